@@ -1,0 +1,1 @@
+//! The kernel command line, as far as the agent reads it.

@@ -1,0 +1,20 @@
+//! Fixed places and names that builder and agent agree on.
+
+/// The policy, inside the verified image and authenticated by being there.
+pub const POLICY_PATH: &str = "/usr/lib/adamant/policy.toml";
+/// The agent as an ordinary program inside the image.
+pub const AGENT_PATH: &str = "/usr/bin/adamant-agent";
+/// In the initramfs: one absolute module path a line, in an order in which each follows what it depends on.
+pub const MODULE_LIST_PATH: &str = "/usr/lib/adamant/modules";
+/// In the initramfs: marks it as one (systemd's INITRD_INTERFACE).
+pub const INITRD_RELEASE_PATH: &str = "/etc/initrd-release";
+/// What the agent found and did, written just before handover.
+pub const BOOT_REPORT_PATH: &str = "/run/adamant/boot.json";
+/// The device-mapper name of the verified root, as systemd calls it: /dev/mapper/root.
+pub const ROOT_MAPPING: &str = "root";
+/// Where the verified root is mounted in the initramfs.
+pub const SYSROOT: &str = "/sysroot";
+/// The folder below a state volume's root that holds what makes this server itself (machine-id).
+pub const IDENTITY_DIR: &str = ".adamant";
+/// Largest policy accepted, in bytes.
+pub const POLICY_LIMIT: usize = 64 * 1024;

@@ -1,0 +1,258 @@
+//! The policy: what the image asks of the agent. A TOML file inside the verified root, so it needs no signature of its own.
+//!
+//! The builder writes it from the definition; the agent refuses a policy whose `version` it does not know, or that has a key it does not
+//! know: nothing is ignored silently.
+
+use serde::{Deserialize, Serialize};
+
+/// The only version there is.
+pub const VERSION: u32 = 1;
+/// More volumes than this are refused.
+pub const MAX_VOLUMES: usize = 32;
+
+/// `/usr/lib/adamant/policy.toml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Version of this format, [`VERSION`].
+    pub version: u32,
+    /// Which image this is.
+    pub image: Image,
+    /// How the root is verified.
+    #[serde(default)]
+    pub verify: Verify,
+    /// What happens when the boot fails.
+    #[serde(default)]
+    pub failure: Failure,
+    /// The volumes, parents before children.
+    #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+}
+
+/// Which image this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// IMAGE_ID.
+    pub id: String,
+    /// IMAGE_VERSION.
+    pub version: String,
+}
+
+/// How the root is verified.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Verify {
+    /// When blocks are checked.
+    pub boot: VerifyBoot,
+    /// What the kernel does about a bad block found after handover.
+    pub on_corruption: OnCorruption,
+}
+
+/// When blocks are checked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VerifyBoot {
+    /// Each block when it is read.
+    #[default]
+    Lazy,
+    /// Every block before the image's init starts, and each again when it is read.
+    Full,
+}
+
+/// What the kernel does about a bad block found after handover.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnCorruption {
+    /// Restart at once.
+    #[default]
+    Reboot,
+    /// Panic: with `panic=` a restart that leaves a trace in pstore.
+    Panic,
+    /// The reader gets an I/O error.
+    Error,
+}
+
+/// What happens when the boot fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Failure {
+    /// The outcome.
+    pub action: FailureAction,
+    /// Seconds between the message and the outcome, at most 3600.
+    pub after_seconds: u32,
+}
+
+impl Default for Failure {
+    fn default() -> Self {
+        Failure { action: FailureAction::Reboot, after_seconds: 10 }
+    }
+}
+
+/// The outcome of a failed boot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FailureAction {
+    /// Try again; where boots are counted, the loader falls back.
+    #[default]
+    Reboot,
+    /// Switch off.
+    Poweroff,
+    /// Stop, and stay on to be looked at.
+    Halt,
+}
+
+/// A volume: a partition of the root's disk that outlives images.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Partition label.
+    pub name: String,
+    /// Absolute mount point, without `.` or `..`.
+    pub mount: String,
+    /// File system made on first boot; `ext4` is the only one.
+    #[serde(default)]
+    pub filesystem: FileSystem,
+    /// Share of free space this volume gets when the disk is larger than the image; 0 keeps its size.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// What happens when it can't be repaired.
+    #[serde(default)]
+    pub on_damage: OnDamage,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A file system the agent can make, check and grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileSystem {
+    /// ext4, by the image's e2fsprogs.
+    #[default]
+    Ext4,
+}
+
+/// What happens to a volume that can't be repaired.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnDamage {
+    /// The boot fails.
+    #[default]
+    Fail,
+    /// A new one is made, after evidence of the damaged one was kept.
+    Recreate,
+}
+
+impl Policy {
+    /// Reads a policy. `Err` says in one line what is wrong with it.
+    pub fn parse(bytes: &[u8]) -> Result<Policy, String> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: Option<i64>,
+        }
+        if bytes.len() > crate::contract::POLICY_LIMIT {
+            return Err(format!("{} bytes, more than the {} a policy may have", bytes.len(), crate::contract::POLICY_LIMIT));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
+        let one_line = |e: toml::de::Error| e.message().replace('\n', " ");
+        // The version first: a newer policy is refused for being newer, not for its first new key.
+        let found: Version = toml::from_str(text).map_err(one_line)?;
+        match found.version {
+            Some(version) if version == i64::from(VERSION) => {}
+            Some(version) => return Err(format!("version {version}, this agent knows version {VERSION}")),
+            None => return Err("no `version`".to_owned()),
+        }
+        let policy: Policy = toml::from_str(text).map_err(one_line)?;
+        policy.check()?;
+        Ok(policy)
+    }
+
+    /// The rules that types can't say.
+    pub fn check(&self) -> Result<(), String> {
+        if self.volumes.len() > MAX_VOLUMES {
+            return Err(format!("{} volumes, at most {MAX_VOLUMES} are possible", self.volumes.len()));
+        }
+        if self.failure.after_seconds > 3600 {
+            return Err(format!("failure.after_seconds is {}, at most 3600 is possible", self.failure.after_seconds));
+        }
+        for (index, volume) in self.volumes.iter().enumerate() {
+            volume.check()?;
+            for earlier in &self.volumes[..index] {
+                if earlier.name == volume.name {
+                    return Err(format!("two volumes are named {:?}", volume.name));
+                }
+                if earlier.mount == volume.mount {
+                    return Err(format!("volumes {:?} and {:?} both mount at {}", earlier.name, volume.name, volume.mount));
+                }
+                if is_below(&earlier.mount, &volume.mount) {
+                    return Err(format!("volume {:?} ({}) must come before {:?} ({})", volume.name, volume.mount, earlier.name, earlier.mount));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `path` lies strictly below `parent`; both absolute and without `.` or `..`.
+pub fn is_below(path: &str, parent: &str) -> bool {
+    path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'))
+}
+
+impl Volume {
+    fn check(&self) -> Result<(), String> {
+        let name_ok =
+            !self.name.is_empty() && self.name.len() <= 36 && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
+        // A label that other tools give a meaning to must not be taken for a volume.
+        if !name_ok || self.name.starts_with('_') {
+            return Err(format!("{:?} is not a volume name (1 to 36 of a-z 0-9 . _ -, not starting with _)", self.name));
+        }
+        let mount_ok = self.mount.len() <= 1024
+            && self.mount.starts_with('/')
+            && self.mount.len() > 1
+            && self.mount[1..].split('/').all(|part| !part.is_empty() && part != "." && part != ".." && part.len() <= 255)
+            && !self.mount.bytes().any(|b| b.is_ascii_control() || b.is_ascii_whitespace() || b == b'\\');
+        if !mount_ok {
+            return Err(format!("volume {:?}: {:?} is not a mount point (an absolute path without . or .. or white space)", self.name, self.mount));
+        }
+        for reserved in ["/proc", "/sys", "/dev", "/run", "/usr", "/etc", "/boot", "/efi"] {
+            if self.mount == reserved || is_below(&self.mount, reserved) {
+                return Err(format!("volume {:?}: {} is not a place for a volume: {reserved} belongs to the image or the kernel", self.name, self.mount));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "version = 1\n[image]\nid = \"web\"\nversion = \"1\"\n[[volume]]\nname = \"state\"\nmount = \"/var\"\n";
+
+    #[test]
+    fn reads_a_policy_with_defaults() {
+        let policy = Policy::parse(GOOD.as_bytes()).unwrap();
+        assert_eq!(policy.failure.after_seconds, 10);
+        assert_eq!(policy.volumes[0].weight, 1);
+        assert_eq!(Policy::parse(toml::to_string(&policy).unwrap().as_bytes()), Ok(policy));
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for (text, why) in [
+            (GOOD.replace("version = 1\n", "version = 2\nnew = 1\n"), "version 2, this agent knows version 1"),
+            (GOOD.replace("version = 1\n", "version = 1\nnew = 1\n"), "unknown field `new`"),
+            (GOOD.replacen("version = 1\n", "", 1), "no `version`"),
+            (GOOD.replace("/var", "/var/../etc"), "not a mount point"),
+            (GOOD.replace("/var", "/usr/local"), "not a place for a volume"),
+            (GOOD.replace("\"state\"", "\"_empty\""), "not a volume name"),
+            (format!("{GOOD}[[volume]]\nname = \"x\"\nmount = \"/var\"\n"), "both mount"),
+            (GOOD.replace("/var", "/var/log") + "[[volume]]\nname = \"x\"\nmount = \"/var\"\n", "must come before"),
+        ] {
+            let error = Policy::parse(text.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `/run/adamant/boot.json`: what the agent found, chose and did. Written once, before handover; read by `adamant-agent status`.
+
+use serde::{Deserialize, Serialize};
+
+/// The only version there is.
+pub const VERSION: u32 = 1;
+
+/// The whole report.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BootReport {
+    /// Version of this format, [`VERSION`].
+    pub version: u32,
+    /// Version of the agent that booted this server.
+    pub agent: String,
+    /// Kernel release, as `uname -r`.
+    pub kernel: String,
+    /// IMAGE_ID.
+    pub image_id: String,
+    /// IMAGE_VERSION.
+    pub image_version: String,
+    /// 64 lowercase hexadecimal digits.
+    pub root_hash: String,
+    /// The verified root.
+    pub root: Root,
+    /// The stages in the order they ran.
+    pub stages: Vec<Stage>,
+    /// The modules loaded, in order.
+    pub modules: Vec<String>,
+    /// The volumes, in mount order.
+    pub volumes: Vec<Volume>,
+    /// Where the machine-id came from.
+    pub identity: Identity,
+    /// The hardware watchdog handed to init, if there is one: its device.
+    pub watchdog: Option<String>,
+    /// What a person should know: each a sentence.
+    pub warnings: Vec<String>,
+    /// The policy as it was read.
+    pub policy: Option<crate::policy::Policy>,
+}
+
+/// The verified root.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Root {
+    /// Data partition, for example /dev/vda1.
+    pub data: String,
+    /// Verity partition.
+    pub tree: String,
+    /// Mapped device, for example /dev/dm-0.
+    pub mapped: String,
+    /// 4 KiB data blocks.
+    pub blocks: u64,
+    /// Blocks read through dm-verity before handover.
+    pub blocks_checked: u64,
+    /// What the kernel does about a bad block from now on: reboot, panic or error.
+    pub on_corruption: String,
+}
+
+/// One stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stage {
+    /// early, locate, verify, root, volumes, identity, handover.
+    pub name: String,
+    /// Microseconds since the kernel started (CLOCK_BOOTTIME).
+    pub start_us: u64,
+    /// Microseconds it took.
+    pub took_us: u64,
+}
+
+/// One volume.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Volume {
+    /// Partition label.
+    pub name: String,
+    /// Block device, for example /dev/vda3.
+    pub device: String,
+    /// Mount point in the image.
+    pub mount: String,
+    /// Size in bytes after growing.
+    pub bytes: u64,
+    /// made, clean, repaired, recreated.
+    pub state: String,
+    /// Bytes the partition grew by on this boot.
+    pub grown_by: u64,
+    /// Entries created from the image's tree on this boot.
+    pub seeded: u64,
+}
+
+/// Where the machine-id came from.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Identity {
+    /// kept, made, hypervisor, transient.
+    pub source: String,
+    /// 32 lowercase hexadecimal digits.
+    pub machine_id: String,
+}

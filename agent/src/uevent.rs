@@ -1,0 +1,1 @@
+//! The kernel's device events, as far as the agent reads them.

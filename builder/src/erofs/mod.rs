@@ -1,0 +1,49 @@
+//! EROFS: layout first, then blocks, streamed in order.
+
+use std::io;
+
+use crate::error::Result;
+use crate::tree::Tree;
+
+/// File system block size, bytes.
+pub const BLOCK: usize = 4096;
+
+/// How a file system is written.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Never `Auto`: that was decided before.
+    pub compression: crate::definition::Compression,
+    /// Largest compressed cluster, bytes: a power of two from 4096 to 1 MiB.
+    pub cluster: u32,
+    /// File system UUID, text order.
+    pub uuid: [u8; 16],
+    /// Volume label, at most 15 bytes.
+    pub label: String,
+    /// Worker threads; the bytes do not depend on it.
+    pub jobs: usize,
+}
+
+/// Where blocks go. Blocks come in order; block 0 (the super block) is written last, by [`Sink::first`].
+pub trait Sink {
+    /// Appends whole blocks. The first call starts at block 1.
+    fn append(&mut self, blocks: &[u8]) -> io::Result<()>;
+    /// Block 0, once, at the end.
+    fn first(&mut self, block: &[u8; BLOCK]) -> io::Result<()>;
+}
+
+/// What was written.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Written {
+    /// All blocks, the super block included.
+    pub blocks: u64,
+    /// Inodes.
+    pub inodes: u64,
+    /// Bytes of file content before compression.
+    pub content: u64,
+}
+
+/// Writes the tree as a file system.
+pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Written> {
+    let _ = (tree, options, sink);
+    todo!()
+}

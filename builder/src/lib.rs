@@ -1,0 +1,21 @@
+//! The builder: turns a definition into a read-only, verified root and the machine image around it.
+//!
+//! Data flows one way, and the modules stand in that order: definition, source, tree, scrub, erofs, verity, initramfs, disk, manifest.
+
+pub mod boot;
+pub mod build;
+pub mod check;
+pub mod definition;
+pub mod disk;
+pub mod erofs;
+pub mod error;
+pub mod initramfs;
+pub mod manifest;
+pub mod output;
+pub mod scrub;
+pub mod source;
+pub mod tree;
+pub mod verify;
+pub mod verity;
+
+pub use error::{Context, Error, Result};

@@ -1,0 +1,3 @@
+//! The builder's program: a table of verbs.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What people and programs see: text for people on stderr, one JSON document on stdout with `--json`.
