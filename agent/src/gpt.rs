@@ -1,9 +1,17 @@
-//! GUID partition tables: the types and labels this project uses, and reading and writing a table.
+//! GUID partition tables: the types and labels this project uses; a table's bytes ([`Table`]), and a disk's two copies of it ([`disk`]).
 //!
 //! Formats: UEFI Specification 2.10, chapter 5; Discoverable Partitions Specification (UAPI.2).
 
 use std::fmt;
 use std::str::FromStr;
+
+pub mod disk;
+mod table;
+
+pub use table::{ENTRIES, LABEL_UNITS, Partition, Table, head_bytes, tail_bytes};
+
+/// Why bytes are not a table this project accepts: a clause for a person.
+pub type Refusal = String;
 
 /// A GUID in its on-disk byte order (first three fields little-endian).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
