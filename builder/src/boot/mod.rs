@@ -1,0 +1,132 @@
+//! `adamant boot`: an image in QEMU, the way its servers start it.
+//!
+//! The artifacts are never written to: changes go to a copy-on-write overlay that is gone when QEMU ends, or, with `--persist`, to one
+//! that stays beside them. QEMU ends with us, at its deadline, or when the guest switches itself off.
+
+mod kvm;
+mod qemu;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use qemu::{Ended, Machine};
+
+use crate::error::{Error, Result};
+
+/// How a machine is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Virtual processors.
+    pub smp: u32,
+    /// Memory as QEMU takes it, for example `1G`.
+    pub memory: String,
+    /// Hardware virtualisation or not.
+    pub accel: Accel,
+    /// Where the serial console goes.
+    pub console: Console,
+    /// After this long QEMU is ended; `None` waits for the guest.
+    pub timeout: Option<Duration>,
+    /// Words added to the kernel command line.
+    pub append: String,
+    /// Whether changes are kept for the next start.
+    pub persist: bool,
+    /// `NAME=VALUE` credentials for the guest's systemd (SMBIOS type 11).
+    pub credentials: Vec<String>,
+    /// Port of this host's loopback address that leads to the guest's port 22.
+    pub ssh_port: Option<u16>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            smp: 2,
+            memory: "1G".to_owned(),
+            accel: Accel::Auto,
+            console: Console::Interactive,
+            timeout: None,
+            append: String::new(),
+            persist: false,
+            credentials: Vec::new(),
+            ssh_port: None,
+        }
+    }
+}
+
+/// Hardware virtualisation or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accel {
+    /// KVM where a probe shows that it works, else TCG.
+    #[default]
+    Auto,
+    /// KVM, or fail.
+    Kvm,
+    /// Emulation: works everywhere, some ten times slower.
+    Tcg,
+}
+
+impl std::str::FromStr for Accel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Accel, String> {
+        match text {
+            "auto" => Ok(Accel::Auto),
+            "kvm" => Ok(Accel::Kvm),
+            "tcg" => Ok(Accel::Tcg),
+            _ => Err("one of auto, kvm, tcg".to_owned()),
+        }
+    }
+}
+
+/// Where the serial console goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Console {
+    /// This terminal, both ways; Ctrl-a x ends QEMU.
+    #[default]
+    Interactive,
+    /// Shown here; nothing is typed into it.
+    ReadOnly,
+    /// Into a file, as it comes.
+    File(PathBuf),
+}
+
+impl std::str::FromStr for Console {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Console, String> {
+        match text {
+            "" => Err("interactive, read-only or a file's name".to_owned()),
+            "interactive" => Ok(Console::Interactive),
+            "read-only" => Ok(Console::ReadOnly),
+            file => Ok(Console::File(PathBuf::from(file))),
+        }
+    }
+}
+
+/// Starts the machine and waits for its end. `say` gets sentences for people. A deadline that passed is an error.
+pub fn run(machine: &Machine, options: &Options, say: &mut dyn FnMut(&str)) -> Result<()> {
+    let qemu = qemu::find()?;
+    let kvm = choose(&qemu, machine, options.accel, say)?;
+    let (disk, _overlay) = qemu::overlay(machine, options.persist)?;
+    let mut command = qemu::command(&qemu, machine, options, &disk, kvm)?;
+    match qemu::wait(&mut command, options.timeout)? {
+        Ended::ByGuest => Ok(()),
+        Ended::AtDeadline => {
+            let seconds = options.timeout.unwrap_or_default().as_secs();
+            Err(Error::new(format!("the machine was still running after {seconds} s and was ended")).hint("give it longer with --timeout, or look at its console"))
+        }
+    }
+}
+
+fn choose(qemu: &Path, machine: &Machine, accel: Accel, say: &mut dyn FnMut(&str)) -> Result<bool> {
+    match accel {
+        Accel::Tcg => Ok(false),
+        Accel::Kvm | Accel::Auto => match kvm::probe(qemu, &machine.kernel) {
+            Ok(()) => Ok(true),
+            Err(why) if accel == Accel::Kvm => Err(Error::new(format!("KVM does not work here: {why}")).hint("--accel tcg works everywhere, some ten times slower")),
+            Err(why) => {
+                say(&format!("KVM does not work here ({why}); using TCG, which is slower"));
+                Ok(false)
+            }
+        },
+    }
+}

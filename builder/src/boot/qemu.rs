@@ -1,0 +1,233 @@
+//! QEMU as a child: found, given its command line, watched, and ended by its own pid.
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{Console, Options};
+use crate::error::{Context, Error, Result};
+
+/// What is started.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Shown as the window's and the process' name.
+    pub name: String,
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initramfs.
+    pub initrd: PathBuf,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// Raw disk; never written to.
+    pub disk: PathBuf,
+}
+
+/// How QEMU ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The guest switched itself off or restarted, or the person at the console ended it.
+    ByGuest,
+    /// The deadline passed.
+    AtDeadline,
+}
+
+/// The QEMU for x86-64 in PATH.
+pub fn find() -> Result<PathBuf> {
+    program("qemu-system-x86_64", "qemu-system-x86")
+}
+
+fn program(name: &str, package: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+        .ok_or_else(|| Error::new(format!("{name} is not installed")).hint(format!("apt-get install {package}")))
+}
+
+/// An overlay over the machine's disk and, where it is for this run only, the folder that goes with it.
+pub fn overlay(machine: &Machine, persist: bool) -> Result<(PathBuf, Option<Scratch>)> {
+    let base = std::fs::canonicalize(&machine.disk).context(|| format!("{}", machine.disk.display()))?;
+    if persist {
+        let kept = base.with_extension("persist.qcow2");
+        if !kept.exists() {
+            create_overlay(&base, &kept)?;
+        }
+        return Ok((kept, None));
+    }
+    let scratch = Scratch::new()?;
+    let file = scratch.0.join("overlay.qcow2");
+    create_overlay(&base, &file)?;
+    Ok((file, Some(scratch)))
+}
+
+fn create_overlay(base: &Path, overlay: &Path) -> Result<()> {
+    let qemu_img = program("qemu-img", "qemu-utils")?;
+    let made = Command::new(qemu_img).args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(base).arg(overlay).stdin(Stdio::null()).output();
+    let made = made.context(|| "qemu-img create")?;
+    if !made.status.success() {
+        return Err(Error::new(format!("{}: no overlay: {}", overlay.display(), String::from_utf8_lossy(&made.stderr).trim())));
+    }
+    Ok(())
+}
+
+/// A folder of this process, removed when it goes out of use.
+#[derive(Debug)]
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Result<Scratch> {
+        let dir = std::env::temp_dir().join(format!("adamant-boot-{}", std::process::id()));
+        // Not create_dir_all: a folder that is there already may be somebody else's.
+        std::fs::create_dir(&dir).context(|| format!("{}", dir.display()))?;
+        Ok(Scratch(dir))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// QEMU's command line for this machine.
+pub fn command(qemu: &Path, machine: &Machine, options: &Options, disk: &Path, kvm: bool) -> Result<Command> {
+    let cmdline = [machine.cmdline.trim(), options.append.trim()].join(" ");
+    let mut command = Command::new(qemu);
+    command.args(["-nodefaults", "-no-user-config", "-name"]).arg(comma(&machine.name));
+    command.args(["-machine", if kvm { "q35,accel=kvm" } else { "q35,accel=tcg" }]);
+    // `max` has SHA-NI and the like under both; TCG with several threads where the host can.
+    command.args(["-cpu", if kvm { "host" } else { "max" }]);
+    command.args(["-smp", &options.smp.to_string(), "-m", &options.memory]);
+    command.arg("-kernel").arg(&machine.kernel).arg("-initrd").arg(&machine.initrd).arg("-append").arg(cmdline.trim());
+    command.arg("-drive").arg(format!("if=none,id=disk,format=qcow2,discard=unmap,file={}", comma(&disk.display().to_string())));
+    command.args(["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci", "-device", "i6300esb", "-watchdog-action", "reset"]);
+    let forward = options.ssh_port.map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:22")).unwrap_or_default();
+    command.arg("-netdev").arg(format!("user,id=net{forward}")).args(["-device", "virtio-net-pci,netdev=net"]);
+    command.args(["-display", "none"]);
+    for credential in &options.credentials {
+        if !credential.split_once('=').is_some_and(|(name, _)| !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c == ':')) {
+            return Err(Error::new(format!("{credential:?} is not a credential")).hint("write --credential NAME=VALUE"));
+        }
+        command.arg("-smbios").arg(format!("type=11,value=io.systemd.credential:{}", comma(credential)));
+    }
+    match &options.console {
+        // Ctrl-c goes to the guest, as on a real console; Ctrl-a x ends QEMU.
+        Console::Interactive => command.args(["-chardev", "stdio,id=console,mux=on,signal=off", "-serial", "chardev:console", "-mon", "chardev=console"]),
+        Console::ReadOnly => command.args(["-serial", "stdio"]).stdin(Stdio::null()),
+        Console::File(file) => command.arg("-serial").arg(format!("file:{}", comma(&file.display().to_string()))).stdin(Stdio::null()),
+    };
+    Ok(command)
+}
+
+/// A comma inside a value of QEMU's option lists is written twice.
+fn comma(value: &str) -> String {
+    value.replace(',', ",,")
+}
+
+/// Runs it to its end or to the deadline.
+pub fn wait(command: &mut Command, timeout: Option<Duration>) -> Result<Ended> {
+    let mut child = spawn(command).context(|| "starting QEMU")?;
+    match end(&mut child, timeout).context(|| "waiting for QEMU")? {
+        Some(status) if status.success() => Ok(Ended::ByGuest),
+        Some(status) => Err(Error::new(format!("QEMU failed ({status})"))),
+        None => Ok(Ended::AtDeadline),
+    }
+}
+
+/// Runs it and gives what it said on both of its outputs; `None` when the deadline passed.
+pub fn run_captured(command: &mut Command, timeout: Duration) -> std::io::Result<Option<(ExitStatus, String)>> {
+    let mut child = spawn(command)?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        // The threads end with QEMU, whose pipes they read.
+        let out = scope.spawn(|| out.map(bounded));
+        let err = scope.spawn(|| err.map(bounded));
+        let status = end(&mut child, Some(timeout))?;
+        let mut said = String::new();
+        for part in [out.join(), err.join()] {
+            said += &part.ok().flatten().unwrap_or_default();
+        }
+        Ok(status.map(|status| (status, said)))
+    })
+}
+
+fn bounded(from: impl Read) -> String {
+    let mut bytes = Vec::new();
+    let mut from = from.take(1 << 20);
+    let _ = from.read_to_end(&mut bytes);
+    // What is over the bound is read and dropped, so that the writer never stalls.
+    let _ = std::io::copy(&mut from.into_inner(), &mut std::io::sink());
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn spawn(command: &mut Command) -> std::io::Result<Child> {
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+    }
+    command.spawn()
+}
+
+/// Waits; at the deadline ends the child and gives `None`.
+fn end(child: &mut Child, timeout: Option<Duration>) -> std::io::Result<Option<ExitStatus>> {
+    let Some(timeout) = timeout else { return child.wait().map(Some) };
+    let deadline = Instant::now() + timeout;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine { name: "web_1,2".into(), kernel: "/k".into(), initrd: "/i".into(), cmdline: "ro\n".into(), disk: "/d".into() }
+    }
+
+    #[test]
+    fn commas_in_values_do_not_become_options() {
+        let options = Options { credentials: vec!["a=b,c".to_owned()], append: "x=1".to_owned(), ..Options::default() };
+        let command = command(Path::new("qemu"), &machine(), &options, Path::new("/tmp/a,b"), false).unwrap();
+        let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+        assert!(args.contains(&"web_1,,2".to_owned()));
+        assert!(args.contains(&"type=11,value=io.systemd.credential:a=b,,c".to_owned()));
+        assert!(args.iter().any(|a| a.ends_with("file=/tmp/a,,b")));
+        assert!(args.contains(&"ro x=1".to_owned()));
+    }
+
+    #[test]
+    fn a_credential_without_a_name_is_refused() {
+        for bad in ["x", "=x", "a b=x"] {
+            let options = Options { credentials: vec![bad.to_owned()], ..Options::default() };
+            assert!(command(Path::new("qemu"), &machine(), &options, Path::new("/d"), false).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_child_that_outstays_its_deadline_is_ended() {
+        let started = Instant::now();
+        assert_eq!(wait(Command::new("sleep").arg("60"), Some(Duration::from_millis(100))).unwrap(), Ended::AtDeadline);
+        assert!(started.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn what_a_child_says_is_given_back() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo out; echo err >&2"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (_, said) = run_captured(&mut command, Duration::from_secs(30)).unwrap().unwrap();
+        assert_eq!(said, "out\nerr\n");
+    }
+}
