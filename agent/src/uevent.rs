@@ -1,1 +1,83 @@
-//! The kernel's device events, as far as the agent reads them.
+//! The kernel's device events (NETLINK_KOBJECT_UEVENT), as far as the agent reads them.
+//!
+//! Format: lib/kobject_uevent.c: `ACTION@DEVPATH`, then `KEY=VALUE` strings, each ended by a zero byte. Messages of udev (`libudev`) are
+//! not the kernel's and refused.
+
+/// Largest message the kernel sends (its buffer of 2048 bytes for the strings, and the header).
+pub const LIMIT: usize = 8192;
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// add, remove, change, ...
+    pub action: String,
+    /// Path below /sys.
+    pub devpath: String,
+    /// block, pci, ...
+    pub subsystem: String,
+    /// The node below /dev, where there is one.
+    pub devname: Option<String>,
+}
+
+impl Event {
+    /// Reads one message; `None` for what the kernel would not have sent.
+    pub fn parse(message: &[u8]) -> Option<Event> {
+        if message.len() > LIMIT {
+            return None;
+        }
+        let text = std::str::from_utf8(message.strip_suffix(b"\0")?).ok()?;
+        let mut strings = text.split('\0');
+        let (action, devpath) = strings.next()?.split_once('@')?;
+        let (mut subsystem, mut devname) = (None, None);
+        for string in strings {
+            let (key, value) = string.split_once('=')?;
+            match key {
+                // The header and the strings say the same, or someone else wrote them.
+                "ACTION" if value != action => return None,
+                "DEVPATH" if value != devpath => return None,
+                "SUBSYSTEM" => subsystem = Some(value),
+                "DEVNAME" => devname = Some(value.to_owned()),
+                _ => {}
+            }
+        }
+        let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if !word(action) || !devpath.starts_with('/') {
+            return None;
+        }
+        Some(Event { action: action.to_owned(), devpath: devpath.to_owned(), subsystem: subsystem?.to_owned(), devname })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADD: &[u8] = b"add@/devices/pci0/virtio0/block/vda\0ACTION=add\0DEVPATH=/devices/pci0/virtio0/block/vda\0SUBSYSTEM=block\0MAJOR=254\0MINOR=0\0DEVNAME=vda\0DEVTYPE=disk\0SEQNUM=1006\0";
+
+    #[test]
+    fn reads_what_the_kernel_sends() {
+        let event = Event::parse(ADD).unwrap();
+        assert_eq!((event.action.as_str(), event.subsystem.as_str(), event.devname.as_deref()), ("add", "block", Some("vda")));
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_send() {
+        let text = String::from_utf8(ADD.to_vec()).unwrap();
+        for bad in [
+            String::new(),
+            "libudev\0\u{1}\0".to_owned(),
+            text.replace("ACTION=add", "ACTION=remove"),
+            text.replace("SUBSYSTEM", "SYSTEM"),
+            text.replace("DEVTYPE=", "DEVTYPE"),
+            text.trim_end_matches('\0').to_owned(),
+            text.replacen("add@", "@", 1).replace("ACTION=add", "ACTION="),
+        ] {
+            assert_eq!(Event::parse(bad.as_bytes()), None, "{bad:?}");
+        }
+        assert_eq!(Event::parse(&[0xff; 100]), None);
+        assert_eq!(Event::parse(&vec![b'a'; LIMIT + 1]), None);
+        for end in 0..ADD.len() {
+            let _ = Event::parse(&ADD[..end]);
+        }
+    }
+}

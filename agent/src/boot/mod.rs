@@ -3,12 +3,14 @@
 //!
 //!     early -> locate -> verify -> root -> volumes -> identity -> handover
 
+use std::convert::Infallible;
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use adamant_agent::policy;
-use adamant_agent::report::BootReport;
+use adamant_agent::report::{self, BootReport};
+use nix::time::{ClockId, clock_gettime};
 
+pub mod block;
 pub mod early;
 pub mod handover;
 pub mod identity;
@@ -16,15 +18,32 @@ pub mod locate;
 pub mod root;
 pub mod verify;
 pub mod volumes;
+pub mod watchdog;
 
-/// What all stages share: the report that grows, and what to do on failure.
+/// What all stages share: the report that grows, and the watchdog that must hear from us.
 pub struct Context {
     /// What was found and done so far.
     pub report: BootReport,
-    /// The outcome of a failure: the default until the policy is read.
-    pub failure: policy::Failure,
-    /// When the agent started.
-    pub started: Instant,
+    /// The hardware watchdog, where there is one. Whoever works or waits for long calls `alive` at least every few seconds.
+    pub watchdog: watchdog::Watchdog,
+}
+
+impl Context {
+    /// Notes in the report, and says in the log, what a person should know although the boot goes on. A whole sentence.
+    pub fn warn(&mut self, sentence: String) {
+        log::warn!("{sentence}");
+        self.report.warnings.push(sentence);
+    }
+
+    fn stage<T>(&mut self, name: &str, run: impl FnOnce(&mut Context) -> Result<T, Failure>) -> Result<T, Failure> {
+        self.watchdog.alive();
+        let start = since_kernel_start();
+        let result = run(self);
+        let took_us = since_kernel_start().saturating_sub(start);
+        self.report.stages.push(report::Stage { name: name.to_owned(), start_us: start, took_us });
+        log::debug!("{name}: {took_us} us");
+        result
+    }
 }
 
 /// Why the boot can't go on. One line for a person.
@@ -40,11 +59,31 @@ pub struct Failure {
     pub way_out: String,
 }
 
+impl Failure {
+    /// A failure of a stage.
+    pub fn new(stage: &'static str, what: impl Into<String>, why: impl fmt::Display, way_out: impl Into<String>) -> Failure {
+        Failure { stage, what: what.into(), why: why.to_string(), way_out: way_out.into() }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "adamant: {}: {}: {}: {}", self.stage, self.what, self.why, self.way_out)
     }
 }
 
-/// Longest wait for the root's devices.
-pub const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
+/// Microseconds since the kernel started (CLOCK_BOOTTIME).
+pub fn since_kernel_start() -> u64 {
+    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| Duration::from(t).as_micros() as u64)
+}
+
+/// Runs all stages. Comes back only with the reason why the image's init did not start.
+fn boot(context: &mut Context) -> Result<Infallible, Failure> {
+    let early = context.stage("early", early::run)?;
+    let located = context.stage("locate", |c| locate::run(early, c))?;
+    let verified = context.stage("verify", |c| verify::run(located, c))?;
+    let mounted = context.stage("root", |c| root::run(verified, c))?;
+    let volumes = context.stage("volumes", |c| volumes::run(mounted, c))?;
+    let identified = context.stage("identity", |c| identity::run(volumes, c))?;
+    handover::run(identified, context)
+}

@@ -1,0 +1,61 @@
+//! The hardware watchdog: armed first thing, so that a machine that hangs anywhere in the boot restarts, and handed to init alive.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use nix::libc;
+
+/// Seconds without a sign of life until the hardware restarts the machine: longer than any single step of ours, and than init needs to take over.
+const TIMEOUT_SECONDS: libc::c_int = 120;
+const DEVICE: &str = "/dev/watchdog0";
+
+nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);
+
+/// The watchdog, where there is one.
+#[derive(Default)]
+pub struct Watchdog {
+    device: Option<File>,
+}
+
+impl Watchdog {
+    /// Arms it if there is one and it is not armed yet.
+    pub fn arm(&mut self) {
+        if self.device.is_some() || !Path::new(DEVICE).exists() {
+            return;
+        }
+        match OpenOptions::new().write(true).open(DEVICE) {
+            Ok(device) => {
+                let mut seconds = TIMEOUT_SECONDS;
+                // SAFETY: the request reads and writes one int, which outlives the call.
+                if unsafe { set_timeout(device.as_raw_fd(), &raw mut seconds) }.is_err() {
+                    // Some hardware has one fixed time, which is armed all the same.
+                    log::info!("{DEVICE}: its timeout can't be set");
+                }
+                self.device = Some(device);
+                self.alive();
+            }
+            Err(error) => log::warn!("{DEVICE}: not armed: {error}"),
+        }
+    }
+
+    /// A sign of life.
+    pub fn alive(&mut self) {
+        if let Some(device) = &mut self.device {
+            // Any byte but `V`, which would announce that closing disarms. A failure leaves it armed, which is the safe side.
+            let _ = device.write(b"\0");
+        }
+    }
+
+    /// The armed device's path.
+    pub fn path(&self) -> Option<&'static str> {
+        self.device.as_ref().map(|_| DEVICE)
+    }
+
+    /// Lets go of the device without disarming it: from here the image's init must give the signs of life.
+    pub fn hand_over(&mut self) {
+        self.alive();
+        self.device = None;
+    }
+}
