@@ -1,1 +1,8 @@
-//! What the whole-system tests share: a scratch folder, a QEMU machine with a deadline, and a serial console to look at.
+//! What the whole-system tests share: a scratch folder, images built by the real programs, ways to alter them, a QEMU machine with a
+//! deadline, and other projects' tools as judges. Nothing here stands in for the real thing.
+
+pub mod alter;
+pub mod image;
+pub mod machine;
+pub mod scratch;
+pub mod tool;

@@ -1,0 +1,88 @@
+//! What the init sees of the machine, without being asked.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+
+use adamant_agent::contract::BOOT_REPORT_PATH;
+use adamant_agent::report::BootReport;
+
+/// Prints everything there is to see.
+pub fn look() {
+    println!("tiny: arguments {:?}", std::env::args().collect::<Vec<_>>());
+    let mut variables: Vec<(String, String)> = std::env::vars().collect();
+    variables.sort();
+    println!("tiny: environment {variables:?}");
+    println!("tiny: machine-id {}", fs::read_to_string("/etc/machine-id").unwrap_or_default().trim());
+    println!("tiny: hostname {}", fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim());
+    for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+        println!("tiny: mount {line}");
+    }
+    report();
+    root();
+    counter();
+}
+
+fn report() {
+    let report = match fs::read(BOOT_REPORT_PATH).and_then(|bytes| serde_json::from_slice::<BootReport>(&bytes).map_err(io::Error::other)) {
+        Ok(report) => report,
+        Err(e) => return println!("tiny: no report: {BOOT_REPORT_PATH}: {e}"),
+    };
+    println!("tiny: image {} {}", report.image_id, report.image_version);
+    println!("tiny: kernel {}", report.kernel);
+    println!("tiny: root hash {}", report.root_hash);
+    println!("tiny: root {} blocks, {} checked, on corruption {}", report.root.blocks, report.root.blocks_checked, report.root.on_corruption);
+    println!("tiny: identity {}", report.identity.source);
+    for volume in &report.volumes {
+        println!(
+            "tiny: volume {} {} {} {} bytes, grown by {}, seeded {}",
+            volume.name, volume.mount, volume.state, volume.bytes, volume.grown_by, volume.seeded
+        );
+    }
+    for stage in &report.stages {
+        println!("tiny: stage {} {} us at {} us", stage.name, stage.took_us, stage.start_us);
+    }
+    for warning in &report.warnings {
+        println!("tiny: warning {warning}");
+    }
+    println!("tiny: watchdog {}", report.watchdog.as_deref().unwrap_or("none"));
+}
+
+/// Tries what must not work.
+fn root() {
+    match fs::write("/written", "x") {
+        Ok(()) => println!("tiny: the root can be written to"),
+        Err(e) => println!("tiny: the root refuses writes: {e}"),
+    }
+    let mapped = fs::read_to_string("/sys/block/dm-0/dm/name").unwrap_or_default();
+    println!("tiny: mapping {}", mapped.trim());
+    match OpenOptions::new().write(true).open("/dev/dm-0").and_then(|mut device| device.write_all(&[0; 512])) {
+        Ok(()) => println!("tiny: the mapping can be written to"),
+        Err(e) => println!("tiny: the mapping refuses writes: {e}"),
+    }
+}
+
+/// Counts the boots of this server on its state volume.
+fn counter() {
+    let path = Path::new("/var/tiny/counter");
+    if !Path::new("/var").exists() {
+        return;
+    }
+    let count = fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0).saturating_add(1);
+    match keep(path, count.to_string().as_bytes()) {
+        Ok(()) => println!("tiny: counter {count}"),
+        Err(e) => println!("tiny: no counter: {e}"),
+    }
+}
+
+/// Puts a whole file in place: a power cut leaves the old one or the new one.
+pub fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir_all(parent)?;
+    let new = path.with_extension("new");
+    let mut file = fs::File::create(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    fs::File::open(parent)?.sync_all()
+}

@@ -1,0 +1,46 @@
+//! The init of images/tiny. It prints what it sees, one `tiny: ` line each, does what `tiny.` words on the kernel command line ask for, and
+//! switches off. Tests read its lines; people can, too.
+//!
+//!     tiny.read=PATH      reads a file to its end
+//!     tiny.read-all       reads every file of the root
+//!     tiny.write=PATH     writes a small file and syncs it
+//!     tiny.fill=DIR       fills the file system at DIR, then shows that the state volume still takes writes
+//!     tiny.records        appends to a file on the state volume, with a sync and a line for each record, until the power goes
+//!     tiny.list=DEV,OUT   mounts the EROFS on DEV and writes its listing to the start of the block device OUT
+//!     tiny.watchdog       lets the watchdog bite
+//!     tiny.stay           does not switch off
+
+mod look;
+mod work;
+
+use std::time::Duration;
+
+use nix::sys::reboot::{RebootMode, reboot};
+
+fn main() {
+    if std::process::id() != 1 {
+        eprintln!("tiny-init is the init of images/tiny: it does nothing as an ordinary program");
+        std::process::exit(2);
+    }
+    // PID 1 must not end, whatever happens: a failure is one more line.
+    look::look();
+    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    let mut stay = false;
+    for word in cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("tiny.")) {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        match name {
+            "stay" => stay = true,
+            _ => work::work(name, value),
+        }
+    }
+    println!("tiny: done");
+    nix::unistd::sync();
+    while stay {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+    println!("tiny: switching off failed");
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}

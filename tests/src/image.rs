@@ -1,0 +1,208 @@
+//! Images built by the real programs from real definitions, once for all tests of a run.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::tool;
+
+/// The workspace's folder.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+}
+
+/// Cargo's target folder: everything that tests make is below it.
+pub fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// The programs as users get them: the builder optimized for speed, agent and tiny init for size.
+pub struct Programs {
+    /// `adamant`.
+    pub builder: PathBuf,
+    /// `adamant-agent`.
+    pub agent: PathBuf,
+    /// The init of images/tiny.
+    pub tiny_init: PathBuf,
+}
+
+/// Builds the programs, once a process; Cargo sees to it that they are up to date.
+pub fn programs() -> &'static Programs {
+    static PROGRAMS: OnceLock<Programs> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let _lock = lock("programs");
+        let cargo = |arguments: &[&str]| {
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            // What Cargo sets for the test itself must not reach this build: it would see a changed environment and start over.
+            let mut command = Command::new(cargo);
+            for (name, _) in std::env::vars_os() {
+                if name.to_str().is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME" && name != "CARGO_TARGET_DIR") {
+                    command.env_remove(name);
+                }
+            }
+            tool::run(command.current_dir(workspace()).args(["build", "--quiet"]).args(arguments));
+        };
+        cargo(&["--release", "-p", "adamant"]);
+        cargo(&["--profile", "agent", "-p", "adamant-agent", "-p", "tiny-init"]);
+        let dir = target_dir().join("x86_64-unknown-linux-gnu");
+        Programs { builder: dir.join("release/adamant"), agent: dir.join("agent/adamant-agent"), tiny_init: dir.join("agent/tiny-init") }
+    })
+}
+
+/// The builder, ready for arguments. Its cache is the tests' own.
+pub fn builder() -> Command {
+    let mut command = tool::command(&programs().builder);
+    command.env("ADAMANT_AGENT", &programs().agent);
+    command.env("XDG_CACHE_HOME", target_dir().join("cache"));
+    command
+}
+
+/// The folder with the trees `kernel` and `e2fsprogs` of a Debian suite, see tests/kernel.
+pub fn kernels(suite: &str) -> PathBuf {
+    let _lock = lock(&format!("kernels-{suite}"));
+    let dir = target_dir().join("kernels").join(suite);
+    tool::run(tool::command(workspace().join("tests/kernel")).arg(&dir).arg(suite));
+    dir
+}
+
+/// What an image was built into.
+#[derive(Debug, Clone)]
+pub struct Image {
+    /// OUT.
+    pub dir: PathBuf,
+    /// ID_VERSION.
+    pub stem: String,
+}
+
+impl Image {
+    /// One of its artifacts: `raw`, `root.erofs`, `roothash` ...
+    pub fn path(&self, artifact: &str) -> PathBuf {
+        self.dir.join(format!("{}.{artifact}", self.stem))
+    }
+
+    /// Its kernel command line.
+    pub fn cmdline(&self) -> String {
+        self.text("cmdline")
+    }
+
+    /// Its root hash, 64 hexadecimal digits.
+    pub fn root_hash(&self) -> String {
+        self.text("roothash")
+    }
+
+    fn text(&self, artifact: &str) -> String {
+        let path = self.path(artifact);
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+    }
+}
+
+/// A tiny image: images/tiny, in a variation.
+#[derive(Debug, Clone)]
+pub struct Tiny {
+    /// IMAGE_ID.
+    pub id: String,
+    /// IMAGE_VERSION.
+    pub version: String,
+    /// Debian suite of the kernel and e2fsprogs.
+    pub suite: &'static str,
+    /// What follows in the definition.
+    pub more: String,
+}
+
+impl Default for Tiny {
+    fn default() -> Tiny {
+        Tiny { id: "tiny".to_owned(), version: "1".to_owned(), suite: "trixie", more: String::new() }
+    }
+}
+
+/// Two volumes of the smallest useful size.
+pub const SMALL_VOLUMES: &str =
+    "[[volume]]\nname = \"state\"\nmount = \"/var\"\nsize = \"24M\"\n[[volume]]\nname = \"logs\"\nmount = \"/var/log\"\nsize = \"16M\"\n";
+/// Every block is checked before init.
+pub const FULL: &str = "[verify]\nboot = \"full\"\n";
+/// Tests need not wait long for the outcome of a failure.
+pub const POWEROFF_AT_ONCE: &str = "[failure]\naction = \"poweroff\"\nafter = \"1s\"\n";
+
+impl Tiny {
+    /// The image with small volumes, lazily verified; a failure switches off.
+    pub fn usual() -> Tiny {
+        Tiny { more: format!("{SMALL_VOLUMES}{POWEROFF_AT_ONCE}"), ..Tiny::default() }
+    }
+
+    /// As [`Tiny::usual`], with every block checked before init.
+    pub fn full() -> Tiny {
+        Tiny { more: format!("{SMALL_VOLUMES}{POWEROFF_AT_ONCE}{FULL}"), ..Tiny::default() }
+    }
+
+    /// Adds to the definition.
+    pub fn with(mut self, more: &str) -> Tiny {
+        self.more.push_str(more);
+        self
+    }
+
+    /// Writes the definition and what belongs to it into a folder; gives the definition's path.
+    pub fn define(&self, dir: &Path) -> PathBuf {
+        fs::create_dir_all(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+        let input = dir.join("input");
+        if !input.exists() {
+            prepare_tiny(&input, self.suite);
+        }
+        let base = fs::read_to_string(workspace().join("images/tiny/image.toml")).unwrap_or_else(|e| panic!("images/tiny/image.toml: {e}"));
+        // The example's own volumes and policy come last in its file, behind a line that says so: a variation replaces them.
+        let (base, _) = base.split_once("# --- volumes").unwrap_or_else(|| panic!("images/tiny/image.toml has lost its `# --- volumes` line"));
+        let text = base.replacen("id = \"tiny\"", &format!("id = {:?}", self.id), 1).replacen("version = \"1\"", &format!("version = {:?}", self.version), 1)
+            + &self.more;
+        let path = dir.join("image.toml");
+        fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        path
+    }
+
+    /// Builds it, unless an earlier test of this run has.
+    pub fn build(&self) -> Image {
+        use sha2::Digest;
+        let mut key = sha2::Sha256::new();
+        for program in [&programs().builder, &programs().agent, &programs().tiny_init, &workspace().join("images/tiny/image.toml")] {
+            key.update(fs::read(program).unwrap_or_else(|e| panic!("{}: {e}", program.display())));
+        }
+        key.update(format!("{self:?}"));
+        let key = adamant_agent::hash::hex(&key.finalize())[..16].to_owned();
+        let _lock = lock(&format!("image-{key}"));
+        let dir = target_dir().join("test-images").join(&key);
+        let image = Image { dir: dir.join("out"), stem: format!("{}_{}", self.id, self.version) };
+        if !image.path("manifest.json").exists() {
+            let definition = self.define(&dir);
+            build(&definition, &image.dir);
+        }
+        image
+    }
+}
+
+/// Runs `adamant build`; the test fails when it does.
+pub fn build(definition: &Path, out: &Path) -> String {
+    let output = tool::output(builder().arg("build").arg(definition).arg("-o").arg(out));
+    let said = tool::lossy(&output.stderr);
+    assert!(output.status.success(), "adamant build {}: {}\n{said}", definition.display(), output.status);
+    said
+}
+
+/// Puts together what images/tiny/image.toml names below `input/`: the init, a kernel and e2fsprogs.
+pub fn prepare_tiny(input: &Path, suite: &str) {
+    let trees = kernels(suite);
+    fs::create_dir_all(input).unwrap_or_else(|e| panic!("{}: {e}", input.display()));
+    fs::copy(&programs().tiny_init, input.join("init")).unwrap_or_else(|e| panic!("{}: {e}", input.display()));
+    for tree in ["kernel", "e2fsprogs"] {
+        tool::run(tool::command("cp").args(["-a", "--reflink=auto"]).arg(trees.join(tree)).arg(input));
+    }
+}
+
+/// A lock over all test programs of this target folder.
+pub fn lock(name: &str) -> Flock<File> {
+    let dir = target_dir().join("locks");
+    fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let path = dir.join(name);
+    let file = File::create(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    Flock::lock(file, FlockArg::LockExclusive).unwrap_or_else(|(_, e)| panic!("{}: {e}", path.display()))
+}

@@ -1,0 +1,205 @@
+//! A virtual machine with a serial console to look at and a deadline: whatever happens in it, the test ends.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::image::{Image, target_dir};
+use crate::scratch::Scratch;
+use crate::tool;
+
+/// Machines that run at the same time, over all test programs: more only wait for each other's processor.
+const SLOTS: usize = 2;
+/// How long a machine may take when a test says nothing else. Emulation without hardware help, on a machine that is busy, is slow.
+pub const DEADLINE: Duration = Duration::from_secs(240);
+
+/// What to start.
+pub struct Setup {
+    kernel: PathBuf,
+    initrd: PathBuf,
+    cmdline: String,
+    disks: Vec<PathBuf>,
+    memory: &'static str,
+    extra: Vec<String>,
+    deadline: Duration,
+}
+
+impl Setup {
+    /// The image's own kernel, initramfs and command line; no disk yet.
+    pub fn of(image: &Image) -> Setup {
+        Setup {
+            kernel: image.path("vmlinuz"),
+            initrd: image.path("initrd"),
+            cmdline: image.cmdline(),
+            disks: Vec::new(),
+            memory: "512M",
+            extra: Vec::new(),
+            deadline: DEADLINE,
+        }
+    }
+
+    /// One more disk (a raw image), which the machine writes to.
+    pub fn disk(mut self, path: impl Into<PathBuf>) -> Setup {
+        self.disks.push(path.into());
+        self
+    }
+
+    /// More words on the kernel command line.
+    pub fn append(mut self, words: &str) -> Setup {
+        self.cmdline = format!("{} {words}", self.cmdline);
+        self
+    }
+
+    /// The command line, changed.
+    pub fn cmdline(mut self, change: impl FnOnce(&str) -> String) -> Setup {
+        self.cmdline = change(&self.cmdline);
+        self
+    }
+
+    /// More arguments for QEMU.
+    pub fn arguments(mut self, arguments: &[&str]) -> Setup {
+        self.extra.extend(arguments.iter().map(|&a| a.to_owned()));
+        self
+    }
+
+    /// How much memory it has.
+    pub fn memory(mut self, memory: &'static str) -> Setup {
+        self.memory = memory;
+        self
+    }
+
+    /// How long it may run.
+    pub fn deadline(mut self, deadline: Duration) -> Setup {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Switches it on. Waits for its turn first.
+    pub fn start(self, scratch: &Scratch) -> Machine {
+        let slot = slot();
+        let serial = scratch.join(format!("serial-{}.log", unique()));
+        let mut command = tool::command("qemu-system-x86_64");
+        command.args(["-nodefaults", "-no-user-config", "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", self.memory]);
+        command.args(["-display", "none", "-no-reboot", "-serial"]).arg(format!("file:{}", serial.display()));
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).arg("-append").arg(&self.cmdline);
+        for (index, disk) in self.disks.iter().enumerate() {
+            command.arg("-drive").arg(format!("if=none,id=disk{index},format=raw,cache=writeback,discard=unmap,file={}", disk.display()));
+            command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{index}"));
+        }
+        command.args(&self.extra);
+        let errors = scratch.join(format!("qemu-{}.log", unique()));
+        let log = File::create(&errors).unwrap_or_else(|e| panic!("{}: {e}", errors.display()));
+        command.stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        Machine { child, serial, errors, seen: 0, started: Instant::now(), deadline: Instant::now() + self.deadline, _slot: slot }
+    }
+}
+
+/// A running machine. Dropping it switches it off at once.
+pub struct Machine {
+    child: Child,
+    serial: PathBuf,
+    errors: PathBuf,
+    seen: usize,
+    started: Instant,
+    deadline: Instant,
+    _slot: Flock<File>,
+}
+
+impl Machine {
+    /// Everything on the serial console until now.
+    pub fn console(&self) -> String {
+        tool::lossy(&std::fs::read(&self.serial).unwrap_or_default())
+    }
+
+    /// Waits until the console shows `text` after what earlier waits found, and gives the line it stands in.
+    pub fn wait_for(&mut self, text: &str) -> String {
+        loop {
+            let ended = self.ended();
+            let console = self.console();
+            if let Some(at) = console.get(self.seen..).and_then(|rest| rest.find(text)).map(|at| at + self.seen) {
+                // The line must be whole before it is given.
+                if let Some(end) = console[at..].find('\n') {
+                    self.seen = at + end;
+                    let start = console[..at].rfind('\n').map_or(0, |nl| nl + 1);
+                    return console[start..at + end].trim_end().to_owned();
+                }
+            }
+            if let Some(status) = ended {
+                panic!("the machine ended ({status}) before it said {text:?}\n{}", self.tail());
+            }
+            self.tick(&format!("for {text:?}"));
+        }
+    }
+
+    /// Waits until the machine switches itself off or restarts; gives the whole console.
+    pub fn wait_for_end(&mut self) -> String {
+        loop {
+            if let Some(status) = self.ended() {
+                assert!(status.success(), "QEMU: {status} (signal {:?})\n{}", status.signal(), self.tail());
+                return self.console();
+            }
+            self.tick("for its end");
+        }
+    }
+
+    /// Seconds since it was switched on.
+    pub fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Cuts the power: SIGKILL, nothing is flushed.
+    pub fn cut_power(mut self) -> String {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.console()
+    }
+
+    fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap_or_else(|e| panic!("QEMU: {e}"))
+    }
+
+    fn tick(&self, what: &str) {
+        assert!(Instant::now() < self.deadline, "deadline: waited {} s {what}\n{}", self.age().as_secs(), self.tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    fn tail(&self) -> String {
+        let console = self.console();
+        let lines: Vec<&str> = console.lines().collect();
+        let errors = std::fs::read_to_string(&self.errors).unwrap_or_default();
+        format!("--- console, its last lines\n{}\n--- QEMU\n{errors}", lines[lines.len().saturating_sub(60)..].join("\n"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn unique() -> u32 {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+/// One of the places for a running machine; held until it is dropped, also by a process that is killed.
+fn slot() -> Flock<File> {
+    let dir = target_dir().join("machines");
+    std::fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    loop {
+        for number in 0..SLOTS {
+            let path: &Path = &dir.join(format!("slot-{number}"));
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                return lock;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

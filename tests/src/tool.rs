@@ -1,0 +1,53 @@
+//! Other projects' programs as judges. One that is not installed is named, and the check it would have made is skipped, aloud.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Where programs for administrators are, which are not in everyone's PATH.
+fn search_path() -> String {
+    format!("{}:/usr/local/sbin:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+}
+
+/// Whether a program is installed; says so when it is not.
+pub fn have(program: &str) -> bool {
+    let found = search_path().split(':').any(|dir| Path::new(dir).join(program).exists());
+    if !found {
+        // `tests/run` counts these lines and ends with their number.
+        eprintln!("SKIPPED: {program} is not installed");
+    }
+    found
+}
+
+/// Whether this user may mount; says so when not.
+pub fn root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: this check mounts, and needs root for that");
+    }
+    root
+}
+
+/// A command found in the administrators' folders too.
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.env("PATH", search_path()).env("LC_ALL", "C").stdin(Stdio::null());
+    command
+}
+
+/// Runs it; the test fails unless it ends with 0. Gives what it wrote to its standard output.
+pub fn run(command: &mut Command) -> String {
+    let output = output(command);
+    assert!(output.status.success(), "{command:?}: {}\n{}{}", output.status, lossy(&output.stdout), lossy(&output.stderr));
+    lossy(&output.stdout)
+}
+
+/// Runs it, whatever it ends with.
+pub fn output(command: &mut Command) -> Output {
+    command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+}
+
+/// Bytes for people.
+pub fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
