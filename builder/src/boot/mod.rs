@@ -112,7 +112,8 @@ pub fn run(machine: &Machine, options: &Options, say: &mut dyn FnMut(&str)) -> R
         Ended::ByGuest => Ok(()),
         Ended::AtDeadline => {
             let seconds = options.timeout.unwrap_or_default().as_secs();
-            Err(Error::new(format!("the machine was still running after {seconds} s and was ended")).hint("give it longer with --timeout, or look at its console"))
+            Err(Error::new(format!("the machine was still running after {seconds} s and was ended"))
+                .hint("give it longer with --timeout, or look at its console"))
         }
     }
 }
@@ -122,7 +123,9 @@ fn choose(qemu: &Path, machine: &Machine, accel: Accel, say: &mut dyn FnMut(&str
         Accel::Tcg => Ok(false),
         Accel::Kvm | Accel::Auto => match kvm::probe(qemu, &machine.kernel) {
             Ok(()) => Ok(true),
-            Err(why) if accel == Accel::Kvm => Err(Error::new(format!("KVM does not work here: {why}")).hint("--accel tcg works everywhere, some ten times slower")),
+            Err(why) if accel == Accel::Kvm => {
+                Err(Error::new(format!("KVM does not work here: {why}")).hint("--accel tcg works everywhere, some ten times slower"))
+            }
             Err(why) => {
                 say(&format!("KVM does not work here ({why}); using TCG, which is slower"));
                 Ok(false)
