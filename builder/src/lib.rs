@@ -17,5 +17,6 @@ pub mod source;
 pub mod tree;
 pub mod verify;
 pub mod verity;
+pub mod version;
 
 pub use error::{Context, Error, Result};

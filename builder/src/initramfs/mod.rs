@@ -1,0 +1,72 @@
+//! The initramfs: the agent as /init and just the kernel modules needed. No tool of the host has a part in it, so the same tree gives the
+//! same bytes anywhere.
+
+mod cpio;
+mod kernel;
+mod modules;
+
+use std::io::Write;
+
+use adamant_agent::contract;
+
+pub use kernel::{Configured, Kernel, file_at, find_kernel};
+
+use crate::definition::Definition;
+use crate::error::{Context, Error, Result};
+use crate::tree::Tree;
+
+/// The kernel's own unpacker takes windows of up to 128 MiB; the highest level that needs no special mode.
+const ZSTD_LEVEL: i32 = 19;
+
+/// An initramfs.
+#[derive(Debug)]
+pub struct Initramfs {
+    /// Compressed for its kernel.
+    pub bytes: Vec<u8>,
+    /// The modules in it, in load order.
+    pub modules: Vec<String>,
+}
+
+/// The initramfs for this kernel. `agent` is the program's bytes.
+pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8]) -> Result<Initramfs> {
+    let modules = modules::select(tree, kernel, &definition.kernel.modules)?;
+    let mut archive = cpio::Archive::default();
+    for mount_point in ["/proc", "/sys", "/dev", "/run", contract::SYSROOT] {
+        archive.directory(mount_point);
+    }
+    // The kernel opens it for init before it starts init; without it the agent's first words would be lost.
+    archive.char_device("/dev/console", 0o600, 5, 1);
+    archive.file("/init", 0o755, agent.to_vec());
+    let release = format!("ID=adamant\nNAME=\"Adamant initramfs\"\nVERSION_ID={}\n", env!("CARGO_PKG_VERSION"));
+    archive.file(contract::INITRD_RELEASE_PATH, 0o644, release.into_bytes());
+    let list: String = modules.iter().map(|module| format!("{}\n", module.path)).collect();
+    archive.file(contract::MODULE_LIST_PATH, 0o644, list.into_bytes());
+    let names = modules.iter().map(|module| module.name.clone()).collect();
+    for module in modules {
+        archive.file(&module.path, 0o644, module.bytes);
+    }
+    let bytes = compress(&archive.encode(), kernel).context(|| "compressing the initramfs")?;
+    Ok(Initramfs { bytes, modules: names })
+}
+
+fn compress(archive: &[u8], kernel: &Kernel) -> Result<Vec<u8>> {
+    if kernel.configured("RD_ZSTD") == Configured::BuiltIn {
+        return zstd(archive).context(|| "zstd");
+    }
+    if matches!(kernel.configured("RD_GZIP"), Configured::BuiltIn | Configured::Unknown) {
+        let mut encoder = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::best());
+        return encoder.write_all(archive).and_then(|()| encoder.finish()).context(|| "gzip");
+    }
+    if kernel.configured("BLK_DEV_INITRD") == Configured::BuiltIn {
+        return Ok(archive.to_vec());
+    }
+    Err(Error::new(format!("kernel {} takes no initramfs", kernel.release)).hint("use a kernel with CONFIG_BLK_DEV_INITRD=y"))
+}
+
+fn zstd(archive: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL)?;
+    encoder.include_checksum(true)?;
+    encoder.set_pledged_src_size(Some(archive.len() as u64))?;
+    encoder.write_all(archive)?;
+    encoder.finish()
+}

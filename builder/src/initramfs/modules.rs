@@ -1,0 +1,351 @@
+//! Which kernel modules the initramfs needs, in an order in which each follows what it depends on.
+//!
+//! Formats: depmod's modules.dep, modules.softdep, modules.alias and modules.builtin (modules.dep(5), modprobe.d(5)). A module's bytes stay
+//! as they were signed: unpacked, not changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+
+use super::kernel::{Configured, Kernel, file_at};
+use crate::error::{Context, Error, Result};
+use crate::tree::{Tree, show};
+
+/// Without these no root can be read: module, and the option that has it.
+const REQUIRED: [(&str, &str); 2] = [("dm_verity", "DM_VERITY"), ("erofs", "EROFS_FS")];
+
+/// What machines need before their root can be read; a kernel that lacks one is for other machines.
+const WANTED: [&str; 25] = [
+    // Watchdogs first: a boot that hangs later is already covered.
+    "i6300esb",
+    "iTCO_wdt",
+    // Credentials and the machine's own id.
+    "qemu_fw_cfg",
+    "dmi_sysfs",
+    // dm-verity asks for "sha256" and takes the fastest that is there when it starts.
+    "sha256_generic",
+    "sha256_ssse3",
+    "crc32c_generic",
+    "crc32c_intel",
+    // Disks.
+    "virtio_pci",
+    "virtio_mmio",
+    "virtio_blk",
+    "virtio_scsi",
+    "nvme",
+    "ahci",
+    "xen_blkfront",
+    "hv_storvsc",
+    "pci_hyperv",
+    "vmw_pvscsi",
+    "sd_mod",
+    // The root, and the volumes.
+    "dm_verity",
+    "erofs",
+    "ext4",
+    // Console and randomness of virtual machines.
+    "virtio_console",
+    "virtio_rng",
+    "hv_utils",
+];
+
+/// Lists are some 100 KB to 1 MB.
+const LIST_LIMIT: u64 = 64 << 20;
+/// The largest modules (graphics) have some 20 MB.
+const MODULE_LIMIT: u64 = 64 << 20;
+/// Modules together; the usual set has 3 MB.
+const TOTAL_LIMIT: usize = 128 << 20;
+/// Deeper chains of dependencies do not exist.
+const DEPTH_LIMIT: usize = 64;
+
+/// A module for the initramfs.
+#[derive(Debug)]
+pub struct Module {
+    /// As the kernel names it, with `_`.
+    pub name: String,
+    /// Absolute, ending in `.ko`.
+    pub path: String,
+    /// Unpacked, with the signature at its end.
+    pub bytes: Vec<u8>,
+}
+
+/// The modules for this kernel in load order: the builder's own list and `extra`.
+pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String]) -> Result<Vec<Module>> {
+    let index = Index::read(tree, kernel)?;
+    for (name, option) in REQUIRED {
+        if !index.has(name) && kernel.configured(option) != Configured::BuiltIn {
+            return Err(Error::new(format!("kernel {} has no {name}, neither built in nor as a module: no verified root can be mounted", kernel.release))
+                .hint(format!("use a kernel with CONFIG_{option}=y or =m (Debian's linux-image-cloud-amd64 and linux-image-amd64 have it)")));
+        }
+    }
+    let mut order = Order { index: &index, seen: BTreeSet::new(), chosen: Vec::new() };
+    for name in WANTED {
+        order.add(name, 0)?;
+    }
+    for name in extra {
+        if !index.has(name) {
+            return Err(
+                Error::new(format!("kernel.modules: kernel {} has no module {name:?}", kernel.release)).hint("remove it, or install the package that has it")
+            );
+        }
+        order.add(name, 0)?;
+    }
+    let mut total = 0usize;
+    let mut modules = Vec::new();
+    for name in order.chosen {
+        let module = read_module(tree, &index.base, &name, &index.modules[&name].path)?;
+        total = total.saturating_add(module.bytes.len());
+        if total > TOTAL_LIMIT {
+            return Err(Error::new(format!("kernel {}: the modules for the initramfs have more than {} MiB", kernel.release, TOTAL_LIMIT >> 20)));
+        }
+        modules.push(module);
+    }
+    Ok(modules)
+}
+
+/// What depmod knows of a kernel's modules.
+#[derive(Default)]
+struct Index {
+    /// `/usr/lib/modules/RELEASE`.
+    base: String,
+    modules: BTreeMap<String, Entry>,
+    builtin: BTreeSet<String>,
+    /// By module: names or aliases, each with whether it goes before it.
+    soft: BTreeMap<String, Vec<(bool, String)>>,
+    /// Exact aliases only: patterns are for devices.
+    aliases: BTreeMap<String, Vec<String>>,
+}
+
+struct Entry {
+    /// Relative to the base, or absolute.
+    path: String,
+    /// Names, the one to be loaded first at the end, as modules.dep has them.
+    needs: Vec<String>,
+}
+
+impl Index {
+    fn read(tree: &Tree, kernel: &Kernel) -> Result<Index> {
+        let mut index = Index { base: format!("/usr/lib/modules/{}", kernel.release), ..Index::default() };
+        if tree.resolve(index.base.as_bytes()).is_none() {
+            index.base = format!("/lib/modules/{}", kernel.release);
+        }
+        let list = |name: &str| -> Result<Option<String>> {
+            let path = format!("{}/{name}", index.base);
+            let Some(content) = file_at(tree, path.as_bytes()) else { return Ok(None) };
+            let bytes = content.to_vec(LIST_LIMIT).context(|| path)?;
+            Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+        };
+        let builtin = list("modules.builtin")?.unwrap_or_default();
+        let dependencies = list("modules.dep")?;
+        let (softdeps, aliases) = (list("modules.softdep")?.unwrap_or_default(), list("modules.alias")?.unwrap_or_default());
+        if dependencies.is_none() && file_at(tree, format!("{}/modules.order", index.base).as_bytes()).is_some() {
+            return Err(Error::new(format!("{}: modules without modules.dep", index.base))
+                .hint(format!("run depmod {} where the image is put together", kernel.release)));
+        }
+        index.builtin = builtin.lines().filter_map(module_name).collect();
+        for line in dependencies.as_deref().unwrap_or_default().lines() {
+            let Some((path, needs)) = line.split_once(':') else { continue };
+            let Some(name) = module_name(path) else { continue };
+            let needs = needs.split_whitespace().filter_map(module_name).collect();
+            index.modules.insert(name, Entry { path: path.to_owned(), needs });
+        }
+        for line in softdeps.lines() {
+            let mut words = line.split_whitespace();
+            if let (Some("softdep"), Some(name)) = (words.next(), words.next()) {
+                let soft = index.soft.entry(normal(name)).or_default();
+                let mut before = true;
+                for word in words {
+                    match word {
+                        "pre:" => before = true,
+                        "post:" => before = false,
+                        name => soft.push((before, normal(name))),
+                    }
+                }
+            }
+        }
+        for line in aliases.lines() {
+            let mut words = line.split_whitespace();
+            if let (Some("alias"), Some(alias), Some(name), None) = (words.next(), words.next(), words.next(), words.next())
+                && !alias.contains(['*', '?', '['])
+            {
+                index.aliases.entry(normal(alias)).or_default().push(normal(name));
+            }
+        }
+        Ok(index)
+    }
+
+    /// As a module or built in, by name or alias.
+    fn has(&self, name: &str) -> bool {
+        let name = normal(name);
+        self.modules.contains_key(&name) || self.builtin.contains(&name) || self.aliases.contains_key(&name)
+    }
+}
+
+/// Collects modules depth-first, so that each comes after what it needs.
+struct Order<'a> {
+    index: &'a Index,
+    seen: BTreeSet<String>,
+    chosen: Vec<String>,
+}
+
+impl Order<'_> {
+    fn add(&mut self, name: &str, depth: usize) -> Result<()> {
+        let name = normal(name);
+        if depth > DEPTH_LIMIT {
+            return Err(Error::new(format!("{}: the dependencies of {name} are more than {DEPTH_LIMIT} deep", self.index.base)));
+        }
+        if !self.seen.insert(name.clone()) || self.index.builtin.contains(&name) {
+            return Ok(());
+        }
+        let index = self.index;
+        let Some(entry) = index.modules.get(&name) else {
+            for real in index.aliases.get(&name).into_iter().flatten() {
+                self.add(real, depth + 1)?;
+            }
+            return Ok(());
+        };
+        for need in entry.needs.iter().rev() {
+            if !index.modules.contains_key(need) && !index.builtin.contains(need) {
+                return Err(Error::new(format!("{}/modules.dep: {name} needs {need}, which is not there", index.base)));
+            }
+            self.add(need, depth + 1)?;
+        }
+        let soft = index.soft.get(&name).map(Vec::as_slice).unwrap_or_default();
+        for (_, soft) in soft.iter().filter(|(before, _)| *before) {
+            self.add(soft, depth + 1)?;
+        }
+        self.chosen.push(name);
+        for (_, soft) in soft.iter().filter(|(before, _)| !before) {
+            self.add(soft, depth + 1)?;
+        }
+        Ok(())
+    }
+}
+
+/// `kernel/fs/a-b.ko.xz` -> `a_b`.
+fn module_name(path: &str) -> Option<String> {
+    let file = path.trim().rsplit('/').next()?;
+    let name = ["", ".xz", ".zst", ".gz"].iter().find_map(|packed| file.strip_suffix(packed)?.strip_suffix(".ko"))?;
+    (!name.is_empty()).then(|| normal(name))
+}
+
+/// To the kernel `-` and `_` are the same in a module's name.
+fn normal(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn read_module(tree: &Tree, base: &str, name: &str, path: &str) -> Result<Module> {
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
+    let content = file_at(tree, path.as_bytes()).ok_or_else(|| Error::new(format!("{path}: modules.dep lists it, but it is not there")))?;
+    let packed = content.to_vec(MODULE_LIMIT).context(|| show(path.as_bytes()))?;
+    let bytes = unpack(&packed).context(|| show(path.as_bytes()))?;
+    if !bytes.starts_with(b"\x7fELF") {
+        return Err(Error::new(format!("{path}: not a kernel module")));
+    }
+    let end = path.find(".ko").map_or(path.len(), |at| at + 3);
+    Ok(Module { name: name.to_owned(), path: path[..end].to_owned(), bytes })
+}
+
+/// By content, not by name.
+fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let read = match packed {
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => liblzma::read::XzDecoder::new(packed).take(MODULE_LIMIT + 1).read_to_end(&mut out)?,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::Decoder::new(packed)?.take(MODULE_LIMIT + 1).read_to_end(&mut out)?,
+        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(packed).take(MODULE_LIMIT + 1).read_to_end(&mut out)?,
+        plain => return Ok(plain.to_vec()),
+    };
+    if read as u64 > MODULE_LIMIT {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("more than {MODULE_LIMIT} bytes when unpacked")));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Content, Kind, Meta};
+
+    fn kernel() -> Kernel {
+        Kernel { release: "6.1".to_owned(), image: Vec::new(), config: String::new() }
+    }
+
+    fn tree(files: &[(&str, &[u8])]) -> Tree {
+        let mut tree = Tree::new();
+        for (path, bytes) in files {
+            tree.insert(format!("/usr/lib/modules/6.1/{path}").as_bytes(), Meta::default(), Kind::File(Content::from_memory(bytes.to_vec()))).unwrap();
+        }
+        tree
+    }
+
+    fn xz(bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        liblzma::read::XzEncoder::new(bytes, 6).read_to_end(&mut out).unwrap();
+        out
+    }
+
+    const DEP: &[u8] = b"k/dm-verity.ko.xz: k/dm-bufio.ko.zst k/dm-mod.ko\nk/dm-bufio.ko.zst: k/dm-mod.ko\nk/dm-mod.ko:\nk/erofs.ko.gz: k/libcrc32c.ko\nk/libcrc32c.ko:\nk/crc32c-intel.ko:\nk/extra-one.ko:\n";
+
+    fn whole() -> Vec<(&'static str, Vec<u8>)> {
+        let elf = |name: &str| [b"\x7fELF", name.as_bytes(), b"~Module signature appended~\n"].concat();
+        let mut gz = Vec::new();
+        flate2::read::GzEncoder::new(&*elf("erofs"), flate2::Compression::best()).read_to_end(&mut gz).unwrap();
+        vec![
+            ("modules.dep", DEP.to_vec()),
+            ("modules.softdep", b"# comment\nsoftdep libcrc32c pre: crc32c\nsoftdep erofs post: nothing extra-one\n".to_vec()),
+            ("modules.alias", b"alias crc32c crc32c_intel\nalias pci:v* nvme\n".to_vec()),
+            ("modules.builtin", b"kernel/fs/ext4/ext4.ko\n".to_vec()),
+            ("k/dm-verity.ko.xz", xz(&elf("verity"))),
+            ("k/dm-bufio.ko.zst", zstd::encode_all(&*elf("bufio"), 3).unwrap()),
+            ("k/dm-mod.ko", elf("mod")),
+            ("k/erofs.ko.gz", gz),
+            ("k/libcrc32c.ko", elf("crc")),
+            ("k/crc32c-intel.ko", elf("intel")),
+            ("k/extra-one.ko", elf("extra")),
+        ]
+    }
+
+    fn with(change: impl Fn(&mut Vec<(&'static str, Vec<u8>)>)) -> Tree {
+        let mut files = whole();
+        change(&mut files);
+        tree(&files.iter().map(|(path, bytes)| (*path, &**bytes)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn each_module_follows_what_it_needs_and_keeps_its_signature() {
+        let modules = select(&with(|_| {}), &kernel(), &["crc32c".to_owned()]).unwrap();
+        let names: Vec<&str> = modules.iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["crc32c_intel", "dm_mod", "dm_bufio", "dm_verity", "libcrc32c", "erofs", "extra_one"]);
+        assert_eq!(modules[3].path, "/usr/lib/modules/6.1/k/dm-verity.ko");
+        assert!(modules.iter().all(|m| m.bytes.ends_with(b"~Module signature appended~\n")));
+    }
+
+    #[test]
+    fn says_what_a_kernel_lacks() {
+        let kernel = kernel();
+        let error = |tree: &Tree, extra: &[String]| select(tree, &kernel, extra).unwrap_err().to_string();
+        let no_erofs = with(|files| files[0].1 = b"k/dm-verity.ko.xz:\n".to_vec());
+        assert!(error(&no_erofs, &[]).contains("CONFIG_EROFS_FS"));
+        let built_in = Kernel { config: "CONFIG_EROFS_FS=y\nCONFIG_DM_VERITY=y\n".to_owned(), ..kernel.clone() };
+        assert_eq!(select(&no_erofs, &built_in, &[]).unwrap().len(), 1);
+        assert!(error(&with(|_| {}), &["nothing".to_owned()]).contains("no module \"nothing\""));
+        assert!(error(&with(|files| files.retain(|f| f.0 != "k/dm-mod.ko")), &[]).contains("it is not there"));
+        assert!(error(&with(|files| files[6].1 = b"text".to_vec()), &[]).contains("not a kernel module"));
+        assert!(
+            error(
+                &with(|files| {
+                    files[4].1.truncate(40);
+                }),
+                &[]
+            )
+            .contains("dm-verity.ko.xz")
+        );
+        let loops =
+            with(|files| files[0].1 = b"k/dm-mod.ko: k/dm-bufio.ko\nk/dm-bufio.ko.zst: k/dm-mod.ko\nk/dm-verity.ko.xz: k/dm-mod.ko\nk/erofs.ko.gz:\n".to_vec());
+        assert_eq!(select(&loops, &kernel, &[]).unwrap().len(), 4);
+        let no_dep = with(|files| {
+            files.remove(0);
+            files.push(("modules.order", Vec::new()));
+        });
+        assert!(error(&no_dep, &[]).contains("depmod"));
+    }
+}
