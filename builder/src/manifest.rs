@@ -1,1 +1,228 @@
-//! To come.
+//! The manifest: content hashes of everything a build made, and of everything it was made from.
+//!
+//! `ID_VERSION.manifest.json`, described in docs/formats.md. It names no path of the build machine and no time of the build, so that
+//! equal inputs give equal manifests.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::tree::Tree;
+
+/// The only version there is.
+pub const VERSION: u32 = 1;
+/// Largest manifest read, bytes.
+pub const LIMIT: u64 = 64 << 20;
+
+/// The whole manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this format, [`VERSION`].
+    pub version: u32,
+    /// Which image this is.
+    pub image: Image,
+    /// The program that made it, for example `adamant 0.1.0`.
+    pub tool: String,
+    /// SHA-256 of the definition's bytes, hexadecimal.
+    pub definition: String,
+    /// Newest modification time in the image, seconds since 1970, where one was set.
+    pub epoch: Option<i64>,
+    /// The root file system.
+    pub root: Root,
+    /// `uname -r` of the image's kernel, where it has one.
+    pub kernel: Option<String>,
+    /// Everything made, in a fixed order.
+    pub artifacts: Vec<Artifact>,
+    /// What it was made from, in order of application.
+    pub sources: Vec<Source>,
+    /// How many entries each scrub rule removed or changed; rules that found nothing are left out.
+    pub scrubbed: Vec<Scrubbed>,
+    /// Debian packages by name, where the image has dpkg's database.
+    pub packages: Vec<Package>,
+}
+
+/// Which image this is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Image {
+    /// IMAGE_ID.
+    pub id: String,
+    /// IMAGE_VERSION.
+    pub version: String,
+}
+
+/// The root file system and its tree. Blocks have 4096 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// Root hash, 64 hexadecimal digits.
+    pub hash: String,
+    /// Salt of the tree, hexadecimal.
+    pub salt: String,
+    /// UUID of the tree's super block.
+    pub verity_uuid: String,
+    /// Data blocks.
+    pub blocks: u64,
+    /// Blocks of super block and tree together.
+    pub tree_blocks: u64,
+    /// `none`, `lz4`, `lz4hc` or `zstd:LEVEL`.
+    pub compression: String,
+    /// Largest compressed cluster, bytes.
+    pub cluster: u32,
+    /// Inodes.
+    pub inodes: u64,
+    /// Bytes of file content before compression.
+    pub content: u64,
+}
+
+/// One file of the output folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Artifact {
+    /// File name.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+/// One source.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// debian, tar, dir or file.
+    pub kind: String,
+    /// As the definition writes it.
+    pub name: String,
+    /// SHA-256 of what it gave, hexadecimal.
+    pub sha256: String,
+    /// Entries it gave.
+    pub entries: u64,
+}
+
+/// One scrub rule's work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scrubbed {
+    /// The rule's name.
+    pub rule: String,
+    /// Entries removed or changed.
+    pub entries: u64,
+}
+
+/// One Debian package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Name.
+    pub name: String,
+    /// Architecture.
+    pub architecture: String,
+    /// Version.
+    pub version: String,
+}
+
+impl Manifest {
+    /// The file's bytes.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(|e| Error::new(format!("the manifest can't be written: {e}")))?;
+        json.push(b'\n');
+        Ok(json)
+    }
+
+    /// Reads a manifest. `name` is for messages.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Manifest> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let wrong = |e: serde_json::Error| Error::new(format!("{name}: not a manifest: {e}"));
+        // The version first: a newer manifest is refused for being newer, not for its first new key.
+        let Version { version } = serde_json::from_slice(bytes).map_err(wrong)?;
+        if version != VERSION {
+            return Err(Error::new(format!("{name}: version {version}, this program knows version {VERSION}")).hint("use a newer adamant"));
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(wrong)?;
+        // Names become paths below the output folder.
+        if let Some(bad) = manifest.artifacts.iter().find(|a| a.name.is_empty() || a.name.starts_with('.') || a.name.contains('/')) {
+            return Err(Error::new(format!("{name}: {:?} is not an artifact's name", bad.name)));
+        }
+        Ok(manifest)
+    }
+
+    /// The artifact whose name ends in this, for example `.root.erofs`.
+    pub fn artifact(&self, suffix: &str) -> Option<&Artifact> {
+        self.artifacts.iter().find(|artifact| artifact.name.ends_with(suffix))
+    }
+}
+
+/// Installed packages from dpkg's database (`/var/lib/dpkg/status`, deb-control(5)); nothing where the tree has none.
+pub fn packages(tree: &Tree) -> Result<Vec<Package>> {
+    let path = b"/var/lib/dpkg/status";
+    let Some(id) = tree.resolve(path) else { return Ok(Vec::new()) };
+    let crate::tree::Kind::File(content) = &tree.node(id).kind else { return Ok(Vec::new()) };
+    let bytes = content.to_vec(256 << 20).map_err(|e| Error::new(format!("/var/lib/dpkg/status in the image: {e}")))?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut packages: Vec<Package> = text.split("\n\n").filter_map(package).collect();
+    packages.sort();
+    Ok(packages)
+}
+
+fn package(paragraph: &str) -> Option<Package> {
+    let field = |name: &str| paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned());
+    // "Status: install ok installed"; removed packages may have left their configuration.
+    if !field("Status")?.ends_with(" installed") {
+        return None;
+    }
+    Some(Package { name: field("Package")?, architecture: field("Architecture")?, version: field("Version")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Content, Kind, Meta};
+
+    #[test]
+    fn lists_installed_packages_only() {
+        let status = "Package: b\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2-1\nDescription: x\n Version: no\n\nPackage: a\nStatus: deinstall ok config-files\nArchitecture: all\nVersion: 1\n\nPackage: a0\nStatus: install ok installed\nArchitecture: all\nVersion: 1:1\n";
+        let mut tree = Tree::new();
+        tree.insert(b"/var/lib/dpkg/status", Meta::default(), Kind::File(Content::from_memory(status.as_bytes()))).unwrap();
+        let names: Vec<_> = packages(&tree).unwrap().into_iter().map(|p| format!("{} {} {}", p.name, p.architecture, p.version)).collect();
+        assert_eq!(names, ["a0 all 1:1", "b amd64 2-1"]);
+        assert_eq!(packages(&Tree::new()).unwrap(), []);
+    }
+
+    #[test]
+    fn refuses_a_newer_version_and_names_that_are_paths() {
+        let manifest = Manifest {
+            version: 1,
+            image: Image { id: "web".into(), version: "1".into() },
+            tool: "adamant 0".into(),
+            definition: String::new(),
+            epoch: None,
+            root: Root {
+                hash: String::new(),
+                salt: String::new(),
+                verity_uuid: String::new(),
+                blocks: 1,
+                tree_blocks: 2,
+                compression: "none".into(),
+                cluster: 4096,
+                inodes: 1,
+                content: 0,
+            },
+            kernel: None,
+            artifacts: vec![Artifact { name: "web_1.raw".into(), size: 1, sha256: String::new() }],
+            sources: vec![],
+            scrubbed: vec![],
+            packages: vec![],
+        };
+        let json = String::from_utf8(manifest.to_json().unwrap()).unwrap();
+        assert_eq!(Manifest::parse("m", json.as_bytes()).unwrap(), manifest);
+        let newer = Manifest::parse("m", json.replace("\"version\": 1,", "\"version\": 2,\"new\": 1,").as_bytes()).unwrap_err();
+        assert!(newer.message().contains("version 2, this program knows version 1"), "{newer}");
+        let path = Manifest::parse("m", json.replace("web_1.raw", "../web_1.raw").as_bytes()).unwrap_err();
+        assert!(path.message().contains("not an artifact's name"), "{path}");
+    }
+}
