@@ -1,0 +1,3 @@
+//! Building: the stages in order.
+
+pub mod staging;

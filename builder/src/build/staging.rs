@@ -1,0 +1,260 @@
+//! The output folder: it appears whole or not at all.
+//!
+//! Artifacts are written to files without a name, which the kernel forgets when we end, however we end. Only when all are complete do
+//! they get names, in a new folder that takes the old one's place by one rename. A kill in that last moment leaves a hidden folder
+//! beside the output at most, which the next build removes.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, RenameFlags, renameat2};
+use nix::libc;
+
+use crate::error::{Context, Error, Result};
+use crate::manifest::{self, Manifest};
+
+/// Artifacts on their way into an output folder.
+#[derive(Debug)]
+pub struct Staging {
+    out: PathBuf,
+    parent: PathBuf,
+    /// Where names are given, beside the output.
+    fresh: PathBuf,
+    files: Vec<(String, File)>,
+    /// File systems without unnamed files: held from the start, since the names are there from the start.
+    named: Option<Flock<File>>,
+}
+
+impl Staging {
+    /// Prepares to fill `out`, which must be absent, empty, or an output folder of ours.
+    pub fn open(out: &Path) -> Result<Staging> {
+        let name = out.file_name().filter(|name| !name.is_empty());
+        let name = name.ok_or_else(|| Error::new(format!("{}: not a folder's name", out.display())).hint("write for example --output out"))?;
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        fs::create_dir_all(&parent).context(|| format!("{}", parent.display()))?;
+        others(out, &[])?;
+        let mut fresh = std::ffi::OsString::from(".");
+        fresh.push(name);
+        fresh.push(".adamant-new");
+        let mut staging = Staging { out: out.to_owned(), fresh: parent.join(fresh), parent, files: Vec::new(), named: None };
+        match unnamed(&staging.parent) {
+            Ok(_) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {
+                staging.named = Some(staging.lock()?);
+                staging.make_fresh()?;
+            }
+            Err(error) => return Err(Error::new(format!("{}: {error}", staging.parent.display()))),
+        }
+        Ok(staging)
+    }
+
+    /// The folder beside the output, on the same file system: the place for other temporary files.
+    pub fn parent(&self) -> &Path {
+        &self.parent
+    }
+
+    /// A new, empty artifact.
+    pub fn file(&mut self, name: &str) -> Result<File> {
+        let file =
+            if self.named.is_some() { OpenOptions::new().read(true).write(true).create_new(true).open(self.fresh.join(name)) } else { unnamed(&self.parent) };
+        let file = file.context(|| format!("{name} in {}", self.parent.display()))?;
+        // Whatever the umask.
+        file.set_permissions(fs::Permissions::from_mode(0o644)).context(|| name)?;
+        let again = file.try_clone().context(|| name)?;
+        self.files.push((name.to_owned(), file));
+        Ok(again)
+    }
+
+    /// A new artifact with these bytes.
+    pub fn put(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        use std::io::Write;
+        self.file(name)?.write_all(bytes).context(|| format!("writing {name}"))
+    }
+
+    /// Puts everything in place. Artifacts of other images and versions that are in the output folder stay there.
+    pub fn publish(mut self) -> Result<()> {
+        let lock = match self.named.take() {
+            Some(lock) => lock,
+            None => {
+                let lock = self.lock()?;
+                self.make_fresh()?;
+                for (name, file) in &self.files {
+                    let source = format!("/proc/self/fd/{}", file.as_raw_fd());
+                    nix::unistd::linkat(AT_FDCWD, source.as_str(), AT_FDCWD, &self.fresh.join(name), AtFlags::AT_SYMLINK_FOLLOW)
+                        .context(|| format!("naming {name}"))?;
+                }
+                lock
+            }
+        };
+        for (name, file) in &self.files {
+            file.sync_all().context(|| format!("writing {name}"))?;
+        }
+        let names: Vec<&str> = self.files.iter().map(|(name, _)| name.as_str()).collect();
+        for other in others(&self.out, &names)? {
+            let file = &other;
+            fs::hard_link(self.out.join(file), self.fresh.join(file)).context(|| format!("keeping {file}"))?;
+        }
+        sync_dir(&self.fresh)?;
+        let replaces = self.out.symlink_metadata().is_ok();
+        let flags = if replaces { RenameFlags::RENAME_EXCHANGE } else { RenameFlags::RENAME_NOREPLACE };
+        renameat2(AT_FDCWD, &self.fresh, AT_FDCWD, &self.out, flags).context(|| format!("{}: putting it in place", self.out.display()))?;
+        sync_dir(&self.parent)?;
+        // Now the old one bears the hidden name.
+        remove(&self.fresh)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// One build at a time gives names: an flock on the parent itself, which leaves nothing behind.
+    fn lock(&self) -> Result<Flock<File>> {
+        let dir = File::open(&self.parent).context(|| format!("{}", self.parent.display()))?;
+        Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, error)| Error::new(format!("{}: locking: {}", self.parent.display(), error.desc())))
+    }
+
+    fn make_fresh(&self) -> Result<()> {
+        // We hold the lock, so whoever made it is gone.
+        remove(&self.fresh)?;
+        fs::create_dir(&self.fresh).context(|| format!("{}", self.fresh.display()))?;
+        fs::set_permissions(&self.fresh, fs::Permissions::from_mode(0o755)).context(|| format!("{}", self.fresh.display()))
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        if self.named.is_some() {
+            let _ = fs::remove_dir_all(&self.fresh);
+        }
+    }
+}
+
+fn unnamed(dir: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(dir)
+}
+
+fn remove(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::new(format!("{}: {error}", dir.display()))),
+        _ => Ok(()),
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    File::open(dir).and_then(|dir| dir.sync_all()).context(|| format!("{}", dir.display()))
+}
+
+/// What an output folder holds beside `names`: artifacts of other builds, each named in a manifest there. Anything else means that it is
+/// no output folder, and must not be replaced.
+fn others(out: &Path, names: &[&str]) -> Result<Vec<String>> {
+    let listing = match fs::read_dir(out) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.context(|| format!("{}", out.display()))?,
+    };
+    let mut found = Vec::new();
+    let mut known = Vec::new();
+    for entry in listing {
+        let entry = entry.context(|| format!("{}", out.display()))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".manifest.json") {
+            let path = entry.path();
+            if entry.metadata().is_ok_and(|meta| meta.len() > manifest::LIMIT) {
+                return Err(Error::new(format!("{}: too large for a manifest", path.display())));
+            }
+            let bytes = fs::read(&path).context(|| format!("{}", path.display()))?;
+            known.extend(Manifest::parse(&path.display().to_string(), &bytes)?.artifacts.into_iter().map(|artifact| artifact.name));
+            known.push(name.clone());
+        }
+        found.push(name);
+    }
+    // The overlay that `boot --persist` keeps beside a disk goes with the version it belongs to.
+    let is_ours = |name: &String| known.contains(name) || name.strip_suffix(".persist.qcow2").is_some_and(|disk| known.contains(&format!("{disk}.raw")));
+    if let Some(foreign) = found.iter().filter(|name| !is_ours(name)).min() {
+        return Err(Error::new(format!("{}: holds {foreign:?}, which no build of ours made; it will not be replaced", out.display()))
+            .hint("give another folder with --output, or move that file away"));
+    }
+    found.retain(|name| {
+        !names.contains(&name.as_str()) && !names.iter().any(|mine| mine.strip_suffix(".raw").is_some_and(|mine| *name == format!("{mine}.persist.qcow2")))
+    });
+    found.sort();
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let dir = std::env::temp_dir().join(format!("adamant-staging-{name}-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            Dir(dir)
+        }
+
+        fn names(&self, of: &str) -> Vec<String> {
+            let mut names: Vec<_> = fs::read_dir(self.0.join(of)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn manifest(version: &str) -> Vec<u8> {
+        format!(
+            r#"{{"version":1,"image":{{"id":"a","version":"{version}"}},"tool":"","definition":"","epoch":null,"root":{{"hash":"","salt":"","verity_uuid":"","blocks":1,"tree_blocks":1,"compression":"","cluster":1,"inodes":1,"content":1}},
+            "kernel":null,"artifacts":[{{"name":"a_{version}.raw","size":1,"sha256":""}}],"sources":[],"scrubbed":[],"packages":[]}}"#
+        )
+        .into_bytes()
+    }
+
+    fn build(dir: &Dir, version: &str, bytes: &[u8]) -> Result<()> {
+        let mut staging = Staging::open(&dir.0.join("out"))?;
+        staging.put(&format!("a_{version}.raw"), bytes)?;
+        staging.put(&format!("a_{version}.manifest.json"), &manifest(version))?;
+        staging.publish()
+    }
+
+    #[test]
+    fn an_unfinished_build_leaves_no_trace_and_a_finished_one_replaces_its_own_version_only() {
+        let dir = Dir::new("replace");
+        let mut staging = Staging::open(&dir.0.join("out")).unwrap();
+        staging.put("a_1.raw", b"x").unwrap();
+        drop(staging);
+        assert_eq!(dir.names("."), [""; 0]);
+        build(&dir, "1", b"one").unwrap();
+        build(&dir, "2", b"two").unwrap();
+        build(&dir, "1", b"one again").unwrap();
+        assert_eq!(dir.names("out"), ["a_1.manifest.json", "a_1.raw", "a_2.manifest.json", "a_2.raw"]);
+        assert_eq!(fs::read(dir.0.join("out/a_1.raw")).unwrap(), b"one again");
+        assert_eq!(dir.names("."), ["out"]);
+    }
+
+    #[test]
+    fn a_folder_with_foreign_files_is_not_replaced() {
+        let dir = Dir::new("foreign");
+        build(&dir, "1", b"one").unwrap();
+        fs::write(dir.0.join("out/thesis.tex"), "years of work").unwrap();
+        let error = build(&dir, "2", b"two").unwrap_err();
+        assert!(error.message().contains("thesis.tex"), "{error}");
+        assert_eq!(dir.names("out"), ["a_1.manifest.json", "a_1.raw", "thesis.tex"]);
+    }
+
+    #[test]
+    fn what_a_killed_build_left_is_removed_by_the_next() {
+        let dir = Dir::new("killed");
+        fs::create_dir_all(dir.0.join(".out.adamant-new/x")).unwrap();
+        build(&dir, "1", b"one").unwrap();
+        assert_eq!(dir.names("."), ["out"]);
+    }
+}
