@@ -6,6 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub mod disk;
+pub mod grow;
 mod table;
 
 pub use table::{ENTRIES, LABEL_UNITS, Partition, Table, head_bytes, tail_bytes};
@@ -95,6 +96,10 @@ pub const LINUX_GENERIC: Guid = hex_guid(0x0fc63daf84834772, 0x8e793d69d8477de4)
 pub const ATTR_READ_ONLY: u64 = 1 << 60;
 /// Attribute bit 63: nothing mounts it by itself (UAPI.2). Set on volumes, which are the agent's alone.
 pub const ATTR_NO_AUTO: u64 = 1 << 63;
+
+/// Attribute bit 48, the first that UEFI leaves to the type's owner: set while a volume has no file system of its own yet, from before it
+/// is first written to until what was made is durable. Whatever is in such a partition may be overwritten.
+pub const ATTR_MAKING: u64 = 1 << 48;
 
 /// The partition type of a volume, by its mount point. There is none for /var/log, so that is a generic one.
 pub fn volume_type(mount: &str) -> Guid {

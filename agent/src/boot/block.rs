@@ -98,6 +98,11 @@ impl Disk {
         self.blkpg(BLKPG_RESIZE_PARTITION, number, start, bytes)
     }
 
+    /// Makes the kernel forget a partition that is not in use.
+    pub fn remove_partition(&self, number: u32) -> io::Result<()> {
+        self.blkpg(BLKPG_DEL_PARTITION, number, 0, 0)
+    }
+
     fn blkpg(&self, op: libc::c_int, number: u32, start: u64, bytes: u64) -> io::Result<()> {
         let signed = |n: u64| libc::c_longlong::try_from(n).map_err(io::Error::other);
         let pno = libc::c_int::try_from(number).map_err(io::Error::other)?;
@@ -115,6 +120,7 @@ impl Disk {
 // <linux/blkpg.h>
 const BLKPG: libc::c_ulong = 0x1269;
 const BLKPG_ADD_PARTITION: libc::c_int = 1;
+const BLKPG_DEL_PARTITION: libc::c_int = 2;
 const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
 
 #[repr(C)]

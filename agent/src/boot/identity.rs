@@ -1,8 +1,35 @@
-//! Sixth stage: what makes this server itself.
+//! Sixth stage: what makes this server itself, its machine-id.
+//!
+//! Promise: it is made once, from the kernel's random source or as the hypervisor wishes, kept on the state volume, and stays the same over reboots and
+//! image versions. What runs sees it at /etc/machine-id, read-only, from before its init starts. An image has none; two servers from one image differ.
+//!
+//! A kept one that can't be one is not silently replaced: it is set aside as `machine-id.damaged`, and there is a warning. One that the
+//! hypervisor wishes counts only as long as there is none: a server's identity does not change because its host's settings did.
+
+use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use adamant_agent::contract::{IDENTITY_DIR, SYSROOT};
+use adamant_agent::hash::hex;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::libc;
+use nix::mount::{MsFlags, mount};
 
 use super::root::MountedRoot;
-use super::volumes::MountedVolumes;
+use super::volumes::{self, MountedVolumes};
 use super::{Context, Failure};
+
+/// Where what is bound over the image's /etc/machine-id lies: in memory, so that it keeps no volume busy and nothing on a volume changes it.
+const RUN: &str = "/run/adamant/machine-id";
+/// The credential's name (systemd.system-credentials(7)).
+const CREDENTIAL: &str = "system.machine_id";
+/// Largest SMBIOS structure that is read, bytes.
+const SMBIOS_LIMIT: u64 = 64 << 10;
+/// SMBIOS structures of OEM strings that are looked at.
+const SMBIOS_STRUCTURES: u32 = 16;
 
 /// A root that is ready to be entered. Only [`run`] makes one.
 pub struct Identified {
@@ -18,6 +45,241 @@ impl Identified {
 
 /// Makes or keeps the machine-id.
 pub fn run(volumes: MountedVolumes, context: &mut Context) -> Result<Identified, Failure> {
-    let _ = context;
+    let fail = |why: io::Error| Failure::new("identity", "machine-id", why, "boot again; if it stays, look for messages about the disk and the random source");
+    let settled = settle(volumes.state(), wished(Path::new("/sys/firmware"))).map_err(fail)?;
+    for warning in settled.warnings {
+        context.warn(warning);
+    }
+    if !bind(&settled.id, Path::new(SYSROOT), Path::new(RUN)).map_err(fail)? {
+        context.warn("The image has no /etc/machine-id to bind this server's over: add an empty file there.".to_owned());
+    }
+    context.report.identity.source = settled.source.to_owned();
+    context.report.identity.machine_id = settled.id;
     Ok(Identified { volumes })
+}
+
+/// 16 bytes from the kernel, as a version 4 UUID in text order, as systemd makes its ids.
+pub fn random() -> io::Result<[u8; 16]> {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the kernel writes at most the buffer's length.
+    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if Errno::result(length)? != 16 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    Ok(bytes)
+}
+
+/// The machine-id of this boot.
+#[derive(Debug)]
+struct Settled {
+    source: &'static str,
+    id: String,
+    warnings: Vec<String>,
+}
+
+fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled> {
+    let mut warnings = Vec::new();
+    let made = |warnings| -> io::Result<Settled> {
+        Ok(match &wished {
+            Some(id) => Settled { source: "hypervisor", id: id.clone(), warnings },
+            None => Settled { source: "made", id: hex(&random()?), warnings },
+        })
+    };
+    let unkept = |mut settled: Settled| {
+        if settled.source == "made" {
+            settled.source = "transient";
+        }
+        settled
+    };
+    let Some(state) = state else { return made(warnings).map(unkept) };
+    let own = match volumes::own_folder(state, c".adamant") {
+        Ok(own) => own,
+        Err(error) => {
+            warnings.push(format!("This server's machine-id lasts for this boot only: {IDENTITY_DIR} on the state volume: {error}."));
+            return made(warnings).map(unkept);
+        }
+    };
+    let found = volumes::read_beneath(&own, c"machine-id", 64);
+    let id = found.as_ref().ok().and_then(|bytes| kept(bytes.as_ref()?));
+    match (found, id) {
+        (_, Some(id)) => {
+            if let Some(wished) = wished.filter(|wished| *wished != id) {
+                warnings.push(format!("The hypervisor wishes machine-id {wished}, but this server has been {id} before and stays so."));
+            }
+            return Ok(Settled { source: "kept", id, warnings });
+        }
+        (Ok(None), None) => {}
+        (damaged, None) => {
+            let why = damaged.err().map_or("it is not 32 hexadecimal digits".to_owned(), |e| e.to_string());
+            let aside = volumes::move_aside(&own, c"machine-id", c"machine-id.damaged");
+            let kept = aside.map_or_else(|e| format!("could not be kept: {e}"), |()| "is kept beside it as machine-id.damaged".to_owned());
+            warnings.push(format!("The kept machine-id was damaged ({why}), so this server gets a new one; the damaged one {kept}."));
+        }
+    }
+    let mut settled = made(warnings)?;
+    if let Err(error) = volumes::write_beneath(&own, c"machine-id", format!("{}\n", settled.id).as_bytes()) {
+        settled.warnings.push(format!("This server's machine-id lasts for this boot only: writing it to the state volume: {error}."));
+        settled = unkept(settled);
+    }
+    Ok(settled)
+}
+
+/// The id in a kept file: 32 lowercase hexadecimal digits, not all zero, and at most a line feed.
+fn kept(bytes: &[u8]) -> Option<String> {
+    let digits = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let right = digits.len() == 32 && digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) && digits.iter().any(|&b| b != b'0');
+    right.then(|| String::from_utf8_lossy(digits).into_owned())
+}
+
+/// Binds the id over the image's /etc/machine-id. False when the image has no such file.
+fn bind(id: &str, sysroot: &Path, run: &Path) -> io::Result<bool> {
+    if let Some(folder) = run.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(run, format!("{id}\n"))?;
+    fs::set_permissions(run, std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let place = match openat2(fs::File::open(sysroot)?, "etc/machine-id", how) {
+        Ok(place) => place,
+        Err(Errno::ENOENT) => return Ok(false),
+        Err(error) => return Err(error.into()),
+    };
+    mount(Some(run), volumes::path_of(&place).as_c_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    // Binding leaves the flags of what is bound; this path leads to the new mount, which is on top.
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(None::<&str>, &sysroot.join("etc/machine-id"), None::<&str>, flags, None::<&str>)?;
+    Ok(true)
+}
+
+/// The machine-id that the hypervisor wishes: a credential in an SMBIOS string or in QEMU's fw_cfg. `None` when there is none, or none that is one.
+fn wished(firmware: &Path) -> Option<String> {
+    let read = |path: &Path| {
+        let mut bytes = Vec::new();
+        fs::File::open(path).and_then(|file| file.take(SMBIOS_LIMIT).read_to_end(&mut bytes)).ok().map(|_| bytes)
+    };
+    let smbios = (0..SMBIOS_STRUCTURES).find_map(|n| smbios_string(&read(&firmware.join(format!("dmi/entries/11-{n}/raw")))?));
+    let qemu = || {
+        let path = format!("qemu_fw_cfg/by_name/opt/io.systemd.credentials/{CREDENTIAL}/raw");
+        String::from_utf8(read(&firmware.join(path))?).ok()
+    };
+    let wished = smbios.or_else(qemu)?;
+    let digits = wished.trim_end_matches(['\n', '\0']);
+    let digits = match digits.parse::<adamant_agent::gpt::Guid>() {
+        Ok(_) => digits.replace('-', ""),
+        Err(_) => digits.to_owned(),
+    };
+    kept(digits.to_ascii_lowercase().as_bytes())
+}
+
+/// The credential's value among a structure's OEM strings (SMBIOS 3.7, 7.12): a formatted part, its length in the second byte, then strings that end with NUL.
+fn smbios_string(structure: &[u8]) -> Option<String> {
+    let strings = structure.get(usize::from(*structure.get(1)?)..)?;
+    let value = strings.split(|&b| b == 0).find_map(|s| s.strip_prefix(format!("io.systemd.credential:{CREDENTIAL}=").as_bytes()))?;
+    String::from_utf8(value.to_vec()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::volumes::tests::{Folder, in_own_mounts, is_root};
+    use super::*;
+
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn an_id_is_made_once_and_kept_and_two_servers_differ() {
+        let (one, other) = (Folder::new("identity-one"), Folder::new("identity-other"));
+        let first = settle(Some(&one.open()), None).unwrap();
+        assert_eq!((first.source, first.warnings.len()), ("made", 0));
+        assert_eq!((&first.id[12..13], "89ab".contains(&first.id[16..17])), ("4", true), "a version 4 UUID: {}", first.id);
+        let second = settle(Some(&one.open()), None).unwrap();
+        assert_eq!((second.source, &second.id), ("kept", &first.id));
+        assert_ne!(settle(Some(&other.open()), None).unwrap().id, first.id);
+        assert_eq!(settle(None, None).unwrap().source, "transient");
+    }
+
+    #[test]
+    fn what_the_hypervisor_wishes_counts_only_for_a_new_server() {
+        let folder = Folder::new("identity-wished");
+        assert_eq!(settle(None, Some(ID.to_owned())).unwrap().source, "hypervisor");
+        let first = settle(Some(&folder.open()), Some(ID.to_owned())).unwrap();
+        assert_eq!((first.source, first.id.as_str()), ("hypervisor", ID));
+        let later = settle(Some(&folder.open()), Some(ID.replace('0', "1"))).unwrap();
+        assert_eq!((later.source, later.id.as_str(), later.warnings.len()), ("kept", ID, 1));
+    }
+
+    #[test]
+    fn a_damaged_id_is_set_aside_and_said() {
+        for (number, bad) in [&b""[..], b"uninitialized\n", &[b'0'; 32], &[b'A'; 32], &[b'a'; 33], &[b'a'; 5000], b"\0\xff"].into_iter().enumerate() {
+            let folder = Folder::new(&format!("identity-damaged-{number}"));
+            let own = folder.path().join(".adamant");
+            fs::create_dir(&own).unwrap();
+            fs::write(own.join("machine-id"), bad).unwrap();
+            let settled = settle(Some(&folder.open()), None).unwrap();
+            assert_eq!((settled.source, settled.warnings.len()), ("made", 1));
+            assert_eq!(fs::read(own.join("machine-id.damaged")).unwrap(), bad);
+            assert_eq!(fs::read_to_string(own.join("machine-id")).unwrap(), format!("{}\n", settled.id));
+        }
+    }
+
+    #[test]
+    fn links_and_folders_in_the_way_lead_nowhere_else() {
+        let folder = Folder::new("identity-links");
+        let outside = Folder::new("identity-outside");
+        fs::write(outside.path().join("machine-id"), ID).unwrap();
+        std::os::unix::fs::symlink(outside.path(), folder.path().join(".adamant")).unwrap();
+        assert_ne!(settle(Some(&folder.open()), None).unwrap().id, ID);
+        let own = folder.path().join(".adamant");
+        fs::remove_file(own.join("machine-id")).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("machine-id"), own.join("machine-id")).unwrap();
+        let settled = settle(Some(&folder.open()), None).unwrap();
+        assert_ne!(settled.id, ID);
+        assert!(fs::symlink_metadata(own.join("machine-id")).unwrap().is_file());
+        fs::remove_file(own.join("machine-id")).unwrap();
+        fs::create_dir_all(own.join("machine-id/x")).unwrap();
+        assert_eq!(settle(Some(&folder.open()), None).unwrap().source, "made");
+        assert_eq!(fs::read_to_string(outside.path().join("machine-id")).unwrap(), ID);
+    }
+
+    #[test]
+    fn credentials_are_found_in_both_places_and_lies_ignored() {
+        let structure = |strings: &str| [&[11, 5, 0, 0, 1][..], strings.as_bytes(), b"\0\0"].concat();
+        let credential = format!("io.systemd.credential:{CREDENTIAL}={ID}");
+        assert_eq!(smbios_string(&structure(&format!("first\0{credential}\0last"))), Some(ID.to_owned()));
+        for bad in [&b""[..], &[11], &[11, 200, 0, 0, 1], &structure("nothing")] {
+            assert_eq!(smbios_string(bad), None);
+        }
+        let folder = Folder::new("identity-firmware");
+        assert_eq!(wished(folder.path()), None);
+        let fw_cfg = folder.path().join(format!("qemu_fw_cfg/by_name/opt/io.systemd.credentials/{CREDENTIAL}"));
+        fs::create_dir_all(&fw_cfg).unwrap();
+        for (given, taken) in [("01234567-89AB-cdef-0123-456789abcdef", Some(ID)), (ID, Some(ID)), ("", None), ("0123", None), (&"0".repeat(32), None)] {
+            fs::write(fw_cfg.join("raw"), given).unwrap();
+            assert_eq!(wished(folder.path()).as_deref(), taken, "{given}");
+        }
+        let dmi = folder.path().join("dmi/entries/11-1");
+        fs::create_dir_all(&dmi).unwrap();
+        fs::write(dmi.join("raw"), structure(&credential)).unwrap();
+        assert_eq!(wished(folder.path()).as_deref(), Some(ID));
+    }
+
+    #[test]
+    fn what_is_bound_is_read_only() {
+        if !is_root() {
+            return;
+        }
+        in_own_mounts(|| {
+            let (root, run) = (Folder::new("identity-root"), Folder::new("identity-run"));
+            let kept = run.path().join("adamant/machine-id");
+            assert!(!bind(ID, root.path(), &kept).unwrap(), "no file to bind over");
+            fs::create_dir(root.path().join("etc")).unwrap();
+            let place = root.path().join("etc/machine-id");
+            fs::write(&place, "").unwrap();
+            assert!(bind(ID, root.path(), &kept).unwrap());
+            assert_eq!(fs::read_to_string(&place).unwrap(), format!("{ID}\n"));
+            let error = fs::write(&place, "other").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+        });
+    }
 }

@@ -1,0 +1,177 @@
+//! File access beneath a folder that somebody else may have written: no symbolic link is followed and nothing outside is reached.
+//!
+//! A volume's content is hostile. Every name is resolved from an open folder, one name at a time or with openat2's RESOLVE_BENEATH.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Deepest tree that is walked; deeper ones are not made by anybody in good faith.
+pub const MAX_DEPTH: usize = 100;
+
+const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Opens the folder itself, by a path that is trusted.
+pub fn open_trusted(path: &Path) -> nix::Result<OwnedFd> {
+    nix::fcntl::open(path, FOLDER, Mode::empty())
+}
+
+/// Opens the folder `name` in `folder`; a link of that name is refused.
+pub fn open_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
+    openat(folder, name, FOLDER, Mode::empty())
+}
+
+/// Opens the folder at `path`, relative and of several names; a link on the way is refused, a mount crossed.
+pub fn open_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    openat2(folder, path, how)
+}
+
+/// What `name` in `folder` is, or `None` when there is nothing.
+pub fn look(folder: impl AsFd, name: &CStr) -> nix::Result<Option<FileStat>> {
+    match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The type bits of a mode.
+pub fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
+}
+
+/// Opens the folder `name` in `folder`, which is made when there is none. What is there instead and is no folder is taken away: the name is the agent's.
+pub fn own_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
+    if look(&folder, name)?.is_some_and(|found| kind(&found) != SFlag::S_IFDIR) {
+        unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
+    }
+    match mkdirat(&folder, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => open_folder(folder, name),
+        Err(e) => Err(e),
+    }
+}
+
+/// The names in a folder, sorted, without `.` and `..`.
+pub fn names(folder: impl AsFd) -> nix::Result<Vec<CString>> {
+    // A descriptor of its own, because reading moves the position.
+    let mut dir = Dir::openat(folder, ".", FOLDER, Mode::empty())?;
+    let mut names = Vec::new();
+    for entry in dir.iter() {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Removes `name` in `folder` with all that is in it.
+pub fn remove_tree(folder: impl AsFd, name: &CStr) -> nix::Result<()> {
+    fn remove(folder: BorrowedFd, name: &CStr, depth: usize) -> nix::Result<()> {
+        let Some(found) = look(folder, name)? else { return Ok(()) };
+        if kind(&found) != SFlag::S_IFDIR {
+            return unlinkat(folder, name, UnlinkatFlags::NoRemoveDir);
+        }
+        if depth > MAX_DEPTH {
+            return Err(Errno::ELOOP);
+        }
+        let inside = open_folder(folder, name)?;
+        for name in names(&inside)? {
+            remove(inside.as_fd(), &name, depth + 1)?;
+        }
+        unlinkat(folder, name, UnlinkatFlags::RemoveDir)
+    }
+    remove(folder.as_fd(), name, 0)
+}
+
+/// Reads the regular file `name` in `folder`: `None` when there is nothing, an error when it is something else or longer than `limit`.
+pub fn read(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    use std::io::Read;
+    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let file = match openat(folder, name, flags, Mode::empty()) {
+        Ok(fd) => std::fs::File::from(fd),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(Errno::ELOOP) => return Err(io::Error::other("a symbolic link")),
+        Err(e) => return Err(e.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(io::Error::other(format!("longer than {limit} bytes")));
+    }
+    Ok(Some(bytes))
+}
+
+/// Writes the file `name` in `folder` so that after a power cut it is the old or the new one, and durable when this returns.
+pub fn write(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<()> {
+    use std::io::Write;
+    let temporary = beside(name);
+    remove_tree(&folder, &temporary)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = std::fs::File::from(openat(&folder, temporary.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    if let Err(e) = written {
+        // Half a file is of no use, and on a full volume its room is.
+        let _ = unlinkat(&folder, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        return Err(e);
+    }
+    nix::fcntl::renameat(&folder, temporary.as_c_str(), &folder, name)?;
+    Ok(nix::unistd::fsync(folder)?)
+}
+
+fn beside(name: &CStr) -> CString {
+    // A C string with a suffix without NUL is one again.
+    CString::new([name.to_bytes(), b".new"].concat()).unwrap_or_default()
+}
+
+/// A path to what is at `below` in `folder`, for system calls that take no folder; it needs /proc.
+pub fn through_proc(folder: BorrowedFd, below: &[u8]) -> CString {
+    let path = [format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(), below].concat();
+    CString::new(path).unwrap_or_default()
+}
+
+/// A path's last name as a C string. `None` for one that has none or holds a NUL.
+pub fn c_name(name: &OsStr) -> Option<CString> {
+    CString::new(name.as_bytes()).ok()
+}
+
+/// A path to the open folder itself, for system calls that take no descriptor; it needs /proc.
+pub fn path_of(folder: &OwnedFd) -> CString {
+    CString::new(format!("/proc/self/fd/{}", folder.as_raw_fd())).unwrap_or_default()
+}
+
+/// Sees to it that `name` in `folder` is a folder. What it was instead is moved aside, to the name that is returned.
+pub fn folder_or_aside(folder: impl AsFd, name: &CStr) -> nix::Result<Option<CString>> {
+    let mut aside = None;
+    match look(&folder, name)? {
+        Some(found) if kind(&found) == SFlag::S_IFDIR => return Ok(None),
+        Some(_) => {
+            let other = CString::new([name.to_bytes(), b".not-a-folder"].concat()).unwrap_or_default();
+            move_aside(&folder, name, &other)?;
+            aside = Some(other);
+        }
+        None => {}
+    }
+    mkdirat(&folder, name, Mode::from_bits_truncate(0o755))?;
+    Ok(aside)
+}
+
+/// Renames `name` in `folder`; what had the new name before is gone.
+pub fn move_aside(folder: impl AsFd, name: &CStr, new: &CStr) -> nix::Result<()> {
+    remove_tree(&folder, new)?;
+    nix::fcntl::renameat(&folder, name, &folder, new)
+}

@@ -1,0 +1,93 @@
+//! ext4 by the image's own e2fsprogs: making, checking, and, by the kernel, mounting and growing.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::mount::{MsFlags, mount};
+
+use super::beneath;
+use super::tool;
+
+/// Longest time for making a file system, and for checking one. A check reads all metadata only after a crash that the journal can't mend.
+const MAKE_DEADLINE: Duration = Duration::from_secs(300);
+const CHECK_DEADLINE: Duration = Duration::from_secs(1800);
+/// Longest label that ext4 has room for, bytes.
+const LABEL: usize = 16;
+
+// <linux/ext4.h>: the argument is the new number of blocks.
+nix::ioctl_write_ptr!(resize_fs, b'f', 16, u64);
+
+/// Runs the image's programs.
+pub struct Programs<'a> {
+    /// The image.
+    pub sysroot: &'a Path,
+    /// Called about every second while a program runs.
+    pub tick: &'a mut dyn FnMut(),
+}
+
+/// What a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// In order; the journal may have been replayed.
+    Clean,
+    /// Put right: what the program said.
+    Repaired(String),
+    /// Beyond repair: what the program said.
+    Damaged(String),
+}
+
+impl Programs<'_> {
+    /// Makes a file system and waits until it is durable. `Err` says why it could not be made, in a clause.
+    pub fn make(&mut self, device: &Path, name: &str) -> Result<(), String> {
+        let label = &name[..name.len().min(LABEL)];
+        let path = device.to_string_lossy();
+        // 4 KiB blocks and 256-byte inodes whatever the size: what small volumes get by default can't grow far nor tell time beyond 2038.
+        // The kernel zeroes inode tables and journal later, in its own time.
+        let arguments = ["-q", "-F", "-b", "4096", "-I", "256", "-L", label, "-E", "lazy_itable_init=1,lazy_journal_init=1", &path];
+        let ended = tool::run(self.sysroot, "mkfs.ext4", &arguments, MAKE_DEADLINE, self.tick)?;
+        if ended.code != 0 {
+            return Err(format!("mkfs.ext4 ended with {}: {}", ended.code, ended.said));
+        }
+        OpenOptions::new().write(true).open(device).and_then(|file| file.sync_all()).map_err(|e| format!("writing it out: {e}"))
+    }
+
+    /// Checks, and repairs. First only what is safe to repair without asking; when that is not enough everything that e2fsck knows to repair, because
+    /// nobody is there to be asked. `thoroughly` doubts a file system that says it is in order.
+    pub fn check(&mut self, device: &Path, thoroughly: bool) -> Result<Checked, String> {
+        let path = device.to_string_lossy();
+        let mut run = |option: &str| tool::run(self.sysroot, "fsck.ext4", &[option, &path], CHECK_DEADLINE, self.tick);
+        if !thoroughly {
+            let ended = run("-p")?;
+            match ended.code {
+                0 => return Ok(Checked::Clean),
+                1 | 2 => return Ok(Checked::Repaired(ended.said)),
+                // Bits: 4 is errors left, 8 an operational error, which a bad super block is too.
+                4 | 8 | 12 => {}
+                code => return Err(format!("fsck.ext4 ended with {code}: {}", ended.said)),
+            }
+        }
+        let ended = run("-fy")?;
+        match ended.code {
+            0 => Ok(Checked::Clean),
+            1 | 2 => Ok(Checked::Repaired(ended.said)),
+            _ => Ok(Checked::Damaged(format!("fsck.ext4 can't repair it: {}", ended.said))),
+        }
+    }
+}
+
+/// Mounts a volume on an open folder.
+pub fn mount_on(device: &Path, folder: &OwnedFd) -> nix::Result<()> {
+    let target = beneath::path_of(folder);
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some(device), target.as_c_str(), Some("ext4"), flags, Some("errors=remount-ro"))
+}
+
+/// Grows the mounted file system to `blocks` blocks; the kernel journals each step.
+pub fn grow(root: &OwnedFd, blocks: u64) -> io::Result<()> {
+    // SAFETY: the request reads one 64-bit number, which outlives the call.
+    unsafe { resize_fs(root.as_raw_fd(), &raw const blocks) }?;
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! What a partition holds, told from a few reads: nothing, an ext4 file system, or something else that must not be overwritten.
+//!
+//! Trusts nothing that it reads. Offsets are those of the kernel's Documentation/filesystems/ext4/super.rst.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// What a partition holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Zeros wherever it was looked.
+    Blank,
+    /// ext2, ext3 or ext4, at least a super block of it.
+    Ext4(Super),
+    /// Anything else: what it seems to be.
+    Foreign(&'static str),
+}
+
+/// What is used of an ext4 super block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Super {
+    /// Bytes in a block.
+    pub block: u64,
+    /// Blocks in the file system.
+    pub blocks: u64,
+    /// The journal's places as far as the super block tells them: first block, number of blocks.
+    pub journal: Vec<(u64, u64)>,
+}
+
+/// First and last bytes that are looked at as a whole.
+const EDGE: u64 = 1 << 20;
+/// Size and number of the looks taken in between.
+const LOOK: u64 = 64 << 10;
+const LOOKS: u64 = 64;
+/// Where backup super blocks are: the second block group's first block, for blocks of 1, 2 and 4 KiB.
+const BACKUPS: [u64; 3] = [8193 << 10, 16384 << 11, 32768 << 12];
+
+/// Offset, bytes there and name of what is often found on disks.
+const KNOWN: [(usize, &[u8], &str); 16] = [
+    (0, b"XFSB", "XFS"),
+    (0x10040, b"_BHRfS_M", "btrfs"),
+    (4086, b"SWAPSPACE2", "swap space"),
+    (0, b"LUKS\xba\xbe", "LUKS"),
+    (512, b"LABELONE", "an LVM physical volume"),
+    (4096, b"\xfc\x4e\x2b\xa9", "an md RAID member"),
+    (1024, b"\xe2\xe1\xf5\xe0", "EROFS"),
+    (1024, b"\x10\x20\xf5\xf2", "F2FS"),
+    (0, b"hsqs", "squashfs"),
+    (3, b"NTFS    ", "NTFS"),
+    (3, b"EXFAT   ", "exFAT"),
+    (82, b"FAT32", "FAT"),
+    (54, b"FAT1", "FAT"),
+    (0, b"verity\0\0", "a verity tree"),
+    (32769, b"CD001", "ISO 9660"),
+    (512, b"EFI PART", "a partition table"),
+];
+
+/// Looks at a partition of `bytes` bytes.
+pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
+    let mut head = vec![0; EDGE.min(bytes) as usize];
+    partition.read_exact_at(&mut head, 0)?;
+    if let Some(found) = Super::parse(head.get(1024..2048).unwrap_or_default()) {
+        return Ok(Content::Ext4(found));
+    }
+    if let Some((_, _, name)) = KNOWN.iter().find(|(at, magic, _)| head.get(*at..at + magic.len()) == Some(magic)) {
+        return Ok(Content::Foreign(name));
+    }
+    let mut blank = is_zero(&head);
+    let spread = (1..LOOKS).map(|n| bytes / LOOKS * n / 4096 * 4096);
+    let tail = (0..EDGE / LOOK).map(|n| bytes.saturating_sub(EDGE) / 4096 * 4096 + n * LOOK);
+    for at in BACKUPS.into_iter().chain(spread).chain(tail).filter(|at| *at < bytes) {
+        let mut look = vec![0; LOOK.min(bytes - at) as usize];
+        partition.read_exact_at(&mut look, at)?;
+        if BACKUPS.contains(&at)
+            && let Some(found) = Super::parse(&look[..look.len().min(1024)])
+        {
+            return Ok(Content::Ext4(found));
+        }
+        blank &= is_zero(&look);
+    }
+    Ok(if blank { Content::Blank } else { Content::Foreign("data of an unknown kind") })
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    bytes.iter().all(|&b| b == 0)
+}
+
+impl Super {
+    /// Reads the 1024 bytes of a super block; `None` when it isn't a possible one.
+    fn parse(bytes: &[u8]) -> Option<Super> {
+        let bytes: &[u8; 1024] = bytes.try_into().ok()?;
+        let u16_at = |at: usize| u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+        let u32_at = |at: usize| u16_at(at) | u16_at(at + 2) << 16;
+        let log = u32_at(0x18);
+        if u16_at(0x38) != 0xef53 || log > 6 {
+            return None;
+        }
+        let has_64bit = u32_at(0x60) & 0x80 != 0;
+        let blocks = u32_at(0x4) | if has_64bit { u32_at(0x150) << 32 } else { 0 };
+        // s_jnl_blocks is a copy of the journal inode's i_block: an extent header (magic 0xF30A), then extents when its depth is 0.
+        const EXTENTS: usize = 0x10c;
+        let leaf = u16_at(EXTENTS) == 0xf30a && u16_at(EXTENTS + 6) == 0;
+        let count = if leaf { u16_at(EXTENTS + 2).min(4) as usize } else { 0 };
+        let journal = (0..count).map(|n| {
+            let at = EXTENTS + 12 + 12 * n;
+            (u32_at(at + 8) | u16_at(at + 6) << 32, u16_at(at + 4).min(32768))
+        });
+        (blocks > 0).then(|| Super { block: 1024 << log, blocks, journal: journal.collect() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Scratch, tool};
+    use super::*;
+
+    fn looked_at(scratch: &Scratch, length: u64) -> Content {
+        probe(&File::open(scratch.path()).unwrap(), length).unwrap()
+    }
+
+    #[test]
+    fn zeros_are_blank_and_one_byte_at_an_edge_is_not() {
+        let size = 40 << 20;
+        let scratch = Scratch::new("blank", size);
+        assert_eq!(looked_at(&scratch, size), Content::Blank);
+        for at in [0, 511, 65536, (1 << 20) - 1, size - (1 << 20), size - 1, 8193 << 10] {
+            scratch.write(at, &[1]);
+            assert_eq!(looked_at(&scratch, size), Content::Foreign("data of an unknown kind"), "byte {at}");
+            scratch.write(at, &[0]);
+        }
+        for size in [0, 1, 1023, 1024, 70_000] {
+            assert_eq!(looked_at(&scratch, size), Content::Blank);
+        }
+    }
+
+    #[test]
+    fn an_ext4_is_told_with_its_size_and_journal_also_when_only_its_backup_is_left() {
+        for (block, size) in [("1024", 40u64 << 20), ("4096", 200 << 20)] {
+            let scratch = Scratch::new("ext4", size);
+            if !tool("mkfs.ext4", &["-q", "-F", "-b", block, scratch.path()]) {
+                return;
+            }
+            let Content::Ext4(found) = looked_at(&scratch, size) else { panic!("not told") };
+            assert_eq!((found.block.to_string().as_str(), found.block * found.blocks), (block, size));
+            let (first, count) = found.journal[0];
+            let mut magic = [0; 4];
+            File::open(scratch.path()).unwrap().read_exact_at(&mut magic, first * found.block).unwrap();
+            assert_eq!((magic, count > 0), ([0xc0, 0x3b, 0x39, 0x98], true), "the journal's own super block");
+            scratch.write(0, &[0; 4096]);
+            let Content::Ext4(backup) = looked_at(&scratch, size) else { panic!("backup not told") };
+            assert_eq!((backup.block, backup.blocks), (found.block, found.blocks));
+        }
+    }
+
+    #[test]
+    fn other_file_systems_are_named() {
+        for (program, arguments, name) in
+            [("mkfs.xfs", &["-q"][..], "XFS"), ("mkfs.btrfs", &["-q"], "btrfs"), ("mkfs.vfat", &[], "FAT"), ("mkswap", &[], "swap space")]
+        {
+            let scratch = Scratch::new("foreign", 320 << 20);
+            if tool(program, &[arguments, &[scratch.path()]].concat()) {
+                assert_eq!(looked_at(&scratch, 320 << 20), Content::Foreign(name));
+            }
+        }
+    }
+
+    #[test]
+    fn any_super_block_is_read_without_a_panic() {
+        let mut state = 1u64;
+        for _ in 0..20_000 {
+            let mut bytes = [0u8; 1024];
+            for byte in &mut bytes {
+                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                *byte = (state >> 56) as u8;
+            }
+            bytes[0x38..0x3a].copy_from_slice(&[0x53, 0xef]);
+            bytes[0x18..0x1c].copy_from_slice(&(state as u32 % 8).to_le_bytes());
+            let extents = bytes[3];
+            bytes[0x10c..0x114].copy_from_slice(&[0x0a, 0xf3, extents, 0, 4, 0, 0, 0]);
+            if let Some(found) = Super::parse(&bytes) {
+                assert!(found.block <= 65536 && found.journal.len() <= 4);
+            }
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! Seeding: what the image has at a volume's mount point and the volume has not is created there; what it has is never touched.
+//!
+//! Promise: an entry appears in its place whole, with content, owner, mode, xattrs, times and links, or not at all, whenever the power goes.
+//! Everything is first made in a staging folder on the same volume, made durable, and then moved into place; the record of the image that was seeded
+//! comes last, so an unfinished seeding is done again. Trusts the image (it is verified), not the volume: no link in it is followed.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsStr};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
+use nix::libc;
+use nix::sys::stat::{FileStat, Mode, SFlag, UtimensatFlags, mkdirat, mknodat, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{Gid, Uid, fchownat, linkat, symlinkat, syncfs};
+
+use super::beneath::{self, kind, look, names, open_folder};
+use adamant_agent::contract::IDENTITY_DIR;
+
+const STAGING: &CStr = c"seeding";
+const RECORD: &CStr = c"seeded";
+const LOST_AND_FOUND: &str = "lost+found";
+/// Largest value of an xattr, and largest list of their names (Linux's XATTR_SIZE_MAX, XATTR_LIST_MAX).
+const XATTR_LIMIT: usize = 65536;
+
+/// Why seeding stopped.
+#[derive(Debug)]
+pub struct Unseeded {
+    /// The entry, relative to the volume.
+    pub path: PathBuf,
+    /// Why.
+    pub why: io::Error,
+}
+
+impl Unseeded {
+    /// Whether the file system is damaged, rather than full or of an unexpected shape.
+    pub fn is_damage(&self) -> bool {
+        matches!(self.why.raw_os_error(), Some(libc::EIO | libc::EUCLEAN | libc::EBADMSG | libc::EROFS))
+    }
+}
+
+/// Seeds `volume` from `image`, both open folders. `others` are the mount points of other volumes below this one, relative: they are made as
+/// folders and stay empty. `mark` names the image; a volume that was seeded with the same mark is left alone. Returns the number of entries created.
+pub fn seed(image: &OwnedFd, volume: &OwnedFd, others: &[PathBuf], mark: &str) -> Result<u64, Unseeded> {
+    let own_name = beneath::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default();
+    let own = beneath::own_folder(volume, &own_name).map_err(|e| failed(Path::new(IDENTITY_DIR), e))?;
+    let at_record = |why: io::Error| Unseeded { path: Path::new(IDENTITY_DIR).join("seeded"), why };
+    // A record that can't be read is as good as none.
+    let record = beneath::read(&own, RECORD, 4096).unwrap_or_default();
+    if record.as_deref() == Some(mark.as_bytes()) {
+        return Ok(0);
+    }
+    let at_staging = |e: Errno| failed(&Path::new(IDENTITY_DIR).join("seeding"), e);
+    beneath::remove_tree(&own, STAGING).map_err(at_staging)?;
+    let staging = beneath::own_folder(&own, STAGING).map_err(at_staging)?;
+    let mut work = Seeding { staging, others, moves: Vec::new(), links: HashMap::new(), created: 0 };
+    let done = work.missing(image.as_fd(), volume.as_fd(), Path::new("")).and_then(|()| work.publish(volume));
+    // On failure, too: a full volume needs its room back.
+    let removed = beneath::remove_tree(&own, STAGING).map_err(at_staging);
+    done?;
+    removed?;
+    if record.is_none() {
+        // A new file system's root is the image's folder in this, too.
+        let found = nix::sys::stat::fstat(image).map_err(|e| failed(Path::new("."), e))?;
+        copy_attributes(image.as_fd(), c".", volume.as_fd(), Path::new("."), &found).map_err(|why| Unseeded { path: ".".into(), why })?;
+    }
+    syncfs(volume).map_err(|e| at_record(e.into()))?;
+    beneath::write(&own, RECORD, mark.as_bytes()).map_err(at_record)?;
+    Ok(work.created)
+}
+
+struct Seeding<'a> {
+    staging: OwnedFd,
+    others: &'a [PathBuf],
+    /// Staged entries by number: the folder each belongs in, and its name there.
+    moves: Vec<(PathBuf, CString)>,
+    /// Image inodes with several names: where the first copy is staged.
+    links: HashMap<u64, PathBuf>,
+    created: u64,
+}
+
+impl Seeding<'_> {
+    /// Stages what `image` has and `volume` has not; both are the folder `path`.
+    fn missing(&mut self, image: BorrowedFd, volume: BorrowedFd, path: &Path) -> Result<(), Unseeded> {
+        for name in names(image).map_err(|e| failed(path, e))? {
+            let below = path.join(OsStr::from_bytes(name.to_bytes()));
+            if below == Path::new(IDENTITY_DIR) || below == Path::new(LOST_AND_FOUND) {
+                continue;
+            }
+            let fail = |e: Errno| failed(&below, e);
+            let found = look(image, &name).and_then(|found| found.ok_or(Errno::ENOENT)).map_err(fail)?;
+            match look(volume, &name).map_err(fail)? {
+                None => {
+                    self.copy(image, &name, Path::new(&self.moves.len().to_string()), &below, 0)?;
+                    self.moves.push((path.to_owned(), name));
+                }
+                // What the volume has wins, unless both are folders: then it is what is missing inside.
+                Some(there) if kind(&there) == SFlag::S_IFDIR && kind(&found) == SFlag::S_IFDIR && !self.is_other(&below) => {
+                    let (image, volume) = (open_folder(image, &name).map_err(fail)?, open_folder(volume, &name).map_err(fail)?);
+                    self.missing(image.as_fd(), volume.as_fd(), &below)?;
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves what is staged to where it belongs, once all of it is durable.
+    fn publish(&self, volume: &OwnedFd) -> Result<(), Unseeded> {
+        syncfs(volume).map_err(|e| failed(Path::new("."), e))?;
+        for (number, (folder, name)) in self.moves.iter().enumerate() {
+            let moved = beneath::open_path(volume, folder).and_then(|to| renameat(&self.staging, number.to_string().as_str(), &to, name.as_c_str()));
+            moved.map_err(|e| failed(&folder.join(OsStr::from_bytes(name.to_bytes())), e))?;
+        }
+        Ok(())
+    }
+
+    fn is_other(&self, path: &Path) -> bool {
+        self.others.iter().any(|other| other == path)
+    }
+
+    /// Copies the entry `name` of `image`, with everything below it, to `staged` in the staging folder, whose names are all the agent's own work.
+    /// `path` is where it will be.
+    fn copy(&mut self, image: BorrowedFd, name: &CStr, staged: &Path, path: &Path, depth: usize) -> Result<(), Unseeded> {
+        let fail = |e: Errno| failed(path, e);
+        let broken = |why: io::Error| Unseeded { path: path.to_owned(), why };
+        if depth > beneath::MAX_DEPTH {
+            return Err(fail(Errno::ELOOP));
+        }
+        let found = look(image, name).and_then(|found| found.ok_or(Errno::ENOENT)).map_err(fail)?;
+        let to = &self.staging;
+        self.created += 1;
+        let several = found.st_nlink > 1 && kind(&found) != SFlag::S_IFDIR;
+        if several && let Some(first) = self.links.get(&found.st_ino) {
+            return linkat(to, first.as_path(), to, staged, AtFlags::empty()).map_err(fail);
+        }
+        match kind(&found) {
+            SFlag::S_IFDIR => {
+                mkdirat(to, staged, Mode::S_IRWXU).map_err(fail)?;
+                let inside = open_folder(image, name).map_err(fail)?;
+                for name in if self.is_other(path) { Vec::new() } else { names(&inside).map_err(fail)? } {
+                    let last = OsStr::from_bytes(name.to_bytes());
+                    self.copy(inside.as_fd(), &name, &staged.join(last), &path.join(last), depth + 1)?;
+                }
+            }
+            SFlag::S_IFREG => copy_content(image, name, to.as_fd(), staged).map_err(broken)?,
+            SFlag::S_IFLNK => symlinkat(readlinkat(image, name).map_err(fail)?.as_os_str(), to, staged).map_err(fail)?,
+            special => mknodat(to, staged, special, Mode::S_IRWXU, found.st_rdev).map_err(fail)?,
+        }
+        copy_attributes(image, name, self.staging.as_fd(), staged, &found).map_err(broken)?;
+        if several {
+            self.links.insert(found.st_ino, staged.to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn failed(path: &Path, why: Errno) -> Unseeded {
+    Unseeded { path: path.to_owned(), why: why.into() }
+}
+
+/// Copies a regular file's bytes; long runs of zeros become holes.
+fn copy_content(image: BorrowedFd, name: &CStr, to: BorrowedFd, new: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let read = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let write = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut from = std::fs::File::from(openat(image, name, read, Mode::empty())?);
+    let to = std::fs::File::from(openat(to, new, write, Mode::S_IRUSR | Mode::S_IWUSR)?);
+    let mut buffer = vec![0; 64 << 10];
+    let mut at = 0;
+    loop {
+        let count = from.read(&mut buffer)?;
+        if count == 0 {
+            return to.set_len(at);
+        }
+        if buffer[..count].iter().any(|&b| b != 0) {
+            to.write_all_at(&buffer[..count], at)?;
+        }
+        at += count as u64;
+    }
+}
+
+/// Owner, xattrs, mode and time, in the order in which none undoes another.
+fn copy_attributes(image: BorrowedFd, name: &CStr, to: BorrowedFd, new: &Path, found: &FileStat) -> io::Result<()> {
+    fchownat(to, new, Some(Uid::from_raw(found.st_uid)), Some(Gid::from_raw(found.st_gid)), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    if kind(found) != SFlag::S_IFLNK {
+        let mode = Mode::from_bits_truncate(found.st_mode & 0o7777);
+        nix::sys::stat::fchmodat(to, new, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
+    }
+    copy_xattrs(&beneath::through_proc(image, name.to_bytes()), &beneath::through_proc(to, new.as_os_str().as_bytes()))?;
+    let modified = TimeSpec::new(found.st_mtime, found.st_mtime_nsec);
+    utimensat(to, new, &modified, &modified, UtimensatFlags::NoFollowSymlink)?;
+    Ok(())
+}
+
+fn copy_xattrs(from: &CStr, to: &CStr) -> io::Result<()> {
+    let mut list = vec![0u8; XATTR_LIMIT];
+    // SAFETY: the path is NUL-terminated and the kernel writes at most the buffer's length.
+    let length = unsafe { libc::llistxattr(from.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
+    list.truncate(Errno::result(length)? as usize);
+    if list.is_empty() {
+        return Ok(());
+    }
+    let mut value = vec![0u8; XATTR_LIMIT];
+    for name in list.split_inclusive(|&b| b == 0) {
+        let name = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
+        // SAFETY: both strings are NUL-terminated and the kernel writes at most the buffer's length.
+        let length = unsafe { libc::lgetxattr(from.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        let length = Errno::result(length)? as usize;
+        // SAFETY: both strings are NUL-terminated, and the first `length` bytes of the buffer were just written.
+        let set = unsafe { libc::lsetxattr(to.as_ptr(), name.as_ptr(), value.as_ptr().cast(), length, 0) };
+        Errno::result(set)?;
+    }
+    Ok(())
+}
