@@ -13,17 +13,21 @@ fn search_path() -> String {
 pub fn have(program: &str) -> bool {
     let found = search_path().split(':').any(|dir| Path::new(dir).join(program).exists());
     if !found {
-        // `tests/run` counts these lines and ends with their number.
-        eprintln!("SKIPPED: {program} is not installed");
+        skipped(&format!("{program} is not installed"));
     }
     found
+}
+
+/// Says that a check was skipped, also where the test passes and its output is not shown. `tests/run` counts these lines.
+pub fn skipped(why: &str) {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("SKIPPED: {why}\n").as_bytes());
 }
 
 /// Whether this user may mount; says so when not.
 pub fn root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: this check mounts, and needs root for that");
+        skipped("this check mounts, and needs root for that");
     }
     root
 }
