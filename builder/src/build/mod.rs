@@ -1,3 +1,6 @@
 //! Building: the stages in order.
 
+mod agent;
+mod cmdline;
+mod fit;
 pub mod staging;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, RenameFlags, renameat2};
 use nix::libc;
+use nix::sys::signal::{SigSet, Signal};
 
 use crate::error::{Context, Error, Result};
 use crate::manifest::{self, Manifest};
@@ -43,6 +44,7 @@ impl Staging {
         fresh.push(name);
         fresh.push(".adamant-new");
         let mut staging = Staging { out: out.to_owned(), fresh: parent.join(fresh), parent, files: Vec::new(), named: None };
+        staging.sweep();
         match unnamed(&staging.parent) {
             Ok(_) => {}
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {
@@ -79,6 +81,19 @@ impl Staging {
 
     /// Puts everything in place. Artifacts of other images and versions that are in the output folder stay there.
     pub fn publish(mut self) -> Result<()> {
+        for (name, file) in &self.files {
+            file.sync_all().context(|| format!("writing {name}"))?;
+        }
+        // The rest takes milliseconds: interruptions wait for its end.
+        let _uninterrupted = Uninterrupted::begin();
+        let done = self.give_names();
+        if done.is_err() {
+            let _ = fs::remove_dir_all(&self.fresh);
+        }
+        done
+    }
+
+    fn give_names(&mut self) -> Result<()> {
         let lock = match self.named.take() {
             Some(lock) => lock,
             None => {
@@ -92,9 +107,6 @@ impl Staging {
                 lock
             }
         };
-        for (name, file) in &self.files {
-            file.sync_all().context(|| format!("writing {name}"))?;
-        }
         let names: Vec<&str> = self.files.iter().map(|(name, _)| name.as_str()).collect();
         for other in others(&self.out, &names)? {
             let file = &other;
@@ -117,6 +129,16 @@ impl Staging {
         Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, error)| Error::new(format!("{}: locking: {}", self.parent.display(), error.desc())))
     }
 
+    /// Removes what a killed build left, unless a build is about to give names just now.
+    fn sweep(&self) {
+        if self.fresh.exists()
+            && let Ok(dir) = File::open(&self.parent)
+            && let Ok(_lock) = Flock::lock(dir, FlockArg::LockExclusiveNonblock)
+        {
+            let _ = fs::remove_dir_all(&self.fresh);
+        }
+    }
+
     fn make_fresh(&self) -> Result<()> {
         // We hold the lock, so whoever made it is gone.
         remove(&self.fresh)?;
@@ -130,6 +152,24 @@ impl Drop for Staging {
         if self.named.is_some() {
             let _ = fs::remove_dir_all(&self.fresh);
         }
+    }
+}
+
+/// While it lives, interrupt, hang-up and termination wait.
+struct Uninterrupted(SigSet);
+
+impl Uninterrupted {
+    fn begin() -> Option<Uninterrupted> {
+        let before = SigSet::thread_get_mask().ok()?;
+        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        set.thread_block().ok()?;
+        Some(Uninterrupted(before))
+    }
+}
+
+impl Drop for Uninterrupted {
+    fn drop(&mut self) {
+        let _ = self.0.thread_set_mask();
     }
 }
 
@@ -253,6 +293,9 @@ mod tests {
     #[test]
     fn what_a_killed_build_left_is_removed_by_the_next() {
         let dir = Dir::new("killed");
+        fs::create_dir_all(dir.0.join(".out.adamant-new/x")).unwrap();
+        drop(Staging::open(&dir.0.join("out")).unwrap());
+        assert_eq!(dir.names("."), [""; 0]);
         fs::create_dir_all(dir.0.join(".out.adamant-new/x")).unwrap();
         build(&dir, "1", b"one").unwrap();
         assert_eq!(dir.names("."), ["out"]);
