@@ -5,6 +5,7 @@
 pub mod boot;
 pub mod build;
 pub mod check;
+pub mod cli;
 pub mod definition;
 pub mod disk;
 pub mod erofs;
@@ -14,6 +15,7 @@ pub mod manifest;
 pub mod output;
 pub mod scrub;
 pub mod source;
+pub mod summary;
 pub mod tree;
 pub mod verify;
 pub mod verity;

@@ -1,3 +1,64 @@
 //! The builder's program: a table of verbs.
 
-fn main() {}
+use std::process::ExitCode;
+
+use adamant::cli::{self, Cli, Target, Verb};
+use adamant::definition::{Definition, reference};
+use adamant::output::Output;
+use adamant::{Context, Result, boot, build, summary, verify};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let output = cli.output();
+    match run(&cli.verb, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output.error(&error);
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(verb: &Verb, output: &Output) -> Result<()> {
+    match verb {
+        Verb::Build(args) => build::run(&args.options(), output).map(drop),
+        Verb::Verify(args) => verify::run(&args.target, output),
+        Verb::Boot(args) => {
+            let out = match args.target() {
+                Target::Artifacts(out) => out,
+                Target::Definition(options) => build::run(&options, output)?,
+            };
+            boot::run(&boot::Machine::from_artifacts(&out)?, &args.options(), &mut |line| output.say(line))
+        }
+        Verb::Summary(args) => {
+            let summary = summary::Summary::of(&Definition::read(&args.definition)?, args.cache.as_deref());
+            output.answer(&summary.to_string(), &summary)
+        }
+        Verb::Completions { shell } => text(output, &cli::completions(*shell)),
+        Verb::Man => text(output, &cli::manual().context(|| "the manual page")?),
+        Verb::Reference => text(output, &reference::markdown()),
+    }
+}
+
+/// A text is its own document.
+fn text(output: &Output, text: &str) -> Result<()> {
+    output.answer(text, &text)
+}
+
+/// Help goes to stdout and is no failure; wrong usage is 2, and with `--json` a document too.
+fn usage(error: &clap::Error) -> ExitCode {
+    // A reader that went away is no reason to panic.
+    let _ = error.print();
+    let code = u8::try_from(error.exit_code()).unwrap_or(2);
+    if code != 0 && std::env::args_os().any(|arg| arg == "--json") {
+        let text = error.render().to_string();
+        let (message, hint) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let document = serde_json::json!({ "error": { "message": message.trim_start_matches("error: ").trim(), "hint": hint.trim() } });
+        let _ = Output::new(true, false, true).document(&document);
+    }
+    ExitCode::from(code)
+}

@@ -3,6 +3,7 @@
 //! The artifacts are never written to: changes go to a copy-on-write overlay that is gone when QEMU ends, or, with `--persist`, to one
 //! that stays beside them. QEMU ends with us, at its deadline, or when the guest switches itself off.
 
+mod artifacts;
 mod kvm;
 mod qemu;
 

@@ -1,5 +1,7 @@
 //! Scrubbing: identity and noise out, secrets refused.
 
+pub mod keep;
+
 use crate::definition::Definition;
 use crate::error::Result;
 use crate::tree::Tree;

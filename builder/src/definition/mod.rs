@@ -1,6 +1,25 @@
 //! The definition: `image.toml`, read, checked and with every path resolved.
+//!
+//! What it promises: a `Definition` is complete and consistent, and what the builder accepts the agent accepts too. It trusts nothing in the
+//! text: every mistake is an error with file, line, column and what to write instead.
 
-use std::path::PathBuf;
+pub mod keys;
+mod parse;
+pub mod reference;
+#[cfg(test)]
+mod tests;
+mod text;
+pub mod values;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use adamant_agent::policy::{self, Policy};
+
+use crate::error::{Context, Error, Result};
+
+/// Level of `zstd` without one: beyond it, time doubles for less than a percent.
+pub const ZSTD_LEVEL: i32 = 12;
 
 pub use adamant_agent::policy::{FailureAction, FileSystem, OnCorruption, OnDamage, VerifyBoot};
 
@@ -33,6 +52,63 @@ pub struct Definition {
     pub kernel: Kernel,
     /// Bounds on what sources may hold.
     pub limits: Limits,
+}
+
+impl Definition {
+    /// Reads a definition: a file, or a directory's `image.toml`.
+    pub fn read(path: &Path) -> Result<Definition> {
+        let path = if path.is_dir() { path.join("image.toml") } else { path.to_owned() };
+        let mut bytes = Vec::new();
+        let missing = |e: std::io::Error| Error::new(format!("{}: {e}", path.display())).hint("give a definition, or a directory that holds an image.toml");
+        let file = std::fs::File::open(&path).map_err(missing)?;
+        file.take(parse::LIMIT + 1).read_to_end(&mut bytes).context(|| path.display().to_string())?;
+        if bytes.len() as u64 > parse::LIMIT {
+            return Err(Error::new(format!("{}: larger than {} bytes, the most a definition may have", path.display(), parse::LIMIT)));
+        }
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            Error::new(format!("{}:{line}:1: not UTF-8 (save it as UTF-8)", path.display()))
+        })?;
+        Definition::parse(&text, &path)
+    }
+
+    /// Reads a definition from its text; nothing else is looked at. `path` is what messages call it by, and its folder is what paths in it are
+    /// relative to.
+    pub fn parse(text: &str, path: &Path) -> Result<Definition> {
+        parse::parse(text, path)
+    }
+
+    /// What the agent is told.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            version: policy::VERSION,
+            image: policy::Image { id: self.id.clone(), version: self.version.clone() },
+            verify: self.verify,
+            failure: self.failure,
+            volumes: self.volumes.iter().map(|volume| volume.policy.clone()).collect(),
+        }
+    }
+
+    /// A path of this definition as it was written there: relative to its folder.
+    pub fn as_written<'a>(&self, path: &'a Path) -> &'a Path {
+        self.path.parent().and_then(|folder| path.strip_prefix(folder).ok()).unwrap_or(path)
+    }
+
+    /// `ID_VERSION`, with which every artifact's name begins.
+    pub fn stem(&self) -> String {
+        format!("{}_{}", self.id, self.version)
+    }
+}
+
+/// A policy of no image, to be filled.
+fn empty_policy() -> Policy {
+    Policy {
+        version: policy::VERSION,
+        image: policy::Image { id: String::new(), version: String::new() },
+        verify: policy::Verify::default(),
+        failure: policy::Failure::default(),
+        volumes: Vec::new(),
+    }
 }
 
 /// One source, with where it is put and where the definition says so.
@@ -134,6 +210,12 @@ pub struct Root {
     pub cluster: u32,
 }
 
+impl Default for Root {
+    fn default() -> Self {
+        Root { compression: Compression::Auto, cluster: 64 << 10 }
+    }
+}
+
 /// Which compression the root gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -156,6 +238,23 @@ pub struct Volume {
     pub policy: adamant_agent::policy::Volume,
     /// Size in bytes on the disk image, a multiple of 1 MiB.
     pub size: u64,
+}
+
+impl Volume {
+    /// What there is when the definition says nothing: state at /var, and logs at /var/log so that they can't fill it.
+    fn defaults() -> Vec<Volume> {
+        let volume = |name: &str, mount: &str, size| Volume {
+            policy: policy::Volume {
+                name: name.to_owned(),
+                mount: mount.to_owned(),
+                filesystem: FileSystem::default(),
+                weight: 1,
+                on_damage: OnDamage::default(),
+            },
+            size,
+        };
+        vec![volume("state", "/var", 512 << 20), volume("logs", "/var/log", 256 << 20)]
+    }
 }
 
 /// The kernel's command line and modules.

@@ -1,0 +1,311 @@
+//! The command line: every flag and its help, once. Manual page and completions come from here too.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::definition::values;
+use crate::output::Output;
+use crate::{boot, build};
+
+/// Turns an image definition into a server whose root is read-only and verified.
+#[derive(Debug, Parser)]
+#[command(name = "adamant", version, arg_required_else_help = true, after_help = EXAMPLES, infer_subcommands = false)]
+pub struct Cli {
+    /// Say only what is wrong
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Say more: each path, each command
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Write the result as one JSON document on stdout
+    #[arg(long, global = true)]
+    json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  adamant summary images/web            what would be built, from what
+  adamant build images/web              into images/web/out
+  adamant build images/web --check      build twice, and compare
+  adamant boot images/web/out           start it in QEMU; changes are thrown away
+  adamant verify images/web/out         every hash, every block
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage";
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Build the image that a definition describes
+    Build(Build),
+    /// Check every hash, the whole verity tree and the file system's structure
+    Verify(Verify),
+    /// Start an image in QEMU
+    Boot(Boot),
+    /// Show what would be built, from what, without building or downloading
+    Summary(Summary),
+    /// Print the completions of a shell
+    #[command(hide = true)]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(hide = true)]
+    Man,
+    /// Print the reference of definitions, docs/definition.md
+    #[command(hide = true)]
+    Reference,
+}
+
+/// `adamant build`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Artifacts: OUT/ID_VERSION.{root.erofs,root.verity,roothash,vmlinuz,initrd,cmdline,raw,manifest.json}
+OUT appears whole or not at all: what is there stays until the new one is complete.")]
+pub struct Build {
+    #[command(flatten)]
+    making: Making,
+    /// Where the artifacts go [default: `out` beside the definition]
+    #[arg(short, long, value_name = "OUT")]
+    output: Option<PathBuf>,
+    /// Build a second time from scratch, elsewhere, with another time zone, umask and number of cores, and compare
+    #[arg(long)]
+    check: bool,
+}
+
+/// What every build needs to know.
+#[derive(Debug, Args)]
+struct Making {
+    /// The definition, or a directory that holds an image.toml
+    definition: PathBuf,
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+/// What can be said about a build.
+#[derive(Debug, Clone, Args)]
+struct Tuning {
+    /// Worker threads; the bytes that come out do not depend on it [default: one for each core]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+    /// The agent's program [default: adamant-agent beside this program]
+    #[arg(long, value_name = "PATH")]
+    agent: Option<PathBuf>,
+    /// Where Debian archives are kept between builds [default: $XDG_CACHE_HOME/adamant or ~/.cache/adamant]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Use nothing that an earlier build kept
+    #[arg(long, conflicts_with = "cache")]
+    no_cache: bool,
+    /// Clamp newer modification times to this moment instead of the definition's epoch
+    #[arg(long, value_name = "SECONDS|DATE", value_parser = epoch)]
+    epoch: Option<i64>,
+}
+
+/// `adamant verify`
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// A build's OUT directory, or a disk image
+    #[arg(value_name = "OUT|IMAGE")]
+    pub target: PathBuf,
+}
+
+/// `adamant boot`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The artifacts are never written to: changes go to an overlay that is gone when the machine ends, or that stays with --persist.
+With the interactive console, Ctrl-a x ends the machine.")]
+pub struct Boot {
+    /// A build's OUT directory, or a definition, which is built first
+    #[arg(value_name = "OUT|DEFINITION")]
+    target: PathBuf,
+    /// Keep changes for the next start
+    #[arg(long)]
+    persist: bool,
+    /// Virtual processors
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    smp: u32,
+    /// Memory, for example 512M or 2G
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory)]
+    memory: String,
+    /// auto, kvm or tcg; auto takes KVM only where it is seen to work
+    #[arg(long, value_name = "HOW", default_value = "auto")]
+    accel: boot::Accel,
+    /// interactive, read-only, or a file that the console is written to
+    #[arg(long, value_name = "WHERE", default_value = "interactive")]
+    console: boot::Console,
+    /// End the machine after this long, for example 90s or 5m; that is a failure
+    #[arg(long, value_name = "DURATION", value_parser = timeout)]
+    timeout: Option<Duration>,
+    /// Words added to the kernel's command line
+    #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
+    append: String,
+    /// A systemd credential for the guest, for example ssh.authorized_keys.root=KEY; can be repeated
+    #[arg(long = "credential", value_name = "NAME=VALUE", value_parser = credential)]
+    credentials: Vec<String>,
+    /// A port of this machine that leads to the guest's port 22
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    ssh_port: Option<u16>,
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+/// `adamant summary`
+#[derive(Debug, Args)]
+pub struct Summary {
+    /// The definition, or a directory that holds an image.toml
+    pub definition: PathBuf,
+    /// Where Debian archives are kept between builds
+    #[arg(long, value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+}
+
+impl Cli {
+    /// How much is said, and in which form.
+    pub fn output(&self) -> Output {
+        Output::new(self.quiet, self.verbose, self.json)
+    }
+}
+
+impl Build {
+    /// For the build.
+    pub fn options(&self) -> build::Options {
+        self.making.tuning.options(&self.making.definition, self.output.clone(), self.check)
+    }
+}
+
+impl Tuning {
+    fn options(&self, definition: &Path, out: Option<PathBuf>, check: bool) -> build::Options {
+        build::Options {
+            definition: definition.to_owned(),
+            out,
+            check,
+            jobs: self.jobs.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
+            agent: self.agent.clone(),
+            cache: self.cache.clone(),
+            use_cache: !self.no_cache,
+            epoch: self.epoch,
+        }
+    }
+}
+
+impl Boot {
+    /// What is started: a build's artifacts, or a definition to be built first.
+    pub fn target(&self) -> Target {
+        let is_definition = self.target.join("image.toml").is_file() || self.target.extension().is_some_and(|e| e == "toml");
+        match is_definition {
+            true => Target::Definition(Box::new(self.tuning.options(&self.target, None, false))),
+            false => Target::Artifacts(self.target.clone()),
+        }
+    }
+
+    /// How it is started.
+    pub fn options(&self) -> boot::Options {
+        boot::Options {
+            smp: self.smp,
+            memory: self.memory.clone(),
+            accel: self.accel,
+            console: self.console.clone(),
+            timeout: self.timeout,
+            append: self.append.clone(),
+            persist: self.persist,
+            credentials: self.credentials.clone(),
+            ssh_port: self.ssh_port,
+        }
+    }
+}
+
+/// What `adamant boot` starts.
+#[derive(Debug)]
+pub enum Target {
+    /// A build's OUT directory.
+    Artifacts(PathBuf),
+    /// A definition, with how it is built.
+    Definition(Box<build::Options>),
+}
+
+/// The completions of a shell, as its script.
+pub fn completions(shell: clap_complete::Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "adamant", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+/// The manual page in roff, the verbs after the program itself.
+pub fn manual() -> std::io::Result<String> {
+    let mut page = Vec::new();
+    let program = Cli::command();
+    clap_mangen::Man::new(program.clone()).render(&mut page)?;
+    for verb in program.get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        clap_mangen::Man::new(verb.clone().bin_name(format!("adamant {}", verb.get_name()))).render(&mut page)?;
+    }
+    Ok(String::from_utf8_lossy(&page).into_owned())
+}
+
+fn epoch(text: &str) -> Result<i64, String> {
+    values::epoch(&toml::Value::String(text.to_owned()))
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match values::duration(text)? {
+        0 => Err("a machine needs longer than that".to_owned()),
+        seconds => Ok(Duration::from_secs(seconds)),
+    }
+}
+
+/// Memory as QEMU takes it: at least what a kernel starts in.
+fn memory(text: &str) -> Result<String, String> {
+    match values::size(text)? {
+        bytes if bytes < 64 << 20 => Err(format!("{text:?} is too little for a machine (use 64M or more)")),
+        bytes => Ok(format!("{}M", bytes >> 20)),
+    }
+}
+
+fn credential(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) => Ok(text.to_owned()),
+        _ => Err("write it as NAME=VALUE, for example system.hostname=web1".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_takes_the_flags_it_is_documented_with() {
+        for line in [
+            "build images/web -o out --check --jobs 3 --agent a --cache c --epoch 2026-11-01 -v",
+            "build images/web --no-cache --json -q",
+            "verify out --json",
+            "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --append -quiet --ssh-port 2222",
+            "boot image.toml --console log --credential system.hostname=web1 --agent a",
+            "summary images/web --json",
+            "completions bash",
+        ] {
+            let parsed = Cli::try_parse_from(std::iter::once("adamant").chain(line.split(' ')));
+            assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+        }
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for line in
+            ["build", "boot out --smp 0", "boot out --memory 2Q", "boot out --accel x", "build d -q -v", "build d --jobs 0", "boot o --credential x", "explode"]
+        {
+            let parsed = Cli::try_parse_from(std::iter::once("adamant").chain(line.split(' ')));
+            assert_eq!(parsed.expect_err(line).exit_code(), 2, "{line}");
+        }
+    }
+}

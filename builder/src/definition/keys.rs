@@ -1,0 +1,251 @@
+//! Every key of a definition, with its type, default and meaning: written once, here. Serde reads definitions with these types, and
+//! `docs/definition.md` is generated from them, so neither can go stale.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// A table of the definition, for the reference.
+pub struct Section {
+    /// How it is written: `[root]`, `[[volume]]`.
+    pub title: &'static str,
+    /// What it is for.
+    pub doc: &'static [&'static str],
+    /// Its keys, in the order in which a reader wants them.
+    pub keys: &'static [Key],
+}
+
+/// One key, for the reference.
+pub struct Key {
+    /// As it is written.
+    pub name: &'static str,
+    /// What may stand there.
+    pub shape: &'static str,
+    /// What holds when it is left out.
+    pub default: &'static str,
+    /// What it means.
+    pub doc: &'static [&'static str],
+}
+
+/// Defines a table once: the type that serde fills, with a span for each key, and its part of the reference.
+macro_rules! section {
+    ($(#[doc = $section_doc:literal])* $title:literal $name:ident { $( $(#[doc = $doc:literal])* $key:ident : $type:ty = $shape:literal, $default:literal; )* }) => {
+        $(#[doc = $section_doc])*
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields, default, expecting = "a table")]
+        pub struct $name { $( $(#[doc = $doc])* pub $key: Option<Spanned<$type>>, )* }
+
+        impl $name {
+            /// Its part of the reference.
+            pub const SECTION: Section = Section {
+                title: $title,
+                doc: &[$($section_doc),*],
+                keys: &[$( Key { name: stringify!($key), shape: $shape, default: $default, doc: &[$($doc),*] } ),*],
+            };
+        }
+    };
+}
+
+/// The whole file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table")]
+pub struct File {
+    /// `[image]`
+    pub image: Option<Spanned<Image>>,
+    /// `[[source]]`
+    pub source: Vec<Spanned<Source>>,
+    /// `[[file]]`
+    pub file: Vec<Spanned<FileEntry>>,
+    /// `[root]`
+    pub root: Option<Spanned<Root>>,
+    /// `[scrub]`
+    pub scrub: Option<Spanned<Scrub>>,
+    /// `volumes = []`
+    pub volumes: Option<Spanned<Vec<toml::Value>>>,
+    /// `[[volume]]`
+    pub volume: Option<Spanned<Vec<Spanned<Volume>>>>,
+    /// `[verify]`
+    pub verify: Option<Spanned<Verify>>,
+    /// `[failure]`
+    pub failure: Option<Spanned<Failure>>,
+    /// `[kernel]`
+    pub kernel: Option<Spanned<Kernel>>,
+    /// `[limits]`
+    pub limits: Option<Spanned<Limits>>,
+}
+
+/// Every table, in the order of the reference.
+pub const SECTIONS: &[Section] = &[
+    Image::SECTION,
+    Source::SECTION,
+    Debian::SECTION,
+    FileEntry::SECTION,
+    Root::SECTION,
+    Scrub::SECTION,
+    Volume::SECTION,
+    Verify::SECTION,
+    Failure::SECTION,
+    Kernel::SECTION,
+    Limits::SECTION,
+];
+
+section! {
+    /// Which image this is. `ID_VERSION` names the artifacts and the partitions; with `_verity` it must fit into a partition label, so both
+    /// together have at most 28 characters.
+    "[image]" Image {
+        /// IMAGE_ID, the same for every version: a-z 0-9 . _ -, starting with a letter or digit.
+        id: String = "string", "required";
+        /// IMAGE_VERSION, in the order of the UAPI.10 version format: A-Z a-z 0-9 . ~ ^ -, starting with a letter or digit.
+        version: String = "string", "required";
+        /// Modification times newer than this are set to it, so that the time of a build is not part of the image. Seconds since 1970 or an
+        /// RFC 3339 date.
+        epoch: toml::Value = "integer or date", "with a `debian` source the archive's own date, else times stay as they are";
+    }
+}
+
+section! {
+    /// Where the image's files come from. Sources are applied in the order in which they are written: a later entry replaces an earlier one
+    /// at the same path. Exactly one of `debian`, `tar` and `dir` in each.
+    "[[source]]" Source {
+        /// Debian packages, put together by mmdebstrap; the table is below.
+        debian: Spanned<Debian> = "table", "";
+        /// A tar archive: plain, gzip, zstd or xz, told by its content. Relative to the definition.
+        tar: String = "path", "";
+        /// A directory. Every entry belongs to root:root unless `owner` says otherwise. Relative to the definition.
+        dir: String = "path", "";
+        /// The directory of the image that the source is put below.
+        at: String = "absolute path", "`/`";
+        /// With `dir`: `root`, or `keep` for the owners and groups as they are in the directory.
+        owner: String = "`root` or `keep`", "`root`";
+        /// With `dir`: whether other file systems mounted below it are entered.
+        cross_mounts: bool = "boolean", "`false`";
+    }
+}
+
+section! {
+    /// What a `debian` source is put together from.
+    "[[source]] debian = { ... }" Debian {
+        /// For example `trixie`.
+        suite: String = "string", "required";
+        /// Packages beside those of the variant.
+        packages: Vec<Spanned<String>> = "list of strings", "`[]`";
+        /// mmdebstrap's variant: `extract`, `custom`, `essential`, `apt`, `minbase`, `buildd`, `important` or `standard`.
+        variant: String = "string", "`important`";
+        /// Debian's name of the architecture.
+        architecture: String = "string", "`amd64`";
+        /// Components of the archive.
+        components: Vec<Spanned<String>> = "list of strings", "`[\"main\"]`";
+        /// Archive addresses, or whole `deb` lines, instead of Debian's own.
+        mirrors: Vec<Spanned<String>> = "list of strings", "`[]`";
+        /// A moment of the snapshot archive instead of now, for example `20261101T000000Z`.
+        snapshot: String = "string", "the archive as it is";
+        /// HTTP proxy for the downloads.
+        proxy: String = "string", "none";
+        /// A keyring that the archive must be signed by, instead of Debian's. Relative to the definition.
+        keyring: String = "path", "Debian's";
+        /// Whether recommended packages are installed too.
+        recommends: bool = "boolean", "`false`";
+    }
+}
+
+section! {
+    /// A single entry, without a source tree. These come after all sources, in the order in which they are written. Exactly one of `content`,
+    /// `copy`, `link`, `directory` and `absent` in each.
+    "[[file]]" FileEntry {
+        /// Where it stands in the image.
+        path: String = "absolute path", "required";
+        /// A file with this text.
+        content: String = "string", "";
+        /// A copy of this file. Relative to the definition.
+        copy: String = "path", "";
+        /// A symbolic link to this target.
+        link: String = "string", "";
+        /// A directory.
+        directory: bool = "`true`", "";
+        /// Nothing: what the sources put there is removed, with all below it.
+        absent: bool = "`true`", "";
+        /// Permission bits in octal.
+        mode: String = "string, `\"0640\"`", "`\"0644\"`, `\"0755\"` for directories";
+        /// Owner.
+        uid: u32 = "integer", "`0`";
+        /// Group.
+        gid: u32 = "integer", "`0`";
+    }
+}
+
+section! {
+    /// How the root file system is written.
+    "[root]" Root {
+        /// `auto`, `none`, `lz4`, `lz4hc`, `zstd` or `zstd:LEVEL` with a level from 1 to 22. `auto` is zstd where the image's own kernel can
+        /// read it (6.10 and configured), else lz4hc.
+        compression: String = "string", "`auto`";
+        /// Largest compressed cluster: a power of two from 4K to 1M. Larger ones compress better and read slower.
+        cluster: String = "size", "`64K`";
+    }
+}
+
+section! {
+    /// What is removed because it must differ between servers or between builds, and what is refused because it is a secret.
+    "[scrub]" Scrub {
+        /// Paths that scrubbing leaves alone and does not refuse. `*` stays within a directory, `**` does not. `["**"]` turns scrubbing off.
+        keep: Vec<Spanned<String>> = "list of globs", "`[]`";
+    }
+}
+
+section! {
+    /// A volume: a partition of the root's disk that outlives images, always mounted nosuid, nodev and noexec. Without any, there are `state` at
+    /// /var (512M) and `logs` at /var/log (256M); `volumes = []`, above all tables, asks for none.
+    "[[volume]]" Volume {
+        /// The partition's label: 1 to 36 of a-z 0-9 . _ -.
+        name: String = "string", "required";
+        /// Where it is mounted.
+        mount: String = "absolute path", "required";
+        /// Size on the disk image, whole MiB from 16M on. It grows with the disk.
+        size: String = "size", "required";
+        /// Share of the space that it gets when the disk is larger than the image; 0 keeps its size.
+        weight: u32 = "integer", "`1`";
+        /// What happens when it can't be repaired: `fail` stops the boot, `recreate` makes a new one after evidence of the old one was kept.
+        on_damage: super::OnDamage = "`fail` or `recreate`", "`fail`";
+        /// The file system made on first boot, by the image's own tools.
+        filesystem: super::FileSystem = "`ext4`", "`ext4`";
+    }
+}
+
+section! {
+    /// How the root is verified.
+    "[verify]" Verify {
+        /// `lazy`: each block when it is read. `full`: every block before the image's init starts, and each again when it is read.
+        boot: super::VerifyBoot = "`lazy` or `full`", "`lazy`";
+        /// What the kernel does about a bad block that it finds later: `reboot`, `panic`, or `error` for the reader alone.
+        on_corruption: super::OnCorruption = "`reboot`, `panic` or `error`", "`reboot`";
+    }
+}
+
+section! {
+    /// What happens when the boot fails.
+    "[failure]" Failure {
+        /// `reboot`, `poweroff` or `halt`.
+        action: super::FailureAction = "`reboot`, `poweroff` or `halt`", "`reboot`";
+        /// Time between the message and the outcome, at most 1h.
+        after: String = "duration", "`10s`";
+    }
+}
+
+section! {
+    /// The kernel's command line and modules.
+    "[kernel]" Kernel {
+        /// Words added to those that the builder writes.
+        cmdline: String = "string", "`\"\"`";
+        /// Modules in the initramfs beside the builder's own list, by name.
+        modules: Vec<Spanned<String>> = "list of strings", "`[]`";
+    }
+}
+
+section! {
+    /// Bounds on what the sources may hold, so that a hostile archive can't fill the disk.
+    "[limits]" Limits {
+        /// All files together, after decompression.
+        bytes: String = "size", "`64G`";
+        /// Number of entries.
+        entries: u64 = "integer", "`10000000`";
+    }
+}

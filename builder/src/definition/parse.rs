@@ -1,0 +1,352 @@
+//! From text to a checked definition. Everything that is wrong in it is found here, with its place; nothing outside the text is looked at.
+
+use std::path::{Component, Path, PathBuf};
+
+use adamant_agent::policy::{self, Policy, is_below};
+use sha2::{Digest, Sha256};
+use toml::Spanned;
+
+use super::text::Text;
+use super::{Debian, Definition, Dir, FileEntry, FileKind, Kernel, Limits, Origin, Root, Source, Volume, keys, values};
+use crate::error::{Error, Result};
+
+/// Largest definition that is read, bytes.
+pub const LIMIT: u64 = 1 << 20;
+/// A volume is at least this large, bytes: ext4 with a journal needs it.
+const SMALLEST_VOLUME: u64 = 16 << 20;
+/// And at most this large: what ext4 with blocks of 4096 bytes holds in 32 bits.
+const LARGEST_VOLUME: u64 = 16 << 40;
+
+/// Reads a definition from its text. `path` is what messages call it by, and its folder is what paths in it are relative to.
+pub fn parse(text: &str, path: &Path) -> Result<Definition> {
+    let text = Text { path, text };
+    let file: keys::File = toml::from_str(text.text).map_err(|e| text.syntax(&e))?;
+    let reader = Reader { base: path.parent().unwrap_or(Path::new("")), text: &text };
+    let Some(image) = &file.image else {
+        return Err(text.error(0..0, "table [image] is missing (write [image], id = \"...\" and version = \"...\")"));
+    };
+    let (id, version) = reader.identity(image)?;
+    let epoch = image.get_ref().epoch.as_ref().map(|value| reader.checked(value, values::epoch)).transpose()?;
+    let mut sources = file.source.iter().map(|source| reader.source(source)).collect::<Result<Vec<_>>>()?;
+    for entry in &file.file {
+        sources.push(reader.file(entry)?);
+    }
+    if sources.is_empty() {
+        return Err(text.error(0..0, "there is no source (write a [[source]] with debian, tar or dir)"));
+    }
+    let volumes = reader.volumes(&file)?;
+    let failure = reader.failure(file.failure.as_ref())?;
+    let definition = Definition {
+        path: path.to_owned(),
+        digest: Sha256::digest(text.text).into(),
+        epoch,
+        sources,
+        root: reader.root(file.root.as_ref())?,
+        keep: reader.keep(file.scrub.as_ref())?,
+        volumes,
+        verify: reader.verify(file.verify.as_ref()),
+        failure,
+        kernel: reader.kernel(file.kernel.as_ref())?,
+        limits: reader.limits(file.limits.as_ref())?,
+        id,
+        version,
+    };
+    // The agent's own rules, once more over the whole: what the builder accepts, the agent accepts.
+    definition.policy().check().map_err(|why| text.error(0..0, why))?;
+    Ok(definition)
+}
+
+/// What every table needs to be read.
+struct Reader<'a> {
+    base: &'a Path,
+    text: &'a Text<'a>,
+}
+
+impl Reader<'_> {
+    fn error<T>(&self, at: &Spanned<T>, what: impl std::fmt::Display) -> Error {
+        self.text.error(at.span(), what)
+    }
+
+    /// A value that a function of `values` reads; its complaint gets the value's place.
+    fn checked<T, U>(&self, value: &Spanned<T>, read: impl FnOnce(&T) -> Result<U, String>) -> Result<U> {
+        read(value.get_ref()).map_err(|why| self.error(value, why))
+    }
+
+    fn required<'k, T, U>(&self, table: &Spanned<T>, key: &str, value: &'k Option<Spanned<U>>) -> Result<&'k Spanned<U>> {
+        value.as_ref().ok_or_else(|| self.error(table, format!("key `{key}` is missing (write {key} = ...)")))
+    }
+
+    /// A path of the builder's machine, relative to the definition.
+    fn path(&self, value: &Spanned<String>) -> Result<PathBuf> {
+        let text = value.get_ref();
+        if text.is_empty() || text.contains('\0') {
+            return Err(self.error(value, format!("{text:?} is not a path (write it relative to the definition)")));
+        }
+        // `.` for the definition's own folder and `a/./b` are the same place as without: one name in messages and manifests.
+        let clean: PathBuf = Path::new(text).components().filter(|part| *part != Component::CurDir).collect();
+        Ok(self.base.join(clean))
+    }
+
+    fn identity(&self, image: &Spanned<keys::Image>) -> Result<(String, String)> {
+        let id = self.required(image, "id", &image.get_ref().id)?;
+        let version = self.required(image, "version", &image.get_ref().version)?;
+        self.checked(id, |id| values::id(id))?;
+        self.checked(version, |version| values::version(version))?;
+        self.checked(version, |version| values::label(id.get_ref(), version))?;
+        Ok((id.get_ref().clone(), version.get_ref().clone()))
+    }
+
+    fn source(&self, spanned: &Spanned<keys::Source>) -> Result<Source> {
+        let source = spanned.get_ref();
+        let origin = match (&source.debian, &source.tar, &source.dir) {
+            (Some(debian), None, None) => Origin::Debian(self.debian(debian.get_ref())?),
+            (None, Some(tar), None) => Origin::Tar(self.path(tar)?),
+            (None, None, Some(dir)) => Origin::Dir(self.dir(dir, source)?),
+            (None, None, None) => return Err(self.error(spanned, "this source gives nothing (write one of debian = { ... }, tar = \"...\" or dir = \"...\")")),
+            _ => return Err(self.error(spanned, "this source has more than one of debian, tar and dir (write a [[source]] for each)")),
+        };
+        if source.dir.is_none() {
+            let stray = source.owner.as_ref().map(|key| ("owner", key.span())).or(source.cross_mounts.as_ref().map(|key| ("cross_mounts", key.span())));
+            if let Some((key, span)) = stray {
+                return Err(self.text.error(span, format!("key `{key}` belongs to a source with dir (leave it out)")));
+            }
+        }
+        let at = match &source.at {
+            Some(at) if at.get_ref() != "/" => self.checked(at, |at| values::absolute(at).map(|()| at.clone()))?,
+            _ => "/".to_owned(),
+        };
+        Ok(Source { origin, at, location: self.text.location(spanned.span()) })
+    }
+
+    fn dir(&self, dir: &Spanned<String>, source: &keys::Source) -> Result<Dir> {
+        let keep_owner = match &source.owner {
+            None => false,
+            Some(owner) => self.checked(owner, |owner| match owner.as_str() {
+                "root" => Ok(false),
+                "keep" => Ok(true),
+                _ => Err(format!("owner {owner:?} is not known (use \"root\" or \"keep\")")),
+            })?,
+        };
+        Ok(Dir { path: self.path(dir)?, keep_owner, cross_mounts: source.cross_mounts.as_ref().is_some_and(|cross| *cross.get_ref()) })
+    }
+
+    fn debian(&self, debian: &Spanned<keys::Debian>) -> Result<Debian> {
+        let table = debian.get_ref();
+        let suite = self.required(debian, "suite", &table.suite)?;
+        self.checked(suite, |suite| values::word("a suite", suite))?;
+        let word = |value: &Option<Spanned<String>>, what: &str, default: &str| match value {
+            Some(value) => self.checked(value, |text| values::word(what, text).map(|()| text.clone())),
+            None => Ok(default.to_owned()),
+        };
+        let mut components = self.words(&table.components, |text| values::word("a component", text))?;
+        if components.is_empty() {
+            components.push("main".to_owned());
+        }
+        if let Some(snapshot) = &table.snapshot {
+            self.checked(snapshot, |text| values::snapshot(text))?;
+            if let Some(mirrors) = &table.mirrors {
+                return Err(self.error(mirrors, "mirrors and snapshot both say where packages come from (leave one out)"));
+            }
+        }
+        if let Some(proxy) = &table.proxy {
+            self.checked(proxy, |text| values::line("proxy", text, 1024))?;
+        }
+        Ok(Debian {
+            suite: suite.get_ref().clone(),
+            packages: self.words(&table.packages, |text| values::word("a package", text))?,
+            variant: self.variant(table.variant.as_ref())?,
+            architecture: word(&table.architecture, "an architecture", "amd64")?,
+            components,
+            mirrors: self.words(&table.mirrors, |text| match text.is_empty() || text.starts_with('-') {
+                true => Err(format!("{text:?} is not a mirror (write an address or a deb line)")),
+                false => values::line("this mirror", text, 1024),
+            })?,
+            snapshot: table.snapshot.as_ref().map(|text| text.get_ref().clone()),
+            proxy: table.proxy.as_ref().map(|text| text.get_ref().clone()),
+            keyring: table.keyring.as_ref().map(|path| self.path(path)).transpose()?,
+            recommends: table.recommends.as_ref().is_some_and(|yes| *yes.get_ref()),
+        })
+    }
+
+    fn variant(&self, variant: Option<&Spanned<String>>) -> Result<String> {
+        const VARIANTS: &[&str] = &["extract", "custom", "essential", "apt", "minbase", "buildd", "important", "standard"];
+        let Some(variant) = variant else { return Ok("important".to_owned()) };
+        self.checked(variant, |text| match VARIANTS.contains(&text.as_str()) {
+            true => Ok(text.clone()),
+            false => Err(format!("variant {text:?} is not known (use {})", VARIANTS.join(", "))),
+        })
+    }
+
+    fn words(&self, list: &Option<Spanned<Vec<Spanned<String>>>>, check: impl Fn(&str) -> Result<(), String>) -> Result<Vec<String>> {
+        let list = list.as_ref().map(|list| list.get_ref().as_slice()).unwrap_or_default();
+        list.iter().map(|word| self.checked(word, |text| check(text).map(|()| text.clone()))).collect()
+    }
+
+    fn file(&self, spanned: &Spanned<keys::FileEntry>) -> Result<Source> {
+        let entry = spanned.get_ref();
+        let path = self.required(spanned, "path", &entry.path)?;
+        self.checked(path, |path| values::absolute(path))?;
+        for (name, flag) in [("directory", &entry.directory), ("absent", &entry.absent)] {
+            if let Some(flag) = flag.as_ref().filter(|flag| !*flag.get_ref()) {
+                return Err(self.error(flag, format!("`{name} = false` says nothing (write true, or leave it out)")));
+            }
+        }
+        let mut kinds = Vec::new();
+        kinds.extend(entry.content.as_ref().map(|content| FileKind::Content(content.get_ref().clone().into_bytes())));
+        if let Some(copy) = &entry.copy {
+            kinds.push(FileKind::Copy(self.path(copy)?));
+        }
+        if let Some(link) = &entry.link {
+            kinds.push(self.checked(link, |target| match target.is_empty() || target.contains('\0') || target.len() > crate::tree::TARGET_MAX {
+                true => Err("this is not a link's target (write 1 to 4095 bytes)".to_owned()),
+                false => Ok(FileKind::Link(target.clone())),
+            })?);
+        }
+        kinds.extend(entry.directory.as_ref().map(|_| FileKind::Directory));
+        kinds.extend(entry.absent.as_ref().map(|_| FileKind::Absent));
+        let kind = kinds.pop().filter(|_| kinds.is_empty()).ok_or_else(|| {
+            self.error(spanned, format!("file {:?} needs exactly one of content, copy, link, directory = true and absent = true", path.get_ref()))
+        })?;
+        let mode = entry.mode.as_ref().map(|mode| self.checked(mode, |text| values::mode(text))).transpose()?;
+        let stray = [&entry.uid, &entry.gid].into_iter().flatten().map(Spanned::span).next();
+        if matches!(kind, FileKind::Absent)
+            && let Some(span) = stray
+        {
+            return Err(self.text.error(span, "what is absent has no owner (leave uid and gid out)"));
+        }
+        if matches!(kind, FileKind::Absent | FileKind::Link(_))
+            && let Some(mode) = &entry.mode
+        {
+            return Err(self.error(mode, "a mode here has no effect (leave it out)"));
+        }
+        let owner = |id: &Option<Spanned<u32>>| id.as_ref().map_or(0, |id| *id.get_ref());
+        let file = FileEntry { path: path.get_ref().clone(), kind, mode, uid: owner(&entry.uid), gid: owner(&entry.gid) };
+        Ok(Source { origin: Origin::File(file), at: "/".to_owned(), location: self.text.location(spanned.span()) })
+    }
+
+    fn root(&self, root: Option<&Spanned<keys::Root>>) -> Result<Root> {
+        let default = Root::default();
+        let Some(root) = root.map(Spanned::get_ref) else { return Ok(default) };
+        Ok(Root {
+            compression: root.compression.as_ref().map_or(Ok(default.compression), |text| self.checked(text, |text| values::compression(text)))?,
+            cluster: root.cluster.as_ref().map_or(Ok(default.cluster), |text| self.checked(text, |text| values::cluster(text)))?,
+        })
+    }
+
+    fn keep(&self, scrub: Option<&Spanned<keys::Scrub>>) -> Result<Vec<String>> {
+        let Some(scrub) = scrub.map(Spanned::get_ref) else { return Ok(Vec::new()) };
+        self.words(&scrub.keep, |glob| {
+            crate::scrub::keep::compile(glob).map(|_| ()).map_err(|why| format!("keep {glob:?}: {why} (write for example \"/etc/ssh/ssh_host_*\")"))
+        })
+    }
+
+    /// The volumes as written, or the two of the default; parents before children.
+    fn volumes(&self, file: &keys::File) -> Result<Vec<Volume>> {
+        let none = file.volumes.as_ref();
+        if let Some(none) = none.filter(|list| !list.get_ref().is_empty()) {
+            return Err(self.error(none, "`volumes` can only be the empty list (write a [[volume]] for each)"));
+        }
+        let Some(written) = &file.volume else {
+            return Ok(if none.is_some() { Vec::new() } else { Volume::defaults() });
+        };
+        if none.is_some() {
+            return Err(self.error(written, "`volumes = []` and a [[volume]] contradict each other (leave one out)"));
+        }
+        let mut volumes: Vec<Volume> = Vec::new();
+        for spanned in written.get_ref() {
+            let volume = self.volume(spanned)?;
+            for earlier in &volumes {
+                let twice = match (earlier.policy.name == volume.policy.name, earlier.policy.mount == volume.policy.mount) {
+                    (true, _) => Some(("name", &spanned.get_ref().name, "two volumes have the name", &volume.policy.name)),
+                    (_, true) => Some(("mount", &spanned.get_ref().mount, "two volumes are mounted at", &volume.policy.mount)),
+                    _ => None,
+                };
+                if let Some((key, value, what, which)) = twice {
+                    let span = value.as_ref().map_or(spanned.span(), Spanned::span);
+                    return Err(self.text.error(span, format!("{what} {which:?} (give this one another {key})")));
+                }
+            }
+            volumes.push(volume);
+        }
+        if volumes.len() > policy::MAX_VOLUMES {
+            return Err(self.error(written, format!("{} volumes, at most {} are possible", volumes.len(), policy::MAX_VOLUMES)));
+        }
+        // A stable order in which each volume comes after those that it lies below.
+        volumes.sort_by_key(|volume| volume.policy.mount.matches('/').count());
+        debug_assert!(volumes.windows(2).all(|pair| !is_below(&pair[0].policy.mount, &pair[1].policy.mount)));
+        Ok(volumes)
+    }
+
+    fn volume(&self, spanned: &Spanned<keys::Volume>) -> Result<Volume> {
+        let keys = spanned.get_ref();
+        let name = self.required(spanned, "name", &keys.name)?;
+        let mount = self.required(spanned, "mount", &keys.mount)?;
+        let size = self.required(spanned, "size", &keys.size)?;
+        let bytes = self.checked(size, |text| values::size(text).map_err(|why| format!("volume {:?}: size {why}", name.get_ref())))?;
+        let wrong = |what: &str| Err(self.error(size, format!("volume {:?}: size {:?} {what}", name.get_ref(), size.get_ref())));
+        match bytes {
+            bytes if bytes % (1 << 20) != 0 => wrong("is not whole MiB (use for example 512M)")?,
+            bytes if bytes < SMALLEST_VOLUME => wrong("is too small for a file system (use 16M or more)")?,
+            bytes if bytes > LARGEST_VOLUME => wrong("is too large for ext4 (use 16T or less)")?,
+            _ => {}
+        }
+        let volume = policy::Volume {
+            name: name.get_ref().clone(),
+            mount: mount.get_ref().clone(),
+            filesystem: keys.filesystem.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
+            weight: keys.weight.as_ref().map_or(1, |key| *key.get_ref()),
+            on_damage: keys.on_damage.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
+        };
+        // The agent's rules for one volume decide; only the place is ours.
+        let alone = Policy { volumes: vec![volume.clone()], ..super::empty_policy() };
+        alone.check().map_err(|why| match why.contains("volume name") {
+            true => self.error(name, why),
+            false => self.error(mount, why),
+        })?;
+        Ok(Volume { policy: volume, size: bytes })
+    }
+
+    fn verify(&self, verify: Option<&Spanned<keys::Verify>>) -> policy::Verify {
+        let Some(verify) = verify.map(Spanned::get_ref) else { return policy::Verify::default() };
+        policy::Verify {
+            boot: verify.boot.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
+            on_corruption: verify.on_corruption.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
+        }
+    }
+
+    fn failure(&self, failure: Option<&Spanned<keys::Failure>>) -> Result<policy::Failure> {
+        let mut out = policy::Failure::default();
+        let Some(failure) = failure.map(Spanned::get_ref) else { return Ok(out) };
+        if let Some(action) = &failure.action {
+            out.action = *action.get_ref();
+        }
+        if let Some(after) = &failure.after {
+            out.after_seconds = self.checked(after, |text| match values::duration(text).map_err(|why| format!("after {why}"))? {
+                seconds @ 0..=3600 => Ok(seconds as u32),
+                _ => Err(format!("after {text:?} is too long (use 1h or less)")),
+            })?;
+        }
+        Ok(out)
+    }
+
+    fn kernel(&self, kernel: Option<&Spanned<keys::Kernel>>) -> Result<Kernel> {
+        let Some(kernel) = kernel.map(Spanned::get_ref) else { return Ok(Kernel { cmdline: String::new(), modules: Vec::new() }) };
+        let cmdline = match &kernel.cmdline {
+            Some(text) => self.checked(text, |text| values::cmdline(text).map(|()| text.trim().to_owned()))?,
+            None => String::new(),
+        };
+        Ok(Kernel { cmdline, modules: self.words(&kernel.modules, values::module)? })
+    }
+
+    fn limits(&self, limits: Option<&Spanned<keys::Limits>>) -> Result<Limits> {
+        let mut out = Limits::default();
+        let Some(limits) = limits.map(Spanned::get_ref) else { return Ok(out) };
+        if let Some(bytes) = &limits.bytes {
+            out.bytes = self.checked(bytes, |text| values::size(text).map_err(|why| format!("bytes {why}")))?;
+        }
+        if let Some(entries) = &limits.entries {
+            out.entries = *entries.get_ref();
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,90 @@
+//! A definition's text, and where in it something stands.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::error::Error;
+
+/// The text with the name that messages call it by.
+pub struct Text<'a> {
+    /// As it was given: messages name it like this.
+    pub path: &'a Path,
+    /// The whole file.
+    pub text: &'a str,
+}
+
+impl Text<'_> {
+    /// `PATH:LINE:COLUMN`, both from 1 on, the column in characters.
+    pub fn location(&self, span: Range<usize>) -> String {
+        let mut start = span.start.min(self.text.len());
+        while !self.text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let before = &self.text[..start];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        format!("{}:{line}:{column}", self.path.display())
+    }
+
+    /// An error at this place.
+    pub fn error(&self, span: Range<usize>, what: impl std::fmt::Display) -> Error {
+        Error::new(format!("{}: {what}", self.location(span)))
+    }
+
+    /// What TOML or serde found wrong, in our words.
+    pub fn syntax(&self, error: &toml::de::Error) -> Error {
+        let span = error.span().unwrap_or(0..0);
+        self.error(span.clone(), in_our_words(error.message(), self.text.get(span).unwrap_or_default()))
+    }
+}
+
+/// Rewrites a message of serde so that it speaks of keys and tables and says what to write.
+fn in_our_words(message: &str, found: &str) -> String {
+    if let Some(rest) = message.strip_prefix("unknown field `")
+        && let Some((unknown, rest)) = rest.split_once('`')
+    {
+        let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+        return match nearest(unknown, &known) {
+            Some((key, true)) => format!("unknown key `{unknown}` (did you mean `{key}`?)"),
+            Some((key, false)) => format!("unknown key `{unknown}` (the nearest known one is `{key}`; all: {})", known.join(", ")),
+            None => format!("unknown key `{unknown}` (leave it out)"),
+        };
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant `")
+        && let Some((unknown, rest)) = rest.split_once('`')
+    {
+        let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
+        return match nearest(unknown, &known) {
+            Some((word, true)) => format!("{unknown:?} is not known here (did you mean {word:?}?)"),
+            _ => format!("{unknown:?} is not known here (use {})", known.join(" or ")),
+        };
+    }
+    let mut words = message.replace('\n', ", ");
+    if words.starts_with("invalid type: map") && words.ends_with("expected a sequence") {
+        return match found.trim_start().starts_with('[') {
+            true => "this is a table, a list of tables is expected (write its name in double brackets, for example [[source]])".to_owned(),
+            false => "this is a table, a list is expected (write for example [\"a\", \"b\"])".to_owned(),
+        };
+    }
+    for (theirs, ours) in [
+        ("invalid type: map", "wrong type: table"),
+        ("invalid type: sequence", "wrong type: list"),
+        ("invalid type: ", "wrong type: "),
+        ("invalid value: ", "wrong value: "),
+        ("expected a sequence", "expected a list"),
+        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        ("expected u64", "expected a whole number"),
+    ] {
+        words = words.replacen(theirs, ours, 1);
+    }
+    words
+}
+
+/// The known word nearest to a mistyped one, and whether it is near enough (a third of its letters away) to have been meant.
+fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<(&'a str, bool)> {
+    // A key can be as long as the file; comparing takes the square of that.
+    let unknown: String = unknown.chars().take(64).collect();
+    let distance = |word: &str| strsim::damerau_levenshtein(&unknown, word);
+    let word = known.iter().copied().min_by_key(|word| distance(word))?;
+    Some((word, distance(word) <= word.len().max(3) / 3))
+}

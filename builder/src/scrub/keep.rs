@@ -1,0 +1,42 @@
+//! The paths that the definition keeps: globs over paths as bytes, so that a name that is not UTF-8 can be kept too.
+
+use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+
+use crate::error::{Error, Result};
+
+/// One glob; the error says in a phrase what is wrong with it. `*` and `?` stay within a directory, `**` does not.
+pub fn compile(glob: &str) -> Result<globset::Glob, String> {
+    if !glob.starts_with('/') && glob != "**" {
+        return Err("a glob starts with / or is \"**\"".to_owned());
+    }
+    GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build().map_err(|e| e.kind().to_string())
+}
+
+/// All globs of a definition.
+pub struct Keep {
+    everything: bool,
+    globs: GlobSet,
+}
+
+impl Keep {
+    /// Compiles them.
+    pub fn new(globs: &[String]) -> Result<Keep> {
+        let mut set = GlobSetBuilder::new();
+        for glob in globs {
+            set.add(compile(glob).map_err(|why| Error::new(format!("keep {glob:?}: {why}")))?);
+        }
+        let globs_built = set.build().map_err(|e| Error::new(format!("keep: {e}")))?;
+        Ok(Keep { everything: globs.iter().any(|glob| glob == "**"), globs: globs_built })
+    }
+
+    /// Whether scrubbing is turned off.
+    pub fn everything(&self) -> bool {
+        self.everything
+    }
+
+    /// Whether this path is kept.
+    pub fn holds(&self, path: &[u8]) -> bool {
+        use std::os::unix::ffi::OsStrExt;
+        self.everything || self.globs.is_match(std::ffi::OsStr::from_bytes(path))
+    }
+}

@@ -1,0 +1,190 @@
+//! `adamant summary`: what would be built, from what. Nothing is built, downloaded or read beyond the definition and the names it gives.
+
+use std::fmt;
+use std::path::Path;
+
+use adamant_agent::hash::hex;
+use serde::Serialize;
+
+use crate::definition::{Compression, Definition, Dir, FileKind, Origin};
+
+/// The answer, for people and as a document.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    definition: String,
+    definition_sha256: String,
+    id: String,
+    version: String,
+    epoch: Option<i64>,
+    sources: Vec<Source>,
+    compression: String,
+    cluster: u32,
+    keep: Vec<String>,
+    volumes: Vec<Volume>,
+    policy: adamant_agent::policy::Policy,
+    cmdline: String,
+    modules: Vec<String>,
+    artifacts: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Source {
+    kind: &'static str,
+    what: String,
+    at: String,
+    location: String,
+    /// What a build would find there now.
+    state: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Volume {
+    name: String,
+    mount: String,
+    size: u64,
+    weight: u32,
+}
+
+/// What a build writes, after `ID_VERSION.`; those of the second row need a kernel in the image.
+const ARTIFACTS: &[&str] = &["root.erofs", "root.verity", "roothash", "manifest.json"];
+const KERNEL_ARTIFACTS: &[&str] = &["vmlinuz", "initrd", "cmdline", "raw"];
+
+impl Summary {
+    /// Of a definition; `cache` is where Debian archives are kept, if not in the user's own folder.
+    pub fn of(definition: &Definition, cache: Option<&Path>) -> Summary {
+        let _ = cache;
+        let stem = definition.stem();
+        Summary {
+            definition: definition.path.display().to_string(),
+            definition_sha256: hex(&definition.digest),
+            id: definition.id.clone(),
+            version: definition.version.clone(),
+            epoch: definition.epoch,
+            sources: definition.sources.iter().map(|source| describe(definition, source)).collect(),
+            compression: compression(definition.root.compression),
+            cluster: definition.root.cluster,
+            keep: definition.keep.clone(),
+            volumes: definition
+                .volumes
+                .iter()
+                .map(|v| Volume { name: v.policy.name.clone(), mount: v.policy.mount.clone(), size: v.size, weight: v.policy.weight })
+                .collect(),
+            policy: definition.policy(),
+            cmdline: definition.kernel.cmdline.clone(),
+            modules: definition.kernel.modules.clone(),
+            artifacts: ARTIFACTS.iter().chain(KERNEL_ARTIFACTS).map(|suffix| format!("{stem}.{suffix}")).collect(),
+        }
+    }
+}
+
+fn describe(definition: &Definition, source: &crate::definition::Source) -> Source {
+    let (kind, what, state) = match &source.origin {
+        Origin::Debian(debian) => {
+            let from = match &debian.snapshot {
+                Some(moment) => format!("{} of {moment}", debian.suite),
+                None => debian.suite.clone(),
+            };
+            let packages = if debian.packages.is_empty() { String::new() } else { format!(" + {}", debian.packages.join(" ")) };
+            ("debian", format!("{from} {} ({}){packages}", debian.architecture, debian.variant), String::new())
+        }
+        Origin::Tar(path) => ("tar", definition.as_written(path).display().to_string(), on_disk(path)),
+        Origin::Dir(Dir { path, .. }) => ("dir", definition.as_written(path).display().to_string(), on_disk(path)),
+        Origin::File(file) => {
+            let (what, state) = match &file.kind {
+                FileKind::Content(bytes) => (format!("{} bytes", bytes.len()), String::new()),
+                FileKind::Copy(from) => (format!("copy of {}", definition.as_written(from).display()), on_disk(from)),
+                FileKind::Link(target) => (format!("link to {target}"), String::new()),
+                FileKind::Directory => ("directory".to_owned(), String::new()),
+                FileKind::Absent => ("absent".to_owned(), String::new()),
+            };
+            ("file", format!("{}: {what}", file.path), state)
+        }
+    };
+    Source { kind, what, at: source.at.clone(), location: source.location.clone(), state }
+}
+
+/// What is there: a build would stop at what is missing.
+fn on_disk(path: &Path) -> String {
+    match std::fs::metadata(path) {
+        Ok(meta) if meta.is_dir() => "a directory".to_owned(),
+        Ok(meta) => format!("{} bytes", meta.len()),
+        Err(e) => format!("MISSING: {e}"),
+    }
+}
+
+fn compression(compression: Compression) -> String {
+    match compression {
+        Compression::Auto => "auto: zstd where the image's kernel can read it, else lz4hc".to_owned(),
+        Compression::None => "none".to_owned(),
+        Compression::Lz4 => "lz4".to_owned(),
+        Compression::Lz4hc => "lz4hc".to_owned(),
+        Compression::Zstd(level) => format!("zstd, level {level}"),
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "image      {} {} (from {})", self.id, self.version, self.definition)?;
+        for source in &self.sources {
+            let at = if source.at == "/" { String::new() } else { format!(" at {}", source.at) };
+            let state = if source.state.is_empty() { String::new() } else { format!(" ({})", source.state) };
+            writeln!(f, "{:<10} {}{at}{state}", source.kind, source.what)?;
+        }
+        match self.epoch {
+            Some(epoch) => writeln!(f, "epoch      {epoch}")?,
+            None if self.sources.iter().any(|source| source.kind == "debian") => writeln!(f, "epoch      the archive's own date")?,
+            None => writeln!(f, "epoch      none: modification times stay as they are")?,
+        }
+        writeln!(f, "root       {}; clusters of {} KiB", self.compression, self.cluster >> 10)?;
+        for glob in &self.keep {
+            writeln!(f, "keep       {glob}")?;
+        }
+        if self.volumes.is_empty() {
+            writeln!(f, "volumes    none: nothing outlives a reboot")?;
+        }
+        for volume in &self.volumes {
+            writeln!(f, "volume     {} at {}, {} MiB, weight {}", volume.name, volume.mount, volume.size >> 20, volume.weight)?;
+        }
+        let (verify, failure) = (self.policy.verify, self.policy.failure);
+        writeln!(f, "verify     {}; {} on corruption", word(&verify.boot), word(&verify.on_corruption))?;
+        writeln!(f, "failure    {} after {} s", word(&failure.action), failure.after_seconds)?;
+        if !self.cmdline.is_empty() {
+            writeln!(f, "cmdline    {}", self.cmdline)?;
+        }
+        if !self.modules.is_empty() {
+            writeln!(f, "modules    {}", self.modules.join(" "))?;
+        }
+        let (always, with_kernel) = self.artifacts.split_at(ARTIFACTS.len().min(self.artifacts.len()));
+        writeln!(f, "artifacts  {}", always.join(" "))?;
+        writeln!(f, "           with a kernel in the image: {}", with_kernel.join(" "))
+    }
+}
+
+/// A policy's word, as it is written.
+fn word(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_every_source_volume_and_artifact() {
+        let text = "[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ndebian = { suite = \"trixie\", packages = [\"nginx\"] }\n\
+                    [[source]]\ndir = \"not-there\"\nat = \"/srv\"\n[[file]]\npath = \"/x\"\ncontent = \"12\"\n";
+        let definition = Definition::parse(text, Path::new("/nowhere/image.toml")).unwrap();
+        let text = Summary::of(&definition, None).to_string();
+        for part in [
+            "web 1 (from",
+            "trixie amd64 (important) + nginx",
+            "not-there at /srv (MISSING",
+            "/x: 2 bytes",
+            "logs at /var/log, 256 MiB",
+            "web_1.root.verity",
+            "web_1.raw",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+}
