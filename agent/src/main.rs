@@ -1,5 +1,52 @@
 //! The agent's program: PID 1 in the initramfs, an ordinary command in the running image.
+//!
+//! Its entry is C's `main`, not Rust's: on a machine without a console, Rust's start-up would abort for want of descriptors 0 to 2, and the
+//! end of PID 1 is a kernel panic.
+
+#![cfg_attr(not(test), no_main)]
 
 mod boot;
 
-fn main() {}
+use std::env;
+use std::ffi::{OsString, c_char, c_int};
+use std::io::Write;
+
+const HELP: &str = "\
+adamant-agent: boots an image, and tells about the running one
+
+    adamant-agent status [--json]    what was booted, verified and mounted
+    adamant-agent --version
+    adamant-agent --help
+
+As /init of an initramfs it finds, verifies and enters the image that `roothash=` on the kernel command line stands for.
+";
+
+/// The kernel starts `/init` of an initramfs as PID 1.
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
+    let mut words = env::args_os();
+    let name = words.next().unwrap_or_default();
+    if std::process::id() == 1 && name == "/init" {
+        boot::run();
+    }
+    c_int::from(command(words.collect()))
+}
+
+/// Runs a verb. Gives the exit code: 0 done, 1 failed, 2 usage.
+fn command(words: Vec<OsString>) -> u8 {
+    let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
+    match words.as_deref() {
+        Some(["--version" | "-V"]) => say(&format!("adamant-agent {}\n", env!("CARGO_PKG_VERSION"))),
+        Some(["--help" | "-h" | "help"]) => say(HELP),
+        _ => {
+            let _ = std::io::stderr().write_all(HELP.as_bytes());
+            2
+        }
+    }
+}
+
+/// Writes to the standard output; nobody reading is a failure, not a panic.
+fn say(text: &str) -> u8 {
+    let mut out = std::io::stdout();
+    u8::from(out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err())
+}

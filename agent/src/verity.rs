@@ -3,6 +3,10 @@
 //! Format: cryptsetup's lib/verity/verity.c and the kernel's Documentation/admin-guide/device-mapper/verity.rst. Only what this project
 //! makes is accepted: SHA-256, 4096-byte data and hash blocks, hash type 1 (salt before data), salt of at most 256 bytes.
 
+use sha2::{Digest, Sha256};
+
+use crate::hash::RootHash;
+
 /// Data and hash block size, bytes.
 pub const BLOCK: usize = 4096;
 /// Digests in one hash block.
@@ -107,6 +111,49 @@ pub fn partition_blocks(data_blocks: u64) -> u64 {
     1 + levels(data_blocks).iter().sum::<u64>()
 }
 
+/// A block that is not what the root hash stands for, or that can't be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Block of the verity partition, counted from its start.
+    Tree(u64),
+    /// Block of the data partition.
+    Data(u64),
+}
+
+/// The way from the top of the tree down to a data block: for each level the hash block, counted from the start of the verity partition,
+/// and which of its digests is the next one's. `block` must be one of the data blocks.
+pub fn path(data_blocks: u64, block: u64) -> Vec<(u64, usize)> {
+    let levels = levels(data_blocks);
+    let mut steps = Vec::with_capacity(levels.len());
+    let mut start = 1;
+    for (depth, blocks) in levels.iter().enumerate() {
+        // A block of this level covers 128 to the power of its height above the data.
+        let below = levels.len() - depth - 1;
+        let digest = (0..below).fold(block, |n, _| n / DIGESTS_PER_BLOCK);
+        steps.push((start + digest / DIGESTS_PER_BLOCK, (digest % DIGESTS_PER_BLOCK) as usize));
+        start += blocks;
+    }
+    steps
+}
+
+/// Follows the way from the root hash to one data block by our own reading, and names the first block that is wrong. `read` fills a block
+/// of the verity partition ([`Fault::Tree`]) or the data partition ([`Fault::Data`]), and says whether it could.
+pub fn check(superblock: &Superblock, root: &RootHash, block: u64, mut read: impl FnMut(Fault, &mut [u8; BLOCK]) -> bool) -> Result<(), Fault> {
+    let mut wanted = root.0;
+    let mut bytes = [0; BLOCK];
+    let mut matches = |at: Fault, wanted: &[u8; 32]| -> Option<[u8; BLOCK]> {
+        let hash = |bytes: &[u8; BLOCK]| <[u8; 32]>::from(Sha256::new().chain_update(&superblock.salt).chain_update(bytes).finalize());
+        (read(at, &mut bytes) && hash(&bytes) == *wanted).then_some(bytes)
+    };
+    for (at, digest) in path(superblock.data_blocks, block) {
+        let tree = Fault::Tree(at);
+        let bytes = matches(tree, &wanted).ok_or(tree)?;
+        wanted.copy_from_slice(&bytes[digest * 32..digest * 32 + 32]);
+    }
+    let data = Fault::Data(block);
+    matches(data, &wanted).map(|_| ()).ok_or(data)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +177,59 @@ mod tests {
         assert_eq!(levels(129), [1, 2]);
         assert_eq!(levels(128 * 128 + 1), [1, 2, 129]);
         assert_eq!(partition_blocks(129), 4);
+    }
+
+    fn digest(salt: &[u8], block: &[u8]) -> [u8; 32] {
+        Sha256::new().chain_update(salt).chain_update(block).finalize().into()
+    }
+
+    /// A tree built bottom-up, to be walked top-down. (That it is veritysetup's is shown where images are built.)
+    fn tree(salt: &[u8], data: &[Vec<u8>]) -> (RootHash, Vec<Vec<u8>>) {
+        let mut levels: Vec<Vec<Vec<u8>>> = Vec::new();
+        let mut below: Vec<Vec<u8>> = data.to_vec();
+        loop {
+            let digests: Vec<[u8; 32]> = below.iter().map(|b| digest(salt, b)).collect();
+            below = digests
+                .chunks(128)
+                .map(|d| {
+                    let mut block = d.concat();
+                    block.resize(BLOCK, 0);
+                    block
+                })
+                .collect();
+            levels.push(below.clone());
+            if below.len() == 1 {
+                break;
+            }
+        }
+        let mut blocks = vec![vec![0; BLOCK]];
+        blocks.extend(levels.iter().rev().flatten().cloned());
+        (RootHash(digest(salt, &below[0])), blocks)
+    }
+
+    #[test]
+    fn names_the_block_that_is_wrong() {
+        let data: Vec<Vec<u8>> = (0..300u64).map(|n| vec![n as u8; BLOCK]).collect();
+        let superblock = Superblock { uuid: [0; 16], data_blocks: 300, salt: vec![5; 32] };
+        let (root, tree) = tree(&superblock.salt, &data);
+        assert_eq!(tree.len() as u64, partition_blocks(300));
+        let check_with = |block, bad: Option<Fault>, root: &RootHash| {
+            check(&superblock, root, block, |at, out| {
+                out.copy_from_slice(match at {
+                    Fault::Tree(n) => &tree[n as usize],
+                    Fault::Data(n) => &data[n as usize],
+                });
+                out[0] ^= u8::from(bad == Some(at));
+                true
+            })
+        };
+        for block in [0, 127, 128, 299] {
+            assert_eq!(check_with(block, None, &root), Ok(()));
+            assert_eq!(check_with(block, None, &RootHash([1; 32])), Err(Fault::Tree(1)));
+            for bad in [Fault::Tree(1), Fault::Tree(2 + block / 128), Fault::Data(block)] {
+                assert_eq!(check_with(block, Some(bad), &root), Err(bad));
+            }
+            assert_eq!(check(&superblock, &root, block, |_, _| false), Err(Fault::Tree(1)));
+        }
     }
 }

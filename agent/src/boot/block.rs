@@ -41,15 +41,17 @@ pub struct Partition {
 const SYSFS_SECTOR: u64 = 512;
 
 impl Disk {
-    /// All whole disks that can hold partitions and have a medium, by name.
+    /// All whole disks with a medium, by name; none that are mapped onto others.
     pub fn all() -> io::Result<Vec<Disk>> {
         let mut disks = Vec::new();
         for entry in fs::read_dir("/sys/block")? {
             let name = entry?.file_name();
             // A device may vanish while it is looked at.
-            if let Some(disk) = name.to_str().and_then(|name| Disk::named(name).ok()) {
-                disks.push(disk);
+            let Some(name) = name.to_str() else { continue };
+            if ["dm-", "ram", "zram"].iter().any(|kind| name.starts_with(kind)) {
+                continue;
             }
+            disks.extend(Disk::named(name).ok());
         }
         disks.retain(|d| d.sectors > 0);
         disks.sort_by(|a, b| a.name.cmp(&b.name));
@@ -143,6 +145,17 @@ struct BlkpgArgument {
 /// The node of a device: sysfs writes `!` where the name has a `/`.
 pub fn node(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
+}
+
+/// The number of the partition `name`, when it is one of the disk's.
+pub fn partition_number(disk: &str, name: &str) -> Option<u32> {
+    let entry = Path::new("/sys/block").join(disk).join(name).join("partition");
+    number(&entry).ok().and_then(|n| u32::try_from(n).ok())
+}
+
+/// The device's number as device-mapper's tables take it: `MAJOR:MINOR`.
+pub fn major_minor(name: &str) -> io::Result<String> {
+    fs::read_to_string(Path::new("/sys/class/block").join(name).join("dev")).map(|text| text.trim().to_owned())
 }
 
 fn number(path: &Path) -> io::Result<u64> {

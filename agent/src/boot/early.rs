@@ -1,16 +1,78 @@
 //! First stage: the kernel's file systems, the log, the watchdog, the modules.
 
-use adamant_agent::cmdline::CommandLine;
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::fd::AsRawFd;
 
-use super::{Context, Failure};
+use adamant_agent::cmdline::{self, CommandLine};
+use adamant_agent::report;
+use nix::errno::Errno;
+use nix::mount::{MsFlags, mount};
+use nix::sys::signal::SigSet;
 
-/// The kernel's file systems are there and its command line was read.
+use super::uevents::Events;
+use super::{Context, Failure, modules};
+
+const STAGE: &str = "early";
+
+/// The kernel's file systems are there, its command line was read, and its events are being heard.
 pub struct Early {
     pub(super) cmdline: CommandLine,
+    pub(super) events: Events,
 }
 
 /// Mounts what the kernel offers and loads the modules of the initramfs.
 pub fn run(context: &mut Context) -> Result<Early, Failure> {
+    // Nobody but the kernel can send a signal yet; none may end a boot half-way.
+    let _ = SigSet::all().thread_block();
+    mount_kernel_file_systems()?;
+    fill_standard_descriptors();
     context.watchdog.arm();
-    todo!()
+    context.report.version = report::VERSION;
+    context.report.agent = env!("CARGO_PKG_VERSION").to_owned();
+    context.report.kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    let cmdline = read_command_line()?;
+    let events = Events::open().map_err(|e| Failure::new(STAGE, "listening to the kernel's device events", e, "use a kernel with CONFIG_NET"))?;
+    modules::load(context);
+    // A module may have brought one.
+    context.watchdog.arm();
+    Ok(Early { cmdline, events })
+}
+
+/// As systemd's INITRD_INTERFACE wants them.
+fn mount_kernel_file_systems() -> Result<(), Failure> {
+    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    for (target, kind, flags, options) in [
+        ("/proc", "proc", safe, None),
+        ("/sys", "sysfs", safe, None),
+        ("/dev", "devtmpfs", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, Some("mode=0755")),
+        ("/run", "tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_STRICTATIME, Some("mode=0755")),
+    ] {
+        let _ = fs::create_dir(target);
+        match mount(Some(kind), target, Some(kind), flags, options) {
+            // devtmpfs may be there already: the kernel can mount it by itself.
+            Ok(()) | Err(Errno::EBUSY) => {}
+            Err(error) => return Err(Failure::new(STAGE, format!("mounting {target}"), error.desc(), format!("use a kernel with {kind}"))),
+        }
+    }
+    Ok(())
+}
+
+/// On a machine without any console the kernel starts this process without descriptors 0 to 2: the next file opened would get one of
+/// them, and whatever writes to "standard error" would write into it.
+fn fill_standard_descriptors() {
+    while let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        if null.as_raw_fd() > 2 {
+            break;
+        }
+        std::mem::forget(null);
+    }
+}
+
+fn read_command_line() -> Result<CommandLine, Failure> {
+    let mut bytes = Vec::new();
+    let read = File::open("/proc/cmdline").and_then(|file| file.take(cmdline::LIMIT as u64 + 1).read_to_end(&mut bytes));
+    let failure = |why: String| Failure::new(STAGE, "kernel command line", why, "correct it in the boot loader, or boot the image's own");
+    read.map_err(|e| failure(e.to_string()))?;
+    CommandLine::parse(&bytes).map_err(failure)
 }

@@ -1,14 +1,29 @@
-//! Second stage: finds the root's data and verity partitions.
+//! Second stage: finds the root's data and verity partitions, over all disks.
+//!
+//! Promises: two candidates are refused, not chosen between; what is not there is waited for, but not longer than the deadline; a disk whose
+//! partition table was damaged by an interrupted write is read by its backup, and repaired when it is the root's.
+//! Trusts nothing on any disk: what is found here is only a candidate for `verify`.
 
+use std::time::{Duration, Instant};
+
+use adamant_agent::cmdline::{CommandLine, DeviceName};
+use adamant_agent::gpt;
 use adamant_agent::hash::RootHash;
 
-use super::block::{Disk, Partition};
+use super::block::{self, Disk, Partition};
 use super::early::Early;
+use super::uevents::Events;
 use super::{Context, Failure};
+
+const STAGE: &str = "locate";
+/// After both partitions were found: the time in which no other disk may appear. Two disks with one image must not be told apart by luck.
+const SETTLE: Duration = Duration::from_millis(25);
+/// How often the watchdog hears from the wait.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// Where the root is. Nothing of it is verified yet.
 pub struct Located {
-    pub(super) early: Early,
+    pub(super) cmdline: CommandLine,
     pub(super) root_hash: RootHash,
     pub(super) data: Partition,
     pub(super) tree: Partition,
@@ -18,6 +33,241 @@ pub struct Located {
 
 /// Waits for the partitions, bounded.
 pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
-    let _ = (early, context);
-    todo!()
+    let Early { cmdline, events } = early;
+    let Some(root_hash) = cmdline.root_hash else {
+        return Err(Failure::new(STAGE, "roothash=", "not on the kernel command line", "boot with the command line that was built with the image"));
+    };
+    let data = cmdline.root_data.clone().unwrap_or(DeviceName::PartUuid(root_hash.data_partuuid()));
+    let tree = cmdline.root_tree.clone().unwrap_or(DeviceName::PartUuid(root_hash.tree_partuuid()));
+    let survey = wait(&data, &tree, cmdline.device_timeout, &events, context)?;
+    let (disk, data) = survey.settle("root", &data, context)?;
+    let (_, tree) = survey.settle("verity", &tree, context)?;
+    context.report.root_hash = root_hash.to_string();
+    context.report.root.data = data.path.display().to_string();
+    context.report.root.tree = tree.path.display().to_string();
+    Ok(Located { cmdline, root_hash, data, tree, disk })
+}
+
+/// Looks, and looks again whenever a block device appears, until both partitions are there once and nothing more appears.
+fn wait(data: &DeviceName, tree: &DeviceName, timeout: Duration, events: &Events, context: &mut Context) -> Result<Survey, Failure> {
+    let deadline = Instant::now() + timeout;
+    let mut said = false;
+    loop {
+        let survey = Survey::of_all_disks()?;
+        let found = [("root", data), ("verity", tree)].map(|(role, wanted)| survey.find(role, wanted));
+        let missing = found.into_iter().find_map(|f| f.transpose()).transpose()?;
+        let now = Instant::now();
+        let until = match &missing {
+            None => now + SETTLE,
+            Some(why) if now >= deadline => {
+                let way_out = "attach the disk that holds the image with this root hash, or boot with the command line that was built with it";
+                return Err(Failure { way_out: way_out.to_owned(), ..Failure::new(STAGE, why.what.clone(), &why.why, "") });
+            }
+            Some(why) => {
+                if !said {
+                    log::info!("waiting up to {} s for the {}", timeout.as_secs(), why.what);
+                    said = true;
+                }
+                deadline.min(now + SIGN_OF_LIFE)
+            }
+        };
+        context.watchdog.alive();
+        let changed = events.wait_for_block_device(until).map_err(|e| Failure::new(STAGE, "waiting for disks", e, "report this"))?;
+        if missing.is_none() && !changed {
+            return Ok(survey);
+        }
+    }
+}
+
+/// What is not there.
+#[derive(Debug)]
+struct Missing {
+    what: String,
+    why: String,
+}
+
+/// All disks with their tables.
+struct Survey(Vec<(Disk, Result<gpt::disk::Found, gpt::Refusal>)>);
+
+/// A place that a name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place<'a> {
+    disk: &'a Disk,
+    /// Number in the table, from 1; 0 is the whole disk.
+    number: u32,
+}
+
+impl Survey {
+    fn of_all_disks() -> Result<Survey, Failure> {
+        let disks = Disk::all().map_err(|e| Failure::new(STAGE, "listing the disks in /sys/block", e, "use a kernel with sysfs"))?;
+        let read = |disk: &Disk| {
+            let file = disk.open(false).map_err(|e| e.to_string())?;
+            gpt::disk::read(&file, disk.sector, disk.sectors)
+        };
+        Ok(Survey(disks.into_iter().map(|disk| (disk.clone(), read(&disk))).collect()))
+    }
+
+    /// `Ok(None)`: there is exactly one.
+    fn find(&self, role: &str, wanted: &DeviceName) -> Result<Option<Missing>, Failure> {
+        let places = self.places(wanted);
+        let what = format!("{role} partition {}", describe(wanted));
+        match places[..] {
+            [] => Ok(Some(Missing { what, why: self.why_not() })),
+            [_] => Ok(None),
+            _ => {
+                let all: Vec<String> = places.iter().map(Place::to_string).collect();
+                let why = format!("found {} times: {}", places.len(), all.join(", "));
+                Err(Failure::new(STAGE, what, why, "detach all but the disk that belongs to this machine"))
+            }
+        }
+    }
+
+    /// All places that a name stands for.
+    fn places(&self, wanted: &DeviceName) -> Vec<Place<'_>> {
+        let mut places = Vec::new();
+        for (disk, found) in &self.0 {
+            if let DeviceName::Node(name) = wanted {
+                if *name == disk.name {
+                    places.push(Place { disk, number: 0 });
+                } else if let Some(number) = block::partition_number(&disk.name, name) {
+                    places.push(Place { disk, number });
+                }
+                continue;
+            }
+            for (number, partition) in (1..).zip(found.iter().flat_map(|f| &f.table.partitions)) {
+                let matches = partition.as_ref().is_some_and(|p| match wanted {
+                    DeviceName::PartUuid(id) => p.id == *id,
+                    DeviceName::PartLabel(label) => p.label == *label,
+                    DeviceName::Node(_) => false,
+                });
+                if matches {
+                    places.push(Place { disk, number });
+                }
+            }
+        }
+        places
+    }
+
+    /// What there is instead, disk by disk.
+    fn why_not(&self) -> String {
+        if self.0.is_empty() {
+            return "no disk appeared".to_owned();
+        }
+        let disks: Vec<String> = self
+            .0
+            .iter()
+            .map(|(disk, found)| match found {
+                Ok(found) => format!("{} has {} other partitions", disk.name, found.table.partitions.iter().flatten().count()),
+                Err(why) => format!("{} has no partition table ({why})", disk.name),
+            })
+            .collect();
+        format!("not found: {}", disks.join("; "))
+    }
+
+    /// The kernel's partition for a name that stands for exactly one, after the disk's table was repaired and made known where needed.
+    fn settle(&self, role: &str, wanted: &DeviceName, context: &mut Context) -> Result<(Disk, Partition), Failure> {
+        let what = format!("{role} partition {}", describe(wanted));
+        let gone = || Failure::new(STAGE, what.clone(), "vanished while it was looked at", "check the disk's connection");
+        let [Place { disk, number }] = self.places(wanted)[..] else { return Err(gone()) };
+        if number == 0 {
+            let bytes = disk.sectors.saturating_mul(disk.sector.into());
+            let whole = Partition { path: disk.path.clone(), name: disk.name.clone(), number, start: 0, bytes };
+            return Ok((disk.clone(), whole));
+        }
+        let found = self.0.iter().find(|(d, _)| d == disk).and_then(|(_, found)| found.as_ref().ok());
+        if let Some(found) = found {
+            make_known(disk, found, context);
+        }
+        let partition = disk.partition(number).ok().flatten().ok_or_else(gone)?;
+        let entry = found.and_then(|f| f.table.partitions.get(number as usize - 1)).and_then(Option::as_ref);
+        let sector = u64::from(disk.sector);
+        if entry.is_some_and(|e| (e.first.saturating_mul(sector), e.sectors().saturating_mul(sector)) != (partition.start, partition.bytes)) {
+            let why = format!("the kernel sees {} elsewhere than its partition table says", partition.name);
+            return Err(Failure::new(STAGE, what, why, "restore the partition table from the image"));
+        }
+        Ok((disk.clone(), partition))
+    }
+}
+
+/// Repairs a table whose write was interrupted, and tells the kernel, which reads only the copy in front, of partitions it does not know.
+fn make_known(disk: &Disk, found: &gpt::disk::Found, context: &mut Context) {
+    let unknown: Vec<_> = (1..)
+        .zip(&found.table.partitions)
+        .filter_map(|(number, entry)| Some((number, entry.as_ref()?)))
+        .filter(|(number, _)| matches!(disk.partition(*number), Ok(None)))
+        .collect();
+    if found.from_backup.is_some() || !unknown.is_empty() && !found.repairs.is_empty() {
+        let repairs = found.repairs.join("; ");
+        match disk.open(true).and_then(|mut file| gpt::disk::write(&mut file, &found.table)) {
+            Ok(()) => context.warn(format!("The partition table of {} was repaired: {repairs}.", disk.name)),
+            Err(error) => context.warn(format!("The partition table of {} could not be repaired ({error}): {repairs}.", disk.name)),
+        }
+    }
+    for (number, entry) in unknown {
+        let sector = u64::from(disk.sector);
+        if let Err(error) = disk.add_partition(number, entry.first.saturating_mul(sector), entry.sectors().saturating_mul(sector)) {
+            context.warn(format!("Partition {number} of {} could not be made known to the kernel: {error}.", disk.name));
+        }
+    }
+}
+
+fn describe(name: &DeviceName) -> String {
+    match name {
+        DeviceName::PartUuid(id) => format!("PARTUUID={id}"),
+        DeviceName::PartLabel(label) => format!("PARTLABEL={label}"),
+        DeviceName::Node(name) => block::node(name).display().to_string(),
+    }
+}
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.number {
+            0 => write!(f, "{}", self.disk.path.display()),
+            number => write!(f, "{} partition {number}", self.disk.path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use adamant_agent::gpt::{Guid, Table};
+
+    const ID: Guid = gpt::ROOT_X86_64;
+
+    fn disk(name: &str, ids: &[Option<(Guid, &str)>]) -> (Disk, Result<gpt::disk::Found, gpt::Refusal>) {
+        let partition = |(at, part): (u64, &Option<(Guid, &str)>)| {
+            part.map(|(id, label)| gpt::Partition { kind: gpt::LINUX_GENERIC, id, first: at, last: at, attributes: 0, label: label.to_owned() })
+        };
+        let table = Table { disk: Guid::ZERO, sector: 512, sectors: 4096, partitions: (100..).zip(ids).map(partition).collect() };
+        let disk = Disk { path: block::node(name), name: name.to_owned(), sector: 512, sectors: 4096 };
+        (disk, Ok(gpt::disk::Found { table, from_backup: None, repairs: Vec::new() }))
+    }
+
+    #[test]
+    fn finds_a_partition_by_id_label_or_node_over_all_disks() {
+        let survey = Survey(vec![disk("sda", &[None, Some((gpt::VAR, "state"))]), disk("vda", &[Some((gpt::VAR, "x")), None, Some((ID, "web_1"))])]);
+        for wanted in [DeviceName::PartUuid(ID), DeviceName::PartLabel("web_1".to_owned())] {
+            assert_eq!(survey.places(&wanted).iter().map(Place::to_string).collect::<Vec<_>>(), ["/dev/vda partition 3"]);
+            assert!(survey.find("root", &wanted).unwrap().is_none());
+        }
+        assert_eq!(survey.places(&DeviceName::Node("vda".to_owned()))[0].to_string(), "/dev/vda");
+    }
+
+    #[test]
+    fn refuses_two_disks_with_one_image_and_names_both() {
+        let survey = Survey(vec![disk("vda", &[Some((ID, "web_1"))]), disk("vdb", &[None, Some((ID, "web_1"))])]);
+        let failure = survey.find("root", &DeviceName::PartUuid(ID)).unwrap_err().to_string();
+        assert!(failure.contains("/dev/vda partition 1, /dev/vdb partition 2"), "{failure}");
+    }
+
+    #[test]
+    fn says_what_is_there_instead() {
+        let mut survey = Survey(vec![disk("vda", &[Some((gpt::VAR, "state"))])]);
+        survey.0.push((survey.0[0].0.clone(), Err("header signature missing".to_owned())));
+        let missing = survey.find("verity", &DeviceName::PartUuid(ID)).unwrap().unwrap();
+        assert!(missing.what.contains(&ID.to_string()));
+        assert!(missing.why.contains("vda has 1 other partitions") && missing.why.contains("signature missing"), "{}", missing.why);
+        assert_eq!(Survey(Vec::new()).why_not(), "no disk appeared");
+    }
 }

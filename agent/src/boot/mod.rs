@@ -11,11 +11,17 @@ use adamant_agent::report::{self, BootReport};
 use nix::time::{ClockId, clock_gettime};
 
 pub mod block;
+mod console;
+mod dm;
 pub mod early;
 pub mod handover;
 pub mod identity;
 pub mod locate;
+mod modules;
+mod outcome;
 pub mod root;
+mod scan;
+mod uevents;
 pub mod verify;
 pub mod volumes;
 pub mod watchdog;
@@ -75,6 +81,18 @@ impl fmt::Display for Failure {
 /// Microseconds since the kernel started (CLOCK_BOOTTIME).
 pub fn since_kernel_start() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| Duration::from(t).as_micros() as u64)
+}
+
+/// Boots the image, as PID 1 of the initramfs. Whatever happens, this process never ends.
+pub fn run() -> ! {
+    outcome::catch_panics();
+    console::start_log();
+    let mut context = Context { report: BootReport::default(), watchdog: watchdog::Watchdog::default() };
+    let Err(mut failure) = boot(&mut context);
+    if let Some(damage) = verify::damage_seen_by_the_kernel() {
+        failure.why = format!("{} ({damage})", failure.why);
+    }
+    outcome::end(&failure, &mut context.watchdog)
 }
 
 /// Runs all stages. Comes back only with the reason why the image's init did not start.

@@ -1,12 +1,23 @@
 //! Fourth stage: mounts the verified root and reads the policy inside it.
+//!
+//! Promise: what is mounted is the verified device, read-only; the policy was read from inside it, by a path that can't lead out of it.
 
-use adamant_agent::policy::Policy;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use adamant_agent::contract::{POLICY_LIMIT, POLICY_PATH, SYSROOT};
+use adamant_agent::policy::{Policy, VerifyBoot};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MsFlags, mount};
 
 use super::block::Disk;
 use super::verify::VerifiedRoot;
-use super::{Context, Failure};
+use super::{Context, Failure, outcome, scan};
 
-/// The verified root, mounted read-only at [`adamant_agent::contract::SYSROOT`]. Only [`run`] makes one.
+const STAGE: &str = "root";
+
+/// The verified root, mounted read-only at [`SYSROOT`]. Only [`run`] makes one.
 pub struct MountedRoot {
     verified: VerifiedRoot,
     policy: Policy,
@@ -20,12 +31,54 @@ impl MountedRoot {
 
     /// The disk that the root is on, and therefore the volumes.
     pub fn disk(&self) -> &Disk {
-        todo!()
+        self.verified.disk()
+    }
+
+    /// The device behind it.
+    pub(super) fn verified(&self) -> &VerifiedRoot {
+        &self.verified
     }
 }
 
 /// Mounts it, reads the policy, and where that asks for it every block.
 pub fn run(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot, Failure> {
-    let _ = (verified, context);
-    todo!()
+    let _ = fs::create_dir(SYSROOT);
+    // Device nodes come from devtmpfs alone. Set-user-ID programs are the image's own business.
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    mount(Some(&verified.device()), SYSROOT, Some("erofs"), flags, None::<&str>).map_err(|e| {
+        let why = match e {
+            nix::errno::Errno::ENODEV => "the kernel knows no erofs",
+            other => other.desc(),
+        };
+        Failure::new(STAGE, "mounting the verified root", why, "use a kernel whose erofs has this image's compression, or build with `compression = \"none\"`")
+    })?;
+    let policy = read_policy().map_err(|why| Failure::new(STAGE, POLICY_PATH, why, "build the image with an adamant of the agent's version"))?;
+    outcome::set(policy.failure);
+    context.report.image_id.clone_from(&policy.image.id);
+    context.report.image_version.clone_from(&policy.image.version);
+    context.report.policy = Some(policy.clone());
+    if policy.verify.boot == VerifyBoot::Full {
+        scan::run(&verified, context)?;
+    }
+    Ok(MountedRoot { verified, policy })
+}
+
+fn read_policy() -> Result<Policy, String> {
+    let file = open_inside(POLICY_PATH, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_err(|e| match e.kind() {
+        io::ErrorKind::NotFound => "the image has no policy".to_owned(),
+        _ => e.to_string(),
+    })?;
+    let mut bytes = Vec::new();
+    if !file.metadata().is_ok_and(|m| m.is_file()) {
+        return Err("not a regular file".to_owned());
+    }
+    file.take(POLICY_LIMIT as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    Policy::parse(&bytes)
+}
+
+/// Opens a path of the image; its symbolic links lead to where they lead once the image is the root.
+pub fn open_inside(path: &str, flags: OFlag) -> io::Result<File> {
+    let root = File::open(SYSROOT)?;
+    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    Ok(openat2(&root, Path::new(path), how)?.into())
 }

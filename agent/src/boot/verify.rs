@@ -1,15 +1,193 @@
 //! Third stage: sets dm-verity up, and reads through it.
+//!
+//! Promise: a [`VerifiedRoot`] is a block device that gives only what the root hash stands for, or an I/O error. Everything read from the
+//! two partitions before the kernel has the table is bounded and checked against the root hash or the partitions' sizes.
+//! Trusts the root hash on the command line, and the kernel.
 
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use adamant_agent::contract::ROOT_MAPPING;
+use adamant_agent::hash::{RootHash, hex};
+use adamant_agent::policy::OnCorruption;
+use adamant_agent::verity::{self, BLOCK, Fault, Superblock};
+
+use super::block::{self, Disk, Partition};
+use super::dm::{self, Mapping};
 use super::locate::Located;
 use super::{Context, Failure};
+
+const STAGE: &str = "verify";
+const RESTORE: &str = "write the image to the disk again, or boot another version";
+/// Block of the verity partition with the top of the tree.
+const TOP: u64 = 1;
+/// From this version on the verity target can also restart or panic on I/O errors (Linux 6.12).
+const ON_ERROR_SINCE: (u32, u32) = (1, 10);
 
 /// A block device that gives only what the root hash stands for, or an error. Only [`run`] makes one.
 pub struct VerifiedRoot {
     located: Located,
+    superblock: Superblock,
+    mapping: Mapping,
+    table: String,
 }
 
 /// Checks the verity superblock, makes the device and reads the tree's top through it.
 pub fn run(located: Located, context: &mut Context) -> Result<VerifiedRoot, Failure> {
-    let _ = context;
-    Ok(VerifiedRoot { located })
+    let tree = &located.tree.path;
+    let file = File::open(tree).map_err(|e| Failure::new(STAGE, tree.display().to_string(), e, "check the disk"))?;
+    let superblock = read_superblock(&file, &located)?;
+    check_top(&file, &located, &superblock)?;
+
+    let data = &located.data;
+    let failure = |what: &str, error: io::Error| Failure::new(STAGE, what, error, "use a kernel with dm-verity, in it or as a module in the initramfs");
+    let numbers = |partition: &Partition| block::major_minor(&partition.name).map_err(|e| failure("device numbers", e));
+    let salt = if superblock.salt.is_empty() { "-".to_owned() } else { hex(&superblock.salt) };
+    let table =
+        format!("1 {} {} {BLOCK} {BLOCK} {} {TOP} sha256 {} {salt}", numbers(data)?, numbers(&located.tree)?, superblock.data_blocks, located.root_hash);
+    let uuid = format!("CRYPT-VERITY-{}-{ROOT_MAPPING}", hex(&superblock.uuid));
+    let sectors = superblock.data_blocks * (BLOCK as u64 / 512);
+    let mapping = Mapping::create(ROOT_MAPPING, &uuid, "verity", sectors, &table).map_err(|e| failure("setting dm-verity up", e))?;
+    let root = VerifiedRoot { located, superblock, mapping, table };
+    root.link().map_err(|e| failure("/dev/mapper/root", e))?;
+
+    let last = root.superblock.data_blocks - 1;
+    let device = File::open(root.device()).map_err(|e| failure("opening the verified root", e))?;
+    for block in [0, last] {
+        let mut bytes = [0; BLOCK];
+        device.read_exact_at(&mut bytes, block * BLOCK as u64).map_err(|e| root.explain(block, &e))?;
+    }
+    context.report.root.mapped = root.device().display().to_string();
+    context.report.root.blocks = root.superblock.data_blocks;
+    Ok(root)
+}
+
+/// The superblock, if it fits both partitions.
+fn read_superblock(file: &File, located: &Located) -> Result<Superblock, Failure> {
+    let Located { data, tree, .. } = located;
+    let refuse = |why: String| Failure::new(STAGE, format!("verity partition {}", tree.path.display()), why, RESTORE);
+    let mut bytes = [0; verity::SUPERBLOCK];
+    file.read_exact_at(&mut bytes, 0).map_err(|e| refuse(format!("its superblock can't be read: {e}")))?;
+    let superblock = Superblock::parse(&bytes).map_err(refuse)?;
+    let (blocks, tree_blocks) = (superblock.data_blocks, verity::partition_blocks(superblock.data_blocks));
+    for (partition, role, blocks) in [(data, "data", blocks), (tree, "tree", tree_blocks)] {
+        let room = partition.bytes / BLOCK as u64;
+        if blocks > room {
+            let why = format!("its superblock asks for {blocks} {role} blocks, but {} has room for {room}", partition.path.display());
+            return Err(refuse(why));
+        }
+    }
+    Ok(superblock)
+}
+
+/// Compares the top of the tree with the root hash. The kernel would do the same, but could not say that the two don't belong together.
+fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<(), Failure> {
+    let mut top_read = Ok(());
+    let mut read = |at: Fault, bytes: &mut [u8; BLOCK]| {
+        let Fault::Tree(TOP) = at else { return false };
+        top_read = file.read_exact_at(bytes, TOP * BLOCK as u64);
+        top_read.is_ok()
+    };
+    let result = verity::check(superblock, &located.root_hash, 0, &mut read);
+    let what = format!("verity partition {}", located.tree.path.display());
+    if let Err(error) = top_read {
+        return Err(Failure::new(STAGE, what, format!("the top of its tree can't be read: {error}"), RESTORE));
+    }
+    // A fault further down is not looked at yet.
+    if result == Err(Fault::Tree(TOP)) {
+        let why = format!("the top of its tree is not what the root hash {} stands for", short(&located.root_hash));
+        return Err(Failure::new(STAGE, what, why, format!("boot with the root hash built with this image, or {RESTORE}")));
+    }
+    Ok(())
+}
+
+impl VerifiedRoot {
+    /// Its node.
+    pub fn device(&self) -> PathBuf {
+        block::node(&self.mapping.device())
+    }
+
+    /// The disk it is on.
+    pub fn disk(&self) -> &Disk {
+        &self.located.disk
+    }
+
+    /// What was located.
+    pub(super) fn located(&self) -> &Located {
+        &self.located
+    }
+
+    /// Its length in blocks.
+    pub fn blocks(&self) -> u64 {
+        self.superblock.data_blocks
+    }
+
+    /// Names the block behind a failed read of a block, by following the tree ourselves.
+    pub(super) fn explain(&self, block: u64, error: &io::Error) -> Failure {
+        let Located { data, tree, root_hash, .. } = &self.located;
+        let (data_file, tree_file) = (File::open(&data.path), File::open(&tree.path));
+        let mut unreadable = None;
+        let result = verity::check(&self.superblock, root_hash, block, |at, bytes| {
+            let (file, number) = match at {
+                Fault::Tree(number) => (&tree_file, number),
+                Fault::Data(number) => (&data_file, number),
+            };
+            let read = file.as_ref().map_err(|e| e.to_string()).and_then(|f| f.read_exact_at(bytes, number * BLOCK as u64).map_err(|e| e.to_string()));
+            unreadable = read.err();
+            unreadable.is_none()
+        });
+        let (what, number, role) = match result {
+            Err(Fault::Tree(number)) => (&tree.path, number, "tree"),
+            Err(Fault::Data(number)) => (&data.path, number, "data"),
+            Ok(()) => return Failure::new(STAGE, format!("block {block} of the root"), error, "check the disk and the machine's memory"),
+        };
+        let why = match unreadable {
+            Some(error) => format!("can't be read: {error}"),
+            None => "is not what the root hash stands for".to_owned(),
+        };
+        Failure::new(STAGE, format!("{role} block {number} of {}", what.display()), why, RESTORE)
+    }
+
+    /// Makes the kernel act by itself on a bad block from now on; until here it was for the agent to say what is wrong.
+    pub fn arm(&self, on_corruption: OnCorruption, context: &mut Context) -> Result<(), Failure> {
+        let (name, verb) = match on_corruption {
+            OnCorruption::Reboot => ("reboot", "restart"),
+            OnCorruption::Panic => ("panic", "panic"),
+            OnCorruption::Error => ("error", ""),
+        };
+        context.report.root.on_corruption = name.to_owned();
+        if verb.is_empty() {
+            return Ok(());
+        }
+        let corruption_only = format!("{} 1 {verb}_on_corruption", self.table);
+        // The same version number is also found in kernels without it.
+        if dm::target_version("verity").is_ok_and(|version| version >= ON_ERROR_SINCE)
+            && self.mapping.replace(&format!("{} 2 {verb}_on_corruption {verb}_on_error", self.table)).is_ok()
+        {
+            return Ok(());
+        }
+        self.mapping.replace(&corruption_only).map_err(|e| Failure::new(STAGE, format!("dm-verity's {verb}_on_corruption"), e, "report this"))
+    }
+
+    /// The name that systemd and people know it by.
+    fn link(&self) -> io::Result<()> {
+        fs::create_dir_all("/dev/mapper")?;
+        match std::os::unix::fs::symlink(format!("../{}", self.mapping.device()), format!("/dev/mapper/{ROOT_MAPPING}")) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The start of a root hash, enough for a person to tell two apart.
+pub fn short(hash: &RootHash) -> String {
+    format!("{}…", hex(&hash.0[..4]))
+}
+
+/// What dm-verity found wrong, for a failure of a later stage that is only its consequence.
+pub fn damage_seen_by_the_kernel() -> Option<String> {
+    let status = dm::status(ROOT_MAPPING).ok()?;
+    status.starts_with('C').then(|| super::console::last_logged("device-mapper: verity:").unwrap_or_else(|| "dm-verity found a bad block".to_owned()))
 }

@@ -11,6 +11,7 @@ use nix::libc;
 const TIMEOUT_SECONDS: libc::c_int = 120;
 const DEVICE: &str = "/dev/watchdog0";
 
+// WDIOC_SETTIMEOUT, <linux/watchdog.h>.
 nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);
 
 /// The watchdog, where there is one.
@@ -51,6 +52,13 @@ impl Watchdog {
     /// The armed device's path.
     pub fn path(&self) -> Option<&'static str> {
         self.device.as_ref().map(|_| DEVICE)
+    }
+
+    /// Disarms it: for a machine that is to stay halted.
+    pub fn disarm(&mut self) {
+        if let Some(mut device) = self.device.take() {
+            let _ = device.write(b"V");
+        }
     }
 
     /// Lets go of the device without disarming it: from here the image's init must give the signs of life.

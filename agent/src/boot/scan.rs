@@ -1,0 +1,102 @@
+//! Reads the whole verified root through dm-verity, for images that want every block checked before their init starts.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use adamant_agent::verity::BLOCK;
+use nix::libc;
+
+use super::verify::VerifiedRoot;
+use super::{Context, Failure};
+
+/// Bytes a read: large enough to keep dm-verity's workers busy.
+const CHUNK: usize = 1 << 20;
+const CHUNK_BLOCKS: u64 = (CHUNK / BLOCK) as u64;
+/// More readers than this gain nothing: the kernel hashes on all cores anyway.
+const MAX_READERS: usize = 8;
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(2);
+
+/// Reads every block; the first bad one is a failure that names it.
+pub fn run(root: &VerifiedRoot, context: &mut Context) -> Result<(), Failure> {
+    let blocks = root.blocks();
+    let next = AtomicU64::new(0);
+    let stop = AtomicBool::new(false);
+    let readers = thread::available_parallelism().map_or(2, |n| 2 * n.get()).min(MAX_READERS);
+    let start = Instant::now();
+    let (device, next, stop) = (root.device(), &next, &stop);
+    let result = thread::scope(|scope| {
+        let (sender, results) = channel();
+        for _ in 0..readers {
+            let (sender, device) = (sender.clone(), &device);
+            let reader = thread::Builder::new().spawn_scoped(scope, move || {
+                let result = read_chunks(device, blocks, next, stop);
+                stop.fetch_or(result.is_err(), Ordering::Relaxed);
+                let _ = sender.send(result);
+            });
+            if let Err(error) = reader {
+                stop.store(true, Ordering::Relaxed);
+                return Err((None, error));
+            }
+        }
+        drop(sender);
+        let (mut first_bad, mut said) = (Ok(()), start);
+        loop {
+            match results.recv_timeout(Duration::from_millis(100)) {
+                // The lowest block, so that the same damage gives the same line.
+                Ok(Err(bad)) if first_bad.as_ref().err().is_none_or(|(at, _)| bad.0 < *at) => first_bad = Err(bad),
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => context.watchdog.alive(),
+                Err(RecvTimeoutError::Disconnected) => return first_bad,
+            }
+            if said.elapsed() >= PROGRESS {
+                said = Instant::now();
+                let done = (next.load(Ordering::Relaxed) * CHUNK_BLOCKS).min(blocks);
+                log::info!("verifying every block: {} % of {} MB", done * 100 / blocks, megabytes(blocks));
+            }
+        }
+    });
+    result.map_err(|(block, error)| match block {
+        Some(block) => root.explain(block, &error),
+        None => Failure::new("verify", "reading every block", error, "give the machine more memory"),
+    })?;
+    context.report.root.blocks_checked = blocks;
+    let seconds = start.elapsed().as_secs_f64();
+    log::info!("every block verified: {} MB in {seconds:.1} s, {:.0} MB/s", megabytes(blocks), blocks as f64 * BLOCK as f64 / 1e6 / seconds.max(1e-6));
+    Ok(())
+}
+
+fn megabytes(blocks: u64) -> u64 {
+    blocks * BLOCK as u64 / 1_000_000
+}
+
+/// Takes chunk after chunk until none is left. `Err` has the block that could not be read.
+fn read_chunks(device: &Path, blocks: u64, next: &AtomicU64, stop: &AtomicBool) -> Result<(), (Option<u64>, io::Error)> {
+    // Not through the page cache: a large root would push everything else out of it.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(device).map_err(|e| (None, e))?;
+    let mut buffer = vec![0; CHUNK + BLOCK];
+    let aligned = buffer.as_ptr().align_offset(BLOCK).min(BLOCK);
+    let buffer = &mut buffer[aligned..aligned + CHUNK];
+    while !stop.load(Ordering::Relaxed) {
+        let first = next.fetch_add(1, Ordering::Relaxed) * CHUNK_BLOCKS;
+        if first >= blocks {
+            break;
+        }
+        let count = CHUNK_BLOCKS.min(blocks - first);
+        let chunk = &mut buffer[..count as usize * BLOCK];
+        if file.read_exact_at(chunk, first * BLOCK as u64).is_ok() {
+            continue;
+        }
+        // Which one? And if it was none of them, the disk had a bad moment only.
+        for (block, bytes) in (first..).zip(chunk.chunks_exact_mut(BLOCK)) {
+            file.read_exact_at(bytes, block * BLOCK as u64).map_err(|e| (Some(block), e))?;
+        }
+    }
+    Ok(())
+}
