@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_main)]
 
 mod boot;
+mod status;
 
 use std::env;
 use std::ffi::{OsString, c_char, c_int};

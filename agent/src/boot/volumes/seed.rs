@@ -217,3 +217,150 @@ fn copy_xattrs(from: &CStr, to: &CStr) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+    use std::process::Command;
+
+    use super::super::tests::{Folder, alone, is_root};
+    use super::*;
+
+    fn sh(folder: &Folder, script: &str) -> String {
+        let _alone = alone();
+        let output = Command::new("sh").args(["-ec", script]).current_dir(folder.path()).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn lsetxattr(path: &Path, name: &CStr, value: &[u8]) -> bool {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: both strings are NUL-terminated and the value's length is its own.
+        unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) == 0 }
+    }
+
+    fn lgetxattr(path: &Path, name: &CStr) -> Vec<u8> {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        let mut value = vec![0; 4096];
+        // SAFETY: both strings are NUL-terminated and the kernel writes at most the buffer's length.
+        let length = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        value.truncate(usize::try_from(length).unwrap_or(0));
+        value
+    }
+
+    /// Type, mode, owner, size, blocks' worth of holes aside, mtime to the nanosecond, links, target, device, path.
+    const LIST: &str = r"find . -mindepth 1 ! -path './.adamant*' -printf '%y %m %U:%G %s %T@ %n %l %p\n'";
+
+    const TREE: &str = r"
+        mkdir -p lib/deep/er log/inner empty; chown 5:6 lib/deep; chmod 2770 lib/deep
+        echo content > lib/file; chown 7:8 lib/file; chmod 4751 lib/file
+        ln lib/file lib/deep/second; ln lib/file third
+        ln -s ../nowhere lib/link; chown -h 9:9 lib/link; ln lib/link lib/link2
+        mkfifo lib/fifo; mknod lib/null c 1 3; mknod lib/disk b 7 200
+        printf x > lib/holes; truncate -s 3M lib/holes; printf y >> lib/holes
+        touch lib/empty; printf 'a name\nwith a line feed' > 'lib/new
+line'; touch $(printf 'lib/\\351')
+        echo in-other > log/inner/x
+        find . -mindepth 1 -depth -exec touch -h -d '1999-12-31 23:59:59.123456789' {} +
+        touch -h -d '1965-01-02 03:04:05.5' lib/file";
+
+    #[test]
+    fn every_kind_of_entry_arrives_as_it_was() {
+        if !is_root() {
+            return;
+        }
+        let (image, volume) = (Folder::new("seed-image"), Folder::new("seed-volume"));
+        sh(&image, TREE);
+        let xattrs = [(c"user.one", &b"value\0two"[..]), (c"trusted.two", b""), (c"security.capability", b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0")];
+        for (name, value) in xattrs {
+            assert!(lsetxattr(&image.path().join("lib/file"), name, value));
+        }
+        assert!(lsetxattr(&image.path().join("lib/link"), c"trusted.link", b"on the link"));
+        let acl =
+            b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x06\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+        for name in [c"system.posix_acl_access", c"system.posix_acl_default"] {
+            assert!(lsetxattr(&image.path().join("lib/deep"), name, acl));
+        }
+        sh(&image, "touch -d '1999-12-31 23:59:59.123456789' lib/deep .; chmod 751 .; chown 3:4 .");
+        let before = sh(&image, LIST);
+        let created = seed(&image.open(), &volume.open(), &[PathBuf::from("log")], "one").unwrap();
+        let expected: String = before.split_inclusive('\n').filter(|line| !line.contains("./log/")).collect();
+        // A folder's size is its file system's affair, and `log` has one link less than with a folder in it.
+        let plain = |text: &str| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            for line in lines.iter_mut().filter(|line| line.starts_with('d')) {
+                let fields: Vec<&str> = line.split(' ').filter(|field| !field.is_empty()).collect();
+                *line = [fields[..3].join(" "), fields[4].to_owned(), fields[6..].join(" ")].join(" ");
+            }
+            lines.sort();
+            lines
+        };
+        assert_eq!(plain(&sh(&volume, LIST)), plain(&expected));
+        assert_eq!(created as usize, expected.lines().count() - 1, "a name with a line feed is two lines");
+        for (name, value) in xattrs {
+            assert_eq!(lgetxattr(&volume.path().join("lib/file"), name), value, "{name:?}");
+        }
+        assert_eq!(lgetxattr(&volume.path().join("lib/link"), c"trusted.link"), b"on the link");
+        assert_eq!(lgetxattr(&volume.path().join("lib/deep"), c"system.posix_acl_default"), acl);
+        let ino = |path: &str| fs::symlink_metadata(volume.path().join(path)).unwrap().ino();
+        assert_eq!((ino("lib/file"), ino("lib/link")), (ino("third"), ino("lib/link2")));
+        let holes = fs::metadata(volume.path().join("lib/holes")).unwrap();
+        assert!(holes.blocks() * 512 < 1 << 20 && holes.len() == (3 << 20) + 1);
+        assert_eq!(sh(&image, "cksum lib/holes lib/file"), sh(&volume, "cksum lib/holes lib/file"));
+        assert!(fs::symlink_metadata(volume.path().join("lib/disk")).unwrap().file_type().is_block_device());
+        let root = fs::metadata(volume.path()).unwrap();
+        assert_eq!((root.mode() & 0o7777, root.uid(), root.gid()), (0o751, 3, 4));
+    }
+
+    #[test]
+    fn what_is_there_is_never_touched_and_what_is_missing_comes_with_the_next_image() {
+        if !is_root() {
+            return;
+        }
+        let (image, volume) = (Folder::new("keep-image"), Folder::new("keep-volume"));
+        sh(&image, "mkdir -p a/b c; echo image > a/file; echo image > a/b/file; echo image > c/file; echo image > d");
+        sh(&volume, "mkdir -p a/b d; echo own > a/file; chmod 600 a/file; ln -s /etc c; echo own > d/own");
+        let kept = "find a/file c d/own -printf '%y %m %T@ %l\n'; cat a/file";
+        let before = sh(&volume, kept);
+        assert_eq!(seed(&image.open(), &volume.open(), &[], "one").unwrap(), 1);
+        assert_eq!(sh(&volume, kept), before);
+        assert_eq!(sh(&volume, "cat a/b/file"), "image\n");
+        sh(&image, "echo new > new; echo changed > a/b/file");
+        assert_eq!(seed(&image.open(), &volume.open(), &[], "one").unwrap(), 0, "the same image again");
+        assert_eq!(seed(&image.open(), &volume.open(), &[], "two").unwrap(), 1);
+        assert_eq!(sh(&volume, "cat a/b/file new"), "image\nnew\n");
+    }
+
+    #[test]
+    fn an_unfinished_seeding_is_done_again_from_the_start() {
+        let (image, volume) = (Folder::new("again-image"), Folder::new("again-volume"));
+        fs::create_dir_all(image.path().join("a/b")).unwrap();
+        fs::write(image.path().join("a/b/file"), "whole").unwrap();
+        fs::create_dir_all(volume.path().join(".adamant/seeding/0/b")).unwrap();
+        fs::write(volume.path().join(".adamant/seeding/0/b/file"), "").unwrap();
+        fs::write(volume.path().join(".adamant/seeded.new"), "one").unwrap();
+        seed(&image.open(), &volume.open(), &[], "one").unwrap();
+        assert_eq!(fs::read_to_string(volume.path().join("a/b/file")).unwrap(), "whole");
+        assert_eq!(fs::read_dir(volume.path().join(".adamant")).unwrap().count(), 1, "only the record is left");
+    }
+
+    #[test]
+    fn an_image_of_absurd_depth_and_a_volume_of_links_are_survived() {
+        let (image, volume, outside) = (Folder::new("absurd-image"), Folder::new("absurd-volume"), Folder::new("absurd-outside"));
+        fs::create_dir_all(image.path().join("d/".repeat(150))).unwrap();
+        let error = seed(&image.open(), &volume.open(), &[], "one").unwrap_err();
+        assert!(!error.is_damage() && error.why.raw_os_error() == Some(libc::ELOOP));
+        fs::write(outside.path().join("seeded"), "two").unwrap();
+        fs::remove_dir_all(image.path().join("d")).unwrap();
+        fs::write(image.path().join("file"), "x").unwrap();
+        fs::remove_dir_all(volume.path().join(".adamant")).unwrap();
+        fs::create_dir(volume.path().join(".adamant")).unwrap();
+        for name in ["seeding", "seeded", "seeded.new"] {
+            symlink(outside.path().join("seeded"), volume.path().join(".adamant").join(name)).unwrap();
+        }
+        assert_eq!(seed(&image.open(), &volume.open(), &[], "two").unwrap(), 1);
+        assert_eq!(fs::read_to_string(outside.path().join("seeded")).unwrap(), "two");
+        assert!(!volume.path().join(".adamant/seeded").is_symlink());
+    }
+}

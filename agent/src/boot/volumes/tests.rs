@@ -1,11 +1,23 @@
 //! The stage on real loop devices, with the kernel's ext4 and the host's e2fsprogs standing in for the image's.
 
 use std::fs;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::beneath;
+use adamant_agent::gpt::{self, Guid, Table};
+use adamant_agent::policy::{FileSystem, OnDamage};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+use super::*;
+
+/// Held by whoever starts programs or unmounts: a program just forked holds copies of all that is open, and what is open can't be unmounted.
+static PROGRAMS: Mutex<()> = Mutex::new(());
+
+pub fn alone() -> MutexGuard<'static, ()> {
+    PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Whether the test may go on; says why not otherwise.
 pub fn is_root() -> bool {
@@ -18,6 +30,7 @@ pub fn is_root() -> bool {
 
 /// Runs a tool of the host. False, with a word, when it is not installed; a failing one fails the test.
 pub fn tool(program: &str, arguments: &[&str]) -> bool {
+    let _alone = alone();
     match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
         Ok(output) => {
             assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -88,8 +101,6 @@ impl Drop for Folder {
 
 /// Runs in a thread with a mount namespace of its own, which takes all that was mounted with it.
 pub fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
-    use nix::mount::{MsFlags, mount};
-    use nix::sched::{CloneFlags, unshare};
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
@@ -98,4 +109,406 @@ pub fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
     if let Err(panic) = thread.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+const MIB: u64 = 1 << 20;
+
+fn volume(name: &str, mount: &str) -> policy::Volume {
+    policy::Volume { name: name.to_owned(), mount: mount.to_owned(), filesystem: FileSystem::Ext4, weight: 1, on_damage: OnDamage::Fail }
+}
+
+/// A disk image with a root, `state` and `logs`, an image with something to seed, and the policy.
+struct Server {
+    disk: Scratch,
+    image: Folder,
+    volumes: Vec<policy::Volume>,
+}
+
+/// What a boot came to, with the mounted folders still there.
+struct Booted<'a> {
+    image: &'a Path,
+    result: Result<Vec<report::Volume>, Failure>,
+    warnings: Vec<String>,
+}
+
+impl Booted<'_> {
+    fn volumes(&self) -> &[report::Volume] {
+        self.result.as_ref().unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn states(&self) -> Vec<&str> {
+        self.volumes().iter().map(|v| v.state.as_str()).collect()
+    }
+
+    fn failure(&self) -> String {
+        self.result.as_ref().err().map(ToString::to_string).unwrap()
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.image.join(path)
+    }
+}
+
+impl Server {
+    /// `None` where loop devices or programs are missing, with a word.
+    fn new(name: &str, state: u64, logs: u64, disk: u64) -> Option<Server> {
+        if !is_root() || !tool("losetup", &["--version"]) || !tool("mkfs.ext4", &["-V"]) {
+            return None;
+        }
+        let image = Folder::new(&format!("{name}-image"));
+        for folder in ["dev", "proc", "usr", "bin", "sbin", "lib", "lib64", "etc", "var/log/journal", "var/lib/app", "var/cache"] {
+            fs::create_dir_all(image.path().join(folder)).unwrap();
+        }
+        fs::write(image.path().join("var/lib/app/config"), "from the image\n").unwrap();
+        fs::set_permissions(image.path().join("var/cache"), PermissionsExt::from_mode(0o2770)).unwrap();
+        fs::write(image.path().join("var/log/README"), "logs\n").unwrap();
+        let volumes = vec![volume("state", "/var"), volume("logs", "/var/log")];
+        let server = Server { disk: Scratch::new(&format!("{name}-disk"), disk), image, volumes };
+        let part = |n: u8, kind: Guid, label: &str, first: u64, length: u64| {
+            let (first, last) = (first * MIB / 512, (first + length) * MIB / 512 - 1);
+            Some(gpt::Partition { kind, id: Guid([n; 16]), first, last, attributes: gpt::ATTR_NO_AUTO, label: label.to_owned() })
+        };
+        let partitions =
+            vec![part(1, gpt::ROOT_X86_64, "web_1", 1, 1), part(2, gpt::VAR, "state", 2, state), part(3, gpt::LINUX_GENERIC, "logs", 2 + state, logs)];
+        server.set_table(&Table { disk: Guid([9; 16]), sector: 512, sectors: (2 + state + logs + 1) * MIB / 512, partitions });
+        Some(server)
+    }
+
+    fn file(&self) -> File {
+        fs::OpenOptions::new().read(true).write(true).open(self.disk.path()).unwrap()
+    }
+
+    fn table(&self) -> gpt::disk::Found {
+        let file = self.file();
+        let sectors = file.metadata().unwrap().len() / 512;
+        gpt::disk::read(&file, 512, sectors).unwrap()
+    }
+
+    fn set_table(&self, table: &Table) {
+        gpt::disk::write(&mut self.file(), table).unwrap();
+    }
+
+    /// First byte and length of a volume.
+    fn place(&self, label: &str) -> (u64, u64) {
+        let table = self.table().table;
+        let found = table.partitions.iter().flatten().find(|p| p.label == label).unwrap();
+        (found.first * 512, found.sectors() * 512)
+    }
+
+    fn write_in(&self, label: &str, at: u64, bytes: &[u8]) {
+        self.file().write_all_at(bytes, self.place(label).0 + at).unwrap();
+    }
+
+    fn grow_disk(&self, bytes: u64) {
+        self.file().set_len(bytes).unwrap();
+    }
+
+    /// Runs the stage on a loop device in a mount namespace of its own, then `look`, then takes everything down as a shutdown does.
+    fn boot(&self, look: impl FnOnce(&Booted) + Send) {
+        let _alone = alone();
+        let output = Command::new("losetup").args(["-f", "-P", "--show", self.disk.path()]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let device = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        let name = device.trim_start_matches("/dev/").to_owned();
+        let run = || {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+            for folder in ["usr", "bin", "sbin", "lib", "lib64", "etc"] {
+                let (from, to) = (Path::new("/").join(folder), self.image.path().join(folder));
+                if from.exists() {
+                    mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+                }
+            }
+            let disk = Disk::named(&name).unwrap();
+            let (mut warnings, mut ticks) = (Vec::new(), 0);
+            let evidence = self.image.path().join("dev");
+            let mut stage = Stage {
+                disk: &disk,
+                sysroot: self.image.path(),
+                evidence_mount: &evidence,
+                volumes: &self.volumes,
+                mark: "web 1 hash\n",
+                warnings: &mut warnings,
+                tick: &mut || ticks += 1,
+            };
+            let result = stage.run().map(|mounted| mounted.into_iter().map(|one| one.report).collect::<Vec<_>>());
+            let mounts: Vec<PathBuf> = result.iter().flatten().map(|v| self.image.path().join(&v.mount[1..])).collect();
+            println!("{}: {warnings:?} {:?}", self.disk.path(), result.as_ref().err().map(ToString::to_string));
+            let booted = Booted { image: self.image.path(), result, warnings };
+            let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(&booted)));
+            for mounted in mounts.iter().rev() {
+                umount2(mounted, MntFlags::empty()).unwrap();
+            }
+            looked
+        };
+        let looked = std::thread::scope(|scope| scope.spawn(run).join());
+        assert!(Command::new("losetup").args(["-d", &device]).status().unwrap().success());
+        match looked {
+            Ok(Ok(())) => {}
+            Ok(Err(panic)) | Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+/// Growing a mounted ext4 needs CAP_SYS_RESOURCE, which containers' root often has not. In a machine of its own the whole-system tests see it grow.
+fn may_resize() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let may = u64::from_str_radix(effective.trim(), 16).unwrap() & 1 << 24 != 0;
+    if !may {
+        println!("skipped: growing a mounted ext4 needs CAP_SYS_RESOURCE");
+    }
+    may
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o7777
+}
+
+#[test]
+fn the_first_boot_makes_and_seeds_and_the_second_keeps() {
+    let Some(server) = Server::new("first", 32, 16, 51 * MIB) else { return };
+    server.boot(|booted| {
+        assert_eq!((booted.states(), booted.warnings.len()), (vec!["made", "made"], 0));
+        assert_eq!(fs::read_to_string(booted.path("var/lib/app/config")).unwrap(), "from the image\n");
+        assert_eq!(mode(&booted.path("var/cache")), 0o2770);
+        assert!(booted.path("var/log/journal").is_dir() && booted.path("var/log/README").is_file());
+        let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+        for mount in ["var", "var/log"] {
+            let line = mounts.lines().find(|line| line.contains(&format!(" {} ", booted.path(mount).display()))).unwrap();
+            assert!(line.contains("rw,nosuid,nodev,noexec") && line.contains(" ext4 "), "{line}");
+        }
+        fs::write(booted.path("var/lib/app/config"), "changed\n").unwrap();
+        fs::write(booted.path("var/log/line"), "kept\n").unwrap();
+        fs::remove_file(booted.path("var/log/README")).unwrap();
+    });
+    assert!(server.table().table.partitions.iter().flatten().all(|p| p.attributes & ATTR_MAKING == 0));
+    server.boot(|booted| {
+        assert_eq!((booted.states(), booted.warnings.len()), (vec!["clean", "clean"], 0));
+        assert_eq!(fs::read_to_string(booted.path("var/lib/app/config")).unwrap(), "changed\n");
+        assert_eq!(fs::read_to_string(booted.path("var/log/line")).unwrap(), "kept\n");
+        assert!(!booted.path("var/log/README").exists(), "the same image does not seed again");
+        assert!(booted.volumes().iter().all(|v| v.seeded == 0));
+    });
+}
+
+#[test]
+fn a_larger_disk_is_shared_at_first_and_later_given_to_the_last() {
+    let Some(mut server) = Server::new("grow", 16, 16, 100 * MIB) else { return };
+    server.volumes[0].weight = 3;
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["made", "made"]);
+        // 98 MiB from the second to before the last MiB; 66 of them free.
+        let bytes: Vec<u64> = booted.volumes().iter().map(|v| v.bytes).collect();
+        assert_eq!(bytes, [(16 + 48) * MIB, (16 + 17) * MIB]);
+        fs::write(booted.path("var/lib/data"), vec![7; 3 << 20]).unwrap();
+        fs::write(booted.path("var/log/data"), vec![8; 3 << 20]).unwrap();
+    });
+    let places = (server.place("state"), server.place("logs"));
+    server.grow_disk(400 * MIB);
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["clean", "clean"]);
+        assert_eq!((booted.volumes()[0].grown_by, booted.volumes()[1].grown_by), (0, 300 * MIB));
+        assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 3 << 20]);
+        assert!(fs::read(booted.path("var/log/data")).unwrap() == vec![8; 3 << 20]);
+        if !may_resize() {
+            assert!(booted.warnings.iter().all(|w| w.contains("could not be grown")) && booted.warnings.len() == 1, "{:?}", booted.warnings);
+            return;
+        }
+        assert_eq!(booted.warnings.len(), 0);
+        let size = nix::sys::statvfs::statvfs(&booted.path("var/log")).unwrap();
+        assert!(size.blocks() * size.fragment_size() > 290 * MIB, "the file system grew with it");
+    });
+    assert_eq!((server.place("state"), server.place("logs").0), (places.0, places.1.0), "nothing has moved");
+    assert_eq!(server.table().repairs, Vec::<String>::new());
+    tool("sgdisk", &["-v", server.disk.path()]);
+    server.boot(|booted| assert_eq!((booted.volumes()[1].grown_by, booted.states()), (0, vec!["clean", "clean"])));
+}
+
+#[test]
+fn a_volume_whose_making_was_cut_off_is_made_again() {
+    let Some(server) = Server::new("cut", 16, 16, 60 * MIB) else { return };
+    let mut table = server.table().table;
+    table.partitions[1].as_mut().unwrap().attributes |= ATTR_MAKING;
+    server.set_table(&table);
+    server.write_in("state", 0, &vec![0xaa; 5 << 20]);
+    server.boot(|booted| assert_eq!((booted.states(), booted.warnings.len()), (vec!["made", "made"], 0)));
+    server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+}
+
+#[test]
+fn a_volume_with_something_else_is_never_overwritten_unless_asked() {
+    let Some(mut server) = Server::new("foreign", 16, 160, 179 * MIB) else { return };
+    let noise: Vec<u8> = (0..3u32 << 20).map(|n| (n.wrapping_mul(2654435761) >> 13) as u8).collect();
+    server.write_in("state", 0, &noise);
+    server.boot(|booted| {
+        let line = booted.failure();
+        assert!(line.contains("adamant: volumes: volume \"state\"") && line.contains("data of an unknown kind") && line.contains("recreate"), "{line}");
+    });
+    let mut there = vec![0; noise.len()];
+    server.file().read_exact_at(&mut there, server.place("state").0).unwrap();
+    assert!(there == noise);
+    // Nothing was begun: logs is blank still. Once it is sound it takes the evidence.
+    let damaged = std::mem::replace(&mut server.volumes[0], volume("logs", "/var/log"));
+    server.volumes.truncate(1);
+    server.boot(|booted| assert_eq!(booted.states(), ["made"]));
+    server.volumes.insert(0, damaged);
+    server.volumes[0].on_damage = OnDamage::Recreate;
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["recreated", "clean"]);
+        assert!(booted.warnings.iter().any(|w| w.contains("state") && w.contains("/var/log/.adamant/damaged/state-")), "{:?}", booted.warnings);
+        let kept = fs::read_dir(booted.path("var/log/.adamant/damaged")).unwrap().next().unwrap().unwrap();
+        let kept = fs::read(kept.path()).unwrap();
+        assert!(kept.windows(4096).any(|w| w == &noise[..4096]));
+    });
+    server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+}
+
+#[test]
+fn a_damaged_volume_is_kept_whole_where_the_disk_has_room() {
+    let Some(mut server) = Server::new("aside", 16, 16, 120 * MIB) else { return };
+    for volume in &mut server.volumes {
+        (volume.weight, volume.on_damage) = (0, OnDamage::Recreate);
+    }
+    server.boot(|booted| assert_eq!(booted.states(), ["made", "made"]));
+    let (start, length) = server.place("state");
+    server.write_in("state", 0, &vec![0x55; length as usize]);
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["recreated", "clean"]);
+        assert!(booted.warnings.iter().any(|w| w.contains("kept whole as partition 2 (damaged-state)")), "{:?}", booted.warnings);
+        assert!(booted.path("var/lib/app/config").exists());
+    });
+    assert_eq!(server.place("damaged-state"), (start, length));
+    let mut byte = [0; 1];
+    server.file().read_exact_at(&mut byte, start + length - 1).unwrap();
+    assert_eq!(byte, [0x55]);
+    server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+}
+
+#[test]
+fn a_lone_volume_of_noise_keeps_what_it_can_in_its_successor() {
+    let Some(mut server) = Server::new("lone", 200, 1, 204 * MIB) else { return };
+    server.volumes.truncate(1);
+    server.volumes[0].on_damage = OnDamage::Recreate;
+    server.write_in("state", 0, b"XFSB");
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["recreated"]);
+        assert!(booted.warnings.iter().any(|w| w.contains("it holds XFS")), "{:?}", booted.warnings);
+        assert_eq!(fs::read_dir(booted.path("var/.adamant/damaged")).unwrap().count(), 1);
+    });
+}
+
+#[test]
+fn a_destroyed_super_block_is_repaired_from_its_copy_and_the_data_is_there() {
+    let Some(server) = Server::new("super", 160, 16, 179 * MIB) else { return };
+    server.boot(|booted| fs::write(booted.path("var/lib/data"), vec![7; 1 << 20]).unwrap());
+    server.write_in("state", 0, &[0; 4096]);
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["repaired", "clean"]);
+        assert!(booted.warnings.iter().any(|w| w.starts_with("Volume \"state\" was repaired")), "{:?}", booted.warnings);
+        assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]);
+    });
+}
+
+#[test]
+fn damage_that_only_mounting_shows_is_repaired_or_the_volume_made_anew() {
+    let Some(mut server) = Server::new("mounting", 160, 160, 323 * MIB) else { return };
+    server.boot(|booted| fs::write(booted.path("var/lib/data"), vec![7; 1 << 20]).unwrap());
+    // The group descriptors, of which e2fsck -p takes a clean file system's word.
+    server.write_in("state", 4096, &[0xff; 4096]);
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["repaired", "clean"]);
+        assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]);
+    });
+    // Everything but the super block.
+    server.volumes[0].on_damage = OnDamage::Recreate;
+    server.write_in("state", 4096, &vec![0x5a; 159 << 20]);
+    server.boot(|booted| assert!(["recreated", "repaired"].contains(&booted.states()[0])));
+    server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+}
+
+#[test]
+fn a_full_log_volume_stops_nothing() {
+    let Some(server) = Server::new("full", 32, 16, 51 * MIB) else { return };
+    fs::write(server.image.path().join("var/log/huge"), vec![1; 40 << 20]).unwrap();
+    for _ in 0..2 {
+        server.boot(|booted| {
+            assert_eq!(booted.volumes().len(), 2);
+            assert!(booted.warnings.iter().any(|w| w.starts_with("Volume \"logs\" lacks some") && w.contains("huge")), "{:?}", booted.warnings);
+            assert!(!booted.path("var/log/huge").exists() && !booted.path("var/log/.adamant/seeding").exists(), "whole or not at all");
+            fs::write(booted.path("var/lib/app/state"), vec![1; 1 << 20]).unwrap();
+        });
+    }
+    fs::remove_file(server.image.path().join("var/log/huge")).unwrap();
+    server.boot(|booted| {
+        assert!(booted.path("var/log/README").exists(), "made up for when there is room");
+        assert!(booted.warnings.is_empty());
+        // Full to the last block: a new image has nothing to say about it but a warning.
+        let _ = fs::write(booted.path("var/log/filler"), vec![1; 16 << 20]);
+        fs::remove_file(booted.path("var/log/.adamant/seeded")).unwrap();
+        let _ = fs::write(booted.path("var/log/filler2"), vec![1; 16 << 20]);
+        assert!(fs::write(booted.path("var/lib/app/state"), vec![2; 1 << 20]).is_ok());
+    });
+    server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+}
+
+#[test]
+fn no_partition_several_and_one_of_another_type_are_refused_by_name() {
+    let Some(server) = Server::new("match", 16, 16, 40 * MIB) else { return };
+    let table = server.table().table;
+    let mut changed = |label: &str, kind: Guid, why: &str| {
+        let mut table = table.clone();
+        let partition = table.partitions[2].as_mut().unwrap();
+        (partition.label, partition.kind) = (label.to_owned(), kind);
+        server.set_table(&table);
+        server.boot(|booted| assert!(booted.failure().contains(why), "{}", booted.failure()));
+    };
+    changed("other", gpt::LINUX_GENERIC, "volume \"logs\" on /dev/loop");
+    changed("other", gpt::LINUX_GENERIC, "no partition has this label");
+    changed("logs", gpt::SRV, "partition 3 has this label but not type 0fc63daf");
+    changed("state", gpt::VAR, "partitions 2 and 3 all have this label");
+}
+
+#[test]
+fn a_damaged_partition_table_is_repaired_from_its_backup() {
+    let Some(server) = Server::new("table", 16, 16, 35 * MIB) else { return };
+    server.boot(|_| ());
+    server.disk.write(512, &[0; 8192]);
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["clean", "clean"]);
+        assert!(booted.warnings.iter().any(|w| w.contains("partition table") && w.contains("in front is not whole")), "{:?}", booted.warnings);
+    });
+    assert_eq!(server.table().repairs, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_hostile_volume_holds_leads_nowhere_else() {
+    let Some(server) = Server::new("hostile", 16, 16, 35 * MIB) else { return };
+    let outside = Folder::new("hostile-outside");
+    server.boot(|booted| {
+        umount2(&booted.path("var/log"), MntFlags::MNT_DETACH).unwrap();
+        fs::remove_dir(booted.path("var/log")).unwrap();
+        symlink(outside.path(), booted.path("var/log")).unwrap();
+        fs::remove_dir_all(booted.path("var/lib")).unwrap();
+        symlink(outside.path(), booted.path("var/lib")).unwrap();
+        fs::remove_dir_all(booted.path("var/.adamant")).unwrap();
+        symlink(outside.path(), booted.path("var/.adamant")).unwrap();
+        // So that taking it down finds what it mounted.
+        fs::remove_file(booted.path("var/log")).unwrap();
+        fs::create_dir(booted.path("var/log")).unwrap();
+        mount(Some("none"), &booted.path("var/log"), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    });
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["clean", "clean"]);
+        assert!(fs::symlink_metadata(booted.path("var/lib")).unwrap().is_symlink(), "what is there wins");
+        umount2(&booted.path("var/log"), MntFlags::empty()).unwrap();
+        fs::remove_dir_all(booted.path("var/log")).unwrap();
+        symlink(outside.path(), booted.path("var/log")).unwrap();
+        mount(Some("none"), outside.path(), Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    });
+    server.boot(|booted| {
+        assert!(booted.warnings.iter().any(|w| w.contains("no folder and is now log.not-a-folder")), "{:?}", booted.warnings);
+        assert!(booted.path("var/log/README").exists());
+    });
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
 }

@@ -135,10 +135,11 @@ fn one_line(said: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::is_root;
+    use super::super::tests::{alone, is_root};
     use super::*;
 
     fn sh(script: &str, deadline: Duration) -> Result<Ended, String> {
+        let _alone = alone();
         run(Path::new("/"), "sh", &["-c", script], deadline, &mut || ())
     }
 
@@ -170,6 +171,7 @@ mod tests {
         if !is_root() {
             return;
         }
+        let _alone = alone();
         let error = run(Path::new("/"), "mkfs.none", &[], Duration::from_secs(1), &mut || ()).err().unwrap();
         assert!(error.contains("has no mkfs.none"), "{error}");
     }
