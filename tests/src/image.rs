@@ -55,8 +55,14 @@ pub fn programs() -> &'static Programs {
 /// The builder, ready for arguments. Its cache is the tests' own.
 pub fn builder() -> Command {
     let mut command = tool::command(&programs().builder);
-    command.env("ADAMANT_AGENT", &programs().agent);
     command.env("XDG_CACHE_HOME", target_dir().join("cache"));
+    command
+}
+
+/// `adamant build DEFINITION -o OUT` with the agent that belongs to it.
+pub fn build_command(definition: &Path, out: &Path) -> Command {
+    let mut command = builder();
+    command.arg("build").arg(definition).arg("-o").arg(out).arg("--agent").arg(&programs().agent);
     command
 }
 
@@ -182,7 +188,7 @@ impl Tiny {
 
 /// Runs `adamant build`; the test fails when it does.
 pub fn build(definition: &Path, out: &Path) -> String {
-    let output = tool::output(builder().arg("build").arg(definition).arg("-o").arg(out));
+    let output = tool::output(&mut build_command(definition, out));
     let said = tool::lossy(&output.stderr);
     assert!(output.status.success(), "adamant build {}: {}\n{said}", definition.display(), output.status);
     said

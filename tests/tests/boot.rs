@@ -1,0 +1,100 @@
+//! An image that nobody touched starts, wherever it is, and what it starts as is what it should: read-only, verified, tidy.
+
+use adamant_tests::alter;
+use adamant_tests::image::Tiny;
+use adamant_tests::machine::Setup;
+use adamant_tests::scratch::Scratch;
+
+/// Starts a fresh copy of the image to its end and gives the console.
+fn boot(tiny: &Tiny, name: &str, change: impl FnOnce(Setup, &std::path::Path) -> Setup) -> String {
+    let image = tiny.build();
+    let scratch = Scratch::new(name);
+    let disk = scratch.join("disk.raw");
+    alter::copy(&image.path("raw"), &disk);
+    let mut machine = change(Setup::of(&image), &disk).start(&scratch);
+    machine.wait_for("tiny: done");
+    machine.wait_for_end()
+}
+
+fn line<'a>(console: &'a str, start: &str) -> &'a str {
+    console.lines().map(str::trim_end).find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("no line {start:?} in\n{console}"))
+}
+
+#[test]
+fn pid_1_stands_on_a_verified_read_only_root_with_its_volumes() {
+    let image = Tiny::usual().build();
+    let console = boot(&Tiny::usual(), "boot", |setup, disk| setup.disk(disk));
+    assert_eq!(line(&console, "tiny: image "), "tiny: image tiny 1");
+    assert_eq!(line(&console, "tiny: root hash "), format!("tiny: root hash {}", image.root_hash()));
+    assert_eq!(line(&console, "tiny: mapping "), "tiny: mapping root");
+    assert!(console.contains("tiny: the root refuses writes: Read-only file system"), "{console}");
+    assert!(console.contains("tiny: the mapping refuses writes"), "{console}");
+    let mounts: Vec<&str> = console.lines().filter_map(|line| line.strip_prefix("tiny: mount ")).collect();
+    let mount = |at: &str| {
+        let found: Vec<&&str> = mounts.iter().filter(|line| line.split(' ').nth(4) == Some(at)).collect();
+        assert_eq!(found.len(), 1, "{at} in {mounts:#?}");
+        *found[0]
+    };
+    assert!(mount("/").contains(" ro") && mount("/").contains(" - erofs "), "{}", mount("/"));
+    for volume in ["/var", "/var/log"] {
+        let options = mount(volume).split(' ').nth(5).unwrap_or_default();
+        for option in ["rw", "nosuid", "nodev", "noexec"] {
+            assert!(options.split(',').any(|o| o == option), "{volume}: {options}");
+        }
+        assert!(mount(volume).contains(" - ext4 "), "{}", mount(volume));
+    }
+    for (at, kind) in [("/proc", "proc"), ("/sys", "sysfs"), ("/dev", "devtmpfs"), ("/run", "tmpfs")] {
+        assert!(mount(at).contains(&format!(" - {kind} ")), "{}", mount(at));
+    }
+    assert!(!mounts.iter().any(|line| line.contains(" rootfs ")), "the initramfs is still mounted: {mounts:#?}");
+    let stages: Vec<&str> = console.lines().filter_map(|line| line.strip_prefix("tiny: stage ")).filter_map(|rest| rest.split(' ').next()).collect();
+    assert_eq!(stages[..6], ["early", "locate", "verify", "root", "volumes", "identity"], "{console}");
+    assert_eq!(line(&console, "tiny: counter "), "tiny: counter 1");
+    let id = line(&console, "tiny: machine-id ").trim_start_matches("tiny: machine-id ");
+    assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id:?}");
+}
+
+#[test]
+fn debian_12s_kernel_starts_it_too() {
+    let tiny = Tiny { suite: "bookworm", ..Tiny::full() };
+    let console = boot(&tiny, "bookworm", |setup, disk| setup.disk(disk).append("tiny.read-all"));
+    assert!(line(&console, "tiny: kernel ").starts_with("tiny: kernel 6.1."), "{console}");
+    assert!(line(&console, "tiny: read-all : ").contains(" files, "), "{console}");
+}
+
+#[test]
+fn every_kind_of_disk_is_found() {
+    for (name, device) in [("nvme", "nvme,serial=1,drive=d"), ("scsi", "virtio-scsi-pci,id=s -device scsi-hd,drive=d"), ("ahci", "ich9-ahci,id=a -device ide-hd,bus=a.0,drive=d")] {
+        let console = boot(&Tiny::usual(), name, |setup, disk| {
+            let drive = format!("if=none,id=d,format=raw,file={}", disk.display());
+            let mut arguments = vec!["-drive", &drive, "-device"];
+            arguments.extend(device.split(' '));
+            setup.arguments(&arguments)
+        });
+        assert!(console.contains("tiny: counter 1"), "{name}: {console}");
+    }
+}
+
+#[test]
+fn every_block_is_read_before_init_when_the_policy_says_full() {
+    let console = boot(&Tiny::full(), "full", |setup, disk| setup.disk(disk).append("tiny.read-all"));
+    let root = console.lines().find(|l| l.starts_with("tiny: root ") && l.contains(" blocks, ")).unwrap_or_else(|| panic!("{console}"));
+    let words: Vec<&str> = root.split(' ').collect();
+    assert_eq!(words[2], words[4], "blocks and blocks checked: {root}");
+    assert!(line(&console, "tiny: read-all : ").contains(" files, "), "{console}");
+}
+
+#[test]
+fn a_watchdog_is_handed_to_init_alive_and_bites_when_init_hangs() {
+    let image = Tiny::usual().build();
+    let scratch = Scratch::new("watchdog");
+    let disk = scratch.join("disk.raw");
+    alter::copy(&image.path("raw"), &disk);
+    let watchdog = ["-device", "i6300esb", "-action", "watchdog=poweroff"];
+    let mut machine = Setup::of(&image).disk(&disk).arguments(&watchdog).append("tiny.watchdog").start(&scratch);
+    let line = machine.wait_for("tiny: watchdog ");
+    assert!(line.contains("/dev/watchdog"), "{line}");
+    machine.wait_for("tiny: the watchdog is not fed any more");
+    let console = machine.wait_for_end();
+    assert!(!console.contains("did not bite"), "{console}");
+}
