@@ -152,6 +152,13 @@ impl Machine {
         self.started.elapsed()
     }
 
+    /// Lets it run for this long since it was switched on, whatever it does.
+    pub fn run_for(&mut self, time: Duration) {
+        while self.age() < time && self.ended().is_none() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     /// Cuts the power: SIGKILL, nothing is flushed.
     pub fn cut_power(mut self) -> String {
         let _ = self.child.kill();
