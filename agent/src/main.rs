@@ -37,6 +37,13 @@ pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
 fn command(words: Vec<OsString>) -> u8 {
     let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
     match words.as_deref() {
+        Some(["status", option @ ..]) if matches!(option, [] | ["--json"]) => match status::run(!option.is_empty()) {
+            Ok((text, verified)) => say(&text).max(u8::from(!verified)),
+            Err(line) => {
+                let _ = std::io::stderr().write_all(line.as_bytes());
+                1
+            }
+        },
         Some(["--version" | "-V"]) => say(&format!("adamant-agent {}\n", env!("CARGO_PKG_VERSION"))),
         Some(["--help" | "-h" | "help"]) => say(HELP),
         _ => {

@@ -1,13 +1,12 @@
 //! `adamant-agent status`: the boot report for people, on one screen, the most important first.
 //!
-//! What the report says is how the boot went. Whether the running root still is the verified one is asked of the kernel anew.
+//! The exit code is 1 when there is no report, or when the running root is not the verified one. What the report says is how the boot went. Whether the running root still is the verified one is asked of the kernel anew.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::ExitCode;
 
 use adamant_agent::contract::{BOOT_REPORT_PATH, ROOT_MAPPING};
 use adamant_agent::report::{BootReport, VERSION};
@@ -15,33 +14,16 @@ use adamant_agent::report::{BootReport, VERSION};
 /// Longest report that is read, bytes.
 const LIMIT: u64 = 1 << 20;
 
-/// Prints the report, as it is when `json`. Exit code 1 when there is none, or when the root is not the verified one.
-pub fn run(json: bool) -> ExitCode {
-    let text = match read(Path::new(BOOT_REPORT_PATH)) {
-        Ok(text) => text,
-        Err(why) => {
-            eprintln!("adamant: status: {BOOT_REPORT_PATH}: {why}: only a server that adamant-agent has booted has one, and only root may read it");
-            return ExitCode::from(1);
-        }
-    };
-    let report: BootReport = match serde_json::from_str(&text) {
-        Ok(report) => report,
-        Err(error) => {
-            eprintln!("adamant: status: {BOOT_REPORT_PATH}: {error}: the file was changed since the boot");
-            return ExitCode::from(1);
-        }
-    };
+/// The report as text, as it is when `json`, and whether the running root is the verified one. `Err` is the line for a person.
+pub fn run(json: bool) -> Result<(String, bool), String> {
+    let fail = |why: &dyn Display, way_out: &str| format!("adamant: status: {BOOT_REPORT_PATH}: {why}: {way_out}\n");
+    let text = read(Path::new(BOOT_REPORT_PATH)).map_err(|why| fail(&why, "only a server that adamant-agent has booted has one"))?;
+    let report: BootReport = serde_json::from_str(&text).map_err(|e| fail(&e, "the file was changed since the boot"))?;
     if report.version != VERSION {
-        eprintln!("adamant: status: {BOOT_REPORT_PATH}: version {}, not {VERSION}: use the agent of the image that is running", report.version);
-        return ExitCode::from(1);
+        return Err(fail(&format!("version {}, not {VERSION}", report.version), "use the agent of the image that is running"));
     }
     let verified = root_is_the_mapping(Path::new("/"), Path::new("/sys/dev/block"));
-    if json {
-        print!("{text}");
-    } else {
-        print!("{}", for_people(&report, verified, &fill));
-    }
-    if verified { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    Ok((if json { text } else { for_people(&report, verified, &fill) }, verified))
 }
 
 fn read(path: &Path) -> Result<String, String> {
