@@ -1,11 +1,23 @@
-//! The dm-verity hash tree, computed on the stream of blocks as they are written.
+//! The dm-verity hash tree, computed on the stream of blocks as they are written, and the check of a finished one.
+//!
+//! Format: as `veritysetup format` makes it (cryptsetup's lib/verity/verity_hash.c): version 1, hash type 1, SHA-256, 4096-byte blocks, the
+//! superblock in the first block, then the levels from the top down. A digest is SHA-256 of salt and block; 128 digests fill a block.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 
 use adamant_agent::hash::RootHash;
-use adamant_agent::verity::Superblock;
+use adamant_agent::verity::{DIGESTS_PER_BLOCK, Superblock, levels, partition_blocks};
+use sha2::{Digest, Sha256};
 
 use crate::erofs::{BLOCK, Sink};
+use crate::error::{Context, Error, Result};
+
+/// Bytes below which more threads cost more than they save.
+const WORTH_A_THREAD: usize = 256 << 10;
+/// Bytes that one thread reads at a time when a finished image is checked.
+const CHECK_CHUNK: usize = 1 << 20;
 
 /// Salt for an image id: the same for all its versions, so that equal blocks have equal digests (design, decision 2).
 pub fn salt(id: &str) -> [u8; 32] {
@@ -19,8 +31,7 @@ pub fn uuid(id: &str) -> [u8; 16] {
 
 /// SHA-256 of a purpose and an id: the source of everything that would otherwise be random.
 pub fn derived(purpose: &[u8], id: &str) -> [u8; 32] {
-    use sha2::Digest;
-    sha2::Sha256::new().chain_update(purpose).chain_update(id).finalize().into()
+    Sha256::new().chain_update(purpose).chain_update(id).finalize().into()
 }
 
 /// A UUID (version 8, "custom", RFC 9562) from a purpose and an id, text order.
@@ -32,33 +43,87 @@ pub fn uuid_from(purpose: &[u8], id: &str) -> [u8; 16] {
     uuid
 }
 
-/// Collects the leaf digests of blocks as they come by.
+/// Collects the leaf digests of blocks as they come by: 32 bytes for each 4 KiB.
 pub struct Hasher {
     salt: Vec<u8>,
+    /// A hash state that has taken the salt.
+    salted: Sha256,
     leaves: Vec<[u8; 32]>,
 }
 
 impl Hasher {
-    /// A hasher for this salt.
+    /// A hasher for this salt, of at most 256 bytes.
     pub fn new(salt: &[u8]) -> Hasher {
-        let _ = BLOCK;
-        Hasher { salt: salt.to_vec(), leaves: Vec::new() }
+        Hasher { salt: salt.to_vec(), salted: Sha256::new().chain_update(salt), leaves: Vec::new() }
     }
 
     /// Takes blocks `first..` (whole blocks; any order, each once). Hashes on up to `jobs` threads.
     pub fn blocks(&mut self, first: u64, blocks: &[u8], jobs: usize) {
-        let _ = (first, blocks, jobs);
-        todo!()
+        let first = first as usize;
+        let count = blocks.len() / BLOCK;
+        if self.leaves.len() < first + count {
+            self.leaves.resize(first + count, [0; 32]);
+        }
+        digest_all(&self.salted, blocks, &mut self.leaves[first..first + count], jobs);
     }
 
-    /// Writes superblock block and tree, exactly as `veritysetup format` would, and gives the root hash.
+    /// Writes superblock block and tree, exactly as `veritysetup format` would, and gives the root hash. There must be a block.
     pub fn finish(self, uuid: [u8; 16], out: &mut dyn Write) -> io::Result<(RootHash, Superblock)> {
-        let _ = (uuid, out, self.salt, self.leaves);
-        todo!()
+        if self.leaves.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a hash tree over nothing"));
+        }
+        let superblock = Superblock { uuid, data_blocks: self.leaves.len() as u64, salt: self.salt };
+        // From the leaves up: each level's blocks are what the next one hashes.
+        let mut digests = self.leaves;
+        let mut levels = Vec::new();
+        loop {
+            let level = pack(&digests);
+            digests = vec![[0; 32]; level.len() / BLOCK];
+            digest_all(&self.salted, &level, &mut digests, 1);
+            levels.push(level);
+            if digests.len() == 1 {
+                break;
+            }
+        }
+        let mut first = superblock.encode().to_vec();
+        first.resize(BLOCK, 0);
+        out.write_all(&first)?;
+        for level in levels.iter().rev() {
+            out.write_all(level)?;
+        }
+        Ok((RootHash(digests[0]), superblock))
     }
 }
 
-/// Passes blocks on to a sink's file and hashes them on the way.
+/// Digests in blocks of 128, the last one filled up with zeros.
+fn pack(digests: &[[u8; 32]]) -> Vec<u8> {
+    let mut bytes = digests.as_flattened().to_vec();
+    bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+    bytes
+}
+
+fn digest_all(salted: &Sha256, blocks: &[u8], digests: &mut [[u8; 32]], jobs: usize) {
+    let jobs = jobs.min(blocks.len() / WORTH_A_THREAD).max(1);
+    let share = digests.len().div_ceil(jobs).max(1);
+    let mut parts = blocks.chunks(share * BLOCK).zip(digests.chunks_mut(share));
+    let own = parts.next();
+    std::thread::scope(|scope| {
+        for (blocks, digests) in parts {
+            scope.spawn(|| digest_some(salted, blocks, digests));
+        }
+        if let Some((blocks, digests)) = own {
+            digest_some(salted, blocks, digests);
+        }
+    });
+}
+
+fn digest_some(salted: &Sha256, blocks: &[u8], digests: &mut [[u8; 32]]) {
+    for (block, digest) in blocks.chunks_exact(BLOCK).zip(digests) {
+        *digest = salted.clone().chain_update(block).finalize().into();
+    }
+}
+
+/// Passes blocks on to another sink and hashes them on the way.
 pub struct HashingSink<'a> {
     /// The hasher.
     pub hasher: &'a mut Hasher,
@@ -66,4 +131,126 @@ pub struct HashingSink<'a> {
     pub inner: &'a mut dyn Sink,
     /// Threads for hashing.
     pub jobs: usize,
+    next: u64,
+}
+
+impl<'a> HashingSink<'a> {
+    /// Before the first block.
+    pub fn new(hasher: &'a mut Hasher, inner: &'a mut dyn Sink, jobs: usize) -> HashingSink<'a> {
+        HashingSink { hasher, inner, jobs, next: 1 }
+    }
+}
+
+impl Sink for HashingSink<'_> {
+    fn append(&mut self, blocks: &[u8]) -> io::Result<()> {
+        self.hasher.blocks(self.next, blocks, self.jobs);
+        self.next += (blocks.len() / BLOCK) as u64;
+        self.inner.append(blocks)
+    }
+
+    fn first(&mut self, block: &[u8; BLOCK]) -> io::Result<()> {
+        self.hasher.blocks(0, block, 1);
+        self.inner.first(block)
+    }
+}
+
+/// What does not fit together in an image and its tree.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Damage {
+    /// The tree's superblock is not acceptable, or says something else than the files do.
+    Superblock(String),
+    /// The first block of the tree (counted from the superblock's, which is 0) that its parent does not confirm. Level 0 is the top.
+    Tree {
+        /// Level, from the top.
+        level: usize,
+        /// Block of the tree file.
+        block: u64,
+    },
+    /// The first data block that the tree does not confirm.
+    Data {
+        /// Block of the data file.
+        block: u64,
+    },
+}
+
+/// Checks a data file against its tree file and root hash: superblock, every level, every leaf. `Ok(Err(..))` names the first damage;
+/// an outer error means that reading failed.
+pub fn check(data: &File, tree: &File, root: &RootHash, jobs: usize) -> Result<std::result::Result<Superblock, Damage>> {
+    let length = |file: &File, what: &str| file.metadata().map(|m| m.len()).context(|| format!("reading the {what}"));
+    let mut first = [0; BLOCK];
+    let tree_len = length(tree, "hash tree")?;
+    if tree_len < 2 * BLOCK as u64 {
+        return Ok(Err(Damage::Superblock(format!("the hash tree has {tree_len} bytes, less than the two blocks of the smallest one"))));
+    }
+    tree.read_exact_at(&mut first, 0).context(|| "reading the hash tree")?;
+    let superblock = match Superblock::parse(&first) {
+        Ok(superblock) => superblock,
+        Err(why) => return Ok(Err(Damage::Superblock(why))),
+    };
+    let data_len = length(data, "data")?;
+    for (what, has, wanted) in [("data", data_len, superblock.data_blocks), ("hash tree", tree_len, partition_blocks(superblock.data_blocks))] {
+        if has != wanted * BLOCK as u64 {
+            return Ok(Err(Damage::Superblock(format!("the {what} has {has} bytes where the superblock says {wanted} blocks of {BLOCK}"))));
+        }
+    }
+    if first[adamant_agent::verity::SUPERBLOCK..].iter().any(|&b| b != 0) {
+        return Ok(Err(Damage::Superblock("bytes behind the superblock that must be zero are not".to_owned())));
+    }
+
+    let salted = Sha256::new().chain_update(&superblock.salt);
+    let levels = levels(superblock.data_blocks);
+    let mut parents = vec![root.0];
+    let mut at = 1;
+    for (level, &blocks) in levels.iter().enumerate() {
+        let entries = levels.get(level + 1).copied().unwrap_or(superblock.data_blocks);
+        if let Some(bad) = first_bad(&salted, tree, at, &parents, jobs).context(|| "reading the hash tree")? {
+            return Ok(Err(Damage::Tree { level, block: at + bad }));
+        }
+        let mut bytes = vec![0; usize::try_from(blocks).map_err(|_| Error::new("the hash tree is too large"))? * BLOCK];
+        tree.read_exact_at(&mut bytes, at * BLOCK as u64).context(|| "reading the hash tree")?;
+        debug_assert!(entries.div_ceil(DIGESTS_PER_BLOCK) == blocks);
+        parents = bytes.as_chunks::<32>().0.iter().take(entries as usize).copied().collect();
+        at += blocks;
+    }
+    Ok(match first_bad(&salted, data, 0, &parents, jobs).context(|| "reading the data")? {
+        Some(block) => Err(Damage::Data { block }),
+        None => Ok(superblock),
+    })
+}
+
+/// The first of `digests.len()` blocks, from block `start` of the file on, that has another digest.
+fn first_bad(salted: &Sha256, file: &File, start: u64, digests: &[[u8; 32]], jobs: usize) -> io::Result<Option<u64>> {
+    let share = digests.len().div_ceil(jobs.max(1)).max(1);
+    let mut results = Vec::new();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = digests
+            .chunks(share)
+            .enumerate()
+            .map(|(i, digests)| {
+                scope.spawn(move || first_bad_of(salted, file, start + (i * share) as u64, digests).map(|bad| bad.map(|bad| bad + (i * share) as u64)))
+            })
+            .collect();
+        results = threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a hashing thread failed")))).collect();
+    });
+    for result in results {
+        if let Some(bad) = result? {
+            return Ok(Some(bad));
+        }
+    }
+    Ok(None)
+}
+
+fn first_bad_of(salted: &Sha256, file: &File, start: u64, digests: &[[u8; 32]]) -> io::Result<Option<u64>> {
+    let mut buffer = vec![0; CHECK_CHUNK];
+    for (i, digests) in digests.chunks(CHECK_CHUNK / BLOCK).enumerate() {
+        let done = (i * (CHECK_CHUNK / BLOCK)) as u64;
+        let buffer = &mut buffer[..digests.len() * BLOCK];
+        file.read_exact_at(buffer, (start + done) * BLOCK as u64)?;
+        for (j, (block, digest)) in buffer.chunks_exact(BLOCK).zip(digests).enumerate() {
+            if *digest != <[u8; 32]>::from(salted.clone().chain_update(block).finalize()) {
+                return Ok(Some(done + j as u64));
+            }
+        }
+    }
+    Ok(None)
 }

@@ -2,6 +2,7 @@
 //! deadline, and other projects' tools as judges. Nothing here stands in for the real thing.
 
 pub mod alter;
+pub mod archive;
 pub mod image;
 pub mod machine;
 pub mod scratch;

@@ -1,12 +1,27 @@
 //! EROFS: layout first, then blocks, streamed in order.
+//!
+//! The writer walks the tree once for its inodes, stores all contents (which decides what is compressed and how long each index is), then
+//! gives every inode its place and writes directories, shared attributes and inodes. Memory grows with the number of inodes and clusters,
+//! never with the size of files. The bytes depend on the tree and the options alone, not on the number of threads.
+
+mod compress;
+mod data;
+mod dir;
+mod format;
+mod index;
+mod inodes;
+mod layout;
+mod lz4;
+pub mod read;
+mod write;
+mod xattr;
 
 use std::io;
 
 use crate::error::Result;
 use crate::tree::Tree;
 
-/// File system block size, bytes.
-pub const BLOCK: usize = 4096;
+pub use format::BLOCK;
 
 /// How a file system is written.
 #[derive(Debug, Clone)]
@@ -44,6 +59,5 @@ pub struct Written {
 
 /// Writes the tree as a file system.
 pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Written> {
-    let _ = (tree, options, sink);
-    todo!()
+    write::write(tree, options, sink)
 }

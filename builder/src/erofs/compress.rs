@@ -1,0 +1,188 @@
+//! Compression of one segment of a file into physical clusters: a pure function of bytes, algorithm, level and cluster size, so that
+//! segments can be done on any thread, and one day be taken from a cache.
+
+use zstd_safe::{CCtx, CParameter};
+
+use super::format::*;
+use super::index::Extent;
+use super::lz4;
+
+/// Bytes of a file that are compressed on their own. Every segment but the last has this length.
+pub const SEGMENT: usize = 4 << 20;
+/// LZ4's own default for high compression, and that of mkfs.erofs.
+const LZ4HC_LEVEL: i32 = 9;
+/// Bytes that may be lost at the end of a zstd cluster before another length is tried.
+const SLACK: usize = 128;
+/// How often one zstd cluster is compressed at most.
+const ATTEMPTS: u32 = 4;
+
+/// Algorithm and level.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// LZ4, fast.
+    Lz4,
+    /// LZ4, high compression.
+    Lz4hc,
+    /// Zstandard at this level.
+    Zstd(i32),
+}
+
+impl Algorithm {
+    /// Its number in a map header.
+    pub fn code(self) -> u8 {
+        match self {
+            Algorithm::Lz4 | Algorithm::Lz4hc => Z_EROFS_COMPRESSION_LZ4,
+            Algorithm::Zstd(_) => Z_EROFS_COMPRESSION_ZSTD,
+        }
+    }
+}
+
+/// The window that a reader needs for zstd clusters of this size, as a power of two: eight times the cluster, as far as the format goes.
+pub fn window_log(cluster: usize) -> u32 {
+    (cluster * 8).min(Z_EROFS_ZSTD_MAX_DICT_SIZE).ilog2()
+}
+
+/// One segment, compressed.
+#[derive(Debug, Default)]
+pub struct Segment {
+    /// Whole blocks.
+    pub data: Vec<u8>,
+    /// What they hold, in order.
+    pub extents: Vec<Extent>,
+}
+
+/// A compressor with its working memory. What it makes depends on its parameters and input alone.
+pub struct Compressor {
+    cluster: usize,
+    engine: Engine,
+    scratch: Vec<u8>,
+}
+
+enum Engine {
+    Lz4,
+    Lz4hc(lz4::HighCompression),
+    Zstd { context: CCtx<'static>, other: Vec<u8> },
+}
+
+impl Compressor {
+    /// For clusters of at most `cluster` bytes (a power of two from 4096 to 1 MiB).
+    pub fn new(algorithm: Algorithm, cluster: usize) -> Result<Compressor, String> {
+        let engine = match algorithm {
+            Algorithm::Lz4 => Engine::Lz4,
+            Algorithm::Lz4hc => Engine::Lz4hc(lz4::HighCompression::new()),
+            Algorithm::Zstd(level) => {
+                let mut context = CCtx::try_create().ok_or("no memory for zstd")?;
+                for parameter in [CParameter::CompressionLevel(level), CParameter::WindowLog(window_log(cluster))] {
+                    context.set_parameter(parameter).map_err(|code| format!("zstd refuses level {level}: {}", zstd_safe::get_error_name(code)))?;
+                }
+                Engine::Zstd { context, other: Vec::new() }
+            }
+        };
+        Ok(Compressor { cluster, engine, scratch: vec![0; cluster] })
+    }
+
+    /// Compresses a segment of at most [`SEGMENT`] bytes. What doesn't shrink stays plain.
+    pub fn segment(&mut self, input: &[u8]) -> Result<Segment, String> {
+        let mut out = Segment::default();
+        let mut rest = input;
+        let mut ratio = 3.0;
+        while !rest.is_empty() {
+            if rest.len() <= BLOCK {
+                out.plain(rest);
+                break;
+            }
+            let (taken, made) = match &mut self.engine {
+                Engine::Lz4 => lz4::fill(rest, &mut self.scratch),
+                Engine::Lz4hc(state) => state.fill(rest, &mut self.scratch, LZ4HC_LEVEL),
+                Engine::Zstd { context, other } => zstd_fill(context, rest, self.cluster, &mut ratio, &mut self.scratch, other)?,
+            };
+            let blocks = made.div_ceil(BLOCK);
+            if made == 0 || blocks * BLOCK >= taken {
+                // No gain: as much as this attempt was about stays plain, in whole blocks unless it is the end.
+                let plain = self.cluster.min(rest.len());
+                let plain = if plain == rest.len() { plain } else { plain.min(taken.max(BLOCK)) / BLOCK * BLOCK };
+                out.plain(&rest[..plain]);
+                rest = &rest[plain..];
+                continue;
+            }
+            // Readers skip the zeros in front of the compressed bytes (EROFS_FEATURE_INCOMPAT_LZ4_0PADDING).
+            out.data.resize(out.data.len() + blocks * BLOCK - made, 0);
+            out.data.extend_from_slice(&self.scratch[..made]);
+            out.extents.push(Extent { len: taken as u32, blocks: blocks as u16, plain: false });
+            rest = &rest[taken..];
+        }
+        Ok(out)
+    }
+}
+
+impl Segment {
+    fn plain(&mut self, bytes: &[u8]) {
+        for block in bytes.chunks(BLOCK) {
+            self.data.extend_from_slice(block);
+            self.extents.push(Extent { len: block.len() as u32, blocks: 1, plain: true });
+        }
+        self.data.resize(self.data.len().next_multiple_of(BLOCK), 0);
+    }
+
+    /// Whether nothing in it is compressed.
+    pub fn is_plain(&self) -> bool {
+        self.extents.iter().all(|e| e.plain)
+    }
+}
+
+/// zstd has no "fill this many bytes" mode: it is given a guess of what will fill whole blocks, and the guess is mended from what came out.
+/// Gives bytes taken and bytes made (in `best`), or no bytes made where there is no gain.
+fn zstd_fill(
+    context: &mut CCtx<'static>,
+    input: &[u8],
+    cluster: usize,
+    ratio: &mut f64,
+    best: &mut Vec<u8>,
+    other: &mut Vec<u8>,
+) -> Result<(usize, usize), String> {
+    let most = input.len();
+    let mut guess = ((cluster as f64 * *ratio) as usize).clamp(cluster.min(most), most);
+    let (mut fits, mut fits_made) = (0, 0);
+    let mut too_long = most + 1;
+    for _ in 0..ATTEMPTS {
+        let bound = zstd_safe::compress_bound(guess);
+        other.clear();
+        other.reserve(bound);
+        let made = context.compress2(other, &input[..guess]).map_err(|code| format!("zstd: {}", zstd_safe::get_error_name(code)))?;
+        let here = guess as f64 / made as f64;
+        let target = if made <= cluster {
+            if gain(guess, made) >= gain(fits, fits_made) {
+                (fits, fits_made) = (guess, made);
+                std::mem::swap(best, other);
+            }
+            let target = made.next_multiple_of(BLOCK);
+            if target - made <= SLACK || guess == most {
+                break;
+            }
+            target
+        } else {
+            too_long = too_long.min(guess);
+            if guess <= cluster {
+                break;
+            }
+            cluster
+        };
+        *ratio = here;
+        let next = ((target - SLACK / 2) as f64 * here) as usize;
+        let next = next.clamp(cluster.min(most), most.min(too_long - 1));
+        if next == guess {
+            break;
+        }
+        guess = next;
+    }
+    if fits == 0 {
+        return Ok((cluster.min(most), 0));
+    }
+    *ratio = fits as f64 / fits_made as f64;
+    Ok((fits, fits_made))
+}
+
+/// Bytes of input for each block of output.
+fn gain(taken: usize, made: usize) -> f64 {
+    if made == 0 { 0.0 } else { taken as f64 / made.div_ceil(BLOCK) as f64 }
+}

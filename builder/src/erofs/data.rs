@@ -1,0 +1,267 @@
+//! The data area: file contents in order, read and compressed by several threads, given out by one.
+//!
+//! Work is cut into pieces of at most one segment, so that one large file keeps all threads busy too. Threads take pieces in order, and take
+//! no more while [`IN_FLIGHT`] bytes of source are under way: that bounds memory, whatever the files are. What comes out does not depend on
+//! the number of threads.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::compress::{Algorithm, Compressor, SEGMENT, Segment};
+use super::format::BLOCK;
+use super::index::{self, Extent};
+use crate::error::{Error, Result};
+use crate::tree::Content;
+
+/// Bytes of source that may be under way. Their compressed form takes at most as much again.
+const IN_FLIGHT: u64 = 48 << 20;
+/// Small files are taken together up to this many bytes.
+const BATCH: u64 = 256 << 10;
+/// And up to this many files.
+const BATCH_FILES: usize = 64;
+
+/// The files to be stored, by number.
+pub trait Sources: Sync {
+    /// How many there are.
+    fn count(&self) -> usize;
+    /// Length of one, bytes.
+    fn size(&self, file: usize) -> u64;
+    /// One file.
+    fn source(&self, file: usize) -> Source;
+    /// What messages call it.
+    fn name(&self, file: usize) -> String;
+}
+
+/// A file to be stored.
+pub struct Source {
+    /// Its bytes.
+    pub content: Content,
+    /// Whether what remains behind the last whole block is kept with the inode when the file is stored flat.
+    pub inline_tail: bool,
+    /// Size of inode and extended attributes, which the index follows.
+    pub header: usize,
+    /// Whether compression may be tried.
+    pub compress: bool,
+}
+
+/// How a file was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stored {
+    /// As it is, from this block on.
+    Flat {
+        /// First block.
+        start: u32,
+    },
+    /// Compressed, from this block on.
+    Compressed {
+        /// First block.
+        start: u32,
+        /// Blocks in all.
+        blocks: u32,
+        /// The clusters.
+        extents: Box<[Extent]>,
+    },
+}
+
+/// How the data area is compressed.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// `None`: plain blocks.
+    pub algorithm: Option<Algorithm>,
+    /// Largest cluster, bytes.
+    pub cluster: usize,
+    /// Threads.
+    pub jobs: usize,
+}
+
+/// One piece of a file.
+struct Piece {
+    file: usize,
+    data: Vec<u8>,
+    /// `None`: flat.
+    extents: Option<Vec<Extent>>,
+    last: bool,
+    /// Whether the last block holds nothing but a tail that a flat file keeps with its inode.
+    tail_block: bool,
+}
+
+/// Where work stands; one lock for all of it.
+#[derive(Default)]
+struct Queue {
+    /// Next piece to be taken: file and offset in it.
+    file: usize,
+    offset: u64,
+    /// Number of the next batch to be taken.
+    batch: u64,
+    in_flight: u64,
+    done: BTreeMap<u64, (u64, Result<Vec<Piece>>)>,
+    stop: bool,
+}
+
+/// Stores all files: `append` gets whole blocks in order, `stored` what became of each file, in order. `start` is the first block's number.
+pub fn store(
+    sources: &dyn Sources,
+    settings: Settings,
+    start: u32,
+    append: &mut dyn FnMut(&[u8]) -> Result<()>,
+    stored: &mut dyn FnMut(usize, Stored),
+) -> Result<u32> {
+    let queue = Mutex::new(Queue::default());
+    let changed = Condvar::new();
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let wait = |guard| changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+
+    std::thread::scope(|scope| {
+        for _ in 0..settings.jobs.max(1) {
+            scope.spawn(|| {
+                let mut worker = Worker::new(settings);
+                while let Some((number, pieces)) = take(lock(), &wait, sources) {
+                    let bytes = pieces.iter().map(|p| p.2).sum();
+                    let result = pieces.into_iter().map(|(file, offset, len)| worker.piece(file, offset, len, sources)).collect();
+                    lock().done.insert(number, (bytes, result));
+                    changed.notify_all();
+                }
+                changed.notify_all();
+            });
+        }
+        let result = give_out(&lock, &wait, &changed, sources.count(), settings, start, append, stored);
+        lock().stop = true;
+        changed.notify_all();
+        result
+    })
+}
+
+/// Takes the next batch: its number, and file, offset and length of each piece.
+fn take<'q>(
+    mut queue: MutexGuard<'q, Queue>,
+    wait: &dyn Fn(MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue>,
+    sources: &dyn Sources,
+) -> Option<(u64, Vec<(usize, u64, u64)>)> {
+    let count = sources.count();
+    while !queue.stop && queue.file < count && queue.in_flight >= IN_FLIGHT {
+        queue = wait(queue);
+    }
+    if queue.stop || queue.file >= count {
+        return None;
+    }
+    let mut pieces = Vec::new();
+    let mut bytes = 0;
+    while queue.file < count && pieces.len() < BATCH_FILES {
+        let left = sources.size(queue.file) - queue.offset;
+        let len = left.min(SEGMENT as u64);
+        if !pieces.is_empty() && bytes + len > BATCH {
+            break;
+        }
+        pieces.push((queue.file, queue.offset, len));
+        bytes += len;
+        if len == left {
+            queue.file += 1;
+            queue.offset = 0;
+        } else {
+            queue.offset += len;
+        }
+    }
+    queue.in_flight += bytes;
+    queue.batch += 1;
+    Some((queue.batch - 1, pieces))
+}
+
+/// Gives out what the threads have done, in order.
+fn give_out<'q>(
+    lock: &dyn Fn() -> MutexGuard<'q, Queue>,
+    wait: &dyn Fn(MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue>,
+    changed: &Condvar,
+    count: usize,
+    settings: Settings,
+    start: u32,
+    append: &mut dyn FnMut(&[u8]) -> Result<()>,
+    stored: &mut dyn FnMut(usize, Stored),
+) -> Result<u32> {
+    let mut block = start;
+    let mut file_start = start;
+    let mut extents: Vec<Extent> = Vec::new();
+    let mut compressed = false;
+    let mut files = 0;
+    let mut batch = 0;
+    while files < count {
+        let mut queue = lock();
+        let (bytes, pieces) = loop {
+            match queue.done.remove(&batch) {
+                Some(done) => break done,
+                None => queue = wait(queue),
+            }
+        };
+        drop(queue);
+        for mut piece in pieces? {
+            if let Some(more) = piece.extents {
+                compressed |= more.iter().any(|e| !e.plain);
+                extents.extend(more);
+            }
+            if piece.tail_block && !compressed {
+                piece.data.truncate(piece.data.len() - BLOCK);
+            }
+            append(&piece.data)?;
+            let blocks = u32::try_from(piece.data.len() / BLOCK).unwrap_or(u32::MAX);
+            block = block.checked_add(blocks).ok_or_else(|| Error::new("the root file system would be larger than 16 TiB"))?;
+            if piece.last {
+                let extents = std::mem::take(&mut extents);
+                let whole = std::mem::take(&mut compressed);
+                stored(
+                    piece.file,
+                    match whole && settings.algorithm.is_some() {
+                        true => Stored::Compressed { start: file_start, blocks: block - file_start, extents: extents.into() },
+                        false => Stored::Flat { start: file_start },
+                    },
+                );
+                file_start = block;
+                files += 1;
+            }
+        }
+        lock().in_flight -= bytes;
+        changed.notify_all();
+        batch += 1;
+    }
+    Ok(block)
+}
+
+struct Worker {
+    settings: Settings,
+    compressor: Option<Result<Compressor, String>>,
+}
+
+impl Worker {
+    fn new(settings: Settings) -> Worker {
+        Worker { settings, compressor: settings.algorithm.map(|algorithm| Compressor::new(algorithm, settings.cluster)) }
+    }
+
+    fn piece(&mut self, file: usize, offset: u64, len: u64, sources: &dyn Sources) -> Result<Piece> {
+        let source = sources.source(file);
+        let size = source.content.len();
+        let last = offset + len == size;
+        let whole = offset == 0 && last;
+        // What is kept with the inode need not be read, unless the file may become a compressed one.
+        let tail = if source.inline_tail { size % BLOCK as u64 } else { 0 };
+        let compressor = self.compressor.as_mut().filter(|_| source.compress && size > BLOCK as u64);
+        let read = if compressor.is_none() && last { len - tail } else { len };
+        let mut input = vec![0; read as usize];
+        source.content.read_exact_at(offset, &mut input).map_err(|e| Error::new(format!("{}: {e}", sources.name(file))))?;
+        let segment = match compressor {
+            None => None,
+            Some(Err(why)) => return Err(Error::new(why.clone())),
+            Some(Ok(compressor)) => Some(compressor.segment(&input).map_err(|why| Error::new(format!("{}: {why}", sources.name(file))))?),
+        };
+        let Some(segment) = segment.filter(|segment| !whole || pays(segment, size, tail, source.header)) else {
+            let flat = if last { input.len().min((len - tail) as usize) } else { input.len() };
+            input.truncate(flat);
+            input.resize(input.len().next_multiple_of(BLOCK), 0);
+            return Ok(Piece { file, data: input, extents: None, last, tail_block: false });
+        };
+        Ok(Piece { file, data: segment.data, extents: Some(segment.extents), last, tail_block: last && tail > 0 })
+    }
+}
+
+/// Whether a compressed file takes less room than a flat one, its index and the flat one's tail included.
+fn pays(segment: &Segment, size: u64, tail: u64, header: usize) -> bool {
+    let flat = if tail > 0 { size } else { size.next_multiple_of(BLOCK as u64) };
+    !segment.is_plain() && segment.data.len() as u64 + index::len(size, header) < flat
+}

@@ -1,0 +1,1 @@
+//! Reads an image and checks its structure.

@@ -1,0 +1,364 @@
+//! The writer: contents, then places, then directories, shared attributes and inodes.
+
+use super::compress::{self, Algorithm};
+use super::data::{self, Settings, Source, Sources, Stored};
+use super::dir::{self, Name};
+use super::format::*;
+use super::index;
+use super::inodes::{Inodes, Item, path_of};
+use super::layout::Places;
+use super::xattr;
+use super::{Options, Sink, Written};
+use crate::definition::Compression;
+use crate::error::{Context, Error, Result};
+use crate::tree::{Content, Kind, Node, Tree};
+
+/// Blocks are collected up to this many bytes before they are given out.
+const CHUNK: usize = 1 << 20;
+
+/// What an inode's data became.
+enum Data {
+    /// Nothing, or a device's number.
+    Number(u32),
+    Stored(Stored),
+}
+
+/// Writes the tree as a file system.
+pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Written> {
+    let settings = settings(options)?;
+    let label = label(&options.label)?;
+    let inodes = Inodes::collect(tree)?;
+    let mut out = Out { sink, buffer: Vec::with_capacity(CHUNK + BLOCK), block: 1 };
+
+    let mut data = store_contents(tree, &inodes, settings, &mut out)?;
+    let directories = out.block()?;
+    let nids = place(&inodes, &mut data, u64::from(directories))?;
+    write_directories(tree, &inodes, &data, &nids.numbers, &mut out)?;
+    let xattr_blkaddr = out.block()?;
+    out.put(inodes.xattrs.area())?;
+    out.pad()?;
+    let meta_blkaddr = out.block()?;
+    write_inodes(tree, &inodes, &data, &nids, settings, meta_blkaddr, &mut out)?;
+
+    let blocks = out.block()?;
+    let used = data.iter().any(|d| matches!(d, Data::Stored(Stored::Compressed { .. })));
+    let (feature_incompat, available_compr_algs, compr_cfgs) =
+        settings.algorithm.filter(|_| used).map_or((0, 0, Vec::new()), |a| configuration(a, settings.cluster));
+    let block = SuperBlock {
+        feature_incompat,
+        root_nid: u16::try_from(nids.numbers[0]).map_err(|_| Error::new("the root directory has more extended attributes than EROFS can hold there"))?,
+        inos: inodes.items.len() as u64,
+        epoch: inodes.fixed.seconds as u64,
+        fixed_nsec: inodes.fixed.nanoseconds,
+        blocks,
+        meta_blkaddr,
+        xattr_blkaddr,
+        uuid: options.uuid,
+        volume_name: label,
+        available_compr_algs,
+        compr_cfgs,
+    };
+    out.sink.first(&block.encode()).context(|| "writing the root file system")?;
+    let content = inodes.items.iter().filter(|i| matches!(tree.node(i.node).kind, Kind::File(_))).map(|i| i.size).sum();
+    Ok(Written { blocks: u64::from(blocks), inodes: inodes.items.len() as u64, content })
+}
+
+fn settings(options: &Options) -> Result<Settings> {
+    let cluster = options.cluster as usize;
+    if !cluster.is_power_of_two() || !(BLOCK..=Z_EROFS_PCLUSTER_MAX_SIZE).contains(&cluster) {
+        return Err(Error::new(format!("cluster of {cluster} bytes: not a power of two from 4096 to 1048576")));
+    }
+    let algorithm = match options.compression {
+        Compression::None => None,
+        Compression::Lz4 => Some(Algorithm::Lz4),
+        Compression::Lz4hc => Some(Algorithm::Lz4hc),
+        Compression::Zstd(level) => Some(Algorithm::Zstd(level)),
+        Compression::Auto => return Err(Error::new("compression \"auto\" was not decided before writing the root file system")),
+    };
+    Ok(Settings { algorithm, cluster, jobs: options.jobs })
+}
+
+fn label(text: &str) -> Result<[u8; 16]> {
+    let mut label = [0; 16];
+    if text.len() > 15 || text.contains('\0') {
+        return Err(Error::new(format!("label {text:?} is longer than 15 bytes")));
+    }
+    label[..text.len()].copy_from_slice(text.as_bytes());
+    Ok(label)
+}
+
+/// Features, algorithms and their configurations for the super block.
+fn configuration(algorithm: Algorithm, cluster: usize) -> (u32, u16, Vec<u8>) {
+    let features = EROFS_FEATURE_INCOMPAT_LZ4_0PADDING | EROFS_FEATURE_INCOMPAT_COMPR_CFGS;
+    let mut cfgs = Vec::new();
+    match algorithm {
+        Algorithm::Lz4 | Algorithm::Lz4hc => {
+            // z_erofs_lz4_cfgs: distance, blocks of the largest cluster.
+            cfgs.extend_from_slice(&14u16.to_le_bytes());
+            cfgs.extend_from_slice(&u16::MAX.to_le_bytes());
+            cfgs.extend_from_slice(&((cluster / BLOCK) as u16).to_le_bytes());
+            cfgs.resize(2 + 14, 0);
+        }
+        Algorithm::Zstd(_) => {
+            // z_erofs_zstd_cfgs: format, window.
+            cfgs.extend_from_slice(&6u16.to_le_bytes());
+            cfgs.extend_from_slice(&[0, (compress::window_log(cluster) - 10) as u8]);
+            cfgs.resize(2 + 6, 0);
+        }
+    }
+    (features, 1 << algorithm.code(), cfgs)
+}
+
+/// Stores what files and long links hold; gives what became of each inode's data.
+fn store_contents(tree: &Tree, inodes: &Inodes, settings: Settings, out: &mut Out<'_>) -> Result<Vec<Data>> {
+    let mut data: Vec<Data> = inodes.items.iter().map(|item| first_guess(tree.node(item.node))).collect();
+    let files: Vec<u32> = (0..inodes.items.len()).filter(|&i| wants_blocks(tree, inodes, &inodes.items[i])).map(|i| i as u32).collect();
+    let start = out.block()?;
+    let sources = Contents { tree, inodes, files: &files };
+    data::store(&sources, settings, start, &mut |blocks| out.put(blocks), &mut |file, stored| data[files[file] as usize] = Data::Stored(stored))?;
+    Ok(data)
+}
+
+/// What has contents to be stored.
+struct Contents<'a> {
+    tree: &'a Tree,
+    inodes: &'a Inodes,
+    files: &'a [u32],
+}
+
+impl Contents<'_> {
+    fn item(&self, file: usize) -> &Item {
+        &self.inodes.items[self.files[file] as usize]
+    }
+}
+
+impl Sources for Contents<'_> {
+    fn count(&self) -> usize {
+        self.files.len()
+    }
+
+    fn size(&self, file: usize) -> u64 {
+        self.item(file).size
+    }
+
+    fn source(&self, file: usize) -> Source {
+        let item = self.item(file);
+        let (content, compress) = match &self.tree.node(item.node).kind {
+            Kind::File(content) => (content.clone(), true),
+            Kind::Symlink(target) => (Content::from_memory(&target[..]), false),
+            _ => (Content::default(), false),
+        };
+        Source { content, inline_tail: self.inodes.inline_tail(item), header: self.inodes.header(item), compress }
+    }
+
+    fn name(&self, file: usize) -> String {
+        path_of(self.tree, self.item(file).node)
+    }
+}
+
+fn first_guess(node: &Node) -> Data {
+    match &node.kind {
+        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => Data::Number(encode_dev(*major, *minor).unwrap_or(0)),
+        _ => Data::Number(0),
+    }
+}
+
+/// Whether a file or link has more than a tail that is kept with its inode.
+fn wants_blocks(tree: &Tree, inodes: &Inodes, item: &Item) -> bool {
+    let kind = &tree.node(item.node).kind;
+    matches!(kind, Kind::File(_) | Kind::Symlink(_)) && (item.size >= BLOCK as u64 || item.size > 0 && !inodes.inline_tail(item))
+}
+
+/// Where each inode went.
+struct Nids {
+    numbers: Vec<u64>,
+    blocks: u64,
+}
+
+/// Gives every inode its place, and every directory the blocks that it needs from `block` on.
+fn place(inodes: &Inodes, data: &mut [Data], block: u64) -> Result<Nids> {
+    let mut places = Places::new();
+    let mut numbers = Vec::with_capacity(inodes.items.len());
+    let mut block = block;
+    for (item, data) in inodes.items.iter().zip(data) {
+        let header = inodes.header(item);
+        let behind = match data {
+            Data::Stored(Stored::Compressed { .. }) => index::len(item.size, header),
+            _ if inodes.inline_tail(item) => item.size % BLOCK as u64,
+            _ => 0,
+        };
+        numbers.push(places.place(header as u64 + behind).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?);
+        if is_directory_with_blocks(inodes, item, data) {
+            *data = Data::Stored(Stored::Flat { start: u32::try_from(block).unwrap_or(u32::MAX) });
+            block += directory_blocks(inodes, item);
+        }
+    }
+    Ok(Nids { numbers, blocks: places.blocks() })
+}
+
+fn is_directory_with_blocks(inodes: &Inodes, item: &Item, data: &Data) -> bool {
+    matches!(data, Data::Number(_)) && item.size > 0 && directory_blocks(inodes, item) > 0
+}
+
+fn directory_blocks(inodes: &Inodes, item: &Item) -> u64 {
+    if inodes.inline_tail(item) { item.size / BLOCK as u64 } else { item.size.div_ceil(BLOCK as u64) }
+}
+
+fn write_directories(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &[u64], out: &mut Out<'_>) -> Result<()> {
+    for (item, data) in inodes.items.iter().zip(data) {
+        if matches!(tree.node(item.node).kind, Kind::Directory(_)) && matches!(data, Data::Stored(_)) {
+            let bytes = directory(tree, inodes, item, nids);
+            let end = bytes.len().min(directory_blocks(inodes, item) as usize * BLOCK);
+            out.put(&bytes[..end])?;
+            out.pad()?;
+        }
+    }
+    Ok(())
+}
+
+/// A directory's bytes.
+fn directory(tree: &Tree, inodes: &Inodes, item: &Item, nids: &[u64]) -> Vec<u8> {
+    let names = tree.children(item.node).map(|(name, node)| (name, node));
+    let names = dir::with_dots(names, item.node, inodes.items[item.parent as usize].node);
+    dir::encode(names.map(|(name, node)| Name { name, nid: nids[inodes.index(node)], file_type: file_type(&tree.node(node).kind) }))
+}
+
+fn write_inodes(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &Nids, settings: Settings, meta_blkaddr: u32, out: &mut Out<'_>) -> Result<()> {
+    let mut order: Vec<u32> = (0..inodes.items.len() as u32).collect();
+    order.sort_unstable_by_key(|&i| nids.numbers[i as usize]);
+    let start = u64::from(meta_blkaddr) * BLOCK as u64;
+    for i in order {
+        let i = i as usize;
+        out.pad_to(start + nids.numbers[i] * SLOT as u64)?;
+        write_inode(tree, inodes, i, data, nids, settings, out)?;
+    }
+    out.pad_to(start + nids.blocks * BLOCK as u64)
+}
+
+fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nids, settings: Settings, out: &mut Out<'_>) -> Result<()> {
+    let item = &inodes.items[i];
+    let node = tree.node(item.node);
+    let xattrs = inodes.xattr_body(item);
+    let inline = inodes.inline_tail(item);
+    let (datalayout, u) = match &data[i] {
+        Data::Stored(Stored::Compressed { blocks, .. }) => (EROFS_INODE_COMPRESSED_COMPACT, *blocks),
+        Data::Stored(Stored::Flat { start }) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *start),
+        Data::Number(number) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *number),
+    };
+    let inode = Inode {
+        extended: item.extended,
+        datalayout,
+        xattr_icount: xattr::icount(xattrs.len()),
+        mode: node.meta.mode & 0o7777 | type_bits(&node.kind),
+        nlink: item.links,
+        size: item.size,
+        u,
+        ino: i as u32 + 1,
+        uid: node.meta.uid,
+        gid: node.meta.gid,
+        mtime: (node.meta.mtime.seconds, node.meta.mtime.nanoseconds),
+    };
+    out.put(&inode.encode())?;
+    out.put(xattrs)?;
+    match (&data[i], &node.kind) {
+        (Data::Stored(Stored::Compressed { start, extents, .. }), _) => {
+            let algorithm = settings.algorithm.map_or(0, Algorithm::code);
+            index::encode(item.size, inodes.header(item), algorithm, *start, extents, &mut |bytes| out.put(bytes))
+        }
+        _ if !inline => Ok(()),
+        (_, Kind::Directory(_)) => {
+            let bytes = directory(tree, inodes, item, &nids.numbers);
+            out.put(&bytes[bytes.len() / BLOCK * BLOCK..])
+        }
+        (_, Kind::File(content)) => {
+            let mut tail = vec![0; (item.size % BLOCK as u64) as usize];
+            content.read_exact_at(item.size - tail.len() as u64, &mut tail).context(|| path_of(tree, item.node))?;
+            out.put(&tail)
+        }
+        (_, Kind::Symlink(target)) => out.put(target),
+        _ => Ok(()),
+    }
+}
+
+fn type_bits(kind: &Kind) -> u16 {
+    match kind {
+        Kind::Directory(_) => 0o040000,
+        Kind::File(_) => 0o100000,
+        Kind::Symlink(_) => 0o120000,
+        Kind::CharDevice { .. } => 0o020000,
+        Kind::BlockDevice { .. } => 0o060000,
+        Kind::Fifo => 0o010000,
+        Kind::Socket => 0o140000,
+    }
+}
+
+fn file_type(kind: &Kind) -> u8 {
+    match kind {
+        Kind::Directory(_) => dir::EROFS_FT_DIR,
+        Kind::File(_) => dir::EROFS_FT_REG_FILE,
+        Kind::Symlink(_) => dir::EROFS_FT_SYMLINK,
+        Kind::CharDevice { .. } => dir::EROFS_FT_CHRDEV,
+        Kind::BlockDevice { .. } => dir::EROFS_FT_BLKDEV,
+        Kind::Fifo => dir::EROFS_FT_FIFO,
+        Kind::Socket => dir::EROFS_FT_SOCK,
+    }
+}
+
+/// Collects bytes into blocks and gives them out in large pieces.
+struct Out<'a> {
+    sink: &'a mut dyn Sink,
+    buffer: Vec<u8>,
+    /// The block that the buffer starts at.
+    block: u64,
+}
+
+impl Out<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        if self.buffer.is_empty() && bytes.len() >= CHUNK && bytes.len() % BLOCK == 0 {
+            return self.give(bytes);
+        }
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
+    }
+
+    /// Fills the block up with zeros.
+    fn pad(&mut self) -> Result<()> {
+        self.buffer.resize(self.buffer.len().next_multiple_of(BLOCK), 0);
+        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
+    }
+
+    /// Fills up with zeros to this byte of the file system.
+    fn pad_to(&mut self, position: u64) -> Result<()> {
+        let here = self.block * BLOCK as u64 + self.buffer.len() as u64;
+        let gap = position.checked_sub(here).ok_or_else(|| Error::new("two inodes were given one place"))?;
+        self.buffer.resize(self.buffer.len() + gap as usize, 0);
+        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
+    }
+
+    /// The block that comes next; everything given out, whole.
+    fn block(&mut self) -> Result<u32> {
+        self.flush()?;
+        if !self.buffer.is_empty() {
+            return Err(Error::new("a part of the file system does not end with a block"));
+        }
+        u32::try_from(self.block).map_err(|_| Error::new("the root file system would be larger than 16 TiB"))
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let whole = self.buffer.len() / BLOCK * BLOCK;
+        if whole > 0 {
+            let buffer = std::mem::take(&mut self.buffer);
+            let result = self.give(&buffer[..whole]);
+            self.buffer = buffer;
+            self.buffer.drain(..whole);
+            result?;
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, blocks: &[u8]) -> Result<()> {
+        self.sink.append(blocks).context(|| "writing the root file system")?;
+        self.block += (blocks.len() / BLOCK) as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,159 @@
+//! Extended attributes: each distinct set becomes one inline body; a name and value that several inodes have stands once in the shared area.
+
+use std::collections::BTreeMap;
+
+use super::format::*;
+use crate::error::{Error, Result};
+use crate::tree::Xattrs;
+
+/// Most shared attributes of one inode (`h_shared_count` is a byte).
+const SHARED_MAX: usize = 255;
+
+type Set = BTreeMap<Box<[u8]>, Box<[u8]>>;
+
+/// All sets of a tree.
+#[derive(Default)]
+pub struct Tables {
+    ids: BTreeMap<Xattrs, u32>,
+    sets: Vec<(Xattrs, u64)>,
+    bodies: Vec<Vec<u8>>,
+    area: Vec<u8>,
+}
+
+impl Tables {
+    /// Notes a set that one more inode has, and gives its number. `path` is for the message when it can't be held.
+    pub fn add(&mut self, set: &Xattrs, path: impl FnOnce() -> String) -> Result<u32> {
+        if let Some(&id) = self.ids.get(set) {
+            self.sets[id as usize].1 += 1;
+            return Ok(id);
+        }
+        check(set).map_err(|why| Error::new(format!("{}: {why}", path())).hint("leave the attribute out of the source, or make it smaller"))?;
+        let id = self.sets.len() as u32;
+        self.sets.push((set.clone(), 1));
+        self.ids.insert(set.clone(), id);
+        Ok(id)
+    }
+
+    /// Decides what is shared, once all sets are known.
+    pub fn build(&mut self) {
+        self.ids = BTreeMap::new();
+        let mut uses: BTreeMap<(&[u8], &[u8]), u64> = BTreeMap::new();
+        for (set, count) in &self.sets {
+            for (name, value) in set.iter() {
+                *uses.entry((name, value)).or_default() += count;
+            }
+        }
+        let mut places: BTreeMap<(&[u8], &[u8]), u32> = BTreeMap::new();
+        for (&(name, value), &count) in &uses {
+            let entry = entry(name, value);
+            // A reference costs 4 bytes in each inode.
+            let gains = entry.len() as u64 + 4 * count < entry.len() as u64 * count;
+            if gains && self.area.len() + entry.len() < u32::MAX as usize {
+                places.insert((name, value), (self.area.len() / 4) as u32);
+                self.area.extend_from_slice(&entry);
+            }
+        }
+        self.bodies = self.sets.iter().map(|(set, _)| body(set, &places)).collect();
+    }
+
+    /// The inline body of a set.
+    pub fn body(&self, id: u32) -> &[u8] {
+        &self.bodies[id as usize]
+    }
+
+    /// The shared area, to be padded to blocks.
+    pub fn area(&self) -> &[u8] {
+        &self.area
+    }
+}
+
+/// `i_xattr_icount` for a body of this length.
+pub fn icount(body: usize) -> u16 {
+    if body == 0 { 0 } else { ((body - XATTR_IBODY_HEADER) / 4 + 1) as u16 }
+}
+
+/// Length of the body that `i_xattr_icount` says.
+pub fn body_len(icount: u16) -> usize {
+    if icount == 0 { 0 } else { XATTR_IBODY_HEADER + (usize::from(icount) - 1) * 4 }
+}
+
+fn body(set: &Set, places: &BTreeMap<(&[u8], &[u8]), u32>) -> Vec<u8> {
+    let shared: Vec<u32> = set.iter().filter_map(|(name, value)| places.get(&(&**name, &**value)).copied()).take(SHARED_MAX).collect();
+    let mut out = vec![0; XATTR_IBODY_HEADER];
+    out[4] = shared.len() as u8;
+    for id in &shared {
+        out.extend_from_slice(&id.to_le_bytes());
+    }
+    let mut left = shared.len();
+    for (name, value) in set {
+        if left > 0 && places.contains_key(&(&**name, &**value)) {
+            left -= 1;
+        } else {
+            out.extend_from_slice(&entry(name, value));
+        }
+    }
+    out
+}
+
+fn entry(name: &[u8], value: &[u8]) -> Vec<u8> {
+    let (index, rest) = split(name).unwrap_or((0, name));
+    let mut out = vec![rest.len() as u8, index];
+    out.extend_from_slice(&(value.len() as u16).to_le_bytes());
+    out.extend_from_slice(rest);
+    out.extend_from_slice(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}
+
+/// Name index and the rest of the name.
+fn split(name: &[u8]) -> Option<(u8, &[u8])> {
+    if name == b"system.posix_acl_access" {
+        return Some((EROFS_XATTR_INDEX_POSIX_ACL_ACCESS, b""));
+    }
+    if name == b"system.posix_acl_default" {
+        return Some((EROFS_XATTR_INDEX_POSIX_ACL_DEFAULT, b""));
+    }
+    for (prefix, index) in [(&b"user."[..], EROFS_XATTR_INDEX_USER), (b"trusted.", EROFS_XATTR_INDEX_TRUSTED), (b"security.", EROFS_XATTR_INDEX_SECURITY)] {
+        if let Some(rest) = name.strip_prefix(prefix)
+            && !rest.is_empty()
+        {
+            return Some((index, rest));
+        }
+    }
+    None
+}
+
+/// The full name for an index and the rest; `None` for what this program never writes.
+pub fn join(index: u8, rest: &[u8]) -> Option<Vec<u8>> {
+    let prefix: &[u8] = match (index, rest.is_empty()) {
+        (EROFS_XATTR_INDEX_USER, false) => b"user.",
+        (EROFS_XATTR_INDEX_TRUSTED, false) => b"trusted.",
+        (EROFS_XATTR_INDEX_SECURITY, false) => b"security.",
+        (EROFS_XATTR_INDEX_POSIX_ACL_ACCESS, true) => b"system.posix_acl_access",
+        (EROFS_XATTR_INDEX_POSIX_ACL_DEFAULT, true) => b"system.posix_acl_default",
+        _ => return None,
+    };
+    Some([prefix, rest].concat())
+}
+
+fn check(set: &Set) -> Result<(), String> {
+    let mut size = XATTR_IBODY_HEADER;
+    for (name, value) in set {
+        let shown = String::from_utf8_lossy(name);
+        let Some((_, rest)) = split(name) else {
+            return Err(format!("extended attribute {shown:?} is in a name space that EROFS can't hold (user, trusted, security and POSIX ACLs it can)"));
+        };
+        if rest.len() > 255 || name.contains(&0) {
+            return Err(format!("extended attribute {shown:?} is not a name the kernel accepts"));
+        }
+        if value.len() > usize::from(u16::MAX) {
+            return Err(format!("extended attribute {shown:?} has {} bytes, EROFS holds at most {}", value.len(), u16::MAX));
+        }
+        size += entry(name, value).len();
+    }
+    // The kernel hands out one inode's attribute list through at most 64 KiB of names, but the format's own bound is that of i_xattr_icount.
+    match size > body_len(u16::MAX) {
+        true => Err(format!("extended attributes of {size} bytes together, EROFS holds at most {}", body_len(u16::MAX))),
+        false => Ok(()),
+    }
+}
