@@ -27,6 +27,11 @@ pub fn read(given: Option<&Path>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Where the agent is beside this program.
+pub fn locate_beside() -> Result<PathBuf> {
+    locate(None, None, std::env::current_exe().ok().as_deref())
+}
+
 fn locate(given: Option<&Path>, environment: Option<OsString>, program: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_owned());

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use adamant_agent::contract;
-use adamant_agent::policy::{self, Policy};
+use adamant_agent::policy::Policy;
 
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
@@ -50,14 +50,7 @@ fn directory(tree: &mut Tree, path: &str, meta: Meta) -> Result<()> {
 }
 
 fn write_policy(definition: &Definition) -> Result<String> {
-    let policy = Policy {
-        version: policy::VERSION,
-        image: policy::Image { id: definition.id.clone(), version: definition.version.clone() },
-        verify: definition.verify,
-        failure: definition.failure,
-        volumes: definition.volumes.iter().map(|volume| volume.policy.clone()).collect(),
-    };
-    let text = toml::to_string(&policy).map_err(|e| Error::new(format!("the policy can't be written: {e}")))?;
+    let text = toml::to_string(&definition.policy()).map_err(|e| Error::new(format!("the policy can't be written: {e}")))?;
     // The agent's own parser has the last word: what it would refuse must not be built.
     Policy::parse(text.as_bytes()).map_err(|why| Error::new(format!("the agent would refuse this policy: {why}")))?;
     Ok(text)
@@ -97,6 +90,7 @@ fn quoted(value: &str) -> String {
 mod tests {
     use super::*;
     use crate::definition;
+    use adamant_agent::policy;
 
     fn definition() -> Definition {
         Definition {

@@ -1,14 +1,23 @@
-//! `adamant build`: the stages in order.
+//! `adamant build`: from a definition to the artifacts in OUT.
 
+mod again;
 mod agent;
 mod cmdline;
+mod compression;
 mod fit;
+mod pipeline;
+mod root;
 pub mod staging;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
+use crate::definition::Definition;
 use crate::error::{Error, Result};
 use crate::output::Output;
+
+pub use pipeline::Built;
 
 /// What is built, and how.
 #[derive(Debug, Clone)]
@@ -33,6 +42,37 @@ pub struct Options {
 
 /// Builds, and gives the directory that the artifacts are in.
 pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
-    let _ = output;
-    Err(Error::new(format!("{}: this version can't build", options.definition.display())))
+    let mut definition = Definition::read(&options.definition)?;
+    definition.epoch = options.epoch.or(definition.epoch);
+    let out = options.out.clone().unwrap_or_else(|| definition.path.parent().unwrap_or(Path::new("")).join("out"));
+    let built = pipeline::build(&definition, &out, options, output)?;
+    tell(&built, output);
+    let difference = if options.check { Some(again::compare(&built, &definition, options, output)?) } else { None };
+    output.document(&json!({
+        "out": built.out,
+        "manifest": built.manifest,
+        "modules": built.modules,
+        "warnings": built.findings.iter().map(|f| json!({ "rule": f.rule, "message": f.message, "hint": f.hint })).collect::<Vec<_>>(),
+        "stages": built.stages.iter().map(|(name, took)| json!({ "name": name, "seconds": took.as_secs_f64() })).collect::<Vec<_>>(),
+        "check": difference.as_ref().map(|difference| match difference {
+            None => json!({ "identical": true }),
+            Some(first) => json!({ "identical": false, "difference": first }),
+        }),
+    }))?;
+    match difference {
+        Some(Some(first)) => Err(Error::new(format!("the second build differs from the first: {first}"))
+            .hint("something in the sources depends on the time, the machine or chance; `adamant build -v` names each stage")),
+        Some(None) => {
+            output.say("identical");
+            Ok(built.out)
+        }
+        None => Ok(built.out),
+    }
+}
+
+fn tell(built: &Built, output: &Output) {
+    for artifact in &built.manifest.artifacts {
+        output.say(format_args!("{:>12}  {}", artifact.size, built.out.join(&artifact.name).display()));
+    }
+    output.say(format_args!("root hash {}", built.manifest.root.hash));
 }

@@ -1,0 +1,87 @@
+//! The root file system and its verity tree, in one pass over the blocks.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::FileExt;
+
+use adamant_agent::hash::RootHash;
+use adamant_agent::verity::{Superblock, partition_blocks};
+use sha2::{Digest, Sha256};
+
+use crate::definition::{Compression, Definition};
+use crate::erofs::{self, BLOCK, Sink, Written};
+use crate::error::{Context, Result};
+use crate::tree::Tree;
+use crate::verity::{self, Hasher, HashingSink};
+
+/// Bytes of a volume label (EROFS on disk: 16 with the NUL).
+const LABEL_BYTES: usize = 15;
+
+/// What was written.
+pub struct Root {
+    /// The root hash.
+    pub hash: RootHash,
+    /// The tree's super block.
+    pub superblock: Superblock,
+    /// The file system.
+    pub written: Written,
+    /// Blocks of super block and tree together.
+    pub tree_blocks: u64,
+    /// SHA-256 of the tree's artifact.
+    pub tree_sha256: [u8; 32],
+}
+
+/// Writes both into empty files. Salt and UUIDs come from the image id alone (docs/formats.md).
+pub fn write(tree: &Tree, definition: &Definition, compression: Compression, jobs: usize, root: &File, hashes: &File) -> Result<Root> {
+    let id = &definition.id;
+    let options = erofs::Options {
+        compression,
+        cluster: definition.root.cluster,
+        uuid: verity::uuid_from(b"adamant erofs uuid\0", id),
+        label: id.chars().take(LABEL_BYTES).collect(),
+        jobs,
+    };
+    let mut hasher = Hasher::new(&verity::salt(id));
+    let mut file = FileSink { file: root, at: BLOCK as u64 };
+    let written = erofs::write(tree, &options, &mut HashingSink::new(&mut hasher, &mut file, jobs)).context(|| "writing the root file system")?;
+    let mut out = Tee { inner: BufWriter::new(hashes), sha256: Sha256::new() };
+    let done = hasher.finish(verity::uuid(id), &mut out).and_then(|done| out.inner.flush().map(|()| done));
+    let (hash, superblock) = done.context(|| "writing the verity tree")?;
+    Ok(Root { hash, tree_blocks: partition_blocks(superblock.data_blocks), superblock, written, tree_sha256: out.sha256.finalize().into() })
+}
+
+/// Blocks into a file: block 0 at the end.
+struct FileSink<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Sink for FileSink<'_> {
+    fn append(&mut self, blocks: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(blocks, self.at)?;
+        self.at += blocks.len() as u64;
+        Ok(())
+    }
+
+    fn first(&mut self, block: &[u8; BLOCK]) -> io::Result<()> {
+        self.file.write_all_at(block, 0)
+    }
+}
+
+/// Hashes what is written.
+struct Tee<W> {
+    inner: W,
+    sha256: Sha256,
+}
+
+impl<W: Write> Write for Tee<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.inner.write(bytes)?;
+        self.sha256.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
