@@ -1,5 +1,8 @@
 //! The paths that the definition keeps: globs over paths as bytes, so that a name that is not UTF-8 can be kept too.
 
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, Result};
@@ -36,7 +39,11 @@ impl Keep {
 
     /// Whether this path is kept.
     pub fn holds(&self, path: &[u8]) -> bool {
-        use std::os::unix::ffi::OsStrExt;
-        self.everything || self.globs.is_match(std::ffi::OsStr::from_bytes(path))
+        self.everything || self.globs.is_match(as_path(path))
     }
+}
+
+/// A path of the tree as globs take it: any bytes.
+pub fn as_path(path: &[u8]) -> &Path {
+    Path::new(std::ffi::OsStr::from_bytes(path))
 }

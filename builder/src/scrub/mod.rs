@@ -1,10 +1,28 @@
 //! Scrubbing: identity and noise out, secrets refused.
+//!
+//! It promises that what must differ between servers or between builds is not in the image, and that a secret is not there unless the
+//! definition keeps its path. It looks at paths and small files; it can't find a secret that looks like nothing.
 
 pub mod keep;
+pub mod rules;
+mod secrets;
+#[cfg(test)]
+mod tests;
+
+use globset::{GlobSet, GlobSetBuilder};
 
 use crate::definition::Definition;
-use crate::error::Result;
-use crate::tree::Tree;
+use crate::error::{Error, Result};
+use crate::tree::{Content, Kind, Meta, NodeId, Time, Tree};
+use keep::Keep;
+use rules::{Action, RULES};
+
+/// The rule that leaves /etc/machine-id empty.
+const MACHINE_ID: &str = "machine-id";
+/// The rule that makes the day of the last change in /etc/shadow no later than the epoch.
+const PASSWORD_DATES: &str = "password-dates";
+/// The rule that clamps modification times.
+const TIMES: &str = "newer-times";
 
 /// What one rule did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,8 +34,123 @@ pub struct Done {
 }
 
 /// Applies every rule; `epoch` (seconds since 1970) is what newer modification times are clamped to. Secrets are an error that names the
-/// rule and each path.
+/// rule and each path. What did nothing is left out of the answer.
 pub fn scrub(tree: &mut Tree, definition: &Definition, epoch: Option<i64>) -> Result<Vec<Done>> {
-    let _ = (tree, definition, epoch);
-    todo!()
+    let keep = Keep::new(&definition.keep)?;
+    if keep.everything() {
+        return Ok(Vec::new());
+    }
+    let mut done = apply_table(tree, &keep)?;
+    done.push(Done { rule: MACHINE_ID, paths: empty_machine_id(tree, &keep)? });
+    if let Some(epoch) = epoch {
+        done.push(Done { rule: PASSWORD_DATES, paths: clamp_password_dates(tree, &keep, epoch) });
+        done.push(Done { rule: TIMES, paths: clamp_times(tree, &keep, epoch) });
+    }
+    done.retain(|done| !done.paths.is_empty());
+    secrets::refuse(tree, &keep)?;
+    Ok(done)
+}
+
+fn apply_table(tree: &mut Tree, keep: &Keep) -> Result<Vec<Done>> {
+    let (globs, rule_of) = compile_table()?;
+    let mut done: Vec<Done> = RULES.iter().map(|rule| Done { rule: rule.name, paths: Vec::new() }).collect();
+    let mut hits: Vec<(usize, Vec<u8>, NodeId)> = Vec::new();
+    tree.visit(&mut |path, id| {
+        let first = globs.matches(keep::as_path(path)).into_iter().map(|glob| rule_of[glob]).min();
+        if let Some(rule) = first
+            && RULES[rule].action.concerns(tree.node(id))
+            && !keep.holds(path)
+        {
+            hits.push((rule, path.to_vec(), id));
+        }
+    });
+    for (rule, path, id) in hits {
+        match RULES[rule].action {
+            Action::Empty => tree.node_mut(id).kind = Kind::File(Content::default()),
+            Action::Remove | Action::RemoveFile | Action::RemoveTimedBytecode => tree.remove(&path),
+        }
+        done[rule].paths.push(path);
+    }
+    Ok(done)
+}
+
+/// All globs of the table in one set, and for each the index of its rule.
+fn compile_table() -> Result<(GlobSet, Vec<usize>)> {
+    let mut set = GlobSetBuilder::new();
+    let mut rule_of = Vec::new();
+    for (index, rule) in RULES.iter().enumerate() {
+        for glob in rule.paths {
+            set.add(keep::compile(glob).map_err(|why| Error::new(format!("scrub rule {}: {glob:?}: {why}", rule.name)))?);
+            rule_of.push(index);
+        }
+    }
+    let set = set.build().map_err(|e| Error::new(format!("scrub rules: {e}")))?;
+    Ok((set, rule_of))
+}
+
+/// An empty /etc/machine-id is what init and the agent put the server's own over; without one, systemd on a read-only root has none at all.
+fn empty_machine_id(tree: &mut Tree, keep: &Keep) -> Result<Vec<Vec<u8>>> {
+    const PATH: &[u8] = b"/etc/machine-id";
+    if keep.holds(PATH) {
+        return Ok(Vec::new());
+    }
+    let found = tree.lookup(PATH);
+    match found.map(|id| &tree.node(id).kind) {
+        Some(Kind::File(content)) if content.is_empty() => return Ok(Vec::new()),
+        None if !has_systemd(tree) => return Ok(Vec::new()),
+        _ => {}
+    }
+    let meta = found.map(|id| tree.node(id).meta.clone()).filter(|meta| meta.mode & 0o444 == 0o444 && meta.mode & 0o7000 == 0);
+    let meta = Meta { mode: meta.as_ref().map_or(0o444, |meta| meta.mode & 0o644), mtime: meta.map(|meta| meta.mtime).unwrap_or_default(), ..Meta::default() };
+    tree.remove(PATH);
+    tree.insert(PATH, meta, Kind::File(Content::default()))?;
+    Ok(vec![PATH.to_vec()])
+}
+
+/// Whether systemd is the image's init or could be.
+pub(crate) fn has_systemd(tree: &Tree) -> bool {
+    tree.resolve(b"/usr/lib/systemd/systemd").or(tree.resolve(b"/lib/systemd/systemd")).is_some()
+}
+
+/// The third field of /etc/shadow is the day of the last change: the day of the build, for accounts that packages made.
+fn clamp_password_dates(tree: &mut Tree, keep: &Keep, epoch: i64) -> Vec<Vec<u8>> {
+    const PATH: &[u8] = b"/etc/shadow";
+    /// Far more than any image's accounts need, bytes.
+    const LIMIT: u64 = 1 << 20;
+    let Some(id) = tree.lookup(PATH).filter(|_| !keep.holds(PATH)) else { return Vec::new() };
+    let Kind::File(content) = &tree.node(id).kind else { return Vec::new() };
+    let Ok(bytes) = content.to_vec(LIMIT) else { return Vec::new() };
+    let today = epoch.div_euclid(86400);
+    let clamp = |line: &[u8]| -> Vec<u8> {
+        let mut fields: Vec<&[u8]> = line.split(|b| *b == b':').collect();
+        let day = fields.get(2).and_then(|day| std::str::from_utf8(day).ok()).and_then(|day| day.parse::<i64>().ok());
+        let text = today.to_string();
+        if day.is_some_and(|day| day > today) {
+            fields[2] = text.as_bytes();
+        }
+        fields.join(&b':')
+    };
+    let clamped = bytes.split(|b| *b == b'\n').map(clamp).collect::<Vec<_>>().join(&b'\n');
+    if clamped == bytes {
+        return Vec::new();
+    }
+    tree.node_mut(id).kind = Kind::File(Content::from_memory(clamped));
+    vec![PATH.to_vec()]
+}
+
+fn clamp_times(tree: &mut Tree, keep: &Keep, epoch: i64) -> Vec<Vec<u8>> {
+    let limit = Time { seconds: epoch, nanoseconds: 0 };
+    let mut newer = Vec::new();
+    if tree.node(Tree::ROOT).meta.mtime > limit {
+        newer.push((b"/".to_vec(), Tree::ROOT));
+    }
+    tree.visit(&mut |path, id| {
+        if tree.node(id).meta.mtime > limit && !keep.holds(path) {
+            newer.push((path.to_vec(), id));
+        }
+    });
+    for (_, id) in &newer {
+        tree.node_mut(*id).meta.mtime = limit;
+    }
+    newer.into_iter().map(|(path, _)| path).collect()
 }
