@@ -1,10 +1,19 @@
 //! Sources: each yields entries into the tree. Everything in them is hostile until it is in the tree.
+//!
+//! A source is put below a directory of the image. A symbolic link that an earlier source put on the way there is followed as the
+//! image's own kernel would follow it, never out of the image: `/bin/x` on a Debian lands in `/usr/bin/x`.
+
+pub mod debian;
+pub mod dir;
+mod file;
+pub mod spool;
+pub mod tar;
 
 use std::path::PathBuf;
 
-use crate::definition::Definition;
-use crate::error::Result;
-use crate::tree::Tree;
+use crate::definition::{Definition, Dir, Limits, Origin};
+use crate::error::{Context, Error, Result};
+use crate::tree::{Kind, Meta, NodeId, Tree, parts, show};
 
 /// What the sources need from their surroundings.
 #[derive(Debug, Clone)]
@@ -32,8 +41,162 @@ pub struct Loaded {
     pub date: Option<i64>,
 }
 
+/// What is left of the limits: all sources draw on it.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    limits: Limits,
+    bytes: u64,
+    entries: u64,
+}
+
+impl Budget {
+    /// All of it.
+    pub fn new(limits: Limits) -> Budget {
+        Budget { limits, bytes: limits.bytes, entries: limits.entries }
+    }
+
+    /// Draws one entry.
+    pub fn entry(&mut self) -> Result<()> {
+        self.entries = self.entries.checked_sub(1).ok_or_else(|| {
+            Error::new(format!("more than {} entries", self.limits.entries)).hint("raise `entries` under [limits] if that many are meant to be there")
+        })?;
+        Ok(())
+    }
+
+    /// Draws bytes of content.
+    pub fn bytes(&mut self, count: u64) -> Result<()> {
+        self.bytes = self.bytes.checked_sub(count).ok_or_else(|| {
+            Error::new(format!("more than {} bytes of files", self.limits.bytes)).hint("raise `bytes` under [limits] if that much is meant to be there")
+        })?;
+        Ok(())
+    }
+
+    /// Bytes that are left.
+    pub fn bytes_left(&self) -> u64 {
+        self.bytes
+    }
+}
+
 /// Applies the definition's sources in order.
 pub fn load(definition: &Definition, surroundings: &Surroundings) -> Result<(Tree, Vec<Loaded>)> {
-    let _ = (definition, surroundings);
-    todo!()
+    let mut tree = Tree::new();
+    let mut budget = Budget::new(definition.limits);
+    let mut loaded = Vec::with_capacity(definition.sources.len());
+    for source in &definition.sources {
+        let at = source.at.as_bytes();
+        let one = match &source.origin {
+            Origin::Debian(debian) => debian::load(&mut tree, at, debian, &mut budget, surroundings),
+            Origin::Tar(path) => tar::load(&mut tree, at, path, &mut budget, &surroundings.spool),
+            Origin::Dir(dir) => dir::load(&mut tree, at, dir, &mut budget, &surroundings.spool, definition.epoch),
+            Origin::File(file) => file::load(&mut tree, at, file, &mut budget, &surroundings.spool, definition.epoch),
+        };
+        let mut one = one.context(|| source.location.clone())?;
+        if let Origin::Tar(path) | Origin::Dir(Dir { path, .. }) = &source.origin {
+            // As the definition writes it: where the definition itself is does not count.
+            let base = definition.path.parent().unwrap_or(&definition.path);
+            one.name = path.strip_prefix(base).unwrap_or(path).display().to_string();
+        }
+        loaded.push(one);
+    }
+    Ok((tree, loaded))
+}
+
+/// Where an entry lands: `path` below `at`, with symbolic links on the way (not the last part) followed within the tree. Parts that are not
+/// there yet stay as they are.
+pub fn landing(tree: &Tree, at: &[u8], path: &[u8]) -> Result<Vec<u8>> {
+    let mut landed: Vec<Vec<u8>> = Vec::new();
+    let mut todo: Vec<Vec<u8>> = parts(at).chain(parts(path)).map(<[u8]>::to_vec).collect();
+    todo.reverse();
+    let mut followed = 0;
+    while let Some(part) = todo.pop() {
+        if part == b"." {
+            continue;
+        }
+        if part == b".." {
+            landed.pop();
+            continue;
+        }
+        landed.push(part);
+        if todo.is_empty() {
+            break;
+        }
+        if let Some(id) = tree.lookup(&landed.join(&b'/'))
+            && let Kind::Symlink(target) = &tree.node(id).kind
+        {
+            followed += 1;
+            if followed > 40 {
+                return Err(Error::new(format!("{}: symbolic links on the way lead in a circle", show(path))));
+            }
+            landed.pop();
+            if target.starts_with(b"/") {
+                landed.clear();
+            }
+            todo.extend(parts(target).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter().rev());
+        }
+    }
+    Ok(landed.join(&b'/'))
+}
+
+/// Puts an entry where it lands.
+pub fn put(tree: &mut Tree, at: &[u8], path: &[u8], meta: Meta, kind: Kind) -> Result<NodeId> {
+    let landed = landing(tree, at, path)?;
+    // A folder that an earlier source made into a link to a folder: the link stays, the folder it leads to gets the metadata.
+    if let Kind::Directory(_) = kind
+        && let Some(there) = tree.lookup(&landed)
+        && matches!(tree.node(there).kind, Kind::Symlink(_))
+        && let Some(real) = tree.resolve(&landed)
+        && matches!(tree.node(real).kind, Kind::Directory(_))
+    {
+        return Ok(real);
+    }
+    if parts(&landed).next().is_none() {
+        return match kind {
+            Kind::Directory(_) => {
+                tree.node_mut(Tree::ROOT).meta = meta;
+                Ok(Tree::ROOT)
+            }
+            _ => Err(Error::new(format!("{}: the root of the image can only be a directory", show(path)))),
+        };
+    }
+    tree.insert(&landed, meta, kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn folder() -> Kind {
+        Kind::Directory(BTreeMap::new())
+    }
+
+    fn link(to: &[u8]) -> Kind {
+        Kind::Symlink(to.into())
+    }
+
+    #[test]
+    fn entries_land_where_links_lead_within_the_image() {
+        let mut tree = Tree::new();
+        tree.insert(b"/usr/bin", Meta::default(), folder()).unwrap();
+        tree.insert(b"/bin", Meta::default(), link(b"usr/bin")).unwrap();
+        tree.insert(b"/out", Meta::default(), link(b"../../../../etc")).unwrap();
+        tree.insert(b"/loop", Meta::default(), link(b"loop/x")).unwrap();
+        assert_eq!(landing(&tree, b"/", b"bin/sh").unwrap(), b"usr/bin/sh");
+        assert_eq!(landing(&tree, b"/", b"bin").unwrap(), b"bin");
+        assert_eq!(landing(&tree, b"/", b"out/passwd").unwrap(), b"etc/passwd");
+        assert_eq!(landing(&tree, b"/srv/web", b"index.html").unwrap(), b"srv/web/index.html");
+        assert!(landing(&tree, b"/", b"loop/y").is_err());
+        // A folder over a link to a folder leaves the link.
+        put(&mut tree, b"/", b"bin", Meta::default(), folder()).unwrap();
+        assert!(matches!(tree.node(tree.lookup(b"/bin").unwrap()).kind, Kind::Symlink(_)));
+    }
+
+    #[test]
+    fn limits_are_kept() {
+        let mut budget = Budget::new(Limits { bytes: 10, entries: 1 });
+        budget.entry().unwrap();
+        assert!(budget.entry().unwrap_err().message().contains("more than 1 entries"));
+        budget.bytes(10).unwrap();
+        assert!(budget.bytes(1).is_err());
+    }
 }

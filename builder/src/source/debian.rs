@@ -1,0 +1,177 @@
+//! Debian packages, put together by mmdebstrap: well kept, made for it, and able to do it without being root.
+//!
+//! What it gives is kept in a cache, under a key made of everything that decides it: the definition's words, mmdebstrap's version, the
+//! keyring, and the archive's own state (its `InRelease`). Where the archive can't be reached, the newest entry for the same words is used,
+//! and that is said. The archive's signatures are checked by apt; nothing here turns that off.
+
+mod archive;
+mod cache;
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::Signal;
+use sha2::{Digest, Sha256};
+
+use self::cache::Cache;
+use super::{Budget, Loaded, Surroundings, tar};
+use crate::definition::Debian;
+use crate::error::{Context, Error, Result};
+use crate::tree::Tree;
+
+/// The last lines of mmdebstrap's words that go into an error.
+const LAST_LINES: usize = 8;
+
+/// Puts the packages together, or takes them from the cache, and loads the result.
+pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, surroundings: &Surroundings) -> Result<Loaded> {
+    let words = words(debian)?;
+    let cache = Cache::open(&surroundings.cache, &words)?;
+    let state = archive::state(debian);
+    let key = match &state {
+        Ok(state) => Some(cache.key(&state.digest)),
+        Err(_) => None,
+    };
+    let found = match (&key, &state) {
+        _ if !surroundings.use_cache => None,
+        (Some(key), _) => cache.get(key)?,
+        (None, Err(why)) => {
+            let newest = cache.newest()?.ok_or_else(|| {
+                Error::new(format!("suite {}: the archive can't be reached ({}), and the cache has nothing for this source", debian.suite, why.message()))
+                    .hint("connect to the network, or give `mirror`, `proxy` or `snapshot` for this source")
+            })?;
+            log::warn!(
+                "suite {}: the archive can't be reached ({}); using what was put together before, archive of {}",
+                debian.suite,
+                why.message(),
+                newest.date()
+            );
+            Some(newest)
+        }
+        _ => None,
+    };
+    let entry = match (found, state) {
+        (Some(entry), _) => {
+            log::info!("suite {}: packages from the cache", debian.suite);
+            entry
+        }
+        (None, Ok(state)) => {
+            let key = key.unwrap_or_default();
+            let place = cache.place(&key)?;
+            bootstrap(debian, state.date, place.path())?;
+            place.keep(state.date)?
+        }
+        (None, Err(why)) => {
+            return Err(Error::new(format!("suite {}: the archive can't be reached: {}", debian.suite, why.message()))
+                .hint("connect to the network, or build without --no-cache"));
+        }
+    };
+    let loaded = tar::load(tree, at, entry.path(), budget, &surroundings.spool)?;
+    Ok(Loaded { kind: "debian", name: format!("{} {}", debian.suite, debian.packages.join(" ")), date: Some(entry.seconds()), ..loaded })
+}
+
+/// Everything the definition says, and the tools that read it.
+fn words(debian: &Debian) -> Result<String> {
+    let keyring = match &debian.keyring {
+        Some(path) => {
+            let mut bytes = Vec::new();
+            File::open(path).and_then(|file| file.take(64 << 20).read_to_end(&mut bytes)).context(|| format!("keyring {}", path.display()))?;
+            adamant_agent::hash::hex(&Sha256::digest(&bytes))
+        }
+        None => "Debian's".to_owned(),
+    };
+    Ok(format!("{debian:?} keyring {keyring} {}", version()?).replace(['\n', '\0'], " "))
+}
+
+fn version() -> Result<String> {
+    let output = Command::new("mmdebstrap").arg("--version").stdin(Stdio::null()).output().map_err(missing)?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn missing(error: std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Error::new("mmdebstrap is not installed").hint("apt-get install mmdebstrap"),
+        _ => Error::new(format!("mmdebstrap: {error}")),
+    }
+}
+
+/// Runs mmdebstrap into a tar. `date` becomes SOURCE_DATE_EPOCH.
+fn bootstrap(debian: &Debian, date: i64, tar: &Path) -> Result<()> {
+    let mut command = Command::new("mmdebstrap");
+    command.arg(format!("--variant={}", debian.variant)).arg(format!("--architectures={}", debian.architecture)).arg("--format=tar");
+    if !debian.packages.is_empty() {
+        command.arg(format!("--include={}", debian.packages.join(",")));
+    }
+    command.arg(format!("--components={}", debian.components.join(",")));
+    command.args(["--aptopt=Acquire::Retries \"3\"", "--aptopt=Acquire::http::Timeout \"30\"", "--aptopt=Acquire::https::Timeout \"30\""]);
+    if debian.recommends {
+        command.arg("--aptopt=APT::Install-Recommends \"true\"");
+    }
+    if let Some(proxy) = &debian.proxy {
+        command.arg(format!("--aptopt=Acquire::http::Proxy \"{proxy}\"")).arg(format!("--aptopt=Acquire::https::Proxy \"{proxy}\""));
+    }
+    if debian.snapshot.is_some() {
+        // A snapshot's index is as old as it is; its signature is checked all the same.
+        command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+    }
+    if let Some(keyring) = &debian.keyring {
+        command.arg(format!("--keyring={}", keyring.display()));
+    }
+    command.arg("--").arg(&debian.suite).arg(tar);
+    command.args(archive::mirrors(debian));
+    for (name, _) in std::env::vars_os() {
+        // What decides the result is in the key; the rest of the environment must not.
+        let name = name.to_string_lossy().into_owned();
+        if !matches!(
+            name.as_str(),
+            "PATH" | "HOME" | "TMPDIR" | "http_proxy" | "https_proxy" | "no_proxy" | "SSL_CERT_FILE" | "SSL_CERT_DIR" | "CURL_CA_BUNDLE"
+        ) {
+            command.env_remove(name);
+        }
+    }
+    command.env("SOURCE_DATE_EPOCH", date.to_string()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env("DEBIAN_FRONTEND", "noninteractive");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // SAFETY: between fork and exec only prctl and umask are called, which are async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+            nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(Into::into)
+        });
+    }
+    log::info!("suite {}: putting packages together with mmdebstrap", debian.suite);
+    let mut child = command.spawn().map_err(missing)?;
+    let last = listen(&mut child);
+    let status = child.wait().context(|| "waiting for mmdebstrap")?;
+    if !status.success() {
+        let last = last.join("\n    ");
+        return Err(Error::new(format!("mmdebstrap for suite {} failed ({status}); it last said:\n    {last}", debian.suite)).hint("-v shows all it says"));
+    }
+    Ok(())
+}
+
+/// Passes on what it says and keeps the last lines.
+fn listen(child: &mut Child) -> Vec<String> {
+    let mut last = std::collections::VecDeque::new();
+    let Some(said) = child.stderr.take() else { return Vec::new() };
+    let mut said = BufReader::new(said);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A line without an end is bounded too.
+        match (&mut said).take(64 << 10).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return last.into(),
+            Ok(_) => {}
+        }
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        log::debug!("mmdebstrap: {text}");
+        // Progress bars are no news.
+        if !text.trim().is_empty() && !text.contains("done]") {
+            last.push_back(text);
+        }
+        if last.len() > LAST_LINES {
+            last.pop_front();
+        }
+    }
+}

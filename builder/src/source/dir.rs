@@ -1,0 +1,362 @@
+//! A directory as a source.
+//!
+//! Links are taken as links and never followed; file systems mounted below it are entered only when told; each file is read once, into the
+//! spool, so that what is hashed is what is built.
+//!
+//! By default what differs between two checkouts of the same files does not count: everything is root's, times are the epoch's, and
+//! nobody else may write (which is where umasks differ). `owner = "keep"` takes everything as it is: owners, modes, times to the nanosecond.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::libc;
+use sha2::{Digest, Sha256};
+
+use super::spool::Spool;
+use super::{Budget, Loaded, landing, put};
+use crate::definition::Dir;
+use crate::error::{Context, Error, Result};
+use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs};
+
+/// Extended attributes that belong to the build machine and not to the content.
+const NOT_CONTENT: [&[u8]; 3] = [b"security.selinux", b"security.SMACK64", b"security.ima"];
+/// Deeper folders are refused.
+const DEPTH: usize = 512;
+
+/// Takes all of the directory below `at`.
+pub fn load(tree: &mut Tree, at: &[u8], dir: &Dir, budget: &mut Budget, spool: &Path, epoch: Option<i64>) -> Result<Loaded> {
+    let meta = fs::metadata(&dir.path).context(|| format!("{}", dir.path.display()))?;
+    if !meta.is_dir() {
+        return Err(Error::new(format!("{}: not a directory", dir.path.display())).hint("use tar = for an archive, [[file]] for one file"));
+    }
+    let mut walk =
+        Walk { dir, at, epoch, device: meta.dev(), tree, budget, spool: Spool::new(spool)?, linked: HashMap::new(), digest: Sha256::new(), entries: 0 };
+    // The folder itself may be given as a link: that is how the definition names it. Below it nothing is followed.
+    let handle = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&dir.path).context(|| format!("{}", dir.path.display()))?;
+    if dir.keep_owner {
+        let meta = walk.meta(&handle.metadata().context(|| format!("{}", dir.path.display()))?, &self_path(&handle), b"")?;
+        put(walk.tree, at, b"", meta, Kind::Directory(BTreeMap::new()))?;
+    }
+    walk.folder(handle.into(), &mut Vec::new(), 0)?;
+    Ok(Loaded { kind: "dir", name: String::new(), sha256: walk.digest.finalize().into(), entries: walk.entries, date: None })
+}
+
+struct Walk<'a> {
+    dir: &'a Dir,
+    at: &'a [u8],
+    epoch: Option<i64>,
+    device: u64,
+    tree: &'a mut Tree,
+    budget: &'a mut Budget,
+    spool: Spool,
+    /// Files with several names, by device and inode.
+    linked: HashMap<(u64, u64), NodeId>,
+    digest: Sha256,
+    entries: u64,
+}
+
+impl Walk<'_> {
+    fn shown(&self, path: &[u8]) -> PathBuf {
+        self.dir.path.join(OsStr::from_bytes(path))
+    }
+
+    /// All entries of an open folder, in byte order. `path` is relative to the source.
+    fn folder(&mut self, folder: OwnedFd, path: &mut Vec<u8>, depth: usize) -> Result<()> {
+        let here = self_path(&folder);
+        if depth > DEPTH {
+            return Err(Error::new(format!("{}: more than {DEPTH} folders deep", self.shown(path).display())));
+        }
+        let names = fs::read_dir(&here).and_then(|list| list.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<OsString>>>());
+        let mut names = names.context(|| format!("{}", self.shown(path).display()))?;
+        names.sort();
+        for name in names {
+            let length = path.len();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name.as_bytes());
+            self.entry(&here.join(&name), path, depth).context(|| format!("{}", self.shown(path).display()))?;
+            path.truncate(length);
+        }
+        Ok(())
+    }
+
+    /// One entry. `place` leads to it through its open folder.
+    fn entry(&mut self, place: &Path, path: &mut Vec<u8>, depth: usize) -> Result<()> {
+        self.budget.entry()?;
+        self.entries += 1;
+        let found = fs::symlink_metadata(place).context(|| "looking at it")?;
+        let kind = found.file_type();
+        if let Some(&first) = self.linked.get(&(found.dev(), found.ino())).filter(|_| !kind.is_dir() && found.nlink() > 1) {
+            self.note(path, b"name", &Meta::default(), &first.0.to_le_bytes());
+            let landed = landing(self.tree, self.at, path)?;
+            return self.tree.link(&landed, first);
+        }
+        let (meta, made, handle) = if kind.is_file() {
+            let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(place).context(|| "opening it")?;
+            let found = file.metadata().context(|| "looking at it")?;
+            if !found.is_file() {
+                return Err(Error::new("was replaced while it was read").hint("build again when nothing writes to it"));
+            }
+            let meta = self.meta(&found, place, path)?;
+            self.budget.bytes(found.len())?;
+            let (content, digest) = self.content(&file, &found)?;
+            self.note(path, b"file", &meta, &digest);
+            (meta, Kind::File(content), None)
+        } else if kind.is_dir() {
+            let handle = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(place).context(|| "opening it")?;
+            let found = handle.metadata().context(|| "looking at it")?;
+            if found.dev() != self.device && !self.dir.cross_mounts {
+                return Err(Error::new("another file system is mounted there").hint("unmount it, or write cross_mounts = true for this source"));
+            }
+            let meta = self.meta(&found, place, path)?;
+            self.note(path, b"folder", &meta, b"");
+            (meta, Kind::Directory(BTreeMap::new()), Some(handle))
+        } else {
+            let meta = self.meta(&found, place, path)?;
+            let (major, minor) = (libc::major(found.rdev()), libc::minor(found.rdev()));
+            let made = if kind.is_symlink() {
+                let target = fs::read_link(place).context(|| "reading the link")?.into_os_string().into_vec();
+                if target.len() > TARGET_MAX {
+                    return Err(Error::new(format!("a link's target of {} bytes, more than {TARGET_MAX}", target.len())));
+                }
+                Kind::Symlink(target.into())
+            } else if kind.is_char_device() {
+                Kind::CharDevice { major, minor }
+            } else if kind.is_block_device() {
+                Kind::BlockDevice { major, minor }
+            } else if kind.is_fifo() {
+                Kind::Fifo
+            } else {
+                Kind::Socket
+            };
+            let what = format!("{made:?}");
+            self.note(path, b"other", &meta, what.as_bytes());
+            (meta, made, None)
+        };
+        let id = put(self.tree, self.at, path, meta, made)?;
+        match handle {
+            Some(handle) => self.folder(handle.into(), path, depth + 1)?,
+            None if found.nlink() > 1 => {
+                self.linked.insert((found.dev(), found.ino()), id);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn meta(&self, found: &Metadata, place: &Path, path: &[u8]) -> Result<Meta> {
+        let mode = (found.mode() & 0o7777) as u16;
+        let xattrs = self.xattrs(place).context(|| format!("extended attributes of {}", self.shown(path).display()))?;
+        if self.dir.keep_owner {
+            let mtime = Time { seconds: found.mtime(), nanoseconds: found.mtime_nsec() as u32 };
+            return Ok(Meta { mode, uid: found.uid(), gid: found.gid(), mtime, xattrs });
+        }
+        let mode = if found.is_symlink() { mode } else { mode & !0o022 };
+        Ok(Meta { mode, uid: 0, gid: 0, mtime: Time { seconds: self.epoch.unwrap_or(0), nanoseconds: 0 }, xattrs })
+    }
+
+    fn xattrs(&self, place: &Path) -> Result<Option<Xattrs>> {
+        // Neither call follows a link in the last part.
+        let names = match xattr::list(place) {
+            Ok(names) => names,
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
+            Err(error) => return Err(Error::new(error.to_string())),
+        };
+        let mut found = BTreeMap::new();
+        for name in names.filter(|name| !NOT_CONTENT.contains(&name.as_bytes())) {
+            if let Some(value) = xattr::get(place, &name).context(|| name.to_string_lossy().into_owned())? {
+                found.insert(name.into_vec().into_boxed_slice(), value.into_boxed_slice());
+            }
+        }
+        Ok((!found.is_empty()).then(|| Arc::new(found)))
+    }
+
+    /// Copies a file's data into the spool; holes stay holes.
+    fn content(&mut self, file: &File, found: &Metadata) -> Result<(Content, [u8; 32])> {
+        let length = found.len();
+        let mut digest = Sha256::new();
+        digest.update(length.to_le_bytes());
+        let mut extents = Vec::new();
+        let mut at = 0;
+        while at < length {
+            let Some(start) = seek(file, at, libc::SEEK_DATA)?.filter(|&start| start < length) else { break };
+            let end = seek(file, start, libc::SEEK_HOLE)?.unwrap_or(length).clamp(start + 1, length);
+            let mut range = Hashing { from: Range { file, at: start, end }, digest: &mut digest };
+            let (offset, count) = self.spool.append(&mut range).context(|| "reading it")?;
+            if count != end - start {
+                return Err(Error::new("became shorter while it was read").hint("build again when nothing writes to it"));
+            }
+            extents.push(Extent { at: start, len: count, bytes: Bytes::File(self.spool.file().clone(), offset) });
+            digest.update(start.to_le_bytes());
+            at = end;
+        }
+        let now = file.metadata().context(|| "looking at it again")?;
+        if (now.len(), now.mtime(), now.mtime_nsec()) != (length, found.mtime(), found.mtime_nsec()) {
+            return Err(Error::new("changed while it was read").hint("build again when nothing writes to it"));
+        }
+        Ok((Content::sparse(length, extents)?, digest.finalize().into()))
+    }
+
+    /// One line of the canonical listing: every field with its length, so that no two listings look alike.
+    fn note(&mut self, path: &[u8], what: &[u8], meta: &Meta, rest: &[u8]) {
+        let numbers = format!("{:o} {} {} {} {}", meta.mode, meta.uid, meta.gid, meta.mtime.seconds, meta.mtime.nanoseconds);
+        let mut fields: Vec<&[u8]> = vec![path, what, numbers.as_bytes(), rest];
+        fields.extend(meta.xattrs.iter().flat_map(|set| set.iter()).flat_map(|(name, value)| [&**name, &**value]));
+        self.digest.update((fields.len() as u64).to_le_bytes());
+        for field in fields {
+            self.digest.update((field.len() as u64).to_le_bytes());
+            self.digest.update(field);
+        }
+    }
+}
+
+/// A path that leads to an open file whatever happens to its names.
+fn self_path(handle: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()))
+}
+
+/// The next data or hole from `at` on; `None` where there is none, or where the file system can't tell (then all is data).
+fn seek(file: &File, at: u64, whence: i32) -> Result<Option<u64>> {
+    // SAFETY: lseek takes an open descriptor and two numbers.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), at as i64, whence) };
+    match nix::errno::Errno::result(found) {
+        Ok(found) => Ok(Some(found as u64)),
+        Err(nix::errno::Errno::ENXIO) => Ok(None),
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::EOPNOTSUPP) => Ok((whence == libc::SEEK_DATA).then_some(at)),
+        Err(error) => Err(Error::new(format!("looking for holes: {}", error.desc()))),
+    }
+}
+
+/// A range of a file.
+struct Range<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+}
+
+impl Read for Range<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let take = (self.end - self.at).min(buffer.len() as u64) as usize;
+        let count = self.file.read_at(&mut buffer[..take], self.at)?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+/// Hashes what passes through.
+pub(super) struct Hashing<'a, R> {
+    pub from: R,
+    pub digest: &'a mut Sha256,
+}
+
+impl<R: Read> Read for Hashing<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.digest.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::definition::Limits;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let dir = std::env::temp_dir().join(format!("adamant-dir-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir_all(dir.join("source")).unwrap();
+            Scratch(dir)
+        }
+
+        fn load(&self, keep_owner: bool, limits: Limits) -> Result<(Tree, Loaded)> {
+            let mut tree = Tree::new();
+            let dir = Dir { path: self.0.join("source"), keep_owner, cross_mounts: false };
+            let loaded = load(&mut tree, b"/srv", &dir, &mut Budget::new(limits), &self.0, Some(7))?;
+            Ok((tree, loaded))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn links_are_taken_as_links_and_hard_links_stay_one_file() {
+        let scratch = Scratch::new("links");
+        let source = scratch.0.join("source");
+        fs::write(scratch.0.join("secret"), "outside").unwrap();
+        symlink("../secret", source.join("out")).unwrap();
+        symlink("/etc", source.join("etc")).unwrap();
+        fs::write(source.join("a"), "text").unwrap();
+        fs::hard_link(source.join("a"), source.join("b")).unwrap();
+        let (tree, loaded) = scratch.load(false, Limits::default()).unwrap();
+        assert_eq!(loaded.entries, 4);
+        assert!(matches!(&tree.node(tree.lookup(b"/srv/out").unwrap()).kind, Kind::Symlink(to) if **to == *b"../secret"));
+        assert!(matches!(&tree.node(tree.lookup(b"/srv/etc").unwrap()).kind, Kind::Symlink(_)));
+        assert_eq!(tree.lookup(b"/srv/a"), tree.lookup(b"/srv/b"));
+        assert_eq!(tree.node(tree.lookup(b"/srv/a").unwrap()).links, 2);
+    }
+
+    #[test]
+    fn two_checkouts_are_equal_and_as_they_are_only_when_asked() {
+        let scratch = Scratch::new("checkout");
+        let file = scratch.0.join("source/a");
+        let digest = |mode, time: u64, keep| {
+            fs::write(&file, "text").unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            File::options().write(true).open(&file).unwrap().set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(time, 5)).unwrap();
+            let (tree, loaded) = scratch.load(keep, Limits::default()).unwrap();
+            let meta = tree.node(tree.lookup(b"/srv/a").unwrap()).meta.clone();
+            (loaded.sha256, meta.mode, meta.mtime)
+        };
+        assert_eq!(digest(0o664, 1, false), digest(0o644, 2, false));
+        assert_ne!(digest(0o664, 1, true), digest(0o664, 2, true));
+        assert_eq!(digest(0o664, 1, true).1, 0o664);
+        assert_eq!(digest(0o664, 1, true).2, Time { seconds: 1, nanoseconds: 5 });
+        assert_eq!(digest(0o664, 1, false).2, Time { seconds: 7, nanoseconds: 0 });
+    }
+
+    #[test]
+    fn holes_and_attributes_are_kept() {
+        let scratch = Scratch::new("holes");
+        let path = scratch.0.join("source/sparse");
+        let file = File::create(&path).unwrap();
+        file.write_all_at(b"end", (8 << 20) - 3).unwrap();
+        file.set_len(9 << 20).unwrap();
+        let with_xattr = xattr::set(&path, "user.note", b"x\0y").is_ok();
+        let (tree, _) = scratch.load(false, Limits::default()).unwrap();
+        let node = tree.node(tree.lookup(b"/srv/sparse").unwrap());
+        let Kind::File(content) = &node.kind else { panic!() };
+        assert_eq!(content.len(), 9 << 20);
+        assert!(content.extents().iter().map(|e| e.len).sum::<u64>() <= 1 << 20, "{:?}", content.extents());
+        let mut end = [0; 4];
+        content.read_exact_at((8 << 20) - 3, &mut end).unwrap();
+        assert_eq!(&end, b"end\0");
+        if with_xattr {
+            assert_eq!(&*node.meta.xattrs.as_ref().unwrap()[&b"user.note"[..]], b"x\0y");
+        }
+    }
+
+    #[test]
+    fn more_than_the_limits_is_refused() {
+        let scratch = Scratch::new("limits");
+        fs::write(scratch.0.join("source/a"), [0; 100]).unwrap();
+        let error = scratch.load(false, Limits { bytes: 99, entries: 10 }).unwrap_err();
+        assert!(error.message().contains("more than 99 bytes") && error.message().contains("source/a"), "{error}");
+    }
+}

@@ -1,0 +1,74 @@
+//! The spool: an unnamed file that holds what sources give and what can't stay where it is (unpacked archives, files of a directory). The
+//! kernel forgets it when we end, however we end.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use nix::libc;
+
+use crate::error::{Context, Result};
+
+/// An unnamed file that grows.
+#[derive(Debug)]
+pub struct Spool {
+    file: Arc<File>,
+    length: u64,
+}
+
+impl Spool {
+    /// A new spool on the file system of this folder.
+    pub fn new(folder: &Path) -> Result<Spool> {
+        let unnamed = OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(folder);
+        let file = match unnamed {
+            // File systems without unnamed files: one that loses its name at once.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
+                let path = folder.join(format!(".adamant-spool-{}", std::process::id()));
+                let file = OpenOptions::new().read(true).write(true).mode(0o600).create_new(true).open(&path);
+                file.and_then(|file| std::fs::remove_file(&path).map(|()| file))
+            }
+            other => other,
+        };
+        let file = file.context(|| format!("a temporary file in {}", folder.display()))?;
+        Ok(Spool { file: Arc::new(file), length: 0 })
+    }
+
+    /// The file, to be read with pread.
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
+    /// Bytes in it so far.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Appends all that `from` gives; where it stands and how long it is.
+    pub fn append(&mut self, from: &mut dyn Read) -> io::Result<(u64, u64)> {
+        let start = self.length;
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match from.read(&mut buffer) {
+                Ok(0) => return Ok((start, self.length - start)),
+                Ok(count) => self.write_all(&buffer[..count])?,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Write for Spool {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt;
+        self.file.write_all_at(bytes, self.length)?;
+        self.length += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
