@@ -194,8 +194,10 @@ impl Stage<'_> {
         }
         self.make_all(&known)?;
         let mut made = partitions.table.clone();
-        for partition in made.partitions.iter_mut().flatten() {
-            partition.attributes &= !ATTR_MAKING;
+        for &index in &indexes {
+            if let Some(partition) = &mut made.partitions[index] {
+                partition.attributes &= !ATTR_MAKING;
+            }
         }
         partitions.save(made, &indexes).map_err(on_disk)?;
         self.mount_all(known, &before)
@@ -249,7 +251,7 @@ impl Stage<'_> {
             }
             let said = format!("Volume {:?} was damaged ({why}) and was made anew", volume.name);
             let id = super::identity::random().map_err(|e| failure(&what, format!("the kernel gives no random bytes: {e}"), "try again"))?;
-            if let Some((with_new, index)) = grow::set_aside(table, known[position].index, gpt::Guid(id)) {
+            if let Some((with_new, index)) = grow::set_aside(table, known[position].index, gpt::Guid::from_text_order(id)) {
                 self.warnings.push(format!("{said}; the damaged one is kept whole as partition {} (damaged-{}).", known[position].index + 1, volume.name));
                 (*table, known[position].index) = (with_new, index);
                 continue;
@@ -379,7 +381,7 @@ impl Stage<'_> {
                 Ok(()) => {
                     let folder = beneath::open_path(base, path).map_err(|e| failure(format!("{what}: opening it"), e, "look for messages about the disk"))?;
                     self.grow_file_system(volume, device, &folder);
-                    match image.map_or(Ok(0), |image| seed::seed(image, &folder, &others, self.mark)) {
+                    match image.map_or(Ok(0), |image| seed::seed(image, &folder, &others, self.mark, self.tick)) {
                         Ok(seeded) => break (folder, seeded),
                         Err(unseeded) if !unseeded.is_damage() => {
                             let (path, why) = (unseeded.path.display(), &unseeded.why);

@@ -24,6 +24,8 @@ use adamant_agent::contract::IDENTITY_DIR;
 const STAGING: &CStr = c"seeding";
 const RECORD: &CStr = c"seeded";
 const LOST_AND_FOUND: &str = "lost+found";
+/// How often copying a large file feeds the watchdog, bytes.
+const TICK_BYTES: u64 = 16 << 20;
 /// Largest value of an xattr, and largest list of their names (Linux's XATTR_SIZE_MAX, XATTR_LIST_MAX).
 const XATTR_LIMIT: usize = 65536;
 
@@ -44,8 +46,9 @@ impl Unseeded {
 }
 
 /// Seeds `volume` from `image`, both open folders. `others` are the mount points of other volumes below this one, relative: they are made as
-/// folders and stay empty. `mark` names the image; a volume that was seeded with the same mark is left alone. Returns the number of entries created.
-pub fn seed(image: &OwnedFd, volume: &OwnedFd, others: &[PathBuf], mark: &str) -> Result<u64, Unseeded> {
+/// folders and stay empty. `mark` names the image; a volume that was seeded with the same mark is left alone. `tick` is called often, to keep a
+/// watchdog fed. Returns the number of entries created.
+pub fn seed(image: &OwnedFd, volume: &OwnedFd, others: &[PathBuf], mark: &str, tick: &mut dyn FnMut()) -> Result<u64, Unseeded> {
     let own_name = beneath::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default();
     let own = beneath::own_folder(volume, &own_name).map_err(|e| failed(Path::new(IDENTITY_DIR), e))?;
     let at_record = |why: io::Error| Unseeded { path: Path::new(IDENTITY_DIR).join("seeded"), why };
@@ -57,7 +60,7 @@ pub fn seed(image: &OwnedFd, volume: &OwnedFd, others: &[PathBuf], mark: &str) -
     let at_staging = |e: Errno| failed(&Path::new(IDENTITY_DIR).join("seeding"), e);
     beneath::remove_tree(&own, STAGING).map_err(at_staging)?;
     let staging = beneath::own_folder(&own, STAGING).map_err(at_staging)?;
-    let mut work = Seeding { staging, others, moves: Vec::new(), links: HashMap::new(), created: 0 };
+    let mut work = Seeding { staging, others, moves: Vec::new(), links: HashMap::new(), created: 0, tick };
     let done = work.missing(image.as_fd(), volume.as_fd(), Path::new("")).and_then(|()| work.publish(volume));
     // On failure, too: a full volume needs its room back.
     let removed = beneath::remove_tree(&own, STAGING).map_err(at_staging);
@@ -81,6 +84,7 @@ struct Seeding<'a> {
     /// Image inodes with several names: where the first copy is staged.
     links: HashMap<u64, PathBuf>,
     created: u64,
+    tick: &'a mut dyn FnMut(),
 }
 
 impl Seeding<'_> {
@@ -134,6 +138,7 @@ impl Seeding<'_> {
         let found = look(image, name).and_then(|found| found.ok_or(Errno::ENOENT)).map_err(fail)?;
         let to = &self.staging;
         self.created += 1;
+        (self.tick)();
         let several = found.st_nlink > 1 && kind(&found) != SFlag::S_IFDIR;
         if several && let Some(first) = self.links.get(&found.st_ino) {
             return linkat(to, first.as_path(), to, staged, AtFlags::empty()).map_err(fail);
@@ -147,7 +152,7 @@ impl Seeding<'_> {
                     self.copy(inside.as_fd(), &name, &staged.join(last), &path.join(last), depth + 1)?;
                 }
             }
-            SFlag::S_IFREG => copy_content(image, name, to.as_fd(), staged).map_err(broken)?,
+            SFlag::S_IFREG => copy_content(image, name, to.as_fd(), staged, self.tick).map_err(broken)?,
             SFlag::S_IFLNK => symlinkat(readlinkat(image, name).map_err(fail)?.as_os_str(), to, staged).map_err(fail)?,
             special => mknodat(to, staged, special, Mode::S_IRWXU, found.st_rdev).map_err(fail)?,
         }
@@ -164,7 +169,7 @@ fn failed(path: &Path, why: Errno) -> Unseeded {
 }
 
 /// Copies a regular file's bytes; long runs of zeros become holes.
-fn copy_content(image: BorrowedFd, name: &CStr, to: BorrowedFd, new: &Path) -> io::Result<()> {
+fn copy_content(image: BorrowedFd, name: &CStr, to: BorrowedFd, new: &Path, tick: &mut dyn FnMut()) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
     let read = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let write = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -181,6 +186,9 @@ fn copy_content(image: BorrowedFd, name: &CStr, to: BorrowedFd, new: &Path) -> i
             to.write_all_at(&buffer[..count], at)?;
         }
         at += count as u64;
+        if at.is_multiple_of(TICK_BYTES) {
+            tick();
+        }
     }
 }
 
@@ -284,7 +292,7 @@ line'; touch $(printf 'lib/\\351')
         }
         sh(&image, "touch -d '1999-12-31 23:59:59.123456789' lib/deep .; chmod 751 .; chown 3:4 .");
         let before = sh(&image, LIST);
-        let created = seed(&image.open(), &volume.open(), &[PathBuf::from("log")], "one").unwrap();
+        let created = seed(&image.open(), &volume.open(), &[PathBuf::from("log")], "one", &mut || ()).unwrap();
         let expected: String = before.split_inclusive('\n').filter(|line| !line.contains("./log/")).collect();
         // A folder's size is its file system's affair, and `log` has one link less than with a folder in it.
         let plain = |text: &str| {
@@ -323,12 +331,12 @@ line'; touch $(printf 'lib/\\351')
         sh(&volume, "mkdir -p a/b d; echo own > a/file; chmod 600 a/file; ln -s /etc c; echo own > d/own");
         let kept = "find a/file c d/own -printf '%y %m %T@ %l\n'; cat a/file";
         let before = sh(&volume, kept);
-        assert_eq!(seed(&image.open(), &volume.open(), &[], "one").unwrap(), 1);
+        assert_eq!(seed(&image.open(), &volume.open(), &[], "one", &mut || ()).unwrap(), 1);
         assert_eq!(sh(&volume, kept), before);
         assert_eq!(sh(&volume, "cat a/b/file"), "image\n");
         sh(&image, "echo new > new; echo changed > a/b/file");
-        assert_eq!(seed(&image.open(), &volume.open(), &[], "one").unwrap(), 0, "the same image again");
-        assert_eq!(seed(&image.open(), &volume.open(), &[], "two").unwrap(), 1);
+        assert_eq!(seed(&image.open(), &volume.open(), &[], "one", &mut || ()).unwrap(), 0, "the same image again");
+        assert_eq!(seed(&image.open(), &volume.open(), &[], "two", &mut || ()).unwrap(), 1);
         assert_eq!(sh(&volume, "cat a/b/file new"), "image\nnew\n");
     }
 
@@ -340,7 +348,7 @@ line'; touch $(printf 'lib/\\351')
         fs::create_dir_all(volume.path().join(".adamant/seeding/0/b")).unwrap();
         fs::write(volume.path().join(".adamant/seeding/0/b/file"), "").unwrap();
         fs::write(volume.path().join(".adamant/seeded.new"), "one").unwrap();
-        seed(&image.open(), &volume.open(), &[], "one").unwrap();
+        seed(&image.open(), &volume.open(), &[], "one", &mut || ()).unwrap();
         assert_eq!(fs::read_to_string(volume.path().join("a/b/file")).unwrap(), "whole");
         assert_eq!(fs::read_dir(volume.path().join(".adamant")).unwrap().count(), 1, "only the record is left");
     }
@@ -349,7 +357,7 @@ line'; touch $(printf 'lib/\\351')
     fn an_image_of_absurd_depth_and_a_volume_of_links_are_survived() {
         let (image, volume, outside) = (Folder::new("absurd-image"), Folder::new("absurd-volume"), Folder::new("absurd-outside"));
         fs::create_dir_all(image.path().join("d/".repeat(150))).unwrap();
-        let error = seed(&image.open(), &volume.open(), &[], "one").unwrap_err();
+        let error = seed(&image.open(), &volume.open(), &[], "one", &mut || ()).unwrap_err();
         assert!(!error.is_damage() && error.why.raw_os_error() == Some(libc::ELOOP));
         fs::write(outside.path().join("seeded"), "two").unwrap();
         fs::remove_dir_all(image.path().join("d")).unwrap();
@@ -359,7 +367,7 @@ line'; touch $(printf 'lib/\\351')
         for name in ["seeding", "seeded", "seeded.new"] {
             symlink(outside.path().join("seeded"), volume.path().join(".adamant").join(name)).unwrap();
         }
-        assert_eq!(seed(&image.open(), &volume.open(), &[], "two").unwrap(), 1);
+        assert_eq!(seed(&image.open(), &volume.open(), &[], "two", &mut || ()).unwrap(), 1);
         assert_eq!(fs::read_to_string(outside.path().join("seeded")).unwrap(), "two");
         assert!(!volume.path().join(".adamant/seeded").is_symlink());
     }

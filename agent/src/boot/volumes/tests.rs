@@ -122,6 +122,7 @@ struct Server {
     disk: Scratch,
     image: Folder,
     volumes: Vec<policy::Volume>,
+    sector: u32,
 }
 
 /// What a boot came to, with the mounted folders still there.
@@ -152,6 +153,10 @@ impl Booted<'_> {
 impl Server {
     /// `None` where loop devices or programs are missing, with a word.
     fn new(name: &str, state: u64, logs: u64, disk: u64) -> Option<Server> {
+        Server::with_sector(512, name, state, logs, disk)
+    }
+
+    fn with_sector(sector: u32, name: &str, state: u64, logs: u64, disk: u64) -> Option<Server> {
         if !is_root() || !tool("losetup", &["--version"]) || !tool("mkfs.ext4", &["-V"]) {
             return None;
         }
@@ -163,14 +168,15 @@ impl Server {
         fs::set_permissions(image.path().join("var/cache"), PermissionsExt::from_mode(0o2770)).unwrap();
         fs::write(image.path().join("var/log/README"), "logs\n").unwrap();
         let volumes = vec![volume("state", "/var"), volume("logs", "/var/log")];
-        let server = Server { disk: Scratch::new(&format!("{name}-disk"), disk), image, volumes };
+        let server = Server { disk: Scratch::new(&format!("{name}-disk"), disk), image, volumes, sector };
+        let mib = MIB / u64::from(sector);
         let part = |n: u8, kind: Guid, label: &str, first: u64, length: u64| {
-            let (first, last) = (first * MIB / 512, (first + length) * MIB / 512 - 1);
+            let (first, last) = (first * mib, (first + length) * mib - 1);
             Some(gpt::Partition { kind, id: Guid([n; 16]), first, last, attributes: gpt::ATTR_NO_AUTO, label: label.to_owned() })
         };
         let partitions =
             vec![part(1, gpt::ROOT_X86_64, "web_1", 1, 1), part(2, gpt::VAR, "state", 2, state), part(3, gpt::LINUX_GENERIC, "logs", 2 + state, logs)];
-        server.set_table(&Table { disk: Guid([9; 16]), sector: 512, sectors: (2 + state + logs + 1) * MIB / 512, partitions });
+        server.set_table(&Table { disk: Guid([9; 16]), sector, sectors: (2 + state + logs + 1) * mib, partitions });
         Some(server)
     }
 
@@ -180,8 +186,8 @@ impl Server {
 
     fn table(&self) -> gpt::disk::Found {
         let file = self.file();
-        let sectors = file.metadata().unwrap().len() / 512;
-        gpt::disk::read(&file, 512, sectors).unwrap()
+        let sectors = file.metadata().unwrap().len() / u64::from(self.sector);
+        gpt::disk::read(&file, self.sector, sectors).unwrap()
     }
 
     fn set_table(&self, table: &Table) {
@@ -192,7 +198,7 @@ impl Server {
     fn place(&self, label: &str) -> (u64, u64) {
         let table = self.table().table;
         let found = table.partitions.iter().flatten().find(|p| p.label == label).unwrap();
-        (found.first * 512, found.sectors() * 512)
+        (found.first * u64::from(self.sector), found.sectors() * u64::from(self.sector))
     }
 
     fn write_in(&self, label: &str, at: u64, bytes: &[u8]) {
@@ -206,7 +212,7 @@ impl Server {
     /// Runs the stage on a loop device in a mount namespace of its own, then `look`, then takes everything down as a shutdown does.
     fn boot(&self, look: impl FnOnce(&Booted) + Send) {
         let _alone = alone();
-        let output = Command::new("losetup").args(["-f", "-P", "--show", self.disk.path()]).output().unwrap();
+        let output = Command::new("losetup").args(["-f", "-P", "--show", "--sector-size", &self.sector.to_string(), self.disk.path()]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let device = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         let name = device.trim_start_matches("/dev/").to_owned();
@@ -323,6 +329,18 @@ fn a_larger_disk_is_shared_at_first_and_later_given_to_the_last() {
     assert_eq!(server.table().repairs, Vec::<String>::new());
     tool("sgdisk", &["-v", server.disk.path()]);
     server.boot(|booted| assert_eq!((booted.volumes()[1].grown_by, booted.states()), (0, vec!["clean", "clean"])));
+}
+
+#[test]
+fn a_disk_of_large_sectors_is_like_any_other() {
+    let Some(server) = Server::with_sector(4096, "large-sectors", 16, 16, 60 * MIB) else { return };
+    server.boot(|booted| {
+        assert_eq!((booted.states(), booted.warnings.len()), (vec!["made", "made"], 0));
+        assert_eq!(booted.volumes().iter().map(|v| v.bytes).collect::<Vec<_>>(), [(16 + 12) * MIB, (16 + 13) * MIB]);
+    });
+    server.grow_disk(70 * MIB);
+    server.boot(|booted| assert_eq!((booted.states(), booted.volumes()[1].grown_by), (vec!["clean", "clean"], 10 * MIB)));
+    assert_eq!(server.table().repairs, Vec::<String>::new());
 }
 
 #[test]
