@@ -1,0 +1,176 @@
+use std::path::Path;
+
+use super::*;
+use crate::tree::{Content, Meta};
+
+/// A small image that has nothing wrong with it: paths with a text, a link's target after `->`, a directory with a slash at its end.
+const GOOD: &[(&str, &str)] = &[
+    ("/proc/", ""),
+    ("/sys/", ""),
+    ("/dev/", ""),
+    ("/run/", ""),
+    ("/tmp/", ""),
+    ("/var/log/", ""),
+    ("/etc/machine-id", ""),
+    ("/usr/lib/os-release", "ID=debian\nIMAGE_ID=t\nIMAGE_VERSION=1\n"),
+    ("/etc/os-release", "-> ../usr/lib/os-release"),
+    ("/usr/lib/systemd/systemd", "ELF"),
+    ("/sbin", "-> usr/sbin"),
+    ("/usr/sbin/init", "-> ../lib/systemd/systemd"),
+    ("/usr/sbin/mkfs.ext4", "-> mke2fs"),
+    ("/usr/sbin/mke2fs", "ELF"),
+    ("/usr/sbin/e2fsck", "ELF"),
+    ("/usr/sbin/resize2fs", "ELF"),
+    ("/usr/lib/systemd/system/default.target", "-> multi-user.target"),
+    ("/usr/lib/systemd/system/multi-user.target", "[Unit]\nRequires=basic.target\n"),
+    ("/usr/lib/systemd/system/local-fs.target", "[Unit]\n"),
+    ("/usr/lib/systemd/system/local-fs.target.wants/tmp.mount", "-> ../tmp.mount"),
+    ("/usr/lib/systemd/system/tmp.mount", "[Mount]\nWhat=tmpfs\nWhere=/tmp\n"),
+    ("/usr/lib/systemd/system/good.service", "[Service]\nStateDirectory=good\nPIDFile=good.pid\n"),
+    ("/etc/systemd/system/multi-user.target.wants/good.service", "-> /usr/lib/systemd/system/good.service"),
+];
+
+/// What is found in the good image after a change: entries that are put into it, or taken out of it where the text is `-`.
+fn found(head: &str, changes: &[(&str, &str)]) -> Vec<Finding> {
+    let text = format!("{head}\n[image]\nid = \"t\"\nversion = \"1\"\n[[source]]\ndir = \"x\"\n");
+    let definition = Definition::parse(&text, Path::new("image.toml")).unwrap();
+    let mut tree = Tree::new();
+    for (path, text) in GOOD.iter().chain(changes) {
+        let kind = match text.strip_prefix("-> ") {
+            _ if path.ends_with('/') => Kind::Directory(Default::default()),
+            Some(target) => Kind::Symlink(target.as_bytes().into()),
+            None => Kind::File(Content::from_memory(text.as_bytes())),
+        };
+        match *text {
+            "-" => tree.remove(path.as_bytes()),
+            _ => drop(tree.insert(path.as_bytes(), Meta { mode: 0o755, ..Meta::default() }, kind).unwrap()),
+        }
+    }
+    check(&tree, &definition)
+}
+
+#[test]
+fn a_good_image_has_no_findings() {
+    assert_eq!(found("", &[]), []);
+}
+
+#[test]
+fn what_makes_an_image_useless_is_an_error() {
+    for (rule, part, changes) in [
+        ("no-init", "not an executable file", &[("/usr/lib/systemd/systemd", "-")][..]),
+        ("no-mount-point", "/proc is no directory", &[("/proc", "-")]),
+        ("no-mount-point", "/var/log is no directory", &[("/var/log", "-")]),
+        ("no-volume-tools", "no e2fsck to", &[("/usr/sbin/e2fsck", "-")]),
+        ("no-machine-id", "missing", &[("/etc/machine-id", "-")]),
+        ("no-machine-id", "not a file", &[("/etc/machine-id", "-> /var/lib/id")]),
+        ("no-image-name", "IMAGE_ID", &[("/usr/lib/os-release", "ID=debian\n")]),
+        (
+            "no-disk-driver",
+            "no driver for any disk",
+            &[("/boot/vmlinuz-6.1", "MZ"), ("/boot/config-6.1", "CONFIG_EXT4_FS=y\n"), ("/usr/lib/modules/6.1/modules.dep", "kernel/fs/erofs/erofs.ko.xz:\n")],
+        ),
+        (
+            "no-ext4",
+            "no ext4",
+            &[
+                ("/boot/vmlinuz-6.1", "MZ"),
+                ("/boot/config-6.1", "CONFIG_EROFS=y\n"),
+                ("/usr/lib/modules/6.1/modules.dep", "kernel/drivers/block/virtio_blk.ko.xz:\n"),
+            ],
+        ),
+    ] {
+        let findings = found("", changes);
+        assert!(findings.iter().any(|f| f.is_error && f.rule == rule && f.message.contains(part)), "{rule}: {findings:?}");
+    }
+}
+
+#[test]
+fn what_breaks_one_service_is_a_warning_with_what_to_write() {
+    let wanted = |unit: &str| format!("/etc/systemd/system/multi-user.target.wants/{unit}");
+    let bad = wanted("bad.service");
+    let ssh = wanted("ssh.service");
+    for (rule, part, hint, changes) in [
+        ("link-leaves-image", "/srv/out -> ../../etc", "path = \"/srv/out\"", vec![("/srv/out", "-> ../../etc")]),
+        (
+            "unit-writes-read-only",
+            "bad.service (/etc/bad)",
+            "link = \"/dev/null\"",
+            vec![(&*bad, "[Service]\nReadWritePaths=/etc/bad\n"), ("/usr/lib/systemd/system/bad.service", "[Service]\nReadWritePaths=/etc/bad\n")],
+        ),
+        (
+            "unit-writes-read-only",
+            "bad.service (/opt/x.log)",
+            "mount = \"/opt\"",
+            vec![(&*bad, "x"), ("/usr/lib/systemd/system/bad.service", "[Service]\nStandardOutput=append:/opt/x.log\n")],
+        ),
+        (
+            "sshd-without-host-keys",
+            "read-only root",
+            "HostKey /var/lib/ssh",
+            vec![(&*ssh, "x"), ("/usr/lib/systemd/system/ssh.service", "[Service]\n"), ("/usr/sbin/sshd", "ELF")],
+        ),
+        (
+            "sshd-shared-host-keys",
+            "ssh_host_rsa_key",
+            "HostKey /var/lib/ssh",
+            vec![(&*ssh, "x"), ("/usr/lib/systemd/system/ssh.service", "[Service]\n"), ("/usr/sbin/sshd", "ELF"), ("/etc/ssh/ssh_host_rsa_key", "k")],
+        ),
+        ("tmp-read-only", "/tmp", "tmp.mount", vec![("/usr/lib/systemd/system/tmp.mount", "-")]),
+        ("tmp-read-only", "/tmp", "tmp.mount", vec![("/etc/systemd/system/tmp.mount", "-> /dev/null")]),
+        (
+            "home-read-only",
+            "joe (/home/joe)",
+            "mount = \"/home\"",
+            vec![("/etc/passwd", "root:x:0:0::/root:/bin/sh\njoe:x:1000:1000::/home/joe:/bin/sh\nd:x:1001:1::/x:/usr/sbin/nologin\n")],
+        ),
+        ("empty-password", "root", "ssh.authorized_keys.root", vec![("/etc/shadow", "root::1:::::: \na:*:1::::::\n")]),
+        ("shared-machine-id", "machine-id", "keep", vec![("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")]),
+    ] {
+        let findings = found("", &changes);
+        let [finding] = &findings[..] else { panic!("{rule}: {findings:?}") };
+        assert!(!finding.is_error && finding.rule == rule && finding.message.contains(part) && finding.hint.contains(hint), "{rule}: {finding:?}");
+    }
+}
+
+#[test]
+fn without_volumes_state_has_no_place() {
+    let rules: Vec<_> = found("volumes = []", &[]).into_iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules, ["unit-writes-read-only", "var-read-only"]);
+}
+
+#[test]
+fn what_the_operator_already_did_is_not_complained_about() {
+    let ssh = ("/etc/systemd/system/multi-user.target.wants/ssh.service", "x");
+    let moved = [
+        ssh,
+        ("/usr/lib/systemd/system/ssh.service", "[Service]\nExecStart=/usr/sbin/sshd -D\n"),
+        ("/etc/systemd/system/ssh.service.d/key.conf", "[Service]\nExecStartPre=/bin/sh -c 'ssh-keygen -A -f /var/lib/ssh'\n"),
+        ("/etc/ssh/sshd_config.d/key.conf", "HostKey /var/lib/ssh/ssh_host_ed25519_key\n"),
+        ("/usr/sbin/sshd", "ELF"),
+    ];
+    assert_eq!(found("", &moved), []);
+    let masked = [ssh, ("/usr/lib/systemd/system/ssh.service", "[Service]\n"), ("/etc/systemd/system/ssh.service", "-> /dev/null"), ("/usr/sbin/sshd", "ELF")];
+    assert_eq!(found("", &masked), []);
+    let fstab = [("/usr/lib/systemd/system/tmp.mount", "-"), ("/etc/fstab", "# x\ntmpfs /tmp tmpfs nosuid 0 0\n")];
+    assert_eq!(found("", &fstab), []);
+    let skipped = [
+        ("/etc/systemd/system/multi-user.target.wants/bad.service", "x"),
+        ("/usr/lib/systemd/system/bad.service", "[Unit]\nConditionPathIsReadWrite=/etc\n[Service]\nReadWritePaths=/etc\n"),
+    ];
+    assert_eq!(found("", &skipped), []);
+}
+
+#[test]
+fn links_up_to_the_root_stay_in_the_image() {
+    for (path, target, out) in [
+        ("/etc/os-release", "../usr/lib/os-release", false),
+        ("/a", "..", true),
+        ("/a/b", "..", false),
+        ("/a/b", "../..", true),
+        ("/a/b", "c/../../d", false),
+        ("/a/b", "/../../x", false),
+        ("/a", "./b", false),
+    ] {
+        assert_eq!(leaves(path.as_bytes(), target.as_bytes()), out, "{path} -> {target}");
+    }
+}
