@@ -89,7 +89,10 @@ pub fn run() -> ! {
     console::start_log();
     let mut context = Context { report: BootReport::default(), watchdog: watchdog::Watchdog::default() };
     let Err(mut failure) = boot(&mut context);
-    if let Some(damage) = verify::damage_seen_by_the_kernel() {
+    // `verify` names the block itself; what fails later may be only the consequence of one.
+    if failure.stage != "verify"
+        && let Some(damage) = verify::damage_seen_by_the_kernel()
+    {
         failure.why = format!("{} ({damage})", failure.why);
     }
     outcome::end(&failure, &mut context.watchdog)
