@@ -203,7 +203,7 @@ mod tests {
             // A moment: everything up to `epoch` flushes is there, and of the next epoch's sectors those that the seed picks.
             let mut seen = [0; 2];
             for epoch in 0..2 {
-                for seed in 0..400u64 {
+                for seed in 0..120u64 {
                     let mut disk = before.clone();
                     let (mut flushes, mut state) = (0, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
                     for entry in &after.log {

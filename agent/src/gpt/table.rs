@@ -406,4 +406,38 @@ pub(super) mod tests {
             assert!(Table::parse_backup(&table.backup(), 512, sectors).is_err());
         }
     }
+
+    /// Bounded fuzzing under right checksums: what is accepted keeps every promise and reads back from what it would be written as.
+    #[test]
+    fn whatever_is_accepted_lies_within_the_disk_without_overlap() {
+        let (table, mut state, mut accepted) = (sample(512, 32768), 3u64, 0);
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) % below
+        };
+        for _ in 0..400 {
+            let mut head = table.primary();
+            for _ in 0..1 + random(4) {
+                // Header fields and the first six entries, with bits, small numbers and extremes.
+                let at = 512 + if random(3) == 0 { random(92) as usize } else { 512 + random(6 * 128) as usize };
+                match random(4) {
+                    0 => head[at] ^= 1 << random(8),
+                    1 => head[at] = [0, 1, 0x7f, 0x80, 0xff][random(5) as usize],
+                    2 => head[at..at + 8].fill(0xff),
+                    _ => head[at..at + 8].copy_from_slice(&random(40000).to_le_bytes()),
+                }
+            }
+            resealed(&mut head, 512);
+            let Ok(found) = Table::parse_primary(&head, 512, 32768) else { continue };
+            accepted += 1;
+            let mut parts: Vec<_> = found.partitions.iter().flatten().collect();
+            parts.sort_by_key(|p| p.first);
+            assert!(parts.iter().all(|p| p.first <= p.last && p.first >= found.first_usable() && p.last <= found.last_usable()));
+            assert!(parts.windows(2).all(|pair| pair[0].last < pair[1].first));
+            assert!(found.sectors <= 32768);
+            assert_eq!(Table::parse_primary(&found.primary(), 512, found.sectors), Ok(found.clone()));
+            assert_eq!(Table::parse_backup(&found.backup(), 512, found.sectors), Ok(found));
+        }
+        assert!(accepted > 20, "{accepted} only: the test no longer reaches what it is for");
+    }
 }

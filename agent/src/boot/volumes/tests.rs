@@ -474,7 +474,7 @@ fn a_full_log_volume_stops_nothing() {
 fn no_partition_several_and_one_of_another_type_are_refused_by_name() {
     let Some(server) = Server::new("match", 16, 16, 40 * MIB) else { return };
     let table = server.table().table;
-    let mut changed = |label: &str, kind: Guid, why: &str| {
+    let changed = |label: &str, kind: Guid, why: &str| {
         let mut table = table.clone();
         let partition = table.partitions[2].as_mut().unwrap();
         (partition.label, partition.kind) = (label.to_owned(), kind);
