@@ -3,6 +3,7 @@
 
 pub mod alter;
 pub mod archive;
+pub mod entries;
 pub mod image;
 pub mod machine;
 pub mod scratch;

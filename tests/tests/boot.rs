@@ -64,7 +64,9 @@ fn debian_12s_kernel_starts_it_too() {
 
 #[test]
 fn every_kind_of_disk_is_found() {
-    for (name, device) in [("nvme", "nvme,serial=1,drive=d"), ("scsi", "virtio-scsi-pci,id=s -device scsi-hd,drive=d"), ("ahci", "ich9-ahci,id=a -device ide-hd,bus=a.0,drive=d")] {
+    for (name, device) in
+        [("nvme", "nvme,serial=1,drive=d"), ("scsi", "virtio-scsi-pci,id=s -device scsi-hd,drive=d"), ("ahci", "ich9-ahci,id=a -device ide-hd,bus=a.0,drive=d")]
+    {
         let console = boot(&Tiny::usual(), name, |setup, disk| {
             let drive = format!("if=none,id=d,format=raw,file={}", disk.display());
             let mut arguments = vec!["-drive", &drive, "-device"];

@@ -139,25 +139,43 @@ fn one_digit_changed_in_the_root_hash() {
         let last = if hash.ends_with('0') { "1" } else { "0" };
         (hash.clone(), format!("{}{last}", &hash[..63]))
     };
-    refused("root-hash", "locate", &[], |_, _| {}, |setup, disk| {
-        let (old, new) = changed(&Tiny::full().build());
-        setup.disk(disk).cmdline(|line| line.replace(&old, &new))
-    });
+    refused(
+        "root-hash",
+        "locate",
+        &[],
+        |_, _| {},
+        |setup, disk| {
+            let (old, new) = changed(&Tiny::full().build());
+            setup.disk(disk).cmdline(|line| line.replace(&old, &new))
+        },
+    );
     // The partitions named otherwise: the hash must still fit.
-    refused("root-hash-named", "verify", &[], |_, _| {}, |setup, disk| {
-        let (old, new) = changed(&Tiny::full().build());
-        let (root, tree) = (alter::root(disk), alter::verity(disk));
-        let named = format!(" systemd.verity_root_data=/dev/vda{} systemd.verity_root_hash=/dev/vda{}", root.number, tree.number);
-        setup.disk(disk).cmdline(|line| line.replace(&old, &new) + &named)
-    });
+    refused(
+        "root-hash-named",
+        "verify",
+        &[],
+        |_, _| {},
+        |setup, disk| {
+            let (old, new) = changed(&Tiny::full().build());
+            let (root, tree) = (alter::root(disk), alter::verity(disk));
+            let named = format!(" systemd.verity_root_data=/dev/vda{} systemd.verity_root_hash=/dev/vda{}", root.number, tree.number);
+            setup.disk(disk).cmdline(|line| line.replace(&old, &new) + &named)
+        },
+    );
 }
 
 #[test]
 fn a_command_line_without_a_root_hash() {
-    refused("no-root-hash", "locate", &["roothash"], |_, _| {}, |setup, disk| {
-        let hash = Tiny::full().build().root_hash();
-        setup.disk(disk).cmdline(|line| line.replace(&format!("roothash={hash}"), ""))
-    });
+    refused(
+        "no-root-hash",
+        "locate",
+        &["roothash"],
+        |_, _| {},
+        |setup, disk| {
+            let hash = Tiny::full().build().root_hash();
+            setup.disk(disk).cmdline(|line| line.replace(&format!("roothash={hash}"), ""))
+        },
+    );
 }
 
 #[test]
@@ -201,34 +219,56 @@ fn replace(disk: &Path, to: &alter::Partition, from_disk: &Path, from: &alter::P
 
 #[test]
 fn the_root_is_another_images() {
-    refused("other-root", "root", &[], |_, disk| {
-        let other = other_image().path("raw");
-        replace(disk, &alter::root(disk), &other, &alter::root(&other));
-    }, with_disk);
+    refused(
+        "other-root",
+        "root",
+        &[],
+        |_, disk| {
+            let other = other_image().path("raw");
+            replace(disk, &alter::root(disk), &other, &alter::root(&other));
+        },
+        with_disk,
+    );
 }
 
 #[test]
 fn the_tree_is_another_images() {
-    refused("other-tree", "verify", &[], |_, disk| {
-        let other = other_image().path("raw");
-        replace(disk, &alter::verity(disk), &other, &alter::verity(&other));
-    }, with_disk);
+    refused(
+        "other-tree",
+        "verify",
+        &[],
+        |_, disk| {
+            let other = other_image().path("raw");
+            replace(disk, &alter::verity(disk), &other, &alter::verity(&other));
+        },
+        with_disk,
+    );
 }
 
 #[test]
 fn root_and_tree_are_another_images_under_this_ones_names() {
-    refused("other-both", "verify", &[], |_, disk| {
-        let other = other_image().path("raw");
-        replace(disk, &alter::root(disk), &other, &alter::root(&other));
-        replace(disk, &alter::verity(disk), &other, &alter::verity(&other));
-    }, with_disk);
+    refused(
+        "other-both",
+        "verify",
+        &[],
+        |_, disk| {
+            let other = other_image().path("raw");
+            replace(disk, &alter::root(disk), &other, &alter::root(&other));
+            replace(disk, &alter::verity(disk), &other, &alter::verity(&other));
+        },
+        with_disk,
+    );
 }
 
 #[test]
 fn two_disks_with_the_same_image() {
-    refused("two-disks", "locate", &["vda", "vdb"], |_, disk| alter::copy(disk, &disk.with_extension("second")), |setup, disk| {
-        setup.disk(disk).disk(disk.with_extension("second"))
-    });
+    refused(
+        "two-disks",
+        "locate",
+        &["vda", "vdb"],
+        |_, disk| alter::copy(disk, &disk.with_extension("second")),
+        |setup, disk| setup.disk(disk).disk(disk.with_extension("second")),
+    );
 }
 
 #[test]
@@ -242,7 +282,13 @@ fn found_later(policy: &str) -> String {
     let scratch = Scratch::new(&format!("later-{policy}"));
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
-    let modules = tool::run(tool::command("find").arg(image.dir.with_file_name("input").join("kernel")).args(["-name", "hv_netvsc.ko.xz", "-o", "-name", "hv_storvsc.ko.xz"]));
+    let modules = tool::run(tool::command("find").arg(image.dir.with_file_name("input").join("kernel")).args([
+        "-name",
+        "hv_netvsc.ko.xz",
+        "-o",
+        "-name",
+        "hv_storvsc.ko.xz",
+    ]));
     let bytes = std::fs::read(modules.lines().next().unwrap_or_default()).unwrap_or_else(|e| panic!("{modules}: {e}"));
     alter::flip(&disk, find(&disk, &bytes[bytes.len() / 2..bytes.len() / 2 + 64]));
     let mut machine = Setup::of(&image).disk(&disk).append("panic=-1 tiny.read-all").start(&scratch);

@@ -1,0 +1,193 @@
+//! The doors through which hostile bytes come in, one function each: any bytes at all must end in a result, and what is accepted must keep
+//! the promises that others rely on. `fuzz/` calls them with cargo-fuzz, `tests/tests/any_bytes.rs` with a bounded number of inputs.
+
+use adamant_agent::cmdline::CommandLine;
+use adamant_agent::gpt::disk::{self, Disk};
+use adamant_agent::gpt::{self, Guid, Partition, Table};
+use adamant_agent::policy::Policy;
+use adamant_agent::uevent::Event;
+use adamant_agent::verity::{self, Superblock};
+
+use crate::alter::Random;
+
+/// Kernel command lines.
+pub fn command_line(bytes: &[u8]) {
+    if let Ok(read) = CommandLine::parse(bytes) {
+        assert!(read.init.is_none_or(|init| init.starts_with('/')));
+        assert!((1..=600).contains(&read.device_timeout.as_secs()));
+    }
+}
+
+/// The kernel's device events.
+pub fn uevent(bytes: &[u8]) {
+    if let Some(event) = Event::parse(bytes) {
+        assert!(event.devpath.starts_with('/') && !event.action.is_empty());
+    }
+}
+
+/// Policies.
+pub fn policy(bytes: &[u8]) {
+    if let Ok(policy) = Policy::parse(bytes) {
+        assert!(policy.check().is_ok());
+        for volume in &policy.volumes {
+            assert!(volume.mount.starts_with('/') && !volume.mount.split('/').any(|part| part == ".."));
+        }
+    }
+}
+
+/// Verity super blocks: what is accepted is written back as the same bytes, and its tree has a size.
+pub fn verity_superblock(bytes: &[u8]) {
+    if let Ok(read) = Superblock::parse(bytes) {
+        assert_eq!(read.encode()[..], bytes[..512]);
+        assert_eq!(verity::levels(read.data_blocks).first(), Some(&1));
+        assert!(verity::partition_blocks(read.data_blocks) > 1);
+    }
+}
+
+/// Partition tables, of a disk whose start or end these bytes are. With an odd first byte the check sums are made to fit first, because no
+/// random change would ever get past them.
+pub fn partition_table(bytes: &[u8]) {
+    let Some((&flags, bytes)) = bytes.split_first() else { return };
+    let sector = if flags & 2 == 0 { 512 } else { 4096 };
+    let mut image = bytes.to_vec();
+    image.resize(image.len().next_multiple_of(sector as usize).max(64 * sector as usize), 0);
+    if flags & 1 == 1 {
+        fit_check_sums(&mut image, sector as usize);
+    }
+    let sectors = image.len() as u64 / u64::from(sector);
+    let mut disk = Bytes(image);
+    if let Ok(found) = disk::read(&disk, sector, sectors) {
+        let mut spans: Vec<(u64, u64)> = found.table.partitions.iter().flatten().map(|part| (part.first, part.last)).collect();
+        spans.sort_unstable();
+        assert!(spans.iter().all(|(first, last)| first <= last && *last < found.table.sectors), "{spans:?}");
+        assert!(spans.windows(2).all(|pair| pair[0].1 < pair[1].0), "{spans:?}");
+        // What was read can be written, and reads as the same.
+        if found.table.sectors == sectors && disk::write(&mut disk, &found.table).is_ok() {
+            assert_eq!(disk::read(&disk, sector, sectors).map(|again| again.table), Ok(found.table));
+        }
+    }
+}
+
+/// A disk in memory.
+struct Bytes(Vec<u8>);
+
+impl Disk for Bytes {
+    fn read_at(&self, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        let range = usize::try_from(at).ok().and_then(|at| self.0.get(at..at.checked_add(buffer.len())?));
+        buffer.copy_from_slice(range.ok_or(std::io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&mut self, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+        let range = usize::try_from(at).ok().and_then(|at| self.0.get_mut(at..at.checked_add(bytes.len())?));
+        range.ok_or(std::io::ErrorKind::UnexpectedEof)?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn fit_check_sums(image: &mut [u8], sector: usize) {
+    for header_at in [sector, image.len() - sector] {
+        let header = &image[header_at..header_at + 92];
+        let entries_at = u64::from_le_bytes([header[72], header[73], header[74], header[75], header[76], header[77], header[78], header[79]]);
+        let count = u32::from_le_bytes([header[80], header[81], header[82], header[83]]).min(128) as usize;
+        if let Some(entries) = usize::try_from(entries_at).ok().and_then(|at| image.get(at.checked_mul(sector)?..)?.get(..count * 128)) {
+            let sum = crc32(entries);
+            image[header_at + 88..header_at + 92].copy_from_slice(&sum.to_le_bytes());
+        }
+        image[header_at + 16..header_at + 20].fill(0);
+        let sum = crc32(&image[header_at..header_at + 92]);
+        image[header_at + 16..header_at + 20].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+/// CRC-32 as in IEEE 802.3, a bit at a time: written apart from the code it checks.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &byte| (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }))
+}
+
+/// A door, with inputs that it accepts: the start of every mutation.
+pub struct Door {
+    /// Its name, also of the fuzz target.
+    pub name: &'static str,
+    /// Takes any bytes.
+    pub enter: fn(&[u8]),
+    /// Inputs that are accepted.
+    pub seeds: Vec<Vec<u8>>,
+}
+
+/// All of them.
+pub fn doors() -> Vec<Door> {
+    let hash = "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617";
+    let line = format!("console=ttyS0 roothash={hash} systemd.verity_root_data=PARTLABEL=a\\x20b \"x=a b\" init=/sbin/init adamant.device_timeout=5 -- x\n");
+    let event = "add@/devices/pci0/virtio0/block/vda\0ACTION=add\0DEVPATH=/devices/pci0/virtio0/block/vda\0SUBSYSTEM=block\0DEVNAME=vda\0SEQNUM=1\0";
+    let text = "version = 1\n[image]\nid = \"web\"\nversion = \"1\"\n[verify]\nboot = \"full\"\n[failure]\naction = \"halt\"\nafter_seconds = 3\n[[volume]]\nname = \"state\"\nmount = \"/var\"\nweight = 2\non_damage = \"recreate\"\n";
+    let superblock = Superblock { uuid: [7; 16], data_blocks: 12345, salt: vec![3; 32] }.encode().to_vec();
+    let mut tables = Vec::new();
+    for (flags, sector) in [(1u8, 512u32), (3, 4096)] {
+        let sectors = 256;
+        let part = |first, last, label: &str| Partition {
+            kind: gpt::ROOT_X86_64,
+            id: Guid([first as u8; 16]),
+            first,
+            last,
+            attributes: gpt::ATTR_READ_ONLY,
+            label: label.to_owned(),
+        };
+        let table = Table { disk: Guid([9; 16]), sector, sectors, partitions: vec![Some(part(64, 100, "root")), None, Some(part(101, 150, "größer"))] };
+        let mut disk = Bytes(vec![0; sectors as usize * sector as usize]);
+        disk::write(&mut disk, &table).unwrap_or_else(|e| panic!("{e}"));
+        tables.push([&[flags][..], &disk.0].concat());
+    }
+    vec![
+        Door { name: "command_line", enter: command_line, seeds: vec![line.into_bytes()] },
+        Door { name: "uevent", enter: uevent, seeds: vec![event.as_bytes().to_vec()] },
+        Door { name: "policy", enter: policy, seeds: vec![text.as_bytes().to_vec()] },
+        Door { name: "verity_superblock", enter: verity_superblock, seeds: vec![superblock] },
+        Door { name: "partition_table", enter: partition_table, seeds: tables },
+    ]
+}
+
+/// Changes an input in one to eight places: bits, bytes, whole numbers, pieces taken out, doubled, or taken from elsewhere.
+pub fn mutate(seed: &[u8], random: &mut Random) -> Vec<u8> {
+    let mut bytes = seed.to_vec();
+    for _ in 0..=random.below(8) {
+        if bytes.is_empty() {
+            bytes.push(random.next() as u8);
+            continue;
+        }
+        let length = bytes.len() as u64;
+        // Half of all changes fall into the first KiB, where headers are.
+        let reach = if random.below(2) == 0 { length.min(1024) } else { length };
+        let at = random.below(reach) as usize;
+        let piece = (random.below(16) as usize + 1).min(bytes.len() - at);
+        match random.below(8) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = random.next() as u8,
+            2 => bytes[at..at + piece].fill([0, 0xff, b'9', b'0'][random.below(4) as usize]),
+            3 => {
+                bytes.drain(at..at + piece);
+            }
+            4 => {
+                let double = bytes[at..at + piece].to_vec();
+                bytes.splice(at..at, double);
+            }
+            5 => {
+                let from = random.below(length) as usize;
+                let taken = bytes[from..(from + piece).min(bytes.len())].to_vec();
+                let end = (at + taken.len()).min(bytes.len());
+                bytes[at..end].copy_from_slice(&taken[..end - at]);
+            }
+            6 => bytes.truncate(at),
+            _ => {
+                let number = [u64::MAX, 1 << 63, 1 << 32, u64::from(u32::MAX), 0, 1, length, length / 512][random.below(8) as usize].to_le_bytes();
+                let width = [1, 2, 4, 8][random.below(4) as usize].min(bytes.len() - at);
+                bytes[at..at + width].copy_from_slice(&number[..width]);
+            }
+        }
+    }
+    bytes
+}
