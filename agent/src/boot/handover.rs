@@ -27,6 +27,8 @@ use super::{Context, Failure, root, since_kernel_start, verify};
 const STAGE: &str = "handover";
 /// What moves into the image.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
+/// systemd-system.conf(5).
+const SYSTEMD_WATCHDOG: &str = "/run/systemd/system.conf.d/00-adamant-watchdog.conf";
 /// Where an init is looked for when the command line names none.
 const INITS: [&str; 5] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init", "/bin/init", "/init"];
 /// The file systems an initramfs can be; nothing else is ever emptied. <linux/magic.h>
@@ -47,6 +49,9 @@ pub fn run(identified: Identified, context: &mut Context) -> Result<Infallible, 
     context.watchdog.alive();
     context.report.watchdog = context.watchdog.path().map(str::to_owned);
     context.report.stages.push(report::Stage { name: STAGE.to_owned(), start_us: start, took_us: since_kernel_start().saturating_sub(start) });
+    if context.report.watchdog.is_some() {
+        ask_systemd_for_signs_of_life().map_err(|e| Failure::new(STAGE, SYSTEMD_WATCHDOG, e, "give the machine more memory"))?;
+    }
     write_report(context).map_err(|e| Failure::new(STAGE, BOOT_REPORT_PATH, e, "give the machine more memory"))?;
     let first = context.report.stages.first().map_or(start, |stage| stage.start_us);
     let image = &mounted.policy().image;
@@ -77,13 +82,22 @@ fn find_init(asked: Option<&str>) -> Result<String, Failure> {
 }
 
 fn write_report(context: &Context) -> io::Result<()> {
-    let path = Path::new(BOOT_REPORT_PATH);
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
     let mut json = serde_json::to_vec_pretty(&context.report).map_err(io::Error::other)?;
     json.push(b'\n');
-    fs::write(path, json)
+    write_to_run(BOOT_REPORT_PATH, &json)
+}
+
+/// Left alone, systemd does not touch an armed watchdog, and the machine would restart under it. Its name sorts first, so that a drop-in of
+/// the image's own decides.
+fn ask_systemd_for_signs_of_life() -> io::Result<()> {
+    write_to_run(SYSTEMD_WATCHDOG, b"[Manager]\nRuntimeWatchdogSec=60s\n")
+}
+
+fn write_to_run(path: &str, bytes: &[u8]) -> io::Result<()> {
+    if let Some(folder) = Path::new(path).parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, bytes)
 }
 
 /// Makes the image the root, and frees the initramfs.
