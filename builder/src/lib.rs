@@ -13,6 +13,7 @@ pub mod error;
 pub mod initramfs;
 pub mod manifest;
 pub mod output;
+pub mod part;
 pub mod scrub;
 pub mod source;
 pub mod summary;

@@ -3,9 +3,7 @@
 //! Format: as `veritysetup format` makes it (cryptsetup's lib/verity/verity_hash.c): version 1, hash type 1, SHA-256, 4096-byte blocks, the
 //! superblock in the first block, then the levels from the top down. A digest is SHA-256 of salt and block; 128 digests fill a block.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 
 use adamant_agent::hash::RootHash;
 use adamant_agent::verity::{DIGESTS_PER_BLOCK, Superblock, levels, partition_blocks};
@@ -13,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::erofs::{BLOCK, Sink};
 use crate::error::{Context, Error, Result};
+use crate::part::Part;
 
 /// Bytes below which more threads cost more than they save.
 const WORTH_A_THREAD: usize = 256 << 10;
@@ -175,10 +174,9 @@ pub enum Damage {
 
 /// Checks a data file against its tree file and root hash: superblock, every level, every leaf. `Ok(Err(..))` names the first damage;
 /// an outer error means that reading failed.
-pub fn check(data: &File, tree: &File, root: &RootHash, jobs: usize) -> Result<std::result::Result<Superblock, Damage>> {
-    let length = |file: &File, what: &str| file.metadata().map(|m| m.len()).context(|| format!("reading the {what}"));
+pub fn check(data: Part, tree: Part, root: &RootHash, jobs: usize) -> Result<std::result::Result<Superblock, Damage>> {
     let mut first = [0; BLOCK];
-    let tree_len = length(tree, "hash tree")?;
+    let tree_len = tree.len();
     if tree_len < 2 * BLOCK as u64 {
         return Ok(Err(Damage::Superblock(format!("the hash tree has {tree_len} bytes, less than the two blocks of the smallest one"))));
     }
@@ -187,7 +185,7 @@ pub fn check(data: &File, tree: &File, root: &RootHash, jobs: usize) -> Result<s
         Ok(superblock) => superblock,
         Err(why) => return Ok(Err(Damage::Superblock(why))),
     };
-    let data_len = length(data, "data")?;
+    let data_len = data.len();
     for (what, has, wanted) in [("data", data_len, superblock.data_blocks), ("hash tree", tree_len, partition_blocks(superblock.data_blocks))] {
         if has != wanted * BLOCK as u64 {
             return Ok(Err(Damage::Superblock(format!("the {what} has {has} bytes where the superblock says {wanted} blocks of {BLOCK}"))));
@@ -219,7 +217,7 @@ pub fn check(data: &File, tree: &File, root: &RootHash, jobs: usize) -> Result<s
 }
 
 /// The first of `digests.len()` blocks, from block `start` of the file on, that has another digest.
-fn first_bad(salted: &Sha256, file: &File, start: u64, digests: &[[u8; 32]], jobs: usize) -> io::Result<Option<u64>> {
+fn first_bad(salted: &Sha256, file: Part, start: u64, digests: &[[u8; 32]], jobs: usize) -> io::Result<Option<u64>> {
     let share = digests.len().div_ceil(jobs.max(1)).max(1);
     let mut results = Vec::new();
     std::thread::scope(|scope| {
@@ -240,7 +238,7 @@ fn first_bad(salted: &Sha256, file: &File, start: u64, digests: &[[u8; 32]], job
     Ok(None)
 }
 
-fn first_bad_of(salted: &Sha256, file: &File, start: u64, digests: &[[u8; 32]]) -> io::Result<Option<u64>> {
+fn first_bad_of(salted: &Sha256, file: Part, start: u64, digests: &[[u8; 32]]) -> io::Result<Option<u64>> {
     let mut buffer = vec![0; CHECK_CHUNK];
     for (i, digests) in digests.chunks(CHECK_CHUNK / BLOCK).enumerate() {
         let done = (i * (CHECK_CHUNK / BLOCK)) as u64;
