@@ -1,6 +1,6 @@
 //! ext4 by the image's own e2fsprogs: making, checking, and, by the kernel, mounting and growing.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 
-use super::beneath;
-use super::tool;
+use super::probe::{self, SMALL_GROUP};
+use super::{beneath, tool};
 
 /// Longest time for making a file system, and for checking one. A check reads all metadata only after a crash that the journal can't mend.
 const MAKE_DEADLINE: Duration = Duration::from_secs(300);
 const CHECK_DEADLINE: Duration = Duration::from_secs(1800);
+/// A volume smaller than two full block groups would have no copy of its super block.
+const SMALL: u64 = 2 * 32768 * 4096;
 /// Longest label that ext4 has room for, bytes.
 const LABEL: usize = 16;
 
@@ -41,12 +43,16 @@ pub enum Checked {
 
 impl Programs<'_> {
     /// Makes a file system and waits until it is durable. `Err` says why it could not be made, in a clause.
-    pub fn make(&mut self, device: &Path, name: &str) -> Result<(), String> {
+    pub fn make(&mut self, device: &Path, bytes: u64, name: &str) -> Result<(), String> {
         let label = &name[..name.len().min(LABEL)];
         let path = device.to_string_lossy();
         // 4 KiB blocks and 256-byte inodes whatever the size: what small volumes get by default can't grow far nor tell time beyond 2038.
         // The kernel zeroes inode tables and journal later, in its own time.
-        let arguments = ["-q", "-F", "-b", "4096", "-I", "256", "-L", label, "-E", "lazy_itable_init=1,lazy_journal_init=1", &path];
+        let small_group = SMALL_GROUP.to_string();
+        let mut arguments = vec!["-q", "-F", "-b", "4096", "-I", "256", "-L", label, "-E", "lazy_itable_init=1,lazy_journal_init=1", &path];
+        if bytes < SMALL {
+            arguments.splice(0..0, ["-g", &small_group]);
+        }
         let ended = tool::run(self.sysroot, "mkfs.ext4", &arguments, MAKE_DEADLINE, self.tick)?;
         if ended.code != 0 {
             return Err(format!("mkfs.ext4 ended with {}: {}", ended.code, ended.said));
@@ -56,11 +62,11 @@ impl Programs<'_> {
 
     /// Checks, and repairs. First only what is safe to repair without asking; when that is not enough everything that e2fsck knows to repair, because
     /// nobody is there to be asked. `thoroughly` doubts a file system that says it is in order.
-    pub fn check(&mut self, device: &Path, thoroughly: bool) -> Result<Checked, String> {
+    pub fn check(&mut self, device: &Path, bytes: u64, thoroughly: bool) -> Result<Checked, String> {
         let path = device.to_string_lossy();
-        let mut run = |option: &str| tool::run(self.sysroot, "fsck.ext4", &[option, &path], CHECK_DEADLINE, self.tick);
+        let mut run = |arguments: &[&str]| tool::run(self.sysroot, "fsck.ext4", arguments, CHECK_DEADLINE, self.tick);
         if !thoroughly {
-            let ended = run("-p")?;
+            let ended = run(&["-p", &path])?;
             match ended.code {
                 0 => return Ok(Checked::Clean),
                 1 | 2 => return Ok(Checked::Repaired(ended.said)),
@@ -69,7 +75,13 @@ impl Programs<'_> {
                 code => return Err(format!("fsck.ext4 ended with {code}: {}", ended.said)),
             }
         }
-        let ended = run("-fy")?;
+        let mut ended = run(&["-fy", &path])?;
+        if !matches!(ended.code, 0..=2)
+            && let Some((block, size)) = File::open(device).ok().and_then(|file| probe::backup(&file, bytes))
+        {
+            // Of copies of the super block e2fsck itself looks only where full groups have them.
+            ended = run(&["-fy", "-b", &block.to_string(), "-B", &size.to_string(), &path])?;
+        }
         match ended.code {
             0 => Ok(Checked::Clean),
             1 | 2 => Ok(Checked::Repaired(ended.said)),

@@ -225,7 +225,7 @@ impl Stage<'_> {
             (Err(error), None) => Finding::Damaged(format!("it can't be read: {error}")),
             (Ok(Content::Ext4(found)), None) => {
                 known.found = Some(found);
-                let checked = self.programs().check(&known.device.path, false);
+                let checked = self.programs().check(&known.device.path, known.device.bytes, false);
                 match checked.map_err(|why| failure(&what, why, "put e2fsprogs into the image"))? {
                     Checked::Clean => Finding::Sound { repaired: false },
                     Checked::Repaired(said) => {
@@ -310,7 +310,7 @@ impl Stage<'_> {
             if matches!(known.finding, Finding::Sound { .. }) {
                 continue;
             }
-            let made = self.programs().make(&known.device.path, &volume.name);
+            let made = self.programs().make(&known.device.path, known.device.bytes, &volume.name);
             let what = || format!("making a file system for volume {:?} on {}", volume.name, known.device.path.display());
             made.map_err(|why| failure(what(), why, "put e2fsprogs into the image, or write volumes = []"))?;
         }
@@ -404,7 +404,7 @@ impl Stage<'_> {
                 return Err(Stop::Condemned(position, trouble));
             }
             doubted = true;
-            match self.programs().check(&device.path, true).map_err(|why| failure(&what, why, "put e2fsprogs into the image"))? {
+            match self.programs().check(&device.path, device.bytes, true).map_err(|why| failure(&what, why, "put e2fsprogs into the image"))? {
                 Checked::Damaged(why) => return Err(Stop::Condemned(position, format!("{trouble}; {why}"))),
                 Checked::Clean | Checked::Repaired(_) => repaired = true,
             }

@@ -33,8 +33,10 @@ const EDGE: u64 = 1 << 20;
 /// Size and number of the looks taken in between.
 const LOOK: u64 = 64 << 10;
 const LOOKS: u64 = 64;
-/// Where backup super blocks are: the second block group's first block, for blocks of 1, 2 and 4 KiB.
-const BACKUPS: [u64; 3] = [8193 << 10, 16384 << 11, 32768 << 12];
+/// Blocks of 4 KiB in a group of a small volume: so that there is a second group, and with it a copy of the super block.
+pub const SMALL_GROUP: u64 = 2048;
+/// Where backup super blocks are: the second block group's first block, for small volumes and for full groups of 1, 2 and 4 KiB blocks.
+const BACKUPS: [u64; 4] = [SMALL_GROUP << 12, 8193 << 10, 16384 << 11, 32768 << 12];
 
 /// Offset, bytes there and name of what is often found on disks.
 const KNOWN: [(usize, &[u8], &str); 16] = [
@@ -80,6 +82,16 @@ pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
         blank &= is_zero(&look);
     }
     Ok(if blank { Content::Blank } else { Content::Foreign("data of an unknown kind") })
+}
+
+/// A copy of the super block that is a possible one: its block number and the size of a block.
+pub fn backup(partition: &File, bytes: u64) -> Option<(u64, u64)> {
+    BACKUPS.into_iter().filter(|at| at.saturating_add(1024) <= bytes).find_map(|at| {
+        let mut look = [0; 1024];
+        partition.read_exact_at(&mut look, at).ok()?;
+        let found = Super::parse(&look)?;
+        at.is_multiple_of(found.block).then_some((at / found.block, found.block))
+    })
 }
 
 fn is_zero(bytes: &[u8]) -> bool {

@@ -418,14 +418,19 @@ fn a_lone_volume_of_noise_keeps_what_it_can_in_its_successor() {
 
 #[test]
 fn a_destroyed_super_block_is_repaired_from_its_copy_and_the_data_is_there() {
-    let Some(server) = Server::new("super", 160, 16, 179 * MIB) else { return };
-    server.boot(|booted| fs::write(booted.path("var/lib/data"), vec![7; 1 << 20]).unwrap());
-    server.write_in("state", 0, &[0; 4096]);
-    server.boot(|booted| {
-        assert_eq!(booted.states(), ["repaired", "clean"]);
-        assert!(booted.warnings.iter().any(|w| w.starts_with("Volume \"state\" was repaired")), "{:?}", booted.warnings);
-        assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]);
-    });
+    for (name, size) in [("super-small", 16), ("super", 300)] {
+        let Some(server) = Server::new(name, size, 16, (size + 19) * MIB) else { return };
+        server.boot(|booted| fs::write(booted.path("var/lib/data"), vec![7; 1 << 20]).unwrap());
+        for damage in [vec![0; 4096], (0..1024u32).map(|n| (n * 7 % 251) as u8).collect()] {
+            server.write_in("state", if damage.len() == 4096 { 0 } else { 1024 }, &damage);
+            server.boot(|booted| {
+                assert_eq!(booted.states(), ["repaired", "clean"]);
+                assert!(booted.warnings.iter().any(|w| w.starts_with("Volume \"state\" was repaired")), "{:?}", booted.warnings);
+                assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]);
+            });
+            server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+        }
+    }
 }
 
 #[test]
