@@ -155,9 +155,14 @@ fn what_the_operator_already_did_is_not_complained_about() {
     assert_eq!(found("", &fstab), []);
     let skipped = [
         ("/etc/systemd/system/multi-user.target.wants/bad.service", "x"),
-        ("/usr/lib/systemd/system/bad.service", "[Unit]\nConditionPathIsReadWrite=/etc\n[Service]\nReadWritePaths=/etc\n"),
+        ("/usr/lib/systemd/system/bad.service", "[Unit]\nConditionPathIsReadWrite=/etc/x\n[Service]\nReadWritePaths=/etc/x\n"),
     ];
     assert_eq!(found("", &skipped), []);
+    let permission = [
+        ("/etc/systemd/system/multi-user.target.wants/logind.service", "x"),
+        ("/usr/lib/systemd/system/logind.service", "[Service]\nReadWritePaths=/etc /run\n"),
+    ];
+    assert_eq!(found("", &permission), []);
 }
 
 #[test]

@@ -87,7 +87,10 @@ impl Units {
                 rule: "unit-writes-read-only",
                 message: format!("units want to write below {place}, where nothing is writable: {}", listed(&units)),
                 hint: match place.as_str() {
-                    "/etc" | "/usr" | "/boot" => format!("mask each with [[file]] path = \"/etc/systemd/system/{}\", link = \"/dev/null\"", first_unit(&units)),
+                    "/etc" | "/usr" | "/boot" => format!(
+                        "give it another place with a drop-in, or mask it: [[file]] path = \"/etc/systemd/system/{}\", link = \"/dev/null\"",
+                        first_unit(&units)
+                    ),
                     _ => format!("[[volume]] name = {:?}, mount = {place:?}, size = \"64M\"", place.trim_start_matches('/').replace('/', "-")),
                 },
             })
@@ -165,8 +168,10 @@ impl Unit {
             paths.extend(names.map(|name| format!("{base}/{name}")));
         }
         for key in ["ReadWritePaths", "ReadWriteDirectories"] {
-            // `-` says that it need not be there; the unit copes.
-            paths.extend(self.values(key).flat_map(str::split_whitespace).filter(|path| path.starts_with('/')).map(str::to_owned));
+            // `-` says that it need not be there; the unit copes. A whole top directory (`/etc` for logind and hostnamed) is a permission for
+            // what a person may ask for later, not something that the unit needs to start.
+            let is_deep = |path: &&str| path.starts_with('/') && path.trim_end_matches('/').matches('/').count() > 1;
+            paths.extend(self.values(key).flat_map(str::split_whitespace).filter(is_deep).map(str::to_owned));
         }
         paths.extend(self.values("PIDFile").map(|path| if path.starts_with('/') { path.to_owned() } else { format!("/run/{path}") }));
         for key in ["StandardOutput", "StandardError"] {
