@@ -4,7 +4,7 @@
 pub const POLICY_PATH: &str = "/usr/lib/adamant/policy.toml";
 /// The agent as an ordinary program inside the image.
 pub const AGENT_PATH: &str = "/usr/bin/adamant-agent";
-/// In the initramfs: one absolute module path a line, in an order in which each follows what it depends on.
+/// In the initramfs: one module a line, each after those it needs: its absolute path, then the names of those, all separated by spaces.
 pub const MODULE_LIST_PATH: &str = "/usr/lib/adamant/modules";
 /// In the initramfs: marks it as one (systemd's INITRD_INTERFACE).
 pub const INITRD_RELEASE_PATH: &str = "/etc/initrd-release";

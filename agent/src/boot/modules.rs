@@ -19,14 +19,25 @@ pub fn load(context: &mut Context) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(error) => return context.warn(format!("{MODULE_LIST_PATH}: no module was loaded: {error}.")),
     };
-    for path in list.lines().filter(|line| !line.is_empty()) {
+    let mut absent: Vec<String> = Vec::new();
+    for line in list.lines() {
+        let mut words = line.split_whitespace();
+        let Some(path) = words.next() else { continue };
+        // The kernel would only complain about each symbol that is missing.
+        if words.any(|needed| absent.iter().any(|absent| absent == needed)) {
+            absent.push(name(path));
+            continue;
+        }
         match load_one(path) {
             Ok(()) => context.report.modules.push(name(path)),
             // Built in, or loaded already.
             Err(Errno::EEXIST) => {}
-            // For hardware that is not there, such as a processor's SHA instructions.
-            Err(Errno::ENODEV) => {}
-            Err(error) => context.warn(format!("{path}: the module was not loaded: {}.", error.desc())),
+            // For hardware that is not there, such as a processor's SHA instructions or another hypervisor's bus.
+            Err(Errno::ENODEV) => absent.push(name(path)),
+            Err(error) => {
+                context.warn(format!("{path}: the module was not loaded: {}.", error.desc()));
+                absent.push(name(path));
+            }
         }
     }
 }

@@ -66,6 +66,8 @@ pub struct Module {
     pub path: String,
     /// Unpacked, with the signature at its end.
     pub bytes: Vec<u8>,
+    /// Names of the modules it needs.
+    pub needs: Vec<String>,
 }
 
 /// The modules for this kernel in load order: the builder's own list and `extra`.
@@ -92,7 +94,9 @@ pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String]) -> Result<Vec<Modu
     let mut total = 0usize;
     let mut modules = Vec::new();
     for name in order.chosen {
-        let module = read_module(tree, &index.base, &name, &index.modules[&name].path)?;
+        let entry = &index.modules[&name];
+        let mut module = read_module(tree, &index.base, &name, &entry.path)?;
+        module.needs.clone_from(&entry.needs);
         total = total.saturating_add(module.bytes.len());
         if total > TOTAL_LIMIT {
             return Err(Error::new(format!("kernel {}: the modules for the initramfs have more than {} MiB", kernel.release, TOTAL_LIMIT >> 20)));
@@ -242,7 +246,7 @@ fn read_module(tree: &Tree, base: &str, name: &str, path: &str) -> Result<Module
         return Err(Error::new(format!("{path}: not a kernel module")));
     }
     let end = path.find(".ko").map_or(path.len(), |at| at + 3);
-    Ok(Module { name: name.to_owned(), path: path[..end].to_owned(), bytes })
+    Ok(Module { name: name.to_owned(), path: path[..end].to_owned(), bytes, needs: Vec::new() })
 }
 
 /// By content, not by name.
