@@ -1,0 +1,194 @@
+//! Where an archive's bytes come from, and where the bytes of its files stay: a plain archive keeps them in its file, others are unpacked
+//! into a spool (or, without files, into memory) while they are read.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::header::{BLOCK, Block};
+use crate::error::{Context, Error, Result};
+use crate::source::spool::Spool;
+use crate::tree::{Bytes, Content, Extent};
+
+/// Zeroes that may follow an archive's end: writers fill up their last record, of 10 KiB and rarely of a few MiB.
+const FILL_MAX: u64 = 64 << 20;
+/// Read ahead in plain archives; most headers are near each other.
+const WINDOW: usize = 64 << 10;
+
+/// An archive being read.
+pub struct Input<'a> {
+    from: From<'a>,
+    at: u64,
+}
+
+enum From<'a> {
+    /// A plain archive of this length, and what was read ahead from an offset on.
+    Plain { file: Arc<File>, len: u64, window: Vec<u8>, start: u64 },
+    /// Anything that can only be read once.
+    Stream { read: Box<dyn Read + 'a>, sink: Sink },
+}
+
+/// Where the bytes of files go that come by stream.
+pub enum Sink {
+    /// Into an unnamed file.
+    Spool(Spool),
+    /// Into memory.
+    Memory,
+}
+
+/// Bytes of a file, as a place where pieces of them can be found.
+pub struct Held(Bytes);
+
+impl Held {
+    /// The piece of `len` bytes from `offset` on.
+    pub fn piece(&self, offset: u64, len: u64) -> Bytes {
+        match &self.0 {
+            Bytes::File(file, start) => Bytes::File(file.clone(), start + offset),
+            Bytes::Memory(bytes) => Bytes::Memory(bytes[offset as usize..(offset + len) as usize].into()),
+        }
+    }
+
+    /// All `len` bytes as a file's content.
+    pub fn content(self, len: u64) -> Result<Content> {
+        if len == 0 {
+            return Ok(Content::default());
+        }
+        Content::sparse(len, vec![Extent { at: 0, len, bytes: self.0 }])
+    }
+}
+
+impl<'a> Input<'a> {
+    /// A plain archive in a file of this length.
+    pub fn plain(file: Arc<File>, len: u64) -> Input<'a> {
+        Input { from: From::Plain { file, len, window: Vec::new(), start: 0 }, at: 0 }
+    }
+
+    /// An archive that is unpacked or comes through a pipe.
+    pub fn stream(read: Box<dyn Read + 'a>, sink: Sink) -> Input<'a> {
+        Input { from: From::Stream { read, sink }, at: 0 }
+    }
+
+    /// The offset reached, in unpacked bytes.
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The next block; `None` at the end of the bytes.
+    pub fn block(&mut self) -> Result<Option<Block>> {
+        let mut block = [0; BLOCK];
+        match self.fill(&mut block)? {
+            0 => Ok(None),
+            BLOCK => Ok(Some(block)),
+            _ => Err(self.truncated()),
+        }
+    }
+
+    /// The next block, which must be there.
+    pub fn expect_block(&mut self) -> Result<Block> {
+        self.block()?.ok_or_else(|| self.truncated())
+    }
+
+    /// The next bytes, and the filling up to a whole block; the caller has bounded them.
+    pub fn bytes(&mut self, len: usize) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; len.next_multiple_of(BLOCK)];
+        if self.fill(&mut bytes)? < bytes.len() {
+            return Err(self.truncated());
+        }
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+
+    /// A file's bytes and the filling after them. They are not looked at, only kept.
+    pub fn hold(&mut self, len: u64) -> Result<Held> {
+        let fill = len.wrapping_neg() % BLOCK as u64;
+        let end = self.at.checked_add(len).and_then(|end| end.checked_add(fill)).ok_or_else(|| self.truncated())?;
+        let held = match &mut self.from {
+            From::Plain { len: all, .. } if end > *all => return Err(self.truncated()),
+            From::Plain { file, .. } => Held(Bytes::File(file.clone(), self.at)),
+            From::Stream { read, sink } => {
+                let mut content = read.by_ref().take(len);
+                let (bytes, count) = match sink {
+                    Sink::Spool(spool) => {
+                        let (start, count) = spool.append(&mut content).map_err(unpacking)?;
+                        (Bytes::File(spool.file().clone(), start), count)
+                    }
+                    Sink::Memory => {
+                        let mut bytes = Vec::new();
+                        content.read_to_end(&mut bytes).map_err(unpacking)?;
+                        let count = bytes.len() as u64;
+                        (Bytes::Memory(bytes.into()), count)
+                    }
+                };
+                if count < len || io::copy(&mut read.by_ref().take(fill), &mut io::sink()).map_err(unpacking)? < fill {
+                    return Err(self.truncated());
+                }
+                Held(bytes)
+            }
+        };
+        self.at = end;
+        Ok(held)
+    }
+
+    /// Reads what follows the end of the archive: zeroes, a bounded number of them.
+    pub fn finish(&mut self) -> Result<()> {
+        let end = self.at;
+        let mut bytes = [0; 8192];
+        loop {
+            let count = self.fill(&mut bytes)?;
+            if bytes[..count].iter().any(|&byte| byte != 0) {
+                let error = Error::new(format!("something follows the end of the archive at byte {end}"));
+                return Err(error.hint("archives one after the other are several: give each a [[source]] of its own, or join them with `tar --concatenate`"));
+            }
+            if count < bytes.len() {
+                return Ok(());
+            }
+            if self.at - end > FILL_MAX {
+                return Err(Error::new(format!("more than {FILL_MAX} zeroes follow the end of the archive at byte {end}")).hint("cut them off"));
+            }
+        }
+    }
+
+    /// Fills the buffer as far as there are bytes.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            let count = match &mut self.from {
+                From::Stream { read, .. } => match read.read(&mut buffer[done..]) {
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    other => other.map_err(unpacking)?,
+                },
+                From::Plain { file, len, window, start } => {
+                    if self.at < *start || self.at >= *start + window.len() as u64 {
+                        let take = len.saturating_sub(self.at).min(WINDOW as u64) as usize;
+                        window.resize(take, 0);
+                        *start = self.at;
+                        file.read_exact_at(window, self.at).context(|| "reading")?;
+                    }
+                    let ahead = &window[(self.at - *start) as usize..];
+                    let take = ahead.len().min(buffer.len() - done);
+                    buffer[done..done + take].copy_from_slice(&ahead[..take]);
+                    take
+                }
+            };
+            if count == 0 {
+                break;
+            }
+            done += count;
+            self.at += count as u64;
+        }
+        Ok(done)
+    }
+
+    fn truncated(&self) -> Error {
+        Error::new("the archive ends here, in the middle of something").hint("it is truncated: make or fetch it again")
+    }
+}
+
+fn unpacking(error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::new("the compressed data ends early").hint("the archive is truncated: make or fetch it again"),
+        io::ErrorKind::StorageFull => Error::new(format!("unpacking: {error}")).hint("make room, or set TMPDIR to a folder that has it"),
+        _ => Error::new(format!("unpacking: {error}")).hint("the compressed data is damaged: make or fetch the archive again"),
+    }
+}

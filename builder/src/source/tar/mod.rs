@@ -1,0 +1,529 @@
+//! Archives: ustar, GNU and pax, plain or compressed with gzip, zstd or xz, into the tree.
+//!
+//! Everything that the tree keeps arrives as the archive has it: names of any bytes, times to the nanosecond, ids, attributes, holes. What
+//! can't arrive so is refused, and what is ambiguous too. Nothing is trusted: headers, maps and lengths are bounded before memory or time is
+//! spent on them, and nothing is ever written outside of the tree and the spool, so no name and no link can lead out of the image.
+//!
+//! Formats: POSIX.1-2001 `pax` ("ustar Interchange Format", "pax Interchange Format"); GNU tar 1.35's manual, "Basic Tar Format" and
+//! "Storing Sparse Files"; star(4) and libarchive's tar(5) for the keys of theirs.
+
+mod acl;
+mod header;
+mod input;
+mod pax;
+mod place;
+mod sparse;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use sha2::{Digest, Sha256};
+
+use self::acl::Acls;
+use self::header::{Block, Header, PATH_MAX};
+use self::input::{Input, Sink};
+use self::pax::Pax;
+use self::place::Place;
+use self::sparse::Map;
+use super::spool::Spool;
+use super::{Budget, Loaded};
+use crate::definition::Limits;
+use crate::error::{Context, Error, Result};
+use crate::tree::{Content, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs, parts, show};
+
+/// Names, targets, attributes and maps that one archive may make us remember, bytes; a compressed megabyte can hold as many as a real root.
+const MEMORY_MAX: u64 = 1 << 30;
+/// Headers that only say something about the next entry; real archives have up to three in a row.
+const EXTENSIONS_MAX: u32 = 8;
+/// What xz may use for unpacking; its strongest preset needs 65 MiB.
+const XZ_MEMORY_MAX: u64 = 256 << 20;
+
+/// Takes all of the archive below `at`, a directory of the image.
+pub fn load(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<Loaded> {
+    let (sha256, entries) = open(tree, at, archive, budget, spool_folder).context(|| archive.display().to_string())?;
+    Ok(Loaded { kind: "tar", name: archive.display().to_string(), sha256, entries, date: None })
+}
+
+/// An archive in memory, read without touching any file.
+pub fn read_bytes(bytes: &[u8], limits: Limits) -> Result<Tree> {
+    let mut tree = Tree::new();
+    let input = Input::stream(Packing::of(bytes).reader(bytes)?, Sink::Memory);
+    Reading::new(&mut tree, b"/", &mut Budget::new(limits))?.run(input)?;
+    Ok(tree)
+}
+
+fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<([u8; 32], u64)> {
+    let mut file = File::open(archive).context(|| "opening the archive")?;
+    let metadata = file.metadata().context(|| "opening the archive")?;
+    if metadata.is_dir() {
+        return Err(Error::new("this is a directory, not an archive").hint("write `dir = ` instead of `tar = `"));
+    }
+    let mut start = Vec::new();
+    file.by_ref().take(MAGIC_MAX).read_to_end(&mut start).context(|| "reading the archive")?;
+    let packing = Packing::of(&start);
+    if packing == Packing::Plain && metadata.is_file() {
+        return plain(tree, at, Arc::new(file), metadata.len(), budget);
+    }
+    let mut hash = Sha256::new();
+    let hashing = Hashing { read: Cursor::new(start).chain(file), hash: &mut hash };
+    let input = Input::stream(packing.reader(BufReader::with_capacity(256 << 10, hashing))?, Sink::Spool(Spool::new(spool_folder)?));
+    let entries = Reading::new(tree, at, budget)?.run(input)?;
+    Ok((hash.finalize().into(), entries))
+}
+
+/// A plain archive is read by its headers, and beside that as a whole for its hash.
+fn plain(tree: &mut Tree, at: &[u8], file: Arc<File>, len: u64, budget: &mut Budget) -> Result<([u8; 32], u64)> {
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let hash = scope.spawn(|| whole(&file, len, &stop));
+        let entries = Reading::new(tree, at, budget).and_then(|reading| reading.run(Input::plain(file.clone(), len)));
+        stop.store(entries.is_err(), Ordering::Relaxed);
+        let hash = hash.join().map_err(|_| Error::new("hashing the archive failed"))?;
+        let entries = entries?;
+        Ok((hash.context(|| "reading the archive")?, entries))
+    })
+}
+
+/// The hash of all bytes of a file, unless told to stop.
+fn whole(file: &File, len: u64, stop: &AtomicBool) -> io::Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < len && !stop.load(Ordering::Relaxed) {
+        let take = (len - at).min(buffer.len() as u64) as usize;
+        file.read_exact_at(&mut buffer[..take], at)?;
+        hash.update(&buffer[..take]);
+        at += take as u64;
+    }
+    Ok(hash.finalize().into())
+}
+
+/// Hashes what passes.
+struct Hashing<'a, R> {
+    read: R,
+    hash: &'a mut Sha256,
+}
+
+impl<R: Read> Read for Hashing<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.read.read(buffer)?;
+        self.hash.update(&buffer[..count]);
+        Ok(count)
+    }
+}
+
+/// Bytes that tell how an archive is packed.
+const MAGIC_MAX: u64 = 6;
+
+/// How an archive is packed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+    Xz,
+    /// Something else, by its name.
+    Other(&'static str),
+}
+
+impl Packing {
+    fn of(start: &[u8]) -> Packing {
+        match start {
+            [0x1f, 0x8b, ..] => Packing::Gzip,
+            // A frame, or one that decoders skip.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Packing::Other("bzip2"),
+            [0x04, 0x22, 0x4d, 0x18, ..] => Packing::Other("lz4"),
+            [b'P', b'K', 3, 4, ..] => Packing::Other("zip"),
+            [0x1f, 0x9d, ..] => Packing::Other("compress"),
+            [b'L', b'Z', b'I', b'P', ..] => Packing::Other("lzip"),
+            _ => Packing::Plain,
+        }
+    }
+
+    fn reader<'a>(self, packed: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+        Ok(match self {
+            Packing::Plain => Box::new(packed),
+            Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
+            Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed).context(|| "zstd")?),
+            Packing::Xz => {
+                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_MAX, liblzma::stream::CONCATENATED);
+                let stream = stream.map_err(io::Error::from).context(|| "xz")?;
+                Box::new(liblzma::bufread::XzDecoder::new_stream(packed, stream))
+            }
+            Packing::Other(name) => {
+                return Err(Error::new(format!("this is packed with {name}")).hint("pack it with gzip, zstd or xz, or leave it plain"));
+            }
+        })
+    }
+}
+
+/// Bytes that this archive makes us remember.
+#[derive(Default)]
+struct Memory(u64);
+
+impl Memory {
+    fn take(&mut self, bytes: u64) -> Result<()> {
+        self.0 = self.0.saturating_add(bytes);
+        if self.0 > MEMORY_MAX {
+            return Err(
+                Error::new(format!("names, links and attributes of more than {} MiB", MEMORY_MAX >> 20)).hint("split the archive, or leave attributes out")
+            );
+        }
+        Ok(())
+    }
+}
+
+/// An archive on its way into the tree.
+struct Reading<'t> {
+    tree: &'t mut Tree,
+    budget: &'t mut Budget,
+    place: Place,
+    memory: Memory,
+    /// Entries so far, for messages and for the manifest.
+    entries: u64,
+    /// Name of the entry being read, for messages.
+    name: Vec<u8>,
+    /// What global extended headers say.
+    global: Pax,
+    /// Sets of attributes in use: most entries that have any share them.
+    attributes: HashSet<Xattrs>,
+    acls: Acls,
+    /// Hard links to what did not come yet, by where they will stand.
+    links: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl<'t> Reading<'t> {
+    fn new(tree: &'t mut Tree, at: &[u8], budget: &'t mut Budget) -> Result<Reading<'t>> {
+        let place = Place::new(tree, at)?;
+        Ok(Reading {
+            tree,
+            budget,
+            place,
+            memory: Memory::default(),
+            entries: 0,
+            name: Vec::new(),
+            global: Pax::default(),
+            attributes: HashSet::new(),
+            acls: Acls::default(),
+            links: BTreeMap::new(),
+        })
+    }
+
+    fn run(mut self, mut input: Input) -> Result<u64> {
+        loop {
+            let start = input.at();
+            self.name.clear();
+            let more = self.entry(&mut input).context(|| match (self.entries, &*self.name) {
+                (0, b"") => "not a tar archive, plain or packed with gzip, zstd or xz".to_owned(),
+                (_, b"") => format!("entry {} at byte {start}", self.entries + 1),
+                (_, name) => format!("entry {} at byte {start}, {}", self.entries + 1, show(name)),
+            })?;
+            if !more {
+                break;
+            }
+            self.entries += 1;
+        }
+        input.finish()?;
+        self.settle_links()?;
+        self.settle_acls()?;
+        Ok(self.entries)
+    }
+
+    /// One entry with what is said about it; false at the end of the archive.
+    fn entry(&mut self, input: &mut Input) -> Result<bool> {
+        let mut said = None;
+        let (mut long_name, mut long_link) = (None, None);
+        let mut extensions = 0;
+        let header = loop {
+            let Some(block) = input.block()? else {
+                return Err(Error::new("the archive stops without its end, two blocks of zeroes").hint(TRUNCATED));
+            };
+            if is_zero(&block) {
+                return end(input, extensions);
+            }
+            let header = Header::new(block)?;
+            extensions += 1;
+            match header.flag() {
+                b'x' | b'X' => said.get_or_insert_with(|| self.global.clone()).read(&extension(&header, input)?, false)?,
+                b'g' => self.global.read(&extension(&header, input)?, true)?,
+                b'L' => long_name = Some(long(&extension(&header, input)?)?),
+                b'K' => long_link = Some(long(&extension(&header, input)?)?),
+                // A name for the whole archive.
+                b'V' => no_content(header.size()?, "a volume label")?,
+                _ => break header,
+            }
+            if extensions > EXTENSIONS_MAX {
+                return Err(Error::new(format!("more than {EXTENSIONS_MAX} extended headers before one entry")));
+            }
+        };
+        let mut said = said.unwrap_or_else(|| self.global.clone());
+        let name = said.sparse.name.take().or(said.path.take()).or(long_name).unwrap_or_else(|| header.name());
+        let link = said.link.take().or(long_link).unwrap_or_else(|| header.link());
+        self.name.clone_from(&name);
+        self.take(&header, &said, &name, &link, input)?;
+        Ok(true)
+    }
+
+    /// Puts an entry into the tree.
+    fn take(&mut self, header: &Header, said: &Pax, name: &[u8], link: &[u8], input: &mut Input) -> Result<()> {
+        self.budget.entry()?;
+        let path = relative(name, "name")?;
+        self.memory.take((path.len() + link.len()) as u64)?;
+        let size = said.size.map_or_else(|| header.size(), Ok)?;
+        let kind = match header.flag() {
+            // Unix V7 had no type for directories; their names end with a slash.
+            0 | b'0' | b'7' if name.ends_with(b"/") => directory(size)?,
+            b'5' => directory(size)?,
+            0 | b'0' | b'7' => Kind::File(self.content(header, said, size, input)?),
+            b'S' if header.is_gnu() => Kind::File(self.content(header, said, size, input)?),
+            b'1' => {
+                no_content(size, "a hard link")?;
+                return self.link(&path, &relative(link, "hard link's target")?);
+            }
+            b'2' => {
+                no_content(size, "a symbolic link")?;
+                symlink(link)?
+            }
+            b'3' | b'4' => {
+                no_content(size, "a device")?;
+                let (major, minor) = header.device()?;
+                if header.flag() == b'3' { Kind::CharDevice { major, minor } } else { Kind::BlockDevice { major, minor } }
+            }
+            b'6' => {
+                no_content(size, "a named pipe")?;
+                Kind::Fifo
+            }
+            flag => return Err(unknown(flag)),
+        };
+        let meta = self.meta(header, said)?;
+        let is_directory = matches!(kind, Kind::Directory(_));
+        let id = self.put(&path, meta, kind)?;
+        self.acls.note(id, is_directory, said, &mut self.memory)
+    }
+
+    fn content(&mut self, header: &Header, said: &Pax, mut size: u64, input: &mut Input) -> Result<Content> {
+        let memory = &mut |bytes| self.memory.take(bytes);
+        let map = match header.flag() {
+            b'S' => Some(Map::old(header, input, memory)?),
+            _ => Map::extended(&said.sparse, &mut size, input, memory)?,
+        };
+        self.budget.bytes(map.as_ref().map_or(size, |map| map.len.max(size)))?;
+        let held = input.hold(size)?;
+        match map {
+            Some(map) => map.content(size, &held),
+            None => held.content(size),
+        }
+    }
+
+    fn meta(&mut self, header: &Header, said: &Pax) -> Result<Meta> {
+        let uid = said.uid.map_or_else(|| header.uid(), Ok)?;
+        let gid = said.gid.map_or_else(|| header.gid(), Ok)?;
+        if uid == u32::MAX || gid == u32::MAX {
+            return Err(Error::new(format!("owner or group {}: Linux keeps this number for `none`", u32::MAX)));
+        }
+        let owner = said.owner.as_deref().unwrap_or_else(|| header.owner());
+        let group = said.group.as_deref().unwrap_or_else(|| header.group());
+        self.acls.names.learn(owner, uid, group, gid, &mut self.memory)?;
+        let mtime = match said.mtime {
+            Some(mtime) => mtime,
+            None => Time { seconds: header.mtime()?, nanoseconds: 0 },
+        };
+        Ok(Meta { mode: header.mode()?, uid, gid, mtime, xattrs: self.attributes(said.xattrs())? })
+    }
+
+    /// The one copy of a set of attributes; no set where there are none.
+    fn attributes(&mut self, all: BTreeMap<Box<[u8]>, Box<[u8]>>) -> Result<Option<Xattrs>> {
+        if all.is_empty() {
+            return Ok(None);
+        }
+        let all = Arc::new(all);
+        if let Some(same) = self.attributes.get(&all) {
+            return Ok(Some(same.clone()));
+        }
+        self.memory.take(all.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum())?;
+        self.attributes.insert(all.clone());
+        Ok(Some(all))
+    }
+
+    fn put(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<NodeId> {
+        let landing = self.place.of(self.tree, path, matches!(kind, Kind::Directory(_)))?;
+        if parts(&landing).next().is_none() {
+            if !matches!(kind, Kind::Directory(_)) {
+                return Err(Error::new("the root of the image must be a directory"));
+            }
+            self.tree.node_mut(Tree::ROOT).meta = meta;
+            return Ok(Tree::ROOT);
+        }
+        self.links.remove(&landing);
+        let before = self.tree.capacity();
+        let id = self.tree.insert(&landing, meta, kind)?;
+        self.draw_parents(before)?;
+        Ok(id)
+    }
+
+    /// A hard link: now where its target came already, else at the end.
+    fn link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
+        let path = self.place.of(self.tree, path, false)?;
+        let target = self.place.of(self.tree, target, false)?;
+        match self.tree.lookup(&target) {
+            Some(id) if self.place.is_own(id) => self.link_now(&path, &target, id),
+            _ => {
+                self.links.insert(path, target);
+                Ok(())
+            }
+        }
+    }
+
+    fn link_now(&mut self, path: &[u8], target: &[u8], id: NodeId) -> Result<()> {
+        if matches!(self.tree.node(id).kind, Kind::Directory(_)) {
+            return Err(Error::new(format!("a hard link to {}, which is a directory", show(target))));
+        }
+        self.links.remove(path);
+        let before = self.tree.capacity();
+        self.tree.link(path, id)?;
+        self.draw_parents(before + 1)
+    }
+
+    /// Makes the hard links that came before what they lead to, or lead to what an earlier source gave.
+    fn settle_links(&mut self) -> Result<()> {
+        let mut links = std::mem::take(&mut self.links);
+        while let Some((path, mut target)) = links.pop_first() {
+            let mut chain = vec![path];
+            while let Some(next) = links.remove(&target) {
+                chain.push(std::mem::replace(&mut target, next));
+            }
+            if chain.contains(&target) {
+                return Err(Error::new(format!("{}: hard links that lead to each other in a circle", show(&target))));
+            }
+            let Some(id) = self.tree.lookup(&target) else {
+                let what =
+                    format!("{}: a hard link to {}, which is neither in the archive nor in an earlier source", show(&chain[chain.len() - 1]), show(&target));
+                return Err(Error::new(what).hint("make the archive again, from all of the tree at once"));
+            };
+            for path in chain.iter().rev() {
+                if self.tree.lookup(path).is_some_and(|there| self.place.is_own(there)) {
+                    return Err(Error::new(format!("{}: both a hard link and a directory", show(path))));
+                }
+                self.link_now(path, &target, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_acls(&mut self) -> Result<()> {
+        for (id, more) in std::mem::take(&mut self.acls).settle(self.tree)? {
+            let mut all = self.tree.node(id).meta.xattrs.as_deref().cloned().unwrap_or_default();
+            for (name, value) in more {
+                all.entry(name.into()).or_insert(value.into());
+            }
+            self.tree.node_mut(id).meta.xattrs = self.attributes(all)?;
+        }
+        Ok(())
+    }
+
+    /// Missing parents are entries too, beside the one that was drawn already.
+    fn draw_parents(&mut self, before: usize) -> Result<()> {
+        (before + 1..self.tree.capacity()).try_for_each(|_| self.budget.entry())
+    }
+}
+
+const TRUNCATED: &str = "it is truncated: make or fetch it again";
+
+fn is_zero(block: &Block) -> bool {
+    block.iter().all(|&byte| byte == 0)
+}
+
+/// The end is two blocks of zeroes.
+fn end(input: &mut Input, extensions: u32) -> Result<bool> {
+    match input.block()? {
+        Some(block) if is_zero(&block) => {}
+        Some(_) => return Err(Error::new("a single block of zeroes amid the archive").hint("the archive is damaged: make or fetch it again")),
+        None => return Err(Error::new("the archive stops after the first of the two blocks of zeroes at its end").hint(TRUNCATED)),
+    }
+    if extensions > 0 {
+        return Err(Error::new("an extended header without an entry").hint("the archive is damaged: make or fetch it again"));
+    }
+    Ok(false)
+}
+
+fn extension(header: &Header, input: &mut Input) -> Result<Vec<u8>> {
+    let size = header.size()?;
+    if size > pax::LENGTH_MAX {
+        return Err(Error::new(format!("an extended header of {size} bytes; at most {} are taken", pax::LENGTH_MAX)));
+    }
+    input.bytes(size as usize)
+}
+
+/// A name in GNU's form, which ends with a NUL.
+fn long(bytes: &[u8]) -> Result<Vec<u8>> {
+    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    if bytes[..end].contains(&0) {
+        return Err(Error::new("a name with a NUL in it"));
+    }
+    Ok(bytes[..end].to_vec())
+}
+
+/// A name in the archive as a path below where the archive is put.
+fn relative(name: &[u8], what: &str) -> Result<Vec<u8>> {
+    let refuse = |why: &str| Error::new(format!("the {what} \"{}\" {why}", show(name)));
+    if name.is_empty() {
+        return Err(refuse("is empty"));
+    }
+    if name.starts_with(b"/") {
+        return Err(refuse("is absolute").hint("make the archive with names below its root: `tar -C ROOT -c .`"));
+    }
+    if name.len() > PATH_MAX {
+        return Err(Error::new(format!("the {what} has {} bytes, more than the {PATH_MAX} of a path in Linux", name.len())));
+    }
+    if parts(name).any(|part| part == b"..") {
+        return Err(refuse("holds `..`").hint("make the archive with names below its root: `tar -C ROOT -c .`"));
+    }
+    let kept: Vec<&[u8]> = parts(name).filter(|part| part != b".").collect();
+    Ok(kept.join(&b'/'))
+}
+
+fn no_content(size: u64, what: &str) -> Result<()> {
+    match size {
+        0 => Ok(()),
+        _ => {
+            Err(Error::new(format!("{what} with {size} bytes of content: archivers do not agree whether they follow"))
+                .hint("make the archive again with GNU tar"))
+        }
+    }
+}
+
+fn directory(size: u64) -> Result<Kind> {
+    no_content(size, "a directory")?;
+    Ok(Kind::Directory(BTreeMap::new()))
+}
+
+fn symlink(target: &[u8]) -> Result<Kind> {
+    match target.len() {
+        0 => Err(Error::new("a symbolic link without a target")),
+        length if length > TARGET_MAX => Err(Error::new(format!("the target of the symbolic link has {length} bytes, more than the {TARGET_MAX} of Linux"))),
+        _ => Ok(Kind::Symlink(target.into())),
+    }
+}
+
+fn unknown(flag: u8) -> Error {
+    let what = match flag {
+        b'D' => "a directory of an incremental archive (type D)",
+        b'M' => "a file continued from another volume (type M)",
+        b'N' => "a list of long names in GNU's oldest form (type N)",
+        b'S' => "a sparse file in star's form (type S)",
+        b'A' => "a Solaris access control list (type A)",
+        b'E' => "a Solaris file of attributes (type E)",
+        b'I' => "an inode without content in star's form (type I)",
+        _ => return Error::new(format!("an entry of the unknown type \"{}\"", flag.escape_ascii())).hint("make the archive again with `tar --format=pax`"),
+    };
+    Error::new(format!("{what}, which is not taken")).hint("make the archive again with `tar --format=pax`")
+}

@@ -1,0 +1,119 @@
+//! Files with holes: GNU tar's old form (pieces in the header and in blocks after it) and its three forms in extended headers.
+
+use super::header::{Header, number};
+use super::input::{Held, Input};
+use super::pax::{self, decimal};
+use crate::error::{Error, Result};
+use crate::tree::{Content, Extent};
+
+/// Offset and length of a piece, in bytes of the file.
+type Piece = (u64, u64);
+
+/// Which bytes of a file are in the archive, and its length with its holes.
+pub struct Map {
+    pieces: Vec<Piece>,
+    /// Length of the file.
+    pub len: u64,
+}
+
+impl Map {
+    /// GNU's old form; reads the blocks with more pieces that follow the header.
+    pub fn old(header: &Header, input: &mut Input, memory: &mut dyn FnMut(u64) -> Result<()>) -> Result<Map> {
+        let (first, mut more, len) = header.sparse()?;
+        let mut pieces = Vec::new();
+        add(&mut pieces, first)?;
+        while more {
+            let block = input.expect_block()?;
+            memory(block.len() as u64)?;
+            add(&mut pieces, &block[..504])?;
+            more = block[504] != 0;
+        }
+        Ok(Map { pieces, len })
+    }
+
+    /// The forms in extended headers, `None` where they speak of no holes; `size` is what is in the archive, and 1.0 takes its map from there.
+    pub fn extended(said: &pax::Sparse, size: &mut u64, input: &mut Input, memory: &mut dyn FnMut(u64) -> Result<()>) -> Result<Option<Map>> {
+        let len = || said.real_size.ok_or_else(|| Error::new("a sparse file without its real size"));
+        match (said.major, said.minor) {
+            (None, None) if said.map.is_none() => Ok(None),
+            (None | Some(0), _) => {
+                let numbers = said.map.as_deref().unwrap_or_default();
+                if numbers.len() % 2 != 0 {
+                    return Err(Error::new("the map of a sparse file ends with an offset that has no length"));
+                }
+                Ok(Some(Map { pieces: numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(), len: len()? }))
+            }
+            (Some(1), Some(0)) => Ok(Some(Map { pieces: leading(size, input, memory)?, len: len()? })),
+            (major, minor) => {
+                let version = format!("{}.{}", major.unwrap_or_default(), minor.unwrap_or_default());
+                Err(Error::new(format!("a sparse file of GNU's format {version}, which is unknown")).hint("write the archive without --sparse"))
+            }
+        }
+    }
+
+    /// The content, whose pieces stand one after the other in what is held.
+    pub fn content(&self, size: u64, held: &Held) -> Result<Content> {
+        let total = self.pieces.iter().try_fold(0u64, |sum, piece| sum.checked_add(piece.1));
+        if total != Some(size) {
+            return Err(Error::new("the pieces of a sparse file are not as long as what the archive holds of it"));
+        }
+        let mut offset = 0;
+        let mut extents = Vec::new();
+        for &(at, len) in &self.pieces {
+            if len > 0 {
+                extents.push(Extent { at, len, bytes: held.piece(offset, len) });
+                offset += len;
+            } else if at > self.len {
+                return Err(Error::new("a piece of a sparse file lies beyond its end"));
+            }
+        }
+        Content::sparse(self.len, extents)
+    }
+}
+
+/// Pairs of 12-byte fields, up to the first empty one.
+fn add(pieces: &mut Vec<Piece>, fields: &[u8]) -> Result<()> {
+    for pair in fields.chunks_exact(24) {
+        if pair.iter().all(|&byte| byte == 0) {
+            return Ok(());
+        }
+        let field = |bytes: &[u8]| number(bytes).ok().and_then(|value| u64::try_from(value).ok());
+        let (Some(at), Some(len)) = (field(&pair[..12]), field(&pair[12..])) else {
+            return Err(Error::new("the map of a sparse file holds something that is not a number"));
+        };
+        pieces.push((at, len));
+    }
+    Ok(())
+}
+
+/// GNU's 1.0: the map stands before the bytes, as decimal lines, first the number of pieces, and fills whole blocks.
+fn leading(size: &mut u64, input: &mut Input, memory: &mut dyn FnMut(u64) -> Result<()>) -> Result<Vec<Piece>> {
+    let wrong = || Error::new("the map before the bytes of a sparse file is not as GNU's format 1.0 says");
+    let mut numbers = Vec::new();
+    let mut wanted = None;
+    let mut line = Vec::new();
+    while wanted != Some(numbers.len()) {
+        let block = input.expect_block()?;
+        memory(4 * block.len() as u64)?;
+        *size = size.checked_sub(block.len() as u64).ok_or_else(wrong)?;
+        for &byte in &block {
+            if wanted == Some(numbers.len()) {
+                break;
+            }
+            if byte != b'\n' {
+                line.push(byte);
+                if line.len() > 20 {
+                    return Err(wrong());
+                }
+                continue;
+            }
+            let number = decimal(&line).ok_or_else(wrong)?;
+            line.clear();
+            match wanted {
+                None => wanted = Some(usize::try_from(number).ok().and_then(|count| count.checked_mul(2)).ok_or_else(wrong)?),
+                Some(_) => numbers.push(number),
+            }
+        }
+    }
+    Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+}
