@@ -3,29 +3,32 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 /// A range of bytes of an open file. Read with pread, so many threads can share it.
-#[derive(Debug, Clone, Copy)]
-pub struct Part<'a> {
-    file: &'a File,
+#[derive(Debug, Clone)]
+pub struct Part {
+    file: Arc<File>,
     start: u64,
     len: u64,
 }
 
-impl<'a> Part<'a> {
+impl Part {
     /// All of a file, as long as it is now.
-    pub fn whole(file: &'a File) -> io::Result<Part<'a>> {
-        Ok(Part { file, start: 0, len: file.metadata()?.len() })
+    pub fn whole(file: impl Into<Arc<File>>) -> io::Result<Part> {
+        let file = file.into();
+        let len = file.metadata()?.len();
+        Ok(Part { file, start: 0, len })
     }
 
     /// From a byte on, so many bytes; `None` where no offset can be that large.
-    pub fn range(file: &'a File, start: u64, len: u64) -> Option<Part<'a>> {
+    pub fn range(file: Arc<File>, start: u64, len: u64) -> Option<Part> {
         start.checked_add(len)?;
         Some(Part { file, start, len })
     }
 
     /// Its first bytes only; all of it where it is shorter.
-    pub fn first(self, len: u64) -> Part<'a> {
+    pub fn first(self, len: u64) -> Part {
         Part { len: self.len.min(len), ..self }
     }
 

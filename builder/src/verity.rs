@@ -174,7 +174,7 @@ pub enum Damage {
 
 /// Checks a data file against its tree file and root hash: superblock, every level, every leaf. `Ok(Err(..))` names the first damage;
 /// an outer error means that reading failed.
-pub fn check(data: Part, tree: Part, root: &RootHash, jobs: usize) -> Result<std::result::Result<Superblock, Damage>> {
+pub fn check(data: &Part, tree: &Part, root: &RootHash, jobs: usize) -> Result<std::result::Result<Superblock, Damage>> {
     let mut first = [0; BLOCK];
     let tree_len = tree.len();
     if tree_len < 2 * BLOCK as u64 {
@@ -217,7 +217,7 @@ pub fn check(data: Part, tree: Part, root: &RootHash, jobs: usize) -> Result<std
 }
 
 /// The first of `digests.len()` blocks, from block `start` of the file on, that has another digest.
-fn first_bad(salted: &Sha256, file: Part, start: u64, digests: &[[u8; 32]], jobs: usize) -> io::Result<Option<u64>> {
+fn first_bad(salted: &Sha256, file: &Part, start: u64, digests: &[[u8; 32]], jobs: usize) -> io::Result<Option<u64>> {
     let share = digests.len().div_ceil(jobs.max(1)).max(1);
     let mut results = Vec::new();
     std::thread::scope(|scope| {
@@ -238,7 +238,7 @@ fn first_bad(salted: &Sha256, file: Part, start: u64, digests: &[[u8; 32]], jobs
     Ok(None)
 }
 
-fn first_bad_of(salted: &Sha256, file: Part, start: u64, digests: &[[u8; 32]]) -> io::Result<Option<u64>> {
+fn first_bad_of(salted: &Sha256, file: &Part, start: u64, digests: &[[u8; 32]]) -> io::Result<Option<u64>> {
     let mut buffer = vec![0; CHECK_CHUNK];
     for (i, digests) in digests.chunks(CHECK_CHUNK / BLOCK).enumerate() {
         let done = (i * (CHECK_CHUNK / BLOCK)) as u64;
