@@ -1,0 +1,205 @@
+//! What goes in comes out: every entry of an archive, with everything that it carries, through the kernel's mount and through another
+//! project's reader. The archive is read by yet another one, so no code of ours judges itself.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use adamant_tests::image::{self, Image, Tiny};
+use adamant_tests::machine::Setup;
+use adamant_tests::scratch::Scratch;
+use adamant_tests::tool;
+use tiny_init::listing;
+
+/// An image without a kernel, of one archive, scrubbing off.
+fn image_of(tar: &Path, dir: &Path, more: &str) -> Image {
+    std::fs::create_dir_all(dir).unwrap_or_else(|e| panic!("{e}"));
+    let definition = dir.join("image.toml");
+    let text = format!(
+        "volumes = []\n[image]\nid = \"faithful\"\nversion = \"1\"\n[[source]]\ntar = {:?}\n[scrub]\nkeep = [\"**\"]\n{more}",
+        tar.display().to_string()
+    );
+    std::fs::write(&definition, text).unwrap_or_else(|e| panic!("{e}"));
+    let image = Image { dir: dir.join("out"), stem: "faithful_1".to_owned() };
+    image::build(&definition, &image.dir);
+    image
+}
+
+/// The archive as another project unpacks it: libarchive where it is installed, which knows all of its extensions, else GNU tar.
+fn unpacked(tar: &Path, dir: &Path) -> PathBuf {
+    let tree = dir.join("unpacked");
+    std::fs::create_dir_all(&tree).unwrap_or_else(|e| panic!("{e}"));
+    if tool::have("bsdtar") {
+        tool::run(
+            tool::command("bsdtar").args(["--same-owner", "--numeric-owner", "-x", "-p", "--xattrs", "--acls", "--fflags", "-f"]).arg(tar).arg("-C").arg(&tree),
+        );
+    } else {
+        tool::run(
+            tool::command("tar")
+                .args(["-x", "-p", "--same-owner", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "-f"])
+                .arg(tar)
+                .arg("-C")
+                .arg(&tree),
+        );
+    }
+    tree
+}
+
+fn list(tree: &Path) -> Vec<String> {
+    let mut out = Vec::new();
+    listing::write(tree, &mut out).unwrap_or_else(|e| panic!("{}: {e}", tree.display()));
+    lines(&out)
+}
+
+fn lines(bytes: &[u8]) -> Vec<String> {
+    tool::lossy(bytes).lines().map(str::to_owned).collect()
+}
+
+/// What the builder itself puts into every image: not part of the archive, and told apart by name.
+const OURS: [&str; 9] =
+    ["/usr/bin/adamant-agent", "/usr/lib/adamant", "/usr/lib/adamant/policy.toml", "/usr/lib/os-release", "/etc/os-release", "/proc", "/sys", "/dev", "/run"];
+
+/// Fails with the first entries that differ. Gives the number of those compared.
+fn compare(expected: &[String], found: &[String], what: &str) -> usize {
+    let keep = |line: &&String| !OURS.contains(&line.split(' ').next().unwrap_or_default());
+    let expected: Vec<&String> = expected.iter().filter(keep).collect();
+    let found_set: std::collections::BTreeSet<&String> = found.iter().filter(keep).collect();
+    let expected_set: std::collections::BTreeSet<&String> = expected.iter().copied().collect();
+    let lost: Vec<&&String> = expected_set.difference(&found_set).take(10).collect();
+    let added: Vec<&&String> = found_set.difference(&expected_set).take(10).collect();
+    assert!(lost.is_empty() && added.is_empty(), "{what}: lost or changed: {lost:#?}\nadded or changed: {added:#?}");
+    expected.len()
+}
+
+/// A mount on a loop device, undone at the end.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(image: &Path, at: PathBuf) -> Mounted {
+        std::fs::create_dir_all(&at).unwrap_or_else(|e| panic!("{e}"));
+        tool::run(tool::command("mount").args(["-t", "erofs", "-o", "loop,ro"]).arg(image).arg(&at));
+        Mounted(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        tool::output(tool::command("umount").arg(&self.0));
+    }
+}
+
+fn host_mounts_erofs() -> bool {
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default().contains("erofs");
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !known && !SAID.swap(true, Ordering::Relaxed) {
+        tool::skipped("this host's kernel does not know erofs: only the virtual machine's is asked");
+    }
+    known
+}
+
+/// The host's kernel, fsck.erofs --extract, and the kernel in a virtual machine agree with the archive.
+fn agrees(name: &str, tar: &Path, more: &str, in_machine: bool) {
+    if !tool::root() {
+        return;
+    }
+    let scratch = Scratch::new(name);
+    let image = image_of(tar, &scratch.join("image"), more);
+    let expected = list(&unpacked(tar, scratch.path()));
+    let root = image.path("root.erofs");
+    let mut said = Vec::new();
+    if host_mounts_erofs() {
+        let mounted = Mounted::new(&root, scratch.join("mounted"));
+        said.push(format!("host's mount: {}", compare(&expected, &list(&mounted.0), "the host's kernel")));
+    }
+    if tool::have("fsck.erofs") {
+        let extracted = scratch.join("extracted");
+        tool::run(tool::command("fsck.erofs").arg(format!("--extract={}", extracted.display())).args(["--preserve"]).arg(&root));
+        // fsck.erofs 1.5 restores times to the second and no extended attributes: what it does restore must be right.
+        let coarse = |lines: &[String]| lines.iter().filter(|line| !line.starts_with("/ ")).map(|line| coarse(line)).collect::<Vec<_>>();
+        said.push(format!("fsck.erofs: {}", compare(&coarse(&expected), &coarse(&list(&extracted)), "fsck.erofs --extract")));
+    }
+    if in_machine {
+        let listed = in_a_machine(&root, &scratch);
+        said.push(format!("Debian's kernel: {}", compare(&expected, &listed, "the kernel in the virtual machine")));
+    }
+    println!("{name}: entries compared: {}", said.join(", "));
+}
+
+fn coarse(line: &str) -> String {
+    let words: Vec<&str> = line.split(' ').filter(|word| !word.contains('=')).collect();
+    let [path, kind, mode, uid, gid, _links, time, size, content, ..] = words[..] else { return line.to_owned() };
+    let seconds = if kind == "l" { "-" } else { time.split('.').next().unwrap_or(time) };
+    format!("{path} {kind} {mode} {uid} {gid} {seconds} {size} {content}")
+}
+
+fn in_a_machine(root: &Path, scratch: &Scratch) -> Vec<String> {
+    let tiny = Tiny::usual().build();
+    let (disk, out) = (scratch.join("disk.raw"), scratch.join("listing"));
+    adamant_tests::alter::copy(&tiny.path("raw"), &disk);
+    std::fs::File::create(&out).and_then(|file| file.set_len(64 << 20)).unwrap_or_else(|e| panic!("{e}"));
+    let mut machine = Setup::of(&tiny).disk(&disk).disk(root).disk(&out).append("tiny.list=/dev/vdb,/dev/vdc").start(scratch);
+    machine.wait_for("tiny: list ");
+    let console = machine.wait_for_end();
+    let bytes = std::fs::read(&out).unwrap_or_else(|e| panic!("{e}"));
+    let end = bytes.windows(5).position(|window| window == b"\nend\n").unwrap_or_else(|| panic!("no whole listing:\n{console}"));
+    lines(&bytes[..end])
+}
+
+#[test]
+fn every_entry_of_a_debian_archive_comes_out_as_it_went_in() {
+    // Another archive can be given, and must hold as well.
+    let given = std::env::var_os("ADAMANT_DEBIAN_TAR").map(PathBuf::from);
+    let tar = given.unwrap_or_else(debian);
+    agrees("debian-tar", &tar, "", true);
+}
+
+/// A small Debian, made once for all runs.
+fn debian() -> PathBuf {
+    let _lock = image::lock("debian-tar");
+    let tar = image::target_dir().join("cache/debian.tar");
+    if !tar.exists() {
+        std::fs::create_dir_all(image::target_dir().join("cache")).unwrap_or_else(|e| panic!("{e}"));
+        let new = tar.with_extension("new.tar");
+        tool::run(
+            tool::command("mmdebstrap").args(["--quiet", "--variant=important", "--include=systemd-sysv,openssh-server,python3-minimal", "trixie"]).arg(&new),
+        );
+        std::fs::rename(&new, &tar).unwrap_or_else(|e| panic!("{e}"));
+    }
+    tar
+}
+
+#[test]
+fn every_compression_gives_the_same_tree() {
+    for compression in ["none", "lz4", "lz4hc", "zstd", "zstd:15"] {
+        for cluster in ["4K", "1M"] {
+            let tar = small();
+            agrees(
+                &format!("{compression}-{cluster}").replace(':', "-"),
+                &tar,
+                &format!("[root]\ncompression = \"{compression}\"\ncluster = \"{cluster}\"\n"),
+                compression != "none" && cluster == "1M",
+            );
+        }
+    }
+}
+
+/// Files of every size around block and cluster borders, compressible and not, made by GNU tar.
+fn small() -> PathBuf {
+    let _lock = image::lock("small-tar");
+    let tar = image::target_dir().join("cache/small.tar");
+    if !tar.exists() {
+        let scratch = Scratch::new("small-tar");
+        let mut random = adamant_tests::alter::Random::new(5);
+        for size in [0usize, 1, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, (1 << 20) + 1, 3_000_001] {
+            let text: Vec<u8> = b"all work and no play ".iter().copied().cycle().take(size).collect();
+            let noise: Vec<u8> = (0..size).map(|_| random.next() as u8).collect();
+            let mixed: Vec<u8> =
+                text.chunks(5000).zip(noise.chunks(5000)).enumerate().flat_map(|(n, (t, n2))| if n % 2 == 0 { t } else { n2 }.to_vec()).collect();
+            for (kind, bytes) in [("text", &text), ("noise", &noise), ("mixed", &mixed)] {
+                std::fs::write(scratch.join(format!("{kind}-{size}")), bytes).unwrap_or_else(|e| panic!("{e}"));
+            }
+        }
+        std::fs::create_dir_all(image::target_dir().join("cache")).unwrap_or_else(|e| panic!("{e}"));
+        tool::run(tool::command("tar").args(["--format=pax", "-cf"]).arg(&tar).arg("-C").arg(scratch.path()).arg("."));
+    }
+    tar
+}
