@@ -29,7 +29,7 @@ pub fn load(context: &mut Context) {
             continue;
         }
         match load_one(path) {
-            Ok(()) => context.report.modules.push(module),
+            Ok(()) => context.report.modules.push(name(path)),
             // Built in, or loaded already.
             Err(Errno::EEXIST) => {}
             // For hardware that is not there, such as a processor's SHA instructions or another hypervisor's bus.
