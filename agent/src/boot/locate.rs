@@ -40,8 +40,9 @@ pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
     let data = cmdline.root_data.clone().unwrap_or(DeviceName::PartUuid(root_hash.data_partuuid()));
     let tree = cmdline.root_tree.clone().unwrap_or(DeviceName::PartUuid(root_hash.tree_partuuid()));
     let survey = wait(&data, &tree, cmdline.device_timeout, &events, context)?;
-    let (disk, data) = survey.settle("root", &data, context)?;
-    let (_, tree) = survey.settle("verity", &tree, context)?;
+    survey.repair([&data, &tree], context);
+    let (disk, data) = survey.settle("root", &data)?;
+    let (_, tree) = survey.settle("verity", &tree)?;
     context.report.root_hash = root_hash.to_string();
     context.report.root.data = data.path.display().to_string();
     context.report.root.tree = tree.path.display().to_string();
@@ -164,8 +165,20 @@ impl Survey {
         format!("not found: {}", disks.join("; "))
     }
 
-    /// The kernel's partition for a name that stands for exactly one, after the disk's table was repaired and made known where needed.
-    fn settle(&self, role: &str, wanted: &DeviceName, context: &mut Context) -> Result<(Disk, Partition), Failure> {
+    /// Repairs the tables of the disks that the root is on, and makes them known to the kernel, where needed.
+    fn repair(&self, wanted: [&DeviceName; 2], context: &mut Context) {
+        let places: Vec<Place<'_>> = wanted.iter().flat_map(|name| self.places(name)).collect();
+        for (disk, found) in &self.0 {
+            if let Ok(found) = found
+                && places.iter().any(|place| place.disk == disk && place.number != 0)
+            {
+                make_known(disk, found, context);
+            }
+        }
+    }
+
+    /// The kernel's partition for a name that stands for exactly one.
+    fn settle(&self, role: &str, wanted: &DeviceName) -> Result<(Disk, Partition), Failure> {
         let what = format!("{role} partition {}", describe(wanted));
         let gone = || Failure::new(STAGE, what.clone(), "vanished while it was looked at", "check the disk's connection");
         let [Place { disk, number }] = self.places(wanted)[..] else { return Err(gone()) };
@@ -175,9 +188,6 @@ impl Survey {
             return Ok((disk.clone(), whole));
         }
         let found = self.0.iter().find(|(d, _)| d == disk).and_then(|(_, found)| found.as_ref().ok());
-        if let Some(found) = found {
-            make_known(disk, found, context);
-        }
         let partition = disk.partition(number).ok().flatten().ok_or_else(gone)?;
         let entry = found.and_then(|f| f.table.partitions.get(number as usize - 1)).and_then(Option::as_ref);
         let sector = u64::from(disk.sector);

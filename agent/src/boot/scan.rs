@@ -67,8 +67,9 @@ pub fn run(root: &VerifiedRoot, context: &mut Context) -> Result<(), Failure> {
         None => Failure::new("verify", "reading every block", error, "give the machine more memory"),
     })?;
     context.report.root.blocks_checked = blocks;
-    let seconds = start.elapsed().as_secs_f64();
-    log::info!("every block verified: {} MB in {seconds:.1} s, {:.0} MB/s", megabytes(blocks), blocks as f64 * BLOCK as f64 / 1e6 / seconds.max(1e-6));
+    let milliseconds = (start.elapsed().as_millis() as u64).max(1);
+    let speed = blocks.saturating_mul(BLOCK as u64) / milliseconds / 1000;
+    log::info!("every block verified: {} MB in {milliseconds} ms, {speed} MB/s", megabytes(blocks));
     Ok(())
 }
 
