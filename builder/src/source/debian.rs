@@ -119,6 +119,8 @@ fn bootstrap(debian: &Debian, date: i64, tar: &Path) -> Result<()> {
     if let Some(keyring) = &debian.keyring {
         command.arg(format!("--keyring={}", keyring.display()));
     }
+    // mmdebstrap copies these from the building machine; a package's own link to systemd-resolved stays.
+    command.arg("--customize-hook=rm -f \"$1/etc/hostname\"; [ -L \"$1/etc/resolv.conf\" ] || rm -f \"$1/etc/resolv.conf\"");
     command.arg("--").arg(&debian.suite).arg(tar);
     command.args(archive::mirrors(debian));
     for (name, _) in std::env::vars_os() {
