@@ -22,13 +22,11 @@ use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execv};
 
 use super::identity::Identified;
-use super::{Context, Failure, root, since_kernel_start, verify};
+use super::{Context, Failure, root, since_kernel_start, systemd, verify};
 
 const STAGE: &str = "handover";
 /// What moves into the image.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
-/// systemd-system.conf(5).
-const SYSTEMD_WATCHDOG: &str = "/run/systemd/system.conf.d/00-adamant-watchdog.conf";
 /// Where an init is looked for when the command line names none.
 const INITS: [&str; 5] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init", "/bin/init", "/init"];
 /// The file systems an initramfs can be; nothing else is ever emptied. <linux/magic.h>
@@ -49,10 +47,7 @@ pub fn run(identified: Identified, context: &mut Context) -> Result<Infallible, 
     context.watchdog.alive();
     context.report.watchdog = context.watchdog.path().map(str::to_owned);
     context.report.stages.push(report::Stage { name: STAGE.to_owned(), start_us: start, took_us: since_kernel_start().saturating_sub(start) });
-    if context.report.watchdog.is_some() {
-        ask_systemd_for_signs_of_life().map_err(|e| Failure::new(STAGE, SYSTEMD_WATCHDOG, e, "give the machine more memory"))?;
-    }
-    write_report(context).map_err(|e| Failure::new(STAGE, BOOT_REPORT_PATH, e, "give the machine more memory"))?;
+    leave_word(context).map_err(|e| Failure::new(STAGE, "writing to /run", e, "give the machine more memory"))?;
     let first = context.report.stages.first().map_or(start, |stage| stage.start_us);
     let image = &mounted.policy().image;
     log::info!(
@@ -81,23 +76,18 @@ fn find_init(asked: Option<&str>) -> Result<String, Failure> {
     }
 }
 
-fn write_report(context: &Context) -> io::Result<()> {
+/// For those who come after: the report, and what systemd must know.
+fn leave_word(context: &Context) -> io::Result<()> {
     let mut json = serde_json::to_vec_pretty(&context.report).map_err(io::Error::other)?;
     json.push(b'\n');
-    write_to_run(BOOT_REPORT_PATH, &json)
-}
-
-/// Left alone, systemd does not touch an armed watchdog, and the machine would restart under it. Its name sorts first, so that a drop-in of
-/// the image's own decides.
-fn ask_systemd_for_signs_of_life() -> io::Result<()> {
-    write_to_run(SYSTEMD_WATCHDOG, b"[Manager]\nRuntimeWatchdogSec=60s\n")
-}
-
-fn write_to_run(path: &str, bytes: &[u8]) -> io::Result<()> {
-    if let Some(folder) = Path::new(path).parent() {
+    if let Some(folder) = Path::new(BOOT_REPORT_PATH).parent() {
         fs::create_dir_all(folder)?;
     }
-    fs::write(path, bytes)
+    fs::write(BOOT_REPORT_PATH, json)?;
+    if context.report.watchdog.is_some() {
+        systemd::feed_the_watchdog()?;
+    }
+    systemd::describe_volumes(&context.report.volumes)
 }
 
 /// Makes the image the root, and frees the initramfs.

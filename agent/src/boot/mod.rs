@@ -21,6 +21,7 @@ mod modules;
 mod outcome;
 pub mod root;
 mod scan;
+mod systemd;
 mod uevents;
 pub mod verify;
 pub mod volumes;
