@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let output = cli.output();
+    output.hear_logs();
     match run(&cli.verb, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

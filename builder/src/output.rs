@@ -27,6 +27,14 @@ impl Output {
         Output { quiet, verbose, json, written: AtomicBool::new(false) }
     }
 
+    /// From now on the same people hear what the pipeline says in its logs: warnings always, news unless `-q`, details with `-v`.
+    pub fn hear_logs(&self) {
+        let logger = Logger(Output { quiet: self.quiet, verbose: self.verbose, json: false, written: AtomicBool::new(true) });
+        log::set_max_level(if self.verbose() { log::LevelFilter::Debug } else { log::LevelFilter::Info });
+        // Fails only when it was called before, in a test.
+        let _ = log::set_boxed_logger(Box::new(logger));
+    }
+
     /// Whether the result is wanted as a document.
     pub fn json(&self) -> bool {
         self.json
@@ -85,6 +93,28 @@ impl Output {
         let text = serde_json::to_string_pretty(document).map_err(|e| Error::new(format!("the JSON document: {e}")))?;
         to_stdout(&format!("{text}\n")).context(|| "stdout")
     }
+}
+
+struct Logger(Output);
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata) -> bool {
+        // Other crates' logs are for their authors.
+        metadata.target().starts_with("adamant")
+    }
+
+    fn log(&self, record: &log::Record) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        match record.level() {
+            log::Level::Error | log::Level::Warn => self.0.warn(record.args(), None),
+            log::Level::Info => self.0.say(record.args()),
+            log::Level::Debug | log::Level::Trace => self.0.detail(record.args()),
+        }
+    }
+
+    fn flush(&self) {}
 }
 
 fn labelled(label: &str, message: &str, hint: Option<&str>) -> String {

@@ -142,7 +142,7 @@ fn bootstrap(debian: &Debian, date: i64, tar: &Path) -> Result<()> {
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(Into::into)
         });
     }
-    log::info!("suite {}: putting packages together with mmdebstrap", debian.suite);
+    log::info!("suite {}: putting packages together with mmdebstrap (a minute or two)", debian.suite);
     let mut child = command.spawn().map_err(missing)?;
     let last = listen(&mut child);
     let status = child.wait().context(|| "waiting for mmdebstrap")?;
