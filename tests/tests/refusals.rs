@@ -42,11 +42,11 @@ fn find(disk: &Path, bytes: &[u8]) -> u64 {
 }
 
 /// One byte flipped in the root or its tree: what a full check must detect. The independent tool agrees that the image is bad.
-fn one_byte(name: &str, stage: &str, place: impl FnOnce(&Image, &Path) -> u64) {
+fn one_byte(name: &str, place: impl FnOnce(&Image, &Path) -> u64) {
     refused(
         name,
-        stage,
-        &[],
+        "verify",
+        &["is not what the root hash"],
         |image, disk| {
             let at = place(image, disk);
             alter::flip(disk, at);
@@ -80,19 +80,21 @@ fn veritysetup_accepts_the_image_that_nobody_altered() {
 
 #[test]
 fn one_byte_flipped_in_the_super_block() {
-    one_byte("super-block", "root", |_, disk| alter::root(disk).start + 1024 + 40);
+    one_byte("super-block", |_, disk| alter::root(disk).start + 1024 + 40);
 }
 
 #[test]
 fn one_byte_flipped_in_a_directory() {
-    one_byte("directory", "root", |_, disk| find(disk, b"mke2fs.conf"));
+    one_byte("directory", |_, disk| find(disk, b"mke2fs.conf"));
 }
 
 #[test]
 fn one_byte_flipped_in_file_data() {
-    one_byte("file-data", "root", |image, disk| {
+    one_byte("file-data", |image, disk| {
         // A compressed module can't be compressed again: its bytes stand in the image as they are.
-        let modules = tool::run(tool::command("find").arg(image.dir.with_file_name("input").join("kernel")).args(["-name", "ext4.ko.xz"]));
+        let modules = tool::run(
+            tool::command("find").arg(image.dir.with_file_name("input").join("kernel")).args(["-name", "*.ko.xz", "-size", "+60k", "-print", "-quit"]),
+        );
         let bytes = std::fs::read(modules.trim()).unwrap_or_else(|e| panic!("{}: {e}", modules.trim()));
         find(disk, &bytes[bytes.len() / 2..bytes.len() / 2 + 64])
     });
@@ -100,7 +102,7 @@ fn one_byte_flipped_in_file_data() {
 
 #[test]
 fn one_byte_flipped_in_the_roots_last_block() {
-    one_byte("last-block", "root", |_, disk| {
+    one_byte("last-block", |_, disk| {
         let tree = alter::verity(disk);
         let superblock = verity::Superblock::parse(&alter::read(disk, tree.start, 512)).unwrap_or_else(|e| panic!("{e}"));
         alter::root(disk).start + superblock.data_blocks * BLOCK - 1
@@ -117,9 +119,7 @@ fn one_byte_flipped_in_each_level_of_the_tree() {
     assert!(levels.len() >= 2, "{levels:?}");
     let mut first = 1;
     for (level, blocks) in levels.iter().enumerate() {
-        // In the top, already the first read fails; below it, some later one.
-        let stage = if level == 0 { "verify" } else { "root" };
-        one_byte(&format!("level-{level}"), stage, |_, _| tree.start + first * BLOCK + 17);
+        one_byte(&format!("level-{level}"), |_, _| tree.start + first * BLOCK + 17);
         first += blocks;
     }
 }
@@ -128,7 +128,9 @@ fn one_byte_flipped_in_each_level_of_the_tree() {
 fn one_byte_flipped_in_the_verity_super_block() {
     // Signature, version, hash type, algorithm, block sizes, number of blocks, salt's size, salt, padding.
     for at in [0, 8, 12, 33, 65, 69, 73, 76, 80, 90, 400] {
-        refused(&format!("verity-super-block-{at}"), "verify", &[], |_, disk| alter::flip(disk, alter::verity(disk).start + at), with_disk);
+        // With fewer blocks the tree still fits those that are left: it is the file system that then lacks its end.
+        let stage = if at == 73 { "root" } else { "verify" };
+        refused(&format!("verity-super-block-{at}"), stage, &[], |_, disk| alter::flip(disk, alter::verity(disk).start + at), with_disk);
     }
 }
 
@@ -221,7 +223,7 @@ fn replace(disk: &Path, to: &alter::Partition, from_disk: &Path, from: &alter::P
 fn the_root_is_another_images() {
     refused(
         "other-root",
-        "root",
+        "verify",
         &[],
         |_, disk| {
             let other = other_image().path("raw");
