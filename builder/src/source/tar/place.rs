@@ -1,7 +1,8 @@
 //! Where an entry lands in the image.
 //!
-//! Symbolic links on the way are followed as the image's own kernel would follow them: on a Debian, whose /bin is a link to usr/bin, an
-//! overlay's `bin/x` lands in /usr/bin. Links of the archive itself must not lead out of the directory it is put below.
+//! Symbolic links that earlier sources put on the way are followed as the image's own kernel would follow them: on a Debian, whose /bin is a
+//! link to usr/bin, an overlay's `bin/x` lands in /usr/bin. Links of the archive itself are refused on the way: no archive of a real tree has
+//! an entry below one, and those that have are made to reach where they should not.
 
 use crate::error::{Error, Result};
 use crate::tree::{Kind, NodeId, Tree, parts, show};
@@ -35,15 +36,13 @@ impl Place {
         let mut todo: Vec<&[u8]> = parts(&self.at).chain(parts(path)).collect();
         todo.reverse();
         let mut landed: Vec<(&[u8], Option<NodeId>)> = Vec::with_capacity(todo.len());
-        let (mut followed, mut own) = (0, false);
+        let mut followed = 0;
         while let Some(part) = todo.pop() {
             if part == b"." {
                 continue;
             }
             if part == b".." {
-                if landed.pop().is_none() && own {
-                    return Err(leads_out(path));
-                }
+                landed.pop();
                 continue;
             }
             let directory = landed.last().map_or(Some(Tree::ROOT), |last| last.1);
@@ -56,20 +55,20 @@ impl Place {
                 landed.push((part, id));
                 continue;
             }
+            if self.is_own(link) {
+                let error = Error::new(format!("{} leads through the symbolic link {:?} of the same archive", show(path), show(part)));
+                return Err(error.hint("such archives are made to write where they should not: make it again, from a real tree"));
+            }
             followed += 1;
             if followed > LINKS_MAX {
                 return Err(Error::new(format!("{}: symbolic links on the way lead in a circle", show(path))));
             }
-            own |= self.is_own(link);
             if target.starts_with(b"/") {
                 landed.clear();
             }
             let from = todo.len();
             todo.extend(parts(target));
             todo[from..].reverse();
-        }
-        if own && !parts(&self.at).eq(landed.iter().map(|part| part.0).take(parts(&self.at).count())) {
-            return Err(leads_out(path));
         }
         let landed: Vec<&[u8]> = landed.into_iter().map(|part| part.0).collect();
         Ok(landed.join(&b'/'))
@@ -93,9 +92,4 @@ fn target(tree: &Tree, id: NodeId) -> Option<&[u8]> {
         Kind::Symlink(target) => Some(target),
         _ => None,
     }
-}
-
-fn leads_out(path: &[u8]) -> Error {
-    let error = Error::new(format!("{}: symbolic links of the archive on the way lead out of where it is put", show(path)));
-    error.hint("an archive that reaches outside through its own links is a trick or a mistake: make it again, without them")
 }

@@ -1,6 +1,9 @@
 //! What archives become, judged by GNU tar and the kernel, and hostile ones.
 
 mod gnu;
+mod hostile;
+mod landing;
+mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
