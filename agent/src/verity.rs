@@ -91,16 +91,13 @@ impl Superblock {
     }
 }
 
-/// The tree's levels, top first: how many hash blocks each has. A tree over one block has one level of one block.
+/// The tree's levels, top first: how many hash blocks each has. Over one block there is none, as in the kernel: its digest is the root hash.
 pub fn levels(data_blocks: u64) -> Vec<u64> {
     let mut levels = Vec::new();
     let mut blocks = data_blocks;
-    loop {
+    while blocks > 1 {
         blocks = blocks.div_ceil(DIGESTS_PER_BLOCK);
         levels.push(blocks);
-        if blocks <= 1 {
-            break;
-        }
     }
     levels.reverse();
     levels
@@ -172,7 +169,9 @@ mod tests {
 
     #[test]
     fn levels_are_counted_top_first() {
-        assert_eq!(levels(1), [1]);
+        assert_eq!(levels(1), []);
+        assert_eq!(levels(2), [1]);
+        assert_eq!(partition_blocks(1), 1);
         assert_eq!(levels(128), [1]);
         assert_eq!(levels(129), [1, 2]);
         assert_eq!(levels(128 * 128 + 1), [1, 2, 129]);

@@ -75,14 +75,11 @@ impl Hasher {
         // From the leaves up: each level's blocks are what the next one hashes.
         let mut digests = self.leaves;
         let mut levels = Vec::new();
-        loop {
+        while digests.len() > 1 {
             let level = pack(&digests);
             digests = vec![[0; 32]; level.len() / BLOCK];
             digest_all(&self.salted, &level, &mut digests, 1);
             levels.push(level);
-            if digests.len() == 1 {
-                break;
-            }
         }
         let mut first = superblock.encode().to_vec();
         first.resize(BLOCK, 0);
@@ -177,8 +174,8 @@ pub enum Damage {
 pub fn check(data: &Part, tree: &Part, root: &RootHash, jobs: usize) -> Result<std::result::Result<Superblock, Damage>> {
     let mut first = [0; BLOCK];
     let tree_len = tree.len();
-    if tree_len < 2 * BLOCK as u64 {
-        return Ok(Err(Damage::Superblock(format!("the hash tree has {tree_len} bytes, less than the two blocks of the smallest one"))));
+    if tree_len < BLOCK as u64 {
+        return Ok(Err(Damage::Superblock(format!("the hash tree has {tree_len} bytes, less than the one block of the smallest one"))));
     }
     tree.read_exact_at(&mut first, 0).context(|| "reading the hash tree")?;
     let superblock = match Superblock::parse(&first) {
@@ -251,4 +248,89 @@ fn first_bad_of(salted: &Sha256, file: &Part, start: u64, digests: &[[u8; 32]]) 
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn scratch(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("adamant-verity-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// Data of so many blocks, each another; with its tree.
+    fn build(blocks: usize) -> (Vec<u8>, Vec<u8>, RootHash) {
+        let mut data = vec![0; blocks * BLOCK];
+        for (i, block) in data.chunks_mut(BLOCK).enumerate() {
+            block[..8].copy_from_slice(&(i as u64).to_le_bytes());
+        }
+        let mut hasher = Hasher::new(&salt("test"));
+        // Out of order, in one large piece and one small one.
+        hasher.blocks(1, &data[BLOCK..], 3);
+        hasher.blocks(0, &data[..BLOCK], 1);
+        let mut tree = Vec::new();
+        let (root, _) = hasher.finish(uuid("test"), &mut tree).unwrap();
+        (data, tree, root)
+    }
+
+    #[test]
+    fn the_tree_is_byte_for_byte_what_veritysetup_makes() {
+        if Command::new("veritysetup").arg("--version").output().is_err() {
+            eprintln!("SKIPPED: veritysetup is not installed");
+            return;
+        }
+        let dir = scratch("format");
+        for blocks in [1, 2, 128, 129, 128 * 128, 128 * 128 + 1] {
+            let (data, tree, root) = build(blocks);
+            std::fs::write(dir.join("data"), &data).unwrap();
+            let hex = |bytes: &[u8]| adamant_agent::hash::hex(bytes);
+            let id = hex(&uuid("test"));
+            let id = format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]);
+            let output = Command::new("veritysetup")
+                .args(["format", "--data-block-size=4096", "--hash-block-size=4096", "--salt", &hex(&salt("test")), "--uuid", &id])
+                .args([dir.join("data"), dir.join("tree")])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && text.contains(&root.to_string()), "{blocks} blocks: {text}");
+            assert!(std::fs::read(dir.join("tree")).unwrap() == tree, "{blocks} blocks");
+        }
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn the_check_names_the_first_bad_block_of_data_and_of_every_level() {
+        let dir = scratch("check");
+        let (data, tree, root) = build(128 * 128 + 1);
+        let judge = |data: &[u8], tree: &[u8], root: &RootHash| {
+            let (data_path, tree_path) = (dir.join("data"), dir.join("tree"));
+            std::fs::write(&data_path, data).unwrap();
+            std::fs::write(&tree_path, tree).unwrap();
+            check(&File::open(data_path).unwrap(), &File::open(tree_path).unwrap(), root, 2).unwrap()
+        };
+        assert!(judge(&data, &tree, &root).is_ok());
+        let flipped = |bytes: &[u8], at: usize| {
+            let mut bytes = bytes.to_vec();
+            bytes[at] ^= 1;
+            bytes
+        };
+        for block in [0, 1, 8192, 128 * 128] {
+            assert_eq!(judge(&flipped(&data, block * BLOCK + 4095), &tree, &root), Err(Damage::Data { block: block as u64 }));
+        }
+        for (level, block) in [(0, 1), (1, 2), (1, 3), (2, 4), (2, 132)] {
+            assert_eq!(judge(&data, &flipped(&tree, block * BLOCK + 4095), &root), Err(Damage::Tree { level, block: block as u64 }));
+        }
+        let mut other = root;
+        other.0[31] ^= 1;
+        assert_eq!(judge(&data, &tree, &other), Err(Damage::Tree { level: 0, block: 1 }));
+        for at in [0, 8, 72, 600] {
+            assert!(matches!(judge(&data, &flipped(&tree, at), &root), Err(Damage::Superblock(_))), "byte {at}");
+        }
+        assert!(matches!(judge(&data[BLOCK..], &tree, &root), Err(Damage::Superblock(_))));
+        assert!(matches!(judge(&data, &tree[..BLOCK], &root), Err(Damage::Superblock(_))));
+        std::fs::remove_dir_all(dir).unwrap();
+    }
 }

@@ -225,13 +225,12 @@ fn give_out<'q>(
 }
 
 struct Worker {
-    settings: Settings,
     compressor: Option<Result<Compressor, String>>,
 }
 
 impl Worker {
     fn new(settings: Settings) -> Worker {
-        Worker { settings, compressor: settings.algorithm.map(|algorithm| Compressor::new(algorithm, settings.cluster)) }
+        Worker { compressor: settings.algorithm.map(|algorithm| Compressor::new(algorithm, settings.cluster)) }
     }
 
     fn piece(&mut self, file: usize, offset: u64, len: u64, sources: &dyn Sources) -> Result<Piece> {

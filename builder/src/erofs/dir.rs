@@ -78,3 +78,29 @@ fn encode_block(names: &[Name<'_>], out: &mut Vec<u8>) {
         out.extend_from_slice(name.name);
     }
 }
+
+/// Reads one block of a directory (the last one may be shorter): names, inode numbers and types. `None` where it is damaged.
+pub fn decode(block: &[u8]) -> Option<Vec<(&[u8], u64, u8)>> {
+    let table = usize::from(get16(block, 8)?);
+    if table == 0 || table % DIRENT != 0 || table > block.len() {
+        return None;
+    }
+    let count = table / DIRENT;
+    let offset = |i: usize| get16(block, i * DIRENT + 8).map(usize::from);
+    let mut names = Vec::with_capacity(count);
+    for i in 0..count {
+        let start = offset(i)?;
+        let name = if i + 1 < count {
+            block.get(start..offset(i + 1)?)?
+        } else {
+            // The last name ends with the block or before the zeros that fill it.
+            let rest = block.get(start..)?;
+            &rest[..rest.iter().position(|&b| b == 0).unwrap_or(rest.len())]
+        };
+        if start < table || name.is_empty() || name.len() > 255 || name.contains(&0) || name.contains(&b'/') {
+            return None;
+        }
+        names.push((name, get64(block, i * DIRENT)?, *block.get(i * DIRENT + 10)?));
+    }
+    Some(names)
+}

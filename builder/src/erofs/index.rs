@@ -170,3 +170,76 @@ impl Iterator for Entries<'_> {
         }
     }
 }
+
+/// Reads an index: first block and clusters. `bytes` is what [`encode`] wrote, padding and header included. Only what this program would
+/// have written is accepted: the clusters found are written again and must give the same bytes.
+pub fn decode(size: u64, before: usize, algorithm: u8, bytes: &[u8]) -> std::result::Result<(u32, Vec<Extent>), String> {
+    let (start, extents) = clusters(size, before, bytes).ok_or("its index is not one of clusters in order")?;
+    let mut at = 0;
+    let mut put = |piece: &[u8]| {
+        let end = at + piece.len();
+        let same = bytes.get(at..end) == Some(piece);
+        at = end;
+        if same { Ok(()) } else { Err(crate::error::Error::new("its index contradicts itself")) }
+    };
+    encode(size, before, algorithm, start, &extents, &mut put).map_err(|e| e.message().to_owned())?;
+    match at == bytes.len() {
+        true => Ok((start, extents)),
+        false => Err("its index has another length than its size asks for".to_owned()),
+    }
+}
+
+fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(u32, Vec<Extent>)> {
+    let at = before.next_multiple_of(8) - before + Z_MAP_HEADER;
+    let packs = Packs::new(size, before + at);
+    let mut rest = bytes.get(at..)?;
+    // Where each cluster begins in the file, whether it is plain, its blocks.
+    let mut heads: Vec<(u64, bool, u16)> = Vec::new();
+    let mut start = None;
+    let total = size.div_ceil(BLOCK as u64);
+    let mut entry = 0;
+    let kinds = [(packs.initial / 2, 2, 8), (packs.short / 16, 16, 32), (packs.end.div_ceil(2), 2, 8)];
+    for (count, entries, len) in kinds {
+        let bits = (len - 4) * 8 / entries;
+        for _ in 0..count {
+            let (pack, behind) = rest.split_at_checked(len)?;
+            rest = behind;
+            start = start.or(get32(pack, len - 4));
+            for i in 0..entries {
+                if entry == total {
+                    break;
+                }
+                let position = i * bits;
+                let word = u32::from_le_bytes([pack[position / 8], pack[position / 8 + 1], pack.get(position / 8 + 2).copied().unwrap_or(0), 0]);
+                let value = word >> (position % 8) & ((1 << bits) - 1);
+                let (kind, low) = (value >> BLOCK_BITS & 3, value & (BLOCK as u32 - 1));
+                match kind {
+                    Z_EROFS_LCLUSTER_TYPE_PLAIN | Z_EROFS_LCLUSTER_TYPE_HEAD1 => {
+                        heads.push((entry * BLOCK as u64 + u64::from(low), kind == Z_EROFS_LCLUSTER_TYPE_PLAIN, 1));
+                    }
+                    Z_EROFS_LCLUSTER_TYPE_NONHEAD if low & Z_EROFS_LI_D0_CBLKCNT != 0 => heads.last_mut()?.2 = (low & !Z_EROFS_LI_D0_CBLKCNT) as u16,
+                    Z_EROFS_LCLUSTER_TYPE_NONHEAD => {}
+                    _ => return None,
+                }
+                entry += 1;
+            }
+        }
+    }
+    if heads.last().is_some_and(|(at, ..)| *at == size) {
+        heads.pop();
+    }
+    let ends = heads.iter().skip(1).map(|h| h.0).chain([size]);
+    let mut extents = Vec::with_capacity(heads.len());
+    for (&(at, plain, blocks), end) in heads.iter().zip(ends) {
+        let len = u32::try_from(end.checked_sub(at)?).ok()?;
+        let room = u64::from(blocks) * BLOCK as u64;
+        if len == 0 || blocks == 0 || room > Z_EROFS_PCLUSTER_MAX_SIZE as u64 || u64::from(len) > Z_EROFS_PCLUSTER_MAX_DSIZE || plain && u64::from(len) > room {
+            return None;
+        }
+        extents.push(Extent { len, blocks, plain });
+    }
+    // The entries' addresses are 32-bit sums.
+    let blocks: u64 = extents.iter().map(|e| u64::from(e.blocks)).sum();
+    u32::try_from(u64::from(start?) + blocks).ok()?;
+    (heads.first()?.0 == 0).then_some((start?, extents))
+}

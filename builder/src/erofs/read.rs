@@ -1,1 +1,503 @@
-//! Reads an image and checks its structure.
+//! Opens an image and checks its structure completely: super block, every inode, every directory's order, every index, link counts, and that
+//! no two things share bytes. It accepts only what the writer makes. Every byte is taken as hostile: work and memory are bounded by the
+//! image's length, and nothing panics.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use super::dir;
+use super::format::*;
+use super::index::{self, Extent};
+use super::lz4;
+use super::xattr;
+use crate::error::{Context, Error, Result};
+
+/// Bytes of a flat file that are read at a time.
+const CHUNK: u64 = 1 << 20;
+
+/// An image whose structure is sound.
+pub struct Image {
+    file: File,
+    algorithms: u16,
+    nodes: Vec<Node>,
+    names: Vec<Name>,
+    /// What stands where, in bytes, in order: start, end, node (`None`: no file's).
+    used: Vec<(u64, u64, Option<usize>)>,
+}
+
+/// Extended attributes by full name; shared ones share memory.
+pub type Xattrs = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
+
+/// One name in a directory.
+struct Name {
+    parent: usize,
+    name: Box<[u8]>,
+    node: usize,
+}
+
+/// One inode.
+struct Node {
+    inode: Inode,
+    /// Where it stands, bytes.
+    at: u64,
+    /// Index in `names` of its first name; the root has none.
+    first: Option<usize>,
+    xattrs: Xattrs,
+}
+
+/// What an inode is, as stat shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stat {
+    /// Type and permission bits.
+    pub mode: u16,
+    /// Link count.
+    pub links: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time: seconds and nanoseconds since 1970.
+    pub mtime: (i64, u32),
+    /// Device number, major and minor; 0, 0 for what is no device.
+    pub device: (u32, u32),
+    /// Whether it is stored compressed.
+    pub compressed: bool,
+}
+
+impl Image {
+    /// Opens and checks an image.
+    pub fn open(file: File) -> Result<Image> {
+        let len = file.metadata().context(|| "reading the root file system")?.len();
+        let mut block = [0; BLOCK];
+        file.read_exact_at(&mut block, 0).context(|| "reading the super block")?;
+        let sb = SuperBlock::parse(&block).map_err(|why| Error::new(format!("super block: {why}")))?;
+        if u64::from(sb.blocks) * BLOCK as u64 != len {
+            return Err(Error::new(format!("super block: {} blocks, but the file has {len} bytes", sb.blocks)));
+        }
+        let mut walk = Walk {
+            file: &file,
+            len,
+            meta: u64::from(sb.meta_blkaddr) * BLOCK as u64,
+            xattrs: u64::from(sb.xattr_blkaddr) * BLOCK as u64,
+            fixed: (sb.epoch as i64, sb.fixed_nsec),
+            algorithms: sb.available_compr_algs,
+            nodes: Vec::new(),
+            names: Vec::new(),
+            used: vec![(0, BLOCK as u64, None)],
+            by_nid: HashMap::new(),
+            shared: HashMap::new(),
+            budget: len.saturating_mul(4),
+        };
+        walk.run(u64::from(sb.root_nid))?;
+        let Walk { nodes, names, mut used, .. } = walk;
+        if nodes.len() as u64 != sb.inos {
+            return Err(Error::new(format!("super block: {} inodes, but {} have names", sb.inos, nodes.len())));
+        }
+        used.sort_unstable();
+        let image = Image { file, algorithms: sb.available_compr_algs, nodes, names, used };
+        image.check_links()?;
+        image.check_overlaps()?;
+        Ok(image)
+    }
+
+    /// Every name but the root's: path and number of the inode.
+    pub fn names(&self) -> impl Iterator<Item = (Vec<u8>, usize)> {
+        (0..self.names.len()).map(|i| (self.path(Some(i)), self.names[i].node))
+    }
+
+    /// Number of inodes; number 0 is the root.
+    pub fn inodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// What an inode is.
+    pub fn stat(&self, number: usize) -> Stat {
+        let i = &self.nodes[number].inode;
+        let device = if matches!(i.mode >> 12, 2 | 6) { decode_dev(i.u) } else { (0, 0) };
+        Stat {
+            mode: i.mode,
+            links: i.nlink,
+            uid: i.uid,
+            gid: i.gid,
+            size: i.size,
+            mtime: i.mtime,
+            device,
+            compressed: i.datalayout == EROFS_INODE_COMPRESSED_COMPACT,
+        }
+    }
+
+    /// An inode's extended attributes.
+    pub fn xattrs(&self, number: usize) -> &Xattrs {
+        &self.nodes[number].xattrs
+    }
+
+    /// The file that a block belongs to, by its first path; where several share a metadata block, the first of them. `None`: none.
+    pub fn owner(&self, block: u64) -> Option<Vec<u8>> {
+        let (start, end) = (block * BLOCK as u64, (block + 1) * BLOCK as u64);
+        let from = self.used.partition_point(|u| u.1 <= start);
+        let node = self.used[from..].iter().take_while(|u| u.0 < end).find_map(|u| u.2)?;
+        Some(self.path(self.nodes[node].first))
+    }
+
+    /// Reads what an inode holds (a file's bytes, a link's target, a directory's blocks) and gives it out piece by piece.
+    pub fn read(&self, number: usize, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
+        let node = &self.nodes[number];
+        let what = || String::from_utf8_lossy(&self.path(node.first)).into_owned();
+        if matches!(node.inode.mode >> 12, 1 | 2 | 6 | 12) {
+            return Ok(());
+        }
+        if node.inode.datalayout != EROFS_INODE_COMPRESSED_COMPACT {
+            return read_flat(&self.file, &node.inode, node.at, put).context(what);
+        }
+        let bytes = read_index(&self.file, &node.inode, node.at).context(what)?;
+        let (start, extents) = index_of(&node.inode, &bytes, self.algorithms).map_err(|why| Error::new(format!("{}: {why}", what())))?;
+        let algorithm = algorithm(self.algorithms);
+        let mut block = u64::from(start);
+        for extent in extents {
+            let bytes = read_cluster(&self.file, block, extent, algorithm).context(what)?;
+            put(&bytes).context(what)?;
+            block += u64::from(extent.blocks);
+        }
+        Ok(())
+    }
+
+    fn path(&self, mut name: Option<usize>) -> Vec<u8> {
+        let mut parts = Vec::new();
+        while let Some(i) = name {
+            parts.push(&*self.names[i].name);
+            name = self.nodes[self.names[i].parent].first;
+        }
+        let mut path = Vec::new();
+        for part in parts.iter().rev() {
+            path.push(b'/');
+            path.extend_from_slice(part);
+        }
+        if path.is_empty() { b"/".to_vec() } else { path }
+    }
+
+    fn error(&self, node: usize, why: String) -> Error {
+        Error::new(format!("{}: {why}", String::from_utf8_lossy(&self.path(self.nodes[node].first))))
+    }
+
+    fn check_links(&self) -> Result<()> {
+        let mut links: Vec<u64> = self.nodes.iter().map(|n| if is_dir(&n.inode) { 2 } else { 0 }).collect();
+        for name in &self.names {
+            match is_dir(&self.nodes[name.node].inode) {
+                true => links[name.parent] += 1,
+                false => links[name.node] += 1,
+            }
+        }
+        for (i, node) in self.nodes.iter().enumerate() {
+            if u64::from(node.inode.nlink) != links[i] {
+                return Err(self.error(i, format!("link count {} where {} is right", node.inode.nlink, links[i])));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_overlaps(&self) -> Result<()> {
+        for pair in self.used.windows(2) {
+            if pair[0].1 > pair[1].0 {
+                let why = format!("shares bytes from {} on with something else", pair[1].0);
+                return Err(match pair[1].2.or(pair[0].2) {
+                    Some(node) => self.error(node, why),
+                    None => Error::new(format!("the super block {why}")),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Walk<'a> {
+    file: &'a File,
+    len: u64,
+    meta: u64,
+    xattrs: u64,
+    fixed: (i64, u32),
+    algorithms: u16,
+    nodes: Vec<Node>,
+    names: Vec<Name>,
+    used: Vec<(u64, u64, Option<usize>)>,
+    by_nid: HashMap<u64, usize>,
+    shared: HashMap<u32, (Arc<[u8]>, Arc<[u8]>)>,
+    /// Bytes of directories, indexes and attributes that may still be read: an image can't make more work than its length.
+    budget: u64,
+}
+
+impl Walk<'_> {
+    fn run(&mut self, root: u64) -> Result<()> {
+        self.inode(root, None).map_err(|why| Error::new(format!("/: {why}")))?;
+        if !is_dir(&self.nodes[0].inode) {
+            return Err(Error::new("/: not a directory"));
+        }
+        let mut todo = vec![(0, 0)];
+        while let Some((directory, parent)) = todo.pop() {
+            let found = self.directory(directory, parent).map_err(|why| Error::new(format!("{}: {why}", self.shown(directory))))?;
+            todo.extend(found.into_iter().map(|child| (child, directory)));
+        }
+        Ok(())
+    }
+
+    fn shown(&self, node: usize) -> String {
+        let mut parts = Vec::new();
+        let mut name = self.nodes[node].first;
+        while let Some(i) = name {
+            parts.push(String::from_utf8_lossy(&self.names[i].name).into_owned());
+            name = self.nodes[self.names[i].parent].first;
+        }
+        parts.reverse();
+        format!("/{}", parts.join("/"))
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<(), String> {
+        self.budget = self.budget.checked_sub(bytes).ok_or("more metadata than the image has bytes")?;
+        Ok(())
+    }
+
+    /// Checks the inode with this number, once, and gives its index.
+    fn inode(&mut self, nid: u64, name: Option<usize>) -> Result<usize, String> {
+        if let Some(&known) = self.by_nid.get(&nid) {
+            return Ok(known);
+        }
+        let at = nid.checked_mul(SLOT as u64).and_then(|o| self.meta.checked_add(o)).filter(|at| at + INODE_EXTENDED as u64 / 2 <= self.len);
+        let at = at.ok_or_else(|| format!("inode {nid} would be beyond the end of the image"))?;
+        let mut bytes = [0; INODE_EXTENDED];
+        let room = (self.len - at).min(INODE_EXTENDED as u64) as usize;
+        self.file.read_exact_at(&mut bytes[..room], at).map_err(|e| e.to_string())?;
+        let inode = Inode::parse(&bytes[..room], self.fixed).ok_or_else(|| format!("inode {nid} is damaged"))?;
+        if inode.mtime.1 > 999_999_999 || !matches!(inode.mode >> 12, 1 | 2 | 4 | 6 | 8 | 10 | 12) {
+            return Err(format!("inode {nid} has an impossible type or time"));
+        }
+        let node = self.nodes.len();
+        let xattrs = self.attributes(&inode, at)?;
+        let behind = self.data(&inode, at, node)?;
+        let header = inode.len() as u64 + xattr::body_len(inode.xattr_icount) as u64;
+        self.used.push((at, at + header + behind, Some(node)));
+        self.by_nid.insert(nid, node);
+        self.nodes.push(Node { inode, at, first: name, xattrs });
+        Ok(node)
+    }
+
+    /// Checks where an inode's data are; gives how many bytes stand behind its header.
+    fn data(&mut self, inode: &Inode, at: u64, node: usize) -> Result<u64, String> {
+        let header = header(inode) as u64;
+        let image = self.len;
+        let end = |behind: u64| (at + header).checked_add(behind).filter(|end| *end <= image).ok_or("inode beyond the end of the image");
+        end(0)?;
+        if matches!(inode.mode >> 12, 1 | 2 | 6 | 12) {
+            return if inode.size == 0 && inode.datalayout == EROFS_INODE_FLAT_PLAIN { Ok(0) } else { Err("a special file with data".to_owned()) };
+        }
+        let (start, blocks, behind) = match inode.datalayout {
+            EROFS_INODE_FLAT_PLAIN => (u64::from(inode.u), inode.size.div_ceil(BLOCK as u64), 0),
+            EROFS_INODE_FLAT_INLINE => {
+                let tail = inode.size % BLOCK as u64;
+                if tail == 0 || (at + header) % BLOCK as u64 + tail > BLOCK as u64 {
+                    return Err("its tail crosses a block".to_owned());
+                }
+                (u64::from(inode.u), inode.size / BLOCK as u64, tail)
+            }
+            EROFS_INODE_COMPRESSED_COMPACT if inode.mode >> 12 == 8 && inode.size > 0 => {
+                let behind = index::len(inode.size.min(1 << 60), header as usize);
+                end(behind)?;
+                self.spend(behind)?;
+                let bytes = read_index(self.file, inode, at).map_err(|e| e.to_string())?;
+                let (start, extents) = index_of(inode, &bytes, self.algorithms)?;
+                let blocks: u64 = extents.iter().map(|e| u64::from(e.blocks)).sum();
+                if blocks != u64::from(inode.u) {
+                    return Err(format!("{} blocks where its index has {blocks}", inode.u));
+                }
+                (u64::from(start), blocks, behind)
+            }
+            other => return Err(format!("data layout {other}, which this program never writes")),
+        };
+        end(behind)?;
+        if blocks > 0 {
+            let last = start.checked_add(blocks).and_then(|b| b.checked_mul(BLOCK as u64)).filter(|last| *last <= self.len);
+            self.used.push((start * BLOCK as u64, last.ok_or("its data would be beyond the end of the image")?, Some(node)));
+        }
+        Ok(behind)
+    }
+
+    fn attributes(&mut self, inode: &Inode, at: u64) -> Result<Xattrs, String> {
+        let mut found = BTreeMap::new();
+        let len = xattr::body_len(inode.xattr_icount);
+        if len == 0 {
+            return Ok(found);
+        }
+        let start = at + inode.len() as u64;
+        if start + len as u64 > self.len {
+            return Err("extended attributes beyond the end of the image".to_owned());
+        }
+        self.spend(len as u64)?;
+        let mut body = vec![0; len];
+        self.file.read_exact_at(&mut body, start).map_err(|e| e.to_string())?;
+        let shared = usize::from(body[4]);
+        let mut rest = body.get(XATTR_IBODY_HEADER + shared * 4..).ok_or("damaged extended attributes")?;
+        while !rest.is_empty() {
+            let (name, value, len) = attribute(rest).ok_or("a damaged extended attribute")?;
+            found.insert(name, value);
+            rest = rest.get(len..).unwrap_or_default();
+        }
+        for i in 0..shared {
+            let id = get32(&body, XATTR_IBODY_HEADER + i * 4).unwrap_or_default();
+            let (name, value) = self.shared_attribute(id)?;
+            found.insert(name, value);
+        }
+        Ok(found)
+    }
+
+    /// An attribute of the shared area, read once.
+    fn shared_attribute(&mut self, id: u32) -> Result<(Arc<[u8]>, Arc<[u8]>), String> {
+        if let Some(known) = self.shared.get(&id) {
+            return Ok(known.clone());
+        }
+        let read = |entry: &mut [u8]| {
+            let at = self.xattrs + u64::from(id) * 4;
+            self.file.read_exact_at(entry, at).map_err(|_| "a shared extended attribute beyond the end of the image".to_owned())
+        };
+        let mut head = [0; XATTR_ENTRY];
+        read(&mut head)?;
+        let mut entry = vec![0; XATTR_ENTRY + usize::from(head[0]) + usize::from(u16::from_le_bytes([head[2], head[3]]))];
+        read(&mut entry)?;
+        self.spend(entry.len() as u64)?;
+        let (name, value, _) = attribute(&entry).ok_or("a damaged shared extended attribute")?;
+        self.shared.insert(id, (name.clone(), value.clone()));
+        Ok((name, value))
+    }
+
+    /// Checks a directory; gives the directories in it.
+    fn directory(&mut self, node: usize, parent: usize) -> Result<Vec<usize>, String> {
+        let (size, at) = (self.nodes[node].inode.size, self.nodes[node].at);
+        self.spend(size)?;
+        let mut bytes = Vec::new();
+        read_flat(self.file, &self.nodes[node].inode, at, &mut |piece| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        })
+        .map_err(|e| e.to_string())?;
+        let mut last: Option<Vec<u8>> = None;
+        let mut below = Vec::new();
+        let mut dots = 0;
+        for block in bytes.chunks(BLOCK) {
+            for (name, nid, file_type) in dir::decode(block).ok_or("a damaged directory block")? {
+                if last.as_deref().is_some_and(|last| last >= name) {
+                    return Err(format!("{:?} is out of order", String::from_utf8_lossy(name)));
+                }
+                last = Some(name.to_vec());
+                let known = self.by_nid.get(&nid).copied();
+                if name == b"." || name == b".." {
+                    dots += 1;
+                    if known != Some(if name == b"." { node } else { parent }) || file_type != dir::EROFS_FT_DIR {
+                        return Err(format!("{:?} leads somewhere else", String::from_utf8_lossy(name)));
+                    }
+                    continue;
+                }
+                self.names.push(Name { parent: node, name: name.into(), node: 0 });
+                let index = self.names.len() - 1;
+                let child = self.inode(nid, Some(index)).map_err(|why| format!("{:?}: {why}", String::from_utf8_lossy(name)))?;
+                self.names[index].node = child;
+                let inode = &self.nodes[child].inode;
+                if file_type_of(inode) != file_type {
+                    return Err(format!("{:?} has another type in its directory than in its inode", String::from_utf8_lossy(name)));
+                }
+                if is_dir(inode) {
+                    if known.is_some() {
+                        return Err(format!("{:?} is a directory with a second name", String::from_utf8_lossy(name)));
+                    }
+                    below.push(child);
+                }
+            }
+        }
+        if dots == 2 { Ok(below) } else { Err("no \".\" or no \"..\"".to_owned()) }
+    }
+}
+
+/// Name, value and length of the entry at the start of these bytes.
+fn attribute(bytes: &[u8]) -> Option<(Arc<[u8]>, Arc<[u8]>, usize)> {
+    let (name_len, index) = (usize::from(*bytes.first()?), *bytes.get(1)?);
+    let value_len = usize::from(get16(bytes, 2)?);
+    let name = bytes.get(XATTR_ENTRY..XATTR_ENTRY + name_len)?;
+    let value = bytes.get(XATTR_ENTRY + name_len..XATTR_ENTRY + name_len + value_len)?;
+    Some((xattr::join(index, name)?.into(), value.into(), (XATTR_ENTRY + name_len + value_len).next_multiple_of(4)))
+}
+
+fn is_dir(inode: &Inode) -> bool {
+    inode.mode >> 12 == 4
+}
+
+fn file_type_of(inode: &Inode) -> u8 {
+    match inode.mode >> 12 {
+        1 => dir::EROFS_FT_FIFO,
+        2 => dir::EROFS_FT_CHRDEV,
+        4 => dir::EROFS_FT_DIR,
+        6 => dir::EROFS_FT_BLKDEV,
+        8 => dir::EROFS_FT_REG_FILE,
+        10 => dir::EROFS_FT_SYMLINK,
+        _ => dir::EROFS_FT_SOCK,
+    }
+}
+
+fn header(inode: &Inode) -> usize {
+    inode.len() + xattr::body_len(inode.xattr_icount)
+}
+
+fn read_index(file: &File, inode: &Inode, at: u64) -> io::Result<Vec<u8>> {
+    let header = header(inode);
+    let mut bytes = vec![0; index::len(inode.size, header) as usize];
+    file.read_exact_at(&mut bytes, at + header as u64)?;
+    Ok(bytes)
+}
+
+fn algorithm(available: u16) -> u8 {
+    available.trailing_zeros() as u8
+}
+
+fn index_of(inode: &Inode, bytes: &[u8], algorithms: u16) -> Result<(u32, Vec<Extent>), String> {
+    if !matches!(algorithm(algorithms), Z_EROFS_COMPRESSION_LZ4 | Z_EROFS_COMPRESSION_ZSTD) {
+        return Err("compressed, but the super block names no algorithm".to_owned());
+    }
+    index::decode(inode.size, header(inode), algorithm(algorithms), bytes)
+}
+
+/// Gives out a flat inode's bytes. Its place was checked.
+fn read_flat(file: &File, inode: &Inode, at: u64, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let tail = if inode.datalayout == EROFS_INODE_FLAT_INLINE { inode.size % BLOCK as u64 } else { 0 };
+    let mut buffer = Vec::new();
+    let mut done = 0;
+    while done < inode.size - tail {
+        buffer.resize((inode.size - tail - done).min(CHUNK) as usize, 0);
+        file.read_exact_at(&mut buffer, u64::from(inode.u) * BLOCK as u64 + done)?;
+        put(&buffer)?;
+        done += buffer.len() as u64;
+    }
+    if tail > 0 {
+        buffer.resize(tail as usize, 0);
+        file.read_exact_at(&mut buffer, at + header(inode) as u64)?;
+        put(&buffer)?;
+    }
+    Ok(())
+}
+
+/// One cluster's bytes of the file.
+fn read_cluster(file: &File, block: u64, extent: Extent, algorithm: u8) -> io::Result<Vec<u8>> {
+    let mut stored = vec![0; usize::from(extent.blocks) * BLOCK];
+    file.read_exact_at(&mut stored, block * BLOCK as u64)?;
+    let len = extent.len as usize;
+    if extent.plain {
+        stored.truncate(len);
+        return Ok(stored);
+    }
+    let padding = stored.iter().take(BLOCK - 1).take_while(|&&b| b == 0).count();
+    let mut out = vec![0; len];
+    let good = match algorithm {
+        Z_EROFS_COMPRESSION_LZ4 => lz4::decompress(&stored[padding..], &mut out),
+        _ => zstd_safe::decompress(&mut out[..], &stored[padding..]) == Ok(len),
+    };
+    if good { Ok(out) } else { Err(io::Error::new(io::ErrorKind::InvalidData, format!("the cluster at block {block} does not decompress"))) }
+}

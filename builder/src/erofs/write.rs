@@ -6,7 +6,7 @@ use super::dir::{self, Name};
 use super::format::*;
 use super::index;
 use super::inodes::{Inodes, Item, path_of};
-use super::layout::Places;
+use super::layout;
 use super::xattr;
 use super::{Options, Sink, Written};
 use crate::definition::Compression;
@@ -176,24 +176,27 @@ struct Nids {
 }
 
 /// Gives every inode its place, and every directory the blocks that it needs from `block` on.
-fn place(inodes: &Inodes, data: &mut [Data], block: u64) -> Result<Nids> {
-    let mut places = Places::new();
-    let mut numbers = Vec::with_capacity(inodes.items.len());
-    let mut block = block;
+fn place(inodes: &Inodes, data: &mut [Data], mut block: u64) -> Result<Nids> {
+    let bytes: Vec<u64> = inodes.items.iter().zip(&*data).map(|(item, data)| bytes_in_metadata(inodes, item, data)).collect();
+    let (numbers, blocks) = layout::place(&bytes).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
     for (item, data) in inodes.items.iter().zip(data) {
-        let header = inodes.header(item);
-        let behind = match data {
-            Data::Stored(Stored::Compressed { .. }) => index::len(item.size, header),
-            _ if inodes.inline_tail(item) => item.size % BLOCK as u64,
-            _ => 0,
-        };
-        numbers.push(places.place(header as u64 + behind).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?);
         if is_directory_with_blocks(inodes, item, data) {
             *data = Data::Stored(Stored::Flat { start: u32::try_from(block).unwrap_or(u32::MAX) });
             block += directory_blocks(inodes, item);
         }
     }
-    Ok(Nids { numbers, blocks: places.blocks() })
+    Ok(Nids { numbers, blocks })
+}
+
+/// Inode, extended attributes, and tail or index.
+fn bytes_in_metadata(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
+    let header = inodes.header(item);
+    let behind = match data {
+        Data::Stored(Stored::Compressed { .. }) => index::len(item.size, header),
+        _ if inodes.inline_tail(item) => item.size % BLOCK as u64,
+        _ => 0,
+    };
+    header as u64 + behind
 }
 
 fn is_directory_with_blocks(inodes: &Inodes, item: &Item, data: &Data) -> bool {

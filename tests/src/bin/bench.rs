@@ -154,7 +154,7 @@ fn rows(algorithm: &str, archive: &Path, scratch: &Path, newer: Option<&str>) ->
         let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut command = vec!["unshare".to_owned(), "-m".into(), "sh".into(), "-c".into()];
         command.push("mkdir -p \"$0/mnt\" && mount --bind . \"$0/mnt\" && mount -t proc proc \"$0/proc\" && d=$0 && exec chroot \"$d\" sh -c 'cd /mnt && exec \"$@\"' sh \"$@\"".into());
-        command.extend([dir.to_owned(), "mkfs.erofs".into(), "--quiet".into(), "-T0".into(), "--tar=f".into()]);
+        command.extend([dir.to_owned(), "mkfs.erofs".into(), "--quiet".into(), "--tar=f".into()]);
         command.extend(compress.iter().cloned());
         command.extend([name, "archive.tar".into()]);
         rows.push(Contender { name: format!("mkfs.erofs 1.9 {} --tar=f", compress.join(" ")), command, image, runs: Vec::new() });
@@ -167,7 +167,7 @@ fn rows(algorithm: &str, archive: &Path, scratch: &Path, newer: Option<&str>) ->
             Command::new("tar").args(["--xattrs", "--xattrs-include=*", "-xpf"]).arg(archive).arg("-C").arg(&folder).status()?;
         }
         let image = scratch.join(format!("host-{algorithm}"));
-        let mut command = vec!["mkfs.erofs".to_owned(), "--quiet".into(), "-T0".into()];
+        let mut command = vec!["mkfs.erofs".to_owned(), "--quiet".into()];
         command.extend(compress.iter().cloned());
         command.extend([text(&image), text(&folder)]);
         rows.push(Contender { name: format!("mkfs.erofs of this machine {}, from a folder", compress.join(" ")), command, image, runs: Vec::new() });
