@@ -309,7 +309,8 @@ mod tests {
             let (data_path, tree_path) = (dir.join("data"), dir.join("tree"));
             std::fs::write(&data_path, data).unwrap();
             std::fs::write(&tree_path, tree).unwrap();
-            check(&File::open(data_path).unwrap(), &File::open(tree_path).unwrap(), root, 2).unwrap()
+            let open = |path: &std::path::Path| Part::whole(std::fs::File::open(path).unwrap()).unwrap();
+            check(&open(&data_path), &open(&tree_path), root, 2).unwrap()
         };
         assert!(judge(&data, &tree, &root).is_ok());
         let flipped = |bytes: &[u8], at: usize| {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use adamant::definition::Compression;
 use adamant::erofs::read::Image;
 use adamant::erofs::{self, BLOCK, Options, Sink};
+use adamant::part::Part;
 use adamant::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, Time, Tree};
 
 const EVERY_WAY: [(Compression, u32); 9] = [
@@ -51,6 +52,10 @@ impl Sink for ToFile {
 fn write(tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<()> {
     let options = Options { compression, cluster, uuid: [7; 16], label: "test".to_owned(), jobs };
     erofs::write(tree, &options, &mut ToFile(File::create(path).unwrap(), BLOCK as u64)).map(|_| ())
+}
+
+fn open(path: impl AsRef<Path>) -> adamant::Result<Image> {
+    Image::open(Part::whole(File::open(path).unwrap()).unwrap())
 }
 
 struct Scratch(PathBuf);
@@ -295,7 +300,7 @@ fn all_of(tree: &Tree) -> Vec<(Vec<u8>, NodeId)> {
 }
 
 fn our_reader_agrees(tree: &Tree, path: &Path) {
-    let image = Image::open(File::open(path).unwrap()).unwrap();
+    let image = open(path).unwrap();
     let mut names: BTreeMap<Vec<u8>, usize> = image.names().collect();
     names.insert(b"/".to_vec(), 0);
     let all = all_of(tree);
@@ -524,7 +529,7 @@ fn names_the_file_that_a_block_belongs_to() {
         tree.insert(name.as_bytes(), Meta::default(), file(vec![name.as_bytes()[1]; 3 * BLOCK])).unwrap();
     }
     write(&tree, Compression::None, 4096, 1, &image).unwrap();
-    let image = Image::open(File::open(image).unwrap()).unwrap();
+    let image = open(image).unwrap();
     let owners: Vec<_> = (0..8).map(|block| image.owner(block)).collect();
     let (a, b) = (Some(b"/a".to_vec()), Some(b"/b".to_vec()));
     assert_eq!(owners, [None, a.clone(), a.clone(), a, b.clone(), b.clone(), b, Some(b"/".to_vec())]);
@@ -554,7 +559,7 @@ fn damaged_images_are_refused_or_read_without_a_panic() {
                 bad.truncate(random.below(good.len() as u64) as usize / BLOCK * BLOCK);
             }
             std::fs::write(&path, &bad).unwrap();
-            match Image::open(File::open(&path).unwrap()) {
+            match open(&path) {
                 Err(_) => refused += 1,
                 Ok(image) => {
                     for number in 0..image.inodes() {

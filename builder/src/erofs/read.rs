@@ -3,9 +3,7 @@
 //! image's length, and nothing panics.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::dir;
@@ -14,13 +12,14 @@ use super::index::{self, Extent};
 use super::lz4;
 use super::xattr;
 use crate::error::{Context, Error, Result};
+use crate::part::Part;
 
 /// Bytes of a flat file that are read at a time.
 const CHUNK: u64 = 1 << 20;
 
 /// An image whose structure is sound.
 pub struct Image {
-    file: File,
+    file: Part,
     algorithms: u16,
     nodes: Vec<Node>,
     names: Vec<Name>,
@@ -71,8 +70,8 @@ pub struct Stat {
 
 impl Image {
     /// Opens and checks an image.
-    pub fn open(file: File) -> Result<Image> {
-        let len = file.metadata().context(|| "reading the root file system")?.len();
+    pub fn open(file: Part) -> Result<Image> {
+        let len = file.len();
         let mut block = [0; BLOCK];
         file.read_exact_at(&mut block, 0).context(|| "reading the super block")?;
         let sb = SuperBlock::parse(&block).map_err(|why| Error::new(format!("super block: {why}")))?;
@@ -215,7 +214,7 @@ impl Image {
 }
 
 struct Walk<'a> {
-    file: &'a File,
+    file: &'a Part,
     len: u64,
     meta: u64,
     xattrs: u64,
@@ -447,7 +446,7 @@ fn header(inode: &Inode) -> usize {
     inode.len() + xattr::body_len(inode.xattr_icount)
 }
 
-fn read_index(file: &File, inode: &Inode, at: u64) -> io::Result<Vec<u8>> {
+fn read_index(file: &Part, inode: &Inode, at: u64) -> io::Result<Vec<u8>> {
     let header = header(inode);
     let mut bytes = vec![0; index::len(inode.size, header) as usize];
     file.read_exact_at(&mut bytes, at + header as u64)?;
@@ -466,7 +465,7 @@ fn index_of(inode: &Inode, bytes: &[u8], algorithms: u16) -> Result<(u32, Vec<Ex
 }
 
 /// Gives out a flat inode's bytes. Its place was checked.
-fn read_flat(file: &File, inode: &Inode, at: u64, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+fn read_flat(file: &Part, inode: &Inode, at: u64, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let tail = if inode.datalayout == EROFS_INODE_FLAT_INLINE { inode.size % BLOCK as u64 } else { 0 };
     let mut buffer = Vec::new();
     let mut done = 0;
@@ -485,7 +484,7 @@ fn read_flat(file: &File, inode: &Inode, at: u64, put: &mut dyn FnMut(&[u8]) -> 
 }
 
 /// One cluster's bytes of the file.
-fn read_cluster(file: &File, block: u64, extent: Extent, algorithm: u8) -> io::Result<Vec<u8>> {
+fn read_cluster(file: &Part, block: u64, extent: Extent, algorithm: u8) -> io::Result<Vec<u8>> {
     let mut stored = vec![0; usize::from(extent.blocks) * BLOCK];
     file.read_exact_at(&mut stored, block * BLOCK as u64)?;
     let len = extent.len as usize;
