@@ -13,8 +13,12 @@ use nix::sys::stat::{Mode, umask};
 
 use super::{Built, Options};
 use crate::definition::Definition;
+use crate::erofs::BLOCK;
+use crate::erofs::read::Image;
 use crate::error::{Context, Error, Result};
 use crate::output::Output;
+use crate::part::Part;
+use crate::tree::show;
 
 /// Bytes compared at a time.
 const CHUNK: usize = 1 << 20;
@@ -31,8 +35,12 @@ pub fn compare(first: &Built, definition: &Definition, options: &Options, output
         let said = String::from_utf8_lossy(&done.stderr);
         return Err(Error::new(format!("the second build failed ({}):\n{}", done.status, said.trim_end())));
     }
-    for artifact in first.manifest.artifacts.iter().map(|artifact| artifact.name.as_str()).chain([format!("{}.manifest.json", first.stem).as_str()]) {
-        if let Some(difference) = first_difference(&first.out, &second, artifact)? {
+    // The root first: when it differs, so do its tree, its hash and the disk, and only there has a byte a file's name.
+    let root = format!("{}.root.erofs", first.stem);
+    let manifest = format!("{}.manifest.json", first.stem);
+    let others = first.manifest.artifacts.iter().map(|artifact| artifact.name.as_str()).filter(|name| *name != root);
+    for name in [root.as_str()].into_iter().chain(others).chain([manifest.as_str()]) {
+        if let Some(difference) = first_difference(&first.out, &second, name)? {
             return Ok(Some(difference));
         }
     }
@@ -103,11 +111,18 @@ fn first_difference(first: &Path, second: &Path, name: &str) -> Result<Option<St
         let take = (common - at).min(CHUNK as u64) as usize;
         a.read_exact_at(&mut block_a[..take], at).and_then(|()| b.read_exact_at(&mut block_b[..take], at)).context(|| format!("comparing {name}"))?;
         if let Some(offset) = block_a[..take].iter().zip(&block_b[..take]).position(|(a, b)| a != b) {
-            return Ok(Some(format!("{name} at byte {}", at + offset as u64)));
+            let at = at + offset as u64;
+            return Ok(Some(format!("{name} at byte {at}{}", place(name, &a, at))));
         }
         at += take as u64;
     }
     Ok((a_length != b_length).then(|| format!("{name} has {a_length} bytes, the second time {b_length}")))
+}
+
+/// In the root file system, the file that a byte belongs to.
+fn place(name: &str, file: &File, at: u64) -> String {
+    let image = name.ends_with(".root.erofs").then(|| Image::open(Part::whole(file.try_clone().ok()?).ok()?).ok()).flatten();
+    image.and_then(|image| image.owner(at / BLOCK as u64)).map_or_else(String::new, |path| format!(", in {}", show(&path)))
 }
 
 #[cfg(test)]

@@ -1,0 +1,188 @@
+//! `adamant verify`: every hash in the manifest, the whole verity tree, and the file system's structure. Nothing is trusted but the root
+//! hash and the manifest; what is wrong is named by artifact, block and, in the root, the file it belongs to.
+
+mod disk;
+mod root;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use adamant_agent::hash::{RootHash, hex};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::{Context, Error, Result};
+use crate::manifest::{self, Artifact, Manifest};
+use crate::output::Output;
+use crate::part::Part;
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+const MANIFEST: &str = ".manifest.json";
+const ROOT: &str = ".root.erofs";
+
+/// What was found whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Whole {
+    /// `ID_VERSION`, or the disk partition's label.
+    pub image: String,
+    /// Root hash, hexadecimal.
+    pub root_hash: String,
+    /// Data blocks of 4096 bytes.
+    pub blocks: u64,
+    /// Inodes of the root file system.
+    pub inodes: u64,
+    /// Artifacts whose hash is what the manifest says.
+    pub artifacts: usize,
+}
+
+/// Verifies a build's OUT directory, one image of it by its manifest, a root with its sidecars, or a disk image.
+pub fn run(target: &Path, output: &Output) -> Result<()> {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let found = if target.is_dir() {
+        manifests(target)?.iter().map(|path| image(path, jobs)).collect::<Result<Vec<_>>>()?
+    } else if name.ends_with(MANIFEST) {
+        vec![image(target, jobs)?]
+    } else if let Some(stem) = name.strip_suffix(ROOT) {
+        vec![root::with_sidecars(target, stem, jobs)?]
+    } else if name.ends_with(".raw") {
+        disk::verify(target, jobs)?
+    } else {
+        return Err(Error::new(format!("{}: not something that can be verified", target.display()))
+            .hint("give a build's OUT directory, a .raw disk image, a .root.erofs or a .manifest.json"));
+    };
+    let mut text = String::new();
+    for whole in &found {
+        let hashes = if whole.artifacts > 0 { format!("{} artifacts, ", whole.artifacts) } else { String::new() };
+        text += &format!("{}: whole: {hashes}{} blocks, {} inodes, root hash {}\n", whole.image, whole.blocks, whole.inodes, whole.root_hash);
+    }
+    output.answer(&text, &serde_json::json!({ "whole": found }))
+}
+
+fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
+    let what = || format!("{}", folder.display());
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).context(what)? {
+        let path = entry.context(what)?.path();
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(MANIFEST.as_bytes())) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    if found.is_empty() {
+        return Err(
+            Error::new(format!("{}: no image there (no file ends in {MANIFEST})", folder.display())).hint("give the folder that a build put its artifacts in")
+        );
+    }
+    Ok(found)
+}
+
+/// One image of an OUT folder, by its manifest.
+fn image(path: &Path, jobs: usize) -> Result<Whole> {
+    let manifest = read_manifest(path)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let stem = format!("{}_{}", manifest.image.id, manifest.image.version);
+    if path.file_name().is_none_or(|name| *name != *format!("{stem}{MANIFEST}")) {
+        return Err(Error::new(format!("{}: is about {stem}, as its name does not say", path.display())));
+    }
+    let artifact = |kind: &str| folder.join(format!("{stem}.{kind}"));
+    for wanted in ["root.erofs", "root.verity", "roothash"] {
+        let name = format!("{stem}.{wanted}");
+        if !manifest.artifacts.iter().any(|artifact| artifact.name == name) {
+            return Err(Error::new(format!("{}: says nothing about {name}", path.display())));
+        }
+    }
+    check_sizes(folder, &manifest)?;
+    let hash: RootHash = manifest.root.hash.parse().map_err(|why| Error::new(format!("{}: root.hash: {why}", path.display())))?;
+
+    // The root first: a bad block there can be named, with its file; a hash only says that something is wrong.
+    let whole = root::verify(&artifact("root.erofs"), &artifact("root.verity"), &hash, jobs)?;
+    let bad = wrong_hashes(folder, &manifest, jobs)?;
+    if let Some(name) = bad.first() {
+        if name.ends_with(".raw") {
+            disk::verify(&folder.join(name), jobs)?;
+        }
+        return Err(Error::new(format!("{}: not the bytes that the manifest was made from", folder.join(name).display())).hint("build the image again"));
+    }
+    if manifest.artifacts.iter().any(|artifact| artifact.name == format!("{stem}.cmdline")) {
+        let cmdline = read_small(&artifact("cmdline"))?;
+        let wanted = format!("roothash={hash}");
+        if !cmdline.split_whitespace().any(|word| word == wanted) {
+            return Err(Error::new(format!("{}: has no {wanted}", artifact("cmdline").display())));
+        }
+    }
+    Ok(Whole { image: stem, artifacts: manifest.artifacts.len(), ..whole })
+}
+
+fn read_manifest(path: &Path) -> Result<Manifest> {
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    File::open(path).context(|| name.clone())?.take(manifest::LIMIT + 1).read_to_end(&mut bytes).context(|| name.clone())?;
+    if bytes.len() as u64 > manifest::LIMIT {
+        return Err(Error::new(format!("{name}: larger than a manifest can be")));
+    }
+    Manifest::parse(&name, &bytes)
+}
+
+/// A file of one line.
+fn read_small(path: &Path) -> Result<String> {
+    let mut text = String::new();
+    let what = || format!("{}", path.display());
+    File::open(path).context(what)?.take(1 << 16).read_to_string(&mut text).context(what)?;
+    Ok(text)
+}
+
+fn check_sizes(folder: &Path, manifest: &Manifest) -> Result<()> {
+    for artifact in &manifest.artifacts {
+        let path = folder.join(&artifact.name);
+        let meta = std::fs::metadata(&path).context(|| format!("{}", path.display()))?;
+        if meta.len() != artifact.size {
+            return Err(Error::new(format!("{}: has {} bytes, the manifest says {}", path.display(), meta.len(), artifact.size)).hint("build the image again"));
+        }
+    }
+    Ok(())
+}
+
+/// The names of the artifacts whose SHA-256 is not the manifest's, in its order.
+fn wrong_hashes(folder: &Path, manifest: &Manifest, jobs: usize) -> Result<Vec<String>> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<usize>> {
+        let mut wrong = Vec::new();
+        while let Some(artifact) = manifest.artifacts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if digest(&folder.join(&artifact.name))? != artifact.sha256 {
+                wrong.extend(manifest.artifacts.iter().position(|other: &Artifact| std::ptr::eq(other, artifact)));
+            }
+        }
+        Ok(wrong)
+    };
+    let mut wrong = Vec::new();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs.clamp(1, manifest.artifacts.len().max(1))).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            wrong.extend(thread.join().unwrap_or_else(|_| Err(Error::new("a hashing thread failed")))?);
+        }
+        Ok::<_, Error>(())
+    })?;
+    wrong.sort_unstable();
+    Ok(wrong.into_iter().map(|index| manifest.artifacts[index].name.clone()).collect())
+}
+
+fn digest(path: &Path) -> Result<String> {
+    let file = open(path)?;
+    let (mut sha256, mut buffer, mut at) = (Sha256::new(), vec![0; CHUNK], 0);
+    while at < file.len() {
+        let take = (file.len() - at).min(CHUNK as u64) as usize;
+        file.read_exact_at(&mut buffer[..take], at).context(|| format!("{}", path.display()))?;
+        sha256.update(&buffer[..take]);
+        at += take as u64;
+    }
+    Ok(hex(&sha256.finalize()))
+}
+
+/// All of a file.
+fn open(path: &Path) -> Result<Part> {
+    File::open(path).and_then(Part::whole).context(|| format!("{}", path.display()))
+}

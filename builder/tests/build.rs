@@ -1,0 +1,274 @@
+//! Builds by the real program: what comes out, what independent tools say about it, and what is left when a build does not come to its end.
+//!
+//! The image has a kernel that is none and an agent that does nothing: nothing here is booted (the `tests` package boots).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("adamant-build-{}-{name}", std::process::id()));
+        fs::create_dir_all(path.join("files/usr/share")).unwrap();
+        let scratch = Scratch(path);
+        // 3 MB that do not compress, and a text that does.
+        let mut state = 1u64;
+        let noise = std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state as u8
+        });
+        let noise: Vec<u8> = noise.take(3_000_000).collect();
+        scratch.write("files/usr/share/noise", &noise);
+        scratch.write("files/usr/share/text", "the same again\n".repeat(20_000).as_bytes());
+        scratch.write("agent", &static_program());
+        scratch.define("1");
+        scratch
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.0.join(name), bytes).unwrap();
+    }
+
+    fn define(&self, version: &str) {
+        let config = "CONFIG_EROFS_FS=y\\nCONFIG_EROFS_FS_ZIP=y\\nCONFIG_DM_VERITY=y\\nCONFIG_RD_ZSTD=y\\nCONFIG_BLK_DEV_INITRD=y\\nCONFIG_VIRTIO_BLK=y\\n";
+        let text = format!(
+            r#"volumes = []
+[image]
+id = "t"
+version = "{version}"
+[[source]]
+dir = "files"
+[[file]]
+path = "/usr/sbin/init"
+copy = "agent"
+mode = "0755"
+[[file]]
+path = "/sbin"
+link = "usr/sbin"
+[[file]]
+path = "/boot/vmlinuz-6.12.1"
+content = "no kernel"
+[[file]]
+path = "/boot/config-6.12.1"
+content = "{config}"
+[kernel]
+cmdline = "console=ttyS0"
+"#
+        );
+        self.write("image.toml", text.as_bytes());
+    }
+
+    fn adamant(&self, verb: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_adamant"));
+        command.arg(verb).env("ADAMANT_AGENT", self.0.join("agent")).env("XDG_CACHE_HOME", self.0.join("cache")).stdin(Stdio::null());
+        command
+    }
+
+    fn build(&self) -> Output {
+        self.adamant("build").arg(&self.0).output().unwrap()
+    }
+
+    fn verify(&self, target: &str) -> Result<String, String> {
+        let output = self.adamant("verify").arg(self.0.join(target)).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    fn out(&self, name: &str) -> PathBuf {
+        self.0.join("out").join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// Changes one byte of a file.
+    fn flip(&self, name: &str, at: usize) {
+        let path = self.out(name);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The smallest static program for x86-64: headers, and exit(0).
+fn static_program() -> Vec<u8> {
+    let code = [0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
+    let (base, start, size) = (0x40_0000u64, 120u64, 120 + code.len() as u64);
+    let mut elf = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\x3e\0\x01\0\0\0".to_vec();
+    for word in [base + start, 64, 0] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0]);
+    for word in [0, base, base, size, size, 4096] {
+        elf.extend(word.to_le_bytes());
+    }
+    elf.extend(code);
+    elf
+}
+
+fn assert_success(output: &Output) {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// `None` and a word where the tool is not installed.
+fn tool(name: &str, args: &[&Path]) -> Option<Output> {
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    match Command::new(name).args(args).env("PATH", path).output() {
+        Ok(output) => Some(output),
+        Err(_) => {
+            println!("skipped: {name} is not installed");
+            None
+        }
+    }
+}
+
+#[test]
+fn what_is_built_is_whole_to_us_and_to_the_tools_of_others() {
+    let scratch = Scratch::new("whole");
+    assert_success(&scratch.build());
+    assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
+    assert!(scratch.verify("out").unwrap().starts_with("t_1: whole: 7 artifacts"));
+    assert!(scratch.verify("out/t_1.raw").unwrap().starts_with("t_1: whole"));
+    assert!(scratch.verify("out/t_1.root.erofs").unwrap().starts_with("t_1: whole"));
+    let hash = fs::read_to_string(scratch.out("t_1.roothash")).unwrap();
+    let hash = hash.trim();
+    assert_eq!(fs::read_to_string(scratch.out("t_1.cmdline")).unwrap(), format!("roothash={hash} ro systemd.verity=no panic=10 console=ttyS0\n"));
+    assert_eq!(fs::read(scratch.out("t_1.vmlinuz")).unwrap(), b"no kernel");
+    for (name, args) in [
+        ("sfdisk", vec![Path::new("--verify").to_owned(), scratch.out("t_1.raw")]),
+        ("veritysetup", vec!["verify".into(), scratch.out("t_1.root.erofs"), scratch.out("t_1.root.verity"), hash.into()]),
+        ("fsck.erofs", vec![scratch.out("t_1.root.erofs")]),
+        ("sgdisk", vec!["-v".into(), scratch.out("t_1.raw")]),
+    ] {
+        if let Some(output) = tool(name, &args.iter().map(PathBuf::as_path).collect::<Vec<_>>()) {
+            assert!(output.status.success(), "{name}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn a_second_build_is_the_same_to_the_last_byte() {
+    let scratch = Scratch::new("again");
+    let output = scratch.adamant("build").args(["--check", "--json"]).arg(&scratch.0).output().unwrap();
+    assert_success(&output);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["check"]["identical"], true);
+    assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
+}
+
+#[test]
+fn verify_names_the_artifact_the_block_and_the_file() {
+    let scratch = Scratch::new("flip");
+    let fresh = |name: &str, at: usize| {
+        assert_success(&scratch.build());
+        scratch.flip(name, at);
+        let error = scratch.verify("out").unwrap_err();
+        (error, fs::metadata(scratch.out(name)).unwrap().len())
+    };
+    let (error, length) = fresh("t_1.root.erofs", 2_000_000);
+    assert!(error.contains(&format!("t_1.root.erofs: block {} was changed: it belongs to /usr/share/noise", 2_000_000 / 4096)), "{error} ({length})");
+    assert!(fresh("t_1.root.erofs", 1030).0.contains("it belongs to the super block"));
+    assert!(fresh("t_1.root.verity", 4096 * 2 + 5).0.contains("block 2 of the tree (level 1 below its top)"));
+    assert!(fresh("t_1.root.verity", 4096 + 5).0.contains("top block"));
+    assert!(fresh("t_1.root.verity", 100).0.contains("root hash"));
+    assert!(fresh("t_1.initrd", 9).0.contains("t_1.initrd: not the bytes"));
+    assert!(fresh("t_1.cmdline", 9).0.contains("t_1.cmdline: not the bytes"));
+    assert!(fresh("t_1.raw", 530).0.contains("t_1.raw: partition table"));
+    let (error, _) = fresh("t_1.raw", (1 << 20) + 2_000_000);
+    assert!(error.contains("t_1.raw, partition \"t_1\": block 488 was changed: it belongs to /usr/share/noise"), "{error}");
+    assert_success(&scratch.build());
+    fs::remove_file(scratch.out("t_1.vmlinuz")).unwrap();
+    assert!(scratch.verify("out").unwrap_err().contains("t_1.vmlinuz"));
+}
+
+#[test]
+fn a_tree_without_a_kernel_gives_the_root_alone_and_says_so() {
+    let scratch = Scratch::new("rootonly");
+    let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
+    scratch.write("image.toml", text.replace("/boot/vmlinuz-6.12.1", "/boot/something").as_bytes());
+    let output = scratch.build();
+    assert_success(&output);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("has no kernel"));
+    let mut names: Vec<_> = fs::read_dir(scratch.0.join("out")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["t_1.manifest.json", "t_1.root.erofs", "t_1.root.verity", "t_1.roothash"]);
+    assert!(scratch.verify("out").unwrap().starts_with("t_1: whole: 3 artifacts"));
+}
+
+#[test]
+fn a_failed_build_leaves_the_output_as_it_was() {
+    let scratch = Scratch::new("failed");
+    assert_success(&scratch.build());
+    let before = fs::read(scratch.out("t_1.manifest.json")).unwrap();
+    let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
+    for (from, to) in [("console=ttyS0", "root=/dev/vda1"), ("dir = \"files\"", "dir = \"missing\""), ("CONFIG_DM_VERITY=y", "CONFIG_NOTHING=y")] {
+        scratch.write("image.toml", text.replace(from, to).as_bytes());
+        let output = scratch.build();
+        assert_eq!(output.status.code(), Some(1), "{to}");
+        assert_eq!(fs::read(scratch.out("t_1.manifest.json")).unwrap(), before);
+        assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"], "{to}");
+    }
+}
+
+/// From before the program's first step to after its last.
+#[test]
+fn a_kill_at_any_moment_leaves_one_whole_output() {
+    let scratch = Scratch::new("kill");
+    let started = std::time::Instant::now();
+    assert_success(&scratch.build());
+    let whole = started.elapsed();
+    let (mut killed, mut hidden) = (0, 0);
+    const KILLS: u32 = 24;
+    for n in 0..KILLS {
+        scratch.define(&(n + 2).to_string());
+        let mut child = scratch.adamant("build").arg(&scratch.0).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(whole * n / (KILLS - 4) + Duration::from_micros(u64::from(n) * 137));
+        child.kill().unwrap();
+        killed += u32::from(!child.wait().unwrap().success());
+        let text = scratch.verify("out").unwrap();
+        assert!(text.starts_with("t_1: whole") || text.contains("\nt_1: whole"), "{text}");
+        let strays: Vec<String> = scratch.names().into_iter().filter(|name| !["agent", "files", "image.toml", "out"].contains(&name.as_str())).collect();
+        // Only between the names and the rename is there something to be seen, and it is hidden.
+        assert!(strays.iter().all(|name| name == ".out.adamant-new"), "{strays:?}");
+        hidden += strays.len();
+    }
+    assert!(killed > 0, "no kill came in time");
+    println!("{killed} of {KILLS} killed, {hidden} hidden folders left to the next build");
+    assert_success(&scratch.build());
+    assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
+}
+
+#[test]
+fn a_full_disk_leaves_the_output_as_it_was() {
+    let scratch = Scratch::new("full");
+    scratch.write("run", b"set -e\nmount -t tmpfs -o size=\"$3\" tmpfs \"$1/small\"\n\"$2\" build \"$1\" -o \"$1/small/out\"\nls -A \"$1/small\"\nfor n in 2 3 4 5; do sed -i \"s/^version = .*/version = \\\"$n\\\"/\" \"$1/image.toml\"; \"$2\" build \"$1\" -o \"$1/small/out\" || { echo refused; break; }; done\n\"$2\" verify \"$1/small/out\"\nls -A \"$1/small\"\n");
+    fs::create_dir(scratch.0.join("small")).unwrap();
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh"]).arg(scratch.0.join("run")).arg(&scratch.0).arg(env!("CARGO_BIN_EXE_adamant")).arg("12M");
+    let output = command.env("ADAMANT_AGENT", scratch.0.join("agent")).output().unwrap();
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    if errors.contains("unshare failed") || errors.contains("permission denied") {
+        println!("skipped: only root may mount");
+        return;
+    }
+    assert!(output.status.success(), "{said}\n{errors}");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines[0], "out");
+    assert!(said.contains("refused") && errors.contains("No space left on device"), "{said}\n{errors}");
+    assert!(said.contains("t_1: whole"), "{said}");
+    assert_eq!(lines.last(), Some(&"out"));
+}
