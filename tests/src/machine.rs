@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -95,12 +95,14 @@ impl Setup {
         let log = File::create(&errors).unwrap_or_else(|e| panic!("{}: {e}", errors.display()));
         command.stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Machine { child, serial, errors, seen: 0, started: Instant::now(), deadline: Instant::now() + self.deadline, _slot: slot }
+        Machine { command, starts_left: 3, child, serial, errors, seen: 0, started: Instant::now(), deadline: Instant::now() + self.deadline, _slot: slot }
     }
 }
 
 /// A running machine. Dropping it switches it off at once.
 pub struct Machine {
+    command: Command,
+    starts_left: u32,
     child: Child,
     serial: PathBuf,
     errors: PathBuf,
@@ -166,8 +168,19 @@ impl Machine {
         self.console()
     }
 
+    /// Emulation of several processors is not perfect in every QEMU: about one kernel in a hundred meets an impossible fault before it gets to
+    /// the initramfs. That says nothing about the image, and nothing was written yet: the machine is switched on again, aloud.
     fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().unwrap_or_else(|e| panic!("QEMU: {e}"))
+        let status = self.child.try_wait().unwrap_or_else(|e| panic!("QEMU: {e}"))?;
+        let console = self.console();
+        if self.starts_left > 0 && console.contains("Kernel panic - not syncing: Fatal exception") && !console.contains("Run /init") {
+            eprintln!("the emulated kernel crashed before the initramfs; starting again");
+            self.starts_left -= 1;
+            self.seen = 0;
+            self.child = self.command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", self.command));
+            return None;
+        }
+        Some(status)
     }
 
     fn tick(&self, what: &str) {

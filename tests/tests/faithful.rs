@@ -24,23 +24,22 @@ fn image_of(tar: &Path, dir: &Path, more: &str) -> Image {
     image
 }
 
-/// The archive as another project unpacks it: libarchive where it is installed, which knows all of its extensions, else GNU tar.
+const ACCESS_LISTS: &str = r#"
+import os, sys, tarfile
+for entry in tarfile.open(sys.argv[1]):
+    for key, value in entry.pax_headers.items():
+        if key.startswith("SCHILY.xattr.system."):
+            os.setxattr(os.path.join(sys.argv[2], entry.name), key[len("SCHILY.xattr."):], value.encode("utf-8", "surrogateescape"), follow_symlinks=False)
+"#;
+
+/// The archive as GNU tar unpacks it.
 fn unpacked(tar: &Path, dir: &Path) -> PathBuf {
     let tree = dir.join("unpacked");
     std::fs::create_dir_all(&tree).unwrap_or_else(|e| panic!("{e}"));
-    if tool::have("bsdtar") {
-        tool::run(
-            tool::command("bsdtar").args(["--same-owner", "--numeric-owner", "-x", "-p", "--xattrs", "--acls", "--fflags", "-f"]).arg(tar).arg("-C").arg(&tree),
-        );
-    } else {
-        tool::run(
-            tool::command("tar")
-                .args(["-x", "-p", "--same-owner", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "-f"])
-                .arg(tar)
-                .arg("-C")
-                .arg(&tree),
-        );
-    }
+    let everything = ["-x", "-p", "--same-owner", "--numeric-owner", "--xattrs", "--xattrs-include=*", "--acls", "-f"];
+    tool::run(tool::command("tar").args(everything).arg(tar).arg("-C").arg(&tree));
+    // An access control list that was archived as a plain attribute is left out by GNU tar: Python's reader of archives helps.
+    tool::run(tool::command("python3").args(["-c", ACCESS_LISTS]).arg(tar).arg(&tree));
     tree
 }
 
@@ -56,7 +55,7 @@ fn lines(bytes: &[u8]) -> Vec<String> {
 
 /// What the builder itself puts into every image, and the init that an archive without one is given: not part of the archive. Their folders
 /// may get other times by it.
-const OURS: [&str; 17] = [
+const OURS: [&str; 18] = [
     "/usr",
     "/usr/bin",
     "/usr/bin/adamant-agent",
@@ -66,6 +65,7 @@ const OURS: [&str; 17] = [
     "/usr/lib/os-release",
     "/etc",
     "/etc/os-release",
+    "/etc/machine-id",
     "/proc",
     "/sys",
     "/dev",
@@ -130,10 +130,16 @@ fn agrees(name: &str, tar: &Path, more: &str, in_machine: bool) {
     }
     if tool::have("fsck.erofs") {
         let extracted = scratch.join("extracted");
-        tool::run(tool::command("fsck.erofs").arg(format!("--extract={}", extracted.display())).args(["--preserve"]).arg(&root));
-        // fsck.erofs 1.5 restores times to the second and no extended attributes: what it does restore must be right.
-        let coarse = |lines: &[String]| lines.iter().filter(|line| !line.starts_with("/ ")).map(|line| coarse(line)).collect::<Vec<_>>();
-        said.push(format!("fsck.erofs: {}", compare(&coarse(&expected), &coarse(&list(&extracted)), "fsck.erofs --extract")));
+        let output = tool::output(tool::command("fsck.erofs").arg(format!("--extract={}", extracted.display())).arg("--preserve").arg(&root));
+        let complaint = tool::lossy(&output.stderr);
+        if complaint.contains("unknown compression format") {
+            tool::skipped("this fsck.erofs is too old for zstd: it is given what it knows");
+        } else {
+            assert!(output.status.success(), "fsck.erofs: {}: {complaint}", output.status);
+            // fsck.erofs 1.5 restores times to the second and no extended attributes: what it does restore must be right.
+            let coarse = |lines: &[String]| lines.iter().filter(|line| !line.starts_with("/ ")).map(|line| coarse(line)).collect::<Vec<_>>();
+            said.push(format!("fsck.erofs: {}", compare(&coarse(&expected), &coarse(&list(&extracted)), "fsck.erofs --extract")));
+        }
     }
     if in_machine {
         let listed = in_a_machine(&root, &scratch);
@@ -168,6 +174,7 @@ fn every_entry_of_a_debian_archive_comes_out_as_it_went_in() {
     let given = std::env::var_os("ADAMANT_DEBIAN_TAR").map(PathBuf::from);
     let tar = given.unwrap_or_else(debian);
     agrees("debian-tar", &tar, "", true);
+    agrees("debian-tar-lz4hc", &tar, "[root]\ncompression = \"lz4hc\"\n", false);
 }
 
 /// A small Debian, made once for all runs.
