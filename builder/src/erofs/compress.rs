@@ -11,10 +11,10 @@ use super::lz4;
 pub const SEGMENT: usize = 4 << 20;
 /// LZ4's own default for high compression, and that of mkfs.erofs.
 const LZ4HC_LEVEL: i32 = 9;
-/// Bytes that may be lost at the end of a zstd cluster before another length is tried.
-const SLACK: usize = 128;
+/// The part of a zstd cluster that may be lost at its end before another length is tried.
+const SLACK_PART: usize = 1024;
 /// How often one zstd cluster is compressed at most.
-const ATTEMPTS: u32 = 4;
+const ATTEMPTS: u32 = 8;
 
 /// Algorithm and level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +130,7 @@ impl Segment {
     }
 }
 
-/// zstd has no "fill this many bytes" mode: it is given a guess of what will fill whole blocks, and the guess is mended from what came out.
+/// zstd has no "fill this many bytes" mode: it is given a guess of what will fill the cluster, and the guess is mended from what came out.
 /// Gives bytes taken and bytes made (in `best`), or no bytes made where there is no gain.
 fn zstd_fill(
     context: &mut CCtx<'static>,
@@ -141,42 +141,46 @@ fn zstd_fill(
     other: &mut Vec<u8>,
 ) -> Result<(usize, usize), String> {
     let most = input.len();
-    let mut guess = ((cluster as f64 * *ratio) as usize).clamp(cluster.min(most), most);
+    let least = cluster.min(most);
+    let slack = cluster / SLACK_PART;
+    let mut guess = ((cluster as f64 * *ratio) as usize).clamp(least, most);
     let (mut fits, mut fits_made) = (0, 0);
     let mut too_long = most + 1;
+    let mut before: Option<(usize, usize)> = None;
     for _ in 0..ATTEMPTS {
-        let bound = zstd_safe::compress_bound(guess);
         other.clear();
-        other.reserve(bound);
+        other.reserve(zstd_safe::compress_bound(guess));
         let made = context.compress2(other, &input[..guess]).map_err(|code| format!("zstd: {}", zstd_safe::get_error_name(code)))?;
-        let here = guess as f64 / made as f64;
-        let target = if made <= cluster {
+        if made <= cluster {
             if gain(guess, made) >= gain(fits, fits_made) {
                 (fits, fits_made) = (guess, made);
                 std::mem::swap(best, other);
             }
-            let target = made.next_multiple_of(BLOCK);
-            if target - made <= SLACK || guess == most {
+            if guess == most || cluster - made <= slack {
                 break;
             }
-            target
         } else {
             too_long = too_long.min(guess);
-            if guess <= cluster {
+            if guess == least {
                 break;
             }
-            cluster
-        };
-        *ratio = here;
-        let next = ((target - SLACK / 2) as f64 * here) as usize;
-        let next = next.clamp(cluster.min(most), most.min(too_long - 1));
-        if next == guess {
+        }
+        // How much more input a byte of output takes around here; further away, how much all of them took.
+        let average = guess as f64 / made as f64;
+        let local = before
+            .map(|(taken, out)| (guess as f64 - taken as f64) / (made as f64 - out as f64))
+            .filter(|local| (average / 3.0..average * 3.0).contains(local));
+        let missing = (cluster - slack / 2) as f64 - made as f64;
+        let next = (guess as f64 + missing * local.unwrap_or(average)).max(0.0) as usize;
+        let next = next.clamp(least, most.min(too_long - 1).max(least));
+        if next <= fits {
             break;
         }
+        before = Some((guess, made));
         guess = next;
     }
     if fits == 0 {
-        return Ok((cluster.min(most), 0));
+        return Ok((least, 0));
     }
     *ratio = fits as f64 / fits_made as f64;
     Ok((fits, fits_made))
