@@ -29,31 +29,34 @@ fn number_after(console: &str, start: &str) -> u64 {
     line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{line}"))
 }
 
-/// How long this boot takes until records are written, on this machine and now.
-fn whole_boot(image: &Image, disk: &Path, scratch: &Scratch) -> Duration {
-    let started = Instant::now();
+/// How long it takes from the agent's start until records are written, on this machine and now.
+fn agents_part(image: &Image, disk: &Path, scratch: &Scratch) -> Duration {
     let mut machine = records(image, disk).start(scratch);
+    machine.wait_for("Run /init");
+    let started = Instant::now();
     machine.wait_for("tiny: synced 3");
-    let took = machine.age().min(started.elapsed());
     machine.cut_power();
-    took
+    started.elapsed()
 }
 
-/// Cuts the power `count` times, each time in a boot of a fresh copy of `from`, at moments spread over the boot and somewhat beyond.
+/// Cuts the power `count` times, each time in a boot of a fresh copy of `from`, half of them while the agent
+/// works, which is when volumes are made and grown, the others while records are written.
 fn cut(name: &str, image: &Image, from: &Path, count: u64, before: u64) {
     let scratch = Scratch::new(name);
     let disk = scratch.join("disk.raw");
     alter::copy(from, &disk);
-    let took = whole_boot(image, &disk, &scratch);
+    let agents = agents_part(image, &disk, &scratch);
     let mut random = Random::new(0x5eed);
     let (mut early, mut lost) = (0, 0);
     for number in 0..count {
         alter::copy(from, &disk);
-        // The first third of a boot is the kernel's, which writes nothing.
-        let window = took.as_millis() as u64 * 9 / 10;
-        let moment = Duration::from_millis(took.as_millis() as u64 / 3 + random.below(window));
+        let (mark, window) = if number % 2 == 0 { ("Run /init", agents.as_millis() as u64) } else { ("tiny: synced 0", 1500) };
+        // A growing boot has records already, and goes on where they end.
+        let mark = if before > 0 && number % 2 == 1 { "tiny: synced " } else { mark };
+        let moment = Duration::from_millis(random.below(window.max(1)));
         let mut machine = records(image, &disk).start(&scratch);
-        machine.run_for(moment);
+        machine.wait_for(mark);
+        machine.run_for(machine.age() + moment);
         let console = machine.cut_power();
         let must_be_there = synced(&console).max(before);
         early += u64::from(!console.contains("tiny: "));
@@ -62,7 +65,7 @@ fn cut(name: &str, image: &Image, from: &Path, count: u64, before: u64) {
         let mut machine = records(image, &disk).start(&scratch);
         let line = machine.wait_for("tiny: records ");
         let found = number_after(&line, "tiny: records ");
-        assert!(found >= must_be_there, "cut {number} after {moment:?}: {found} records, {must_be_there} were synced\n{console}");
+        assert!(found >= must_be_there, "cut {number}, {moment:?} after {mark:?}: {found} records, {must_be_there} were synced\n{console}");
         machine.wait_for("tiny: synced ");
         machine.cut_power();
     }
