@@ -68,6 +68,44 @@ pub fn partition_table(bytes: &[u8]) {
     }
 }
 
+/// Archives: any entries and extended headers. With an odd first byte every header's check sum is made to fit first. What is accepted is a
+/// tree whose names stay inside it.
+pub fn archive(bytes: &[u8]) {
+    let Some((&flags, bytes)) = bytes.split_first() else { return };
+    let mut bytes = bytes.to_vec();
+    if flags & 1 == 1 {
+        for block in bytes.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+            block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+        }
+    }
+    let limits = adamant::definition::Limits { bytes: 1 << 20, entries: 100 };
+    if let Ok(tree) = adamant::source::tar::read_bytes(&bytes, limits) {
+        let mut content = 0;
+        for (path, id) in tree.walk() {
+            assert!(adamant::tree::parts(&path).all(|name| name != b"." && name != b".." && name.len() <= 255 && !name.contains(&0)), "{path:?}");
+            assert!(tree.node(id).links > 0 && tree.node(id).meta.mtime.nanoseconds < 1_000_000_000);
+            if let adamant::tree::Kind::File(file) = &tree.node(id).kind {
+                content += file.len().min(1 << 20);
+            }
+        }
+        assert!(content <= 100 << 20, "{content} bytes in spite of the limit");
+    }
+}
+
+/// A small archive with a file, a sparse one, links and a PAX header, written by GNU tar.
+fn archives() -> Vec<Vec<u8>> {
+    let scratch = crate::scratch::Scratch::new("doors");
+    let dir = scratch.join("d");
+    let script =
+        "mkdir $0; cd $0; echo text >file; ln file hard; ln -s file soft; mkfifo fifo; truncate -s 100K sparse; echo x >>sparse; touch $(printf n%0120d 1)";
+    crate::tool::run(crate::tool::command("sh").args(["-ec", script]).arg(&dir));
+    let formats: [&[&str]; 3] = [&["--format=gnu", "-S"], &["--format=pax", "-S"], &["--format=ustar"]];
+    let pack = |options: &&[&str]| crate::tool::output(crate::tool::command("tar").args(*options).arg("-c").arg("-C").arg(&dir).args([".", "-f", "-"])).stdout;
+    formats.iter().map(|options| [&[1][..], &pack(options)].concat()).filter(|archive| archive.len() < 150_000).collect()
+}
+
 /// A disk in memory.
 struct Bytes(Vec<u8>);
 
@@ -147,6 +185,7 @@ pub fn doors() -> Vec<Door> {
         Door { name: "uevent", enter: uevent, seeds: vec![event.as_bytes().to_vec()] },
         Door { name: "policy", enter: policy, seeds: vec![text.as_bytes().to_vec()] },
         Door { name: "verity_superblock", enter: verity_superblock, seeds: vec![superblock] },
+        Door { name: "archive", enter: archive, seeds: archives() },
         Door { name: "partition_table", enter: partition_table, seeds: tables },
     ]
 }
