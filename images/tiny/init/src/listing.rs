@@ -1,7 +1,9 @@
 //! A directory tree as text, one line an entry, in byte order of the paths: everything a file system keeps of an entry but its inode number
 //! and the times that it sets itself. Equal listings mean equal trees.
 //!
-//!     PATH TYPE MODE UID GID LINKS SECONDS.NANOSECONDS SIZE-OR-DEVICE CONTENT [NAME=VALUE ...]
+//! ```text
+//! PATH TYPE MODE UID GID LINKS SECONDS.NANOSECONDS SIZE-OR-DEVICE CONTENT [NAME=VALUE ...]
+//! ```
 //!
 //! PATH is escaped, MODE octal, CONTENT the SHA-256 of a file's bytes or a link's escaped target, `-` otherwise; extended attributes follow
 //! in order of their names, values in hexadecimal. Directories show neither size nor links: both are the file system's own affair.
