@@ -16,6 +16,9 @@ use crate::tree::{Content, Kind, Node, Tree};
 /// Blocks are collected up to this many bytes before they are given out.
 const CHUNK: usize = 1 << 20;
 
+/// Size of the header of an inode's extended attributes (struct erofs_xattr_ibody_header), bytes.
+const XATTR_HEADER: u64 = 12;
+
 /// What an inode's data became.
 enum Data {
     /// Nothing, or a device's number.
@@ -235,7 +238,10 @@ fn write_inodes(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &Nids, settin
         out.pad_to(start + nids.numbers[i] * SLOT as u64)?;
         write_inode(tree, inodes, i, data, nids, settings, out)?;
     }
-    out.pad_to(start + nids.blocks * BLOCK as u64)
+    let end = start + nids.blocks * BLOCK as u64;
+    // fsck.erofs reads the header of extended attributes behind each inode, also of one that has none; behind the last one there must be something.
+    let room = end.saturating_sub(out.position());
+    out.pad_to(if room < XATTR_HEADER { end + BLOCK as u64 } else { end })
 }
 
 fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nids, settings: Settings, out: &mut Out<'_>) -> Result<()> {
@@ -336,6 +342,11 @@ impl Out<'_> {
         let gap = position.checked_sub(here).ok_or_else(|| Error::new("two inodes were given one place"))?;
         self.buffer.resize(self.buffer.len() + gap as usize, 0);
         if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
+    }
+
+    /// Where the next byte goes.
+    fn position(&self) -> u64 {
+        self.block * BLOCK as u64 + self.buffer.len() as u64
     }
 
     /// The block that comes next; everything given out, whole.
