@@ -80,21 +80,23 @@ pub fn archive(bytes: &[u8]) {
             block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         }
     }
-    let limits = adamant::definition::Limits { bytes: 1 << 20, entries: 100 };
+    let limits = adamant::definition::Limits { bytes: 4 << 20, entries: 1000 };
     if let Ok(tree) = adamant::source::tar::read_bytes(&bytes, limits) {
-        let mut content = 0;
+        let mut sizes = std::collections::BTreeMap::new();
         for (path, id) in tree.walk() {
+            let node = tree.node(id);
             assert!(adamant::tree::parts(&path).all(|name| name != b"." && name != b".." && name.len() <= 255 && !name.contains(&0)), "{path:?}");
-            assert!(tree.node(id).links > 0 && tree.node(id).meta.mtime.nanoseconds < 1_000_000_000);
-            if let adamant::tree::Kind::File(file) = &tree.node(id).kind {
-                content += file.len().min(1 << 20);
+            assert!(node.links > 0 && node.meta.mode <= 0o7777 && node.meta.mtime.nanoseconds < 1_000_000_000);
+            if let adamant::tree::Kind::File(file) = &node.kind {
+                assert_eq!(file.to_vec(limits.bytes).map(|bytes| bytes.len() as u64).ok(), Some(file.len()));
+                sizes.insert(id, file.len());
             }
         }
-        assert!(content <= 100 << 20, "{content} bytes in spite of the limit");
+        assert!(tree.capacity() as u64 <= limits.entries + 1 && sizes.into_values().sum::<u64>() <= limits.bytes, "more than the limits");
     }
 }
 
-/// A small archive with a file, a sparse one, links and a PAX header, written by GNU tar.
+/// The oddities, and small archives with a file, a sparse one, links and a PAX header, written by GNU tar.
 fn archives() -> Vec<Vec<u8>> {
     let scratch = crate::scratch::Scratch::new("doors");
     let dir = scratch.join("d");
@@ -103,7 +105,8 @@ fn archives() -> Vec<Vec<u8>> {
     crate::tool::run(crate::tool::command("sh").args(["-ec", script]).arg(&dir));
     let formats: [&[&str]; 3] = [&["--format=gnu", "-S"], &["--format=pax", "-S"], &["--format=ustar"]];
     let pack = |options: &&[&str]| crate::tool::output(crate::tool::command("tar").args(*options).arg("-c").arg("-C").arg(&dir).args([".", "-f", "-"])).stdout;
-    formats.iter().map(|options| [&[1][..], &pack(options)].concat()).filter(|archive| archive.len() < 150_000).collect()
+    let packed = formats.iter().map(|options| [&[1][..], &pack(options)].concat()).filter(|archive| archive.len() < 150_000);
+    packed.chain([[&[1][..], &crate::oddities::small()].concat()]).collect()
 }
 
 /// A disk in memory.

@@ -6,5 +6,6 @@ pub mod archive;
 pub mod entries;
 pub mod image;
 pub mod machine;
+pub mod oddities;
 pub mod scratch;
 pub mod tool;
