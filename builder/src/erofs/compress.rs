@@ -82,8 +82,9 @@ impl Compressor {
     }
 
     /// Compresses a segment of at most [`SEGMENT`] bytes. What doesn't shrink stays plain.
-    pub fn segment(&mut self, input: &[u8]) -> Result<Segment, String> {
-        let mut out = Segment::default();
+    /// `data` is an empty buffer to be filled.
+    pub fn segment(&mut self, input: &[u8], data: Vec<u8>) -> Result<Segment, String> {
+        let mut out = Segment { data, extents: Vec::new() };
         let mut rest = input;
         let mut ratio = 3.0;
         while !rest.is_empty() {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::tree::Content;
 
 /// Bytes of source that may be under way. Their compressed form takes at most as much again.
-const IN_FLIGHT: u64 = 48 << 20;
+const IN_FLIGHT: u64 = 32 << 20;
 /// Small files are taken together up to this many bytes.
 const BATCH: u64 = 256 << 10;
 /// And up to this many files.
@@ -107,6 +107,7 @@ pub fn store(
     stored: &mut dyn FnMut(usize, Stored),
 ) -> Result<u32> {
     let queue = Mutex::new(Queue::default());
+    let pool = Pool::default();
     let changed = Condvar::new();
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     let wait = |guard| changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +115,7 @@ pub fn store(
     std::thread::scope(|scope| {
         for _ in 0..settings.jobs.max(1) {
             scope.spawn(|| {
-                let mut worker = Worker::new(settings);
+                let mut worker = Worker::new(settings, &pool);
                 while let Some((number, pieces)) = take(lock(), &wait, sources) {
                     let bytes = pieces.iter().map(|p| p.2).sum();
                     let result = pieces.into_iter().map(|(file, offset, len)| worker.piece(file, offset, len, sources)).collect();
@@ -124,7 +125,7 @@ pub fn store(
                 changed.notify_all();
             });
         }
-        let result = give_out(&lock, &wait, &changed, sources.count(), settings, start, append, stored);
+        let result = give_out(&lock, &wait, &changed, &pool, sources.count(), settings, start, append, stored);
         lock().stop = true;
         changed.notify_all();
         result
@@ -171,6 +172,7 @@ fn give_out<'q>(
     lock: &dyn Fn() -> MutexGuard<'q, Queue>,
     wait: &dyn Fn(MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue>,
     changed: &Condvar,
+    pool: &Pool,
     count: usize,
     settings: Settings,
     start: u32,
@@ -185,7 +187,7 @@ fn give_out<'q>(
     let mut batch = 0;
     while files < count {
         let mut queue = lock();
-        let (bytes, pieces) = loop {
+        let (taken, pieces) = loop {
             match queue.done.remove(&batch) {
                 Some(done) => break done,
                 None => queue = wait(queue),
@@ -201,7 +203,9 @@ fn give_out<'q>(
                 piece.data.truncate(piece.data.len() - BLOCK);
             }
             append(&piece.data)?;
-            let blocks = u32::try_from(piece.data.len() / BLOCK).unwrap_or(u32::MAX);
+            let bytes = piece.data.len();
+            pool.give(piece.data);
+            let blocks = u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX);
             block = block.checked_add(blocks).ok_or_else(|| Error::new("the root file system would be larger than 16 TiB"))?;
             if piece.last {
                 let extents = std::mem::take(&mut extents);
@@ -217,20 +221,44 @@ fn give_out<'q>(
                 files += 1;
             }
         }
-        lock().in_flight -= bytes;
+        lock().in_flight -= taken;
         changed.notify_all();
         batch += 1;
     }
     Ok(block)
 }
 
-struct Worker {
+/// Buffers for large pieces, handed round. Left to the allocator, freed ones would stay with the thread that freed them, and memory would grow
+/// with the number of threads.
+#[derive(Default)]
+struct Pool(Mutex<Vec<Vec<u8>>>);
+
+impl Pool {
+    /// An empty buffer with room for so many bytes.
+    fn take(&self, bytes: usize) -> Vec<u8> {
+        if bytes as u64 <= BATCH {
+            return Vec::with_capacity(bytes);
+        }
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT))
+    }
+
+    fn give(&self, mut buffer: Vec<u8>) {
+        let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.capacity() >= SEGMENT && (buffers.len() as u64) < 2 * IN_FLIGHT / SEGMENT as u64 {
+            buffer.clear();
+            buffers.push(buffer);
+        }
+    }
+}
+
+struct Worker<'a> {
+    pool: &'a Pool,
     compressor: Option<Result<Compressor, String>>,
 }
 
-impl Worker {
-    fn new(settings: Settings) -> Worker {
-        Worker { compressor: settings.algorithm.map(|algorithm| Compressor::new(algorithm, settings.cluster)) }
+impl Worker<'_> {
+    fn new(settings: Settings, pool: &Pool) -> Worker<'_> {
+        Worker { pool, compressor: settings.algorithm.map(|algorithm| Compressor::new(algorithm, settings.cluster)) }
     }
 
     fn piece(&mut self, file: usize, offset: u64, len: u64, sources: &dyn Sources) -> Result<Piece> {
@@ -242,12 +270,15 @@ impl Worker {
         let tail = if source.inline_tail { size % BLOCK as u64 } else { 0 };
         let compressor = self.compressor.as_mut().filter(|_| source.compress && size > BLOCK as u64);
         let read = if compressor.is_none() && last { len - tail } else { len };
-        let mut input = vec![0; read as usize];
+        let mut input = self.pool.take(read as usize);
+        input.resize(read as usize, 0);
         source.content.read_exact_at(offset, &mut input).map_err(|e| Error::new(format!("{}: {e}", sources.name(file))))?;
         let segment = match compressor {
             None => None,
             Some(Err(why)) => return Err(Error::new(why.clone())),
-            Some(Ok(compressor)) => Some(compressor.segment(&input).map_err(|why| Error::new(format!("{}: {why}", sources.name(file))))?),
+            Some(Ok(compressor)) => {
+                Some(compressor.segment(&input, self.pool.take(input.len())).map_err(|why| Error::new(format!("{}: {why}", sources.name(file))))?)
+            }
         };
         let Some(segment) = segment.filter(|segment| !whole || pays(segment, size, tail, source.header)) else {
             let flat = if last { input.len().min((len - tail) as usize) } else { input.len() };
@@ -255,6 +286,7 @@ impl Worker {
             input.resize(input.len().next_multiple_of(BLOCK), 0);
             return Ok(Piece { file, data: input, extents: None, last, tail_block: false });
         };
+        self.pool.give(input);
         Ok(Piece { file, data: segment.data, extents: Some(segment.extents), last, tail_block: last && tail > 0 })
     }
 }
