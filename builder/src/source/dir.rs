@@ -56,8 +56,8 @@ struct Walk<'a> {
     tree: &'a mut Tree,
     budget: &'a mut Budget,
     spool: Spool,
-    /// Files with several names, by device and inode.
-    linked: HashMap<(u64, u64), NodeId>,
+    /// Files with several names, by device and inode: node and first path.
+    linked: HashMap<(u64, u64), (NodeId, Vec<u8>)>,
     digest: Sha256,
     entries: u64,
 }
@@ -94,8 +94,8 @@ impl Walk<'_> {
         self.entries += 1;
         let found = fs::symlink_metadata(place).context(|| "looking at it")?;
         let kind = found.file_type();
-        if let Some(&first) = self.linked.get(&(found.dev(), found.ino())).filter(|_| !kind.is_dir() && found.nlink() > 1) {
-            self.note(path, b"name", &Meta::default(), &first.0.to_le_bytes());
+        if let Some((first, name)) = self.linked.get(&(found.dev(), found.ino())).cloned().filter(|_| !kind.is_dir() && found.nlink() > 1) {
+            self.note(path, b"name", &Meta::default(), &name);
             let landed = landing(self.tree, self.at, path)?;
             return self.tree.link(&landed, first);
         }
@@ -145,7 +145,7 @@ impl Walk<'_> {
         match handle {
             Some(handle) => self.folder(handle.into(), path, depth + 1)?,
             None if found.nlink() > 1 => {
-                self.linked.insert((found.dev(), found.ino()), id);
+                self.linked.insert((found.dev(), found.ino()), (id, path.clone()));
             }
             None => {}
         }
@@ -350,6 +350,19 @@ mod tests {
         if with_xattr {
             assert_eq!(&*node.meta.xattrs.as_ref().unwrap()[&b"user.note"[..]], b"x\0y");
         }
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_directory_whatever_came_before_it() {
+        let scratch = Scratch::new("digest");
+        let source = scratch.0.join("source");
+        fs::write(source.join("a"), "text").unwrap();
+        fs::hard_link(source.join("a"), source.join("b")).unwrap();
+        let dir = Dir { path: source, keep_owner: false, cross_mounts: false };
+        let digest = |mut tree: Tree| load(&mut tree, b"/", &dir, &mut Budget::new(Limits::default()), &scratch.0, None).unwrap().sha256;
+        let mut earlier = Tree::new();
+        earlier.insert(b"/x", Meta::default(), Kind::Fifo).unwrap();
+        assert_eq!(digest(Tree::new()), digest(earlier));
     }
 
     #[test]

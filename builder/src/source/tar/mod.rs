@@ -27,7 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sha2::{Digest, Sha256};
 
 use self::acl::Acls;
-use self::header::{Block, Header, PATH_MAX};
+use self::header::{BLOCK, Block, Header, PATH_MAX};
 use self::input::{Input, Sink};
 use self::pax::Pax;
 use self::place::Place;
@@ -223,7 +223,8 @@ impl<'t> Reading<'t> {
             let start = input.at();
             self.name.clear();
             let more = self.entry(&mut input).context(|| match (self.entries, &*self.name) {
-                (0, b"") => "not a tar archive, plain or packed with gzip, zstd or xz".to_owned(),
+                // Nothing of it made sense yet.
+                (0, b"") if start == input.at().saturating_sub(BLOCK as u64) => "not a tar archive, plain or packed with gzip, zstd or xz".to_owned(),
                 (_, b"") => format!("entry {} at byte {start}", self.entries + 1),
                 (_, name) => format!("entry {} at byte {start}, {}", self.entries + 1, show(name)),
             })?;
