@@ -338,8 +338,7 @@ impl Out<'_> {
 
     /// Fills up with zeros to this byte of the file system.
     fn pad_to(&mut self, position: u64) -> Result<()> {
-        let here = self.block * BLOCK as u64 + self.buffer.len() as u64;
-        let gap = position.checked_sub(here).ok_or_else(|| Error::new("two inodes were given one place"))?;
+        let gap = position.checked_sub(self.position()).ok_or_else(|| Error::new("two inodes were given one place"))?;
         self.buffer.resize(self.buffer.len() + gap as usize, 0);
         if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
     }
