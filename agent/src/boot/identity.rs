@@ -174,10 +174,40 @@ fn wished(firmware: &Path) -> Option<String> {
 }
 
 /// The credential's value among a structure's OEM strings (SMBIOS 3.7, 7.12): a formatted part, its length in the second byte, then strings that end with NUL.
+/// The string has the value as it is or, for any bytes, in base64.
 fn smbios_string(structure: &[u8]) -> Option<String> {
     let strings = structure.get(usize::from(*structure.get(1)?)..)?;
-    let value = strings.split(|&b| b == 0).find_map(|s| s.strip_prefix(format!("io.systemd.credential:{CREDENTIAL}=").as_bytes()))?;
-    String::from_utf8(value.to_vec()).ok()
+    let value = strings.split(|&b| b == 0).find_map(|string| {
+        let (name, value) = string.split_at_checked(string.iter().position(|&b| b == b'=')?)?;
+        match name.strip_prefix(b"io.systemd.credential")?.strip_suffix(CREDENTIAL.as_bytes())? {
+            b":" => Some(value[1..].to_vec()),
+            b".binary:" => base64(&value[1..]),
+            _ => None,
+        }
+    });
+    String::from_utf8(value?).ok()
+}
+
+/// Decodes base64 (RFC 4648, 4), padded and without anything else.
+fn base64(text: &[u8]) -> Option<Vec<u8>> {
+    let digits = text.strip_suffix(b"==").or(text.strip_suffix(b"=")).unwrap_or(text);
+    let (mut bytes, mut bits, mut count) = (Vec::new(), 0u32, 0);
+    for digit in digits {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        (bits, count) = (bits << 6 | u32::from(value), count + 6);
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    (text.len().is_multiple_of(4) && digits.len() % 4 != 1 && bits & ((1 << count) - 1) == 0).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -247,7 +277,11 @@ mod tests {
         let structure = |strings: &str| [&[11, 5, 0, 0, 1][..], strings.as_bytes(), b"\0\0"].concat();
         let credential = format!("io.systemd.credential:{CREDENTIAL}={ID}");
         assert_eq!(smbios_string(&structure(&format!("first\0{credential}\0last"))), Some(ID.to_owned()));
-        for bad in [&b""[..], &[11], &[11, 200, 0, 0, 1], &structure("nothing")] {
+        // base64 of the id, by coreutils.
+        let binary = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+        assert_eq!(smbios_string(&structure(&format!("io.systemd.credential.binary:{CREDENTIAL}={binary}"))), Some(ID.to_owned()));
+        let other = format!("io.systemd.credential.other:{CREDENTIAL}={ID}\0io.systemd.credential:{CREDENTIAL}\0io.systemd.credential:system.hostname=x");
+        for bad in [&b""[..], &[11], &[11, 200, 0, 0, 1], &structure("nothing"), &structure(&other), &structure(&credential.replace(':', ".binary:="))] {
             assert_eq!(smbios_string(bad), None);
         }
         let folder = Folder::new("identity-firmware");
@@ -262,6 +296,18 @@ mod tests {
         fs::create_dir_all(&dmi).unwrap();
         fs::write(dmi.join("raw"), structure(&credential)).unwrap();
         assert_eq!(wished(folder.path()).as_deref(), Some(ID));
+    }
+
+    #[test]
+    fn base64_is_decoded_and_nothing_else_is() {
+        // RFC 4648, 10.
+        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYg==", "foob"), ("Zm9vYmE=", "fooba"), ("Zm9vYmFy", "foobar")] {
+            assert_eq!(base64(text.as_bytes()).as_deref(), Some(bytes.as_bytes()), "{text}");
+        }
+        assert_eq!(base64(b"+/+/"), Some(vec![0xfb, 0xff, 0xbf]));
+        for bad in ["=", "==", "Zg", "Zg=", "Z===", "Zh==", "Zm9v\n", "Zm 9", "Zm-_", "Zg==Zg=="] {
+            assert_eq!(base64(bad.as_bytes()), None, "{bad}");
+        }
     }
 
     #[test]

@@ -1,17 +1,21 @@
-//! What is kept of a damaged volume before a new one takes its place: its first MiBs (super block, group descriptors) and its journal,
+//! What is kept of a damaged volume before it is repaired or a new one takes its place: its first MiBs (super block, group descriptors) and its journal,
 //! for whoever wants to know what happened. Bounded, because a healthy volume's room is worth more.
 
-use std::fs::File;
+use std::fmt;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 
 use adamant_agent::contract::IDENTITY_DIR;
 use adamant_agent::hash::hex;
+use nix::mount::{MntFlags, umount2};
 use sha2::{Digest, Sha256};
 
-use super::beneath;
+use super::super::Failure;
 use super::probe::Super;
+use super::{Finding, Known, Stage, beneath, ext4, failure};
 
 /// Kept of the start of a volume, and of its journal, bytes.
 const HEAD: u64 = 4 << 20;
@@ -75,5 +79,66 @@ impl Evidence {
         }
         beneath::write(folder, &name, &self.bytes)?;
         Ok(path)
+    }
+}
+
+/// What has become of a volume's evidence.
+#[derive(Clone, Default)]
+pub enum Kept {
+    /// None was taken: there was no need.
+    #[default]
+    Nothing,
+    /// It is on another volume: its path in the running image.
+    Elsewhere(String),
+    /// No other volume could take it.
+    InMemory(Rc<Evidence>),
+}
+
+/// A clause.
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kept::Nothing => f.write_str("nothing of what it was is kept"),
+            Kept::Elsewhere(place) => write!(f, "parts of what it was are kept as {place}"),
+            Kept::InMemory(_) => f.write_str("no other volume could take parts of what it was"),
+        }
+    }
+}
+
+impl Stage<'_> {
+    /// Keeps evidence of a volume on a sound one or, if none takes it, in memory, for the volume itself once it is in order again.
+    /// What was kept first stays: it is nearest to what happened.
+    pub(super) fn keep(&self, position: usize, known: &mut [Known]) -> Result<(), Failure> {
+        if !matches!(known[position].kept, Kept::Nothing) {
+            return Ok(());
+        }
+        let (volume, Known { device, found, .. }) = (&self.volumes[position], &known[position]);
+        let opened = File::open(&device.path).map_err(|e| failure(format!("volume {:?} ({})", volume.name, device.path.display()), e, "replace the disk"))?;
+        let evidence = Evidence::take(&volume.name, &opened, device.bytes, found.as_ref());
+        known[position].kept = match self.keep_elsewhere(position, known, &evidence) {
+            Some(place) => Kept::Elsewhere(place),
+            None => Kept::InMemory(Rc::new(evidence)),
+        };
+        Ok(())
+    }
+
+    /// Writes evidence to the first sound volume, other than the one at `position`, that takes it; where that is.
+    fn keep_elsewhere(&self, position: usize, known: &[Known], evidence: &Evidence) -> Option<String> {
+        let others = (0..).zip(known.iter().zip(self.volumes)).filter(|(other, _)| *other != position).map(|(_, other)| other);
+        for (known, volume) in others.filter(|(known, _)| matches!(known.finding, Finding::Sound { .. })) {
+            if fs::create_dir_all(self.evidence_mount).is_err() {
+                return None;
+            }
+            let kept = beneath::open_trusted(self.evidence_mount).and_then(|folder| ext4::mount_on(&known.device.path, &folder)).map(|()| {
+                let kept = beneath::open_trusted(self.evidence_mount).map_err(io::Error::from).and_then(|volume| evidence.keep(&volume));
+                // Nothing is open in it any more.
+                let unmounted = umount2(self.evidence_mount, MntFlags::empty());
+                kept.and_then(|path| unmounted.map(|()| path).map_err(io::Error::from))
+            });
+            if let Ok(Ok(path)) = kept {
+                return Some(format!("{}/{path}", volume.mount));
+            }
+        }
+        None
     }
 }

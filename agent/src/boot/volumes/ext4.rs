@@ -37,7 +37,7 @@ pub enum Checked {
     Clean,
     /// Put right: what the program said.
     Repaired(String),
-    /// Beyond repair: what the program said.
+    /// Beyond what was asked for: what the program said.
     Damaged(String),
 }
 
@@ -60,33 +60,38 @@ impl Programs<'_> {
         OpenOptions::new().write(true).open(device).and_then(|file| file.sync_all()).map_err(|e| format!("writing it out: {e}"))
     }
 
-    /// Checks, and repairs. First only what is safe to repair without asking; when that is not enough everything that e2fsck knows to repair, because
-    /// nobody is there to be asked. `thoroughly` doubts a file system that says it is in order.
-    pub fn check(&mut self, device: &Path, bytes: u64, thoroughly: bool) -> Result<Checked, String> {
-        let path = device.to_string_lossy();
-        let mut run = |arguments: &[&str]| tool::run(self.sysroot, "fsck.ext4", arguments, CHECK_DEADLINE, self.tick);
-        if !thoroughly {
-            let ended = run(&["-p", &path])?;
-            match ended.code {
-                0 => return Ok(Checked::Clean),
-                1 | 2 => return Ok(Checked::Repaired(ended.said)),
-                // Bits: 4 is errors left, 8 an operational error, which a bad super block is too.
-                4 | 8 | 12 => {}
-                code => return Err(format!("fsck.ext4 ended with {code}: {}", ended.said)),
-            }
+    /// Checks, and repairs only what is safe to repair without asking. `Damaged` means that there is more.
+    pub fn check(&mut self, device: &Path) -> Result<Checked, String> {
+        let ended = self.fsck(&["-p", &device.to_string_lossy()])?;
+        match ended.code {
+            0 => Ok(Checked::Clean),
+            1 | 2 => Ok(Checked::Repaired(ended.said)),
+            // Bits: 4 is errors left, 8 an operational error, which a bad super block is too.
+            4 | 8 | 12 => Ok(Checked::Damaged(ended.said)),
+            code => Err(format!("fsck.ext4 ended with {code}: {}", ended.said)),
         }
-        let mut ended = run(&["-fy", &path])?;
+    }
+
+    /// Doubts a file system, also one that says it is in order, and repairs everything that e2fsck knows to repair, because nobody is there to be
+    /// asked. What was there before may be lost: whoever wants it keeps it first.
+    pub fn repair(&mut self, device: &Path, bytes: u64) -> Result<Checked, String> {
+        let path = device.to_string_lossy();
+        let mut ended = self.fsck(&["-fy", &path])?;
         if !matches!(ended.code, 0..=2)
             && let Some((block, size)) = File::open(device).ok().and_then(|file| probe::backup(&file, bytes))
         {
             // Of copies of the super block e2fsck itself looks only where full groups have them.
-            ended = run(&["-fy", "-b", &block.to_string(), "-B", &size.to_string(), &path])?;
+            ended = self.fsck(&["-fy", "-b", &block.to_string(), "-B", &size.to_string(), &path])?;
         }
         match ended.code {
             0 => Ok(Checked::Clean),
             1 | 2 => Ok(Checked::Repaired(ended.said)),
             _ => Ok(Checked::Damaged(format!("fsck.ext4 can't repair it: {}", ended.said))),
         }
+    }
+
+    fn fsck(&mut self, arguments: &[&str]) -> Result<tool::Ended, String> {
+        tool::run(self.sysroot, "fsck.ext4", arguments, CHECK_DEADLINE, self.tick)
     }
 }
 

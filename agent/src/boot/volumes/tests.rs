@@ -1,7 +1,8 @@
 //! The stage on real loop devices, with the kernel's ext4 and the host's e2fsprogs standing in for the image's.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -431,6 +432,50 @@ fn a_destroyed_super_block_is_repaired_from_its_copy_and_the_data_is_there() {
             server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
         }
     }
+}
+
+/// The only file of evidence in a volume's folder: what it has of the damaged volume's start.
+fn evidence_in(folder: &Path) -> Vec<u8> {
+    let files: Vec<PathBuf> = fs::read_dir(folder.join(".adamant/damaged")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    let bytes = fs::read(&files[0]).unwrap();
+    let text = bytes.windows(2).position(|pair| pair == b"\n\n").unwrap();
+    assert!(bytes.starts_with(b"adamant: parts of the damaged volume state of "), "{}", String::from_utf8_lossy(&bytes[..text]));
+    bytes[text + 2..].to_vec()
+}
+
+#[test]
+fn what_a_repair_takes_away_is_kept_before() {
+    // A super block that only its copy can replace is seen by the check; group descriptors by mounting alone.
+    let noise: Vec<u8> = (0..1024u32).map(|n| (n * 7 % 251) as u8 | 1).collect();
+    for (name, at, damage) in [("kept-super", 1024, noise), ("kept-groups", 4096, vec![0xff; 1024])] {
+        let Some(server) = Server::new(name, 160, 160, 323 * MIB) else { return };
+        server.boot(|booted| fs::write(booted.path("var/lib/data"), vec![7; 1 << 20]).unwrap());
+        server.write_in("state", at, &damage);
+        server.boot(|booted| {
+            assert_eq!(booted.states(), ["repaired", "clean"]);
+            let place = "parts of what it was are kept as /var/log/.adamant/damaged/state-";
+            assert!(booted.warnings.iter().any(|w| w.contains(place)), "{name}: {:?}", booted.warnings);
+            assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]);
+            assert!(evidence_in(&booted.path("var/log"))[at as usize..][..damage.len()] == damage, "{name}: what was there before the repair");
+        });
+        let mut after = vec![0; damage.len()];
+        server.file().read_exact_at(&mut after, server.place("state").0 + at).unwrap();
+        assert!(after != damage, "{name}: the repair took it away");
+    }
+}
+
+#[test]
+fn a_lone_volume_keeps_what_its_repair_takes_away_in_itself() {
+    let Some(mut server) = Server::new("kept-lone", 200, 1, 204 * MIB) else { return };
+    server.volumes.truncate(1);
+    server.boot(|booted| assert_eq!(booted.states(), ["made"]));
+    server.write_in("state", 1024, &[0x5a; 1024]);
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["repaired"]);
+        assert_eq!(evidence_in(&booted.path("var"))[1024..2048], [0x5a; 1024]);
+    });
+    server.boot(|booted| assert_eq!(booted.states(), ["clean"]));
 }
 
 #[test]

@@ -1,0 +1,100 @@
+//! Looking at volumes: what each holds, what of it can be repaired, and what must be replaced.
+
+use std::fs::File;
+
+use adamant_agent::gpt::{self, ATTR_MAKING, Table, grow};
+use adamant_agent::policy::OnDamage;
+
+use super::super::{Failure, identity};
+use super::evidence::Kept;
+use super::ext4::Checked;
+use super::partitions::Partitions;
+use super::probe::{self, Content};
+use super::{Condemned, Finding, Known, NO_PROGRAMS, Stage, failure};
+
+impl Stage<'_> {
+    /// Looks at a volume, and repairs what is safe to repair by itself.
+    pub(super) fn assess(&mut self, position: usize, index: usize, partitions: &Partitions, condemned: Option<&Condemned>) -> Result<Known, Failure> {
+        let volume = &self.volumes[position];
+        let what = format!("volume {:?}, partition {} of {}", volume.name, index + 1, self.disk.path.display());
+        let device = partitions.device(index).map_err(|why| failure(&what, why, "look for messages about the disk in the kernel's log"))?;
+        let making = partitions.table.partitions[index].as_ref().is_some_and(|p| p.attributes & ATTR_MAKING != 0);
+        let mut known = Known { index, finding: Finding::Blank, device, found: None, kept: Kept::default() };
+        if making {
+            return Ok(known);
+        }
+        let content = File::open(&known.device.path).and_then(|file| probe::probe(&file, known.device.bytes));
+        if let Ok(Content::Ext4(found)) = &content {
+            known.found = Some(found.clone());
+        }
+        if let Some(Condemned { why, kept }) = condemned {
+            (known.finding, known.kept) = (Finding::Damaged(why.clone()), kept.clone());
+            return Ok(known);
+        }
+        known.finding = match content {
+            Ok(Content::Blank) => Finding::Blank,
+            Ok(Content::Foreign(kind)) => Finding::Damaged(format!("it holds {kind}, not ext4")),
+            Err(error) => Finding::Damaged(format!("it can't be read: {error}")),
+            Ok(Content::Ext4(_)) => {
+                let checked = self.programs().check(&known.device.path);
+                match checked.map_err(|why| failure(&what, why, NO_PROGRAMS))? {
+                    Checked::Clean => Finding::Sound { repaired: false },
+                    Checked::Repaired(said) => {
+                        self.warnings.push(format!("Volume {:?} was repaired: {said}.", volume.name));
+                        Finding::Sound { repaired: true }
+                    }
+                    Checked::Damaged(why) => Finding::Doubtful(why),
+                }
+            }
+        };
+        Ok(known)
+    }
+
+    /// Repairs what only asking would be safe for, after evidence was kept: what a repair takes away is gone.
+    pub(super) fn repair_doubtful(&mut self, known: &mut [Known]) -> Result<(), Failure> {
+        for position in 0..known.len() {
+            let Finding::Doubtful(doubt) = &known[position].finding else { continue };
+            let doubt = doubt.clone();
+            known[position].finding = match self.repair(position, known)? {
+                Checked::Damaged(why) => Finding::Damaged(why),
+                Checked::Clean | Checked::Repaired(_) => {
+                    let (name, kept) = (&self.volumes[position].name, &known[position].kept);
+                    self.warnings.push(format!("Volume {name:?} was repaired: {doubt}; {kept}."));
+                    Finding::Sound { repaired: true }
+                }
+            };
+        }
+        Ok(())
+    }
+
+    /// Keeps evidence of a volume as it is, and then repairs all that can be repaired.
+    pub(super) fn repair(&mut self, position: usize, known: &mut [Known]) -> Result<Checked, Failure> {
+        self.keep(position, known)?;
+        let device = &known[position].device;
+        let what = format!("volume {:?} ({})", self.volumes[position].name, device.path.display());
+        self.programs().repair(&device.path, device.bytes).map_err(|why| failure(what, why, NO_PROGRAMS))
+    }
+
+    /// Ends the boot for a damaged volume, or sees to it that evidence is kept: the whole volume where the disk has room, parts on a sound volume
+    /// else, and if there is none in memory, for its own new file system.
+    pub(super) fn prepare_replacements(&mut self, known: &mut [Known], table: &mut Table) -> Result<(), Failure> {
+        for position in 0..known.len() {
+            let volume = &self.volumes[position];
+            let Finding::Damaged(why) = &known[position].finding else { continue };
+            let what = format!("volume {:?} ({})", volume.name, known[position].device.path.display());
+            if volume.on_damage == OnDamage::Fail {
+                return Err(failure(what, why, "restore the volume, or let the image say on_damage = \"recreate\" for it"));
+            }
+            let said = format!("Volume {:?} was damaged ({why}) and was made anew", volume.name);
+            let id = identity::random().map_err(|e| failure(&what, format!("the kernel gives no random bytes: {e}"), "try again"))?;
+            if let Some((with_new, index)) = grow::set_aside(table, known[position].index, gpt::Guid::from_text_order(id)) {
+                self.warnings.push(format!("{said}; the damaged one is kept whole as partition {} (damaged-{}).", known[position].index + 1, volume.name));
+                (*table, known[position].index) = (with_new, index);
+                continue;
+            }
+            self.keep(position, known)?;
+            self.warnings.push(format!("{said}; {}.", known[position].kept));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,166 @@
+//! Mounting the volumes, parents first, each grown to its partition and seeded before the next is mounted in it.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use adamant_agent::policy::{self, is_below};
+use adamant_agent::report;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use super::super::block::Partition;
+use super::evidence::Kept;
+use super::ext4::{self, Checked};
+use super::probe::{self, Content};
+use super::{Condemned, Finding, Known, Mounted, Stage, Stop, beneath, failure, seed};
+
+impl Stage<'_> {
+    /// Mounts all, parents first, and seeds each before the next is mounted in it.
+    pub(super) fn mount_all(&mut self, known: &mut [Known], before: &[u64]) -> Result<Vec<Mounted>, Stop> {
+        let way_out = "add the mount point to the image as a folder";
+        let sysroot = beneath::open_trusted(self.sysroot).map_err(|e| failure("the root", e, "report this"))?;
+        // All of the image's folders while nothing hides them.
+        let mut images = Vec::new();
+        for volume in self.volumes {
+            images.push(match beneath::open_path(&sysroot, below_root(&volume.mount)) {
+                Ok(folder) => Some(folder),
+                Err(Errno::ENOENT) if self.volumes.iter().any(|parent| is_below(&volume.mount, &parent.mount)) => None,
+                Err(error) => return Err(failure(format!("volume {:?}: the image's {}", volume.name, volume.mount), error, way_out).into()),
+            });
+        }
+        let mut mounted: Vec<Mounted> = Vec::new();
+        for (position, image) in images.iter().enumerate() {
+            match self.mount_one(position, known, before[position], image.as_ref(), &sysroot, &mounted) {
+                Ok(one) => mounted.push(one),
+                Err(stop) => {
+                    // For the next try. What can't be unmounted will be found busy there, and be said.
+                    while let Some(one) = mounted.pop() {
+                        drop(one.folder);
+                        let _ = umount2(&self.sysroot.join(below_root(&one.report.mount)), MntFlags::UMOUNT_NOFOLLOW);
+                    }
+                    return Err(stop);
+                }
+            }
+        }
+        Ok(mounted)
+    }
+
+    fn mount_one(
+        &mut self,
+        position: usize,
+        known: &mut [Known],
+        before: u64,
+        image: Option<&OwnedFd>,
+        sysroot: &OwnedFd,
+        mounted: &[Mounted],
+    ) -> Result<Mounted, Stop> {
+        let volume = &self.volumes[position];
+        let device = known[position].device.clone();
+        let what = format!("volume {:?} ({}) at {}", volume.name, device.path.display(), volume.mount);
+        let parent = mounted.iter().filter(|one| is_below(&volume.mount, &one.report.mount)).max_by_key(|one| one.report.mount.len());
+        let (base, path) = match parent {
+            Some(parent) => (&parent.folder, Path::new(&volume.mount[parent.report.mount.len() + 1..])),
+            None => (sysroot, below_root(&volume.mount)),
+        };
+        let others: Vec<PathBuf> = (self.volumes.iter())
+            .filter(|other| is_below(&other.mount, &volume.mount))
+            .map(|other| PathBuf::from(&other.mount[volume.mount.len() + 1..]))
+            .collect();
+        let mut repaired = matches!(known[position].finding, Finding::Sound { repaired: true });
+        let mut doubted = false;
+        let (folder, seeded) = loop {
+            let point = mount_point(base, path, parent.is_some(), self.warnings);
+            let point = point.map_err(|e| failure(format!("{what}: its mount point"), e, "make it a folder in the image"))?;
+            let trouble = match ext4::mount_on(&device.path, &point) {
+                Ok(()) => {
+                    let folder = beneath::open_path(base, path).map_err(|e| failure(format!("{what}: opening it"), e, "look for messages about the disk"))?;
+                    self.grow_file_system(volume, &device, &folder);
+                    match image.map_or(Ok(0), |image| seed::seed(image, &folder, &others, self.mark, self.tick)) {
+                        Ok(seeded) => break (folder, seeded),
+                        Err(unseeded) if !unseeded.is_damage() => {
+                            let (path, why) = (unseeded.path.display(), &unseeded.why);
+                            self.warnings.push(format!("Volume {:?} lacks some of what the image has for it: {path}: {why}.", volume.name));
+                            break (folder, 0);
+                        }
+                        Err(unseeded) => {
+                            drop(folder);
+                            drop(point);
+                            let unmounted = umount2(&self.sysroot.join(below_root(&volume.mount)), MntFlags::UMOUNT_NOFOLLOW);
+                            unmounted.map_err(|e| failure(format!("{what}: unmounting it to repair it"), e, "boot again"))?;
+                            format!("{}: {}", unseeded.path.display(), unseeded.why)
+                        }
+                    }
+                }
+                Err(error @ (Errno::EINVAL | Errno::EIO | Errno::EUCLEAN | Errno::EBADMSG | Errno::ENOTSUP)) => format!("mounting it: {error}"),
+                Err(error) => return Err(failure(what, format!("mounting it: {error}"), "look for ext4 in the kernel and its modules").into()),
+            };
+            let condemned = |why: String, known: &[Known]| Stop::Condemned(position, Condemned { why, kept: known[position].kept.clone() });
+            if doubted {
+                return Err(condemned(trouble, known));
+            }
+            doubted = true;
+            match self.repair(position, known)? {
+                Checked::Damaged(why) => return Err(condemned(format!("{trouble}; {why}"), known)),
+                Checked::Clean | Checked::Repaired(_) => repaired = true,
+            }
+            self.warnings.push(format!("Volume {:?} was repaired: {trouble}; {}.", volume.name, known[position].kept));
+        };
+        let known = &known[position];
+        if let Kept::InMemory(evidence) = &known.kept {
+            self.warnings.push(match evidence.keep(&folder) {
+                Ok(path) => format!("Parts of the damaged volume {:?} are kept as {}/{path}.", volume.name, volume.mount),
+                Err(error) => format!("Nothing of the damaged volume {:?} could be kept: {error}.", volume.name),
+            });
+        }
+        let state = match known.finding {
+            Finding::Blank => "made",
+            Finding::Doubtful(_) | Finding::Damaged(_) => "recreated",
+            Finding::Sound { .. } if repaired => "repaired",
+            Finding::Sound { .. } => "clean",
+        };
+        let report = report::Volume {
+            name: volume.name.clone(),
+            device: device.path.display().to_string(),
+            mount: volume.mount.clone(),
+            bytes: device.bytes,
+            state: state.to_owned(),
+            grown_by: device.bytes.saturating_sub(before),
+            seeded,
+        };
+        Ok(Mounted { report, folder })
+    }
+
+    /// A file system that is smaller than its partition is grown; one that can't be is still good for what it holds.
+    fn grow_file_system(&mut self, volume: &policy::Volume, device: &Partition, folder: &OwnedFd) {
+        let found = File::open(&device.path).and_then(|file| probe::probe(&file, device.bytes));
+        let Ok(Content::Ext4(found)) = found else { return };
+        let blocks = device.bytes / found.block;
+        if blocks > found.blocks
+            && let Err(error) = ext4::grow(folder, blocks)
+        {
+            self.warnings.push(format!("Volume {:?} could not be grown to its partition's {} bytes: {error}.", volume.name, device.bytes));
+        }
+    }
+}
+
+/// A mount point as a path relative to the root.
+fn below_root(mount: &str) -> &Path {
+    Path::new(mount.trim_start_matches('/'))
+}
+
+/// The folder to mount on. In a volume, which is somebody else's work, it is made where it is missing, and what else is there is moved aside.
+fn mount_point(base: &OwnedFd, path: &Path, in_volume: bool, warnings: &mut Vec<String>) -> nix::Result<OwnedFd> {
+    if !in_volume {
+        return beneath::open_path(base, path);
+    }
+    let mut folder = beneath::open_path(base, Path::new(""))?;
+    for name in path {
+        let name = beneath::c_name(name).ok_or(Errno::EINVAL)?;
+        if let Some(aside) = beneath::folder_or_aside(&folder, &name)? {
+            warnings.push(format!("{} in a volume was no folder and is now {}.", path.display(), aside.to_string_lossy()));
+        }
+        folder = beneath::open_folder(&folder, &name)?;
+    }
+    Ok(folder)
+}
