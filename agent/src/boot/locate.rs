@@ -1,6 +1,6 @@
 //! Second stage: finds the root's data and verity partitions, over all disks.
 //!
-//! Promises: two candidates are refused, not chosen between; what is not there is waited for, but not longer than the deadline; a disk whose
+//! Promises: two candidates are refused, not chosen between, also when the second one appears later in the boot; what is not there is waited for, but not longer than the deadline; a disk whose
 //! partition table was damaged by an interrupted write is read by its backup, and repaired when it is the root's.
 //! Trusts nothing on any disk: what is found here is only a candidate for `verify`.
 
@@ -16,7 +16,8 @@ use super::uevents::Events;
 use super::{Context, Failure};
 
 const STAGE: &str = "locate";
-/// After both partitions were found: the time in which no other disk may appear. Two disks with one image must not be told apart by luck.
+/// After both partitions were found: the time in which no other disk may appear. Two disks with one image must not be told apart by luck, which
+/// is also why [`look_again`] looks when there is nothing left to do.
 const SETTLE: Duration = Duration::from_millis(25);
 /// How often the watchdog hears from the wait.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
@@ -37,8 +38,7 @@ pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
     let Some(root_hash) = cmdline.root_hash else {
         return Err(Failure::new(STAGE, "roothash=", "not on the kernel command line", "boot with the command line that was built with the image"));
     };
-    let data = cmdline.root_data.clone().unwrap_or(DeviceName::PartUuid(root_hash.data_partuuid()));
-    let tree = cmdline.root_tree.clone().unwrap_or(DeviceName::PartUuid(root_hash.tree_partuuid()));
+    let [data, tree] = names(&cmdline, &root_hash);
     let survey = wait(&data, &tree, cmdline.device_timeout, &events, context)?;
     survey.repair([&data, &tree], context);
     let (disk, data) = survey.settle("root", &data)?;
@@ -47,6 +47,23 @@ pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
     context.report.root.data = data.path.display().to_string();
     context.report.root.tree = tree.path.display().to_string();
     Ok(Located { cmdline, root_hash, data, tree, disk })
+}
+
+/// What data and tree partition are called.
+fn names(cmdline: &CommandLine, root_hash: &RootHash) -> [DeviceName; 2] {
+    let data = cmdline.root_data.clone().unwrap_or(DeviceName::PartUuid(root_hash.data_partuuid()));
+    let tree = cmdline.root_tree.clone().unwrap_or(DeviceName::PartUuid(root_hash.tree_partuuid()));
+    [data, tree]
+}
+
+/// Looks at all disks once more: a second one with the same image may have been too slow to be seen the first time. Refuses it all the same.
+pub fn look_again(located: &Located) -> Result<(), Failure> {
+    let survey = Survey::of_all_disks()?;
+    for (role, name) in ["root", "verity"].into_iter().zip(names(&located.cmdline, &located.root_hash)) {
+        // What is gone now is in use, and missed by whoever reads it.
+        survey.find(role, &name)?;
+    }
+    Ok(())
 }
 
 /// Looks, and looks again whenever a block device appears, until both partitions are there once and nothing more appears.

@@ -55,10 +55,11 @@ pub fn run(located: Located, context: &mut Context) -> Result<VerifiedRoot, Fail
 
     let last = root.superblock.data_blocks - 1;
     let device = File::open(root.device()).map_err(|e| failure("opening the verified root", e))?;
-    for block in [0, last] {
-        let mut bytes = [0; BLOCK];
+    let mut bytes = [0; BLOCK];
+    for block in [last, 0] {
         device.read_exact_at(&mut bytes, block * BLOCK as u64).map_err(|e| root.explain(block, &e))?;
     }
+    root.check_length(&bytes)?;
     context.report.root.mapped = root.device().display().to_string();
     context.report.root.blocks = root.superblock.data_blocks;
     Ok(root)
@@ -124,6 +125,18 @@ impl VerifiedRoot {
         self.superblock.data_blocks
     }
 
+    /// The root hash does not bind the number of blocks in the verity superblock: with fewer of them the tree can still fit. What the file system,
+    /// whose first block is verified, says of its own length does.
+    fn check_length(&self, first: &[u8; BLOCK]) -> Result<(), Failure> {
+        let (needed, there) = (file_system_bytes(first).unwrap_or(0).div_ceil(BLOCK as u64), self.blocks());
+        if needed > there {
+            let what = format!("verity partition {}", self.located.tree.path.display());
+            let why = format!("its superblock speaks of {there} data blocks, but the root has {needed}");
+            return Err(Failure::new(STAGE, what, why, RESTORE));
+        }
+        Ok(())
+    }
+
     /// Names the block behind a failed read of a block, by following the tree ourselves.
     pub(super) fn explain(&self, block: u64, error: &io::Error) -> Failure {
         let Located { data, tree, root_hash, .. } = &self.located;
@@ -181,6 +194,14 @@ impl VerifiedRoot {
     }
 }
 
+/// The length that an EROFS gives itself in its first block: the low 32 bits of its number of blocks (super block at 1024: magic at 0, log2 of the
+/// block size at 12, blocks at 36; the kernel's fs/erofs/erofs_fs.h). `None` when it is no EROFS; the kernel says so when it is mounted.
+fn file_system_bytes(first: &[u8; BLOCK]) -> Option<u64> {
+    let superblock = &first[1024..1024 + 128];
+    let blocks = u32::from_le_bytes([superblock[36], superblock[37], superblock[38], superblock[39]]);
+    (superblock[..4] == [0xe2, 0xe1, 0xf5, 0xe0]).then(|| u64::from(blocks) << superblock[12].min(16))
+}
+
 /// The start of a root hash, enough for a person to tell two apart.
 pub fn short(hash: &RootHash) -> String {
     format!("{}…", hex(&hash.0[..4]))
@@ -190,4 +211,37 @@ pub fn short(hash: &RootHash) -> String {
 pub fn damage_seen_by_the_kernel() -> Option<String> {
     let status = dm::status(ROOT_MAPPING).ok()?;
     status.starts_with('C').then(|| super::console::last_logged("device-mapper: verity:").unwrap_or_else(|| "dm-verity found a bad block".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_systems_own_length_is_told_and_nonsense_is_not_taken_for_one() {
+        let mut first = [0xff; BLOCK];
+        assert_eq!(file_system_bytes(&first), None);
+        first[1024..1028].copy_from_slice(&[0xe2, 0xe1, 0xf5, 0xe0]);
+        assert_eq!(file_system_bytes(&first), Some(u64::from(u32::MAX) << 16));
+        first[1036] = 12;
+        first[1060..1064].copy_from_slice(&1000u32.to_le_bytes());
+        assert_eq!(file_system_bytes(&first), Some(4_096_000));
+    }
+
+    /// Made by another tool, so that the two do not share a mistake.
+    #[test]
+    fn the_length_is_what_mkfs_erofs_writes() {
+        let path = std::env::temp_dir().join(format!("adamant-erofs-length-{}", std::process::id()));
+        let folder = env!("CARGO_MANIFEST_DIR");
+        let Ok(output) = std::process::Command::new("mkfs.erofs").arg(&path).arg(folder).output() else {
+            println!("skipped: mkfs.erofs is not installed");
+            return;
+        };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let mut first = [0; BLOCK];
+        File::open(&path).unwrap().read_exact_at(&mut first, 0).unwrap();
+        let length = fs::metadata(&path).unwrap().len();
+        fs::remove_file(&path).unwrap();
+        assert_eq!(file_system_bytes(&first), Some(length));
+    }
 }
