@@ -2,10 +2,16 @@
 //!
 //! The image has a kernel that is none and an agent that does nothing: nothing here is booted (the `tests` package boots).
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+
+use nix::sys::signal::Signal;
 
 struct Scratch(PathBuf);
 
@@ -167,7 +173,51 @@ fn a_second_build_is_the_same_to_the_last_byte() {
     assert_success(&output);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["check"]["identical"], true);
+    let varied: Vec<&str> = document["check"]["varied"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    assert!(varied.contains(&"umask 077") && varied.contains(&"no cache"), "{varied:?}");
+    if std::thread::available_parallelism().unwrap().get() > 1 {
+        assert!(varied.iter().any(|word| word.starts_with("core ")) && varied.contains(&"1 thread"), "{varied:?}");
+    }
+    if nix::unistd::geteuid().is_root() {
+        assert!(varied.contains(&"user 65534"), "{varied:?}");
+    }
     assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
+}
+
+/// What only root may read is no reason to fail: then the user is the one thing that stays the same.
+#[test]
+fn a_second_build_does_without_another_user_where_that_one_may_not_read() {
+    let scratch = Scratch::new("private");
+    fs::set_permissions(scratch.0.join("files/usr/share/text"), fs::Permissions::from_mode(0o600)).unwrap();
+    let output = scratch.adamant("build").args(["--check", "--json"]).arg(&scratch.0).output().unwrap();
+    assert_success(&output);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["check"]["identical"], true);
+    assert!(!document["check"]["varied"].to_string().contains("user"), "{document}");
+}
+
+#[test]
+fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and_an_interrupted_one_leaves_nothing() {
+    let scratch = Scratch::new("killcheck");
+    let strays = || scratch.names().into_iter().filter(|name| name.starts_with(".out.adamant-check-")).count();
+    for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM] {
+        let mut child = scratch.adamant("build").arg("--check").arg(&scratch.0).stderr(Stdio::null()).spawn().unwrap();
+        while strays() == 0 {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be ended");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(signal as i32));
+        assert_eq!(strays(), usize::from(signal == Signal::SIGKILL), "{signal}");
+        // The second build ends with the first, a moment later.
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        while strays() > 0 {
+            assert!(std::time::Instant::now() < deadline, "still there after 30 s of builds");
+            assert_success(&scratch.build());
+        }
+        assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
+    }
 }
 
 #[test]

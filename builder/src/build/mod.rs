@@ -45,21 +45,22 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     let mut definition = Definition::read(&options.definition)?;
     definition.epoch = options.epoch.or(definition.epoch);
     let out = options.out.clone().unwrap_or_else(|| definition.path.parent().unwrap_or(Path::new("")).join("out"));
+    again::sweep(&out);
     let built = pipeline::build(&definition, &out, options, output)?;
     tell(&built, output);
-    let difference = if options.check { Some(again::compare(&built, &definition, options, output)?) } else { None };
+    let compared = if options.check { Some(again::compare(&built, &definition, options, output)?) } else { None };
     output.document(&json!({
         "out": built.out,
         "manifest": built.manifest,
         "modules": built.modules,
         "warnings": built.findings.iter().map(|f| json!({ "rule": f.rule, "message": f.message, "hint": f.hint })).collect::<Vec<_>>(),
         "stages": built.stages.iter().map(|(name, took)| json!({ "name": name, "seconds": took.as_secs_f64() })).collect::<Vec<_>>(),
-        "check": difference.as_ref().map(|difference| match difference {
-            None => json!({ "identical": true }),
-            Some(first) => json!({ "identical": false, "difference": first }),
+        "check": compared.as_ref().map(|compared| match &compared.difference {
+            None => json!({ "identical": true, "varied": compared.varied }),
+            Some(first) => json!({ "identical": false, "varied": compared.varied, "difference": first }),
         }),
     }))?;
-    match difference {
+    match compared.map(|compared| compared.difference) {
         Some(Some(first)) => Err(Error::new(format!("the second build differs from the first: {first}"))
             .hint("something in the sources depends on the time, the machine or chance; `adamant build -v` names each stage")),
         Some(None) => {
