@@ -1,7 +1,7 @@
 //! An image that nobody touched starts, wherever it is, and what it starts as is what it should: read-only, verified, tidy.
 
 use adamant_tests::alter;
-use adamant_tests::image::Tiny;
+use adamant_tests::image::{self, Tiny};
 use adamant_tests::machine::Setup;
 use adamant_tests::scratch::Scratch;
 
@@ -99,4 +99,29 @@ fn a_watchdog_is_handed_to_init_alive_and_bites_when_init_hangs() {
     machine.wait_for("tiny: the watchdog is not fed any more");
     let console = machine.wait_for_end();
     assert!(!console.contains("did not bite"), "{console}");
+}
+
+/// The image waits for its root, says that it is not there, and restarts, as its policy says; nobody would end that.
+#[test]
+fn an_image_that_fails_and_restarts_for_ever_is_ended_by_adamant_boot() {
+    let image = Tiny::usual().build();
+    let scratch = Scratch::new("reboots");
+    let out = scratch.join("out");
+    std::fs::create_dir(&out).unwrap();
+    for kind in ["vmlinuz", "initrd", "raw", "manifest.json"] {
+        alter::copy(&image.path(kind), &out.join(image.path(kind).file_name().unwrap()));
+    }
+    // Without a root hash the agent has nothing to look for and says so at once.
+    std::fs::write(out.join(image.path("cmdline").file_name().unwrap()), "console=ttyS0 panic=1\n").unwrap();
+    let console = scratch.join("console");
+    let output = image::builder().arg("boot").arg(&out).args(["--reboots", "1", "--accel", "tcg", "--timeout", "200s", "--console"]).arg(&console).output();
+    let output = output.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("the machine restarts, by itself (1 of 1)") && said.contains("the machine restarted itself 2 times in a row and was ended"),
+        "{said}"
+    );
+    let console = std::fs::read_to_string(&console).unwrap();
+    assert!(console.matches("adamant: ").count() >= 2, "{console}");
 }

@@ -1,10 +1,11 @@
 //! `adamant boot`: an image in QEMU, the way its servers start it.
 //!
 //! The artifacts are never written to: changes go to a copy-on-write overlay that is gone when QEMU ends, or, with `--persist`, to one
-//! that stays beside them. QEMU ends with us, at its deadline, or when the guest switches itself off.
+//! that stays beside them. QEMU ends with us, at its deadline, when the guest switches itself off, or when it restarts itself again and again.
 
 mod artifacts;
 mod kvm;
+mod monitor;
 mod qemu;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,9 @@ use std::time::Duration;
 pub use qemu::{Ended, Machine};
 
 use crate::error::{Error, Result};
+
+/// Restarts that an operator may ask for, and that a failing image gets to show that it fails each time.
+pub const REBOOTS: u32 = 3;
 
 /// How a machine is started.
 #[derive(Debug, Clone)]
@@ -27,6 +31,8 @@ pub struct Options {
     pub console: Console,
     /// After this long QEMU is ended; `None` waits for the guest.
     pub timeout: Option<Duration>,
+    /// How often the machine may restart itself in a row before it is ended.
+    pub reboots: u32,
     /// Words added to the kernel command line.
     pub append: String,
     /// Whether changes are kept for the next start.
@@ -45,6 +51,7 @@ impl Default for Options {
             accel: Accel::Auto,
             console: Console::Interactive,
             timeout: None,
+            reboots: REBOOTS,
             append: String::new(),
             persist: false,
             credentials: Vec::new(),
@@ -109,8 +116,11 @@ pub fn run(machine: &Machine, options: &Options, say: &mut dyn FnMut(&str)) -> R
     let kvm = choose(&qemu, machine, options.accel, say)?;
     let (disk, _overlay) = qemu::overlay(machine, options.persist)?;
     let mut command = qemu::command(&qemu, machine, options, &disk, kvm)?;
-    match qemu::wait(&mut command, options.timeout)? {
+    match qemu::wait(&mut command, options.timeout, options.reboots, say)? {
         Ended::ByGuest => Ok(()),
+        Ended::Restarting(1) => Err(Error::new("the machine restarted itself and was ended").hint("--reboots N lets it do so N times in a row")),
+        Ended::Restarting(number) => Err(Error::new(format!("the machine restarted itself {number} times in a row and was ended"))
+            .hint("its console says why, if it failed to start; --reboots N allows more")),
         Ended::AtDeadline => {
             let seconds = options.timeout.unwrap_or_default().as_secs();
             Err(Error::new(format!("the machine was still running after {seconds} s and was ended"))

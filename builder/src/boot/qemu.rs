@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::monitor::{Count, Monitor, Restart};
 use super::{Console, Options};
 use crate::error::{Context, Error, Result};
+
+/// How often QEMU is looked after.
+const POLL: Duration = Duration::from_millis(20);
 
 /// What is started.
 #[derive(Debug, Clone)]
@@ -29,10 +33,12 @@ pub struct Machine {
 /// How QEMU ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// The guest switched itself off or restarted, or the person at the console ended it.
+    /// The guest switched itself off, or the person at the console ended it.
     ByGuest,
     /// The deadline passed.
     AtDeadline,
+    /// It restarted itself so many times, more often than it may.
+    Restarting(u32),
 }
 
 /// The QEMU for x86-64 in PATH.
@@ -128,13 +134,35 @@ fn comma(value: &str) -> String {
     value.replace(',', ",,")
 }
 
-/// Runs it to its end or to the deadline.
-pub fn wait(command: &mut Command, timeout: Option<Duration>) -> Result<Ended> {
+/// Runs it to its end, to the deadline, or to one restart more than `reboots`.
+pub fn wait(command: &mut Command, timeout: Option<Duration>, reboots: u32, say: &mut dyn FnMut(&str)) -> Result<Ended> {
+    let monitor = Monitor::attach(command)?;
     let mut child = spawn(command).context(|| "starting QEMU")?;
-    match end(&mut child, timeout).context(|| "waiting for QEMU")? {
-        Some(status) if status.success() => Ok(Ended::ByGuest),
-        Some(status) => Err(Error::new(format!("QEMU failed ({status})"))),
-        None => Ok(Ended::AtDeadline),
+    let restarts = monitor.listen();
+    let mut count = Count::new(reboots, Instant::now());
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    let end = |child: &mut Child, how| child.kill().and_then(|()| child.wait()).map(|_| how).context(|| "ending QEMU");
+    loop {
+        if let Some(status) = child.try_wait().context(|| "waiting for QEMU")? {
+            return match status.success() {
+                true => Ok(Ended::ByGuest),
+                false => Err(Error::new(format!("QEMU failed ({status})"))),
+            };
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return end(&mut child, Ended::AtDeadline);
+        }
+        let Ok(restart) = restarts.recv_timeout(POLL) else {
+            // Where there is no monitor (any more), receiving does not wait.
+            std::thread::sleep(POLL);
+            continue;
+        };
+        let why = if restart == Restart::ByWatchdog { "since its watchdog was not fed" } else { "by itself" };
+        match count.restarted(Instant::now()) {
+            Ok(Some(number)) => say(&format!("the machine restarts, {why} ({number} of {reboots})")),
+            Ok(None) => {}
+            Err(number) => return end(&mut child, Ended::Restarting(number)),
+        }
     }
 }
 
@@ -146,7 +174,7 @@ pub fn run_captured(command: &mut Command, timeout: Duration) -> std::io::Result
         // The threads end with QEMU, whose pipes they read.
         let out = scope.spawn(|| out.map(bounded));
         let err = scope.spawn(|| err.map(bounded));
-        let status = end(&mut child, Some(timeout))?;
+        let status = end(&mut child, timeout)?;
         let mut said = String::new();
         for part in [out.join(), err.join()] {
             said += &part.ok().flatten().unwrap_or_default();
@@ -173,8 +201,7 @@ fn spawn(command: &mut Command) -> std::io::Result<Child> {
 }
 
 /// Waits; at the deadline ends the child and gives `None`.
-fn end(child: &mut Child, timeout: Option<Duration>) -> std::io::Result<Option<ExitStatus>> {
-    let Some(timeout) = timeout else { return child.wait().map(Some) };
+fn end(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + timeout;
     loop {
         if let Some(status) = child.try_wait()? {
@@ -185,7 +212,7 @@ fn end(child: &mut Child, timeout: Option<Duration>) -> std::io::Result<Option<E
             child.wait()?;
             return Ok(None);
         }
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(POLL);
     }
 }
 
@@ -219,7 +246,10 @@ mod tests {
     #[test]
     fn a_child_that_outstays_its_deadline_is_ended() {
         let started = Instant::now();
-        assert_eq!(wait(Command::new("sleep").arg("60"), Some(Duration::from_millis(100))).unwrap(), Ended::AtDeadline);
+        // It takes QEMU's arguments for what they are to it: nothing.
+        let mut child = Command::new("sh");
+        child.args(["-c", "sleep 60", "sh"]);
+        assert_eq!(wait(&mut child, Some(Duration::from_millis(100)), 0, &mut |_| ()).unwrap(), Ended::AtDeadline);
         assert!(started.elapsed() < Duration::from_secs(30));
     }
 

@@ -74,7 +74,7 @@ pub struct Build {
     /// Where the artifacts go [default: `out` beside the definition]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
-    /// Build a second time from scratch, elsewhere, with another time zone, umask and number of cores, and compare
+    /// Build a second time from scratch, elsewhere: other time zone, locale, umask, number of cores, user where possible; and compare
     #[arg(long)]
     check: bool,
 }
@@ -120,7 +120,7 @@ pub struct Verify {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The artifacts are never written to: changes go to an overlay that is gone when the machine ends, or that stays with --persist.
-With the interactive console, Ctrl-a x ends the machine.")]
+With the interactive console, Ctrl-a x ends the machine. It may restart itself; one that fails, and restarts for that reason, is ended.")]
 pub struct Boot {
     /// A build's OUT directory, or a definition, which is built first
     #[arg(value_name = "OUT|DEFINITION")]
@@ -143,6 +143,9 @@ pub struct Boot {
     /// End the machine after this long, for example 90s or 5m; that is a failure
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     timeout: Option<Duration>,
+    /// End the machine, as a failure, when it restarts itself more often than this; after ten minutes without, counting starts anew
+    #[arg(long, value_name = "N", default_value_t = boot::REBOOTS)]
+    reboots: u32,
     /// Words added to the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     append: String,
@@ -213,6 +216,7 @@ impl Boot {
             accel: self.accel,
             console: self.console.clone(),
             timeout: self.timeout,
+            reboots: self.reboots,
             append: self.append.clone(),
             persist: self.persist,
             credentials: self.credentials.clone(),
@@ -289,7 +293,7 @@ mod tests {
             "build images/web -o out --check --jobs 3 --agent a --cache c --epoch 2026-11-01 -v",
             "build images/web --no-cache --json -q",
             "verify out --json",
-            "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --append -quiet --ssh-port 2222",
+            "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --reboots 0 --append -quiet --ssh-port 2222",
             "boot image.toml --console log --credential system.hostname=web1 --agent a",
             "summary images/web --json",
             "completions bash",
