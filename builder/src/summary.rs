@@ -1,4 +1,5 @@
-//! `adamant summary`: what would be built, from what. Nothing is built, downloaded or read beyond the definition and the names it gives.
+//! `adamant summary`: what would be built, from what. Nothing is built or downloaded, and nothing read but the definition, the names it gives
+//! and what the cache has.
 
 use std::fmt;
 use std::path::Path;
@@ -6,7 +7,9 @@ use std::path::Path;
 use adamant_agent::hash::hex;
 use serde::Serialize;
 
-use crate::definition::{Compression, Definition, Dir, FileKind, Origin};
+use crate::definition::values::moment;
+use crate::definition::{Compression, Debian, Definition, Dir, FileKind, Origin};
+use crate::source;
 
 /// The answer, for people and as a document.
 #[derive(Debug, Serialize)]
@@ -52,7 +55,7 @@ const KERNEL_ARTIFACTS: &[&str] = &["vmlinuz", "initrd", "cmdline", "raw"];
 impl Summary {
     /// Of a definition; `cache` is where Debian archives are kept, if not in the user's own folder.
     pub fn of(definition: &Definition, cache: Option<&Path>) -> Summary {
-        let _ = cache;
+        let cache = source::cache_folder(cache);
         let stem = definition.stem();
         Summary {
             definition: definition.path.display().to_string(),
@@ -60,7 +63,7 @@ impl Summary {
             id: definition.id.clone(),
             version: definition.version.clone(),
             epoch: definition.epoch,
-            sources: definition.sources.iter().map(|source| describe(definition, source)).collect(),
+            sources: definition.sources.iter().map(|source| describe(definition, source, &cache)).collect(),
             compression: compression(definition.root.compression),
             cluster: definition.root.cluster,
             keep: definition.keep.clone(),
@@ -77,7 +80,7 @@ impl Summary {
     }
 }
 
-fn describe(definition: &Definition, source: &crate::definition::Source) -> Source {
+fn describe(definition: &Definition, source: &crate::definition::Source, cache: &Path) -> Source {
     let (kind, what, state) = match &source.origin {
         Origin::Debian(debian) => {
             let from = match &debian.snapshot {
@@ -85,7 +88,7 @@ fn describe(definition: &Definition, source: &crate::definition::Source) -> Sour
                 None => debian.suite.clone(),
             };
             let packages = if debian.packages.is_empty() { String::new() } else { format!(" + {}", debian.packages.join(" ")) };
-            ("debian", format!("{from} {} ({}){packages}", debian.architecture, debian.variant), String::new())
+            ("debian", format!("{from} {} ({}){packages}", debian.architecture, debian.variant), in_cache(debian, cache))
         }
         Origin::Tar(path) => ("tar", definition.as_written(path).display().to_string(), on_disk(path)),
         Origin::Dir(Dir { path, .. }) => ("dir", definition.as_written(path).display().to_string(), on_disk(path)),
@@ -101,6 +104,16 @@ fn describe(definition: &Definition, source: &crate::definition::Source) -> Sour
         }
     };
     Source { kind, what, at: source.at.clone(), location: source.location.clone(), state }
+}
+
+/// Whether packages were put together before. Whether the archive has newer ones by now, only the archive knows.
+fn in_cache(debian: &Debian, cache: &Path) -> String {
+    match source::debian::cached(debian, cache) {
+        Ok(Some(date)) if debian.snapshot.is_some() => format!("cached, archive of {}", moment(date)),
+        Ok(Some(date)) => format!("cached, archive of {}; to be fetched if there is a newer one", moment(date)),
+        Ok(None) => "to be fetched".to_owned(),
+        Err(e) => format!("MISSING: {}", e.message()),
+    }
 }
 
 /// What is there: a build would stop at what is missing.
@@ -131,7 +144,7 @@ impl fmt::Display for Summary {
             writeln!(f, "{:<10} {}{at}{state}", source.kind, source.what)?;
         }
         match self.epoch {
-            Some(epoch) => writeln!(f, "epoch      {epoch}")?,
+            Some(epoch) => writeln!(f, "epoch      {}", moment(epoch))?,
             None if self.sources.iter().any(|source| source.kind == "debian") => writeln!(f, "epoch      the archive's own date")?,
             None => writeln!(f, "epoch      none: modification times stay as they are")?,
         }
@@ -174,7 +187,7 @@ mod tests {
         let text = "[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ndebian = { suite = \"trixie\", packages = [\"nginx\"] }\n\
                     [[source]]\ndir = \"not-there\"\nat = \"/srv\"\n[[file]]\npath = \"/x\"\ncontent = \"12\"\n";
         let definition = Definition::parse(text, Path::new("/nowhere/image.toml")).unwrap();
-        let text = Summary::of(&definition, None).to_string();
+        let text = Summary::of(&definition, Some(Path::new("/nowhere"))).to_string();
         for part in [
             "web 1 (from",
             "trixie amd64 (important) + nginx",

@@ -18,7 +18,7 @@ use crate::initramfs::{self, Kernel};
 use crate::manifest::{self, Artifact, Manifest};
 use crate::output::Output;
 use crate::scrub::{Done, scrub};
-use crate::source::{Loaded, Surroundings, load};
+use crate::source::{Loaded, Surroundings, cache_folder, load};
 use crate::tree::{Tree, show};
 
 /// What a build made.
@@ -47,7 +47,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let mut staging = Staging::open(out)?;
     let agent = agent::read(options.agent.as_deref())?;
 
-    let surroundings = Surroundings { cache: cache_folder(options), spool: staging.parent().to_owned(), use_cache: options.use_cache };
+    let surroundings = Surroundings { cache: cache_folder(options.cache.as_deref()), spool: staging.parent().to_owned(), use_cache: options.use_cache };
     let (mut tree, sources) = clock.time("sources", || load(definition, &surroundings))?;
     let epoch = definition.epoch.or_else(|| sources.iter().filter_map(|source| source.date).max());
     let scrubbed = clock.time("scrub", || scrub(&mut tree, definition, epoch))?;
@@ -99,13 +99,6 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     clock.time("publish", || staging.publish())?;
     let modules = initramfs.map(|initramfs| initramfs.modules).unwrap_or_default();
     Ok(Built { out: out.to_owned(), stem, manifest, scrubbed, findings, modules, stages: clock.stages })
-}
-
-/// `adamant` in the user's cache folder, unless another one was named.
-fn cache_folder(options: &Options) -> PathBuf {
-    let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let user = || environment("XDG_CACHE_HOME").or_else(|| Some(environment("HOME")?.join(".cache"))).unwrap_or_else(std::env::temp_dir);
-    options.cache.clone().unwrap_or_else(|| user().join("adamant"))
 }
 
 /// Notes how long each stage takes.

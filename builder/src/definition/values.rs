@@ -199,10 +199,24 @@ fn from_date(moment: &toml::value::Datetime) -> Option<i64> {
 }
 
 /// Days of the proleptic Gregorian calendar, counted in years that begin in March so that a leap day is a year's last.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
     year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
+}
+
+/// Seconds since 1970 for people: RFC 3339 in UTC.
+pub fn moment(seconds: i64) -> String {
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // The other way round: eras of 400 years, in each of which the calendar repeats.
+    let shifted = days + 719_468;
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let of_era_year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * of_era_year + of_era_year / 4 - of_era_year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let (month, year) = if month < 10 { (month + 3, 400 * era + of_era_year) } else { (month - 9, 400 * era + of_era_year + 1) };
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 #[cfg(test)]
@@ -228,6 +242,19 @@ mod tests {
         assert_eq!(of("1700000000"), Ok(1_700_000_000));
         for wrong in ["", "yesterday", "1969-12-31", "12:00:00", "2023-02-30"] {
             assert!(of(wrong).is_err(), "{wrong}: {:?}", of(wrong));
+        }
+    }
+
+    #[test]
+    fn a_moment_is_written_as_it_is_read() {
+        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
+        assert_eq!(moment(951_825_600), "2000-02-29T12:00:00Z");
+        assert_eq!(moment(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(moment(253_402_300_799), "9999-12-31T23:59:59Z");
+        // Every day of some decades around the ends of centuries, at a second that walks through the day.
+        for day in (0..20_000).chain(45_000..60_000) {
+            let seconds = day * 86_400 + day * 7919 % 86_400;
+            assert_eq!(epoch(&toml::Value::String(moment(seconds))), Ok(seconds));
         }
     }
 

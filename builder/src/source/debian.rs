@@ -10,7 +10,7 @@ mod cache;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use self::cache::Cache;
 use super::{Budget, Loaded, Surroundings, tar};
-use crate::definition::Debian;
+use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
 use crate::tree::Tree;
 
@@ -46,7 +46,7 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
                 "suite {}: the archive can't be reached ({}); using what was put together before, archive of {}",
                 debian.suite,
                 why.message(),
-                newest.date()
+                values::moment(newest.seconds())
             );
             Some(newest)
         }
@@ -60,8 +60,14 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
         (None, Ok(state)) => {
             let key = key.unwrap_or_default();
             let place = cache.place(&key)?;
-            bootstrap(debian, state.date, place.path())?;
-            place.keep(state.date)?
+            // Another build may have made it while this one waited for the place.
+            match if surroundings.use_cache { cache.get(&key)? } else { None } {
+                Some(entry) => entry,
+                None => {
+                    bootstrap(debian, state.date, place.path())?;
+                    place.keep(state.date)?
+                }
+            }
         }
         (None, Err(why)) => {
             return Err(Error::new(format!("suite {}: the archive can't be reached: {}", debian.suite, why.message()))
@@ -72,17 +78,51 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
     Ok(Loaded { kind: "debian", name: format!("{} {}", debian.suite, debian.packages.join(" ")), date: Some(entry.seconds()), ..loaded })
 }
 
+/// What a build would find in the cache: the archive's date of the newest entry for this source, seconds since 1970.
+pub fn cached(debian: &Debian, cache: &Path) -> Result<Option<i64>> {
+    Cache::at(cache, &words(debian)?).newest_date()
+}
+
 /// Everything the definition says, and the tools that read it.
 fn words(debian: &Debian) -> Result<String> {
-    let keyring = match &debian.keyring {
-        Some(path) => {
-            let mut bytes = Vec::new();
-            File::open(path).and_then(|file| file.take(64 << 20).read_to_end(&mut bytes)).context(|| format!("keyring {}", path.display()))?;
-            adamant_agent::hash::hex(&Sha256::digest(&bytes))
+    let keyring = adamant_agent::hash::hex(&keyrings(debian)?);
+    // Where its file is does not count.
+    let named = Debian { keyring: debian.keyring.as_ref().map(|_| PathBuf::new()), ..debian.clone() };
+    Ok(format!("{named:?} keyring {keyring} {}", version()?).replace(['\n', '\0'], " "))
+}
+
+/// Keyrings that mmdebstrap uses when the definition names none: what apt trusts here, and Debian's own, which it names to apt where apt
+/// does not know the keys in it (mmdebstrap(1), --keyring).
+const TRUSTED: [&str; 4] =
+    ["/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d", "/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+
+/// One digest over the keyrings that decide whether the archive's signatures are good.
+fn keyrings(debian: &Debian) -> Result<[u8; 32]> {
+    let mut digest = Sha256::new();
+    if let Some(own) = &debian.keyring {
+        digest.update(keyring(own).context(|| format!("keyring {}", own.display()))?);
+        return Ok(digest.finalize().into());
+    }
+    for place in TRUSTED.map(Path::new) {
+        let mut files = vec![place.to_owned()];
+        if place.is_dir() {
+            let list = std::fs::read_dir(place).and_then(|list| list.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>());
+            files = list.context(|| format!("keyrings in {}", place.display()))?;
+            // The others mean nothing to apt.
+            files.retain(|file| file.extension().is_some_and(|ending| ending == "gpg" || ending == "asc"));
+            files.sort();
         }
-        None => "Debian's".to_owned(),
-    };
-    Ok(format!("{debian:?} keyring {keyring} {}", version()?).replace(['\n', '\0'], " "))
+        for file in files.iter().filter(|file| file.exists()) {
+            digest.update(keyring(file).context(|| format!("keyring {}", file.display()))?);
+        }
+    }
+    Ok(digest.finalize().into())
+}
+
+fn keyring(path: &Path) -> std::io::Result<[u8; 32]> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(64 << 20).read_to_end(&mut bytes)?;
+    Ok(Sha256::digest(&bytes).into())
 }
 
 fn version() -> Result<String> {
@@ -175,5 +215,26 @@ fn listen(child: &mut Child) -> Vec<String> {
         if last.len() > LAST_LINES {
             last.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_of_the_bytes_of_the_keyring_and_not_of_its_name() {
+        let dir = std::env::temp_dir().join(format!("adamant-keyring-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let of = |name: &str, bytes: &str| {
+            std::fs::write(dir.join(name), bytes).unwrap();
+            keyrings(&Debian { keyring: Some(dir.join(name)), ..archive::tests::debian("trixie") }).unwrap()
+        };
+        assert_eq!(of("a", "key"), of("b", "key"));
+        assert_ne!(of("a", "key"), of("a", "other"));
+        assert!(keyrings(&Debian { keyring: Some(dir.join("none")), ..archive::tests::debian("trixie") }).unwrap_err().message().contains("none"));
+        // Without one, what this machine trusts is read: files that are there have a digest, and none is no error.
+        keyrings(&archive::tests::debian("trixie")).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

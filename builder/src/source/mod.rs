@@ -9,7 +9,7 @@ mod file;
 pub mod spool;
 pub mod tar;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::definition::{Definition, Dir, Limits, Origin};
 use crate::error::{Context, Error, Result};
@@ -24,6 +24,13 @@ pub struct Surroundings {
     pub spool: PathBuf,
     /// Whether caches may be used.
     pub use_cache: bool,
+}
+
+/// Where things are kept between builds: the folder that was named, else `adamant` in the user's cache folder.
+pub fn cache_folder(named: Option<&Path>) -> PathBuf {
+    let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let user = || environment("XDG_CACHE_HOME").or_else(|| Some(environment("HOME")?.join(".cache"))).unwrap_or_else(std::env::temp_dir);
+    named.map_or_else(|| user().join("adamant"), Path::to_owned)
 }
 
 /// One source as the manifest records it.

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use sha2::{Digest, Sha256};
 
-use crate::definition::Debian;
+use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
 
 /// Debian's own mirror network.
@@ -123,19 +123,15 @@ fn parse_date(text: &str) -> Option<i64> {
     if !(1970..=9999).contains(&year) || !(1..=31).contains(&day) || !(0..24).contains(&hour) || !(0..60).contains(&minute) || !(0..=60).contains(&second) {
         return None;
     }
-    // Days from the civil calendar: years start in March, so that the leap day is the last.
-    let shifted = if month <= 2 { year - 1 } else { year };
-    let (era, of_era) = (shifted / 400, shifted % 400);
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+    let days = values::days_since_1970(year, month, day);
     Some(days * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn debian(suite: &str) -> Debian {
+    pub fn debian(suite: &str) -> Debian {
         Debian {
             suite: suite.to_owned(),
             packages: vec![],

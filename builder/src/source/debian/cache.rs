@@ -1,9 +1,12 @@
 //! Archives that were put together before: `KEY.tar`, and `KEY.json` with its digest, its date and the words it stands for.
 //!
-//! Entries appear by rename, tar first. A damaged entry is found by its digest and made again. All of it is safe to delete.
+//! Entries appear by rename, tar first. A damaged entry is found by its digest and made again. An entry in the making is `KEY.new.tar`,
+//! locked by the build that makes it: builds of other sources do not wait for it, and one that nobody holds is a killed build's. All of it
+//! is safe to delete.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use adamant_agent::hash::hex;
@@ -16,12 +19,14 @@ use crate::error::{Context, Error, Result};
 /// Part of the key: raised when what is done with mmdebstrap's output changes.
 const FORMAT: u32 = 1;
 
-/// The cache, seen for one source. Held by one build at a time.
+/// What the name of an entry in the making ends with.
+const NEW: &str = ".new.tar";
+
+/// The cache, seen for one source.
 #[derive(Debug)]
 pub struct Cache {
     folder: PathBuf,
     words: String,
-    _lock: Flock<File>,
 }
 
 /// An entry that is there.
@@ -40,12 +45,14 @@ struct Record {
     date: i64,
 }
 
-/// A place for a new entry.
+/// A place for a new entry. Held by one build at a time.
 #[derive(Debug)]
 pub struct Place<'a> {
     cache: &'a Cache,
     key: String,
     temporary: PathBuf,
+    lock: Flock<File>,
+    kept: bool,
 }
 
 impl Entry {
@@ -58,22 +65,27 @@ impl Entry {
     pub fn seconds(&self) -> i64 {
         self.record.date
     }
-
-    /// The same for people: days before now would need a clock, so the number it is.
-    pub fn date(&self) -> String {
-        format!("@{}", self.record.date)
-    }
 }
 
 impl Cache {
-    /// Waits until no other build uses the same folder.
+    /// The one in this folder, which need not be there.
+    pub fn at(folder: &Path, words: &str) -> Cache {
+        Cache { folder: folder.join("debian"), words: words.to_owned() }
+    }
+
+    /// Makes the folder, and takes away what killed builds left in it.
     pub fn open(folder: &Path, words: &str) -> Result<Cache> {
-        let folder = folder.join("debian");
-        fs::create_dir_all(&folder).context(|| format!("cache {}", folder.display()))?;
-        let dir = File::open(&folder).context(|| format!("cache {}", folder.display()))?;
-        let lock =
-            Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, error)| Error::new(format!("cache {}: locking: {}", folder.display(), error.desc())))?;
-        Ok(Cache { folder, words: words.to_owned(), _lock: lock })
+        let cache = Cache::at(folder, words);
+        fs::create_dir_all(&cache.folder).context(|| format!("cache {}", cache.folder.display()))?;
+        for file in fs::read_dir(&cache.folder).context(|| format!("cache {}", cache.folder.display()))?.flatten() {
+            if file.file_name().to_string_lossy().ends_with(NEW)
+                && let Ok(left) = File::open(file.path())
+                && let Ok(_lock) = Flock::lock(left, FlockArg::LockExclusiveNonblock)
+            {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+        Ok(cache)
     }
 
     /// The key for these words and this state of the archive.
@@ -99,8 +111,29 @@ impl Cache {
 
     /// The newest whole entry for these words, whatever state of the archive it is from.
     pub fn newest(&self) -> Result<Option<Entry>> {
+        let mut found = self.records()?;
+        while let Some((_, key)) = found.pop() {
+            if let Some(entry) = self.get(&key)? {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The date of the newest entry for these words, seconds since 1970, going by its record alone.
+    pub fn newest_date(&self) -> Result<Option<i64>> {
+        let there = |(date, key): &(i64, String)| self.folder.join(format!("{key}.tar")).is_file().then_some(*date);
+        Ok(self.records()?.iter().rev().find_map(there))
+    }
+
+    /// Date and key of every entry for these words, the newest last.
+    fn records(&self) -> Result<Vec<(i64, String)>> {
+        let list = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.context(|| format!("cache {}", self.folder.display()))?,
+        };
         let mut found = Vec::new();
-        for file in fs::read_dir(&self.folder).context(|| format!("cache {}", self.folder.display()))? {
+        for file in list {
             let path = file.context(|| format!("cache {}", self.folder.display()))?.path();
             if path.extension().is_some_and(|ending| ending == "json")
                 && let Some(record) = self.record(&path)?
@@ -110,23 +143,28 @@ impl Cache {
             }
         }
         found.sort();
-        while let Some((_, key)) = found.pop() {
-            if let Some(entry) = self.get(&key)? {
-                return Ok(Some(entry));
-            }
-        }
-        Ok(None)
+        Ok(found)
     }
 
-    /// A place for a new entry.
+    /// A place for a new entry. Waits while another build makes the same one: then it may be there already.
     pub fn place(&self, key: &str) -> Result<Place<'_>> {
-        // We hold the lock: what is there is a killed build's.
-        let temporary = self.folder.join("new.tar");
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::new(format!("{}: {error}", temporary.display()))),
-            _ => {}
+        let temporary = self.folder.join(format!("{key}{NEW}"));
+        let shown = || format!("{}", temporary.display());
+        loop {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&temporary).context(shown)?;
+            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((file, _)) => {
+                    log::info!("another build puts the same packages together; waiting for it");
+                    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| Error::new(format!("{}: locking: {}", shown(), error.desc())))?
+                }
+            };
+            // Who held it before has renamed or removed it: then it is not what stands there now.
+            let ours = lock.metadata().context(shown)?;
+            if fs::metadata(&temporary).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
+                return Ok(Place { cache: self, key: key.to_owned(), temporary, lock, kept: false });
+            }
         }
-        Ok(Place { cache: self, key: key.to_owned(), temporary })
     }
 
     fn record(&self, path: &Path) -> Result<Option<Record>> {
@@ -146,17 +184,18 @@ impl Place<'_> {
     }
 
     /// Makes it an entry.
-    pub fn keep(self, date: i64) -> Result<Entry> {
+    pub fn keep(mut self, date: i64) -> Result<Entry> {
         let file = File::open(&self.temporary).context(|| format!("{}", self.temporary.display()))?;
         let (sha256, bytes) = digest(&file).context(|| format!("{}", self.temporary.display()))?;
-        file.sync_all().context(|| format!("{}", self.temporary.display()))?;
+        self.lock.sync_all().context(|| format!("{}", self.temporary.display()))?;
         let record = Record { words: self.cache.words.clone(), sha256, bytes, date };
         let folder = &self.cache.folder;
         let path = folder.join(format!("{}.tar", self.key));
         let json = serde_json::to_vec(&record).map_err(|e| Error::new(format!("cache: {e}")))?;
-        let temporary = folder.join("new.json");
+        let temporary = folder.join(format!("{}.new", self.key));
         fs::write(&temporary, json).context(|| format!("{}", temporary.display()))?;
         fs::rename(&self.temporary, &path).context(|| format!("{}", path.display()))?;
+        self.kept = true;
         fs::rename(&temporary, folder.join(format!("{}.json", self.key))).context(|| format!("{}", path.display()))?;
         Ok(Entry { path, record })
     }
@@ -164,7 +203,9 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.temporary);
+        if !self.kept {
+            let _ = fs::remove_file(&self.temporary);
+        }
     }
 }
 
@@ -204,9 +245,41 @@ mod tests {
         fs::write(path, "altered").unwrap();
         assert!(cache.get(&new).unwrap().is_none());
         assert_eq!(cache.newest().unwrap().unwrap().seconds(), 5);
-        drop(cache);
         let other = Cache::open(&dir, "trixie b").unwrap();
-        assert!(other.newest().unwrap().is_none());
+        assert!(other.newest().unwrap().is_none() && other.newest_date().unwrap().is_none());
+        // Going by the records, the altered one is there.
+        assert_eq!(Cache::at(&dir, "trixie a").newest_date().unwrap(), Some(9));
+        assert_eq!(Cache::at(&dir.join("nowhere"), "trixie a").newest_date().unwrap(), None);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
+    #[test]
+    fn only_builds_of_the_same_entry_wait_for_each_other() {
+        let dir = std::env::temp_dir().join(format!("adamant-cache-locks-{}", std::process::id()));
+        let left = dir.join("debian/00.new.tar");
+        fs::create_dir_all(dir.join("debian")).unwrap();
+        fs::write(&left, "a killed build's").unwrap();
+        let cache = Cache::open(&dir, "trixie").unwrap();
+        assert!(!left.exists());
+        let first = cache.place("aa").unwrap();
+        fs::write(first.path(), "packages").unwrap();
+        // Neither another entry nor opening the cache waits, and what is in the making is left alone.
+        drop(cache.place("bb").unwrap());
+        let cache = Cache::open(&dir, "trixie").unwrap();
+        assert!(first.path().exists());
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let place = cache.place("aa").unwrap();
+                (cache.get("aa").unwrap().is_some(), fs::metadata(place.path()).unwrap().len())
+            });
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!second.is_finished());
+            first.keep(7).unwrap();
+            assert_eq!(second.join().unwrap(), (true, 0));
+        });
+        let mut names: Vec<_> = fs::read_dir(dir.join("debian")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["aa.json", "aa.tar"]);
         fs::remove_dir_all(&dir).unwrap();
     }
 }
