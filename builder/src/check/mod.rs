@@ -71,7 +71,7 @@ impl Image<'_> {
     }
 
     fn is_directory(&self, path: &str) -> bool {
-        self.tree.resolve(path.as_bytes()).is_some_and(|id| matches!(self.tree.node(id).kind, Kind::Directory(_)))
+        self.tree.is_directory(path.as_bytes())
     }
 
     /// Names in a directory, links followed; those that are not UTF-8 are left out.

@@ -110,11 +110,13 @@ section! {
         debian: Spanned<Debian> = "table", "";
         /// A tar archive: plain, gzip, zstd or xz, told by its content. Relative to the definition.
         tar: String = "path", "";
-        /// A directory. Every entry belongs to root:root unless `owner` says otherwise. Relative to the definition.
+        /// A directory. Every entry belongs to root:root unless `owner` says otherwise. A directory that an earlier source made keeps its owner
+        /// and mode: this one adds to it. Relative to the definition.
         dir: String = "path", "";
         /// The directory of the image that the source is put below.
         at: String = "absolute path", "`/`";
-        /// With `dir`: `root`, or `keep` for the owners and groups as they are in the directory.
+        /// With `dir`: `root`, or `keep` for owners, groups, modes and times as they are in the directory, also of directories that an earlier
+        /// source made.
         owner: String = "`root` or `keep`", "`root`";
         /// With `dir`: whether other file systems mounted below it are entered.
         cross_mounts: bool = "boolean", "`false`";

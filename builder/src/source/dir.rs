@@ -4,7 +4,8 @@
 //! spool, so that what is hashed is what is built.
 //!
 //! By default what differs between two checkouts of the same files does not count: everything is root's, times are the epoch's, and
-//! nobody else may write (which is where umasks differ). `owner = "keep"` takes everything as it is: owners, modes, times to the nanosecond.
+//! nobody else may write (which is where umasks differ); a directory that an earlier source made stays as it is and gets what is in this one.
+//! `owner = "keep"` takes everything as it is: owners, modes, times to the nanosecond.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -20,7 +21,7 @@ use nix::libc;
 use sha2::{Digest, Sha256};
 
 use super::spool::Spool;
-use super::{Budget, Loaded, landing, put};
+use super::{Budget, Loaded, directory_landing, landing, put};
 use crate::definition::Dir;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs};
@@ -141,7 +142,10 @@ impl Walk<'_> {
             self.note(path, b"other", &meta, what.as_bytes());
             (meta, made, None)
         };
-        let id = put(self.tree, self.at, path, meta, made)?;
+        let id = match self.passes_through(path, &made)? {
+            Some(there) => there,
+            None => put(self.tree, self.at, path, meta, made)?,
+        };
         match handle {
             Some(handle) => self.folder(handle.into(), path, depth + 1)?,
             None if found.nlink() > 1 => {
@@ -150,6 +154,15 @@ impl Walk<'_> {
             None => {}
         }
         Ok(())
+    }
+
+    /// A directory that an earlier source made. An overlay has it for what is in it: `tmp/x` must not take /tmp's mode away.
+    fn passes_through(&self, path: &[u8], made: &Kind) -> Result<Option<NodeId>> {
+        if self.dir.keep_owner || !matches!(made, Kind::Directory(_)) {
+            return Ok(None);
+        }
+        let landed = directory_landing(self.tree, self.at, path)?;
+        Ok(self.tree.lookup(&landed).filter(|there| matches!(self.tree.node(*there).kind, Kind::Directory(_))))
     }
 
     fn meta(&self, found: &Metadata, place: &Path, path: &[u8]) -> Result<Meta> {
@@ -329,6 +342,36 @@ mod tests {
         assert_eq!(digest(0o664, 1, true).1, 0o664);
         assert_eq!(digest(0o664, 1, true).2, Time { seconds: 1, nanoseconds: 5 });
         assert_eq!(digest(0o664, 1, false).2, Time { seconds: 7, nanoseconds: 0 });
+    }
+
+    #[test]
+    fn a_directory_of_an_earlier_source_keeps_its_mode_and_owner_unless_told_otherwise() {
+        let scratch = Scratch::new("through");
+        let source = scratch.0.join("source");
+        fs::create_dir_all(source.join("tmp/new")).unwrap();
+        fs::create_dir_all(source.join("bin")).unwrap();
+        fs::write(source.join("bin/tool"), "x").unwrap();
+        fs::set_permissions(source.join("tmp"), fs::Permissions::from_mode(0o755)).unwrap();
+        let load = |keep_owner| {
+            let mut tree = Tree::new();
+            let folder = |mode, uid| (Meta { mode, uid, ..Meta::default() }, Kind::Directory(BTreeMap::new()));
+            for (path, (meta, kind)) in [(&b"/tmp"[..], folder(0o1777, 3)), (b"/usr/bin", folder(0o711, 4))] {
+                tree.insert(path, meta, kind).unwrap();
+            }
+            tree.insert(b"/bin", Meta::default(), Kind::Symlink(b"usr/bin"[..].into())).unwrap();
+            let dir = Dir { path: source.clone(), keep_owner, cross_mounts: false };
+            super::load(&mut tree, b"/", &dir, &mut Budget::new(Limits::default()), &scratch.0, Some(7)).unwrap();
+            let of = |path: &[u8]| {
+                let meta = &tree.node(tree.lookup(path).unwrap()).meta;
+                (meta.mode, meta.uid)
+            };
+            assert!(tree.lookup(b"/usr/bin/tool").is_some());
+            (of(b"/tmp"), of(b"/usr/bin"), of(b"/tmp/new").0)
+        };
+        assert_eq!(load(false), ((0o1777, 3), (0o711, 4), 0o755));
+        let owner = fs::metadata(&source).unwrap().uid();
+        assert_eq!(load(true).0, (0o755, owner));
+        assert_eq!(load(true).1.1, owner);
     }
 
     #[test]

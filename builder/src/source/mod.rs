@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::definition::{Definition, Dir, Limits, Origin};
 use crate::error::{Context, Error, Result};
-use crate::tree::{Kind, Meta, NodeId, Tree, parts, show};
+use crate::tree::{Kind, Meta, NodeId, Step, Tree, parts, show};
 
 /// What the sources need from their surroundings.
 #[derive(Debug, Clone)]
@@ -111,51 +111,30 @@ pub fn load(definition: &Definition, surroundings: &Surroundings) -> Result<(Tre
 /// Where an entry lands: `path` below `at`, with symbolic links on the way (not the last part) followed within the tree. Parts that are not
 /// there yet stay as they are.
 pub fn landing(tree: &Tree, at: &[u8], path: &[u8]) -> Result<Vec<u8>> {
-    let mut landed: Vec<Vec<u8>> = Vec::new();
-    let mut todo: Vec<Vec<u8>> = parts(at).chain(parts(path)).map(<[u8]>::to_vec).collect();
-    todo.reverse();
-    let mut followed = 0;
-    while let Some(part) = todo.pop() {
-        if part == b"." {
-            continue;
-        }
-        if part == b".." {
-            landed.pop();
-            continue;
-        }
-        landed.push(part);
-        if todo.is_empty() {
-            break;
-        }
-        if let Some(id) = tree.lookup(&landed.join(&b'/'))
-            && let Kind::Symlink(target) = &tree.node(id).kind
-        {
-            followed += 1;
-            if followed > 40 {
-                return Err(Error::new(format!("{}: symbolic links on the way lead in a circle", show(path))));
-            }
-            landed.pop();
-            if target.starts_with(b"/") {
-                landed.clear();
-            }
-            todo.extend(parts(target).map(<[u8]>::to_vec).collect::<Vec<_>>().into_iter().rev());
-        }
-    }
-    Ok(landed.join(&b'/'))
+    land(tree, at, path, false)
 }
 
-/// Puts an entry where it lands.
+/// Where a directory lands: over a link to a directory that an earlier source made, where that leads.
+pub fn directory_landing(tree: &Tree, at: &[u8], path: &[u8]) -> Result<Vec<u8>> {
+    land(tree, at, path, true)
+}
+
+fn land(tree: &Tree, at: &[u8], path: &[u8], is_directory: bool) -> Result<Vec<u8>> {
+    let end = tree.follow(parts(at).chain(parts(path)), &mut |link| match link.is_last {
+        true if !(is_directory && tree.is_directory(&link.path())) => Step::Stay,
+        _ => Step::Follow,
+    });
+    end.map(|end| end.path()).map_err(|_| circle(path))
+}
+
+/// What is wrong with a way that has no end.
+fn circle(path: &[u8]) -> Error {
+    Error::new(format!("{}: symbolic links on the way lead in a circle", show(path)))
+}
+
+/// Puts an entry where it lands. A directory where there is one gives its metadata to that one.
 pub fn put(tree: &mut Tree, at: &[u8], path: &[u8], meta: Meta, kind: Kind) -> Result<NodeId> {
-    let landed = landing(tree, at, path)?;
-    // A folder that an earlier source made into a link to a folder: the link stays, the folder it leads to gets the metadata.
-    if let Kind::Directory(_) = kind
-        && let Some(there) = tree.lookup(&landed)
-        && matches!(tree.node(there).kind, Kind::Symlink(_))
-        && let Some(real) = tree.resolve(&landed)
-        && matches!(tree.node(real).kind, Kind::Directory(_))
-    {
-        return Ok(real);
-    }
+    let landed = land(tree, at, path, matches!(kind, Kind::Directory(_)))?;
     if parts(&landed).next().is_none() {
         return match kind {
             Kind::Directory(_) => {
@@ -193,9 +172,10 @@ mod tests {
         assert_eq!(landing(&tree, b"/", b"out/passwd").unwrap(), b"etc/passwd");
         assert_eq!(landing(&tree, b"/srv/web", b"index.html").unwrap(), b"srv/web/index.html");
         assert!(landing(&tree, b"/", b"loop/y").is_err());
-        // A folder over a link to a folder leaves the link.
-        put(&mut tree, b"/", b"bin", Meta::default(), folder()).unwrap();
+        // A folder over a link to a folder leaves the link, and the folder it leads to gets the metadata.
+        put(&mut tree, b"/", b"bin", Meta { mode: 0o750, ..Meta::default() }, folder()).unwrap();
         assert!(matches!(tree.node(tree.lookup(b"/bin").unwrap()).kind, Kind::Symlink(_)));
+        assert_eq!(tree.node(tree.lookup(b"/usr/bin").unwrap()).meta.mode, 0o750);
     }
 
     #[test]

@@ -5,10 +5,8 @@
 //! an entry below one, and those that have are made to reach where they should not.
 
 use crate::error::{Error, Result};
-use crate::tree::{Kind, NodeId, Tree, parts, show};
-
-/// The most links followed on one way, as in Linux.
-const LINKS_MAX: u32 = 40;
+use crate::source::circle;
+use crate::tree::{NodeId, Step, Stop, Tree, parts, show};
 
 /// Where an archive is put.
 pub struct Place {
@@ -33,63 +31,17 @@ impl Place {
 
     /// The path where `path` lands. A directory over an earlier source's link to a directory lands where that leads.
     pub fn of(&self, tree: &Tree, path: &[u8], is_directory: bool) -> Result<Vec<u8>> {
-        let mut todo: Vec<&[u8]> = parts(&self.at).chain(parts(path)).collect();
-        todo.reverse();
-        let mut landed: Vec<(&[u8], Option<NodeId>)> = Vec::with_capacity(todo.len());
-        let mut followed = 0;
-        while let Some(part) = todo.pop() {
-            if part == b"." {
-                continue;
-            }
-            if part == b".." {
-                landed.pop();
-                continue;
-            }
-            let directory = landed.last().map_or(Some(Tree::ROOT), |last| last.1);
-            let id = directory.and_then(|id| child(tree, id, part));
-            let Some((link, target)) = id.and_then(|id| Some((id, target(tree, id)?))) else {
-                landed.push((part, id));
-                continue;
-            };
-            if todo.is_empty() && !(is_directory && !self.is_own(link) && self.leads_to_directory(tree, &landed, part)) {
-                landed.push((part, id));
-                continue;
-            }
-            if self.is_own(link) {
-                let error = Error::new(format!("{} leads through the symbolic link {:?} of the same archive", show(path), show(part)));
-                return Err(error.hint("such archives are made to write where they should not: make it again, from a real tree"));
-            }
-            followed += 1;
-            if followed > LINKS_MAX {
-                return Err(Error::new(format!("{}: symbolic links on the way lead in a circle", show(path))));
-            }
-            if target.starts_with(b"/") {
-                landed.clear();
-            }
-            let from = todo.len();
-            todo.extend(parts(target));
-            todo[from..].reverse();
+        let end = tree.follow(parts(&self.at).chain(parts(path)), &mut |link| match (self.is_own(link.id), link.is_last) {
+            (true, true) => Step::Stay,
+            (true, false) => Step::Refuse,
+            (false, true) if !(is_directory && tree.is_directory(&link.path())) => Step::Stay,
+            (false, _) => Step::Follow,
+        });
+        match end {
+            Ok(end) => Ok(end.path()),
+            Err(Stop::Circle) => Err(circle(path)),
+            Err(Stop::Refused(link)) => Err(Error::new(format!("{} leads through the symbolic link {:?} of the same archive", show(path), show(&link)))
+                .hint("such archives are made to write where they should not: make it again, from a real tree")),
         }
-        let landed: Vec<&[u8]> = landed.into_iter().map(|part| part.0).collect();
-        Ok(landed.join(&b'/'))
-    }
-
-    fn leads_to_directory(&self, tree: &Tree, landed: &[(&[u8], Option<NodeId>)], name: &[u8]) -> bool {
-        let path: Vec<&[u8]> = landed.iter().map(|part| part.0).chain([name]).collect();
-        tree.resolve(&path.join(&b'/')).is_some_and(|id| matches!(tree.node(id).kind, Kind::Directory(_)))
-    }
-}
-
-fn child(tree: &Tree, directory: NodeId, name: &[u8]) -> Option<NodeId> {
-    match &tree.node(directory).kind {
-        Kind::Directory(names) => names.get(name).copied(),
-        _ => None,
-    }
-}
-
-fn target(tree: &Tree, id: NodeId) -> Option<&[u8]> {
-    match &tree.node(id).kind {
-        Kind::Symlink(target) => Some(target),
-        _ => None,
     }
 }
