@@ -1,6 +1,7 @@
 //! A virtual machine with a serial console to look at and a deadline: whatever happens in it, the test ends.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -84,7 +85,7 @@ impl Setup {
         let serial = scratch.join(format!("serial-{}.log", unique()));
         let mut command = tool::command("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", self.memory]);
-        command.args(["-display", "none", "-no-reboot", "-serial"]).arg(format!("file:{}", serial.display()));
+        command.args(["-display", "none", "-no-reboot", "-monitor", "stdio", "-serial"]).arg(format!("file:{}", serial.display()));
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).arg("-append").arg(&self.cmdline);
         for (index, disk) in self.disks.iter().enumerate() {
             command.arg("-drive").arg(format!("if=none,id=disk{index},format=raw,cache=writeback,discard=unmap,file={}", disk.display()));
@@ -93,7 +94,7 @@ impl Setup {
         command.args(&self.extra);
         let errors = scratch.join(format!("qemu-{}.log", unique()));
         let log = File::create(&errors).unwrap_or_else(|e| panic!("{}: {e}", errors.display()));
-        command.stdout(Stdio::null()).stderr(log);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         Machine { command, starts_left: 3, child, serial, errors, seen: 0, started: Instant::now(), deadline: Instant::now() + self.deadline, _slot: slot }
     }
@@ -147,6 +148,17 @@ impl Machine {
             }
             self.tick("for its end");
         }
+    }
+
+    /// Tells QEMU's monitor to do something to the machine, as hands on the hardware would: `device_add ...`.
+    pub fn monitor(&mut self, command: &str) {
+        let stdin = self.child.stdin.as_mut().unwrap_or_else(|| panic!("QEMU has no monitor"));
+        stdin.write_all(format!("{command}\n").as_bytes()).and_then(|()| stdin.flush()).unwrap_or_else(|e| panic!("{command}: {e}"));
+    }
+
+    /// Whether it is still switched on.
+    pub fn is_on(&mut self) -> bool {
+        self.ended().is_none()
     }
 
     /// Seconds since it was switched on.

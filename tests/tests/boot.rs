@@ -1,5 +1,9 @@
 //! An image that nobody touched starts, wherever it is, and what it starts as is what it should: read-only, verified, tidy.
 
+use std::fs::File;
+use std::path::Path;
+
+use adamant_agent::gpt::{Table, disk};
 use adamant_tests::alter;
 use adamant_tests::image::{self, Tiny};
 use adamant_tests::machine::Setup;
@@ -74,6 +78,63 @@ fn every_kind_of_disk_is_found() {
             setup.arguments(&arguments)
         });
         assert!(console.contains("tiny: counter 1"), "{name}: {console}");
+    }
+}
+
+/// The same image on a disk of another sector size: the partitions stand at the same bytes, and the table counts in larger sectors.
+fn with_large_sectors(from: &Path, to: &Path) {
+    const SECTOR: u32 = 4096;
+    let file = File::open(from).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
+    let length = file.metadata().map(|meta| meta.len()).unwrap_or_default();
+    let small = disk::read(&file, 512, length / 512).unwrap_or_else(|e| panic!("{e}")).table;
+    alter::copy(from, to);
+    // The table's second copy is longer in large sectors.
+    alter::resize(to, length + (1 << 20));
+    let mut partitions = small.partitions.clone();
+    for partition in partitions.iter_mut().flatten() {
+        let (first, end) = (partition.first * 512, (partition.last + 1) * 512);
+        assert!(first % u64::from(SECTOR) == 0 && end % u64::from(SECTOR) == 0, "{partition:?}");
+        (partition.first, partition.last) = (first / u64::from(SECTOR), end / u64::from(SECTOR) - 1);
+    }
+    let large = Table { disk: small.disk, sector: SECTOR, sectors: (length + (1 << 20)) / u64::from(SECTOR), partitions };
+    let mut file = File::options().read(true).write(true).open(to).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
+    alter::zero(to, 512, 34 * 512);
+    disk::write(&mut file, &large).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
+}
+
+#[test]
+fn a_disk_of_large_sectors_starts_and_keeps_what_it_holds() {
+    let image = Tiny::usual().build();
+    let scratch = Scratch::new("large-sectors");
+    let disk = scratch.join("disk.raw");
+    with_large_sectors(&image.path("raw"), &disk);
+    for (kind, counter) in [("virtio-blk-pci,drive=d", 1), ("virtio-scsi-pci,id=s -device scsi-hd,drive=d", 2), ("nvme,serial=1,drive=d", 3)] {
+        let drive = format!("if=none,id=d,format=raw,file={}", disk.display());
+        let device = format!("{kind},logical_block_size=4096,physical_block_size=4096");
+        let mut arguments = vec!["-drive", &drive, "-device"];
+        arguments.extend(device.split(' '));
+        // Some room to grow into, each time.
+        alter::resize(&disk, std::fs::metadata(&disk).map(|meta| meta.len()).unwrap_or_default() + (8 << 20));
+        let console = Setup::of(&image).arguments(&arguments).start(&scratch).wait_for_end();
+        assert_eq!(line(&console, "tiny: counter "), format!("tiny: counter {counter}"), "{kind}: {console}");
+        assert!(!line(&console, "tiny: volume logs ").contains("grown by 0"), "{console}");
+        assert!(console.contains("tiny: done") && !console.contains("tiny: warning"), "{console}");
+    }
+}
+
+#[test]
+fn a_hypervisors_wish_is_the_machine_id_however_it_is_said() {
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+    // base64 of the same.
+    let binary = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    for (name, arguments) in [
+        ("text", ["-smbios", &format!("type=11,value=io.systemd.credential:system.machine_id={ID}")]),
+        ("binary", ["-smbios", &format!("type=11,value=io.systemd.credential.binary:system.machine_id={binary}")]),
+        ("fw_cfg", ["-fw_cfg", &format!("name=opt/io.systemd.credentials/system.machine_id,string={ID}")]),
+    ] {
+        let console = boot(&Tiny::usual(), name, |setup, disk| setup.disk(disk).arguments(&arguments));
+        assert_eq!(line(&console, "tiny: machine-id "), format!("tiny: machine-id {ID}"), "{name}");
+        assert_eq!(line(&console, "tiny: identity "), "tiny: identity hypervisor", "{name}");
     }
 }
 

@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::SigSet;
 
 use super::uevents::Events;
-use super::{Context, Failure, modules, outcome};
+use super::{Context, Failure, modules};
 
 const STAGE: &str = "early";
 
@@ -27,7 +27,6 @@ pub fn run(context: &mut Context) -> Result<Early, Failure> {
     let _ = SigSet::all().thread_block();
     mount_kernel_file_systems()?;
     fill_standard_descriptors();
-    outcome::restart_when_the_kernel_panics();
     context.watchdog.arm();
     context.report.version = report::VERSION;
     context.report.agent = env!("CARGO_PKG_VERSION").to_owned();

@@ -22,7 +22,7 @@ use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execv};
 
 use super::identity::Identified;
-use super::{Context, Failure, locate, outcome, root, since_kernel_start, systemd, verify};
+use super::{Context, Failure, locate, root, since_kernel_start, systemd, verify};
 
 const STAGE: &str = "handover";
 /// What moves into the image.
@@ -60,7 +60,6 @@ pub fn run(identified: Identified, context: &mut Context) -> Result<Infallible, 
         since_kernel_start().saturating_sub(first) / 1000
     );
     switch_root().map_err(|(what, e)| Failure::new(STAGE, what, e, "report this"))?;
-    outcome::leave_panics_to_init();
     context.watchdog.hand_over();
     let error = enter(&init);
     Err(Failure::new(STAGE, format!("starting {init}"), error, "check that the image's init is a program for this machine, or name another with init="))

@@ -105,6 +105,9 @@ fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     let located = context.stage("locate", |c| locate::run(early, c))?;
     let verified = context.stage("verify", |c| verify::run(located, c))?;
     let mounted = context.stage("root", |c| root::run(verified, c))?;
+    if cfg!(feature = "mistake") {
+        panic!("made on purpose");
+    }
     let volumes = context.stage("volumes", |c| volumes::run(mounted, c))?;
     let identified = context.stage("identity", |c| identity::run(volumes, c))?;
     handover::run(identified, context)

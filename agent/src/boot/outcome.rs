@@ -1,7 +1,5 @@
 //! How a boot that failed ends: its line, the delay, then reboot, poweroff or halt. Never a shell, a hang or the end of PID 1.
 
-use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,26 +14,6 @@ use super::{Failure, console};
 static OUTCOME: Mutex<Option<policy::Failure>> = Mutex::new(None);
 /// Time for the consoles to print the line, also when the policy asks for no delay.
 const LEAST_DELAY: Duration = Duration::from_millis(500);
-
-/// Seconds after which a panicked kernel restarts; 0 is never.
-const KERNEL_PANIC: &str = "/proc/sys/kernel/panic";
-/// Whether that is set by us.
-static KERNEL_PANIC_SET: AtomicBool = AtomicBool::new(false);
-
-/// While the agent is PID 1, a panic of the kernel (which the sudden end of this process is too) must not leave the machine hanging, unless the
-/// command line has said something else with `panic=`.
-pub fn restart_when_the_kernel_panics() {
-    let unset = fs::read_to_string(KERNEL_PANIC).is_ok_and(|seconds| seconds.trim() == "0");
-    let set = unset && fs::write(KERNEL_PANIC, policy::Failure::default().after_seconds.to_string()).is_ok();
-    KERNEL_PANIC_SET.store(set, Ordering::Relaxed);
-}
-
-/// What happens on a panic later is for the image to say.
-pub fn leave_panics_to_init() {
-    if KERNEL_PANIC_SET.load(Ordering::Relaxed) {
-        let _ = fs::write(KERNEL_PANIC, "0");
-    }
-}
 
 /// From now on a failure ends as this policy says.
 pub fn set(outcome: policy::Failure) {
