@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 /// Where programs for administrators are, which are not in everyone's PATH.
 fn search_path() -> String {
@@ -16,6 +17,26 @@ pub fn have(program: &str) -> bool {
         skipped(&format!("{program} is not installed"));
     }
     found
+}
+
+/// A program of a newer Debian, see tests/newer; says so when there is none.
+pub fn newer(program: &str) -> Option<Command> {
+    static THERE: OnceLock<bool> = OnceLock::new();
+    let script = crate::image::workspace().join("tests/newer");
+    let there = THERE.get_or_init(|| {
+        // Asked for once, so that what it needs is made once.
+        let made = output(command(&script).args(["fsck.erofs", "--version"]));
+        if !made.status.success() {
+            let said = lossy(&made.stderr);
+            skipped(said.trim().trim_start_matches("SKIPPED: "));
+        }
+        made.status.success()
+    });
+    there.then(|| {
+        let mut command = command(&script);
+        command.arg(program);
+        command
+    })
 }
 
 /// Says that a check was skipped, also where the test passes and its output is not shown. `tests/run` counts these lines.
