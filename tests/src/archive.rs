@@ -1,67 +1,102 @@
-//! A tar archive as a tree, for measurements and comparisons: trusts the archive, and keeps what mmdebstrap writes.
+//! Archives that tests and measurements start from, made by other projects' tools once for all runs.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader};
-use std::path::Path;
-use std::sync::Arc;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
-use adamant::tree::{Content, Kind, Meta, Time, Tree};
+use crate::alter::Random;
+use crate::scratch::Scratch;
+use crate::{image, tool};
 
-/// Reads an uncompressed archive; the bytes of files stay in it.
-pub fn load(path: &Path) -> io::Result<Tree> {
-    let file = Arc::new(File::open(path)?);
-    let mut archive = tar::Archive::new(BufReader::with_capacity(1 << 16, File::open(path)?));
-    let mut tree = Tree::new();
-    for entry in archive.entries_with_seek()? {
-        let mut entry = entry?;
-        let header = entry.header().clone();
-        let mut meta = Meta {
-            mode: (header.mode()? & 0o7777) as u16,
-            uid: header.uid()? as u32,
-            gid: header.gid()? as u32,
-            mtime: Time { seconds: header.mtime()? as i64, nanoseconds: 0 },
-            xattrs: None,
-        };
-        let mut xattrs = BTreeMap::new();
-        if let Some(extensions) = entry.pax_extensions()? {
-            for extension in extensions {
-                let extension = extension?;
-                let key = extension.key().map_err(io::Error::other)?;
-                if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                    xattrs.insert(name.as_bytes().into(), extension.value_bytes().into());
-                } else if key == "mtime" {
-                    let text = extension.value().map_err(io::Error::other)?;
-                    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
-                    meta.mtime.seconds = seconds.parse().map_err(io::Error::other)?;
-                    meta.mtime.nanoseconds = format!("{fraction:0<9}")[..9].parse().map_err(io::Error::other)?;
-                }
-            }
-        }
-        meta.xattrs = (!xattrs.is_empty()).then(|| Arc::new(xattrs));
-        let name = entry.path_bytes().into_owned();
-        let name = name.strip_prefix(b".").unwrap_or(&name);
-        if name.iter().all(|&b| b == b'/') {
-            tree.node_mut(Tree::ROOT).meta = meta;
-            continue;
-        }
-        let target = entry.link_name_bytes().unwrap_or_default();
-        let device = || -> io::Result<(u32, u32)> { Ok((header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0))) };
-        let kind = match header.entry_type() {
-            tar::EntryType::Directory => Kind::Directory(BTreeMap::new()),
-            tar::EntryType::Symlink => Kind::Symlink(target[..].into()),
-            tar::EntryType::Char => device().map(|(major, minor)| Kind::CharDevice { major, minor })?,
-            tar::EntryType::Block => device().map(|(major, minor)| Kind::BlockDevice { major, minor })?,
-            tar::EntryType::Fifo => Kind::Fifo,
-            tar::EntryType::Link => {
-                let target = target.strip_prefix(b".").unwrap_or(&target);
-                let node = tree.lookup(target).ok_or_else(|| io::Error::other("a hard link to what is not there"))?;
-                tree.link(name, node).map_err(io::Error::other)?;
-                continue;
-            }
-            _ => Kind::File(Content::from_file(file.clone(), entry.raw_file_position(), entry.size())),
-        };
-        tree.insert(name, meta, kind).map_err(io::Error::other)?;
+/// A small Debian without a kernel, by mmdebstrap.
+pub fn debian() -> PathBuf {
+    let _lock = image::lock("debian-tar");
+    let tar = image::target_dir().join("cache/debian.tar");
+    if !tar.exists() {
+        std::fs::create_dir_all(image::target_dir().join("cache")).unwrap_or_else(|e| panic!("{e}"));
+        let new = tar.with_extension("new.tar");
+        tool::run(
+            tool::command("mmdebstrap").args(["--quiet", "--variant=important", "--include=systemd-sysv,openssh-server,python3-minimal", "trixie"]).arg(&new),
+        );
+        std::fs::rename(&new, &tar).unwrap_or_else(|e| panic!("{e}"));
     }
-    Ok(tree)
+    tar
+}
+
+/// Files of every size around block and cluster borders, compressible and not, by GNU tar.
+pub fn small() -> PathBuf {
+    let _lock = image::lock("small-tar");
+    let tar = image::target_dir().join("cache/small.tar");
+    if !tar.exists() {
+        let scratch = Scratch::new("small-tar");
+        let mut random = Random::new(5);
+        for size in [0usize, 1, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, (1 << 20) + 1, 3_000_001] {
+            let text: Vec<u8> = b"all work and no play ".iter().copied().cycle().take(size).collect();
+            let noise: Vec<u8> = (0..size).map(|_| random.next() as u8).collect();
+            let mixed: Vec<u8> =
+                text.chunks(5000).zip(noise.chunks(5000)).enumerate().flat_map(|(n, (t, n2))| if n % 2 == 0 { t } else { n2 }.to_vec()).collect();
+            for (kind, bytes) in [("text", &text), ("noise", &noise), ("mixed", &mixed)] {
+                std::fs::write(scratch.join(format!("{kind}-{size}")), bytes).unwrap_or_else(|e| panic!("{e}"));
+            }
+        }
+        std::fs::create_dir_all(image::target_dir().join("cache")).unwrap_or_else(|e| panic!("{e}"));
+        tool::run(tool::command("tar").args(["--format=pax", "-cf"]).arg(&tar).arg("-C").arg(scratch.path()).arg("."));
+    }
+    tar
+}
+
+/// A definition whose only source is this archive, everything kept, and no volumes: an image without a kernel, unless the archive has one.
+pub fn definition(tar: &Path, id: &str, more: &str) -> String {
+    format!("volumes = []\n[image]\nid = {id:?}\nversion = \"1\"\n[[source]]\ntar = {:?}\n[scrub]\nkeep = [\"**\"]\n{more}", tar.display().to_string())
+}
+
+/// An archive of files so many and so large: each half text, half noise, and none like another. It holds an init, too.
+pub fn of_files(path: &Path, count: u64, size: u64) -> io::Result<()> {
+    const PIECE: usize = 1 << 20;
+    let mut random = Random::new(count);
+    let text = b"nothing in this world is as soft and yielding as water ".iter().cycle();
+    let mut piece: Vec<u8> = text.enumerate().take(PIECE).map(|(at, &letter)| if at / 5000 % 2 == 0 { letter } else { random.next() as u8 }).collect();
+    let mut out = BufWriter::with_capacity(PIECE, File::create(path)?);
+    out.write_all(&header("sbin/init", 2, 0o755))?;
+    out.write_all(&padded(b"#!"))?;
+    for file in 0..count {
+        out.write_all(&header(&format!("srv/{:04}/{file:08}", file / 1000), size, 0o644))?;
+        let mut left = size;
+        while left > 0 {
+            let now = left.min(PIECE as u64) as usize;
+            // A number in every block: nothing is there twice.
+            for block in piece.chunks_mut(4096) {
+                let number = random.next().to_le_bytes();
+                block[..8].copy_from_slice(&number);
+            }
+            out.write_all(&piece[..now])?;
+            left -= now as u64;
+        }
+        out.write_all(&vec![0; (size.next_multiple_of(512) - size) as usize])?;
+    }
+    out.write_all(&[0; 1024])?;
+    out.flush()
+}
+
+fn padded(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().next_multiple_of(512), 0);
+    bytes
+}
+
+/// A ustar header of a file of root's.
+fn header(name: &str, size: u64, mode: u32) -> [u8; 512] {
+    let mut header = [0; 512];
+    let mut put = |at: usize, text: String| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name.to_owned());
+    for (at, text) in [(100, format!("{mode:07o}")), (108, "0000000".to_owned()), (116, "0000000".to_owned()), (124, format!("{size:011o}"))] {
+        put(at, text);
+    }
+    put(136, "14520710000".to_owned());
+    put(148, " ".repeat(8));
+    put(156, "0".to_owned());
+    put(257, "ustar\0".to_owned() + "00");
+    let sum: u32 = header.iter().map(|&byte| u32::from(byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
 }

@@ -1,7 +1,7 @@
 //! Other projects' programs as judges. One that is not installed is named, and the check it would have made is skipped, aloud.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
@@ -51,6 +51,41 @@ pub fn root() -> bool {
         skipped("this check mounts, and needs root for that");
     }
     root
+}
+
+/// Whether this machine's kernel mounts erofs; says so when not.
+pub fn mounts_erofs() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default().contains("erofs");
+        if !known {
+            skipped("this host's kernel does not know erofs: only the virtual machine's is asked");
+        }
+        known
+    })
+}
+
+/// A root file system on a loop device, unmounted at the end.
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    /// Mounts it, read-only.
+    pub fn new(image: &Path, at: PathBuf) -> Mounted {
+        std::fs::create_dir_all(&at).unwrap_or_else(|e| panic!("{}: {e}", at.display()));
+        run(command("mount").args(["-t", "erofs", "-o", "loop,ro"]).arg(image).arg(&at));
+        Mounted(at)
+    }
+
+    /// Where.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        output(command("umount").arg(&self.0));
+    }
 }
 
 /// A command found in the administrators' folders too.

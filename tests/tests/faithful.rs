@@ -1,25 +1,22 @@
 //! What goes in comes out: every entry of an archive, with everything that it carries, through the kernel's mount and through another
 //! project's reader. The archive is read by yet another one, so no code of ours judges itself.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use adamant_tests::archive;
 use adamant_tests::image::{self, Image, Tiny};
 use adamant_tests::machine::Setup;
 use adamant_tests::oddities;
 use adamant_tests::scratch::Scratch;
-use adamant_tests::tool;
+use adamant_tests::tool::{self, Mounted};
 use tiny_init::listing;
 
 /// An image without a kernel, of one archive, scrubbing off.
 fn image_of(tar: &Path, dir: &Path, more: &str) -> Image {
     std::fs::create_dir_all(dir).unwrap_or_else(|e| panic!("{e}"));
     let definition = dir.join("image.toml");
-    let text = format!(
-        "volumes = []\n[image]\nid = \"faithful\"\nversion = \"1\"\n[[source]]\ntar = {:?}\n[scrub]\nkeep = [\"**\"]\n{more}",
-        tar.display().to_string()
-    );
-    std::fs::write(&definition, text).unwrap_or_else(|e| panic!("{e}"));
+    std::fs::write(&definition, archive::definition(tar, "faithful", more)).unwrap_or_else(|e| panic!("{e}"));
     let image = Image { dir: dir.join("out"), stem: "faithful_1".to_owned() };
     image::build(&definition, &image.dir);
     image
@@ -81,38 +78,12 @@ const OURS: [&str; 18] = [
 fn compare(expected: &[String], found: &[String], what: &str) -> usize {
     let keep = |line: &&String| !OURS.contains(&line.split(' ').next().unwrap_or_default());
     let expected: Vec<&String> = expected.iter().filter(keep).collect();
-    let found_set: std::collections::BTreeSet<&String> = found.iter().filter(keep).collect();
-    let expected_set: std::collections::BTreeSet<&String> = expected.iter().copied().collect();
+    let found_set: BTreeSet<&String> = found.iter().filter(keep).collect();
+    let expected_set: BTreeSet<&String> = expected.iter().copied().collect();
     let lost: Vec<&&String> = expected_set.difference(&found_set).take(10).collect();
     let added: Vec<&&String> = found_set.difference(&expected_set).take(10).collect();
     assert!(lost.is_empty() && added.is_empty(), "{what}: lost or changed: {lost:#?}\nadded or changed: {added:#?}");
     expected.len()
-}
-
-/// A mount on a loop device, undone at the end.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(image: &Path, at: PathBuf) -> Mounted {
-        std::fs::create_dir_all(&at).unwrap_or_else(|e| panic!("{e}"));
-        tool::run(tool::command("mount").args(["-t", "erofs", "-o", "loop,ro"]).arg(image).arg(&at));
-        Mounted(at)
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        tool::output(tool::command("umount").arg(&self.0));
-    }
-}
-
-fn host_mounts_erofs() -> bool {
-    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default().contains("erofs");
-    static SAID: AtomicBool = AtomicBool::new(false);
-    if !known && !SAID.swap(true, Ordering::Relaxed) {
-        tool::skipped("this host's kernel does not know erofs: only the virtual machine's is asked");
-    }
-    known
 }
 
 /// The host's kernel, fsck.erofs --extract, and the kernel in a virtual machine agree with the archive.
@@ -130,9 +101,9 @@ fn agrees_with(name: &str, tar: &Path, same: &Path, more: &str, in_machine: bool
     let expected = list(&unpacked(same, scratch.path()));
     let root = image.path("root.erofs");
     let mut said = Vec::new();
-    if host_mounts_erofs() {
+    if tool::mounts_erofs() {
         let mounted = Mounted::new(&root, scratch.join("mounted"));
-        said.push(format!("host's mount: {}", compare(&expected, &list(&mounted.0), "the host's kernel")));
+        said.push(format!("host's mount: {}", compare(&expected, &list(mounted.path()), "the host's kernel")));
     }
     let judges = [("fsck.erofs", tool::have("fsck.erofs").then(|| tool::command("fsck.erofs"))), ("a newer fsck.erofs", tool::newer("fsck.erofs"))];
     for (judge, command) in judges {
@@ -147,7 +118,7 @@ fn agrees_with(name: &str, tar: &Path, same: &Path, more: &str, in_machine: bool
         command.arg(format!("--extract={}", extracted.display())).args(["--preserve"]).args(newer.then_some("--xattrs"));
         tool::run(&mut command);
         let found = list(&extracted);
-        said.push(format!("{judge}: {}", compare(&restored(&expected, newer), &restored(&found, newer), judge)));
+        said.push(format!("{judge}: {}", compare(&restored(&expected, newer, &expected), &restored(&found, newer, &expected), judge)));
         std::fs::remove_dir_all(&extracted).unwrap_or_else(|e| panic!("{}: {e}", extracted.display()));
     }
     if in_machine {
@@ -162,10 +133,17 @@ fn knows_zstd() -> bool {
     tool::lossy(&tool::output(tool::command("fsck.erofs").arg("--version")).stdout).contains("zstd")
 }
 
-/// What fsck.erofs restores of each entry but the root: times to the second, and extended attributes only if asked.
-fn restored(lines: &[String], xattrs: bool) -> Vec<String> {
-    lines.iter().filter(|line| !line.starts_with("/ ")).map(|line| restored_line(line, xattrs)).collect()
+/// What fsck.erofs restores of each entry but the root: times to the second, and extended attributes only if asked. Of those it stops at the
+/// first without a value (of its own images too), and it sets the owner last, which makes the kernel take capabilities away.
+fn restored(lines: &[String], xattrs: bool, expected: &[String]) -> Vec<String> {
+    let without_value = |line: &&String| line.split(' ').skip(WORDS).any(|attribute| attribute.ends_with('='));
+    let stops: BTreeSet<&str> = expected.iter().filter(without_value).filter_map(|line| line.split(' ').next()).collect();
+    let wanted = |line: &str| xattrs && !stops.contains(line.split(' ').next().unwrap_or_default());
+    lines.iter().filter(|line| !line.starts_with("/ ")).map(|line| restored_line(line, wanted(line))).collect()
 }
+
+/// Words of a listing's line in front of the extended attributes.
+const WORDS: usize = 9;
 
 fn restored_line(line: &str, xattrs: bool) -> String {
     let words: Vec<&str> = line.split(' ').collect();
@@ -176,8 +154,8 @@ fn restored_line(line: &str, xattrs: bool) -> String {
     if kind != "d" {
         mode &= 0o1777;
     }
-    let attributes = if xattrs { attributes.join(" ") } else { String::new() };
-    format!("{path} {kind} {mode:04o} {uid} {gid} {seconds} {size} {content} {attributes}")
+    let attributes: Vec<&str> = attributes.iter().filter(|a| xattrs && !a.starts_with("security.capability=")).copied().collect();
+    format!("{path} {kind} {mode:04o} {uid} {gid} {seconds} {size} {content} {}", attributes.join(" "))
 }
 
 fn in_a_machine(root: &Path, scratch: &Scratch) -> Vec<String> {
@@ -197,24 +175,9 @@ fn in_a_machine(root: &Path, scratch: &Scratch) -> Vec<String> {
 fn every_entry_of_a_debian_archive_comes_out_as_it_went_in() {
     // Another archive can be given, and must hold as well.
     let given = std::env::var_os("ADAMANT_DEBIAN_TAR").map(PathBuf::from);
-    let tar = given.unwrap_or_else(debian);
+    let tar = given.unwrap_or_else(archive::debian);
     agrees("debian-tar", &tar, "", true);
     agrees("debian-tar-lz4hc", &tar, "[root]\ncompression = \"lz4hc\"\n", false);
-}
-
-/// A small Debian, made once for all runs.
-fn debian() -> PathBuf {
-    let _lock = image::lock("debian-tar");
-    let tar = image::target_dir().join("cache/debian.tar");
-    if !tar.exists() {
-        std::fs::create_dir_all(image::target_dir().join("cache")).unwrap_or_else(|e| panic!("{e}"));
-        let new = tar.with_extension("new.tar");
-        tool::run(
-            tool::command("mmdebstrap").args(["--quiet", "--variant=important", "--include=systemd-sysv,openssh-server,python3-minimal", "trixie"]).arg(&new),
-        );
-        std::fs::rename(&new, &tar).unwrap_or_else(|e| panic!("{e}"));
-    }
-    tar
 }
 
 #[test]
@@ -239,7 +202,7 @@ fn a_file_beyond_4_gib_comes_out_as_it_went_in() {
 fn every_compression_gives_the_same_tree() {
     for compression in ["none", "lz4", "lz4hc", "zstd", "zstd:15"] {
         for cluster in ["4K", "1M"] {
-            let tar = small();
+            let tar = archive::small();
             agrees(
                 &format!("{compression}-{cluster}").replace(':', "-"),
                 &tar,
@@ -250,26 +213,4 @@ fn every_compression_gives_the_same_tree() {
             );
         }
     }
-}
-
-/// Files of every size around block and cluster borders, compressible and not, made by GNU tar.
-fn small() -> PathBuf {
-    let _lock = image::lock("small-tar");
-    let tar = image::target_dir().join("cache/small.tar");
-    if !tar.exists() {
-        let scratch = Scratch::new("small-tar");
-        let mut random = adamant_tests::alter::Random::new(5);
-        for size in [0usize, 1, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, (1 << 20) + 1, 3_000_001] {
-            let text: Vec<u8> = b"all work and no play ".iter().copied().cycle().take(size).collect();
-            let noise: Vec<u8> = (0..size).map(|_| random.next() as u8).collect();
-            let mixed: Vec<u8> =
-                text.chunks(5000).zip(noise.chunks(5000)).enumerate().flat_map(|(n, (t, n2))| if n % 2 == 0 { t } else { n2 }.to_vec()).collect();
-            for (kind, bytes) in [("text", &text), ("noise", &noise), ("mixed", &mixed)] {
-                std::fs::write(scratch.join(format!("{kind}-{size}")), bytes).unwrap_or_else(|e| panic!("{e}"));
-            }
-        }
-        std::fs::create_dir_all(image::target_dir().join("cache")).unwrap_or_else(|e| panic!("{e}"));
-        tool::run(tool::command("tar").args(["--format=pax", "-cf"]).arg(&tar).arg("-C").arg(scratch.path()).arg("."));
-    }
-    tar
 }

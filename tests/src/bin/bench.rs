@@ -1,9 +1,11 @@
-//! Measures the writer of the root file system beside mkfs.erofs, on one archive in one run. `tests/bench` starts it.
+//! Measures building a root file system beside mkfs.erofs, on one archive in one run. `tests/bench` starts it.
 //!
-//!     bench ARCHIVE [--newer DIR] [--rounds N] [ALGORITHM ...]
-//!     bench write ARCHIVE OUT ALGORITHM CLUSTER JOBS       what is measured: archive -> OUT and OUT.verity
+//!     bench [ARCHIVE] [--rounds N] [none|lz4|lz4hc|zstd|zstd:LEVEL ...]
+//!     bench write DEFINITION OUT JOBS       what "root" measures: sources -> file system and hash tree, as `adamant build` does it
 //!
-//! Ours writes the hash tree too, mkfs.erofs does not. Rounds are interleaved; each figure is the median.
+//! `root` is what mkfs.erofs does, and the hash tree with it; `build` is the whole of `adamant build`: also the agent and its policy in the
+//! image, checks, initramfs and disk image where the archive has a kernel, digests and the manifest. Rounds are interleaved; each figure is
+//! the median.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,18 +13,23 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use adamant::definition::Compression;
+use adamant::definition::Definition;
 use adamant::erofs::{self, BLOCK, Options, Sink};
+use adamant::source::{self, Surroundings};
 use adamant::verity;
+use adamant_tests::scratch::Scratch;
+use adamant_tests::{archive, image, tool};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+/// The cluster that all are given, bytes.
+const CLUSTER: &str = "65536";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let result = match arguments.first().map(String::as_str) {
         Some("write") => write(&arguments[1..]),
-        Some(_) => compare(&arguments),
-        None => Err("bench ARCHIVE [--newer DIR] [--rounds N] [none|lz4|lz4hc|zstd ...]".into()),
+        _ => compare(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,25 +55,26 @@ impl Sink for ToFile {
 }
 
 fn write(arguments: &[String]) -> Result<()> {
-    let [archive, out, algorithm, cluster, jobs] = arguments else { return Err("write ARCHIVE OUT ALGORITHM CLUSTER JOBS".into()) };
-    let compression = match algorithm.as_str() {
-        "none" => Compression::None,
-        "lz4" => Compression::Lz4,
-        "lz4hc" => Compression::Lz4hc,
-        "zstd" => Compression::Zstd(3),
-        other => Compression::Zstd(other.strip_prefix("zstd:").ok_or("not an algorithm")?.parse()?),
-    };
+    let [definition, out, jobs] = arguments else { return Err("write DEFINITION OUT JOBS".into()) };
+    let definition = Definition::read(Path::new(definition)).map_err(|e| e.to_string())?;
+    let spool = Path::new(out).parent().unwrap_or(Path::new(".")).to_owned();
+    let surroundings = Surroundings { cache: spool.clone(), spool, use_cache: false };
+    let (tree, _) = source::load(&definition, &surroundings).map_err(|e| e.to_string())?;
     let jobs = jobs.parse()?;
-    let tree = adamant_tests::archive::load(Path::new(archive))?;
-    let options = Options { compression, cluster: cluster.parse()?, uuid: verity::uuid_from(b"bench", "bench"), label: "bench".to_owned(), jobs };
+    let options = Options {
+        compression: definition.root.compression,
+        cluster: definition.root.cluster,
+        uuid: verity::uuid_from(b"bench", "bench"),
+        label: "bench".to_owned(),
+        jobs,
+    };
     let mut file = ToFile(File::create(out)?, BLOCK as u64);
     let mut hasher = verity::Hasher::new(&verity::salt("bench"));
     let mut sink = verity::HashingSink::new(&mut hasher, &mut file, jobs);
-    erofs::write(&tree, &options, &mut sink)?;
+    erofs::write(&tree, &options, &mut sink).map_err(|e| e.to_string())?;
     let mut tree_file = io::BufWriter::new(File::create(format!("{out}.verity"))?);
-    let (root, _) = hasher.finish(verity::uuid("bench"), &mut tree_file)?;
+    hasher.finish(verity::uuid("bench"), &mut tree_file)?;
     tree_file.flush()?;
-    println!("{root}");
     Ok(())
 }
 
@@ -78,112 +86,141 @@ struct Contender {
     runs: Vec<Figures>,
 }
 
+/// Seconds, seconds, seconds and MiB.
 #[derive(Clone, Copy)]
 struct Figures {
     wall: f64,
     user: f64,
+    system: f64,
     rss: f64,
 }
 
 fn compare(arguments: &[String]) -> Result<()> {
-    let mut archive = None;
-    let mut newer = std::env::var("NEWER_TOOLS").ok();
+    let mut given = None;
     let mut rounds = 3;
     let mut algorithms = Vec::new();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         match argument.as_str() {
-            "--newer" => newer = rest.next().cloned(),
-            "--rounds" => rounds = rest.next().ok_or("--rounds N")?.parse()?,
-            _ if archive.is_none() => archive = Some(std::fs::canonicalize(argument)?),
-            _ => algorithms.push(argument.clone()),
+            "--rounds" => rounds = rest.next().and_then(|n| n.parse().ok()).filter(|&n: &u32| n > 0).ok_or("--rounds needs a number from 1 on")?,
+            "none" | "lz4" | "lz4hc" | "zstd" => algorithms.push(argument.clone()),
+            _ if argument.starts_with("zstd:") => algorithms.push(argument.clone()),
+            _ if argument.starts_with('-') || given.is_some() => {
+                return Err(format!("{argument}: bench [ARCHIVE] [--rounds N] [none|lz4|lz4hc|zstd|zstd:LEVEL ...]").into());
+            }
+            _ => given = Some(std::fs::canonicalize(argument).map_err(|e| format!("{argument}: {e}"))?),
         }
     }
-    let archive = archive.ok_or("which archive?")?;
+    if !Path::new(TIME).exists() {
+        return Err(format!("{TIME} is missing: apt-get install time").into());
+    }
     if algorithms.is_empty() {
         algorithms = ["none", "lz4", "lz4hc", "zstd"].map(str::to_owned).to_vec();
     }
-    let scratch = adamant_tests::scratch::Scratch::new("bench");
+    let archive = given.unwrap_or_else(archive::debian);
+    let scratch = Scratch::new("bench");
+    let folder = unpack(&archive, &scratch)?;
     let mut contenders = Vec::new();
     for algorithm in &algorithms {
-        contenders.extend(rows(algorithm, &archive, scratch.path(), newer.as_deref())?);
+        contenders.extend(rows(algorithm, &archive, folder.as_deref(), scratch.path())?);
     }
-    for round in 0..rounds {
+    for round in 1..=rounds {
         for contender in &mut contenders {
+            eprint!("\r\x1b[Kround {round} of {rounds}: {}", contender.name);
             contender.runs.push(measure(contender, scratch.path())?);
         }
-        eprintln!("round {} of {rounds} done", round + 1);
     }
-    println!("| command | wall s | user s | RSS MiB | image MiB |\n|---|---|---|---|---|");
+    eprint!("\r\x1b[K");
+    let processors = std::thread::available_parallelism()?;
+    let bytes = std::fs::metadata(&archive)?.len() as f64 / 1e6;
+    println!("{}: {bytes:.1} MB; {processors} processors; medians of {rounds}, interleaved\n", archive.display());
+    println!("| command | wall s | user s | system s | RSS MiB | image MB |\n|---|---|---|---|---|---|");
     for contender in &contenders {
         let median = |pick: fn(&Figures) -> f64| {
             let mut values: Vec<f64> = contender.runs.iter().map(pick).collect();
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]
         };
-        let image = std::fs::metadata(&contender.image)?.len() as f64 / f64::from(1 << 20);
-        println!("| {} | {:.2} | {:.2} | {:.0} | {image:.1} |", contender.name, median(|f| f.wall), median(|f| f.user), median(|f| f.rss));
+        let image = std::fs::metadata(&contender.image)?.len() as f64 / 1e6;
+        let (wall, user, system, rss) = (median(|f| f.wall), median(|f| f.user), median(|f| f.system), median(|f| f.rss));
+        println!("| {} | {wall:.2} | {user:.2} | {system:.2} | {rss:.0} | {image:.2} |", contender.name);
     }
     Ok(())
 }
 
+/// The archive as a folder, for an mkfs.erofs that reads nothing else; `None` where there is none, or only one that reads archives.
+fn unpack(archive: &Path, scratch: &Scratch) -> Result<Option<PathBuf>> {
+    if !tool::have("mkfs.erofs") || !tool::root() {
+        return Ok(None);
+    }
+    let folder = scratch.join("folder");
+    std::fs::create_dir(&folder)?;
+    tool::run(tool::command("tar").args(["--xattrs", "--xattrs-include=*", "-xpf"]).arg(archive).arg("-C").arg(&folder));
+    Ok(Some(folder))
+}
+
 /// Ours and the peers' for one algorithm.
-fn rows(algorithm: &str, archive: &Path, scratch: &Path, newer: Option<&str>) -> Result<Vec<Contender>> {
+fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) -> Result<Vec<Contender>> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let own = text(&std::env::current_exe()?);
+    let words = |command: &Command| std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut rows = Vec::new();
+    let mut add = |name: String, image: PathBuf, command: Vec<String>| rows.push(Contender { name, command, image, runs: Vec::new() });
+
+    let dir = scratch.join(algorithm.replace(':', "-"));
+    std::fs::create_dir(&dir)?;
+    let definition = dir.join("image.toml");
+    std::fs::write(&definition, archive::definition(archive, "bench", &format!("[root]\ncompression = {algorithm:?}\ncluster = \"64K\"\n")))?;
     let jobs = std::thread::available_parallelism()?.to_string();
-    let image = scratch.join(format!("ours-{algorithm}"));
-    let mut rows = vec![Contender {
-        name: format!("ours {algorithm}, cluster 64K, and its verity tree"),
-        command: [&own, "write", &text(archive), &text(&image), algorithm, "65536", &jobs].map(str::to_owned).to_vec(),
-        image,
-        runs: Vec::new(),
-    }];
+    let image = dir.join("root");
+    add(format!("adamant root {algorithm}"), image.clone(), vec![text(&std::env::current_exe()?), "write".to_owned(), text(&definition), text(&image), jobs]);
+    let out = dir.join("out");
+    add(format!("adamant build {algorithm}"), out.join("bench_1.root.erofs"), words(image::build_command(&definition, &out).arg("--quiet")));
+
     let compress: Vec<String> = match algorithm {
         "none" => vec![],
-        "zstd" => vec!["-zzstd,3".into(), "-C65536".into()],
-        other => vec![format!("-z{}", other.replace(':', ",")), "-C65536".into()],
+        "zstd" => vec!["-zzstd,3".to_owned(), format!("-C{CLUSTER}")],
+        other => vec![format!("-z{}", other.replace(':', ",")), format!("-C{CLUSTER}")],
     };
-    if let Some(dir) = newer {
-        // mkfs.erofs 1.9 works in a chroot: archive and image must be below the folder it is given.
-        let inside = scratch.join("archive.tar");
-        if !inside.exists() && std::fs::hard_link(archive, &inside).is_err() {
-            std::fs::copy(archive, &inside)?;
-        }
-        let image = scratch.join(format!("newer-{algorithm}"));
-        let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut command = vec!["unshare".to_owned(), "-m".into(), "sh".into(), "-c".into()];
-        command.push("mkdir -p \"$0/mnt\" && mount --bind . \"$0/mnt\" && mount -t proc proc \"$0/proc\" && d=$0 && exec chroot \"$d\" sh -c 'cd /mnt && exec \"$@\"' sh \"$@\"".into());
-        command.extend([dir.to_owned(), "mkfs.erofs".into(), "--quiet".into(), "--tar=f".into()]);
-        command.extend(compress.iter().cloned());
-        command.extend([name, "archive.tar".into()]);
-        rows.push(Contender { name: format!("mkfs.erofs 1.9 {} --tar=f", compress.join(" ")), command, image, runs: Vec::new() });
+    let label = if compress.is_empty() { String::new() } else { format!(" {}", compress.join(" ")) };
+    if let Some(mut command) = tool::newer("mkfs.erofs") {
+        let version = version(tool::newer("mkfs.erofs"));
+        let image = dir.join("newer");
+        command.arg("--quiet").args(&compress).arg("--tar=f").arg(&image).arg(archive);
+        add(format!("mkfs.erofs {version}{label} --tar=f"), image, words(&command));
     }
-    // 1.5 takes folders only, and knows no zstd.
-    if algorithm != "zstd" && !algorithm.starts_with("zstd:") && adamant_tests::tool::have("mkfs.erofs") {
-        let folder = scratch.join("folder");
-        if !folder.exists() {
-            std::fs::create_dir(&folder)?;
-            Command::new("tar").args(["--xattrs", "--xattrs-include=*", "-xpf"]).arg(archive).arg("-C").arg(&folder).status()?;
+    if let Some(folder) = folder {
+        // An old one knows no zstd.
+        let known = tool::lossy(&tool::output(tool::command("mkfs.erofs").arg("--help")).stdout)
+            + &tool::lossy(&tool::output(tool::command("mkfs.erofs").arg("-V")).stdout);
+        if !algorithm.starts_with("zstd") || known.contains("zstd") {
+            let image = dir.join("installed");
+            let mut command = vec!["mkfs.erofs".to_owned(), "--quiet".to_owned()];
+            command.extend(compress);
+            command.extend([text(&image), text(folder)]);
+            add(format!("mkfs.erofs {}{label}, from a folder", version(Some(tool::command("mkfs.erofs")))), image, command);
         }
-        let image = scratch.join(format!("host-{algorithm}"));
-        let mut command = vec!["mkfs.erofs".to_owned(), "--quiet".into()];
-        command.extend(compress.iter().cloned());
-        command.extend([text(&image), text(&folder)]);
-        rows.push(Contender { name: format!("mkfs.erofs of this machine {}, from a folder", compress.join(" ")), command, image, runs: Vec::new() });
     }
     Ok(rows)
 }
 
+/// What an mkfs.erofs calls its own version.
+fn version(command: Option<Command>) -> String {
+    let said = command.map(|mut command| tool::lossy(&tool::output(command.arg("-V")).stdout)).unwrap_or_default();
+    said.lines().next().and_then(|line| line.split(' ').next_back()).unwrap_or("of unknown version").to_owned()
+}
+
+/// GNU time: its figures are those of the process and what that waited for.
+const TIME: &str = "/usr/bin/time";
+
 fn measure(contender: &Contender, scratch: &Path) -> Result<Figures> {
     let _ = std::fs::remove_file(&contender.image);
     let report = scratch.join("time");
-    let output = Command::new("/usr/bin/time").args(["-f", "%e %U %M", "-o"]).arg(&report).args(&contender.command).current_dir(scratch).output()?;
+    let output = tool::output(tool::command(TIME).args(["-f", "%e %U %S %M", "-o"]).arg(&report).args(&contender.command).current_dir(scratch));
     if !output.status.success() {
-        return Err(format!("{}: {}", contender.command.join(" "), String::from_utf8_lossy(&output.stderr)).into());
+        return Err(format!("{}: {}", contender.command.join(" "), tool::lossy(&output.stderr)).into());
     }
     let text = std::fs::read_to_string(&report)?;
     let mut numbers = text.split_whitespace().map(str::parse::<f64>);
     let mut next = || numbers.next().and_then(std::result::Result::ok).ok_or("time gave no figures");
-    Ok(Figures { wall: next()?, user: next()?, rss: next()? / 1024.0 })
+    Ok(Figures { wall: next()?, user: next()?, system: next()?, rss: next()? / 1024.0 })
 }
