@@ -84,6 +84,8 @@ struct Contender {
     command: Vec<String>,
     image: PathBuf,
     runs: Vec<Figures>,
+    /// Why it could not do it.
+    refusal: Option<String>,
 }
 
 /// Seconds, seconds, seconds and MiB.
@@ -127,7 +129,15 @@ fn compare(arguments: &[String]) -> Result<()> {
     for round in 1..=rounds {
         for contender in &mut contenders {
             eprint!("\r\x1b[Kround {round} of {rounds}: {}", contender.name);
-            contender.runs.push(measure(contender, scratch.path())?);
+            match measure(contender, scratch.path()) {
+                Ok(figures) => contender.runs.push(figures),
+                Err(why) if round == 1 => contender.refusal = Some(why.to_string()),
+                Err(why) => return Err(why),
+            }
+        }
+        // An archive's own kernel may not read what another row writes: that row is left out, aloud.
+        for contender in contenders.extract_if(.., |contender| contender.refusal.is_some()) {
+            eprintln!("\r\x1b[Kleft out: {}: {}", contender.name, contender.refusal.unwrap_or_default());
         }
     }
     eprint!("\r\x1b[K");
@@ -164,7 +174,7 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let words = |command: &Command| std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy().into_owned()).collect();
     let mut rows = Vec::new();
-    let mut add = |name: String, image: PathBuf, command: Vec<String>| rows.push(Contender { name, command, image, runs: Vec::new() });
+    let mut add = |name: String, image: PathBuf, command: Vec<String>| rows.push(Contender { name, command, image, runs: Vec::new(), refusal: None });
 
     let dir = scratch.join(algorithm.replace(':', "-"));
     std::fs::create_dir(&dir)?;
@@ -217,7 +227,8 @@ fn measure(contender: &Contender, scratch: &Path) -> Result<Figures> {
     let report = scratch.join("time");
     let output = tool::output(tool::command(TIME).args(["-f", "%e %U %S %M", "-o"]).arg(&report).args(&contender.command).current_dir(scratch));
     if !output.status.success() {
-        return Err(format!("{}: {}", contender.command.join(" "), tool::lossy(&output.stderr)).into());
+        let said = tool::lossy(&output.stderr);
+        return Err(said.lines().find(|line| line.starts_with("error")).unwrap_or(&said).to_owned().into());
     }
     let text = std::fs::read_to_string(&report)?;
     let mut numbers = text.split_whitespace().map(str::parse::<f64>);
