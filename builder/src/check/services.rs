@@ -38,9 +38,16 @@ fn host_keys(image: &Image, units: &Units, writable: &Writable) -> Option<Findin
         return Some(warning("sshd-shared-host-keys", message, HOST_KEY_HINT));
     }
     let on_volume: Vec<String> = keys.iter().filter(|key| writable.holds(key)).cloned().collect();
-    if on_volume.is_empty() {
+    // A key named on sshd's own command line is not in its configuration.
+    if on_volume.is_empty() && !units.run("HostKey") && !units.run("sshd -h") {
         let message = format!("sshd will not start: its host keys ({}) are on the read-only root, where none can be made", listed(&keys));
-        return Some(warning("sshd-without-host-keys", message, HOST_KEY_HINT));
+        // A server that nobody can log into was not meant.
+        let hint =
+            format!("{HOST_KEY_HINT}\nor, where nobody is to log in, mask it: [[file]] path = \"/etc/systemd/system/ssh.service\", link = \"/dev/null\"");
+        return Some(Finding { is_error: true, ..warning("sshd-without-host-keys", message, hint) });
+    }
+    if on_volume.is_empty() {
+        return None;
     }
     (!units.run("ssh-keygen") && !units.run("sshd-keygen"))
         .then(|| warning("sshd-without-host-keys", format!("no unit that starts at boot makes sshd's host keys ({})", listed(&on_volume)), HOST_KEY_HINT))

@@ -63,6 +63,15 @@ fn what_makes_an_image_useless_is_an_error() {
         ("no-volume-tools", "no e2fsck to", &[("/usr/sbin/e2fsck", "-")]),
         ("no-machine-id", "missing", &[("/etc/machine-id", "-")]),
         ("no-machine-id", "not a file", &[("/etc/machine-id", "-> /var/lib/id")]),
+        (
+            "sshd-without-host-keys",
+            "read-only root",
+            &[
+                ("/etc/systemd/system/multi-user.target.wants/ssh.service", "x"),
+                ("/usr/lib/systemd/system/ssh.service", "[Service]\nExecStart=/usr/sbin/sshd -D\n"),
+                ("/usr/sbin/sshd", "ELF"),
+            ],
+        ),
         ("no-image-name", "IMAGE_ID", &[("/usr/lib/os-release", "ID=debian\n")]),
         (
             "no-disk-driver",
@@ -105,9 +114,14 @@ fn what_breaks_one_service_is_a_warning_with_what_to_write() {
         ),
         (
             "sshd-without-host-keys",
-            "read-only root",
+            "no unit that starts at boot makes",
             "HostKey /var/lib/ssh",
-            vec![(&*ssh, "x"), ("/usr/lib/systemd/system/ssh.service", "[Service]\n"), ("/usr/sbin/sshd", "ELF")],
+            vec![
+                (&*ssh, "x"),
+                ("/usr/lib/systemd/system/ssh.service", "[Service]\n"),
+                ("/usr/sbin/sshd", "ELF"),
+                ("/etc/ssh/sshd_config", "HostKey /var/lib/ssh/key\n"),
+            ],
         ),
         (
             "sshd-shared-host-keys",
@@ -149,6 +163,9 @@ fn what_the_operator_already_did_is_not_complained_about() {
         ("/usr/sbin/sshd", "ELF"),
     ];
     assert_eq!(found("", &moved), []);
+    let named =
+        [ssh, ("/usr/lib/systemd/system/ssh.service", "[Service]\nExecStart=/usr/sbin/sshd -D -o HostKey=/var/lib/ssh/key\n"), ("/usr/sbin/sshd", "ELF")];
+    assert_eq!(found("", &named), []);
     let masked = [ssh, ("/usr/lib/systemd/system/ssh.service", "[Service]\n"), ("/etc/systemd/system/ssh.service", "-> /dev/null"), ("/usr/sbin/sshd", "ELF")];
     assert_eq!(found("", &masked), []);
     let fstab = [("/usr/lib/systemd/system/tmp.mount", "-"), ("/etc/fstab", "# x\ntmpfs /tmp tmpfs nosuid 0 0\n")];

@@ -1,7 +1,8 @@
 //! Scrubbing: identity and noise out, secrets refused.
 //!
 //! It promises that what must differ between servers or between builds is not in the image, and that a secret is not there unless the
-//! definition keeps its path. It looks at paths and small files; it can't find a secret that looks like nothing.
+//! definition keeps its path. It looks at paths, at small files as texts, and for keys in all but programs; it can't find a secret that looks
+//! like nothing, or that is packed.
 
 pub mod keep;
 pub mod rules;

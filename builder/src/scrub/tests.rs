@@ -174,6 +174,110 @@ fn what_only_looks_like_a_secret_passes() {
     }
 }
 
+fn holding(path: &str, bytes: Vec<u8>) -> Tree {
+    let mut tree = Tree::new();
+    tree.insert(path.as_bytes(), Meta::default(), Kind::File(Content::from_memory(bytes))).unwrap();
+    tree
+}
+
+fn is_refused(path: &str, bytes: Vec<u8>) -> bool {
+    match scrub(&mut holding(path, bytes), &definition(""), None) {
+        Ok(_) => false,
+        Err(error) => error.message().contains(&format!("private-key: {path}")),
+    }
+}
+
+#[test]
+fn keys_are_found_in_large_files_and_in_utf_16_but_not_in_programs() {
+    for at in [70_000, (1 << 20) - 2100, (1 << 20) - 5, 3 << 20] {
+        let mut bytes = vec![b'x'; at];
+        bytes.extend(KEY.as_bytes());
+        bytes.resize(4 << 20, b'y');
+        assert!(is_refused("/srv/dump", bytes.clone()), "{at}");
+        bytes[..4].copy_from_slice(b"\x7fELF");
+        assert!(!is_refused("/usr/lib/libtls.so", bytes), "{at}");
+    }
+    let little: Vec<u8> = KEY.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let big: Vec<u8> = KEY.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    for bytes in [[&[0xff, 0xfe], &little[..]].concat(), [&[0xfe, 0xff], &big[..]].concat(), little, big] {
+        assert!(is_refused("/etc/key", bytes));
+    }
+    // A long history is one too.
+    let history = scrub(&mut holding("/root/.bash_history", vec![b'l'; 100_000]), &definition(""), None).unwrap_err();
+    assert!(history.message().contains("shell-history"), "{history}");
+}
+
+#[test]
+fn keys_in_der_are_found_and_what_only_looks_like_one_passes() {
+    let ed25519 = [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &[7; 32]].concat();
+    assert!(is_refused("/etc/key", ed25519.clone()));
+    assert!(is_refused("/etc/key", [&ed25519[..], b"\n"].concat()));
+    assert!(!is_refused("/etc/key", [&ed25519[..], b"more"].concat()));
+    for length in 0..ed25519.len() {
+        assert!(!is_refused("/etc/key", ed25519[..length].to_vec()), "{length}");
+    }
+    for text in [&b"0123456789abcdef  usr/bin/x\n"[..], b"0", b"0\x80", b"0\x84\xff\xff\xff\xff", b"0\x05\x02\x01\x00\x02\x00"] {
+        assert!(!is_refused("/etc/text", text.to_vec()), "{text:?}");
+    }
+}
+
+/// Keys as openssl writes them, and certificates, public keys and parameters beside them.
+#[test]
+fn keys_that_openssl_writes_are_told_from_all_else_that_it_writes() {
+    let dir = std::env::temp_dir().join(format!("adamant-secrets-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let make = |line: &str| -> Option<Vec<u8>> {
+        let done = std::process::Command::new("openssl").args(line.split(' ')).current_dir(&dir).stdin(std::process::Stdio::null()).output().ok()?;
+        assert!(done.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&done.stderr));
+        Some(std::fs::read(dir.join("out")).unwrap_or(done.stdout))
+    };
+    if make("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:1024 -out rsa").is_none() {
+        println!("skipped: openssl is not installed");
+        return;
+    }
+    for line in [
+        "genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out ec",
+        "genpkey -algorithm ED25519 -out ed",
+        "req -new -x509 -key rsa -subj /CN=a -days 1 -out crt",
+        "dsaparam -out dsap 1024",
+        "gendsa -out dsa dsap",
+    ] {
+        make(line);
+    }
+    let of = |line: &str| {
+        let bytes = make(&format!("{line} -out out")).unwrap();
+        std::fs::remove_file(dir.join("out")).unwrap();
+        is_refused("/etc/key.der", bytes)
+    };
+    for line in [
+        "pkey -in rsa -outform DER",
+        "rsa -in rsa -traditional -outform DER",
+        "pkey -in ec -outform DER",
+        "ec -in ec -outform DER",
+        "pkey -in ed -outform DER",
+        "dsa -in dsa -outform DER",
+        "pkcs8 -topk8 -in rsa -outform DER -passout pass:x",
+        "pkcs8 -topk8 -in ed -outform DER -v1 PBE-SHA1-3DES -passout pass:x",
+        "pkcs12 -export -inkey rsa -in crt -passout pass:x",
+        "pkcs12 -export -inkey rsa -in crt -keypbe NONE -certpbe NONE -passout pass:x",
+    ] {
+        assert!(of(line), "{line}");
+    }
+    for line in [
+        "x509 -in crt -outform DER",
+        "pkey -in rsa -pubout -outform DER",
+        "rsa -in rsa -RSAPublicKey_out -outform DER",
+        "ec -in ec -pubout -outform DER",
+        "ecparam -name prime256v1 -outform DER",
+        "dsaparam -in dsap -outform DER",
+        "pkcs12 -export -nokeys -in crt -passout pass:x",
+        "crl2pkcs7 -nocrl -certfile crt -outform DER",
+    ] {
+        assert!(!of(line), "{line}");
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
 #[test]
 fn names_that_are_not_utf8_are_scrubbed_like_others() {
     let mut tree = Tree::new();

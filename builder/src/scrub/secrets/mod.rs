@@ -2,14 +2,21 @@
 //!
 //! A path alone rarely proves a secret, and words alone never do: most rules ask for both, so that documentation and empty examples pass.
 
+mod der;
+mod keys;
+
 use globset::{GlobSet, GlobSetBuilder};
 
 use super::keep::{Keep, as_path, compile};
 use crate::error::{Error, Result};
 use crate::tree::{Content, Kind, Tree, show};
 
-/// Larger files are not read: keys and credentials are small, bytes.
+/// Files up to this size are looked at as one text by every rule, bytes: keys and credentials are small. In larger ones keys are searched for.
 const SCANNED: u64 = 64 << 10;
+/// Of larger files whose path alone is suspicious (a history, a file of accounts), this much is looked at, bytes.
+const HEAD: u64 = 4 << 20;
+/// The rules of this path are for every file.
+const EVERYWHERE: &[&str] = &["/**"];
 /// Paths that a message names for one rule; the rest is counted.
 const NAMED: usize = 20;
 
@@ -26,9 +33,9 @@ const HISTORY: &str = "shell-history";
 const PASSWORD: &str = "plain-text-password";
 
 const RULES: &[Rule] = &[
-    Rule { name: PRIVATE_KEY, paths: &["/**"], is_secret: holds_private_key },
+    Rule { name: PRIVATE_KEY, paths: EVERYWHERE, is_secret: keys::holds_private_key },
     Rule { name: PRIVATE_KEY, paths: &["/**/.gnupg/private-keys-v1.d/*", "/**/.gnupg/secring.gpg"], is_secret: anything },
-    Rule { name: CLOUD, paths: &["/**"], is_secret: |text| text.contains("\"service_account\"") && text.contains("\"private_key\"") },
+    Rule { name: CLOUD, paths: EVERYWHERE, is_secret: |text| text.contains("\"service_account\"") && text.contains("\"private_key\"") },
     Rule { name: CLOUD, paths: &["/{etc,root,home,srv,opt,var,usr/local}/**", "/**/.aws/*"], is_secret: holds_aws_key },
     Rule {
         name: CLOUD,
@@ -92,12 +99,12 @@ pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
     let mut failed = None;
     tree.visit(&mut |path, id| {
         let Kind::File(content) = &tree.node(id).kind else { return };
-        if content.is_empty() || content.len() > SCANNED || keep.holds(path) {
+        if content.is_empty() || keep.holds(path) {
             return;
         }
         let rules: Vec<usize> = globs.matches(as_path(path)).into_iter().map(|glob| rule_of[glob]).collect();
-        match read(content) {
-            Ok(text) => found.extend(rules.iter().find(|rule| (RULES[**rule].is_secret)(&text)).map(|rule| (RULES[*rule].name, path.to_vec()))),
+        match secret_in(content, &rules) {
+            Ok(rule) => found.extend(rule.map(|rule| (rule, path.to_vec()))),
             Err(e) => failed = failed.take().or(Some(Error::new(format!("{}: {e}", show(path))))),
         }
     });
@@ -120,10 +127,36 @@ fn compile_rules() -> Result<(GlobSet, Vec<usize>)> {
     Ok((set.build().map_err(|e| Error::new(format!("secret rules: {e}")))?, rule_of))
 }
 
-/// The text of a small file. What is not text is no reason to look away: its printable parts are looked at.
-fn read(content: &Content) -> std::io::Result<String> {
-    let bytes = content.to_vec(SCANNED)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+/// The name of the rule that finds a secret in this file, if one does. `rules` are those that its path calls for.
+fn secret_in(content: &Content, rules: &[usize]) -> std::io::Result<Option<&'static str>> {
+    let whole = content.len() <= SCANNED;
+    // Of what is larger, only what its path makes suspicious is worth a look as a text.
+    let rules = rules.iter().map(|rule| &RULES[*rule]).filter(|rule| whole || rule.paths != EVERYWHERE);
+    let mut rules = rules.peekable();
+    if whole && der::is_private_key(&content.to_vec(SCANNED)?) {
+        return Ok(Some(PRIVATE_KEY));
+    }
+    if rules.peek().is_some() {
+        let mut bytes = vec![0; content.len().min(HEAD) as usize];
+        content.read_exact_at(0, &mut bytes)?;
+        let text = keys::text(&bytes);
+        if let Some(rule) = rules.find(|rule| (rule.is_secret)(&text)) {
+            return Ok(Some(rule.name));
+        }
+    }
+    if whole {
+        return Ok(None);
+    }
+    let is_key = keys::large_file_holds_private_key(content)?
+        || content.len() <= der::LIMIT && starts_der(content)? && der::is_private_key(&content.to_vec(der::LIMIT)?);
+    Ok(is_key.then_some(PRIVATE_KEY))
+}
+
+/// Whether it is worth being read whole to see if it is a key.
+fn starts_der(content: &Content) -> std::io::Result<bool> {
+    let mut start = [0; 2];
+    content.read_exact_at(0, &mut start)?;
+    Ok(start[0] == 0x30 && start[1] >= 0x80)
 }
 
 fn refusal(mut found: Vec<(&'static str, Vec<u8>)>) -> Error {
@@ -146,34 +179,6 @@ fn refusal(mut found: Vec<(&'static str, Vec<u8>)>) -> Error {
 
 fn anything(_: &str) -> bool {
     true
-}
-
-/// A PEM block with a body, an OpenSSH or PuTTY key, an age identity. A line that only names the header is documentation.
-fn holds_private_key(text: &str) -> bool {
-    if text.starts_with("PuTTY-User-Key-File-") || text.contains("\nPrivate-Lines:") {
-        return true;
-    }
-    if text.match_indices("AGE-SECRET-KEY-1").any(|(at, _)| text[at + 16..].bytes().take_while(u8::is_ascii_alphanumeric).count() >= 58) {
-        return true;
-    }
-    text.match_indices("-----BEGIN ").any(|(at, begin)| {
-        let rest = &text[at + begin.len()..];
-        let Some((label, body)) = rest.split_once("-----") else { return false };
-        let is_private = label.len() <= 40 && (label == "PGP PRIVATE KEY BLOCK" || label.ends_with("PRIVATE KEY"));
-        is_private && has_body(body)
-    })
-}
-
-/// Whether base64 follows: at least one line of 32 digits, after headers (`Proc-Type:`) if there are any. In JSON and shell strings the line
-/// ends are written as `\n`.
-fn has_body(body: &str) -> bool {
-    let body = body.get(..body.len().min(2048)).unwrap_or(body);
-    let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
-    let body = body.replace("\\n", "\n");
-    body.lines().take(12).take_while(|line| !line.contains("-----END")).any(|line| {
-        let line = line.trim();
-        line.len() >= 32 && line.bytes().all(base64)
-    })
 }
 
 /// An access key's id with a secret beside it.

@@ -1,0 +1,98 @@
+//! Private keys in words: PEM (RFC 7468), OpenSSH, PuTTY, OpenPGP, age; in UTF-8 and UTF-16, in files of any size.
+
+use std::io;
+
+use memchr::memmem;
+
+use crate::tree::Content;
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+/// What is needed from the start of a key on to tell that it is one, bytes.
+const ENOUGH: usize = 4 << 10;
+/// What the words of a key start with.
+const STARTS: [&str; 3] = ["-----BEGIN ", "AGE-SECRET-KEY-1", "\nPrivate-Lines:"];
+
+/// A PEM block with a body, a PuTTY key, an age identity. A line that only names the header is documentation.
+pub fn holds_private_key(text: &str) -> bool {
+    if text.starts_with("PuTTY-User-Key-File-") || text.contains("\nPrivate-Lines:") {
+        return true;
+    }
+    if text.match_indices("AGE-SECRET-KEY-1").any(|(at, _)| text[at + 16..].bytes().take_while(u8::is_ascii_alphanumeric).count() >= 58) {
+        return true;
+    }
+    text.match_indices("-----BEGIN ").any(|(at, begin)| {
+        let rest = &text[at + begin.len()..];
+        let Some((label, body)) = rest.split_once("-----") else { return false };
+        let is_private = label.len() <= 40 && (label == "PGP PRIVATE KEY BLOCK" || label.ends_with("PRIVATE KEY"));
+        is_private && has_body(body)
+    })
+}
+
+/// Whether base64 follows: at least one line of 32 digits, after headers (`Proc-Type:`) if there are any. In JSON and shell strings the line
+/// ends are written as `\n`.
+fn has_body(body: &str) -> bool {
+    let body = body.get(..body.len().min(2048)).unwrap_or(body);
+    let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
+    let body = body.replace("\\n", "\n");
+    body.lines().take(12).take_while(|line| !line.contains("-----END")).any(|line| {
+        let line = line.trim();
+        line.len() >= 32 && line.bytes().all(base64)
+    })
+}
+
+/// The same for a file that is too large to be looked at as one text. Programs are left out: cryptographic libraries carry keys to test
+/// themselves with.
+pub fn large_file_holds_private_key(content: &Content) -> io::Result<bool> {
+    let mut magic = [0; 4];
+    content.read_exact_at(0, &mut magic)?;
+    if magic == *b"\x7fELF" {
+        return Ok(false);
+    }
+    let finders = STARTS.map(|start| memmem::Finder::new(start.as_bytes()));
+    let mut buffer = vec![0; CHUNK];
+    // Holes have no words in them, and can be as long as one likes: only what is there is read, pieces that follow each other as one.
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for extent in content.extents() {
+        match ranges.last_mut() {
+            Some(last) if last.1 == extent.at => last.1 += extent.len,
+            _ => ranges.push((extent.at, extent.at + extent.len)),
+        }
+    }
+    for (mut at, end) in ranges {
+        loop {
+            let window = &mut buffer[..(end - at).min(CHUNK as u64) as usize];
+            content.read_exact_at(at, window)?;
+            for finder in &finders {
+                for found in finder.find_iter(window) {
+                    let words = &window[found..window.len().min(found + ENOUGH)];
+                    if holds_private_key(&String::from_utf8_lossy(words)) {
+                        return Ok(true);
+                    }
+                }
+            }
+            if at + window.len() as u64 == end {
+                break;
+            }
+            // What starts in the last bytes is seen whole the next time.
+            at += (window.len() - ENOUGH) as u64;
+        }
+    }
+    Ok(false)
+}
+
+/// The text of a file. What is not text is no reason to look away: its printable parts are looked at.
+pub fn text(bytes: &[u8]) -> String {
+    let read = |unit: fn([u8; 2]) -> u16, bytes: &[u8]| {
+        char::decode_utf16(bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]))).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+    };
+    // Most of a text of letters has a zero in every second byte, with or without a mark in front.
+    let zeros = |odd: usize| bytes.iter().take(256).skip(odd).step_by(2).filter(|byte| **byte == 0).count() * 10 >= bytes.len().min(256) / 2 * 9;
+    match bytes {
+        [0xff, 0xfe, rest @ ..] => read(u16::from_le_bytes, rest),
+        [0xfe, 0xff, rest @ ..] => read(u16::from_be_bytes, rest),
+        [first, 0, ..] if *first != 0 && zeros(1) => read(u16::from_le_bytes, bytes),
+        [0, second, ..] if *second != 0 && zeros(0) => read(u16::from_be_bytes, bytes),
+        _ => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
