@@ -132,12 +132,15 @@ pub fn store(
     })
 }
 
-/// Takes the next batch: its number, and file, offset and length of each piece.
+/// File, offset and length.
+type Part = (usize, u64, u64);
+
+/// Takes the next batch: its number, and its pieces.
 fn take<'q>(
     mut queue: MutexGuard<'q, Queue>,
     wait: &dyn Fn(MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue>,
     sources: &dyn Sources,
-) -> Option<(u64, Vec<(usize, u64, u64)>)> {
+) -> Option<(u64, Vec<Part>)> {
     let count = sources.count();
     while !queue.stop && queue.file < count && queue.in_flight >= IN_FLIGHT {
         queue = wait(queue);
@@ -168,6 +171,7 @@ fn take<'q>(
 }
 
 /// Gives out what the threads have done, in order.
+#[expect(clippy::too_many_arguments, reason = "both ends of the queue, and what is between them")]
 fn give_out<'q>(
     lock: &dyn Fn() -> MutexGuard<'q, Queue>,
     wait: &dyn Fn(MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue>,

@@ -224,7 +224,7 @@ struct Walk<'a> {
     names: Vec<Name>,
     used: Vec<(u64, u64, Option<usize>)>,
     by_nid: HashMap<u64, usize>,
-    shared: HashMap<u32, (Arc<[u8]>, Arc<[u8]>)>,
+    shared: HashMap<u32, Attribute>,
     /// Bytes of directories, indexes and attributes that may still be read: an image can't make more work than its length.
     budget: u64,
 }
@@ -339,7 +339,7 @@ impl Walk<'_> {
         let shared = usize::from(body[4]);
         let mut rest = body.get(XATTR_IBODY_HEADER + shared * 4..).ok_or("damaged extended attributes")?;
         while !rest.is_empty() {
-            let (name, value, len) = attribute(rest).ok_or("a damaged extended attribute")?;
+            let ((name, value), len) = attribute(rest).ok_or("a damaged extended attribute")?;
             found.insert(name, value);
             rest = rest.get(len..).unwrap_or_default();
         }
@@ -352,7 +352,7 @@ impl Walk<'_> {
     }
 
     /// An attribute of the shared area, read once.
-    fn shared_attribute(&mut self, id: u32) -> Result<(Arc<[u8]>, Arc<[u8]>), String> {
+    fn shared_attribute(&mut self, id: u32) -> Result<Attribute, String> {
         if let Some(known) = self.shared.get(&id) {
             return Ok(known.clone());
         }
@@ -365,9 +365,9 @@ impl Walk<'_> {
         let mut entry = vec![0; XATTR_ENTRY + usize::from(head[0]) + usize::from(u16::from_le_bytes([head[2], head[3]]))];
         read(&mut entry)?;
         self.spend(entry.len() as u64)?;
-        let (name, value, _) = attribute(&entry).ok_or("a damaged shared extended attribute")?;
-        self.shared.insert(id, (name.clone(), value.clone()));
-        Ok((name, value))
+        let (shared, _) = attribute(&entry).ok_or("a damaged shared extended attribute")?;
+        self.shared.insert(id, shared.clone());
+        Ok(shared)
     }
 
     /// Checks a directory; gives the directories in it.
@@ -417,13 +417,16 @@ impl Walk<'_> {
     }
 }
 
-/// Name, value and length of the entry at the start of these bytes.
-fn attribute(bytes: &[u8]) -> Option<(Arc<[u8]>, Arc<[u8]>, usize)> {
+/// Name and value.
+type Attribute = (Arc<[u8]>, Arc<[u8]>);
+
+/// The attribute at the start of these bytes, and how long its entry is.
+fn attribute(bytes: &[u8]) -> Option<(Attribute, usize)> {
     let (name_len, index) = (usize::from(*bytes.first()?), *bytes.get(1)?);
     let value_len = usize::from(get16(bytes, 2)?);
     let name = bytes.get(XATTR_ENTRY..XATTR_ENTRY + name_len)?;
     let value = bytes.get(XATTR_ENTRY + name_len..XATTR_ENTRY + name_len + value_len)?;
-    Some((xattr::join(index, name)?.into(), value.into(), (XATTR_ENTRY + name_len + value_len).next_multiple_of(4)))
+    Some(((xattr::join(index, name)?.into(), value.into()), (XATTR_ENTRY + name_len + value_len).next_multiple_of(4)))
 }
 
 fn is_dir(inode: &Inode) -> bool {

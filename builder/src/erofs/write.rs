@@ -224,8 +224,7 @@ fn write_directories(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &[u64], 
 
 /// A directory's bytes.
 fn directory(tree: &Tree, inodes: &Inodes, item: &Item, nids: &[u64]) -> Vec<u8> {
-    let names = tree.children(item.node).map(|(name, node)| (name, node));
-    let names = dir::with_dots(names, item.node, inodes.items[item.parent as usize].node);
+    let names = dir::with_dots(tree.children(item.node), item.node, inodes.items[item.parent as usize].node);
     dir::encode(names.map(|(name, node)| Name { name, nid: nids[inodes.index(node)], file_type: file_type(&tree.node(node).kind) }))
 }
 
@@ -323,7 +322,7 @@ struct Out<'a> {
 
 impl Out<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.buffer.is_empty() && bytes.len() >= CHUNK && bytes.len() % BLOCK == 0 {
+        if self.buffer.is_empty() && bytes.len() >= CHUNK && bytes.len().is_multiple_of(BLOCK) {
             return self.give(bytes);
         }
         self.buffer.extend_from_slice(bytes);

@@ -40,11 +40,6 @@ impl Spool {
         &self.file
     }
 
-    /// Bytes in it so far.
-    pub fn len(&self) -> u64 {
-        self.length
-    }
-
     /// Appends all that `from` gives; where it stands and how long it is.
     pub fn append(&mut self, from: &mut dyn Read) -> io::Result<(u64, u64)> {
         let start = self.length;

@@ -17,7 +17,7 @@ const DEFAULT: &[u8] = b"system.posix_acl_default";
 /// The lists met so far, to be settled when all names are known.
 #[derive(Default)]
 pub struct Acls {
-    lists: BTreeMap<NodeId, Vec<(&'static [u8], Vec<u8>)>>,
+    lists: BTreeMap<NodeId, Vec<Attribute>>,
     /// Owners and groups by name.
     pub names: Names,
 }

@@ -10,6 +10,7 @@
 mod acl;
 mod header;
 mod input;
+mod packing;
 mod pax;
 mod place;
 mod sparse;
@@ -17,22 +18,16 @@ mod sparse;
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use sha2::{Digest, Sha256};
 
 use self::acl::Acls;
 use self::header::{BLOCK, Block, Header, PATH_MAX};
 use self::input::{Input, Sink};
+use self::packing::Packing;
 use self::pax::Pax;
 use self::place::Place;
 use self::sparse::Map;
-use super::spool::Spool;
 use super::{Budget, Loaded};
 use crate::definition::Limits;
 use crate::error::{Context, Error, Result};
@@ -42,12 +37,10 @@ use crate::tree::{Content, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs, p
 const MEMORY_MAX: u64 = 1 << 30;
 /// Headers that only say something about the next entry; real archives have up to three in a row.
 const EXTENSIONS_MAX: u32 = 8;
-/// What xz may use for unpacking; its strongest preset needs 65 MiB.
-const XZ_MEMORY_MAX: u64 = 256 << 20;
 
 /// Takes all of the archive below `at`, a directory of the image.
 pub fn load(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<Loaded> {
-    let (sha256, entries) = open(tree, at, archive, budget, spool_folder).context(|| archive.display().to_string())?;
+    let (sha256, entries) = packing::open(tree, at, archive, budget, spool_folder).context(|| archive.display().to_string())?;
     Ok(Loaded { kind: "tar", name: archive.display().to_string(), sha256, entries, date: None })
 }
 
@@ -57,113 +50,6 @@ pub fn read_bytes(bytes: &[u8], limits: Limits) -> Result<Tree> {
     let input = Input::stream(Packing::of(bytes).reader(bytes)?, Sink::Memory);
     Reading::new(&mut tree, b"/", &mut Budget::new(limits))?.run(input)?;
     Ok(tree)
-}
-
-fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<([u8; 32], u64)> {
-    let mut file = File::open(archive).context(|| "opening the archive")?;
-    let metadata = file.metadata().context(|| "opening the archive")?;
-    if metadata.is_dir() {
-        return Err(Error::new("this is a directory, not an archive").hint("write `dir = ` instead of `tar = `"));
-    }
-    let mut start = Vec::new();
-    file.by_ref().take(MAGIC_MAX).read_to_end(&mut start).context(|| "reading the archive")?;
-    let packing = Packing::of(&start);
-    if packing == Packing::Plain && metadata.is_file() {
-        return plain(tree, at, Arc::new(file), metadata.len(), budget);
-    }
-    let mut hash = Sha256::new();
-    let hashing = Hashing { read: Cursor::new(start).chain(file), hash: &mut hash };
-    let input = Input::stream(packing.reader(BufReader::with_capacity(256 << 10, hashing))?, Sink::Spool(Spool::new(spool_folder)?));
-    let entries = Reading::new(tree, at, budget)?.run(input)?;
-    Ok((hash.finalize().into(), entries))
-}
-
-/// A plain archive is read by its headers, and beside that as a whole for its hash.
-fn plain(tree: &mut Tree, at: &[u8], file: Arc<File>, len: u64, budget: &mut Budget) -> Result<([u8; 32], u64)> {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let hash = scope.spawn(|| whole(&file, len, &stop));
-        let entries = Reading::new(tree, at, budget).and_then(|reading| reading.run(Input::plain(file.clone(), len)));
-        stop.store(entries.is_err(), Ordering::Relaxed);
-        let hash = hash.join().map_err(|_| Error::new("hashing the archive failed"))?;
-        let entries = entries?;
-        Ok((hash.context(|| "reading the archive")?, entries))
-    })
-}
-
-/// The hash of all bytes of a file, unless told to stop.
-fn whole(file: &File, len: u64, stop: &AtomicBool) -> io::Result<[u8; 32]> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < len && !stop.load(Ordering::Relaxed) {
-        let take = (len - at).min(buffer.len() as u64) as usize;
-        file.read_exact_at(&mut buffer[..take], at)?;
-        hash.update(&buffer[..take]);
-        at += take as u64;
-    }
-    Ok(hash.finalize().into())
-}
-
-/// Hashes what passes.
-struct Hashing<'a, R> {
-    read: R,
-    hash: &'a mut Sha256,
-}
-
-impl<R: Read> Read for Hashing<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.read.read(buffer)?;
-        self.hash.update(&buffer[..count]);
-        Ok(count)
-    }
-}
-
-/// Bytes that tell how an archive is packed.
-const MAGIC_MAX: u64 = 6;
-
-/// How an archive is packed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Packing {
-    Plain,
-    Gzip,
-    Zstd,
-    Xz,
-    /// Something else, by its name.
-    Other(&'static str),
-}
-
-impl Packing {
-    fn of(start: &[u8]) -> Packing {
-        match start {
-            [0x1f, 0x8b, ..] => Packing::Gzip,
-            // A frame, or one that decoders skip.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
-            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
-            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Packing::Other("bzip2"),
-            [0x04, 0x22, 0x4d, 0x18, ..] => Packing::Other("lz4"),
-            [b'P', b'K', 3, 4, ..] => Packing::Other("zip"),
-            [0x1f, 0x9d, ..] => Packing::Other("compress"),
-            [b'L', b'Z', b'I', b'P', ..] => Packing::Other("lzip"),
-            _ => Packing::Plain,
-        }
-    }
-
-    fn reader<'a>(self, packed: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
-        Ok(match self {
-            Packing::Plain => Box::new(packed),
-            Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
-            Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed).context(|| "zstd")?),
-            Packing::Xz => {
-                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_MAX, liblzma::stream::CONCATENATED);
-                let stream = stream.map_err(io::Error::from).context(|| "xz")?;
-                Box::new(liblzma::bufread::XzDecoder::new_stream(packed, stream))
-            }
-            Packing::Other(name) => {
-                return Err(Error::new(format!("this is packed with {name}")).hint("pack it with gzip, zstd or xz, or leave it plain"));
-            }
-        })
-    }
 }
 
 /// Bytes that this archive makes us remember.

@@ -38,7 +38,7 @@ impl Map {
             (None, None) if said.map.is_none() => Ok(None),
             (None | Some(0), _) => {
                 let numbers = said.map.as_deref().unwrap_or_default();
-                if numbers.len() % 2 != 0 {
+                if !numbers.len().is_multiple_of(2) {
                     return Err(Error::new("the map of a sparse file ends with an offset that has no length"));
                 }
                 Ok(Some(Map { pieces: numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(), len: len()? }))

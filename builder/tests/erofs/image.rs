@@ -1,0 +1,86 @@
+//! Images in files: written, opened and mounted, and gone at the end.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use adamant::definition::Compression;
+use adamant::erofs::read::Image;
+use adamant::erofs::{self, BLOCK, Options, Sink};
+use adamant::part::Part;
+use adamant::tree::Tree;
+
+struct ToFile(File, u64);
+
+impl Sink for ToFile {
+    fn append(&mut self, blocks: &[u8]) -> io::Result<()> {
+        assert_eq!(blocks.len() % BLOCK, 0);
+        self.0.write_all_at(blocks, self.1)?;
+        self.1 += blocks.len() as u64;
+        Ok(())
+    }
+
+    fn first(&mut self, block: &[u8; BLOCK]) -> io::Result<()> {
+        self.0.write_all_at(block, 0)
+    }
+}
+
+pub fn write(tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<()> {
+    let options = Options { compression, cluster, uuid: [7; 16], label: "test".to_owned(), jobs };
+    erofs::write(tree, &options, &mut ToFile(File::create(path).unwrap(), BLOCK as u64)).map(|_| ())
+}
+
+pub fn open(path: impl AsRef<Path>) -> adamant::Result<Image> {
+    Image::open(Part::whole(File::open(path).unwrap()).unwrap())
+}
+
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Scratch {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+pub fn may_mount() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("SKIPPED: mounting needs root");
+    }
+    root
+}
+
+pub struct Mounted(pub PathBuf);
+
+impl Mounted {
+    pub fn new(image: &Path, at: PathBuf) -> Mounted {
+        std::fs::create_dir_all(&at).unwrap();
+        run(Command::new("mount").args(["-t", "erofs", "-o", "loop,ro"]).arg(image).arg(&at));
+        Mounted(at)
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+pub fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && !text.contains("<E>"), "{command:?}: {text}");
+    text
+}

@@ -1,0 +1,208 @@
+//! What goes into a root file system comes out of it: through our own reader, the kernel's mount and fsck.erofs.
+
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+mod compare;
+mod image;
+mod trees;
+
+use std::process::Command;
+
+use adamant::definition::Compression;
+use adamant::erofs::BLOCK;
+use adamant::tree::{Kind, Meta, Tree};
+
+use compare::*;
+use image::*;
+use trees::*;
+
+const EVERY_WAY: [(Compression, u32); 9] = [
+    (Compression::None, 65536),
+    (Compression::Lz4, 4096),
+    (Compression::Lz4, 65536),
+    (Compression::Lz4hc, 8192),
+    (Compression::Lz4hc, 1 << 20),
+    (Compression::Zstd(3), 4096),
+    (Compression::Zstd(3), 65536),
+    (Compression::Zstd(1), 131072),
+    (Compression::Zstd(5), 1 << 20),
+];
+
+/// What checks from outside look at: they take longer.
+const MAIN_WAYS: [(Compression, u32); 4] =
+    [(Compression::None, 65536), (Compression::Lz4, 65536), (Compression::Lz4hc, 1 << 20), (Compression::Zstd(3), 65536)];
+
+#[test]
+fn every_oddity_comes_out_of_our_reader_as_it_went_in() {
+    let scratch = Scratch::new("oddities-reader");
+    let tree = oddities(20_500);
+    for (compression, cluster) in EVERY_WAY {
+        let image = scratch.0.join("image");
+        write(&tree, compression, cluster, 2, &image).unwrap();
+        our_reader_agrees(&tree, &image);
+    }
+}
+
+#[test]
+fn every_oddity_comes_out_of_the_kernels_mount_as_it_went_in() {
+    if !may_mount() {
+        return;
+    }
+    let scratch = Scratch::new("oddities-mount");
+    let tree = oddities(20_500);
+    for (compression, cluster) in MAIN_WAYS {
+        let image = scratch.0.join("image");
+        write(&tree, compression, cluster, 2, &image).unwrap();
+        let mounted = Mounted::new(&image, scratch.0.join("mount"));
+        folder_agrees(&tree, &mounted.0, true);
+    }
+}
+
+#[test]
+fn fsck_finds_nothing_and_extracts_what_went_in() {
+    if !may_mount() || Command::new("fsck.erofs").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: fsck.erofs is not installed, or this is not root");
+        return;
+    }
+    let scratch = Scratch::new("oddities-fsck");
+    // erofs-utils 1.5 extracts each hard link as a file of its own.
+    let tree = oddities(300);
+    // erofs-utils 1.5 knows no zstd.
+    for (compression, cluster) in MAIN_WAYS.into_iter().filter(|(c, _)| !matches!(c, Compression::Zstd(_))) {
+        let (image, out) = (scratch.0.join("image"), scratch.0.join("out"));
+        write(&tree, compression, cluster, 2, &image).unwrap();
+        run(Command::new("fsck.erofs").arg(&image));
+        let _ = std::fs::remove_dir_all(&out);
+        run(Command::new("fsck.erofs").arg(format!("--extract={}", out.display())).arg("--preserve").arg(&image));
+        folder_agrees(&tree, &out, false);
+    }
+}
+
+#[test]
+fn fsck_reads_an_image_whose_last_inode_would_end_with_its_block() {
+    if Command::new("fsck.erofs").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: no fsck.erofs");
+        return;
+    }
+    let scratch = Scratch::new("last-inode");
+    let image = scratch.0.join("image");
+    let mut tree = Tree::new();
+    // Compact inodes of 32 bytes: somewhere in more than a block of them the last one ends where its block does.
+    for n in 0..140 {
+        tree.insert(format!("/{n:04}").as_bytes(), Meta::default(), Kind::Fifo).unwrap();
+        write(&tree, Compression::None, 4096, 1, &image).unwrap();
+        let output = Command::new("fsck.erofs").arg(&image).output().unwrap();
+        assert!(output.status.success(), "{n}: {}", String::from_utf8_lossy(&output.stderr));
+        our_reader_agrees(&tree, &image);
+    }
+}
+
+#[test]
+fn generated_trees_survive_every_compression() {
+    let scratch = Scratch::new("generated");
+    for seed in 0..27 {
+        let tree = generated(seed);
+        let (compression, cluster) = EVERY_WAY[seed as usize % EVERY_WAY.len()];
+        let image = scratch.0.join("image");
+        write(&tree, compression, cluster, 2, &image).unwrap();
+        our_reader_agrees(&tree, &image);
+        if seed % 4 == 0 && nix::unistd::geteuid().is_root() {
+            let mounted = Mounted::new(&image, scratch.0.join("mount"));
+            folder_agrees(&tree, &mounted.0, true);
+        }
+    }
+}
+
+#[test]
+fn the_bytes_do_not_depend_on_the_number_of_threads() {
+    let scratch = Scratch::new("threads");
+    let tree = oddities(20_500);
+    for compression in [Compression::None, Compression::Lz4hc, Compression::Zstd(3)] {
+        let (one, many) = (scratch.0.join("one"), scratch.0.join("many"));
+        write(&tree, compression, 65536, 1, &one).unwrap();
+        write(&tree, compression, 65536, 7, &many).unwrap();
+        assert!(std::fs::read(one).unwrap() == std::fs::read(many).unwrap());
+    }
+}
+
+#[test]
+fn refuses_what_the_format_cannot_hold_and_says_which_file() {
+    let scratch = Scratch::new("refused");
+    for (set, kind) in [
+        (xattrs(&[("user.too-long", vec![0; 65_536])]), Kind::Fifo),
+        (xattrs(&[("system.nfs4_acl", vec![0; 4])]), Kind::Fifo),
+        (xattrs(&[("user.", vec![0; 4])]), Kind::Fifo),
+        (None, Kind::CharDevice { major: 4096, minor: 0 }),
+        (None, Kind::Symlink(vec![b'x'; 4096].into())),
+    ] {
+        let mut tree = Tree::new();
+        tree.insert(b"/some/where", Meta { xattrs: set, ..Meta::default() }, kind).unwrap();
+        let error = write(&tree, Compression::None, 4096, 1, &scratch.0.join("image")).unwrap_err();
+        assert!(error.message().starts_with("/some/where: "), "{error}");
+    }
+}
+
+#[test]
+fn names_the_file_that_a_block_belongs_to() {
+    let scratch = Scratch::new("owner");
+    let image = scratch.0.join("image");
+    let mut tree = Tree::new();
+    for name in ["/a", "/b"] {
+        tree.insert(name.as_bytes(), Meta::default(), file(vec![name.as_bytes()[1]; 3 * BLOCK])).unwrap();
+    }
+    write(&tree, Compression::None, 4096, 1, &image).unwrap();
+    let image = open(image).unwrap();
+    let owners: Vec<_> = (0..8).map(|block| image.owner(block)).collect();
+    let (a, b) = (Some(b"/a".to_vec()), Some(b"/b".to_vec()));
+    assert_eq!(owners, [None, a.clone(), a.clone(), a, b.clone(), b.clone(), b, Some(b"/".to_vec())]);
+}
+
+#[test]
+fn damaged_images_are_refused_or_read_without_a_panic() {
+    let scratch = Scratch::new("damaged");
+    let path = scratch.0.join("image");
+    let mut random = Random(9);
+    let mut refused = 0;
+    for seed in [3, 5, 11] {
+        write(&generated(seed), Compression::Lz4, 16384, 2, &path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        // Most of what can be wrong is in the metadata, which is the last part.
+        let from = good.len() as u64 / 2;
+        for round in 0..120 {
+            let mut bad = good.clone();
+            for _ in 0..1 + round % 4 {
+                let at = if round % 8 == 0 { 1024 + random.below(128) } else { from + random.below(good.len() as u64 - from) };
+                bad[at as usize] = random.next() as u8;
+            }
+            if round % 8 == 0 {
+                fix_checksum(&mut bad);
+            }
+            if round % 50 == 49 {
+                bad.truncate(random.below(good.len() as u64) as usize / BLOCK * BLOCK);
+            }
+            std::fs::write(&path, &bad).unwrap();
+            match open(&path) {
+                Err(_) => refused += 1,
+                Ok(image) => {
+                    for number in 0..image.inodes() {
+                        let _ = image.read(number, &mut |_| Ok(()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 20, "only {refused} of 360 damaged images were refused");
+}
+
+/// Makes a changed super block credible, so that what it says is looked at.
+fn fix_checksum(image: &mut [u8]) {
+    image[1028..1032].fill(0);
+    let mut crc = !0u32;
+    for &byte in &image[1024..4096] {
+        crc ^= u32::from(byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    image[1028..1032].copy_from_slice(&crc.to_le_bytes());
+}
