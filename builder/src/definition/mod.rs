@@ -1,7 +1,7 @@
 //! The definition: `image.toml`, read, checked and with every path resolved.
 //!
 //! What it promises: a `Definition` is complete and consistent, and what the builder accepts the agent accepts too. It trusts nothing in the
-//! text: every mistake is an error with file, line, column and what to write instead.
+//! text: every mistake is an error with file, line, column and what to write instead, and as many as can be told apart are told at once.
 
 pub mod keys;
 mod parse;
@@ -9,6 +9,7 @@ pub mod reference;
 #[cfg(test)]
 mod tests;
 mod text;
+mod unknown;
 pub mod values;
 
 use std::io::Read;

@@ -1,5 +1,6 @@
 //! From text to a checked definition. Everything that is wrong in it is found here, with its place; nothing outside the text is looked at.
 
+use std::cell::RefCell;
 use std::path::{Component, Path, PathBuf};
 
 use adamant_agent::policy::{self, Policy, is_below};
@@ -7,7 +8,7 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::text::Text;
-use super::{Debian, Definition, Dir, FileEntry, FileKind, Kernel, Limits, Origin, Root, Source, Volume, keys, values};
+use super::{Debian, Definition, Dir, FileEntry, FileKind, Kernel, Limits, Origin, Root, Source, Volume, keys, unknown, values};
 use crate::error::{Error, Result};
 
 /// Largest definition that is read, bytes.
@@ -20,49 +21,69 @@ const LARGEST_VOLUME: u64 = 16 << 40;
 /// Reads a definition from its text. `path` is what messages call it by, and its folder is what paths in it are relative to.
 pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     let text = Text { path, text };
-    let file: keys::File = toml::from_str(text.text).map_err(|e| text.syntax(&e))?;
-    let reader = Reader { base: path.parent().unwrap_or(Path::new("")), text: &text };
+    let file: keys::File = toml::from_str(text.text).map_err(|e| together(unknown::errors(&text)).unwrap_or_else(|| text.syntax(&e)))?;
+    let reader = Reader { base: path.parent().unwrap_or(Path::new("")), text: &text, wrong: RefCell::default() };
     let Some(image) = &file.image else {
         return Err(text.error(0..0, "table [image] is missing (write [image], id = \"...\" and version = \"...\")"));
     };
-    let (id, version) = reader.identity(image)?;
-    let epoch = image.get_ref().epoch.as_ref().map(|value| reader.checked(value, values::epoch)).transpose()?;
-    let mut sources = file.source.iter().map(|source| reader.source(source)).collect::<Result<Vec<_>>>()?;
-    for entry in &file.file {
-        sources.push(reader.file(entry)?);
+    // Each table is read, also when an earlier one was wrong: its mistakes are noted, and told together.
+    let identity = reader.noted(reader.identity(image));
+    let epoch = image.get_ref().epoch.as_ref().map(|value| reader.checked(value, values::epoch)).transpose();
+    let epoch = reader.noted(epoch);
+    let mut sources: Vec<Source> = file.source.iter().filter_map(|source| reader.noted(reader.source(source))).collect();
+    sources.extend(file.file.iter().filter_map(|entry| reader.noted(reader.file(entry))));
+    if file.source.is_empty() && file.file.is_empty() {
+        reader.noted::<()>(Err(text.error(0..0, "there is no source (write a [[source]] with debian, tar or dir)")));
     }
-    if sources.is_empty() {
-        return Err(text.error(0..0, "there is no source (write a [[source]] with debian, tar or dir)"));
+    let root = reader.noted(reader.root(file.root.as_ref()));
+    let keep = reader.noted(reader.keep(file.scrub.as_ref()));
+    let volumes = reader.noted(reader.volumes(&file));
+    let failure = reader.noted(reader.failure(file.failure.as_ref()));
+    let kernel = reader.noted(reader.kernel(file.kernel.as_ref()));
+    let limits = reader.noted(reader.limits(file.limits.as_ref()));
+    if let Some(error) = together(reader.wrong.take()) {
+        return Err(error);
     }
-    let volumes = reader.volumes(&file)?;
-    let failure = reader.failure(file.failure.as_ref())?;
-    let definition = Definition {
-        path: path.to_owned(),
-        digest: Sha256::digest(text.text).into(),
-        epoch,
-        sources,
-        root: reader.root(file.root.as_ref())?,
-        keep: reader.keep(file.scrub.as_ref())?,
-        volumes,
-        verify: reader.verify(file.verify.as_ref()),
-        failure,
-        kernel: reader.kernel(file.kernel.as_ref())?,
-        limits: reader.limits(file.limits.as_ref())?,
-        id,
-        version,
+    let (Some((id, version)), Some(epoch), Some(root), Some(keep), Some(volumes), Some(failure), Some(kernel), Some(limits)) =
+        (identity, epoch, root, keep, volumes, failure, kernel, limits)
+    else {
+        return Err(text.error(0..0, "this definition can't be read"));
     };
+    let verify = reader.verify(file.verify.as_ref());
+    let digest = Sha256::digest(text.text).into();
+    let definition = Definition { path: path.to_owned(), digest, id, version, epoch, sources, root, keep, volumes, verify, failure, kernel, limits };
     // The agent's own rules, once more over the whole: what the builder accepts, the agent accepts.
     definition.policy().check().map_err(|why| text.error(0..0, why))?;
     Ok(definition)
+}
+
+/// The most mistakes that are told at once; whoever has more has one that repeats.
+const TOLD: usize = 20;
+
+/// Many errors as one; `None` where there is none.
+fn together(errors: Vec<Error>) -> Option<Error> {
+    let mut lines: Vec<&str> = errors.iter().take(TOLD).map(Error::message).collect();
+    let more = format!("and {} more mistakes", errors.len().saturating_sub(TOLD));
+    if errors.len() > TOLD {
+        lines.push(&more);
+    }
+    (!lines.is_empty()).then(|| Error::new(lines.join("\n")))
 }
 
 /// What every table needs to be read.
 struct Reader<'a> {
     base: &'a Path,
     text: &'a Text<'a>,
+    /// Mistakes so far.
+    wrong: RefCell<Vec<Error>>,
 }
 
 impl Reader<'_> {
+    /// Notes a mistake, so that reading can go on with what does not depend on it.
+    fn noted<T>(&self, read: Result<T>) -> Option<T> {
+        read.map_err(|error| self.wrong.borrow_mut().push(error)).ok()
+    }
+
     fn error<T>(&self, at: &Spanned<T>, what: impl std::fmt::Display) -> Error {
         self.text.error(at.span(), what)
     }
@@ -254,7 +275,7 @@ impl Reader<'_> {
         }
         let mut volumes: Vec<Volume> = Vec::new();
         for spanned in written.get_ref() {
-            let volume = self.volume(spanned)?;
+            let Some(volume) = self.noted(self.volume(spanned)) else { continue };
             for earlier in &volumes {
                 let twice = match (earlier.policy.name == volume.policy.name, earlier.policy.mount == volume.policy.mount) {
                     (true, _) => Some(("name", &spanned.get_ref().name, "two volumes have the name", &volume.policy.name)),

@@ -169,6 +169,28 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
 }
 
 #[test]
+fn mistakes_that_do_not_depend_on_each_other_are_told_at_once() {
+    let lines = |text: &str| -> Vec<String> {
+        let error = parse(text).unwrap_err();
+        error.message().lines().map(|line| line.trim_start_matches("images/web/image.toml:").split(' ').take(3).collect::<Vec<_>>().join(" ")).collect()
+    };
+    let keys = "[image]\nidd = \"web\"\nversion = \"1\"\n[[source]]\ntra = \"x\"\n[[source]]\ndebian = { sutie = \"a\" }\n[rot]\n[kernel]\ncmdlin = \"\"\n";
+    assert_eq!(lines(keys), ["2:1: unknown key", "5:1: unknown key", "7:12: unknown key", "8:2: unknown key", "10:1: unknown key"]);
+    let values = format!(
+        "{}[[source]]\n[root]\ncluster = \"3K\"\n[[volume]]\nname = \"a\"\nmount = \"/var\"\nsize = \"1Q\"\n[[volume]]\nname = \"b\"\nmount = \"/x\"\nsize = \"2Q\"\n[failure]\nafter = \"x\"\n",
+        GOOD.replace("\"web\"", "\"W\"")
+    );
+    assert_eq!(
+        lines(&values),
+        ["2:6: id \"W\"", "6:1: this source", "8:11: cluster \"3K\"", "12:8: volume \"a\":", "16:8: volume \"b\":", "18:9: after \"x\""]
+    );
+    // A hundred of one kind are not news a hundred times.
+    let many = format!("{GOOD}{}", "[[source]]\n".repeat(100));
+    assert_eq!(lines(&many).len(), 21);
+    assert_eq!(lines(&many)[20], "and 80 more");
+}
+
+#[test]
 fn columns_count_characters_and_lines_survive_windows_line_ends() {
     let error = parse("[image]\r\nid = \"web\"\r\nversion = \"é1\" # é\r\n").unwrap_err();
     assert!(error.message().contains(":3:11: "), "{error}");

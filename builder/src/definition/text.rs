@@ -31,10 +31,23 @@ impl Text<'_> {
         Error::new(format!("{}: {what}", self.location(span)))
     }
 
+    /// A key at this place that is none of those known there.
+    pub fn unknown_key(&self, span: Range<usize>, unknown: &str, known: &[&str]) -> Error {
+        self.error(span, unknown_key(unknown, known))
+    }
+
     /// What TOML or serde found wrong, in our words.
     pub fn syntax(&self, error: &toml::de::Error) -> Error {
         let span = error.span().unwrap_or(0..0);
         self.error(span.clone(), in_our_words(error.message(), self.text.get(span).unwrap_or_default()))
+    }
+}
+
+fn unknown_key(unknown: &str, known: &[&str]) -> String {
+    match nearest(unknown, known) {
+        Some((key, true)) => format!("unknown key `{unknown}` (did you mean `{key}`?)"),
+        Some((key, false)) => format!("unknown key `{unknown}` (the nearest known one is `{key}`; all: {})", known.join(", ")),
+        None => format!("unknown key `{unknown}` (leave it out)"),
     }
 }
 
@@ -44,11 +57,7 @@ fn in_our_words(message: &str, found: &str) -> String {
         && let Some((unknown, rest)) = rest.split_once('`')
     {
         let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
-        return match nearest(unknown, &known) {
-            Some((key, true)) => format!("unknown key `{unknown}` (did you mean `{key}`?)"),
-            Some((key, false)) => format!("unknown key `{unknown}` (the nearest known one is `{key}`; all: {})", known.join(", ")),
-            None => format!("unknown key `{unknown}` (leave it out)"),
-        };
+        return unknown_key(unknown, &known);
     }
     if let Some(rest) = message.strip_prefix("unknown variant `")
         && let Some((unknown, rest)) = rest.split_once('`')
