@@ -18,7 +18,7 @@ fn main() {
         let script = env::current_dir().unwrap_or_default().join("no-unwinding.ld");
         println!("cargo:rerun-if-changed={}", script.display());
         println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
-        println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", script.display());
+        println!("cargo:rustc-link-arg-bins=-T{}", script.display());
     }
 }
 

@@ -176,8 +176,9 @@ impl Tiny {
     pub fn build(&self) -> Image {
         use sha2::Digest;
         let mut key = sha2::Sha256::new();
-        for program in [&programs().builder, &programs().agent, &programs().tiny_init, &workspace().join("images/tiny/image.toml")] {
-            key.update(fs::read(program).unwrap_or_else(|e| panic!("{}: {e}", program.display())));
+        let files = ["images/tiny/image.toml", "tests/kernel"].map(|file| workspace().join(file));
+        for file in [&programs().builder, &programs().agent, &programs().tiny_init].into_iter().chain(&files) {
+            key.update(fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())));
         }
         key.update(format!("{self:?}"));
         let key = adamant_agent::hash::hex(&key.finalize())[..16].to_owned();

@@ -59,6 +59,16 @@ fn pid_1_stands_on_a_verified_read_only_root_with_its_volumes() {
 }
 
 #[test]
+fn agent_and_initramfs_stay_small() {
+    let length = |path: &Path| std::fs::metadata(path).map(|meta| meta.len()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let (agent, initrd) = (length(&image::programs().agent), length(&Tiny::usual().build().path("initrd")));
+    println!("agent {agent} bytes, initramfs for Debian's cloud kernel {initrd} bytes");
+    // 1.6 MiB and 4 MB.
+    assert!(agent <= 1_677_721, "{agent}");
+    assert!(initrd <= 4_000_000, "{initrd}");
+}
+
+#[test]
 fn debian_12s_kernel_starts_it_too() {
     let tiny = Tiny { suite: "bookworm", ..Tiny::full() };
     let console = boot(&tiny, "bookworm", |setup, disk| setup.disk(disk).append("tiny.read-all"));

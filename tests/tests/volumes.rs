@@ -131,7 +131,10 @@ fn a_full_logs_volume_leaves_state_writable() {
 
 /// A server with a counter of 1 and this done to its state volume.
 fn damaged(name: &str, on_damage: &str, damage: impl FnOnce(&Path, &alter::Partition)) -> Server {
-    let mut tiny = Tiny::usual();
+    damaged_of(Tiny::usual(), name, on_damage, damage)
+}
+
+fn damaged_of(mut tiny: Tiny, name: &str, on_damage: &str, damage: impl FnOnce(&Path, &alter::Partition)) -> Server {
     tiny.more = tiny.more.replacen("mount = \"/var\"\n", &format!("mount = \"/var\"\non_damage = \"{on_damage}\"\n"), 1);
     let server = Server::new(name, &tiny);
     server.boot("");
@@ -146,6 +149,25 @@ fn a_lost_super_block_is_repaired_from_its_back_up() {
     assert!(value(&console, "tiny: volume state ").starts_with("/var repaired "), "{console}");
     assert_eq!(value(&console, "tiny: counter"), "2");
     server.is_sound("state");
+}
+
+#[test]
+fn what_a_repair_takes_away_is_kept_on_another_volume_before() {
+    let mut tiny = Tiny::usual();
+    tiny.more = tiny.more.replacen("size = \"16M\"", "size = \"96M\"", 1);
+    let server = damaged_of(tiny, "kept-before", "fail", |disk, state| alter::noise(disk, state.start + 1024, 1024));
+    let noise = alter::read(&server.disk, alter::partition(&server.disk, "state").start + 1024, 1024);
+    let console = server.boot("");
+    let warning = value(&console, "tiny: warning Volume \"state\" was repaired:");
+    assert!(warning.contains("parts of what it was are kept as /var/log/.adamant/damaged/state-"), "{warning}");
+    assert_eq!(value(&console, "tiny: counter"), "2");
+    let holds = |name: &str| {
+        let part = alter::partition(&server.disk, name);
+        alter::read(&server.disk, part.start, part.size as usize).windows(noise.len()).any(|window| window == noise)
+    };
+    assert!(holds("logs") && !holds("state"), "{console}");
+    server.is_sound("state");
+    server.is_sound("logs");
 }
 
 #[test]
