@@ -109,7 +109,7 @@ fn hostile_archives_are_refused_and_change_nothing() {
     let mut bad_sum = good.clone();
     bad_sum[0] ^= 1;
     let mut bomb = vec![0u8; 64 << 20];
-    bomb[..1024].copy_from_slice(&archive(&[good.clone()])[..1024]);
+    bomb[..1024].copy_from_slice(&archive(std::slice::from_ref(&good))[..1024]);
     let bomb = [header(b"zeroes", b'0', 64 << 20, b""), bomb].concat();
     let many: Vec<Vec<u8>> = (0..2000).map(|n| entry(format!("f{n}").as_bytes(), b'0', b"")).collect();
     let big_xattr = vec![b'v'; 200 << 10];
