@@ -10,6 +10,7 @@ pub mod definition;
 pub mod disk;
 pub mod erofs;
 pub mod error;
+pub mod format;
 pub mod initramfs;
 pub mod manifest;
 pub mod output;

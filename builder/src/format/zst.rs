@@ -1,0 +1,80 @@
+//! The raw disk, compressed by zstd.
+//!
+//! Format: RFC 8878. One frame for each piece, so that the bytes are the same for any number of threads, and so that frames can be
+//! unpacked on several threads too.
+
+use std::fs::File;
+
+use zstd_safe::{CCtx, CParameter};
+
+use super::pieces::{Raw, each};
+use super::stream::Stream;
+use super::{Facts, Written};
+use crate::error::{Error, Result};
+
+/// Bytes in a frame.
+const PIECE: u64 = 2 << 20;
+const LEVEL: i32 = 9;
+/// More threads would take more memory than is promised.
+const THREADS: usize = 4;
+
+pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<Written> {
+    let mut stream = Stream::new(out, 0);
+    let mut zeros = Zeros { frame: frame(&mut context()?, &vec![0; PIECE as usize])?, until: 0 };
+    each(
+        raw,
+        PIECE,
+        jobs.min(THREADS),
+        || {
+            let mut context = context()?;
+            Ok(move |bytes: &[u8]| frame(&mut context, bytes))
+        },
+        |at, frame| {
+            zeros.until(at, &mut stream)?;
+            zeros.until = (at + PIECE).min(raw.size);
+            stream.put(&frame)
+        },
+    )?;
+    zeros.until(raw.size, &mut stream)?;
+    stream.finish()
+}
+
+/// What zeros become: always the same frame, but for the disk's last piece.
+struct Zeros {
+    frame: Vec<u8>,
+    /// Bytes of the disk that are written.
+    until: u64,
+}
+
+impl Zeros {
+    fn until(&mut self, end: u64, stream: &mut Stream) -> Result<()> {
+        while self.until < end {
+            let take = (end - self.until).min(PIECE);
+            if take == PIECE {
+                stream.put(&self.frame)?;
+            } else {
+                stream.put(&frame(&mut context()?, &vec![0; take as usize])?)?;
+            }
+            self.until += take;
+        }
+        Ok(())
+    }
+}
+
+fn context() -> Result<CCtx<'static>> {
+    let mut context = CCtx::try_create().ok_or_else(|| Error::new("no memory for zstd"))?;
+    for parameter in [CParameter::CompressionLevel(LEVEL), CParameter::ChecksumFlag(true)] {
+        context.set_parameter(parameter).map_err(failed)?;
+    }
+    Ok(context)
+}
+
+fn frame(context: &mut CCtx, bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut frame = Vec::with_capacity(zstd_safe::compress_bound(bytes.len()));
+    context.compress2(&mut frame, bytes).map_err(failed)?;
+    Ok(frame)
+}
+
+fn failed(code: usize) -> Error {
+    Error::new(format!("zstd: {}", zstd_safe::get_error_name(code)))
+}
