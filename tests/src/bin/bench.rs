@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use adamant::definition::Definition;
+use adamant::definition::{Definition, ZSTD_LEVEL};
 use adamant::erofs::{self, BLOCK, Options, Sink};
 use adamant::source::{self, Surroundings};
 use adamant::verity;
@@ -117,7 +117,7 @@ fn compare(arguments: &[String]) -> Result<()> {
         return Err(format!("{TIME} is missing: apt-get install time").into());
     }
     if algorithms.is_empty() {
-        algorithms = ["none", "lz4", "lz4hc", "zstd"].map(str::to_owned).to_vec();
+        algorithms = ["none", "lz4", "lz4hc", "zstd:3", "zstd"].map(str::to_owned).to_vec();
     }
     let archive = given.unwrap_or_else(archive::debian);
     let scratch = Scratch::new("bench");
@@ -188,7 +188,7 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
 
     let compress: Vec<String> = match algorithm {
         "none" => vec![],
-        "zstd" => vec!["-zzstd,3".to_owned(), format!("-C{CLUSTER}")],
+        "zstd" => vec![format!("-zzstd,{ZSTD_LEVEL}"), format!("-C{CLUSTER}")],
         other => vec![format!("-z{}", other.replace(':', ",")), format!("-C{CLUSTER}")],
     };
     let label = if compress.is_empty() { String::new() } else { format!(" {}", compress.join(" ")) };
