@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::definition::Definition;
 use crate::error::{Error, Result};
+use crate::format::Format;
 use crate::output::Output;
 
 pub use pipeline::Built;
@@ -28,6 +29,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Whether a second build is compared with the first.
     pub check: bool,
+    /// The formats of the disk that are made beside the raw one.
+    pub formats: Vec<Format>,
     /// Worker threads.
     pub jobs: usize,
     /// The agent's program; `None`: adamant-agent beside this program.

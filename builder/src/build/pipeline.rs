@@ -5,7 +5,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use adamant_agent::hash::hex;
+use adamant_agent::gpt::Guid;
+use adamant_agent::hash::{RootHash, hex};
 use sha2::{Digest, Sha256};
 
 use super::staging::Staging;
@@ -14,12 +15,14 @@ use crate::check::{Finding, check};
 use crate::definition::Definition;
 use crate::disk::Layout;
 use crate::error::{Context, Error, Result};
+use crate::format::{self, Facts};
 use crate::initramfs::{self, Kernel};
 use crate::manifest::{self, Artifact, Manifest};
 use crate::output::Output;
 use crate::scrub::{Done, scrub};
 use crate::source::{Loaded, Surroundings, cache_folder, load};
 use crate::tree::{Tree, show};
+use crate::verity::uuid_from;
 
 /// What a build made.
 #[derive(Debug)]
@@ -62,6 +65,10 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let initramfs = match &kernel {
         Some(kernel) => Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent))?),
         None => {
+            if let Some(format) = options.formats.first() {
+                return Err(Error::new(format!("--format {format}: the image has no kernel, so there will be no disk"))
+                    .hint("add a kernel to the sources, or leave --format away"));
+            }
             output.warn("the image has no kernel: there will be a root, its verity tree and its root hash, but nothing to boot", None);
             None
         }
@@ -83,6 +90,11 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
             let raw = artifacts.staging.file(&format!("{stem}.raw"))?;
             let digests = clock.time("disk", || layout.write(&root_file, &tree_file, &raw))?;
             artifacts.note("raw", layout.bytes(), digests.disk);
+            for &format in &options.formats {
+                let out = artifacts.staging.file(&format!("{stem}.{}", format.suffix()))?;
+                let written = clock.time(format.name(), || format::write(format, &raw, &facts(definition, &root.hash, epoch), &out, options.jobs))?;
+                artifacts.note(format.suffix(), written.size, written.sha256);
+            }
             digests.root
         }
         _ => clock.time("hash", || digest_of(&root_file).context(|| root_name.clone()))?,
@@ -99,6 +111,13 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     clock.time("publish", || staging.publish())?;
     let modules = initramfs.map(|initramfs| initramfs.modules).unwrap_or_default();
     Ok(Built { out: out.to_owned(), stem, manifest, scrubbed, findings, modules, stages: clock.stages })
+}
+
+/// What the disk's formats say about it. To a hypervisor two disks of one GUID are the same disk, so the content has a part in it.
+fn facts(definition: &Definition, root_hash: &RootHash, epoch: Option<i64>) -> Facts {
+    let Definition { id, version, .. } = definition;
+    let guid = Guid::from_text_order(uuid_from(b"adamant disk image\0", &format!("{id} {version} {root_hash}")));
+    Facts { id: id.clone(), version: version.clone(), guid, epoch: epoch.unwrap_or(0) }
 }
 
 /// Notes how long each stage takes.

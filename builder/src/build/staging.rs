@@ -196,7 +196,7 @@ fn others(out: &Path, names: &[&str]) -> Result<Vec<String>> {
         other => other.context(|| format!("{}", out.display()))?,
     };
     let mut found = Vec::new();
-    let mut known = Vec::new();
+    let (mut known, mut replaced) = (Vec::new(), Vec::new());
     for entry in listing {
         let entry = entry.context(|| format!("{}", out.display()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -206,7 +206,12 @@ fn others(out: &Path, names: &[&str]) -> Result<Vec<String>> {
                 return Err(Error::new(format!("{}: too large for a manifest", path.display())));
             }
             let bytes = fs::read(&path).context(|| format!("{}", path.display()))?;
-            known.extend(Manifest::parse(&path.display().to_string(), &bytes)?.artifacts.into_iter().map(|artifact| artifact.name));
+            let artifacts = Manifest::parse(&path.display().to_string(), &bytes)?.artifacts.into_iter().map(|artifact| artifact.name);
+            // With its manifest goes all that it names: this build may make less.
+            if names.contains(&name.as_str()) {
+                replaced.extend(artifacts.clone());
+            }
+            known.extend(artifacts);
             known.push(name.clone());
         }
         found.push(name);
@@ -218,7 +223,7 @@ fn others(out: &Path, names: &[&str]) -> Result<Vec<String>> {
             .hint("give another folder with --output, or move that file away"));
     }
     found.retain(|name| {
-        !names.contains(&name.as_str()) && !names.iter().any(|mine| mine.strip_suffix(".raw").is_some_and(|mine| *name == format!("{mine}.persist.qcow2")))
+        !names.contains(&name.as_str()) && !replaced.contains(name) && !names.iter().any(|mine| mine.strip_suffix(".raw").is_some_and(|mine| *name == format!("{mine}.persist.qcow2")))
     });
     found.sort();
     Ok(found)
@@ -278,6 +283,17 @@ mod tests {
         assert_eq!(dir.names("out"), ["a_1.manifest.json", "a_1.raw", "a_2.manifest.json", "a_2.raw"]);
         assert_eq!(fs::read(dir.0.join("out/a_1.raw")).unwrap(), b"one again");
         assert_eq!(dir.names("."), ["out"]);
+    }
+
+    #[test]
+    fn what_a_second_build_of_a_version_does_not_make_any_more_is_gone() {
+        let dir = Dir::new("fewer");
+        build(&dir, "2", b"two").unwrap();
+        build(&dir, "1", b"one").unwrap();
+        let mut staging = Staging::open(&dir.0.join("out")).unwrap();
+        staging.put("a_1.manifest.json", &manifest("1")).unwrap();
+        staging.publish().unwrap();
+        assert_eq!(dir.names("out"), ["a_1.manifest.json", "a_2.manifest.json", "a_2.raw"]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::definition::values;
+use crate::format::Format;
 use crate::output::Output;
 use crate::{boot, build};
 
@@ -33,6 +34,7 @@ Examples:
   adamant summary images/web            what would be built, from what
   adamant build images/web              into images/web/out
   adamant build images/web --check      build twice, and compare
+  adamant build images/web --format qcow2,vhd,ova   the disk as clouds and hypervisors take it, too
   adamant boot images/web/out           start it in QEMU; changes are thrown away
   adamant verify images/web/out         every hash, every block
 
@@ -67,6 +69,7 @@ pub enum Verb {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Artifacts: OUT/ID_VERSION.{root.erofs,root.verity,roothash,vmlinuz,initrd,cmdline,raw,manifest.json}
+With --format also: OUT/ID_VERSION.{qcow2,vhd,vmdk,ova,raw.zst}, and .tar.gz for gce
 OUT appears whole or not at all: what is there stays until the new one is complete.")]
 pub struct Build {
     #[command(flatten)]
@@ -77,6 +80,9 @@ pub struct Build {
     /// Build a second time from scratch, elsewhere: other time zone, locale, umask, number of cores, user where possible; and compare
     #[arg(long)]
     check: bool,
+    /// Make the disk in these formats too: qcow2, vhd, vmdk, ova, gce, raw.zst; can be repeated. The raw disk is always made
+    #[arg(long = "format", value_name = "LIST", value_delimiter = ',')]
+    formats: Vec<Format>,
 }
 
 /// What every build needs to know.
@@ -179,7 +185,11 @@ impl Cli {
 impl Build {
     /// For the build.
     pub fn options(&self) -> build::Options {
-        self.making.tuning.options(&self.making.definition, self.output.clone(), self.check)
+        let mut options = self.making.tuning.options(&self.making.definition, self.output.clone(), self.check);
+        options.formats = self.formats.iter().copied().filter(|format| *format != Format::Raw).collect();
+        options.formats.sort_unstable();
+        options.formats.dedup();
+        options
     }
 }
 
@@ -189,6 +199,7 @@ impl Tuning {
             definition: definition.to_owned(),
             out,
             check,
+            formats: Vec::new(),
             jobs: self.jobs.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
             agent: self.agent.clone(),
             cache: self.cache.clone(),
@@ -290,6 +301,7 @@ mod tests {
     #[test]
     fn every_verb_takes_the_flags_it_is_documented_with() {
         for line in [
+            "build images/web --format raw,qcow2,vhd --format vmdk,ova,gce,raw.zst,usb",
             "build images/web -o out --check --jobs 3 --agent a --cache c --epoch 2026-11-01 -v",
             "build images/web --no-cache --json -q",
             "verify out --json",
@@ -304,9 +316,16 @@ mod tests {
     }
 
     #[test]
+    fn a_format_named_twice_is_made_once_and_the_raw_disk_always() {
+        let line = "adamant build d --format vmdk,raw,qcow2 --format vmdk,usb";
+        let Verb::Build(build) = Cli::try_parse_from(line.split(' ')).unwrap().verb else { panic!() };
+        assert_eq!(build.options().formats, [Format::Qcow2, Format::Vmdk]);
+    }
+
+    #[test]
     fn wrong_usage_is_refused() {
         for line in
-            ["build", "boot out --smp 0", "boot out --memory 2Q", "boot out --accel x", "build d -q -v", "build d --jobs 0", "boot o --credential x", "explode"]
+            ["build", "build d --format vdi", "build d --format", "boot out --smp 0", "boot out --memory 2Q", "boot out --accel x", "build d -q -v", "build d --jobs 0", "boot o --credential x", "explode"]
         {
             let parsed = Cli::try_parse_from(std::iter::once("adamant").chain(line.split(' ')));
             assert_eq!(parsed.expect_err(line).exit_code(), 2, "{line}");

@@ -80,6 +80,9 @@ impl Elsewhere {
         let mut command = Command::new("/proc/self/exe");
         command.arg("build").arg(absolute(&definition.path)?).arg("--output").arg(folder.join("out")).args(["--no-cache", "--quiet"]);
         command.args(["--jobs", &self.jobs.to_string()]);
+        for format in &options.formats {
+            command.args(["--format", format.name()]);
+        }
         if let Some(agent) = &options.agent {
             command.arg("--agent").arg(absolute(agent)?);
         } else if let Some(agent) = std::env::var_os("ADAMANT_AGENT").filter(|agent| !agent.is_empty()) {
