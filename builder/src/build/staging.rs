@@ -223,7 +223,9 @@ fn others(out: &Path, names: &[&str]) -> Result<Vec<String>> {
             .hint("give another folder with --output, or move that file away"));
     }
     found.retain(|name| {
-        !names.contains(&name.as_str()) && !replaced.contains(name) && !names.iter().any(|mine| mine.strip_suffix(".raw").is_some_and(|mine| *name == format!("{mine}.persist.qcow2")))
+        !names.contains(&name.as_str())
+            && !replaced.contains(name)
+            && !names.iter().any(|mine| mine.strip_suffix(".raw").is_some_and(|mine| *name == format!("{mine}.persist.qcow2")))
     });
     found.sort();
     Ok(found)
