@@ -8,6 +8,8 @@ pub const AGENT_PATH: &str = "/usr/bin/adamant-agent";
 pub const MODULE_LIST_PATH: &str = "/usr/lib/adamant/modules";
 /// In the initramfs: marks it as one (systemd's INITRD_INTERFACE).
 pub const INITRD_RELEASE_PATH: &str = "/etc/initrd-release";
+/// In the initramfs: certificates (`*.crt`, PEM) that root hashes are signed by, as systemd has it.
+pub const CERTIFICATES: &str = "/etc/verity.d";
 /// What the agent found and did, written just before handover.
 pub const BOOT_REPORT_PATH: &str = "/run/adamant/boot.json";
 /// The device-mapper name of the verified root, as systemd calls it: /dev/mapper/root.

@@ -83,6 +83,10 @@ const fn hex_guid(high: u64, low: u64) -> Guid {
 pub const ROOT_X86_64: Guid = hex_guid(0x4f68bce3e8cd4db1, 0x96e7fbcaf984b709);
 /// Verity tree of the root, x86-64 (UAPI.2).
 pub const ROOT_VERITY_X86_64: Guid = hex_guid(0x2c7357edebd246d9, 0xaec123d437ec2bf5);
+/// Type: signature of the root hash.
+pub const ROOT_VERITY_SIG_X86_64: Guid = hex_guid(0x41092b059fc84523, 0x994f2def0408b176);
+/// Type: EFI system partition.
+pub const EFI_SYSTEM: Guid = hex_guid(0xc12a7328f81f11d2, 0xba4b00a0c93ec93b);
 /// /var (UAPI.2).
 pub const VAR: Guid = hex_guid(0x4d21b016b53445c2, 0xa9fb5c16e091fd2d);
 /// /srv (UAPI.2).

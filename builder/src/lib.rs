@@ -3,6 +3,7 @@
 //! Data flows one way, and the modules stand in that order: definition, source, tree, scrub, erofs, verity, initramfs, disk, format, manifest.
 
 pub mod boot;
+pub mod bounded;
 pub mod build;
 pub mod check;
 pub mod cli;
@@ -16,9 +17,11 @@ pub mod manifest;
 pub mod output;
 pub mod part;
 pub mod scrub;
+pub mod sign;
 pub mod source;
 pub mod summary;
 pub mod tree;
+pub mod uki;
 pub mod verify;
 pub mod verity;
 pub mod version;

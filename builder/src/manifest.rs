@@ -31,6 +31,12 @@ pub struct Manifest {
     pub root: Root,
     /// `uname -r` of the image's kernel, where it has one.
     pub kernel: Option<String>,
+    /// What a TPM's PCR 11 will hold, where there is a unified kernel image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pcr11: Vec<Measurement>,
+    /// What was signed, or is to be, by whom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signatures: Vec<Signature>,
     /// Everything made, in a fixed order.
     pub artifacts: Vec<Artifact>,
     /// What it was made from, in order of application.
@@ -73,6 +79,28 @@ pub struct Root {
     pub inodes: u64,
     /// Bytes of file content before compression.
     pub content: u64,
+}
+
+/// A predicted value of PCR 11, SHA-256 bank.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Measurement {
+    /// The phases so far, joined by colons (systemd-pcrphase.service(8)); empty when the kernel starts.
+    pub phases: String,
+    /// The value, hexadecimal.
+    pub sha256: String,
+}
+
+/// One signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    /// `secure-boot`, `verity` or `pcr`.
+    pub purpose: String,
+    /// SHA-256 of the certificate's DER, hexadecimal.
+    pub certificate: String,
+    /// Whether it was made already.
+    pub signed: bool,
 }
 
 /// One file of the output folder.
@@ -213,6 +241,8 @@ mod tests {
                 content: 0,
             },
             kernel: None,
+            pcr11: vec![],
+            signatures: vec![],
             artifacts: vec![Artifact { name: "web_1.raw".into(), size: 1, sha256: String::new() }],
             sources: vec![],
             scrubbed: vec![],

@@ -89,34 +89,10 @@ fn quoted(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definition;
-    use adamant_agent::policy;
 
     fn definition() -> Definition {
-        Definition {
-            path: "image.toml".into(),
-            digest: [0; 32],
-            id: "web".into(),
-            version: "1~rc1".into(),
-            epoch: None,
-            sources: vec![],
-            root: definition::Root { compression: definition::Compression::None, cluster: 4096 },
-            keep: vec![],
-            volumes: vec![definition::Volume {
-                policy: policy::Volume {
-                    name: "data".into(),
-                    mount: "/srv/data".into(),
-                    filesystem: Default::default(),
-                    weight: 1,
-                    on_damage: Default::default(),
-                },
-                size: 1 << 20,
-            }],
-            verify: Default::default(),
-            failure: Default::default(),
-            kernel: definition::Kernel { cmdline: String::new(), modules: vec![] },
-            limits: Default::default(),
-        }
+        let text = "[image]\nid = \"web\"\nversion = \"1~rc1\"\n[[source]]\ntar = \"x\"\n[[volume]]\nname = \"data\"\nmount = \"/srv/data\"\nsize = \"16M\"\n";
+        Definition::parse(text, std::path::Path::new("image.toml")).unwrap()
     }
 
     fn read(tree: &Tree, path: &str) -> String {

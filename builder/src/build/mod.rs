@@ -7,13 +7,15 @@ mod compression;
 mod fit;
 mod pipeline;
 mod root;
+mod signers;
 pub mod staging;
+mod start;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::definition::Definition;
+use crate::definition::{Definition, Sign};
 use crate::error::{Error, Result};
 use crate::format::Format;
 use crate::output::Output;
@@ -39,6 +41,10 @@ pub struct Options {
     pub cache: Option<PathBuf>,
     /// Whether caches may be used.
     pub use_cache: bool,
+    /// Signs with the keys of this folder instead of the definition's.
+    pub keys: Option<PathBuf>,
+    /// Leaves what would be signed unsigned, for `adamant sign`.
+    pub unsigned: bool,
     /// Overrides the definition's epoch, seconds since 1970.
     pub epoch: Option<i64>,
 }
@@ -47,6 +53,9 @@ pub struct Options {
 pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     let mut definition = Definition::read(&options.definition)?;
     definition.epoch = options.epoch.or(definition.epoch);
+    if let Some(keys) = &options.keys {
+        definition.sign = Sign::from_folder(keys);
+    }
     let out = options.out.clone().unwrap_or_else(|| definition.path.parent().unwrap_or(Path::new("")).join("out"));
     again::sweep(&out);
     let built = pipeline::build(&definition, &out, options, output)?;

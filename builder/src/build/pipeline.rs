@@ -9,19 +9,22 @@ use adamant_agent::gpt::Guid;
 use adamant_agent::hash::{RootHash, hex};
 use sha2::{Digest, Sha256};
 
+use super::signers::Signers;
 use super::staging::Staging;
-use super::{Options, agent, cmdline, compression, fit, root};
+use super::{Options, agent, cmdline, compression, fit, root, signers, start};
 use crate::check::{Finding, check};
 use crate::definition::Definition;
-use crate::disk::Layout;
+use crate::disk::{self, Contents, Layout, Sizes};
 use crate::error::{Context, Error, Result};
 use crate::format::{self, Facts};
 use crate::initramfs::{self, Kernel};
 use crate::manifest::{self, Artifact, Manifest};
 use crate::output::Output;
 use crate::scrub::{Done, scrub};
+use crate::sign::roothash;
 use crate::source::{Loaded, Surroundings, cache_folder, load};
 use crate::tree::{Tree, show};
+use crate::uki;
 use crate::verity::uuid_from;
 
 /// What a build made.
@@ -49,6 +52,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let mut clock = Clock { output, stages: Vec::new() };
     let mut staging = Staging::open(out)?;
     let agent = agent::read(options.agent.as_deref())?;
+    let signers = signers::open(&definition.sign, options.unsigned)?;
 
     let surroundings = Surroundings { cache: cache_folder(options.cache.as_deref()), spool: staging.parent().to_owned(), use_cache: options.use_cache };
     let (mut tree, sources) = clock.time("sources", || load(definition, &surroundings))?;
@@ -63,7 +67,10 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let kernel = initramfs::find_kernel(&tree)?;
     let compression = compression::choose(definition.root.compression, kernel.as_ref())?;
     let initramfs = match &kernel {
-        Some(kernel) => Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent))?),
+        Some(kernel) => {
+            let trusted = signers.verity.as_ref().map(|holder| holder.certificate.pem()).transpose()?;
+            Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, trusted.as_deref()))?)
+        }
         None => {
             if let Some(format) = options.formats.first() {
                 return Err(Error::new(format!("--format {format}: the image has no kernel, so there will be no disk"))
@@ -80,15 +87,38 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
 
     let mut artifacts = Artifacts { staging: &mut staging, stem: &stem, list: Vec::new() };
     let (root_size, tree_size) = (root.written.blocks * 4096, root.tree_blocks * 4096);
+    let mut pcr11 = Vec::new();
     let root_sha256 = match (&kernel, &initramfs) {
         (Some(kernel), Some(initramfs)) => {
             let cmdline = cmdline::compose(&root.hash, &definition.kernel.cmdline)?;
-            artifacts.put("vmlinuz", &kernel.read_image(&tree)?)?;
+            let linux = kernel.read_image(&tree)?;
+            artifacts.put("vmlinuz", &linux)?;
             artifacts.put("initrd", &initramfs.bytes)?;
             artifacts.put("cmdline", format!("{cmdline}\n").as_bytes())?;
-            let layout = Layout::new(definition, &root.hash, root_size, tree_size)?;
+            let signature = artifacts.sign_root_hash(&signers, &root.hash)?;
+            let esp = match start::programs(&tree, definition, output)? {
+                None => None,
+                Some(programs) => {
+                    let public_key = signers.pcr.as_ref().map(|holder| holder.certificate.public_key_pem()).transpose()?;
+                    let key = public_key.as_deref().map(str::as_bytes);
+                    let started = start::Started { initrd: &initramfs.bytes, cmdline: &cmdline, pcr_public_key: key };
+                    let image = start::unified(&tree, definition, kernel, &programs.stub, &linux, started)?;
+                    pcr11 = uki::measure::phases(&image);
+                    let (loader, image) = clock.time("sign", || start::sign(programs.loader, image, &signers))?;
+                    artifacts.put("efi", &image)?;
+                    artifacts.put("loader.efi", &loader)?;
+                    let file = artifacts.staging.scratch()?;
+                    let entries = disk::esp::entries(&stem, loader, image);
+                    let guid = disk::derived_guid(&definition.id, "esp");
+                    clock.time("esp", || disk::esp::write(&file, definition.disk.esp, definition.disk.sector, &guid, &entries))?;
+                    Some(file)
+                }
+            };
+            let sizes = Sizes { root: root_size, tree: tree_size, esp: esp.is_some(), signature: signers.verity.is_some() };
+            let layout = Layout::new(definition, &root.hash, sizes)?;
+            let contents = Contents { esp: esp.as_ref(), root: &root_file, tree: &tree_file, signature: &signature };
             let raw = artifacts.staging.file(&format!("{stem}.raw"))?;
-            let digests = clock.time("disk", || layout.write(&root_file, &tree_file, &raw))?;
+            let digests = clock.time("disk", || layout.write(&contents, &raw))?;
             artifacts.note("raw", layout.bytes(), digests.disk);
             for &format in &options.formats {
                 let out = artifacts.staging.file(&format!("{stem}.{}", format.suffix()))?;
@@ -106,6 +136,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     list.sort_by(|a, b| a.name.cmp(&b.name));
 
     let manifest = describe(definition, &tree, &sources, &scrubbed, epoch, kernel.as_ref(), compression, &root, list)?;
+    let manifest = Manifest { pcr11: measurements(&pcr11), signatures: signatures(&signers), ..manifest };
     staging.put(&format!("{stem}.manifest.json"), &manifest.to_json()?)?;
     drop((root_file, tree_file));
     clock.time("publish", || staging.publish())?;
@@ -118,6 +149,19 @@ fn facts(definition: &Definition, root_hash: &RootHash, epoch: Option<i64>) -> F
     let Definition { id, version, .. } = definition;
     let guid = Guid::from_text_order(uuid_from(b"adamant disk image\0", &format!("{id} {version} {root_hash}")));
     Facts { id: id.clone(), version: version.clone(), guid, epoch: epoch.unwrap_or(0) }
+}
+
+fn measurements(pcr11: &[(String, [u8; 32])]) -> Vec<manifest::Measurement> {
+    pcr11.iter().map(|(phases, value)| manifest::Measurement { phases: phases.clone(), sha256: hex(value) }).collect()
+}
+
+fn signatures(signers: &Signers) -> Vec<manifest::Signature> {
+    let all = [("secure-boot", &signers.secure_boot), ("verity", &signers.verity), ("pcr", &signers.pcr)];
+    let signature = |(purpose, holder): (&str, &Option<signers::Holder>)| {
+        let holder = holder.as_ref()?;
+        Some(manifest::Signature { purpose: purpose.to_owned(), certificate: holder.certificate.fingerprint(), signed: holder.signer.is_some() })
+    };
+    all.into_iter().filter_map(signature).collect()
 }
 
 /// Notes how long each stage takes.
@@ -145,6 +189,14 @@ struct Artifacts<'a> {
 }
 
 impl Artifacts<'_> {
+    /// The root hash's signature as an artifact, and the bytes of its partition; empty where nobody has signed.
+    fn sign_root_hash(&mut self, signers: &Signers, hash: &RootHash) -> Result<Vec<u8>> {
+        let Some(signer) = signers::signer(&signers.verity) else { return Ok(Vec::new()) };
+        let signature = roothash::sign(signer, hash)?;
+        self.put("roothash.p7s", &signature)?;
+        roothash::partition(signer, hash, &signature)
+    }
+
     fn put(&mut self, kind: &str, bytes: &[u8]) -> Result<()> {
         self.staging.put(&format!("{}.{kind}", self.stem), bytes)?;
         self.note(kind, bytes.len() as u64, Sha256::digest(bytes).into());
@@ -222,6 +274,8 @@ fn describe(
             content: root.written.content,
         },
         kernel: kernel.map(|kernel| kernel.release.clone()),
+        pcr11: Vec::new(),
+        signatures: Vec::new(),
         artifacts,
         sources: sources
             .iter()

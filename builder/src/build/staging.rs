@@ -73,6 +73,19 @@ impl Staging {
         Ok(again)
     }
 
+    /// A new, empty file that is gone when it is closed.
+    pub fn scratch(&self) -> Result<File> {
+        let file = match unnamed(&self.parent) {
+            Err(_) if self.named.is_some() => {
+                let path = self.fresh.join(".scratch");
+                let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+                fs::remove_file(&path).and(file)
+            }
+            other => other,
+        };
+        file.context(|| format!("a temporary file in {}", self.parent.display()))
+    }
+
     /// A new artifact with these bytes.
     pub fn put(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         use std::io::Write;

@@ -109,6 +109,12 @@ struct Tuning {
     /// Use nothing that an earlier build kept
     #[arg(long, conflicts_with = "cache")]
     no_cache: bool,
+    /// Sign with the keys of this folder, made by `adamant keys new`, instead of those of the definition
+    #[arg(long, value_name = "DIR", conflicts_with = "unsigned")]
+    keys: Option<PathBuf>,
+    /// Read certificates but no key: `adamant sign OUT` signs later, with the same bytes as signing at once
+    #[arg(long)]
+    unsigned: bool,
     /// Clamp newer modification times to this moment instead of the definition's epoch
     #[arg(long, value_name = "SECONDS|DATE", value_parser = epoch)]
     epoch: Option<i64>,
@@ -204,6 +210,8 @@ impl Tuning {
             agent: self.agent.clone(),
             cache: self.cache.clone(),
             use_cache: !self.no_cache,
+            keys: self.keys.clone(),
+            unsigned: self.unsigned,
             epoch: self.epoch,
         }
     }
@@ -324,9 +332,18 @@ mod tests {
 
     #[test]
     fn wrong_usage_is_refused() {
-        for line in
-            ["build", "build d --format vdi", "build d --format", "boot out --smp 0", "boot out --memory 2Q", "boot out --accel x", "build d -q -v", "build d --jobs 0", "boot o --credential x", "explode"]
-        {
+        for line in [
+            "build",
+            "build d --format vdi",
+            "build d --format",
+            "boot out --smp 0",
+            "boot out --memory 2Q",
+            "boot out --accel x",
+            "build d -q -v",
+            "build d --jobs 0",
+            "boot o --credential x",
+            "explode",
+        ] {
             let parsed = Cli::try_parse_from(std::iter::once("adamant").chain(line.split(' ')));
             assert_eq!(parsed.expect_err(line).exit_code(), 2, "{line}");
         }

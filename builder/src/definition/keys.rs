@@ -69,6 +69,12 @@ pub struct File {
     pub failure: Option<Spanned<Failure>>,
     /// `[kernel]`
     pub kernel: Option<Spanned<Kernel>>,
+    /// `[boot]`
+    pub boot: Option<Spanned<Boot>>,
+    /// `[sign]`
+    pub sign: Option<Spanned<Sign>>,
+    /// `[disk]`
+    pub disk: Option<Spanned<Disk>>,
     /// `[limits]`
     pub limits: Option<Spanned<Limits>>,
 }
@@ -85,6 +91,10 @@ pub const SECTIONS: &[Section] = &[
     Verify::SECTION,
     Failure::SECTION,
     Kernel::SECTION,
+    Boot::SECTION,
+    Sign::SECTION,
+    SignBy::SECTION,
+    Disk::SECTION,
     Limits::SECTION,
 ];
 
@@ -239,6 +249,62 @@ section! {
         cmdline: String = "string", "`\"\"`";
         /// Modules in the initramfs beside the builder's own list, by name.
         modules: Vec<Spanned<String>> = "list of strings", "`[]`";
+    }
+}
+
+section! {
+    /// What firmware starts. With systemd's stub there is a unified kernel image, and with its boot loader a disk that any UEFI firmware
+    /// starts; Debian has both in the package `systemd-boot-efi`. Without them, there are kernel, initramfs and command line to be started
+    /// by other means.
+    "[boot]" Boot {
+        /// systemd's stub, `linuxx64.efi.stub`. Relative to the definition.
+        stub: String = "path", "the image's own, in /usr/lib/systemd/boot/efi";
+        /// systemd's boot loader, `systemd-bootx64.efi`. Relative to the definition.
+        loader: String = "path", "the image's own, in /usr/lib/systemd/boot/efi";
+        /// Whether early microcode (the image's intel-microcode and amd64-microcode) is in the unified kernel image.
+        microcode: bool = "boolean", "`false`";
+    }
+}
+
+section! {
+    /// What the image is signed with. Certificates decide about the image's bytes, keys only about who can make the signatures.
+    "[sign]" Sign {
+        /// A folder made by `adamant keys new`. Relative to the definition; `--keys` says another one.
+        keys: String = "path", "nothing is signed";
+        /// The key that firmware trusts: it signs boot loader and unified kernel image.
+        secure_boot: Spanned<SignBy> = "table", "`secure-boot.key` and `.crt` in `keys`";
+        /// The key that the agent, systemd and the kernel trust: it signs the root hash.
+        verity: Spanned<SignBy> = "table", "`verity.key` and `.crt` in `keys`";
+        /// The key that signs the values a TPM's PCR 11 will have.
+        pcr: Spanned<SignBy> = "table", "`pcr.key` and `.crt` in `keys`";
+    }
+}
+
+section! {
+    /// A key and its certificate, for each of the three.
+    "[sign] verity = { ... }" SignBy {
+        /// A PEM file, `pkcs11:` and a token's key (RFC 7512), or `command:` and a shell command that gets a SHA-256 digest on its standard
+        /// input and writes the signature to its standard output. Files are relative to the definition.
+        key: String = "string", "required, but for `build --unsigned`";
+        /// Its X.509 certificate, PEM or DER. Relative to the definition.
+        certificate: String = "path", "required";
+    }
+}
+
+section! {
+    /// The disk image.
+    "[disk]" Disk {
+        /// Size of the EFI system partition, whole MiB. Below 260M there is no room for three unified kernel images, and some firmware
+        /// with sectors of 4096 bytes does not take it.
+        esp: String = "size", "`512M`";
+        /// 1, or 2 for a second slot, empty at first, that the next image is put into.
+        slots: u32 = "`1` or `2`", "`2` with a boot loader, else `1`";
+        /// Size of the root partition of each slot, whole MiB. It can't be changed once servers have it.
+        slot_size: String = "size", "with two slots the root and its headroom, up to whole 64M; with one the root's own size";
+        /// Least part of the slot that must be free, so that later images fit; with less the image is refused.
+        headroom: String = "percentage", "`50%`";
+        /// Bytes of a sector of the disk that it will be on.
+        sector: u32 = "`512` or `4096`", "`512`";
     }
 }
 

@@ -4,6 +4,7 @@
 //! text: every mistake is an error with file, line, column and what to write instead, and as many as can be told apart are told at once.
 
 pub mod keys;
+mod machine;
 mod parse;
 pub mod reference;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use adamant_agent::policy::{self, Policy};
 
 use crate::error::{Context, Error, Result};
+use crate::sign::KeySource;
 
 /// Level of `zstd` without one: beyond it, time doubles for less than a percent.
 pub const ZSTD_LEVEL: i32 = 12;
@@ -51,6 +53,12 @@ pub struct Definition {
     pub failure: adamant_agent::policy::Failure,
     /// The kernel's command line and modules.
     pub kernel: Kernel,
+    /// What firmware starts.
+    pub boot: Boot,
+    /// What the image is signed with.
+    pub sign: Sign,
+    /// The disk image.
+    pub disk: Disk,
     /// Bounds on what sources may hold.
     pub limits: Limits,
 }
@@ -265,6 +273,66 @@ pub struct Kernel {
     pub cmdline: String,
     /// Modules by name beside the builder's own list.
     pub modules: Vec<String>,
+}
+
+/// What firmware starts.
+#[derive(Debug, Clone, Default)]
+pub struct Boot {
+    /// systemd's stub, instead of the image's own.
+    pub stub: Option<PathBuf>,
+    /// systemd's boot loader, instead of the image's own.
+    pub loader: Option<PathBuf>,
+    /// Whether early microcode is in the unified kernel image.
+    pub microcode: bool,
+}
+
+/// What the image is signed with.
+#[derive(Debug, Clone, Default)]
+pub struct Sign {
+    /// Boot loader and unified kernel image.
+    pub secure_boot: Option<SignBy>,
+    /// The root hash.
+    pub verity: Option<SignBy>,
+    /// Predicted values of PCR 11.
+    pub pcr: Option<SignBy>,
+}
+
+impl Sign {
+    /// All three, from a folder made by `adamant keys new`.
+    pub fn from_folder(folder: &Path) -> Sign {
+        let by = |name: &str| Some(SignBy { key: Some(KeySource::File(folder.join(format!("{name}.key")))), certificate: folder.join(format!("{name}.crt")) });
+        Sign { secure_boot: by("secure-boot"), verity: by("verity"), pcr: by("pcr") }
+    }
+}
+
+/// A key and its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignBy {
+    /// Where the key is held; `None`: somebody else signs later.
+    pub key: Option<KeySource>,
+    /// Its certificate.
+    pub certificate: PathBuf,
+}
+
+/// The disk image.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Bytes of the EFI system partition, a multiple of 1 MiB.
+    pub esp: u64,
+    /// One or two; `None`: two where there is a boot loader.
+    pub slots: Option<u32>,
+    /// Bytes of a slot's root partition, a multiple of 1 MiB.
+    pub slot_size: Option<u64>,
+    /// Percent of a slot that must stay free.
+    pub headroom: u64,
+    /// Bytes of a sector.
+    pub sector: u32,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Disk { esp: 512 << 20, slots: None, slot_size: None, headroom: 50, sector: 512 }
+    }
 }
 
 /// Bounds on what sources may hold.

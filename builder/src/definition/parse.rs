@@ -16,7 +16,7 @@ pub const LIMIT: u64 = 1 << 20;
 /// A volume is at least this large, bytes: ext4 with a journal needs it.
 const SMALLEST_VOLUME: u64 = 16 << 20;
 /// And at most this large: what ext4 with blocks of 4096 bytes holds in 32 bits.
-const LARGEST_VOLUME: u64 = 16 << 40;
+pub(super) const LARGEST_VOLUME: u64 = 16 << 40;
 
 /// Reads a definition from its text. `path` is what messages call it by, and its folder is what paths in it are relative to.
 pub fn parse(text: &str, path: &Path) -> Result<Definition> {
@@ -40,18 +40,33 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     let volumes = reader.noted(reader.volumes(&file));
     let failure = reader.noted(reader.failure(file.failure.as_ref()));
     let kernel = reader.noted(reader.kernel(file.kernel.as_ref()));
+    let boot = reader.noted(reader.boot(file.boot.as_ref()));
+    let sign = reader.noted(reader.sign(file.sign.as_ref()));
+    let disk = reader.noted(reader.disk(file.disk.as_ref()));
     let limits = reader.noted(reader.limits(file.limits.as_ref()));
     if let Some(error) = together(reader.wrong.take()) {
         return Err(error);
     }
-    let (Some((id, version)), Some(epoch), Some(root), Some(keep), Some(volumes), Some(failure), Some(kernel), Some(limits)) =
-        (identity, epoch, root, keep, volumes, failure, kernel, limits)
+    let (
+        Some((id, version)),
+        Some(epoch),
+        Some(root),
+        Some(keep),
+        Some(volumes),
+        Some(failure),
+        Some(kernel),
+        Some(boot),
+        Some(sign),
+        Some(disk),
+        Some(limits),
+    ) = (identity, epoch, root, keep, volumes, failure, kernel, boot, sign, disk, limits)
     else {
         return Err(text.error(0..0, "this definition can't be read"));
     };
     let verify = reader.verify(file.verify.as_ref());
     let digest = Sha256::digest(text.text).into();
-    let definition = Definition { path: path.to_owned(), digest, id, version, epoch, sources, root, keep, volumes, verify, failure, kernel, limits };
+    let definition =
+        Definition { path: path.to_owned(), digest, id, version, epoch, sources, root, keep, volumes, verify, failure, kernel, boot, sign, disk, limits };
     // The agent's own rules, once more over the whole: what the builder accepts, the agent accepts.
     definition.policy().check().map_err(|why| text.error(0..0, why))?;
     Ok(definition)
@@ -71,7 +86,7 @@ fn together(errors: Vec<Error>) -> Option<Error> {
 }
 
 /// What every table needs to be read.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     base: &'a Path,
     text: &'a Text<'a>,
     /// Mistakes so far.
@@ -84,21 +99,21 @@ impl Reader<'_> {
         read.map_err(|error| self.wrong.borrow_mut().push(error)).ok()
     }
 
-    fn error<T>(&self, at: &Spanned<T>, what: impl std::fmt::Display) -> Error {
+    pub(super) fn error<T>(&self, at: &Spanned<T>, what: impl std::fmt::Display) -> Error {
         self.text.error(at.span(), what)
     }
 
     /// A value that a function of `values` reads; its complaint gets the value's place.
-    fn checked<T, U>(&self, value: &Spanned<T>, read: impl FnOnce(&T) -> Result<U, String>) -> Result<U> {
+    pub(super) fn checked<T, U>(&self, value: &Spanned<T>, read: impl FnOnce(&T) -> Result<U, String>) -> Result<U> {
         read(value.get_ref()).map_err(|why| self.error(value, why))
     }
 
-    fn required<'k, T, U>(&self, table: &Spanned<T>, key: &str, value: &'k Option<Spanned<U>>) -> Result<&'k Spanned<U>> {
+    pub(super) fn required<'k, T, U>(&self, table: &Spanned<T>, key: &str, value: &'k Option<Spanned<U>>) -> Result<&'k Spanned<U>> {
         value.as_ref().ok_or_else(|| self.error(table, format!("key `{key}` is missing (write {key} = ...)")))
     }
 
     /// A path of the builder's machine, relative to the definition.
-    fn path(&self, value: &Spanned<String>) -> Result<PathBuf> {
+    pub(super) fn path(&self, value: &Spanned<String>) -> Result<PathBuf> {
         let text = value.get_ref();
         if text.is_empty() || text.contains('\0') {
             return Err(self.error(value, format!("{text:?} is not a path (write it relative to the definition)")));

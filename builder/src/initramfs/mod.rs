@@ -3,6 +3,7 @@
 
 mod cpio;
 mod kernel;
+pub mod microcode;
 mod modules;
 
 use std::io::Write;
@@ -27,8 +28,9 @@ pub struct Initramfs {
     pub modules: Vec<String>,
 }
 
-/// The initramfs for this kernel. `agent` is the program's bytes.
-pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8]) -> Result<Initramfs> {
+/// The initramfs for this kernel. `agent` is the program's bytes, `trusted` the certificate (PEM) that the
+/// root hash must be signed by.
+pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8], trusted: Option<&str>) -> Result<Initramfs> {
     let modules = modules::select(tree, kernel, &definition.kernel.modules)?;
     let mut archive = cpio::Archive::default();
     for mount_point in ["/proc", "/sys", "/dev", "/run", contract::SYSROOT] {
@@ -41,6 +43,9 @@ pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8]
     archive.file(contract::INITRD_RELEASE_PATH, 0o644, release.into_bytes());
     let list: String = modules.iter().map(|module| format!("{} {}", module.path, module.needs.join(" ")).trim_end().to_owned() + "\n").collect();
     archive.file(contract::MODULE_LIST_PATH, 0o644, list.into_bytes());
+    if let Some(certificate) = trusted {
+        archive.file(&format!("{}/{}.crt", contract::CERTIFICATES, definition.id), 0o644, certificate.as_bytes().to_vec());
+    }
     let names = modules.iter().map(|module| module.name.clone()).collect();
     for module in modules {
         archive.file(&module.path, 0o644, module.bytes);

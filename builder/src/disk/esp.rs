@@ -1,0 +1,119 @@
+//! The EFI system partition: FAT32 (UEFI 2.10, 13.3) with the boot loader where firmware looks for it, and the unified kernel image where
+//! the boot loader does (UAPI.1).
+
+use std::fs::File;
+
+use adamant_agent::gpt::Guid;
+
+use super::fat::{self, Directory, Geometry};
+
+use crate::error::{Context, Error, Result};
+
+/// Where firmware looks for a boot loader on a disk that it was told nothing about.
+pub const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
+/// Where the boot loader looks for unified kernel images.
+pub const IMAGES: &str = "EFI/Linux";
+/// Tries that a new image has, and tries that it has had: single digits, both, always (UAPI.1, systemd-boot(7)).
+const TRIES: &str = "+3-0";
+/// The boot loader's configuration. No `default`: it would start an image that was found bad. No editor: it would change the command line.
+const LOADER_CONF: &str = "timeout 3\neditor no\n";
+
+/// What is put into it, in this order.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Path with slashes, without one at its start.
+    pub path: String,
+    /// Content.
+    pub bytes: Vec<u8>,
+}
+
+/// The entries for a boot loader and a unified kernel image.
+pub fn entries(stem: &str, loader: Vec<u8>, image: Vec<u8>) -> Vec<Entry> {
+    let entry = |path: String, bytes| Entry { path, bytes };
+    vec![
+        entry(LOADER.to_owned(), loader),
+        entry("loader/loader.conf".to_owned(), LOADER_CONF.as_bytes().to_vec()),
+        entry(format!("{IMAGES}/{stem}{TRIES}.efi"), image),
+    ]
+}
+
+/// Writes the file system into an empty file, sparse. Nothing in it depends on time or chance.
+pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[Entry]) -> Result<()> {
+    let needed: u64 = entries.iter().map(|entry| entry.bytes.len() as u64).sum();
+    if needed > size / 100 * 95 {
+        return Err(Error::new(format!("the EFI system partition has {} MiB, what goes into it {}", size >> 20, needed.div_ceil(1 << 20)))
+            .hint("make disk.esp larger: three times a unified kernel image is what updates need"));
+    }
+    // 4096: what flash and disks write at once; less only where FAT32 would otherwise have too few clusters.
+    let geometries = [4096, sector].map(|cluster| Geometry::new(size, sector, cluster));
+    let Some(geometry) = geometries.into_iter().find(|geometry| geometry.clusters >= fat::LEAST_CLUSTERS) else {
+        let least = (fat::LEAST_CLUSTERS * u64::from(sector)).div_ceil(1 << 20) + 4;
+        return Err(Error::new(format!("an EFI system partition of {} MiB is too small for FAT32 with sectors of {sector} bytes", size >> 20))
+            .hint(format!("make disk.esp at least {least}M")));
+    };
+    out.set_len(size).context(|| "making room for the EFI system partition")?;
+    let mut root = Directory::default();
+    for entry in entries {
+        root.add(&entry.path, &entry.bytes).map_err(|why| Error::new(format!("the EFI system partition: {why}")))?;
+    }
+    let volume_id = u32::from_le_bytes([guid.0[0], guid.0[1], guid.0[2], guid.0[3]]);
+    fat::write(out, &geometry, volume_id, b"ESP        ", &root).context(|| "writing the EFI system partition")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn scratch(name: &str) -> (std::path::PathBuf, File) {
+        let path = std::env::temp_dir().join(format!("adamant-esp-{name}-{}", std::process::id()));
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        (path, file)
+    }
+
+    #[test]
+    fn fsck_finds_nothing_and_mtools_the_files_under_their_long_names_with_both_sector_sizes() {
+        let image = vec![0x5a; 5_000_000];
+        let entries = entries("debian_1.0.0", b"MZ loader".to_vec(), image.clone());
+        for sector in [512, 4096] {
+            let (path, file) = scratch(&format!("fsck-{sector}"));
+            write(&file, 512 << 20, sector, &Guid([7; 16]), &entries).unwrap();
+            let Ok(checked) = Command::new("/usr/sbin/fsck.vfat").arg("-n").arg(&path).output() else {
+                eprintln!("SKIPPED: fsck.vfat is not installed");
+                return;
+            };
+            let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+            assert!(checked.status.success() && said.lines().count() == 2, "sector {sector}: {said}");
+            let Ok(listed) = Command::new("mdir").args(["-/", "-b", "-i"]).arg(&path).arg("::").output() else {
+                eprintln!("SKIPPED: mtools is not installed");
+                return;
+            };
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            for name in ["::/EFI/BOOT/BOOTX64.EFI", "::/loader/loader.conf", "::/EFI/Linux/debian_1.0.0+3-0.efi"] {
+                assert!(listed.contains(name), "{listed}");
+            }
+            let read = Command::new("mtype").arg("-i").arg(&path).arg("::/EFI/Linux/debian_1.0.0+3-0.efi").output().unwrap().stdout;
+            assert!(read == image);
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+
+    #[test]
+    fn the_same_entries_give_the_same_bytes_and_sizes_that_can_not_be_are_refused() {
+        use sha2::{Digest, Sha256};
+        let entries = entries("a_1", vec![1; 70_000], vec![2; 300_000]);
+        let digest = |name: &str| {
+            let (path, file) = scratch(name);
+            write(&file, 48 << 20, 512, &Guid([7; 16]), &entries).unwrap();
+            let digest = Sha256::digest(std::fs::read(&path).unwrap());
+            let _ = std::fs::remove_file(&path);
+            digest
+        };
+        assert_eq!(digest("first"), digest("second"));
+        let (path, file) = scratch("refused");
+        assert!(write(&file, 48 << 20, 4096, &Guid([7; 16]), &entries).unwrap_err().to_string().contains("too small for FAT32"));
+        let large = [Entry { path: "a".to_owned(), bytes: vec![0; 60 << 20] }];
+        assert!(write(&file, 48 << 20, 512, &Guid([7; 16]), &large).unwrap_err().to_string().contains("48 MiB, what goes into it 60"));
+        let _ = std::fs::remove_file(&path);
+    }
+}

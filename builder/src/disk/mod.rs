@@ -1,0 +1,207 @@
+//! The disk image: a GPT with the EFI system partition, the slots for root, tree and signature, and room for the volumes. Written sparse,
+//! in one pass, by anyone: no loop device, no mount, no privilege.
+//!
+//! Layout and labels follow the Discoverable Partitions Specification (UAPI.2); every GUID is derived from the image's id or the root
+//! hash, never random.
+
+pub mod esp;
+mod fat;
+mod write;
+
+use adamant_agent::gpt::{
+    ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table, volume_type,
+};
+use adamant_agent::hash::RootHash;
+use adamant_agent::verity::partition_blocks;
+
+pub use write::{Contents, Digests};
+
+use crate::definition::Definition;
+use crate::error::{Error, Result};
+use crate::sign::roothash;
+use crate::verity::uuid_from;
+
+/// Partitions start and end on this grain, bytes: what partitioning tools use, and a multiple of every flash page.
+pub const GRAIN: u64 = 1 << 20;
+/// A slot that the builder sizes itself is a multiple of this, bytes.
+const SLOT_GRAIN: u64 = 64 << 20;
+/// The label of a slot that nothing is in (systemd-sysupdate's convention).
+pub const EMPTY: &str = "_empty";
+
+/// Where everything is on the disk.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    table: Table,
+    /// For each partition of the table, what is written into it.
+    roles: Vec<Role>,
+}
+
+/// What a partition holds in the disk image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Esp,
+    Root,
+    Tree,
+    Signature,
+    /// Nothing yet.
+    Blank,
+}
+
+/// What there is to be laid out.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// Bytes of the root file system.
+    pub root: u64,
+    /// Bytes of the verity tree.
+    pub tree: u64,
+    /// Whether there is an EFI system partition.
+    pub esp: bool,
+    /// Whether the slots have a signature partition.
+    pub signature: bool,
+}
+
+impl Layout {
+    /// The layout for a root and a tree of these sizes.
+    pub fn new(definition: &Definition, root_hash: &RootHash, sizes: Sizes) -> Result<Layout> {
+        let Definition { id, version, disk, .. } = definition;
+        let slots = disk.slots.unwrap_or(if sizes.esp { 2 } else { 1 });
+        let root_size = slot_size(definition, sizes.root, slots)?;
+        // A tree that fits the largest root that the slot can hold.
+        let tree_size = if root_size > sizes.root { partition_blocks(root_size / 4096) * 4096 } else { sizes.tree };
+        let derived = |purpose: &str| derived_guid(id, purpose);
+        let mut parts = Vec::new();
+        if sizes.esp {
+            parts.push((Role::Esp, EFI_SYSTEM, derived("esp"), 0, "esp".to_owned(), disk.esp));
+        }
+        parts.push((Role::Root, ROOT_X86_64, root_hash.data_partuuid(), ATTR_READ_ONLY, format!("{id}_{version}"), root_size));
+        parts.push((Role::Tree, ROOT_VERITY_X86_64, root_hash.tree_partuuid(), ATTR_READ_ONLY, format!("{id}_{version}_verity"), tree_size));
+        let signature = roothash::PARTITION as u64;
+        if sizes.signature {
+            let guid = derived_guid(&root_hash.to_string(), "signature");
+            parts.push((Role::Signature, ROOT_VERITY_SIG_X86_64, guid, ATTR_READ_ONLY, format!("{id}_{version}_sig"), signature));
+        }
+        if slots == 2 {
+            let attributes = ATTR_READ_ONLY | ATTR_NO_AUTO;
+            let mut empty = |kind, purpose: &str, size| parts.push((Role::Blank, kind, derived(purpose), attributes, EMPTY.to_owned(), size));
+            empty(ROOT_X86_64, "slot 2 root", root_size);
+            empty(ROOT_VERITY_X86_64, "slot 2 verity", tree_size);
+            if sizes.signature {
+                empty(ROOT_VERITY_SIG_X86_64, "slot 2 signature", signature);
+            }
+        }
+        for volume in &definition.volumes {
+            let name = &volume.policy.name;
+            parts.push((Role::Blank, volume_type(&volume.policy.mount), derived(&format!("volume {name}")), ATTR_NO_AUTO, name.clone(), volume.size));
+        }
+        let sector = u64::from(disk.sector);
+        let mut next = GRAIN;
+        let mut partitions = Vec::with_capacity(parts.len());
+        let mut roles = Vec::with_capacity(parts.len());
+        for (role, kind, partition_id, attributes, label, bytes) in parts {
+            if label.encode_utf16().count() > LABEL_UNITS {
+                return Err(Error::new(format!("partition label {label:?} is longer than the {LABEL_UNITS} characters a GPT holds"))
+                    .hint("give the image a shorter id or version"));
+            }
+            let end = round_up(bytes.max(1)).and_then(|bytes| next.checked_add(bytes)).filter(|&end| end < 1 << 62);
+            let end = end.ok_or_else(|| Error::new(format!("partition {label:?}: {bytes} bytes is no possible size")))?;
+            partitions.push(Some(Partition { kind, id: partition_id, first: next / sector, last: end / sector - 1, attributes, label }));
+            roles.push(role);
+            next = end;
+        }
+        // One more grain holds the backup table.
+        let table = Table { disk: derived("disk"), sector: disk.sector, sectors: (next + GRAIN) / sector, partitions };
+        Ok(Layout { table, roles })
+    }
+
+    /// Size of the whole disk in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.table.sectors * self.sector()
+    }
+
+    fn sector(&self) -> u64 {
+        u64::from(self.table.sector)
+    }
+}
+
+/// Bytes of a slot's root partition. A given size that leaves less headroom than is asked for is refused.
+fn slot_size(definition: &Definition, root: u64, slots: u32) -> Result<u64> {
+    let disk = &definition.disk;
+    // The root is at most this part of the slot.
+    let share = 100 - disk.headroom.min(99);
+    match disk.slot_size {
+        Some(size) if u128::from(root) * 100 > u128::from(size) * u128::from(share) => {
+            let (size, root, headroom) = (size >> 20, root.div_ceil(1 << 20), disk.headroom);
+            Err(Error::new(format!("the root has {root} MiB: in a slot of {size} MiB less than the headroom of {headroom}% is left for later images"))
+                .hint("make disk.slot_size larger or disk.headroom smaller, or leave packages out"))
+        }
+        Some(size) => Ok(size),
+        None if slots == 1 => Ok(root),
+        None => {
+            let wanted = (u128::from(root) * 100).div_ceil(u128::from(share));
+            let wanted = u64::try_from(wanted).ok().and_then(|wanted| wanted.checked_next_multiple_of(SLOT_GRAIN));
+            wanted.ok_or_else(|| Error::new(format!("a root of {root} bytes fits into no slot")))
+        }
+    }
+}
+
+/// A GUID from the image's id and a purpose.
+pub fn derived_guid(id: &str, purpose: &str) -> Guid {
+    Guid::from_text_order(uuid_from(format!("adamant {purpose}\0").as_bytes(), id))
+}
+
+fn round_up(bytes: u64) -> Option<u64> {
+    bytes.checked_next_multiple_of(GRAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sha2::{Digest, Sha256};
+    use std::fs::File;
+    use std::io::Read;
+    use std::process::Command;
+
+    fn definition(disk: &str) -> Definition {
+        let text = format!(
+            "[image]\nid = \"web\"\nversion = \"1.0.0\"\n[[source]]\ntar = \"x\"\n[disk]\n{disk}\n[[volume]]\nname = \"state\"\nmount = \"/var\"\nsize = \"16M\"\n\
+             [[volume]]\nname = \"logs\"\nmount = \"/var/log\"\nsize = \"16M\"\n"
+        );
+        Definition::parse(&text, std::path::Path::new("image.toml")).unwrap()
+    }
+
+    #[test]
+    fn the_disk_is_what_sfdisk_and_a_second_hash_say_it_is() {
+        let dir = std::env::temp_dir().join(format!("adamant-disk-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("root"), vec![7; 5_000_192]).unwrap();
+        std::fs::write(dir.join("tree"), vec![8; 8192]).unwrap();
+        let open = |name: &str| File::open(dir.join(name)).unwrap();
+        let root_hash: RootHash = "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617".parse().unwrap();
+        let layout = Layout::new(&definition(""), &root_hash, Sizes { root: 5_000_192, tree: 8192, esp: false, signature: false }).unwrap();
+        let out = File::options().read(true).write(true).create_new(true).open(dir.join("disk.raw")).unwrap();
+        let digests = layout.write(&Contents { esp: None, root: &open("root"), tree: &open("tree"), signature: &[] }, &out).unwrap();
+
+        let mut bytes = Vec::new();
+        open("disk.raw").read_to_end(&mut bytes).unwrap();
+        assert_eq!(digests.disk, <[u8; 32]>::from(Sha256::digest(&bytes)));
+        assert_eq!(digests.root, <[u8; 32]>::from(Sha256::digest(vec![7; 5_000_192])));
+        assert_eq!(bytes.len() as u64, layout.bytes());
+        let Ok(checked) = Command::new("sfdisk").arg("--verify").arg(dir.join("disk.raw")).output() else {
+            eprintln!("skipped: no sfdisk");
+            return;
+        };
+        assert!(checked.status.success(), "{checked:?}");
+        let dump = Command::new("sfdisk").arg("-J").arg(dir.join("disk.raw")).output().unwrap().stdout;
+        let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
+        let parts = &dump["partitiontable"]["partitions"];
+        let row = |i: usize| ["name", "uuid", "attrs", "start", "size"].map(|key| parts[i][key].to_string());
+        assert_eq!(row(0), ["\"web_1.0.0\"", "\"F6F9916E-CED2-8986-0001-020304050607\"", "\"GUID:60\"", "2048", "10240"]);
+        assert_eq!(row(1), ["\"web_1.0.0_verity\"", "\"08090A0B-0C0D-0E0F-1011-121314151617\"", "\"GUID:60\"", "12288", "2048"]);
+        assert_eq!(
+            (&parts[2]["name"], &parts[2]["attrs"], &parts[2]["type"]),
+            (&"state".into(), &"GUID:63".into(), &"4D21B016-B534-45C2-A9FB-5C16E091FD2D".into())
+        );
+        assert_eq!((&parts[3]["name"], &parts[3]["type"]), (&"logs".into(), &"0FC63DAF-8483-4772-8E79-3D69D8477DE4".into()));
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
+}

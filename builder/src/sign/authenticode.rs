@@ -1,0 +1,54 @@
+//! Signatures of EFI programs: Microsoft's "Windows Authenticode Portable Executable Signature Format", as UEFI Secure Boot (UEFI 2.10,
+//! 32.5.3.3) and shim take it.
+
+use sha2::{Digest, Sha256};
+
+use super::{Signer, message};
+use crate::error::Result;
+use crate::uki::pe;
+
+/// SPC_INDIRECT_DATA_OBJID.
+const INDIRECT_DATA: &str = "1.3.6.1.4.1.311.2.1.4";
+/// SpcIndirectDataContent in DER up to the digest: SPC_PE_IMAGE_DATA (1.3.6.1.4.1.311.2.1.15) without flags and with an empty file name, as
+/// the format has it for programs, then DigestInfo with SHA-256.
+const INDIRECT_DATA_HEAD: [u8; 46] = [
+    0x30, 0x4c, // SEQUENCE, 76
+    0x30, 0x17, 0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x01, 0x0f, // SEQUENCE, OID SPC_PE_IMAGE_DATA
+    0x30, 0x09, 0x03, 0x01, 0x00, 0xa0, 0x04, 0xa2, 0x02, 0x80, 0x00, // SEQUENCE: no flags; [0] [2] [0] ""
+    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, // DigestInfo, SHA-256
+    0x04, 0x20, // OCTET STRING, 32
+];
+/// WIN_CERT_REVISION_2_0 and WIN_CERT_TYPE_PKCS_SIGNED_DATA.
+const WIN_CERTIFICATE: [u8; 4] = [0x00, 0x02, 0x02, 0x00];
+/// Attribute certificates start and end on this grain.
+const GRAIN: usize = 8;
+
+/// The digest that is signed: of the whole file without its checksum, its certificates and what points to them.
+pub fn digest(name: &str, bytes: &[u8]) -> Result<[u8; 32]> {
+    let gaps = pe::unsigned(name, bytes)?;
+    let mut hash = Sha256::new();
+    hash.update(&bytes[..gaps.checksum]);
+    hash.update(&bytes[gaps.checksum + 4..gaps.directory]);
+    hash.update(&bytes[gaps.directory + 8..gaps.end]);
+    hash.update(&[0; GRAIN][..gaps.end.next_multiple_of(GRAIN) - gaps.end]);
+    Ok(hash.finalize().into())
+}
+
+/// The program with its signature; one that it had is replaced.
+pub fn sign(signer: &Signer, name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+    let gaps = pe::unsigned(name, bytes)?;
+    let content = [&INDIRECT_DATA_HEAD[..], &digest(name, bytes)?].concat();
+    let signature = message::around(signer, INDIRECT_DATA, &content)?;
+    let mut out = Vec::with_capacity(gaps.end + signature.len() + 32);
+    out.extend_from_slice(&bytes[..gaps.end]);
+    out.resize(gaps.end.next_multiple_of(GRAIN), 0);
+    let start = out.len() as u32;
+    out.extend_from_slice(&(8 + signature.len() as u32).to_le_bytes());
+    out.extend_from_slice(&WIN_CERTIFICATE);
+    out.extend_from_slice(&signature);
+    out.resize(out.len().next_multiple_of(GRAIN), 0);
+    let size = out.len() as u32 - start;
+    out[gaps.directory..][..4].copy_from_slice(&start.to_le_bytes());
+    out[gaps.directory + 4..][..4].copy_from_slice(&size.to_le_bytes());
+    Ok(out)
+}

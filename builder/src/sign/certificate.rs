@@ -1,0 +1,207 @@
+//! X.509 certificates (RFC 5280): read, asked, and made for keys of our own.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use adamant_agent::hash::hex;
+use p256::ecdsa::signature::hazmat::PrehashVerifier;
+use rsa::signature::Keypair;
+use rsa::traits::PublicKeyParts;
+use sha2::{Digest, Sha256};
+use x509_cert::builder::profile::BuilderProfile;
+use x509_cert::builder::{Builder, CertificateBuilder};
+use x509_cert::der::asn1::ObjectIdentifier;
+use x509_cert::der::{Decode, DecodePem, Encode, EncodePem, pem::LineEnding};
+use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier};
+use x509_cert::ext::{Extension, ToExtension};
+use x509_cert::name::Name;
+use x509_cert::serial_number::SerialNumber;
+use x509_cert::spki::{DecodePublicKey, SubjectPublicKeyInfoRef};
+use x509_cert::time::Validity;
+
+use crate::error::{Context, Error, Result};
+
+/// Largest certificate file read, bytes.
+const LIMIT: u64 = 64 << 10;
+/// Smallest RSA key that firmware and kernels are asked to trust, bits.
+const LEAST_RSA: usize = 2048;
+/// id-kp-codeSigning.
+const CODE_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.3");
+
+/// A certificate whose key this program knows how to use.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    parsed: x509_cert::Certificate,
+    der: Vec<u8>,
+    key: PublicKey,
+}
+
+#[derive(Debug, Clone)]
+enum PublicKey {
+    Rsa(rsa::PublicKey),
+    P256(p256::ecdsa::VerifyingKey),
+}
+
+/// How a key signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// PKCS#1 v1.5 with SHA-256; everything takes it.
+    Rsa,
+    /// NIST P-256 with SHA-256; Debian 12's kernel and most firmware do not take it.
+    EcdsaP256,
+}
+
+impl Certificate {
+    /// Reads a PEM or DER file.
+    pub fn read(path: &Path) -> Result<Certificate> {
+        let name = || path.display().to_string();
+        let bytes = crate::bounded::read(path, LIMIT).context(name)?;
+        Certificate::parse(&bytes).context(name)
+    }
+
+    /// Reads PEM or DER.
+    pub fn parse(bytes: &[u8]) -> Result<Certificate> {
+        let wrong = |e: x509_cert::der::Error| Error::new(format!("not a certificate: {e}")).hint("give an X.509 certificate, PEM or DER");
+        let pem = bytes.windows(27).position(|window| window == b"-----BEGIN CERTIFICATE-----");
+        let parsed = match pem {
+            Some(at) => x509_cert::Certificate::from_pem(&bytes[at..]).map_err(wrong)?,
+            None => x509_cert::Certificate::from_der(bytes).map_err(wrong)?,
+        };
+        Certificate::new(parsed)
+    }
+
+    fn new(parsed: x509_cert::Certificate) -> Result<Certificate> {
+        let broken = |e: x509_cert::der::Error| Error::new(format!("not a certificate: {e}"));
+        let der = parsed.to_der().map_err(broken)?;
+        let spki = parsed.tbs_certificate().subject_public_key_info().to_der().map_err(broken)?;
+        let key = PublicKey::parse(&spki)?;
+        Ok(Certificate { parsed, der, key })
+    }
+
+    /// A self-signed one for a new RSA key.
+    pub fn self_signed(common_name: &str, key: &rsa::PrivateKey, serial: [u8; 16], days: u32) -> Result<Certificate> {
+        let failed = |e: &dyn std::fmt::Display| Error::new(format!("the certificate {common_name:?} can't be made: {e}"));
+        let name: Name = format!("CN={common_name}").parse().map_err(|e| failed(&e))?;
+        // Positive and not zero in its first byte, so that every reader prints the same number.
+        let mut serial = serial;
+        serial[0] = serial[0] & 0x7f | 0x40;
+        let signer = rsa::pkcs1v15::SigningKey::<Sha256>::new(key.clone());
+        let spki = x509_cert::spki::SubjectPublicKeyInfo::from_key(&signer.verifying_key()).map_err(|e| failed(&e))?;
+        let validity = Validity::from_now(Duration::from_secs(u64::from(days) * 86_400)).map_err(|e| failed(&e))?;
+        let serial = SerialNumber::new(&serial).map_err(|e| failed(&e))?;
+        let builder = CertificateBuilder::new(CodeSigning(name), serial, validity, spki).map_err(|e| failed(&e))?;
+        Certificate::new(builder.build(&signer).map_err(|e| failed(&e))?)
+    }
+
+    /// The certificate's bytes, DER.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// As text, PEM.
+    pub fn pem(&self) -> Result<String> {
+        self.parsed.to_pem(LineEnding::LF).map_err(|e| Error::new(format!("the certificate can't be written: {e}")))
+    }
+
+    /// SHA-256 of its bytes, lowercase hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        hex(&Sha256::digest(&self.der))
+    }
+
+    /// Whose it is, for people.
+    pub fn subject(&self) -> String {
+        self.parsed.tbs_certificate().subject().to_string()
+    }
+
+    /// How its key signs.
+    pub fn algorithm(&self) -> Algorithm {
+        match &self.key {
+            PublicKey::Rsa(_) => Algorithm::Rsa,
+            PublicKey::P256(_) => Algorithm::EcdsaP256,
+        }
+    }
+
+    /// The public key (SubjectPublicKeyInfo), PEM.
+    pub fn public_key_pem(&self) -> Result<String> {
+        x509_cert::der::pem::encode_string("PUBLIC KEY", LineEnding::LF, &self.public_key_der()?)
+            .map_err(|e| Error::new(format!("the public key can't be written: {e}")))
+    }
+
+    /// The public key (SubjectPublicKeyInfo), DER.
+    pub fn public_key_der(&self) -> Result<Vec<u8>> {
+        self.parsed.tbs_certificate().subject_public_key_info().to_der().map_err(|e| Error::new(format!("the public key can't be written: {e}")))
+    }
+
+    /// Whether it is valid at this time; the reason when it is not.
+    pub fn valid_at(&self, time: SystemTime) -> std::result::Result<(), String> {
+        let now = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let validity = self.parsed.tbs_certificate().validity();
+        let (from, until) = (validity.not_before, validity.not_after);
+        if now < from.to_unix_duration() {
+            return Err(format!("is valid from {from} on"));
+        }
+        if now > until.to_unix_duration() {
+            return Err(format!("expired at {until}"));
+        }
+        Ok(())
+    }
+
+    /// Whether a signature of this SHA-256 digest was made with the certificate's key.
+    pub fn verifies(&self, digest: &[u8; 32], signature: &[u8]) -> bool {
+        match &self.key {
+            PublicKey::Rsa(key) => key.verify(rsa::Pkcs1v15Sign::new::<Sha256>(), digest, signature).is_ok(),
+            PublicKey::P256(key) => p256::ecdsa::Signature::from_der(signature).is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
+        }
+    }
+
+    /// What signed messages and certificate stores know it by.
+    pub(super) fn parsed(&self) -> &x509_cert::Certificate {
+        &self.parsed
+    }
+}
+
+impl PublicKey {
+    fn parse(spki: &[u8]) -> Result<PublicKey> {
+        let unknown =
+            || Error::new("its key is neither RSA nor on the curve P-256").hint("use an RSA key of 2048 to 4096 bits: every firmware and kernel takes it");
+        let info = SubjectPublicKeyInfoRef::from_der(spki).map_err(|_| unknown())?;
+        if let Ok(key) = rsa::PublicKey::from_public_key_der(spki) {
+            let bits = key.n().bit_width() as usize;
+            if bits < LEAST_RSA {
+                return Err(Error::new(format!("its RSA key has {bits} bits, at least {LEAST_RSA} are needed")));
+            }
+            return Ok(PublicKey::Rsa(key));
+        }
+        p256::ecdsa::VerifyingKey::try_from(info).map(PublicKey::P256).map_err(|_| unknown())
+    }
+}
+
+/// Ours: self-signed, for signing code and nothing else.
+struct CodeSigning(Name);
+
+impl BuilderProfile for CodeSigning {
+    fn get_issuer(&self, _: &Name) -> Name {
+        self.0.clone()
+    }
+
+    fn get_subject(&self) -> Name {
+        self.0.clone()
+    }
+
+    fn build_extensions(
+        &self,
+        spk: SubjectPublicKeyInfoRef<'_>,
+        issuer: SubjectPublicKeyInfoRef<'_>,
+        tbs: &x509_cert::TbsCertificate,
+    ) -> x509_cert::builder::Result<Vec<Extension>> {
+        let mut extensions = Vec::new();
+        let subject = tbs.subject();
+        // Not a CA: it vouches for code, never for other certificates.
+        extensions.push(BasicConstraints { ca: false, path_len_constraint: None }.to_extension(subject, &extensions)?);
+        extensions.push(KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(subject, &extensions)?);
+        extensions.push(ExtendedKeyUsage(vec![CODE_SIGNING]).to_extension(subject, &extensions)?);
+        extensions.push(SubjectKeyIdentifier::try_from(spk)?.to_extension(subject, &extensions)?);
+        extensions.push(AuthorityKeyIdentifier::try_from(issuer)?.to_extension(subject, &extensions)?);
+        Ok(extensions)
+    }
+}

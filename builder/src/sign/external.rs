@@ -1,0 +1,177 @@
+//! Keys that other programs hold: a PKCS#11 token, by OpenSC's pkcs11-tool, or anything that a command can reach (a KMS, an offline signer).
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use adamant_agent::hash::hex;
+
+use super::Key;
+use super::certificate::Algorithm;
+use crate::error::{Context, Error, Result};
+
+/// A person may have to touch a token, or a service be asked twice.
+const DEADLINE: Duration = Duration::from_secs(120);
+/// An RSA-4096 signature has 512 bytes; what is longer is none.
+const SIGNATURE_LIMIT: u64 = 4096;
+/// Holds the token's PIN.
+const PIN: &str = "ADAMANT_PIN";
+
+/// DER of `DigestInfo` with SHA-256 up to the digest (RFC 8017, 9.2, note 1): what a token's bare RSA mechanism signs.
+const DIGEST_INFO: [u8; 19] = [0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20];
+
+/// A command of the user's.
+pub struct Program {
+    command: String,
+    algorithm: Algorithm,
+}
+
+impl Program {
+    /// `command` is for the shell.
+    pub fn new(command: &str, algorithm: Algorithm) -> Program {
+        Program { command: command.to_owned(), algorithm }
+    }
+}
+
+impl Key for Program {
+    fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
+        let algorithm = match self.algorithm {
+            Algorithm::Rsa => "rsa-pkcs1v15-sha256",
+            Algorithm::EcdsaP256 => "ecdsa-p256-sha256",
+        };
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &self.command]).env("ADAMANT_ALGORITHM", algorithm).env("ADAMANT_DIGEST", hex(digest));
+        run(&mut command, digest)
+    }
+}
+
+/// A key on a token.
+pub struct Token {
+    arguments: Vec<String>,
+    algorithm: Algorithm,
+}
+
+impl Token {
+    /// Takes the attributes of an RFC 7512 URI that name token, key and module; the PIN comes from `pin-source` (a file) or ADAMANT_PIN.
+    pub fn open(uri: &str, algorithm: Algorithm) -> Result<Token> {
+        let body = uri.strip_prefix("pkcs11:").unwrap_or(uri);
+        let (path, query) = body.split_once('?').unwrap_or((body, ""));
+        let mut arguments = vec!["--sign".to_owned()];
+        let mut named = false;
+        for attribute in path.split(';').chain(query.split('&')).filter(|attribute| !attribute.is_empty()) {
+            let (name, value) = attribute.split_once('=').ok_or_else(|| Error::new(format!("{attribute:?} is no attribute of a PKCS#11 URI")))?;
+            let bytes = percent_decoded(value).ok_or_else(|| Error::new(format!("{value:?}: a percent sign is followed by two hexadecimal digits")))?;
+            let text = || String::from_utf8(bytes.clone()).map_err(|_| Error::new(format!("{name}: not UTF-8")));
+            match name {
+                "token" => arguments.extend(["--token-label".to_owned(), text()?]),
+                "object" => arguments.extend(["--label".to_owned(), text()?]),
+                "id" => arguments.extend(["--id".to_owned(), hex(&bytes)]),
+                "slot-id" => arguments.extend(["--slot".to_owned(), text()?]),
+                "module-path" => arguments.extend(["--module".to_owned(), text()?]),
+                "pin-value" => {
+                    return Err(Error::new("pin-value: a PIN has no place in a definition or on a command line")
+                        .hint(format!("put it into the environment variable {PIN}")));
+                }
+                "type" if value == "private" => {}
+                "manufacturer" | "model" | "serial" | "library-manufacturer" | "library-description" | "library-version" => {}
+                _ => {
+                    return Err(Error::new(format!("{name:?}: an attribute of PKCS#11 URIs that is not known here"))
+                        .hint("known are token, object, id, slot-id, type and module-path"));
+                }
+            }
+            named |= matches!(name, "object" | "id");
+        }
+        if !named {
+            return Err(Error::new(format!("{uri}: it names no key")).hint("add object=LABEL or id=%01 to the URI"));
+        }
+        if std::env::var_os(PIN).is_some() {
+            arguments.extend(["--login".to_owned(), "--pin".to_owned(), format!("env:{PIN}")]);
+        }
+        Ok(Token { arguments, algorithm })
+    }
+}
+
+impl Key for Token {
+    fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
+        let mut command = Command::new("pkcs11-tool");
+        command.args(&self.arguments);
+        let input = match self.algorithm {
+            Algorithm::Rsa => {
+                command.args(["--mechanism", "RSA-PKCS"]);
+                [&DIGEST_INFO[..], digest].concat()
+            }
+            Algorithm::EcdsaP256 => {
+                command.args(["--mechanism", "ECDSA", "--signature-format", "openssl"]);
+                digest.to_vec()
+            }
+        };
+        command.args(["--input-file", "/dev/stdin", "--output-file", "/dev/stdout"]);
+        run(&mut command, &input).map_err(|e| e.hint(format!("install opensc for pkcs11-tool; the PIN is taken from the environment variable {PIN}")))
+    }
+}
+
+/// Runs it with this input, for as long as [`DEADLINE`], and gives what it wrote.
+fn run(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.context(|| name.clone())?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that needs no input, because it takes the digest from its environment, may be gone already.
+        let _ = stdin.write_all(input);
+    }
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        let out = scope.spawn(move || bounded(out));
+        let err = scope.spawn(move || bounded(err));
+        let status = wait(&mut child)?;
+        let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
+        let said = String::from_utf8_lossy(&err);
+        let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        match status {
+            Some(true) if out.is_empty() => Err(Error::new("it gave no signature")),
+            Some(true) => Ok(out),
+            Some(false) => Err(Error::new(format!("it failed: {said}"))),
+            None => Err(Error::new(format!("no signature after {} s", DEADLINE.as_secs()))),
+        }
+    })
+}
+
+/// Whether it succeeded; `None` when it was ended at the deadline.
+fn wait(child: &mut Child) -> Result<Option<bool>> {
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        if let Some(status) = child.try_wait().context(|| "waiting for the signature")? {
+            return Ok(Some(status.success()));
+        }
+        if Instant::now() >= deadline {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn bounded(from: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let Some(from) = from else { return bytes };
+    let mut from = from.take(SIGNATURE_LIMIT);
+    let _ = from.read_to_end(&mut bytes);
+    // The rest is read and dropped, so that the writer never stalls.
+    let _ = std::io::copy(&mut from.into_inner(), &mut std::io::sink());
+    bytes
+}
+
+fn percent_decoded(text: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let digit = |b: u8| (b as char).to_digit(16);
+        out.push((digit(bytes.next()?)? * 16 + digit(bytes.next()?)?) as u8);
+    }
+    Some(out)
+}

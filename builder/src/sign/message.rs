@@ -1,0 +1,82 @@
+//! Signed messages (PKCS#7 SignedData, version 1; RFC 2315, RFC 5652): the detached ones that kernel, systemd and firmware take, and the
+//! ones around an Authenticode digest.
+
+use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
+use cms::content_info::{CmsVersion, ContentInfo};
+use cms::signed_data::{CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos};
+use sha2::{Digest, Sha256};
+use x509_cert::attr::Attribute;
+use x509_cert::der::asn1::{Any, ObjectIdentifier, OctetString, SetOfVec};
+use x509_cert::der::{self, Decode, Encode};
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+use super::Signer;
+use super::certificate::Algorithm;
+use crate::error::{Error, Result};
+
+const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
+const SIGNED_DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.2");
+const SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
+const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
+const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
+
+/// A detached signature of these bytes without signed attributes, the signer's certificate inside: DER. It is what the kernel takes for a
+/// root hash, and firmware for a variable.
+pub fn detached(signer: &Signer, content: &[u8]) -> Result<Vec<u8>> {
+    let signature = signer.sign(&Sha256::digest(content).into())?;
+    let content = EncapsulatedContentInfo { econtent_type: DATA, econtent: None };
+    signed(signer, content, None, signature).map_err(failed)
+}
+
+/// A signature of typed content that it holds, by way of signed attributes: DER. `content` is a whole DER value; its digest is that of its
+/// value's bytes, without tag and length (PKCS#7).
+pub fn around(signer: &Signer, content_type: &str, content: &[u8]) -> Result<Vec<u8>> {
+    let value = Any::from_der(content).map_err(failed)?;
+    let content_type = ObjectIdentifier::new(content_type).map_err(|e| Error::new(e.to_string()))?;
+    let digest = Sha256::digest(value.value());
+    let attribute = |oid, value: der::Result<Any>| -> der::Result<Attribute> { Ok(Attribute { oid, values: SetOfVec::try_from(vec![value?])? }) };
+    let attributes = || -> der::Result<SetOfVec<Attribute>> {
+        SetOfVec::try_from(vec![
+            attribute(CONTENT_TYPE, Any::encode_from(&content_type))?,
+            attribute(MESSAGE_DIGEST, Any::encode_from(&OctetString::new(digest.to_vec())?))?,
+        ])
+    };
+    let attributes = attributes().map_err(failed)?;
+    let signature = signer.sign(&Sha256::digest(attributes.to_der().map_err(failed)?).into())?;
+    let content = EncapsulatedContentInfo { econtent_type: content_type, econtent: Some(value) };
+    signed(signer, content, Some(attributes), signature).map_err(failed)
+}
+
+fn signed(signer: &Signer, content: EncapsulatedContentInfo, attributes: Option<SetOfVec<Attribute>>, signature: Vec<u8>) -> der::Result<Vec<u8>> {
+    let with_null = |oid| AlgorithmIdentifierOwned { oid, parameters: Some(Any::null()) };
+    let certificate = signer.certificate().parsed();
+    let tbs = certificate.tbs_certificate();
+    let sid = IssuerAndSerialNumber { issuer: tbs.issuer().clone(), serial_number: tbs.serial_number().clone() };
+    let info = SignerInfo {
+        version: CmsVersion::V1,
+        sid: SignerIdentifier::IssuerAndSerialNumber(sid),
+        digest_alg: with_null(SHA256),
+        signed_attrs: attributes.map(Into::into),
+        signature_algorithm: match signer.certificate().algorithm() {
+            Algorithm::Rsa => with_null(RSA),
+            Algorithm::EcdsaP256 => AlgorithmIdentifierOwned { oid: ECDSA_SHA256, parameters: None },
+        },
+        signature: OctetString::new(signature)?,
+        unsigned_attrs: None,
+    };
+    let data = SignedData {
+        version: CmsVersion::V1,
+        digest_algorithms: SetOfVec::try_from(vec![with_null(SHA256)])?,
+        encap_content_info: content,
+        certificates: Some(CertificateSet(SetOfVec::try_from(vec![CertificateChoices::Certificate(certificate.clone())])?)),
+        crls: None,
+        signer_infos: SignerInfos(SetOfVec::try_from(vec![info])?),
+    };
+    ContentInfo { content_type: SIGNED_DATA, content: Any::encode_from(&data)? }.to_der()
+}
+
+fn failed(e: der::Error) -> Error {
+    Error::new(format!("the signature can't be written: {e}"))
+}

@@ -1,0 +1,93 @@
+//! Signing: whose key, where it is held, and what is signed with it.
+//!
+//! It promises that a key's bytes stay in this module and in memory: they get into no artifact, log or cache. Whatever holds the key, each
+//! signature is checked with the certificate before it is used, so that a key and a certificate which do not belong together are found here
+//! and not on a server that does not start. Signatures are deterministic where the key holder's are (RSA PKCS#1 v1.5, RFC 6979).
+
+pub mod authenticode;
+pub mod certificate;
+pub mod enrol;
+mod external;
+mod file;
+pub mod keys;
+pub mod message;
+pub mod pcr;
+pub mod roothash;
+
+use std::path::PathBuf;
+
+use crate::error::{Context, Error, Result};
+use certificate::Certificate;
+
+/// Where a key is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A PEM file: PKCS#8, also with a passphrase, or PKCS#1.
+    File(PathBuf),
+    /// A PKCS#11 token (RFC 7512).
+    Pkcs11(String),
+    /// A shell command that gets the digest on its standard input and gives the signature on its standard output.
+    Command(String),
+}
+
+impl std::str::FromStr for KeySource {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<KeySource, String> {
+        match text.split_once(':') {
+            _ if text.is_empty() => Err("a file, pkcs11:... or command:...".to_owned()),
+            Some(("pkcs11", _)) => Ok(KeySource::Pkcs11(text.to_owned())),
+            Some(("command", command)) if !command.trim().is_empty() => Ok(KeySource::Command(command.trim().to_owned())),
+            _ => Ok(KeySource::File(PathBuf::from(text))),
+        }
+    }
+}
+
+/// What can sign: the certificate, and whatever holds its key.
+pub struct Signer {
+    certificate: Certificate,
+    key: Box<dyn Key>,
+    name: String,
+}
+
+/// A private key, wherever it is held.
+trait Key {
+    /// Signs a SHA-256 digest: PKCS#1 v1.5 for RSA, DER (RFC 3279) for ECDSA.
+    fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>>;
+}
+
+impl Signer {
+    /// Opens a key and shows that it belongs to the certificate, by signing with it.
+    pub fn open(source: &KeySource, certificate: Certificate) -> Result<Signer> {
+        let algorithm = certificate.algorithm();
+        let (key, name): (Box<dyn Key>, _) = match source {
+            KeySource::File(path) => (Box::new(file::read(path)?), path.display().to_string()),
+            KeySource::Pkcs11(uri) => (Box::new(external::Token::open(uri, algorithm)?), "the PKCS#11 token".to_owned()),
+            KeySource::Command(command) => (Box::new(external::Program::new(command, algorithm)), "the signing command".to_owned()),
+        };
+        let signer = Signer { certificate, key, name };
+        signer.sign(&[0x5a; 32])?;
+        Ok(signer)
+    }
+
+    /// The certificate.
+    pub fn certificate(&self) -> &Certificate {
+        &self.certificate
+    }
+
+    /// Signs a SHA-256 digest, and checks the signature.
+    pub fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
+        let signature = self.key.sign(digest).context(|| self.name.clone())?;
+        if !self.certificate.verifies(digest, &signature) {
+            return Err(Error::new(format!("{}: its key does not belong to the certificate {}", self.name, self.certificate.subject()))
+                .hint("give the certificate that was made for this key, or the other way round"));
+        }
+        Ok(signature)
+    }
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Signer").field("certificate", &self.certificate.subject()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,44 @@
+//! The root hash's signature: `ID_VERSION.roothash.p7s`, and the JSON of the root-verity-sig partition (UAPI.2, docs/formats.md).
+
+use adamant_agent::hash::RootHash;
+use serde::{Deserialize, Serialize};
+
+use super::{Signer, message};
+use crate::error::{Error, Result};
+
+/// Bytes of the signature partition: what systemd-repart makes it.
+pub const PARTITION: usize = 16 << 10;
+
+/// The partition's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Embedded {
+    /// 64 lowercase hexadecimal digits.
+    pub root_hash: String,
+    /// SHA-256 of the certificate's DER, lowercase hexadecimal.
+    pub certificate_fingerprint: String,
+    /// PKCS#7, DER, in Base64.
+    pub signature: String,
+}
+
+/// Signs the root hash: its 64 hexadecimal digits, without a line end.
+pub fn sign(signer: &Signer, hash: &RootHash) -> Result<Vec<u8>> {
+    message::detached(signer, hash.to_string().as_bytes())
+}
+
+/// The partition's bytes: the JSON, and NULs to the end.
+pub fn partition(signer: &Signer, hash: &RootHash, signature: &[u8]) -> Result<Vec<u8>> {
+    let embedded = Embedded { root_hash: hash.to_string(), certificate_fingerprint: signer.certificate().fingerprint(), signature: base64(signature) };
+    let mut bytes = serde_json::to_vec(&embedded).map_err(|e| Error::new(format!("the signature partition can't be written: {e}")))?;
+    if bytes.len() >= PARTITION {
+        return Err(Error::new(format!("the signature has {} bytes, its partition {PARTITION}", bytes.len())).hint("use a certificate without a chain"));
+    }
+    bytes.resize(PARTITION, 0);
+    Ok(bytes)
+}
+
+/// Base64 (RFC 4648).
+pub(super) fn base64(bytes: &[u8]) -> String {
+    use base64ct::Encoding;
+    base64ct::Base64::encode_string(bytes)
+}

@@ -1,0 +1,101 @@
+//! The unified kernel image is what systemd's own tools take for one, and what they predict for a TPM is what the manifest says.
+
+use std::fs;
+use std::path::PathBuf;
+
+use adamant::uki::{self, Parts, measure, pe::Image};
+use adamant_agent::hash::hex;
+use adamant_tests::image::kernels;
+use adamant_tests::scratch::Scratch;
+use adamant_tests::tool;
+
+const OS_RELEASE: &[u8] = b"ID=debian\nIMAGE_ID=web\nIMAGE_VERSION=1.0.0\n";
+const CMDLINE: &str = "roothash=00 ro console=ttyS0";
+const RELEASE: &str = "6.12.0-test";
+
+/// Stub and kernel of a Debian suite.
+fn programs(suite: &str) -> (Vec<u8>, Vec<u8>) {
+    let dir = kernels(suite);
+    let kernel: PathBuf = fs::read_dir(dir.join("kernel/boot"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
+        .unwrap();
+    (fs::read(dir.join("boot/usr/lib/systemd/boot/efi/linuxx64.efi.stub")).unwrap(), fs::read(kernel).unwrap())
+}
+
+fn compose(stub: &[u8], linux: &[u8], microcode: Option<&[u8]>) -> Image {
+    let parts = Parts { stub, linux, initrd: b"initrd", cmdline: CMDLINE, os_release: OS_RELEASE, release: RELEASE, microcode, pcr_public_key: None };
+    uki::compose(&parts).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn systemd_predicts_the_same_values_of_pcr_11_for_every_phase() {
+    let (stub, linux) = programs("trixie");
+    let image = compose(&stub, &linux, Some(b"microcode"));
+    let scratch = Scratch::new("measure");
+    let Some(mut command) = tool::newer("/usr/lib/systemd/systemd-measure") else { return };
+    command.args(["calculate", "--bank=sha256"]);
+    for section in image.sections() {
+        let name = section.name.trim_start_matches('.');
+        if ["linux", "osrel", "cmdline", "initrd", "ucode", "uname", "sbat"].contains(&name) {
+            let file = scratch.join(name);
+            fs::write(&file, section.data()).unwrap();
+            command.arg(format!("--{name}={}", file.display()));
+        }
+    }
+    let phases = measure::phases(&image);
+    for (path, _) in &phases {
+        command.arg(format!("--phase={}", if path.is_empty() { ":" } else { path }));
+    }
+    let said = tool::run(&mut command);
+    let predicted: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("11:sha256=")).collect();
+    assert_eq!(predicted, phases.iter().map(|(_, value)| hex(value)).collect::<Vec<_>>());
+}
+
+#[test]
+fn ukify_and_bootctl_read_it_with_the_stubs_of_two_debians() {
+    let scratch = Scratch::new("uki");
+    for suite in ["trixie", "bookworm"] {
+        let (stub, linux) = programs(suite);
+        let image = compose(&stub, &linux, None);
+        let bytes = image.write().unwrap();
+        assert_eq!(bytes, compose(&stub, &linux, None).write().unwrap(), "the same every time");
+        for pair in Image::parse("again", &bytes).unwrap().sections().windows(2) {
+            assert!(pair[0].address + pair[0].virtual_size <= pair[1].address, "{suite}: {} overlaps {}", pair[0].name, pair[1].name);
+        }
+        let file = scratch.join(&format!("{suite}.efi"));
+        fs::write(&file, &bytes).unwrap();
+        let (Some(mut ukify), Some(mut bootctl)) = (tool::newer("ukify"), tool::newer("bootctl")) else { return };
+        let said: serde_json::Value = serde_json::from_str(&tool::run(ukify.args(["--json=short", "inspect"]).arg(&file))).unwrap();
+        assert_eq!(said[".cmdline"]["text"], CMDLINE);
+        assert_eq!(said[".uname"]["text"], RELEASE);
+        assert_eq!(said[".osrel"]["text"].as_str().unwrap().as_bytes(), OS_RELEASE);
+        assert_eq!(said[".linux"]["sha256"], hex(&<sha2::Sha256 as sha2::Digest>::digest(&linux)));
+        assert_eq!(tool::run(bootctl.arg("kernel-identify").arg(&file)).trim(), "uki");
+    }
+}
+
+#[test]
+fn what_is_no_stub_or_no_kernel_is_refused() {
+    let (stub, linux) = programs("trixie");
+    let parts = |stub, linux| Parts { stub, linux, initrd: b"i", cmdline: "", os_release: b"", release: "", microcode: None, pcr_public_key: None };
+    let whole = compose(&stub, &linux, None).write().unwrap();
+    for (stub, linux, why) in [
+        (&b"MZ"[..], &linux[..], "the stub: not an EFI program"),
+        (&linux, &linux, "does not say systemd-stub"),
+        (&whole, &linux, "it holds a kernel already"),
+        (&stub, b"\x1f\x8b compressed", "the kernel: not an EFI program"),
+        (&stub[..stub.len() / 2], &linux, "ends behind the file"),
+    ] {
+        let refused = uki::compose(&parts(stub, linux)).unwrap_err().to_string();
+        assert!(refused.contains(why), "{refused}");
+    }
+    // Cut or altered anywhere in its headers, a program is refused or read, never more.
+    for cut in 0..1024 {
+        let _ = Image::parse("cut", &stub[..cut]);
+        let mut altered = stub.clone();
+        altered[cut] ^= 0xff;
+        let _ = Image::parse("altered", &altered).map(|image| image.write());
+    }
+}
