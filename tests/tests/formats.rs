@@ -16,8 +16,12 @@ const SUFFIXES: [&str; 6] = ["raw.zst", "qcow2", "vhd", "vmdk", "ova", "tar.gz"]
 
 fn build(definition: &Path, out: &Path, formats: &str, jobs: &str) -> Image {
     tool::run(image::build_command(definition, out).args(["--format", formats, "--jobs", jobs]));
-    let manifest = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).find(|name| name.ends_with(".manifest.json"));
-    Image { dir: out.to_owned(), stem: manifest.unwrap().trim_end_matches(".manifest.json").to_owned() }
+    let manifest = fs::read_dir(out).expect("OUT").filter_map(|entry| entry.ok()?.file_name().into_string().ok()).find(|name| name.ends_with(".manifest.json"));
+    Image { dir: out.to_owned(), stem: manifest.expect("a manifest").trim_end_matches(".manifest.json").to_owned() }
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).len()
 }
 
 /// Each format against the raw disk. Unpacked copies go into the scratch folder and out of it again.
@@ -29,8 +33,8 @@ fn judge(image: &Image, scratch: &Scratch) {
         }
         tool::run(tool::command("qemu-img").args(["compare", "-f", "raw", "-F", format]).arg(&raw).arg(path));
         let info = tool::output(tool::command("qemu-img").args(["info", "--output=json", "-f", format]).arg(path));
-        let info: serde_json::Value = serde_json::from_slice(&info.stdout).unwrap();
-        assert_eq!(info["virtual-size"], fs::metadata(&raw).unwrap().len(), "{suffix}");
+        let info: serde_json::Value = serde_json::from_slice(&info.stdout).expect("qemu-img's JSON");
+        assert_eq!(info["virtual-size"], length(&raw), "{suffix}");
         if format != "vpc" {
             tool::run(tool::command("qemu-img").args(["check", "-f", format]).arg(path));
         }
@@ -40,17 +44,17 @@ fn judge(image: &Image, scratch: &Scratch) {
     qemu("vmdk", "vmdk", &image.path("vmdk"));
 
     let unpacked = scratch.join("unpacked");
-    fs::create_dir_all(&unpacked).unwrap();
+    fs::create_dir_all(&unpacked).expect("a folder");
     tool::run(tool::command("tar").arg("-xf").arg(image.path("ova")).arg("-C").arg(&unpacked));
     let file = |kind: &str| unpacked.join(format!("{}.{kind}", image.stem));
-    let sums = fs::read_to_string(file("mf")).unwrap().replace("SHA256(", "SHA256 (").replace(")= ", ") = ");
-    fs::write(unpacked.join("sums"), sums).unwrap();
+    let sums = fs::read_to_string(file("mf")).expect("the OVA's manifest").replace("SHA256(", "SHA256 (").replace(")= ", ") = ");
+    fs::write(unpacked.join("sums"), sums).expect("sums");
     tool::run(tool::command("sha256sum").args(["--check", "--strict", "sums"]).current_dir(&unpacked));
     qemu("ova", "vmdk", &file("vmdk"));
 
     tool::run(tool::command("tar").arg("-xzf").arg(image.path("tar.gz")).arg("-C").arg(&unpacked));
     let disk = unpacked.join("disk.raw");
-    let (size, whole) = (fs::metadata(&raw).unwrap().len(), fs::metadata(&disk).unwrap().len());
+    let (size, whole) = (length(&raw), length(&disk));
     assert_eq!(whole, size.next_multiple_of(1 << 30));
     tool::run(tool::command("cmp").arg("--bytes").arg(size.to_string()).arg(&raw).arg(&disk));
 
@@ -58,7 +62,7 @@ fn judge(image: &Image, scratch: &Scratch) {
         tool::run(tool::command("zstd").args(["-q", "-d", "-f"]).arg(image.path("raw.zst")).arg("-o").arg(&disk));
         tool::run(tool::command("cmp").arg(&raw).arg(&disk));
     }
-    fs::remove_dir_all(&unpacked).unwrap();
+    fs::remove_dir_all(&unpacked).expect("the folder");
 }
 
 fn verify(out: &Path) -> (bool, String) {
