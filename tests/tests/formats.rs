@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use adamant::format::{self, Facts, Format};
+use adamant_agent::gpt::Guid;
 use adamant_tests::image::{self, Image, Tiny, workspace};
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
@@ -141,11 +143,63 @@ fn a_limit_on_file_sizes_ends_the_build_with_the_reason_and_without_a_trace() {
 #[test]
 fn without_a_kernel_there_is_no_disk_in_any_format() {
     let scratch = Scratch::new("formats-kernel");
-    fs::write(scratch.join("image.toml"), "[image]\nid = \"none\"\nversion = \"1\"\n[[file]]\npath = \"/etc/motd\"\ncontent = \"x\"\n").unwrap();
+    let text = "volumes = []\n[image]\nid = \"none\"\nversion = \"1\"\n[[file]]\npath = \"/sbin/init\"\ncontent = \"x\"\nmode = \"0755\"\n";
+    fs::write(scratch.join("image.toml"), text).unwrap();
     let output = tool::output(image::build_command(&scratch.join("image.toml"), &scratch.join("out")).args(["--format", "qcow2"]));
     let said = tool::lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("--format qcow2: the image has no kernel"), "{said}");
     assert!(!scratch.join("out").exists());
+}
+
+/// In a process of its own, whose memory is then known: one format, by 16 threads.
+fn write_one(format: &str, raw: &Path, out: &Path) {
+    let format: Format = format.parse().expect("a format");
+    let facts = Facts { id: "web".to_owned(), version: "1".to_owned(), guid: Guid::ZERO, epoch: 0 };
+    let out = File::options().read(true).write(true).create(true).truncate(true).open(out).expect("out");
+    format::write(format, &File::open(raw).expect("raw"), &facts, &out, 16).expect("written");
+}
+
+#[test]
+fn no_format_takes_more_than_64_mib_of_memory_with_16_threads() {
+    const ONE: &str = "ADAMANT_TESTS_FORMAT";
+    const NAME: &str = "no_format_takes_more_than_64_mib_of_memory_with_16_threads";
+    if let Some(format) = std::env::var(ONE).ok().filter(|format| !format.is_empty()) {
+        let path = |name: &str| std::env::var_os(format!("{ONE}_{name}")).unwrap();
+        write_one(&format, Path::new(&path("RAW")), Path::new(&path("OUT")));
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        println!("{}", status.lines().find(|line| line.starts_with("VmHWM:")).unwrap());
+        return;
+    }
+    let scratch = Scratch::new("formats-memory");
+    let raw = File::create(scratch.join("raw")).unwrap();
+    raw.set_len(512 << 20).unwrap();
+    let mut state = 1u64;
+    for piece in 0..128u64 {
+        // Half of it can be compressed, half not.
+        let mut bytes = vec![piece as u8; 1 << 20];
+        for word in bytes[..1 << 19].chunks_mut(8) {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            word.copy_from_slice(&(state ^ state >> 29).to_le_bytes());
+        }
+        raw.write_all_at(&bytes, piece * 3 << 20).unwrap();
+    }
+    let mut failures = Vec::new();
+    for format in FORMATS.split(',').skip(1) {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child
+            .args(["--exact", NAME, "--nocapture"])
+            .env(ONE, format)
+            .env(format!("{ONE}_RAW"), scratch.join("raw"))
+            .env(format!("{ONE}_OUT"), scratch.join("out"));
+        let said = tool::lossy(&tool::output(&mut child).stdout);
+        let peak = said.split_once("VmHWM:").and_then(|(_, rest)| rest.split_whitespace().next()?.parse::<u64>().ok());
+        let peak = peak.unwrap_or_else(|| panic!("{format}: {said}")) >> 10;
+        println!("{format}: {peak} MiB");
+        if peak > 64 {
+            failures.push(format!("{format}: {peak} MiB"));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:?}");
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn descriptor(capacity: u64, size: u64, facts: &Facts) -> String {
   <VirtualSystem ovf:id="{id}">
     <Info>A virtual machine</Info>
     <Name>{stem}</Name>
-    <OperatingSystemSection ovf:id="101" vmw:osType="other5xLinux64Guest">
+    <OperatingSystemSection ovf:id="101" vmw:osType="other3xLinux64Guest">
       <Info>Linux, 64 bit</Info>
       <Description>{id} {version}</Description>
     </OperatingSystemSection>
