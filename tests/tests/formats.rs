@@ -175,13 +175,15 @@ fn no_format_takes_more_than_64_mib_of_memory_with_16_threads() {
     raw.set_len(512 << 20).unwrap();
     let mut state = 1u64;
     for piece in 0..128u64 {
-        // Half of it can be compressed, half not.
-        let mut bytes = vec![piece as u8; 1 << 20];
-        for word in bytes[..1 << 19].chunks_mut(8) {
+        // Words of a small language, so that compressors have much to remember, then noise, so that what they make is long.
+        let mut bytes = vec![0; 1 << 20];
+        for word in bytes.chunks_mut(8) {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            word.copy_from_slice(&(state ^ state >> 29).to_le_bytes());
+            let letters = if piece / 4 % 2 == 0 { 48 } else { 0 };
+            let chosen = (state >> letters).wrapping_add(piece).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            word.copy_from_slice(&chosen.to_le_bytes());
         }
-        raw.write_all_at(&bytes, piece * 3 << 20).unwrap();
+        raw.write_all_at(&bytes, piece / 4 * (15 << 20) + piece % 4 * (1 << 20)).unwrap();
     }
     let mut failures = Vec::new();
     for format in FORMATS.split(',').skip(1) {

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 
 /// Bytes in a frame.
 const PIECE: u64 = 2 << 20;
-const LEVEL: i32 = 9;
+/// The highest one whose tables let four threads keep to the memory that is promised.
+const LEVEL: i32 = 8;
 /// More threads would take more memory than is promised.
 const THREADS: usize = 4;
 
