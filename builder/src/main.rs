@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use adamant::cli::signing::KeysVerb;
 use adamant::cli::{self, Cli, Target, Verb};
 use adamant::definition::{Definition, reference};
 use adamant::output::Output;
+use adamant::sign::keys;
 use adamant::{Context, Result, boot, build, summary, verify};
 use clap::Parser;
 
@@ -38,6 +40,17 @@ fn run(verb: &Verb, output: &Output) -> Result<()> {
         Verb::Summary(args) => {
             let summary = summary::Summary::of(&Definition::read(&args.definition)?, args.cache.as_deref());
             output.answer(&summary.to_string(), &summary)
+        }
+        Verb::Keys(args) => match &args.verb {
+            KeysVerb::New { dir, name, days } => {
+                let made = keys::new(dir, name, *days)?;
+                let text: String = made.iter().map(|path| format!("{}\n", path.display())).collect();
+                output.answer(&text, &made)
+            }
+        },
+        Verb::Sign(args) => {
+            let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+            build::later::run(&args.out, &args.table()?, jobs, output)
         }
         Verb::Completions { shell } => text(output, &cli::completions(*shell)),
         Verb::Man => text(output, &cli::manual().context(|| "the manual page")?),

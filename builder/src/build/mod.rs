@@ -2,9 +2,12 @@
 
 mod again;
 mod agent;
+mod artifacts;
 mod cmdline;
 mod compression;
 mod fit;
+pub mod later;
+mod machine;
 mod pipeline;
 mod root;
 mod signers;
@@ -18,6 +21,7 @@ use serde_json::json;
 use crate::definition::{Definition, Sign};
 use crate::error::{Error, Result};
 use crate::format::Format;
+use crate::manifest;
 use crate::output::Output;
 
 pub use pipeline::Built;
@@ -47,6 +51,16 @@ pub struct Options {
     pub unsigned: bool,
     /// Overrides the definition's epoch, seconds since 1970.
     pub epoch: Option<i64>,
+}
+
+/// What the manifest says about who signs.
+fn signatures(signers: &signers::Signers) -> Vec<manifest::Signature> {
+    let all = [("secure-boot", &signers.secure_boot), ("verity", &signers.verity), ("pcr", &signers.pcr)];
+    let signature = |(purpose, holder): (&str, &Option<signers::Holder>)| {
+        let holder = holder.as_ref()?;
+        Some(manifest::Signature { purpose: purpose.to_owned(), certificate: holder.certificate.fingerprint(), signed: holder.signer.is_some() })
+    };
+    all.into_iter().filter_map(signature).collect()
 }
 
 /// Builds, and gives the directory that the artifacts are in.

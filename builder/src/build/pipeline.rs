@@ -3,29 +3,25 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use adamant_agent::gpt::Guid;
-use adamant_agent::hash::{RootHash, hex};
+use adamant_agent::hash::hex;
 use sha2::{Digest, Sha256};
 
-use super::signers::Signers;
+use super::artifacts::{Artifacts, Clock};
 use super::staging::Staging;
-use super::{Options, agent, cmdline, compression, fit, root, signers, start};
+use super::{Options, agent, cmdline, compression, fit, machine, root, signatures, signers, start};
 use crate::check::{Finding, check};
 use crate::definition::Definition;
-use crate::disk::{self, Contents, Layout, Sizes};
+use crate::disk::{Layout, Sizes};
 use crate::error::{Context, Error, Result};
-use crate::format::{self, Facts};
 use crate::initramfs::{self, Kernel};
 use crate::manifest::{self, Artifact, Manifest};
 use crate::output::Output;
 use crate::scrub::{Done, scrub};
-use crate::sign::roothash;
 use crate::source::{Loaded, Surroundings, cache_folder, load};
 use crate::tree::{Tree, show};
 use crate::uki;
-use crate::verity::uuid_from;
 
 /// What a build made.
 #[derive(Debug)]
@@ -87,6 +83,8 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
 
     let mut artifacts = Artifacts { staging: &mut staging, stem: &stem, list: Vec::new() };
     let (root_size, tree_size) = (root.written.blocks * 4096, root.tree_blocks * 4096);
+    let hash = root.hash;
+    let image = manifest::Image { id: definition.id.clone(), version: definition.version.clone() };
     let mut pcr11 = Vec::new();
     let root_sha256 = match (&kernel, &initramfs) {
         (Some(kernel), Some(initramfs)) => {
@@ -95,37 +93,22 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
             artifacts.put("vmlinuz", &linux)?;
             artifacts.put("initrd", &initramfs.bytes)?;
             artifacts.put("cmdline", format!("{cmdline}\n").as_bytes())?;
-            let signature = artifacts.sign_root_hash(&signers, &root.hash)?;
-            let esp = match start::programs(&tree, definition, output)? {
+            let programs = match start::programs(&tree, definition, output)? {
                 None => None,
                 Some(programs) => {
                     let public_key = signers.pcr.as_ref().map(|holder| holder.certificate.public_key_pem()).transpose()?;
                     let key = public_key.as_deref().map(str::as_bytes);
                     let started = start::Started { initrd: &initramfs.bytes, cmdline: &cmdline, pcr_public_key: key };
-                    let image = start::unified(&tree, definition, kernel, &programs.stub, &linux, started)?;
-                    pcr11 = uki::measure::phases(&image);
-                    let (loader, image) = clock.time("sign", || start::sign(programs.loader, image, &signers))?;
-                    artifacts.put("efi", &image)?;
-                    artifacts.put("loader.efi", &loader)?;
-                    let file = artifacts.staging.scratch()?;
-                    let entries = disk::esp::entries(&stem, loader, image);
-                    let guid = disk::derived_guid(&definition.id, "esp");
-                    clock.time("esp", || disk::esp::write(&file, definition.disk.esp, definition.disk.sector, &guid, &entries))?;
-                    Some(file)
+                    let unified = start::unified(&tree, definition, kernel, &programs.stub, &linux, started)?;
+                    pcr11 = uki::measure::phases(&unified);
+                    Some((programs.loader, unified))
                 }
             };
-            let sizes = Sizes { root: root_size, tree: tree_size, esp: esp.is_some(), signature: signers.verity.is_some() };
-            let layout = Layout::new(definition, &root.hash, sizes)?;
-            let contents = Contents { esp: esp.as_ref(), root: &root_file, tree: &tree_file, signature: &signature };
-            let raw = artifacts.staging.file(&format!("{stem}.raw"))?;
-            let digests = clock.time("disk", || layout.write(&contents, &raw))?;
-            artifacts.note("raw", layout.bytes(), digests.disk);
-            for &format in &options.formats {
-                let out = artifacts.staging.file(&format!("{stem}.{}", format.suffix()))?;
-                let written = clock.time(format.name(), || format::write(format, &raw, &facts(definition, &root.hash, epoch), &out, options.jobs))?;
-                artifacts.note(format.suffix(), written.size, written.sha256);
-            }
-            digests.root
+            let sizes = Sizes { root: root_size, tree: tree_size, esp: programs.is_some(), signature: signers.verity.is_some() };
+            let layout = &Layout::new(definition, &root.hash, sizes)?;
+            let (root, tree, formats) = (&root_file, &tree_file, &options.formats);
+            let parts = machine::Parts { image: &image, hash, programs, root, tree, layout, formats, epoch };
+            machine::make(parts, &signers, &mut artifacts, &mut clock, options.jobs)?
         }
         _ => clock.time("hash", || digest_of(&root_file).context(|| root_name.clone()))?,
     };
@@ -135,7 +118,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let mut list = artifacts.list;
     list.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let manifest = describe(definition, &tree, &sources, &scrubbed, epoch, kernel.as_ref(), compression, &root, list)?;
+    let manifest = describe(definition, image, &tree, &sources, &scrubbed, epoch, kernel.as_ref(), compression, &root, list)?;
     let manifest = Manifest { pcr11: measurements(&pcr11), signatures: signatures(&signers), ..manifest };
     staging.put(&format!("{stem}.manifest.json"), &manifest.to_json()?)?;
     drop((root_file, tree_file));
@@ -144,68 +127,8 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     Ok(Built { out: out.to_owned(), stem, manifest, scrubbed, findings, modules, stages: clock.stages })
 }
 
-/// What the disk's formats say about it. To a hypervisor two disks of one GUID are the same disk, so the content has a part in it.
-fn facts(definition: &Definition, root_hash: &RootHash, epoch: Option<i64>) -> Facts {
-    let Definition { id, version, .. } = definition;
-    let guid = Guid::from_text_order(uuid_from(b"adamant disk image\0", &format!("{id} {version} {root_hash}")));
-    Facts { id: id.clone(), version: version.clone(), guid, epoch: epoch.unwrap_or(0) }
-}
-
 fn measurements(pcr11: &[(String, [u8; 32])]) -> Vec<manifest::Measurement> {
     pcr11.iter().map(|(phases, value)| manifest::Measurement { phases: phases.clone(), sha256: hex(value) }).collect()
-}
-
-fn signatures(signers: &Signers) -> Vec<manifest::Signature> {
-    let all = [("secure-boot", &signers.secure_boot), ("verity", &signers.verity), ("pcr", &signers.pcr)];
-    let signature = |(purpose, holder): (&str, &Option<signers::Holder>)| {
-        let holder = holder.as_ref()?;
-        Some(manifest::Signature { purpose: purpose.to_owned(), certificate: holder.certificate.fingerprint(), signed: holder.signer.is_some() })
-    };
-    all.into_iter().filter_map(signature).collect()
-}
-
-/// Notes how long each stage takes.
-struct Clock<'a> {
-    output: &'a Output,
-    stages: Vec<(&'static str, Duration)>,
-}
-
-impl Clock<'_> {
-    fn time<T>(&mut self, stage: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-        let started = Instant::now();
-        let done = work()?;
-        let took = started.elapsed();
-        self.output.detail(format_args!("{stage}: {:.3} s", took.as_secs_f64()));
-        self.stages.push((stage, took));
-        Ok(done)
-    }
-}
-
-/// Artifacts with their digests, as they come to be.
-struct Artifacts<'a> {
-    staging: &'a mut Staging,
-    stem: &'a str,
-    list: Vec<Artifact>,
-}
-
-impl Artifacts<'_> {
-    /// The root hash's signature as an artifact, and the bytes of its partition; empty where nobody has signed.
-    fn sign_root_hash(&mut self, signers: &Signers, hash: &RootHash) -> Result<Vec<u8>> {
-        let Some(signer) = signers::signer(&signers.verity) else { return Ok(Vec::new()) };
-        let signature = roothash::sign(signer, hash)?;
-        self.put("roothash.p7s", &signature)?;
-        roothash::partition(signer, hash, &signature)
-    }
-
-    fn put(&mut self, kind: &str, bytes: &[u8]) -> Result<()> {
-        self.staging.put(&format!("{}.{kind}", self.stem), bytes)?;
-        self.note(kind, bytes.len() as u64, Sha256::digest(bytes).into());
-        Ok(())
-    }
-
-    fn note(&mut self, kind: &str, size: u64, sha256: [u8; 32]) {
-        self.list.push(Artifact { name: format!("{}.{kind}", self.stem), size, sha256: hex(&sha256) });
-    }
 }
 
 fn tell_scrubbed(scrubbed: &[Done], output: &Output) {
@@ -247,6 +170,7 @@ fn digest_of(file: &File) -> std::io::Result<[u8; 32]> {
 #[expect(clippy::too_many_arguments, reason = "the manifest is about everything there is")]
 fn describe(
     definition: &Definition,
+    image: manifest::Image,
     tree: &Tree,
     sources: &[Loaded],
     scrubbed: &[Done],
@@ -258,7 +182,7 @@ fn describe(
 ) -> Result<Manifest> {
     Ok(Manifest {
         version: manifest::VERSION,
-        image: manifest::Image { id: definition.id.clone(), version: definition.version.clone() },
+        image,
         tool: format!("adamant {}", env!("CARGO_PKG_VERSION")),
         definition: hex(&definition.digest),
         epoch,

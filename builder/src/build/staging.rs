@@ -25,6 +25,8 @@ pub struct Staging {
     /// Where names are given, beside the output.
     fresh: PathBuf,
     files: Vec<(String, File)>,
+    /// Artifacts that stay from an earlier build of the same version.
+    kept: Vec<String>,
     /// File systems without unnamed files: held from the start, since the names are there from the start.
     named: Option<Flock<File>>,
 }
@@ -39,11 +41,11 @@ impl Staging {
             _ => PathBuf::from("."),
         };
         fs::create_dir_all(&parent).context(|| format!("{}", parent.display()))?;
-        others(out, &[])?;
+        others(out, &[], &[])?;
         let mut fresh = std::ffi::OsString::from(".");
         fresh.push(name);
         fresh.push(".adamant-new");
-        let mut staging = Staging { out: out.to_owned(), fresh: parent.join(fresh), parent, files: Vec::new(), named: None };
+        let mut staging = Staging { out: out.to_owned(), fresh: parent.join(fresh), parent, files: Vec::new(), kept: Vec::new(), named: None };
         staging.sweep();
         match unnamed(&staging.parent) {
             Ok(_) => {}
@@ -92,6 +94,11 @@ impl Staging {
         self.file(name)?.write_all(bytes).context(|| format!("writing {name}"))
     }
 
+    /// Has an artifact of the same version that is there already stay there.
+    pub fn keep(&mut self, name: &str) {
+        self.kept.push(name.to_owned());
+    }
+
     /// Puts everything in place. Artifacts of other images and versions that are in the output folder stay there.
     pub fn publish(mut self) -> Result<()> {
         for (name, file) in &self.files {
@@ -121,7 +128,7 @@ impl Staging {
             }
         };
         let names: Vec<&str> = self.files.iter().map(|(name, _)| name.as_str()).collect();
-        for other in others(&self.out, &names)? {
+        for other in others(&self.out, &names, &self.kept)? {
             let file = &other;
             fs::hard_link(self.out.join(file), self.fresh.join(file)).context(|| format!("keeping {file}"))?;
         }
@@ -202,8 +209,8 @@ fn sync_dir(dir: &Path) -> Result<()> {
 }
 
 /// What an output folder holds beside `names`: artifacts of other builds, each named in a manifest there. Anything else means that it is
-/// no output folder, and must not be replaced.
-fn others(out: &Path, names: &[&str]) -> Result<Vec<String>> {
+/// no output folder, and must not be replaced. `kept` are artifacts of the version in the making that stay as they are.
+fn others(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<String>> {
     let listing = match fs::read_dir(out) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.context(|| format!("{}", out.display()))?,
@@ -237,7 +244,7 @@ fn others(out: &Path, names: &[&str]) -> Result<Vec<String>> {
     }
     found.retain(|name| {
         !names.contains(&name.as_str())
-            && !replaced.contains(name)
+            && (!replaced.contains(name) || kept.contains(name))
             && !names.iter().any(|mine| mine.strip_suffix(".raw").is_some_and(|mine| *name == format!("{mine}.persist.qcow2")))
     });
     found.sort();

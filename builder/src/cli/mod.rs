@@ -1,5 +1,7 @@
 //! The command line: every flag and its help, once. Manual page and completions come from here too.
 
+pub mod signing;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -51,6 +53,10 @@ pub enum Verb {
     Boot(Boot),
     /// Show what would be built, from what, without building or downloading
     Summary(Summary),
+    /// Make keys to sign with
+    Keys(signing::Keys),
+    /// Sign what `build --unsigned` made
+    Sign(signing::Sign),
     /// Print the completions of a shell
     #[command(hide = true)]
     Completions {
@@ -316,6 +322,10 @@ mod tests {
             "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --reboots 0 --append -quiet --ssh-port 2222",
             "boot image.toml --console log --credential system.hostname=web1 --agent a",
             "summary images/web --json",
+            "keys new k --name me --days 30",
+            "sign out --keys k",
+            "build images/web --unsigned",
+            "build images/web --keys k",
             "completions bash",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("adamant").chain(line.split(' ')));

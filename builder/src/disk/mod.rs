@@ -8,8 +8,10 @@ pub mod esp;
 mod fat;
 mod write;
 
+use std::fs::File;
+
 use adamant_agent::gpt::{
-    ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table, volume_type,
+    self, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table, volume_type,
 };
 use adamant_agent::hash::RootHash;
 use adamant_agent::verity::partition_blocks;
@@ -17,7 +19,7 @@ use adamant_agent::verity::partition_blocks;
 pub use write::{Contents, Digests};
 
 use crate::definition::Definition;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::sign::roothash;
 use crate::verity::uuid_from;
 
@@ -118,7 +120,31 @@ impl Layout {
         self.table.sectors * self.sector()
     }
 
-    fn sector(&self) -> u64 {
+    /// Bytes of the EFI system partition; 0 where there is none.
+    pub fn esp_bytes(&self) -> u64 {
+        let mut all = self.table.partitions.iter().flatten().zip(&self.roles);
+        all.find(|(_, role)| **role == Role::Esp).map_or(0, |(partition, _)| partition.sectors() * self.sector())
+    }
+
+    /// The layout of a disk that a build made.
+    pub fn of_disk(disk: &File) -> Result<Layout> {
+        let bytes = disk.metadata().context(|| "its size")?.len();
+        let read = |sector: u32| gpt::disk::read(disk, sector, bytes / u64::from(sector));
+        let found = read(512).or_else(|why| read(4096).map_err(|_| why)).map_err(|why| Error::new(format!("partition table: {why}")))?;
+        let role = |partition: &Partition| match partition.kind {
+            EFI_SYSTEM => Role::Esp,
+            _ if partition.label == EMPTY => Role::Blank,
+            ROOT_X86_64 => Role::Root,
+            ROOT_VERITY_X86_64 => Role::Tree,
+            ROOT_VERITY_SIG_X86_64 => Role::Signature,
+            _ => Role::Blank,
+        };
+        let roles = found.table.partitions.iter().flatten().map(role).collect();
+        Ok(Layout { table: found.table, roles })
+    }
+
+    /// Bytes of a sector.
+    pub fn sector(&self) -> u64 {
         u64::from(self.table.sector)
     }
 }
@@ -157,7 +183,6 @@ fn round_up(bytes: u64) -> Option<u64> {
 mod tests {
     use super::*;
     use sha2::{Digest, Sha256};
-    use std::fs::File;
     use std::io::Read;
     use std::process::Command;
 
