@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -201,7 +201,13 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
     let scratch = Scratch::new("killcheck");
     let strays = || scratch.names().into_iter().filter(|name| name.starts_with(".out.adamant-check-")).count();
     for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM] {
-        let mut child = scratch.adamant("build").arg("--check").arg(&scratch.0).stderr(Stdio::null()).spawn().unwrap();
+        let mut command = scratch.adamant("build");
+        // Whoever runs this test in the background may ignore SIGINT, and children inherit that.
+        // SAFETY: the default installs no handler.
+        let heed = || unsafe { nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigDfl) }.map(drop).map_err(Into::into);
+        // SAFETY: between fork and exec only signal(2) is called, which is async-signal-safe, and installs no handler.
+        unsafe { command.pre_exec(heed) };
+        let mut child = command.arg("--check").arg(&scratch.0).stderr(Stdio::null()).spawn().unwrap();
         while strays() == 0 {
             assert!(child.try_wait().unwrap().is_none(), "it ended before it could be ended");
             std::thread::sleep(Duration::from_millis(1));

@@ -23,8 +23,8 @@ fn our_keys() -> PathBuf {
 }
 
 fn signer(dir: &Path, name: &str) -> Signer {
-    let certificate = Certificate::read(&dir.join(format!("{name}.crt"))).unwrap();
-    Signer::open(&KeySource::File(dir.join(format!("{name}.key"))), certificate).unwrap()
+    let certificate = Certificate::read(&dir.join(format!("{name}.crt"))).unwrap_or_else(|e| panic!("{e}"));
+    Signer::open(&KeySource::File(dir.join(format!("{name}.key"))), certificate).unwrap_or_else(|e| panic!("{e}"))
 }
 
 fn hash() -> RootHash {

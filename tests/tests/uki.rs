@@ -17,11 +17,12 @@ const RELEASE: &str = "6.12.0-test";
 fn programs(suite: &str) -> (Vec<u8>, Vec<u8>) {
     let dir = kernels(suite);
     let kernel: PathBuf = fs::read_dir(dir.join("kernel/boot"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+        .unwrap_or_else(|e| panic!("{e}"))
+        .map(|entry| entry.unwrap_or_else(|e| panic!("{e}")).path())
         .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
-        .unwrap();
-    (fs::read(dir.join("boot/usr/lib/systemd/boot/efi/linuxx64.efi.stub")).unwrap(), fs::read(kernel).unwrap())
+        .unwrap_or_else(|| panic!("no kernel"));
+    let read = |path: PathBuf| fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    (read(dir.join("boot/usr/lib/systemd/boot/efi/linuxx64.efi.stub")), read(kernel))
 }
 
 fn compose(stub: &[u8], linux: &[u8], microcode: Option<&[u8]>) -> Image {

@@ -58,7 +58,7 @@ fn signed(signer: &Signer, content: EncapsulatedContentInfo, attributes: Option<
         version: CmsVersion::V1,
         sid: SignerIdentifier::IssuerAndSerialNumber(sid),
         digest_alg: with_null(SHA256),
-        signed_attrs: attributes.map(Into::into),
+        signed_attrs: attributes,
         signature_algorithm: match signer.certificate().algorithm() {
             Algorithm::Rsa => with_null(RSA),
             Algorithm::EcdsaP256 => AlgorithmIdentifierOwned { oid: ECDSA_SHA256, parameters: None },

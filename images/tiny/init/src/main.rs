@@ -40,11 +40,10 @@ fn main() {
         let _ = mount(None::<&str>, volume, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>);
     }
     nix::unistd::sync();
-    while stay {
-        std::thread::sleep(Duration::from_secs(3600));
+    if !stay {
+        let _ = reboot(RebootMode::RB_POWER_OFF);
+        println!("tiny: switching off failed");
     }
-    let _ = reboot(RebootMode::RB_POWER_OFF);
-    println!("tiny: switching off failed");
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
