@@ -65,7 +65,7 @@ fn ukify_and_bootctl_read_it_with_the_stubs_of_two_debians() {
         for pair in Image::parse("again", &bytes).unwrap().sections().windows(2) {
             assert!(pair[0].address + pair[0].virtual_size <= pair[1].address, "{suite}: {} overlaps {}", pair[0].name, pair[1].name);
         }
-        let file = scratch.join(&format!("{suite}.efi"));
+        let file = scratch.join(format!("{suite}.efi"));
         fs::write(&file, &bytes).unwrap();
         let (Some(mut ukify), Some(mut bootctl)) = (tool::newer("ukify"), tool::newer("bootctl")) else { return };
         let said: serde_json::Value = serde_json::from_str(&tool::run(ukify.args(["--json=short", "inspect"]).arg(&file))).unwrap();
