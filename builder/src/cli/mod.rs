@@ -74,7 +74,8 @@ pub enum Verb {
 /// `adamant build`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Artifacts: OUT/ID_VERSION.{root.erofs,root.verity,roothash,vmlinuz,initrd,cmdline,raw,manifest.json}
+Artifacts: OUT/ID_VERSION.{root.erofs,root.verity,roothash,vmlinuz,initrd,cmdline,raw,manifest.json}; with systemd-boot-efi efi and loader.efi,
+with a verity key roothash.p7s
 With --format also: OUT/ID_VERSION.{qcow2,vhd,vmdk,ova,raw.zst}, and .tar.gz for gce
 OUT appears whole or not at all: what is there stays until the new one is complete.")]
 pub struct Build {
