@@ -1,6 +1,6 @@
 //! The builder: turns a definition into a read-only, verified root and the machine image around it.
 //!
-//! Data flows one way, and the modules stand in that order: definition, source, tree, scrub, erofs, verity, initramfs, disk, format, manifest.
+//! Data flows one way, and the modules stand in that order: definition, source, tree, scrub, erofs, verity, initramfs, uki, sign, disk, format, manifest.
 
 pub mod boot;
 pub mod bounded;

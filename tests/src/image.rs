@@ -211,6 +211,17 @@ pub fn prepare_tiny(input: &Path, suite: &str) {
     }
 }
 
+/// Keys by `adamant keys new`, once a run: making them takes seconds.
+pub fn our_keys() -> PathBuf {
+    let _lock = lock("keys");
+    let dir = target_dir().join("keys");
+    if !dir.join("pcr.pub").exists() {
+        let _ = fs::remove_dir_all(&dir);
+        adamant::sign::keys::new(&dir, "tests", 30).unwrap_or_else(|e| panic!("{e}"));
+    }
+    dir
+}
+
 /// A lock over all test programs of this target folder.
 pub fn lock(name: &str) -> Flock<File> {
     let dir = target_dir().join("locks");

@@ -7,20 +7,9 @@ use std::path::{Path, PathBuf};
 use adamant::sign::certificate::Certificate;
 use adamant::sign::{KeySource, Signer, authenticode, keys, roothash};
 use adamant_agent::hash::RootHash;
-use adamant_tests::image::{SMALL_VOLUMES, Tiny, build_command, builder, kernels, lock, target_dir};
+use adamant_tests::image::{SMALL_VOLUMES, Tiny, build_command, builder, kernels, our_keys};
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
-
-/// Keys by `adamant keys new`, once a run: making them takes seconds.
-fn our_keys() -> PathBuf {
-    let _lock = lock("keys");
-    let dir = target_dir().join("keys");
-    if !dir.join("pcr.pub").exists() {
-        let _ = fs::remove_dir_all(&dir);
-        keys::new(&dir, "tests", 30).unwrap_or_else(|e| panic!("{e}"));
-    }
-    dir
-}
 
 fn signer(dir: &Path, name: &str) -> Signer {
     let certificate = Certificate::read(&dir.join(format!("{name}.crt"))).unwrap_or_else(|e| panic!("{e}"));

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::PathBuf;
 
+use adamant::sign::certificate::Certificate;
+use adamant::sign::{KeySource, Signer, pcr};
 use adamant::uki::{self, Parts, measure, pe::Image};
 use adamant_agent::hash::hex;
-use adamant_tests::image::kernels;
+use adamant_tests::image::{kernels, our_keys};
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
 
@@ -30,6 +32,18 @@ fn compose(stub: &[u8], linux: &[u8], microcode: Option<&[u8]>) -> Image {
     uki::compose(&parts).unwrap_or_else(|e| panic!("{e}"))
 }
 
+/// The sections that are measured, as systemd-measure wants them: a file each.
+fn sections(image: &Image, scratch: &Scratch, command: &mut std::process::Command) {
+    for section in image.sections() {
+        let name = section.name.trim_start_matches('.');
+        if ["linux", "osrel", "cmdline", "initrd", "ucode", "uname", "sbat"].contains(&name) {
+            let file = scratch.join(name);
+            fs::write(&file, section.data()).unwrap_or_else(|e| panic!("{e}"));
+            command.arg(format!("--{name}={}", file.display()));
+        }
+    }
+}
+
 #[test]
 fn systemd_predicts_the_same_values_of_pcr_11_for_every_phase() {
     let (stub, linux) = programs("trixie");
@@ -37,14 +51,7 @@ fn systemd_predicts_the_same_values_of_pcr_11_for_every_phase() {
     let scratch = Scratch::new("measure");
     let Some(mut command) = tool::newer("/usr/lib/systemd/systemd-measure") else { return };
     command.args(["calculate", "--bank=sha256"]);
-    for section in image.sections() {
-        let name = section.name.trim_start_matches('.');
-        if ["linux", "osrel", "cmdline", "initrd", "ucode", "uname", "sbat"].contains(&name) {
-            let file = scratch.join(name);
-            fs::write(&file, section.data()).unwrap();
-            command.arg(format!("--{name}={}", file.display()));
-        }
-    }
+    sections(&image, &scratch, &mut command);
     let phases = measure::phases(&image);
     for (path, _) in &phases {
         command.arg(format!("--phase={}", if path.is_empty() { ":" } else { path }));
@@ -52,6 +59,29 @@ fn systemd_predicts_the_same_values_of_pcr_11_for_every_phase() {
     let said = tool::run(&mut command);
     let predicted: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("11:sha256=")).collect();
     assert_eq!(predicted, phases.iter().map(|(_, value)| hex(value)).collect::<Vec<_>>());
+}
+
+#[test]
+fn systemd_signs_the_values_of_pcr_11_to_the_same_bytes() {
+    let (stub, linux) = programs("trixie");
+    let (dir, scratch) = (our_keys(), Scratch::new("pcr-signature"));
+    let certificate = Certificate::read(&dir.join("pcr.crt")).unwrap();
+    let signer = Signer::open(&KeySource::File(dir.join("pcr.key")), certificate).unwrap();
+    let image = compose(&stub, &linux, None);
+    let ours: serde_json::Value = serde_json::from_slice(&pcr::sign(&signer, &image).unwrap()).unwrap();
+    let Some(mut command) = tool::newer("/usr/lib/systemd/systemd-measure") else { return };
+    command
+        .args(["sign", "--bank=sha256"])
+        .arg(format!("--private-key={}", dir.join("pcr.key").display()))
+        .arg(format!("--public-key={}", dir.join("pcr.pub").display()));
+    sections(&image, &scratch, &mut command);
+    let phases = measure::phases(&image);
+    // While the system runs: not before the first phase, and not at its end.
+    for (path, _) in phases.iter().filter(|(path, _)| !path.is_empty() && !path.ends_with("shutdown")) {
+        command.arg(format!("--phase={path}"));
+    }
+    let theirs: serde_json::Value = serde_json::from_str(&tool::run(&mut command)).unwrap();
+    assert_eq!(ours, theirs);
 }
 
 #[test]

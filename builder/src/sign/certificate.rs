@@ -132,6 +132,11 @@ impl Certificate {
         self.parsed.tbs_certificate().subject_public_key_info().to_der().map_err(|e| Error::new(format!("the public key can't be written: {e}")))
     }
 
+    /// The key alone, as it stands in SubjectPublicKeyInfo (RSAPublicKey, or a point): what systemd fingerprints.
+    pub fn public_key_bits(&self) -> &[u8] {
+        self.parsed.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
+    }
+
     /// Whether it is valid at this time; the reason when it is not.
     pub fn valid_at(&self, time: SystemTime) -> std::result::Result<(), String> {
         let now = time.duration_since(UNIX_EPOCH).unwrap_or_default();

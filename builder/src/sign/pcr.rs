@@ -33,7 +33,7 @@ struct One {
 
 /// The section's JSON: one signature for each phase that is reached while the system runs.
 pub fn sign(signer: &Signer, image: &Image) -> Result<Vec<u8>> {
-    let pkfp = hex(&Sha256::digest(signer.certificate().public_key_der()?));
+    let pkfp = hex(&Sha256::digest(signer.certificate().public_key_bits()));
     let mut sha256 = Vec::new();
     for (path, value) in measure::phases(image) {
         if path.is_empty() || path.ends_with("shutdown") {
