@@ -6,7 +6,7 @@ use super::Machine;
 use crate::error::{Context, Error, Result};
 
 impl Machine {
-    /// The machine that the artifacts in `out` make: OUT/ID_VERSION.{vmlinuz,initrd,cmdline,raw}.
+    /// The machine that the artifacts in `out` make: OUT/ID_VERSION.{vmlinuz,initrd,cmdline,raw}, and .efi where firmware can start it.
     pub fn from_artifacts(out: &Path) -> Result<Machine> {
         let name = only_stem(out)?;
         let artifact = |suffix: &str| -> Result<PathBuf> {
@@ -23,6 +23,7 @@ impl Machine {
             initrd: artifact("initrd")?,
             cmdline: std::fs::read_to_string(&cmdline).context(|| cmdline.display().to_string())?.trim().to_owned(),
             disk: artifact("raw")?,
+            efi: Some(out.join(format!("{name}.efi"))).filter(|path| path.is_file()),
             name,
         })
     }

@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 
 use adamant_agent::gpt::Guid;
 
+use super::qemu::comma;
+use super::{Machine, Uefi};
 use crate::bounded;
 use crate::error::{Context, Error, Result};
-use crate::sign::enrol;
+use crate::sign::certificate::Certificate;
+use crate::sign::{authenticode, enrol};
+use crate::uki::{measure, pe};
 
 /// Where distributions put it: code without and with Secure Boot, and the empty variables that go with both.
 const PLACES: [[&str; 3]; 3] = [
@@ -20,6 +24,8 @@ const PLACES: [[&str; 3]; 3] = [
 ];
 /// The store has 540,672 bytes.
 const STORE_LIMIT: u64 = 4 << 20;
+/// The first stub that takes words from SMBIOS.
+const TAKES_WORDS: u32 = 254;
 
 /// gEfiAuthenticatedVariableGuid: the store's format.
 const AUTHENTICATED: &str = "aaf32c78-947b-439a-a180-2e144ec37792";
@@ -47,6 +53,48 @@ pub struct Firmware {
     pub secure_boot: bool,
 }
 
+impl Firmware {
+    /// Its part of QEMU's command line.
+    pub fn arguments(&self) -> Vec<String> {
+        let drive = |unit: u32, options: &str, path: &Path| format!("if=pflash,unit={unit},format=raw{options},file={}", comma(&path.display().to_string()));
+        let mut arguments: Vec<String> = ["-drive", &drive(0, ",readonly=on", &self.code), "-drive", &drive(1, "", &self.variables)].map(str::to_owned).into();
+        if self.secure_boot {
+            // Only firmware itself, in system management mode, can write its variables: else the system could enrol keys.
+            arguments.extend(["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"].map(str::to_owned));
+            arguments.extend(["-global", "ICH9-LPC.disable_s3=1"].map(str::to_owned));
+        }
+        arguments
+    }
+}
+
+/// The firmware that starts `machine`, its variables beside the overlay `disk`; `append` is what is to be added to the kernel command line.
+pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<Firmware> {
+    let path = machine.efi.as_ref().ok_or_else(|| {
+        Error::new(format!("{}: firmware can't start it, because it has no boot loader and no unified kernel image", machine.name))
+            .hint("add the package systemd-boot-efi to the image, or write boot.stub and boot.loader; without --uefi it starts as it is")
+    })?;
+    let name = path.display().to_string();
+    let bytes = bounded::read(path, pe::LIMIT).context(|| name.clone())?;
+    if !append.trim().is_empty() {
+        if uefi.secure_boot {
+            return Err(Error::new("--append: with Secure Boot the kernel command line is the signed one, and nothing is added to it")
+                .hint("write the words into kernel.cmdline and build again, or start without --secure-boot"));
+        }
+        if let Some(version) = measure::stub_version(&pe::Image::parse(&name, &bytes)?).filter(|version| *version < TAKES_WORDS) {
+            return Err(Error::new(format!("--append: the image's stub (systemd {version}) takes no words from outside, as from {TAKES_WORDS} on"))
+                .hint("start without --uefi, or write the words into kernel.cmdline and build again"));
+        }
+    }
+    if !uefi.secure_boot {
+        return prepare(disk.with_extension("vars"), None);
+    }
+    let signed = authenticode::signed_with(&name, &bytes)?
+        .ok_or_else(|| Error::new(format!("{name}: not signed: with Secure Boot no firmware starts it")).hint("build it with --keys DIR, or start it without --secure-boot"))?;
+    let trusted = uefi.certificate.as_ref().map(|file| Certificate::read(file)).transpose()?.unwrap_or(signed);
+    // Variables that are kept belong to one certificate: those of another run are not taken for it.
+    prepare(disk.with_extension(format!("{}.vars", &trusted.fingerprint()[..16])), Some(trusted.der()))
+}
+
 /// Puts variables into `file`, unless it is there already. With a certificate (DER), Secure Boot is on and trusts it alone.
 pub fn prepare(file: PathBuf, certificate: Option<&[u8]>) -> Result<Firmware> {
     let place = PLACES.iter().find(|[code, secure, variables]| [code, secure, variables].iter().all(|path| Path::new(path).is_file()));
@@ -56,7 +104,9 @@ pub fn prepare(file: PathBuf, certificate: Option<&[u8]>) -> Result<Firmware> {
         if let Some(certificate) = certificate {
             enrol(&mut store, certificate).ok_or_else(|| Error::new(format!("{variables}: not an empty store of variables")).hint("install OVMF anew"))?;
         }
-        std::fs::write(&file, store).context(|| file.display().to_string())?;
+        // Whole or not at all: what is there is taken as it is.
+        let new = file.with_extension("new");
+        std::fs::write(&new, store).and_then(|()| std::fs::rename(&new, &file)).context(|| file.display().to_string())?;
     }
     let code = PathBuf::from(if certificate.is_some() { secure } else { code });
     Ok(Firmware { code, variables: file, secure_boot: certificate.is_some() })
@@ -103,4 +153,40 @@ fn put(store: &mut [u8], at: usize, name: &str, vendor: &str, attributes: u32, t
 
 fn guid(text: &str) -> Option<[u8; 16]> {
     text.parse::<Guid>().ok().map(|guid| guid.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As edk2 lays it out: the volume's header, the store's, and erased flash.
+    fn store() -> Vec<u8> {
+        let mut store = vec![0xff; 64 << 10];
+        store[..72 + STORE_HEADER].fill(0);
+        store[40..44].copy_from_slice(b"_FVH");
+        store[48..50].copy_from_slice(&72u16.to_le_bytes());
+        store[72..88].copy_from_slice(&guid(AUTHENTICATED).unwrap());
+        store
+    }
+
+    #[test]
+    fn variables_follow_each_other_and_a_used_small_or_foreign_store_is_refused() {
+        let mut written = store();
+        enrol(&mut written, &[7; 700]).unwrap();
+        let mut at = 72 + STORE_HEADER;
+        let mut names = Vec::new();
+        while written[at..at + 2] == START.to_le_bytes() {
+            assert_eq!(written[at + 2], ADDED);
+            let number = |offset: usize| u32::from_le_bytes(written[at + offset..at + offset + 4].try_into().unwrap()) as usize;
+            let (name, data) = (number(36), number(40));
+            let units: Vec<u16> = written[at + 60..at + 60 + name].chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+            names.push(String::from_utf16(&units).unwrap());
+            at = (at + 60 + name + data).next_multiple_of(4);
+        }
+        assert_eq!(names, ["db\0", "KEK\0", "PK\0", "SecureBootEnable\0"]);
+        assert!(written[at..].iter().all(|byte| *byte == 0xff));
+        assert!(enrol(&mut written, &[7; 700]).is_none(), "not empty any more");
+        assert!(enrol(&mut store()[..1024], &[7; 700]).is_none(), "no room");
+        assert!(enrol(&mut vec![0; 4096], &[7; 700]).is_none() && enrol(&mut Vec::new(), &[7; 700]).is_none(), "no store");
+    }
 }

@@ -1,12 +1,15 @@
 //! `adamant boot`: an image in QEMU, the way its servers start it.
 //!
 //! The artifacts are never written to: changes go to a copy-on-write overlay that is gone when QEMU ends, or, with `--persist`, to one
-//! that stays beside them. QEMU ends with us, at its deadline, when the guest switches itself off, or when it restarts itself again and again.
+//! that stays beside them. By default QEMU starts the kernel itself, which saves seconds and needs no boot loader; with [`Uefi`] firmware
+//! starts the disk, as on a server. QEMU ends with us, at its deadline, when the guest switches itself off, or when it restarts itself again and again.
 
 mod artifacts;
+pub mod firmware;
 mod kvm;
 mod monitor;
 mod qemu;
+mod tpm;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +17,7 @@ use std::time::Duration;
 pub use qemu::{Ended, Machine};
 
 use crate::error::{Error, Result};
+use tpm::Tpm;
 
 /// Restarts that an operator may ask for, and that a failing image gets to show that it fails each time.
 pub const REBOOTS: u32 = 3;
@@ -41,6 +45,19 @@ pub struct Options {
     pub credentials: Vec<String>,
     /// Port of this host's loopback address that leads to the guest's port 22.
     pub ssh_port: Option<u16>,
+    /// Firmware starts the disk, instead of QEMU the kernel.
+    pub uefi: Option<Uefi>,
+}
+
+/// How firmware starts the disk.
+#[derive(Debug, Clone, Default)]
+pub struct Uefi {
+    /// Whether firmware starts only what is signed.
+    pub secure_boot: bool,
+    /// The certificate that it trusts; `None` takes the one that the image is signed with.
+    pub certificate: Option<PathBuf>,
+    /// Whether there is a TPM 2.0 that the start is measured into.
+    pub tpm: bool,
 }
 
 impl Default for Options {
@@ -56,6 +73,7 @@ impl Default for Options {
             persist: false,
             credentials: Vec::new(),
             ssh_port: None,
+            uefi: None,
         }
     }
 }
@@ -115,7 +133,13 @@ pub fn run(machine: &Machine, options: &Options, say: &mut dyn FnMut(&str)) -> R
     let qemu = qemu::find()?;
     let kvm = choose(&qemu, machine, options.accel, say)?;
     let (disk, _overlay) = qemu::overlay(machine, options.persist)?;
-    let mut command = qemu::command(&qemu, machine, options, &disk, kvm)?;
+    let firmware = options.uefi.as_ref().map(|uefi| firmware::of(machine, uefi, &options.append, &disk)).transpose()?;
+    let mut command = qemu::command(&qemu, machine, options, &disk, firmware.as_ref(), kvm)?;
+    // It ends after QEMU, when it goes out of use.
+    let _tpm = match &options.uefi {
+        Some(uefi) if uefi.tpm => Some(Tpm::attach(&mut command, &disk.with_extension("tpm"))?),
+        _ => None,
+    };
     match qemu::wait(&mut command, options.timeout, options.reboots, say)? {
         Ended::ByGuest => Ok(()),
         Ended::Restarting(1) => Err(Error::new("the machine restarted itself and was ended").hint("--reboots N lets it do so N times in a row")),

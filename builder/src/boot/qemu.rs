@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use super::firmware::Firmware;
 use super::monitor::{Count, Monitor, Restart};
 use super::{Console, Options};
 use crate::error::{Context, Error, Result};
 
+/// The SMBIOS string that systemd's stub adds to the kernel command line (systemd-stub(7), since 254).
+const CMDLINE_EXTRA: &str = "io.systemd.stub.kernel-cmdline-extra=";
 /// How often QEMU is looked after.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -28,6 +31,8 @@ pub struct Machine {
     pub cmdline: String,
     /// Raw disk; never written to.
     pub disk: PathBuf,
+    /// The unified kernel image on the disk, where firmware can start it.
+    pub efi: Option<PathBuf>,
 }
 
 /// How QEMU ended.
@@ -46,7 +51,8 @@ pub fn find() -> Result<PathBuf> {
     program("qemu-system-x86_64", "qemu-system-x86")
 }
 
-fn program(name: &str, package: &str) -> Result<PathBuf> {
+/// A program in PATH, and the package that has it.
+pub(super) fn program(name: &str, package: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|dir| dir.join(name))
@@ -99,18 +105,29 @@ impl Drop for Scratch {
     }
 }
 
-/// QEMU's command line for this machine.
-pub fn command(qemu: &Path, machine: &Machine, options: &Options, disk: &Path, kvm: bool) -> Result<Command> {
-    let cmdline = [machine.cmdline.trim(), options.append.trim()].join(" ");
+/// QEMU's command line for this machine, started by firmware or, without, by QEMU.
+pub fn command(qemu: &Path, machine: &Machine, options: &Options, disk: &Path, firmware: Option<&Firmware>, kvm: bool) -> Result<Command> {
+    let append = options.append.trim();
     let mut command = Command::new(qemu);
     command.args(["-nodefaults", "-no-user-config", "-name"]).arg(comma(&machine.name));
     command.args(["-machine", if kvm { "q35,accel=kvm" } else { "q35,accel=tcg" }]);
     // `max` has SHA-NI and the like under both; TCG with several threads where the host can.
     command.args(["-cpu", if kvm { "host" } else { "max" }]);
     command.args(["-smp", &options.smp.to_string(), "-m", &options.memory]);
-    command.arg("-kernel").arg(&machine.kernel).arg("-initrd").arg(&machine.initrd).arg("-append").arg(cmdline.trim());
+    match firmware {
+        Some(firmware) => {
+            command.args(firmware.arguments());
+            if !append.is_empty() {
+                command.arg("-smbios").arg(format!("type=11,value={CMDLINE_EXTRA}{}", comma(append)));
+            }
+        }
+        None => {
+            let cmdline = [machine.cmdline.trim(), append].join(" ");
+            command.arg("-kernel").arg(&machine.kernel).arg("-initrd").arg(&machine.initrd).arg("-append").arg(cmdline.trim());
+        }
+    }
     command.arg("-drive").arg(format!("if=none,id=disk,format=qcow2,discard=unmap,file={}", comma(&disk.display().to_string())));
-    command.args(["-device", "virtio-blk-pci,drive=disk", "-device", "virtio-rng-pci", "-device", "i6300esb", "-watchdog-action", "reset"]);
+    command.args(["-device", "virtio-blk-pci,drive=disk,bootindex=0", "-device", "virtio-rng-pci", "-device", "i6300esb", "-watchdog-action", "reset"]);
     let forward = options.ssh_port.map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:22")).unwrap_or_default();
     command.arg("-netdev").arg(format!("user,id=net{forward}")).args(["-device", "virtio-net-pci,netdev=net"]);
     command.args(["-display", "none"]);
@@ -130,7 +147,7 @@ pub fn command(qemu: &Path, machine: &Machine, options: &Options, disk: &Path, k
 }
 
 /// A comma inside a value of QEMU's option lists is written twice.
-fn comma(value: &str) -> String {
+pub(super) fn comma(value: &str) -> String {
     value.replace(',', ",,")
 }
 
@@ -192,7 +209,8 @@ fn bounded(from: impl Read) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn spawn(command: &mut Command) -> std::io::Result<Child> {
+/// Starts a child that ends with us.
+pub(super) fn spawn(command: &mut Command) -> std::io::Result<Child> {
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
     unsafe {
         command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
@@ -221,13 +239,13 @@ mod tests {
     use super::*;
 
     fn machine() -> Machine {
-        Machine { name: "web_1,2".into(), kernel: "/k".into(), initrd: "/i".into(), cmdline: "ro\n".into(), disk: "/d".into() }
+        Machine { name: "web_1,2".into(), kernel: "/k".into(), initrd: "/i".into(), cmdline: "ro\n".into(), disk: "/d".into(), efi: None }
     }
 
     #[test]
     fn commas_in_values_do_not_become_options() {
         let options = Options { credentials: vec!["a=b,c".to_owned()], append: "x=1".to_owned(), ..Options::default() };
-        let command = command(Path::new("qemu"), &machine(), &options, Path::new("/tmp/a,b"), false).unwrap();
+        let command = command(Path::new("qemu"), &machine(), &options, Path::new("/tmp/a,b"), None, false).unwrap();
         let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
         assert!(args.contains(&"web_1,,2".to_owned()));
         assert!(args.contains(&"type=11,value=io.systemd.credential:a=b,,c".to_owned()));
@@ -236,10 +254,24 @@ mod tests {
     }
 
     #[test]
+    fn firmware_gets_the_disk_and_added_words_and_no_kernel() {
+        let options = Options { append: "a,b".to_owned(), ..Options::default() };
+        let firmware = Firmware { code: "/code,1".into(), variables: "/vars".into(), secure_boot: true };
+        let command = command(Path::new("qemu"), &machine(), &options, Path::new("/d"), Some(&firmware), false).unwrap();
+        let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+        assert!(!args.contains(&"-kernel".to_owned()));
+        for expected in
+            ["type=11,value=io.systemd.stub.kernel-cmdline-extra=a,,b", "if=pflash,unit=0,format=raw,readonly=on,file=/code,,1", "q35,smm=on", "ro"]
+        {
+            assert_eq!(args.contains(&expected.to_owned()), expected != "ro", "{expected} in {args:?}");
+        }
+    }
+
+    #[test]
     fn a_credential_without_a_name_is_refused() {
         for bad in ["x", "=x", "a b=x"] {
             let options = Options { credentials: vec![bad.to_owned()], ..Options::default() };
-            assert!(command(Path::new("qemu"), &machine(), &options, Path::new("/d"), false).is_err(), "{bad}");
+            assert!(command(Path::new("qemu"), &machine(), &options, Path::new("/d"), None, false).is_err(), "{bad}");
         }
     }
 

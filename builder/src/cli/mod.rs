@@ -139,7 +139,9 @@ pub struct Verify {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The artifacts are never written to: changes go to an overlay that is gone when the machine ends, or that stays with --persist.
-With the interactive console, Ctrl-a x ends the machine. It may restart itself; one that fails, and restarts for that reason, is ended.")]
+With the interactive console, Ctrl-a x ends the machine. It may restart itself; one that fails, and restarts for that reason, is ended.
+Without --uefi, QEMU starts kernel and initramfs itself, also of a disk that firmware could start: the same image, seconds sooner.
+With --uefi and --persist, the firmware's variables and the TPM's state stay beside the overlay.")]
 pub struct Boot {
     /// A build's OUT directory, or a definition, which is built first
     #[arg(value_name = "OUT|DEFINITION")]
@@ -165,7 +167,7 @@ pub struct Boot {
     /// End the machine, as a failure, when it restarts itself more often than this; after ten minutes without, counting starts anew
     #[arg(long, value_name = "N", default_value_t = boot::REBOOTS)]
     reboots: u32,
-    /// Words added to the kernel's command line
+    /// Words added to the kernel's command line; not with Secure Boot, where it is signed
     #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
     append: String,
     /// A systemd credential for the guest, for example ssh.authorized_keys.root=KEY; can be repeated
@@ -174,6 +176,18 @@ pub struct Boot {
     /// A port of this machine that leads to the guest's port 22
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     ssh_port: Option<u16>,
+    /// Let UEFI firmware (OVMF) start the disk, with its boot loader and unified kernel image, as on a server
+    #[arg(long)]
+    uefi: bool,
+    /// As --uefi, with Secure Boot on: firmware trusts the certificate that the image is signed with, and no other
+    #[arg(long)]
+    secure_boot: bool,
+    /// With Secure Boot, trust this certificate (PEM or DER) instead
+    #[arg(long, value_name = "FILE", requires = "secure_boot")]
+    certificate: Option<PathBuf>,
+    /// As --uefi, with a TPM 2.0 (swtpm) that the start is measured into
+    #[arg(long)]
+    tpm: bool,
     #[command(flatten)]
     tuning: Tuning,
 }
@@ -247,6 +261,11 @@ impl Boot {
             persist: self.persist,
             credentials: self.credentials.clone(),
             ssh_port: self.ssh_port,
+            uefi: (self.uefi || self.secure_boot || self.tpm).then(|| boot::Uefi {
+                secure_boot: self.secure_boot,
+                certificate: self.certificate.clone(),
+                tpm: self.tpm,
+            }),
         }
     }
 }
@@ -322,6 +341,8 @@ mod tests {
             "verify out --json",
             "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --reboots 0 --append -quiet --ssh-port 2222",
             "boot image.toml --console log --credential system.hostname=web1 --agent a",
+            "boot out --uefi --tpm",
+            "boot out --secure-boot --certificate db.crt",
             "summary images/web --json",
             "keys new k --name me --days 30",
             "sign out --keys k",
@@ -353,6 +374,7 @@ mod tests {
             "build d -q -v",
             "build d --jobs 0",
             "boot o --credential x",
+            "boot o --certificate db.crt",
             "explode",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("adamant").chain(line.split(' ')));

@@ -3,8 +3,9 @@
 
 use sha2::{Digest, Sha256};
 
+use super::certificate::Certificate;
 use super::{Signer, message};
-use crate::error::Result;
+use crate::error::{Context, Error, Result};
 use crate::uki::pe;
 
 /// SPC_INDIRECT_DATA_OBJID.
@@ -32,6 +33,17 @@ pub fn digest(name: &str, bytes: &[u8]) -> Result<[u8; 32]> {
     hash.update(&bytes[gaps.directory + 8..gaps.end]);
     hash.update(&[0; GRAIN][..gaps.end.next_multiple_of(GRAIN) - gaps.end]);
     Ok(hash.finalize().into())
+}
+
+/// The certificate that a program says it is signed with, `None` where it is not signed. Whether the signature holds, firmware says.
+pub fn signed_with(name: &str, bytes: &[u8]) -> Result<Option<Certificate>> {
+    let image = pe::Image::parse(name, bytes)?;
+    let Some((head, message)) = image.certificates().split_at_checked(GRAIN) else { return Ok(None) };
+    if head[4..] != WIN_CERTIFICATE {
+        return Err(Error::new(format!("{name}: its signature is of a kind that firmware does not take")).hint("sign it anew"));
+    }
+    let certificate = message::signer(message).context(|| format!("{name}: its signature"))?;
+    Certificate::parse(&certificate).context(|| format!("{name}: its signer")).map(Some)
 }
 
 /// The program with its signature; one that it had is replaced.

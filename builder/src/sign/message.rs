@@ -7,7 +7,7 @@ use cms::signed_data::{CertificateSet, EncapsulatedContentInfo, SignedData, Sign
 use sha2::{Digest, Sha256};
 use x509_cert::attr::Attribute;
 use x509_cert::der::asn1::{Any, ObjectIdentifier, OctetString, SetOfVec};
-use x509_cert::der::{self, Decode, Encode};
+use x509_cert::der::{self, Decode, Encode, SliceReader};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::Signer;
@@ -47,6 +47,26 @@ pub fn around(signer: &Signer, content_type: &str, content: &[u8]) -> Result<Vec
     let signature = signer.sign(&Sha256::digest(attributes.to_der().map_err(failed)?).into())?;
     let content = EncapsulatedContentInfo { econtent_type: content_type, econtent: Some(value) };
     signed(signer, content, Some(attributes), signature).map_err(failed)
+}
+
+/// The certificate (DER) of a message's first signer; what follows the message is left alone.
+pub fn signer(message: &[u8]) -> Result<Vec<u8>> {
+    let wrong = |e: der::Error| Error::new(format!("not a signed message: {e}"));
+    let info = ContentInfo::decode(&mut SliceReader::new(message).map_err(wrong)?).map_err(wrong)?;
+    let data: SignedData = info.content.decode_as().map_err(wrong)?;
+    let signers: Vec<_> = data.signer_infos.0.iter().collect();
+    let certificates = data.certificates.iter().flat_map(|set| set.0.iter());
+    let signer = certificates.filter_map(|choice| match choice {
+        CertificateChoices::Certificate(certificate) => Some(certificate),
+        CertificateChoices::Other(_) => None,
+    });
+    let signs = |certificate: &&x509_cert::Certificate| {
+        let tbs = certificate.tbs_certificate();
+        let id = IssuerAndSerialNumber { issuer: tbs.issuer().clone(), serial_number: tbs.serial_number().clone() };
+        signers.first().is_some_and(|info| info.sid == SignerIdentifier::IssuerAndSerialNumber(id))
+    };
+    let signer = signer.into_iter().find(signs).ok_or_else(|| Error::new("a signed message without its signer's certificate"))?;
+    signer.to_der().map_err(wrong)
 }
 
 fn signed(signer: &Signer, content: EncapsulatedContentInfo, attributes: Option<SetOfVec<Attribute>>, signature: Vec<u8>) -> der::Result<Vec<u8>> {

@@ -19,6 +19,7 @@ pub fn look() {
         println!("tiny: mount {line}");
     }
     report();
+    tpm();
     root();
     counter();
 }
@@ -46,6 +47,13 @@ fn report() {
         println!("tiny: warning {warning}");
     }
     println!("tiny: watchdog {}", report.watchdog.as_deref().unwrap_or("none"));
+}
+
+/// What was measured into the TPM for the unified kernel image, where there is one.
+fn tpm() {
+    if let Ok(value) = fs::read_to_string("/sys/class/tpm/tpm0/pcr-sha256/11") {
+        println!("tiny: pcr 11 {}", value.trim().to_ascii_lowercase());
+    }
 }
 
 /// Tries what must not work.
