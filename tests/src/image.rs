@@ -213,8 +213,17 @@ pub fn prepare_tiny(input: &Path, suite: &str) {
 
 /// Keys by `adamant keys new`, once a run: making them takes seconds.
 pub fn our_keys() -> PathBuf {
-    let _lock = lock("keys");
-    let dir = target_dir().join("keys");
+    keys("keys")
+}
+
+/// Keys of somebody else.
+pub fn other_keys() -> PathBuf {
+    keys("other-keys")
+}
+
+fn keys(name: &str) -> PathBuf {
+    let _lock = lock(name);
+    let dir = target_dir().join(name);
     if !dir.join("pcr.pub").exists() {
         let _ = fs::remove_dir_all(&dir);
         adamant::sign::keys::new(&dir, "tests", 30).unwrap_or_else(|e| panic!("{e}"));

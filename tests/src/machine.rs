@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use adamant::boot::firmware;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::image::{Image, target_dir};
@@ -23,6 +24,7 @@ pub struct Setup {
     kernel: PathBuf,
     initrd: PathBuf,
     cmdline: String,
+    firmware: Option<Option<Vec<u8>>>,
     disks: Vec<PathBuf>,
     memory: &'static str,
     extra: Vec<String>,
@@ -36,11 +38,18 @@ impl Setup {
             kernel: image.path("vmlinuz"),
             initrd: image.path("initrd"),
             cmdline: image.cmdline(),
+            firmware: None,
             disks: Vec::new(),
             memory: "512M",
             extra: Vec::new(),
             deadline: DEADLINE,
         }
+    }
+
+    /// Firmware starts the first disk, and nobody gives it a kernel; with a certificate (DER), Secure Boot is on and trusts it alone.
+    pub fn firmware(mut self, certificate: Option<&[u8]>) -> Setup {
+        self.firmware = Some(certificate.map(<[u8]>::to_vec));
+        self
     }
 
     /// One more disk (a raw image), which the machine writes to.
@@ -86,10 +95,16 @@ impl Setup {
         let mut command = tool::command("qemu-system-x86_64");
         command.args(["-nodefaults", "-no-user-config", "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", self.memory]);
         command.args(["-display", "none", "-no-reboot", "-monitor", "stdio", "-serial"]).arg(format!("file:{}", serial.display()));
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).arg("-append").arg(&self.cmdline);
+        match &self.firmware {
+            None => command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).arg("-append").arg(&self.cmdline),
+            Some(certificate) => {
+                let variables = scratch.join(format!("variables-{}.fd", unique()));
+                command.args(firmware::prepare(variables, certificate.as_deref()).unwrap_or_else(|e| panic!("{e}")).arguments())
+            }
+        };
         for (index, disk) in self.disks.iter().enumerate() {
             command.arg("-drive").arg(format!("if=none,id=disk{index},format=raw,cache=writeback,discard=unmap,file={}", disk.display()));
-            command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{index}"));
+            command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{index},bootindex={index}"));
         }
         command.args(&self.extra);
         let errors = scratch.join(format!("qemu-{}.log", unique()));

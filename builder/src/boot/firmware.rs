@@ -88,8 +88,9 @@ pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<F
     if !uefi.secure_boot {
         return prepare(disk.with_extension("vars"), None);
     }
-    let signed = authenticode::signed_with(&name, &bytes)?
-        .ok_or_else(|| Error::new(format!("{name}: not signed: with Secure Boot no firmware starts it")).hint("build it with --keys DIR, or start it without --secure-boot"))?;
+    let signed = authenticode::signed_with(&name, &bytes)?.ok_or_else(|| {
+        Error::new(format!("{name}: not signed: with Secure Boot no firmware starts it")).hint("build it with --keys DIR, or start it without --secure-boot")
+    })?;
     let trusted = uefi.certificate.as_ref().map(|file| Certificate::read(file)).transpose()?.unwrap_or(signed);
     // Variables that are kept belong to one certificate: those of another run are not taken for it.
     prepare(disk.with_extension(format!("{}.vars", &trusted.fingerprint()[..16])), Some(trusted.der()))

@@ -260,8 +260,7 @@ mod tests {
         let command = command(Path::new("qemu"), &machine(), &options, Path::new("/d"), Some(&firmware), false).unwrap();
         let args: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
         assert!(!args.contains(&"-kernel".to_owned()));
-        for expected in
-            ["type=11,value=io.systemd.stub.kernel-cmdline-extra=a,,b", "if=pflash,unit=0,format=raw,readonly=on,file=/code,,1", "q35,smm=on", "ro"]
+        for expected in ["type=11,value=io.systemd.stub.kernel-cmdline-extra=a,,b", "if=pflash,unit=0,format=raw,readonly=on,file=/code,,1", "q35,smm=on", "ro"]
         {
             assert_eq!(args.contains(&expected.to_owned()), expected != "ro", "{expected} in {args:?}");
         }
