@@ -1,0 +1,237 @@
+//! The disk that firmware starts, read and checked by programs of other projects that know nothing of us; and each of them notices when
+//! what it checks is not so.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use adamant_agent::hash::RootHash;
+use adamant_tests::esp::{self, Esp};
+use adamant_tests::image::{Image, build_command, our_keys};
+use adamant_tests::scratch::Scratch;
+use adamant_tests::{alter, tool};
+
+/// What a consumer may ask of a disk: a root that is signed, verified and read-only, and nothing else that is used.
+const POLICY: &str = "--image-policy=root=signed+read-only-on:=unused+absent";
+const ROOT: &str = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709";
+const VERITY: &str = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5";
+const SIGNATURE: &str = "41092b05-9fc8-4523-994f-2def0408b176";
+
+fn image() -> Image {
+    esp::signed().build()
+}
+
+/// sfdisk's table: for each partition type, PARTUUID, label and bits.
+fn table(disk: &Path) -> Vec<[String; 4]> {
+    let text = tool::run(tool::command("sfdisk").arg("-J").arg(disk));
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let row = |part: &serde_json::Value| ["type", "uuid", "name", "attrs"].map(|key| part[key].as_str().unwrap_or_default().to_lowercase());
+    json["partitiontable"]["partitions"].as_array().unwrap().iter().map(row).collect()
+}
+
+/// A partition's bytes as a file of its own.
+fn extract(disk: &Path, kind: &str, scratch: &Scratch) -> PathBuf {
+    let part = alter::partitions(disk).into_iter().find(|part| part.kind == kind).unwrap_or_else(|| panic!("no partition of type {kind}"));
+    let file = scratch.join(format!("partition-{}", part.number));
+    fs::write(&file, alter::read(disk, part.start, part.size as usize)).unwrap();
+    file
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    tool::output(command).status.success()
+}
+
+#[test]
+fn the_table_has_the_types_bits_labels_and_names_of_the_specification() {
+    let image = image();
+    let disk = image.path("raw");
+    assert!(tool::run(tool::command("sfdisk").arg("--verify").arg(&disk)).contains("No errors detected"));
+    let parts = alter::partitions(&disk);
+    assert_eq!(parts[0].start, 1 << 20);
+    assert!(parts.iter().all(|part| part.start % 4096 == 0 && part.size % 4096 == 0), "{parts:?}");
+    let hash = image.root_hash();
+    let uuid = |hex: &str| [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32]].join("-");
+    let rows = table(&disk);
+    let seen: Vec<[&str; 3]> = rows.iter().map(|[kind, _, name, bits]| [&kind[..], &name[..], &bits[..]]).collect();
+    let (verity, signature) = (format!("{}_verity", image.stem), format!("{}_sig", image.stem));
+    assert_eq!(
+        seen,
+        [
+            ["c12a7328-f81f-11d2-ba4b-00a0c93ec93b", "esp", ""],
+            [ROOT, &image.stem, "guid:60"],
+            [VERITY, &verity, "guid:60"],
+            [SIGNATURE, &signature, "guid:60"],
+            [ROOT, "_empty", "guid:60,63"],
+            [VERITY, "_empty", "guid:60,63"],
+            [SIGNATURE, "_empty", "guid:60,63"],
+            ["4d21b016-b534-45c2-a9fb-5c16e091fd2d", "state", "guid:63"],
+            ["0fc63daf-8483-4772-8e79-3d69d8477de4", "logs", "guid:63"],
+        ]
+    );
+    assert_eq!([&rows[1][1], &rows[2][1]], [&uuid(&hash[..32]), &uuid(&hash[32..])]);
+}
+
+#[test]
+fn sfdisk_notices_a_table_whose_second_copy_is_not_where_it_should_be() {
+    let (image, scratch) = (image(), Scratch::new("no-backup"));
+    let disk = esp::copy(&image, &scratch);
+    alter::resize(&disk, fs::metadata(&disk).unwrap().len() + (4 << 20));
+    let said = tool::output(tool::command("sfdisk").arg("--verify").arg(&disk));
+    assert!(!tool::lossy(&said.stdout).contains("No errors detected"), "{said:?}");
+}
+
+#[test]
+fn systemd_takes_the_disk_under_the_strictest_policy_and_refuses_it_with_one_flag_off() {
+    let (image, scratch) = (image(), Scratch::new("policy"));
+    let disk = scratch.join("disk.raw");
+    // Gives what it said when it refuses.
+    let validate = |words: &[&str], change: &mut dyn FnMut(&Path)| -> Option<Result<(), String>> {
+        alter::copy(&image.path("raw"), &disk);
+        change(&disk);
+        let output = tool::output(tool::newer("systemd-dissect")?.arg("--validate").args(words).arg(&disk));
+        Some(if output.status.success() { Ok(()) } else { Err(tool::lossy(&output.stderr)) })
+    };
+    let sfdisk = |words: &'static [&'static str]| {
+        move |disk: &Path| {
+            tool::run(tool::command("sfdisk").arg("-q").arg(words[0]).arg(disk).args(&words[1..]));
+        }
+    };
+    let Some(good) = validate(&[POLICY], &mut |_| ()) else { return };
+    assert_eq!(good, Ok(()));
+    for (name, change) in [
+        ("the signature's bit 60", &["--part-attrs", "4", ""][..]),
+        ("the root's bit 60", &["--part-attrs", "2", ""]),
+        ("the signature's type", &["--part-type", "4", "0fc63daf-8483-4772-8e79-3d69d8477de4"]),
+        ("the tree's type", &["--part-type", "3", "0fc63daf-8483-4772-8e79-3d69d8477de4"]),
+        ("the signature's partition", &["--delete", "4"]),
+    ] {
+        assert!(matches!(validate(&[POLICY], &mut sfdisk(change)), Some(Err(_))), "{name}");
+    }
+    let hash = format!("--root-hash={}", image.root_hash());
+    assert_eq!(validate(&[&hash], &mut |_| ()), Some(Ok(())));
+    let wrong = format!("--root-hash={}", RootHash([0xa5; 32]));
+    assert!(matches!(validate(&[&wrong], &mut |_| ()), Some(Err(_))));
+    // It reads the table alone: damage to the data is veritysetup's to find, and the kernel's.
+    assert_eq!(validate(&[POLICY], &mut |disk| alter::flip(disk, alter::root(disk).start + (8 << 20))), Some(Ok(())));
+}
+
+#[test]
+fn systemd_finds_one_signed_root_and_reads_which_image_it_is() {
+    if !tool::root() {
+        return;
+    }
+    let image = image();
+    let Some(mut dissect) = tool::newer("systemd-dissect") else { return };
+    let output = tool::output(dissect.arg("--json=short").arg(image.path("raw")));
+    if !output.status.success() {
+        // It mounts the root, which takes loop devices and a kernel with EROFS.
+        return tool::skipped(&format!("systemd-dissect can't mount here: {}", tool::lossy(&output.stderr).trim()));
+    }
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let release = said["osRelease"].as_array().unwrap();
+    assert!(release.iter().any(|line| line == "IMAGE_ID=tiny") && release.iter().any(|line| line == "IMAGE_VERSION=1"), "{said}");
+    let mounts = said["mounts"].as_array().unwrap();
+    let of = |designator: &str| mounts.iter().filter(|mount| mount["designator"] == designator).collect::<Vec<_>>();
+    for designator in ["root", "root-verity", "root-verity-sig", "esp"] {
+        assert_eq!(of(designator).len(), 1, "{designator}: {said}");
+    }
+    assert_eq!((&of("root")[0]["verity"], &of("root")[0]["partition_label"]), (&"signed".into(), &image.stem.as_str().into()));
+    assert_eq!(mounts.len(), 4, "nothing else: {said}");
+}
+
+#[test]
+fn veritysetup_verifies_the_partitions_and_notices_one_changed_byte() {
+    let (image, scratch) = (image(), Scratch::new("verity-partitions"));
+    let disk = esp::copy(&image, &scratch);
+    let verify = || {
+        let (data, tree) = (extract(&disk, ROOT, &scratch), extract(&disk, VERITY, &scratch));
+        succeeds(tool::command("veritysetup").arg("verify").args([&data, &tree]).arg(image.root_hash()))
+    };
+    assert!(verify());
+    for at in [alter::root(&disk).start + 5_000_000, alter::verity(&disk).start + 4096 + 7] {
+        alter::flip(&disk, at);
+        assert!(!verify(), "{at}");
+        alter::flip(&disk, at);
+    }
+    assert!(verify());
+}
+
+#[test]
+fn openssl_verifies_what_the_signature_partition_holds() {
+    let (image, scratch) = (image(), Scratch::new("signature-partition"));
+    let bytes = fs::read(extract(&image.path("raw"), SIGNATURE, &scratch)).unwrap();
+    assert!(bytes.len() % 4096 == 0 && bytes.len() <= 4 << 20);
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap();
+    assert!(bytes[end..].iter().all(|byte| *byte == 0));
+    let json: serde_json::Value = serde_json::from_slice(&bytes[..end]).unwrap();
+    assert_eq!(json["rootHash"], image.root_hash());
+    let certificate = our_keys().join("verity.crt");
+    let fingerprint = tool::run(tool::command("openssl").args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(&certificate));
+    let fingerprint = fingerprint.trim().rsplit('=').next().unwrap_or_default().replace(':', "").to_lowercase();
+    assert_eq!(json["certificateFingerprint"], fingerprint);
+    let (encoded, signature) = (scratch.join("signature.base64"), scratch.join("signature.der"));
+    fs::write(&encoded, json["signature"].as_str().unwrap()).unwrap();
+    tool::run(tool::command("openssl").args(["base64", "-d", "-A", "-in"]).arg(&encoded).arg("-out").arg(&signature));
+    assert!(fs::read(&signature).unwrap() == fs::read(image.path("roothash.p7s")).unwrap());
+    let verify = |hash: &str, certificate: &str| {
+        let content = scratch.join("content");
+        fs::write(&content, hash).unwrap();
+        let mut command = tool::command("openssl");
+        command.args(["cms", "-verify", "-binary", "-inform", "DER", "-noverify", "-nointern", "-in"]).arg(&signature);
+        succeeds(command.arg("-content").arg(&content).arg("-certfile").arg(our_keys().join(certificate)))
+    };
+    assert!(verify(&image.root_hash(), "verity.crt"));
+    assert!(!verify(&RootHash([0xa5; 32]).to_string(), "verity.crt") && !verify(&image.root_hash(), "pcr.crt"));
+}
+
+#[test]
+fn the_esp_is_a_clean_fat_whose_programs_are_signed_and_whose_image_counts_its_tries() {
+    if !["fsck.vfat", "mdir", "sbverify"].into_iter().all(tool::have) {
+        return;
+    }
+    let (image, scratch) = (image(), Scratch::new("esp"));
+    let disk = esp::copy(&image, &scratch);
+    let fsck = || {
+        let file = extract(&disk, "c12a7328-f81f-11d2-ba4b-00a0c93ec93b", &scratch);
+        succeeds(tool::command("fsck.vfat").arg("-n").arg(&file))
+    };
+    assert!(fsck());
+    let esp = Esp::of(&disk);
+    let name = format!("/EFI/Linux/{}+3-0.efi", image.stem);
+    assert_eq!(esp.image(), name);
+    let attributes = esp.attributes(&name);
+    assert!(!attributes.contains('R'), "the loader can't rename what is read-only: {attributes}");
+    assert!(!String::from_utf8(esp.read("/loader/loader.conf")).unwrap().contains("default"));
+    for (path, artifact) in [(&name[..], "efi"), ("/EFI/BOOT/BOOTX64.EFI", "loader.efi")] {
+        let bytes = esp.read(path);
+        assert!(bytes == fs::read(image.path(artifact)).unwrap(), "{path}");
+        let file = scratch.join("program.efi");
+        let verify = |bytes: &[u8], certificate: &str| {
+            fs::write(&file, bytes).unwrap();
+            succeeds(tool::command("sbverify").arg("--cert").arg(our_keys().join(certificate)).arg(&file))
+        };
+        assert!(verify(&bytes, "secure-boot.crt") && !verify(&bytes, "verity.crt"), "{path}");
+        let mut changed = bytes.clone();
+        changed[bytes.len() / 2] ^= 1;
+        assert!(!verify(&changed, "secure-boot.crt"), "{path}");
+    }
+    // The second FAT is not the first one any more.
+    alter::flip(&disk, alter::partition(&disk, "esp").start + 32 * 512 + 9);
+    assert!(!fsck());
+}
+
+#[test]
+fn two_builds_in_different_places_give_the_same_disk_and_the_same_signed_image() {
+    let scratch = Scratch::new("signed-twice");
+    let out = |name: &str, zone: &str| {
+        let definition = esp::signed().define(&scratch.join(name));
+        let out = scratch.join(name).join("out");
+        tool::run(build_command(&definition, &out).env("TZ", zone).args(["--jobs", if name == "first" { "1" } else { "3" }]));
+        out
+    };
+    let (first, second) = (out("first", "UTC"), out("second", "Pacific/Chatham"));
+    for entry in fs::read_dir(&first).unwrap() {
+        let name = entry.unwrap().file_name();
+        tool::run(tool::command("cmp").args([first.join(&name), second.join(&name)]));
+    }
+}
