@@ -77,7 +77,7 @@ pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<F
     let bytes = bounded::read(path, pe::LIMIT).context(|| name.clone())?;
     if !append.trim().is_empty() {
         if uefi.secure_boot {
-            return Err(Error::new("--append: with Secure Boot the kernel command line is the signed one, and nothing is added to it")
+            return Err(Error::new("--append: with Secure Boot the machine is started with the signed command line alone, as from its disk")
                 .hint("write the words into kernel.cmdline and build again, or start without --secure-boot"));
         }
         if let Some(version) = measure::stub_version(&pe::Image::parse(&name, &bytes)?).filter(|version| *version < TAKES_WORDS) {

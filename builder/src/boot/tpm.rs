@@ -1,6 +1,7 @@
 //! A TPM 2.0 of its own for the machine: swtpm as a child beside QEMU, with a line between the two that nobody else can open.
 
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -27,7 +28,8 @@ impl Tpm {
     /// Starts one whose state is in the folder `state`, made where it is missing, and gives it to QEMU with its command line.
     pub fn attach(command: &mut Command, state: &Path) -> Result<Tpm> {
         let swtpm = qemu::program("swtpm", "swtpm")?;
-        std::fs::create_dir_all(state).context(|| state.display().to_string())?;
+        // What the TPM keeps secret is in it.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).context(|| state.display().to_string())?;
         let (ours, theirs) = UnixStream::pair().context(|| "a line between QEMU and its TPM")?;
         let (qemus, swtpms) = (ours.as_raw_fd(), theirs.as_raw_fd());
         let mut child = Command::new(swtpm);
