@@ -16,8 +16,9 @@ const OS_RELEASE_LINK: &str = "/etc/os-release";
 /// They have some 300 bytes.
 const OS_RELEASE_LIMIT: u64 = 64 << 10;
 
-/// Mount points of the kernel's and of temporary file systems, with their permissions; /var for the state of images without a volume.
-const MOUNT_POINTS: [(&str, u16); 6] = [("/proc", 0o555), ("/sys", 0o555), ("/dev", 0o755), ("/run", 0o755), ("/tmp", 0o1777), ("/var", 0o755)];
+/// Mount points of the kernel's, of temporary file systems and of the EFI system partition, with their permissions; /var for the state of images without a volume.
+const MOUNT_POINTS: [(&str, u16); 7] =
+    [("/efi", 0o755), ("/proc", 0o555), ("/sys", 0o555), ("/dev", 0o755), ("/run", 0o755), ("/tmp", 0o1777), ("/var", 0o755)];
 
 /// Adds it all. `epoch` is the modification time of what is new.
 pub fn fit(tree: &mut Tree, definition: &Definition, agent: &[u8], epoch: Option<i64>) -> Result<()> {
