@@ -24,16 +24,16 @@ fn image() -> Image {
 /// sfdisk's table: for each partition type, PARTUUID, label and bits.
 fn table(disk: &Path) -> Vec<[String; 4]> {
     let text = tool::run(tool::command("sfdisk").arg("-J").arg(disk));
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).expect("sfdisk's JSON");
     let row = |part: &serde_json::Value| ["type", "uuid", "name", "attrs"].map(|key| part[key].as_str().unwrap_or_default().to_lowercase());
-    json["partitiontable"]["partitions"].as_array().unwrap().iter().map(row).collect()
+    json["partitiontable"]["partitions"].as_array().expect("sfdisk's JSON").iter().map(row).collect()
 }
 
 /// A partition's bytes as a file of its own.
 fn extract(disk: &Path, kind: &str, scratch: &Scratch) -> PathBuf {
     let part = alter::partitions(disk).into_iter().find(|part| part.kind == kind).unwrap_or_else(|| panic!("no partition of type {kind}"));
     let file = scratch.join(format!("partition-{}", part.number));
-    fs::write(&file, alter::read(disk, part.start, part.size as usize)).unwrap();
+    fs::write(&file, alter::read(disk, part.start, part.size as usize)).expect("room for a partition");
     file
 }
 
@@ -160,7 +160,7 @@ fn veritysetup_verifies_the_partitions_and_notices_one_changed_byte() {
 fn openssl_verifies_what_the_signature_partition_holds() {
     let (image, scratch) = (image(), Scratch::new("signature-partition"));
     let bytes = fs::read(extract(&image.path("raw"), SIGNATURE, &scratch)).unwrap();
-    assert!(bytes.len() % 4096 == 0 && bytes.len() <= 4 << 20);
+    assert!(bytes.len().is_multiple_of(4096) && bytes.len() <= 4 << 20);
     let end = bytes.iter().position(|byte| *byte == 0).unwrap();
     assert!(bytes[end..].iter().all(|byte| *byte == 0));
     let json: serde_json::Value = serde_json::from_slice(&bytes[..end]).unwrap();

@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(420);
 
 /// The certificate that firmware trusts.
 fn trusted() -> Vec<u8> {
-    Certificate::read(&our_keys().join("secure-boot.crt")).unwrap().der().to_vec()
+    Certificate::read(&our_keys().join("secure-boot.crt")).expect("our certificate").der().to_vec()
 }
 
 fn installed() -> bool {
@@ -45,14 +45,14 @@ fn line<'a>(console: &'a str, start: &str) -> &'a str {
 /// Links to all artifacts of an image but one, which gets other bytes.
 fn with_artifact(image: &Image, artifact: &str, bytes: &[u8], scratch: &Scratch) -> PathBuf {
     let out = scratch.join("out");
-    fs::create_dir(&out).unwrap();
-    for entry in fs::read_dir(&image.dir).unwrap() {
-        let path = entry.unwrap().path();
-        std::os::unix::fs::symlink(&path, out.join(path.file_name().unwrap())).unwrap();
+    fs::create_dir(&out).expect("a copy of the artifacts");
+    for entry in fs::read_dir(&image.dir).expect("a copy of the artifacts") {
+        let path = entry.expect("a copy of the artifacts").path();
+        std::os::unix::fs::symlink(&path, out.join(path.file_name().expect("a copy of the artifacts"))).expect("a copy of the artifacts");
     }
-    let file = out.join(image.path(artifact).file_name().unwrap());
-    fs::remove_file(&file).unwrap();
-    fs::write(&file, bytes).unwrap();
+    let file = out.join(image.path(artifact).file_name().expect("a copy of the artifacts"));
+    fs::remove_file(&file).expect("a copy of the artifacts");
+    fs::write(&file, bytes).expect("a copy of the artifacts");
     out
 }
 
