@@ -185,10 +185,10 @@ impl Manifest {
     }
 }
 
-/// Installed packages from dpkg's database (`/var/lib/dpkg/status`, deb-control(5)); nothing where the tree has none.
-pub fn packages(tree: &Tree) -> Result<Vec<Package>> {
-    let path = b"/var/lib/dpkg/status";
-    let Some(id) = tree.resolve(path) else { return Ok(Vec::new()) };
+/// Installed packages from dpkg's database (`/var/lib/dpkg/status` below `at`, deb-control(5)); nothing where the tree has none.
+pub fn packages(tree: &Tree, at: &[u8]) -> Result<Vec<Package>> {
+    let path = [at, b"/var/lib/dpkg/status"].concat();
+    let Some(id) = tree.resolve(&path) else { return Ok(Vec::new()) };
     let crate::tree::Kind::File(content) = &tree.node(id).kind else { return Ok(Vec::new()) };
     let bytes = content.to_vec(256 << 20).map_err(|e| Error::new(format!("/var/lib/dpkg/status in the image: {e}")))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -216,9 +216,9 @@ mod tests {
         let status = "Package: b\nStatus: install ok installed\nArchitecture: amd64\nVersion: 2-1\nDescription: x\n Version: no\n\nPackage: a\nStatus: deinstall ok config-files\nArchitecture: all\nVersion: 1\n\nPackage: a0\nStatus: install ok installed\nArchitecture: all\nVersion: 1:1\n";
         let mut tree = Tree::new();
         tree.insert(b"/var/lib/dpkg/status", Meta::default(), Kind::File(Content::from_memory(status.as_bytes()))).unwrap();
-        let names: Vec<_> = packages(&tree).unwrap().into_iter().map(|p| format!("{} {} {}", p.name, p.architecture, p.version)).collect();
+        let names: Vec<_> = packages(&tree, b"/").unwrap().into_iter().map(|p| format!("{} {} {}", p.name, p.architecture, p.version)).collect();
         assert_eq!(names, ["a0 all 1:1", "b amd64 2-1"]);
-        assert_eq!(packages(&Tree::new()).unwrap(), []);
+        assert_eq!(packages(&Tree::new(), b"/").unwrap(), []);
     }
 
     #[test]

@@ -210,6 +210,6 @@ fn describe(
             .filter(|done| !done.paths.is_empty())
             .map(|done| manifest::Scrubbed { rule: done.rule.to_owned(), entries: done.paths.len() as u64 })
             .collect(),
-        packages: manifest::packages(tree)?,
+        packages: manifest::packages(tree, b"/")?,
     })
 }

@@ -20,6 +20,7 @@ use self::cache::Cache;
 use super::{Budget, Loaded, Surroundings, tar};
 use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
+use crate::manifest;
 use crate::tree::Tree;
 
 /// The last lines of mmdebstrap's words that go into an error.
@@ -75,7 +76,19 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
         }
     };
     let loaded = tar::load(tree, at, entry.path(), budget, &surroundings.spool)?;
-    Ok(Loaded { kind: "debian", name: format!("{} {}", debian.suite, debian.packages.join(" ")), date: Some(entry.seconds()), ..loaded })
+    let name = format!("{} {}", debian.suite, debian.packages.join(" "));
+    Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256: made_of(tree, at)?.unwrap_or(loaded.sha256), ..loaded })
+}
+
+/// What the result was made from: one digest over the packages with their versions. The bytes of what mmdebstrap gives differ each time, in host
+/// keys and logs, which scrubbing takes out; the packages are what stays. `None` where dpkg's database is not part of the variant.
+fn made_of(tree: &Tree, at: &[u8]) -> Result<Option<[u8; 32]>> {
+    let packages = manifest::packages(tree, at)?;
+    let mut digest = Sha256::new();
+    for package in &packages {
+        digest.update(format!("{} {} {}\n", package.name, package.architecture, package.version));
+    }
+    Ok((!packages.is_empty()).then(|| digest.finalize().into()))
 }
 
 /// What a build would find in the cache: the archive's date of the newest entry for this source, seconds since 1970.
