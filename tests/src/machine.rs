@@ -104,7 +104,9 @@ impl Setup {
         };
         for (index, disk) in self.disks.iter().enumerate() {
             command.arg("-drive").arg(format!("if=none,id=disk{index},format=raw,cache=writeback,discard=unmap,file={}", disk.display()));
-            command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{index},bootindex={index}"));
+            // A kernel that QEMU starts itself is first in the order of what is started, and nothing else may be.
+            let order = if self.firmware.is_some() { format!(",bootindex={index}") } else { String::new() };
+            command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{index}{order}"));
         }
         command.args(&self.extra);
         let errors = scratch.join(format!("qemu-{}.log", unique()));

@@ -53,7 +53,7 @@ fn lines(bytes: &[u8]) -> Vec<String> {
 
 /// What the builder itself puts into every image, and the init that an archive without one is given: not part of the archive. Their folders
 /// may get other times by it.
-const OURS: [&str; 18] = [
+const OURS: [&str; 19] = [
     "/usr",
     "/usr/bin",
     "/usr/bin/adamant-agent",
@@ -64,6 +64,7 @@ const OURS: [&str; 18] = [
     "/etc",
     "/etc/os-release",
     "/etc/machine-id",
+    "/efi",
     "/proc",
     "/sys",
     "/dev",

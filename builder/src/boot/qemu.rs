@@ -127,7 +127,9 @@ pub fn command(qemu: &Path, machine: &Machine, options: &Options, disk: &Path, f
         }
     }
     command.arg("-drive").arg(format!("if=none,id=disk,format=qcow2,discard=unmap,file={}", comma(&disk.display().to_string())));
-    command.args(["-device", "virtio-blk-pci,drive=disk,bootindex=0", "-device", "virtio-rng-pci", "-device", "i6300esb", "-watchdog-action", "reset"]);
+    // A kernel that QEMU starts itself is first in the order of what is started, and nothing else may be.
+    let disk = if firmware.is_some() { "virtio-blk-pci,drive=disk,bootindex=0" } else { "virtio-blk-pci,drive=disk" };
+    command.args(["-device", disk, "-device", "virtio-rng-pci", "-device", "i6300esb", "-watchdog-action", "reset"]);
     let forward = options.ssh_port.map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:22")).unwrap_or_default();
     command.arg("-netdev").arg(format!("user,id=net{forward}")).args(["-device", "virtio-net-pci,netdev=net"]);
     command.args(["-display", "none"]);
