@@ -91,6 +91,12 @@ impl Elsewhere {
             // The program is started by another name, so it would look in another place.
             command.arg("--agent").arg(agent::locate_beside()?);
         }
+        if let Some(keys) = &options.keys {
+            command.arg("--keys").arg(absolute(keys)?);
+        }
+        if options.unsigned {
+            command.arg("--unsigned");
+        }
         if let Some(epoch) = options.epoch {
             command.arg(format!("--epoch={epoch}"));
         }
