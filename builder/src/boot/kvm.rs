@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::qemu;
+use crate::child;
 
 /// A kernel under a KVM that works is there in 1 s; one that is not there by now will not come.
 const DEADLINE: Duration = Duration::from_secs(12);
+/// The most of its words that are listened to, bytes of each output.
+const SAID: u64 = 1 << 20;
 
 /// `Err` says in a clause why KVM can't be used. The verdict is kept until the host restarts.
 pub fn probe(qemu: &Path, kernel: &Path) -> Result<(), String> {
@@ -51,9 +53,10 @@ fn start(qemu: &Path, kernel: &Path) -> Result<(), String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    match qemu::run_captured(&mut command, DEADLINE) {
-        Ok(Some((_, said))) if said.contains("Kernel panic") => Ok(()),
-        Ok(Some((_, said))) => {
+    match child::run(&mut command, b"", SAID, DEADLINE) {
+        Ok(Some(captured)) if captured.said().contains("Kernel panic") => Ok(()),
+        Ok(Some(captured)) => {
+            let said = captured.said();
             let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("QEMU ended without a word");
             Err(format!("a test guest did not start: {}", last.trim().chars().take(120).collect::<String>()))
         }

@@ -6,14 +6,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use nix::libc;
 use serde::Deserialize;
 
+use crate::child;
 use crate::error::{Context, Result};
 
 /// A machine that ran this long did not fail to start.
@@ -46,13 +45,7 @@ impl Monitor {
         let (ours, theirs) = UnixStream::pair().context(|| "a line to QEMU's monitor")?;
         let end = theirs.as_raw_fd();
         command.arg("-chardev").arg(format!("socket,id=monitor,fd={end}")).args(["-mon", "chardev=monitor,mode=control"]);
-        // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe; the descriptor is open until after the start.
-        unsafe {
-            command.pre_exec(move || match libc::fcntl(end, libc::F_SETFD, 0) {
-                -1 => Err(std::io::Error::last_os_error()),
-                _ => Ok(()),
-            });
-        }
+        child::inherit(command, end);
         Ok(Monitor { ours, theirs })
     }
 

@@ -1,22 +1,17 @@
 //! QEMU as a child: found, given its command line, watched, and ended by its own pid.
 
-use std::io::Read;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-use nix::sys::signal::Signal;
 
 use super::firmware::Firmware;
 use super::monitor::{Count, Monitor, Restart};
 use super::{Console, Options};
+use crate::child::{self, POLL};
 use crate::error::{Context, Error, Result};
 
 /// The SMBIOS string that systemd's stub adds to the kernel command line (systemd-stub(7), since 254).
 const CMDLINE_EXTRA: &str = "io.systemd.stub.kernel-cmdline-extra=";
-/// How often QEMU is looked after.
-const POLL: Duration = Duration::from_millis(20);
 
 /// What is started.
 #[derive(Debug, Clone)]
@@ -156,7 +151,7 @@ pub(super) fn comma(value: &str) -> String {
 /// Runs it to its end, to the deadline, or to one restart more than `reboots`.
 pub fn wait(command: &mut Command, timeout: Option<Duration>, reboots: u32, say: &mut dyn FnMut(&str)) -> Result<Ended> {
     let monitor = Monitor::attach(command)?;
-    let mut child = spawn(command).context(|| "starting QEMU")?;
+    let mut child = child::spawn(command).context(|| "starting QEMU")?;
     let restarts = monitor.listen();
     let mut count = Count::new(reboots, Instant::now());
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
@@ -182,57 +177,6 @@ pub fn wait(command: &mut Command, timeout: Option<Duration>, reboots: u32, say:
             Ok(None) => {}
             Err(number) => return end(&mut child, Ended::Restarting(number)),
         }
-    }
-}
-
-/// Runs it and gives what it said on both of its outputs; `None` when the deadline passed.
-pub fn run_captured(command: &mut Command, timeout: Duration) -> std::io::Result<Option<(ExitStatus, String)>> {
-    let mut child = spawn(command)?;
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    std::thread::scope(|scope| {
-        // The threads end with QEMU, whose pipes they read.
-        let out = scope.spawn(|| out.map(bounded));
-        let err = scope.spawn(|| err.map(bounded));
-        let status = end(&mut child, timeout)?;
-        let mut said = String::new();
-        for part in [out.join(), err.join()] {
-            said += &part.ok().flatten().unwrap_or_default();
-        }
-        Ok(status.map(|status| (status, said)))
-    })
-}
-
-fn bounded(from: impl Read) -> String {
-    let mut bytes = Vec::new();
-    let mut from = from.take(1 << 20);
-    let _ = from.read_to_end(&mut bytes);
-    // What is over the bound is read and dropped, so that the writer never stalls.
-    let _ = std::io::copy(&mut from.into_inner(), &mut std::io::sink());
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Starts a child that ends with us.
-pub(super) fn spawn(command: &mut Command) -> std::io::Result<Child> {
-    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
-    }
-    command.spawn()
-}
-
-/// Waits; at the deadline ends the child and gives `None`.
-fn end(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let deadline = Instant::now() + timeout;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        std::thread::sleep(POLL);
     }
 }
 
@@ -284,13 +228,5 @@ mod tests {
         child.args(["-c", "sleep 60", "sh"]);
         assert_eq!(wait(&mut child, Some(Duration::from_millis(100)), 0, &mut |_| ()).unwrap(), Ended::AtDeadline);
         assert!(started.elapsed() < Duration::from_secs(30));
-    }
-
-    #[test]
-    fn what_a_child_says_is_given_back() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo out; echo err >&2"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let (_, said) = run_captured(&mut command, Duration::from_secs(30)).unwrap().unwrap();
-        assert_eq!(said, "out\nerr\n");
     }
 }

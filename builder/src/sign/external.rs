@@ -1,14 +1,14 @@
 //! Keys that other programs hold: a PKCS#11 token, by OpenSC's pkcs11-tool, or anything that a command can reach (a KMS, an offline signer).
 
-use std::io::{Read, Write};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use adamant_agent::hash::hex;
 
 use super::Key;
 use super::certificate::Algorithm;
 use crate::error::{Context, Error, Result};
+use crate::{child, percent};
 
 /// A person may have to touch a token, or a service be asked twice.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -60,7 +60,8 @@ impl Token {
         let mut named = false;
         for attribute in path.split(';').chain(query.split('&')).filter(|attribute| !attribute.is_empty()) {
             let (name, value) = attribute.split_once('=').ok_or_else(|| Error::new(format!("{attribute:?} is no attribute of a PKCS#11 URI")))?;
-            let bytes = percent_decoded(value).ok_or_else(|| Error::new(format!("{value:?}: a percent sign is followed by two hexadecimal digits")))?;
+            let bytes =
+                percent::decode(value.as_bytes()).ok_or_else(|| Error::new(format!("{value:?}: a percent sign is followed by two hexadecimal digits")))?;
             let text = || String::from_utf8(bytes.clone()).map_err(|_| Error::new(format!("{name}: not UTF-8")));
             match name {
                 "token" => arguments.extend(["--token-label".to_owned(), text()?]),
@@ -113,65 +114,16 @@ impl Key for Token {
 /// Runs it with this input, for as long as [`DEADLINE`], and gives what it wrote.
 fn run(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = child.context(|| name.clone())?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that needs no input, because it takes the digest from its environment, may be gone already.
-        let _ = stdin.write_all(input);
-    }
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    std::thread::scope(|scope| {
-        let out = scope.spawn(move || bounded(out));
-        let err = scope.spawn(move || bounded(err));
-        let status = wait(&mut child)?;
-        let (out, err) = (out.join().unwrap_or_default(), err.join().unwrap_or_default());
-        let said = String::from_utf8_lossy(&err);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let captured = child::run(command, input, SIGNATURE_LIMIT, DEADLINE).context(|| name)?;
+    let captured = captured.ok_or_else(|| Error::new(format!("no signature after {} s", DEADLINE.as_secs())))?;
+    if !captured.status.success() {
+        let said = String::from_utf8_lossy(&captured.err);
         let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        match status {
-            Some(true) if out.is_empty() => Err(Error::new("it gave no signature")),
-            Some(true) => Ok(out),
-            Some(false) => Err(Error::new(format!("it failed: {said}"))),
-            None => Err(Error::new(format!("no signature after {} s", DEADLINE.as_secs()))),
-        }
-    })
-}
-
-/// Whether it succeeded; `None` when it was ended at the deadline.
-fn wait(child: &mut Child) -> Result<Option<bool>> {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(status) = child.try_wait().context(|| "waiting for the signature")? {
-            return Ok(Some(status.success()));
-        }
-        if Instant::now() >= deadline {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Ok(None);
-        }
-        std::thread::sleep(Duration::from_millis(10));
+        return Err(Error::new(format!("it failed: {said}")));
     }
-}
-
-fn bounded(from: Option<impl Read>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let Some(from) = from else { return bytes };
-    let mut from = from.take(SIGNATURE_LIMIT);
-    let _ = from.read_to_end(&mut bytes);
-    // The rest is read and dropped, so that the writer never stalls.
-    let _ = std::io::copy(&mut from.into_inner(), &mut std::io::sink());
-    bytes
-}
-
-fn percent_decoded(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            out.push(byte);
-            continue;
-        }
-        let digit = |b: u8| (b as char).to_digit(16);
-        out.push((digit(bytes.next()?)? * 16 + digit(bytes.next()?)?) as u8);
+    match captured.out.is_empty() {
+        true => Err(Error::new("it gave no signature")),
+        false => Ok(captured.out),
     }
-    Some(out)
 }

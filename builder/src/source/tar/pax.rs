@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, Result};
+use crate::percent;
 use crate::tree::{NAME_MAX, Time};
 
 /// The longest extended header, bytes. Attributes of one file add up to 64 KiB in Linux, and names to some KiB.
@@ -114,7 +115,9 @@ impl Pax {
                 self.sparse.map = Some(if value.is_empty() { Vec::new() } else { numbers.collect::<Result<_, String>>()? });
             }
             _ if key.starts_with(b"SCHILY.xattr.") => attribute(&mut self.schily, &unquote(&key[13..]), value)?,
-            _ if key.starts_with(b"LIBARCHIVE.xattr.") => attribute(&mut self.libarchive, &percent_decode(&key[17..])?, &base64(value)?)?,
+            _ if key.starts_with(b"LIBARCHIVE.xattr.") => {
+                attribute(&mut self.libarchive, &percent::decode(&key[17..]).ok_or("a `%` without two digits")?, &base64(value)?)?
+            }
             _ => log::debug!("extended header: {} is not kept", key.escape_ascii()),
         }
         Ok(())
@@ -230,23 +233,6 @@ fn unquote(name: &[u8]) -> Vec<u8> {
         rest = &rest[3..];
     }
     out
-}
-
-fn percent_decode(name: &[u8]) -> Result<Vec<u8>, String> {
-    let mut out = Vec::with_capacity(name.len());
-    let mut rest = name;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte == b'%' {
-            let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok()).filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
-            let value = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).ok_or("a `%` without two digits")?;
-            out.push(value);
-            rest = &rest[2..];
-        } else {
-            out.push(byte);
-        }
-    }
-    Ok(out)
 }
 
 /// Base 64 of RFC 4648, with or without its filling.

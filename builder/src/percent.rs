@@ -1,0 +1,16 @@
+//! Percent signs and two hexadecimal digits in place of bytes (RFC 3986, 2.1).
+
+/// The bytes that stand there; `None` where a percent sign is not followed by two digits.
+pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.iter().copied();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        out.push((digit()? * 16 + digit()?) as u8);
+    }
+    Some(out)
+}
