@@ -3,13 +3,19 @@
 //! `ID_VERSION.manifest.json`, described in docs/formats.md. It names no path of the build machine and no time of the build, so that
 //! equal inputs give equal manifests.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::tree::Tree;
 
 /// The only version there is.
 pub const VERSION: u32 = 1;
+/// What a manifest's name ends in, behind `ID_VERSION`.
+pub const SUFFIX: &str = ".manifest.json";
 /// Largest manifest read, bytes.
 pub const LIMIT: u64 = 64 << 20;
 
@@ -159,6 +165,17 @@ impl Manifest {
         Ok(json)
     }
 
+    /// Reads a manifest's file.
+    pub fn read(path: &Path) -> Result<Manifest> {
+        let name = path.display().to_string();
+        let mut bytes = Vec::new();
+        File::open(path).context(|| name.clone())?.take(LIMIT + 1).read_to_end(&mut bytes).context(|| name.clone())?;
+        if bytes.len() as u64 > LIMIT {
+            return Err(Error::new(format!("{name}: larger than a manifest can be")));
+        }
+        Manifest::parse(&name, &bytes)
+    }
+
     /// Reads a manifest. `name` is for messages.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Manifest> {
         #[derive(Deserialize)]
@@ -183,6 +200,20 @@ impl Manifest {
     pub fn artifact(&self, suffix: &str) -> Option<&Artifact> {
         self.artifacts.iter().find(|artifact| artifact.name.ends_with(suffix))
     }
+}
+
+/// The manifests in a folder, sorted.
+pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let what = || folder.display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).context(what)? {
+        let path = entry.context(what)?.path();
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(SUFFIX.as_bytes())) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// Installed packages from dpkg's database (`/var/lib/dpkg/status` below `at`, deb-control(5)); nothing where the tree has none.

@@ -7,14 +7,10 @@ use std::path::{Path, PathBuf};
 use adamant::sign::certificate::Certificate;
 use adamant::sign::{KeySource, Signer, authenticode, keys, roothash};
 use adamant_agent::hash::RootHash;
+use adamant_tests::esp::signer;
 use adamant_tests::image::{SMALL_VOLUMES, Tiny, build_command, builder, kernels, our_keys};
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
-
-fn signer(dir: &Path, name: &str) -> Signer {
-    let certificate = Certificate::read(&dir.join(format!("{name}.crt"))).unwrap_or_else(|e| panic!("{e}"));
-    Signer::open(&KeySource::File(dir.join(format!("{name}.key"))), certificate).unwrap_or_else(|e| panic!("{e}"))
-}
 
 fn hash() -> RootHash {
     RootHash([0xa5; 32])

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::Machine;
 use crate::error::{Context, Error, Result};
+use crate::manifest;
 
 impl Machine {
     /// The machine that the artifacts in `out` make: OUT/ID_VERSION.{vmlinuz,initrd,cmdline,raw}, and .efi where firmware can start it.
@@ -31,14 +32,8 @@ impl Machine {
 
 /// `ID_VERSION` of the one image in a directory.
 fn only_stem(out: &Path) -> Result<String> {
-    const MANIFEST: &str = ".manifest.json";
-    let entries = std::fs::read_dir(out).context(|| out.display().to_string())?;
-    let mut stems = Vec::new();
-    for entry in entries {
-        let name = entry.context(|| out.display().to_string())?.file_name();
-        stems.extend(name.to_str().and_then(|name| name.strip_suffix(MANIFEST)).map(str::to_owned));
-    }
-    stems.sort();
+    let name = |path: &PathBuf| Some(path.file_name()?.to_str()?.strip_suffix(manifest::SUFFIX)?.to_owned());
+    let stems: Vec<String> = manifest::files(out)?.iter().filter_map(name).collect();
     match stems.as_slice() {
         [stem] => Ok(stem.clone()),
         [] => Err(Error::new(format!("{}: no image in it", out.display())).hint("give a build's OUT directory, or a definition")),

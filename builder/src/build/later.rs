@@ -2,7 +2,7 @@
 //! once would have given, byte for byte.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use adamant_agent::hash::{RootHash, hex};
 use serde_json::json;
@@ -20,15 +20,16 @@ use crate::manifest::{self, Manifest};
 use crate::output::Output;
 use crate::uki::pe;
 
-const MANIFEST: &str = ".manifest.json";
-
 /// Signs every image of an output folder that is to be signed.
 pub fn run(out: &Path, sign: &Sign, jobs: usize, output: &Output) -> Result<()> {
     let signers = signers::open(sign, false)?;
     let mut signed = Vec::new();
-    for path in manifests(out)? {
-        let name = path.display().to_string();
-        let manifest = Manifest::parse(&name, &bounded::read(&path, manifest::LIMIT).context(|| name.clone())?)?;
+    let manifests = manifest::files(out)?;
+    if manifests.is_empty() {
+        return Err(Error::new(format!("{}: no image there", out.display())).hint("give the folder that `adamant build --unsigned` put its artifacts in"));
+    }
+    for path in manifests {
+        let manifest = Manifest::read(&path)?;
         let stem = format!("{}_{}", manifest.image.id, manifest.image.version);
         if manifest.signatures.is_empty() || manifest.signatures.iter().all(|signature| signature.signed) {
             output.say(format_args!("{stem}: nothing to be signed"));
@@ -92,7 +93,7 @@ fn one(out: &Path, stem: &str, old: Manifest, signers: &Signers, jobs: usize, ou
     list.extend(unchanged);
     list.sort_by(|a, b| a.name.cmp(&b.name));
     let manifest = Manifest { artifacts: list, signatures: signatures(signers), ..old };
-    staging.put(&format!("{stem}{MANIFEST}"), &manifest.to_json()?)?;
+    staging.put(&format!("{stem}{}", manifest::SUFFIX), &manifest.to_json()?)?;
     clock.time("publish", || staging.publish())
 }
 
@@ -101,21 +102,5 @@ fn same(manifest: &Manifest, name: &str, digest: &[u8; 32]) -> Result<()> {
     match manifest.artifacts.iter().find(|artifact| artifact.name == name) {
         Some(artifact) if artifact.sha256 == hex(digest) => Ok(()),
         _ => Err(Error::new(format!("{name} is not what its manifest says")).hint("copy the output folder again from where it is whole, or build again")),
-    }
-}
-
-fn manifests(out: &Path) -> Result<Vec<PathBuf>> {
-    let name = || out.display().to_string();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(out).context(name)? {
-        let path = entry.context(name)?.path();
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(MANIFEST.as_bytes())) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    match found.is_empty() {
-        true => Err(Error::new(format!("{}: no image there", out.display())).hint("give the folder that `adamant build --unsigned` put its artifacts in")),
-        false => Ok(found),
     }
 }

@@ -120,7 +120,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
 
     let manifest = describe(definition, image, &tree, &sources, &scrubbed, epoch, kernel.as_ref(), compression, &root, list)?;
     let manifest = Manifest { pcr11: measurements(&pcr11), signatures: signatures(&signers), ..manifest };
-    staging.put(&format!("{stem}.manifest.json"), &manifest.to_json()?)?;
+    staging.put(&format!("{stem}{}", manifest::SUFFIX), &manifest.to_json()?)?;
     drop((root_file, tree_file));
     clock.time("publish", || staging.publish())?;
     let modules = initramfs.map(|initramfs| initramfs.modules).unwrap_or_default();

@@ -129,8 +129,7 @@ impl Layout {
     /// The layout of a disk that a build made.
     pub fn of_disk(disk: &File) -> Result<Layout> {
         let bytes = disk.metadata().context(|| "its size")?.len();
-        let read = |sector: u32| gpt::disk::read(disk, sector, bytes / u64::from(sector));
-        let found = read(512).or_else(|why| read(4096).map_err(|_| why)).map_err(|why| Error::new(format!("partition table: {why}")))?;
+        let (_, found) = read_table(disk, bytes).map_err(|why| Error::new(format!("partition table: {why}")))?;
         let role = |partition: &Partition| match partition.kind {
             EFI_SYSTEM => Role::Esp,
             _ if partition.label == EMPTY => Role::Blank,
@@ -146,6 +145,14 @@ impl Layout {
     /// Bytes of a sector.
     pub fn sector(&self) -> u64 {
         u64::from(self.table.sector)
+    }
+}
+
+/// Disks have sectors of 512 or 4096 bytes; where the table is says which.
+pub fn read_table(file: &File, len: u64) -> std::result::Result<(u64, gpt::disk::Found), gpt::Refusal> {
+    match gpt::disk::read(file, 512, len / 512) {
+        Ok(found) => Ok((512, found)),
+        Err(why) => gpt::disk::read(file, 4096, len / 4096).map(|found| (4096, found)).map_err(|_| why),
     }
 }
 

@@ -25,14 +25,13 @@ const WIN_CERTIFICATE: [u8; 4] = [0x00, 0x02, 0x02, 0x00];
 const GRAIN: usize = 8;
 
 /// The digest that is signed: of the whole file without its checksum, its certificates and what points to them.
-pub fn digest(name: &str, bytes: &[u8]) -> Result<[u8; 32]> {
-    let gaps = pe::unsigned(name, bytes)?;
+fn digest(bytes: &[u8], gaps: &pe::Unsigned) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(&bytes[..gaps.checksum]);
     hash.update(&bytes[gaps.checksum + 4..gaps.directory]);
     hash.update(&bytes[gaps.directory + 8..gaps.end]);
     hash.update(&[0; GRAIN][..gaps.end.next_multiple_of(GRAIN) - gaps.end]);
-    Ok(hash.finalize().into())
+    hash.finalize().into()
 }
 
 /// The certificate that a program says it is signed with, `None` where it is not signed. Whether the signature holds, firmware says.
@@ -49,7 +48,7 @@ pub fn signed_with(name: &str, bytes: &[u8]) -> Result<Option<Certificate>> {
 /// The program with its signature; one that it had is replaced.
 pub fn sign(signer: &Signer, name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     let gaps = pe::unsigned(name, bytes)?;
-    let content = [&INDIRECT_DATA_HEAD[..], &digest(name, bytes)?].concat();
+    let content = [&INDIRECT_DATA_HEAD[..], &digest(bytes, &gaps)].concat();
     let signature = message::around(signer, INDIRECT_DATA, &content)?;
     let mut out = Vec::with_capacity(gaps.end + signature.len() + 32);
     out.extend_from_slice(&bytes[..gaps.end]);

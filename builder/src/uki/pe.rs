@@ -150,9 +150,9 @@ impl Image {
             return Err(Error::new(format!("no room for {} bytes in the section {name}", data.len())));
         }
         let alignment = self.u32(optional::FILE_ALIGNMENT);
-        for section in self.sections.iter_mut().filter(|section| section.name == name).take(1) {
+        if let Some(section) = self.sections.iter_mut().find(|section| section.name == name) {
             section.virtual_size = data.len() as u32;
-            section.raw = padded(data.clone(), alignment);
+            section.raw = padded(data, alignment);
         }
         Ok(())
     }
@@ -239,7 +239,7 @@ pub struct Unsigned {
 /// Finds those places in an image's bytes.
 pub fn unsigned(name: &str, bytes: &[u8]) -> Result<Unsigned> {
     let image = Image::parse(name, bytes)?;
-    let end = if image.certificates.is_empty() { bytes.len() } else { bytes.len() - image.certificates.len() };
+    let end = bytes.len() - image.certificates.len();
     Ok(Unsigned { checksum: image.optional + optional::CHECKSUM, directory: image.optional + optional::CERTIFICATES, end })
 }
 

@@ -4,24 +4,22 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use adamant_agent::gpt::{self, Partition, ROOT_VERITY_X86_64, ROOT_X86_64};
+use adamant_agent::gpt::{Partition, ROOT_VERITY_X86_64, ROOT_X86_64};
 use adamant_agent::hash::RootHash;
 use adamant_agent::verity::{SUPERBLOCK, Superblock, partition_blocks};
 
 use super::{Whole, root};
+use crate::disk::{self, EMPTY};
 use crate::erofs::BLOCK;
 use crate::error::{Context, Error, Result};
 use crate::part::Part;
-
-/// The label of a slot with nothing in it.
-const EMPTY: &str = "_empty";
 
 /// Verifies every root on the disk.
 pub fn verify(path: &Path, jobs: usize) -> Result<Vec<Whole>> {
     let show = path.display();
     let file = Arc::new(File::open(path).context(|| format!("{show}"))?);
     let len = file.metadata().context(|| format!("{show}"))?.len();
-    let (sector, found) = read_table(&file, len).map_err(|why| Error::new(format!("{show}: partition table: {why}")))?;
+    let (sector, found) = disk::read_table(&file, len).map_err(|why| Error::new(format!("{show}: partition table: {why}")))?;
     if let Some(repair) = found.repairs.first() {
         return Err(Error::new(format!("{show}: partition table: {repair}")).hint("build the image again, or have it repaired by a boot"));
     }
@@ -49,14 +47,6 @@ pub fn verify(path: &Path, jobs: usize) -> Result<Vec<Whole>> {
         whole.push(Whole { image: data.label.clone(), ..found });
     }
     Ok(whole)
-}
-
-/// Disks have sectors of 512 or 4096 bytes; where the table is says which.
-fn read_table(file: &File, len: u64) -> std::result::Result<(u64, gpt::disk::Found), gpt::Refusal> {
-    match gpt::disk::read(file, 512, len / 512) {
-        Ok(found) => Ok((512, found)),
-        Err(why) => gpt::disk::read(file, 4096, len / 4096).map(|found| (4096, found)).map_err(|_| why),
-    }
 }
 
 /// Partitions end on a grain, file system and tree before it: as much of them as the tree's superblock says.

@@ -14,13 +14,12 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
-use crate::manifest::{self, Artifact, Manifest};
+use crate::manifest::{self, Artifact, Manifest, SUFFIX as MANIFEST};
 use crate::output::Output;
 use crate::part::Part;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
-const MANIFEST: &str = ".manifest.json";
 const ROOT: &str = ".root.erofs";
 
 /// What was found whole.
@@ -63,15 +62,7 @@ pub fn run(target: &Path, output: &Output) -> Result<()> {
 }
 
 fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
-    let what = || format!("{}", folder.display());
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).context(what)? {
-        let path = entry.context(what)?.path();
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(MANIFEST.as_bytes())) {
-            found.push(path);
-        }
-    }
-    found.sort();
+    let found = manifest::files(folder)?;
     if found.is_empty() {
         return Err(
             Error::new(format!("{}: no image there (no file ends in {MANIFEST})", folder.display())).hint("give the folder that a build put its artifacts in")
@@ -82,7 +73,7 @@ fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// One image of an OUT folder, by its manifest.
 fn image(path: &Path, jobs: usize) -> Result<Whole> {
-    let manifest = read_manifest(path)?;
+    let manifest = Manifest::read(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let stem = format!("{}_{}", manifest.image.id, manifest.image.version);
     if path.file_name().is_none_or(|name| *name != *format!("{stem}{MANIFEST}")) {
@@ -115,16 +106,6 @@ fn image(path: &Path, jobs: usize) -> Result<Whole> {
         }
     }
     Ok(Whole { image: stem, artifacts: manifest.artifacts.len(), ..whole })
-}
-
-fn read_manifest(path: &Path) -> Result<Manifest> {
-    let name = path.display().to_string();
-    let mut bytes = Vec::new();
-    File::open(path).context(|| name.clone())?.take(manifest::LIMIT + 1).read_to_end(&mut bytes).context(|| name.clone())?;
-    if bytes.len() as u64 > manifest::LIMIT {
-        return Err(Error::new(format!("{name}: larger than a manifest can be")));
-    }
-    Manifest::parse(&name, &bytes)
 }
 
 /// A file of one line.
