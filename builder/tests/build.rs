@@ -184,6 +184,17 @@ fn a_second_build_is_the_same_to_the_last_byte() {
     assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
 }
 
+#[test]
+fn a_second_build_has_the_keys_of_the_first() {
+    let scratch = Scratch::new("again-keys");
+    let keys = scratch.0.join("keys");
+    adamant::sign::keys::new(&keys, "test", 1).unwrap();
+    let output = scratch.adamant("build").args(["--check", "--json", "--keys"]).arg(&keys).arg(&scratch.0).output().unwrap();
+    assert_success(&output);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&document["check"]["identical"], &document["manifest"]["signatures"][0]["signed"]), (&true.into(), &true.into()));
+}
+
 /// What only root may read is no reason to fail: then the user is the one thing that stays the same.
 #[test]
 fn a_second_build_does_without_another_user_where_that_one_may_not_read() {
