@@ -142,7 +142,7 @@ fn with_secure_boot_and_another_owner_s_keys_not_even_the_boot_loader_starts() {
     let (image, scratch) = (esp::signed().build(), Scratch::new("uefi-other-owner"));
     let disk = esp::copy(&image, &scratch);
     let other = Certificate::read(&other_keys().join("secure-boot.crt")).unwrap();
-    is_refused("another owner", &image, &disk, other.der(), "BdsDxe: failed to start Boot0001", &scratch);
+    is_refused("another owner", &image, &disk, other.der(), "BdsDxe: failed to load Boot0001", &scratch);
 }
 
 #[test]
