@@ -9,5 +9,6 @@ pub mod gpt;
 pub mod hash;
 pub mod policy;
 pub mod report;
+pub mod signature;
 pub mod uevent;
 pub mod verity;

@@ -1,0 +1,178 @@
+//! The certificates that root hashes are signed by: X.509 (RFC 5280), PEM. They lie in the initramfs, which is trusted: what is read here
+//! is whose signature to expect, not whether to.
+
+use rsa::BoxedUint;
+use sha2::{Digest, Sha256};
+
+use super::der::{self, Reader, Value};
+use super::{Refusal, base64};
+use crate::hash::hex;
+
+/// Longest file with a certificate, bytes.
+pub const LIMIT: usize = 64 << 10;
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+/// 1.2.840.113549.1.1.1, rsaEncryption.
+const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+/// 1.2.840.10045.2.1, ecPublicKey.
+const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+/// 1.2.840.10045.3.1.7, the curve P-256.
+const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+/// 2.5.4.3, a common name.
+const COMMON_NAME: &[u8] = &[0x55, 4, 3];
+/// A shorter RSA key could be broken, a longer one is nobody's. Bits.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
+
+/// A certificate.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    pub(super) der: Vec<u8>,
+    /// Issuer and serial number, as they stand in it.
+    pub(super) id: (Vec<u8>, Vec<u8>),
+    pub(super) key: PublicKey,
+    /// The common name, or the whole subject in hexadecimal where it has none.
+    pub subject: String,
+    /// First and last second of its validity, since 1970.
+    pub validity: (i64, i64),
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum PublicKey {
+    Rsa(Box<rsa::PublicKey>),
+    P256(Box<p256::ecdsa::VerifyingKey>),
+}
+
+impl Certificate {
+    /// Reads the first certificate of a PEM file.
+    pub fn from_pem(bytes: &[u8]) -> Result<Certificate, Refusal> {
+        if bytes.len() > LIMIT {
+            return Err(format!("{} bytes, more than the {LIMIT} of a certificate", bytes.len()));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| "not PEM".to_owned())?;
+        let (_, rest) = text.split_once(BEGIN).ok_or_else(|| format!("without a line {BEGIN}"))?;
+        let (body, _) = rest.split_once(END).ok_or_else(|| format!("without a line {END}"))?;
+        let digits: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        Certificate::from_der(&base64::decode(&digits)?)
+    }
+
+    /// Reads DER.
+    pub fn from_der(bytes: &[u8]) -> Result<Certificate, Refusal> {
+        let mut outer = Reader(bytes);
+        let mut certificate = outer.enter(der::SEQUENCE, "certificate")?;
+        outer.end("certificate")?;
+        let mut tbs = certificate.enter(der::SEQUENCE, "certificate's content")?;
+        tbs.optional(der::CONTEXT_0)?;
+        let serial = tbs.take(der::INTEGER, "serial number")?;
+        tbs.take(der::SEQUENCE, "algorithm")?;
+        let issuer = tbs.take(der::SEQUENCE, "issuer")?;
+        let mut validity = tbs.enter(der::SEQUENCE, "validity")?;
+        let validity = (time(validity.any()?)?, time(validity.any()?)?);
+        let subject = tbs.take(der::SEQUENCE, "subject")?;
+        let key = PublicKey::read(tbs.enter(der::SEQUENCE, "public key")?)?;
+        Ok(Certificate {
+            der: bytes.to_vec(),
+            id: (issuer.whole.to_vec(), serial.whole.to_vec()),
+            key,
+            subject: common_name(subject).unwrap_or_else(|| hex(subject.content)),
+            validity,
+        })
+    }
+
+    /// SHA-256 of its bytes, lowercase hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        hex(&Sha256::digest(&self.der))
+    }
+}
+
+impl PublicKey {
+    /// SubjectPublicKeyInfo.
+    fn read(mut info: Reader) -> Result<PublicKey, Refusal> {
+        let mut algorithm = info.enter(der::SEQUENCE, "key algorithm")?;
+        let kind = algorithm.take(der::OID, "key algorithm")?.content;
+        let bits = info.take(der::BIT_STRING, "public key")?.content;
+        let [0, bits @ ..] = bits else { return Err("a public key that is no whole number of bytes".to_owned()) };
+        match kind {
+            RSA => {
+                let mut key = Reader(bits).enter(der::SEQUENCE, "RSA key")?;
+                let [n, e] = [key.take(der::INTEGER, "modulus")?, key.take(der::INTEGER, "exponent")?].map(|value| {
+                    let zeros = value.content.iter().take_while(|&&byte| byte == 0).count();
+                    &value.content[zeros..]
+                });
+                let length = n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize);
+                if !RSA_BITS.contains(&length) || e.len() > 4 {
+                    return Err(format!("an RSA key of {length} bits, {} to {} are possible", RSA_BITS.start(), RSA_BITS.end()));
+                }
+                let key = rsa::PublicKey::new(BoxedUint::from_be_slice_vartime(n), BoxedUint::from_be_slice_vartime(e));
+                key.map(|key| PublicKey::Rsa(Box::new(key))).map_err(|e| format!("an RSA key that is none: {e}"))
+            }
+            EC if algorithm.take(der::OID, "curve")?.content == P256 => {
+                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(bits).map_err(|_| "a key that is no point of P-256".to_owned())?;
+                Ok(PublicKey::P256(Box::new(key)))
+            }
+            _ => Err("its key is neither RSA nor on the curve P-256".to_owned()),
+        }
+    }
+
+    /// Whether a signature of a message, by way of its SHA-256, was made with this key.
+    pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        let digest = Sha256::digest(message);
+        match self {
+            PublicKey::Rsa(key) => key.verify(rsa::Pkcs1v15Sign::new::<Sha256>(), &digest, signature).is_ok(),
+            PublicKey::P256(key) => {
+                use p256::ecdsa::signature::hazmat::PrehashVerifier;
+                p256::ecdsa::Signature::from_der(signature).is_ok_and(|signature| key.verify_prehash(&digest, &signature).is_ok())
+            }
+        }
+    }
+}
+
+/// UTCTime or GeneralizedTime as RFC 5280 has them: down to the second, in UTC.
+fn time(value: Value) -> Result<i64, Refusal> {
+    let wrong = || "a time that is none".to_owned();
+    let text = std::str::from_utf8(value.content).map_err(|_| wrong())?;
+    let digits = text.strip_suffix('Z').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit())).ok_or_else(wrong)?;
+    let (year, rest) = match (value.tag, digits.len()) {
+        (der::UTC_TIME, 12) => {
+            let year: i64 = digits[..2].parse().map_err(|_| wrong())?;
+            (if year < 50 { 2000 + year } else { 1900 + year }, &digits[2..])
+        }
+        (der::GENERALIZED_TIME, 14) => (digits[..4].parse().map_err(|_| wrong())?, &digits[4..]),
+        _ => return Err(wrong()),
+    };
+    let part = |at: usize| rest[at..at + 2].parse::<i64>().map_err(|_| wrong());
+    let (month, day, hour, minute, second) = (part(0)?, part(2)?, part(4)?, part(6)?, part(8)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return Err(wrong());
+    }
+    // Days since 1970 of the Gregorian calendar, its year beginning in March so that the leap day is the last one.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day - 719_469;
+    Ok(((days * 24 + hour) * 60 + minute) * 60 + second)
+}
+
+fn common_name(subject: Value) -> Option<String> {
+    let mut names = Reader(subject.content);
+    while let Ok(mut set) = names.enter(der::SET, "name") {
+        let mut pair = set.enter(der::SEQUENCE, "name").ok()?;
+        if pair.any().ok()?.content == COMMON_NAME {
+            return String::from_utf8(pair.any().ok()?.content.to_vec()).ok();
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_what_date_says() {
+        let at = |tag, text: &str| time(Value { tag, content: text.as_bytes(), whole: &[] });
+        assert_eq!(at(der::UTC_TIME, "700101000000Z"), Ok(0));
+        assert_eq!(at(der::UTC_TIME, "240229235959Z"), Ok(1_709_251_199));
+        assert_eq!(at(der::GENERALIZED_TIME, "20500301000000Z"), Ok(2_529_705_600));
+        for (tag, text) in [(der::UTC_TIME, "2402292359Z"), (der::UTC_TIME, "241329235959Z"), (der::GENERALIZED_TIME, "+0500301000000Z"), (der::SET, "")] {
+            assert!(at(tag, text).is_err(), "{text}");
+        }
+    }
+}
