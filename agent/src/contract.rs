@@ -10,6 +10,8 @@ pub const MODULE_LIST_PATH: &str = "/usr/lib/adamant/modules";
 pub const INITRD_RELEASE_PATH: &str = "/etc/initrd-release";
 /// In the initramfs: certificates (`*.crt`, PEM) that root hashes are signed by, as systemd has it.
 pub const CERTIFICATES: &str = "/etc/verity.d";
+/// In the initramfs: whether the root hash must be signed, see `signature::Rule`. It can't be in the policy: that is read after verity is set up.
+pub const SIGNATURE_RULE_PATH: &str = "/usr/lib/adamant/signature";
 /// What the agent found and did, written just before handover.
 pub const BOOT_REPORT_PATH: &str = "/run/adamant/boot.json";
 /// The device-mapper name of the verified root, as systemd calls it: /dev/mapper/root.

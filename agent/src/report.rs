@@ -22,6 +22,8 @@ pub struct BootReport {
     pub root_hash: String,
     /// The verified root.
     pub root: Root,
+    /// By whom the root hash was signed.
+    pub signature: Signature,
     /// The stages in the order they ran.
     pub stages: Vec<Stage>,
     /// The modules loaded, in order.
@@ -55,10 +57,21 @@ pub struct Root {
     pub on_corruption: String,
 }
 
+/// By whom the root hash was signed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Signature {
+    /// What the initramfs asked for: require, prefer or off.
+    pub rule: String,
+    /// The signer's common name, `None` when the signature was not verified.
+    pub signer: Option<String>,
+    /// SHA-256 of the signer's certificate, 64 lowercase hexadecimal digits.
+    pub fingerprint: String,
+}
+
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// early, locate, verify, root, volumes, identity, handover.
+    /// early, locate, signature, verify, root, volumes, identity, handover.
     pub name: String,
     /// Microseconds since the kernel started (CLOCK_BOOTTIME).
     pub start_us: u64,

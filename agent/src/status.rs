@@ -56,6 +56,11 @@ fn for_people(report: &BootReport, verified: bool, fill: &dyn Fn(&str) -> Option
     let state = if verified { "verified" } else { "NOT VERIFIED: what runs is not the root that was booted" };
     line("root", format!("{state}; {} {}", report.image_id, report.image_version));
     line("hash", report.root_hash.clone());
+    let signed = match &report.signature.signer {
+        Some(signer) => format!("signed by {signer}, certificate {}", report.signature.fingerprint),
+        None => format!("by nobody that was verified (signature: {})", report.signature.rule),
+    };
+    line("signed", signed);
     let checked = match report.root.blocks_checked {
         all if all > 0 && all >= report.root.blocks => "every block was read before init started".to_owned(),
         some => format!("{some} of {} blocks were read before init started, the others are checked when they are read", report.root.blocks),

@@ -4,11 +4,18 @@
 use adamant_agent::cmdline::CommandLine;
 use adamant_agent::gpt::disk::{self, Disk};
 use adamant_agent::gpt::{self, Guid, Partition, Table};
+use adamant_agent::hash::RootHash;
 use adamant_agent::policy::Policy;
+use adamant_agent::signature::{self, Certificate, Embedded};
 use adamant_agent::uevent::Event;
 use adamant_agent::verity::{self, Superblock};
 
 use crate::alter::Random;
+
+/// Made by OpenSSL; its key was not kept, so nothing but [`SIGNED`] will ever be signed by it.
+const CERTIFICATE: &[u8] = include_bytes!("signed/certificate.pem");
+const PARTITION: &[u8] = include_bytes!("signed/partition.json");
+const SIGNED: RootHash = RootHash([0xa5; 32]);
 
 /// Kernel command lines.
 pub fn command_line(bytes: &[u8]) {
@@ -32,6 +39,18 @@ pub fn policy(bytes: &[u8]) {
         for volume in &policy.volumes {
             assert!(volume.mount.starts_with('/') && !volume.mount.split('/').any(|part| part == ".."));
         }
+    }
+}
+
+/// Signature partitions: what is accepted says that it signs this root hash. The same bytes as a certificate are read or refused, too.
+pub fn signature(bytes: &[u8]) {
+    let _ = Certificate::from_der(bytes);
+    let _ = Certificate::from_pem(bytes);
+    if let (Ok(embedded), Ok(trusted)) = (Embedded::parse(bytes), Certificate::from_pem(CERTIFICATE))
+        && let Ok(signer) = signature::check(&embedded, &embedded.root_hash, std::slice::from_ref(&trusted), 0)
+    {
+        assert_eq!(embedded.root_hash, SIGNED);
+        assert_eq!(signer.fingerprint(), embedded.certificate_fingerprint);
     }
 }
 
@@ -187,6 +206,7 @@ pub fn doors() -> Vec<Door> {
         Door { name: "command_line", enter: command_line, seeds: vec![line.into_bytes()] },
         Door { name: "uevent", enter: uevent, seeds: vec![event.as_bytes().to_vec()] },
         Door { name: "policy", enter: policy, seeds: vec![text.as_bytes().to_vec()] },
+        Door { name: "signature", enter: signature, seeds: vec![PARTITION.to_vec()] },
         Door { name: "verity_superblock", enter: verity_superblock, seeds: vec![superblock] },
         Door { name: "archive", enter: archive, seeds: archives() },
         Door { name: "partition_table", enter: partition_table, seeds: tables },

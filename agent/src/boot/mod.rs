@@ -1,7 +1,7 @@
 //! The boot: one stage a module, one function `stage in -> stage out` each. Types carry the proof that nothing runs before what it
-//! depends on: only `verify` makes a `VerifiedRoot`, only that can be mounted, only a mounted one entered.
+//! depends on: only `signature` lets a root hash through, only `verify` makes a `VerifiedRoot`, only that can be mounted, only a mounted one entered.
 //!
-//!     early -> locate -> verify -> root -> volumes -> identity -> handover
+//!     early -> locate -> signature -> verify -> root -> volumes -> identity -> handover
 
 use std::convert::Infallible;
 use std::fmt;
@@ -21,6 +21,7 @@ mod modules;
 mod outcome;
 pub mod root;
 mod scan;
+pub mod signature;
 mod systemd;
 mod uevents;
 pub mod verify;
@@ -103,7 +104,8 @@ pub fn run() -> ! {
 fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     let early = context.stage("early", early::run)?;
     let located = context.stage("locate", |c| locate::run(early, c))?;
-    let verified = context.stage("verify", |c| verify::run(located, c))?;
+    let checked = context.stage("signature", |c| signature::run(located, c))?;
+    let verified = context.stage("verify", |c| verify::run(checked, c))?;
     let mounted = context.stage("root", |c| root::run(verified, c))?;
     if cfg!(feature = "mistake") {
         panic!("made on purpose");

@@ -1,4 +1,4 @@
-//! Third stage: sets dm-verity up, and reads through it.
+//! Fourth stage: sets dm-verity up, and reads through it.
 //!
 //! Promise: a [`VerifiedRoot`] is a block device that gives only what the root hash stands for, or an I/O error. Everything read from the
 //! two partitions before the kernel has the table is bounded and checked against the root hash or the partitions' sizes.
@@ -17,6 +17,7 @@ use adamant_agent::verity::{self, BLOCK, Fault, Superblock};
 use super::block::{self, Disk, Partition};
 use super::dm::{self, Mapping};
 use super::locate::Located;
+use super::signature::Checked;
 use super::{Context, Failure};
 
 const STAGE: &str = "verify";
@@ -35,7 +36,8 @@ pub struct VerifiedRoot {
 }
 
 /// Checks the verity superblock, makes the device and reads the tree's top through it.
-pub fn run(located: Located, context: &mut Context) -> Result<VerifiedRoot, Failure> {
+pub fn run(checked: Checked, context: &mut Context) -> Result<VerifiedRoot, Failure> {
+    let located = checked.into_located();
     let tree = &located.tree.path;
     let file = File::open(tree).map_err(|e| Failure::new(STAGE, tree.display().to_string(), e, "check the disk"))?;
     let superblock = read_superblock(&file, &located)?;

@@ -8,8 +8,10 @@
 mod base64;
 mod certificate;
 mod der;
+mod rule;
 
-pub use certificate::Certificate;
+pub use certificate::{Certificate, LIMIT as CERTIFICATE_LIMIT};
+pub use rule::{Mode, Rule};
 
 use serde::Deserialize;
 
@@ -75,9 +77,9 @@ impl Embedded {
     }
 }
 
-/// Which of the trusted certificates signed this root hash. `now` is the time in seconds since 1970, where the clock can be trusted: without
-/// it, when a certificate is valid is not asked.
-pub fn check<'c>(embedded: &Embedded, root_hash: &RootHash, trusted: &'c [Certificate], now: Option<i64>) -> Result<&'c Certificate, Refusal> {
+/// Which of the trusted certificates signed this root hash. `now` is seconds since 1970. A certificate that has expired is refused; one that is
+/// not valid yet is not, because then the clock is the more likely to be wrong, and nothing is gained by refusing.
+pub fn check<'c>(embedded: &Embedded, root_hash: &RootHash, trusted: &'c [Certificate], now: i64) -> Result<&'c Certificate, Refusal> {
     if embedded.root_hash != *root_hash {
         return Err(format!("it is the signature of another image, whose root hash is {}", embedded.root_hash));
     }
@@ -95,11 +97,10 @@ pub fn check<'c>(embedded: &Embedded, root_hash: &RootHash, trusted: &'c [Certif
     if !of_its_kind || !signer.key.verifies(root_hash.to_string().as_bytes(), message.signature) {
         return Err(format!("altered, or made with another key than that of {whose}"));
     }
-    match now {
-        Some(now) if now < signer.validity.0 => Err(format!("the certificate of {whose} is not valid yet")),
-        Some(now) if now > signer.validity.1 => Err(format!("the certificate of {whose} has expired")),
-        _ => Ok(signer),
+    if now > signer.validity.1 {
+        return Err(format!("the certificate of {whose} has expired"));
     }
+    Ok(signer)
 }
 
 /// A signed message, detached, with one signer and without signed attributes.
@@ -202,7 +203,7 @@ mod tests {
         {
             let Some((certificate, embedded)) = made_by_openssl(name, key, options) else { return };
             let trusted = [certificate];
-            let by = check(&embedded, &HASH, &trusted, None).unwrap_or_else(|why| panic!("{name}: {why}"));
+            let by = check(&embedded, &HASH, &trusted, 0).unwrap_or_else(|why| panic!("{name}: {why}"));
             assert_eq!(by.subject, name);
             assert_eq!(by.validity.1 - by.validity.0, 30 * 86_400);
         }
@@ -213,7 +214,7 @@ mod tests {
         for options in ["-nocerts", "-md sha256"] {
             let Some((certificate, embedded)) = made_by_openssl(&options[1..3], "rsa:2048", options) else { return };
             let trusted = [certificate];
-            let refused = |message: Vec<u8>| check(&Embedded { message, ..embedded.clone() }, &HASH, &trusted, None).is_err();
+            let refused = |message: Vec<u8>| check(&Embedded { message, ..embedded.clone() }, &HASH, &trusted, 0).is_err();
             for at in 0..embedded.message.len() {
                 for bit in 0..8 {
                     let mut message = embedded.message.clone();
@@ -231,24 +232,23 @@ mod tests {
         let Some((certificate, embedded)) = made_by_openssl("mine", "rsa:2048", "-nocerts") else { return };
         let Some((other, by_other)) = made_by_openssl("other", "rsa:2048", "-nocerts") else { return };
         let Some((_, attributes)) = made_by_openssl("attributes", "rsa:2048", "-nocerts -noattr -nodetach") else { return };
-        let (from, until) = certificate.validity;
+        let until = certificate.validity.1;
         let trusted = [certificate];
         for (embedded, hash, now, why) in [
-            (&embedded, RootHash([1; 32]), None, "signature of another image"),
-            (&by_other, HASH, None, "not trusted here"),
-            (&Embedded { certificate_fingerprint: other.fingerprint(), ..embedded.clone() }, HASH, None, "certificateFingerprint"),
-            (&attributes, HASH, None, "detached signature's content"),
-            (&embedded, HASH, Some(from - 1), "not valid yet"),
-            (&embedded, HASH, Some(until + 1), "has expired"),
+            (&embedded, RootHash([1; 32]), 0, "signature of another image"),
+            (&by_other, HASH, 0, "not trusted here"),
+            (&Embedded { certificate_fingerprint: other.fingerprint(), ..embedded.clone() }, HASH, 0, "certificateFingerprint"),
+            (&attributes, HASH, 0, "detached signature's content"),
+            (&embedded, HASH, until + 1, "has expired"),
         ] {
             let refused = check(embedded, &hash, &trusted, now).unwrap_err();
             assert!(refused.contains(why), "{refused}");
         }
-        assert!(check(&embedded, &HASH, &trusted, Some(until)).is_ok());
-        assert!(check(&embedded, &HASH, &[], None).is_err());
+        assert!(check(&embedded, &HASH, &trusted, until).is_ok());
+        assert!(check(&embedded, &HASH, &[], 0).is_err());
         // A certificate of the same name and number, and another key.
         let twin = Certificate { key: other.key, ..trusted[0].clone() };
-        assert!(check(&embedded, &HASH, &[twin], None).unwrap_err().contains("altered"));
+        assert!(check(&embedded, &HASH, &[twin], 0).unwrap_err().contains("altered"));
     }
 
     #[test]

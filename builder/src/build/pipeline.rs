@@ -64,8 +64,9 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let compression = compression::choose(definition.root.compression, kernel.as_ref())?;
     let initramfs = match &kernel {
         Some(kernel) => {
+            let rule = signers::rule(definition.signature, &signers, epoch)?;
             let trusted = signers.verity.as_ref().map(|holder| holder.certificate.pem()).transpose()?;
-            Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, trusted.as_deref()))?)
+            Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, trusted.as_deref(), rule))?)
         }
         None => {
             if let Some(format) = options.formats.first() {

@@ -1,5 +1,7 @@
 //! Who signs this build. Opened before anything is built, so that a key that can't be used is found in seconds.
 
+use adamant_agent::signature::{Mode, Rule};
+
 use crate::definition::{Sign, SignBy};
 use crate::error::{Error, Result};
 use crate::sign::Signer;
@@ -46,4 +48,18 @@ pub fn open(sign: &Sign, unsigned: bool) -> Result<Signers> {
 /// The signer of a holder that has one.
 pub fn signer(holder: &Option<Holder>) -> Option<&Signer> {
     holder.as_ref()?.signer.as_ref()
+}
+
+/// Whether the agent is to refuse a root hash that is not signed.
+pub fn rule(wanted: Option<Mode>, signers: &Signers, epoch: Option<i64>) -> Result<Rule> {
+    let mode = match (wanted, &signers.verity) {
+        (Some(mode @ (Mode::Require | Mode::Prefer)), None) => {
+            return Err(Error::new(format!("verify.signature is {mode}, but there is no verity certificate"))
+                .hint("name one in [sign], or give a folder of keys with --keys"));
+        }
+        (Some(mode), _) => mode,
+        (None, Some(_)) => Mode::Require,
+        (None, None) => Mode::Off,
+    };
+    Ok(Rule { mode, built: epoch.unwrap_or_default() })
 }

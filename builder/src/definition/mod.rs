@@ -25,6 +25,7 @@ use crate::sign::KeySource;
 pub const ZSTD_LEVEL: i32 = 12;
 
 pub use adamant_agent::policy::{FailureAction, FileSystem, OnCorruption, OnDamage, VerifyBoot};
+pub use adamant_agent::signature::Mode;
 
 /// A checked definition.
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub struct Definition {
     pub volumes: Vec<Volume>,
     /// How the root is verified at boot.
     pub verify: adamant_agent::policy::Verify,
+    /// Whether the root hash must be signed, where the definition says so.
+    pub signature: Option<adamant_agent::signature::Mode>,
     /// What happens when the boot fails.
     pub failure: adamant_agent::policy::Failure,
     /// The kernel's command line and modules.

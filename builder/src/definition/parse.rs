@@ -64,9 +64,27 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         return Err(text.error(0..0, "this definition can't be read"));
     };
     let verify = reader.verify(file.verify.as_ref());
+    let signature = file.verify.as_ref().and_then(|verify| verify.get_ref().signature.as_ref()).map(|key| *key.get_ref());
     let digest = Sha256::digest(text.text).into();
-    let definition =
-        Definition { path: path.to_owned(), digest, id, version, epoch, sources, root, keep, volumes, verify, failure, kernel, boot, sign, disk, limits };
+    let definition = Definition {
+        path: path.to_owned(),
+        digest,
+        id,
+        version,
+        epoch,
+        sources,
+        root,
+        keep,
+        volumes,
+        verify,
+        signature,
+        failure,
+        kernel,
+        boot,
+        sign,
+        disk,
+        limits,
+    };
     // The agent's own rules, once more over the whole: what the builder accepts, the agent accepts.
     definition.policy().check().map_err(|why| text.error(0..0, why))?;
     Ok(definition)

@@ -9,6 +9,7 @@ mod modules;
 use std::io::Write;
 
 use adamant_agent::contract;
+use adamant_agent::signature::Rule;
 
 pub use kernel::{Configured, Kernel, file_at, find_kernel};
 
@@ -29,8 +30,8 @@ pub struct Initramfs {
 }
 
 /// The initramfs for this kernel. `agent` is the program's bytes, `trusted` the certificate (PEM) that the
-/// root hash must be signed by.
-pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8], trusted: Option<&str>) -> Result<Initramfs> {
+/// root hash must be signed by, as `rule` has it.
+pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8], trusted: Option<&str>, rule: Rule) -> Result<Initramfs> {
     let modules = modules::select(tree, kernel, &definition.kernel.modules)?;
     let mut archive = cpio::Archive::default();
     for mount_point in ["/proc", "/sys", "/dev", "/run", contract::SYSROOT] {
@@ -43,6 +44,7 @@ pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8]
     archive.file(contract::INITRD_RELEASE_PATH, 0o644, release.into_bytes());
     let list: String = modules.iter().map(|module| format!("{} {}", module.path, module.needs.join(" ")).trim_end().to_owned() + "\n").collect();
     archive.file(contract::MODULE_LIST_PATH, 0o644, list.into_bytes());
+    archive.file(contract::SIGNATURE_RULE_PATH, 0o644, rule.to_string().into_bytes());
     if let Some(certificate) = trusted {
         archive.file(&format!("{}/{}.crt", contract::CERTIFICATES, definition.id), 0o644, certificate.as_bytes().to_vec());
     }

@@ -1,0 +1,133 @@
+//! Third stage: checks who signed the root hash, before anything is done with it.
+//!
+//! Promise: only [`run`] makes a [`Checked`], which verity can't be set up without. With `require` there is none unless the key of a
+//! certificate in the initramfs signed this root hash; otherwise the report says that nobody was asked, or that nobody did.
+//! Trusts the initramfs, with its certificates and its rule, and nothing on the disk.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::SystemTime;
+
+use adamant_agent::contract::{CERTIFICATES, SIGNATURE_RULE_PATH};
+use adamant_agent::gpt;
+use adamant_agent::hash::RootHash;
+use adamant_agent::report;
+use adamant_agent::signature::{self, CERTIFICATE_LIMIT, Certificate, Embedded, Mode, PARTITION_LIMIT, Rule};
+
+use super::block::Disk;
+use super::locate::Located;
+use super::{Context, Failure};
+
+const STAGE: &str = "signature";
+/// More certificates than this are not read.
+const MAX_CERTIFICATES: usize = 32;
+/// The label of a slot without an image (UAPI.2, systemd).
+const EMPTY_SLOT: &str = "_empty";
+const RULE_LIMIT: u64 = 64;
+
+/// A root hash that was signed, or need not be.
+pub struct Checked {
+    located: Located,
+}
+
+impl Checked {
+    /// What was located.
+    pub(super) fn into_located(self) -> Located {
+        self.located
+    }
+}
+
+/// Checks the signature as the initramfs asks for.
+pub fn run(located: Located, context: &mut Context) -> Result<Checked, Failure> {
+    let rule = rule()?;
+    let mut report = report::Signature { rule: rule.mode.to_string(), ..Default::default() };
+    if rule.mode != Mode::Off {
+        match verify(&located.disk, &located.root_hash, rule.built) {
+            Ok(signer) => {
+                log::info!("the root hash is signed by {} ({})", signer.subject, signer.fingerprint());
+                report.fingerprint = signer.fingerprint();
+                report.signer = Some(signer.subject);
+            }
+            Err(failure) if rule.mode == Mode::Require => return Err(failure),
+            Err(failure) => context.warn(format!("The root hash's signature was not verified: {}: {}.", failure.what, failure.why)),
+        }
+    }
+    context.report.signature = report;
+    Ok(Checked { located })
+}
+
+/// What the builder asks for. An initramfs without the file is of a builder that did not know of it.
+fn rule() -> Result<Rule, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| Failure::new(STAGE, SIGNATURE_RULE_PATH, why, "build the image again");
+    let mut text = String::new();
+    match File::open(SIGNATURE_RULE_PATH).and_then(|file| file.take(RULE_LIMIT).read_to_string(&mut text)) {
+        Ok(_) => text.parse().map_err(|why: String| wrong(&why)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Rule::default()),
+        Err(e) => Err(wrong(&e)),
+    }
+}
+
+fn verify(disk: &Disk, root_hash: &RootHash, built: i64) -> Result<Certificate, Failure> {
+    let trusted = certificates(Path::new(CERTIFICATES))?;
+    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    let mut other = None;
+    for (number, content) in partitions(disk)? {
+        let refused = |why| {
+            let way_out = "write the signed image to the disk again, or boot another version; an image that is signed by somebody else needs an initramfs with their certificate";
+            Failure::new(STAGE, format!("signature partition {number} of {}", disk.path.display()), why, way_out)
+        };
+        let embedded = match content.and_then(|bytes| Embedded::parse(&bytes)) {
+            Ok(embedded) => embedded,
+            Err(why) => {
+                other = Some(refused(why));
+                continue;
+            }
+        };
+        match signature::check(&embedded, root_hash, &trusted, clock.max(built)) {
+            Ok(signer) => return Ok(signer.clone()),
+            Err(why) if embedded.root_hash == *root_hash => return Err(refused(why)),
+            // The other slot's, unless there is no other.
+            Err(why) => other = other.or_else(|| Some(refused(why))),
+        }
+    }
+    Err(other.unwrap_or_else(|| {
+        let way_out = "sign the image (adamant sign), or build it with [verify] signature = \"off\"";
+        Failure::new(STAGE, disk.path.display().to_string(), "it has no signature partition for this root hash", way_out)
+    }))
+}
+
+/// The certificates in the initramfs, by name.
+fn certificates(dir: &Path) -> Result<Vec<Certificate>, Failure> {
+    let wrong =
+        |what: &Path, why: &dyn std::fmt::Display| Failure::new(STAGE, what.display().to_string(), why, "build the image again, with a certificate that works");
+    let entries = fs::read_dir(dir).map_err(|e| wrong(dir, &e))?;
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|e| e == "crt")).collect();
+    paths.sort();
+    let read = |path: &Path| {
+        let mut bytes = Vec::new();
+        File::open(path).and_then(|file| file.take(CERTIFICATE_LIMIT as u64 + 1).read_to_end(&mut bytes)).map_err(|e| e.to_string())?;
+        Certificate::from_pem(&bytes)
+    };
+    paths.iter().take(MAX_CERTIFICATES).map(|path| read(path).map_err(|why| wrong(path, &why))).collect()
+}
+
+/// Number and content of the signature partitions on the root's own disk; of those that hold something.
+type Content = Result<Vec<u8>, String>;
+
+fn partitions(disk: &Disk) -> Result<Vec<(u32, Content)>, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| Failure::new(STAGE, disk.path.display().to_string(), why, "check the disk");
+    let file = disk.open(false).map_err(|e| wrong(&e))?;
+    let Ok(found) = gpt::disk::read(&file, disk.sector, disk.sectors) else { return Ok(Vec::new()) };
+    let signatures = (1..).zip(&found.table.partitions).filter_map(|(number, entry)| Some((number, entry.as_ref()?)));
+    let signatures = signatures.filter(|(_, entry)| entry.kind == gpt::ROOT_VERITY_SIG_X86_64 && entry.label != EMPTY_SLOT);
+    let content = |entry: &gpt::Partition| {
+        let sector = u64::from(disk.sector);
+        let length = usize::try_from(entry.sectors().saturating_mul(sector)).ok().filter(|length| *length <= PARTITION_LIMIT);
+        let mut bytes = vec![0; length.ok_or_else(|| format!("larger than {PARTITION_LIMIT} bytes"))?];
+        file.read_exact_at(&mut bytes, entry.first.saturating_mul(sector)).map_err(|e| format!("can't be read: {e}"))?;
+        Ok(bytes)
+    };
+    Ok(signatures.map(|(number, entry)| (number, content(entry))).collect())
+}
