@@ -66,6 +66,8 @@ pub struct Signature {
     pub signer: Option<String>,
     /// SHA-256 of the signer's certificate, 64 lowercase hexadecimal digits.
     pub fingerprint: String,
+    /// What the kernel says of the same signature: `verified`, or why not; empty when it was not asked.
+    pub kernel: String,
 }
 
 /// One stage.

@@ -61,6 +61,9 @@ fn for_people(report: &BootReport, verified: bool, fill: &dyn Fn(&str) -> Option
         None => format!("by nobody that was verified (signature: {})", report.signature.rule),
     };
     line("signed", signed);
+    if !report.signature.kernel.is_empty() {
+        line("", format!("the kernel on the same signature: {}", report.signature.kernel));
+    }
     let checked = match report.root.blocks_checked {
         all if all > 0 && all >= report.root.blocks => "every block was read before init started".to_owned(),
         some => format!("{some} of {} blocks were read before init started, the others are checked when they are read", report.root.blocks),

@@ -71,6 +71,7 @@ fn a_signed_image_starts_and_says_by_whom_also_with_a_clock_that_stood_still() {
         let console = start(&signed().build(), name, |_| {}, arguments);
         assert!(console.contains("tiny: signed by tests verity (require)"), "{console}");
         assert!(console.contains("tiny: done") && !console.contains("tiny: warning"), "{console}");
+        assert!(console.contains("tiny: kernel on the signature: the signer's certificate is in none of its keyrings"), "{console}");
     }
 }
 

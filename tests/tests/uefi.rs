@@ -74,6 +74,20 @@ fn with_secure_boot_the_signed_image_starts_and_the_tpm_holds_what_the_manifest_
 }
 
 #[test]
+fn a_verity_certificate_that_firmware_trusts_makes_the_kernel_verify_the_root_hash_s_signature_too() {
+    if !installed() {
+        return;
+    }
+    let (key, certificate) = (our_keys().join("secure-boot.key"), our_keys().join("secure-boot.crt"));
+    let same_key = format!("verity = {{ key = {key:?}, certificate = {certificate:?} }}\n[disk]");
+    let (mut tiny, scratch) = (esp::signed(), Scratch::new("kernel-verifies"));
+    tiny.more = tiny.more.replacen("[disk]", &same_key, 1);
+    let (console, ended, said) = boot(&tiny.build().dir, &["--secure-boot"], &scratch);
+    assert!(ended && console.contains("tiny: done"), "{said}\n{console}");
+    assert_eq!(line(&console, "tiny: kernel on the signature: "), "tiny: kernel on the signature: verified");
+}
+
+#[test]
 fn without_secure_boot_firmware_starts_it_too_and_words_are_added_to_the_command_line() {
     if !installed() {
         return;

@@ -16,6 +16,7 @@ mod dm;
 pub mod early;
 pub mod handover;
 pub mod identity;
+mod keyring;
 pub mod locate;
 mod modules;
 mod outcome;

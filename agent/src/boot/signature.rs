@@ -30,12 +30,14 @@ const RULE_LIMIT: u64 = 64;
 /// A root hash that was signed, or need not be.
 pub struct Checked {
     located: Located,
+    /// The message that a trusted certificate's key signed, for the kernel to see too.
+    message: Option<Vec<u8>>,
 }
 
 impl Checked {
-    /// What was located.
-    pub(super) fn into_located(self) -> Located {
-        self.located
+    /// What was located, and the signature that was verified.
+    pub(super) fn into_parts(self) -> (Located, Option<Vec<u8>>) {
+        (self.located, self.message)
     }
 }
 
@@ -43,9 +45,11 @@ impl Checked {
 pub fn run(located: Located, context: &mut Context) -> Result<Checked, Failure> {
     let rule = rule()?;
     let mut report = report::Signature { rule: rule.mode.to_string(), ..Default::default() };
+    let mut message = None;
     if rule.mode != Mode::Off {
         match verify(&located.disk, &located.root_hash, rule.built) {
-            Ok(signer) => {
+            Ok((signer, verified)) => {
+                message = Some(verified);
                 log::info!("the root hash is signed by {} ({})", signer.subject, signer.fingerprint());
                 report.fingerprint = signer.fingerprint();
                 report.signer = Some(signer.subject);
@@ -55,7 +59,7 @@ pub fn run(located: Located, context: &mut Context) -> Result<Checked, Failure> 
         }
     }
     context.report.signature = report;
-    Ok(Checked { located })
+    Ok(Checked { located, message })
 }
 
 /// What the builder asks for. An initramfs without the file is of a builder that did not know of it.
@@ -69,13 +73,14 @@ fn rule() -> Result<Rule, Failure> {
     }
 }
 
-fn verify(disk: &Disk, root_hash: &RootHash, built: i64) -> Result<Certificate, Failure> {
+/// Who signed the root hash, and the message that shows it.
+fn verify(disk: &Disk, root_hash: &RootHash, built: i64) -> Result<(Certificate, Vec<u8>), Failure> {
     let trusted = certificates(Path::new(CERTIFICATES))?;
     let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
     let mut other = None;
     for (number, content) in partitions(disk)? {
         let refused = |why| {
-            let way_out = "write the signed image to the disk again, or boot another version; an image that is signed by somebody else needs an initramfs with their certificate";
+            let way_out = "write the signed image to the disk again, or boot another version; for another signer, or after a certificate's end, build it again with a certificate that is valid";
             Failure::new(STAGE, format!("signature partition {number} of {}", disk.path.display()), why, way_out)
         };
         let embedded = match content.and_then(|bytes| Embedded::parse(&bytes)) {
@@ -86,7 +91,7 @@ fn verify(disk: &Disk, root_hash: &RootHash, built: i64) -> Result<Certificate, 
             }
         };
         match signature::check(&embedded, root_hash, &trusted, clock.max(built)) {
-            Ok(signer) => return Ok(signer.clone()),
+            Ok(signer) => return Ok((signer.clone(), embedded.message)),
             Err(why) if embedded.root_hash == *root_hash => return Err(refused(why)),
             // The other slot's, unless there is no other.
             Err(why) => other = other.or_else(|| Some(refused(why))),

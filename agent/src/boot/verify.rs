@@ -13,14 +13,18 @@ use adamant_agent::contract::ROOT_MAPPING;
 use adamant_agent::hash::{RootHash, hex};
 use adamant_agent::policy::OnCorruption;
 use adamant_agent::verity::{self, BLOCK, Fault, Superblock};
+use nix::errno::Errno;
 
 use super::block::{self, Disk, Partition};
 use super::dm::{self, Mapping};
+use super::keyring;
 use super::locate::Located;
 use super::signature::Checked;
 use super::{Context, Failure};
 
 const STAGE: &str = "verify";
+/// The name of the key with the root hash's signature, in the agent's own keyring.
+const SIGNATURE_KEY: &str = "adamant:root";
 const RESTORE: &str = "write the image to the disk again, or boot another version";
 /// Block of the verity partition with the top of the tree.
 const TOP: u64 = 1;
@@ -32,12 +36,12 @@ pub struct VerifiedRoot {
     located: Located,
     superblock: Superblock,
     mapping: Mapping,
-    table: String,
+    table: Table,
 }
 
 /// Checks the verity superblock, makes the device and reads the tree's top through it.
 pub fn run(checked: Checked, context: &mut Context) -> Result<VerifiedRoot, Failure> {
-    let located = checked.into_located();
+    let (located, message) = checked.into_parts();
     let tree = &located.tree.path;
     let file = File::open(tree).map_err(|e| Failure::new(STAGE, tree.display().to_string(), e, "check the disk"))?;
     let superblock = read_superblock(&file, &located)?;
@@ -47,11 +51,21 @@ pub fn run(checked: Checked, context: &mut Context) -> Result<VerifiedRoot, Fail
     let failure = |what: &str, error: io::Error| Failure::new(STAGE, what, error, "use a kernel with dm-verity, in it or as a module in the initramfs");
     let numbers = |partition: &Partition| block::major_minor(&partition.name).map_err(|e| failure("device numbers", e));
     let salt = if superblock.salt.is_empty() { "-".to_owned() } else { hex(&superblock.salt) };
-    let table =
-        format!("1 {} {} {BLOCK} {BLOCK} {} {TOP} sha256 {} {salt}", numbers(data)?, numbers(&located.tree)?, superblock.data_blocks, located.root_hash);
+    let line = format!("1 {} {} {BLOCK} {BLOCK} {} {TOP} sha256 {} {salt}", numbers(data)?, numbers(&located.tree)?, superblock.data_blocks, located.root_hash);
     let uuid = format!("CRYPT-VERITY-{}-{ROOT_MAPPING}", hex(&superblock.uuid));
     let sectors = superblock.data_blocks * (BLOCK as u64 / 512);
-    let mapping = Mapping::create(ROOT_MAPPING, &uuid, "verity", sectors, &table).map_err(|e| failure("setting dm-verity up", e))?;
+    let create = |table: &Table| Mapping::create(ROOT_MAPPING, &uuid, "verity", sectors, &table.with(&[]));
+    let mut table = Table { line, signature: None };
+    let mut seen = None;
+    if let Some(message) = message {
+        let signed = Table { signature: Some(SIGNATURE_KEY), ..table.clone() };
+        // Trusted by the agent is enough; what the kernel trusts is the firmware's and the distribution's affair.
+        match keyring::add(SIGNATURE_KEY, &message).and_then(|()| create(&signed)) {
+            Ok(mapping) => (seen, table, context.report.signature.kernel) = (Some(mapping), signed, "verified".to_owned()),
+            Err(error) => context.report.signature.kernel = kernels_reason(&error),
+        }
+    }
+    let mapping = seen.map_or_else(|| create(&table), Ok).map_err(|e| failure("setting dm-verity up", e))?;
     let root = VerifiedRoot { located, superblock, mapping, table };
     root.link().map_err(|e| failure("/dev/mapper/root", e))?;
 
@@ -104,6 +118,34 @@ fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<
         return Err(Failure::new(STAGE, what, why, format!("boot with the root hash built with this image, or {RESTORE}")));
     }
     Ok(())
+}
+
+/// The verity target's parameters; <https://docs.kernel.org/admin-guide/device-mapper/verity.html>.
+#[derive(Clone)]
+struct Table {
+    /// Devices, sizes, root hash and salt.
+    line: String,
+    /// The key that holds the root hash's signature, where the kernel is to check it too.
+    signature: Option<&'static str>,
+}
+
+impl Table {
+    /// The whole line, with these optional parameters.
+    fn with(&self, options: &[&str]) -> String {
+        let signature = self.signature.map(|key| ["root_hash_sig_key_desc", key]);
+        let words: Vec<&str> = signature.iter().flatten().chain(options).copied().collect();
+        if words.is_empty() { self.line.clone() } else { format!("{} {} {}", self.line, words.len(), words.join(" ")) }
+    }
+}
+
+/// Why the kernel did not take a signature that the agent did, in words.
+fn kernels_reason(error: &io::Error) -> String {
+    match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        Errno::ENOKEY => "the signer's certificate is in none of its keyrings".to_owned(),
+        Errno::EKEYREJECTED => "its keyrings reject the signer".to_owned(),
+        Errno::EINVAL | Errno::ENOPKG | Errno::ENOSYS => "it can't check such signatures".to_owned(),
+        _ => error.to_string(),
+    }
 }
 
 impl VerifiedRoot {
@@ -176,14 +218,14 @@ impl VerifiedRoot {
         if verb.is_empty() {
             return Ok(());
         }
-        let corruption_only = format!("{} 1 {verb}_on_corruption", self.table);
+        let on_bad_block = format!("{verb}_on_corruption");
         // The same version number is also found in kernels without it.
         if dm::target_version("verity").is_ok_and(|version| version >= ON_ERROR_SINCE)
-            && self.mapping.replace(&format!("{} 2 {verb}_on_corruption {verb}_on_error", self.table)).is_ok()
+            && self.mapping.replace(&self.table.with(&[&on_bad_block, &format!("{verb}_on_error")])).is_ok()
         {
             return Ok(());
         }
-        self.mapping.replace(&corruption_only).map_err(|e| Failure::new(STAGE, format!("dm-verity's {verb}_on_corruption"), e, "report this"))
+        self.mapping.replace(&self.table.with(&[&on_bad_block])).map_err(|e| Failure::new(STAGE, format!("dm-verity's {verb}_on_corruption"), e, "report this"))
     }
 
     /// The name that systemd and people know it by.
@@ -218,6 +260,14 @@ pub fn damage_seen_by_the_kernel() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn optional_parameters_are_counted() {
+        let mut table = Table { line: "1".to_owned(), signature: None };
+        assert_eq!((table.with(&[]), table.with(&["a", "b"])), ("1".to_owned(), "1 2 a b".to_owned()));
+        table.signature = Some("key");
+        assert_eq!(table.with(&["a"]), "1 3 root_hash_sig_key_desc key a");
+    }
 
     #[test]
     fn a_file_systems_own_length_is_told_and_nonsense_is_not_taken_for_one() {

@@ -229,7 +229,8 @@ section! {
         boot: super::VerifyBoot = "`lazy` or `full`", "`lazy`";
         /// What the kernel does about a bad block that it finds later: `reboot`, `panic`, or `error` for the reader alone.
         on_corruption: super::OnCorruption = "`reboot`, `panic` or `error`", "`reboot`";
-        /// Whether the root hash must be signed: `require` refuses what the verity certificate's key did not sign, `prefer` starts it with a warning.
+        /// Whether the root hash must be signed: `require` refuses what the verity certificate's key did not sign, `prefer` starts it with a warning. After the
+        /// end of the certificate's validity it is not signed any more: replace images before.
         signature: super::Mode = "`require`, `prefer` or `off`", "`require` with a verity certificate, else `off`";
     }
 }
