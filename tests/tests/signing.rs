@@ -208,38 +208,42 @@ fn signing_later_gives_the_bytes_of_signing_at_once_and_signs_nothing_else() {
         boot.join("systemd-bootx64.efi")
     );
     let definition = Tiny { more, ..Tiny::default() }.define(&scratch.join("definition"));
-    let (once, later) = (scratch.join("once"), scratch.join("later"));
-    tool::run(build_command(&definition, &once).args(["--format", "qcow2"]));
-    tool::run(build_command(&definition, &later).args(["--unsigned", "--format", "qcow2"]));
-    assert!(fs::read(once.join("tiny_1.raw")).unwrap() != fs::read(later.join("tiny_1.raw")).unwrap());
-    assert!(!later.join("tiny_1.roothash.p7s").exists());
+    // A unified kernel image alone, and then the disk with it.
+    for format in ["uki", "qcow2"] {
+        let (once, later) = (scratch.join(format!("once-{format}")), scratch.join(format!("later-{format}")));
+        tool::run(build_command(&definition, &once).args(["--format", format]));
+        tool::run(build_command(&definition, &later).args(["--unsigned", "--format", format]));
+        assert!(fs::read(once.join("tiny_1.efi")).unwrap() != fs::read(later.join("tiny_1.efi")).unwrap());
+        assert_eq!((once.join("tiny_1.raw").exists(), once.join("tiny_1.qcow2").exists()), (format != "uki", format == "qcow2"));
+        assert!(!later.join("tiny_1.roothash.p7s").exists());
 
-    // What is not what was built is not signed, and nothing changes.
-    let image = later.join("tiny_1.efi");
-    let unsigned = fs::read(&image).unwrap();
-    fs::write(&image, [&unsigned[..], b"x"].concat()).unwrap();
-    let sign = |out: &Path| tool::output(builder().arg("sign").arg(out).arg("--keys").arg(&dir));
-    let refused = sign(&later);
-    assert!(!refused.status.success() && tool::lossy(&refused.stderr).contains("tiny_1.efi is not what its manifest says"));
-    fs::write(&image, &unsigned).unwrap();
+        // What is not what was built is not signed, and nothing changes.
+        let image = later.join("tiny_1.efi");
+        let unsigned = fs::read(&image).unwrap();
+        fs::write(&image, [&unsigned[..], b"x"].concat()).unwrap();
+        let sign = |out: &Path| tool::output(builder().arg("sign").arg(out).arg("--keys").arg(&dir));
+        let refused = sign(&later);
+        assert!(!refused.status.success() && tool::lossy(&refused.stderr).contains("tiny_1.efi is not what its manifest says"));
+        fs::write(&image, &unsigned).unwrap();
 
-    assert!(sign(&later).status.success());
-    let names = |out: &Path| {
-        let mut names: Vec<_> = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        names.sort();
-        names
-    };
-    assert_eq!(names(&once), names(&later));
-    for name in names(&once) {
-        assert!(fs::read(once.join(&name)).unwrap() == fs::read(later.join(&name)).unwrap(), "{name:?} differs");
-    }
-    tool::run(builder().arg("verify").arg(&later));
+        assert!(sign(&later).status.success());
+        let names = |out: &Path| {
+            let mut names: Vec<_> = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&once), names(&later));
+        for name in names(&once) {
+            assert!(fs::read(once.join(&name)).unwrap() == fs::read(later.join(&name)).unwrap(), "{name:?} differs");
+        }
+        tool::run(builder().arg("verify").arg(&later));
 
-    // No line of a key is in what comes out; the first ten hold the modulus, which is public.
-    let pem = fs::read_to_string(dir.join("verity.key")).unwrap();
-    let line = pem.lines().nth(30).unwrap();
-    for name in names(&once) {
-        let bytes = fs::read(once.join(&name)).unwrap();
-        assert!(!bytes.windows(line.len()).any(|window| window == line.as_bytes()), "a key is in {name:?}");
+        // No line of a key is in what comes out; the first ten hold the modulus, which is public.
+        let pem = fs::read_to_string(dir.join("verity.key")).unwrap();
+        let line = pem.lines().nth(30).unwrap();
+        for name in names(&once) {
+            let bytes = fs::read(once.join(&name)).unwrap();
+            assert!(!bytes.windows(line.len()).any(|window| window == line.as_bytes()), "a key is in {name:?}");
+        }
     }
 }

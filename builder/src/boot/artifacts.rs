@@ -15,7 +15,7 @@ impl Machine {
             match path.is_file() {
                 true => Ok(path),
                 false => Err(Error::new(format!("{}: not there, so this image can't be started", path.display()))
-                    .hint("an image without a kernel has no vmlinuz, initrd and raw: add a kernel to its sources (for example linux-image-cloud-amd64)")),
+                    .hint("an image without a kernel has no vmlinuz, initrd and raw: add a kernel to its sources (for example linux-image-cloud-amd64); one built with --format uki alone has no raw")),
             }
         };
         let cmdline = artifact("cmdline")?;

@@ -76,13 +76,16 @@ fn one(out: &Path, stem: &str, old: Manifest, signers: &Signers, jobs: usize, ou
         Some(_) => Some((small("loader.efi")?, pe::Image::parse(&format!("{stem}.efi"), &small("efi")?)?)),
     };
     let (root, tree) = (open("root.erofs")?, open("root.verity")?);
-    let layout = Layout::of_disk(&open("raw")?).context(|| path("raw").display().to_string())?;
+    let layout = match old.artifact(".raw") {
+        None => None,
+        Some(_) => Some(Layout::of_disk(&open("raw")?).context(|| path("raw").display().to_string())?),
+    };
     let formats: Vec<Format> = Format::ALL
         .into_iter()
         .filter(|format| *format != Format::Raw && old.artifacts.iter().any(|artifact| artifact.name == format!("{stem}.{}", format.suffix())))
         .collect();
     let mut artifacts = Artifacts { staging: &mut staging, stem, list: Vec::new() };
-    let parts = machine::Parts { image: &old.image, hash, programs, root: &root, tree: &tree, layout: &layout, formats: &formats, epoch: old.epoch };
+    let parts = machine::Parts { image: &old.image, hash, programs, root: &root, tree: &tree, layout: layout.as_ref(), formats: &formats, epoch: old.epoch };
     let digest = machine::make(parts, signers, &mut artifacts, &mut clock, jobs)?;
     same(&old, &format!("{stem}.root.erofs"), &digest)?;
     let mut list = artifacts.list;

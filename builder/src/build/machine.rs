@@ -2,20 +2,25 @@
 //! end, and `adamant sign` does it again with what an unsigned build left; the same parts and keys give the same bytes either way.
 
 use std::fs::File;
+use std::io::{Read, Seek};
 
 use adamant_agent::gpt::Guid;
 use adamant_agent::hash::RootHash;
+use sha2::{Digest, Sha256};
 
 use super::artifacts::{Artifacts, Clock};
 use super::signers::{self, Signers};
 use super::start;
 use crate::disk::{self, Contents, Layout};
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::format::{self, Facts, Format};
 use crate::manifest::Image;
 use crate::sign::roothash;
 use crate::uki::pe;
 use crate::verity::uuid_from;
+
+/// The running image, the one before it, and the one that is being written.
+const UNIFIED_IMAGES: u64 = 3;
 
 /// What it is put together from.
 pub struct Parts<'a> {
@@ -29,8 +34,8 @@ pub struct Parts<'a> {
     pub root: &'a File,
     /// Its verity tree.
     pub tree: &'a File,
-    /// Where everything is on the disk.
-    pub layout: &'a Layout,
+    /// Where everything is on the disk; `None` where there is to be none.
+    pub layout: Option<&'a Layout>,
     /// Further formats of the disk.
     pub formats: &'a [Format],
     /// Newest modification time in the image.
@@ -39,14 +44,26 @@ pub struct Parts<'a> {
 
 /// Signs, and writes disk and formats. Gives the SHA-256 of the root, which was read on the way.
 pub fn make(parts: Parts, signers: &Signers, artifacts: &mut Artifacts, clock: &mut Clock, jobs: usize) -> Result<[u8; 32]> {
-    let Parts { image, hash, layout, .. } = parts;
+    let Parts { image, hash, .. } = parts;
     let signature = sign_root_hash(&hash, signers, artifacts)?;
-    let esp = match parts.programs {
+    let programs = match parts.programs {
         None => None,
         Some((loader, unified)) => {
             let (loader, unified) = clock.time("sign", || start::sign(loader, unified, signers))?;
             artifacts.put("efi", &unified)?;
             artifacts.put("loader.efi", &loader)?;
+            Some((loader, unified))
+        }
+    };
+    let Some(layout) = parts.layout else { return clock.time("hash", || digest(parts.root).context(|| "the root")) };
+    let esp = match programs {
+        None => None,
+        Some((loader, unified)) => {
+            let room = layout.esp_bytes() / (unified.len() as u64).max(1);
+            if (1..UNIFIED_IMAGES).contains(&room) {
+                let what = format!("the EFI system partition has room for {room} unified kernel images of {} MiB", unified.len().div_ceil(1 << 20));
+                clock.output.warn(what, Some("make disk.esp larger: a new image is written beside the one that runs and the one before it"));
+            }
             let file = artifacts.staging.scratch()?;
             let entries = disk::esp::entries(artifacts.stem, loader, unified);
             let guid = disk::derived_guid(&image.id, "esp");
@@ -73,6 +90,20 @@ fn sign_root_hash(hash: &RootHash, signers: &Signers, artifacts: &mut Artifacts)
     let signature = roothash::sign(signer, hash)?;
     artifacts.put("roothash.p7s", &signature)?;
     roothash::partition(signer, hash, &signature)
+}
+
+/// The SHA-256 of all of a file.
+pub fn digest(file: &File) -> std::io::Result<[u8; 32]> {
+    let mut file = file.try_clone()?;
+    file.rewind()?;
+    let mut sha256 = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(sha256.finalize().into()),
+            read => sha256.update(&buffer[..read]),
+        }
+    }
 }
 
 /// What the disk's formats say about it. To a hypervisor two disks of one GUID are the same disk, so the content has a part in it.

@@ -35,6 +35,8 @@ pub struct Options {
     pub out: Option<PathBuf>,
     /// Whether a second build is compared with the first.
     pub check: bool,
+    /// Whether there is to be a disk, or a unified kernel image alone.
+    pub disk: bool,
     /// The formats of the disk that are made beside the raw one.
     pub formats: Vec<Format>,
     /// Worker threads.

@@ -1,12 +1,9 @@
 //! The stages of a build, in order. Data flows one way, content is streamed, and what goes wrong anywhere leaves OUT as it was.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use adamant_agent::hash::hex;
-use sha2::{Digest, Sha256};
 
 use super::artifacts::{Artifacts, Clock};
 use super::staging::Staging;
@@ -22,6 +19,9 @@ use crate::scrub::{Done, scrub};
 use crate::source::{Loaded, Surroundings, cache_folder, load};
 use crate::tree::{Tree, show};
 use crate::uki;
+
+/// So many packages are named where there is no room.
+const BIGGEST: usize = 5;
 
 /// What a build made.
 #[derive(Debug)]
@@ -69,8 +69,9 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
             Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, trusted.as_deref(), rule))?)
         }
         None => {
-            if let Some(format) = options.formats.first() {
-                return Err(Error::new(format!("--format {format}: the image has no kernel, so there will be no disk"))
+            let wanted = if options.disk { options.formats.first().map(|format| format.name()) } else { Some("uki") };
+            if let Some(wanted) = wanted {
+                return Err(Error::new(format!("--format {wanted}: the image has no kernel, so there will be nothing that starts"))
                     .hint("add a kernel to the sources, or leave --format away"));
             }
             output.warn("the image has no kernel: there will be a root, its verity tree and its root hash, but nothing to boot", None);
@@ -95,6 +96,10 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
             artifacts.put("initrd", &initramfs.bytes)?;
             artifacts.put("cmdline", format!("{cmdline}\n").as_bytes())?;
             let programs = match start::programs(&tree, definition, output)? {
+                None if !options.disk => {
+                    return Err(Error::new("--format uki: there will be none without systemd's stub")
+                        .hint("add the package systemd-boot-efi, or write boot.stub and boot.loader"));
+                }
                 None => None,
                 Some(programs) => {
                     let public_key = signers.pcr.as_ref().map(|holder| holder.certificate.public_key_pem()).transpose()?;
@@ -106,12 +111,12 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
                 }
             };
             let sizes = Sizes { root: root_size, tree: tree_size, esp: programs.is_some(), signature: signers.verity.is_some() };
-            let layout = &Layout::new(definition, &root.hash, sizes)?;
-            let (root, tree, formats) = (&root_file, &tree_file, &options.formats);
+            let layout = if options.disk { Some(Layout::new(definition, &root.hash, sizes).map_err(|e| with_packages(e, &tree))?) } else { None };
+            let (root, tree, layout, formats) = (&root_file, &tree_file, layout.as_ref(), &options.formats);
             let parts = machine::Parts { image: &image, hash, programs, root, tree, layout, formats, epoch };
             machine::make(parts, &signers, &mut artifacts, &mut clock, options.jobs)?
         }
-        _ => clock.time("hash", || digest_of(&root_file).context(|| root_name.clone()))?,
+        _ => clock.time("hash", || machine::digest(&root_file).context(|| root_name.clone()))?,
     };
     artifacts.note("root.erofs", root_size, root_sha256);
     artifacts.note("root.verity", tree_size, root.tree_sha256);
@@ -126,6 +131,18 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     clock.time("publish", || staging.publish())?;
     let modules = initramfs.map(|initramfs| initramfs.modules).unwrap_or_default();
     Ok(Built { out: out.to_owned(), stem, manifest, scrubbed, findings, modules, stages: clock.stages })
+}
+
+/// What fits no slot is made smaller by leaving out what is big.
+fn with_packages(error: Error, tree: &Tree) -> Error {
+    let Ok(mut packages) = manifest::installed_sizes(tree, b"/") else { return error };
+    packages.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let biggest: Vec<String> = packages.iter().take(BIGGEST).map(|(name, kib)| format!("{name} {} MiB", kib >> 10)).collect();
+    let Some(hint) = error.way_out().filter(|_| !biggest.is_empty()).map(|hint| format!("{hint}; the biggest, before compression: {}", biggest.join(", ")))
+    else {
+        return error;
+    };
+    error.hint(hint)
 }
 
 fn measurements(pcr11: &[(String, [u8; 32])]) -> Vec<manifest::Measurement> {
@@ -152,20 +169,6 @@ fn refuse_errors(findings: Vec<Finding>, output: &Output) -> Result<Vec<Finding>
     }
     let lines: Vec<String> = errors.iter().map(|error| format!("{}: {}\n  {}", error.rule, error.message, error.hint)).collect();
     Err(Error::new(format!("the image can't work like this:\n{}", lines.join("\n"))))
-}
-
-fn digest_of(file: &File) -> std::io::Result<[u8; 32]> {
-    use std::io::Seek;
-    let mut file = file.try_clone()?;
-    file.rewind()?;
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(sha256.finalize().into()),
-            read => sha256.update(&buffer[..read]),
-        }
-    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "the manifest is about everything there is")]

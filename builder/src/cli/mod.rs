@@ -4,6 +4,7 @@ pub mod signing;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -87,9 +88,26 @@ pub struct Build {
     /// Build a second time from scratch, elsewhere: other time zone, locale, umask, number of cores, user where possible; and compare
     #[arg(long)]
     check: bool,
-    /// Make the disk in these formats too: qcow2, vhd, vmdk, ova, gce, raw.zst; can be repeated. The raw disk is always made
+    /// Make the disk in these formats too: qcow2, vhd, vmdk, ova, gce, raw.zst; can be repeated. The raw disk is always made,
+    /// unless all there is to be is a uki, for network boot
     #[arg(long = "format", value_name = "LIST", value_delimiter = ',')]
-    formats: Vec<Format>,
+    formats: Vec<Wanted>,
+}
+
+/// What `--format` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Disk(Format),
+    /// The unified kernel image, which is also on every disk that firmware starts.
+    Uki,
+}
+
+impl FromStr for Wanted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Wanted, String> {
+        if text == "uki" { Ok(Wanted::Uki) } else { text.parse().map(Wanted::Disk) }
+    }
 }
 
 /// What every build needs to know.
@@ -213,7 +231,9 @@ impl Build {
     /// For the build.
     pub fn options(&self) -> build::Options {
         let mut options = self.making.tuning.options(&self.making.definition, self.output.clone(), self.check);
-        options.formats = self.formats.iter().copied().filter(|format| *format != Format::Raw).collect();
+        let disks = self.formats.iter().filter_map(|wanted| if let Wanted::Disk(format) = wanted { Some(*format) } else { None });
+        options.formats = disks.clone().filter(|format| *format != Format::Raw).collect();
+        options.disk = self.formats.is_empty() || disks.count() > 0;
         options.formats.sort_unstable();
         options.formats.dedup();
         options
@@ -226,6 +246,7 @@ impl Tuning {
             definition: definition.to_owned(),
             out,
             check,
+            disk: true,
             formats: Vec::new(),
             jobs: self.jobs.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
             agent: self.agent.clone(),
@@ -359,7 +380,11 @@ mod tests {
     fn a_format_named_twice_is_made_once_and_the_raw_disk_always() {
         let line = "adamant build d --format vmdk,raw,qcow2 --format vmdk,usb";
         let Verb::Build(build) = Cli::try_parse_from(line.split(' ')).unwrap().verb else { panic!() };
-        assert_eq!(build.options().formats, [Format::Qcow2, Format::Vmdk]);
+        assert_eq!((build.options().disk, build.options().formats), (true, vec![Format::Qcow2, Format::Vmdk]));
+        for (line, disk) in [("uki", false), ("uki,raw", true), ("usb", true)] {
+            let Verb::Build(build) = Cli::try_parse_from(["adamant", "build", "d", "--format", line]).unwrap().verb else { panic!() };
+            assert_eq!((build.options().disk, build.options().formats), (disk, vec![]), "{line}");
+        }
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl FromStr for Format {
         // What a USB stick or a disk is written with is the raw disk.
         let text = if text == "usb" { "raw" } else { text };
         let known = || Format::ALL.map(Format::name).join(", ");
-        Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| format!("{text:?} is no format of a disk (use some of {})", known()))
+        Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| format!("{text:?} is no format (use some of {}, or uki)", known()))
     }
 }
 

@@ -10,6 +10,9 @@ mod sbat;
 use crate::error::{Context, Error, Result};
 use pe::Image;
 
+/// What systemd's stub calls itself.
+const STUB: &[u8] = b" systemd-stub ";
+
 /// What a unified kernel image is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Parts<'a> {
@@ -34,8 +37,14 @@ pub struct Parts<'a> {
 /// Puts the image together, unsigned.
 pub fn compose(parts: &Parts) -> Result<Image> {
     let mut image = Image::parse("the stub", parts.stub).map_err(|e| e.hint("give systemd's linuxx64.efi.stub (Debian: systemd-boot-efi)"))?;
-    if image.section(".sdmagic").is_none() || image.section(".linux").is_some() || !image.certificates().is_empty() {
-        let what = if image.section(".linux").is_some() { "it holds a kernel already" } else { "it is signed, or does not say systemd-stub" };
+    // The boot loader has the section too: `#### LoaderInfo: systemd-boot 257 ####`.
+    let says_stub = image.section(".sdmagic").is_some_and(|section| section.data().windows(STUB.len()).any(|window| window == STUB));
+    if !says_stub || image.section(".linux").is_some() || !image.certificates().is_empty() {
+        let what = match (image.section(".linux"), says_stub) {
+            (Some(_), _) => "it holds a kernel already",
+            (None, false) => "it does not say systemd-stub of itself",
+            (None, true) => "it is signed",
+        };
         return Err(Error::new(format!("the stub is not systemd's: {what}")).hint("give systemd's linuxx64.efi.stub (Debian: systemd-boot-efi)"));
     }
     let linux = Image::parse("the kernel", parts.linux).map_err(|e| e.hint("it needs CONFIG_EFI_STUB=y, as Debian's kernels have it"))?;

@@ -83,6 +83,9 @@ impl Elsewhere {
         for format in &options.formats {
             command.args(["--format", format.name()]);
         }
+        if !options.disk {
+            command.args(["--format", "uki"]);
+        }
         if let Some(agent) = &options.agent {
             command.arg("--agent").arg(absolute(agent)?);
         } else if let Some(agent) = std::env::var_os("ADAMANT_AGENT").filter(|agent| !agent.is_empty()) {
