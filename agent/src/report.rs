@@ -24,6 +24,8 @@ pub struct BootReport {
     pub root: Root,
     /// By whom the root hash was signed.
     pub signature: Signature,
+    /// What started the kernel.
+    pub firmware: Firmware,
     /// The stages in the order they ran.
     pub stages: Vec<Stage>,
     /// The modules loaded, in order.
@@ -55,6 +57,19 @@ pub struct Root {
     pub blocks_checked: u64,
     /// What the kernel does about a bad block from now on: reboot, panic or error.
     pub on_corruption: String,
+}
+
+/// What started the kernel.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Firmware {
+    /// Whether it was UEFI firmware.
+    pub uefi: bool,
+    /// Whether it starts only what is signed; `None` when that is not known.
+    pub secure_boot: Option<bool>,
+    /// Whether the stub measured the unified kernel image into the TPM's PCR 11.
+    pub measured: bool,
+    /// The phases that PCR 11 was extended with.
+    pub phases: Vec<String>,
 }
 
 /// By whom the root hash was signed.

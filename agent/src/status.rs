@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use adamant_agent::contract::{BOOT_REPORT_PATH, ROOT_MAPPING};
-use adamant_agent::report::{BootReport, VERSION};
+use adamant_agent::report::{self, BootReport, VERSION};
 
 /// Longest report that is read, bytes.
 const LIMIT: u64 = 1 << 20;
@@ -64,6 +64,7 @@ fn for_people(report: &BootReport, verified: bool, fill: &dyn Fn(&str) -> Option
     if !report.signature.kernel.is_empty() {
         line("", format!("the kernel on the same signature: {}", report.signature.kernel));
     }
+    line("firmware", started_by(&report.firmware, &report.signature).to_owned());
     let checked = match report.root.blocks_checked {
         all if all > 0 && all >= report.root.blocks => "every block was read before init started".to_owned(),
         some => format!("{some} of {} blocks were read before init started, the others are checked when they are read", report.root.blocks),
@@ -94,6 +95,18 @@ fn for_people(report: &BootReport, verified: bool, fill: &dyn Fn(&str) -> Option
     out
 }
 
+/// What firmware keeps out, and what it does not.
+fn started_by(firmware: &report::Firmware, signature: &report::Signature) -> &'static str {
+    match (firmware.uefi, firmware.secure_boot, signature.signer.is_some()) {
+        (_, Some(true), _) => "Secure Boot is on: it starts only what is signed with a key it knows",
+        (true, _, true) => {
+            "Secure Boot is OFF: who can write to the disk can replace boot loader, kernel and initramfs, and with them this check of the root hash's signature"
+        }
+        (true, _, false) => "Secure Boot is OFF: who can write to the disk can replace everything, with a root hash of their own",
+        (false, ..) => "not UEFI: whoever starts the kernel decides about kernel, initramfs and root hash",
+    }
+}
+
 /// The report may hold names from a disk: nothing in it steers a terminal.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
@@ -112,7 +125,6 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adamant_agent::report;
 
     fn sample() -> BootReport {
         BootReport {
@@ -144,6 +156,17 @@ mod tests {
         assert!(text.contains("volume     state at /var on /dev/vda3: 128 MiB of 480 MiB, 26 % full; clean\n"), "{text}");
         assert!(text.contains("boot       100 ms: early 5.2, locate 94\n"), "{text}");
         assert!(text.lines().count() <= 24 && !text.contains('\x1b'), "{text}");
+    }
+
+    #[test]
+    fn what_somebody_with_the_disk_could_do_is_said_unless_secure_boot_is_on() {
+        let mut report = sample();
+        for (uefi, secure_boot, words) in
+            [(true, Some(true), "Secure Boot is on"), (true, Some(false), "Secure Boot is OFF: who can"), (false, None, "not UEFI")]
+        {
+            report.firmware = report::Firmware { uefi, secure_boot, ..Default::default() };
+            assert!(for_people(&report, true, &|_| None).contains(&format!("firmware   {words}")), "{words}");
+        }
     }
 
     #[test]

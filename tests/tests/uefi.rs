@@ -68,8 +68,9 @@ fn with_secure_boot_the_signed_image_starts_and_the_tpm_holds_what_the_manifest_
     assert!(console.contains("tiny: done"), "{console}");
     assert_eq!(line(&console, "tiny: root hash "), format!("tiny: root hash {}", image.root_hash()));
     let manifest: serde_json::Value = serde_json::from_slice(&fs::read(image.path("manifest.json")).unwrap()).unwrap();
-    let predicted = manifest["pcr11"].as_array().unwrap().iter().find(|entry| entry["phases"] == "").unwrap();
-    // The agent tells the TPM of no phase, so this is what the stub has measured.
+    // The stub measured the image, and the agent the phases that it went through.
+    let predicted = manifest["pcr11"].as_array().unwrap().iter().find(|entry| entry["phases"] == "enter-initrd:leave-initrd").unwrap();
+    assert_eq!(line(&console, "tiny: firmware "), "tiny: firmware uefi, secure boot Some(true), phases enter-initrd leave-initrd");
     assert_eq!(line(&console, "tiny: pcr 11 "), format!("tiny: pcr 11 {}", predicted["sha256"].as_str().unwrap()));
 }
 

@@ -1,4 +1,4 @@
-//! First stage: the kernel's file systems, the log, the watchdog, the modules.
+//! First stage: the kernel's file systems, the log, the watchdog, the modules, and what firmware says of itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
@@ -11,7 +11,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::SigSet;
 
 use super::uevents::Events;
-use super::{Context, Failure, modules};
+use super::{Context, Failure, firmware, modules};
 
 const STAGE: &str = "early";
 
@@ -36,6 +36,7 @@ pub fn run(context: &mut Context) -> Result<Early, Failure> {
     modules::load(context);
     // A module may have brought one.
     context.watchdog.arm();
+    firmware::run(context);
     Ok(Early { cmdline, events })
 }
 

@@ -22,7 +22,7 @@ use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execv};
 
 use super::identity::Identified;
-use super::{Context, Failure, locate, root, since_kernel_start, systemd, verify};
+use super::{Context, Failure, firmware, locate, root, since_kernel_start, systemd, verify};
 
 const STAGE: &str = "handover";
 /// What moves into the image.
@@ -44,6 +44,7 @@ pub fn run(identified: Identified, context: &mut Context) -> Result<Infallible, 
             return Err(Failure::new(STAGE, name, "the image has no such directory", "add it to the image: the kernel's file systems are moved there"));
         }
     }
+    firmware::phase(context, "leave-initrd");
     mounted.verified().arm(mounted.policy().verify.on_corruption, context)?;
     context.watchdog.alive();
     context.report.watchdog = context.watchdog.path().map(str::to_owned);

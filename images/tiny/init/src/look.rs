@@ -34,6 +34,9 @@ fn report() {
     println!("tiny: root hash {}", report.root_hash);
     println!("tiny: root {} blocks, {} checked, on corruption {}", report.root.blocks, report.root.blocks_checked, report.root.on_corruption);
     println!("tiny: signed by {} ({})", report.signature.signer.as_deref().unwrap_or("nobody"), report.signature.rule);
+    let firmware = &report.firmware;
+    let kind = if firmware.uefi { "uefi" } else { "none" };
+    println!("tiny: firmware {kind}, secure boot {:?}, phases {}", firmware.secure_boot, firmware.phases.join(" "));
     println!("tiny: kernel on the signature: {}", report.signature.kernel);
     println!("tiny: identity {}", report.identity.source);
     for volume in &report.volumes {
