@@ -72,6 +72,12 @@ impl CommandLine {
     }
 }
 
+/// The values that a key has, each as often as it is said: for keys that add up. The kernel takes `-` and `_` for the same in keys.
+pub fn values(bytes: &[u8], key: &str) -> Vec<String> {
+    let bytes = &bytes[..bytes.len().min(LIMIT)];
+    words(bytes).into_iter().filter(|(k, _)| k.replace('-', "_") == key).filter_map(|(_, value)| value).collect()
+}
+
 /// The value of a key that may be said once, or several times in the same words. The kernel takes `-` and `_` for the same in keys.
 fn one(words: &[(String, Option<String>)], key: &str) -> Result<Option<String>, Refusal> {
     let mut found: Option<&str> = None;

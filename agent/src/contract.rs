@@ -1,7 +1,7 @@
 //! Fixed places and names that builder and agent agree on.
 
 /// The policy, inside the verified image and authenticated by being there.
-pub const POLICY_PATH: &str = "/usr/lib/adamant/policy.toml";
+pub const POLICY_PATH: &str = "/usr/lib/adamant/policy.json";
 /// The agent as an ordinary program inside the image.
 pub const AGENT_PATH: &str = "/usr/bin/adamant-agent";
 /// In the initramfs: one module a line, each after those it needs: its absolute path, then the names of those, all separated by spaces.

@@ -3,8 +3,10 @@
 //! Every on-disk structure that both sides need is defined here once, with its parser: the verifier owns the format. All input is
 //! treated as hostile: parsers are bounded, return errors and never panic. No threads, no network, no C libraries.
 
+mod base64;
 pub mod cmdline;
 pub mod contract;
+pub mod credentials;
 pub mod gpt;
 pub mod hash;
 pub mod policy;

@@ -1,4 +1,4 @@
-//! The policy: what the image asks of the agent. A TOML file inside the verified root, so it needs no signature of its own.
+//! The policy: what the image asks of the agent. A JSON file inside the verified root, so it needs no signature of its own.
 //!
 //! The builder writes it from the definition; the agent refuses a policy whose `version` it does not know, or that has a key it does not
 //! know: nothing is ignored silently.
@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 1;
 /// More volumes than this are refused.
 pub const MAX_VOLUMES: usize = 32;
+/// More names of credentials than this are refused.
+pub const MAX_ACCEPTED_NAMES: usize = 64;
 
-/// `/usr/lib/adamant/policy.toml`.
+/// `/usr/lib/adamant/policy.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policy {
@@ -24,6 +26,9 @@ pub struct Policy {
     /// What happens when the boot fails.
     #[serde(default)]
     pub failure: Failure,
+    /// What the world outside may tell the image's init.
+    #[serde(default)]
+    pub credentials: Credentials,
     /// The volumes, parents before children.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
@@ -37,6 +42,21 @@ pub struct Image {
     pub id: String,
     /// IMAGE_VERSION.
     pub version: String,
+}
+
+/// What the world outside may tell the image's init.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Credentials {
+    /// Names, in which `*` stands for any characters; what none of them names is dropped.
+    pub accept: Vec<String>,
+}
+
+impl Default for Credentials {
+    /// Which machine it is, and nothing about what it does.
+    fn default() -> Self {
+        Credentials { accept: vec!["system.machine_id".to_owned()] }
+    }
 }
 
 /// How the root is verified.
@@ -146,6 +166,13 @@ pub enum OnDamage {
 }
 
 impl Policy {
+    /// The file's bytes.
+    pub fn to_json(&self) -> Result<Vec<u8>, String> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(|e| e.to_string())?;
+        json.push(b'\n');
+        Ok(json)
+    }
+
     /// Reads a policy. `Err` says in one line what is wrong with it.
     pub fn parse(bytes: &[u8]) -> Result<Policy, String> {
         #[derive(Deserialize)]
@@ -155,16 +182,15 @@ impl Policy {
         if bytes.len() > crate::contract::POLICY_LIMIT {
             return Err(format!("{} bytes, more than the {} a policy may have", bytes.len(), crate::contract::POLICY_LIMIT));
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())?;
-        let one_line = |e: toml::de::Error| e.message().replace('\n', " ");
+        let wrong = |e: serde_json::Error| e.to_string();
         // The version first: a newer policy is refused for being newer, not for its first new key.
-        let found: Version = toml::from_str(text).map_err(one_line)?;
+        let found: Version = serde_json::from_slice(bytes).map_err(wrong)?;
         match found.version {
             Some(version) if version == i64::from(VERSION) => {}
             Some(version) => return Err(format!("version {version}, this agent knows version {VERSION}")),
             None => return Err("no `version`".to_owned()),
         }
-        let policy: Policy = toml::from_str(text).map_err(one_line)?;
+        let policy: Policy = serde_json::from_slice(bytes).map_err(wrong)?;
         policy.check()?;
         Ok(policy)
     }
@@ -176,6 +202,13 @@ impl Policy {
         }
         if self.failure.after_seconds > 3600 {
             return Err(format!("failure.after_seconds is {}, at most 3600 is possible", self.failure.after_seconds));
+        }
+        let accept = &self.credentials.accept;
+        if accept.len() > MAX_ACCEPTED_NAMES {
+            return Err(format!("credentials.accept has {} names, at most {MAX_ACCEPTED_NAMES} are possible", accept.len()));
+        }
+        if let Some(bad) = accept.iter().find(|glob| !crate::credentials::is_glob(glob)) {
+            return Err(format!("credentials.accept: {bad:?} is not a credential's name (printable ASCII without / and :, with * for any characters)"));
         }
         for (index, volume) in self.volumes.iter().enumerate() {
             volume.check()?;
@@ -229,27 +262,32 @@ impl Volume {
 mod tests {
     use super::*;
 
-    const GOOD: &str = "version = 1\n[image]\nid = \"web\"\nversion = \"1\"\n[[volume]]\nname = \"state\"\nmount = \"/var\"\n";
+    const GOOD: &str = r#"{"version": 1, "image": {"id": "web", "version": "1"}, "volume": [{"name": "state", "mount": "/var"}]}"#;
+
+    fn with_volume(name: &str, mount: &str) -> String {
+        GOOD.replace("}]}", &format!("}}, {{\"name\": {name:?}, \"mount\": {mount:?}}}]}}"))
+    }
 
     #[test]
     fn reads_a_policy_with_defaults() {
         let policy = Policy::parse(GOOD.as_bytes()).unwrap();
         assert_eq!(policy.failure.after_seconds, 10);
         assert_eq!(policy.volumes[0].weight, 1);
-        assert_eq!(Policy::parse(toml::to_string(&policy).unwrap().as_bytes()), Ok(policy));
+        assert_eq!(Policy::parse(&policy.to_json().unwrap()), Ok(policy));
     }
 
     #[test]
     fn refuses_what_it_does_not_know() {
         for (text, why) in [
-            (GOOD.replace("version = 1\n", "version = 2\nnew = 1\n"), "version 2, this agent knows version 1"),
-            (GOOD.replace("version = 1\n", "version = 1\nnew = 1\n"), "unknown field `new`"),
-            (GOOD.replacen("version = 1\n", "", 1), "no `version`"),
+            (GOOD.replace("\"version\": 1, \"image\"", "\"version\": 2, \"new\": 1, \"image\""), "version 2, this agent knows version 1"),
+            (GOOD.replace("\"version\": 1, \"image\"", "\"version\": 1, \"new\": 1, \"image\""), "unknown field `new`"),
+            (GOOD.replace("\"version\": 1, \"image\"", "\"image\""), "no `version`"),
             (GOOD.replace("/var", "/var/../etc"), "not a mount point"),
             (GOOD.replace("/var", "/usr/local"), "not a place for a volume"),
             (GOOD.replace("\"state\"", "\"_empty\""), "not a volume name"),
-            (format!("{GOOD}[[volume]]\nname = \"x\"\nmount = \"/var\"\n"), "both mount"),
-            (GOOD.replace("/var", "/var/log") + "[[volume]]\nname = \"x\"\nmount = \"/var\"\n", "must come before"),
+            (with_volume("x", "/var"), "both mount"),
+            (with_volume("x", "/var").replacen("/var", "/var/log", 1), "must come before"),
+            (format!("{GOOD}x"), "trailing"),
         ] {
             let error = Policy::parse(text.as_bytes()).unwrap_err();
             assert!(error.contains(why), "{error}");

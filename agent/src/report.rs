@@ -28,6 +28,10 @@ pub struct BootReport {
     pub firmware: Firmware,
     /// The stages in the order they ran.
     pub stages: Vec<Stage>,
+    /// Seconds since 1970 that the clock stood at before it was set to the image's build time; `None` when it was not behind that.
+    pub clock_was: Option<u64>,
+    /// What the world outside the image told it.
+    pub credentials: Credentials,
     /// The modules loaded, in order.
     pub modules: Vec<String>,
     /// The volumes, in mount order.
@@ -85,10 +89,32 @@ pub struct Signature {
     pub kernel: String,
 }
 
+/// What the world outside the image told it: names, never values.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// What was passed on to the image's init, and what the agent used itself.
+    pub accepted: Vec<Credential>,
+    /// What was not, the first 64.
+    pub dropped: Vec<Credential>,
+    /// How many were not.
+    pub drops: u64,
+}
+
+/// A credential's name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Credential {
+    /// As the policy names it.
+    pub name: String,
+    /// Where it came from.
+    pub source: String,
+    /// Why it was dropped; empty where it was not.
+    pub why: String,
+}
+
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// early, locate, signature, verify, root, volumes, identity, handover.
+    /// early, locate, signature, verify, root, credentials, volumes, identity, handover.
     pub name: String,
     /// Microseconds since the kernel started (CLOCK_BOOTTIME).
     pub start_us: u64,

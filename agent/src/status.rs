@@ -74,6 +74,18 @@ fn for_people(report: &BootReport, verified: bool, fill: &dyn Fn(&str) -> Option
     for warning in &report.warnings {
         line("", warning.clone());
     }
+    if let Some(seconds) = report.clock_was {
+        line("clock", format!("stood at {seconds} s since 1970, and was set to the image's build time"));
+    }
+    for credential in &report.credentials.accepted {
+        line("credential", format!("{} from {}", credential.name, credential.source));
+    }
+    for credential in report.credentials.dropped.iter().take(8) {
+        line("", format!("{} from {}: dropped, {}", credential.name, credential.source, credential.why));
+    }
+    if report.credentials.drops > 8 {
+        line("", format!("{} more were dropped", report.credentials.drops - 8));
+    }
     for volume in &report.volumes {
         let used = match fill(&volume.mount) {
             Some((used, all)) => format!("{} of {}, {} % full", size(used), size(all), used.saturating_mul(100) / all.max(1)),

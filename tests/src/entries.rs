@@ -2,6 +2,7 @@
 //! the promises that others rely on. `fuzz/` calls them with cargo-fuzz, `tests/tests/any_bytes.rs` with a bounded number of inputs.
 
 use adamant_agent::cmdline::CommandLine;
+use adamant_agent::credentials::Sorter;
 use adamant_agent::gpt::disk::{self, Disk};
 use adamant_agent::gpt::{self, Guid, Partition, Table};
 use adamant_agent::hash::RootHash;
@@ -40,6 +41,19 @@ pub fn policy(bytes: &[u8]) {
             assert!(volume.mount.starts_with('/') && !volume.mount.split('/').any(|part| part == ".."));
         }
     }
+}
+
+/// SMBIOS structures and kernel command lines with credentials: what is let through has a name that the policy has, and is within bounds.
+pub fn credentials(bytes: &[u8]) {
+    let accept = ["a*".to_owned(), "system.*".to_owned()];
+    let mut sorter = Sorter::new(&accept);
+    sorter.offer_smbios(bytes);
+    sorter.offer_command_line(bytes);
+    for credential in &sorter.accepted {
+        assert!(credential.name.starts_with('a') || credential.name.starts_with("system."));
+        assert!(!credential.name.contains('/') && credential.value.len() <= adamant_agent::credentials::LIMIT);
+    }
+    assert!(sorter.dropped.iter().all(|dropped| !dropped.name.contains(char::is_control)));
 }
 
 /// Signature partitions: what is accepted says that it signs this root hash. The same bytes as a certificate are read or refused, too.
@@ -184,7 +198,8 @@ pub fn doors() -> Vec<Door> {
     let hash = "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617";
     let line = format!("console=ttyS0 roothash={hash} systemd.verity_root_data=PARTLABEL=a\\x20b \"x=a b\" init=/sbin/init adamant.device_timeout=5 -- x\n");
     let event = "add@/devices/pci0/virtio0/block/vda\0ACTION=add\0DEVPATH=/devices/pci0/virtio0/block/vda\0SUBSYSTEM=block\0DEVNAME=vda\0SEQNUM=1\0";
-    let text = "version = 1\n[image]\nid = \"web\"\nversion = \"1\"\n[verify]\nboot = \"full\"\n[failure]\naction = \"halt\"\nafter_seconds = 3\n[[volume]]\nname = \"state\"\nmount = \"/var\"\nweight = 2\non_damage = \"recreate\"\n";
+    let text = r#"{"version": 1, "image": {"id": "web", "version": "1"}, "verify": {"boot": "full"}, "failure": {"action": "halt", "after_seconds": 3}, "credentials": {"accept": ["a.*"]}, "volume": [{"name": "state", "mount": "/var", "weight": 2, "on_damage": "recreate"}]}"#;
+    let smbios = b"\x0b\x05\0\0\x01io.systemd.credential:a.key=x=1\0io.systemd.credential.binary:system.x=AAH/\0io.systemd.credential:other=y\0\0";
     let superblock = Superblock { uuid: [7; 16], data_blocks: 12345, salt: vec![3; 32] }.encode().to_vec();
     let mut tables = Vec::new();
     for (flags, sector) in [(1u8, 512u32), (3, 4096)] {
@@ -206,6 +221,11 @@ pub fn doors() -> Vec<Door> {
         Door { name: "command_line", enter: command_line, seeds: vec![line.into_bytes()] },
         Door { name: "uevent", enter: uevent, seeds: vec![event.as_bytes().to_vec()] },
         Door { name: "policy", enter: policy, seeds: vec![text.as_bytes().to_vec()] },
+        Door {
+            name: "credentials",
+            enter: credentials,
+            seeds: vec![smbios.to_vec(), b"systemd.set_credential=a.b:c systemd.set_credential_binary=system.x:AA== x".to_vec()],
+        },
         Door { name: "signature", enter: signature, seeds: vec![PARTITION.to_vec()] },
         Door { name: "verity_superblock", enter: verity_superblock, seeds: vec![superblock] },
         Door { name: "archive", enter: archive, seeds: archives() },

@@ -40,13 +40,20 @@ fn any_bytes_end_in_a_result_at_every_door() {
 
 #[test]
 fn what_the_doors_start_from_is_accepted() {
-    use adamant_agent::{cmdline::CommandLine, gpt, policy::Policy, signature::Embedded, uevent::Event, verity::Superblock};
+    use adamant_agent::{cmdline::CommandLine, credentials::Sorter, gpt, policy::Policy, signature::Embedded, uevent::Event, verity::Superblock};
     for door in doors() {
         for seed in &door.seeds {
             let accepted = match door.name {
                 "command_line" => CommandLine::parse(seed).is_ok(),
                 "uevent" => Event::parse(seed).is_some(),
                 "policy" => Policy::parse(seed).is_ok(),
+                "credentials" => {
+                    let accept = ["*".to_owned()];
+                    let mut sorter = Sorter::new(&accept);
+                    sorter.offer_smbios(seed);
+                    sorter.offer_command_line(seed);
+                    sorter.accepted.len() >= 2
+                }
                 "signature" => Embedded::parse(seed).is_ok(),
                 "verity_superblock" => Superblock::parse(seed).is_ok(),
                 "partition_table" => gpt::Table::parse_primary(&seed[1..], if seed[0] == 1 { 512 } else { 4096 }, 256).is_ok(),

@@ -59,7 +59,7 @@ const OURS: [&str; 19] = [
     "/usr/bin/adamant-agent",
     "/usr/lib",
     "/usr/lib/adamant",
-    "/usr/lib/adamant/policy.toml",
+    "/usr/lib/adamant/policy.json",
     "/usr/lib/os-release",
     "/etc",
     "/etc/os-release",

@@ -8,7 +8,7 @@ use std::env;
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -19,10 +19,10 @@ use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::statfs::{FsType, statfs};
-use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execv};
+use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execve};
 
 use super::identity::Identified;
-use super::{Context, Failure, firmware, locate, root, since_kernel_start, systemd, verify};
+use super::{Context, Failure, credentials, firmware, locate, root, since_kernel_start, systemd, verify};
 
 const STAGE: &str = "handover";
 /// What moves into the image.
@@ -125,6 +125,15 @@ fn empty(folder: &Path, device: u64) {
     }
 }
 
+/// What the kernel gave to us, and where credentials are: systemd gathers none itself where somebody has done so before. A word on the kernel
+/// command line could say another place.
+fn environment() -> Vec<CString> {
+    let ours = [("CREDENTIALS_DIRECTORY", credentials::PLAIN), ("ENCRYPTED_CREDENTIALS_DIRECTORY", credentials::ENCRYPTED)];
+    let theirs = env::vars_os().filter(|(name, _)| ours.iter().all(|(our, _)| name != our));
+    let theirs = theirs.filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok());
+    theirs.chain(ours.iter().filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok())).collect()
+}
+
 /// Becomes the init, with the arguments and the environment that the kernel gave to us. Comes back only with the reason why not.
 fn enter(init: &str) -> io::Error {
     let Ok(program) = CString::new(init) else { return io::ErrorKind::InvalidInput.into() };
@@ -145,6 +154,6 @@ fn enter(init: &str) -> io::Error {
         let _ = unsafe { sigaction(signal, &default) };
     }
     let _ = SigSet::empty().thread_set_mask();
-    let Err(error) = execv(&program, &arguments);
+    let Err(error) = execve(&program, &arguments, &environment());
     error.into()
 }

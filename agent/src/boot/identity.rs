@@ -1,4 +1,4 @@
-//! Sixth stage: what makes this server itself, its machine-id.
+//! Eighth stage: what makes this server itself, its machine-id.
 //!
 //! Promise: it is made once, from the kernel's random source or as the hypervisor wishes, kept on the state volume, and stays the same over reboots and
 //! image versions. What runs sees it at /etc/machine-id, read-only, from before its init starts. An image has none; two servers from one image differ.
@@ -7,7 +7,7 @@
 //! hypervisor wishes counts only as long as there is none: a server's identity does not change because its host's settings did.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -18,18 +18,13 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 
+use super::credentials::Received;
 use super::root::MountedRoot;
 use super::volumes::{self, MountedVolumes};
 use super::{Context, Failure};
 
 /// Where what is bound over the image's /etc/machine-id lies: in memory, so that it keeps no volume busy and nothing on a volume changes it.
 const RUN: &str = "/run/adamant/machine-id";
-/// The credential's name (systemd.system-credentials(7)).
-const CREDENTIAL: &str = "system.machine_id";
-/// Largest SMBIOS structure that is read, bytes.
-const SMBIOS_LIMIT: u64 = 64 << 10;
-/// SMBIOS structures of OEM strings that are looked at.
-const SMBIOS_STRUCTURES: u32 = 16;
 
 /// A root that is ready to be entered. Only [`run`] makes one.
 pub struct Identified {
@@ -44,9 +39,9 @@ impl Identified {
 }
 
 /// Makes or keeps the machine-id.
-pub fn run(volumes: MountedVolumes, context: &mut Context) -> Result<Identified, Failure> {
+pub fn run(volumes: MountedVolumes, received: Received, context: &mut Context) -> Result<Identified, Failure> {
     let fail = |why: io::Error| Failure::new("identity", "machine-id", why, "boot again; if it stays, look for messages about the disk and the random source");
-    let settled = settle(volumes.state(), wished(Path::new("/sys/firmware"))).map_err(fail)?;
+    let settled = settle(volumes.state(), received.machine_id.and_then(|bytes| wished(&bytes))).map_err(fail)?;
     for warning in settled.warnings {
         context.warn(warning);
     }
@@ -153,61 +148,14 @@ fn bind(id: &str, sysroot: &Path, run: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The machine-id that the hypervisor wishes: a credential in an SMBIOS string or in QEMU's fw_cfg. `None` when there is none, or none that is one.
-fn wished(firmware: &Path) -> Option<String> {
-    let read = |path: &Path| {
-        let mut bytes = Vec::new();
-        fs::File::open(path).and_then(|file| file.take(SMBIOS_LIMIT).read_to_end(&mut bytes)).ok().map(|_| bytes)
-    };
-    let smbios = (0..SMBIOS_STRUCTURES).find_map(|n| smbios_string(&read(&firmware.join(format!("dmi/entries/11-{n}/raw")))?));
-    let qemu = || {
-        let path = format!("qemu_fw_cfg/by_name/opt/io.systemd.credentials/{CREDENTIAL}/raw");
-        String::from_utf8(read(&firmware.join(path))?).ok()
-    };
-    let wished = smbios.or_else(qemu)?;
-    let digits = wished.trim_end_matches(['\n', '\0']);
+/// The machine-id that the hypervisor wishes, if it is one, as hexadecimal digits or as a UUID.
+fn wished(credential: &[u8]) -> Option<String> {
+    let digits = std::str::from_utf8(credential).ok()?.trim_end_matches(['\n', '\0']);
     let digits = match digits.parse::<adamant_agent::gpt::Guid>() {
         Ok(_) => digits.replace('-', ""),
         Err(_) => digits.to_owned(),
     };
     kept(digits.to_ascii_lowercase().as_bytes())
-}
-
-/// The credential's value among a structure's OEM strings (SMBIOS 3.7, 7.12): a formatted part, its length in the second byte, then strings that end with NUL.
-/// The string has the value as it is or, for any bytes, in base64.
-fn smbios_string(structure: &[u8]) -> Option<String> {
-    let strings = structure.get(usize::from(*structure.get(1)?)..)?;
-    let value = strings.split(|&b| b == 0).find_map(|string| {
-        let (name, value) = string.split_at_checked(string.iter().position(|&b| b == b'=')?)?;
-        match name.strip_prefix(b"io.systemd.credential")?.strip_suffix(CREDENTIAL.as_bytes())? {
-            b":" => Some(value[1..].to_vec()),
-            b".binary:" => base64(&value[1..]),
-            _ => None,
-        }
-    });
-    String::from_utf8(value?).ok()
-}
-
-/// Decodes base64 (RFC 4648, 4), padded and without anything else.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let digits = text.strip_suffix(b"==").or(text.strip_suffix(b"=")).unwrap_or(text);
-    let (mut bytes, mut bits, mut count) = (Vec::new(), 0u32, 0);
-    for digit in digits {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        (bits, count) = (bits << 6 | u32::from(value), count + 6);
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    (text.len().is_multiple_of(4) && digits.len() % 4 != 1 && bits & ((1 << count) - 1) == 0).then_some(bytes)
 }
 
 #[cfg(test)]
@@ -273,41 +221,11 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_found_in_both_places_and_lies_ignored() {
-        let structure = |strings: &str| [&[11, 5, 0, 0, 1][..], strings.as_bytes(), b"\0\0"].concat();
-        let credential = format!("io.systemd.credential:{CREDENTIAL}={ID}");
-        assert_eq!(smbios_string(&structure(&format!("first\0{credential}\0last"))), Some(ID.to_owned()));
-        // base64 of the id, by coreutils.
-        let binary = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
-        assert_eq!(smbios_string(&structure(&format!("io.systemd.credential.binary:{CREDENTIAL}={binary}"))), Some(ID.to_owned()));
-        let other = format!("io.systemd.credential.other:{CREDENTIAL}={ID}\0io.systemd.credential:{CREDENTIAL}\0io.systemd.credential:system.hostname=x");
-        for bad in [&b""[..], &[11], &[11, 200, 0, 0, 1], &structure("nothing"), &structure(&other), &structure(&credential.replace(':', ".binary:="))] {
-            assert_eq!(smbios_string(bad), None);
-        }
-        let folder = Folder::new("identity-firmware");
-        assert_eq!(wished(folder.path()), None);
-        let fw_cfg = folder.path().join(format!("qemu_fw_cfg/by_name/opt/io.systemd.credentials/{CREDENTIAL}"));
-        fs::create_dir_all(&fw_cfg).unwrap();
+    fn a_wish_is_an_id_or_nothing() {
         for (given, taken) in [("01234567-89AB-cdef-0123-456789abcdef", Some(ID)), (ID, Some(ID)), ("", None), ("0123", None), (&"0".repeat(32), None)] {
-            fs::write(fw_cfg.join("raw"), given).unwrap();
-            assert_eq!(wished(folder.path()).as_deref(), taken, "{given}");
+            assert_eq!(wished(given.as_bytes()).as_deref(), taken, "{given}");
         }
-        let dmi = folder.path().join("dmi/entries/11-1");
-        fs::create_dir_all(&dmi).unwrap();
-        fs::write(dmi.join("raw"), structure(&credential)).unwrap();
-        assert_eq!(wished(folder.path()).as_deref(), Some(ID));
-    }
-
-    #[test]
-    fn base64_is_decoded_and_nothing_else_is() {
-        // RFC 4648, 10.
-        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYg==", "foob"), ("Zm9vYmE=", "fooba"), ("Zm9vYmFy", "foobar")] {
-            assert_eq!(base64(text.as_bytes()).as_deref(), Some(bytes.as_bytes()), "{text}");
-        }
-        assert_eq!(base64(b"+/+/"), Some(vec![0xfb, 0xff, 0xbf]));
-        for bad in ["=", "==", "Zg", "Zg=", "Z===", "Zh==", "Zm9v\n", "Zm 9", "Zm-_", "Zg==Zg=="] {
-            assert_eq!(base64(bad.as_bytes()), None, "{bad}");
-        }
+        assert_eq!((wished(format!("{ID}\n").as_bytes()).as_deref(), wished(&[0xff; 32])), (Some(ID), None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The boot: one stage a module, one function `stage in -> stage out` each. Types carry the proof that nothing runs before what it
 //! depends on: only `signature` lets a root hash through, only `verify` makes a `VerifiedRoot`, only that can be mounted, only a mounted one entered.
 //!
-//!     early -> locate -> signature -> verify -> root -> volumes -> identity -> handover
+//!     early -> locate -> signature -> verify -> root -> credentials -> volumes -> identity -> handover
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,7 +11,9 @@ use adamant_agent::report::{self, BootReport};
 use nix::time::{ClockId, clock_gettime};
 
 pub mod block;
+mod clock;
 mod console;
+mod credentials;
 mod dm;
 pub mod early;
 mod firmware;
@@ -113,7 +115,8 @@ fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     if cfg!(feature = "mistake") {
         panic!("made on purpose");
     }
+    let received = context.stage("credentials", |c| credentials::run(&mounted, c))?;
     let volumes = context.stage("volumes", |c| volumes::run(mounted, c))?;
-    let identified = context.stage("identity", |c| identity::run(volumes, c))?;
+    let identified = context.stage("identity", |c| identity::run(volumes, received, c))?;
     handover::run(identified, context)
 }

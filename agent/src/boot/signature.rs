@@ -18,7 +18,7 @@ use adamant_agent::signature::{self, CERTIFICATE_LIMIT, Certificate, Embedded, M
 
 use super::block::Disk;
 use super::locate::Located;
-use super::{Context, Failure};
+use super::{Context, Failure, clock};
 
 const STAGE: &str = "signature";
 /// More certificates than this are not read.
@@ -44,6 +44,7 @@ impl Checked {
 /// Checks the signature as the initramfs asks for.
 pub fn run(located: Located, context: &mut Context) -> Result<Checked, Failure> {
     let rule = rule()?;
+    clock::not_before(rule.built, context);
     let mut report = report::Signature { rule: rule.mode.to_string(), ..Default::default() };
     let mut message = None;
     if rule.mode != Mode::Off {

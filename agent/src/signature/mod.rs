@@ -5,7 +5,6 @@
 //! trusted: a certificate in the message makes nobody trusted, it only must not be another one than the signer's. There is one form of a
 //! message: any other byte in it is refused. What the JSON has beside the three known keys is tolerated, and not looked at.
 
-mod base64;
 mod certificate;
 mod der;
 mod rule;
@@ -15,6 +14,7 @@ pub use rule::{Mode, Rule};
 
 use serde::Deserialize;
 
+use crate::base64;
 use crate::hash::RootHash;
 use der::Reader;
 

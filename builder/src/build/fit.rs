@@ -31,7 +31,7 @@ pub fn fit(tree: &mut Tree, definition: &Definition, agent: &[u8], epoch: Option
     for volume in &definition.volumes {
         directory(tree, &volume.policy.mount, meta(0o755))?;
     }
-    tree.insert(contract::POLICY_PATH.as_bytes(), meta(0o644), file(write_policy(definition)?.as_bytes()))?;
+    tree.insert(contract::POLICY_PATH.as_bytes(), meta(0o644), file(&write_policy(definition)?))?;
     tree.insert(contract::AGENT_PATH.as_bytes(), meta(0o755), file(agent))?;
     if tree.lookup(b"/etc/machine-id").is_none() {
         tree.insert(b"/etc/machine-id", meta(0o444), file(b""))?;
@@ -50,10 +50,10 @@ fn directory(tree: &mut Tree, path: &str, meta: Meta) -> Result<()> {
     tree.insert(path.as_bytes(), meta, Kind::Directory(BTreeMap::new())).map(drop)
 }
 
-fn write_policy(definition: &Definition) -> Result<String> {
-    let text = toml::to_string(&definition.policy()).map_err(|e| Error::new(format!("the policy can't be written: {e}")))?;
+fn write_policy(definition: &Definition) -> Result<Vec<u8>> {
+    let text = definition.policy().to_json().map_err(|e| Error::new(format!("the policy can't be written: {e}")))?;
     // The agent's own parser has the last word: what it would refuse must not be built.
-    Policy::parse(text.as_bytes()).map_err(|why| Error::new(format!("the agent would refuse this policy: {why}")))?;
+    Policy::parse(&text).map_err(|why| Error::new(format!("the agent would refuse this policy: {why}")))?;
     Ok(text)
 }
 

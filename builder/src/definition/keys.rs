@@ -65,6 +65,8 @@ pub struct File {
     pub volume: Option<Spanned<Vec<Spanned<Volume>>>>,
     /// `[verify]`
     pub verify: Option<Spanned<Verify>>,
+    /// `[credentials]`
+    pub credentials: Option<Spanned<Credentials>>,
     /// `[failure]`
     pub failure: Option<Spanned<Failure>>,
     /// `[kernel]`
@@ -89,6 +91,7 @@ pub const SECTIONS: &[Section] = &[
     Scrub::SECTION,
     Volume::SECTION,
     Verify::SECTION,
+    Credentials::SECTION,
     Failure::SECTION,
     Kernel::SECTION,
     Boot::SECTION,
@@ -232,6 +235,16 @@ section! {
         /// Whether the root hash must be signed: `require` refuses what the verity certificate's key did not sign, `prefer` starts it with a warning. After the
         /// end of the certificate's validity it is not signed any more: replace images before.
         signature: super::Mode = "`require`, `prefer` or `off`", "`require` with a verity certificate, else `off`";
+    }
+}
+
+section! {
+    /// Configuration without change: which systemd credentials from outside the image (SMBIOS, fw_cfg, the kernel command line, the EFI system
+    /// partition) reach its init. Each is logged by name; what is not named here is dropped, and said.
+    "[credentials]" Credentials {
+        /// Names, in which `*` stands for any characters, for example `ssh.authorized_keys.root` or `network.*`; at most 64. Who can start the machine
+        /// can say what is named here: `*`, or a name like `tmpfiles.extra`, lets them change what it does.
+        accept: Vec<Spanned<String>> = "list of globs", "`[\"system.machine_id\"]`";
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Definition {
     pub verify: adamant_agent::policy::Verify,
     /// Whether the root hash must be signed, where the definition says so.
     pub signature: Option<adamant_agent::signature::Mode>,
+    /// What the world outside may tell the image's init.
+    pub credentials: adamant_agent::policy::Credentials,
     /// What happens when the boot fails.
     pub failure: adamant_agent::policy::Failure,
     /// The kernel's command line and modules.
@@ -96,6 +98,7 @@ impl Definition {
             version: policy::VERSION,
             image: policy::Image { id: self.id.clone(), version: self.version.clone() },
             verify: self.verify,
+            credentials: self.credentials.clone(),
             failure: self.failure,
             volumes: self.volumes.iter().map(|volume| volume.policy.clone()).collect(),
         }
@@ -118,6 +121,7 @@ fn empty_policy() -> Policy {
         version: policy::VERSION,
         image: policy::Image { id: String::new(), version: String::new() },
         verify: policy::Verify::default(),
+        credentials: policy::Credentials::default(),
         failure: policy::Failure::default(),
         volumes: Vec::new(),
     }

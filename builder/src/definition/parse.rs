@@ -64,6 +64,17 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         return Err(text.error(0..0, "this definition can't be read"));
     };
     let verify = reader.verify(file.verify.as_ref());
+    let credentials = file.credentials.as_ref().and_then(|table| table.get_ref().accept.as_ref());
+    let credentials = match credentials.map(|list| list.get_ref()) {
+        None => policy::Credentials::default(),
+        Some(list) => {
+            for glob in list {
+                let alone = Policy { credentials: policy::Credentials { accept: vec![glob.get_ref().clone()] }, ..super::empty_policy() };
+                alone.check().map_err(|why| text.error(glob.span(), why))?;
+            }
+            policy::Credentials { accept: list.iter().map(|glob| glob.get_ref().clone()).collect() }
+        }
+    };
     let signature = file.verify.as_ref().and_then(|verify| verify.get_ref().signature.as_ref()).map(|key| *key.get_ref());
     let digest = Sha256::digest(text.text).into();
     let definition = Definition {
@@ -78,6 +89,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         volumes,
         verify,
         signature,
+        credentials,
         failure,
         kernel,
         boot,

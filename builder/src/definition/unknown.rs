@@ -16,8 +16,12 @@ const TABLES: &[(&str, Option<&Section>)] = &[
     ("volumes", None),
     ("volume", Some(&keys::Volume::SECTION)),
     ("verify", Some(&keys::Verify::SECTION)),
+    ("credentials", Some(&keys::Credentials::SECTION)),
     ("failure", Some(&keys::Failure::SECTION)),
     ("kernel", Some(&keys::Kernel::SECTION)),
+    ("boot", Some(&keys::Boot::SECTION)),
+    ("sign", Some(&keys::Sign::SECTION)),
+    ("disk", Some(&keys::Disk::SECTION)),
     ("limits", Some(&keys::Limits::SECTION)),
 ];
 

@@ -19,6 +19,7 @@ pub fn look() {
         println!("tiny: mount {line}");
     }
     report();
+    credentials();
     tpm();
     root();
     counter();
@@ -48,10 +49,29 @@ fn report() {
     for stage in &report.stages {
         println!("tiny: stage {} {} us at {} us", stage.name, stage.took_us, stage.start_us);
     }
+    for dropped in &report.credentials.dropped {
+        println!("tiny: dropped {} from {}: {}", dropped.name, dropped.source, dropped.why);
+    }
+    println!("tiny: {} credentials dropped, clock was {:?}", report.credentials.drops, report.clock_was);
     for warning in &report.warnings {
         println!("tiny: warning {warning}");
     }
     println!("tiny: watchdog {}", report.watchdog.as_deref().unwrap_or("none"));
+}
+
+/// What was passed on: as systemd's init would find it.
+fn credentials() {
+    for (kind, variable) in [("plain", "CREDENTIALS_DIRECTORY"), ("encrypted", "ENCRYPTED_CREDENTIALS_DIRECTORY")] {
+        let folder = std::env::var(variable).unwrap_or_default();
+        let mut files: Vec<_> = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        println!("tiny: {kind} credentials {} in {folder}", files.len());
+        for file in files {
+            let value = fs::read(&file).unwrap_or_default();
+            let shown = &value[..value.len().min(40)];
+            println!("tiny: {kind} {} has {} bytes: {:?}", file.file_name().unwrap_or_default().display(), value.len(), String::from_utf8_lossy(shown));
+        }
+    }
 }
 
 /// What was measured into the TPM for the unified kernel image, where there is one.
