@@ -83,6 +83,11 @@ impl Esp {
         tool::run(self.mtools("mcopy").arg("-o").arg(&file).arg(format!("::{path}")));
     }
 
+    /// Gives a file another name in its folder.
+    pub fn rename(&self, path: &str, name: &str) {
+        tool::run(self.mtools("mren").arg(format!("::{path}")).arg(name));
+    }
+
     /// Makes a folder.
     pub fn make(&self, path: &str) {
         tool::run(self.mtools("mmd").arg(format!("::{path}")));

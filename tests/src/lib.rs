@@ -9,4 +9,5 @@ pub mod image;
 pub mod machine;
 pub mod oddities;
 pub mod scratch;
+pub mod slots;
 pub mod tool;
