@@ -14,6 +14,7 @@ pub mod erofs;
 pub mod error;
 pub mod format;
 pub mod initramfs;
+pub mod inspect;
 pub mod manifest;
 pub mod output;
 pub mod part;

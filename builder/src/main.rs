@@ -7,7 +7,7 @@ use adamant::cli::{self, Cli, Target, Verb};
 use adamant::definition::{Definition, reference};
 use adamant::output::Output;
 use adamant::sign::keys;
-use adamant::{Context, Result, boot, build, summary, verify};
+use adamant::{Context, Result, boot, build, inspect, summary, verify};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -30,6 +30,7 @@ fn run(verb: &Verb, output: &Output) -> Result<()> {
     match verb {
         Verb::Build(args) => build::run(&args.options(), output).map(drop),
         Verb::Verify(args) => verify::run(&args.target, output),
+        Verb::Inspect(args) => inspect::run(&args.target, &args.certificates, output),
         Verb::Boot(args) => {
             let out = match args.target() {
                 Target::Artifacts(out) => out,

@@ -88,6 +88,11 @@ impl Esp {
         tool::run(self.mtools("mren").arg(format!("::{path}")).arg(name));
     }
 
+    /// Sets FAT's attribute.
+    pub fn read_only(&self, path: &str) {
+        tool::run(self.mtools("mattrib").arg("+r").arg(format!("::{path}")));
+    }
+
     /// Makes a folder.
     pub fn make(&self, path: &str) {
         tool::run(self.mtools("mmd").arg(format!("::{path}")));

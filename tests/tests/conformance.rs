@@ -121,22 +121,83 @@ fn systemd_finds_one_signed_root_and_reads_which_image_it_is() {
         return;
     }
     let image = image();
-    let Some(mut dissect) = tool::newer("systemd-dissect") else { return };
+    // This Debian's and a newer one's.
+    let own = tool::have("systemd-dissect").then(|| tool::command("systemd-dissect"));
+    for dissect in [own, tool::newer("systemd-dissect")].into_iter().flatten() {
+        finds_one_signed_root(dissect, &image);
+    }
+}
+
+fn finds_one_signed_root(mut dissect: Command, image: &Image) {
     let output = tool::output(dissect.arg("--json=short").arg(image.path("raw")));
     if !output.status.success() {
         // It mounts the root, which takes loop devices and a kernel with EROFS.
         return tool::skipped(&format!("systemd-dissect can't mount here: {}", tool::lossy(&output.stderr).trim()));
     }
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let release = said["osRelease"].as_array().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).expect("systemd-dissect's JSON");
+    let release = said["osRelease"].as_array().expect("an os-release");
     assert!(release.iter().any(|line| line == "IMAGE_ID=tiny") && release.iter().any(|line| line == "IMAGE_VERSION=1"), "{said}");
-    let mounts = said["mounts"].as_array().unwrap();
+    let mounts = said["mounts"].as_array().expect("mounts");
     let of = |designator: &str| mounts.iter().filter(|mount| mount["designator"] == designator).collect::<Vec<_>>();
     for designator in ["root", "root-verity", "root-verity-sig", "esp"] {
         assert_eq!(of(designator).len(), 1, "{designator}: {said}");
     }
     assert_eq!((&of("root")[0]["verity"], &of("root")[0]["partition_label"]), (&"signed".into(), &image.stem.as_str().into()));
     assert_eq!(mounts.len(), 4, "nothing else: {said}");
+}
+
+#[test]
+fn systemd_sysupdate_sees_the_version_that_is_installed_and_an_empty_slot_for_the_next() {
+    if !tool::root() {
+        return;
+    }
+    let (image, scratch) = (image(), Scratch::new("sysupdate"));
+    let Some(mut sysupdate) = tool::newer("/usr/lib/systemd/systemd-sysupdate") else { return };
+    let disk = esp::copy(&image, &scratch);
+    let device = tool::output(tool::command("losetup").args(["--find", "--show", "--partscan", "--read-only"]).arg(&disk));
+    if !device.status.success() {
+        return tool::skipped("no loop device");
+    }
+    let device = tool::lossy(&device.stdout).trim().to_owned();
+    fs::write(scratch.join("tiny_2.root.erofs"), "").unwrap();
+    let folder = scratch.join("sysupdate.d");
+    fs::create_dir(&folder).unwrap();
+    let source = format!("[Source]\nType=regular-file\nPath={}\nMatchPattern=tiny_@v.root.erofs\n", scratch.path().display());
+    let target = format!("[Target]\nType=partition\nPath={device}\nMatchPattern=tiny_@v\nMatchPartitionType=root\nInstancesMax=2\n");
+    fs::write(folder.join("50-root.transfer"), format!("[Transfer]\nVerify=no\n{source}{target}")).unwrap();
+    let output = tool::output(sysupdate.arg(format!("--definitions={}", folder.display())).args(["--no-pager", "list"]));
+    tool::run(tool::command("losetup").arg("--detach").arg(&device));
+    let said = tool::lossy(&output.stdout);
+    let line = |version: &str| said.lines().find(|line| line.split_whitespace().nth(1) == Some(version)).unwrap_or_default().to_owned();
+    assert!(line("1").contains("current") && line("2").contains("candidate"), "{said}{}", tool::lossy(&output.stderr));
+}
+
+#[test]
+fn systemd_repart_finds_all_its_partitions_there_and_nothing_to_change() {
+    let image = image();
+    let (scratch, disk) = (Scratch::new("repart"), image.path("raw"));
+    let kinds = [
+        "esp",
+        "root-x86-64",
+        "root-x86-64-verity",
+        "root-x86-64-verity-sig",
+        "root-x86-64",
+        "root-x86-64-verity",
+        "root-x86-64-verity-sig",
+        "var",
+        "linux-generic",
+    ];
+    let parts = alter::partitions(&disk);
+    assert_eq!(parts.len(), kinds.len());
+    for (number, (kind, part)) in kinds.iter().zip(&parts).enumerate() {
+        let text = format!("[Partition]\nType={kind}\nSizeMinBytes={0}\nSizeMaxBytes={0}\n", part.size);
+        fs::write(scratch.join(format!("{number}-{kind}.conf")), text).unwrap();
+    }
+    let Some(mut repart) = tool::newer("systemd-repart") else { return };
+    repart.args(["--dry-run=yes", "--offline=yes", "--no-pager"]).arg(format!("--definitions={}", scratch.path().display())).arg(&disk);
+    let output = tool::output(&mut repart);
+    let said = tool::lossy(&output.stdout) + &tool::lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("No changes"), "{said}");
 }
 
 #[test]

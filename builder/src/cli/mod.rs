@@ -40,6 +40,7 @@ Examples:
   adamant build images/web --format qcow2,vhd,ova   the disk as clouds and hypervisors take it, too
   adamant boot images/web/out           start it in QEMU; changes are thrown away
   adamant verify images/web/out         every hash, every block
+  adamant inspect images/web/out        partitions, signatures, and whether other tools will take it
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage";
 
@@ -50,6 +51,8 @@ pub enum Verb {
     Build(Build),
     /// Check every hash, the whole verity tree and the file system's structure
     Verify(Verify),
+    /// Show what is on a disk or in a unified kernel image, whoever made it, and whether other tools will take it
+    Inspect(Inspect),
     /// Start an image in QEMU
     Boot(Boot),
     /// Show what would be built, from what, without building or downloading
@@ -151,6 +154,20 @@ pub struct Verify {
     /// A build's OUT directory, or a disk image
     #[arg(value_name = "OUT|IMAGE")]
     pub target: PathBuf,
+}
+
+/// `adamant inspect`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Partitions, programs with their signatures, sections and predicted values of PCR 11, and a checklist of what other projects' tools ask for. Each
+line is ok, differs, or not checked, with the command that checks it. The exit code is 1 when a line differs.")]
+pub struct Inspect {
+    /// A raw disk image, a unified kernel image, or a build's OUT directory
+    #[arg(value_name = "DISK|UKI|OUT")]
+    pub target: PathBuf,
+    /// Compare signers with this certificate (PEM or DER); can be repeated. Without any, a signature that holds is enough
+    #[arg(long = "certificate", value_name = "FILE")]
+    pub certificates: Vec<PathBuf>,
 }
 
 /// `adamant boot`
@@ -360,6 +377,7 @@ mod tests {
             "build images/web -o out --check --jobs 3 --agent a --cache c --epoch 2026-11-01 -v",
             "build images/web --no-cache --json -q",
             "verify out --json",
+            "inspect disk.raw --certificate a.crt --certificate b.crt --json",
             "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --reboots 0 --append -quiet --ssh-port 2222",
             "boot image.toml --console log --credential system.hostname=web1 --agent a",
             "boot out --uefi --tpm",

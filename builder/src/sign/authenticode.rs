@@ -36,13 +36,28 @@ fn digest(bytes: &[u8], gaps: &pe::Unsigned) -> [u8; 32] {
 
 /// The certificate that a program says it is signed with, `None` where it is not signed. Whether the signature holds, firmware says.
 pub fn signed_with(name: &str, bytes: &[u8]) -> Result<Option<Certificate>> {
+    Ok(opened(name, bytes)?.map(|message| message.certificate))
+}
+
+/// The certificate that a program is signed with, and whether its key signed this program; the reason when it did not.
+pub fn check(name: &str, bytes: &[u8]) -> Result<Option<(Certificate, std::result::Result<(), String>)>> {
+    let Some(message) = opened(name, bytes)? else { return Ok(None) };
+    let content = message.content.as_deref().unwrap_or_default();
+    let digest = digest(bytes, &pe::unsigned(name, bytes)?);
+    let holds = match content.ends_with(&digest) {
+        false => Err("the program was altered after it was signed".to_owned()),
+        true => message.signs(content),
+    };
+    Ok(Some((message.certificate, holds)))
+}
+
+fn opened(name: &str, bytes: &[u8]) -> Result<Option<message::Opened>> {
     let image = pe::Image::parse(name, bytes)?;
     let Some((head, message)) = image.certificates().split_at_checked(GRAIN) else { return Ok(None) };
     if head[4..] != WIN_CERTIFICATE {
         return Err(Error::new(format!("{name}: its signature is of a kind that firmware does not take")).hint("sign it anew"));
     }
-    let certificate = message::signer(message).context(|| format!("{name}: its signature"))?;
-    Certificate::parse(&certificate).context(|| format!("{name}: its signer")).map(Some)
+    message::open(message).context(|| format!("{name}: its signature")).map(Some)
 }
 
 /// The program with its signature; one that it had is replaced.

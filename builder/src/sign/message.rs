@@ -11,7 +11,7 @@ use x509_cert::der::{self, Decode, Encode, SliceReader};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::Signer;
-use super::certificate::Algorithm;
+use super::certificate::{Algorithm, Certificate};
 use crate::error::{Error, Result};
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
@@ -49,24 +49,53 @@ pub fn around(signer: &Signer, content_type: &str, content: &[u8]) -> Result<Vec
     signed(signer, content, Some(attributes), signature).map_err(failed)
 }
 
-/// The certificate (DER) of a message's first signer; what follows the message is left alone.
-pub fn signer(message: &[u8]) -> Result<Vec<u8>> {
+/// A message that was read, and who says to have signed it. Nothing of it is verified yet.
+pub struct Opened {
+    /// The first signer's certificate.
+    pub certificate: Certificate,
+    /// What the message holds, without tag and length; `None` where it is detached.
+    pub content: Option<Vec<u8>>,
+    signer: SignerInfo,
+}
+
+/// Reads a message; what follows it is left alone.
+pub fn open(message: &[u8]) -> Result<Opened> {
     let wrong = |e: der::Error| Error::new(format!("not a signed message: {e}"));
     let info = ContentInfo::decode(&mut SliceReader::new(message).map_err(wrong)?).map_err(wrong)?;
     let data: SignedData = info.content.decode_as().map_err(wrong)?;
-    let signers: Vec<_> = data.signer_infos.0.iter().collect();
+    let signer = data.signer_infos.0.iter().next().cloned().ok_or_else(|| Error::new("a signed message that nobody signed"))?;
     let certificates = data.certificates.iter().flat_map(|set| set.0.iter());
-    let signer = certificates.filter_map(|choice| match choice {
+    let certificates = certificates.filter_map(|choice| match choice {
         CertificateChoices::Certificate(certificate) => Some(certificate),
         CertificateChoices::Other(_) => None,
     });
     let signs = |certificate: &&x509_cert::Certificate| {
         let tbs = certificate.tbs_certificate();
         let id = IssuerAndSerialNumber { issuer: tbs.issuer().clone(), serial_number: tbs.serial_number().clone() };
-        signers.first().is_some_and(|info| info.sid == SignerIdentifier::IssuerAndSerialNumber(id))
+        signer.sid == SignerIdentifier::IssuerAndSerialNumber(id)
     };
-    let signer = signer.into_iter().find(signs).ok_or_else(|| Error::new("a signed message without its signer's certificate"))?;
-    signer.to_der().map_err(wrong)
+    let certificate = certificates.into_iter().find(signs).ok_or_else(|| Error::new("a signed message without its signer's certificate"))?;
+    let certificate = Certificate::parse(&certificate.to_der().map_err(wrong)?)?;
+    let content = data.encap_content_info.econtent.map(|content| content.value().to_vec());
+    Ok(Opened { certificate, content, signer })
+}
+
+impl Opened {
+    /// Whether the certificate's key signed these bytes; the reason when it did not.
+    pub fn signs(&self, content: &[u8]) -> std::result::Result<(), String> {
+        let mut signed = Sha256::digest(content);
+        if let Some(attributes) = &self.signer.signed_attrs {
+            let told = attributes.iter().find(|attribute| attribute.oid == MESSAGE_DIGEST).and_then(|attribute| attribute.values.iter().next());
+            if told.is_none_or(|told| told.value() != signed.as_slice()) {
+                return Err("it is the signature of something else".to_owned());
+            }
+            signed = Sha256::digest(attributes.to_der().map_err(|e| e.to_string())?);
+        }
+        match self.certificate.verifies(&signed.into(), self.signer.signature.as_bytes()) {
+            true => Ok(()),
+            false => Err("it was altered, or made with another key than that of its certificate".to_owned()),
+        }
+    }
 }
 
 fn signed(signer: &Signer, content: EncapsulatedContentInfo, attributes: Option<SetOfVec<Attribute>>, signature: Vec<u8>) -> der::Result<Vec<u8>> {

@@ -100,6 +100,11 @@ impl Image {
         self.u16(optional::SUBSYSTEM) == EFI_APPLICATION
     }
 
+    /// What each section's address is a multiple of.
+    pub fn section_alignment(&self) -> u32 {
+        self.u32(optional::SECTION_ALIGNMENT)
+    }
+
     /// Whether it runs where data is not executable.
     pub fn is_nx_compatible(&self) -> bool {
         self.u16(optional::DLL_CHARACTERISTICS) & NX_COMPAT != 0

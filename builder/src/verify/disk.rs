@@ -50,7 +50,7 @@ pub fn verify(path: &Path, jobs: usize) -> Result<Vec<Whole>> {
 }
 
 /// Partitions end on a grain, file system and tree before it: as much of them as the tree's superblock says.
-fn trimmed(data: Part, tree: Part) -> std::result::Result<(Part, Part), String> {
+pub fn trimmed(data: Part, tree: Part) -> std::result::Result<(Part, Part), String> {
     let mut bytes = [0; SUPERBLOCK];
     tree.read_exact_at(&mut bytes, 0).map_err(|e| e.to_string())?;
     let blocks = Superblock::parse(&bytes)?.data_blocks;

@@ -1,8 +1,8 @@
 //! `adamant verify`: every hash in the manifest, the whole verity tree, and the file system's structure. Nothing is trusted but the root
 //! hash and the manifest; what is wrong is named by artifact, block and, in the root, the file it belongs to.
 
-mod disk;
-mod root;
+pub mod disk;
+pub mod root;
 
 use std::fs::File;
 use std::io::Read;

@@ -1,0 +1,147 @@
+//! An EFI program: what it is made of, who signed it, and what a TPM will hold of it.
+
+use adamant_agent::hash::hex;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::error::Result;
+use crate::sign::authenticode;
+use crate::sign::certificate::Certificate;
+use crate::uki::{measure, pe};
+
+/// A program on the disk, or in a file.
+#[derive(Debug, Clone, Serialize)]
+pub struct Program {
+    /// Where it was found.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// Its sections in the table's order.
+    pub sections: Vec<Section>,
+    /// `.osrel`, `.cmdline` and `.uname`, where it has them.
+    pub os_release: Option<String>,
+    /// The kernel command line.
+    pub cmdline: Option<String>,
+    /// The kernel's release.
+    pub uname: Option<String>,
+    /// PCR 11 after each phase, SHA-256; where it is a unified kernel image.
+    pub pcr11: Vec<(String, String)>,
+    /// Who signed it; `None` where nobody did.
+    pub signature: Option<Signature>,
+    /// What is wrong with how it is put together.
+    pub faults: Vec<String>,
+}
+
+/// A section.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Section {
+    /// Name.
+    pub name: String,
+    /// Bytes, as measured.
+    pub size: u64,
+    /// SHA-256 of them.
+    pub sha256: String,
+}
+
+/// A signature and the certificate that it names.
+#[derive(Debug, Clone, Serialize)]
+pub struct Signature {
+    /// Whose it is.
+    pub signer: String,
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    /// Why it does not hold; `None` when it does.
+    pub fault: Option<String>,
+    /// Whether the certificate is one of those given; `None` when none was.
+    pub trusted: Option<bool>,
+}
+
+impl Signature {
+    /// Of a certificate whose signature was checked.
+    pub fn of(certificate: &Certificate, holds: std::result::Result<(), String>, trusted: &[Certificate]) -> Signature {
+        let fingerprint = certificate.fingerprint();
+        let known = trusted.iter().any(|one| one.fingerprint() == fingerprint);
+        Signature { signer: certificate.subject(), fault: holds.err(), trusted: (!trusted.is_empty()).then_some(known), fingerprint }
+    }
+
+    /// What is wrong with it, if anything.
+    pub fn fault(&self) -> Option<String> {
+        match (&self.fault, self.trusted) {
+            (Some(why), _) => Some(why.clone()),
+            (None, Some(false)) => Some(format!("signed by {}, whose certificate is none of those given", self.signer)),
+            (None, _) => None,
+        }
+    }
+
+    /// Whose it is, for people.
+    pub fn told(&self) -> String {
+        let trusted = if self.trusted.is_none() { "; compare with --certificate" } else { "" };
+        match self.fault() {
+            Some(why) => format!("signature: {why}"),
+            None => format!("signed by {}, certificate {}{trusted}", self.signer, &self.fingerprint[..16.min(self.fingerprint.len())]),
+        }
+    }
+}
+
+impl Program {
+    /// Reads one.
+    pub fn read(path: &str, bytes: &[u8], trusted: &[Certificate]) -> Result<Program> {
+        let image = pe::Image::parse(path, bytes)?;
+        let text = |name: &str| image.section(name).map(|section| String::from_utf8_lossy(section.data()).trim_end_matches(['\0', '\n']).to_owned());
+        let sections = image.sections().iter().map(|section| Section {
+            name: section.name.clone(),
+            size: section.data().len() as u64,
+            sha256: hex(&Sha256::digest(section.data())),
+        });
+        let is_unified = image.section(".linux").is_some();
+        let pcr11 = if is_unified { measure::phases(&image).into_iter().map(|(phases, value)| (phases, hex(&value))).collect() } else { Vec::new() };
+        let signature = authenticode::check(path, bytes)?.map(|(certificate, holds)| Signature::of(&certificate, holds, trusted));
+        Ok(Program {
+            path: path.to_owned(),
+            size: bytes.len() as u64,
+            sections: sections.collect(),
+            os_release: text(".osrel"),
+            cmdline: text(".cmdline"),
+            uname: text(".uname"),
+            pcr11,
+            signature,
+            faults: faults(&image),
+        })
+    }
+
+    /// Whether it is a unified kernel image.
+    pub fn is_unified(&self) -> bool {
+        !self.pcr11.is_empty()
+    }
+
+    /// A word of the command line.
+    pub fn word(&self, key: &str) -> Option<&str> {
+        self.cmdline.as_deref()?.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+    }
+}
+
+/// What the specification (UAPI.5) or those who measure do not take.
+fn faults(image: &pe::Image) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !image.is_efi_application() {
+        faults.push("it is no EFI application (Subsystem 10)".to_owned());
+    }
+    for pair in image.sections().windows(2) {
+        if u64::from(pair[0].address) + u64::from(pair[0].virtual_size) > u64::from(pair[1].address) {
+            faults.push(format!("sections {} and {} overlap or are out of order", pair[0].name, pair[1].name));
+        }
+    }
+    let grain = image.section_alignment().max(1);
+    for section in image.sections() {
+        if !section.address.is_multiple_of(grain) {
+            faults.push(format!("section {} does not start on {grain} bytes", section.name));
+        }
+        if section.name.starts_with('.') && (section.data().len() as u64) < u64::from(section.virtual_size) && MEASURED.contains(&section.name.as_str()) {
+            faults.push(format!("section {} is longer in memory than in the file: zeros are measured", section.name));
+        }
+    }
+    faults
+}
+
+/// Sections that hold what is measured byte by byte.
+const MEASURED: [&str; 8] = [".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".uname", ".pcrpkey", ".profile"];
