@@ -72,11 +72,15 @@ pub fn build_command(definition: &Path, out: &Path) -> Command {
     command
 }
 
-/// The folder with the trees `kernel` and `e2fsprogs` of a Debian suite, see tests/kernel.
+/// What is added to a suite for Debian's kernel for any machine, instead of the one for virtual ones.
+pub const METAL: &str = "-metal";
+
+/// The folder with the trees `kernel` and `e2fsprogs` of a Debian suite, see tests/kernel; with [`METAL`] behind its name, of its kernel for any machine.
 pub fn kernels(suite: &str) -> PathBuf {
     let _lock = lock(&format!("kernels-{suite}"));
     let dir = target_dir().join("kernels").join(suite);
-    tool::run(tool::command(workspace().join("tests/kernel")).arg(&dir).arg(suite));
+    let (name, flavour) = suite.strip_suffix(METAL).map_or((suite, "cloud-amd64"), |name| (name, "amd64"));
+    tool::run(tool::command(workspace().join("tests/kernel")).arg(&dir).arg(name).arg(flavour));
     dir
 }
 

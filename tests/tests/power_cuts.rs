@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use adamant_tests::alter::{self, Random};
+use adamant_tests::esp;
 use adamant_tests::image::{Image, Tiny};
 use adamant_tests::machine::Setup;
 use adamant_tests::scratch::Scratch;
@@ -80,7 +81,8 @@ fn a_first_boot_survives_power_cuts() {
 
 #[test]
 fn a_growing_boot_survives_power_cuts_and_keeps_what_was_synced() {
-    let image = Tiny::usual().build();
+    // The whole disk: EFI system partition, two slots with signatures, volumes at its end.
+    let image = esp::signed().build();
     let scratch = Scratch::new("grow-base");
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
@@ -88,5 +90,5 @@ fn a_growing_boot_survives_power_cuts_and_keeps_what_was_synced() {
     machine.wait_for("tiny: synced 20");
     let before = synced(&machine.cut_power());
     alter::resize(&disk, std::fs::metadata(&disk).map(|meta| meta.len()).unwrap_or_default() + (256 << 20));
-    cut("cut-growing", &image, &disk, cuts(4, 50), before);
+    cut("cut-growing", &image, &disk, cuts(4, 100), before);
 }

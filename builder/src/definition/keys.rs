@@ -216,7 +216,8 @@ section! {
         mount: String = "absolute path", "required";
         /// Size on the disk image, whole MiB from 16M on. It grows with the disk.
         size: String = "size", "required";
-        /// Share of the space that it gets when the disk is larger than the image; 0 keeps its size.
+        /// Share of the space that it gets when the disk is larger than the image at its first start; 0 keeps its size. What a disk gains later all goes to the
+        /// volume with the greatest weight.
         weight: u32 = "integer", "`1`";
         /// What happens when it can't be repaired: `fail` stops the boot, `recreate` makes a new one after evidence of the old one was kept.
         on_damage: super::OnDamage = "`fail` or `recreate`", "`fail`";

@@ -91,7 +91,10 @@ impl Layout {
                 empty(ROOT_VERITY_SIG_X86_64, "slot 2 signature", signature);
             }
         }
-        for volume in &definition.volumes {
+        // On a disk that is made larger later, only the last partition can take what follows it: the one that wants most stands there.
+        let mut volumes: Vec<_> = definition.volumes.iter().rev().collect();
+        volumes.sort_by_key(|volume| (volume.policy.weight, volume.size));
+        for volume in volumes {
             let name = &volume.policy.name;
             parts.push((Role::Blank, volume_type(&volume.policy.mount), derived(&format!("volume {name}")), ATTR_NO_AUTO, name.clone(), volume.size));
         }
@@ -230,10 +233,10 @@ mod tests {
         assert_eq!(row(0), ["\"web_1.0.0\"", "\"F6F9916E-CED2-8986-0001-020304050607\"", "\"GUID:60\"", "2048", "10240"]);
         assert_eq!(row(1), ["\"web_1.0.0_verity\"", "\"08090A0B-0C0D-0E0F-1011-121314151617\"", "\"GUID:60\"", "12288", "2048"]);
         assert_eq!(
-            (&parts[2]["name"], &parts[2]["attrs"], &parts[2]["type"]),
+            (&parts[3]["name"], &parts[3]["attrs"], &parts[3]["type"]),
             (&"state".into(), &"GUID:63".into(), &"4D21B016-B534-45C2-A9FB-5C16E091FD2D".into())
         );
-        assert_eq!((&parts[3]["name"], &parts[3]["type"]), (&"logs".into(), &"0FC63DAF-8483-4772-8E79-3D69D8477DE4".into()));
+        assert_eq!((&parts[2]["name"], &parts[2]["type"]), (&"logs".into(), &"0FC63DAF-8483-4772-8E79-3D69D8477DE4".into()));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -14,7 +14,7 @@ use crate::tree::{Tree, show};
 const REQUIRED: [(&str, &str); 2] = [("dm_verity", "DM_VERITY"), ("erofs", "EROFS_FS")];
 
 /// What machines need before their root can be read; a kernel that lacks one is for other machines.
-const WANTED: [&str; 28] = [
+const WANTED: [&str; 32] = [
     // Watchdogs first: a boot that hangs later is already covered.
     "i6300esb",
     "iTCO_wdt",
@@ -41,6 +41,10 @@ const WANTED: [&str; 28] = [
     "hv_storvsc",
     "pci_hyperv",
     "vmw_pvscsi",
+    "xhci_pci",
+    "ehci_pci",
+    "usb_storage",
+    "uas",
     "sd_mod",
     // The root, and the volumes.
     "dm_verity",

@@ -1,0 +1,130 @@
+//! The same disk starts wherever it is put: on every bus, with small sectors and large ones, and it grows into the disk that it finds itself on,
+//! each time it is larger, without losing what was written.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use adamant_tests::image::METAL;
+use adamant_tests::machine::Setup;
+use adamant_tests::scratch::Scratch;
+use adamant_tests::{alter, esp, tool};
+
+/// Firmware, boot loader and stub come before the kernel, all emulated.
+const DEADLINE: Duration = Duration::from_secs(420);
+
+/// How a disk is attached: a name, QEMU's devices with `DRIVE` where the disk's own words go, and what is said of its sectors.
+struct Bus {
+    name: &'static str,
+    devices: &'static [&'static str],
+    sector: u32,
+    suite: &'static str,
+}
+
+const CLOUD: &str = "trixie";
+const ANY: &str = "trixie-metal";
+
+const BUSES: [Bus; 9] = [
+    Bus { name: "virtio-blk", devices: &["virtio-blk-pci,DRIVE"], sector: 512, suite: CLOUD },
+    Bus { name: "virtio-blk", devices: &["virtio-blk-pci,DRIVE"], sector: 4096, suite: CLOUD },
+    Bus { name: "virtio-scsi", devices: &["virtio-scsi-pci,id=bus", "scsi-hd,bus=bus.0,DRIVE"], sector: 512, suite: CLOUD },
+    Bus { name: "virtio-scsi", devices: &["virtio-scsi-pci,id=bus", "scsi-hd,bus=bus.0,DRIVE"], sector: 4096, suite: CLOUD },
+    Bus { name: "nvme", devices: &["nvme,serial=1,DRIVE"], sector: 512, suite: CLOUD },
+    Bus { name: "nvme", devices: &["nvme,serial=1,DRIVE"], sector: 4096, suite: CLOUD },
+    // QEMU's drives on this bus have small sectors only.
+    Bus { name: "ahci", devices: &["ide-hd,bus=ide.0,DRIVE"], sector: 512, suite: CLOUD },
+    // The cloud kernel has no USB.
+    Bus { name: "usb", devices: &["qemu-xhci,id=bus", "usb-storage,bus=bus.0,DRIVE"], sector: 512, suite: ANY },
+    Bus { name: "usb", devices: &["qemu-xhci,id=bus", "usb-storage,bus=bus.0,DRIVE"], sector: 4096, suite: ANY },
+];
+
+fn installed() -> bool {
+    let there = Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd").exists();
+    if !there {
+        tool::skipped("ovmf is not installed");
+    }
+    there
+}
+
+fn size(disk: &Path) -> u64 {
+    fs::metadata(disk).map(|meta| meta.len()).unwrap_or_default()
+}
+
+/// A line's number before ` bytes`.
+fn bytes(console: &str, volume: &str) -> u64 {
+    let start = format!("tiny: volume {volume} ");
+    let line = console.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("no line {start:?} in\n{console}"));
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let at = words.iter().position(|word| word.starts_with("bytes")).unwrap_or_else(|| panic!("{line}"));
+    words[at - 1].parse().unwrap_or_else(|_| panic!("{line}"))
+}
+
+/// Three starts by firmware: on a disk that is larger than the image, on one that grew, and on the same again.
+fn starts_and_grows(bus: &Bus) {
+    let mut tiny = esp::signed();
+    tiny.suite = bus.suite;
+    if bus.sector == 4096 {
+        // FAT32 of large sectors needs more room.
+        tiny.more = tiny.more.replacen("esp = \"64M\"", "esp = \"264M\"\nsector = 4096", 1);
+    }
+    let weights = [("state", 3), ("logs", 1)];
+    for (name, weight) in weights {
+        tiny.more = tiny.more.replacen(&format!("name = \"{name}\"\n"), &format!("name = \"{name}\"\nweight = {weight}\n"), 1);
+    }
+    let image = tiny.build();
+    let scratch = Scratch::new("attach");
+    let disk = esp::copy(&image, &scratch);
+    // As the image has them.
+    let mut before = [24 << 20, 16 << 20];
+    for (start, more) in [(1, 512u64 << 20), (2, 1 << 30), (3, 0)] {
+        let what = format!("{} with sectors of {}, start {start}", bus.name, bus.sector);
+        alter::resize(&disk, size(&disk) + more);
+        let own = format!("drive=disk,bootindex=0,logical_block_size={0},physical_block_size={0}", bus.sector);
+        let drive = format!("if=none,id=disk,format=raw,cache=writeback,discard=unmap,file={}", disk.display());
+        let mut arguments = vec!["-drive".to_owned(), drive];
+        for device in bus.devices {
+            arguments.extend(["-device".to_owned(), device.replace("DRIVE", &own)]);
+        }
+        let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut machine = Setup::of(&image).firmware(None).arguments(&words).deadline(DEADLINE).start(&scratch);
+        machine.wait_for("tiny: done");
+        let console = machine.wait_for_end();
+        assert!(console.contains(&format!("tiny: counter {start}")), "{what}: what was written is gone: {console}");
+        assert!(!console.contains("tiny: warning"), "{what}: {console}");
+        let after = weights.map(|(name, _)| bytes(&console, name));
+        println!("{what}: state {} MiB, logs {} MiB", after[0] >> 20, after[1] >> 20);
+        let grown = [after[0] - before[0], after[1] - before[1]];
+        // The last MiB is the table's.
+        let all = grown[0] + grown[1];
+        assert!(all <= more && all + (4 << 20) >= more, "{what}: {more} bytes more, {all} taken: {console}");
+        match start {
+            1 => assert!(grown[0].abs_diff(grown[1] * 3) <= 8 << 20, "{what}: {grown:?} is not 3 to 1"),
+            // Volumes that hold something are not moved: the last one takes it all, and that is the one that wants most.
+            _ => assert_eq!(grown[1], 0, "{what}"),
+        }
+        before = after;
+    }
+    if bus.sector == 512 {
+        assert!(tool::run(tool::command("sfdisk").arg("--verify").arg(&disk)).contains("No errors detected"));
+    }
+}
+
+#[test]
+fn an_nvme_disk_of_large_sectors_starts_grows_by_weight_twice_and_loses_nothing() {
+    if !installed() {
+        return;
+    }
+    starts_and_grows(&BUSES[5]);
+}
+
+#[test]
+#[ignore = "long: three starts by firmware on each of nine buses"]
+fn the_same_disk_starts_and_grows_on_every_bus() {
+    assert!(ANY.ends_with(METAL));
+    if !installed() {
+        return;
+    }
+    for bus in &BUSES {
+        starts_and_grows(bus);
+    }
+}
