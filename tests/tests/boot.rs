@@ -133,6 +133,16 @@ fn a_disk_of_large_sectors_starts_and_keeps_what_it_holds() {
 }
 
 #[test]
+fn a_disk_written_for_other_sectors_is_told_to_be_one() {
+    let image = Tiny::usual().with("[disk]\nsector = 4096\n").build();
+    let scratch = Scratch::new("other-sectors");
+    let disk = scratch.join("disk.raw");
+    alter::copy(&image.path("raw"), &disk);
+    let console = Setup::of(&image).disk(&disk).append("adamant.device_timeout=2").start(&scratch).wait_for_end();
+    assert!(console.contains("it has one for sectors of 4096 bytes, this disk's have 512") && !console.contains("tiny: "), "{console}");
+}
+
+#[test]
 fn a_hypervisors_wish_is_the_machine_id_however_it_is_said() {
     const ID: &str = "0123456789abcdef0123456789abcdef";
     // base64 of the same.

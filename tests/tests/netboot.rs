@@ -20,7 +20,8 @@ fn firmware_starts_the_unified_kernel_image_from_the_network() {
     let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
     let network = format!("user,id=net,restrict=on,tftp={},bootfile=image.efi", served.display());
     // The disk is not in the order of what is started.
-    let arguments = ["-drive", &drive, "-device", "virtio-blk-pci,drive=disk", "-netdev", &network, "-device", "virtio-net-pci,netdev=net,bootindex=0,romfile="];
+    let arguments =
+        ["-drive", &drive, "-device", "virtio-blk-pci,drive=disk", "-netdev", &network, "-device", "virtio-net-pci,netdev=net,bootindex=0,romfile="];
     let mut machine = Setup::of(&image).firmware(None).arguments(&arguments).deadline(Duration::from_secs(420)).start(&scratch);
     machine.wait_for("tiny: done");
     let console = machine.wait_for_end();

@@ -4,6 +4,7 @@
 //! partition table was damaged by an interrupted write is read by its backup, and repaired when it is the root's.
 //! Trusts nothing on any disk: what is found here is only a candidate for `verify`.
 
+use std::fs::File;
 use std::time::{Duration, Instant};
 
 use adamant_agent::cmdline::{CommandLine, DeviceName};
@@ -104,6 +105,14 @@ struct Missing {
     why: String,
 }
 
+/// A table that was made for sectors of another size stands elsewhere, and counts otherwise.
+fn other_sectors(file: &File, disk: &Disk) -> Option<gpt::Refusal> {
+    let other = if disk.sector == 512 { 4096 } else { 512 };
+    let sectors = disk.sectors.saturating_mul(u64::from(disk.sector)) / other;
+    gpt::disk::read(file, other as u32, sectors).ok()?;
+    Some(format!("it has one for sectors of {other} bytes, this disk's have {}: write an image that was built with disk.sector = {0}", disk.sector))
+}
+
 /// All disks with their tables.
 struct Survey(Vec<(Disk, Result<gpt::disk::Found, gpt::Refusal>)>);
 
@@ -120,7 +129,7 @@ impl Survey {
         let disks = Disk::all().map_err(|e| Failure::new(STAGE, "listing the disks in /sys/block", e, "use a kernel with sysfs"))?;
         let read = |disk: &Disk| {
             let file = disk.open(false).map_err(|e| e.to_string())?;
-            gpt::disk::read(&file, disk.sector, disk.sectors)
+            gpt::disk::read(&file, disk.sector, disk.sectors).map_err(|why| other_sectors(&file, disk).unwrap_or(why))
         };
         Ok(Survey(disks.into_iter().map(|disk| (disk.clone(), read(&disk))).collect()))
     }
