@@ -52,7 +52,7 @@ fn pid_1_stands_on_a_verified_read_only_root_with_its_volumes() {
     }
     assert!(!mounts.iter().any(|line| line.contains(" rootfs ")), "the initramfs is still mounted: {mounts:#?}");
     let stages: Vec<&str> = console.lines().filter_map(|line| line.strip_prefix("tiny: stage ")).filter_map(|rest| rest.split(' ').next()).collect();
-    assert_eq!(stages[..7], ["early", "locate", "signature", "verify", "root", "volumes", "identity"], "{console}");
+    assert_eq!(stages[..8], ["early", "locate", "signature", "verify", "root", "credentials", "volumes", "identity"], "{console}");
     assert_eq!(line(&console, "tiny: counter "), "tiny: counter 1");
     let id = line(&console, "tiny: machine-id ").trim_start_matches("tiny: machine-id ");
     assert!(id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()), "{id:?}");
@@ -127,7 +127,7 @@ fn a_disk_of_large_sectors_starts_and_keeps_what_it_holds() {
         alter::resize(&disk, std::fs::metadata(&disk).map(|meta| meta.len()).unwrap_or_default() + (8 << 20));
         let console = Setup::of(&image).arguments(&arguments).start(&scratch).wait_for_end();
         assert_eq!(line(&console, "tiny: counter "), format!("tiny: counter {counter}"), "{kind}: {console}");
-        assert!(!line(&console, "tiny: volume logs ").contains("grown by 0"), "{console}");
+        assert!(!line(&console, "tiny: volume state ").contains("grown by 0"), "{console}");
         assert!(console.contains("tiny: done") && !console.contains("tiny: warning"), "{console}");
     }
 }
