@@ -40,6 +40,9 @@ pub struct Manifest {
     /// What a TPM's PCR 11 will hold, where there is a unified kernel image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pcr11: Vec<Measurement>,
+    /// The same in the debug profile, where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pcr11_debug: Vec<Measurement>,
     /// What was signed, or is to be, by whom.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<Signature>,
@@ -288,6 +291,7 @@ mod tests {
             },
             kernel: None,
             pcr11: vec![],
+            pcr11_debug: vec![],
             signatures: vec![],
             artifacts: vec![Artifact { name: "web_1.raw".into(), size: 1, sha256: String::new() }],
             sources: vec![],

@@ -190,6 +190,30 @@ fn with_secure_boot_the_disk_can_t_change_the_command_line_and_without_it_can() 
 }
 
 #[test]
+fn the_debug_profile_is_started_when_it_is_chosen_and_not_otherwise() {
+    if !installed() {
+        return;
+    }
+    let mut tiny = esp::signed();
+    tiny.more = tiny.more.replacen("[boot]\n", "[boot]\ndebug = \"tiny.read-all\"\n", 1);
+    let image = tiny.build();
+    for chosen in [false, true] {
+        let scratch = Scratch::new("profiles");
+        let disk = esp::copy(&image, &scratch);
+        if chosen {
+            // An image that was found good: with its tries in its name, systemd-boot 257 gives both profiles one id.
+            Esp::of(&disk).rename(&Esp::of(&disk).image(), &format!("{}.efi", image.stem));
+            Esp::of(&disk).write("/loader/loader.conf", b"timeout 0\ndefault *@debug\n", &scratch);
+        }
+        let mut machine = Setup::of(&image).firmware(Some(&trusted())).disk(&disk).deadline(DEADLINE).start(&scratch);
+        machine.wait_for("tiny: done");
+        let console = machine.wait_for_end();
+        assert_eq!(console.contains("tiny: read-all : "), chosen, "{console}");
+        assert_eq!(Esp::of(&disk).image().ends_with("+2-1.efi"), !chosen);
+    }
+}
+
+#[test]
 fn each_start_costs_the_image_one_of_its_tries() {
     if !installed() {
         return;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use adamant::sign::certificate::Certificate;
 use adamant::sign::{KeySource, Signer, pcr};
-use adamant::uki::{self, Parts, measure, pe::Image};
+use adamant::uki::{self, Parts, measure, pe::Image, profile};
 use adamant_agent::hash::hex;
 use adamant_tests::image::{kernels, our_keys};
 use adamant_tests::scratch::Scratch;
@@ -28,7 +28,8 @@ fn programs(suite: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 fn compose(stub: &[u8], linux: &[u8], microcode: Option<&[u8]>) -> Image {
-    let parts = Parts { stub, linux, initrd: b"initrd", cmdline: CMDLINE, os_release: OS_RELEASE, release: RELEASE, microcode, pcr_public_key: None };
+    let parts =
+        Parts { stub, linux, initrd: b"initrd", cmdline: CMDLINE, os_release: OS_RELEASE, release: RELEASE, microcode, pcr_public_key: None, debug: None };
     uki::compose(&parts).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -59,6 +60,52 @@ fn systemd_predicts_the_same_values_of_pcr_11_for_every_phase() {
     let said = tool::run(&mut command);
     let predicted: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("11:sha256=")).collect();
     assert_eq!(predicted, phases.iter().map(|(_, value)| hex(value)).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_debug_profile_is_one_to_ukify_and_systemd_predicts_its_pcr_11_too() {
+    let (stub, linux) = programs("trixie");
+    let words = "roothash=0 systemd.log_level=debug";
+    let parts = |stub| Parts {
+        stub,
+        linux: &linux,
+        initrd: b"i",
+        cmdline: CMDLINE,
+        os_release: OS_RELEASE,
+        release: RELEASE,
+        microcode: None,
+        pcr_public_key: None,
+        debug: Some(words),
+    };
+    let mut image = uki::compose(&parts(&stub)).unwrap();
+    profile::add_shared(&mut image, ".pcrsig", b"{}".to_vec()).unwrap();
+    let names: Vec<&str> = image.sections().iter().map(|section| section.name.as_str()).collect();
+    assert_eq!(names[names.len() - 5..], [".pcrsig", ".profile", ".profile", ".osrel", ".cmdline"]);
+    let scratch = Scratch::new("profiles");
+    let file = scratch.join("image.efi");
+    fs::write(&file, image.write().unwrap()).unwrap();
+    if let Some(mut ukify) = tool::newer("ukify") {
+        let said = tool::run(ukify.arg("inspect").arg(&file));
+        assert!(said.matches(".profile:").count() == 2 && said.contains("ID=debug") && said.contains(words), "{said}");
+    }
+    let Some(mut command) = tool::newer("/usr/lib/systemd/systemd-measure") else { return };
+    command.args(["calculate", "--bank=sha256", "--phase=:"]);
+    for section in image.sections() {
+        let name = section.name.trim_start_matches('.');
+        // The last one of each name is the debug profile's.
+        if ["linux", "osrel", "cmdline", "initrd", "uname", "sbat", "profile"].contains(&name) {
+            fs::write(scratch.join(name), section.data()).unwrap();
+        }
+    }
+    for name in ["linux", "osrel", "cmdline", "initrd", "uname", "sbat", "profile"] {
+        command.arg(format!("--{name}={}", scratch.join(name).display()));
+    }
+    let said = tool::run(&mut command);
+    let debug = profile::debug_phases(&image).unwrap();
+    assert!(said.contains(&format!("11:sha256={}", hex(&debug[0].1))), "{said}");
+    // Older stubs know nothing of it.
+    let refused = uki::compose(&parts(&programs("bookworm").0)).unwrap_err().to_string();
+    assert!(refused.contains("knows no profiles"), "{refused}");
 }
 
 #[test]
@@ -110,7 +157,8 @@ fn ukify_and_bootctl_read_it_with_the_stubs_of_two_debians() {
 #[test]
 fn what_is_no_stub_or_no_kernel_is_refused() {
     let (stub, linux) = programs("trixie");
-    let parts = |stub, linux| Parts { stub, linux, initrd: b"i", cmdline: "", os_release: b"", release: "", microcode: None, pcr_public_key: None };
+    let parts =
+        |stub, linux| Parts { stub, linux, initrd: b"i", cmdline: "", os_release: b"", release: "", microcode: None, pcr_public_key: None, debug: None };
     let whole = compose(&stub, &linux, None).write().unwrap();
     for (stub, linux, why) in [
         (&b"MZ"[..], &linux[..], "the stub: not an EFI program"),

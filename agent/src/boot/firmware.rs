@@ -1,44 +1,37 @@
-//! What the firmware and systemd's stub left in EFI variables: whether Secure Boot is on, and whether the unified kernel image was measured.
-//! Nothing depends on it but words to people, and whether the TPM is told of the boot's phases.
+//! What started the kernel: whether it was firmware with Secure Boot on, and whether systemd's stub measured the unified kernel image. Nothing
+//! depends on it but words to people, and whether the TPM is told of the boot's phases.
+//!
+//! EFI variables say the same, but mounting them reads each of them from firmware: seconds on an emulated machine, and on some real ones.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use adamant_agent::report;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::{Context, tpm};
 
 /// There is such a folder when UEFI firmware started the machine.
 const EFI: &str = "/sys/firmware/efi";
-/// A place of our own: the image's init mounts the variables itself, writable.
-const VARIABLES: &str = "/efivars";
-/// UEFI 2.10, 3.3: one byte, 1 when Secure Boot is enforced.
-const SECURE_BOOT: &str = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
-/// systemd-stub(7): the number, in UTF-16, of the PCR that it measured the image into.
-const STUB_PCR: &str = "StubPcrKernelImage-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
-/// Each variable's file begins with four bytes of attributes.
-const ATTRIBUTES: usize = 4;
-/// Both are shorter.
-const LIMIT: u64 = 64;
-/// The PCR of unified kernel images (UAPI.7, Linux TPM PCR registry).
+/// The kernel's `struct boot_params`, and where its EFI stub notes what it found (Documentation/arch/x86/zero-page.rst, `secure_boot`;
+/// include/linux/efi.h, `enum efi_secureboot_mode`).
+const BOOT_PARAMS: &str = "/sys/kernel/boot_params/data";
+const AT_SECURE_BOOT: u64 = 0x1ec;
+const DISABLED: u8 = 2;
+const ENABLED: u8 = 3;
+/// The PCR of unified kernel images (UAPI.7, Linux TPM PCR registry). Nothing else is measured into it: zero until a stub did.
 const PCR: u32 = 11;
+const PCR_VALUE: &str = "/sys/class/tpm/tpm0/pcr-sha256/11";
 
-/// Reads both, and tells the TPM that the initramfs has begun.
+/// Finds both out, and tells the TPM that the initramfs has begun.
 pub fn run(context: &mut Context) {
-    if !Path::new(EFI).exists() {
+    let firmware = &mut context.report.firmware;
+    firmware.uefi = Path::new(EFI).exists();
+    if !firmware.uefi {
         return;
     }
-    context.report.firmware.uefi = true;
-    let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
-    let _ = fs::create_dir(VARIABLES);
-    if let Err(error) = mount(Some("efivarfs"), VARIABLES, Some("efivarfs"), safe, None::<&str>) {
-        return log::info!("EFI variables can't be read: {}", error.desc());
-    }
-    context.report.firmware.secure_boot = variable(SECURE_BOOT).map(|value| value == [1]);
-    context.report.firmware.measured = variable(STUB_PCR).is_some_and(|value| is_number(&value, PCR));
-    let _ = umount2(VARIABLES, MntFlags::MNT_DETACH);
+    firmware.secure_boot = secure_boot(Path::new(BOOT_PARAMS));
+    firmware.measured = is_measured(&fs::read_to_string(PCR_VALUE).unwrap_or_default());
     phase(context, "enter-initrd");
 }
 
@@ -52,17 +45,19 @@ pub fn phase(context: &mut Context, name: &str) {
     }
 }
 
-/// A variable's value.
-fn variable(name: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(Path::new(VARIABLES).join(name)).ok()?.take(LIMIT).read_to_end(&mut bytes).ok()?;
-    bytes.get(ATTRIBUTES..).map(<[u8]>::to_vec)
+fn secure_boot(params: &Path) -> Option<bool> {
+    let mut mode = [0];
+    File::open(params).and_then(|file| file.read_exact_at(&mut mode, AT_SECURE_BOOT)).ok()?;
+    match mode[0] {
+        ENABLED => Some(true),
+        DISABLED => Some(false),
+        _ => None,
+    }
 }
 
-/// Whether the value is this number in UTF-16, with or without a NUL at its end.
-fn is_number(value: &[u8], number: u32) -> bool {
-    let wanted: Vec<u8> = number.to_string().encode_utf16().flat_map(u16::to_le_bytes).collect();
-    value == wanted || value.strip_suffix(&[0, 0]).is_some_and(|value| value == wanted)
+/// Whether a PCR, in hexadecimal digits, is not what it is at power-on.
+fn is_measured(digits: &str) -> bool {
+    digits.bytes().any(|digit| digit.is_ascii_hexdigit() && digit != b'0')
 }
 
 #[cfg(test)]
@@ -70,12 +65,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_in_utf_16_is_read_with_and_without_its_nul() {
-        for value in [&b"1\x001\0\0\0"[..], b"1\x001\0"] {
-            assert!(is_number(value, 11));
+    fn what_is_not_known_is_neither_on_nor_off() {
+        let path = std::env::temp_dir().join(format!("adamant-boot-params-{}", std::process::id()));
+        for (mode, known) in [(0, None), (1, None), (DISABLED, Some(false)), (ENABLED, Some(true)), (9, None)] {
+            let mut params = vec![0xff; 4096];
+            params[AT_SECURE_BOOT as usize] = mode;
+            fs::write(&path, params).unwrap();
+            assert_eq!(secure_boot(&path), known, "{mode}");
         }
-        for value in [&b""[..], b"1\0", b"11", b"1\x001\0\0\0\0\0", b"1\x002\0\0\0"] {
-            assert!(!is_number(value, 11), "{value:?}");
-        }
+        fs::write(&path, [3; 100]).unwrap();
+        assert_eq!(secure_boot(&path), None);
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_pcr_of_zeros_was_not_measured_into() {
+        assert!(!is_measured("") && !is_measured(&"0".repeat(64)) && !is_measured("00\n"));
+        assert!(is_measured(&format!("{}A\n", "0".repeat(63))));
     }
 }

@@ -87,7 +87,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let (root_size, tree_size) = (root.written.blocks * 4096, root.tree_blocks * 4096);
     let hash = root.hash;
     let image = manifest::Image { id: definition.id.clone(), version: definition.version.clone() };
-    let mut pcr11 = Vec::new();
+    let (mut pcr11, mut pcr11_debug) = (Vec::new(), Vec::new());
     let root_sha256 = match (&kernel, &initramfs) {
         (Some(kernel), Some(initramfs)) => {
             let cmdline = cmdline::compose(&root.hash, &definition.kernel.cmdline)?;
@@ -104,9 +104,12 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
                 Some(programs) => {
                     let public_key = signers.pcr.as_ref().map(|holder| holder.certificate.public_key_pem()).transpose()?;
                     let key = public_key.as_deref().map(str::as_bytes);
-                    let started = start::Started { initrd: &initramfs.bytes, cmdline: &cmdline, pcr_public_key: key };
+                    let kernel_words = &definition.kernel.cmdline;
+                    let debug = definition.boot.debug.as_ref().map(|words| cmdline::compose(&root.hash, &format!("{kernel_words} {words}"))).transpose()?;
+                    let started = start::Started { initrd: &initramfs.bytes, cmdline: &cmdline, pcr_public_key: key, debug: debug.as_deref() };
                     let unified = start::unified(&tree, definition, kernel, &programs.stub, &linux, started)?;
                     pcr11 = uki::measure::phases(&unified);
+                    pcr11_debug = uki::profile::debug_phases(&unified).unwrap_or_default();
                     Some((programs.loader, unified))
                 }
             };
@@ -125,7 +128,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     list.sort_by(|a, b| a.name.cmp(&b.name));
 
     let manifest = describe(definition, image, &tree, &sources, &scrubbed, epoch, kernel.as_ref(), compression, &root, list)?;
-    let manifest = Manifest { pcr11: measurements(&pcr11), signatures: signatures(&signers), ..manifest };
+    let manifest = Manifest { pcr11: measurements(&pcr11), pcr11_debug: measurements(&pcr11_debug), signatures: signatures(&signers), ..manifest };
     staging.put(&format!("{stem}{}", manifest::SUFFIX), &manifest.to_json()?)?;
     drop((root_file, tree_file));
     clock.time("publish", || staging.publish())?;
@@ -203,6 +206,7 @@ fn describe(
         },
         kernel: kernel.map(|kernel| kernel.release.clone()),
         pcr11: Vec::new(),
+        pcr11_debug: Vec::new(),
         signatures: Vec::new(),
         artifacts,
         sources: sources

@@ -64,11 +64,13 @@ pub struct Started<'a> {
     pub cmdline: &'a str,
     /// Public key (PEM) that signs values of PCR 11.
     pub pcr_public_key: Option<&'a [u8]>,
+    /// The command line of the debug profile.
+    pub debug: Option<&'a str>,
 }
 
 /// The unified kernel image, unsigned.
 pub fn unified(tree: &Tree, definition: &Definition, kernel: &Kernel, stub: &[u8], linux: &[u8], started: Started) -> Result<pe::Image> {
-    let Started { initrd, cmdline, pcr_public_key } = started;
+    let Started { initrd, cmdline, pcr_public_key, debug } = started;
     let os_release = file_at(tree, OS_RELEASE.as_bytes()).map(|content| content.to_vec(OS_RELEASE_LIMIT)).transpose().context(|| OS_RELEASE)?;
     let microcode = if definition.boot.microcode { Some(microcode::early(tree)?) } else { None };
     let parts = Parts {
@@ -80,6 +82,7 @@ pub fn unified(tree: &Tree, definition: &Definition, kernel: &Kernel, stub: &[u8
         release: &kernel.release,
         microcode: microcode.as_deref(),
         pcr_public_key,
+        debug,
     };
     uki::compose(&parts)
 }
@@ -87,7 +90,8 @@ pub fn unified(tree: &Tree, definition: &Definition, kernel: &Kernel, stub: &[u8
 /// Boot loader and image, signed where there is a key: the values of PCR 11 first, because the signature over the whole covers them.
 pub fn sign(loader: Vec<u8>, mut image: pe::Image, signers: &Signers) -> Result<(Vec<u8>, Vec<u8>)> {
     if let Some(signer) = signers::signer(&signers.pcr) {
-        image.add(".pcrsig", pcr::sign(signer, &image)?, false)?;
+        let signature = pcr::sign(signer, &image)?;
+        uki::profile::add_shared(&mut image, ".pcrsig", signature)?;
     }
     let image = image.write()?;
     match signers::signer(&signers.secure_boot) {

@@ -280,6 +280,9 @@ section! {
         loader: String = "path", "the image's own, in /usr/lib/systemd/boot/efi";
         /// Whether early microcode (the image's intel-microcode and amd64-microcode) is in the unified kernel image.
         microcode: bool = "boolean", "`false`";
+        /// Words added to the command line of a second profile, which the boot loader's menu then offers as `debug`, for example
+        /// `"systemd.log_level=debug systemd.debug_shell"`. Whoever is at the console can choose it, also with Secure Boot; TPM secrets stay closed in it.
+        debug: String = "string", "there is no second profile";
     }
 }
 

@@ -17,6 +17,7 @@ impl Reader<'_> {
             stub: boot.stub.as_ref().map(|path| self.path(path)).transpose()?,
             loader: boot.loader.as_ref().map(|path| self.path(path)).transpose()?,
             microcode: boot.microcode.as_ref().is_some_and(|yes| *yes.get_ref()),
+            debug: boot.debug.as_ref().map(|words| words.get_ref().clone()),
         })
     }
 

@@ -291,6 +291,8 @@ pub struct Boot {
     pub loader: Option<PathBuf>,
     /// Whether early microcode is in the unified kernel image.
     pub microcode: bool,
+    /// Words for the command line of a debug profile.
+    pub debug: Option<String>,
 }
 
 /// What the image is signed with.

@@ -14,15 +14,14 @@ use crate::tree::{Tree, show};
 const REQUIRED: [(&str, &str); 2] = [("dm_verity", "DM_VERITY"), ("erofs", "EROFS_FS")];
 
 /// What machines need before their root can be read; a kernel that lacks one is for other machines.
-const WANTED: [&str; 32] = [
+const WANTED: [&str; 31] = [
     // Watchdogs first: a boot that hangs later is already covered.
     "i6300esb",
     "iTCO_wdt",
     // Credentials and the machine's own id.
     "qemu_fw_cfg",
     "dmi_sysfs",
-    // What firmware says of itself, and the TPM that it measured into; drivers that many kernels have built in.
-    "efivarfs",
+    // The TPM that the stub measured into; many kernels have its drivers built in.
     "tpm_crb",
     "tpm_tis",
     // dm-verity asks for "sha256" and takes the fastest that is there when it starts.

@@ -3,7 +3,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::pe::Image;
+use super::pe::{Image, Section};
 
 /// The sections that are measured, in this order wherever they stand (systemd: src/fundamental/uki.h).
 const MEASURED: [&str; 13] =
@@ -17,10 +17,15 @@ pub const PHASES: [&str; 5] = ["enter-initrd", "leave-initrd", "sysinit", "ready
 
 /// PCR 11's value (SHA-256 bank) when the stub starts the kernel.
 pub fn stub(image: &Image) -> [u8; 32] {
+    started(image, &image.sections().iter().collect::<Vec<_>>())
+}
+
+/// The same, with these sections; of two with one name the first.
+fn started(image: &Image, sections: &[&Section]) -> [u8; 32] {
     let old = stub_version(image).is_some_and(|version| version < MEASURES_THEM);
     let mut pcr = [0; 32];
     for name in MEASURED.into_iter().filter(|name| !(old && YOUNGER.contains(name))) {
-        if let Some(section) = image.section(name) {
+        if let Some(section) = sections.iter().find(|section| section.name == name) {
             pcr = extend(&pcr, &[name.as_bytes(), b"\0"].concat());
             pcr = extend(&pcr, section.data());
         }
@@ -30,7 +35,12 @@ pub fn stub(image: &Image) -> [u8; 32] {
 
 /// Its value at the start and after each phase: the phases so far joined by colons, and the value.
 pub fn phases(image: &Image) -> Vec<(String, [u8; 32])> {
-    let mut pcr = stub(image);
+    phases_of(image, &image.sections().iter().collect::<Vec<_>>())
+}
+
+/// The same for the image with these sections alone.
+pub fn phases_of(image: &Image, sections: &[&Section]) -> Vec<(String, [u8; 32])> {
+    let mut pcr = started(image, sections);
     let mut path = String::new();
     let mut values = vec![(path.clone(), pcr)];
     for phase in PHASES {

@@ -5,6 +5,7 @@
 
 pub mod measure;
 pub mod pe;
+pub mod profile;
 mod sbat;
 
 use crate::error::{Context, Error, Result};
@@ -32,6 +33,8 @@ pub struct Parts<'a> {
     pub microcode: Option<&'a [u8]>,
     /// Public key (PEM) that PCR signatures are made with.
     pub pcr_public_key: Option<&'a [u8]>,
+    /// The command line of a second profile, for looking for mistakes.
+    pub debug: Option<&'a str>,
 }
 
 /// Puts the image together, unsigned.
@@ -74,5 +77,8 @@ pub fn compose(parts: &Parts) -> Result<Image> {
     // The big ones last, the kernel before all: a stub may run it where it lies.
     image.add(".linux", parts.linux.to_vec(), true)?;
     image.add(".initrd", parts.initrd.to_vec(), false)?;
+    if let Some(cmdline) = parts.debug {
+        profile::add_debug(&mut image, cmdline, parts.os_release)?;
+    }
     Ok(image)
 }

@@ -142,6 +142,12 @@ impl Image {
         Ok(())
     }
 
+    /// Takes away the first section of this name and all that follow it.
+    pub fn split_off(&mut self, name: &str) -> Vec<Section> {
+        let at = self.sections.iter().position(|section| section.name == name).unwrap_or(self.sections.len());
+        self.sections.split_off(at)
+    }
+
     /// Bytes that a section may have without reaching into the next one's addresses; `None`: there is no such section.
     pub fn room(&self, name: &str) -> Option<u64> {
         let index = self.sections.iter().position(|section| section.name == name)?;

@@ -1,0 +1,58 @@
+//! Profiles of a unified kernel image (UAPI.5): a `.profile` section begins one, and what follows it takes the place of the sections before
+//! the first. The boot loader offers each; the first is what is started by default.
+//!
+//! A debug profile differs in its command line, and in the name that it is sorted by. No value of PCR 11 is signed for it: what is sealed to the image stays closed there.
+
+use super::measure;
+use super::pe::Image;
+use crate::error::{Error, Result};
+
+const PROFILE: &str = ".profile";
+const MAIN: &[u8] = b"ID=main\nTITLE=Main\n";
+const DEBUG: &[u8] = b"ID=debug\nTITLE=Debug\n";
+/// The first systemd-stub that knows of them.
+const SINCE: u32 = 257;
+
+/// Adds the two profiles at the image's end.
+pub fn add_debug(image: &mut Image, cmdline: &str, os_release: &[u8]) -> Result<()> {
+    if let Some(version) = measure::stub_version(image).filter(|version| *version < SINCE) {
+        return Err(Error::new(format!("boot.debug: systemd-stub {version} knows no profiles")).hint(format!("use systemd-stub {SINCE} or newer")));
+    }
+    image.add(PROFILE, MAIN.to_vec(), false)?;
+    image.add(PROFILE, DEBUG.to_vec(), false)?;
+    image.add(".osrel", sorted_behind(os_release), false)?;
+    image.add(".cmdline", cmdline.as_bytes().to_vec(), false)
+}
+
+/// os-release with another IMAGE_ID: boot loaders sort by it, and of two profiles with the same one systemd-boot 257 starts the second by default.
+fn sorted_behind(os_release: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(os_release);
+    let (mut lines, mut id) = (String::new(), "image");
+    for line in text.lines() {
+        match line.strip_prefix("IMAGE_ID=") {
+            Some(value) => id = value.trim_matches('"'),
+            None => lines += &format!("{line}\n"),
+        }
+    }
+    format!("{lines}IMAGE_ID={id}-debug\n").into_bytes()
+}
+
+/// Adds a section that all profiles share: before the first.
+pub fn add_shared(image: &mut Image, name: &str, data: Vec<u8>) -> Result<()> {
+    let profiles = image.split_off(PROFILE);
+    image.add(name, data, false)?;
+    for section in profiles {
+        image.add(&section.name, section.data().to_vec(), false)?;
+    }
+    Ok(())
+}
+
+/// PCR 11 in the debug profile, as [`measure::phases`] has it for the main one; `None` where there is none.
+pub fn debug_phases(image: &Image) -> Option<Vec<(String, [u8; 32])>> {
+    let mut base = image.clone();
+    let profiles = base.split_off(PROFILE);
+    let debug = profiles.iter().rposition(|section| section.name == PROFILE).filter(|at| *at > 0)?;
+    let own = &profiles[debug..];
+    let sections: Vec<_> = base.sections().iter().filter(|shared| !own.iter().any(|one| one.name == shared.name)).chain(own).collect();
+    Some(measure::phases_of(image, &sections))
+}
