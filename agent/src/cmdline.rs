@@ -72,6 +72,14 @@ impl CommandLine {
     }
 }
 
+/// Whether a command line has a root hash and otherwise the words of one of these lines, in their order, and no others. The words behind `--` count too.
+pub fn is_one_of(bytes: &[u8], lines: &str) -> bool {
+    let split = |text: &str| text.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let (hashes, words): (Vec<_>, Vec<_>) = split(text).into_iter().partition(|word| word.starts_with("roothash="));
+    hashes.len() == 1 && lines.lines().any(|line| split(line) == words)
+}
+
 /// The values that a key has, each as often as it is said: for keys that add up. The kernel takes `-` and `_` for the same in keys.
 pub fn values(bytes: &[u8], key: &str) -> Vec<String> {
     let bytes = &bytes[..bytes.len().min(LIMIT)];
@@ -204,6 +212,26 @@ mod tests {
         let read = CommandLine::parse(b"systemd.verity_root_data=\"PARTLABEL=my root\" systemd.verity_root_hash=/dev/disk/by-partlabel/a\\x20b\\x").unwrap();
         assert_eq!(read.root_data, Some(DeviceName::PartLabel("my root".to_owned())));
         assert_eq!(read.root_tree, Some(DeviceName::PartLabel("a b\\x".to_owned())));
+    }
+
+    #[test]
+    fn a_line_with_other_words_is_not_one_of_those() {
+        let lines = "ro panic=10 console=ttyS0\nro panic=10 console=ttyS0 debug\n";
+        for line in ["roothash=1 ro panic=10 console=ttyS0\n", "ro  panic=10 roothash=1 console=ttyS0 debug"] {
+            assert!(is_one_of(line.as_bytes(), lines), "{line}");
+        }
+        for line in [
+            "ro panic=10 console=ttyS0",
+            "roothash=1 ro panic=10 console=ttyS0 x",
+            "roothash=1 ro panic=10",
+            "roothash=1 panic=10 ro console=ttyS0",
+            "roothash=1 roothash=2 ro panic=10 console=ttyS0",
+            "roothash=1 ro panic=10 console=ttyS0 -- x",
+            "",
+        ] {
+            assert!(!is_one_of(line.as_bytes(), lines), "{line}");
+        }
+        assert!(!is_one_of(b"roothash=1 \xff", "\u{fffd}"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub const INITRD_RELEASE_PATH: &str = "/etc/initrd-release";
 pub const CERTIFICATES: &str = "/etc/verity.d";
 /// In the initramfs: whether the root hash must be signed, see `signature::Rule`. It can't be in the policy: that is read after verity is set up.
 pub const SIGNATURE_RULE_PATH: &str = "/usr/lib/adamant/signature";
+/// In the initramfs: the command lines that the image was built with, one a line, without `roothash=`.
+pub const COMMAND_LINES_PATH: &str = "/usr/lib/adamant/cmdline";
 /// What the agent found and did, written just before handover.
 pub const BOOT_REPORT_PATH: &str = "/run/adamant/boot.json";
 /// The device-mapper name of the verified root, as systemd calls it: /dev/mapper/root.

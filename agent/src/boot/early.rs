@@ -1,10 +1,11 @@
 //! First stage: the kernel's file systems, the log, the watchdog, the modules, and what firmware says of itself.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 
 use adamant_agent::cmdline::{self, CommandLine};
+use adamant_agent::contract::COMMAND_LINES_PATH;
 use adamant_agent::report;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -37,6 +38,9 @@ pub fn run(context: &mut Context) -> Result<Early, Failure> {
     // A module may have brought one.
     context.watchdog.arm();
     firmware::run(context);
+    if context.report.firmware.secure_boot == Some(true) {
+        only_the_image_s_own_words()?;
+    }
     Ok(Early { cmdline, events })
 }
 
@@ -71,9 +75,25 @@ fn fill_standard_descriptors() {
 }
 
 fn read_command_line() -> Result<CommandLine, Failure> {
-    let mut bytes = Vec::new();
-    let read = File::open("/proc/cmdline").and_then(|file| file.take(cmdline::LIMIT as u64 + 1).read_to_end(&mut bytes));
     let failure = |why: String| Failure::new(STAGE, "kernel command line", why, "correct it in the boot loader, or boot the image's own");
-    read.map_err(|e| failure(e.to_string()))?;
-    CommandLine::parse(&bytes).map_err(failure)
+    CommandLine::parse(&read("/proc/cmdline").map_err(|e| failure(e.to_string()))?).map_err(failure)
+}
+
+/// With Secure Boot on, everything that starts the kernel is signed; what is not are the words that a hypervisor can have systemd's stub add.
+fn only_the_image_s_own_words() -> Result<(), Failure> {
+    let failure = |why: &dyn std::fmt::Display| {
+        let way_out = "start the image with its own command line: without kernel-cmdline-extra in the hypervisor's SMBIOS strings, and without addons";
+        Failure::new(STAGE, "kernel command line", why, way_out)
+    };
+    let allowed = read(COMMAND_LINES_PATH).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).map_err(|e| failure(&e))?;
+    match cmdline::is_one_of(&read("/proc/cmdline").map_err(|e| failure(&e))?, &allowed) {
+        true => Ok(()),
+        false => Err(failure(&"Secure Boot is on, and it has words that are not in the signed image")),
+    }
+}
+
+fn read(path: &str) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(cmdline::LIMIT as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

@@ -26,14 +26,18 @@ const RESERVED: [&str; 12] = [
 /// The command line for this root. `systemd.verity=no`: the agent has set the root up, and systemd's generator would wait for what it
 /// finds done. `panic=10`: a kernel that panics restarts.
 pub fn compose(root_hash: &RootHash, added: &str) -> Result<String> {
-    check(added)?;
-    let line = format!("roothash={root_hash} ro systemd.verity=no panic=10 {}", added.trim());
-    let line = line.trim_end();
+    let line = format!("roothash={root_hash} {}", words(added)?);
     if line.len() >= LIMIT {
         return Err(Error::new(format!("kernel.cmdline: the whole command line has {} bytes, the kernel takes {}", line.len(), LIMIT - 1))
             .hint("put some of it into the image's files"));
     }
-    Ok(line.to_owned())
+    Ok(line)
+}
+
+/// All of it but the root hash: what the agent holds the command line against where Secure Boot is on.
+pub fn words(added: &str) -> Result<String> {
+    check(added)?;
+    Ok(format!("ro systemd.verity=no panic=10 {}", added.trim()).trim_end().to_owned())
 }
 
 fn check(added: &str) -> Result<()> {

@@ -64,9 +64,12 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let compression = compression::choose(definition.root.compression, kernel.as_ref())?;
     let initramfs = match &kernel {
         Some(kernel) => {
-            let rule = signers::rule(definition.signature, &signers, epoch)?;
-            let trusted = signers.verity.as_ref().map(|holder| holder.certificate.pem()).transpose()?;
-            Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, trusted.as_deref(), rule))?)
+            let certificate = signers.verity.as_ref().map(|holder| holder.certificate.pem()).transpose()?;
+            let own = &definition.kernel.cmdline;
+            let debug = definition.boot.debug.as_ref().map(|words| cmdline::words(&format!("{own} {words}")));
+            let command_lines = std::iter::once(cmdline::words(own)).chain(debug).collect::<Result<_>>()?;
+            let demands = initramfs::Demands { certificate, rule: signers::rule(definition.signature, &signers, epoch)?, command_lines };
+            Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, &demands))?)
         }
         None => {
             let wanted = if options.disk { options.formats.first().map(|format| format.name()) } else { Some("uki") };

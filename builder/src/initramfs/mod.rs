@@ -29,9 +29,19 @@ pub struct Initramfs {
     pub modules: Vec<String>,
 }
 
-/// The initramfs for this kernel. `agent` is the program's bytes, `trusted` the certificate (PEM) that the
-/// root hash must be signed by, as `rule` has it.
-pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8], trusted: Option<&str>, rule: Rule) -> Result<Initramfs> {
+/// What the agent holds against what it is started with.
+#[derive(Debug)]
+pub struct Demands {
+    /// The certificate (PEM) that the root hash must be signed by.
+    pub certificate: Option<String>,
+    /// Whether it must be.
+    pub rule: Rule,
+    /// The command lines that the image is started with, without `roothash=`.
+    pub command_lines: Vec<String>,
+}
+
+/// The initramfs for this kernel. `agent` is the program's bytes.
+pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8], demands: &Demands) -> Result<Initramfs> {
     let modules = modules::select(tree, kernel, &definition.kernel.modules)?;
     let mut archive = cpio::Archive::default();
     for mount_point in ["/proc", "/sys", "/dev", "/run", contract::SYSROOT] {
@@ -44,8 +54,9 @@ pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8]
     archive.file(contract::INITRD_RELEASE_PATH, 0o644, release.into_bytes());
     let list: String = modules.iter().map(|module| format!("{} {}", module.path, module.needs.join(" ")).trim_end().to_owned() + "\n").collect();
     archive.file(contract::MODULE_LIST_PATH, 0o644, list.into_bytes());
-    archive.file(contract::SIGNATURE_RULE_PATH, 0o644, rule.to_string().into_bytes());
-    if let Some(certificate) = trusted {
+    archive.file(contract::SIGNATURE_RULE_PATH, 0o644, demands.rule.to_string().into_bytes());
+    archive.file(contract::COMMAND_LINES_PATH, 0o644, (demands.command_lines.join("\n") + "\n").into_bytes());
+    if let Some(certificate) = &demands.certificate {
         archive.file(&format!("{}/{}.crt", contract::CERTIFICATES, definition.id), 0o644, certificate.as_bytes().to_vec());
     }
     let names = modules.iter().map(|module| module.name.clone()).collect();
