@@ -204,5 +204,6 @@ fn an_image_that_fails_and_restarts_for_ever_is_ended_by_adamant_boot() {
         "{said}"
     );
     let console = std::fs::read_to_string(&console).unwrap();
-    assert!(console.matches("adamant: ").count() >= 2, "{console}");
+    // Of two kernels one may crash before the agent is reached: emulation of two processors is not perfect.
+    assert!(console.matches("Linux version").count() >= 2 && console.contains("adamant: locate: roothash="), "{console}");
 }
