@@ -83,17 +83,22 @@ impl<'a> Sorter<'a> {
     /// Takes a credential or drops it. The value is only asked for where the name would be let through.
     pub fn offer(&mut self, source: Source, name: &[u8], value: impl FnOnce() -> Result<Vec<u8>, &'static str>) {
         if let Err(why) = self.take(source, name, value) {
-            self.drops += 1;
-            if self.dropped.len() < MAX_NAMED {
-                let printable = String::from_utf8_lossy(name).chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect();
-                self.dropped.push(Dropped { name: printable, source, why });
-            }
+            self.drop(source, name, why);
+        }
+    }
+
+    /// Drops what can't even be offered: what has no name, or can't be read.
+    pub fn drop(&mut self, source: Source, name: &[u8], why: &'static str) {
+        self.drops += 1;
+        if self.dropped.len() < MAX_NAMED {
+            let printable = String::from_utf8_lossy(name).chars().take(64).map(|c| if c.is_control() { '?' } else { c }).collect();
+            self.dropped.push(Dropped { name: printable, source, why });
         }
     }
 
     fn take(&mut self, source: Source, name: &[u8], value: impl FnOnce() -> Result<Vec<u8>, &'static str>) -> Result<(), &'static str> {
         let name = std::str::from_utf8(name).ok().filter(|name| is_name(name)).ok_or("that is not a credential's name")?;
-        if !self.accept.iter().any(|glob| matches(glob.as_bytes(), name.as_bytes())) {
+        if !is_accepted(self.accept, name) {
             return Err("the image's policy does not name it");
         }
         let encrypted = source == Source::Esp;
@@ -114,12 +119,15 @@ impl<'a> Sorter<'a> {
     pub fn offer_smbios(&mut self, structure: &[u8]) {
         let strings = structure.get(1).and_then(|length| structure.get(usize::from(*length)..)).unwrap_or_default();
         for string in strings.split(|&b| b == 0) {
-            let Some((kind, rest)) = split(string, b':') else { continue };
-            let Some((name, value)) = split(rest, b'=') else { continue };
-            match kind {
-                b"io.systemd.credential" => self.offer(Source::Smbios, name, || Ok(value.to_vec())),
-                b"io.systemd.credential.binary" => self.offer(Source::Smbios, name, || decode(value)),
-                _ => {}
+            if !string.starts_with(b"io.systemd.credential") {
+                continue;
+            }
+            let (kind, rest) = split(string, b':').unwrap_or((string, b""));
+            match (kind, split(rest, b'=')) {
+                (b"io.systemd.credential", Some((name, value))) => self.offer(Source::Smbios, name, || Ok(value.to_vec())),
+                (b"io.systemd.credential.binary", Some((name, value))) => self.offer(Source::Smbios, name, || decode(value)),
+                (b"io.systemd.credential" | b"io.systemd.credential.binary", None) => self.drop(Source::Smbios, rest, "it is not NAME=VALUE"),
+                _ => self.drop(Source::Smbios, kind, "that is no kind of credential"),
             }
         }
     }
@@ -128,7 +136,11 @@ impl<'a> Sorter<'a> {
     pub fn offer_command_line(&mut self, line: &[u8]) {
         for (key, binary) in [("systemd.set_credential", false), ("systemd.set_credential_binary", true)] {
             for word in cmdline::values(line, key) {
-                let Some((name, value)) = word.split_once(':') else { continue };
+                let Some((name, value)) = word.split_once(':') else {
+                    // Without a value it is a name whose value systemd finds elsewhere: there is no elsewhere here.
+                    self.drop(Source::CommandLine, word.as_bytes(), "it is not NAME:VALUE");
+                    continue;
+                };
                 let value = value.as_bytes();
                 self.offer(Source::CommandLine, name.as_bytes(), || if binary { decode(value) } else { Ok(value.to_vec()) });
             }
@@ -153,6 +165,11 @@ fn is_name(name: &str) -> bool {
 /// Whether a policy may say this: a name in which `*` stands for any characters.
 pub fn is_glob(glob: &str) -> bool {
     is_name(glob)
+}
+
+/// Whether one of a policy's globs lets a name through.
+pub fn is_accepted(accept: &[String], name: &str) -> bool {
+    accept.iter().any(|glob| matches(glob.as_bytes(), name.as_bytes()))
 }
 
 /// `*` stands for any number of any bytes.
@@ -200,7 +217,16 @@ mod tests {
         sorter.offer_command_line(b"quiet systemd.set_credential=system.hostname:web1 systemd.set_credential_binary=aXc:AA= \"systemd.set_credential=ac:two words\" -- systemd.set_credential=abbc:no");
         assert_eq!(names(&sorter), ["ssh.key=k=1", "abc=\0\u{1}\u{fffd}", "system.hostname=web1", "ac=two words"]);
         let dropped: Vec<_> = sorter.dropped.iter().map(|d| (d.name.as_str(), d.why)).collect();
-        assert_eq!(dropped, [("secret", "the image's policy does not name it"), ("ssh.key", "it was given before"), ("aXc", "it is not base64")]);
+        assert_eq!(
+            dropped,
+            [
+                ("secret", "the image's policy does not name it"),
+                ("io.systemd.credential.odd", "that is no kind of credential"),
+                ("abc", "it is not NAME=VALUE"),
+                ("ssh.key", "it was given before"),
+                ("aXc", "it is not base64")
+            ]
+        );
     }
 
     #[test]
@@ -232,10 +258,14 @@ mod tests {
     fn lying_structures_hold_nothing() {
         let accept = globs(&["*"]);
         let mut sorter = Sorter::new(&accept);
-        for bad in [&b""[..], &[11], &[11, 200, 0, 0, 1], &structure(b""), &structure(b"io.systemd.credential:"), &structure(b"io.systemd.credential:a")] {
+        for bad in [&b""[..], &[11], &[11, 200, 0, 0, 1], &structure(b"")] {
             sorter.offer_smbios(bad);
         }
         assert!(sorter.accepted.is_empty() && sorter.drops == 0);
+        for bad in [&b"io.systemd.credential"[..], b"io.systemd.credential:", b"io.systemd.credential:a", b"io.systemd.credential:=a"] {
+            sorter.offer_smbios(&structure(bad));
+        }
+        assert!(sorter.accepted.is_empty() && sorter.drops == 4);
     }
 
     #[test]

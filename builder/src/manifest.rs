@@ -43,6 +43,9 @@ pub struct Manifest {
     /// The same in the debug profile, where there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pcr11_debug: Vec<Measurement>,
+    /// Names of credentials that the image's policy lets in; `*` stands for any characters.
+    #[serde(default)]
+    pub credentials: Vec<String>,
     /// What was signed, or is to be, by whom.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<Signature>,
@@ -292,6 +295,7 @@ mod tests {
             kernel: None,
             pcr11: vec![],
             pcr11_debug: vec![],
+            credentials: Vec::new(),
             signatures: vec![],
             artifacts: vec![Artifact { name: "web_1.raw".into(), size: 1, sha256: String::new() }],
             sources: vec![],

@@ -25,10 +25,8 @@ pub const ENCRYPTED: &str = "/run/credentials/@encrypted";
 const FROM_ESP: [&str; 2] = ["/.extra/credentials", "/.extra/global_credentials"];
 /// Used by the agent itself, and not passed on: the image's /etc/machine-id is there before its init.
 const MACHINE_ID: &str = "system.machine_id";
-/// Largest SMBIOS structure that is read, bytes.
-const SMBIOS_LIMIT: u64 = 64 << 10;
-/// SMBIOS structures of OEM strings that are looked at.
-const SMBIOS_STRUCTURES: u32 = 64;
+/// Largest SMBIOS structure that is read, bytes: room for what all may have together, in base64.
+const SMBIOS_LIMIT: u64 = 2 * LIMIT as u64;
 /// Files of one folder that are looked at.
 const FILES: usize = 16_384;
 
@@ -72,18 +70,22 @@ pub fn run(root: &MountedRoot, context: &mut Context) -> Result<Received, Failur
 /// Everything that is offered, what the hypervisor says before what the disk says.
 fn gather(sorter: &mut Sorter, root: &Path) {
     let firmware = root.join("sys/firmware");
-    for (name, path) in files(&firmware.join("qemu_fw_cfg/by_name/opt/io.systemd.credentials")) {
+    for (name, path) in files(&firmware.join("qemu_fw_cfg/by_name/opt/io.systemd.credentials"), sorter, Source::FwCfg) {
         sorter.offer(Source::FwCfg, &name, || read(&path.join("raw"), LIMIT as u64));
     }
-    for number in 0..SMBIOS_STRUCTURES {
-        let Ok(structure) = read(&firmware.join(format!("dmi/entries/11-{number}/raw")), SMBIOS_LIMIT) else { break };
-        sorter.offer_smbios(&structure);
+    for (name, path) in files(&firmware.join("dmi/entries"), sorter, Source::Smbios) {
+        if name.starts_with(b"11-") {
+            match read(&path.join("raw"), SMBIOS_LIMIT) {
+                Ok(structure) => sorter.offer_smbios(&structure),
+                Err(why) => sorter.drop(Source::Smbios, &[b"structure ", &name[..]].concat(), why),
+            }
+        }
     }
     if let Ok(line) = read(&root.join("proc/cmdline"), cmdline::LIMIT as u64) {
         sorter.offer_command_line(&line);
     }
     for folder in FROM_ESP {
-        for (name, path) in files(&root.join(folder.trim_start_matches('/'))) {
+        for (name, path) in files(&root.join(folder.trim_start_matches('/')), sorter, Source::Esp) {
             if let Some(name) = name.strip_suffix(b".cred") {
                 sorter.offer(Source::Esp, name, || read(&path, LIMIT as u64));
             }
@@ -91,11 +93,14 @@ fn gather(sorter: &mut Sorter, root: &Path) {
     }
 }
 
-/// What is in a folder, by name.
-fn files(folder: &Path) -> Vec<(Vec<u8>, std::path::PathBuf)> {
-    let entries = fs::read_dir(folder).into_iter().flatten().take(FILES).flatten();
-    let mut found: Vec<_> = entries.map(|entry| (entry.file_name().as_bytes().to_vec(), entry.path())).collect();
-    found.sort();
+/// What is in a folder, by name: shorter ones first, so that numbers stand in their order.
+fn files(folder: &Path, sorter: &mut Sorter, source: Source) -> Vec<(Vec<u8>, std::path::PathBuf)> {
+    let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries.by_ref().take(FILES).map(|entry| (entry.file_name().as_bytes().to_vec(), entry.path())).collect();
+    if entries.next().is_some() {
+        sorter.drop(source, b"(the rest)", "there are too many");
+    }
+    found.sort_by(|a, b| (a.0.len(), &a.0).cmp(&(b.0.len(), &b.0)));
     found
 }
 
@@ -137,6 +142,8 @@ mod tests {
         put("sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/one/raw", b"fw\0cfg");
         put("sys/firmware/dmi/entries/11-0/raw", b"\x0b\x05\0\0\x01io.systemd.credential:one=smbios\0io.systemd.credential:two=2\0\0");
         put("sys/firmware/dmi/entries/11-1/raw", b"\x0b\x05\0\0\x01io.systemd.credential:three=3\0\0");
+        put("sys/firmware/dmi/entries/11-2/raw", &vec![b'x'; SMBIOS_LIMIT as usize + 1]);
+        put("sys/firmware/dmi/entries/11-10/raw", b"\x0b\x05\0\0\x01io.systemd.credential:ten=10\0\0");
         put("proc/cmdline", b"systemd.set_credential=two:line systemd.set_credential=four:4\n");
         put(".extra/credentials/five.cred", b"5");
         put(".extra/credentials/six", b"6");
@@ -146,8 +153,8 @@ mod tests {
         let mut sorter = Sorter::new(&accept);
         gather(&mut sorter, root.path());
         let found: Vec<_> = sorter.accepted.iter().map(|c| (c.name.as_str(), &c.value[..])).collect();
-        assert_eq!(found, [("one", &b"fw\0cfg"[..]), ("two", b"2"), ("three", b"3"), ("four", b"4"), ("five", b"5"), ("one", b"esp")]);
-        assert_eq!(sorter.dropped.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["large", "one", "two"]);
+        assert_eq!(found, [("one", &b"fw\0cfg"[..]), ("two", b"2"), ("three", b"3"), ("ten", b"10"), ("four", b"4"), ("five", b"5"), ("one", b"esp")]);
+        assert_eq!(sorter.dropped.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["large", "one", "structure 11-2", "two"]);
     }
 
     #[test]

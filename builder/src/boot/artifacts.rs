@@ -25,6 +25,7 @@ impl Machine {
             cmdline: std::fs::read_to_string(&cmdline).context(|| cmdline.display().to_string())?.trim().to_owned(),
             disk: artifact("raw")?,
             efi: Some(out.join(format!("{name}.efi"))).filter(|path| path.is_file()),
+            credentials: manifest::Manifest::read(&out.join(format!("{name}{}", manifest::SUFFIX)))?.credentials,
             name,
         })
     }

@@ -131,6 +131,12 @@ impl std::str::FromStr for Console {
 /// Starts the machine and waits for its end. `say` gets sentences for people. A deadline that passed is an error.
 pub fn run(machine: &Machine, options: &Options, say: &mut dyn FnMut(&str)) -> Result<()> {
     let qemu = qemu::find()?;
+    for credential in &options.credentials {
+        let name = credential.split('=').next().unwrap_or_default();
+        if !adamant_agent::credentials::is_accepted(&machine.credentials, name) {
+            say(&format!("the image's policy does not name the credential {name}, so it will be dropped; add it to [credentials] accept in the definition"));
+        }
+    }
     let kvm = choose(&qemu, machine, options.accel, say)?;
     let (disk, _overlay) = qemu::overlay(machine, options.persist)?;
     let firmware = options.uefi.as_ref().map(|uefi| firmware::of(machine, uefi, &options.append, &disk)).transpose()?;

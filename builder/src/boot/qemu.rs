@@ -28,6 +28,8 @@ pub struct Machine {
     pub disk: PathBuf,
     /// The unified kernel image on the disk, where firmware can start it.
     pub efi: Option<PathBuf>,
+    /// Names of credentials that the image's policy lets in; `*` stands for any characters.
+    pub credentials: Vec<String>,
 }
 
 /// How QEMU ended.
@@ -185,7 +187,15 @@ mod tests {
     use super::*;
 
     fn machine() -> Machine {
-        Machine { name: "web_1,2".into(), kernel: "/k".into(), initrd: "/i".into(), cmdline: "ro\n".into(), disk: "/d".into(), efi: None }
+        Machine {
+            name: "web_1,2".into(),
+            kernel: "/k".into(),
+            initrd: "/i".into(),
+            cmdline: "ro\n".into(),
+            disk: "/d".into(),
+            efi: None,
+            credentials: Vec::new(),
+        }
     }
 
     #[test]

@@ -66,7 +66,11 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
         Some(kernel) => {
             let certificate = signers.verity.as_ref().map(|holder| holder.certificate.pem()).transpose()?;
             let own = &definition.kernel.cmdline;
-            let debug = definition.boot.debug.as_ref().map(|words| cmdline::words(&format!("{own} {words}")));
+            let debug = definition
+                .boot
+                .debug
+                .as_ref()
+                .map(|words| cmdline::words(&format!("{own} {words}")).context(|| "boot.debug, behind kernel.cmdline".to_owned()));
             let command_lines = std::iter::once(cmdline::words(own)).chain(debug).collect::<Result<_>>()?;
             let demands = initramfs::Demands { certificate, rule: signers::rule(definition.signature, &signers, epoch)?, command_lines };
             Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, &demands))?)
@@ -210,6 +214,7 @@ fn describe(
         kernel: kernel.map(|kernel| kernel.release.clone()),
         pcr11: Vec::new(),
         pcr11_debug: Vec::new(),
+        credentials: definition.credentials.accept.clone(),
         signatures: Vec::new(),
         artifacts,
         sources: sources

@@ -281,7 +281,8 @@ section! {
         /// Whether early microcode (the image's intel-microcode and amd64-microcode) is in the unified kernel image.
         microcode: bool = "boolean", "`false`";
         /// Words added to the command line of a second profile, which the boot loader's menu then offers as `debug`, for example
-        /// `"systemd.log_level=debug systemd.debug_shell"`. Whoever is at the console can choose it, also with Secure Boot; TPM secrets stay closed in it.
+        /// `"systemd.log_level=debug systemd.debug_shell"`. Whoever is at the console can choose it, also with Secure Boot. TPM secrets
+        /// that are bound to PCR 11 stay closed in it; those bound to PCR 7 alone open there too.
         debug: String = "string", "there is no second profile";
     }
 }

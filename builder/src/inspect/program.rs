@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use crate::error::Result;
 use crate::sign::authenticode;
 use crate::sign::certificate::Certificate;
+use crate::uki::profile::{self, Profile};
 use crate::uki::{measure, pe};
 
 /// A program on the disk, or in a file.
@@ -26,6 +27,8 @@ pub struct Program {
     pub uname: Option<String>,
     /// PCR 11 after each phase, SHA-256; where it is a unified kernel image.
     pub pcr11: Vec<(String, String)>,
+    /// The profiles behind the first, by ID, and PCR 11 in each.
+    pub profiles: Vec<(String, Vec<(String, String)>)>,
     /// Who signed it; `None` where nobody did.
     pub signature: Option<Signature>,
     /// What is wrong with how it is put together.
@@ -50,6 +53,8 @@ pub struct Signature {
     pub signer: String,
     /// SHA-256 of the certificate.
     pub fingerprint: String,
+    /// The first and the last second the certificate is valid. Neither firmware nor kernel asks.
+    pub valid: (String, String),
     /// Why it does not hold; `None` when it does.
     pub fault: Option<String>,
     /// Whether the certificate is one of those given; `None` when none was.
@@ -61,7 +66,13 @@ impl Signature {
     pub fn of(certificate: &Certificate, holds: std::result::Result<(), String>, trusted: &[Certificate]) -> Signature {
         let fingerprint = certificate.fingerprint();
         let known = trusted.iter().any(|one| one.fingerprint() == fingerprint);
-        Signature { signer: certificate.subject(), fault: holds.err(), trusted: (!trusted.is_empty()).then_some(known), fingerprint }
+        Signature {
+            signer: certificate.subject(),
+            valid: certificate.validity(),
+            fault: holds.err(),
+            trusted: (!trusted.is_empty()).then_some(known),
+            fingerprint,
+        }
     }
 
     /// What is wrong with it, if anything.
@@ -78,7 +89,9 @@ impl Signature {
         let trusted = if self.trusted.is_none() { "; compare with --certificate" } else { "" };
         match self.fault() {
             Some(why) => format!("signature: {why}"),
-            None => format!("signed by {}, certificate {}{trusted}", self.signer, &self.fingerprint[..16.min(self.fingerprint.len())]),
+            None => {
+                format!("signed by {}, certificate {} valid to {}{trusted}", self.signer, &self.fingerprint[..16.min(self.fingerprint.len())], self.valid.1)
+            }
         }
     }
 }
@@ -94,7 +107,8 @@ impl Program {
             sha256: hex(&Sha256::digest(section.data())),
         });
         let is_unified = image.section(".linux").is_some();
-        let pcr11 = if is_unified { measure::phases(&image).into_iter().map(|(phases, value)| (phases, hex(&value))).collect() } else { Vec::new() };
+        let told = |profile: &Profile| measure::phases_of(&image, &profile.sections).into_iter().map(|(phases, value)| (phases, hex(&value))).collect();
+        let profiles = if is_unified { profile::of(&image) } else { Vec::new() };
         let signature = authenticode::check(path, bytes)?.map(|(certificate, holds)| Signature::of(&certificate, holds, trusted));
         Ok(Program {
             path: path.to_owned(),
@@ -103,7 +117,8 @@ impl Program {
             os_release: text(".osrel"),
             cmdline: text(".cmdline"),
             uname: text(".uname"),
-            pcr11,
+            pcr11: profiles.first().map(told).unwrap_or_default(),
+            profiles: profiles.iter().skip(1).map(|profile| (profile.id.clone(), told(profile))).collect(),
             signature,
             faults: faults(&image),
         })

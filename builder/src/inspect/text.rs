@@ -98,6 +98,12 @@ pub fn program(program: &Program) -> String {
     for (phases, value) in &program.pcr11 {
         let _ = writeln!(out, "     PCR 11    {value}  {}", if phases.is_empty() { "(the stub)" } else { phases });
     }
+    for (id, values) in &program.profiles {
+        let _ = writeln!(out, "     profile {}", printable(id));
+        for (phases, value) in values {
+            let _ = writeln!(out, "     PCR 11    {value}  {}", if phases.is_empty() { "(the stub)" } else { phases });
+        }
+    }
     out
 }
 

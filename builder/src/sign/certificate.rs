@@ -70,6 +70,12 @@ impl Certificate {
         Certificate::new(parsed)
     }
 
+    /// The first and the last second it is valid, as RFC 3339 writes them.
+    pub fn validity(&self) -> (String, String) {
+        let validity = self.parsed.tbs_certificate().validity();
+        (validity.not_before.to_date_time().to_string(), validity.not_after.to_date_time().to_string())
+    }
+
     fn new(parsed: x509_cert::Certificate) -> Result<Certificate> {
         let broken = |e: x509_cert::der::Error| Error::new(format!("not a certificate: {e}"));
         let der = parsed.to_der().map_err(broken)?;

@@ -4,6 +4,7 @@
 use sha2::{Digest, Sha256};
 
 use super::pe::{Image, Section};
+use super::profile;
 
 /// The sections that are measured, in this order wherever they stand (systemd: src/fundamental/uki.h).
 const MEASURED: [&str; 13] =
@@ -17,7 +18,7 @@ pub const PHASES: [&str; 5] = ["enter-initrd", "leave-initrd", "sysinit", "ready
 
 /// PCR 11's value (SHA-256 bank) when the stub starts the kernel.
 pub fn stub(image: &Image) -> [u8; 32] {
-    started(image, &image.sections().iter().collect::<Vec<_>>())
+    profile::of(image).first().map(|main| started(image, &main.sections)).unwrap_or_default()
 }
 
 /// The same, with these sections; of two with one name the first.
@@ -35,7 +36,8 @@ fn started(image: &Image, sections: &[&Section]) -> [u8; 32] {
 
 /// Its value at the start and after each phase: the phases so far joined by colons, and the value.
 pub fn phases(image: &Image) -> Vec<(String, [u8; 32])> {
-    phases_of(image, &image.sections().iter().collect::<Vec<_>>())
+    // An image without profiles has one that is all of it.
+    profile::of(image).first().map(|main| phases_of(image, &main.sections)).unwrap_or_default()
 }
 
 /// The same for the image with these sections alone.

@@ -4,7 +4,7 @@
 //! A debug profile differs in its command line, and in the name that it is sorted by. No value of PCR 11 is signed for it: what is sealed to the image stays closed there.
 
 use super::measure;
-use super::pe::Image;
+use super::pe::{Image, Section};
 use crate::error::{Error, Result};
 
 const PROFILE: &str = ".profile";
@@ -30,7 +30,7 @@ fn sorted_behind(os_release: &[u8]) -> Vec<u8> {
     let (mut lines, mut id) = (String::new(), "image");
     for line in text.lines() {
         match line.strip_prefix("IMAGE_ID=") {
-            Some(value) => id = value.trim_matches('"'),
+            Some(value) => id = value.trim_matches(['"', '\'']),
             None => lines += &format!("{line}\n"),
         }
     }
@@ -47,12 +47,31 @@ pub fn add_shared(image: &mut Image, name: &str, data: Vec<u8>) -> Result<()> {
     Ok(())
 }
 
+/// A profile: its ID, and the sections that count in it.
+pub struct Profile<'a> {
+    /// `ID=` of its `.profile`; empty for an image without profiles.
+    pub id: String,
+    /// Its own sections, and the shared ones that it has none of.
+    pub sections: Vec<&'a Section>,
+}
+
+/// The profiles of an image, the one that is started by default first; one where it has none.
+pub fn of(image: &Image) -> Vec<Profile<'_>> {
+    let starts: Vec<usize> = image.sections().iter().enumerate().filter(|(_, section)| section.name == PROFILE).map(|(at, _)| at).collect();
+    let Some(&first) = starts.first() else { return vec![Profile { id: String::new(), sections: image.sections().iter().collect() }] };
+    let (base, profiles) = image.sections().split_at(first);
+    let mut all = Vec::new();
+    for (index, start) in starts.iter().enumerate() {
+        let own = &profiles[start - first..starts.get(index + 1).map_or(profiles.len(), |end| end - first)];
+        let text = String::from_utf8_lossy(own[0].data());
+        let id = text.lines().find_map(|line| line.strip_prefix("ID=")).unwrap_or_default().trim_matches(['"', '\'', '\0']).to_owned();
+        let sections = base.iter().filter(|shared| !own.iter().any(|one| one.name == shared.name)).chain(own).collect();
+        all.push(Profile { id, sections });
+    }
+    all
+}
+
 /// PCR 11 in the debug profile, as [`measure::phases`] has it for the main one; `None` where there is none.
 pub fn debug_phases(image: &Image) -> Option<Vec<(String, [u8; 32])>> {
-    let mut base = image.clone();
-    let profiles = base.split_off(PROFILE);
-    let debug = profiles.iter().rposition(|section| section.name == PROFILE).filter(|at| *at > 0)?;
-    let own = &profiles[debug..];
-    let sections: Vec<_> = base.sections().iter().filter(|shared| !own.iter().any(|one| one.name == shared.name)).chain(own).collect();
-    Some(measure::phases_of(image, &sections))
+    of(image).get(1).map(|debug| measure::phases_of(image, &debug.sections))
 }
