@@ -6,8 +6,8 @@
 use std::env;
 use std::process::Command;
 
-fn main() {
-    println!("cargo:rerun-if-changed=build.rs");
+/// Tells the linker.
+pub fn link() {
     let target = env::var("TARGET").unwrap_or_default();
     let target_is_linux = target.contains("-linux-");
     if target.ends_with("-linux-gnu") && Some(target) == env::var("HOST").ok() && glibc_version().is_some_and(|version| version >= (2, 36)) {

@@ -1,0 +1,738 @@
+/* The guard: what came out of the verified image is what runs.
+ *
+ * One program for each hook of the kernel's security module interface (BPF LSM), one map of decisions that the agent writes and freezes before
+ * it attaches them, one of counters, one ring of events. No program writes anything else, none sleeps, none loops without a bound, and what can't be
+ * told is refused. A hook answers 0, then the kernel's other modules are asked, or -EPERM, then nothing else counts.
+ *
+ * "The image" is the super block of the verified root, known by its device number: nothing else can have that number while it is mounted.
+ * "The host" is PID 1's mount namespace. Names are looked at only below /proc, /sys and /run, where nobody but the kernel and root makes them.
+ *
+ * docs/threat-model.md has the table of hooks and attacks. */
+#include "kernel.h"
+
+/* The hooks, in the order of the counters. agent/src/guard.rs has the same list, and a test holds them together. */
+enum hook {
+	BPRM_CHECK_SECURITY, MMAP_FILE, MMAP_ADDR, FILE_MPROTECT, SB_MOUNT, SB_REMOUNT, MOVE_MOUNT, SB_PIVOTROOT, SB_UMOUNT, SB_KERN_MOUNT,
+	FILE_OPEN, INODE_CREATE, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
+	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, BPF, BPF_MAP,
+	BPF_PROG, HOOKS
+};
+
+enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16 };
+
+#define LIST 32
+
+/* Device numbers, each list ended by its first 0. */
+enum list {
+	VOLUMES, /* the volumes' super blocks */
+	FIXED,   /* super blocks whose mounts stay where they are: the kernel's own file systems */
+	MEMORY,  /* of them, those below which anything may be mounted: nothing in them can run or is the image's */
+	EXECUTE, /* super blocks beside the image that programs may come from */
+	DISKS,   /* block devices that may be written to and mounted */
+	LISTS
+};
+#define PLACES 16
+
+/* What the agent decided. Frozen before the first hook is attached; unused places are 0, which is no device and no inode. */
+const volatile struct decide {
+	u32 root;              /* the image */
+	u32 run;               /* /run */
+	u32 host;              /* the host's mount namespace */
+	u32 allowances;
+	u64 shutdown, agent, executor; /* programs of the image, by inode */
+	s64 built;             /* seconds since 1970: the clock does not go behind it */
+	u32 lists[LISTS][LIST];
+	struct { u64 inode; u32 device, unused; } places[PLACES]; /* folders below which anything may be mounted */
+} decide = {};
+
+u64 denials[HOOKS] = {};
+
+struct event {
+	u64 time;              /* nanoseconds since the kernel started */
+	u32 pid, uid, hook, device;
+	u64 inode;
+	char comm[16], parent[24], name[40];
+};
+
+struct { int unused; } events __attribute__((section(".maps"), used)) = {};
+
+#define PROGRAM(name) __attribute__((section("lsm/" #name), used)) int name(u64 *ctx)
+/* A function of its own, so that its loop is checked once and not with each caller. */
+#define FUNCTION(name) __attribute__((noinline, section("function/" #name)))
+#define INLINE static inline __attribute__((always_inline))
+#define REFUSE(hook, device, inode, name) do { deny(hook, device, inode, (u64)(name)); return -EPERM; } while (0)
+
+/* An argument that may be null: the verifier takes arguments for never null and would take the test away. */
+INLINE int is_null(u64 *argument)
+{
+	u64 value = 0;
+	bpf_probe_read_kernel(&value, sizeof(value), argument);
+	return value == 0;
+}
+
+/* Names are compared eight bytes at a time, as numbers. */
+struct name { u64 word[5]; };
+#define BYTE(text, n) ((u64)(u8)(text "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")[n] << 8 * ((n) % 8))
+#define WORD(text, n) (BYTE(text, 8 * n) | BYTE(text, 8 * n + 1) | BYTE(text, 8 * n + 2) | BYTE(text, 8 * n + 3) | BYTE(text, 8 * n + 4) | \
+	BYTE(text, 8 * n + 5) | BYTE(text, 8 * n + 6) | BYTE(text, 8 * n + 7))
+#define IS(name, text) ((name)->word[0] == WORD(text, 0) && (name)->word[1] == WORD(text, 1) && (name)->word[2] == WORD(text, 2) && \
+	(name)->word[3] == WORD(text, 3))
+#define BEGINS8(name, text) ((name)->word[0] == WORD(text, 0))
+
+INLINE void read_name(struct name *name, const char *from)
+{
+	__builtin_memset(name, 0, sizeof(*name));
+	bpf_probe_read_kernel_str(name, sizeof(*name), from);
+}
+
+/* Counts a denial, and tells of it where there is room. */
+FUNCTION(deny) void deny(u32 hook, u32 device, u64 inode, u64 name)
+{
+	if (hook < HOOKS)
+		__sync_fetch_and_add(&denials[hook], 1);
+	struct event *event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event)
+		return;
+	struct task_struct *task = bpf_get_current_task_btf();
+	__builtin_memset(event, 0, sizeof(*event));
+	event->time = bpf_ktime_get_boot_ns();
+	event->pid = task->tgid;
+	event->uid = bpf_get_current_uid_gid();
+	event->hook = hook;
+	event->device = device;
+	event->inode = inode;
+	bpf_probe_read_kernel_str(event->comm, sizeof(event->comm), task->comm);
+	bpf_probe_read_kernel_str(event->parent, 16, task->real_parent->comm);
+	if (name)
+		bpf_probe_read_kernel_str(event->name, sizeof(event->name), (void *)name);
+	bpf_ringbuf_submit(event, 0);
+}
+
+#define REFUSE_FILE(hook, file) REFUSE(hook, (file)->f_inode->i_sb->s_dev, (file)->f_inode->i_ino, (file)->f_path.dentry->d_name.name)
+
+FUNCTION(listed) int listed(u32 list, u32 device)
+{
+	if (list >= LISTS)
+		return 0;
+	for (int n = 0; n < LIST; n++) {
+		u32 found = decide.lists[list][n];
+		if (!found)
+			return 0;
+		if (found == device)
+			return 1;
+	}
+	return 0;
+}
+
+INLINE int allowed(enum allowance what) { return (decide.allowances & what) != 0; }
+
+/* --- who asks */
+
+/* The program that a task runs, as an inode of the image; 0 where it is none of the image's. */
+INLINE u64 program_of(struct task_struct *task)
+{
+	struct mm_struct *mm = task->mm;
+	if (!mm)
+		return 0;
+	struct file *file = mm->exe_file;
+	if (!file)
+		return 0;
+	struct inode *inode = file->f_inode;
+	return inode->i_sb->s_dev == decide.root ? inode->i_ino : 0;
+}
+
+INLINE u64 program(void) { return program_of(bpf_get_current_task_btf()); }
+INLINE int is_init(void) { return bpf_get_current_task_btf()->tgid == 1; }
+/* systemd-shutdown, by its inode: it unmounts and detaches everything, as PID 1, when nothing else runs any more. */
+INLINE int shutting_down(void) { return is_init() && decide.shutdown && program() == decide.shutdown; }
+INLINE int is_agent(void) { return decide.agent && program() == decide.agent; }
+
+/* Whether the program lies in a folder of this name in the image. */
+INLINE int program_is_in(const u64 *folder)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct name name;
+	if (!program_of(task))
+		return 0;
+	read_name(&name, task->mm->exe_file->f_path.dentry->d_parent->d_name.name);
+	return name.word[0] == folder[0] && name.word[1] == folder[1] && name.word[2] == folder[2];
+}
+
+/* --- code */
+
+INLINE int in_host(void) { return bpf_get_current_task_btf()->nsproxy->mnt_ns->ns.inum == decide.host; }
+
+INLINE int may_run(struct inode *inode)
+{
+	struct super_block *sb = inode->i_sb;
+	u32 device = sb->s_dev;
+	if (device == decide.root || listed(EXECUTE, device))
+		return 1;
+	return allowed(CONTAINERS) && sb->s_magic == OVERLAYFS_MAGIC && !in_host();
+}
+
+/* Programs, scripts and interpreters, each when it is opened to be run. */
+PROGRAM(bprm_check_security)
+{
+	struct linux_binprm *bprm = (void *)ctx[0];
+	struct file *file = bprm->file;
+	if (may_run(file->f_inode))
+		return 0;
+	REFUSE_FILE(BPRM_CHECK_SECURITY, file);
+}
+
+PROGRAM(mmap_file)
+{
+	u32 prot = ctx[2];
+	if (!(prot & PROT_EXEC))
+		return 0;
+	if (is_null(&ctx[0])) {
+		if (allowed(JIT))
+			return 0;
+		REFUSE(MMAP_FILE, 0, 0, 0);
+	}
+	struct file *file = (void *)ctx[0];
+	/* Pages that can be written as well as run are no longer the file's. */
+	if (may_run(file->f_inode) && (allowed(JIT) || !(prot & PROT_WRITE)))
+		return 0;
+	REFUSE_FILE(MMAP_FILE, file);
+}
+
+/* The heap grows without mmap_file, and with this personality it would be executable. */
+PROGRAM(mmap_addr)
+{
+	if (allowed(JIT) || !(bpf_get_current_task_btf()->personality & READ_IMPLIES_EXEC))
+		return 0;
+	REFUSE(MMAP_ADDR, 0, 0, 0);
+}
+
+PROGRAM(file_mprotect)
+{
+	struct vm_area_struct *vma = (void *)ctx[0];
+	u32 prot = ctx[2];
+	if (!(prot & PROT_EXEC) || allowed(JIT))
+		return 0;
+	struct file *file = vma->vm_file;
+	if (!file)
+		REFUSE(FILE_MPROTECT, 0, 0, 0);
+	/* A private page that was written to hangs on an anon_vma. */
+	if (may_run(file->f_inode) && !vma->anon_vma && !(prot & PROT_WRITE))
+		return 0;
+	REFUSE_FILE(FILE_MPROTECT, file);
+}
+
+/* --- mounts */
+
+/* Whether what happens to this mount is seen in the host: it is in its namespace, or mounts propagate there. Such rings are short; one that
+ * is not walked to its end counts as seen. */
+INLINE int is_in_host(struct mount *mount)
+{
+	struct mnt_namespace *namespace = READ(mount, mnt_ns);
+	return READ(namespace, ns.inum) == decide.host;
+}
+
+FUNCTION(reaches_host) int reaches_host(struct mount *mount)
+{
+	if (is_in_host(mount))
+		return 1;
+	if (!(READ(mount, mnt.mnt_flags) & MNT_SHARED))
+		return 0;
+	struct mount *peer = mount;
+	for (int n = 0; n < 64; n++) {
+		struct list_head *next = READ(peer, mnt_share.next);
+		peer = AROUND(next, struct mount, mnt_share);
+		if (peer == mount)
+			return 0;
+		if (is_in_host(peer))
+			return 1;
+	}
+	return 1;
+}
+
+/* Whether a dentry is one of the places, or below one. */
+FUNCTION(in_place) int in_place(struct dentry *dentry)
+{
+	for (int n = 0; n < 24; n++) {
+		struct inode *inode = READ(dentry, d_inode);
+		struct super_block *sb = READ(inode, i_sb);
+		u32 device = READ(sb, s_dev);
+		u64 number = READ(inode, i_ino);
+		for (int place = 0; place < PLACES; place++)
+			if (number && decide.places[place].inode == number && decide.places[place].device == device)
+				return 1;
+		struct dentry *parent = READ(dentry, d_parent);
+		if (parent == dentry)
+			return 0;
+		dentry = parent;
+	}
+	return 0;
+}
+
+/* The kernel's own file systems where systemd and everyone else expects them. */
+INLINE int is_usual(const char *type, const char *place)
+{
+	struct name kind, name;
+	read_name(&kind, type);
+	read_name(&name, place);
+	return (IS(&kind, "cgroup2") && IS(&name, "cgroup")) || (IS(&kind, "securityfs") && IS(&name, "security")) ||
+	       (IS(&kind, "pstore") && IS(&name, "pstore")) || (IS(&kind, "efivarfs") && IS(&name, "efivars")) || (IS(&kind, "bpf") && IS(&name, "bpf")) ||
+	       (IS(&kind, "debugfs") && IS(&name, "debug")) || (IS(&kind, "tracefs") && (IS(&name, "tracing") || IS(&name, "debug"))) ||
+	       (IS(&kind, "configfs") && IS(&name, "config")) || (IS(&kind, "fusectl") && IS(&name, "connections")) ||
+	       ((IS(&kind, "autofs") || IS(&kind, "binfmt_misc")) && IS(&name, "binfmt_misc"));
+}
+
+/* Whether something of this type may be mounted here, in the host. */
+INLINE int may_cover(struct path *path, const char *type)
+{
+	struct dentry *dentry = path->dentry;
+	u32 device = dentry->d_sb->s_dev;
+	if (dentry->d_parent != dentry && listed(MEMORY, device))
+		return 1;
+	if (type && device != decide.root && is_usual(type, dentry->d_name.name))
+		return 1;
+	return in_place(dentry) || shutting_down();
+}
+
+/* Whether mounts of this super block stay as the agent made them. */
+INLINE int stays(u32 device) { return device == decide.root || listed(VOLUMES, device) || listed(FIXED, device); }
+
+#define REFUSE_PATH(hook, path) REFUSE(hook, (path)->mnt->mnt_sb->s_dev, (path)->dentry->d_inode->i_ino, (path)->dentry->d_name.name)
+
+PROGRAM(sb_mount)
+{
+	struct path *path = (void *)ctx[1];
+	u64 flags = ctx[3];
+	/* How mounts propagate is everybody's own affair; a remount of the super block is sb_remount's. */
+	if (flags & MS_PROPAGATION || (flags & (MS_REMOUNT | MS_BIND)) == MS_REMOUNT)
+		return 0;
+	if (!reaches_host(AROUND(path->mnt, struct mount, mnt)))
+		return 0;
+	if (flags & MS_REMOUNT) {
+		if (!stays(path->mnt->mnt_sb->s_dev) || shutting_down())
+			return 0;
+	} else if (flags & MS_MOVE) {
+		/* From where is only a name here. systemd moves mounts in namespaces of its own. */
+		if (shutting_down())
+			return 0;
+	} else if (may_cover(path, flags & MS_BIND || is_null(&ctx[2]) ? 0 : (const char *)ctx[2])) {
+		return 0;
+	}
+	REFUSE_PATH(SB_MOUNT, path);
+}
+
+/* Both ways of remounting a super block, which all namespaces share. */
+PROGRAM(sb_remount)
+{
+	struct super_block *sb = (void *)ctx[0];
+	if (!stays(sb->s_dev) || shutting_down())
+		return 0;
+	REFUSE(SB_REMOUNT, sb->s_dev, 0, sb->s_type->name);
+}
+
+PROGRAM(move_mount)
+{
+	struct path *from = (void *)ctx[0], *to = (void *)ctx[1];
+	struct mount *source = AROUND(from->mnt, struct mount, mnt);
+	if (reaches_host(source) && stays(from->mnt->mnt_sb->s_dev) && !shutting_down())
+		REFUSE_PATH(MOVE_MOUNT, from);
+	if (!reaches_host(AROUND(to->mnt, struct mount, mnt)) || may_cover(to, from->mnt->mnt_sb->s_type->name))
+		return 0;
+	REFUSE_PATH(MOVE_MOUNT, to);
+}
+
+PROGRAM(sb_pivotroot)
+{
+	struct path *path = (void *)ctx[1];
+	if (!in_host() || shutting_down())
+		return 0;
+	REFUSE_PATH(SB_PIVOTROOT, path);
+}
+
+PROGRAM(sb_umount)
+{
+	struct vfsmount *mnt = (void *)ctx[0];
+	struct mount *mount = AROUND(mnt, struct mount, mnt);
+	if (!stays(mnt->mnt_sb->s_dev))
+		return 0;
+	struct mount *parent = READ(mount, mnt_parent);
+	if ((!is_in_host(mount) && !reaches_host(parent)) || shutting_down())
+		return 0;
+	REFUSE(SB_UMOUNT, mnt->mnt_sb->s_dev, 0, mnt->mnt_sb->s_type->name);
+}
+
+/* No file system of a disk that the image does not know. */
+PROGRAM(sb_kern_mount)
+{
+	struct super_block *sb = (void *)ctx[0];
+	struct block_device *device = sb->s_bdev;
+	if (!device)
+		return 0;
+	u32 number = device->bd_dev;
+	if (number == decide.root || listed(VOLUMES, number) || listed(DISKS, number))
+		return 0;
+	REFUSE(SB_KERN_MOUNT, number, 0, sb->s_type->name);
+}
+
+/* --- files that are not files */
+
+/* What in /proc turns the kernel against the image. Everything here was set by the seal stage, or is the kernel's default. */
+INLINE int is_sealed_in_proc(const struct name *name)
+{
+	return IS(name, "modprobe") || IS(name, "core_pattern") || IS(name, "core_pipe_limit") || IS(name, "core_uses_pid") || IS(name, "hotplug") ||
+	       IS(name, "poweroff_cmd") || IS(name, "modules_disabled") || IS(name, "kexec_load_disabled") || IS(name, "kexec_load_limit_panic") ||
+	       IS(name, "kexec_load_limit_reboot") || IS(name, "unprivileged_bpf_disabled") || IS(name, "bpf_jit_harden") || IS(name, "bpf_jit_enable") ||
+	       IS(name, "ptrace_scope") || IS(name, "suid_dumpable") || IS(name, "protected_symlinks") || IS(name, "protected_hardlinks") ||
+	       IS(name, "protected_fifos") || IS(name, "protected_regular") || IS(name, "kptr_restrict") || IS(name, "dmesg_restrict") ||
+	       IS(name, "mmap_min_addr") || IS(name, "randomize_va_space") || IS(name, "ftrace_enabled") || IS(name, "io_uring_disabled") ||
+	       IS(name, "perf_event_paranoid") || IS(name, "sysrq") || IS(name, "legacy_tiocsti_restrict") || IS(name, "bset") || IS(name, "inheritable") ||
+	       IS(name, "cad_pid") || IS(name, "sysrq-trigger") || IS(name, "dev_scsi_block") || IS(name, "load_firmware_timeout") || IS(name, "ignore_sysfs_fallback") ||
+	       IS(name, "force_sysfs_fallback");
+}
+
+/* And in /sys: programs that the kernel starts, where firmware comes from, how disks are bound, and sleeping into an image of the memory. */
+INLINE int is_sealed_in_sys(const struct name *name)
+{
+	return IS(name, "uevent_helper") || IS(name, "path") || IS(name, "resume") || IS(name, "resume_offset") || IS(name, "disk") || IS(name, "loading") ||
+	       IS(name, "data") || IS(name, "backing_dev") || IS(name, "hot_add") || IS(name, "new_id") || IS(name, "driver_override") || IS(name, "force_ro") ||
+	       IS(name, "probe_store");
+}
+
+/* Folders of /run that systemd takes instructions from, and the agent's own. Who may change what is in them. */
+enum folder { ANYBODY_S, SYSTEMD_S, AGENT_S };
+
+FUNCTION(folder_of) int folder_of(struct dentry *dentry)
+{
+	struct dentry *first = 0, *second = 0;
+	int end = 0;
+	for (int n = 0; n < 12; n++) {
+		struct dentry *parent = READ(dentry, d_parent);
+		if (parent == dentry) {
+			end = 1;
+			break;
+		}
+		second = first;
+		first = dentry;
+		dentry = parent;
+	}
+	/* Nothing of systemd's or the agent's lies that deep. */
+	if (!end || !first)
+		return ANYBODY_S;
+	struct name name;
+	const char *text = READ(first, d_name.name);
+	read_name(&name, text);
+	if (IS(&name, "adamant"))
+		return AGENT_S;
+	if (IS(&name, "modprobe.d") || IS(&name, "tmpfiles.d") || IS(&name, "sysctl.d") || IS(&name, "sysusers.d") || IS(&name, "modules-load.d") ||
+	    IS(&name, "binfmt.d") || IS(&name, "environment.d") || IS(&name, "extensions") || IS(&name, "confexts"))
+		return SYSTEMD_S;
+	int systemd = IS(&name, "systemd"), udev = IS(&name, "udev");
+	if (!second || (!systemd && !udev))
+		return ANYBODY_S;
+	text = READ(second, d_name.name);
+	read_name(&name, text);
+	if (udev)
+		return IS(&name, "rules.d") ? SYSTEMD_S : ANYBODY_S;
+	return IS(&name, "system") || IS(&name, "system.control") || IS(&name, "system.attached") || IS(&name, "transient") || IS(&name, "generator") ||
+	       IS(&name, "generator.early") || IS(&name, "generator.late") || IS(&name, "system-generators") || IS(&name, "system-environment-generators") ||
+	       IS(&name, "user") || IS(&name, "user-generators") || IS(&name, "user-environment-generators") || IS(&name, "system.conf.d") ||
+	       IS(&name, "user.conf.d") || IS(&name, "system-shutdown") ? SYSTEMD_S : ANYBODY_S;
+}
+
+/* 0, or -EPERM where something in such a folder is to be changed by somebody else. */
+INLINE int may_change(struct dentry *dentry)
+{
+	u32 device = dentry->d_sb->s_dev;
+	if (dentry->d_sb->s_magic == EFIVARFS_MAGIC)
+		return shutting_down() ? 0 : -EPERM;
+	if (device != decide.run)
+		return 0;
+	int folder = folder_of(dentry);
+	if (folder == ANYBODY_S)
+		return 0;
+	if (folder == AGENT_S)
+		return is_agent() ? 0 : -EPERM;
+	const u64 generators[] = { WORD("system-generators", 0), WORD("system-generators", 1), WORD("system-generators", 2) };
+	return is_init() || program_is_in(generators) ? 0 : -EPERM;
+}
+
+#define REFUSE_DENTRY(hook, dentry) REFUSE(hook, (dentry)->d_sb->s_dev, 0, (dentry)->d_name.name)
+#define CHANGES(hook, HOOK, argument) PROGRAM(hook) { \
+	struct dentry *dentry = (void *)ctx[argument]; \
+	if (!may_change(dentry)) \
+		return 0; \
+	REFUSE_DENTRY(HOOK, dentry); }
+
+CHANGES(inode_create, INODE_CREATE, 1)
+CHANGES(inode_mkdir, INODE_MKDIR, 1)
+CHANGES(inode_symlink, INODE_SYMLINK, 1)
+CHANGES(inode_link, INODE_LINK, 2)
+CHANGES(inode_unlink, INODE_UNLINK, 1)
+CHANGES(inode_rmdir, INODE_RMDIR, 1)
+
+PROGRAM(inode_rename)
+{
+	struct dentry *from = (void *)ctx[1], *to = (void *)ctx[3];
+	if (!may_change(from) && !may_change(to))
+		return 0;
+	REFUSE_DENTRY(INODE_RENAME, to);
+}
+
+PROGRAM(path_truncate)
+{
+	struct path *path = (void *)ctx[0];
+	struct dentry *dentry = path->dentry;
+	if (!may_change(dentry))
+		return 0;
+	REFUSE_DENTRY(PATH_TRUNCATE, dentry);
+}
+
+/* Opening for writing; reading is free. */
+PROGRAM(file_open)
+{
+	struct file *file = (void *)ctx[0];
+	if (!(file->f_mode & FMODE_WRITE))
+		return 0;
+	struct inode *inode = file->f_inode;
+	u32 kind = inode->i_mode & S_IFMT;
+	if (kind == S_IFBLK) {
+		if (listed(DISKS, inode->i_rdev) || shutting_down())
+			return 0;
+		REFUSE_FILE(FILE_OPEN, file);
+	}
+	if (kind == S_IFCHR) {
+		if (inode->i_rdev != CONTROL_OF_DEVICE_MAPPER || is_agent() || shutting_down())
+			return 0;
+		REFUSE_FILE(FILE_OPEN, file);
+	}
+	if (kind != S_IFREG)
+		return 0;
+	struct dentry *dentry = file->f_path.dentry;
+	u64 magic = inode->i_sb->s_magic;
+	struct name name;
+	int refused = 0;
+	switch (magic) {
+	case PROC_MAGIC:
+		read_name(&name, dentry->d_name.name);
+		/* A process may write even what it can't, and what is shared with the image, through its own `mem`. */
+		refused = is_sealed_in_proc(&name) || (IS(&name, "mem") && !allowed(DEBUG));
+		break;
+	case SYSFS_MAGIC:
+		read_name(&name, dentry->d_name.name);
+		refused = is_sealed_in_sys(&name);
+		break;
+	case CGROUP_MAGIC:
+		read_name(&name, dentry->d_name.name);
+		refused = IS(&name, "release_agent");
+		break;
+	case DEBUGFS_MAGIC:
+	case TRACEFS_MAGIC:
+		refused = !allowed(DEBUG);
+		break;
+	case BINFMT_MAGIC:
+		refused = !allowed(BINFMT);
+		break;
+	default:
+		refused = may_change(dentry) != 0;
+		/* swapon asks for this, and nobody else does (Linux 6.9 and later). */
+		if ((file->f_flags & (O_EXCL | O_CREAT)) == O_EXCL)
+			refused = 1;
+	}
+	if (!refused || shutting_down())
+		return 0;
+	REFUSE_FILE(FILE_OPEN, file);
+}
+
+/* --- devices */
+
+/* Requests that write to a disk, or change what a device number stands for, without a write. <linux/fs.h>, <linux/blkpg.h>, <scsi/sg.h>,
+ * <linux/nvme_ioctl.h>, <linux/loop.h>, <linux/nbd.h>, <linux/raid/md_u.h>, <linux/mmc/ioctl.h>, <linux/cdrom.h>, <linux/dm-ioctl.h> */
+INLINE int is_dangerous(u32 request)
+{
+	u32 kind = request >> 8 & 0xff, number = request & 0xff;
+	switch (kind) {
+	case 0x12: /* block: BLKROSET, BLKRRPART, BLKPG, BLKTRACESETUP, BLKDISCARD, BLKSECDISCARD, BLKZEROOUT, zones */
+		return number == 93 || number == 95 || number == 105 || number == 115 || number == 119 || number == 125 || number == 127 ||
+		       (number >= 130 && number <= 136);
+	case 0x4e: /* NVMe: all but its identity */
+		return number >= 0x41 && number <= 0x80;
+	case 0x4c: /* loop: all but questions */
+		return number != 3 && number != 5 && number != 0x82;
+	case 0xab: case 0xb3: case 0x09: case 0xfd: case 0xd4: /* nbd, mmc, md, device-mapper, bcache and others */
+		return kind != 0x09 || number >= 0x14;
+	}
+	return 0;
+}
+
+/* SG_IO and its elders: udev's own programs ask disks for their names with them. */
+INLINE int is_scsi(u32 request) { return request == 0x2285 || request == 0x2284 || request == 0x2283 || request == 1 || request == 0x5393; }
+
+INLINE int may_ask(struct file *file, u32 request)
+{
+	struct inode *inode = file->f_inode;
+	u32 kind = inode->i_mode & S_IFMT;
+	if (kind != S_IFBLK && kind != S_IFCHR)
+		return 1;
+	int scsi = is_scsi(request);
+	if (!scsi && !is_dangerous(request))
+		return 1;
+	/* On a terminal or a network device the same numbers are something else. */
+	if (kind == S_IFCHR && inode->i_rdev >> 20 == 5)
+		return 1;
+	if (listed(DISKS, inode->i_rdev) || is_agent() || shutting_down())
+		return 1;
+	const u64 udev[] = { WORD("udev", 0), 0, 0 };
+	return scsi && program_is_in(udev);
+}
+
+PROGRAM(file_ioctl)
+{
+	struct file *file = (void *)ctx[0];
+	if (may_ask(file, ctx[1]))
+		return 0;
+	REFUSE_FILE(FILE_IOCTL, file);
+}
+
+PROGRAM(file_ioctl_compat)
+{
+	struct file *file = (void *)ctx[0];
+	if (may_ask(file, ctx[1]))
+		return 0;
+	REFUSE_FILE(FILE_IOCTL_COMPAT, file);
+}
+
+PROGRAM(uring_cmd)
+{
+	struct io_uring_cmd *command = (void *)ctx[0];
+	struct file *file = command->file;
+	u32 kind = file->f_inode->i_mode & S_IFMT;
+	if ((kind != S_IFBLK && kind != S_IFCHR) || listed(DISKS, file->f_inode->i_rdev))
+		return 0;
+	REFUSE_FILE(URING_CMD, file);
+}
+
+/* --- the kernel itself */
+
+/* Modules, firmware, kernels to be started next: only as files of the image. */
+PROGRAM(kernel_read_file)
+{
+	struct file *file = (void *)ctx[0];
+	if (is_null(&ctx[0]))
+		REFUSE(KERNEL_READ_FILE, 0, 0, 0);
+	if (file->f_inode->i_sb->s_dev == decide.root)
+		return 0;
+	REFUSE_FILE(KERNEL_READ_FILE, file);
+}
+
+PROGRAM(kernel_load_data)
+{
+	REFUSE(KERNEL_LOAD_DATA, ctx[0], 0, 0);
+}
+
+PROGRAM(settime)
+{
+	if (is_null(&ctx[0]))
+		return 0;
+	const struct timespec64 *time = (void *)ctx[0];
+	if (time->tv_sec >= decide.built)
+		return 0;
+	REFUSE(SETTIME, 0, 0, 0);
+}
+
+/* --- other processes */
+
+INLINE int is_ours(struct task_struct *task) { return task->tgid == 1 || (decide.agent && program_of(task) == decide.agent); }
+
+PROGRAM(ptrace_access_check)
+{
+	struct task_struct *task = (void *)ctx[0];
+	if (!((u32)ctx[1] & PTRACE_MODE_ATTACH) || (allowed(DEBUG) && !is_ours(task)))
+		return 0;
+	REFUSE(PTRACE_ACCESS_CHECK, 0, task->tgid, task->comm);
+}
+
+PROGRAM(ptrace_traceme)
+{
+	struct task_struct *parent = (void *)ctx[0];
+	if (allowed(DEBUG))
+		return 0;
+	REFUSE(PTRACE_TRACEME, 0, parent->tgid, parent->comm);
+}
+
+/* Signals that make systemd freeze for good, and any for the agent that are not systemd's. */
+PROGRAM(task_kill)
+{
+	struct task_struct *task = (void *)ctx[0];
+	u32 signal = ctx[2];
+	if (!signal || is_init())
+		return 0;
+	if (task->tgid == 1) {
+		/* SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS */
+		if (signal > 31 || !(1u << signal & (1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 8 | 1u << 11 | 1u << 31)))
+			return 0;
+	} else if (!decide.agent || program_of(task) != decide.agent || is_agent()) {
+		return 0;
+	}
+	REFUSE(TASK_KILL, signal, task->tgid, task->comm);
+}
+
+/* --- BPF: nobody else's programs, and nobody at ours */
+
+/* <linux/bpf.h>, enum bpf_cmd and bpf_prog_type */
+INLINE int may_call(u32 command, const u32 *attributes)
+{
+	switch (command) {
+	case 30: case 31: case 34: /* BPF_LINK_GET_FD_BY_ID, its list, BPF_LINK_DETACH: nobody */
+		return 0;
+	case 1: case 12: case 14: case 15: /* a map's value, the list of maps, a map, its description */
+		if (is_agent())
+			return 1;
+	}
+	if (allowed(BPF_PROGRAMS))
+		return 1;
+	if (!is_init() && !(decide.executor && program() == decide.executor))
+		return 0;
+	u32 kind = 0;
+	switch (command) {
+	case 0: case 1: case 2: case 3: case 4: case 8: case 9: case 15: case 16: case 22: /* maps, attaching to a cgroup, questions */
+		return 1;
+	case 5: /* BPF_PROG_LOAD: of a cgroup: skb, sock, device, sock_addr, sysctl, sockopt */
+		bpf_probe_read_kernel(&kind, sizeof(kind), attributes);
+		return kind == 8 || kind == 9 || kind == 15 || kind == 18 || kind == 23 || kind == 25;
+	}
+	return 0;
+}
+
+PROGRAM(bpf)
+{
+	u32 command = ctx[0];
+	if (may_call(command, (void *)ctx[1]))
+		return 0;
+	/* systemd tries what the kernel can, and takes no for an answer: that is no news. */
+	if (is_init())
+		return -EPERM;
+	REFUSE(BPF, command, 0, 0);
+}
+
+INLINE int is_adamants(const char *from)
+{
+	struct name name;
+	read_name(&name, from);
+	return BEGINS8(&name, "adamant_");
+}
+
+PROGRAM(bpf_map)
+{
+	struct bpf_map *map = (void *)ctx[0];
+	u32 mode = ctx[1];
+	if (!is_adamants(map->name) || (is_agent() && !(mode & FMODE_WRITE)))
+		return 0;
+	REFUSE(BPF_MAP, 0, 0, map->name);
+}
+
+PROGRAM(bpf_prog)
+{
+	struct bpf_prog *prog = (void *)ctx[0];
+	if (!is_adamants(prog->aux->name))
+		return 0;
+	REFUSE(BPF_PROG, 0, 0, prog->aux->name);
+}

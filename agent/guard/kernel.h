@@ -1,0 +1,129 @@
+/* What the guard knows of the kernel: the fields it reads, and no others. Their places are those of the running kernel: the compiler notes
+ * each access (CO-RE), and the agent puts the offset from /sys/kernel/btf/vmlinux in before it loads the program. Numbers are user space ABI
+ * or have been the same since before Linux 5.10; each names its header. */
+#pragma once
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef long long s64;
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+struct list_head { struct list_head *next; };
+struct ns_common { u32 inum; };
+struct mnt_namespace { struct ns_common ns; };
+struct nsproxy { struct mnt_namespace *mnt_ns; };
+struct file_system_type { const char *name; };
+struct block_device { u32 bd_dev; };
+struct super_block {
+	u32 s_dev;
+	struct file_system_type *s_type;
+	unsigned long s_magic;
+	struct block_device *s_bdev;
+};
+struct inode {
+	u16 i_mode;
+	struct super_block *i_sb;
+	unsigned long i_ino;
+	u32 i_rdev;
+};
+struct qstr { const char *name; };
+struct dentry {
+	struct dentry *d_parent;
+	struct qstr d_name;
+	struct inode *d_inode;
+	struct super_block *d_sb;
+};
+struct vfsmount {
+	struct super_block *mnt_sb;
+	int mnt_flags;
+};
+struct mount {
+	struct mount *mnt_parent;
+	struct vfsmount mnt;
+	struct list_head mnt_share;
+	struct mnt_namespace *mnt_ns;
+};
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+struct file {
+	struct path f_path;
+	struct inode *f_inode;
+	u32 f_flags;
+	u32 f_mode;
+};
+struct anon_vma;
+struct vm_area_struct {
+	struct anon_vma *anon_vma;
+	struct file *vm_file;
+};
+struct mm_struct { struct file *exe_file; };
+struct task_struct {
+	struct mm_struct *mm;
+	u32 personality;
+	int tgid;
+	struct task_struct *real_parent;
+	char comm[16];
+	struct nsproxy *nsproxy;
+};
+struct linux_binprm { struct file *file; };
+struct timespec64 { s64 tv_sec; };
+struct io_uring_cmd { struct file *file; };
+struct bpf_map { char name[16]; };
+struct bpf_prog_aux { char name[16]; };
+struct bpf_prog { struct bpf_prog_aux *aux; };
+#pragma clang attribute pop
+
+/* <linux/bpf.h>, enum bpf_func_id */
+static long (*const bpf_probe_read_kernel)(void *to, u32 size, const void *from) = (void *)113;
+static long (*const bpf_probe_read_kernel_str)(void *to, u32 size, const void *from) = (void *)115;
+static u64 (*const bpf_ktime_get_boot_ns)(void) = (void *)125;
+static void *(*const bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (void *)131;
+static void (*const bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
+static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158;
+static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
+
+#define EPERM 1
+/* <linux/mman.h>, <linux/personality.h>, <linux/mount.h>, <linux/stat.h>, fs.h */
+#define PROT_WRITE 2
+#define PROT_EXEC 4
+#define MAP_TYPE 15
+#define MAP_PRIVATE 2
+#define READ_IMPLIES_EXEC 0x0400000
+#define MS_REMOUNT 32
+#define MS_BIND 4096
+#define MS_MOVE 8192
+#define MS_PROPAGATION (15 << 17)
+#define MNT_SHARED 0x1000
+#define S_IFMT 0170000
+#define S_IFBLK 0060000
+#define S_IFCHR 0020000
+#define S_IFREG 0100000
+#define FMODE_WRITE 2
+#define O_EXCL 0200
+#define O_CREAT 0100
+#define PTRACE_MODE_ATTACH 2
+/* <linux/magic.h> */
+#define PROC_MAGIC 0x9fa0
+#define SYSFS_MAGIC 0x62656572
+#define EFIVARFS_MAGIC 0xde5e81e4
+#define CGROUP_MAGIC 0x27e0eb
+#define DEBUGFS_MAGIC 0x64626720
+#define TRACEFS_MAGIC 0x74726163
+#define BINFMT_MAGIC 0x42494e4d
+#define OVERLAYFS_MAGIC 0x794c7630
+/* include/linux/kdev_t.h: how the kernel writes a device number */
+#define DEVICE(major, minor) ((major) << 20 | (minor))
+#define CONTROL_OF_DEVICE_MAPPER DEVICE(10, 236)
+
+/* A field of a structure that was found by arithmetic, not by following the kernel's own pointers. */
+#define READ(pointer, field) ({ \
+	typeof((pointer)->field) value_ = 0; \
+	bpf_probe_read_kernel(&value_, sizeof(value_), __builtin_preserve_access_index(&(pointer)->field)); \
+	value_; })
+/* The structure that holds this field. */
+#define AROUND(pointer, type, field) \
+	((type *)((u64)(pointer) - (u64)__builtin_preserve_access_index(&((type *)0)->field)))
