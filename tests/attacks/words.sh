@@ -1,0 +1,54 @@
+# Words that the attacks are written with.
+here=/usr/lib/attacks
+poke=$here/poke
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
+
+# The disk that the image is on, by the verity device below /, and its partitions: `$disk` sda, `$esp` sda1, `$data` the partition of the root's blocks, `$tree` of
+# its hash tree, `$var` of the state volume. `$root` is the device of / itself.
+root=$(awk '$5 == "/" { print $3; exit }' /proc/self/mountinfo)
+slaves=$(ls "/sys/dev/block/$root/slaves" 2>/dev/null)
+data=$(for s in $slaves; do echo "$(cat /sys/class/block/$s/size) $s"; done | sort -n | sed -n '$s/.* //p')
+tree=$(for s in $slaves; do echo "$(cat /sys/class/block/$s/size) $s"; done | sort -n | sed -n '1s/.* //p')
+disk=${data%[0-9]}
+esp=${disk}1
+var=$(basename "$(readlink -f "/sys/dev/block/$(awk '$5 == "/var" { print $3; exit }' /proc/self/mountinfo)")")
+dm=$(cat "/sys/dev/block/$root/dm/name" 2>/dev/null)
+# First sector of the root's blocks on the whole disk.
+start=$(cat "/sys/class/block/$data/start" 2>/dev/null)
+
+# skip WHY: not applicable here.
+skip() { echo "$*"; exit 77; }
+# need FILE|PROGRAM...: all of them, or it is not applicable.
+need() { for thing; do [ -e "$thing" ] || command -v "$thing" >/dev/null || skip "no $thing here"; done; }
+# ran TEXT: whether the attacker's program was what said this.
+ran() { case $1 in *'evil program ran'*) echo "$1" ;; *) echo "$1"; return 1 ;; esac; }
+# undo COMMAND: when the attack ends, however it does. The last one first.
+undone=
+undo() { undone="$1
+$undone"; trap 'eval "$undone" 2>/dev/null' EXIT; }
+# setting FILE VALUE: writes a setting and looks whether it is so; it is put back later.
+setting() {
+  need "$1"
+  old=$(cat "$1") || return 1
+  [ "$old" != "$2" ] || skip "$1 is $2 already"
+  undo "printf '%s\n' '$old' >$1"
+  printf '%s\n' "$2" >"$1" && [ "$(cat "$1" | tr -s '\t ' ' ')" = "$2" ]
+}
+# evil FOLDER: the attacker's program there, as `$evil`.
+evil() { evil=$1/evil-program; undo "rm -f $evil"; cp $poke "$evil" && chmod 0755 "$evil"; }
+# script: a program file of the attacker's that leaves a mark when somebody runs it.
+mark=$PWD/mark
+# everywhere COMMAND...: in PID 1's mount namespace.
+host() { nsenter -t 1 -m -- "$@"; }
+# module NAME: the image's module, unpacked here, as `$ko`.
+module() {
+  found=$(find "/usr/lib/modules/$(uname -r)/kernel" -name "$1.ko*" | head -n 1)
+  [ -n "$found" ] || skip "no module $1"
+  ko=$PWD/$1.ko
+  case $found in *.xz) xz -dc "$found" >"$ko" ;; *.zst) zstd -dc "$found" >"$ko" ;; *) cp "$found" "$ko" ;; esac
+}
+# other_slot: an empty slot's partition, as `$other`.
+other_slot() {
+  other=$(for p in /sys/class/block/"$disk"?*; do ! grep -q '^PARTNAME=_empty$' "$p/uevent" || basename "$p"; done | head -n 1)
+  [ -n "$other" ] || skip 'there is no other slot'
+}
