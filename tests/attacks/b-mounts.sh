@@ -37,18 +37,16 @@ undo 'umount -l /tmp'; umount -l /tmp; undo 'mount -t tmpfs -o mode=1777,nosuid,
 host test -e /tmp/evil
 
 ### B08 guard: the volume at /var/log is moved away
-# who refuses it: guard, sb_mount and sb_umount
-mount --make-private / /var /var/log 2>/dev/null; undo 'mount --make-shared /; mount --make-shared /var; mount --make-shared /var/log'
-for m in / /var /var/log; do mount --make-private $m; done
+# who refuses it: guard, sb_mount
+undo 'for m in / /run /var /var/log; do mount --make-shared $m; done'; for m in / /run /var /var/log; do mount --make-private $m; done
 mkdir -p /run/b08; mount --move /var/log /run/b08 && undo 'mount --move /run/b08 /var/log'
-host test ! -e /var/log/journal
+host grep -q ' /run/b08 ' /proc/self/mountinfo
 
 ### B09 guard: the volume at /var/log is moved away with move_mount
 # who refuses it: guard, move_mount
-undo 'mount --make-shared /; mount --make-shared /var; mount --make-shared /var/log'
-for m in / /var /var/log; do mount --make-private $m; done
+undo 'for m in / /run /var /var/log; do mount --make-shared $m; done'; for m in / /run /var /var/log; do mount --make-private $m; done
 mkdir -p /run/b09; $poke move /var/log /run/b09 && undo 'mount --move /run/b09 /var/log'
-host test ! -e /var/log/journal
+host grep -q ' /run/b09 ' /proc/self/mountinfo
 
 ### B10 guard: from another namespace, by nsenter into PID 1's
 # who refuses it: guard, sb_mount
@@ -57,9 +55,9 @@ host grep -q evil /etc/hosts
 
 ### B11 guard: over the image in a running service's own namespace
 # who refuses it: guard, sb_mount
-pid=$(for p in /proc/[0-9]*; do [ "$(readlink "$p/ns/mnt")" != "$(readlink /proc/1/ns/mnt)" ] && [ -s "$p/cmdline" ] && grep -q system.slice "$p/cgroup" && echo "${p#/proc/}"; done | head -n 1)
+pid=$(for u in systemd-logind systemd-udevd systemd-resolved systemd-networkd systemd-timesyncd; do p=$(systemctl show -P MainPID $u); [ "$p" = 0 ] || [ "$(readlink /proc/$p/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ] || echo $p; done | head -n 1)
 [ -n "$pid" ] || skip 'no service has a namespace of its own'
-touch evil-conf; echo evil >/run/b11; undo 'rm -f /run/b11'; nsenter -t "$pid" -m -- mount --bind /run/b11 /etc/hosts && undo 'nsenter -t '"$pid"' -m -- umount -l /etc/hosts'
+echo evil >/run/b11; undo 'rm -f /run/b11'; nsenter -t "$pid" -m -- mount --bind /run/b11 /etc/hosts && undo 'nsenter -t '"$pid"' -m -- umount -l /etc/hosts'
 grep -q evil "/proc/$pid/root/etc/hosts"
 
 ### B12 guard: over the image in a running service's namespace, by systemd itself (systemctl bind)
@@ -106,7 +104,6 @@ mknod /var/b19 b $(tr : ' ' <"/sys/class/block/$disk/dev") && $poke write /var/b
 
 ### B20 guard: unmount the log volume, so that what is below it shows
 # who refuses it: guard, sb_umount
-source=$(awk '$5 == "/var/log" { print $3; exit }' /proc/self/mountinfo); logs=$(basename "$(readlink -f "/sys/dev/block/$source")")
 umount -l /var/log && undo "mount -o nosuid,nodev,noexec /dev/$logs /var/log"
 ! host grep -q ' /var/log ' /proc/1/mountinfo
 
@@ -157,7 +154,6 @@ host grep -q evil /etc/hosts
 
 ### B29 guard: a volume is unmounted in a namespace that the host is a slave of
 # who refuses it: guard, sb_umount (unmounts that propagate to the host)
-source=$(awk '$5 == "/var/log" { print $3; exit }' /proc/self/mountinfo); logs=$(basename "$(readlink -f "/sys/dev/block/$source")")
 undo "grep -q ' /var/log ' /proc/1/mountinfo || mount -o nosuid,nodev,noexec /dev/$logs /var/log"; undo 'mount --make-shared /var'
 unshare -m --propagation unchanged sh -c "nsenter -t 1 -m -- $poke setattr /var 0 0 0x80000; umount -l /var/log"
 ! host grep -q ' /var/log ' /proc/1/mountinfo

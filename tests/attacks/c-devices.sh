@@ -41,7 +41,7 @@ exec 3<"/dev/$disk"; $poke write /proc/self/fd/3 $((start * 512 + 4096))
 need losetup /dev/loop-control; loop=$(losetup -f --show -o $((start * 512)) "/dev/$disk") && undo "losetup -d $loop"; [ -n "$loop" ] && $poke write "$loop" 4096
 
 ### C11 guard: device mapper's linear target over the whole disk
-# who refuses it: guard, file_ioctl
+# who refuses it: the kernel, while a partition is in use; guard, file_ioctl
 undo "$poke dm remove c11"; $poke dm create c11 1024 linear "/dev/$disk $((start + 8))" && dev=$(readlink -f /sys/class/block/dm-*/dm/name | while read -r f; do grep -qx c11 "$f" && basename "${f%/dm/name}"; done) && {
   undo 'rm -f /dev/c11'; mknod /dev/c11 b $(tr : ' ' <"/sys/class/block/$dev/dev"); $poke write /dev/c11 0; }
 
@@ -65,11 +65,11 @@ need /dev/nvme0n1; blockdev --rereadpt /dev/nvme0n1
 
 ### C16 guard: discard sectors of the other slot
 # who refuses it: guard, file_open
-other_slot; at=$(cat "/sys/class/block/$other/start"); blkdiscard -o $((at * 512)) -l 1048576 "/dev/$disk"
+other_slot; at=$(cat "/sys/class/block/$other/start"); blkdiscard -f -o $((at * 512)) -l 1048576 "/dev/$disk"
 
 ### C17 guard: write zeroes with BLKZEROOUT
 # who refuses it: guard, file_open
-other_slot; blkdiscard -z -o 0 -l 4096 "/dev/$other"
+other_slot; blkdiscard -f -z -o 0 -l 4096 "/dev/$other"
 
 ### C18 guard: write to the partition table
 # who refuses it: guard, file_open
@@ -91,11 +91,10 @@ other_slot; $poke write "/dev/$other" 4096
 # who refuses it: guard, file_open
 $poke write "/dev/$var" 0
 
-### C23 guard: the root's device is given another table, without verity
+### C23 guard: the root's device gets a table that overlooks what is changed below it, ignore_corruption
 # who refuses it: guard, file_ioctl
-need dmsetup; dmsetup table "$dm" >table || exit
-undo "dmsetup load --readonly $dm $PWD/table && dmsetup resume --noudevsync $dm"
-size=$(cut -d ' ' -f 2 table); echo "0 $size linear /dev/$data 0" >evil; dmsetup load --readonly "$dm" evil && dmsetup resume --noudevsync "$dm" && dmsetup table "$dm" | grep -q linear
+need dmsetup; set -- $(dmsetup table "$dm"); [ "$3" = verity ] || exit
+size=$2; shift 3; undo "$poke dm load $dm $size verity '$*'"; $poke dm load "$dm" "$size" verity "$1 $2 $3 $4 $5 $6 $7 $8 $9 ${10} 1 ignore_corruption" && dmsetup table "$dm" | grep -o ignore_corruption
 
 ### C24 guard: the root's device is renamed
 # who refuses it: guard, file_ioctl
@@ -156,9 +155,9 @@ bsg=$(ls "/sys/class/block/$disk/device/bsg" 2>/dev/null | head -n 1); need "/de
 # who refuses it: guard, file_ioctl
 need /dev/nvme0n1; $poke nvme /dev/nvme0n1 100
 
-### C38 guard: NVMe passthrough, 64 bits, on the controller
+### C38 guard: NVMe passthrough with 64 bits
 # who refuses it: guard, file_ioctl
-need /dev/nvme0; $poke nvme /dev/nvme0 100 io64
+need /dev/nvme0n1; $poke nvme /dev/nvme0n1 100 io64
 
 ### C39 guard: NVMe passthrough on the generic device
 # who refuses it: guard, file_ioctl
@@ -178,7 +177,7 @@ need /dev/nbd0; $poke ioctl /dev/nbd0 0xab02 1048576
 
 ### C43 guard: the block tracer, whose files the kernel makes
 # who refuses it: guard, file_ioctl
-$poke ioctl "/dev/$disk" 0xc0481273 @00
+$poke ioctl "/dev/$disk" 0xc0481273 @0000000000000000000000000000000000000000000000000000000000000000ffff00000010000004000000 && $poke ioctl "/dev/$disk" 0x1276
 
 ### C44 guard: a RAM disk that is compressed, with a program on it
 # who refuses it: lockdown (no modules), guard, sb_kern_mount
@@ -198,10 +197,6 @@ s=/sys/kernel/config/nvmet/subsystems/evil; undo "rmdir $s/namespaces/1 $s"; mkd
 # who refuses it: lockdown (no modules)
 modprobe nvme-fabrics 2>/dev/null; need /dev/nvme-fabrics; echo 'transport=loop,nqn=evil' >/dev/nvme-fabrics
 
-### C49 guard: device mapper's snapshot target over the root's partition
+### C49 guard: the root's partition below a device of another name
 # who refuses it: guard, file_ioctl
 undo "$poke dm remove c49"; $poke dm create c49 16384 linear "/dev/$data 0"
-
-### C50 guard: the state volume is replaced by device mapper
-# who refuses it: guard, file_ioctl
-undo "$poke dm remove c50"; $poke dm create c50 2048 zero ''

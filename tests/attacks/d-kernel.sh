@@ -114,7 +114,7 @@ modprobe msr 2>/dev/null; need /dev/cpu/0/msr; perl -e 'open F, "+<", "/dev/cpu/
 
 ### D27 lockdown: a PCI device's memory
 # who refuses it: lockdown
-r=$(find /sys/devices/pci* -name resource0 | head -n 1); need "${r:-none}"; perl -e 'open F, "+<", $ARGV[0] or do { print "$!\n"; exit 1 }; syscall(9, 0, 4096, 3, 1, fileno(F), 0) > 0 ? exit 0 : do { print "$!\n"; exit 1 }' "$r"
+r=$(find /sys/devices/pci* -name 'resource[0-5]'); [ -n "$r" ] || skip 'no PCI'; perl -e 'for (@ARGV) { open F, "+<", $_ or do { print "$!\n"; next }; exit 0 if syscall(9, 0, 4096, 3, 1, fileno(F), 0) > 0; print "$!\n" } exit 1' $r
 
 ### D28 lockdown: a PCI device's configuration
 # who refuses it: lockdown
@@ -134,7 +134,7 @@ t=/sys/kernel/tracing; need $t/events/sched/sched_switch/trigger; undo "echo '!t
 
 ### D32 guard: the function tracer
 # who refuses it: guard, file_open
-t=/sys/kernel/tracing; need $t/current_tracer; grep -q function $t/available_tracers || skip 'no function tracer'; undo "echo nop >$t/current_tracer"; echo function >$t/current_tracer
+t=/sys/kernel/tracing; need $t/current_tracer; grep -q function $t/available_tracers || skip 'no function tracer'; undo "echo nop >$t/current_tracer; echo >$t/set_ftrace_filter"; echo do_sys_openat2 >$t/set_ftrace_filter && echo function >$t/current_tracer
 
 ### D33 lockdown: load a kernel to be started next, kexec_load
 # who refuses it: lockdown, kernel.kexec_load_disabled; guard, kernel_load_data
@@ -171,13 +171,12 @@ need /dev/snapshot; exec 3</dev/snapshot
 
 ### D41 guard: swap on a file of a volume, which can be changed while it is used
 # who refuses it: guard, file_open (Linux 6.9 and later)
-[ "$(uname -r | cut -d . -f 2)" -ge 9 ] || skip 'no hook sees swapon before Linux 6.9; it gives the attacker nothing that he has not'
+[ "$(uname -r | cut -d . -f 2)" -ge 9 ] || skip 'no hook sees swapon before Linux 6.9; see D42'
 dd if=/dev/zero of=swap bs=1M count=4 2>/dev/null; chmod 600 swap; mkswap swap >/dev/null; $poke swapon "$PWD/swap"
 
-### D42 guard: swap on a file of a volume, before Linux 6.9
-# who refuses it: guard
-[ "$(uname -r | cut -d . -f 1,2)" != 6.12 ] || skip 'this is D41 here'
-dd if=/dev/zero of=swap bs=1M count=4 2>/dev/null; chmod 600 swap; mkswap swap >/dev/null; $poke swapon "$PWD/swap"
+### D42 guard: swapped memory changed, in the swap file or below its file system
+# who refuses it: the kernel (a swap file in use is not written); guard, file_open
+dd if=/dev/zero of=swap bs=1M count=4 2>/dev/null; chmod 600 swap; mkswap swap >/dev/null; swapon swap || exit; undo "swapoff $PWD/swap"; $poke write "$PWD/swap" 8192 evil || $poke write "/dev/$var" 0
 
 ### D43 guard: swap on a disk
 # who refuses it: guard, file_open

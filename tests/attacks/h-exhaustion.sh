@@ -38,7 +38,7 @@ undo 'fsfreeze -u /var/log'; fsfreeze -f /var/log
 
 ### H11 guard: a volume's file system is given another UUID, so that the next start does not know it
 # who refuses it: guard, file_open and file_ioctl
-need tune2fs; source=$(awk '$5 == "/var/log" { print $3; exit }' /proc/self/mountinfo); logs=$(basename "$(readlink -f "/sys/dev/block/$source")"); tune2fs -L evil "/dev/$logs" >/dev/null 2>&1 && undo "tune2fs -L logs /dev/$logs"; tune2fs -l "/dev/$logs" | grep -q 'volume name:.*evil'
+need tune2fs; tune2fs -L evil "/dev/$logs" >/dev/null 2>&1 && undo "tune2fs -L logs /dev/$logs"; tune2fs -l "/dev/$logs" | grep -q 'volume name:.*evil'
 
 ### H12 open: logs are deleted
 # who refuses it: nobody: they are data on a writable volume; send them elsewhere

@@ -571,7 +571,7 @@ static int tmpfile_(int n, char **a)
 /* --- mounts */
 
 static int fs_open(const char *type) { return syscall(SYS_fsopen, type, 0); }
-static int fs_set(int fd, const char *key, const char *value) { return syscall(SYS_fsconfig, fd, 1 /* string */, key, value, 0); }
+static int fs_set(int fd, const char *key, const char *value) { return syscall(SYS_fsconfig, fd, value ? 1 /* string */ : 0 /* flag */, key, value, 0); }
 static int fs_make(int fd) { return syscall(SYS_fsconfig, fd, 6 /* create */, 0, 0, 0) < 0 ? -1 : (int)syscall(SYS_fsmount, fd, 0, 0); }
 static int attach(int tree, const char *to) { return syscall(SYS_move_mount, tree, "", AT_FDCWD, to, 4 /* from is empty */); }
 
@@ -704,7 +704,7 @@ static int dm(int n, char **a)
 		memset(header, 0, sizeof(*header));
 		snprintf(header->name, sizeof(header->name), "%s", a[1]);
 		header->target_count = 1;
-		header->flags = strstr(a[3], "verity") ? DM_READONLY_FLAG : 0;
+		header->flags = strcmp(a[0], "load") && !strstr(a[3], "verity") ? 0 : DM_READONLY_FLAG;
 		target->length = number(a[2]);
 		snprintf(target->target_type, sizeof(target->target_type), "%s", a[3]);
 		strcpy((char *)(target + 1), a[4]);
@@ -735,8 +735,9 @@ static int dm(int n, char **a)
 		/* And resumed at once: a suspended root is a machine that hangs. */
 		header->flags = DM_SUSPEND_FLAG | DM_NOFLUSH_FLAG | (1 << 3);
 		TRY("DM_DEV_SUSPEND", dm_call(fd, DM_DEV_SUSPEND, header, sizeof(buffer)));
-		header->flags = 0;
-		dm_call(fd, DM_DEV_SUSPEND, header, sizeof(buffer));
+		memset(header, 0, sizeof(*header));
+		snprintf(header->name, sizeof(header->name), "%s", a[1]);
+		TRY("resume", dm_call(fd, DM_DEV_SUSPEND, header, sizeof(buffer)));
 	}
 	if (!strcmp(a[0], "rename")) {
 		strcpy((char *)(header + 1), a[2]);

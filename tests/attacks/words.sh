@@ -3,18 +3,9 @@ here=/usr/lib/attacks
 poke=$here/poke
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C
 
-# The disk that the image is on, by the verity device below /, and its partitions: `$disk` sda, `$esp` sda1, `$data` the partition of the root's blocks, `$tree` of
-# its hash tree, `$var` of the state volume. `$root` is the device of / itself.
-root=$(awk '$5 == "/" { print $3; exit }' /proc/self/mountinfo)
-slaves=$(ls "/sys/dev/block/$root/slaves" 2>/dev/null)
-data=$(for s in $slaves; do echo "$(cat /sys/class/block/$s/size) $s"; done | sort -n | sed -n '$s/.* //p')
-tree=$(for s in $slaves; do echo "$(cat /sys/class/block/$s/size) $s"; done | sort -n | sed -n '1s/.* //p')
-disk=${data%[0-9]}
-esp=${disk}1
-var=$(basename "$(readlink -f "/sys/dev/block/$(awk '$5 == "/var" { print $3; exit }' /proc/self/mountinfo)")")
-dm=$(cat "/sys/dev/block/$root/dm/name" 2>/dev/null)
-# First sector of the root's blocks on the whole disk.
-start=$(cat "/sys/class/block/$data/start" 2>/dev/null)
+# What `inside` found out about the machine, once: `$disk` that the image is on, such as sda, and its partitions: `$esp`, `$data` of the root's blocks, `$tree` of its
+# hash tree, `$var` and `$logs` of the volumes; `$root`, the device of /, and its name `$dm`; `$start`, the first sector of the root's blocks on the disk.
+. /var/lib/attacks/words
 
 # skip WHY: not applicable here.
 skip() { echo "$*"; exit 77; }
