@@ -56,17 +56,20 @@ struct event {
 
 struct { int unused; } events __attribute__((section(".maps"), used)) = {};
 
-#define PROGRAM(name) __attribute__((section("lsm/" #name), used)) int name(u64 *ctx)
+/* 64 bits: newer verifiers look at all of them, and half of a -1 is a large number. */
+#define PROGRAM(name) __attribute__((section("lsm/" #name), used)) s64 name(u64 *ctx)
 /* A function of its own, so that its loop is checked once and not with each caller. */
 #define FUNCTION(name) __attribute__((noinline, section("function/" #name)))
 #define INLINE static inline __attribute__((always_inline))
 #define REFUSE(hook, device, inode, name) do { deny(hook, device, inode, (u64)(name)); return -EPERM; } while (0)
 
 /* An argument that may be null: the verifier takes arguments for never null and would take the test away. */
-INLINE int is_null(u64 *argument)
+INLINE int is_null(u64 *ctx, u32 argument)
 {
 	u64 value = 0;
-	bpf_probe_read_kernel(&value, sizeof(value), argument);
+	/* Hidden from the compiler: it would use the sum again to load the argument, which the verifier takes only from the context itself. */
+	__asm__ volatile("" : "+r"(ctx));
+	bpf_probe_read_kernel(&value, sizeof(value), ctx + argument);
 	return value == 0;
 }
 
@@ -143,9 +146,20 @@ INLINE u64 program_of(struct task_struct *task)
 
 INLINE u64 program(void) { return program_of(bpf_get_current_task_btf()); }
 INLINE int is_init(void) { return bpf_get_current_task_btf()->tgid == 1; }
-/* systemd-shutdown, by its inode: it unmounts and detaches everything, as PID 1, when nothing else runs any more. */
-INLINE int shutting_down(void) { return is_init() && decide.shutdown && program() == decide.shutdown; }
-INLINE int is_agent(void) { return decide.agent && program() == decide.agent; }
+/* systemd-shutdown, by its inode: it unmounts and detaches everything, as PID 1 and in children of its own, when nothing else runs any more. */
+INLINE int shutting_down(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	if (!decide.shutdown || program_of(task) != decide.shutdown)
+		return 0;
+	struct task_struct *parent = task->real_parent;
+	return task->tgid == 1 || (parent->tgid == 1 && program_of(parent) == decide.shutdown);
+}
+/* PID 1 that is none of the image's programs is the agent that has not handed over yet: from then on, what PID 1 becomes is checked. */
+INLINE int is_booting(void) { return is_init() && !program(); }
+/* The two that take the tree of mounts to pieces: the agent when it hands over, and systemd-shutdown. */
+INLINE int is_at_an_end(void) { return is_booting() || shutting_down(); }
+INLINE int is_agent(void) { return (decide.agent && program() == decide.agent) || is_booting(); }
 
 /* Whether the program lies in a folder of this name in the image. */
 INLINE int program_is_in(const u64 *folder)
@@ -186,7 +200,7 @@ PROGRAM(mmap_file)
 	u32 prot = ctx[2];
 	if (!(prot & PROT_EXEC))
 		return 0;
-	if (is_null(&ctx[0])) {
+	if (is_null(ctx, 0)) {
 		if (allowed(JIT))
 			return 0;
 		REFUSE(MMAP_FILE, 0, 0, 0);
@@ -290,7 +304,7 @@ INLINE int may_cover(struct path *path, const char *type)
 		return 1;
 	if (type && device != decide.root && is_usual(type, dentry->d_name.name))
 		return 1;
-	return in_place(dentry) || shutting_down();
+	return in_place(dentry) || is_at_an_end();
 }
 
 /* Whether mounts of this super block stay as the agent made them. */
@@ -305,17 +319,15 @@ PROGRAM(sb_mount)
 	/* How mounts propagate is everybody's own affair; a remount of the super block is sb_remount's. */
 	if (flags & MS_PROPAGATION || (flags & (MS_REMOUNT | MS_BIND)) == MS_REMOUNT)
 		return 0;
-	if (!reaches_host(AROUND(path->mnt, struct mount, mnt)))
+	if (is_at_an_end() || !reaches_host(AROUND(path->mnt, struct mount, mnt)))
 		return 0;
 	if (flags & MS_REMOUNT) {
-		if (!stays(path->mnt->mnt_sb->s_dev) || shutting_down())
+		if (!stays(path->mnt->mnt_sb->s_dev))
 			return 0;
-	} else if (flags & MS_MOVE) {
-		/* From where is only a name here. systemd moves mounts in namespaces of its own. */
-		if (shutting_down())
+	} else if (!(flags & MS_MOVE && in_host())) {
+		/* What moves is only a name here, but it is of the namespace of whoever moves it: systemd does so where it makes credentials. */
+		if (may_cover(path, flags & (MS_BIND | MS_MOVE) || is_null(ctx, 2) ? 0 : (const char *)ctx[2]))
 			return 0;
-	} else if (may_cover(path, flags & MS_BIND || is_null(&ctx[2]) ? 0 : (const char *)ctx[2])) {
-		return 0;
 	}
 	REFUSE_PATH(SB_MOUNT, path);
 }
@@ -324,7 +336,7 @@ PROGRAM(sb_mount)
 PROGRAM(sb_remount)
 {
 	struct super_block *sb = (void *)ctx[0];
-	if (!stays(sb->s_dev) || shutting_down())
+	if (!stays(sb->s_dev) || is_at_an_end())
 		return 0;
 	REFUSE(SB_REMOUNT, sb->s_dev, 0, sb->s_type->name);
 }
@@ -333,7 +345,7 @@ PROGRAM(move_mount)
 {
 	struct path *from = (void *)ctx[0], *to = (void *)ctx[1];
 	struct mount *source = AROUND(from->mnt, struct mount, mnt);
-	if (reaches_host(source) && stays(from->mnt->mnt_sb->s_dev) && !shutting_down())
+	if (reaches_host(source) && stays(from->mnt->mnt_sb->s_dev) && !is_at_an_end())
 		REFUSE_PATH(MOVE_MOUNT, from);
 	if (!reaches_host(AROUND(to->mnt, struct mount, mnt)) || may_cover(to, from->mnt->mnt_sb->s_type->name))
 		return 0;
@@ -343,7 +355,7 @@ PROGRAM(move_mount)
 PROGRAM(sb_pivotroot)
 {
 	struct path *path = (void *)ctx[1];
-	if (!in_host() || shutting_down())
+	if (!in_host() || is_at_an_end())
 		return 0;
 	REFUSE_PATH(SB_PIVOTROOT, path);
 }
@@ -355,7 +367,7 @@ PROGRAM(sb_umount)
 	if (!stays(mnt->mnt_sb->s_dev))
 		return 0;
 	struct mount *parent = READ(mount, mnt_parent);
-	if ((!is_in_host(mount) && !reaches_host(parent)) || shutting_down())
+	if ((!is_in_host(mount) && !reaches_host(parent)) || is_at_an_end())
 		return 0;
 	REFUSE(SB_UMOUNT, mnt->mnt_sb->s_dev, 0, mnt->mnt_sb->s_type->name);
 }
@@ -422,7 +434,7 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	read_name(&name, text);
 	if (IS(&name, "adamant"))
 		return AGENT_S;
-	if (IS(&name, "modprobe.d") || IS(&name, "tmpfiles.d") || IS(&name, "sysctl.d") || IS(&name, "sysusers.d") || IS(&name, "modules-load.d") ||
+	if (IS(&name, "modprobe.d") || IS(&name, "sysctl.d") || IS(&name, "sysusers.d") || IS(&name, "modules-load.d") ||
 	    IS(&name, "binfmt.d") || IS(&name, "environment.d") || IS(&name, "extensions") || IS(&name, "confexts"))
 		return SYSTEMD_S;
 	int systemd = IS(&name, "systemd"), udev = IS(&name, "udev");
@@ -616,7 +628,7 @@ PROGRAM(uring_cmd)
 PROGRAM(kernel_read_file)
 {
 	struct file *file = (void *)ctx[0];
-	if (is_null(&ctx[0]))
+	if (is_null(ctx, 0))
 		REFUSE(KERNEL_READ_FILE, 0, 0, 0);
 	if (file->f_inode->i_sb->s_dev == decide.root)
 		return 0;
@@ -630,7 +642,7 @@ PROGRAM(kernel_load_data)
 
 PROGRAM(settime)
 {
-	if (is_null(&ctx[0]))
+	if (is_null(ctx, 0))
 		return 0;
 	const struct timespec64 *time = (void *)ctx[0];
 	if (time->tv_sec >= decide.built)
@@ -687,9 +699,10 @@ INLINE int may_call(u32 command, const u32 *attributes)
 		if (is_agent())
 			return 1;
 	}
-	if (allowed(BPF_PROGRAMS))
+	/* What PID 1 loads is compiled into it: IPAddressDeny=, RestrictFileSystems= and their like. */
+	if (allowed(BPF_PROGRAMS) || is_init())
 		return 1;
-	if (!is_init() && !(decide.executor && program() == decide.executor))
+	if (!decide.executor || program() != decide.executor)
 		return 0;
 	u32 kind = 0;
 	switch (command) {
@@ -707,9 +720,6 @@ PROGRAM(bpf)
 	u32 command = ctx[0];
 	if (may_call(command, (void *)ctx[1]))
 		return 0;
-	/* systemd tries what the kernel can, and takes no for an answer: that is no news. */
-	if (is_init())
-		return -EPERM;
 	REFUSE(BPF, command, 0, 0);
 }
 
@@ -724,7 +734,12 @@ PROGRAM(bpf_map)
 {
 	struct bpf_map *map = (void *)ctx[0];
 	u32 mode = ctx[1];
-	if (!is_adamants(map->name) || (is_agent() && !(mode & FMODE_WRITE)))
+	struct name name;
+	if (!is_adamants(map->name) || is_booting())
+		return 0;
+	/* Reading the ring of events means to move its end. */
+	read_name(&name, map->name);
+	if (is_agent() && (!(mode & FMODE_WRITE) || IS(&name, "adamant_events")))
 		return 0;
 	REFUSE(BPF_MAP, 0, 0, map->name);
 }
@@ -732,7 +747,7 @@ PROGRAM(bpf_map)
 PROGRAM(bpf_prog)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
-	if (!is_adamants(prog->aux->name))
+	if (!is_adamants(prog->aux->name) || is_booting())
 		return 0;
 	REFUSE(BPF_PROG, 0, 0, prog->aux->name);
 }

@@ -8,6 +8,7 @@ pub mod cmdline;
 pub mod contract;
 pub mod credentials;
 pub mod gpt;
+pub mod guard;
 pub mod hash;
 pub mod policy;
 pub mod report;

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub const VERSION: u32 = 1;
 /// More volumes than this are refused.
 pub const MAX_VOLUMES: usize = 32;
+/// More names in a list of the seal's are refused.
+pub const MAX_SEAL_NAMES: usize = 16;
 /// More names of credentials than this are refused.
 pub const MAX_ACCEPTED_NAMES: usize = 64;
 
@@ -29,6 +31,9 @@ pub struct Policy {
     /// What the world outside may tell the image's init.
     #[serde(default)]
     pub credentials: Credentials,
+    /// What the running machine refuses.
+    #[serde(default)]
+    pub seal: Seal,
     /// The volumes, parents before children.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
@@ -56,6 +61,87 @@ impl Default for Credentials {
     /// Which machine it is, and nothing about what it does.
     fn default() -> Self {
         Credentials { accept: vec!["system.machine_id".to_owned()] }
+    }
+}
+
+/// What the running machine refuses.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Seal {
+    /// How much.
+    pub level: Level,
+    /// What happens when the kernel can't give it.
+    pub enforce: Enforce,
+    /// Kernel modules by name, loaded before none can be any more, beside the drivers of the hardware that is there.
+    pub modules: Vec<String>,
+    /// Exceptions.
+    pub allow: Allow,
+}
+
+/// How much a running machine refuses; each includes the ones before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// The root can't be written, and nothing on volumes or in memory is executed, unless root changes mounts.
+    #[default]
+    Verity,
+    /// The kernel can't be changed either.
+    Lockdown,
+    /// Nor what runs, whatever root tries: a BPF-LSM program.
+    Guard,
+}
+
+impl Level {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Verity => "verity",
+            Level::Lockdown => "lockdown",
+            Level::Guard => "guard",
+        }
+    }
+}
+
+/// What happens when the kernel can't give a level.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforce {
+    /// The boot goes on with what it can give, and the report says what is missing.
+    #[default]
+    Prefer,
+    /// The boot fails.
+    Require,
+}
+
+/// Exceptions from the seal, by purpose.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Allow {
+    /// Memory that is written and then executed: just-in-time compilers.
+    pub jit: bool,
+    /// Processes may be traced.
+    pub debug: bool,
+    /// BPF programs of others than systemd.
+    pub bpf: bool,
+    /// Programs on overlay file systems in other mount namespaces than the host's.
+    pub containers: bool,
+    /// Interpreters can be registered with binfmt_misc.
+    pub binfmt: bool,
+    /// Volumes, by name, that programs may be executed from.
+    pub execute: Vec<String>,
+    /// Folders, absolute, below which anything may be mounted.
+    pub mounts: Vec<String>,
+    /// Partitions of the root's disk, by label, that may be written and mounted.
+    pub disks: Vec<String>,
+}
+
+impl Allow {
+    /// Those that are used, each as it is written.
+    pub fn used(&self) -> Vec<String> {
+        let flags = [("jit", self.jit), ("debug", self.debug), ("bpf", self.bpf), ("containers", self.containers), ("binfmt", self.binfmt)];
+        let lists = [("execute", &self.execute), ("mounts", &self.mounts), ("disks", &self.disks)];
+        let flags = flags.iter().filter(|flag| flag.1).map(|flag| flag.0.to_owned());
+        flags.chain(lists.iter().flat_map(|(key, list)| list.iter().map(move |one| [key, " ", one.as_str()].concat()))).collect()
     }
 }
 
@@ -210,6 +296,7 @@ impl Policy {
         if let Some(bad) = accept.iter().find(|glob| !crate::credentials::is_glob(glob)) {
             return Err(format!("credentials.accept: {bad:?} is not a credential's name (printable ASCII without / and :, with * for any characters)"));
         }
+        self.seal.check(&self.volumes)?;
         for (index, volume) in self.volumes.iter().enumerate() {
             volume.check()?;
             for earlier in &self.volumes[..index] {
@@ -231,6 +318,32 @@ impl Policy {
 /// Whether `path` lies strictly below `parent`; both absolute and without `.` or `..`.
 pub fn is_below(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'))
+}
+
+impl Seal {
+    fn check(&self, volumes: &[Volume]) -> Result<(), String> {
+        let Allow { execute, mounts, disks, .. } = &self.allow;
+        for (key, list) in [("modules", &self.modules), ("allow.execute", execute), ("allow.mounts", mounts), ("allow.disks", disks)] {
+            if list.len() > MAX_SEAL_NAMES {
+                return Err(format!("seal.{key} has {} names, at most {MAX_SEAL_NAMES} are possible", list.len()));
+            }
+        }
+        let is_module = |name: &String| !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+        if let Some(bad) = self.modules.iter().find(|name| !is_module(name)) {
+            return Err(format!("seal.modules: {bad:?} is not a module's name"));
+        }
+        if let Some(bad) = execute.iter().find(|name| !volumes.iter().any(|volume| volume.name == **name)) {
+            return Err(format!("seal.allow.execute: no volume is named {bad:?}"));
+        }
+        let is_path = |path: &String| path.len() > 1 && path.starts_with('/') && path[1..].split('/').all(|part| !matches!(part, "" | "." | ".."));
+        if let Some(bad) = mounts.iter().find(|path| !is_path(path)) {
+            return Err(format!("seal.allow.mounts: {bad:?} is not an absolute path without . and .."));
+        }
+        if let Some(bad) = disks.iter().find(|label| label.is_empty() || label.len() > 36) {
+            return Err(format!("seal.allow.disks: {bad:?} is not a partition's label"));
+        }
+        Ok(())
+    }
 }
 
 impl Volume {

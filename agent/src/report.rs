@@ -34,6 +34,12 @@ pub struct BootReport {
     pub credentials: Credentials,
     /// The modules loaded, in order.
     pub modules: Vec<String>,
+    /// Seconds since 1970: the image's build time, which the clock is not set behind.
+    #[serde(default)]
+    pub built: i64,
+    /// What the running machine refuses.
+    #[serde(default)]
+    pub seal: Seal,
     /// The volumes, in mount order.
     pub volumes: Vec<Volume>,
     /// Where the machine-id came from.
@@ -111,10 +117,30 @@ pub struct Credential {
     pub why: String,
 }
 
+/// What the running machine refuses.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Seal {
+    /// The level that the policy asks for: verity, lockdown or guard.
+    pub wanted: String,
+    /// What the policy asks for when the kernel can't give it: require or prefer.
+    pub enforce: String,
+    /// The level that is in force: `none`, or one of the three.
+    pub reached: String,
+    /// What is in force, each in a few words.
+    pub enforced: Vec<String>,
+    /// What of the level is not in force, and why: each a clause.
+    pub missing: Vec<String>,
+    /// Exceptions that the policy makes.
+    pub allowances: Vec<String>,
+    /// Microseconds since the kernel started at which the guard had been tried and its counters were set to 0; 0 without the guard.
+    pub since_us: u64,
+}
+
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// early, locate, signature, verify, root, credentials, volumes, identity, handover.
+    /// early, locate, signature, verify, root, credentials, volumes, identity, drivers, seal, handover.
     pub name: String,
     /// Microseconds since the kernel started (CLOCK_BOOTTIME).
     pub start_us: u64,

@@ -21,8 +21,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execve};
 
-use super::identity::Identified;
-use super::{Context, Failure, credentials, firmware, locate, root, since_kernel_start, systemd, verify};
+use super::seal::Sealed;
+use super::{Context, Failure, credentials, firmware, identity, locate, root, since_kernel_start, systemd, verify};
 
 const STAGE: &str = "handover";
 /// What moves into the image.
@@ -33,9 +33,9 @@ const INITS: [&str; 5] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init",
 const INITRAMFS: [FsType; 2] = [FsType(0x8584_58f6), FsType(0x0102_1994)];
 
 /// Enters the root and becomes its init. Comes back only when that failed.
-pub fn run(identified: Identified, context: &mut Context) -> Result<Infallible, Failure> {
+pub fn run(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure> {
     let start = since_kernel_start();
-    let mounted = identified.root();
+    let mounted = sealed.root();
     let located = mounted.verified().located();
     locate::look_again(located)?;
     let init = find_init(located.cmdline.init.as_deref())?;
@@ -89,6 +89,7 @@ fn leave_word(context: &Context) -> io::Result<()> {
     if context.report.watchdog.is_some() {
         systemd::feed_the_watchdog()?;
     }
+    systemd::describe_machine_id(identity::RUN)?;
     systemd::describe_volumes(&context.report.volumes)
 }
 

@@ -24,7 +24,7 @@ use super::volumes::{self, MountedVolumes};
 use super::{Context, Failure};
 
 /// Where what is bound over the image's /etc/machine-id lies: in memory, so that it keeps no volume busy and nothing on a volume changes it.
-const RUN: &str = "/run/adamant/machine-id";
+pub const RUN: &str = "/run/adamant/machine-id";
 
 /// A root that is ready to be entered. Only [`run`] makes one.
 pub struct Identified {

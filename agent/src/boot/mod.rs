@@ -1,7 +1,8 @@
 //! The boot: one stage a module, one function `stage in -> stage out` each. Types carry the proof that nothing runs before what it
 //! depends on: only `signature` lets a root hash through, only `verify` makes a `VerifiedRoot`, only that can be mounted, only a mounted one entered.
 //!
-//!     early -> locate -> signature -> verify -> root -> credentials -> volumes -> identity -> handover
+//!     early -> locate -> signature -> verify -> root -> credentials -> volumes -> identity
+//!     -> drivers -> seal -> handover
 
 use std::convert::Infallible;
 use std::fmt;
@@ -25,6 +26,7 @@ mod modules;
 mod outcome;
 pub mod root;
 mod scan;
+pub mod seal;
 pub mod signature;
 mod systemd;
 mod tpm;
@@ -118,5 +120,7 @@ fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     let received = context.stage("credentials", |c| credentials::run(&mounted, c))?;
     let volumes = context.stage("volumes", |c| volumes::run(mounted, c))?;
     let identified = context.stage("identity", |c| identity::run(volumes, received, c))?;
-    handover::run(identified, context)
+    context.stage("drivers", |c| seal::load_drivers(&identified, c))?;
+    let sealed = context.stage("seal", |c| seal::run(identified, c))?;
+    handover::run(sealed, context)
 }

@@ -44,6 +44,7 @@ impl Checked {
 /// Checks the signature as the initramfs asks for.
 pub fn run(located: Located, context: &mut Context) -> Result<Checked, Failure> {
     let rule = rule()?;
+    context.report.built = rule.built;
     clock::not_before(rule.built, context);
     let mut report = report::Signature { rule: rule.mode.to_string(), ..Default::default() };
     let mut message = None;

@@ -22,9 +22,35 @@ pub fn describe_volumes(volumes: &[report::Volume]) -> io::Result<()> {
     for volume in volumes {
         let report::Volume { name, device, mount, .. } = volume;
         let unit = format!(
-            "[Unit]\nDescription=Volume {name}\nBefore=local-fs.target\n\n[Mount]\nWhat={device}\nWhere={mount}\nType=ext4\nOptions=nosuid,nodev,noexec\n"
+            "[Unit]\nDescription=Volume {name}\nDefaultDependencies=no\nBefore=local-fs.target\n\n[Mount]\nWhat={device}\nWhere={mount}\nType=ext4\nOptions=nosuid,nodev,noexec\n"
         );
         write(&Path::new(UNITS).join(unit_name(mount)), &unit)?;
+    }
+    Ok(())
+}
+
+/// The same for what is in memory: systemd's own units of these names would be mounted over it, or ask for other flags.
+pub fn describe_memory(mount: &str) -> io::Result<()> {
+    let text = format!(
+        "[Unit]\nDescription=Memory at {mount}\nDefaultDependencies=no\n\n[Mount]\nWhat=tmpfs\nWhere={mount}\nType=tmpfs\nOptions=mode=1777,strictatime,nosuid,nodev,noexec\n"
+    );
+    write(&Path::new(UNITS).join(unit_name(mount)), &text)
+}
+
+/// What is bound over the image's /etc/machine-id stays there: nothing can unmount it, and nobody has to try.
+pub fn describe_machine_id(source: &str) -> io::Result<()> {
+    let text =
+        format!("[Unit]\nDescription=This server's machine-id\nDefaultDependencies=no\n\n[Mount]\nWhat={source}\nWhere=/etc/machine-id\nOptions=bind,ro\n");
+    write(&Path::new(UNITS).join(unit_name("/etc/machine-id")), &text)
+}
+
+/// systemd finds the disk's ESP by itself and makes automounts for it, which the guard refuses: without a unit there is nothing to fail.
+pub fn leave_the_esp_alone(allowed: &[String]) -> io::Result<()> {
+    for mount in ["/efi", "/boot"].iter().filter(|mount| !allowed.iter().any(|path| path == *mount)) {
+        fs::create_dir_all(UNITS)?;
+        for kind in ["automount", "mount"] {
+            std::os::unix::fs::symlink("/dev/null", Path::new(UNITS).join(unit_name(mount)).with_extension(kind))?;
+        }
     }
     Ok(())
 }

@@ -69,6 +69,8 @@ pub struct File {
     pub credentials: Option<Spanned<Credentials>>,
     /// `[failure]`
     pub failure: Option<Spanned<Failure>>,
+    /// `[seal]`
+    pub seal: Option<Spanned<Seal>>,
     /// `[kernel]`
     pub kernel: Option<Spanned<Kernel>>,
     /// `[boot]`
@@ -93,6 +95,8 @@ pub const SECTIONS: &[Section] = &[
     Verify::SECTION,
     Credentials::SECTION,
     Failure::SECTION,
+    Seal::SECTION,
+    Allow::SECTION,
     Kernel::SECTION,
     Boot::SECTION,
     Sign::SECTION,
@@ -256,6 +260,43 @@ section! {
         action: super::FailureAction = "`reboot`, `poweroff` or `halt`", "`reboot`";
         /// Time between the message and the outcome, at most 1h.
         after: String = "duration", "`10s`";
+    }
+}
+
+section! {
+    /// What the running machine refuses, also to root. docs/threat-model.md says what each level keeps out.
+    "[seal]" Seal {
+        /// `verity`: the root can't be written. `lockdown`: nor the kernel changed. `guard`: and nothing runs that is not the image's, no mount hides it, and no
+        /// disk is written around it, by a BPF-LSM program that the agent loads. Each includes the ones before it.
+        level: super::Level = "`verity`, `lockdown` or `guard`", "`verity`";
+        /// What happens when the kernel can't give the level: `require` fails the boot, `prefer` goes on with a lower one, and says so in the report.
+        enforce: super::Enforce = "`require` or `prefer`", "`prefer`";
+        /// Kernel modules that are loaded before none can be any more, by name, beside the drivers of the hardware that is there when the machine starts; at most 16.
+        modules: Vec<Spanned<String>> = "list of strings", "`[]`";
+        /// Exceptions, in a table of their own below.
+        allow: Spanned<Allow> = "table", "";
+    }
+}
+
+section! {
+    /// Exceptions from the seal, each for one purpose. `adamant-agent status` counts them.
+    "[seal.allow]" Allow {
+        /// Memory that is written and then executed, for programs with just-in-time compilers (JVM, .NET, Node.js, LuaJIT).
+        jit: bool = "boolean", "`false`";
+        /// Processes may be traced, and their memory written, but for systemd and the agent: gdb, strace.
+        debug: bool = "boolean", "`false`";
+        /// BPF programs of others than systemd: they see everything, and some can change what programs are told.
+        bpf: bool = "boolean", "`false`";
+        /// Programs on overlay file systems, in other mount namespaces than the host's: containers whose images come from elsewhere.
+        containers: bool = "boolean", "`false`";
+        /// Interpreters can be registered with binfmt_misc; they must still be the image's.
+        binfmt: bool = "boolean", "`false`";
+        /// Volumes, by name, that programs may be executed from: whoever can write there decides what runs.
+        execute: Vec<Spanned<String>> = "list of volume names", "`[]`";
+        /// Folders below which anything may be mounted, for example a container engine's.
+        mounts: Vec<Spanned<String>> = "list of absolute paths", "`[]`";
+        /// Partitions of the root's disk, by label, that may be written and mounted, for example `esp` where boots are counted.
+        disks: Vec<Spanned<String>> = "list of labels", "`[]`";
     }
 }
 

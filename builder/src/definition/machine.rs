@@ -3,7 +3,9 @@
 use toml::Spanned;
 
 use super::parse::{LARGEST_VOLUME, Reader};
-use super::{Boot, Disk, Sign, SignBy, keys, values};
+use adamant_agent::policy::{Allow, Policy, Seal};
+
+use super::{Boot, Disk, Sign, SignBy, Volume, keys, values};
 use crate::error::Result;
 use crate::sign::KeySource;
 
@@ -11,6 +13,36 @@ use crate::sign::KeySource;
 const SMALLEST_ESP: u64 = 33 << 20;
 
 impl Reader<'_> {
+    pub(super) fn seal(&self, seal: Option<&Spanned<keys::Seal>>, volumes: &[Volume]) -> Result<Seal> {
+        let Some(table) = seal else { return Ok(Seal::default()) };
+        let keys::Seal { level, enforce, modules, allow } = table.get_ref();
+        let none = keys::Allow::default();
+        let allow = allow.as_ref().map_or(&none, |allow| allow.get_ref().get_ref());
+        let list = |list: &Option<Spanned<Vec<Spanned<String>>>>| -> Vec<String> {
+            list.iter().flat_map(|list| list.get_ref()).map(|one| one.get_ref().clone()).collect()
+        };
+        let is = |flag: &Option<Spanned<bool>>| flag.as_ref().is_some_and(|yes| *yes.get_ref());
+        let read = Seal {
+            level: level.as_ref().map(|level| *level.get_ref()).unwrap_or_default(),
+            enforce: enforce.as_ref().map(|enforce| *enforce.get_ref()).unwrap_or_default(),
+            modules: list(modules),
+            allow: Allow {
+                jit: is(&allow.jit),
+                debug: is(&allow.debug),
+                bpf: is(&allow.bpf),
+                containers: is(&allow.containers),
+                binfmt: is(&allow.binfmt),
+                execute: list(&allow.execute),
+                mounts: list(&allow.mounts),
+                disks: list(&allow.disks),
+            },
+        };
+        let volumes = volumes.iter().map(|volume| volume.policy.clone()).collect();
+        let alone = Policy { seal: read.clone(), volumes, ..super::empty_policy() };
+        alone.check().map_err(|why| self.error(table, why))?;
+        Ok(read)
+    }
+
     pub(super) fn boot(&self, boot: Option<&Spanned<keys::Boot>>) -> Result<Boot> {
         let Some(boot) = boot.map(Spanned::get_ref) else { return Ok(Boot::default()) };
         Ok(Boot {

@@ -24,7 +24,7 @@ use crate::sign::KeySource;
 /// Level of `zstd` without one: beyond it, time doubles for less than a percent.
 pub const ZSTD_LEVEL: i32 = 12;
 
-pub use adamant_agent::policy::{FailureAction, FileSystem, OnCorruption, OnDamage, VerifyBoot};
+pub use adamant_agent::policy::{Enforce, FailureAction, FileSystem, Level, OnCorruption, OnDamage, VerifyBoot};
 pub use adamant_agent::signature::Mode;
 
 /// A checked definition.
@@ -56,6 +56,8 @@ pub struct Definition {
     pub credentials: adamant_agent::policy::Credentials,
     /// What happens when the boot fails.
     pub failure: adamant_agent::policy::Failure,
+    /// What the running machine refuses.
+    pub seal: adamant_agent::policy::Seal,
     /// The kernel's command line and modules.
     pub kernel: Kernel,
     /// What firmware starts.
@@ -100,6 +102,7 @@ impl Definition {
             verify: self.verify,
             credentials: self.credentials.clone(),
             failure: self.failure,
+            seal: self.seal.clone(),
             volumes: self.volumes.iter().map(|volume| volume.policy.clone()).collect(),
         }
     }
@@ -123,6 +126,7 @@ fn empty_policy() -> Policy {
         verify: policy::Verify::default(),
         credentials: policy::Credentials::default(),
         failure: policy::Failure::default(),
+        seal: policy::Seal::default(),
         volumes: Vec::new(),
     }
 }

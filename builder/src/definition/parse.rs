@@ -39,6 +39,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     let keep = reader.noted(reader.keep(file.scrub.as_ref()));
     let volumes = reader.noted(reader.volumes(&file));
     let failure = reader.noted(reader.failure(file.failure.as_ref()));
+    let seal = reader.noted(reader.seal(file.seal.as_ref(), volumes.as_deref().unwrap_or_default()));
     let kernel = reader.noted(reader.kernel(file.kernel.as_ref()));
     let boot = reader.noted(reader.boot(file.boot.as_ref()));
     let sign = reader.noted(reader.sign(file.sign.as_ref()));
@@ -54,12 +55,13 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         Some(keep),
         Some(volumes),
         Some(failure),
+        Some(seal),
         Some(kernel),
         Some(boot),
         Some(sign),
         Some(disk),
         Some(limits),
-    ) = (identity, epoch, root, keep, volumes, failure, kernel, boot, sign, disk, limits)
+    ) = (identity, epoch, root, keep, volumes, failure, seal, kernel, boot, sign, disk, limits)
     else {
         return Err(text.error(0..0, "this definition can't be read"));
     };
@@ -91,6 +93,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         signature,
         credentials,
         failure,
+        seal,
         kernel,
         boot,
         sign,

@@ -18,6 +18,7 @@ const TABLES: &[(&str, Option<&Section>)] = &[
     ("verify", Some(&keys::Verify::SECTION)),
     ("credentials", Some(&keys::Credentials::SECTION)),
     ("failure", Some(&keys::Failure::SECTION)),
+    ("seal", Some(&keys::Seal::SECTION)),
     ("kernel", Some(&keys::Kernel::SECTION)),
     ("boot", Some(&keys::Boot::SECTION)),
     ("sign", Some(&keys::Sign::SECTION)),
@@ -53,6 +54,9 @@ fn look(text: &Text, section: &Section, value: &DeValue, found: &mut Vec<(std::o
         }
         if section.title == keys::Source::SECTION.title && key.get_ref() == "debian" && value.get_ref().is_table() {
             look(text, &keys::Debian::SECTION, value.get_ref(), found);
+        }
+        if section.title == keys::Seal::SECTION.title && key.get_ref() == "allow" {
+            look(text, &keys::Allow::SECTION, value.get_ref(), found);
         }
     }
 }

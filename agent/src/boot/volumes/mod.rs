@@ -17,7 +17,7 @@ mod probe;
 mod seed;
 #[cfg(test)]
 pub mod tests;
-mod tool;
+pub mod tool;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;

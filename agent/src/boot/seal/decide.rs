@@ -1,0 +1,105 @@
+//! What the guard's programs are told: which numbers stand for the image, the host, the volumes and the exceptions.
+//!
+//! The layout is `struct decide` of agent/guard/guard.bpf.c.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use adamant_agent::contract::{AGENT_PATH, SYSROOT};
+use adamant_agent::policy::Allow;
+use nix::fcntl::OFlag;
+use nix::sys::stat::{major, minor};
+
+use super::super::identity::Identified;
+use super::super::root;
+
+const LIST: usize = 32;
+const PLACES: usize = 16;
+/// Programs of systemd that the guard knows by their inode.
+const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
+const EXECUTOR: &str = "/usr/lib/systemd/systemd-executor";
+
+/// The decisions, as bytes.
+pub struct Decisions {
+    /// The map's value.
+    pub bytes: Vec<u8>,
+    /// Exceptions that stand for nothing on this machine: each a clause.
+    pub absent: Vec<String>,
+}
+
+/// Decides. `Err` is a clause.
+pub fn decide(identified: &Identified, allow: &Allow, built: i64) -> Result<Decisions, String> {
+    let number = |path: &str| -> Result<u32, String> { fs::metadata(path).map(|found| device(found.dev())).map_err(|e| format!("{path}: {e}")) };
+    let inside = |path: &str| -> Option<(u32, u64)> {
+        let found = root::open_inside(path, OFlag::O_PATH).and_then(|file| file.metadata()).ok()?;
+        Some((device(found.dev()), found.ino()))
+    };
+    let image = number(SYSROOT)?;
+    let program = |path: &str| inside(path).filter(|found| found.0 == image).map_or(0, |found| found.1);
+    let host = fs::metadata("/proc/self/ns/mnt").map_err(|e| format!("/proc/self/ns/mnt: {e}"))?.ino();
+    let mut absent = Vec::new();
+
+    let policy = identified.root().policy();
+    let mount_of = |name: &String| policy.volumes.iter().find(|volume| volume.name == *name).map(|volume| [SYSROOT, &volume.mount].concat());
+    let volumes = policy.volumes.iter().map(|volume| number(&[SYSROOT, &volume.mount].concat())).collect::<Result<Vec<_>, _>>()?;
+    let execute = allow.execute.iter().filter_map(mount_of).map(|path| number(&path)).collect::<Result<Vec<_>, _>>()?;
+    let fixed = ["/proc", "/sys", "/dev", "/run"].iter().map(|path| number(path)).collect::<Result<Vec<_>, _>>()?;
+    let tmp = number(&[SYSROOT, "/tmp"].concat()).unwrap_or(0);
+    let memory = ["/dev", "/run", "/dev/shm"].iter().map(|path| number(path)).chain([Ok(tmp)]);
+    let memory = memory.filter(|found| *found != Ok(image) && *found != Ok(0)).collect::<Result<Vec<_>, _>>()?;
+    let mut disks = Vec::new();
+    for label in &allow.disks {
+        match partition(&identified.root().disk().name, label) {
+            Some(found) => disks.push(found),
+            None => absent.push(format!("the disk has no partition {label:?}")),
+        }
+    }
+    let mut places = Vec::new();
+    for path in &allow.mounts {
+        match inside(path) {
+            Some(found) => places.push(found),
+            None => absent.push(format!("there is no {path}")),
+        }
+    }
+
+    let flags = [allow.jit, allow.debug, allow.bpf, allow.containers, allow.binfmt];
+    let flags = flags.iter().enumerate().map(|(bit, set)| u32::from(*set) << bit).sum::<u32>();
+    let mut bytes = Vec::new();
+    for number in [image, number("/run")?, host as u32, flags] {
+        bytes.extend(number.to_ne_bytes());
+    }
+    for inode in [program(SHUTDOWN), program(AGENT_PATH), program(EXECUTOR)] {
+        bytes.extend(inode.to_ne_bytes());
+    }
+    bytes.extend(built.to_ne_bytes());
+    for list in [volumes, fixed, memory, execute, disks] {
+        for place in 0..LIST {
+            bytes.extend(list.get(place).copied().unwrap_or(0).to_ne_bytes());
+        }
+    }
+    for place in 0..PLACES {
+        let (device, inode) = places.get(place).copied().unwrap_or((0, 0));
+        bytes.extend(inode.to_ne_bytes());
+        bytes.extend(u64::from(device).to_ne_bytes());
+    }
+    Ok(Decisions { bytes, absent })
+}
+
+/// A device's number as the kernel has it (include/linux/kdev_t.h).
+fn device(dev: u64) -> u32 {
+    (major(dev) as u32) << 20 | minor(dev) as u32
+}
+
+/// The number of the disk's partition of this label.
+fn partition(disk: &str, label: &str) -> Option<u32> {
+    let wanted = ["PARTNAME=", label].concat();
+    for entry in fs::read_dir(Path::new("/sys/block").join(disk)).ok()?.flatten() {
+        let text = fs::read_to_string(entry.path().join("uevent")).unwrap_or_default();
+        if text.lines().any(|line| line == wanted) {
+            let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).and_then(|number| number.parse::<u32>().ok());
+            return Some(value("MAJOR=")? << 20 | value("MINOR=")?);
+        }
+    }
+    None
+}

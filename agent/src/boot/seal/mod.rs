@@ -1,0 +1,85 @@
+//! Tenth stage: the seal. From here until the next reboot the machine refuses to be changed, as far as the policy's level says.
+//!
+//! One module a level, each of which does its part and reads back what it did. What the kernel did not take is a fact in the report; where the policy
+//! requires the level, it is a refusal to go on. The guard comes last of all: nothing of the boot has to be excepted from it.
+
+mod bpf;
+mod btf;
+mod decide;
+mod drivers;
+mod guard;
+mod lockdown;
+mod verity;
+
+use adamant_agent::policy::{Enforce, Level};
+
+use super::identity::Identified;
+use super::root::MountedRoot;
+use super::{Context, Failure};
+
+const STAGE: &str = "seal";
+
+/// A root that may be entered. Only [`run`] makes one.
+pub struct Sealed {
+    identified: Identified,
+}
+
+impl Sealed {
+    /// The root to enter.
+    pub fn root(&self) -> &MountedRoot {
+        self.identified.root()
+    }
+}
+
+/// The drivers of the hardware, while modules can still be loaded.
+pub fn load_drivers(identified: &Identified, context: &mut Context) -> Result<(), Failure> {
+    let seal = &identified.root().policy().seal;
+    if seal.level >= Level::Lockdown {
+        drivers::load(&seal.modules, context);
+    }
+    Ok(())
+}
+
+/// Seals the machine.
+pub fn run(identified: Identified, context: &mut Context) -> Result<Sealed, Failure> {
+    let seal = identified.root().policy().seal.clone();
+    context.report.seal.wanted = seal.level.name().to_owned();
+    context.report.seal.enforce = if seal.enforce == Enforce::Require { "require" } else { "prefer" }.to_owned();
+    context.report.seal.reached = "none".to_owned();
+    context.report.seal.allowances = seal.allow.used();
+    for level in [Level::Verity, Level::Lockdown, Level::Guard] {
+        if level > seal.level {
+            break;
+        }
+        let before = context.report.seal.missing.len();
+        match level {
+            Level::Verity => verity::seal(&identified, context),
+            Level::Lockdown => lockdown::seal(&seal.allow, context),
+            Level::Guard => guard::seal(&identified, &seal.allow, context),
+        }
+        context.watchdog.alive();
+        let missing = context.report.seal.missing[before..].to_vec();
+        if missing.is_empty() && context.report.seal.missing.is_empty() {
+            context.report.seal.reached = level.name().to_owned();
+        } else if !missing.is_empty() && seal.enforce == Enforce::Require {
+            let what = format!("level {:?}, which the policy requires", level.name());
+            let way_out = "boot a kernel that has it, with its command line as it was built, or write `enforce = \"prefer\"` in [seal]";
+            return Err(Failure::new(STAGE, what, missing.join("; "), way_out));
+        } else {
+            for why in missing {
+                context.warn(format!("The seal lacks something of level {:?}: {why}.", level.name()));
+            }
+        }
+    }
+    Ok(Sealed { identified })
+}
+
+/// Something that is in force.
+fn enforced(context: &mut Context, what: impl Into<String>) {
+    context.report.seal.enforced.push(what.into());
+}
+
+/// Something that is not: a clause with the reason.
+fn missing(context: &mut Context, why: String) {
+    context.report.seal.missing.push(why);
+}
