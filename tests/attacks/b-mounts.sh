@@ -83,9 +83,9 @@ host test ! -e /sys/kernel/security/lsm
 mount -t proc proc /proc && undo 'umount -l /proc'
 [ "$(awk '$5 == "/proc"' /proc/self/mountinfo | wc -l)" -gt 1 ]
 
-### B16 guard: remount a volume exec, by mount
-# who refuses it: guard, sb_mount and sb_remount
-undo 'mount -o remount,bind,noexec /var; mount -o remount,bind,nosuid,nodev,noexec /var'; mount -o remount,bind,exec /var
+### B16 open: remount a volume exec
+# who refuses it: nobody: no hook sees mount_setattr. It gives the attacker nothing: B17, B18, B19 and E09 try what it is for
+undo 'mount -o remount,bind,nosuid,nodev,noexec /var'; mount -o remount,bind,exec /var
 ! host sh -c 'grep " /var " /proc/self/mountinfo | grep -q noexec'
 
 ### B17 guard: a program runs where mount_setattr took noexec away
@@ -135,16 +135,16 @@ mount --make-private /; mount --make-private /run; mount --make-private /run/b25
 $poke pivot /run/b25 /run/b25/old
 
 ### B26 guard: the host's root is made a slave of a namespace of the attacker's, who mounts there
-# who refuses it: guard, sb_mount (mounts that propagate to the host)
-echo evil >hosts; undo 'umount -l /etc/hosts; mount --make-shared /'
-unshare -m --propagation unchanged sh -c "nsenter -t 1 -m -- mount --make-slave /; mount --bind '$PWD/hosts' /etc/hosts"
-host grep -q evil /etc/hosts
+# who refuses it: guard, sb_mount and move_mount (mounts that propagate to the host)
+undo 'umount -l /opt; mount --make-shared /'
+unshare -m --propagation unchanged sh -c 'nsenter -t 1 -m -- mount --make-slave /; mount -t tmpfs tmpfs /opt'
+grep -q ' /opt ' /proc/1/mountinfo
 
-### B27 guard: the same with mount_setattr, which no hook sees
+### B27 guard: the same by mount(2) and mount_setattr, with a folder of the attacker's
 # who refuses it: guard, sb_mount (mounts that propagate to the host)
-echo evil >hosts; undo 'umount -l /etc/hosts; mount --make-shared /'
-unshare -m --propagation unchanged sh -c "nsenter -t 1 -m -- $poke setattr / 0 0 0x80000; mount --bind '$PWD/hosts' /etc/hosts"
-host grep -q evil /etc/hosts
+undo 'umount -l /opt; mount --make-shared /'
+unshare -m --propagation unchanged sh -c "nsenter -t 1 -m -- $poke setattr / 0 0 0x80000; perl -e '\$s = q($PWD); \$t = q(/opt); \$f = q(none); syscall(165, \$s, \$t, \$f, 4096, 0)'"
+grep -q ' /opt ' /proc/1/mountinfo
 
 ### B28 guard: a mount in a copied namespace that still propagates
 # who refuses it: guard, sb_mount
@@ -188,12 +188,12 @@ echo evil >hosts; chmod 644 hosts
 setpriv --reuid=65534 --clear-groups unshare --user --map-root-user --mount --propagation unchanged mount --bind "$PWD/hosts" /etc/hosts
 host grep -q evil /etc/hosts
 
-### B36 guard: a file of the image's is hidden by an automount point
+### B36 guard slow: a file of the image's is hidden by an automount point
 # who refuses it: guard, sb_mount or move_mount
 undo 'systemctl stop opt.automount opt.mount'; systemd-mount --automount=yes --no-block tmpfs -t tmpfs /opt 2>&1 || systemd-mount -A -t tmpfs tmpfs /opt
 sleep 1; host grep -q ' /opt ' /proc/1/mountinfo
 
-### B37 guard: a mount unit, made by systemd for whoever asks
+### B37 guard slow: a mount unit, made by systemd for whoever asks
 # who refuses it: guard, sb_mount and move_mount
 undo 'systemctl stop opt.mount'; systemd-mount -t tmpfs tmpfs /opt; host grep -q ' /opt ' /proc/1/mountinfo
 

@@ -234,7 +234,7 @@ setting /proc/sys/net/core/bpf_jit_harden 0
 # who refuses it: guard, file_open
 mkdir p; unshare --mount --pid --fork sh -c "mount -t proc proc '$PWD/p' && echo 0 >'$PWD/p/sys/kernel/kptr_restrict'"; undo 'echo 2 >/proc/sys/kernel/kptr_restrict'; [ "$(cat /proc/sys/kernel/kptr_restrict)" = 0 ]
 
-### D57 guard: settings by systemd, which reads /run/sysctl.d
+### D57 guard slow: settings by systemd, which reads /run/sysctl.d
 # who refuses it: guard, inode_create
 undo 'rm -rf /run/sysctl.d/evil.conf; echo 2 >/proc/sys/kernel/kptr_restrict'; mkdir -p /run/sysctl.d; echo 'kernel.kptr_restrict = 0' >/run/sysctl.d/zz-evil.conf; undo 'rm -f /run/sysctl.d/zz-evil.conf'; systemctl restart systemd-sysctl; [ "$(cat /proc/sys/kernel/kptr_restrict)" = 0 ]
 
@@ -260,7 +260,7 @@ $poke clock adjtime 1000000000
 
 ### D63 guard: the clock set back by systemd, timedatectl
 # who refuses it: guard, settime
-undo 'date -s @$then'; then=$(date +%s); timedatectl set-ntp false; timedatectl set-time '2001-01-01 00:00:00'; [ "$(date +%Y)" = 2001 ]
+then=$(date +%s); undo 'date -s @$then; systemctl start systemd-timesyncd'; systemctl stop systemd-timesyncd; timedatectl set-time '2001-01-01 00:00:00'; [ "$(date +%Y)" = 2001 ]
 
 ### D64 open: the hardware clock set back, which the next start would begin with
 # who refuses it: the agent, which sets a clock forward that is behind the image (tests/tests/credentials.rs)

@@ -140,7 +140,7 @@ $poke memory heap
 # who refuses it: guard, file_mprotect
 $poke memory stack
 
-### E36 guard: the stack made executable as it grows
+### E36 guard slow: the stack made executable as it grows
 # who refuses it: guard, file_mprotect
 $poke memory grow-stack
 
@@ -250,52 +250,52 @@ ran "$(timeout 9 systemd-run -q --pipe --wait /bin/sh -c 'echo evil program ran'
 $poke setattr /var 8 0; undo "$poke setattr /var 0 8"; cp $here/evil.so . ; chmod 755 . ; undo 'systemctl unset-environment LD_PRELOAD'; systemctl set-environment "LD_PRELOAD=$PWD/evil.so"
 case $(timeout 9 systemd-run -q --pipe --wait /usr/bin/true) in *'evil library'*) ;; *) false ;; esac
 
-### E63 guard: a unit dropped in /run/systemd/system
+### E63 guard slow: a unit dropped in /run/systemd/system
 # who refuses it: guard, inode_create
 undo 'rm -f /run/systemd/system/evil.service; systemctl daemon-reload'; mkdir -p /run/systemd/system; printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >/run/systemd/system/evil.service; systemctl daemon-reload; systemctl start evil; [ -e "$mark" ]
 
-### E64 guard: a drop-in that changes a unit of the image's
+### E64 guard slow: a drop-in that changes a unit of the image's
 # who refuses it: guard, inode_mkdir
 d=/run/systemd/system/systemd-journald.service.d; undo "rm -rf $d; systemctl daemon-reload"; mkdir -p $d; printf '[Service]\nEnvironment=EVIL=1\n' >$d/evil.conf; systemctl daemon-reload; systemctl show -P Environment systemd-journald | grep -q EVIL
 
-### E65 guard: a unit of a volume, linked by systemctl
+### E65 guard slow: a unit of a volume, linked by systemctl
 # who refuses it: guard, inode_symlink
 printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >evil65.service; undo 'rm -f /run/systemd/system/evil65.service; systemctl daemon-reload'; systemctl link --runtime "$PWD/evil65.service"; systemctl start evil65; [ -e "$mark" ]
 
-### E66 guard: units of a volume, by a mount over /run/systemd/system
+### E66 guard slow: units of a volume, by a mount over /run/systemd/system
 # who refuses it: guard, sb_mount
-mkdir -p units /run/systemd/system 2>/dev/null; cp -a /run/systemd/system/. units/ 2>/dev/null; printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >units/evil66.service
+cd /tmp && mkdir -p units /run/systemd/system 2>/dev/null; undo 'rm -rf /tmp/units'; cp -a /run/systemd/system/. units/ 2>/dev/null; printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >units/evil66.service
 undo 'umount -l /run/systemd/system; systemctl daemon-reload'; mount --bind units /run/systemd/system; systemctl daemon-reload; systemctl start evil66; [ -e "$mark" ]
 
-### E67 guard: units in a folder that was made elsewhere in /run and renamed to /run/systemd/transient's neighbour
+### E67 guard slow: units in a folder that was made elsewhere in /run and renamed to /run/systemd/transient's neighbour
 # who refuses it: guard, inode_rename
 undo 'rmdir /run/systemd/system.attached /run/e67 2>/dev/null; rm -rf /run/e67 /run/systemd/system.attached; systemctl daemon-reload'; mkdir -p /run/e67; printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >/run/e67/evil67.service
 mv -T /run/e67 /run/systemd/system.attached; systemctl daemon-reload; systemctl start evil67; [ -e "$mark" ]
 
-### E68 guard: all of /run/systemd renamed away and replaced
+### E68 guard slow: all of /run/systemd renamed away and replaced
 # who refuses it: guard, inode_rename
 cp -a /run/systemd /run/e68 2>/dev/null; mkdir -p /run/e68/system; printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >/run/e68/system/evil68.service
 undo 'rm -rf /run/e68; systemctl daemon-reload'; $poke exchange /run/systemd /run/e68 && undo "$poke exchange /run/systemd /run/e68"; timeout 5 kill -HUP 1; sleep 3; systemctl start evil68; [ -e "$mark" ] || [ -e /run/systemd/system/evil68.service ]
 
-### E69 guard: a unit by a hard link, made elsewhere in /run
+### E69 guard slow: a unit by a hard link, made elsewhere in /run
 # who refuses it: guard, inode_link
 printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >/run/evil69.service; undo 'rm -f /run/evil69.service /run/systemd/system/evil69.service; systemctl daemon-reload'; ln /run/evil69.service /run/systemd/system/evil69.service; systemctl daemon-reload; systemctl start evil69; [ -e "$mark" ]
 
-### E70 guard: a unit by io_uring
+### E70 guard slow: a unit by io_uring
 # who refuses it: guard, inode_symlink
 printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >evil70.service; undo 'rm -f /run/systemd/system/evil70.service; systemctl daemon-reload'; $poke uring-path symlink "$PWD/evil70.service" /run/systemd/system/evil70.service; systemctl daemon-reload; systemctl start evil70; [ -e "$mark" ]
 
-### E71 guard: a unit written by one of systemd's generators, told so by its environment
+### E71 guard slow: a unit written by one of systemd's generators, told so by its environment
 # who refuses it: guard, inode_create
 g=/usr/lib/systemd/system-generators/systemd-run-generator; need $g; undo 'rm -rf /run/systemd/generator.early/kernel-command-line.service /run/systemd/transient/kernel-command-line.service; systemctl daemon-reload'
 SYSTEMD_PROC_CMDLINE="systemd.run=\"/bin/touch $mark\"" SYSTEMD_IN_INITRD=0 $g /run/systemd/system /run/systemd/system /run/systemd/system; undo 'rm -rf /run/systemd/system/kernel-command-line.service /run/systemd/system/default.target*'
 systemctl daemon-reload; timeout 5 systemctl start --no-block kernel-command-line.service; sleep 2; [ -e "$mark" ] || ls /run/systemd/system/kernel-command-line.service
 
-### E72 guard: a unit in a folder that a generator's run left, systemd's own generator folder
+### E72 guard slow: a unit in a folder that a generator's run left, systemd's own generator folder
 # who refuses it: guard, inode_create
 printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >evil72.service; undo 'rm -f /run/systemd/generator/evil72.service; systemctl daemon-reload'; cp evil72.service /run/systemd/generator/ && systemctl start evil72; [ -e "$mark" ] || [ -e /run/systemd/generator/evil72.service ]
 
-### E73 guard: a generator in /run/systemd/system-generators
+### E73 guard slow: a generator in /run/systemd/system-generators
 # who refuses it: noexec; guard, inode_mkdir
 undo 'rm -rf /run/systemd/system-generators'; mkdir -p /run/systemd/system-generators && printf '#!/bin/sh\ntouch %s\n' "$mark" >/run/systemd/system-generators/evil && chmod 755 /run/systemd/system-generators/evil; systemctl daemon-reload; [ -e "$mark" ]
 
@@ -311,7 +311,7 @@ undo 'rm -f /run/modprobe.d/evil.conf'; mkdir -p /run/modprobe.d; printf 'instal
 # who refuses it: guard, inode_create
 undo 'rm -f /run/tmpfiles.d/evil.conf'; mkdir -p /run/tmpfiles.d; printf 'f %s\n' "$mark" >/run/tmpfiles.d/evil.conf; systemd-tmpfiles --create; [ -e "$mark" ]
 
-### E77 guard: configuration of PID 1 itself in /run/systemd/system.conf.d
+### E77 guard slow: configuration of PID 1 itself in /run/systemd/system.conf.d
 # who refuses it: guard, inode_mkdir
 undo 'rm -rf /run/systemd/system.conf.d; systemctl daemon-reload'; mkdir -p /run/systemd/system.conf.d; printf '[Manager]\nDefaultEnvironment=EVIL=1\n' >/run/systemd/system.conf.d/evil.conf; systemctl daemon-reload; systemctl show -P DefaultEnvironment 2>/dev/null | grep -q EVIL || [ -e /run/systemd/system.conf.d/evil.conf ]
 

@@ -77,11 +77,11 @@ pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no 
 # who refuses it: guard
 pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no agent runs'; $poke limit "$pid" 1
 
-### F19 guard: stop the agent's service
+### F19 guard slow: stop the agent's service
 # who refuses it: RefuseManualStop= in its unit
 unit=$(systemctl list-units --no-legend --plain 'adamant*.service' --state=running | awk '$1 !~ /attacks/ { print $1; exit }'); [ -n "$unit" ] || skip 'no agent runs'; undo "systemctl start $unit"; systemctl stop "$unit"; ! systemctl is-active -q "$unit"
 
-### F20 guard: systemd kills the agent, systemctl kill
+### F20 guard slow: systemd kills the agent, systemctl kill
 # who refuses it: nobody can tell systemd's own signals apart; the unit starts again
 unit=$(systemctl list-units --no-legend --plain 'adamant*.service' --state=running | awk '$1 !~ /attacks/ { print $1; exit }'); [ -n "$unit" ] || skip 'no agent runs'; systemctl kill -s KILL "$unit"; sleep 5; ! systemctl is-active -q "$unit"
 

@@ -15,6 +15,7 @@ need() { for thing; do [ -e "$thing" ] || command -v "$thing" >/dev/null || skip
 ran() { case $1 in *'evil program ran'*) echo "$1" ;; *) echo "$1"; return 1 ;; esac; }
 # undo COMMAND: when the attack ends, however it does. The last one first.
 undone=
+trap 'exit 124' TERM
 undo() { undone="$1
 $undone"; trap 'eval "$undone" 2>/dev/null' EXIT; }
 # setting FILE VALUE: writes a setting and looks whether it is so; it is put back later.
