@@ -71,7 +71,7 @@ grep -q evil "/proc/$pid/root/etc/hosts"
 ### B13 guard: over a setting in /proc/sys
 # who refuses it: guard, sb_mount
 echo 0 >zero; mount --bind zero /proc/sys/kernel/kptr_restrict && undo 'umount -l /proc/sys/kernel/kptr_restrict'
-[ "$(host cat /proc/sys/kernel/kptr_restrict)" = 0 ] && grep -q kptr_restrict /proc/1/mountinfo
+[ "$(host cat /proc/sys/kernel/kptr_restrict)" = 0 ] && host grep -q kptr_restrict /proc/self/mountinfo
 
 ### B14 guard: over the kernel's security files
 # who refuses it: guard, sb_mount
@@ -105,7 +105,7 @@ mknod /var/b19 b $(tr : ' ' <"/sys/class/block/$disk/dev") && $poke write /var/b
 ### B20 guard: unmount the log volume, so that what is below it shows
 # who refuses it: guard, sb_umount
 umount -l /var/log && undo "mount -o nosuid,nodev,noexec /dev/$logs /var/log"
-! host grep -q ' /var/log ' /proc/1/mountinfo
+! host grep -q ' /var/log ' /proc/self/mountinfo
 
 ### B22 guard: merge a system extension over /usr
 # who refuses it: guard, inode_mkdir, sb_mount and move_mount
@@ -138,13 +138,13 @@ $poke pivot /run/b25 /run/b25/old
 # who refuses it: guard, sb_mount and move_mount (mounts that propagate to the host)
 undo 'umount -l /opt; mount --make-shared /'
 unshare -m --propagation unchanged sh -c 'nsenter -t 1 -m -- mount --make-slave /; mount -t tmpfs tmpfs /opt'
-grep -q ' /opt ' /proc/1/mountinfo
+host grep -q ' /opt ' /proc/self/mountinfo
 
 ### B27 guard: the same by mount(2) and mount_setattr, with a folder of the attacker's
 # who refuses it: guard, sb_mount (mounts that propagate to the host)
 undo 'umount -l /opt; mount --make-shared /'
 unshare -m --propagation unchanged sh -c "nsenter -t 1 -m -- $poke setattr / 0 0 0x80000; perl -e '\$s = q($PWD); \$t = q(/opt); \$f = q(none); syscall(165, \$s, \$t, \$f, 4096, 0)'"
-grep -q ' /opt ' /proc/1/mountinfo
+host grep -q ' /opt ' /proc/self/mountinfo
 
 ### B28 guard: a mount in a copied namespace that still propagates
 # who refuses it: guard, sb_mount
@@ -154,9 +154,9 @@ host grep -q evil /etc/hosts
 
 ### B29 guard: a volume is unmounted in a namespace that the host is a slave of
 # who refuses it: guard, sb_umount (unmounts that propagate to the host)
-undo "grep -q ' /var/log ' /proc/1/mountinfo || mount -o nosuid,nodev,noexec /dev/$logs /var/log"; undo 'mount --make-shared /var'
+undo "grep -q ' /var/log ' /proc/self/mountinfo || mount -o nosuid,nodev,noexec /dev/$logs /var/log"; undo 'mount --make-shared /var'
 unshare -m --propagation unchanged sh -c "nsenter -t 1 -m -- $poke setattr /var 0 0 0x80000; umount -l /var/log"
-! host grep -q ' /var/log ' /proc/1/mountinfo
+! host grep -q ' /var/log ' /proc/self/mountinfo
 
 ### B30 guard: a mount over the agent's own folder in /run
 # who refuses it: guard, sb_mount
@@ -191,11 +191,11 @@ host grep -q evil /etc/hosts
 ### B36 guard slow: a file of the image's is hidden by an automount point
 # who refuses it: guard, sb_mount or move_mount
 undo 'systemctl stop opt.automount opt.mount'; systemd-mount --automount=yes --no-block tmpfs -t tmpfs /opt 2>&1 || systemd-mount -A -t tmpfs tmpfs /opt
-sleep 1; host grep -q ' /opt ' /proc/1/mountinfo
+sleep 1; host grep -q ' /opt ' /proc/self/mountinfo
 
 ### B37 guard slow: a mount unit, made by systemd for whoever asks
 # who refuses it: guard, sb_mount and move_mount
-undo 'systemctl stop opt.mount'; systemd-mount -t tmpfs tmpfs /opt; host grep -q ' /opt ' /proc/1/mountinfo
+undo 'systemctl stop opt.mount'; systemd-mount -t tmpfs tmpfs /opt; host grep -q ' /opt ' /proc/self/mountinfo
 
 ### B38 guard: the volume is mounted a second time, exec, and a program runs there
 # who refuses it: guard, bprm_check_security

@@ -46,11 +46,11 @@ ran "$(unshare -m sh -c "mount -t tmpfs tmpfs /opt && cp $poke /opt/evil && /opt
 
 ### E12 guard: a program on an overlay over /usr, in a namespace of its own
 # who refuses it: guard, bprm_check_security
-ran "$(unshare -m sh -c "mount -t tmpfs tmpfs /tmp && mkdir /tmp/u /tmp/w && mount -t overlay -o lowerdir=/usr,upperdir=/tmp/u,workdir=/tmp/w overlay /usr && cp $poke /usr/bin/evil && evil hello")"
+ran "$(unshare -m sh -c "mount -t tmpfs tmpfs /tmp && mkdir -p /tmp/u/bin /tmp/w && cp $poke /tmp/u/bin/evil && mount -t overlay -o lowerdir=/usr,upperdir=/tmp/u,workdir=/tmp/w overlay /usr && /usr/bin/evil hello")"
 
-### E13 guard: a program of the image's, changed by an overlay, whose pages come from a volume
+### E13 guard: a program of the image's, changed by an overlay whose pages come from a volume
 # who refuses it: guard, bprm_check_security
-mkdir u w; ran "$(unshare -m sh -c "mount -o remount,bind,exec /var; mount -t overlay -o lowerdir=/usr/bin,upperdir=$PWD/u,workdir=$PWD/w overlay /usr/bin && rm /usr/bin/less && cp $poke /usr/bin/less && less hello")"
+mkdir u w; cp $poke u/less; ran "$(unshare -m sh -c "mount -o remount,bind,exec /var; mount -t overlay -o lowerdir=/usr/bin,upperdir=$PWD/u,workdir=$PWD/w overlay /usr/bin && /usr/bin/less hello")"
 
 ### E14 guard: a program in a user namespace of a user
 # who refuses it: guard, bprm_check_security
@@ -335,3 +335,11 @@ $poke setattr /var 8 0; undo "$poke setattr /var 0 8"; cp /usr/bin/echo echo; ra
 ### E83 open: a library of the image's in LD_PRELOAD of one's own programs
 # who refuses it: nobody: both are the image's
 case $(LD_PRELOAD=$(ls /usr/lib/x86_64-linux-gnu/libz.so.1 /usr/lib/x86_64-linux-gnu/libselinux.so.1 2>/dev/null | head -n 1) perl -e 'print grep { m{libz|libselinux} } do { open F, "<", "/proc/self/maps"; <F> }') in *lib*) ;; *) false ;; esac
+
+### E84 guard slow: a unit of the image's is masked until the next start, by systemd itself
+# who refuses it: guard, inode_symlink
+undo 'systemctl unmask --runtime systemd-timesyncd'; systemctl mask --runtime systemd-timesyncd; [ -L /run/systemd/system/systemd-timesyncd.service ]
+
+### E85 guard slow: a unit of the image's is changed by systemd itself, set-property with more than resources
+# who refuses it: systemd takes resources alone
+undo 'systemctl revert systemd-timesyncd'; systemctl set-property --runtime systemd-timesyncd 'ExecStart=/bin/touch /run/e85' && systemctl show -P ExecStart systemd-timesyncd | grep -q e85

@@ -799,17 +799,17 @@ static int bpf_each(int next, int get, int links)
 	union bpf_attr attributes;
 	unsigned id = 0;
 	int found = 0;
-	for (int times = 0; times < 500; times++) {
+	for (int times = 0, hidden = 0; times < 500; times++) {
 		memset(&attributes, 0, sizeof(attributes));
 		attributes.start_id = id;
-		if (bpf_call(next, &attributes) < 0) {
-			if (!times && errno != ENOENT)
-				return no("the list of ids");
-			/* A kernel that hides the list does not hide the numbers. */
+		/* Where the list is refused, the numbers are still easily guessed. */
+		if (!hidden && bpf_call(next, &attributes) < 0) {
 			if (errno == ENOENT)
 				break;
+			no("the list of ids");
+			hidden = 1;
 		}
-		id = attributes.next_id;
+		id = hidden ? id + 1 : attributes.next_id;
 		memset(&attributes, 0, sizeof(attributes));
 		attributes.prog_id = id;
 		int fd = bpf_call(get, &attributes);

@@ -30,8 +30,8 @@ setting() {
 evil() { evil=$1/evil-program; undo "rm -f $evil"; cp $poke "$evil" && chmod 0755 "$evil"; }
 # script: a program file of the attacker's that leaves a mark when somebody runs it.
 mark=$PWD/mark
-# everywhere COMMAND...: in PID 1's mount namespace.
-host() { nsenter -t 1 -m -- "$@"; }
+# host COMMAND...: where everyone else is, to look at what came of it: also from a container, which could not get there by itself.
+host() { if [ "$(readlink /proc/self/ns/mnt)" = "$hosts_mounts" ]; then "$@"; else nsenter --mount=/proc/self/fd/8 -- "$@"; fi; }
 # module NAME: the image's module, unpacked here, as `$ko`.
 module() {
   found=$(find "/usr/lib/modules/$(uname -r)/kernel" -name "$1.ko*" | head -n 1)
