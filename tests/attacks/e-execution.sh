@@ -288,7 +288,7 @@ printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >evil70.serv
 ### E71 guard slow: a unit written by one of systemd's generators, told so by its environment
 # who refuses it: guard, inode_create
 g=/usr/lib/systemd/system-generators/systemd-run-generator; need $g; undo 'rm -rf /run/systemd/generator.early/kernel-command-line.service /run/systemd/transient/kernel-command-line.service; systemctl daemon-reload'
-SYSTEMD_PROC_CMDLINE="systemd.run=\"/bin/touch $mark\"" SYSTEMD_IN_INITRD=0 $g /run/systemd/system /run/systemd/system /run/systemd/system; undo 'rm -rf /run/systemd/system/kernel-command-line.service /run/systemd/system/default.target*'
+SYSTEMD_PROC_CMDLINE="systemd.run=\"/bin/touch $mark\" systemd.run_success_action=none systemd.run_failure_action=none" SYSTEMD_IN_INITRD=0 $g /run/systemd/system /run/systemd/system /run/systemd/system; undo 'rm -rf /run/systemd/system/kernel-command-line.service /run/systemd/system/default.target*'
 systemctl daemon-reload; timeout 5 systemctl start --no-block kernel-command-line.service; sleep 2; [ -e "$mark" ] || ls /run/systemd/system/kernel-command-line.service
 
 ### E72 guard slow: a unit in a folder that a generator's run left, systemd's own generator folder
