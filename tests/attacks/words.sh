@@ -12,7 +12,7 @@ skip() { echo "$*"; exit 77; }
 # need FILE|PROGRAM...: all of them, or it is not applicable.
 need() { for thing; do [ -e "$thing" ] || command -v "$thing" >/dev/null || skip "no $thing here"; done; }
 # ran TEXT: whether the attacker's program was what said this.
-ran() { case $1 in *'evil program ran'*) echo "$1" ;; *) echo "$1"; return 1 ;; esac; }
+ran() { echo "$1"; case $1 in *"evil program ran"*) ;; *) return 1 ;; esac; }
 # undo COMMAND: when the attack ends, however it does. The last one first.
 undone=
 trap 'exit 124' TERM
