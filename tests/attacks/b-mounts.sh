@@ -64,8 +64,8 @@ grep -q evil "/proc/$pid/root/etc/hosts"
 # who refuses it: guard, sb_mount or move_mount
 unit=$(for u in systemd-logind systemd-resolved systemd-networkd systemd-timesyncd; do systemctl is-active -q $u && echo $u; done | head -n 1)
 [ -n "$unit" ] || skip 'no such service'
-pid=$(systemctl show -P MainPID "$unit"); echo evil >/run/b12; undo 'rm -f /run/b12'
-systemctl bind "$unit" /run/b12 /etc/hosts && undo 'nsenter -t '"$pid"' -m -- umount -l /etc/hosts'
+pid=$(systemctl show -P MainPID "$unit"); echo evil >b12
+systemctl bind "$unit" "$PWD/b12" /etc/hosts && undo 'nsenter -t '"$pid"' -m -- umount -l /etc/hosts'
 grep -q evil "/proc/$pid/root/etc/hosts"
 
 ### B13 guard: over a setting in /proc/sys
@@ -195,7 +195,7 @@ sleep 1; host grep -q ' /opt ' /proc/self/mountinfo
 
 ### B37 guard slow: a mount unit, made by systemd for whoever asks
 # who refuses it: guard, sb_mount and move_mount
-undo 'systemctl stop opt.mount'; systemd-mount -t tmpfs tmpfs /opt; host grep -q ' /opt ' /proc/self/mountinfo
+undo 'systemctl stop srv.mount'; systemd-mount -t tmpfs tmpfs /srv; host grep -q ' /srv ' /proc/self/mountinfo
 
 ### B38 guard: the volume is mounted a second time, exec, and a program runs there
 # who refuses it: guard, bprm_check_security

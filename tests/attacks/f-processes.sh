@@ -37,21 +37,20 @@ kill -STOP 1; sleep 0.2; grep -q '^State:.T' /proc/1/status
 kill -KILL 1; sleep 0.2; [ ! -d /proc/1 ]
 
 ### F11 guard: a process says that it is the agent, with PR_SET_MM_EXE_FILE
-# who refuses it: guard
-# perl started by ld.so has another program file than perl; once that is unmapped, it may name any program of the image.
+# who refuses it: guard, task_prctl
+# perl started by ld.so has ld.so as its program file. Once nothing of that file is mapped, its data copied to memory, perl may name any program of the image.
 cat >evil.pl <<'END'
-my @gone; open my $maps, "<", "/proc/self/maps" or exit 1;
-for (<$maps>) { push @gone, [hex $1, hex $2] if m{^(\w+)-(\w+) .*/ld-linux} }
-open my $agent, "<", "/usr/bin/adamant-agent" or open $agent, "<", "/usr/bin/dash" or exit 77;
-my ($fd, $path) = (fileno($agent), "/proc/self/exe\0"); my $told = "\0" x 256; my $worked = "evil says it is "; my $failed = "refused: ";
-syscall(11, $$_[0], $$_[1] - $$_[0]) for @gone;
-my $result = syscall(157, 35, 13, $fd, 0, 0); my $error = $! + 0;
-my $length = syscall(89, $path, $told, 255);
-syscall(1, 1, $worked, length $worked); syscall(1, 1, $told, $length > 0 ? $length : 0); syscall(1, 1, "\n", 1);
+my (@gone, @kept); open my $maps, "<", "/proc/self/maps" or exit 1;
+for (<$maps>) { next unless m{^(\w+)-(\w+) (\S+) .*/ld-linux}; my $area = [hex $1, hex($2) - hex $1]; $3 =~ /x/ ? push @gone, $area : push @kept, $area }
+my $program = -e "/usr/bin/adamant-agent" ? "/usr/bin/adamant-agent" : "/usr/bin/dash"; open my $agent, "<", $program or exit 77;
+open my $memory, "<", "/proc/self/mem" or exit 77; my ($fd, $mem, $path, $told) = (fileno $agent, fileno $memory, "/proc/self/exe\0", "\0" x 256);
+for (@kept) { my $copy = syscall(9, 0, $$_[1], 3, 34, -1, 0); syscall(17, $mem, $copy, $$_[1], $$_[0]); syscall(25, $copy, $$_[1], $$_[1], 3, $$_[0]) }
+syscall(11, $$_[0], $$_[1]) for @gone;
+my $result = syscall(157, 35, 13, $fd, 0, 0); syscall(89, $path, $told, 255); syscall(1, 1, $told, 255);
 syscall(231, $result == 0 ? 0 : 1);
 END
-[ -e /usr/bin/adamant-agent ] && agent=adamant-agent || agent=dash
-said=$(LD_BIND_NOW=1 /lib64/ld-linux-x86-64.so.2 /usr/bin/perl evil.pl); echo "$said"; case $said in *"is /usr/bin/$agent") ;; *) false ;; esac
+said=$(LD_BIND_NOW=1 /lib64/ld-linux-x86-64.so.2 /usr/bin/perl evil.pl | tr -d '\000'); echo "it says that it is $said"
+case $said in */adamant-agent | */dash) ;; *) false ;; esac
 
 ### F13 guard: kill the agent
 # who refuses it: guard, task_kill
@@ -93,8 +92,8 @@ g=/sys/fs/cgroup/init.scope; need $g/cgroup.freeze; undo "echo 0 >$g/cgroup.free
 # who refuses it: the kernel does not kill PID 1 by it
 g=/sys/fs/cgroup/init.scope; need $g/cgroup.kill; echo 1 >$g/cgroup.kill; sleep 0.5; [ ! -d /proc/1 ]
 
-### F23 guard: no memory for PID 1
-# who refuses it: guard
+### F23 open: no memory for PID 1
+# who refuses it: nobody: who is root may exhaust the machine; without PID 1 it restarts from the image
 g=/sys/fs/cgroup/init.scope; need $g/memory.max; undo "echo max >$g/memory.max"; echo 1M >$g/memory.max && [ "$(cat $g/memory.max)" -le 1048576 ]
 
 ### F24 lockdown: a tracer of one's own children

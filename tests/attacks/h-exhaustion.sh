@@ -4,9 +4,9 @@
 # who refuses it: nobody: it is writable. The image and the agent do not need it
 fallocate -l "$(df --output=avail -B1 /var | tail -n 1)" fill && ! dd if=/dev/zero of=/var/x bs=1M count=8 2>/dev/null; r=$?; rm -f fill /var/x; [ $r = 0 ]
 
-### H02 guard: with no room in /run, the agent's report is lost
+### H02 guard slow: with no room in /run, the agent's report is lost
 # who refuses it: the report was written before
-[ -d /run/adamant ] || skip 'no /run/adamant'; dd if=/dev/zero of=/run/fill bs=1M 2>/dev/null; undo 'rm -f /run/fill'; ! adamant-agent status >/dev/null 2>&1
+[ -d /run/adamant ] || skip 'no /run/adamant'; fallocate -l "$(df --output=avail -B1 /run | tail -n 1)" /run/fill; undo 'rm -f /run/fill'; ! adamant-agent status >/dev/null 2>&1
 
 ### H03 guard: the agent's report is changed
 # who refuses it: guard, file_open and inode_unlink
@@ -14,11 +14,11 @@ f=$(find /run/adamant -type f 2>/dev/null | head -n 1); need "${f:-none}"; cp -a
 
 ### H04 guard: the agent's report is replaced
 # who refuses it: guard, inode_rename
-f=$(find /run/adamant -type f 2>/dev/null | head -n 1); need "${f:-none}"; cp -a "$f" was; undo "cp -a was $f"; echo evil >/run/evil; mv /run/evil "$f" && grep -q evil "$f"
+f=$(find /run/adamant -type f 2>/dev/null | head -n 1); need "${f:-none}"; cp -a "$f" was; undo "cp -a was $f"; undo 'rm -f /run/evil'; echo evil >/run/evil; mv /run/evil "$f" && grep -q evil "$f"
 
 ### H05 guard: the agent's folder is renamed
 # who refuses it: guard, inode_rename
-[ -d /run/adamant ] || skip 'no /run/adamant'; mv /run/adamant /run/evil && undo 'mv /run/evil /run/adamant'; [ ! -d /run/adamant ]
+[ -d /run/adamant ] || skip 'no /run/adamant'; mv /run/adamant /run/evil-folder && undo 'mv /run/evil-folder /run/adamant'; [ ! -d /run/adamant ]
 
 ### H06 guard: the agent's report is truncated
 # who refuses it: guard, path_truncate
