@@ -70,7 +70,7 @@ $poke bpf maps
 
 ### H19 open: the guard's events flooded, until one is lost
 # who refuses it: nobody: the counters go on, and status tells them
-i=0; while [ $i -lt 700 ]; do : 2>/dev/null >/proc/sys/kernel/modules_disabled; i=$((i + 1)); done; true
+i=0; while [ $i -lt 700 ]; do true 2>/dev/null >/proc/sys/kernel/modules_disabled; i=$((i + 1)); done; true
 
 ### H20 open: the machine switched off, restarted or made to panic
 # who refuses it: nobody: it then starts from the image again
