@@ -14,8 +14,8 @@
 enum hook {
 	BPRM_CHECK_SECURITY, MMAP_FILE, MMAP_ADDR, FILE_MPROTECT, SB_MOUNT, SB_REMOUNT, MOVE_MOUNT, SB_PIVOTROOT, SB_UMOUNT, SB_KERN_MOUNT,
 	FILE_OPEN, INODE_CREATE, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
-	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, BPF, BPF_MAP,
-	BPF_PROG, HOOKS
+	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, TASK_PRCTL, BPF,
+	BPF_MAP, BPF_PROG, HOOKS
 };
 
 enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16 };
@@ -147,7 +147,7 @@ INLINE u64 program_of(struct task_struct *task)
 INLINE u64 program(void) { return program_of(bpf_get_current_task_btf()); }
 INLINE int is_init(void) { return bpf_get_current_task_btf()->tgid == 1; }
 /* systemd-shutdown, by its inode: it unmounts and detaches everything, as PID 1 and in children of its own, when nothing else runs any more. */
-INLINE int shutting_down(void)
+FUNCTION(shutting_down) int shutting_down(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	if (!decide.shutdown || program_of(task) != decide.shutdown)
@@ -160,6 +160,17 @@ INLINE int is_booting(void) { return is_init() && !program(); }
 /* The two that take the tree of mounts to pieces: the agent when it hands over, and systemd-shutdown. */
 INLINE int is_at_an_end(void) { return is_booting() || shutting_down(); }
 INLINE int is_agent(void) { return (decide.agent && program() == decide.agent) || is_booting(); }
+
+/* PID 1, and what it forks for its own work, such as generators: they are of its session, which nobody can join; services get their own. */
+INLINE int is_inits_own(void)
+{
+	struct signal_struct *signal = bpf_get_current_task_btf()->signal;
+	struct pid *session = 0;
+	int number = 0;
+	bpf_probe_read_kernel(&session, sizeof(session), (void *)__builtin_preserve_access_index(&signal->pids) + PIDTYPE_SID * sizeof(session));
+	bpf_probe_read_kernel(&number, sizeof(number), __builtin_preserve_access_index(&session->numbers));
+	return is_init() || number == 1;
+}
 
 /* Whether the program lies in a folder of this name in the image. */
 INLINE int program_is_in(const u64 *folder)
@@ -235,10 +246,60 @@ PROGRAM(file_mprotect)
 	REFUSE_FILE(FILE_MPROTECT, file);
 }
 
+/* --- folders of /run */
+
+/* Folders of /run that systemd takes instructions from, and the agent's own: who may change what is in them. Inside /run/systemd and /run/udev
+ * nothing can be mounted, whosever the rest is. */
+enum folder { ANYBODY_S, INSIDE_S, SYSTEMD_S, AGENT_S, NOBODY_S };
+
+FUNCTION(folder_of) int folder_of(struct dentry *dentry)
+{
+	struct dentry *first = 0, *second = 0;
+	int end = 0;
+	for (int n = 0; n < 12; n++) {
+		struct dentry *parent = READ(dentry, d_parent);
+		if (parent == dentry) {
+			end = 1;
+			break;
+		}
+		second = first;
+		first = dentry;
+		dentry = parent;
+	}
+	/* Nothing of systemd's or the agent's lies that deep. */
+	if (!end || !first)
+		return INSIDE_S;
+	struct name name;
+	const char *text = READ(first, d_name.name);
+	read_name(&name, text);
+	if (IS(&name, "adamant"))
+		return AGENT_S;
+	if (IS(&name, "modprobe.d") || IS(&name, "sysctl.d") || IS(&name, "sysusers.d") || IS(&name, "modules-load.d") ||
+	    IS(&name, "binfmt.d") || IS(&name, "environment.d") || IS(&name, "extensions") || IS(&name, "confexts"))
+		return SYSTEMD_S;
+	int systemd = IS(&name, "systemd"), udev = IS(&name, "udev");
+	if (!systemd && !udev)
+		return ANYBODY_S;
+	/* The folder itself: with another in its place, none of what follows would be found. */
+	if (!second)
+		return SYSTEMD_S;
+	text = READ(second, d_name.name);
+	read_name(&name, text);
+	if (udev)
+		return IS(&name, "rules.d") ? SYSTEMD_S : INSIDE_S;
+	/* The agent has written its units, and nobody else writes any: PID 1 would do so for `systemctl link --runtime`. */
+	if (IS(&name, "system"))
+		return NOBODY_S;
+	return IS(&name, "system.control") || IS(&name, "system.attached") || IS(&name, "transient") || IS(&name, "generator") ||
+	       IS(&name, "generator.early") || IS(&name, "generator.late") || IS(&name, "system-generators") || IS(&name, "system-environment-generators") ||
+	       IS(&name, "user") || IS(&name, "user-generators") || IS(&name, "user-environment-generators") || IS(&name, "system.conf.d") ||
+	       IS(&name, "user.conf.d") || IS(&name, "system-shutdown") ? SYSTEMD_S : INSIDE_S;
+}
+
 /* --- mounts */
 
 /* Whether what happens to this mount is seen in the host: it is in its namespace, or mounts propagate there. Such rings are short; one that
- * is not walked to its end counts as seen. */
+ * is not walked to its end counts as seen, and so does one that mounts elsewhere are slaves of. */
 INLINE int is_in_host(struct mount *mount)
 {
 	struct mnt_namespace *namespace = READ(mount, mnt_ns);
@@ -253,7 +314,11 @@ FUNCTION(reaches_host) int reaches_host(struct mount *mount)
 		return 0;
 	struct mount *peer = mount;
 	for (int n = 0; n < 64; n++) {
-		struct list_head *next = READ(peer, mnt_share.next);
+		struct list_head *slaves = __builtin_preserve_access_index(&peer->mnt_slave_list);
+		struct list_head *next = READ(peer, mnt_slave_list.next);
+		if (next != slaves)
+			return 1;
+		next = READ(peer, mnt_share.next);
 		peer = AROUND(next, struct mount, mnt_share);
 		if (peer == mount)
 			return 0;
@@ -283,12 +348,16 @@ FUNCTION(in_place) int in_place(struct dentry *dentry)
 }
 
 /* The kernel's own file systems where systemd and everyone else expects them. */
-INLINE int is_usual(const char *type, const char *place)
+INLINE int is_usual(const char *type, struct dentry *place)
 {
 	struct name kind, name;
 	read_name(&kind, type);
-	read_name(&name, place);
-	return (IS(&kind, "cgroup2") && IS(&name, "cgroup")) || (IS(&kind, "securityfs") && IS(&name, "security")) ||
+	/* What systemd mounts when somebody looks at it. */
+	if (place->d_sb->s_magic == AUTOFS_MAGIC)
+		return IS(&kind, "binfmt_misc");
+	read_name(&name, place->d_name.name);
+	return (IS(&kind, "devpts") && IS(&name, "pts")) || (IS(&kind, "mqueue") && IS(&name, "mqueue")) ||
+	       (IS(&kind, "hugetlbfs") && IS(&name, "hugepages")) || (IS(&kind, "cgroup2") && IS(&name, "cgroup")) || (IS(&kind, "securityfs") && IS(&name, "security")) ||
 	       (IS(&kind, "pstore") && IS(&name, "pstore")) || (IS(&kind, "efivarfs") && IS(&name, "efivars")) || (IS(&kind, "bpf") && IS(&name, "bpf")) ||
 	       (IS(&kind, "debugfs") && IS(&name, "debug")) || (IS(&kind, "tracefs") && (IS(&name, "tracing") || IS(&name, "debug"))) ||
 	       (IS(&kind, "configfs") && IS(&name, "config")) || (IS(&kind, "fusectl") && IS(&name, "connections")) ||
@@ -296,15 +365,15 @@ INLINE int is_usual(const char *type, const char *place)
 }
 
 /* Whether something of this type may be mounted here, in the host. */
-INLINE int may_cover(struct path *path, const char *type)
+FUNCTION(may_cover) int may_cover(struct path *path, const char *type)
 {
 	struct dentry *dentry = path->dentry;
 	u32 device = dentry->d_sb->s_dev;
+	if (is_at_an_end() || in_place(dentry))
+		return 1;
 	if (dentry->d_parent != dentry && listed(MEMORY, device))
-		return 1;
-	if (type && device != decide.root && is_usual(type, dentry->d_name.name))
-		return 1;
-	return in_place(dentry) || is_at_an_end();
+		return device != decide.run || folder_of(dentry) == ANYBODY_S;
+	return type && device != decide.root && is_usual(type, dentry);
 }
 
 /* Whether mounts of this super block stay as the agent made them. */
@@ -345,7 +414,8 @@ PROGRAM(move_mount)
 {
 	struct path *from = (void *)ctx[0], *to = (void *)ctx[1];
 	struct mount *source = AROUND(from->mnt, struct mount, mnt);
-	if (reaches_host(source) && stays(from->mnt->mnt_sb->s_dev) && !is_at_an_end())
+	/* A clone of a mount is in no namespace: to move it takes nothing away. */
+	if (is_in_host(source) && stays(from->mnt->mnt_sb->s_dev) && !is_at_an_end())
 		REFUSE_PATH(MOVE_MOUNT, from);
 	if (!reaches_host(AROUND(to->mnt, struct mount, mnt)) || may_cover(to, from->mnt->mnt_sb->s_type->name))
 		return 0;
@@ -401,57 +471,16 @@ INLINE int is_sealed_in_proc(const struct name *name)
 	       IS(name, "force_sysfs_fallback");
 }
 
-/* And in /sys: programs that the kernel starts, where firmware comes from, how disks are bound, and sleeping into an image of the memory. */
+/* And in /sys: programs that the kernel starts, where firmware comes from, how disks are bound and taken away, and sleeping into an image of the memory. */
 INLINE int is_sealed_in_sys(const struct name *name)
 {
 	return IS(name, "uevent_helper") || IS(name, "path") || IS(name, "resume") || IS(name, "resume_offset") || IS(name, "disk") || IS(name, "loading") ||
 	       IS(name, "data") || IS(name, "backing_dev") || IS(name, "hot_add") || IS(name, "new_id") || IS(name, "driver_override") || IS(name, "force_ro") ||
-	       IS(name, "probe_store");
-}
-
-/* Folders of /run that systemd takes instructions from, and the agent's own. Who may change what is in them. */
-enum folder { ANYBODY_S, SYSTEMD_S, AGENT_S };
-
-FUNCTION(folder_of) int folder_of(struct dentry *dentry)
-{
-	struct dentry *first = 0, *second = 0;
-	int end = 0;
-	for (int n = 0; n < 12; n++) {
-		struct dentry *parent = READ(dentry, d_parent);
-		if (parent == dentry) {
-			end = 1;
-			break;
-		}
-		second = first;
-		first = dentry;
-		dentry = parent;
-	}
-	/* Nothing of systemd's or the agent's lies that deep. */
-	if (!end || !first)
-		return ANYBODY_S;
-	struct name name;
-	const char *text = READ(first, d_name.name);
-	read_name(&name, text);
-	if (IS(&name, "adamant"))
-		return AGENT_S;
-	if (IS(&name, "modprobe.d") || IS(&name, "sysctl.d") || IS(&name, "sysusers.d") || IS(&name, "modules-load.d") ||
-	    IS(&name, "binfmt.d") || IS(&name, "environment.d") || IS(&name, "extensions") || IS(&name, "confexts"))
-		return SYSTEMD_S;
-	int systemd = IS(&name, "systemd"), udev = IS(&name, "udev");
-	if (!second || (!systemd && !udev))
-		return ANYBODY_S;
-	text = READ(second, d_name.name);
-	read_name(&name, text);
-	if (udev)
-		return IS(&name, "rules.d") ? SYSTEMD_S : ANYBODY_S;
-	return IS(&name, "system") || IS(&name, "system.control") || IS(&name, "system.attached") || IS(&name, "transient") || IS(&name, "generator") ||
-	       IS(&name, "generator.early") || IS(&name, "generator.late") || IS(&name, "system-generators") || IS(&name, "system-environment-generators") ||
-	       IS(&name, "user") || IS(&name, "user-generators") || IS(&name, "user-environment-generators") || IS(&name, "system.conf.d") ||
-	       IS(&name, "user.conf.d") || IS(&name, "system-shutdown") ? SYSTEMD_S : ANYBODY_S;
+	       IS(name, "delete") || IS(name, "remove") || IS(name, "unbind");
 }
 
 /* 0, or -EPERM where something in such a folder is to be changed by somebody else. */
-INLINE int may_change(struct dentry *dentry)
+FUNCTION(may_change) int may_change(struct dentry *dentry)
 {
 	u32 device = dentry->d_sb->s_dev;
 	if (dentry->d_sb->s_magic == EFIVARFS_MAGIC)
@@ -459,12 +488,11 @@ INLINE int may_change(struct dentry *dentry)
 	if (device != decide.run)
 		return 0;
 	int folder = folder_of(dentry);
-	if (folder == ANYBODY_S)
+	if (folder == ANYBODY_S || folder == INSIDE_S)
 		return 0;
-	if (folder == AGENT_S)
-		return is_agent() ? 0 : -EPERM;
-	const u64 generators[] = { WORD("system-generators", 0), WORD("system-generators", 1), WORD("system-generators", 2) };
-	return is_init() || program_is_in(generators) ? 0 : -EPERM;
+	if (folder == SYSTEMD_S)
+		return is_inits_own() ? 0 : -EPERM;
+	return (folder == AGENT_S ? is_agent() : is_at_an_end()) ? 0 : -EPERM;
 }
 
 #define REFUSE_DENTRY(hook, dentry) REFUSE(hook, (dentry)->d_sb->s_dev, 0, (dentry)->d_name.name)
@@ -512,7 +540,9 @@ PROGRAM(file_open)
 		REFUSE_FILE(FILE_OPEN, file);
 	}
 	if (kind == S_IFCHR) {
-		if (inode->i_rdev != CONTROL_OF_DEVICE_MAPPER || is_agent() || shutting_down())
+		u32 device = inode->i_rdev;
+		/* A disk's generic device takes requests by write. */
+		if ((device != CONTROL_OF_DEVICE_MAPPER && device >> 20 != SG_MAJOR && device >> 20 != MTD_MAJOR) || is_agent() || shutting_down())
 			return 0;
 		REFUSE_FILE(FILE_OPEN, file);
 	}
@@ -535,6 +565,14 @@ PROGRAM(file_open)
 	case CGROUP_MAGIC:
 		read_name(&name, dentry->d_name.name);
 		refused = IS(&name, "release_agent");
+		if ((IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze")) && !is_init()) {
+			/* The kernel itself would end or stop PID 1, or the agent. */
+			read_name(&name, dentry->d_parent->d_name.name);
+			refused = IS(&name, "init.scope") || IS(&name, "system.slice") || BEGINS8(&name, "adamant-");
+		}
+		break;
+	case SECURITYFS_MAGIC:
+		refused = !is_init();
 		break;
 	case DEBUGFS_MAGIC:
 	case TRACEFS_MAGIC:
@@ -578,12 +616,13 @@ INLINE int is_dangerous(u32 request)
 /* SG_IO and its elders: udev's own programs ask disks for their names with them. */
 INLINE int is_scsi(u32 request) { return request == 0x2285 || request == 0x2284 || request == 0x2283 || request == 1 || request == 0x5393; }
 
-INLINE int may_ask(struct file *file, u32 request)
+FUNCTION(may_ask) int may_ask(struct file *file, u32 request)
 {
 	struct inode *inode = file->f_inode;
 	u32 kind = inode->i_mode & S_IFMT;
+	/* FIFREEZE, and the end of a file system's service (EXT4_IOC_SHUTDOWN and others): every writer waits for ever, or fails. */
 	if (kind != S_IFBLK && kind != S_IFCHR)
-		return 1;
+		return (request >> 8 & 0xff) != 0x58 || ((request & 0xff) != 119 && (request & 0xff) != 125) || !listed(VOLUMES, inode->i_sb->s_dev);
 	int scsi = is_scsi(request);
 	if (!scsi && !is_dangerous(request))
 		return 1;
@@ -675,16 +714,24 @@ PROGRAM(task_kill)
 {
 	struct task_struct *task = (void *)ctx[0];
 	u32 signal = ctx[2];
-	if (!signal || is_init())
+	if (!signal)
 		return 0;
 	if (task->tgid == 1) {
 		/* SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS */
 		if (signal > 31 || !(1u << signal & (1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 8 | 1u << 11 | 1u << 31)))
 			return 0;
-	} else if (!decide.agent || program_of(task) != decide.agent || is_agent()) {
+	} else if (!decide.agent || program_of(task) != decide.agent || is_init() || is_agent()) {
 		return 0;
 	}
 	REFUSE(TASK_KILL, signal, task->tgid, task->comm);
+}
+
+/* Who somebody is, is told by the program that runs: with this, a process can name another as its own. */
+PROGRAM(task_prctl)
+{
+	if ((u32)ctx[0] != PR_SET_MM)
+		return -ENOSYS;
+	REFUSE(TASK_PRCTL, ctx[1], 0, 0);
 }
 
 /* --- BPF: nobody else's programs, and nobody at ours */

@@ -43,6 +43,7 @@ struct mount {
 	struct mount *mnt_parent;
 	struct vfsmount mnt;
 	struct list_head mnt_share;
+	struct list_head mnt_slave_list;
 	struct mnt_namespace *mnt_ns;
 };
 struct path {
@@ -61,6 +62,9 @@ struct vm_area_struct {
 	struct file *vm_file;
 };
 struct mm_struct { struct file *exe_file; };
+struct upid { int nr; };
+struct pid { struct upid numbers[1]; };
+struct signal_struct { struct pid *pids[4]; };
 struct task_struct {
 	struct mm_struct *mm;
 	u32 personality;
@@ -68,6 +72,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	char comm[16];
 	struct nsproxy *nsproxy;
+	struct signal_struct *signal;
 };
 struct linux_binprm { struct file *file; };
 struct timespec64 { s64 tv_sec; };
@@ -87,6 +92,8 @@ static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158
 static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
 
 #define EPERM 1
+#define ENOSYS 38
+#define PR_SET_MM 35
 /* <linux/mman.h>, <linux/personality.h>, <linux/mount.h>, <linux/stat.h>, fs.h */
 #define PROT_WRITE 2
 #define PROT_EXEC 4
@@ -115,9 +122,16 @@ static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
 #define TRACEFS_MAGIC 0x74726163
 #define BINFMT_MAGIC 0x42494e4d
 #define OVERLAYFS_MAGIC 0x794c7630
+#define AUTOFS_MAGIC 0x0187
+#define SECURITYFS_MAGIC 0x73636673
 /* include/linux/kdev_t.h: how the kernel writes a device number */
 #define DEVICE(major, minor) ((major) << 20 | (minor))
 #define CONTROL_OF_DEVICE_MAPPER DEVICE(10, 236)
+/* Documentation/admin-guide/devices.txt: SCSI generic, and flash memory */
+#define SG_MAJOR 21
+#define MTD_MAJOR 90
+/* enum pid_type */
+#define PIDTYPE_SID 3
 
 /* A field of a structure that was found by arithmetic, not by following the kernel's own pointers. */
 #define READ(pointer, field) ({ \

@@ -15,7 +15,7 @@ use std::io::Write;
 const HELP: &str = "\
 adamant-agent: boots an image, and tells about the running one
 
-    adamant-agent status [--json]    what was booted, verified and mounted
+    adamant-agent status [--json]    what runs, how it is sealed, and whether that holds: exit code 0 only then
     adamant-agent --version
     adamant-agent --help
 

@@ -46,7 +46,7 @@ pub fn decide(identified: &Identified, allow: &Allow, built: i64) -> Result<Deci
     let execute = allow.execute.iter().filter_map(mount_of).map(|path| number(&path)).collect::<Result<Vec<_>, _>>()?;
     let fixed = ["/proc", "/sys", "/dev", "/run"].iter().map(|path| number(path)).collect::<Result<Vec<_>, _>>()?;
     let tmp = number(&[SYSROOT, "/tmp"].concat()).unwrap_or(0);
-    let memory = ["/dev", "/run", "/dev/shm"].iter().map(|path| number(path)).chain([Ok(tmp)]);
+    let memory = ["/run", "/dev/shm"].iter().map(|path| number(path)).chain([Ok(tmp)]);
     let memory = memory.filter(|found| *found != Ok(image) && *found != Ok(0)).collect::<Result<Vec<_>, _>>()?;
     let mut disks = Vec::new();
     for label in &allow.disks {

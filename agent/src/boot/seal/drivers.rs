@@ -60,7 +60,7 @@ pub fn load(modules: &[String], context: &mut Context) {
     }
 }
 
-/// The names by which devices ask for drivers.
+/// The names by which devices that have none ask for drivers.
 fn look(folder: &Path, depth: usize, found: &mut BTreeSet<String>) {
     if depth > DEPTH {
         return;
@@ -69,7 +69,7 @@ fn look(folder: &Path, depth: usize, found: &mut BTreeSet<String>) {
         let Ok(kind) = entry.file_type() else { continue };
         if kind.is_dir() {
             look(&entry.path(), depth + 1, found);
-        } else if entry.file_name() == "modalias" && found.len() < DEVICES {
+        } else if entry.file_name() == "modalias" && found.len() < DEVICES && !folder.join("driver").exists() {
             let mut text = String::new();
             let read = fs::File::open(entry.path()).and_then(|file| file.take(512).read_to_string(&mut text));
             if read.is_ok() && !text.trim().is_empty() {

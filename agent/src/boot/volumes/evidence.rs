@@ -129,7 +129,7 @@ impl Stage<'_> {
             if fs::create_dir_all(self.evidence_mount).is_err() {
                 return None;
             }
-            let kept = beneath::open_trusted(self.evidence_mount).and_then(|folder| ext4::mount_on(&known.device.path, &folder)).map(|()| {
+            let kept = beneath::open_trusted(self.evidence_mount).and_then(|folder| ext4::mount_on(&known.device.path, &folder, false)).map(|()| {
                 let kept = beneath::open_trusted(self.evidence_mount).map_err(io::Error::from).and_then(|volume| evidence.keep(&volume));
                 // Nothing is open in it any more.
                 let unmounted = umount2(self.evidence_mount, MntFlags::empty());

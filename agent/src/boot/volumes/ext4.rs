@@ -95,10 +95,11 @@ impl Programs<'_> {
     }
 }
 
-/// Mounts a volume on an open folder.
-pub fn mount_on(device: &Path, folder: &OwnedFd) -> nix::Result<()> {
+/// Mounts a volume on an open folder; with `executable`, programs on it can be run.
+pub fn mount_on(device: &Path, folder: &OwnedFd, executable: bool) -> nix::Result<()> {
     let target = beneath::path_of(folder);
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    flags.set(MsFlags::MS_NOEXEC, !executable);
     mount(Some(device), target.as_c_str(), Some("ext4"), flags, Some("errors=remount-ro"))
 }
 

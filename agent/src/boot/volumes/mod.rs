@@ -75,6 +75,7 @@ pub fn run(root: MountedRoot, context: &mut Context) -> Result<MountedVolumes, F
         sysroot: Path::new(SYSROOT),
         evidence_mount: Path::new(EVIDENCE_MOUNT),
         volumes: &policy.volumes,
+        executable: &policy.seal.allow.execute,
         mark: &mark,
         warnings: &mut warnings,
         tick: &mut || watchdog.alive(),
@@ -97,6 +98,8 @@ struct Stage<'a> {
     sysroot: &'a Path,
     evidence_mount: &'a Path,
     volumes: &'a [policy::Volume],
+    /// Volumes that programs may come from, by name.
+    executable: &'a [String],
     /// Names the image, in the record of what was seeded.
     mark: &'a str,
     warnings: &'a mut Vec<String>,

@@ -72,7 +72,7 @@ impl Stage<'_> {
         let (folder, seeded) = loop {
             let point = mount_point(base, path, parent.is_some(), self.warnings);
             let point = point.map_err(|e| failure(format!("{what}: its mount point"), e, "make it a folder in the image"))?;
-            let trouble = match ext4::mount_on(&device.path, &point) {
+            let trouble = match ext4::mount_on(&device.path, &point, self.executable.contains(&volume.name)) {
                 Ok(()) => {
                     let folder = beneath::open_path(base, path).map_err(|e| failure(format!("{what}: opening it"), e, "look for messages about the disk"))?;
                     self.grow_file_system(volume, &device, &folder);

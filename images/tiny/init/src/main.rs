@@ -7,10 +7,12 @@
 //!     tiny.fill=DIR       fills the file system at DIR, then shows that the state volume still takes writes
 //!     tiny.records        appends to a file on the state volume, with a sync and a line for each record, until the power goes
 //!     tiny.list=DEV,OUT   mounts the EROFS on DEV and writes its listing to the start of the block device OUT
+//!     tiny.seal           tries what the seal refuses
 //!     tiny.watchdog       lets the watchdog bite
 //!     tiny.stay           does not switch off
 
 mod look;
+mod seal;
 mod work;
 
 use std::time::Duration;

@@ -1,0 +1,62 @@
+//! `tiny.seal`: what the report says of the seal, what the kernel says, and what happens when the init, which is root, tries.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::process::Command;
+
+use adamant_agent::contract::BOOT_REPORT_PATH;
+use adamant_agent::report::BootReport;
+use nix::mount::{MsFlags, mount};
+
+/// Prints it.
+pub fn seal() -> io::Result<String> {
+    let report: BootReport = fs::read(BOOT_REPORT_PATH).and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other))?;
+    println!("tiny: seal reached {}", report.seal.reached);
+    let lists = [("enforced", &report.seal.enforced), ("missing", &report.seal.missing), ("allows", &report.seal.allowances)];
+    for (name, list) in lists {
+        for one in list {
+            println!("tiny: seal {name} {one}");
+        }
+    }
+    println!("tiny: lockdown {}", lockdown());
+    let data = report.root.data.clone();
+    let tries: [(&str, &dyn Fn() -> io::Result<()>); 4] =
+        [("exec", &exec), ("map", &map), ("cover", &cover), ("partition", &|| OpenOptions::new().write(true).open(&data)?.write_all_at(&[0; 512], 1 << 20))];
+    for (name, attempt) in tries {
+        match attempt() {
+            Ok(()) => println!("tiny: try {name} worked"),
+            Err(error) => println!("tiny: try {name} refused\ntiny: because {name}: {error}"),
+        }
+    }
+    Ok("done".to_owned())
+}
+
+/// The word in brackets.
+fn lockdown() -> String {
+    let folder = "/sys/kernel/security";
+    let _ = mount(Some("securityfs"), folder, Some("securityfs"), MsFlags::empty(), None::<&str>);
+    let text = fs::read_to_string(format!("{folder}/lockdown")).unwrap_or_default();
+    text.split('[').nth(1).and_then(|rest| rest.split(']').next()).unwrap_or("not there").to_owned()
+}
+
+/// A program of the image's, copied to a volume from which the mount's flags keep nothing.
+fn exec() -> io::Result<()> {
+    let program = "/var/try";
+    fs::copy("/proc/self/exe", program)?;
+    fs::set_permissions(program, fs::Permissions::from_mode(0o755))?;
+    let _ = mount(None::<&str>, "/var", None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, None::<&str>);
+    Command::new(program).output().map(drop)
+}
+
+/// Memory that can be executed and is of no file.
+fn map() -> io::Result<()> {
+    // SAFETY: a new mapping, which nothing else knows of.
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Something over a folder of the image.
+fn cover() -> io::Result<()> {
+    mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), None::<&str>).map_err(io::Error::from)
+}

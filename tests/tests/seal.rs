@@ -1,0 +1,68 @@
+//! What a level of the seal promises is in force before init starts, on Debian's kernels 6.1 and 6.12; and a kernel that can't give it is refused, or said
+//! to be weaker, as the policy says.
+
+use adamant_tests::alter;
+use adamant_tests::image::Tiny;
+use adamant_tests::machine::Setup;
+use adamant_tests::scratch::Scratch;
+
+const SUITES: [&str; 2] = ["trixie", "bookworm"];
+
+fn tiny(suite: &'static str, level: &str, enforce: &str, more: &str) -> Tiny {
+    Tiny { suite, ..Tiny::usual() }.with(&format!("[seal]\nlevel = {level:?}\nenforce = {enforce:?}\n{more}"))
+}
+
+/// The console of a fresh copy's only start, with the kernel's list of security modules as given.
+fn start(tiny: &Tiny, name: &str, words: &str) -> String {
+    let image = tiny.build();
+    let scratch = Scratch::new(name);
+    let disk = scratch.join("disk.raw");
+    alter::copy(&image.path("raw"), &disk);
+    Setup::of(&image).disk(&disk).append(words).start(&scratch).wait_for_end()
+}
+
+fn lines<'a>(console: &'a str, start: &str) -> Vec<&'a str> {
+    console.lines().map(str::trim_end).filter_map(|line| line.strip_prefix(start)).collect()
+}
+
+#[test]
+fn each_level_is_in_force_on_both_kernels() {
+    for suite in SUITES {
+        for level in ["verity", "lockdown", "guard"] {
+            let console = start(&tiny(suite, level, "require", ""), &format!("seal-{level}-{suite}"), "tiny.seal");
+            assert_eq!(lines(&console, "tiny: seal reached "), [level], "{suite}: {console}");
+            assert_eq!(lines(&console, "tiny: seal missing "), [""; 0], "{suite}: {console}");
+            // What the kernel says itself, and what happens when init tries.
+            let locked = if level == "verity" { "none" } else { "integrity" };
+            assert_eq!(lines(&console, "tiny: lockdown "), [locked], "{suite}, {level}: {console}");
+            for (what, refused) in [("exec", level == "guard"), ("map", level == "guard"), ("cover", level == "guard"), ("partition", true)] {
+                let wanted = if refused { "refused" } else { "worked" };
+                assert_eq!(lines(&console, &format!("tiny: try {what} ")), [wanted], "{suite}, {level}: {console}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_kernel_lacks_is_refused_or_said_as_the_policy_asks() {
+    // A list of modules without BPF is a kernel without it. Lockdown is always there in Debian's kernels, whatever the list says.
+    let (level, lsm, why, left) = ("guard", "lsm=lockdown,yama", "BPF is not among the kernel's security modules", "lockdown");
+    for suite in SUITES {
+        let console = start(&tiny(suite, level, "require", ""), &format!("seal-require-{level}-{suite}"), lsm);
+        assert!(console.contains(&format!("adamant: seal: level {level:?}, which the policy requires: {why}")), "{suite}: {console}");
+        assert!(!console.contains("tiny: "), "{suite}, {level}: init started: {console}");
+        let console = start(&tiny(suite, level, "prefer", ""), &format!("seal-prefer-{level}-{suite}"), &format!("{lsm} tiny.seal"));
+        assert_eq!(lines(&console, "tiny: seal reached "), [left], "{suite}: {console}");
+        assert!(lines(&console, "tiny: seal missing ").iter().any(|line| line.contains(why)), "{suite}: {console}");
+        assert!(console.contains("tiny: done"), "{suite}, {level}: {console}");
+    }
+}
+
+#[test]
+fn an_exception_of_the_policy_is_one_and_is_told() {
+    let console = start(&tiny("trixie", "guard", "require", "[seal.allow]\nexecute = [\"state\"]\nmounts = [\"/mnt\"]\n"), "seal-allow", "tiny.seal");
+    assert_eq!(lines(&console, "tiny: try exec "), ["worked"], "{console}");
+    assert_eq!(lines(&console, "tiny: try cover "), ["worked"], "{console}");
+    assert_eq!(lines(&console, "tiny: try map "), ["refused"], "{console}");
+    assert_eq!(lines(&console, "tiny: seal allows "), ["execute state", "mounts /mnt"], "{console}");
+}
