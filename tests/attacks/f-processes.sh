@@ -104,6 +104,10 @@ $poke memory ptrace /usr/bin/dash
 # who refuses it: nobody: root stops what it likes; systemd starts it again from the image
 pid=$(systemctl show -P MainPID systemd-journald); kill -KILL "$pid"; sleep 0.5; [ ! -d "/proc/$pid" ]
 
+### F29 guard: PID 1 moved into a cgroup of the attacker's, and frozen there
+# who refuses it: guard, file_open
+g=/sys/fs/cgroup/evil-f29; mkdir $g; undo "echo 0 >$g/cgroup.freeze; echo 1 >/sys/fs/cgroup/init.scope/cgroup.procs; rmdir $g"; echo 1 >$g/cgroup.procs || exit; echo 1 >$g/cgroup.freeze; sleep 0.5; grep -q 'frozen 1' $g/cgroup.events
+
 ### F26 guard last: PID 1 made to crash, SIGSEGV
 # who refuses it: guard, task_kill
 lives; kill -SEGV 1; sleep 3; ! timeout 5 systemctl is-active -q multi-user.target

@@ -36,7 +36,7 @@ undo 'mount -o remount,rw /var'; mount -o remount,ro /var && ! touch /var/x 2>/d
 # who refuses it: guard, file_ioctl
 undo 'fsfreeze -u /var/log'; fsfreeze -f /var/log
 
-### H11 guard: a volume's file system is given another UUID, so that the next start does not know it
+### H11 guard: a volume's file system is given another label, on its device or through its mount
 # who refuses it: guard, file_open and file_ioctl
 need tune2fs; tune2fs -L evil "/dev/$logs" >/dev/null 2>&1 && undo "tune2fs -L logs /dev/$logs"; tune2fs -l "/dev/$logs" | grep -q 'volume name:.*evil'
 
