@@ -22,6 +22,7 @@ pub fn work(name: &str, value: &str) {
         "fill" => fill(Path::new(value)),
         "records" => records(),
         "list" => list(value),
+        "cost" => crate::cost::cost(),
         "seal" => crate::seal::seal(),
         "watchdog" => watchdog(),
         _ => Err(io::Error::other("no such work")),
