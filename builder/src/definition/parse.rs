@@ -66,6 +66,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         return Err(text.error(0..0, "this definition can't be read"));
     };
     let verify = reader.verify(file.verify.as_ref());
+    let on_violation = file.on_violation.as_ref().map(|table| violations(table.get_ref())).unwrap_or_default();
     let credentials = file.credentials.as_ref().and_then(|table| table.get_ref().accept.as_ref());
     let credentials = match credentials.map(|list| list.get_ref()) {
         None => policy::Credentials::default(),
@@ -94,6 +95,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         credentials,
         failure,
         seal,
+        on_violation,
         kernel,
         boot,
         sign,
@@ -103,6 +105,17 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     // The agent's own rules, once more over the whole: what the builder accepts, the agent accepts.
     definition.policy().check().map_err(|why| text.error(0..0, why))?;
     Ok(definition)
+}
+
+fn violations(table: &keys::OnViolation) -> policy::OnViolation {
+    let read = |key: &Option<Spanned<policy::Reaction>>| key.as_ref().map(|key| *key.get_ref()).unwrap_or_default();
+    policy::OnViolation {
+        mounts: read(&table.mounts),
+        sysctls: read(&table.sysctls),
+        verity: read(&table.verity),
+        devices: read(&table.devices),
+        denials: read(&table.denials),
+    }
 }
 
 /// The most mistakes that are told at once; whoever has more has one that repeats.
@@ -380,6 +393,8 @@ impl Reader<'_> {
         policy::Verify {
             boot: verify.boot.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
             on_corruption: verify.on_corruption.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
+            scrub_rate: verify.scrub_rate.as_ref().map_or(policy::Verify::default().scrub_rate, |key| *key.get_ref()),
+            scrub_every: verify.scrub_every.as_ref().map_or(policy::Verify::default().scrub_every, |key| *key.get_ref()),
         }
     }
 
