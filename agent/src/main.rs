@@ -18,6 +18,7 @@ adamant-agent: boots an image, and tells about the running one
 
     adamant-agent status [--json]    what runs, how it is sealed, and whether that holds: exit code 0 only then
     adamant-agent scrub [--now]      reads the whole root, slowly and again and again; with --now once, at full speed
+    adamant-agent watch              tells of what happens to the machine that should not, as long as it runs
     adamant-agent --version
     adamant-agent --help
 
@@ -44,6 +45,7 @@ fn command(words: Vec<OsString>) -> u8 {
             Err(line) => ended(Err(line)),
         },
         Some(["scrub", option @ ..]) if matches!(option, [] | ["--now"]) => ended(running::scrub::run(!option.is_empty())),
+        Some(["watch"]) => ended(running::watch::run()),
         Some(["--version" | "-V"]) => say(&format!("adamant-agent {}\n", env!("CARGO_PKG_VERSION"))),
         Some(["--help" | "-h" | "help"]) => say(HELP),
         _ => {

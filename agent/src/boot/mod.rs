@@ -28,7 +28,7 @@ pub mod root;
 pub mod scan;
 pub mod seal;
 pub mod signature;
-mod systemd;
+pub mod systemd;
 mod tpm;
 pub mod uevents;
 pub mod verify;

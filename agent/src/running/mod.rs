@@ -2,7 +2,11 @@
 //!
 //! None of them changes anything but the agent's own files. What should be is known from the policy, which lies in the verified root.
 
+mod findings;
+mod guard;
+mod mounts;
 pub mod scrub;
+pub mod watch;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -81,6 +85,12 @@ impl Root {
 /// Of a table of dm-verity: version, two devices, two block sizes, two numbers, the algorithm, and then it.
 fn root_hash(table: &str) -> Option<&str> {
     table.split(' ').nth(8).filter(|word| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// A line for the journal, or for a person. Nobody reading is no reason to end.
+fn say(line: &str) {
+    let mut out = io::stdout();
+    let _ = out.write_all(&[line.as_bytes(), b"\n"].concat()).and_then(|()| out.flush());
 }
 
 /// Seconds since 1970.

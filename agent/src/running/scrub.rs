@@ -12,7 +12,7 @@ use adamant_agent::policy::{Policy, is_below};
 use adamant_agent::verity::BLOCK;
 use nix::libc;
 
-use super::{RUN, Root, now, policy, read, replace};
+use super::{RUN, Root, now, policy, read, replace, say};
 use crate::boot::scan::{CHUNK_BLOCKS, Chunks};
 
 /// Where the result is kept from one boot to the next.
@@ -209,11 +209,6 @@ fn keep(state: &mut State, block: u64, path: &str) {
     if let Err(error) = replace(path, &state.to_json()) {
         say(&["<4>adamant: scrub: ", path, ": ", &error.to_string(), ": a restart begins anew"].concat());
     }
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout();
-    let _ = out.write_all(&[line.as_bytes(), b"\n"].concat()).and_then(|()| out.flush());
 }
 
 /// The disk and the processors are for others first. Where the kernel refuses, the rate still holds.
