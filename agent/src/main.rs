@@ -19,6 +19,7 @@ adamant-agent: boots an image, and tells about the running one
     adamant-agent status [--json]    what runs, how it is sealed, and whether that holds: exit code 0 only then
     adamant-agent scrub [--now]      reads the whole root, slowly and again and again; with --now once, at full speed
     adamant-agent watch              tells of what happens to the machine that should not, as long as it runs
+    adamant-agent drift [--json]     in what the running machine differs from its image and policy
     adamant-agent --version
     adamant-agent --help
 
@@ -46,6 +47,10 @@ fn command(words: Vec<OsString>) -> u8 {
         },
         Some(["scrub", option @ ..]) if matches!(option, [] | ["--now"]) => ended(running::scrub::run(!option.is_empty())),
         Some(["watch"]) => ended(running::watch::run()),
+        Some(["drift", option @ ..]) if matches!(option, [] | ["--json"]) => match running::drift::run(!option.is_empty()) {
+            Ok((text, none)) => say(&text).max(u8::from(!none)),
+            Err(line) => ended(Err(line)),
+        },
         Some(["--version" | "-V"]) => say(&format!("adamant-agent {}\n", env!("CARGO_PKG_VERSION"))),
         Some(["--help" | "-h" | "help"]) => say(HELP),
         _ => {

@@ -7,7 +7,7 @@ use adamant_agent::policy::{Level, Policy};
 use adamant_agent::settings::{PTRACE, SETTINGS, holds, ptrace_scope};
 
 use super::mounts::{self, Mount};
-use super::{Root, read};
+use super::{Root, members, read};
 use crate::boot::dm;
 
 /// PID 1's: a service may have a mount namespace of its own.
@@ -29,8 +29,13 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub fn new(class: &'static str, what: impl Into<String>, is: impl Into<String>, should: impl Into<String>) -> Finding {
-        Finding { class, what: what.into(), is: is.into(), should: should.into() }
+    pub fn new(class: &'static str, what: &str, is: &str, should: &str) -> Finding {
+        Finding { class, what: what.to_owned(), is: is.to_owned(), should: should.to_owned() }
+    }
+
+    /// For programs: members of an object of JSON.
+    pub fn members(&self) -> String {
+        members(&[("what", &self.what), ("is", &self.is), ("should", &self.should)])
     }
 
     /// For a person.
@@ -52,7 +57,7 @@ pub fn all(policy: &Policy) -> Vec<Finding> {
 pub fn of_mounts(policy: &Policy, found: &mut Vec<Finding>) {
     let text = match read(MOUNTS) {
         Ok(text) => text,
-        Err(error) => return found.push(Finding::new("mounts", MOUNTS, error.to_string(), "readable")),
+        Err(error) => return found.push(Finding::new("mounts", MOUNTS, &error.to_string(), "readable")),
     };
     let table: Vec<Mount> = text.lines().filter_map(Mount::parse).collect();
     mounts::compare(&table, policy, &label, found);
@@ -67,19 +72,19 @@ fn label(device: &str) -> Option<String> {
 /// Those of the verified root.
 fn verity(found: &mut Vec<Finding>) {
     if let Err(why) = Root::find() {
-        found.push(Finding::new("verity", "the root", why, "the verified device"));
+        found.push(Finding::new("verity", "the root", &why, "the verified device"));
     }
     match dm::status(ROOT_MAPPING) {
         Ok(status) if status.trim_end() == "V" => {}
         Ok(status) if status.starts_with('C') => found.push(Finding::new("verity", "the root", "corrupted: a bad block was read", "as its root hash says")),
-        Ok(status) => found.push(Finding::new("verity", "the root's device", status, "V")),
-        Err(error) => found.push(Finding::new("verity", "the root's device", error.to_string(), "V")),
+        Ok(status) => found.push(Finding::new("verity", "the root's device", &status, "V")),
+        Err(error) => found.push(Finding::new("verity", "the root's device", &error.to_string(), "V")),
     }
     // Version, data, tree.
     for device in dm::table(ROOT_MAPPING).unwrap_or_default().split(' ').skip(1).take(2) {
         let read_only = read(&["/sys/dev/block/", device, "/ro"].concat());
         if read_only.is_ok_and(|text| text.trim_end() != "1") {
-            found.push(Finding::new("verity", ["partition ", device, " below the root"].concat(), "writable", "read-only"));
+            found.push(Finding::new("verity", &["partition ", device, " below the root"].concat(), "writable", "read-only"));
         }
     }
 }
@@ -91,10 +96,10 @@ fn kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Ve
         for (path, wanted, needed) in SETTINGS.into_iter().chain([scope]) {
             match read(&["/proc/sys/", path].concat()) {
                 Some(now) if holds(now.trim(), wanted) => {}
-                Some(now) => found.push(Finding::new("sysctls", path.replace('/', "."), now.trim(), wanted)),
+                Some(now) => found.push(Finding::new("sysctls", &path.replace('/', "."), now.trim(), wanted)),
                 // This kernel does not have it.
                 None if !needed => {}
-                None => found.push(Finding::new("sysctls", path.replace('/', "."), "not readable", wanted)),
+                None => found.push(Finding::new("sysctls", &path.replace('/', "."), "not readable", wanted)),
             }
         }
         // Where securityfs is not mounted, nobody can ask.
@@ -106,7 +111,7 @@ fn kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Ve
     }
     let taint = read("/proc/sys/kernel/tainted").and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
     if taint & TAINT != 0 {
-        found.push(Finding::new("sysctls", "kernel.tainted", taint.to_string(), "0: the kernel runs what the image did not bring"));
+        found.push(Finding::new("sysctls", "kernel.tainted", &taint.to_string(), "0: the kernel runs what the image did not bring"));
     }
 }
 

@@ -42,6 +42,8 @@ impl Counters {
 /// Something that the guard refused.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Denial {
+    /// Nanoseconds since the kernel started.
+    pub time: u64,
     pub hook: &'static str,
     pub pid: u32,
     pub uid: u32,
@@ -60,6 +62,7 @@ impl Denial {
         let text = |from: usize, to: usize| String::from_utf8_lossy(event[from..to].split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
         let device = u32_at(event, 20);
         Some(Denial {
+            time: u64_at(event, 0),
             hook: HOOKS.get(u32_at(event, 16) as usize)?,
             pid: u32_at(event, 8),
             uid: u32_at(event, 12),

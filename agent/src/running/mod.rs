@@ -2,6 +2,7 @@
 //!
 //! None of them changes anything but the agent's own files. What should be is known from the policy, which lies in the verified root.
 
+pub mod drift;
 mod findings;
 mod guard;
 mod mounts;
@@ -112,6 +113,23 @@ fn escaped(text: &str) -> String {
         }
     }
     out
+}
+
+/// Text for a terminal: escaped, but with its quotation marks.
+fn printable(text: &str) -> String {
+    escaped(text).replace("\\\"", "\"")
+}
+
+/// Strings as members of an object of JSON.
+fn members(all: &[(&str, &str)]) -> String {
+    let all: Vec<String> = all.iter().map(|(key, value)| ["\"", key, "\":\"", &escaped(value), "\""].concat()).collect();
+    all.join(",")
+}
+
+/// The first number or plain string of that name in JSON that the agent wrote itself.
+fn value<'a>(json: &'a str, key: &str) -> Option<&'a str> {
+    let (_, rest) = json.split_once(&["\"", key, "\":"].concat())?;
+    rest.split([',', '}', '\n']).next().map(|value| value.trim().trim_matches('"'))
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ fn unescaped(text: &str) -> String {
 
 /// Compares. `label` gives the partition's label behind a device number.
 pub fn compare(table: &[Mount], policy: &Policy, label: &dyn Fn(&str) -> Option<String>, found: &mut Vec<Finding>) {
-    let mut add = |what: &str, is: String, should: String| found.push(Finding::new("mounts", what, is, should));
+    let mut add = |what: &str, is: String, should: String| found.push(Finding::new("mounts", what, &is, &should));
     let parent = |mount: &Mount| table.iter().find(|other| other.id == mount.parent && other.id != mount.id);
     // One that lies over another at the same place is none of those that should be there.
     let first = |point: &str| table.iter().find(|mount| mount.point == point && parent(mount).is_none_or(|parent| parent.point != point));

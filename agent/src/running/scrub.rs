@@ -12,7 +12,7 @@ use adamant_agent::policy::{Policy, is_below};
 use adamant_agent::verity::BLOCK;
 use nix::libc;
 
-use super::{RUN, Root, now, policy, read, replace, say};
+use super::{RUN, Root, now, policy, read, replace, say, value};
 use crate::boot::scan::{CHUNK_BLOCKS, Chunks};
 
 /// Where the result is kept from one boot to the next.
@@ -47,13 +47,11 @@ impl State {
     }
 
     fn parse(text: &str) -> Option<State> {
-        // The agent alone writes it, flat and on one line.
-        let value = |key: &str| text.split_once(&["\"", key, "\":"].concat()).and_then(|(_, rest)| rest.split([',', '}']).next());
-        let number = |key: &str| value(key).and_then(|value| value.parse().ok());
+        let number = |key: &str| value(text, key).and_then(|value| value.parse().ok());
         Some(State {
             position: number("position")?,
             size: number("size")?,
-            root_hash: value("root_hash")?.trim_matches('"').to_owned(),
+            root_hash: value(text, "root_hash")?.to_owned(),
             started: number("started")?,
             last_full: number("last_full")?,
             errors: number("errors")?,

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::thread::sleep;
 use std::time::Duration;
 
+use adamant_agent::contract::BOOT_REPORT_PATH;
 use adamant_agent::guard::HOOKS;
 use adamant_agent::policy::{Policy, Reaction};
 use nix::libc;
@@ -18,7 +19,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, se
 use super::findings::{self, Finding, MOUNTS};
 use super::guard::{Counters, Denial, Ring};
 use super::scrub::{self, State};
-use super::{escaped, now, policy, replace, say};
+use super::{members, now, policy, printable, read, replace, say, value};
 use crate::boot::since_kernel_start;
 use crate::boot::uevents::Events;
 
@@ -49,14 +50,13 @@ struct Event {
 
 impl From<&Finding> for Event {
     fn from(found: &Finding) -> Event {
-        let members = members(&[("what", &found.what), ("is", &found.is), ("should", &found.should)]);
-        Event { class: found.class, key: found.line(), text: found.line(), members }
+        Event { class: found.class, key: found.line(), text: found.line(), members: found.members() }
     }
 }
 
 impl From<Denial> for Event {
     fn from(denial: Denial) -> Event {
-        let Denial { hook, pid, uid, device, inode, comm, parent, name } = denial;
+        let Denial { time: _, hook, pid, uid, device, inode, comm, parent, name } = denial;
         let numbers = [("pid", u64::from(pid)), ("uid", u64::from(uid)), ("inode", inode)];
         let mut members = members(&[("hook", hook), ("comm", &comm), ("parent", &parent), ("name", &name), ("device", &device)]);
         for (key, number) in numbers {
@@ -66,12 +66,6 @@ impl From<Denial> for Event {
         let text = ["denials: ", hook, " of \"", &name, "\" on ", &device, " refused to ", &comm, " (", &pid.to_string(), ", of ", &parent, ")"].concat();
         Event { class: "denials", key, text, members }
     }
-}
-
-/// Strings as members of an object of JSON.
-fn members(all: &[(&str, &str)]) -> String {
-    let all: Vec<String> = all.iter().map(|(key, value)| ["\"", key, "\":\"", &escaped(value), "\""].concat()).collect();
-    all.join(",")
 }
 
 /// Who was told of what.
@@ -145,6 +139,8 @@ struct Watch {
     counters: Option<Counters>,
     scrub: String,
     metrics: String,
+    /// Nanoseconds since the kernel started before which the guard was only tried, by the agent itself.
+    since: u64,
     /// Whether what is found has just happened, and was not there when the watch began.
     started: bool,
 }
@@ -166,6 +162,7 @@ pub fn run() -> Result<u8, String> {
         None
     });
     let scrub = scrub::path(&policy);
+    let since: u64 = read(BOOT_REPORT_PATH).ok().and_then(|report| value(&report, "since_us")?.parse().ok()).unwrap_or(0);
     let mut watch = Watch {
         policy,
         told: Told::default(),
@@ -174,6 +171,7 @@ pub fn run() -> Result<u8, String> {
         counters,
         scrub,
         metrics: String::new(),
+        since: since.saturating_mul(1000),
         started: false,
     };
     watch.take_denials(ring.as_mut());
@@ -184,7 +182,8 @@ pub fn run() -> Result<u8, String> {
     let mut next_look = seconds() + MINUTE;
     let mut changed = false;
     loop {
-        let wait = if changed { 1 } else { next_look.saturating_sub(seconds()).clamp(1, MINUTE) };
+        let next = watch.told.all.iter().filter(|one| one.more > 0).map(|one| one.at + MINUTE).fold(next_look, u64::min);
+        let wait = if changed { 1 } else { next.saturating_sub(seconds()).clamp(1, MINUTE) };
         let mut waits = vec![PollFd::new(mounts.as_fd(), PollFlags::POLLPRI), PollFd::new(devices.socket(), PollFlags::POLLIN)];
         waits.extend(ring.as_ref().map(|ring| PollFd::new(ring.fd(), PollFlags::POLLIN)));
         let _ = poll(&mut waits, PollTimeout::from(wait as u16 * 1000));
@@ -208,11 +207,11 @@ pub fn run() -> Result<u8, String> {
         }
         watch.take_denials(ring.as_mut());
         changed |= ready.contains(&true);
+        for (event, times) in watch.told.due(seconds()) {
+            watch.tell(&event, times);
+        }
         if seconds() >= next_look {
             watch.look();
-            for (event, times) in watch.told.due(seconds()) {
-                watch.tell(&event, times);
-            }
             watch.write_metrics();
             (changed, next_look) = (false, seconds() + MINUTE);
             notify("WATCHDOG=1");
@@ -254,7 +253,8 @@ impl Watch {
     fn take_denials(&mut self, ring: Option<&mut Ring>) {
         let mut denials = Vec::new();
         if let Some(ring) = ring {
-            ring.drain(&mut |record| denials.extend(Denial::parse(record)));
+            let since = self.since;
+            ring.drain(&mut |record| denials.extend(Denial::parse(record).filter(|denial| denial.time >= since)));
         }
         for denial in denials {
             self.violation(denial.into());
@@ -281,7 +281,7 @@ impl Watch {
 
     fn tell(&self, event: &Event, times: u64) {
         let again = if times > 1 { [", ", &times.to_string(), " times"].concat() } else { String::new() };
-        say(&["<4>adamant: watch: ", &escaped(&event.text).replace("\\\"", "\""), &again].concat());
+        say(&["<4>adamant: watch: ", &printable(&event.text), &again].concat());
         let line =
             ["{\"time\":", &now().to_string(), ",\"class\":\"", event.class, "\",", &event.members, ",\"times\":", &times.to_string(), "}\n"].concat();
         if let Err(error) = append(EVENTS, &line) {
@@ -339,7 +339,7 @@ fn end(event: &Event, reaction: Reaction) {
         Reaction::Poweroff => ("switched off", libc::RB_POWER_OFF),
         _ => ("restarted", libc::RB_AUTOBOOT),
     };
-    let line = ["adamant: watch: ", &escaped(&event.text), ": as the policy says, this machine is ", word, " now\n"].concat();
+    let line = ["adamant: watch: ", &printable(&event.text), ": as the policy says, this machine is ", word, " now\n"].concat();
     // The kernel's log is the one that outlives this, on a console and in pstore.
     let _ = fs::write("/dev/kmsg", &line);
     say(&["<2>", line.trim_end()].concat());
@@ -400,6 +400,7 @@ mod tests {
     #[test]
     fn an_event_is_a_line_of_json_whatever_a_name_holds() {
         let denial = Denial {
+            time: 1,
             hook: "file_open",
             pid: 7,
             uid: 0,
