@@ -178,7 +178,7 @@ mod tests {
         let mut ours = vec![0u64; PAGE / 8];
         let mut kernels = vec![0u64; (PAGE + 2 * BYTES) / 8];
         let map = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
-        let mut put = |kernels: &mut Vec<u64>, at: usize, head: u32, value: u64| {
+        let put = |kernels: &mut Vec<u64>, at: usize, head: u32, value: u64| {
             for copy in [0, BYTES / 8] {
                 kernels[(PAGE + at % BYTES) / 8 + copy] = u64::from(head);
                 kernels[(PAGE + at % BYTES) / 8 + copy + 1] = value;

@@ -37,7 +37,7 @@ pub struct State {
     pub errors: u64,
     pub first_error: Option<u64>,
     /// Starts at this position so far.
-    attempts: u64,
+    pub attempts: u64,
 }
 
 impl State {
