@@ -39,6 +39,9 @@ struct Held<'a> {
 
 /// The differences as text, or as JSON, and whether there are none.
 pub fn run(json: bool) -> Result<(String, bool), String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err("adamant: drift: only root is told by the kernel what it needs to know: run it as root\n".to_owned());
+    }
     let policy = policy()?;
     let mut found = findings::all(&policy);
     command_line(&mut found);

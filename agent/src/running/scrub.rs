@@ -76,7 +76,7 @@ impl State {
 
     /// Seconds until the next reading begins; 0 in the middle of one. A clock that stands before the last start was set since.
     fn wait(&self, now: u64, every: u64) -> u64 {
-        if self.position > 0 || self.started > now { 0 } else { every.saturating_sub(now - self.started) }
+        if self.position > 0 || self.last_full < self.started || self.started > now { 0 } else { every.saturating_sub(now - self.started) }
     }
 
     fn bad(&mut self, block: u64) {
@@ -256,11 +256,13 @@ mod tests {
 
     #[test]
     fn the_next_reading_begins_that_long_after_the_last_one_began() {
-        let done = State { position: 0, ..state() };
+        let done = State { position: 0, last_full: 1050, ..state() };
         assert_eq!(done.wait(1100, 3600), 3500);
         assert_eq!(done.wait(4600, 3600), 0);
         assert_eq!(done.wait(900, 3600), 0);
         assert_eq!(state().wait(1100, 3600), 0);
+        // It began, and ended before its first checkpoint.
+        assert_eq!(State { last_full: 900, ..done }.wait(1100, 3600), 0);
         assert_eq!(State::default().wait(1_700_000_000, 3600), 0);
     }
 

@@ -63,7 +63,7 @@ impl From<Denial> for Event {
             members += &[",\"", key, "\":", &number.to_string()].concat();
         }
         let key = [hook, "\0", &comm, "\0", &name].concat();
-        let text = ["denials: ", hook, " of \"", &name, "\" on ", &device, " refused to ", &comm, " (", &pid.to_string(), ", of ", &parent, ")"].concat();
+        let text = ["denials: ", hook, " of \"", &name, "\" refused to ", &comm, " (", &pid.to_string(), ", of ", &parent, ")"].concat();
         Event { class: "denials", key, text, members }
     }
 }
@@ -135,6 +135,8 @@ struct Watch {
     told: Told,
     /// What was found by the last look, and is therefore known.
     known: Vec<Finding>,
+    /// The block devices that there were.
+    devices: Vec<String>,
     violations: [u64; CLASSES.len()],
     counters: Option<Counters>,
     scrub: String,
@@ -167,6 +169,7 @@ pub fn run() -> Result<u8, String> {
         policy,
         told: Told::default(),
         known: Vec::new(),
+        devices: block_devices(),
         violations: [0; CLASSES.len()],
         counters,
         scrub,
@@ -197,13 +200,14 @@ pub fn run() -> Result<u8, String> {
             watch.look_at_mounts();
         }
         if ready[1] {
-            let mut seen = Vec::new();
-            let _ = devices.each(&mut |event| seen.extend(event));
-            for event in seen.iter().filter(|event| event.subsystem == "block" && event.action == "add") {
-                let name = event.devname.as_deref().unwrap_or(&event.devpath);
-                let text = ["devices: ", name, " is new"].concat();
-                watch.violation(Event { class: "devices", key: text.clone(), text, members: members(&[("name", name), ("path", &event.devpath)]) });
-            }
+            // Events are lost where there are many, and a device may be gone again: what is there and what has come are both asked.
+            let mut there = block_devices();
+            let _ = devices.each(&mut |event| {
+                let name = event.filter(|event| event.subsystem == "block" && event.action == "add");
+                let name = name.and_then(|event| event.devpath.rsplit('/').next().map(str::to_owned));
+                there.extend(name.filter(|name| !there.contains(name)));
+            });
+            watch.look_at_devices(there);
         }
         watch.take_denials(ring.as_mut());
         changed |= ready.contains(&true);
@@ -228,6 +232,11 @@ fn seconds() -> u64 {
     since_kernel_start() / 1_000_000
 }
 
+/// The block devices that there are.
+fn block_devices() -> Vec<String> {
+    fs::read_dir("/sys/class/block").into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 impl Watch {
     /// At everything that nobody tells of.
     fn look(&mut self) {
@@ -247,6 +256,16 @@ impl Watch {
         self.known.extend(found);
         for event in new {
             self.violation(event);
+        }
+    }
+
+    /// Tells of the block devices that were not there before. An `add` can also be asked for, of one that is.
+    fn look_at_devices(&mut self, there: Vec<String>) {
+        let new: Vec<String> = there.iter().filter(|name| !self.devices.contains(name)).cloned().collect();
+        self.devices = there;
+        for name in new {
+            let text = ["devices: ", &name, " is new"].concat();
+            self.violation(Event { class: "devices", key: text.clone(), text, members: members(&[("name", &name)]) });
         }
     }
 
