@@ -12,6 +12,7 @@ pub mod guard;
 pub mod hash;
 pub mod policy;
 pub mod report;
+pub mod settings;
 pub mod signature;
 pub mod uevent;
 pub mod verity;

@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), no_main)]
 
 mod boot;
+mod running;
 mod status;
 
 use std::env;
@@ -16,6 +17,9 @@ const HELP: &str = "\
 adamant-agent: boots an image, and tells about the running one
 
     adamant-agent status [--json]    what runs, how it is sealed, and whether that holds: exit code 0 only then
+    adamant-agent scrub [--now]      reads the whole root, slowly and again and again; with --now once, at full speed
+    adamant-agent watch              tells of what happens to the machine that should not, as long as it runs
+    adamant-agent drift [--json]     in what the running machine differs from its image and policy
     adamant-agent --version
     adamant-agent --help
 
@@ -39,10 +43,13 @@ fn command(words: Vec<OsString>) -> u8 {
     match words.as_deref() {
         Some(["status", option @ ..]) if matches!(option, [] | ["--json"]) => match status::run(!option.is_empty()) {
             Ok((text, verified)) => say(&text).max(u8::from(!verified)),
-            Err(line) => {
-                let _ = std::io::stderr().write_all(line.as_bytes());
-                1
-            }
+            Err(line) => ended(Err(line)),
+        },
+        Some(["scrub", option @ ..]) if matches!(option, [] | ["--now"]) => ended(running::scrub::run(!option.is_empty())),
+        Some(["watch"]) => ended(running::watch::run()),
+        Some(["drift", option @ ..]) if matches!(option, [] | ["--json"]) => match running::drift::run(!option.is_empty()) {
+            Ok((text, none)) => say(&text).max(u8::from(!none)),
+            Err(line) => ended(Err(line)),
         },
         Some(["--version" | "-V"]) => say(&format!("adamant-agent {}\n", env!("CARGO_PKG_VERSION"))),
         Some(["--help" | "-h" | "help"]) => say(HELP),
@@ -51,6 +58,14 @@ fn command(words: Vec<OsString>) -> u8 {
             2
         }
     }
+}
+
+/// The exit code of a verb that said by itself what there was to say, or else why it failed.
+fn ended(result: Result<u8, String>) -> u8 {
+    result.unwrap_or_else(|line| {
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        1
+    })
 }
 
 /// Writes to the standard output; nobody reading is a failure, not a panic.

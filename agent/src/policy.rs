@@ -34,6 +34,9 @@ pub struct Policy {
     /// What the running machine refuses.
     #[serde(default)]
     pub seal: Seal,
+    /// What `adamant-agent watch` does about what should not be.
+    #[serde(default)]
+    pub on_violation: OnViolation,
     /// The volumes, parents before children.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
@@ -145,14 +148,53 @@ impl Allow {
     }
 }
 
-/// How the root is verified.
+/// What `adamant-agent watch` does about what should not be, by its class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnViolation {
+    /// A mount over the image or a volume, or one whose flags are others.
+    pub mounts: Reaction,
+    /// A setting of the kernel's that is not as the seal left it.
+    pub sysctls: Reaction,
+    /// A bad block, or a root that is not the verified device.
+    pub verity: Reaction,
+    /// A new block device.
+    pub devices: Reaction,
+    /// Something that the guard refused.
+    pub denials: Reaction,
+}
+
+/// What is done about a violation, beside telling of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reaction {
+    /// Nothing.
+    #[default]
+    Log,
+    /// The machine restarts.
+    Reboot,
+    /// It is switched off.
+    Poweroff,
+}
+
+/// How the root is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Verify {
     /// When blocks are checked.
     pub boot: VerifyBoot,
     /// What the kernel does about a bad block found after handover.
     pub on_corruption: OnCorruption,
+    /// MiB a second that `adamant-agent scrub` reads, 1 to 10,000.
+    pub scrub_rate: u32,
+    /// Hours from the start of one reading to the start of the next, 1 to 8,760.
+    pub scrub_every: u32,
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Verify { boot: VerifyBoot::Lazy, on_corruption: OnCorruption::Reboot, scrub_rate: 20, scrub_every: 24 }
+    }
 }
 
 /// When blocks are checked.
@@ -288,6 +330,11 @@ impl Policy {
         }
         if self.failure.after_seconds > 3600 {
             return Err(format!("failure.after_seconds is {}, at most 3600 is possible", self.failure.after_seconds));
+        }
+        for (key, value, most) in [("scrub_rate", self.verify.scrub_rate, 10_000), ("scrub_every", self.verify.scrub_every, 8760)] {
+            if value == 0 || value > most {
+                return Err(format!("verify.{key} is {value}, 1 to {most} is possible"));
+            }
         }
         let accept = &self.credentials.accept;
         if accept.len() > MAX_ACCEPTED_NAMES {

@@ -20,6 +20,7 @@ const DM_TABLE_STATUS: u8 = 12;
 const DM_GET_TARGET_VERSION: u8 = 17;
 
 const DM_READONLY_FLAG: u32 = 1 << 0;
+const DM_STATUS_TABLE_FLAG: u32 = 1 << 4;
 const DM_SKIP_LOCKFS_FLAG: u32 = 1 << 10;
 const DM_NOFLUSH_FLAG: u32 = 1 << 11;
 
@@ -150,7 +151,16 @@ impl Mapping {
 
 /// What the target of a mapped device reports of itself: for verity `V`, or `C` once it saw corruption.
 pub fn status(name: &str) -> io::Result<String> {
-    let answer = Message::new(name, 0).send(&control()?, DM_TABLE_STATUS)?;
+    ask(name, 0)
+}
+
+/// The parameters that the target of a mapped device has.
+pub fn table(name: &str) -> io::Result<String> {
+    ask(name, DM_STATUS_TABLE_FLAG)
+}
+
+fn ask(name: &str, flags: u32) -> io::Result<String> {
+    let answer = Message::new(name, flags).send(&control()?, DM_TABLE_STATUS)?;
     if answer.u32_at(AT_TARGET_COUNT) == 0 {
         return Err(io::Error::other("no table"));
     }

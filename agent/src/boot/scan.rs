@@ -1,6 +1,6 @@
 //! Reads the whole verified root through dm-verity, for images that want every block checked before their init starts.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::{Context, Failure};
 
 /// Bytes a read: large enough to keep dm-verity's workers busy.
 const CHUNK: usize = 1 << 20;
-const CHUNK_BLOCKS: u64 = (CHUNK / BLOCK) as u64;
+pub const CHUNK_BLOCKS: u64 = (CHUNK / BLOCK) as u64;
 /// More readers than this gain nothing: the kernel hashes on all cores anyway.
 const MAX_READERS: usize = 8;
 /// Between two lines of progress.
@@ -79,25 +79,51 @@ fn megabytes(blocks: u64) -> u64 {
 
 /// Takes chunk after chunk until none is left. `Err` has the block that could not be read.
 fn read_chunks(device: &Path, blocks: u64, next: &AtomicU64, stop: &AtomicBool) -> Result<(), (Option<u64>, io::Error)> {
-    // Not through the page cache: a large root would push everything else out of it.
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(device).map_err(|e| (None, e))?;
-    let mut buffer = vec![0; CHUNK + BLOCK];
-    let aligned = buffer.as_ptr().align_offset(BLOCK).min(BLOCK);
-    let buffer = &mut buffer[aligned..aligned + CHUNK];
+    let mut chunks = Chunks::open(device).map_err(|e| (None, e))?;
     while !stop.load(Ordering::Relaxed) {
         let first = next.fetch_add(1, Ordering::Relaxed) * CHUNK_BLOCKS;
         if first >= blocks {
             break;
         }
-        let count = CHUNK_BLOCKS.min(blocks - first);
-        let chunk = &mut buffer[..count as usize * BLOCK];
-        if file.read_exact_at(chunk, first * BLOCK as u64).is_ok() {
-            continue;
+        let mut result = Ok(());
+        chunks.read(first, CHUNK_BLOCKS.min(blocks - first), &mut |block, error| {
+            result = Err((Some(block), error));
+            false
+        });
+        result?;
+    }
+    Ok(())
+}
+
+/// A device that is read in large pieces.
+pub struct Chunks {
+    file: File,
+    buffer: Vec<u8>,
+    aligned: usize,
+}
+
+impl Chunks {
+    /// Opens the device to be read past the page cache: a large root would push everything else out of it, and what is in it is not read from the disk.
+    pub fn open(device: &Path) -> io::Result<Chunks> {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(device)?;
+        let buffer = vec![0; CHUNK + BLOCK];
+        let aligned = buffer.as_ptr().align_offset(BLOCK).min(BLOCK);
+        Ok(Chunks { file, buffer, aligned })
+    }
+
+    /// Reads `count` blocks from `first` on, at most [`CHUNK_BLOCKS`]. `bad` is told of each that can't be read, and whether the rest is wanted is its answer.
+    pub fn read(&mut self, first: u64, count: u64, bad: &mut dyn FnMut(u64, io::Error) -> bool) {
+        let chunk = &mut self.buffer[self.aligned..self.aligned + count.min(CHUNK_BLOCKS) as usize * BLOCK];
+        if self.file.read_exact_at(chunk, first * BLOCK as u64).is_ok() {
+            return;
         }
         // Which one? And if it was none of them, the disk had a bad moment only.
         for (block, bytes) in (first..).zip(chunk.chunks_exact_mut(BLOCK)) {
-            file.read_exact_at(bytes, block * BLOCK as u64).map_err(|e| (Some(block), e))?;
+            if let Err(error) = self.file.read_exact_at(bytes, block * BLOCK as u64)
+                && !bad(block, error)
+            {
+                return;
+            }
         }
     }
-    Ok(())
 }

@@ -56,7 +56,7 @@ pub fn leave_the_esp_alone(allowed: &[String]) -> io::Result<()> {
 }
 
 /// The name of a mount point's unit (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
-fn unit_name(mount: &str) -> String {
+pub fn unit_name(mount: &str) -> String {
     let mut name = String::new();
     for (at, byte) in mount.trim_matches('/').bytes().enumerate() {
         match byte {

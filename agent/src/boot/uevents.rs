@@ -1,7 +1,7 @@
 //! Waiting for devices, by the kernel's events.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use adamant_agent::uevent::{self, Event};
@@ -48,20 +48,33 @@ impl Events {
         }
     }
 
+    /// To wait on, beside others.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
     /// Takes all events that are there; whether one was about a block device.
     fn drain(&self) -> io::Result<bool> {
-        let mut buffer = [0; uevent::LIMIT];
         let mut seen = false;
+        // Where events were lost, look again rather than wait for what will not come.
+        self.each(&mut |event| seen |= event.is_none_or(|event| event.subsystem == "block"))?;
+        Ok(seen)
+    }
+
+    /// Takes all events that are there; `None` stands for those that were lost.
+    pub fn each(&self, take: &mut dyn FnMut(Option<Event>)) -> io::Result<()> {
+        let mut buffer = [0; uevent::LIMIT];
         loop {
             match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
                 // Only the kernel has the port 0.
                 Ok((length, Some(sender))) if sender.pid() == 0 => {
-                    seen |= Event::parse(&buffer[..length]).is_some_and(|event| event.subsystem == "block");
+                    if let Some(event) = Event::parse(&buffer[..length]) {
+                        take(Some(event));
+                    }
                 }
                 Ok(_) | Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => return Ok(seen),
-                // Events were lost: look again rather than wait for what will not come.
-                Err(Errno::ENOBUFS) => seen = true,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::ENOBUFS) => take(None),
                 Err(error) => return Err(error.into()),
             }
         }

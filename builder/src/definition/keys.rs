@@ -71,6 +71,8 @@ pub struct File {
     pub failure: Option<Spanned<Failure>>,
     /// `[seal]`
     pub seal: Option<Spanned<Seal>>,
+    /// `[on_violation]`
+    pub on_violation: Option<Spanned<OnViolation>>,
     /// `[kernel]`
     pub kernel: Option<Spanned<Kernel>>,
     /// `[boot]`
@@ -97,6 +99,7 @@ pub const SECTIONS: &[Section] = &[
     Failure::SECTION,
     Seal::SECTION,
     Allow::SECTION,
+    OnViolation::SECTION,
     Kernel::SECTION,
     Boot::SECTION,
     Sign::SECTION,
@@ -240,6 +243,11 @@ section! {
         /// Whether the root hash must be signed: `require` refuses what the verity certificate's key did not sign, `prefer` starts it with a warning. After the
         /// end of the certificate's validity it is not signed any more: replace images before.
         signature: super::Mode = "`require`, `prefer` or `off`", "`require` with a verity certificate, else `off`";
+        /// MiB a second that `adamant-agent scrub` reads of the running root, so that a bad block is found before it is needed. `on_corruption` holds for what
+        /// it finds, too.
+        scrub_rate: u32 = "integer, 1 to 10000", "`20`";
+        /// Hours from the start of one such reading to the start of the next.
+        scrub_every: u32 = "integer, 1 to 8760", "`24`";
     }
 }
 
@@ -297,6 +305,23 @@ section! {
         mounts: Vec<Spanned<String>> = "list of absolute paths", "`[]`";
         /// Partitions of the root's disk, by label, that may be written and mounted, for example `esp` where boots are counted.
         disks: Vec<Spanned<String>> = "list of labels", "`[]`";
+    }
+}
+
+section! {
+    /// What `adamant-agent watch` does on the running machine about what should not be, beside telling of it: `log` nothing, `reboot` and `poweroff` at
+    /// once. What is found when the watch starts is only told: a machine that starts like that would never stop restarting.
+    "[on_violation]" OnViolation {
+        /// A mount over the image or a volume, or one of them without its flags.
+        mounts: super::Reaction = "`log`, `reboot` or `poweroff`", "`log`";
+        /// A setting of the kernel's that is not as the seal left it.
+        sysctls: super::Reaction = "`log`, `reboot` or `poweroff`", "`log`";
+        /// A bad block that was found, or a root that is not the verified device.
+        verity: super::Reaction = "`log`, `reboot` or `poweroff`", "`log`";
+        /// A new block device.
+        devices: super::Reaction = "`log`, `reboot` or `poweroff`", "`log`";
+        /// Something that the guard refused.
+        denials: super::Reaction = "`log`, `reboot` or `poweroff`", "`log`";
     }
 }
 

@@ -24,7 +24,7 @@ use crate::sign::KeySource;
 /// Level of `zstd` without one: beyond it, time doubles for less than a percent.
 pub const ZSTD_LEVEL: i32 = 12;
 
-pub use adamant_agent::policy::{Enforce, FailureAction, FileSystem, Level, OnCorruption, OnDamage, VerifyBoot};
+pub use adamant_agent::policy::{Enforce, FailureAction, FileSystem, Level, OnCorruption, OnDamage, Reaction, VerifyBoot};
 pub use adamant_agent::signature::Mode;
 
 /// A checked definition.
@@ -58,6 +58,8 @@ pub struct Definition {
     pub failure: adamant_agent::policy::Failure,
     /// What the running machine refuses.
     pub seal: adamant_agent::policy::Seal,
+    /// What the watch does about violations.
+    pub on_violation: adamant_agent::policy::OnViolation,
     /// The kernel's command line and modules.
     pub kernel: Kernel,
     /// What firmware starts.
@@ -103,6 +105,7 @@ impl Definition {
             credentials: self.credentials.clone(),
             failure: self.failure,
             seal: self.seal.clone(),
+            on_violation: self.on_violation,
             volumes: self.volumes.iter().map(|volume| volume.policy.clone()).collect(),
         }
     }
@@ -127,6 +130,7 @@ fn empty_policy() -> Policy {
         credentials: policy::Credentials::default(),
         failure: policy::Failure::default(),
         seal: policy::Seal::default(),
+        on_violation: policy::OnViolation::default(),
         volumes: Vec::new(),
     }
 }

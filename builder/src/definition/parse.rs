@@ -38,6 +38,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     let root = reader.noted(reader.root(file.root.as_ref()));
     let keep = reader.noted(reader.keep(file.scrub.as_ref()));
     let volumes = reader.noted(reader.volumes(&file));
+    let verify = reader.noted(reader.verify(file.verify.as_ref()));
     let failure = reader.noted(reader.failure(file.failure.as_ref()));
     let seal = reader.noted(reader.seal(file.seal.as_ref(), volumes.as_deref().unwrap_or_default()));
     let kernel = reader.noted(reader.kernel(file.kernel.as_ref()));
@@ -54,6 +55,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         Some(root),
         Some(keep),
         Some(volumes),
+        Some(verify),
         Some(failure),
         Some(seal),
         Some(kernel),
@@ -61,11 +63,11 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         Some(sign),
         Some(disk),
         Some(limits),
-    ) = (identity, epoch, root, keep, volumes, failure, seal, kernel, boot, sign, disk, limits)
+    ) = (identity, epoch, root, keep, volumes, verify, failure, seal, kernel, boot, sign, disk, limits)
     else {
         return Err(text.error(0..0, "this definition can't be read"));
     };
-    let verify = reader.verify(file.verify.as_ref());
+    let on_violation = file.on_violation.as_ref().map(|table| violations(table.get_ref())).unwrap_or_default();
     let credentials = file.credentials.as_ref().and_then(|table| table.get_ref().accept.as_ref());
     let credentials = match credentials.map(|list| list.get_ref()) {
         None => policy::Credentials::default(),
@@ -94,6 +96,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         credentials,
         failure,
         seal,
+        on_violation,
         kernel,
         boot,
         sign,
@@ -103,6 +106,17 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     // The agent's own rules, once more over the whole: what the builder accepts, the agent accepts.
     definition.policy().check().map_err(|why| text.error(0..0, why))?;
     Ok(definition)
+}
+
+fn violations(table: &keys::OnViolation) -> policy::OnViolation {
+    let read = |key: &Option<Spanned<policy::Reaction>>| key.as_ref().map(|key| *key.get_ref()).unwrap_or_default();
+    policy::OnViolation {
+        mounts: read(&table.mounts),
+        sysctls: read(&table.sysctls),
+        verity: read(&table.verity),
+        devices: read(&table.devices),
+        denials: read(&table.denials),
+    }
 }
 
 /// The most mistakes that are told at once; whoever has more has one that repeats.
@@ -375,12 +389,17 @@ impl Reader<'_> {
         Ok(Volume { policy: volume, size: bytes })
     }
 
-    fn verify(&self, verify: Option<&Spanned<keys::Verify>>) -> policy::Verify {
-        let Some(verify) = verify.map(Spanned::get_ref) else { return policy::Verify::default() };
-        policy::Verify {
-            boot: verify.boot.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
-            on_corruption: verify.on_corruption.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
+    fn verify(&self, verify: Option<&Spanned<keys::Verify>>) -> Result<policy::Verify> {
+        let mut out = policy::Verify::default();
+        let Some(verify) = verify.map(Spanned::get_ref) else { return Ok(out) };
+        out.boot = verify.boot.as_ref().map(|key| *key.get_ref()).unwrap_or_default();
+        out.on_corruption = verify.on_corruption.as_ref().map(|key| *key.get_ref()).unwrap_or_default();
+        for (written, rate) in [(&verify.scrub_rate, true), (&verify.scrub_every, false)] {
+            let Some(written) = written else { continue };
+            *if rate { &mut out.scrub_rate } else { &mut out.scrub_every } = *written.get_ref();
+            Policy { verify: out, ..super::empty_policy() }.check().map_err(|why| self.error(written, why))?;
         }
+        Ok(out)
     }
 
     fn failure(&self, failure: Option<&Spanned<keys::Failure>>) -> Result<policy::Failure> {

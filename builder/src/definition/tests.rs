@@ -70,6 +70,9 @@ on_damage = "recreate"
 [verify]
 boot = "full"
 on_corruption = "panic"
+scrub_rate = 100
+[on_violation]
+mounts = "reboot"
 [failure]
 action = "halt"
 after = "2m"
@@ -89,6 +92,8 @@ entries = 1000
     assert_eq!(definition.volumes[0].policy.name, "state");
     assert_eq!(definition.policy().check(), Ok(()));
     assert_eq!(definition.failure.after_seconds, 120);
+    assert_eq!((definition.policy().verify.scrub_rate, definition.policy().verify.scrub_every), (100, 24));
+    assert_eq!((definition.on_violation.mounts, definition.on_violation.denials), (super::Reaction::Reboot, super::Reaction::Log));
     assert_eq!(definition.stem(), "debian_1.0.0");
 }
 
@@ -104,6 +109,7 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
         (replaced("tar =", "tra ="), "5:1: unknown key `tra` (did you mean `tar`?)"),
         (with("[roots]\n"), "6:2: unknown key `roots` (did you mean `root`?)"),
         (with("[root]\ncompresion = \"lz4\"\n"), "7:1: unknown key `compresion` (did you mean `compression`?)"),
+        (with("[verify]\nscrub_every = 0\n"), "7:15: verify.scrub_every is 0, 1 to 8760 is possible"),
         (with("[failure]\nwhatever = 1\n"), "7:1: unknown key `whatever` (the nearest known one is `after`; all: action, after)"),
         (volume("mont = \"/x\""), "10:1: unknown key `mont` (did you mean `mount`?)"),
         (replaced("id = \"web\"\n", ""), "1:1: key `id` is missing (write id = ...)"),

@@ -19,6 +19,7 @@ const TABLES: &[(&str, Option<&Section>)] = &[
     ("credentials", Some(&keys::Credentials::SECTION)),
     ("failure", Some(&keys::Failure::SECTION)),
     ("seal", Some(&keys::Seal::SECTION)),
+    ("on_violation", Some(&keys::OnViolation::SECTION)),
     ("kernel", Some(&keys::Kernel::SECTION)),
     ("boot", Some(&keys::Boot::SECTION)),
     ("sign", Some(&keys::Sign::SECTION)),

@@ -7,13 +7,18 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use nix::libc;
 
 const MAP_CREATE: libc::c_int = 0;
+const MAP_LOOKUP_ELEM: libc::c_int = 1;
 const MAP_UPDATE_ELEM: libc::c_int = 2;
 const PROG_LOAD: libc::c_int = 5;
 const OBJ_PIN: libc::c_int = 6;
+const MAP_GET_NEXT_ID: libc::c_int = 12;
+const MAP_GET_FD_BY_ID: libc::c_int = 14;
+const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const MAP_FREEZE: libc::c_int = 22;
 const PROG_TYPE_LSM: u32 = 29;
 const ATTACH_LSM_MAC: u32 = 27;
+const RINGBUF: u32 = 27;
 /// Bytes for what the verifier says, which is a line for each instruction that it follows: too few would be an error of its own.
 const LOG: usize = 16 << 20;
 
@@ -64,7 +69,6 @@ fn name_into(attributes: &mut Attributes, at: usize, name: &str) {
 /// Makes a map.
 pub fn map(kind: Map, name: &str) -> io::Result<OwnedFd> {
     const ARRAY: u32 = 2;
-    const RINGBUF: u32 = 27;
     const RDONLY_PROG: u32 = 1 << 7;
     let (kind, key, value, entries, flags) = match kind {
         Map::Constant(bytes) => (ARRAY, 4, bytes, 1, RDONLY_PROG),
@@ -83,6 +87,64 @@ pub fn set(map: &OwnedFd, value: &[u8]) -> io::Result<()> {
     let mut attributes = Attributes::new(&[(0, raw(map))], &[(8, &raw const key as u64), (16, value.as_ptr() as u64)]);
     // SAFETY: the map was made with keys of 4 bytes and values of this length; both outlive the call.
     unsafe { attributes.call(MAP_UPDATE_ELEM).map(drop) }
+}
+
+/// Reads the only value of a map, which must be as long as the map's values are: see [`info`].
+pub fn get(map: &OwnedFd, value: &mut [u8]) -> io::Result<()> {
+    if info(map)?.value as usize != value.len() {
+        return Err(io::Error::other("the map's values have another length"));
+    }
+    let key = 0u32;
+    let mut attributes = Attributes::new(&[(0, raw(map))], &[(8, &raw const key as u64), (16, value.as_mut_ptr() as u64)]);
+    // SAFETY: the kernel reads a key of 4 bytes and writes as many as the map's values have, as was just asked; both places outlive the call.
+    unsafe { attributes.call(MAP_LOOKUP_ELEM).map(drop) }
+}
+
+/// What a map is.
+pub struct Info {
+    /// As it was made with.
+    pub name: String,
+    /// Whether it is a ring of events.
+    pub is_ring: bool,
+    /// Bytes of a value.
+    pub value: u32,
+    /// Number of values; of a ring, its bytes.
+    pub entries: u32,
+}
+
+/// Asks what a map is.
+pub fn info(map: &OwnedFd) -> io::Result<Info> {
+    let mut found = [0u8; 128];
+    let mut attributes = Attributes::new(&[(0, raw(map)), (4, found.len() as u32)], &[(8, found.as_mut_ptr() as u64)]);
+    // SAFETY: the kernel writes at most the length given to a place that outlives the call.
+    unsafe { attributes.call(OBJ_GET_INFO_BY_FD)? };
+    let number = |at: usize| u32::from_ne_bytes([found[at], found[at + 1], found[at + 2], found[at + 3]]);
+    let name = found[24..40].split(|byte| *byte == 0).next().unwrap_or_default();
+    Ok(Info { name: String::from_utf8_lossy(name).into_owned(), is_ring: number(0) == RINGBUF, value: number(12), entries: number(16) })
+}
+
+/// A map that was made by whomever, by its name; the first one. `None` where there is none.
+pub fn find(name: &str, write: bool) -> io::Result<Option<OwnedFd>> {
+    const RDONLY: u32 = 1 << 3;
+    let open = |id: u32, flags: u32| {
+        // SAFETY: there is no pointer in it. The answer is a descriptor of ours alone.
+        unsafe { Attributes::new(&[(0, id), (8, flags)], &[]).call(MAP_GET_FD_BY_ID).map(|fd| OwnedFd::from_raw_fd(fd)) }
+    };
+    let mut id = 0;
+    loop {
+        let mut attributes = Attributes::new(&[(0, id)], &[]);
+        // SAFETY: there is no pointer in it.
+        match unsafe { attributes.call(MAP_GET_NEXT_ID) } {
+            Ok(_) => id = u32::from_ne_bytes([attributes.0[4], attributes.0[5], attributes.0[6], attributes.0[7]]),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        // One that went since, or is none of ours to look at, is not the one.
+        let Ok(map) = open(id, RDONLY) else { continue };
+        if info(&map).is_ok_and(|found| found.name == name) {
+            return if write { open(id, 0) } else { Ok(map) }.map(Some);
+        }
+    }
 }
 
 /// No system call writes to the map from now on.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 
 use adamant_agent::policy::Allow;
+use adamant_agent::settings::{PTRACE, SETTINGS, holds, ptrace_scope};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
@@ -14,35 +15,13 @@ use super::{enforced, missing};
 
 const SECURITY: &str = "/sys/kernel/security";
 
-/// A setting below /proc/sys: its path, its value, and whether the level stands on it.
-const SETTINGS: [(&str, &str, bool); 16] = [
-    ("kernel/kexec_load_disabled", "1", false),
-    ("kernel/unprivileged_bpf_disabled", "1", true),
-    ("net/core/bpf_jit_harden", "2", false),
-    ("kernel/kptr_restrict", "2", true),
-    ("kernel/dmesg_restrict", "1", true),
-    ("kernel/perf_event_paranoid", "3", false),
-    ("kernel/legacy_tiocsti_restrict", "1", false),
-    ("kernel/randomize_va_space", "2", true),
-    ("kernel/sysrq", "0", false),
-    ("kernel/core_pattern", "|/bin/false", false),
-    ("fs/suid_dumpable", "0", true),
-    ("fs/protected_symlinks", "1", true),
-    ("fs/protected_hardlinks", "1", true),
-    ("fs/protected_fifos", "2", true),
-    ("fs/protected_regular", "2", true),
-    // The last: no module of the image's is loaded after it.
-    ("kernel/modules_disabled", "1", true),
-];
-
 /// Seals.
 pub fn seal(allow: &Allow, context: &mut Context) {
     match lock() {
         Ok(()) => enforced(context, "lockdown=integrity"),
         Err(why) => missing(context, why),
     }
-    // With 3 it can't be lowered again; a debugger attaches with 1, to its children and with CAP_SYS_PTRACE.
-    set("kernel/yama/ptrace_scope", if allow.debug { "1" } else { "3" }, false, context);
+    set(PTRACE, ptrace_scope(allow.debug), false, context);
     for (path, value, needed) in SETTINGS {
         set(path, value, needed, context);
     }
@@ -73,8 +52,7 @@ fn set(path: &str, value: &str, needed: bool, context: &mut Context) {
     let name = path.replace('/', ".");
     let written = fs::write(&file, value);
     match fs::read_to_string(&file) {
-        // Some can only be raised, and stand higher already.
-        Ok(now) if now.trim() == value || now.trim().parse::<u32>().ok() > value.parse().ok() => enforced(context, [&name, "=", now.trim()].concat()),
+        Ok(now) if holds(now.trim(), value) => enforced(context, [&name, "=", now.trim()].concat()),
         Ok(now) => missing(context, format!("{name} is {} instead of {value}{}", now.trim(), written.err().map(|e| format!(": {e}")).unwrap_or_default())),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => {}
         Err(error) => missing(context, format!("{name}: {error}")),
