@@ -563,13 +563,10 @@ PROGRAM(file_open)
 		refused = is_sealed_in_sys(&name);
 		break;
 	case CGROUP_MAGIC:
+	case CGROUP2_MAGIC:
 		read_name(&name, dentry->d_name.name);
-		refused = IS(&name, "release_agent");
-		if ((IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze")) && !is_init()) {
-			/* The kernel itself would end or stop PID 1, or the agent. */
-			read_name(&name, dentry->d_parent->d_name.name);
-			refused = IS(&name, "init.scope") || IS(&name, "system.slice") || BEGINS8(&name, "adamant-");
-		}
+		/* With these the kernel itself ends or stops all in a cgroup, and root can put PID 1 into any: `systemctl kill` and `freeze` ask PID 1. */
+		refused = IS(&name, "release_agent") || ((IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze")) && !allowed(CONTAINERS) && !is_init());
 		break;
 	case SECURITYFS_MAGIC:
 		refused = !is_init();
@@ -616,13 +613,20 @@ INLINE int is_dangerous(u32 request)
 /* SG_IO and its elders: udev's own programs ask disks for their names with them. */
 INLINE int is_scsi(u32 request) { return request == 0x2285 || request == 0x2284 || request == 0x2283 || request == 1 || request == 0x5393; }
 
+/* FIFREEZE and the end of a file system's service (EXT4_IOC_SHUTDOWN): every writer waits for ever, or fails. FS_IOC_SETFSLABEL and EXT4_IOC_SETFSUUID:
+ * the next boot would not know the volume. <linux/fs.h>, fs/ext4/ext4.h */
+INLINE int is_against_a_volume(u32 request)
+{
+	u32 kind = request >> 8 & 0xff, number = request & 0xff;
+	return (kind == 0x58 && (number == 119 || number == 125)) || (kind == 0x94 && number == 50) || (kind == 0x66 && number == 44);
+}
+
 FUNCTION(may_ask) int may_ask(struct file *file, u32 request)
 {
 	struct inode *inode = file->f_inode;
 	u32 kind = inode->i_mode & S_IFMT;
-	/* FIFREEZE, and the end of a file system's service (EXT4_IOC_SHUTDOWN and others): every writer waits for ever, or fails. */
 	if (kind != S_IFBLK && kind != S_IFCHR)
-		return (request >> 8 & 0xff) != 0x58 || ((request & 0xff) != 119 && (request & 0xff) != 125) || !listed(VOLUMES, inode->i_sb->s_dev);
+		return !is_against_a_volume(request) || !listed(VOLUMES, inode->i_sb->s_dev);
 	int scsi = is_scsi(request);
 	if (!scsi && !is_dangerous(request))
 		return 1;
@@ -729,9 +733,10 @@ PROGRAM(task_kill)
 /* Who somebody is, is told by the program that runs: with this, a process can name another as its own. */
 PROGRAM(task_prctl)
 {
-	if ((u32)ctx[0] != PR_SET_MM)
+	u64 what = ctx[1];
+	if ((u32)ctx[0] != PR_SET_MM || (what != PR_SET_MM_EXE_FILE && what != PR_SET_MM_MAP))
 		return -ENOSYS;
-	REFUSE(TASK_PRCTL, ctx[1], 0, 0);
+	REFUSE(TASK_PRCTL, what, 0, 0);
 }
 
 /* --- BPF: nobody else's programs, and nobody at ours */

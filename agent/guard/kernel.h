@@ -93,7 +93,10 @@ static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
 
 #define EPERM 1
 #define ENOSYS 38
+/* <linux/prctl.h> */
 #define PR_SET_MM 35
+#define PR_SET_MM_EXE_FILE 13
+#define PR_SET_MM_MAP 14
 /* <linux/mman.h>, <linux/personality.h>, <linux/mount.h>, <linux/stat.h>, fs.h */
 #define PROT_WRITE 2
 #define PROT_EXEC 4
@@ -118,6 +121,7 @@ static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
 #define SYSFS_MAGIC 0x62656572
 #define EFIVARFS_MAGIC 0xde5e81e4
 #define CGROUP_MAGIC 0x27e0eb
+#define CGROUP2_MAGIC 0x63677270
 #define DEBUGFS_MAGIC 0x64626720
 #define TRACEFS_MAGIC 0x74726163
 #define BINFMT_MAGIC 0x42494e4d

@@ -227,9 +227,13 @@ mod tests {
     fn programs_on_volumes_are_found_and_nothing_else_is_called_one() {
         let folder = std::env::temp_dir().join(format!("adamant-drift-{}", std::process::id()));
         fs::create_dir_all(folder.join("a/b")).unwrap();
-        for (name, content, mode) in
-            [("a/b/elf", "\u{7f}ELF....", 0o755), ("script", "#!/bin/sh\n", 0o700), ("text", "#!/bin/sh\n", 0o644), ("data", "data", 0o777), ("empty", "", 0o755)]
-        {
+        for (name, content, mode) in [
+            ("a/b/elf", "\u{7f}ELF....", 0o755),
+            ("script", "#!/bin/sh\n", 0o700),
+            ("text", "#!/bin/sh\n", 0o644),
+            ("data", "data", 0o777),
+            ("empty", "", 0o755),
+        ] {
             fs::write(folder.join(name), content).unwrap();
             fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
         }

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use adamant_agent::contract::{POLICY_PATH, ROOT_MAPPING};
+use adamant_agent::guard::HOOKS;
 use adamant_agent::policy::Policy;
 use nix::sys::stat::{major, minor};
 
@@ -46,6 +47,17 @@ fn replace(path: &str, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_data()?;
     fs::rename(new, path)
+}
+
+/// How often the guard refused, by hook, where it did. `None` without a guard that lets itself be looked at.
+pub fn denials() -> Option<Vec<(&'static str, u64)>> {
+    let counts = guard::Counters::open().ok()??.read().ok()?;
+    Some(HOOKS.into_iter().zip(counts).filter(|(_, count)| *count > 0).collect())
+}
+
+/// What the readings of the root have found so far.
+pub fn last_scrub() -> Option<scrub::State> {
+    scrub::State::read(&scrub::path(&policy().ok()?))
 }
 
 /// The image's policy.
@@ -92,6 +104,11 @@ fn root_hash(table: &str) -> Option<&str> {
 fn say(line: &str) {
     let mut out = io::stdout();
     let _ = out.write_all(&[line.as_bytes(), b"\n"].concat()).and_then(|()| out.flush());
+}
+
+/// Seconds from a moment to now, both since 1970.
+pub fn since(moment: u64) -> u64 {
+    now().saturating_sub(moment)
 }
 
 /// Seconds since 1970.

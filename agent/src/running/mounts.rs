@@ -19,8 +19,15 @@ pub struct Mount {
 }
 
 /// Where the kernel's own are, and what they must have.
-const KERNELS: [(&str, &str); 7] =
-    [("/proc", ""), ("/sys", ""), ("/dev", "nosuid,noexec"), ("/run", "nosuid,noexec"), ("/tmp", "nosuid,noexec"), ("/dev/shm", "nosuid,noexec"), ("/etc/machine-id", "")];
+const KERNELS: [(&str, &str); 7] = [
+    ("/proc", ""),
+    ("/sys", ""),
+    ("/dev", "nosuid,noexec"),
+    ("/run", "nosuid,noexec"),
+    ("/tmp", "nosuid,noexec"),
+    ("/dev/shm", "nosuid,noexec"),
+    ("/etc/machine-id", ""),
+];
 /// What is mounted within /proc and /sys.
 const WITHIN: [&str; 12] =
     ["cgroup2", "cgroup", "securityfs", "pstore", "efivarfs", "bpf", "debugfs", "tracefs", "configfs", "fusectl", "binfmt_misc", "autofs"];
@@ -192,7 +199,9 @@ mod tests {
         ] {
             assert_eq!(look(&TABLE.replace(from, to)), [line]);
         }
-        for allowed in ["40 20 0:30 / /srv/containers rw - overlay x rw", "40 20 0:30 / /srv/containers/a rw - overlay x rw", "40 24 0:30 / /run/user/0 rw - tmpfs x rw"] {
+        for allowed in
+            ["40 20 0:30 / /srv/containers rw - overlay x rw", "40 20 0:30 / /srv/containers/a rw - overlay x rw", "40 24 0:30 / /run/user/0 rw - tmpfs x rw"]
+        {
             assert_eq!(look(&[TABLE, allowed, "\n"].concat()), [""; 0]);
         }
     }

@@ -123,7 +123,11 @@ fn read_slowly(root: &Root, chunks: &mut Chunks, state: &mut State, rate: u64, p
     let mut at = state.position / BLOCK as u64;
     if state.attempts >= ATTEMPTS {
         let end = (at + CHECKPOINT).min(blocks);
-        say(&format!("<3>adamant: scrub: {}: {ATTEMPTS} times the reading did not come through the {} blocks from {at} on: skipped", root.device.display(), end - at));
+        say(&format!(
+            "<3>adamant: scrub: {}: {ATTEMPTS} times the reading did not come through the {} blocks from {at} on: skipped",
+            root.device.display(),
+            end - at
+        ));
         state.bad(at);
         (at, state.attempts) = (end, 0);
     } else {
@@ -139,7 +143,7 @@ fn read_slowly(root: &Root, chunks: &mut Chunks, state: &mut State, rate: u64, p
             true
         });
         at += count;
-        if at % CHECKPOINT == 0 && at < blocks {
+        if at.is_multiple_of(CHECKPOINT) && at < blocks {
             // It came through: the next start is the first one from here.
             state.attempts = 1;
             keep(state, at, path);

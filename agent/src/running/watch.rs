@@ -122,7 +122,8 @@ impl Told {
             more > 0
         });
         if self.others > 0 && now >= self.others_told + MINUTE {
-            let event = Event { class: "denials", key: String::new(), text: "denials: others of many kinds".to_owned(), members: members(&[("hook", "others")]) };
+            let event =
+                Event { class: "denials", key: String::new(), text: "denials: others of many kinds".to_owned(), members: members(&[("hook", "others")]) };
             due.push((event, std::mem::take(&mut self.others)));
             self.others_told = now;
         }
@@ -301,8 +302,7 @@ impl Watch {
     fn tell(&self, event: &Event, times: u64) {
         let again = if times > 1 { [", ", &times.to_string(), " times"].concat() } else { String::new() };
         say(&["<4>adamant: watch: ", &printable(&event.text), &again].concat());
-        let line =
-            ["{\"time\":", &now().to_string(), ",\"class\":\"", event.class, "\",", &event.members, ",\"times\":", &times.to_string(), "}\n"].concat();
+        let line = ["{\"time\":", &now().to_string(), ",\"class\":\"", event.class, "\",", &event.members, ",\"times\":", &times.to_string(), "}\n"].concat();
         if let Err(error) = append(EVENTS, &line) {
             say(&["<4>adamant: watch: ", EVENTS, ": ", &error.to_string(), ": only the journal has the events"].concat());
         }

@@ -15,6 +15,8 @@ use adamant_agent::report::VERSION;
 use now::{Fill, Now};
 use serde_json::Value;
 
+use crate::running;
+
 /// Longest report that is read, bytes.
 const LIMIT: u64 = 1 << 20;
 /// A volume that is fuller than this, in percent, is marked.
@@ -110,6 +112,7 @@ fn for_people(report: &Value, now: &Now, problems: &[String], colour: bool) -> S
     for (volume, now) in list(report, "/volumes").iter().zip(&now.volumes) {
         line_of_volume(volume, now.as_ref(), &mut page);
     }
+    happened(now, &mut page);
     origin(report, &mut page);
     credentials(report, &mut page);
     let line = format!("{} ({})", text(report, "/identity/machine_id"), text(report, "/identity/source"));
@@ -164,6 +167,29 @@ fn line_of_volume(volume: &Value, now: Option<&Fill>, page: &mut Page) {
         if now.is_some_and(|now| now.read_only) { ", READ-ONLY" } else { "" }
     );
     if good { page.line("volume", &line) } else { page.judged("volume", false, &line) }
+}
+
+/// What has happened since the boot.
+fn happened(now: &Now, page: &mut Page) {
+    if let Some(denials) = &now.denials {
+        let each: Vec<String> = denials.iter().map(|(hook, count)| format!("{hook} {count}")).collect();
+        let all = if each.is_empty() { "none since the boot".to_owned() } else { each.join(", ") };
+        page.line("denials", &all);
+    }
+    let words = match &now.scrub {
+        None => "never: the root was not read as a whole".to_owned(),
+        Some(scrub) => {
+            let at = scrub.position.saturating_mul(100) / scrub.size.max(1);
+            let last = if scrub.last_full > 0 {
+                format!("last whole reading {} ago", age(running::since(scrub.last_full)))
+            } else {
+                "no whole reading yet".to_owned()
+            };
+            let here = if scrub.position > 0 { format!(", now at {at} %") } else { String::new() };
+            format!("{last}{here}, {} bad blocks", scrub.errors)
+        }
+    };
+    page.line("scrub", &words);
 }
 
 /// Where the image came from, and who vouches for it.
@@ -280,7 +306,15 @@ mod tests {
 
     fn good() -> Now {
         let volume = Fill { used: 128 << 20, size: 480 << 20, read_only: false, safe: true };
-        Now { verified: true, lockdown: "integrity".to_owned(), modules: false, volumes: vec![Some(volume)], uptime: 4000 }
+        Now {
+            verified: true,
+            lockdown: "integrity".to_owned(),
+            modules: false,
+            volumes: vec![Some(volume)],
+            denials: Some(Vec::new()),
+            scrub: None,
+            uptime: 4000,
+        }
     }
 
     fn page(report: &BootReport, now: &Now, colour: bool) -> String {
@@ -304,7 +338,15 @@ mod tests {
         let mut report = sample();
         report.seal.reached = "lockdown".to_owned();
         report.seal.missing = vec!["the kernel has no hook bpf".to_owned()];
-        let now = Now { verified: false, lockdown: "none".to_owned(), modules: true, volumes: vec![None], uptime: 5 };
+        let now = Now {
+            verified: false,
+            lockdown: "none".to_owned(),
+            modules: true,
+            volumes: vec![None],
+            denials: Some(vec![("file_open", 3)]),
+            scrub: None,
+            uptime: 5,
+        };
         let text = page(&report, &now, false);
         assert!(text.starts_with("root       NOT VERIFIED"), "{text}");
         assert!(text.contains("sealed     at level lockdown, NOT at guard (required)\n           not in force: the kernel has no hook bpf\n"), "{text}");

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use adamant_agent::contract::ROOT_MAPPING;
 use nix::sys::statvfs::{FsFlags, statvfs};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+use crate::running::{self, scrub::State};
 
 /// A volume's file system.
 pub struct Fill {
@@ -30,6 +32,10 @@ pub struct Now {
     pub modules: bool,
     /// The file systems at the volumes' mount points, in the report's order.
     pub volumes: Vec<Option<Fill>>,
+    /// How often the guard refused, by hook; `None` where there is none to be asked, or somebody else than root asks.
+    pub denials: Option<Vec<(&'static str, u64)>>,
+    /// What reading the root has found; `None` where it was never read.
+    pub scrub: Option<State>,
     /// Seconds since the kernel started.
     pub uptime: u64,
 }
@@ -44,6 +50,8 @@ impl Now {
             lockdown: lockdown.split('[').nth(1).and_then(|rest| rest.split(']').next()).unwrap_or_default().to_owned(),
             modules: fs::read_to_string("/proc/sys/kernel/modules_disabled").is_ok_and(|text| text.trim() == "0"),
             volumes: mounts.map(|mount| fill(&mount)).collect(),
+            denials: running::denials(),
+            scrub: running::last_scrub().filter(|scrub| scrub.root_hash == super::text(report, "/root_hash")),
             uptime: nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() as u64),
         }
     }
@@ -61,6 +69,12 @@ impl Now {
             if required {
                 add(["The seal lacks what the policy requires: ", missing.as_str().unwrap_or_default(), "."].concat());
             }
+        }
+        if super::text(report, "/seal/reached") == "guard" && self.denials.is_none() && nix::unistd::geteuid().is_root() {
+            add("The guard does not answer: restart the server.".to_owned());
+        }
+        if let Some(first) = self.scrub.as_ref().and_then(|scrub| scrub.first_error) {
+            add(["The disk has a bad block at byte ", &first.to_string(), " of the root: replace the disk, or write the image again."].concat());
         }
         let enforced = |what: &str| super::list(report, "/seal/enforced").iter().any(|one| one.as_str().is_some_and(|one| one.starts_with(what)));
         if wanted != "verity" && enforced("lockdown") && !matches!(self.lockdown.as_str(), "integrity" | "confidentiality") {
@@ -89,7 +103,9 @@ impl Now {
             None => json!({"mounted": false}),
         };
         let volumes: Vec<Value> = self.volumes.iter().map(volume).collect();
-        json!({"holds": problems.is_empty(), "problems": problems, "verified": self.verified, "lockdown": self.lockdown, "uptime": self.uptime, "volumes": volumes})
+        let denials = self.denials.as_ref().map(|all| all.iter().map(|(hook, count)| ((*hook).to_owned(), Value::from(*count))).collect::<Map<_, _>>());
+        let scrub = self.scrub.as_ref().map(|scrub| json!({"position": scrub.position, "size": scrub.size, "last_full": scrub.last_full, "errors": scrub.errors, "first_error": scrub.first_error}));
+        json!({"denials": denials, "scrub": scrub, "holds": problems.is_empty(), "problems": problems, "verified": self.verified, "lockdown": self.lockdown, "uptime": self.uptime, "volumes": volumes})
     }
 }
 

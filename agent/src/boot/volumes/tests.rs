@@ -234,6 +234,7 @@ impl Server {
                 sysroot: self.image.path(),
                 evidence_mount: &evidence,
                 volumes: &self.volumes,
+                executable: &[],
                 mark: "web 1 hash\n",
                 warnings: &mut warnings,
                 tick: &mut || ticks += 1,
