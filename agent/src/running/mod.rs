@@ -37,16 +37,16 @@ fn read(path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Puts a file in the place of another, or leaves that.
+/// Puts a file in the place of another, or leaves that; once it is done, also a power cut does not undo it.
 fn replace(path: &str, text: &str) -> io::Result<()> {
-    if let Some(folder) = Path::new(path).parent() {
-        fs::create_dir_all(folder)?;
-    }
+    let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder)?;
     let new = [path, ".new"].concat();
     let mut file = File::create(&new)?;
     file.write_all(text.as_bytes())?;
-    file.sync_data()?;
-    fs::rename(new, path)
+    file.sync_all()?;
+    fs::rename(new, path)?;
+    File::open(folder)?.sync_all()
 }
 
 /// How often the guard refused, by hook, where it did. `None` without a guard that lets itself be looked at.

@@ -2,7 +2,8 @@
 //!
 //! Every block of data is checked on its path to the root hash, and so every block of the tree is needed: none stands over nothing. One that the
 //! kernel still has in memory from a read shortly before is not read from the disk again. What the kernel does about a bad block is the policy's
-//! `on_corruption`: only with `error` can more than one be named. Where it restarts the machine, the reading skips what it twice did not come through.
+//! `on_corruption`: only with `error` can more than one be named. Where it restarts the machine, the reading skips what it
+//! did not come through three times.
 
 use std::io::{IsTerminal, Write};
 use std::thread::sleep;
