@@ -153,7 +153,7 @@ fn read_slowly(root: &Root, chunks: &mut Chunks, state: &mut State, rate: u64, p
     }
     (state.last_full, state.attempts) = (now(), 0);
     keep(state, 0, path);
-    say(&format!("<6>adamant: scrub: {} blocks read, {} of them bad", blocks, state.errors));
+    say(&format!("<6>adamant: scrub: {}: all {blocks} blocks were read or skipped, errors: {}", root.device.display(), state.errors));
 }
 
 /// Everything, as fast as it goes.
