@@ -183,6 +183,13 @@ INLINE int program_is_in(const u64 *folder)
 	return name.word[0] == folder[0] && name.word[1] == folder[1] && name.word[2] == folder[2];
 }
 
+/* systemd and its services try what the kernel can (BPF), and set what the seal has set (core_pattern): they take no for an answer, and it is no news. */
+INLINE int is_systemds(void)
+{
+	const u64 folder[] = { WORD("systemd", 0), 0, 0 };
+	return program_is_in(folder);
+}
+
 /* --- code */
 
 INLINE int in_host(void) { return bpf_get_current_task_btf()->nsproxy->mnt_ns->ns.inum == decide.host; }
@@ -393,6 +400,9 @@ PROGRAM(sb_mount)
 	if (flags & MS_REMOUNT) {
 		if (!stays(path->mnt->mnt_sb->s_dev))
 			return 0;
+		/* systemd asks for its own flags of what it finds mounted, and goes on without. */
+		if (is_init())
+			return -EPERM;
 	} else if (!(flags & MS_MOVE && in_host())) {
 		/* What moves is only a name here, but it is of the namespace of whoever moves it: systemd does so where it makes credentials. */
 		if (may_cover(path, flags & (MS_BIND | MS_MOVE) || is_null(ctx, 2) ? 0 : (const char *)ctx[2]))
@@ -586,6 +596,8 @@ PROGRAM(file_open)
 	}
 	if (!refused || shutting_down())
 		return 0;
+	if (is_systemds())
+		return -EPERM;
 	REFUSE_FILE(FILE_OPEN, file);
 }
 
@@ -599,7 +611,7 @@ INLINE int is_dangerous(u32 request)
 	switch (kind) {
 	case 0x12: /* block: BLKROSET, BLKRRPART, BLKPG, BLKTRACESETUP, BLKDISCARD, BLKSECDISCARD, BLKZEROOUT, zones */
 		return number == 93 || number == 95 || number == 105 || number == 115 || number == 119 || number == 125 || number == 127 ||
-		       (number >= 130 && number <= 136);
+		       number == 131 || (number >= 134 && number <= 136);
 	case 0x4e: /* NVMe: all but its identity */
 		return number >= 0x41 && number <= 0x80;
 	case 0x4c: /* loop: all but questions */
@@ -772,6 +784,8 @@ PROGRAM(bpf)
 	u32 command = ctx[0];
 	if (may_call(command, (void *)ctx[1]))
 		return 0;
+	if (is_systemds())
+		return -EPERM;
 	REFUSE(BPF, command, 0, 0);
 }
 
