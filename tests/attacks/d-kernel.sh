@@ -250,12 +250,12 @@ $poke clock settime 1000000000
 # who refuses it: guard, settime
 $poke clock settimeofday 1000000000
 
-### D61 guard: the clock set back by adjtimex, which adds an offset
-# who refuses it: guard
+### D61 open: the clock set back by adjtimex, which adds an offset
+# who refuses it: nobody: Linux asks no hook. It confuses logs and certificates, changes nothing that runs, and the next start sets the clock forward
 $poke clock adjtimex 1000000000
 
-### D62 guard: the clock set back by clock_adjtime
-# who refuses it: guard
+### D62 open: the clock set back by clock_adjtime
+# who refuses it: nobody, as D61
 $poke clock adjtime 1000000000
 
 ### D63 guard: the clock set back by systemd, timedatectl
