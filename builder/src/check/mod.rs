@@ -3,6 +3,7 @@
 //! They promise no proof that a server will work, only that known ways not to work are named before it is one. What makes the image useless
 //! is an error; what breaks one service, or what the operator may have meant, is a warning.
 
+mod seal;
 mod services;
 mod start;
 #[cfg(test)]
@@ -41,6 +42,7 @@ const NAMED: usize = 5;
 pub fn check(tree: &Tree, definition: &Definition) -> Vec<Finding> {
     let image = Image { tree, definition };
     let mut findings = start::check(&image);
+    findings.extend(seal::check(&image));
     findings.extend(links_that_leave(&image));
     if crate::scrub::has_systemd(tree) {
         let units = units::Units::read(&image);

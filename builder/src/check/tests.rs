@@ -196,3 +196,27 @@ fn links_up_to_the_root_stay_in_the_image() {
         assert_eq!(leaves(path.as_bytes(), target.as_bytes()), out, "{path} -> {target}");
     }
 }
+
+#[test]
+fn what_the_seal_denies_or_needs_is_an_error_with_its_paths() {
+    let changes =
+        [("/usr/bin/dash", "ELF"), ("/usr/bin/sh", "-> dash"), ("/usr/bin/python3.13", "ELF"), ("/usr/share/perl", "no program"), ("/usr/sbin/sshd", "ELF")];
+    let findings = found("[seal]\ndeny = [\"shell\", \"interpreter\", \"setuid\"]", &changes);
+    let messages: Vec<&str> = findings.iter().filter(|found| found.rule == "denied").map(|found| found.message.as_str()).collect();
+    // Files of this small image are all executable.
+    assert_eq!(messages[0], "[seal] deny has \"shell\", and the image has /usr/bin/dash");
+    assert!(messages[1].contains("/usr/bin/python3.13") && messages.len() == 2, "{messages:?}");
+    assert!(found("", &changes).iter().all(|found| found.rule != "denied"));
+    let kernel =
+        [("/boot/vmlinuz-6.1", "MZ"), ("/boot/config-6.1", "CONFIG_EXT4_FS=y\nCONFIG_VIRTIO_BLK=y\nCONFIG_BPF_LSM=y\n"), ("/usr/sbin/modprobe", "ELF")];
+    for (enforce, is_error) in [("require", true), ("prefer", false)] {
+        let findings = found(&format!("[seal]\nlevel = \"guard\"\nenforce = {enforce:?}"), &kernel);
+        let found: Vec<&Finding> = findings.iter().filter(|found| found.rule == "kernel-without-guard").collect();
+        assert!(found.len() == 1 && found[0].is_error == is_error && found[0].message.contains("DEBUG_INFO_BTF"), "{findings:?}");
+    }
+    let findings = found("[seal.allow]\nmounts = [\"/srv/containers\", \"/var/lib/containers\"]", &[]);
+    assert!(
+        findings.iter().any(|found| found.rule == "no-mount-folder" && found.message.contains("/srv/containers") && !found.message.contains("/var/lib")),
+        "{findings:?}"
+    );
+}

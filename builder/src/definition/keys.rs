@@ -281,6 +281,9 @@ section! {
         enforce: super::Enforce = "`require` or `prefer`", "`prefer`";
         /// Kernel modules that are loaded before none can be any more, by name, beside the drivers of the hardware that is there when the machine starts; at most 16.
         modules: Vec<Spanned<String>> = "list of strings", "`[]`";
+        /// What the image must not hold; what is found is an error of the build, with its paths. `shell` and `interpreter` go by the usual programs' names,
+        /// `setuid` by any file's mode, `ssh` is a server for it. An interpreter runs what it is told, also from a volume: no level refuses that.
+        deny: Vec<super::Deny> = "list of `shell`, `interpreter`, `setuid`, `ssh`", "`[]`";
         /// Exceptions, in a table of their own below.
         allow: Spanned<Allow> = "table", "";
     }

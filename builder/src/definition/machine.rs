@@ -15,7 +15,7 @@ const SMALLEST_ESP: u64 = 33 << 20;
 impl Reader<'_> {
     pub(super) fn seal(&self, seal: Option<&Spanned<keys::Seal>>, volumes: &[Volume]) -> Result<Seal> {
         let Some(table) = seal else { return Ok(Seal::default()) };
-        let keys::Seal { level, enforce, modules, allow } = table.get_ref();
+        let keys::Seal { level, enforce, modules, allow, deny: _ } = table.get_ref();
         let none = keys::Allow::default();
         let allow = allow.as_ref().map_or(&none, |allow| allow.get_ref().get_ref());
         let list = |list: &Option<Spanned<Vec<Spanned<String>>>>| -> Vec<String> {

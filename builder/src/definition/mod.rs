@@ -27,6 +27,32 @@ pub const ZSTD_LEVEL: i32 = 12;
 pub use adamant_agent::policy::{Enforce, FailureAction, FileSystem, Level, OnCorruption, OnDamage, Reaction, VerifyBoot};
 pub use adamant_agent::signature::Mode;
 
+/// Something that an image may have to do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Deny {
+    /// Shells, by the usual names.
+    Shell,
+    /// Interpreters, by the usual names, with or without a version.
+    Interpreter,
+    /// Files that run as their owner or group.
+    Setuid,
+    /// Servers for SSH.
+    Ssh,
+}
+
+impl Deny {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Deny::Shell => "shell",
+            Deny::Interpreter => "interpreter",
+            Deny::Setuid => "setuid",
+            Deny::Ssh => "ssh",
+        }
+    }
+}
+
 /// A checked definition.
 #[derive(Debug, Clone)]
 pub struct Definition {
@@ -58,6 +84,8 @@ pub struct Definition {
     pub failure: adamant_agent::policy::Failure,
     /// What the running machine refuses.
     pub seal: adamant_agent::policy::Seal,
+    /// What the image must not hold.
+    pub deny: Vec<Deny>,
     /// What the watch does about violations.
     pub on_violation: adamant_agent::policy::OnViolation,
     /// The kernel's command line and modules.

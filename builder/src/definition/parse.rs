@@ -67,6 +67,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     else {
         return Err(text.error(0..0, "this definition can't be read"));
     };
+    let deny = file.seal.as_ref().and_then(|seal| seal.get_ref().deny.as_ref()).map(|list| list.get_ref().clone()).unwrap_or_default();
     let on_violation = file.on_violation.as_ref().map(|table| violations(table.get_ref())).unwrap_or_default();
     let credentials = file.credentials.as_ref().and_then(|table| table.get_ref().accept.as_ref());
     let credentials = match credentials.map(|list| list.get_ref()) {
@@ -96,6 +97,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         credentials,
         failure,
         seal,
+        deny,
         on_violation,
         kernel,
         boot,
