@@ -14,8 +14,8 @@
 enum hook {
 	BPRM_CHECK_SECURITY, MMAP_FILE, MMAP_ADDR, FILE_MPROTECT, SB_MOUNT, SB_REMOUNT, MOVE_MOUNT, SB_PIVOTROOT, SB_UMOUNT, SB_KERN_MOUNT,
 	FILE_OPEN, INODE_CREATE, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
-	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, TASK_PRCTL, BPF,
-	BPF_MAP, BPF_PROG, HOOKS
+	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, TASK_SETRLIMIT,
+	TASK_PRCTL, BPF, BPF_MAP, BPF_PROG, HOOKS
 };
 
 enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16 };
@@ -740,6 +740,15 @@ PROGRAM(task_kill)
 		return 0;
 	}
 	REFUSE(TASK_KILL, signal, task->tgid, task->comm);
+}
+
+/* With no processor time left, the kernel ends a process by itself. */
+PROGRAM(task_setrlimit)
+{
+	struct task_struct *task = (void *)ctx[0];
+	if (!is_ours(task) || is_init() || is_agent())
+		return 0;
+	REFUSE(TASK_SETRLIMIT, ctx[1], task->tgid, task->comm);
 }
 
 /* Who somebody is, is told by the program that runs: with this, a process can name another as its own. */

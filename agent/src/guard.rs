@@ -8,7 +8,7 @@ pub const EVENTS: &str = "adamant_events";
 /// (24) and the name of what was refused (40), each ended by a NUL.
 pub const EVENT_BYTES: usize = 112;
 /// The hooks, in the order of the counters; as `enum hook` in agent/guard/guard.bpf.c.
-pub const HOOKS: [&str; 32] = [
+pub const HOOKS: [&str; 33] = [
     "bprm_check_security",
     "mmap_file",
     "mmap_addr",
@@ -37,6 +37,7 @@ pub const HOOKS: [&str; 32] = [
     "ptrace_access_check",
     "ptrace_traceme",
     "task_kill",
+    "task_setrlimit",
     "task_prctl",
     "bpf",
     "bpf_map",
