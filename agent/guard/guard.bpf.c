@@ -400,14 +400,14 @@ PROGRAM(sb_mount)
 	if (flags & MS_REMOUNT) {
 		if (!stays(path->mnt->mnt_sb->s_dev))
 			return 0;
-		/* systemd asks for its own flags of what it finds mounted, and goes on without. */
-		if (is_init())
-			return -EPERM;
 	} else if (!(flags & MS_MOVE && in_host())) {
 		/* What moves is only a name here, but it is of the namespace of whoever moves it: systemd does so where it makes credentials. */
 		if (may_cover(path, flags & (MS_BIND | MS_MOVE) || is_null(ctx, 2) ? 0 : (const char *)ctx[2]))
 			return 0;
 	}
+	/* systemd mounts at its start what it finds mounted, with its own flags, and goes on without: that is no news. Units' mounts are of a child. */
+	if (is_init())
+		return -EPERM;
 	REFUSE_PATH(SB_MOUNT, path);
 }
 
