@@ -100,8 +100,6 @@ static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
 /* <linux/mman.h>, <linux/personality.h>, <linux/mount.h>, <linux/stat.h>, fs.h */
 #define PROT_WRITE 2
 #define PROT_EXEC 4
-#define MAP_TYPE 15
-#define MAP_PRIVATE 2
 #define READ_IMPLIES_EXEC 0x0400000
 #define MS_REMOUNT 32
 #define MS_BIND 4096

@@ -33,9 +33,30 @@ pub fn holds(now: &str, wanted: &str) -> bool {
     now == wanted || matches!((now.parse::<u32>(), wanted.parse::<u32>()), (Ok(now), Ok(wanted)) if now > wanted && wanted > 0)
 }
 
+/// Where securityfs is mounted.
+pub const SECURITY: &str = "/sys/kernel/security";
+/// The kernel's lockdown: its words, the one that is in force in brackets.
+pub const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
+
+/// The word in brackets of what [`LOCKDOWN`] holds; empty where there is none.
+pub fn lockdown(text: &str) -> &str {
+    text.split('[').nth(1).and_then(|rest| rest.split(']').next()).unwrap_or_default()
+}
+
+/// Whether that word keeps the kernel from being changed.
+pub fn is_locked(word: &str) -> bool {
+    matches!(word, "integrity" | "confidentiality")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::holds;
+    use super::{holds, is_locked, lockdown};
+
+    #[test]
+    fn the_word_in_brackets_is_the_one_in_force() {
+        assert_eq!(["[none] integrity confidentiality\n", "none [integrity] confidentiality\n", "", "none"].map(lockdown), ["none", "integrity", "", ""]);
+        assert!(is_locked("integrity") && is_locked("confidentiality") && !is_locked("none") && !is_locked(""));
+    }
 
     #[test]
     fn stricter_holds_and_looser_does_not() {

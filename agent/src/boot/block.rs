@@ -153,6 +153,11 @@ pub fn partition_number(disk: &str, name: &str) -> Option<u32> {
     number(&entry).ok().and_then(|n| u32::try_from(n).ok())
 }
 
+/// The label that the disk's table gives to a partition, by the partition's folder in sysfs.
+pub fn label(folder: &Path) -> Option<String> {
+    fs::read_to_string(folder.join("uevent")).ok()?.lines().find_map(|line| line.strip_prefix("PARTNAME=")).map(str::to_owned)
+}
+
 /// The device's number as device-mapper's tables take it: `MAJOR:MINOR`.
 pub fn major_minor(name: &str) -> io::Result<String> {
     fs::read_to_string(Path::new("/sys/class/block").join(name).join("dev")).map(|text| text.trim().to_owned())

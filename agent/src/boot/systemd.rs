@@ -21,27 +21,25 @@ pub fn feed_the_watchdog() -> io::Result<()> {
 pub fn describe_volumes(volumes: &[report::Volume]) -> io::Result<()> {
     for volume in volumes {
         let report::Volume { name, device, mount, .. } = volume;
-        let unit = format!(
-            "[Unit]\nDescription=Volume {name}\nDefaultDependencies=no\nBefore=local-fs.target\n\n[Mount]\nWhat={device}\nWhere={mount}\nType=ext4\nOptions=nosuid,nodev,noexec\n"
-        );
-        write(&Path::new(UNITS).join(unit_name(mount)), &unit)?;
+        describe(mount, device, &format!("Volume {name}"), "Before=local-fs.target\n", "Type=ext4\nOptions=nosuid,nodev,noexec\n")?;
     }
     Ok(())
 }
 
 /// The same for what is in memory: systemd's own units of these names would be mounted over it, or ask for other flags.
 pub fn describe_memory(mount: &str) -> io::Result<()> {
-    let text = format!(
-        "[Unit]\nDescription=Memory at {mount}\nDefaultDependencies=no\n\n[Mount]\nWhat=tmpfs\nWhere={mount}\nType=tmpfs\nOptions=mode=1777,strictatime,nosuid,nodev,noexec\n"
-    );
-    write(&Path::new(UNITS).join(unit_name(mount)), &text)
+    describe(mount, "tmpfs", &format!("Memory at {mount}"), "", "Type=tmpfs\nOptions=mode=1777,strictatime,nosuid,nodev,noexec\n")
 }
 
 /// What is bound over the image's /etc/machine-id stays there: nothing can unmount it, and nobody has to try.
 pub fn describe_machine_id(source: &str) -> io::Result<()> {
-    let text =
-        format!("[Unit]\nDescription=This server's machine-id\nDefaultDependencies=no\n\n[Mount]\nWhat={source}\nWhere=/etc/machine-id\nOptions=bind,ro\n");
-    write(&Path::new(UNITS).join(unit_name("/etc/machine-id")), &text)
+    describe("/etc/machine-id", source, "This server's machine-id", "", "Options=bind,ro\n")
+}
+
+/// The unit of something that is mounted already, and stays so until the machine ends.
+fn describe(mount: &str, what: &str, description: &str, order: &str, how: &str) -> io::Result<()> {
+    let unit = format!("[Unit]\nDescription={description}\nDefaultDependencies=no\n{order}\n[Mount]\nWhat={what}\nWhere={mount}\n{how}");
+    write(&Path::new(UNITS).join(unit_name(mount)), &unit)
 }
 
 /// systemd finds the disk's ESP by itself and makes automounts for it, which the guard refuses: without a unit there is nothing to fail.

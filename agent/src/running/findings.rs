@@ -2,17 +2,18 @@
 //!
 //! Nothing is remembered: the same question gives the same answer to `watch`, which tells what is new in it, and to `drift`, which tells all.
 
+use std::path::Path;
+
 use adamant_agent::contract::ROOT_MAPPING;
 use adamant_agent::policy::{Level, Policy};
-use adamant_agent::settings::{PTRACE, SETTINGS, holds, ptrace_scope};
+use adamant_agent::settings::{LOCKDOWN, PTRACE, SETTINGS, holds, lockdown, ptrace_scope};
 
 use super::mounts::{self, Mount};
 use super::{Root, members, read};
-use crate::boot::dm;
+use crate::boot::{block, dm};
 
 /// PID 1's: a service may have a mount namespace of its own.
 pub const MOUNTS: &str = "/proc/1/mountinfo";
-const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 /// Bits of the kernel's taint that stand for another code than the image's kernel and modules: proprietary, forced, force-unloaded, user, overridden
 /// ACPI table, out-of-tree, unsigned, live patch, test (Documentation/admin-guide/tainted-kernels.rst).
 const TAINT: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 6 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 18;
@@ -65,8 +66,7 @@ pub fn of_mounts(policy: &Policy, found: &mut Vec<Finding>) {
 
 /// The partition's label behind a device number.
 fn label(device: &str) -> Option<String> {
-    let text = read(&["/sys/dev/block/", device, "/uevent"].concat()).ok()?;
-    text.lines().find_map(|line| line.strip_prefix("PARTNAME=")).map(str::to_owned)
+    block::label(&Path::new("/sys/dev/block").join(device))
 }
 
 /// Those of the verified root.
@@ -104,7 +104,7 @@ fn kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Ve
         }
         // Where securityfs is not mounted, nobody can ask.
         if let Some(now) = read(LOCKDOWN)
-            && now.contains("[none]")
+            && lockdown(&now) == "none"
         {
             found.push(Finding::new("sysctls", "lockdown", "none", "integrity"));
         }

@@ -79,12 +79,8 @@ struct Root {
 impl Root {
     /// `Err` is a clause.
     fn find() -> Result<Root, String> {
-        let found = fs::metadata("/").map_err(|e| e.to_string())?.dev();
-        let folder = ["/sys/dev/block/", &major(found).to_string(), ":", &minor(found).to_string()].concat();
-        if read(&[&folder, "/dm/name"].concat()).ok().as_deref().map(str::trim_end) != Some(ROOT_MAPPING) {
-            return Err("it is not on the verified device".to_owned());
-        }
-        let sectors = read(&[&folder, "/size"].concat()).ok().and_then(|text| text.trim_end().parse::<u64>().ok());
+        let folder = mapping_of(Path::new("/"), Path::new("/sys/dev/block")).ok_or("it is not on the verified device")?;
+        let sectors = fs::read_to_string(folder.join("size")).ok().and_then(|text| text.trim_end().parse::<u64>().ok());
         let name = fs::canonicalize(&folder).ok().and_then(|path| path.file_name().map(|name| Path::new("/dev").join(name)));
         let (Some(sectors), Some(device)) = (sectors, name) else { return Err("the kernel does not tell its device and size".to_owned()) };
         let table = dm::table(ROOT_MAPPING).map_err(|e| ["its table: ", &e.to_string()].concat())?;
@@ -93,6 +89,13 @@ impl Root {
             None => Err("its table is not one of dm-verity".to_owned()),
         }
     }
+}
+
+/// The folder in sysfs of the device that `root` lies on, where it is the one that the agent made.
+pub fn mapping_of(root: &Path, block: &Path) -> Option<PathBuf> {
+    let found = fs::metadata(root).ok()?.dev();
+    let folder = block.join(format!("{}:{}", major(found), minor(found)));
+    fs::read_to_string(folder.join("dm/name")).is_ok_and(|name| name.trim_end() == ROOT_MAPPING).then_some(folder)
 }
 
 /// Of a table of dm-verity: version, two devices, two block sizes, two numbers, the algorithm, and then it.

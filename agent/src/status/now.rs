@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use adamant_agent::contract::ROOT_MAPPING;
+use adamant_agent::settings;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Map, Value, json};
 
@@ -43,11 +43,11 @@ pub struct Now {
 impl Now {
     /// Asks.
     pub fn ask(report: &Value) -> Now {
-        let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+        let lockdown = fs::read_to_string(settings::LOCKDOWN).unwrap_or_default();
         let mounts = super::list(report, "/volumes").iter().map(|volume| super::text(volume, "/mount").to_owned());
         Now {
-            verified: root_is_the_mapping(Path::new("/"), Path::new("/sys/dev/block")),
-            lockdown: lockdown.split('[').nth(1).and_then(|rest| rest.split(']').next()).unwrap_or_default().to_owned(),
+            verified: running::mapping_of(Path::new("/"), Path::new("/sys/dev/block")).is_some(),
+            lockdown: settings::lockdown(&lockdown).to_owned(),
             modules: fs::read_to_string("/proc/sys/kernel/modules_disabled").is_ok_and(|text| text.trim() == "0"),
             volumes: mounts.map(|mount| fill(&mount)).collect(),
             denials: running::denials(),
@@ -77,7 +77,7 @@ impl Now {
             add(["The disk has a bad block at byte ", &first.to_string(), " of the root: replace the disk, or write the image again."].concat());
         }
         let enforced = |what: &str| super::list(report, "/seal/enforced").iter().any(|one| one.as_str().is_some_and(|one| one.starts_with(what)));
-        if wanted != "verity" && enforced("lockdown") && !matches!(self.lockdown.as_str(), "integrity" | "confidentiality") {
+        if wanted != "verity" && enforced("lockdown") && !settings::is_locked(&self.lockdown) {
             add("The kernel's lockdown is gone, or /sys/kernel/security is not what it was.".to_owned());
         }
         if enforced("kernel.modules_disabled") && self.modules {
@@ -109,13 +109,6 @@ impl Now {
     }
 }
 
-/// Whether `root` lies on the device-mapper device that the agent made.
-fn root_is_the_mapping(root: &Path, block: &Path) -> bool {
-    let Ok(found) = fs::metadata(root) else { return false };
-    let (major, minor) = (nix::sys::stat::major(found.dev()), nix::sys::stat::minor(found.dev()));
-    fs::read_to_string(block.join(format!("{major}:{minor}/dm/name"))).is_ok_and(|name| name.trim_end() == ROOT_MAPPING)
-}
-
 /// The file system that is mounted here, and none that only lies above it.
 fn fill(path: &str) -> Option<Fill> {
     let above = Path::new(path).parent().and_then(|parent| fs::metadata(parent).ok()).map(|found| found.dev());
@@ -139,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_root_that_is_not_the_mapping_and_a_folder_that_is_no_volume_are_seen() {
-        assert!(!root_is_the_mapping(Path::new("/"), Path::new("/nowhere")));
+        assert!(running::mapping_of(Path::new("/"), Path::new("/nowhere")).is_none());
         assert!(fill("/usr").is_none() && fill("/proc").is_some());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Finding, Image, listed};
 use crate::definition::{Deny, Enforce, Level};
-use crate::initramfs::find_kernel;
+use crate::initramfs::{Configured, find_kernel};
 use crate::tree::{Kind, show};
 
 /// Programs that run what they are told to by a file or a line: as files of any folder.
@@ -58,8 +58,8 @@ fn denied(image: &Image) -> Vec<Finding> {
 fn kernel(image: &Image) -> Option<Finding> {
     let seal = &image.definition.seal;
     let kernel = find_kernel(image.tree).ok().flatten().filter(|kernel| seal.level == Level::Guard && !kernel.config.is_empty())?;
-    let has = |option: &str| kernel.config.lines().any(|line| line == format!("CONFIG_{option}=y"));
-    let missing: Vec<&str> = ["BPF_LSM", "DEBUG_INFO_BTF", "SECURITY_LOCKDOWN_LSM"].into_iter().filter(|option| !has(option)).collect();
+    let missing: Vec<&str> =
+        ["BPF_LSM", "DEBUG_INFO_BTF", "SECURITY_LOCKDOWN_LSM"].into_iter().filter(|option| kernel.configured(option) != Configured::BuiltIn).collect();
     (!missing.is_empty()).then(|| Finding {
         is_error: seal.enforce == Enforce::Require,
         rule: "kernel-without-guard",

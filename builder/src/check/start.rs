@@ -1,7 +1,7 @@
 //! What has to be there for the agent to reach the image's init.
 
 use super::{Finding, Image};
-use crate::initramfs::find_kernel;
+use crate::initramfs::{Configured, find_kernel};
 use crate::tree::{Kind, show};
 
 /// Where the agent looks for an init, in its order.
@@ -135,9 +135,7 @@ fn kernel(image: &Image) -> Vec<Finding> {
     // The left side of each line is a module's path; names have - or _ as their authors liked.
     let names: std::collections::BTreeSet<String> =
         modules.lines().filter_map(|line| line.split(':').next()?.rsplit('/').next()?.split_once(".ko").map(|(name, _)| name.replace('-', "_"))).collect();
-    let has = |module: &str, option: &str| {
-        names.contains(module) || kernel.config.lines().any(|line| line.strip_prefix("CONFIG_").and_then(|line| line.strip_prefix(option)) == Some("=y"))
-    };
+    let has = |module: &str, option: &str| names.contains(module) || kernel.configured(option) == Configured::BuiltIn;
     let path = show(&kernel.image);
     let mut findings = Vec::new();
     if !kernel.config.is_empty() && !DISKS.iter().any(|(module, option)| has(module, option)) {

@@ -12,7 +12,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
 use super::super::identity::Identified;
-use super::super::root;
+use super::super::{block, root};
 
 const LIST: usize = 32;
 const PLACES: usize = 16;
@@ -93,12 +93,11 @@ fn device(dev: u64) -> u32 {
 
 /// The number of the disk's partition of this label.
 fn partition(disk: &str, label: &str) -> Option<u32> {
-    let wanted = ["PARTNAME=", label].concat();
     for entry in fs::read_dir(Path::new("/sys/block").join(disk)).ok()?.flatten() {
-        let text = fs::read_to_string(entry.path().join("uevent")).unwrap_or_default();
-        if text.lines().any(|line| line == wanted) {
-            let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).and_then(|number| number.parse::<u32>().ok());
-            return Some(value("MAJOR=")? << 20 | value("MINOR=")?);
+        if block::label(&entry.path()).as_deref() == Some(label) {
+            let number = block::major_minor(entry.file_name().to_str()?).ok()?;
+            let (major, minor) = number.split_once(':')?;
+            return Some(major.parse::<u32>().ok()? << 20 | minor.parse::<u32>().ok()?);
         }
     }
     None

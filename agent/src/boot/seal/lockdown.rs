@@ -6,14 +6,12 @@ use std::fs;
 use std::io;
 
 use adamant_agent::policy::Allow;
-use adamant_agent::settings::{PTRACE, SETTINGS, holds, ptrace_scope};
+use adamant_agent::settings::{LOCKDOWN, PTRACE, SECURITY, SETTINGS, holds, is_locked, lockdown, ptrace_scope};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use super::super::Context;
 use super::{enforced, missing};
-
-const SECURITY: &str = "/sys/kernel/security";
 
 /// Seals.
 pub fn seal(allow: &Allow, context: &mut Context) {
@@ -33,18 +31,17 @@ fn lock() -> Result<(), String> {
         Ok(()) | Err(Errno::EBUSY) => {}
         Err(error) => return Err(format!("{SECURITY} can't be mounted: {}", error.desc())),
     }
-    let path = format!("{SECURITY}/lockdown");
     let read = || {
-        fs::read_to_string(&path).map_err(|e| match e.kind() {
+        fs::read_to_string(LOCKDOWN).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => "the kernel has no lockdown (CONFIG_SECURITY_LOCKDOWN_LSM, and lockdown in lsm=)".to_owned(),
-            _ => format!("{path}: {e}"),
+            _ => format!("{LOCKDOWN}: {e}"),
         })
     };
-    if read()?.contains("[none]") {
-        fs::write(&path, "integrity").map_err(|e| format!("{path}: {e}"))?;
+    if lockdown(&read()?) == "none" {
+        fs::write(LOCKDOWN, "integrity").map_err(|e| format!("{LOCKDOWN}: {e}"))?;
     }
     let now = read()?;
-    if now.contains("[integrity]") || now.contains("[confidentiality]") { Ok(()) } else { Err(format!("{path} says {}", now.trim())) }
+    if is_locked(lockdown(&now)) { Ok(()) } else { Err(format!("{LOCKDOWN} says {}", now.trim())) }
 }
 
 fn set(path: &str, value: &str, needed: bool, context: &mut Context) {

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use adamant_agent::contract::BOOT_REPORT_PATH;
 use adamant_agent::report::BootReport;
+use adamant_agent::settings;
 use nix::mount::{MsFlags, mount};
 
 /// Prints it.
@@ -32,12 +33,10 @@ pub fn seal() -> io::Result<String> {
     Ok("done".to_owned())
 }
 
-/// The word in brackets.
+/// The word in brackets; empty where there is none.
 fn lockdown() -> String {
-    let folder = "/sys/kernel/security";
-    let _ = mount(Some("securityfs"), folder, Some("securityfs"), MsFlags::empty(), None::<&str>);
-    let text = fs::read_to_string(format!("{folder}/lockdown")).unwrap_or_default();
-    text.split('[').nth(1).and_then(|rest| rest.split(']').next()).unwrap_or("not there").to_owned()
+    let _ = mount(Some("securityfs"), settings::SECURITY, Some("securityfs"), MsFlags::empty(), None::<&str>);
+    settings::lockdown(&fs::read_to_string(settings::LOCKDOWN).unwrap_or_default()).to_owned()
 }
 
 /// A program of the image's, copied to a volume from which the mount's flags keep nothing.
