@@ -1,4 +1,4 @@
-//! Makes the agent smaller in every initramfs: no tables for unwinding (some 170 KB), and packed relative relocations (DT_RELR, some 60 KB).
+//! Makes the agent smaller in every initramfs: no tables for unwinding (some 170 KB), no reader of them (180 KB), and packed relative relocations (DT_RELR, some 60 KB).
 //!
 //! A static program relocates itself with its own C library's code, which knows the packed form from glibc 2.36 on (Debian 12). With an older
 //! one it would crash at its first instruction, so the C library is asked.
@@ -13,12 +13,16 @@ pub fn link() {
     if target.ends_with("-linux-gnu") && Some(target) == env::var("HOST").ok() && glibc_version().is_some_and(|version| version >= (2, 36)) {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
+    println!("cargo:rustc-check-cfg=cfg(without_tables)");
     // Only the profile for images is optimized for size, and only it aborts on a panic; tests unwind.
     if target_is_linux && env::var("OPT_LEVEL").is_ok_and(|level| level == "z") {
         let script = env::current_dir().unwrap_or_default().join("no-unwinding.ld");
         println!("cargo:rerun-if-changed={}", script.display());
         println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
         println!("cargo:rustc-link-arg-bins=-T{}", script.display());
+        // The agent's own `_Unwind_Backtrace` (src/unwinding.rs) before libgcc's.
+        println!("cargo:rustc-cfg=without_tables");
+        println!("cargo:rustc-link-arg-bins=-Wl,-z,muldefs");
     }
 }
 

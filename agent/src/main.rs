@@ -8,6 +8,8 @@
 mod boot;
 mod running;
 mod status;
+#[cfg(without_tables)]
+mod unwinding;
 
 use std::env;
 use std::ffi::{OsString, c_char, c_int};
