@@ -4,6 +4,7 @@
 //! treated as hostile: parsers are bounded, return errors and never panic. No threads, no network, no C libraries.
 
 mod base64;
+pub mod blackbox;
 pub mod cmdline;
 pub mod contract;
 pub mod credentials;

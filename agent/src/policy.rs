@@ -229,11 +229,28 @@ pub struct Failure {
     pub action: FailureAction,
     /// Seconds between the message and the outcome, at most 3600.
     pub after_seconds: u32,
+    /// What the kernel does about a mistake of its own.
+    pub oops: Fault,
+    /// What it does about a processor that does not come back from one piece of its work.
+    pub lockup: Fault,
+    /// What it does about a process that waits for it without end.
+    pub hung_task: Fault,
+}
+
+/// What the kernel does about a fault of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fault {
+    /// It says so in its log.
+    #[default]
+    Log,
+    /// It ends, and so the machine restarts.
+    Panic,
 }
 
 impl Default for Failure {
     fn default() -> Self {
-        Failure { action: FailureAction::Reboot, after_seconds: 10 }
+        Failure { action: FailureAction::Reboot, after_seconds: 10, oops: Fault::Panic, lockup: Fault::Log, hung_task: Fault::Log }
     }
 }
 
@@ -397,7 +414,10 @@ impl Volume {
     fn check(&self) -> Result<(), String> {
         let name_ok =
             !self.name.is_empty() && self.name.len() <= 36 && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
-        // A label that other tools give a meaning to must not be taken for a volume.
+        // A label that has a meaning must not be taken for a volume.
+        if self.name == crate::blackbox::LABEL {
+            return Err(format!("{:?} is the label of another partition: give the volume another name", self.name));
+        }
         if !name_ok || self.name.starts_with('_') {
             return Err(format!("{:?} is not a volume name (1 to 36 of a-z 0-9 . _ -, not starting with _)", self.name));
         }

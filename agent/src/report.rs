@@ -44,6 +44,12 @@ pub struct BootReport {
     pub volumes: Vec<Volume>,
     /// Where the machine-id came from.
     pub identity: Identity,
+    /// The black box's partition, if the disk has one: its device.
+    #[serde(default)]
+    pub black_box: Option<String>,
+    /// The last boot that did not end as it should, where the black box or the kernel's store knows of one.
+    #[serde(default)]
+    pub last_bad_boot: Option<crate::blackbox::Bad>,
     /// The hardware watchdog handed to init, if there is one: its device.
     pub watchdog: Option<String>,
     /// What a person should know: each a sentence.
@@ -140,7 +146,7 @@ pub struct Seal {
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// early, locate, signature, verify, root, credentials, volumes, identity, drivers, seal, handover.
+    /// early, locate, signature, verify, root, credentials, volumes, identity, drivers, history, seal, handover.
     pub name: String,
     /// Microseconds since the kernel started (CLOCK_BOOTTIME).
     pub start_us: u64,

@@ -173,13 +173,14 @@ fn a_watchdog_is_handed_to_init_alive_and_bites_when_init_hangs() {
     let scratch = Scratch::new("watchdog");
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
-    let watchdog = ["-device", "i6300esb", "-action", "watchdog=poweroff"];
+    let watchdog = ["-device", "i6300esb", "-action", "watchdog=reset,reboot=reset"];
     let mut machine = Setup::of(&image).disk(&disk).arguments(&watchdog).append("tiny.watchdog").start(&scratch);
     let line = machine.wait_for("tiny: watchdog ");
     assert!(line.contains("/dev/watchdog"), "{line}");
     machine.wait_for("tiny: the watchdog is not fed any more");
-    let console = machine.wait_for_end();
-    assert!(!console.contains("did not bite"), "{console}");
+    // The next boot knows.
+    machine.wait_for("adamant: the last boot, of tiny_1, failed: it hung, and the hardware watchdog restarted the machine");
+    assert!(!machine.console().contains("did not bite"), "{}", machine.console());
 }
 
 /// The image waits for its root, says that it is not there, and restarts, as its policy says; nobody would end that.

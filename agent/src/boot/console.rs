@@ -2,6 +2,7 @@
 //!
 //! Promise: no call here blocks for longer than [`PATIENCE`] a console, and none fails: there would be nobody to tell.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -68,25 +69,42 @@ fn kernel_log(level: u8, line: &str) -> io::Result<()> {
 
 /// The newest line of the kernel's log that contains a text.
 pub fn last_logged(text: &str) -> Option<String> {
-    let mut log = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(device("kmsg")).ok()?;
-    let mut record = [0; 8192];
     let mut found = None;
+    each_logged(|line| {
+        if line.contains(text) {
+            found = Some(line.to_owned());
+        }
+    });
+    found
+}
+
+/// The last lines of the kernel's log, oldest first.
+pub fn last_lines(count: usize) -> Vec<String> {
+    let mut lines = VecDeque::with_capacity(count + 1);
+    each_logged(|line| {
+        lines.push_back(printable(line));
+        if lines.len() > count {
+            lines.pop_front();
+        }
+    });
+    lines.into()
+}
+
+fn each_logged(mut look: impl FnMut(&str)) {
+    let Ok(mut log) = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(device("kmsg")) else { return };
+    let mut record = [0; 8192];
     // Reading ends with EAGAIN; a record overwritten meanwhile gives EPIPE, and the next one then. The bound is more than the log holds.
     for _ in 0..1_000_000 {
         match log.read(&mut record) {
             Ok(length) => {
                 // `level,sequence,time,flags;text`, then lines that begin with a space.
                 let line = String::from_utf8_lossy(&record[..length]);
-                let line = line.split_once(';').map_or("", |(_, line)| line.lines().next().unwrap_or_default());
-                if line.contains(text) {
-                    found = Some(line.to_owned());
-                }
+                look(line.split_once(';').map_or("", |(_, line)| line.lines().next().unwrap_or_default()));
             }
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
             Err(_) => break,
         }
     }
-    found
 }
 
 /// Whether the kernel itself prints what it logs at this level on the consoles.
@@ -97,7 +115,7 @@ fn kernel_prints(level: u8) -> bool {
 }
 
 /// The line without what would move a cursor or end the record, bounded. Names from disks may be in it.
-fn printable(line: &str) -> String {
+pub fn printable(line: &str) -> String {
     let mut text = String::new();
     for c in line.chars() {
         if text.len() + c.len_utf8() > LINE_LIMIT {

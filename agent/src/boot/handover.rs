@@ -22,7 +22,7 @@ use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execve};
 
 use super::seal::Sealed;
-use super::{Context, Failure, credentials, firmware, identity, locate, root, since_kernel_start, systemd, verify};
+use super::{Context, Failure, credentials, firmware, history, identity, locate, root, since_kernel_start, systemd, verify};
 
 const STAGE: &str = "handover";
 /// What moves into the image.
@@ -61,6 +61,7 @@ pub fn run(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure>
         since_kernel_start().saturating_sub(first) / 1000
     );
     switch_root().map_err(|(what, e)| Failure::new(STAGE, what, e, "report this"))?;
+    history::running();
     context.watchdog.hand_over();
     let error = enter(&init);
     Err(Failure::new(STAGE, format!("starting {init}"), error, "check that the image's init is a program for this machine, or name another with init="))

@@ -2,7 +2,7 @@
 //! depends on: only `signature` lets a root hash through, only `verify` makes a `VerifiedRoot`, only that can be mounted, only a mounted one entered.
 //!
 //!     early -> locate -> signature -> verify -> root -> credentials -> volumes -> identity
-//!     -> drivers -> seal -> handover
+//!     -> drivers -> history -> seal -> handover
 
 use std::convert::Infallible;
 use std::fmt;
@@ -19,6 +19,7 @@ pub mod dm;
 pub mod early;
 mod firmware;
 pub mod handover;
+pub mod history;
 pub mod identity;
 mod keyring;
 pub mod locate;
@@ -52,6 +53,7 @@ impl Context {
 
     fn stage<T>(&mut self, name: &str, run: impl FnOnce(&mut Context) -> Result<T, Failure>) -> Result<T, Failure> {
         self.watchdog.alive();
+        history::stage(name);
         let start = since_kernel_start();
         let result = run(self);
         let took_us = since_kernel_start().saturating_sub(start);
@@ -111,6 +113,7 @@ pub fn run() -> ! {
 fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     let early = context.stage("early", early::run)?;
     let located = context.stage("locate", |c| locate::run(early, c))?;
+    history::begin(&located, context);
     let checked = context.stage("signature", |c| signature::run(located, c))?;
     let verified = context.stage("verify", |c| verify::run(checked, c))?;
     let mounted = context.stage("root", |c| root::run(verified, c))?;
@@ -121,6 +124,10 @@ fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     let volumes = context.stage("volumes", |c| volumes::run(mounted, c))?;
     let identified = context.stage("identity", |c| identity::run(volumes, received, c))?;
     context.stage("drivers", |c| seal::load_drivers(&identified, c))?;
+    context.stage("history", |c| {
+        history::look_back(c);
+        Ok(())
+    })?;
     let sealed = context.stage("seal", |c| seal::run(identified, c))?;
     handover::run(sealed, context)
 }

@@ -1,23 +1,41 @@
 //! How a boot that failed ends: its line, the delay, then reboot, poweroff or halt. Never a shell, a hang or the end of PID 1.
 
+use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adamant_agent::policy::{self, FailureAction};
+use adamant_agent::policy::{self, FailureAction, Fault};
 use nix::sys::reboot::{RebootMode, reboot};
 
 use super::watchdog::Watchdog;
-use super::{Failure, console};
+use super::{Context, Failure, console, history};
 
 /// Until the policy is read nothing but the default is known.
 static OUTCOME: Mutex<Option<policy::Failure>> = Mutex::new(None);
 /// Time for the consoles to print the line, also when the policy asks for no delay.
 const LEAST_DELAY: Duration = Duration::from_millis(500);
 
-/// From now on a failure ends as this policy says.
-pub fn set(outcome: policy::Failure) {
+/// From now on a failure ends as this policy says, and so does one of the kernel's.
+pub fn set(outcome: policy::Failure, context: &mut Context) {
     *OUTCOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    // Seconds after a panic; 0 is no restart. The kernel can't switch off instead.
+    let panic = if outcome.action == FailureAction::Halt { 0 } else { outcome.after_seconds.max(1) };
+    let word = |fault: Fault| if fault == Fault::Panic { "1" } else { "0" };
+    for (name, value) in [
+        ("panic", panic.to_string().as_str()),
+        ("panic_on_oops", word(outcome.oops)),
+        ("softlockup_panic", word(outcome.lockup)),
+        ("hung_task_panic", word(outcome.hung_task)),
+    ] {
+        let path = ["/proc/sys/kernel/", name].concat();
+        let _ = fs::write(&path, value);
+        // A kernel without the detector has no such setting: nothing is lost where nothing is asked for.
+        let now = fs::read_to_string(&path).unwrap_or_else(|_| "0".to_owned());
+        if now.trim() != value {
+            context.warn(format!("The kernel does not take kernel.{name} = {value}, which the policy's `failure` stands for: use one that has this detector."));
+        }
+    }
 }
 
 /// A panic of the agent is a failed boot like any other.
@@ -34,6 +52,7 @@ pub fn catch_panics() {
 /// Says why, waits, and ends the boot.
 pub fn end(failure: &Failure, watchdog: &mut Watchdog) -> ! {
     console::announce(&failure.to_string());
+    history::failed(failure);
     let outcome = OUTCOME.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_default();
     // A disk that hangs must not keep the machine from its outcome.
     let _ = thread::Builder::new().spawn(nix::unistd::sync);

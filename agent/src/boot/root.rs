@@ -53,7 +53,7 @@ pub fn run(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot,
         Failure::new(STAGE, "mounting the verified root", why, "use a kernel whose erofs has this image's compression, or build with `compression = \"none\"`")
     })?;
     let policy = read_policy().map_err(|why| Failure::new(STAGE, POLICY_PATH, why, "build the image with an adamant of the agent's version"))?;
-    outcome::set(policy.failure);
+    outcome::set(policy.failure, context);
     context.report.image_id.clone_from(&policy.image.id);
     context.report.image_version.clone_from(&policy.image.version);
     context.report.policy = Some(policy.clone());

@@ -13,11 +13,15 @@ const DEVICE: &str = "/dev/watchdog0";
 
 // WDIOC_SETTIMEOUT, <linux/watchdog.h>.
 nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);
+// WDIOC_GETBOOTSTATUS and WDIOF_CARDRESET, <linux/watchdog.h>.
+nix::ioctl_read!(boot_status, b'W', 2, libc::c_int);
+const CARD_RESET: libc::c_int = 0x20;
 
 /// The watchdog, where there is one.
 #[derive(Default)]
 pub struct Watchdog {
     device: Option<File>,
+    fired: bool,
 }
 
 impl Watchdog {
@@ -34,6 +38,9 @@ impl Watchdog {
                     // Some hardware has one fixed time, which is armed all the same.
                     log::info!("{DEVICE}: its timeout can't be set");
                 }
+                let mut status = 0;
+                // SAFETY: the request writes one int, which outlives the call.
+                self.fired = unsafe { boot_status(device.as_raw_fd(), &raw mut status) }.is_ok() && status & CARD_RESET != 0;
                 self.device = Some(device);
                 self.alive();
             }
@@ -47,6 +54,11 @@ impl Watchdog {
             // Any byte but `V`, which would announce that closing disarms. A failure leaves it armed, which is the safe side.
             let _ = device.write(b"\0");
         }
+    }
+
+    /// Whether it was what restarted the machine, as far as the hardware can tell.
+    pub fn fired(&self) -> bool {
+        self.fired
     }
 
     /// The armed device's path.

@@ -6,20 +6,25 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
+use adamant_agent::blackbox;
 use adamant_agent::contract::BOOT_REPORT_PATH;
 use adamant_agent::guard::HOOKS;
 use adamant_agent::policy::{Policy, Reaction};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
 
 use super::findings::{self, Finding, MOUNTS};
 use super::guard::{Counters, Denial, Ring};
 use super::scrub::{self, State};
 use super::{members, now, policy, printable, read, replace, say, value};
+use crate::boot::history::BlackBox;
 use crate::boot::since_kernel_start;
 use crate::boot::uevents::Events;
 
@@ -144,6 +149,8 @@ struct Watch {
     metrics: String,
     /// Nanoseconds since the kernel started before which the guard was only tried, by the agent itself.
     since: u64,
+    /// Where it is told how this boot ended.
+    black_box: Option<BlackBox>,
     /// Whether what is found has just happened, and was not there when the watch began.
     started: bool,
 }
@@ -165,7 +172,9 @@ pub fn run() -> Result<u8, String> {
         None
     });
     let scrub = scrub::path(&policy);
-    let since: u64 = read(BOOT_REPORT_PATH).ok().and_then(|report| value(&report, "since_us")?.parse().ok()).unwrap_or(0);
+    let report = read(BOOT_REPORT_PATH).unwrap_or_default();
+    let since: u64 = value(&report, "since_us").and_then(|since| since.parse().ok()).unwrap_or(0);
+    let end = the_end().map_err(|e| fail("signals", e))?;
     let mut watch = Watch {
         policy,
         told: Told::default(),
@@ -176,19 +185,29 @@ pub fn run() -> Result<u8, String> {
         scrub,
         metrics: String::new(),
         since: since.saturating_mul(1000),
+        black_box: None,
         started: false,
     };
     watch.take_denials(ring.as_mut());
     watch.look();
     watch.write_metrics();
     watch.started = true;
+    watch.black_box = value(&report, "black_box").filter(|path| path.starts_with('/')).and_then(|path| {
+        let refused = |e: io::Error| say(&["<4>adamant: watch: the black box: ", &e.to_string()].concat());
+        BlackBox::resume(Path::new(path)).map_err(refused).ok().flatten()
+    });
+    watch.note(blackbox::Event::Watched, "");
     notify("READY=1");
     let mut next_look = seconds() + MINUTE;
     let mut changed = false;
     loop {
         let next = watch.told.all.iter().filter(|one| one.more > 0).map(|one| one.at + MINUTE).fold(next_look, u64::min);
         let wait = if changed { 1 } else { next.saturating_sub(seconds()).clamp(1, MINUTE) };
-        let mut waits = vec![PollFd::new(mounts.as_fd(), PollFlags::POLLPRI), PollFd::new(devices.socket(), PollFlags::POLLIN)];
+        let mut waits = vec![
+            PollFd::new(mounts.as_fd(), PollFlags::POLLPRI),
+            PollFd::new(devices.socket(), PollFlags::POLLIN),
+            PollFd::new(end.as_fd(), PollFlags::POLLIN),
+        ];
         waits.extend(ring.as_ref().map(|ring| PollFd::new(ring.fd(), PollFlags::POLLIN)));
         let _ = poll(&mut waits, PollTimeout::from(wait as u16 * 1000));
         let ready: Vec<bool> = waits.iter().map(|one| one.any().unwrap_or(false)).collect();
@@ -196,6 +215,13 @@ pub fn run() -> Result<u8, String> {
         if changed && !ready.contains(&true) {
             watch.write_metrics();
             changed = false;
+        }
+        if ready[2] {
+            // The service manager stops this last, when the machine is shut down.
+            watch.take_denials(ring.as_mut());
+            watch.write_metrics();
+            watch.note(blackbox::Event::Ended, "");
+            return Ok(0);
         }
         if ready[0] {
             watch.look_at_mounts();
@@ -233,12 +259,29 @@ fn seconds() -> u64 {
     since_kernel_start() / 1_000_000
 }
 
+/// What becomes readable when this is to end.
+fn the_end() -> io::Result<SignalFd> {
+    let mut signals = SigSet::empty();
+    signals.extend([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
+}
+
 /// The block devices that there are.
 fn block_devices() -> Vec<String> {
     fs::read_dir("/sys/class/block").into_iter().flatten().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 impl Watch {
+    /// For those who come after the next start.
+    fn note(&mut self, event: blackbox::Event, reason: &str) {
+        if let Some(black_box) = &mut self.black_box
+            && let Err(error) = black_box.note(event, "", reason, Vec::new())
+        {
+            say(&["<4>adamant: watch: the black box takes no record: ", &error.to_string()].concat());
+        }
+    }
+
     /// At everything that nobody tells of.
     fn look(&mut self) {
         self.compare(findings::all(&self.policy), |_| true);
@@ -295,6 +338,7 @@ impl Watch {
             && let Some(reaction @ (Reaction::Reboot | Reaction::Poweroff)) = reaction
         {
             self.write_metrics();
+            self.note(blackbox::Event::Failed, &[&printable(&event.text), ": on_violation ended it"].concat());
             end(&event, reaction);
         }
     }

@@ -113,6 +113,7 @@ fn for_people(report: &Value, now: &Now, problems: &[String], colour: bool) -> S
         line_of_volume(volume, now.as_ref(), &mut page);
     }
     happened(now, &mut page);
+    last_bad_boot(report, &mut page);
     origin(report, &mut page);
     credentials(report, &mut page);
     let line = format!("{} ({})", text(report, "/identity/machine_id"), text(report, "/identity/source"));
@@ -167,6 +168,31 @@ fn line_of_volume(volume: &Value, now: Option<&Fill>, page: &mut Page) {
         if now.is_some_and(|now| now.read_only) { ", READ-ONLY" } else { "" }
     );
     if good { page.line("volume", &line) } else { page.judged("volume", false, &line) }
+}
+
+/// The last boot that did not end as it should. In red when it was the one before this.
+fn last_bad_boot(report: &Value, page: &mut Page) {
+    if report.pointer("/last_bad_boot/words").is_none() {
+        if report.pointer("/black_box").is_some_and(Value::is_string) {
+            page.line("bad boot", "none on record");
+        }
+        return;
+    }
+    let of = |pointer: &str| text(report, &["/last_bad_boot/", pointer].concat());
+    let (ago, in_a_row) = (number(report, "/last_bad_boot/starts_ago"), number(report, "/last_bad_boot/in_a_row"));
+    let when = match ago {
+        1 => "the one before this".to_owned(),
+        _ => format!("{ago} starts ago"),
+    };
+    let time = number(report, "/last_bad_boot/record/time");
+    let time = if time > 0 { format!(", {} ago", age(running::since(time))) } else { String::new() };
+    let again = if in_a_row > 1 { format!(", the last of {in_a_row} in a row") } else { String::new() };
+    let line = format!("{when}{time}{again}: {}, root hash {:.8}…: {}", of("record/slot"), of("record/root_hash"), of("words"));
+    page.judged("bad boot", ago != 1, &line);
+    let log = list(report, "/last_bad_boot/record/log");
+    for line in log.iter().skip(log.len().saturating_sub(3)).filter_map(Value::as_str) {
+        page.line("", &["then: ", line].concat());
+    }
 }
 
 /// What has happened since the boot.

@@ -262,12 +262,19 @@ section! {
 }
 
 section! {
-    /// What happens when the boot fails.
+    /// What happens when the boot fails, and when the kernel does later.
     "[failure]" Failure {
         /// `reboot`, `poweroff` or `halt`.
         action: super::FailureAction = "`reboot`, `poweroff` or `halt`", "`reboot`";
         /// Time between the message and the outcome, at most 1h.
         after: String = "duration", "`10s`";
+        /// What the kernel does about a mistake of its own, after which nothing is certain any more: `panic`, which is a restart after `after`, or
+        /// with `action = "halt"` none; `log` ends the process that met it, and goes on.
+        oops: super::Fault = "`panic` or `log`", "`panic`";
+        /// The same for a processor that has done nothing but one piece of the kernel's work for some 20 seconds. A virtual machine whose host is busy looks like that.
+        lockup: super::Fault = "`panic` or `log`", "`log`";
+        /// The same for a process that has waited for the kernel for two minutes, such as for a disk that does not answer.
+        hung_task: super::Fault = "`panic` or `log`", "`log`";
     }
 }
 
@@ -393,6 +400,8 @@ section! {
         slot_size: String = "size", "with two slots the root and its headroom, up to whole 64M; with one the root's own size";
         /// Least part of the slot that must be free, so that later images fit; with less the image is refused.
         headroom: String = "percentage", "`50%`";
+        /// A partition of 1 MiB in which the agent keeps how the last boots ended, also those that failed before a volume could be mounted.
+        black_box: bool = "boolean", "`true`";
         /// Bytes of a sector of the disk that it will be on.
         sector: u32 = "`512` or `4096`", "`512`";
     }

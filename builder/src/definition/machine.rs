@@ -103,6 +103,9 @@ impl Reader<'_> {
                 number.filter(|percent| *percent <= 90).ok_or_else(|| format!("headroom {text:?} is not a percentage from 0% to 90%"))
             })?;
         }
+        if let Some(black_box) = &disk.black_box {
+            out.black_box = *black_box.get_ref();
+        }
         if let Some(sector) = &disk.sector {
             out.sector =
                 self.checked(sector, |sector| matches!(sector, 512 | 4096).then_some(*sector).ok_or_else(|| format!("sector = {sector} (use 512 or 4096)")))?;

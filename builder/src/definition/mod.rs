@@ -24,7 +24,7 @@ use crate::sign::KeySource;
 /// Level of `zstd` without one: beyond it, time doubles for less than a percent.
 pub const ZSTD_LEVEL: i32 = 12;
 
-pub use adamant_agent::policy::{Enforce, FailureAction, FileSystem, Level, OnCorruption, OnDamage, Reaction, VerifyBoot};
+pub use adamant_agent::policy::{Enforce, FailureAction, Fault, FileSystem, Level, OnCorruption, OnDamage, Reaction, VerifyBoot};
 pub use adamant_agent::signature::Mode;
 
 /// Something that an image may have to do without.
@@ -370,13 +370,15 @@ pub struct Disk {
     pub slot_size: Option<u64>,
     /// Percent of a slot that must stay free.
     pub headroom: u64,
+    /// Whether it has a black box.
+    pub black_box: bool,
     /// Bytes of a sector.
     pub sector: u32,
 }
 
 impl Default for Disk {
     fn default() -> Self {
-        Disk { esp: 512 << 20, slots: None, slot_size: None, headroom: 50, sector: 512 }
+        Disk { esp: 512 << 20, slots: None, slot_size: None, headroom: 50, black_box: true, sector: 512 }
     }
 }
 

@@ -410,6 +410,11 @@ impl Reader<'_> {
         if let Some(action) = &failure.action {
             out.action = *action.get_ref();
         }
+        for (written, fault) in [(&failure.oops, &mut out.oops), (&failure.lockup, &mut out.lockup), (&failure.hung_task, &mut out.hung_task)] {
+            if let Some(written) = written {
+                *fault = *written.get_ref();
+            }
+        }
         if let Some(after) = &failure.after {
             out.after_seconds = self.checked(after, |text| match values::duration(text).map_err(|why| format!("after {why}"))? {
                 seconds @ 0..=3600 => Ok(seconds as u32),

@@ -110,7 +110,7 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
         (with("[roots]\n"), "6:2: unknown key `roots` (did you mean `root`?)"),
         (with("[root]\ncompresion = \"lz4\"\n"), "7:1: unknown key `compresion` (did you mean `compression`?)"),
         (with("[verify]\nscrub_every = 0\n"), "7:15: verify.scrub_every is 0, 1 to 8760 is possible"),
-        (with("[failure]\nwhatever = 1\n"), "7:1: unknown key `whatever` (the nearest known one is `after`; all: action, after)"),
+        (with("[failure]\nwhatever = 1\n"), "7:1: unknown key `whatever` (the nearest known one is `after`; all: action, after, oops, lockup, hung_task)"),
         (volume("mont = \"/x\""), "10:1: unknown key `mont` (did you mean `mount`?)"),
         (replaced("id = \"web\"\n", ""), "1:1: key `id` is missing (write id = ...)"),
         (replaced("\"web\"", "\"Web\""), "2:6: id \"Web\" is not an image id (use a-z 0-9 . _ -, starting with a letter or digit)"),

@@ -10,6 +10,7 @@ mod write;
 
 use std::fs::File;
 
+use adamant_agent::blackbox;
 use adamant_agent::gpt::{
     self, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table, volume_type,
 };
@@ -90,6 +91,9 @@ impl Layout {
             if sizes.signature {
                 empty(ROOT_VERITY_SIG_X86_64, "slot 2 signature", signature);
             }
+        }
+        if disk.black_box {
+            parts.push((Role::Blank, blackbox::PARTITION_TYPE, derived("black box"), ATTR_NO_AUTO, blackbox::LABEL.to_owned(), blackbox::BYTES));
         }
         // On a disk that is made larger later, only the last partition can take what follows it: the one that wants most stands there.
         let mut volumes: Vec<_> = definition.volumes.iter().rev().collect();
@@ -232,11 +236,12 @@ mod tests {
         let row = |i: usize| ["name", "uuid", "attrs", "start", "size"].map(|key| parts[i][key].to_string());
         assert_eq!(row(0), ["\"web_1.0.0\"", "\"F6F9916E-CED2-8986-0001-020304050607\"", "\"GUID:60\"", "2048", "10240"]);
         assert_eq!(row(1), ["\"web_1.0.0_verity\"", "\"08090A0B-0C0D-0E0F-1011-121314151617\"", "\"GUID:60\"", "12288", "2048"]);
+        assert_eq!((&parts[2]["name"], &parts[2]["size"], &parts[2]["attrs"]), (&"black-box".into(), &2048.into(), &"GUID:63".into()));
         assert_eq!(
-            (&parts[3]["name"], &parts[3]["attrs"], &parts[3]["type"]),
+            (&parts[4]["name"], &parts[4]["attrs"], &parts[4]["type"]),
             (&"state".into(), &"GUID:63".into(), &"4D21B016-B534-45C2-A9FB-5C16E091FD2D".into())
         );
-        assert_eq!((&parts[2]["name"], &parts[2]["type"]), (&"logs".into(), &"0FC63DAF-8483-4772-8E79-3D69D8477DE4".into()));
+        assert_eq!((&parts[3]["name"], &parts[3]["type"]), (&"logs".into(), &"0FC63DAF-8483-4772-8E79-3D69D8477DE4".into()));
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

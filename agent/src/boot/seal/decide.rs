@@ -8,6 +8,7 @@ use std::path::Path;
 
 use adamant_agent::contract::{AGENT_PATH, SYSROOT};
 use adamant_agent::policy::Allow;
+use adamant_agent::report::BootReport;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
@@ -29,7 +30,7 @@ pub struct Decisions {
 }
 
 /// Decides. `Err` is a clause.
-pub fn decide(identified: &Identified, allow: &Allow, built: i64) -> Result<Decisions, String> {
+pub fn decide(identified: &Identified, allow: &Allow, report: &BootReport) -> Result<Decisions, String> {
     let number = |path: &str| -> Result<u32, String> { fs::metadata(path).map(|found| device(found.dev())).map_err(|e| format!("{path}: {e}")) };
     let inside = |path: &str| -> Option<(u32, u64)> {
         let found = root::open_inside(path, OFlag::O_PATH).and_then(|file| file.metadata()).ok()?;
@@ -72,7 +73,9 @@ pub fn decide(identified: &Identified, allow: &Allow, built: i64) -> Result<Deci
     for inode in [program(SHUTDOWN), program(AGENT_PATH), program(EXECUTOR)] {
         bytes.extend(inode.to_ne_bytes());
     }
-    bytes.extend(built.to_ne_bytes());
+    bytes.extend(report.built.to_ne_bytes());
+    let black_box = report.black_box.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(0, |found| device(found.rdev()));
+    bytes.extend(u64::from(black_box).to_ne_bytes());
     for list in [volumes, fixed, memory, execute, disks] {
         for place in 0..LIST {
             bytes.extend(list.get(place).copied().unwrap_or(0).to_ne_bytes());

@@ -42,6 +42,8 @@ include!(concat!(env!("OUT_DIR"), "/guard.rs"));
 const FOLDER: &str = "/guard";
 /// The least room for events: 64 KiB hold some 500.
 const RING: u32 = 64 << 10;
+/// Of each thread that attaches hooks, bytes: the largest program's instructions and the verifier's words.
+const STACK: usize = 256 << 10;
 /// Hooks that a kernel may lack without being weaker for it: there, the other one is asked.
 const OPTIONAL: [&str; 1] = ["file_ioctl_compat"];
 /// The order of the maps in `Code::maps`, which are also the numbers of what loads them.
@@ -75,7 +77,7 @@ fn attach(identified: &Identified, allow: &Allow, context: &mut Context) -> Resu
         let first = structs.iter().position(|of| *of == field.of).unwrap_or(index);
         places.push(btf.place(first, field.path).ok_or_else(|| format!("the kernel has no {}.{}", field.of, field.path.join(".")))?);
     }
-    let decisions = decide::decide(identified, allow, context.report.built)?;
+    let decisions = decide::decide(identified, allow, &context.report)?;
     for why in decisions.absent {
         context.warn(format!("An exception of [seal.allow] stands for nothing here: {why}."));
     }
@@ -115,7 +117,8 @@ fn attach(identified: &Identified, allow: &Allow, context: &mut Context) -> Resu
     Ok(links.len())
 }
 
-/// Does the same for all, on all processors. The first error ends it.
+/// Does the same for all, all at once: attaching a hook is mostly waiting until every task of the kernel has been scheduled (RCU tasks), which
+/// all can wait for together.
 fn each<T: Sync, U: Send>(all: &[T], run: impl Fn(&T) -> Result<U, String> + Sync) -> Result<Vec<U>, String> {
     let next = AtomicUsize::new(0);
     let work = || {
@@ -129,7 +132,8 @@ fn each<T: Sync, U: Send>(all: &[T], run: impl Fn(&T) -> Result<U, String> + Syn
         done
     };
     let mut done = thread::scope(|scope| {
-        let others: Vec<_> = (1..thread::available_parallelism().map_or(1, |n| n.get().min(8))).map(|_| scope.spawn(work)).collect();
+        // What can't be started, the others do.
+        let others: Vec<_> = (1..all.len()).filter_map(|_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work).ok()).collect();
         let mut done = work();
         // A thread of these can't panic: it would have ended the boot.
         done.extend(others.into_iter().flat_map(|other| other.join().unwrap_or_default()));

@@ -15,6 +15,8 @@ pub fn look() {
     println!("tiny: environment {variables:?}");
     println!("tiny: machine-id {}", fs::read_to_string("/etc/machine-id").unwrap_or_default().trim());
     println!("tiny: hostname {}", fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim());
+    let fault = |name: &&str| format!("{name}={}", fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default().trim());
+    println!("tiny: on faults {}", ["panic", "panic_on_oops", "softlockup_panic", "hung_task_panic"].iter().map(fault).collect::<Vec<_>>().join(" "));
     for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
         println!("tiny: mount {line}");
     }

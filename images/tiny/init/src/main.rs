@@ -10,6 +10,8 @@
 //!     tiny.cost           measures what usual work costs
 //!     tiny.seal           tries what the seal refuses
 //!     tiny.watchdog       lets the watchdog bite
+//!     tiny.panic          makes the kernel panic
+//!     tiny.status         prints what adamant-agent status says
 //!     tiny.stay           does not switch off
 
 mod cost;

@@ -1,0 +1,271 @@
+//! What happened before, and what is happening now, for those who come later: the black box on the root's disk, and the kernel's own (pstore).
+//!
+//! Promise: nothing here ends a boot or keeps it waiting for longer than [`PATIENCE`]; a machine without a black box boots as one with it does.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError, TryLockError, mpsc};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use adamant_agent::blackbox::{self, BYTES, Event, PARTITION_TYPE, Record, Ring};
+use adamant_agent::gpt;
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::block::{self, Disk};
+use super::locate::Located;
+use super::{Context, Failure, console, since_kernel_start};
+
+/// Longest wait for a disk that takes no record.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// So many of the kernel's lines are offered to a record, which keeps the last that have room.
+const LINES: usize = 60;
+/// Where the kernel shows what outlived a panic: systemd's place for it, and most that is read of one file, bytes.
+const PSTORE: &str = "/sys/fs/pstore";
+const PSTORE_LIMIT: u64 = 64 << 10;
+/// A store holds some dozens at most.
+const PSTORE_FILES: usize = 1024;
+
+/// An open black box.
+pub struct BlackBox {
+    path: PathBuf,
+    file: File,
+    ring: Ring,
+    /// What all records of this boot have.
+    this: Record,
+}
+
+/// From the moment the disk is known until init takes over.
+static OPEN: Mutex<Option<BlackBox>> = Mutex::new(None);
+
+/// Opens the black box of the root's disk, where it has one.
+pub fn begin(located: &Located, context: &mut Context) {
+    let this = Record {
+        slot: block::label(&Path::new("/sys/class/block").join(&located.data.name)).unwrap_or_default(),
+        root_hash: located.root_hash.to_string(),
+        ..Record::default()
+    };
+    match open(&located.disk, this) {
+        Ok(Some(open)) => {
+            context.report.black_box = Some(open.path.display().to_string());
+            *OPEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
+        }
+        Ok(None) => {}
+        Err(error) => context.warn(format!("The black box of {} can't be used: {error}.", located.disk.name)),
+    }
+}
+
+fn open(disk: &Disk, this: Record) -> io::Result<Option<BlackBox>> {
+    let Ok(found) = gpt::disk::read(&disk.open(false)?, disk.sector, disk.sectors) else { return Ok(None) };
+    let number = (1..).zip(&found.table.partitions).find(|(_, one)| one.as_ref().is_some_and(|one| one.kind == PARTITION_TYPE)).map(|(number, _)| number);
+    let Some(partition) = number.map(|number| disk.partition(number)).transpose()?.flatten() else { return Ok(None) };
+    BlackBox::open(&partition.path, this)
+}
+
+impl BlackBox {
+    fn open(path: &Path, this: Record) -> io::Result<Option<BlackBox>> {
+        // Each record is on the disk when its write returns.
+        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DSYNC).open(path)?;
+        let mut bytes = Vec::new();
+        (&file).take(BYTES).read_to_end(&mut bytes)?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().replace('-', "");
+        Ok(Ring::read(&bytes).map(|ring| BlackBox { path: path.to_owned(), file, ring, this: Record { boot, ..this } }))
+    }
+
+    /// Goes on with the records of this boot, in the running machine. `None` where it has none there.
+    pub fn resume(path: &Path) -> io::Result<Option<BlackBox>> {
+        let Some(mut open) = BlackBox::open(path, Record::default())? else { return Ok(None) };
+        let Some(mine) = open.ring.records.iter().rev().find(|record| record.boot == open.this.boot) else { return Ok(None) };
+        let (slot, root_hash) = (mine.slot.clone(), mine.root_hash.clone());
+        open.this = Record { slot, root_hash, ..open.this };
+        Ok(Some(open))
+    }
+
+    fn write(&mut self, record: &Record) -> io::Result<()> {
+        let (sequence, at) = self.ring.take_place();
+        self.file.write_all_at(&record.to_block(sequence), at)
+    }
+
+    /// Adds a record of this boot.
+    pub fn note(&mut self, event: Event, stage: &str, reason: &str, log: Vec<String>) -> io::Result<()> {
+        let record = Record {
+            event,
+            time: clock(),
+            uptime_ms: since_kernel_start() / 1000,
+            stage: stage.to_owned(),
+            reason: reason.to_owned(),
+            log,
+            ..self.this.clone()
+        };
+        self.write(&record)
+    }
+}
+
+fn clock() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A stage has begun: if it never ends, this is known of it.
+pub fn stage(name: &str) {
+    note(Event::Stage, name);
+}
+
+/// Init is started next.
+pub fn running() {
+    note(Event::Running, "handover");
+}
+
+fn note(event: Event, stage: &str) {
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    // A disk that takes no record will say so itself where it matters.
+    if let Some(black_box) = &mut *open
+        && let Err(error) = black_box.note(event, stage, "", Vec::new())
+    {
+        log::warn!("the black box takes no record: {error}");
+        *open = None;
+    }
+}
+
+/// The boot has failed. Also called by a panic, from any thread, at any time; and before a disk was chosen, when the only black box there is will do.
+pub fn failed(failure: &Failure) {
+    let (stage, reason) = (failure.stage, console::printable(&failure.to_string()));
+    let log = console::last_lines(LINES);
+    let (done, wait) = mpsc::channel();
+    let work = move || {
+        let written = match OPEN.try_lock() {
+            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::Poisoned(open)) => fail_in(&mut open.into_inner(), stage, &reason, log),
+            Ok(mut open) => fail_in(&mut open, stage, &reason, log),
+        };
+        if let Err(error) = written {
+            log::warn!("the black box takes no record: {error}");
+        }
+        let _ = done.send(());
+    };
+    // A disk that hangs must not keep the machine from its outcome.
+    if thread::Builder::new().spawn(work).is_ok() {
+        let _ = wait.recv_timeout(PATIENCE);
+    }
+}
+
+fn fail_in(open: &mut Option<BlackBox>, stage: &str, reason: &str, log: Vec<String>) -> io::Result<()> {
+    if open.is_none() {
+        *open = the_only_one();
+    }
+    open.as_mut().map_or(Ok(()), |open| open.note(Event::Failed, stage, reason, log))
+}
+
+/// Where it is not known which disk is this machine's, one that is not the only one must not be written to.
+fn the_only_one() -> Option<BlackBox> {
+    let mut found = Disk::all().ok()?.into_iter().filter_map(|disk| open(&disk, Record::default()).ok().flatten());
+    let one = found.next()?;
+    found.next().is_none().then_some(one)
+}
+
+/// Finds out how the boots before this one ended, for the report and the log.
+pub fn look_back(context: &mut Context) {
+    let panic = last_panic(Path::new(PSTORE));
+    let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut records = open.as_ref().map(|open| open.ring.records.clone()).unwrap_or_default();
+    let silent = records.last().is_some_and(|last| !matches!(last.event, Event::Failed | Event::Ended));
+    // What the box could not hear: the kernel's end, or the hardware's.
+    let cause = match (panic, silent) {
+        (Some(panic), true) => Some(panic),
+        (Some(panic), false) if records.is_empty() => Some(panic),
+        (_, true) if context.watchdog.fired() => Some(("it hung, and the hardware watchdog restarted the machine".to_owned(), Vec::new())),
+        _ => None,
+    };
+    if let Some((reason, log)) = cause {
+        let last = records.last().cloned().unwrap_or_default();
+        let record = Record { event: Event::Failed, reason, log, ..last };
+        // For those who look later: the kernel's own store is emptied when it was read.
+        if let Some(open) = &mut *open {
+            let _ = open.write(&record);
+        }
+        records.push(record);
+    }
+    drop(open);
+    context.report.last_bad_boot = blackbox::last_bad(&records);
+    if let Some(bad) = context.report.last_bad_boot.as_ref().filter(|bad| bad.starts_ago == 1) {
+        log::warn!("the last boot, of {}, failed: {}", bad.record.slot, bad.words);
+        for line in &bad.record.log {
+            log::warn!("then: {line}");
+        }
+    }
+}
+
+/// The newest panic that the kernel's store holds: its line, and the last ones of its log.
+fn last_panic(folder: &Path) -> Option<(String, Vec<String>)> {
+    let path = folder.to_str()?;
+    if !folder.is_dir() {
+        return None;
+    }
+    let mounted = mount(Some("pstore"), path, Some("pstore"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None::<&str>).is_ok();
+    let found = newest_panic(folder);
+    if mounted {
+        let _ = umount2(path, MntFlags::MNT_DETACH);
+    }
+    found
+}
+
+fn newest_panic(folder: &Path) -> Option<(String, Vec<String>)> {
+    let mut newest: Option<((SystemTime, bool), String)> = None;
+    for entry in fs::read_dir(folder).ok()?.flatten().take(PSTORE_FILES) {
+        if !entry.file_name().as_encoded_bytes().starts_with(b"dmesg-") {
+            continue;
+        }
+        let mut bytes = Vec::new();
+        let read = File::open(entry.path()).and_then(|file| file.take(PSTORE_LIMIT).read_to_end(&mut bytes));
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        // The first line says what it is; part 1 is the one with the end of the log.
+        if read.is_err() || !text.starts_with("Panic#") {
+            continue;
+        }
+        let age = entry.metadata().and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let rank = (age, text.lines().next().is_some_and(|line| line.trim_end().ends_with("Part1")));
+        if newest.as_ref().is_none_or(|(known, _)| rank > *known) {
+            newest = Some((rank, text));
+        }
+    }
+    let (_, text) = newest?;
+    let lines: Vec<String> = text.lines().skip(1).map(bare).collect();
+    let reason = lines.iter().find(|line| line.contains("Kernel panic")).cloned().unwrap_or_else(|| "the kernel panicked".to_owned());
+    Some((reason, lines.into_iter().rev().take(LINES).rev().collect()))
+}
+
+/// A line of the store without its level and time: `<0>[    3.100000] text`.
+fn bare(line: &str) -> String {
+    let text = line.strip_prefix('<').and_then(|rest| rest.split_once('>')).map_or(line, |(_, rest)| rest);
+    let text = text.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(text, |(_, rest)| rest);
+    console::printable(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_panic_is_found_among_what_the_kernel_kept() {
+        let folder = std::env::temp_dir().join(format!("adamant-pstore-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &str, age: u64| {
+            let file = File::create(folder.join(name)).unwrap();
+            fs::write(folder.join(name), text).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(age)).unwrap();
+        };
+        write("dmesg-erst-1", "Oops#1 Part1\n<4>[    1.0] an oops\n", 300);
+        write("dmesg-erst-2", "Panic#1 Part1\n<4>[    1.0] old\n<0>[    2.0] Kernel panic - not syncing: old\n", 100);
+        write("dmesg-erst-3", "Panic#1 Part2\n<4>[    1.0] before\n", 200);
+        write("dmesg-erst-4", "Panic#1 Part1\n<4>[    1.0] last\u{1b}[2J\n<0>[    2.5] Kernel panic - not syncing: sysrq\n<4>[    3.0] CPU: 0\n", 200);
+        write("console-ramoops-0", "Panic#9 Part1\n", 900);
+        write("dmesg-broken", "", 900);
+        let (reason, log) = newest_panic(&folder).unwrap();
+        assert_eq!(reason, "Kernel panic - not syncing: sysrq");
+        assert_eq!(log, ["last?[2J", "Kernel panic - not syncing: sysrq", "CPU: 0"]);
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(newest_panic(&folder).is_none());
+    }
+}
