@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use adamant_agent::contract::BOOT_REPORT_PATH;
 use adamant_agent::guard::HOOKS;
-use adamant_agent::policy::{Level, Policy};
+use adamant_agent::policy::{Image, Level, Policy};
 use nix::libc;
 
 use super::findings::{self, Finding};
@@ -54,7 +54,7 @@ pub fn run(json: bool) -> Result<(String, bool), String> {
     let denials = counts.unwrap_or([0; HOOKS.len()]);
     let denials: Vec<(&str, String)> = HOOKS.iter().zip(denials).filter(|(_, count)| *count > 0).map(|(hook, count)| (*hook, count.to_string())).collect();
     let allowances = policy.seal.allow.used();
-    let text = if json { as_json(&found, &denials, &allowances, &held) } else { as_text(&found, &denials, &allowances, &held) };
+    let text = if json { about(&policy.image) + &as_json(&found, &denials, &allowances, &held) } else { as_text(&found, &denials, &allowances, &held) };
     Ok((text, found.is_empty()))
 }
 
@@ -73,6 +73,13 @@ fn as_text(found: &[Finding], denials: &[(&str, String)], allowances: &[String],
     lines.join("\n") + "\n"
 }
 
+/// Which image it is that nothing should differ from: how the object begins.
+fn about(image: &Image) -> String {
+    let hash = Root::find().map_or_else(|_| "null".to_owned(), |root| ["\"", &root.hash, "\""].concat());
+    ["{", &members(&[("image_id", &image.id), ("image_version", &image.version)]), ",\"root_hash\":", &hash, ","].concat()
+}
+
+/// The rest of the object.
 fn as_json(found: &[Finding], denials: &[(&str, String)], allowances: &[String], held: &[Held]) -> String {
     let found: Vec<String> = found.iter().map(|one| ["{\"class\":\"", one.class, "\",", &one.members(), "}"].concat()).collect();
     let denials: Vec<String> = denials.iter().map(|(hook, count)| ["\"", hook, "\":", count].concat()).collect();
@@ -83,7 +90,7 @@ fn as_json(found: &[Finding], denials: &[(&str, String)], allowances: &[String],
     });
     let held: Vec<String> = held.collect();
     let lists = [&found.join(","), "],\"denials\":{", &denials.join(","), "},\"allowances\":[", &allowances.join(","), "],\"volumes\":[", &held.join(",")];
-    ["{\"drift\":[", &lists.concat(), "]}\n"].concat()
+    ["\"drift\":[", &lists.concat(), "]}\n"].concat()
 }
 
 /// The root hash in three places: the command line, the report, and the kernel's table, which decides.
@@ -261,9 +268,14 @@ mod tests {
             "mounts: /usr: is tmpfs over it, should be not mounted over\ndenials: file_open 2\nallowances: jit\nvolume state: 3 files, 4 KiB\n"
         );
         assert_eq!(as_text(&[], &[], &[], &[]), "no drift\ndenials: none\nallowances: none\n");
-        let json: serde_json::Value = serde_json::from_str(&as_json(&found, &denials, &allowances, &held)).unwrap();
-        assert_eq!((json["drift"][0]["what"].as_str(), json["denials"]["file_open"].as_u64()), (Some("/usr"), Some(2)));
-        assert_eq!((json["volumes"][0]["bytes"].as_u64(), json["allowances"][0].as_str()), (Some(4096), Some("jit")));
-        assert!(serde_json::from_str::<serde_json::Value>(&as_json(&[], &[], &[], &[])).is_ok());
+        let image = Image { id: "web".to_owned(), version: "1.2".to_owned() };
+        let json = |rest: String| serde_json::from_str::<serde_json::Value>(&(about(&image) + &rest));
+        let read = json(as_json(&found, &denials, &allowances, &held)).unwrap();
+        assert_eq!((read["image_id"].as_str(), read["image_version"].as_str()), (Some("web"), Some("1.2")));
+        // This machine's root is none of ours.
+        assert!(read["root_hash"].is_null());
+        assert_eq!((read["drift"][0]["what"].as_str(), read["denials"]["file_open"].as_u64()), (Some("/usr"), Some(2)));
+        assert_eq!((read["volumes"][0]["bytes"].as_u64(), read["allowances"][0].as_str()), (Some(4096), Some("jit")));
+        assert!(json(as_json(&[], &[], &[], &[])).is_ok());
     }
 }
