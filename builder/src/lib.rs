@@ -10,6 +10,7 @@ pub mod child;
 pub mod cli;
 pub mod definition;
 pub mod disk;
+pub mod drift;
 pub mod erofs;
 pub mod error;
 pub mod format;

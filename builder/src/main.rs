@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
+use adamant::cli::drift::exit_code;
 use adamant::cli::signing::KeysVerb;
 use adamant::cli::{self, Cli, Target, Verb};
 use adamant::definition::{Definition, reference};
 use adamant::output::Output;
 use adamant::sign::keys;
-use adamant::{Context, Result, boot, build, inspect, summary, verify};
+use adamant::{Context, Result, boot, build, drift, inspect, summary, verify};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -17,17 +18,17 @@ fn main() -> ExitCode {
     };
     let output = cli.output();
     output.hear_logs();
-    match run(&cli.verb, &output) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            output.error(&error);
-            ExitCode::from(1)
-        }
-    }
+    let code = run(&cli.verb, &output).unwrap_or_else(|error| {
+        output.error(&error);
+        // Where 1 stands for drift, it can't stand for a list of hosts that can't be read.
+        if matches!(cli.verb, Verb::Drift(_)) { 2 } else { 1 }
+    });
+    ExitCode::from(code)
 }
 
-fn run(verb: &Verb, output: &Output) -> Result<()> {
-    match verb {
+/// Gives the exit code of what was done.
+fn run(verb: &Verb, output: &Output) -> Result<u8> {
+    let done = match verb {
         Verb::Build(args) => build::run(&args.options(), output).map(drop),
         Verb::Verify(args) => verify::run(&args.target, output),
         Verb::Inspect(args) => inspect::run(&args.target, &args.certificates, output),
@@ -53,10 +54,12 @@ fn run(verb: &Verb, output: &Output) -> Result<()> {
             let jobs = std::thread::available_parallelism().map_or(1, usize::from);
             build::later::run(&args.out, &args.table()?, jobs, output)
         }
+        Verb::Drift(args) => return drift::run(&args.options(), output).map(exit_code),
         Verb::Completions { shell } => text(output, &cli::completions(*shell)),
         Verb::Man => text(output, &cli::manual().context(|| "the manual page")?),
         Verb::Reference => text(output, &reference::markdown()),
-    }
+    };
+    done.map(|()| 0)
 }
 
 /// A text is its own document.

@@ -1,5 +1,6 @@
 //! The command line: every flag and its help, once. Manual page and completions come from here too.
 
+pub mod drift;
 pub mod signing;
 
 use std::num::NonZeroUsize;
@@ -41,8 +42,9 @@ Examples:
   adamant boot images/web/out           start it in QEMU; changes are thrown away
   adamant verify images/web/out         every hash, every block
   adamant inspect images/web/out        partitions, signatures, and whether other tools will take it
+  adamant drift root@web1 root@web2     in what running servers differ from their images
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage";
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `drift` has its own";
 
 /// What the program can do.
 #[derive(Debug, Subcommand)]
@@ -61,6 +63,8 @@ pub enum Verb {
     Keys(signing::Keys),
     /// Sign what `build --unsigned` made
     Sign(signing::Sign),
+    /// Ask running servers, over ssh, in what they differ from their images
+    Drift(drift::Drift),
     /// Print the completions of a shell
     #[command(hide = true)]
     Completions {
@@ -387,6 +391,7 @@ mod tests {
             "sign out --keys k",
             "build images/web --unsigned",
             "build images/web --keys k",
+            "drift root@a b --hosts - --jobs 8 --timeout 5m --ssh-option User=root --ssh-option IdentityFile=k --sudo --json",
             "completions bash",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("adamant").chain(line.split(' ')));
@@ -418,6 +423,10 @@ mod tests {
             "build d --jobs 0",
             "boot o --credential x",
             "boot o --certificate db.crt",
+            "drift",
+            "drift a --jobs 0",
+            "drift a --timeout 0s",
+            "drift a --ssh-option -v",
             "explode",
         ] {
             let parsed = Cli::try_parse_from(std::iter::once("adamant").chain(line.split(' ')));
