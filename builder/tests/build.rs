@@ -4,14 +4,17 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use nix::libc;
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 
 struct Scratch(PathBuf);
 
@@ -211,6 +214,29 @@ fn a_second_build_does_without_another_user_where_that_one_may_not_read() {
 fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and_an_interrupted_one_leaves_nothing() {
     let scratch = Scratch::new("killcheck");
     let strays = || scratch.names().into_iter().filter(|name| name.starts_with(".out.adamant-check-")).count();
+    // Both builds read this key, which is a pipe. The first is given it; the second waits for it, however fast or slow the machine is, until it is ended.
+    let keys = scratch.0.join("keys");
+    adamant::sign::keys::new(&keys, "test", 1).unwrap();
+    let pipe = keys.join("verity.key");
+    let key = fs::read(&pipe).unwrap();
+    let renew = || {
+        fs::remove_file(&pipe).unwrap();
+        nix::unistd::mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    };
+    renew();
+    let wait_for_the_second = |child: &mut Child| loop {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be ended");
+        // Fails while nobody reads.
+        match File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&pipe) {
+            Ok(held) if strays() > 0 => return held,
+            Ok(mut given) => {
+                // The next to read finds another pipe, not the end of this one.
+                renew();
+                given.write_all(&key).unwrap();
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    };
     for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM] {
         let mut command = scratch.adamant("build");
         // Whoever runs this test in the background may ignore SIGINT, and children inherit that.
@@ -218,22 +244,19 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
         let heed = || unsafe { nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigDfl) }.map(drop).map_err(Into::into);
         // SAFETY: between fork and exec only signal(2) is called, which is async-signal-safe, and installs no handler.
         unsafe { command.pre_exec(heed) };
-        let mut child = command.arg("--check").arg(&scratch.0).stderr(Stdio::null()).spawn().unwrap();
-        while strays() == 0 {
-            assert!(child.try_wait().unwrap().is_none(), "it ended before it could be ended");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let mut child = command.arg("--check").arg("--keys").arg(&keys).arg(&scratch.0).stderr(Stdio::null()).spawn().unwrap();
+        let _held = wait_for_the_second(&mut child);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
         let status = child.wait().unwrap();
         assert_eq!(status.signal(), Some(signal as i32));
         assert_eq!(strays(), usize::from(signal == Signal::SIGKILL), "{signal}");
         // The second build ends with the first, a moment later.
-        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        let deadline = std::time::Instant::now() + Duration::from_secs(300);
         while strays() > 0 {
-            assert!(std::time::Instant::now() < deadline, "still there after 30 s of builds");
+            assert!(std::time::Instant::now() < deadline, "still there after five minutes of builds");
             assert_success(&scratch.build());
         }
-        assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
+        assert_eq!(scratch.names(), ["agent", "files", "image.toml", "keys", "out"]);
     }
 }
 

@@ -39,8 +39,10 @@ pub struct Compared {
 
 /// Builds again and compares.
 pub fn compare(first: &Built, definition: &Definition, options: &Options, output: &Output) -> Result<Compared> {
+    // In this order, so that signals wait until the folder is gone.
+    let tidy = Tidy::begin()?;
     let scratch = Scratch::beside(&first.out)?;
-    let tidy = Tidy::begin(scratch.path())?;
+    tidy.watch(scratch.path());
     let folder = scratch.path().join("second");
     let mut elsewhere = Elsewhere::from(definition, options);
     loop {

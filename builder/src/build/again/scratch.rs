@@ -84,17 +84,22 @@ fn around(out: &Path) -> Result<(PathBuf, OsString)> {
 /// While it lives, interrupt, hang-up and termination end the second build and take its folder away before they end the program.
 pub struct Tidy {
     child: Arc<Mutex<Option<Child>>>,
+    signals: SigSet,
     before: SigSet,
 }
 
 impl Tidy {
-    /// From now on, for this folder.
-    pub fn begin(scratch: &Path) -> Result<Tidy> {
+    /// From now on they wait. It begins before there is a folder, so that there is no moment in which one could be left behind.
+    pub fn begin() -> Result<Tidy> {
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
         let before = SigSet::thread_get_mask().context(|| "the mask of signals")?;
         signals.thread_block().context(|| "the mask of signals")?;
-        let child = Arc::new(Mutex::new(None));
-        let (theirs, scratch) = (child.clone(), scratch.to_owned());
+        Ok(Tidy { child: Arc::new(Mutex::new(None)), signals, before })
+    }
+
+    /// From now on they are answered, for this folder; also those that have waited.
+    pub fn watch(&self, scratch: &Path) {
+        let (signals, theirs, scratch) = (self.signals, self.child.clone(), scratch.to_owned());
         std::thread::spawn(move || {
             let Ok(signal) = signals.wait() else { return };
             // Held to the end: there will be no further child.
@@ -107,7 +112,6 @@ impl Tidy {
             let _ = signals.thread_unblock();
             let _ = raise(signal);
         });
-        Ok(Tidy { child, before })
     }
 
     /// The second build, once there is one.
