@@ -86,6 +86,13 @@ fn root_logs_in_with_the_key_from_the_credential_and_the_host_key_stays() {
         host_keys.push(said.lines().last().unwrap_or_default().to_owned());
         let refused = ask(&mut machine, "touch /etc/x 2>&1; touch /usr/x 2>&1; true");
         assert_eq!(refused.matches("Read-only file system").count(), 2, "{refused}");
+        let (code, table) = login.drift();
+        assert_eq!(code, Some(0), "{table}");
+        assert!(table.contains(&format!("debian 1.0.0  {}   no drift", &image.root_hash()[..8])), "{table}");
+        ask(&mut machine, "systemd-run --quiet --unit=stranger sleep 1000");
+        let (code, table) = login.drift();
+        assert_eq!(code, Some(1), "{table}");
+        assert!(table.contains("units: /run/systemd/transient/stranger.service: is there, should be absent"), "{table}");
         ask(&mut machine, "(sleep 1; systemctl poweroff) >/dev/null 2>&1 & true");
         machine.wait_for_end();
     }
@@ -154,6 +161,14 @@ struct Login {
 }
 
 impl Login {
+    /// What `adamant drift` says of the server, with its exit code.
+    fn drift(&self) -> (Option<i32>, String) {
+        let (host, key) = (format!("ssh://root@127.0.0.1:{}", self.port), format!("IdentityFile={}", self.key.display()));
+        let options = [key.as_str(), "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"].map(|option| ["--ssh-option", option]);
+        let output = tool::output(image::builder().args(["drift", &host, "--timeout", "5m"]).args(options.as_flattened()));
+        (output.status.code(), tool::lossy(&output.stdout) + &tool::lossy(&output.stderr))
+    }
+
     /// Runs a command on the server, as soon as it lets in.
     fn ask(&self, machine: &mut Machine, command: &str) -> String {
         let started = Instant::now();
