@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use nix::libc;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, Uid};
 
@@ -113,7 +113,7 @@ impl Elsewhere {
             cores.set(core).map_err(|error| Error::new(format!("core {core}: {}", error.desc())))?;
         }
         let (pinned, lock) = (self.core.is_some(), scratch.lock());
-        // SAFETY: between fork and exec only umask, sched_setaffinity, fcntl and prctl are called, which are async-signal-safe. The
+        // SAFETY: between fork and exec only umask, sched_setaffinity, fcntl, sigprocmask and prctl are called, which are async-signal-safe. The
         // descriptor is the scratch folder's, which outlives the command's start.
         unsafe {
             command.pre_exec(move || {
@@ -124,6 +124,8 @@ impl Elsewhere {
                 if libc::fcntl(lock, libc::F_SETFD, 0) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
+                // Ours wait for `Tidy`, and are inherited: with SIGTERM held back, it would outlive us.
+                SigSet::empty().thread_set_mask()?;
                 // After the user has changed, which would take it back.
                 nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(Into::into)
             });
