@@ -28,21 +28,18 @@ pub struct Variant {
 
 /// All images that hosts told of, by id.
 pub fn of(hosts: &[Host]) -> Vec<Image> {
-    let mut found: BTreeMap<&str, BTreeMap<(&str, Option<&str>), Vec<String>>> = BTreeMap::new();
+    let mut found: BTreeMap<&str, Vec<Variant>> = BTreeMap::new();
     for host in hosts {
         let Some(answer) = host.outcome.answer() else { continue };
-        if let (Some(id), Some(hash)) = (answer.image_id.as_deref(), answer.root_hash.as_deref()) {
-            found.entry(id).or_default().entry((hash, answer.image_version.as_deref())).or_default().push(host.name.clone());
+        let (Some(id), Some(hash)) = (answer.image_id.as_deref(), &answer.root_hash) else { continue };
+        let variants = found.entry(id).or_default();
+        match variants.iter_mut().find(|variant| variant.root_hash == *hash && variant.image_version == answer.image_version) {
+            Some(variant) => variant.hosts.push(host.name.clone()),
+            None => variants.push(Variant { image_version: answer.image_version.clone(), root_hash: hash.clone(), hosts: vec![host.name.clone()] }),
         }
     }
-    let image = |(id, variants): (&str, BTreeMap<(&str, Option<&str>), Vec<String>>)| {
-        let variant = |((hash, version), hosts): ((&str, Option<&str>), Vec<String>)| Variant {
-            image_version: version.map(str::to_owned),
-            root_hash: hash.to_owned(),
-            hosts,
-        };
-        let mut variants: Vec<Variant> = variants.into_iter().map(variant).collect();
-        variants.sort_by_key(|variant| std::cmp::Reverse(variant.hosts.len()));
+    let image = |(id, mut variants): (&str, Vec<Variant>)| {
+        variants.sort_by(|a, b| b.hosts.len().cmp(&a.hosts.len()).then_with(|| a.root_hash.cmp(&b.root_hash)));
         Image { image_id: id.to_owned(), variants }
     };
     found.into_iter().map(image).collect()
