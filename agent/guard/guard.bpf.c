@@ -32,6 +32,7 @@ enum list {
 	LISTS
 };
 #define PLACES 16
+#define INTERPRETERS 32
 
 /* What the agent decided. Frozen before the first hook is attached; unused places are 0, which is no device and no inode. */
 const volatile struct decide {
@@ -44,6 +45,8 @@ const volatile struct decide {
 	u64 black_box;         /* the agent's own partition, in which it tells of the end; 0 without one */
 	u32 lists[LISTS][LIST];
 	struct { u64 inode; u32 device, unused; } places[PLACES]; /* folders below which anything may be mounted */
+	u64 marks;             /* a bit for each interpreter, see mark: 0 where scripts are allowed */
+	u64 interpreters[INTERPRETERS]; /* programs of the image that read no scripts from elsewhere, by inode, ended by the first 0 */
 } decide = {};
 
 u64 denials[HOOKS] = {};
@@ -537,10 +540,57 @@ PROGRAM(path_truncate)
 	REFUSE_DENTRY(PATH_TRUNCATE, dentry);
 }
 
-/* Opening for writing; reading is free. */
+/* --- scripts */
+
+/* One of 64 bits for an inode, so that most programs are known for no interpreters without a look at the list. agent/src/boot/seal/decide.rs has the same. */
+INLINE u64 mark(u64 inode) { return 1ull << (inode * 0x9e3779b97f4a7c15 >> 58); }
+
+/* Whether this program is an interpreter, and what is in a file that is not the image's may have been put there by somebody, for it to run. */
+FUNCTION(may_be_a_script) int may_be_a_script(struct file *file, u64 program)
+{
+	for (int n = 0; decide.interpreters[n] != program; n++)
+		if (n == INTERPRETERS - 1 || !decide.interpreters[n])
+			return 0;
+	struct inode *inode = file->f_inode;
+	u32 kind = inode->i_mode & S_IFMT, flags = file->f_flags;
+	if (kind == S_IFBLK)
+		return 1;
+	/* Pipes, sockets and terminals can't be told apart. What is opened to be executed is bprm_check_security's. */
+	if (kind != S_IFREG || flags & FMODE_EXEC)
+		return 0;
+	/* Nothing is in a file that was made, or emptied, by this very opening: a place for an interpreter's own data. */
+	if (flags & (O_TRUNC | O_TMPFILE) || (flags & (O_EXCL | O_CREAT)) == (O_EXCL | O_CREAT))
+		return 0;
+	switch (inode->i_sb->s_magic) {
+	case PROC_MAGIC:
+	case SYSFS_MAGIC:
+	case CGROUP_MAGIC:
+	case CGROUP2_MAGIC:
+	case SECURITYFS_MAGIC:
+	case DEBUGFS_MAGIC:
+	case TRACEFS_MAGIC:
+	case NSFS_MAGIC:
+		return 0; /* what the kernel says */
+	}
+	return !listed(EXECUTE, inode->i_sb->s_dev);
+}
+
+/* The kernel knows no scripts, only which program reads what. Nearly all that is opened is the image's, or by programs without a mark. */
+INLINE int reads_a_script(struct file *file)
+{
+	if (file->f_inode->i_sb->s_dev == decide.root)
+		return 0;
+	u64 who = program();
+	return who && decide.marks & mark(who) && may_be_a_script(file, who);
+}
+
+/* Opening for writing; reading is free, but for interpreters. */
 PROGRAM(file_open)
 {
 	struct file *file = (void *)ctx[0];
+	/* The decisions are frozen: where scripts are allowed, the verifier takes this out. */
+	if (decide.marks && file->f_mode & FMODE_READ && reads_a_script(file))
+		REFUSE_FILE(FILE_OPEN, file);
 	if (!(file->f_mode & FMODE_WRITE))
 		return 0;
 	struct inode *inode = file->f_inode;

@@ -110,9 +110,14 @@ static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
 #define S_IFBLK 0060000
 #define S_IFCHR 0020000
 #define S_IFREG 0100000
+#define FMODE_READ 1
 #define FMODE_WRITE 2
+#define FMODE_EXEC 0x20
 #define O_EXCL 0200
 #define O_CREAT 0100
+#define O_TRUNC 01000
+/* Without the bit that says folder, which others have too. */
+#define O_TMPFILE 020000000
 #define PTRACE_MODE_ATTACH 2
 /* <linux/magic.h> */
 #define PROC_MAGIC 0x9fa0
@@ -126,6 +131,7 @@ static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
 #define OVERLAYFS_MAGIC 0x794c7630
 #define AUTOFS_MAGIC 0x0187
 #define SECURITYFS_MAGIC 0x73636673
+#define NSFS_MAGIC 0x6e736673
 /* include/linux/kdev_t.h: how the kernel writes a device number */
 #define DEVICE(major, minor) ((major) << 20 | (minor))
 #define CONTROL_OF_DEVICE_MAPPER DEVICE(10, 236)

@@ -11,6 +11,8 @@ pub const VERSION: u32 = 1;
 pub const MAX_VOLUMES: usize = 32;
 /// More names in a list of the seal's are refused.
 pub const MAX_SEAL_NAMES: usize = 16;
+/// More interpreters than this are refused: the guard has a place for each (INTERPRETERS in agent/guard/guard.bpf.c).
+pub const MAX_INTERPRETERS: usize = 32;
 /// More names of credentials than this are refused.
 pub const MAX_ACCEPTED_NAMES: usize = 64;
 
@@ -77,6 +79,9 @@ pub struct Seal {
     pub enforce: Enforce,
     /// Kernel modules by name, loaded before none can be any more, beside the drivers of the hardware that is there.
     pub modules: Vec<String>,
+    /// Programs of the image, by path, that read scripts from nowhere but the image; from level guard on. The builder finds them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub interpreters: Vec<String>,
     /// Exceptions.
     pub allow: Allow,
 }
@@ -136,13 +141,16 @@ pub struct Allow {
     pub mounts: Vec<String>,
     /// Partitions of the root's disk, by label, that may be written and mounted.
     pub disks: Vec<String>,
+    /// Interpreters, by path, that read scripts from everywhere: the builder has left them out of [`Seal::interpreters`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<String>,
 }
 
 impl Allow {
     /// Those that are used, each as it is written.
     pub fn used(&self) -> Vec<String> {
         let flags = [("jit", self.jit), ("debug", self.debug), ("bpf", self.bpf), ("containers", self.containers), ("binfmt", self.binfmt)];
-        let lists = [("execute", &self.execute), ("mounts", &self.mounts), ("disks", &self.disks)];
+        let lists = [("execute", &self.execute), ("mounts", &self.mounts), ("disks", &self.disks), ("scripts", &self.scripts)];
         let flags = flags.iter().filter(|flag| flag.1).map(|flag| flag.0.to_owned());
         flags.chain(lists.iter().flat_map(|(key, list)| list.iter().map(move |one| [key, " ", one.as_str()].concat()))).collect()
     }
@@ -387,9 +395,15 @@ pub fn is_below(path: &str, parent: &str) -> bool {
 impl Seal {
     fn check(&self, volumes: &[Volume]) -> Result<(), String> {
         let Allow { execute, mounts, disks, .. } = &self.allow;
-        for (key, list) in [("modules", &self.modules), ("allow.execute", execute), ("allow.mounts", mounts), ("allow.disks", disks)] {
-            if list.len() > MAX_SEAL_NAMES {
-                return Err(format!("seal.{key} has {} names, at most {MAX_SEAL_NAMES} are possible", list.len()));
+        for (key, list, most) in [
+            ("modules", &self.modules, MAX_SEAL_NAMES),
+            ("allow.execute", execute, MAX_SEAL_NAMES),
+            ("allow.mounts", mounts, MAX_SEAL_NAMES),
+            ("allow.disks", disks, MAX_SEAL_NAMES),
+            ("interpreters", &self.interpreters, MAX_INTERPRETERS),
+        ] {
+            if list.len() > most {
+                return Err(format!("seal.{key} has {} names, at most {most} are possible", list.len()));
             }
         }
         let is_module = |name: &String| !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));

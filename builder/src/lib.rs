@@ -16,6 +16,7 @@ pub mod error;
 pub mod format;
 pub mod initramfs;
 pub mod inspect;
+pub mod interpreters;
 pub mod manifest;
 pub mod output;
 pub mod part;

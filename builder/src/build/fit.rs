@@ -9,6 +9,7 @@ use adamant_agent::policy::Policy;
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
 use crate::initramfs::file_at;
+use crate::interpreters;
 use crate::tree::{Content, Kind, Meta, Time, Tree};
 
 const OS_RELEASE: &str = "/usr/lib/os-release";
@@ -31,7 +32,7 @@ pub fn fit(tree: &mut Tree, definition: &Definition, agent: &[u8], epoch: Option
     for volume in &definition.volumes {
         directory(tree, &volume.policy.mount, meta(0o755))?;
     }
-    tree.insert(contract::POLICY_PATH.as_bytes(), meta(0o644), file(&write_policy(definition)?))?;
+    tree.insert(contract::POLICY_PATH.as_bytes(), meta(0o644), file(&write_policy(tree, definition)?))?;
     tree.insert(contract::AGENT_PATH.as_bytes(), meta(0o755), file(agent))?;
     if tree.lookup(b"/etc/machine-id").is_none() {
         tree.insert(b"/etc/machine-id", meta(0o444), file(b""))?;
@@ -50,8 +51,10 @@ fn directory(tree: &mut Tree, path: &str, meta: Meta) -> Result<()> {
     tree.insert(path.as_bytes(), meta, Kind::Directory(BTreeMap::new())).map(drop)
 }
 
-fn write_policy(definition: &Definition) -> Result<Vec<u8>> {
-    let text = definition.policy().to_json().map_err(|e| Error::new(format!("the policy can't be written: {e}")))?;
+fn write_policy(tree: &Tree, definition: &Definition) -> Result<Vec<u8>> {
+    let mut policy = definition.policy();
+    policy.seal.interpreters = interpreters::refused(tree, definition);
+    let text = policy.to_json().map_err(|e| Error::new(format!("the policy can't be written: {e}")))?;
     // The agent's own parser has the last word: what it would refuse must not be built.
     Policy::parse(&text).map_err(|why| Error::new(format!("the agent would refuse this policy: {why}")))?;
     Ok(text)

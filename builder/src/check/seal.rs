@@ -3,11 +3,9 @@
 use super::{Finding, Image, listed};
 use crate::definition::{Deny, Enforce, Level};
 use crate::initramfs::{Configured, find_kernel};
+use crate::interpreters;
 use crate::tree::{Kind, show};
 
-/// Programs that run what they are told to by a file or a line: as files of any folder.
-const SHELLS: [&str; 11] = ["ash", "bash", "busybox", "csh", "dash", "fish", "ksh", "mksh", "sh", "tcsh", "zsh"];
-const INTERPRETERS: [&str; 14] = ["awk", "gawk", "guile", "java", "lua", "mawk", "node", "nodejs", "perl", "php", "python", "ruby", "tclsh", "gdb"];
 const SSH: [&str; 2] = ["sshd", "dropbear"];
 
 pub fn check(image: &Image) -> Vec<Finding> {
@@ -15,6 +13,7 @@ pub fn check(image: &Image) -> Vec<Finding> {
     findings.extend(kernel(image));
     findings.extend(tools(image));
     findings.extend(places(image));
+    findings.extend(exceptions(image));
     findings
 }
 
@@ -28,14 +27,12 @@ fn denied(image: &Image) -> Vec<Finding> {
     image.tree.visit(&mut |path, id| {
         let node = image.tree.node(id);
         let shown = show(path);
-        let name = shown.rsplit('/').next().unwrap_or_default();
-        // python3.13, lua5.4, perl5.40.1
-        let bare = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-');
+        let name = interpreters::name_of(&shown);
         let is_program = matches!(node.kind, Kind::File(_)) && node.meta.mode & 0o111 != 0;
         for (deny, paths) in &mut found {
             let is = match deny {
-                Deny::Shell => is_program && SHELLS.contains(&name),
-                Deny::Interpreter => is_program && INTERPRETERS.contains(&bare),
+                Deny::Shell => is_program && interpreters::is_shell(name),
+                Deny::Interpreter => is_program && interpreters::is_interpreter(name),
                 Deny::Setuid => matches!(node.kind, Kind::File(_)) && node.meta.mode & 0o6000 != 0,
                 Deny::Ssh => is_program && SSH.contains(&name),
             };
@@ -92,4 +89,32 @@ fn places(image: &Image) -> Option<Finding> {
         message: format!("[seal.allow] mounts names {}, which the image does not have", listed(&missing)),
         hint: format!("[[file]] path = {first:?}, directory = true"),
     })
+}
+
+/// Names of interpreters that are none: the guard would know another program, or nobody would have the exception that was meant.
+fn exceptions(image: &Image) -> Vec<Finding> {
+    let definition = image.definition;
+    let found = interpreters::find(image.tree, definition);
+    let program = |path: &str| image.tree.resolve(path.as_bytes()).filter(|id| interpreters::is_program(image.tree, *id));
+    let known = |path: &str| program(path).is_some_and(|id| found.iter().any(|(_, known)| *known == id));
+    let wrong = |key: &str, paths: Vec<String>, what: &str, hint: String| {
+        let message = format!("{key} names {}, which {what}", listed(&paths));
+        (!paths.is_empty()).then_some(Finding { is_error: true, rule: "no-interpreter", message, hint })
+    };
+    let unknown = |list: &[String]| -> Vec<String> { list.iter().filter(|path| !known(path)).cloned().collect() };
+    let all: Vec<String> = found.iter().map(|(path, _)| path.clone()).collect();
+    let all = if all.is_empty() { "the image has none".to_owned() } else { format!("the image has {}", listed(&all)) };
+    let more = "name a program of the image, not a script and nothing below a volume".to_owned();
+    [
+        wrong("[seal] interpreters", unknown(&definition.interpreters), "is no program of the image", more),
+        wrong(
+            "[seal.allow] scripts",
+            unknown(&definition.seal.allow.scripts),
+            "is no interpreter of the image",
+            format!("name one of its interpreters: {all}"),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

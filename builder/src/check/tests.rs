@@ -207,6 +207,18 @@ fn what_the_seal_denies_or_needs_is_an_error_with_its_paths() {
     assert_eq!(messages[0], "[seal] deny has \"shell\", and the image has /usr/bin/dash");
     assert!(messages[1].contains("/usr/bin/python3.13") && messages.len() == 2, "{messages:?}");
     assert!(found("", &changes).iter().all(|found| found.rule != "denied"));
+    let scripts = |more: &str| {
+        let findings = found(&format!("[seal]\nlevel = \"guard\"\nscripts = \"refuse\"\n{more}"), &[("/usr/bin/dash", "\x7fELF"), ("/usr/bin/sh", "-> dash")]);
+        findings.into_iter().filter(|found| found.rule == "no-interpreter").map(|found| format!("{} ({})", found.message, found.hint)).collect::<Vec<_>>()
+    };
+    assert_eq!(scripts("[seal.allow]\nscripts = [\"/usr/bin/sh\"]"), [""; 0]);
+    assert_eq!(
+        scripts("interpreters = [\"/usr/bin/python3\"]\n[seal.allow]\nscripts = [\"/usr/bin/sh\", \"/usr/bin/perl\"]"),
+        [
+            "[seal] interpreters names /usr/bin/python3, which is no program of the image (name a program of the image, not a script and nothing below a volume)",
+            "[seal.allow] scripts names /usr/bin/perl, which is no interpreter of the image (name one of its interpreters: the image has /usr/bin/dash)",
+        ]
+    );
     let kernel =
         [("/boot/vmlinuz-6.1", "MZ"), ("/boot/config-6.1", "CONFIG_EXT4_FS=y\nCONFIG_VIRTIO_BLK=y\nCONFIG_BPF_LSM=y\n"), ("/usr/sbin/modprobe", "ELF")];
     for (enforce, is_error) in [("require", true), ("prefer", false)] {

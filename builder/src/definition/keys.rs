@@ -288,8 +288,15 @@ section! {
         enforce: super::Enforce = "`require` or `prefer`", "`prefer`";
         /// Kernel modules that are loaded before none can be any more, by name, beside the drivers of the hardware that is there when the machine starts; at most 16.
         modules: Vec<Spanned<String>> = "list of strings", "`[]`";
+        /// `refuse`: the image's shells and interpreters read no file that is not the image's, on volumes or in memory, so that none is a script to them; from level
+        /// `guard` on. What they are told by a pipe, a terminal or their own command line can't be told apart, and their own data is refused to them too:
+        /// docs/threat-model.md says how far it reaches.
+        scripts: super::Scripts = "`allow` or `refuse`", "`allow`";
+        /// With `scripts = "refuse"`: programs of the image, by path, that are interpreters beside those that the builder knows by their names (shells, awk, perl, python,
+        /// ruby, node, lua, php, tclsh, guile, java, make, gdb and others, and the dynamic loader).
+        interpreters: Vec<Spanned<String>> = "list of absolute paths", "`[]`";
         /// What the image must not hold; what is found is an error of the build, with its paths. `shell` and `interpreter` go by the usual programs' names,
-        /// `setuid` by any file's mode, `ssh` is a server for it. An interpreter runs what it is told, also from a volume: no level refuses that.
+        /// `setuid` by any file's mode, `ssh` is a server for it.
         deny: Vec<super::Deny> = "list of `shell`, `interpreter`, `setuid`, `ssh`", "`[]`";
         /// Exceptions, in a table of their own below.
         allow: Spanned<Allow> = "table", "";
@@ -315,6 +322,8 @@ section! {
         mounts: Vec<Spanned<String>> = "list of absolute paths", "`[]`";
         /// Partitions of the root's disk, by label, that may be written and mounted, for example `esp` where boots are counted.
         disks: Vec<Spanned<String>> = "list of labels", "`[]`";
+        /// With `scripts = "refuse"`: interpreters, by path, that read files from everywhere all the same, for example that of a service with its state on a volume.
+        scripts: Vec<Spanned<String>> = "list of absolute paths", "`[]`";
     }
 }
 

@@ -5,7 +5,7 @@ use toml::Spanned;
 use super::parse::{LARGEST_VOLUME, Reader};
 use adamant_agent::policy::{Allow, Policy, Seal};
 
-use super::{Boot, Disk, Sign, SignBy, Volume, keys, values};
+use super::{Boot, Disk, Level, Scripts, Sign, SignBy, Volume, keys, values};
 use crate::error::Result;
 use crate::sign::KeySource;
 
@@ -15,7 +15,7 @@ const SMALLEST_ESP: u64 = 33 << 20;
 impl Reader<'_> {
     pub(super) fn seal(&self, seal: Option<&Spanned<keys::Seal>>, volumes: &[Volume]) -> Result<Seal> {
         let Some(table) = seal else { return Ok(Seal::default()) };
-        let keys::Seal { level, enforce, modules, allow, deny: _ } = table.get_ref();
+        let keys::Seal { level, enforce, modules, allow, scripts, interpreters, deny: _ } = table.get_ref();
         let none = keys::Allow::default();
         let allow = allow.as_ref().map_or(&none, |allow| allow.get_ref().get_ref());
         let list = |list: &Option<Spanned<Vec<Spanned<String>>>>| -> Vec<String> {
@@ -26,6 +26,7 @@ impl Reader<'_> {
             level: level.as_ref().map(|level| *level.get_ref()).unwrap_or_default(),
             enforce: enforce.as_ref().map(|enforce| *enforce.get_ref()).unwrap_or_default(),
             modules: list(modules),
+            interpreters: Vec::new(),
             allow: Allow {
                 jit: is(&allow.jit),
                 debug: is(&allow.debug),
@@ -35,8 +36,19 @@ impl Reader<'_> {
                 execute: list(&allow.execute),
                 mounts: list(&allow.mounts),
                 disks: list(&allow.disks),
+                scripts: list(&allow.scripts),
             },
         };
+        let refused = scripts.as_ref().filter(|scripts| *scripts.get_ref() == Scripts::Refuse);
+        if let Some(scripts) = refused.filter(|_| read.level < Level::Guard) {
+            return Err(self.error(scripts, "only level \"guard\" can refuse scripts (write level = \"guard\", or leave scripts out)"));
+        }
+        for list in [interpreters, &allow.scripts].into_iter().flatten() {
+            if refused.is_none() {
+                return Err(self.error(list, "this says nothing where scripts are allowed (write scripts = \"refuse\" in [seal], or leave it out)"));
+            }
+            list.get_ref().iter().try_for_each(|path| self.checked(path, |path| values::absolute(path)))?;
+        }
         let volumes = volumes.iter().map(|volume| volume.policy.clone()).collect();
         let alone = Policy { seal: read.clone(), volumes, ..super::empty_policy() };
         alone.check().map_err(|why| self.error(table, why))?;

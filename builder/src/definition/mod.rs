@@ -53,6 +53,17 @@ impl Deny {
     }
 }
 
+/// Whether interpreters of the image read scripts from anywhere.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scripts {
+    /// They do.
+    #[default]
+    Allow,
+    /// Only files of the image.
+    Refuse,
+}
+
 /// A checked definition.
 #[derive(Debug, Clone)]
 pub struct Definition {
@@ -84,6 +95,10 @@ pub struct Definition {
     pub failure: adamant_agent::policy::Failure,
     /// What the running machine refuses.
     pub seal: adamant_agent::policy::Seal,
+    /// Whether interpreters read scripts from anywhere.
+    pub scripts: Scripts,
+    /// Programs that are interpreters beside the usual ones, by path.
+    pub interpreters: Vec<String>,
     /// What the image must not hold.
     pub deny: Vec<Deny>,
     /// What the watch does about violations.

@@ -67,6 +67,9 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     else {
         return Err(text.error(0..0, "this definition can't be read"));
     };
+    let table = file.seal.as_ref().map(|seal| seal.get_ref());
+    let scripts = table.and_then(|seal| seal.scripts.as_ref()).map(|key| *key.get_ref()).unwrap_or_default();
+    let interpreters = table.and_then(|seal| seal.interpreters.as_ref()).map(|list| list.get_ref().iter().map(|path| path.get_ref().clone()).collect());
     let deny = file.seal.as_ref().and_then(|seal| seal.get_ref().deny.as_ref()).map(|list| list.get_ref().clone()).unwrap_or_default();
     let on_violation = file.on_violation.as_ref().map(|table| violations(table.get_ref())).unwrap_or_default();
     let credentials = file.credentials.as_ref().and_then(|table| table.get_ref().accept.as_ref());
@@ -97,6 +100,8 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         credentials,
         failure,
         seal,
+        scripts,
+        interpreters: interpreters.unwrap_or_default(),
         deny,
         on_violation,
         kernel,

@@ -167,6 +167,18 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
         (with("[kernel]\ncmdline = \"quiet roothash=00\"\n"), "7:11: cmdline: `roothash=` is written by the builder (leave it out)"),
         (with("[kernel]\ncmdline = \"a\\nb\"\n"), "7:11: cmdline holds a control character or a second line (write it on one line)"),
         (with("[kernel]\nmodules = [\"../x\"]\n"), "7:12: \"../x\" is not a module's name (write it without path and .ko, for example \"virtio_net\")"),
+        (
+            with("[seal]\nlevel = \"lockdown\"\nscripts = \"refuse\"\n"),
+            "8:11: only level \"guard\" can refuse scripts (write level = \"guard\", or leave scripts out)",
+        ),
+        (
+            with("[seal]\nlevel = \"guard\"\nallow = { scripts = [\"/usr/bin/perl\"] }\n"),
+            "8:21: this says nothing where scripts are allowed (write scripts = \"refuse\" in [seal], or leave it out)",
+        ),
+        (
+            with("[seal]\nlevel = \"guard\"\nscripts = \"refuse\"\ninterpreters = [\"engine\"]\n"),
+            "9:17: \"engine\" is not a path in the image (write it from / on, without . or .. or // or a slash at its end)",
+        ),
         (with("[limits]\nentries = \"many\"\n"), "7:11: wrong type: string \"many\", expected a whole number"),
     ] {
         let error = parse(&text).expect_err(&text);

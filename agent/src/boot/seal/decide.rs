@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use adamant_agent::contract::{AGENT_PATH, SYSROOT};
-use adamant_agent::policy::Allow;
+use adamant_agent::policy::{MAX_INTERPRETERS, Seal};
 use adamant_agent::report::BootReport;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
@@ -30,7 +30,8 @@ pub struct Decisions {
 }
 
 /// Decides. `Err` is a clause.
-pub fn decide(identified: &Identified, allow: &Allow, report: &BootReport) -> Result<Decisions, String> {
+pub fn decide(identified: &Identified, seal: &Seal, report: &BootReport) -> Result<Decisions, String> {
+    let allow = &seal.allow;
     let number = |path: &str| -> Result<u32, String> { fs::metadata(path).map(|found| device(found.dev())).map_err(|e| format!("{path}: {e}")) };
     let inside = |path: &str| -> Option<(u32, u64)> {
         let found = root::open_inside(path, OFlag::O_PATH).and_then(|file| file.metadata()).ok()?;
@@ -42,14 +43,23 @@ pub fn decide(identified: &Identified, allow: &Allow, report: &BootReport) -> Re
     let mut absent = Vec::new();
 
     let policy = identified.root().policy();
-    let mount_of = |name: &String| policy.volumes.iter().find(|volume| volume.name == *name).map(|volume| [SYSROOT, &volume.mount].concat());
-    let volumes = policy.volumes.iter().map(|volume| number(&[SYSROOT, &volume.mount].concat())).collect::<Result<Vec<_>, _>>()?;
-    let execute = allow.execute.iter().filter_map(mount_of).map(|path| number(&path)).collect::<Result<Vec<_>, _>>()?;
-    let fixed = ["/proc", "/sys", "/dev", "/run"].iter().map(|path| number(path)).collect::<Result<Vec<_>, _>>()?;
-    let tmp = number(&[SYSROOT, "/tmp"].concat()).unwrap_or(0);
-    let memory = ["/run", "/dev/shm"].iter().map(|path| number(path)).chain([Ok(tmp)]);
-    let memory = memory.filter(|found| *found != Ok(image) && *found != Ok(0)).collect::<Result<Vec<_>, _>>()?;
-    let mut disks = Vec::new();
+    let [mut volumes, mut fixed, mut memory, mut execute, mut disks] = [const { Vec::new() }; 5];
+    for volume in &policy.volumes {
+        let found = number(&[SYSROOT, &volume.mount].concat())?;
+        volumes.push(found);
+        if allow.execute.contains(&volume.name) {
+            execute.push(found);
+        }
+    }
+    for path in ["/proc", "/sys", "/dev", "/run"] {
+        fixed.push(number(path)?);
+    }
+    let tmp = number(&[SYSROOT, "/tmp"].concat()).unwrap_or(image);
+    for found in [number("/run")?, number("/dev/shm")?, tmp] {
+        if found != image {
+            memory.push(found);
+        }
+    }
     for label in &allow.disks {
         match partition(&identified.root().disk().name, label) {
             Some(found) => disks.push(found),
@@ -62,6 +72,18 @@ pub fn decide(identified: &Identified, allow: &Allow, report: &BootReport) -> Re
             Some(found) => places.push(found),
             None => absent.push(format!("there is no {path}")),
         }
+    }
+
+    // The marks of all, then each.
+    let mut interpreters = vec![0; 1 + MAX_INTERPRETERS];
+    for (path, place) in seal.interpreters.iter().zip(1..) {
+        let inode = program(path);
+        // The builder found it: with another in its place, one that reads scripts would be unknown.
+        if inode == 0 {
+            return Err([path, " is no program of the image"].concat());
+        }
+        interpreters[0] |= mark(inode);
+        interpreters[place] = inode;
     }
 
     let flags = [allow.jit, allow.debug, allow.bpf, allow.containers, allow.binfmt];
@@ -86,7 +108,15 @@ pub fn decide(identified: &Identified, allow: &Allow, report: &BootReport) -> Re
         bytes.extend(inode.to_ne_bytes());
         bytes.extend(u64::from(device).to_ne_bytes());
     }
+    for number in interpreters {
+        bytes.extend(number.to_ne_bytes());
+    }
     Ok(Decisions { bytes, absent })
+}
+
+/// One of 64 bits for an inode, as `mark` of agent/guard/guard.bpf.c.
+fn mark(inode: u64) -> u64 {
+    1 << (inode.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
 
 /// A device's number as the kernel has it (include/linux/kdev_t.h).

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use adamant_agent::guard::{DENIALS, EVENTS, HOOKS};
-use adamant_agent::policy::Allow;
+use adamant_agent::policy::{Allow, Seal};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
@@ -51,11 +51,14 @@ const MAP_FD: u64 = 1;
 const MAP_VALUE: u64 = 2;
 
 /// Seals.
-pub fn seal(identified: &Identified, allow: &Allow, context: &mut Context) {
-    match attach(identified, allow, context) {
+pub fn seal(identified: &Identified, seal: &Seal, context: &mut Context) {
+    match attach(identified, seal, context) {
         Ok(hooks) => {
             enforced(context, format!("guard on {hooks} hooks"));
-            if let Err(error) = systemd::leave_the_esp_alone(&allow.mounts) {
+            if !seal.interpreters.is_empty() {
+                enforced(context, "scripts of the image alone");
+            }
+            if let Err(error) = systemd::leave_the_esp_alone(&seal.allow.mounts) {
                 context.warn(format!("Units for the ESP may fail: /run/systemd/system: {error}."));
             }
         }
@@ -63,7 +66,7 @@ pub fn seal(identified: &Identified, allow: &Allow, context: &mut Context) {
     }
 }
 
-fn attach(identified: &Identified, allow: &Allow, context: &mut Context) -> Result<usize, String> {
+fn attach(identified: &Identified, seal: &Seal, context: &mut Context) -> Result<usize, String> {
     let active = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     if !active.split(',').any(|name| name.trim() == "bpf") {
         return Err(format!("BPF is not among the kernel's security modules ({}): add bpf to lsm=, with CONFIG_BPF_LSM", active.trim()));
@@ -77,7 +80,7 @@ fn attach(identified: &Identified, allow: &Allow, context: &mut Context) -> Resu
         let first = structs.iter().position(|of| *of == field.of).unwrap_or(index);
         places.push(btf.place(first, field.path).ok_or_else(|| format!("the kernel has no {}.{}", field.of, field.path.join(".")))?);
     }
-    let decisions = decide::decide(identified, allow, &context.report)?;
+    let decisions = decide::decide(identified, seal, &context.report)?;
     for why in decisions.absent {
         context.warn(format!("An exception of [seal.allow] stands for nothing here: {why}."));
     }
@@ -111,7 +114,7 @@ fn attach(identified: &Identified, allow: &Allow, context: &mut Context) -> Resu
         let path = CString::new([FOLDER, "/", code.name].concat()).unwrap_or_default();
         bpf::pin(&link, &path).map_err(refuse)
     })?;
-    try_it(identified, allow)?;
+    try_it(identified, &seal.allow)?;
     bpf::set(&maps[1], &[0; 8 * HOOKS.len()]).map_err(fail("the guard's counters"))?;
     context.report.seal.since_us = since_kernel_start();
     Ok(links.len())

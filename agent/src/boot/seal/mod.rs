@@ -42,7 +42,7 @@ pub fn load_drivers(identified: &Identified, context: &mut Context) -> Result<()
 
 /// Seals the machine.
 pub fn run(identified: Identified, context: &mut Context) -> Result<Sealed, Failure> {
-    let seal = identified.root().policy().seal.clone();
+    let seal = &identified.root().policy().seal;
     context.report.seal.wanted = seal.level.name().to_owned();
     context.report.seal.enforce = if seal.enforce == Enforce::Require { "require" } else { "prefer" }.to_owned();
     context.report.seal.reached = "none".to_owned();
@@ -55,7 +55,7 @@ pub fn run(identified: Identified, context: &mut Context) -> Result<Sealed, Fail
         match level {
             Level::Verity => verity::seal(&identified, context),
             Level::Lockdown => lockdown::seal(&seal.allow, context),
-            Level::Guard => guard::seal(&identified, &seal.allow, context),
+            Level::Guard => guard::seal(&identified, seal, context),
         }
         context.watchdog.alive();
         let missing = context.report.seal.missing[before..].to_vec();
