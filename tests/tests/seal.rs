@@ -10,6 +10,9 @@ use adamant_tests::scratch::Scratch;
 
 const SUITES: [&str; 2] = ["trixie", "bookworm"];
 
+/// What makes the tiny image have an interpreter, which is its own init under such a name, and be told to try it.
+const READER: &str = "[[file]]\npath = \"/usr/bin/dash\"\ncopy = \"input/init\"\nmode = \"0755\"\n";
+
 fn tiny(suite: &'static str, level: &str, enforce: &str, more: &str) -> Tiny {
     Tiny { suite, ..Tiny::usual() }.with(&format!("[seal]\nlevel = {level:?}\nenforce = {enforce:?}\n{more}"))
 }
@@ -23,6 +26,23 @@ fn start(tiny: &Tiny, name: &str, words: &str) -> String {
     Setup::of(&image).disk(&disk).append(words).start(&scratch).wait_for_end()
 }
 
+/// What an interpreter of the image may open, and what not.
+const SCRIPTS_REFUSED: [&str; 13] = [
+    "image worked",
+    "volume refused",
+    "run refused",
+    "shm refused",
+    "dev refused",
+    "link refused",
+    "image-link worked",
+    "kernel worked",
+    "pipe worked",
+    "new worked",
+    "new-again refused",
+    "other worked",
+    "memory refused",
+];
+
 fn lines<'a>(console: &'a str, start: &str) -> Vec<&'a str> {
     console.lines().map(str::trim_end).filter_map(|line| line.strip_prefix(start)).collect()
 }
@@ -35,7 +55,8 @@ fn each_level_is_in_force_on_both_kernels() {
             if suite == "bookworm" && level != "guard" && std::env::var_os("ADAMANT_ALL").is_none() {
                 continue;
             }
-            let console = start(&tiny(suite, level, "require", ""), &format!("seal-{level}-{suite}"), "tiny.seal");
+            let scripts = if level == "guard" { format!("scripts = \"refuse\"\n{READER}") } else { String::new() };
+            let console = start(&tiny(suite, level, "require", &scripts), &format!("seal-{level}-{suite}"), "tiny.seal");
             assert_eq!(lines(&console, "tiny: seal reached "), [level], "{suite}: {console}");
             assert_eq!(lines(&console, "tiny: seal missing "), [""; 0], "{suite}: {console}");
             // What the kernel says itself, and what happens when init tries.
@@ -44,6 +65,10 @@ fn each_level_is_in_force_on_both_kernels() {
             for (what, refused) in [("exec", level == "guard"), ("map", level == "guard"), ("cover", level == "guard"), ("partition", true)] {
                 let wanted = if refused { "refused" } else { "worked" };
                 assert_eq!(lines(&console, &format!("tiny: try {what} ")), [wanted], "{suite}, {level}: {console}");
+            }
+            if level == "guard" {
+                assert_eq!(lines(&console, "tiny: try script "), SCRIPTS_REFUSED, "{suite}: {console}");
+                assert!(lines(&console, "tiny: seal enforced ").contains(&"scripts of the image alone"), "{suite}: {console}");
             }
         }
     }
@@ -69,9 +94,9 @@ fn what_a_kernel_lacks_is_refused_or_said_as_the_policy_asks() {
 #[ignore = "two machines without any parallel emulation: part of tests/run --all"]
 fn the_guard_costs_at_most_two_percent() {
     let mut costs = Vec::new();
-    for level in ["lockdown", "guard"] {
-        let image = tiny("trixie", level, "require", "").build();
-        let scratch = Scratch::new(&format!("seal-cost-{level}"));
+    for (level, scripts) in [("lockdown", "allow"), ("guard", "allow"), ("guard", "refuse")] {
+        let image = tiny("trixie", level, "require", &format!("scripts = {scripts:?}\n{READER}")).build();
+        let scratch = Scratch::new(&format!("seal-cost-{level}-{scripts}"));
         let disk = scratch.join("disk.raw");
         alter::copy(&image.path("raw"), &disk);
         let counting = ["-icount", "shift=0,sleep=off", "-smp", "1"];
@@ -80,19 +105,36 @@ fn the_guard_costs_at_most_two_percent() {
         costs.push(["exec", "map", "open"].map(cost));
     }
     for (at, name) in ["exec", "map", "open"].iter().enumerate() {
-        let (without, with) = (costs[0][at], costs[1][at]);
-        println!("{name}: {without} instructions without the guard, {with} with it: {:+.2} %", (with as f64 / without as f64 - 1.0) * 100.0);
+        let (without, with, scripts) = (costs[0][at], costs[1][at], costs[2][at]);
+        let more = |with: u64| (with as f64 / without as f64 - 1.0) * 100.0;
+        println!(
+            "{name}: {without} instructions without the guard, {with} with it: {:+.2} %; {scripts} with scripts refused: {:+.2} %",
+            more(with),
+            more(scripts)
+        );
     }
-    for (without, with) in costs[0].iter().zip(costs[1]) {
-        assert!(with * 100 <= without * 102, "{costs:?}");
+    for with in &costs[1..] {
+        for (without, with) in costs[0].iter().zip(with) {
+            assert!(with * 100 <= without * 102, "{costs:?}");
+        }
     }
 }
 
 #[test]
 fn an_exception_of_the_policy_is_one_and_is_told() {
-    let console = start(&tiny("trixie", "guard", "require", "[seal.allow]\nexecute = [\"state\"]\nmounts = [\"/mnt\"]\n"), "seal-allow", "tiny.seal");
+    let console = start(
+        &tiny(
+            "trixie",
+            "guard",
+            "require",
+            &format!("scripts = \"refuse\"\n[seal.allow]\nexecute = [\"state\"]\nmounts = [\"/mnt\"]\nscripts = [\"/usr/bin/dash\"]\n{READER}"),
+        ),
+        "seal-allow",
+        "tiny.seal",
+    );
     assert_eq!(lines(&console, "tiny: try exec "), ["worked"], "{console}");
     assert_eq!(lines(&console, "tiny: try cover "), ["worked"], "{console}");
     assert_eq!(lines(&console, "tiny: try map "), ["refused"], "{console}");
-    assert_eq!(lines(&console, "tiny: seal allows "), ["execute state", "mounts /mnt"], "{console}");
+    assert_eq!(lines(&console, "tiny: seal allows "), ["execute state", "mounts /mnt", "scripts /usr/bin/dash"], "{console}");
+    assert!(lines(&console, "tiny: try script ").iter().all(|line| line.ends_with(" worked")), "{console}");
 }

@@ -28,6 +28,9 @@ fn main() {
     if std::env::args().nth(1).as_deref() == Some(cost::NOTHING) && std::process::id() != 1 {
         return;
     }
+    if std::env::args().nth(1).as_deref() == Some(seal::READ) && std::process::id() != 1 {
+        std::process::exit(i32::from(seal::read_all().is_err()));
+    }
     if std::process::id() != 1 {
         eprintln!("tiny-init is the init of images/tiny: it does nothing as an ordinary program");
         std::process::exit(2);

@@ -1,14 +1,16 @@
 //! `tiny.seal`: what the report says of the seal, what the kernel says, and what happens when the init, which is root, tries.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::process::Command;
 
 use adamant_agent::contract::BOOT_REPORT_PATH;
 use adamant_agent::report::BootReport;
 use adamant_agent::settings;
 use nix::mount::{MsFlags, mount};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Prints it.
 pub fn seal() -> io::Result<String> {
@@ -30,7 +32,55 @@ pub fn seal() -> io::Result<String> {
             Err(error) => println!("tiny: try {name} refused\ntiny: because {name}: {error}"),
         }
     }
+    if fs::exists(READER)? {
+        scripts()?;
+    }
     Ok("done".to_owned())
+}
+
+/// A program of the image's that has an interpreter's name, and is this very program: it opens what it is told to.
+pub const READER: &str = "/usr/bin/dash";
+/// The word that makes it do so.
+pub const READ: &str = "read";
+
+/// An interpreter opens files that are the image's, and others that are not.
+fn scripts() -> io::Result<()> {
+    let read = |name: &str, arguments: &[&str]| -> io::Result<()> {
+        let ended = Command::new(READER).arg(READ).args(arguments).stdin(io::pipe()?.0).status()?;
+        println!("tiny: try script {name} {}", if ended.success() { "worked" } else { "refused" });
+        Ok(())
+    };
+    for path in ["/var/script", "/run/script", "/dev/shm/script", "/dev/script"] {
+        fs::write(path, "#!")?;
+    }
+    symlink("/var/script", "/run/link")?;
+    read("image", &["/usr/lib/adamant/policy.json"])?;
+    read("volume", &["/var/script"])?;
+    read("run", &["/run/script"])?;
+    read("shm", &["/dev/shm/script"])?;
+    read("dev", &["/dev/script"])?;
+    read("link", &["/run/link"])?;
+    read("image-link", &["/proc/self/exe"])?;
+    read("kernel", &["/proc/self/status", "/sys/kernel/uevent_seqnum", "/proc/self/ns/mnt"])?;
+    read("pipe", &["/proc/self/fd/0"])?;
+    read("new", &["+/var/new"])?;
+    read("new-again", &["/var/new"])?;
+    // The same by a program that is no interpreter.
+    println!("tiny: try script other {}", if File::open("/var/script").is_ok() { "worked" } else { "refused" });
+    let memory = memfd_create(c"script", MFdFlags::empty())?;
+    read("memory", &[&format!("/proc/1/fd/{}", memory.as_raw_fd())])?;
+    Ok(())
+}
+
+/// What the interpreter does: opens each, for reading; with a plus, as a file that was not there, for writing too.
+pub fn read_all() -> io::Result<()> {
+    for path in std::env::args().skip(2) {
+        match path.strip_prefix('+') {
+            Some(new) => OpenOptions::new().read(true).write(true).create_new(true).open(new)?,
+            None => File::open(path)?,
+        };
+    }
+    Ok(())
 }
 
 /// The word in brackets; empty where there is none.
