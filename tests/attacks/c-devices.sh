@@ -34,7 +34,7 @@ undo 'rm -f /dev/c08'; mknod /dev/c08 b $(tr : ' ' <"/sys/class/block/$disk/dev"
 
 ### C09 guard: opened for reading, then opened again for writing through /proc
 # who refuses it: guard, file_open
-exec 3<"/dev/$disk"; $poke write /proc/self/fd/3 $((start * 512 + 4096))
+flock "/dev/$disk" $poke write /proc/self/fd/3 $((start * 512 + 4096))
 
 ### C10 guard: a loop device over the whole disk
 # who refuses it: guard, file_open and file_ioctl

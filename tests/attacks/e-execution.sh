@@ -108,12 +108,68 @@ printf '#!/bin/sh\necho evil program ran\n' >script; chmod 755 script; ran "$(./
 # who refuses it: guard, bprm_check_security
 $poke setattr /var 8 0; undo "$poke setattr /var 0 8"; printf '#!/bin/sh\necho evil program ran\n' >script; chmod 755 script; ran "$(./script)"
 
-### E28 open: a script given to the image's shell
-# who refuses it: nobody: what an interpreter of the image reads is data to the kernel. It reaches no more than its user does; leave interpreters out where that is too much
+### E28 guard: a script on a volume, given to the image's shell
+# who refuses it: guard, file_open, with scripts = "refuse"
 printf 'echo evil program ran\n' >script; ran "$(sh script)"
 
-### E29 open: a script given to the image's perl
-# who refuses it: nobody, as E28; with perl's system calls it reaches what every attack here reaches
+### E28b guard: a script in /run, in /tmp, in /dev/shm and in /dev
+# who refuses it: guard, file_open, with scripts = "refuse"
+for d in /run /tmp /dev/shm /dev; do undo "rm -f $d/e28b"; printf 'echo evil program ran\n' >$d/e28b; ran "$(sh $d/e28b)" && exit 0; done; false
+
+### E28c guard: a script in memory alone, by its descriptor
+# who refuses it: guard, file_open, with scripts = "refuse"
+ran "$(perl -e '$n = "x"; $m = syscall(319, $n, 0); open F, ">&=", $m; $| = 1; syswrite F, "print qq(evil program ran\n)"; do "/proc/self/fd/$m"')"
+
+### E28d guard: a script through a symbolic link, a hard link and the root of a process
+# who refuses it: guard, file_open, with scripts = "refuse"
+printf 'echo evil program ran\n' >script; ln script hard; ln -s "$PWD/hard" link; for s in link "/proc/1/root$PWD/hard"; do ran "$(sh $s)" && exit 0; done; false
+
+### E28e guard: a file that a shell takes in: dot, its standard input, ENV
+# who refuses it: guard, file_open, with scripts = "refuse"
+printf 'echo evil program ran\n' >script; ran "$(sh -c '. ./script')$(sh <script)$(sh /dev/stdin <script)$(ENV=$PWD/script sh -i -c : 2>/dev/null)"
+
+### E28f guard: a file given to awk
+# who refuses it: guard, file_open, with scripts = "refuse"
+printf 'BEGIN { system("echo evil program ran") }\n' >script; ran "$(awk -f script)"
+
+### E28g guard: the shell started by the dynamic loader, so that it is the loader that runs
+# who refuses it: guard, file_open, with scripts = "refuse"
+printf 'echo evil program ran\n' >script; ran "$(/lib64/ld-linux-x86-64.so.2 /bin/dash script)"
+
+### E28h guard: the shell by another name: a bind mount of its file
+# who refuses it: guard, file_open, with scripts = "refuse"
+printf 'echo evil program ran\n' >script; : >cat; ran "$(unshare -m sh -c "mount --bind /bin/dash cat; exec ./cat script")"
+
+### E28i guard: the shell through an overlay
+# who refuses it: guard, bprm_check_security
+printf 'echo evil program ran\n' >script; mkdir m; ran "$(unshare -m sh -c "mount -t overlay -o lowerdir=/usr/bin:/usr/sbin overlay m; exec m/dash script")"
+
+### E28j guard: a script that somebody else opened, by the name of its descriptor
+# who refuses it: guard, file_open, with scripts = "refuse"
+printf 'echo evil program ran\n' >script; ran "$(flock script sh /proc/self/fd/3)"
+
+### E28k open: the same, read by the descriptor itself
+# who refuses it: nobody: what was opened by another program is only read
+printf 'echo evil program ran\n' >script; ran "$(flock script sh -c 'exec sh <&3')"
+
+### E28l open: a script through a pipe, and as the words of a command
+# who refuses it: nobody: a pipe and words are nobody's file. Who can write these can write what is in the script
+printf 'echo evil program ran\n' >script; ran "$(cat script | sh)$(sh -c "$(cat script)")"
+
+### E28m open: a script given to an interpreter that the definition excepts
+# who refuses it: nobody: [seal.allow] scripts names bash, and status says so
+printf 'echo evil program ran\n' >script; ran "$(bash script)"
+
+### E28n open: commands in a file given to a program that works on data, sed
+# who refuses it: nobody: sed is no interpreter here, see "How far refused scripts reach"
+printf '1e echo evil program ran\n' >script; ran "$(echo | sed -f script)"
+
+### E29 guard: a script given to the image's perl, and a module
+# who refuses it: guard, file_open, with scripts = "refuse"
+printf 'print "evil program ran\\n"; 1\n' >Evil.pm; ran "$(perl Evil.pm)$(perl -e 'do "./Evil.pm"')$(perl -I. -MEvil -e 1)$(PERL5LIB=$PWD perl -MEvil -e 1)"
+
+### E29b open: a program on perl's command line
+# who refuses it: nobody, as E28l; with perl's system calls it reaches what every attack here reaches
 ran "$(perl -e 'print "evil program ran\n"')"
 
 ### E30 guard: memory that is writable and executable
@@ -322,7 +378,7 @@ printf '[D-BUS Service]\nName=org.evil\nUser=root\nExec=%s\n' "$PWD/evil" >/run/
 
 ### E79 guard: a program by a descriptor that was opened where it could run
 # who refuses it: guard, bprm_check_security
-ran "$(unshare -m sh -c "mount -t tmpfs tmpfs /opt && cp $poke /opt/evil && exec 3</opt/evil && exec perl -e '\$e = \"\"; \$a = pack(\"QQQ\", unpack(\"Q\", pack(\"p\", \"x\")), unpack(\"Q\", pack(\"p\", \"hello\")), 0); \$v = pack(\"Q\", 0); syscall(322, 3, \$e, \$a, \$v, 0x1000); print \"\$!\\\\n\"'")"
+ran "$(unshare -m sh -c "mount -t tmpfs tmpfs /opt && cp $poke /opt/evil && exec flock /opt/evil perl -e '\$e = \"\"; \$a = pack(\"QQQ\", unpack(\"Q\", pack(\"p\", \"x\")), unpack(\"Q\", pack(\"p\", \"hello\")), 0); \$v = pack(\"Q\", 0); syscall(322, 3, \$e, \$a, \$v, 0x1000); print \"\$!\\\\n\"'")"
 
 ### E80 guard: a program through a PID's root in another namespace
 # who refuses it: guard, bprm_check_security

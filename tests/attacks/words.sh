@@ -5,7 +5,8 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=
 
 # What `inside` found out about the machine, once: `$disk` that the image is on, such as sda, and its partitions: `$esp`, `$data` of the root's blocks, `$tree` of its
 # hash tree, `$var` and `$logs` of the volumes; `$root`, the device of /, and its name `$dm`; `$start`, the first sector of the root's blocks on the disk.
-. /var/lib/attacks/words
+# Not read by the shell: with scripts refused, that file is none for it.
+eval "$(cat /var/lib/attacks/words)"
 
 # skip WHY: not applicable here.
 skip() { echo "$*"; exit 77; }
