@@ -641,8 +641,8 @@ PROGRAM(file_open)
 		break;
 	default:
 		refused = may_change(dentry) != 0;
-		/* swapon asks for this, and nobody else does (Linux 6.9 and later). */
-		if ((file->f_flags & (O_EXCL | O_CREAT)) == O_EXCL)
+		/* swapon asks for this (Linux 6.9 and later); a file without a name, such as the C library's tmpfile() and systemd make, has one flag more. */
+		if ((file->f_flags & (O_EXCL | O_CREAT | O_TMPFILE)) == O_EXCL)
 			refused = 1;
 	}
 	if (!refused || shutting_down())
