@@ -6,6 +6,7 @@ pub mod drift;
 mod findings;
 mod guard;
 mod mounts;
+mod opened;
 pub mod scrub;
 pub mod watch;
 

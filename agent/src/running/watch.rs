@@ -22,6 +22,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, se
 
 use super::findings::{self, Finding, MOUNTS};
 use super::guard::{Counters, Denial, Ring};
+use super::opened::Opened;
 use super::scrub::{self, State};
 use super::{members, now, policy, printable, read, replace, say, value};
 use crate::boot::history::BlackBox;
@@ -161,6 +162,7 @@ pub fn run() -> Result<u8, String> {
     let policy = policy()?;
     let mounts = File::open(MOUNTS).map_err(|e| fail(MOUNTS, e))?;
     let devices = Events::open().map_err(|e| fail("the kernel's events", e))?;
+    let opened = Opened::watch().map_err(|e| fail("the disk's nodes", e))?;
     // Without the guard, everything else is still watched; that it is not there is told at boot.
     let guard = |e: io::Error| say(&["<4>adamant: watch: the guard's maps: ", &e.to_string()].concat());
     let mut ring = Ring::open().unwrap_or_else(|e| {
@@ -206,6 +208,7 @@ pub fn run() -> Result<u8, String> {
         let mut waits = vec![
             PollFd::new(mounts.as_fd(), PollFlags::POLLPRI),
             PollFd::new(devices.socket(), PollFlags::POLLIN),
+            PollFd::new(opened.fd(), PollFlags::POLLIN),
             PollFd::new(end.as_fd(), PollFlags::POLLIN),
         ];
         waits.extend(ring.as_ref().map(|ring| PollFd::new(ring.fd(), PollFlags::POLLIN)));
@@ -216,7 +219,7 @@ pub fn run() -> Result<u8, String> {
             watch.write_metrics();
             changed = false;
         }
-        if ready[2] {
+        if ready[3] {
             // The service manager stops this last, when the machine is shut down.
             watch.take_denials(ring.as_mut());
             watch.write_metrics();
@@ -235,6 +238,9 @@ pub fn run() -> Result<u8, String> {
                 there.extend(name.filter(|name| !there.contains(name)));
             });
             watch.look_at_devices(there);
+        }
+        if ready[2] {
+            opened.each(&mut |node| watch.violation((&Finding::new("verity", node, "opened for writing", "left alone")).into()));
         }
         watch.take_denials(ring.as_mut());
         changed |= ready.contains(&true);
