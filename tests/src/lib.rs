@@ -9,5 +9,7 @@ pub mod image;
 pub mod machine;
 pub mod oddities;
 pub mod scratch;
+pub mod server;
 pub mod slots;
+pub mod talk;
 pub mod tool;

@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::image::{Image, target_dir};
 use crate::scratch::Scratch;
+use crate::talk::{Answer, Talk};
 use crate::tool;
 
 /// Machines that run at the same time, over all test programs: more only wait for each other's processor.
@@ -28,6 +29,7 @@ pub struct Setup {
     disks: Vec<PathBuf>,
     memory: &'static str,
     extra: Vec<String>,
+    serves: bool,
     deadline: Duration,
 }
 
@@ -42,6 +44,7 @@ impl Setup {
             disks: Vec::new(),
             memory: "512M",
             extra: Vec::new(),
+            serves: false,
             deadline: DEADLINE,
         }
     }
@@ -76,6 +79,12 @@ impl Setup {
         self
     }
 
+    /// The init of images/tiny does what [`Machine::ask`] asks for, instead of switching off.
+    pub fn serving(mut self) -> Setup {
+        self.serves = true;
+        self.append("tiny.serve")
+    }
+
     /// How much memory it has.
     pub fn memory(mut self, memory: &'static str) -> Setup {
         self.memory = memory;
@@ -108,12 +117,18 @@ impl Setup {
             let order = if self.firmware.is_some() { format!(",bootindex={index}") } else { String::new() };
             command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{index}{order}"));
         }
+        let talk = self.serves.then(|| {
+            let path = scratch.join(format!("talk-{}", unique()));
+            command.arg("-chardev").arg(format!("pipe,id=talk,path={}", path.display())).args(["-serial", "chardev:talk"]);
+            Talk::new(&path)
+        });
         command.args(&self.extra);
         let errors = scratch.join(format!("qemu-{}.log", unique()));
         let log = File::create(&errors).unwrap_or_else(|e| panic!("{}: {e}", errors.display()));
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-        Machine { command, starts_left: 3, child, serial, errors, seen: 0, started: Instant::now(), deadline: Instant::now() + self.deadline, _slot: slot }
+        let deadline = Instant::now() + self.deadline;
+        Machine { command, starts_left: 3, child, serial, errors, talk, seen: 0, started: Instant::now(), deadline, _slot: slot }
     }
 }
 
@@ -124,6 +139,7 @@ pub struct Machine {
     child: Child,
     serial: PathBuf,
     errors: PathBuf,
+    talk: Option<Talk>,
     seen: usize,
     started: Instant,
     deadline: Instant,
@@ -171,6 +187,32 @@ impl Machine {
     pub fn monitor(&mut self, command: &str) {
         let stdin = self.child.stdin.as_mut().unwrap_or_else(|| panic!("QEMU has no monitor"));
         stdin.write_all(format!("{command}\n").as_bytes()).and_then(|()| stdin.flush()).unwrap_or_else(|e| panic!("{command}: {e}"));
+    }
+
+    /// Has a machine that is [`Setup::serving`] do something, and waits for what comes of it.
+    pub fn ask(&mut self, command: &str) -> Answer {
+        if !self.console().contains("tiny: serving") {
+            self.wait_for("tiny: serving");
+        }
+        self.talk().send(command);
+        loop {
+            if let Some(answer) = self.talk().answer() {
+                return answer;
+            }
+            if let Some(status) = self.ended() {
+                panic!("the machine ended ({status}) before it answered {command:?}\n{}", self.tail());
+            }
+            self.tick(&format!("for an answer to {command:?}"));
+        }
+    }
+
+    /// Sends it a command, and waits for nothing.
+    pub fn send(&mut self, command: &str) {
+        self.talk().send(command);
+    }
+
+    fn talk(&mut self) -> &mut Talk {
+        self.talk.as_mut().unwrap_or_else(|| panic!("the machine does not serve"))
     }
 
     /// Whether it is still switched on.

@@ -12,11 +12,13 @@
 //!     tiny.watchdog       lets the watchdog bite
 //!     tiny.panic          makes the kernel panic
 //!     tiny.status         prints what adamant-agent status says
+//!     tiny.serve          does what is asked for on the second serial port, a line each, until that says `end`
 //!     tiny.stay           does not switch off
 
 mod cost;
 mod look;
 mod seal;
+mod serve;
 mod work;
 
 use std::time::Duration;

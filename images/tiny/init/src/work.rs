@@ -24,6 +24,7 @@ pub fn work(name: &str, value: &str) {
         "list" => list(value),
         "cost" => crate::cost::cost(),
         "seal" => crate::seal::seal(),
+        "serve" => crate::serve::serve(),
         "watchdog" => watchdog(),
         "panic" => std::fs::write("/proc/sysrq-trigger", "c").map(|()| "the kernel did not panic".to_owned()),
         "status" => status(),
