@@ -45,6 +45,7 @@ fn a_refused_image_and_a_panic_are_known_to_the_next_boot() {
     assert!(status.contains("the one before this") && status.contains(": tiny_1, root hash ") && status.contains("adamant: "), "{status}");
     machine.wait_for("sysrq: Trigger a crash");
     machine.wait_for_end();
+    drop(machine);
 
     let mut machine = start("tiny.status");
     let told = machine.wait_for("adamant: the last boot, of tiny_1, failed: ");
@@ -55,6 +56,7 @@ fn a_refused_image_and_a_panic_are_known_to_the_next_boot() {
     machine.wait_for("tiny: status : exit code Some(0)");
     assert!(machine.console().contains("tiny: on faults panic=1 panic_on_oops=1 softlockup_panic=0 hung_task_panic=1"), "{}", machine.console());
     machine.wait_for_end();
+    drop(machine);
 
     // Nobody in this image tells of its end: that a good boot came between is known all the same.
     let mut machine = start("tiny.status");

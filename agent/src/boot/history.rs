@@ -23,6 +23,8 @@ use super::{Context, Failure, console, since_kernel_start};
 const PATIENCE: Duration = Duration::from_secs(2);
 /// So many of the kernel's lines are offered to a record, which keeps the last that have room.
 const LINES: usize = 60;
+/// And so many of them are said on the console of the next boot.
+const LINES_TOLD: usize = 8;
 /// Where the kernel shows what outlived a panic: systemd's place for it, and most that is read of one file, bytes.
 const PSTORE: &str = "/sys/fs/pstore";
 const PSTORE_LIMIT: u64 = 64 << 10;
@@ -93,7 +95,7 @@ impl BlackBox {
     pub fn note(&mut self, event: Event, stage: &str, reason: &str, log: Vec<String>) -> io::Result<()> {
         let record = Record {
             event,
-            time: clock(),
+            time: seconds(SystemTime::now()),
             uptime_ms: since_kernel_start() / 1000,
             stage: stage.to_owned(),
             reason: reason.to_owned(),
@@ -104,8 +106,9 @@ impl BlackBox {
     }
 }
 
-fn clock() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+/// Seconds since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A stage has begun: if it never ends, this is known of it.
@@ -167,11 +170,14 @@ fn the_only_one() -> Option<BlackBox> {
 
 /// Finds out how the boots before this one ended, for the report and the log.
 pub fn look_back(context: &mut Context) {
-    let panic = last_panic(Path::new(PSTORE));
+    let panic = last_panic(Path::new(PSTORE)).map(|panic| (panic.time, (panic.reason, panic.log)));
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut records = open.as_ref().map(|open| open.ring.records.clone()).unwrap_or_default();
     let silent = records.last().is_some_and(|last| !matches!(last.event, Event::Failed | Event::Ended));
     // What the box could not hear: the kernel's end, or the hardware's.
+    // The store may not have been emptied since another panic: this one must have come after all that its boot said.
+    let last = records.last().map_or(0, |last| last.time);
+    let panic = panic.filter(|(time, _)| *time >= last).map(|(_, panic)| panic);
     let cause = match (panic, silent) {
         (Some(panic), true) => Some(panic),
         (Some(panic), false) if records.is_empty() => Some(panic),
@@ -191,14 +197,26 @@ pub fn look_back(context: &mut Context) {
     context.report.last_bad_boot = blackbox::last_bad(&records);
     if let Some(bad) = context.report.last_bad_boot.as_ref().filter(|bad| bad.starts_ago == 1) {
         log::warn!("the last boot, of {}, failed: {}", bad.record.slot, bad.words);
-        for line in &bad.record.log {
-            log::warn!("then: {line}");
+        // The report has them all.
+        let log = &bad.record.log;
+        for line in &log[log.len().saturating_sub(LINES_TOLD)..] {
+            log::info!("then: {line}");
         }
     }
 }
 
-/// The newest panic that the kernel's store holds: its line, and the last ones of its log.
-fn last_panic(folder: &Path) -> Option<(String, Vec<String>)> {
+/// What the kernel's store holds of a panic.
+struct Panic {
+    /// Seconds since 1970.
+    time: u64,
+    /// The line that says so.
+    reason: String,
+    /// The last ones of the log.
+    log: Vec<String>,
+}
+
+/// The newest panic that the kernel's store holds.
+fn last_panic(folder: &Path) -> Option<Panic> {
     let path = folder.to_str()?;
     if !folder.is_dir() {
         return None;
@@ -211,7 +229,7 @@ fn last_panic(folder: &Path) -> Option<(String, Vec<String>)> {
     found
 }
 
-fn newest_panic(folder: &Path) -> Option<(String, Vec<String>)> {
+fn newest_panic(folder: &Path) -> Option<Panic> {
     let mut newest: Option<((SystemTime, bool), String)> = None;
     for entry in fs::read_dir(folder).ok()?.flatten().take(PSTORE_FILES) {
         if !entry.file_name().as_encoded_bytes().starts_with(b"dmesg-") {
@@ -230,10 +248,11 @@ fn newest_panic(folder: &Path) -> Option<(String, Vec<String>)> {
             newest = Some((rank, text));
         }
     }
-    let (_, text) = newest?;
-    let lines: Vec<String> = text.lines().skip(1).map(bare).collect();
+    let ((age, _), text) = newest?;
+    let mut lines: Vec<String> = text.lines().skip(1).map(bare).collect();
     let reason = lines.iter().find(|line| line.contains("Kernel panic")).cloned().unwrap_or_else(|| "the kernel panicked".to_owned());
-    Some((reason, lines.into_iter().rev().take(LINES).rev().collect()))
+    let log = lines.split_off(lines.len().saturating_sub(LINES));
+    Some(Panic { time: seconds(age), reason, log })
 }
 
 /// A line of the store without its level and time: `<0>[    3.100000] text`.
@@ -262,8 +281,8 @@ mod tests {
         write("dmesg-erst-4", "Panic#1 Part1\n<4>[    1.0] last\u{1b}[2J\n<0>[    2.5] Kernel panic - not syncing: sysrq\n<4>[    3.0] CPU: 0\n", 200);
         write("console-ramoops-0", "Panic#9 Part1\n", 900);
         write("dmesg-broken", "", 900);
-        let (reason, log) = newest_panic(&folder).unwrap();
-        assert_eq!(reason, "Kernel panic - not syncing: sysrq");
+        let Panic { time, reason, log } = newest_panic(&folder).unwrap();
+        assert_eq!((time, reason.as_str()), (200, "Kernel panic - not syncing: sysrq"));
         assert_eq!(log, ["last?[2J", "Kernel panic - not syncing: sysrq", "CPU: 0"]);
         fs::remove_dir_all(&folder).unwrap();
         assert!(newest_panic(&folder).is_none());

@@ -139,7 +139,8 @@ fn seal(report: &Value, now: &Now, page: &mut Page) {
     let (wanted, reached, enforce) = (text(report, "/seal/wanted"), text(report, "/seal/reached"), text(report, "/seal/enforce"));
     let since = number(report, "/seal/since_us") / 1_000_000;
     let since = if since > 0 { [" for ", &age(now.uptime.saturating_sub(since))].concat() } else { String::new() };
-    let words = if wanted == reached { format!("at level {reached}{since} ({enforce}d)") } else { format!("at level {reached}, NOT at {wanted} ({enforce}d)") };
+    let enforce = if enforce == "require" { "required" } else { "preferred" };
+    let words = if wanted == reached { format!("at level {reached}{since} ({enforce})") } else { format!("at level {reached}, NOT at {wanted} ({enforce})") };
     page.judged("sealed", wanted == reached, &words);
     for missing in list(report, "/seal/missing").iter().filter_map(Value::as_str) {
         page.judged("", false, &["not in force: ", missing].concat());
@@ -189,10 +190,6 @@ fn last_bad_boot(report: &Value, page: &mut Page) {
     let again = if in_a_row > 1 { format!(", the last of {in_a_row} in a row") } else { String::new() };
     let line = format!("{when}{time}{again}: {}, root hash {:.8}…: {}", of("record/slot"), of("record/root_hash"), of("words"));
     page.judged("bad boot", ago != 1, &line);
-    let log = list(report, "/last_bad_boot/record/log");
-    for line in log.iter().skip(log.len().saturating_sub(3)).filter_map(Value::as_str) {
-        page.line("", &["then: ", line].concat());
-    }
 }
 
 /// What has happened since the boot.
