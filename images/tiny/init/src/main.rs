@@ -27,13 +27,14 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some(cost::NOTHING) && std::process::id() != 1 {
-        return;
-    }
-    if std::env::args().nth(1).as_deref() == Some(seal::READ) && std::process::id() != 1 {
-        std::process::exit(i32::from(seal::read_all().is_err()));
-    }
     if std::process::id() != 1 {
+        let arguments: Vec<String> = std::env::args().skip(1).collect();
+        match arguments.first().map(String::as_str) {
+            Some(cost::NOTHING) => return,
+            Some(seal::READ) => std::process::exit(i32::from(seal::read_all().is_err())),
+            Some(serve::CHILD) => serve::child(&arguments[1..].join(" ")),
+            _ => {}
+        }
         eprintln!("tiny-init is the init of images/tiny: it does nothing as an ordinary program");
         std::process::exit(2);
     }
