@@ -70,6 +70,14 @@ impl Server {
         self.login.ask(&mut self.machine, &format!("exec 2>&1; {command}"))
     }
 
+    /// What `adamant drift` says of it, with its exit code.
+    pub fn drift(&self) -> (Option<i32>, String) {
+        let (host, key) = (format!("ssh://root@127.0.0.1:{}", self.login.port), format!("IdentityFile={}", self.login.key.display()));
+        let options = [key.as_str(), "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"].map(|option| ["--ssh-option", option]);
+        let output = tool::output(image::builder().args(["drift", &host, "--timeout", "5m"]).args(options.as_flattened()));
+        (output.status.code(), tool::lossy(&output.stdout) + &tool::lossy(&output.stderr))
+    }
+
     /// Switches it off as an operator does.
     pub fn power_off(mut self) -> String {
         self.ask("(sleep 1; systemctl poweroff) >/dev/null 2>&1 & true");
