@@ -11,7 +11,7 @@ use adamant_tests::scratch::Scratch;
 fn store(scratch: &Scratch) -> Vec<String> {
     let path = scratch.join("erst");
     if !path.exists() {
-        File::create(&path).and_then(|file| file.set_len(64 << 10)).unwrap();
+        File::create(&path).and_then(|file| file.set_len(64 << 10)).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
     let object = format!("memory-backend-file,id=erst,mem-path={},size=64K,share=on", path.display());
     ["-object", &object, "-device", "acpi-erst,memdev=erst"].map(str::to_owned).into()

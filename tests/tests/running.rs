@@ -36,7 +36,7 @@ impl Server {
         let scratch = Scratch::new(name);
         let (disk, other) = (scratch.join("disk.raw"), scratch.join("other.raw"));
         alter::copy(&image.path("raw"), &disk);
-        std::fs::write(&other, [0; 1 << 20]).unwrap();
+        std::fs::write(&other, [0; 1 << 20]).unwrap_or_else(|e| panic!("{}: {e}", other.display()));
         // A place that a disk can be plugged into, and the disk.
         let drive = format!("if=none,id=other,format=raw,file={}", other.display());
         let arguments = ["-device", "pcie-root-port,id=bay,chassis=1,slot=1", "-drive", &drive];
@@ -184,7 +184,7 @@ fn bad_blocks(server: &mut Server) {
     /// Hashes in a block of the tree, and so blocks of data below one of its lowest level.
     const BELOW: u64 = 128;
     let (data, tree) = (alter::root(&server.disk), alter::verity(&server.disk));
-    let blocks = std::fs::metadata(server.image.path("root.erofs")).unwrap().len() / BLOCK;
+    let blocks = std::fs::metadata(server.image.path("root.erofs")).unwrap_or_else(|e| panic!("{e}")).len() / BLOCK;
     // Where nobody has read yet, since what the kernel has in memory is not read from the disk again. Of the tree it has read some before it was needed, and
     // never gives the last 256 KiB back, unless it is told to.
     server.ask("write /sys/module/dm_bufio/parameters/retain_bytes 0");
@@ -210,7 +210,7 @@ fn bad_blocks(server: &mut Server) {
     assert!(!holds, "{said}");
     assert!(said.contains(&format!("The disk has a bad block at byte {} of the root", of_data * BLOCK)), "{said}");
     assert!(said.contains(&format!("{} bad blocks", 1 + BELOW)), "{said}");
-    let json: Value = serde_json::from_str(&server.agent("status --json").0).unwrap();
+    let json: Value = serde_json::from_str(&server.agent("status --json").0).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((json["now"]["scrub"]["first_error"].as_u64(), json["now"]["scrub"]["errors"].as_u64()), (Some(of_data * BLOCK), Some(1 + BELOW)), "{json}");
     // The watch hears of it from the kernel.
     server.until("a bad block", |server| server.told("verity", "what").iter().any(|(what, times)| what == "the root" && *times == 1));
