@@ -3,10 +3,12 @@
 //! None of them changes anything but the agent's own files. What should be is known from the policy, which lies in the verified root.
 
 pub mod drift;
+mod events;
 mod findings;
 mod guard;
 mod mounts;
 mod opened;
+mod outlets;
 pub mod scrub;
 pub mod watch;
 

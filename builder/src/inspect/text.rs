@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use adamant_agent::blackbox;
 use adamant_agent::gpt::{self, ATTR_NO_AUTO, ATTR_READ_ONLY, Partition};
 
 use super::checklist::Line;
@@ -9,7 +10,7 @@ use super::found::{Disk, XBOOTLDR};
 use super::program::Program;
 use crate::disk::EMPTY;
 
-/// What the Discoverable Partitions Specification calls a partition's type; `None` where it is none for x86-64.
+/// What the Discoverable Partitions Specification calls a partition's type, or what we call our own; `None` where it is none for x86-64.
 pub fn type_name(partition: &Partition) -> Option<&'static str> {
     let known = [
         (gpt::ROOT_X86_64, "root"),
@@ -20,6 +21,7 @@ pub fn type_name(partition: &Partition) -> Option<&'static str> {
         (gpt::SRV, "srv"),
         (gpt::HOME, "home"),
         (gpt::LINUX_GENERIC, "linux-generic"),
+        (blackbox::PARTITION_TYPE, "black-box"),
     ];
     let others = [
         (XBOOTLDR, "xbootldr"),
