@@ -84,7 +84,7 @@ perl -e 'open(F, "+<", "/usr/bin/less") or do { print "$!\n"; exit 1 }; syscall(
 # who refuses it: EROFS
 chown 65534 /usr/bin/less; touch -d @0 /usr/bin/less && [ "$(stat -c %Y /usr/bin/less)" = 0 ]
 
-### A22 verity: a pipe that was spliced from a page of the image's is written to (CVE-2022-0847)
+### A22 verity anyone: a pipe that was spliced from a page of the image's is written to (CVE-2022-0847)
 # who refuses it: the kernel, since 5.17
 perl -e 'open F, "<", "/etc/hosts" or exit 1; pipe R, W; $page = "x" x 4096; for (1..16) { syswrite W, $page } for (1..16) { sysread R, $page, 4096 }
   $offset = pack "q", 1; syscall(275, fileno(F), $offset, fileno(W), 0, 1, 0) == 1 or exit 1; syswrite W, "evil"; close F; open F, "<", "/etc/hosts"; local $/; exit(index(<F>, "evil") >= 0 ? 0 : 1)'

@@ -81,7 +81,7 @@ host test ! -e /sys/kernel/security/lsm
 ### B15 guard: another /proc over /proc
 # who refuses it: guard, sb_mount
 mount -t proc proc /proc && undo 'umount -l /proc'
-[ "$(awk '$5 == "/proc"' /proc/self/mountinfo | wc -l)" -gt 1 ]
+[ "$(host awk '$5 == "/proc"' /proc/self/mountinfo | wc -l)" -gt 1 ]
 
 ### B16 open: remount a volume exec
 # who refuses it: nobody: no hook sees mount_setattr. It gives the attacker nothing: B17, B18, B19 and E09 try what it is for
@@ -95,7 +95,7 @@ $poke setattr /var 0xe 0; undo "$poke setattr /var 0 0xe"; evil /var; ran "$($ev
 ### B18 guard: a setuid program on a volume, its mount weakened, run by a user
 # who refuses it: guard, bprm_check_security
 $poke setattr /var 0xe 0; undo "$poke setattr /var 0 0xe"; evil /var; chmod 4755 $evil
-case $(setpriv --reuid=65534 --clear-groups $evil hello) in *euid=0*) ;; *) false ;; esac
+case $(user $evil hello) in *euid=0*) ;; *) false ;; esac
 
 ### B19 guard: a device node on a volume whose mount was weakened
 # who refuses it: guard, file_open
@@ -130,6 +130,7 @@ systemd-sysext merge; host test -d /usr/share/evil
 
 ### B25 guard: another root by pivot_root
 # who refuses it: guard, sb_pivotroot
+ours
 undo 'umount -l /run/b25'; mkdir -p /run/b25; mount -t tmpfs tmpfs /run/b25 || exit; mkdir /run/b25/old
 mount --make-private /; mount --make-private /run; mount --make-private /run/b25; undo 'mount --make-shared /; mount --make-shared /run'
 $poke pivot /run/b25 /run/b25/old
@@ -185,7 +186,7 @@ host test -d /usr/lib/attacks/all/perl5
 ### B35 guard: over the image in a user namespace of a user, seen by the host
 # who refuses it: the kernel, such mounts never propagate to the host
 echo evil >hosts; chmod 644 hosts
-setpriv --reuid=65534 --clear-groups unshare --user --map-root-user --mount --propagation unchanged mount --bind "$PWD/hosts" /etc/hosts
+user unshare --user --map-root-user --mount --propagation unchanged mount --bind "$PWD/hosts" /etc/hosts
 host grep -q evil /etc/hosts
 
 ### B36 guard slow: a file of the image's is hidden by an automount point

@@ -12,11 +12,11 @@ evil /var/log; ran "$($evil hello)"
 # who refuses it: noexec
 evil /run; ran "$($evil hello)"
 
-### E04 verity: a program in /tmp
+### E04 verity anyone: a program in /tmp
 # who refuses it: noexec
 evil /tmp; ran "$($evil hello)"
 
-### E05 verity: a program in /dev/shm
+### E05 verity anyone: a program in /dev/shm
 # who refuses it: noexec
 evil /dev/shm; ran "$($evil hello)"
 
@@ -24,7 +24,7 @@ evil /dev/shm; ran "$($evil hello)"
 # who refuses it: noexec
 evil /dev; ran "$($evil hello)"
 
-### E07 verity: a program on a volume, by the dynamic loader
+### E07 verity anyone: a program on a volume, by the dynamic loader
 # who refuses it: noexec
 cp /usr/bin/echo echo; ran "$(/lib64/ld-linux-x86-64.so.2 ./echo 'evil program ran')"
 
@@ -54,13 +54,13 @@ mkdir u w; cp $poke u/less; ran "$(unshare -m sh -c "mount -o remount,bind,exec 
 
 ### E14 guard: a program in a user namespace of a user
 # who refuses it: guard, bprm_check_security
-ran "$(setpriv --reuid=65534 --clear-groups unshare --user --map-root-user --mount sh -c "mount -t tmpfs tmpfs /tmp && cp $poke /tmp/evil && /tmp/evil hello")"
+ran "$(user unshare --user --map-root-user --mount sh -c "mount -t tmpfs tmpfs /tmp && cp $poke /tmp/evil && /tmp/evil hello")"
 
-### E15 guard: a copy in memory alone, memfd_create and execveat
+### E15 guard anyone: a copy in memory alone, memfd_create and execveat
 # who refuses it: guard, bprm_check_security
 ran "$($poke memfd $poke)"
 
-### E16 verity: a file without a name on a volume, O_TMPFILE
+### E16 verity anyone: a file without a name on a volume, O_TMPFILE
 # who refuses it: noexec
 ran "$($poke tmpfile "$PWD" $poke)"
 
@@ -70,9 +70,9 @@ $poke setattr /var 8 0; undo "$poke setattr /var 0 8"; ran "$($poke tmpfile "$PW
 
 ### E18 verity: a setuid program on a volume, run by a user
 # who refuses it: nosuid, noexec
-evil /var; chmod 4755 $evil; case $(setpriv --reuid=65534 --clear-groups $evil hello) in *euid=0*) ;; *) false ;; esac
+evil /var; chmod 4755 $evil; case $(user $evil hello) in *euid=0*) ;; *) false ;; esac
 
-### E19 verity: a library of the attacker's in LD_PRELOAD
+### E19 verity anyone: a library of the attacker's in LD_PRELOAD
 # who refuses it: noexec
 cp $here/evil.so . && case $(LD_PRELOAD=$PWD/evil.so /usr/bin/true) in *'evil library'*) ;; *) false ;; esac
 
@@ -96,11 +96,11 @@ echo /var/tmp/evil.so >/etc/ld.so.preload
 # who refuses it: guard, mmap_file
 $poke setattr /var 8 0; undo "$poke setattr /var 0 8"; cp $here/evil.so . && case $(perl -e 'require DynaLoader; DynaLoader::dl_load_file("./evil.so", 0)') in *'evil library'*) ;; *) false ;; esac
 
-### E25 verity: a library loaded by perl from a volume as it is
+### E25 verity anyone: a library loaded by perl from a volume as it is
 # who refuses it: noexec
 cp $here/evil.so . && case $(perl -e 'require DynaLoader; DynaLoader::dl_load_file("./evil.so", 0)') in *'evil library'*) ;; *) false ;; esac
 
-### E26 verity: a script on a volume, executed
+### E26 verity anyone: a script on a volume, executed
 # who refuses it: noexec
 printf '#!/bin/sh\necho evil program ran\n' >script; chmod 755 script; ran "$(./script)"
 
@@ -108,119 +108,119 @@ printf '#!/bin/sh\necho evil program ran\n' >script; chmod 755 script; ran "$(./
 # who refuses it: guard, bprm_check_security
 $poke setattr /var 8 0; undo "$poke setattr /var 0 8"; printf '#!/bin/sh\necho evil program ran\n' >script; chmod 755 script; ran "$(./script)"
 
-### E28 guard: a script on a volume, given to the image's shell
+### E28 guard anyone: a script on a volume, given to the image's shell
 # who refuses it: guard, file_open, with scripts = "refuse"
 printf 'echo evil program ran\n' >script; ran "$(sh script)"
 
-### E28b guard: a script in /run, in /tmp, in /dev/shm and in /dev
+### E28b guard anyone: a script in /run, in /tmp, in /dev/shm and in /dev
 # who refuses it: guard, file_open, with scripts = "refuse"
 for d in /run /tmp /dev/shm /dev; do undo "rm -f $d/e28b"; printf 'echo evil program ran\n' >$d/e28b; ran "$(sh $d/e28b)" && exit 0; done; false
 
-### E28c guard: a script in memory alone, by its descriptor
+### E28c guard anyone: a script in memory alone, by its descriptor
 # who refuses it: guard, file_open, with scripts = "refuse"
 ran "$(perl -e '$n = "x"; $m = syscall(319, $n, 0); open F, ">&=", $m; $| = 1; syswrite F, "print qq(evil program ran\n)"; do "/proc/self/fd/$m"')"
 
-### E28d guard: a script through a symbolic link, a hard link and the root of a process
+### E28d guard anyone: a script through a symbolic link, a hard link and the root of a process
 # who refuses it: guard, file_open, with scripts = "refuse"
 printf 'echo evil program ran\n' >script; ln script hard; ln -s "$PWD/hard" link; for s in link "/proc/1/root$PWD/hard"; do ran "$(sh $s)" && exit 0; done; false
 
-### E28e guard: a file that a shell takes in: dot, its standard input, ENV
+### E28e guard anyone: a file that a shell takes in: dot, its standard input, ENV
 # who refuses it: guard, file_open, with scripts = "refuse"
 printf 'echo evil program ran\n' >script; ran "$(sh -c '. ./script')$(sh <script)$(sh /dev/stdin <script)$(ENV=$PWD/script sh -i -c : 2>/dev/null)"
 
-### E28f guard: a file given to awk
+### E28f guard anyone: a file given to awk
 # who refuses it: guard, file_open, with scripts = "refuse"
 printf 'BEGIN { system("echo evil program ran") }\n' >script; ran "$(awk -f script)"
 
-### E28g guard: the shell started by the dynamic loader, so that it is the loader that runs
+### E28g guard anyone: the shell started by the dynamic loader, so that it is the loader that runs
 # who refuses it: guard, file_open, with scripts = "refuse"
 printf 'echo evil program ran\n' >script; ran "$(/lib64/ld-linux-x86-64.so.2 /bin/dash script)"
 
-### E28h guard: the shell by another name: a bind mount of its file
+### E28h guard anyone: the shell by another name: a bind mount of its file
 # who refuses it: guard, file_open, with scripts = "refuse"
 printf 'echo evil program ran\n' >script; : >cat; ran "$(unshare -m sh -c "mount --bind /bin/dash cat; exec ./cat script")"
 
-### E28i guard: the shell through an overlay
+### E28i guard anyone: the shell through an overlay
 # who refuses it: guard, bprm_check_security
 printf 'echo evil program ran\n' >script; mkdir m; ran "$(unshare -m sh -c "mount -t overlay -o lowerdir=/usr/bin:/usr/sbin overlay m; exec m/dash script")"
 
-### E28j guard: a script that somebody else opened, by the name of its descriptor
+### E28j guard anyone: a script that somebody else opened, by the name of its descriptor
 # who refuses it: guard, file_open, with scripts = "refuse"
 printf 'echo evil program ran\n' >script; ran "$(flock script sh /proc/self/fd/3)"
 
-### E28k open: the same, read by the descriptor itself
+### E28k open anyone: the same, read by the descriptor itself
 # who refuses it: nobody: what was opened by another program is only read
 printf 'echo evil program ran\n' >script; ran "$(flock script sh -c 'exec sh <&3')"
 
-### E28l open: a script through a pipe, and as the words of a command
+### E28l open anyone: a script through a pipe, and as the words of a command
 # who refuses it: nobody: a pipe and words are nobody's file. Who can write these can write what is in the script
 printf 'echo evil program ran\n' >script; ran "$(cat script | sh)$(sh -c "$(cat script)")"
 
-### E28m open: a script given to an interpreter that the definition excepts
+### E28m open anyone: a script given to an interpreter that the definition excepts
 # who refuses it: nobody: [seal.allow] scripts names bash, and status says so
 printf 'echo evil program ran\n' >script; ran "$(bash script)"
 
-### E28n open: commands in a file given to a program that works on data, sed
+### E28n open anyone: commands in a file given to a program that works on data, sed
 # who refuses it: nobody: sed is no interpreter here, see "How far refused scripts reach"
 printf '1e echo evil program ran\n' >script; ran "$(echo | sed -f script)"
 
-### E29 guard: a script given to the image's perl, and a module
+### E29 guard anyone: a script given to the image's perl, and a module
 # who refuses it: guard, file_open, with scripts = "refuse"
 printf 'print "evil program ran\\n"; 1\n' >Evil.pm; ran "$(perl Evil.pm)$(perl -e 'do "./Evil.pm"')$(perl -I. -MEvil -e 1)$(PERL5LIB=$PWD perl -MEvil -e 1)"
 
-### E29b open: a program on perl's command line
+### E29b open anyone: a program on perl's command line
 # who refuses it: nobody, as E28l; with perl's system calls it reaches what every attack here reaches
 ran "$(perl -e 'print "evil program ran\n"')"
 
-### E30 guard: memory that is writable and executable
+### E30 guard anyone: memory that is writable and executable
 # who refuses it: guard, mmap_file
 $poke memory anonymous
 
-### E31 guard: shared memory that is writable and executable
+### E31 guard anyone: shared memory that is writable and executable
 # who refuses it: guard, mmap_file
 $poke memory shared
 
-### E32 guard: memory that is written, then made executable
+### E32 guard anyone: memory that is written, then made executable
 # who refuses it: guard, file_mprotect
 $poke memory mprotect
 
-### E33 guard: the same by pkey_mprotect
+### E33 guard anyone: the same by pkey_mprotect
 # who refuses it: guard, file_mprotect
 $poke memory pkey
 
-### E34 guard: the heap made executable
+### E34 guard anyone: the heap made executable
 # who refuses it: guard, file_mprotect
 $poke memory heap
 
-### E35 guard: the stack made executable
+### E35 guard anyone: the stack made executable
 # who refuses it: guard, file_mprotect
 $poke memory stack
 
-### E36 guard slow: the stack made executable as it grows
+### E36 guard slow anyone: the stack made executable as it grows
 # who refuses it: guard, file_mprotect
 $poke memory grow-stack
 
-### E37 guard: a memfd mapped executable
+### E37 guard anyone: a memfd mapped executable
 # who refuses it: guard, mmap_file
 $poke memory memfd
 
-### E38 guard: secret memory made executable
+### E38 guard anyone: secret memory made executable
 # who refuses it: the kernel; guard, file_mprotect
 $poke memory memfd-secret
 
-### E39 guard: System V shared memory, SHM_EXEC
+### E39 guard anyone: System V shared memory, SHM_EXEC
 # who refuses it: guard, mmap_file
 $poke memory shm
 
-### E40 guard: readable memory is executable by personality
+### E40 guard anyone: readable memory is executable by personality
 # who refuses it: guard, mmap_file
 $poke memory personality
 
-### E41 guard: the heap that grows is executable by personality
+### E41 guard anyone: the heap that grows is executable by personality
 # who refuses it: guard, mmap_addr
 $poke memory brk
 
-### E42 guard: remap_file_pages with that personality
+### E42 guard anyone: remap_file_pages with that personality
 # who refuses it: guard, mmap_file
 $poke memory remap
 
@@ -232,27 +232,27 @@ $poke memory uffd
 # who refuses it: guard, mmap_file
 was=$(cat /proc/sys/vm/nr_hugepages); undo "echo $was >/proc/sys/vm/nr_hugepages"; echo 4 >/proc/sys/vm/nr_hugepages 2>/dev/null; $poke memory huge
 
-### E45 guard: a private page of the image's, written, then executable
+### E45 guard anyone: a private page of the image's, written, then executable
 # who refuses it: guard, file_mprotect
 $poke memory private /usr/bin/dash
 
-### E46 guard: a private page of the image's, writable and executable
+### E46 guard anyone: a private page of the image's, writable and executable
 # who refuses it: guard, mmap_file
 $poke memory private-rwx /usr/bin/dash
 
-### E47 guard: a written page of the image's, executed by a child that did not write
+### E47 guard anyone: a written page of the image's, executed by a child that did not write
 # who refuses it: guard, file_mprotect
 $poke memory fork /usr/bin/dash
 
-### E48 guard: a written page moved between clean ones
+### E48 guard anyone: a written page moved between clean ones
 # who refuses it: guard, file_mprotect
 $poke memory mremap /usr/bin/dash
 
-### E49 guard: executable pages of the image's written through /proc/self/mem
+### E49 guard anyone: executable pages of the image's written through /proc/self/mem
 # who refuses it: guard, file_open
 $poke memory self /usr/bin/dash
 
-### E50 verity: executable pages written by process_vm_writev to oneself
+### E50 verity anyone: executable pages written by process_vm_writev to oneself
 # who refuses it: the kernel
 $poke memory writev /usr/bin/dash
 
@@ -388,7 +388,7 @@ unshare -m sh -c "mount -t tmpfs tmpfs /opt && cp $poke /opt/evil && sleep 8" & 
 # who refuses it: guard, bprm_check_security and mmap_file
 $poke setattr /var 8 0; undo "$poke setattr /var 0 8"; cp /usr/bin/echo echo; ran "$(./echo evil program ran)"
 
-### E83 open: a library of the image's in LD_PRELOAD of one's own programs
+### E83 open anyone: a library of the image's in LD_PRELOAD of one's own programs
 # who refuses it: nobody: both are the image's
 case $(LD_PRELOAD=$(ls /usr/lib/x86_64-linux-gnu/libz.so.1 /usr/lib/x86_64-linux-gnu/libselinux.so.1 2>/dev/null | head -n 1) perl -e 'print grep { m{libz|libselinux} } do { open F, "<", "/proc/self/maps"; <F> }') in *lib*) ;; *) false ;; esac
 

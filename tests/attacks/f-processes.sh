@@ -54,7 +54,7 @@ case $said in */adamant-agent | */dash) ;; *) false ;; esac
 
 ### F13 guard: kill the agent
 # who refuses it: guard, task_kill
-pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no agent runs'; kill -KILL "$pid"; sleep 0.5; [ ! -d "/proc/$pid" ]
+pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no agent runs'; kill -KILL "$pid" || exit; gone "$pid"
 
 ### F14 guard: stop the agent
 # who refuses it: guard, task_kill
@@ -62,11 +62,11 @@ pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no 
 
 ### F15 guard: kill the agent through a descriptor of it
 # who refuses it: guard, task_kill
-pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no agent runs'; $poke signal "$pid" 9; sleep 0.5; [ ! -d "/proc/$pid" ]
+pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no agent runs'; $poke signal "$pid" 9 || exit; gone "$pid"
 
 ### F16 guard: kill the agent through its cgroup, cgroup.kill
 # who refuses it: guard, file_open
-pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no agent runs'; echo 1 >"/sys/fs/cgroup$(cut -d : -f 3 "/proc/$pid/cgroup")/cgroup.kill"; sleep 0.5; [ ! -d "/proc/$pid" ]
+pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no agent runs'; echo 1 >"/sys/fs/cgroup$(cut -d : -f 3 "/proc/$pid/cgroup")/cgroup.kill" || exit; gone "$pid"
 
 ### F17 guard: freeze the agent through its cgroup, cgroup.freeze
 # who refuses it: guard, file_open
@@ -82,7 +82,7 @@ unit=$(systemctl list-units --no-legend --plain 'adamant*.service' --state=runni
 
 ### F20 guard slow: systemd kills the agent, systemctl kill
 # who refuses it: nobody can tell systemd's own signals apart; the unit starts again
-unit=$(systemctl list-units --no-legend --plain 'adamant*.service' --state=running | awk '$1 !~ /attacks/ { print $1; exit }'); [ -n "$unit" ] || skip 'no agent runs'; systemctl kill -s KILL "$unit"; sleep 5; ! systemctl is-active -q "$unit"
+unit=$(systemctl list-units --no-legend --plain 'adamant*.service' --state=running | awk '$1 !~ /attacks/ { print $1; exit }'); [ -n "$unit" ] || skip 'no agent runs'; systemctl kill -s KILL "$unit" || exit; sleep 5; ! systemctl is-active -q "$unit"
 
 ### F21 guard: PID 1 frozen through its cgroup
 # who refuses it: guard, file_open
@@ -102,7 +102,7 @@ $poke memory ptrace /usr/bin/dash
 
 ### F25 open: other services are killed
 # who refuses it: nobody: root stops what it likes; systemd starts it again from the image
-pid=$(systemctl show -P MainPID systemd-journald); kill -KILL "$pid"; sleep 0.5; [ ! -d "/proc/$pid" ]
+pid=$(systemctl show -P MainPID systemd-journald); kill -KILL "$pid" || exit; gone "$pid"
 
 ### F29 guard: PID 1 moved into a cgroup of the attacker's, and frozen there
 # who refuses it: guard, file_open
@@ -110,7 +110,7 @@ g=/sys/fs/cgroup/evil-f29; mkdir $g; undo "echo 0 >$g/cgroup.freeze; echo 1 >/sy
 
 ### F26 guard last: PID 1 made to crash, SIGSEGV
 # who refuses it: guard, task_kill
-lives; kill -SEGV 1; sleep 3; ! timeout 5 systemctl is-active -q multi-user.target
+lives; kill -SEGV 1 || exit; sleep 3; ! timeout 5 systemctl is-active -q multi-user.target
 
 ### F27 guard last: PID 1 made to crash by itself, systemctl kill
 # who refuses it: guard
@@ -118,4 +118,4 @@ lives; timeout 5 systemctl kill -s SEGV init.scope; sleep 3; ! timeout 5 systemc
 
 ### F28 guard last: PID 1 made to crash through a descriptor of it
 # who refuses it: guard, task_kill
-lives; $poke signal 1 6; sleep 3; ! timeout 5 systemctl is-active -q multi-user.target
+lives; $poke signal 1 6 || exit; sleep 3; ! timeout 5 systemctl is-active -q multi-user.target

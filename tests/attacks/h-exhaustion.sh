@@ -2,11 +2,11 @@
 
 ### H01 open: the state volume filled up
 # who refuses it: nobody: it is writable. The image and the agent do not need it
-fallocate -l "$(df --output=avail -B1 /var | tail -n 1)" fill && ! dd if=/dev/zero of=/var/x bs=1M count=8 2>/dev/null; r=$?; rm -f fill /var/x; [ $r = 0 ]
+fallocate -l "$(df --output=avail -B1 /var | tail -n 1)" fill && ! dd if=/dev/zero of=more bs=1M 2>/dev/null; r=$?; rm -f fill more; [ $r = 0 ]
 
 ### H02 guard slow: with no room in /run, the agent's report is lost
 # who refuses it: the report was written before
-[ -d /run/adamant ] || skip 'no /run/adamant'; fallocate -l "$(df --output=avail -B1 /run | tail -n 1)" /run/fill; undo 'rm -f /run/fill'; ! adamant-agent status >/dev/null 2>&1
+[ -d /run/adamant ] || skip 'no /run/adamant'; fallocate -l "$(df --output=avail -B1 /run | tail -n 1)" /run/fill || exit; undo 'rm -f /run/fill'; ! adamant-agent status >/dev/null 2>&1
 
 ### H03 guard: the agent's report is changed
 # who refuses it: guard, file_open and inode_unlink
@@ -68,11 +68,11 @@ find /var/lib -maxdepth 3 -name '*machine-id*' -o -maxdepth 3 -name 'random-seed
 # who refuses it: guard: the programs' decisions are frozen
 $poke bpf maps
 
-### H19 open: the guard's events flooded, until one is lost
+### H19 open anyone: the guard's events flooded, until one is lost
 # who refuses it: nobody: the counters go on, and status tells them
 i=0; while [ $i -lt 700 ]; do true 2>/dev/null >/proc/sys/kernel/modules_disabled; i=$((i + 1)); done; true
 
-### H20 open: the machine switched off, restarted or made to panic
+### H20 open anyone: the machine switched off, restarted or made to panic
 # who refuses it: nobody: it then starts from the image again
 [ -e /usr/bin/systemctl ]
 

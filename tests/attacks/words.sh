@@ -27,12 +27,22 @@ setting() {
   undo "printf '%s\n' '$old' >$1"
   printf '%s\n' "$2" >"$1" && [ "$(cat "$1" | tr -s '\t ' ' ')" = "$2" ]
 }
-# evil FOLDER: the attacker's program there, as `$evil`.
-evil() { evil=$1/evil-program; undo "rm -f $evil"; cp $poke "$evil" && chmod 0755 "$evil"; }
+# evil FOLDER: the attacker's program there, as `$evil`. On the state volume, everybody has a place of his own.
+evil() { [ "$1" != /var ] || [ -w /var ] || set -- "$PWD"; evil=$1/evil-program; undo "rm -f $evil"; cp $poke "$evil" && chmod 0755 "$evil"; }
 # script: a program file of the attacker's that leaves a mark when somebody runs it.
 mark=$PWD/mark
 # host COMMAND...: where everyone else is, to look at what came of it: also from a container, which could not get there by itself.
 host() { if [ "$(readlink /proc/self/ns/mnt)" = "$hosts_mounts" ]; then "$@"; else nsenter --mount=/proc/self/fd/8 -- "$@"; fi; }
+# gone PID: it is, or will be in a moment, as a busy machine needs one.
+gone() { for t in 1 2 3 4 5; do [ -d "/proc/$1" ] || return 0; sleep 0.5; done; return 1; }
+# ours: what is tried would be no harm in a namespace of one's own.
+ours() { [ "$(readlink /proc/self/ns/mnt)" = "$hosts_mounts" ] || skip 'in a namespace of its own'; }
+# user COMMAND...: as somebody who is not root.
+user() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=65534 --clear-groups "$@"; else "$@"; fi; }
+# Whoever may not make namespaces makes a user namespace first, where he may.
+case $attacker in
+  user | CAP_*) [ "$attacker" = CAP_SYS_ADMIN ] || unshare() { command unshare --user --map-root-user "$@"; } ;;
+esac
 # module NAME: the image's module, unpacked here, as `$ko`.
 module() {
   found=$(find "/usr/lib/modules/$(uname -r)/kernel" -name "$1.ko*" | head -n 1)

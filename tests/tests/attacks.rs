@@ -27,11 +27,22 @@ fn every_attack_has_a_level_a_title_and_says_who_refuses_it() {
             let (id, level) = (words.next().unwrap(), words.next().unwrap_or_default());
             assert!(id.starts_with(&class) && ids.insert(id.to_owned()), "{place}: {id}");
             assert!(["verity", "lockdown", "guard", "open"].contains(&level), "{place}: {level}");
-            assert!(words.all(|word| ["slow", "last"].contains(&word)) && !title.is_empty(), "{place}");
+            assert!(words.all(|word| ["slow", "last", "anyone"].contains(&word)) && !title.is_empty(), "{place}");
             assert!(lines.get(number + 1).is_some_and(|next| next.starts_with("# who refuses it: ")), "{place}: who refuses it?");
         }
     }
     assert!(ids.len() >= 130, "{} attacks", ids.len());
+}
+
+/// As Linux 5.9 and later have them: CAP_CHECKPOINT_RESTORE is number 40.
+const CAPABILITIES: usize = 41;
+
+#[test]
+fn every_capability_says_once_which_attacks_it_could_open() {
+    let text = fs::read_to_string(workspace().join("tests/attacks/capabilities")).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    let names: BTreeSet<&str> = lines.iter().filter_map(|line| line.split(' ').next()).collect();
+    assert!(names.iter().all(|name| name.starts_with("CAP_")) && names.len() == lines.len() && names.len() == CAPABILITIES, "{names:?}");
 }
 
 #[test]
