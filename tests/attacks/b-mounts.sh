@@ -183,7 +183,7 @@ mount -o remount,ro,user_xattr,noacl / && mount -o remount,ro,acl /
 mkdir -p /run/b34; undo 'umount -l /run/b34'; mount --bind /usr /run/b34; mount --bind /run/b34/share /usr/lib/attacks/all && undo 'umount -l /usr/lib/attacks/all'
 host test -d /usr/lib/attacks/all/perl5
 
-### B35 guard: over the image in a user namespace of a user, seen by the host
+### B35 verity: over the image in a user namespace of a user, seen by the host
 # who refuses it: the kernel, such mounts never propagate to the host
 echo evil >hosts; chmod 644 hosts
 user unshare --user --map-root-user --mount --propagation unchanged mount --bind "$PWD/hosts" /etc/hosts

@@ -40,7 +40,7 @@ flock "/dev/$disk" $poke write /proc/self/fd/3 $((start * 512 + 4096))
 # who refuses it: guard, file_open and file_ioctl
 need losetup /dev/loop-control; loop=$(losetup -f --show -o $((start * 512)) "/dev/$disk") && undo "losetup -d $loop"; [ -n "$loop" ] && $poke write "$loop" 4096
 
-### C11 guard: device mapper's linear target over the whole disk
+### C11 verity: device mapper's linear target over the whole disk
 # who refuses it: the kernel, while a partition is in use; guard, file_ioctl
 undo "$poke dm remove c11"; $poke dm create c11 1024 linear "/dev/$disk $((start + 8))" && dev=$(readlink -f /sys/class/block/dm-*/dm/name | while read -r f; do grep -qx c11 "$f" && basename "${f%/dm/name}"; done) && {
   undo 'rm -f /dev/c11'; mknod /dev/c11 b $(tr : ' ' <"/sys/class/block/$dev/dev"); $poke write /dev/c11 0; }
@@ -55,8 +55,8 @@ n=$(cat "/sys/class/block/$esp/partition"); s=$(($(cat "/sys/class/block/$esp/st
 awk '{ print $3 }' /proc/self/mountinfo | grep -qx "$(cat "/sys/class/block/$esp/dev")" && skip 'the ESP is mounted'
 $poke blkpg "/dev/$disk" delete "$n" && { $poke blkpg "/dev/$disk" add "$n" "$s" "$l"; true; }
 
-### C14 guard: a partition added over free space and the root's blocks
-# who refuses it: guard, file_ioctl (the kernel refuses overlaps)
+### C14 verity: a partition added over free space and the root's blocks
+# who refuses it: the kernel refuses overlaps; guard, file_ioctl
 $poke blkpg "/dev/$disk" add 60 $((start * 512)) 1048576 && { $poke blkpg "/dev/$disk" delete 60; true; }
 
 ### C15 guard: the kernel reads a partition table anew

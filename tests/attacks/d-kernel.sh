@@ -10,8 +10,8 @@ undo 'rmmod dummy'; $poke module "$ko" && grep -q '^dummy ' /proc/modules
 module dummy; perl -e 'open F, "+<", $ARGV[0] or exit 1; $s = -s F; seek F, $s - 40, 0; read F, $t, 40; $n = unpack "N", substr($t, 8, 4); truncate F, $s - 40 - $n' "$ko"
 undo 'rmmod dummy'; $poke module-bytes "$ko" && grep -q '^dummy ' /proc/modules
 
-### D03 lockdown: a signed module that was changed
-# who refuses it: kernel.modules_disabled and lockdown; guard, kernel_read_file
+### D03 verity: a signed module that was changed
+# who refuses it: the kernel: it takes modules without a signature, and none with a wrong one; guard, kernel_read_file
 module dummy; perl -0777 -pi -e 's/dummy%d/evil%%d/' "$ko"
 undo 'rmmod dummy'; $poke module "$ko" && grep -q '^dummy ' /proc/modules
 
@@ -318,7 +318,7 @@ $poke perf
 # who refuses it: guard, file_open
 d=$(ls -d /sys/bus/pci/devices/*/driver_override | head -n 1); need "${d:-none}"; undo "echo '' >$d"; echo evil >"$d" && grep -q evil "$d"
 
-### D78 lockdown: keys that modules are trusted by
+### D78 verity: keys that modules are trusted by
 # who refuses it: the kernel: such keyrings take keys with a signature alone
 perl -e '$t = "asymmetric"; $n = ""; $k = "x" x 64; open F, "<", "/proc/keys" or exit 1; for (<F>) { next unless /^(\w+) .*(builtin|secondary)_trusted_keys/; $f = 1; $id = hex $1; $id -= 2**32 if $id >= 2**31; exit 0 if syscall(248, $t, $n, $k, length $k, $id) >= 0; print "$!\n" } exit($f ? 1 : 77)'
 
@@ -334,6 +334,6 @@ need /sys/kernel/security/apparmor/.replace; exec 3>/sys/kernel/security/apparmo
 # who refuses it: nobody: who is root may exhaust the machine, and switch it off
 echo 3 >/proc/sys/vm/drop_caches
 
-### D82 guard: the watchdog is taken and disarmed
+### D82 verity: the watchdog is taken and disarmed
 # who refuses it: the agent and systemd hold it
 need /dev/watchdog0; exec 3>/dev/watchdog0 && printf V >&3

@@ -204,7 +204,7 @@ $poke memory grow-stack
 # who refuses it: guard, mmap_file
 $poke memory memfd
 
-### E38 guard anyone: secret memory made executable
+### E38 verity anyone: secret memory made executable
 # who refuses it: the kernel; guard, file_mprotect
 $poke memory memfd-secret
 
@@ -351,7 +351,7 @@ systemctl daemon-reload; timeout 5 systemctl start --no-block kernel-command-lin
 # who refuses it: guard, inode_create
 printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >evil72.service; undo 'rm -f /run/systemd/generator/evil72.service; systemctl daemon-reload'; cp evil72.service /run/systemd/generator/ && systemctl start evil72; [ -e "$mark" ] || [ -e /run/systemd/generator/evil72.service ]
 
-### E73 guard slow: a generator in /run/systemd/system-generators
+### E73 verity slow: a generator in /run/systemd/system-generators
 # who refuses it: noexec; guard, inode_mkdir
 undo 'rm -rf /run/systemd/system-generators'; mkdir -p /run/systemd/system-generators && printf '#!/bin/sh\ntouch %s\n' "$mark" >/run/systemd/system-generators/evil && chmod 755 /run/systemd/system-generators/evil; systemctl daemon-reload; [ -e "$mark" ]
 
@@ -396,6 +396,6 @@ case $(LD_PRELOAD=$(ls /usr/lib/x86_64-linux-gnu/libz.so.1 /usr/lib/x86_64-linux
 # who refuses it: guard, inode_symlink
 undo 'systemctl unmask --runtime systemd-timesyncd'; systemctl mask --runtime systemd-timesyncd; [ -L /run/systemd/system/systemd-timesyncd.service ]
 
-### E85 guard slow: a unit of the image's is changed by systemd itself, set-property with more than resources
+### E85 verity slow: a unit of the image's is changed by systemd itself, set-property with more than resources
 # who refuses it: systemd takes resources alone
 undo 'systemctl revert systemd-timesyncd'; systemctl set-property --runtime systemd-timesyncd 'ExecStart=/bin/touch /run/e85' && systemctl show -P ExecStart systemd-timesyncd | grep -q e85

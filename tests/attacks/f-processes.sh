@@ -76,11 +76,11 @@ pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no 
 # who refuses it: guard
 pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no agent runs'; $poke limit "$pid" 1
 
-### F19 guard slow: stop the agent's service
+### F19 verity slow: stop the agent's service
 # who refuses it: RefuseManualStop= in its unit
 unit=$(systemctl list-units --no-legend --plain 'adamant*.service' --state=running | awk '$1 !~ /attacks/ { print $1; exit }'); [ -n "$unit" ] || skip 'no agent runs'; undo "systemctl start $unit"; systemctl stop "$unit"; ! systemctl is-active -q "$unit"
 
-### F20 guard slow: systemd kills the agent, systemctl kill
+### F20 verity slow: systemd kills the agent, systemctl kill
 # who refuses it: nobody can tell systemd's own signals apart; the unit starts again
 unit=$(systemctl list-units --no-legend --plain 'adamant*.service' --state=running | awk '$1 !~ /attacks/ { print $1; exit }'); [ -n "$unit" ] || skip 'no agent runs'; systemctl kill -s KILL "$unit" || exit; sleep 5; ! systemctl is-active -q "$unit"
 
@@ -88,7 +88,7 @@ unit=$(systemctl list-units --no-legend --plain 'adamant*.service' --state=runni
 # who refuses it: guard, file_open
 g=/sys/fs/cgroup/init.scope; need $g/cgroup.freeze; undo "echo 0 >$g/cgroup.freeze"; echo 1 >$g/cgroup.freeze; sleep 0.5; grep -q 'frozen 1' $g/cgroup.events
 
-### F22 guard: PID 1 killed through its cgroup
+### F22 verity: PID 1 killed through its cgroup
 # who refuses it: the kernel does not kill PID 1 by it
 g=/sys/fs/cgroup/init.scope; need $g/cgroup.kill; echo 1 >$g/cgroup.kill; sleep 0.5; [ ! -d /proc/1 ]
 

@@ -4,7 +4,7 @@
 # who refuses it: nobody: it is writable. The image and the agent do not need it
 fallocate -l "$(df --output=avail -B1 /var | tail -n 1)" fill && ! dd if=/dev/zero of=more bs=1M 2>/dev/null; r=$?; rm -f fill more; [ $r = 0 ]
 
-### H02 guard slow: with no room in /run, the agent's report is lost
+### H02 verity slow: with no room in /run, the agent's report is lost
 # who refuses it: the report was written before
 [ -d /run/adamant ] || skip 'no /run/adamant'; fallocate -l "$(df --output=avail -B1 /run | tail -n 1)" /run/fill || exit; undo 'rm -f /run/fill'; ! adamant-agent status >/dev/null 2>&1
 
