@@ -2,38 +2,47 @@
 
 ### F01 lockdown: attach to PID 1
 # who refuses it: kernel.yama.ptrace_scope; guard, ptrace_access_check
+everyone
 $poke trace 1
 
 ### F02 lockdown: seize PID 1
 # who refuses it: kernel.yama.ptrace_scope; guard, ptrace_access_check
+everyone
 $poke trace 1 seize
 
 ### F03 lockdown: write to PID 1's memory with process_vm_writev
 # who refuses it: kernel.yama.ptrace_scope; guard, ptrace_access_check
+everyone
 $poke vm-write 1
 
 ### F04 lockdown: write to PID 1's memory through /proc/1/mem
 # who refuses it: kernel.yama.ptrace_scope; guard, file_open and ptrace_access_check
+everyone
 $poke mem-write 1
 
 ### F05 lockdown: take a file descriptor of PID 1's
 # who refuses it: kernel.yama.ptrace_scope; guard, ptrace_access_check
+everyone
 $poke steal 1 1
 
 ### F06 lockdown: attach to another service
 # who refuses it: kernel.yama.ptrace_scope; guard, ptrace_access_check
+everyone
 pid=$(systemctl show -P MainPID systemd-journald); $poke trace "$pid"
 
 ### F07 lockdown: write to another service's memory
 # who refuses it: kernel.yama.ptrace_scope; guard, ptrace_access_check
+everyone
 pid=$(systemctl show -P MainPID systemd-journald); $poke vm-write "$pid"
 
 ### F08 verity: stop PID 1 with SIGSTOP
 # who refuses it: the kernel
+everyone
 kill -STOP 1; sleep 0.2; grep -q '^State:.T' /proc/1/status
 
 ### F09 verity: kill PID 1 with SIGKILL
 # who refuses it: the kernel
+everyone
 kill -KILL 1; sleep 0.2; [ ! -d /proc/1 ]
 
 ### F11 guard: a process says that it is the agent, with PR_SET_MM_EXE_FILE
@@ -102,6 +111,7 @@ $poke memory ptrace /usr/bin/dash
 
 ### F25 open: other services are killed
 # who refuses it: nobody: root stops what it likes; systemd starts it again from the image
+everyone
 pid=$(systemctl show -P MainPID systemd-journald); kill -KILL "$pid" || exit; gone "$pid"
 
 ### F29 guard: PID 1 moved into a cgroup of the attacker's, and frozen there
@@ -110,6 +120,7 @@ g=/sys/fs/cgroup/evil-f29; mkdir $g; undo "echo 0 >$g/cgroup.freeze; echo 1 >/sy
 
 ### F26 guard last: PID 1 made to crash, SIGSEGV
 # who refuses it: guard, task_kill
+everyone
 lives; kill -SEGV 1 || exit; sleep 3; ! timeout 5 systemctl is-active -q multi-user.target
 
 ### F27 guard last: PID 1 made to crash by itself, systemctl kill
@@ -118,4 +129,5 @@ lives; timeout 5 systemctl kill -s SEGV init.scope; sleep 3; ! timeout 5 systemc
 
 ### F28 guard last: PID 1 made to crash through a descriptor of it
 # who refuses it: guard, task_kill
+everyone
 lives; $poke signal 1 6 || exit; sleep 3; ! timeout 5 systemctl is-active -q multi-user.target

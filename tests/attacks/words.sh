@@ -37,6 +37,8 @@ host() { if [ "$(readlink /proc/self/ns/mnt)" = "$hosts_mounts" ]; then "$@"; el
 gone() { for t in 1 2 3 4 5; do [ -d "/proc/$1" ] || return 0; sleep 0.5; done; return 1; }
 # ours: what is tried would be no harm in a namespace of one's own.
 ours() { [ "$(readlink /proc/self/ns/mnt)" = "$hosts_mounts" ] || skip 'in a namespace of its own'; }
+# everyone: in a container PID 1 and all numbers are others.
+everyone() { [ "$(readlink /proc/self/ns/pid)" = "$hosts_processes" ] || skip 'other processes are not seen from here'; }
 # user COMMAND...: as somebody who is not root.
 user() { if [ "$(id -u)" = 0 ]; then setpriv --reuid=65534 --clear-groups "$@"; else "$@"; fi; }
 # Whoever may not make namespaces makes a user namespace first, where he may.
