@@ -575,13 +575,17 @@ FUNCTION(may_be_a_script) int may_be_a_script(struct file *file, u64 program)
 	return !listed(EXECUTE, inode->i_sb->s_dev);
 }
 
-/* The kernel knows no scripts, only which program reads what. Nearly all that is opened is the image's, or by programs without a mark. */
+/* The kernel knows no scripts, only which program reads what. Nearly all programs have no mark, which is asked first: this runs at every opening. */
 INLINE int reads_a_script(struct file *file)
 {
-	if (file->f_inode->i_sb->s_dev == decide.root)
+	struct mm_struct *mm = bpf_get_current_task_btf()->mm;
+	if (!mm)
+		return 0;
+	struct file *runs = mm->exe_file;
+	if (!runs || !(decide.marks & mark(runs->f_inode->i_ino)) || file->f_inode->i_sb->s_dev == decide.root)
 		return 0;
 	u64 who = program();
-	return who && decide.marks & mark(who) && may_be_a_script(file, who);
+	return who && may_be_a_script(file, who);
 }
 
 /* Opening for writing; reading is free, but for interpreters. */
