@@ -79,6 +79,8 @@ fn a_normal_day(server: &mut Server, name: &str) {
     assert_eq!(told, "", "what should not be");
     let said = server.ask("adamant-agent status");
     assert!(said.contains("denials    none since the boot"), "{said}");
+    // The boot before this one was ended as it should be, which only the watch could tell.
+    assert!(said.contains("bad boot   none on record"), "{said}");
     let said = server.ask("adamant-agent drift");
     assert!(said.starts_with("no drift\ndenials: none\n"), "{said}");
 }
@@ -95,7 +97,7 @@ fn web_is_running_with_no_failed_unit_on_its_first_and_second_boot() {
 }
 
 #[test]
-#[ignore = "long: two more boots of Debian"]
+#[ignore = "long: four more boots of Debian"]
 fn root_logs_in_with_the_key_from_the_credential_and_the_host_key_stays() {
     let image = reference("debian");
     let scratch = Scratch::new("ssh");
@@ -119,6 +121,13 @@ fn root_logs_in_with_the_key_from_the_credential_and_the_host_key_stays() {
         server.power_off();
     }
     assert!(host_keys[0].starts_with("ssh-ed25519 ") && host_keys[0] == host_keys[1], "{host_keys:?}");
+    // A machine that was not shut down tells of it.
+    let Some(mut server) = Server::start(&image, &disk, &scratch, |setup| setup) else { return };
+    server.ask("systemctl is-active --quiet adamant-watch");
+    server.machine.cut_power();
+    let Some(mut server) = Server::start(&image, &disk, &scratch, |setup| setup) else { return };
+    let said = server.ask("adamant-agent status");
+    assert!(said.contains("bad boot   the one before this") && said.contains("it was not shut down: power cut, reset or hang"), "{said}");
 }
 
 #[test]
