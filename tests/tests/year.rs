@@ -73,7 +73,7 @@ fn denials(server: &mut Server) -> BTreeMap<String, u64> {
 }
 
 fn counter(server: &mut Server, hook: &str) -> u64 {
-    let json: Value = serde_json::from_str(&server.ask("adamant-agent status --json")).unwrap();
+    let json: Value = serde_json::from_str(&server.ask("adamant-agent status --json")).unwrap_or_else(|e| panic!("{e}"));
     json["now"]["denials"][hook].as_u64().unwrap_or(0)
 }
 
