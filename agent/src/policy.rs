@@ -13,6 +13,8 @@ pub const MAX_VOLUMES: usize = 32;
 pub const MAX_SEAL_NAMES: usize = 16;
 /// More interpreters than this are refused: the guard has a place for each (INTERPRETERS in agent/guard/guard.bpf.c).
 pub const MAX_INTERPRETERS: usize = 32;
+/// More ports are refused.
+pub const MAX_PORTS: usize = 64;
 /// More names of credentials than this are refused.
 pub const MAX_ACCEPTED_NAMES: usize = 64;
 
@@ -39,6 +41,9 @@ pub struct Policy {
     /// What `adamant-agent watch` does about what should not be.
     #[serde(default)]
     pub on_violation: OnViolation,
+    /// What `adamant-agent drift` holds the machine against, beside the image itself.
+    #[serde(default)]
+    pub drift: Drift,
     /// The volumes, parents before children.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
@@ -170,6 +175,14 @@ pub struct OnViolation {
     pub devices: Reaction,
     /// Something that the guard refused.
     pub denials: Reaction,
+}
+
+/// What the machine is held against, beside the image itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drift {
+    /// The ports that may be open, as `22/tcp`; `None`: nobody looks.
+    pub listen: Option<Vec<String>>,
 }
 
 /// What is done about a violation, beside telling of it.
@@ -367,6 +380,18 @@ impl Policy {
         }
         if let Some(bad) = accept.iter().find(|glob| !crate::credentials::is_glob(glob)) {
             return Err(format!("credentials.accept: {bad:?} is not a credential's name (printable ASCII without / and :, with * for any characters)"));
+        }
+        if let Some(ports) = &self.drift.listen {
+            if ports.len() > MAX_PORTS {
+                return Err(format!("drift.listen has {} ports, at most {MAX_PORTS} are possible", ports.len()));
+            }
+            let is_port = |text: &String| {
+                let port = text.strip_suffix("/tcp").or_else(|| text.strip_suffix("/udp"));
+                port.is_some_and(|port| port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port))
+            };
+            if let Some(bad) = ports.iter().find(|port| !is_port(port)) {
+                return Err(format!("drift.listen: {bad:?} is not a port (for example 22/tcp or 123/udp)"));
+            }
         }
         self.seal.check(&self.volumes)?;
         for (index, volume) in self.volumes.iter().enumerate() {

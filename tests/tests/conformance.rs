@@ -16,6 +16,8 @@ const POLICY: &str = "--image-policy=root=signed+read-only-on:=unused+absent";
 const ROOT: &str = "4f68bce3-e8cd-4db1-96e7-fbcaf984b709";
 const VERITY: &str = "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5";
 const SIGNATURE: &str = "41092b05-9fc8-4523-994f-2def0408b176";
+/// Our own: docs/formats.md.
+const BLACK_BOX: &str = "8f4a6b1e-0c35-4d27-9bd8-61f2a73e5c90";
 
 fn image() -> Image {
     esp::signed().build()
@@ -64,6 +66,7 @@ fn the_table_has_the_types_bits_labels_and_names_of_the_specification() {
             [ROOT, "_empty", "guid:60,63"],
             [VERITY, "_empty", "guid:60,63"],
             [SIGNATURE, "_empty", "guid:60,63"],
+            [BLACK_BOX, "black-box", "guid:63"],
             ["0fc63daf-8483-4772-8e79-3d69d8477de4", "logs", "guid:63"],
             ["4d21b016-b534-45c2-a9fb-5c16e091fd2d", "state", "guid:63"],
         ]
@@ -184,6 +187,7 @@ fn systemd_repart_finds_all_its_partitions_there_and_nothing_to_change() {
         "root-x86-64",
         "root-x86-64-verity",
         "root-x86-64-verity-sig",
+        BLACK_BOX,
         "linux-generic",
         "var",
     ];

@@ -17,7 +17,7 @@ use nix::libc;
 
 use super::findings::{self, Finding};
 use super::guard::Counters;
-use super::{Root, members, policy, read, value};
+use super::{Root, members, policy, read, sockets, value};
 use crate::boot::systemd::unit_name;
 
 /// Entries of all volumes together that are looked at.
@@ -46,6 +46,7 @@ pub fn run(json: bool) -> Result<(String, bool), String> {
     let mut found = findings::all(&policy);
     command_line(&mut found);
     units(&policy, &mut found);
+    sockets::look(&policy, &mut found);
     let held = volumes(&policy, &mut found);
     let counts = Counters::open().ok().flatten().and_then(|counters| counters.read().ok());
     if counts.is_none() && policy.seal.level == Level::Guard {

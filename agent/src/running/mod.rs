@@ -10,6 +10,7 @@ mod mounts;
 mod opened;
 mod outlets;
 pub mod scrub;
+mod sockets;
 pub mod watch;
 
 use std::fs::{self, File};

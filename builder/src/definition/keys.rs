@@ -73,6 +73,8 @@ pub struct File {
     pub seal: Option<Spanned<Seal>>,
     /// `[on_violation]`
     pub on_violation: Option<Spanned<OnViolation>>,
+    /// `[drift]`
+    pub drift: Option<Spanned<Drift>>,
     /// `[kernel]`
     pub kernel: Option<Spanned<Kernel>>,
     /// `[boot]`
@@ -100,6 +102,7 @@ pub const SECTIONS: &[Section] = &[
     Seal::SECTION,
     Allow::SECTION,
     OnViolation::SECTION,
+    Drift::SECTION,
     Kernel::SECTION,
     Boot::SECTION,
     Sign::SECTION,
@@ -341,6 +344,16 @@ section! {
         devices: super::Reaction = "`log`, `reboot` or `poweroff`", "`log`";
         /// Something that the guard refused.
         denials: super::Reaction = "`log`, `reboot` or `poweroff`", "`log`";
+    }
+}
+
+section! {
+    /// What `adamant-agent drift` holds the running machine against, beside the image itself.
+    "[drift]" Drift {
+        /// The ports on which others may be waited for, for example `["22/tcp", "123/udp"]`; any other is a difference. Loopback addresses are not looked
+        /// at, nor are UDP ports from the range that the kernel hands out (`net.ipv4.ip_local_port_range`): whoever only asks others has one of these. At
+        /// most 64.
+        listen: Vec<Spanned<String>> = "list of ports", "none: nobody looks";
     }
 }
 

@@ -103,6 +103,8 @@ pub struct Definition {
     pub deny: Vec<Deny>,
     /// What the watch does about violations.
     pub on_violation: adamant_agent::policy::OnViolation,
+    /// What the machine is held against, beside the image.
+    pub drift: adamant_agent::policy::Drift,
     /// The kernel's command line and modules.
     pub kernel: Kernel,
     /// What firmware starts.
@@ -149,6 +151,7 @@ impl Definition {
             failure: self.failure,
             seal: self.seal.clone(),
             on_violation: self.on_violation,
+            drift: self.drift.clone(),
             volumes: self.volumes.iter().map(|volume| volume.policy.clone()).collect(),
         }
     }
@@ -174,6 +177,7 @@ fn empty_policy() -> Policy {
         failure: policy::Failure::default(),
         seal: policy::Seal::default(),
         on_violation: policy::OnViolation::default(),
+        drift: policy::Drift::default(),
         volumes: Vec::new(),
     }
 }

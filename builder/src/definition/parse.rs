@@ -72,6 +72,12 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     let interpreters = table.and_then(|seal| seal.interpreters.as_ref()).map(|list| list.get_ref().iter().map(|path| path.get_ref().clone()).collect());
     let deny = file.seal.as_ref().and_then(|seal| seal.get_ref().deny.as_ref()).map(|list| list.get_ref().clone()).unwrap_or_default();
     let on_violation = file.on_violation.as_ref().map(|table| violations(table.get_ref())).unwrap_or_default();
+    let listen = file.drift.as_ref().and_then(|table| table.get_ref().listen.as_ref()).map(|list| list.get_ref());
+    for port in listen.into_iter().flatten() {
+        let alone = policy::Drift { listen: Some(vec![port.get_ref().clone()]) };
+        Policy { drift: alone, ..super::empty_policy() }.check().map_err(|why| text.error(port.span(), why))?;
+    }
+    let drift = policy::Drift { listen: listen.map(|list| list.iter().map(|port| port.get_ref().clone()).collect()) };
     let credentials = file.credentials.as_ref().and_then(|table| table.get_ref().accept.as_ref());
     let credentials = match credentials.map(|list| list.get_ref()) {
         None => policy::Credentials::default(),
@@ -104,6 +110,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         interpreters: interpreters.unwrap_or_default(),
         deny,
         on_violation,
+        drift,
         kernel,
         boot,
         sign,

@@ -71,6 +71,8 @@ on_damage = "recreate"
 boot = "full"
 on_corruption = "panic"
 scrub_rate = 100
+[drift]
+listen = ["22/tcp", "123/udp"]
 [on_violation]
 mounts = "reboot"
 [failure]
@@ -93,6 +95,7 @@ entries = 1000
     assert_eq!(definition.policy().check(), Ok(()));
     assert_eq!(definition.failure.after_seconds, 120);
     assert_eq!((definition.policy().verify.scrub_rate, definition.policy().verify.scrub_every), (100, 24));
+    assert_eq!(definition.drift.listen.as_ref().map(Vec::len), Some(2));
     assert_eq!((definition.on_violation.mounts, definition.on_violation.denials), (super::Reaction::Reboot, super::Reaction::Log));
     assert_eq!(definition.stem(), "debian_1.0.0");
 }
@@ -110,6 +113,7 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
         (with("[roots]\n"), "6:2: unknown key `roots` (did you mean `root`?)"),
         (with("[root]\ncompresion = \"lz4\"\n"), "7:1: unknown key `compresion` (did you mean `compression`?)"),
         (with("[verify]\nscrub_every = 0\n"), "7:15: verify.scrub_every is 0, 1 to 8760 is possible"),
+        (with("[drift]\nlisten = [\"22/tcp\", \"ssh\"]\n"), "7:21: drift.listen: \"ssh\" is not a port (for example 22/tcp or 123/udp)"),
         (with("[failure]\nwhatever = 1\n"), "7:1: unknown key `whatever` (the nearest known one is `after`; all: action, after, oops, lockup, hung_task)"),
         (volume("mont = \"/x\""), "10:1: unknown key `mont` (did you mean `mount`?)"),
         (replaced("id = \"web\"\n", ""), "1:1: key `id` is missing (write id = ...)"),

@@ -20,6 +20,7 @@ const TABLES: &[(&str, Option<&Section>)] = &[
     ("failure", Some(&keys::Failure::SECTION)),
     ("seal", Some(&keys::Seal::SECTION)),
     ("on_violation", Some(&keys::OnViolation::SECTION)),
+    ("drift", Some(&keys::Drift::SECTION)),
     ("kernel", Some(&keys::Kernel::SECTION)),
     ("boot", Some(&keys::Boot::SECTION)),
     ("sign", Some(&keys::Sign::SECTION)),
