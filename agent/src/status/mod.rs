@@ -4,6 +4,8 @@
 //! requires holds.
 
 mod now;
+#[cfg(test)]
+mod schema;
 
 use std::fmt::Display;
 use std::fs;
@@ -296,7 +298,7 @@ mod tests {
     use super::*;
     use adamant_agent::report::{self, BootReport};
 
-    fn sample() -> BootReport {
+    pub fn sample() -> BootReport {
         BootReport {
             version: VERSION,
             image_id: "web".to_owned(),
