@@ -7,7 +7,6 @@ use super::{Finding, Image, listed};
 pub fn check(image: &Image, units: &Units, writable: &Writable) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(host_keys(image, units, writable));
-    findings.extend(temporary(writable));
     findings.extend(state(writable));
     findings.extend(homes(image, writable));
     findings.extend(open_accounts(image));
@@ -68,16 +67,6 @@ fn configured_keys(image: &Image) -> Vec<String> {
         true => ["rsa", "ecdsa", "ed25519"].map(|kind| format!("/etc/ssh/ssh_host_{kind}_key")).into(),
         false => keys,
     }
-}
-
-fn temporary(writable: &Writable) -> Option<Finding> {
-    (!writable.holds("/tmp")).then(|| {
-        warning(
-            "tmp-read-only",
-            "nothing can be written in /tmp: no mount unit, volume or fstab entry is for it".to_owned(),
-            "[[file]] path = \"/etc/systemd/system/local-fs.target.wants/tmp.mount\", link = \"/usr/lib/systemd/system/tmp.mount\"",
-        )
-    })
 }
 
 fn state(writable: &Writable) -> Option<Finding> {

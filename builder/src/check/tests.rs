@@ -129,8 +129,6 @@ fn what_breaks_one_service_is_a_warning_with_what_to_write() {
             "HostKey /var/lib/ssh",
             vec![(&*ssh, "x"), ("/usr/lib/systemd/system/ssh.service", "[Service]\n"), ("/usr/sbin/sshd", "ELF"), ("/etc/ssh/ssh_host_rsa_key", "k")],
         ),
-        ("tmp-read-only", "/tmp", "tmp.mount", vec![("/usr/lib/systemd/system/tmp.mount", "-")]),
-        ("tmp-read-only", "/tmp", "tmp.mount", vec![("/etc/systemd/system/tmp.mount", "-> /dev/null")]),
         (
             "home-read-only",
             "joe (/home/joe)",

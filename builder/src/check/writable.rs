@@ -11,7 +11,8 @@ pub struct Writable {
 impl Writable {
     /// Volumes, the kernel's own file systems, enabled mount units and fstab.
     pub fn new(image: &Image, units: &Units) -> Writable {
-        let mut places: Vec<String> = ["/run", "/dev", "/proc", "/sys"].map(str::to_owned).into();
+        // The agent mounts memory at /tmp where nothing else is.
+        let mut places: Vec<String> = ["/run", "/dev", "/proc", "/sys", "/tmp"].map(str::to_owned).into();
         places.extend(image.definition.volumes.iter().map(|volume| volume.policy.mount.clone()));
         places.extend(units.mounts());
         places.extend(from_fstab(&image.text("/etc/fstab").unwrap_or_default()));
