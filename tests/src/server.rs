@@ -24,7 +24,7 @@ pub fn reference(name: &str) -> Image {
 pub fn setup(image: &Image, disk: &Path, words: &str, arguments: &[&str]) -> Setup {
     let network = ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"];
     let arguments = if arguments.is_empty() { &network[..] } else { arguments };
-    Setup::of(image).disk(disk).memory("1G").append(words).arguments(arguments).deadline(BOOT)
+    Setup::of(image).disk(disk).memory("1G").append(words).arguments(arguments).deadline(2 * BOOT)
 }
 
 /// A running server with a root shell by SSH.

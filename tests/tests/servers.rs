@@ -64,9 +64,11 @@ const DAY: [&str; 15] = [
 /// The guard is there, and nobody who does nothing wrong meets it.
 fn a_normal_day(server: &mut Server, name: &str) {
     let more = ["nginx -t && systemctl reload nginx && systemctl is-active --quiet nginx"];
-    for command in DAY.iter().chain(more.iter().filter(|_| name == "web")) {
-        server.ask(command);
-    }
+    // In one session: each login takes its seconds.
+    let day = DAY.iter().chain(more.iter().filter(|_| name == "web"));
+    let day: String =
+        day.enumerate().map(|(number, command)| format!("{{ {command}\n}} || {{ echo \"command {number} of the day failed\"; exit 1; }}\n")).collect();
+    server.ask(&day);
     // Changing the server is refused in words that a person understands, and leaves nothing half done.
     for command in ["apt-get update", "apt-get install -y hello", "apt install hello", "dpkg --remove less", "/usr/bin/apt-get remove -y less"] {
         let (said, code) = server.try_to(command);
