@@ -7,6 +7,11 @@ use nix::time::{ClockId, clock_settime};
 
 use super::Context;
 
+/// Seconds since 1970; 0 for what was before.
+pub fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Sets a clock that is behind the image's build time, seconds since 1970, to it: no certificate, no log and no time stamp is right before.
 pub fn not_before(built: i64, context: &mut Context) {
     let Ok(seconds) = u64::try_from(built) else { return };

@@ -1,6 +1,7 @@
 //! What happened before, and what is happening now, for those who come later: the black box on the root's disk, and the kernel's own (pstore).
 //!
-//! Promise: nothing here ends a boot or keeps it waiting for longer than [`PATIENCE`]; a machine without a black box boots as one with it does.
+//! Promise: nothing here ends a boot, and a failed one waits no longer than [`PATIENCE`] for its record; a disk that hangs earlier, under the record of a
+//! stage, is the watchdog's. A machine without a black box boots as one with it does.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -16,6 +17,7 @@ use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::block::{self, Disk};
+use super::clock::seconds;
 use super::locate::Located;
 use super::{Context, Failure, console, since_kernel_start};
 
@@ -104,11 +106,6 @@ impl BlackBox {
         };
         self.write(&record)
     }
-}
-
-/// Seconds since 1970.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// A stage has begun: if it never ends, this is known of it.

@@ -12,7 +12,7 @@ use adamant_agent::report::{self, BootReport};
 use nix::time::{ClockId, clock_gettime};
 
 pub mod block;
-mod clock;
+pub mod clock;
 mod console;
 mod credentials;
 pub mod dm;

@@ -78,7 +78,7 @@ fn rule() -> Result<Rule, Failure> {
 /// Who signed the root hash, and the message that shows it.
 fn verify(disk: &Disk, root_hash: &RootHash, built: i64) -> Result<(Certificate, Vec<u8>), Failure> {
     let trusted = certificates(Path::new(CERTIFICATES))?;
-    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+    let clock = i64::try_from(clock::seconds(SystemTime::now())).unwrap_or(i64::MAX);
     let mut other = None;
     for (number, content) in partitions(disk)? {
         let refused = |why| {

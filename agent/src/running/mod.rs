@@ -24,7 +24,7 @@ use adamant_agent::guard::HOOKS;
 use adamant_agent::policy::Policy;
 use nix::sys::stat::{major, minor};
 
-use crate::boot::dm;
+use crate::boot::{clock, dm};
 
 /// Longest file of the kernel's or the agent's that is read, bytes.
 const LIMIT: u64 = 1 << 20;
@@ -120,7 +120,7 @@ pub fn since(moment: u64) -> u64 {
 
 /// Seconds since 1970.
 fn now() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    clock::seconds(SystemTime::now())
 }
 
 /// Text within a string of JSON. Names come from whoever made them.

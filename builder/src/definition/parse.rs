@@ -70,7 +70,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     let table = file.seal.as_ref().map(|seal| seal.get_ref());
     let scripts = table.and_then(|seal| seal.scripts.as_ref()).map(|key| *key.get_ref()).unwrap_or_default();
     let interpreters = table.and_then(|seal| seal.interpreters.as_ref()).map(|list| list.get_ref().iter().map(|path| path.get_ref().clone()).collect());
-    let deny = file.seal.as_ref().and_then(|seal| seal.get_ref().deny.as_ref()).map(|list| list.get_ref().clone()).unwrap_or_default();
+    let deny = table.and_then(|seal| seal.deny.as_ref()).map(|list| list.get_ref().clone()).unwrap_or_default();
     let on_violation = file.on_violation.as_ref().map(|table| violations(table.get_ref())).unwrap_or_default();
     let listen = file.drift.as_ref().and_then(|table| table.get_ref().listen.as_ref()).map(|list| list.get_ref());
     for port in listen.into_iter().flatten() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ask::Said;
+use crate::child::Captured;
 
 /// Longest text of a host's that is kept, characters.
 const LONGEST: usize = 300;
@@ -60,7 +60,7 @@ pub struct Difference {
 
 impl Outcome {
     /// Of what ssh came back with.
-    pub fn of(said: &Said) -> Outcome {
+    pub fn of(said: &Captured) -> Outcome {
         match read(said) {
             Ok(answer) if answer.drift.is_empty() => Outcome::NoDrift(answer),
             Ok(answer) => Outcome::Drift(answer),
@@ -90,7 +90,7 @@ fn rank(class: &str) -> usize {
     CLASSES.iter().position(|known| *known == class).unwrap_or(CLASSES.len())
 }
 
-fn read(said: &Said) -> Result<Answer, String> {
+fn read(said: &Captured) -> Result<Answer, String> {
     let code = said.status.code();
     match code {
         // As ssh says it of itself; no command of ours ends so.
@@ -114,7 +114,7 @@ fn read(said: &Said) -> Result<Answer, String> {
     Ok(answer)
 }
 
-fn why(what: &str, said: &Said) -> String {
+fn why(what: &str, said: &Captured) -> String {
     last_line(&said.err).map_or_else(|| what.to_owned(), |line| format!("{what}: {line}"))
 }
 
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     fn said(code: i32, out: &str, err: &str) -> Outcome {
-        Outcome::of(&Said { status: ExitStatus::from_raw(code << 8), out: out.into(), err: err.into() })
+        Outcome::of(&Captured { status: ExitStatus::from_raw(code << 8), out: out.into(), err: err.into() })
     }
 
     fn reason(code: i32, out: &str, err: &str) -> String {

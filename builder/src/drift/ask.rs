@@ -6,14 +6,14 @@
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::child;
+use crate::child::{self, Captured};
 
 /// Most that a host may say on each of its outputs, bytes. Its agent says a few hundred for each difference.
 pub const LIMIT: u64 = 1 << 20;
@@ -34,17 +34,6 @@ pub struct Way {
     pub timeout: Duration,
 }
 
-/// How it ended, and what was said.
-#[derive(Debug)]
-pub struct Said {
-    /// How ssh ended: as the command there did, or 255.
-    pub status: ExitStatus,
-    /// The host's standard output.
-    pub out: Vec<u8>,
-    /// Its standard error, and ssh's own.
-    pub err: Vec<u8>,
-}
-
 impl Way {
     /// ssh with everything that it needs for this host.
     fn command(&self, host: &str) -> Command {
@@ -62,13 +51,13 @@ impl Way {
         command
     }
 
-    /// Asks; `Err` says why there is no answer.
-    pub fn ask(&self, host: &str) -> Result<Said, String> {
+    /// Asks; `Err` says why there is no answer. ssh ends as the command there did, or with 255.
+    pub fn ask(&self, host: &str) -> Result<Captured, String> {
         run(&mut self.command(host), LIMIT, self.timeout)
     }
 }
 
-fn run(command: &mut Command, limit: u64, timeout: Duration) -> Result<Said, String> {
+fn run(command: &mut Command, limit: u64, timeout: Duration) -> Result<Captured, String> {
     let mut child = child::spawn(command).map_err(|error| match error.kind() {
         ErrorKind::NotFound => "ssh is not installed here (install openssh-client)".to_owned(),
         _ => format!("ssh: {error}"),
@@ -98,7 +87,7 @@ impl From<io::Error> for Cut {
 }
 
 /// Waits for its end, not for that of its outputs: whoever it left behind may hold them open for ever.
-fn listen(child: &mut Child, limit: u64, deadline: Instant) -> Result<Said, Cut> {
+fn listen(child: &mut Child, limit: u64, deadline: Instant) -> Result<Captured, Cut> {
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else { return Err(io::Error::other("no pipes").into()) };
     never_wait(&stdout)?;
     never_wait(&stderr)?;
@@ -113,7 +102,7 @@ fn listen(child: &mut Child, limit: u64, deadline: Instant) -> Result<Said, Cut>
             }
         }
         if let Some(status) = ended {
-            return Ok(Said { status, out, err });
+            return Ok(Captured { status, out, err });
         }
         if Instant::now() >= deadline {
             return Err(Cut::Deadline);
@@ -147,7 +136,7 @@ fn end(child: &mut Child) {
 mod tests {
     use super::*;
 
-    fn shell(script: &str, limit: u64, timeout: Duration) -> Result<Said, String> {
+    fn shell(script: &str, limit: u64, timeout: Duration) -> Result<Captured, String> {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         run(&mut command, limit, timeout)
