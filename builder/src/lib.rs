@@ -9,6 +9,7 @@ pub mod check;
 pub mod child;
 pub mod cli;
 pub mod definition;
+pub mod diff;
 pub mod disk;
 pub mod drift;
 pub mod erofs;

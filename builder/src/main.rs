@@ -8,7 +8,7 @@ use adamant::cli::{self, Cli, Target, Verb};
 use adamant::definition::{Definition, reference};
 use adamant::output::Output;
 use adamant::sign::keys;
-use adamant::{Context, Result, boot, build, drift, inspect, summary, verify};
+use adamant::{Context, Result, boot, build, diff, drift, inspect, summary, verify};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -31,6 +31,7 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
     let done = match verb {
         Verb::Build(args) => build::run(&args.options(), output).map(drop),
         Verb::Verify(args) => verify::run(&args.target, output),
+        Verb::Diff(args) => diff::run(&args.old, &args.new, args.blocks, output),
         Verb::Inspect(args) => inspect::run(&args.target, &args.certificates, output),
         Verb::Boot(args) => {
             let out = match args.target() {

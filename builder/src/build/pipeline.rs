@@ -88,7 +88,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
 
     let (root_name, tree_name) = (format!("{stem}.root.erofs"), format!("{stem}.root.verity"));
     let (root_file, tree_file) = (staging.file(&root_name)?, staging.file(&tree_name)?);
-    let root = clock.time("root", || root::write(&tree, definition, compression, options.jobs, &root_file, &tree_file))?;
+    let root = clock.time("root", || root::write(&tree, definition, compression, options.jobs, &surroundings.spool, &root_file, &tree_file))?;
 
     let mut artifacts = Artifacts { staging: &mut staging, stem: &stem, list: Vec::new() };
     let (root_size, tree_size) = (root.written.blocks * 4096, root.tree_blocks * 4096);

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use adamant_agent::hash::RootHash;
 use adamant_agent::verity::{Superblock, partition_blocks};
@@ -32,7 +33,7 @@ pub struct Root {
 }
 
 /// Writes both into empty files. Salt and UUIDs come from the image id alone (docs/formats.md).
-pub fn write(tree: &Tree, definition: &Definition, compression: Compression, jobs: usize, root: &File, hashes: &File) -> Result<Root> {
+pub fn write(tree: &Tree, definition: &Definition, compression: Compression, jobs: usize, spool: &Path, root: &File, hashes: &File) -> Result<Root> {
     let id = &definition.id;
     let options = erofs::Options {
         compression,
@@ -40,6 +41,7 @@ pub fn write(tree: &Tree, definition: &Definition, compression: Compression, job
         uuid: verity::uuid_from(b"adamant erofs uuid\0", id),
         label: id.chars().take(LABEL_BYTES).collect(),
         jobs,
+        spool: spool.to_owned(),
     };
     let mut hasher = Hasher::new(&verity::salt(id));
     let mut file = FileSink { file: root, at: BLOCK as u64 };

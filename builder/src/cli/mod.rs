@@ -55,6 +55,8 @@ pub enum Verb {
     Verify(Verify),
     /// Show what is on a disk or in a unified kernel image, whoever made it, and whether other tools will take it
     Inspect(Inspect),
+    /// Count the blocks of an image that another does not have
+    Diff(Diff),
     /// Start an image in QEMU
     Boot(Boot),
     /// Show what would be built, from what, without building or downloading
@@ -158,6 +160,20 @@ pub struct Verify {
     /// A build's OUT directory, or a disk image
     #[arg(value_name = "OUT|IMAGE")]
     pub target: PathBuf,
+}
+
+/// `adamant diff`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A server that has OLD fetches these blocks to have NEW. Where both are images of ours, the files that they belong to are named.")]
+pub struct Diff {
+    /// A build's OUT directory, or a file: a root.erofs, or anything else that is read by blocks
+    pub old: PathBuf,
+    /// The same
+    pub new: PathBuf,
+    /// Only the numbers, of any two files
+    #[arg(long)]
+    pub blocks: bool,
 }
 
 /// `adamant inspect`
@@ -381,6 +397,7 @@ mod tests {
             "build images/web -o out --check --jobs 3 --agent a --cache c --epoch 2026-11-01 -v",
             "build images/web --no-cache --json -q",
             "verify out --json",
+            "diff out-1 out-2 --blocks --json",
             "inspect disk.raw --certificate a.crt --certificate b.crt --json",
             "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --reboots 0 --append -quiet --ssh-port 2222",
             "boot image.toml --console log --credential system.hostname=web1 --agent a",

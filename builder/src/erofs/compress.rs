@@ -81,6 +81,21 @@ impl Compressor {
         Ok(Compressor { cluster, engine, scratch: vec![0; cluster] })
     }
 
+    /// Compresses all of a small file into at most `room` bytes (no more than a block); `None` where it does not fit.
+    pub fn whole(&mut self, input: &[u8], room: usize) -> Option<&[u8]> {
+        if self.scratch.len() < room {
+            self.scratch.resize(room, 0);
+        }
+        let out = &mut self.scratch[..room];
+        let made = match &mut self.engine {
+            Engine::Lz4 => Some(lz4::fill(input, out)).filter(|(taken, _)| *taken == input.len()).map(|(_, made)| made),
+            Engine::Lz4hc(state) => Some(state.fill(input, out, LZ4HC_LEVEL)).filter(|(taken, _)| *taken == input.len()).map(|(_, made)| made),
+            // What is too long for its room is the one thing that can be wrong here.
+            Engine::Zstd { context, .. } => context.compress2(out, input).ok(),
+        };
+        made.filter(|made| *made > 0).map(|made| &self.scratch[..made])
+    }
+
     /// Compresses a segment of at most [`SEGMENT`] bytes. What doesn't shrink stays plain.
     /// `data` is an empty buffer to be filled.
     pub fn segment(&mut self, input: &[u8], data: Vec<u8>) -> Result<Segment, String> {

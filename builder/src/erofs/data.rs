@@ -5,11 +5,14 @@
 //! the number of threads.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::compress::{Algorithm, Compressor, SEGMENT, Segment};
-use super::format::BLOCK;
+use super::format::{BLOCK, SLOT};
 use super::index::{self, Extent};
+use super::layout::ARENA_SPARE;
+use super::packed::is_packed;
 use crate::error::{Error, Result};
 use crate::tree::Content;
 
@@ -20,12 +23,19 @@ const BATCH: u64 = 256 << 10;
 /// And up to this many files.
 const BATCH_FILES: usize = 64;
 
+/// Files up to this many bytes may be kept with their inode, when they become small enough.
+const INLINE_MAX: u64 = 16 << 10;
+/// A file shorter than this is not worth an index.
+const INLINE_MIN: u64 = 64;
+
 /// The files to be stored, by number.
 pub trait Sources: Sync {
     /// How many there are.
     fn count(&self) -> usize;
     /// Length of one, bytes.
     fn size(&self, file: usize) -> u64;
+    /// Whether the blocks of an arena end before this one's.
+    fn begins(&self, file: usize) -> bool;
     /// One file.
     fn source(&self, file: usize) -> Source;
     /// What messages call it.
@@ -36,8 +46,8 @@ pub trait Sources: Sync {
 pub struct Source {
     /// Its bytes.
     pub content: Content,
-    /// Whether what remains behind the last whole block is kept with the inode when the file is stored flat.
-    pub inline_tail: bool,
+    /// Whether it is kept with the inode, unless it is compressed: it has no blocks of its own then.
+    pub inline: bool,
     /// Size of inode and extended attributes, which the index follows.
     pub header: usize,
     /// Whether compression may be tried.
@@ -45,13 +55,15 @@ pub struct Source {
 }
 
 /// How a file was stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Stored {
     /// As it is, from this block on.
     Flat {
         /// First block.
         start: u32,
     },
+    /// Compressed, in one cluster of so few bytes that it is kept with the inode.
+    Inline(Vec<u8>),
     /// Compressed, from this block on.
     Compressed {
         /// First block.
@@ -81,8 +93,8 @@ struct Piece {
     /// `None`: flat.
     extents: Option<Vec<Extent>>,
     last: bool,
-    /// Whether the last block holds nothing but a tail that a flat file keeps with its inode.
-    tail_block: bool,
+    /// `data` is kept with the inode.
+    inline: bool,
 }
 
 /// Where work stands; one lock for all of it.
@@ -104,7 +116,7 @@ pub fn store(
     settings: Settings,
     start: u32,
     append: &mut dyn FnMut(&[u8]) -> Result<()>,
-    stored: &mut dyn FnMut(usize, Stored),
+    stored: &mut dyn FnMut(usize, Stored) -> Result<()>,
 ) -> Result<u32> {
     let queue = Mutex::new(Queue::default());
     let pool = Pool::default();
@@ -125,7 +137,7 @@ pub fn store(
                 changed.notify_all();
             });
         }
-        let result = give_out(&lock, &wait, &changed, &pool, sources.count(), settings, start, append, stored);
+        let result = give_out(&lock, &wait, &changed, &pool, sources, settings, start, append, stored);
         lock().stop = true;
         changed.notify_all();
         result
@@ -177,11 +189,11 @@ fn give_out<'q>(
     wait: &dyn Fn(MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue>,
     changed: &Condvar,
     pool: &Pool,
-    count: usize,
+    sources: &dyn Sources,
     settings: Settings,
     start: u32,
     append: &mut dyn FnMut(&[u8]) -> Result<()>,
-    stored: &mut dyn FnMut(usize, Stored),
+    stored: &mut dyn FnMut(usize, Stored) -> Result<()>,
 ) -> Result<u32> {
     let mut block = start;
     let mut file_start = start;
@@ -189,7 +201,7 @@ fn give_out<'q>(
     let mut compressed = false;
     let mut files = 0;
     let mut batch = 0;
-    while files < count {
+    while files < sources.count() {
         let mut queue = lock();
         let (taken, pieces) = loop {
             match queue.done.remove(&batch) {
@@ -198,13 +210,21 @@ fn give_out<'q>(
             }
         };
         drop(queue);
-        for mut piece in pieces? {
+        for piece in pieces? {
+            if piece.inline {
+                stored(piece.file, Stored::Inline(piece.data))?;
+                files += 1;
+                continue;
+            }
+            if block == file_start && !piece.data.is_empty() && sources.begins(piece.file) {
+                let spare = block.next_multiple_of(ARENA_SPARE) - block;
+                append(&vec![0; spare as usize * BLOCK])?;
+                block += spare;
+                file_start = block;
+            }
             if let Some(more) = piece.extents {
                 compressed |= more.iter().any(|e| !e.plain);
                 extents.extend(more);
-            }
-            if piece.tail_block && !compressed {
-                piece.data.truncate(piece.data.len() - BLOCK);
             }
             append(&piece.data)?;
             let bytes = piece.data.len();
@@ -220,7 +240,7 @@ fn give_out<'q>(
                         true => Stored::Compressed { start: file_start, blocks: block - file_start, extents: extents.into() },
                         false => Stored::Flat { start: file_start },
                     },
-                );
+                )?;
                 file_start = block;
                 files += 1;
             }
@@ -270,33 +290,48 @@ impl Worker<'_> {
         let size = source.content.len();
         let last = offset + len == size;
         let whole = offset == 0 && last;
-        // What is kept with the inode need not be read, unless the file may become a compressed one.
-        let tail = if source.inline_tail { size % BLOCK as u64 } else { 0 };
-        let compressor = self.compressor.as_mut().filter(|_| source.compress && size > BLOCK as u64);
-        let read = if compressor.is_none() && last { len - tail } else { len };
-        let mut input = self.pool.take(read as usize);
-        input.resize(read as usize, 0);
-        source.content.read_exact_at(offset, &mut input).map_err(|e| Error::new(format!("{}: {e}", sources.name(file))))?;
-        let segment = match compressor {
-            None => None,
-            Some(Err(why)) => return Err(Error::new(why.clone())),
-            Some(Ok(compressor)) => {
-                Some(compressor.segment(&input, self.pool.take(input.len())).map_err(|why| Error::new(format!("{}: {why}", sources.name(file))))?)
+        let wrong = |why: &dyn Display| Error::new(format!("{}: {why}", sources.name(file)));
+        let piece = |data: Vec<u8>| Piece { file, data, extents: None, last, inline: false };
+        let compressor = self.compressor.as_mut().filter(|_| source.compress);
+        if compressor.is_none() && source.inline {
+            return Ok(piece(Vec::new()));
+        }
+        let mut input = self.pool.take(len as usize);
+        input.resize(len as usize, 0);
+        source.content.read_exact_at(offset, &mut input).map_err(|e| wrong(&e))?;
+        if let Some(compressor) = compressor.filter(|_| !is_packed(&source.content)) {
+            let compressor = compressor.as_mut().map_err(|why| Error::new(why.clone()))?;
+            if whole
+                && (INLINE_MIN..=INLINE_MAX).contains(&size)
+                && let Some(data) = inline(compressor, &input, &source)
+            {
+                return Ok(Piece { inline: true, ..piece(data) });
             }
-        };
-        let Some(segment) = segment.filter(|segment| !whole || pays(segment, size, tail, source.header)) else {
-            let flat = if last { input.len().min((len - tail) as usize) } else { input.len() };
-            input.truncate(flat);
-            input.resize(input.len().next_multiple_of(BLOCK), 0);
-            return Ok(Piece { file, data: input, extents: None, last, tail_block: false });
-        };
-        self.pool.give(input);
-        Ok(Piece { file, data: segment.data, extents: Some(segment.extents), last, tail_block: last && tail > 0 })
+            if size > BLOCK as u64 {
+                let segment = compressor.segment(&input, self.pool.take(input.len())).map_err(|why| wrong(&why))?;
+                if !whole || pays(&segment, size, source.header) {
+                    self.pool.give(input);
+                    return Ok(Piece { extents: Some(segment.extents), ..piece(segment.data) });
+                }
+            }
+        }
+        if source.inline {
+            return Ok(piece(Vec::new()));
+        }
+        input.resize(input.len().next_multiple_of(BLOCK), 0);
+        Ok(piece(input))
     }
 }
 
-/// Whether a compressed file takes less room than a flat one, its index and the flat one's tail included.
-fn pays(segment: &Segment, size: u64, tail: u64, header: usize) -> bool {
-    let flat = if tail > 0 { size } else { size.next_multiple_of(BLOCK as u64) };
-    !segment.is_plain() && segment.data.len() as u64 + index::len(size, header) < flat
+/// A small file's bytes, compressed, if they fit into a block together with its inode and index, and take less room there than as they are.
+fn inline(compressor: &mut Compressor, input: &[u8], source: &Source) -> Option<Vec<u8>> {
+    let before = source.header + index::len(input.len() as u64, source.header) as usize;
+    let flat = if source.inline { source.header + input.len() } else { usize::MAX };
+    let room = flat.saturating_sub(SLOT).min(BLOCK).checked_sub(before)?;
+    compressor.whole(input, room).map(<[u8]>::to_vec)
+}
+
+/// Whether a compressed file takes less room than a flat one, its index included.
+fn pays(segment: &Segment, size: u64, header: usize) -> bool {
+    !segment.is_plain() && segment.data.len() as u64 + index::len(size, header) < size.next_multiple_of(BLOCK as u64)
 }

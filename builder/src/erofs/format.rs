@@ -18,6 +18,7 @@ pub const EROFS_FEATURE_COMPAT_MTIME: u32 = 0x2;
 pub const EROFS_FEATURE_INCOMPAT_LZ4_0PADDING: u32 = 0x1;
 /// Also called EROFS_FEATURE_INCOMPAT_BIG_PCLUSTER: one bit for both.
 pub const EROFS_FEATURE_INCOMPAT_COMPR_CFGS: u32 = 0x2;
+pub const EROFS_FEATURE_INCOMPAT_ZTAILPACKING: u32 = 0x10;
 
 pub const EROFS_INODE_FLAT_PLAIN: u8 = 0;
 pub const EROFS_INODE_FLAT_INLINE: u8 = 2;
@@ -56,6 +57,7 @@ pub const Z_EROFS_PCLUSTER_MAX_DSIZE: u64 = 12 << 20;
 pub const Z_EROFS_ADVISE_COMPACTED_2B: u16 = 0x1;
 pub const Z_EROFS_ADVISE_BIG_PCLUSTER_1: u16 = 0x2;
 pub const Z_EROFS_ADVISE_BIG_PCLUSTER_2: u16 = 0x4;
+pub const Z_EROFS_ADVISE_INLINE_PCLUSTER: u16 = 0x8;
 pub const Z_EROFS_LCLUSTER_TYPE_PLAIN: u32 = 0;
 pub const Z_EROFS_LCLUSTER_TYPE_HEAD1: u32 = 1;
 pub const Z_EROFS_LCLUSTER_TYPE_NONHEAD: u32 = 2;
@@ -148,7 +150,7 @@ impl SuperBlock {
             return Err(format!("compatible features {:#x}, which this program never writes", u32_at(8)));
         }
         let feature_incompat = u32_at(80);
-        if feature_incompat & !(EROFS_FEATURE_INCOMPAT_LZ4_0PADDING | EROFS_FEATURE_INCOMPAT_COMPR_CFGS) != 0 {
+        if feature_incompat & !(EROFS_FEATURE_INCOMPAT_LZ4_0PADDING | EROFS_FEATURE_INCOMPAT_COMPR_CFGS | EROFS_FEATURE_INCOMPAT_ZTAILPACKING) != 0 {
             return Err(format!("incompatible features {feature_incompat:#x}, which this program never writes"));
         }
         if s[12] != BLOCK_BITS as u8 || s[13] != 0 || s[90] != 0 {

@@ -50,12 +50,29 @@ pub fn len(size: u64, before: usize) -> u64 {
     (start - before) as u64 + Z_MAP_HEADER as u64 + Packs::new(size, start + Z_MAP_HEADER).bytes()
 }
 
-/// Writes header and index through `put`, piece by piece. `before` as in [`len`]; the first cluster stands at block `start`.
-pub fn encode(size: u64, before: usize, algorithm: u8, start: u32, extents: &[Extent], put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+/// Where a file's clusters are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// One behind another, from this block on.
+    Blocks(u32),
+    /// The only one stands behind the index, and has so many bytes. It counts as one block, of which there is no address.
+    Inline(u16),
+}
+
+/// Writes header and index through `put`, piece by piece. `before` as in [`len`].
+pub fn encode(size: u64, before: usize, algorithm: u8, place: Place, extents: &[Extent], put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
     let at = before.next_multiple_of(8);
     put(&[0; 8][..at - before])?;
-    let advise = Z_EROFS_ADVISE_COMPACTED_2B | Z_EROFS_ADVISE_BIG_PCLUSTER_1 | Z_EROFS_ADVISE_BIG_PCLUSTER_2;
+    let mut advise = Z_EROFS_ADVISE_COMPACTED_2B | Z_EROFS_ADVISE_BIG_PCLUSTER_1 | Z_EROFS_ADVISE_BIG_PCLUSTER_2;
     let mut header = [0; Z_MAP_HEADER];
+    let start = match place {
+        Place::Blocks(start) => start,
+        Place::Inline(bytes) => {
+            advise |= Z_EROFS_ADVISE_INLINE_PCLUSTER;
+            header[2..4].copy_from_slice(&bytes.to_le_bytes());
+            0
+        }
+    };
     header[4..6].copy_from_slice(&advise.to_le_bytes());
     header[6] = algorithm;
     put(&header)?;
@@ -171,10 +188,10 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// Reads an index: first block and clusters. `bytes` is what [`encode`] wrote, padding and header included. Only what this program would
+/// Reads an index: where the clusters are, and what they hold. `bytes` is what [`encode`] wrote, padding and header included. Only what this program would
 /// have written is accepted: the clusters found are written again and must give the same bytes.
-pub fn decode(size: u64, before: usize, algorithm: u8, bytes: &[u8]) -> std::result::Result<(u32, Vec<Extent>), String> {
-    let (start, extents) = clusters(size, before, bytes).ok_or("its index is not one of clusters in order")?;
+pub fn decode(size: u64, before: usize, algorithm: u8, bytes: &[u8]) -> std::result::Result<(Place, Vec<Extent>), String> {
+    let (place, extents) = clusters(size, before, bytes).ok_or("its index is not one of clusters in order")?;
     let mut at = 0;
     let mut put = |piece: &[u8]| {
         let end = at + piece.len();
@@ -182,16 +199,18 @@ pub fn decode(size: u64, before: usize, algorithm: u8, bytes: &[u8]) -> std::res
         at = end;
         if same { Ok(()) } else { Err(crate::error::Error::new("its index contradicts itself")) }
     };
-    encode(size, before, algorithm, start, &extents, &mut put).map_err(|e| e.message().to_owned())?;
+    encode(size, before, algorithm, place, &extents, &mut put).map_err(|e| e.message().to_owned())?;
     match at == bytes.len() {
-        true => Ok((start, extents)),
+        true => Ok((place, extents)),
         false => Err("its index has another length than its size asks for".to_owned()),
     }
 }
 
-fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(u32, Vec<Extent>)> {
+fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(Place, Vec<Extent>)> {
     let at = before.next_multiple_of(8) - before + Z_MAP_HEADER;
     let packs = Packs::new(size, before + at);
+    let header = bytes.get(at - Z_MAP_HEADER..at)?;
+    let inline = (get16(header, 4)? & Z_EROFS_ADVISE_INLINE_PCLUSTER != 0).then_some(get16(header, 2)?);
     let mut rest = bytes.get(at..)?;
     // Where each cluster begins in the file, whether it is plain, its blocks.
     let mut heads: Vec<(u64, bool, u16)> = Vec::new();
@@ -241,5 +260,10 @@ fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(u32, Vec<Extent>)
     // The entries' addresses are 32-bit sums.
     let blocks: u64 = extents.iter().map(|e| u64::from(e.blocks)).sum();
     u32::try_from(u64::from(start?) + blocks).ok()?;
-    (heads.first()?.0 == 0).then_some((start?, extents))
+    let place = match (inline, &extents[..]) {
+        (None, _) => Place::Blocks(start?),
+        (Some(bytes @ 1..), [Extent { plain: false, blocks: 1, .. }]) if usize::from(bytes) <= BLOCK => Place::Inline(bytes),
+        _ => return None,
+    };
+    (heads.first()?.0 == 0).then_some((place, extents))
 }

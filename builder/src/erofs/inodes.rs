@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::dir;
 use super::format::*;
+use super::layout::Key;
 use super::xattr;
 use crate::error::{Error, Result};
 use crate::tree::{Kind, Node, NodeId, Time, Tree};
@@ -25,6 +26,8 @@ pub struct Item {
     pub links: u32,
     /// Bytes of content, names or target.
     pub size: u64,
+    /// Its first path's.
+    pub key: Key,
 }
 
 /// All of them; the root comes first.
@@ -80,10 +83,10 @@ impl Inodes {
         inode + self.xattr_body(item).len()
     }
 
-    /// Whether what remains behind an item's last whole block fits behind its header.
-    pub fn inline_tail(&self, item: &Item) -> bool {
-        let tail = (item.size % BLOCK as u64) as usize;
-        tail > 0 && self.header(item) + tail <= BLOCK
+    /// Whether what it holds fits behind its header, as it is. What does not has no tail there either (the format could): its address would change
+    /// the block that the tail is in.
+    pub fn inline(&self, item: &Item) -> bool {
+        item.size > 0 && item.size <= (BLOCK - self.header(item).min(BLOCK)) as u64
     }
 }
 
@@ -132,7 +135,7 @@ impl Walk<'_> {
         let (links, size) = measure(self.tree, id, node).map_err(|why| Error::new(format!("{}: {why}", shown(path))))?;
         *self.times.entry(node.meta.mtime).or_default() += 1;
         self.by_node[id.0 as usize] = index;
-        self.items.push(Item { node: id, parent, extended: false, set, links, size });
+        self.items.push(Item { node: id, parent, extended: false, set, links, size, key: Key::of(path) });
         Ok(index)
     }
 }

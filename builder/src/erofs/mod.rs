@@ -12,7 +12,9 @@ mod index;
 mod inodes;
 mod layout;
 mod lz4;
+mod packed;
 pub mod read;
+mod small;
 mod write;
 mod xattr;
 
@@ -36,6 +38,8 @@ pub struct Options {
     pub label: String,
     /// Worker threads; the bytes do not depend on it.
     pub jobs: usize,
+    /// A folder for an unnamed temporary file.
+    pub spool: std::path::PathBuf,
 }
 
 /// Where blocks go. Blocks come in order; block 0 (the super block) is written last, by [`Sink::first`].

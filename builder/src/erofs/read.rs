@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::dir;
 use super::format::*;
-use super::index::{self, Extent};
+use super::index::{self, Extent, Place};
 use super::lz4;
 use super::xattr;
 use crate::error::{Context, Error, Result};
@@ -21,6 +21,8 @@ const CHUNK: u64 = 1 << 20;
 pub struct Image {
     file: Part,
     algorithms: u16,
+    /// Where the area of inodes begins, bytes.
+    meta: u64,
     nodes: Vec<Node>,
     names: Vec<Name>,
     /// What stands where, in bytes, in order: start, end, node (`None`: no file's).
@@ -98,7 +100,7 @@ impl Image {
             return Err(Error::new(format!("super block: {} inodes, but {} have names", sb.inos, nodes.len())));
         }
         used.sort_unstable();
-        let image = Image { file, algorithms: sb.available_compr_algs, nodes, names, used };
+        let image = Image { file, algorithms: sb.available_compr_algs, meta: u64::from(sb.meta_blkaddr) * BLOCK as u64, nodes, names, used };
         image.check_links()?;
         image.check_overlaps()?;
         Ok(image)
@@ -143,6 +145,11 @@ impl Image {
         Some(self.path(self.nodes[node].first))
     }
 
+    /// Whether a block is of the area of inodes.
+    pub fn is_metadata(&self, block: u64) -> bool {
+        block * BLOCK as u64 >= self.meta
+    }
+
     /// Reads what an inode holds (a file's bytes, a link's target, a directory's blocks) and gives it out piece by piece.
     pub fn read(&self, number: usize, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
         let node = &self.nodes[number];
@@ -154,13 +161,20 @@ impl Image {
             return read_flat(&self.file, &node.inode, node.at, put).context(what);
         }
         let bytes = read_index(&self.file, &node.inode, node.at).context(what)?;
-        let (start, extents) = index_of(&node.inode, &bytes, self.algorithms).map_err(|why| Error::new(format!("{}: {why}", what())))?;
+        let (place, extents) = index_of(&node.inode, &bytes, self.algorithms).map_err(|why| Error::new(format!("{}: {why}", what())))?;
         let algorithm = algorithm(self.algorithms);
-        let mut block = u64::from(start);
+        let mut at = match place {
+            Place::Blocks(start) => u64::from(start) * BLOCK as u64,
+            Place::Inline(_) => node.at + header(&node.inode) as u64 + bytes.len() as u64,
+        };
         for extent in extents {
-            let bytes = read_cluster(&self.file, block, extent, algorithm).context(what)?;
+            let stored = match place {
+                Place::Blocks(_) => usize::from(extent.blocks) * BLOCK,
+                Place::Inline(bytes) => usize::from(bytes),
+            };
+            let bytes = read_cluster(&self.file, at, stored, extent, algorithm).context(what)?;
             put(&bytes).context(what)?;
-            block += u64::from(extent.blocks);
+            at += stored as u64;
         }
         Ok(())
     }
@@ -306,12 +320,16 @@ impl Walk<'_> {
                 end(behind)?;
                 self.spend(behind)?;
                 let bytes = read_index(self.file, inode, at).map_err(|e| e.to_string())?;
-                let (start, extents) = index_of(inode, &bytes, self.algorithms)?;
-                let blocks: u64 = extents.iter().map(|e| u64::from(e.blocks)).sum();
+                let (place, extents) = index_of(inode, &bytes, self.algorithms)?;
+                let (start, blocks, inline) = match place {
+                    Place::Blocks(start) => (start, extents.iter().map(|e| u64::from(e.blocks)).sum(), 0),
+                    Place::Inline(bytes) if (at + header + behind) % BLOCK as u64 + u64::from(bytes) <= BLOCK as u64 => (0, 0, u64::from(bytes)),
+                    Place::Inline(_) => return Err("its cluster crosses a block".to_owned()),
+                };
                 if blocks != u64::from(inode.u) {
                     return Err(format!("{} blocks where its index has {blocks}", inode.u));
                 }
-                (u64::from(start), blocks, behind)
+                (u64::from(start), blocks, behind + inline)
             }
             other => return Err(format!("data layout {other}, which this program never writes")),
         };
@@ -460,7 +478,7 @@ fn algorithm(available: u16) -> u8 {
     available.trailing_zeros() as u8
 }
 
-fn index_of(inode: &Inode, bytes: &[u8], algorithms: u16) -> Result<(u32, Vec<Extent>), String> {
+fn index_of(inode: &Inode, bytes: &[u8], algorithms: u16) -> Result<(Place, Vec<Extent>), String> {
     if !matches!(algorithm(algorithms), Z_EROFS_COMPRESSION_LZ4 | Z_EROFS_COMPRESSION_ZSTD) {
         return Err("compressed, but the super block names no algorithm".to_owned());
     }
@@ -487,9 +505,9 @@ fn read_flat(file: &Part, inode: &Inode, at: u64, put: &mut dyn FnMut(&[u8]) -> 
 }
 
 /// One cluster's bytes of the file.
-fn read_cluster(file: &Part, block: u64, extent: Extent, algorithm: u8) -> io::Result<Vec<u8>> {
-    let mut stored = vec![0; usize::from(extent.blocks) * BLOCK];
-    file.read_exact_at(&mut stored, block * BLOCK as u64)?;
+fn read_cluster(file: &Part, at: u64, stored: usize, extent: Extent, algorithm: u8) -> io::Result<Vec<u8>> {
+    let mut stored = vec![0; stored];
+    file.read_exact_at(&mut stored, at)?;
     let len = extent.len as usize;
     if extent.plain {
         stored.truncate(len);
@@ -501,5 +519,5 @@ fn read_cluster(file: &Part, block: u64, extent: Extent, algorithm: u8) -> io::R
         Z_EROFS_COMPRESSION_LZ4 => lz4::decompress(&stored[padding..], &mut out),
         _ => zstd_safe::decompress(&mut out[..], &stored[padding..]) == Ok(len),
     };
-    if good { Ok(out) } else { Err(io::Error::new(io::ErrorKind::InvalidData, format!("the cluster at block {block} does not decompress"))) }
+    if good { Ok(out) } else { Err(io::Error::new(io::ErrorKind::InvalidData, format!("the cluster at byte {at} does not decompress"))) }
 }

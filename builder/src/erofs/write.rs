@@ -4,9 +4,10 @@ use super::compress::{self, Algorithm};
 use super::data::{self, Settings, Source, Sources, Stored};
 use super::dir::{self, Name};
 use super::format::*;
-use super::index;
+use super::index::{self, Extent, Place};
 use super::inodes::{Inodes, Item, path_of};
-use super::layout;
+use super::layout::{self, Area, Part};
+use super::small::{Kept, Small};
 use super::xattr;
 use super::{Options, Sink, Written};
 use crate::definition::Compression;
@@ -23,7 +24,12 @@ const XATTR_HEADER: u64 = 12;
 enum Data {
     /// Nothing, or a device's number.
     Number(u32),
-    Stored(Stored),
+    /// Whole blocks, from this one on.
+    Flat(u32),
+    /// Clusters, from this block on.
+    Compressed { start: u32, blocks: u32, extents: Box<[Extent]> },
+    /// One cluster, which is among what was kept for the inodes.
+    Inline(Kept),
 }
 
 /// Writes the tree as a file system.
@@ -33,20 +39,26 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     let inodes = Inodes::collect(tree)?;
     let mut out = Out { sink, buffer: Vec::with_capacity(CHUNK + BLOCK), block: 1 };
 
-    let mut data = store_contents(tree, &inodes, settings, &mut out)?;
+    let mut small = Small::new(&options.spool)?;
+    let mut data = store_contents(tree, &inodes, settings, &mut out, &mut small)?;
     let directories = out.block()?;
-    let nids = place(&inodes, &mut data, u64::from(directories))?;
+    let nids = place(tree, &inodes, &mut data, u64::from(directories))?;
     write_directories(tree, &inodes, &data, &nids.numbers, &mut out)?;
     let xattr_blkaddr = out.block()?;
     out.put(inodes.xattrs.area())?;
     out.pad()?;
     let meta_blkaddr = out.block()?;
-    write_inodes(tree, &inodes, &data, &nids, settings, meta_blkaddr, &mut out)?;
+    let compressed = Compressed { algorithm: settings.algorithm.map_or(0, Algorithm::code), small };
+    write_inodes(tree, &inodes, &data, &nids, &compressed, meta_blkaddr, &mut out)?;
 
     let blocks = out.block()?;
-    let used = data.iter().any(|d| matches!(d, Data::Stored(Stored::Compressed { .. })));
-    let (feature_incompat, available_compr_algs, compr_cfgs) =
+    let inline = data.iter().any(|d| matches!(d, Data::Inline(_)));
+    let used = inline || data.iter().any(|d| matches!(d, Data::Compressed { .. }));
+    let (mut feature_incompat, available_compr_algs, compr_cfgs) =
         settings.algorithm.filter(|_| used).map_or((0, 0, Vec::new()), |a| configuration(a, settings.cluster));
+    if inline {
+        feature_incompat |= EROFS_FEATURE_INCOMPAT_ZTAILPACKING;
+    }
     let block = SuperBlock {
         feature_incompat,
         root_nid: u16::try_from(nids.numbers[0]).map_err(|_| Error::new("the root directory has more extended attributes than EROFS can hold there"))?,
@@ -113,12 +125,22 @@ fn configuration(algorithm: Algorithm, cluster: usize) -> (u32, u16, Vec<u8>) {
 }
 
 /// Stores what files and long links hold; gives what became of each inode's data.
-fn store_contents(tree: &Tree, inodes: &Inodes, settings: Settings, out: &mut Out<'_>) -> Result<Vec<Data>> {
+fn store_contents(tree: &Tree, inodes: &Inodes, settings: Settings, out: &mut Out<'_>, small: &mut Small) -> Result<Vec<Data>> {
     let mut data: Vec<Data> = inodes.items.iter().map(|item| first_guess(tree.node(item.node))).collect();
-    let files: Vec<u32> = (0..inodes.items.len()).filter(|&i| wants_blocks(tree, inodes, &inodes.items[i])).map(|i| i as u32).collect();
+    let files: Vec<u32> = (0..inodes.items.len()).filter(|&i| wants_storing(tree, inodes, &inodes.items[i], settings)).map(|i| i as u32).collect();
     let start = out.block()?;
     let sources = Contents { tree, inodes, files: &files };
-    data::store(&sources, settings, start, &mut |blocks| out.put(blocks), &mut |file, stored| data[files[file] as usize] = Data::Stored(stored))?;
+    data::store(&sources, settings, start, &mut |blocks| out.put(blocks), &mut |file, stored| {
+        let index = files[file] as usize;
+        match stored {
+            Stored::Flat { start } if has_blocks(inodes, &inodes.items[index]) => data[index] = Data::Flat(start),
+            Stored::Flat { .. } => {}
+            Stored::Compressed { start, blocks, extents } => data[index] = Data::Compressed { start, blocks, extents },
+            Stored::Inline(bytes) => data[index] = Data::Inline(small.keep(&bytes)?),
+        }
+        Ok(())
+    })?;
+    small.flush()?;
     Ok(data)
 }
 
@@ -144,6 +166,11 @@ impl Sources for Contents<'_> {
         self.item(file).size
     }
 
+    fn begins(&self, file: usize) -> bool {
+        let item = self.item(file);
+        layout::begins_arena(item.key, item.size)
+    }
+
     fn source(&self, file: usize) -> Source {
         let item = self.item(file);
         let (content, compress) = match &self.tree.node(item.node).kind {
@@ -151,7 +178,7 @@ impl Sources for Contents<'_> {
             Kind::Symlink(target) => (Content::from_memory(&target[..]), false),
             _ => (Content::default(), false),
         };
-        Source { content, inline_tail: self.inodes.inline_tail(item), header: self.inodes.header(item), compress }
+        Source { content, inline: self.inodes.inline(item), header: self.inodes.header(item), compress }
     }
 
     fn name(&self, file: usize) -> String {
@@ -166,10 +193,25 @@ fn first_guess(node: &Node) -> Data {
     }
 }
 
-/// Whether a file or link has more than a tail that is kept with its inode.
-fn wants_blocks(tree: &Tree, inodes: &Inodes, item: &Item) -> bool {
-    let kind = &tree.node(item.node).kind;
-    matches!(kind, Kind::File(_) | Kind::Symlink(_)) && (item.size >= BLOCK as u64 || item.size > 0 && !inodes.inline_tail(item))
+/// Whether a file or link has more than a tail that is kept with its inode, or may be compressed.
+fn wants_storing(tree: &Tree, inodes: &Inodes, item: &Item, settings: Settings) -> bool {
+    match tree.node(item.node).kind {
+        Kind::File(_) => has_blocks(inodes, item) || item.size > 0 && settings.algorithm.is_some(),
+        Kind::Symlink(_) => has_blocks(inodes, item),
+        _ => false,
+    }
+}
+
+/// Whether what is stored flat is not kept with its inode.
+fn has_blocks(inodes: &Inodes, item: &Item) -> bool {
+    item.size > 0 && !inodes.inline(item)
+}
+
+/// What compressed inodes are written with.
+struct Compressed {
+    /// As the index has it.
+    algorithm: u8,
+    small: Small,
 }
 
 /// Where each inode went.
@@ -179,43 +221,50 @@ struct Nids {
 }
 
 /// Gives every inode its place, and every directory the blocks that it needs from `block` on.
-fn place(inodes: &Inodes, data: &mut [Data], mut block: u64) -> Result<Nids> {
-    let bytes: Vec<u64> = inodes.items.iter().zip(&*data).map(|(item, data)| bytes_in_metadata(inodes, item, data)).collect();
-    let (numbers, blocks) = layout::place(&bytes).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
+fn place(tree: &Tree, inodes: &Inodes, data: &mut [Data], mut block: u64) -> Result<Nids> {
+    let parts: Vec<Part> = inodes.items.iter().zip(&*data).enumerate().map(|(i, (item, data))| part(tree, inodes, i, item, data)).collect();
+    let (numbers, blocks) = layout::place(&parts).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
     for (item, data) in inodes.items.iter().zip(data) {
         if is_directory_with_blocks(inodes, item, data) {
-            *data = Data::Stored(Stored::Flat { start: u32::try_from(block).unwrap_or(u32::MAX) });
-            block += directory_blocks(inodes, item);
+            *data = Data::Flat(u32::try_from(block).unwrap_or(u32::MAX));
+            block += item.size.div_ceil(BLOCK as u64);
         }
     }
     Ok(Nids { numbers, blocks })
+}
+
+fn part(tree: &Tree, inodes: &Inodes, index: usize, item: &Item, data: &Data) -> Part {
+    let directory = matches!(tree.node(item.node).kind, Kind::Directory(_));
+    let area = match data {
+        _ if index == 0 => Area::Names,
+        Data::Flat(_) | Data::Compressed { .. } => Area::Addresses,
+        Data::Number(_) if directory && has_blocks(inodes, item) => Area::Addresses,
+        Data::Number(_) if directory => Area::Names,
+        Data::Number(_) | Data::Inline(_) => Area::Rest,
+    };
+    Part { bytes: bytes_in_metadata(inodes, item, data), key: item.key, area }
 }
 
 /// Inode, extended attributes, and tail or index.
 fn bytes_in_metadata(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
     let header = inodes.header(item);
     let behind = match data {
-        Data::Stored(Stored::Compressed { .. }) => index::len(item.size, header),
-        _ if inodes.inline_tail(item) => item.size % BLOCK as u64,
+        Data::Compressed { .. } => index::len(item.size, header),
+        Data::Inline(kept) => index::len(item.size, header) + u64::from(kept.len),
+        _ if inodes.inline(item) => item.size,
         _ => 0,
     };
     header as u64 + behind
 }
 
 fn is_directory_with_blocks(inodes: &Inodes, item: &Item, data: &Data) -> bool {
-    matches!(data, Data::Number(_)) && item.size > 0 && directory_blocks(inodes, item) > 0
-}
-
-fn directory_blocks(inodes: &Inodes, item: &Item) -> u64 {
-    if inodes.inline_tail(item) { item.size / BLOCK as u64 } else { item.size.div_ceil(BLOCK as u64) }
+    matches!(data, Data::Number(_)) && has_blocks(inodes, item)
 }
 
 fn write_directories(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &[u64], out: &mut Out<'_>) -> Result<()> {
     for (item, data) in inodes.items.iter().zip(data) {
-        if matches!(tree.node(item.node).kind, Kind::Directory(_)) && matches!(data, Data::Stored(_)) {
-            let bytes = directory(tree, inodes, item, nids);
-            let end = bytes.len().min(directory_blocks(inodes, item) as usize * BLOCK);
-            out.put(&bytes[..end])?;
+        if matches!(tree.node(item.node).kind, Kind::Directory(_)) && matches!(data, Data::Flat(_)) {
+            out.put(&directory(tree, inodes, item, nids))?;
             out.pad()?;
         }
     }
@@ -228,14 +277,14 @@ fn directory(tree: &Tree, inodes: &Inodes, item: &Item, nids: &[u64]) -> Vec<u8>
     dir::encode(names.map(|(name, node)| Name { name, nid: nids[inodes.index(node)], file_type: file_type(&tree.node(node).kind) }))
 }
 
-fn write_inodes(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &Nids, settings: Settings, meta_blkaddr: u32, out: &mut Out<'_>) -> Result<()> {
+fn write_inodes(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &Nids, compressed: &Compressed, meta_blkaddr: u32, out: &mut Out<'_>) -> Result<()> {
     let mut order: Vec<u32> = (0..inodes.items.len() as u32).collect();
     order.sort_unstable_by_key(|&i| nids.numbers[i as usize]);
     let start = u64::from(meta_blkaddr) * BLOCK as u64;
     for i in order {
         let i = i as usize;
         out.pad_to(start + nids.numbers[i] * SLOT as u64)?;
-        write_inode(tree, inodes, i, data, nids, settings, out)?;
+        write_inode(tree, inodes, i, data, nids, compressed, out)?;
     }
     let end = start + nids.blocks * BLOCK as u64;
     // fsck.erofs reads the header of extended attributes behind each inode, also of one that has none; behind the last one there must be something.
@@ -243,14 +292,15 @@ fn write_inodes(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &Nids, settin
     out.pad_to(if room < XATTR_HEADER { end + BLOCK as u64 } else { end })
 }
 
-fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nids, settings: Settings, out: &mut Out<'_>) -> Result<()> {
+fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nids, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
     let item = &inodes.items[i];
     let node = tree.node(item.node);
     let xattrs = inodes.xattr_body(item);
-    let inline = inodes.inline_tail(item);
+    let inline = inodes.inline(item);
     let (datalayout, u) = match &data[i] {
-        Data::Stored(Stored::Compressed { blocks, .. }) => (EROFS_INODE_COMPRESSED_COMPACT, *blocks),
-        Data::Stored(Stored::Flat { start }) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *start),
+        Data::Compressed { blocks, .. } => (EROFS_INODE_COMPRESSED_COMPACT, *blocks),
+        Data::Inline(_) => (EROFS_INODE_COMPRESSED_COMPACT, 0),
+        Data::Flat(start) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *start),
         Data::Number(number) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *number),
     };
     let inode = Inode {
@@ -261,7 +311,8 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nid
         nlink: item.links,
         size: item.size,
         u,
-        ino: i as u32 + 1,
+        // Only 32-bit programs of old ask for it. A count would differ behind whatever is inserted.
+        ino: item.key.0 as u32,
         uid: node.meta.uid,
         gid: node.meta.gid,
         mtime: (node.meta.mtime.seconds, node.meta.mtime.nanoseconds),
@@ -269,19 +320,20 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nid
     out.put(&inode.encode())?;
     out.put(xattrs)?;
     match (&data[i], &node.kind) {
-        (Data::Stored(Stored::Compressed { start, extents, .. }), _) => {
-            let algorithm = settings.algorithm.map_or(0, Algorithm::code);
-            index::encode(item.size, inodes.header(item), algorithm, *start, extents, &mut |bytes| out.put(bytes))
+        (Data::Compressed { start, extents, .. }, _) => {
+            index::encode(item.size, inodes.header(item), compressed.algorithm, Place::Blocks(*start), extents, &mut |bytes| out.put(bytes))
+        }
+        (Data::Inline(kept), _) => {
+            let extent = Extent { len: item.size as u32, blocks: 1, plain: false };
+            index::encode(item.size, inodes.header(item), compressed.algorithm, Place::Inline(kept.len), &[extent], &mut |bytes| out.put(bytes))?;
+            out.put(&compressed.small.read(*kept)?)
         }
         _ if !inline => Ok(()),
-        (_, Kind::Directory(_)) => {
-            let bytes = directory(tree, inodes, item, &nids.numbers);
-            out.put(&bytes[bytes.len() / BLOCK * BLOCK..])
-        }
+        (_, Kind::Directory(_)) => out.put(&directory(tree, inodes, item, &nids.numbers)),
         (_, Kind::File(content)) => {
-            let mut tail = vec![0; (item.size % BLOCK as u64) as usize];
-            content.read_exact_at(item.size - tail.len() as u64, &mut tail).context(|| path_of(tree, item.node))?;
-            out.put(&tail)
+            let mut bytes = vec![0; item.size as usize];
+            content.read_exact_at(0, &mut bytes).context(|| path_of(tree, item.node))?;
+            out.put(&bytes)
         }
         (_, Kind::Symlink(target)) => out.put(target),
         _ => Ok(()),

@@ -67,6 +67,7 @@ fn write(arguments: &[String]) -> Result<()> {
         uuid: verity::uuid_from(b"bench", "bench"),
         label: "bench".to_owned(),
         jobs,
+        spool: surroundings.spool.clone(),
     };
     let mut file = ToFile(File::create(out)?, BLOCK as u64);
     let mut hasher = verity::Hasher::new(&verity::salt("bench"));
