@@ -5,6 +5,7 @@
 pub mod boot;
 pub mod bounded;
 pub mod build;
+pub mod cache;
 pub mod check;
 pub mod child;
 pub mod cli;

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use adamant::cli::drift::exit_code;
 use adamant::cli::signing::KeysVerb;
-use adamant::cli::{self, Cli, Target, Verb};
+use adamant::cli::{self, CacheVerb, Cli, Target, Verb};
 use adamant::definition::{Definition, reference};
 use adamant::output::Output;
 use adamant::sign::keys;
-use adamant::{Context, Result, boot, build, diff, drift, inspect, summary, verify};
+use adamant::source::cache_folder;
+use adamant::{Context, Result, boot, build, cache, diff, drift, inspect, summary, verify};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -43,6 +44,14 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
         Verb::Summary(args) => {
             let summary = summary::Summary::of(&Definition::read(&args.definition)?, args.cache.as_deref());
             output.answer(&summary.to_string(), &summary)
+        }
+        Verb::Cache(args) => {
+            let folder = cache_folder(args.folder.as_deref());
+            match &args.verb {
+                CacheVerb::Info => cache::verbs::info(&folder, output),
+                CacheVerb::Prune { size } => cache::verbs::prune(&folder, *size, output),
+                CacheVerb::Clear => cache::verbs::clear(&folder, output),
+            }
         }
         Verb::Keys(args) => match &args.verb {
             KeysVerb::New { dir, name, days } => {

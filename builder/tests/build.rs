@@ -94,6 +94,8 @@ cmdline = "console=ttyS0"
 
     fn names(&self) -> Vec<String> {
         let mut names: Vec<_> = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        // What is kept between builds is no leftover.
+        names.retain(|name| name != "cache");
         names.sort();
         names
     }
@@ -185,6 +187,91 @@ fn a_second_build_is_the_same_to_the_last_byte() {
         assert!(varied.contains(&"user 65534"), "{varied:?}");
     }
     assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
+}
+
+/// The packs that the cache consists of.
+fn packs(scratch: &Scratch) -> Vec<PathBuf> {
+    let list = fs::read_dir(scratch.0.join("cache/adamant/results")).unwrap();
+    list.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|ending| ending == "pack")).collect()
+}
+
+#[test]
+fn no_cache_a_cold_a_warm_a_damaged_and_a_shared_one_give_the_same_bytes() {
+    let scratch = Scratch::new("caches");
+    for file in 0..200 {
+        scratch.write(&format!("files/usr/share/{file}"), format!("file {file} says so\n").repeat(10 + file * 40).as_bytes());
+    }
+    let root = |out: &str| fs::read(scratch.0.join(out).join("t_1.root.erofs")).unwrap();
+    let build = |out: &str, more: &[&str]| {
+        let mut command = scratch.adamant("build");
+        command.arg("-o").arg(scratch.0.join(out)).args(more).arg(scratch.0.join("image.toml"));
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let built = |out: &str, more: &[&str]| {
+        assert_success(&build(out, more).wait_with_output().unwrap());
+        root(out)
+    };
+    let right = built("none", &["--no-cache"]);
+    assert!(!scratch.0.join("cache/adamant/results").exists(), "--no-cache keeps nothing");
+    for (out, jobs) in [("cold", "2"), ("warm", "1")] {
+        assert!(built(out, &["--jobs", jobs]) == right, "{out}");
+    }
+    let [pack] = &packs(&scratch)[..] else { panic!("{:?}", packs(&scratch)) };
+    let whole = fs::read(pack).unwrap();
+    for (out, at) in [("value", 2000), ("index", whole.len() - 400), ("end", whole.len() - 3)] {
+        let mut bytes = whole.clone();
+        bytes[at..at + 3].iter_mut().for_each(|byte| *byte ^= 0xff);
+        packs(&scratch).iter().for_each(|pack| fs::remove_file(pack).unwrap());
+        fs::write(pack, bytes).unwrap();
+        assert!(built(out, &[]) == right, "a pack with a damaged {out}");
+    }
+    fs::write(pack, &whole[..whole.len() / 2]).unwrap();
+    assert!(built("half", &[]) == right);
+    fs::remove_dir_all(scratch.0.join("cache")).unwrap();
+    let together: Vec<Child> = (0..4).map(|i| build(&format!("together-{i}"), &[])).collect();
+    for (i, child) in together.into_iter().enumerate() {
+        assert_success(&child.wait_with_output().unwrap());
+        assert!(root(&format!("together-{i}")) == right);
+    }
+}
+
+#[test]
+fn a_build_of_what_did_not_change_says_so_and_any_change_is_built() {
+    let scratch = Scratch::new("unchanged");
+    let says = |output: &Output| {
+        assert_success(output);
+        String::from_utf8_lossy(&output.stderr).contains("nothing changed since it was built")
+    };
+    // What was written this very moment could change again and look the same.
+    let settle = || std::thread::sleep(Duration::from_millis(60));
+    let mut versions = Vec::new();
+    let mut again = |what: &str| {
+        settle();
+        assert!(!says(&scratch.build()), "{what}: built");
+        settle();
+        assert!(says(&scratch.build()), "{what}: built again");
+        versions.push(fs::read_to_string(scratch.out("t_1.roothash")).unwrap());
+    };
+    again("at first");
+    scratch.write("files/usr/share/text", "something else\n".repeat(20_000).as_bytes());
+    again("a file's content");
+    fs::set_permissions(scratch.0.join("files/usr/share/text"), fs::Permissions::from_mode(0o640)).unwrap();
+    again("a file's mode");
+    fs::write(scratch.0.join("files/usr/share/new"), "").unwrap();
+    again("a new file");
+    fs::remove_file(scratch.0.join("files/usr/share/new")).unwrap();
+    again("a removed file");
+    scratch.flip("t_1.root.erofs", 5000);
+    again("an altered artifact");
+    fs::remove_file(scratch.out("t_1.initrd")).unwrap();
+    again("a missing artifact");
+    versions.dedup();
+    assert!(versions.len() >= 4, "{versions:?}");
+    // Who asks for certainty gets it.
+    for option in ["--no-cache", "--check"] {
+        let output = scratch.adamant("build").arg(option).arg("-o").arg(scratch.0.join("out")).arg(scratch.0.join("image.toml")).output().unwrap();
+        assert!(!says(&output), "{option}");
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ const HOW_TO_BUILD: &str = "build it with: cargo build --profile agent -p adaman
 
 /// The agent's bytes: from `given`, else from $ADAMANT_AGENT, else from where it is beside this program.
 pub fn read(given: Option<&Path>) -> Result<Vec<u8>> {
-    let path = locate(given, std::env::var_os("ADAMANT_AGENT"), std::env::current_exe().ok().as_deref())?;
+    let path = find(given)?;
     let what = || format!("the agent {}", path.display());
     let mut bytes = Vec::new();
     File::open(&path).context(what).map_err(|e| e.hint(HOW_TO_BUILD))?.take(LIMIT + 1).read_to_end(&mut bytes).context(what)?;
@@ -25,6 +25,11 @@ pub fn read(given: Option<&Path>) -> Result<Vec<u8>> {
     }
     check(&bytes).map_err(|why| Error::new(format!("{}: {why}", what())).hint(HOW_TO_BUILD))?;
     Ok(bytes)
+}
+
+/// Where it is that [`read`] reads.
+pub fn find(given: Option<&Path>) -> Result<PathBuf> {
+    locate(given, std::env::var_os("ADAMANT_AGENT"), std::env::current_exe().ok().as_deref())
 }
 
 /// Where the agent is beside this program.

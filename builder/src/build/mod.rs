@@ -13,6 +13,7 @@ mod root;
 mod signers;
 pub mod staging;
 mod start;
+mod unchanged;
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ use serde_json::json;
 use crate::definition::{Definition, Sign};
 use crate::error::{Error, Result};
 use crate::format::Format;
-use crate::manifest;
+use crate::manifest::{self, Manifest};
 use crate::output::Output;
 
 pub use pipeline::Built;
@@ -74,15 +75,31 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     }
     let out = options.out.clone().unwrap_or_else(|| definition.path.parent().unwrap_or(Path::new("")).join("out"));
     again::sweep(&out);
+    let question = unchanged::Question::of(&definition, &out, options);
+    if let Some((record, manifest)) = question.as_ref().and_then(unchanged::Question::answer) {
+        for warning in &record.warnings {
+            output.warn(format_args!("{}: {}", warning.rule, warning.message), Some(&warning.hint));
+        }
+        tell(&out, &manifest, output);
+        output.say("nothing changed since it was built");
+        let document =
+            json!({ "out": out, "manifest": manifest, "modules": record.modules, "warnings": record.warnings, "stages": [], "check": null, "unchanged": true });
+        output.document(&document)?;
+        return Ok(out);
+    }
     let built = pipeline::build(&definition, &out, options, output)?;
-    tell(&built, output);
+    if let Some(question) = &question {
+        question.note(&built);
+    }
+    tell(&built.out, &built.manifest, output);
     let compared = if options.check { Some(again::compare(&built, &definition, options, output)?) } else { None };
     output.document(&json!({
         "out": built.out,
         "manifest": built.manifest,
         "modules": built.modules,
-        "warnings": built.findings.iter().map(|f| json!({ "rule": f.rule, "message": f.message, "hint": f.hint })).collect::<Vec<_>>(),
+        "warnings": unchanged::Warning::of(&built),
         "stages": built.stages.iter().map(|(name, took)| json!({ "name": name, "seconds": took.as_secs_f64() })).collect::<Vec<_>>(),
+        "unchanged": false,
         "check": compared.as_ref().map(|compared| match &compared.difference {
             None => json!({ "identical": true, "varied": compared.varied }),
             Some(first) => json!({ "identical": false, "varied": compared.varied, "difference": first }),
@@ -99,9 +116,9 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     }
 }
 
-fn tell(built: &Built, output: &Output) {
-    for artifact in &built.manifest.artifacts {
-        output.say(format_args!("{:>12}  {}", artifact.size, built.out.join(&artifact.name).display()));
+fn tell(out: &Path, manifest: &Manifest, output: &Output) {
+    for artifact in &manifest.artifacts {
+        output.say(format_args!("{:>12}  {}", artifact.size, out.join(&artifact.name).display()));
     }
-    output.say(format_args!("root hash {}", built.manifest.root.hash));
+    output.say(format_args!("root hash {}", manifest.root.hash));
 }

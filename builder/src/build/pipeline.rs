@@ -1,6 +1,7 @@
 //! The stages of a build, in order. Data flows one way, content is streamed, and what goes wrong anywhere leaves OUT as it was.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use adamant_agent::hash::hex;
@@ -8,6 +9,7 @@ use adamant_agent::hash::hex;
 use super::artifacts::{Artifacts, Clock};
 use super::staging::Staging;
 use super::{Options, agent, cmdline, compression, fit, machine, root, signatures, signers, start};
+use crate::cache::Cache;
 use crate::check::{Finding, check};
 use crate::definition::Definition;
 use crate::disk::{Layout, Sizes};
@@ -51,6 +53,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let signers = signers::open(&definition.sign, options.unsigned)?;
 
     let surroundings = Surroundings { cache: cache_folder(options.cache.as_deref()), spool: staging.parent().to_owned(), use_cache: options.use_cache };
+    let cache = if options.use_cache { Some(Arc::new(Cache::open(&surroundings.cache)?)) } else { None };
     let (mut tree, sources) = clock.time("sources", || load(definition, &surroundings))?;
     let epoch = definition.epoch.or_else(|| sources.iter().filter_map(|source| source.date).max());
     let scrubbed = clock.time("scrub", || scrub(&mut tree, definition, epoch))?;
@@ -73,7 +76,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
                 .map(|words| cmdline::words(&format!("{own} {words}")).context(|| "boot.debug, behind kernel.cmdline".to_owned()));
             let command_lines = std::iter::once(cmdline::words(own)).chain(debug).collect::<Result<_>>()?;
             let demands = initramfs::Demands { certificate, rule: signers::rule(definition.signature, &signers, epoch)?, command_lines };
-            Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, &demands))?)
+            Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, &demands, cache.as_deref()))?)
         }
         None => {
             let wanted = if options.disk { options.formats.first().map(|format| format.name()) } else { Some("uki") };
@@ -88,7 +91,8 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
 
     let (root_name, tree_name) = (format!("{stem}.root.erofs"), format!("{stem}.root.verity"));
     let (root_file, tree_file) = (staging.file(&root_name)?, staging.file(&tree_name)?);
-    let root = clock.time("root", || root::write(&tree, definition, compression, options.jobs, &surroundings.spool, &root_file, &tree_file))?;
+    let means = root::Means { jobs: options.jobs, spool: &surroundings.spool, cache: cache.clone() };
+    let root = clock.time("root", || root::write(&tree, definition, compression, means, &root_file, &tree_file))?;
 
     let mut artifacts = Artifacts { staging: &mut staging, stem: &stem, list: Vec::new() };
     let (root_size, tree_size) = (root.written.blocks * 4096, root.tree_blocks * 4096);
@@ -139,6 +143,8 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     staging.put(&format!("{stem}{}", manifest::SUFFIX), &manifest.to_json()?)?;
     drop((root_file, tree_file));
     clock.time("publish", || staging.publish())?;
+    let cached = cache.and_then(Arc::into_inner).map(|cache| clock.time("cache", || Ok(cache.finish()))).transpose()?.unwrap_or_default();
+    output.detail(format_args!("cache: {} results found, {} made", cached.found, cached.made));
     let modules = initramfs.map(|initramfs| initramfs.modules).unwrap_or_default();
     Ok(Built { out: out.to_owned(), stem, manifest, scrubbed, findings, modules, stages: clock.stages })
 }

@@ -4,11 +4,13 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use adamant_agent::hash::RootHash;
 use adamant_agent::verity::{Superblock, partition_blocks};
 use sha2::{Digest, Sha256};
 
+use crate::cache::Cache;
 use crate::definition::{Compression, Definition};
 use crate::erofs::{self, BLOCK, Sink, Written};
 use crate::error::{Context, Result};
@@ -32,20 +34,31 @@ pub struct Root {
     pub tree_sha256: [u8; 32],
 }
 
+/// What it is done with; none of it changes a byte.
+pub struct Means<'a> {
+    /// Worker threads.
+    pub jobs: usize,
+    /// A folder for a temporary file.
+    pub spool: &'a Path,
+    /// What was compressed before.
+    pub cache: Option<Arc<Cache>>,
+}
+
 /// Writes both into empty files. Salt and UUIDs come from the image id alone (docs/formats.md).
-pub fn write(tree: &Tree, definition: &Definition, compression: Compression, jobs: usize, spool: &Path, root: &File, hashes: &File) -> Result<Root> {
+pub fn write(tree: &Tree, definition: &Definition, compression: Compression, means: Means, root: &File, hashes: &File) -> Result<Root> {
     let id = &definition.id;
     let options = erofs::Options {
         compression,
         cluster: definition.root.cluster,
         uuid: verity::uuid_from(b"adamant erofs uuid\0", id),
         label: id.chars().take(LABEL_BYTES).collect(),
-        jobs,
-        spool: spool.to_owned(),
+        jobs: means.jobs,
+        spool: means.spool.to_owned(),
+        cache: means.cache,
     };
     let mut hasher = Hasher::new(&verity::salt(id));
     let mut file = FileSink { file: root, at: BLOCK as u64 };
-    let written = erofs::write(tree, &options, &mut HashingSink::new(&mut hasher, &mut file, jobs)).context(|| "writing the root file system")?;
+    let written = erofs::write(tree, &options, &mut HashingSink::new(&mut hasher, &mut file, means.jobs)).context(|| "writing the root file system")?;
     let mut out = Tee { inner: BufWriter::new(hashes), sha256: Sha256::new() };
     let done = hasher.finish(verity::uuid(id), &mut out).and_then(|done| out.inner.flush().map(|()| done));
     let (hash, superblock) = done.context(|| "writing the verity tree")?;

@@ -61,6 +61,8 @@ pub enum Verb {
     Boot(Boot),
     /// Show what would be built, from what, without building or downloading
     Summary(Summary),
+    /// Show or take away what is kept between builds
+    Cache(CacheArgs),
     /// Make keys to sign with
     Keys(signing::Keys),
     /// Sign what `build --unsigned` made
@@ -137,7 +139,7 @@ struct Tuning {
     /// The agent's program [default: adamant-agent beside this program]
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
-    /// Where Debian archives are kept between builds [default: $XDG_CACHE_HOME/adamant or ~/.cache/adamant]
+    /// What is kept between builds: Debian archives, compressed clusters [default: $XDG_CACHE_HOME/adamant or ~/.cache/adamant]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Use nothing that an earlier build kept
@@ -174,6 +176,34 @@ pub struct Diff {
     /// Only the numbers, of any two files
     #[arg(long)]
     pub blocks: bool,
+}
+
+/// `adamant cache`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+No image depends on what is kept: it can be taken away at any time, also while something is built. What comes next is slower, once.")]
+pub struct CacheArgs {
+    /// What is done
+    #[command(subcommand)]
+    pub verb: CacheVerb,
+    /// Where it is kept [default: $XDG_CACHE_HOME/adamant or ~/.cache/adamant]
+    #[arg(long = "cache", value_name = "DIR", global = true)]
+    pub folder: Option<PathBuf>,
+}
+
+/// What is done with the cache.
+#[derive(Debug, Subcommand)]
+pub enum CacheVerb {
+    /// Show how much is kept
+    Info,
+    /// Take away what was not used for longest
+    Prune {
+        /// Keep so much of everything, for example 2G; without it, results of builds are kept up to 4 GiB, as each build does
+        #[arg(long, value_parser = values::size)]
+        size: Option<u64>,
+    },
+    /// Take away all of it
+    Clear,
 }
 
 /// `adamant inspect`
@@ -398,6 +428,9 @@ mod tests {
             "build images/web --no-cache --json -q",
             "verify out --json",
             "diff out-1 out-2 --blocks --json",
+            "cache info --json",
+            "cache prune --size 2G --cache c",
+            "cache --cache c clear",
             "inspect disk.raw --certificate a.crt --certificate b.crt --json",
             "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --reboots 0 --append -quiet --ssh-port 2222",
             "boot image.toml --console log --credential system.hostname=web1 --agent a",

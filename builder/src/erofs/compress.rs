@@ -81,12 +81,12 @@ impl Compressor {
         Ok(Compressor { cluster, engine, scratch: vec![0; cluster] })
     }
 
-    /// Compresses all of a small file into at most `room` bytes (no more than a block); `None` where it does not fit.
-    pub fn whole(&mut self, input: &[u8], room: usize) -> Option<&[u8]> {
-        if self.scratch.len() < room {
-            self.scratch.resize(room, 0);
+    /// Compresses all of a small file into at most a block; `None` where it does not fit.
+    pub fn whole(&mut self, input: &[u8]) -> Option<&[u8]> {
+        if self.scratch.len() < BLOCK {
+            self.scratch.resize(BLOCK, 0);
         }
-        let out = &mut self.scratch[..room];
+        let out = &mut self.scratch[..BLOCK];
         let made = match &mut self.engine {
             Engine::Lz4 => Some(lz4::fill(input, out)).filter(|(taken, _)| *taken == input.len()).map(|(_, made)| made),
             Engine::Lz4hc(state) => Some(state.fill(input, out, LZ4HC_LEVEL)).filter(|(taken, _)| *taken == input.len()).map(|(_, made)| made),

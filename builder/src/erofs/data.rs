@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::compress::{Algorithm, Compressor, SEGMENT, Segment};
+use super::compress::{Algorithm, SEGMENT, Segment};
 use super::format::{BLOCK, SLOT};
 use super::index::{self, Extent};
+use super::kept::Keeping;
 use super::layout::ARENA_SPARE;
 use super::packed::is_packed;
+use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::tree::Content;
 
@@ -76,7 +78,7 @@ pub enum Stored {
 }
 
 /// How the data area is compressed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// `None`: plain blocks.
     pub algorithm: Option<Algorithm>,
@@ -84,6 +86,8 @@ pub struct Settings {
     pub cluster: usize,
     /// Threads.
     pub jobs: usize,
+    /// What was compressed before.
+    pub cache: Option<Arc<Cache>>,
 }
 
 /// One piece of a file.
@@ -113,7 +117,7 @@ struct Queue {
 /// Stores all files: `append` gets whole blocks in order, `stored` what became of each file, in order. `start` is the first block's number.
 pub fn store(
     sources: &dyn Sources,
-    settings: Settings,
+    settings: &Settings,
     start: u32,
     append: &mut dyn FnMut(&[u8]) -> Result<()>,
     stored: &mut dyn FnMut(usize, Stored) -> Result<()>,
@@ -190,7 +194,7 @@ fn give_out<'q>(
     changed: &Condvar,
     pool: &Pool,
     sources: &dyn Sources,
-    settings: Settings,
+    settings: &Settings,
     start: u32,
     append: &mut dyn FnMut(&[u8]) -> Result<()>,
     stored: &mut dyn FnMut(usize, Stored) -> Result<()>,
@@ -277,12 +281,12 @@ impl Pool {
 
 struct Worker<'a> {
     pool: &'a Pool,
-    compressor: Option<Result<Compressor, String>>,
+    compressor: Option<Keeping>,
 }
 
 impl Worker<'_> {
-    fn new(settings: Settings, pool: &Pool) -> Worker<'_> {
-        Worker { pool, compressor: settings.algorithm.map(|algorithm| Compressor::new(algorithm, settings.cluster)) }
+    fn new<'p>(settings: &Settings, pool: &'p Pool) -> Worker<'p> {
+        Worker { pool, compressor: Keeping::new(settings) }
     }
 
     fn piece(&mut self, file: usize, offset: u64, len: u64, sources: &dyn Sources) -> Result<Piece> {
@@ -300,10 +304,10 @@ impl Worker<'_> {
         input.resize(len as usize, 0);
         source.content.read_exact_at(offset, &mut input).map_err(|e| wrong(&e))?;
         if let Some(compressor) = compressor.filter(|_| !is_packed(&source.content)) {
-            let compressor = compressor.as_mut().map_err(|why| Error::new(why.clone()))?;
             if whole
                 && (INLINE_MIN..=INLINE_MAX).contains(&size)
-                && let Some(data) = inline(compressor, &input, &source)
+                && let Some(data) = compressor.whole(&input).map_err(|why| wrong(&why))?
+                && fits(data.len(), &input, &source)
             {
                 return Ok(Piece { inline: true, ..piece(data) });
             }
@@ -323,12 +327,11 @@ impl Worker<'_> {
     }
 }
 
-/// A small file's bytes, compressed, if they fit into a block together with its inode and index, and take less room there than as they are.
-fn inline(compressor: &mut Compressor, input: &[u8], source: &Source) -> Option<Vec<u8>> {
-    let before = source.header + index::len(input.len() as u64, source.header) as usize;
+/// Whether so many compressed bytes fit into a block together with inode and index, and take less room there than the file as it is.
+fn fits(compressed: usize, input: &[u8], source: &Source) -> bool {
+    let together = source.header + index::len(input.len() as u64, source.header) as usize + compressed;
     let flat = if source.inline { source.header + input.len() } else { usize::MAX };
-    let room = flat.saturating_sub(SLOT).min(BLOCK).checked_sub(before)?;
-    compressor.whole(input, room).map(<[u8]>::to_vec)
+    together <= flat.saturating_sub(SLOT).min(BLOCK)
 }
 
 /// Whether a compressed file takes less room than a flat one, its index included.

@@ -3,12 +3,18 @@
 use std::ffi::{c_char, c_int, c_void};
 
 // The crate is linked for its C library; only this one of its own declarations is used.
-use lz4_sys::LZ4_decompress_safe;
+use lz4_sys::{LZ4_decompress_safe, LZ4_versionNumber};
 
 unsafe extern "C" {
     fn LZ4_compress_destSize(src: *const c_char, dst: *mut c_char, src_size: *mut c_int, target: c_int) -> c_int;
     fn LZ4_sizeofStateHC() -> c_int;
     fn LZ4_compress_HC_destSize(state: *mut c_void, src: *const c_char, dst: *mut c_char, src_size: *mut c_int, target: c_int, level: c_int) -> c_int;
+}
+
+/// The library's version: another one may give other bytes.
+pub fn version() -> u32 {
+    // SAFETY: takes nothing and gives a constant.
+    unsafe { LZ4_versionNumber() }.unsigned_abs()
 }
 
 /// Compresses as much of `src` as fits into `dst`, fast. Gives bytes taken and bytes made.

@@ -10,6 +10,7 @@ mod dir;
 mod format;
 mod index;
 mod inodes;
+mod kept;
 mod layout;
 mod lz4;
 mod packed;
@@ -19,11 +20,14 @@ mod write;
 mod xattr;
 
 use std::io;
+use std::sync::Arc;
 
+use crate::cache::Cache;
 use crate::error::Result;
 use crate::tree::Tree;
 
 pub use format::BLOCK;
+pub use lz4::version as lz4_version;
 
 /// How a file system is written.
 #[derive(Debug, Clone)]
@@ -40,6 +44,8 @@ pub struct Options {
     pub jobs: usize,
     /// A folder for an unnamed temporary file.
     pub spool: std::path::PathBuf,
+    /// Where compressed clusters are kept between builds.
+    pub cache: Option<Arc<Cache>>,
 }
 
 /// Where blocks go. Blocks come in order; block 0 (the super block) is written last, by [`Sink::first`].

@@ -40,7 +40,7 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     let mut out = Out { sink, buffer: Vec::with_capacity(CHUNK + BLOCK), block: 1 };
 
     let mut small = Small::new(&options.spool)?;
-    let mut data = store_contents(tree, &inodes, settings, &mut out, &mut small)?;
+    let mut data = store_contents(tree, &inodes, &settings, &mut out, &mut small)?;
     let directories = out.block()?;
     let nids = place(tree, &inodes, &mut data, u64::from(directories))?;
     write_directories(tree, &inodes, &data, &nids.numbers, &mut out)?;
@@ -90,7 +90,7 @@ fn settings(options: &Options) -> Result<Settings> {
         Compression::Zstd(level) => Some(Algorithm::Zstd(level)),
         Compression::Auto => return Err(Error::new("compression \"auto\" was not decided before writing the root file system")),
     };
-    Ok(Settings { algorithm, cluster, jobs: options.jobs })
+    Ok(Settings { algorithm, cluster, jobs: options.jobs, cache: options.cache.clone() })
 }
 
 fn label(text: &str) -> Result<[u8; 16]> {
@@ -125,7 +125,7 @@ fn configuration(algorithm: Algorithm, cluster: usize) -> (u32, u16, Vec<u8>) {
 }
 
 /// Stores what files and long links hold; gives what became of each inode's data.
-fn store_contents(tree: &Tree, inodes: &Inodes, settings: Settings, out: &mut Out<'_>, small: &mut Small) -> Result<Vec<Data>> {
+fn store_contents(tree: &Tree, inodes: &Inodes, settings: &Settings, out: &mut Out<'_>, small: &mut Small) -> Result<Vec<Data>> {
     let mut data: Vec<Data> = inodes.items.iter().map(|item| first_guess(tree.node(item.node))).collect();
     let files: Vec<u32> = (0..inodes.items.len()).filter(|&i| wants_storing(tree, inodes, &inodes.items[i], settings)).map(|i| i as u32).collect();
     let start = out.block()?;
@@ -194,7 +194,7 @@ fn first_guess(node: &Node) -> Data {
 }
 
 /// Whether a file or link has more than a tail that is kept with its inode, or may be compressed.
-fn wants_storing(tree: &Tree, inodes: &Inodes, item: &Item, settings: Settings) -> bool {
+fn wants_storing(tree: &Tree, inodes: &Inodes, item: &Item, settings: &Settings) -> bool {
     match tree.node(item.node).kind {
         Kind::File(_) => has_blocks(inodes, item) || item.size > 0 && settings.algorithm.is_some(),
         Kind::Symlink(_) => has_blocks(inodes, item),

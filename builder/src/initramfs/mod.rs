@@ -13,6 +13,7 @@ use adamant_agent::signature::Rule;
 
 pub use kernel::{Configured, Kernel, file_at, find_kernel};
 
+use crate::cache::{Cache, Key};
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
 use crate::tree::Tree;
@@ -41,8 +42,8 @@ pub struct Demands {
 }
 
 /// The initramfs for this kernel. `agent` is the program's bytes.
-pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8], demands: &Demands) -> Result<Initramfs> {
-    let modules = modules::select(tree, kernel, &definition.kernel.modules)?;
+pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8], demands: &Demands, cache: Option<&Cache>) -> Result<Initramfs> {
+    let modules = modules::select(tree, kernel, &definition.kernel.modules, cache)?;
     let mut archive = cpio::Archive::default();
     for mount_point in ["/proc", "/sys", "/dev", "/run", contract::SYSROOT] {
         archive.directory(mount_point);
@@ -63,13 +64,14 @@ pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8]
     for module in modules {
         archive.file(&module.path, 0o644, module.bytes);
     }
-    let bytes = compress(&archive.encode(), kernel).context(|| "compressing the initramfs")?;
+    let bytes = compress(&archive.encode(), kernel, cache).context(|| "compressing the initramfs")?;
     Ok(Initramfs { bytes, modules: names })
 }
 
-fn compress(archive: &[u8], kernel: &Kernel) -> Result<Vec<u8>> {
+fn compress(archive: &[u8], kernel: &Kernel, cache: Option<&Cache>) -> Result<Vec<u8>> {
     if kernel.configured("RD_ZSTD") == Configured::BuiltIn {
-        return zstd(archive).context(|| "zstd");
+        let key = || Key::new("initramfs by zstd", &[ZSTD_LEVEL as u64], archive);
+        return Cache::remember(cache, key, || zstd(archive).context(|| "zstd"));
     }
     if matches!(kernel.configured("RD_GZIP"), Configured::BuiltIn | Configured::Unknown) {
         let mut encoder = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::best());

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use super::kernel::{Configured, Kernel, file_at};
+use crate::cache::{Cache, Key};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
 
@@ -78,7 +79,7 @@ pub struct Module {
 }
 
 /// The modules for this kernel in load order: the builder's own list and `extra`.
-pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String]) -> Result<Vec<Module>> {
+pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String], cache: Option<&Cache>) -> Result<Vec<Module>> {
     let index = Index::read(tree, kernel)?;
     for (name, option) in REQUIRED {
         if !index.has(name) && kernel.configured(option) != Configured::BuiltIn {
@@ -102,7 +103,7 @@ pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String]) -> Result<Vec<Modu
     let mut modules = Vec::new();
     for name in order.chosen {
         let entry = &index.modules[&name];
-        let mut module = read_module(tree, &index.base, &name, &entry.path)?;
+        let mut module = read_module(tree, &index.base, &name, &entry.path, cache)?;
         module.needs.clone_from(&entry.needs);
         total = total.saturating_add(module.bytes.len());
         if total > TOTAL_LIMIT {
@@ -244,11 +245,12 @@ fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
 
-fn read_module(tree: &Tree, base: &str, name: &str, path: &str) -> Result<Module> {
+fn read_module(tree: &Tree, base: &str, name: &str, path: &str, cache: Option<&Cache>) -> Result<Module> {
     let path = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
     let content = file_at(tree, path.as_bytes()).ok_or_else(|| Error::new(format!("{path}: modules.dep lists it, but it is not there")))?;
     let packed = content.to_vec(MODULE_LIMIT).context(|| show(path.as_bytes()))?;
-    let bytes = unpack(&packed).context(|| show(path.as_bytes()))?;
+    let key = || Key::new("module as the kernel takes it", &[], &packed);
+    let bytes = Cache::remember(cache, key, || unpack(&packed).context(|| show(path.as_bytes())))?;
     if !bytes.starts_with(b"\x7fELF") {
         return Err(Error::new(format!("{path}: not a kernel module")));
     }
@@ -323,7 +325,7 @@ mod tests {
 
     #[test]
     fn each_module_follows_what_it_needs_and_keeps_its_signature() {
-        let modules = select(&with(|_| {}), &kernel(), &["crc32c".to_owned()]).unwrap();
+        let modules = select(&with(|_| {}), &kernel(), &["crc32c".to_owned()], None).unwrap();
         let names: Vec<&str> = modules.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(names, ["crc32c_intel", "dm_mod", "dm_bufio", "dm_verity", "libcrc32c", "erofs", "extra_one"]);
         assert_eq!(modules[3].path, "/usr/lib/modules/6.1/k/dm-verity.ko");
@@ -333,11 +335,11 @@ mod tests {
     #[test]
     fn says_what_a_kernel_lacks() {
         let kernel = kernel();
-        let error = |tree: &Tree, extra: &[String]| select(tree, &kernel, extra).unwrap_err().to_string();
+        let error = |tree: &Tree, extra: &[String]| select(tree, &kernel, extra, None).unwrap_err().to_string();
         let no_erofs = with(|files| files[0].1 = b"k/dm-verity.ko.xz:\n".to_vec());
         assert!(error(&no_erofs, &[]).contains("CONFIG_EROFS_FS"));
         let built_in = Kernel { config: "CONFIG_EROFS_FS=y\nCONFIG_DM_VERITY=y\n".to_owned(), ..kernel.clone() };
-        assert_eq!(select(&no_erofs, &built_in, &[]).unwrap().len(), 1);
+        assert_eq!(select(&no_erofs, &built_in, &[], None).unwrap().len(), 1);
         assert!(error(&with(|_| {}), &["nothing".to_owned()]).contains("no module \"nothing\""));
         assert!(error(&with(|files| files.retain(|f| f.0 != "k/dm-mod.ko")), &[]).contains("it is not there"));
         assert!(error(&with(|files| files[6].1 = b"text".to_vec()), &[]).contains("not a kernel module"));
@@ -352,7 +354,7 @@ mod tests {
         );
         let loops =
             with(|files| files[0].1 = b"k/dm-mod.ko: k/dm-bufio.ko\nk/dm-bufio.ko.zst: k/dm-mod.ko\nk/dm-verity.ko.xz: k/dm-mod.ko\nk/erofs.ko.gz:\n".to_vec());
-        assert_eq!(select(&loops, &kernel, &[]).unwrap().len(), 4);
+        assert_eq!(select(&loops, &kernel, &[], None).unwrap().len(), 4);
         let no_dep = with(|files| {
             files.remove(0);
             files.push(("modules.order", Vec::new()));

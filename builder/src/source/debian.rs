@@ -17,6 +17,7 @@ use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
 use self::cache::Cache;
+pub use self::cache::archives;
 use super::{Budget, Loaded, Surroundings, tar};
 use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
@@ -28,9 +29,26 @@ const LAST_LINES: usize = 8;
 
 /// Puts the packages together, or takes them from the cache, and loads the result.
 pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, surroundings: &Surroundings) -> Result<Loaded> {
-    let words = words(debian)?;
+    let (words, state) = ask(debian);
+    let words = words?;
     let cache = Cache::open(&surroundings.cache, &words)?;
-    let state = archive::state(debian);
+    let name = format!("{} {}", debian.suite, debian.packages.join(" "));
+    // What is there is read at once, and hashed on the way. It is all or nothing, so what it makes stays apart until it is known to be whole.
+    if surroundings.use_cache
+        && let Ok(state) = &state
+        && let Some(entry) = cache.find(&cache.key(&state.digest))?
+    {
+        let (mut apart, mut left) = (tree.clone(), *budget);
+        match tar::load(&mut apart, at, entry.path(), &mut left, &surroundings.spool) {
+            Ok(loaded) if entry.holds(&adamant_agent::hash::hex(&loaded.sha256)) => {
+                log::info!("suite {}: packages from the cache", debian.suite);
+                (*tree, *budget) = (apart, left);
+                return Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256: made_of(tree, at)?.unwrap_or(loaded.sha256), ..loaded });
+            }
+            // What can't be loaded is damaged, or is too much: the slow way says which.
+            _ => {}
+        }
+    }
     let key = match &state {
         Ok(state) => Some(cache.key(&state.digest)),
         Err(_) => None,
@@ -76,8 +94,21 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
         }
     };
     let loaded = tar::load(tree, at, entry.path(), budget, &surroundings.spool)?;
-    let name = format!("{} {}", debian.suite, debian.packages.join(" "));
     Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256: made_of(tree, at)?.unwrap_or(loaded.sha256), ..loaded })
+}
+
+/// A digest of all that decides what a build would get for this source. An error where the archive can't be reached.
+pub fn state(debian: &Debian) -> Result<[u8; 32]> {
+    let (words, state) = ask(debian);
+    Ok(Sha256::new().chain_update(words?).chain_update(state?.digest).finalize().into())
+}
+
+/// Everything the definition says, and the state of the archive; both take about as long.
+fn ask(debian: &Debian) -> (Result<String>, Result<archive::State>) {
+    std::thread::scope(|scope| {
+        let state = scope.spawn(|| archive::state(debian));
+        (words(debian), state.join().unwrap_or_else(|_| Err(Error::new("asking the archive failed"))))
+    })
 }
 
 /// What the result was made from: one digest over the packages with their versions. The bytes of what mmdebstrap gives differ each time, in host
@@ -138,7 +169,15 @@ fn keyring(path: &Path) -> std::io::Result<[u8; 32]> {
     Ok(Sha256::digest(&bytes).into())
 }
 
+/// As `mmdebstrap --version` says it, which takes it a quarter of a second: it is a script, and its version stands in it.
 fn version() -> Result<String> {
+    let places = std::env::var_os("PATH").unwrap_or_default();
+    let script = std::env::split_paths(&places).map(|place| place.join("mmdebstrap")).find(|path| path.is_file());
+    let text = script.and_then(|path| crate::bounded::read(&path, 4 << 20).ok());
+    let line = text.as_deref().unwrap_or_default().split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"our $VERSION = '")?.strip_suffix(b"';"));
+    if let Some(version) = line.and_then(|version| std::str::from_utf8(version).ok()) {
+        return Ok(format!("mmdebstrap {version}"));
+    }
     let output = Command::new("mmdebstrap").arg("--version").stdin(Stdio::null()).output().map_err(missing)?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

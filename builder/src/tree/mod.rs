@@ -89,7 +89,7 @@ pub struct Node {
 }
 
 /// The tree. The root directory is always there.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Tree {
     nodes: Vec<Node>,
 }

@@ -28,7 +28,7 @@ impl Sink for ToFile {
 }
 
 pub fn write(tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<()> {
-    let options = Options { compression, cluster, uuid: [7; 16], label: "test".to_owned(), jobs, spool: std::env::temp_dir() };
+    let options = Options { compression, cluster, uuid: [7; 16], label: "test".to_owned(), jobs, spool: std::env::temp_dir(), cache: None };
     erofs::write(tree, &options, &mut ToFile(File::create(path).unwrap(), BLOCK as u64)).map(|_| ())
 }
 

@@ -68,6 +68,7 @@ fn write(arguments: &[String]) -> Result<()> {
         label: "bench".to_owned(),
         jobs,
         spool: surroundings.spool.clone(),
+        cache: None,
     };
     let mut file = ToFile(File::create(out)?, BLOCK as u64);
     let mut hasher = verity::Hasher::new(&verity::salt("bench"));

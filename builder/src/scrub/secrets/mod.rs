@@ -17,8 +17,13 @@ const SCANNED: u64 = 64 << 10;
 const HEAD: u64 = 4 << 20;
 /// The rules of this path are for every file.
 const EVERYWHERE: &[&str] = &["/**"];
+/// So many files are looked at together.
+const BATCH: usize = 2048;
 /// Paths that a message names for one rule; the rest is counted.
 const NAMED: usize = 20;
+
+/// Path and content.
+type File = (Vec<u8>, Content);
 
 /// A rule: which files, and what in them is a secret.
 struct Rule {
@@ -94,25 +99,49 @@ const RULES: &[Rule] = &[
 
 /// Fails when there is a secret whose path is not kept, with each rule and its paths.
 pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
-    let (globs, rule_of) = compile_rules()?;
+    let rules = compile_rules()?;
     let mut found: Vec<(&'static str, Vec<u8>)> = Vec::new();
     let mut failed = None;
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut look = |batch: &mut Vec<File>| {
+        let secrets = look(&rules, batch);
+        for (file, secret) in batch.drain(..).zip(secrets) {
+            match secret {
+                Ok(rule) => found.extend(rule.map(|rule| (rule, file.0))),
+                Err(e) => failed = failed.take().or(Some(Error::new(format!("{}: {e}", show(&file.0))))),
+            }
+        }
+    };
     tree.visit(&mut |path, id| {
         let Kind::File(content) = &tree.node(id).kind else { return };
         if content.is_empty() || keep.holds(path) {
             return;
         }
-        let rules: Vec<usize> = globs.matches(as_path(path)).into_iter().map(|glob| rule_of[glob]).collect();
-        match secret_in(content, &rules) {
-            Ok(rule) => found.extend(rule.map(|rule| (rule, path.to_vec()))),
-            Err(e) => failed = failed.take().or(Some(Error::new(format!("{}: {e}", show(path))))),
+        batch.push((path.to_vec(), content.clone()));
+        if batch.len() == BATCH {
+            look(&mut batch);
         }
     });
+    look(&mut batch);
     match failed {
         Some(error) => Err(error),
         None if found.is_empty() => Ok(()),
         None => Err(refusal(found)),
     }
+}
+
+/// Looks at files on all cores; what is in each, in their order.
+fn look((globs, rule_of): &(GlobSet, Vec<usize>), files: &[File]) -> Vec<std::io::Result<Option<&'static str>>> {
+    let secret = |(path, content): &File| {
+        let rules: Vec<usize> = globs.matches(as_path(path)).into_iter().map(|glob| rule_of[glob]).collect();
+        secret_in(content, &rules)
+    };
+    let share = files.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = files.chunks(share).map(|files| (files.len(), scope.spawn(move || files.iter().map(secret).collect::<Vec<_>>()))).collect();
+        let failed = |count| (0..count).map(|_| Err(std::io::Error::other("looking for secrets failed"))).collect();
+        threads.into_iter().flat_map(|(count, thread)| thread.join().unwrap_or_else(|_| failed(count))).collect()
+    })
 }
 
 fn compile_rules() -> Result<(GlobSet, Vec<usize>)> {

@@ -66,9 +66,15 @@ pub fn mirrors(debian: &Debian) -> Vec<String> {
 pub fn state(debian: &Debian) -> Result<State> {
     let mut digest = Sha256::new();
     let mut date = i64::MIN;
-    for suite in suites(debian) {
-        let url = format!("{}/dists/{}/InRelease", suite.mirror, suite.name);
-        let bytes = fetch(&url, debian.proxy.as_deref())?;
+    let urls: Vec<String> = suites(debian).iter().map(|suite| format!("{}/dists/{}/InRelease", suite.mirror, suite.name)).collect();
+    let mut fetched = Vec::new();
+    // All at the same time: each takes as long as the network does.
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = urls.iter().map(|url| scope.spawn(|| fetch(url, debian.proxy.as_deref()))).collect();
+        fetched.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("asking the archive failed")))));
+    });
+    for (url, bytes) in urls.iter().zip(fetched) {
+        let bytes = bytes?;
         digest.update((bytes.len() as u64).to_le_bytes());
         digest.update(&bytes);
         let text = String::from_utf8_lossy(&bytes);
@@ -83,8 +89,8 @@ fn fetch(url: &str, proxy: Option<&str>) -> Result<Vec<u8>> {
     if let Some(path) = url.strip_prefix("file:").map(|path| format!("/{}", path.trim_start_matches('/'))) {
         return read(&PathBuf::from(path));
     }
-    let folder = std::env::temp_dir().join(format!("adamant-archive-{}", std::process::id()));
-    fs::create_dir_all(&folder).context(|| format!("{}", folder.display()))?;
+    // A name that nobody can have guessed.
+    let folder = nix::unistd::mkdtemp(&std::env::temp_dir().join("adamant-archive-XXXXXX")).context(|| "a temporary folder")?;
     let file = folder.join("InRelease");
     let mut command = Command::new("/usr/lib/apt/apt-helper");
     command.args(["-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20", "-o", "APT::Sandbox::User=root"]);

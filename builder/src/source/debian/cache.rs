@@ -4,10 +4,11 @@
 //! locked by the build that makes it: builds of other sources do not wait for it, and one that nobody holds is a killed build's. All of it
 //! is safe to delete.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use adamant_agent::hash::hex;
 use nix::fcntl::{Flock, FlockArg};
@@ -45,6 +46,20 @@ struct Record {
     date: i64,
 }
 
+/// The files of every entry in the folder of all caches, each with its archive first.
+pub fn archives(cache: &Path) -> io::Result<Vec<Vec<PathBuf>>> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(cache.join("debian"))? {
+        let path = file?.path();
+        let name = path.to_string_lossy();
+        if name.ends_with(".tar") && !name.ends_with(NEW) {
+            found.push(vec![path.clone(), path.with_extension("json")]);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 /// A place for a new entry. Held by one build at a time.
 #[derive(Debug)]
 pub struct Place<'a> {
@@ -59,6 +74,14 @@ impl Entry {
     /// The archive.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether these are the bytes it was made of, by their SHA-256.
+    pub fn holds(&self, sha256: &str) -> bool {
+        if self.record.sha256 != sha256 {
+            log::warn!("cache entry {} is damaged and will be made again", self.path.display());
+        }
+        self.record.sha256 == sha256
     }
 
     /// The date of the Debian archive it was made from, seconds since 1970.
@@ -96,16 +119,26 @@ impl Cache {
 
     /// The entry for a key, if it is there and whole.
     pub fn get(&self, key: &str) -> Result<Option<Entry>> {
+        let Some(entry) = self.find(key)? else { return Ok(None) };
+        let file = File::open(&entry.path).context(|| format!("{}", entry.path.display()))?;
+        let digest = digest(&file).context(|| format!("{}", entry.path.display()))?;
+        Ok(entry.holds(&digest.0).then_some(entry))
+    }
+
+    /// The entry for a key, if it is there. Whether it is whole, [`Entry::holds`] says to who has read it.
+    pub fn find(&self, key: &str) -> Result<Option<Entry>> {
         let path = self.folder.join(format!("{key}.tar"));
         let Some(record) = self.record(&self.folder.join(format!("{key}.json")))? else { return Ok(None) };
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context(|| format!("{}", path.display()))?,
         };
-        if digest(&file).context(|| format!("{}", path.display()))? != (record.sha256.clone(), record.bytes) {
+        if file.metadata().context(|| format!("{}", path.display()))?.len() != record.bytes {
             log::warn!("cache entry {key} is damaged and will be made again");
             return Ok(None);
         }
+        // For who takes away what was not used for longest. A cache that is another's stays as it is.
+        let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         Ok(Some(Entry { path, record }))
     }
 

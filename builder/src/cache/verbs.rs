@@ -1,0 +1,110 @@
+//! `adamant cache`: how much is kept between builds, and taking it away.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use super::{LIMIT, folder, pack};
+use crate::error::{Context, Result};
+use crate::output::Output;
+use crate::source::debian::archives;
+
+/// What is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Info {
+    /// The folder of all caches.
+    pub folder: PathBuf,
+    /// Debian archives that were put together.
+    pub archives: Kept,
+    /// Results: compressed clusters, and what else only depends on its input. A build keeps them below 4 GiB.
+    pub results: Kept,
+}
+
+/// Files, and their bytes together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// How many.
+    pub files: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// One thing that can be taken away: its files, the one that says when it was used last first.
+struct Thing {
+    used: SystemTime,
+    bytes: u64,
+    files: Vec<PathBuf>,
+}
+
+/// How much there is.
+pub fn info(cache: &Path, output: &Output) -> Result<()> {
+    let sum = |things: &[Thing]| Kept { files: things.len() as u64, bytes: things.iter().map(|thing| thing.bytes).sum() };
+    let info = Info { folder: cache.to_owned(), archives: sum(&debian(cache)?), results: sum(&results(cache)?) };
+    let line = |what: &str, kept: Kept| format!("{:>12}  {what} ({})\n", kept.bytes, kept.files);
+    let text = format!("{}\n{}{}", cache.display(), line("Debian archives", info.archives), line("results of builds", info.results));
+    output.answer(&text, &info)
+}
+
+/// Takes away what was not used for longest, until no more than `limit` bytes are left; without one, what builds would take away themselves.
+pub fn prune(cache: &Path, limit: Option<u64>, output: &Output) -> Result<()> {
+    let mut things = results(cache)?;
+    if limit.is_some() {
+        things.extend(debian(cache)?);
+    }
+    things.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.files.cmp(&b.files)));
+    let (mut kept, mut gone) = (0, Vec::new());
+    for thing in things {
+        match kept + thing.bytes <= limit.unwrap_or(LIMIT) {
+            true => kept += thing.bytes,
+            false => gone.push(thing),
+        }
+    }
+    take_away(&gone, output)
+}
+
+/// Takes away all of it.
+pub fn clear(cache: &Path, output: &Output) -> Result<()> {
+    let mut things = results(cache)?;
+    things.extend(debian(cache)?);
+    take_away(&things, output)
+}
+
+fn take_away(things: &[Thing], output: &Output) -> Result<()> {
+    for path in things.iter().flat_map(|thing| &thing.files) {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(|| path.display().to_string()),
+            _ => {}
+        }
+    }
+    let gone = Kept { files: things.len() as u64, bytes: things.iter().map(|thing| thing.bytes).sum() };
+    output.answer(&format!("{:>12}  bytes taken away ({})\n", gone.bytes, gone.files), &serde_json::json!({ "gone": gone }))
+}
+
+fn results(cache: &Path) -> Result<Vec<Thing>> {
+    let folder = folder(cache);
+    things(|| pack::paths(&folder).map(|paths| paths.into_iter().map(|path| vec![path]).collect())).context(|| folder.display().to_string())
+}
+
+fn debian(cache: &Path) -> Result<Vec<Thing>> {
+    things(|| archives(cache)).context(|| cache.display().to_string())
+}
+
+/// A folder that is not there has nothing in it.
+fn things(list: impl FnOnce() -> io::Result<Vec<Vec<PathBuf>>>) -> io::Result<Vec<Thing>> {
+    let listed = match list() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    let mut things = Vec::new();
+    for files in listed {
+        // Another build may take it away meanwhile.
+        let metas: Vec<fs::Metadata> = files.iter().filter_map(|path| fs::metadata(path).ok()).collect();
+        if let Some(first) = metas.first() {
+            things.push(Thing { used: first.modified()?, bytes: metas.iter().map(fs::Metadata::len).sum(), files });
+        }
+    }
+    Ok(things)
+}
