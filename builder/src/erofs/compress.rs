@@ -9,12 +9,18 @@ use super::lz4;
 
 /// Bytes of a file that are compressed on their own. Every segment but the last has this length.
 pub const SEGMENT: usize = 4 << 20;
-/// LZ4's own default for high compression, and that of mkfs.erofs.
-const LZ4HC_LEVEL: i32 = 9;
-/// The part of a zstd cluster that may be lost at its end before another length is tried.
-const SLACK_PART: usize = 1024;
+/// LZ4's own default is 9, which searches four times as long for 0.2 % less.
+const LZ4HC_LEVEL: i32 = 7;
+/// Bytes that may be lost at the end of a zstd cluster's last block without another attempt.
+const SLACK: usize = 640;
 /// How often one zstd cluster is compressed at most.
-const ATTEMPTS: u32 = 8;
+const ATTEMPTS: u32 = 6;
+/// After so many attempts a quarter of a block may be lost.
+const ENOUGH: u32 = 2;
+/// The part of a cluster that the first guess is to fill: what came out too long has to be made again, what came out short only may.
+const FIRST: f64 = 0.94;
+/// A guess misses by this part of how far it is from the last one.
+const UNSURE: f64 = 16.0;
 
 /// Algorithm and level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +152,8 @@ impl Segment {
     }
 }
 
-/// zstd has no "fill this many bytes" mode: it is given a guess of what will fill the cluster, and the guess is mended from what came out.
+/// zstd has no "fill this many bytes" mode: it is given a guess, and the guess is mended from what came out. A cluster need not be as large as it
+/// may be; what counts is that its last block is full. So the second guess is rarely far from the first, and nearly always good.
 /// Gives bytes taken and bytes made (in `best`), or no bytes made where there is no gain.
 fn zstd_fill(
     context: &mut CCtx<'static>,
@@ -158,21 +165,22 @@ fn zstd_fill(
 ) -> Result<(usize, usize), String> {
     let most = input.len();
     let least = cluster.min(most);
-    let slack = cluster / SLACK_PART;
-    let mut guess = ((cluster as f64 * *ratio) as usize).clamp(least, most);
+    let mut guess = ((cluster as f64 * FIRST * *ratio) as usize).clamp(least, most);
     let (mut fits, mut fits_made) = (0, 0);
     let mut too_long = most + 1;
     let mut before: Option<(usize, usize)> = None;
-    for _ in 0..ATTEMPTS {
+    for attempt in 1..=ATTEMPTS {
         other.clear();
         other.reserve(zstd_safe::compress_bound(guess));
         let made = context.compress2(other, &input[..guess]).map_err(|code| format!("zstd: {}", zstd_safe::get_error_name(code)))?;
+        let mut room = cluster;
         if made <= cluster {
             if gain(guess, made) >= gain(fits, fits_made) {
                 (fits, fits_made) = (guess, made);
                 std::mem::swap(best, other);
             }
-            if guess == most || cluster - made <= slack {
+            room = made.next_multiple_of(BLOCK);
+            if guess == most || room - made <= SLACK || attempt >= ENOUGH && room - made <= BLOCK / 4 {
                 break;
             }
         } else {
@@ -186,7 +194,8 @@ fn zstd_fill(
         let local = before
             .map(|(taken, out)| (guess as f64 - taken as f64) / (made as f64 - out as f64))
             .filter(|local| (average / 3.0..average * 3.0).contains(local));
-        let missing = (cluster - slack / 2) as f64 - made as f64;
+        let missing = room as f64 - made as f64;
+        let missing = missing - missing.abs() / UNSURE - SLACK as f64 / 4.0;
         let next = (guess as f64 + missing * local.unwrap_or(average)).max(0.0) as usize;
         let next = next.clamp(least, most.min(too_long - 1).max(least));
         if next <= fits {

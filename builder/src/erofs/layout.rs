@@ -57,7 +57,7 @@ pub enum Area {
 /// An arena of data: about so many bytes of files. Small changes in it do not move what is in the next one, and so change no address there.
 const ARENA: u64 = 32 << 20;
 /// Arenas end at a multiple of so many blocks.
-pub const ARENA_SPARE: u32 = 32;
+pub const ARENA_SPARE: u32 = 16;
 
 /// Whether the file of this size at this path is the first of an arena.
 pub fn begins_arena(key: Key, size: u64) -> bool {
