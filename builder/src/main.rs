@@ -9,7 +9,7 @@ use adamant::definition::{Definition, reference};
 use adamant::output::Output;
 use adamant::sign::keys;
 use adamant::source::cache_folder;
-use adamant::{Context, Result, boot, build, cache, diff, drift, inspect, summary, verify};
+use adamant::{Context, Result, boot, build, cache, diff, drift, inspect, progress, summary, verify};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -19,11 +19,13 @@ fn main() -> ExitCode {
     };
     let output = cli.output();
     output.hear_logs();
+    let shown = cli.waits().then(progress::show);
     let code = run(&cli.verb, &output).unwrap_or_else(|error| {
         output.error(&error);
         // Where 1 stands for drift, it can't stand for a list of hosts that can't be read.
         if matches!(cli.verb, Verb::Drift(_)) { 2 } else { 1 }
     });
+    drop(shown);
     ExitCode::from(code)
 }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
+use crate::progress;
 
 /// How much is said, and in which form.
 #[derive(Debug, Default)]
@@ -126,7 +127,7 @@ fn labelled(label: &str, message: &str, hint: Option<&str>) -> String {
 
 /// A terminal that went away must not end a build.
 fn to_stderr(text: &str) {
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    progress::write(text.as_bytes());
 }
 
 fn to_stdout(text: &str) -> io::Result<()> {

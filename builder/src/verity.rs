@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::erofs::{BLOCK, Sink};
 use crate::error::{Context, Error, Result};
 use crate::part::Part;
+use crate::progress;
 
 /// Bytes below which more threads cost more than they save.
 const WORTH_A_THREAD: usize = 256 << 10;
@@ -240,6 +241,7 @@ fn first_bad_of(salted: &Sha256, file: &Part, start: u64, digests: &[[u8; 32]]) 
     for (i, digests) in digests.chunks(CHECK_CHUNK / BLOCK).enumerate() {
         let done = (i * (CHECK_CHUNK / BLOCK)) as u64;
         let buffer = &mut buffer[..digests.len() * BLOCK];
+        progress::add(buffer.len() as u64);
         file.read_exact_at(buffer, (start + done) * BLOCK as u64)?;
         for (j, (block, digest)) in buffer.chunks_exact(BLOCK).zip(digests).enumerate() {
             if *digest != <[u8; 32]>::from(salted.clone().chain_update(block).finalize()) {

@@ -9,6 +9,7 @@ use super::staging::Staging;
 use crate::error::Result;
 use crate::manifest::Artifact;
 use crate::output::Output;
+use crate::{progress, timings};
 
 /// Artifacts with their digests.
 pub struct Artifacts<'a> {
@@ -46,7 +47,12 @@ impl Clock<'_> {
     /// Does a stage's work.
     pub fn time<T>(&mut self, stage: &'static str, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let started = Instant::now();
-        let done = work()?;
+        progress::begin(stage);
+        let span = timings::stage(stage);
+        let done = work();
+        drop(span);
+        progress::end();
+        let done = done?;
         let took = started.elapsed();
         self.output.detail(format_args!("{stage}: {:.3} s", took.as_secs_f64()));
         self.stages.push((stage, took));

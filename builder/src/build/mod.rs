@@ -20,10 +20,11 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::definition::{Definition, Sign};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::format::Format;
 use crate::manifest::{self, Manifest};
 use crate::output::Output;
+use crate::timings;
 
 pub use pipeline::Built;
 
@@ -52,6 +53,8 @@ pub struct Options {
     pub keys: Option<PathBuf>,
     /// Leaves what would be signed unsigned, for `adamant sign`.
     pub unsigned: bool,
+    /// A page that shows where time went.
+    pub timings: Option<PathBuf>,
     /// Overrides the definition's epoch, seconds since 1970.
     pub epoch: Option<i64>,
 }
@@ -87,7 +90,14 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
         output.document(&document)?;
         return Ok(out);
     }
+    if options.timings.is_some() {
+        timings::record();
+    }
     let built = pipeline::build(&definition, &out, options, output)?;
+    if let (Some(path), Some((table, page))) = (&options.timings, timings::told()) {
+        output.say(table.trim_end());
+        std::fs::write(path, page).context(|| path.display().to_string())?;
+    }
     if let Some(question) = &question {
         question.note(&built);
     }

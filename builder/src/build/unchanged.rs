@@ -1,7 +1,7 @@
 //! Whether a build would give what is in OUT already: nothing that goes into it has changed since, and neither has what came out.
 //!
 //! Changed is what another inode, length, time or mode says, as for make and cargo; a Debian archive says it itself. What was read while it was changed
-//! counts as changed the next time, since everything is looked at before the first byte is read. `--check` and `--no-cache` do not ask.
+//! counts as changed the next time, since everything is looked at before the first byte is read. `--check`, `--no-cache` and `--timings` do not ask.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -69,7 +69,7 @@ pub struct Question {
 impl Question {
     /// Looks at all that goes into a build. `None` where that can't be told without building.
     pub fn of(definition: &Definition, out: &Path, options: &Options) -> Option<Question> {
-        if options.check || !options.use_cache {
+        if options.check || !options.use_cache || options.timings.is_some() {
             return None;
         }
         let key = key(definition, options).ok().flatten()?;

@@ -151,6 +151,9 @@ struct Tuning {
     /// Read certificates but no key: `adamant sign OUT` signs later, with the same bytes as signing at once
     #[arg(long)]
     unsigned: bool,
+    /// Say how long each stage took, and write a page that shows what ran beside what
+    #[arg(long, value_name = "FILE.html")]
+    timings: Option<PathBuf>,
     /// Clamp newer modification times to this moment instead of the definition's epoch
     #[arg(long, value_name = "SECONDS|DATE", value_parser = epoch)]
     epoch: Option<i64>,
@@ -288,6 +291,11 @@ pub struct Summary {
 }
 
 impl Cli {
+    /// Whether somebody who waits may want to see how it goes on. What boots has a console of its own.
+    pub fn waits(&self) -> bool {
+        !self.quiet && matches!(self.verb, Verb::Build(_) | Verb::Verify(_) | Verb::Sign(_))
+    }
+
     /// How much is said, and in which form.
     pub fn output(&self) -> Output {
         Output::new(self.quiet, self.verbose, self.json)
@@ -321,6 +329,7 @@ impl Tuning {
             use_cache: !self.no_cache,
             keys: self.keys.clone(),
             unsigned: self.unsigned,
+            timings: self.timings.clone(),
             epoch: self.epoch,
         }
     }
@@ -426,6 +435,7 @@ mod tests {
             "build images/web --format raw,qcow2,vhd --format vmdk,ova,gce,raw.zst,usb",
             "build images/web -o out --check --jobs 3 --agent a --cache c --epoch 2026-11-01 -v",
             "build images/web --no-cache --json -q",
+            "build images/web --timings t.html",
             "verify out --json",
             "diff out-1 out-2 --blocks --json",
             "cache info --json",

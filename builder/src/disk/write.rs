@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Layout, Role};
 use crate::error::{Context, Error, Result};
+use crate::progress;
 
 /// Bytes read and written at a time.
 const CHUNK: usize = 4 << 20;
@@ -38,6 +39,7 @@ impl Layout {
     /// Writes the disk into an empty file.
     pub fn write(&self, contents: &Contents, out: &File) -> Result<Digests> {
         out.set_len(self.bytes()).context(|| "making room for the disk image")?;
+        progress::expect(self.bytes());
         let mut disk = Writer { out, at: 0, hash: Sha256::new() };
         let mut root_hash = Sha256::new();
         disk.put(&self.table.primary())?;
@@ -90,6 +92,7 @@ impl Writer<'_> {
     fn put(&mut self, bytes: &[u8]) -> Result<()> {
         self.out.write_all_at(bytes, self.at).context(|| "writing the disk image")?;
         self.hash.update(bytes);
+        progress::add(bytes.len() as u64);
         self.at += bytes.len() as u64;
         Ok(())
     }
@@ -98,6 +101,7 @@ impl Writer<'_> {
         while self.at < end {
             let take = (end - self.at).min(ZEROS.len() as u64);
             self.hash.update(&ZEROS[..take as usize]);
+            progress::add(take);
             self.at += take;
         }
         Ok(())

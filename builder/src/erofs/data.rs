@@ -17,6 +17,7 @@ use super::packed::is_packed;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
 use crate::tree::Content;
+use crate::{progress, timings};
 
 /// Bytes of source that may be under way. Their compressed form takes at most as much again.
 const IN_FLIGHT: u64 = 32 << 20;
@@ -129,10 +130,13 @@ pub fn store(
     let wait = |guard| changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
 
     std::thread::scope(|scope| {
-        for _ in 0..settings.jobs.max(1) {
-            scope.spawn(|| {
-                let mut worker = Worker::new(settings, &pool);
-                while let Some((number, pieces)) = take(lock(), &wait, sources) {
+        progress::expect((0..sources.count()).map(|file| sources.size(file)).sum());
+        for thread in 0..settings.jobs.max(1) {
+            let (lock, wait, settings, pool, changed) = (&lock, &wait, &settings, &pool, &changed);
+            scope.spawn(move || {
+                let mut worker = Worker::new(settings, pool);
+                while let Some((number, pieces)) = take(lock(), wait, sources) {
+                    let _span = timings::worker(thread, "contents");
                     let bytes = pieces.iter().map(|p| p.2).sum();
                     let result = pieces.into_iter().map(|(file, offset, len)| worker.piece(file, offset, len, sources)).collect();
                     lock().done.insert(number, (bytes, result));
@@ -250,6 +254,7 @@ fn give_out<'q>(
             }
         }
         lock().in_flight -= taken;
+        progress::add(taken);
         changed.notify_all();
         batch += 1;
     }

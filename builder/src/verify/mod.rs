@@ -17,6 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::manifest::{self, Artifact, Manifest, SUFFIX as MANIFEST};
 use crate::output::Output;
 use crate::part::Part;
+use crate::progress;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
@@ -87,6 +88,9 @@ fn image(path: &Path, jobs: usize) -> Result<Whole> {
         }
     }
     check_sizes(folder, &manifest)?;
+    progress::begin("verify");
+    // The root and its tree are read twice: block by block, and as artifacts.
+    progress::expect(manifest.artifacts.iter().map(|artifact| artifact.size).sum::<u64>() + (manifest.root.blocks + manifest.root.tree_blocks) * 4096);
     let hash: RootHash = manifest.root.hash.parse().map_err(|why| Error::new(format!("{}: root.hash: {why}", path.display())))?;
 
     // The root first: a bad block there can be named, with its file; a hash only says that something is wrong.
@@ -158,6 +162,7 @@ fn digest(path: &Path) -> Result<String> {
         let take = (file.len() - at).min(CHUNK as u64) as usize;
         file.read_exact_at(&mut buffer[..take], at).context(|| format!("{}", path.display()))?;
         sha256.update(&buffer[..take]);
+        progress::add(take as u64);
         at += take as u64;
     }
     Ok(hex(&sha256.finalize()))
