@@ -6,6 +6,7 @@ mod compare;
 mod image;
 mod trees;
 
+use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
 
 use adamant::definition::Compression;
@@ -122,6 +123,51 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
         write(&tree, compression, 65536, 1, &one).unwrap();
         write(&tree, compression, 65536, 7, &many).unwrap();
         assert!(std::fs::read(one).unwrap() == std::fs::read(many).unwrap());
+    }
+}
+
+/// A tree as a server has one: many small texts, some larger files, in folders. `more` is done to it before it is whole.
+fn server(more: &dyn Fn(&mut Tree)) -> Tree {
+    let mut tree = Tree::new();
+    let mut random = Random(11);
+    let meta = || Meta { mode: 0o644, ..Meta::default() };
+    for folder in 0..60 {
+        tree.insert(format!("/d{folder:02}").as_bytes(), Meta { mode: 0o755, ..Meta::default() }, Kind::Directory(BTreeMap::new())).unwrap();
+        for name in 0..50 {
+            let len = if name % 10 == 0 { 60_000 + random.upto(17) } else { 100 + random.upto(13) };
+            let bytes = if name % 7 == 0 { random.noise(len) } else { random.text(len) };
+            tree.insert(format!("/d{folder:02}/f{name:02}").as_bytes(), meta(), file(bytes)).unwrap();
+        }
+    }
+    more(&mut tree);
+    tree
+}
+
+#[test]
+fn a_small_change_changes_few_blocks() {
+    let scratch = Scratch::new("updates");
+    let meta = || Meta { mode: 0o644, ..Meta::default() };
+    let changes: [(&str, usize, &dyn Fn(&mut Tree)); 4] = [
+        ("a line of a small file", 10, &|tree| drop(tree.insert(b"/d30/f33", meta(), file(b"another line\n".to_vec())).unwrap())),
+        ("a new small file", 30, &|tree| drop(tree.insert(b"/d07/f33a", meta(), file(vec![b'x'; 3000])).unwrap())),
+        ("a file removed", 20, &|tree| tree.remove(b"/d45/f12")),
+        // Its own blocks, about 50; and addresses behind it.
+        ("a new large file", 100, &|tree| drop(tree.insert(b"/d01/f00a", meta(), file(Random(5).noise(200_000))).unwrap())),
+    ];
+    for compression in [Compression::None, Compression::Lz4hc, Compression::Zstd(3)] {
+        let blocks = |name: &str, tree: &Tree| {
+            let path = scratch.0.join(name);
+            write(tree, compression, 65536, 2, &path).unwrap();
+            open(&path).unwrap();
+            std::fs::read(&path).unwrap().chunks(BLOCK).map(<[u8]>::to_vec).collect::<Vec<_>>()
+        };
+        let before: HashSet<Vec<u8>> = blocks("before", &server(&|_| ())).into_iter().collect();
+        for (what, most, change) in &changes {
+            let after = blocks("after", &server(change));
+            let new = after.iter().filter(|block| !before.contains(*block)).count();
+            println!("{compression:?}: {what}: {new} of {} blocks", after.len());
+            assert!(new <= *most, "{compression:?}: {what}: {new} new blocks of {}", after.len());
+        }
     }
 }
 
