@@ -3,11 +3,19 @@
 use std::collections::BTreeMap;
 
 use super::format::*;
+use super::layout::Key;
 use crate::error::{Error, Result};
 use crate::tree::Xattrs;
 
 /// Most shared attributes of one inode (`h_shared_count` is a byte).
 const SHARED_MAX: usize = 255;
+
+/// Longer ones stand at the end, one behind another, bytes; labels and capabilities are short.
+const SPREAD: usize = 256;
+/// So many places are looked at, units of 4 bytes.
+const NEAR: usize = 4096;
+/// Most bytes of shared attributes: with the room between them, their places are numbers of 32 bits.
+const SHARED_BYTES: usize = 2 << 30;
 
 type Set = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
@@ -43,16 +51,20 @@ impl Tables {
                 *uses.entry((name, value)).or_default() += count;
             }
         }
-        let mut places: BTreeMap<(&[u8], &[u8]), u32> = BTreeMap::new();
+        let (mut shared, mut entries, mut bytes) = (Vec::new(), Vec::new(), 0);
         for (&(name, value), &count) in &uses {
             let entry = entry(name, value);
             // A reference costs 4 bytes in each inode.
             let gains = entry.len() as u64 + 4 * count < entry.len() as u64 * count;
-            if gains && self.area.len() + entry.len() < u32::MAX as usize {
-                places.insert((name, value), (self.area.len() / 4) as u32);
-                self.area.extend_from_slice(&entry);
+            if gains && bytes + entry.len() < SHARED_BYTES {
+                bytes += entry.len();
+                shared.push((name, value));
+                entries.push(entry);
             }
         }
+        let (area, units) = spread(&entries, bytes);
+        self.area = area;
+        let places: BTreeMap<(&[u8], &[u8]), u32> = shared.into_iter().zip(units).collect();
         self.bodies = self.sets.iter().map(|(set, _)| body(set, &places)).collect();
     }
 
@@ -65,6 +77,34 @@ impl Tables {
     pub fn area(&self) -> &[u8] {
         &self.area
     }
+}
+
+/// An area with these entries, `bytes` together, and where each begins in it, in units of 4 bytes. Each is as near behind the place that its own bytes say as
+/// there is room, so that one more leaves nearly all others, and with them the inodes that refer to them, as they are.
+fn spread(entries: &[Vec<u8>], bytes: usize) -> (Vec<u8>, Vec<u32>) {
+    let wanted = bytes + bytes / 4;
+    let len = wanted.next_multiple_of((wanted.next_power_of_two() / 8).max(BLOCK));
+    let mut area = vec![0; if entries.is_empty() { 0 } else { len }];
+    let mut taken = vec![false; area.len() / 4];
+    let mut order: Vec<(Key, usize)> = entries.iter().enumerate().map(|(i, entry)| (Key::of(entry), i)).collect();
+    order.sort_unstable_by_key(|(key, i)| (key.0, *i));
+    let mut units = vec![0; entries.len()];
+    for (key, i) in order {
+        let need = entries[i].len() / 4;
+        let start = (key.0 % taken.len() as u64) as usize;
+        let free = |at: &usize| taken[*at..].len() >= need && taken[*at..*at + need].iter().all(|taken| !taken);
+        let near = (start..taken.len()).take(if entries[i].len() <= SPREAD { NEAR } else { 0 });
+        let at = near.into_iter().find(free).unwrap_or_else(|| {
+            let end = taken.len();
+            taken.resize(end + need, false);
+            area.resize(taken.len() * 4, 0);
+            end
+        });
+        taken[at..at + need].fill(true);
+        area[at * 4..(at + need) * 4].copy_from_slice(&entries[i]);
+        units[i] = at as u32;
+    }
+    (area, units)
 }
 
 /// `i_xattr_icount` for a body of this length.
@@ -155,5 +195,26 @@ fn check(set: &Set) -> Result<(), String> {
     match size > body_len(u16::MAX) {
         true => Err(format!("extended attributes of {size} bytes together, EROFS holds at most {}", body_len(u16::MAX))),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_more_shared_attribute_moves_few() {
+        let labels: Vec<Vec<u8>> = (0..400).map(|i| entry(b"security.selinux", format!("system_u:object_r:type_{i}_t:s0\0").as_bytes())).collect();
+        let bytes = |entries: &[Vec<u8>]| entries.iter().map(Vec::len).sum();
+        let (area, before) = spread(&labels, bytes(&labels));
+        for (unit, label) in before.iter().zip(&labels) {
+            assert!(area[*unit as usize * 4..].starts_with(label));
+        }
+        let mut more = labels.clone();
+        more.insert(0, entry(b"security.selinux", b"system_u:object_r:a_new_t:s0\0"));
+        let (_, after) = spread(&more, bytes(&more));
+        let moved = before.iter().zip(&after[1..]).filter(|(before, after)| before != after).count();
+        assert!(moved < 10, "{moved} of 400");
+        assert_eq!(spread(&[], 0), (vec![], vec![]));
     }
 }
