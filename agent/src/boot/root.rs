@@ -8,6 +8,7 @@ use std::path::Path;
 
 use adamant_agent::contract::{POLICY_LIMIT, POLICY_PATH, SYSROOT};
 use adamant_agent::policy::{Policy, VerifyBoot};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 
@@ -45,13 +46,15 @@ pub fn run(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot,
     let _ = fs::create_dir(SYSROOT);
     // Device nodes come from devtmpfs alone. Set-user-ID programs are the image's own business.
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-    mount(Some(&verified.device()), SYSROOT, Some("erofs"), flags, None::<&str>).map_err(|e| {
-        let why = match e {
-            nix::errno::Errno::ENODEV => "the kernel knows no erofs",
-            other => other.desc(),
-        };
-        Failure::new(STAGE, "mounting the verified root", why, "use a kernel whose erofs has this image's compression, or build with `compression = \"none\"`")
-    })?;
+    if let Err(errno) = mount(Some(&verified.device()), SYSROOT, Some("erofs"), flags, None::<&str>) {
+        // The block that the root directory is in can be a bad one. Reading them all says which it is, and that it is not the kernel's fault.
+        if errno == Errno::EIO {
+            scan::run(&verified, context)?;
+        }
+        let why = if errno == Errno::ENODEV { "the kernel knows no erofs" } else { errno.desc() };
+        let hint = "use a kernel whose erofs has this image's compression, or build with `compression = \"none\"`";
+        return Err(Failure::new(STAGE, "mounting the verified root", why, hint));
+    }
     let policy = read_policy().map_err(|why| Failure::new(STAGE, POLICY_PATH, why, "build the image with an adamant of the agent's version"))?;
     outcome::set(policy.failure, context);
     context.report.image_id.clone_from(&policy.image.id);
