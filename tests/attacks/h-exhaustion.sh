@@ -74,7 +74,8 @@ i=0; while [ $i -lt 700 ]; do true 2>/dev/null >/proc/sys/kernel/modules_disable
 
 ### H20 open anyone: the machine switched off, restarted or made to panic
 # who refuses it: nobody: it then starts from the image again
-[ -e /usr/bin/systemctl ]
+# reboot(2) with LINUX_REBOOT_CMD_CAD_OFF: the same question of the kernel's as for switching off, and nothing happens.
+perl -e 'exit(syscall(169, 0xfee1dead, 672274793, 0) == 0 ? 0 : 1)'
 
 ### H21 guard last: the disk below the image is removed from the kernel
 # who refuses it: guard, file_open
