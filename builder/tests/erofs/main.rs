@@ -126,8 +126,11 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
     }
 }
 
+/// Something done to a tree.
+type Change<'a> = &'a dyn Fn(&mut Tree);
+
 /// A tree as a server has one: many small texts, some larger files, in folders. `more` is done to it before it is whole.
-fn server(more: &dyn Fn(&mut Tree)) -> Tree {
+fn server(more: Change) -> Tree {
     let mut tree = Tree::new();
     let mut random = Random(11);
     let meta = || Meta { mode: 0o644, ..Meta::default() };
@@ -146,13 +149,15 @@ fn server(more: &dyn Fn(&mut Tree)) -> Tree {
 #[test]
 fn a_small_change_changes_few_blocks() {
     let scratch = Scratch::new("updates");
-    let meta = || Meta { mode: 0o644, ..Meta::default() };
-    let changes: [(&str, usize, &dyn Fn(&mut Tree)); 4] = [
-        ("a line of a small file", 10, &|tree| drop(tree.insert(b"/d30/f33", meta(), file(b"another line\n".to_vec())).unwrap())),
-        ("a new small file", 30, &|tree| drop(tree.insert(b"/d07/f33a", meta(), file(vec![b'x'; 3000])).unwrap())),
+    let put = |tree: &mut Tree, path: &str, bytes: Vec<u8>| {
+        tree.insert(path.as_bytes(), Meta { mode: 0o644, ..Meta::default() }, file(bytes)).unwrap();
+    };
+    let changes: [(&str, usize, Change); 4] = [
+        ("a line of a small file", 10, &|tree| put(tree, "/d30/f33", b"another line\n".to_vec())),
+        ("a new small file", 30, &|tree| put(tree, "/d07/f33a", vec![b'x'; 3000])),
         ("a file removed", 20, &|tree| tree.remove(b"/d45/f12")),
         // Its own blocks, about 50; and addresses behind it.
-        ("a new large file", 100, &|tree| drop(tree.insert(b"/d01/f00a", meta(), file(Random(5).noise(200_000))).unwrap())),
+        ("a new large file", 100, &|tree| put(tree, "/d01/f00a", Random(5).noise(200_000))),
     ];
     for compression in [Compression::None, Compression::Lz4hc, Compression::Zstd(3)] {
         let blocks = |name: &str, tree: &Tree| {
