@@ -48,6 +48,17 @@ pub fn window_log(cluster: usize) -> u32 {
     (cluster * 8).min(Z_EROFS_ZSTD_MAX_DICT_SIZE).ilog2()
 }
 
+/// Unpacks a cluster, of an algorithm by its number in a map header, into all of `out`; false where it does not give just that.
+pub fn unpack(algorithm: u8, cluster: &[u8], out: &mut [u8]) -> bool {
+    // The zeros in front of the compressed bytes (EROFS_FEATURE_INCOMPAT_LZ4_0PADDING).
+    let padding = cluster.iter().take(BLOCK - 1).take_while(|&&b| b == 0).count();
+    let (packed, len) = (&cluster[padding..], out.len());
+    match algorithm {
+        Z_EROFS_COMPRESSION_LZ4 => lz4::decompress(packed, out),
+        _ => zstd_safe::decompress(out, packed) == Ok(len),
+    }
+}
+
 /// One segment, compressed.
 #[derive(Debug, Default)]
 pub struct Segment {

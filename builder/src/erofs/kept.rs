@@ -4,11 +4,10 @@
 
 use std::sync::Arc;
 
-use super::compress::{Algorithm, Compressor, Segment};
+use super::compress::{self, Algorithm, Compressor, Segment};
 use super::data::Settings;
 use super::format::*;
 use super::index::Extent;
-use super::lz4;
 use crate::cache::{Cache, Key};
 
 /// Bytes of an extent in the cache: length (4), blocks (2), whether it is plain (1).
@@ -113,12 +112,7 @@ impl Keeping {
         }
         self.unpacked.resize(self.unpacked.len().max(bytes.len()), 0);
         let out = &mut self.unpacked[..bytes.len()];
-        let padding = cluster.iter().take(BLOCK - 1).take_while(|&&b| b == 0).count();
-        let good = match self.algorithm {
-            Algorithm::Lz4 | Algorithm::Lz4hc => lz4::decompress(&cluster[padding..], out),
-            Algorithm::Zstd(_) => zstd_safe::decompress(out, &cluster[padding..]) == Ok(bytes.len()),
-        };
-        good && out == bytes
+        compress::unpack(self.algorithm.code(), cluster, out) && out == bytes
     }
 }
 

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::Arc;
 
+use super::compress;
 use super::dir;
 use super::format::*;
 use super::index::{self, Extent, Place};
-use super::lz4;
 use super::xattr;
 use crate::error::{Context, Error, Result};
 use crate::part::Part;
@@ -513,11 +513,10 @@ fn read_cluster(file: &Part, at: u64, stored: usize, extent: Extent, algorithm: 
         stored.truncate(len);
         return Ok(stored);
     }
-    let padding = stored.iter().take(BLOCK - 1).take_while(|&&b| b == 0).count();
     let mut out = vec![0; len];
-    let good = match algorithm {
-        Z_EROFS_COMPRESSION_LZ4 => lz4::decompress(&stored[padding..], &mut out),
-        _ => zstd_safe::decompress(&mut out[..], &stored[padding..]) == Ok(len),
-    };
-    if good { Ok(out) } else { Err(io::Error::new(io::ErrorKind::InvalidData, format!("the cluster at byte {at} does not decompress"))) }
+    if compress::unpack(algorithm, &stored, &mut out) {
+        Ok(out)
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, format!("the cluster at byte {at} does not decompress")))
+    }
 }
