@@ -8,12 +8,11 @@ mod pack;
 pub mod verbs;
 
 use std::collections::HashMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 
@@ -171,7 +170,7 @@ impl Cache {
                 Err(error) => log::warn!("cache {}: {error}: what this build made is not kept", self.folder.display()),
             }
         }
-        if let Err(error) = prune(&self.folder, LIMIT) {
+        if let Err(error) = verbs::prune_results(&self.folder, LIMIT) {
             log::warn!("cache {}: {error}", self.folder.display());
         }
         result
@@ -194,26 +193,6 @@ fn packs(folder: &Path) -> io::Result<Vec<Pack>> {
     }
     found.sort_by(|a, b| b.time.cmp(&a.time).then_with(|| a.path.cmp(&b.path)));
     Ok(found)
-}
-
-/// Takes away the packs that were not used for longest, until the others have no more than `limit` bytes together. Gives how many bytes went.
-fn prune(folder: &Path, limit: u64) -> io::Result<u64> {
-    let mut all: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
-    for path in pack::paths(folder)? {
-        if let Ok(meta) = File::open(&path).and_then(|file| file.metadata()) {
-            all.push((meta.modified()?, meta.len(), path));
-        }
-    }
-    all.sort_unstable_by(|a, b| b.cmp(a));
-    let (mut kept, mut gone) = (0, 0);
-    for (_, len, path) in all {
-        if kept + len <= limit {
-            kept += len;
-        } else if fs::remove_file(&path).is_ok() {
-            gone += len;
-        }
-    }
-    Ok(gone)
 }
 
 #[cfg(test)]

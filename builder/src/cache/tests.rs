@@ -100,7 +100,7 @@ fn what_was_not_used_for_longest_goes_first() {
     let before: u64 = all(&folder).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
     // The first is used again.
     keep(&folder, 0..1);
-    prune(&super::folder(&folder), before - 1).unwrap();
+    verbs::prune_results(&super::folder(&folder), before - 1).unwrap();
     let cache = Cache::open(&folder).unwrap();
     let there = |number| cache.get(&key(number)).is_some();
     assert!(there(0) && !there(10) && there(20));

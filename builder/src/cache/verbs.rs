@@ -42,7 +42,7 @@ struct Thing {
 /// How much there is.
 pub fn info(cache: &Path, output: &Output) -> Result<()> {
     let sum = |things: &[Thing]| Kept { files: things.len() as u64, bytes: things.iter().map(|thing| thing.bytes).sum() };
-    let info = Info { folder: cache.to_owned(), archives: sum(&debian(cache)?), results: sum(&results(cache)?) };
+    let info = Info { folder: cache.to_owned(), archives: sum(&debian(cache)?), results: sum(&results(&folder(cache))?) };
     let line = |what: &str, kept: Kept| format!("{:>12}  {what} ({})\n", kept.bytes, kept.files);
     let text = format!("{}\n{}{}", cache.display(), line("Debian archives", info.archives), line("results of builds", info.results));
     output.answer(&text, &info)
@@ -50,24 +50,37 @@ pub fn info(cache: &Path, output: &Output) -> Result<()> {
 
 /// Takes away what was not used for longest, until no more than `limit` bytes are left; without one, what builds would take away themselves.
 pub fn prune(cache: &Path, limit: Option<u64>, output: &Output) -> Result<()> {
-    let mut things = results(cache)?;
+    let mut things = results(&folder(cache))?;
     if limit.is_some() {
         things.extend(debian(cache)?);
     }
-    things.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.files.cmp(&b.files)));
-    let (mut kept, mut gone) = (0, Vec::new());
-    for thing in things {
-        match kept + thing.bytes <= limit.unwrap_or(LIMIT) {
-            true => kept += thing.bytes,
-            false => gone.push(thing),
-        }
+    take_away(&too_much(things, limit.unwrap_or(LIMIT)), output)
+}
+
+/// As [`prune`], of the results in this folder alone, and without a word.
+pub fn prune_results(results_folder: &Path, limit: u64) -> Result<()> {
+    for path in too_much(results(results_folder)?, limit).iter().flat_map(|thing| &thing.files) {
+        // Who may not take it away may still build.
+        let _ = fs::remove_file(path);
     }
-    take_away(&gone, output)
+    Ok(())
+}
+
+/// Those that were not used for longest, without which the others have no more than `limit` bytes together.
+fn too_much(mut things: Vec<Thing>, limit: u64) -> Vec<Thing> {
+    things.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.files.cmp(&b.files)));
+    let mut kept = 0;
+    things.retain(|thing| {
+        let fits = kept + thing.bytes <= limit;
+        kept += if fits { thing.bytes } else { 0 };
+        !fits
+    });
+    things
 }
 
 /// Takes away all of it.
 pub fn clear(cache: &Path, output: &Output) -> Result<()> {
-    let mut things = results(cache)?;
+    let mut things = results(&folder(cache))?;
     things.extend(debian(cache)?);
     take_away(&things, output)
 }
@@ -83,9 +96,8 @@ fn take_away(things: &[Thing], output: &Output) -> Result<()> {
     output.answer(&format!("{:>12}  bytes taken away ({})\n", gone.bytes, gone.files), &serde_json::json!({ "gone": gone }))
 }
 
-fn results(cache: &Path) -> Result<Vec<Thing>> {
-    let folder = folder(cache);
-    things(|| pack::paths(&folder).map(|paths| paths.into_iter().map(|path| vec![path]).collect())).context(|| folder.display().to_string())
+fn results(folder: &Path) -> Result<Vec<Thing>> {
+    things(|| pack::paths(folder).map(|paths| paths.into_iter().map(|path| vec![path]).collect())).context(|| folder.display().to_string())
 }
 
 fn debian(cache: &Path) -> Result<Vec<Thing>> {
