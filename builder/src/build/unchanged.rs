@@ -111,25 +111,31 @@ impl Question {
 /// How something looks that goes into a build. `None` also where it changed just now: what changes once more in the same tick of the kernel's clock
 /// would look the same.
 fn settled(path: &Path) -> Option<String> {
-    let changed = |m: fs::Metadata| Some(UNIX_EPOCH + Duration::new(u64::try_from(m.ctime()).ok()?, m.ctime_nsec() as u32));
-    let old = |m: fs::Metadata| changed(m).is_some_and(|changed| SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK));
-    (old(fs::symlink_metadata(path).ok()?) && fs::metadata(path).map_or(true, old)).then(|| looks(path))?
+    let (look, changed) = look_at(path)?;
+    SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK).then_some(look)
 }
 
 /// What changes when a file or folder does, of a link and of what it leads to. `None` where it is not there.
 fn looks(path: &Path) -> Option<String> {
+    Some(look_at(path)?.0)
+}
+
+/// How it looks, and when it changed last.
+fn look_at(path: &Path) -> Option<(String, SystemTime)> {
+    let changed = |m: &fs::Metadata| Some(UNIX_EPOCH + Duration::new(u64::try_from(m.ctime()).ok()?, m.ctime_nsec() as u32));
     let look = |m: &fs::Metadata| -> String {
         let times = (m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
         format!("{}:{} {:o} {} {} {times:?}", m.dev(), m.ino(), m.mode(), m.uid(), m.len())
     };
     let own = fs::symlink_metadata(path).ok()?;
     if !own.is_symlink() {
-        return Some(look(&own));
+        return Some((look(&own), changed(&own)?));
     }
     // A link in a source may lead nowhere, or into the image.
     let target = fs::read_link(path).ok()?;
-    let behind = fs::metadata(path).ok().map(|meta| look(&meta));
-    Some(format!("{} {target:?} {behind:?}", look(&own)))
+    let behind = fs::metadata(path).ok();
+    let last = behind.as_ref().map_or(Some(UNIX_EPOCH), changed)?.max(changed(&own)?);
+    Some((format!("{} {target:?} {:?}", look(&own), behind.as_ref().map(look)), last))
 }
 
 fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
