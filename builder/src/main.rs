@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 fn run(verb: &Verb, output: &Output) -> Result<u8> {
     let done = match verb {
         Verb::Build(args) => build::run(&args.options(), output).map(drop),
-        Verb::Verify(args) => verify::run(&args.target, output),
+        Verb::Verify(args) => verify::run(&args.target, args.how(), output),
         Verb::Diff(args) => diff::run(&args.old, &args.new, args.blocks, output),
         Verb::Inspect(args) => inspect::run(&args.target, &args.certificates, output),
         Verb::Boot(args) => {
@@ -62,10 +62,7 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
                 output.answer(&text, &made)
             }
         },
-        Verb::Sign(args) => {
-            let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-            build::later::run(&args.out, &args.table()?, jobs, output)
-        }
+        Verb::Sign(args) => build::later::run(&args.out, &args.table()?, cli::or_cores(None), output),
         Verb::Drift(args) => return drift::run(&args.options(), output).map(exit_code),
         Verb::Completions { shell } => text(output, &cli::completions(*shell)),
         Verb::Man => text(output, &cli::manual().context(|| "the manual page")?),

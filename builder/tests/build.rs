@@ -83,7 +83,15 @@ cmdline = "console=ttyS0"
     }
 
     fn verify(&self, target: &str) -> Result<String, String> {
-        let output = self.adamant("verify").arg(self.0.join(target)).output().unwrap();
+        self.verify_with(target, &[])
+    }
+
+    fn verify_data(&self, target: &str) -> Result<String, String> {
+        self.verify_with(target, &["--read-data"])
+    }
+
+    fn verify_with(&self, target: &str, flags: &[&str]) -> Result<String, String> {
+        let output = self.adamant("verify").arg(self.0.join(target)).args(flags).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
@@ -155,6 +163,7 @@ fn what_is_built_is_whole_to_us_and_to_the_tools_of_others() {
     assert!(scratch.verify("out").unwrap().starts_with("t_1: whole: 7 artifacts"));
     assert!(scratch.verify("out/t_1.raw").unwrap().starts_with("t_1: whole"));
     assert!(scratch.verify("out/t_1.root.erofs").unwrap().starts_with("t_1: whole"));
+    assert!(scratch.verify_data("out").unwrap().starts_with("t_1: whole: 7 artifacts"));
     let hash = fs::read_to_string(scratch.out("t_1.roothash")).unwrap();
     let hash = hash.trim();
     assert_eq!(fs::read_to_string(scratch.out("t_1.cmdline")).unwrap(), format!("roothash={hash} ro systemd.verity=no panic=10 console=ttyS0\n"));
@@ -370,6 +379,32 @@ fn verify_names_the_artifact_the_block_and_the_file() {
     assert_success(&scratch.build());
     fs::remove_file(scratch.out("t_1.vmlinuz")).unwrap();
     assert!(scratch.verify("out").unwrap_err().contains("t_1.vmlinuz"));
+}
+
+/// What was wrong before the hashes were made is right to them, and is found where files are read.
+#[test]
+fn verify_finds_data_that_was_hashed_but_can_not_be_unpacked() {
+    let scratch = Scratch::new("hashed");
+    let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
+    let text = text.replace("CONFIG_RD_ZSTD=y", "CONFIG_RD_ZSTD=y\\nCONFIG_EROFS_FS_ZIP_ZSTD=y");
+    scratch.write("image.toml", format!("{text}[root]\ncompression = \"zstd:3\"\n").as_bytes());
+    assert_success(&scratch.build());
+    let (root, tree) = (scratch.out("t_1.root.erofs"), scratch.out("t_1.root.verity"));
+    let mut bytes = fs::read(&root).unwrap();
+    // The only file that is worth compressing: behind the magic of each Zstandard frame (RFC 8878, 3.1.1) is nothing that could be.
+    let frames: Vec<usize> = (0..bytes.len() - 8).filter(|at| bytes[*at..].starts_with(&[0x28, 0xb5, 0x2f, 0xfd])).collect();
+    assert!(!frames.is_empty());
+    for at in frames {
+        bytes[at + 4..at + 8].fill(0xff);
+    }
+    fs::write(&root, bytes).unwrap();
+    let Some(made) = tool("veritysetup", &[Path::new("format"), &root, &tree, Path::new("--salt=00")]) else { return };
+    let said = String::from_utf8(made.stdout).unwrap();
+    let hash = said.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap_or_else(|| panic!("{said}"));
+    fs::write(scratch.out("t_1.roothash"), hash.trim()).unwrap();
+    assert!(scratch.verify("out/t_1.root.erofs").unwrap().starts_with("t_1: whole"));
+    let error = scratch.verify_data("out/t_1.root.erofs").unwrap_err();
+    assert!(error.contains("t_1.root.erofs: /usr/share/text: ") && error.contains("does not decompress"), "{error}");
 }
 
 #[test]

@@ -29,10 +29,10 @@ fn start(scratch: &Scratch) -> Option<Server> {
     Some(server)
 }
 
-/// A script, run by the image's own interpreter with arguments.
-fn script(server: &mut Server, before: &str, interpreter: &str, text: &str, arguments: &str) -> String {
+/// A script, given to what runs it as its standard input.
+fn script(server: &mut Server, run: &str, text: &str) -> String {
     assert!(!text.lines().any(|line| line == "END"));
-    server.ask(&format!("{before} {interpreter} - {arguments} <<'END'\n{text}END\n"))
+    server.ask(&format!("{run} <<'END'\n{text}END\n"))
 }
 
 /// What the agent's programs and the kernel hold, KiB.
@@ -120,7 +120,7 @@ fn a_server_under_attack_answers_and_its_guard_does_not_grow() {
     // Between the check and the use: for ten minutes, or a part of one.
     let seconds = if long() { 600 } else { 40 };
     let enter = "mkdir -p /var/tmp/race && touch /var/tmp/control && exec unshare -m sh -c 'mount -o remount,bind,exec /var && cp /usr/bin/touch /var/tmp/race/alone && ! /var/tmp/race/alone /var/tmp/race/mark && exec \"$@\"' sh";
-    let said = script(&mut server, enter, "perl", RACE, &format!("/var/tmp/race {seconds}"));
+    let said = script(&mut server, &format!("{enter} perl - /var/tmp/race {seconds}"), RACE);
     println!("{said}");
     let mut paths = 0;
     for line in said.lines().filter(|line| line.contains(" ran ")) {
@@ -148,7 +148,7 @@ fn a_year_in_an_hour_leaves_nothing_failed_grown_or_wrongly_refused() {
     for _ in 0..logins {
         assert_eq!(server.ask("id -un").trim(), "root");
     }
-    let said = script(&mut server, "", "sh", LIFE, &restarts.to_string());
+    let said = script(&mut server, &format!("sh -s {restarts}"), LIFE);
     println!("{said}");
     assert!(!said.contains("failed ("), "{said}");
     // A person is told why.

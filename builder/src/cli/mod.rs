@@ -13,6 +13,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::definition::values;
 use crate::format::Format;
 use crate::output::Output;
+use crate::verify::How;
 use crate::{boot, build};
 
 /// Turns an image definition into a server whose root is read-only and verified.
@@ -165,6 +166,19 @@ pub struct Verify {
     /// A build's OUT directory, or a disk image
     #[arg(value_name = "OUT|IMAGE")]
     pub target: PathBuf,
+    /// Also unpack every file: finds what a program that builds images did wrong before it made the hashes
+    #[arg(long)]
+    pub read_data: bool,
+    /// Worker threads [default: one for each core]
+    #[arg(long, value_name = "N")]
+    jobs: Option<NonZeroUsize>,
+}
+
+impl Verify {
+    /// How much is looked at, and by how many.
+    pub fn how(&self) -> How {
+        How { read_data: self.read_data, jobs: or_cores(self.jobs) }
+    }
 }
 
 /// `adamant diff`
@@ -323,7 +337,7 @@ impl Tuning {
             check,
             disk: true,
             formats: Vec::new(),
-            jobs: self.jobs.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get),
+            jobs: or_cores(self.jobs),
             agent: self.agent.clone(),
             cache: self.cache.clone(),
             use_cache: !self.no_cache,
@@ -394,6 +408,11 @@ pub fn manual() -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
+/// As many worker threads as asked for, or one for each core.
+pub fn or_cores(jobs: Option<NonZeroUsize>) -> usize {
+    jobs.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+}
+
 fn epoch(text: &str) -> Result<i64, String> {
     values::epoch(&toml::Value::String(text.to_owned()))
 }
@@ -437,6 +456,7 @@ mod tests {
             "build images/web --no-cache --json -q",
             "build images/web --timings t.html",
             "verify out --json",
+            "verify out --read-data --jobs 2",
             "diff out-1 out-2 --blocks --json",
             "cache info --json",
             "cache prune --size 2G --cache c",

@@ -8,14 +8,14 @@ use adamant_agent::gpt::{Partition, ROOT_VERITY_X86_64, ROOT_X86_64};
 use adamant_agent::hash::RootHash;
 use adamant_agent::verity::{SUPERBLOCK, Superblock, partition_blocks};
 
-use super::{Whole, root};
+use super::{How, Whole, root};
 use crate::disk::{self, EMPTY};
 use crate::erofs::BLOCK;
 use crate::error::{Context, Error, Result};
 use crate::part::Part;
 
 /// Verifies every root on the disk.
-pub fn verify(path: &Path, jobs: usize) -> Result<Vec<Whole>> {
+pub fn verify(path: &Path, how: How) -> Result<Vec<Whole>> {
     let show = path.display();
     let file = Arc::new(File::open(path).context(|| format!("{show}"))?);
     let len = file.metadata().context(|| format!("{show}"))?.len();
@@ -43,7 +43,7 @@ pub fn verify(path: &Path, jobs: usize) -> Result<Vec<Whole>> {
         let hash = RootHash([data.id.text_order(), tree.id.text_order()].concat().try_into().unwrap_or_default());
         let names = (format!("{show}, partition {:?}", data.label), format!("{show}, partition {:?}", tree.label));
         let (data_part, tree_part) = trimmed(part(data)?, part(tree)?).map_err(|why| Error::new(format!("{}: {why}", names.1)))?;
-        let found = root::verify_parts((data_part, tree_part), (&names.0, &names.1), &hash, jobs)?;
+        let found = root::verify_parts((data_part, tree_part), (&names.0, &names.1), &hash, how)?;
         whole.push(Whole { image: data.label.clone(), ..found });
     }
     Ok(whole)

@@ -1,5 +1,5 @@
-//! `adamant verify`: every hash in the manifest, the whole verity tree, and the file system's structure. Nothing is trusted but the root
-//! hash and the manifest; what is wrong is named by artifact, block and, in the root, the file it belongs to.
+//! `adamant verify`: every hash in the manifest, the whole verity tree, and the file system's structure; what is in the files as well where that is
+//! asked for. Nothing is trusted but the root hash and the manifest; what is wrong is named by artifact, block and, in the root, the file it belongs to.
 
 pub mod disk;
 pub mod root;
@@ -38,18 +38,26 @@ pub struct Whole {
     pub artifacts: usize,
 }
 
+/// How much is looked at, and by how many.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    /// Also unpack every file. The hashes say already that its bytes are those that were built; this says that a server can read them.
+    pub read_data: bool,
+    /// Worker threads.
+    pub jobs: usize,
+}
+
 /// Verifies a build's OUT directory, one image of it by its manifest, a root with its sidecars, or a disk image.
-pub fn run(target: &Path, output: &Output) -> Result<()> {
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+pub fn run(target: &Path, how: How, output: &Output) -> Result<()> {
     let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let found = if target.is_dir() {
-        manifests(target)?.iter().map(|path| image(path, jobs)).collect::<Result<Vec<_>>>()?
+        manifests(target)?.iter().map(|path| image(path, how)).collect::<Result<Vec<_>>>()?
     } else if name.ends_with(MANIFEST) {
-        vec![image(target, jobs)?]
+        vec![image(target, how)?]
     } else if let Some(stem) = name.strip_suffix(ROOT) {
-        vec![root::with_sidecars(target, stem, jobs)?]
+        vec![root::with_sidecars(target, stem, how)?]
     } else if name.ends_with(".raw") {
-        disk::verify(target, jobs)?
+        disk::verify(target, how)?
     } else {
         return Err(Error::new(format!("{}: not something that can be verified", target.display()))
             .hint("give a build's OUT directory, a .raw disk image, a .root.erofs or a .manifest.json"));
@@ -73,7 +81,7 @@ fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// One image of an OUT folder, by its manifest.
-fn image(path: &Path, jobs: usize) -> Result<Whole> {
+fn image(path: &Path, how: How) -> Result<Whole> {
     let manifest = Manifest::read(path)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let stem = format!("{}_{}", manifest.image.id, manifest.image.version);
@@ -94,11 +102,11 @@ fn image(path: &Path, jobs: usize) -> Result<Whole> {
     let hash: RootHash = manifest.root.hash.parse().map_err(|why| Error::new(format!("{}: root.hash: {why}", path.display())))?;
 
     // The root first: a bad block there can be named, with its file; a hash only says that something is wrong.
-    let whole = root::verify(&artifact("root.erofs"), &artifact("root.verity"), &hash, jobs)?;
-    let bad = wrong_hashes(folder, &manifest, jobs)?;
+    let whole = root::verify(&artifact("root.erofs"), &artifact("root.verity"), &hash, how)?;
+    let bad = wrong_hashes(folder, &manifest, how.jobs)?;
     if let Some(name) = bad.first() {
         if name.ends_with(".raw") {
-            disk::verify(&folder.join(name), jobs)?;
+            disk::verify(&folder.join(name), how)?;
         }
         return Err(Error::new(format!("{}: not the bytes that the manifest was made from", folder.join(name).display())).hint("build the image again"));
     }

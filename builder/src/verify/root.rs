@@ -1,10 +1,12 @@
-//! A root and its tree: every block, and then, since its bytes are the ones that the hash names, the file system's structure and content.
+//! A root and its tree: every block, and then, since its bytes are the ones that the hash names, the file system's structure.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use adamant_agent::hash::RootHash;
 
-use super::{Whole, open, read_small};
+use super::{How, Whole, open, read_small};
 use crate::erofs::read::Image;
 use crate::error::{Context, Error, Result};
 use crate::part::Part;
@@ -12,23 +14,23 @@ use crate::tree::show;
 use crate::verity::{self, Damage};
 
 /// A root with the files beside it that tools agree on: `X.root.verity` and `X.roothash`.
-pub fn with_sidecars(root: &Path, stem: &str, jobs: usize) -> Result<Whole> {
+pub fn with_sidecars(root: &Path, stem: &str, how: How) -> Result<Whole> {
     let beside = |kind: &str| root.with_file_name(format!("{stem}.{kind}"));
     let hash_path = beside("roothash");
     let hash: RootHash = read_small(&hash_path)?.trim().parse().map_err(|why| Error::new(format!("{}: {why}", hash_path.display())))?;
-    Ok(Whole { image: stem.to_owned(), ..verify(root, &beside("root.verity"), &hash, jobs)? })
+    Ok(Whole { image: stem.to_owned(), ..verify(root, &beside("root.verity"), &hash, how)? })
 }
 
 /// A root and a tree in files of their own.
-pub fn verify(root: &Path, tree: &Path, hash: &RootHash, jobs: usize) -> Result<Whole> {
-    verify_parts((open(root)?, open(tree)?), (&root.display().to_string(), &tree.display().to_string()), hash, jobs)
+pub fn verify(root: &Path, tree: &Path, hash: &RootHash, how: How) -> Result<Whole> {
+    verify_parts((open(root)?, open(tree)?), (&root.display().to_string(), &tree.display().to_string()), hash, how)
 }
 
 /// A root and a tree, wherever they are; `names` are for messages.
-pub fn verify_parts((root, tree): (Part, Part), names: (&str, &str), hash: &RootHash, jobs: usize) -> Result<Whole> {
-    match verity::check(&root, &tree, hash, jobs)? {
+pub fn verify_parts((root, tree): (Part, Part), names: (&str, &str), hash: &RootHash, how: How) -> Result<Whole> {
+    match verity::check(&root, &tree, hash, how.jobs)? {
         Ok(superblock) => {
-            let inodes = check_structure(root).context(|| names.0)?;
+            let inodes = check_structure(root, how).context(|| names.0)?;
             Ok(Whole { image: String::new(), root_hash: hash.to_string(), blocks: superblock.data_blocks, inodes, artifacts: 0 })
         }
         Err(damage) => Err(describe(&damage, root, names)),
@@ -54,11 +56,24 @@ fn owner(root: Part, block: u64) -> String {
     }
 }
 
-/// Every inode, directory and index, and every file's bytes: what can't be unpacked here could not be read on a server either.
-fn check_structure(root: Part) -> Result<u64> {
+/// Every inode, directory and index; every file's bytes where they are asked for.
+fn check_structure(root: Part, how: How) -> Result<u64> {
     let image = Image::open(root)?;
-    for number in 0..image.inodes() {
-        image.read(number, &mut |_| Ok(()))?;
+    if how.read_data {
+        let next = AtomicUsize::new(0);
+        let read = || loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= image.inodes() {
+                return Ok(());
+            }
+            image.read(number, &mut |_| Ok(()))?;
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..how.jobs.max(1)).map(|_| scope.spawn(read)).collect();
+            // One after the other, so that all are waited for.
+            let all = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a reading thread failed"))));
+            all.fold(Ok(()), |so_far, result| so_far.and(result))
+        })?;
     }
     Ok(image.inodes() as u64)
 }
