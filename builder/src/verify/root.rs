@@ -70,9 +70,7 @@ fn check_structure(root: Part, how: How) -> Result<u64> {
         };
         thread::scope(|scope| {
             let threads: Vec<_> = (0..how.jobs.max(1)).map(|_| scope.spawn(read)).collect();
-            // One after the other, so that all are waited for.
-            let all = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a reading thread failed"))));
-            all.fold(Ok(()), |so_far, result| so_far.and(result))
+            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a reading thread failed"))))
         })?;
     }
     Ok(image.inodes() as u64)

@@ -1,11 +1,13 @@
-//! Measures building a root file system beside mkfs.erofs, on one archive in one run. `tests/bench` starts it.
+//! Measures building a root file system beside mkfs.erofs, on one archive in one run, or what building a definition takes. `tests/bench` starts it.
 //!
-//!     bench [ARCHIVE] [--rounds N] [none|lz4|lz4hc|zstd|zstd:LEVEL ...]
+//!     bench [ARCHIVE] [--rounds N] [--json FILE] [none|lz4|lz4hc|zstd|zstd:LEVEL ...]
+//!     bench DEFINITION [--rounds N] [--json FILE]
 //!     bench write DEFINITION OUT JOBS       what "root" measures: sources -> file system and hash tree, as `adamant build` does it
 //!
 //! `root` is what mkfs.erofs does, and the hash tree with it; `build` is the whole of `adamant build`: also the agent and its policy in the
-//! image, checks, initramfs and disk image where the archive has a kernel, digests and the manifest. Rounds are interleaved; each figure is
-//! the median.
+//! image, checks, initramfs and disk image where the archive has a kernel, digests and the manifest. With mkfs.erofs, veritysetup and sha256sum
+//! one after the other, others get as far. What is built last is verified, by us and by veritysetup. Rounds are interleaved; each figure is the
+//! median.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -85,7 +87,8 @@ fn write(arguments: &[String]) -> Result<()> {
 struct Contender {
     name: String,
     command: Vec<String>,
-    image: PathBuf,
+    /// What it makes, if anything.
+    image: Option<PathBuf>,
     runs: Vec<Figures>,
     /// Why it could not do it.
     refusal: Option<String>,
@@ -100,38 +103,58 @@ struct Figures {
     rss: f64,
 }
 
-fn compare(arguments: &[String]) -> Result<()> {
-    let mut given = None;
-    let mut rounds = 3;
-    let mut algorithms = Vec::new();
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        match argument.as_str() {
-            "--rounds" => rounds = rest.next().and_then(|n| n.parse().ok()).filter(|&n: &u32| n > 0).ok_or("--rounds needs a number from 1 on")?,
-            "none" | "lz4" | "lz4hc" | "zstd" => algorithms.push(argument.clone()),
-            _ if argument.starts_with("zstd:") => algorithms.push(argument.clone()),
-            _ if argument.starts_with('-') || given.is_some() => {
-                return Err(format!("{argument}: bench [ARCHIVE] [--rounds N] [none|lz4|lz4hc|zstd|zstd:LEVEL ...]").into());
+/// What is wanted.
+struct Wanted {
+    /// An archive or a definition.
+    given: Option<PathBuf>,
+    rounds: u32,
+    json: Option<PathBuf>,
+    algorithms: Vec<String>,
+}
+
+impl Wanted {
+    fn parse(arguments: &[String]) -> Result<Wanted> {
+        let mut wanted = Wanted { given: None, rounds: 3, json: None, algorithms: Vec::new() };
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match argument.as_str() {
+                "--rounds" => wanted.rounds = rest.next().and_then(|n| n.parse().ok()).filter(|&n: &u32| n > 0).ok_or("--rounds needs a number from 1 on")?,
+                "--json" => wanted.json = Some(rest.next().ok_or("--json needs a file")?.into()),
+                "none" | "lz4" | "lz4hc" | "zstd" => wanted.algorithms.push(argument.clone()),
+                _ if argument.starts_with("zstd:") => wanted.algorithms.push(argument.clone()),
+                _ if argument.starts_with('-') || wanted.given.is_some() => {
+                    let usage = "bench [ARCHIVE|DEFINITION] [--rounds N] [--json FILE] [none|lz4|lz4hc|zstd|zstd:LEVEL ...]";
+                    return Err(format!("{argument}: {usage}").into());
+                }
+                _ => wanted.given = Some(std::fs::canonicalize(argument).map_err(|e| format!("{argument}: {e}"))?),
             }
-            _ => given = Some(std::fs::canonicalize(argument).map_err(|e| format!("{argument}: {e}"))?),
         }
+        if wanted.algorithms.is_empty() {
+            wanted.algorithms = ["none", "lz4", "lz4hc", "zstd:3", "zstd"].map(str::to_owned).to_vec();
+        }
+        Ok(wanted)
     }
+}
+
+fn compare(arguments: &[String]) -> Result<()> {
+    let wanted = Wanted::parse(arguments)?;
     if !Path::new(TIME).exists() {
         return Err(format!("{TIME} is missing: apt-get install time").into());
     }
-    if algorithms.is_empty() {
-        algorithms = ["none", "lz4", "lz4hc", "zstd:3", "zstd"].map(str::to_owned).to_vec();
-    }
-    let archive = given.unwrap_or_else(archive::debian);
     let scratch = Scratch::new("bench");
-    let folder = unpack(&archive, &scratch)?;
+    let given = wanted.given.clone().unwrap_or_else(archive::debian);
     let mut contenders = Vec::new();
-    for algorithm in &algorithms {
-        contenders.extend(rows(algorithm, &archive, folder.as_deref(), scratch.path())?);
+    if given.is_dir() {
+        contenders.extend(builds(&given, scratch.path())?);
+    } else {
+        let folder = unpack(&given, &scratch)?;
+        for algorithm in &wanted.algorithms {
+            contenders.extend(rows(algorithm, &given, folder.as_deref(), scratch.path())?);
+        }
     }
-    for round in 1..=rounds {
+    for round in 1..=wanted.rounds {
         for contender in &mut contenders {
-            eprint!("\r\x1b[Kround {round} of {rounds}: {}", contender.name);
+            eprint!("\r\x1b[Kround {round} of {}: {}", wanted.rounds, contender.name);
             match measure(contender, scratch.path()) {
                 Ok(figures) => contender.runs.push(figures),
                 Err(why) if round == 1 => contender.refusal = Some(why.to_string()),
@@ -144,21 +167,64 @@ fn compare(arguments: &[String]) -> Result<()> {
         }
     }
     eprint!("\r\x1b[K");
+    show(&wanted, &given, &contenders)
+}
+
+fn show(wanted: &Wanted, given: &Path, contenders: &[Contender]) -> Result<()> {
     let processors = std::thread::available_parallelism()?;
-    let bytes = std::fs::metadata(&archive)?.len() as f64 / 1e6;
-    println!("{}: {bytes:.1} MB; {processors} processors; medians of {rounds}, interleaved\n", archive.display());
+    let bytes = if given.is_dir() { 0 } else { std::fs::metadata(given)?.len() };
+    let size = if bytes > 0 { format!(": {:.1} MB", bytes as f64 / 1e6) } else { String::new() };
+    println!("{}{size}; {processors} processors; medians of {}, interleaved\n", given.display(), wanted.rounds);
     println!("| command | wall s | user s | system s | RSS MiB | image MB |\n|---|---|---|---|---|---|");
-    for contender in &contenders {
+    let mut rows = Vec::new();
+    for Contender { name, image, runs, .. } in contenders {
         let median = |pick: fn(&Figures) -> f64| {
-            let mut values: Vec<f64> = contender.runs.iter().map(pick).collect();
+            let mut values: Vec<f64> = runs.iter().map(pick).collect();
             values.sort_by(f64::total_cmp);
             values[values.len() / 2]
         };
-        let image = std::fs::metadata(&contender.image)?.len() as f64 / 1e6;
+        let image = image.as_ref().map(|image| std::fs::metadata(image).map(|found| found.len())).transpose()?;
         let (wall, user, system, rss) = (median(|f| f.wall), median(|f| f.user), median(|f| f.system), median(|f| f.rss));
-        println!("| {} | {wall:.2} | {user:.2} | {system:.2} | {rss:.0} | {image:.2} |", contender.name);
+        let shown = image.map(|image| format!("{:.2}", image as f64 / 1e6)).unwrap_or_default();
+        println!("| {name} | {wall:.2} | {user:.2} | {system:.2} | {rss:.0} | {shown} |");
+        rows.push(serde_json::json!({
+            "command": name, "wall_s": wall, "user_s": user, "system_s": system, "rss_mib": rss, "image_bytes": image,
+            "runs": runs.iter().map(|run| run.wall).collect::<Vec<_>>(),
+        }));
+    }
+    if let Some(path) = &wanted.json {
+        let all = serde_json::json!({ "input": given, "bytes": bytes, "processors": processors, "rounds": wanted.rounds, "rows": rows });
+        std::fs::write(path, format!("{all:#}\n")).map_err(|e| format!("{}: {e}", path.display()))?;
     }
     Ok(())
+}
+
+/// What building a definition takes, from one that keeps nothing to one that has nothing to do.
+fn builds(definition: &Path, scratch: &Path) -> Result<Vec<Contender>> {
+    let copy = scratch.join("definition");
+    tool::run(tool::command("cp").arg("-r").arg(definition).arg(&copy));
+    let _ = std::fs::remove_dir_all(copy.join("out"));
+    let (cache, out) = (scratch.join("cache"), scratch.join("out"));
+    let build = |flags: &[&str]| {
+        let mut command = image::build_command(&copy, &out);
+        command.arg("--quiet").args(flags).arg("--cache").arg(&cache);
+        words(&command)
+    };
+    // What Debian's packages are unpacked to is kept, as a build keeps it, and nothing else.
+    let fresh = format!("find {} -mindepth 1 -maxdepth 1 ! -name debian -exec rm -rf {{}} + ; rm -rf {}", quoted(&cache), quoted(&out));
+    let line = format!("printf '\\n[[file]]\\npath = \"/etc/line-%s\"\\ncontent = \"one\"\\n' $$ >>{}", quoted(&copy.join("image.toml")));
+    let then = |before: &str, command: Vec<String>| {
+        vec!["sh".to_owned(), "-c".to_owned(), format!("{before}; exec \"$@\""), "sh".to_owned()].into_iter().chain(command).collect()
+    };
+    // Once before all, for the packages.
+    tool::run(tool::command(&build(&[])[0]).args(&build(&[])[1..]));
+    let row = |name: &str, command: Vec<String>| Contender { name: name.to_owned(), command, image: None, runs: Vec::new(), refusal: None };
+    Ok(vec![
+        row("adamant build, packages unpacked before", then(&fresh, build(&[]))),
+        row("the same, one line more", then(&line, build(&[]))),
+        row("the same, nothing changed", build(&[])),
+        row("adamant verify", words(image::builder().arg("verify").arg(&out))),
+    ])
 }
 
 /// The archive as a folder, for an mkfs.erofs that reads nothing else; `None` where there is none, or only one that reads archives.
@@ -175,9 +241,9 @@ fn unpack(archive: &Path, scratch: &Scratch) -> Result<Option<PathBuf>> {
 /// Ours and the peers' for one algorithm.
 fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) -> Result<Vec<Contender>> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let words = |command: &Command| std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy().into_owned()).collect();
     let mut rows = Vec::new();
-    let mut add = |name: String, image: PathBuf, command: Vec<String>| rows.push(Contender { name, command, image, runs: Vec::new(), refusal: None });
+    let row = |name: String, image: Option<PathBuf>, command: Vec<String>| Contender { name, command, image, runs: Vec::new(), refusal: None };
+    let mut add = |name: String, image: PathBuf, command: Vec<String>| rows.push(row(name, Some(image), command));
 
     let dir = scratch.join(algorithm.replace(':', "-"));
     std::fs::create_dir(&dir)?;
@@ -192,7 +258,7 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
     // A cache that the first round fills; --timings has it build though nothing changed.
     let kept = [OsStr::new("--quiet"), OsStr::new("--cache"), dir.join("cache").as_os_str(), OsStr::new("--timings"), dir.join("timings.html").as_os_str()]
         .map(OsStr::to_owned);
-    add(format!("adamant build {algorithm}, all in the cache"), root, words(image::build_command(&definition, &out).args(kept)));
+    add(format!("adamant build {algorithm}, all in the cache"), root.clone(), words(image::build_command(&definition, &out).args(kept)));
 
     let compress: Vec<String> = match algorithm {
         "none" => vec![],
@@ -204,7 +270,14 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
         let version = version(tool::newer("mkfs.erofs"));
         let image = dir.join("newer");
         command.arg("--quiet").args(&compress).arg("--tar=f").arg(&image).arg(archive);
-        add(format!("mkfs.erofs {version}{label} --tar=f"), image, words(&command));
+        let made = words(&command);
+        // The same, and then what we have done by then, too.
+        let after = format!("\"$@\" && veritysetup format {0} {0}.verity >{0}.said && sha256sum {0} {0}.verity >{0}.sums", quoted(&image));
+        let all = ["sh", "-c", &after, "sh"].into_iter().map(str::to_owned).chain(made.clone()).collect();
+        add(format!("mkfs.erofs {version}{label} --tar=f"), image.clone(), made);
+        if tool::have("veritysetup") {
+            add(format!("mkfs.erofs {version}{label} --tar=f, veritysetup, sha256sum"), image, all);
+        }
     }
     if let Some(folder) = folder {
         // An old one knows no zstd.
@@ -218,7 +291,26 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
             add(format!("mkfs.erofs {}{label}, from a folder", version(Some(tool::command("mkfs.erofs")))), image, command);
         }
     }
+    let verify = |flags: &[&str]| words(image::builder().arg("verify").args(flags).arg(&root));
+    rows.push(row(format!("adamant verify, {algorithm}"), None, verify(&[])));
+    rows.push(row(format!("adamant verify --read-data, {algorithm}"), None, verify(&["--read-data"])));
+    if tool::have("veritysetup") {
+        let beside = |kind: &str| root.with_file_name(format!("bench_1.{kind}"));
+        let mut command = tool::command("veritysetup");
+        command.arg("verify").arg(&root).arg(beside("root.verity")).arg("--root-hash-file").arg(beside("roothash"));
+        rows.push(row(format!("veritysetup verify, {algorithm}"), None, words(&command)));
+    }
     Ok(rows)
+}
+
+/// A command's program and arguments.
+fn words(command: &Command) -> Vec<String> {
+    std::iter::once(command.get_program()).chain(command.get_args()).map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// A path as a word of the shell's.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
 /// What an mkfs.erofs calls its own version.
@@ -231,7 +323,9 @@ fn version(command: Option<Command>) -> String {
 const TIME: &str = "/usr/bin/time";
 
 fn measure(contender: &Contender, scratch: &Path) -> Result<Figures> {
-    let _ = std::fs::remove_file(&contender.image);
+    if let Some(image) = &contender.image {
+        let _ = std::fs::remove_file(image);
+    }
     let report = scratch.join("time");
     let output = tool::output(tool::command(TIME).args(["-f", "%e %U %S %M", "-o"]).arg(&report).args(&contender.command).current_dir(scratch));
     if !output.status.success() {
