@@ -7,6 +7,7 @@
 //!     tiny.fill=DIR       fills the file system at DIR, then shows that the state volume still takes writes
 //!     tiny.records        appends to a file on the state volume, with a sync and a line for each record, until the power goes
 //!     tiny.list=DEV,OUT   mounts the EROFS on DEV and writes its listing to the start of the block device OUT
+//!     tiny.speed=DEV,...  reads the files of the EROFS on each DEV, in order and at random places
 //!     tiny.cost           measures what usual work costs
 //!     tiny.seal           tries what the seal refuses
 //!     tiny.watchdog       lets the watchdog bite
@@ -19,6 +20,7 @@ mod cost;
 mod look;
 mod seal;
 mod serve;
+mod speed;
 mod work;
 
 use std::time::Duration;

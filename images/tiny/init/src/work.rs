@@ -22,6 +22,7 @@ pub fn work(name: &str, value: &str) {
         "fill" => fill(Path::new(value)),
         "records" => records(),
         "list" => list(value),
+        "speed" => crate::speed::speed(value),
         "cost" => crate::cost::cost(),
         "seal" => crate::seal::seal(),
         "serve" => crate::serve::serve(),
