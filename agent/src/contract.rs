@@ -4,7 +4,9 @@
 pub const POLICY_PATH: &str = "/usr/lib/adamant/policy.json";
 /// The agent as an ordinary program inside the image.
 pub const AGENT_PATH: &str = "/usr/bin/adamant-agent";
-/// In the initramfs: one module a line, each after those it needs: its absolute path, then the names of those, all separated by spaces.
+/// In the initramfs: one module a line, each after those it needs: its absolute path, then the names of those, and with a `~` the names of
+/// those that it only comes after, all separated by spaces. Then, for one that is not for each machine, ` |`, and patterns (`*`, `?`, `[...]`) of the names (modalias) of devices that it is for; without one, it is
+/// only there for others that need it.
 pub const MODULE_LIST_PATH: &str = "/usr/lib/adamant/modules";
 /// In the initramfs: marks it as one (systemd's INITRD_INTERFACE).
 pub const INITRD_RELEASE_PATH: &str = "/etc/initrd-release";

@@ -11,6 +11,7 @@ pub mod credentials;
 pub mod gpt;
 pub mod guard;
 pub mod hash;
+pub mod modalias;
 pub mod policy;
 pub mod report;
 pub mod settings;

@@ -17,6 +17,8 @@ pub struct Event {
     pub subsystem: String,
     /// The node below /dev, where there is one.
     pub devname: Option<String>,
+    /// What the device is called by drivers, where it is called anything.
+    pub modalias: Option<String>,
 }
 
 impl Event {
@@ -28,7 +30,7 @@ impl Event {
         let text = std::str::from_utf8(message.strip_suffix(b"\0")?).ok()?;
         let mut strings = text.split('\0');
         let (action, devpath) = strings.next()?.split_once('@')?;
-        let (mut subsystem, mut devname) = (None, None);
+        let (mut subsystem, mut devname, mut modalias) = (None, None, None);
         for string in strings {
             let (key, value) = string.split_once('=')?;
             match key {
@@ -37,6 +39,7 @@ impl Event {
                 "DEVPATH" if value != devpath => return None,
                 "SUBSYSTEM" => subsystem = Some(value),
                 "DEVNAME" => devname = Some(value.to_owned()),
+                "MODALIAS" => modalias = Some(value.to_owned()),
                 _ => {}
             }
         }
@@ -44,7 +47,7 @@ impl Event {
         if !word(action) || !devpath.starts_with('/') {
             return None;
         }
-        Some(Event { action: action.to_owned(), devpath: devpath.to_owned(), subsystem: subsystem?.to_owned(), devname })
+        Some(Event { action: action.to_owned(), devpath: devpath.to_owned(), subsystem: subsystem?.to_owned(), devname, modalias })
     }
 }
 
@@ -58,6 +61,9 @@ mod tests {
     fn reads_what_the_kernel_sends() {
         let event = Event::parse(ADD).unwrap();
         assert_eq!((event.action.as_str(), event.subsystem.as_str(), event.devname.as_deref()), ("add", "block", Some("vda")));
+        assert_eq!(event.modalias, None);
+        let event = Event::parse(b"add@/devices/pci0\0ACTION=add\0DEVPATH=/devices/pci0\0SUBSYSTEM=pci\0MODALIAS=pci:v1AF4\0SEQNUM=7\0").unwrap();
+        assert_eq!((event.devname, event.modalias.as_deref()), (None, Some("pci:v1AF4")));
     }
 
     #[test]

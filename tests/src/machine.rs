@@ -55,6 +55,12 @@ impl Setup {
         self
     }
 
+    /// Another initramfs.
+    pub fn initrd(mut self, path: impl Into<PathBuf>) -> Setup {
+        self.initrd = path.into();
+        self
+    }
+
     /// One more disk (a raw image), which the machine writes to.
     pub fn disk(mut self, path: impl Into<PathBuf>) -> Setup {
         self.disks.push(path.into());

@@ -8,6 +8,7 @@ use adamant_tests::alter;
 use adamant_tests::image::{self, Tiny};
 use adamant_tests::machine::Setup;
 use adamant_tests::scratch::Scratch;
+use adamant_tests::tool;
 
 /// Starts a fresh copy of the image to its end and gives the console.
 fn boot(tiny: &Tiny, name: &str, change: impl FnOnce(Setup, &std::path::Path) -> Setup) -> String {
@@ -89,6 +90,35 @@ fn every_kind_of_disk_is_found() {
         });
         assert!(console.contains("tiny: counter 1"), "{name}: {console}");
     }
+}
+
+/// Only what the machine has is loaded; and where a device does not say what it is, everything, later.
+#[test]
+fn a_disk_that_does_not_say_what_it_is_is_found_all_the_same() {
+    let image = Tiny::usual().build();
+    let loaded = |console: &str| -> Vec<String> {
+        let modules = line(console, "tiny: modules ").trim_start_matches("tiny: modules ");
+        modules.split(' ').map(str::to_owned).collect()
+    };
+    let console = boot(&Tiny::usual(), "its-own-modules", |setup, disk| setup.disk(disk));
+    let few = loaded(&console);
+    let has = |modules: &[String], name: &str| modules.iter().any(|module| module == name);
+    assert!(has(&few, "virtio_blk") && has(&few, "dm_verity") && !has(&few, "vmw_pvscsi") && !has(&few, "hv_vmbus"), "{few:?}");
+
+    let scratch = Scratch::new("no-names");
+    let (disk, initrd) = (scratch.join("disk.raw"), scratch.join("initrd"));
+    alter::copy(&image.path("raw"), &disk);
+    let mut bytes = tool::output(tool::command("zstd").arg("-dc").arg(image.path("initrd"))).stdout;
+    // In the list, where a pattern stands behind the bar; the module's own is its own affair.
+    let pattern = b"| virtio:d00000002v";
+    let at = (0..bytes.len() - pattern.len()).find(|at| bytes[*at..].starts_with(pattern)).unwrap_or_else(|| panic!("no such pattern"));
+    bytes[at + 2..at + 5].copy_from_slice(b"xyz");
+    std::fs::write(&initrd, bytes).unwrap_or_else(|e| panic!("{e}"));
+    let console = Setup::of(&image).initrd(&initrd).disk(&disk).start(&scratch).wait_for_end();
+    let all = loaded(&console);
+    assert!(has(&all, "virtio_blk") && all.len() > few.len(), "{all:?}");
+    let locate = line(&console, "tiny: stage locate ").split(' ').nth(3).and_then(|word| word.parse::<u64>().ok());
+    assert!(locate.is_some_and(|took| took >= 3_000_000), "{console}");
 }
 
 /// The same image on a disk of another sector size: the partitions stand at the same bytes, and the table counts in larger sectors.

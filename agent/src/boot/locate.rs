@@ -5,6 +5,7 @@
 //! Trusts nothing on any disk: what is found here is only a candidate for `verify`.
 
 use std::fs::File;
+use std::io;
 use std::time::{Duration, Instant};
 
 use adamant_agent::cmdline::{CommandLine, DeviceName};
@@ -13,6 +14,7 @@ use adamant_agent::hash::RootHash;
 
 use super::block::{self, Disk, Partition};
 use super::early::Early;
+use super::modules::Modules;
 use super::uevents::Events;
 use super::{Context, Failure};
 
@@ -20,6 +22,8 @@ const STAGE: &str = "locate";
 /// After both partitions were found: the time in which no other disk may appear. Two disks with one image must not be told apart by luck, which
 /// is also why [`look_again`] looks when there is nothing left to do.
 const SETTLE: Duration = Duration::from_millis(25);
+/// When modules are tried that no device has asked for.
+const LAST_RESORT: Duration = Duration::from_secs(3);
 /// How often the watchdog hears from the wait.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
@@ -35,12 +39,12 @@ pub struct Located {
 
 /// Waits for the partitions, bounded.
 pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
-    let Early { cmdline, events } = early;
+    let Early { cmdline, events, modules } = early;
     let Some(root_hash) = cmdline.root_hash else {
         return Err(Failure::new(STAGE, "roothash=", "not on the kernel command line", "boot with the command line that was built with the image"));
     };
     let [data, tree] = names(&cmdline, &root_hash);
-    let survey = wait(&data, &tree, cmdline.device_timeout, &events, context)?;
+    let survey = wait(&data, &tree, cmdline.device_timeout, &mut Arriving { events, modules }, context)?;
     survey.repair([&data, &tree], context);
     let (disk, data) = survey.settle("root", &data)?;
     let (_, tree) = survey.settle("verity", &tree)?;
@@ -68,8 +72,9 @@ pub fn look_again(located: &Located) -> Result<(), Failure> {
 }
 
 /// Looks, and looks again whenever a block device appears, until both partitions are there once and nothing more appears.
-fn wait(data: &DeviceName, tree: &DeviceName, timeout: Duration, events: &Events, context: &mut Context) -> Result<Survey, Failure> {
-    let deadline = Instant::now() + timeout;
+fn wait(data: &DeviceName, tree: &DeviceName, timeout: Duration, arriving: &mut Arriving, context: &mut Context) -> Result<Survey, Failure> {
+    let start = Instant::now();
+    let (deadline, mut last_resort) = (start + timeout, Some(start + LAST_RESORT.min(timeout / 2)));
     let mut said = false;
     loop {
         let survey = Survey::of_all_disks()?;
@@ -87,13 +92,44 @@ fn wait(data: &DeviceName, tree: &DeviceName, timeout: Duration, events: &Events
                     log::info!("waiting up to {} s for the {}", timeout.as_secs(), why.what);
                     said = true;
                 }
-                deadline.min(now + SIGN_OF_LIFE)
+                if last_resort.is_some_and(|at| now >= at) {
+                    last_resort = None;
+                    arriving.load_the_rest(context);
+                }
+                deadline.min(now + SIGN_OF_LIFE).min(last_resort.unwrap_or(deadline))
             }
         };
         context.watchdog.alive();
-        let changed = events.wait_for_block_device(until).map_err(|e| Failure::new(STAGE, "waiting for disks", e, "report this"))?;
+        let changed = arriving.wait_for_disk(until, context).map_err(|e| Failure::new(STAGE, "waiting for disks", e, "report this"))?;
         if missing.is_none() && !changed {
             return Ok(survey);
+        }
+    }
+}
+
+/// Devices that appear, and the modules for them.
+struct Arriving {
+    events: Events,
+    modules: Modules,
+}
+
+impl Arriving {
+    /// Waits until a disk appeared, changed or went, or until the deadline, and says whether one did. Other devices get their drivers meanwhile.
+    fn wait_for_disk(&mut self, until: Instant, context: &mut Context) -> io::Result<bool> {
+        loop {
+            let seen = self.events.wait(until)?;
+            self.modules.load_for(&seen.names, context);
+            if seen.block || Instant::now() >= until {
+                return Ok(seen.block);
+            }
+        }
+    }
+
+    /// A disk may be behind something that does not say what it is.
+    fn load_the_rest(&mut self, context: &mut Context) {
+        let count = self.modules.load_the_rest(context);
+        if count > 0 {
+            log::info!("no disk that was asked for: {count} modules were loaded that no device has a name for");
         }
     }
 }

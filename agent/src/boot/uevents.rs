@@ -14,6 +14,18 @@ const KERNEL_GROUP: u32 = 1;
 /// Room for the events of many disks between two looks.
 const BUFFER: usize = 1 << 20;
 
+/// So many devices at once, and no more, are told of by name.
+const NAMES: usize = 1024;
+
+/// What events were about.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// A block device, or events were lost.
+    pub block: bool,
+    /// What devices that appeared are called by drivers.
+    pub names: Vec<String>,
+}
+
 /// The kernel's events since this was opened.
 pub struct Events {
     socket: OwnedFd,
@@ -29,15 +41,13 @@ impl Events {
         Ok(Events { socket })
     }
 
-    /// Waits until a block device appeared, changed or went, or until the deadline. Says whether one did.
-    pub fn wait_for_block_device(&self, deadline: Instant) -> io::Result<bool> {
+    /// Waits until a device appeared, changed or went, or until the deadline, and says what was seen.
+    pub fn wait(&self, deadline: Instant) -> io::Result<Seen> {
         loop {
-            if self.drain()? {
-                return Ok(true);
-            }
+            let seen = self.drain()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(false);
+            if seen.block || !seen.names.is_empty() || left.is_zero() {
+                return Ok(seen);
             }
             // Rounded up, so that the last fraction of a millisecond is not spent turning in circles.
             let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
@@ -53,11 +63,18 @@ impl Events {
         self.socket.as_fd()
     }
 
-    /// Takes all events that are there; whether one was about a block device.
-    fn drain(&self) -> io::Result<bool> {
-        let mut seen = false;
-        // Where events were lost, look again rather than wait for what will not come.
-        self.each(&mut |event| seen |= event.is_none_or(|event| event.subsystem == "block"))?;
+    fn drain(&self) -> io::Result<Seen> {
+        let mut seen = Seen::default();
+        self.each(&mut |event| match event {
+            Some(event) => {
+                seen.block |= event.subsystem == "block";
+                if event.action == "add" && seen.names.len() < NAMES {
+                    seen.names.extend(event.modalias);
+                }
+            }
+            // Where events were lost, look again rather than wait for what will not come.
+            None => seen.block = true,
+        })?;
         Ok(seen)
     }
 

@@ -53,7 +53,7 @@ pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8]
     archive.file("/init", 0o755, agent.to_vec());
     let release = format!("ID=adamant\nNAME=\"Adamant initramfs\"\nVERSION_ID={}\n", env!("CARGO_PKG_VERSION"));
     archive.file(contract::INITRD_RELEASE_PATH, 0o644, release.into_bytes());
-    let list: String = modules.iter().map(|module| format!("{} {}", module.path, module.needs.join(" ")).trim_end().to_owned() + "\n").collect();
+    let list: String = modules.iter().map(modules::Module::line).collect();
     archive.file(contract::MODULE_LIST_PATH, 0o644, list.into_bytes());
     archive.file(contract::SIGNATURE_RULE_PATH, 0o644, demands.rule.to_string().into_bytes());
     archive.file(contract::COMMAND_LINES_PATH, 0o644, (demands.command_lines.join("\n") + "\n").into_bytes());

@@ -76,6 +76,32 @@ pub struct Module {
     pub bytes: Vec<u8>,
     /// Names of the modules it needs.
     pub needs: Vec<String>,
+    /// Names of the modules that it comes after, if they are there.
+    pub after: Vec<String>,
+    /// When the agent loads it.
+    pub when: When,
+}
+
+/// When the agent loads a module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum When {
+    /// On each machine.
+    Always,
+    /// Where a device has a name that is like one of these patterns, or another module needs it.
+    Devices(Vec<String>),
+}
+
+impl Module {
+    /// The module's line in the list for the agent, see [`adamant_agent::contract::MODULE_LIST_PATH`].
+    pub fn line(&self) -> String {
+        let after: Vec<String> = self.after.iter().map(|name| format!("~{name}")).collect();
+        let words = std::iter::once(self.path.as_str()).chain(self.needs.iter().chain(&after).map(String::as_str));
+        let behind = match &self.when {
+            When::Always => Vec::new(),
+            When::Devices(patterns) => std::iter::once("|").chain(patterns.iter().map(String::as_str)).collect(),
+        };
+        words.chain(behind).collect::<Vec<_>>().join(" ") + "\n"
+    }
 }
 
 /// The modules for this kernel in load order: the builder's own list and `extra`.
@@ -87,9 +113,9 @@ pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String], cache: Option<&Cac
                 .hint(format!("use a kernel with CONFIG_{option}=y or =m (Debian's linux-image-cloud-amd64 and linux-image-amd64 have it)")));
         }
     }
-    let mut order = Order { index: &index, seen: BTreeSet::new(), chosen: Vec::new() };
+    let mut order = Order { index: &index, seen: BTreeSet::new(), wanted: BTreeSet::new(), chosen: Vec::new() };
     for name in WANTED {
-        order.add(name, 0)?;
+        order.want(name, 0)?;
     }
     for name in extra {
         if !index.has(name) {
@@ -97,14 +123,23 @@ pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String], cache: Option<&Cac
                 Error::new(format!("kernel.modules: kernel {} has no module {name:?}", kernel.release)).hint("remove it, or install the package that has it")
             );
         }
-        order.add(name, 0)?;
+        order.want(name, 0)?;
     }
+    // Whom the definition names is for a reason that devices don't tell.
+    let named: BTreeSet<String> = extra.iter().flat_map(|name| index.real(name)).collect();
     let mut total = 0usize;
     let mut modules = Vec::new();
-    for name in order.chosen {
+    for name in std::mem::take(&mut order.chosen) {
         let entry = &index.modules[&name];
         let mut module = read_module(tree, &index.base, &name, &entry.path, cache)?;
         module.needs.clone_from(&entry.needs);
+        let soft = index.soft.get(&name).into_iter().flatten().filter(|(before, _)| *before);
+        module.after = soft.flat_map(|(_, name)| index.real(name)).filter(|name| index.modules.contains_key(name)).collect();
+        if let Some(patterns) = index.devices.get(&name).filter(|_| !named.contains(&name)) {
+            module.when = When::Devices(patterns.iter().cloned().collect());
+        } else if !order.wanted.contains(&name) {
+            module.when = When::Devices(Vec::new());
+        }
         total = total.saturating_add(module.bytes.len());
         if total > TOTAL_LIMIT {
             return Err(Error::new(format!("kernel {}: the modules for the initramfs have more than {} MiB", kernel.release, TOTAL_LIMIT >> 20)));
@@ -123,8 +158,10 @@ struct Index {
     builtin: BTreeSet<String>,
     /// By module: names or aliases, each with whether it goes before it.
     soft: BTreeMap<String, Vec<(bool, String)>>,
-    /// Exact aliases only: patterns are for devices.
+    /// Exact aliases: of what the kernel or another module asks for.
     aliases: BTreeMap<String, Vec<String>>,
+    /// By module: the patterns of its devices' names.
+    devices: BTreeMap<String, BTreeSet<String>>,
 }
 
 struct Entry {
@@ -176,13 +213,21 @@ impl Index {
         }
         for line in aliases.lines() {
             let mut words = line.split_whitespace();
-            if let (Some("alias"), Some(alias), Some(name), None) = (words.next(), words.next(), words.next(), words.next())
-                && !alias.contains(['*', '?', '['])
-            {
+            let (Some("alias"), Some(alias), Some(name), None) = (words.next(), words.next(), words.next(), words.next()) else { continue };
+            // A device's name begins with its bus.
+            if alias.contains(':') {
+                index.devices.entry(normal(name)).or_default().insert(alias.to_owned());
+            } else if !alias.contains(['*', '?', '[']) {
                 index.aliases.entry(normal(alias)).or_default().push(normal(name));
             }
         }
         Ok(index)
+    }
+
+    /// The modules that a name or an alias stands for.
+    fn real(&self, name: &str) -> Vec<String> {
+        let name = normal(name);
+        self.aliases.get(&name).filter(|_| !self.modules.contains_key(&name)).cloned().unwrap_or_else(|| vec![name])
     }
 
     /// As a module or built in, by name or alias.
@@ -196,10 +241,17 @@ impl Index {
 struct Order<'a> {
     index: &'a Index,
     seen: BTreeSet<String>,
+    /// Those that are there for themselves, and not because another one can't be without.
+    wanted: BTreeSet<String>,
     chosen: Vec<String>,
 }
 
 impl Order<'_> {
+    fn want(&mut self, name: &str, depth: usize) -> Result<()> {
+        self.wanted.insert(normal(name));
+        self.add(name, depth)
+    }
+
     fn add(&mut self, name: &str, depth: usize) -> Result<()> {
         let name = normal(name);
         if depth > DEPTH_LIMIT {
@@ -211,7 +263,7 @@ impl Order<'_> {
         let index = self.index;
         let Some(entry) = index.modules.get(&name) else {
             for real in index.aliases.get(&name).into_iter().flatten() {
-                self.add(real, depth + 1)?;
+                self.want(real, depth + 1)?;
             }
             return Ok(());
         };
@@ -223,11 +275,11 @@ impl Order<'_> {
         }
         let soft = index.soft.get(&name).map(Vec::as_slice).unwrap_or_default();
         for (_, soft) in soft.iter().filter(|(before, _)| *before) {
-            self.add(soft, depth + 1)?;
+            self.want(soft, depth + 1)?;
         }
         self.chosen.push(name);
         for (_, soft) in soft.iter().filter(|(before, _)| !before) {
-            self.add(soft, depth + 1)?;
+            self.want(soft, depth + 1)?;
         }
         Ok(())
     }
@@ -255,7 +307,7 @@ fn read_module(tree: &Tree, base: &str, name: &str, path: &str, cache: Option<&C
         return Err(Error::new(format!("{path}: not a kernel module")));
     }
     let end = path.find(".ko").map_or(path.len(), |at| at + 3);
-    Ok(Module { name: name.to_owned(), path: path[..end].to_owned(), bytes, needs: Vec::new() })
+    Ok(Module { name: name.to_owned(), path: path[..end].to_owned(), bytes, needs: Vec::new(), after: Vec::new(), when: When::Always })
 }
 
 /// By content, not by name.
@@ -330,6 +382,27 @@ mod tests {
         assert_eq!(names, ["crc32c_intel", "dm_mod", "dm_bufio", "dm_verity", "libcrc32c", "erofs", "extra_one"]);
         assert_eq!(modules[3].path, "/usr/lib/modules/6.1/k/dm-verity.ko");
         assert!(modules.iter().all(|m| m.bytes.ends_with(b"~Module signature appended~\n")));
+    }
+
+    #[test]
+    fn a_module_is_for_its_devices_for_another_one_or_for_each_machine() {
+        let aliases = b"alias crc32c crc32c_intel\nalias cpu:type:x86*:feature:*0094* crc32c_intel\nalias cpu:a crc32c_intel\nalias acpi*:X-Y:* extra-one\n";
+        let lines = |extra: &[String]| -> Vec<String> {
+            let tree = with(|files| files[2].1 = aliases.to_vec());
+            select(&tree, &kernel(), extra, None).unwrap().iter().map(|module| module.line().replace("/usr/lib/modules/6.1/k/", "")).collect()
+        };
+        let all = [
+            "crc32c-intel.ko | cpu:a cpu:type:x86*:feature:*0094*\n",
+            "dm-mod.ko |\n",
+            "dm-bufio.ko dm_mod |\n",
+            "dm-verity.ko dm_bufio dm_mod\n",
+            "libcrc32c.ko ~crc32c_intel |\n",
+            "erofs.ko libcrc32c\n",
+            "extra-one.ko | acpi*:X-Y:*\n",
+        ];
+        assert_eq!(lines(&[]), all);
+        let named = lines(&["crc32c".to_owned(), "extra_one".to_owned()]);
+        assert_eq!((named[0].as_str(), named[6].as_str()), ("crc32c-intel.ko\n", "extra-one.ko\n"));
     }
 
     #[test]

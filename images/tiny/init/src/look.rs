@@ -48,6 +48,7 @@ fn report() {
             volume.name, volume.mount, volume.state, volume.bytes, volume.grown_by, volume.seeded
         );
     }
+    println!("tiny: modules {}", report.modules.join(" "));
     for stage in &report.stages {
         println!("tiny: stage {} {} us at {} us", stage.name, stage.took_us, stage.start_us);
     }
