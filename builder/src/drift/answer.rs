@@ -9,7 +9,7 @@ use crate::child::Captured;
 /// Longest text of a host's that is kept, characters.
 const LONGEST: usize = 300;
 /// Classes of differences, the most important first; a newer agent may know more.
-const CLASSES: [&str; 7] = ["verity", "cmdline", "guard", "mounts", "sysctls", "executables", "units"];
+const CLASSES: [&str; 8] = ["verity", "cmdline", "guard", "mounts", "sysctls", "executables", "units", "sockets"];
 
 /// What came of asking a host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
