@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use adamant::boot::firmware;
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::alter;
 use crate::image::{Image, target_dir};
 use crate::scratch::Scratch;
 use crate::talk::{Answer, Talk};
@@ -30,6 +31,7 @@ pub struct Setup {
     memory: &'static str,
     extra: Vec<String>,
     serves: bool,
+    stores: Vec<PathBuf>,
     deadline: Duration,
 }
 
@@ -45,6 +47,7 @@ impl Setup {
             memory: "512M",
             extra: Vec::new(),
             serves: false,
+            stores: Vec::new(),
             deadline: DEADLINE,
         }
     }
@@ -91,6 +94,12 @@ impl Setup {
         self.append("tiny.serve")
     }
 
+    /// A file that the kernel's last words are kept in, by what `arguments` says.
+    pub fn store(mut self, path: impl Into<PathBuf>) -> Setup {
+        self.stores.push(path.into());
+        self
+    }
+
     /// How much memory it has.
     pub fn memory(mut self, memory: &'static str) -> Setup {
         self.memory = memory;
@@ -128,13 +137,21 @@ impl Setup {
             command.arg("-chardev").arg(format!("pipe,id=talk,path={}", path.display())).args(["-serial", "chardev:talk"]);
             Talk::new(&path)
         });
+        // What firmware starts counts its starts on the disk: one that the emulation spoilt must leave no trace.
+        let counted = self.disks.first().filter(|_| self.firmware.is_some());
+        let before = counted.into_iter().chain(&self.stores).map(|path| {
+            let kept = scratch.join(format!("before-{}", unique()));
+            alter::copy(path, &kept);
+            (kept, path.clone())
+        });
+        let before = before.collect();
         command.args(&self.extra);
         let errors = scratch.join(format!("qemu-{}.log", unique()));
         let log = File::create(&errors).unwrap_or_else(|e| panic!("{}: {e}", errors.display()));
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let deadline = Instant::now() + self.deadline;
-        Machine { command, starts_left: 3, child, serial, errors, talk, seen: 0, started: Instant::now(), deadline, _slot: slot }
+        Machine { command, starts_left: 3, before, child, serial, errors, talk, seen: 0, started: Instant::now(), deadline, _slot: slot }
     }
 }
 
@@ -142,6 +159,8 @@ impl Setup {
 pub struct Machine {
     command: Command,
     starts_left: u32,
+    /// What tells of a start, as it was, and where it is.
+    before: Vec<(PathBuf, PathBuf)>,
     child: Child,
     serial: PathBuf,
     errors: PathBuf,
@@ -246,7 +265,7 @@ impl Machine {
     }
 
     /// Emulation of several processors is not perfect in every QEMU: about one kernel in a hundred meets an impossible fault before it gets to
-    /// the initramfs, and on a busy machine one waits in vain for its emulated timer. That says nothing about the image, and nothing was written yet: the machine is switched on again, aloud.
+    /// the initramfs, and on a busy machine one waits in vain for its emulated timer. That says nothing about the image: the machine is switched on again, aloud.
     fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().unwrap_or_else(|e| panic!("QEMU: {e}"))?;
         let console = self.console();
@@ -255,6 +274,9 @@ impl Machine {
             eprintln!("the emulated kernel crashed before the initramfs; starting again");
             self.starts_left -= 1;
             self.seen = 0;
+            for (before, path) in &self.before {
+                alter::copy(before, path);
+            }
             self.child = self.command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", self.command));
             return None;
         }

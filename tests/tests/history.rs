@@ -27,7 +27,7 @@ fn a_refused_image_and_a_panic_are_known_to_the_next_boot() {
     alter::copy(&image.path("raw"), &disk);
     let store = store(&scratch);
     let store: Vec<&str> = store.iter().map(String::as_str).collect();
-    let start = |words: &str| -> Machine { Setup::of(&image).disk(&disk).arguments(&store).append(words).start(&scratch) };
+    let start = |words: &str| -> Machine { Setup::of(&image).disk(&disk).arguments(&store).store(scratch.join("erst")).append(words).start(&scratch) };
 
     // A machine that was never started has no history; one that could not be started has.
     let super_block = alter::root(&disk).start + 1024;
