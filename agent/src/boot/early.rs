@@ -11,8 +11,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::SigSet;
 
-use super::modules::Modules;
-use super::uevents::Events;
+use super::arriving::Arriving;
 use super::{Context, Failure, firmware};
 
 const STAGE: &str = "early";
@@ -20,9 +19,7 @@ const STAGE: &str = "early";
 /// The kernel's file systems are there, its command line was read, its events are being heard, and the devices that are there have their drivers.
 pub struct Early {
     pub(super) cmdline: CommandLine,
-    pub(super) events: Events,
-    /// Those of the initramfs that no device has asked for yet, too.
-    pub(super) modules: Modules,
+    pub(super) arriving: Arriving,
 }
 
 /// Mounts what the kernel offers and loads the modules of the initramfs that this machine needs.
@@ -36,16 +33,12 @@ pub fn run(context: &mut Context) -> Result<Early, Failure> {
     context.report.agent = env!("CARGO_PKG_VERSION").to_owned();
     context.report.kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
     let cmdline = read_command_line()?;
-    let events = Events::open().map_err(|e| Failure::new(STAGE, "listening to the kernel's device events", e, "use a kernel with CONFIG_NET"))?;
-    let mut modules = Modules::read(context);
-    modules.load(context);
-    // A module may have brought one.
-    context.watchdog.arm();
+    let arriving = Arriving::open(context).map_err(|e| Failure::new(STAGE, "listening to the kernel's device events", e, "use a kernel with CONFIG_NET"))?;
     firmware::run(context);
     if context.report.firmware.secure_boot == Some(true) {
         only_the_image_s_own_words()?;
     }
-    Ok(Early { cmdline, events, modules })
+    Ok(Early { cmdline, arriving })
 }
 
 /// As systemd's INITRD_INTERFACE wants them.

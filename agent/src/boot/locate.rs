@@ -5,17 +5,15 @@
 //! Trusts nothing on any disk: what is found here is only a candidate for `verify`.
 
 use std::fs::File;
-use std::io;
 use std::time::{Duration, Instant};
 
 use adamant_agent::cmdline::{CommandLine, DeviceName};
 use adamant_agent::gpt;
 use adamant_agent::hash::RootHash;
 
+use super::arriving::Arriving;
 use super::block::{self, Disk, Partition};
 use super::early::Early;
-use super::modules::Modules;
-use super::uevents::Events;
 use super::{Context, Failure};
 
 const STAGE: &str = "locate";
@@ -39,12 +37,13 @@ pub struct Located {
 
 /// Waits for the partitions, bounded.
 pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
-    let Early { cmdline, events, modules } = early;
+    let Early { cmdline, mut arriving } = early;
     let Some(root_hash) = cmdline.root_hash else {
         return Err(Failure::new(STAGE, "roothash=", "not on the kernel command line", "boot with the command line that was built with the image"));
     };
     let [data, tree] = names(&cmdline, &root_hash);
-    let survey = wait(&data, &tree, cmdline.device_timeout, &mut Arriving { events, modules }, context)?;
+    let survey = wait(&data, &tree, cmdline.device_timeout, &mut arriving, context)?;
+    context.arriving = Some(arriving);
     survey.repair([&data, &tree], context);
     let (disk, data) = survey.settle("root", &data)?;
     let (_, tree) = survey.settle("verity", &tree)?;
@@ -94,7 +93,8 @@ fn wait(data: &DeviceName, tree: &DeviceName, timeout: Duration, arriving: &mut 
                 }
                 if last_resort.is_some_and(|at| now >= at) {
                     last_resort = None;
-                    arriving.load_the_rest(context);
+                    let loaded = arriving.load_the_rest(context);
+                    log::info!("the {} has not appeared: {loaded} more modules were loaded, which no device had asked for", why.what);
                 }
                 deadline.min(now + SIGN_OF_LIFE).min(last_resort.unwrap_or(deadline))
             }
@@ -103,33 +103,6 @@ fn wait(data: &DeviceName, tree: &DeviceName, timeout: Duration, arriving: &mut 
         let changed = arriving.wait_for_disk(until, context).map_err(|e| Failure::new(STAGE, "waiting for disks", e, "report this"))?;
         if missing.is_none() && !changed {
             return Ok(survey);
-        }
-    }
-}
-
-/// Devices that appear, and the modules for them.
-struct Arriving {
-    events: Events,
-    modules: Modules,
-}
-
-impl Arriving {
-    /// Waits until a disk appeared, changed or went, or until the deadline, and says whether one did. Other devices get their drivers meanwhile.
-    fn wait_for_disk(&mut self, until: Instant, context: &mut Context) -> io::Result<bool> {
-        loop {
-            let seen = self.events.wait(until)?;
-            self.modules.load_for(&seen.names, context);
-            if seen.block || Instant::now() >= until {
-                return Ok(seen.block);
-            }
-        }
-    }
-
-    /// A disk may be behind something that does not say what it is.
-    fn load_the_rest(&mut self, context: &mut Context) {
-        let count = self.modules.load_the_rest(context);
-        if count > 0 {
-            log::info!("no disk that was asked for: {count} modules were loaded that no device has a name for");
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use adamant_agent::report::{self, BootReport};
 use nix::time::{ClockId, clock_gettime};
 
+mod arriving;
 pub mod block;
 pub mod clock;
 mod console;
@@ -42,6 +43,8 @@ pub struct Context {
     pub report: BootReport,
     /// The hardware watchdog, where there is one. Whoever works or waits for long calls `alive` at least every few seconds.
     pub watchdog: watchdog::Watchdog,
+    /// What listens for devices, between the stages that do.
+    arriving: Option<arriving::Arriving>,
 }
 
 impl Context {
@@ -49,6 +52,15 @@ impl Context {
     pub fn warn(&mut self, sentence: String) {
         log::warn!("{sentence}");
         self.report.warnings.push(sentence);
+    }
+
+    /// Gives devices that have appeared meanwhile their drivers, for the last time: a second disk with the same image must be seen.
+    fn catch_up(&mut self) {
+        if let Some(mut arriving) = self.arriving.take()
+            && let Err(error) = arriving.catch_up(self)
+        {
+            self.warn(format!("Devices that appeared late may have no driver: {error}."));
+        }
     }
 
     fn stage<T>(&mut self, name: &str, run: impl FnOnce(&mut Context) -> Result<T, Failure>) -> Result<T, Failure> {
@@ -98,7 +110,7 @@ pub fn since_kernel_start() -> u64 {
 pub fn run() -> ! {
     outcome::catch_panics();
     console::start_log();
-    let mut context = Context { report: BootReport::default(), watchdog: watchdog::Watchdog::default() };
+    let mut context = Context { report: BootReport::default(), watchdog: watchdog::Watchdog::default(), arriving: None };
     let Err(mut failure) = boot(&mut context);
     // `verify` names the block itself; what fails later may be only the consequence of one.
     if failure.stage != "verify"
@@ -123,7 +135,10 @@ fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     let received = context.stage("credentials", |c| credentials::run(&mounted, c))?;
     let volumes = context.stage("volumes", |c| volumes::run(mounted, c))?;
     let identified = context.stage("identity", |c| identity::run(volumes, received, c))?;
-    context.stage("drivers", |c| seal::load_drivers(&identified, c))?;
+    context.stage("drivers", |c| {
+        c.catch_up();
+        seal::load_drivers(&identified, c)
+    })?;
     context.stage("history", |c| {
         history::look_back(c);
         Ok(())

@@ -20,8 +20,10 @@ const NAMES: usize = 1024;
 /// What events were about.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// A block device, or events were lost.
+    /// A block device.
     pub block: bool,
+    /// Some that are not known, because there were too many.
+    pub lost: bool,
     /// What devices that appeared are called by drivers.
     pub names: Vec<String>,
 }
@@ -46,7 +48,7 @@ impl Events {
         loop {
             let seen = self.drain()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            if seen.block || !seen.names.is_empty() || left.is_zero() {
+            if seen.block || seen.lost || !seen.names.is_empty() || left.is_zero() {
                 return Ok(seen);
             }
             // Rounded up, so that the last fraction of a millisecond is not spent turning in circles.
@@ -68,12 +70,12 @@ impl Events {
         self.each(&mut |event| match event {
             Some(event) => {
                 seen.block |= event.subsystem == "block";
-                if event.action == "add" && seen.names.len() < NAMES {
-                    seen.names.extend(event.modalias);
+                if event.action == "add" {
+                    seen.lost |= seen.names.len() == NAMES;
+                    seen.names.extend(event.modalias.filter(|_| seen.names.len() < NAMES));
                 }
             }
-            // Where events were lost, look again rather than wait for what will not come.
-            None => seen.block = true,
+            None => seen.lost = true,
         })?;
         Ok(seen)
     }

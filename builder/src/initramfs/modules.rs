@@ -16,7 +16,7 @@ const REQUIRED: [(&str, &str); 2] = [("dm_verity", "DM_VERITY"), ("erofs", "EROF
 
 /// What machines need before their root can be read; a kernel that lacks one is for other machines.
 const WANTED: [&str; 31] = [
-    // Watchdogs first: a boot that hangs later is already covered.
+    // Watchdogs first: one is armed as soon as the modules are loaded that each machine needs.
     "i6300esb",
     "iTCO_wdt",
     // Credentials and the machine's own id.
@@ -54,6 +54,19 @@ const WANTED: [&str; 31] = [
     "virtio_console",
     "virtio_rng",
     "hv_utils",
+];
+
+/// Drivers of what appears behind something else, and may do so late: where that is, they are there before it. A disk that comes so late that its
+/// driver would be asked for only when the root has been found must be seen all the same.
+const BEHIND: [(&str, &str); 8] = [
+    ("sd_mod", "scsi_mod"),
+    ("sd_mod", "usbcore"),
+    ("sd_mod", "hv_vmbus"),
+    ("usb_storage", "usbcore"),
+    ("uas", "usbcore"),
+    ("hv_storvsc", "hv_vmbus"),
+    ("pci_hyperv", "hv_vmbus"),
+    ("hv_utils", "hv_vmbus"),
 ];
 
 /// Lists are some 100 KB to 1 MB.
@@ -125,19 +138,20 @@ pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String], cache: Option<&Cac
         }
         order.want(name, 0)?;
     }
-    // Whom the definition names is for a reason that devices don't tell.
+    // What the definition names is loaded on each machine: it may be for something that no device's name shows.
     let named: BTreeSet<String> = extra.iter().flat_map(|name| index.real(name)).collect();
     let mut total = 0usize;
     let mut modules = Vec::new();
-    for name in std::mem::take(&mut order.chosen) {
-        let entry = &index.modules[&name];
-        let mut module = read_module(tree, &index.base, &name, &entry.path, cache)?;
+    let Order { wanted, chosen: all, .. } = order;
+    for name in &all {
+        let entry = &index.modules[name];
+        let mut module = read_module(tree, &index.base, name, &entry.path, cache)?;
         module.needs.clone_from(&entry.needs);
-        let soft = index.soft.get(&name).into_iter().flatten().filter(|(before, _)| *before);
+        let soft = index.soft.get(name).into_iter().flatten().filter(|(before, _)| *before);
         module.after = soft.flat_map(|(_, name)| index.real(name)).filter(|name| index.modules.contains_key(name)).collect();
-        if let Some(patterns) = index.devices.get(&name).filter(|_| !named.contains(&name)) {
-            module.when = When::Devices(patterns.iter().cloned().collect());
-        } else if !order.wanted.contains(&name) {
+        if let Some(patterns) = index.patterns(name, &all).filter(|_| !named.contains(name)) {
+            module.when = When::Devices(patterns.into_iter().collect());
+        } else if !wanted.contains(name) {
             module.when = When::Devices(Vec::new());
         }
         total = total.saturating_add(module.bytes.len());
@@ -214,7 +228,10 @@ impl Index {
         for line in aliases.lines() {
             let mut words = line.split_whitespace();
             let (Some("alias"), Some(alias), Some(name), None) = (words.next(), words.next(), words.next(), words.next()) else { continue };
-            // A device's name begins with its bus.
+            // Devices' names have a bus and a colon; `devname:` is for programs that make device nodes.
+            if alias.starts_with("devname:") {
+                continue;
+            }
             if alias.contains(':') {
                 index.devices.entry(normal(name)).or_default().insert(alias.to_owned());
             } else if !alias.contains(['*', '?', '[']) {
@@ -222,6 +239,21 @@ impl Index {
             }
         }
         Ok(index)
+    }
+
+    /// The patterns of the devices that a module is for, of these modules' own and of those that they may stand before; `None`: it has none.
+    fn patterns(&self, name: &str, all: &[String]) -> Option<BTreeSet<String>> {
+        let mut patterns = self.devices.get(name)?.clone();
+        for (_, before) in BEHIND.iter().filter(|(behind, _)| *behind == name) {
+            // What is built in says nothing of its devices here.
+            if self.builtin.contains(*before) {
+                return None;
+            }
+            let stands_before =
+                |other: &&String| *other == before || self.modules.get(*other).is_some_and(|entry| entry.needs.iter().any(|need| need == before));
+            patterns.extend(all.iter().filter(stands_before).flat_map(|other| self.devices.get(other)).flatten().cloned());
+        }
+        Some(patterns)
     }
 
     /// The modules that a name or an alias stands for.
@@ -403,6 +435,24 @@ mod tests {
         assert_eq!(lines(&[]), all);
         let named = lines(&["crc32c".to_owned(), "extra_one".to_owned()]);
         assert_eq!((named[0].as_str(), named[6].as_str()), ("crc32c-intel.ko\n", "extra-one.ko\n"));
+    }
+
+    #[test]
+    fn what_stands_behind_something_is_there_before_it_comes() {
+        let dep = b"k/dm-verity.ko:\nk/erofs.ko:\nk/scsi_mod.ko:\nk/virtio_scsi.ko: k/scsi_mod.ko\nk/sd_mod.ko: k/scsi_mod.ko\n".to_vec();
+        let aliases = b"alias virtio:d8v* virtio_scsi\nalias scsi:t-0x00* sd_mod\nalias devname:x dm_verity\n".to_vec();
+        let lines = |builtin: &str| -> Vec<String> {
+            let names = ["dm-verity", "erofs", "scsi_mod", "virtio_scsi", "sd_mod"].map(|name| format!("k/{name}.ko"));
+            let mut files: Vec<(&str, &[u8])> = vec![("modules.dep", &dep), ("modules.alias", &aliases), ("modules.builtin", builtin.as_bytes())];
+            files.extend(names.iter().map(|name| (name.as_str(), &b"\x7fELF"[..])));
+            select(&tree(&files), &kernel(), &[], None).unwrap().iter().map(|module| module.line().replace("/usr/lib/modules/6.1/k/", "")).collect()
+        };
+        let sd = |patterns: &str| format!("sd_mod.ko scsi_mod{patterns}\n");
+        assert_eq!(
+            lines(""),
+            ["scsi_mod.ko |\n", "virtio_scsi.ko scsi_mod | virtio:d8v*\n", &sd(" | scsi:t-0x00* virtio:d8v*"), "dm-verity.ko\n", "erofs.ko\n"]
+        );
+        assert_eq!(lines("kernel/drivers/usb/core/usbcore.ko\n")[2], sd(""));
     }
 
     #[test]

@@ -69,7 +69,7 @@ fn check_structure(root: Part, how: How) -> Result<u64> {
             image.read(number, &mut |_| Ok(()))?;
         };
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..how.jobs.max(1)).map(|_| scope.spawn(read)).collect();
+            let threads: Vec<_> = (0..how.jobs.clamp(1, image.inodes().max(1))).map(|_| scope.spawn(read)).collect();
             threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a reading thread failed"))))
         })?;
     }

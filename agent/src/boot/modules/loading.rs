@@ -27,8 +27,9 @@ pub enum Outcome {
 }
 
 struct State<'a> {
-    /// By the modules' places: nothing yet, being loaded, or done.
+    /// By the modules' places: whether somebody loads it, or did.
     started: Vec<bool>,
+    /// By the modules' places: what became of it, once that is known.
     outcomes: Vec<Option<Outcome>>,
     /// Names of those that this machine can't have.
     absent: &'a mut BTreeSet<String>,
@@ -39,7 +40,7 @@ pub fn all(modules: &[Module], absent: &mut BTreeSet<String>, load: &(dyn Fn(&Mo
     let state = Mutex::new(State { started: vec![false; modules.len()], outcomes: vec![None; modules.len()], absent });
     let changed = Condvar::new();
     let work = || {
-        // What a thread that panicked left is whole all the same: each change is one step. It would have ended the boot.
+        // A thread that panics ends the boot; what it leaves is whole all the same, since each change is one step.
         let mut now = state.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(first) = now.started.iter().position(|started| !started) {
             // Where each waits for another one, the list is wrong, and the first one is tried.

@@ -1,7 +1,8 @@
-//! The kernel modules of the initramfs: those in its list, each after those it needs, and no others. Of these, what the machine has devices for.
+//! The kernel modules of the initramfs: of those in its list, the ones that each machine needs and the ones that this machine's devices ask for,
+//! each after those it needs.
 //!
-//! A device's name (modalias) says what it is, and the list has the patterns that the kernel's own drivers give: Documentation/driver-api and
-//! modules.alias of depmod(8). Loading all of them would work, too: probing for what is not there is most of what an initramfs takes.
+//! A device's name (modalias) says what it is, and the list has the patterns that the kernel's drivers give, as depmod(8) collects them. Loading all
+//! of them would work, too: probing for hardware that is not there takes most of an initramfs's time.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -60,51 +61,73 @@ impl Modules {
         }
     }
 
-    /// Loads what each machine needs, and what the devices need that are there.
-    pub fn load(&mut self, context: &mut Context) {
-        let mut known = BTreeSet::new();
+    /// Loads what each machine needs, and what the devices need that are there. Gives how many were loaded.
+    pub fn load(&mut self, context: &mut Context) -> usize {
+        let (mut known, mut loaded) = (BTreeSet::new(), 0);
         for pass in 0..PASSES {
             let found = devices();
             let new: Vec<&String> = found.difference(&known).collect();
             if new.is_empty() && pass > 0 {
                 break;
             }
-            if self.load_those(&|patterns| patterns.iter().any(|pattern| new.iter().any(|name| modalias::is_like(pattern, name))), context) == 0 {
+            let chosen = self.choose(&|pattern| new.iter().any(|name| modalias::is_like(pattern, name)));
+            if chosen.is_empty() {
                 break;
             }
+            loaded += self.load_those(&chosen, context);
             known = found;
         }
+        loaded
     }
 
-    /// Loads what devices need that have just appeared.
-    pub fn load_for(&mut self, names: &[String], context: &mut Context) {
-        self.load_those(&|patterns| patterns.iter().any(|pattern| names.iter().any(|name| modalias::is_like(pattern, name))), context);
+    /// Loads what devices need that have just appeared. Gives how many were loaded.
+    pub fn load_for(&mut self, names: &[String], context: &mut Context) -> usize {
+        let chosen = self.choose(&|pattern| names.iter().any(|name| modalias::is_like(pattern, name)));
+        self.load_those(&chosen, context)
     }
 
-    /// Loads all that is left, for a device that does not say what it is. Gives their number.
+    /// Loads all that is left, for a device that does not say what it is. Gives how many were loaded.
     pub fn load_the_rest(&mut self, context: &mut Context) -> usize {
-        self.load_those(&|_| true, context)
+        let chosen = self.all.iter().map(|module| module.name.clone()).collect();
+        self.load_those(&chosen, context)
     }
 
-    /// Loads those that are asked for, with what they need. Gives how many were tried.
-    fn load_those(&mut self, asked: &dyn Fn(&[String]) -> bool, context: &mut Context) -> usize {
-        let mut wanted: BTreeSet<String> = BTreeSet::new();
-        for module in self.all.iter().filter(|module| module.patterns.as_deref().is_none_or(asked)) {
-            wanted.insert(module.name.clone());
-            wanted.extend(module.needs.iter().cloned());
+    /// The names of those that are for each machine, or for a device, and of those that these need or come after.
+    fn choose(&self, is_asked: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
+        let mut chosen = BTreeSet::new();
+        // From the end: each stands behind those it needs.
+        for module in self.all.iter().rev() {
+            let asked = module.patterns.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| is_asked(pattern)));
+            if asked || chosen.contains(&module.name) {
+                chosen.insert(module.name.clone());
+                chosen.extend(module.needs.iter().chain(&module.after).cloned());
+            }
         }
-        let Modules { all, absent } = self;
-        let (now, later): (Vec<Module>, Vec<Module>) = std::mem::take(all).into_iter().partition(|module| wanted.contains(&module.name));
-        let outcomes = loading::all(&now, absent, &load_one);
-        for (module, outcome) in now.iter().zip(&outcomes) {
+        chosen.retain(|name| self.all.iter().any(|module| module.name == *name));
+        chosen
+    }
+
+    fn load_those(&mut self, names: &BTreeSet<String>, context: &mut Context) -> usize {
+        if names.is_empty() {
+            return 0;
+        }
+        let (now, later): (Vec<Module>, Vec<Module>) = std::mem::take(&mut self.all).into_iter().partition(|module| names.contains(&module.name));
+        self.all = later;
+        let mut loaded = 0;
+        for (module, outcome) in now.iter().zip(loading::all(&now, &mut self.absent, &load_one)) {
             match outcome {
-                Outcome::Loaded => context.report.modules.push(module.name.clone()),
+                Outcome::Loaded => {
+                    context.report.modules.push(module.name.clone());
+                    loaded += 1;
+                }
                 Outcome::ThereBefore | Outcome::Absent => {}
                 Outcome::Failed(error) => context.warn(format!("{}: the module was not loaded: {}.", module.path, error.desc())),
             }
         }
-        *all = later;
-        now.len()
+        // One of them may have brought a watchdog.
+        context.watchdog.arm();
+        context.watchdog.alive();
+        loaded
     }
 }
 
@@ -174,4 +197,38 @@ fn load_one(module: &Module) -> Outcome {
 fn name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.strip_suffix(".ko").unwrap_or(file).replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn modules(lines: &[&str]) -> Modules {
+        Modules { all: lines.iter().filter_map(|line| Module::parse(line)).collect(), absent: BTreeSet::new() }
+    }
+
+    #[test]
+    fn what_each_machine_needs_and_what_devices_ask_for_is_chosen_with_what_that_needs() {
+        let all = modules(&[
+            "/m/lib.ko |",
+            "/m/lib-2.ko |",
+            "/m/fast.ko | cpu:*0094*",
+            "/m/bus.ko lib | pci:v*",
+            "/m/disk.ko lib_2 ~fast | scsi:t-0x00*",
+            "/m/root.ko",
+        ]);
+        let chosen = |names: &[&str]| all.choose(&|pattern| names.iter().any(|name| modalias::is_like(pattern, name))).into_iter().collect::<Vec<_>>();
+        assert_eq!(chosen(&[]), ["root"]);
+        assert_eq!(chosen(&["pci:v1"]), ["bus", "lib", "root"]);
+        assert_eq!(chosen(&["scsi:t-0x00", "usb:v1"]), ["disk", "fast", "lib_2", "root"]);
+        assert!(modules(&[]).choose(&|_| true).is_empty());
+    }
+
+    #[test]
+    fn a_line_says_path_needs_order_and_devices() {
+        let module = Module::parse("/usr/lib/m/dm-verity.ko dm_mod ~sha256_ssse3 | pci:v1 usb:*").unwrap();
+        assert_eq!((module.name.as_str(), module.needs, module.after), ("dm_verity", vec!["dm_mod".to_owned()], vec!["sha256_ssse3".to_owned()]));
+        assert_eq!(module.patterns, Some(vec!["pci:v1".to_owned(), "usb:*".to_owned()]));
+        assert!(Module::parse("").is_none() && Module::parse(" | a").is_none() && Module::parse("/m/a.ko").unwrap().patterns.is_none());
+    }
 }
