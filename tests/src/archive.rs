@@ -50,6 +50,11 @@ pub fn definition(tar: &Path, id: &str, more: &str) -> String {
     format!("volumes = []\n[image]\nid = {id:?}\nversion = \"1\"\n[[source]]\ntar = {:?}\n[scrub]\nkeep = [\"**\"]\n{more}", tar.display().to_string())
 }
 
+/// The same for a measurement, compressed with an algorithm in clusters of 64 KiB, as others can be told to.
+pub fn compressed(tar: &Path, algorithm: &str) -> String {
+    definition(tar, "bench", &format!("[root]\ncompression = {algorithm:?}\ncluster = \"64K\"\n"))
+}
+
 /// An archive of files so many and so large: each half text, half noise, and none like another. It holds an init, too.
 pub fn of_files(path: &Path, count: u64, size: u64) -> io::Result<()> {
     const PIECE: usize = 1 << 20;

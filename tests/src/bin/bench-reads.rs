@@ -80,7 +80,7 @@ fn compare(arguments: &[String]) -> Result<()> {
 
 fn ours(archive: &Path, algorithm: &str, dir: &Path) -> Result<PathBuf> {
     let definition = dir.join("image.toml");
-    std::fs::write(&definition, archive::definition(archive, "bench", &format!("[root]\ncompression = {algorithm:?}\ncluster = \"64K\"\n")))?;
+    std::fs::write(&definition, archive::compressed(archive, algorithm))?;
     let out = dir.join("out");
     image::build(&definition, &out);
     Ok(out.join("bench_1.root.erofs"))

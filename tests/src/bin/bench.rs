@@ -94,6 +94,12 @@ struct Contender {
     refusal: Option<String>,
 }
 
+impl Contender {
+    fn new(name: impl Into<String>, image: Option<PathBuf>, command: Vec<String>) -> Contender {
+        Contender { name: name.into(), command, image, runs: Vec::new(), refusal: None }
+    }
+}
+
 /// Seconds, seconds, seconds and MiB.
 #[derive(Clone, Copy)]
 struct Figures {
@@ -205,11 +211,8 @@ fn builds(definition: &Path, scratch: &Path) -> Result<Vec<Contender>> {
     tool::run(tool::command("cp").arg("-r").arg(definition).arg(&copy));
     let _ = std::fs::remove_dir_all(copy.join("out"));
     let (cache, out) = (scratch.join("cache"), scratch.join("out"));
-    let build = |flags: &[&str]| {
-        let mut command = image::build_command(&copy, &out);
-        command.arg("--quiet").args(flags).arg("--cache").arg(&cache);
-        words(&command)
-    };
+    let mut build = image::build_command(&copy, &out);
+    build.arg("--quiet").arg("--cache").arg(&cache);
     // What Debian's packages are unpacked to is kept, as a build keeps it, and nothing else.
     let fresh = format!("find {} -mindepth 1 -maxdepth 1 ! -name debian -exec rm -rf {{}} + ; rm -rf {}", quoted(&cache), quoted(&out));
     let line = format!("printf '\\n[[file]]\\npath = \"/etc/line-%s\"\\ncontent = \"one\"\\n' $$ >>{}", quoted(&copy.join("image.toml")));
@@ -217,13 +220,13 @@ fn builds(definition: &Path, scratch: &Path) -> Result<Vec<Contender>> {
         vec!["sh".to_owned(), "-c".to_owned(), format!("{before}; exec \"$@\""), "sh".to_owned()].into_iter().chain(command).collect()
     };
     // Once before all, for the packages.
-    tool::run(tool::command(&build(&[])[0]).args(&build(&[])[1..]));
-    let row = |name: &str, command: Vec<String>| Contender { name: name.to_owned(), command, image: None, runs: Vec::new(), refusal: None };
+    tool::run(&mut build);
+    let build = words(&build);
     Ok(vec![
-        row("adamant build, packages unpacked before", then(&fresh, build(&[]))),
-        row("the same, one line more", then(&line, build(&[]))),
-        row("the same, nothing changed", build(&[])),
-        row("adamant verify", words(image::builder().arg("verify").arg(&out))),
+        Contender::new("adamant build, packages unpacked before", None, then(&fresh, build.clone())),
+        Contender::new("the same, one line more", None, then(&line, build.clone())),
+        Contender::new("the same, nothing changed", None, build),
+        Contender::new("adamant verify", None, words(image::builder().arg("verify").arg(&out))),
     ])
 }
 
@@ -242,13 +245,12 @@ fn unpack(archive: &Path, scratch: &Scratch) -> Result<Option<PathBuf>> {
 fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) -> Result<Vec<Contender>> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut rows = Vec::new();
-    let row = |name: String, image: Option<PathBuf>, command: Vec<String>| Contender { name, command, image, runs: Vec::new(), refusal: None };
-    let mut add = |name: String, image: PathBuf, command: Vec<String>| rows.push(row(name, Some(image), command));
+    let mut add = |name: String, image: PathBuf, command: Vec<String>| rows.push(Contender::new(name, Some(image), command));
 
     let dir = scratch.join(algorithm.replace(':', "-"));
     std::fs::create_dir(&dir)?;
     let definition = dir.join("image.toml");
-    std::fs::write(&definition, archive::definition(archive, "bench", &format!("[root]\ncompression = {algorithm:?}\ncluster = \"64K\"\n")))?;
+    std::fs::write(&definition, archive::compressed(archive, algorithm))?;
     let jobs = std::thread::available_parallelism()?.to_string();
     let image = dir.join("root");
     add(format!("adamant root {algorithm}"), image.clone(), vec![text(&std::env::current_exe()?), "write".to_owned(), text(&definition), text(&image), jobs]);
@@ -292,13 +294,13 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
         }
     }
     let verify = |flags: &[&str]| words(image::builder().arg("verify").args(flags).arg(&root));
-    rows.push(row(format!("adamant verify, {algorithm}"), None, verify(&[])));
-    rows.push(row(format!("adamant verify --read-data, {algorithm}"), None, verify(&["--read-data"])));
+    rows.push(Contender::new(format!("adamant verify, {algorithm}"), None, verify(&[])));
+    rows.push(Contender::new(format!("adamant verify --read-data, {algorithm}"), None, verify(&["--read-data"])));
     if tool::have("veritysetup") {
         let beside = |kind: &str| root.with_file_name(format!("bench_1.{kind}"));
         let mut command = tool::command("veritysetup");
         command.arg("verify").arg(&root).arg(beside("root.verity")).arg("--root-hash-file").arg(beside("roothash"));
-        rows.push(row(format!("veritysetup verify, {algorithm}"), None, words(&command)));
+        rows.push(Contender::new(format!("veritysetup verify, {algorithm}"), None, words(&command)));
     }
     Ok(rows)
 }
