@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::definition::Layout;
 use crate::error::{Context, Error, Result};
 use crate::tree::Tree;
 
@@ -87,10 +88,18 @@ pub struct Root {
     pub compression: String,
     /// Largest compressed cluster, bytes.
     pub cluster: u32,
+    /// Where contents go; left out for `updates`.
+    #[serde(default, skip_serializing_if = "is_for_updates")]
+    pub layout: Layout,
     /// Inodes.
     pub inodes: u64,
     /// Bytes of file content before compression.
     pub content: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_for_updates(layout: &Layout) -> bool {
+    *layout == Layout::Updates
 }
 
 /// A predicted value of PCR 11, SHA-256 bank.
@@ -289,6 +298,7 @@ mod tests {
                 tree_blocks: 2,
                 compression: "none".into(),
                 cluster: 4096,
+                layout: Layout::Updates,
                 inodes: 1,
                 content: 0,
             },

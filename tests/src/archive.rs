@@ -55,6 +55,11 @@ pub fn compressed(tar: &Path, algorithm: &str) -> String {
     definition(tar, "bench", &format!("[root]\ncompression = {algorithm:?}\ncluster = \"64K\"\n"))
 }
 
+/// The same in the smallest layout.
+pub fn smallest(tar: &Path) -> String {
+    definition(tar, "bench", "[root]\ncompression = \"zstd:3\"\nlayout = \"smallest\"\n")
+}
+
 /// An archive of files so many and so large: each half text, half noise, and none like another. It holds an init, too.
 pub fn of_files(path: &Path, count: u64, size: u64) -> io::Result<()> {
     const PIECE: usize = 1 << 20;

@@ -214,6 +214,7 @@ fn describe(
             tree_blocks: root.tree_blocks,
             compression: compression::name(compression),
             cluster: definition.root.cluster,
+            layout: definition.root.layout,
             inodes: root.written.inodes,
             content: root.written.content,
         },

@@ -50,6 +50,7 @@ pub fn write(tree: &Tree, definition: &Definition, compression: Compression, mea
     let options = erofs::Options {
         compression,
         cluster: definition.root.cluster,
+        layout: definition.root.layout,
         uuid: verity::uuid_from(b"adamant erofs uuid\0", id),
         label: id.chars().take(LABEL_BYTES).collect(),
         jobs: means.jobs,

@@ -204,7 +204,10 @@ section! {
         /// read it (6.10 and configured), else lz4hc.
         compression: String = "string", "`auto`";
         /// Largest compressed cluster: a power of two from 4K to 1M. Larger ones compress better and read slower.
-        cluster: String = "size", "`64K`";
+        cluster: String = "size", "`64K`, or `128K` for the smallest layout";
+        /// `updates`: what two versions have in common stands in the same blocks, so that an update is small. `smallest`: some 15 % less, equal files
+        /// once; an update brings nearly all of it again, and single small files are read slower.
+        layout: String = "string", "`updates`";
     }
 }
 

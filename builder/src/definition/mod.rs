@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use adamant_agent::policy::{self, Policy};
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Context, Error, Result};
 use crate::sign::KeySource;
 
@@ -279,12 +281,25 @@ pub struct Root {
     pub compression: Compression,
     /// Largest compressed cluster in bytes, a power of two from 4096 to 1 MiB.
     pub cluster: u32,
+    /// Where contents go.
+    pub layout: Layout,
 }
 
 impl Default for Root {
     fn default() -> Self {
-        Root { compression: Compression::Auto, cluster: 64 << 10 }
+        Root { compression: Compression::Auto, cluster: 64 << 10, layout: Layout::Updates }
     }
+}
+
+/// What the root's layout is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// Small changes change few blocks.
+    #[default]
+    Updates,
+    /// The least bytes; every change changes most of them.
+    Smallest,
 }
 
 /// Which compression the root gets.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::text::Text;
-use super::{Debian, Definition, Dir, FileEntry, FileKind, Kernel, Limits, Origin, Root, Source, Volume, keys, unknown, values};
+use super::{Compression, Debian, Definition, Dir, FileEntry, FileKind, Kernel, Layout, Limits, Origin, Root, Source, Volume, keys, unknown, values};
 use crate::error::{Error, Result};
 
 /// Largest definition that is read, bytes.
@@ -322,12 +322,18 @@ impl Reader<'_> {
     }
 
     fn root(&self, root: Option<&Spanned<keys::Root>>) -> Result<Root> {
+        /// What is read is always a whole cluster; here, small files share one.
+        const SMALLEST_CLUSTER: u32 = 128 << 10;
         let default = Root::default();
         let Some(root) = root.map(Spanned::get_ref) else { return Ok(default) };
-        Ok(Root {
-            compression: root.compression.as_ref().map_or(Ok(default.compression), |text| self.checked(text, |text| values::compression(text)))?,
-            cluster: root.cluster.as_ref().map_or(Ok(default.cluster), |text| self.checked(text, |text| values::cluster(text)))?,
-        })
+        let compression = root.compression.as_ref().map_or(Ok(default.compression), |text| self.checked(text, |text| values::compression(text)))?;
+        let layout = root.layout.as_ref().map_or(Ok(default.layout), |text| self.checked(text, |text| values::layout(text)))?;
+        if let Some(written) = root.layout.as_ref().filter(|_| layout == Layout::Smallest && compression == Compression::None) {
+            return Err(self.error(written, "layout \"smallest\" is a compressed one (choose another compression than none)"));
+        }
+        let usual = if layout == Layout::Smallest { SMALLEST_CLUSTER } else { default.cluster };
+        let cluster = root.cluster.as_ref().map_or(Ok(usual), |text| self.checked(text, |text| values::cluster(text)))?;
+        Ok(Root { compression, cluster, layout })
     }
 
     fn keep(&self, scrub: Option<&Spanned<keys::Scrub>>) -> Result<Vec<String>> {

@@ -1,7 +1,7 @@
 //! The small languages inside a definition's strings: sizes, durations, dates, names. Each function says in one phrase what is wrong and
 //! what to write instead.
 
-use super::Compression;
+use super::{Compression, Layout};
 
 /// Bytes: a whole number and K, M, G or T (powers of 1024), or none of them.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -81,6 +81,15 @@ pub fn compression(text: &str) -> Result<Compression, String> {
         "zstd" => Compression::Zstd(super::ZSTD_LEVEL),
         _ => return Err(format!("compression {text:?} is not known (use auto, none, lz4, lz4hc, zstd or zstd:LEVEL)")),
     })
+}
+
+/// The root's layout.
+pub fn layout(text: &str) -> Result<Layout, String> {
+    match text {
+        "updates" => Ok(Layout::Updates),
+        "smallest" => Ok(Layout::Smallest),
+        _ => Err(format!("layout {text:?} is not known (use updates or smallest)")),
+    }
 }
 
 /// The root's cluster size, bytes.

@@ -55,6 +55,8 @@ pub struct Source {
     pub header: usize,
     /// Whether compression may be tried.
     pub compress: bool,
+    /// Whether it is many files in one, whose beginning tells nothing of the rest.
+    pub many: bool,
 }
 
 /// How a file was stored.
@@ -308,8 +310,9 @@ impl Worker<'_> {
         let mut input = self.pool.take(len as usize);
         input.resize(len as usize, 0);
         source.content.read_exact_at(offset, &mut input).map_err(|e| wrong(&e))?;
-        if let Some(compressor) = compressor.filter(|_| !is_packed(&source.content)) {
+        if let Some(compressor) = compressor.filter(|_| source.many || !is_packed(&source.content)) {
             if whole
+                && !source.many
                 && (INLINE_MIN..=INLINE_MAX).contains(&size)
                 && let Some(data) = compressor.whole(&input).map_err(|why| wrong(&why))?
                 && fits(data.len(), &input, &source)

@@ -1,6 +1,6 @@
 //! EROFS on disk: structures and constants, named as in the kernel's fs/erofs/erofs_fs.h (6.1 to 6.18). Everything is little-endian.
 //!
-//! Only what this project writes is here: 4096-byte blocks, flat and compressed-compact inodes, no chunks, no extra devices, no fragments.
+//! Only what this project writes is here: 4096-byte blocks, flat and compressed-compact inodes, no chunks, no extra devices, and fragments that are whole files.
 
 /// File system block size, bytes.
 pub const BLOCK: usize = 4096;
@@ -19,6 +19,7 @@ pub const EROFS_FEATURE_INCOMPAT_LZ4_0PADDING: u32 = 0x1;
 /// Also called EROFS_FEATURE_INCOMPAT_BIG_PCLUSTER: one bit for both.
 pub const EROFS_FEATURE_INCOMPAT_COMPR_CFGS: u32 = 0x2;
 pub const EROFS_FEATURE_INCOMPAT_ZTAILPACKING: u32 = 0x10;
+pub const EROFS_FEATURE_INCOMPAT_FRAGMENTS: u32 = 0x20;
 
 pub const EROFS_INODE_FLAT_PLAIN: u8 = 0;
 pub const EROFS_INODE_FLAT_INLINE: u8 = 2;
@@ -65,6 +66,8 @@ pub const Z_EROFS_LCLUSTER_TYPE_NONHEAD: u32 = 2;
 pub const Z_EROFS_LI_D0_CBLKCNT: u32 = 1 << 11;
 /// Size of `z_erofs_map_header`.
 pub const Z_MAP_HEADER: usize = 8;
+/// In the header as one number: a file that is wholly in the packed inode, from the byte on that the other bits say.
+pub const Z_EROFS_FRAGMENT_INODE: u64 = 1 << 63;
 
 /// Reads a little-endian number; `None` beyond the end.
 pub fn get<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -99,6 +102,8 @@ pub struct SuperBlock {
     pub blocks: u32,
     pub meta_blkaddr: u32,
     pub xattr_blkaddr: u32,
+    /// The inode that fragments are in; 0 without one.
+    pub packed_nid: u64,
     pub uuid: [u8; 16],
     pub volume_name: [u8; 16],
     pub available_compr_algs: u16,
@@ -125,6 +130,7 @@ impl SuperBlock {
         s[64..80].copy_from_slice(&self.volume_name);
         s[80..84].copy_from_slice(&self.feature_incompat.to_le_bytes());
         s[84..86].copy_from_slice(&self.available_compr_algs.to_le_bytes());
+        s[96..104].copy_from_slice(&self.packed_nid.to_le_bytes());
         let cfgs = &self.compr_cfgs[..self.compr_cfgs.len().min(256)];
         s[SUPER_SIZE..SUPER_SIZE + cfgs.len()].copy_from_slice(cfgs);
         let checksum = crc32c(!0, s);
@@ -150,7 +156,9 @@ impl SuperBlock {
             return Err(format!("compatible features {:#x}, which this program never writes", u32_at(8)));
         }
         let feature_incompat = u32_at(80);
-        if feature_incompat & !(EROFS_FEATURE_INCOMPAT_LZ4_0PADDING | EROFS_FEATURE_INCOMPAT_COMPR_CFGS | EROFS_FEATURE_INCOMPAT_ZTAILPACKING) != 0 {
+        const KNOWN: u32 =
+            EROFS_FEATURE_INCOMPAT_LZ4_0PADDING | EROFS_FEATURE_INCOMPAT_COMPR_CFGS | EROFS_FEATURE_INCOMPAT_ZTAILPACKING | EROFS_FEATURE_INCOMPAT_FRAGMENTS;
+        if feature_incompat & !KNOWN != 0 {
             return Err(format!("incompatible features {feature_incompat:#x}, which this program never writes"));
         }
         if s[12] != BLOCK_BITS as u8 || s[13] != 0 || s[90] != 0 {
@@ -183,6 +191,7 @@ impl SuperBlock {
             blocks: u32_at(36),
             meta_blkaddr: u32_at(40),
             xattr_blkaddr: u32_at(44),
+            packed_nid: if feature_incompat & EROFS_FEATURE_INCOMPAT_FRAGMENTS != 0 { u64_at(96) } else { 0 },
             uuid,
             volume_name,
             available_compr_algs,

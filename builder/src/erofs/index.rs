@@ -50,6 +50,22 @@ pub fn len(size: u64, before: usize) -> u64 {
     (start - before) as u64 + Z_MAP_HEADER as u64 + Packs::new(size, start + Z_MAP_HEADER).bytes()
 }
 
+/// Bytes that the header of a fragment needs, as [`len`] counts them.
+pub fn fragment_len(before: usize) -> u64 {
+    (before.next_multiple_of(8) - before + Z_MAP_HEADER) as u64
+}
+
+/// The header of a fragment from this byte of the packed inode on. `before` as in [`len`].
+pub fn encode_fragment(at: u64, before: usize, put: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    put(&[0; 8][..before.next_multiple_of(8) - before])?;
+    put(&(at | Z_EROFS_FRAGMENT_INODE).to_le_bytes())
+}
+
+/// Where a fragment begins in the packed inode; `None` for what has an index. `bytes` begins as in [`decode`].
+pub fn fragment(before: usize, bytes: &[u8]) -> Option<u64> {
+    get64(bytes, before.next_multiple_of(8) - before).filter(|header| header & Z_EROFS_FRAGMENT_INODE != 0).map(|header| header ^ Z_EROFS_FRAGMENT_INODE)
+}
+
 /// Where a file's clusters are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {

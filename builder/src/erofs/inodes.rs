@@ -30,6 +30,13 @@ pub struct Item {
     pub key: Key,
 }
 
+impl Item {
+    /// The inode that the contents of others are in, of so many bytes. It is no node of the tree, and has no name.
+    pub fn packed(size: u64) -> Item {
+        Item { node: Tree::ROOT, parent: 0, extended: size > u64::from(u32::MAX), set: NO_SET, links: 1, size, key: Key(u64::MAX) }
+    }
+}
+
 /// All of them; the root comes first.
 pub struct Inodes {
     pub items: Vec<Item>,

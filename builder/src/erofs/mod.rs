@@ -8,6 +8,7 @@ mod compress;
 mod data;
 mod dir;
 mod format;
+mod fragments;
 mod index;
 mod inodes;
 mod kept;
@@ -36,6 +37,8 @@ pub struct Options {
     pub compression: crate::definition::Compression,
     /// Largest compressed cluster, bytes: a power of two from 4096 to 1 MiB.
     pub cluster: u32,
+    /// Where contents go.
+    pub layout: crate::definition::Layout,
     /// File system UUID, text order.
     pub uuid: [u8; 16],
     /// Volume label, at most 15 bytes.

@@ -2,9 +2,9 @@
 //! no two things share bytes. It accepts only what the writer makes. Every byte is taken as hostile: work and memory are bounded by the
 //! image's length, and nothing panics.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::compress;
 use super::dir;
@@ -16,6 +16,10 @@ use crate::part::Part;
 
 /// Bytes of a flat file that are read at a time.
 const CHUNK: u64 = 1 << 20;
+/// How many clusters of the packed inode are remembered.
+const CLUSTERS: usize = 8;
+/// What stands for its path.
+const PACKED: &[u8] = b"(contents of files)";
 
 /// An image whose structure is sound.
 pub struct Image {
@@ -27,6 +31,16 @@ pub struct Image {
     names: Vec<Name>,
     /// What stands where, in bytes, in order: start, end, node (`None`: no file's).
     used: Vec<(u64, u64, Option<usize>)>,
+    packed: Option<Packed>,
+}
+
+/// The inode that fragments are in.
+struct Packed {
+    node: usize,
+    /// Its clusters, each with the byte of it that it begins with and its byte of the image; none for one that is flat.
+    clusters: Vec<(u64, u64, Extent)>,
+    /// What was unpacked last: neighbours are asked for one after the other.
+    last: Mutex<VecDeque<(usize, Arc<[u8]>)>>,
 }
 
 /// Extended attributes by full name; shared ones share memory.
@@ -46,6 +60,8 @@ struct Node {
     at: u64,
     /// Index in `names` of its first name; the root has none.
     first: Option<usize>,
+    /// Where in the packed inode its bytes are.
+    fragment: Option<u64>,
     xattrs: Xattrs,
 }
 
@@ -93,14 +109,15 @@ impl Image {
             by_nid: HashMap::new(),
             shared: HashMap::new(),
             budget: len.saturating_mul(4),
+            packed: None,
         };
-        walk.run(u64::from(sb.root_nid))?;
-        let Walk { nodes, names, mut used, .. } = walk;
+        walk.run(u64::from(sb.root_nid), sb.packed_nid)?;
+        let Walk { nodes, names, mut used, packed, .. } = walk;
         if nodes.len() as u64 != sb.inos {
-            return Err(Error::new(format!("super block: {} inodes, but {} have names", sb.inos, nodes.len())));
+            return Err(Error::new(format!("super block: {} inodes, but {} are there", sb.inos, nodes.len())));
         }
         used.sort_unstable();
-        let image = Image { file, algorithms: sb.available_compr_algs, meta: u64::from(sb.meta_blkaddr) * BLOCK as u64, nodes, names, used };
+        let image = Image { file, algorithms: sb.available_compr_algs, meta: u64::from(sb.meta_blkaddr) * BLOCK as u64, nodes, names, used, packed };
         image.check_links()?;
         image.check_overlaps()?;
         Ok(image)
@@ -111,7 +128,7 @@ impl Image {
         (0..self.names.len()).map(|i| (self.path(Some(i)), self.names[i].node))
     }
 
-    /// Number of inodes; number 0 is the root.
+    /// Number of inodes; number 0 is the root. One that holds parts of others may be among them, without a name.
     pub fn inodes(&self) -> usize {
         self.nodes.len()
     }
@@ -142,7 +159,7 @@ impl Image {
         let (start, end) = (block * BLOCK as u64, (block + 1) * BLOCK as u64);
         let from = self.used.partition_point(|u| u.1 <= start);
         let node = self.used[from..].iter().take_while(|u| u.0 < end).find_map(|u| u.2)?;
-        Some(self.path(self.nodes[node].first))
+        Some(if self.is_packed(node) { PACKED.to_vec() } else { self.path(self.nodes[node].first) })
     }
 
     /// Whether a block is of the area of inodes.
@@ -150,10 +167,22 @@ impl Image {
         block * BLOCK as u64 >= self.meta
     }
 
+    /// Whether an inode is a part of another, which is one of the inodes, too.
+    pub fn is_fragment(&self, number: usize) -> bool {
+        self.nodes[number].fragment.is_some()
+    }
+
+    fn is_packed(&self, node: usize) -> bool {
+        self.packed.as_ref().is_some_and(|packed| packed.node == node)
+    }
+
     /// Reads what an inode holds (a file's bytes, a link's target, a directory's blocks) and gives it out piece by piece.
     pub fn read(&self, number: usize, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
         let node = &self.nodes[number];
-        let what = || String::from_utf8_lossy(&self.path(node.first)).into_owned();
+        let what = || String::from_utf8_lossy(&if self.is_packed(number) { PACKED.to_vec() } else { self.path(node.first) }).into_owned();
+        if let (Some(at), Some(packed)) = (node.fragment, &self.packed) {
+            return self.read_packed(packed, at, node.inode.size, put).context(what);
+        }
         if matches!(node.inode.mode >> 12, 1 | 2 | 6 | 12) {
             return Ok(());
         }
@@ -175,6 +204,44 @@ impl Image {
             let bytes = read_cluster(&self.file, at, stored, extent, algorithm).context(what)?;
             put(&bytes).context(what)?;
             at += stored as u64;
+        }
+        Ok(())
+    }
+
+    /// A part of the packed inode, which was seen to lie in it.
+    fn read_packed(&self, packed: &Packed, mut at: u64, size: u64, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let end = at + size;
+        if packed.clusters.is_empty() {
+            let start = u64::from(self.nodes[packed.node].inode.u) * BLOCK as u64;
+            let mut buffer = Vec::new();
+            while at < end {
+                buffer.resize((end - at).min(CHUNK) as usize, 0);
+                self.file.read_exact_at(&mut buffer, start + at)?;
+                put(&buffer)?;
+                at += buffer.len() as u64;
+            }
+            return Ok(());
+        }
+        let first = packed.clusters.partition_point(|(from, _, _)| *from <= at) - 1;
+        for (index, (from, place, extent)) in packed.clusters.iter().enumerate().skip(first) {
+            if at >= end {
+                break;
+            }
+            let last = || packed.last.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = last().iter().find(|(known, _)| *known == index).map(|(_, bytes)| bytes.clone());
+            let bytes = match known {
+                Some(bytes) => bytes,
+                None => {
+                    let bytes: Arc<[u8]> = read_cluster(&self.file, *place, usize::from(extent.blocks) * BLOCK, *extent, algorithm(self.algorithms))?.into();
+                    let mut last = last();
+                    last.truncate(CLUSTERS - 1);
+                    last.push_front((index, bytes.clone()));
+                    bytes
+                }
+            };
+            let until = end.min(from + bytes.len() as u64);
+            put(&bytes[(at - from) as usize..(until - from) as usize])?;
+            at = until;
         }
         Ok(())
     }
@@ -204,6 +271,9 @@ impl Image {
                 true => links[name.parent] += 1,
                 false => links[name.node] += 1,
             }
+        }
+        if let Some(packed) = &self.packed {
+            links[packed.node] += 1;
         }
         for (i, node) in self.nodes.iter().enumerate() {
             if u64::from(node.inode.nlink) != links[i] {
@@ -241,11 +311,15 @@ struct Walk<'a> {
     shared: HashMap<u32, Attribute>,
     /// Bytes of directories, indexes and attributes that may still be read: an image can't make more work than its length.
     budget: u64,
+    packed: Option<Packed>,
 }
 
 impl Walk<'_> {
-    fn run(&mut self, root: u64) -> Result<()> {
+    fn run(&mut self, root: u64, packed: u64) -> Result<()> {
         self.inode(root, None).map_err(|why| Error::new(format!("/: {why}")))?;
+        if packed != 0 {
+            self.packed(packed).map_err(|why| Error::new(format!("the inode that fragments are in: {why}")))?;
+        }
         if !is_dir(&self.nodes[0].inode) {
             return Err(Error::new("/: not a directory"));
         }
@@ -254,6 +328,27 @@ impl Walk<'_> {
             let found = self.directory(directory, parent).map_err(|why| Error::new(format!("{}: {why}", self.shown(directory))))?;
             todo.extend(found.into_iter().map(|child| (child, directory)));
         }
+        Ok(())
+    }
+
+    fn packed(&mut self, nid: u64) -> Result<(), String> {
+        let node = self.inode(nid, None)?;
+        let Node { inode, at, fragment, .. } = &self.nodes[node];
+        if node == 0 || inode.mode >> 12 != 8 || fragment.is_some() || !matches!(inode.datalayout, EROFS_INODE_FLAT_PLAIN | EROFS_INODE_COMPRESSED_COMPACT) {
+            return Err("no file, or in parts itself".to_owned());
+        }
+        let mut clusters = Vec::new();
+        if inode.datalayout == EROFS_INODE_COMPRESSED_COMPACT {
+            let bytes = read_index(self.file, inode, *at).map_err(|e| e.to_string())?;
+            let (Place::Blocks(start), extents) = index_of(inode, &bytes, self.algorithms)? else { return Err("kept with its inode".to_owned()) };
+            let (mut from, mut place) = (0, u64::from(start) * BLOCK as u64);
+            for extent in extents {
+                clusters.push((from, place, extent));
+                from += u64::from(extent.len);
+                place += u64::from(extent.blocks) * BLOCK as u64;
+            }
+        }
+        self.packed = Some(Packed { node, clusters, last: Mutex::default() });
         Ok(())
     }
 
@@ -289,12 +384,29 @@ impl Walk<'_> {
         }
         let node = self.nodes.len();
         let xattrs = self.attributes(&inode, at)?;
-        let behind = self.data(&inode, at, node)?;
+        let fragment = self.fragment(&inode, at)?;
+        let behind = match fragment {
+            Some(_) => index::fragment_len(header(&inode)),
+            None => self.data(&inode, at, node)?,
+        };
         let header = inode.len() as u64 + xattr::body_len(inode.xattr_icount) as u64;
         self.used.push((at, at + header + behind, Some(node)));
         self.by_nid.insert(nid, node);
-        self.nodes.push(Node { inode, at, first: name, xattrs });
+        self.nodes.push(Node { inode, at, first: name, fragment, xattrs });
         Ok(node)
+    }
+
+    /// Where in the packed inode a file's bytes are; `None` for what has data of its own.
+    fn fragment(&self, inode: &Inode, at: u64) -> Result<Option<u64>, String> {
+        let header = header(inode);
+        let Some(packed) = self.packed.as_ref().filter(|_| inode.datalayout == EROFS_INODE_COMPRESSED_COMPACT && inode.mode >> 12 == 8) else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; index::fragment_len(header) as usize];
+        self.file.read_exact_at(&mut bytes, at + header as u64).map_err(|_| "inode beyond the end of the image")?;
+        let Some(start) = index::fragment(header, &bytes) else { return Ok(None) };
+        let end = start.checked_add(inode.size).filter(|end| inode.size > 0 && inode.u == 0 && *end <= self.nodes[packed.node].inode.size);
+        end.map(|_| Some(start)).ok_or_else(|| "a fragment beyond the end of what it is a part of".to_owned())
     }
 
     /// Checks where an inode's data are; gives how many bytes stand behind its header.

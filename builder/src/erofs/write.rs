@@ -4,13 +4,14 @@ use super::compress::{self, Algorithm};
 use super::data::{self, Settings, Source, Sources, Stored};
 use super::dir::{self, Name};
 use super::format::*;
+use super::fragments::{self, Fragments};
 use super::index::{self, Extent, Place};
 use super::inodes::{Inodes, Item, path_of};
 use super::layout::{self, Area, Part};
 use super::small::{Kept, Small};
 use super::xattr;
 use super::{Options, Sink, Written};
-use crate::definition::Compression;
+use crate::definition::{Compression, Layout};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Content, Kind, Node, Tree};
 
@@ -30,6 +31,14 @@ enum Data {
     Compressed { start: u32, blocks: u32, extents: Box<[Extent]> },
     /// One cluster, which is among what was kept for the inodes.
     Inline(Kept),
+    /// A part of the packed inode, from this byte on.
+    Fragment(u64),
+}
+
+/// The inode that fragments are in. It has no name.
+struct Packed {
+    item: Item,
+    data: Data,
 }
 
 /// Writes the tree as a file system.
@@ -40,34 +49,39 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     let mut out = Out { sink, buffer: Vec::with_capacity(CHUNK + BLOCK), block: 1 };
 
     let mut small = Small::new(&options.spool)?;
-    let mut data = store_contents(tree, &inodes, &settings, &mut out, &mut small)?;
+    let fragments = if options.layout == Layout::Smallest { Some(fragments::collect(tree, &inodes)?) } else { None };
+    let (mut data, packed) = store_contents(tree, &inodes, fragments.as_ref(), &settings, &mut out, &mut small)?;
     let directories = out.block()?;
-    let nids = place(tree, &inodes, &mut data, u64::from(directories))?;
+    let nids = place(tree, &inodes, &mut data, packed.as_ref(), u64::from(directories))?;
     write_directories(tree, &inodes, &data, &nids.numbers, &mut out)?;
     let xattr_blkaddr = out.block()?;
     out.put(inodes.xattrs.area())?;
     out.pad()?;
     let meta_blkaddr = out.block()?;
     let compressed = Compressed { algorithm: settings.algorithm.map_or(0, Algorithm::code), small };
-    write_inodes(tree, &inodes, &data, &nids, &compressed, meta_blkaddr, &mut out)?;
+    write_inodes(tree, &inodes, &data, packed.as_ref(), &nids, &compressed, meta_blkaddr, &mut out)?;
 
     let blocks = out.block()?;
     let inline = data.iter().any(|d| matches!(d, Data::Inline(_)));
-    let used = inline || data.iter().any(|d| matches!(d, Data::Compressed { .. }));
+    let used = inline || packed.is_some() || data.iter().any(|d| matches!(d, Data::Compressed { .. }));
     let (mut feature_incompat, available_compr_algs, compr_cfgs) =
         settings.algorithm.filter(|_| used).map_or((0, 0, Vec::new()), |a| configuration(a, settings.cluster));
     if inline {
         feature_incompat |= EROFS_FEATURE_INCOMPAT_ZTAILPACKING;
     }
+    if packed.is_some() {
+        feature_incompat |= EROFS_FEATURE_INCOMPAT_FRAGMENTS;
+    }
     let block = SuperBlock {
         feature_incompat,
         root_nid: u16::try_from(nids.numbers[0]).map_err(|_| Error::new("the root directory has more extended attributes than EROFS can hold there"))?,
-        inos: inodes.items.len() as u64,
+        inos: nids.numbers.len() as u64,
         epoch: inodes.fixed.seconds as u64,
         fixed_nsec: inodes.fixed.nanoseconds,
         blocks,
         meta_blkaddr,
         xattr_blkaddr,
+        packed_nid: nids.numbers.get(inodes.items.len()).copied().unwrap_or(0),
         uuid: options.uuid,
         volume_name: label,
         available_compr_algs,
@@ -125,13 +139,37 @@ fn configuration(algorithm: Algorithm, cluster: usize) -> (u32, u16, Vec<u8>) {
 }
 
 /// Stores what files and long links hold; gives what became of each inode's data.
-fn store_contents(tree: &Tree, inodes: &Inodes, settings: &Settings, out: &mut Out<'_>, small: &mut Small) -> Result<Vec<Data>> {
+fn store_contents(
+    tree: &Tree,
+    inodes: &Inodes,
+    fragments: Option<&Fragments>,
+    settings: &Settings,
+    out: &mut Out<'_>,
+    small: &mut Small,
+) -> Result<(Vec<Data>, Option<Packed>)> {
     let mut data: Vec<Data> = inodes.items.iter().map(|item| first_guess(tree.node(item.node))).collect();
-    let files: Vec<u32> = (0..inodes.items.len()).filter(|&i| wants_storing(tree, inodes, &inodes.items[i], settings)).map(|i| i as u32).collect();
+    for (data, place) in data.iter_mut().zip(fragments.iter().flat_map(|fragments| &fragments.places)) {
+        if let Some(at) = place {
+            *data = Data::Fragment(*at);
+        }
+    }
+    let wanted = |i: &usize| !matches!(data[*i], Data::Fragment(_)) && wants_storing(tree, inodes, &inodes.items[*i], settings);
+    let files: Vec<u32> = (0..inodes.items.len()).filter(wanted).map(|i| i as u32).collect();
     let start = out.block()?;
-    let sources = Contents { tree, inodes, files: &files };
+    let content = fragments.map(|fragments| &fragments.content).filter(|content| !content.is_empty());
+    let mut packed = content.map(|content| Packed { item: Item::packed(content.len()), data: Data::Number(0) });
+    let sources = Contents { tree, inodes, files: &files, packed: content };
     data::store(&sources, settings, start, &mut |blocks| out.put(blocks), &mut |file, stored| {
-        let index = files[file] as usize;
+        let Some(index) = files.get(file).map(|index| *index as usize) else {
+            if let Some(packed) = &mut packed {
+                packed.data = match stored {
+                    Stored::Flat { start } => Data::Flat(start),
+                    Stored::Compressed { start, blocks, extents } => Data::Compressed { start, blocks, extents },
+                    Stored::Inline(bytes) => Data::Inline(small.keep(&bytes)?),
+                };
+            }
+            return Ok(());
+        };
         match stored {
             Stored::Flat { start } if has_blocks(inodes, &inodes.items[index]) => data[index] = Data::Flat(start),
             Stored::Flat { .. } => {}
@@ -141,14 +179,15 @@ fn store_contents(tree: &Tree, inodes: &Inodes, settings: &Settings, out: &mut O
         Ok(())
     })?;
     small.flush()?;
-    Ok(data)
+    Ok((data, packed))
 }
 
-/// What has contents to be stored.
+/// What has contents to be stored: files, and behind them what is packed of the others.
 struct Contents<'a> {
     tree: &'a Tree,
     inodes: &'a Inodes,
     files: &'a [u32],
+    packed: Option<&'a Content>,
 }
 
 impl Contents<'_> {
@@ -159,30 +198,32 @@ impl Contents<'_> {
 
 impl Sources for Contents<'_> {
     fn count(&self) -> usize {
-        self.files.len()
+        self.files.len() + usize::from(self.packed.is_some())
     }
 
     fn size(&self, file: usize) -> u64 {
-        self.item(file).size
+        self.packed.filter(|_| file == self.files.len()).map_or_else(|| self.item(file).size, Content::len)
     }
 
     fn begins(&self, file: usize) -> bool {
-        let item = self.item(file);
-        layout::begins_arena(item.key, item.size)
+        file < self.files.len() && layout::begins_arena(self.item(file).key, self.item(file).size)
     }
 
     fn source(&self, file: usize) -> Source {
+        if let Some(content) = self.packed.filter(|_| file == self.files.len()) {
+            return Source { content: content.clone(), inline: false, header: INODE_EXTENDED, compress: true, many: true };
+        }
         let item = self.item(file);
         let (content, compress) = match &self.tree.node(item.node).kind {
             Kind::File(content) => (content.clone(), true),
             Kind::Symlink(target) => (Content::from_memory(&target[..]), false),
             _ => (Content::default(), false),
         };
-        Source { content, inline: self.inodes.inline(item), header: self.inodes.header(item), compress }
+        Source { content, inline: self.inodes.inline(item), header: self.inodes.header(item), compress, many: false }
     }
 
     fn name(&self, file: usize) -> String {
-        path_of(self.tree, self.item(file).node)
+        if file < self.files.len() { path_of(self.tree, self.item(file).node) } else { "contents of files".to_owned() }
     }
 }
 
@@ -221,8 +262,9 @@ struct Nids {
 }
 
 /// Gives every inode its place, and every directory the blocks that it needs from `block` on.
-fn place(tree: &Tree, inodes: &Inodes, data: &mut [Data], mut block: u64) -> Result<Nids> {
-    let parts: Vec<Part> = inodes.items.iter().zip(&*data).enumerate().map(|(i, (item, data))| part(tree, inodes, i, item, data)).collect();
+fn place(tree: &Tree, inodes: &Inodes, data: &mut [Data], packed: Option<&Packed>, mut block: u64) -> Result<Nids> {
+    let mut parts: Vec<Part> = inodes.items.iter().zip(&*data).enumerate().map(|(i, (item, data))| part(tree, inodes, i, item, data)).collect();
+    parts.extend(packed.map(|Packed { item, data }| Part { bytes: bytes_in_metadata(inodes, item, data), key: item.key, area: Area::Addresses }));
     let (numbers, blocks) = layout::place(&parts).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
     for (item, data) in inodes.items.iter().zip(data) {
         if is_directory_with_blocks(inodes, item, data) {
@@ -240,7 +282,7 @@ fn part(tree: &Tree, inodes: &Inodes, index: usize, item: &Item, data: &Data) ->
         Data::Flat(_) | Data::Compressed { .. } => Area::Addresses,
         Data::Number(_) if directory && has_blocks(inodes, item) => Area::Addresses,
         Data::Number(_) if directory => Area::Names,
-        Data::Number(_) | Data::Inline(_) => Area::Rest,
+        Data::Number(_) | Data::Inline(_) | Data::Fragment(_) => Area::Rest,
     };
     Part { bytes: bytes_in_metadata(inodes, item, data), key: item.key, area }
 }
@@ -251,6 +293,7 @@ fn bytes_in_metadata(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
     let behind = match data {
         Data::Compressed { .. } => index::len(item.size, header),
         Data::Inline(kept) => index::len(item.size, header) + u64::from(kept.len),
+        Data::Fragment(_) => index::fragment_len(header),
         _ if inodes.inline(item) => item.size,
         _ => 0,
     };
@@ -277,14 +320,27 @@ fn directory(tree: &Tree, inodes: &Inodes, item: &Item, nids: &[u64]) -> Vec<u8>
     dir::encode(names.map(|(name, node)| Name { name, nid: nids[inodes.index(node)], file_type: file_type(&tree.node(node).kind) }))
 }
 
-fn write_inodes(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &Nids, compressed: &Compressed, meta_blkaddr: u32, out: &mut Out<'_>) -> Result<()> {
-    let mut order: Vec<u32> = (0..inodes.items.len() as u32).collect();
+#[expect(clippy::too_many_arguments, reason = "all that was found out before, and where it goes")]
+fn write_inodes(
+    tree: &Tree,
+    inodes: &Inodes,
+    data: &[Data],
+    packed: Option<&Packed>,
+    nids: &Nids,
+    compressed: &Compressed,
+    meta_blkaddr: u32,
+    out: &mut Out<'_>,
+) -> Result<()> {
+    let mut order: Vec<u32> = (0..nids.numbers.len() as u32).collect();
     order.sort_unstable_by_key(|&i| nids.numbers[i as usize]);
     let start = u64::from(meta_blkaddr) * BLOCK as u64;
     for i in order {
         let i = i as usize;
         out.pad_to(start + nids.numbers[i] * SLOT as u64)?;
-        write_inode(tree, inodes, i, data, nids, compressed, out)?;
+        match packed.filter(|_| i == data.len()) {
+            Some(packed) => write_packed(packed, inodes, compressed, out)?,
+            None => write_inode(tree, inodes, i, data, nids, compressed, out)?,
+        }
     }
     let end = start + nids.blocks * BLOCK as u64;
     // fsck.erofs reads the header of extended attributes behind each inode, also of one that has none; behind the last one there must be something.
@@ -299,7 +355,7 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nid
     let inline = inodes.inline(item);
     let (datalayout, u) = match &data[i] {
         Data::Compressed { blocks, .. } => (EROFS_INODE_COMPRESSED_COMPACT, *blocks),
-        Data::Inline(_) => (EROFS_INODE_COMPRESSED_COMPACT, 0),
+        Data::Inline(_) | Data::Fragment(_) => (EROFS_INODE_COMPRESSED_COMPACT, 0),
         Data::Flat(start) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *start),
         Data::Number(number) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *number),
     };
@@ -320,14 +376,7 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nid
     out.put(&inode.encode())?;
     out.put(xattrs)?;
     match (&data[i], &node.kind) {
-        (Data::Compressed { start, extents, .. }, _) => {
-            index::encode(item.size, inodes.header(item), compressed.algorithm, Place::Blocks(*start), extents, &mut |bytes| out.put(bytes))
-        }
-        (Data::Inline(kept), _) => {
-            let extent = Extent { len: item.size as u32, blocks: 1, plain: false };
-            index::encode(item.size, inodes.header(item), compressed.algorithm, Place::Inline(kept.len), &[extent], &mut |bytes| out.put(bytes))?;
-            out.put(&compressed.small.read(*kept)?)
-        }
+        (data @ (Data::Compressed { .. } | Data::Inline(_) | Data::Fragment(_)), _) => write_index(item.size, inodes.header(item), data, compressed, out),
         _ if !inline => Ok(()),
         (_, Kind::Directory(_)) => out.put(&directory(tree, inodes, item, &nids.numbers)),
         (_, Kind::File(content)) => {
@@ -338,6 +387,46 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nid
         (_, Kind::Symlink(target)) => out.put(target),
         _ => Ok(()),
     }
+}
+
+/// What stands behind the header of what is not stored as it is.
+fn write_index(size: u64, header: usize, data: &Data, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
+    match data {
+        Data::Compressed { start, extents, .. } => {
+            index::encode(size, header, compressed.algorithm, Place::Blocks(*start), extents, &mut |bytes| out.put(bytes))
+        }
+        Data::Inline(kept) => {
+            let extent = Extent { len: size as u32, blocks: 1, plain: false };
+            index::encode(size, header, compressed.algorithm, Place::Inline(kept.len), &[extent], &mut |bytes| out.put(bytes))?;
+            out.put(&compressed.small.read(*kept)?)
+        }
+        Data::Fragment(at) => index::encode_fragment(*at, header, &mut |bytes| out.put(bytes)),
+        Data::Number(_) | Data::Flat(_) => Ok(()),
+    }
+}
+
+fn write_packed(packed: &Packed, inodes: &Inodes, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
+    let Packed { item, data } = packed;
+    let (datalayout, u) = match data {
+        Data::Compressed { blocks, .. } => (EROFS_INODE_COMPRESSED_COMPACT, *blocks),
+        Data::Flat(start) => (EROFS_INODE_FLAT_PLAIN, *start),
+        Data::Inline(_) | Data::Fragment(_) | Data::Number(_) => (EROFS_INODE_COMPRESSED_COMPACT, 0),
+    };
+    let inode = Inode {
+        extended: item.extended,
+        datalayout,
+        xattr_icount: 0,
+        mode: 0o100000,
+        nlink: item.links,
+        size: item.size,
+        u,
+        ino: 0,
+        uid: 0,
+        gid: 0,
+        mtime: (inodes.fixed.seconds, inodes.fixed.nanoseconds),
+    };
+    out.put(&inode.encode())?;
+    write_index(item.size, inodes.header(item), data, compressed, out)
 }
 
 fn type_bits(kind: &Kind) -> u16 {

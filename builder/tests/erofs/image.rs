@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use adamant::definition::Compression;
+use adamant::definition::{Compression, Layout};
 use adamant::erofs::read::Image;
 use adamant::erofs::{self, BLOCK, Options, Sink};
 use adamant::part::Part;
@@ -28,7 +28,11 @@ impl Sink for ToFile {
 }
 
 pub fn write(tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<()> {
-    let options = Options { compression, cluster, uuid: [7; 16], label: "test".to_owned(), jobs, spool: std::env::temp_dir(), cache: None };
+    write_as(Layout::Updates, tree, compression, cluster, jobs, path)
+}
+
+pub fn write_as(layout: Layout, tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<()> {
+    let options = Options { compression, cluster, layout, uuid: [7; 16], label: "test".to_owned(), jobs, spool: std::env::temp_dir(), cache: None };
     erofs::write(tree, &options, &mut ToFile(File::create(path).unwrap(), BLOCK as u64)).map(|_| ())
 }
 

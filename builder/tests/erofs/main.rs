@@ -9,7 +9,7 @@ mod trees;
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
 
-use adamant::definition::Compression;
+use adamant::definition::{Compression, Layout};
 use adamant::erofs::BLOCK;
 use adamant::tree::{Kind, Meta, Tree};
 
@@ -56,6 +56,37 @@ fn every_oddity_comes_out_of_the_kernels_mount_as_it_went_in() {
         write(&tree, compression, cluster, 2, &image).unwrap();
         let mounted = Mounted::new(&image, scratch.0.join("mount"));
         folder_agrees(&tree, &mounted.0, true);
+    }
+}
+
+#[test]
+fn the_smallest_layout_holds_every_oddity_and_what_is_equal_once() {
+    let scratch = Scratch::new("smallest");
+    let image = scratch.0.join("image");
+    let tree = oddities(1_500);
+    for (compression, cluster) in MAIN_WAYS.into_iter().filter(|(compression, _)| *compression != Compression::None) {
+        write_as(Layout::Smallest, &tree, compression, cluster, 2, &image).unwrap();
+        our_reader_agrees(&tree, &image);
+        if may_mount() {
+            let mounted = Mounted::new(&image, scratch.0.join("mount"));
+            folder_agrees(&tree, &mounted.0, true);
+        }
+    }
+    // Nothing that can be packed, nothing to be packed, nothing that shrinks; then the same twice.
+    let mut random = Random(3);
+    let noise = random.noise(300_000);
+    for contents in [vec![], vec![vec![]], vec![vec![1]], vec![noise.clone()], vec![noise.clone(), noise]] {
+        let mut tree = Tree::new();
+        for (number, bytes) in contents.iter().enumerate() {
+            tree.insert(format!("/{number}").as_bytes(), Meta::default(), file(bytes.clone())).unwrap();
+        }
+        write_as(Layout::Smallest, &tree, Compression::Lz4, 65536, 2, &image).unwrap();
+        our_reader_agrees(&tree, &image);
+        assert!(std::fs::metadata(&image).unwrap().len() < 330_000);
+        if may_mount() {
+            let mounted = Mounted::new(&image, scratch.0.join("mount"));
+            folder_agrees(&tree, &mounted.0, true);
+        }
     }
 }
 
@@ -122,7 +153,12 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
         let (one, many) = (scratch.0.join("one"), scratch.0.join("many"));
         write(&tree, compression, 65536, 1, &one).unwrap();
         write(&tree, compression, 65536, 7, &many).unwrap();
-        assert!(std::fs::read(one).unwrap() == std::fs::read(many).unwrap());
+        assert!(std::fs::read(&one).unwrap() == std::fs::read(&many).unwrap());
+        if compression != Compression::None {
+            write_as(Layout::Smallest, &tree, compression, 65536, 1, &one).unwrap();
+            write_as(Layout::Smallest, &tree, compression, 65536, 7, &many).unwrap();
+            assert!(std::fs::read(one).unwrap() == std::fs::read(many).unwrap());
+        }
     }
 }
 
@@ -214,8 +250,8 @@ fn damaged_images_are_refused_or_read_without_a_panic() {
     let path = scratch.0.join("image");
     let mut random = Random(9);
     let mut refused = 0;
-    for seed in [3, 5, 11] {
-        write(&generated(seed), Compression::Lz4, 16384, 2, &path).unwrap();
+    for (seed, layout) in [(3, Layout::Updates), (5, Layout::Updates), (11, Layout::Updates), (5, Layout::Smallest), (11, Layout::Smallest)] {
+        write_as(layout, &generated(seed), Compression::Lz4, 16384, 2, &path).unwrap();
         let good = std::fs::read(&path).unwrap();
         // Most of what can be wrong is in the metadata, which is the last part.
         let from = good.len() as u64 / 2;
@@ -242,7 +278,7 @@ fn damaged_images_are_refused_or_read_without_a_panic() {
             }
         }
     }
-    assert!(refused > 20, "only {refused} of 360 damaged images were refused");
+    assert!(refused > 20, "only {refused} of 600 damaged images were refused");
 }
 
 /// Makes a changed super block credible, so that what it says is looked at.

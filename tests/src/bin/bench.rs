@@ -67,6 +67,7 @@ fn write(arguments: &[String]) -> Result<()> {
     let options = Options {
         compression: definition.root.compression,
         cluster: definition.root.cluster,
+        layout: definition.root.layout,
         uuid: verity::uuid_from(b"bench", "bench"),
         label: "bench".to_owned(),
         jobs,
@@ -82,6 +83,9 @@ fn write(arguments: &[String]) -> Result<()> {
     tree_file.flush()?;
     Ok(())
 }
+
+/// Instead of an algorithm: the least bytes, with zstd:3.
+const SMALLEST: &str = "smallest";
 
 /// One command of the table.
 struct Contender {
@@ -126,17 +130,17 @@ impl Wanted {
             match argument.as_str() {
                 "--rounds" => wanted.rounds = rest.next().and_then(|n| n.parse().ok()).filter(|&n: &u32| n > 0).ok_or("--rounds needs a number from 1 on")?,
                 "--json" => wanted.json = Some(rest.next().ok_or("--json needs a file")?.into()),
-                "none" | "lz4" | "lz4hc" | "zstd" => wanted.algorithms.push(argument.clone()),
+                "none" | "lz4" | "lz4hc" | "zstd" | SMALLEST => wanted.algorithms.push(argument.clone()),
                 _ if argument.starts_with("zstd:") => wanted.algorithms.push(argument.clone()),
                 _ if argument.starts_with('-') || wanted.given.is_some() => {
-                    let usage = "bench [ARCHIVE|DEFINITION] [--rounds N] [--json FILE] [none|lz4|lz4hc|zstd|zstd:LEVEL ...]";
+                    let usage = "bench [ARCHIVE|DEFINITION] [--rounds N] [--json FILE] [none|lz4|lz4hc|zstd|zstd:LEVEL|smallest ...]";
                     return Err(format!("{argument}: {usage}").into());
                 }
                 _ => wanted.given = Some(std::fs::canonicalize(argument).map_err(|e| format!("{argument}: {e}"))?),
             }
         }
         if wanted.algorithms.is_empty() {
-            wanted.algorithms = ["none", "lz4", "lz4hc", "zstd:3", "zstd"].map(str::to_owned).to_vec();
+            wanted.algorithms = ["none", "lz4", "lz4hc", "zstd:3", "zstd", SMALLEST].map(str::to_owned).to_vec();
         }
         Ok(wanted)
     }
@@ -250,7 +254,7 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
     let dir = scratch.join(algorithm.replace(':', "-"));
     std::fs::create_dir(&dir)?;
     let definition = dir.join("image.toml");
-    std::fs::write(&definition, archive::compressed(archive, algorithm))?;
+    std::fs::write(&definition, if algorithm == SMALLEST { archive::smallest(archive) } else { archive::compressed(archive, algorithm) })?;
     let jobs = std::thread::available_parallelism()?.to_string();
     let image = dir.join("root");
     add(format!("adamant root {algorithm}"), image.clone(), vec![text(&std::env::current_exe()?), "write".to_owned(), text(&definition), text(&image), jobs]);
@@ -264,6 +268,7 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
 
     let compress: Vec<String> = match algorithm {
         "none" => vec![],
+        SMALLEST => ["-zzstd,3", "-C131072", "-Eall-fragments,dedupe"].map(str::to_owned).to_vec(),
         "zstd" => vec![format!("-zzstd,{ZSTD_LEVEL}"), format!("-C{CLUSTER}")],
         other => vec![format!("-z{}", other.replace(':', ",")), format!("-C{CLUSTER}")],
     };
@@ -285,7 +290,7 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
         // An old one knows no zstd.
         let known = tool::lossy(&tool::output(tool::command("mkfs.erofs").arg("--help")).stdout)
             + &tool::lossy(&tool::output(tool::command("mkfs.erofs").arg("-V")).stdout);
-        if !algorithm.starts_with("zstd") || known.contains("zstd") {
+        if !(algorithm.starts_with("zstd") || algorithm == SMALLEST) || known.contains("zstd") {
             let image = dir.join("installed");
             let mut command = vec!["mkfs.erofs".to_owned(), "--quiet".to_owned()];
             command.extend(compress);
