@@ -1,7 +1,8 @@
 /* The guard: what came out of the verified image is what runs.
  *
- * One program for each hook of the kernel's security module interface (BPF LSM), one map of decisions that the agent writes and freezes before
- * it attaches them, one of counters, one ring of events. No program writes anything else, none sleeps, none loops without a bound, and what can't be
+ * One program for each hook of the kernel's security module interface (BPF LSM), one map of decisions, one of counters, one ring of events. The agent
+ * attaches the programs while it still makes the machine ready, which takes the kernel longer than all that they will do; they let everything pass until
+ * the seal writes the decisions and freezes them. No program writes anything else, none sleeps, none loops without a bound, and what can't be
  * told is refused. A hook answers 0, then the kernel's other modules are asked, or -EPERM, then nothing else counts.
  *
  * "The image" is the super block of the verified root, known by its device number: nothing else can have that number while it is mounted.
@@ -15,38 +16,36 @@ enum hook {
 	BPRM_CHECK_SECURITY, MMAP_FILE, MMAP_ADDR, FILE_MPROTECT, SB_MOUNT, SB_REMOUNT, MOVE_MOUNT, SB_PIVOTROOT, SB_UMOUNT, SB_KERN_MOUNT,
 	FILE_OPEN, INODE_CREATE, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
 	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, TASK_SETRLIMIT,
-	TASK_PRCTL, BPF, BPF_MAP, BPF_PROG, HOOKS
+	TASK_PRCTL, CAPABLE, PERF_EVENT_OPEN, BPF, BPF_MAP, BPF_PROG, HOOKS
 };
 
-enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16 };
+enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16, MOUNTS = 32 };
 
-#define LIST 32
-
-/* Device numbers, each list ended by its first 0. */
-enum list {
-	VOLUMES, /* the volumes' super blocks */
-	FIXED,   /* super blocks whose mounts stay where they are: the kernel's own file systems */
-	MEMORY,  /* of them, those below which anything may be mounted: nothing in them can run or is the image's */
-	EXECUTE, /* super blocks beside the image that programs may come from */
-	DISKS,   /* block devices that may be written to and mounted */
-	LISTS
+/* What a device number is: bits. */
+enum device {
+	VOLUME = 1,  /* a volume's super block */
+	FIXED = 2,   /* a super block whose mounts stay where they are: the kernel's own file systems */
+	MEMORY = 4,  /* of them, one below which anything may be mounted: nothing in it can run or is the image's */
+	EXECUTE = 8, /* a super block beside the image that programs may come from */
+	DISK = 16    /* a block device that may be written to and mounted */
 };
-#define PLACES 16
-#define INTERPRETERS 32
 
-/* What the agent decided. Frozen before the first hook is attached; unused places are 0, which is no device and no inode. */
+/* What the agent decided: all 0 until the seal, which writes it once and freezes it; `root` says whether it has. Lists are sorted, and what is unused
+ * in them stands behind everything, with all bits but the sign. */
 const volatile struct decide {
 	u32 root;              /* the image */
 	u32 run;               /* /run */
 	u32 host;              /* the host's mount namespace */
 	u32 allowances;
-	u64 shutdown, agent, executor; /* programs of the image, by inode */
+	u64 shutdown, agent, manager, executor, kmod; /* programs of the image, by inode: systemd-shutdown, adamant-agent, systemd, systemd-executor, kmod */
 	s64 built;             /* seconds since 1970: the clock does not go behind it */
 	u64 black_box;         /* the agent's own partition, in which it tells of the end; 0 without one */
-	u32 lists[LISTS][LIST];
-	struct { u64 inode; u32 device, unused; } places[PLACES]; /* folders below which anything may be mounted */
 	u64 marks;             /* a bit for each interpreter, see mark: 0 where scripts are allowed */
-	u64 interpreters[INTERPRETERS]; /* programs of the image that read no scripts from elsewhere, by inode, ended by the first 0 */
+	u64 devices[64];       /* device << 32 | what it is */
+	u64 places[16];        /* device << 32 | inode of a folder below which anything may be mounted */
+	u64 own[128];          /* device << 32 | inode of folders on volumes that are the agent's alone, and of the files in them */
+	u64 interpreters[32];  /* programs of the image that read no scripts from elsewhere, by inode */
+	u64 clocks[8];         /* programs of the image that set the clock, by inode */
 } decide = {};
 
 u64 denials[HOOKS] = {};
@@ -60,11 +59,14 @@ struct event {
 
 struct { int unused; } events __attribute__((section(".maps"), used)) = {};
 
+#define INLINE static inline __attribute__((always_inline))
 /* 64 bits: newer verifiers look at all of them, and half of a -1 is a large number. */
-#define PROGRAM(name) __attribute__((section("lsm/" #name), used)) s64 name(u64 *ctx)
+#define PROGRAM_OR(name, otherwise) INLINE s64 name##_sealed(u64 *ctx); \
+	__attribute__((section("lsm/" #name), used)) s64 name(u64 *ctx) { return decide.root ? name##_sealed(ctx) : (otherwise); } \
+	INLINE s64 name##_sealed(u64 *ctx)
+#define PROGRAM(name) PROGRAM_OR(name, 0)
 /* A function of its own, so that its loop is checked once and not with each caller. */
 #define FUNCTION(name) __attribute__((noinline, section("function/" #name)))
-#define INLINE static inline __attribute__((always_inline))
 #define REFUSE(hook, device, inode, name) do { deny(hook, device, inode, (u64)(name)); return -EPERM; } while (0)
 
 /* An argument that may be null: the verifier takes arguments for never null and would take the test away. */
@@ -109,26 +111,68 @@ FUNCTION(deny) void deny(u32 hook, u32 device, u64 inode, u64 name)
 	event->device = device;
 	event->inode = inode;
 	bpf_probe_read_kernel_str(event->comm, sizeof(event->comm), task->comm);
-	bpf_probe_read_kernel_str(event->parent, 16, task->real_parent->comm);
+	bpf_probe_read_kernel_str(event->parent, 16, READ(task, real_parent)->comm);
 	if (name)
 		bpf_probe_read_kernel_str(event->name, sizeof(event->name), (void *)name);
 	bpf_ringbuf_submit(event, 0);
 }
 
-#define REFUSE_FILE(hook, file) REFUSE(hook, (file)->f_inode->i_sb->s_dev, (file)->f_inode->i_ino, (file)->f_path.dentry->d_name.name)
-
-FUNCTION(listed) int listed(u32 list, u32 device)
+/* Pointers are followed with READ wherever that is not often: Linux 6.12 goes through all its types, by name, for each step from a pointer that it trusts,
+ * each time that its verifier passes there. */
+FUNCTION(deny_inode) void deny_inode(u32 hook, struct inode *inode, struct dentry *dentry)
 {
-	if (list >= LISTS)
-		return 0;
-	for (int n = 0; n < LIST; n++) {
-		u32 found = decide.lists[list][n];
-		if (!found)
-			return 0;
-		if (found == device)
-			return 1;
-	}
-	return 0;
+	struct super_block *sb = READ(inode, i_sb);
+	deny(hook, READ(sb, s_dev), READ(inode, i_ino), (u64)READ(dentry, d_name.name));
+}
+
+FUNCTION(deny_file) void deny_file(u32 hook, struct file *file) { deny_inode(hook, READ(file, f_inode), READ(file, f_path.dentry)); }
+#define REFUSE_FILE(hook, file) do { deny_file(hook, file); return -EPERM; } while (0)
+
+/* The last number of a sorted list, of a power of two, that is not above the key. Without a branch: the verifier would follow each to its end. What the
+ * compiler knows of the index, Linux 6.1 does not: it is masked all the same. */
+#define LAST(list, key) ({ \
+	u64 at_ = 0; \
+	_Pragma("unroll") for (u64 step_ = sizeof(list) / 16; step_; step_ /= 2) { \
+		u64 next_ = at_ | step_; \
+		__asm__ volatile("%0 &= %1" : "+r"(next_) : "i"(sizeof(list) / 8 - 1)); \
+		s64 above_ = (s64)((key) - list[next_]) >> 63; \
+		__asm__ volatile("" : "+r"(above_)); \
+		at_ |= step_ & ~above_; \
+	} \
+	__asm__ volatile("%0 &= %1" : "+r"(at_) : "i"(sizeof(list) / 8 - 1)); \
+	list[at_]; })
+
+/* What this device is, as bits. */
+FUNCTION(kind_of) u32 kind_of(u32 device)
+{
+	u64 found = LAST(decide.devices, (u64)device << 32 | 0xffffffff);
+	return found >> 32 == device ? found : 0;
+}
+
+INLINE int is(u32 device, u32 kinds) { return (kind_of(device) & kinds) != 0; }
+
+INLINE u32 device_of(struct inode *inode)
+{
+	struct super_block *sb = READ(inode, i_sb);
+	return READ(sb, s_dev);
+}
+
+INLINE u32 device_below(struct dentry *dentry)
+{
+	struct super_block *sb = READ(dentry, d_sb);
+	return READ(sb, s_dev);
+}
+
+INLINE u32 device_at(struct vfsmount *mount)
+{
+	struct super_block *sb = READ(mount, mnt_sb);
+	return READ(sb, s_dev);
+}
+
+INLINE u64 type_of(struct super_block *sb)
+{
+	struct file_system_type *type = READ(sb, s_type);
+	return (u64)READ(type, name);
 }
 
 INLINE int allowed(enum allowance what) { return (decide.allowances & what) != 0; }
@@ -138,14 +182,10 @@ INLINE int allowed(enum allowance what) { return (decide.allowances & what) != 0
 /* The program that a task runs, as an inode of the image; 0 where it is none of the image's. */
 INLINE u64 program_of(struct task_struct *task)
 {
-	struct mm_struct *mm = task->mm;
-	if (!mm)
-		return 0;
-	struct file *file = mm->exe_file;
-	if (!file)
-		return 0;
-	struct inode *inode = file->f_inode;
-	return inode->i_sb->s_dev == decide.root ? inode->i_ino : 0;
+	struct mm_struct *mm = READ(task, mm);
+	struct file *file = READ(mm, exe_file);
+	struct inode *inode = READ(file, f_inode);
+	return device_of(inode) == decide.root ? READ(inode, i_ino) : 0;
 }
 
 INLINE u64 program(void) { return program_of(bpf_get_current_task_btf()); }
@@ -156,8 +196,8 @@ FUNCTION(shutting_down) int shutting_down(void)
 	struct task_struct *task = bpf_get_current_task_btf();
 	if (!decide.shutdown || program_of(task) != decide.shutdown)
 		return 0;
-	struct task_struct *parent = task->real_parent;
-	return task->tgid == 1 || (parent->tgid == 1 && program_of(parent) == decide.shutdown);
+	struct task_struct *parent = READ(task, real_parent);
+	return task->tgid == 1 || (READ(parent, tgid) == 1 && program_of(parent) == decide.shutdown);
 }
 /* PID 1 that is none of the image's programs is the agent that has not handed over yet: from then on, what PID 1 becomes is checked. */
 INLINE int is_booting(void) { return is_init() && !program(); }
@@ -168,7 +208,8 @@ INLINE int is_agent(void) { return (decide.agent && program() == decide.agent) |
 /* PID 1, and what it forks for its own work, such as generators: they are of its session, which nobody can join; services get their own. */
 INLINE int is_inits_own(void)
 {
-	struct signal_struct *signal = bpf_get_current_task_btf()->signal;
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct signal_struct *signal = READ(task, signal);
 	struct pid *session = 0;
 	int number = 0;
 	bpf_probe_read_kernel(&session, sizeof(session), (void *)__builtin_preserve_access_index(&signal->pids) + PIDTYPE_SID * sizeof(session));
@@ -183,7 +224,10 @@ INLINE int program_is_in(const u64 *folder)
 	struct name name;
 	if (!program_of(task))
 		return 0;
-	read_name(&name, task->mm->exe_file->f_path.dentry->d_parent->d_name.name);
+	struct mm_struct *mm = READ(task, mm);
+	struct file *file = READ(mm, exe_file);
+	struct dentry *dentry = READ(file, f_path.dentry), *parent = READ(dentry, d_parent);
+	read_name(&name, READ(parent, d_name.name));
 	return name.word[0] == folder[0] && name.word[1] == folder[1] && name.word[2] == folder[2];
 }
 
@@ -196,13 +240,19 @@ INLINE int is_systemds(void)
 
 /* --- code */
 
-INLINE int in_host(void) { return bpf_get_current_task_btf()->nsproxy->mnt_ns->ns.inum == decide.host; }
+INLINE int in_host(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct nsproxy *namespaces = READ(task, nsproxy);
+	struct mnt_namespace *mounts = READ(namespaces, mnt_ns);
+	return READ(mounts, ns.inum) == decide.host;
+}
 
 INLINE int may_run(struct inode *inode)
 {
 	struct super_block *sb = inode->i_sb;
 	u32 device = sb->s_dev;
-	if (device == decide.root || listed(EXECUTE, device))
+	if (device == decide.root || is(device, EXECUTE))
 		return 1;
 	return allowed(CONTAINERS) && sb->s_magic == OVERLAYFS_MAGIC && !in_host();
 }
@@ -261,7 +311,7 @@ PROGRAM(file_mprotect)
 
 /* Folders of /run that systemd takes instructions from, and the agent's own: who may change what is in them. Inside /run/systemd and /run/udev
  * nothing can be mounted, whosever the rest is. */
-enum folder { ANYBODY_S, INSIDE_S, SYSTEMD_S, AGENT_S, NOBODY_S };
+enum folder { ANYBODY_S, INSIDE_S, SYSTEMD_S, KMOD_S, AGENT_S, NOBODY_S };
 
 FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 {
@@ -285,6 +335,9 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	read_name(&name, text);
 	if (IS(&name, "adamant"))
 		return AGENT_S;
+	/* kmod writes here at every start which device nodes the image's modules have. */
+	if (IS(&name, "tmpfiles.d"))
+		return KMOD_S;
 	if (IS(&name, "modprobe.d") || IS(&name, "sysctl.d") || IS(&name, "sysusers.d") || IS(&name, "modules-load.d") ||
 	    IS(&name, "binfmt.d") || IS(&name, "environment.d") || IS(&name, "extensions") || IS(&name, "confexts"))
 		return SYSTEMD_S;
@@ -339,17 +392,23 @@ FUNCTION(reaches_host) int reaches_host(struct mount *mount)
 	return 1;
 }
 
+/* A folder as the lists have it; 0 for one whose number they can't hold. */
+INLINE u64 folder_key(u32 device, struct inode *inode)
+{
+	u64 number = READ(inode, i_ino);
+	return number >> 32 ? 0 : (u64)device << 32 | number;
+}
+
 /* Whether a dentry is one of the places, or below one. */
 FUNCTION(in_place) int in_place(struct dentry *dentry)
 {
+	if (!allowed(MOUNTS))
+		return 0;
+	u32 device = device_below(dentry);
 	for (int n = 0; n < 24; n++) {
-		struct inode *inode = READ(dentry, d_inode);
-		struct super_block *sb = READ(inode, i_sb);
-		u32 device = READ(sb, s_dev);
-		u64 number = READ(inode, i_ino);
-		for (int place = 0; place < PLACES; place++)
-			if (number && decide.places[place].inode == number && decide.places[place].device == device)
-				return 1;
+		u64 key = folder_key(device, READ(dentry, d_inode));
+		if (key && LAST(decide.places, key) == key)
+			return 1;
 		struct dentry *parent = READ(dentry, d_parent);
 		if (parent == dentry)
 			return 0;
@@ -364,9 +423,10 @@ INLINE int is_usual(const char *type, struct dentry *place)
 	struct name kind, name;
 	read_name(&kind, type);
 	/* What systemd mounts when somebody looks at it. */
-	if (place->d_sb->s_magic == AUTOFS_MAGIC)
+	struct super_block *sb = READ(place, d_sb);
+	if (READ(sb, s_magic) == AUTOFS_MAGIC)
 		return IS(&kind, "binfmt_misc");
-	read_name(&name, place->d_name.name);
+	read_name(&name, READ(place, d_name.name));
 	return (IS(&kind, "devpts") && IS(&name, "pts")) || (IS(&kind, "mqueue") && IS(&name, "mqueue")) ||
 	       (IS(&kind, "hugetlbfs") && IS(&name, "hugepages")) || (IS(&kind, "cgroup2") && IS(&name, "cgroup")) || (IS(&kind, "securityfs") && IS(&name, "security")) ||
 	       (IS(&kind, "pstore") && IS(&name, "pstore")) || (IS(&kind, "efivarfs") && IS(&name, "efivars")) || (IS(&kind, "bpf") && IS(&name, "bpf")) ||
@@ -378,19 +438,43 @@ INLINE int is_usual(const char *type, struct dentry *place)
 /* Whether something of this type may be mounted here, in the host. */
 FUNCTION(may_cover) int may_cover(struct path *path, const char *type)
 {
-	struct dentry *dentry = path->dentry;
-	u32 device = dentry->d_sb->s_dev;
+	struct dentry *dentry = READ(path, dentry);
+	u32 device = device_below(dentry);
 	if (is_at_an_end() || in_place(dentry))
 		return 1;
-	if (dentry->d_parent != dentry && listed(MEMORY, device))
+	if (READ(dentry, d_parent) != dentry && is(device, MEMORY))
 		return device != decide.run || folder_of(dentry) == ANYBODY_S;
 	return type && device != decide.root && is_usual(type, dentry);
 }
 
 /* Whether mounts of this super block stay as the agent made them. */
-INLINE int stays(u32 device) { return device == decide.root || listed(VOLUMES, device) || listed(FIXED, device); }
+INLINE int stays(u32 device) { return device == decide.root || is(device, VOLUME | FIXED); }
 
-#define REFUSE_PATH(hook, path) REFUSE(hook, (path)->mnt->mnt_sb->s_dev, (path)->dentry->d_inode->i_ino, (path)->dentry->d_name.name)
+/* systemd where it makes a service's namespace, and before it becomes the service: systemd-executor, or before systemd 254 a child of its own with a
+ * session of its own, which those that enter the namespace of a running service do not have (`systemctl bind`). */
+INLINE int makes_a_service(void)
+{
+	u64 who = program();
+	return who && (decide.executor ? who == decide.executor : who == decide.manager && !is_inits_own());
+}
+
+/* Whether this is over the image in a namespace that others use, too: a service's own view of it, which somebody has entered. Whoever has a namespace
+ * to himself may do in it as he likes. To read /proc/self/mountinfo is to use it. */
+INLINE int is_over_anothers(struct path *path)
+{
+	struct mount *mount = AROUND(READ(path, mnt), struct mount, mnt);
+	struct mnt_namespace *namespace = READ(mount, mnt_ns);
+	struct dentry *dentry = READ(path, dentry);
+	return device_below(dentry) == decide.root && READ(namespace, ns.count.refs.counter) > 1 && !makes_a_service();
+}
+
+FUNCTION(deny_path) void deny_path(u32 hook, struct path *path)
+{
+	struct dentry *dentry = READ(path, dentry);
+	struct inode *inode = READ(dentry, d_inode);
+	deny(hook, device_at(READ(path, mnt)), READ(inode, i_ino), (u64)READ(dentry, d_name.name));
+}
+#define REFUSE_PATH(hook, path) do { deny_path(hook, path); return -EPERM; } while (0)
 
 PROGRAM(sb_mount)
 {
@@ -399,10 +483,15 @@ PROGRAM(sb_mount)
 	/* How mounts propagate is everybody's own affair; a remount of the super block is sb_remount's. */
 	if (flags & MS_PROPAGATION || (flags & (MS_REMOUNT | MS_BIND)) == MS_REMOUNT)
 		return 0;
-	if (is_at_an_end() || !reaches_host(AROUND(path->mnt, struct mount, mnt)))
+	if (is_at_an_end())
 		return 0;
-	if (flags & MS_REMOUNT) {
-		if (!stays(path->mnt->mnt_sb->s_dev))
+	struct vfsmount *below = READ(path, mnt);
+	if (!reaches_host(AROUND(below, struct mount, mnt))) {
+		/* Other flags of a mount cover nothing. */
+		if (flags & MS_REMOUNT || !is_over_anothers(path))
+			return 0;
+	} else if (flags & MS_REMOUNT) {
+		if (!stays(device_at(below)))
 			return 0;
 	} else if (!(flags & MS_MOVE && in_host())) {
 		/* What moves is only a name here, but it is of the namespace of whoever moves it: systemd does so where it makes credentials. */
@@ -421,18 +510,24 @@ PROGRAM(sb_remount)
 	struct super_block *sb = (void *)ctx[0];
 	if (!stays(sb->s_dev) || is_at_an_end())
 		return 0;
-	REFUSE(SB_REMOUNT, sb->s_dev, 0, sb->s_type->name);
+	REFUSE(SB_REMOUNT, sb->s_dev, 0, type_of(sb));
 }
 
 PROGRAM(move_mount)
 {
 	struct path *from = (void *)ctx[0], *to = (void *)ctx[1];
-	struct mount *source = AROUND(from->mnt, struct mount, mnt);
-	/* A clone of a mount is in no namespace: to move it takes nothing away. */
-	if (is_in_host(source) && stays(from->mnt->mnt_sb->s_dev) && !is_at_an_end())
-		REFUSE_PATH(MOVE_MOUNT, from);
-	if (!reaches_host(AROUND(to->mnt, struct mount, mnt)) || may_cover(to, from->mnt->mnt_sb->s_type->name))
+	struct vfsmount *moved = READ(from, mnt);
+	if (is_at_an_end())
 		return 0;
+	/* A clone of a mount is in no namespace: to move it takes nothing away. */
+	if (is_in_host(AROUND(moved, struct mount, mnt)) && stays(device_at(moved)))
+		REFUSE_PATH(MOVE_MOUNT, from);
+	if (!reaches_host(AROUND(READ(to, mnt), struct mount, mnt))) {
+		if (!is_over_anothers(to))
+			return 0;
+	} else if (may_cover(to, (const char *)type_of(READ(moved, mnt_sb)))) {
+		return 0;
+	}
 	REFUSE_PATH(MOVE_MOUNT, to);
 }
 
@@ -448,25 +543,25 @@ PROGRAM(sb_umount)
 {
 	struct vfsmount *mnt = (void *)ctx[0];
 	struct mount *mount = AROUND(mnt, struct mount, mnt);
-	if (!stays(mnt->mnt_sb->s_dev))
+	if (!stays(device_at(mnt)))
 		return 0;
 	struct mount *parent = READ(mount, mnt_parent);
 	if ((!is_in_host(mount) && !reaches_host(parent)) || is_at_an_end())
 		return 0;
-	REFUSE(SB_UMOUNT, mnt->mnt_sb->s_dev, 0, mnt->mnt_sb->s_type->name);
+	REFUSE(SB_UMOUNT, device_at(mnt), 0, type_of(READ(mnt, mnt_sb)));
 }
 
 /* No file system of a disk that the image does not know. */
 PROGRAM(sb_kern_mount)
 {
 	struct super_block *sb = (void *)ctx[0];
-	struct block_device *device = sb->s_bdev;
+	struct block_device *device = READ(sb, s_bdev);
 	if (!device)
 		return 0;
-	u32 number = device->bd_dev;
-	if (number == decide.root || listed(VOLUMES, number) || listed(DISKS, number))
+	u32 number = READ(device, bd_dev);
+	if (number == decide.root || is(number, VOLUME | DISK))
 		return 0;
-	REFUSE(SB_KERN_MOUNT, number, 0, sb->s_type->name);
+	REFUSE(SB_KERN_MOUNT, number, 0, type_of(sb));
 }
 
 /* --- files that are not files */
@@ -493,23 +588,43 @@ INLINE int is_sealed_in_sys(const struct name *name)
 	       IS(name, "delete") || IS(name, "remove") || IS(name, "unbind");
 }
 
+/* What a cgroup has at most. */
+INLINE int is_limit(const struct name *name)
+{
+	return IS(name, "memory.max") || IS(name, "memory.high") || IS(name, "memory.swap.max") || IS(name, "memory.limit_in_bytes") || IS(name, "cpu.max") ||
+	       IS(name, "cpuset.cpus") || IS(name, "pids.max");
+}
+
 /* 0, or -EPERM where something in such a folder is to be changed by somebody else. */
 FUNCTION(may_change) int may_change(struct dentry *dentry)
 {
-	u32 device = dentry->d_sb->s_dev;
-	if (dentry->d_sb->s_magic == EFIVARFS_MAGIC)
+	struct super_block *sb = READ(dentry, d_sb);
+	u32 device = READ(sb, s_dev);
+	if (READ(sb, s_magic) == EFIVARFS_MAGIC)
 		return shutting_down() ? 0 : -EPERM;
-	if (device != decide.run)
+	if (device != decide.run) {
+		if (!is(device, VOLUME))
+			return 0;
+		/* The agent's folder on a volume, and what is in it: by its own number, too, as a file that was opened by its handle may lie nowhere. */
+		struct dentry *parent = READ(dentry, d_parent);
+		u64 key = folder_key(device, READ(dentry, d_inode)), above = folder_key(device, READ(parent, d_inode));
+		return LAST(decide.own, key) != key && LAST(decide.own, above) != above ? 0 : is_agent() ? 0 : -EPERM;
+	}
+	switch (folder_of(dentry)) {
+	case ANYBODY_S:
+	case INSIDE_S:
 		return 0;
-	int folder = folder_of(dentry);
-	if (folder == ANYBODY_S || folder == INSIDE_S)
-		return 0;
-	if (folder == SYSTEMD_S)
+	case SYSTEMD_S:
 		return is_inits_own() ? 0 : -EPERM;
-	return (folder == AGENT_S ? is_agent() : is_at_an_end()) ? 0 : -EPERM;
+	case KMOD_S:
+		return is_inits_own() || (decide.kmod && program() == decide.kmod) ? 0 : -EPERM;
+	case AGENT_S:
+		return is_agent() ? 0 : -EPERM;
+	}
+	return is_at_an_end() ? 0 : -EPERM;
 }
 
-#define REFUSE_DENTRY(hook, dentry) REFUSE(hook, (dentry)->d_sb->s_dev, 0, (dentry)->d_name.name)
+#define REFUSE_DENTRY(hook, dentry) REFUSE(hook, device_below(dentry), 0, READ(dentry, d_name.name))
 #define CHANGES(hook, HOOK, argument) PROGRAM(hook) { \
 	struct dentry *dentry = (void *)ctx[argument]; \
 	if (!may_change(dentry)) \
@@ -519,9 +634,17 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 CHANGES(inode_create, INODE_CREATE, 1)
 CHANGES(inode_mkdir, INODE_MKDIR, 1)
 CHANGES(inode_symlink, INODE_SYMLINK, 1)
-CHANGES(inode_link, INODE_LINK, 2)
 CHANGES(inode_unlink, INODE_UNLINK, 1)
 CHANGES(inode_rmdir, INODE_RMDIR, 1)
+
+/* Another name of a file is where it could be written to, too. */
+PROGRAM(inode_link)
+{
+	struct dentry *from = (void *)ctx[0], *to = (void *)ctx[2];
+	if (!may_change(from) && !may_change(to))
+		return 0;
+	REFUSE_DENTRY(INODE_LINK, to);
+}
 
 PROGRAM(inode_rename)
 {
@@ -534,7 +657,7 @@ PROGRAM(inode_rename)
 PROGRAM(path_truncate)
 {
 	struct path *path = (void *)ctx[0];
-	struct dentry *dentry = path->dentry;
+	struct dentry *dentry = READ(path, dentry);
 	if (!may_change(dentry))
 		return 0;
 	REFUSE_DENTRY(PATH_TRUNCATE, dentry);
@@ -548,11 +671,11 @@ INLINE u64 mark(u64 inode) { return 1ull << (inode * 0x9e3779b97f4a7c15 >> 58); 
 /* Whether this program is an interpreter, and what is in a file that is not the image's may have been put there by somebody, for it to run. */
 FUNCTION(may_be_a_script) int may_be_a_script(struct file *file, u64 program)
 {
-	for (int n = 0; decide.interpreters[n] != program; n++)
-		if (n == INTERPRETERS - 1 || !decide.interpreters[n])
-			return 0;
-	struct inode *inode = file->f_inode;
-	u32 kind = inode->i_mode & S_IFMT, flags = file->f_flags;
+	if (LAST(decide.interpreters, program) != program)
+		return 0;
+	struct inode *inode = READ(file, f_inode);
+	struct super_block *sb = READ(inode, i_sb);
+	u32 kind = READ(inode, i_mode) & S_IFMT, flags = file->f_flags;
 	if (kind == S_IFBLK)
 		return 1;
 	/* Pipes, sockets and terminals can't be told apart. What is opened to be executed is bprm_check_security's. */
@@ -561,7 +684,7 @@ FUNCTION(may_be_a_script) int may_be_a_script(struct file *file, u64 program)
 	/* Nothing is in a file that was made, or emptied, by this very opening: a place for an interpreter's own data. */
 	if (flags & (O_TRUNC | O_TMPFILE) || (flags & (O_EXCL | O_CREAT)) == (O_EXCL | O_CREAT))
 		return 0;
-	switch (inode->i_sb->s_magic) {
+	switch (READ(sb, s_magic)) {
 	case PROC_MAGIC:
 	case SYSFS_MAGIC:
 	case CGROUP_MAGIC:
@@ -572,35 +695,48 @@ FUNCTION(may_be_a_script) int may_be_a_script(struct file *file, u64 program)
 	case NSFS_MAGIC:
 		return 0; /* what the kernel says */
 	}
-	return !listed(EXECUTE, inode->i_sb->s_dev);
+	return !is(READ(sb, s_dev), EXECUTE);
 }
 
 /* The kernel knows no scripts, only which program reads what. Nearly all programs have no mark, which is asked first: this runs at every opening. */
-INLINE int reads_a_script(struct file *file)
+INLINE int reads_a_script(struct file *file, u32 device)
 {
 	struct mm_struct *mm = bpf_get_current_task_btf()->mm;
 	if (!mm)
 		return 0;
 	struct file *runs = mm->exe_file;
-	if (!runs || !(decide.marks & mark(runs->f_inode->i_ino)) || file->f_inode->i_sb->s_dev == decide.root)
+	if (!runs || !(decide.marks & mark(runs->f_inode->i_ino)) || device == decide.root)
 		return 0;
 	u64 who = program();
 	return who && may_be_a_script(file, who);
 }
 
-/* Opening for writing; reading is free, but for interpreters. */
+/* All of the kernel's memory, to be read. */
+FUNCTION(is_kernels_memory) int is_kernels_memory(struct file *file)
+{
+	struct name name;
+	struct dentry *dentry = READ(file, f_path.dentry);
+	read_name(&name, READ(dentry, d_name.name));
+	return IS(&name, "kcore") && !allowed(DEBUG);
+}
+
+/* Opening for writing; reading is free, but for interpreters and the kernel's memory. */
 PROGRAM(file_open)
 {
 	struct file *file = (void *)ctx[0];
-	/* The decisions are frozen: where scripts are allowed, the verifier takes this out. */
-	if (decide.marks && file->f_mode & FMODE_READ && reads_a_script(file))
-		REFUSE_FILE(FILE_OPEN, file);
-	if (!(file->f_mode & FMODE_WRITE))
-		return 0;
 	struct inode *inode = file->f_inode;
+	struct super_block *sb = inode->i_sb;
+	u64 magic = sb->s_magic;
+	if (decide.marks && file->f_mode & FMODE_READ && reads_a_script(file, sb->s_dev))
+		REFUSE_FILE(FILE_OPEN, file);
+	if (!(file->f_mode & FMODE_WRITE)) {
+		if (magic != PROC_MAGIC || !is_kernels_memory(file))
+			return 0;
+		REFUSE_FILE(FILE_OPEN, file);
+	}
 	u32 kind = inode->i_mode & S_IFMT;
 	if (kind == S_IFBLK) {
-		if (listed(DISKS, inode->i_rdev) || (decide.black_box && inode->i_rdev == decide.black_box && is_agent()) || shutting_down())
+		if (is(inode->i_rdev, DISK) || (decide.black_box && inode->i_rdev == decide.black_box && is_agent()) || shutting_down())
 			return 0;
 		REFUSE_FILE(FILE_OPEN, file);
 	}
@@ -613,25 +749,26 @@ PROGRAM(file_open)
 	}
 	if (kind != S_IFREG)
 		return 0;
-	struct dentry *dentry = file->f_path.dentry;
-	u64 magic = inode->i_sb->s_magic;
+	struct dentry *dentry = READ(file, f_path.dentry);
 	struct name name;
 	int refused = 0;
 	switch (magic) {
 	case PROC_MAGIC:
-		read_name(&name, dentry->d_name.name);
+		read_name(&name, READ(dentry, d_name.name));
 		/* A process may write even what it can't, and what is shared with the image, through its own `mem`. */
 		refused = is_sealed_in_proc(&name) || (IS(&name, "mem") && !allowed(DEBUG));
 		break;
 	case SYSFS_MAGIC:
-		read_name(&name, dentry->d_name.name);
+		read_name(&name, READ(dentry, d_name.name));
 		refused = is_sealed_in_sys(&name);
 		break;
 	case CGROUP_MAGIC:
 	case CGROUP2_MAGIC:
-		read_name(&name, dentry->d_name.name);
-		/* With these the kernel itself ends or stops all in a cgroup, and root can put PID 1 into any: `systemctl kill` and `freeze` ask PID 1. */
-		refused = IS(&name, "release_agent") || ((IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze")) && !allowed(CONTAINERS) && !is_init());
+		read_name(&name, READ(dentry, d_name.name));
+		/* With these the kernel itself ends, stops or starves all in a cgroup, and root can put PID 1 into any: `systemctl kill`, `freeze` and `set-property`
+		 * ask PID 1. Limits in a cgroup that is a user's own are the user's. */
+		refused = IS(&name, "release_agent") || ((IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || (is_limit(&name) && !inode->i_uid.val)) &&
+			!allowed(CONTAINERS) && !is_init());
 		break;
 	case SECURITYFS_MAGIC:
 		refused = !is_init();
@@ -690,17 +827,17 @@ INLINE int is_against_a_volume(u32 request)
 
 FUNCTION(may_ask) int may_ask(struct file *file, u32 request)
 {
-	struct inode *inode = file->f_inode;
-	u32 kind = inode->i_mode & S_IFMT;
+	struct inode *inode = READ(file, f_inode);
+	u32 kind = READ(inode, i_mode) & S_IFMT, device = READ(inode, i_rdev);
 	if (kind != S_IFBLK && kind != S_IFCHR)
-		return !is_against_a_volume(request) || !listed(VOLUMES, inode->i_sb->s_dev);
+		return !is_against_a_volume(request) || !is(device_of(inode), VOLUME);
 	int scsi = is_scsi(request);
 	if (!scsi && !is_dangerous(request))
 		return 1;
 	/* On a terminal or a network device the same numbers are something else. */
-	if (kind == S_IFCHR && inode->i_rdev >> 20 == 5)
+	if (kind == S_IFCHR && device >> 20 == 5)
 		return 1;
-	if (listed(DISKS, inode->i_rdev) || is_agent() || shutting_down())
+	if (is(device, DISK) || is_agent() || shutting_down())
 		return 1;
 	const u64 udev[] = { WORD("udev", 0), 0, 0 };
 	return scsi && program_is_in(udev);
@@ -725,9 +862,10 @@ PROGRAM(file_ioctl_compat)
 PROGRAM(uring_cmd)
 {
 	struct io_uring_cmd *command = (void *)ctx[0];
-	struct file *file = command->file;
-	u32 kind = file->f_inode->i_mode & S_IFMT;
-	if ((kind != S_IFBLK && kind != S_IFCHR) || listed(DISKS, file->f_inode->i_rdev))
+	struct file *file = READ(command, file);
+	struct inode *inode = READ(file, f_inode);
+	u32 kind = READ(inode, i_mode) & S_IFMT;
+	if ((kind != S_IFBLK && kind != S_IFCHR) || is(READ(inode, i_rdev), DISK))
 		return 0;
 	REFUSE_FILE(URING_CMD, file);
 }
@@ -740,7 +878,7 @@ PROGRAM(kernel_read_file)
 	struct file *file = (void *)ctx[0];
 	if (is_null(ctx, 0))
 		REFUSE(KERNEL_READ_FILE, 0, 0, 0);
-	if (file->f_inode->i_sb->s_dev == decide.root)
+	if (device_of(READ(file, f_inode)) == decide.root)
 		return 0;
 	REFUSE_FILE(KERNEL_READ_FILE, file);
 }
@@ -807,12 +945,36 @@ PROGRAM(task_setrlimit)
 }
 
 /* Who somebody is, is told by the program that runs: with this, a process can name another as its own. */
-PROGRAM(task_prctl)
+PROGRAM_OR(task_prctl, -ENOSYS)
 {
 	u64 what = ctx[1];
 	if ((u32)ctx[0] != PR_SET_MM || (what != PR_SET_MM_EXE_FILE && what != PR_SET_MM_MAP))
 		return -ENOSYS;
 	REFUSE(TASK_PRCTL, what, 0, 0);
+}
+
+/* --- what no hook of its own asks about, but a capability */
+
+PROGRAM(capable)
+{
+	u32 capability = ctx[2];
+	if (capability != CAP_SYS_TIME)
+		return 0;
+	/* settimeofday(2) and clock_settime(2) have a hook, which knows the time. Adding an offset and the hardware's clock have none. */
+	struct pt_regs *registers = bpf_task_pt_regs(bpf_get_current_task_btf());
+	u32 call = READ(registers, orig_ax) & ~X32_SYSCALL_BIT;
+	u64 who = program();
+	if (call == NR_SETTIMEOFDAY || call == NR_CLOCK_SETTIME || (who && LAST(decide.clocks, who) == who) || is_at_an_end())
+		return 0;
+	REFUSE(CAPABLE, capability, 0, 0);
+}
+
+/* Counting and sampling of the kernel and of others. */
+PROGRAM(perf_event_open)
+{
+	if (allowed(DEBUG))
+		return 0;
+	REFUSE(PERF_EVENT_OPEN, ctx[1], 0, 0);
 }
 
 /* --- BPF: nobody else's programs, and nobody at ours */

@@ -11,7 +11,12 @@ typedef long long s64;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 struct list_head { struct list_head *next; };
-struct ns_common { u32 inum; };
+struct atomic { int counter; };
+struct refcount { struct atomic refs; };
+struct ns_common {
+	u32 inum;
+	struct refcount count;
+};
 struct mnt_namespace { struct ns_common ns; };
 struct nsproxy { struct mnt_namespace *mnt_ns; };
 struct file_system_type { const char *name; };
@@ -22,8 +27,10 @@ struct super_block {
 	unsigned long s_magic;
 	struct block_device *s_bdev;
 };
+struct kuid { u32 val; };
 struct inode {
 	u16 i_mode;
+	struct kuid i_uid;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	u32 i_rdev;
@@ -74,6 +81,7 @@ struct task_struct {
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 };
+struct pt_regs { unsigned long orig_ax; };
 struct linux_binprm { struct file *file; };
 struct timespec64 { s64 tv_sec; };
 struct io_uring_cmd { struct file *file; };
@@ -90,6 +98,7 @@ static void *(*const bpf_ringbuf_reserve)(void *ring, u64 size, u64 flags) = (vo
 static void (*const bpf_ringbuf_submit)(void *data, u64 flags) = (void *)132;
 static struct task_struct *(*const bpf_get_current_task_btf)(void) = (void *)158;
 static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
+static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 
 #define EPERM 1
 #define ENOSYS 38
@@ -97,6 +106,11 @@ static u64 (*const bpf_get_current_uid_gid)(void) = (void *)15;
 #define PR_SET_MM 35
 #define PR_SET_MM_EXE_FILE 13
 #define PR_SET_MM_MAP 14
+/* <linux/capability.h>, arch/x86/entry/syscalls/syscall_64.tbl and its bit for x32 */
+#define CAP_SYS_TIME 25
+#define NR_SETTIMEOFDAY 164
+#define NR_CLOCK_SETTIME 227
+#define X32_SYSCALL_BIT 0x40000000
 /* <linux/mman.h>, <linux/personality.h>, <linux/mount.h>, <linux/stat.h>, fs.h */
 #define PROT_WRITE 2
 #define PROT_EXEC 4

@@ -8,7 +8,7 @@ pub const EVENTS: &str = "adamant_events";
 /// (24) and the name of what was refused (40), each ended by a NUL.
 pub const EVENT_BYTES: usize = 112;
 /// The hooks, in the order of the counters; as `enum hook` in agent/guard/guard.bpf.c.
-pub const HOOKS: [&str; 33] = [
+pub const HOOKS: [&str; 35] = [
     "bprm_check_security",
     "mmap_file",
     "mmap_addr",
@@ -39,6 +39,8 @@ pub const HOOKS: [&str; 33] = [
     "task_kill",
     "task_setrlimit",
     "task_prctl",
+    "capable",
+    "perf_event_open",
     "bpf",
     "bpf_map",
     "bpf_prog",

@@ -53,15 +53,15 @@ host grep -q ' /run/b09 ' /proc/self/mountinfo
 echo evil >hosts; unshare -m -- nsenter -t 1 -m -- mount --bind "$PWD/hosts" /etc/hosts && undo 'umount -l /etc/hosts'
 host grep -q evil /etc/hosts
 
-### B11 open: over the image in a running service's own namespace
-# who refuses it: nobody: a service may be set up with mounts of its own, and who enters its namespace looks the same. Nobody else sees it, and a restart of the service ends it
+### B11 guard: over the image in a running service's own namespace
+# who refuses it: guard, sb_mount
 pid=$(for u in systemd-logind systemd-udevd systemd-resolved systemd-networkd systemd-timesyncd; do p=$(systemctl show -P MainPID $u); [ "$p" = 0 ] || [ "$(readlink /proc/$p/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ] || echo $p; done | head -n 1)
 [ -n "$pid" ] || skip 'no service has a namespace of its own'
 echo evil >/run/b11; undo 'rm -f /run/b11'; nsenter -t "$pid" -m -- mount --bind /run/b11 /etc/hosts && undo 'nsenter -t '"$pid"' -m -- umount -l /etc/hosts'
 grep -q evil "/proc/$pid/root/etc/hosts"
 
-### B12 open: over the image in a running service's namespace, by systemd itself (systemctl bind)
-# who refuses it: nobody, as B11
+### B12 guard: over the image in a running service's namespace, by systemd itself (systemctl bind)
+# who refuses it: guard, sb_mount or move_mount
 unit=$(for u in systemd-logind systemd-resolved systemd-networkd systemd-timesyncd; do systemctl is-active -q $u && echo $u; done | head -n 1)
 [ -n "$unit" ] || skip 'no such service'
 pid=$(systemctl show -P MainPID "$unit"); echo evil >b12

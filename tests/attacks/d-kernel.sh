@@ -96,8 +96,8 @@ printf '#!/bin/sh\n' >/usr/sbin/request-key
 # who refuses it: lockdown
 need /dev/mem; exec 3<>/dev/mem || exit; dd if=/dev/zero bs=1 count=1 seek=$((0x500)) of=/dev/mem conv=notrunc 2>&1
 
-### D23 open: read the kernel's memory through /proc/kcore
-# who refuses it: lockdown=confidentiality alone; reading changes nothing, and root's own secrets are all that is there
+### D23 guard: read the kernel's memory through /proc/kcore
+# who refuses it: guard, file_open
 need /proc/kcore; [ "$(dd if=/proc/kcore bs=4096 count=16 2>/dev/null | wc -c)" -ge 65536 ]
 
 ### D24 lockdown: write to an I/O port
@@ -250,20 +250,20 @@ $poke clock settime 1000000000
 # who refuses it: guard, settime
 $poke clock settimeofday 1000000000
 
-### D61 open: the clock set back by adjtimex, which adds an offset
-# who refuses it: nobody: Linux asks no hook. It confuses logs and certificates, changes nothing that runs, and the next start sets the clock forward
+### D61 guard: the clock set back by adjtimex, which adds an offset
+# who refuses it: guard, capable
 $poke clock adjtimex 1000000000
 
-### D62 open: the clock set back by clock_adjtime
-# who refuses it: nobody, as D61
+### D62 guard: the clock set back by clock_adjtime
+# who refuses it: guard, capable
 $poke clock adjtime 1000000000
 
 ### D63 guard: the clock set back by systemd, timedatectl
 # who refuses it: guard, settime
 then=$(date +%s); undo 'date -s @$then; systemctl start systemd-timesyncd'; systemctl stop systemd-timesyncd; timedatectl set-time '2001-01-01 00:00:00'; [ "$(date +%Y)" = 2001 ]
 
-### D64 open: the hardware clock set back, which the next start would begin with
-# who refuses it: the agent, which sets a clock forward that is behind the image (tests/tests/credentials.rs)
+### D64 guard: the hardware clock set back, which the next start would begin with
+# who refuses it: guard, capable; and the agent sets a clock forward that is behind the image (tests/tests/credentials.rs)
 need /dev/rtc0; perl -e 'open F, "<", "/dev/rtc0" or exit 1; $t = "\0" x 36; ioctl(F, 0x80247009, $t) or exit 1; $back = pack "l9", 0, 0, 0, 1, 0, 101, 0, 0, 0; ioctl(F, 0x4024700a, $back) or do { print "$!\n"; exit 1 }; ioctl(F, 0x4024700a, $t)'
 
 ### D65 guard: the guard's links by their numbers, to be detached
@@ -310,8 +310,8 @@ for p in /guard/bprm_check_security /sys/fs/bpf/bprm_check_security /proc/1/root
 # who refuses it: guard, bpf
 mount -t bpf bpf /run/d75 2>/dev/null; mkdir -p /run/d75; undo 'umount -l /run/d75; rmdir /run/d75'; mount -t bpf bpf /run/d75; ls /run/d75 | grep -q . && $poke bpf pinned "/run/d75/$(ls /run/d75 | head -n 1)"
 
-### D76 open: events of the whole system by perf_event_open
-# who refuses it: nobody: root may count and sample, and with lockdown and kptr_restrict sees no addresses to use
+### D76 guard: events of the whole system by perf_event_open
+# who refuses it: guard, perf_event_open
 $poke perf
 
 ### D77 guard: a device is given to a driver for user space, driver_override

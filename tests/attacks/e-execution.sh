@@ -363,8 +363,8 @@ undo 'rm -f /run/udev/rules.d/99-evil.rules; udevadm control --reload'; mkdir -p
 # who refuses it: guard, inode_create
 undo 'rm -f /run/modprobe.d/evil.conf'; mkdir -p /run/modprobe.d; printf 'install evil75 /bin/touch %s\n' "$mark" >/run/modprobe.d/evil.conf; modprobe evil75; [ -e "$mark" ] || [ -e /run/modprobe.d/evil.conf ]
 
-### E76 open: files for systemd-tmpfiles in /run/tmpfiles.d, at every start of it
-# who refuses it: nobody: kmod writes there at every start. It makes files and folders where root could, and runs nothing
+### E76 guard: files for systemd-tmpfiles in /run/tmpfiles.d, at every start of it
+# who refuses it: guard, inode_create
 undo 'rm -f /run/tmpfiles.d/evil.conf'; mkdir -p /run/tmpfiles.d; printf 'f %s\n' "$mark" >/run/tmpfiles.d/evil.conf; systemd-tmpfiles --create; [ -e "$mark" ]
 
 ### E77 guard slow: configuration of PID 1 itself in /run/systemd/system.conf.d

@@ -76,8 +76,8 @@ mount -t vfat "/dev/${twin}1" /run/g17 && [ -d /run/g17/EFI ]
 # who refuses it: guard, file_open
 twin=$(ls /sys/class/block | grep '^sd[a-z]$' | grep -vx "$disk" | head -n 1); [ -n "$twin" ] || skip 'no disk appeared'; $poke write "/dev/$twin" $((start * 512))
 
-### G19 open: that disk's partitions take the names in /dev/disk
-# who refuses it: nobody: names in /dev/disk are for people. The agent looks on the disk that it started from, and the guard knows devices by number
+### G19 verity: that disk's partitions take the names in /dev/disk
+# who refuses it: udev, by the agent's rule. The agent looks on the disk that it started from, and the guard knows devices by number
 twin=$(ls /sys/class/block | grep '^sd[a-z]$' | grep -vx "$disk" | head -n 1); [ -n "$twin" ] || skip 'no disk appeared'; readlink -f /dev/disk/by-partlabel/* | grep -q "/${twin}"
 
 ### G20 guard: boot counting: the running image is marked as bad or good, in the ESP

@@ -60,9 +60,25 @@ need /dev/nvme0n1; mount -o ro,noload /dev/nvme0n1 /var/log && undo 'umount -l /
 # who refuses it: guard, settime
 then=$(date +%s); undo 'date -s @$then >/dev/null'; date -s "@$((then - 31536000 * 30))" >/dev/null; [ "$(date +%s)" -lt $((then - 1000000)) ]
 
-### H17 open: the machine identity on the state volume is changed
-# who refuses it: nobody: state is data. It decides no program
-find /var/lib -maxdepth 3 -name '*machine-id*' -o -maxdepth 3 -name 'random-seed' | head -n 1 | grep -q . || skip 'none is there'; f=$(find /var/lib -maxdepth 3 -name 'random-seed' | head -n 1); [ -w "${f:-none}" ]
+### H17 guard: the machine identity on the state volume is changed
+# who refuses it: guard, file_open
+f=/var/.adamant/machine-id; need $f; cp $f was; undo "cat was >$f"; echo 0123456789abcdef0123456789abcdef >$f; grep -q 0123456789abcdef $f
+
+### H22 guard: another machine identity in its place
+# who refuses it: guard, inode_rename and inode_unlink
+f=/var/.adamant/machine-id; need $f; cp $f was; undo "cat was >$f"; echo 0123456789abcdef0123456789abcdef >/var/h22; undo 'rm -f /var/h22'; mv -f /var/h22 $f || { rm -f $f; [ ! -e $f ]; }
+
+### H23 guard: another folder in place of the agent's on the state volume
+# who refuses it: guard, inode_rename
+need /var/.adamant; undo 'rmdir /var/.adamant; mv /var/h23 /var/.adamant'; mv /var/.adamant /var/h23 && mkdir /var/.adamant
+
+### H24 guard: the machine identity by its handle, and by another name
+# who refuses it: guard, file_open and inode_link
+f=/var/.adamant/machine-id; need $f; cp $f was; undo "cat was >$f"; echo 2 >/proc/sys/vm/drop_caches; $poke handle $f 1 evil && exit; undo 'rm -f /var/h24'; ln $f /var/h24 && echo evil >/var/h24 && grep -q evil $f
+
+### H25 guard: the agent's report by another name, a hard link
+# who refuses it: guard, inode_link
+f=$(find /run/adamant -type f 2>/dev/null | head -n 1); need "${f:-none}"; cp -a "$f" was; undo "cat was >$f; rm -f /run/h25"; ln "$f" /run/h25 && echo evil >/run/h25 && grep -q evil "$f"
 
 ### H18 guard: the agent is told another policy, by its command line and environment
 # who refuses it: guard: the programs' decisions are frozen

@@ -89,9 +89,10 @@ fn what_a_kernel_lacks_is_refused_or_said_as_the_policy_asks() {
     }
 }
 
-/// The kernel's own instructions are counted, one a nanosecond: the same work costs the same in every run, but for the timer's ticks.
+/// The kernel's own instructions are counted, one a nanosecond: the same work costs the same, but for the timer's ticks, and for how the library's pages
+/// came into memory, which is different at each start by 1 %. The least of some starts counts.
 #[test]
-#[ignore = "two machines without any parallel emulation: part of tests/run --all"]
+#[ignore = "nine machines without any parallel emulation: part of tests/run --all"]
 fn the_guard_costs_at_most_two_percent() {
     let mut costs = Vec::new();
     for (level, scripts) in [("lockdown", "allow"), ("guard", "allow"), ("guard", "refuse")] {
@@ -100,9 +101,15 @@ fn the_guard_costs_at_most_two_percent() {
         let disk = scratch.join("disk.raw");
         alter::copy(&image.path("raw"), &disk);
         let counting = ["-icount", "shift=0,sleep=off", "-smp", "1"];
-        let console = Setup::of(&image).disk(&disk).append("tiny.cost").arguments(&counting).deadline(Duration::from_secs(900)).start(&scratch).wait_for_end();
-        let cost = |name: &str| lines(&console, &format!("tiny: cost {name} "))[0].parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}: {console}"));
-        costs.push(["exec", "map", "open"].map(cost));
+        let mut least = [u64::MAX; 3];
+        for _ in 0..3 {
+            let setup = Setup::of(&image).disk(&disk).append("tiny.cost").arguments(&counting).deadline(Duration::from_secs(900));
+            let console = setup.start(&scratch).wait_for_end();
+            let cost = |name: &str| lines(&console, &format!("tiny: cost {name} "))[0].parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}: {console}"));
+            let now = ["exec", "map", "open"].map(cost);
+            least = std::array::from_fn(|at| least[at].min(now[at]));
+        }
+        costs.push(least);
     }
     for (at, name) in ["exec", "map", "open"].iter().enumerate() {
         let (without, with, scripts) = (costs[0][at], costs[1][at], costs[2][at]);

@@ -132,6 +132,7 @@ fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     if cfg!(feature = "mistake") {
         panic!("made on purpose");
     }
+    let begun = seal::begin(&mounted);
     let received = context.stage("credentials", |c| credentials::run(&mounted, c))?;
     let volumes = context.stage("volumes", |c| volumes::run(mounted, c))?;
     let identified = context.stage("identity", |c| identity::run(volumes, received, c))?;
@@ -143,6 +144,6 @@ fn boot(context: &mut Context) -> Result<Infallible, Failure> {
         history::look_back(c);
         Ok(())
     })?;
-    let sealed = context.stage("seal", |c| seal::run(identified, c))?;
+    let sealed = context.stage("seal", |c| seal::run(identified, &begun, c))?;
     handover::run(sealed, context)
 }

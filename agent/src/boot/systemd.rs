@@ -10,6 +10,9 @@ use adamant_agent::report;
 const WATCHDOG: &str = "/run/systemd/system.conf.d/00-adamant-watchdog.conf";
 /// Units here come after those of /etc and before those of /usr/lib (systemd.unit(5)).
 const UNITS: &str = "/run/systemd/system";
+/// Where udev takes rules from that no package has brought, and the name of the agent's.
+pub const RULES: &str = "/run/udev/rules.d";
+pub const RULE: &str = "00-adamant.rules";
 
 /// Left alone, systemd does not touch an armed watchdog, and the machine would restart under it.
 pub fn feed_the_watchdog() -> io::Result<()> {
@@ -51,6 +54,13 @@ pub fn leave_the_esp_alone(allowed: &[String]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Names below /dev/disk stay with the partitions of the disk that the machine started from (udev(7), "OPTIONS"), whatever labels another has that appears.
+pub fn keep_names(disk: &str) -> io::Result<()> {
+    let between = if disk.ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" };
+    let rule = format!("SUBSYSTEM==\"block\", KERNEL==\"{disk}|{disk}{between}[0-9]*\", OPTIONS+=\"link_priority=100\"\n");
+    write(&Path::new(RULES).join(RULE), &rule)
 }
 
 /// The name of a mount point's unit (systemd.unit(5), "String Escaping for Inclusion in Unit Names").

@@ -18,15 +18,14 @@ use nix::libc;
 use super::findings::{self, Finding};
 use super::guard::Counters;
 use super::{Root, members, policy, read, sockets, value};
-use crate::boot::systemd::unit_name;
+use crate::boot::systemd::{RULE, RULES, unit_name};
 
 /// Entries of all volumes together that are looked at.
 const ENTRIES: u64 = 200_000;
 /// Programs that are named.
 const NAMED: usize = 20;
 /// Where systemd takes units from that were not there when the image was built, and udev its rules.
-const FOLDERS: [&str; 5] =
-    ["/run/systemd/system", "/run/systemd/system.control", "/run/systemd/system.attached", "/run/systemd/transient", "/run/udev/rules.d"];
+const FOLDERS: [&str; 5] = ["/run/systemd/system", "/run/systemd/system.control", "/run/systemd/system.attached", "/run/systemd/transient", RULES];
 
 /// What a volume holds.
 struct Held<'a> {
@@ -114,7 +113,7 @@ fn units(policy: &Policy, found: &mut Vec<Finding>) {
     for folder in FOLDERS {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if folder == FOLDERS[0] && known.contains(&name.replace(".automount", ".mount")) {
+            if folder == FOLDERS[0] && known.contains(&name.replace(".automount", ".mount")) || folder == RULES && name == RULE {
                 continue;
             }
             // A scope is only a name for processes that others started: it starts none. Sessions are such.

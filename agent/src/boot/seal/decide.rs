@@ -2,11 +2,12 @@
 //!
 //! The layout is `struct decide` of agent/guard/guard.bpf.c.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use adamant_agent::contract::{AGENT_PATH, SYSROOT};
+use adamant_agent::contract::{AGENT_PATH, IDENTITY_DIR, SYSROOT};
 use adamant_agent::policy::{MAX_INTERPRETERS, Seal};
 use adamant_agent::report::BootReport;
 use nix::fcntl::OFlag;
@@ -15,11 +16,37 @@ use nix::sys::stat::{major, minor};
 use super::super::identity::Identified;
 use super::super::{block, root};
 
-const LIST: usize = 32;
+/// How many numbers the lists have room for, and what stands in the places that are not used: behind everything.
+const DEVICES: usize = 64;
 const PLACES: usize = 16;
+const OWN: usize = 128;
+const CLOCKS: usize = 8;
+/// Bytes of the map's value: four numbers of 32 bits, then such of 64, then the lists.
+pub const BYTES: usize = 4 * 4 + 8 * (8 + DEVICES + PLACES + OWN + MAX_INTERPRETERS + CLOCKS);
+const UNUSED: u64 = u64::MAX >> 1;
+// What a device is: `enum device`.
+const VOLUME: u64 = 1;
+const FIXED: u64 = 2;
+const MEMORY: u64 = 4;
+const EXECUTE: u64 = 8;
+const DISK: u64 = 16;
 /// Programs of systemd that the guard knows by their inode.
 const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
+const MANAGER: &str = "/usr/lib/systemd/systemd";
 const EXECUTOR: &str = "/usr/lib/systemd/systemd-executor";
+const KMOD: &str = "/usr/bin/kmod";
+/// Programs that keep the clock: systemd's (also by hand, timedatectl), chrony, ntpsec and OpenNTPD, ntpd-rs, and those of linuxptp.
+const CLOCK_PROGRAMS: [&str; CLOCKS - 1] = [
+    "/usr/lib/systemd/systemd-timesyncd",
+    "/usr/lib/systemd/systemd-timedated",
+    "/usr/sbin/chronyd",
+    "/usr/sbin/ntpd",
+    "/usr/bin/ntp-daemon",
+    "/usr/sbin/ptp4l",
+    "/usr/sbin/phc2sys",
+];
+/// What the agent keeps in its folder on a volume.
+const KEPT: [&str; 2] = ["machine-id", "seeded"];
 
 /// The decisions, as bytes.
 pub struct Decisions {
@@ -43,75 +70,91 @@ pub fn decide(identified: &Identified, seal: &Seal, report: &BootReport) -> Resu
     let mut absent = Vec::new();
 
     let policy = identified.root().policy();
-    let [mut volumes, mut fixed, mut memory, mut execute, mut disks] = [const { Vec::new() }; 5];
+    let mut devices: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut is = |device: u32, what: u64| *devices.entry(device).or_default() |= what;
+    let mut own = Vec::new();
     for volume in &policy.volumes {
         let found = number(&[SYSROOT, &volume.mount].concat())?;
-        volumes.push(found);
-        if allow.execute.contains(&volume.name) {
-            execute.push(found);
-        }
+        is(found, VOLUME | if allow.execute.contains(&volume.name) { EXECUTE } else { 0 });
+        let folder = [&volume.mount, "/", IDENTITY_DIR].concat();
+        let kept = KEPT.iter().map(|name| [&folder, "/", name].concat());
+        own.extend(std::iter::once(folder.clone()).chain(kept).filter_map(|path| inside(&path)).filter(|(device, _)| *device == found).map(key));
     }
     for path in ["/proc", "/sys", "/dev", "/run"] {
-        fixed.push(number(path)?);
+        is(number(path)?, FIXED);
     }
     let tmp = number(&[SYSROOT, "/tmp"].concat()).unwrap_or(image);
     for found in [number("/run")?, number("/dev/shm")?, tmp] {
         if found != image {
-            memory.push(found);
+            is(found, MEMORY);
         }
     }
     for label in &allow.disks {
         match partition(&identified.root().disk().name, label) {
-            Some(found) => disks.push(found),
+            Some(found) => is(found, DISK),
             None => absent.push(format!("the disk has no partition {label:?}")),
         }
     }
     let mut places = Vec::new();
     for path in &allow.mounts {
         match inside(path) {
-            Some(found) => places.push(found),
+            Some(found) => places.push(key(found)),
             None => absent.push(format!("there is no {path}")),
         }
     }
+    let devices: Vec<u64> = devices.iter().map(|(device, what)| u64::from(*device) << 32 | what).collect();
 
-    // The marks of all, then each.
-    let mut interpreters = vec![0; 1 + MAX_INTERPRETERS];
-    for (path, place) in seal.interpreters.iter().zip(1..) {
+    let mut interpreters = Vec::new();
+    for path in &seal.interpreters {
         let inode = program(path);
         // The builder found it: with another in its place, one that reads scripts would be unknown.
         if inode == 0 {
             return Err([path, " is no program of the image"].concat());
         }
-        interpreters[0] |= mark(inode);
-        interpreters[place] = inode;
+        interpreters.push(inode);
     }
+    let marks = interpreters.iter().fold(0, |all, inode| all | mark(*inode));
+    let clocks: Vec<u64> = CLOCK_PROGRAMS.iter().map(|path| program(path)).filter(|inode| *inode != 0).collect();
 
-    let flags = [allow.jit, allow.debug, allow.bpf, allow.containers, allow.binfmt];
+    let flags = [allow.jit, allow.debug, allow.bpf, allow.containers, allow.binfmt, !allow.mounts.is_empty()];
     let flags = flags.iter().enumerate().map(|(bit, set)| u32::from(*set) << bit).sum::<u32>();
     let mut bytes = Vec::new();
     for number in [image, number("/run")?, host as u32, flags] {
         bytes.extend(number.to_ne_bytes());
     }
-    for inode in [program(SHUTDOWN), program(AGENT_PATH), program(EXECUTOR)] {
+    for inode in [program(SHUTDOWN), program(AGENT_PATH), program(MANAGER), program(EXECUTOR), program(KMOD)] {
         bytes.extend(inode.to_ne_bytes());
     }
     bytes.extend(report.built.to_ne_bytes());
     let black_box = report.black_box.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(0, |found| device(found.rdev()));
-    bytes.extend(u64::from(black_box).to_ne_bytes());
-    for list in [volumes, fixed, memory, execute, disks] {
-        for place in 0..LIST {
-            bytes.extend(list.get(place).copied().unwrap_or(0).to_ne_bytes());
-        }
-    }
-    for place in 0..PLACES {
-        let (device, inode) = places.get(place).copied().unwrap_or((0, 0));
-        bytes.extend(inode.to_ne_bytes());
-        bytes.extend(u64::from(device).to_ne_bytes());
-    }
-    for number in interpreters {
+    for number in [u64::from(black_box), marks] {
         bytes.extend(number.to_ne_bytes());
     }
+    for (name, list, room) in [
+        ("devices", devices, DEVICES),
+        ("[seal.allow] mounts", places, PLACES),
+        ("volumes", own, OWN),
+        ("interpreters", interpreters, MAX_INTERPRETERS),
+        ("clocks", clocks, CLOCKS),
+    ] {
+        bytes.extend(sorted(list, room).ok_or_else(|| format!("more {name} than the guard has room for ({room})"))?);
+    }
     Ok(Decisions { bytes, absent })
+}
+
+/// A folder or file on a volume, as the guard's lists have it. Numbers beyond 32 bits are not found by the guard: ext4 and EROFS have none.
+fn key((device, inode): (u32, u64)) -> u64 {
+    if inode >> 32 == 0 { u64::from(device) << 32 | inode } else { UNUSED }
+}
+
+/// A list of this length, as the guard searches it: in order. `None` where there are more.
+fn sorted(mut list: Vec<u64>, room: usize) -> Option<Vec<u8>> {
+    if list.len() > room {
+        return None;
+    }
+    list.resize(room, UNUSED);
+    list.sort_unstable();
+    Some(list.into_iter().flat_map(u64::to_ne_bytes).collect())
 }
 
 /// One of 64 bits for an inode, as `mark` of agent/guard/guard.bpf.c.

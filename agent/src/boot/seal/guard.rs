@@ -2,13 +2,18 @@
 //!
 //! Promise: either every hook that this kernel has is attached, tried, and beyond the reach of everybody until the next reboot, or what is
 //! missing is said. The links are held by a BPF file system that is mounted in the initramfs alone, where no path leads after the switch of root.
+//!
+//! In two steps, because the kernel takes long to check and attach the programs, and nothing that the boot does meanwhile is against them: [`begin`] attaches them
+//! as soon as a verified policy asks for it, beside the stages that follow; they let everything pass until [`seal`] has written the decisions.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use adamant_agent::guard::{DENIALS, EVENTS, HOOKS};
 use adamant_agent::policy::{Allow, Seal};
@@ -46,13 +51,34 @@ const RING: u32 = 64 << 10;
 const STACK: usize = 256 << 10;
 /// Hooks that a kernel may lack without being weaker for it: there, the other one is asked.
 const OPTIONAL: [&str; 1] = ["file_ioctl_compat"];
+/// How long the kernel may take: a hundred times what it takes under emulation.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// The order of the maps in `Code::maps`, which are also the numbers of what loads them.
 const MAP_FD: u64 = 1;
 const MAP_VALUE: u64 = 2;
 
+/// The programs in the kernel, or on their way there.
+pub struct Attaching(Receiver<Result<Attached, String>>);
+
+/// The programs in the kernel, which let everything pass.
+struct Attached {
+    maps: [OwnedFd; 3],
+    hooks: usize,
+}
+
+/// Begins to attach the programs. `Err` is a clause.
+pub fn begin() -> Result<Attaching, String> {
+    let (tell, told) = mpsc::sync_channel(1);
+    // Whoever waits may have given up.
+    let work = move || tell.send(attach()).unwrap_or_default();
+    thread::Builder::new().stack_size(STACK).spawn(work).map_err(|e| format!("a thread that attaches the guard: {e}"))?;
+    Ok(Attaching(told))
+}
+
 /// Seals.
-pub fn seal(identified: &Identified, seal: &Seal, context: &mut Context) {
-    match attach(identified, seal, context) {
+pub fn seal(attaching: &Result<Attaching, String>, identified: &Identified, seal: &Seal, context: &mut Context) {
+    let attached = attaching.as_ref().map_err(Clone::clone).and_then(|attaching| wait(attaching, context));
+    match attached.and_then(|attached| arm(&attached, identified, seal, context).map(|()| attached.hooks)) {
         Ok(hooks) => {
             enforced(context, format!("guard on {hooks} hooks"));
             if !seal.interpreters.is_empty() {
@@ -66,7 +92,20 @@ pub fn seal(identified: &Identified, seal: &Seal, context: &mut Context) {
     }
 }
 
-fn attach(identified: &Identified, seal: &Seal, context: &mut Context) -> Result<usize, String> {
+/// Waits until the programs are attached.
+fn wait(attaching: &Attaching, context: &mut Context) -> Result<Attached, String> {
+    for _ in 0..PATIENCE.as_secs() {
+        match attaching.0.recv_timeout(Duration::from_secs(1)) {
+            Err(RecvTimeoutError::Timeout) => context.watchdog.alive(),
+            Ok(result) => return result,
+            // A thread that panics ends the boot, and this with it.
+            Err(RecvTimeoutError::Disconnected) => return Err("the guard's thread has ended".to_owned()),
+        }
+    }
+    Err(format!("the kernel has not attached the guard in {} s", PATIENCE.as_secs()))
+}
+
+fn attach() -> Result<Attached, String> {
     let active = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
     if !active.split(',').any(|name| name.trim() == "bpf") {
         return Err(format!("BPF is not among the kernel's security modules ({}): add bpf to lsm=, with CONFIG_BPF_LSM", active.trim()));
@@ -80,20 +119,11 @@ fn attach(identified: &Identified, seal: &Seal, context: &mut Context) -> Result
         let first = structs.iter().position(|of| *of == field.of).unwrap_or(index);
         places.push(btf.place(first, field.path).ok_or_else(|| format!("the kernel has no {}.{}", field.of, field.path.join(".")))?);
     }
-    let decisions = decide::decide(identified, seal, &context.report)?;
-    for why in decisions.absent {
-        context.warn(format!("An exception of [seal.allow] stands for nothing here: {why}."));
-    }
-    let fail = |what: &str| {
-        let what = what.to_owned();
-        move |e: io::Error| format!("{what}: {e}")
-    };
     let maps = [
-        bpf::map(Map::Constant(decisions.bytes.len() as u32), "adamant_decide").map_err(fail("a BPF map"))?,
+        bpf::map(Map::Constant(decide::BYTES as u32), "adamant_decide").map_err(fail("a BPF map"))?,
         bpf::map(Map::Value(8 * HOOKS.len() as u32), DENIALS).map_err(fail("a BPF map"))?,
         bpf::map(Map::Ring(RING), EVENTS).map_err(fail("a BPF ring buffer"))?,
     ];
-    bpf::set(&maps[0], &decisions.bytes).and_then(|()| bpf::freeze(&maps[0])).map_err(fail("the guard's decisions"))?;
     // Held by nothing but this: the mount lies in the initramfs, which nobody can enter any more once the image is the root.
     let _ = fs::create_dir(FOLDER);
     mount(Some("bpf"), FOLDER, Some("bpf"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, Some("mode=0700"))
@@ -114,10 +144,25 @@ fn attach(identified: &Identified, seal: &Seal, context: &mut Context) -> Result
         let path = CString::new([FOLDER, "/", code.name].concat()).unwrap_or_default();
         bpf::pin(&link, &path).map_err(refuse)
     })?;
+    Ok(Attached { maps, hooks: links.len() })
+}
+
+/// Tells the programs what they refuse from now on, for good.
+fn arm(attached: &Attached, identified: &Identified, seal: &Seal, context: &mut Context) -> Result<(), String> {
+    let decisions = decide::decide(identified, seal, &context.report)?;
+    for why in decisions.absent {
+        context.warn(format!("An exception of [seal.allow] stands for nothing here: {why}."));
+    }
+    let [told, counters, _] = &attached.maps;
+    bpf::set(told, &decisions.bytes).and_then(|()| bpf::freeze(told)).map_err(fail("the guard's decisions"))?;
     try_it(identified, &seal.allow)?;
-    bpf::set(&maps[1], &[0; 8 * HOOKS.len()]).map_err(fail("the guard's counters"))?;
+    bpf::set(counters, &[0; 8 * HOOKS.len()]).map_err(fail("the guard's counters"))?;
     context.report.seal.since_us = since_kernel_start();
-    Ok(links.len())
+    Ok(())
+}
+
+fn fail(what: &str) -> impl Fn(io::Error) -> String {
+    move |e| format!("{what}: {e}")
 }
 
 /// Does the same for all, all at once: attaching a hook is mostly waiting until every task of the kernel has been scheduled (RCU tasks), which

@@ -25,12 +25,17 @@ pub fn seal(allow: &Allow, context: &mut Context) {
     }
 }
 
+/// Mounts where the kernel shows its security modules.
+pub fn see() -> Result<(), String> {
+    match mount(Some("securityfs"), SECURITY, Some("securityfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None::<&str>) {
+        Ok(()) | Err(Errno::EBUSY) => Ok(()),
+        Err(error) => Err(format!("{SECURITY} can't be mounted: {}", error.desc())),
+    }
+}
+
 /// The kernel's lockdown: only the words behind the one in brackets can still be chosen.
 fn lock() -> Result<(), String> {
-    match mount(Some("securityfs"), SECURITY, Some("securityfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None::<&str>) {
-        Ok(()) | Err(Errno::EBUSY) => {}
-        Err(error) => return Err(format!("{SECURITY} can't be mounted: {}", error.desc())),
-    }
+    see()?;
     let read = || {
         fs::read_to_string(LOCKDOWN).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => "the kernel has no lockdown (CONFIG_SECURITY_LOCKDOWN_LSM, and lockdown in lsm=)".to_owned(),

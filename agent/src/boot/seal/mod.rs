@@ -40,8 +40,19 @@ pub fn load_drivers(identified: &Identified, context: &mut Context) -> Result<()
     Ok(())
 }
 
+/// What takes long to prepare, on its way while other stages run. Only [`begin`] makes one.
+pub struct Begun {
+    guard: Result<guard::Attaching, String>,
+}
+
+/// Begins with what takes long, as the verified policy asks.
+pub fn begin(root: &MountedRoot) -> Begun {
+    let guard = if root.policy().seal.level == Level::Guard { lockdown::see().and_then(|()| guard::begin()) } else { Err("not asked for".to_owned()) };
+    Begun { guard }
+}
+
 /// Seals the machine.
-pub fn run(identified: Identified, context: &mut Context) -> Result<Sealed, Failure> {
+pub fn run(identified: Identified, begun: &Begun, context: &mut Context) -> Result<Sealed, Failure> {
     let seal = &identified.root().policy().seal;
     context.report.seal.wanted = seal.level.name().to_owned();
     context.report.seal.enforce = if seal.enforce == Enforce::Require { "require" } else { "prefer" }.to_owned();
@@ -55,7 +66,7 @@ pub fn run(identified: Identified, context: &mut Context) -> Result<Sealed, Fail
         match level {
             Level::Verity => verity::seal(&identified, context),
             Level::Lockdown => lockdown::seal(&seal.allow, context),
-            Level::Guard => guard::seal(&identified, seal, context),
+            Level::Guard => guard::seal(&begun.guard, &identified, seal, context),
         }
         context.watchdog.alive();
         let missing = context.report.seal.missing[before..].to_vec();

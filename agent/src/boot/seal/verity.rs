@@ -28,6 +28,10 @@ pub fn seal(identified: &Identified, context: &mut Context) {
             Err(error) => missing(context, format!("{} can't be made read-only: {error}", device.display())),
         }
     }
+    let disk = &identified.root().disk().name;
+    if let Err(error) = systemd::keep_names(disk) {
+        context.warn(format!("Another disk may take {disk}'s names in /dev/disk: udev's rule: {error}."));
+    }
     memory(context);
     let allowed = &identified.root().policy().seal.allow.execute;
     let volumes = identified.root().policy().volumes.iter();
