@@ -14,12 +14,15 @@
 /* The hooks, in the order of the counters. agent/src/guard.rs has the same list, and a test holds them together. */
 enum hook {
 	BPRM_CHECK_SECURITY, MMAP_FILE, MMAP_ADDR, FILE_MPROTECT, SB_MOUNT, SB_REMOUNT, MOVE_MOUNT, SB_PIVOTROOT, SB_UMOUNT, SB_KERN_MOUNT,
-	FILE_OPEN, INODE_CREATE, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
+	FILE_OPEN, INODE_CREATE, INODE_MKNOD, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
 	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, TASK_SETRLIMIT,
 	TASK_PRCTL, CAPABLE, PERF_EVENT_OPEN, BPF, BPF_MAP, BPF_PROG, HOOKS
 };
 
 enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16, MOUNTS = 32 };
+
+/* In a list, behind everything. */
+#define UNUSED 0x7fffffffffffffffull
 
 /* What a device number is: bits. */
 enum device {
@@ -27,7 +30,8 @@ enum device {
 	FIXED = 2,   /* a super block whose mounts stay where they are: the kernel's own file systems */
 	MEMORY = 4,  /* of them, one below which anything may be mounted: nothing in it can run or is the image's */
 	EXECUTE = 8, /* a super block beside the image that programs may come from */
-	DISK = 16    /* a block device that may be written to and mounted */
+	DISK = 16,   /* a block device that may be written to and mounted */
+	PINS = 32    /* the super block that holds the guard itself */
 };
 
 /* What the agent decided: all 0 until the seal, which writes it once and freezes it; `root` says whether it has. Lists are sorted, and what is unused
@@ -146,7 +150,7 @@ FUNCTION(deny_file) void deny_file(u32 hook, struct file *file) { deny_inode(hoo
 FUNCTION(kind_of) u32 kind_of(u32 device)
 {
 	u64 found = LAST(decide.devices, (u64)device << 32 | 0xffffffff);
-	return found >> 32 == device ? found : 0;
+	return found >> 32 == device && found != UNUSED ? found : 0;
 }
 
 INLINE int is(u32 device, u32 kinds) { return (kind_of(device) & kinds) != 0; }
@@ -458,14 +462,20 @@ INLINE int makes_a_service(void)
 	return who && (decide.executor ? who == decide.executor : who == decide.manager && !is_inits_own());
 }
 
-/* Whether this is over the image in a namespace that others use, too: a service's own view of it, which somebody has entered. Whoever has a namespace
- * to himself may do in it as he likes. To read /proc/self/mountinfo is to use it. */
+/* Whether what happens to this mount is seen by others than who does it: its namespace is used by others, too, or mounts propagate to another. Then it
+ * may be a service's own view of the image, which somebody has entered. Whoever has a namespace to himself may do in it as he likes. To read
+ * /proc/self/mountinfo is to use it. */
+FUNCTION(is_anothers) int is_anothers(struct mount *mount)
+{
+	struct mnt_namespace *namespace = READ(mount, mnt_ns);
+	struct list_head *peers = __builtin_preserve_access_index(&mount->mnt_share), *slaves = __builtin_preserve_access_index(&mount->mnt_slave_list);
+	int propagates = READ(mount, mnt.mnt_flags) & MNT_SHARED && (READ(mount, mnt_share.next) != peers || READ(mount, mnt_slave_list.next) != slaves);
+	return (propagates || READ(namespace, ns.count.refs.counter) > 1) && !makes_a_service();
+}
+
 INLINE int is_over_anothers(struct path *path)
 {
-	struct mount *mount = AROUND(READ(path, mnt), struct mount, mnt);
-	struct mnt_namespace *namespace = READ(mount, mnt_ns);
-	struct dentry *dentry = READ(path, dentry);
-	return device_below(dentry) == decide.root && READ(namespace, ns.count.refs.counter) > 1 && !makes_a_service();
+	return device_below(READ(path, dentry)) == decide.root && is_anothers(AROUND(READ(path, mnt), struct mount, mnt));
 }
 
 FUNCTION(deny_path) void deny_path(u32 hook, struct path *path)
@@ -534,7 +544,8 @@ PROGRAM(move_mount)
 PROGRAM(sb_pivotroot)
 {
 	struct path *path = (void *)ctx[1];
-	if (!in_host() || is_at_an_end())
+	/* All that have the old root get the new one. */
+	if (is_at_an_end() || (!in_host() && (allowed(CONTAINERS) || !is_anothers(AROUND(READ(path, mnt), struct mount, mnt)))))
 		return 0;
 	REFUSE_PATH(SB_PIVOTROOT, path);
 }
@@ -556,6 +567,9 @@ PROGRAM(sb_kern_mount)
 {
 	struct super_block *sb = (void *)ctx[0];
 	struct block_device *device = READ(sb, s_bdev);
+	/* What is changed through an overlay is not the file that a hook is asked about. */
+	if (READ(sb, s_magic) == OVERLAYFS_MAGIC && !allowed(CONTAINERS))
+		REFUSE(SB_KERN_MOUNT, 0, 0, type_of(sb));
 	if (!device)
 		return 0;
 	u32 number = READ(device, bd_dev);
@@ -588,13 +602,6 @@ INLINE int is_sealed_in_sys(const struct name *name)
 	       IS(name, "delete") || IS(name, "remove") || IS(name, "unbind");
 }
 
-/* What a cgroup has at most. */
-INLINE int is_limit(const struct name *name)
-{
-	return IS(name, "memory.max") || IS(name, "memory.high") || IS(name, "memory.swap.max") || IS(name, "memory.limit_in_bytes") || IS(name, "cpu.max") ||
-	       IS(name, "cpuset.cpus") || IS(name, "pids.max");
-}
-
 /* 0, or -EPERM where something in such a folder is to be changed by somebody else. */
 FUNCTION(may_change) int may_change(struct dentry *dentry)
 {
@@ -603,7 +610,11 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 	if (READ(sb, s_magic) == EFIVARFS_MAGIC)
 		return shutting_down() ? 0 : -EPERM;
 	if (device != decide.run) {
-		if (!is(device, VOLUME))
+		u32 kind = kind_of(device);
+		/* The way there leads through the root below the image's, which a mount namespace of one's own can be made to show. */
+		if (kind & PINS)
+			return -EPERM;
+		if (!(kind & VOLUME))
 			return 0;
 		/* The agent's folder on a volume, and what is in it: by its own number, too, as a file that was opened by its handle may lie nowhere. */
 		struct dentry *parent = READ(dentry, d_parent);
@@ -617,7 +628,7 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 	case SYSTEMD_S:
 		return is_inits_own() ? 0 : -EPERM;
 	case KMOD_S:
-		return is_inits_own() || (decide.kmod && program() == decide.kmod) ? 0 : -EPERM;
+		return is_inits_own() || (decide.kmod && program() == decide.kmod && in_host()) ? 0 : -EPERM;
 	case AGENT_S:
 		return is_agent() ? 0 : -EPERM;
 	}
@@ -632,6 +643,7 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 	REFUSE_DENTRY(HOOK, dentry); }
 
 CHANGES(inode_create, INODE_CREATE, 1)
+CHANGES(inode_mknod, INODE_MKNOD, 1)
 CHANGES(inode_mkdir, INODE_MKDIR, 1)
 CHANGES(inode_symlink, INODE_SYMLINK, 1)
 CHANGES(inode_unlink, INODE_UNLINK, 1)
@@ -729,11 +741,10 @@ PROGRAM(file_open)
 	u64 magic = sb->s_magic;
 	if (decide.marks && file->f_mode & FMODE_READ && reads_a_script(file, sb->s_dev))
 		REFUSE_FILE(FILE_OPEN, file);
-	if (!(file->f_mode & FMODE_WRITE)) {
-		if (magic != PROC_MAGIC || !is_kernels_memory(file))
-			return 0;
+	if (magic == PROC_MAGIC && is_kernels_memory(file))
 		REFUSE_FILE(FILE_OPEN, file);
-	}
+	if (!(file->f_mode & FMODE_WRITE))
+		return 0;
 	u32 kind = inode->i_mode & S_IFMT;
 	if (kind == S_IFBLK) {
 		if (is(inode->i_rdev, DISK) || (decide.black_box && inode->i_rdev == decide.black_box && is_agent()) || shutting_down())
@@ -765,9 +776,8 @@ PROGRAM(file_open)
 	case CGROUP_MAGIC:
 	case CGROUP2_MAGIC:
 		read_name(&name, READ(dentry, d_name.name));
-		/* With these the kernel itself ends, stops or starves all in a cgroup, and root can put PID 1 into any: `systemctl kill`, `freeze` and `set-property`
-		 * ask PID 1. Limits in a cgroup that is a user's own are the user's. */
-		refused = IS(&name, "release_agent") || ((IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || (is_limit(&name) && !inode->i_uid.val)) &&
+		/* With these the kernel itself ends or stops all in a cgroup, and root can put PID 1 into any: `systemctl kill` and `freeze` ask PID 1. */
+		refused = IS(&name, "release_agent") || ((IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || IS(&name, "freezer.state")) &&
 			!allowed(CONTAINERS) && !is_init());
 		break;
 	case SECURITYFS_MAGIC:
@@ -957,8 +967,10 @@ PROGRAM_OR(task_prctl, -ENOSYS)
 
 PROGRAM(capable)
 {
+	struct user_namespace *namespace = (void *)ctx[1];
 	u32 capability = ctx[2];
-	if (capability != CAP_SYS_TIME)
+	/* In a user namespace of one's own it is for the clocks of that alone. */
+	if (capability != CAP_SYS_TIME || READ(namespace, level))
 		return 0;
 	/* settimeofday(2) and clock_settime(2) have a hook, which knows the time. Adding an offset and the hardware's clock have none. */
 	struct pt_regs *registers = bpf_task_pt_regs(bpf_get_current_task_btf());
@@ -974,7 +986,7 @@ PROGRAM(perf_event_open)
 {
 	if (allowed(DEBUG))
 		return 0;
-	REFUSE(PERF_EVENT_OPEN, ctx[1], 0, 0);
+	REFUSE(PERF_EVENT_OPEN, 0, 0, 0);
 }
 
 /* --- BPF: nobody else's programs, and nobody at ours */

@@ -18,6 +18,7 @@ struct ns_common {
 	struct refcount count;
 };
 struct mnt_namespace { struct ns_common ns; };
+struct user_namespace { int level; };
 struct nsproxy { struct mnt_namespace *mnt_ns; };
 struct file_system_type { const char *name; };
 struct block_device { u32 bd_dev; };
@@ -27,10 +28,8 @@ struct super_block {
 	unsigned long s_magic;
 	struct block_device *s_bdev;
 };
-struct kuid { u32 val; };
 struct inode {
 	u16 i_mode;
-	struct kuid i_uid;
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	u32 i_rdev;

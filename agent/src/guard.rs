@@ -8,7 +8,7 @@ pub const EVENTS: &str = "adamant_events";
 /// (24) and the name of what was refused (40), each ended by a NUL.
 pub const EVENT_BYTES: usize = 112;
 /// The hooks, in the order of the counters; as `enum hook` in agent/guard/guard.bpf.c.
-pub const HOOKS: [&str; 35] = [
+pub const HOOKS: [&str; 36] = [
     "bprm_check_security",
     "mmap_file",
     "mmap_addr",
@@ -21,6 +21,7 @@ pub const HOOKS: [&str; 35] = [
     "sb_kern_mount",
     "file_open",
     "inode_create",
+    "inode_mknod",
     "inode_mkdir",
     "inode_symlink",
     "inode_link",

@@ -8,7 +8,7 @@ use adamant_agent::hash::hex;
 use serde::Serialize;
 
 use crate::definition::values::moment;
-use crate::definition::{Compression, Debian, Definition, Dir, FileKind, Origin};
+use crate::definition::{Compression, Debian, Definition, Dir, FileKind, Layout, Origin};
 use crate::source;
 
 /// The answer, for people and as a document.
@@ -22,6 +22,7 @@ pub struct Summary {
     sources: Vec<Source>,
     compression: String,
     cluster: u32,
+    layout: Layout,
     keep: Vec<String>,
     volumes: Vec<Volume>,
     policy: adamant_agent::policy::Policy,
@@ -66,6 +67,7 @@ impl Summary {
             sources: definition.sources.iter().map(|source| describe(definition, source, &cache)).collect(),
             compression: compression(definition.root.compression),
             cluster: definition.root.cluster,
+            layout: definition.root.layout,
             keep: definition.keep.clone(),
             volumes: definition
                 .volumes
@@ -148,7 +150,8 @@ impl fmt::Display for Summary {
             None if self.sources.iter().any(|source| source.kind == "debian") => writeln!(f, "epoch      the archive's own date")?,
             None => writeln!(f, "epoch      none: modification times stay as they are")?,
         }
-        writeln!(f, "root       {}; clusters of {} KiB", self.compression, self.cluster >> 10)?;
+        let layout = if self.layout == Layout::Smallest { "; smallest layout" } else { "" };
+        writeln!(f, "root       {}; clusters of {} KiB{layout}", self.compression, self.cluster >> 10)?;
         for glob in &self.keep {
             writeln!(f, "keep       {glob}")?;
         }

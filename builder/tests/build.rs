@@ -404,7 +404,8 @@ fn verify_finds_data_that_was_hashed_but_can_not_be_unpacked() {
     fs::write(scratch.out("t_1.roothash"), hash.trim()).unwrap();
     assert!(scratch.verify("out/t_1.root.erofs").unwrap().starts_with("t_1: whole"));
     let error = scratch.verify_data("out/t_1.root.erofs").unwrap_err();
-    assert!(error.contains("t_1.root.erofs: /usr/share/text: ") && error.contains("does not decompress"), "{error}");
+    // The agent may be compressed as well: which of the two is met first is the threads' affair.
+    assert!(error.contains("t_1.root.erofs: /usr/") && error.contains("does not decompress"), "{error}");
 }
 
 #[test]

@@ -68,6 +68,20 @@ pid=$(systemctl show -P MainPID "$unit"); echo evil >b12
 systemctl bind "$unit" "$PWD/b12" /etc/hosts && undo 'nsenter -t '"$pid"' -m -- umount -l /etc/hosts'
 grep -q evil "/proc/$pid/root/etc/hosts"
 
+### B42 guard: over the image in a running service's namespace, from another that it propagates to
+# who refuses it: guard, sb_mount
+pid=$(for u in systemd-logind systemd-udevd systemd-resolved systemd-networkd systemd-timesyncd; do p=$(systemctl show -P MainPID $u); [ "$p" = 0 ] || [ "$(readlink /proc/$p/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ] || echo $p; done | head -n 1)
+[ -n "$pid" ] || skip 'no service has a namespace of its own'
+echo evil >/run/b42; undo 'rm -f /run/b42'; nsenter -t "$pid" -m -- mount --make-rshared /; nsenter -t "$pid" -m -- unshare -m --propagation unchanged mount --bind /run/b42 /etc/hosts && undo 'nsenter -t '"$pid"' -m -- umount -l /etc/hosts'
+grep -q evil "/proc/$pid/root/etc/hosts"
+
+### B43 guard: another root for a running service, by pivot_root in its namespace
+# who refuses it: guard, sb_pivotroot
+pid=$(for u in systemd-logind systemd-udevd systemd-resolved systemd-networkd systemd-timesyncd; do p=$(systemctl show -P MainPID $u); [ "$p" = 0 ] || [ "$(readlink /proc/$p/ns/mnt)" = "$(readlink /proc/1/ns/mnt)" ] || echo $p; done | head -n 1)
+[ -n "$pid" ] || skip 'no service has a namespace of its own'
+mkdir -p /run/b43; undo 'rmdir /run/b43'; nsenter -t "$pid" -m -- sh -c "mount --make-rprivate /; mount -t tmpfs tmpfs /run/b43 && mkdir -p /run/b43/old /run/b43/etc && echo evil >/run/b43/etc/hosts && mkdir -p /run/b43/usr && mount --rbind /usr /run/b43/usr && $poke pivot /run/b43 /run/b43/old"
+grep -q evil "/proc/$pid/root/etc/hosts"
+
 ### B13 guard: over a setting in /proc/sys
 # who refuses it: guard, sb_mount
 echo 0 >zero; mount --bind zero /proc/sys/kernel/kptr_restrict && undo 'umount -l /proc/sys/kernel/kptr_restrict'

@@ -98,7 +98,7 @@ need /dev/mem; exec 3<>/dev/mem || exit; dd if=/dev/zero bs=1 count=1 seek=$((0x
 
 ### D23 guard: read the kernel's memory through /proc/kcore
 # who refuses it: guard, file_open
-need /proc/kcore; [ "$(dd if=/proc/kcore bs=4096 count=16 2>/dev/null | wc -c)" -ge 65536 ]
+need /proc/kcore; [ "$(dd if=/proc/kcore bs=4096 count=16 2>/dev/null | wc -c)" -ge 65536 ] || [ "$(perl -e 'open F, "+<", "/proc/kcore" or exit; sysread F, $b, 65536; print $b' | wc -c)" -ge 4096 ]
 
 ### D24 lockdown: write to an I/O port
 # who refuses it: lockdown
@@ -277,6 +277,10 @@ $poke bpf programs
 ### D67 guard: the guard's maps by their numbers
 # who refuses it: guard, bpf and bpf_map
 $poke bpf maps
+
+### D83 guard last: the guard's links taken away below the image, in a mount namespace where that is unmounted
+# who refuses it: guard, inode_unlink
+unshare -m perl -e 'open F, "<", "/proc/self/ns/mnt" or exit 1; syscall(166, "/", 2) == 0 or do { print "umount: $!\n"; exit 1 }; syscall(308, fileno F, 0x20000) == 0 or do { print "setns: $!\n"; exit 1 }; @l = glob "/guard/*"; print "links: @l\n"; for (grep { !/task_prctl/ } @l) { unlink $_ or print "$_: $!\n" } exit((-e $l[0]) || !@l ? 1 : 0)'
 
 ### D68 guard: a BPF program that kills whoever comes by a kprobe
 # who refuses it: guard, bpf (lockdown refuses those that write memory)

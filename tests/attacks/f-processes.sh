@@ -101,8 +101,8 @@ g=/sys/fs/cgroup/init.scope; need $g/cgroup.freeze; undo "echo 0 >$g/cgroup.free
 # who refuses it: the kernel does not kill PID 1 by it
 g=/sys/fs/cgroup/init.scope; need $g/cgroup.kill; echo 1 >$g/cgroup.kill; sleep 0.5; [ ! -d /proc/1 ]
 
-### F23 guard: no memory for PID 1
-# who refuses it: guard, file_open
+### F23 open: no memory for PID 1
+# who refuses it: nobody: who is root may exhaust the machine; without PID 1 it restarts from the image
 g=/sys/fs/cgroup/init.scope; need $g/memory.max; undo "echo max >$g/memory.max"; echo 1M >$g/memory.max && [ "$(cat $g/memory.max)" -le 1048576 ]
 
 ### F24 lockdown: a tracer of one's own children
@@ -118,9 +118,10 @@ pid=$(systemctl show -P MainPID systemd-journald); kill -KILL "$pid" || exit; go
 # who refuses it: guard, file_open
 g=/sys/fs/cgroup/evil-f29; mkdir $g; undo "echo 0 >$g/cgroup.freeze; echo 1 >/sys/fs/cgroup/init.scope/cgroup.procs; rmdir $g"; echo 1 >$g/cgroup.procs || exit; echo 1 >$g/cgroup.freeze; sleep 0.5; grep -q 'frozen 1' $g/cgroup.events
 
-### F32 guard: no memory and no processor for PID 1, in a cgroup of the attacker's
+### F32 guard: PID 1 frozen by the freezer of cgroup v1
 # who refuses it: guard, file_open
-g=/sys/fs/cgroup/evil-f32; mkdir $g; undo "echo 1 >/sys/fs/cgroup/init.scope/cgroup.procs; rmdir $g"; echo 1 >$g/cgroup.procs || exit; need $g/memory.high; echo 1M >$g/memory.high || echo '1000 1000000' >$g/cpu.max
+mkdir freezer; mount -t cgroup -o freezer none freezer || skip 'the kernel has none'; undo "echo THAWED >freezer/a/freezer.state; echo 1 >freezer/cgroup.procs; rmdir freezer/a; umount -l freezer"
+mkdir freezer/a; echo 1 >freezer/a/cgroup.procs || exit; echo FROZEN >freezer/a/freezer.state && grep -q FRO freezer/a/freezer.state
 
 ### F26 guard last: PID 1 made to crash, SIGSEGV
 # who refuses it: guard, task_kill

@@ -1,6 +1,6 @@
 //! Which compression the root gets: what the image's own kernel can read.
 
-use crate::definition::{Compression, ZSTD_LEVEL};
+use crate::definition::{Compression, Layout, ZSTD_LEVEL};
 use crate::error::{Error, Result};
 use crate::initramfs::{Configured, Kernel};
 
@@ -26,6 +26,17 @@ pub fn choose(wanted: Compression, kernel: Option<&Kernel>) -> Result<Compressio
         Compression::Zstd(_) if zstd == Configured::No => refuse("CONFIG_EROFS_FS_ZIP_ZSTD", "lz4hc"),
         settled => Ok(settled),
     }
+}
+
+/// Whether the image's kernel can read this layout, compressed like this.
+pub fn check_layout(layout: Layout, settled: Compression, kernel: Option<&Kernel>) -> Result<()> {
+    let Some(kernel) = kernel.filter(|_| layout == Layout::Smallest) else { return Ok(()) };
+    // Fragments came with 6.1, and are compressed (the kernel's fs/erofs/super.c, z_erofs_fill_inode).
+    if settled == Compression::None || !kernel.is_at_least("6.1") {
+        let why = if settled == Compression::None { "CONFIG_EROFS_FS_ZIP is not set" } else { "it came with Linux 6.1" };
+        return Err(Error::new(format!("root.layout: kernel {} can't read the smallest layout ({why})", kernel.release)).hint("write layout = \"updates\""));
+    }
+    Ok(())
 }
 
 /// As the definition and the manifest write it.

@@ -65,6 +65,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
 
     let kernel = initramfs::find_kernel(&tree)?;
     let compression = compression::choose(definition.root.compression, kernel.as_ref())?;
+    compression::check_layout(definition.root.layout, compression, kernel.as_ref())?;
     let initramfs = match &kernel {
         Some(kernel) => {
             let certificate = signers.verity.as_ref().map(|holder| holder.certificate.pem()).transpose()?;

@@ -1,5 +1,5 @@
-//! The smallest form: all files' contents in one packed inode that has no name, compressed as one, and every file a fragment of it. Files with
-//! the same contents are the same fragment.
+//! The smallest form: the contents of all but large files in one packed inode that has no name, compressed as one, and every such file a fragment of it.
+//! Files with the same contents are the same fragment.
 //!
 //! Format: `z_erofs_map_header` with its highest bit set, in the kernel's fs/erofs/zmap.c. Linux reads it since 6.1.
 
@@ -7,12 +7,13 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use super::inodes::{Inodes, path_of};
+use super::inodes::{Inodes, Item, path_of};
 use crate::error::{Context, Result};
 use crate::tree::{Content, Extent, Kind, Tree};
 
-/// Bytes that are read at a time.
-const CHUNK: usize = 1 << 20;
+/// Larger files have clusters of their own: they gain little, and Linux before 6.18 reads all of a fragment for each page that is asked for (and before
+/// 6.11 reads some of more than 4 GiB wrongly).
+const LARGEST: u64 = 1 << 20;
 
 /// Files in one.
 pub struct Fragments {
@@ -25,21 +26,20 @@ pub struct Fragments {
 /// Puts the contents of all files together, in the order of their first paths: neighbours are alike.
 pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
     let mut sizes: HashMap<u64, u32> = HashMap::new();
-    for item in &inodes.items {
-        if matches!(tree.node(item.node).kind, Kind::File(_)) {
-            *sizes.entry(item.size).or_default() += 1;
-        }
+    let content = |item: &Item| match &tree.node(item.node).kind {
+        Kind::File(content) if (1..=LARGEST).contains(&content.len()) => Some(content.clone()),
+        _ => None,
+    };
+    for content in inodes.items.iter().filter_map(content) {
+        *sizes.entry(content.len()).or_default() += 1;
     }
     let mut places = vec![None; inodes.items.len()];
     let mut known: HashMap<[u8; 32], u64> = HashMap::new();
     let (mut extents, mut end) = (Vec::new(), 0);
     for (item, place) in inodes.items.iter().zip(&mut places) {
-        let Kind::File(content) = &tree.node(item.node).kind else { continue };
-        if content.is_empty() {
-            continue;
-        }
+        let Some(content) = content(item) else { continue };
         // Only what is as long as another can be the same.
-        let digest = if sizes[&item.size] > 1 { Some(digest(content).context(|| path_of(tree, item.node))?) } else { None };
+        let digest = if sizes[&content.len()] > 1 { Some(digest(&content).context(|| path_of(tree, item.node))?) } else { None };
         if let Some(same) = digest.and_then(|digest| known.get(&digest)) {
             *place = Some(*same);
             continue;
@@ -55,16 +55,7 @@ pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
 }
 
 fn digest(content: &Content) -> std::io::Result<[u8; 32]> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; content.len().min(CHUNK as u64) as usize];
-    let mut at = 0;
-    while at < content.len() {
-        let take = (content.len() - at).min(CHUNK as u64) as usize;
-        content.read_exact_at(at, &mut buffer[..take])?;
-        hasher.update(&buffer[..take]);
-        at += take as u64;
-    }
-    Ok(hasher.finalize().into())
+    Ok(Sha256::digest(content.to_vec(LARGEST)?).into())
 }
 
 #[cfg(test)]

@@ -176,6 +176,11 @@ impl Image {
         self.packed.as_ref().is_some_and(|packed| packed.node == node)
     }
 
+    /// Number of inodes that have a name.
+    pub fn named(&self) -> usize {
+        self.nodes.len() - usize::from(self.packed.is_some())
+    }
+
     /// Reads what an inode holds (a file's bytes, a link's target, a directory's blocks) and gives it out piece by piece.
     pub fn read(&self, number: usize, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
         let node = &self.nodes[number];
@@ -261,7 +266,8 @@ impl Image {
     }
 
     fn error(&self, node: usize, why: String) -> Error {
-        Error::new(format!("{}: {why}", String::from_utf8_lossy(&self.path(self.nodes[node].first))))
+        let path = if self.is_packed(node) { PACKED.to_vec() } else { self.path(self.nodes[node].first) };
+        Error::new(format!("{}: {why}", String::from_utf8_lossy(&path)))
     }
 
     fn check_links(&self) -> Result<()> {
@@ -373,7 +379,10 @@ impl Walk<'_> {
         if let Some(&known) = self.by_nid.get(&nid) {
             return Ok(known);
         }
-        let at = nid.checked_mul(SLOT as u64).and_then(|o| self.meta.checked_add(o)).filter(|at| at + INODE_EXTENDED as u64 / 2 <= self.len);
+        let at = nid
+            .checked_mul(SLOT as u64)
+            .and_then(|o| self.meta.checked_add(o))
+            .filter(|at| at.checked_add(INODE_COMPACT as u64).is_some_and(|end| end <= self.len));
         let at = at.ok_or_else(|| format!("inode {nid} would be beyond the end of the image"))?;
         let mut bytes = [0; INODE_EXTENDED];
         let room = (self.len - at).min(INODE_EXTENDED as u64) as usize;
@@ -530,6 +539,9 @@ impl Walk<'_> {
                 self.names.push(Name { parent: node, name: name.into(), node: 0 });
                 let index = self.names.len() - 1;
                 let child = self.inode(nid, Some(index)).map_err(|why| format!("{:?}: {why}", String::from_utf8_lossy(name)))?;
+                if self.packed.as_ref().is_some_and(|packed| packed.node == child) {
+                    return Err(format!("{:?} is the inode that fragments are in", String::from_utf8_lossy(name)));
+                }
                 self.names[index].node = child;
                 let inode = &self.nodes[child].inode;
                 if file_type_of(inode) != file_type {

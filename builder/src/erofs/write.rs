@@ -49,6 +49,9 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     let mut out = Out { sink, buffer: Vec::with_capacity(CHUNK + BLOCK), block: 1 };
 
     let mut small = Small::new(&options.spool)?;
+    if options.layout == Layout::Smallest && settings.algorithm.is_none() {
+        return Err(Error::new("the smallest layout is a compressed one"));
+    }
     let fragments = if options.layout == Layout::Smallest { Some(fragments::collect(tree, &inodes)?) } else { None };
     let (mut data, packed) = store_contents(tree, &inodes, fragments.as_ref(), &settings, &mut out, &mut small)?;
     let directories = out.block()?;
@@ -223,7 +226,7 @@ impl Sources for Contents<'_> {
     }
 
     fn name(&self, file: usize) -> String {
-        if file < self.files.len() { path_of(self.tree, self.item(file).node) } else { "contents of files".to_owned() }
+        if file < self.files.len() { path_of(self.tree, self.item(file).node) } else { "(contents of files)".to_owned() }
     }
 }
 

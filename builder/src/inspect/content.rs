@@ -66,7 +66,7 @@ impl Root {
             let faults = (0..image.inodes())
                 .filter(|number| !image.is_fragment(*number))
                 .filter_map(|number| image.read(number, &mut |_| Ok(())).err().map(|e| e.message().to_owned()));
-            (faults.take(3).collect(), format!("{} inodes", image.inodes()))
+            (faults.take(3).collect(), format!("{} inodes", image.named()))
         })
     }
 

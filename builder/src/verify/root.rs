@@ -76,5 +76,5 @@ fn check_structure(root: Part, how: How) -> Result<u64> {
             threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a reading thread failed"))))
         })?;
     }
-    Ok(image.inodes() as u64)
+    Ok(image.named() as u64)
 }

@@ -30,6 +30,7 @@ const FIXED: u64 = 2;
 const MEMORY: u64 = 4;
 const EXECUTE: u64 = 8;
 const DISK: u64 = 16;
+const PINS: u64 = 32;
 /// Programs of systemd that the guard knows by their inode.
 const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
 const MANAGER: &str = "/usr/lib/systemd/systemd";
@@ -46,7 +47,7 @@ const CLOCK_PROGRAMS: [&str; CLOCKS - 1] = [
     "/usr/sbin/phc2sys",
 ];
 /// What the agent keeps in its folder on a volume.
-const KEPT: [&str; 2] = ["machine-id", "seeded"];
+const KEPT: [&str; 3] = ["machine-id", "seeded", "damaged"];
 
 /// The decisions, as bytes.
 pub struct Decisions {
@@ -56,8 +57,8 @@ pub struct Decisions {
     pub absent: Vec<String>,
 }
 
-/// Decides. `Err` is a clause.
-pub fn decide(identified: &Identified, seal: &Seal, report: &BootReport) -> Result<Decisions, String> {
+/// Decides; `pins` is where the guard is held. `Err` is a clause.
+pub fn decide(identified: &Identified, seal: &Seal, pins: &str, report: &BootReport) -> Result<Decisions, String> {
     let allow = &seal.allow;
     let number = |path: &str| -> Result<u32, String> { fs::metadata(path).map(|found| device(found.dev())).map_err(|e| format!("{path}: {e}")) };
     let inside = |path: &str| -> Option<(u32, u64)> {
@@ -83,6 +84,7 @@ pub fn decide(identified: &Identified, seal: &Seal, report: &BootReport) -> Resu
     for path in ["/proc", "/sys", "/dev", "/run"] {
         is(number(path)?, FIXED);
     }
+    is(number(pins)?, PINS);
     let tmp = number(&[SYSROOT, "/tmp"].concat()).unwrap_or(image);
     for found in [number("/run")?, number("/dev/shm")?, tmp] {
         if found != image {

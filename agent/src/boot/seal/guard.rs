@@ -1,7 +1,8 @@
 //! Level `guard`: the BPF-LSM programs of agent/guard/guard.bpf.c, put into the running kernel.
 //!
 //! Promise: either every hook that this kernel has is attached, tried, and beyond the reach of everybody until the next reboot, or what is
-//! missing is said. The links are held by a BPF file system that is mounted in the initramfs alone, where no path leads after the switch of root.
+//! missing is said. The links are held by a BPF file system that is mounted in the initramfs alone. Who unmounts the image in a mount namespace of his own
+//! comes there: so the guard refuses to have them taken away, too.
 //!
 //! In two steps, because the kernel takes long to check and attach the programs, and nothing that the boot does meanwhile is against them: [`begin`] attaches them
 //! as soon as a verified policy asks for it, beside the stages that follow; they let everything pass until [`seal`] has written the decisions.
@@ -19,7 +20,7 @@ use adamant_agent::guard::{DENIALS, EVENTS, HOOKS};
 use adamant_agent::policy::{Allow, Seal};
 use nix::errno::Errno;
 use nix::libc;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::super::identity::Identified;
 use super::super::{Context, since_kernel_start, systemd};
@@ -88,7 +89,11 @@ pub fn seal(attaching: &Result<Attaching, String>, identified: &Identified, seal
                 context.warn(format!("Units for the ESP may fail: /run/systemd/system: {error}."));
             }
         }
-        Err(why) => missing(context, why),
+        Err(why) => {
+            // What is attached goes, where there is something: nobody is to arm it later.
+            let _ = umount2(FOLDER, MntFlags::MNT_DETACH);
+            missing(context, why);
+        }
     }
 }
 
@@ -149,7 +154,7 @@ fn attach() -> Result<Attached, String> {
 
 /// Tells the programs what they refuse from now on, for good.
 fn arm(attached: &Attached, identified: &Identified, seal: &Seal, context: &mut Context) -> Result<(), String> {
-    let decisions = decide::decide(identified, seal, &context.report)?;
+    let decisions = decide::decide(identified, seal, FOLDER, &context.report)?;
     for why in decisions.absent {
         context.warn(format!("An exception of [seal.allow] stands for nothing here: {why}."));
     }
