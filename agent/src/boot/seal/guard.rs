@@ -129,7 +129,7 @@ fn attach() -> Result<Attached, String> {
         bpf::map(Map::Value(8 * HOOKS.len() as u32), DENIALS).map_err(fail("a BPF map"))?,
         bpf::map(Map::Ring(RING), EVENTS).map_err(fail("a BPF ring buffer"))?,
     ];
-    // Held by nothing but this: the mount lies in the initramfs, which nobody can enter any more once the image is the root.
+    // Held by nothing but this, in which the guard lets nobody delete anything once it is armed.
     let _ = fs::create_dir(FOLDER);
     mount(Some("bpf"), FOLDER, Some("bpf"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, Some("mode=0700"))
         .map_err(|e| format!("a BPF file system: {}", e.desc()))?;
