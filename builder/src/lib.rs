@@ -34,5 +34,6 @@ pub mod uki;
 pub mod verify;
 pub mod verity;
 pub mod version;
+pub mod zeros;
 
 pub use error::{Context, Error, Result};

@@ -132,8 +132,44 @@ pub struct Artifact {
     pub name: String,
     /// Bytes.
     pub size: u64,
+    /// SHA-256 of all of it, hexadecimal; none where there are `parts`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Of the disk, which is empty for the most part: what is in it, in order. All else is zeros, and hashing these would take longer than all that
+    /// a change of an image takes otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Piece>,
+}
+
+/// Bytes of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Piece {
+    /// Where they start.
+    pub offset: u64,
+    /// How many there are.
+    pub size: u64,
     /// SHA-256, hexadecimal.
     pub sha256: String,
+}
+
+impl Artifact {
+    /// What is in it, in order, and in between only zeros.
+    pub fn pieces(&self) -> Vec<Piece> {
+        let whole = self.sha256.as_ref().map(|sha256| Piece { offset: 0, size: self.size, sha256: sha256.clone() });
+        whole.map_or_else(|| self.parts.clone(), |whole| vec![whole])
+    }
+
+    /// Whether every byte of it is said something about, and once.
+    fn is_plain(&self) -> bool {
+        let mut end = 0;
+        let in_order = self.parts.iter().all(|part| {
+            let follows = part.offset >= end;
+            end = part.offset.saturating_add(part.size);
+            follows && end <= self.size
+        });
+        in_order && self.sha256.is_some() == self.parts.is_empty()
+    }
 }
 
 /// One source.
@@ -207,6 +243,9 @@ impl Manifest {
         // Names become paths below the output folder.
         if let Some(bad) = manifest.artifacts.iter().find(|a| a.name.is_empty() || a.name.starts_with('.') || a.name.contains('/')) {
             return Err(Error::new(format!("{name}: {:?} is not an artifact's name", bad.name)));
+        }
+        if let Some(bad) = manifest.artifacts.iter().find(|a| !a.is_plain()) {
+            return Err(Error::new(format!("{name}: {}: neither one hash nor parts that follow each other", bad.name)));
         }
         Ok(manifest)
     }
@@ -283,7 +322,8 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_newer_version_and_names_that_are_paths() {
+    fn refuses_a_newer_version_names_that_are_paths_and_parts_over_each_other() {
+        let piece = |offset, size| Piece { offset, size, sha256: "00".into() };
         let manifest = Manifest {
             version: 1,
             image: Image { id: "web".into(), version: "1".into() },
@@ -307,7 +347,7 @@ mod tests {
             pcr11_debug: vec![],
             credentials: Vec::new(),
             signatures: vec![],
-            artifacts: vec![Artifact { name: "web_1.raw".into(), size: 1, sha256: String::new() }],
+            artifacts: vec![Artifact { name: "web_1.raw".into(), size: 9, sha256: None, parts: vec![piece(0, 4), piece(5, 4)] }],
             sources: vec![],
             scrubbed: vec![],
             packages: vec![],
@@ -318,5 +358,11 @@ mod tests {
         assert!(newer.message().contains("version 2, this program knows version 1"), "{newer}");
         let path = Manifest::parse("m", json.replace("web_1.raw", "../web_1.raw").as_bytes()).unwrap_err();
         assert!(path.message().contains("not an artifact's name"), "{path}");
+        for (right, wrong) in [("\"offset\": 5", "\"offset\": 3"), ("\"size\": 9", "\"size\": 8"), ("\"parts\"", "\"sha256\": \"00\", \"parts\"")] {
+            let parts = Manifest::parse("m", json.replacen(right, wrong, 1).as_bytes()).unwrap_err();
+            assert!(parts.message().contains("web_1.raw: neither one hash nor parts"), "{parts}");
+        }
+        let huge = json.replacen("\"offset\": 5", "\"offset\": 18446744073709551615", 1);
+        assert!(Manifest::parse("m", huge.as_bytes()).is_err());
     }
 }

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::staging::Staging;
 use crate::error::Result;
-use crate::manifest::Artifact;
+use crate::manifest::{Artifact, Piece};
 use crate::output::Output;
 use crate::{progress, timings};
 
@@ -31,7 +31,12 @@ impl Artifacts<'_> {
 
     /// One that was written by somebody else.
     pub fn note(&mut self, kind: &str, size: u64, sha256: [u8; 32]) {
-        self.list.push(Artifact { name: format!("{}.{kind}", self.stem), size, sha256: hex(&sha256) });
+        self.list.push(Artifact { name: format!("{}.{kind}", self.stem), size, sha256: Some(hex(&sha256)), parts: Vec::new() });
+    }
+
+    /// One that was written by somebody else, and is mostly empty.
+    pub fn note_parts(&mut self, kind: &str, size: u64, parts: Vec<Piece>) {
+        self.list.push(Artifact { name: format!("{}.{kind}", self.stem), size, sha256: None, parts });
     }
 }
 

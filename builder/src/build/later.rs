@@ -103,7 +103,7 @@ fn one(out: &Path, stem: &str, old: Manifest, signers: &Signers, jobs: usize, ou
 /// Nothing is signed that is not what was built.
 fn same(manifest: &Manifest, name: &str, digest: &[u8; 32]) -> Result<()> {
     match manifest.artifacts.iter().find(|artifact| artifact.name == name) {
-        Some(artifact) if artifact.sha256 == hex(digest) => Ok(()),
+        Some(artifact) if artifact.sha256.as_ref() == Some(&hex(digest)) => Ok(()),
         _ => Err(Error::new(format!("{name} is not what its manifest says")).hint("copy the output folder again from where it is whole, or build again")),
     }
 }

@@ -67,21 +67,21 @@ pub fn make(parts: Parts, signers: &Signers, artifacts: &mut Artifacts, clock: &
             let file = artifacts.staging.scratch()?;
             let entries = disk::esp::entries(artifacts.stem, loader, unified);
             let guid = disk::derived_guid(&image.id, "esp");
-            clock.time("esp", || disk::esp::write(&file, layout.esp_bytes(), layout.sector() as u32, &guid, &entries))?;
-            Some(file)
+            let used = clock.time("esp", || disk::esp::write(&file, layout.esp_bytes(), layout.sector() as u32, &guid, &entries))?;
+            Some((file, used))
         }
     };
-    let contents = Contents { esp: esp.as_ref(), root: parts.root, tree: parts.tree, signature: &signature };
+    let contents = Contents { esp: esp.as_ref().map(|(file, used)| (file, *used)), root: parts.root, tree: parts.tree, signature: &signature };
     let raw = artifacts.staging.file(&format!("{}.raw", artifacts.stem))?;
-    let digests = clock.time("disk", || layout.write(&contents, &raw))?;
-    artifacts.note("raw", layout.bytes(), digests.disk);
+    let written = clock.time("disk", || layout.write(&contents, &raw))?;
+    artifacts.note_parts("raw", layout.bytes(), written.pieces);
     let facts = facts(image, &hash, parts.epoch);
     for &format in parts.formats {
         let out = artifacts.staging.file(&format!("{}.{}", artifacts.stem, format.suffix()))?;
         let written = clock.time(format.name(), || format::write(format, &raw, &facts, &out, jobs))?;
         artifacts.note(format.suffix(), written.size, written.sha256);
     }
-    Ok(digests.root)
+    Ok(written.root)
 }
 
 /// The root hash's signature as an artifact, and the bytes of its partition; empty where nobody signs.

@@ -37,8 +37,8 @@ pub fn entries(stem: &str, loader: Vec<u8>, image: Vec<u8>) -> Vec<Entry> {
     ]
 }
 
-/// Writes the file system into an empty file, sparse. Nothing in it depends on time or chance.
-pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[Entry]) -> Result<()> {
+/// Writes the file system into an empty file, sparse. Nothing in it depends on time or chance. Gives how many bytes of it are not all zeros.
+pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[Entry]) -> Result<u64> {
     let needed: u64 = entries.iter().map(|entry| entry.bytes.len() as u64).sum();
     if needed > size / 100 * 95 {
         return Err(Error::new(format!("the EFI system partition has {} MiB, what goes into it {}", size >> 20, needed.div_ceil(1 << 20)))
@@ -77,7 +77,8 @@ mod tests {
         let entries = entries("debian_1.0.0", b"MZ loader".to_vec(), image.clone());
         for sector in [512, 4096] {
             let (path, file) = scratch(&format!("fsck-{sector}"));
-            write(&file, 512 << 20, sector, &Guid([7; 16]), &entries).unwrap();
+            let used = write(&file, 512 << 20, sector, &Guid([7; 16]), &entries).unwrap();
+            assert!(crate::zeros::are_all(&file, used..512 << 20).unwrap() && !crate::zeros::are_all(&file, used - 4096..used).unwrap());
             let Ok(checked) = Command::new("/usr/sbin/fsck.vfat").arg("-n").arg(&path).output() else {
                 eprintln!("SKIPPED: fsck.vfat is not installed");
                 return;

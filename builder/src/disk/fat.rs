@@ -88,8 +88,9 @@ impl Geometry {
     }
 }
 
-/// Writes the volume into an empty file that has its size already. `label` is in upper case, padded with spaces.
-pub fn write(out: &File, geometry: &Geometry, volume_id: u32, label: &[u8; 11], root: &Directory) -> io::Result<()> {
+/// Writes the volume into an empty file that has its size already. `label` is in upper case, padded with spaces. Gives the bytes from its start that
+/// are in use: behind them are only zeros.
+pub fn write(out: &File, geometry: &Geometry, volume_id: u32, label: &[u8; 11], root: &Directory) -> io::Result<u64> {
     let mut writer = Writer { out, geometry, fat: vec![0x0fff_fff8, END_OF_CHAIN] };
     writer.directory(root, None, Some(label))?;
     let used = (writer.fat.len() - 2) as u64;
@@ -103,7 +104,7 @@ pub fn write(out: &File, geometry: &Geometry, volume_id: u32, label: &[u8; 11], 
         out.write_all_at(&boot, base * geometry.sector)?;
         out.write_all_at(&information, (base + 1) * geometry.sector)?;
     }
-    Ok(())
+    Ok(geometry.place(writer.fat.len() as u32))
 }
 
 fn boot_sector(geometry: &Geometry, volume_id: u32, label: &[u8; 11]) -> [u8; 512] {

@@ -17,7 +17,7 @@ use adamant_agent::gpt::{
 use adamant_agent::hash::RootHash;
 use adamant_agent::verity::partition_blocks;
 
-pub use write::{Contents, Digests};
+pub use write::{Contents, Written};
 
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_is_what_sfdisk_and_a_second_hash_say_it_is() {
+    fn the_disk_is_what_sfdisk_and_second_hashes_say_it_is() {
         let dir = std::env::temp_dir().join(format!("adamant-disk-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("root"), vec![7; 5_000_192]).unwrap();
@@ -218,12 +218,19 @@ mod tests {
         let root_hash: RootHash = "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617".parse().unwrap();
         let layout = Layout::new(&definition(""), &root_hash, Sizes { root: 5_000_192, tree: 8192, esp: false, signature: false }).unwrap();
         let out = File::options().read(true).write(true).create_new(true).open(dir.join("disk.raw")).unwrap();
-        let digests = layout.write(&Contents { esp: None, root: &open("root"), tree: &open("tree"), signature: &[] }, &out).unwrap();
+        let written = layout.write(&Contents { esp: None, root: &open("root"), tree: &open("tree"), signature: &[] }, &out).unwrap();
 
         let mut bytes = Vec::new();
         open("disk.raw").read_to_end(&mut bytes).unwrap();
-        assert_eq!(digests.disk, <[u8; 32]>::from(Sha256::digest(&bytes)));
-        assert_eq!(digests.root, <[u8; 32]>::from(Sha256::digest(vec![7; 5_000_192])));
+        assert_eq!(written.root, <[u8; 32]>::from(Sha256::digest(vec![7; 5_000_192])));
+        let mut end = 0;
+        for piece in &written.pieces {
+            let (from, to) = (piece.offset as usize, (piece.offset + piece.size) as usize);
+            assert!(from >= end && bytes[end..from].iter().all(|byte| *byte == 0));
+            assert_eq!(piece.sha256, adamant_agent::hash::hex(&Sha256::digest(&bytes[from..to])));
+            end = to;
+        }
+        assert_eq!((written.pieces.len(), end), (4, bytes.len()));
         assert_eq!(bytes.len() as u64, layout.bytes());
         let Ok(checked) = Command::new("sfdisk").arg("--verify").arg(dir.join("disk.raw")).output() else {
             eprintln!("skipped: no sfdisk");

@@ -1,14 +1,16 @@
-//! Writing the disk: in order, sparse, hashed on the way.
+//! Writing the disk: sparse, its parts side by side, each hashed on the way.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use nix::unistd::{Whence, lseek};
+use adamant_agent::hash::hex;
 use sha2::{Digest, Sha256};
 
 use super::{Layout, Role};
 use crate::error::{Context, Error, Result};
+use crate::manifest::Piece;
 use crate::progress;
+use crate::zeros;
 
 /// Bytes read and written at a time.
 const CHUNK: usize = 4 << 20;
@@ -16,8 +18,8 @@ const CHUNK: usize = 4 << 20;
 /// What is written into the partitions. Files are read once, from their starts.
 #[derive(Debug, Clone, Copy)]
 pub struct Contents<'a> {
-    /// The EFI system partition's file system, where the layout has one.
-    pub esp: Option<&'a File>,
+    /// The EFI system partition's file system, where the layout has one, and how many bytes of it are not all zeros.
+    pub esp: Option<(&'a File, u64)>,
     /// The root file system.
     pub root: &'a File,
     /// Its verity tree.
@@ -26,118 +28,90 @@ pub struct Contents<'a> {
     pub signature: &'a [u8],
 }
 
-/// SHA-256 of what was read and written, so that nothing is read again to be hashed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Digests {
-    /// The root file system's artifact.
+/// What was written, so that nothing is read again to be hashed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// SHA-256 of the root file system's artifact.
     pub root: [u8; 32],
-    /// The whole disk.
-    pub disk: [u8; 32],
+    /// What is in the disk, in order. All else is zeros.
+    pub pieces: Vec<Piece>,
+}
+
+/// Bytes for a place.
+enum Part<'a> {
+    Bytes(&'a [u8]),
+    File(&'a File, u64),
 }
 
 impl Layout {
     /// Writes the disk into an empty file.
-    pub fn write(&self, contents: &Contents, out: &File) -> Result<Digests> {
+    pub fn write(&self, contents: &Contents, out: &File) -> Result<Written> {
         out.set_len(self.bytes()).context(|| "making room for the disk image")?;
-        progress::expect(self.bytes());
-        let mut disk = Writer { out, at: 0, hash: Sha256::new() };
-        let mut root_hash = Sha256::new();
-        disk.put(&self.table.primary())?;
+        let (primary, backup) = (self.table.primary(), self.table.backup());
+        let mut parts = vec![(0, Part::Bytes(&primary))];
+        let mut root = None;
         for (partition, role) in self.table.partitions.iter().flatten().zip(&self.roles) {
-            disk.zeros_until(partition.first * self.sector())?;
-            let room = partition.sectors() * self.sector();
-            let fits = |bytes: u64| match bytes <= room {
-                true => Ok(()),
-                false => Err(Error::new(format!("{bytes} bytes do not fit into the {room} of partition {:?}", partition.label))),
+            let whole = |file| File::metadata(file).context(|| partition.label.clone()).map(|found| Part::File(file, found.len()));
+            let part = match (role, contents.esp) {
+                (Role::Esp, Some((file, used))) => Part::File(file, used),
+                (Role::Root, _) => {
+                    root = Some(parts.len());
+                    whole(contents.root)?
+                }
+                (Role::Tree, _) => whole(contents.tree)?,
+                (Role::Signature, _) if !contents.signature.is_empty() => Part::Bytes(contents.signature),
+                _ => continue,
             };
-            let length = |file: &File| file.metadata().context(|| partition.label.clone()).map(|meta| meta.len());
-            match role {
-                Role::Esp => {
-                    let Some(file) = contents.esp else { continue };
-                    fits(length(file)?)?;
-                    disk.copy(file, None)?;
-                }
-                Role::Root => {
-                    fits(length(contents.root)?)?;
-                    disk.copy(contents.root, Some(&mut root_hash))?;
-                }
-                Role::Tree => {
-                    fits(length(contents.tree)?)?;
-                    disk.copy(contents.tree, None)?;
-                }
-                Role::Signature => {
-                    fits(contents.signature.len() as u64)?;
-                    disk.put(contents.signature)?;
-                }
-                Role::Blank => {}
+            let room = partition.sectors() * self.sector();
+            if part.len() > room {
+                return Err(Error::new(format!("{} bytes do not fit into the {room} of partition {:?}", part.len(), partition.label)));
             }
+            parts.push((partition.first * self.sector(), part));
         }
-        let backup = self.table.backup();
-        disk.zeros_until(self.bytes() - backup.len() as u64)?;
-        disk.put(&backup)?;
-        Ok(Digests { root: root_hash.finalize().into(), disk: disk.hash.finalize().into() })
+        parts.push((self.bytes() - backup.len() as u64, Part::Bytes(&backup)));
+        progress::expect(parts.iter().map(|(_, part)| part.len()).sum());
+        // Two of them are large, and hashing is what takes the time.
+        let digests: Vec<Result<[u8; 32]>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = parts.iter().map(|(at, part)| scope.spawn(|| part.write(out, *at))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a thread that writes the disk failed")))).collect()
+        });
+        let digests = digests.into_iter().collect::<Result<Vec<_>>>()?;
+        let root = root.and_then(|index| digests.get(index).copied()).ok_or_else(|| Error::new("the disk has no place for the root"))?;
+        let pieces = parts.iter().zip(&digests).map(|((at, part), digest)| Piece { offset: *at, size: part.len(), sha256: hex(digest) });
+        Ok(Written { root, pieces: pieces.collect() })
     }
 }
 
-/// Writes in order and hashes on the way; what is zero stays a hole.
-struct Writer<'a> {
-    out: &'a File,
-    at: u64,
-    hash: Sha256,
-}
-
-static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
-
-impl Writer<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all_at(bytes, self.at).context(|| "writing the disk image")?;
-        self.hash.update(bytes);
-        progress::add(bytes.len() as u64);
-        self.at += bytes.len() as u64;
-        Ok(())
-    }
-
-    fn zeros_until(&mut self, end: u64) -> Result<()> {
-        while self.at < end {
-            let take = (end - self.at).min(ZEROS.len() as u64);
-            self.hash.update(&ZEROS[..take as usize]);
-            progress::add(take);
-            self.at += take;
+impl Part<'_> {
+    fn len(&self) -> u64 {
+        match self {
+            Part::Bytes(bytes) => bytes.len() as u64,
+            Part::File(_, length) => *length,
         }
-        Ok(())
     }
 
-    /// A whole file, whose holes stay holes. `also` is a hash of the file alone.
-    fn copy(&mut self, file: &File, mut also: Option<&mut Sha256>) -> Result<()> {
-        let length = file.metadata().context(|| "the disk image's parts")?.len();
-        let start = self.at;
-        let mut at = 0;
-        let mut buffer = vec![0; CHUNK];
+    /// Writes it to its place; what is zero stays a hole. Gives its SHA-256.
+    fn write(&self, out: &File, place: u64) -> Result<[u8; 32]> {
+        let (file, length) = match self {
+            Part::File(file, length) => (file, *length),
+            Part::Bytes(bytes) => {
+                out.write_all_at(bytes, place).context(|| "writing the disk image")?;
+                progress::add(bytes.len() as u64);
+                return Ok(Sha256::digest(bytes).into());
+            }
+        };
+        let (mut hash, mut buffer, mut at) = (Sha256::new(), vec![0; CHUNK], 0);
         while at < length {
-            let data = if also.is_some() { at } else { next_data(file, at, length) };
-            self.zeros_until(start + data)?;
-            at = data;
-            let take = (length - at).min(CHUNK as u64) as usize;
-            file.read_exact_at(&mut buffer[..take], at).context(|| "reading the disk image's parts")?;
-            // Two hashes of the same bytes: one core each.
-            std::thread::scope(|scope| {
-                if let Some(also) = also.as_deref_mut() {
-                    let buffer = &buffer[..take];
-                    scope.spawn(move || also.update(buffer));
-                }
-                self.put(&buffer[..take])
-            })?;
-            at += take as u64;
+            let take = (length - at).min(CHUNK as u64);
+            let bytes = &mut buffer[..take as usize];
+            file.read_exact_at(bytes, at).context(|| "reading the disk image's parts")?;
+            if !zeros::is_zero(bytes) {
+                out.write_all_at(bytes, place + at).context(|| "writing the disk image")?;
+            }
+            hash.update(bytes);
+            progress::add(take);
+            at += take;
         }
-        Ok(())
-    }
-}
-
-/// Where the next data begins: at `at` itself where the file system does not know holes, at `length` where there is none.
-fn next_data(file: &File, at: u64, length: u64) -> u64 {
-    match lseek(file, at as i64, Whence::SeekData) {
-        Ok(data) => (data as u64).clamp(at, length),
-        Err(nix::errno::Errno::ENXIO) => length,
-        Err(_) => at,
+        Ok(hash.finalize().into())
     }
 }

@@ -7,10 +7,8 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek};
-
 use crate::error::{Context, Error, Result};
+use crate::zeros::{self, is_zero};
 
 /// Finished pieces that wait for their turn, beside one for each thread.
 const AHEAD: u64 = 4;
@@ -32,34 +30,18 @@ impl Raw<'_> {
 
     /// Where there may be something else than zeros: ranges of pieces, in order, none touching another.
     fn data(self, piece: u64) -> Result<Vec<Range<u64>>> {
-        let seek = |at: u64, whence| lseek(self.file, at as i64, whence).map(|at| at as u64);
         let mut ranges: Vec<Range<u64>> = Vec::new();
         let mut at = 0;
-        while at < self.size {
-            let start = match seek(at, Whence::SeekData) {
-                Ok(start) => start,
-                Err(Errno::ENXIO) => break,
-                // A file system that knows of no holes.
-                Err(Errno::EINVAL | Errno::EOPNOTSUPP) => at,
-                Err(error) => return Err(error).context(|| "looking for holes in the raw disk"),
-            };
-            let end = seek(start, Whence::SeekHole).ok().filter(|end| *end > start).unwrap_or(self.size).min(self.size);
-            let (first, last) = (start / piece, end.div_ceil(piece));
+        while let Some(data) = zeros::next_data(self.file, at, self.size).context(|| "looking for holes in the raw disk")? {
+            let (first, last) = (data.start / piece, data.end.div_ceil(piece));
             match ranges.last_mut() {
                 Some(before) if before.end >= first => before.end = before.end.max(last),
                 _ => ranges.push(first..last),
             }
-            at = end.max(at + 1);
+            at = data.end;
         }
-        ranges.retain(|range| !range.is_empty());
         Ok(ranges)
     }
-}
-
-/// Whether there is nothing but zeros.
-pub fn is_zero(bytes: &[u8]) -> bool {
-    // Whole lines of the processor's cache at a time: with an exit after each byte this would be ten times slower.
-    bytes.chunks(64).all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
 struct Queue<T> {

@@ -13,10 +13,11 @@ use adamant_agent::hash::hex;
 use sha2::{Digest, Sha256};
 
 use super::deflate::Deflate;
-use super::pieces::{Raw, each, is_zero};
+use super::pieces::{Raw, each};
 use super::stream::Stream;
 use super::{Facts, Written};
 use crate::error::{Error, Result};
+use crate::zeros::is_zero;
 
 const SECTOR: u64 = 512;
 /// Bytes of the disk that are compressed on their own: what VMware's tools take.

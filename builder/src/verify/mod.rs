@@ -1,20 +1,19 @@
 //! `adamant verify`: every hash in the manifest, the whole verity tree, and the file system's structure; what is in the files as well where that is
 //! asked for. Nothing is trusted but the root hash and the manifest; what is wrong is named by artifact, block and, in the root, the file it belongs to.
 
+mod bytes;
 pub mod disk;
 pub mod root;
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use adamant_agent::hash::{RootHash, hex};
+use adamant_agent::hash::RootHash;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
-use crate::manifest::{self, Artifact, Manifest, SUFFIX as MANIFEST};
+use crate::manifest::{self, Manifest, SUFFIX as MANIFEST};
 use crate::output::Output;
 use crate::part::Part;
 use crate::progress;
@@ -103,7 +102,7 @@ fn image(path: &Path, how: How) -> Result<Whole> {
 
     // The root first: a bad block there can be named, with its file; a hash only says that something is wrong.
     let whole = root::verify(&artifact("root.erofs"), &artifact("root.verity"), &hash, how)?;
-    let bad = wrong_hashes(folder, &manifest, how.jobs)?;
+    let bad = bytes::wrong(folder, &manifest, how.jobs)?;
     if let Some(name) = bad.first() {
         if name.ends_with(".raw") {
             disk::verify(&folder.join(name), how)?;
@@ -137,43 +136,6 @@ fn check_sizes(folder: &Path, manifest: &Manifest) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The names of the artifacts whose SHA-256 is not the manifest's, in its order.
-fn wrong_hashes(folder: &Path, manifest: &Manifest, jobs: usize) -> Result<Vec<String>> {
-    let next = AtomicUsize::new(0);
-    let work = || -> Result<Vec<usize>> {
-        let mut wrong = Vec::new();
-        while let Some(artifact) = manifest.artifacts.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if digest(&folder.join(&artifact.name))? != artifact.sha256 {
-                wrong.extend(manifest.artifacts.iter().position(|other: &Artifact| std::ptr::eq(other, artifact)));
-            }
-        }
-        Ok(wrong)
-    };
-    let mut wrong = Vec::new();
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..jobs.clamp(1, manifest.artifacts.len().max(1))).map(|_| scope.spawn(work)).collect();
-        for thread in threads {
-            wrong.extend(thread.join().unwrap_or_else(|_| Err(Error::new("a hashing thread failed")))?);
-        }
-        Ok::<_, Error>(())
-    })?;
-    wrong.sort_unstable();
-    Ok(wrong.into_iter().map(|index| manifest.artifacts[index].name.clone()).collect())
-}
-
-fn digest(path: &Path) -> Result<String> {
-    let file = open(path)?;
-    let (mut sha256, mut buffer, mut at) = (Sha256::new(), vec![0; CHUNK], 0);
-    while at < file.len() {
-        let take = (file.len() - at).min(CHUNK as u64) as usize;
-        file.read_exact_at(&mut buffer[..take], at).context(|| format!("{}", path.display()))?;
-        sha256.update(&buffer[..take]);
-        progress::add(take as u64);
-        at += take as u64;
-    }
-    Ok(hex(&sha256.finalize()))
 }
 
 /// All of a file.
