@@ -9,6 +9,7 @@ use std::io::Read;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use adamant_agent::contract::BOOT_REPORT_PATH;
 use adamant_agent::guard::HOOKS;
@@ -27,11 +28,21 @@ const NAMED: usize = 20;
 /// Where systemd takes units from that were not there when the image was built, and udev its rules.
 const FOLDERS: [&str; 5] = ["/run/systemd/system", "/run/systemd/system.control", "/run/systemd/system.attached", "/run/systemd/transient", RULES];
 
+/// By how long ago a volume's growth is told, seconds.
+const DAY: u64 = 86400;
+
 /// What a volume holds.
+#[derive(Default)]
 struct Held<'a> {
     volume: &'a str,
     files: u64,
     bytes: u64,
+    /// Bytes of files that were made within the last day: what it grew by, less what was deleted.
+    made: u64,
+    /// Bytes of older ones that were written to within the last day: it may have grown by a part of them.
+    changed: u64,
+    /// How long ago the oldest of its files was made, seconds.
+    oldest: u64,
     /// Whether it has more than was looked at.
     cut: bool,
 }
@@ -68,7 +79,10 @@ fn as_text(found: &[Finding], denials: &[(&str, String)], allowances: &[String],
     lines.push(["allowances: ", &list(allowances.to_vec())].concat());
     for one in held {
         let more = if one.cut { ", and more that was not looked at" } else { "" };
-        lines.push(["volume ", one.volume, ": ", &one.files.to_string(), " files, ", &(one.bytes >> 10).to_string(), " KiB", more].concat());
+        let kib = |bytes: u64| (bytes >> 10).to_string();
+        let growth = [", of the last day ", &kib(one.made), " KiB made and ", &kib(one.changed), " KiB changed, the oldest of "];
+        let size = ["volume ", one.volume, ": ", &one.files.to_string(), " files, ", &kib(one.bytes), " KiB"];
+        lines.push([&size.concat(), &*growth.concat(), &(one.oldest / DAY).to_string(), " days", more].concat());
     }
     lines.join("\n") + "\n"
 }
@@ -85,8 +99,10 @@ fn as_json(found: &[Finding], denials: &[(&str, String)], allowances: &[String],
     let denials: Vec<String> = denials.iter().map(|(hook, count)| ["\"", hook, "\":", count].concat()).collect();
     let allowances: Vec<String> = allowances.iter().map(|one| ["\"", &super::escaped(one), "\""].concat()).collect();
     let held = held.iter().map(|one| {
+        let numbers = [("files", one.files), ("bytes", one.bytes), ("made_bytes", one.made), ("changed_bytes", one.changed), ("oldest_seconds", one.oldest)];
+        let numbers: Vec<String> = numbers.iter().map(|(key, number)| [",\"", key, "\":", &number.to_string()].concat()).collect();
         let cut = if one.cut { "true" } else { "false" };
-        ["{", &members(&[("volume", one.volume)]), ",\"files\":", &one.files.to_string(), ",\"bytes\":", &one.bytes.to_string(), ",\"cut\":", cut, "}"].concat()
+        ["{", &members(&[("volume", one.volume)]), &numbers.concat(), ",\"cut\":", cut, "}"].concat()
     });
     let held: Vec<String> = held.collect();
     let lists = [&found.join(","), "],\"denials\":{", &denials.join(","), "},\"allowances\":[", &allowances.join(","), "],\"volumes\":[", &held.join(",")];
@@ -151,7 +167,8 @@ fn volumes<'a>(policy: &'a Policy, found: &mut Vec<Finding>) -> Vec<Held<'a>> {
 
 /// Looks at everything of one file system below a folder, and notes its programs.
 fn walk<'a>(top: &Path, left: &mut u64, programs: &mut Vec<PathBuf>) -> Held<'a> {
-    let mut held = Held { volume: "", files: 0, bytes: 0, cut: false };
+    let mut held = Held::default();
+    let now = SystemTime::now();
     let device = fs::symlink_metadata(top).map(|found| found.dev()).ok();
     let mut folders = vec![top.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -169,14 +186,31 @@ fn walk<'a>(top: &Path, left: &mut u64, programs: &mut Vec<PathBuf>) -> Held<'a>
                 folders.push(entry.path());
                 continue;
             }
-            held.files += 1;
-            held.bytes += about.blocks() * 512;
+            held.count(&about, now);
             if is_program(&entry.path(), &about) {
                 programs.push(entry.path());
             }
         }
     }
     held
+}
+
+impl Held<'_> {
+    fn count(&mut self, about: &Metadata, now: SystemTime) {
+        let bytes = about.blocks() * 512;
+        self.files += 1;
+        self.bytes += bytes;
+        // What lies ahead of a clock that was set back is new.
+        let age = |time: std::io::Result<SystemTime>| time.ok().map(|time| now.duration_since(time).map_or(0, |age| age.as_secs()));
+        let written = age(about.modified()).unwrap_or(0);
+        let made = age(about.created()).unwrap_or(written);
+        self.oldest = self.oldest.max(made);
+        if made < DAY {
+            self.made += bytes;
+        } else if written < DAY {
+            self.changed += bytes;
+        }
+    }
 }
 
 /// Whether the kernel could be asked to run it.
@@ -228,6 +262,8 @@ fn image_alone() -> Option<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -250,6 +286,15 @@ mod tests {
         programs.sort();
         assert_eq!(programs, [folder.join("a/b/elf"), folder.join("script")]);
         assert_eq!((held.files, held.cut), (6, false));
+        assert!(held.bytes > 0 && (held.made, held.changed, held.oldest / 60) == (held.bytes, 0, 0));
+        let mut later = Held::default();
+        let about = fs::metadata(folder.join("data")).unwrap();
+        later.count(&about, SystemTime::now() + Duration::from_secs(3 * DAY));
+        assert_eq!((later.made, later.changed, later.oldest / DAY), (0, 0, 3));
+        let file = File::open(folder.join("data")).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(2 * DAY + 100)).unwrap();
+        later.count(&fs::metadata(folder.join("data")).unwrap(), SystemTime::now() + Duration::from_secs(3 * DAY));
+        assert_eq!((later.made, later.changed, later.files), (0, about.blocks() * 512, 2));
         let mut left = 3;
         assert!(walk(&folder, &mut left, &mut Vec::new()).cut && left == 0);
         assert!(is_same(&folder.join("script"), &folder.join("text")).unwrap());
@@ -261,11 +306,12 @@ mod tests {
     #[test]
     fn both_forms_say_the_same() {
         let found = [Finding::new("mounts", "/usr", "tmpfs over it", "not mounted over")];
-        let held = [Held { volume: "state", files: 3, bytes: 4096, cut: false }];
+        let held = [Held { volume: "state", files: 3, bytes: 4096, made: 1024, changed: 2048, oldest: 2 * DAY + 5, cut: false }];
         let (denials, allowances) = ([("file_open", "2".to_owned())], ["jit".to_owned()]);
         assert_eq!(
             as_text(&found, &denials, &allowances, &held),
-            "mounts: /usr: is tmpfs over it, should be not mounted over\ndenials: file_open 2\nallowances: jit\nvolume state: 3 files, 4 KiB\n"
+            "mounts: /usr: is tmpfs over it, should be not mounted over\ndenials: file_open 2\nallowances: jit\nvolume state: 3 files, 4 KiB, \
+             of the last day 1 KiB made and 2 KiB changed, the oldest of 2 days\n"
         );
         assert_eq!(as_text(&[], &[], &[], &[]), "no drift\ndenials: none\nallowances: none\n");
         let image = Image { id: "web".to_owned(), version: "1.2".to_owned() };
@@ -275,7 +321,12 @@ mod tests {
         // This machine's root is none of ours.
         assert!(read["root_hash"].is_null());
         assert_eq!((read["drift"][0]["what"].as_str(), read["denials"]["file_open"].as_u64()), (Some("/usr"), Some(2)));
-        assert_eq!((read["volumes"][0]["bytes"].as_u64(), read["allowances"][0].as_str()), (Some(4096), Some("jit")));
+        let volume = &read["volumes"][0];
+        assert_eq!(
+            [&volume["made_bytes"], &volume["changed_bytes"], &volume["oldest_seconds"]].map(|n| n.as_u64()),
+            [Some(1024), Some(2048), Some(2 * DAY + 5)]
+        );
+        assert_eq!((volume["bytes"].as_u64(), read["allowances"][0].as_str()), (Some(4096), Some("jit")));
         assert!(json(as_json(&[], &[], &[], &[])).is_ok());
     }
 }
