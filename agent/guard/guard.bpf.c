@@ -49,7 +49,7 @@ const volatile struct decide {
 	u64 places[16];        /* device << 32 | inode of a folder below which anything may be mounted */
 	u64 own[128];          /* device << 32 | inode of folders on volumes that are the agent's alone, and of the files in them */
 	u64 interpreters[32];  /* programs of the image that read no scripts from elsewhere, by inode */
-	u64 clocks[8];         /* programs of the image that set the clock, by inode */
+	u64 clocks[16];        /* programs of the image that set the clock, by inode */
 } decide = {};
 
 u64 denials[HOOKS] = {};

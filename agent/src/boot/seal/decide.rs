@@ -20,7 +20,7 @@ use super::super::{block, root};
 const DEVICES: usize = 64;
 const PLACES: usize = 16;
 const OWN: usize = 128;
-const CLOCKS: usize = 8;
+const CLOCKS: usize = 16;
 /// Bytes of the map's value: four numbers of 32 bits, then such of 64, then the lists.
 pub const BYTES: usize = 4 * 4 + 8 * (8 + DEVICES + PLACES + OWN + MAX_INTERPRETERS + CLOCKS);
 const UNUSED: u64 = u64::MAX >> 1;
@@ -36,8 +36,9 @@ const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
 const MANAGER: &str = "/usr/lib/systemd/systemd";
 const EXECUTOR: &str = "/usr/lib/systemd/systemd-executor";
 const KMOD: &str = "/usr/bin/kmod";
-/// Programs that keep the clock: systemd's (also by hand, timedatectl), chrony, ntpsec and OpenNTPD, ntpd-rs, and those of linuxptp.
-const CLOCK_PROGRAMS: [&str; CLOCKS - 1] = [
+/// Programs that keep the clock: systemd's (also by hand, timedatectl), chrony, ntpsec and OpenNTPD, ntpd-rs, those of linuxptp, and VMware's agent. QEMU's starts
+/// hwclock for the hardware's clock, which everybody can start: the system's is all that it sets.
+const CLOCK_PROGRAMS: [&str; 9] = [
     "/usr/lib/systemd/systemd-timesyncd",
     "/usr/lib/systemd/systemd-timedated",
     "/usr/sbin/chronyd",
@@ -45,6 +46,8 @@ const CLOCK_PROGRAMS: [&str; CLOCKS - 1] = [
     "/usr/bin/ntp-daemon",
     "/usr/sbin/ptp4l",
     "/usr/sbin/phc2sys",
+    "/usr/sbin/ts2phc",
+    "/usr/bin/vmtoolsd",
 ];
 /// What the agent keeps in its folder on a volume.
 const KEPT: [&str; 3] = ["machine-id", "seeded", "damaged"];
