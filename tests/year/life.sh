@@ -5,15 +5,14 @@ bad=0
 part() { echo "== $*"; }
 must() { "$@" >/tmp/out 2>&1 || { echo "failed ($?): $*"; head -n 5 /tmp/out; bad=1; }; }
 # Services of the image that may be restarted at any time; more than five times in ten seconds is only for who says so.
-restart() { systemctl reset-failed "$1" 2>/dev/null; must systemctl restart "$1"; }
+restart() { systemctl reset-failed "$@" 2>/dev/null; must systemctl restart "$@"; }
 
 part "$restarts restarts of services"
 i=0
 while [ $i -lt "$restarts" ]; do
-  for unit in systemd-timesyncd systemd-resolved systemd-networkd ssh systemd-journald systemd-logind; do
-    restart $unit
-    i=$((i + 1))
-  done
+  # Together: most of a restart's time under emulation is systemctl's own start.
+  restart systemd-timesyncd systemd-resolved systemd-networkd ssh systemd-journald systemd-logind
+  i=$((i + 6))
 done
 
 part "logs rotated and cut, again and again"
@@ -46,7 +45,7 @@ part "volumes are full"
 for volume in /var /var/log; do
   fallocate -l "$(df --output=avail -B1 $volume | tail -n 1)" $volume/full 2>/dev/null || dd if=/dev/zero of=$volume/full bs=1M 2>/dev/null
   df -h $volume | tail -n 1
-  for unit in systemd-timesyncd systemd-journald ssh; do restart $unit; done
+  restart systemd-timesyncd systemd-journald ssh
   logger -t year full
   must adamant-agent status
   rm -f $volume/full
