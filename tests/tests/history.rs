@@ -1,11 +1,14 @@
 //! How a boot ended is known to the next one: from the black box what the agent could say, from the kernel's store what only the kernel could.
 
 use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
 
 use adamant_tests::alter;
 use adamant_tests::image::Tiny;
 use adamant_tests::machine::{Machine, Setup};
 use adamant_tests::scratch::Scratch;
+use adamant_tests::tool;
 
 /// A firmware's store that outlives power cuts (ACPI ERST), in a file.
 fn store(scratch: &Scratch) -> Vec<String> {
@@ -64,4 +67,37 @@ fn a_refused_image_and_a_panic_are_known_to_the_next_boot() {
     let status = machine.wait_for("tiny: status: bad boot ");
     assert!(status.contains("bad boot   2 starts ago") && status.contains("Kernel panic"), "{status}");
     assert!(!machine.console().contains("adamant: the last boot"), "{}", machine.console());
+}
+
+#[test]
+#[ignore = "long: two starts by firmware"]
+fn a_panic_is_known_from_the_firmwares_variables() {
+    let code = Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd");
+    if !code.exists() {
+        return tool::skipped("ovmf is not installed");
+    }
+    let mut tiny = Tiny::usual();
+    // [kernel] is what the definition ends with.
+    tiny.more.insert_str(0, "modules = [\"efi_pstore\"]\n");
+    let image = tiny.build();
+    let scratch = Scratch::new("history-efi");
+    let (disk, variables) = (scratch.join("disk.raw"), scratch.join("variables.fd"));
+    alter::copy(&image.path("raw"), &disk);
+    alter::copy(&code.with_file_name("OVMF_VARS_4M.fd"), &variables);
+    let flash = |more: &str, path: &Path| format!("if=pflash,format=raw{more},file={}", path.display());
+    let (code, kept) = (flash(",readonly=on", code), flash("", &variables));
+    let start = |words: &str| -> Machine {
+        let firmware = ["-drive", &code, "-drive", &kept];
+        Setup::of(&image).disk(&disk).arguments(&firmware).store(&variables).append(words).deadline(Duration::from_secs(300)).start(&scratch)
+    };
+
+    let console = start("tiny.panic").wait_for_end();
+    assert!(console.contains("pstore: Registered efi_pstore as persistent store backend") && console.contains("sysrq: Trigger a crash"), "{console}");
+    let mut machine = start("tiny.status");
+    let told = machine.wait_for("adamant: the last boot, of tiny_1, failed: ");
+    assert!(told.contains("Kernel panic - not syncing: sysrq triggered crash"), "{told}");
+    machine.wait_for("adamant: then: ");
+    let status = machine.wait_for("tiny: status: bad boot ");
+    assert!(status.contains("the one before this") && status.contains("Kernel panic"), "{status}");
+    machine.wait_for_end();
 }
