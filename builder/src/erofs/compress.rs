@@ -1,26 +1,15 @@
 //! Compression of one segment of a file into physical clusters: a pure function of bytes, algorithm, level and cluster size, so that
 //! segments can be done on any thread, and one day be taken from a cache.
 
-use zstd_safe::{CCtx, CParameter};
-
 use super::format::*;
 use super::index::Extent;
 use super::lz4;
+use super::zstd::Zstd;
 
 /// Bytes of a file that are compressed on their own. Every segment but the last has this length.
 pub const SEGMENT: usize = 4 << 20;
 /// LZ4's own default is 9, which searches four times as long for 0.2 % less.
 const LZ4HC_LEVEL: i32 = 7;
-/// Bytes that may be lost at the end of a zstd cluster's last block without another attempt.
-const SLACK: usize = 640;
-/// How often one zstd cluster is compressed at most.
-const ATTEMPTS: u32 = 6;
-/// After so many attempts a quarter of a block may be lost.
-const ENOUGH: u32 = 2;
-/// The part of a cluster that the first guess is to fill: what came out too long has to be made again, what came out short only may.
-const FIRST: f64 = 0.94;
-/// A guess misses by this part of how far it is from the last one.
-const UNSURE: f64 = 16.0;
 
 /// Algorithm and level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +67,7 @@ pub struct Compressor {
 enum Engine {
     Lz4,
     Lz4hc(lz4::HighCompression),
-    Zstd { context: CCtx<'static>, other: Vec<u8> },
+    Zstd(Zstd),
 }
 
 impl Compressor {
@@ -87,13 +76,7 @@ impl Compressor {
         let engine = match algorithm {
             Algorithm::Lz4 => Engine::Lz4,
             Algorithm::Lz4hc => Engine::Lz4hc(lz4::HighCompression::new()),
-            Algorithm::Zstd(level) => {
-                let mut context = CCtx::try_create().ok_or("no memory for zstd")?;
-                for parameter in [CParameter::CompressionLevel(level), CParameter::WindowLog(window_log(cluster))] {
-                    context.set_parameter(parameter).map_err(|code| format!("zstd refuses level {level}: {}", zstd_safe::get_error_name(code)))?;
-                }
-                Engine::Zstd { context, other: Vec::new() }
-            }
+            Algorithm::Zstd(level) => Engine::Zstd(Zstd::new(level, cluster)?),
         };
         Ok(Compressor { cluster, engine, scratch: vec![0; cluster] })
     }
@@ -107,8 +90,7 @@ impl Compressor {
         let made = match &mut self.engine {
             Engine::Lz4 => Some(lz4::fill(input, out)).filter(|(taken, _)| *taken == input.len()).map(|(_, made)| made),
             Engine::Lz4hc(state) => Some(state.fill(input, out, LZ4HC_LEVEL)).filter(|(taken, _)| *taken == input.len()).map(|(_, made)| made),
-            // What is too long for its room is the one thing that can be wrong here.
-            Engine::Zstd { context, .. } => context.compress2(out, input).ok(),
+            Engine::Zstd(zstd) => zstd.whole(input, out),
         };
         made.filter(|made| *made > 0).map(|made| &self.scratch[..made])
     }
@@ -127,7 +109,7 @@ impl Compressor {
             let (taken, made) = match &mut self.engine {
                 Engine::Lz4 => lz4::fill(rest, &mut self.scratch),
                 Engine::Lz4hc(state) => state.fill(rest, &mut self.scratch, LZ4HC_LEVEL),
-                Engine::Zstd { context, other } => zstd_fill(context, rest, self.cluster, &mut ratio, &mut self.scratch, other)?,
+                Engine::Zstd(zstd) => zstd.fill(rest, self.cluster, &mut ratio, &mut self.scratch)?,
             };
             let blocks = made.div_ceil(BLOCK);
             if made == 0 || blocks * BLOCK >= taken {
@@ -161,68 +143,4 @@ impl Segment {
     pub fn is_plain(&self) -> bool {
         self.extents.iter().all(|e| e.plain)
     }
-}
-
-/// zstd has no "fill this many bytes" mode: it is given a guess, and the guess is mended from what came out. A cluster need not be as large as it
-/// may be; what counts is that its last block is full. So the second guess is rarely far from the first, and nearly always good.
-/// Gives bytes taken and bytes made (in `best`), or no bytes made where there is no gain.
-fn zstd_fill(
-    context: &mut CCtx<'static>,
-    input: &[u8],
-    cluster: usize,
-    ratio: &mut f64,
-    best: &mut Vec<u8>,
-    other: &mut Vec<u8>,
-) -> Result<(usize, usize), String> {
-    let most = input.len();
-    let least = cluster.min(most);
-    let mut guess = ((cluster as f64 * FIRST * *ratio) as usize).clamp(least, most);
-    let (mut fits, mut fits_made) = (0, 0);
-    let mut too_long = most + 1;
-    let mut before: Option<(usize, usize)> = None;
-    for attempt in 1..=ATTEMPTS {
-        other.clear();
-        other.reserve(zstd_safe::compress_bound(guess));
-        let made = context.compress2(other, &input[..guess]).map_err(|code| format!("zstd: {}", zstd_safe::get_error_name(code)))?;
-        let mut room = cluster;
-        if made <= cluster {
-            if gain(guess, made) >= gain(fits, fits_made) {
-                (fits, fits_made) = (guess, made);
-                std::mem::swap(best, other);
-            }
-            room = made.next_multiple_of(BLOCK);
-            if guess == most || room - made <= SLACK || attempt >= ENOUGH && room - made <= BLOCK / 4 {
-                break;
-            }
-        } else {
-            too_long = too_long.min(guess);
-            if guess == least {
-                break;
-            }
-        }
-        // How much more input a byte of output takes around here; further away, how much all of them took.
-        let average = guess as f64 / made as f64;
-        let local = before
-            .map(|(taken, out)| (guess as f64 - taken as f64) / (made as f64 - out as f64))
-            .filter(|local| (average / 3.0..average * 3.0).contains(local));
-        let missing = room as f64 - made as f64;
-        let missing = missing - missing.abs() / UNSURE - SLACK as f64 / 4.0;
-        let next = (guess as f64 + missing * local.unwrap_or(average)).max(0.0) as usize;
-        let next = next.clamp(least, most.min(too_long - 1).max(least));
-        if next <= fits {
-            break;
-        }
-        before = Some((guess, made));
-        guess = next;
-    }
-    if fits == 0 {
-        return Ok((least, 0));
-    }
-    *ratio = fits as f64 / fits_made as f64;
-    Ok((fits, fits_made))
-}
-
-/// Bytes of input for each block of output.
-fn gain(taken: usize, made: usize) -> f64 {
-    if made == 0 { 0.0 } else { taken as f64 / made.div_ceil(BLOCK) as f64 }
 }

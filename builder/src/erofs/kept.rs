@@ -48,7 +48,7 @@ impl Keeping {
 
     /// As [`Compressor::segment`].
     pub fn segment(&mut self, input: &[u8], data: Vec<u8>) -> Result<Segment, String> {
-        let key = self.cache.as_ref().map(|_| self.key("segment", input));
+        let key = self.cache.as_ref().map(|_| self.key("segment 2", input));
         if let Some(found) = self.found(key.as_ref())
             && let Some(segment) = decode(found)
             && self.is_of(&segment, input)

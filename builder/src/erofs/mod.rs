@@ -19,6 +19,7 @@ pub mod read;
 mod small;
 mod write;
 mod xattr;
+mod zstd;
 
 use std::io;
 use std::sync::Arc;
