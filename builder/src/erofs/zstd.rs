@@ -12,10 +12,10 @@ use super::format::BLOCK;
 
 /// Bytes of input in one block of zstd's at most (RFC 8878, 3.1.1.2.4): a flush there costs nothing.
 const PIECE: usize = 128 << 10;
-/// The part of the room in a cluster that a large piece is to fill.
-const LARGE: f64 = 0.94;
+/// The part of the room in a cluster that a large piece is to fill: one that came out too long is all made again, and one more piece costs little.
+const LARGE: f64 = 0.75;
 /// The part of the rest of a block that a small one is to: it is compressed less well than what it is guessed by.
-const SMALL: f64 = 0.86;
+const SMALL: f64 = 0.75;
 /// Bytes that may be lost at the end of a cluster's last block.
 const SLACK: usize = 512;
 /// So often a cluster that came out too long is made again; then it stays shorter.
