@@ -137,9 +137,8 @@ impl Setup {
             command.arg("-chardev").arg(format!("pipe,id=talk,path={}", path.display())).args(["-serial", "chardev:talk"]);
             Talk::new(&path)
         });
-        // What firmware starts counts its starts on the disk: one that the emulation spoilt must leave no trace.
-        let counted = self.disks.first().filter(|_| self.firmware.is_some());
-        let before = counted.into_iter().chain(&self.stores).map(|path| {
+        // Starts are counted on the disk, and how they ended is remembered there: one that the emulation spoilt must leave no trace.
+        let before = self.disks.iter().chain(&self.stores).map(|path| {
             let kept = scratch.join(format!("before-{}", unique()));
             alter::copy(path, &kept);
             (kept, path.clone())
@@ -265,13 +264,15 @@ impl Machine {
     }
 
     /// Emulation of several processors is not perfect in every QEMU: about one kernel in a hundred meets an impossible fault before it gets to
-    /// the initramfs, and on a busy machine one waits in vain for its emulated timer. That says nothing about the image: the machine is switched on again, aloud.
+    /// the initramfs, and on a busy machine one waits in vain for its emulated timer. Later one executes the breakpoint that stood, for a moment, where the
+    /// other changed the kernel's text to attach a program. That says nothing about the image: the machine is switched on again, aloud.
     fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().unwrap_or_else(|e| panic!("QEMU: {e}"))?;
         let console = self.console();
         let crashed = ["Fatal exception", "IO-APIC + timer doesn't work"].iter().any(|why| console.contains(&format!("Kernel panic - not syncing: {why}")));
-        if self.starts_left > 0 && crashed && !console.contains("Run /init") {
-            eprintln!("the emulated kernel crashed before the initramfs; starting again");
+        let breakpoint = console.contains("Oops: int3: ") && console.contains("RIP: 0010:bpf_lsm_");
+        if self.starts_left > 0 && crashed && (breakpoint || !console.contains("Run /init")) {
+            eprintln!("the emulated kernel crashed {}; starting again", if breakpoint { "on its own breakpoint" } else { "before the initramfs" });
             self.starts_left -= 1;
             self.seen = 0;
             for (before, path) in &self.before {
@@ -300,6 +301,9 @@ impl Drop for Machine {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for (kept, _) in &self.before {
+            let _ = std::fs::remove_file(kept);
+        }
     }
 }
 
