@@ -78,7 +78,10 @@ impl Layout {
         let digests = digests.into_iter().collect::<Result<Vec<_>>>()?;
         let root = root.and_then(|index| digests.get(index).copied()).ok_or_else(|| Error::new("the disk has no place for the root"))?;
         let pieces = parts.iter().zip(&digests).map(|((at, part), digest)| Piece { offset: *at, size: part.len(), sha256: hex(digest) });
-        Ok(Written { root, pieces: pieces.collect() })
+        let mut pieces: Vec<Piece> = pieces.collect();
+        // A table that `adamant sign` was given may name its partitions in any order.
+        pieces.sort_by_key(|piece| piece.offset);
+        Ok(Written { root, pieces })
     }
 }
 

@@ -12,6 +12,8 @@ use crate::cache::{Cache, Key};
 
 /// Bytes of an extent in the cache: length (4), blocks (2), whether it is plain (1).
 const EXTENT: usize = 7;
+/// The work that makes a segment: another name whenever our code makes others of the same input.
+const SEGMENT: &str = "segment 3";
 
 /// A compressor, and what others before it made.
 pub struct Keeping {
@@ -48,7 +50,7 @@ impl Keeping {
 
     /// As [`Compressor::segment`].
     pub fn segment(&mut self, input: &[u8], data: Vec<u8>) -> Result<Segment, String> {
-        let key = self.cache.as_ref().map(|_| self.key("segment 2", input));
+        let key = self.cache.as_ref().map(|_| self.key(SEGMENT, input));
         if let Some(found) = self.found(key.as_ref())
             && let Some(segment) = decode(found)
             && self.is_of(&segment, input)
@@ -193,7 +195,7 @@ mod tests {
             for lie in [encode(&made), good[..good.len() / 2].to_vec(), long, empty, many, vec![0x55; 5000], Vec::new()] {
                 std::fs::remove_dir_all(&folder).unwrap();
                 let mut liar = keeping(&folder, algorithm);
-                let keys = (liar.key("segment", &input), liar.key("file in one cluster", small));
+                let keys = (liar.key(SEGMENT, &input), liar.key("file in one cluster", small));
                 let cache = Arc::into_inner(liar.cache.take().unwrap()).unwrap();
                 cache.put(keys.0, &lie);
                 cache.put(keys.1, &lie[..lie.len().min(900)]);

@@ -70,6 +70,7 @@ impl Zstd {
                 if made > cluster {
                     let least = cluster.min(input.len());
                     if taken == 0 && end <= least {
+                        *ratio = 1.0;
                         return Ok((end, 0));
                     }
                     again += 1;
@@ -159,7 +160,7 @@ fn next(taken: usize, made: usize, ratio: f64, most: usize, cluster: usize) -> O
         if slack <= SLACK {
             return None;
         }
-        (slack as f64 * SMALL * ratio) as usize
+        ((slack as f64 * SMALL * ratio) as usize).min(PIECE)
     };
     (taken < most).then(|| (taken + bytes.max(1)).min(most))
 }
