@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use adamant::format::{self, Facts, Format};
 use adamant_agent::gpt::Guid;
+use adamant_tests::alter;
 use adamant_tests::image::{self, Image, Tiny, workspace};
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
@@ -96,6 +97,14 @@ fn every_format_holds_the_disk_and_verify_notices_one_changed_byte_in_each() {
         let (whole, said) = verify(&image.dir);
         assert!(!whole && said.contains(&path.display().to_string()), "{suffix}: {said}");
         file.write_all_at(&byte, at).unwrap();
+    }
+    // The raw disk: in what is in it, and where it must be empty.
+    let raw = image.path("raw");
+    for at in [100, 600, 2_000_000, alter::root(&raw).start + 5000, alter::partition(&raw, "state").start + 5, length(&raw) - 40_000, length(&raw) - 100] {
+        alter::flip(&raw, at);
+        let (whole, said) = verify(&image.dir);
+        assert!(!whole && said.contains(&raw.display().to_string()), "{at}: {said}");
+        alter::flip(&raw, at);
     }
     assert!(verify(&image.dir).0);
 
