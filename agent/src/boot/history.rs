@@ -30,6 +30,10 @@ const LINES_TOLD: usize = 8;
 /// Where the kernel shows what outlived a panic: systemd's place for it, and most that is read of one file, bytes.
 const PSTORE: &str = "/sys/fs/pstore";
 const PSTORE_LIMIT: u64 = 64 << 10;
+/// How the line begins that says why.
+const PANIC: &str = "Kernel panic";
+/// The parts of one panic are written within this time.
+const ONE_PANIC: Duration = Duration::from_secs(60);
 /// A store holds some dozens at most.
 const PSTORE_FILES: usize = 1024;
 
@@ -228,6 +232,8 @@ fn last_panic(folder: &Path) -> Option<Panic> {
 
 fn newest_panic(folder: &Path) -> Option<Panic> {
     let mut newest: Option<((SystemTime, bool), String)> = None;
+    // A store of small records, as firmware's variables are, has the line in another part than the end of the log.
+    let mut said: Option<(SystemTime, String)> = None;
     for entry in fs::read_dir(folder).ok()?.flatten().take(PSTORE_FILES) {
         if !entry.file_name().as_encoded_bytes().starts_with(b"dmesg-") {
             continue;
@@ -240,6 +246,11 @@ fn newest_panic(folder: &Path) -> Option<Panic> {
             continue;
         }
         let age = entry.metadata().and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        if let Some(line) = text.lines().map(bare).find(|line| line.contains(PANIC))
+            && said.as_ref().is_none_or(|(known, _)| age >= *known)
+        {
+            said = Some((age, line));
+        }
         let rank = (age, text.lines().next().is_some_and(|line| line.trim_end().ends_with("Part1")));
         if newest.as_ref().is_none_or(|(known, _)| rank > *known) {
             newest = Some((rank, text));
@@ -247,7 +258,8 @@ fn newest_panic(folder: &Path) -> Option<Panic> {
     }
     let ((age, _), text) = newest?;
     let mut lines: Vec<String> = text.lines().skip(1).map(bare).collect();
-    let reason = lines.iter().find(|line| line.contains("Kernel panic")).cloned().unwrap_or_else(|| "the kernel panicked".to_owned());
+    let elsewhere = said.filter(|(when, _)| age.duration_since(*when).is_ok_and(|before| before <= ONE_PANIC)).map(|(_, line)| line);
+    let reason = lines.iter().find(|line| line.contains(PANIC)).cloned().or(elsewhere).unwrap_or_else(|| "the kernel panicked".to_owned());
     let log = lines.split_off(lines.len().saturating_sub(LINES));
     Some(Panic { time: seconds(age), reason, log })
 }
@@ -281,6 +293,12 @@ mod tests {
         let Panic { time, reason, log } = newest_panic(&folder).unwrap();
         assert_eq!((time, reason.as_str()), (200, "Kernel panic - not syncing: sysrq"));
         assert_eq!(log, ["last?[2J", "Kernel panic - not syncing: sysrq", "CPU: 0"]);
+        // The line in another part of the same panic, and not that of an older one.
+        write("dmesg-efi-5", "Panic#1 Part1\n<4>[    9.0] the end\n", 300);
+        assert_eq!(newest_panic(&folder).unwrap().reason, "the kernel panicked");
+        write("dmesg-efi-6", "Panic#1 Part3\n<0>[    8.0] Kernel panic - not syncing: in parts\n", 299);
+        let Panic { time, reason, log } = newest_panic(&folder).unwrap();
+        assert_eq!((time, reason.as_str(), log), (300, "Kernel panic - not syncing: in parts", vec!["the end".to_owned()]));
         fs::remove_dir_all(&folder).unwrap();
         assert!(newest_panic(&folder).is_none());
     }
