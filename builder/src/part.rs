@@ -5,6 +5,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
+/// Bytes read at a time to be hashed.
+const CHUNK: u64 = 1 << 20;
+
 /// A range of bytes of an open file. Read with pread, so many threads can share it.
 #[derive(Debug, Clone)]
 pub struct Part {
@@ -48,5 +53,19 @@ impl Part {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.file.read_exact_at(buffer, self.start + at)
+    }
+
+    /// SHA-256 of all of it. `read` is told of the bytes as they are read.
+    pub fn sha256(&self, mut read: impl FnMut(u64)) -> io::Result<[u8; 32]> {
+        let (mut hash, mut buffer, mut at) = (Sha256::new(), vec![0; CHUNK.min(self.len) as usize], 0);
+        while at < self.len {
+            let take = (self.len - at).min(CHUNK);
+            let bytes = &mut buffer[..take as usize];
+            self.read_exact_at(bytes, at)?;
+            hash.update(bytes);
+            read(take);
+            at += take;
+        }
+        Ok(hash.finalize().into())
     }
 }

@@ -20,6 +20,14 @@ fn store(scratch: &Scratch) -> Vec<String> {
     ["-object", &object, "-device", "acpi-erst,memdev=erst"].map(str::to_owned).into()
 }
 
+/// Waits for what the log says of the panic before this boot; gives the line of the status that does.
+fn tells_of_the_panic(machine: &mut Machine) -> String {
+    let told = machine.wait_for("adamant: the last boot, of tiny_1, failed: ");
+    assert!(told.contains("Kernel panic - not syncing: sysrq triggered crash"), "{told}");
+    machine.wait_for("adamant: then: ");
+    machine.wait_for("tiny: status: bad boot ")
+}
+
 #[test]
 fn a_refused_image_and_a_panic_are_known_to_the_next_boot() {
     let mut tiny = Tiny::usual();
@@ -52,10 +60,7 @@ fn a_refused_image_and_a_panic_are_known_to_the_next_boot() {
     drop(machine);
 
     let mut machine = start("tiny.status");
-    let told = machine.wait_for("adamant: the last boot, of tiny_1, failed: ");
-    assert!(told.contains("Kernel panic - not syncing: sysrq triggered crash"), "{told}");
-    machine.wait_for("adamant: then: ");
-    let status = machine.wait_for("tiny: status: bad boot ");
+    let status = tells_of_the_panic(&mut machine);
     assert!(status.contains(", the last of 2 in a row: tiny_1,") && status.contains("Kernel panic"), "{status}");
     machine.wait_for("tiny: status : exit code Some(0)");
     assert!(machine.console().contains("tiny: on faults panic=1 panic_on_oops=1 softlockup_panic=0 hung_task_panic=1"), "{}", machine.console());
@@ -94,10 +99,7 @@ fn a_panic_is_known_from_the_firmwares_variables() {
     let console = start("tiny.panic").wait_for_end();
     assert!(console.contains("pstore: Registered efi_pstore as persistent store backend") && console.contains("sysrq: Trigger a crash"), "{console}");
     let mut machine = start("tiny.status");
-    let told = machine.wait_for("adamant: the last boot, of tiny_1, failed: ");
-    assert!(told.contains("Kernel panic - not syncing: sysrq triggered crash"), "{told}");
-    machine.wait_for("adamant: then: ");
-    let status = machine.wait_for("tiny: status: bad boot ");
+    let status = tells_of_the_panic(&mut machine);
     assert!(status.contains("the one before this") && status.contains("Kernel panic"), "{status}");
     machine.wait_for_end();
 }

@@ -2,11 +2,9 @@
 //! end, and `adamant sign` does it again with what an unsigned build left; the same parts and keys give the same bytes either way.
 
 use std::fs::File;
-use std::io::{Read, Seek};
 
 use adamant_agent::gpt::Guid;
 use adamant_agent::hash::RootHash;
-use sha2::{Digest, Sha256};
 
 use super::artifacts::{Artifacts, Clock};
 use super::signers::{self, Signers};
@@ -15,6 +13,7 @@ use crate::disk::{self, Contents, Layout};
 use crate::error::{Context, Result};
 use crate::format::{self, Facts, Format};
 use crate::manifest::Image;
+use crate::part::Part;
 use crate::sign::roothash;
 use crate::uki::pe;
 use crate::verity::uuid_from;
@@ -94,16 +93,7 @@ fn sign_root_hash(hash: &RootHash, signers: &Signers, artifacts: &mut Artifacts)
 
 /// The SHA-256 of all of a file.
 pub fn digest(file: &File) -> std::io::Result<[u8; 32]> {
-    let mut file = file.try_clone()?;
-    file.rewind()?;
-    let mut sha256 = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(sha256.finalize().into()),
-            read => sha256.update(&buffer[..read]),
-        }
-    }
+    Part::whole(file.try_clone()?)?.sha256(|_| ())
 }
 
 /// What the disk's formats say about it. To a hypervisor two disks of one GUID are the same disk, so the content has a part in it.

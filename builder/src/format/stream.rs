@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Written;
 use crate::error::{Context, Error, Result};
+use crate::part::Part;
 
 /// A file, or the rest of one from some byte on, written in order.
 pub struct Stream<'a> {
@@ -71,15 +72,8 @@ pub fn write_at(out: &File, bytes: &[u8], at: u64) -> Result<()> {
 
 /// What was written, read once more: for formats that can't be written from front to end.
 pub fn read_back(out: &File) -> Result<Written> {
-    let size = out.metadata().context(|| "reading back")?.len();
-    let (mut hash, mut buffer, mut at) = (Sha256::new(), vec![0; 1 << 20], 0);
-    while at < size {
-        let take = (size - at).min(buffer.len() as u64) as usize;
-        out.read_exact_at(&mut buffer[..take], at).context(|| "reading back")?;
-        hash.update(&buffer[..take]);
-        at += take as u64;
-    }
-    Ok(Written { size, sha256: hash.finalize().into() })
+    let part = out.try_clone().and_then(Part::whole).context(|| "reading back")?;
+    Ok(Written { size: part.len(), sha256: part.sha256(|_| ()).context(|| "reading back")? })
 }
 
 fn failed(error: io::Error) -> Error {

@@ -1,20 +1,19 @@
 //! Whether artifacts have the bytes that the manifest says.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use adamant_agent::hash::hex;
-use sha2::{Digest, Sha256};
 
-use super::CHUNK;
 use crate::error::{Context, Error, Result};
 use crate::manifest::{Artifact, Manifest};
+use crate::part::Part;
 use crate::{progress, zeros};
 
 /// Part of an artifact that is looked at by one thread.
-struct Part<'a> {
+struct Stretch<'a> {
     artifact: &'a Artifact,
     at: u64,
     size: u64,
@@ -24,7 +23,7 @@ struct Part<'a> {
 
 /// The names of the artifacts that have others, in the manifest's order. Their sizes are right.
 pub fn wrong(folder: &Path, manifest: &Manifest, jobs: usize) -> Result<Vec<String>> {
-    let parts: Vec<Part> = manifest.artifacts.iter().flat_map(parts).collect();
+    let parts: Vec<Stretch> = manifest.artifacts.iter().flat_map(parts).collect();
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<&str>> {
         let mut wrong = Vec::new();
@@ -47,38 +46,30 @@ pub fn wrong(folder: &Path, manifest: &Manifest, jobs: usize) -> Result<Vec<Stri
 }
 
 /// All of an artifact: what is in it, and what is in between.
-fn parts(artifact: &Artifact) -> Vec<Part<'_>> {
+fn parts(artifact: &Artifact) -> Vec<Stretch<'_>> {
     let mut all = Vec::new();
     let mut end = 0;
-    let zeros = |from: u64, to: u64| Part { artifact, at: from, size: to - from, sha256: None };
+    let zeros = |from: u64, to: u64| Stretch { artifact, at: from, size: to - from, sha256: None };
     for piece in artifact.pieces() {
         all.push(zeros(end, piece.offset));
         end = piece.offset + piece.size;
-        all.push(Part { artifact, at: piece.offset, size: piece.size, sha256: Some(piece.sha256) });
+        all.push(Stretch { artifact, at: piece.offset, size: piece.size, sha256: Some(piece.sha256) });
     }
     all.push(zeros(end, artifact.size));
     all.retain(|part| part.size > 0 || part.sha256.is_some());
     all
 }
 
-impl Part<'_> {
+impl Stretch<'_> {
     fn is_right(&self, path: &Path) -> Result<bool> {
         let what = || path.display().to_string();
         // Opened for each: where a file has holes is found by its position.
         let file = File::open(path).context(what)?;
-        let end = self.at + self.size;
         let Some(wanted) = &self.sha256 else {
             progress::add(self.size);
-            return zeros::are_all(&file, self.at..end).context(what);
+            return zeros::are_all(&file, self.at..self.at + self.size).context(what);
         };
-        let (mut sha256, mut buffer, mut at) = (Sha256::new(), vec![0; CHUNK], self.at);
-        while at < end {
-            let take = (end - at).min(CHUNK as u64) as usize;
-            file.read_exact_at(&mut buffer[..take], at).context(what)?;
-            sha256.update(&buffer[..take]);
-            progress::add(take as u64);
-            at += take as u64;
-        }
-        Ok(hex(&sha256.finalize()) == *wanted)
+        let part = Part::range(Arc::new(file), self.at, self.size).ok_or_else(|| Error::new(format!("{}: too long", path.display())))?;
+        Ok(hex(&part.sha256(progress::add).context(what)?) == *wanted)
     }
 }

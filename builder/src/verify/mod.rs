@@ -18,8 +18,6 @@ use crate::output::Output;
 use crate::part::Part;
 use crate::progress;
 
-/// Bytes read at a time.
-const CHUNK: usize = 1 << 20;
 const ROOT: &str = ".root.erofs";
 
 /// What was found whole.

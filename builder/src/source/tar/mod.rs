@@ -22,7 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use self::acl::Acls;
-use self::header::{BLOCK, Block, Header, PATH_MAX};
+use self::header::{BLOCK, Header, PATH_MAX};
 use self::input::{Input, Sink};
 use self::packing::Packing;
 use self::pax::Pax;
@@ -32,6 +32,7 @@ use super::{Budget, Loaded};
 use crate::definition::Limits;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Content, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs, parts, show};
+use crate::zeros::is_zero;
 
 /// Names, targets, attributes and maps that one archive may make us remember, bytes; a compressed megabyte can hold as many as a real root.
 const MEMORY_MAX: u64 = 1 << 30;
@@ -324,10 +325,6 @@ impl<'t> Reading<'t> {
 }
 
 const TRUNCATED: &str = "it is truncated: make or fetch it again";
-
-fn is_zero(block: &Block) -> bool {
-    block.iter().all(|&byte| byte == 0)
-}
 
 /// The end is two blocks of zeroes.
 fn end(input: &mut Input, extensions: u32) -> Result<bool> {
