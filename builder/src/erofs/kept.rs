@@ -13,7 +13,7 @@ use crate::cache::{Cache, Key};
 /// Bytes of an extent in the cache: length (4), blocks (2), whether it is plain (1).
 const EXTENT: usize = 7;
 /// The work that makes a segment: another name whenever our code makes others of the same input.
-const SEGMENT: &str = "segment 3";
+const SEGMENT: &str = "segment 4";
 
 /// A compressor, and what others before it made.
 pub struct Keeping {
