@@ -732,6 +732,23 @@ FUNCTION(is_kernels_memory) int is_kernels_memory(struct file *file)
 	return IS(&name, "kcore") && !allowed(DEBUG);
 }
 
+/* Nobody but systemd moves processes from one cgroup to another, and no process can be told from PID 1 here: systemd does not answer any more once it
+ * is taken out of its own. Killing and freezing all in a cgroup is asked for with `systemctl kill` and `freeze`. */
+FUNCTION(is_sealed_in_cgroups) int is_sealed_in_cgroups(struct dentry *dentry)
+{
+	struct name name;
+	read_name(&name, READ(dentry, d_name.name));
+	if (IS(&name, "release_agent"))
+		return 1;
+	if (allowed(CONTAINERS) || is_init())
+		return 0;
+	if (IS(&name, "cgroup.procs") || IS(&name, "cgroup.threads") || IS(&name, "tasks")) {
+		u64 who = program();
+		return !who || (who != decide.executor && who != decide.manager);
+	}
+	return IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || IS(&name, "freezer.state");
+}
+
 /* Opening for writing; reading is free, but for interpreters and the kernel's memory. */
 PROGRAM(file_open)
 {
@@ -775,10 +792,7 @@ PROGRAM(file_open)
 		break;
 	case CGROUP_MAGIC:
 	case CGROUP2_MAGIC:
-		read_name(&name, READ(dentry, d_name.name));
-		/* With these the kernel itself ends or stops all in a cgroup, and root can put PID 1 into any: `systemctl kill` and `freeze` ask PID 1. */
-		refused = IS(&name, "release_agent") || ((IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || IS(&name, "freezer.state")) &&
-			!allowed(CONTAINERS) && !is_init());
+		refused = is_sealed_in_cgroups(dentry);
 		break;
 	case SECURITYFS_MAGIC:
 		refused = !is_init();
