@@ -1,5 +1,6 @@
 //! Private keys in words: PEM (RFC 7468), OpenSSH, PuTTY, OpenPGP, age; in UTF-8 and UTF-16, in files of any size.
 
+use std::borrow::Cow;
 use std::io;
 
 use memchr::memmem;
@@ -81,18 +82,23 @@ pub fn large_file_holds_private_key(content: &Content) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The text of a file. What is not text is no reason to look away: its printable parts are looked at.
-pub fn text(bytes: &[u8]) -> String {
+/// The text of a file. What is not text is no reason to look away: its ASCII characters are looked at, which is what all words of all rules are of.
+pub fn text(bytes: &[u8]) -> Cow<'_, str> {
     let read = |unit: fn([u8; 2]) -> u16, bytes: &[u8]| {
         char::decode_utf16(bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]))).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
     };
     // Most of a text of letters has a zero in every second byte, with or without a mark in front.
     let zeros = |odd: usize| bytes.iter().take(256).skip(odd).step_by(2).filter(|byte| **byte == 0).count() * 10 >= bytes.len().min(256) / 2 * 9;
     match bytes {
-        [0xff, 0xfe, rest @ ..] => read(u16::from_le_bytes, rest),
-        [0xfe, 0xff, rest @ ..] => read(u16::from_be_bytes, rest),
-        [first, 0, ..] if *first != 0 && zeros(1) => read(u16::from_le_bytes, bytes),
-        [0, second, ..] if *second != 0 && zeros(0) => read(u16::from_be_bytes, bytes),
-        _ => String::from_utf8_lossy(bytes).into_owned(),
+        [0xff, 0xfe, rest @ ..] => Cow::Owned(read(u16::from_le_bytes, rest)),
+        [0xfe, 0xff, rest @ ..] => Cow::Owned(read(u16::from_be_bytes, rest)),
+        [first, 0, ..] if *first != 0 && zeros(1) => Cow::Owned(read(u16::from_le_bytes, bytes)),
+        [0, second, ..] if *second != 0 && zeros(0) => Cow::Owned(read(u16::from_be_bytes, bytes)),
+        // Most files are neither text nor wholly strange: replacing byte by byte is many times as fast as looking for what is well-formed.
+        _ if !bytes.is_ascii() => {
+            let ascii = bytes.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' }).collect();
+            Cow::Owned(String::from_utf8(ascii).unwrap_or_default())
+        }
+        _ => String::from_utf8_lossy(bytes),
     }
 }

@@ -162,12 +162,12 @@ fn secret_in(content: &Content, rules: &[usize]) -> std::io::Result<Option<&'sta
     // Of what is larger, only what its path makes suspicious is worth a look as a text.
     let rules = rules.iter().map(|rule| &RULES[*rule]).filter(|rule| whole || rule.paths != EVERYWHERE);
     let mut rules = rules.peekable();
-    if whole && der::is_private_key(&content.to_vec(SCANNED)?) {
-        return Ok(Some(PRIVATE_KEY));
-    }
-    if rules.peek().is_some() {
+    if whole || rules.peek().is_some() {
         let mut bytes = vec![0; content.len().min(HEAD) as usize];
         content.read_exact_at(0, &mut bytes)?;
+        if whole && der::is_private_key(&bytes) {
+            return Ok(Some(PRIVATE_KEY));
+        }
         let text = keys::text(&bytes);
         if let Some(rule) = rules.find(|rule| (rule.is_secret)(&text)) {
             return Ok(Some(rule.name));
