@@ -9,11 +9,12 @@ use sha2::{Digest, Sha256};
 use super::{Layout, Role};
 use crate::error::{Context, Error, Result};
 use crate::manifest::Piece;
+use crate::part::Part;
 use crate::progress;
 use crate::zeros;
 
-/// Bytes read and written at a time.
-const CHUNK: usize = 4 << 20;
+/// Bytes copied at a time. Small enough to stay in a processor's cache.
+const CHUNK: u64 = 1 << 20;
 
 /// What is written into the partitions. Files are read once, from their starts.
 #[derive(Debug, Clone, Copy)]
@@ -38,9 +39,9 @@ pub struct Written {
 }
 
 /// Bytes for a place.
-enum Part<'a> {
-    Bytes(&'a [u8]),
-    File(&'a File, u64),
+enum Bytes<'a> {
+    Here(&'a [u8]),
+    In(Part),
 }
 
 impl Layout {
@@ -48,36 +49,38 @@ impl Layout {
     pub fn write(&self, contents: &Contents, out: &File) -> Result<Written> {
         out.set_len(self.bytes()).context(|| "making room for the disk image")?;
         let (primary, backup) = (self.table.primary(), self.table.backup());
-        let mut parts = vec![(0, Part::Bytes(&primary))];
+        let mut parts = vec![(0, Bytes::Here(&primary))];
         let mut root = None;
         for (partition, role) in self.table.partitions.iter().flatten().zip(&self.roles) {
-            let whole = |file| File::metadata(file).context(|| partition.label.clone()).map(|found| Part::File(file, found.len()));
-            let part = match (role, contents.esp) {
-                (Role::Esp, Some((file, used))) => Part::File(file, used),
+            let whole = |file: &File| file.try_clone().and_then(Part::whole).context(|| partition.label.clone());
+            let bytes = match (role, contents.esp) {
+                (Role::Esp, Some((file, used))) => Bytes::In(whole(file)?.first(used)),
                 (Role::Root, _) => {
                     root = Some(parts.len());
-                    whole(contents.root)?
+                    Bytes::In(whole(contents.root)?)
                 }
-                (Role::Tree, _) => whole(contents.tree)?,
-                (Role::Signature, _) if !contents.signature.is_empty() => Part::Bytes(contents.signature),
+                (Role::Tree, _) => Bytes::In(whole(contents.tree)?),
+                (Role::Signature, _) if !contents.signature.is_empty() => Bytes::Here(contents.signature),
                 _ => continue,
             };
             let room = partition.sectors() * self.sector();
-            if part.len() > room {
-                return Err(Error::new(format!("{} bytes do not fit into the {room} of partition {:?}", part.len(), partition.label)));
+            if bytes.len() > room {
+                return Err(Error::new(format!("{} bytes do not fit into the {room} of partition {:?}", bytes.len(), partition.label)));
             }
-            parts.push((partition.first * self.sector(), part));
+            parts.push((partition.first * self.sector(), bytes));
         }
-        parts.push((self.bytes() - backup.len() as u64, Part::Bytes(&backup)));
-        progress::expect(parts.iter().map(|(_, part)| part.len()).sum());
-        // Two of them are large, and hashing is what takes the time.
+        parts.push((self.bytes() - backup.len() as u64, Bytes::Here(&backup)));
+        progress::expect(parts.iter().map(|(_, bytes)| bytes.len()).sum());
+        // One of them is nearly all there is: copying and hashing it take as long as each other, so they are done side by side.
         let digests: Vec<Result<[u8; 32]>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = parts.iter().map(|(at, part)| scope.spawn(|| part.write(out, *at))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a thread that writes the disk failed")))).collect()
+            let threads: Vec<_> = parts.iter().map(|(at, bytes)| (scope.spawn(|| bytes.sha256()), scope.spawn(|| bytes.write(out, *at)))).collect();
+            let failed = || Error::new("a thread that writes the disk failed");
+            let ended = threads.into_iter().map(|(digest, written)| (digest.join(), written.join()));
+            ended.map(|(digest, written)| written.unwrap_or_else(|_| Err(failed())).and(digest.unwrap_or_else(|_| Err(failed())))).collect()
         });
         let digests = digests.into_iter().collect::<Result<Vec<_>>>()?;
         let root = root.and_then(|index| digests.get(index).copied()).ok_or_else(|| Error::new("the disk has no place for the root"))?;
-        let pieces = parts.iter().zip(&digests).map(|((at, part), digest)| Piece { offset: *at, size: part.len(), sha256: hex(digest) });
+        let pieces = parts.iter().zip(&digests).map(|((at, bytes), digest)| Piece { offset: *at, size: bytes.len(), sha256: hex(digest) });
         let mut pieces: Vec<Piece> = pieces.collect();
         // A table that `adamant sign` was given may name its partitions in any order.
         pieces.sort_by_key(|piece| piece.offset);
@@ -85,36 +88,42 @@ impl Layout {
     }
 }
 
-impl Part<'_> {
+impl Bytes<'_> {
     fn len(&self) -> u64 {
         match self {
-            Part::Bytes(bytes) => bytes.len() as u64,
-            Part::File(_, length) => *length,
+            Bytes::Here(bytes) => bytes.len() as u64,
+            Bytes::In(part) => part.len(),
         }
     }
 
-    /// Writes it to its place; what is zero stays a hole. Gives its SHA-256.
-    fn write(&self, out: &File, place: u64) -> Result<[u8; 32]> {
-        let (file, length) = match self {
-            Part::File(file, length) => (file, *length),
-            Part::Bytes(bytes) => {
+    fn sha256(&self) -> Result<[u8; 32]> {
+        match self {
+            Bytes::Here(bytes) => Ok(Sha256::digest(bytes).into()),
+            Bytes::In(part) => part.sha256(|_| ()).context(|| "reading the disk image's parts"),
+        }
+    }
+
+    /// Writes it to its place; what is zero stays a hole.
+    fn write(&self, out: &File, place: u64) -> Result<()> {
+        let part = match self {
+            Bytes::In(part) => part,
+            Bytes::Here(bytes) => {
                 out.write_all_at(bytes, place).context(|| "writing the disk image")?;
                 progress::add(bytes.len() as u64);
-                return Ok(Sha256::digest(bytes).into());
+                return Ok(());
             }
         };
-        let (mut hash, mut buffer, mut at) = (Sha256::new(), vec![0; CHUNK], 0);
-        while at < length {
-            let take = (length - at).min(CHUNK as u64);
+        let (mut buffer, mut at) = (vec![0; CHUNK.min(part.len()) as usize], 0);
+        while at < part.len() {
+            let take = (part.len() - at).min(CHUNK);
             let bytes = &mut buffer[..take as usize];
-            file.read_exact_at(bytes, at).context(|| "reading the disk image's parts")?;
+            part.read_exact_at(bytes, at).context(|| "reading the disk image's parts")?;
             if !zeros::is_zero(bytes) {
                 out.write_all_at(bytes, place + at).context(|| "writing the disk image")?;
             }
-            hash.update(bytes);
             progress::add(take);
             at += take;
         }
-        Ok(hash.finalize().into())
+        Ok(())
     }
 }
