@@ -103,7 +103,7 @@ fn a_server_under_attack_answers_and_its_guard_does_not_grow() {
     let login = Instant::now();
     server.ask("true");
     println!("a status takes {calm:?}, under attack {attacked:?}; a login {:?}", login.elapsed());
-    let said = server.ask(&format!("sleep {seconds}; while pgrep -f flood.pl >/dev/null; do sleep 1; done; cat /var/tmp/flood.1 /var/tmp/flood.2"));
+    let said = server.ask(&format!("sleep {seconds}; while pgrep -x perl >/dev/null; do sleep 1; done; cat /var/tmp/flood.1 /var/tmp/flood.2"));
     let refused: Vec<u64> = said.lines().map(|line| line.strip_prefix("refused ").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{said}"))).collect();
     let all: u64 = refused.iter().sum();
     println!("{} denials a second, {all} in all", all / seconds);
