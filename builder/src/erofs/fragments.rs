@@ -48,7 +48,7 @@ pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
             known.insert(digest, end);
         }
         *place = Some(end);
-        extents.extend(content.extents().iter().map(|extent| Extent { at: end + extent.at, ..extent.clone() }));
+        extents.extend(content.extents().map(|extent| Extent { at: end + extent.at, ..extent }));
         end += content.len();
     }
     Ok(Fragments { content: Content::sparse(end, extents)?, places })

@@ -386,7 +386,7 @@ mod tests {
         let node = tree.node(tree.lookup(b"/srv/sparse").unwrap());
         let Kind::File(content) = &node.kind else { panic!() };
         assert_eq!(content.len(), 9 << 20);
-        assert!(content.extents().iter().map(|e| e.len).sum::<u64>() <= 1 << 20, "{:?}", content.extents());
+        assert!(content.extents().map(|e| e.len).sum::<u64>() <= 1 << 20, "{content:?}");
         let mut end = [0; 4];
         content.read_exact_at((8 << 20) - 3, &mut end).unwrap();
         assert_eq!(&end, b"end\0");

@@ -8,11 +8,23 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 
 /// A file's bytes: pieces of other files, with holes between them.
-#[derive(Clone, Debug, Default)]
-pub struct Content {
+#[derive(Clone, Debug)]
+pub struct Content(Inside);
+
+/// There can be millions: what nearly all of them are, one piece of one archive, needs no memory of its own.
+#[derive(Clone, Debug)]
+enum Inside {
+    /// All of it, from an offset of an open file on.
+    Whole { file: Arc<File>, offset: u64, len: u64 },
+    /// All else.
+    Pieces(Arc<Pieces>),
+}
+
+#[derive(Debug)]
+struct Pieces {
     len: u64,
     /// In order, not overlapping, none empty, all within `len`.
-    extents: Arc<[Extent]>,
+    extents: Vec<Extent>,
 }
 
 /// A piece of a file's bytes.
@@ -35,19 +47,23 @@ pub enum Bytes {
     File(Arc<File>, u64),
 }
 
+impl Default for Content {
+    fn default() -> Content {
+        Content::pieces(0, Vec::new())
+    }
+}
+
 impl Content {
     /// Bytes that are in memory.
     pub fn from_memory(bytes: impl Into<Arc<[u8]>>) -> Content {
         let bytes = bytes.into();
         let len = bytes.len() as u64;
-        let extents = if len == 0 { Arc::default() } else { Arc::from([Extent { at: 0, len, bytes: Bytes::Memory(bytes) }]) };
-        Content { len, extents }
+        Content::pieces(len, if len == 0 { Vec::new() } else { vec![Extent { at: 0, len, bytes: Bytes::Memory(bytes) }] })
     }
 
     /// A range of an open file.
     pub fn from_file(file: Arc<File>, offset: u64, len: u64) -> Content {
-        let extents = if len == 0 { Arc::default() } else { Arc::from([Extent { at: 0, len, bytes: Bytes::File(file, offset) }]) };
-        Content { len, extents }
+        if len == 0 { Content::default() } else { Content(Inside::Whole { file, offset, len }) }
     }
 
     /// Pieces with holes between them. The caller has checked what `Content` promises of them; a wrong order is an error.
@@ -60,29 +76,68 @@ impl Content {
             }
             end = next.unwrap_or(end);
         }
-        Ok(Content { len, extents: extents.into() })
+        Ok(match &extents[..] {
+            [Extent { at: 0, len: all, bytes: Bytes::File(file, offset) }] if *all == len => Content::from_file(file.clone(), *offset, len),
+            _ => Content::pieces(len, extents),
+        })
+    }
+
+    fn pieces(len: u64, extents: Vec<Extent>) -> Content {
+        Content(Inside::Pieces(Arc::new(Pieces { len, extents })))
     }
 
     /// Length in bytes, holes included.
     pub fn len(&self) -> u64 {
-        self.len
+        match &self.0 {
+            Inside::Whole { len, .. } => *len,
+            Inside::Pieces(pieces) => pieces.len,
+        }
     }
 
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
-    /// The pieces; what lies between them is zero.
-    pub fn extents(&self) -> &[Extent] {
-        &self.extents
+    /// The pieces, in order; what lies between them is zero.
+    pub fn extents(&self) -> impl Iterator<Item = Extent> {
+        let (whole, pieces) = match &self.0 {
+            Inside::Whole { file, offset, len } => (Some(Extent { at: 0, len: *len, bytes: Bytes::File(file.clone(), *offset) }), &[][..]),
+            Inside::Pieces(pieces) => (None, &pieces.extents[..]),
+        };
+        whole.into_iter().chain(pieces.iter().cloned())
     }
 
     /// Fills `buf` with the bytes from `offset` on; the range must lie within the file.
-    pub fn read_exact_at(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
-        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len) {
+    pub fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len()) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        match &self.0 {
+            Inside::Whole { file, offset: start, .. } => file.read_exact_at(buf, start + offset),
+            Inside::Pieces(pieces) => pieces.read_exact_at(offset, buf),
+        }
+    }
+
+    /// A sequential reader from the start.
+    pub fn reader(&self) -> ContentReader {
+        ContentReader { content: self.clone(), at: 0 }
+    }
+
+    /// All bytes, refused when they are more than `limit`.
+    pub fn to_vec(&self, limit: u64) -> io::Result<Vec<u8>> {
+        if self.len() > limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} bytes, more than the {limit} expected here", self.len())));
+        }
+        let mut bytes = vec![0; self.len() as usize];
+        self.read_exact_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+impl Pieces {
+    /// The range lies within the file.
+    fn read_exact_at(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
         let mut index = self.extents.partition_point(|e| e.at + e.len <= offset);
         while !buf.is_empty() {
             let gap = match self.extents.get(index) {
@@ -111,21 +166,6 @@ impl Content {
         }
         Ok(())
     }
-
-    /// A sequential reader from the start.
-    pub fn reader(&self) -> ContentReader {
-        ContentReader { content: self.clone(), at: 0 }
-    }
-
-    /// All bytes, refused when they are more than `limit`.
-    pub fn to_vec(&self, limit: u64) -> io::Result<Vec<u8>> {
-        if self.len > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} bytes, more than the {limit} expected here", self.len)));
-        }
-        let mut bytes = vec![0; self.len as usize];
-        self.read_exact_at(0, &mut bytes)?;
-        Ok(bytes)
-    }
 }
 
 /// Reads a content from its start to its end.
@@ -137,7 +177,7 @@ pub struct ContentReader {
 
 impl Read for ContentReader {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let take = (self.content.len - self.at).min(buf.len() as u64) as usize;
+        let take = (self.content.len() - self.at).min(buf.len() as u64) as usize;
         self.content.read_exact_at(self.at, &mut buf[..take])?;
         self.at += take as u64;
         Ok(take)

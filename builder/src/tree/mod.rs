@@ -88,6 +88,9 @@ pub struct Node {
     pub links: u32,
 }
 
+/// There can be millions of nodes.
+const _: () = assert!(size_of::<Node>() <= 80);
+
 /// The tree. The root directory is always there.
 #[derive(Debug, Clone)]
 pub struct Tree {
