@@ -102,30 +102,32 @@ impl Part {
     }
 }
 
-/// Places inodes, of which the first is the root's. Gives their numbers, and how many blocks the metadata area has. `None` when it is full.
-pub fn place(parts: &[Part]) -> Option<(Vec<u64>, u64)> {
-    let mut numbers = vec![0; parts.len()];
+/// Places so many inodes, of which the first is the root's; `part` tells of each, and is asked several times: a million of them are not kept. Gives
+/// their numbers, and how many blocks the metadata area has. `None` when it is full.
+pub fn place(count: usize, part: &dyn Fn(usize) -> Part) -> Option<(Vec<u64>, u64)> {
+    let mut numbers = vec![0; count];
     let mut block = 0;
-    let mut group: Vec<usize> = Vec::new();
+    let mut group: Vec<Member> = Vec::new();
     for cut in &CUTS {
         let (area, mut region) = (block, block);
-        let (mut slots, mut members) = (0, parts.iter().enumerate().filter(|(_, part)| part.area == cut.area).peekable());
+        let (mut slots, mut first) = (0, None);
+        let mut members = (0..count).map(|i| (i, part(i))).filter(|(_, part)| part.area == cut.area).peekable();
         while let Some((i, part)) = members.next() {
-            group.push(i);
+            let first_key = *first.get_or_insert(part.key);
+            group.push(Member { index: i, slots: part.slots() });
             slots += part.slots();
             let least = cut.group * SLOTS as u64 / 2;
             let ends = members.peek().is_none_or(|(_, next)| slots >= least && next.key.begins(0, next.slots(), least) || slots >= 16 * least);
             if !ends {
                 continue;
             }
-            let first = &parts[group[0]];
-            if block - region >= cut.region / 2 && first.key.begins(1, slots, cut.region / 2 * SLOTS as u64) {
+            if block - region >= cut.region / 2 && first_key.begins(1, slots, cut.region / 2 * SLOTS as u64) {
                 block = block.next_multiple_of(cut.spare);
                 region = block;
             }
-            block += place_group(parts, &mut group, block, &mut numbers)?;
+            block += place_group(&mut group, block, &mut numbers)?;
             group.clear();
-            slots = 0;
+            (slots, first) = (0, None);
         }
         if cut.area != Area::Rest && block > area {
             block = area + (block - area).next_multiple_of((1u64 << (block - area).ilog2()).div_ceil(AREA_SPARE));
@@ -134,20 +136,25 @@ pub fn place(parts: &[Part]) -> Option<(Vec<u64>, u64)> {
     Some((numbers, block))
 }
 
+/// An inode of a group.
+#[derive(Clone, Copy)]
+struct Member {
+    index: usize,
+    slots: u64,
+}
+
 /// Places a group from `block` on, and gives how many blocks it takes.
-fn place_group(parts: &[Part], group: &mut [usize], block: u64, numbers: &mut [u64]) -> Option<u64> {
+fn place_group(group: &mut [Member], block: u64, numbers: &mut [u64]) -> Option<u64> {
     let mut places = Places::new();
-    if block == 0 {
+    if let Some(root) = group.iter().find(|member| member.index == 0) {
         // The first slot of all stays unused: programs take inode number 0 for a name that was deleted. Then the root.
         places.place(1)?;
-        numbers[0] = places.place(parts[0].slots())?;
+        numbers[0] = places.place(root.slots)?;
     }
     // Large ones first: the others fill what they leave.
-    group.sort_by_key(|&i| (std::cmp::Reverse(parts[i].slots()), i));
-    for &i in &*group {
-        if (block, i) != (0, 0) {
-            numbers[i] = block * SLOTS as u64 + places.place(parts[i].slots())?;
-        }
+    group.sort_by_key(|member| (std::cmp::Reverse(member.slots), member.index));
+    for member in group.iter().filter(|member| member.index != 0) {
+        numbers[member.index] = block * SLOTS as u64 + places.place(member.slots)?;
     }
     u32::try_from(block + places.blocks).ok().map(|_| places.blocks)
 }
@@ -210,7 +217,7 @@ mod tests {
     }
 
     fn numbers(parts: &[(u64, Part)]) -> (Vec<u64>, u64) {
-        place(&parts.iter().map(|(_, part)| *part).collect::<Vec<_>>()).unwrap()
+        place(parts.len(), &|i| parts[i].1).unwrap()
     }
 
     #[test]

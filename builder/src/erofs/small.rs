@@ -4,18 +4,29 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::format::BLOCK;
 use crate::error::{Context, Result};
 use crate::source::spool::Spool;
 
 /// Bytes that are collected before they are written.
 const BUFFER: usize = 256 << 10;
 
-/// Where some bytes are kept.
+/// Where some bytes are kept, and in the lowest bits how many, in one number: there can be millions.
 #[derive(Debug, Clone, Copy)]
-pub struct Kept {
-    at: u64,
+pub struct Kept(u64);
+
+/// Bits that a length of at most a block takes.
+const LEN_BITS: u32 = BLOCK.ilog2() + 1;
+
+impl Kept {
     /// How many there are; at most a block.
-    pub len: u16,
+    pub fn len(self) -> u16 {
+        (self.0 & ((1 << LEN_BITS) - 1)) as u16
+    }
+
+    fn at(self) -> u64 {
+        self.0 >> LEN_BITS
+    }
 }
 
 /// What is kept.
@@ -33,7 +44,7 @@ impl Small {
 
     /// Takes one file's bytes.
     pub fn keep(&mut self, bytes: &[u8]) -> Result<Kept> {
-        let kept = Kept { at: self.len, len: bytes.len() as u16 };
+        let kept = Kept(self.len << LEN_BITS | bytes.len() as u64);
         self.buffer.extend_from_slice(bytes);
         self.len += bytes.len() as u64;
         if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }?;
@@ -49,8 +60,8 @@ impl Small {
 
     /// Gives one back.
     pub fn read(&self, kept: Kept) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; usize::from(kept.len)];
-        let read: io::Result<()> = self.spool.file().read_exact_at(&mut bytes, kept.at);
+        let mut bytes = vec![0; usize::from(kept.len())];
+        let read: io::Result<()> = self.spool.file().read_exact_at(&mut bytes, kept.at());
         read.context(|| "reading small files again")?;
         Ok(bytes)
     }

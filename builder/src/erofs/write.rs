@@ -27,12 +27,23 @@ enum Data {
     Number(u32),
     /// Whole blocks, from this one on.
     Flat(u32),
-    /// Clusters, from this block on.
-    Compressed { start: u32, blocks: u32, extents: Box<[Extent]> },
+    /// Clusters.
+    Compressed(Box<Clusters>),
     /// One cluster, which is among what was kept for the inodes.
     Inline(Kept),
     /// A part of the packed inode, from this byte on.
     Fragment(u64),
+}
+
+/// There is one for each inode.
+const _: () = assert!(size_of::<Data>() <= 16);
+
+/// A compressed file's.
+struct Clusters {
+    /// First block.
+    start: u32,
+    blocks: u32,
+    extents: Box<[Extent]>,
 }
 
 /// The inode that fragments are in. It has no name.
@@ -66,7 +77,7 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
 
     let blocks = out.block()?;
     let inline = data.iter().any(|d| matches!(d, Data::Inline(_)));
-    let used = inline || packed.is_some() || data.iter().any(|d| matches!(d, Data::Compressed { .. }));
+    let used = inline || packed.is_some() || data.iter().any(|d| matches!(d, Data::Compressed(_)));
     let (mut feature_incompat, available_compr_algs, compr_cfgs) =
         settings.algorithm.filter(|_| used).map_or((0, 0, Vec::new()), |a| configuration(a, settings.cluster));
     if inline {
@@ -167,7 +178,7 @@ fn store_contents(
             if let Some(packed) = &mut packed {
                 packed.data = match stored {
                     Stored::Flat { start } => Data::Flat(start),
-                    Stored::Compressed { start, blocks, extents } => Data::Compressed { start, blocks, extents },
+                    Stored::Compressed { start, blocks, extents } => Data::Compressed(Box::new(Clusters { start, blocks, extents })),
                     Stored::Inline(bytes) => Data::Inline(small.keep(&bytes)?),
                 };
             }
@@ -176,7 +187,7 @@ fn store_contents(
         match stored {
             Stored::Flat { start } if has_blocks(inodes, &inodes.items[index]) => data[index] = Data::Flat(start),
             Stored::Flat { .. } => {}
-            Stored::Compressed { start, blocks, extents } => data[index] = Data::Compressed { start, blocks, extents },
+            Stored::Compressed { start, blocks, extents } => data[index] = Data::Compressed(Box::new(Clusters { start, blocks, extents })),
             Stored::Inline(bytes) => data[index] = Data::Inline(small.keep(&bytes)?),
         }
         Ok(())
@@ -266,9 +277,13 @@ struct Nids {
 
 /// Gives every inode its place, and every directory the blocks that it needs from `block` on.
 fn place(tree: &Tree, inodes: &Inodes, data: &mut [Data], packed: Option<&Packed>, mut block: u64) -> Result<Nids> {
-    let mut parts: Vec<Part> = inodes.items.iter().zip(&*data).enumerate().map(|(i, (item, data))| part(tree, inodes, i, item, data)).collect();
-    parts.extend(packed.map(|Packed { item, data }| Part { bytes: bytes_in_metadata(inodes, item, data), key: item.key, area: Area::Addresses }));
-    let (numbers, blocks) = layout::place(&parts).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
+    let count = inodes.items.len() + usize::from(packed.is_some());
+    let known = &*data;
+    let part = |i: usize| match packed.filter(|_| i == inodes.items.len()) {
+        Some(Packed { item, data }) => Part { bytes: bytes_in_metadata(inodes, item, data), key: item.key, area: Area::Addresses },
+        None => part(tree, inodes, i, &inodes.items[i], &known[i]),
+    };
+    let (numbers, blocks) = layout::place(count, &part).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
     for (item, data) in inodes.items.iter().zip(data) {
         if is_directory_with_blocks(inodes, item, data) {
             *data = Data::Flat(u32::try_from(block).unwrap_or(u32::MAX));
@@ -282,7 +297,7 @@ fn part(tree: &Tree, inodes: &Inodes, index: usize, item: &Item, data: &Data) ->
     let directory = matches!(tree.node(item.node).kind, Kind::Directory(_));
     let area = match data {
         _ if index == 0 => Area::Names,
-        Data::Flat(_) | Data::Compressed { .. } => Area::Addresses,
+        Data::Flat(_) | Data::Compressed(_) => Area::Addresses,
         Data::Number(_) if directory && has_blocks(inodes, item) => Area::Addresses,
         Data::Number(_) if directory => Area::Names,
         Data::Number(_) | Data::Inline(_) | Data::Fragment(_) => Area::Rest,
@@ -294,8 +309,8 @@ fn part(tree: &Tree, inodes: &Inodes, index: usize, item: &Item, data: &Data) ->
 fn bytes_in_metadata(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
     let header = inodes.header(item);
     let behind = match data {
-        Data::Compressed { .. } => index::len(item.size, header),
-        Data::Inline(kept) => index::len(item.size, header) + u64::from(kept.len),
+        Data::Compressed(_) => index::len(item.size, header),
+        Data::Inline(kept) => index::len(item.size, header) + u64::from(kept.len()),
         Data::Fragment(_) => index::fragment_len(header),
         _ if inodes.inline(item) => item.size,
         _ => 0,
@@ -357,7 +372,7 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nid
     let xattrs = inodes.xattr_body(item);
     let inline = inodes.inline(item);
     let (datalayout, u) = match &data[i] {
-        Data::Compressed { blocks, .. } => (EROFS_INODE_COMPRESSED_COMPACT, *blocks),
+        Data::Compressed(clusters) => (EROFS_INODE_COMPRESSED_COMPACT, clusters.blocks),
         Data::Inline(_) | Data::Fragment(_) => (EROFS_INODE_COMPRESSED_COMPACT, 0),
         Data::Flat(start) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *start),
         Data::Number(number) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *number),
@@ -379,7 +394,7 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nid
     out.put(&inode.encode())?;
     out.put(xattrs)?;
     match (&data[i], &node.kind) {
-        (data @ (Data::Compressed { .. } | Data::Inline(_) | Data::Fragment(_)), _) => write_index(item.size, inodes.header(item), data, compressed, out),
+        (data @ (Data::Compressed(_) | Data::Inline(_) | Data::Fragment(_)), _) => write_index(item.size, inodes.header(item), data, compressed, out),
         _ if !inline => Ok(()),
         (_, Kind::Directory(_)) => out.put(&directory(tree, inodes, item, &nids.numbers)),
         (_, Kind::File(content)) => {
@@ -395,12 +410,12 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nid
 /// What stands behind the header of what is not stored as it is.
 fn write_index(size: u64, header: usize, data: &Data, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
     match data {
-        Data::Compressed { start, extents, .. } => {
-            index::encode(size, header, compressed.algorithm, Place::Blocks(*start), extents, &mut |bytes| out.put(bytes))
+        Data::Compressed(clusters) => {
+            index::encode(size, header, compressed.algorithm, Place::Blocks(clusters.start), &clusters.extents, &mut |bytes| out.put(bytes))
         }
         Data::Inline(kept) => {
             let extent = Extent { len: size as u32, blocks: 1, plain: false };
-            index::encode(size, header, compressed.algorithm, Place::Inline(kept.len), &[extent], &mut |bytes| out.put(bytes))?;
+            index::encode(size, header, compressed.algorithm, Place::Inline(kept.len()), &[extent], &mut |bytes| out.put(bytes))?;
             out.put(&compressed.small.read(*kept)?)
         }
         Data::Fragment(at) => index::encode_fragment(*at, header, &mut |bytes| out.put(bytes)),
@@ -411,7 +426,7 @@ fn write_index(size: u64, header: usize, data: &Data, compressed: &Compressed, o
 fn write_packed(packed: &Packed, inodes: &Inodes, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
     let Packed { item, data } = packed;
     let (datalayout, u) = match data {
-        Data::Compressed { blocks, .. } => (EROFS_INODE_COMPRESSED_COMPACT, *blocks),
+        Data::Compressed(clusters) => (EROFS_INODE_COMPRESSED_COMPACT, clusters.blocks),
         Data::Flat(start) => (EROFS_INODE_FLAT_PLAIN, *start),
         Data::Inline(_) | Data::Fragment(_) | Data::Number(_) => (EROFS_INODE_COMPRESSED_COMPACT, 0),
     };
