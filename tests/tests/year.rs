@@ -99,7 +99,9 @@ fn a_server_under_attack_answers_and_its_guard_does_not_grow() {
     // Both processors are busy with being refused, for a while, while others want something.
     let seconds = if long() { 120 } else { 30 };
     // Through a pipe: perl reads no script of a volume's.
-    server.ask(&format!("cat >/var/tmp/flood.pl <<'END'\n{FLOOD}END\nfor i in 1 2; do (cat /var/tmp/flood.pl | perl - {seconds} >/var/tmp/flood.$i 2>&1 &); done"));
+    server.ask(&format!(
+        "cat >/var/tmp/flood.pl <<'END'\n{FLOOD}END\nfor i in 1 2; do (cat /var/tmp/flood.pl | perl - {seconds} >/var/tmp/flood.$i 2>&1 &); done"
+    ));
     let attacked = answer(&mut server);
     let login = Instant::now();
     server.ask("true");

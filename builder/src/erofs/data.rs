@@ -1,7 +1,7 @@
 //! The data area: file contents in order, read and compressed by several threads, given out by one.
 //!
 //! Work is cut into pieces of at most one segment, so that one large file keeps all threads busy too. Threads take pieces in order, and take
-//! no more while [`IN_FLIGHT`] bytes of source are under way: that bounds memory, whatever the files are. What comes out does not depend on
+//! no more while [`in_flight`] bytes of source are under way: that bounds memory, whatever the files are. What comes out does not depend on
 //! the number of threads.
 
 use std::collections::BTreeMap;
@@ -19,8 +19,11 @@ use crate::error::{Error, Result};
 use crate::tree::Content;
 use crate::{progress, timings};
 
-/// Bytes of source that may be under way. Their compressed form takes at most as much again.
-const IN_FLIGHT: u64 = 32 << 20;
+/// Bytes of source that may be under way: a segment for each thread and one more that is done, within bounds. Their compressed form takes at most as
+/// much again.
+fn in_flight(jobs: usize) -> u64 {
+    (2 * jobs as u64 * SEGMENT as u64).clamp(16 << 20, 32 << 20)
+}
 /// Small files are taken together up to this many bytes.
 const BATCH: u64 = 256 << 10;
 /// And up to this many files.
@@ -113,6 +116,8 @@ struct Queue {
     /// Number of the next batch to be taken.
     batch: u64,
     in_flight: u64,
+    /// What it may be at most.
+    limit: u64,
     done: BTreeMap<u64, (u64, Result<Vec<Piece>>)>,
     stop: bool,
 }
@@ -125,8 +130,9 @@ pub fn store(
     append: &mut dyn FnMut(&[u8]) -> Result<()>,
     stored: &mut dyn FnMut(usize, Stored) -> Result<()>,
 ) -> Result<u32> {
-    let queue = Mutex::new(Queue::default());
-    let pool = Pool::default();
+    let limit = in_flight(settings.jobs);
+    let queue = Mutex::new(Queue { limit, ..Queue::default() });
+    let pool = Pool { buffers: Mutex::default(), most: (2 * limit / SEGMENT as u64) as usize };
     let changed = Condvar::new();
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     let wait = |guard| changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -164,7 +170,7 @@ fn take<'q>(
     sources: &dyn Sources,
 ) -> Option<(u64, Vec<Part>)> {
     let count = sources.count();
-    while !queue.stop && queue.file < count && queue.in_flight >= IN_FLIGHT {
+    while !queue.stop && queue.file < count && queue.in_flight >= queue.limit {
         queue = wait(queue);
     }
     if queue.stop || queue.file >= count {
@@ -265,8 +271,11 @@ fn give_out<'q>(
 
 /// Buffers for large pieces, handed round. Left to the allocator, freed ones would stay with the thread that freed them, and memory would grow
 /// with the number of threads.
-#[derive(Default)]
-struct Pool(Mutex<Vec<Vec<u8>>>);
+struct Pool {
+    buffers: Mutex<Vec<Vec<u8>>>,
+    /// How many are kept.
+    most: usize,
+}
 
 impl Pool {
     /// An empty buffer with room for so many bytes.
@@ -274,12 +283,12 @@ impl Pool {
         if bytes as u64 <= BATCH {
             return Vec::with_capacity(bytes);
         }
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT))
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT))
     }
 
     fn give(&self, mut buffer: Vec<u8>) {
-        let mut buffers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffer.capacity() >= SEGMENT && (buffers.len() as u64) < 2 * IN_FLIGHT / SEGMENT as u64 {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.capacity() >= SEGMENT && buffers.len() < self.most {
             buffer.clear();
             buffers.push(buffer);
         }
