@@ -1,4 +1,4 @@
-//! Writing the disk: sparse, its parts side by side, each hashed on the way.
+//! Writing the disk: sparse, its parts side by side, each hashed beside being copied.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,7 +16,7 @@ use crate::zeros;
 /// Bytes copied at a time. Small enough to stay in a processor's cache.
 const CHUNK: u64 = 1 << 20;
 
-/// What is written into the partitions. Files are read once, from their starts.
+/// What is written into the partitions. Files are read from their starts, to be copied and beside that to be hashed.
 #[derive(Debug, Clone, Copy)]
 pub struct Contents<'a> {
     /// The EFI system partition's file system, where the layout has one, and how many bytes of it are not all zeros.

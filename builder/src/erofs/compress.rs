@@ -107,13 +107,12 @@ impl Compressor {
             }
             let (taken, made) = match &mut self.engine {
                 // What follows packed data mostly is: a fast look tells.
-                Engine::Lz4hc(_) if packed && !lz4_shrinks(rest, &mut self.scratch) => (self.cluster, 0),
+                Engine::Lz4hc(_) if packed && !shrinks(lz4::fill(rest, &mut self.scratch)) => (self.cluster, 0),
                 Engine::Lz4 => lz4::fill(rest, &mut self.scratch),
                 Engine::Lz4hc(state) => state.fill(rest, &mut self.scratch),
                 Engine::Zstd(zstd) => zstd.fill(rest, self.cluster, &mut ratio, &mut self.scratch)?,
             };
-            let blocks = made.div_ceil(BLOCK);
-            if made == 0 || blocks * BLOCK >= taken {
+            if !shrinks((taken, made)) {
                 // No gain: as much as this attempt was about stays plain, in whole blocks unless it is the end.
                 let plain = self.cluster.min(rest.len());
                 let plain = if plain == rest.len() { plain } else { plain.min(taken.max(BLOCK)) / BLOCK * BLOCK };
@@ -122,6 +121,7 @@ impl Compressor {
                 packed = true;
                 continue;
             }
+            let blocks = made.div_ceil(BLOCK);
             // Readers skip the zeros in front of the compressed bytes (EROFS_FEATURE_INCOMPAT_LZ4_0PADDING).
             out.data.resize(out.data.len() + blocks * BLOCK - made, 0);
             out.data.extend_from_slice(&self.scratch[..made]);
@@ -133,9 +133,8 @@ impl Compressor {
     }
 }
 
-/// Whether fast LZ4 makes the beginning of `input` shorter by a block.
-fn lz4_shrinks(input: &[u8], scratch: &mut [u8]) -> bool {
-    let (taken, made) = lz4::fill(input, scratch);
+/// Whether so many bytes taken are worth being kept as so many made: in whole blocks, there are fewer of them.
+fn shrinks((taken, made): (usize, usize)) -> bool {
     made > 0 && made.next_multiple_of(BLOCK) < taken
 }
 

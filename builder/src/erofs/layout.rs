@@ -110,24 +110,23 @@ pub fn place(count: usize, part: &dyn Fn(usize) -> Part) -> Option<(Vec<u64>, u6
     let mut group: Vec<Member> = Vec::new();
     for cut in &CUTS {
         let (area, mut region) = (block, block);
-        let (mut slots, mut first) = (0, None);
+        let mut slots = 0;
         let mut members = (0..count).map(|i| (i, part(i))).filter(|(_, part)| part.area == cut.area).peekable();
-        while let Some((i, part)) = members.next() {
-            let first_key = *first.get_or_insert(part.key);
-            group.push(Member { index: i, slots: part.slots() });
-            slots += part.slots();
+        while let Some((index, member)) = members.next() {
+            group.push(Member { index, slots: member.slots() });
+            slots += member.slots();
             let least = cut.group * SLOTS as u64 / 2;
             let ends = members.peek().is_none_or(|(_, next)| slots >= least && next.key.begins(0, next.slots(), least) || slots >= 16 * least);
             if !ends {
                 continue;
             }
-            if block - region >= cut.region / 2 && first_key.begins(1, slots, cut.region / 2 * SLOTS as u64) {
+            if block - region >= cut.region / 2 && part(group[0].index).key.begins(1, slots, cut.region / 2 * SLOTS as u64) {
                 block = block.next_multiple_of(cut.spare);
                 region = block;
             }
             block += place_group(&mut group, block, &mut numbers)?;
             group.clear();
-            (slots, first) = (0, None);
+            slots = 0;
         }
         if cut.area != Area::Rest && block > area {
             block = area + (block - area).next_multiple_of((1u64 << (block - area).ilog2()).div_ceil(AREA_SPARE));
