@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 use crate::erofs::BLOCK;
 use crate::erofs::read::Image;
-use crate::error::{Context, Error, Result};
-use crate::manifest::{self, Manifest};
+use crate::error::{Context, Result};
+use crate::manifest;
 use crate::output::Output;
 use crate::part::Part;
 use crate::tree::show;
@@ -65,16 +65,7 @@ pub fn run(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result
 
 /// The root file system of a build, or all of a file.
 fn root(path: &Path) -> Result<Part> {
-    let mut path = path.to_owned();
-    if path.is_dir() {
-        let manifests = manifest::files(&path)?;
-        let [manifest] = &manifests[..] else {
-            let hint = "give the folder of one build, or one of its .root.erofs";
-            return Err(Error::new(format!("{}: {} images there, not one", path.display(), manifests.len())).hint(hint));
-        };
-        let artifact = Manifest::read(manifest)?.artifact(".root.erofs").map(|artifact| artifact.name.clone());
-        path.push(artifact.ok_or_else(|| Error::new(format!("{}: says nothing about a root", manifest.display())))?);
-    }
+    let path = manifest::root_path(path)?;
     File::open(&path).and_then(Part::whole).context(|| path.display().to_string())
 }
 

@@ -91,6 +91,9 @@ pub struct Root {
     /// Where contents go; left out for `updates`.
     #[serde(default, skip_serializing_if = "is_for_updates")]
     pub layout: Layout,
+    /// SHA-256 of the root file system whose places this one keeps, hexadecimal; left out where there was none. The same bytes need the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
     /// Inodes.
     pub inodes: u64,
     /// Bytes of file content before compression.
@@ -270,6 +273,20 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
+/// Where the root file system of the one build in a folder is; what is no folder is one itself.
+pub fn root_path(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let manifests = files(path)?;
+    let [manifest] = &manifests[..] else {
+        let hint = "give the folder of one build, or one of its .root.erofs";
+        return Err(Error::new(format!("{}: {} images there, not one", path.display(), manifests.len())).hint(hint));
+    };
+    let artifact = Manifest::read(manifest)?.artifact(".root.erofs").map(|artifact| artifact.name.clone());
+    Ok(path.join(artifact.ok_or_else(|| Error::new(format!("{}: says nothing about a root", manifest.display())))?))
+}
+
 /// Installed packages from dpkg's database (`/var/lib/dpkg/status` below `at`, deb-control(5)); nothing where the tree has none.
 pub fn packages(tree: &Tree, at: &[u8]) -> Result<Vec<Package>> {
     let mut packages: Vec<Package> = database(tree, at)?.split("\n\n").filter_map(package).collect();
@@ -339,6 +356,7 @@ mod tests {
                 compression: "none".into(),
                 cluster: 4096,
                 layout: Layout::Updates,
+                previous: None,
                 inodes: 1,
                 content: 0,
             },

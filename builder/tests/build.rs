@@ -16,6 +16,8 @@ use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 
+const BLOCK: usize = 4096;
+
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -242,6 +244,52 @@ fn no_cache_a_cold_a_warm_a_damaged_and_a_shared_one_give_the_same_bytes() {
         assert_success(&child.wait_with_output().unwrap());
         assert!(root(&format!("together-{i}")) == right);
     }
+}
+
+#[test]
+fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
+    let scratch = Scratch::new("previous");
+    let first = scratch.out("t_1.root.erofs");
+    let build = |more: &[&str]| scratch.adamant("build").arg(&scratch.0).args(more).output().unwrap();
+    let error = |previous: &Path, more: &[&str]| {
+        let output = build(&[&["--previous", previous.to_str().unwrap()], more].concat());
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert_success(&build(&[]));
+    scratch.define("2");
+    scratch.write("files/usr/share/another", "another text\n".repeat(5000).as_bytes());
+    let out = scratch.0.join("out");
+    let checked = build(&["--previous", out.to_str().unwrap(), "--check"]);
+    assert_success(&checked);
+    assert!(String::from_utf8_lossy(&checked.stderr).contains("identical"));
+    scratch.verify("out/t_2.manifest.json").unwrap();
+    let root = |name: &str| -> serde_json::Value {
+        let manifest: serde_json::Value = serde_json::from_slice(&fs::read(scratch.out(name)).unwrap()).unwrap();
+        manifest["root"].clone()
+    };
+    let digest = tool("sha256sum", &[&first]).unwrap().stdout;
+    assert_eq!(root("t_2.manifest.json")["previous"], String::from_utf8_lossy(&digest[..64]).into_owned());
+    assert_eq!(root("t_1.manifest.json").get("previous"), None);
+
+    // Without it, or with another, it is another build.
+    let said = |more: &[&str]| String::from_utf8_lossy(&build(more).stderr).into_owned();
+    std::thread::sleep(Duration::from_millis(60));
+    assert!(!said(&["--previous", first.to_str().unwrap()]).contains("nothing changed"), "--check looks at everything, and notes nothing");
+    let again = said(&["--previous", first.to_str().unwrap()]);
+    assert!(again.contains("nothing changed"), "{again}");
+    assert!(!said(&[]).contains("nothing changed"));
+    assert_eq!(root("t_2.manifest.json").get("previous"), None);
+
+    assert!(error(&out, &[]).contains("2 images there, not one"));
+    let replaced = error(&scratch.out("t_2.root.erofs"), &["--check"]);
+    assert!(replaced.contains("this build would replace it"), "{replaced}");
+    assert_success(&build(&["--previous", scratch.out("t_2.root.erofs").to_str().unwrap()]));
+    let wrong = error(&scratch.0.join("files/usr/share/noise"), &[]);
+    assert!(wrong.contains("files/usr/share/noise") && wrong.contains("that adamant built"), "{wrong}");
+    fs::write(&first, &fs::read(&first).unwrap()[..BLOCK * 20]).unwrap();
+    let cut = error(&first, &[]);
+    assert!(cut.contains("--previous") && cut.contains("super block"), "{cut}");
 }
 
 #[test]

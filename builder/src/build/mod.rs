@@ -51,6 +51,8 @@ pub struct Options {
     pub use_cache: bool,
     /// Signs with the keys of this folder instead of the definition's.
     pub keys: Option<PathBuf>,
+    /// An image whose places are kept, or the OUT of one.
+    pub previous: Option<PathBuf>,
     /// Leaves what would be signed unsigned, for `adamant sign`.
     pub unsigned: bool,
     /// A page that shows where time went.
@@ -78,6 +80,12 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     }
     let out = options.out.clone().unwrap_or_else(|| definition.path.parent().unwrap_or(Path::new("")).join("out"));
     again::sweep(&out);
+    // Now: a folder with one image in it may be the one that this build puts another into.
+    let previous = options.previous.as_deref().map(manifest::root_path).transpose()?;
+    if let Some(previous) = previous.as_deref().filter(|_| options.check) {
+        stays_for_check(previous, &out, &definition)?;
+    }
+    let options = &Options { previous, ..options.clone() };
     let question = unchanged::Question::of(&definition, &out, options);
     if let Some((record, manifest)) = question.as_ref().and_then(unchanged::Question::answer) {
         for warning in &record.warnings {
@@ -123,6 +131,18 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
             Ok(built.out)
         }
         None => Ok(built.out),
+    }
+}
+
+/// The second build needs the image before as much as the first.
+fn stays_for_check(previous: &Path, out: &Path, definition: &Definition) -> Result<()> {
+    let replaced = out.join(format!("{}.root.erofs", definition.stem()));
+    match (previous.canonicalize(), replaced.canonicalize()) {
+        (Ok(path), Ok(replaced)) if path == replaced => {
+            let why = "this build would replace it, so that --check could not build from it again";
+            Err(Error::new(format!("--previous {}: {why}", previous.display())).hint("raise [image] version, or put the artifacts elsewhere with --output"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The stages of a build, in order. Data flows one way, content is streamed, and what goes wrong anywhere leaves OUT as it was.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,10 +14,12 @@ use crate::cache::Cache;
 use crate::check::{Finding, check};
 use crate::definition::Definition;
 use crate::disk::{Layout, Sizes};
+use crate::erofs::Previous;
 use crate::error::{Context, Error, Result};
 use crate::initramfs::{self, Kernel};
 use crate::manifest::{self, Artifact, Manifest};
 use crate::output::Output;
+use crate::part::Part;
 use crate::scrub::{Done, scrub};
 use crate::source::{Loaded, Surroundings, cache_folder, load};
 use crate::tree::{Tree, show};
@@ -54,6 +57,8 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
 
     let surroundings = Surroundings { cache: cache_folder(options.cache.as_deref()), spool: staging.parent().to_owned(), use_cache: options.use_cache };
     let cache = if options.use_cache { Some(Arc::new(Cache::open(&surroundings.cache)?)) } else { None };
+    // Before anything is put into OUT, where it may be.
+    let previous = options.previous.as_deref().map(|path| clock.time("previous", || previous(path))).transpose()?;
     let (mut tree, sources) = clock.time("sources", || load(definition, &surroundings))?;
     let epoch = definition.epoch.or_else(|| sources.iter().filter_map(|source| source.date).max());
     let scrubbed = clock.time("scrub", || scrub(&mut tree, definition, epoch))?;
@@ -93,7 +98,10 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let (root_name, tree_name) = (format!("{stem}.root.erofs"), format!("{stem}.root.verity"));
     let (root_file, tree_file) = (staging.file(&root_name)?, staging.file(&tree_name)?);
     let means = root::Means { jobs: options.jobs, spool: &surroundings.spool, cache: cache.clone() };
-    let root = clock.time("root", || root::write(&tree, definition, compression, means, &root_file, &tree_file))?;
+    let root = clock.time("root", || root::write(&tree, definition, compression, previous.clone(), means, &root_file, &tree_file))?;
+    if previous.is_some() && !root.written.stays {
+        output.warn("the places of the previous image would have made this one more than 1 % larger: everything was placed anew", None);
+    }
 
     let mut artifacts = Artifacts { staging: &mut staging, stem: &stem, list: Vec::new() };
     let (root_size, tree_size) = (root.written.blocks * 4096, root.tree_blocks * 4096);
@@ -139,7 +147,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let mut list = artifacts.list;
     list.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let manifest = describe(definition, image, &tree, &sources, &scrubbed, epoch, kernel.as_ref(), compression, &root, list)?;
+    let manifest = describe(definition, image, &tree, &sources, &scrubbed, epoch, kernel.as_ref(), compression, previous.as_deref(), &root, list)?;
     let manifest = Manifest { pcr11: measurements(&pcr11), pcr11_debug: measurements(&pcr11_debug), signatures: signatures(&signers), ..manifest };
     staging.put(&format!("{stem}{}", manifest::SUFFIX), &manifest.to_json()?)?;
     drop((root_file, tree_file));
@@ -148,6 +156,14 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     output.detail(format_args!("cache: {} results found, {} made", cached.found, cached.made));
     let modules = initramfs.map(|initramfs| initramfs.modules).unwrap_or_default();
     Ok(Built { out: out.to_owned(), stem, manifest, scrubbed, findings, modules, stages: clock.stages })
+}
+
+/// The image whose places are kept.
+fn previous(path: &Path) -> Result<Arc<Previous>> {
+    let what = || format!("--previous {}", path.display());
+    let file = File::open(path).and_then(Part::whole).context(what)?;
+    let hint = "give an OUT folder or a .root.erofs that adamant built; without --previous the image is as good, and a little more of it new to servers";
+    Ok(Arc::new(Previous::read(file).context(what).map_err(|error| error.hint(hint))?))
 }
 
 /// What fits no slot is made smaller by leaving out what is big.
@@ -198,6 +214,7 @@ fn describe(
     epoch: Option<i64>,
     kernel: Option<&Kernel>,
     compression: crate::definition::Compression,
+    previous: Option<&Previous>,
     root: &root::Root,
     artifacts: Vec<Artifact>,
 ) -> Result<Manifest> {
@@ -216,6 +233,7 @@ fn describe(
             compression: compression::name(compression),
             cluster: definition.root.cluster,
             layout: definition.root.layout,
+            previous: previous.map(|previous| hex(&previous.sha256)),
             inodes: root.written.inodes,
             content: root.written.content,
         },

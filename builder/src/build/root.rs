@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
 use crate::definition::{Compression, Definition};
-use crate::erofs::{self, BLOCK, Sink, Written};
+use crate::erofs::{self, BLOCK, Previous, Sink, Written};
 use crate::error::{Context, Result};
 use crate::tree::Tree;
 use crate::verity::{self, Hasher, HashingSink};
@@ -45,7 +45,15 @@ pub struct Means<'a> {
 }
 
 /// Writes both into empty files. Salt and UUIDs come from the image id alone (docs/formats.md).
-pub fn write(tree: &Tree, definition: &Definition, compression: Compression, means: Means, root: &File, hashes: &File) -> Result<Root> {
+pub fn write(
+    tree: &Tree,
+    definition: &Definition,
+    compression: Compression,
+    previous: Option<Arc<Previous>>,
+    means: Means,
+    root: &File,
+    hashes: &File,
+) -> Result<Root> {
     let id = &definition.id;
     let options = erofs::Options {
         compression,
@@ -56,6 +64,7 @@ pub fn write(tree: &Tree, definition: &Definition, compression: Compression, mea
         jobs: means.jobs,
         spool: means.spool.to_owned(),
         cache: means.cache,
+        previous,
     };
     let mut hasher = Hasher::new(&verity::salt(id));
     let mut file = FileSink { file: root, at: BLOCK as u64 };

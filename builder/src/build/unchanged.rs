@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::pipeline::Built;
 use super::{Options, agent};
 use crate::definition::{Definition, FileKind, Origin};
-use crate::error::Result;
+use crate::error::{Context, Result};
 use crate::manifest::{self, Manifest};
 use crate::sign::KeySource;
 use crate::source::{cache_folder, debian};
@@ -162,6 +162,11 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
                 }
             }
         }
+    }
+    if let Some(previous) = &options.previous {
+        // Not by the time of its inode: where it is in OUT, building gives it another name there.
+        let meta = fs::metadata(previous).context(|| previous.display().to_string())?;
+        take(&format!("previous {} {}:{} {} {:?}", previous.display(), meta.dev(), meta.ino(), meta.len(), (meta.mtime(), meta.mtime_nsec())));
     }
     files.extend([&definition.boot.stub, &definition.boot.loader].into_iter().flatten().cloned());
     for by in [&definition.sign.secure_boot, &definition.sign.verity, &definition.sign.pcr].into_iter().flatten() {

@@ -100,6 +100,9 @@ pub struct Build {
     /// Build a second time from scratch, elsewhere: other time zone, locale, umask, number of cores, user where possible; and compare
     #[arg(long)]
     check: bool,
+    /// Let what is in this image, too, stay where it was: servers that have it fetch less. The same bytes need the same image again
+    #[arg(long, value_name = "OUT|root.erofs")]
+    previous: Option<PathBuf>,
     /// Make the disk in these formats too: qcow2, vhd, vmdk, ova, gce, raw.zst; can be repeated. The raw disk is always made,
     /// unless all there is to be is a uki, for network boot
     #[arg(long = "format", value_name = "LIST", value_delimiter = ',')]
@@ -325,6 +328,7 @@ impl Build {
         options.disk = self.formats.is_empty() || disks.count() > 0;
         options.formats.sort_unstable();
         options.formats.dedup();
+        options.previous.clone_from(&self.previous);
         options
     }
 }
@@ -342,6 +346,7 @@ impl Tuning {
             cache: self.cache.clone(),
             use_cache: !self.no_cache,
             keys: self.keys.clone(),
+            previous: None,
             unsigned: self.unsigned,
             timings: self.timings.clone(),
             epoch: self.epoch,

@@ -13,6 +13,7 @@ use super::format::{BLOCK, SLOT};
 use super::index::{self, Extent};
 use super::kept::Keeping;
 use super::layout::ARENA_SPARE;
+use super::out::too_large;
 use super::packed::is_packed;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
@@ -246,7 +247,7 @@ fn give_out<'q>(
             let bytes = piece.data.len();
             pool.give(piece.data);
             let blocks = u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX);
-            block = block.checked_add(blocks).ok_or_else(|| Error::new("the root file system would be larger than 16 TiB"))?;
+            block = block.checked_add(blocks).ok_or_else(too_large)?;
             if piece.last {
                 let extents = std::mem::take(&mut extents);
                 let whole = std::mem::take(&mut compressed);

@@ -69,7 +69,7 @@ mod tests {
         for (name, bytes) in [("a", "one"), ("b", "two"), ("c", ""), ("d", "one"), ("e", "three")] {
             tree.insert(format!("/{name}").as_bytes(), Meta::default(), Kind::File(Content::from_memory(bytes.as_bytes()))).unwrap();
         }
-        let inodes = Inodes::collect(&tree).unwrap();
+        let inodes = Inodes::collect(&tree, None).unwrap();
         let found = collect(&tree, &inodes).unwrap();
         assert_eq!(found.content.to_vec(100).unwrap(), b"onetwothree");
         assert_eq!(found.places, [None, Some(0), Some(3), None, Some(0), Some(6)]);

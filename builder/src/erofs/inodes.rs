@@ -48,8 +48,8 @@ pub struct Inodes {
 }
 
 impl Inodes {
-    /// Walks the tree.
-    pub fn collect(tree: &Tree) -> Result<Inodes> {
+    /// Walks the tree. Compact inodes have the time that most have; or `kept`, where half as many have it: another one would make all of them others.
+    pub fn collect(tree: &Tree, kept: Option<Time>) -> Result<Inodes> {
         let mut walk = Walk {
             tree,
             items: Vec::new(),
@@ -59,8 +59,10 @@ impl Inodes {
             path: Vec::new(),
         };
         walk.run()?;
-        // The time that most have; the earliest of several. So most inodes can be compact ones.
-        let fixed = walk.times.iter().map(|(&time, &count)| (count, std::cmp::Reverse(time))).max().map(|(_, time)| time.0).unwrap_or_default();
+        // The earliest of several.
+        let (most, fixed) =
+            walk.times.iter().map(|(&time, &count)| (count, std::cmp::Reverse(time))).max().map(|(count, time)| (count, time.0)).unwrap_or_default();
+        let fixed = kept.filter(|kept| walk.times.get(kept).is_some_and(|count| count.saturating_mul(2) >= most)).unwrap_or(fixed);
         walk.xattrs.build();
         let Walk { mut items, by_node, xattrs, .. } = walk;
         for item in &mut items {

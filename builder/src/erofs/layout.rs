@@ -15,6 +15,8 @@
 //! tell of: other inodes, data, or no place at all; the last stay the same wherever they are, and are most of the metadata. Each area is cut into groups where a path's key says so, not where a block is full: what is
 //! inserted or grows moves its neighbours in its group, and no others. Several groups make a region, at whose end some blocks are left
 //! free, so that one more block in it does not change the numbers in all regions behind it.
+//!
+//! Who names the image before ([`super::previous`]) gets its places instead of these.
 
 use sha2::{Digest, Sha256};
 
@@ -97,7 +99,8 @@ pub struct Part {
 }
 
 impl Part {
-    fn slots(&self) -> u64 {
+    /// The same, in slots.
+    pub fn slots(&self) -> u64 {
         self.bytes.div_ceil(SLOT as u64)
     }
 }

@@ -14,7 +14,9 @@ mod inodes;
 mod kept;
 mod layout;
 mod lz4;
+mod out;
 mod packed;
+mod previous;
 pub mod read;
 mod small;
 mod write;
@@ -30,6 +32,7 @@ use crate::tree::Tree;
 
 pub use format::BLOCK;
 pub use lz4::version as lz4_version;
+pub use previous::Previous;
 
 /// How a file system is written.
 #[derive(Debug, Clone)]
@@ -50,6 +53,8 @@ pub struct Options {
     pub spool: std::path::PathBuf,
     /// Where compressed clusters are kept between builds.
     pub cache: Option<Arc<Cache>>,
+    /// An image that this one is to have as much in common with as can be.
+    pub previous: Option<Arc<Previous>>,
 }
 
 /// Where blocks go. Blocks come in order; block 0 (the super block) is written last, by [`Sink::first`].
@@ -69,6 +74,8 @@ pub struct Written {
     pub inodes: u64,
     /// Bytes of file content before compression.
     pub content: u64,
+    /// Whether the previous image's places were taken.
+    pub stays: bool,
 }
 
 /// Writes the tree as a file system.

@@ -27,6 +27,8 @@ pub struct Image {
     algorithms: u16,
     /// Where the area of inodes begins, bytes.
     meta: u64,
+    /// The time that compact inodes have.
+    fixed: (i64, u32),
     nodes: Vec<Node>,
     names: Vec<Name>,
     /// What stands where, in bytes, in order: start, end, node (`None`: no file's).
@@ -112,12 +114,12 @@ impl Image {
             packed: None,
         };
         walk.run(u64::from(sb.root_nid), sb.packed_nid)?;
-        let Walk { nodes, names, mut used, packed, .. } = walk;
+        let Walk { meta, fixed, nodes, names, mut used, packed, .. } = walk;
         if nodes.len() as u64 != sb.inos {
             return Err(Error::new(format!("super block: {} inodes, but {} are there", sb.inos, nodes.len())));
         }
         used.sort_unstable();
-        let image = Image { file, algorithms: sb.available_compr_algs, meta: u64::from(sb.meta_blkaddr) * BLOCK as u64, nodes, names, used, packed };
+        let image = Image { file, algorithms: sb.available_compr_algs, meta, fixed, nodes, names, used, packed };
         image.check_links()?;
         image.check_overlaps()?;
         Ok(image)
@@ -165,6 +167,26 @@ impl Image {
     /// Whether a block is of the area of inodes.
     pub fn is_metadata(&self, block: u64) -> bool {
         block * BLOCK as u64 >= self.meta
+    }
+
+    /// The time that compact inodes have: seconds and nanoseconds since 1970.
+    pub fn fixed_time(&self) -> (i64, u32) {
+        self.fixed
+    }
+
+    /// An inode's place in the area of inodes, bytes from its start.
+    pub fn inode_at(&self, number: usize) -> u64 {
+        self.nodes[number].at - self.meta
+    }
+
+    /// What inodes take: for each its own bytes, with all that stands behind it, and its data's; in the order of the image. Number of the inode, how many
+    /// bytes, and for data the first block.
+    pub fn extents(&self) -> impl Iterator<Item = (usize, u64, Option<u64>)> {
+        let extent = |&(start, end, node): &(u64, u64, Option<usize>)| {
+            let node = node?;
+            Some((node, end - start, (self.nodes[node].at != start).then_some(start / BLOCK as u64)))
+        };
+        self.used.iter().filter_map(extent)
     }
 
     /// Whether an inode is a part of another, which is one of the inodes, too.

@@ -8,15 +8,14 @@ use super::fragments::{self, Fragments};
 use super::index::{self, Extent, Place};
 use super::inodes::{Inodes, Item, path_of};
 use super::layout::{self, Area, Part};
+use super::out::{Aside, Out, too_large};
+use super::previous::{self, Previous, Want};
 use super::small::{Kept, Small};
 use super::xattr;
 use super::{Options, Sink, Written};
 use crate::definition::{Compression, Layout};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Content, Kind, Node, Tree};
-
-/// Blocks are collected up to this many bytes before they are given out.
-const CHUNK: usize = 1 << 20;
 
 /// Size of the header of an inode's extended attributes (struct erofs_xattr_ibody_header), bytes.
 const XATTR_HEADER: u64 = 12;
@@ -56,24 +55,41 @@ struct Packed {
 pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Written> {
     let settings = settings(options)?;
     let label = label(&options.label)?;
-    let inodes = Inodes::collect(tree)?;
-    let mut out = Out { sink, buffer: Vec::with_capacity(CHUNK + BLOCK), block: 1 };
+    let previous = options.previous.as_deref();
+    let inodes = Inodes::collect(tree, previous.map(|previous| previous.time))?;
+    let mut append = |blocks: &[u8]| sink.append(blocks);
+    let mut out = Out::new(&mut append);
 
     let mut small = Small::new(&options.spool)?;
-    if options.layout == Layout::Smallest && settings.algorithm.is_none() {
+    let smallest = options.layout == Layout::Smallest;
+    if smallest && settings.algorithm.is_none() {
         return Err(Error::new("the smallest layout is a compressed one"));
     }
-    let fragments = if options.layout == Layout::Smallest { Some(fragments::collect(tree, &inodes)?) } else { None };
-    let (mut data, packed) = store_contents(tree, &inodes, fragments.as_ref(), &settings, &mut out, &mut small)?;
-    let directories = out.block()?;
-    let nids = place(tree, &inodes, &mut data, packed.as_ref(), u64::from(directories))?;
-    write_directories(tree, &inodes, &data, &nids.numbers, &mut out)?;
+    if smallest && previous.is_some() {
+        return Err(Error::new("in the smallest layout nothing stays where it was").hint("leave --previous away, or [root] layout"));
+    }
+    let fragments = if smallest { Some(fragments::collect(tree, &inodes)?) } else { None };
+    let mut store = |out: &mut Out<'_>| {
+        let (data, packed) = store_contents(tree, &inodes, fragments.as_ref(), &settings, out, &mut small)?;
+        Ok::<_, Error>((data, packed, out.block()?))
+    };
+    // Where contents are to stay where they were, they wait until the lengths of all of them are known.
+    let mut aside = previous.map(|_| Aside::new(&options.spool)).transpose()?;
+    let (mut data, packed, end) = match &mut aside {
+        Some(aside) => store(&mut Out::new(&mut |blocks| aside.append(blocks)))?,
+        None => store(&mut out)?,
+    };
+    let anew = place(tree, &inodes, &data, packed.as_ref(), aside.is_some(), end)?;
+    let stayed = previous.and_then(|previous| stay(tree, &inodes, &data, previous, &anew));
+    let stays = stayed.is_some();
+    let places = stayed.unwrap_or(anew);
+    write_data(tree, &inodes, &mut data, &places, aside.as_ref(), &mut out)?;
     let xattr_blkaddr = out.block()?;
     out.put(inodes.xattrs.area())?;
     out.pad()?;
     let meta_blkaddr = out.block()?;
     let compressed = Compressed { algorithm: settings.algorithm.map_or(0, Algorithm::code), small };
-    write_inodes(tree, &inodes, &data, packed.as_ref(), &nids, &compressed, meta_blkaddr, &mut out)?;
+    write_inodes(tree, &inodes, &data, packed.as_ref(), &places, &compressed, meta_blkaddr, &mut out)?;
 
     let blocks = out.block()?;
     let inline = data.iter().any(|d| matches!(d, Data::Inline(_)));
@@ -88,22 +104,22 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     }
     let block = SuperBlock {
         feature_incompat,
-        root_nid: u16::try_from(nids.numbers[0]).map_err(|_| Error::new("the root directory has more extended attributes than EROFS can hold there"))?,
-        inos: nids.numbers.len() as u64,
+        root_nid: u16::try_from(places.numbers[0]).map_err(|_| Error::new("the root directory has more extended attributes than EROFS can hold there"))?,
+        inos: places.numbers.len() as u64,
         epoch: inodes.fixed.seconds as u64,
         fixed_nsec: inodes.fixed.nanoseconds,
         blocks,
         meta_blkaddr,
         xattr_blkaddr,
-        packed_nid: nids.numbers.get(inodes.items.len()).copied().unwrap_or(0),
+        packed_nid: places.numbers.get(inodes.items.len()).copied().unwrap_or(0),
         uuid: options.uuid,
         volume_name: label,
         available_compr_algs,
         compr_cfgs,
     };
-    out.sink.first(&block.encode()).context(|| "writing the root file system")?;
+    sink.first(&block.encode()).context(|| "writing the root file system")?;
     let content = inodes.items.iter().filter(|i| matches!(tree.node(i.node).kind, Kind::File(_))).map(|i| i.size).sum();
-    Ok(Written { blocks: u64::from(blocks), inodes: inodes.items.len() as u64, content })
+    Ok(Written { blocks: u64::from(blocks), inodes: inodes.items.len() as u64, content, stays })
 }
 
 fn settings(options: &Options) -> Result<Settings> {
@@ -269,31 +285,89 @@ struct Compressed {
     small: Small,
 }
 
-/// Where each inode went.
-struct Nids {
+/// Where everything goes.
+struct Places {
+    /// Slots of inodes.
     numbers: Vec<u64>,
+    /// Blocks that inodes take.
     blocks: u64,
+    /// What is still to be given out before inodes are, by the index of its inode, and its first block; in this order.
+    starts: Vec<(usize, u64)>,
+    /// The block behind all data.
+    end: u64,
 }
 
-/// Gives every inode its place, and every directory the blocks that it needs from `block` on.
-fn place(tree: &Tree, inodes: &Inodes, data: &mut [Data], packed: Option<&Packed>, mut block: u64) -> Result<Nids> {
+impl Places {
+    /// Blocks in all, but for shared attributes.
+    fn total(&self) -> u64 {
+        self.end + self.blocks
+    }
+}
+
+/// Gives every inode its place, and every directory the blocks that it needs behind those of contents, which end at `end`. Contents that `wait` are to
+/// be given out, too.
+fn place(tree: &Tree, inodes: &Inodes, data: &[Data], packed: Option<&Packed>, wait: bool, end: u32) -> Result<Places> {
     let count = inodes.items.len() + usize::from(packed.is_some());
-    let known = &*data;
     let part = |i: usize| match packed.filter(|_| i == inodes.items.len()) {
         Some(Packed { item, data }) => Part { bytes: bytes_in_metadata(inodes, item, data), key: item.key, area: Area::Addresses },
-        None => part(tree, inodes, i, &inodes.items[i], &known[i]),
+        None => part(tree, inodes, i, &data[i]),
     };
     let (numbers, blocks) = layout::place(count, &part).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
-    for (item, data) in inodes.items.iter().zip(data) {
+    let waiting = data.iter().enumerate().filter(|_| wait).filter_map(|(i, data)| match data {
+        Data::Flat(start) => Some((i, u64::from(*start))),
+        Data::Compressed(clusters) => Some((i, u64::from(clusters.start))),
+        _ => None,
+    });
+    let mut starts: Vec<(usize, u64)> = waiting.collect();
+    let mut block = u64::from(end);
+    for (i, (item, data)) in inodes.items.iter().zip(data).enumerate() {
         if is_directory_with_blocks(inodes, item, data) {
-            *data = Data::Flat(u32::try_from(block).unwrap_or(u32::MAX));
-            block += item.size.div_ceil(BLOCK as u64);
+            starts.push((i, block));
+            block += blocks_of(inodes, item, data);
         }
     }
-    Ok(Nids { numbers, blocks })
+    Ok(Places { numbers, blocks, starts, end: block })
 }
 
-fn part(tree: &Tree, inodes: &Inodes, index: usize, item: &Item, data: &Data) -> Part {
+/// Places that are those of the image before where they can be; `None` when the image would become too large by it.
+fn stay(tree: &Tree, inodes: &Inodes, data: &[Data], previous: &Previous, anew: &Places) -> Option<Places> {
+    let wants = |(i, _): &(usize, u64)| Want { key: inodes.items[*i].key, blocks: blocks_of(inodes, &inodes.items[*i], &data[*i]) };
+    let wants: Vec<Want> = anew.starts.iter().map(wants).collect();
+    let mut starts: Vec<(usize, u64)> = anew.starts.iter().map(|(i, _)| *i).zip(previous.data(&wants)).collect();
+    starts.sort_unstable_by_key(|(_, start)| *start);
+    let (numbers, blocks) = previous.inodes(inodes.items.len(), &|i| part(tree, inodes, i, &data[i]))?;
+    let end = starts.last().map_or(1, |(i, start)| start + blocks_of(inodes, &inodes.items[*i], &data[*i]));
+    Some(Places { numbers, blocks, starts, end }).filter(|places| places.total() <= anew.total() + anew.total() / previous::MOST)
+}
+
+/// Gives out what has blocks and is not yet there.
+fn write_data(tree: &Tree, inodes: &Inodes, data: &mut [Data], places: &Places, aside: Option<&Aside>, out: &mut Out<'_>) -> Result<()> {
+    for &(i, start) in &places.starts {
+        let item = &inodes.items[i];
+        let blocks = blocks_of(inodes, item, &data[i]);
+        out.pad_to(start * BLOCK as u64)?;
+        let start = u32::try_from(start).map_err(|_| too_large())?;
+        match (&mut data[i], aside) {
+            (Data::Compressed(clusters), Some(aside)) => {
+                aside.copy(clusters.start, clusters.blocks, out)?;
+                clusters.start = start;
+            }
+            (Data::Flat(from), Some(aside)) => {
+                aside.copy(*from, blocks as u32, out)?;
+                *from = start;
+            }
+            (data, _) => {
+                *data = Data::Flat(start);
+                out.put(&directory(tree, inodes, item, &places.numbers))?;
+                out.pad()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn part(tree: &Tree, inodes: &Inodes, index: usize, data: &Data) -> Part {
+    let item = &inodes.items[index];
     let directory = matches!(tree.node(item.node).kind, Kind::Directory(_));
     let area = match data {
         _ if index == 0 => Area::Names,
@@ -318,18 +392,18 @@ fn bytes_in_metadata(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
     header as u64 + behind
 }
 
-fn is_directory_with_blocks(inodes: &Inodes, item: &Item, data: &Data) -> bool {
-    matches!(data, Data::Number(_)) && has_blocks(inodes, item)
+/// Blocks of data.
+fn blocks_of(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
+    match data {
+        Data::Compressed(clusters) => u64::from(clusters.blocks),
+        Data::Flat(_) => item.size.div_ceil(BLOCK as u64),
+        _ if is_directory_with_blocks(inodes, item, data) => item.size.div_ceil(BLOCK as u64),
+        _ => 0,
+    }
 }
 
-fn write_directories(tree: &Tree, inodes: &Inodes, data: &[Data], nids: &[u64], out: &mut Out<'_>) -> Result<()> {
-    for (item, data) in inodes.items.iter().zip(data) {
-        if matches!(tree.node(item.node).kind, Kind::Directory(_)) && matches!(data, Data::Flat(_)) {
-            out.put(&directory(tree, inodes, item, nids))?;
-            out.pad()?;
-        }
-    }
-    Ok(())
+fn is_directory_with_blocks(inodes: &Inodes, item: &Item, data: &Data) -> bool {
+    matches!(data, Data::Number(_)) && has_blocks(inodes, item)
 }
 
 /// A directory's bytes.
@@ -344,29 +418,29 @@ fn write_inodes(
     inodes: &Inodes,
     data: &[Data],
     packed: Option<&Packed>,
-    nids: &Nids,
+    places: &Places,
     compressed: &Compressed,
     meta_blkaddr: u32,
     out: &mut Out<'_>,
 ) -> Result<()> {
-    let mut order: Vec<u32> = (0..nids.numbers.len() as u32).collect();
-    order.sort_unstable_by_key(|&i| nids.numbers[i as usize]);
+    let mut order: Vec<u32> = (0..places.numbers.len() as u32).collect();
+    order.sort_unstable_by_key(|&i| places.numbers[i as usize]);
     let start = u64::from(meta_blkaddr) * BLOCK as u64;
     for i in order {
         let i = i as usize;
-        out.pad_to(start + nids.numbers[i] * SLOT as u64)?;
+        out.pad_to(start + places.numbers[i] * SLOT as u64)?;
         match packed.filter(|_| i == data.len()) {
             Some(packed) => write_packed(packed, inodes, compressed, out)?,
-            None => write_inode(tree, inodes, i, data, nids, compressed, out)?,
+            None => write_inode(tree, inodes, i, data, places, compressed, out)?,
         }
     }
-    let end = start + nids.blocks * BLOCK as u64;
+    let end = start + places.blocks * BLOCK as u64;
     // fsck.erofs reads the header of extended attributes behind each inode, also of one that has none; behind the last one there must be something.
     let room = end.saturating_sub(out.position());
     out.pad_to(if room < XATTR_HEADER { end + BLOCK as u64 } else { end })
 }
 
-fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nids, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
+fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], places: &Places, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
     let item = &inodes.items[i];
     let node = tree.node(item.node);
     let xattrs = inodes.xattr_body(item);
@@ -396,7 +470,7 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], nids: &Nid
     match (&data[i], &node.kind) {
         (data @ (Data::Compressed(_) | Data::Inline(_) | Data::Fragment(_)), _) => write_index(item.size, inodes.header(item), data, compressed, out),
         _ if !inline => Ok(()),
-        (_, Kind::Directory(_)) => out.put(&directory(tree, inodes, item, &nids.numbers)),
+        (_, Kind::Directory(_)) => out.put(&directory(tree, inodes, item, &places.numbers)),
         (_, Kind::File(content)) => {
             let mut bytes = vec![0; item.size as usize];
             content.read_exact_at(0, &mut bytes).context(|| path_of(tree, item.node))?;
@@ -468,68 +542,5 @@ fn file_type(kind: &Kind) -> u8 {
         Kind::BlockDevice { .. } => dir::EROFS_FT_BLKDEV,
         Kind::Fifo => dir::EROFS_FT_FIFO,
         Kind::Socket => dir::EROFS_FT_SOCK,
-    }
-}
-
-/// Collects bytes into blocks and gives them out in large pieces.
-struct Out<'a> {
-    sink: &'a mut dyn Sink,
-    buffer: Vec<u8>,
-    /// The block that the buffer starts at.
-    block: u64,
-}
-
-impl Out<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<()> {
-        if self.buffer.is_empty() && bytes.len() >= CHUNK && bytes.len().is_multiple_of(BLOCK) {
-            return self.give(bytes);
-        }
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
-    }
-
-    /// Fills the block up with zeros.
-    fn pad(&mut self) -> Result<()> {
-        self.buffer.resize(self.buffer.len().next_multiple_of(BLOCK), 0);
-        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
-    }
-
-    /// Fills up with zeros to this byte of the file system.
-    fn pad_to(&mut self, position: u64) -> Result<()> {
-        let gap = position.checked_sub(self.position()).ok_or_else(|| Error::new("two inodes were given one place"))?;
-        self.buffer.resize(self.buffer.len() + gap as usize, 0);
-        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
-    }
-
-    /// Where the next byte goes.
-    fn position(&self) -> u64 {
-        self.block * BLOCK as u64 + self.buffer.len() as u64
-    }
-
-    /// The block that comes next; everything given out, whole.
-    fn block(&mut self) -> Result<u32> {
-        self.flush()?;
-        if !self.buffer.is_empty() {
-            return Err(Error::new("a part of the file system does not end with a block"));
-        }
-        u32::try_from(self.block).map_err(|_| Error::new("the root file system would be larger than 16 TiB"))
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let whole = self.buffer.len() / BLOCK * BLOCK;
-        if whole > 0 {
-            let buffer = std::mem::take(&mut self.buffer);
-            let result = self.give(&buffer[..whole]);
-            self.buffer = buffer;
-            self.buffer.drain(..whole);
-            result?;
-        }
-        Ok(())
-    }
-
-    fn give(&mut self, blocks: &[u8]) -> Result<()> {
-        self.sink.append(blocks).context(|| "writing the root file system")?;
-        self.block += (blocks.len() / BLOCK) as u64;
-        Ok(())
     }
 }

@@ -5,10 +5,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
 use adamant::definition::{Compression, Layout};
 use adamant::erofs::read::Image;
-use adamant::erofs::{self, BLOCK, Options, Sink};
+use adamant::erofs::{self, BLOCK, Options, Previous, Sink, Written};
 use adamant::part::Part;
 use adamant::tree::Tree;
 
@@ -32,8 +33,19 @@ pub fn write(tree: &Tree, compression: Compression, cluster: u32, jobs: usize, p
 }
 
 pub fn write_as(layout: Layout, tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<()> {
-    let options = Options { compression, cluster, layout, uuid: [7; 16], label: "test".to_owned(), jobs, spool: std::env::temp_dir(), cache: None };
+    let options = options(layout, compression, cluster, jobs);
     erofs::write(tree, &options, &mut ToFile(File::create(path).unwrap(), BLOCK as u64)).map(|_| ())
+}
+
+/// With the places of another image.
+pub fn write_over(previous: &Arc<Previous>, tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<Written> {
+    let options = Options { previous: Some(previous.clone()), ..options(Layout::Updates, compression, cluster, jobs) };
+    erofs::write(tree, &options, &mut ToFile(File::create(path).unwrap(), BLOCK as u64))
+}
+
+fn options(layout: Layout, compression: Compression, cluster: u32, jobs: usize) -> Options {
+    let (uuid, label) = ([7; 16], "test".to_owned());
+    Options { compression, cluster, layout, uuid, label, jobs, spool: std::env::temp_dir(), cache: None, previous: None }
 }
 
 pub fn open(path: impl AsRef<Path>) -> adamant::Result<Image> {

@@ -4,6 +4,7 @@
 
 mod compare;
 mod image;
+mod previous;
 mod trees;
 
 use std::collections::{BTreeMap, HashSet};

@@ -2,7 +2,7 @@
 //!
 //!     bench [ARCHIVE] [--rounds N] [--json FILE] [none|lz4|lz4hc|zstd|zstd:LEVEL ...]
 //!     bench DEFINITION [--rounds N] [--json FILE]
-//!     bench write DEFINITION OUT JOBS       what "root" measures: sources -> file system and hash tree, as `adamant build` does it
+//!     bench write DEFINITION OUT JOBS [PREVIOUS]     what "root" measures: sources -> file system and hash tree, as `adamant build` does it
 //!
 //! `root` is what mkfs.erofs does, and the hash tree with it; `build` is the whole of `adamant build`: also the agent and its policy in the
 //! image, checks, initramfs and disk image where the archive has a kernel, digests and the manifest. With mkfs.erofs, veritysetup and sha256sum
@@ -15,9 +15,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use adamant::definition::{Definition, ZSTD_LEVEL};
-use adamant::erofs::{self, BLOCK, Options, Sink};
+use adamant::erofs::{self, BLOCK, Options, Previous, Sink};
+use adamant::part::Part;
 use adamant::source::{self, Surroundings};
 use adamant::verity;
 use adamant_tests::scratch::Scratch;
@@ -58,9 +60,14 @@ impl Sink for ToFile {
 }
 
 fn write(arguments: &[String]) -> Result<()> {
-    let [definition, out, jobs] = arguments else { return Err("write DEFINITION OUT JOBS".into()) };
+    let (definition, out, jobs, previous) = match arguments {
+        [definition, out, jobs] => (definition, out, jobs, None),
+        [definition, out, jobs, previous] => (definition, out, jobs, Some(previous)),
+        _ => return Err("write DEFINITION OUT JOBS [PREVIOUS]".into()),
+    };
+    let previous = previous.map(|path| Previous::read(Part::whole(File::open(path)?)?).map_err(|e| io::Error::other(e.to_string()))).transpose()?;
     let definition = Definition::read(Path::new(definition)).map_err(|e| e.to_string())?;
-    let spool = Path::new(out).parent().unwrap_or(Path::new(".")).to_owned();
+    let spool = Path::new(out).parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let surroundings = Surroundings { cache: spool.clone(), spool, use_cache: false };
     let (tree, _) = source::load(&definition, &surroundings).map_err(|e| e.to_string())?;
     let jobs = jobs.parse()?;
@@ -73,6 +80,7 @@ fn write(arguments: &[String]) -> Result<()> {
         jobs,
         spool: surroundings.spool.clone(),
         cache: None,
+        previous: previous.map(Arc::new),
     };
     let mut file = ToFile(File::create(out)?, BLOCK as u64);
     let mut hasher = verity::Hasher::new(&verity::salt("bench"));

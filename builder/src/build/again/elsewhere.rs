@@ -97,6 +97,9 @@ impl Elsewhere {
         if let Some(keys) = &options.keys {
             command.arg("--keys").arg(absolute(keys)?);
         }
+        if let Some(previous) = &options.previous {
+            command.arg("--previous").arg(absolute(previous)?);
+        }
         if options.unsigned {
             command.arg("--unsigned");
         }

@@ -1,0 +1,220 @@
+//! The image before this one, as a hint: what is in both stays where it was, and what is new goes where something else went away, or where nothing was.
+//!
+//! Only places are taken from it, by paths; not one byte of it is believed or copied. What a hint can do wrong is to ask for much room: the writer
+//! takes none of its places when they make the image larger by more than [`MOST`].
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::format::*;
+use super::layout::{Key, Part as Inode};
+use super::read::Image;
+use crate::error::{Context, Result};
+use crate::part::Part;
+use crate::tree::Time;
+
+const SLOTS: u64 = (BLOCK / SLOT) as u64;
+
+/// The part of an image by which it may become larger, so that its blocks stay where they were.
+pub const MOST: u64 = 100;
+
+/// Where everything is in an image.
+#[derive(Debug)]
+pub struct Previous {
+    /// By the number of [`Key`], for each path.
+    places: HashMap<u64, Was>,
+    /// The time that compact inodes have.
+    pub time: Time,
+    /// SHA-256 of the image.
+    pub sha256: [u8; 32],
+}
+
+/// Where an inode and its data are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Was {
+    /// First slot of the inode, and how many it has with all that stands behind it.
+    number: u64,
+    slots: u64,
+    /// First block of the data, and how many there are; 0 for what has none.
+    start: u32,
+    blocks: u32,
+}
+
+/// Blocks of data that want a place.
+#[derive(Debug, Clone, Copy)]
+pub struct Want {
+    /// That of the path.
+    pub key: Key,
+    /// How many blocks.
+    pub blocks: u64,
+}
+
+impl Previous {
+    /// Reads an image of ours, whose structure is checked first.
+    pub fn read(file: Part) -> Result<Previous> {
+        let sha256 = file.sha256(|_| ()).context(|| "reading it")?;
+        let image = Image::open(file)?;
+        let mut was: Vec<Was> = (0..image.inodes()).map(|i| Was { number: image.inode_at(i) / SLOT as u64, ..Was::default() }).collect();
+        for (number, bytes, start) in image.extents() {
+            match start.map(u32::try_from) {
+                None => was[number].slots = bytes.div_ceil(SLOT as u64),
+                Some(start) => {
+                    was[number].start = start.unwrap_or(u32::MAX);
+                    was[number].blocks = u32::try_from(bytes / BLOCK as u64).unwrap_or(u32::MAX);
+                }
+            }
+        }
+        let root = (Key::of(b"").0, was[0]);
+        let places = image.names().map(|(path, number)| (Key::of(&path).0, was[number])).chain([root]).collect();
+        let (seconds, nanoseconds) = image.fixed_time();
+        Ok(Previous { places, time: Time { seconds, nanoseconds }, sha256 })
+    }
+
+    /// Places data: the first block of each.
+    pub fn data(&self, wants: &[Want]) -> Vec<u64> {
+        // The super block.
+        let mut taken = Taken(BTreeMap::from([(0, 1)]));
+        let mut starts = vec![None; wants.len()];
+        let was = |key: Key| self.places.get(&key.0).filter(|was| was.blocks > 0).map(|was| (u64::from(was.start), u64::from(was.blocks)));
+        let want = |i: usize| (wants[i].key, wants[i].blocks);
+        keep(&mut starts, &mut taken, &want, &was, &|_, _| true);
+        let mut gaps = Gaps::default();
+        for (start, end) in taken.gaps() {
+            gaps.add(start, end - start);
+        }
+        let mut end = taken.end();
+        let place = |(i, start): (usize, Option<u64>)| {
+            start.or_else(|| gaps.fill(wants[i].blocks)).unwrap_or_else(|| {
+                end += wants[i].blocks;
+                end - wants[i].blocks
+            })
+        };
+        starts.into_iter().enumerate().map(place).collect()
+    }
+
+    /// As [`super::layout::place`].
+    pub fn inodes(&self, count: usize, part: &dyn Fn(usize) -> Inode) -> Option<(Vec<u64>, u64)> {
+        // The first slot of all stays unused, as in the other layout.
+        let mut taken = Taken(BTreeMap::from([(0, 1)]));
+        let mut numbers = vec![None; count];
+        let want = |i: usize| (part(i).key, part(i).slots());
+        let was = |key: Key| self.places.get(&key.0).map(|was| (was.number, was.slots));
+        // The root before all others: its number has only 16 bits.
+        let (key, slots) = want(0);
+        numbers[0] = was(key).map(|(number, _)| number).filter(|number| is_whole(*number, slots) && taken.take(*number, slots));
+        keep(&mut numbers, &mut taken, &want, &was, &is_whole);
+
+        // What is new goes into blocks that change anyway, since something in them is gone; then into unused ones.
+        let gone = self.places.values().filter(|was| taken.0.get(&was.number) != Some(&(was.number + was.slots)));
+        let changed: BTreeSet<u64> = gone.flat_map(|was| was.number / SLOTS..(was.number + was.slots).div_ceil(SLOTS)).collect();
+        let mut gaps = Gaps::default();
+        for block in &changed {
+            for (start, end) in taken.gaps_in(block * SLOTS, (block + 1) * SLOTS) {
+                gaps.add(start, end - start);
+            }
+        }
+        let mut end = taken.end().max(changed.last().map_or(0, |block| (block + 1) * SLOTS)).div_ceil(SLOTS);
+        let between: Vec<(u64, u64)> = taken.gaps().collect();
+        let mut unused = between.iter().flat_map(|(start, end)| start.div_ceil(SLOTS)..end / SLOTS).filter(|block| !changed.contains(block));
+        // Large ones first: the others fill what they leave.
+        let mut left: Vec<(Reverse<u64>, usize)> = (0..count).filter(|i| numbers[*i].is_none()).map(|i| (Reverse(want(i).1), i)).collect();
+        left.sort_unstable();
+        for (Reverse(slots), i) in left {
+            let number = gaps.fill(slots).unwrap_or_else(|| {
+                let blocks = slots.div_ceil(SLOTS);
+                let block = unused.next().filter(|_| blocks == 1).unwrap_or_else(|| {
+                    end += blocks;
+                    end - blocks
+                });
+                gaps.add(block * SLOTS + slots, blocks * SLOTS - slots);
+                block * SLOTS
+            });
+            taken.take(number, slots);
+            numbers[i] = Some(number);
+        }
+        let numbers: Vec<u64> = numbers.into_iter().collect::<Option<_>>()?;
+        let blocks = taken.end().div_ceil(SLOTS);
+        (u16::try_from(numbers[0]).is_ok() && u32::try_from(blocks).is_ok()).then_some((numbers, blocks))
+    }
+}
+
+/// Whether what has so many slots may begin there: it does not cross into another block, unless it is larger than one.
+fn is_whole(number: u64, slots: u64) -> bool {
+    number.is_multiple_of(SLOTS) || number % SLOTS + slots <= SLOTS
+}
+
+/// Gives what has no place yet the one that it had: first to who needs no more than it had, then to who needs more and has room.
+fn keep(
+    places: &mut [Option<u64>],
+    taken: &mut Taken,
+    want: &dyn Fn(usize) -> (Key, u64),
+    was: &dyn Fn(Key) -> Option<(u64, u64)>,
+    fits: &dyn Fn(u64, u64) -> bool,
+) {
+    for grown in [false, true] {
+        for (i, place) in places.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
+            let (key, len) = want(i);
+            *place = was(key).filter(|(start, had)| (len > *had) == grown && fits(*start, len) && taken.take(*start, len)).map(|(start, _)| start);
+        }
+    }
+}
+
+/// What is taken of a space: from where to where.
+struct Taken(BTreeMap<u64, u64>);
+
+impl Taken {
+    /// Takes what is not taken yet; `false` where some of it is.
+    fn take(&mut self, start: u64, len: u64) -> bool {
+        let Some(end) = start.checked_add(len) else { return false };
+        let free = self.0.range(..end).next_back().is_none_or(|(_, before)| *before <= start);
+        if free {
+            self.0.insert(start, end);
+        }
+        free
+    }
+
+    fn end(&self) -> u64 {
+        self.0.last_key_value().map_or(0, |(_, end)| *end)
+    }
+
+    /// What is free before the end of all that is taken.
+    fn gaps(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.gaps_in(0, self.end())
+    }
+
+    /// What is free between two places.
+    fn gaps_in(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
+        let before = self.0.range(..from).next_back().map_or(from, |(_, end)| from.max(*end));
+        let mut at = before;
+        let next = move |(start, end): (u64, u64)| {
+            let gap = (at, start);
+            at = end;
+            gap
+        };
+        self.0.range(from..to).map(|(start, end)| (*start, *end)).chain([(to, to)]).map(next).filter(|(start, end)| start < end)
+    }
+}
+
+/// Gaps by length.
+#[derive(Default)]
+struct Gaps(BTreeMap<u64, BTreeSet<u64>>);
+
+impl Gaps {
+    fn add(&mut self, start: u64, len: u64) {
+        if len > 0 {
+            self.0.entry(len).or_default().insert(start);
+        }
+    }
+
+    /// A place in the shortest gap that is long enough, the first of several.
+    fn fill(&mut self, len: u64) -> Option<u64> {
+        let mut found = self.0.range_mut(len..);
+        let (room, starts) = found.next()?;
+        let (room, start) = (*room, starts.pop_first()?);
+        if starts.is_empty() {
+            self.0.remove(&room);
+        }
+        self.add(start + len, room - len);
+        Some(start)
+    }
+}
