@@ -9,8 +9,10 @@ use super::xattr;
 use crate::error::{Error, Result};
 use crate::tree::{Kind, Node, NodeId, Time, Tree};
 
+/// The 64-byte form is needed.
+const EXTENDED: u32 = 1 << 31;
 /// No extended attributes.
-const NO_SET: u32 = u32::MAX;
+const NO_SET: u32 = EXTENDED - 1;
 
 /// One inode to be written.
 pub struct Item {
@@ -18,9 +20,7 @@ pub struct Item {
     pub node: NodeId,
     /// The directory its first name stands in, as an index of items; the root's own for the root.
     pub parent: u32,
-    /// The 64-byte form is needed.
-    pub extended: bool,
-    /// Number of its set of extended attributes.
+    /// Number of its set of extended attributes, and in the highest bit whether the 64-byte form is needed: there can be millions.
     set: u32,
     /// Link count as stat shows it.
     pub links: u32,
@@ -33,9 +33,18 @@ pub struct Item {
 impl Item {
     /// The inode that the contents of others are in, of so many bytes. It is no node of the tree, and has no name.
     pub fn packed(size: u64) -> Item {
-        Item { node: Tree::ROOT, parent: 0, extended: size > u64::from(u32::MAX), set: NO_SET, links: 1, size, key: Key(u64::MAX) }
+        let extended = if size > u64::from(u32::MAX) { EXTENDED } else { 0 };
+        Item { node: Tree::ROOT, parent: 0, set: NO_SET | extended, links: 1, size, key: Key(u64::MAX) }
+    }
+
+    /// Whether the 64-byte form is needed.
+    pub fn extended(&self) -> bool {
+        self.set & EXTENDED != 0
     }
 }
+
+/// There is one for each inode.
+const _: () = assert!(size_of::<Item>() <= 32);
 
 /// All of them; the root comes first.
 pub struct Inodes {
@@ -67,11 +76,12 @@ impl Inodes {
         let Walk { mut items, by_node, xattrs, .. } = walk;
         for item in &mut items {
             let meta = &tree.node(item.node).meta;
-            item.extended = meta.mtime != fixed
-                || meta.uid > u32::from(u16::MAX)
-                || meta.gid > u32::from(u16::MAX)
-                || item.links > u32::from(u16::MAX)
-                || item.size > u64::from(u32::MAX);
+            let short = meta.mtime == fixed
+                && meta.uid <= u32::from(u16::MAX)
+                && meta.gid <= u32::from(u16::MAX)
+                && item.links <= u32::from(u16::MAX)
+                && item.size <= u64::from(u32::MAX);
+            item.set |= if short { 0 } else { EXTENDED };
         }
         Ok(Inodes { items, by_node, xattrs, fixed })
     }
@@ -83,12 +93,15 @@ impl Inodes {
 
     /// Inline body of an item's extended attributes.
     pub fn xattr_body(&self, item: &Item) -> &[u8] {
-        if item.set == NO_SET { &[] } else { self.xattrs.body(item.set) }
+        match item.set & !EXTENDED {
+            NO_SET => &[],
+            set => self.xattrs.body(set),
+        }
     }
 
     /// Bytes of inode and extended attributes.
     pub fn header(&self, item: &Item) -> usize {
-        let inode = if item.extended { INODE_EXTENDED } else { INODE_COMPACT };
+        let inode = if item.extended() { INODE_EXTENDED } else { INODE_COMPACT };
         inode + self.xattr_body(item).len()
     }
 
@@ -144,7 +157,7 @@ impl Walk<'_> {
         let (links, size) = measure(self.tree, id, node).map_err(|why| Error::new(format!("{}: {why}", shown(path))))?;
         *self.times.entry(node.meta.mtime).or_default() += 1;
         self.by_node[id.0 as usize] = index;
-        self.items.push(Item { node: id, parent, extended: false, set, links, size, key: Key::of(path) });
+        self.items.push(Item { node: id, parent, set, links, size, key: Key::of(path) });
         Ok(index)
     }
 }

@@ -4,6 +4,7 @@
 //! gives every inode its place and writes directories, shared attributes and inodes. Memory grows with the number of inodes and clusters,
 //! never with the size of files. The bytes depend on the tree and the options alone, not on the number of threads.
 
+mod became;
 mod compress;
 mod data;
 mod dir;

@@ -1,16 +1,17 @@
 //! The writer: contents, then places, then directories, shared attributes and inodes.
 
+use super::became::Data;
 use super::compress::{self, Algorithm};
 use super::data::{self, Settings, Source, Sources, Stored};
 use super::dir::{self, Name};
 use super::format::*;
 use super::fragments::{self, Fragments};
-use super::index::{self, Extent, Place};
+use super::index::{self, Place};
 use super::inodes::{Inodes, Item, path_of};
 use super::layout::{self, Area, Part};
 use super::out::{Aside, Out, too_large};
 use super::previous::{self, Previous, Want};
-use super::small::{Kept, Small};
+use super::small::Small;
 use super::xattr;
 use super::{Options, Sink, Written};
 use crate::definition::{Compression, Layout};
@@ -19,31 +20,6 @@ use crate::tree::{Content, Kind, Node, Tree};
 
 /// Size of the header of an inode's extended attributes (struct erofs_xattr_ibody_header), bytes.
 const XATTR_HEADER: u64 = 12;
-
-/// What an inode's data became.
-enum Data {
-    /// Nothing, or a device's number.
-    Number(u32),
-    /// Whole blocks, from this one on.
-    Flat(u32),
-    /// Clusters.
-    Compressed(Box<Clusters>),
-    /// One cluster, which is among what was kept for the inodes.
-    Inline(Kept),
-    /// A part of the packed inode, from this byte on.
-    Fragment(u64),
-}
-
-/// There is one for each inode.
-const _: () = assert!(size_of::<Data>() <= 16);
-
-/// A compressed file's.
-struct Clusters {
-    /// First block.
-    start: u32,
-    blocks: u32,
-    extents: Box<[Extent]>,
-}
 
 /// The inode that fragments are in. It has no name.
 struct Packed {
@@ -93,7 +69,7 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
 
     let blocks = out.block()?;
     let inline = data.iter().any(|d| matches!(d, Data::Inline(_)));
-    let used = inline || packed.is_some() || data.iter().any(|d| matches!(d, Data::Compressed(_)));
+    let used = inline || packed.is_some() || data.iter().any(Data::has_clusters);
     let (mut feature_incompat, available_compr_algs, compr_cfgs) =
         settings.algorithm.filter(|_| used).map_or((0, 0, Vec::new()), |a| configuration(a, settings.cluster));
     if inline {
@@ -192,19 +168,13 @@ fn store_contents(
     data::store(&sources, settings, start, &mut |blocks| out.put(blocks), &mut |file, stored| {
         let Some(index) = files.get(file).map(|index| *index as usize) else {
             if let Some(packed) = &mut packed {
-                packed.data = match stored {
-                    Stored::Flat { start } => Data::Flat(start),
-                    Stored::Compressed { start, blocks, extents } => Data::Compressed(Box::new(Clusters { start, blocks, extents })),
-                    Stored::Inline(bytes) => Data::Inline(small.keep(&bytes)?),
-                };
+                packed.data = Data::of(stored, small)?;
             }
             return Ok(());
         };
-        match stored {
-            Stored::Flat { start } if has_blocks(inodes, &inodes.items[index]) => data[index] = Data::Flat(start),
-            Stored::Flat { .. } => {}
-            Stored::Compressed { start, blocks, extents } => data[index] = Data::Compressed(Box::new(Clusters { start, blocks, extents })),
-            Stored::Inline(bytes) => data[index] = Data::Inline(small.keep(&bytes)?),
+        // What is short and not compressed is kept with its inode, and needs no block.
+        if !matches!(stored, Stored::Flat { .. }) || has_blocks(inodes, &inodes.items[index]) {
+            data[index] = Data::of(stored, small)?;
         }
         Ok(())
     })?;
@@ -313,11 +283,7 @@ fn place(tree: &Tree, inodes: &Inodes, data: &[Data], packed: Option<&Packed>, w
         None => part(tree, inodes, i, &data[i]),
     };
     let (numbers, blocks) = layout::place(count, &part).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
-    let waiting = data.iter().enumerate().filter(|_| wait).filter_map(|(i, data)| match data {
-        Data::Flat(start) => Some((i, u64::from(*start))),
-        Data::Compressed(clusters) => Some((i, u64::from(clusters.start))),
-        _ => None,
-    });
+    let waiting = data.iter().enumerate().filter(|_| wait).filter_map(|(i, data)| Some((i, u64::from(data.start()?))));
     let mut starts: Vec<(usize, u64)> = waiting.collect();
     let mut block = u64::from(end);
     for (i, (item, data)) in inodes.items.iter().zip(data).enumerate() {
@@ -347,17 +313,13 @@ fn write_data(tree: &Tree, inodes: &Inodes, data: &mut [Data], places: &Places, 
         let blocks = blocks_of(inodes, item, &data[i]);
         out.pad_to(start * BLOCK as u64)?;
         let start = u32::try_from(start).map_err(|_| too_large())?;
-        match (&mut data[i], aside) {
-            (Data::Compressed(clusters), Some(aside)) => {
-                aside.copy(clusters.start, clusters.blocks, out)?;
-                clusters.start = start;
+        match aside.zip(data[i].start()) {
+            Some((aside, from)) => {
+                aside.copy(from, blocks as u32, out)?;
+                data[i].move_to(start);
             }
-            (Data::Flat(from), Some(aside)) => {
-                aside.copy(*from, blocks as u32, out)?;
-                *from = start;
-            }
-            (data, _) => {
-                *data = Data::Flat(start);
+            None => {
+                data[i] = Data::Flat(start);
                 out.put(&directory(tree, inodes, item, &places.numbers))?;
                 out.pad()?;
             }
@@ -371,7 +333,7 @@ fn part(tree: &Tree, inodes: &Inodes, index: usize, data: &Data) -> Part {
     let directory = matches!(tree.node(item.node).kind, Kind::Directory(_));
     let area = match data {
         _ if index == 0 => Area::Names,
-        Data::Flat(_) | Data::Compressed(_) => Area::Addresses,
+        Data::Flat(_) | Data::Cluster { .. } | Data::Clusters(_) => Area::Addresses,
         Data::Number(_) if directory && has_blocks(inodes, item) => Area::Addresses,
         Data::Number(_) if directory => Area::Names,
         Data::Number(_) | Data::Inline(_) | Data::Fragment(_) => Area::Rest,
@@ -383,7 +345,7 @@ fn part(tree: &Tree, inodes: &Inodes, index: usize, data: &Data) -> Part {
 fn bytes_in_metadata(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
     let header = inodes.header(item);
     let behind = match data {
-        Data::Compressed(_) => index::len(item.size, header),
+        Data::Cluster { .. } | Data::Clusters(_) => index::len(item.size, header),
         Data::Inline(kept) => index::len(item.size, header) + u64::from(kept.len()),
         Data::Fragment(_) => index::fragment_len(header),
         _ if inodes.inline(item) => item.size,
@@ -395,7 +357,7 @@ fn bytes_in_metadata(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
 /// Blocks of data.
 fn blocks_of(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
     match data {
-        Data::Compressed(clusters) => u64::from(clusters.blocks),
+        Data::Cluster { .. } | Data::Clusters(_) => u64::from(data.blocks()),
         Data::Flat(_) => item.size.div_ceil(BLOCK as u64),
         _ if is_directory_with_blocks(inodes, item, data) => item.size.div_ceil(BLOCK as u64),
         _ => 0,
@@ -445,14 +407,9 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], places: &P
     let node = tree.node(item.node);
     let xattrs = inodes.xattr_body(item);
     let inline = inodes.inline(item);
-    let (datalayout, u) = match &data[i] {
-        Data::Compressed(clusters) => (EROFS_INODE_COMPRESSED_COMPACT, clusters.blocks),
-        Data::Inline(_) | Data::Fragment(_) => (EROFS_INODE_COMPRESSED_COMPACT, 0),
-        Data::Flat(start) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *start),
-        Data::Number(number) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *number),
-    };
+    let (datalayout, u) = data[i].layout(inline);
     let inode = Inode {
-        extended: item.extended,
+        extended: item.extended(),
         datalayout,
         xattr_icount: xattr::icount(xattrs.len()),
         mode: node.meta.mode & 0o7777 | type_bits(&node.kind),
@@ -467,45 +424,38 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], places: &P
     };
     out.put(&inode.encode())?;
     out.put(xattrs)?;
-    match (&data[i], &node.kind) {
-        (data @ (Data::Compressed(_) | Data::Inline(_) | Data::Fragment(_)), _) => write_index(item.size, inodes.header(item), data, compressed, out),
+    match &node.kind {
+        _ if datalayout == EROFS_INODE_COMPRESSED_COMPACT => write_index(item.size, inodes.header(item), &data[i], compressed, out),
         _ if !inline => Ok(()),
-        (_, Kind::Directory(_)) => out.put(&directory(tree, inodes, item, &places.numbers)),
-        (_, Kind::File(content)) => {
+        Kind::Directory(_) => out.put(&directory(tree, inodes, item, &places.numbers)),
+        Kind::File(content) => {
             let mut bytes = vec![0; item.size as usize];
             content.read_exact_at(0, &mut bytes).context(|| path_of(tree, item.node))?;
             out.put(&bytes)
         }
-        (_, Kind::Symlink(target)) => out.put(target),
+        Kind::Symlink(target) => out.put(target),
         _ => Ok(()),
     }
 }
 
 /// What stands behind the header of what is not stored as it is.
 fn write_index(size: u64, header: usize, data: &Data, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
-    match data {
-        Data::Compressed(clusters) => {
-            index::encode(size, header, compressed.algorithm, Place::Blocks(clusters.start), &clusters.extents, &mut |bytes| out.put(bytes))
-        }
-        Data::Inline(kept) => {
-            let extent = Extent { len: size as u32, blocks: 1, plain: false };
-            index::encode(size, header, compressed.algorithm, Place::Inline(kept.len()), &[extent], &mut |bytes| out.put(bytes))?;
-            out.put(&compressed.small.read(*kept)?)
-        }
-        Data::Fragment(at) => index::encode_fragment(*at, header, &mut |bytes| out.put(bytes)),
-        Data::Number(_) | Data::Flat(_) => Ok(()),
-    }
+    let place = match data {
+        Data::Cluster { start, .. } => Place::Blocks(*start),
+        Data::Clusters(clusters) => Place::Blocks(clusters.start),
+        Data::Inline(kept) => Place::Inline(kept.len()),
+        Data::Fragment(at) => return index::encode_fragment(*at, header, &mut |bytes| out.put(bytes)),
+        Data::Number(_) | Data::Flat(_) => return Ok(()),
+    };
+    data.with_extents(size, |extents| index::encode(size, header, compressed.algorithm, place, extents, &mut |bytes| out.put(bytes)))?;
+    if let Data::Inline(kept) = data { out.put(&compressed.small.read(*kept)?) } else { Ok(()) }
 }
 
 fn write_packed(packed: &Packed, inodes: &Inodes, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
     let Packed { item, data } = packed;
-    let (datalayout, u) = match data {
-        Data::Compressed(clusters) => (EROFS_INODE_COMPRESSED_COMPACT, clusters.blocks),
-        Data::Flat(start) => (EROFS_INODE_FLAT_PLAIN, *start),
-        Data::Inline(_) | Data::Fragment(_) | Data::Number(_) => (EROFS_INODE_COMPRESSED_COMPACT, 0),
-    };
+    let (datalayout, u) = data.layout(false);
     let inode = Inode {
-        extended: item.extended,
+        extended: item.extended(),
         datalayout,
         xattr_icount: 0,
         mode: 0o100000,

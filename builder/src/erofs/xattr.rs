@@ -17,6 +17,9 @@ const NEAR: usize = 4096;
 /// Most bytes of shared attributes: with the room between them, their places are numbers of 32 bits.
 const SHARED_BYTES: usize = 2 << 30;
 
+/// Most sets: their numbers have 31 bits, of which one stands for none.
+const SETS: u32 = (1 << 31) - 1;
+
 type Set = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 /// All sets of a tree.
@@ -36,7 +39,7 @@ impl Tables {
             return Ok(id);
         }
         check(set).map_err(|why| Error::new(format!("{}: {why}", path())).hint("leave the attribute out of the source, or make it smaller"))?;
-        let id = self.sets.len() as u32;
+        let id = u32::try_from(self.sets.len()).ok().filter(|id| *id < SETS).ok_or_else(|| Error::new("too many different sets of extended attributes"))?;
         self.sets.push((set.clone(), 1));
         self.ids.insert(set.clone(), id);
         Ok(id)

@@ -220,7 +220,8 @@ impl Walk<'_> {
 
     /// One line of the canonical listing: every field with its length, so that no two listings look alike.
     fn note(&mut self, path: &[u8], what: &[u8], meta: &Meta, rest: &[u8]) {
-        let numbers = format!("{:o} {} {} {} {}", meta.mode, meta.uid, meta.gid, meta.mtime.seconds, meta.mtime.nanoseconds);
+        let Time { seconds, nanoseconds } = meta.mtime;
+        let numbers = format!("{:o} {} {} {seconds} {nanoseconds}", meta.mode, meta.uid, meta.gid);
         let mut fields: Vec<&[u8]> = vec![path, what, numbers.as_bytes(), rest];
         fields.extend(meta.xattrs.iter().flat_map(|set| set.iter()).flat_map(|(name, value)| [&**name, &**value]));
         self.digest.update((fields.len() as u64).to_le_bytes());

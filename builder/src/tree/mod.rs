@@ -21,8 +21,9 @@ pub const TARGET_MAX: usize = 4095;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NodeId(pub u32);
 
-/// Seconds and nanoseconds since 1970 in UTC; the seconds may be negative.
+/// Seconds and nanoseconds since 1970 in UTC; the seconds may be negative. Packed, since there can be millions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+#[repr(C, packed(4))]
 pub struct Time {
     /// Whole seconds, rounded towards the past.
     pub seconds: i64,
@@ -89,7 +90,7 @@ pub struct Node {
 }
 
 /// There can be millions of nodes.
-const _: () = assert!(size_of::<Node>() <= 80);
+const _: () = assert!(size_of::<Node>() <= 72);
 
 /// The tree. The root directory is always there.
 #[derive(Debug, Clone)]
