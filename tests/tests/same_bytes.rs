@@ -65,6 +65,40 @@ fn a_second_debian_build_from_scratch_is_identical() {
 }
 
 #[test]
+fn damaged_packages_in_the_cache_change_no_byte() {
+    let scratch = Scratch::new("damaged-packages");
+    let definition = scratch.join("image.toml");
+    let text = "volumes = []\n[image]\nid = \"small\"\nversion = \"1\"\n[[source]]\ndebian = { suite = \"trixie\", variant = \"essential\" }\n\
+                [[file]]\npath = \"/usr/sbin/init\"\nlink = \"/bin/sh\"\n[root]\ncompression = \"lz4\"\n";
+    std::fs::write(&definition, text).unwrap_or_else(|e| panic!("{e}"));
+    let build = |out: &str| {
+        let output = tool::output(image::build_command(&definition, &scratch.join(out)).env("XDG_CACHE_HOME", scratch.join("cache")));
+        let said = tool::lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        (std::fs::read(scratch.join(out).join("small_1.root.erofs")).unwrap_or_else(|e| panic!("{e}")), said)
+    };
+    let (right, _) = build("first");
+    let mut kept = std::fs::read_dir(scratch.join("cache/adamant/debian")).unwrap_or_else(|e| panic!("{e}")).flatten().map(|entry| entry.path());
+    let archive = kept.find(|path| path.extension().is_some_and(|kind| kind == "tar")).unwrap_or_else(|| panic!("no archive is kept"));
+    let bytes = std::fs::read(&archive).unwrap_or_else(|e| panic!("{e}"));
+    // In some file's content, which nothing but the hash tells.
+    let at = bytes.len() / 2;
+    let alter = |out: &str, change: &dyn Fn(&mut [u8])| {
+        let mut bytes = bytes.clone();
+        change(&mut bytes);
+        std::fs::write(&archive, bytes).unwrap_or_else(|e| panic!("{e}"));
+        let (again, said) = build(out);
+        assert!(again == right, "{out}: another image");
+        assert_eq!(said.matches("packages in the cache are damaged").count(), 1, "{out}: {said}");
+        assert!(build(&format!("{out}-after")).0 == right);
+    };
+    alter("content", &|bytes| bytes[at..at + 64].fill(0x55));
+    // The name of a folder, with the same sum of its header's bytes: the image can't work like this, which is not what is wrong.
+    let name = bytes.windows(8).position(|word| word == b"./usr/\0\0").unwrap_or_else(|| panic!("no ./usr/"));
+    alter("name", &|bytes| bytes[name + 2..name + 5].copy_from_slice(b"sur"));
+}
+
+#[test]
 fn a_changed_input_changes_the_root_hash_and_nothing_else_does() {
     let scratch = Scratch::new("changed");
     let hash = |name: &str, more: &str| {

@@ -49,17 +49,31 @@ pub struct Built {
 
 /// Builds the image and puts its artifacts into `out`.
 pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Output) -> Result<Built> {
+    let mut sources = Vec::new();
+    match attempt(definition, out, options, output, true, &mut sources) {
+        // Whatever went wrong, that is why. Now nothing is believed of the cache, and what is damaged is made again.
+        Err(_) if sources.iter().any(Loaded::is_damaged) => {
+            output.warn("packages in the cache are damaged: they are put together again, and all is built from the start", None);
+            attempt(definition, out, options, output, false, &mut sources)
+        }
+        done => done,
+    }
+}
+
+/// Builds once. `sources` are those that were loaded; with `believe`, what the cache has of them is looked at while it is used.
+fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Output, believe: bool, sources: &mut Vec<Loaded>) -> Result<Built> {
     let stem = definition.stem();
     let mut clock = Clock { output, stages: Vec::new() };
     let mut staging = Staging::open(out)?;
     let agent = agent::read(options.agent.as_deref())?;
     let signers = signers::open(&definition.sign, options.unsigned)?;
 
-    let surroundings = Surroundings { cache: cache_folder(options.cache.as_deref()), spool: staging.parent().to_owned(), use_cache: options.use_cache };
+    let (cache, spool) = (cache_folder(options.cache.as_deref()), staging.parent().to_owned());
+    let surroundings = Surroundings { cache, spool, use_cache: options.use_cache, believe };
     let cache = if options.use_cache { Some(Arc::new(Cache::open(&surroundings.cache)?)) } else { None };
     // Before anything is put into OUT, where it may be.
     let previous = options.previous.as_deref().map(|path| clock.time("previous", || previous(path))).transpose()?;
-    let (mut tree, sources) = clock.time("sources", || load(definition, &surroundings))?;
+    let mut tree = clock.time("sources", || load(definition, &surroundings, sources))?;
     let epoch = definition.epoch.or_else(|| sources.iter().filter_map(|source| source.date).max());
     let scrubbed = clock.time("scrub", || scrub(&mut tree, definition, epoch))?;
     tell_scrubbed(&scrubbed, output);
@@ -101,6 +115,11 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let root = clock.time("root", || root::write(&tree, definition, compression, previous.clone(), means, &root_file, &tree_file))?;
     if previous.is_some() && !root.written.stays {
         output.warn("the places of the previous image would have made this one more than 1 % larger: everything was placed anew", None);
+    }
+
+    // Before anything is signed.
+    if clock.time("source hash", || Ok(sources.iter().any(Loaded::is_damaged)))? {
+        return Err(Error::new("what the cache has of the sources is damaged"));
     }
 
     let mut artifacts = Artifacts { staging: &mut staging, stem: &stem, list: Vec::new() };
@@ -147,7 +166,7 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     let mut list = artifacts.list;
     list.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let manifest = describe(definition, image, &tree, &sources, &scrubbed, epoch, kernel.as_ref(), compression, previous.as_deref(), &root, list)?;
+    let manifest = describe(definition, image, &tree, sources, &scrubbed, epoch, kernel.as_ref(), compression, previous.as_deref(), &root, list)?;
     let manifest = Manifest { pcr11: measurements(&pcr11), pcr11_debug: measurements(&pcr11_debug), signatures: signatures(&signers), ..manifest };
     staging.put(&format!("{stem}{}", manifest::SUFFIX), &manifest.to_json()?)?;
     drop((root_file, tree_file));
@@ -245,8 +264,11 @@ fn describe(
         artifacts,
         sources: sources
             .iter()
-            .map(|source| manifest::Source { kind: source.kind.to_owned(), name: source.name.clone(), sha256: hex(&source.sha256), entries: source.entries })
-            .collect(),
+            .map(|source| {
+                let sha256 = hex(&source.sha256.wait()?);
+                Ok(manifest::Source { kind: source.kind.to_owned(), name: source.name.clone(), sha256, entries: source.entries })
+            })
+            .collect::<Result<_>>()?,
         scrubbed: scrubbed
             .iter()
             .filter(|done| !done.paths.is_empty())

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use self::cache::Cache;
 pub use self::cache::archives;
-use super::{Budget, Loaded, Surroundings, tar};
+use super::{ArchiveHash, Budget, Loaded, Surroundings, tar};
 use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
 use crate::manifest;
@@ -33,20 +33,23 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
     let words = words?;
     let cache = Cache::open(&surroundings.cache, &words)?;
     let name = format!("{} {}", debian.suite, debian.packages.join(" "));
-    // What is there is read at once, and hashed on the way. It is all or nothing, so what it makes stays apart until it is known to be whole.
+    // What is there is read while it is hashed. It is all or nothing, so what it makes stays apart until it is known to be an archive.
     if surroundings.use_cache
+        && surroundings.believe
         && let Ok(state) = &state
         && let Some(entry) = cache.find(&cache.key(&state.digest))?
     {
         let (mut apart, mut left) = (tree.clone(), *budget);
         match tar::load(&mut apart, at, entry.path(), &mut left, &surroundings.spool) {
-            Ok(loaded) if entry.holds(&adamant_agent::hash::hex(&loaded.sha256)) => {
+            Ok(loaded) => {
                 log::info!("suite {}: packages from the cache", debian.suite);
                 (*tree, *budget) = (apart, left);
-                return Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256: made_of(tree, at)?.unwrap_or(loaded.sha256), ..loaded });
+                let claim = Some(entry.claim(&loaded.sha256));
+                let sha256 = made_of(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
+                return Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256, claim, ..loaded });
             }
-            // What can't be loaded is damaged, or is too much: the slow way says which.
-            _ => {}
+            // It is damaged, or too much: the slow way says which.
+            Err(error) => log::warn!("suite {}: the packages in the cache can't be read: {error}", debian.suite),
         }
     }
     let key = match &state {
@@ -94,7 +97,7 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
         }
     };
     let loaded = tar::load(tree, at, entry.path(), budget, &surroundings.spool)?;
-    Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256: made_of(tree, at)?.unwrap_or(loaded.sha256), ..loaded })
+    Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256: made_of(tree, at)?.map_or(loaded.sha256, ArchiveHash::known), ..loaded })
 }
 
 /// A digest of all that decides what a build would get for this source. An error where the archive can't be reached.

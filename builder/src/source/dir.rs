@@ -46,7 +46,14 @@ pub fn load(tree: &mut Tree, at: &[u8], dir: &Dir, budget: &mut Budget, spool: &
         put(walk.tree, at, b"", meta, Kind::Directory(BTreeMap::new()))?;
     }
     walk.folder(handle.into(), &mut Vec::new(), 0)?;
-    Ok(Loaded { kind: "dir", name: String::new(), sha256: walk.digest.finalize().into(), entries: walk.entries, date: None })
+    Ok(Loaded {
+        kind: "dir",
+        name: String::new(),
+        sha256: super::ArchiveHash::known(walk.digest.finalize().into()),
+        claim: None,
+        entries: walk.entries,
+        date: None,
+    })
 }
 
 struct Walk<'a> {
@@ -336,7 +343,7 @@ mod tests {
             File::options().write(true).open(&file).unwrap().set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(time, 5)).unwrap();
             let (tree, loaded) = scratch.load(keep, Limits::default()).unwrap();
             let meta = tree.node(tree.lookup(b"/srv/a").unwrap()).meta.clone();
-            (loaded.sha256, meta.mode, meta.mtime)
+            (loaded.sha256.wait().unwrap(), meta.mode, meta.mtime)
         };
         assert_eq!(digest(0o664, 1, false), digest(0o644, 2, false));
         assert_ne!(digest(0o664, 1, true), digest(0o664, 2, true));
@@ -403,7 +410,7 @@ mod tests {
         fs::write(source.join("a"), "text").unwrap();
         fs::hard_link(source.join("a"), source.join("b")).unwrap();
         let dir = Dir { path: source, keep_owner: false, cross_mounts: false };
-        let digest = |mut tree: Tree| load(&mut tree, b"/", &dir, &mut Budget::new(Limits::default()), &scratch.0, None).unwrap().sha256;
+        let digest = |mut tree: Tree| load(&mut tree, b"/", &dir, &mut Budget::new(Limits::default()), &scratch.0, None).unwrap().sha256.wait().unwrap();
         let mut earlier = Tree::new();
         earlier.insert(b"/x", Meta::default(), Kind::Fifo).unwrap();
         assert_eq!(digest(Tree::new()), digest(earlier));

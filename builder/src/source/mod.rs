@@ -6,11 +6,13 @@
 pub mod debian;
 pub mod dir;
 mod file;
+mod hash;
 pub mod spool;
 pub mod tar;
 
 use std::path::{Path, PathBuf};
 
+pub use self::hash::{ArchiveHash, Claim};
 use crate::definition::{Definition, Dir, Limits, Origin};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Kind, Meta, NodeId, Step, Tree, parts, show};
@@ -24,6 +26,9 @@ pub struct Surroundings {
     pub spool: PathBuf,
     /// Whether caches may be used.
     pub use_cache: bool,
+    /// Whether an archive of the cache is taken before it is known to be whole. Who does has to ask [`Loaded::is_damaged`] before anybody gets to see
+    /// what was made of it, and also when something goes wrong.
+    pub believe: bool,
 }
 
 /// Where things are kept between builds: the folder that was named, else `adamant` in the user's cache folder.
@@ -34,18 +39,27 @@ pub fn cache_folder(named: Option<&Path>) -> PathBuf {
 }
 
 /// One source as the manifest records it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Loaded {
     /// debian, tar, dir or file.
     pub kind: &'static str,
     /// For people: suite and packages, or the path as the definition writes it.
     pub name: String,
     /// SHA-256 over what it gave: the archive's bytes, or a canonical listing with contents.
-    pub sha256: [u8; 32],
+    pub sha256: ArchiveHash,
+    /// What was believed of it.
+    pub claim: Option<Claim>,
     /// Entries it gave.
     pub entries: u64,
     /// Seconds since 1970 that its archive was published; only `debian` knows.
     pub date: Option<i64>,
+}
+
+impl Loaded {
+    /// Whether it came from a cache, and is not what was put there; waits until that is known.
+    pub fn is_damaged(&self) -> bool {
+        self.claim.as_ref().is_some_and(|claim| !claim.holds())
+    }
 }
 
 /// What is left of the limits: all sources draw on it.
@@ -84,11 +98,11 @@ impl Budget {
     }
 }
 
-/// Applies the definition's sources in order.
-pub fn load(definition: &Definition, surroundings: &Surroundings) -> Result<(Tree, Vec<Loaded>)> {
+/// Applies the definition's sources in order. Those that come to `loaded` are there also when one after them can't be loaded.
+pub fn load(definition: &Definition, surroundings: &Surroundings, loaded: &mut Vec<Loaded>) -> Result<Tree> {
     let mut tree = Tree::new();
     let mut budget = Budget::new(definition.limits);
-    let mut loaded = Vec::with_capacity(definition.sources.len());
+    loaded.clear();
     for source in &definition.sources {
         let at = source.at.as_bytes();
         let one = match &source.origin {
@@ -105,7 +119,7 @@ pub fn load(definition: &Definition, surroundings: &Surroundings) -> Result<(Tre
         }
         loaded.push(one);
     }
-    Ok((tree, loaded))
+    Ok(tree)
 }
 
 /// Where an entry lands: `path` below `at`, with symbolic links on the way (not the last part) followed within the tree. Parts that are not

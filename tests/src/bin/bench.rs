@@ -68,8 +68,9 @@ fn write(arguments: &[String]) -> Result<()> {
     let previous = previous.map(|path| Previous::read(Part::whole(File::open(path)?)?).map_err(|e| io::Error::other(e.to_string()))).transpose()?;
     let definition = Definition::read(Path::new(definition)).map_err(|e| e.to_string())?;
     let spool = Path::new(out).parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let surroundings = Surroundings { cache: spool.clone(), spool, use_cache: false };
-    let (tree, _) = source::load(&definition, &surroundings).map_err(|e| e.to_string())?;
+    let surroundings = Surroundings { cache: spool.clone(), spool, use_cache: false, believe: true };
+    let mut sources = Vec::new();
+    let tree = source::load(&definition, &surroundings, &mut sources).map_err(|e| e.to_string())?;
     let jobs = jobs.parse()?;
     let options = Options {
         compression: definition.root.compression,
@@ -89,6 +90,9 @@ fn write(arguments: &[String]) -> Result<()> {
     let mut tree_file = io::BufWriter::new(File::create(format!("{out}.verity"))?);
     hasher.finish(verity::uuid("bench"), &mut tree_file)?;
     tree_file.flush()?;
+    for source in &sources {
+        source.sha256.wait().map_err(|e| e.to_string())?;
+    }
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
+use crate::source::{ArchiveHash, Claim};
 
 /// Part of the key: raised when what is done with mmdebstrap's output changes.
 const FORMAT: u32 = 1;
@@ -76,12 +77,9 @@ impl Entry {
         &self.path
     }
 
-    /// Whether these are the bytes it was made of, by their SHA-256.
-    pub fn holds(&self, sha256: &str) -> bool {
-        if self.record.sha256 != sha256 {
-            log::warn!("cache entry {} is damaged and will be made again", self.path.display());
-        }
-        self.record.sha256 == sha256
+    /// What its SHA-256 has to be for these to be the bytes it was made of.
+    pub fn claim(&self, hash: &ArchiveHash) -> Claim {
+        Claim { hash: hash.clone(), sha256: self.record.sha256.clone() }
     }
 
     /// The date of the Debian archive it was made from, seconds since 1970.
@@ -121,11 +119,15 @@ impl Cache {
     pub fn get(&self, key: &str) -> Result<Option<Entry>> {
         let Some(entry) = self.find(key)? else { return Ok(None) };
         let file = File::open(&entry.path).context(|| format!("{}", entry.path.display()))?;
-        let digest = digest(&file).context(|| format!("{}", entry.path.display()))?;
-        Ok(entry.holds(&digest.0).then_some(entry))
+        let len = file.metadata().context(|| format!("{}", entry.path.display()))?.len();
+        if entry.claim(&ArchiveHash::of(file.into(), len)?).holds() {
+            return Ok(Some(entry));
+        }
+        log::debug!("cache entry {} is damaged", entry.path.display());
+        Ok(None)
     }
 
-    /// The entry for a key, if it is there. Whether it is whole, [`Entry::holds`] says to who has read it.
+    /// The entry for a key, if it is there. Whether it is whole, [`Entry::claim`] says to who has read it.
     pub fn find(&self, key: &str) -> Result<Option<Entry>> {
         let path = self.folder.join(format!("{key}.tar"));
         let Some(record) = self.record(&self.folder.join(format!("{key}.json")))? else { return Ok(None) };
@@ -219,7 +221,9 @@ impl Place<'_> {
     /// Makes it an entry.
     pub fn keep(mut self, date: i64) -> Result<Entry> {
         let file = File::open(&self.temporary).context(|| format!("{}", self.temporary.display()))?;
-        let (sha256, bytes) = digest(&file).context(|| format!("{}", self.temporary.display()))?;
+        let what = || format!("{}", self.temporary.display());
+        let bytes = file.metadata().context(what)?.len();
+        let sha256 = hex(&ArchiveHash::of(file.into(), bytes)?.wait().context(what)?);
         self.lock.sync_all().context(|| format!("{}", self.temporary.display()))?;
         let record = Record { words: self.cache.words.clone(), sha256, bytes, date };
         let folder = &self.cache.folder;
@@ -239,22 +243,6 @@ impl Drop for Place<'_> {
         if !self.kept {
             let _ = fs::remove_file(&self.temporary);
         }
-    }
-}
-
-fn digest(file: &File) -> io::Result<(String, u64)> {
-    let mut hash = Sha256::new();
-    let mut reader = io::BufReader::with_capacity(1 << 20, file);
-    let mut bytes = 0;
-    loop {
-        let chunk = io::BufRead::fill_buf(&mut reader)?;
-        if chunk.is_empty() {
-            return Ok((hex(&hash.finalize()), bytes));
-        }
-        hash.update(chunk);
-        let count = chunk.len();
-        bytes += count as u64;
-        io::BufRead::consume(&mut reader, count);
     }
 }
 

@@ -2,25 +2,23 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 
 use super::Reading;
 use super::input::{Input, Sink};
 use crate::error::{Context, Error, Result};
-use crate::source::Budget;
 use crate::source::spool::Spool;
+use crate::source::{ArchiveHash, Budget};
 use crate::tree::Tree;
 
 /// What xz may use for unpacking; its strongest preset needs 65 MiB.
 const XZ_MEMORY_MAX: u64 = 256 << 20;
 
 /// Takes all of an archive; its hash, and how many entries it has.
-pub fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<([u8; 32], u64)> {
+pub fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<(ArchiveHash, u64)> {
     let mut file = File::open(archive).context(|| "opening the archive")?;
     let metadata = file.metadata().context(|| "opening the archive")?;
     if metadata.is_dir() {
@@ -36,34 +34,14 @@ pub fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spo
     let hashing = Hashing { read: Cursor::new(start).chain(file), hash: &mut hash };
     let input = Input::stream(packing.reader(BufReader::with_capacity(256 << 10, hashing))?, Sink::Spool(Spool::new(spool_folder)?));
     let entries = Reading::new(tree, at, budget)?.run(input)?;
-    Ok((hash.finalize().into(), entries))
+    Ok((ArchiveHash::known(hash.finalize().into()), entries))
 }
 
 /// A plain archive is read by its headers, and beside that as a whole for its hash.
-fn plain(tree: &mut Tree, at: &[u8], file: Arc<File>, len: u64, budget: &mut Budget) -> Result<([u8; 32], u64)> {
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let hash = scope.spawn(|| whole(&file, len, &stop));
-        let entries = Reading::new(tree, at, budget).and_then(|reading| reading.run(Input::plain(file.clone(), len)));
-        stop.store(entries.is_err(), Ordering::Relaxed);
-        let hash = hash.join().map_err(|_| Error::new("hashing the archive failed"))?;
-        let entries = entries?;
-        Ok((hash.context(|| "reading the archive")?, entries))
-    })
-}
-
-/// The hash of all bytes of a file, unless told to stop.
-fn whole(file: &File, len: u64, stop: &AtomicBool) -> io::Result<[u8; 32]> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < len && !stop.load(Ordering::Relaxed) {
-        let take = (len - at).min(buffer.len() as u64) as usize;
-        file.read_exact_at(&mut buffer[..take], at)?;
-        hash.update(&buffer[..take]);
-        at += take as u64;
-    }
-    Ok(hash.finalize().into())
+fn plain(tree: &mut Tree, at: &[u8], file: Arc<File>, len: u64, budget: &mut Budget) -> Result<(ArchiveHash, u64)> {
+    let hash = ArchiveHash::of(file.clone(), len)?;
+    let entries = Reading::new(tree, at, budget)?.run(Input::plain(file, len))?;
+    Ok((hash, entries))
 }
 
 /// Hashes what passes.

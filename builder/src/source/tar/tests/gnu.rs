@@ -202,7 +202,7 @@ fn round_trip(arguments: &[&str], can: &Can) {
         assert_eq!(entries as u64, loaded.entries);
         assert!(entries > 20);
         let sum = Command::new("sha256sum").arg(&archive).output().unwrap().stdout;
-        let ours: String = loaded.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+        let ours: String = loaded.sha256.wait().unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(ours.as_bytes(), &sum[..64]);
     }
 }
