@@ -117,6 +117,8 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
         output.warn("the places of the previous image would have made this one more than 1 % larger: everything was placed anew", None);
     }
 
+    staging.sync(&root_name, &root_file);
+
     // Before anything is signed.
     if clock.time("source hash", || Ok(sources.iter().any(Loaded::is_damaged)))? {
         return Err(Error::new("what the cache has of the sources is damaged"));

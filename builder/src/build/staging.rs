@@ -4,11 +4,13 @@
 //! they get names, in a new folder that takes the old one's place by one rename. A kill in that last moment leaves a hidden folder
 //! beside the output at most, which the next build removes.
 
+use std::any::Any;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, RenameFlags, renameat2};
 use nix::libc;
@@ -25,6 +27,8 @@ pub struct Staging {
     /// Where names are given, beside the output.
     fresh: PathBuf,
     files: Vec<(String, File)>,
+    /// Those that are on their way to the disk already.
+    begun: Vec<(String, JoinHandle<io::Result<()>>)>,
     /// Artifacts that stay from an earlier build of the same version.
     kept: Vec<String>,
     /// File systems without unnamed files: held from the start, since the names are there from the start.
@@ -45,7 +49,8 @@ impl Staging {
         let mut fresh = std::ffi::OsString::from(".");
         fresh.push(name);
         fresh.push(".adamant-new");
-        let mut staging = Staging { out: out.to_owned(), fresh: parent.join(fresh), parent, files: Vec::new(), kept: Vec::new(), named: None };
+        let mut staging =
+            Staging { out: out.to_owned(), fresh: parent.join(fresh), parent, files: Vec::new(), begun: Vec::new(), kept: Vec::new(), named: None };
         staging.sweep();
         match unnamed(&staging.parent) {
             Ok(_) => {}
@@ -94,6 +99,14 @@ impl Staging {
         self.file(name)?.write_all(bytes).context(|| format!("writing {name}"))
     }
 
+    /// An artifact is whole: it goes to the disk while others are made.
+    pub fn sync(&mut self, name: &str, file: &File) {
+        if let Ok(file) = file.try_clone() {
+            // What goes wrong is kept for the end: the kernel tells it once.
+            self.begun.push((name.to_owned(), std::thread::spawn(move || file.sync_all())));
+        }
+    }
+
     /// Has an artifact of the same version that is there already stay there.
     pub fn keep(&mut self, name: &str) {
         self.kept.push(name.to_owned());
@@ -101,9 +114,12 @@ impl Staging {
 
     /// Puts everything in place. Artifacts of other images and versions that are in the output folder stay there.
     pub fn publish(mut self) -> Result<()> {
-        for (name, file) in &self.files {
-            file.sync_all().context(|| format!("writing {name}"))?;
-        }
+        // All at once: the file system has one journal for them.
+        std::thread::scope(|scope| {
+            let synced: Vec<_> = self.files.iter().map(|(name, file)| (name, scope.spawn(|| file.sync_all()))).collect();
+            synced.into_iter().try_for_each(|(name, synced)| synced.join().unwrap_or_else(failed).context(|| format!("writing {name}")))
+        })?;
+        self.begun.drain(..).try_for_each(|(name, thread)| thread.join().unwrap_or_else(failed).context(|| format!("writing {name}")))?;
         // The rest takes milliseconds: interruptions wait for its end.
         let _uninterrupted = Uninterrupted::begin();
         let done = self.give_names();
@@ -191,6 +207,11 @@ impl Drop for Uninterrupted {
     fn drop(&mut self) {
         let _ = self.0.thread_set_mask();
     }
+}
+
+/// What a thread that ended by itself came to.
+fn failed(_: Box<dyn Any + Send>) -> io::Result<()> {
+    Err(io::Error::other("a thread that syncs failed"))
 }
 
 fn unnamed(dir: &Path) -> io::Result<File> {

@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use sha2::{Digest, Sha256};
-
 use self::pack::{Pack, Writer};
 use crate::error::Result;
 
@@ -24,7 +22,7 @@ pub const LIMIT: u64 = 4 << 30;
 /// A build that finds things in more packs than this writes what it used into one.
 const PACKS: usize = 12;
 /// Part of each key: raised when the same input gives other results than before.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Says which work on which input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,7 +31,7 @@ pub struct Key([u8; 32]);
 impl Key {
     /// For work of this name, done with these settings, on this input. The versions of this program and of its libraries are part of it.
     pub fn new(work: &str, settings: &[u64], input: &[u8]) -> Key {
-        let mut digest = Sha256::new();
+        let mut digest = blake3::Hasher::new();
         for part in [
             work.as_bytes(),
             env!("CARGO_PKG_VERSION").as_bytes(),
@@ -41,11 +39,11 @@ impl Key {
             &zstd_safe::version_number().to_le_bytes(),
             &crate::erofs::lz4_version().to_le_bytes(),
         ] {
-            digest.update((part.len() as u64).to_le_bytes());
+            digest.update(&(part.len() as u64).to_le_bytes());
             digest.update(part);
         }
         for setting in settings {
-            digest.update(setting.to_le_bytes());
+            digest.update(&setting.to_le_bytes());
         }
         digest.update(input);
         Key(digest.finalize().into())
