@@ -12,13 +12,15 @@ use adamant_tests::scratch::Scratch;
 use adamant_tests::tool::{self, Mounted};
 use tiny_init::listing;
 
-/// An image without a kernel, of one archive, scrubbing off.
-fn image_of(tar: &Path, dir: &Path, more: &str) -> Image {
+/// An image without a kernel, of one archive, scrubbing off; with the places of another, where there is one.
+fn image_of(tar: &Path, dir: &Path, more: &str, previous: Option<&Image>) -> Image {
     std::fs::create_dir_all(dir).unwrap_or_else(|e| panic!("{e}"));
     let definition = dir.join("image.toml");
     std::fs::write(&definition, archive::definition(tar, "faithful", more)).unwrap_or_else(|e| panic!("{e}"));
     let image = Image { dir: dir.join("out"), stem: "faithful_1".to_owned() };
-    image::build(&definition, &image.dir);
+    let previous = previous.map(|previous| previous.path("root.erofs"));
+    let mut command = image::build_command(&definition, &image.dir);
+    tool::run(command.args(previous.iter().flat_map(|previous| [Path::new("--previous"), previous])));
     image
 }
 
@@ -89,16 +91,17 @@ fn compare(expected: &[String], found: &[String], what: &str) -> usize {
 
 /// The host's kernel, fsck.erofs --extract, and the kernels of these suites in virtual machines agree with the archive.
 fn agrees(name: &str, tar: &Path, more: &str, suites: &[&'static str]) {
-    agrees_with(name, tar, tar, more, suites);
+    agrees_with(name, tar, tar, more, None, suites);
 }
 
-/// As [`agrees`], with another archive of the same tree for the tool that unpacks.
-fn agrees_with(name: &str, tar: &Path, same: &Path, more: &str, suites: &[&'static str]) {
+/// As [`agrees`], with another archive of the same tree for the tool that unpacks, and with the places of an image whose definition has something else.
+fn agrees_with(name: &str, tar: &Path, same: &Path, more: &str, before: Option<&str>, suites: &[&'static str]) {
     if !tool::root() {
         return;
     }
     let scratch = Scratch::new(name);
-    let image = image_of(tar, &scratch.join("image"), more);
+    let before = before.map(|before| image_of(tar, &scratch.join("before"), before, None));
+    let image = image_of(tar, &scratch.join("image"), more, before.as_ref());
     let expected = list(&unpacked(same, scratch.path()));
     let root = image.path("root.erofs");
     let mut said = Vec::new();
@@ -180,6 +183,13 @@ fn every_entry_of_a_debian_archive_comes_out_as_it_went_in() {
     agrees("debian-tar", &tar, "", &["trixie"]);
     agrees("debian-tar-lz4hc", &tar, "[root]\ncompression = \"lz4hc\"\n", &[]);
     agrees("debian-tar-smallest", &tar, "[root]\ncompression = \"zstd\"\nlayout = \"smallest\"\n", &["trixie"]);
+    // Over an image that has more: its places become free.
+    let file = |folder: &str| format!("[[file]]\npath = \"/usr/{folder}/0\"\ncopy = {:?}\n", image::programs().tiny_init.display().to_string());
+    let before: String = ["bin", "lib", "lib/python3", "share/doc", "share/perl5"].map(file).concat();
+    for compression in ["lz4hc", "zstd"] {
+        let more = format!("[root]\ncompression = \"{compression}\"\n");
+        agrees_with(&format!("debian-tar-again-{compression}"), &tar, &tar, &more, Some(&format!("{before}{more}")), &[]);
+    }
     agrees("debian-tar-smallest-lz4hc", &tar, "[root]\ncompression = \"lz4hc\"\nlayout = \"smallest\"\n", &["bookworm"]);
 }
 
@@ -189,8 +199,9 @@ fn every_oddity_of_archives_comes_out_as_it_went_in() {
     let (odd, plain) = (scratch.join("odd.tar"), scratch.join("plain.tar"));
     oddities::write(&odd).unwrap_or_else(|e| panic!("{e}"));
     std::fs::write(&plain, oddities::plain_archive()).unwrap_or_else(|e| panic!("{e}"));
-    agrees_with("oddities", &odd, &plain, "", &["trixie"]);
-    agrees_with("oddities-smallest", &odd, &plain, "[root]\nlayout = \"smallest\"\n", &["trixie"]);
+    agrees_with("oddities", &odd, &plain, "", None, &["trixie"]);
+    agrees_with("oddities-smallest", &odd, &plain, "[root]\nlayout = \"smallest\"\n", None, &["trixie"]);
+    agrees_with("oddities-again", &odd, &plain, "", Some("[root]\ncompression = \"none\"\n"), &["bookworm"]);
 }
 
 #[test]
