@@ -4,7 +4,7 @@
 //! takes none of its places when they make the image larger by more than [`MOST`].
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::format::*;
 use super::layout::{Key, Part as Inode};
@@ -21,8 +21,8 @@ pub const MOST: u64 = 100;
 /// Where everything is in an image.
 #[derive(Debug)]
 pub struct Previous {
-    /// By the number of [`Key`], for each path.
-    places: HashMap<u64, Was>,
+    /// For each path, by the number of its [`Key`], in order: there can be millions.
+    places: Vec<(u64, Was)>,
     /// The time that compact inodes have.
     pub time: Time,
     /// SHA-256 of the image.
@@ -34,7 +34,7 @@ pub struct Previous {
 struct Was {
     /// First slot of the inode, and how many it has with all that stands behind it.
     number: u64,
-    slots: u64,
+    slots: u32,
     /// First block of the data, and how many there are; 0 for what has none.
     start: u32,
     blocks: u32,
@@ -57,7 +57,7 @@ impl Previous {
         let mut was: Vec<Was> = (0..image.inodes()).map(|i| Was { number: image.inode_at(i) / SLOT as u64, ..Was::default() }).collect();
         for (number, bytes, start) in image.extents() {
             match start.map(u32::try_from) {
-                None => was[number].slots = bytes.div_ceil(SLOT as u64),
+                None => was[number].slots = u32::try_from(bytes.div_ceil(SLOT as u64)).unwrap_or(u32::MAX),
                 Some(start) => {
                     was[number].start = start.unwrap_or(u32::MAX);
                     was[number].blocks = u32::try_from(bytes / BLOCK as u64).unwrap_or(u32::MAX);
@@ -65,9 +65,15 @@ impl Previous {
             }
         }
         let root = (Key::of(b"").0, was[0]);
-        let places = image.names().map(|(path, number)| (Key::of(&path).0, was[number])).chain([root]).collect();
+        let mut places: Vec<(u64, Was)> = image.names().map(|(path, number)| (Key::of(&path).0, was[number])).chain([root]).collect();
+        places.sort_unstable_by_key(|(key, was)| (*key, was.number));
         let (seconds, nanoseconds) = image.fixed_time();
         Ok(Previous { places, time: Time { seconds, nanoseconds }, sha256 })
+    }
+
+    fn was(&self, key: Key) -> Option<&Was> {
+        let first = self.places.partition_point(|(known, _)| *known < key.0);
+        self.places.get(first).filter(|(known, _)| *known == key.0).map(|(_, was)| was)
     }
 
     /// Places data: the first block of each.
@@ -75,7 +81,7 @@ impl Previous {
         // The super block.
         let mut taken = Taken(BTreeMap::from([(0, 1)]));
         let mut starts = vec![None; wants.len()];
-        let was = |key: Key| self.places.get(&key.0).filter(|was| was.blocks > 0).map(|was| (u64::from(was.start), u64::from(was.blocks)));
+        let was = |key: Key| self.was(key).filter(|was| was.blocks > 0).map(|was| (u64::from(was.start), u64::from(was.blocks)));
         let want = |i: usize| (wants[i].key, wants[i].blocks);
         keep(&mut starts, &mut taken, &want, &was, &|_, _| true);
         let mut gaps = Gaps::default();
@@ -98,15 +104,16 @@ impl Previous {
         let mut taken = Taken(BTreeMap::from([(0, 1)]));
         let mut numbers = vec![None; count];
         let want = |i: usize| (part(i).key, part(i).slots());
-        let was = |key: Key| self.places.get(&key.0).map(|was| (was.number, was.slots));
+        let was = |key: Key| self.was(key).map(|was| (was.number, u64::from(was.slots)));
         // The root before all others: its number has only 16 bits.
         let (key, slots) = want(0);
         numbers[0] = was(key).map(|(number, _)| number).filter(|number| is_whole(*number, slots) && taken.take(*number, slots));
         keep(&mut numbers, &mut taken, &want, &was, &is_whole);
 
         // What is new goes into blocks that change anyway, since something in them is gone; then into unused ones.
-        let gone = self.places.values().filter(|was| taken.0.get(&was.number) != Some(&(was.number + was.slots)));
-        let changed: BTreeSet<u64> = gone.flat_map(|was| was.number / SLOTS..(was.number + was.slots).div_ceil(SLOTS)).collect();
+        let ends = self.places.iter().map(|(_, was)| (was.number, was.number + u64::from(was.slots)));
+        let gone = ends.filter(|(number, end)| taken.0.get(number) != Some(end));
+        let changed: BTreeSet<u64> = gone.flat_map(|(number, end)| number / SLOTS..end.div_ceil(SLOTS)).collect();
         let mut gaps = Gaps::default();
         for block in &changed {
             for (start, end) in taken.gaps_in(block * SLOTS, (block + 1) * SLOTS) {
