@@ -267,7 +267,7 @@ fn describe(
         sources: sources
             .iter()
             .map(|source| {
-                let sha256 = hex(&source.sha256.wait()?);
+                let sha256 = hex(&source.sha256.wait().context(|| source.name.clone())?);
                 Ok(manifest::Source { kind: source.kind.to_owned(), name: source.name.clone(), sha256, entries: source.entries })
             })
             .collect::<Result<_>>()?,
