@@ -55,15 +55,15 @@ impl Part {
         self.file.read_exact_at(buffer, self.start + at)
     }
 
-    /// SHA-256 of all of it. `read` is told of the bytes as they are read.
-    pub fn sha256(&self, mut read: impl FnMut(u64)) -> io::Result<[u8; 32]> {
+    /// SHA-256 of all of it. `read` is told of the bytes as they are read, and ends it with an error.
+    pub fn sha256(&self, mut read: impl FnMut(u64) -> io::Result<()>) -> io::Result<[u8; 32]> {
         let (mut hash, mut buffer, mut at) = (Sha256::new(), vec![0; CHUNK.min(self.len) as usize], 0);
         while at < self.len {
             let take = (self.len - at).min(CHUNK);
             let bytes = &mut buffer[..take as usize];
             self.read_exact_at(bytes, at)?;
             hash.update(bytes);
-            read(take);
+            read(take)?;
             at += take;
         }
         Ok(hash.finalize().into())

@@ -93,7 +93,7 @@ fn sign_root_hash(hash: &RootHash, signers: &Signers, artifacts: &mut Artifacts)
 
 /// The SHA-256 of all of a file.
 pub fn digest(file: &File) -> std::io::Result<[u8; 32]> {
-    Part::whole(file.try_clone()?)?.sha256(|_| ())
+    Part::whole(file.try_clone()?)?.sha256(|_| Ok(()))
 }
 
 /// What the disk's formats say about it. To a hypervisor two disks of one GUID are the same disk, so the content has a part in it.

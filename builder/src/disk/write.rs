@@ -99,7 +99,7 @@ impl Bytes<'_> {
     fn sha256(&self) -> Result<[u8; 32]> {
         match self {
             Bytes::Here(bytes) => Ok(Sha256::digest(bytes).into()),
-            Bytes::In(part) => part.sha256(|_| ()).context(|| "reading the disk image's parts"),
+            Bytes::In(part) => part.sha256(|_| Ok(())).context(|| "reading the disk image's parts"),
         }
     }
 

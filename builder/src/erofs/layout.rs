@@ -22,7 +22,8 @@ use sha2::{Digest, Sha256};
 
 use super::format::*;
 
-const SLOTS: usize = BLOCK / SLOT;
+/// Slots of a block.
+pub const SLOTS: usize = BLOCK / SLOT;
 
 /// A number made of a path, evenly distributed: equal in all images that have the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,8 @@ use crate::error::{Context, Result};
 use crate::part::Part;
 use crate::tree::Time;
 
-const SLOTS: u64 = (BLOCK / SLOT) as u64;
+/// Slots of a block.
+const SLOTS: u64 = super::layout::SLOTS as u64;
 
 /// The part of an image by which it may become larger, so that its blocks stay where they were.
 pub const MOST: u64 = 100;
@@ -52,7 +53,7 @@ pub struct Want {
 impl Previous {
     /// Reads an image of ours, whose structure is checked first.
     pub fn read(file: Part) -> Result<Previous> {
-        let sha256 = file.sha256(|_| ()).context(|| "reading it")?;
+        let sha256 = file.sha256(|_| Ok(())).context(|| "reading it")?;
         let image = Image::open(file)?;
         let mut was: Vec<Was> = (0..image.inodes()).map(|i| Was { number: image.inode_at(i) / SLOT as u64, ..Was::default() }).collect();
         for (number, bytes, start) in image.extents() {

@@ -287,9 +287,10 @@ fn place(tree: &Tree, inodes: &Inodes, data: &[Data], packed: Option<&Packed>, w
     let mut starts: Vec<(usize, u64)> = waiting.collect();
     let mut block = u64::from(end);
     for (i, (item, data)) in inodes.items.iter().zip(data).enumerate() {
-        if is_directory_with_blocks(inodes, item, data) {
+        let blocks = blocks_of(inodes, item, data);
+        if data.start().is_none() && blocks > 0 {
             starts.push((i, block));
-            block += blocks_of(inodes, item, data);
+            block += blocks;
         }
     }
     Ok(Places { numbers, blocks, starts, end: block })
@@ -358,14 +359,10 @@ fn bytes_in_metadata(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
 fn blocks_of(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
     match data {
         Data::Cluster { .. } | Data::Clusters(_) => u64::from(data.blocks()),
-        Data::Flat(_) => item.size.div_ceil(BLOCK as u64),
-        _ if is_directory_with_blocks(inodes, item, data) => item.size.div_ceil(BLOCK as u64),
-        _ => 0,
+        // What is a number still is a directory's, if it has blocks at all.
+        Data::Flat(_) | Data::Number(_) if has_blocks(inodes, item) => item.size.div_ceil(BLOCK as u64),
+        Data::Flat(_) | Data::Number(_) | Data::Inline(_) | Data::Fragment(_) => 0,
     }
-}
-
-fn is_directory_with_blocks(inodes: &Inodes, item: &Item, data: &Data) -> bool {
-    matches!(data, Data::Number(_)) && has_blocks(inodes, item)
 }
 
 /// A directory's bytes.

@@ -73,7 +73,7 @@ pub fn write_at(out: &File, bytes: &[u8], at: u64) -> Result<()> {
 /// What was written, read once more: for formats that can't be written from front to end.
 pub fn read_back(out: &File) -> Result<Written> {
     let part = out.try_clone().and_then(Part::whole).context(|| "reading back")?;
-    Ok(Written { size: part.len(), sha256: part.sha256(|_| ()).context(|| "reading back")? })
+    Ok(Written { size: part.len(), sha256: part.sha256(|_| Ok(())).context(|| "reading back")? })
 }
 
 fn failed(error: io::Error) -> Error {

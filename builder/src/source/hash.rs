@@ -1,19 +1,14 @@
 //! The hash of an archive, made beside whatever else is done with it until somebody asks.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use adamant_agent::hash::hex;
-use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
-
-/// Bytes read at a time.
-const CHUNK: usize = 1 << 20;
+use crate::part::Part;
 
 /// SHA-256 of a source, there or on its way.
 #[derive(Debug, Clone)]
@@ -47,11 +42,12 @@ impl ArchiveHash {
         ArchiveHash(Arc::new(Mutex::new(State::Known(Ok(sha256)))))
     }
 
-    /// That of the first `len` bytes of a file, from now on. When nobody is left who could ask for it, it is given up.
-    pub fn of(file: Arc<File>, len: u64) -> Result<ArchiveHash> {
+    /// That of an archive, from now on. When nobody is left who could ask for it, it is given up.
+    pub fn of(archive: Part) -> Result<ArchiveHash> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let thread = std::thread::Builder::new().name("hash".to_owned()).spawn(move || whole(&file, len, &stopped)).context(|| "starting a thread")?;
+        let go_on = move |_| if stopped.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) };
+        let thread = std::thread::Builder::new().name("hash".to_owned()).spawn(move || archive.sha256(go_on)).context(|| "starting a thread")?;
         Ok(ArchiveHash(Arc::new(Mutex::new(State::OnItsWay(Running { stop, thread: Some(thread) })))))
     }
 
@@ -69,20 +65,6 @@ impl ArchiveHash {
             State::OnItsWay(_) => Err(Error::new("hashing the archive failed")),
         }
     }
-}
-
-/// The hash of all bytes of a file, unless told to stop.
-fn whole(file: &File, len: u64, stop: &AtomicBool) -> io::Result<[u8; 32]> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; CHUNK];
-    let mut at = 0;
-    while at < len && !stop.load(Ordering::Relaxed) {
-        let take = (len - at).min(CHUNK as u64) as usize;
-        file.read_exact_at(&mut buffer[..take], at)?;
-        hash.update(&buffer[..take]);
-        at += take as u64;
-    }
-    Ok(hash.finalize().into())
 }
 
 /// What the hash of an archive that comes from a cache has to be.

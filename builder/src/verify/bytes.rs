@@ -70,6 +70,10 @@ impl Stretch<'_> {
             return zeros::are_all(&file, self.at..self.at + self.size).context(what);
         };
         let part = Part::range(Arc::new(file), self.at, self.size).ok_or_else(|| Error::new(format!("{}: too long", path.display())))?;
-        Ok(hex(&part.sha256(progress::add).context(what)?) == *wanted)
+        let read = |bytes| {
+            progress::add(bytes);
+            Ok(())
+        };
+        Ok(hex(&part.sha256(read).context(what)?) == *wanted)
     }
 }

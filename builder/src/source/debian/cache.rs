@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Context, Error, Result};
+use crate::part::Part;
 use crate::source::{ArchiveHash, Claim};
 
 /// Part of the key: raised when what is done with mmdebstrap's output changes.
@@ -118,9 +119,7 @@ impl Cache {
     /// The entry for a key, if it is there and whole.
     pub fn get(&self, key: &str) -> Result<Option<Entry>> {
         let Some(entry) = self.find(key)? else { return Ok(None) };
-        let file = File::open(&entry.path).context(|| format!("{}", entry.path.display()))?;
-        let len = file.metadata().context(|| format!("{}", entry.path.display()))?.len();
-        if entry.claim(&ArchiveHash::of(file.into(), len)?).holds() {
+        if sha256(&entry.path)?.0 == entry.record.sha256 {
             return Ok(Some(entry));
         }
         log::debug!("cache entry {} is damaged", entry.path.display());
@@ -220,10 +219,7 @@ impl Place<'_> {
 
     /// Makes it an entry.
     pub fn keep(mut self, date: i64) -> Result<Entry> {
-        let file = File::open(&self.temporary).context(|| format!("{}", self.temporary.display()))?;
-        let what = || format!("{}", self.temporary.display());
-        let bytes = file.metadata().context(what)?.len();
-        let sha256 = hex(&ArchiveHash::of(file.into(), bytes)?.wait().context(what)?);
+        let (sha256, bytes) = sha256(&self.temporary)?;
         self.lock.sync_all().context(|| format!("{}", self.temporary.display()))?;
         let record = Record { words: self.cache.words.clone(), sha256, bytes, date };
         let folder = &self.cache.folder;
@@ -236,6 +232,13 @@ impl Place<'_> {
         fs::rename(&temporary, folder.join(format!("{}.json", self.key))).context(|| format!("{}", path.display()))?;
         Ok(Entry { path, record })
     }
+}
+
+/// A file's SHA-256, hexadecimal, and its length in bytes.
+fn sha256(path: &Path) -> Result<(String, u64)> {
+    let what = || format!("{}", path.display());
+    let part = File::open(path).and_then(Part::whole).context(what)?;
+    Ok((hex(&part.sha256(|_| Ok(())).context(what)?), part.len()))
 }
 
 impl Drop for Place<'_> {

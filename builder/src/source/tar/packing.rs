@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::Reading;
 use super::input::{Input, Sink};
 use crate::error::{Context, Error, Result};
+use crate::part::Part;
 use crate::source::spool::Spool;
 use crate::source::{ArchiveHash, Budget};
 use crate::tree::Tree;
@@ -39,7 +40,8 @@ pub fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spo
 
 /// A plain archive is read by its headers, and beside that as a whole for its hash.
 fn plain(tree: &mut Tree, at: &[u8], file: Arc<File>, len: u64, budget: &mut Budget) -> Result<(ArchiveHash, u64)> {
-    let hash = ArchiveHash::of(file.clone(), len)?;
+    let all = Part::range(file.clone(), 0, len).ok_or_else(|| Error::new("the archive is longer than a file can be"))?;
+    let hash = ArchiveHash::of(all)?;
     let entries = Reading::new(tree, at, budget)?.run(Input::plain(file, len))?;
     Ok((hash, entries))
 }
