@@ -102,13 +102,17 @@ impl Drop for Scratch {
     }
 }
 
+/// Emulation. What is written to memory that held translated code is slow until the code is forgotten, and after a restart all memory is such: with
+/// QEMU's usual gigabyte of translations a second start takes ten times as long as the first. The size is MiB.
+const TCG: &str = "tcg,tb-size=128";
+
 /// QEMU's command line for this machine, started by firmware or, without, by QEMU.
 pub fn command(qemu: &Path, machine: &Machine, options: &Options, disk: &Path, firmware: Option<&Firmware>, kvm: bool) -> Result<Command> {
     let append = options.append.trim();
     let mut command = Command::new(qemu);
     command.args(["-nodefaults", "-no-user-config", "-name"]).arg(comma(&machine.name));
     // Without the controller that is on every such board and that nothing hangs on: to look for disks there takes half a second.
-    command.args(["-machine", if kvm { "q35,sata=off,accel=kvm" } else { "q35,sata=off,accel=tcg" }]);
+    command.args(["-machine", "q35,sata=off", "-accel", if kvm { "kvm" } else { TCG }]);
     // `max` has SHA-NI and the like under both; TCG with several threads where the host can.
     command.args(["-cpu", if kvm { "host" } else { "max" }]);
     command.args(["-smp", &options.smp.to_string(), "-m", &options.memory]);
