@@ -138,7 +138,8 @@ fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     let identified = context.stage("identity", |c| identity::run(volumes, received, c))?;
     context.stage("drivers", |c| {
         c.catch_up();
-        seal::load_drivers(&identified, c)
+        seal::load_drivers(&begun, c);
+        Ok(())
     })?;
     context.stage("history", |c| {
         history::look_back(c);

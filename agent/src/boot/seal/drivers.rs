@@ -2,19 +2,26 @@
 //!
 //! The image's own modprobe knows which module a device wants; it runs in a chroot of the verified root. A driver brings new devices to light,
 //! such as a network card behind a bus, so it is asked again until there are no new ones.
+//!
+//! In two steps, because checking the modules' signatures takes long, and nothing that the boot does meanwhile waits for them: [`begin`] loads them beside
+//! the stages that follow, and [`finish`] those of devices that have appeared since.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 use adamant_agent::contract::SYSROOT;
 use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, unshare};
 
 use super::super::volumes::tool;
 use super::super::{Context, root};
 
+/// How long modprobe may take each time.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Buses behind buses, at most.
 const PASSES: usize = 4;
@@ -23,40 +30,104 @@ const DEVICES: usize = 4096;
 const DEPTH: usize = 24;
 /// What systemd and its usual units ask the kernel for in every image, whatever the hardware.
 const USUAL: [&str; 5] = ["autofs4", "configfs", "efi_pstore", "fuse", "dm_mod"];
+/// Of the thread that loads, bytes.
+const STACK: usize = 256 << 10;
 
-/// Loads them. What can't be loaded is a warning where the policy names it; other hardware may be without a driver.
-pub fn load(modules: &[String], context: &mut Context) {
+/// The drivers, on their way into the kernel.
+pub struct Loading {
+    told: Receiver<Result<Loaded, String>>,
+    /// Longer than modprobe may take, as often as it may be asked.
+    patience: Duration,
+}
+
+/// What was done so far.
+#[derive(Default)]
+struct Loaded {
+    /// The names of devices that modprobe was asked for.
+    known: BTreeSet<String>,
+    /// Modules that the policy names.
+    modules: Vec<String>,
+    /// Whole sentences.
+    warnings: Vec<String>,
+}
+
+/// Begins to load the drivers, and `modules`. `None`: the image has nothing to load them with. `Err` is a clause.
+pub fn begin(modules: &[String]) -> Result<Option<Loading>, String> {
     if root::open_inside("/usr/sbin/modprobe", OFlag::O_PATH).is_err() {
-        if !modules.is_empty() {
-            context.warn("The policy names modules, but the image has no modprobe to load them with: add kmod.".to_owned());
-        }
-        return;
+        let missing = "the policy names modules, but the image has no modprobe to load them with: add kmod".to_owned();
+        return if modules.is_empty() { Ok(None) } else { Err(missing) };
     }
-    let mut known = BTreeSet::new();
-    for pass in 0..PASSES {
-        let mut found = BTreeSet::new();
-        look(Path::new("/sys/devices"), 0, &mut found);
-        let mut words: Vec<&str> = vec!["-a", "-b", "-q"];
-        if pass == 0 {
-            words.extend(USUAL);
-        }
-        let before = words.len();
-        words.extend(found.difference(&known).map(String::as_str));
-        if words.len() == before && pass > 0 {
-            break;
-        }
-        // Its exit code says only that one of them has no module, which is so for most.
-        if let Err(why) = tool::run(Path::new(SYSROOT), "modprobe", &words, DEADLINE, &mut || context.watchdog.alive()) {
-            return context.warn(format!("No drivers were loaded: {why}."));
-        }
-        known = found;
+    let (tell, told) = mpsc::sync_channel(1);
+    let (apart, is_apart) = mpsc::sync_channel(1);
+    let patience = 2 * DEADLINE * (PASSES + modules.len()) as u32;
+    let modules = modules.to_vec();
+    let work = move || {
+        // Mounts that follow must not be seen by the programs that are started here: a volume that one of them holds could not be taken away for its
+        // repair. Without namespaces none of them starts at all.
+        let _ = unshare(CloneFlags::CLONE_NEWNS);
+        let _ = apart.send(());
+        // Whoever waits may have given up.
+        let _ = tell.send(Loaded::default().and(&USUAL, &mut || ()).map(|loaded| loaded.and_named(&modules)));
+    };
+    thread::Builder::new().stack_size(STACK).spawn(work).map_err(|e| format!("a thread that loads them: {e}"))?;
+    // An error means that it has ended, which is seen where it is waited for.
+    let _ = is_apart.recv();
+    Ok(Some(Loading { told, patience }))
+}
+
+/// Waits until they are loaded, and loads what devices need that have appeared since. What can't be loaded is a warning where the policy names it; other
+/// hardware may be without a driver. `Err` is a clause.
+pub fn finish(loading: &Loading, context: &mut Context) -> Result<(), String> {
+    let loaded = wait(loading, context)?.and(&[], &mut || context.watchdog.alive())?;
+    context.report.modules.extend(loaded.modules);
+    for warning in loaded.warnings {
+        context.warn(warning);
     }
-    for module in modules {
-        match tool::run(Path::new(SYSROOT), "modprobe", &["-b", module], DEADLINE, &mut || context.watchdog.alive()) {
-            Ok(ended) if ended.code == 0 => context.report.modules.push(module.clone()),
-            Ok(ended) => context.warn(format!("The module {module} was not loaded: {}.", ended.said)),
-            Err(why) => context.warn(format!("The module {module} was not loaded: {why}.")),
+    Ok(())
+}
+
+fn wait(loading: &Loading, context: &mut Context) -> Result<Loaded, String> {
+    for _ in 0..loading.patience.as_secs() {
+        match loading.told.recv_timeout(Duration::from_secs(1)) {
+            Err(RecvTimeoutError::Timeout) => context.watchdog.alive(),
+            Ok(loaded) => return loaded,
+            // A thread that panics ends the boot, and this with it.
+            Err(RecvTimeoutError::Disconnected) => return Err("their thread has ended".to_owned()),
         }
+    }
+    Err(format!("the kernel has not taken them in {} s", loading.patience.as_secs()))
+}
+
+impl Loaded {
+    /// Loads what devices need that were not known, and with it `others`.
+    fn and(mut self, others: &[&str], tick: &mut dyn FnMut()) -> Result<Loaded, String> {
+        for pass in 0..PASSES {
+            let mut found = BTreeSet::new();
+            look(Path::new("/sys/devices"), 0, &mut found);
+            let mut words: Vec<&str> = vec!["-a", "-b", "-q"];
+            let options = words.len();
+            words.extend(others.iter().filter(|_| pass == 0));
+            words.extend(found.difference(&self.known).map(String::as_str));
+            if words.len() == options {
+                break;
+            }
+            // Its exit code says only that one of them has no module, which is so for most.
+            tool::run(Path::new(SYSROOT), "modprobe", &words, DEADLINE, tick)?;
+            self.known = found;
+        }
+        Ok(self)
+    }
+
+    /// Loads the modules that the policy names.
+    fn and_named(mut self, modules: &[String]) -> Loaded {
+        for module in modules {
+            match tool::run(Path::new(SYSROOT), "modprobe", &["-b", module], DEADLINE, &mut || ()) {
+                Ok(ended) if ended.code == 0 => self.modules.push(module.clone()),
+                Ok(ended) => self.warnings.push(format!("The module {module} was not loaded: {}.", ended.said)),
+                Err(why) => self.warnings.push(format!("The module {module} was not loaded: {why}.")),
+            }
+        }
+        self
     }
 }
 

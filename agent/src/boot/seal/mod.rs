@@ -31,24 +31,30 @@ impl Sealed {
     }
 }
 
-/// The drivers of the hardware, while modules can still be loaded.
-pub fn load_drivers(identified: &Identified, context: &mut Context) -> Result<(), Failure> {
-    let seal = &identified.root().policy().seal;
-    if seal.level >= Level::Lockdown {
-        drivers::load(&seal.modules, context);
-    }
-    Ok(())
-}
-
 /// What takes long to prepare, on its way while other stages run. Only [`begin`] makes one.
 pub struct Begun {
     guard: Result<guard::Attaching, String>,
+    drivers: Result<Option<drivers::Loading>, String>,
 }
 
 /// Begins with what takes long, as the verified policy asks.
 pub fn begin(root: &MountedRoot) -> Begun {
-    let guard = if root.policy().seal.level == Level::Guard { lockdown::see().and_then(|()| guard::begin()) } else { Err("not asked for".to_owned()) };
-    Begun { guard }
+    let seal = &root.policy().seal;
+    let drivers = if seal.level >= Level::Lockdown { drivers::begin(&seal.modules) } else { Ok(None) };
+    let guard = if seal.level == Level::Guard { lockdown::see().and_then(|()| guard::begin()) } else { Err("not asked for".to_owned()) };
+    Begun { guard, drivers }
+}
+
+/// Waits for the drivers of the hardware, while modules can still be loaded.
+pub fn load_drivers(begun: &Begun, context: &mut Context) {
+    let loaded = match &begun.drivers {
+        Ok(None) => Ok(()),
+        Ok(Some(loading)) => drivers::finish(loading, context),
+        Err(why) => Err(why.clone()),
+    };
+    if let Err(why) = loaded {
+        context.warn(format!("No drivers were loaded: {why}."));
+    }
 }
 
 /// Seals the machine.

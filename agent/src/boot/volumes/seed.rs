@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,7 @@ pub fn seed(image: &OwnedFd, volume: &OwnedFd, others: &[PathBuf], mark: &str, t
     let at_staging = |e: Errno| failed(&Path::new(IDENTITY_DIR).join("seeding"), e);
     beneath::remove_tree(&own, STAGING).map_err(at_staging)?;
     let staging = beneath::own_folder(&own, STAGING).map_err(at_staging)?;
-    let mut work = Seeding { staging, others, moves: Vec::new(), links: HashMap::new(), created: 0, tick };
+    let mut work = Seeding { staging, others, moves: Vec::new(), links: HashMap::new(), created: 0, buffers: Buffers::new(), tick };
     let done = work.missing(image.as_fd(), volume.as_fd(), Path::new("")).and_then(|()| work.publish(volume));
     // On failure, too: a full volume needs its room back.
     let removed = beneath::remove_tree(&own, STAGING).map_err(at_staging);
@@ -69,7 +69,9 @@ pub fn seed(image: &OwnedFd, volume: &OwnedFd, others: &[PathBuf], mark: &str, t
     if record.is_none() {
         // A new file system's root is the image's folder in this, too.
         let found = nix::sys::stat::fstat(image).map_err(|e| failed(Path::new("."), e))?;
-        copy_attributes(image.as_fd(), c".", volume.as_fd(), Path::new("."), &found).map_err(|why| Unseeded { path: ".".into(), why })?;
+        let (from, to, here) = (image.as_fd(), volume.as_fd(), Path::new("."));
+        let copied = copy_attributes(to, here, &found).and_then(|()| copy_xattrs(from, c".", to, here, &mut work.buffers));
+        copied.map_err(|why| Unseeded { path: here.into(), why })?;
     }
     syncfs(volume).map_err(|e| at_record(e.into()))?;
     beneath::write(&own, RECORD, mark.as_bytes()).map_err(at_record)?;
@@ -84,7 +86,22 @@ struct Seeding<'a> {
     /// Image inodes with several names: where the first copy is staged.
     links: HashMap<u64, PathBuf>,
     created: u64,
+    buffers: Buffers,
     tick: &'a mut dyn FnMut(),
+}
+
+/// Memory for what is copied, of one entry after the other: to be given it anew takes longer than most entries.
+struct Buffers {
+    /// Content, or names of xattrs.
+    many: Vec<u8>,
+    /// An xattr's value.
+    one: Vec<u8>,
+}
+
+impl Buffers {
+    fn new() -> Buffers {
+        Buffers { many: vec![0; XATTR_LIMIT], one: vec![0; XATTR_LIMIT] }
+    }
 }
 
 impl Seeding<'_> {
@@ -143,7 +160,7 @@ impl Seeding<'_> {
         if several && let Some(first) = self.links.get(&found.st_ino) {
             return linkat(to, first.as_path(), to, staged, AtFlags::empty()).map_err(fail);
         }
-        match kind(&found) {
+        let may_have_xattrs = match kind(&found) {
             SFlag::S_IFDIR => {
                 mkdirat(to, staged, Mode::S_IRWXU).map_err(fail)?;
                 let inside = open_folder(image, name).map_err(fail)?;
@@ -151,12 +168,21 @@ impl Seeding<'_> {
                     let last = OsStr::from_bytes(name.to_bytes());
                     self.copy(inside.as_fd(), &name, &staged.join(last), &path.join(last), depth + 1)?;
                 }
+                has_xattrs(&inside).map_err(broken)?
             }
-            SFlag::S_IFREG => copy_content(image, name, to.as_fd(), staged, self.tick).map_err(broken)?,
-            SFlag::S_IFLNK => symlinkat(readlinkat(image, name).map_err(fail)?.as_os_str(), to, staged).map_err(fail)?,
-            special => mknodat(to, staged, special, Mode::S_IRWXU, found.st_rdev).map_err(fail)?,
+            SFlag::S_IFREG => {
+                let read = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+                let from = std::fs::File::from(openat(image, name, read, Mode::empty()).map_err(fail)?);
+                copy_content(&from, to.as_fd(), staged, &mut self.buffers.many, self.tick).map_err(broken)?;
+                has_xattrs(&from).map_err(broken)?
+            }
+            SFlag::S_IFLNK => symlinkat(readlinkat(image, name).map_err(fail)?.as_os_str(), to, staged).map(|()| true).map_err(fail)?,
+            special => mknodat(to, staged, special, Mode::S_IRWXU, found.st_rdev).map(|()| true).map_err(fail)?,
+        };
+        copy_attributes(self.staging.as_fd(), staged, &found).map_err(broken)?;
+        if may_have_xattrs {
+            copy_xattrs(image, name, self.staging.as_fd(), staged, &mut self.buffers).map_err(broken)?;
         }
-        copy_attributes(image, name, self.staging.as_fd(), staged, &found).map_err(broken)?;
         if several {
             self.links.insert(found.st_ino, staged.to_owned());
         }
@@ -169,16 +195,13 @@ fn failed(path: &Path, why: Errno) -> Unseeded {
 }
 
 /// Copies a regular file's bytes; long runs of zeros become holes.
-fn copy_content(image: BorrowedFd, name: &CStr, to: BorrowedFd, new: &Path, tick: &mut dyn FnMut()) -> io::Result<()> {
+fn copy_content(mut from: &std::fs::File, to: BorrowedFd, new: &Path, buffer: &mut [u8], tick: &mut dyn FnMut()) -> io::Result<()> {
     use std::os::unix::fs::FileExt;
-    let read = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let write = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut from = std::fs::File::from(openat(image, name, read, Mode::empty())?);
     let to = std::fs::File::from(openat(to, new, write, Mode::S_IRUSR | Mode::S_IWUSR)?);
-    let mut buffer = vec![0; 64 << 10];
     let mut at = 0;
     loop {
-        let count = from.read(&mut buffer)?;
+        let count = from.read(buffer)?;
         if count == 0 {
             return to.set_len(at);
         }
@@ -192,29 +215,30 @@ fn copy_content(image: BorrowedFd, name: &CStr, to: BorrowedFd, new: &Path, tick
     }
 }
 
-/// Owner, xattrs, mode and time, in the order in which none undoes another.
-fn copy_attributes(image: BorrowedFd, name: &CStr, to: BorrowedFd, new: &Path, found: &FileStat) -> io::Result<()> {
+/// Owner, mode and time, in the order in which none undoes another. Xattrs come after it: a new owner takes capabilities away.
+fn copy_attributes(to: BorrowedFd, new: &Path, found: &FileStat) -> io::Result<()> {
     fchownat(to, new, Some(Uid::from_raw(found.st_uid)), Some(Gid::from_raw(found.st_gid)), AtFlags::AT_SYMLINK_NOFOLLOW)?;
     if kind(found) != SFlag::S_IFLNK {
         let mode = Mode::from_bits_truncate(found.st_mode & 0o7777);
         nix::sys::stat::fchmodat(to, new, mode, nix::sys::stat::FchmodatFlags::FollowSymlink)?;
     }
-    copy_xattrs(&beneath::through_proc(image, name.to_bytes()), &beneath::through_proc(to, new.as_os_str().as_bytes()))?;
     let modified = TimeSpec::new(found.st_mtime, found.st_mtime_nsec);
     utimensat(to, new, &modified, &modified, UtimensatFlags::NoFollowSymlink)?;
     Ok(())
 }
 
-fn copy_xattrs(from: &CStr, to: &CStr) -> io::Result<()> {
-    let mut list = vec![0u8; XATTR_LIMIT];
+/// Whether it has any. Asked of an open file, since the way by a path through /proc takes longer than what else is done with most files.
+fn has_xattrs(open: &impl AsRawFd) -> io::Result<bool> {
+    // SAFETY: with a length of 0 the kernel writes nothing.
+    Ok(Errno::result(unsafe { libc::flistxattr(open.as_raw_fd(), std::ptr::null_mut(), 0) })? > 0)
+}
+
+fn copy_xattrs(image: BorrowedFd, name: &CStr, to: BorrowedFd, new: &Path, buffers: &mut Buffers) -> io::Result<()> {
+    let (from, to) = (beneath::through_proc(image, name.to_bytes()), beneath::through_proc(to, new.as_os_str().as_bytes()));
+    let Buffers { many: list, one: value } = buffers;
     // SAFETY: the path is NUL-terminated and the kernel writes at most the buffer's length.
     let length = unsafe { libc::llistxattr(from.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
-    list.truncate(Errno::result(length)? as usize);
-    if list.is_empty() {
-        return Ok(());
-    }
-    let mut value = vec![0u8; XATTR_LIMIT];
-    for name in list.split_inclusive(|&b| b == 0) {
+    for name in list[..Errno::result(length)? as usize].split_inclusive(|&b| b == 0) {
         let name = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
         // SAFETY: both strings are NUL-terminated and the kernel writes at most the buffer's length.
         let length = unsafe { libc::lgetxattr(from.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };

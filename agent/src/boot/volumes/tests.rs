@@ -124,6 +124,8 @@ struct Server {
     image: Folder,
     volumes: Vec<policy::Volume>,
     sector: u32,
+    /// Whether the image has this machine's programs.
+    has_programs: bool,
 }
 
 /// What a boot came to, with the mounted folders still there.
@@ -169,7 +171,7 @@ impl Server {
         fs::set_permissions(image.path().join("var/cache"), PermissionsExt::from_mode(0o2770)).unwrap();
         fs::write(image.path().join("var/log/README"), "logs\n").unwrap();
         let volumes = vec![volume("state", "/var"), volume("logs", "/var/log")];
-        let server = Server { disk: Scratch::new(&format!("{name}-disk"), disk), image, volumes, sector };
+        let server = Server { disk: Scratch::new(&format!("{name}-disk"), disk), image, volumes, sector, has_programs: true };
         let mib = MIB / u64::from(sector);
         let part = |n: u8, kind: Guid, label: &str, first: u64, length: u64| {
             let (first, last) = (first * mib, (first + length) * mib - 1);
@@ -222,7 +224,7 @@ impl Server {
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
             for folder in ["usr", "bin", "sbin", "lib", "lib64", "etc"] {
                 let (from, to) = (Path::new("/").join(folder), self.image.path().join(folder));
-                if from.exists() {
+                if from.exists() && self.has_programs {
                     mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
                 }
             }
@@ -298,6 +300,17 @@ fn the_first_boot_makes_and_seeds_and_the_second_keeps() {
         assert!(!booted.path("var/log/README").exists(), "the same image does not seed again");
         assert!(booted.volumes().iter().all(|v| v.seeded == 0));
     });
+}
+
+#[test]
+fn a_volume_that_was_unmounted_in_order_is_mounted_without_a_program_and_another_is_not() {
+    let Some(mut server) = Server::new("in-order", 32, 16, 51 * MIB) else { return };
+    server.boot(|booted| assert_eq!(booted.states(), ["made", "made"]));
+    server.has_programs = false;
+    server.boot(|booted| assert_eq!((booted.states(), booted.warnings.len()), (vec!["clean", "clean"], 0)));
+    // s_state of a file system without errors that nobody has unmounted.
+    server.write_in("logs", 1024 + 0x3a, &[0, 0]);
+    server.boot(|booted| assert!(booted.failure().contains("\"logs\"") && booted.failure().contains("e2fsprogs"), "{}", booted.failure()));
 }
 
 #[test]
