@@ -70,8 +70,9 @@ pub fn begin(modules: &[String]) -> Result<Option<Loading>, String> {
         let _ = tell.send(Loaded::default().and(&USUAL, &mut || ()).map(|loaded| loaded.and_named(&modules)));
     };
     thread::Builder::new().stack_size(STACK).spawn(work).map_err(|e| format!("a thread that loads them: {e}"))?;
-    // An error means that it has ended, which is seen where it is waited for.
-    let _ = is_apart.recv();
+    // Where this takes long, a repair of a volume may meet a program that holds it. An error means that the thread has ended, which is seen where it is
+    // waited for.
+    let _ = is_apart.recv_timeout(Duration::from_secs(5));
     Ok(Some(Loading { told, patience }))
 }
 
