@@ -33,8 +33,8 @@ pub struct Previous {
 /// Where an inode and its data are.
 #[derive(Debug, Clone, Copy, Default)]
 struct Was {
-    /// First slot of the inode, and how many it has with all that stands behind it.
-    number: u64,
+    /// First slot of the inode, and how many it has with all that stands behind it; 0 for one that is beyond what a number can say.
+    number: u32,
     slots: u32,
     /// First block of the data, and how many there are; 0 for what has none.
     start: u32,
@@ -47,7 +47,7 @@ pub struct Want {
     /// That of the path.
     pub key: Key,
     /// How many blocks.
-    pub blocks: u64,
+    pub blocks: u32,
 }
 
 impl Previous {
@@ -55,10 +55,14 @@ impl Previous {
     pub fn read(file: Part) -> Result<Previous> {
         let sha256 = file.sha256(|_| Ok(())).context(|| "reading it")?;
         let image = Image::open(file)?;
-        let mut was: Vec<Was> = (0..image.inodes()).map(|i| Was { number: image.inode_at(i) / SLOT as u64, ..Was::default() }).collect();
+        let mut was = vec![Was::default(); image.inodes()];
         for (number, bytes, start) in image.extents() {
             match start.map(u32::try_from) {
-                None => was[number].slots = u32::try_from(bytes.div_ceil(SLOT as u64)).unwrap_or(u32::MAX),
+                None => {
+                    let slot = u32::try_from(image.inode_at(number) / SLOT as u64);
+                    let slots = u32::try_from(bytes.div_ceil(SLOT as u64)).unwrap_or(u32::MAX);
+                    (was[number].number, was[number].slots) = slot.map_or((0, 0), |slot| (slot, slots));
+                }
                 Some(start) => {
                     was[number].start = start.unwrap_or(u32::MAX);
                     was[number].blocks = u32::try_from(bytes / BLOCK as u64).unwrap_or(u32::MAX);
@@ -77,26 +81,30 @@ impl Previous {
         self.places.get(first).filter(|(known, _)| *known == key.0).map(|(_, was)| was)
     }
 
-    /// Places data: the first block of each.
-    pub fn data(&self, wants: &[Want]) -> Vec<u64> {
+    /// Places data: the first block of each. `None`: there would be too many.
+    pub fn data(&self, wants: &[Want]) -> Option<Vec<u32>> {
         // The super block.
         let mut taken = Taken(BTreeMap::from([(0, 1)]));
         let mut starts = vec![None; wants.len()];
-        let was = |key: Key| self.was(key).filter(|was| was.blocks > 0).map(|was| (u64::from(was.start), u64::from(was.blocks)));
-        let want = |i: usize| (wants[i].key, wants[i].blocks);
+        let was = |key: Key| self.was(key).filter(|was| was.blocks > 0).map(|was| (was.start, was.blocks));
+        let want = |i: usize| (wants[i].key, u64::from(wants[i].blocks));
         keep(&mut starts, &mut taken, &want, &was, &|_, _| true);
         let mut gaps = Gaps::default();
         for (start, end) in taken.gaps() {
             gaps.add(start, end - start);
         }
         let mut end = taken.end();
-        let place = |(i, start): (usize, Option<u64>)| {
-            start.or_else(|| gaps.fill(wants[i].blocks)).unwrap_or_else(|| {
-                end += wants[i].blocks;
-                end - wants[i].blocks
+        let place = |(start, want): (Option<u32>, &Want)| {
+            let blocks = u64::from(want.blocks);
+            start.or_else(|| {
+                let found = gaps.fill(blocks).unwrap_or_else(|| {
+                    end += blocks;
+                    end - blocks
+                });
+                u32::try_from(found).ok()
             })
         };
-        starts.into_iter().enumerate().map(place).collect()
+        starts.into_iter().zip(wants).map(place).collect()
     }
 
     /// As [`super::layout::place`].
@@ -105,16 +113,20 @@ impl Previous {
         let mut taken = Taken(BTreeMap::from([(0, 1)]));
         let mut numbers = vec![None; count];
         let want = |i: usize| (part(i).key, part(i).slots());
-        let was = |key: Key| self.was(key).map(|was| (was.number, u64::from(was.slots)));
+        let was = |key: Key| self.was(key).filter(|was| was.slots > 0).map(|was| (was.number, was.slots));
         // The root before all others: its number has only 16 bits.
         let (key, slots) = want(0);
-        numbers[0] = was(key).map(|(number, _)| number).filter(|number| is_whole(*number, slots) && taken.take(*number, slots));
+        numbers[0] = was(key).map(|(number, _)| number).filter(|number| is_whole(u64::from(*number), slots) && taken.take(u64::from(*number), slots));
         keep(&mut numbers, &mut taken, &want, &was, &is_whole);
 
         // What is new goes into blocks that change anyway, since something in them is gone; then into unused ones.
-        let ends = self.places.iter().map(|(_, was)| (was.number, was.number + u64::from(was.slots)));
-        let gone = ends.filter(|(number, end)| taken.0.get(number) != Some(end));
-        let changed: BTreeSet<u64> = gone.flat_map(|(number, end)| number / SLOTS..end.div_ceil(SLOTS)).collect();
+        let kept = numbers.iter().enumerate().filter_map(|(i, number)| Some(((*number)?, u32::try_from(want(i).1).ok()?)));
+        let mut kept: Vec<(u32, u32)> = kept.collect();
+        kept.sort_unstable();
+        let gone = self.places.iter().map(|(_, was)| (was.number, was.slots)).filter(|place| kept.binary_search(place).is_err());
+        let changed: BTreeSet<u64> =
+            gone.flat_map(|(number, slots)| u64::from(number) / SLOTS..(u64::from(number) + u64::from(slots)).div_ceil(SLOTS)).collect();
+        drop(kept);
         let mut gaps = Gaps::default();
         for block in &changed {
             for (start, end) in taken.gaps_in(block * SLOTS, (block + 1) * SLOTS) {
@@ -138,9 +150,9 @@ impl Previous {
                 block * SLOTS
             });
             taken.take(number, slots);
-            numbers[i] = Some(number);
+            numbers[i] = Some(u32::try_from(number).ok()?);
         }
-        let numbers: Vec<u64> = numbers.into_iter().collect::<Option<_>>()?;
+        let numbers: Vec<u64> = numbers.into_iter().map(|number| number.map(u64::from)).collect::<Option<_>>()?;
         let blocks = taken.end().div_ceil(SLOTS);
         (u16::try_from(numbers[0]).is_ok() && u32::try_from(blocks).is_ok()).then_some((numbers, blocks))
     }
@@ -153,32 +165,36 @@ fn is_whole(number: u64, slots: u64) -> bool {
 
 /// Gives what has no place yet the one that it had: first to who needs no more than it had, then to who needs more and has room.
 fn keep(
-    places: &mut [Option<u64>],
+    places: &mut [Option<u32>],
     taken: &mut Taken,
     want: &dyn Fn(usize) -> (Key, u64),
-    was: &dyn Fn(Key) -> Option<(u64, u64)>,
+    was: &dyn Fn(Key) -> Option<(u32, u32)>,
     fits: &dyn Fn(u64, u64) -> bool,
 ) {
     for grown in [false, true] {
         for (i, place) in places.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
             let (key, len) = want(i);
-            *place = was(key).filter(|(start, had)| (len > *had) == grown && fits(*start, len) && taken.take(*start, len)).map(|(start, _)| start);
+            let mut may_have = |start: u32, had: u32| (len > u64::from(had)) == grown && fits(u64::from(start), len) && taken.take(u64::from(start), len);
+            *place = was(key).filter(|(start, had)| may_have(*start, *had)).map(|(start, _)| start);
         }
     }
 }
 
-/// What is taken of a space: from where to where.
+/// What is taken of a space: from where to where. Neighbours are one: most of an image is.
 struct Taken(BTreeMap<u64, u64>);
 
 impl Taken {
     /// Takes what is not taken yet; `false` where some of it is.
     fn take(&mut self, start: u64, len: u64) -> bool {
         let Some(end) = start.checked_add(len) else { return false };
-        let free = self.0.range(..end).next_back().is_none_or(|(_, before)| *before <= start);
-        if free {
-            self.0.insert(start, end);
+        let before = self.0.range(..end).next_back().map(|(from, to)| (*from, *to));
+        if before.is_some_and(|(_, to)| to > start) {
+            return false;
         }
-        free
+        let from = before.filter(|(_, to)| *to == start).map_or(start, |(from, _)| from);
+        let to = self.0.remove(&end).unwrap_or(end);
+        self.0.insert(from, to);
+        true
     }
 
     fn end(&self) -> u64 {

@@ -262,7 +262,7 @@ struct Places {
     /// Blocks that inodes take.
     blocks: u64,
     /// What is still to be given out before inodes are, by the index of its inode, and its first block; in this order.
-    starts: Vec<(usize, u64)>,
+    starts: Vec<(u32, u32)>,
     /// The block behind all data.
     end: u64,
 }
@@ -283,13 +283,13 @@ fn place(tree: &Tree, inodes: &Inodes, data: &[Data], packed: Option<&Packed>, w
         None => part(tree, inodes, i, &data[i]),
     };
     let (numbers, blocks) = layout::place(count, &part).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
-    let waiting = data.iter().enumerate().filter(|_| wait).filter_map(|(i, data)| Some((i, u64::from(data.start()?))));
-    let mut starts: Vec<(usize, u64)> = waiting.collect();
+    let waiting = (0..).zip(data).filter(|_| wait).filter_map(|(i, data)| Some((i, data.start()?)));
+    let mut starts: Vec<(u32, u32)> = waiting.collect();
     let mut block = u64::from(end);
-    for (i, (item, data)) in inodes.items.iter().zip(data).enumerate() {
+    for (i, (item, data)) in (0..).zip(inodes.items.iter().zip(data)) {
         let blocks = blocks_of(inodes, item, data);
         if data.start().is_none() && blocks > 0 {
-            starts.push((i, block));
+            starts.push((i, u32::try_from(block).map_err(|_| too_large())?));
             block += blocks;
         }
     }
@@ -298,22 +298,24 @@ fn place(tree: &Tree, inodes: &Inodes, data: &[Data], packed: Option<&Packed>, w
 
 /// Places that are those of the image before where they can be; `None` when the image would become too large by it.
 fn stay(tree: &Tree, inodes: &Inodes, data: &[Data], previous: &Previous, anew: &Places) -> Option<Places> {
-    let wants = |(i, _): &(usize, u64)| Want { key: inodes.items[*i].key, blocks: blocks_of(inodes, &inodes.items[*i], &data[*i]) };
-    let wants: Vec<Want> = anew.starts.iter().map(wants).collect();
-    let mut starts: Vec<(usize, u64)> = anew.starts.iter().map(|(i, _)| *i).zip(previous.data(&wants)).collect();
+    let blocks_at = |i: u32| blocks_of(inodes, &inodes.items[i as usize], &data[i as usize]);
+    let wants = |(i, _): &(u32, u32)| Some(Want { key: inodes.items[*i as usize].key, blocks: u32::try_from(blocks_at(*i)).ok()? });
+    let wants: Vec<Want> = anew.starts.iter().map(wants).collect::<Option<_>>()?;
+    let mut starts: Vec<(u32, u32)> = anew.starts.iter().map(|(i, _)| *i).zip(previous.data(&wants)?).collect();
+    drop(wants);
     starts.sort_unstable_by_key(|(_, start)| *start);
     let (numbers, blocks) = previous.inodes(inodes.items.len(), &|i| part(tree, inodes, i, &data[i]))?;
-    let end = starts.last().map_or(1, |(i, start)| start + blocks_of(inodes, &inodes.items[*i], &data[*i]));
+    let end = starts.last().map_or(1, |(i, start)| u64::from(*start) + blocks_at(*i));
     Some(Places { numbers, blocks, starts, end }).filter(|places| places.total() <= anew.total() + anew.total() / previous::MOST)
 }
 
 /// Gives out what has blocks and is not yet there.
 fn write_data(tree: &Tree, inodes: &Inodes, data: &mut [Data], places: &Places, aside: Option<&Aside>, out: &mut Out<'_>) -> Result<()> {
     for &(i, start) in &places.starts {
+        let i = i as usize;
         let item = &inodes.items[i];
         let blocks = blocks_of(inodes, item, &data[i]);
-        out.pad_to(start * BLOCK as u64)?;
-        let start = u32::try_from(start).map_err(|_| too_large())?;
+        out.pad_to(u64::from(start) * BLOCK as u64)?;
         match aside.zip(data[i].start()) {
             Some((aside, from)) => {
                 aside.copy(from, blocks as u32, out)?;
