@@ -10,8 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use adamant_agent::contract::SYSROOT;
@@ -20,6 +19,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::super::volumes::tool;
 use super::super::{Context, root};
+use super::beside::Beside;
 
 /// How long modprobe may take each time.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -30,19 +30,13 @@ const DEVICES: usize = 4096;
 const DEPTH: usize = 24;
 /// What systemd and its usual units ask the kernel for in every image, whatever the hardware.
 const USUAL: [&str; 5] = ["autofs4", "configfs", "efi_pstore", "fuse", "dm_mod"];
-/// Of the thread that loads, bytes.
-const STACK: usize = 256 << 10;
 
 /// The drivers, on their way into the kernel.
-pub struct Loading {
-    told: Receiver<Result<Loaded, String>>,
-    /// Longer than modprobe may take, as often as it may be asked.
-    patience: Duration,
-}
+pub type Loading = Beside<Loaded>;
 
 /// What was done so far.
 #[derive(Default)]
-struct Loaded {
+pub struct Loaded {
     /// The names of devices that modprobe was asked for.
     known: BTreeSet<String>,
     /// Modules that the policy names.
@@ -57,8 +51,8 @@ pub fn begin(modules: &[String]) -> Result<Option<Loading>, String> {
         let missing = "the policy names modules, but the image has no modprobe to load them with: add kmod".to_owned();
         return if modules.is_empty() { Ok(None) } else { Err(missing) };
     }
-    let (tell, told) = mpsc::sync_channel(1);
     let (apart, is_apart) = mpsc::sync_channel(1);
+    // Longer than modprobe may take, as often as it may be asked.
     let patience = 2 * DEADLINE * (PASSES + modules.len()) as u32;
     let modules = modules.to_vec();
     let work = move || {
@@ -66,37 +60,24 @@ pub fn begin(modules: &[String]) -> Result<Option<Loading>, String> {
         // repair. Without namespaces none of them starts at all.
         let _ = unshare(CloneFlags::CLONE_NEWNS);
         let _ = apart.send(());
-        // Whoever waits may have given up.
-        let _ = tell.send(Loaded::default().and(&USUAL, &mut || ()).map(|loaded| loaded.and_named(&modules)));
+        Ok(Loaded::default().and(&USUAL, &mut || ())?.and_named(&modules))
     };
-    thread::Builder::new().stack_size(STACK).spawn(work).map_err(|e| format!("a thread that loads them: {e}"))?;
+    let loading = Beside::begin("loads drivers", patience, work)?;
     // Where this takes long, a repair of a volume may meet a program that holds it. An error means that the thread has ended, which is seen where it is
     // waited for.
     let _ = is_apart.recv_timeout(Duration::from_secs(5));
-    Ok(Some(Loading { told, patience }))
+    Ok(Some(loading))
 }
 
 /// Waits until they are loaded, and loads what devices need that have appeared since. What can't be loaded is a warning where the policy names it; other
 /// hardware may be without a driver. `Err` is a clause.
 pub fn finish(loading: &Loading, context: &mut Context) -> Result<(), String> {
-    let loaded = wait(loading, context)?.and(&[], &mut || context.watchdog.alive())?;
+    let loaded = loading.wait(context)?.and(&[], &mut || context.watchdog.alive())?;
     context.report.modules.extend(loaded.modules);
     for warning in loaded.warnings {
         context.warn(warning);
     }
     Ok(())
-}
-
-fn wait(loading: &Loading, context: &mut Context) -> Result<Loaded, String> {
-    for _ in 0..loading.patience.as_secs() {
-        match loading.told.recv_timeout(Duration::from_secs(1)) {
-            Err(RecvTimeoutError::Timeout) => context.watchdog.alive(),
-            Ok(loaded) => return loaded,
-            // A thread that panics ends the boot, and this with it.
-            Err(RecvTimeoutError::Disconnected) => return Err("their thread has ended".to_owned()),
-        }
-    }
-    Err(format!("the kernel has not taken them in {} s", loading.patience.as_secs()))
 }
 
 impl Loaded {

@@ -12,7 +12,6 @@ use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::super::identity::Identified;
 use super::super::{Context, since_kernel_start, systemd};
+use super::beside::{Beside, STACK};
 use super::bpf::{self, Map};
 use super::btf::Btf;
 use super::{decide, enforced, missing};
@@ -48,8 +48,6 @@ include!(concat!(env!("OUT_DIR"), "/guard.rs"));
 const FOLDER: &str = "/guard";
 /// The least room for events: 64 KiB hold some 500.
 const RING: u32 = 64 << 10;
-/// Of each thread that attaches hooks, bytes: the largest program's instructions and the verifier's words.
-const STACK: usize = 256 << 10;
 /// Hooks that a kernel may lack without being weaker for it: there, the other one is asked.
 const OPTIONAL: [&str; 1] = ["file_ioctl_compat"];
 /// How long the kernel may take: a hundred times what it takes under emulation.
@@ -59,26 +57,22 @@ const MAP_FD: u64 = 1;
 const MAP_VALUE: u64 = 2;
 
 /// The programs in the kernel, or on their way there.
-pub struct Attaching(Receiver<Result<Attached, String>>);
+pub type Attaching = Beside<Attached>;
 
 /// The programs in the kernel, which let everything pass.
-struct Attached {
+pub struct Attached {
     maps: [OwnedFd; 3],
     hooks: usize,
 }
 
 /// Begins to attach the programs. `Err` is a clause.
 pub fn begin() -> Result<Attaching, String> {
-    let (tell, told) = mpsc::sync_channel(1);
-    // Whoever waits may have given up.
-    let work = move || tell.send(attach()).unwrap_or_default();
-    thread::Builder::new().stack_size(STACK).spawn(work).map_err(|e| format!("a thread that attaches the guard: {e}"))?;
-    Ok(Attaching(told))
+    Beside::begin("attaches the guard", PATIENCE, attach)
 }
 
 /// Seals.
 pub fn seal(attaching: &Result<Attaching, String>, identified: &Identified, seal: &Seal, context: &mut Context) {
-    let attached = attaching.as_ref().map_err(Clone::clone).and_then(|attaching| wait(attaching, context));
+    let attached = attaching.as_ref().map_err(Clone::clone).and_then(|attaching| attaching.wait(context));
     match attached.and_then(|attached| arm(&attached, identified, seal, context).map(|()| attached.hooks)) {
         Ok(hooks) => {
             enforced(context, format!("guard on {hooks} hooks"));
@@ -95,19 +89,6 @@ pub fn seal(attaching: &Result<Attaching, String>, identified: &Identified, seal
             missing(context, why);
         }
     }
-}
-
-/// Waits until the programs are attached.
-fn wait(attaching: &Attaching, context: &mut Context) -> Result<Attached, String> {
-    for _ in 0..PATIENCE.as_secs() {
-        match attaching.0.recv_timeout(Duration::from_secs(1)) {
-            Err(RecvTimeoutError::Timeout) => context.watchdog.alive(),
-            Ok(result) => return result,
-            // A thread that panics ends the boot, and this with it.
-            Err(RecvTimeoutError::Disconnected) => return Err("the guard's thread has ended".to_owned()),
-        }
-    }
-    Err(format!("the kernel has not attached the guard in {} s", PATIENCE.as_secs()))
 }
 
 fn attach() -> Result<Attached, String> {

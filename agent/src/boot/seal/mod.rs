@@ -3,6 +3,7 @@
 //! One module a level, each of which does its part and reads back what it did. What the kernel did not take is a fact in the report; where the policy
 //! requires the level, it is a refusal to go on. The guard comes last of all: nothing of the boot has to be excepted from it.
 
+mod beside;
 pub mod bpf;
 mod btf;
 mod decide;
