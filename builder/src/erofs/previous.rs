@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use super::format::*;
 use super::layout::{Key, Part as Inode};
@@ -33,12 +34,20 @@ pub struct Previous {
 /// Where an inode and its data are.
 #[derive(Debug, Clone, Copy, Default)]
 struct Was {
-    /// First slot of the inode, and how many it has with all that stands behind it; 0 for one that is beyond what a number can say.
+    /// First slot of the inode, and how many it has with all that stands behind it; none for one that begins beyond what 32 bits can say.
     number: u32,
     slots: u32,
     /// First block of the data, and how many there are; 0 for what has none.
     start: u32,
     blocks: u32,
+}
+
+impl Was {
+    /// The blocks that its slots are in.
+    fn slot_blocks(&self) -> Range<u64> {
+        let number = u64::from(self.number);
+        number / SLOTS..(number + u64::from(self.slots)).div_ceil(SLOTS)
+    }
 }
 
 /// Blocks of data that want a place.
@@ -123,9 +132,8 @@ impl Previous {
         let kept = numbers.iter().enumerate().filter_map(|(i, number)| Some(((*number)?, u32::try_from(want(i).1).ok()?)));
         let mut kept: Vec<(u32, u32)> = kept.collect();
         kept.sort_unstable();
-        let gone = self.places.iter().map(|(_, was)| (was.number, was.slots)).filter(|place| kept.binary_search(place).is_err());
-        let changed: BTreeSet<u64> =
-            gone.flat_map(|(number, slots)| u64::from(number) / SLOTS..(u64::from(number) + u64::from(slots)).div_ceil(SLOTS)).collect();
+        let gone = self.places.iter().map(|(_, was)| was).filter(|was| kept.binary_search(&(was.number, was.slots)).is_err());
+        let changed: BTreeSet<u64> = gone.flat_map(Was::slot_blocks).collect();
         drop(kept);
         let mut gaps = Gaps::default();
         for block in &changed {
@@ -174,8 +182,11 @@ fn keep(
     for grown in [false, true] {
         for (i, place) in places.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
             let (key, len) = want(i);
-            let mut may_have = |start: u32, had: u32| (len > u64::from(had)) == grown && fits(u64::from(start), len) && taken.take(u64::from(start), len);
-            *place = was(key).filter(|(start, had)| may_have(*start, *had)).map(|(start, _)| start);
+            let Some((start, had)) = was(key) else { continue };
+            let at = u64::from(start);
+            if (len > u64::from(had)) == grown && fits(at, len) && taken.take(at, len) {
+                *place = Some(start);
+            }
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! They are partitions of the root's own disk, found by label and type. Promise: a partition that holds nothing becomes a file system, one that
 //! holds an ext4 is checked unless it was unmounted in order, and grown, and one that holds anything else is never overwritten unless the policy says
-//! so, and then only after evidence was kept. Whenever the power goes, the next boot finishes what was begun. Nothing in a volume is trusted: it is hostile input to verified programs.
+//! so, and then only after evidence was kept. Whenever the power goes, the next boot finishes what was begun. Nothing in a volume is trusted: it is
+//! hostile input to verified programs.
 //!
 //! The order is what makes it safe. Look at all of them; keep evidence of what is beyond a repair that is safe by itself, and only then repair it; write one partition table, which grows and claims (ATTR_MAKING) what
 //! is to be made; make; write the table that ends the claims; only then mount, grow and seed.
