@@ -23,6 +23,7 @@ pub mod manifest;
 pub mod output;
 pub mod part;
 pub mod percent;
+pub mod prerequisite;
 pub mod progress;
 pub mod scrub;
 pub mod sign;

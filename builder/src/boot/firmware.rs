@@ -12,6 +12,7 @@ use super::qemu::comma;
 use super::{Machine, Uefi};
 use crate::bounded;
 use crate::error::{Context, Error, Result};
+use crate::prerequisite;
 use crate::sign::certificate::Certificate;
 use crate::sign::{authenticode, enrol};
 use crate::uki::{measure, pe};
@@ -99,7 +100,7 @@ pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<F
 /// Puts variables into `file`, unless it is there already. With a certificate (DER), Secure Boot is on and trusts it alone.
 pub fn prepare(file: PathBuf, certificate: Option<&[u8]>) -> Result<Firmware> {
     let place = PLACES.iter().find(|[code, secure, variables]| [code, secure, variables].iter().all(|path| Path::new(path).is_file()));
-    let [code, secure, variables] = place.ok_or_else(|| Error::new("OVMF, UEFI firmware for QEMU, is not installed").hint("apt-get install ovmf"))?;
+    let [code, secure, variables] = place.ok_or_else(|| prerequisite::missing(PLACES[0][0], "OVMF, UEFI firmware for QEMU,"))?;
     if !file.exists() {
         let mut store = bounded::read(Path::new(variables), STORE_LIMIT).context(|| variables.to_string())?;
         if let Some(certificate) = certificate {

@@ -9,6 +9,7 @@ use super::monitor::{Count, Monitor, Restart};
 use super::{Console, Options};
 use crate::child::{self, POLL};
 use crate::error::{Context, Error, Result};
+use crate::prerequisite;
 
 /// The SMBIOS string that systemd's stub adds to the kernel command line (systemd-stub(7), since 254).
 const CMDLINE_EXTRA: &str = "io.systemd.stub.kernel-cmdline-extra=";
@@ -45,16 +46,7 @@ pub enum Ended {
 
 /// The QEMU for x86-64 in PATH.
 pub fn find() -> Result<PathBuf> {
-    program("qemu-system-x86_64", "qemu-system-x86")
-}
-
-/// A program in PATH, and the package that has it.
-pub(super) fn program(name: &str, package: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path)
-        .map(|dir| dir.join(name))
-        .find(|file| file.is_file())
-        .ok_or_else(|| Error::new(format!("{name} is not installed")).hint(format!("apt-get install {package}")))
+    prerequisite::find("qemu-system-x86_64")
 }
 
 /// An overlay over the machine's disk and, where it is for this run only, the folder that goes with it.
@@ -74,7 +66,7 @@ pub fn overlay(machine: &Machine, persist: bool) -> Result<(PathBuf, Option<Scra
 }
 
 fn create_overlay(base: &Path, overlay: &Path) -> Result<()> {
-    let qemu_img = program("qemu-img", "qemu-utils")?;
+    let qemu_img = prerequisite::find("qemu-img")?;
     let made = Command::new(qemu_img).args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(base).arg(overlay).stdin(Stdio::null()).output();
     let made = made.context(|| "qemu-img create")?;
     if !made.status.success() {

@@ -7,9 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use super::qemu;
-use crate::child;
 use crate::error::{Context, Result};
+use crate::{child, prerequisite};
 
 /// swtpm ends by itself when QEMU's end of the line closes; how long that may take.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -25,7 +24,7 @@ pub struct Tpm {
 impl Tpm {
     /// Starts one whose state is in the folder `state`, made where it is missing, and gives it to QEMU with its command line.
     pub fn attach(command: &mut Command, state: &Path) -> Result<Tpm> {
-        let program = qemu::program("swtpm", "swtpm")?;
+        let program = prerequisite::find("swtpm")?;
         // What the TPM keeps secret is in it.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).context(|| state.display().to_string())?;
         let (ours, theirs) = UnixStream::pair().context(|| "a line between QEMU and its TPM")?;

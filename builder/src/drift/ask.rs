@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::child::{self, Captured};
+use crate::prerequisite;
 
 /// Most that a host may say on each of its outputs, bytes. Its agent says a few hundred for each difference.
 pub const LIMIT: u64 = 1 << 20;
@@ -59,7 +60,7 @@ impl Way {
 
 fn run(command: &mut Command, limit: u64, timeout: Duration) -> Result<Captured, String> {
     let mut child = child::spawn(command).map_err(|error| match error.kind() {
-        ErrorKind::NotFound => "ssh is not installed here (install openssh-client)".to_owned(),
+        ErrorKind::NotFound => format!("ssh is not installed on this machine: {}", prerequisite::remedy("ssh")),
         _ => format!("ssh: {error}"),
     })?;
     let said = listen(&mut child, limit, Instant::now() + timeout);

@@ -8,7 +8,7 @@ use adamant_agent::hash::hex;
 use super::Key;
 use super::certificate::Algorithm;
 use crate::error::{Context, Error, Result};
-use crate::{child, percent};
+use crate::{child, percent, prerequisite};
 
 /// A person may have to touch a token, or a service be asked twice.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -94,7 +94,7 @@ impl Token {
 
 impl Key for Token {
     fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
-        let mut command = Command::new("pkcs11-tool");
+        let mut command = Command::new(prerequisite::find("pkcs11-tool")?);
         command.args(&self.arguments);
         let input = match self.algorithm {
             Algorithm::Rsa => {
@@ -107,7 +107,7 @@ impl Key for Token {
             }
         };
         command.args(["--input-file", "/dev/stdin", "--output-file", "/dev/stdout"]);
-        run(&mut command, &input).map_err(|e| e.hint(format!("install opensc for pkcs11-tool; the PIN is taken from the environment variable {PIN}")))
+        run(&mut command, &input).map_err(|e| e.hint(format!("pkcs11-tool reads the PIN from the environment variable {PIN}")))
     }
 }
 

@@ -22,6 +22,7 @@ use super::{ArchiveHash, Budget, Loaded, Surroundings, tar};
 use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
 use crate::manifest;
+use crate::prerequisite;
 use crate::tree::Tree;
 
 /// The last lines of mmdebstrap's words that go into an error.
@@ -187,7 +188,7 @@ fn version() -> Result<String> {
 
 fn missing(error: std::io::Error) -> Error {
     match error.kind() {
-        std::io::ErrorKind::NotFound => Error::new("mmdebstrap is not installed").hint("apt-get install mmdebstrap"),
+        std::io::ErrorKind::NotFound => prerequisite::missing("mmdebstrap", "mmdebstrap"),
         _ => Error::new(format!("mmdebstrap: {error}")),
     }
 }
