@@ -8,12 +8,14 @@ mod artifacts;
 pub mod firmware;
 mod kvm;
 mod monitor;
+mod port;
 mod qemu;
 mod tpm;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use port::Port;
 pub use qemu::{Ended, Machine};
 
 use crate::error::{Error, Result};
@@ -43,8 +45,8 @@ pub struct Options {
     pub persist: bool,
     /// `NAME=VALUE` credentials for the guest's systemd (SMBIOS type 11).
     pub credentials: Vec<String>,
-    /// Port of this host's loopback address that leads to the guest's port 22.
-    pub ssh_port: Option<u16>,
+    /// Ports of this host's loopback address that lead to ports of the guest.
+    pub ports: Vec<Port>,
     /// Firmware starts the disk, instead of QEMU the kernel.
     pub uefi: Option<Uefi>,
 }
@@ -72,7 +74,7 @@ impl Default for Options {
             append: String::new(),
             persist: false,
             credentials: Vec::new(),
-            ssh_port: None,
+            ports: Vec::new(),
             uefi: None,
         }
     }
@@ -138,6 +140,7 @@ pub fn run(machine: &Machine, options: &Options, say: &mut dyn FnMut(&str)) -> R
         }
     }
     let kvm = choose(&qemu, machine, options.accel, say)?;
+    port::check_free(&options.ports)?;
     let (disk, _overlay) = qemu::overlay(machine, options.persist)?;
     let firmware = options.uefi.as_ref().map(|uefi| firmware::of(machine, uefi, &options.append, &disk)).transpose()?;
     let mut command = qemu::command(&qemu, machine, options, &disk, firmware.as_ref(), kvm)?;
@@ -168,7 +171,7 @@ fn choose(qemu: &Path, machine: &Machine, accel: Accel, say: &mut dyn FnMut(&str
                 Err(Error::new(format!("KVM does not work here: {why}")).hint("--accel tcg works everywhere, some ten times slower"))
             }
             Err(why) => {
-                say(&format!("KVM does not work here ({why}); using TCG, which is slower"));
+                say(&format!("no KVM ({why}): the machine is emulated, about ten times slower"));
                 Ok(false)
             }
         },

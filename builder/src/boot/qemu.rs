@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::firmware::Firmware;
 use super::monitor::{Count, Monitor, Restart};
-use super::{Console, Options};
+use super::{Console, Options, Port};
 use crate::child::{self, POLL};
 use crate::error::{Context, Error, Result};
 use crate::prerequisite;
@@ -124,7 +124,7 @@ pub fn command(qemu: &Path, machine: &Machine, options: &Options, disk: &Path, f
     // A kernel that QEMU starts itself is first in the order of what is started, and nothing else may be.
     let disk = if firmware.is_some() { "virtio-blk-pci,drive=disk,bootindex=0" } else { "virtio-blk-pci,drive=disk" };
     command.args(["-device", disk, "-device", "virtio-rng-pci", "-device", "i6300esb", "-watchdog-action", "reset"]);
-    let forward = options.ssh_port.map(|port| format!(",hostfwd=tcp:127.0.0.1:{port}-:22")).unwrap_or_default();
+    let forward: String = options.ports.iter().map(|Port { host, guest }| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}")).collect();
     command.arg("-netdev").arg(format!("user,id=net{forward}")).args(["-device", "virtio-net-pci,netdev=net"]);
     command.args(["-display", "none"]);
     for credential in &options.credentials {

@@ -3,6 +3,7 @@
 pub mod drift;
 pub mod signing;
 
+use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -278,9 +279,12 @@ pub struct Boot {
     /// A systemd credential for the guest, for example ssh.authorized_keys.root=KEY; can be repeated
     #[arg(long = "credential", value_name = "NAME=VALUE", value_parser = credential)]
     credentials: Vec<String>,
-    /// A port of this machine that leads to the guest's port 22
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    ssh_port: Option<u16>,
+    /// Forward TCP port HOST of 127.0.0.1 to port GUEST of the machine, for example 2222:22 for ssh; can be repeated
+    #[arg(long = "port", value_name = "HOST:GUEST")]
+    ports: Vec<boot::Port>,
+    /// The flag's old name
+    #[arg(long, hide = true, value_name = "PORT", value_parser = renamed_to_port)]
+    ssh_port: Option<Infallible>,
     /// Let UEFI firmware (OVMF) start the disk, with its boot loader and unified kernel image, as on a server
     #[arg(long)]
     uefi: bool,
@@ -376,7 +380,7 @@ impl Boot {
             append: self.append.clone(),
             persist: self.persist,
             credentials: self.credentials.clone(),
-            ssh_port: self.ssh_port,
+            ports: self.ports.clone(),
             uefi: (self.uefi || self.secure_boot || self.tpm).then(|| boot::Uefi {
                 secure_boot: self.secure_boot,
                 certificate: self.certificate.clone(),
@@ -429,6 +433,10 @@ fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn renamed_to_port(port: &str) -> Result<Infallible, String> {
+    Err(format!("--ssh-port was renamed: write --port {port}:22"))
+}
+
 /// Memory as QEMU takes it: at least what a kernel starts in.
 fn memory(text: &str) -> Result<String, String> {
     match values::size(text)? {
@@ -467,7 +475,7 @@ mod tests {
             "cache prune --size 2G --cache c",
             "cache --cache c clear",
             "inspect disk.raw --certificate a.crt --certificate b.crt --json",
-            "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --reboots 0 --append -quiet --ssh-port 2222",
+            "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --reboots 0 --append -quiet --port 2222:22 --port 8080:80",
             "boot image.toml --console log --credential system.hostname=web1 --agent a",
             "boot out --uefi --tpm",
             "boot out --secure-boot --certificate db.crt",
@@ -507,6 +515,11 @@ mod tests {
             "build d -q -v",
             "build d --jobs 0",
             "boot o --credential x",
+            "boot o --ssh-port 2222",
+            "boot o --port 2222",
+            "boot o --port 0:22",
+            "boot o --port 2222:65536",
+            "boot o --port :22",
             "boot o --certificate db.crt",
             "drift",
             "drift a --jobs 0",
