@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::erofs::BLOCK;
 use crate::erofs::read::Image;
 use crate::error::{Context, Result};
-use crate::manifest;
 use crate::output::Output;
 use crate::part::Part;
+use crate::selection::{self, Selection};
 use crate::tree::show;
 
 /// Bytes read at a time.
@@ -44,6 +44,7 @@ pub struct Owner {
 
 /// Compares two images, each a build's OUT folder or a file. What is in the new blocks is told of our own root file systems alone.
 pub fn run(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result<()> {
+    warn_of_other_id(old, new, output)?;
     let has = digests(&root(old)?).context(|| old.display().to_string())?;
     let part = root(new)?;
     let mut difference = Difference::default();
@@ -63,9 +64,27 @@ pub fn run(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result
     output.answer(&text(&difference), &difference)
 }
 
+/// No server updates from an image to one of another id.
+fn warn_of_other_id(old: &Path, new: &Path, output: &Output) -> Result<()> {
+    let selections = (Selection::of_folder_or_artifact(old)?, Selection::of_folder_or_artifact(new)?);
+    for selection in [&selections.0, &selections.1].into_iter().flatten() {
+        selection.tell(output);
+    }
+    if let (Some(old), Some(new)) = selections
+        && old.manifest.image.id != new.manifest.image.id
+    {
+        let (old, new) = (&old.manifest.image, &new.manifest.image);
+        output.warn(
+            format_args!("{} and {} are images of different ids: no server updates from one to the other", old.stem(), new.stem()),
+            Some(&format!("to see what an update of {} transfers, compare it with an earlier version of {}", new.stem(), new.id)),
+        );
+    }
+    Ok(())
+}
+
 /// The root file system of a build, or all of a file.
 fn root(path: &Path) -> Result<Part> {
-    let path = manifest::root_path(path)?;
+    let path = selection::root_path(path)?;
     File::open(&path).and_then(Part::whole).context(|| path.display().to_string())
 }
 

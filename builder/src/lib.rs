@@ -26,6 +26,7 @@ pub mod percent;
 pub mod prerequisite;
 pub mod progress;
 pub mod scrub;
+pub mod selection;
 pub mod sign;
 pub mod source;
 pub mod summary;

@@ -7,6 +7,7 @@ use adamant::cli::signing::KeysVerb;
 use adamant::cli::{self, CacheVerb, Cli, Target, Verb};
 use adamant::definition::{Definition, reference};
 use adamant::output::Output;
+use adamant::selection::Selection;
 use adamant::sign::keys;
 use adamant::source::cache_folder;
 use adamant::{Context, Result, boot, build, cache, diff, drift, inspect, progress, summary, verify};
@@ -37,11 +38,13 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
         Verb::Diff(args) => diff::run(&args.old, &args.new, args.blocks, output),
         Verb::Inspect(args) => inspect::run(&args.target, &args.certificates, output),
         Verb::Boot(args) => {
-            let out = match args.target() {
+            let out = match args.target()? {
                 Target::Artifacts(out) => out,
                 Target::Definition(options) => build::run(&options, output)?,
             };
-            boot::run(&boot::Machine::from_artifacts(&out)?, &args.options(), &mut |line| output.say(line))
+            let selection = Selection::of(&out)?;
+            selection.tell(output);
+            boot::run(&boot::Machine::of(&selection)?, &args.options(), &mut |line| output.say(line))
         }
         Verb::Summary(args) => {
             let summary = summary::Summary::of(&Definition::read(&args.definition)?, args.cache.as_deref());

@@ -70,6 +70,13 @@ pub struct Image {
     pub version: String,
 }
 
+impl Image {
+    /// `ID_VERSION`: what the names of its artifacts start with.
+    pub fn stem(&self) -> String {
+        format!("{}_{}", self.id, self.version)
+    }
+}
+
 /// The root file system and its tree. Blocks have 4096 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -271,20 +278,6 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
-}
-
-/// Where the root file system of the one build in a folder is; what is no folder is one itself.
-pub fn root_path(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    let manifests = files(path)?;
-    let [manifest] = &manifests[..] else {
-        let hint = "give the folder of one build, or one of its .root.erofs";
-        return Err(Error::new(format!("{}: {} images there, not one", path.display(), manifests.len())).hint(hint));
-    };
-    let artifact = Manifest::read(manifest)?.artifact(".root.erofs").map(|artifact| artifact.name.clone());
-    Ok(path.join(artifact.ok_or_else(|| Error::new(format!("{}: says nothing about a root", manifest.display())))?))
 }
 
 /// Installed packages from dpkg's database (`/var/lib/dpkg/status` below `at`, deb-control(5)); nothing where the tree has none.

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::artifacts::{Artifacts, Clock};
 use super::signers::{self, Signers};
-use super::staging::Staging;
+use super::staging::{Replace, Staging};
 use super::{machine, signatures};
 use crate::bounded;
 use crate::definition::Sign;
@@ -18,25 +18,21 @@ use crate::error::{Context, Error, Result};
 use crate::format::Format;
 use crate::manifest::{self, Manifest};
 use crate::output::Output;
+use crate::selection::{self, Selection};
 use crate::uki::pe;
 
-/// Signs every image of an output folder that is to be signed.
-pub fn run(out: &Path, sign: &Sign, jobs: usize, output: &Output) -> Result<()> {
+/// Signs every image of an output folder that is to be signed, or the one that `target` selects.
+pub fn run(target: &Path, sign: &Sign, jobs: usize, output: &Output) -> Result<()> {
     let signers = signers::open(sign, false)?;
     let mut signed = Vec::new();
-    let manifests = manifest::files(out)?;
-    if manifests.is_empty() {
-        return Err(Error::new(format!("{}: no image there", out.display())).hint("give the folder that `adamant build --unsigned` put its artifacts in"));
-    }
-    for path in manifests {
-        let manifest = Manifest::read(&path)?;
-        let stem = format!("{}_{}", manifest.image.id, manifest.image.version);
+    for Selection { folder, manifest, .. } in selection::all(target)? {
+        let stem = manifest.image.stem();
         if manifest.signatures.is_empty() || manifest.signatures.iter().all(|signature| signature.signed) {
             output.say(format_args!("{stem}: nothing to be signed"));
             continue;
         }
         same_certificates(&stem, &manifest, &signers)?;
-        one(out, &stem, manifest, &signers, jobs, output)?;
+        one(&folder, &stem, manifest, &signers, jobs, output)?;
         output.say(format_args!("{stem}: signed"));
         signed.push(stem);
     }
@@ -97,7 +93,7 @@ fn one(out: &Path, stem: &str, old: Manifest, signers: &Signers, jobs: usize, ou
     list.sort_by(|a, b| a.name.cmp(&b.name));
     let manifest = Manifest { artifacts: list, signatures: signatures(signers), ..old };
     staging.put(&format!("{stem}{}", manifest::SUFFIX), &manifest.to_json()?)?;
-    clock.time("publish", || staging.publish())
+    clock.time("publish", || staging.publish(&manifest, Replace::SameVersion))
 }
 
 /// Nothing is signed that is not what was built.

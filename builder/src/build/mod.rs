@@ -15,18 +15,23 @@ pub mod staging;
 mod start;
 mod unchanged;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use adamant_agent::hash::hex;
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 use crate::definition::{Definition, Sign};
 use crate::error::{Context, Error, Result};
 use crate::format::Format;
 use crate::manifest::{self, Manifest};
 use crate::output::Output;
+use crate::selection;
 use crate::timings;
 
 pub use pipeline::Built;
+pub use staging::Replace;
 
 /// What is built, and how.
 #[derive(Debug, Clone)]
@@ -35,6 +40,8 @@ pub struct Options {
     pub definition: PathBuf,
     /// Where the artifacts go; `None`: `out` beside the definition.
     pub out: Option<PathBuf>,
+    /// What may be replaced in the output folder.
+    pub replace: Replace,
     /// Whether a second build is compared with the first.
     pub check: bool,
     /// Whether there is to be a disk, or a unified kernel image alone.
@@ -81,7 +88,7 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     let out = options.out.clone().unwrap_or_else(|| definition.path.parent().unwrap_or(Path::new("")).join("out"));
     again::sweep(&out);
     // Now: a folder with one image in it may be the one that this build puts another into.
-    let previous = options.previous.as_deref().map(manifest::root_path).transpose()?;
+    let previous = options.previous.as_deref().map(selection::root_path).transpose()?;
     if let Some(previous) = previous.as_deref().filter(|_| options.check) {
         stays_for_check(previous, &out, &definition)?;
     }
@@ -132,6 +139,12 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
         }
         None => Ok(built.out),
     }
+}
+
+/// Where `adamant boot DEFINITION` builds: a folder of its own for each definition, below the cache.
+pub fn boot_folder(cache: &Path, definition: &Path) -> PathBuf {
+    let digest = Sha256::digest(definition.as_os_str().as_bytes());
+    cache.join("boot").join(hex(&digest[..8]))
 }
 
 /// The second build needs the image before as much as the first.

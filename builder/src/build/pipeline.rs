@@ -172,7 +172,7 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
     let manifest = Manifest { pcr11: measurements(&pcr11), pcr11_debug: measurements(&pcr11_debug), signatures: signatures(&signers), ..manifest };
     staging.put(&format!("{stem}{}", manifest::SUFFIX), &manifest.to_json()?)?;
     drop((root_file, tree_file));
-    clock.time("publish", || staging.publish())?;
+    clock.time("publish", || staging.publish(&manifest, options.replace))?;
     let cached = cache.and_then(Arc::into_inner).map(|cache| clock.time("cache", || Ok(cache.finish()))).transpose()?.unwrap_or_default();
     output.detail(format_args!("cache: {} results found, {} made", cached.found, cached.made));
     let modules = initramfs.map(|initramfs| initramfs.modules).unwrap_or_default();

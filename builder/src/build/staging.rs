@@ -19,6 +19,18 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::error::{Context, Error, Result};
 use crate::manifest::{self, Manifest};
 
+/// What a build may replace in its output folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Replace {
+    /// An image of the same id and version only if it has the same content. Artifacts of other versions stay.
+    #[default]
+    SameContent,
+    /// An image of the same id and version, whatever its content. Artifacts of other versions stay.
+    SameVersion,
+    /// Everything, for work directories.
+    Everything,
+}
+
 /// Artifacts on their way into an output folder.
 #[derive(Debug)]
 pub struct Staging {
@@ -112,8 +124,8 @@ impl Staging {
         self.kept.push(name.to_owned());
     }
 
-    /// Puts everything in place. Artifacts of other images and versions that are in the output folder stay there.
-    pub fn publish(mut self) -> Result<()> {
+    /// Moves the artifacts of `new` into the output folder, where `replace` allows it.
+    pub fn publish(mut self, new: &Manifest, replace: Replace) -> Result<()> {
         // All at once: the file system has one journal for them.
         std::thread::scope(|scope| {
             let synced: Vec<_> = self.files.iter().map(|(name, file)| (name, scope.spawn(|| file.sync_all()))).collect();
@@ -122,14 +134,14 @@ impl Staging {
         self.begun.drain(..).try_for_each(|(name, thread)| thread.join().unwrap_or_else(failed).context(|| format!("writing {name}")))?;
         // The rest takes milliseconds: interruptions wait for its end.
         let _uninterrupted = Uninterrupted::begin();
-        let done = self.give_names();
+        let done = self.give_names(new, replace);
         if done.is_err() {
             let _ = fs::remove_dir_all(&self.fresh);
         }
         done
     }
 
-    fn give_names(&mut self) -> Result<()> {
+    fn give_names(&mut self, new: &Manifest, replace: Replace) -> Result<()> {
         let lock = match self.named.take() {
             Some(lock) => lock,
             None => {
@@ -143,10 +155,14 @@ impl Staging {
                 lock
             }
         };
+        if replace == Replace::SameContent {
+            refuse_other_content(&self.out, new)?;
+        }
         let names: Vec<&str> = self.files.iter().map(|(name, _)| name.as_str()).collect();
-        for other in others(&self.out, &names, &self.kept)? {
+        let others = if replace == Replace::Everything { Vec::new() } else { others(&self.out, &names, &self.kept)? };
+        for other in others {
             let file = &other;
-            fs::hard_link(self.out.join(file), self.fresh.join(file)).context(|| format!("keeping {file}"))?;
+            fs::hard_link(self.out.join(file), self.fresh.join(file)).context(|| format!("{}: keeping {file}", self.out.display()))?;
         }
         sync_dir(&self.fresh)?;
         let replaces = self.out.symlink_metadata().is_ok();
@@ -229,6 +245,31 @@ fn sync_dir(dir: &Path) -> Result<()> {
     File::open(dir).and_then(|dir| dir.sync_all()).context(|| format!("{}", dir.display()))
 }
 
+/// An image that others may have installed already keeps its content: two different images of one version can't be told apart later.
+fn refuse_other_content(out: &Path, new: &Manifest) -> Result<()> {
+    let manifest::Image { id, version } = &new.image;
+    let path = out.join(format!("{id}_{version}{}", manifest::SUFFIX));
+    if path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let old = Manifest::read(&path)?;
+    let difference = if old.root.hash == new.root.hash {
+        // Other signers are asked for by name, and change what depends on their certificates.
+        let signers =
+            |manifest: &Manifest| manifest.signatures.iter().map(|one| (one.purpose.clone(), one.certificate.clone(), one.signed)).collect::<Vec<_>>();
+        let differs = |artifact: &&manifest::Artifact| new.artifacts.iter().any(|other| other.name == artifact.name && other != *artifact);
+        let differing: Vec<&str> = old.artifacts.iter().filter(differs).map(|artifact| artifact.name.as_str()).collect();
+        if differing.is_empty() || signers(&old) != signers(new) {
+            return Ok(());
+        }
+        format!("both have root hash {}, but these files differ: {}", old.root.hash, differing.join(", "))
+    } else {
+        format!("it has root hash {}, this build has {}", old.root.hash, new.root.hash)
+    };
+    Err(Error::new(format!("{}: holds {id} {version} with other content: {difference}", out.display()))
+        .hint("raise [image] version, choose another folder with --output, or replace the image with --force"))
+}
+
 /// What an output folder holds beside `names`: artifacts of other builds, each named in a manifest there. Anything else means that it is
 /// no output folder, and must not be replaced. `kept` are artifacts of the version in the making that stay as they are.
 fn others(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<String>> {
@@ -257,17 +298,11 @@ fn others(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<String>> {
         }
         found.push(name);
     }
-    // The overlay that `boot --persist` keeps beside a disk goes with the version it belongs to.
-    let is_ours = |name: &String| known.contains(name) || name.strip_suffix(".persist.qcow2").is_some_and(|disk| known.contains(&format!("{disk}.raw")));
-    if let Some(foreign) = found.iter().filter(|name| !is_ours(name)).min() {
-        return Err(Error::new(format!("{}: holds {foreign:?}, which no build of ours made; it will not be replaced", out.display()))
+    if let Some(foreign) = found.iter().filter(|name| !known.contains(name)).min() {
+        return Err(Error::new(format!("{}: holds {foreign:?}, which adamant did not build, so the folder is not replaced", out.display()))
             .hint("give another folder with --output, or move that file away"));
     }
-    found.retain(|name| {
-        !names.contains(&name.as_str())
-            && (!replaced.contains(name) || kept.contains(name))
-            && !names.iter().any(|mine| mine.strip_suffix(".raw").is_some_and(|mine| *name == format!("{mine}.persist.qcow2")))
-    });
+    found.retain(|name| !names.contains(&name.as_str()) && (!replaced.contains(name) || kept.contains(name)));
     found.sort();
     Ok(found)
 }
@@ -309,8 +344,9 @@ mod tests {
     fn build(dir: &Dir, version: &str, bytes: &[u8]) -> Result<()> {
         let mut staging = Staging::open(&dir.0.join("out"))?;
         staging.put(&format!("a_{version}.raw"), bytes)?;
-        staging.put(&format!("a_{version}.manifest.json"), &manifest(version))?;
-        staging.publish()
+        let manifest = manifest(version);
+        staging.put(&format!("a_{version}.manifest.json"), &manifest)?;
+        staging.publish(&Manifest::parse("", &manifest)?, Replace::SameVersion)
     }
 
     #[test]
@@ -335,8 +371,34 @@ mod tests {
         build(&dir, "1", b"one").unwrap();
         let mut staging = Staging::open(&dir.0.join("out")).unwrap();
         staging.put("a_1.manifest.json", &manifest("1")).unwrap();
-        staging.publish().unwrap();
+        staging.publish(&Manifest::parse("", &manifest("1")).unwrap(), Replace::SameVersion).unwrap();
         assert_eq!(dir.names("out"), ["a_1.manifest.json", "a_2.manifest.json", "a_2.raw"]);
+    }
+
+    #[test]
+    fn an_image_is_replaced_by_other_content_of_its_version_only_when_asked_to() {
+        let dir = Dir::new("content");
+        let publish = |root: &str, raw: &str, replace: Replace| -> Result<()> {
+            let text = String::from_utf8(manifest("1")).unwrap();
+            let text = text.replacen("\"hash\":\"\"", &format!("\"hash\":\"{root}\""), 1).replacen("\"sha256\":\"\"", &format!("\"sha256\":\"{raw}\""), 1);
+            let mut staging = Staging::open(&dir.0.join("out"))?;
+            staging.put("a_1.raw", raw.as_bytes())?;
+            staging.put("a_1.manifest.json", text.as_bytes())?;
+            staging.publish(&Manifest::parse("", text.as_bytes())?, replace)
+        };
+        let raw = || fs::read_to_string(dir.0.join("out/a_1.raw")).unwrap();
+        publish("aa", "x", Replace::SameContent).unwrap();
+        publish("aa", "x", Replace::SameContent).unwrap();
+        let error = publish("bb", "y", Replace::SameContent).unwrap_err();
+        assert!(error.message().contains("holds a 1 with other content: it has root hash aa, this build has bb"), "{error}");
+        assert!(error.way_out().is_some_and(|hint| hint.contains("--force")) && raw() == "x");
+        let error = publish("aa", "y", Replace::SameContent).unwrap_err();
+        assert!(error.message().contains("both have root hash aa, but these files differ: a_1.raw"), "{error}");
+        publish("bb", "y", Replace::SameVersion).unwrap();
+        assert_eq!(raw(), "y");
+        build(&dir, "2", b"two").unwrap();
+        publish("cc", "z", Replace::Everything).unwrap();
+        assert_eq!((dir.names("out"), raw()), (vec!["a_1.manifest.json".to_owned(), "a_1.raw".to_owned()], "z".to_owned()));
     }
 
     #[test]

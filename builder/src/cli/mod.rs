@@ -12,8 +12,10 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::definition::values;
+use crate::error::Context;
 use crate::format::Format;
 use crate::output::Output;
+use crate::source::cache_folder;
 use crate::verify::How;
 use crate::{boot, build};
 
@@ -98,6 +100,9 @@ pub struct Build {
     /// Where the artifacts go [default: `out` beside the definition]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
+    /// Replace an image of the same id and version in OUT that has other content
+    #[arg(long)]
+    force: bool,
     /// Build a second time from scratch, elsewhere: other time zone, locale, umask, number of cores, user where possible; and compare
     #[arg(long)]
     check: bool,
@@ -167,7 +172,7 @@ struct Tuning {
 /// `adamant verify`
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// A build's OUT directory, or a disk image
+    /// A build's OUT directory (its newest version is verified), OUT@VERSION, an artifact, or a disk image
     #[arg(value_name = "OUT|IMAGE")]
     pub target: PathBuf,
     /// Also unpack every file: finds what a program that builds images did wrong before it made the hashes
@@ -190,9 +195,9 @@ impl Verify {
 #[command(after_help = "\
 A server that has OLD fetches these blocks to have NEW. Where both are images of ours, the files that they belong to are named.")]
 pub struct Diff {
-    /// A build's OUT directory, or a file: a root.erofs, or anything else that is read by blocks
+    /// The older image: a build's OUT directory (its newest version), OUT@VERSION, or a file: a root.erofs, or anything else that is read by blocks
     pub old: PathBuf,
-    /// The same
+    /// The newer image, given likewise
     pub new: PathBuf,
     /// Only the numbers, of any two files
     #[arg(long)]
@@ -233,7 +238,7 @@ pub enum CacheVerb {
 Partitions, programs with their signatures, sections and predicted values of PCR 11, and a checklist of what other projects' tools ask for. Each
 line is ok, differs, or not checked, with the command that checks it. The exit code is 1 when a line differs.")]
 pub struct Inspect {
-    /// A raw disk image, a unified kernel image, or a build's OUT directory
+    /// A raw disk image, a unified kernel image, a build's OUT directory (its newest version), or OUT@VERSION
     #[arg(value_name = "DISK|UKI|OUT")]
     pub target: PathBuf,
     /// Compare signers with this certificate (PEM or DER); can be repeated. Without any, a signature that holds is enough
@@ -249,7 +254,7 @@ With the interactive console, Ctrl-a x ends the machine. It may restart itself; 
 Without --uefi, QEMU starts kernel and initramfs itself, also of a disk that firmware could start: the same image, seconds sooner.
 With --uefi and --persist, the firmware's variables and the TPM's state stay beside the overlay.")]
 pub struct Boot {
-    /// A build's OUT directory, or a definition, which is built first
+    /// A build's OUT directory (its newest version is started), OUT@VERSION, an artifact, or a definition, which is built first
     #[arg(value_name = "OUT|DEFINITION")]
     target: PathBuf,
     /// Keep changes for the next start
@@ -333,6 +338,9 @@ impl Build {
         options.formats.sort_unstable();
         options.formats.dedup();
         options.previous.clone_from(&self.previous);
+        if self.force {
+            options.replace = build::Replace::SameVersion;
+        }
         options
     }
 }
@@ -342,6 +350,7 @@ impl Tuning {
         build::Options {
             definition: definition.to_owned(),
             out,
+            replace: build::Replace::SameContent,
             check,
             disk: true,
             formats: Vec::new(),
@@ -359,13 +368,17 @@ impl Tuning {
 }
 
 impl Boot {
-    /// What is started: a build's artifacts, or a definition to be built first.
-    pub fn target(&self) -> Target {
+    /// What is started: a build's artifacts, or a definition, which is built into a work directory below the cache first.
+    pub fn target(&self) -> crate::Result<Target> {
         let is_definition = self.target.join("image.toml").is_file() || self.target.extension().is_some_and(|e| e == "toml");
-        match is_definition {
-            true => Target::Definition(Box::new(self.tuning.options(&self.target, None, false))),
-            false => Target::Artifacts(self.target.clone()),
+        if !is_definition {
+            return Ok(Target::Artifacts(self.target.clone()));
         }
+        let definition = std::fs::canonicalize(&self.target).context(|| self.target.display().to_string())?;
+        let work = build::boot_folder(&cache_folder(self.tuning.cache.as_deref()), &definition);
+        let mut options = self.tuning.options(&self.target, Some(work), false);
+        options.replace = build::Replace::Everything;
+        Ok(Target::Definition(Box::new(options)))
     }
 
     /// How it is started.
@@ -466,7 +479,7 @@ mod tests {
         for line in [
             "build images/web --format raw,qcow2,vhd --format vmdk,ova,gce,raw.zst,usb",
             "build images/web -o out --check --jobs 3 --agent a --cache c --epoch 2026-11-01 -v",
-            "build images/web --no-cache --json -q",
+            "build images/web --no-cache --json -q --force",
             "build images/web --timings t.html",
             "verify out --json",
             "verify out --read-data --jobs 2",

@@ -41,7 +41,7 @@ machine where you can: `adamant build --unsigned` needs the certificates alone."
 Signs what `adamant build --unsigned` left: the root hash, boot loader and unified kernel image, the values of PCR 11; and writes the disk, and
 its further formats, again. The bytes are those that signing at once would have given.")]
 pub struct Sign {
-    /// The folder that the build put its artifacts in
+    /// A build's OUT directory, all of whose images are signed, OUT@VERSION, or an artifact
     pub out: PathBuf,
     /// The keys' folder, made by `adamant keys new`
     #[arg(long, value_name = "DIR", required_unless_present = "definition", conflicts_with = "definition")]

@@ -20,6 +20,7 @@ use self::program::Program;
 use crate::error::{Context, Error, Result};
 use crate::manifest::{self, Manifest};
 use crate::output::Output;
+use crate::selection::Selection;
 use crate::sign::certificate::Certificate;
 use crate::uki::pe;
 
@@ -28,18 +29,15 @@ pub fn run(target: &Path, certificates: &[std::path::PathBuf], output: &Output) 
     let trusted = certificates.iter().map(|path| Certificate::read(path)).collect::<Result<Vec<_>>>()?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let mut found = Vec::new();
-    if target.is_dir() {
-        let manifests = manifest::files(target)?;
-        if manifests.is_empty() {
-            return Err(Error::new(format!("{}: no image there", target.display())).hint("give a disk image, a unified kernel image, or a build's OUT folder"));
-        }
-        for path in manifests {
-            let manifest = Manifest::read(&path)?;
-            let artifact = |suffix: &str| manifest.artifact(suffix).map(|artifact| target.join(&artifact.name));
-            match (artifact(".raw"), manifest.artifacts.iter().find(|a| a.name.ends_with(".efi") && !a.name.ends_with(".loader.efi"))) {
-                (Some(disk), _) => found.push(inspect_disk(&disk, Some(&manifest), &trusted, jobs)?),
-                (None, Some(efi)) => found.push(inspect_program(&target.join(&efi.name), Some(&manifest), &trusted)?),
-                (None, None) => return Err(Error::new(format!("{}: neither a disk nor a unified kernel image in it", path.display()))),
+    if target.is_dir() || !target.exists() || target.to_string_lossy().ends_with(manifest::SUFFIX) {
+        let selection = Selection::of(target)?;
+        selection.tell(output);
+        match (selection.artifact("raw"), selection.artifact("efi")) {
+            (Some(disk), _) => found.push(inspect_disk(&disk, Some(&selection.manifest), &trusted, jobs)?),
+            (None, Some(efi)) => found.push(inspect_program(&efi, Some(&selection.manifest), &trusted)?),
+            (None, None) => {
+                return Err(Error::new(format!("{}: this image has neither a disk nor a unified kernel image", selection.manifest_path().display()))
+                    .hint("it was built without a kernel: add one to its sources"));
             }
         }
     } else if is_program(target)? {

@@ -7,16 +7,17 @@ pub mod root;
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use adamant_agent::hash::RootHash;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
-use crate::manifest::{self, Manifest, SUFFIX as MANIFEST};
+use crate::manifest::{Manifest, SUFFIX as MANIFEST};
 use crate::output::Output;
 use crate::part::Part;
 use crate::progress;
+use crate::selection::Selection;
 
 const ROOT: &str = ".root.erofs";
 
@@ -47,17 +48,19 @@ pub struct How {
 /// Verifies a build's OUT directory, one image of it by its manifest, a root with its sidecars, or a disk image.
 pub fn run(target: &Path, how: How, output: &Output) -> Result<()> {
     let name = target.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let found = if target.is_dir() {
-        manifests(target)?.iter().map(|path| image(path, how)).collect::<Result<Vec<_>>>()?
-    } else if name.ends_with(MANIFEST) {
-        vec![image(target, how)?]
+    let found = if target.is_dir() || !target.exists() || name.ends_with(MANIFEST) {
+        let selection = Selection::of(target)?;
+        selection.tell(output);
+        vec![image(&selection, how)?]
     } else if let Some(stem) = name.strip_suffix(ROOT) {
         vec![root::with_sidecars(target, stem, how)?]
     } else if name.ends_with(".raw") {
         disk::verify(target, how)?
+    } else if let Ok(selection) = Selection::of(target) {
+        vec![image(&selection, how)?]
     } else {
-        return Err(Error::new(format!("{}: not something that can be verified", target.display()))
-            .hint("give a build's OUT directory, a .raw disk image, a .root.erofs or a .manifest.json"));
+        return Err(Error::new(format!("{}: neither an artifact of a build nor a raw disk image", target.display()))
+            .hint("give a build's OUT directory, OUT@VERSION, an artifact, or a disk image whose name ends in .raw"));
     };
     let mut text = String::new();
     for whole in &found {
@@ -67,24 +70,10 @@ pub fn run(target: &Path, how: How, output: &Output) -> Result<()> {
     output.answer(&text, &serde_json::json!({ "whole": found }))
 }
 
-fn manifests(folder: &Path) -> Result<Vec<PathBuf>> {
-    let found = manifest::files(folder)?;
-    if found.is_empty() {
-        return Err(
-            Error::new(format!("{}: no image there (no file ends in {MANIFEST})", folder.display())).hint("give the folder that a build put its artifacts in")
-        );
-    }
-    Ok(found)
-}
-
 /// One image of an OUT folder, by its manifest.
-fn image(path: &Path, how: How) -> Result<Whole> {
-    let manifest = Manifest::read(path)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let stem = format!("{}_{}", manifest.image.id, manifest.image.version);
-    if path.file_name().is_none_or(|name| *name != *format!("{stem}{MANIFEST}")) {
-        return Err(Error::new(format!("{}: is about {stem}, as its name does not say", path.display())));
-    }
+fn image(selection: &Selection, how: How) -> Result<Whole> {
+    let (folder, manifest, path) = (&selection.folder, &selection.manifest, selection.manifest_path());
+    let stem = selection.stem();
     let artifact = |kind: &str| folder.join(format!("{stem}.{kind}"));
     for wanted in ["root.erofs", "root.verity", "roothash"] {
         let name = format!("{stem}.{wanted}");
@@ -92,7 +81,7 @@ fn image(path: &Path, how: How) -> Result<Whole> {
             return Err(Error::new(format!("{}: says nothing about {name}", path.display())));
         }
     }
-    check_sizes(folder, &manifest)?;
+    check_sizes(folder, manifest)?;
     progress::begin("verify");
     // The root and its tree are read twice: block by block, and as artifacts.
     // For the eye alone: who wrote the manifest may say what they like.
@@ -102,7 +91,7 @@ fn image(path: &Path, how: How) -> Result<Whole> {
 
     // The root first: a bad block there can be named, with its file; a hash only says that something is wrong.
     let whole = root::verify(&artifact("root.erofs"), &artifact("root.verity"), &hash, how)?;
-    let bad = bytes::wrong(folder, &manifest, how.jobs)?;
+    let bad = bytes::wrong(folder, manifest, how.jobs)?;
     if let Some(name) = bad.first() {
         if name.ends_with(".raw") {
             disk::verify(&folder.join(name), how)?;
