@@ -194,6 +194,22 @@ pub struct Source {
     pub sha256: String,
     /// Entries it gave.
     pub entries: u64,
+    /// Suites that the packages of a debian source came from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suites: Vec<Suite>,
+}
+
+/// One suite of a package archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suite {
+    /// Address of the archive, without a user name and password.
+    pub archive: String,
+    /// Name of the suite, for example `trixie-security`.
+    pub suite: String,
+    /// `Date` of its Release file, seconds since 1970; left out where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<i64>,
 }
 
 /// One scrub rule's work.

@@ -21,7 +21,7 @@ use crate::manifest::{self, Artifact, Manifest};
 use crate::output::Output;
 use crate::part::Part;
 use crate::scrub::{Done, scrub};
-use crate::source::{Loaded, Surroundings, cache_folder, load};
+use crate::source::{Loaded, Surroundings, cache_folder, debian, load};
 use crate::tree::{Tree, show};
 use crate::uki;
 
@@ -79,7 +79,8 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
     tell_scrubbed(&scrubbed, output);
     let findings = clock.time("check", || {
         fit::fit(&mut tree, definition, &agent, epoch)?;
-        refuse_errors(check(&tree, definition), output)
+        let archives = sources.iter().filter_map(|source| source.archive.as_ref()).flat_map(|archive| &archive.warnings).map(missing_suite);
+        refuse_errors(archives.chain(check(&tree, definition)).collect(), output)
     })?;
 
     let kernel = initramfs::find_kernel(&tree)?;
@@ -212,6 +213,11 @@ fn tell_scrubbed(scrubbed: &[Done], output: &Output) {
     }
 }
 
+/// A suite with updates that the archives of a source do not have.
+fn missing_suite(warning: &debian::Warning) -> Finding {
+    Finding { is_error: false, rule: "suites", message: warning.message.clone(), hint: warning.remedy.clone() }
+}
+
 /// Errors end the build, all at once; warnings are said and given back.
 fn refuse_errors(findings: Vec<Finding>, output: &Output) -> Result<Vec<Finding>> {
     let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| finding.is_error);
@@ -268,7 +274,8 @@ fn describe(
             .iter()
             .map(|source| {
                 let sha256 = hex(&source.sha256.wait().context(|| source.name.clone())?);
-                Ok(manifest::Source { kind: source.kind.to_owned(), name: source.name.clone(), sha256, entries: source.entries })
+                let suites = source.archive.as_ref().map(|archive| archive.suites.clone()).unwrap_or_default();
+                Ok(manifest::Source { kind: source.kind.to_owned(), name: source.name.clone(), sha256, entries: source.entries, suites })
             })
             .collect::<Result<_>>()?,
         scrubbed: scrubbed

@@ -159,7 +159,9 @@ section! {
         architecture: String = "string", "`amd64`";
         /// Components of the archive.
         components: Vec<Spanned<String>> = "list of strings", "`[\"main\"]`";
-        /// Archive addresses, or whole `deb` lines, instead of Debian's own.
+        /// Archives instead of Debian's own. Each value is an address, a `deb` line with its options, or a deb822 stanza in a multi-line string.
+        /// An address stands for the suite and its updates and security suites, as far as the archive has them; the build warns about a missing
+        /// one. Lines and stanzas name their suites themselves.
         mirrors: Vec<Spanned<String>> = "list of strings", "`[]`";
         /// A moment of the snapshot archive instead of now, for example `20261101T000000Z`.
         snapshot: String = "string", "the archive as it is";

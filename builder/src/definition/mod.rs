@@ -5,6 +5,7 @@
 
 pub mod keys;
 mod machine;
+pub mod mirror;
 mod parse;
 pub mod reference;
 #[cfg(test)]
@@ -221,8 +222,8 @@ pub struct Debian {
     pub architecture: String,
     /// Components, `main` unless said otherwise.
     pub components: Vec<String>,
-    /// Archive addresses instead of Debian's own.
-    pub mirrors: Vec<String>,
+    /// Archives instead of Debian's own.
+    pub mirrors: Vec<mirror::Mirror>,
     /// A date of the snapshot archive (`20261101T000000Z`) instead of now.
     pub snapshot: Option<String>,
     /// HTTP proxy for the downloads.

@@ -7,6 +7,7 @@ use adamant_agent::policy::{self, Policy, is_below};
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
+use super::mirror::Mirror;
 use super::text::Text;
 use super::{Compression, Debian, Definition, Dir, FileEntry, FileKind, Kernel, Layout, Limits, Origin, Root, Source, Volume, keys, unknown, values};
 use crate::error::{Error, Result};
@@ -254,10 +255,7 @@ impl Reader<'_> {
             variant: self.variant(table.variant.as_ref())?,
             architecture: word(&table.architecture, "an architecture", "amd64")?,
             components,
-            mirrors: self.words(&table.mirrors, |text| match text.is_empty() || text.starts_with('-') {
-                true => Err(format!("{text:?} is not a mirror (write an address or a deb line)")),
-                false => values::line("this mirror", text, 1024),
-            })?,
+            mirrors: self.mirrors(&table.mirrors)?,
             snapshot: table.snapshot.as_ref().map(|text| text.get_ref().clone()),
             proxy: table.proxy.as_ref().map(|text| text.get_ref().clone()),
             keyring: table.keyring.as_ref().map(|path| self.path(path)).transpose()?,
@@ -272,6 +270,11 @@ impl Reader<'_> {
             true => Ok(text.clone()),
             false => Err(format!("variant {text:?} is not known (use {})", VARIANTS.join(", "))),
         })
+    }
+
+    fn mirrors(&self, list: &Option<Spanned<Vec<Spanned<String>>>>) -> Result<Vec<Mirror>> {
+        let list = list.as_ref().map(|list| list.get_ref().as_slice()).unwrap_or_default();
+        list.iter().map(|text| self.checked(text, |text| Mirror::parse(text))).collect()
     }
 
     fn words(&self, list: &Option<Spanned<Vec<Spanned<String>>>>, check: impl Fn(&str) -> Result<(), String>) -> Result<Vec<String>> {

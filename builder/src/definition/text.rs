@@ -90,7 +90,7 @@ fn in_our_words(message: &str, found: &str) -> String {
 }
 
 /// The known word nearest to a mistyped one, and whether it is near enough (a third of its letters away) to have been meant.
-fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<(&'a str, bool)> {
+pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<(&'a str, bool)> {
     // A key can be as long as the file; comparing takes the square of that.
     let unknown: String = unknown.chars().take(64).collect();
     let distance = |word: &str| strsim::damerau_levenshtein(&unknown, word);

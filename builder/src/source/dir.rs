@@ -53,6 +53,7 @@ pub fn load(tree: &mut Tree, at: &[u8], dir: &Dir, budget: &mut Budget, spool: &
         claim: None,
         entries: walk.entries,
         date: None,
+        archive: None,
     })
 }
 

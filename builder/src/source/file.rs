@@ -72,5 +72,13 @@ pub fn load(tree: &mut Tree, at: &[u8], entry: &FileEntry, budget: &mut Budget, 
         let meta = Meta { mode: entry.mode.unwrap_or(usual), uid: entry.uid, gid: entry.gid, mtime, xattrs: None };
         put(tree, at, path, meta, kind)?;
     }
-    Ok(Loaded { kind: "file", name: entry.path.clone(), sha256: super::ArchiveHash::known(digest.finalize().into()), claim: None, entries: 1, date: None })
+    Ok(Loaded {
+        kind: "file",
+        name: entry.path.clone(),
+        sha256: super::ArchiveHash::known(digest.finalize().into()),
+        claim: None,
+        entries: 1,
+        date: None,
+        archive: None,
+    })
 }

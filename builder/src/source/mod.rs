@@ -53,6 +53,8 @@ pub struct Loaded {
     pub entries: u64,
     /// Seconds since 1970 that its archive was published; only `debian` knows.
     pub date: Option<i64>,
+    /// The package archives; only `debian` has them.
+    pub archive: Option<debian::Archive>,
 }
 
 impl Loaded {

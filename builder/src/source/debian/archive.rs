@@ -1,16 +1,19 @@
-//! The state of a Debian archive: its `InRelease` files, fetched by apt's own helper so that its proxies, certificates and mirrors count.
+//! The archives of a source: which suites they have, and the state of each by its Release file.
 //!
-//! Only the date and a digest are taken from them here, to know whether the cache is current; whether they are signed is for apt to check
-//! when packages are installed.
+//! Only dates and digests are taken from Release files, to know whether the cache is current; apt checks their signatures when packages are
+//! installed.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::fetch::{Answer, fetch, local, without_password};
+use super::release::Release;
+use crate::definition::mirror::{Entry, Mirror};
 use crate::definition::{Debian, values};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::manifest;
 
 /// Debian's own mirror network.
 const MIRROR: &str = "http://deb.debian.org/debian";
@@ -18,157 +21,392 @@ const SECURITY: &str = "http://security.debian.org/debian-security";
 const SNAPSHOT: &str = "http://snapshot.debian.org/archive";
 /// Suites of the archive that get neither updates nor security suites of their own.
 const ROLLING: [&str; 4] = ["sid", "unstable", "experimental", "rc-buggy"];
-/// InRelease files have some 200 KB.
+/// What the name of a suite ends in that is itself an addition to another.
+const ADDITIONS: [&str; 6] = ["-updates", "-security", "-backports", "-proposed", "-proposed-updates", "/updates"];
+/// Suites that are suggested for a name that an archive does not have.
+const SUITES: [&str; 18] = [
+    "trixie",
+    "bookworm",
+    "bullseye",
+    "buster",
+    "forky",
+    "duke",
+    "sid",
+    "stable",
+    "oldstable",
+    "testing",
+    "unstable",
+    "experimental",
+    "focal",
+    "jammy",
+    "noble",
+    "plucky",
+    "questing",
+    "devel",
+];
+/// InRelease files have some 200 KB; a Packages file of a small archive without one may be larger.
 const LIMIT: u64 = 16 << 20;
 
 /// What decides which packages an archive gives.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// Over all `InRelease` files.
+    /// Over all Release files.
     pub digest: [u8; 32],
     /// The newest file's `Date`, seconds since 1970.
     pub date: i64,
+    /// `deb` lines for mmdebstrap.
+    pub lines: Vec<String>,
+    /// deb822 stanzas for mmdebstrap.
+    pub stanzas: Vec<String>,
+    /// For manifest and messages.
+    pub archive: Archive,
+    /// The suites that were found.
+    pub suites: Vec<Suite>,
 }
 
-/// One suite of one mirror.
+/// What manifest and messages say about the archives of a source.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Archive {
+    /// Suites with their dates.
+    pub suites: Vec<manifest::Suite>,
+    /// What an operator should know.
+    pub warnings: Vec<Warning>,
+}
+
+/// A suite that is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Warning {
+    /// Which suite of which archive, and what follows.
+    pub message: String,
+    /// The remedy.
+    pub remedy: String,
+}
+
+/// Why the state of the archives is not known.
+#[derive(Debug)]
+pub enum Failure {
+    /// An archive can't be reached: packages of an earlier build may do.
+    Unreachable(Error),
+    /// The definition asks for something that the archives do not have.
+    Refused(Error),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        match failure {
+            Failure::Unreachable(error) | Failure::Refused(error) => error,
+        }
+    }
+}
+
+/// One suite of one archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Suite {
-    mirror: String,
-    name: String,
+pub struct Suite {
+    /// Address of the archive.
+    pub uri: String,
+    /// Name.
+    pub name: String,
+    /// Components that are used.
+    pub components: Vec<String>,
+    /// Its Release file.
+    pub release: Release,
+    expires: bool,
 }
 
-/// All suites of the source: the mirror's, and for Debian's own archives those for updates and security.
-fn suites(debian: &Debian) -> Vec<Suite> {
-    let one = |mirror: &str, name: String| Suite { mirror: mirror.trim_end_matches('/').to_owned(), name };
+impl Suite {
+    /// Address of the folder that its Release file is in.
+    pub fn folder(&self) -> String {
+        folder(&self.uri, &self.name)
+    }
+}
+
+fn folder(uri: &str, name: &str) -> String {
+    match name.strip_suffix('/') {
+        Some(path) => format!("{uri}/{path}"),
+        None => format!("{uri}/dists/{name}"),
+    }
+}
+
+/// What a suite is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// A line or stanza names it.
+    Named,
+    /// The definition's suite at the archive with this number.
+    Base(usize),
+    Updates(usize),
+    Security(usize),
+}
+
+/// A suite that an archive is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Candidate {
+    entry: Entry,
+    role: Role,
+}
+
+/// The archive that is used for the suites of a definition's address, or Debian's own.
+fn candidates(debian: &Debian) -> Vec<Candidate> {
     let suite = &debian.suite;
-    if !debian.mirrors.is_empty() {
-        return debian.mirrors.iter().map(|mirror| one(mirror, suite.clone())).collect();
-    }
-    let (mirror, security) = match &debian.snapshot {
-        Some(at) => (format!("{SNAPSHOT}/debian/{at}"), format!("{SNAPSHOT}/debian-security/{at}")),
-        None => (MIRROR.to_owned(), SECURITY.to_owned()),
+    let has_additions = !ROLLING.contains(&suite.as_str()) && !ADDITIONS.iter().any(|ending| suite.ends_with(ending));
+    let mut all = Vec::new();
+    let mut add = |uri: &str, name: String, role: Role, expires: bool| {
+        let components = debian.components.clone();
+        let entry = Entry { uri: uri.to_owned(), suite: name, components, is_trusted: false, expires, signed_by: Vec::new() };
+        all.push(Candidate { entry, role });
     };
-    let mut all = vec![one(&mirror, suite.clone())];
-    if !ROLLING.contains(&suite.as_str()) {
-        all.push(one(&mirror, format!("{suite}-updates")));
-        all.push(one(&security, format!("{suite}-security")));
+    let mut archive = |number: usize, uri: &str, security: &[&str], expires: bool| {
+        add(uri, suite.clone(), Role::Base(number), expires);
+        if has_additions {
+            add(uri, format!("{suite}-updates"), Role::Updates(number), expires);
+            security.iter().for_each(|uri| add(uri, format!("{suite}-security"), Role::Security(number), expires));
+        }
+    };
+    if let Some(at) = &debian.snapshot {
+        // A snapshot's Release files are as old as it is.
+        archive(0, &format!("{SNAPSHOT}/debian/{at}"), &[&format!("{SNAPSHOT}/debian-security/{at}")], false);
+    } else if debian.mirrors.is_empty() {
+        archive(0, MIRROR, &[SECURITY], true);
     }
+    for (number, mirror) in debian.mirrors.iter().enumerate() {
+        if let Mirror::Address(uri) = mirror {
+            // Debian's security suites are in an archive of their own, other distributions' in the same.
+            let beside = uri.strip_suffix("/debian").map(|parent| format!("{parent}/debian-security"));
+            let security: Vec<&str> = beside.as_deref().into_iter().chain([uri.as_str()]).collect();
+            archive(number, uri, &security, true);
+        }
+    }
+    let named = debian.mirrors.iter().flat_map(Mirror::entries).map(|entry| {
+        let suite = entry.suite.replace("$(ARCH)", &debian.architecture);
+        Candidate { entry: Entry { suite, ..entry.clone() }, role: Role::Named }
+    });
+    all.extend(named);
     all
 }
 
-/// The mirrors as mmdebstrap takes them: one `deb` line for each suite.
-pub fn mirrors(debian: &Debian) -> Vec<String> {
-    let components = debian.components.join(" ");
-    suites(debian).iter().map(|suite| format!("deb {} {} {components}", suite.mirror, suite.name)).collect()
+/// What an archive said about a suite: its Release file, or another file that changes with its packages.
+type Found = Option<(Vec<u8>, Release)>;
+
+/// Asks for the Release file of a suite.
+fn ask(entry: &Entry, proxy: Option<&str>) -> Result<Found> {
+    let folder = folder(&entry.uri, &entry.suite);
+    for name in ["InRelease", "Release"] {
+        if let Answer::Bytes(bytes) = fetch(&format!("{folder}/{name}"), proxy, LIMIT)? {
+            let release = Release::parse(&bytes);
+            return Ok(Some((bytes, release)));
+        }
+    }
+    if entry.is_trusted && entry.suite.ends_with('/') {
+        for name in ["Packages", "Packages.xz", "Packages.gz"] {
+            if let Answer::Bytes(bytes) = fetch(&format!("{folder}/{name}"), proxy, LIMIT)? {
+                return Ok(Some((bytes, Release::default())));
+            }
+        }
+    }
+    Ok(None)
 }
 
-/// Asks the archive. An error means that it can't be reached.
-pub fn state(debian: &Debian) -> Result<State> {
-    let mut digest = Sha256::new();
-    let mut date = i64::MIN;
-    let urls: Vec<String> = suites(debian).iter().map(|suite| format!("{}/dists/{}/InRelease", suite.mirror, suite.name)).collect();
-    let mut fetched = Vec::new();
+/// Asks the archives for all suites of a source.
+pub fn state(debian: &Debian) -> Result<State, Failure> {
+    let candidates = candidates(debian);
+    let mut answers: Vec<Result<Found>> = Vec::new();
     // All at the same time: each takes as long as the network does.
     std::thread::scope(|scope| {
-        let threads: Vec<_> = urls.iter().map(|url| scope.spawn(|| fetch(url, debian.proxy.as_deref()))).collect();
-        fetched.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("asking the archive failed")))));
+        let threads: Vec<_> = candidates.iter().map(|candidate| scope.spawn(|| ask(&candidate.entry, debian.proxy.as_deref()))).collect();
+        answers.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("asking the archive failed")))));
     });
-    for (url, bytes) in urls.iter().zip(fetched) {
-        let bytes = bytes?;
-        digest.update((bytes.len() as u64).to_le_bytes());
+    let answers = answers.into_iter().collect::<Result<Vec<_>>>().map_err(Failure::Unreachable)?;
+    let found = choose(candidates.into_iter().zip(answers).collect());
+    if let Some(error) = missing(debian, &found) {
+        return Err(Failure::Refused(error));
+    }
+    let warnings = warnings(debian, &found);
+    let (mut digest, mut date) = (Sha256::new(), None);
+    let mut suites = Vec::new();
+    for (Candidate { entry, .. }, answer) in found {
+        let Some((bytes, release)) = answer else { continue };
+        digest.update(format!("{} {}\0{}\0", entry.uri, entry.suite, bytes.len()));
         digest.update(&bytes);
-        let text = String::from_utf8_lossy(&bytes);
-        let line = text.lines().find_map(|line| line.strip_prefix("Date:")).and_then(parse_date);
-        date = date.max(line.ok_or_else(|| Error::new(format!("{url}: no Date in it")))?);
+        date = date.max(release.date);
+        suites.push(Suite { uri: entry.uri, name: entry.suite, components: entry.components, release, expires: entry.expires });
     }
-    Ok(State { digest: digest.finalize().into(), date })
+    let date = date.ok_or_else(|| {
+        let names: Vec<&str> = suites.iter().map(|suite| suite.name.as_str()).collect();
+        Failure::Refused(
+            Error::new(format!("suite {}: no Release file of the archive has a Date ({})", debian.suite, names.join(", ")))
+                .hint("write the archive's Release file with apt-ftparchive, which adds the date"),
+        )
+    })?;
+    let archive = Archive {
+        suites: suites.iter().map(|s| manifest::Suite { archive: without_password(&s.uri), suite: s.name.clone(), date: s.release.date }).collect(),
+        warnings,
+    };
+    let (lines, stanzas) = written(debian, &suites);
+    Ok(State { digest: digest.finalize().into(), date, lines, stanzas, archive, suites })
 }
 
-/// Downloads a small file with apt-helper, which every system with mmdebstrap has.
-fn fetch(url: &str, proxy: Option<&str>) -> Result<Vec<u8>> {
-    if let Some(path) = url.strip_prefix("file:").map(|path| format!("/{}", path.trim_start_matches('/'))) {
-        return read(&PathBuf::from(path));
-    }
-    // A name that nobody can have guessed.
-    let folder = nix::unistd::mkdtemp(&std::env::temp_dir().join("adamant-archive-XXXXXX")).context(|| "a temporary folder")?;
-    let file = folder.join("InRelease");
-    let mut command = Command::new("/usr/lib/apt/apt-helper");
-    command.args(["-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20", "-o", "APT::Sandbox::User=root"]);
-    if let Some(proxy) = proxy {
-        command.arg("-o").arg(format!("Acquire::http::Proxy={proxy}")).arg("-o").arg(format!("Acquire::https::Proxy={proxy}"));
-    }
-    let output = command.arg("download-file").arg(url).arg(&file).stdin(Stdio::null()).output();
-    let bytes = output.context(|| "apt-helper").and_then(|output| {
-        if output.status.success() {
-            return read(&file);
+/// Of several places that an archive's security suite may be in, the first that has it.
+fn choose(asked: Vec<(Candidate, Found)>) -> Vec<(Candidate, Found)> {
+    let mut chosen: Vec<(Candidate, Found)> = Vec::new();
+    for (candidate, answer) in asked {
+        let same = chosen.iter_mut().find(|(known, _)| matches!(known.role, Role::Security(_)) && known.role == candidate.role);
+        match same {
+            Some((_, Some(_))) => {}
+            Some(place) if answer.is_some() => *place = (candidate, answer),
+            Some(_) => {}
+            None => chosen.push((candidate, answer)),
         }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        let why = said.lines().find(|line| line.starts_with("E:") || line.starts_with("Err")).unwrap_or("no answer").trim().to_owned();
-        Err(Error::new(format!("{url}: {why}")))
+    }
+    chosen
+}
+
+/// Lines and stanzas for mmdebstrap: a line for each suite of an address, the others as the definition writes them.
+fn written(debian: &Debian, suites: &[Suite]) -> (Vec<String>, Vec<String>) {
+    let named: usize = debian.mirrors.iter().map(|mirror| mirror.entries().count()).sum();
+    let of_addresses = &suites[..suites.len().saturating_sub(named)];
+    let mut lines: Vec<String> = of_addresses.iter().map(|suite| format!("deb {} {} {}", suite.uri, suite.name, suite.components.join(" "))).collect();
+    let mut stanzas = Vec::new();
+    for mirror in &debian.mirrors {
+        match mirror {
+            Mirror::Address(_) => {}
+            Mirror::Lines(own) => lines.extend(own.iter().map(|line| line.text.clone())),
+            Mirror::Stanzas(text, _) => stanzas.push(text.clone()),
+        }
+    }
+    (lines, stanzas)
+}
+
+/// An error if a suite that must be there is not.
+fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
+    let named = found.iter().find(|(candidate, answer)| candidate.role == Role::Named && answer.is_none());
+    if let Some((Candidate { entry, .. }, _)) = named {
+        return Some(no_suite(debian, &[entry], &entry.suite));
+    }
+    let number = |role: Role| match role {
+        Role::Named => None,
+        Role::Base(number) | Role::Updates(number) | Role::Security(number) => Some(number),
+    };
+    let mut numbers: Vec<usize> = found.iter().filter_map(|(candidate, _)| number(candidate.role)).collect();
+    numbers.dedup();
+    let of = |wanted: usize| found.iter().filter(move |(candidate, _)| number(candidate.role) == Some(wanted));
+    let base = |wanted: usize| of(wanted).find(|(candidate, _)| candidate.role == Role::Base(wanted)).map(|(candidate, _)| &candidate.entry);
+    // An address of a security archive alone is of use beside one that has the suite.
+    if let Some(nothing) = numbers.iter().copied().find(|number| of(*number).all(|(_, answer)| answer.is_none())) {
+        return Some(no_suite(debian, &base(nothing).into_iter().collect::<Vec<_>>(), &debian.suite));
+    }
+    let has_base = found.iter().any(|(candidate, answer)| matches!(candidate.role, Role::Base(_) | Role::Named) && answer.is_some());
+    (!has_base).then(|| no_suite(debian, &numbers.iter().filter_map(|number| base(*number)).collect::<Vec<_>>(), &debian.suite))
+}
+
+fn no_suite(debian: &Debian, entries: &[&Entry], name: &str) -> Error {
+    let uris: Vec<String> = entries.iter().map(|entry| without_password(&entry.uri)).collect();
+    let error = Error::new(format!("suite {name}: {} has no suite of this name", uris.join(" and ")));
+    let Some(entry) = entries.first() else { return error };
+    if let Some(path) = local(&entry.uri).filter(|path| !path.is_dir()) {
+        return Error::new(format!("suite {name}: {}: the directory {} does not exist", uris.join(" and "), path.display()))
+            .hint("write the path of the archive's directory, the one that holds dists/");
+    }
+    if name.ends_with('/') {
+        return error.hint(format!("the archive needs the file {}/InRelease or Release; with [trusted=yes] Packages is enough", folder(&entry.uri, name)));
+    }
+    let has = |near: &&str| ask(&Entry { suite: (*near).to_owned(), ..(*entry).clone() }, debian.proxy.as_deref()).is_ok_and(|answer| answer.is_some());
+    let listed: Vec<String> = local(&entry.uri).and_then(|path| std::fs::read_dir(path.join("dists")).ok()).map_or_else(Vec::new, |list| {
+        let mut names: Vec<String> = list.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
     });
-    let _ = fs::remove_dir_all(&folder);
-    bytes
+    let known: Vec<&str> = listed.iter().map(String::as_str).chain(SUITES).collect();
+    match super::packages::near(name, &known).into_iter().find(has) {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None if debian.snapshot.is_some() => error.hint("check the name of the suite, and that it existed at the moment of `snapshot`"),
+        None if listed.is_empty() => {
+            error.hint(format!("{}/dists/ shows the suites of the archive; very old ones are at http://archive.debian.org/debian", uris[0]))
+        }
+        None => error.hint(format!("the archive has {}", listed.join(", "))),
+    }
 }
 
-fn read(path: &PathBuf) -> Result<Vec<u8>> {
-    let size = fs::metadata(path).context(|| format!("{}", path.display()))?.len();
-    if size > LIMIT {
-        return Err(Error::new(format!("{}: {size} bytes, too many for an InRelease file", path.display())));
+/// Suites with updates that no archive of the source has.
+fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
+    let suite = &debian.suite;
+    let has = |name: &str| found.iter().any(|(candidate, answer)| candidate.entry.suite == name && answer.is_some());
+    let origin = |name: &str| found.iter().any(|(_, answer)| answer.as_ref().is_some_and(|(_, release)| release.origin == name));
+    let rolling = ROLLING.contains(&suite.as_str()) || ADDITIONS.iter().any(|ending| suite.ends_with(ending));
+    // Of other distributions nobody knows which suites there should be.
+    let by_lines = found.iter().all(|(candidate, _)| candidate.role == Role::Named);
+    if rolling || by_lines && !(origin("Debian") || origin("Ubuntu")) {
+        return Vec::new();
     }
-    fs::read(path).context(|| format!("{}", path.display()))
+    let asked = |wanted: fn(Role) -> bool| {
+        let mut uris: Vec<String> =
+            found.iter().filter(|(candidate, _)| wanted(candidate.role)).map(|(candidate, _)| without_password(&candidate.entry.uri)).collect();
+        if uris.is_empty() {
+            uris = found.iter().map(|(candidate, _)| without_password(&candidate.entry.uri)).collect();
+        }
+        uris.sort();
+        uris.dedup();
+        uris.join(" and ")
+    };
+    let mut warnings = Vec::new();
+    let (updates, security) = (format!("{suite}-updates"), format!("{suite}-security"));
+    let by_debian = origin("Debian");
+    let remedy = |name: &str, example: &str| match by_lines {
+        true => format!("add a line or stanza for {name} to `mirrors`{example}"),
+        false => format!("add the address of an archive that has {name} to `mirrors`{example}"),
+    };
+    if !has(&security) && !has(&format!("{suite}/updates")) {
+        let example = if by_debian { format!(", for example {SECURITY}") } else { String::new() };
+        let place = asked(|role| matches!(role, Role::Security(_)));
+        let message = format!("suite {security}: {place} does not have it, so the image gets no security updates");
+        let remedy = if debian.mirrors.is_empty() { "use another suite for servers".to_owned() } else { remedy(&security, &example) };
+        warnings.push(Warning { message, remedy });
+    }
+    if !has(&updates) {
+        let example = if by_debian { format!(", for example {MIRROR}") } else { String::new() };
+        let place = asked(|role| matches!(role, Role::Updates(_)));
+        let message = format!("suite {updates}: {place} does not have it, so the image gets only the updates of the last release");
+        let remedy = if debian.mirrors.is_empty() { "use another suite for servers".to_owned() } else { remedy(&updates, &example) };
+        warnings.push(Warning { message, remedy });
+    }
+    warnings
 }
 
-/// Reads `Sat, 14 Nov 2026 09:30:12 UTC` (RFC 5322 without a numeric zone, as Debian's archives write it) as seconds since 1970.
-fn parse_date(text: &str) -> Option<i64> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    let [_, day, month, year, time, "UTC" | "GMT" | "+0000"] = words[..] else { return None };
-    let month = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"].iter().position(|name| *name == month)? as i64 + 1;
-    let (day, year): (i64, i64) = (day.parse().ok()?, year.parse().ok()?);
-    let time: Vec<i64> = time.split(':').map(|part| part.parse().ok()).collect::<Option<_>>()?;
-    let [hour, minute, second] = time[..] else { return None };
-    if !(1970..=9999).contains(&year) || !(1..=31).contains(&day) || !(0..24).contains(&hour) || !(0..60).contains(&minute) || !(0..=60).contains(&second) {
-        return None;
+impl State {
+    /// Refuses what apt would refuse, or install in another way than the definition says.
+    pub fn check(&self, debian: &Debian) -> Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        for suite in &self.suites {
+            let uri = without_password(&suite.uri);
+            if let Some(until) = suite.release.valid_until.filter(|until| suite.expires && *until < now) {
+                let line = format!("deb [check-valid-until=no] {uri} {} {}", suite.name, suite.components.join(" "));
+                return Err(Error::new(format!("suite {}: the Release file of {uri} expired at {}", suite.name, values::moment(until)))
+                    .hint(format!("use a mirror that is up to date, or accept this state with mirrors = [\"{line}\"]")));
+            }
+            let architectures = &suite.release.architectures;
+            if !architectures.is_empty() && !architectures.contains(&debian.architecture) {
+                return Err(Error::new(format!("suite {}: {uri} has no architecture {}", suite.name, debian.architecture))
+                    .hint(format!("it has {}", architectures.join(", "))));
+            }
+        }
+        // An archive of updates may have fewer components than the suite itself.
+        let mut components: Vec<&String> = self.suites.iter().flat_map(|suite| &suite.components).collect();
+        components.sort_unstable();
+        components.dedup();
+        for component in components {
+            let of: Vec<&Suite> = self.suites.iter().filter(|suite| suite.components.contains(component)).collect();
+            let known: Vec<&str> = of.iter().flat_map(|suite| suite.release.components.iter().map(String::as_str)).collect();
+            if of.iter().all(|suite| !suite.release.components.is_empty()) && !known.contains(&component.as_str()) {
+                let has = match super::packages::near(component, &known).first() {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("it has {}", of[0].release.components.join(", ")),
+                };
+                return Err(Error::new(format!("suite {}: {} has no component {component}", of[0].name, without_password(&of[0].uri))).hint(has));
+            }
+        }
+        Ok(())
     }
-    let days = values::days_since_1970(year, month, day);
-    Some(days * 86_400 + hour * 3600 + minute * 60 + second)
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-
-    pub fn debian(suite: &str) -> Debian {
-        Debian {
-            suite: suite.to_owned(),
-            packages: vec![],
-            variant: "important".to_owned(),
-            architecture: "amd64".to_owned(),
-            components: vec!["main".to_owned()],
-            mirrors: vec![],
-            snapshot: None,
-            proxy: None,
-            keyring: None,
-            recommends: false,
-        }
-    }
-
-    #[test]
-    fn dates_are_read_as_debian_writes_them() {
-        assert_eq!(parse_date(" Sat, 01 Jan 2000 00:00:00 UTC"), Some(946_684_800));
-        assert_eq!(parse_date("Thu, 29 Feb 2024 12:34:56 UTC"), Some(1_709_210_096));
-        assert_eq!(parse_date("Tue, 14 Nov 2023 22:13:20 +0000"), Some(1_700_000_000));
-        for bad in ["", "Sat, 01 Foo 2000 00:00:00 UTC", "Sat, 01 Jan 2000 00:00 UTC", "Sat, 01 Jan 2000 00:00:00 CET", "Sat, 99 Jan 2000 00:00:00 UTC"] {
-            assert_eq!(parse_date(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_release_gets_its_updates_and_security_and_a_snapshot_all_three_of_one_date() {
-        assert_eq!(mirrors(&debian("sid")), ["deb http://deb.debian.org/debian sid main"]);
-        let dated = Debian { snapshot: Some("20261101T000000Z".to_owned()), ..debian("trixie") };
-        assert_eq!(mirrors(&dated).len(), 3);
-        assert!(mirrors(&dated).iter().all(|line| line.contains("20261101T000000Z")));
-        let own = Debian { mirrors: vec!["file:/srv/mirror/".to_owned()], ..debian("trixie") };
-        assert_eq!(mirrors(&own), ["deb file:/srv/mirror trixie main"]);
-    }
-}
+#[path = "archive_tests.rs"]
+pub(super) mod tests;

@@ -15,12 +15,10 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::archive::Archive;
 use crate::error::{Context, Error, Result};
 use crate::part::Part;
 use crate::source::{ArchiveHash, Claim};
-
-/// Part of the key: raised when what is done with mmdebstrap's output changes.
-const FORMAT: u32 = 1;
 
 /// What the name of an entry in the making ends with.
 const NEW: &str = ".new.tar";
@@ -46,6 +44,9 @@ struct Record {
     bytes: u64,
     /// Of the archive, seconds since 1970.
     date: i64,
+    /// What manifest and messages say about the archives.
+    #[serde(default)]
+    archive: Archive,
 }
 
 /// The files of every entry in the folder of all caches, each with its archive first.
@@ -87,6 +88,11 @@ impl Entry {
     pub fn seconds(&self) -> i64 {
         self.record.date
     }
+
+    /// The suites that it was made from.
+    pub fn archive(&self) -> &Archive {
+        &self.record.archive
+    }
 }
 
 impl Cache {
@@ -112,7 +118,7 @@ impl Cache {
 
     /// The key for these words and this state of the archive.
     pub fn key(&self, archive: &[u8; 32]) -> String {
-        let digest = Sha256::new().chain_update(FORMAT.to_le_bytes()).chain_update(&self.words).chain_update([0]).chain_update(archive).finalize();
+        let digest = Sha256::new().chain_update(&self.words).chain_update([0]).chain_update(archive).finalize();
         hex(&digest[..16])
     }
 
@@ -180,6 +186,11 @@ impl Cache {
         Ok(found)
     }
 
+    /// Where the output of a failed mmdebstrap is left; the next failure replaces it.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("mmdebstrap.log")
+    }
+
     /// A place for a new entry. Waits while another build makes the same one: then it may be there already.
     pub fn place(&self, key: &str) -> Result<Place<'_>> {
         let temporary = self.folder.join(format!("{key}{NEW}"));
@@ -218,10 +229,10 @@ impl Place<'_> {
     }
 
     /// Makes it an entry.
-    pub fn keep(mut self, date: i64) -> Result<Entry> {
+    pub fn keep(mut self, date: i64, archive: Archive) -> Result<Entry> {
         let (sha256, bytes) = sha256(&self.temporary)?;
         self.lock.sync_all().context(|| format!("{}", self.temporary.display()))?;
-        let record = Record { words: self.cache.words.clone(), sha256, bytes, date };
+        let record = Record { words: self.cache.words.clone(), sha256, bytes, date, archive };
         let folder = &self.cache.folder;
         let path = folder.join(format!("{}.tar", self.key));
         let json = serde_json::to_vec(&record).map_err(|e| Error::new(format!("cache: {e}")))?;
@@ -262,7 +273,7 @@ mod tests {
         for (key, date) in [(&old, 5), (&new, 9)] {
             let place = cache.place(key).unwrap();
             fs::write(place.path(), key).unwrap();
-            place.keep(date).unwrap();
+            place.keep(date, Archive::default()).unwrap();
         }
         assert_eq!(cache.newest().unwrap().unwrap().seconds(), 9);
         let path = cache.get(&new).unwrap().unwrap().path().to_owned();
@@ -298,7 +309,7 @@ mod tests {
             });
             std::thread::sleep(std::time::Duration::from_millis(50));
             assert!(!second.is_finished());
-            first.keep(7).unwrap();
+            first.keep(7, Archive::default()).unwrap();
             assert_eq!(second.join().unwrap(), (true, 0));
         });
         let mut names: Vec<_> = fs::read_dir(dir.join("debian")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();

@@ -1,0 +1,148 @@
+//! Names of packages in an archive, for the message about one that does not exist.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Read};
+
+use super::archive::Suite;
+use super::fetch::{Answer, fetch};
+use crate::source::tar::packing::Packing;
+
+/// Longest list of packages that is fetched, bytes: Debian's main has 10 MB.
+const LIMIT: u64 = 128 << 20;
+/// Longest list of packages that is read, bytes.
+const UNPACKED: u64 = 1 << 30;
+/// Names that are offered for one that does not exist.
+const OFFERED: usize = 3;
+
+/// Names of packages of some suites.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Names {
+    /// Packages.
+    real: BTreeSet<String>,
+    /// Names that packages provide, each with its packages.
+    provided: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Names {
+    /// Reads the lists of one component of the suites; what can't be fetched is left out.
+    pub fn of(suites: &[Suite], component: &str, architecture: &str, proxy: Option<&str>) -> Names {
+        let mut names = Names::default();
+        for suite in suites {
+            let folder = match suite.name.ends_with('/') {
+                true => suite.folder(),
+                false => format!("{}/{component}/binary-{architecture}", suite.folder()),
+            };
+            let list = ["Packages.xz", "Packages.gz", "Packages"].iter().find_map(|file| match fetch(&format!("{folder}/{file}"), proxy, LIMIT) {
+                Ok(Answer::Bytes(bytes)) => Some(bytes),
+                _ => None,
+            });
+            if let Some(list) = list {
+                names.read(&list);
+            }
+        }
+        names
+    }
+
+    /// Adds the names of another component.
+    pub fn add(&mut self, other: Names) {
+        self.real.extend(other.real);
+        for (name, packages) in other.provided {
+            self.provided.entry(name).or_default().extend(packages);
+        }
+    }
+
+    fn read(&mut self, packed: &[u8]) {
+        let Ok(reader) = Packing::of(packed).reader(packed) else { return };
+        let mut reader = BufReader::new(reader.take(UNPACKED));
+        let (mut line, mut package) = (Vec::new(), String::new());
+        loop {
+            line.clear();
+            if !matches!((&mut reader).take(1 << 20).read_until(b'\n', &mut line), Ok(1..)) {
+                return;
+            }
+            let text = String::from_utf8_lossy(&line);
+            if let Some(name) = text.strip_prefix("Package: ") {
+                package = name.trim().to_owned();
+                self.real.insert(package.clone());
+            } else if let Some(provides) = text.strip_prefix("Provides: ") {
+                let names = provides.split(',').filter_map(|name| name.split_whitespace().next());
+                for name in names {
+                    self.provided.entry(name.to_owned()).or_default().insert(package.clone());
+                }
+            }
+        }
+    }
+
+    /// Whether there is a package of this name.
+    pub fn has(&self, name: &str) -> bool {
+        self.real.contains(name)
+    }
+
+    /// What to write instead of a name that no package has: the packages that provide it, or the nearest names.
+    pub fn instead_of(&self, name: &str) -> Option<String> {
+        if let Some(packages) = self.provided.get(name) {
+            let packages: Vec<&str> = packages.iter().map(String::as_str).take(OFFERED).collect();
+            return Some(format!("it is provided by {}", packages.join(", ")));
+        }
+        let all: Vec<&str> = self.real.iter().map(String::as_str).collect();
+        if let Some(nearest) = near(name, &all).first() {
+            return Some(format!("did you mean `{nearest}`?"));
+        }
+        // `openssh` stands for openssh-server to people.
+        let longer = format!("{name}-");
+        let mut names: Vec<&str> = all.into_iter().filter(|package| package.starts_with(&longer)).collect();
+        names.sort_by_key(|package| (!package.ends_with("-server"), package.len()));
+        names.truncate(OFFERED);
+        (!names.is_empty()).then(|| format!("did you mean {}?", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")))
+    }
+}
+
+/// The known names that a mistyped one may stand for, the nearest first: at most a third of the letters differ.
+pub fn near<'a>(unknown: &str, known: &[&'a str]) -> Vec<&'a str> {
+    let limit = (unknown.chars().count().max(3) / 3).min(4);
+    let is_close = |word: &str| word.len().abs_diff(unknown.len()) <= limit;
+    let mut found: Vec<(usize, &str)> =
+        known.iter().filter(|word| is_close(word)).map(|word| (strsim::damerau_levenshtein(unknown, word), *word)).filter(|(away, _)| *away <= limit).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|(_, word)| word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(list: &[u8]) -> Names {
+        let mut names = Names::default();
+        names.read(list);
+        names
+    }
+
+    #[test]
+    fn offers_the_nearest_name_or_what_provides_it() {
+        let names = names(
+            b"Package: nginx\nVersion: 1\nProvides: httpd, nginx-abi-1.26.3-1 (= 1)\n\nPackage: openssh-client\n\nPackage: openssh-server\nProvides: ssh-server\n\nPackage: apache2\nProvides: httpd\n",
+        );
+        assert!(names.has("nginx") && !names.has("httpd"));
+        assert_eq!(names.instead_of("ngnix").unwrap(), "did you mean `nginx`?");
+        assert_eq!(names.instead_of("httpd").unwrap(), "it is provided by apache2, nginx");
+        assert_eq!(names.instead_of("openssh").unwrap(), "did you mean `openssh-server` or `openssh-client`?");
+        assert_eq!(names.instead_of("kubernetes"), None);
+    }
+
+    #[test]
+    fn lists_are_read_packed_and_damaged_ones_are_not_believed() {
+        let list = b"Package: nginx\n";
+        let packed = zstd::encode_all(list.as_slice(), 1).unwrap();
+        assert!(names(&packed).has("nginx"));
+        assert_eq!(names(&packed[..packed.len() / 2]), Names::default());
+        assert_eq!(names(&[0xff; 100]), Names::default());
+    }
+
+    #[test]
+    fn a_name_that_is_not_near_is_not_offered() {
+        assert_eq!(near("trixi", &["trixie", "sid", "trixie"]), ["trixie"]);
+        assert_eq!(near("nobel", &["noble", "jammy"]), ["noble"]);
+        assert!(near("warty", &["trixie", "sid", "bookworm"]).is_empty());
+    }
+}
