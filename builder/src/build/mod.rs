@@ -127,12 +127,12 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
         "unchanged": false,
         "check": compared.as_ref().map(|compared| match &compared.difference {
             None => json!({ "identical": true, "varied": compared.varied }),
-            Some(first) => json!({ "identical": false, "varied": compared.varied, "difference": first }),
+            Some(first) => json!({ "identical": false, "varied": compared.varied, "difference": first, "files": compared.files }),
         }),
     }))?;
     match compared.map(|compared| compared.difference) {
         Some(Some(first)) => Err(Error::new(format!("the second build differs from the first: {first}"))
-            .hint("something in the sources depends on the time, the machine or chance; `adamant build -v` names each stage")),
+            .hint("a source depends on the time, the machine or chance; for a file that the image does not need, write a [[file]] with absent = true")),
         Some(None) => {
             output.say("identical");
             Ok(built.out)

@@ -20,6 +20,7 @@ use crate::initramfs::{self, Kernel};
 use crate::manifest::{self, Artifact, Manifest};
 use crate::output::Output;
 use crate::part::Part;
+use crate::scrub::keep::Keep;
 use crate::scrub::{Done, scrub};
 use crate::source::{Loaded, Surroundings, cache_folder, debian, load};
 use crate::tree::{Tree, show};
@@ -80,7 +81,9 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
     let findings = clock.time("check", || {
         fit::fit(&mut tree, definition, &agent, epoch)?;
         let archives = sources.iter().filter_map(|source| source.archive.as_ref()).flat_map(|archive| &archive.warnings).map(missing_suite);
-        refuse_errors(archives.chain(check(&tree, definition)).collect(), output)
+        let keep = Keep::new(&definition.keep)?;
+        let databases = sources.iter().flat_map(|source| &source.databases).filter_map(|database| database.finding(&tree, &keep));
+        refuse_errors(archives.chain(databases).chain(check(&tree, definition)).collect(), output)
     })?;
 
     let kernel = initramfs::find_kernel(&tree)?;

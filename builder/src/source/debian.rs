@@ -7,6 +7,7 @@
 mod archive;
 mod bootstrap;
 mod cache;
+mod databases;
 mod failure;
 mod fetch;
 mod packages;
@@ -23,6 +24,7 @@ pub use self::archive::{Archive, Warning};
 use self::archive::{Failure, State};
 use self::cache::Cache;
 pub use self::cache::archives;
+pub use self::databases::Database;
 use super::{ArchiveHash, Budget, Loaded, Surroundings, tar};
 use crate::definition::mirror::Mirror;
 use crate::definition::{Debian, values};
@@ -53,7 +55,8 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
                 let claim = Some(entry.claim(&loaded.sha256));
                 let sha256 = made_of(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
                 let archive = Some(entry.archive().clone());
-                return Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256, claim, archive, ..loaded });
+                let databases = databases::find(tree, at);
+                return Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256, claim, archive, databases, ..loaded });
             }
             // It is damaged, or exceeds the limits: the slow way says which.
             Err(error) => log::warn!("suite {}: the packages in the cache can't be read: {error}", debian.suite),
@@ -66,7 +69,8 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
     };
     let loaded = tar::load(tree, at, entry.path(), budget, &surroundings.spool)?;
     let sha256 = made_of(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
-    Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256, archive: Some(entry.archive().clone()), ..loaded })
+    let (archive, databases) = (Some(entry.archive().clone()), databases::find(tree, at));
+    Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256, archive, databases, ..loaded })
 }
 
 /// The entry for the archives' current state; makes it if the cache has none.

@@ -54,6 +54,7 @@ pub fn load(tree: &mut Tree, at: &[u8], dir: &Dir, budget: &mut Budget, spool: &
         entries: walk.entries,
         date: None,
         archive: None,
+        databases: Vec::new(),
     })
 }
 

@@ -80,5 +80,6 @@ pub fn load(tree: &mut Tree, at: &[u8], entry: &FileEntry, budget: &mut Budget, 
         entries: 1,
         date: None,
         archive: None,
+        databases: Vec::new(),
     })
 }

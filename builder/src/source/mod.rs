@@ -55,6 +55,8 @@ pub struct Loaded {
     pub date: Option<i64>,
     /// The package archives; only `debian` has them.
     pub archive: Option<debian::Archive>,
+    /// Databases that packages made at their installation; only `debian` has them.
+    pub databases: Vec<debian::Database>,
 }
 
 impl Loaded {

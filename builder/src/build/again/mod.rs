@@ -3,6 +3,7 @@
 //! compared to the last byte.
 
 mod elsewhere;
+mod files;
 mod scratch;
 
 use std::fs::File;
@@ -14,13 +15,10 @@ use self::elsewhere::Elsewhere;
 use self::scratch::{Scratch, Tidy};
 use super::{Built, Options};
 use crate::definition::Definition;
-use crate::erofs::BLOCK;
-use crate::erofs::read::Image;
 use crate::error::{Context, Error, Result};
 use crate::output::Output;
-use crate::part::Part;
-use crate::tree::show;
 
+pub use files::Changed;
 pub use scratch::sweep;
 
 /// Bytes compared at a time.
@@ -35,6 +33,8 @@ pub struct Compared {
     pub varied: Vec<String>,
     /// The first difference in a sentence; `None` when every byte is the same.
     pub difference: Option<String>,
+    /// The files that differ, if the root file systems do.
+    pub files: Vec<Changed>,
 }
 
 /// Builds again and compares.
@@ -57,18 +57,22 @@ pub fn compare(first: &Built, definition: &Definition, options: &Options, output
             }
         }
     }
-    // The root first: when it differs, so do its tree, its hash and the disk, and only there has a byte a file's name.
+    // The root first: when it differs, so do its tree, its hash and the disk, and only it has files.
     let root = format!("{}.root.erofs", first.stem);
     let manifest = format!("{}.manifest.json", first.stem);
     let others = first.manifest.artifacts.iter().map(|artifact| artifact.name.as_str()).filter(|name| *name != root);
-    let mut difference = None;
+    let (mut difference, mut files) = (None, Vec::new());
     for name in [root.as_str()].into_iter().chain(others).chain([manifest.as_str()]) {
         difference = first_difference(&first.out, &folder.join("out"), name)?;
-        if difference.is_some() {
+        if let Some(text) = &mut difference {
+            if name == root {
+                files = files::compare(&first.out.join(name), &folder.join("out").join(name))?;
+                *text += &format!(": {}", files::text(&files));
+            }
             break;
         }
     }
-    Ok(Compared { varied: elsewhere.words(), difference })
+    Ok(Compared { varied: elsewhere.words(), difference, files })
 }
 
 /// Runs the second build to its end.
@@ -109,17 +113,11 @@ fn first_difference(first: &Path, second: &Path, name: &str) -> Result<Option<St
         a.read_exact_at(&mut block_a[..take], at).and_then(|()| b.read_exact_at(&mut block_b[..take], at)).context(|| format!("comparing {name}"))?;
         if let Some(offset) = block_a[..take].iter().zip(&block_b[..take]).position(|(a, b)| a != b) {
             let at = at + offset as u64;
-            return Ok(Some(format!("{name} at byte {at}{}", place(name, &a, at))));
+            return Ok(Some(format!("{name} at byte {at}")));
         }
         at += take as u64;
     }
     Ok((a_length != b_length).then(|| format!("{name} has {a_length} bytes, the second time {b_length}")))
-}
-
-/// In the root file system, the file that a byte belongs to.
-fn place(name: &str, file: &File, at: u64) -> String {
-    let image = name.ends_with(".root.erofs").then(|| Image::open(Part::whole(file.try_clone().ok()?).ok()?).ok()).flatten();
-    image.and_then(|image| image.owner(at / BLOCK as u64)).map_or_else(String::new, |path| format!(", in {}", show(&path)))
 }
 
 #[cfg(test)]

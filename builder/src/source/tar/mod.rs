@@ -42,7 +42,7 @@ const EXTENSIONS_MAX: u32 = 8;
 /// Takes all of the archive below `at`, a directory of the image.
 pub fn load(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<Loaded> {
     let (sha256, entries) = packing::open(tree, at, archive, budget, spool_folder).context(|| archive.display().to_string())?;
-    Ok(Loaded { kind: "tar", name: archive.display().to_string(), sha256, claim: None, entries, date: None, archive: None })
+    Ok(Loaded { kind: "tar", name: archive.display().to_string(), sha256, claim: None, entries, date: None, archive: None, databases: Vec::new() })
 }
 
 /// An archive in memory, read without touching any file.

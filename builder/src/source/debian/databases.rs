@@ -1,0 +1,133 @@
+//! Databases that packages make at their installation: with random numbers and the time, so that no two builds are the same.
+
+use crate::check::Finding;
+use crate::scrub::keep::Keep;
+use crate::tree::{NodeId, Tree, show};
+
+/// Directories below this many are searched for a database's mark.
+const DEPTH: usize = 3;
+
+/// A kind of database.
+#[derive(Debug, PartialEq, Eq)]
+struct Kind {
+    /// The directory that it is in, or that its directories are below.
+    place: &'static str,
+    /// A file, relative to the database's directory, that each has.
+    mark: &'static str,
+    /// What makes one.
+    program: &'static str,
+}
+
+const KINDS: &[Kind] = &[
+    Kind { place: "/var/lib/postgresql", mark: "global/pg_control", program: "pg_createcluster" },
+    Kind { place: "/var/lib/mysql", mark: "ibdata1", program: "mariadb-install-db or mysqld --initialize" },
+    Kind { place: "/var/lib/mysql", mark: "aria_log_control", program: "mariadb-install-db" },
+    Kind { place: "/etc/ldap/slapd.d", mark: "cn=config.ldif", program: "slapadd -n 0" },
+    Kind { place: "/var/lib/ldap", mark: "data.mdb", program: "slapadd" },
+];
+
+/// A database that a package made.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its directory in the image.
+    directory: Vec<u8>,
+    /// Path of its mark in the image.
+    mark: Vec<u8>,
+    /// The mark itself: a later source may put another in its place.
+    node: NodeId,
+    program: &'static str,
+}
+
+/// Searches what a source put below `at`.
+pub fn find(tree: &Tree, at: &[u8]) -> Vec<Database> {
+    let at = if at == b"/" { b"" } else { at };
+    let mut found: Vec<Database> = Vec::new();
+    for kind in KINDS {
+        let place = [at, kind.place.as_bytes()].concat();
+        let mut folders = vec![place];
+        for _ in 0..DEPTH {
+            for folder in &folders {
+                let mark = [&folder[..], b"/", kind.mark.as_bytes()].concat();
+                if let Some(node) = tree.lookup(&mark)
+                    && found.iter().all(|known| known.directory != *folder)
+                {
+                    found.push(Database { directory: folder.clone(), mark, node, program: kind.program });
+                }
+            }
+            let below = |folder: &Vec<u8>| -> Vec<Vec<u8>> {
+                let Some(id) = tree.lookup(folder) else { return Vec::new() };
+                let is_directory = |id: NodeId| matches!(tree.node(id).kind, crate::tree::Kind::Directory(_));
+                tree.children(id).filter(|(_, id)| is_directory(*id)).map(|(name, _)| [&folder[..], b"/", name].concat()).collect()
+            };
+            folders = folders.iter().flat_map(below).collect();
+        }
+    }
+    found
+}
+
+impl Database {
+    /// An error, unless the image does not have it any more, or the definition keeps it.
+    pub fn finding(&self, tree: &Tree, keep: &Keep) -> Option<Finding> {
+        if tree.lookup(&self.mark) != Some(self.node) || keep.holds(&self.mark) {
+            return None;
+        }
+        let path = show(&self.directory);
+        Some(Finding {
+            is_error: true,
+            rule: "databases",
+            message: format!(
+                "{path}: a package made this database at its installation, with random numbers and the time: each build would have another root hash"
+            ),
+            hint: format!(
+                "write [[file]] path = \"{path}\" absent = true, and make the database on a volume when the server starts ({}); or ship these bytes: [scrub] keep = [\"{path}/**\"]",
+                self.program
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Content, Meta};
+
+    fn tree(paths: &[&str]) -> Tree {
+        let mut tree = Tree::new();
+        for path in paths {
+            tree.insert(path.as_bytes(), Meta::default(), crate::tree::Kind::File(Content::from_memory(&b"x"[..]))).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn databases_of_packages_are_refused_by_their_directory() {
+        let mut tree = tree(&[
+            "/var/lib/postgresql/17/main/global/pg_control",
+            "/var/lib/mysql/ibdata1",
+            "/var/lib/mysql/aria_log_control",
+            "/etc/ldap/slapd.d/cn=config.ldif",
+            "/srv/pg_control",
+        ]);
+        let found = find(&tree, b"/");
+        let none = Keep::new(&[]).unwrap();
+        let shown = |tree: &Tree, keep: &Keep| -> Vec<String> {
+            let all = found.iter().filter_map(|database| database.finding(tree, keep));
+            all.map(|finding| finding.message.split(':').next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(shown(&tree, &none), ["/var/lib/postgresql/17/main", "/var/lib/mysql", "/etc/ldap/slapd.d"]);
+        // What the hint says is a remedy.
+        let keep = Keep::new(&["/var/lib/postgresql/17/main/**".to_owned()]).unwrap();
+        assert_eq!(shown(&tree, &keep), ["/var/lib/mysql", "/etc/ldap/slapd.d"]);
+        tree.remove(b"/etc/ldap/slapd.d");
+        assert_eq!(shown(&tree, &keep), ["/var/lib/mysql"]);
+        // A later source brings its own.
+        tree.insert(b"/var/lib/mysql/ibdata1", Meta::default(), crate::tree::Kind::File(Content::from_memory(&b"own"[..]))).unwrap();
+        assert_eq!(shown(&tree, &keep), [""; 0]);
+    }
+
+    #[test]
+    fn databases_below_the_directory_of_a_source_are_found() {
+        let found = find(&tree(&["/srv/root/var/lib/ldap/data.mdb"]), b"/srv/root");
+        assert_eq!(show(&found[0].directory), "/srv/root/var/lib/ldap");
+    }
+}
