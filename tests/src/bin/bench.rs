@@ -7,7 +7,8 @@
 //! `root` is what mkfs.erofs does, and the hash tree with it; `build` is the whole of `adamant build`: also the agent and its policy in the
 //! image, checks, initramfs and disk image where the archive has a kernel, digests and the manifest. With mkfs.erofs, veritysetup and sha256sum
 //! one after the other, others get as far. What is built last is verified, by us and by veritysetup. Rounds are interleaved; each figure is the
-//! median.
+//! median. Each row is checked after each round: an image was written and fsck.erofs finds no fault in it, or the root hash is another one exactly
+//! where something changed.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -105,6 +106,8 @@ struct Contender {
     command: Vec<String>,
     /// What it makes, if anything.
     image: Option<PathBuf>,
+    /// What shows that it did what it is measured for.
+    proof: Proof,
     runs: Vec<Figures>,
     /// Why it could not do it.
     refusal: Option<String>,
@@ -112,7 +115,66 @@ struct Contender {
 
 impl Contender {
     fn new(name: impl Into<String>, image: Option<PathBuf>, command: Vec<String>) -> Contender {
-        Contender { name: name.into(), command, image, runs: Vec::new(), refusal: None }
+        let proof = if image.is_some() { Proof::Image } else { Proof::Status };
+        Contender { name: name.into(), command, image, proof, runs: Vec::new(), refusal: None }
+    }
+
+    /// The same, shown by a file with a root hash.
+    fn shown_by(self, proof: Proof) -> Contender {
+        Contender { proof, ..self }
+    }
+}
+
+/// What shows that a row measured what its name says.
+enum Proof {
+    /// The exit code: a verification.
+    Status,
+    /// The image was written anew, and fsck.erofs accepts it.
+    Image,
+    /// The root hash in this file is another one than before; there may have been none.
+    OtherHash(PathBuf),
+    /// The root hash in this file is the same as before.
+    SameHash(PathBuf),
+}
+
+impl Proof {
+    /// The root hash before or after a round.
+    fn hash(&self) -> Option<String> {
+        match self {
+            Proof::OtherHash(path) | Proof::SameHash(path) => std::fs::read_to_string(path).ok(),
+            Proof::Status | Proof::Image => None,
+        }
+    }
+
+    fn check(&self, image: Option<&Path>, before: Option<String>) -> Result<()> {
+        match self {
+            Proof::Status => Ok(()),
+            Proof::Image => check_image(image.ok_or("it names no image")?),
+            Proof::OtherHash(path) => match self.hash() {
+                None => Err(format!("{}: there is no root hash", path.display()).into()),
+                after if after == before => Err("the root hash is the same as before: nothing changed".into()),
+                _ => Ok(()),
+            },
+            Proof::SameHash(path) => match self.hash() {
+                None => Err(format!("{}: there is no root hash", path.display()).into()),
+                after if after != before => Err("the root hash is another one than before".into()),
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+/// Another project's judgement of an image; without a newer fsck.erofs, that it is there.
+fn check_image(image: &Path) -> Result<()> {
+    let length = std::fs::metadata(image).map_err(|e| format!("{}: nothing was written: {e}", image.display()))?.len();
+    if length == 0 {
+        return Err(format!("{}: it is empty", image.display()).into());
+    }
+    let Some(mut command) = tool::newer("fsck.erofs") else { return Ok(()) };
+    let output = tool::output(command.arg(image));
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("fsck.erofs: {}", tool::lossy(&output.stderr)).into()),
     }
 }
 
@@ -237,11 +299,16 @@ fn builds(definition: &Path, scratch: &Path) -> Result<Vec<Contender>> {
     };
     // Once before all, for the packages.
     tool::run(&mut build);
-    let build = words(&build);
+    let definition = Definition::read(&copy).map_err(|e| e.to_string())?;
+    let (hash, root) = ["roothash", "root.erofs"].map(|suffix| out.join(format!("{}.{suffix}", definition.stem()))).into();
+    // The other content has the same version.
+    let build = words(build.arg("--force"));
+    let fresh = then(&fresh, build.clone());
     Ok(vec![
-        Contender::new("adamant build, packages unpacked before", None, then(&fresh, build.clone())),
-        Contender::new("the same, one line more", None, then(&line, build.clone())),
-        Contender::new("the same, nothing changed", None, build),
+        // It removes the artifacts first.
+        Contender::new("adamant build, packages unpacked before", Some(root), fresh),
+        Contender::new("the same, one line more", None, then(&line, build.clone())).shown_by(Proof::OtherHash(hash.clone())),
+        Contender::new("the same, nothing changed", None, build).shown_by(Proof::SameHash(hash)),
         Contender::new("adamant verify", None, words(image::builder().arg("verify").arg(&out))),
     ])
 }
@@ -276,6 +343,8 @@ fn rows(algorithm: &str, archive: &Path, folder: Option<&Path>, scratch: &Path) 
     // A cache that the first round fills; --timings has it build though nothing changed.
     let kept = [OsStr::new("--quiet"), OsStr::new("--cache"), dir.join("cache").as_os_str(), OsStr::new("--timings"), dir.join("timings.html").as_os_str()]
         .map(OsStr::to_owned);
+    // Filled before the first round, which would be a build without a cache otherwise.
+    tool::run(image::build_command(&definition, &out).args(&kept));
     add(format!("adamant build {algorithm}, all in the cache"), root.clone(), words(image::build_command(&definition, &out).args(kept)));
 
     let compress: Vec<String> = match algorithm {
@@ -345,12 +414,14 @@ fn measure(contender: &Contender, scratch: &Path) -> Result<Figures> {
     if let Some(image) = &contender.image {
         let _ = std::fs::remove_file(image);
     }
+    let before = contender.proof.hash();
     let report = scratch.join("time");
     let output = tool::output(tool::command(TIME).args(["-f", "%e %U %S %M", "-o"]).arg(&report).args(&contender.command).current_dir(scratch));
     if !output.status.success() {
         let said = tool::lossy(&output.stderr);
         return Err(said.lines().find(|line| line.starts_with("error")).unwrap_or(&said).to_owned().into());
     }
+    contender.proof.check(contender.image.as_deref(), before)?;
     let text = std::fs::read_to_string(&report)?;
     let mut numbers = text.split_whitespace().map(str::parse::<f64>);
     let mut next = || numbers.next().and_then(std::result::Result::ok).ok_or("time gave no figures");
