@@ -7,6 +7,7 @@ pub mod entries;
 pub mod esp;
 pub mod image;
 pub mod machine;
+pub mod markdown;
 pub mod oddities;
 pub mod scratch;
 pub mod server;
