@@ -22,6 +22,7 @@ pub mod interpreters;
 pub mod manifest;
 pub mod output;
 pub mod part;
+pub mod paths;
 pub mod percent;
 pub mod prerequisite;
 pub mod progress;

@@ -22,7 +22,7 @@ use crate::output::Output;
 use crate::part::Part;
 use crate::scrub::keep::Keep;
 use crate::scrub::{Done, scrub};
-use crate::source::{Loaded, Surroundings, cache_folder, debian, load};
+use crate::source::{Loaded, Surroundings, bound_lengths, cache_folder, debian, load};
 use crate::tree::{Tree, show};
 use crate::uki;
 
@@ -79,11 +79,13 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
     let scrubbed = clock.time("scrub", || scrub(&mut tree, definition, epoch))?;
     tell_scrubbed(&scrubbed, output);
     let findings = clock.time("check", || {
+        bound_lengths(&tree, definition.limits)?;
         fit::fit(&mut tree, definition, &agent, epoch)?;
         let archives = sources.iter().filter_map(|source| source.archive.as_ref()).flat_map(|archive| &archive.warnings).map(missing_suite);
         let keep = Keep::new(&definition.keep)?;
         let databases = sources.iter().flat_map(|source| &source.databases).filter_map(|database| database.finding(&tree, &keep));
-        refuse_errors(archives.chain(databases).chain(check(&tree, definition)).collect(), output)
+        let of_sources = sources.iter().flat_map(|source| source.findings.iter().cloned()).chain(archives).chain(databases);
+        refuse_errors(of_sources.chain(check(&tree, definition)).collect(), output)
     })?;
 
     let kernel = initramfs::find_kernel(&tree)?;
@@ -115,7 +117,8 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
 
     let (root_name, tree_name) = (format!("{stem}.root.erofs"), format!("{stem}.root.verity"));
     let (root_file, tree_file) = (staging.file(&root_name)?, staging.file(&tree_name)?);
-    let means = root::Means { jobs: options.jobs, spool: &surroundings.spool, cache: cache.clone() };
+    let names = [out.join(&root_name), out.join(&tree_name)];
+    let means = root::Means { jobs: options.jobs, spool: &surroundings.spool, names: [&names[0], &names[1]], cache: cache.clone() };
     let root = clock.time("root", || root::write(&tree, definition, compression, previous.clone(), means, &root_file, &tree_file))?;
     if previous.is_some() && !root.written.stays {
         output.warn("the places of the previous image would have made this one more than 1 % larger: everything was placed anew", None);

@@ -40,6 +40,8 @@ pub struct Means<'a> {
     pub jobs: usize,
     /// A folder for a temporary file.
     pub spool: &'a Path,
+    /// What messages call the two files.
+    pub names: [&'a Path; 2],
     /// What was compressed before.
     pub cache: Option<Arc<Cache>>,
 }
@@ -68,10 +70,11 @@ pub fn write(
     };
     let mut hasher = Hasher::new(&verity::salt(id));
     let mut file = FileSink { file: root, at: BLOCK as u64 };
-    let written = erofs::write(tree, &options, &mut HashingSink::new(&mut hasher, &mut file, means.jobs)).context(|| "writing the root file system")?;
+    let written =
+        erofs::write(tree, &options, &mut HashingSink::new(&mut hasher, &mut file, means.jobs)).context(|| format!("writing {}", means.names[0].display()))?;
     let mut out = Tee { inner: BufWriter::new(hashes), sha256: Sha256::new() };
     let done = hasher.finish(verity::uuid(id), &mut out).and_then(|done| out.inner.flush().map(|()| done));
-    let (hash, superblock) = done.context(|| "writing the verity tree")?;
+    let (hash, superblock) = done.context(|| format!("writing {}", means.names[1].display()))?;
     Ok(Root { hash, tree_blocks: partition_blocks(superblock.data_blocks), superblock, written, tree_sha256: out.sha256.finalize().into() })
 }
 

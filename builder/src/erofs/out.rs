@@ -85,7 +85,7 @@ impl<'a> Out<'a> {
     }
 
     fn give(&mut self, blocks: &[u8]) -> Result<()> {
-        (self.append)(blocks).context(|| "writing the root file system")?;
+        (self.append)(blocks).context(|| "writing its blocks")?;
         self.block += (blocks.len() / BLOCK) as u64;
         Ok(())
     }

@@ -93,7 +93,7 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
         available_compr_algs,
         compr_cfgs,
     };
-    sink.first(&block.encode()).context(|| "writing the root file system")?;
+    sink.first(&block.encode()).context(|| "writing its superblock")?;
     let content = inodes.items.iter().filter(|i| matches!(tree.node(i.node).kind, Kind::File(_))).map(|i| i.size).sum();
     Ok(Written { blocks: u64::from(blocks), inodes: inodes.items.len() as u64, content, stays })
 }

@@ -3,9 +3,9 @@
 //! Links are taken as links and never followed; file systems mounted below it are entered only when told; each file is read once, into the
 //! spool, so that what is hashed is what is built.
 //!
-//! By default what differs between two checkouts of the same files does not count: everything is root's, times are the epoch's, and
-//! nobody else may write (which is where umasks differ); a directory that an earlier source made stays as it is and gets what is in this one.
-//! `owner = "keep"` takes everything as it is: owners, modes, times to the nanosecond.
+//! By default what differs between two checkouts of the same files does not count: everything is root's, times are the epoch's, nobody else
+//! may write (which is where umasks differ) unless the sticky bit says that it is intended, and access control lists and attributes stay behind;
+//! a directory that an earlier source made keeps its metadata. `owner = "keep"` takes owners, modes, lists, attributes and times as they are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -15,19 +15,17 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use nix::libc;
 use sha2::{Digest, Sha256};
 
+use super::report::{Entry, Report};
 use super::spool::Spool;
-use super::{Budget, Loaded, directory_landing, landing, put};
+use super::{Budget, HIDING_HINT, Loaded, attributes, directory_landing, is_whiteout_name, landing, put};
 use crate::definition::Dir;
-use crate::error::{Context, Error, Result};
-use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs};
+use crate::error::{Context, Error, Result, of_io};
+use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree};
 
-/// Extended attributes that belong to the build machine and not to the content.
-const NOT_CONTENT: [&[u8]; 3] = [b"security.selinux", b"security.SMACK64", b"security.ima"];
 /// Deeper folders are refused.
 const DEPTH: usize = 512;
 
@@ -37,18 +35,31 @@ pub fn load(tree: &mut Tree, at: &[u8], dir: &Dir, budget: &mut Budget, spool: &
     if !meta.is_dir() {
         return Err(Error::new(format!("{}: not a directory", dir.path.display())).hint("use tar = for an archive, [[file]] for one file"));
     }
-    let mut walk =
-        Walk { dir, at, epoch, device: meta.dev(), tree, budget, spool: Spool::new(spool)?, linked: HashMap::new(), digest: Sha256::new(), entries: 0 };
+    let mut walk = Walk {
+        dir,
+        at,
+        epoch,
+        device: meta.dev(),
+        tree,
+        budget,
+        spool: Spool::new(spool)?,
+        linked: HashMap::new(),
+        digest: Sha256::new(),
+        entries: 0,
+        report: Report::default(),
+    };
     // The folder itself may be given as a link: that is how the definition names it. Below it nothing is followed.
     let handle = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&dir.path).context(|| format!("{}", dir.path.display()))?;
     if dir.keep_owner {
-        let meta = walk.meta(&handle.metadata().context(|| format!("{}", dir.path.display()))?, &self_path(&handle), b"")?;
-        put(walk.tree, at, b"", meta, Kind::Directory(BTreeMap::new()))?;
+        let (meta, _) = walk.meta(&handle.metadata().context(|| format!("{}", dir.path.display()))?, &self_path(&handle), b"")?;
+        put(walk.tree, at, b"", meta, Kind::Directory(BTreeMap::new()), &mut walk.report)?;
     }
     walk.folder(handle.into(), &mut Vec::new(), 0)?;
+    let findings = walk.report.finish(HIDING_HINT).context(|| dir.path.display().to_string())?;
     Ok(Loaded {
         kind: "dir",
         name: String::new(),
+        findings,
         sha256: super::ArchiveHash::known(walk.digest.finalize().into()),
         claim: None,
         entries: walk.entries,
@@ -70,6 +81,7 @@ struct Walk<'a> {
     linked: HashMap<(u64, u64), (NodeId, Vec<u8>)>,
     digest: Sha256,
     entries: u64,
+    report: Report,
 }
 
 impl Walk<'_> {
@@ -92,48 +104,57 @@ impl Walk<'_> {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
-            self.entry(&here.join(&name), path, depth).context(|| format!("{}", self.shown(path).display()))?;
+            // What fails below a directory names its own path.
+            if let Some(below) = self.entry(&here.join(&name), path).context(|| format!("{}", self.shown(path).display()))? {
+                self.folder(below, path, depth + 1)?;
+            }
             path.truncate(length);
         }
         Ok(())
     }
 
-    /// One entry. `place` leads to it through its open folder.
-    fn entry(&mut self, place: &Path, path: &mut Vec<u8>, depth: usize) -> Result<()> {
+    /// Takes one entry, to which `place` leads through its open folder. Returns the handle of a directory, whose entries are next.
+    fn entry(&mut self, place: &Path, path: &[u8]) -> Result<Option<OwnedFd>> {
         self.budget.entry()?;
         self.entries += 1;
-        let found = fs::symlink_metadata(place).context(|| "looking at it")?;
+        let found = fs::symlink_metadata(place).context(|| "reading its metadata")?;
         let kind = found.file_type();
+        if is_whiteout(path, &found) {
+            self.report.whiteout(path);
+            return Ok(None);
+        }
         if let Some((first, name)) = self.linked.get(&(found.dev(), found.ino())).cloned().filter(|_| !kind.is_dir() && found.nlink() > 1) {
             self.note(path, b"name", &Meta::default(), &name);
             let landed = landing(self.tree, self.at, path)?;
-            return self.tree.link(&landed, first);
+            if self.report.admits(self.tree, &landed, Entry::File) {
+                self.tree.link(&landed, first)?;
+            }
+            return Ok(None);
         }
-        let (meta, made, handle) = if kind.is_file() {
-            let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(place).context(|| "opening it")?;
-            let found = file.metadata().context(|| "looking at it")?;
+        let ((meta, mode), made, handle) = if kind.is_file() {
+            let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(place).context(|| "opening")?;
+            let found = file.metadata().context(|| "reading its metadata")?;
             if !found.is_file() {
                 return Err(Error::new("was replaced while it was read").hint("build again when nothing writes to it"));
             }
             let meta = self.meta(&found, place, path)?;
-            self.budget.bytes(found.len())?;
             let (content, digest) = self.content(&file, &found)?;
-            self.note(path, b"file", &meta, &digest);
+            self.note(path, b"file", &meta.0, &digest);
             (meta, Kind::File(content), None)
         } else if kind.is_dir() {
-            let handle = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(place).context(|| "opening it")?;
-            let found = handle.metadata().context(|| "looking at it")?;
+            let handle = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(place).context(|| "opening")?;
+            let found = handle.metadata().context(|| "reading its metadata")?;
             if found.dev() != self.device && !self.dir.cross_mounts {
                 return Err(Error::new("another file system is mounted there").hint("unmount it, or write cross_mounts = true for this source"));
             }
             let meta = self.meta(&found, place, path)?;
-            self.note(path, b"folder", &meta, b"");
+            self.note(path, b"folder", &meta.0, b"");
             (meta, Kind::Directory(BTreeMap::new()), Some(handle))
         } else {
             let meta = self.meta(&found, place, path)?;
             let (major, minor) = (libc::major(found.rdev()), libc::minor(found.rdev()));
             let made = if kind.is_symlink() {
-                let target = fs::read_link(place).context(|| "reading the link")?.into_os_string().into_vec();
+                let target = fs::read_link(place).context(|| "reading the link's target")?.into_os_string().into_vec();
                 if target.len() > TARGET_MAX {
                     return Err(Error::new(format!("a link's target of {} bytes, more than {TARGET_MAX}", target.len())));
                 }
@@ -148,21 +169,25 @@ impl Walk<'_> {
                 Kind::Socket
             };
             let what = format!("{made:?}");
-            self.note(path, b"other", &meta, what.as_bytes());
+            self.note(path, b"other", &meta.0, what.as_bytes());
             (meta, made, None)
         };
         let id = match self.passes_through(path, &made)? {
-            Some(there) => there,
-            None => put(self.tree, self.at, path, meta, made)?,
-        };
-        match handle {
-            Some(handle) => self.folder(handle.into(), path, depth + 1)?,
-            None if found.nlink() > 1 => {
-                self.linked.insert((found.dev(), found.ino()), (id, path.clone()));
+            Some(there) => Some(there),
+            None => {
+                if mode != meta.mode && mode & 0o6000 != 0 {
+                    self.report.mode(&self.in_image(path), mode, meta.mode);
+                }
+                put(self.tree, self.at, path, meta, made, &mut self.report)?
             }
-            None => {}
+        };
+        if handle.is_none()
+            && found.nlink() > 1
+            && let Some(id) = id
+        {
+            self.linked.insert((found.dev(), found.ino()), (id, path.to_owned()));
         }
-        Ok(())
+        Ok(handle.map(OwnedFd::from))
     }
 
     /// A directory that an earlier source made. An overlay has it for what is in it: `tmp/x` must not take /tmp's mode away.
@@ -174,31 +199,27 @@ impl Walk<'_> {
         Ok(self.tree.lookup(&landed).filter(|there| matches!(self.tree.node(*there).kind, Kind::Directory(_))))
     }
 
-    fn meta(&self, found: &Metadata, place: &Path, path: &[u8]) -> Result<Meta> {
-        let mode = (found.mode() & 0o7777) as u16;
-        let xattrs = self.xattrs(place).context(|| format!("extended attributes of {}", self.shown(path).display()))?;
-        if self.dir.keep_owner {
-            let mtime = Time { seconds: found.mtime(), nanoseconds: found.mtime_nsec() as u32 };
-            return Ok(Meta { mode, uid: found.uid(), gid: found.gid(), mtime, xattrs });
+    /// An entry's metadata in the image, and its mode in the directory.
+    fn meta(&mut self, found: &Metadata, place: &Path, path: &[u8]) -> Result<(Meta, u16)> {
+        let keep_owner = self.dir.keep_owner;
+        let attributes = attributes::read(place, path, keep_owner, &mut self.report).context(|| "reading its extended attributes")?;
+        if attributes.is_layer {
+            self.report.whiteout(path);
         }
-        let mode = if found.is_symlink() { mode } else { mode & !0o022 };
-        Ok(Meta { mode, uid: 0, gid: 0, mtime: Time { seconds: self.epoch.unwrap_or(0), nanoseconds: 0 }, xattrs })
+        let (mode, xattrs) = ((found.mode() & 0o7777) as u16, attributes.kept);
+        if keep_owner {
+            let mtime = Time { seconds: found.mtime(), nanoseconds: found.mtime_nsec() as u32 };
+            return Ok((Meta { mode, uid: found.uid(), gid: found.gid(), mtime, xattrs }, mode));
+        }
+        // A list puts its mask where the group's permissions are without one.
+        let own = attributes.group.map_or(mode, |group| mode & !0o070 | group << 3);
+        let mode = if found.is_symlink() { own } else { mode_of_root(own, found.is_dir()) };
+        Ok((Meta { mode, uid: 0, gid: 0, mtime: Time { seconds: self.epoch.unwrap_or(0), nanoseconds: 0 }, xattrs }, own))
     }
 
-    fn xattrs(&self, place: &Path) -> Result<Option<Xattrs>> {
-        // Neither call follows a link in the last part.
-        let names = match xattr::list(place) {
-            Ok(names) => names,
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(None),
-            Err(error) => return Err(Error::new(error.to_string())),
-        };
-        let mut found = BTreeMap::new();
-        for name in names.filter(|name| !NOT_CONTENT.contains(&name.as_bytes())) {
-            if let Some(value) = xattr::get(place, &name).context(|| name.to_string_lossy().into_owned())? {
-                found.insert(name.into_vec().into_boxed_slice(), value.into_boxed_slice());
-            }
-        }
-        Ok((!found.is_empty()).then(|| Arc::new(found)))
+    /// An entry's path in the image, for messages.
+    fn in_image(&self, path: &[u8]) -> Vec<u8> {
+        landing(self.tree, self.at, path).map_or_else(|_| path.to_owned(), |landed| [b"/", &*landed].concat())
     }
 
     /// Copies a file's data into the spool; holes stay holes.
@@ -211,8 +232,10 @@ impl Walk<'_> {
         while at < length {
             let Some(start) = seek(file, at, libc::SEEK_DATA)?.filter(|&start| start < length) else { break };
             let end = seek(file, start, libc::SEEK_HOLE)?.unwrap_or(length).clamp(start + 1, length);
+            // Holes fill no disk, and are not read.
+            self.budget.bytes(end - start)?;
             let mut range = Hashing { from: Range { file, at: start, end }, digest: &mut digest };
-            let (offset, count) = self.spool.append(&mut range).context(|| "reading it")?;
+            let (offset, count) = self.spool.append(&mut range, &|error| of_io("reading", &error))?;
             if count != end - start {
                 return Err(Error::new("became shorter while it was read").hint("build again when nothing writes to it"));
             }
@@ -220,7 +243,7 @@ impl Walk<'_> {
             digest.update(start.to_le_bytes());
             at = end;
         }
-        let now = file.metadata().context(|| "looking at it again")?;
+        let now = file.metadata().context(|| "reading its metadata again")?;
         if (now.len(), now.mtime(), now.mtime_nsec()) != (length, found.mtime(), found.mtime_nsec()) {
             return Err(Error::new("changed while it was read").hint("build again when nothing writes to it"));
         }
@@ -239,6 +262,18 @@ impl Walk<'_> {
             self.digest.update(field);
         }
     }
+}
+
+/// Whether this entry means "deleted" in one layer of several: the names of the OCI image specification ("Whiteouts") and of aufs, and the device of
+/// overlayfs.
+fn is_whiteout(path: &[u8], found: &Metadata) -> bool {
+    path.rsplit(|byte| *byte == b'/').next().is_some_and(is_whiteout_name) || found.file_type().is_char_device() && found.rdev() == 0
+}
+
+/// The mode in the image of what becomes root's: nobody else may write, as with the umask 022. A directory's sticky bit shows that all may, by intent:
+/// no umask makes it.
+fn mode_of_root(mode: u16, is_directory: bool) -> u16 {
+    if is_directory && mode & 0o1000 != 0 { mode } else { mode & !0o022 }
 }
 
 /// A path that leads to an open file whatever happens to its names.
@@ -385,7 +420,83 @@ mod tests {
     }
 
     #[test]
-    fn holes_and_attributes_are_kept() {
+    fn the_sticky_bit_keeps_a_mode_and_other_lost_bits_are_told() {
+        let scratch = Scratch::new("modes");
+        let source = scratch.0.join("source");
+        for (name, mode) in [("drop", 0o1777), ("team", 0o3770), ("shared", 0o2775), ("open", 0o777)] {
+            fs::create_dir(source.join(name)).unwrap();
+            fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        fs::write(source.join("program"), "x").unwrap();
+        fs::set_permissions(source.join("program"), fs::Permissions::from_mode(0o4775)).unwrap();
+        let (tree, loaded) = scratch.load(false, Limits::default()).unwrap();
+        let modes = ["drop", "team", "shared", "open", "program"].map(|name| tree.node(tree.lookup(format!("/srv/{name}").as_bytes()).unwrap()).meta.mode);
+        assert_eq!(modes, [0o1777, 0o3770, 0o2755, 0o755, 0o4755]);
+        let [finding] = &loaded.findings[..] else { panic!("{:?}", loaded.findings) };
+        assert!(finding.message.contains("/srv/program (4755 instead of 4775), /srv/shared (2755 instead of 2775)"), "{finding:?}");
+        assert!(finding.hint.contains("owner = \"keep\"") && !finding.message.contains("open"), "{finding:?}");
+        let (tree, loaded) = scratch.load(true, Limits::default()).unwrap();
+        assert_eq!((tree.node(tree.lookup(b"/srv/shared").unwrap()).meta.mode, loaded.findings.len()), (0o2775, 0));
+    }
+
+    #[test]
+    fn layers_are_refused_with_all_their_whiteouts() {
+        let scratch = Scratch::new("layer");
+        let source = scratch.0.join("source");
+        fs::create_dir_all(source.join("etc/.wh..wh.plnk")).unwrap();
+        fs::write(source.join("etc/.wh.old"), "").unwrap();
+        let error = scratch.load(false, Limits::default()).unwrap_err().to_string();
+        assert!(["etc/.wh..wh.plnk", "etc/.wh.old", "merge the layers"].iter().all(|word| error.contains(word)), "{error}");
+        fs::remove_dir_all(source.join("etc")).unwrap();
+        fs::create_dir(source.join("opaque")).unwrap();
+        if xattr::set(source.join("opaque"), "user.overlay.opaque", b"y").is_ok() {
+            let error = scratch.load(true, Limits::default()).unwrap_err().to_string();
+            assert!(error.contains("opaque"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_link_or_file_does_not_hide_what_an_earlier_source_put_into_a_directory() {
+        let scratch = Scratch::new("hides");
+        let source = scratch.0.join("source");
+        symlink("usr/bin", source.join("bin")).unwrap();
+        fs::write(source.join("lib"), "x").unwrap();
+        fs::hard_link(source.join("lib"), source.join("opt")).unwrap();
+        let mut tree = Tree::new();
+        for path in [&b"/bin/tool"[..], b"/lib/app/data", b"/opt/x"] {
+            tree.insert(path, Meta::default(), Kind::Fifo).unwrap();
+        }
+        let dir = Dir { path: source, keep_owner: false, cross_mounts: false };
+        let error = load(&mut tree, b"/", &dir, &mut Budget::new(Limits::default()), &scratch.0, None).unwrap_err().to_string();
+        for word in ["symbolic link /bin", "/bin/tool", "file /lib", "/lib/app/data", "file /opt", "put the source with the links first"] {
+            assert!(error.contains(word), "{word}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_failure_deep_below_names_its_path_once() {
+        let scratch = Scratch::new("once");
+        fs::create_dir_all(scratch.0.join("source/a/b/c")).unwrap();
+        fs::write(scratch.0.join("source/a/b/c/large"), [1; 100]).unwrap();
+        let error = scratch.load(false, Limits { bytes: 99, entries: 10 }).unwrap_err();
+        assert_eq!(error.message().matches("a/b/c/large").count(), 1, "{error}");
+    }
+
+    #[test]
+    fn a_hole_counts_for_nothing_until_the_image_is_written() {
+        let scratch = Scratch::new("long-hole");
+        let file = File::create(scratch.0.join("source/lastlog")).unwrap();
+        file.write_all_at(b"x", 400_000_000_000).unwrap();
+        let limits = Limits { bytes: 1 << 20, entries: 10 };
+        let (mut tree, _) = scratch.load(false, limits).unwrap();
+        let error = crate::source::bound_lengths(&tree, limits).unwrap_err();
+        assert!(error.message().contains("/srv/lastlog: the file is 400000000001 bytes long") && error.message().contains("hole"), "{error}");
+        tree.replace_content(&[b"/srv/lastlog"], Content::default()).unwrap();
+        crate::source::bound_lengths(&tree, limits).unwrap();
+    }
+
+    #[test]
+    fn holes_are_kept_and_attributes_with_the_owner() {
         let scratch = Scratch::new("holes");
         let path = scratch.0.join("source/sparse");
         let file = File::create(&path).unwrap();
@@ -393,6 +504,8 @@ mod tests {
         file.set_len(9 << 20).unwrap();
         let with_xattr = xattr::set(&path, "user.note", b"x\0y").is_ok();
         let (tree, _) = scratch.load(false, Limits::default()).unwrap();
+        assert_eq!(tree.node(tree.lookup(b"/srv/sparse").unwrap()).meta.xattrs, None);
+        let (tree, _) = scratch.load(true, Limits::default()).unwrap();
         let node = tree.node(tree.lookup(b"/srv/sparse").unwrap());
         let Kind::File(content) = &node.kind else { panic!() };
         assert_eq!(content.len(), 9 << 20);

@@ -6,10 +6,11 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use super::report::Report;
 use super::spool::Spool;
 use super::{Budget, Loaded, put};
 use crate::definition::{FileEntry, FileKind};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, of_io};
 use crate::tree::{Content, Kind, Meta, TARGET_MAX, Time, Tree};
 
 /// Puts the entry into the tree. Its time is the image's epoch, or 0.
@@ -53,13 +54,14 @@ pub fn load(tree: &mut Tree, at: &[u8], entry: &FileEntry, budget: &mut Budget, 
             let mut spool = Spool::new(spool)?;
             digest.update("file\0");
             let mut reader = super::dir::Hashing { from: std::io::Read::take(file, meta.len().saturating_add(1)), digest: &mut digest };
-            let (start, length) = spool.append(&mut reader).context(|| format!("{}", from.display()))?;
+            let (start, length) = spool.append(&mut reader, &|error| of_io(&format!("reading {}", from.display()), &error))?;
             if length != meta.len() {
                 return Err(Error::new(format!("{}: changed while it was read", from.display())).hint("build again when nothing writes to it"));
             }
             Some(Kind::File(Content::from_file(spool.file().clone(), start, length)))
         }
     };
+    let mut report = Report::default();
     if let Some(kind) = kind {
         let usual = if matches!(kind, Kind::Directory(_)) {
             0o755
@@ -70,9 +72,12 @@ pub fn load(tree: &mut Tree, at: &[u8], entry: &FileEntry, budget: &mut Budget, 
         };
         let mtime = Time { seconds: epoch.unwrap_or(0), nanoseconds: 0 };
         let meta = Meta { mode: entry.mode.unwrap_or(usual), uid: entry.uid, gid: entry.gid, mtime, xattrs: None };
-        put(tree, at, path, meta, kind)?;
+        put(tree, at, path, meta, kind, &mut report)?;
     }
+    let absent = format!("write [[file]] path = {:?}, absent = true before it, if the directory is to go", entry.path);
+    let findings = report.finish(&absent)?;
     Ok(Loaded {
+        findings,
         kind: "file",
         name: entry.path.clone(),
         sha256: super::ArchiveHash::known(digest.finalize().into()),

@@ -3,16 +3,21 @@
 //! A source is put below a directory of the image. A symbolic link that an earlier source put on the way there is followed as the
 //! image's own kernel would follow it, never out of the image: `/bin/x` on a Debian lands in `/usr/bin/x`.
 
+mod attributes;
 pub mod debian;
 pub mod dir;
 mod file;
 mod hash;
+mod report;
 pub mod spool;
 pub mod tar;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub use self::hash::{ArchiveHash, Claim};
+use self::report::{Entry, Report};
+use crate::check::Finding;
 use crate::definition::{Definition, Dir, Limits, Origin};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Kind, Meta, NodeId, Step, Tree, parts, show};
@@ -57,6 +62,8 @@ pub struct Loaded {
     pub archive: Option<debian::Archive>,
     /// Databases that packages made at their installation; only `debian` has them.
     pub databases: Vec<debian::Database>,
+    /// What an operator should know about it.
+    pub findings: Vec<Finding>,
 }
 
 impl Loaded {
@@ -83,7 +90,8 @@ impl Budget {
     /// Draws one entry.
     pub fn entry(&mut self) -> Result<()> {
         self.entries = self.entries.checked_sub(1).ok_or_else(|| {
-            Error::new(format!("more than {} entries", self.limits.entries)).hint("raise `entries` under [limits] if that many are meant to be there")
+            Error::new(format!("with this entry the sources have more than {} entries", self.limits.entries))
+                .hint("raise `entries` under [limits] if the sources are to hold that many")
         })?;
         Ok(())
     }
@@ -91,7 +99,8 @@ impl Budget {
     /// Draws bytes of content.
     pub fn bytes(&mut self, count: u64) -> Result<()> {
         self.bytes = self.bytes.checked_sub(count).ok_or_else(|| {
-            Error::new(format!("more than {} bytes of files", self.limits.bytes)).hint("raise `bytes` under [limits] if that much is meant to be there")
+            Error::new(format!("with this file the sources have more than {} bytes of files", self.limits.bytes))
+                .hint("raise `bytes` under [limits] if the sources are to hold that much")
         })?;
         Ok(())
     }
@@ -126,6 +135,11 @@ pub fn load(definition: &Definition, surroundings: &Surroundings, loaded: &mut V
     Ok(tree)
 }
 
+/// Whether an entry of this name marks another one as deleted in a layer of a container image.
+fn is_whiteout_name(name: &[u8]) -> bool {
+    name.starts_with(b".wh.")
+}
+
 /// Where an entry lands: `path` below `at`, with symbolic links on the way (not the last part) followed within the tree. Parts that are not
 /// there yet stay as they are.
 pub fn landing(tree: &Tree, at: &[u8], path: &[u8]) -> Result<Vec<u8>> {
@@ -142,27 +156,63 @@ fn land(tree: &Tree, at: &[u8], path: &[u8], is_directory: bool) -> Result<Vec<u
         true if !(is_directory && tree.is_directory(&link.path())) => Step::Stay,
         _ => Step::Follow,
     });
-    end.map(|end| end.path()).map_err(|_| circle(path))
+    end.map(|end| end.path()).map_err(|_| link_loop(path))
 }
 
-/// What is wrong with a way that has no end.
-fn circle(path: &[u8]) -> Error {
-    Error::new(format!("{}: symbolic links on the way lead in a circle", show(path)))
+/// The error for a path that leads through a symbolic link loop.
+fn link_loop(path: &[u8]) -> Error {
+    Error::new(format!("{}: the path leads through a symbolic link loop", show(path))).hint("remove one of the links, or leave this path out of the source")
 }
 
-/// Puts an entry where it lands. A directory where there is one gives its metadata to that one.
-pub fn put(tree: &mut Tree, at: &[u8], path: &[u8], meta: Meta, kind: Kind) -> Result<NodeId> {
+/// What to do about an entry of a source that would hide a directory.
+const HIDING_HINT: &str = "put the source with the links first, so that later sources follow them;\n\
+                           or leave the entry out of this source, or the directory out of the earlier one";
+
+/// Puts an entry where it lands. A directory where there is one gives its metadata to that one. `None`: the report refuses it.
+fn put(tree: &mut Tree, at: &[u8], path: &[u8], meta: Meta, kind: Kind, report: &mut Report) -> Result<Option<NodeId>> {
     let landed = land(tree, at, path, matches!(kind, Kind::Directory(_)))?;
     if parts(&landed).next().is_none() {
         return match kind {
             Kind::Directory(_) => {
                 tree.node_mut(Tree::ROOT).meta = meta;
-                Ok(Tree::ROOT)
+                Ok(Some(Tree::ROOT))
             }
             _ => Err(Error::new(format!("{}: the root of the image can only be a directory", show(path)))),
         };
     }
-    tree.insert(&landed, meta, kind)
+    if !report.admits(tree, &landed, Entry::of(&kind)) {
+        return Ok(None);
+    }
+    tree.insert(&landed, meta, kind).map(Some)
+}
+
+/// Bounds the lengths of all files together, holes included: the image stores a hole as zeroes. Sources count data alone, so that a long hole in a file
+/// that scrubbing empties does no harm.
+pub fn bound_lengths(tree: &Tree, limits: Limits) -> Result<()> {
+    let (mut total, mut seen) = (0u64, HashSet::new());
+    let mut longest_hole: (u64, Vec<u8>, u64) = Default::default();
+    tree.visit(&mut |path, id| {
+        let Kind::File(content) = &tree.node(id).kind else { return };
+        if tree.node(id).links > 1 && !seen.insert(id) {
+            return;
+        }
+        total = total.saturating_add(content.len());
+        let data = content.data_len();
+        if content.len() - data > longest_hole.0 {
+            longest_hole = (content.len() - data, path.to_vec(), data);
+        }
+    });
+    if total <= limits.bytes {
+        return Ok(());
+    }
+    let (hole, path, data) = longest_hole;
+    let what = format!(
+        "{}: the file is {} bytes long, of which {data} are data and the rest is a hole; with it the image has more than {} bytes of files",
+        show(&path),
+        hole.saturating_add(data),
+        limits.bytes
+    );
+    Err(Error::new(what).hint("an image stores holes as zeroes: leave the file out ([[file]] absent = true), or raise `bytes` under [limits]"))
 }
 
 #[cfg(test)]
@@ -191,7 +241,7 @@ mod tests {
         assert_eq!(landing(&tree, b"/srv/web", b"index.html").unwrap(), b"srv/web/index.html");
         assert!(landing(&tree, b"/", b"loop/y").is_err());
         // A folder over a link to a folder leaves the link, and the folder it leads to gets the metadata.
-        put(&mut tree, b"/", b"bin", Meta { mode: 0o750, ..Meta::default() }, folder()).unwrap();
+        put(&mut tree, b"/", b"bin", Meta { mode: 0o750, ..Meta::default() }, folder(), &mut Report::default()).unwrap();
         assert!(matches!(tree.node(tree.lookup(b"/bin").unwrap()).kind, Kind::Symlink(_)));
         assert_eq!(tree.node(tree.lookup(b"/usr/bin").unwrap()).meta.mode, 0o750);
     }

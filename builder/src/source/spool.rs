@@ -4,16 +4,17 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::libc;
 
-use crate::error::{Context, Result};
+use crate::error::{Error, Result, of_io};
 
 /// An unnamed file that grows.
 #[derive(Debug)]
 pub struct Spool {
+    folder: PathBuf,
     file: Arc<File>,
     length: u64,
 }
@@ -31,8 +32,8 @@ impl Spool {
             }
             other => other,
         };
-        let file = file.context(|| format!("a temporary file in {}", folder.display()))?;
-        Ok(Spool { file: Arc::new(file), length: 0 })
+        let file = file.map_err(|error| full_or_broken(folder, &error))?;
+        Ok(Spool { folder: folder.to_owned(), file: Arc::new(file), length: 0 })
     }
 
     /// The file, to be read with pread.
@@ -40,19 +41,24 @@ impl Spool {
         &self.file
     }
 
-    /// Appends all that `from` gives; where it stands and how long it is.
-    pub fn append(&mut self, from: &mut dyn Read) -> io::Result<(u64, u64)> {
+    /// Appends all bytes of `from` and returns their offset and number. `reading` tells what a failure to read them means.
+    pub fn append(&mut self, from: &mut dyn Read, reading: &dyn Fn(io::Error) -> Error) -> Result<(u64, u64)> {
         let start = self.length;
         let mut buffer = vec![0; 256 << 10];
         loop {
             match from.read(&mut buffer) {
                 Ok(0) => return Ok((start, self.length - start)),
-                Ok(count) => self.write_all(&buffer[..count])?,
+                Ok(count) => self.write_all(&buffer[..count]).map_err(|error| full_or_broken(&self.folder, &error))?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(reading(error)),
             }
         }
     }
+}
+
+/// Why a temporary file can't be made or written.
+fn full_or_broken(folder: &Path, error: &io::Error) -> Error {
+    of_io(&format!("writing a temporary file in {}", folder.display()), error)
 }
 
 impl Write for Spool {

@@ -94,6 +94,11 @@ impl Content {
         }
     }
 
+    /// Bytes that are not in holes.
+    pub fn data_len(&self) -> u64 {
+        self.extents().map(|extent| extent.len).sum()
+    }
+
     /// Whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -182,6 +182,20 @@ impl Tree {
         Ok(())
     }
 
+    /// Replaces what these names of one file hold. Names of the same file that are not among them keep it as it is: the given ones then become names of
+    /// a new file with the same metadata.
+    pub fn replace_content(&mut self, paths: &[&[u8]], content: Content) -> Result<()> {
+        let Some((first, others)) = paths.split_first() else { return Ok(()) };
+        let old = self.lookup(first).ok_or_else(|| Error::new(format!("{}: no such entry", show(first))))?;
+        if self.node(old).links as usize == paths.len() {
+            self.node_mut(old).kind = Kind::File(content);
+            return Ok(());
+        }
+        let meta = self.node(old).meta.clone();
+        let new = self.insert(first, meta, Kind::File(content))?;
+        others.iter().try_for_each(|path| self.link(path, new))
+    }
+
     /// Takes away what stands at a path, with all below it. Nothing there is no error.
     pub fn remove(&mut self, path: &[u8]) {
         let path: Vec<&[u8]> = parts(path).collect();
@@ -311,5 +325,22 @@ mod tests {
         tree.insert(b"/usr", Meta::default(), file("no longer a directory")).unwrap();
         assert_eq!(tree.walk().len(), 1);
         assert!(tree.insert(b"/usr/x", Meta::default(), Kind::Fifo).is_err());
+    }
+
+    #[test]
+    fn new_content_reaches_the_given_names_alone() {
+        let mut tree = Tree::new();
+        let a = tree.insert(b"/a", Meta { mode: 0o640, ..Meta::default() }, file("text")).unwrap();
+        tree.link(b"/b", a).unwrap();
+        tree.link(b"/c", a).unwrap();
+        tree.replace_content(&[b"/a", b"/b"], Content::default()).unwrap();
+        let (new, old) = (tree.lookup(b"/a").unwrap(), tree.lookup(b"/c").unwrap());
+        assert_eq!((tree.lookup(b"/b"), old, tree.node(new).links, tree.node(old).links), (Some(new), a, 2, 1));
+        assert_eq!(tree.node(new).meta.mode, 0o640);
+        assert!(matches!(&tree.node(new).kind, Kind::File(content) if content.is_empty()));
+        assert!(matches!(&tree.node(old).kind, Kind::File(content) if content.len() == 4));
+        // All names of a file: the file itself.
+        tree.replace_content(&[b"/a", b"/b"], Content::from_memory(&b"x"[..])).unwrap();
+        assert_eq!(tree.lookup(b"/a"), Some(new));
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::header::{BLOCK, Block};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, of_io};
 use crate::source::spool::Spool;
 use crate::tree::{Bytes, Content, Extent};
 
@@ -99,10 +99,32 @@ impl<'a> Input<'a> {
         Ok(bytes)
     }
 
-    /// A file's bytes and the filling after them. They are not looked at, only kept.
-    pub fn hold(&mut self, len: u64) -> Result<Held> {
+    /// Leaves out a file's bytes and the filling after them.
+    pub fn skip(&mut self, len: u64) -> Result<()> {
+        let (fill, end) = self.end_of(len)?;
+        match &mut self.from {
+            From::Plain { len: all, .. } if end > *all => return Err(self.truncated()),
+            From::Plain { .. } => {}
+            From::Stream { read, .. } => {
+                if io::copy(&mut read.by_ref().take(len + fill), &mut io::sink()).map_err(unpacking)? < len + fill {
+                    return Err(self.truncated());
+                }
+            }
+        }
+        self.at = end;
+        Ok(())
+    }
+
+    /// How many bytes fill the last block of so many, and where the next block begins.
+    fn end_of(&self, len: u64) -> Result<(u64, u64)> {
         let fill = len.wrapping_neg() % BLOCK as u64;
         let end = self.at.checked_add(len).and_then(|end| end.checked_add(fill)).ok_or_else(|| self.truncated())?;
+        Ok((fill, end))
+    }
+
+    /// A file's bytes and the filling after them. They are not looked at, only kept.
+    pub fn hold(&mut self, len: u64) -> Result<Held> {
+        let (fill, end) = self.end_of(len)?;
         let held = match &mut self.from {
             From::Plain { len: all, .. } if end > *all => return Err(self.truncated()),
             From::Plain { file, .. } => Held(Bytes::File(file.clone(), self.at)),
@@ -110,7 +132,7 @@ impl<'a> Input<'a> {
                 let mut content = read.by_ref().take(len);
                 let (bytes, count) = match sink {
                     Sink::Spool(spool) => {
-                        let (start, count) = spool.append(&mut content).map_err(unpacking)?;
+                        let (start, count) = spool.append(&mut content, &unpacking)?;
                         (Bytes::File(spool.file().clone(), start), count)
                     }
                     Sink::Memory => {
@@ -163,7 +185,7 @@ impl<'a> Input<'a> {
                         let take = len.saturating_sub(self.at).min(WINDOW as u64) as usize;
                         window.resize(take, 0);
                         *start = self.at;
-                        file.read_exact_at(window, self.at).context(|| "reading")?;
+                        file.read_exact_at(window, self.at).context(|| "reading the archive")?;
                     }
                     let ahead = &window[(self.at - *start) as usize..];
                     let take = ahead.len().min(buffer.len() - done);
@@ -181,14 +203,20 @@ impl<'a> Input<'a> {
     }
 
     fn truncated(&self) -> Error {
-        Error::new("the archive ends here, in the middle of something").hint("it is truncated: make or fetch it again")
+        Error::new("the archive ends here, in the middle of an entry").hint("it is truncated: make or fetch it again")
     }
 }
 
+/// What it means that the archive's bytes can't be read: a reader that knows has said so already ([`super::packing`]).
 fn unpacking(error: io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::new("the compressed data ends early").hint("the archive is truncated: make or fetch it again"),
-        io::ErrorKind::StorageFull => Error::new(format!("unpacking: {error}")).hint("make room, or set TMPDIR to a folder that has it"),
-        _ => Error::new(format!("unpacking: {error}")).hint("the compressed data is damaged: make or fetch the archive again"),
+    let damaged = |why: String| Error::new(why).hint("the archive is damaged: make or fetch it again");
+    match error.downcast::<Error>() {
+        Ok(known) => known,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Error::new("the compressed data ends early").hint("the archive is truncated: make or fetch it again")
+        }
+        // The machine failed, and not what was read.
+        Err(error) if error.raw_os_error().is_some() => of_io("reading the archive", &error),
+        Err(error) => damaged(format!("the compressed data is corrupted: {error}")),
     }
 }

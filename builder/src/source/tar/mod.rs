@@ -16,6 +16,7 @@ mod place;
 mod sparse;
 #[cfg(test)]
 mod tests;
+mod unpack;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -28,7 +29,9 @@ use self::packing::Packing;
 use self::pax::Pax;
 use self::place::Place;
 use self::sparse::Map;
-use super::{Budget, Loaded};
+use super::report::{Entry, Report};
+use super::{Budget, HIDING_HINT, Loaded, attributes, bound_lengths, is_whiteout_name};
+use crate::check::Finding;
 use crate::definition::Limits;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Content, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs, parts, show};
@@ -41,8 +44,9 @@ const EXTENSIONS_MAX: u32 = 8;
 
 /// Takes all of the archive below `at`, a directory of the image.
 pub fn load(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<Loaded> {
-    let (sha256, entries) = packing::open(tree, at, archive, budget, spool_folder).context(|| archive.display().to_string())?;
-    Ok(Loaded { kind: "tar", name: archive.display().to_string(), sha256, claim: None, entries, date: None, archive: None, databases: Vec::new() })
+    let (sha256, taken) = packing::open(tree, at, archive, budget, spool_folder).context(|| archive.display().to_string())?;
+    let Taken { entries, findings } = taken;
+    Ok(Loaded { kind: "tar", name: archive.display().to_string(), sha256, claim: None, entries, date: None, findings, archive: None, databases: Vec::new() })
 }
 
 /// An archive in memory, read without touching any file.
@@ -50,7 +54,14 @@ pub fn read_bytes(bytes: &[u8], limits: Limits) -> Result<Tree> {
     let mut tree = Tree::new();
     let input = Input::stream(Packing::of(bytes).reader(bytes)?, Sink::Memory);
     Reading::new(&mut tree, b"/", &mut Budget::new(limits))?.run(input)?;
+    bound_lengths(&tree, limits)?;
     Ok(tree)
+}
+
+/// What an archive gave.
+struct Taken {
+    entries: u64,
+    findings: Vec<Finding>,
 }
 
 /// Bytes that this archive makes us remember.
@@ -86,6 +97,7 @@ struct Reading<'t> {
     acls: Acls,
     /// Hard links to what did not come yet, by where they will stand.
     links: BTreeMap<Vec<u8>, Vec<u8>>,
+    report: Report,
 }
 
 impl<'t> Reading<'t> {
@@ -102,10 +114,11 @@ impl<'t> Reading<'t> {
             attributes: HashSet::new(),
             acls: Acls::default(),
             links: BTreeMap::new(),
+            report: Report::default(),
         })
     }
 
-    fn run(mut self, mut input: Input) -> Result<u64> {
+    fn run(mut self, mut input: Input) -> Result<Taken> {
         loop {
             let start = input.at();
             self.name.clear();
@@ -123,7 +136,7 @@ impl<'t> Reading<'t> {
         input.finish()?;
         self.settle_links()?;
         self.settle_acls()?;
-        Ok(self.entries)
+        Ok(Taken { entries: self.entries, findings: self.report.finish(HIDING_HINT)? })
     }
 
     /// One entry with what is said about it; false at the end of the archive.
@@ -166,6 +179,12 @@ impl<'t> Reading<'t> {
         self.budget.entry()?;
         let path = relative(name, "name")?;
         self.memory.take((path.len() + link.len()) as u64)?;
+        if parts(&path).any(is_whiteout_name) || header.flag() == b'3' && header.device()? == (0, 0) {
+            self.report.whiteout(&path);
+            let size = said.size.map_or_else(|| header.size(), Ok)?;
+            self.budget.bytes(size)?;
+            return input.skip(size);
+        }
         let size = said.size.map_or_else(|| header.size(), Ok)?;
         let kind = match header.flag() {
             // Unix V7 had no type for directories; their names end with a slash.
@@ -193,9 +212,17 @@ impl<'t> Reading<'t> {
             flag => return Err(unknown(flag)),
         };
         let meta = self.meta(header, said)?;
+        if meta.xattrs.iter().flat_map(|all| all.keys()).any(|name| attributes::is_layer_mark(name)) {
+            self.report.whiteout(&path);
+        }
+        for name in &said.left_out {
+            self.report.left_out(name, &path);
+        }
         let is_directory = matches!(kind, Kind::Directory(_));
-        let id = self.put(&path, meta, kind)?;
-        self.acls.note(id, is_directory, said, &mut self.memory)
+        match self.put(&path, meta, kind)? {
+            Some(id) => self.acls.note(id, is_directory, said, &mut self.memory),
+            None => Ok(()),
+        }
     }
 
     fn content(&mut self, header: &Header, said: &Pax, mut size: u64, input: &mut Input) -> Result<Content> {
@@ -204,7 +231,8 @@ impl<'t> Reading<'t> {
             b'S' => Some(Map::old(header, input, memory)?),
             _ => Map::extended(&said.sparse, &mut size, input, memory)?,
         };
-        self.budget.bytes(map.as_ref().map_or(size, |map| map.len.max(size)))?;
+        // What fills a disk: holes do not.
+        self.budget.bytes(size)?;
         let held = input.hold(size)?;
         match map {
             Some(map) => map.content(size, &held),
@@ -242,20 +270,24 @@ impl<'t> Reading<'t> {
         Ok(Some(all))
     }
 
-    fn put(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<NodeId> {
+    /// Puts an entry into the tree, unless it would hide others.
+    fn put(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<Option<NodeId>> {
         let landing = self.place.of(self.tree, path, matches!(kind, Kind::Directory(_)))?;
         if parts(&landing).next().is_none() {
             if !matches!(kind, Kind::Directory(_)) {
                 return Err(Error::new("the root of the image must be a directory"));
             }
             self.tree.node_mut(Tree::ROOT).meta = meta;
-            return Ok(Tree::ROOT);
+            return Ok(Some(Tree::ROOT));
+        }
+        if !self.report.admits(self.tree, &landing, Entry::of(&kind)) {
+            return Ok(None);
         }
         self.links.remove(&landing);
         let before = self.tree.capacity();
         let id = self.tree.insert(&landing, meta, kind)?;
         self.draw_parents(before)?;
-        Ok(id)
+        Ok(Some(id))
     }
 
     /// A hard link: now where its target came already, else at the end.
@@ -274,6 +306,9 @@ impl<'t> Reading<'t> {
     fn link_now(&mut self, path: &[u8], target: &[u8], id: NodeId) -> Result<()> {
         if matches!(self.tree.node(id).kind, Kind::Directory(_)) {
             return Err(Error::new(format!("a hard link to {}, which is a directory", show(target))));
+        }
+        if !self.report.admits(self.tree, path, Entry::File) {
+            return Ok(());
         }
         self.links.remove(path);
         let before = self.tree.capacity();

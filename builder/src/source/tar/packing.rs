@@ -7,19 +7,17 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::Reading;
 use super::input::{Input, Sink};
+use super::unpack::{Xz, Zstd};
+use super::{Reading, Taken};
 use crate::error::{Context, Error, Result};
 use crate::part::Part;
 use crate::source::spool::Spool;
 use crate::source::{ArchiveHash, Budget};
 use crate::tree::Tree;
 
-/// What xz may use for unpacking; its strongest preset needs 65 MiB.
-const XZ_MEMORY_MAX: u64 = 256 << 20;
-
-/// Takes all of an archive; its hash, and how many entries it has.
-pub fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<(ArchiveHash, u64)> {
+/// Takes all of an archive; its hash, and what it gave.
+pub fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<(ArchiveHash, Taken)> {
     let mut file = File::open(archive).context(|| "opening the archive")?;
     let metadata = file.metadata().context(|| "opening the archive")?;
     if metadata.is_dir() {
@@ -34,16 +32,16 @@ pub fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spo
     let mut hash = Sha256::new();
     let hashing = Hashing { read: Cursor::new(start).chain(file), hash: &mut hash };
     let input = Input::stream(packing.reader(BufReader::with_capacity(256 << 10, hashing))?, Sink::Spool(Spool::new(spool_folder)?));
-    let entries = Reading::new(tree, at, budget)?.run(input)?;
-    Ok((ArchiveHash::known(hash.finalize().into()), entries))
+    let taken = Reading::new(tree, at, budget)?.run(input)?;
+    Ok((ArchiveHash::known(hash.finalize().into()), taken))
 }
 
 /// A plain archive is read by its headers, and beside that as a whole for its hash.
-fn plain(tree: &mut Tree, at: &[u8], file: Arc<File>, len: u64, budget: &mut Budget) -> Result<(ArchiveHash, u64)> {
+fn plain(tree: &mut Tree, at: &[u8], file: Arc<File>, len: u64, budget: &mut Budget) -> Result<(ArchiveHash, Taken)> {
     let all = Part::range(file.clone(), 0, len).ok_or_else(|| Error::new("the archive is longer than a file can be"))?;
     let hash = ArchiveHash::of(all)?;
-    let entries = Reading::new(tree, at, budget)?.run(Input::plain(file, len))?;
-    Ok((hash, entries))
+    let taken = Reading::new(tree, at, budget)?.run(Input::plain(file, len))?;
+    Ok((hash, taken))
 }
 
 /// Hashes what passes.
@@ -87,6 +85,8 @@ impl Packing {
             [b'P', b'K', 3, 4, ..] => Packing::Other("zip"),
             [0x1f, 0x9d, ..] => Packing::Other("compress"),
             [b'L', b'Z', b'I', b'P', ..] => Packing::Other("lzip"),
+            [0x5d, 0, 0, ..] => Packing::Other("lzma"),
+            [b'7', b'z', 0xbc, 0xaf, ..] => Packing::Other("7-Zip"),
             _ => Packing::Plain,
         }
     }
@@ -96,14 +96,11 @@ impl Packing {
         Ok(match self {
             Packing::Plain => Box::new(packed),
             Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
-            Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed).context(|| "zstd")?),
-            Packing::Xz => {
-                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_MAX, liblzma::stream::CONCATENATED);
-                let stream = stream.map_err(io::Error::from).context(|| "xz")?;
-                Box::new(liblzma::bufread::XzDecoder::new_stream(packed, stream))
-            }
+            Packing::Zstd => Box::new(Zstd::new(packed)?),
+            Packing::Xz => Box::new(Xz::new(packed)?),
             Packing::Other(name) => {
-                return Err(Error::new(format!("this is packed with {name}")).hint("pack it with gzip, zstd or xz, or leave it plain"));
+                return Err(Error::new(format!("the archive is compressed with {name}, which is not supported"))
+                    .hint("compress it with gzip, zstd or xz, or leave it plain"));
             }
         })
     }

@@ -1,6 +1,6 @@
 //! Extended headers of POSIX.1-2001 (`pax`): records of `LENGTH KEY=VALUE\n`, with the keys that star, GNU tar and libarchive added.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
 use crate::percent;
@@ -39,6 +39,8 @@ pub struct Pax {
     pub acl_default: Option<Vec<u8>>,
     /// What GNU tar says of files with holes.
     pub sparse: Sparse,
+    /// Names of attributes of the file system that the archive was made on.
+    pub left_out: BTreeSet<Vec<u8>>,
     schily: Attributes,
     libarchive: Attributes,
 }
@@ -114,10 +116,14 @@ impl Pax {
                 let numbers = value.split(|&byte| byte == b',').map(|part| number(part)?.ok_or_else(|| "an empty number".to_owned()));
                 self.sparse.map = Some(if value.is_empty() { Vec::new() } else { numbers.collect::<Result<_, String>>()? });
             }
-            _ if key.starts_with(b"SCHILY.xattr.") => attribute(&mut self.schily, &unquote(&key[13..]), value)?,
-            _ if key.starts_with(b"LIBARCHIVE.xattr.") => {
-                attribute(&mut self.libarchive, &percent::decode(&key[17..]).ok_or("a `%` without two digits")?, &base64(value)?)?
-            }
+            _ if key.starts_with(b"SCHILY.xattr.") => match unquote(&key[13..]) {
+                name if is_of_file_system(&name) => drop(self.left_out.insert(name)),
+                name => attribute(&mut self.schily, &name, value)?,
+            },
+            _ if key.starts_with(b"LIBARCHIVE.xattr.") => match percent::decode(&key[17..]).ok_or("a `%` without two digits")? {
+                name if is_of_file_system(&name) => drop(self.left_out.insert(name)),
+                name => attribute(&mut self.libarchive, &name, &base64(value)?)?,
+            },
             _ => log::debug!("extended header: {} is not kept", key.escape_ascii()),
         }
         Ok(())
@@ -196,6 +202,12 @@ fn time(value: &[u8]) -> Result<Time, String> {
         }
     }
     Ok(Time { seconds, nanoseconds })
+}
+
+/// Whether an attribute describes the file system that the archive was made on (btrfs, NFS, CIFS, NTFS) and not the file. Archivers that take all
+/// attributes take these too.
+fn is_of_file_system(name: &[u8]) -> bool {
+    name.starts_with(b"btrfs.") || name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_")
 }
 
 /// Takes an attribute that the image's kernel can give back.

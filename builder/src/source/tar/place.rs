@@ -5,7 +5,7 @@
 //! an entry below one, and those that have are made to reach where they should not.
 
 use crate::error::{Error, Result};
-use crate::source::circle;
+use crate::source::link_loop;
 use crate::tree::{NodeId, Step, Stop, Tree, parts, show};
 
 /// Where an archive is put.
@@ -39,7 +39,7 @@ impl Place {
         });
         match end {
             Ok(end) => Ok(end.path()),
-            Err(Stop::Circle) => Err(circle(path)),
+            Err(Stop::Circle) => Err(link_loop(path)),
             Err(Stop::Refused(link)) => Err(Error::new(format!("{} leads through the symbolic link {:?} of the same archive", show(path), show(&link)))
                 .hint("such archives are made to write where they should not: make it again, from a real tree")),
         }

@@ -126,6 +126,13 @@ fn hostile_archives_are_refused_with_a_reason() {
         ("a map before the content that is none", sparse_1_0(&[b'x'; 512]), "format 1.0"),
         ("a map before the content that never ends", sparse_1_0(b"99999999\n1\n"), "format 1.0"),
         ("a sparse format to come", Writer::default().pax(&[(b"GNU.sparse.major", b"2"), (b"GNU.sparse.minor", b"0")]).file("f", b"").end(), "unknown"),
+        ("a whiteout", Writer::default().file("etc/.wh.old", b"").end(), "etc/.wh.old"),
+        ("an opaque directory", Writer::default().directory("srv").file("srv/.wh..wh..opq", b"").end(), "srv/.wh..wh..opq"),
+        ("hard links of aufs", Writer::default().file(".wh..wh.plnk/17.42", b"x").end(), ".wh..wh.plnk/17.42"),
+        ("a whiteout of overlayfs", one(Entry::new(b'3', b"gone", b"")), "merge the layers"),
+        ("an opaque directory of overlayfs", pax("SCHILY.xattr.trusted.overlay.opaque", b"y"), "merge the layers"),
+        ("a link over a directory", Writer::default().file("d/f", b"x").symlink("d", "/tmp").end(), "the directory holds /d/f"),
+        ("a hard link over a directory", Writer::default().file("d/f", b"x").file("g", b"").link("d", "g").end(), "the directory holds /d/f"),
         ("a single block of zeroes", lone, "single block of zeroes"),
         ("two archives in one file", after, "follows the end"),
     ];

@@ -71,7 +71,7 @@ fn links_of_earlier_sources_are_followed_within_the_image() {
     let path = folder.path().join("a.tar");
     std::fs::write(&path, Writer::default().file("loop/x", b"").end()).unwrap();
     let said = tar::load(&mut tree, b"/", &path, &mut Budget::new(Limits::default()), folder.path()).unwrap_err().to_string();
-    assert!(said.contains("a.tar: entry 1 at byte 0, loop/x") && said.contains("circle"), "{said}");
+    assert!(said.contains("a.tar: entry 1 at byte 0, loop/x") && said.contains("symbolic link loop"), "{said}");
 }
 
 #[test]
@@ -104,4 +104,31 @@ fn extended_headers_say_what_blocks_can_not() {
     let xattrs: Vec<(&[u8], &[u8])> = meta.xattrs.as_deref().unwrap().iter().map(|(name, value)| (&**name, &**value)).collect();
     let expected: [(&[u8], &[u8]); 3] = [(b"security.selinux", b"system_u:object_r:bin_t:s0\0"), (b"user.a=b", b"\0\n="), ("user.ü".as_bytes(), b"x")];
     assert_eq!(xattrs, expected);
+}
+
+#[test]
+fn a_link_of_an_archive_does_not_hide_what_an_earlier_source_put_into_a_directory() {
+    let mut tree = read(&Writer::default().file("bin/tool", b"x").file("lib/app/data", b"x").directory("sbin").end());
+    let folder = Folder::new();
+    let path = folder.path().join("root.tar");
+    let root = Writer::default().directory("usr/bin").symlink("bin", "usr/bin").symlink("lib", "usr/lib").symlink("sbin", "usr/sbin").end();
+    std::fs::write(&path, root).unwrap();
+    let said = tar::load(&mut tree, b"/", &path, &mut Budget::new(Limits::default()), folder.path()).unwrap_err().to_string();
+    for word in ["root.tar", "symbolic link /bin", "/bin/tool", "symbolic link /lib", "/lib/app/data", "put the source with the links first"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(!said.contains("/sbin"), "{said}");
+}
+
+#[test]
+fn file_system_attributes_of_the_archives_machine_are_left_out() {
+    let keys: [(&[u8], &[u8]); 4] = [
+        (b"SCHILY.xattr.btrfs.compression", b"zstd"),
+        (b"SCHILY.xattr.system.nfs4_acl", b"x"),
+        (b"LIBARCHIVE.xattr.system.ntfs_attrib", b"eA"),
+        (b"SCHILY.xattr.user.note", b"x"),
+    ];
+    let tree = read(&Writer::default().pax(&keys).file("f", b"").end());
+    let xattrs = tree.node(tree.lookup(b"f").unwrap()).meta.xattrs.clone().unwrap();
+    assert_eq!(xattrs.keys().map(|name| &**name).collect::<Vec<_>>(), [&b"user.note"[..]]);
 }

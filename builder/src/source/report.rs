@@ -1,0 +1,210 @@
+//! What an operator should know about a source: entries that would hide others, marks of image layers, changed modes, attributes left out.
+//!
+//! What loses data is an error, raised when the whole source was read, so that it names all paths at once. The rest are warnings.
+
+use std::collections::BTreeMap;
+
+use crate::check::Finding;
+use crate::error::{Error, Result};
+use crate::paths::Paths;
+use crate::tree::{Kind, NodeId, Tree, show};
+
+/// Names of attributes that one message lists.
+const ATTRIBUTES: usize = 64;
+
+/// What one source did beside adding entries.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Entries that would replace a directory with entries in it.
+    hiding: Paths,
+    /// Entries of another type than what they replaced.
+    replaced: Paths,
+    /// Marks for deleted entries of lower layers.
+    whiteouts: Paths,
+    /// Directories and programs whose mode is another one in the image.
+    modes: Paths,
+    /// Attributes that were left out: how many entries have each, and the first of them.
+    attributes: BTreeMap<String, (u64, String)>,
+}
+
+impl Report {
+    /// Whether an entry may take this path, which has no symbolic link on its way. A directory with entries in it gives way to nothing but another
+    /// directory.
+    pub fn admits(&mut self, tree: &Tree, path: &[u8], entry: Entry) -> bool {
+        // That nothing but a directory can be the root is for the tree to say.
+        let Some(there) = tree.lookup(path).filter(|there| *there != Tree::ROOT) else { return true };
+        let shown = || format!("/{}", show(path).trim_start_matches('/'));
+        match (&tree.node(there).kind, entry) {
+            (Kind::Directory(_), Entry::Directory) => true,
+            (Kind::Directory(names), _) if names.is_empty() => true,
+            (Kind::Directory(_), _) => {
+                self.hiding.push(format!("{} {} (the directory holds {})", entry.name(), shown(), inside(tree, there, &shown())));
+                false
+            }
+            (old, Entry::Directory) => {
+                self.replaced.push(format!("{} (a directory instead of a {})", shown(), Entry::of(old).name()));
+                true
+            }
+            (Kind::Symlink(_), Entry::Other(_) | Entry::File) if tree.is_directory(path) => {
+                self.replaced.push(format!("{} (a {} instead of a symbolic link to a directory)", shown(), entry.name()));
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// Notes a mark that means "deleted" in a layer, which is not an entry of a tree.
+    pub fn whiteout(&mut self, path: &[u8]) {
+        self.whiteouts.push(show(path));
+    }
+
+    /// Notes an entry whose mode is another one in the image.
+    pub fn mode(&mut self, path: &[u8], was: u16, is: u16) {
+        self.modes.push(format!("{} ({is:04o} instead of {was:04o})", show(path)));
+    }
+
+    /// Notes an attribute that does not come into the image.
+    pub fn left_out(&mut self, name: &[u8], path: &[u8]) {
+        let name = show(name);
+        if self.attributes.len() < ATTRIBUTES || self.attributes.contains_key(&name) {
+            self.attributes.entry(name).or_insert_with(|| (0, show(path))).0 += 1;
+        }
+    }
+
+    /// The error, if this source would lose data; else its warnings. `hint` tells what to do about hidden directories.
+    pub fn finish(self, hint: &str) -> Result<Vec<Finding>> {
+        if !self.hiding.is_empty() {
+            return Err(Error::new(format!("entries would replace directories that are not empty: {}", self.hiding)).hint(hint));
+        }
+        if !self.whiteouts.is_empty() {
+            let what = format!("this is one layer of several, not a whole tree: whiteouts mark entries of lower layers as deleted: {}", self.whiteouts);
+            return Err(Error::new(what).hint(
+                "merge the layers first and use the result as one source: `podman create` and `podman export` for a container image,\n\
+                 the mounted file system for an overlay",
+            ));
+        }
+        if !self.attributes.is_empty() {
+            let list = self.attributes.iter().map(|(name, (count, first))| match count {
+                1 => format!("{name} of {first}"),
+                _ => format!("{name} of {count} entries, first {first}"),
+            });
+            log::info!("extended attributes left out: {}", list.collect::<Paths>());
+        }
+        let mut findings = Vec::new();
+        if !self.replaced.is_empty() {
+            findings.push(Finding {
+                is_error: false,
+                rule: "source-replaces",
+                message: format!("a source replaced entries of another type: {}", self.replaced),
+                hint: "if that is not intended, rename the entry, or write the sources in another order".to_owned(),
+            });
+        }
+        if !self.modes.is_empty() {
+            findings.push(Finding {
+                is_error: false,
+                rule: "source-modes",
+                message: format!("a directory source takes no write permission for group and others: {}", self.modes),
+                hint: "write owner = \"keep\" for this source to take modes, owners and times as they are,\n\
+                       or set one mode with [[file]] path = \"...\", directory = true, mode = \"2775\""
+                    .to_owned(),
+            });
+        }
+        Ok(findings)
+    }
+}
+
+/// The type of an entry that is to be put somewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// A directory.
+    Directory,
+    /// A file or a hard link to one.
+    File,
+    /// A symbolic link.
+    Symlink,
+    /// Anything else, by its name.
+    Other(&'static str),
+}
+
+impl Entry {
+    /// That of a node.
+    pub fn of(kind: &Kind) -> Entry {
+        match kind {
+            Kind::Directory(_) => Entry::Directory,
+            Kind::File(_) => Entry::File,
+            Kind::Symlink(_) => Entry::Symlink,
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => Entry::Other("device"),
+            Kind::Fifo => Entry::Other("named pipe"),
+            Kind::Socket => Entry::Other("socket"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Entry::Directory => "directory",
+            Entry::File => "file",
+            Entry::Symlink => "symbolic link",
+            Entry::Other(name) => name,
+        }
+    }
+}
+
+/// An entry below a directory that is not empty: the first that is no directory itself, if there is one.
+fn inside(tree: &Tree, directory: NodeId, shown: &str) -> String {
+    let mut path = shown.to_owned();
+    let mut at = directory;
+    while let Some((name, id)) = tree.children(at).find(|(_, id)| !matches!(tree.node(*id).kind, Kind::Directory(_))).or_else(|| tree.children(at).next()) {
+        path = format!("{path}/{}", show(name));
+        at = id;
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{Content, Meta};
+
+    fn tree() -> Tree {
+        let mut tree = Tree::new();
+        for path in [&b"/bin/deep/tool"[..], b"/file", b"/usr/bin/x"] {
+            tree.insert(path, Meta::default(), Kind::File(Content::default())).unwrap();
+        }
+        tree.insert(b"/empty", Meta::default(), Kind::Directory(BTreeMap::new())).unwrap();
+        tree.insert(b"/sbin", Meta::default(), Kind::Symlink(b"usr/bin"[..].into())).unwrap();
+        tree.insert(b"/dangling", Meta::default(), Kind::Symlink(b"nowhere"[..].into())).unwrap();
+        tree
+    }
+
+    #[test]
+    fn a_directory_with_entries_gives_way_to_no_other_type() {
+        for entry in [Entry::File, Entry::Symlink, Entry::Other("device")] {
+            let mut report = Report::default();
+            assert!(!report.admits(&tree(), b"bin", entry));
+            let error = report.finish("do this").unwrap_err();
+            assert!(error.message().contains("/bin (the directory holds /bin/deep/tool)") && error.way_out() == Some("do this"), "{error}");
+        }
+        let mut report = Report::default();
+        assert!(
+            report.admits(&tree(), b"bin", Entry::Directory) && report.admits(&tree(), b"empty", Entry::Symlink) && report.admits(&tree(), b"new", Entry::File)
+        );
+        assert!(report.finish("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn warns_of_types_that_hide_what_was_reached_before() {
+        for (path, entry, warns) in [
+            ("file", Entry::Directory, true),
+            ("dangling", Entry::Directory, true),
+            ("sbin", Entry::File, true),
+            ("sbin", Entry::Symlink, false),
+            ("file", Entry::Symlink, false),
+            ("dangling", Entry::File, false),
+        ] {
+            let mut report = Report::default();
+            assert!(report.admits(&tree(), path.as_bytes(), entry));
+            let findings = report.finish("").unwrap();
+            assert_eq!(findings.iter().any(|finding| finding.message.contains(&format!("/{path} ("))), warns, "{path} {entry:?}");
+        }
+    }
+}
