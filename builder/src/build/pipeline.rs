@@ -21,7 +21,7 @@ use crate::manifest::{self, Artifact, Manifest};
 use crate::output::Output;
 use crate::part::Part;
 use crate::scrub::keep::Keep;
-use crate::scrub::{Done, scrub};
+use crate::scrub::{self, Done, scrub};
 use crate::source::{Loaded, Surroundings, bound_lengths, cache_folder, debian, load};
 use crate::tree::{Tree, show};
 use crate::uki;
@@ -85,7 +85,7 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
         let keep = Keep::new(&definition.keep)?;
         let databases = sources.iter().flat_map(|source| &source.databases).filter_map(|database| database.finding(&tree, &keep));
         let of_sources = sources.iter().flat_map(|source| source.findings.iter().cloned()).chain(archives).chain(databases);
-        refuse_errors(of_sources.chain(check(&tree, definition)).collect(), output)
+        refuse_errors(of_sources.chain(scrub::notes(&scrubbed)).chain(check(&tree, definition)).collect(), output)
     })?;
 
     let kernel = initramfs::find_kernel(&tree)?;

@@ -43,7 +43,36 @@ impl Keep {
     }
 }
 
+/// The glob that is this path alone. A byte that is not UTF-8 becomes `?`.
+pub fn as_glob(path: &[u8]) -> String {
+    let mut glob = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for letter in chunk.valid().chars() {
+            if "*?[]{}\\".contains(letter) {
+                glob.push('\\');
+            }
+            glob.push(letter);
+        }
+        glob.extend(chunk.invalid().iter().map(|_| '?'));
+    }
+    glob
+}
+
 /// A path of the tree as globs take it: any bytes.
 pub fn as_path(path: &[u8]) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_as_a_glob_is_that_path() {
+        for path in [&b"/a[1]*.{x}"[..], b"/back\\slash?", b"/\xff\xfe", "/ü".as_bytes()] {
+            let keep = Keep::new(&[as_glob(path)]).unwrap();
+            assert!(keep.holds(path), "{}", as_glob(path));
+        }
+        assert!(!Keep::new(&[as_glob(b"/a*")]).unwrap().holds(b"/ab"));
+    }
 }

@@ -1,4 +1,4 @@
-//! Private keys in words: PEM (RFC 7468), OpenSSH, PuTTY, OpenPGP, age; in UTF-8 and UTF-16, in files of any size.
+//! Private keys in words: PEM (RFC 7468), OpenSSH, PuTTY, OpenPGP, OpenVPN, age; in UTF-8 and UTF-16, in files of any size.
 
 use std::borrow::Cow;
 use std::io;
@@ -25,7 +25,7 @@ pub fn holds_private_key(text: &str) -> bool {
     text.match_indices("-----BEGIN ").any(|(at, begin)| {
         let rest = &text[at + begin.len()..];
         let Some((label, body)) = rest.split_once("-----") else { return false };
-        let is_private = label.len() <= 40 && (label == "PGP PRIVATE KEY BLOCK" || label.ends_with("PRIVATE KEY"));
+        let is_private = label.len() <= 40 && (label == "PGP PRIVATE KEY BLOCK" || label.ends_with("PRIVATE KEY") || label.starts_with("OpenVPN "));
         is_private && has_body(body)
     })
 }
