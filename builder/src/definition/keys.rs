@@ -127,19 +127,26 @@ section! {
 
 section! {
     /// Where the image's files come from. Sources are applied in the order in which they are written: a later entry replaces an earlier one
-    /// at the same path. Exactly one of `debian`, `tar` and `dir` in each.
+    /// at the same path. Symbolic links of earlier sources are followed inside the image, so a source with the root comes first. A link or file in
+    /// place of a directory that is not empty is an error, because it would hide what is in the directory. So are layers of a container image or
+    /// an overlay (whiteouts): merge them first. Exactly one of `debian`, `tar` and `dir` in each.
     "[[source]]" Source {
         /// Debian packages, put together by mmdebstrap; the table is below.
         debian: Spanned<Debian> = "table", "";
-        /// A tar archive: plain, gzip, zstd or xz, told by its content. Relative to the definition.
+        /// A tar archive: plain, gzip, zstd or xz, told by its content. Entries arrive as they are, with access control lists and extended attributes;
+        /// attributes that describe a file system (`btrfs.*`, `system.nfs4_acl` and the like) are left out. Decompression uses at most 256 MiB for
+        /// a zstd window or an xz dictionary. Relative to the definition.
         tar: String = "path", "";
-        /// A directory. Every entry belongs to root:root unless `owner` says otherwise. A directory that an earlier source made keeps its owner
-        /// and mode: this one adds to it. Relative to the definition.
+        /// A directory. Unless `owner` says otherwise, every entry belongs to root:root; write permission for group and others is taken away
+        /// (0664 becomes 0644, 2775 becomes 2755), but for directories with the sticky bit, such as 1777; there are no access control lists, and of
+        /// extended attributes only `security.capability`. A directory that an earlier source made keeps its owner and mode: this one adds to
+        /// it. Relative to the definition.
         dir: String = "path", "";
         /// The directory of the image that the source is put below.
         at: String = "absolute path", "`/`";
-        /// With `dir`: `root`, or `keep` for owners, groups, modes and times as they are in the directory, also of directories that an earlier
-        /// source made.
+        /// With `dir`: `root`, or `keep` for owners, groups, modes, times and access control lists as they are in the directory, also of directories
+        /// that an earlier source made, and for the extended attributes `user.*`, `trusted.*` and `security.capability`. Others belong to the building
+        /// machine (SELinux and its like, btrfs, NFS) and are left out.
         owner: String = "`root` or `keep`", "`root`";
         /// With `dir`: whether other file systems mounted below it are entered.
         cross_mounts: bool = "boolean", "`false`";
@@ -182,7 +189,7 @@ section! {
         path: String = "absolute path", "required";
         /// A file with this text.
         content: String = "string", "";
-        /// A copy of this file. Relative to the definition.
+        /// A copy of this file, without its extended attributes. Relative to the definition.
         copy: String = "path", "";
         /// A symbolic link to this target.
         link: String = "string", "";
@@ -437,7 +444,8 @@ section! {
 section! {
     /// Bounds on what the sources may hold, so that a hostile archive can't fill the disk.
     "[limits]" Limits {
-        /// All files together, after decompression.
+        /// All files together, after decompression. Holes do not count until the image is written: a long hole in a file that scrubbing empties does no
+        /// harm, but an image stores holes as zeroes.
         bytes: String = "size", "`64G`";
         /// Number of entries.
         entries: u64 = "integer", "`10000000`";

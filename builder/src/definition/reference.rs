@@ -3,6 +3,8 @@
 use std::fmt::Write;
 
 use super::keys::SECTIONS;
+use crate::scrub::rules::RULES;
+use crate::scrub::secrets;
 
 const HEAD: &str = "\
 # The definition: image.toml
@@ -34,7 +36,52 @@ pub fn markdown() -> String {
             let _ = writeln!(page, "| `{}` | {} | {} | {} |", key.name, key.shape, key.default, joined(key.doc).replace('|', "\\|"));
         }
     }
+    scrubbing(&mut page);
     page
+}
+
+const SCRUBBING: &str = "
+## What scrubbing removes
+
+A rule acts on the names that it lists, and on no other name of the same file. `[scrub] keep` excepts paths.
+
+| rule | paths | why |
+|---|---|---|
+";
+
+const SERVERS: &str = "
+Four more rules change files: `machine-id` empties /etc/machine-id; `database-numbers` replaces the random number in Berkeley DB files (`/etc/**/*.db`)
+with one made of the path; `password-dates` (in /etc/shadow) and `newer-times` set what is newer than the image's epoch to it.
+
+Some services do not start, or lack a function, without a file that scrubbing removes. A server gets its own like this:
+";
+
+const REFUSED: &str = "
+## What is refused as a secret
+
+An image with a secret is an error that names each path. Private keys are searched for in every file, as text and in DER, and in extended attributes,
+together with cloud credentials and URLs with passwords. The other rules look at these paths alone, and most of them for words such as `password =`
+with a value behind them. Hand secrets to servers as systemd credentials, or put them on a volume.
+
+| rule | paths |
+|---|---|
+";
+
+/// What scrubbing does, from the tables that it works by.
+fn scrubbing(page: &mut String) {
+    let list = |paths: &[&str]| paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    page.push_str(SCRUBBING);
+    for rule in RULES {
+        let _ = writeln!(page, "| {} | {} | {} |", rule.name, list(rule.paths), rule.reason);
+    }
+    page.push_str(SERVERS);
+    for (rule, server) in RULES.iter().filter_map(|rule| Some((rule, rule.server?))) {
+        let _ = writeln!(page, "\n- {} ({}): {}.", list(rule.paths), rule.name, server.replace('\n', " "));
+    }
+    page.push_str(REFUSED);
+    for (name, paths) in secrets::paths_by_name() {
+        let _ = writeln!(page, "| {name} | {} |", list(&paths));
+    }
 }
 
 fn joined(lines: &[&str]) -> String {
