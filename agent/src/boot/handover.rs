@@ -37,7 +37,7 @@ pub fn run(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure>
     let start = since_kernel_start();
     let mounted = sealed.root();
     let located = mounted.verified().located();
-    locate::look_again(located)?;
+    locate::look_again(located, context)?;
     let init = find_init(located.cmdline.init.as_deref())?;
     for name in MOVED {
         if !root::open_inside(name, OFlag::O_DIRECTORY | OFlag::O_PATH).is_ok_and(|f| f.metadata().is_ok_and(|m| m.is_dir())) {

@@ -14,6 +14,7 @@ use adamant_agent::hash::RootHash;
 use super::arriving::Arriving;
 use super::block::{self, Disk, Partition};
 use super::early::Early;
+use super::paths::{self, Identity, OtherPath, Surveyed};
 use super::{Context, Failure};
 
 const STAGE: &str = "locate";
@@ -24,6 +25,9 @@ const SETTLE: Duration = Duration::from_millis(25);
 const LAST_RESORT: Duration = Duration::from_secs(3);
 /// How often the watchdog hears from the wait.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+/// What to do about two disks that only seem to be one.
+const ONE_PATH: &str = "attach it by one path only, or have the storage give it a world wide name (NAA, EUI-64 or UUID), by which several paths are known to be one disk; \
+                        if they are two disks, detach one";
 
 /// Where the root is. Nothing of it is verified yet.
 pub struct Located {
@@ -45,6 +49,7 @@ pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
     let survey = wait(&data, &tree, cmdline.device_timeout, &mut arriving, context)?;
     context.arriving = Some(arriving);
     survey.repair([&data, &tree], context);
+    survey.close_other_paths([&data, &tree], context);
     let (disk, data) = survey.settle("root", &data)?;
     let (_, tree) = survey.settle("verity", &tree)?;
     context.report.root_hash = root_hash.to_string();
@@ -60,13 +65,17 @@ fn names(cmdline: &CommandLine, root_hash: &RootHash) -> [DeviceName; 2] {
     [data, tree]
 }
 
-/// Looks at all disks once more: a second one with the same image may have been too slow to be seen the first time. Refuses it all the same.
-pub fn look_again(located: &Located) -> Result<(), Failure> {
+/// Looks at all disks once more: a second one with the same image may have been too slow to be seen the first time. Refuses it all the same, and
+/// closes another path to the same disk.
+pub fn look_again(located: &Located, context: &mut Context) -> Result<(), Failure> {
     let survey = Survey::of_all_disks()?;
-    for (role, name) in ["root", "verity"].into_iter().zip(names(&located.cmdline, &located.root_hash)) {
+    let wanted = names(&located.cmdline, &located.root_hash);
+    for (role, name) in ["root", "verity"].into_iter().zip(&wanted) {
         // What is gone now is in use, and missed by whoever reads it.
-        survey.find(role, &name)?;
+        survey.find(role, name)?;
     }
+    let [data, tree] = &wanted;
+    survey.close_other_paths([data, tree], context);
     Ok(())
 }
 
@@ -122,8 +131,13 @@ fn other_sectors(file: &File, disk: &Disk) -> Option<gpt::Refusal> {
     Some(format!("it has one for sectors of {other} bytes, this disk's have {}: write an image that was built with disk.sector = {0}", disk.sector))
 }
 
-/// All disks with their tables.
-struct Survey(Vec<(Disk, Result<gpt::disk::Found, gpt::Refusal>)>);
+/// All disks with their tables, each once.
+struct Survey {
+    disks: Vec<Surveyed>,
+    /// What each of them says that it is.
+    identities: Vec<Identity>,
+    other_paths: Vec<OtherPath>,
+}
 
 /// A place that a name stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +154,29 @@ impl Survey {
             let file = disk.open(false).map_err(|e| e.to_string())?;
             gpt::disk::read(&file, disk.sector, disk.sectors).map_err(|why| other_sectors(&file, disk).unwrap_or(why))
         };
-        Ok(Survey(disks.into_iter().map(|disk| (disk.clone(), read(&disk))).collect()))
+        let disks = disks.into_iter().map(|disk| {
+            let (found, identity) = (read(&disk), Identity::read(&disk.name));
+            ((disk, found), identity)
+        });
+        let (kept, other_paths) = paths::merge(disks.collect());
+        let (disks, identities) = kept.into_iter().unzip();
+        Ok(Survey { disks, identities, other_paths })
+    }
+
+    /// Makes all other paths to the disk that these partitions are on read-only: what goes through one of them is not seen in the others' caches.
+    fn close_other_paths(&self, wanted: [&DeviceName; 2], context: &mut Context) {
+        let used: Vec<&str> = wanted.iter().flat_map(|name| self.places(name)).map(|place| place.disk.name.as_str()).collect();
+        for path in self.other_paths.iter().filter(|path| used.contains(&path.of.as_str())) {
+            let OtherPath { of, disk, wwid } = path;
+            let sentence = match path.close() {
+                Ok(()) => format!("{of} and {} are two paths to one disk (WWN {wwid}): {of} is used, {} is read-only.", disk.name, disk.name),
+                Err(error) => format!("{of} and {} are two paths to one disk (WWN {wwid}), and {} could not be made read-only: {error}.", disk.name, disk.name),
+            };
+            // The second look finds what the first one has found.
+            if !context.report.warnings.contains(&sentence) {
+                context.warn(sentence);
+            }
+        }
     }
 
     /// `Ok(None)`: there is exactly one.
@@ -153,15 +189,29 @@ impl Survey {
             _ => {
                 let all: Vec<String> = places.iter().map(Place::to_string).collect();
                 let why = format!("found {} times: {}", places.len(), all.join(", "));
-                Err(Failure::new(STAGE, what, why, "detach all but the disk that belongs to this machine"))
+                Err(match self.same_by_name(&places) {
+                    Some(same) => Failure::new(STAGE, what, format!("{why}: {same}"), ONE_PATH),
+                    None => Failure::new(STAGE, what, why, "detach all but the disk that belongs to this machine"),
+                })
             }
         }
+    }
+
+    /// What says that several places are on one disk, without proving it.
+    fn same_by_name(&self, places: &[Place<'_>]) -> Option<String> {
+        let identity = |disk: &Disk| self.disks.iter().zip(&self.identities).find(|((known, _), _)| known == disk).map(|(_, identity)| identity);
+        let (first, rest) = places.split_first()?;
+        let (name, known) = (&first.disk.name, identity(first.disk)?);
+        rest.iter().filter(|place| place.disk != first.disk).find_map(|place| {
+            let sign = identity(place.disk)?.alike(known)?;
+            Some(format!("{name} and {} are probably two paths to one disk ({sign})", place.disk.name))
+        })
     }
 
     /// All places that a name stands for.
     fn places(&self, wanted: &DeviceName) -> Vec<Place<'_>> {
         let mut places = Vec::new();
-        for (disk, found) in &self.0 {
+        for (disk, found) in &self.disks {
             if let DeviceName::Node(name) = wanted {
                 if *name == disk.name {
                     places.push(Place { disk, number: 0 });
@@ -186,11 +236,11 @@ impl Survey {
 
     /// What there is instead, disk by disk.
     fn why_not(&self) -> String {
-        if self.0.is_empty() {
+        if self.disks.is_empty() {
             return "no disk appeared".to_owned();
         }
         let disks: Vec<String> = self
-            .0
+            .disks
             .iter()
             .map(|(disk, found)| match found {
                 Ok(found) => format!("{} has {} other partitions", disk.name, found.table.partitions.iter().flatten().count()),
@@ -203,7 +253,7 @@ impl Survey {
     /// Repairs the tables of the disks that the root is on, and makes them known to the kernel, where needed.
     fn repair(&self, wanted: [&DeviceName; 2], context: &mut Context) {
         let places: Vec<Place<'_>> = wanted.iter().flat_map(|name| self.places(name)).collect();
-        for (disk, found) in &self.0 {
+        for (disk, found) in &self.disks {
             if let Ok(found) = found
                 && places.iter().any(|place| place.disk == disk && place.number != 0)
             {
@@ -222,7 +272,7 @@ impl Survey {
             let whole = Partition { path: disk.path.clone(), name: disk.name.clone(), number, start: 0, bytes };
             return Ok((disk.clone(), whole));
         }
-        let found = self.0.iter().find(|(d, _)| d == disk).and_then(|(_, found)| found.as_ref().ok());
+        let found = self.disks.iter().find(|(d, _)| d == disk).and_then(|(_, found)| found.as_ref().ok());
         let partition = disk.partition(number).ok().flatten().ok_or_else(gone)?;
         let entry = found.and_then(|f| f.table.partitions.get(number as usize - 1)).and_then(Option::as_ref);
         let sector = u64::from(disk.sector);
@@ -289,9 +339,14 @@ mod tests {
         (disk, Ok(gpt::disk::Found { table, from_backup: None, repairs: Vec::new() }))
     }
 
+    fn survey(disks: Vec<Surveyed>) -> Survey {
+        let identities = vec![Identity::default(); disks.len()];
+        Survey { disks, identities, other_paths: Vec::new() }
+    }
+
     #[test]
     fn finds_a_partition_by_id_label_or_node_over_all_disks() {
-        let survey = Survey(vec![disk("sda", &[None, Some((gpt::VAR, "state"))]), disk("vda", &[Some((gpt::VAR, "x")), None, Some((ID, "web_1"))])]);
+        let survey = survey(vec![disk("sda", &[None, Some((gpt::VAR, "state"))]), disk("vda", &[Some((gpt::VAR, "x")), None, Some((ID, "web_1"))])]);
         for wanted in [DeviceName::PartUuid(ID), DeviceName::PartLabel("web_1".to_owned())] {
             assert_eq!(survey.places(&wanted).iter().map(Place::to_string).collect::<Vec<_>>(), ["/dev/vda partition 3"]);
             assert!(survey.find("root", &wanted).unwrap().is_none());
@@ -301,18 +356,28 @@ mod tests {
 
     #[test]
     fn refuses_two_disks_with_one_image_and_names_both() {
-        let survey = Survey(vec![disk("vda", &[Some((ID, "web_1"))]), disk("vdb", &[None, Some((ID, "web_1"))])]);
+        let survey = survey(vec![disk("vda", &[Some((ID, "web_1"))]), disk("vdb", &[None, Some((ID, "web_1"))])]);
         let failure = survey.find("root", &DeviceName::PartUuid(ID)).unwrap_err().to_string();
-        assert!(failure.contains("/dev/vda partition 1, /dev/vdb partition 2"), "{failure}");
+        assert!(failure.contains("/dev/vda partition 1, /dev/vdb partition 2") && failure.contains("detach all but"), "{failure}");
+    }
+
+    #[test]
+    fn refuses_two_disks_that_seem_to_be_one_as_what_they_seem_to_be() {
+        let mut survey = survey(vec![disk("sda", &[Some((ID, "web_1"))]), disk("sdb", &[Some((ID, "web_1"))])]);
+        for identity in &mut survey.identities {
+            identity.serial = Some("lun7".to_owned());
+        }
+        let failure = survey.find("root", &DeviceName::PartUuid(ID)).unwrap_err().to_string();
+        assert!(failure.contains("sda and sdb are probably two paths to one disk (serial number lun7)") && !failure.contains("detach all but"), "{failure}");
     }
 
     #[test]
     fn says_what_is_there_instead() {
-        let mut survey = Survey(vec![disk("vda", &[Some((gpt::VAR, "state"))])]);
-        survey.0.push((survey.0[0].0.clone(), Err("header signature missing".to_owned())));
+        let mut survey = survey(vec![disk("vda", &[Some((gpt::VAR, "state"))])]);
+        survey.disks.push((survey.disks[0].0.clone(), Err("header signature missing".to_owned())));
         let missing = survey.find("verity", &DeviceName::PartUuid(ID)).unwrap().unwrap();
         assert!(missing.what.contains(&ID.to_string()));
         assert!(missing.why.contains("vda has 1 other partitions") && missing.why.contains("signature missing"), "{}", missing.why);
-        assert_eq!(Survey(Vec::new()).why_not(), "no disk appeared");
+        assert_eq!(super::Survey { disks: Vec::new(), identities: Vec::new(), other_paths: Vec::new() }.why_not(), "no disk appeared");
     }
 }

@@ -26,6 +26,7 @@ mod keyring;
 pub mod locate;
 mod modules;
 mod outcome;
+mod paths;
 pub mod root;
 pub mod scan;
 pub mod seal;
