@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use adamant_tests::image::METAL;
+use adamant_tests::image::{Image, METAL, Tiny};
 use adamant_tests::machine::Setup;
 use adamant_tests::scratch::Scratch;
 use adamant_tests::{alter, esp, tool};
@@ -136,5 +136,67 @@ fn the_same_disk_starts_and_grows_on_every_bus() {
     let only = std::env::var("ADAMANT_BUS").unwrap_or_default();
     for bus in BUSES.iter().filter(|bus| only.is_empty() || format!("{}-{}", bus.name, bus.sector) == only) {
         starts_and_grows(bus);
+    }
+}
+
+const DISK: &str = "node-name=disk,driver=raw";
+
+/// The tiny image with a counter of 1 on its disk, in a file that QEMU's `-blockdev` names.
+fn started_once(scratch: &Scratch) -> (Image, std::path::PathBuf) {
+    let image = Tiny::usual().build();
+    let disk = scratch.join("disk.raw");
+    alter::copy(&image.path("raw"), &disk);
+    let console = Setup::of(&image).disk(&disk).start(scratch).wait_for_end();
+    assert!(console.contains("tiny: counter 1"), "{console}");
+    (image, disk)
+}
+
+#[test]
+fn a_lun_behind_two_controllers_starts_by_one_path_and_the_other_is_read_only() {
+    let scratch = Scratch::new("two-paths");
+    let (image, disk) = started_once(&scratch);
+    let mut arguments = Vec::new();
+    for path in ["a", "b"] {
+        arguments.extend(["-device".to_owned(), format!("virtio-scsi-pci,id=bus-{path}")]);
+        arguments.extend(["-blockdev".to_owned(), format!("driver=file,node-name=file-{path},filename={},locking=off", disk.display())]);
+        arguments.extend(["-blockdev".to_owned(), format!("driver=raw,node-name={path},file=file-{path}")]);
+        arguments.extend(["-device".to_owned(), format!("scsi-hd,bus=bus-{path}.0,drive={path},serial=lun7,wwn=0x5000c50015ea71aa,share-rw=on")]);
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let console = Setup::of(&image).arguments(&arguments).append("tiny.read=/sys/block/sdb/ro").start(&scratch).wait_for_end();
+    assert!(console.contains("tiny: counter 2"), "{console}");
+    assert!(console.contains("sda and sdb are two paths to one disk (WWN naa.5000c50015ea71aa): sda is used, sdb is read-only."), "{console}");
+    // Two disks with the same bytes are still two: their names differ, or nobody gave them one that counts.
+    for names in [["wwn=0x5000c50015ea71aa", "wwn=0x5000c50015ea71ab"], ["serial=one", "serial=one"]] {
+        let copy = scratch.join("copy.raw");
+        alter::copy(&disk, &copy);
+        let mut arguments = vec!["-device".to_owned(), "virtio-scsi-pci,id=bus".to_owned()];
+        for (n, (file, name)) in [&disk, &copy].into_iter().zip(names).enumerate() {
+            arguments.extend(["-drive".to_owned(), format!("if=none,id=disk{n},format=raw,file={}", file.display())]);
+            arguments.extend(["-device".to_owned(), format!("scsi-hd,bus=bus.0,drive=disk{n},{name}")]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let console = Setup::of(&image).arguments(&arguments).start(&scratch).wait_for_end();
+        assert!(!console.contains("tiny: ") && console.contains("found 2 times"), "{console}");
+        let seems_one = console.contains("sda and sdb are probably two paths to one disk (");
+        assert_eq!((seems_one, console.contains("detach all but")), if names[0] == names[1] { (true, false) } else { (false, true) }, "{console}");
+    }
+}
+
+#[test]
+fn a_disk_behind_a_controller_without_a_driver_is_told_by_the_controller() {
+    let scratch = Scratch::new("no-driver");
+    let (image, disk) = started_once(&scratch);
+    let drive = format!("{DISK},file.driver=file,file.filename={}", disk.display());
+    for (devices, address, driver) in [
+        (&["lsi53c895a,id=bus", "scsi-hd,bus=bus.0,drive=disk"][..], "pci:v00001000d00000012sv", "sym53c8xx"),
+        (&["pvscsi,id=bus", "scsi-hd,bus=bus.0,drive=disk"], "pci:v000015ADd000007C0sv", "vmw_pvscsi"),
+    ] {
+        let mut arguments = vec!["-blockdev", drive.as_str()];
+        arguments.extend(devices.iter().flat_map(|device| ["-device", device]));
+        let console = Setup::of(&image).arguments(&arguments).append("adamant.device_timeout=8").start(&scratch).wait_for_end();
+        let line = console.lines().find_map(|line| line.find("adamant: locate: ").map(|at| &line[at..])).unwrap_or_else(|| panic!("{console}"));
+        assert!(line.contains("storage controller 0000:") && line.contains("has no driver in this image") && line.contains(address), "{line}");
+        assert!(line.contains("[kernel] modules") && line.contains(driver) && !line.contains("attach the disk"), "{line}");
     }
 }

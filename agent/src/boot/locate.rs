@@ -15,7 +15,7 @@ use super::arriving::Arriving;
 use super::block::{self, Disk, Partition};
 use super::early::Early;
 use super::paths::{self, Identity, OtherPath, Surveyed};
-use super::{Context, Failure};
+use super::{Context, Failure, driverless};
 
 const STAGE: &str = "locate";
 /// After both partitions were found: the time in which no other disk may appear. Two disks with one image must not be told apart by luck, which
@@ -92,8 +92,10 @@ fn wait(data: &DeviceName, tree: &DeviceName, timeout: Duration, arriving: &mut 
         let until = match &missing {
             None => now + SETTLE,
             Some(why) if now >= deadline => {
-                let way_out = "attach the disk that holds the image with this root hash, or boot with the command line that was built with it";
-                return Err(Failure { way_out: way_out.to_owned(), ..Failure::new(STAGE, why.what.clone(), &why.why, "") });
+                let attach = "attach the disk that holds the image with this root hash, or boot with the command line that was built with it";
+                let (driver, way_out) = driverless::explain(&driverless::find(), &context.report.modules, attach)
+                    .map_or((String::new(), attach.to_owned()), |(driver, remedy)| (format!("; {driver}"), remedy));
+                return Err(Failure::new(STAGE, why.what.clone(), format!("{}{driver}", why.why), way_out));
             }
             Some(why) => {
                 if !said {

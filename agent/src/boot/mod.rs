@@ -17,6 +17,7 @@ pub mod clock;
 mod console;
 mod credentials;
 pub mod dm;
+mod driverless;
 pub mod early;
 mod firmware;
 pub mod handover;
