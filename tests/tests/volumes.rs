@@ -1,6 +1,7 @@
 //! What a server keeps, it keeps: over boots, full disks, grown disks and damaged volumes. What can't be kept is said, and follows the policy.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use adamant_tests::alter;
 use adamant_tests::image::{Image, Tiny};
@@ -118,6 +119,60 @@ fn volumes_grow_with_the_disk_and_keep_what_they_hold() {
     server.is_sound("logs");
     let third = server.boot("");
     assert_eq!(grown_by(&third, "state") + grown_by(&third, "logs"), 0);
+}
+
+/// 4 TB in block groups of 8 MiB are half a million of them: longer than the watchdog waits.
+#[test]
+fn a_small_volume_grows_to_a_large_disk_under_the_watchdog() {
+    let server = Server::new("grown-large", &Tiny::usual());
+    server.boot("tiny.write=/var/log/kept");
+    alter::resize(&server.disk, 4 << 40);
+    let watchdog = ["-device", "i6300esb", "-action", "watchdog=poweroff"];
+    let setup = Setup::of(&server.image).disk(&server.disk).arguments(&watchdog).deadline(Duration::from_secs(2400));
+    let console = setup.append("quiet").start(&server.scratch).wait_for_end();
+    assert!(console.contains("tiny: done"), "{console}");
+    assert!(grown_by(&console, "state") + grown_by(&console, "logs") > 4_000_000_000_000, "{console}");
+    assert!(console.lines().filter(|line| line.contains("adamant: growing volume ") && line.contains(" MB, ")).count() > 1, "{console}");
+    assert_eq!(value(&console, "tiny: counter"), "2");
+    let next = server.boot("tiny.read=/var/log/kept");
+    assert_eq!(value(&next, "tiny: read /var/log/kept:"), "8 bytes");
+}
+
+/// The disk's own sector, of which all reads fail.
+fn unreadable(server: &Server, sector: u64) -> String {
+    let drive = format!(
+        "driver=blkdebug,node-name=disk,image.driver=file,image.filename={},inject-error.0.event=none,inject-error.0.iotype=read,inject-error.0.errno=5,inject-error.0.sector={sector}",
+        server.disk.display()
+    );
+    let arguments = ["-blockdev", &drive, "-device", "virtio-blk-pci,drive=disk"];
+    let console = Setup::of(&server.image).arguments(&arguments).start(&server.scratch).wait_for_end();
+    assert!(!console.contains("tiny: "), "{console}");
+    let line = console.lines().find_map(|line| line.find("adamant: volumes: ").map(|at| line[at..].trim_end().to_owned()));
+    line.unwrap_or_else(|| panic!("no line of the volumes stage:\n{console}"))
+}
+
+#[test]
+fn a_sector_that_can_t_be_read_is_no_reason_to_make_a_volume_anew() {
+    let server = damaged("unreadable", "recreate", |_, _| ());
+    let state = alter::partition(&server.disk, "state");
+    let line = unreadable(&server, (state.start + 1024) / 512);
+    assert!(line.contains("can't be read") && line.contains("check the disk") && !line.contains("recreate"), "{line}");
+    // One that only a full check reads: an inode table.
+    let copy = server.scratch.join("state.ext4");
+    std::fs::write(&copy, alter::read(&server.disk, state.start, state.size as usize)).unwrap_or_else(|e| panic!("{e}"));
+    tool::run(tool::command("debugfs").args(["-w", "-R", "set_super_value state 2"]).arg(&copy));
+    let groups = tool::run(tool::command("dumpe2fs").arg(&copy));
+    let table: u64 = groups
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Inode table at ")?.split(['-', ' ']).next()?.parse().ok())
+        .unwrap_or_else(|| panic!("{groups}"));
+    alter::write(&server.disk, state.start, &std::fs::read(&copy).unwrap_or_else(|e| panic!("{e}")));
+    let before = alter::read(&server.disk, state.start, state.size as usize);
+    let line = unreadable(&server, (state.start + table * 4096) / 512);
+    assert!(line.contains("Input/output error") && line.contains("check the disk") && !line.contains("recreate"), "{line}");
+    assert!(before == alter::read(&server.disk, state.start, state.size as usize), "it was written to");
+    let console = server.boot("");
+    assert_eq!(value(&console, "tiny: counter"), "2");
 }
 
 #[test]

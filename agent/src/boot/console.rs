@@ -21,6 +21,8 @@ const LINE_LIMIT: usize = 900;
 
 /// The level of a failure in the kernel's log: LOG_CRIT, which `quiet` does not hide.
 const CRITICAL: u8 = 2;
+/// LOG_INFO, which `quiet` hides.
+const INFORMATION: u8 = 6;
 
 struct KernelLog;
 
@@ -51,8 +53,17 @@ pub fn start_log() {
 
 /// Says a failure's line: in the kernel's log, and once on every console.
 pub fn announce(line: &str) {
-    let logged = kernel_log(CRITICAL, line).is_ok();
-    if logged && kernel_prints(CRITICAL) {
+    announce_at(CRITICAL, line);
+}
+
+/// Says what takes long: in the kernel's log, and once on every console, also with `quiet`.
+pub fn say(line: &str) {
+    announce_at(INFORMATION, line);
+}
+
+fn announce_at(level: u8, line: &str) {
+    let logged = kernel_log(level, line).is_ok();
+    if logged && kernel_prints(level) {
         return;
     }
     let text = format!("\r{}\n", printable(line));

@@ -241,7 +241,7 @@ section! {
         /// Share of the space that it gets when the disk is larger than the image at its first start; 0 keeps its size. What a disk gains later all goes to the
         /// volume with the greatest weight.
         weight: u32 = "integer", "`1`";
-        /// What happens when it can't be repaired: `fail` stops the boot, `recreate` makes a new one after evidence of the old one was kept.
+        /// What happens when e2fsck can't repair it: `fail` stops the boot, `recreate` makes a new one after evidence of the old one was kept. A volume that is newer than the image, or can't be read, is never made anew.
         on_damage: super::OnDamage = "`fail` or `recreate`", "`fail`";
         /// The file system made on first boot, by the image's own tools.
         filesystem: super::FileSystem = "`ext4`", "`ext4`";

@@ -10,7 +10,8 @@ use super::evidence::Kept;
 use super::ext4::Checked;
 use super::partitions::Partitions;
 use super::probe::{self, Content};
-use super::{Condemned, Finding, Known, NO_PROGRAMS, Stage, failure};
+use super::tool::ToolError;
+use super::{Condemned, Finding, Known, Stage, failure};
 
 impl Stage<'_> {
     /// Looks at a volume, and repairs what is safe to repair by itself.
@@ -18,9 +19,9 @@ impl Stage<'_> {
         let volume = &self.volumes[position];
         let what = format!("volume {:?}, partition {} of {}", volume.name, index + 1, self.disk.path.display());
         let device = partitions.device(index).map_err(|why| failure(&what, why, "look for messages about the disk in the kernel's log"))?;
-        let making = partitions.table.partitions[index].as_ref().is_some_and(|p| p.attributes & ATTR_MAKING != 0);
+        let is_marked = |mark: u64| partitions.table.partitions[index].as_ref().is_some_and(|p| p.attributes & mark != 0);
         let mut known = Known { index, finding: Finding::Blank, device, found: None, kept: Kept::default() };
-        if making {
+        if is_marked(ATTR_MAKING) {
             return Ok(known);
         }
         let content = File::open(&known.device.path).and_then(|file| probe::probe(&file, known.device.bytes));
@@ -33,19 +34,29 @@ impl Stage<'_> {
         }
         known.finding = match content {
             Ok(Content::Blank) => Finding::Blank,
-            Ok(Content::Foreign(kind)) => Finding::Damaged(format!("it holds {kind}, not ext4")),
-            Err(error) => Finding::Damaged(format!("it can't be read: {error}")),
-            // The check would load a program and its libraries, and end at the same words. What they are wrong about, mounting shows.
-            Ok(Content::Ext4(found)) if found.clean => Finding::Sound { repaired: false },
-            Ok(Content::Ext4(_)) => {
-                let checked = self.programs().check(&known.device.path);
-                match checked.map_err(|why| failure(&what, why, NO_PROGRAMS))? {
+            Ok(Content::Foreign(kind)) => {
+                let remedy = "move its content elsewhere and take its signature away (wipefs --all), or correct [[volume]]";
+                return Err(failure(&what, format!("it holds {kind}, not ext4"), remedy));
+            }
+            // A superblock may be left where only e2fsck finds it.
+            Ok(Content::Unknown) => Finding::Doubtful("it holds data of an unknown kind, not ext4".to_owned()),
+            Err(error) => return Err(failure(&what, format!("it can't be read: {error}"), "check the disk and its connection")),
+            Ok(Content::Ext4(found)) if found.bytes() > known.device.bytes => {
+                let why = format!("its file system has {} bytes, the partition only {}", found.bytes(), known.device.bytes);
+                return Err(failure(&what, why, "restore the partition table, or the whole disk"));
+            }
+            // The check would load a program and its libraries, and end with the same verdict. Errors that the superblock does not know of, mounting shows.
+            Ok(Content::Ext4(found)) if found.clean && !found.features.has_unknown() => Finding::Sound { repaired: false },
+            Ok(Content::Ext4(found)) => {
+                let checked = self.programs(volume).check(&known.device.path, found.features);
+                match checked.map_err(|error| failure(&what, error.why, error.remedy))? {
                     Checked::Clean => Finding::Sound { repaired: false },
                     Checked::Repaired(said) => {
                         self.warnings.push(format!("Volume {:?} was repaired: {said}.", volume.name));
                         Finding::Sound { repaired: true }
                     }
                     Checked::Damaged(why) => Finding::Doubtful(why),
+                    Checked::Unsupported(unsupported) => Finding::Unchecked(unsupported),
                 }
             }
         };
@@ -58,23 +69,31 @@ impl Stage<'_> {
             let Finding::Doubtful(doubt) = &known[position].finding else { continue };
             let doubt = doubt.clone();
             known[position].finding = match self.repair(position, known)? {
-                Checked::Damaged(why) => Finding::Damaged(why),
+                Checked::Damaged(why) => Finding::Damaged(format!("{doubt}; {why}")),
                 Checked::Clean | Checked::Repaired(_) => {
                     let (name, kept) = (&self.volumes[position].name, &known[position].kept);
                     self.warnings.push(format!("Volume {name:?} was repaired: {doubt}; {kept}."));
                     Finding::Sound { repaired: true }
                 }
+                Checked::Unsupported(unsupported) => Finding::Unchecked(unsupported),
             };
         }
         Ok(())
     }
 
-    /// Keeps evidence of a volume as it is, and then repairs all that can be repaired.
+    /// Keeps evidence of a volume as it is, and then repairs all that can be repaired. A disk that can't be read, or a program that fails, ends the
+    /// boot: neither says anything of the file system.
     pub(super) fn repair(&mut self, position: usize, known: &mut [Known]) -> Result<Checked, Failure> {
+        let volume = &self.volumes[position];
+        let Known { device, found, .. } = &known[position];
+        let (device, features) = (device.clone(), found.as_ref().map(|found| found.features).unwrap_or_default());
+        let what = format!("volume {:?} ({})", volume.name, device.path.display());
+        let failed = |error: ToolError| failure(what.as_str(), error.why, error.remedy);
+        if let Some(checked) = self.programs(volume).examine(&device.path, device.bytes, features).map_err(failed)? {
+            return Ok(checked);
+        }
         self.keep(position, known)?;
-        let device = &known[position].device;
-        let what = format!("volume {:?} ({})", self.volumes[position].name, device.path.display());
-        self.programs().repair(&device.path, device.bytes).map_err(|why| failure(what, why, NO_PROGRAMS))
+        self.programs(volume).repair(&device.path, device.bytes, features).map_err(failed)
     }
 
     /// Ends the boot for a damaged volume, or sees to it that evidence is kept: the whole volume where the disk has room, parts on a sound volume
@@ -85,7 +104,7 @@ impl Stage<'_> {
             let Finding::Damaged(why) = &known[position].finding else { continue };
             let what = format!("volume {:?} ({})", volume.name, known[position].device.path.display());
             if volume.on_damage == OnDamage::Fail {
-                return Err(failure(what, why, "restore the volume, or let the image say on_damage = \"recreate\" for it"));
+                return Err(failure(what, why, "restore the volume, or set on_damage = \"recreate\" for it in the image's definition"));
             }
             let said = format!("Volume {:?} was damaged ({why}) and was made anew", volume.name);
             let id = identity::random().map_err(|e| failure(&what, format!("the kernel gives no random bytes: {e}"), "try again"))?;

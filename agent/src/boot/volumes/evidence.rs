@@ -1,4 +1,4 @@
-//! What is kept of a damaged volume before it is repaired or a new one takes its place: its first MiBs (super block, group descriptors) and its journal,
+//! What is kept of a damaged volume before it is repaired or a new one takes its place: its first MiBs (superblock, group descriptors) and its journal,
 //! for whoever wants to know what happened. Bounded, because a healthy volume's room is worth more.
 
 use std::fmt;
@@ -14,7 +14,7 @@ use nix::mount::{MntFlags, umount2};
 use sha2::{Digest, Sha256};
 
 use super::super::Failure;
-use super::probe::Super;
+use super::superblock::Super;
 use super::{Finding, Known, Stage, beneath, ext4, failure};
 
 /// Kept of the start of a volume, and of its journal, bytes.
@@ -34,7 +34,7 @@ pub struct Evidence {
 }
 
 impl Evidence {
-    /// Reads it from the volume `name` of `bytes` bytes, with the journal where its super block tells where that is.
+    /// Reads it from the volume `name` of `bytes` bytes, with the journal where its superblock tells where that is.
     pub fn take(name: &str, partition: &File, bytes: u64, known: Option<&Super>) -> Evidence {
         let mut ranges = vec![(0, HEAD.min(bytes))];
         let mut left = JOURNAL;

@@ -1,8 +1,8 @@
 //! Fifth stage: the volumes, which outlive images.
 //!
 //! They are partitions of the root's own disk, found by label and type. Promise: a partition that holds nothing becomes a file system, one that
-//! holds an ext4 is checked unless it was unmounted in order, and grown, and one that holds anything else is never overwritten unless the policy says
-//! so, and then only after evidence was kept. Whenever the power goes, the next boot finishes what was begun. Nothing in a volume is trusted: it is
+//! holds an ext4 is checked unless it was unmounted in order, and grown. It is made anew only if the policy says so, an e2fsck that knows all of its
+//! features can't repair it, and evidence was kept. An unknown feature, a sector that can't be read and a program that fails are never a reason. Whenever the power goes, the next boot finishes what was begun. Nothing in a volume is trusted: it is
 //! hostile input to verified programs.
 //!
 //! The order is what makes it safe. Look at all of them; keep evidence of what is beyond a repair that is safe by itself, and only then repair it; write one partition table, which grows and claims (ATTR_MAKING) what
@@ -12,10 +12,15 @@ mod assess;
 mod beneath;
 mod evidence;
 mod ext4;
+mod features;
 mod mounting;
+#[cfg(test)]
+mod never_replaced;
 mod partitions;
 mod probe;
+mod progress;
 mod seed;
+mod superblock;
 #[cfg(test)]
 pub mod tests;
 pub mod tool;
@@ -30,9 +35,9 @@ use adamant_agent::policy;
 use adamant_agent::report;
 
 use self::evidence::Kept;
-use self::ext4::Programs;
+use self::ext4::{Programs, Unsupported};
 use self::partitions::Partitions;
-use self::probe::Super;
+use self::superblock::Super;
 use super::block::{Disk, Partition};
 use super::root::MountedRoot;
 use super::{Context, Failure};
@@ -41,8 +46,6 @@ pub use beneath::{move_aside, own_folder, path_of, read as read_beneath, write a
 
 /// Where a healthy volume is mounted for the moment in which evidence is written to it.
 const EVIDENCE_MOUNT: &str = "/run/adamant/evidence";
-/// What to do when a program of e2fsprogs could not do its work.
-const NO_PROGRAMS: &str = "put e2fsprogs into the image";
 
 /// The root with its volumes mounted below it. Only [`run`] makes one.
 pub struct MountedVolumes {
@@ -120,10 +123,19 @@ enum Finding {
     Blank,
     /// In order, or put in order again.
     Sound { repaired: bool },
+    /// Made by newer tools, so that the image's e2fsck can't check it. It is mounted if the kernel mounts it, and never made anew.
+    Unchecked(Unsupported),
     /// What is safe to repair without asking does not help: what the check said.
     Doubtful(String),
-    /// Not usable: why.
+    /// Not ext4, or an e2fsck that knows all of its features can't repair it: why. The only finding after which a volume is made anew.
     Damaged(String),
+}
+
+impl Finding {
+    /// Whether a new file system takes the place of what is there.
+    fn is_to_be_made(&self) -> bool {
+        matches!(self, Finding::Blank | Finding::Damaged(_))
+    }
 }
 
 /// A volume's place and what is known of it.
@@ -224,9 +236,11 @@ impl Stage<'_> {
             .map(|(known, volume)| grow::Growable { index: known.index, weight: volume.weight, blank: matches!(known.finding, Finding::Blank) })
             .collect();
         let mut table = grow::plan(&table, self.disk.sectors, &growable);
-        for known in known.iter().filter(|known| !matches!(known.finding, Finding::Sound { .. })) {
+        for known in known {
             if let Some(partition) = &mut table.partitions[known.index] {
-                partition.attributes |= ATTR_MAKING;
+                if known.finding.is_to_be_made() {
+                    partition.attributes |= ATTR_MAKING;
+                }
             }
         }
         table
@@ -234,17 +248,17 @@ impl Stage<'_> {
 
     fn make_all(&mut self, known: &[Known]) -> Result<(), Failure> {
         for (known, volume) in known.iter().zip(self.volumes) {
-            if matches!(known.finding, Finding::Sound { .. }) {
+            if !known.finding.is_to_be_made() {
                 continue;
             }
-            let made = self.programs().make(&known.device.path, known.device.bytes, &volume.name);
+            let made = self.programs(volume).make(&known.device.path, known.device.bytes);
             let what = || format!("making a file system for volume {:?} on {}", volume.name, known.device.path.display());
-            made.map_err(|why| failure(what(), why, "put e2fsprogs into the image, or write volumes = []"))?;
+            made.map_err(|error| failure(what(), error.why, error.remedy))?;
         }
         Ok(())
     }
 
-    fn programs(&mut self) -> Programs<'_> {
-        Programs { sysroot: self.sysroot, tick: &mut *self.tick }
+    fn programs<'b>(&'b mut self, volume: &'b policy::Volume) -> Programs<'b> {
+        Programs { sysroot: self.sysroot, volume: &volume.name, tick: &mut *self.tick }
     }
 }

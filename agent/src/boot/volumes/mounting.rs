@@ -13,7 +13,11 @@ use super::super::block::Partition;
 use super::evidence::Kept;
 use super::ext4::{self, Checked};
 use super::probe::{self, Content};
+use super::progress::Progress;
 use super::{Condemned, Finding, Known, Mounted, Stage, Stop, beneath, failure, seed};
+
+/// What to do with a volume that newer tools made.
+const NEWER_IMAGE: &str = "start the image that made the volume, or one whose kernel and e2fsprogs are as new";
 
 impl Stage<'_> {
     /// Mounts all, parents first, and seeds each before the next is mounted in it.
@@ -75,8 +79,12 @@ impl Stage<'_> {
             let trouble = match ext4::mount_on(&device.path, &point, self.executable.contains(&volume.name)) {
                 Ok(()) => {
                     let folder = beneath::open_path(base, path).map_err(|e| failure(format!("{what}: opening it"), e, "look for messages about the disk"))?;
-                    self.grow_file_system(volume, &device, &folder);
-                    match image.map_or(Ok(0), |image| seed::seed(image, &folder, &others, self.mark, self.tick)) {
+                    if !matches!(known[position].finding, Finding::Unchecked(_)) {
+                        self.grow_file_system(volume, &device, &folder);
+                    }
+                    let mut progress = Progress::new(format!("seeding volume {:?}", volume.name), self.tick);
+                    let mut tick = || progress.alive(&String::new);
+                    match image.map_or(Ok(0), |image| seed::seed(image, &folder, &others, self.mark, &mut tick)) {
                         Ok(seeded) => break (folder, seeded),
                         Err(unseeded) if !unseeded.is_damage() => {
                             let (path, why) = (unseeded.path.display(), &unseeded.why);
@@ -92,21 +100,37 @@ impl Stage<'_> {
                         }
                     }
                 }
-                Err(error @ (Errno::EINVAL | Errno::EIO | Errno::EUCLEAN | Errno::EBADMSG | Errno::ENOTSUP)) => format!("mounting it: {error}"),
-                Err(error) => return Err(failure(what, format!("mounting it: {error}"), "look for ext4 in the kernel and its modules").into()),
+                Err(error @ (Errno::EINVAL | Errno::EIO | Errno::EUCLEAN | Errno::EBADMSG | Errno::ENOTSUP)) => format!("mounting it: {}", error.desc()),
+                Err(error) => return Err(failure(what, format!("mounting it: {}", error.desc()), "look for ext4 in the kernel and its modules").into()),
             };
-            let condemned = |why: String, known: &[Known]| Stop::Condemned(position, Condemned { why, kept: known[position].kept.clone() });
+            let features = known[position].found.as_ref().map(|found| found.features).unwrap_or_default();
+            let unknown = match &known[position].finding {
+                Finding::Unchecked(unsupported) => Some(unsupported.why.clone()),
+                _ => ext4::unknown_to_kernel(&device.name, features),
+            };
+            if let Some(unknown) = unknown {
+                return Err(failure(what, format!("{trouble}: {unknown}"), NEWER_IMAGE).into());
+            }
             if doubted {
-                return Err(condemned(trouble, known));
+                let why = format!("{trouble}, after e2fsck found it in order or repaired it");
+                return Err(failure(what, why, "look at the kernel's log, and at the volume on another machine: nothing on it was replaced").into());
             }
             doubted = true;
             match self.repair(position, known)? {
-                Checked::Damaged(why) => return Err(condemned(format!("{trouble}; {why}"), known)),
+                Checked::Damaged(why) => {
+                    let condemned = Condemned { why: format!("{trouble}; {why}"), kept: known[position].kept.clone() };
+                    return Err(Stop::Condemned(position, condemned));
+                }
+                Checked::Unsupported(unsupported) => return Err(failure(what, format!("{trouble}: {}", unsupported.why), NEWER_IMAGE).into()),
                 Checked::Clean | Checked::Repaired(_) => repaired = true,
             }
             self.warnings.push(format!("Volume {:?} was repaired: {trouble}; {}.", volume.name, known[position].kept));
         };
         let known = &known[position];
+        if let Finding::Unchecked(unsupported) = &known.finding {
+            let (name, why) = (&volume.name, &unsupported.why);
+            self.warnings.push(format!("Volume {name:?} was mounted without a check: {why}. To have it checked, start an image that is as new."));
+        }
         if let Kept::InMemory(evidence) = &known.kept {
             self.warnings.push(match evidence.keep(&folder) {
                 Ok(path) => format!("Parts of the damaged volume {:?} are kept as {}/{path}.", volume.name, volume.mount),
@@ -116,6 +140,7 @@ impl Stage<'_> {
         let state = match known.finding {
             Finding::Blank => "made",
             Finding::Doubtful(_) | Finding::Damaged(_) => "recreated",
+            Finding::Unchecked(_) => "unchecked",
             Finding::Sound { .. } if repaired => "repaired",
             Finding::Sound { .. } => "clean",
         };
@@ -136,10 +161,17 @@ impl Stage<'_> {
         let found = File::open(&device.path).and_then(|file| probe::probe(&file, device.bytes));
         let Ok(Content::Ext4(found)) = found else { return };
         let blocks = device.bytes / found.block;
-        if blocks > found.blocks
-            && let Err(error) = ext4::grow(folder, blocks)
-        {
-            self.warnings.push(format!("Volume {:?} could not be grown to its partition's {} bytes: {error}.", volume.name, device.bytes));
+        if blocks <= found.blocks {
+            return;
+        }
+        let mut progress = Progress::new(format!("growing volume {:?}", volume.name), self.tick);
+        match ext4::grow(folder, &found, blocks, &mut progress) {
+            Ok(now) if now < blocks => {
+                let warning = format!("Volume {:?} was grown to {now} of {blocks} blocks only, because it takes long: the next start goes on.", volume.name);
+                self.warnings.push(warning);
+            }
+            Ok(_) => {}
+            Err(error) => self.warnings.push(format!("Volume {:?} could not be grown to its partition's {} bytes: {error}.", volume.name, device.bytes)),
         }
     }
 }

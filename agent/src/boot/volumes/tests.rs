@@ -112,50 +112,52 @@ pub fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-const MIB: u64 = 1 << 20;
+pub const MIB: u64 = 1 << 20;
 
 fn volume(name: &str, mount: &str) -> policy::Volume {
     policy::Volume { name: name.to_owned(), mount: mount.to_owned(), filesystem: FileSystem::Ext4, weight: 1, on_damage: OnDamage::Fail }
 }
 
 /// A disk image with a root, `state` and `logs`, an image with something to seed, and the policy.
-struct Server {
-    disk: Scratch,
+pub struct Server {
+    pub disk: Scratch,
     image: Folder,
-    volumes: Vec<policy::Volume>,
+    pub volumes: Vec<policy::Volume>,
     sector: u32,
     /// Whether the image has this machine's programs.
-    has_programs: bool,
+    pub has_programs: bool,
+    /// A script that stands in the image instead of its fsck.ext4.
+    pub fsck: Option<String>,
 }
 
 /// What a boot came to, with the mounted folders still there.
-struct Booted<'a> {
+pub struct Booted<'a> {
     image: &'a Path,
-    result: Result<Vec<report::Volume>, Failure>,
-    warnings: Vec<String>,
+    pub result: Result<Vec<report::Volume>, Failure>,
+    pub warnings: Vec<String>,
 }
 
 impl Booted<'_> {
-    fn volumes(&self) -> &[report::Volume] {
+    pub fn volumes(&self) -> &[report::Volume] {
         self.result.as_ref().unwrap_or_else(|e| panic!("{e}"))
     }
 
-    fn states(&self) -> Vec<&str> {
+    pub fn states(&self) -> Vec<&str> {
         self.volumes().iter().map(|v| v.state.as_str()).collect()
     }
 
-    fn failure(&self) -> String {
+    pub fn failure(&self) -> String {
         self.result.as_ref().err().map(ToString::to_string).unwrap()
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub fn path(&self, path: &str) -> PathBuf {
         self.image.join(path)
     }
 }
 
 impl Server {
     /// `None` where loop devices or programs are missing, with a word.
-    fn new(name: &str, state: u64, logs: u64, disk: u64) -> Option<Server> {
+    pub fn new(name: &str, state: u64, logs: u64, disk: u64) -> Option<Server> {
         Server::with_sector(512, name, state, logs, disk)
     }
 
@@ -171,7 +173,7 @@ impl Server {
         fs::set_permissions(image.path().join("var/cache"), PermissionsExt::from_mode(0o2770)).unwrap();
         fs::write(image.path().join("var/log/README"), "logs\n").unwrap();
         let volumes = vec![volume("state", "/var"), volume("logs", "/var/log")];
-        let server = Server { disk: Scratch::new(&format!("{name}-disk"), disk), image, volumes, sector, has_programs: true };
+        let server = Server { disk: Scratch::new(&format!("{name}-disk"), disk), image, volumes, sector, has_programs: true, fsck: None };
         let mib = MIB / u64::from(sector);
         let part = |n: u8, kind: Guid, label: &str, first: u64, length: u64| {
             let (first, last) = (first * mib, (first + length) * mib - 1);
@@ -183,37 +185,37 @@ impl Server {
         Some(server)
     }
 
-    fn file(&self) -> File {
+    pub fn file(&self) -> File {
         fs::OpenOptions::new().read(true).write(true).open(self.disk.path()).unwrap()
     }
 
-    fn table(&self) -> gpt::disk::Found {
+    pub fn table(&self) -> gpt::disk::Found {
         let file = self.file();
         let sectors = file.metadata().unwrap().len() / u64::from(self.sector);
         gpt::disk::read(&file, self.sector, sectors).unwrap()
     }
 
-    fn set_table(&self, table: &Table) {
+    pub fn set_table(&self, table: &Table) {
         gpt::disk::write(&mut self.file(), table).unwrap();
     }
 
     /// First byte and length of a volume.
-    fn place(&self, label: &str) -> (u64, u64) {
+    pub fn place(&self, label: &str) -> (u64, u64) {
         let table = self.table().table;
         let found = table.partitions.iter().flatten().find(|p| p.label == label).unwrap();
         (found.first * u64::from(self.sector), found.sectors() * u64::from(self.sector))
     }
 
-    fn write_in(&self, label: &str, at: u64, bytes: &[u8]) {
+    pub fn write_in(&self, label: &str, at: u64, bytes: &[u8]) {
         self.file().write_all_at(bytes, self.place(label).0 + at).unwrap();
     }
 
-    fn grow_disk(&self, bytes: u64) {
+    pub fn grow_disk(&self, bytes: u64) {
         self.file().set_len(bytes).unwrap();
     }
 
     /// Runs the stage on a loop device in a mount namespace of its own, then `look`, then takes everything down as a shutdown does.
-    fn boot(&self, look: impl FnOnce(&Booted) + Send) {
+    pub fn boot(&self, look: impl FnOnce(&Booted) + Send) {
         let _alone = alone();
         let output = Command::new("losetup").args(["-f", "-P", "--show", "--sector-size", &self.sector.to_string(), self.disk.path()]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -227,6 +229,12 @@ impl Server {
                 if from.exists() && self.has_programs {
                     mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
                 }
+            }
+            if let Some(script) = &self.fsck {
+                let path = scratch_path("fsck");
+                fs::write(&path, script).unwrap();
+                fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+                mount(Some(&path), &self.image.path().join("usr/sbin/fsck.ext4"), None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
             }
             let disk = Disk::named(&name).unwrap();
             let (mut warnings, mut ticks) = (Vec::new(), 0);
@@ -423,16 +431,16 @@ fn a_lone_volume_of_noise_keeps_what_it_can_in_its_successor() {
     let Some(mut server) = Server::new("lone", 200, 1, 204 * MIB) else { return };
     server.volumes.truncate(1);
     server.volumes[0].on_damage = OnDamage::Recreate;
-    server.write_in("state", 0, b"XFSB");
+    server.write_in("state", 0, &[0x5a; 70000]);
     server.boot(|booted| {
         assert_eq!(booted.states(), ["recreated"]);
-        assert!(booted.warnings.iter().any(|w| w.contains("it holds XFS")), "{:?}", booted.warnings);
+        assert!(booted.warnings.iter().any(|w| w.contains("it holds data of an unknown kind")), "{:?}", booted.warnings);
         assert_eq!(fs::read_dir(booted.path("var/.adamant/damaged")).unwrap().count(), 1);
     });
 }
 
 #[test]
-fn a_destroyed_super_block_is_repaired_from_its_copy_and_the_data_is_there() {
+fn a_destroyed_superblock_is_repaired_from_its_copy_and_the_data_is_there() {
     for (name, size) in [("super-small", 16), ("super", 300)] {
         let Some(server) = Server::new(name, size, 16, (size + 19) * MIB) else { return };
         server.boot(|booted| fs::write(booted.path("var/lib/data"), vec![7; 1 << 20]).unwrap());
@@ -460,7 +468,7 @@ fn evidence_in(folder: &Path) -> Vec<u8> {
 
 #[test]
 fn what_a_repair_takes_away_is_kept_before() {
-    // A super block that only its copy can replace is seen by the check; group descriptors by mounting alone.
+    // A superblock that only its copy can replace is seen by the check; group descriptors by mounting alone.
     let noise: Vec<u8> = (0..1024u32).map(|n| (n * 7 % 251) as u8 | 1).collect();
     for (name, at, damage) in [("kept-super", 1024, noise), ("kept-groups", 4096, vec![0xff; 1024])] {
         let Some(server) = Server::new(name, 160, 160, 323 * MIB) else { return };
@@ -502,7 +510,7 @@ fn damage_that_only_mounting_shows_is_repaired_or_the_volume_made_anew() {
         assert_eq!(booted.states(), ["repaired", "clean"]);
         assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]);
     });
-    // Everything but the super block.
+    // Everything but the superblock.
     server.volumes[0].on_damage = OnDamage::Recreate;
     server.write_in("state", 4096, &vec![0x5a; 159 << 20]);
     server.boot(|booted| assert!(["recreated", "repaired"].contains(&booted.states()[0])));

@@ -3,8 +3,9 @@
 //! Promise: returns within the deadline plus a few seconds, keeps a bounded part of what the program says, and leaves no mount behind: the
 //! program has a mount namespace of its own, which ends with it.
 
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -14,50 +15,120 @@ use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 
-/// Of the program's words, this many last bytes are kept.
+/// Of the program's output, this many last bytes are kept.
 const KEPT: usize = 4096;
 /// How long a killed program may take to end, before it is left alone.
 const END: Duration = Duration::from_secs(5);
+
+/// A program of the image, and what is made of its output.
+pub struct Tool<'a> {
+    /// The image.
+    pub sysroot: &'a Path,
+    /// Its name, found in the image.
+    pub program: &'a str,
+    /// Its arguments.
+    pub arguments: &'a [&'a str],
+    /// The option that takes the number of a descriptor on which the program tells how far it is.
+    pub progress: Option<&'a str>,
+    /// The longest that it may run.
+    pub deadline: Duration,
+    /// Texts to look for in all of its output. None may be longer than [`OVERLAP`].
+    pub watched: &'a [&'static str],
+}
+
+/// The longest text that is looked for, bytes.
+const OVERLAP: usize = 80;
 
 /// How a program ended.
 pub struct Ended {
     /// Exit code; a signal counts as 128 plus its number, as in a shell.
     pub code: i32,
-    /// The last of what it said, on one line.
+    /// The last of its output, on one line.
     pub said: String,
+    /// Those of the watched texts that were in its output.
+    pub seen: Vec<&'static str>,
 }
 
-/// Runs `program`, found in the image, with `arguments`. `tick` is called about every second, to keep a watchdog fed. `Err` says in a clause why it
-/// could not be run to its end.
+/// Why a program could not do its work. It says nothing about what the program was to work on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolError {
+    /// A clause.
+    pub why: String,
+    /// What to do.
+    pub remedy: &'static str,
+}
+
+/// What a running program has written.
+#[derive(Default)]
+struct Output {
+    said: Vec<u8>,
+    seen: Vec<&'static str>,
+    /// The last line that tells how far the program is.
+    how_far: Vec<u8>,
+}
+
+/// Runs a program of the image of which only its end matters. `Err` says in a clause why it could not be run to its end.
 pub fn run(sysroot: &Path, program: &str, arguments: &[&str], deadline: Duration, tick: &mut dyn FnMut()) -> Result<Ended, String> {
-    let until = Instant::now() + deadline;
-    let mut child = start(sysroot, program, arguments).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => format!("the image has no {program}, or no /dev and /proc to run it with"),
-        _ => format!("starting {program}: {e}"),
-    })?;
-    let mut said = Vec::new();
-    let ended = wait(&mut child, &mut said, until, tick);
+    let tool = Tool { sysroot, program, arguments, progress: None, deadline, watched: &[] };
+    tool.run(&mut |_| tick()).map_err(|error| error.why)
+}
+
+impl Tool<'_> {
+    /// Runs it. `alive` is called about every second with the last line that tells how far the program is, to keep
+    /// a watchdog fed.
+    pub fn run(&self, alive: &mut dyn FnMut(&str)) -> Result<Ended, ToolError> {
+        run_to_end(self, alive)
+    }
+}
+
+fn run_to_end(tool: &Tool<'_>, alive: &mut dyn FnMut(&str)) -> Result<Ended, ToolError> {
+    let Tool { program, deadline, watched, .. } = tool;
+    let until = Instant::now() + *deadline;
+    let (mut child, far) = start(tool).map_err(|error| not_started(program, &error))?;
+    let mut output = Output::default();
+    let ended = wait(&mut child, &far, &mut output, watched, until, alive);
     if ended.is_none() {
         // An error means that it has just ended.
         let _ = child.kill();
-        if wait(&mut child, &mut said, Instant::now() + END, tick).is_none() {
-            return Err(format!("{program} took more than {} s and does not even end when killed: the disk hangs", deadline.as_secs()));
+        if wait(&mut child, &far, &mut output, watched, Instant::now() + END, alive).is_none() {
+            let why = format!("{program} took more than {} s and does not end when it is killed: the disk hangs", deadline.as_secs());
+            return Err(ToolError { why, remedy: "check the disk and its connection" });
         }
     }
-    let said = one_line(&said);
+    let said = one_line(&output.said);
     match ended {
-        Some(code) => Ok(Ended { code, said }),
-        None => Err(format!("{program} took more than {} s; it last said: {said}", deadline.as_secs())),
+        Some(code) => Ok(Ended { code, said, seen: output.seen }),
+        None => {
+            let why = format!("{program} took more than {} s; its last output: {said}", deadline.as_secs());
+            Err(ToolError { why, remedy: "start again, or check the volume on another machine" })
+        }
     }
 }
 
-fn start(sysroot: &Path, program: &str, arguments: &[&str]) -> io::Result<Child> {
+fn not_started(program: &str, error: &io::Error) -> ToolError {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            ToolError { why: format!("the image has no {program}, or no /dev and /proc to run it with"), remedy: "put e2fsprogs into the image" }
+        }
+        io::ErrorKind::OutOfMemory => ToolError { why: format!("starting {program}: {error}"), remedy: "give the machine more memory" },
+        _ => ToolError { why: format!("starting {program}: {error}"), remedy: "put an e2fsprogs for this machine into the image" },
+    }
+}
+
+/// The program, and where it tells how far it is.
+fn start(tool: &Tool<'_>) -> io::Result<(Child, File)> {
+    let Tool { sysroot, program, arguments, .. } = *tool;
+    let (far, far_end) = io::pipe()?;
     let mut command = Command::new(program);
+    if let Some(option) = tool.progress {
+        command.arg(option).arg(far_end.as_raw_fd().to_string());
+    }
     command.args(arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
     let (sysroot, dev, proc) = (sysroot.to_owned(), sysroot.join("dev"), sysroot.join("proc"));
     let enter = move || {
         nix::unistd::dup2_stderr(io::stdout())?;
+        nix::fcntl::fcntl(&far_end, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
         unshare(CloneFlags::CLONE_NEWNS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
         mount(Some("/dev"), &dev, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
@@ -68,30 +139,40 @@ fn start(sysroot: &Path, program: &str, arguments: &[&str]) -> io::Result<Child>
     };
     // SAFETY: between fork and exec the closure makes system calls only, with paths that were allocated before.
     unsafe { command.pre_exec(enter) };
-    command.spawn()
+    let child = command.spawn()?;
+    Ok((child, File::from(OwnedFd::from(far))))
 }
 
-/// Reads what the program says until it ends: its exit code, or `None` when `until` has come first.
-fn wait(child: &mut Child, said: &mut Vec<u8>, until: Instant, tick: &mut dyn FnMut()) -> Option<i32> {
-    let mut open = child.stdout.is_some();
+/// Reads what the program writes until it ends: its exit code, or `None` when `until` has come first.
+#[inline(never)]
+fn wait(child: &mut Child, far: &File, output: &mut Output, watched: &[&'static str], until: Instant, alive: &mut dyn FnMut(&str)) -> Option<i32> {
+    let (mut open, mut far_open) = (child.stdout.is_some(), true);
     loop {
         // A failed wait can't be told from an ended program, and there is nobody else who could have waited for it.
         if let Some(status) = child.try_wait().unwrap_or_default() {
-            drain(child, said);
+            drain(child, output, watched);
             return Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return None;
         }
-        tick();
+        alive(&String::from_utf8_lossy(&output.how_far));
         // An ending program closes its output first, which wakes this up; one that closes it early is asked about every 20 ms.
         match (&child.stdout, open) {
-            (Some(output), true) => {
+            (Some(stdout), true) => {
                 let slice = left.min(Duration::from_secs(1)).as_millis() as u16;
-                let mut polled = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
-                if poll(&mut polled, PollTimeout::from(slice)).is_ok_and(|ready| ready > 0) {
-                    open = read_some(child, said);
+                let mut polled = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN), PollFd::new(far.as_fd(), PollFlags::POLLIN)];
+                let count = if far_open { 2 } else { 1 };
+                if poll(&mut polled[..count], PollTimeout::from(slice)).is_ok_and(|ready| ready > 0) {
+                    let is_ready = |at: usize| polled[at].any().unwrap_or_default();
+                    let (said, told) = (is_ready(0), count == 2 && is_ready(1));
+                    if said {
+                        open = read_some(child, output, watched);
+                    }
+                    if told {
+                        far_open = read_far(far, output);
+                    }
                 }
             }
             _ => std::thread::sleep(left.min(Duration::from_millis(20))),
@@ -100,29 +181,46 @@ fn wait(child: &mut Child, said: &mut Vec<u8>, until: Instant, tick: &mut dyn Fn
 }
 
 /// Takes what is there to read; false when there will be no more.
-fn read_some(child: &mut Child, said: &mut Vec<u8>) -> bool {
+#[inline(never)]
+fn read_some(child: &mut Child, output: &mut Output, watched: &[&'static str]) -> bool {
     let mut buffer = [0; 1024];
-    let Some(output) = &mut child.stdout else { return false };
-    let count = output.read(&mut buffer).unwrap_or(0);
-    said.extend_from_slice(&buffer[..count]);
-    said.drain(..said.len().saturating_sub(KEPT));
+    let Some(stdout) = &mut child.stdout else { return false };
+    let count = stdout.read(&mut buffer).unwrap_or(0);
+    let new = output.said.len().saturating_sub(OVERLAP);
+    output.said.extend_from_slice(&buffer[..count]);
+    for text in watched {
+        if !output.seen.contains(text) && output.said[new..].windows(text.len()).any(|window| window == text.as_bytes()) {
+            output.seen.push(text);
+        }
+    }
+    output.said.drain(..output.said.len().saturating_sub(KEPT));
+    count > 0
+}
+
+/// Takes the last line of what the program tells of its progress; false when there will be no more.
+fn read_far(mut far: &File, output: &mut Output) -> bool {
+    let mut buffer = [0; 4096];
+    let count = far.read(&mut buffer).unwrap_or(0);
+    let lines = buffer[..count].trim_ascii_end();
+    output.how_far = lines.rsplit(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
     count > 0
 }
 
 /// What an ended program has left in the pipe. Its children may hold the pipe open: only what is there now is read.
-fn drain(child: &mut Child, said: &mut Vec<u8>) {
+fn drain(child: &mut Child, output: &mut Output, watched: &[&'static str]) {
     for _ in 0..64 {
-        let ready = child.stdout.as_ref().is_some_and(|output| {
-            let mut polled = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+        let ready = child.stdout.as_ref().is_some_and(|stdout| {
+            let mut polled = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
             poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
         });
-        if !ready || !read_some(child, said) {
+        if !ready || !read_some(child, output, watched) {
             return;
         }
     }
 }
 
-/// The program's words as one line for a person: its last ones, without control characters.
+/// A program's output as one line for a person: the end of it, without control characters.
+#[inline(never)]
 fn one_line(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
     let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
@@ -138,9 +236,10 @@ mod tests {
     use super::super::tests::{alone, is_root};
     use super::*;
 
-    fn sh(script: &str, deadline: Duration) -> Result<Ended, String> {
+    fn sh(script: &str, deadline: Duration) -> Result<Ended, ToolError> {
         let _alone = alone();
-        run(Path::new("/"), "sh", &["-c", script], deadline, &mut || ())
+        let watched = &["the last", "not there"];
+        Tool { sysroot: Path::new("/"), program: "sh", arguments: &["-c", script], progress: None, deadline, watched }.run(&mut |_| ())
     }
 
     #[test]
@@ -149,7 +248,7 @@ mod tests {
             return;
         }
         let started = Instant::now();
-        let error = sh("echo waiting for the disk; exec 1>&- 2>&-; sleep 60", Duration::from_millis(300)).err().unwrap();
+        let error = sh("echo waiting for the disk; exec 1>&- 2>&-; sleep 60", Duration::from_millis(300)).err().unwrap().why;
         assert!(error.contains("more than 0 s") && error.contains("waiting for the disk"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(3));
     }
@@ -160,19 +259,59 @@ mod tests {
             return;
         }
         let ended = sh("yes 'line of output' | head -100000; echo; echo the last >&2; exit 4", Duration::from_secs(20)).unwrap();
-        assert_eq!(ended.code, 4);
+        assert_eq!((ended.code, ended.seen), (4, vec!["the last"]));
         assert!(ended.said.len() < 420 && ended.said.ends_with("the last"), "{}", ended.said);
         assert_eq!(sh("kill -9 $$", Duration::from_secs(20)).unwrap().code, 137);
         assert_eq!(sh("env", Duration::from_secs(20)).unwrap().said.split(' ').count(), 3, "PATH, LC_ALL and the shell's PWD only");
     }
 
     #[test]
-    fn a_missing_program_is_named() {
+    fn a_text_is_seen_wherever_it_stands_in_the_output() {
+        if !is_root() {
+            return;
+        }
+        // At the start of much output, and across two reads of 1024 bytes.
+        for before in [0, 1020, 3000] {
+            let script = format!("head -c {before} /dev/zero; echo the last; head -c 90000 /dev/zero");
+            assert_eq!(sh(&script, Duration::from_secs(20)).unwrap().seen, ["the last"], "{before}");
+        }
+    }
+
+    #[test]
+    fn a_program_tells_how_far_it_is() {
         if !is_root() {
             return;
         }
         let _alone = alone();
-        let error = run(Path::new("/"), "mkfs.none", &[], Duration::from_secs(1), &mut || ()).err().unwrap();
-        assert!(error.contains("has no mkfs.none"), "{error}");
+        let mut lines = Vec::new();
+        let script = "import os, sys, time; os.write(int(sys.argv[1]), b'0 9 9 disk\\n1 2 4 disk\\n'); time.sleep(2.2); print('end')";
+        let path = std::env::temp_dir().join(format!("adamant-progress-{}", std::process::id()));
+        std::fs::write(&path, script).unwrap();
+        let (arguments, deadline) = (&["/dev/null"], Duration::from_secs(20));
+        let tool = Tool { sysroot: Path::new("/"), program: "python3", arguments, progress: path.to_str(), deadline, watched: &[] };
+        assert_eq!(tool.run(&mut |line| lines.push(line.to_owned())).unwrap().said, "end");
+        std::fs::remove_file(&path).unwrap();
+        assert!(lines.iter().any(|line| line == "1 2 4 disk"), "{lines:?}");
+    }
+
+    #[test]
+    fn a_program_that_can_t_be_started_is_named_with_the_remedy() {
+        if !is_root() {
+            return;
+        }
+        let _alone = alone();
+        let start = |program| {
+            let tool = Tool { sysroot: Path::new("/"), program, arguments: &[], progress: None, deadline: Duration::from_secs(1), watched: &[] };
+            tool.run(&mut |_| ()).err().unwrap()
+        };
+        let error = start("mkfs.none");
+        assert!(error.why.contains("has no mkfs.none") && error.remedy.contains("put e2fsprogs"), "{error:?}");
+        // Nobody may run it.
+        let path = std::env::temp_dir().join(format!("adamant-no-program-{}", std::process::id()));
+        std::fs::write(&path, [0x7f; 200]).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        let error = start(path.to_str().unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert!(error.why.contains("starting /") && error.why.contains("ermission denied"), "{error:?}");
     }
 }

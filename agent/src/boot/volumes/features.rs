@@ -1,0 +1,155 @@
+//! The optional features of an ext4 file system: what the superblock asks of whoever mounts or checks it.
+//!
+//! Names are those of e2fsprogs' lib/e2p/feature.c, versions those of its release notes.
+
+use std::fmt;
+
+/// The three sets of feature flags in a superblock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// s_feature_compat: a kernel that does not know one of these mounts the file system all the same.
+    pub compat: u32,
+    /// s_feature_incompat: a kernel that does not know one of these can't mount it.
+    pub incompat: u32,
+    /// s_feature_ro_compat: a kernel that does not know one of these can only read it.
+    pub ro_compat: u32,
+}
+
+/// One of the three sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    Compat,
+    Incompat,
+    RoCompat,
+}
+
+/// One feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feature {
+    set: Set,
+    bit: u32,
+}
+
+/// Needs recovery (incompat): the journal has to be replayed.
+pub const NEEDS_RECOVERY: u32 = 1 << 2;
+/// 64-bit block numbers (incompat).
+pub const BITS_64: u32 = 1 << 7;
+/// Checksums of all metadata (ro_compat).
+pub const METADATA_CSUM: u32 = 1 << 10;
+/// The orphan file is not empty (ro_compat).
+pub const ORPHAN_PRESENT: u32 = 1 << 16;
+
+/// Set and bit, name, and the first version of e2fsprogs that checks it: none where all in use do, `-` where no release does. One text, because the
+/// agent has to be small.
+const KNOWN: &str = "\
+C0 dir_prealloc,C1 imagic_inodes,C2 has_journal,C3 ext_attr,C4 resize_inode,C5 dir_index,C6 lazy_bg,C8 snapshot_bitmap,C9 sparse_super2 1.43,\
+C10 fast_commit 1.46.0,C11 stable_inodes 1.46.0,C12 orphan_file 1.47.0,\
+I0 compression -,I1 filetype,I2 needs_recovery,I3 journal_dev,I4 meta_bg,I6 extent,I7 64bit,I8 mmp,I9 flex_bg,I10 ea_inode 1.44.0,I12 dirdata -,\
+I13 metadata_csum_seed 1.43,I14 large_dir 1.44.0,I15 inline_data 1.43,I16 encrypt 1.43,I17 casefold 1.45.1,\
+R0 sparse_super,R1 large_file,R2 btree_dir -,R3 huge_file,R4 uninit_bg,R5 dir_nlink,R6 extra_isize,R8 quota,R9 bigalloc,R10 metadata_csum 1.43,\
+R11 replica -,R12 read-only 1.43,R13 project 1.43,R14 shared_blocks 1.45.0,R15 verity 1.44.4,R16 orphan_present 1.47.0";
+
+impl Features {
+    /// Whether there is one that has no name here: adamant is older than what made the file system.
+    pub fn has_unknown(self) -> bool {
+        self.list().iter().any(|feature| feature.known().is_none())
+    }
+
+    /// Each feature that is set.
+    pub fn list(self) -> Vec<Feature> {
+        let mut list = Vec::new();
+        for (set, bits) in [(Set::Compat, self.compat), (Set::Incompat, self.incompat), (Set::RoCompat, self.ro_compat)] {
+            list.extend((0..u32::BITS).filter(|bit| bits >> bit & 1 == 1).map(|bit| Feature { set, bit }));
+        }
+        list
+    }
+
+    /// Those that a program's text names: by their name, or as e2fsprogs names what it does not know (`FEATURE_C12`).
+    pub fn named_in(self, text: &str) -> Vec<Feature> {
+        let mut list = self.list();
+        list.retain(|feature| {
+            let (name, number) = (feature.name(), feature.number());
+            text.split([' ', ',', '\n']).any(|word| word == name || word == number)
+        });
+        list
+    }
+
+    /// Those of one set whose bits are in `mask`.
+    pub fn masked(self, set: Set, mask: u32) -> Vec<Feature> {
+        let mut list = self.list();
+        list.retain(|feature| feature.set == set && mask >> feature.bit & 1 == 1);
+        list
+    }
+}
+
+impl Feature {
+    /// Its name and version.
+    #[inline(never)]
+    fn known(self) -> Option<(&'static str, &'static str)> {
+        let number = self.number();
+        KNOWN.split(',').find_map(|entry| {
+            let (key, rest) = entry.split_once(' ')?;
+            (number.strip_prefix(PREFIX) == Some(key)).then(|| rest.split_once(' ').unwrap_or((rest, "")))
+        })
+    }
+
+    /// As e2fsprogs names what it does not know.
+    fn number(self) -> String {
+        let set = match self.set {
+            Set::Compat => 'C',
+            Set::Incompat => 'I',
+            Set::RoCompat => 'R',
+        };
+        format!("{PREFIX}{set}{}", self.bit)
+    }
+
+    fn name(self) -> String {
+        self.known().map_or_else(|| self.number(), |(name, _)| name.to_owned())
+    }
+}
+
+const PREFIX: &str = "FEATURE_";
+
+/// Its name, and the e2fsprogs that it needs.
+impl fmt::Display for Feature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())?;
+        match self.known() {
+            Some((_, "")) => Ok(()),
+            Some((_, "-")) => f.write_str(" (no release of e2fsprogs checks it)"),
+            Some((_, version)) => write!(f, " (e2fsprogs {version} or newer)"),
+            None => f.write_str(" (no e2fsprogs up to 1.47 has it)"),
+        }
+    }
+}
+
+/// A list for a sentence: `feature A`, or `features A and B`.
+#[inline(never)]
+pub fn sentence(features: &[Feature]) -> String {
+    let names: Vec<String> = features.iter().map(Feature::to_string).collect();
+    format!("feature{} {}", if names.len() == 1 { "" } else { "s" }, names.join(" and "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn features_have_the_names_that_e2fsprogs_gives_them() {
+        let found = Features { compat: 1 << 12 | 1 << 14, incompat: 1 << 17, ro_compat: METADATA_CSUM };
+        let names: Vec<String> = found.list().into_iter().map(Feature::name).collect();
+        assert_eq!(names, ["orphan_file", "FEATURE_C14", "casefold", "metadata_csum"]);
+        assert!(found.has_unknown() && !Features { compat: 1 << 12, ..found }.has_unknown());
+        // An old e2fsck has only a number for what a newer one names.
+        let text = "/dev/vda5 has unsupported feature(s): FEATURE_C12 FEATURE_C14";
+        assert_eq!(sentence(&found.named_in(text)), "features orphan_file (e2fsprogs 1.47.0 or newer) and FEATURE_C14 (no e2fsprogs up to 1.47 has it)");
+        assert_eq!(sentence(&found.masked(Set::Incompat, 0xffff_ffff)), "feature casefold (e2fsprogs 1.45.1 or newer)");
+        assert!(found.named_in("FEATURE_C1 FEATURE_I14").is_empty());
+    }
+
+    #[test]
+    fn each_feature_is_in_the_table_once() {
+        let keys: Vec<&str> = KNOWN.split(',').map(|entry| entry.split_once(' ').unwrap().0).collect();
+        assert!(keys.len() > 40 && keys.iter().all(|key| keys.iter().filter(|other| *other == key).count() == 1), "{keys:?}");
+    }
+}
