@@ -105,6 +105,10 @@ pub const ATTR_NO_AUTO: u64 = 1 << 63;
 /// is first written to until what was made is durable. Whatever is in such a partition may be overwritten.
 pub const ATTR_MAKING: u64 = 1 << 48;
 
+/// Attribute bit 49: set by the builder on a volume into which nothing was ever written, and taken away by the agent, in a write of the table that is
+/// durable before anything is written to the volume. Whether it is blank takes a short look then.
+pub const ATTR_NEVER_USED: u64 = 1 << 49;
+
 /// The partition type of a volume, by its mount point. There is none for /var/log, so that is a generic one.
 pub fn volume_type(mount: &str) -> Guid {
     match mount {

@@ -12,7 +12,8 @@ use std::fs::File;
 
 use adamant_agent::blackbox;
 use adamant_agent::gpt::{
-    self, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table, volume_type,
+    self, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64,
+    Table, volume_type,
 };
 use adamant_agent::hash::RootHash;
 use adamant_agent::verity::partition_blocks;
@@ -100,7 +101,8 @@ impl Layout {
         volumes.sort_by_key(|volume| (volume.policy.weight, volume.size));
         for volume in volumes {
             let name = &volume.policy.name;
-            parts.push((Role::Blank, volume_type(&volume.policy.mount), derived(&format!("volume {name}")), ATTR_NO_AUTO, name.clone(), volume.size));
+            let attributes = ATTR_NO_AUTO | ATTR_NEVER_USED;
+            parts.push((Role::Blank, volume_type(&volume.policy.mount), derived(&format!("volume {name}")), attributes, name.clone(), volume.size));
         }
         let sector = u64::from(disk.sector);
         let mut next = GRAIN;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use adamant_agent::blackbox;
-use adamant_agent::gpt::{self, ATTR_NO_AUTO, ATTR_READ_ONLY, Partition};
+use adamant_agent::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, Partition};
 
 use super::checklist::Line;
 use super::found::{Disk, XBOOTLDR};
@@ -48,6 +48,8 @@ fn flag_names(partition: &Partition) -> String {
     let name = |bit: u32| match 1u64 << bit {
         ATTR_READ_ONLY => "read-only".to_owned(),
         ATTR_NO_AUTO => "no-auto".to_owned(),
+        ATTR_NEVER_USED => "never-used".to_owned(),
+        ATTR_MAKING => "making".to_owned(),
         0x0800_0000_0000_0000 => "grow".to_owned(),
         _ => bit.to_string(),
     };

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use adamant_agent::gpt::{self, ATTR_MAKING, Table, grow};
+use adamant_agent::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, Table, grow};
 use adamant_agent::policy::OnDamage;
 
 use super::super::{Failure, identity};
@@ -11,7 +11,7 @@ use super::ext4::Checked;
 use super::partitions::Partitions;
 use super::probe::{self, Content};
 use super::tool::ToolError;
-use super::{Condemned, Finding, Known, Stage, failure};
+use super::{Condemned, Finding, Known, Stage, failure, untouched};
 
 impl Stage<'_> {
     /// Looks at a volume, and repairs what is safe to repair by itself.
@@ -24,7 +24,10 @@ impl Stage<'_> {
         if is_marked(ATTR_MAKING) {
             return Ok(known);
         }
-        let content = File::open(&known.device.path).and_then(|file| probe::probe(&file, known.device.bytes));
+        let content = File::open(&known.device.path).and_then(|file| {
+            let is_blank = is_marked(ATTR_NEVER_USED) && untouched::is_untouched(&file, known.device.bytes)?;
+            if is_blank { Ok(Content::Blank) } else { probe::probe(&file, known.device.bytes) }
+        });
         if let Ok(Content::Ext4(found)) = &content {
             known.found = Some(found.clone());
         }

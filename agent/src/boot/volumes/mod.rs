@@ -24,13 +24,14 @@ mod superblock;
 #[cfg(test)]
 pub mod tests;
 pub mod tool;
+mod untouched;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use adamant_agent::contract::SYSROOT;
-use adamant_agent::gpt::{ATTR_MAKING, Table, grow};
+use adamant_agent::gpt::{ATTR_MAKING, ATTR_NEVER_USED, Table, grow};
 use adamant_agent::policy;
 use adamant_agent::report;
 
@@ -238,6 +239,7 @@ impl Stage<'_> {
         let mut table = grow::plan(&table, self.disk.sectors, &growable);
         for known in known {
             if let Some(partition) = &mut table.partitions[known.index] {
+                partition.attributes &= !ATTR_NEVER_USED;
                 if known.finding.is_to_be_made() {
                     partition.attributes |= ATTR_MAKING;
                 }

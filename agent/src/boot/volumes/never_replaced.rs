@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 
+use adamant_agent::gpt::{ATTR_MAKING, ATTR_NEVER_USED};
 use adamant_agent::policy::OnDamage;
 
 use super::superblock::{OFFSET, SIZE};
@@ -213,4 +214,36 @@ fn a_corrupted_superblock_is_not_believed_that_it_is_newer() {
         assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]);
     });
     assert_eq!(content(&server)[OFFSET as usize..][..SIZE][0x5d] & 0xe0, 0);
+}
+
+#[test]
+fn the_builder_s_mark_is_gone_before_a_file_system_is_made_and_never_comes_back() {
+    let Some(server) = Server::new("mark", 24, 16, 43 * MIB) else { return };
+    let mut table = server.table().table;
+    for partition in table.partitions.iter_mut().flatten() {
+        partition.attributes |= ATTR_NEVER_USED;
+    }
+    server.set_table(&table);
+    let marks = |server: &Server| server.table().table.partitions.iter().flatten().map(|p| p.attributes & (ATTR_NEVER_USED | ATTR_MAKING)).collect::<Vec<_>>();
+    // Making fails, after the table was written.
+    let mut failing = server;
+    failing.has_programs = false;
+    failing.boot(|booted| assert!(booted.failure().contains("mkfs.ext4"), "{}", booted.failure()));
+    assert_eq!(marks(&failing), [ATTR_NEVER_USED, ATTR_MAKING, ATTR_MAKING], "the root's is not the agent's");
+    failing.has_programs = true;
+    failing.boot(|booted| assert_eq!(booted.states(), ["made", "made"]));
+    assert_eq!(marks(&failing), [ATTR_NEVER_USED, 0, 0]);
+    failing.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+}
+
+#[test]
+fn a_marked_volume_that_holds_something_is_judged_like_any_other() {
+    let Some(mut server) = Server::new("marked", 24, 16, 43 * MIB) else { return };
+    server.volumes[0].on_damage = OnDamage::Fail;
+    let mut table = server.table().table;
+    table.partitions[1].as_mut().unwrap().attributes |= ATTR_NEVER_USED;
+    server.set_table(&table);
+    server.write_in("state", 65536, &[1]);
+    server.boot(|booted| assert!(booted.failure().contains("data of an unknown kind"), "{}", booted.failure()));
+    assert_eq!(content(&server)[65536], 1);
 }
