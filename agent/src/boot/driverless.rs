@@ -164,7 +164,7 @@ mod tests {
         let (why, _) = explain(&vec![device(OTHER); 5], &[], "attach it").unwrap();
         assert!(why.ends_with("2 more have none"), "{why}");
         let usb = Driverless { what: "USB controller 1".to_owned(), ..device("pci:v00001B36d0000000Dsv00001AF4sd00001100bc0Csc03i30") };
-        let (_, remedy) = explain(&[usb.clone()], &[], "attach it").unwrap();
+        let (_, remedy) = explain(std::slice::from_ref(&usb), &[], "attach it").unwrap();
         assert!(remedy.starts_with("attach it; if it is behind this controller, add the driver") && remedy.contains("xhci_pci"), "{remedy}");
         assert!(!explain(&[usb, device(LSI)], &[], "attach it").unwrap().1.contains("attach it"));
     }
