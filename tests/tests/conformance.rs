@@ -67,8 +67,8 @@ fn the_table_has_the_types_bits_labels_and_names_of_the_specification() {
             [VERITY, "_empty", "guid:60,63"],
             [SIGNATURE, "_empty", "guid:60,63"],
             [BLACK_BOX, "black-box", "guid:63"],
-            ["0fc63daf-8483-4772-8e79-3d69d8477de4", "logs", "guid:63"],
-            ["4d21b016-b534-45c2-a9fb-5c16e091fd2d", "state", "guid:63"],
+            ["0fc63daf-8483-4772-8e79-3d69d8477de4", "logs", "guid:49,63"],
+            ["4d21b016-b534-45c2-a9fb-5c16e091fd2d", "state", "guid:49,63"],
         ]
     );
     assert_eq!([&rows[1][1], &rows[2][1]], [&uuid(&hash[..32]), &uuid(&hash[32..])]);
