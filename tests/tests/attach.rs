@@ -190,7 +190,7 @@ fn a_disk_behind_a_controller_without_a_driver_is_told_by_the_controller() {
     let drive = format!("{DISK},file.driver=file,file.filename={}", disk.display());
     for (devices, address, driver) in [
         (&["lsi53c895a,id=bus", "scsi-hd,bus=bus.0,drive=disk"][..], "pci:v00001000d00000012sv", "sym53c8xx"),
-        (&["pvscsi,id=bus", "scsi-hd,bus=bus.0,drive=disk"], "pci:v000015ADd000007C0sv", "vmw_pvscsi"),
+        (&["am53c974,id=bus", "scsi-hd,bus=bus.0,drive=disk"], "pci:v00001022d00002020sv", "am53c974"),
     ] {
         let mut arguments = vec!["-blockdev", drive.as_str()];
         arguments.extend(devices.iter().flat_map(|device| ["-device", device]));
