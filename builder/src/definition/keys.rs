@@ -162,7 +162,7 @@ section! {
         packages: Vec<Spanned<String>> = "list of strings", "`[]`";
         /// mmdebstrap's variant: `extract`, `custom`, `essential`, `apt`, `minbase`, `buildd`, `important` or `standard`.
         variant: String = "string", "`important`";
-        /// Debian's name of the architecture.
+        /// Debian's name of the architecture. Only `amd64` is supported yet.
         architecture: String = "string", "`amd64`";
         /// Components of the archive.
         components: Vec<Spanned<String>> = "list of strings", "`[\"main\"]`";

@@ -144,8 +144,8 @@ impl Options {
         if !OPTIONS.contains(&name) {
             let known: Vec<&str> = OPTIONS.iter().chain(FIELDS).copied().collect();
             return Err(match super::text::nearest(name, &known) {
-                Some((near, true)) => format!("option {name:?} is not known to apt (did you mean {near:?}?)"),
-                _ => format!("option {name:?} is not known to apt (see sources.list(5))"),
+                Some(near) => format!("option {name:?} is not known to apt (did you mean {near:?}?)"),
+                None => format!("option {name:?} is not known to apt (see sources.list(5))"),
             });
         }
         let yes = || matches!(value, "yes" | "true" | "1" | "on" | "with" | "enable");

@@ -27,6 +27,8 @@ use crate::sign::KeySource;
 /// Level of `zstd` without one: beyond it, time doubles for less than a percent.
 pub const ZSTD_LEVEL: i32 = 12;
 
+pub(crate) use text::nearest;
+
 pub use adamant_agent::policy::{Enforce, FailureAction, Fault, FileSystem, Level, OnCorruption, OnDamage, Reaction, VerifyBoot};
 pub use adamant_agent::signature::Mode;
 

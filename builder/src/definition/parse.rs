@@ -232,10 +232,6 @@ impl Reader<'_> {
         let table = debian.get_ref();
         let suite = self.required(debian, "suite", &table.suite)?;
         self.checked(suite, |suite| values::word("a suite", suite))?;
-        let word = |value: &Option<Spanned<String>>, what: &str, default: &str| match value {
-            Some(value) => self.checked(value, |text| values::word(what, text).map(|()| text.clone())),
-            None => Ok(default.to_owned()),
-        };
         let mut components = self.words(&table.components, |text| values::word("a component", text))?;
         if components.is_empty() {
             components.push("main".to_owned());
@@ -253,13 +249,23 @@ impl Reader<'_> {
             suite: suite.get_ref().clone(),
             packages: self.words(&table.packages, |text| values::word("a package", text))?,
             variant: self.variant(table.variant.as_ref())?,
-            architecture: word(&table.architecture, "an architecture", "amd64")?,
+            architecture: self.architecture(table.architecture.as_ref())?,
             components,
             mirrors: self.mirrors(&table.mirrors)?,
             snapshot: table.snapshot.as_ref().map(|text| text.get_ref().clone()),
             proxy: table.proxy.as_ref().map(|text| text.get_ref().clone()),
             keyring: table.keyring.as_ref().map(|path| self.path(path)).transpose()?,
             recommends: table.recommends.as_ref().is_some_and(|yes| *yes.get_ref()),
+        })
+    }
+
+    /// The agent, the disk's partition types and the unified kernel image are for x86-64 alone.
+    fn architecture(&self, architecture: Option<&Spanned<String>>) -> Result<String> {
+        const ONLY: &str = "amd64";
+        let Some(architecture) = architecture else { return Ok(ONLY.to_owned()) };
+        self.checked(architecture, |text| match text == ONLY {
+            true => Ok(text.clone()),
+            false => Err(format!("architecture {text:?} is not supported yet (use {ONLY:?}, or leave it out)")),
         })
     }
 

@@ -114,7 +114,7 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
         (with("[root]\ncompresion = \"lz4\"\n"), "7:1: unknown key `compresion` (did you mean `compression`?)"),
         (with("[verify]\nscrub_every = 0\n"), "7:15: verify.scrub_every is 0, 1 to 8760 is possible"),
         (with("[drift]\nlisten = [\"22/tcp\", \"ssh\"]\n"), "7:21: drift.listen: \"ssh\" is not a port (for example 22/tcp or 123/udp)"),
-        (with("[failure]\nwhatever = 1\n"), "7:1: unknown key `whatever` (the nearest known one is `after`; all: action, after, oops, lockup, hung_task)"),
+        (with("[failure]\nwhatever = 1\n"), "7:1: unknown key `whatever` (known here: action, after, oops, lockup, hung_task)"),
         (volume("mont = \"/x\""), "10:1: unknown key `mont` (did you mean `mount`?)"),
         (replaced("id = \"web\"\n", ""), "1:1: key `id` is missing (write id = ...)"),
         (replaced("\"web\"", "\"Web\""), "2:6: id \"Web\" is not an image id (use a-z 0-9 . _ -, starting with a letter or digit)"),
@@ -138,6 +138,10 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
         (replaced("[[source]]", "[source]"), "4:1: this is a table, a list of tables is expected (write its name in double brackets, for example [[source]])"),
         (replaced("tar = \"root.tar\"", "debian = { sutie = \"trixie\" }"), "5:12: unknown key `sutie` (did you mean `suite`?)"),
         (replaced("tar = \"root.tar\"", "debian = { suite = \"--x\" }"), "5:20: \"--x\" is not a suite (use letters, digits and . _ + -)"),
+        (
+            replaced("tar = \"root.tar\"", "debian = { suite = \"sid\", architecture = \"arm64\" }"),
+            "5:42: architecture \"arm64\" is not supported yet (use \"amd64\", or leave it out)",
+        ),
         (
             replaced("tar = \"root.tar\"", "debian = { suite = \"sid\", packages = [\"a\", \"b,c d\"] }"),
             "5:44: \"b,c d\" is not a package (use letters, digits and . _ + -)",

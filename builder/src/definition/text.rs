@@ -45,9 +45,9 @@ impl Text<'_> {
 
 fn unknown_key(unknown: &str, known: &[&str]) -> String {
     match nearest(unknown, known) {
-        Some((key, true)) => format!("unknown key `{unknown}` (did you mean `{key}`?)"),
-        Some((key, false)) => format!("unknown key `{unknown}` (the nearest known one is `{key}`; all: {})", known.join(", ")),
-        None => format!("unknown key `{unknown}` (leave it out)"),
+        Some(key) => format!("unknown key `{unknown}` (did you mean `{key}`?)"),
+        None if known.is_empty() => format!("unknown key `{unknown}` (leave it out)"),
+        None => format!("unknown key `{unknown}` (known here: {})", known.join(", ")),
     }
 }
 
@@ -64,8 +64,8 @@ fn in_our_words(message: &str, found: &str) -> String {
     {
         let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
         return match nearest(unknown, &known) {
-            Some((word, true)) => format!("{unknown:?} is not known here (did you mean {word:?}?)"),
-            _ => format!("{unknown:?} is not known here (use {})", known.join(" or ")),
+            Some(word) => format!("{unknown:?} is not known here (did you mean {word:?}?)"),
+            None => format!("{unknown:?} is not known here (use {})", known.join(" or ")),
         };
     }
     let mut words = message.replace('\n', ", ");
@@ -89,11 +89,48 @@ fn in_our_words(message: &str, found: &str) -> String {
     words
 }
 
-/// The known word nearest to a mistyped one, and whether it is near enough (a third of its letters away) to have been meant.
-pub(super) fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<(&'a str, bool)> {
-    // A key can be as long as the file; comparing takes the square of that.
-    let unknown: String = unknown.chars().take(64).collect();
-    let distance = |word: &str| strsim::damerau_levenshtein(&unknown, word);
-    let word = known.iter().copied().min_by_key(|word| distance(word))?;
-    Some((word, distance(word) <= word.len().max(3) / 3))
+/// The known word that a mistyped one most likely meant: at most a third of the longer word's letters differ. `None` where none is near.
+pub fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
+    /// A key can be as long as the file, and comparing takes the square of that; no known word is longer.
+    const LONGEST: usize = 64;
+    // Nobody means another word by letters of another case, or by `-` for `_`.
+    let plain = |word: &str| word.to_ascii_lowercase().replace('-', "_");
+    let letters = unknown.chars().count();
+    if letters > LONGEST {
+        return None;
+    }
+    let distance = |word: &str| strsim::damerau_levenshtein(&plain(unknown), &plain(word));
+    let (distance, word) = known.iter().map(|word| (distance(word), *word)).min()?;
+    (distance * 3 <= letters.max(word.chars().count())).then_some(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_word_that_is_near_is_suggested() {
+        let known = ["id", "at", "tar", "dir", "mount", "name", "size", "weight", "on_damage", "compression", "cross_mounts"];
+        for (unknown, expected) in [
+            ("mont", Some("mount")),
+            ("Mount", Some("mount")),
+            ("cross-mounts", Some("cross_mounts")),
+            ("compresion", Some("compression")),
+            ("on_damaged", Some("on_damage")),
+            ("tra", Some("tar")),
+            ("idd", Some("id")),
+            ("wieght", Some("weight")),
+            // One of two letters, two of four and three of five are other words.
+            ("it", None),
+            ("a", None),
+            ("path", None),
+            ("files", None),
+            ("hostname", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(unknown, &known), expected, "{unknown}");
+        }
+        assert_eq!(nearest(&"x".repeat(100_000), &known), None);
+        assert_eq!(nearest("x", &[]), None);
+    }
 }
