@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::alter::Random;
 use crate::scratch::Scratch;
-use crate::{image, tool};
+use crate::{image, program, tool};
 
 /// A small Debian without a kernel, by mmdebstrap.
 pub fn debian() -> PathBuf {
@@ -67,8 +67,9 @@ pub fn of_files(path: &Path, count: u64, size: u64) -> io::Result<()> {
     let text = b"nothing in this world is as soft and yielding as water ".iter().cycle();
     let mut piece: Vec<u8> = text.enumerate().take(PIECE).map(|(at, &letter)| if at / 5000 % 2 == 0 { letter } else { random.next() as u8 }).collect();
     let mut out = BufWriter::with_capacity(PIECE, File::create(path)?);
-    out.write_all(&header("sbin/init", 2, 0o755))?;
-    out.write_all(&padded(b"#!"))?;
+    let init = program::bytes();
+    out.write_all(&header("sbin/init", init.len() as u64, 0o755))?;
+    out.write_all(&padded(&init))?;
     for file in 0..count {
         out.write_all(&header(&format!("srv/{:04}/{file:08}", file / 1000), size, 0o644))?;
         let mut left = size;

@@ -9,6 +9,7 @@ pub mod image;
 pub mod machine;
 pub mod markdown;
 pub mod oddities;
+pub mod program;
 pub mod scratch;
 pub mod server;
 pub mod slots;

@@ -169,7 +169,7 @@ impl Archive {
     /// The builder makes no image without one.
     fn init(&mut self) {
         self.add(Entry::new(b'5', b"sbin"));
-        self.add(Entry { mode: 0o755, ..Entry::file(b"sbin/init", "#!/bin/sh\n") });
+        self.add(Entry { mode: 0o755, ..Entry::file(b"sbin/init", crate::program::bytes()) });
     }
 
     fn names(&mut self) {

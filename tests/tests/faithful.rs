@@ -8,6 +8,7 @@ use adamant_tests::archive;
 use adamant_tests::image::{self, Image, Tiny};
 use adamant_tests::machine::Setup;
 use adamant_tests::oddities;
+use adamant_tests::program;
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool::{self, Mounted};
 use tiny_init::listing;
@@ -222,9 +223,7 @@ fn every_compression_gives_the_same_tree() {
             agrees(
                 &format!("{compression}-{cluster}").replace(':', "-"),
                 &tar,
-                &format!(
-                    "[[file]]\npath = \"/sbin/init\"\ncontent = \"#!\"\nmode = \"0755\"\n[root]\ncompression = \"{compression}\"\ncluster = \"{cluster}\"\n"
-                ),
+                &format!("{}[root]\ncompression = \"{compression}\"\ncluster = \"{cluster}\"\n", program::init()),
                 if compression != "none" && cluster == "1M" { &["trixie"] } else { &[] },
             );
         }

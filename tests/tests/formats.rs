@@ -11,6 +11,7 @@ use adamant::format::{self, Facts, Format};
 use adamant_agent::gpt::Guid;
 use adamant_tests::alter;
 use adamant_tests::image::{self, Image, Tiny, workspace};
+use adamant_tests::program;
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
 
@@ -152,7 +153,7 @@ fn a_limit_on_file_sizes_ends_the_build_with_the_reason_and_without_a_trace() {
 #[test]
 fn without_a_kernel_there_is_no_disk_in_any_format() {
     let scratch = Scratch::new("formats-kernel");
-    let text = "volumes = []\n[image]\nid = \"none\"\nversion = \"1\"\n[[file]]\npath = \"/sbin/init\"\ncontent = \"x\"\nmode = \"0755\"\n";
+    let text = format!("volumes = []\n[image]\nid = \"none\"\nversion = \"1\"\n{}", program::init());
     fs::write(scratch.join("image.toml"), text).unwrap();
     let output = tool::output(image::build_command(&scratch.join("image.toml"), &scratch.join("out")).args(["--format", "qcow2"]));
     let said = tool::lossy(&output.stderr);

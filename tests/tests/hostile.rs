@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use adamant_tests::alter::Random;
 use adamant_tests::image::{self, Tiny};
+use adamant_tests::program;
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
 
@@ -67,7 +68,7 @@ impl Place {
         fs::write(scratch.join("neighbour"), "untouched").unwrap_or_else(|e| panic!("{e}"));
         let place = Place { scratch };
         fs::write(place.scratch.join("in/a.tar"), archive(&[entry(b"file", b'0', b"x")])).unwrap_or_else(|e| panic!("{e}"));
-        image::build(&place.definition(TAR), &place.scratch.join("in/out"));
+        image::build(&place.definition(&tar()), &place.scratch.join("in/out"));
         place
     }
 
@@ -101,7 +102,10 @@ impl Place {
     }
 }
 
-const TAR: &str = "volumes = []\n[image]\nid = \"x\"\nversion = \"1\"\n[[source]]\ntar = \"a.tar\"\n[limits]\nbytes = \"4M\"\nentries = 1000\n[[file]]\npath = \"/sbin/init\"\ncontent = \"#!\"\nmode = \"0755\"\n";
+/// A definition with this archive alone, and an init.
+fn tar() -> String {
+    format!("volumes = []\n[image]\nid = \"x\"\nversion = \"1\"\n[[source]]\ntar = \"a.tar\"\n[limits]\nbytes = \"4M\"\nentries = 1000\n{}", program::init())
+}
 
 #[test]
 fn hostile_archives_are_refused_and_change_nothing() {
@@ -151,7 +155,7 @@ fn hostile_archives_are_refused_and_change_nothing() {
         ("text", b"this is not an archive\n".repeat(100), &[]),
     ];
     let place = Place::new("hostile");
-    let definition = place.definition(TAR);
+    let definition = place.definition(&tar());
     for (what, bytes, words) in &cases {
         fs::write(place.scratch.join("in/a.tar"), bytes).unwrap_or_else(|e| panic!("{e}"));
         place.refuses(&definition, words, what);
@@ -170,7 +174,7 @@ fn hostile_archives_are_refused_and_change_nothing() {
 #[test]
 fn a_link_used_as_a_directory_leads_to_no_place_outside_the_image() {
     let place = Place::new("through-link");
-    let definition = place.definition(TAR);
+    let definition = place.definition(&tar());
     let outside = place.scratch.path().display().to_string();
     let climbing = format!("../../../../../../../..{outside}");
     for (name, target) in [("absolute", outside.as_bytes()), ("climbing", climbing.as_bytes())] {
@@ -188,7 +192,7 @@ fn a_link_used_as_a_directory_leads_to_no_place_outside_the_image() {
 #[test]
 fn an_archive_cut_at_any_block_is_refused() {
     let place = Place::new("cut");
-    let definition = place.definition(TAR);
+    let definition = place.definition(&tar());
     let whole = archive(&[
         entry(b"a", b'0', &[b'a'; 1500]),
         pax(&[("path", b"long/name"), ("mtime", b"1.5")]),
