@@ -3,6 +3,14 @@
 //! They promise no proof that a server will work, only that known ways not to work are named before it is one. What makes the image useless
 //! is an error; what breaks one service, or what the operator may have meant, is a warning.
 
+mod elf;
+mod libraries;
+mod mount_points;
+mod program;
+#[cfg(test)]
+mod samples;
+mod script;
+mod scripts;
 mod seal;
 mod services;
 mod start;
@@ -37,13 +45,20 @@ struct Image<'a> {
 const TEXT_LIMIT: u64 = 1 << 20;
 /// Names that a message lists; the rest is counted.
 const NAMED: usize = 5;
+/// Where systemd, shells and env look for a program by its name.
+const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+/// Where the agent mounts something else before it starts the image's init.
+const MOUNTED_OVER: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
 /// Looks at the tree as the agent and init will find it. Errors come first.
 pub fn check(tree: &Tree, definition: &Definition) -> Vec<Finding> {
     let image = Image { tree, definition };
-    let mut findings = start::check(&image);
+    let programs = program::Programs::new(&image);
+    let mut findings = start::check(&image, &programs);
+    findings.extend(mount_points::check(&image));
     findings.extend(seal::check(&image));
     findings.extend(links_that_leave(&image));
+    findings.extend(scripts::check(&image));
     if crate::scrub::has_systemd(tree) {
         let units = units::Units::read(&image);
         let writable = writable::Writable::new(&image, &units);
@@ -70,6 +85,12 @@ impl Image<'_> {
 
     fn exists(&self, path: &str) -> bool {
         self.tree.resolve(path.as_bytes()).is_some()
+    }
+
+    /// Whether a name is there, wherever it leads.
+    fn is_named(&self, path: &str) -> bool {
+        let Some((folder, name)) = path.rsplit_once('/') else { return false };
+        self.tree.resolve(folder.as_bytes()).is_some_and(|id| self.tree.children(id).any(|(child, _)| child == name.as_bytes()))
     }
 
     fn is_directory(&self, path: &str) -> bool {

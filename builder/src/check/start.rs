@@ -1,5 +1,6 @@
 //! What has to be there for the agent to reach the image's init.
 
+use super::program::{Fault, Programs};
 use super::{Finding, Image};
 use crate::initramfs::{Configured, find_kernel};
 use crate::tree::{Kind, show};
@@ -8,8 +9,6 @@ use crate::tree::{Kind, show};
 const INITS: [&str; 5] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init", "/bin/init", "/init"];
 /// Where the agent looks for programs of the image.
 const PROGRAM_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// Mount points that agent and kernel need.
-const MOUNT_POINTS: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 /// One of these finds the disk: module, and the option that builds it in.
 const DISKS: [(&str, &str); 7] = [
     ("virtio_blk", "VIRTIO_BLK"),
@@ -21,11 +20,10 @@ const DISKS: [(&str, &str); 7] = [
     ("vmw_pvscsi", "VMWARE_PVSCSI"),
 ];
 
-pub fn check(image: &Image) -> Vec<Finding> {
+pub fn check(image: &Image, programs: &Programs) -> Vec<Finding> {
     let mut findings = Vec::new();
-    findings.extend(init(image));
-    findings.extend(mount_points(image));
-    findings.extend(volume_tools(image));
+    findings.extend(init(image, programs));
+    findings.extend(volume_tools(image, programs));
     findings.extend(machine_id(image));
     findings.extend(image_name(image));
     findings.extend(kernel(image));
@@ -36,59 +34,72 @@ fn error(rule: &'static str, message: String, hint: impl Into<String>) -> Findin
     Finding { is_error: true, rule, message, hint: hint.into() }
 }
 
-/// An executable file, links followed.
-fn is_program(image: &Image, path: &str) -> bool {
+/// A file that somebody may execute, links followed: what the agent takes for a program.
+fn is_executable(image: &Image, path: &str) -> bool {
     image.tree.resolve(path.as_bytes()).is_some_and(|id| {
         let node = image.tree.node(id);
-        matches!(&node.kind, Kind::File(content) if !content.is_empty()) && node.meta.mode & 0o111 != 0
+        matches!(&node.kind, Kind::File(_)) && node.meta.mode & 0o111 != 0
     })
 }
 
-/// Whether a name is there, wherever it leads.
-fn is_named(image: &Image, path: &str) -> bool {
-    let Some((folder, name)) = path.rsplit_once('/') else { return false };
-    image.tree.resolve(folder.as_bytes()).is_some_and(|id| image.tree.children(id).any(|(child, _)| child == name.as_bytes()))
-}
-
-fn init(image: &Image) -> Option<Finding> {
-    if INITS.iter().any(|path| is_program(image, path)) {
-        return None;
-    }
-    let found: Vec<&str> = INITS.into_iter().filter(|path| is_named(image, path)).collect();
-    let message = match found.first() {
-        Some(path) => format!("{path} is there, but not an executable file, or its link leads nowhere"),
-        None => format!("the image has no init ({})", INITS.join(", ")),
+/// The agent starts the init that the command line names, or the first of the usual ones, and no other if that fails.
+fn init(image: &Image, programs: &Programs) -> Option<Finding> {
+    const HINT: &str = "add the package systemd-sysv to a debian source, or [[file]] path = \"/sbin/init\", copy = \"...\", mode = \"0755\"";
+    // As in the kernel, the last one counts, and what follows `--` is for init.
+    let words = image.definition.kernel.cmdline.split_whitespace().take_while(|word| *word != "--");
+    let asked = words.filter_map(|word| word.strip_prefix("init=")).last();
+    let chosen = asked.or_else(|| INITS.into_iter().find(|path| is_executable(image, path)));
+    let Some(path) = chosen else {
+        let named = INITS.into_iter().find(|path| image.is_named(path));
+        let message = match named.and_then(|path| programs.fault(path).map(|fault| (path, fault))) {
+            Some((path, fault)) => format!("the image's init {path} cannot run: {fault}"),
+            None => format!("the image has no init ({})", INITS.join(", ")),
+        };
+        return Some(error("no-init", message, HINT));
     };
-    Some(error("no-init", message, "add the package systemd-sysv to a debian source, or [[file]] path = \"/sbin/init\", copy = \"...\", mode = \"0755\""))
+    let fault = programs.fault(path)?;
+    let key = if asked.is_some() { " of kernel.cmdline" } else { "" };
+    Some(error("init-cannot-run", format!("the image's init {}{key} cannot run: {fault}", with_target(programs, path)), fault.remedy(path)))
 }
 
-fn mount_points(image: &Image) -> Vec<Finding> {
-    let volumes = image.definition.volumes.iter().map(|volume| volume.policy.mount.as_str());
-    let missing = MOUNT_POINTS.into_iter().chain(volumes).filter(|path| !image.is_directory(path));
-    missing
-        .map(|path| {
-            error(
-                "no-mount-point",
-                format!("{path} is no directory, but a file system is mounted there"),
-                format!("[[file]] path = {path:?}, directory = true"),
-            )
-        })
-        .collect()
-}
-
-fn volume_tools(image: &Image) -> Option<Finding> {
-    if image.definition.volumes.is_empty() {
-        return None;
+/// A path, and the file that its links lead to.
+fn with_target(programs: &Programs, path: &str) -> String {
+    match programs.find(path) {
+        Ok(found) if found.path != path => format!("{path} (which is {})", found.path),
+        _ => path.to_owned(),
     }
-    let has = |name: &str| PROGRAM_FOLDERS.iter().any(|folder| is_program(image, &format!("{folder}/{name}")));
-    let missing: Vec<&str> = ["mkfs.ext4", "e2fsck", "resize2fs"].into_iter().filter(|name| !has(name)).collect();
-    (!missing.is_empty()).then(|| {
-        error(
+}
+
+/// The agent runs them to make, check and grow volumes.
+fn volume_tools(image: &Image, programs: &Programs) -> Vec<Finding> {
+    if image.definition.volumes.is_empty() {
+        return Vec::new();
+    }
+    let find = |name: &str| PROGRAM_FOLDERS.iter().map(|folder| format!("{folder}/{name}")).find(|path| is_executable(image, path));
+    let (mut missing, mut findings) = (Vec::new(), Vec::new());
+    for name in ["mkfs.ext4", "e2fsck", "resize2fs"] {
+        let Some(path) = find(name) else {
+            missing.push(name);
+            continue;
+        };
+        match programs.fault(&path) {
+            None => {}
+            Some(Fault::Empty) => missing.push(name),
+            Some(fault) => findings.push(error(
+                "volume-tool-cannot-run",
+                format!("there are volumes, and {} cannot run: {fault}", with_target(programs, &path)),
+                format!("{}; or write volumes = [] above all tables", fault.remedy(&path)),
+            )),
+        }
+    }
+    if !missing.is_empty() {
+        findings.push(error(
             "no-volume-tools",
             format!("there are volumes, but the image has no {} to make, check and grow them with", missing.join(", ")),
             "add the package e2fsprogs to a debian source, or write volumes = [] above all tables",
-        )
-    })
+        ));
+    }
+    findings
 }
 
 fn machine_id(image: &Image) -> Option<Finding> {
@@ -153,5 +164,19 @@ fn kernel(image: &Image) -> Vec<Finding> {
             "use a kernel with CONFIG_EXT4_FS, or write volumes = [] above all tables",
         ));
     }
+    findings.extend(serial_console(image));
     findings
+}
+
+/// `adamant boot`, and the consoles of most clouds, show the first serial port.
+fn serial_console(image: &Image) -> Option<Finding> {
+    let cmdline = &image.definition.kernel.cmdline;
+    let has_one = cmdline.split_whitespace().any(|word| word.strip_prefix("console=").is_some_and(|port| port.split(',').next() == Some("ttyS0")));
+    (!has_one).then(|| Finding {
+        is_error: false,
+        rule: "no-serial-console",
+        message: "the kernel command line has no console=ttyS0, so nothing is shown on the serial console: `adamant boot` and most clouds show an empty screen"
+            .to_owned(),
+        hint: "[kernel] cmdline = \"console=tty0 console=ttyS0\"".to_owned(),
+    })
 }

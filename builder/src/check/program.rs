@@ -1,0 +1,377 @@
+//! Whether a program of the image can be started: by the kernel (execve(2)), and by the dynamic loader (ld.so(8)).
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::rc::Rc;
+
+use super::elf::{self, Elf, Machine};
+use super::libraries::Search;
+use super::script::{self, FirstLine};
+use super::{Image, PATH};
+use crate::tree::{Content, Kind, NodeId, Stop, parts, show};
+
+/// Interpreters of interpreters that the kernel follows (exec_binprm).
+const NESTED: usize = 5;
+/// Objects of one program that are looked at; more are made by nobody in good faith.
+const OBJECTS: usize = 4096;
+
+/// Why a program cannot be started. Paths are of the image and start with a slash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing has this path.
+    Missing,
+    /// A symbolic link on the path leads to nothing: the link and its target.
+    Dangling(String, String),
+    /// The path has more symbolic links than the kernel follows.
+    LinkLoop,
+    /// A directory, a device or a socket.
+    NotAFile,
+    /// Nobody may execute it.
+    NotExecutable,
+    /// It lies below this mount point of a volume, which is mounted noexec.
+    OnVolume(String),
+    /// It lies below this directory, where another file system is mounted before it can be started.
+    Hidden(String),
+    /// It has no bytes.
+    Empty,
+    /// It is neither an ELF file nor a script.
+    NoProgram,
+    /// An ELF file that is cut off or wrong.
+    Malformed(&'static str),
+    /// An ELF file for another processor.
+    OtherMachine(String),
+    /// A script with the line ends of Windows; its interpreter.
+    CarriageReturn(String),
+    /// A script with a byte order mark.
+    ByteOrderMark,
+    /// A script with `#!` and no interpreter, or with one that is too long.
+    NoInterpreter,
+    /// A script whose interpreter cannot be started.
+    Interpreter(String, Box<Fault>),
+    /// A script that `env` starts with a program that is in no directory of PATH.
+    EnvProgram(String),
+    /// Too many interpreters of interpreters.
+    TooDeep,
+    /// An ELF file whose dynamic loader cannot be started.
+    Loader(String, Box<Fault>),
+    /// A library that the dynamic loader does not find.
+    Library(MissingLibrary),
+    /// A library that is found, and cannot be used where it is.
+    UnusableLibrary(String, Box<Fault>),
+}
+
+/// A library that is needed and not found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingLibrary {
+    /// As it is needed.
+    pub name: String,
+    /// The library that needs it, unless it is the program itself.
+    pub needed_by: Option<String>,
+    /// A file of that name where the loader does not look.
+    pub elsewhere: Option<String>,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Missing => f.write_str("it is not in the image"),
+            Fault::Dangling(link, target) => write!(f, "the symbolic link {link} leads to {target}, which is not in the image"),
+            Fault::LinkLoop => f.write_str("its path is a symbolic link loop"),
+            Fault::NotAFile => f.write_str("it is not a file"),
+            Fault::NotExecutable => f.write_str("it is not executable"),
+            Fault::OnVolume(mount) => write!(f, "it lies on the volume at {mount}, which is mounted noexec"),
+            Fault::Hidden(mount) => write!(f, "another file system is mounted over it at {mount}"),
+            Fault::Empty => f.write_str("it is empty"),
+            Fault::NoProgram => f.write_str("it is neither an ELF program nor a script with #!"),
+            Fault::Malformed(why) => write!(f, "it is a damaged ELF program: {why}"),
+            Fault::OtherMachine(machine) => write!(f, "it is a program for another processor ({machine}), and the image is for x86-64"),
+            Fault::CarriageReturn(interpreter) => {
+                write!(f, "its lines end with CR LF, so the kernel looks for an interpreter \"{interpreter}\\r\", which does not exist")
+            }
+            Fault::ByteOrderMark => f.write_str("it starts with a UTF-8 byte order mark, so the kernel does not see #!"),
+            Fault::NoInterpreter => f.write_str("its #! line names no interpreter that the kernel can read"),
+            Fault::Interpreter(path, fault) => chained(f, "interpreter", path, fault),
+            Fault::EnvProgram(name) => write!(f, "its #! line asks env for {name}, which is in none of {}", PATH.join(", ")),
+            Fault::TooDeep => f.write_str("its interpreter is a script of a script, deeper than the kernel goes"),
+            Fault::Loader(path, fault) => chained(f, "dynamic loader", path, fault),
+            Fault::UnusableLibrary(path, fault) => chained(f, "library", path, fault),
+            Fault::Library(MissingLibrary { name, needed_by, elsewhere }) => {
+                write!(f, "the library {name}")?;
+                if let Some(by) = needed_by {
+                    write!(f, ", which {by} needs,")?;
+                }
+                match elsewhere {
+                    Some(path) => write!(f, " is not found: the dynamic loader does not look at {path}"),
+                    None => f.write_str(" is not in the image"),
+                }
+            }
+        }
+    }
+}
+
+/// What another program that is needed lacks, in one clause where that is enough.
+fn chained(f: &mut fmt::Formatter<'_>, what: &str, path: &str, fault: &Fault) -> fmt::Result {
+    match fault {
+        Fault::Missing => write!(f, "its {what} {path} is not in the image"),
+        Fault::NotExecutable => write!(f, "its {what} {path} is not executable"),
+        fault => write!(f, "its {what} {path} cannot run: {fault}"),
+    }
+}
+
+impl Fault {
+    /// What to do about it, for the program at `path`.
+    pub fn remedy(&self, path: &str) -> String {
+        match self {
+            Fault::NotExecutable => format!("give it an executable mode: [[file]] path = {path:?}, copy = \"...\", mode = \"0755\""),
+            Fault::OnVolume(_) => "put it below /usr; or name the volume in [seal.allow] execute".to_owned(),
+            Fault::Hidden(_) => "put it below /usr".to_owned(),
+            Fault::CarriageReturn(_) => "save the script with LF line ends (dos2unix, or a .gitattributes line with eol=lf)".to_owned(),
+            Fault::ByteOrderMark => "save the script as UTF-8 without a byte order mark".to_owned(),
+            Fault::Interpreter(interpreter, fault) | Fault::Loader(interpreter, fault) | Fault::UnusableLibrary(interpreter, fault) => match &**fault {
+                Fault::Missing | Fault::Dangling(..) if matches!(self, Fault::Loader(..)) => {
+                    format!("add the C library that {path} was linked against, with {interpreter}, or link the program statically")
+                }
+                Fault::Missing | Fault::Dangling(..) => format!("add the package that brings {interpreter}, or name another interpreter in the first line"),
+                fault => fault.remedy(interpreter),
+            },
+            Fault::EnvProgram(name) => format!("add the package that brings {name}"),
+            Fault::Library(missing) => match &missing.elsewhere {
+                Some(_) => "run ldconfig when the source is made, so that /etc/ld.so.cache lists it; or put the library into /usr/lib".to_owned(),
+                None => "add the package that brings the library".to_owned(),
+            },
+            Fault::OtherMachine(_) => "take the program that was built for x86-64 (amd64)".to_owned(),
+            Fault::LinkLoop | Fault::Dangling(..) => "give the link a target that is in the image".to_owned(),
+            Fault::Missing => format!("add the package that brings {path}"),
+            Fault::NotAFile | Fault::Empty | Fault::NoProgram | Fault::Malformed(_) | Fault::NoInterpreter | Fault::TooDeep => {
+                format!("put a program there: [[file]] path = {path:?}, copy = \"...\", mode = \"0755\"")
+            }
+        }
+    }
+}
+
+/// What is known of the programs of an image.
+pub struct Programs<'a> {
+    image: &'a Image<'a>,
+    search: Search,
+    parsed: RefCell<BTreeMap<NodeId, Rc<Result<Elf, elf::Malformed>>>>,
+    judged: RefCell<BTreeMap<NodeId, Option<Fault>>>,
+}
+
+/// A file with its path, links followed.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Without links.
+    pub path: String,
+    /// The file.
+    pub id: NodeId,
+}
+
+impl<'a> Programs<'a> {
+    pub fn new(image: &'a Image<'a>) -> Programs<'a> {
+        Programs { image, search: Search::new(image), parsed: RefCell::default(), judged: RefCell::default() }
+    }
+
+    /// Why the program at this path cannot be started as the machine runs; `None` if it can.
+    pub fn fault(&self, path: &str) -> Option<Fault> {
+        self.fault_at(path, 0)
+    }
+
+    /// Where a path leads.
+    pub fn find(&self, path: &str) -> Result<Found, Fault> {
+        let mut links = Vec::new();
+        let end = self.image.tree.follow(parts(path.as_bytes()), &mut |link| {
+            if let Kind::Symlink(target) = &self.image.tree.node(link.id).kind {
+                links.push((format!("/{}", show(&link.path())), show(target)));
+            }
+            crate::tree::Step::Follow
+        });
+        let end = end.map_err(|stop| match stop {
+            Stop::Circle => Fault::LinkLoop,
+            Stop::Refused(_) => Fault::Missing,
+        })?;
+        let Some(id) = end.node() else {
+            let dangling = links.into_iter().find(|(link, _)| self.image.tree.resolve(link.as_bytes()).is_none());
+            return Err(dangling.map_or(Fault::Missing, |(link, target)| Fault::Dangling(link, target)));
+        };
+        Ok(Found { path: format!("/{}", show(&end.path())), id })
+    }
+
+    fn fault_at(&self, path: &str, depth: usize) -> Option<Fault> {
+        let found = match self.find(path) {
+            Ok(found) => found,
+            Err(fault) => return Some(fault),
+        };
+        if let Some(fault) = self.place_fault(&found.path) {
+            return Some(fault);
+        }
+        if let Some(known) = self.judged.borrow().get(&found.id) {
+            return known.clone();
+        }
+        let fault = self.file_fault(&found, depth);
+        // What depends on the depth is not true of the file alone.
+        if fault != Some(Fault::TooDeep) && depth == 0 {
+            self.judged.borrow_mut().insert(found.id, fault.clone());
+        }
+        fault
+    }
+
+    /// What is mounted over a path before the image's init starts.
+    fn place_fault(&self, path: &str) -> Option<Fault> {
+        let below = |place: &str| path == place || adamant_agent::policy::is_below(path, place);
+        let definition = self.image.definition;
+        let volume = definition.volumes.iter().map(|volume| &volume.policy).filter(|volume| below(&volume.mount)).max_by_key(|volume| volume.mount.len());
+        match volume {
+            Some(volume) if definition.seal.allow.execute.contains(&volume.name) => None,
+            Some(volume) => Some(Fault::OnVolume(volume.mount.clone())),
+            None => super::MOUNTED_OVER.into_iter().find(|place| below(place)).map(|place| Fault::Hidden(place.to_owned())),
+        }
+    }
+
+    fn file_fault(&self, found: &Found, depth: usize) -> Option<Fault> {
+        let node = self.image.tree.node(found.id);
+        let Kind::File(content) = &node.kind else { return Some(Fault::NotAFile) };
+        if node.meta.mode & 0o111 == 0 {
+            return Some(Fault::NotExecutable);
+        }
+        if content.is_empty() {
+            return Some(Fault::Empty);
+        }
+        let Ok(head) = head(content) else { return Some(Fault::Malformed("it cannot be read")) };
+        if elf::is_elf(&head) {
+            return self.elf_fault(found, content);
+        }
+        match script::first_line(&head, content.len() < script::HEAD as u64) {
+            FirstLine::Other => Some(Fault::NoProgram),
+            FirstLine::ByteOrderMark => Some(Fault::ByteOrderMark),
+            FirstLine::NoInterpreter | FirstLine::TooLong => Some(Fault::NoInterpreter),
+            FirstLine::CarriageReturn(name) => Some(Fault::CarriageReturn(show(&name))),
+            FirstLine::Script { .. } if depth == NESTED => Some(Fault::TooDeep),
+            FirstLine::Script { interpreter, argument } => {
+                // A relative path starts at the working directory, which is the root for init and services.
+                let path = format!("/{}", show(&interpreter).trim_start_matches('/'));
+                match self.fault_at(&path, depth + 1) {
+                    Some(Fault::TooDeep) => Some(Fault::TooDeep),
+                    Some(fault) => Some(Fault::Interpreter(path, Box::new(fault))),
+                    None => self.env_fault(&path, argument.as_deref()),
+                }
+            }
+        }
+    }
+
+    /// `#!/usr/bin/env NAME`: env looks for it in PATH.
+    fn env_fault(&self, interpreter: &str, argument: Option<&[u8]>) -> Option<Fault> {
+        let name = argument.filter(|_| interpreter.ends_with("/env")).and_then(|name| std::str::from_utf8(name).ok())?;
+        let is_name = !name.starts_with('-') && !name.contains(['=', ' ', '\t', '/', '$']);
+        let is_found = || PATH.iter().any(|folder| self.find(&format!("{folder}/{name}")).is_ok());
+        (is_name && !is_found()).then(|| Fault::EnvProgram(name.to_owned()))
+    }
+
+    fn elf_fault(&self, found: &Found, content: &Content) -> Option<Fault> {
+        let parsed = self.parse(found.id, content);
+        let elf = match &*parsed {
+            Ok(elf) => elf,
+            Err(why) => return Some(Fault::Malformed(why)),
+        };
+        if let Machine::Other(name, number) = elf.machine {
+            return Some(Fault::OtherMachine(if name.is_empty() { format!("machine {number} of ELF") } else { name.to_owned() }));
+        }
+        let loader = elf.loader.as_deref()?;
+        let path = show(loader);
+        if let Some(fault) = self.loader_fault(&path) {
+            return Some(Fault::Loader(path, Box::new(fault)));
+        }
+        let loader = self.find(&path).ok()?;
+        self.library_fault(found, elf, &loader)
+    }
+
+    /// The kernel loads the loader itself: it must be an ELF file for this machine, and executable.
+    fn loader_fault(&self, path: &str) -> Option<Fault> {
+        let found = match self.find(path) {
+            Ok(found) => found,
+            Err(fault) => return Some(fault),
+        };
+        if let Some(fault) = self.place_fault(&found.path) {
+            return Some(fault);
+        }
+        let node = self.image.tree.node(found.id);
+        let Kind::File(content) = &node.kind else { return Some(Fault::NotAFile) };
+        if node.meta.mode & 0o111 == 0 {
+            return Some(Fault::NotExecutable);
+        }
+        match head(content) {
+            Ok(head) if elf::is_elf(&head) => {}
+            _ => return Some(Fault::Malformed("it is no ELF file")),
+        }
+        match &*self.parse(found.id, content) {
+            Ok(Elf { machine: Machine::Other(name, _), .. }) => Some(Fault::OtherMachine((*name).to_owned())),
+            Ok(_) => None,
+            Err(why) => Some(Fault::Malformed(why)),
+        }
+    }
+
+    /// The first library, in the loader's order, that it does not find.
+    fn library_fault(&self, program: &Found, elf: &Elf, loader: &Found) -> Option<Fault> {
+        struct Object {
+            path: Option<String>,
+            needed: Vec<Vec<u8>>,
+            folders: Rc<Vec<String>>,
+            inherited: Rc<Vec<String>>,
+        }
+        let object = |path: Option<String>, at: &str, elf: &Elf, inherited: &[String]| {
+            let (folders, inherited) = self.search.own_folders(at, elf, inherited);
+            Object { path, needed: elf.needed.clone(), folders: Rc::new(folders), inherited: Rc::new(inherited) }
+        };
+        let mut loaded: BTreeSet<Vec<u8>> = BTreeSet::new();
+        let mut objects = vec![object(None, &program.path, elf, &[])];
+        let mut at = 0;
+        while at < objects.len() && objects.len() < OBJECTS {
+            let (path, folders, inherited) = (objects[at].path.clone(), objects[at].folders.clone(), objects[at].inherited.clone());
+            for name in std::mem::take(&mut objects[at].needed) {
+                if !loaded.insert(name.clone()) || self.search.is_loader_itself(&name, loader) {
+                    continue;
+                }
+                let text = show(&name);
+                let usable = |path: &str| self.library(path, elf.machine);
+                let Some((found, parsed)) = self.search.candidates(&text, &folders, loader).into_iter().find_map(|path| usable(&path)) else {
+                    let elsewhere = self.search.elsewhere(self.image, &name);
+                    return Some(Fault::Library(MissingLibrary { name: text, needed_by: path, elsewhere }));
+                };
+                if found.id == loader.id {
+                    continue;
+                }
+                if let Some(fault) = self.place_fault(&found.path) {
+                    return Some(Fault::UnusableLibrary(found.path, Box::new(fault)));
+                }
+                if let Ok(library) = &*parsed {
+                    if library.soname.as_ref().is_some_and(|soname| *soname != name && !loaded.insert(soname.clone())) {
+                        continue;
+                    }
+                    objects.push(object(Some(found.path.clone()), &found.path, library, &inherited));
+                }
+            }
+            at += 1;
+        }
+        None
+    }
+
+    /// A library of the right machine; the loader skips any other.
+    fn library(&self, path: &str, machine: Machine) -> Option<(Found, Rc<Result<Elf, elf::Malformed>>)> {
+        let found = self.find(path).ok()?;
+        let Kind::File(content) = &self.image.tree.node(found.id).kind else { return None };
+        let parsed = self.parse(found.id, content);
+        let is_usable = head(content).is_ok_and(|head| elf::is_elf(&head)) && parsed.as_ref().as_ref().is_ok_and(|elf| elf.machine == machine);
+        is_usable.then_some((found, parsed))
+    }
+
+    fn parse(&self, id: NodeId, content: &Content) -> Rc<Result<Elf, elf::Malformed>> {
+        self.parsed.borrow_mut().entry(id).or_insert_with(|| Rc::new(elf::read(content))).clone()
+    }
+}
+
+/// The bytes by which the kernel tells what a file is.
+pub fn head(content: &Content) -> std::io::Result<Vec<u8>> {
+    let mut head = vec![0; content.len().min(script::HEAD as u64) as usize];
+    content.read_exact_at(0, &mut head)?;
+    Ok(head)
+}
