@@ -3,8 +3,12 @@
 //! They promise no proof that a server will work, only that known ways not to work are named before it is one. What makes the image useless
 //! is an error; what breaks one service, or what the operator may have meant, is a warning.
 
+mod accounts;
+mod devices;
 mod elf;
+mod fstab;
 mod libraries;
+mod login;
 mod mount_points;
 mod program;
 #[cfg(test)]
@@ -16,6 +20,10 @@ mod services;
 mod start;
 #[cfg(test)]
 mod tests;
+mod unit;
+mod unit_mounts;
+mod unit_programs;
+mod unit_settings;
 mod units;
 mod writable;
 
@@ -59,11 +67,23 @@ pub fn check(tree: &Tree, definition: &Definition) -> Vec<Finding> {
     findings.extend(seal::check(&image));
     findings.extend(links_that_leave(&image));
     findings.extend(scripts::check(&image));
-    if crate::scrub::has_systemd(tree) {
-        let units = units::Units::read(&image);
-        let writable = writable::Writable::new(&image, &units);
+    let has_systemd = crate::scrub::has_systemd(tree);
+    let units = if has_systemd { units::Units::read(&image) } else { units::Units::default() };
+    let lines = fstab::read(&image);
+    let mut devices = devices::Devices::new(&image);
+    let before = writable::Writable::new(&image, &units, &lines, &devices);
+    findings.extend(fstab::check_crypttab(&image, &mut devices, |path| before.holds(path)));
+    let writable = writable::Writable::new(&image, &units, &lines, &devices);
+    findings.extend(fstab::check(&image, &lines, has_systemd.then_some(&units), &writable, &devices));
+    if has_systemd {
+        findings.extend(units.check_missing());
         findings.extend(units.check(&image, &writable));
+        findings.extend(unit_settings::check(&image, &units));
+        findings.extend(unit_programs::check(&image, &units, &writable, &programs));
+        findings.extend(unit_mounts::check(&image, &units, &writable, &devices));
+        findings.extend(accounts::check(&image, &units, &writable));
         findings.extend(services::check(&image, &units, &writable));
+        findings.extend(login::check(&image, &units, &writable));
     }
     findings.sort_by_key(|finding| !finding.is_error);
     findings

@@ -1,60 +1,127 @@
-//! systemd's units that start at boot, and where they want to write (systemd.unit(5), systemd.exec(5)).
+//! systemd's units that start at boot: which they are, those that do not exist, and where they want to write (systemd.unit(5),
+//! systemd.exec(5)).
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::unit::{FOLDERS, Lookup, Unit, look_up};
 use super::writable::Writable;
 use super::{Finding, Image, listed};
 use crate::tree::Kind;
 
-/// Where units are, the strongest first.
-const FOLDERS: [&str; 4] = ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+/// Targets that every start reaches.
+const TARGETS: [&str; 4] = ["default.target", "local-fs.target", "sysinit.target", "multi-user.target"];
+/// Types of units that exist without a file: systemd makes them of what it finds, or of /etc/fstab.
+const WITHOUT_FILE: [&str; 6] = ["device", "mount", "swap", "automount", "slice", "scope"];
 
-/// Units that start at boot, each with its settings.
+/// Programs that make units at the start.
+const GENERATORS: [&str; 4] =
+    ["/etc/systemd/system-generators", "/usr/local/lib/systemd/system-generators", "/usr/lib/systemd/system-generators", "/lib/systemd/system-generators"];
+/// Largest generator that is read, bytes.
+const GENERATOR_LIMIT: u64 = 16 << 20;
+
+/// Units that start at boot.
+#[derive(Default)]
 pub struct Units {
     enabled: BTreeMap<String, Unit>,
+    /// Other names of them.
+    aliases: BTreeSet<String>,
+    /// Those without which the default target is not reached.
+    required: BTreeSet<String>,
+    missing: Vec<Missing>,
 }
 
-/// Settings in order, drop-ins last: key and value.
-struct Unit {
-    settings: Vec<(String, String)>,
+/// A unit that does not exist, and what asks for it.
+struct Missing {
+    name: String,
+    asked: Asked,
+}
+
+/// What asks for a unit.
+#[derive(Clone)]
+enum Asked {
+    /// A link in a folder of wants, requires or upholds, and the unit that the folder belongs to.
+    Link { path: String, owner: String, is_required: bool },
+    /// A setting of a unit.
+    Setting { owner: String, key: &'static str },
+    /// Nothing in particular.
+    Boot,
 }
 
 impl Units {
     /// Follows wants, requires and upholds from the default target.
     pub fn read(image: &Image) -> Units {
-        let mut enabled = BTreeMap::new();
-        let mut seen = BTreeSet::new();
-        let mut todo = vec!["default.target".to_owned(), "local-fs.target".to_owned(), "sysinit.target".to_owned(), "multi-user.target".to_owned()];
-        while let Some(name) = todo.pop() {
-            if !seen.insert(name.clone()) {
+        let mut units = Units::default();
+        let mut todo: Vec<(String, Asked)> = TARGETS.iter().rev().map(|name| ((*name).to_owned(), Asked::Boot)).collect();
+        let mut needs: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut known: BTreeMap<String, bool> = BTreeMap::new();
+        while let Some((name, asked)) = todo.pop() {
+            if let Some(is_missing) = known.get(&name) {
+                if *is_missing {
+                    units.note_missing(image, &name, asked);
+                }
                 continue;
             }
-            let Some(unit) = Unit::read(image, &name) else { continue };
-            for key in ["Wants", "Requires", "BindsTo", "Upholds"] {
-                todo.extend(unit.values(key).flat_map(str::split_whitespace).map(str::to_owned));
-            }
-            for folder in FOLDERS {
-                for kind in ["wants", "requires", "upholds"] {
-                    todo.extend(image.names(&format!("{folder}/{name}.{kind}")));
+            let unit = match look_up(image, &name) {
+                Lookup::Unit(unit) => unit,
+                Lookup::Alias(real) => {
+                    needs.entry(name.clone()).or_default().push(real.clone());
+                    known.insert(name.clone(), false);
+                    // The folders of an alias hold for the unit, too.
+                    todo.extend(linked(image, &name, &mut needs));
+                    todo.push((real, asked));
+                    units.aliases.insert(name);
+                    continue;
                 }
+                Lookup::Masked => {
+                    known.insert(name, false);
+                    continue;
+                }
+                Lookup::Missing => {
+                    known.insert(name.clone(), true);
+                    units.note_missing(image, &name, asked);
+                    continue;
+                }
+            };
+            known.insert(name.clone(), false);
+            for key in ["Requires", "BindsTo"] {
+                needs.entry(name.clone()).or_default().extend(unit.words(key).map(str::to_owned));
+                todo.extend(unit.words(key).map(|other| (other.to_owned(), Asked::Setting { owner: name.clone(), key })));
             }
-            // A socket, timer or path starts the service of its name.
-            if let Some((stem, "socket" | "timer" | "path")) = name.rsplit_once('.') {
-                todo.push(unit.values("Unit").next().map_or_else(|| format!("{stem}.service"), str::to_owned));
+            // What is only wanted may be missing: units name what other packages bring.
+            for key in ["Wants", "Upholds"] {
+                todo.extend(unit.words(key).map(|other| (other.to_owned(), Asked::Boot)));
             }
-            enabled.insert(name, unit);
+            todo.extend(linked(image, &name, &mut needs));
+            todo.extend(started_by(&name, &unit));
+            units.enabled.insert(name, unit);
         }
-        Units { enabled }
+        let mut reached: Vec<String> = vec!["default.target".to_owned(), "local-fs.target".to_owned(), "sysinit.target".to_owned()];
+        while let Some(name) = reached.pop() {
+            if units.required.insert(name.clone()) {
+                reached.extend(needs.get(&name).into_iter().flatten().cloned());
+            }
+        }
+        units
+    }
+
+    /// Enabled units, by name.
+    pub fn enabled(&self) -> impl Iterator<Item = (&str, &Unit)> {
+        self.enabled.iter().map(|(name, unit)| (name.as_str(), unit))
+    }
+
+    /// Whether the default target is not reached without this unit.
+    pub fn is_required(&self, name: &str) -> bool {
+        self.required.contains(name)
     }
 
     /// Whether one of these starts at boot.
     pub fn any(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.enabled.contains_key(*name))
+        names.iter().any(|name| self.enabled.contains_key(*name) || self.aliases.contains(*name))
     }
 
     /// Whether a command of any unit holds this text.
     pub fn run(&self, text: &str) -> bool {
-        self.enabled.values().any(|unit| unit.settings.iter().any(|(key, value)| key.starts_with("Exec") && value.contains(text)))
+        self.enabled.values().flat_map(Unit::settings).any(|setting| setting.key.starts_with("Exec") && setting.value.contains(text))
     }
 
     /// Mount points of enabled mount units that are not read-only.
@@ -64,6 +131,50 @@ impl Units {
             .filter(|(_, unit)| !unit.values("Options").any(|options| options.split(',').any(|option| option == "ro")))
             .filter_map(|(_, unit)| unit.values("Where").next().map(str::to_owned))
             .collect()
+    }
+
+    fn note_missing(&mut self, image: &Image, name: &str, asked: Asked) {
+        let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
+        // systemd makes services of /etc/init.d, and generators make others at the start.
+        let stem = name.strip_suffix(".service").unwrap_or(name);
+        let is_script = image.exists(&format!("/etc/init.d/{stem}")) || image.exists(&format!("/etc/init.d/{stem}.sh"));
+        if WITHOUT_FILE.contains(&kind) || name.contains('%') || is_script || is_generated(image, name) {
+            return;
+        }
+        self.missing.push(Missing { name: name.to_owned(), asked });
+    }
+
+    /// Units that are enabled or needed, and do not exist.
+    pub fn check_missing(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if self.missing.iter().any(|missing| missing.name == "default.target") {
+            findings.push(Finding {
+                is_error: false,
+                rule: "no-default-target",
+                message: "systemd has no default.target: it does not know what to start, and stops in rescue mode".to_owned(),
+                hint: "[[file]] path = \"/etc/systemd/system/default.target\", link = \"/usr/lib/systemd/system/multi-user.target\"".to_owned(),
+            });
+        }
+        let mut told = BTreeSet::new();
+        for Missing { name, asked } in &self.missing {
+            let (message, hint, is_error) = match asked {
+                Asked::Boot => continue,
+                Asked::Link { path, owner, is_required } => (
+                    format!("{name} is enabled by {path}, and no such unit exists"),
+                    format!("add the package that brings the unit, or remove the link: [[file]] path = {path:?}, absent = true"),
+                    *is_required && self.is_required(owner),
+                ),
+                Asked::Setting { owner, key } => (
+                    format!("{owner} cannot start: it has {key}={name}, and no such unit exists"),
+                    format!("add the package that brings {name}, or mask {owner}: [[file]] path = \"/etc/systemd/system/{owner}\", link = \"/dev/null\""),
+                    self.is_required(owner),
+                ),
+            };
+            if told.insert(message.clone()) {
+                findings.push(Finding { is_error, rule: "unit-missing", message, hint });
+            }
+        }
+        findings
     }
 
     /// Units that want to write where nothing is writable, gathered by place.
@@ -98,6 +209,59 @@ impl Units {
     }
 }
 
+/// Whether a generator (systemd.generator(7)) holds the unit's name, and so most likely makes it.
+fn is_generated(image: &Image, name: &str) -> bool {
+    let text = name.split_once('@').map_or(name.to_owned(), |(stem, _)| format!("{stem}@"));
+    GENERATORS.iter().flat_map(|folder| image.names(folder).into_iter().map(move |name| format!("{folder}/{name}"))).any(|path| {
+        let id = image.tree.resolve(path.as_bytes());
+        let bytes = id.and_then(|id| match &image.tree.node(id).kind {
+            Kind::File(content) => content.to_vec(GENERATOR_LIMIT).ok(),
+            _ => None,
+        });
+        bytes.is_some_and(|bytes| memchr::memmem::find(&bytes, text.as_bytes()).is_some())
+    })
+}
+
+/// What the links in a unit's folders ask for. A link to /dev/null in a stronger folder takes a weaker one back.
+fn linked(image: &Image, owner: &str, needs: &mut BTreeMap<String, Vec<String>>) -> Vec<(String, Asked)> {
+    let mut out = Vec::new();
+    for kind in ["wants", "requires", "upholds"] {
+        let mut names: BTreeMap<String, Option<String>> = BTreeMap::new();
+        for folder in FOLDERS {
+            let folder = format!("{folder}/{owner}.{kind}");
+            for name in image.names(&folder) {
+                let path = format!("{folder}/{name}");
+                let node = image.tree.resolve(folder.as_bytes()).and_then(|id| image.tree.children(id).find(|(child, _)| *child == name.as_bytes()));
+                let is_null = node.is_some_and(|(_, id)| matches!(&image.tree.node(id).kind, Kind::Symlink(target) if &**target == b"/dev/null"));
+                names.entry(name).or_insert((!is_null).then_some(path));
+            }
+        }
+        for (name, path) in names {
+            let Some(path) = path else { continue };
+            if kind == "requires" {
+                needs.entry(owner.to_owned()).or_default().push(name.clone());
+            }
+            out.push((name, Asked::Link { path, owner: owner.to_owned(), is_required: kind == "requires" }));
+        }
+    }
+    out
+}
+
+/// A socket, timer or path starts the service of its name, or the one that it names.
+fn started_by(name: &str, unit: &Unit) -> Option<(String, Asked)> {
+    let (stem, kind) = name.rsplit_once('.')?;
+    let key = match kind {
+        "socket" => "Service",
+        "timer" | "path" => "Unit",
+        _ => return None,
+    };
+    let own = match kind == "socket" && unit.is_on("Accept") {
+        true => format!("{stem}@.service"),
+        false => format!("{stem}.service"),
+    };
+    Some((unit.last(key).map_or(own, str::to_owned), Asked::Setting { owner: name.to_owned(), key }))
+}
+
 fn first_unit(units: &[String]) -> &str {
     units.first().and_then(|unit| unit.split(' ').next()).unwrap_or_default()
 }
@@ -108,70 +272,20 @@ fn place_of(path: &str) -> String {
 }
 
 impl Unit {
-    /// The strongest file of this name with all drop-ins; nothing where there is none or it is masked.
-    fn read(image: &Image, name: &str) -> Option<Unit> {
-        // `getty@tty1.service` is an instance of `getty@.service`.
-        let template = name.split_once('@').and_then(|(stem, rest)| Some(format!("{stem}@.{}", rest.rsplit_once('.')?.1)));
-        let mut text = None;
-        for candidate in std::iter::once(name).chain(template.as_deref()) {
-            if text.is_some() || candidate.contains('/') {
-                break;
-            }
-            for folder in FOLDERS {
-                let path = format!("{folder}/{candidate}");
-                let Some(id) = image.tree.lookup(path.as_bytes()).or_else(|| image.tree.resolve(path.as_bytes())) else { continue };
-                if matches!(&image.tree.node(id).kind, Kind::Symlink(target) if &**target == b"/dev/null") {
-                    return None;
-                }
-                text = image.text(&path);
-                break;
-            }
-        }
-        let mut text = text?;
-        if text.trim().is_empty() {
-            return None;
-        }
-        for folder in FOLDERS.iter().rev() {
-            for drop_in in [Some(name), template.as_deref()].into_iter().flatten() {
-                let mut names = image.names(&format!("{folder}/{drop_in}.d"));
-                names.retain(|file| file.ends_with(".conf"));
-                for file in names {
-                    text.push('\n');
-                    text.push_str(&image.text(&format!("{folder}/{drop_in}.d/{file}")).unwrap_or_default());
-                }
-            }
-        }
-        Some(Unit { settings: parse(&text) })
-    }
-
-    /// All values of a key; an empty one takes back those before it.
-    fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        let reset = self.settings.iter().rposition(|(name, value)| name == key && value.is_empty()).map_or(0, |at| at + 1);
-        self.settings[reset..].iter().filter(move |(name, _)| name == key).map(|(_, value)| value.as_str())
-    }
-
-    /// Whether a condition keeps it from starting on this image, so that it can't fail.
-    fn is_skipped(&self, image: &Image, writable: &Writable) -> bool {
-        let read_write = self.values("ConditionPathIsReadWrite").any(|path| !path.starts_with('!') && !writable.holds(path.trim_start_matches('|')));
-        // What is not in the image, and can't be made, is not there.
-        let missing = self.values("ConditionPathExists").any(|path| path.starts_with('/') && !writable.holds(path) && !image.exists(path));
-        read_write || missing
-    }
-
     /// Absolute paths that it writes.
     fn writes(&self) -> Vec<String> {
         let mut paths = Vec::new();
         for (key, base) in [("StateDirectory", "/var/lib"), ("CacheDirectory", "/var/cache"), ("LogsDirectory", "/var/log"), ("ConfigurationDirectory", "/etc")]
         {
             // `name:link` makes a link beside it.
-            let names = self.values(key).flat_map(str::split_whitespace).filter_map(|name| name.split(':').next());
+            let names = self.words(key).filter_map(|name| name.split(':').next());
             paths.extend(names.map(|name| format!("{base}/{name}")));
         }
         for key in ["ReadWritePaths", "ReadWriteDirectories"] {
             // `-` says that it need not be there; the unit copes. A whole top directory (`/etc` for logind and hostnamed) is a permission for
             // what a person may ask for later, not something that the unit needs to start.
             let is_deep = |path: &&str| path.starts_with('/') && path.trim_end_matches('/').matches('/').count() > 1;
-            paths.extend(self.values(key).flat_map(str::split_whitespace).filter(is_deep).map(str::to_owned));
+            paths.extend(self.words(key).filter(is_deep).map(str::to_owned));
         }
         paths.extend(self.values("PIDFile").map(|path| if path.starts_with('/') { path.to_owned() } else { format!("/run/{path}") }));
         for key in ["StandardOutput", "StandardError"] {
@@ -183,14 +297,6 @@ impl Unit {
 
     /// A configuration directory that the image has need not be made.
     fn finds(&self, image: &Image, path: &str) -> bool {
-        path.strip_prefix("/etc/").is_some_and(|name| self.values("ConfigurationDirectory").any(|names| names.split_whitespace().any(|n| n == name)))
-            && image.is_directory(path)
+        path.strip_prefix("/etc/").is_some_and(|name| self.words("ConfigurationDirectory").any(|own| own == name)) && image.is_directory(path)
     }
-}
-
-/// Lines of `Key=Value`; a backslash at the end joins the next line.
-fn parse(text: &str) -> Vec<(String, String)> {
-    let joined = text.replace("\\\n", " ");
-    let lines = joined.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';', '[']));
-    lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned())).collect()
 }

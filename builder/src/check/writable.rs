@@ -1,6 +1,8 @@
 //! Where a running server can write: its volumes, and what the kernel and init mount in memory.
 
 use super::Image;
+use super::devices::Devices;
+use super::fstab::{self, Line};
 use super::units::Units;
 
 /// Directories below which something can be written.
@@ -9,14 +11,15 @@ pub struct Writable {
 }
 
 impl Writable {
-    /// Volumes, the kernel's own file systems, enabled mount units and fstab.
-    pub fn new(image: &Image, units: &Units) -> Writable {
+    /// Volumes, the kernel's own file systems, enabled mount units, and the lines of fstab whose file system can be there.
+    pub fn new(image: &Image, units: &Units, lines: &[Line], devices: &Devices) -> Writable {
         // The agent mounts memory at /tmp where nothing else is.
         let mut places: Vec<String> = ["/run", "/dev", "/proc", "/sys", "/tmp"].map(str::to_owned).into();
         places.extend(image.definition.volumes.iter().map(|volume| volume.policy.mount.clone()));
         places.extend(units.mounts());
-        places.extend(from_fstab(&image.text("/etc/fstab").unwrap_or_default()));
-        Writable { places }
+        let own = Writable { places };
+        let more = fstab::writable_places(lines, devices, |path| own.holds(path));
+        Writable { places: own.places.into_iter().chain(more).collect() }
     }
 
     /// Whether something can be written at or below this path.
@@ -25,16 +28,4 @@ impl Writable {
         let path = path.strip_prefix("/var/run").filter(|rest| rest.is_empty() || rest.starts_with('/')).map_or(path.to_owned(), |rest| format!("/run{rest}"));
         self.places.iter().any(|place| path == *place || adamant_agent::policy::is_below(&path, place))
     }
-}
-
-/// Mount points that are not read-only (fstab(5)).
-fn from_fstab(text: &str) -> Vec<String> {
-    text.lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .filter_map(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let (place, _, options) = (fields.next()?, fields.next()?, fields.next().unwrap_or_default());
-            (place.starts_with('/') && place.len() > 1 && !options.split(',').any(|option| option == "ro")).then(|| place.to_owned())
-        })
-        .collect()
 }

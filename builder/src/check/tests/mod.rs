@@ -1,4 +1,6 @@
+mod mounts;
 mod programs;
+mod units;
 
 use super::samples::found;
 use super::*;
