@@ -191,7 +191,7 @@ impl Programs<'_> {
     }
 }
 
-/// What to do about a disk that does not do as it is told.
+/// The remedy for a disk that fails.
 const DISK: &str = "check the disk and its connection; the kernel's log has its messages";
 
 /// `e2fsck -C` writes a pass, how much of it is done, and how much there is.
@@ -209,7 +209,7 @@ fn version(said: &str) -> String {
     said.split_ascii_whitespace().nth(1).map(|version| format!(" {version}")).unwrap_or_default()
 }
 
-/// Ends the start where e2fsck met a sector or a lack of memory: what it then says of the file system may not be so.
+/// Refuses the result of an e2fsck that met an I/O error or ran out of memory: it says nothing about the file system.
 #[inline(never)]
 fn trouble(ended: &Ended) -> Result<(), ToolError> {
     let Some(text) = ended.seen.iter().find(|text| TROUBLE.contains(text)) else { return Ok(()) };
@@ -224,7 +224,7 @@ fn lacks_superblock(ended: &Ended) -> Option<Checked> {
     ended.seen.contains(&NO_SUPERBLOCK).then(|| Checked::Damaged(format!("fsck.ext4 can't repair it, because it finds no superblock: {}", ended.said)))
 }
 
-/// A program that ended in a way that says nothing about the volume.
+/// The error for a program whose exit code says nothing about the volume.
 #[inline(never)]
 fn failed(program: &str, ended: &Ended) -> ToolError {
     let (how, remedy) = match ended.code {
@@ -241,7 +241,6 @@ fn failed(program: &str, ended: &Ended) -> ToolError {
 /// Why the kernel refuses to mount a file system, where it is not damage: it lacks a feature. A clause, from the kernel's log.
 #[inline(never)]
 pub fn unknown_to_kernel(device: &str, features: Features) -> Option<String> {
-    // The journal's own features are refused without the device's name.
     let line = console::last_logged(&format!("EXT4-fs ({device}): "))?;
     let said = line.split_once("): ").map_or(line.as_str(), |(_, said)| said);
     let mask = || said.rsplit_once('(').and_then(|(_, mask)| u32::from_str_radix(mask.trim_end_matches(')'), 16).ok()).unwrap_or(!0);
@@ -252,6 +251,7 @@ pub fn unknown_to_kernel(device: &str, features: Features) -> Option<String> {
     } else if ["CONFIG_", "revision level too high", "unsupported"].iter().any(|text| said.to_ascii_lowercase().contains(&text.to_ascii_lowercase())) {
         ("can't mount", Vec::new())
     } else if said.contains("error loading journal") && console::last_logged("JBD2: Unrecognised features on journal").is_some() {
+        // The kernel's line about the journal does not name the device.
         return Some("the kernel does not know a feature of its journal".to_owned());
     } else {
         return None;

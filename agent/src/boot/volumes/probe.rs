@@ -58,7 +58,7 @@ pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
     partition.read_exact_at(&mut head, 0)?;
     let primary = Super::parse(head.get(OFFSET as usize..OFFSET as usize + SIZE).unwrap_or_default());
     if let Some(found) = primary {
-        // A corrupted one says what is not so: its copy is asked, if there is one.
+        // A corrupted superblock is replaced by its copy, if there is one.
         let copy = if found.corrupted { copy(partition, bytes) } else { None };
         return Ok(Content::Ext4(copy.map_or(found, |(_, copy)| Super { clean: false, ..copy })));
     }
