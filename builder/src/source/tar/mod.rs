@@ -59,7 +59,7 @@ pub fn read_bytes(bytes: &[u8], limits: Limits) -> Result<Tree> {
 }
 
 /// What an archive gave.
-struct Taken {
+pub struct Taken {
     entries: u64,
     findings: Vec<Finding>,
 }
