@@ -15,6 +15,8 @@ pub const MAX_SEAL_NAMES: usize = 16;
 pub const MAX_INTERPRETERS: usize = 32;
 /// More ports are refused.
 pub const MAX_PORTS: usize = 64;
+/// More places whose data comes from the image are refused.
+pub const MAX_IMAGE_DATA: usize = 32;
 /// More names of credentials than this are refused.
 pub const MAX_ACCEPTED_NAMES: usize = 64;
 
@@ -47,6 +49,10 @@ pub struct Policy {
     /// The volumes, parents before children.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
+    /// Directories and files below a volume's mount point that describe the image, as absolute paths: the image's own are shown there, read-only. The
+    /// builder finds them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_data: Vec<String>,
 }
 
 /// Which image this is.
@@ -305,6 +311,9 @@ pub struct Volume {
     /// What happens when it can't be repaired.
     #[serde(default)]
     pub on_damage: OnDamage,
+    /// What a later image does with what an earlier one has put there.
+    #[serde(default)]
+    pub refresh: Refresh,
 }
 
 fn one() -> u32 {
@@ -318,6 +327,17 @@ pub enum FileSystem {
     /// ext4, by the image's e2fsprogs.
     #[default]
     Ext4,
+}
+
+/// What a later image does with what an earlier one has put on a volume.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refresh {
+    /// Units that nobody has changed on the server are replaced.
+    #[default]
+    Unchanged,
+    /// Nothing is replaced.
+    Never,
 }
 
 /// What happens to a volume that can't be repaired.
@@ -359,6 +379,30 @@ impl Policy {
         let policy: Policy = serde_json::from_slice(bytes).map_err(wrong)?;
         policy.check()?;
         Ok(policy)
+    }
+
+    /// The volume that holds a path of [`Policy::image_data`]: of those above it, the one with the longest mount point.
+    pub fn volume_of(&self, path: &str) -> Option<&Volume> {
+        self.volumes.iter().filter(|volume| is_below(path, &volume.mount)).max_by_key(|volume| volume.mount.len())
+    }
+
+    fn check_image_data(&self) -> Result<(), String> {
+        if self.image_data.len() > MAX_IMAGE_DATA {
+            return Err(format!("image_data has {} paths, at most {MAX_IMAGE_DATA} are possible", self.image_data.len()));
+        }
+        for path in &self.image_data {
+            let parts_are_names = path.len() <= 1024 && path.get(1..).is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
+            if !parts_are_names || path.bytes().any(|b| b.is_ascii_control() || b.is_ascii_whitespace() || b == b'\\') || self.volume_of(path).is_none() {
+                return Err(format!("image_data: {path:?} is no path below a volume's mount point"));
+            }
+            if self.volumes.iter().any(|volume| volume.mount == *path || is_below(&volume.mount, path)) {
+                return Err(format!("image_data: a volume is mounted at or below {path}"));
+            }
+            if self.image_data.iter().any(|other| is_below(other, path)) {
+                return Err(format!("image_data: {path} is above another path of the list"));
+            }
+        }
+        Ok(())
     }
 
     /// The rules that types can't say.
@@ -408,7 +452,7 @@ impl Policy {
                 }
             }
         }
-        Ok(())
+        self.check_image_data()
     }
 }
 
@@ -487,6 +531,19 @@ mod tests {
         GOOD.replace("}]}", &format!("}}, {{\"name\": {name:?}, \"mount\": {mount:?}}}]}}"))
     }
 
+    fn with_image_data(paths: &str) -> String {
+        GOOD.replace("}]}", &format!("}}], \"image_data\": [\"{paths}\"]}}"))
+    }
+
+    #[test]
+    fn data_of_the_image_belongs_to_the_volume_next_above_it() {
+        let policy = with_volume("db", "/var/lib").replace("}]}", "}], \"image_data\": [\"/var/lib/dpkg\", \"/var/cache/x\"]}");
+        let policy = Policy::parse(policy.as_bytes()).unwrap();
+        assert_eq!(policy.volume_of("/var/lib/dpkg").unwrap().name, "db");
+        assert_eq!(policy.volume_of("/var/cache/x").unwrap().name, "state");
+        assert_eq!(policy.volumes[0].refresh, Refresh::Unchanged);
+    }
+
     #[test]
     fn reads_a_policy_with_defaults() {
         let policy = Policy::parse(GOOD.as_bytes()).unwrap();
@@ -506,6 +563,12 @@ mod tests {
             (GOOD.replace("\"state\"", "\"_empty\""), "not a volume name"),
             (with_volume("x", "/var"), "both mount"),
             (with_volume("x", "/var").replacen("/var", "/var/log", 1), "must come before"),
+            (with_image_data("/etc/x"), "no path below a volume's mount point"),
+            (with_image_data("/var/../etc"), "no path below a volume's mount point"),
+            (with_image_data("/var/a b"), "no path below a volume's mount point"),
+            (with_image_data("/var"), "no path below a volume's mount point"),
+            (with_image_data("/var/x\", \"/var/x/y"), "above another path"),
+            (with_image_data("/var/lib").replace("}], \"image", "}, {\"name\": \"x\", \"mount\": \"/var/lib/x\"}], \"image"), "mounted at or below"),
             (format!("{GOOD}x"), "trailing"),
         ] {
             let error = Policy::parse(text.as_bytes()).unwrap_err();

@@ -42,6 +42,9 @@ pub struct BootReport {
     pub seal: Seal,
     /// The volumes, in mount order.
     pub volumes: Vec<Volume>,
+    /// Directories and files on volumes in whose place the image's own are shown, read-only.
+    #[serde(default)]
+    pub image_data: Vec<String>,
     /// Where the machine-id came from.
     pub identity: Identity,
     /// The black box's partition, if the disk has one: its device.
@@ -171,6 +174,18 @@ pub struct Volume {
     pub grown_by: u64,
     /// Entries created from the image's tree on this boot.
     pub seeded: u64,
+    /// Units that this boot replaced because nobody had changed them, or removed because the image has them no more.
+    #[serde(default)]
+    pub replaced: u64,
+    /// Units that stay as somebody has changed them on this server, although the image has other content for them: absolute paths, the first 20.
+    #[serde(default)]
+    pub kept: Vec<String>,
+    /// How many such units there are beside these.
+    #[serde(default)]
+    pub kept_more: u64,
+    /// Units of the image that are not on the volume, because there was no room for them or for another reason: absolute paths, the first 20.
+    #[serde(default)]
+    pub lacking: Vec<String>,
 }
 
 /// Where the machine-id came from.

@@ -37,6 +37,7 @@ pub mod uki;
 pub mod verify;
 pub mod verity;
 pub mod version;
+pub mod volumes;
 pub mod zeros;
 
 pub use error::{Context, Error, Result};

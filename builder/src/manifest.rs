@@ -58,6 +58,26 @@ pub struct Manifest {
     pub scrubbed: Vec<Scrubbed>,
     /// Debian packages by name, where the image has dpkg's database.
     pub packages: Vec<Package>,
+    /// What the image ships below its volumes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
+    /// Data of the image that is shown on volumes from the verified root, as absolute paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub image_data: Vec<String>,
+}
+
+/// What the image ships for a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Volume {
+    /// Its name.
+    pub name: String,
+    /// Where it is mounted.
+    pub mount: String,
+    /// Whether a later image replaces units that nobody has changed: `unchanged` or `never`.
+    pub refresh: adamant_agent::policy::Refresh,
+    /// Units, as absolute paths, sorted.
+    pub units: Vec<String>,
 }
 
 /// Which image this is.
@@ -378,6 +398,8 @@ mod tests {
             sources: vec![],
             scrubbed: vec![],
             packages: vec![],
+            volumes: vec![],
+            image_data: vec![],
         };
         let json = String::from_utf8(manifest.to_json().unwrap()).unwrap();
         assert_eq!(Manifest::parse("m", json.as_bytes()).unwrap(), manifest);

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::Path;
 
 use adamant_agent::hash::hex;
+use adamant_agent::policy::Refresh;
 use serde::Serialize;
 
 use crate::definition::values::moment;
@@ -47,6 +48,7 @@ struct Volume {
     mount: String,
     size: u64,
     weight: u32,
+    refresh: Refresh,
 }
 
 /// What a build writes, after `ID_VERSION.`; those of the second row need a kernel in the image.
@@ -72,7 +74,7 @@ impl Summary {
             volumes: definition
                 .volumes
                 .iter()
-                .map(|v| Volume { name: v.policy.name.clone(), mount: v.policy.mount.clone(), size: v.size, weight: v.policy.weight })
+                .map(|v| Volume { name: v.policy.name.clone(), mount: v.policy.mount.clone(), size: v.size, weight: v.policy.weight, refresh: v.policy.refresh })
                 .collect(),
             policy: definition.policy(),
             cmdline: definition.kernel.cmdline.clone(),
@@ -159,7 +161,8 @@ impl fmt::Display for Summary {
             writeln!(f, "volumes    none: nothing outlives a reboot")?;
         }
         for volume in &self.volumes {
-            writeln!(f, "volume     {} at {}, {} MiB, weight {}", volume.name, volume.mount, volume.size >> 20, volume.weight)?;
+            let Volume { name, mount, size, weight, refresh } = volume;
+            writeln!(f, "volume     {name} at {mount}, {} MiB, weight {weight}, refresh {}", size >> 20, word(refresh))?;
         }
         let (verify, failure) = (self.policy.verify, self.policy.failure);
         writeln!(f, "verify     {}; {} on corruption", word(&verify.boot), word(&verify.on_corruption))?;

@@ -101,6 +101,38 @@ fn one_server_keeps_its_identity_and_data_when_its_image_is_replaced() {
     assert_eq!(value(&first, "tiny: machine-id"), value(&second, "tiny: machine-id"));
 }
 
+/// An image that ships a page, a database's directory on a volume of its own, and a list of its packages, each as long as its version says.
+fn shipping(version: &str, length: usize) -> Tiny {
+    let text = "x".repeat(length);
+    let mut more = Tiny::usual().more.replacen("[[volume]]\nname = \"logs\"", "[[volume]]\nname = \"db\"\nmount = \"/var/lib/db/main\"\nsize = \"16M\"\n[[volume]]\nname = \"logs\"", 1);
+    for path in ["/var/www/index.html", "/var/lib/dpkg/status", "/var/lib/db/main/base/1", "/var/lib/app/config"] {
+        more += &format!("[[file]]\npath = {path:?}\ncontent = {text:?}\n");
+    }
+    Tiny { version: version.to_owned(), more, ..Tiny::usual() }
+}
+
+#[test]
+fn what_an_image_ships_below_its_volumes_comes_with_its_update_unless_somebody_changed_it() {
+    let mut server = Server::new("shipped", &shipping("1", 11));
+    let first = server.boot("tiny.write=/var/lib/app/mine tiny.read=/var/lib/dpkg/status");
+    assert_eq!(value(&first, "tiny: read /var/lib/dpkg/status:"), "11 bytes");
+    let next = shipping("2", 22).build();
+    let disk = server.scratch.join("next.raw");
+    alter::copy(&next.path("raw"), &disk);
+    for name in ["state", "logs", "db"] {
+        let (from, to) = (alter::partition(&server.disk, name), alter::partition(&disk, name));
+        alter::write(&disk, to.start, &alter::read(&server.disk, from.start, from.size.min(to.size) as usize));
+    }
+    (server.image, server.disk) = (next, disk);
+    for (path, bytes) in [("/var/lib/dpkg/status", 22), ("/var/www/index.html", 22), ("/var/lib/db/main/base/1", 22), ("/var/lib/app/config", 11)] {
+        let console = server.boot(&format!("tiny.read={path}"));
+        assert_eq!(value(&console, &format!("tiny: read {path}:")), format!("{bytes} bytes"), "{console}");
+        assert!(value(&console, "tiny: volume state ").contains("kept [/var/lib/app"), "{console}");
+    }
+    server.is_sound("state");
+    server.is_sound("db");
+}
+
 #[test]
 fn volumes_grow_with_the_disk_and_keep_what_they_hold() {
     let server = Server::new("grown", &Tiny::usual());

@@ -91,6 +91,7 @@ fn leave_word(context: &Context) -> io::Result<()> {
         systemd::feed_the_watchdog()?;
     }
     systemd::describe_machine_id(identity::RUN)?;
+    systemd::describe_image_data(&context.report.image_data)?;
     systemd::describe_volumes(&context.report.volumes)
 }
 

@@ -39,6 +39,11 @@ pub fn describe_machine_id(source: &str) -> io::Result<()> {
     describe("/etc/machine-id", source, "This server's machine-id", "", "Options=bind,ro\n")
 }
 
+/// The same for data of the image that is shown on a volume.
+pub fn describe_image_data(paths: &[String]) -> io::Result<()> {
+    paths.iter().try_for_each(|path| describe(path, "/dev/mapper/root", "Data of the image", "", "Options=bind,ro\n"))
+}
+
 /// The unit of something that is mounted already, and stays so until the machine ends.
 fn describe(mount: &str, what: &str, description: &str, order: &str, how: &str) -> io::Result<()> {
     let unit = format!("[Unit]\nDescription={description}\nDefaultDependencies=no\n{order}\n[Mount]\nWhat={what}\nWhere={mount}\n{how}");

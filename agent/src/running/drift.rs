@@ -125,7 +125,7 @@ fn command_line(found: &mut Vec<Finding>) {
 /// Units that the agent did not make, and were made since the boot.
 fn units(policy: &Policy, found: &mut Vec<Finding>) {
     let mounts = policy.volumes.iter().map(|volume| volume.mount.as_str()).chain(["/tmp", "/dev/shm", "/etc/machine-id", "/efi", "/boot"]);
-    let known: Vec<String> = mounts.map(unit_name).collect();
+    let known: Vec<String> = mounts.chain(policy.image_data.iter().map(String::as_str)).map(unit_name).collect();
     for folder in FOLDERS {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

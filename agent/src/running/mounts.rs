@@ -12,6 +12,8 @@ pub struct Mount {
     parent: u32,
     /// `MAJOR:MINOR` of the super block.
     device: String,
+    /// Which directory or file of the file system it shows.
+    root: String,
     point: String,
     /// Of the mount itself, each followed by a comma.
     flags: String,
@@ -38,11 +40,12 @@ impl Mount {
         let (of_mount, of_super) = line.split_once(" - ")?;
         let mut words = of_mount.split(' ');
         let (id, parent, device) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?);
-        let (_, point, flags) = (words.next()?, words.next()?, words.next()?);
+        let (root, point, flags) = (words.next()?, words.next()?, words.next()?);
         Some(Mount {
             id,
             parent,
             device: device.to_owned(),
+            root: unescaped(root),
             point: unescaped(point),
             flags: [flags, ","].concat(),
             kind: of_super.split(' ').next()?.to_owned(),
@@ -116,6 +119,20 @@ pub fn compare(table: &[Mount], policy: &Policy, label: &dyn Fn(&str) -> Option<
             add(&volume.mount, is, should);
         }
     }
+    for path in &policy.image_data {
+        let should = "the image's, read-only".to_owned();
+        match first(path) {
+            None => add(path, "not mounted".to_owned(), should),
+            Some(mount) => {
+                known.push(mount.id);
+                if covered.first().is_none_or(|root| mount.device != *root) || mount.root != *path {
+                    add(path, [&mount.kind, " ", &mount.root, " on ", &mount.device].concat(), should);
+                } else if let Some((is, should)) = flags(mount, "ro,nosuid,nodev,noexec") {
+                    add(path, is, should);
+                }
+            }
+        }
+    }
     for (point, wanted) in KERNELS {
         let Some(mount) = first(point).filter(|mount| !known.contains(&mount.id)) else { continue };
         known.push(mount.id);
@@ -156,11 +173,12 @@ mod tests {
 30 29 0:10 / /proc/sys/fs/binfmt_misc rw,nosuid,nodev,noexec - binfmt_misc binfmt_misc rw
 31 24 0:11 / /run/credentials/a.service ro - tmpfs tmpfs rw
 32 20 0:12 / /tmp rw,nosuid,nodev,noexec - tmpfs tmpfs rw
+33 25 254:0 /var/lib/dpkg /var/lib/dpkg ro,nosuid,nodev,noexec,relatime - erofs /dev/dm-0 ro
 ";
 
     fn look(table: &str) -> Vec<String> {
         let policy = r#"{"version": 1, "image": {"id": "a", "version": "1"}, "seal": {"level": "guard", "allow": {"mounts": ["/srv/containers"]}},
-            "volume": [{"name": "state", "mount": "/var"}, {"name": "logs", "mount": "/var/log"}]}"#;
+            "volume": [{"name": "state", "mount": "/var"}, {"name": "logs", "mount": "/var/log"}], "image_data": ["/var/lib/dpkg"]}"#;
         let policy = Policy::parse(policy.as_bytes()).unwrap();
         let label = |device: &str| match device {
             "253:3" => Some("state".to_owned()),
@@ -187,6 +205,9 @@ mod tests {
             ("40 21 0:30 / /proc/cmdline rw - tmpfs x rw", "mounts: /proc/cmdline: is tmpfs over it, should be not mounted over"),
             ("40 21 0:4 / /proc rw - proc x rw", "mounts: /proc: is proc over it, should be not mounted over"),
             ("40 20 0:30 / / ro - erofs x rw", "mounts: /: is erofs over it, should be not mounted over"),
+            ("40 33 0:30 / /var/lib/dpkg ro - tmpfs x rw", "mounts: /var/lib/dpkg: is tmpfs over it, should be not mounted over"),
+            ("40 33 0:30 / /var/lib/dpkg/info ro - tmpfs x rw", "mounts: /var/lib/dpkg/info: is tmpfs over it, should be not mounted over"),
+            ("40 25 254:0 /usr /var/www ro - erofs x ro", "mounts: /var/www: is erofs over it, should be not mounted over"),
         ] {
             assert_eq!(look(&[TABLE, more, "\n"].concat()), [line]);
         }
@@ -196,6 +217,9 @@ mod tests {
             ("/tmp rw,nosuid,nodev,noexec", "/tmp rw,nodev", "mounts: /tmp: is without nosuid,noexec, should be nosuid,noexec"),
             ("26 25 253:4 / /var/log", "26 25 253:9 / /var/log", "mounts: /var/log: is ext4 on 253:9, should be volume logs"),
             ("26 25 253:4 / /var/log", "26 24 253:4 / /run/log", "mounts: /var/log: is not mounted, should be volume logs"),
+            ("/var/lib/dpkg /var/lib/dpkg ro,", "/var/lib/dpkg /var/lib/dpkg rw,", "mounts: /var/lib/dpkg: is without ro, should be ro,nosuid,nodev,noexec"),
+            ("33 25 254:0 /var/lib/dpkg", "33 25 254:0 /usr", "mounts: /var/lib/dpkg: is erofs /usr on 254:0, should be the image's, read-only"),
+            ("33 25 254:0", "33 25 253:3", "mounts: /var/lib/dpkg: is erofs /var/lib/dpkg on 253:3, should be the image's, read-only"),
         ] {
             assert_eq!(look(&TABLE.replace(from, to)), [line]);
         }

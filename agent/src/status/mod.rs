@@ -171,6 +171,12 @@ fn line_of_volume(volume: &Value, now: Option<&Fill>, page: &mut Page) {
         if now.is_some_and(|now| now.read_only) { ", READ-ONLY" } else { "" }
     );
     if good { page.line("volume", &line) } else { page.judged("volume", false, &line) }
+    let kept: Vec<&str> = list(volume, "/kept").iter().filter_map(Value::as_str).collect();
+    if !kept.is_empty() {
+        let more = number(volume, "/kept_more");
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        page.line("", &format!("changed on this server, so not the image's: {}{more}", kept.join(", ")));
+    }
 }
 
 /// The last boot that did not end as it should. In red when it was the one before this.
@@ -314,6 +320,7 @@ mod tests {
                 device: "/dev/vda3".to_owned(),
                 bytes: 512 << 20,
                 state: "clean".to_owned(),
+                kept: vec!["/var/www".to_owned()],
                 ..Default::default()
             }],
             seal: report::Seal {

@@ -69,6 +69,9 @@ fn page(full: bool) -> Value {
         report.firmware.secure_boot = Some(true);
         report.firmware.phases.push("enter-initrd".to_owned());
         report.watchdog = Some("/dev/watchdog0".to_owned());
+        report.image_data.push("/var/lib/dpkg".to_owned());
+        report.volumes[0].kept.push("/var/www".to_owned());
+        report.volumes[0].lacking.push("/var/lib/app".to_owned());
         report.black_box = Some("/dev/vda4".to_owned());
         report.last_bad_boot = Some(adamant_agent::blackbox::Bad::default());
     }

@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::initramfs::file_at;
 use crate::interpreters;
 use crate::tree::{Content, Kind, Meta, Time, Tree};
+use crate::volumes;
 
 const OS_RELEASE: &str = "/usr/lib/os-release";
 const OS_RELEASE_LINK: &str = "/etc/os-release";
@@ -54,6 +55,7 @@ fn directory(tree: &mut Tree, path: &str, meta: Meta) -> Result<()> {
 fn write_policy(tree: &Tree, definition: &Definition) -> Result<Vec<u8>> {
     let mut policy = definition.policy();
     policy.seal.interpreters = interpreters::refused(tree, definition);
+    policy.image_data = volumes::image_data(tree, definition);
     let text = policy.to_json().map_err(|e| Error::new(format!("the policy can't be written: {e}")))?;
     // The agent's own parser has the last word: what it would refuse must not be built.
     Policy::parse(&text).map_err(|why| Error::new(format!("the agent would refuse this policy: {why}")))?;

@@ -25,6 +25,7 @@ use crate::scrub::{self, Done, scrub};
 use crate::source::{Loaded, Surroundings, bound_lengths, cache_folder, debian, load};
 use crate::tree::{Tree, show};
 use crate::uki;
+use crate::volumes;
 
 /// So many packages are named where there is no room.
 const BIGGEST: usize = 5;
@@ -78,6 +79,7 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
     let epoch = definition.epoch.or_else(|| sources.iter().filter_map(|source| source.date).max());
     let scrubbed = clock.time("scrub", || scrub(&mut tree, definition, epoch))?;
     tell_scrubbed(&scrubbed, output);
+    tell_volumes(&tree, definition, output);
     let findings = clock.time("check", || {
         bound_lengths(&tree, definition.limits)?;
         fit::fit(&mut tree, definition, &agent, epoch)?;
@@ -224,6 +226,21 @@ fn missing_suite(warning: &debian::Warning) -> Finding {
     Finding { is_error: false, rule: "suites", message: warning.message.clone(), hint: warning.remedy.clone() }
 }
 
+/// What updates replace on servers, and what is always the running image's.
+fn tell_volumes(tree: &Tree, definition: &Definition, output: &Output) {
+    if !output.verbose() {
+        return;
+    }
+    for volume in &definition.volumes {
+        for unit in volumes::shipped(tree, definition, &volume.policy.mount).units {
+            output.detail(format_args!("volume {}: unit {unit}", volume.policy.name));
+        }
+    }
+    for path in volumes::image_data(tree, definition) {
+        output.detail(format_args!("image data {path}: shown from the verified root"));
+    }
+}
+
 /// Errors end the build, all at once; warnings are said and given back.
 fn refuse_errors(findings: Vec<Finding>, output: &Output) -> Result<Vec<Finding>> {
     let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| finding.is_error);
@@ -290,5 +307,15 @@ fn describe(
             .map(|done| manifest::Scrubbed { rule: done.rule.to_owned(), entries: done.paths.len() as u64 })
             .collect(),
         packages: manifest::packages(tree, b"/")?,
+        volumes: definition
+            .volumes
+            .iter()
+            .map(|volume| {
+                let adamant_agent::policy::Volume { name, mount, refresh, .. } = volume.policy.clone();
+                let units = volumes::shipped(tree, definition, &mount).units;
+                manifest::Volume { name, mount, refresh, units }
+            })
+            .collect(),
+        image_data: volumes::image_data(tree, definition),
     })
 }

@@ -243,6 +243,9 @@ section! {
         weight: u32 = "integer", "`1`";
         /// What happens when e2fsck can't repair it: `fail` stops the boot, `recreate` makes a new one after evidence of the old one was kept. A volume that is newer than the image, or can't be read, is never made anew.
         on_damage: super::OnDamage = "`fail` or `recreate`", "`fail`";
+        /// What a later image does with what an earlier one has put there: `unchanged` replaces units in which nobody has added, changed or deleted anything
+        /// on the server, `never` replaces nothing. At /var each entry directly below /var and /var/lib is a unit; any other volume is one unit as a whole.
+        refresh: super::Refresh = "`unchanged` or `never`", "`unchanged`";
         /// The file system made on first boot, by the image's own tools.
         filesystem: super::FileSystem = "`ext4`", "`ext4`";
     }

@@ -29,7 +29,7 @@ pub const ZSTD_LEVEL: i32 = 12;
 
 pub(crate) use text::nearest;
 
-pub use adamant_agent::policy::{Enforce, FailureAction, Fault, FileSystem, Level, OnCorruption, OnDamage, Reaction, VerifyBoot};
+pub use adamant_agent::policy::{Enforce, FailureAction, Fault, FileSystem, Level, OnCorruption, OnDamage, Reaction, Refresh, VerifyBoot};
 pub use adamant_agent::signature::Mode;
 
 /// Something that an image may have to do without.
@@ -158,7 +158,14 @@ impl Definition {
             on_violation: self.on_violation,
             drift: self.drift.clone(),
             volumes: self.volumes.iter().map(|volume| volume.policy.clone()).collect(),
+            image_data: Vec::new(),
         }
+    }
+
+    /// Whether the volumes are those of a definition that says nothing about volumes.
+    pub fn has_default_volumes(&self) -> bool {
+        let defaults = Volume::defaults();
+        self.volumes.len() == defaults.len() && self.volumes.iter().zip(&defaults).all(|(one, other)| one.size == other.size && one.policy == other.policy)
     }
 
     /// A path of this definition as it was written there: relative to its folder.
@@ -184,6 +191,7 @@ fn empty_policy() -> Policy {
         on_violation: policy::OnViolation::default(),
         drift: policy::Drift::default(),
         volumes: Vec::new(),
+        image_data: Vec::new(),
     }
 }
 
@@ -339,6 +347,7 @@ impl Volume {
                 filesystem: FileSystem::default(),
                 weight: 1,
                 on_damage: OnDamage::default(),
+                refresh: Refresh::default(),
             },
             size,
         };

@@ -408,6 +408,7 @@ impl Reader<'_> {
             filesystem: keys.filesystem.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
             weight: keys.weight.as_ref().map_or(1, |key| *key.get_ref()),
             on_damage: keys.on_damage.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
+            refresh: keys.refresh.as_ref().map(|key| *key.get_ref()).unwrap_or_default(),
         };
         // The agent's rules for one volume decide; only the place is ours.
         let alone = Policy { volumes: vec![volume.clone()], ..super::empty_policy() };

@@ -11,6 +11,7 @@ use std::path::Path;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
+use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -34,6 +35,19 @@ pub fn open_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     openat2(folder, path, how)
+}
+
+/// Opens the folder at `path`, relative; what of it is missing is made. A link or a file on the way is refused.
+pub fn make_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
+    let mut folder = open_path(folder, Path::new(""))?;
+    for name in path {
+        let name = c_name(name).ok_or(Errno::EINVAL)?;
+        match mkdirat(&folder, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
+            Ok(()) | Err(Errno::EEXIST) => folder = open_folder(&folder, &name)?,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(folder)
 }
 
 /// What `name` in `folder` is, or `None` when there is nothing.
@@ -64,10 +78,27 @@ pub fn own_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
 /// The names in a folder, sorted, without `.` and `..`.
 pub fn names(folder: impl AsFd) -> nix::Result<Vec<CString>> {
     // A descriptor of its own, because reading moves the position.
-    let mut dir = Dir::openat(folder, ".", FOLDER, Mode::empty())?;
+    names_in(&mut Dir::openat(folder, ".", FOLDER, Mode::empty())?)
+}
+
+/// Opens the folder `name` in `folder` to read its names; a link of that name is refused.
+pub fn open_dir(folder: impl AsFd, name: &CStr) -> nix::Result<Dir> {
+    Dir::openat(folder, name, FOLDER, Mode::empty())
+}
+
+/// As [`names`], of a folder that was just opened.
+pub fn names_in(dir: &mut Dir) -> nix::Result<Vec<CString>> {
+    some_names(dir, usize::MAX)
+}
+
+/// As [`names_in`], but not more than `limit`.
+fn some_names(dir: &mut Dir, limit: usize) -> nix::Result<Vec<CString>> {
     let mut names = Vec::new();
     for entry in dir.iter() {
         let entry = entry?;
+        if names.len() == limit {
+            break;
+        }
         if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
             names.push(entry.file_name().to_owned());
         }
@@ -76,10 +107,22 @@ pub fn names(folder: impl AsFd) -> nix::Result<Vec<CString>> {
     Ok(names)
 }
 
+/// The names in a folder, sorted, or `None` when there are more than `limit`: nobody in good faith has made so many.
+pub fn names_up_to(folder: impl AsFd, limit: usize) -> nix::Result<Option<Vec<CString>>> {
+    let names = some_names(&mut Dir::openat(folder, ".", FOLDER, Mode::empty())?, limit.saturating_add(1))?;
+    Ok(Some(names).filter(|names| names.len() <= limit))
+}
+
 /// Removes `name` in `folder` with all that is in it.
 pub fn remove_tree(folder: impl AsFd, name: &CStr) -> nix::Result<()> {
-    fn remove(folder: BorrowedFd, name: &CStr, depth: usize) -> nix::Result<()> {
+    remove_tree_with(folder, name, &mut || ())
+}
+
+/// As [`remove_tree`]; `step` is called for each entry.
+pub fn remove_tree_with(folder: impl AsFd, name: &CStr, step: &mut dyn FnMut()) -> nix::Result<()> {
+    fn remove(folder: BorrowedFd, name: &CStr, depth: usize, step: &mut dyn FnMut()) -> nix::Result<()> {
         let Some(found) = look(folder, name)? else { return Ok(()) };
+        step();
         if kind(&found) != SFlag::S_IFDIR {
             return unlinkat(folder, name, UnlinkatFlags::NoRemoveDir);
         }
@@ -88,15 +131,24 @@ pub fn remove_tree(folder: impl AsFd, name: &CStr) -> nix::Result<()> {
         }
         let inside = open_folder(folder, name)?;
         for name in names(&inside)? {
-            remove(inside.as_fd(), &name, depth + 1)?;
+            remove(inside.as_fd(), &name, depth + 1, step)?;
         }
         unlinkat(folder, name, UnlinkatFlags::RemoveDir)
     }
-    remove(folder.as_fd(), name, 0)
+    remove(folder.as_fd(), name, 0, step)
 }
 
 /// Reads the regular file `name` in `folder`: `None` when there is nothing, an error when it is something else or longer than `limit`.
 pub fn read(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let bytes = read_start(folder, name, limit + 1)?;
+    if bytes.as_ref().is_some_and(|bytes| bytes.len() > limit) {
+        return Err(io::Error::other(format!("longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// As [`read`], but of a longer file its first `limit` bytes.
+pub fn read_start(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
     use std::io::Read;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
     let file = match openat(folder, name, flags, Mode::empty()) {
@@ -109,28 +161,35 @@ pub fn read(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<V
         return Err(io::Error::other("not a regular file"));
     }
     let mut bytes = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > limit {
-        return Err(io::Error::other(format!("longer than {limit} bytes")));
-    }
+    file.take(limit as u64).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
 
 /// Writes the file `name` in `folder` so that after a power cut it is the old or the new one, and durable when this returns.
 pub fn write(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<()> {
+    let temporary = temporary(folder.as_fd(), name, bytes, true)?;
+    nix::fcntl::renameat(&folder, temporary.as_c_str(), &folder, name)?;
+    Ok(nix::unistd::fsync(folder)?)
+}
+
+/// Writes a file that takes the place of `name` in `folder` once it is renamed to it, and returns its name. It is not durable yet.
+pub fn prepare(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<CString> {
+    temporary(folder.as_fd(), name, bytes, false)
+}
+
+fn temporary(folder: BorrowedFd, name: &CStr, bytes: &[u8], sync: bool) -> io::Result<CString> {
     use std::io::Write;
     let temporary = beside(name);
     remove_tree(&folder, &temporary)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut file = std::fs::File::from(openat(&folder, temporary.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
     if let Err(e) = written {
         // Half a file is of no use, and on a full volume its room is.
         let _ = unlinkat(&folder, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
         return Err(e);
     }
-    nix::fcntl::renameat(&folder, temporary.as_c_str(), &folder, name)?;
-    Ok(nix::unistd::fsync(folder)?)
+    Ok(temporary)
 }
 
 fn beside(name: &CStr) -> CString {
@@ -152,6 +211,22 @@ pub fn c_name(name: &OsStr) -> Option<CString> {
 /// A path to the open folder itself, for system calls that take no descriptor; it needs /proc.
 pub fn path_of(folder: &OwnedFd) -> CString {
     CString::new(format!("/proc/self/fd/{}", folder.as_raw_fd())).unwrap_or_default()
+}
+
+/// Moves an entry to a name that must be free.
+pub fn move_new(from: impl AsFd, name: &CStr, to: impl AsFd, new: &CStr) -> nix::Result<()> {
+    rename(from.as_fd(), name, to.as_fd(), new, libc::RENAME_NOREPLACE)
+}
+
+/// Exchanges two entries in one step.
+pub fn exchange(one: impl AsFd, name: &CStr, other: impl AsFd, other_name: &CStr) -> nix::Result<()> {
+    rename(one.as_fd(), name, other.as_fd(), other_name, libc::RENAME_EXCHANGE)
+}
+
+fn rename(from: BorrowedFd, name: &CStr, to: BorrowedFd, new: &CStr, flags: libc::c_uint) -> nix::Result<()> {
+    // SAFETY: both names end with a NUL and outlive the call, as the descriptors do.
+    let renamed = unsafe { libc::syscall(libc::SYS_renameat2, from.as_raw_fd(), name.as_ptr(), to.as_raw_fd(), new.as_ptr(), flags) };
+    Errno::result(renamed).map(drop)
 }
 
 /// Sees to it that `name` in `folder` is a folder. What it was instead is moved aside, to the name that is returned.

@@ -13,6 +13,7 @@ mod beneath;
 mod evidence;
 mod ext4;
 mod features;
+mod image_data;
 mod mounting;
 #[cfg(test)]
 mod never_replaced;
@@ -80,12 +81,15 @@ pub fn run(root: MountedRoot, context: &mut Context) -> Result<MountedVolumes, F
         sysroot: Path::new(SYSROOT),
         evidence_mount: Path::new(EVIDENCE_MOUNT),
         volumes: &policy.volumes,
+        image_data: &policy.image_data,
         executable: &policy.seal.allow.execute,
         mark: &mark,
         warnings: &mut warnings,
         tick: &mut || watchdog.alive(),
+        shown: Vec::new(),
     };
     let mounted = stage.run();
+    let shown = std::mem::take(&mut stage.shown);
     for warning in warnings {
         context.warn(warning);
     }
@@ -94,6 +98,7 @@ pub fn run(root: MountedRoot, context: &mut Context) -> Result<MountedVolumes, F
         folders.push((mounted.report.mount.clone(), mounted.folder));
         context.report.volumes.push(mounted.report);
     }
+    context.report.image_data = shown;
     Ok(MountedVolumes { root, folders })
 }
 
@@ -103,12 +108,16 @@ struct Stage<'a> {
     sysroot: &'a Path,
     evidence_mount: &'a Path,
     volumes: &'a [policy::Volume],
+    /// What of the image is shown on volumes: absolute paths.
+    image_data: &'a [String],
     /// Volumes that programs may come from, by name.
     executable: &'a [String],
     /// Names the image, in the record of what was seeded.
     mark: &'a str,
     warnings: &'a mut Vec<String>,
     tick: &'a mut dyn FnMut(),
+    /// Those of `image_data` that are shown.
+    shown: Vec<String>,
 }
 
 /// A mounted volume.

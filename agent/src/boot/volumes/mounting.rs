@@ -10,11 +10,13 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::super::block::Partition;
-use super::evidence::Kept;
+use super::evidence;
 use super::ext4::{self, Checked};
+use super::image_data::Source;
 use super::probe::{self, Content};
 use super::progress::Progress;
-use super::{Condemned, Finding, Known, Mounted, Stage, Stop, beneath, failure, seed};
+use super::seed::{self, Kept, NAMED, Outcome};
+use super::{Condemned, Finding, Known, Mounted, Stage, Stop, beneath, failure};
 
 /// What to do with a volume that newer tools made.
 const NEWER_IMAGE: &str = "start the image that made the volume, or one whose kernel and e2fsprogs are as new";
@@ -33,6 +35,7 @@ impl Stage<'_> {
                 Err(error) => return Err(failure(format!("volume {:?}: the image's {}", volume.name, volume.mount), error, way_out).into()),
             });
         }
+        let sources = self.open_image_data(&sysroot);
         let mut mounted: Vec<Mounted> = Vec::new();
         for (position, image) in images.iter().enumerate() {
             match self.mount_one(position, known, before[position], image.as_ref(), &sysroot, &mounted) {
@@ -47,7 +50,41 @@ impl Stage<'_> {
                 }
             }
         }
+        self.show_image_data(&sources, &mounted);
         Ok(mounted)
+    }
+
+    /// Opens what of the image is shown on volumes, while none of them hides it.
+    fn open_image_data(&mut self, sysroot: &OwnedFd) -> Vec<Source> {
+        let mut sources = Vec::new();
+        for path in self.image_data {
+            match Source::open(sysroot, path) {
+                Ok(source) => sources.push(source),
+                Err(error) => self.warnings.push(format!("The image's {path} can't be shown on its volume: {error}.")),
+            }
+        }
+        sources
+    }
+
+    /// Shows it. What the volume has in the way is no reason not to start: the report and `adamant-agent drift` name what is not shown.
+    fn show_image_data(&mut self, sources: &[Source], mounted: &[Mounted]) {
+        self.shown.clear();
+        for source in sources {
+            let above = mounted.iter().filter(|one| is_below(&source.path, &one.report.mount)).max_by_key(|one| one.report.mount.len());
+            let Some(volume) = above else { continue };
+            match source.show(&volume.folder, Path::new(&source.path[volume.report.mount.len() + 1..])) {
+                Ok(aside) => {
+                    self.shown.push(source.path.clone());
+                    if let Some(aside) = aside {
+                        self.warnings.push(format!("{} on volume {:?} was of another type and is now {aside}.", source.path, volume.report.name));
+                    }
+                }
+                Err(error) => self.warnings.push(format!(
+                    "The image's {} can't be shown on volume {:?}: {error}. Remove what stands in its way there, and start again.",
+                    source.path, volume.report.name
+                )),
+            }
+        }
     }
 
     fn mount_one(
@@ -67,13 +104,11 @@ impl Stage<'_> {
             Some(parent) => (&parent.folder, Path::new(&volume.mount[parent.report.mount.len() + 1..])),
             None => (sysroot, below_root(&volume.mount)),
         };
-        let others: Vec<PathBuf> = (self.volumes.iter())
-            .filter(|other| is_below(&other.mount, &volume.mount))
-            .map(|other| PathBuf::from(&other.mount[volume.mount.len() + 1..]))
-            .collect();
+        let others = self.volumes.iter().map(|other| &other.mount).chain(self.image_data);
+        let covered: Vec<PathBuf> = others.filter(|path| is_below(path, &volume.mount)).map(|path| PathBuf::from(&path[volume.mount.len() + 1..])).collect();
         let mut repaired = matches!(known[position].finding, Finding::Sound { repaired: true });
         let mut doubted = false;
-        let (folder, seeded) = loop {
+        let (folder, outcome) = loop {
             let point = mount_point(base, path, parent.is_some(), self.warnings);
             let point = point.map_err(|e| failure(format!("{what}: its mount point"), e, "make it a folder in the image"))?;
             let trouble = match ext4::mount_on(&device.path, &point, self.executable.contains(&volume.name)) {
@@ -84,19 +119,31 @@ impl Stage<'_> {
                     }
                     let mut progress = Progress::new(format!("seeding volume {:?}", volume.name), self.tick);
                     let mut tick = || progress.alive(&String::new);
-                    match image.map_or(Ok(0), |image| seed::seed(image, &folder, &others, self.mark, &mut tick)) {
-                        Ok(seeded) => break (folder, seeded),
-                        Err(unseeded) if !unseeded.is_damage() => {
-                            let (path, why) = (unseeded.path.display(), &unseeded.why);
-                            self.warnings.push(format!("Volume {:?} lacks some of what the image has for it: {path}: {why}.", volume.name));
-                            break (folder, 0);
+                    let seeded = image.map_or_else(
+                        || Ok(Outcome::default()),
+                        |image| {
+                            let request =
+                                seed::Request { image, volume: &folder, mount: &volume.mount, covered: &covered, refresh: volume.refresh, mark: self.mark };
+                            seed::seed(&request, &mut seed::Pace::new(&mut tick))
+                        },
+                    );
+                    match seeded {
+                        Ok(outcome) => break (folder, outcome),
+                        Err(fault) if fault.of_image && fault.is_damage() => {
+                            let path = format!("{}/{}", volume.mount, fault.path.display());
+                            return Err(failure(format!("{what}: reading {path} of the image"), fault.why, "write the disk image anew").into());
                         }
-                        Err(unseeded) => {
+                        Err(fault) if !fault.is_damage() => {
+                            let (path, why) = (fault.path.display(), &fault.why);
+                            self.warnings.push(format!("Nothing of the image was put on volume {:?}: {path}: {why}.", volume.name));
+                            break (folder, Outcome::default());
+                        }
+                        Err(fault) => {
                             drop(folder);
                             drop(point);
                             let unmounted = umount2(&self.sysroot.join(below_root(&volume.mount)), MntFlags::UMOUNT_NOFOLLOW);
                             unmounted.map_err(|e| failure(format!("{what}: unmounting it to repair it"), e, "boot again"))?;
-                            format!("{}: {}", unseeded.path.display(), unseeded.why)
+                            format!("{}: {}", fault.path.display(), fault.why)
                         }
                     }
                 }
@@ -131,7 +178,7 @@ impl Stage<'_> {
             let (name, why) = (&volume.name, &unsupported.why);
             self.warnings.push(format!("Volume {name:?} was mounted without a check: {why}. To have it checked, start an image that is as new."));
         }
-        if let Kept::InMemory(evidence) = &known.kept {
+        if let evidence::Kept::InMemory(evidence) = &known.kept {
             self.warnings.push(match evidence.keep(&folder) {
                 Ok(path) => format!("Parts of the damaged volume {:?} are kept as {}/{path}.", volume.name, volume.mount),
                 Err(error) => format!("Nothing of the damaged volume {:?} could be kept: {error}.", volume.name),
@@ -144,6 +191,8 @@ impl Stage<'_> {
             Finding::Sound { .. } if repaired => "repaired",
             Finding::Sound { .. } => "clean",
         };
+        self.warn_of(volume, &outcome);
+        let lacking: Vec<String> = outcome.lacking.into_iter().map(|(name, _)| name).take(NAMED).collect();
         let report = report::Volume {
             name: volume.name.clone(),
             device: device.path.display().to_string(),
@@ -151,9 +200,33 @@ impl Stage<'_> {
             bytes: device.bytes,
             state: state.to_owned(),
             grown_by: device.bytes.saturating_sub(before),
-            seeded,
+            seeded: outcome.seeded,
+            replaced: outcome.replaced,
+            kept: outcome.kept.names,
+            kept_more: outcome.kept.more,
+            lacking,
         };
         Ok(Mounted { report, folder })
+    }
+
+    /// What of seeding a person should know.
+    fn warn_of(&mut self, volume: &policy::Volume, outcome: &Outcome) {
+        let name = &volume.name;
+        if let Some((first, why)) = outcome.lacking.first() {
+            let (count, rest) = (outcome.lacking.len(), if outcome.seeded > 0 { "all else is there" } else { "nothing was seeded at this start" });
+            self.warnings.push(format!(
+                "Volume {name:?} lacks {count} of the units that the image has for it; {rest}. {first}: {why}. Write a larger size for the volume, or give it a larger disk."
+            ));
+        }
+        for (unit, why) in outcome.unreplaced.iter().take(NAMED) {
+            self.warnings.push(format!("Volume {name:?}: {unit} could not be replaced by the image's and stays as it is: {why}."));
+        }
+        if outcome.compared && outcome.kept != Kept::default() {
+            self.warnings.push(format!(
+                "Volume {name:?}: these stay as they are on this server, and the image's newer content is not used for them: {}.",
+                outcome.kept.listed()
+            ));
+        }
     }
 
     /// A file system that is smaller than its partition is grown; one that can't be is still good for what it holds.

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use adamant_agent::gpt::{self, Guid, Table};
-use adamant_agent::policy::{FileSystem, OnDamage};
+use adamant_agent::policy::{FileSystem, OnDamage, Refresh};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -115,7 +115,14 @@ pub fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
 pub const MIB: u64 = 1 << 20;
 
 fn volume(name: &str, mount: &str) -> policy::Volume {
-    policy::Volume { name: name.to_owned(), mount: mount.to_owned(), filesystem: FileSystem::Ext4, weight: 1, on_damage: OnDamage::Fail }
+    policy::Volume {
+        name: name.to_owned(),
+        mount: mount.to_owned(),
+        filesystem: FileSystem::Ext4,
+        weight: 1,
+        on_damage: OnDamage::Fail,
+        refresh: Refresh::default(),
+    }
 }
 
 /// A disk image with a root, `state` and `logs`, an image with something to seed, and the policy.
@@ -123,6 +130,8 @@ pub struct Server {
     pub disk: Scratch,
     image: Folder,
     pub volumes: Vec<policy::Volume>,
+    image_data: Vec<String>,
+    mark: String,
     sector: u32,
     /// Whether the image has this machine's programs.
     pub has_programs: bool,
@@ -173,7 +182,9 @@ impl Server {
         fs::set_permissions(image.path().join("var/cache"), PermissionsExt::from_mode(0o2770)).unwrap();
         fs::write(image.path().join("var/log/README"), "logs\n").unwrap();
         let volumes = vec![volume("state", "/var"), volume("logs", "/var/log")];
-        let server = Server { disk: Scratch::new(&format!("{name}-disk"), disk), image, volumes, sector, has_programs: true, fsck: None };
+        let disk = Scratch::new(&format!("{name}-disk"), disk);
+        let (image_data, mark) = (Vec::new(), "web 1 hash\n".to_owned());
+        let server = Server { disk, image, volumes, image_data, mark, sector, has_programs: true, fsck: None };
         let mib = MIB / u64::from(sector);
         let part = |n: u8, kind: Guid, label: &str, first: u64, length: u64| {
             let (first, last) = (first * mib, (first + length) * mib - 1);
@@ -244,17 +255,21 @@ impl Server {
                 sysroot: self.image.path(),
                 evidence_mount: &evidence,
                 volumes: &self.volumes,
+                image_data: &self.image_data,
                 executable: &[],
-                mark: "web 1 hash\n",
+                mark: &self.mark,
                 warnings: &mut warnings,
                 tick: &mut || ticks += 1,
+                shown: Vec::new(),
             };
-            let result = stage.run().map(|mounted| mounted.into_iter().map(|one| one.report).collect::<Vec<_>>());
+            let result = stage.run();
+            let shown: Vec<PathBuf> = stage.shown.iter().map(|path| self.image.path().join(&path[1..])).collect();
+            let result = result.map(|mounted| mounted.into_iter().map(|one| one.report).collect::<Vec<_>>());
             let mounts: Vec<PathBuf> = result.iter().flatten().map(|v| self.image.path().join(&v.mount[1..])).collect();
             println!("{}: {warnings:?} {:?}", self.disk.path(), result.as_ref().err().map(ToString::to_string));
             let booted = Booted { image: self.image.path(), result, warnings };
             let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(&booted)));
-            for mounted in mounts.iter().rev() {
+            for mounted in mounts.iter().chain(&shown).rev() {
                 umount2(mounted, MntFlags::empty()).unwrap();
             }
             looked
@@ -524,14 +539,16 @@ fn a_full_log_volume_stops_nothing() {
     for _ in 0..2 {
         server.boot(|booted| {
             assert_eq!(booted.volumes().len(), 2);
-            assert!(booted.warnings.iter().any(|w| w.starts_with("Volume \"logs\" lacks some") && w.contains("huge")), "{:?}", booted.warnings);
+            let warned = |w: &String| w.starts_with("Volume \"logs\" lacks 1 of the units") && w.contains("/var/log/huge: no room: 41943040 bytes");
+            assert!(booted.warnings.iter().any(warned), "{:?}", booted.warnings);
             assert!(!booted.path("var/log/huge").exists() && !booted.path("var/log/.adamant/seeding").exists(), "whole or not at all");
+            assert!(booted.path("var/log/README").exists() && booted.volumes()[1].lacking == ["/var/log/huge"], "all else is there");
             fs::write(booted.path("var/lib/app/state"), vec![1; 1 << 20]).unwrap();
         });
     }
     fs::remove_file(server.image.path().join("var/log/huge")).unwrap();
     server.boot(|booted| {
-        assert!(booted.path("var/log/README").exists(), "made up for when there is room");
+        assert!(booted.path("var/log/README").exists());
         assert!(booted.warnings.is_empty());
         // Full to the last block: a new image has nothing to say about it but a warning.
         let _ = fs::write(booted.path("var/log/filler"), vec![1; 16 << 20]);
@@ -540,6 +557,77 @@ fn a_full_log_volume_stops_nothing() {
         assert!(fs::write(booted.path("var/lib/app/state"), vec![2; 1 << 20]).is_ok());
     });
     server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+}
+
+#[test]
+fn what_fits_is_seeded_although_something_does_not_and_the_rest_when_there_is_room() {
+    let Some(server) = Server::new("fits", 24, 16, 43 * MIB) else { return };
+    let app = server.image.path().join("var/lib/app");
+    fs::write(app.join("model"), vec![1; 40 << 20]).unwrap();
+    fs::create_dir(server.image.path().join("var/lib/many")).unwrap();
+    for number in 0..10_000 {
+        fs::write(server.image.path().join(format!("var/lib/many/{number}")), "x").unwrap();
+    }
+    fs::create_dir(server.image.path().join("var/lib/other")).unwrap();
+    fs::write(server.image.path().join("var/lib/other/needed"), "a service does not start without this\n").unwrap();
+    // 40 MB of zeros take no room.
+    fs::write(server.image.path().join("var/zeros"), vec![0; 40 << 20]).unwrap();
+    for start in 0..2 {
+        server.boot(|booted| {
+            assert_eq!(booted.volumes()[0].lacking, ["/var/lib/many", "/var/lib/app"], "{:?}", booted.warnings);
+            let rest = if start == 0 { "all else is there" } else { "nothing was seeded at this start" };
+            let warned = |w: &String| w.starts_with("Volume \"state\" lacks 2 of the units") && w.contains(rest) && w.contains("10001 inodes are needed");
+            assert!(booted.warnings.iter().any(warned), "{:?}", booted.warnings);
+            assert_eq!(fs::metadata(booted.path("var/lib/other/needed")).unwrap().len(), 38);
+            assert_eq!(fs::metadata(booted.path("var/zeros")).unwrap().len(), 40 << 20);
+            assert!(!booted.path("var/lib/app").exists() && !booted.path("var/lib/many").exists());
+        });
+    }
+    fs::remove_file(app.join("model")).unwrap();
+    server.boot(|booted| {
+        assert_eq!(booted.volumes()[0].lacking, ["/var/lib/many"]);
+        assert!(booted.path("var/lib/app/config").exists());
+    });
+}
+
+#[test]
+fn an_update_brings_its_own_package_list_and_pages_and_a_rollback_the_earlier_ones() {
+    let Some(mut server) = Server::new("update", 24, 16, 43 * MIB) else { return };
+    let write = |server: &Server, version: &str| {
+        for (folder, name) in [("var/lib/dpkg", "status"), ("var/www", "index.html"), ("var/lib/mine", "data"), ("var/lib/apt", "extended_states")] {
+            fs::create_dir_all(server.image.path().join(folder)).unwrap();
+            fs::write(server.image.path().join(folder).join(name), version).unwrap();
+        }
+    };
+    let read = |booted: &Booted, path: &str| fs::read_to_string(booted.path(path)).unwrap();
+    write(&server, "1");
+    // An earlier image had put the list on the volume.
+    server.image_data = vec!["/var/lib/apt/extended_states".to_owned()];
+    server.boot(|booted| assert_eq!(read(booted, "var/lib/dpkg/status"), "1"));
+    server.image_data = vec!["/var/lib/dpkg".to_owned(), "/var/lib/apt/extended_states".to_owned()];
+    for (version, replaced) in [("2", 2), ("3", 1), ("2", 1)] {
+        write(&server, version);
+        server.mark = format!("web {version} hash{version}\n");
+        server.boot(|booted| {
+            for path in ["var/lib/dpkg/status", "var/lib/apt/extended_states"] {
+                assert_eq!(read(booted, path), version);
+                assert_eq!(fs::write(booted.path(path), "x").unwrap_err().raw_os_error(), Some(nix::libc::EROFS));
+            }
+            assert_eq!(read(booted, "var/www/index.html"), version);
+            let state = &booted.volumes()[0];
+            if replaced == 2 {
+                fs::write(booted.path("var/lib/mine/data"), "mine").unwrap();
+            } else {
+                // A rollback to what was seeded has nothing newer for it.
+                let kept = if version == "3" { vec!["/var/lib/mine".to_owned()] } else { Vec::new() };
+                let warned = booted.warnings.iter().any(|w| w.contains("/var/lib/mine") && w.contains("stay as they are"));
+                assert_eq!((&state.kept, warned, read(booted, "var/lib/mine/data").as_str()), (&kept, !kept.is_empty(), "mine"));
+            }
+            assert!(state.replaced >= replaced, "{:?}", state);
+        });
+        let again = |booted: &Booted| assert_eq!((booted.volumes()[0].replaced, booted.volumes()[0].seeded, booted.warnings.len()), (0, 0, 0));
+        server.boot(again);
+    }
 }
 
 #[test]

@@ -44,8 +44,15 @@ fn report() {
     println!("tiny: identity {}", report.identity.source);
     for volume in &report.volumes {
         println!(
-            "tiny: volume {} {} {} {} bytes, grown by {}, seeded {}",
-            volume.name, volume.mount, volume.state, volume.bytes, volume.grown_by, volume.seeded
+            "tiny: volume {} {} {} {} bytes, grown by {}, seeded {}, replaced {}, kept [{}]",
+            volume.name,
+            volume.mount,
+            volume.state,
+            volume.bytes,
+            volume.grown_by,
+            volume.seeded,
+            volume.replaced,
+            volume.kept.join(" ")
         );
     }
     println!("tiny: modules {}", report.modules.join(" "));

@@ -1,0 +1,238 @@
+//! What is remembered of an entry, to tell whether it was changed: its metadata and digests, in 44 bytes.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::readlinkat;
+use nix::libc;
+use nix::sys::stat::{FileStat, SFlag};
+use sha2::{Digest as _, Sha256};
+
+use super::Buffers;
+use super::pace::Pace;
+
+/// The first half of a SHA-256: whoever could make two files of one digest would lose only a change of his own.
+pub type Digest = [u8; 16];
+
+/// A digest in the making. Its code is there once, and not inlined at each use.
+pub struct Hash(Sha256);
+
+impl Hash {
+    #[inline(never)]
+    pub fn new() -> Hash {
+        Hash(Sha256::new())
+    }
+
+    #[inline(never)]
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.add(&number.to_le_bytes());
+    }
+
+    /// All of it.
+    #[inline(never)]
+    pub fn whole(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+
+    /// Its first half.
+    pub fn half(self) -> Digest {
+        let mut digest = [0; 16];
+        digest.copy_from_slice(&self.whole()[..16]);
+        digest
+    }
+}
+
+/// Extended attributes that are data: the others are labels of the running system's, which changes them without anybody's doing.
+fn is_data(name: &[u8]) -> bool {
+    let labels: [&[u8]; 4] = [b"security.selinux\0", b"security.ima\0", b"security.evm\0", b"system.nfs4_acl\0"];
+    !labels.contains(&name) && !name.starts_with(b"security.SMACK64")
+}
+
+/// An entry's metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct About {
+    /// Type and permissions.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub size: u64,
+    /// Seconds and nanoseconds since 1970.
+    pub modified: (i64, u32),
+    pub inode: u64,
+    pub links: u64,
+    pub device: u64,
+}
+
+impl From<&FileStat> for About {
+    fn from(found: &FileStat) -> About {
+        About {
+            mode: found.st_mode,
+            uid: found.st_uid,
+            gid: found.st_gid,
+            size: found.st_size as u64,
+            modified: (found.st_mtime, found.st_mtime_nsec as u32),
+            inode: found.st_ino,
+            links: found.st_nlink as _,
+            device: found.st_rdev,
+        }
+    }
+}
+
+impl About {
+    /// The type alone.
+    pub fn kind(&self) -> SFlag {
+        SFlag::from_bits_truncate(self.mode & SFlag::S_IFMT.bits())
+    }
+
+    pub fn is_folder(&self) -> bool {
+        self.kind() == SFlag::S_IFDIR
+    }
+
+    /// Whether it has several names. A directory's links are not names.
+    pub fn is_linked(&self) -> bool {
+        self.links > 1 && !self.is_folder()
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.kind() == SFlag::S_IFREG
+    }
+}
+
+/// What the record keeps of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Print {
+    /// Digest of path, type, permissions, owner, size, device number and number of links.
+    pub shape: Digest,
+    /// Digest of extended attributes and content; a symbolic link's content is its target.
+    pub content: Digest,
+    /// When it was modified; 0 for a directory, whose time tells nothing that its entries do not.
+    pub modified: (i64, u32),
+}
+
+/// Bytes of a print in the record.
+pub const PRINT_BYTES: usize = 16 + 16 + 8 + 4;
+
+impl Print {
+    /// Of an entry at `path`, relative to the volume.
+    pub fn new(path: &Path, about: &About, content: Digest) -> Print {
+        Print { shape: shape(path, about), content, modified: if about.is_folder() { (0, 0) } else { about.modified } }
+    }
+
+    /// Whether the entry is the same but for when it was modified, which differs between two builds of the same content.
+    pub fn is_same_content(&self, other: &Print) -> bool {
+        (self.shape, self.content) == (other.shape, other.content)
+    }
+
+    /// For the record.
+    pub fn to_bytes(self) -> [u8; PRINT_BYTES] {
+        let mut bytes = [0; PRINT_BYTES];
+        bytes[..16].copy_from_slice(&self.shape);
+        bytes[16..32].copy_from_slice(&self.content);
+        bytes[32..40].copy_from_slice(&self.modified.0.to_le_bytes());
+        bytes[40..].copy_from_slice(&self.modified.1.to_le_bytes());
+        bytes
+    }
+
+    /// From the record.
+    pub fn from_bytes(bytes: &[u8; PRINT_BYTES]) -> Print {
+        let mut print = Print { shape: [0; 16], content: [0; 16], modified: (0, 0) };
+        let (mut seconds, mut rest) = ([0; 8], [0; 4]);
+        print.shape.copy_from_slice(&bytes[..16]);
+        print.content.copy_from_slice(&bytes[16..32]);
+        seconds.copy_from_slice(&bytes[32..40]);
+        rest.copy_from_slice(&bytes[40..]);
+        print.modified = (i64::from_le_bytes(seconds), u32::from_le_bytes(rest));
+        print
+    }
+}
+
+/// The digest of an entry's metadata.
+pub fn shape(path: &Path, about: &About) -> Digest {
+    let kind = about.kind();
+    let is_device = kind == SFlag::S_IFCHR || kind == SFlag::S_IFBLK;
+    // Linux gives a symbolic link all permissions, and a directory the size and the links that its file system needs.
+    let mode = if kind == SFlag::S_IFLNK { kind.bits() } else { about.mode };
+    let size = if about.is_file() || kind == SFlag::S_IFLNK { about.size } else { 0 };
+    let links = if about.is_folder() { 0 } else { about.links };
+    let path = path.as_os_str().as_bytes();
+    let mut hash = Hash::new();
+    hash.number(path.len() as u64);
+    hash.add(path);
+    let device = if is_device { about.device } else { 0 };
+    for number in [mode.into(), about.uid.into(), about.gid.into(), size, links, device] {
+        hash.number(number);
+    }
+    hash.half()
+}
+
+/// Begins the digest of an open entry's content with its extended attributes; and whether it has any, also such as are no data.
+pub fn begin_content(open: &impl AsRawFd, buffers: &mut Buffers) -> io::Result<(Hash, bool)> {
+    let Buffers { many: list, one: value, .. } = buffers;
+    // SAFETY: the kernel writes at most the buffer's length.
+    let length = unsafe { libc::flistxattr(open.as_raw_fd(), list.as_mut_ptr().cast(), list.len()) };
+    let length = Errno::result(length)? as usize;
+    let mut names: Vec<&[u8]> = list[..length].split_inclusive(|&b| b == 0).filter(|name| is_data(name)).collect();
+    order(&mut names);
+    let mut hash = Hash::new();
+    hash.number(names.len() as u64);
+    for name in names {
+        let text = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
+        // SAFETY: the name ends with a NUL and the kernel writes at most the buffer's length.
+        let length = unsafe { libc::fgetxattr(open.as_raw_fd(), text.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        let size = Errno::result(length)? as usize;
+        hash.number(name.len() as u64);
+        hash.number(size as u64);
+        hash.add(name);
+        hash.add(&value[..size]);
+    }
+    Ok((hash, length > 0))
+}
+
+/// Sorts the few names that there are.
+fn order(names: &mut [&[u8]]) {
+    for end in 1..names.len() {
+        let mut at = end;
+        while at > 0 && names[at] < names[at - 1] {
+            names.swap(at, at - 1);
+            at -= 1;
+        }
+    }
+}
+
+/// The digest of an open directory's extended attributes, and whether it has any.
+pub fn attributes_of(open: &impl AsRawFd, buffers: &mut Buffers) -> io::Result<(Digest, bool)> {
+    begin_content(open, buffers).map(|(hash, any)| (hash.half(), any))
+}
+
+/// The digest of an open file: its extended attributes, and `size` bytes.
+pub fn digest_of_file(mut file: &File, size: u64, buffers: &mut Buffers, pace: &mut Pace) -> io::Result<Digest> {
+    let (mut hash, _) = begin_content(file, buffers)?;
+    let mut left = size;
+    while left > 0 {
+        let part = left.min(buffers.many.len() as u64) as usize;
+        let count = file.read(&mut buffers.many[..part])?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        hash.add(&buffers.many[..count]);
+        left -= count as u64;
+        pace.read(count as u64);
+    }
+    Ok(hash.half())
+}
+
+/// The digest of a symbolic link's target.
+pub fn digest_of_link(folder: BorrowedFd, name: &Path) -> nix::Result<Digest> {
+    let mut hash = Hash::new();
+    hash.add(readlinkat(folder, name)?.as_bytes());
+    Ok(hash.half())
+}

@@ -1,0 +1,306 @@
+//! Carrying a plan out: staging, one record of what is about to move, the moves, and the record of what is there.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::stat::Mode;
+use nix::sys::statvfs::fstatvfs;
+use nix::unistd::{fsync, syncfs};
+
+use super::super::beneath;
+use super::compare::{self, There, root_print, there};
+use super::copy::{self, Copier};
+use super::plan::{Batch, Plan};
+use super::print::{About, Print};
+use super::record::{self, Members, Record, State, Text};
+use super::units::{self, CONTAINER, Division, Entry, Member};
+use super::{Fault, Outcome, STAGING, Work, at_record, at_staging, step};
+
+/// Left free, bytes: for the record, and for directories that grow.
+const RESERVE: u64 = 256 << 10;
+/// The name of a new directory for members, among the numbers of what is staged.
+const NEW_CONTAINER: &str = "container";
+
+/// A staged member.
+struct Move {
+    path: PathBuf,
+    number: u32,
+    old: Option<Vec<Print>>,
+    new: Option<Vec<Print>>,
+    entries: u64,
+}
+
+/// Room that is needed or free on a volume.
+#[derive(Default)]
+struct Room {
+    bytes: u64,
+    inodes: u64,
+}
+
+impl Room {
+    fn fits(&self, free: &Room) -> bool {
+        self.bytes <= free.bytes && self.inodes <= free.inodes
+    }
+}
+
+impl std::ops::Add for Room {
+    type Output = Room;
+
+    fn add(self, other: Room) -> Room {
+        Room { bytes: self.bytes.saturating_add(other.bytes), inodes: self.inodes.saturating_add(other.inodes) }
+    }
+}
+
+impl Work<'_, '_, '_> {
+    /// Does what was decided.
+    pub fn carry_out(&mut self, mut plan: Plan, lacking: Vec<(String, String)>) -> Result<Outcome, Fault> {
+        let mut outcome = Outcome { lacking, kept: std::mem::take(&mut plan.kept), compared: plan.compared, ..Outcome::default() };
+        let mut moves = Vec::new();
+        if !plan.batches.is_empty() || plan.set_root {
+            let staging = beneath::own_folder(&self.own, STAGING).map_err(at_staging)?;
+            self.stage(&mut plan, &staging, &mut moves, &mut outcome)?;
+            self.publish(&mut plan, &staging, moves, &mut outcome)?;
+        }
+        let text = Text { mark: self.request.mark.trim_end().to_owned(), lacking: !outcome.lacking.is_empty(), kept: outcome.kept.clone() };
+        self.pace.tick();
+        syncfs(self.request.volume).map_err(|e| at_record(io::Error::from(e)))?;
+        step();
+        Record { text, root: plan.root, members: plan.settled }.write(&self.own).map_err(at_record)?;
+        Ok(outcome)
+    }
+
+    /// Copies all that fits. Where not everything does, the smallest come first.
+    fn stage(&mut self, plan: &mut Plan, staging: &OwnedFd, moves: &mut Vec<Move>, outcome: &mut Outcome) -> Result<(), Fault> {
+        let mut batches = std::mem::take(&mut plan.batches);
+        let all = batches.iter().map(|batch| needs(plan, batch)).fold(Room::default(), |sum, need| sum + need);
+        let is_tight = !all.fits(&self.room()?);
+        if is_tight {
+            batches = smallest_first(plan, batches);
+        }
+        let (umask, mut number) = (copy::umask(), 0);
+        for batch in batches {
+            let begun = moves.len();
+            let staged = match is_tight && !self.has_room_for(plan, &batch)? {
+                true => Err(Fault::volume(Path::new(""), Errno::ENOSPC)),
+                false => self.stage_batch(plan, &batch, staging, umask, &mut number, moves),
+            };
+            let Err(fault) = staged else { continue };
+            if fault.is_damage() {
+                return Err(fault);
+            }
+            for left in moves.drain(begun..) {
+                beneath::remove_tree_with(staging, &staged_name(left.number), &mut || self.pace.entry()).map_err(at_staging)?;
+            }
+            let (need, room) = (needs(plan, &batch), self.room()?);
+            let why = match fault.why.raw_os_error() {
+                Some(libc::ENOSPC | libc::EDQUOT) => {
+                    format!("no room: {} bytes and {} inodes are needed, {} bytes and {} inodes are free", need.bytes, need.inodes, room.bytes, room.inodes)
+                }
+                _ => format!("{}: {}", self.name(&fault.path), fault.why),
+            };
+            // What can't be replaced stays what it is.
+            for path in batch.old.paths() {
+                plan.settled.settle(path, batch.old.settled(path).unwrap_or_default());
+            }
+            if batch.is_first() {
+                let names = batch.members.iter().map(|position| self.name(&plan.members[*position].path));
+                outcome.lacking.extend(names.map(|name| (name, why.clone())));
+                continue;
+            }
+            let unit = match self.division {
+                Division::Members => batch.old.paths().map(|path| self.name(path)).collect(),
+                Division::Whole => vec![self.request.mount.to_owned()],
+            };
+            for name in unit {
+                outcome.kept.add(name.clone());
+                outcome.unreplaced.push((name, why.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a batch fits. One that does not by its size may have long runs of zeros, which take no room.
+    fn has_room_for(&mut self, plan: &Plan, batch: &Batch) -> Result<bool, Fault> {
+        let (mut need, room) = (needs(plan, batch), self.room()?);
+        if need.inodes > room.inodes || need.bytes <= room.bytes {
+            return Ok(need.fits(&room));
+        }
+        for entry in batch.members.iter().flat_map(|position| &plan.members[*position].entries).filter(|entry| entry.about.is_file()) {
+            let zeros = copy::zeros(self.request.image, entry, &mut self.buffers, self.pace)?;
+            need.bytes = need.bytes.saturating_sub(zeros);
+        }
+        Ok(need.fits(&room))
+    }
+
+    fn stage_batch(&mut self, plan: &mut Plan, batch: &Batch, staging: &OwnedFd, umask: u32, number: &mut u32, moves: &mut Vec<Move>) -> Result<(), Fault> {
+        step();
+        // Out of the plan while they are worked on: only links among them are made.
+        let mut members: Vec<Member> = batch.members.iter().map(|position| std::mem::take(&mut plan.members[*position])).collect();
+        units::count_links(&mut members);
+        let staged = self.stage_members(&mut members, &batch.old, staging, umask, number, moves);
+        for (position, member) in batch.members.iter().zip(members) {
+            plan.members[*position] = member;
+        }
+        staged
+    }
+
+    fn stage_members(
+        &mut self,
+        members: &mut [Member],
+        old: &Members,
+        staging: &OwnedFd,
+        umask: u32,
+        number: &mut u32,
+        moves: &mut Vec<Move>,
+    ) -> Result<(), Fault> {
+        let mut copier = Copier::new(self.request.image, staging, &mut self.buffers, self.pace, umask);
+        for member in &mut *members {
+            *number += 1;
+            let old = old.settled(&member.path).map(<[Print]>::to_vec);
+            let path = member.path.clone();
+            // Noted first: what fails halfway is removed by its number.
+            moves.push(Move { path, number: *number, old, new: None, entries: member.entries.len() as u64 });
+            copier.member(member, &number.to_string())?;
+            if let Some(last) = moves.last_mut() {
+                last.new = Some(member.entries.iter().map(Entry::print).collect());
+            }
+        }
+        let mut shipped = Members::default();
+        members.iter().for_each(|member| shipped.settle(&member.path, &[]));
+        for path in old.paths().filter(|path| shipped.settled(path).is_none()) {
+            *number += 1;
+            moves.push(Move { path: path.to_owned(), number: *number, old: old.settled(path).map(<[Print]>::to_vec), new: None, entries: 0 });
+        }
+        Ok(())
+    }
+
+    /// Moves what is staged to where it belongs, once all of it is durable.
+    fn publish(&mut self, plan: &mut Plan, staging: &OwnedFd, moves: Vec<Move>, outcome: &mut Outcome) -> Result<(), Fault> {
+        // Of a new file system first: once it holds anything, the next start would leave its root alone.
+        let was = plan.root.take();
+        if plan.set_root {
+            plan.root = root_print(self.request.image, &mut self.buffers);
+            if was.is_none() {
+                self.copy_root()?;
+            }
+        } else {
+            plan.root = was;
+        }
+        if moves.iter().any(|one| one.path.starts_with(CONTAINER) && one.path != Path::new(CONTAINER)) {
+            self.make_container(staging)?;
+        }
+        let mut members = plan.settled.clone();
+        for Move { path, number, old, new, .. } in &moves {
+            members.set(path.clone(), State::Moving { number: *number, old: old.clone(), new: new.clone() });
+        }
+        // It names no image: whichever starts next has to finish the moves.
+        let pending = Record { text: Text::default(), root: plan.root, members };
+        let written = beneath::prepare(&self.own, record::NAME, &pending.to_bytes()).map_err(at_record)?;
+        self.pace.tick();
+        // What is staged and the record with it. ext4 keeps the order of renames: no move is durable before the record is.
+        syncfs(self.request.volume).map_err(|e| at_staging(io::Error::from(e)))?;
+        self.pace.tick();
+        step();
+        nix::fcntl::renameat(&self.own, written.as_c_str(), &self.own, record::NAME).map_err(|e| at_record(io::Error::from(e)))?;
+        if plan.set_root && was.is_some() {
+            self.copy_root()?;
+        }
+        for Move { path, number, old, new, entries } in moves {
+            match exchange(self.request.volume, staging, number, &path, old.is_some(), new.is_some()) {
+                Ok(()) => {
+                    match old {
+                        Some(_) => outcome.replaced += 1,
+                        None => outcome.seeded += entries,
+                    }
+                    if let Some(prints) = new {
+                        plan.settled.set(path, State::Settled(prints));
+                    }
+                }
+                Err(why) => {
+                    let fault = Fault::volume(&path, why);
+                    if fault.is_damage() {
+                        return Err(fault);
+                    }
+                    outcome.lacking.push((self.name(&path), fault.why.to_string()));
+                    if let Some(prints) = old {
+                        plan.settled.set(path, State::Settled(prints));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The directory that members are in, with the image's metadata.
+    fn make_container(&mut self, staging: &OwnedFd) -> Result<(), Fault> {
+        let path = Path::new(CONTAINER);
+        if !matches!(there(self.request.volume, path), There::Nothing) {
+            return Ok(());
+        }
+        step();
+        let fail = |why: io::Error| Fault::volume(path, why);
+        nix::sys::stat::mkdirat(staging, NEW_CONTAINER, Mode::S_IRWXU).map_err(|e| fail(e.into()))?;
+        let image = beneath::open_path(self.request.image, path).map_err(|e| Fault::image(path, e))?;
+        let made = beneath::open_path(staging, Path::new(NEW_CONTAINER)).map_err(|e| fail(e.into()))?;
+        self.copy_folder(&image, &made, path)?;
+        // Its own content is still to come, and its time does not matter.
+        fsync(&made).map_err(|e| fail(e.into()))?;
+        nix::fcntl::renameat(staging, NEW_CONTAINER, self.request.volume, path).map_err(|e| fail(e.into()))
+    }
+
+    /// A new file system's root is the image's directory in owner, permissions, attributes and time, too.
+    fn copy_root(&mut self) -> Result<(), Fault> {
+        self.copy_folder(self.request.image, self.request.volume, Path::new("."))
+    }
+
+    fn copy_folder(&mut self, from: &OwnedFd, to: &OwnedFd, path: &Path) -> Result<(), Fault> {
+        let about = About::from(&nix::sys::stat::fstat(from).map_err(|e| Fault::image(path, e))?);
+        let nobody = (u32::MAX, u32::MAX);
+        let copied = copy::copy_metadata(to.as_fd(), Path::new("."), &about, nobody);
+        let (from, to) = (beneath::through_proc(from.as_fd(), b"."), beneath::through_proc(to.as_fd(), b"."));
+        copied.and_then(|()| copy::copy_xattrs(&from, &to, &mut self.buffers)).map_err(|why| Fault::volume(path, why))
+    }
+
+    fn room(&self) -> Result<Room, Fault> {
+        let free = fstatvfs(self.request.volume).map_err(at_staging)?;
+        // Blocks that are reserved for root are root's; ext4 keeps 2 % for its own metadata, at most 4,096 blocks.
+        let blocks = free.blocks_free().saturating_sub((free.blocks() / 50).min(4096));
+        Ok(Room { bytes: (blocks * free.fragment_size()).saturating_sub(RESERVE), inodes: free.files_free().saturating_sub(8) })
+    }
+}
+
+fn needs(plan: &Plan, batch: &Batch) -> Room {
+    let members = batch.members.iter().map(|position| &plan.members[*position]);
+    members.fold(Room::default(), |sum, member| sum + Room { bytes: member.bytes(), inodes: member.entries.len() as u64 })
+}
+
+fn smallest_first(plan: &Plan, batches: Vec<Batch>) -> Vec<Batch> {
+    let mut sorted: Vec<(u64, Batch)> = Vec::with_capacity(batches.len());
+    for batch in batches {
+        let bytes = needs(plan, &batch).bytes;
+        sorted.insert(sorted.partition_point(|(other, _)| *other <= bytes), (bytes, batch));
+    }
+    sorted.into_iter().map(|(_, batch)| batch).collect()
+}
+
+fn staged_name(number: u32) -> CString {
+    CString::new(number.to_string()).unwrap_or_default()
+}
+
+/// Puts what is staged under a number in a member's place, and what was there in the staging directory.
+pub fn exchange(volume: &OwnedFd, staging: &OwnedFd, number: u32, path: &Path, had: bool, has: bool) -> io::Result<()> {
+    step();
+    let (folder, name) = compare::parent_of(volume, path).ok_or(Errno::EINVAL)?;
+    let (folder, staged) = (folder?, staged_name(number));
+    match (had, has) {
+        (true, true) => beneath::exchange(staging, &staged, &folder, &name)?,
+        (false, true) => beneath::move_new(staging, &staged, &folder, &name)?,
+        (true, false) => beneath::move_new(&folder, &name, staging, &staged)?,
+        (false, false) => {}
+    }
+    Ok(())
+}

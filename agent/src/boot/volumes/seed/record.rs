@@ -1,0 +1,336 @@
+//! `.adamant/seeded`: which image a volume was last seeded from, and what was put there.
+//!
+//! A text, an empty line, then numbers, and at the end the SHA-256 of everything before. The first line names the image. A file that is missing,
+//! longer than [`LIMIT`], altered or of another kind is no record, and then everything on the volume counts as changed.
+
+use std::ffi::CStr;
+use std::fmt::Write;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Component, Path, PathBuf};
+
+use super::super::beneath;
+use super::print::{Hash, PRINT_BYTES, Print};
+use super::units::{CONTAINER, Covered, Division};
+use super::{Kept, LOST_AND_FOUND};
+use adamant_agent::contract::IDENTITY_DIR;
+
+/// The record's name in the agent's directory.
+pub const NAME: &CStr = c"seeded";
+/// Longest record, bytes: about 370,000 entries. What would make it longer is not recorded, and counts as changed.
+pub const LIMIT: usize = 16 << 20;
+/// Longest text in front of the numbers, bytes: what is read at a start of the same image.
+const TEXT_LIMIT: usize = 16 << 10;
+/// The second line.
+const FORMAT: &str = "format 2";
+const DIGEST_BYTES: usize = 32;
+/// Stands for no list.
+const NO_LIST: u32 = u32::MAX;
+
+/// What is remembered of a member.
+#[derive(Debug, Clone, PartialEq)]
+pub enum State {
+    /// It was seeded, and was like this then.
+    Settled(Vec<Print>),
+    /// It was about to be exchanged with what is staged under this number; `None` stands for nothing.
+    Moving { number: u32, old: Option<Vec<Print>>, new: Option<Vec<Print>> },
+}
+
+/// What is remembered, by path: a list in the order of the paths' bytes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Members(Vec<(PathBuf, State)>);
+
+impl Members {
+    fn position(&self, path: &Path) -> Result<usize, usize> {
+        let bytes = path.as_os_str().as_bytes();
+        match self.0.last() {
+            Some((last, _)) if last.as_os_str().as_bytes() < bytes => Err(self.0.len()),
+            _ => self.0.binary_search_by(|(own, _)| own.as_os_str().as_bytes().cmp(bytes)),
+        }
+    }
+
+    /// What is remembered of a member that nothing happens to.
+    pub fn settled(&self, path: &Path) -> Option<&[Print]> {
+        match &self.0.get(self.position(path).ok()?)?.1 {
+            State::Settled(prints) => Some(prints),
+            State::Moving { .. } => None,
+        }
+    }
+
+    /// Remembers something of a member, instead of what was remembered before.
+    pub fn set(&mut self, path: PathBuf, state: State) {
+        match self.position(&path) {
+            Ok(at) => self.0[at].1 = state,
+            Err(at) => self.0.insert(at, (path, state)),
+        }
+    }
+
+    /// As [`Members::set`], of a member that is as these prints tell.
+    pub fn settle(&mut self, path: &Path, prints: &[Print]) {
+        self.set(path.to_owned(), State::Settled(prints.to_vec()));
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &State)> {
+        self.0.iter().map(|(path, state)| (path.as_path(), state))
+    }
+
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|(path, _)| path.as_path())
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Changes what is remembered; members of which nothing comes back are forgotten.
+    pub fn change(&mut self, mut change: impl FnMut(&Path, &mut State) -> bool) {
+        self.0.retain_mut(|(path, state)| change(path, state));
+    }
+}
+
+/// A volume's record.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Record {
+    pub text: Text,
+    /// The volume's root, where its metadata came from the image.
+    pub root: Option<Print>,
+    /// By path, relative to the volume.
+    pub members: Members,
+}
+
+/// The text in front.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Text {
+    /// Names the image: `ID VERSION ROOTHASH`; empty before the first seeding was finished.
+    pub mark: String,
+    /// Whether something of this image found no room, and is tried again at each start.
+    pub lacking: bool,
+    /// Units that stayed as they were although this image has them newer.
+    pub kept: Kept,
+}
+
+impl Text {
+    /// Reads the text alone. What follows it is not checked.
+    pub fn read(own: &OwnedFd) -> Option<Text> {
+        let bytes = beneath::read_start(own, NAME, TEXT_LIMIT).ok()??;
+        Text::parse(&bytes).map(|(text, _)| text)
+    }
+
+    /// The text, and where the numbers begin.
+    fn parse(bytes: &[u8]) -> Option<(Text, usize)> {
+        let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
+        let mut lines = std::str::from_utf8(bytes.get(..end)?).ok()?.lines();
+        let mut text = Text { mark: lines.next()?.to_owned(), ..Text::default() };
+        if lines.next()? != FORMAT {
+            return None;
+        }
+        for line in lines {
+            match line.split_once(' ') {
+                None if line == "lacking" => text.lacking = true,
+                Some(("kept", path)) => text.kept.names.push(path.to_owned()),
+                Some(("more", count)) => text.kept.more = count.parse().ok()?,
+                _ => return None,
+            }
+        }
+        Some((text, end + 2))
+    }
+
+    fn write(&self) -> String {
+        let mut out = format!("{}\n{FORMAT}\n", self.mark);
+        if self.lacking {
+            out += "lacking\n";
+        }
+        for name in &self.kept.names {
+            // Writing to a String can't fail.
+            let _ = writeln!(out, "kept {name}");
+        }
+        if self.kept.more > 0 {
+            let _ = writeln!(out, "more {}", self.kept.more);
+        }
+        out + "\n"
+    }
+}
+
+impl Record {
+    /// Reads a volume's record; `None` where there is none that can be believed. Paths that can't be members are left out.
+    pub fn read(own: &OwnedFd, division: Division, covered: Covered) -> Option<Record> {
+        let bytes = beneath::read(own, NAME, LIMIT).ok()??;
+        let mut record = Record::parse(&bytes)?;
+        record.members.change(|path, _| is_member(path, division) && !covered.holds(path));
+        Some(record)
+    }
+
+    /// Writes it so that after a power cut it is the old or the new one, and durable when this returns.
+    pub fn write(&self, own: &OwnedFd) -> io::Result<()> {
+        beneath::write(own, NAME, &self.to_bytes())
+    }
+
+    /// The file's bytes. Members that do not fit in are left out.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.text.write().into_bytes();
+        list(&mut bytes, self.root.as_ref().map(std::slice::from_ref));
+        for (path, state) in self.members.iter() {
+            let before = bytes.len();
+            let path = path.as_os_str().as_bytes();
+            bytes.extend((path.len() as u32).to_le_bytes());
+            bytes.extend(path);
+            match state {
+                State::Settled(prints) => {
+                    bytes.extend(NO_LIST.to_le_bytes());
+                    list(&mut bytes, Some(prints));
+                }
+                State::Moving { number, old, new } => {
+                    bytes.extend(number.to_le_bytes());
+                    list(&mut bytes, old.as_deref());
+                    list(&mut bytes, new.as_deref());
+                }
+            }
+            if bytes.len() > LIMIT - DIGEST_BYTES {
+                bytes.truncate(before);
+            }
+        }
+        let digest = digest(&bytes);
+        bytes.extend_from_slice(&digest);
+        bytes
+    }
+
+    /// Reads the file's bytes.
+    pub fn parse(bytes: &[u8]) -> Option<Record> {
+        let (bytes, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST_BYTES)?)?;
+        if self::digest(bytes)[..] != *digest {
+            return None;
+        }
+        let (text, start) = Text::parse(bytes)?;
+        let mut rest = Rest(bytes.get(start..)?);
+        let root = rest.list()?.and_then(|prints| prints.first().copied());
+        let mut members = Members::default();
+        while !rest.0.is_empty() {
+            let length = rest.number()?;
+            let path = PathBuf::from(std::ffi::OsString::from_vec(rest.take(length as usize)?.to_vec()));
+            let state = match rest.number()? {
+                NO_LIST => State::Settled(rest.list()??),
+                number => State::Moving { number, old: rest.list()?, new: rest.list()? },
+            };
+            members.set(path, state);
+        }
+        Some(Record { text, root, members })
+    }
+}
+
+fn digest(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
+    let mut hash = Hash::new();
+    hash.add(bytes);
+    hash.whole()
+}
+
+fn list(bytes: &mut Vec<u8>, prints: Option<&[Print]>) {
+    let count = prints.map_or(NO_LIST, |prints| prints.len() as u32);
+    bytes.extend(count.to_le_bytes());
+    for print in prints.unwrap_or_default() {
+        bytes.extend(print.to_bytes());
+    }
+}
+
+/// Bytes that are left to read.
+struct Rest<'a>(&'a [u8]);
+
+impl<'a> Rest<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(self.take(4)?);
+        Some(u32::from_le_bytes(bytes))
+    }
+
+    fn list(&mut self) -> Option<Option<Vec<Print>>> {
+        let count = self.number()?;
+        if count == NO_LIST {
+            return Some(None);
+        }
+        let bytes = self.take((count as usize).checked_mul(PRINT_BYTES)?)?;
+        let prints = bytes.chunks_exact(PRINT_BYTES).filter_map(|chunk| chunk.try_into().ok());
+        Some(Some(prints.map(Print::from_bytes).collect()))
+    }
+}
+
+/// Whether a path can be a member: directly below the volume's root, or on the volume at /var below /var/lib.
+fn is_member(path: &Path, division: Division) -> bool {
+    let names: Vec<Component> = path.components().collect();
+    if !names.iter().all(|name| matches!(name, Component::Normal(_))) {
+        return false;
+    }
+    match names.len() {
+        1 => path != Path::new(IDENTITY_DIR) && path != Path::new(LOST_AND_FOUND),
+        2 => division == Division::Members && path.starts_with(CONTAINER),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        let print = |n: u8| Print { shape: [n; 16], content: [n + 1; 16], modified: (-3, 7) };
+        let members = [
+            ("lib/a", State::Settled(vec![print(1), print(2)])),
+            ("www", State::Moving { number: 4, old: None, new: Some(vec![print(3)]) }),
+            ("x\n\u{fffd}", State::Moving { number: 5, old: Some(vec![print(8)]), new: None }),
+        ];
+        let text = Text { mark: "web 1 hash".to_owned(), lacking: true, kept: Kept { names: vec!["/var/www".to_owned()], more: 3 } };
+        Record { text, root: Some(print(9)), members: Members(members.map(|(path, state)| (PathBuf::from(path), state)).to_vec()) }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_an_altered_one_is_none() {
+        let bytes = record().to_bytes();
+        assert_eq!(Record::parse(&bytes), Some(record()));
+        assert_eq!(Text::parse(&bytes).map(|(text, _)| text), Some(record().text));
+        for at in 0..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[at] ^= 1;
+            assert_eq!(Record::parse(&altered), None, "byte {at}");
+            assert_eq!(Record::parse(&bytes[..at]), None, "cut at {at}");
+        }
+        assert_eq!(Record::parse(b"web 1 hash\n"), None, "what an earlier agent wrote");
+    }
+
+    #[test]
+    fn counts_that_lie_are_no_record() {
+        let mut bytes = record().to_bytes();
+        bytes.truncate(bytes.len() - DIGEST_BYTES);
+        let start = bytes.windows(2).position(|pair| pair == b"\n\n").unwrap() + 2;
+        bytes[start..start + 4].copy_from_slice(&(NO_LIST - 1).to_le_bytes());
+        let digest = digest(&bytes);
+        bytes.extend_from_slice(&digest);
+        assert_eq!(Record::parse(&bytes), None);
+    }
+
+    #[test]
+    fn only_members_are_taken_from_a_record() {
+        for (path, members, whole) in [
+            ("www", true, true),
+            ("lib/a", true, false),
+            ("lib", true, true),
+            ("www/a", false, false),
+            ("lib/a/b", false, false),
+            ("../etc", false, false),
+            ("/etc", false, false),
+            (".adamant", false, false),
+            ("lost+found", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!((is_member(Path::new(path), Division::Members), is_member(Path::new(path), Division::Whole)), (members, whole), "{path}");
+        }
+    }
+}

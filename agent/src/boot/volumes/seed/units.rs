@@ -1,0 +1,187 @@
+//! What the image has for a volume, divided into members: what one rename puts into place.
+//!
+//! On the volume at /var the entries directly below /var and below /var/lib are the members, and each is a unit. On any other volume the entries
+//! directly below its root are the members, and all of them together are one unit.
+
+use std::ffi::{CStr, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::stat::SFlag;
+
+use super::super::beneath::{self, kind, look, names, open_folder};
+use super::compare::Links;
+use super::print::{About, Digest, Print, attributes_of};
+use super::{Buffers, Fault, LOST_AND_FOUND};
+use adamant_agent::contract::IDENTITY_DIR;
+
+/// The directory on the volume at /var whose entries are units of their own.
+pub const CONTAINER: &str = "lib";
+
+/// How a volume is divided into units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Division {
+    /// Each member is a unit: the volume at /var.
+    Members,
+    /// All members are one unit.
+    Whole,
+}
+
+/// Places on the volume that show something else once the server runs: mount points of other volumes, and data that comes from the image. All paths
+/// are relative to the volume.
+#[derive(Debug, Clone, Copy)]
+pub struct Covered<'a>(pub &'a [PathBuf]);
+
+impl Covered<'_> {
+    /// Whether this path is such a place.
+    pub fn holds(&self, path: &Path) -> bool {
+        self.0.iter().any(|place| place == path)
+    }
+
+    /// Whether such a place lies below this path.
+    pub fn is_above_one(&self, path: &Path) -> bool {
+        self.0.iter().any(|place| place != path && place.starts_with(path))
+    }
+}
+
+/// An entry of the image.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Relative to the volume.
+    pub path: PathBuf,
+    /// Its metadata; the number of links is that among the listed entries.
+    pub about: About,
+    /// Digest of its attributes and content, once they were read.
+    pub content: Option<Digest>,
+    /// Whether a directory has extended attributes; of others that shows when they are read.
+    pub xattrs: bool,
+}
+
+impl Entry {
+    /// What the record keeps of it. Content that was not read counts as none.
+    pub fn print(&self) -> Print {
+        Print::new(&self.path, &self.about, self.content.unwrap_or_default())
+    }
+}
+
+/// A member: an entry with everything below it, parents before children and names in byte order.
+#[derive(Debug, Clone, Default)]
+pub struct Member {
+    /// Relative to the volume.
+    pub path: PathBuf,
+    /// The first is the member itself.
+    pub entries: Vec<Entry>,
+}
+
+impl Member {
+    /// About how many bytes the entries take on ext4 with blocks of 4 KiB.
+    pub fn bytes(&self) -> u64 {
+        self.entries.iter().map(|entry| if entry.about.is_file() { entry.about.size.next_multiple_of(4096) } else { 4096 }).sum()
+    }
+}
+
+/// Lists what the image has, without the places that are covered, in the order of names.
+///
+/// What can't be listed, because it is too deep, comes in the second list.
+pub fn list(image: &OwnedFd, division: Division, covered: Covered, buffers: &mut Buffers) -> Result<(Vec<Member>, Vec<Fault>), Fault> {
+    let mut listing = Listing { covered, members: Vec::new(), unlisted: Vec::new(), buffers };
+    let fail = |path: &Path, why: Errno| Fault::image(path, why);
+    for name in names(image).map_err(|e| fail(Path::new("."), e))? {
+        let path = PathBuf::from(OsStr::from_bytes(name.to_bytes()));
+        if path == Path::new(IDENTITY_DIR) || path == Path::new(LOST_AND_FOUND) {
+            continue;
+        }
+        let found = look(image, &name).and_then(|found| found.ok_or(Errno::ENOENT)).map_err(|e| fail(&path, e))?;
+        if division == Division::Members && path == Path::new(CONTAINER) && kind(&found) == SFlag::S_IFDIR {
+            let container = open_folder(image, &name).map_err(|e| fail(&path, e))?;
+            for name in names(&container).map_err(|e| fail(&path, e))? {
+                listing.member(container.as_fd(), &name, path.join(OsStr::from_bytes(name.to_bytes())))?;
+            }
+        } else {
+            listing.member(image.as_fd(), &name, path)?;
+        }
+    }
+    let Listing { mut members, unlisted, .. } = listing;
+    count_links(&mut members);
+    Ok((members, unlisted))
+}
+
+struct Listing<'a> {
+    covered: Covered<'a>,
+    members: Vec<Member>,
+    unlisted: Vec<Fault>,
+    buffers: &'a mut Buffers,
+}
+
+impl Listing<'_> {
+    fn member(&mut self, folder: BorrowedFd, name: &CStr, path: PathBuf) -> Result<(), Fault> {
+        if self.covered.holds(&path) {
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        match self.entry(folder, name, path.clone(), &mut entries, 0) {
+            Ok(()) => self.members.push(Member { path, entries }),
+            Err(fault) if fault.is_damage() => return Err(fault),
+            Err(fault) => self.unlisted.push(fault),
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, folder: BorrowedFd, name: &CStr, path: PathBuf, entries: &mut Vec<Entry>, depth: usize) -> Result<(), Fault> {
+        if depth > beneath::MAX_DEPTH {
+            return Err(Fault::image(&path, Errno::ELOOP));
+        }
+        let fail = |e: Errno| Fault::image(&path, e);
+        let about = About::from(&look(folder, name).and_then(|found| found.ok_or(Errno::ENOENT)).map_err(fail)?);
+        let mut inside = if about.is_folder() { Some(beneath::open_dir(folder, name).map_err(fail)?) } else { None };
+        let (content, xattrs) = match &inside {
+            Some(inside) => attributes_of(inside, self.buffers).map(|(content, any)| (Some(content), any)).map_err(|why| Fault::image(&path, why))?,
+            None => (None, false),
+        };
+        entries.push(Entry { path: path.clone(), about, content, xattrs });
+        if let Some(inside) = &mut inside {
+            for name in beneath::names_in(inside).map_err(fail)? {
+                let below = path.join(OsStr::from_bytes(name.to_bytes()));
+                if !self.covered.holds(&below) {
+                    self.entry(inside.as_fd(), &name, below, entries, depth + 1)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts links among these members alone: other names of an inode lie where no link is made to.
+pub fn count_links(members: &mut [Member]) {
+    let mut links = Links::new();
+    for entry in members.iter().flat_map(|member| &member.entries).filter(|entry| entry.about.is_linked()) {
+        links.entry(entry.about.inode).or_insert((0, 0)).0 += 1;
+    }
+    for entry in members.iter_mut().flat_map(|member| &mut member.entries).filter(|entry| entry.about.is_linked()) {
+        entry.about.links = links.get(&entry.about.inode).map_or(1, |(names, _)| *names);
+    }
+}
+
+/// Members that a hard link connects, as groups of positions: they are put into place together or not at all.
+pub fn linked(members: &[Member]) -> Vec<Vec<usize>> {
+    let mut group_of: Vec<usize> = (0..members.len()).collect();
+    // In the place of a number of names, the position of the first member with one.
+    let mut first = Links::new();
+    for (position, member) in members.iter().enumerate() {
+        for entry in member.entries.iter().filter(|entry| entry.about.is_linked()) {
+            let other = group_of[first.entry(entry.about.inode).or_insert((position as u64, 0)).0 as usize];
+            let own = group_of[position];
+            if other != own {
+                group_of.iter_mut().filter(|group| **group == own).for_each(|group| *group = other);
+            }
+        }
+    }
+    let mut groups: Vec<Vec<usize>> = vec![Vec::new(); members.len()];
+    for (position, group) in group_of.into_iter().enumerate() {
+        groups[group].push(position);
+    }
+    groups.retain(|group| !group.is_empty());
+    groups
+}
