@@ -25,6 +25,7 @@ mod unit_mounts;
 mod unit_programs;
 mod unit_settings;
 mod units;
+mod volumes;
 mod writable;
 
 use crate::definition::Definition;
@@ -65,6 +66,7 @@ pub fn check(tree: &Tree, definition: &Definition) -> Vec<Finding> {
     let mut findings = start::check(&image, &programs);
     findings.extend(mount_points::check(&image));
     findings.extend(seal::check(&image));
+    findings.extend(volumes::check(&image));
     findings.extend(links_that_leave(&image));
     findings.extend(scripts::check(&image));
     let has_systemd = crate::scrub::has_systemd(tree);
