@@ -260,17 +260,20 @@ fn choose(asked: Vec<(Candidate, Found)>) -> Vec<(Candidate, Found)> {
     chosen
 }
 
-/// Lines and stanzas for mmdebstrap: a line for each suite of an address, the others as the definition writes them.
+/// Lines and stanzas for mmdebstrap: a line for each suite of an address, the others as the definition writes them. apt copies packages of this
+/// machine's files: dpkg, which runs in the new root, would not find them where `file:` says.
 fn written(debian: &Debian, suites: &[Suite]) -> (Vec<String>, Vec<String>) {
     let named: usize = debian.mirrors.iter().map(|mirror| mirror.entries().count()).sum();
     let of_addresses = &suites[..suites.len().saturating_sub(named)];
-    let mut lines: Vec<String> = of_addresses.iter().map(|suite| format!("deb {} {} {}", suite.uri, suite.name, suite.components.join(" "))).collect();
+    let copied = |text: &str| text.replace(" file:/", " copy:/");
+    let line = |suite: &Suite| copied(&format!("deb {} {} {}", suite.uri, suite.name, suite.components.join(" ")));
+    let mut lines: Vec<String> = of_addresses.iter().map(line).collect();
     let mut stanzas = Vec::new();
     for mirror in &debian.mirrors {
         match mirror {
             Mirror::Address(_) => {}
-            Mirror::Lines(own) => lines.extend(own.iter().map(|line| line.text.clone())),
-            Mirror::Stanzas(text, _) => stanzas.push(text.clone()),
+            Mirror::Lines(own) => lines.extend(own.iter().map(|line| copied(&line.text))),
+            Mirror::Stanzas(text, _) => stanzas.push(copied(text)),
         }
     }
     (lines, stanzas)

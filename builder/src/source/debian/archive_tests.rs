@@ -37,6 +37,11 @@ impl Local {
     fn uri(&self, path: &str) -> String {
         format!("file:{}/{path}", self.0.display())
     }
+
+    /// What mmdebstrap is given for it.
+    fn copied(&self, path: &str) -> String {
+        self.uri(path).replace("file:", "copy:")
+    }
 }
 
 impl Drop for Local {
@@ -83,9 +88,10 @@ fn a_mirror_of_debian_has_its_security_suite_in_the_archive_beside_it() {
         .suite("debian/dists/trixie", RELEASE)
         .suite("debian/dists/trixie-updates", RELEASE)
         .suite("debian-security/dists/trixie-security", LATER);
-    let (mirror, security) = (local.uri("debian"), local.uri("debian-security"));
+    let mirror = local.uri("debian");
     let state = state(&with("trixie", &[&mirror])).unwrap();
-    assert_eq!(state.lines, [format!("deb {mirror} trixie main"), format!("deb {mirror} trixie-updates main"), format!("deb {security} trixie-security main")]);
+    let (copied, security) = (local.copied("debian"), local.copied("debian-security"));
+    assert_eq!(state.lines, [format!("deb {copied} trixie main"), format!("deb {copied} trixie-updates main"), format!("deb {security} trixie-security main")]);
     assert_eq!((state.date, state.archive.warnings.len()), (946_684_800 + 86_400, 0));
     let suites: Vec<_> = state.archive.suites.iter().map(|suite| (suite.suite.as_str(), suite.date)).collect();
     assert_eq!(suites, [("trixie", Some(946_684_800)), ("trixie-updates", Some(946_684_800)), ("trixie-security", Some(946_684_800 + 86_400))]);
@@ -98,7 +104,7 @@ fn a_mirror_of_ubuntu_has_its_security_suite_itself() {
         Local::new("ubuntu").suite("ubuntu/dists/noble", &ubuntu).suite("ubuntu/dists/noble-updates", &ubuntu).suite("ubuntu/dists/noble-security", &ubuntu);
     let state = state(&with("noble", &[&local.uri("ubuntu/")])).unwrap();
     assert_eq!((state.lines.len(), state.archive.warnings.len()), (3, 0));
-    assert_eq!(state.lines[2], format!("deb {} noble-security main", local.uri("ubuntu")));
+    assert_eq!(state.lines[2], format!("deb {} noble-security main", local.copied("ubuntu")));
 }
 
 #[test]
@@ -106,7 +112,7 @@ fn a_mirror_without_security_and_updates_is_named_in_a_warning() {
     let local = Local::new("bare").suite("debian/dists/trixie", RELEASE).suite("security/dists/trixie-security", LATER);
     let mirror = local.uri("debian");
     let alone = state(&with("trixie", &[&mirror])).unwrap();
-    assert_eq!(alone.lines, [format!("deb {mirror} trixie main")]);
+    assert_eq!(alone.lines, [format!("deb {} trixie main", local.copied("debian"))]);
     let told: Vec<&str> = alone.archive.warnings.iter().map(|warning| warning.message.as_str()).collect();
     assert_eq!(told.len(), 2);
     assert!(told[0].starts_with("suite trixie-security: ") && told[0].contains(&mirror) && told[1].starts_with("suite trixie-updates: "), "{told:?}");
@@ -125,12 +131,16 @@ fn lines_and_stanzas_name_their_suites_themselves() {
     let line = format!("deb [arch=amd64 trusted=yes] {a} trixie main");
     let stanza = format!("Types: deb\nURIs: {b}\nSuites: ./\nTrusted: yes");
     let state = state(&with("trixie", &[&line, &stanza])).unwrap();
-    assert_eq!((state.lines.as_slice(), state.stanzas.as_slice()), ([line.clone()].as_slice(), [stanza].as_slice()));
+    assert_eq!(
+        (state.lines.as_slice(), state.stanzas.as_slice()),
+        ([line.replace("file:", "copy:")].as_slice(), [stanza.replace("file:", "copy:")].as_slice())
+    );
     assert_eq!(state.archive.suites.iter().map(|suite| suite.suite.as_str()).collect::<Vec<_>>(), ["trixie", "./"]);
     assert_eq!(state.archive.warnings.len(), 2, "{:?}", state.archive.warnings);
     assert!(state.archive.warnings[0].remedy.contains("line or stanza"));
     // An address beside a line has its own suites.
     let mixed = super::state(&with("trixie", &[&format!("deb {b} ./"), &a])).unwrap();
+    let (a, b) = (local.copied("a"), local.copied("b"));
     assert_eq!(mixed.lines, [format!("deb {a} trixie main"), format!("deb {a} trixie-security main"), format!("deb {b} ./")]);
 }
 

@@ -6,7 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
+use nix::unistd::Uid;
 
 use super::archive::State;
 use super::failure;
@@ -25,8 +27,8 @@ const DEBIAN_KEYRINGS: [&str; 2] = ["/usr/share/keyrings/debian-archive-keyring.
 /// apt's old file of keys. It takes the same place in apt's configuration.
 const TRUSTED: &str = "/etc/apt/trusted.gpg";
 
-/// Before packages are unpacked: the machine's name and its resolver's addresses and domains do not count. mmdebstrap makes a UTS namespace of
-/// its own; where it does not, the machine keeps its name.
+/// Before packages are unpacked: the machine's name and its resolver's addresses and domains do not count. mmdebstrap runs in a UTS namespace
+/// of its own; if it does not, the machine keeps its name.
 fn setup_hook() -> Option<String> {
     let ours = std::fs::read_link("/proc/self/ns/uts").ok()?;
     let hosts = "127.0.0.1 localhost\\n::1 localhost\\n";
@@ -91,9 +93,14 @@ pub fn bootstrap(debian: &Debian, state: &State, tar: &Path, log: &Path) -> Resu
     }
     command.env("SOURCE_DATE_EPOCH", state.date.to_string()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env("DEBIAN_FRONTEND", "noninteractive");
     command.stdin(if state.stanzas.is_empty() { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::null()).stderr(Stdio::piped());
-    // SAFETY: between fork and exec only prctl and umask are called, which are async-signal-safe.
+    let is_root = Uid::effective().is_root();
+    // SAFETY: between fork and exec only unshare, prctl and umask are called, which are async-signal-safe.
     unsafe {
-        command.pre_exec(|| {
+        command.pre_exec(move || {
+            // Without root, mmdebstrap makes a namespace itself. If this fails, the hook leaves the machine's name alone.
+            if is_root {
+                let _ = unshare(CloneFlags::CLONE_NEWUTS);
+            }
             nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(Into::into)
         });

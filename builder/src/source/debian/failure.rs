@@ -225,6 +225,10 @@ fn unmet(said: &[String]) -> Option<Cause> {
 
 /// Keys and signatures.
 fn signature(debian: &Debian, state: &State, said: &[String]) -> Option<Cause> {
+    if let Some(line) = said.iter().find(|line| line.contains("is not readable by user")) {
+        let remedy = "make the keyring readable, and the directories above it: chmod a+r FILE, chmod a+x DIRECTORY";
+        return Some((format!("apt's user can't read a keyring: {}", told(line)), remedy.to_owned()));
+    }
     let of = said.iter().find_map(|line| {
         let rest = line.split("GPG error: ").nth(1).or_else(|| line.split("OpenPGP signature verification failed: ").nth(1))?;
         let mut words = rest.split_whitespace();

@@ -36,6 +36,11 @@ fn each_failure_is_one_line_with_a_remedy_and_the_log() {
             "`keyring`",
         ),
         ("W: GPG error: http://x/debian sid InRelease: The following signatures were invalid: EXPKEYSIG 648ACFD622F3D138 Debian", "expired key", "keyring"),
+        (
+            "W: http://x/dists/sid/InRelease: The key(s) in the keyring /root/k.gpg are ignored as the file is not readable by user '_apt' executing apt-key.\nW: GPG error: http://x sid InRelease: NO_PUBKEY 871920D1991BC93C",
+            "apt's user can't read a keyring",
+            "chmod a+r",
+        ),
         ("E: The repository 'file:/srv ./ Release' is not signed.", "not signed", "trusted=yes"),
         (
             "E: Release file for http://x/InRelease is expired (invalid since 24d 8h). Updates for this repository will not be applied.",
