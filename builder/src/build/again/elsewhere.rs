@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::libc;
-use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, Uid};
@@ -20,6 +20,7 @@ use crate::error::{Context, Error, Result};
 const NOBODY: u32 = 65534;
 const ZONE: &str = "Pacific/Kiritimati";
 const LOCALE: &str = "tr_TR.UTF-8";
+const HOST: &str = "elsewhere";
 
 /// What is different.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,13 @@ pub struct Elsewhere {
     jobs: usize,
     /// Whether it is another user's.
     nobody: bool,
+    /// Whether the machine has another name for it.
+    named: bool,
+}
+
+/// Whether this user may make a UTS namespace. Tried in a thread of its own, which alone is in it then.
+fn may_name() -> bool {
+    std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWUTS).is_ok()).join().unwrap_or(false)
 }
 
 impl Elsewhere {
@@ -37,10 +45,13 @@ impl Elsewhere {
     pub fn from(definition: &Definition, options: &Options) -> Elsewhere {
         let allowed = sched_getaffinity(Pid::from_raw(0)).ok();
         let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_some_and(|set| set.is_set(*core).unwrap_or(false))).collect();
+        let nobody = Uid::effective().is_root() && !definition.sources.iter().any(|source| matches!(source.origin, Origin::Debian(_)));
         Elsewhere {
             core: cores.last().copied().filter(|_| cores.len() > 1),
             jobs: if options.jobs == 1 { 3 } else { 1 },
-            nobody: Uid::effective().is_root() && !definition.sources.iter().any(|source| matches!(source.origin, Origin::Debian(_))),
+            nobody,
+            // The other user may not.
+            named: !nobody && may_name(),
         }
     }
 
@@ -58,6 +69,7 @@ impl Elsewhere {
         });
         words.extend(self.core.map(|core| format!("core {core} alone")));
         words.extend(self.nobody.then(|| format!("user {NOBODY}")));
+        words.extend(self.named.then(|| format!("host name {HOST}")));
         words.push("no cache".to_owned());
         words
     }
@@ -115,12 +127,16 @@ impl Elsewhere {
         if let Some(core) = self.core {
             cores.set(core).map_err(|error| Error::new(format!("core {core}: {}", error.desc())))?;
         }
-        let (pinned, lock) = (self.core.is_some(), scratch.lock());
-        // SAFETY: between fork and exec only umask, sched_setaffinity, fcntl, sigprocmask and prctl are called, which are async-signal-safe. The
-        // descriptor is the scratch folder's, which outlives the command's start.
+        let (pinned, named, lock) = (self.core.is_some(), self.named, scratch.lock());
+        // SAFETY: between fork and exec only umask, unshare, sethostname, sched_setaffinity, fcntl, sigprocmask and prctl are called, which are
+        // async-signal-safe. The descriptor is the scratch folder's, which outlives the command's start.
         unsafe {
             command.pre_exec(move || {
                 umask(Mode::from_bits_truncate(0o077));
+                if named {
+                    unshare(CloneFlags::CLONE_NEWUTS)?;
+                    nix::unistd::sethostname(HOST)?;
+                }
                 if pinned {
                     sched_setaffinity(Pid::from_raw(0), &cores)?;
                 }
