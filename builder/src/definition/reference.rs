@@ -50,8 +50,12 @@ A rule acts on the names that it lists, and on no other name of the same file. `
 ";
 
 const SERVERS: &str = "
-Four more rules change files: `machine-id` empties /etc/machine-id; `database-numbers` replaces the random number in Berkeley DB files (`/etc/**/*.db`)
-with one made of the path; `password-dates` (in /etc/shadow) and `newer-times` set what is newer than the image's epoch to it.
+Five more rules change files: `machine-id` empties /etc/machine-id; `database-numbers` replaces the random number in Berkeley DB files (`/etc/**/*.db`
+and /etc/sasldb2) with one made of the path; `password-dates` (in /etc/shadow), `keystore-times` (in Java's list of certificate authorities) and
+`newer-times` set what is newer than the image's epoch to it.
+
+A database that PostgreSQL, MariaDB or slapd makes at its installation, and a repository that etckeeper makes of /etc, is an error that names its directory:
+its bytes are others in each build. Leave it out with `absent`, or list it in `keep`.
 
 Some services do not start, or lack a function, without a file that scrubbing removes. A server gets its own like this:
 ";

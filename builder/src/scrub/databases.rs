@@ -10,6 +10,8 @@ use crate::tree::{Content, Kind, Tree, show};
 /// Where maps are.
 const FOLDER: &[u8] = b"/etc/";
 const SUFFIX: &[u8] = b".db";
+/// The one map without the suffix.
+const SASL: &[u8] = b"/etc/sasldb2";
 /// Larger maps stay as they are, bytes.
 const LARGEST: u64 = 16 << 20;
 
@@ -29,7 +31,7 @@ pub fn number_by_path(tree: &mut Tree, keep: &Keep) -> Result<Vec<Vec<u8>>> {
     tree.visit(&mut |path, id| {
         if let Kind::File(content) = &tree.node(id).kind
             && path.starts_with(FOLDER)
-            && path.ends_with(SUFFIX)
+            && (path.ends_with(SUFFIX) || path == SASL)
             && (NUMBER.end as u64..=LARGEST).contains(&content.len())
             && !keep.holds(path)
         {

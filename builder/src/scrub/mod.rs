@@ -8,6 +8,7 @@
 
 mod databases;
 pub mod keep;
+mod keystore;
 #[cfg(test)]
 mod package_tests;
 pub mod rules;
@@ -35,6 +36,8 @@ const PASSWORD_DATES: &str = "password-dates";
 const TIMES: &str = "newer-times";
 /// The rule that replaces the random number in databases of Berkeley DB.
 const DATABASES: &str = "database-numbers";
+/// The rule that clamps the times in Java's list of certificate authorities.
+const KEYSTORE_TIMES: &str = "keystore-times";
 
 /// What one rule did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,7 @@ pub fn scrub(tree: &mut Tree, definition: &Definition, epoch: Option<i64>) -> Re
     done.push(Done { rule: DATABASES, paths: databases::number_by_path(tree, &keep)? });
     if let Some(epoch) = epoch {
         done.push(Done { rule: PASSWORD_DATES, paths: clamp_password_dates(tree, &keep, epoch)? });
+        done.push(Done { rule: KEYSTORE_TIMES, paths: keystore::clamp(tree, &keep, epoch)? });
         done.push(Done { rule: TIMES, paths: clamp_times(tree, &keep, epoch) });
     }
     done.retain(|done| !done.paths.is_empty());

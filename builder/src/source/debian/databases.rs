@@ -1,4 +1,4 @@
-//! Databases that packages make at their installation: with random numbers and the time, so that no two builds are the same.
+//! Databases and repositories that packages make at their installation: with random numbers and the time, so that no two builds are the same.
 
 use crate::check::Finding;
 use crate::scrub::keep::Keep;
@@ -16,14 +16,19 @@ struct Kind {
     mark: &'static str,
     /// What makes one.
     program: &'static str,
+    /// What a person calls it.
+    noun: &'static str,
 }
 
 const KINDS: &[Kind] = &[
-    Kind { place: "/var/lib/postgresql", mark: "global/pg_control", program: "pg_createcluster" },
-    Kind { place: "/var/lib/mysql", mark: "ibdata1", program: "mariadb-install-db or mysqld --initialize" },
-    Kind { place: "/var/lib/mysql", mark: "aria_log_control", program: "mariadb-install-db" },
-    Kind { place: "/etc/ldap/slapd.d", mark: "cn=config.ldif", program: "slapadd -n 0" },
-    Kind { place: "/var/lib/ldap", mark: "data.mdb", program: "slapadd" },
+    Kind { place: "/var/lib/postgresql", mark: "global/pg_control", program: "pg_createcluster", noun: "database" },
+    Kind { place: "/var/lib/mysql", mark: "ibdata1", program: "mariadb-install-db or mysqld --initialize", noun: "database" },
+    Kind { place: "/var/lib/mysql", mark: "aria_log_control", program: "mariadb-install-db", noun: "database" },
+    Kind { place: "/etc/ldap/slapd.d", mark: "cn=config.ldif", program: "slapadd -n 0", noun: "database" },
+    Kind { place: "/var/lib/ldap", mark: "data.mdb", program: "slapadd", noun: "database" },
+    Kind { place: "/etc/.git", mark: "HEAD", program: "etckeeper init", noun: "repository" },
+    Kind { place: "/etc/.bzr", mark: "branch-format", program: "etckeeper init", noun: "repository" },
+    Kind { place: "/etc/.hg", mark: "requires", program: "etckeeper init", noun: "repository" },
 ];
 
 /// A database that a package made.
@@ -35,7 +40,7 @@ pub struct Database {
     mark: Vec<u8>,
     /// The mark itself: a later source may put another in its place.
     node: NodeId,
-    program: &'static str,
+    kind: &'static Kind,
 }
 
 /// Searches what a source put below `at`.
@@ -51,7 +56,7 @@ pub fn find(tree: &Tree, at: &[u8]) -> Vec<Database> {
                 if let Some(node) = tree.lookup(&mark)
                     && found.iter().all(|known| known.directory != *folder)
                 {
-                    found.push(Database { directory: folder.clone(), mark, node, program: kind.program });
+                    found.push(Database { directory: folder.clone(), mark, node, kind });
                 }
             }
             let below = |folder: &Vec<u8>| -> Vec<Vec<u8>> {
@@ -76,11 +81,12 @@ impl Database {
             is_error: true,
             rule: "databases",
             message: format!(
-                "{path}: a package made this database at its installation, with random numbers and the time: each build would have another root hash"
+                "{path}: a package made this {} at its installation, with random numbers and the time: each build would have another root hash",
+                self.kind.noun
             ),
             hint: format!(
-                "write [[file]] path = \"{path}\" absent = true, and make the database on a volume when the server starts ({}); or ship these bytes: [scrub] keep = [\"{path}/**\"]",
-                self.program
+                "write [[file]] path = \"{path}\" absent = true, and make it on a volume when the server starts ({}); or ship these bytes: [scrub] keep = [\"{path}/**\"]",
+                self.kind.program
             ),
         })
     }
@@ -127,6 +133,7 @@ mod tests {
 
     #[test]
     fn databases_below_the_directory_of_a_source_are_found() {
+        assert_eq!(find(&tree(&["/etc/.git/HEAD", "/srv/.git/HEAD"]), b"/").len(), 1);
         let found = find(&tree(&["/srv/root/var/lib/ldap/data.mdb"]), b"/srv/root");
         assert_eq!(show(&found[0].directory), "/srv/root/var/lib/ldap");
     }
