@@ -8,6 +8,10 @@ use crate::child::Captured;
 
 /// Longest text of a host's that is kept, characters.
 const LONGEST: usize = 300;
+/// Characters of a host's first line that a reason quotes.
+const QUOTED: usize = 80;
+/// Lines that may be where an answer starts.
+const CANDIDATES: usize = 1000;
 /// Classes of differences, the most important first; a newer agent may know more.
 const CLASSES: [&str; 8] = ["verity", "cmdline", "guard", "mounts", "sysctls", "executables", "units", "sockets"];
 
@@ -105,13 +109,41 @@ fn read(said: &Captured) -> Result<Answer, String> {
     if said.out.iter().all(u8::is_ascii_whitespace) {
         return Err(last_line(&said.err).unwrap_or_else(|| "it said nothing".to_owned()));
     }
-    let mut answer: Answer =
-        serde_json::from_slice(&said.out).map_err(|error| format!("not an answer of adamant-agent's: {}", printable(&error.to_string())))?;
+    let mut answer = find_answer(&said.out)?;
     if (code == Some(0)) != answer.drift.is_empty() {
         return Err("it contradicts itself: its list of differences and its exit code".to_owned());
     }
     answer.clean()?;
     Ok(answer)
+}
+
+/// The agent's answer, also behind lines that the host's shell prints before it, and before lines that come after it.
+fn find_answer(out: &[u8]) -> Result<Answer, String> {
+    let starts = std::iter::once(0).chain(out.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1));
+    let mut first = None;
+    for start in starts.filter(|start| out[*start..].trim_ascii_start().starts_with(b"{")).take(CANDIDATES) {
+        let mut answers = serde_json::Deserializer::from_slice(&out[start..]).into_iter::<Answer>();
+        match answers.next() {
+            Some(Ok(answer)) => {
+                let rest = &out[start + answers.byte_offset()..];
+                if rest.is_empty() || rest.starts_with(b"\n") || rest.starts_with(b"\r\n") {
+                    return Ok(answer);
+                }
+                first.get_or_insert_with(|| "more follows it on its line".to_owned());
+            }
+            Some(Err(error)) => {
+                first.get_or_insert_with(|| printable(&error.to_string()));
+            }
+            None => {}
+        }
+    }
+    let text = String::from_utf8_lossy(out);
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let quoted: String = printable(line).chars().take(QUOTED).collect();
+    Err(match first.filter(|_| line.starts_with('{')) {
+        Some(error) => format!("not an answer of adamant-agent's: {error}; it begins with {quoted:?}: ask it by hand with `adamant-agent drift --json`"),
+        None => format!("not an answer of adamant-agent's: it says {quoted:?}: let its shell's start files print nothing without a terminal"),
+    })
 }
 
 fn why(what: &str, said: &Captured) -> String {
@@ -208,6 +240,18 @@ mod tests {
         let text = format!(r#"{{"image_id":"web","image_version":"1","root_hash":"{hash}","drift":[],"denials":{{}},"new":[1]}}"#);
         let Outcome::NoDrift(answer) = said(0, &text, "Welcome\n") else { panic!() };
         assert_eq!((answer.image_id.as_deref(), answer.root_hash), (Some("web"), Some("ab".repeat(32))));
+    }
+
+    #[test]
+    fn an_answer_is_found_among_the_lines_of_the_hosts_shell() {
+        for (before, after) in [("*** web1 ***\nloading profile\n", "\n"), ("{ not ours }\n{\n", ""), ("\r\n", "\r\nlogout\n"), ("\u{1b}[2J\n", "\n\n")] {
+            let out = format!("{before}{ONE}{after}");
+            assert!(matches!(said(1, &out, ""), Outcome::Drift(ref answer) if answer.drift.len() == 2), "{out:?}");
+        }
+        let pretty = serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(ONE).unwrap()).unwrap();
+        assert!(matches!(said(1, &format!("motd\n{pretty}\n"), ""), Outcome::Drift(_)));
+        let reason = reason(0, "\n*** web1 - authorised use only ***\nmore\n", "");
+        assert!(reason.contains("it says \"*** web1 - authorised use only ***\": let its shell's start files print nothing"), "{reason}");
     }
 
     #[test]
