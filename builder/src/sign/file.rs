@@ -42,20 +42,22 @@ impl Key for Private {
 /// Reads a key file that nobody else may read.
 pub fn read(path: &Path) -> Result<Private> {
     let name = || path.display().to_string();
-    let mut file = File::open(path).context(name)?;
+    let mut file = File::open(path).context(name).map_err(super::with_new_keys)?;
     let meta = file.metadata().context(name)?;
     if meta.mode() & 0o077 != 0 {
         return Err(Error::new(format!("{}: others can read this key (mode {:04o})", path.display(), meta.mode() & 0o7777))
             .hint(format!("chmod 600 {}; if others had access, make a new key", path.display())));
     }
     let mut text = String::new();
-    file.by_ref().take(LIMIT).read_to_string(&mut text).map_err(|_| Error::new(format!("{}: not a PEM file", path.display())))?;
+    file.by_ref().take(LIMIT).read_to_string(&mut text).map_err(|_| super::with_new_keys(Error::new(format!("{}: not a PEM file", path.display()))))?;
     parse(&text, path)
 }
 
 fn parse(text: &str, path: &Path) -> Result<Private> {
     let wrong = |e: &dyn std::fmt::Display| {
-        Error::new(format!("{}: not a key that this program knows: {e}", path.display())).hint("give an RSA or P-256 key in a PEM file (PKCS#8)")
+        let why = if text.trim().is_empty() { "the file is empty".to_owned() } else { e.to_string() };
+        let what = if text.contains("PRIVATE KEY-----") { "a broken private key" } else { "no private key in PEM" };
+        super::with_new_keys(Error::new(format!("{}: {what}: {why}", path.display())))
     };
     if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
         let passphrase = passphrase(path)?;

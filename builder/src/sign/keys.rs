@@ -31,7 +31,14 @@ pub fn new(dir: &Path, name: &str, days: u32) -> Result<Vec<PathBuf>> {
     if name.is_empty() || name.len() > 40 || !name.chars().all(|c| c.is_ascii_alphanumeric() || " ._-".contains(c)) {
         return Err(Error::new(format!("{name:?} is no name for keys")).hint("use up to 40 letters, digits, spaces and . _ -"));
     }
-    let there = |e: std::io::Error| Error::new(format!("{}: {e}", dir.display())).hint("name a folder that does not exist: keys are never overwritten");
+    let there = |e: std::io::Error| {
+        let hint = match e.kind() {
+            std::io::ErrorKind::AlreadyExists => "name a folder that does not exist: keys are never overwritten",
+            std::io::ErrorKind::NotFound => "make the folder above it first",
+            _ => "name another folder",
+        };
+        Error::new(format!("{}: {}", dir.display(), crate::error::reason(&e))).hint(hint)
+    };
     fs::DirBuilder::new().mode(0o700).create(dir).map_err(there)?;
     let mut made = Vec::new();
     let mut put = |file: String, bytes: &[u8], mode: u32| -> Result<()> {

@@ -43,6 +43,13 @@ impl std::str::FromStr for KeySource {
     }
 }
 
+/// The remedy of a key or certificate that can't be read, beside the one that the error has.
+fn with_new_keys(error: Error) -> Error {
+    let make = "`adamant keys new DIR` makes keys and certificates; --keys DIR takes them";
+    let hint = error.way_out().map_or_else(|| make.to_owned(), |hint| format!("{hint}; {make}"));
+    error.hint(hint)
+}
+
 /// What can sign: the certificate, and whatever holds its key.
 pub struct Signer {
     certificate: Certificate,
@@ -80,7 +87,7 @@ impl Signer {
         let signature = self.key.sign(digest).context(|| self.name.clone())?;
         if !self.certificate.verifies(digest, &signature) {
             return Err(Error::new(format!("{}: its key does not belong to the certificate {}", self.name, self.certificate.subject()))
-                .hint("give the certificate that was made for this key, or the other way round"));
+                .hint("give the certificate that was made for this key, or the other way round; `adamant keys new DIR` makes pairs"));
         }
         Ok(signature)
     }
