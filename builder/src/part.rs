@@ -1,14 +1,30 @@
 //! Part of a file: all of an artifact, or one partition of a disk image, read without being taken out of it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 /// Bytes read at a time to be hashed.
 const CHUNK: u64 = 1 << 20;
+
+/// What is wanted lies behind a part's end.
+fn truncated(len: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("truncated: it ends after {len} bytes, before the data that belongs there"))
+}
+
+/// The last bytes of a file, at most so many.
+pub fn last_bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    let len = file.metadata()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(most)))?;
+    let mut bytes = Vec::new();
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
 
 /// A range of bytes of an open file. Read with pread, so many threads can share it.
 #[derive(Debug, Clone)]
@@ -50,9 +66,12 @@ impl Part {
     /// Fills `buffer` from its byte `at`; what lies outside is an error.
     pub fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         if at.checked_add(buffer.len() as u64).is_none_or(|end| end > self.len) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return Err(truncated(self.len));
         }
-        self.file.read_exact_at(buffer, self.start + at)
+        self.file.read_exact_at(buffer, self.start + at).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => truncated(self.file.metadata().map_or(0, |meta| meta.len().saturating_sub(self.start))),
+            _ => error,
+        })
     }
 
     /// SHA-256 of all of it. `read` is told of the bytes as they are read, and ends it with an error.

@@ -159,6 +159,9 @@ impl Layout {
 
 /// Disks have sectors of 512 or 4096 bytes; where the table is says which.
 pub fn read_table(file: &File, len: u64) -> std::result::Result<(u64, gpt::disk::Found), gpt::Refusal> {
+    if len < 34 * 512 {
+        return Err(format!("{len} bytes are too few for one: the file is truncated, or is no disk"));
+    }
     match gpt::disk::read(file, 512, len / 512) {
         Ok(found) => Ok((512, found)),
         Err(why) => gpt::disk::read(file, 4096, len / 4096).map(|found| (4096, found)).map_err(|_| why),

@@ -3,7 +3,7 @@
 
 mod checklist;
 mod content;
-mod fat;
+pub(crate) mod fat;
 mod found;
 mod program;
 mod text;
