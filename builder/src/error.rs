@@ -10,12 +10,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub struct Error {
     message: String,
     hint: Option<String>,
+    storage_full: bool,
 }
 
 impl Error {
     /// What failed, to what, and why: one line, no full stop.
     pub fn new(message: impl Into<String>) -> Error {
-        Error { message: message.into(), hint: None }
+        Error { message: message.into(), hint: None, storage_full: false }
     }
 
     /// Adds the way out: what to write, run or change.
@@ -27,6 +28,11 @@ impl Error {
     /// The message without the way out.
     pub fn message(&self) -> &str {
         &self.message
+    }
+
+    /// Whether a file system had no space left, also where another error's text says so.
+    pub fn is_storage_full(&self) -> bool {
+        self.storage_full || self.message.contains("No space left on device")
     }
 
     /// The way out, where one is known.
@@ -65,7 +71,8 @@ pub fn of_io(what: &str, error: &io::Error) -> Error {
         io::ErrorKind::UnexpectedEof => Error::new(format!("{what}: the file is truncated: it ends before the data that belongs there"))
             .hint("copy it again from where it is complete, or build it again"),
         io::ErrorKind::StorageFull => {
-            Error::new(format!("{what}: no space left on its file system")).hint("free space there, or choose a folder on another file system")
+            let error = Error::new(format!("{what}: no space left on its file system")).hint("free space there, or choose a folder on another file system");
+            Error { storage_full: true, ..error }
         }
         io::ErrorKind::QuotaExceeded => {
             Error::new(format!("{what}: the disk quota is exceeded")).hint("free space there, or choose a folder on another file system")
@@ -89,7 +96,7 @@ pub fn reason(error: &io::Error) -> String {
 
 impl<T> Context<T> for Result<T> {
     fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|e| Error { message: format!("{}: {}", what().into(), e.message), hint: e.hint })
+        self.map_err(|e| Error { message: format!("{}: {}", what().into(), e.message), ..e })
     }
 }
 

@@ -108,7 +108,7 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     if options.timings.is_some() {
         timings::record();
     }
-    let built = pipeline::build(&definition, &out, options, output)?;
+    let built = pipeline::build(&definition, &out, options, output).map_err(|error| name_full_folder(error, &out))?;
     if let (Some(path), Some((table, page))) = (&options.timings, timings::told()) {
         output.say(table.trim_end());
         std::fs::write(path, page).context(|| path.display().to_string())?;
@@ -141,6 +141,21 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     }
 }
 
+/// Names the folder where an error says only that there is no space left: temporary files are beside OUT.
+fn name_full_folder(error: Error, out: &Path) -> Error {
+    if !error.is_storage_full() || error.message().starts_with('/') {
+        return error;
+    }
+    let ends = [": no space left on its file system", ": No space left on device (os error 28)", ": No space left on device"];
+    let mut doing = error.message();
+    while let Some(shorter) = ends.iter().find_map(|end| doing.strip_suffix(end)) {
+        doing = shorter;
+    }
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Error::new(format!("{}: no space left on its file system, while {doing}", folder.display()))
+        .hint("free space there, or choose a folder on another file system with --output; the cache (--cache) and TMPDIR need space too")
+}
+
 /// Where `adamant boot DEFINITION` builds: a folder of its own for each definition, below the cache.
 pub fn boot_folder(cache: &Path, definition: &Path) -> PathBuf {
     let digest = Sha256::digest(definition.as_os_str().as_bytes());
@@ -164,4 +179,24 @@ fn tell(out: &Path, manifest: &Manifest, output: &Output) {
         output.say(format_args!("{:>12}  {}", artifact.size, out.join(&artifact.name).display()));
     }
     output.say(format_args!("root hash {}", manifest.root.hash));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_file_system_is_told_once_and_with_its_folder() {
+        let full = || std::io::Error::from_raw_os_error(nix::libc::ENOSPC);
+        for error in [
+            Err::<(), _>(full()).context(|| "writing the root").unwrap_err(),
+            Error::new(format!("writing the root: {}", full())),
+            Error::new(format!("writing the root: {0}: {0}", full())),
+        ] {
+            let told = name_full_folder(error, Path::new("/small/out"));
+            assert_eq!(told.message(), "/small: no space left on its file system, while writing the root");
+        }
+        let other = name_full_folder(Error::new("/cache/x: No space left on device"), Path::new("out"));
+        assert_eq!(other.message(), "/cache/x: No space left on device");
+    }
 }

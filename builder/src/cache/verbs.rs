@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -9,6 +10,7 @@ use serde::Serialize;
 
 use super::{LIMIT, folder, pack};
 use crate::error::{Context, Result};
+use crate::manifest;
 use crate::output::Output;
 use crate::source::debian::archives;
 
@@ -21,6 +23,8 @@ pub struct Info {
     pub archives: Kept,
     /// Results: compressed clusters, and what else only depends on its input. A build keeps them below 4 GiB.
     pub results: Kept,
+    /// Images that `adamant boot DEFINITION` built.
+    pub booted: Kept,
 }
 
 /// Files, and their bytes together.
@@ -42,9 +46,10 @@ struct Thing {
 /// How much there is.
 pub fn info(cache: &Path, output: &Output) -> Result<()> {
     let sum = |things: &[Thing]| Kept { files: things.len() as u64, bytes: things.iter().map(|thing| thing.bytes).sum() };
-    let info = Info { folder: cache.to_owned(), archives: sum(&debian(cache)?), results: sum(&results(&folder(cache))?) };
+    let info = Info { folder: cache.to_owned(), archives: sum(&debian(cache)?), results: sum(&results(&folder(cache))?), booted: sum(&booted(cache)?) };
     let line = |what: &str, kept: Kept| format!("{:>12}  {what} ({})\n", kept.bytes, kept.files);
-    let text = format!("{}\n{}{}", cache.display(), line("Debian archives", info.archives), line("results of builds", info.results));
+    let lines = [line("Debian archives", info.archives), line("results of builds", info.results), line("images of `boot DEFINITION`", info.booted)];
+    let text = format!("{}\n{}", cache.display(), lines.concat());
     output.answer(&text, &info)
 }
 
@@ -53,6 +58,7 @@ pub fn prune(cache: &Path, limit: Option<u64>, output: &Output) -> Result<()> {
     let mut things = results(&folder(cache))?;
     if limit.is_some() {
         things.extend(debian(cache)?);
+        things.extend(booted(cache)?);
     }
     take_away(&too_much(things, limit.unwrap_or(LIMIT)), output)
 }
@@ -82,6 +88,7 @@ fn too_much(mut things: Vec<Thing>, limit: u64) -> Vec<Thing> {
 pub fn clear(cache: &Path, output: &Output) -> Result<()> {
     let mut things = results(&folder(cache))?;
     things.extend(debian(cache)?);
+    things.extend(booted(cache)?);
     take_away(&things, output)
 }
 
@@ -90,6 +97,10 @@ fn take_away(things: &[Thing], output: &Output) -> Result<()> {
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).context(|| path.display().to_string()),
             _ => {}
+        }
+        if let Some(work) = path.parent().filter(|folder| folder.parent().is_some_and(|above| above.ends_with("boot"))) {
+            // Only once it is empty.
+            let _ = fs::remove_dir(work);
         }
     }
     let gone = Kept { files: things.len() as u64, bytes: things.iter().map(|thing| thing.bytes).sum() };
@@ -102,6 +113,23 @@ fn results(folder: &Path) -> Result<Vec<Thing>> {
 
 fn debian(cache: &Path) -> Result<Vec<Thing>> {
     things(|| archives(cache)).context(|| cache.display().to_string())
+}
+
+/// The work directories of `adamant boot DEFINITION`, each one thing. Their disks are sparse: what they take on the disk counts.
+fn booted(cache: &Path) -> Result<Vec<Thing>> {
+    let folder = cache.join("boot");
+    let mut found = Vec::new();
+    for work in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let mut files: Vec<PathBuf> = fs::read_dir(work.path()).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        // The manifest goes last: as long as it is there, it names the rest.
+        files.sort_by_key(|path| (path.as_os_str().as_encoded_bytes().ends_with(manifest::SUFFIX.as_bytes()), path.clone()));
+        let metas: Vec<fs::Metadata> = files.iter().filter_map(|path| fs::metadata(path).ok()).collect();
+        if let Some(last) = metas.last() {
+            let used = last.modified().context(|| work.path().display().to_string())?;
+            found.push(Thing { used, bytes: metas.iter().map(|meta| meta.blocks() * 512).sum(), files });
+        }
+    }
+    Ok(found)
 }
 
 /// A folder that is not there has nothing in it.
@@ -119,4 +147,23 @@ fn things(list: impl FnOnce() -> io::Result<Vec<Vec<PathBuf>>>) -> io::Result<Ve
         }
     }
     Ok(things)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn work_directories_of_boot_are_counted_and_cleared() {
+        let cache = std::env::temp_dir().join(format!("adamant-cache-booted-{}", std::process::id()));
+        let work = cache.join("boot/0123");
+        fs::create_dir_all(&work).unwrap();
+        fs::write(work.join("a_1.manifest.json"), "x").unwrap();
+        fs::write(work.join("a_1.raw"), "x").unwrap();
+        let found = booted(&cache).unwrap();
+        assert!(found.len() == 1 && found[0].bytes > 0 && found[0].files[1].ends_with("a_1.manifest.json"));
+        clear(&cache, &Output::new(true, false, false)).unwrap();
+        assert!(!work.exists() && booted(&cache).unwrap().is_empty());
+        fs::remove_dir_all(&cache).unwrap();
+    }
 }

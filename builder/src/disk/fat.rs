@@ -154,7 +154,7 @@ impl Writer<'_> {
     fn chain(&mut self, bytes: usize) -> io::Result<Option<u32>> {
         let count = (bytes as u64).div_ceil(self.geometry.cluster_bytes());
         if (self.fat.len() as u64 - 2) + count > self.geometry.clusters {
-            return Err(io::Error::from(io::ErrorKind::StorageFull));
+            return Err(io::Error::other("the files need more clusters than it has"));
         }
         let first = self.fat.len() as u32;
         self.fat.extend((1..count as u32).map(|number| first + number));
