@@ -279,7 +279,11 @@ impl Manifest {
         struct Version {
             version: u32,
         }
-        let wrong = |e: serde_json::Error| Error::new(format!("{name}: not a manifest: {e}"));
+        let wrong = |e: serde_json::Error| match e.is_eof() {
+            true => Error::new(format!("{name}: the manifest is truncated at line {}", e.line()))
+                .hint("copy the folder again from where it is complete, or build the image again"),
+            false => Error::new(format!("{name}: not a manifest: {e}")).hint("build the image again"),
+        };
         // The version first: a newer manifest is refused for being newer, not for its first new key.
         let Version { version } = serde_json::from_slice(bytes).map_err(wrong)?;
         if version != VERSION {

@@ -9,6 +9,8 @@ mod fat;
 mod write;
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use adamant_agent::blackbox;
 use adamant_agent::gpt::{
@@ -166,6 +168,39 @@ pub fn read_table(file: &File, len: u64) -> std::result::Result<(u64, gpt::disk:
         Ok(found) => Ok((512, found)),
         Err(why) => gpt::disk::read(file, 4096, len / 4096).map(|found| (4096, found)).map_err(|_| why),
     }
+}
+
+/// The partition table of the disk image `path`; where there is none, what the file is instead, and what to do.
+pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::Found)> {
+    let name = path.display();
+    let len = file.metadata().context(|| name.to_string())?.len();
+    let why = match read_table(file, len) {
+        Ok(found) => return Ok(found),
+        Err(why) => why,
+    };
+    let mut head = vec![0; len.min(1100) as usize];
+    file.read_exact_at(&mut head, 0).context(|| name.to_string())?;
+    let starts = |at: usize, magic: &[u8]| head.get(at..at + magic.len()) == Some(magic);
+    let converted = "`qemu-img convert -O raw FROM TO` makes a raw disk of it";
+    let (what, hint) = if starts(512, b"EFI PART") || starts(4096, b"EFI PART") {
+        (format!("a disk image with a damaged partition table, or truncated: {why}"), "copy it again from where it is complete, or build it again")
+    } else if starts(0, b"QFI\xfb") {
+        ("a qcow2 disk, not a raw one".to_owned(), converted)
+    } else if starts(0, b"KDMV") || starts(0, b"# Disk DescriptorFile") {
+        ("a VMDK disk, not a raw one".to_owned(), converted)
+    } else if starts(0, b"conectix") || starts(0, b"vhdxfile") {
+        ("a VHD disk, not a raw one".to_owned(), converted)
+    } else if starts(0, &[0x28, 0xb5, 0x2f, 0xfd]) || starts(0, &[0x1f, 0x8b]) || starts(257, b"ustar") {
+        ("a compressed file or an archive".to_owned(), "unpack it first")
+    } else if starts(1024, &0xe0f5_e1e2u32.to_le_bytes()) {
+        ("an EROFS file system, not a disk".to_owned(), "`adamant verify` checks it, with the .root.verity and .roothash beside it")
+    } else {
+        (
+            format!("neither a disk with a partition table nor an EFI program: {why}"),
+            "give a raw disk image, a unified kernel image (.efi) or a build's OUT folder",
+        )
+    };
+    Err(Error::new(format!("{name}: {what}")).hint(hint))
 }
 
 /// Bytes of a slot's root partition. A given size that leaves less headroom than is asked for is refused.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::fat::Fat;
 use super::program::{Program, Signature};
 use crate::disk::{self, EMPTY};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::part::Part;
 use crate::sign::certificate::Certificate;
 use crate::sign::message;
@@ -78,12 +78,7 @@ impl Disk {
     pub fn read(path: &Path, trusted: &[Certificate]) -> Result<Disk> {
         let name = || path.display().to_string();
         let file = Arc::new(OsFile::open(path).context(name)?);
-        let len = file.metadata().context(name)?.len();
-        let (sector, found) = disk::read_table(&file, len).map_err(|why| {
-            Error::new(format!("{}: neither a disk with a partition table nor an EFI program: {why}", path.display())).hint(
-                "give a raw disk image, a unified kernel image (.efi) or a build's OUT folder; `qemu-img convert -O raw` makes a raw disk of other formats",
-            )
-        })?;
+        let (sector, found) = disk::open_table(path, &file)?;
         let partitions: Vec<_> = (1..).zip(found.table.partitions).filter_map(|(number, part)| Some((number, part?))).collect();
         let mut disk = Disk { sector, repairs: found.repairs, partitions, esp: None, roots: Vec::new(), file };
         let esp = disk.of_type(EFI_SYSTEM).next().cloned();

@@ -18,8 +18,7 @@ use crate::part::Part;
 pub fn verify(path: &Path, how: How) -> Result<Vec<Whole>> {
     let show = path.display();
     let file = Arc::new(File::open(path).context(|| format!("{show}"))?);
-    let len = file.metadata().context(|| format!("{show}"))?.len();
-    let (sector, found) = disk::read_table(&file, len).map_err(|why| Error::new(format!("{show}: partition table: {why}")))?;
+    let (sector, found) = disk::open_table(path, &file)?;
     if let Some(repair) = found.repairs.first() {
         return Err(Error::new(format!("{show}: partition table: {repair}")).hint("build the image again, or have it repaired by a boot"));
     }
