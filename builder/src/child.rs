@@ -83,7 +83,8 @@ pub fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatu
     }
 }
 
-fn bounded(from: impl Read, limit: u64) -> Vec<u8> {
+/// All of it, and its first `limit` bytes as the result.
+pub fn bounded(from: impl Read, limit: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut from = from.take(limit);
     let _ = from.read_to_end(&mut bytes);

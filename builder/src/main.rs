@@ -44,7 +44,15 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
             };
             let selection = Selection::of(&out)?;
             selection.tell(output);
-            boot::run(&boot::Machine::of(&selection)?, &args.options(), &mut |line| output.say(line))
+            let mut say = |line: &str| output.say(line);
+            if args.resets() {
+                boot::persist::reset(&selection.manifest.image.id, &mut |folder, bytes| args.may_delete(folder, bytes), &mut say)?;
+            }
+            let outcome = boot::run(&selection, &args.options(), &mut say)?;
+            if let Some(error) = outcome.error() {
+                output.error(error);
+            }
+            return Ok(outcome.exit_code());
         }
         Verb::Summary(args) => {
             let summary = summary::Summary::of(&Definition::read(&args.definition)?, args.cache.as_deref());

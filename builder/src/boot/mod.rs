@@ -1,25 +1,38 @@
 //! `adamant boot`: an image in QEMU, the way its servers start it.
 //!
-//! The artifacts are never written to: changes go to a copy-on-write overlay that is gone when QEMU ends, or, with `--persist`, to one
-//! that stays beside them. By default QEMU starts the kernel itself, which saves seconds and needs no boot loader; with [`Uefi`] firmware
-//! starts the disk, as on a server. QEMU ends with us, at its deadline, when the guest switches itself off, or when it restarts itself again and again.
+//! The artifacts are never written to: changes go to a copy-on-write overlay that is gone when QEMU ends, or, with `--persist`, to a disk in
+//! the user's state folder. By default QEMU starts the kernel itself, which saves seconds and needs no boot loader; with [`Uefi`] firmware
+//! starts the disk, as on a server. QEMU ends with us, at its deadline, when the guest switches itself off or halts, or when it restarts itself again and again.
 
 mod artifacts;
+mod disk;
 pub mod firmware;
 mod kvm;
 mod monitor;
+mod outcome;
+pub mod persist;
 mod port;
 mod qemu;
+mod scratch;
 mod tpm;
+mod update;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use outcome::Outcome;
 pub use port::Port;
-pub use qemu::{Ended, Machine};
+pub use qemu::Machine;
 
+use self::disk::MachineDisk;
+use self::outcome::Evidence;
+use self::persist::Persisted;
+use self::qemu::Limits;
+use self::scratch::Scratch;
+use self::tpm::Tpm;
 use crate::error::{Error, Result};
-use tpm::Tpm;
+use crate::part::last_bytes;
+use crate::selection::Selection;
 
 /// Restarts that an operator may ask for, and that a failing image gets to show that it fails each time.
 pub const REBOOTS: u32 = 3;
@@ -130,8 +143,12 @@ impl std::str::FromStr for Console {
     }
 }
 
-/// Starts the machine and waits for its end. `say` gets sentences for people. A deadline that passed is an error.
-pub fn run(machine: &Machine, options: &Options, say: &mut dyn FnMut(&str)) -> Result<()> {
+/// The most of the console that is looked at to see how a start ended, bytes.
+const CONSOLE: u64 = 256 << 10;
+
+/// Starts the selected image and waits for the machine's end. `say` gets sentences for people.
+pub fn run(selection: &Selection, options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
+    let machine = &Machine::of(selection)?;
     let qemu = qemu::find()?;
     for credential in &options.credentials {
         let name = credential.split('=').next().unwrap_or_default();
@@ -139,27 +156,38 @@ pub fn run(machine: &Machine, options: &Options, say: &mut dyn FnMut(&str)) -> R
             say(&format!("the image's policy does not name the credential {name}, so it will be dropped; add it to [credentials] accept in the definition"));
         }
     }
-    let kvm = choose(&qemu, machine, options.accel, say)?;
+    let serial_console = has_serial_console(&format!("{} {}", machine.cmdline, options.append));
+    if !serial_console {
+        say(
+            "this image has no serial console, so the screen stays empty: add console=ttyS0 to [kernel] cmdline in the definition, or start it with --append console=ttyS0",
+        );
+    }
     port::check_free(&options.ports)?;
-    let (disk, _overlay) = qemu::overlay(machine, options.persist)?;
-    let firmware = options.uefi.as_ref().map(|uefi| firmware::of(machine, uefi, &options.append, &disk)).transpose()?;
-    let mut command = qemu::command(&qemu, machine, options, &disk, firmware.as_ref(), kvm)?;
+    let scratch = Scratch::new()?;
+    let disk = match options.persist {
+        true => MachineDisk::persisted(Persisted::open(selection, say)?)?,
+        false => MachineDisk::overlay(machine, scratch.path())?,
+    };
+    let kvm = choose(&qemu, machine, options.accel, say)?;
+    let firmware = options.uefi.as_ref().map(|uefi| firmware::of(machine, uefi, &options.append, disk.path())).transpose()?;
+    let console = scratch.path().join("console");
+    let mut command = qemu::command(&qemu, machine, options, disk.drive(), &console, firmware.as_ref(), kvm)?;
     // It ends after QEMU, when it goes out of use.
     let _tpm = match &options.uefi {
-        Some(uefi) if uefi.tpm => Some(Tpm::attach(&mut command, &disk.with_extension("tpm"))?),
+        Some(uefi) if uefi.tpm => Some(Tpm::attach(&mut command, &disk.path().with_extension("tpm"))?),
         _ => None,
     };
-    match qemu::wait(&mut command, options.timeout, options.reboots, say)? {
-        Ended::ByGuest => Ok(()),
-        Ended::Restarting(1) => Err(Error::new("the machine restarted itself and was ended").hint("--reboots N lets it do so N times in a row")),
-        Ended::Restarting(number) => Err(Error::new(format!("the machine restarted itself {number} times in a row and was ended"))
-            .hint("its console says why, if it failed to start; --reboots N allows more")),
-        Ended::AtDeadline => {
-            let seconds = options.timeout.unwrap_or_default().as_secs();
-            Err(Error::new(format!("the machine was still running after {seconds} s and was ended"))
-                .hint("give it longer with --timeout, or look at its console"))
-        }
-    }
+    let said = || last_bytes(&console, CONSOLE).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let limits = Limits { timeout: options.timeout, reboots: options.reboots };
+    let run = qemu::wait(&mut command, limits, &mut || outcome::is_halted(&said()), say)?;
+    let reached = outcome::reached(&disk.new_records()?, run.starts, &said());
+    Ok(outcome::outcome(run.ended, &Evidence { reached, black_box: disk.has_black_box(), serial_console }))
+}
+
+/// Whether a kernel command line sends the console to the first serial port, the only one that is shown.
+fn has_serial_console(cmdline: &str) -> bool {
+    let ports = ["console=ttyS0", "console=uart,io,0x3f8", "console=uart8250,io,0x3f8"];
+    cmdline.split_whitespace().any(|word| ports.iter().any(|port| word.strip_prefix(port).is_some_and(|rest| rest.is_empty() || rest.starts_with(','))))
 }
 
 fn choose(qemu: &Path, machine: &Machine, accel: Accel, say: &mut dyn FnMut(&str)) -> Result<bool> {
@@ -175,5 +203,20 @@ fn choose(qemu: &Path, machine: &Machine, accel: Accel, say: &mut dyn FnMut(&str
                 Ok(false)
             }
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_serial_console;
+
+    #[test]
+    fn only_the_first_serial_port_is_a_console_that_is_shown() {
+        for shown in ["console=ttyS0", "ro console=tty0 console=ttyS0,115200n8 quiet", "console=uart8250,io,0x3f8,115200"] {
+            assert!(has_serial_console(shown), "{shown}");
+        }
+        for empty in ["", "ro quiet", "console=tty0", "console=ttyS1", "console=ttyS01", "console=hvc0", "xconsole=ttyS0"] {
+            assert!(!has_serial_console(empty), "{empty}");
+        }
     }
 }

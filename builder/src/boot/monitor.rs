@@ -1,4 +1,4 @@
-//! QEMU's monitor (the QEMU Machine Protocol): what it tells of a machine that restarts itself.
+//! QEMU's monitor (the QEMU Machine Protocol): what it tells of a machine that restarts itself or is switched off.
 //!
 //! A server whose operator restarts it shall restart, and one that fails and restarts for that reason, for ever, shall come to an end.
 //! From outside both look alike, so restarts are counted; a machine that ran for a while in between starts the count anew.
@@ -32,6 +32,18 @@ pub enum Restart {
     ByWatchdog,
 }
 
+/// What the monitor tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The machine restarted.
+    Restart(Restart),
+    /// The machine was switched off: by itself, or by a person or a signal.
+    Off {
+        /// Whether it did so itself.
+        by_guest: bool,
+    },
+}
+
 /// The two ends of the line to QEMU.
 #[derive(Debug)]
 pub struct Monitor {
@@ -49,9 +61,9 @@ impl Monitor {
         Ok(Monitor { ours, theirs })
     }
 
-    /// Once QEMU runs: every restart, as it comes. The line ends with QEMU.
-    pub fn listen(self) -> Receiver<Restart> {
-        let (tell, restarts) = channel();
+    /// Once QEMU runs: every event, as it comes. The line ends with QEMU.
+    pub fn listen(self) -> Receiver<Event> {
+        let (tell, events) = channel();
         let Monitor { ours, theirs } = self;
         drop(theirs);
         std::thread::spawn(move || {
@@ -66,19 +78,19 @@ impl Monitor {
                     Ok(0) | Err(_) => return,
                     Ok(_) => {}
                 }
-                if let Some(restart) = restart(&line, &mut watchdog)
-                    && tell.send(restart).is_err()
+                if let Some(event) = event(&line, &mut watchdog)
+                    && tell.send(event).is_err()
                 {
                     return;
                 }
             }
         });
-        restarts
+        events
     }
 }
 
 /// What one line of the monitor says. A watchdog announces itself before it resets the machine.
-fn restart(line: &[u8], watchdog: &mut bool) -> Option<Restart> {
+fn event(line: &[u8], watchdog: &mut bool) -> Option<Event> {
     #[derive(Deserialize)]
     struct Line {
         event: String,
@@ -99,10 +111,11 @@ fn restart(line: &[u8], watchdog: &mut bool) -> Option<Restart> {
         }
         // A person at QEMU's own console can restart it too: that one knows what happens.
         "RESET" => match (std::mem::take(watchdog), line.data.guest) {
-            (true, _) => Some(Restart::ByWatchdog),
-            (false, true) => Some(Restart::ByGuest),
+            (true, _) => Some(Event::Restart(Restart::ByWatchdog)),
+            (false, true) => Some(Event::Restart(Restart::ByGuest)),
             (false, false) => None,
         },
+        "SHUTDOWN" => Some(Event::Off { by_guest: line.data.guest }),
         _ => None,
     }
 }
@@ -143,12 +156,11 @@ mod tests {
     #[test]
     fn restarts_are_told_from_everything_else_that_the_monitor_says() {
         let mut watchdog = false;
-        let mut of = |line: &str| restart(line.as_bytes(), &mut watchdog);
+        let mut of = |line: &str| event(line.as_bytes(), &mut watchdog);
         for other in [
             "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}}, \"capabilities\": [\"oob\"]}}\r\n",
             "{\"return\": {}}\r\n",
             "{\"timestamp\": {\"seconds\": 1}, \"event\": \"RESET\", \"data\": {\"guest\": false, \"reason\": \"host-qmp-system-reset\"}}\r\n",
-            "{\"event\": \"SHUTDOWN\", \"data\": {\"guest\": true, \"reason\": \"guest-shutdown\"}}\r\n",
             "{\"event\": \"RESET\"",
             "\0",
         ] {
@@ -156,10 +168,13 @@ mod tests {
         }
         let reset =
             "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"RESET\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\r\n";
-        assert_eq!(of(reset), Some(Restart::ByGuest));
+        assert_eq!(of(reset), Some(Event::Restart(Restart::ByGuest)));
         assert_eq!(of("{\"event\": \"WATCHDOG\", \"data\": {\"action\": \"reset\"}}"), None);
-        assert_eq!(of("{\"event\": \"RESET\", \"data\": {\"guest\": false, \"reason\": \"host-error\"}}"), Some(Restart::ByWatchdog));
-        assert_eq!(of(reset), Some(Restart::ByGuest));
+        assert_eq!(of("{\"event\": \"RESET\", \"data\": {\"guest\": false, \"reason\": \"host-error\"}}"), Some(Event::Restart(Restart::ByWatchdog)));
+        assert_eq!(of(reset), Some(Event::Restart(Restart::ByGuest)));
+        let off = |by_guest: bool, reason: &str| format!("{{\"event\": \"SHUTDOWN\", \"data\": {{\"guest\": {by_guest}, \"reason\": \"{reason}\"}}}}\r\n");
+        assert_eq!(of(&off(true, "guest-shutdown")), Some(Event::Off { by_guest: true }));
+        assert_eq!(of(&off(false, "host-qmp-quit")), Some(Event::Off { by_guest: false }));
     }
 
     #[test]

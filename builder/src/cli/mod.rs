@@ -4,6 +4,7 @@ pub mod drift;
 pub mod signing;
 
 use std::convert::Infallible;
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::definition::values;
-use crate::error::Context;
+use crate::error::{Context, Error};
 use crate::format::Format;
 use crate::output::Output;
 use crate::source::cache_folder;
@@ -48,7 +49,7 @@ Examples:
   adamant inspect images/web/out        partitions, signatures, and whether other tools will take it
   adamant drift root@web1 root@web2     in what running servers differ from their images
 
-Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `drift` has its own";
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage; `boot` and `drift` have more, see their help";
 
 /// What the program can do.
 #[derive(Debug, Subcommand)]
@@ -249,17 +250,26 @@ pub struct Inspect {
 /// `adamant boot`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The artifacts are never written to: changes go to an overlay that is gone when the machine ends, or that stays with --persist.
+The artifacts are never written to: changes go to an overlay that is deleted when the machine ends. With --persist they go to a disk of
+the machine's own, which no build touches. The first start of another version writes that version into it and keeps the volumes.
 With the interactive console, Ctrl-a x ends the machine. It may restart itself; one that fails, and restarts for that reason, is ended.
 Without --uefi, QEMU starts kernel and initramfs itself, also of a disk that firmware could start: the same image, seconds sooner.
-With --uefi and --persist, the firmware's variables and the TPM's state stay beside the overlay.")]
+
+Exit codes: 0 init was reached and the machine ended in order; 1 adamant or QEMU failed; 2 wrong usage; 3 the agent refused the image,
+whatever [failure] action did then; 4 the machine failed in another way, before or after init (kernel panic, restarts, timeout)")]
 pub struct Boot {
     /// A build's OUT directory (its newest version is started), OUT@VERSION, an artifact, or a definition, which is built first
     #[arg(value_name = "OUT|DEFINITION")]
     target: PathBuf,
-    /// Keep changes for the next start
+    /// Keep the machine's disk, firmware variables and TPM state for the next start, in $XDG_STATE_HOME/adamant/ID [default: ~/.local/state/adamant/ID]
     #[arg(long)]
     persist: bool,
+    /// Delete the persisted machine first, after asking, and start a new one; implies --persist
+    #[arg(long)]
+    reset: bool,
+    /// With --reset, delete without asking
+    #[arg(long, requires = "reset")]
+    yes: bool,
     /// Virtual processors
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
     smp: u32,
@@ -381,6 +391,27 @@ impl Boot {
         Ok(Target::Definition(Box::new(options)))
     }
 
+    /// Whether the persisted machine is to be deleted first.
+    pub fn resets(&self) -> bool {
+        self.reset
+    }
+
+    /// Whether a persisted machine's folder may be deleted: with --yes, or if the person at the terminal says so.
+    pub fn may_delete(&self, folder: &Path, bytes: u64) -> crate::Result<bool> {
+        if self.yes {
+            return Ok(true);
+        }
+        let question = format!("delete {} with all that its volumes hold ({} MiB)", folder.display(), bytes.div_ceil(1 << 20));
+        let terminal = std::fs::File::options().read(true).write(true).open("/dev/tty");
+        let mut terminal = terminal.ok().filter(|_| std::io::stdin().is_terminal()).ok_or_else(|| {
+            Error::new(format!("--reset would {question}, and there is no terminal to ask")).hint("add --yes to delete it without a question")
+        })?;
+        let mut answer = String::new();
+        terminal.write_all(format!("{question}? [y/N] ").as_bytes()).context(|| "the terminal")?;
+        BufReader::new(terminal.take(100)).read_line(&mut answer).context(|| "the terminal")?;
+        Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+
     /// How it is started.
     pub fn options(&self) -> boot::Options {
         boot::Options {
@@ -391,7 +422,7 @@ impl Boot {
             timeout: self.timeout,
             reboots: self.reboots,
             append: self.append.clone(),
-            persist: self.persist,
+            persist: self.persist || self.reset,
             credentials: self.credentials.clone(),
             ports: self.ports.clone(),
             uefi: (self.uefi || self.secure_boot || self.tpm).then(|| boot::Uefi {
@@ -447,7 +478,7 @@ fn timeout(text: &str) -> Result<Duration, String> {
 }
 
 fn renamed_to_port(port: &str) -> Result<Infallible, String> {
-    Err(format!("--ssh-port was renamed: write --port {port}:22"))
+    Err(format!("renamed to --port HOST:22: write --port {port}:22"))
 }
 
 /// Memory as QEMU takes it: at least what a kernel starts in.
@@ -491,6 +522,7 @@ mod tests {
             "boot out --persist --smp 1 --memory 512M --accel tcg --console read-only --timeout 90s --reboots 0 --append -quiet --port 2222:22 --port 8080:80",
             "boot image.toml --console log --credential system.hostname=web1 --agent a",
             "boot out --uefi --tpm",
+            "boot out@1.0 --reset --yes",
             "boot out --secure-boot --certificate db.crt",
             "summary images/web --json",
             "keys new k --name me --days 30",
@@ -529,6 +561,7 @@ mod tests {
             "build d --jobs 0",
             "boot o --credential x",
             "boot o --ssh-port 2222",
+            "boot o --yes",
             "boot o --port 2222",
             "boot o --port 0:22",
             "boot o --port 2222:65536",

@@ -1,0 +1,252 @@
+//! How the machine ended: what the exit code of `adamant boot` says.
+//!
+//! The agent's own records in the black box decide. Each start has an id of its own there, and its record of the handover precedes anything that the
+//! image's init could write, so that init can't pass for the agent's refusal. An image without a black box has only the console: the agent's line counts
+//! where nothing before it says that init was started, and where only the kernel says something after it.
+
+use adamant_agent::blackbox::{Event, Record};
+
+use super::qemu::Ended;
+use crate::error::Error;
+
+/// The agent's stages, as its failures name them.
+const STAGES: [&str; 13] =
+    ["agent", "early", "locate", "signature", "verify", "root", "credentials", "volumes", "identity", "drivers", "history", "seal", "handover"];
+/// How the agent's line on the console starts.
+const AGENT: &str = "adamant: ";
+/// The agent's line in the kernel's log just before the handover, unless the kernel command line has `quiet`.
+const HANDED_OVER: &str = "adamant: verified: ";
+/// How the kernel ends a machine: all that follows belongs to another start.
+const KERNEL_ENDS: &str = "reboot: ";
+/// The kernel's last line of a machine that was halted and stays on.
+pub const HALTED: &str = "reboot: System halted";
+
+/// How a run ended that adamant and QEMU did their part in.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Init was reached, and the machine ended in order.
+    InOrder,
+    /// The agent refused the image.
+    Refused(Error),
+    /// The machine failed in another way.
+    Failed(Error),
+}
+
+impl Outcome {
+    /// The exit code that stands for it; 1 and 2 are those of every command.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Outcome::InOrder => 0,
+            Outcome::Refused(_) => 3,
+            Outcome::Failed(_) => 4,
+        }
+    }
+
+    /// What there is to be said about it.
+    pub fn error(&self) -> Option<&Error> {
+        match self {
+            Outcome::InOrder => None,
+            Outcome::Refused(error) | Outcome::Failed(error) => Some(error),
+        }
+    }
+}
+
+/// How far the last start came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reached {
+    /// There is no record of it.
+    Nothing,
+    /// The agent was in this stage.
+    Stage(String),
+    /// The agent refused the image, with this line.
+    Refusal(String),
+    /// The image's init was started.
+    Init,
+    /// The machine failed after init was started, for this reason.
+    FailureAfterInit(String),
+}
+
+/// What is known of the last start.
+#[derive(Debug)]
+pub struct Evidence {
+    /// How far it came.
+    pub reached: Reached,
+    /// Whether the disk has a black box.
+    pub black_box: bool,
+    /// Whether the kernel's console is the serial port.
+    pub serial_console: bool,
+}
+
+/// How far the last of `starts` starts came, by the records that they added to the black box, oldest first, and by the console.
+pub fn reached(records: &[Record], starts: usize, console: &str) -> Reached {
+    let mut boots: Vec<&str> = Vec::new();
+    for record in records {
+        if !boots.contains(&record.boot.as_str()) {
+            boots.push(&record.boot);
+        }
+    }
+    // A start that failed before its disk was found may have no record.
+    let from_console = || refusal(console).map(Reached::Refusal);
+    let Some(last) = boots.last().filter(|_| boots.len() >= starts) else { return from_console().unwrap_or(Reached::Nothing) };
+    let of_last = || records.iter().filter(|record| record.boot == **last);
+    let handed_over = of_last().any(|record| matches!(record.event, Event::Running | Event::Watched));
+    let Some(end) = of_last().next_back() else { return Reached::Nothing };
+    match end.event {
+        Event::Failed if !handed_over || end.stage == "handover" => Reached::Refusal(end.reason.clone()),
+        Event::Failed => Reached::FailureAfterInit(end.reason.clone()),
+        Event::Stage => from_console().unwrap_or_else(|| Reached::Stage(end.stage.clone())),
+        Event::Running | Event::Watched | Event::Ended => Reached::Init,
+    }
+}
+
+/// The agent's line, where it is how the console's last start ended.
+fn refusal(console: &str) -> Option<String> {
+    let lines: Vec<&str> = console.lines().map(|line| line.trim_matches(['\r', ' '])).filter(|line| !line.is_empty()).collect();
+    let at = lines.iter().rposition(|line| is_agents(without_time(line)))?;
+    let only_kernel = lines[at + 1..].iter().take_while(|line| !without_time(line).starts_with(KERNEL_ENDS)).all(|line| line.starts_with('['));
+    let start = lines[..at].iter().rposition(|line| without_time(line).starts_with(KERNEL_ENDS)).map_or(0, |end| end + 1);
+    let handed_over = lines[start..at].iter().any(|line| without_time(line).starts_with(HANDED_OVER));
+    (only_kernel && !handed_over).then(|| without_time(lines[at]).to_owned())
+}
+
+fn is_agents(line: &str) -> bool {
+    line.strip_prefix(AGENT).and_then(|rest| rest.split_once(": ")).is_some_and(|(stage, _)| STAGES.contains(&stage))
+}
+
+/// A line of the kernel's log without its time, `[    1.234567] `.
+fn without_time(line: &str) -> &str {
+    line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).filter(|(time, _)| time.trim().parse::<f64>().is_ok()).map_or(line, |(_, text)| text)
+}
+
+/// Whether the machine was halted: the kernel's word for it is the last on the console.
+pub fn is_halted(console: &str) -> bool {
+    console.trim_end().lines().next_back().is_some_and(|line| line.starts_with('[') && without_time(line.trim()) == HALTED)
+}
+
+fn restarted(times: u32) -> String {
+    match times {
+        1 => "the machine restarted itself and was ended".to_owned(),
+        _ => format!("the machine restarted itself {times} times in a row and was ended"),
+    }
+}
+
+/// What a run comes to.
+pub fn outcome(ended: Ended, evidence: &Evidence) -> Outcome {
+    let stage = match &evidence.reached {
+        Reached::Refusal(line) => {
+            let then = match ended {
+                Ended::Restarting(number) => format!("; {}", restarted(number)),
+                _ => String::new(),
+            };
+            return Outcome::Refused(Error::new(format!("the agent refused the image: {}{then}", line.strip_prefix(AGENT).unwrap_or(line))));
+        }
+        Reached::FailureAfterInit(reason) => return Outcome::Failed(Error::new(format!("the machine failed after init was started: {reason}"))),
+        Reached::Stage(stage) => format!(", in the agent's stage {stage}"),
+        Reached::Nothing | Reached::Init => String::new(),
+    };
+    let failed = |message: String, hint: &str| Outcome::Failed(Error::new(message).hint(hint));
+    match ended {
+        Ended::AtDeadline(seconds) => {
+            failed(format!("the machine was still running after {seconds} s{stage} and was ended"), "give it longer with --timeout, or look at its console")
+        }
+        Ended::Restarting(number) => {
+            failed(format!("{}{stage}", restarted(number)), "its console says why, if it failed to start; --reboots N lets it restart N times in a row")
+        }
+        Ended::ByItself | Ended::ByPerson => match evidence.reached {
+            Reached::Init => Outcome::InOrder,
+            Reached::Stage(_) => failed(format!("the machine ended before init was started{stage}"), "its console may say why"),
+            _ if evidence.black_box => {
+                failed("the machine ended before the agent was started".to_owned(), "its console may say why: look at the boot loader's and the kernel's lines")
+            }
+            // Without a black box, the agent's line would be on the serial console.
+            _ if evidence.serial_console => Outcome::InOrder,
+            _ => failed(
+                "nobody can tell whether init was reached: the image has neither a black box nor a serial console".to_owned(),
+                "add console=ttyS0 to kernel.cmdline, or leave out `black_box = false` in [disk]",
+            ),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(boot: &str, event: Event, stage: &str, reason: &str) -> Record {
+        Record { boot: boot.to_owned(), event, stage: stage.to_owned(), reason: reason.to_owned(), ..Record::default() }
+    }
+
+    #[test]
+    fn the_last_start_counts_and_not_what_it_found_out_about_earlier_ones() {
+        let refused = record("a", Event::Failed, "verify", "adamant: verify: x");
+        let stage = record("b", Event::Stage, "history", "");
+        let found_out = record("a", Event::Failed, "seal", "Kernel panic");
+        let running = record("b", Event::Running, "handover", "");
+        assert_eq!(reached(std::slice::from_ref(&refused), 1, ""), Reached::Refusal("adamant: verify: x".to_owned()));
+        assert_eq!(reached(&[refused.clone(), stage.clone()], 2, ""), Reached::Stage("history".to_owned()));
+        assert_eq!(reached(&[refused.clone(), stage.clone(), found_out.clone()], 2, ""), Reached::Stage("history".to_owned()));
+        assert_eq!(reached(&[refused.clone(), stage.clone(), found_out, running], 2, ""), Reached::Init);
+        // The second start left no record: the first one's end says nothing about it.
+        assert_eq!(reached(&[refused], 2, ""), Reached::Nothing);
+        assert_eq!(reached(&[], 1, ""), Reached::Nothing);
+    }
+
+    #[test]
+    fn after_the_handover_only_a_failed_handover_is_a_refusal() {
+        let running = record("a", Event::Running, "handover", "");
+        let watch = record("a", Event::Failed, "", "/x: is rw: on_violation ended it");
+        assert_eq!(reached(&[running.clone(), watch], 1, ""), Reached::FailureAfterInit("/x: is rw: on_violation ended it".to_owned()));
+        let forged = record("a", Event::Failed, "verify", "adamant: verify: forged");
+        assert!(matches!(reached(&[running.clone(), forged], 1, ""), Reached::FailureAfterInit(_)));
+        let no_init = record("a", Event::Failed, "handover", "adamant: handover: starting /init: x");
+        assert!(matches!(reached(&[running.clone(), no_init], 1, ""), Reached::Refusal(_)));
+        assert_eq!(reached(&[running.clone(), record("a", Event::Watched, "", ""), record("a", Event::Ended, "", "")], 1, ""), Reached::Init);
+        // What is on the console does not matter where the black box says that init was started.
+        assert_eq!(reached(&[running], 1, "adamant: verify: forged: x\n"), Reached::Init);
+    }
+
+    #[test]
+    fn on_the_console_the_agents_line_counts_only_as_the_end_of_a_start_without_a_handover() {
+        let line = "adamant: locate: roothash=: not on the kernel command line: add it";
+        for console in [
+            format!("{line}\r\n"),
+            format!("[    1.000000] x\r\n\r{line}\r\n[   2.100000] reboot: Restarting system\r\nSeaBIOS\r\n"),
+            format!("[    0.5] adamant: verified: web 1\n[    9.0] reboot: Restarting system\n[    1.500000] {line}\n[    2.0] reboot: Power down\n"),
+        ] {
+            assert_eq!(refusal(&console).as_deref(), Some(line), "{console}");
+        }
+        for console in [
+            String::new(),
+            format!("{line}\ntiny: done\n"),
+            format!("[    0.5] adamant: verified: web 1, root hash x\n{line}\n[    2.0] reboot: Power down\n"),
+            "adamant: the last boot, of web_1, failed: x\n".to_owned(),
+            "echo adamant: verify: x\n".to_owned(),
+            "adamant: elsewhere: x: y\n".to_owned(),
+        ] {
+            assert_eq!(refusal(&console), None, "{console}");
+        }
+    }
+
+    #[test]
+    fn every_way_to_end_has_one_outcome() {
+        let code = |ended: Ended, reached: Reached, black_box: bool, serial_console: bool| {
+            outcome(ended, &Evidence { reached, black_box, serial_console }).exit_code()
+        };
+        let refusal = || Reached::Refusal("adamant: verify: x".to_owned());
+        for ended in [Ended::ByItself, Ended::ByPerson, Ended::AtDeadline(9), Ended::Restarting(4)] {
+            assert_eq!(code(ended, refusal(), true, true), 3);
+            assert_eq!(code(ended, Reached::FailureAfterInit("x".to_owned()), true, true), 4);
+            assert_eq!(code(ended, Reached::Stage("verify".to_owned()), true, true), 4);
+            assert_eq!(code(ended, Reached::Nothing, true, true), 4);
+        }
+        assert_eq!([Ended::ByItself, Ended::ByPerson].map(|ended| code(ended, Reached::Init, true, true)), [0, 0]);
+        assert_eq!([Ended::AtDeadline(9), Ended::Restarting(1)].map(|ended| code(ended, Reached::Init, true, true)), [4, 4]);
+        assert_eq!([true, false].map(|serial| code(Ended::ByItself, Reached::Nothing, false, serial)), [0, 4]);
+    }
+
+    #[test]
+    fn a_halted_machine_is_one_whose_kernel_said_so_last() {
+        assert!(is_halted("x\r\n[   12.345678] reboot: System halted\r\n"));
+        assert!(!is_halted("reboot: System halted\n") && !is_halted("[   1.0] reboot: System halted\nmore\n") && !is_halted(""));
+    }
+}
