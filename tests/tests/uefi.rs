@@ -251,3 +251,29 @@ fn each_start_costs_the_image_one_of_its_tries() {
     assert!(esp.read(&name("2-1")) == fs::read(image.path("efi")).unwrap());
     assert_eq!(alter::partition(&disk, "esp").start, before.start);
 }
+
+#[test]
+#[ignore = "long: two starts by firmware"]
+fn a_persisted_machine_starts_the_version_that_was_written_into_it() {
+    if !installed() {
+        return;
+    }
+    let (first, scratch) = (esp::signed().build(), Scratch::new("uefi-persist"));
+    let second = Tiny { version: "2".to_owned(), ..esp::signed() }.build();
+    let start = |image: &Image| {
+        let console = scratch.join("console");
+        let mut command = image::builder();
+        command.env("XDG_STATE_HOME", scratch.join("state")).arg("boot").arg(&image.dir).args(["--uefi", "--persist", "--accel", "tcg"]);
+        let output = tool::output(command.args(["--memory", "512M", "--timeout", "420s", "--console"]).arg(&console));
+        (output.status.code(), tool::lossy(&fs::read(&console).unwrap_or_default()), tool::lossy(&output.stderr))
+    };
+    for (image, counter) in [(&first, 1), (&second, 2)] {
+        let (code, console, said) = start(image);
+        assert_eq!(code, Some(0), "{said}\n{console}");
+        assert_eq!(line(&console, "tiny: root hash "), format!("tiny: root hash {}", image.root_hash()), "{said}");
+        assert_eq!(line(&console, "tiny: counter "), format!("tiny: counter {counter}"), "{said}");
+    }
+    let disk = scratch.join("state/adamant/tiny/disk.raw");
+    let said = tool::run(image::builder().arg("verify").arg(&disk));
+    assert!(said.contains("tiny_1: whole") && said.contains("tiny_2: whole"), "{said}");
+}

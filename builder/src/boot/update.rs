@@ -114,15 +114,19 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
     let (image_esp, disk_esp) = (image.partitions(EFI_SYSTEM).first().copied(), disk.partitions(EFI_SYSTEM).first().copied());
     let present = disk.slot_of(&hash);
     let stem = selection.stem();
+    let target = present.or_else(|| choose(&disk, &stem)).ok_or_else(|| Error::new(format!("{}: has no slot for a root", disk.name)))?;
     let esp = match (image_esp, disk_esp) {
-        (Some(theirs), Some(ours)) => Some((ours, merged(&image.esp_files(theirs)?, disk.esp_files(ours)?, &disk, &selection.manifest.image.id, &stem))),
+        (Some(theirs), Some(ours)) => {
+            let others = disk.slots().into_iter().filter(|slot| slot.root != target.root);
+            let labels: Vec<&str> = others.map(|slot| disk.label(slot.root)).collect();
+            Some((ours, merged(&image.esp_files(theirs)?, disk.esp_files(ours)?, &labels, &selection.manifest.image.id, &stem)))
+        }
         _ => None,
     };
     let starts_it = esp.as_ref().is_none_or(|(_, merged)| !merged.changed);
     if present.is_some() && starts_it {
         return Ok(false);
     }
-    let target = present.or_else(|| choose(&disk, &stem)).ok_or_else(|| Error::new(format!("{}: has no slot for a root", disk.name)))?;
     // In bytes: of the root, of the tree, and of the signature, which fills its partition.
     let root = &selection.manifest.root;
     let used = [root.blocks.saturating_mul(4096), root.tree_blocks.saturating_mul(4096), image.bytes(source.signature)];
@@ -218,10 +222,9 @@ struct Merged {
 }
 
 /// The image's files replace those of their names. Of the disk's other unified kernel images of this id, only those stay that are older, because the boot
-/// loader starts the newest, and that have a slot.
-fn merged(image: &[Entry], disk: Vec<Entry>, table: &Disk, id: &str, stem: &str) -> Merged {
+/// loader starts the newest, and whose root is in another slot, by its label in `labels`.
+fn merged(image: &[Entry], disk: Vec<Entry>, labels: &[&str], id: &str, stem: &str) -> Merged {
     let mut merged = Merged { entries: image.to_vec(), older: Vec::new(), changed: false };
-    let labels: Vec<&str> = table.slots().iter().map(|slot| table.label(slot.root)).collect();
     let mut ours = Vec::new();
     for entry in disk {
         let unified = unified_stem(&entry.path, id);
@@ -334,4 +337,52 @@ fn clear(file: &File, range: Range<u64>) -> std::io::Result<()> {
         at += take;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(path: &str, bytes: &str) -> Entry {
+        Entry { path: path.to_owned(), bytes: bytes.as_bytes().to_vec() }
+    }
+
+    fn image(version: &str) -> Vec<Entry> {
+        vec![entry(esp::LOADER, "loader"), entry("loader/loader.conf", "x"), entry(&format!("EFI/Linux/web_{version}+3-0.efi"), version)]
+    }
+
+    /// The paths that stay or come, and whether anything has to be written.
+    fn paths(new: &str, on_disk: Vec<Entry>, labels: &[&str]) -> (Vec<String>, bool) {
+        let merged = merged(&image(new), on_disk, labels, "web", &format!("web_{new}"));
+        let mut paths: Vec<String> = merged.entries.iter().chain(&merged.older).map(|entry| entry.path.clone()).collect();
+        paths.sort();
+        (paths, merged.changed)
+    }
+
+    #[test]
+    fn the_boot_loader_finds_the_new_version_as_the_newest_and_what_others_put_there() {
+        let labels = ["web_1", "_empty"];
+        let (all, changed) = paths("2", [image("1"), vec![entry("loader/random-seed", "r"), entry("EFI/Linux/db_9.efi", "d")]].concat(), &labels);
+        let others = ["EFI/BOOT/BOOTX64.EFI", "EFI/Linux/db_9.efi"];
+        assert_eq!(all, [others[0], others[1], "EFI/Linux/web_1+3-0.efi", "EFI/Linux/web_2+3-0.efi", "loader/loader.conf", "loader/random-seed"]);
+        assert!(changed);
+        // Back to an older version: the boot loader would start the newer one.
+        let (all, changed) = paths("1", [image("1"), image("2")[2..].to_vec()].concat(), &["web_2", "web_1"]);
+        assert!(changed && !all.iter().any(|path| path.contains("web_2")), "{all:?}");
+        // A version whose slot is taken by another one can't start.
+        let (all, _) = paths("3", image("1"), &["web_2", "web_3"]);
+        assert!(!all.iter().any(|path| path.contains("web_1")), "{all:?}");
+    }
+
+    #[test]
+    fn nothing_is_written_where_the_boot_loader_only_counted_tries() {
+        let mut on_disk = image("1");
+        on_disk[2].path = "EFI/Linux/web_1.efi".to_owned();
+        let (all, changed) = paths("1", on_disk, &["web_1", "_empty"]);
+        assert!(!changed && all.contains(&"EFI/Linux/web_1.efi".to_owned()) && all.len() == 3, "{all:?}");
+        let mut other_build = image("1");
+        other_build[2].bytes = b"other".to_vec();
+        assert!(paths("1", other_build, &["web_1"]).1);
+        assert!(paths("1", Vec::new(), &["web_1"]).1);
+    }
 }
