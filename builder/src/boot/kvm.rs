@@ -25,7 +25,7 @@ pub fn probe(qemu: &Path, kernel: &Path) -> Result<(), String> {
         Ok(_) => {}
     }
     if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(node) {
-        return Err(format!("/dev/kvm can't be opened: {error}"));
+        return Err(format!("/dev/kvm: {}", crate::error::reason(&error)));
     }
     let kept = verdict_file();
     if let Some(kept) = kept.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
@@ -58,7 +58,8 @@ fn start(qemu: &Path, kernel: &Path) -> Result<(), String> {
         Ok(Some(captured)) => {
             let said = captured.said();
             let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("QEMU ended without a word");
-            Err(format!("a test guest did not start: {}", last.trim().chars().take(120).collect::<String>()))
+            log::debug!("the test guest under KVM: {}", last.trim());
+            Err("a test guest did not start".to_owned())
         }
         Ok(None) => Err(format!("a test guest did not start within {} s", DEADLINE.as_secs())),
         Err(error) => Err(format!("QEMU could not be started: {error}")),
