@@ -16,10 +16,10 @@ enum hook {
 	BPRM_CHECK_SECURITY, MMAP_FILE, MMAP_ADDR, FILE_MPROTECT, SB_MOUNT, SB_REMOUNT, MOVE_MOUNT, SB_PIVOTROOT, SB_UMOUNT, SB_KERN_MOUNT,
 	FILE_OPEN, INODE_CREATE, INODE_MKNOD, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
 	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, TASK_SETRLIMIT,
-	TASK_PRCTL, CAPABLE, PERF_EVENT_OPEN, BPF, BPF_MAP, BPF_PROG, HOOKS
+	TASK_PRCTL, CAPABLE, PERF_EVENT_OPEN, BPF, BPF_MAP, BPF_PROG, KERNEL_MODULE_REQUEST, NETLINK_SEND, TASK_ALLOC, HOOKS
 };
 
-enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16, MOUNTS = 32 };
+enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16, MOUNTS = 32, MODULES = 64 };
 
 /* In a list, behind everything. */
 #define UNUSED 0x7fffffffffffffffull
@@ -41,7 +41,9 @@ const volatile struct decide {
 	u32 run;               /* /run */
 	u32 host;              /* the host's mount namespace */
 	u32 allowances;
-	u64 shutdown, agent, manager, executor, kmod; /* programs of the image, by inode: systemd-shutdown, adamant-agent, systemd, systemd-executor, kmod */
+	/* Programs of the image, by inode: systemd-shutdown, adamant-agent, systemd, systemd-executor, kmod, udevadm (which is systemd-udevd, too), and
+	 * systemd-modules-load. */
+	u64 shutdown, agent, manager, executor, kmod, udev, modules_load;
 	s64 built;             /* seconds since 1970: the clock does not go behind it */
 	u64 black_box;         /* the agent's own partition, in which it tells of the end; 0 without one */
 	u64 marks;             /* a bit for each interpreter, see mark: 0 where scripts are allowed */
@@ -261,12 +263,18 @@ INLINE int may_run(struct inode *inode)
 	return allowed(CONTAINERS) && sb->s_magic == OVERLAYFS_MAGIC && !in_host();
 }
 
+/* systemd-executor starts a service as its input says, and may therefore put itself into any cgroup. Only systemd starts it. */
+INLINE int is_executor_by_hand(struct inode *inode)
+{
+	return decide.executor && inode->i_ino == decide.executor && device_of(inode) == decide.root && program() != decide.manager;
+}
+
 /* Programs, scripts and interpreters, each when it is opened to be run. */
 PROGRAM(bprm_check_security)
 {
 	struct linux_binprm *bprm = (void *)ctx[0];
 	struct file *file = bprm->file;
-	if (may_run(file->f_inode))
+	if (may_run(file->f_inode) && !is_executor_by_hand(file->f_inode))
 		return 0;
 	REFUSE_FILE(BPRM_CHECK_SECURITY, file);
 }
@@ -473,9 +481,11 @@ FUNCTION(is_anothers) int is_anothers(struct mount *mount)
 	return (propagates || READ(namespace, ns.count.refs.counter) > 1) && !makes_a_service();
 }
 
+/* The image, and what the kernel and systemd say in /proc, /sys, /dev and /run: a service must not see another one there. */
 INLINE int is_over_anothers(struct path *path)
 {
-	return device_below(READ(path, dentry)) == decide.root && is_anothers(AROUND(READ(path, mnt), struct mount, mnt));
+	u32 device = device_below(READ(path, dentry));
+	return (device == decide.root || is(device, FIXED)) && is_anothers(AROUND(READ(path, mnt), struct mount, mnt));
 }
 
 FUNCTION(deny_path) void deny_path(u32 hook, struct path *path)
@@ -896,15 +906,113 @@ PROGRAM(uring_cmd)
 
 /* --- the kernel itself */
 
-/* Modules, firmware, kernels to be started next: only as files of the image. */
+/* Services that load modules, by their cgroup: /system.slice/NAME, or a cgroup directly below it. Only systemd puts processes there: see
+ * is_sealed_in_cgroups, task_alloc, is_executor_by_hand, and the drop-ins of agent/src/boot/systemd.rs. */
+enum service { OTHER_SERVICE, UDEVD, MODULES_LOAD };
+
+INLINE struct cgroup *cgroup_above(struct cgroup *cgroup)
+{
+	struct cgroup_subsys_state *above = READ(cgroup, self.parent);
+	return above ? AROUND(above, struct cgroup, self) : 0;
+}
+
+INLINE void read_cgroup(struct name *name, struct cgroup *cgroup)
+{
+	struct kernfs_node *node = READ(cgroup, kn);
+	read_name(name, READ(node, name));
+}
+
+FUNCTION(service_of) int service_of(struct task_struct *task)
+{
+	struct css_set *set = READ(task, cgroups);
+	struct cgroup *cgroup = READ(set, dfl_cgrp), *slice, *root;
+	struct name name;
+	for (int n = 0; n < 2; n++) {
+		slice = cgroup_above(cgroup);
+		root = slice ? cgroup_above(slice) : 0;
+		if (!root)
+			return OTHER_SERVICE;
+		read_cgroup(&name, cgroup);
+		int found = IS(&name, "systemd-udevd.service") ? UDEVD : IS(&name, "systemd-modules-load.service") ? MODULES_LOAD : OTHER_SERVICE;
+		if (found) {
+			read_cgroup(&name, slice);
+			return IS(&name, "system.slice") && !cgroup_above(root) ? found : OTHER_SERVICE;
+		}
+		cgroup = slice;
+	}
+	return OTHER_SERVICE;
+}
+
+/* Whether a task's root directory is the image's. */
+INLINE int is_rooted_in_image(struct task_struct *task)
+{
+	struct fs_struct *fs = READ(task, fs);
+	struct dentry *dentry = READ(fs, root.dentry);
+	return device_below(dentry) == decide.root && READ(dentry, d_parent) == dentry;
+}
+
+/* Whether this task may load a module of the image: PID 1, the modprobe that the kernel itself starts, systemd-udevd and systemd-modules-load. */
+FUNCTION(may_load) int may_load(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	u64 who = program();
+	if (is_init())
+		return 1;
+	if (!who || !is_rooted_in_image(task))
+		return 0;
+	if (who == decide.kmod) {
+		/* The kernel's threads start nothing but the kernel's helpers, and nobody becomes a child of theirs later. */
+		struct task_struct *parent = READ(task, real_parent);
+		return in_host() && (READ(parent, flags) & PF_KTHREAD) != 0;
+	}
+	int service = who == decide.udev || who == decide.modules_load ? service_of(task) : OTHER_SERVICE;
+	return (service == UDEVD && who == decide.udev) || (service == MODULES_LOAD && who == decide.modules_load);
+}
+
+/* Modules, firmware, kernels to be started next: only as files of the image; and modules only for whom may_load names. Where no module can be loaded any
+ * more, the kernel does not ask here. */
 PROGRAM(kernel_read_file)
 {
 	struct file *file = (void *)ctx[0];
+	u32 what = ctx[1];
 	if (is_null(ctx, 0))
 		REFUSE(KERNEL_READ_FILE, 0, 0, 0);
-	if (device_of(READ(file, f_inode)) == decide.root)
+	if (device_of(READ(file, f_inode)) == decide.root &&
+	    (!allowed(MODULES) || what == READING_FIRMWARE || what == READING_POLICY || what == READING_X509_CERTIFICATE || may_load()))
 		return 0;
 	REFUSE_FILE(KERNEL_READ_FILE, file);
+}
+
+/* What a task makes the kernel ask for: a protocol, a file system, a cipher. Whoever could not load a module himself does not get one this way. What
+ * [seal] modules names is there already. */
+PROGRAM(kernel_module_request)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct cred *cred = READ(task, cred);
+	struct user_namespace *namespace = READ(cred, user_ns);
+	if (!allowed(MODULES) || (READ(cred, cap_effective) >> CAP_SYS_MODULE & 1 && !READ(namespace, level)))
+		return 0;
+	if (is_systemds())
+		return -EPERM;
+	REFUSE(KERNEL_MODULE_REQUEST, 0, 0, ctx[0]);
+}
+
+/* The kernel passes events that root sends to it on to systemd-udevd as its own, with any modalias. */
+PROGRAM(netlink_send)
+{
+	struct sock *sock = (void *)ctx[0];
+	if (!allowed(MODULES) || READ(sock, sk_protocol) != NETLINK_KOBJECT_UEVENT || (decide.udev && program() == decide.udev))
+		return 0;
+	REFUSE(NETLINK_SEND, 0, 0, 0);
+}
+
+/* A new process in another cgroup than its parent's: as is_sealed_in_cgroups. */
+PROGRAM(task_alloc)
+{
+	u64 flags = ctx[1];
+	if (!(flags & CLONE_INTO_CGROUP) || allowed(CONTAINERS) || is_init() || (decide.manager && program() == decide.manager))
+		return 0;
+	REFUSE(TASK_ALLOC, 0, 0, 0);
 }
 
 PROGRAM(kernel_load_data)
@@ -984,11 +1092,18 @@ PROGRAM(capable)
 	struct user_namespace *namespace = (void *)ctx[1];
 	u32 capability = ctx[2];
 	/* In a user namespace of one's own it is for the clocks of that alone. */
-	if (capability != CAP_SYS_TIME || READ(namespace, level))
+	if ((capability != CAP_SYS_TIME && (capability != CAP_SYS_MODULE || !allowed(MODULES))) || READ(namespace, level))
 		return 0;
-	/* settimeofday(2) and clock_settime(2) have a hook, which knows the time. Adding an offset and the hardware's clock have none. */
 	struct pt_regs *registers = bpf_task_pt_regs(bpf_get_current_task_btf());
 	u32 call = READ(registers, orig_ax) & ~X32_SYSCALL_BIT;
+	/* Loading a module has a hook, taking one away has none. The two numbers are the system call's own in either of the processor's modes: in the other mode
+	 * they stand for calls that do not ask for this. */
+	if (capability == CAP_SYS_MODULE) {
+		if (call != NR_DELETE_MODULE && call != NR_DELETE_MODULE_32)
+			return 0;
+		REFUSE(CAPABLE, capability, 0, 0);
+	}
+	/* settimeofday(2) and clock_settime(2) have a hook, which knows the time. Adding an offset and the hardware's clock have none. */
 	u64 who = program();
 	if (call == NR_SETTIMEOFDAY || call == NR_CLOCK_SETTIME || (who && LAST(decide.clocks, who) == who) || is_at_an_end())
 		return 0;

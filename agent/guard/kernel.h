@@ -19,6 +19,18 @@ struct ns_common {
 };
 struct mnt_namespace { struct ns_common ns; };
 struct user_namespace { int level; };
+struct cred {
+	u64 cap_effective; /* the first 64 bits, of which Linux 6.1 has them as two halves, the lower one first */
+	struct user_namespace *user_ns;
+};
+struct kernfs_node { const char *name; };
+struct cgroup_subsys_state { struct cgroup_subsys_state *parent; };
+struct cgroup {
+	struct cgroup_subsys_state self;
+	struct kernfs_node *kn;
+};
+struct css_set { struct cgroup *dfl_cgrp; };
+struct sock { u16 sk_protocol; };
 struct nsproxy { struct mnt_namespace *mnt_ns; };
 struct file_system_type { const char *name; };
 struct block_device { u32 bd_dev; };
@@ -56,6 +68,7 @@ struct path {
 	struct vfsmount *mnt;
 	struct dentry *dentry;
 };
+struct fs_struct { struct path root; };
 struct file {
 	struct path f_path;
 	struct inode *f_inode;
@@ -72,13 +85,17 @@ struct upid { int nr; };
 struct pid { struct upid numbers[1]; };
 struct signal_struct { struct pid *pids[4]; };
 struct task_struct {
+	u32 flags;
 	struct mm_struct *mm;
 	u32 personality;
 	int tgid;
 	struct task_struct *real_parent;
 	char comm[16];
+	struct cred *cred;
+	struct fs_struct *fs;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
+	struct css_set *cgroups;
 };
 struct pt_regs { unsigned long orig_ax; };
 struct linux_binprm { struct file *file; };
@@ -106,10 +123,22 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define PR_SET_MM_EXE_FILE 13
 #define PR_SET_MM_MAP 14
 /* <linux/capability.h>, arch/x86/entry/syscalls/syscall_64.tbl and its bit for x32 */
+#define CAP_SYS_MODULE 16
 #define CAP_SYS_TIME 25
 #define NR_SETTIMEOFDAY 164
 #define NR_CLOCK_SETTIME 227
+#define NR_DELETE_MODULE 176
+#define NR_DELETE_MODULE_32 129
 #define X32_SYSCALL_BIT 0x40000000
+/* <linux/sched.h>, include/linux/sched.h */
+#define CLONE_INTO_CGROUP 0x200000000ull
+#define PF_KTHREAD 0x00200000
+/* <linux/netlink.h> */
+#define NETLINK_KOBJECT_UEVENT 15
+/* include/linux/kernel_read_file.h. What else it lists are modules and kernels. */
+#define READING_FIRMWARE 1
+#define READING_POLICY 5
+#define READING_X509_CERTIFICATE 6
 /* <linux/mman.h>, <linux/personality.h>, <linux/mount.h>, <linux/stat.h>, fs.h */
 #define PROT_WRITE 2
 #define PROT_EXEC 4

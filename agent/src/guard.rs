@@ -8,7 +8,7 @@ pub const EVENTS: &str = "adamant_events";
 /// (24) and the name of what was refused (40), each ended by a NUL.
 pub const EVENT_BYTES: usize = 112;
 /// The hooks, in the order of the counters; as `enum hook` in agent/guard/guard.bpf.c.
-pub const HOOKS: [&str; 36] = [
+pub const HOOKS: [&str; 39] = [
     "bprm_check_security",
     "mmap_file",
     "mmap_addr",
@@ -45,4 +45,7 @@ pub const HOOKS: [&str; 36] = [
     "bpf",
     "bpf_map",
     "bpf_prog",
+    "kernel_module_request",
+    "netlink_send",
+    "task_alloc",
 ];

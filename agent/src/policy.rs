@@ -88,8 +88,10 @@ pub struct Seal {
     pub level: Level,
     /// What happens when the kernel can't give it.
     pub enforce: Enforce,
-    /// Kernel modules by name, loaded before none can be any more, beside the drivers of the hardware that is there.
+    /// Kernel modules by name, which the agent loads before it seals.
     pub modules: Vec<String>,
+    /// How long modules can be loaded.
+    pub module_loading: ModuleLoading,
     /// Programs of the image, by path, that read scripts from nowhere but the image; from level guard on. The builder finds them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interpreters: Vec<String>,
@@ -119,6 +121,18 @@ impl Level {
             Level::Guard => "guard",
         }
     }
+}
+
+/// How long kernel modules can be loaded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModuleLoading {
+    /// As long as the machine runs, but only modules of the image, and only for the kernel, systemd-udevd and systemd-modules-load. Only the guard can tell
+    /// them apart: at lower levels it is as [`ModuleLoading::Boot`].
+    #[default]
+    Image,
+    /// Until the agent seals, from level lockdown on.
+    Boot,
 }
 
 /// What happens when the kernel can't give a level.
@@ -462,6 +476,12 @@ pub fn is_below(path: &str, parent: &str) -> bool {
 }
 
 impl Seal {
+    /// Whether this policy leaves module loading open for the image's modules. With `containers`, processes are put into any cgroup, and with `debug`,
+    /// systemd-udevd's children can be traced: the guard could not tell anymore who asks.
+    pub fn loads_modules_on_request(&self) -> bool {
+        self.level == Level::Guard && self.module_loading == ModuleLoading::Image && !self.allow.containers && !self.allow.debug
+    }
+
     fn check(&self, volumes: &[Volume]) -> Result<(), String> {
         let Allow { execute, mounts, disks, .. } = &self.allow;
         for (key, list, most) in [
@@ -550,6 +570,25 @@ mod tests {
         assert_eq!(policy.failure.after_seconds, 10);
         assert_eq!(policy.volumes[0].weight, 1);
         assert_eq!(Policy::parse(&policy.to_json().unwrap()), Ok(policy));
+    }
+
+    #[test]
+    fn only_a_guard_that_knows_who_asks_leaves_module_loading_open() {
+        let open = |seal: &str| {
+            let text = GOOD.replacen("\"volume\"", &format!("\"seal\": {{{seal}}}, \"volume\""), 1);
+            Policy::parse(text.as_bytes()).unwrap().seal.loads_modules_on_request()
+        };
+        assert!(open(r#""level": "guard""#) && open(r#""level": "guard", "module_loading": "image", "allow": {"jit": true, "bpf": true, "mounts": ["/mnt"]}"#));
+        for seal in [
+            "",
+            r#""level": "verity", "module_loading": "image""#,
+            r#""level": "lockdown", "module_loading": "image""#,
+            r#""level": "guard", "module_loading": "boot""#,
+            r#""level": "guard", "allow": {"containers": true}"#,
+            r#""level": "guard", "allow": {"debug": true}"#,
+        ] {
+            assert!(!open(seal), "{seal}");
+        }
     }
 
     #[test]

@@ -142,6 +142,9 @@ pub struct Seal {
     pub missing: Vec<String>,
     /// Exceptions that the policy makes.
     pub allowances: Vec<String>,
+    /// How long modules can be loaded: `image`, as long as the machine runs, those of the image and on request; `boot`, none any more; empty where the
+    /// level restricts nothing.
+    pub module_loading: String,
     /// Microseconds since the kernel started at which the guard had been tried and its counters were set to 0; 0 without the guard.
     pub since_us: u64,
 }

@@ -1,7 +1,7 @@
 //! What the level `lockdown` sets below /proc/sys: the seal writes it, and the running machine is compared with it.
 
 /// A setting below /proc/sys: its path, its value, and whether the level stands on it.
-pub const SETTINGS: [(&str, &str, bool); 16] = [
+pub const SETTINGS: [(&str, &str, bool); 15] = [
     ("kernel/kexec_load_disabled", "1", false),
     ("kernel/unprivileged_bpf_disabled", "1", true),
     ("net/core/bpf_jit_harden", "2", false),
@@ -17,9 +17,11 @@ pub const SETTINGS: [(&str, &str, bool); 16] = [
     ("fs/protected_hardlinks", "1", true),
     ("fs/protected_fifos", "2", true),
     ("fs/protected_regular", "2", true),
-    // The last: no module of the image's is loaded after it.
-    ("kernel/modules_disabled", "1", true),
 ];
+/// Closes module loading until the next start. Set last, and not where the guard lets the image's modules be loaded on request.
+pub const NO_MODULES: (&str, &str, bool) = ("kernel/modules_disabled", "1", true);
+/// What the boot report says where that is so.
+pub const ON_REQUEST: &str = "image";
 /// Its path, beside the others: its value depends on an exception.
 pub const PTRACE: &str = "kernel/yama/ptrace_scope";
 

@@ -61,6 +61,18 @@ pub fn leave_the_esp_alone(allowed: &[String]) -> io::Result<()> {
     Ok(())
 }
 
+/// Services that load modules on request. The guard knows them by their cgroups: into one that is delegated, systemd puts whatever process root names. And
+/// systemd-modules-load would take the names of modules from a command line that root has put into the manager's environment.
+pub const MODULE_LOADERS: [&str; 2] = ["systemd-udevd.service.d", "systemd-modules-load.service.d"];
+
+/// Has nobody but systemd start what the guard takes for these services.
+pub fn keep_module_loaders_apart() -> io::Result<()> {
+    for folder in MODULE_LOADERS {
+        write(&Path::new(UNITS).join(folder).join("00-adamant.conf"), "[Service]\nDelegate=no\nUnsetEnvironment=SYSTEMD_PROC_CMDLINE\n")?;
+    }
+    Ok(())
+}
+
 /// Names below /dev/disk stay with the partitions of the disk that the machine started from (udev(7), "OPTIONS"), whatever labels another has that appears.
 pub fn keep_names(disk: &str) -> io::Result<()> {
     let between = if disk.ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" };

@@ -19,7 +19,7 @@ use nix::libc;
 use super::findings::{self, Finding};
 use super::guard::Counters;
 use super::{Root, members, policy, read, sockets, value};
-use crate::boot::systemd::{RULE, RULES, unit_name};
+use crate::boot::systemd::{MODULE_LOADERS, RULE, RULES, unit_name};
 
 /// Entries of all volumes together that are looked at.
 const ENTRIES: u64 = 200_000;
@@ -125,7 +125,10 @@ fn command_line(found: &mut Vec<Finding>) {
 /// Units that the agent did not make, and were made since the boot.
 fn units(policy: &Policy, found: &mut Vec<Finding>) {
     let mounts = policy.volumes.iter().map(|volume| volume.mount.as_str()).chain(["/tmp", "/dev/shm", "/etc/machine-id", "/efi", "/boot"]);
-    let known: Vec<String> = mounts.chain(policy.image_data.iter().map(String::as_str)).map(unit_name).collect();
+    let mut known: Vec<String> = mounts.chain(policy.image_data.iter().map(String::as_str)).map(unit_name).collect();
+    if findings::loads_modules_on_request(policy, &|path| read(path).ok()) {
+        known.extend(MODULE_LOADERS.map(str::to_owned));
+    }
     for folder in FOLDERS {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();

@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use adamant_agent::contract::ROOT_MAPPING;
+use adamant_agent::contract::{BOOT_REPORT_PATH, ROOT_MAPPING};
 use adamant_agent::policy::{Level, Policy};
-use adamant_agent::settings::{LOCKDOWN, PTRACE, SETTINGS, holds, lockdown, ptrace_scope};
+use adamant_agent::settings::{LOCKDOWN, NO_MODULES, ON_REQUEST, PTRACE, SETTINGS, holds, lockdown, ptrace_scope};
 
 use super::mounts::{self, Mount};
-use super::{Root, members, read};
+use super::{Root, members, read, value};
 use crate::boot::{block, dm};
 
 /// PID 1's: a service may have a mount namespace of its own.
@@ -89,11 +89,18 @@ fn verity(found: &mut Vec<Finding>) {
     }
 }
 
+/// Whether the guard lets the image's modules be loaded on request: the policy says so, and the seal did so. `read` reads a file.
+pub fn loads_modules_on_request(policy: &Policy, read: &dyn Fn(&str) -> Option<String>) -> bool {
+    // The policy in the report has the same key, behind this one.
+    policy.seal.loads_modules_on_request() && read(BOOT_REPORT_PATH).is_some_and(|report| value(&report, "module_loading") == Some(ON_REQUEST))
+}
+
 /// Those of the kernel's settings. `read` reads a file.
 fn kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Vec<Finding>) {
     if policy.seal.level >= Level::Lockdown {
         let scope = (PTRACE, ptrace_scope(policy.seal.allow.debug), false);
-        for (path, wanted, needed) in SETTINGS.into_iter().chain([scope]) {
+        let closed = (!loads_modules_on_request(policy, read)).then_some(NO_MODULES);
+        for (path, wanted, needed) in SETTINGS.into_iter().chain([scope]).chain(closed) {
             match read(&["/proc/sys/", path].concat()) {
                 Some(now) if holds(now.trim(), wanted) => {}
                 Some(now) => found.push(Finding::new("sysctls", &path.replace('/', "."), now.trim(), wanted)),
@@ -117,6 +124,8 @@ fn kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Ve
 
 #[cfg(test)]
 mod tests {
+    use adamant_agent::report::BootReport;
+
     use super::*;
 
     fn policy(level: &str) -> Policy {
@@ -128,7 +137,7 @@ mod tests {
             LOCKDOWN => Some("none [integrity] confidentiality\n".to_owned()),
             "/proc/sys/kernel/tainted" => Some("512\n".to_owned()),
             "/proc/sys/kernel/yama/ptrace_scope" => Some("3\n".to_owned()),
-            _ => SETTINGS.iter().find(|setting| ["/proc/sys/", setting.0].concat() == path).map(|setting| [setting.1, "\n"].concat()),
+            _ => SETTINGS.iter().chain([&NO_MODULES]).find(|setting| ["/proc/sys/", setting.0].concat() == path).map(|setting| [setting.1, "\n"].concat()),
         }
     }
 
@@ -144,6 +153,22 @@ mod tests {
         assert_eq!(look("lockdown", LOCKDOWN, Some("[none] integrity\n")), ["sysctls: lockdown: is none, should be integrity"]);
         assert_eq!(look("lockdown", "/proc/sys/kernel/kexec_load_disabled", None), [""; 0]);
         assert_eq!(look("verity", "/proc/sys/kernel/modules_disabled", Some("0\n")), [""; 0]);
+        // Open for the image's modules: only where the policy has it, and the seal has done so.
+        let report = |module_loading: &str| {
+            let seal = adamant_agent::report::Seal { module_loading: module_loading.to_owned(), ..Default::default() };
+            serde_json::to_string(&BootReport { seal, policy: Some(policy("guard")), ..BootReport::default() }).unwrap()
+        };
+        let open = |level: &str, module_loading: &str| {
+            let mut found = Vec::new();
+            let read = |asked: &str| match asked {
+                BOOT_REPORT_PATH => Some(report(module_loading)),
+                "/proc/sys/kernel/modules_disabled" => Some("0\n".to_owned()),
+                other => sealed(other),
+            };
+            kernel(&policy(level), &read, &mut found);
+            found.len()
+        };
+        assert_eq!((open("guard", "image"), open("guard", "boot"), open("lockdown", "image")), (0, 1, 1));
         assert!(look("verity", "/proc/sys/kernel/tainted", Some("4096\n"))[0].starts_with("sysctls: kernel.tainted: is 4096"));
     }
 }

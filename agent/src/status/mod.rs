@@ -14,6 +14,7 @@ use std::path::Path;
 
 use adamant_agent::contract::BOOT_REPORT_PATH;
 use adamant_agent::report::VERSION;
+use adamant_agent::settings::ON_REQUEST;
 use now::{Fill, Now};
 use serde_json::Value;
 
@@ -146,6 +147,11 @@ fn seal(report: &Value, now: &Now, page: &mut Page) {
     page.judged("sealed", wanted == reached, &words);
     for missing in list(report, "/seal/missing").iter().filter_map(Value::as_str) {
         page.judged("", false, &["not in force: ", missing].concat());
+    }
+    match text(report, "/seal/module_loading") {
+        ON_REQUEST => page.line("", "modules: those of the image, on request of the kernel and systemd-udevd"),
+        "boot" => page.line("", "modules: no more until the next start"),
+        _ => {}
     }
     let allowances: Vec<&str> = list(report, "/seal/allowances").iter().filter_map(Value::as_str).collect();
     if !allowances.is_empty() {
@@ -328,6 +334,7 @@ mod tests {
                 enforce: "require".to_owned(),
                 reached: "guard".to_owned(),
                 enforced: vec!["lockdown=integrity".to_owned(), "kernel.modules_disabled=1".to_owned()],
+                module_loading: "boot".to_owned(),
                 since_us: 3_000_000,
                 ..Default::default()
             },
@@ -357,10 +364,13 @@ mod tests {
     #[test]
     fn fits_one_screen_with_what_matters_first() {
         let text = page(&sample(), &good(), false);
-        let start = "root       verified; web 1.0.0, root hash abababab…\nsealed     at level guard for 1 h 6 min (required)\nwarnings   1\n";
+        let start = "root       verified; web 1.0.0, root hash abababab…\nsealed     at level guard for 1 h 6 min (required)\n           modules: no more until the next start\nwarnings   1\n";
         assert!(text.starts_with(start), "{text}");
         assert!(text.contains("volume     state at /var on /dev/vda3: 128 MiB of 480 MiB, 26 % full; clean\n"), "{text}");
         assert!(text.contains("boot       100 ms: early 5.2, locate 94\n"), "{text}");
+        let mut open = sample();
+        open.seal.module_loading = ON_REQUEST.to_owned();
+        assert!(page(&open, &good(), false).contains("(required)\n           modules: those of the image, on request of the kernel and systemd-udevd\n"));
         assert!(text.lines().count() <= 24 && !text.contains('\x1b'), "{text}");
         assert!(page(&sample(), &good(), true).starts_with("\x1b[32mroot       verified; web 1.0.0, root hash abababab…\x1b[0m\n"));
     }

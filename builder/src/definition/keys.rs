@@ -304,8 +304,14 @@ section! {
         level: super::Level = "`verity`, `lockdown` or `guard`", "`verity`";
         /// What happens when the kernel can't give the level: `require` fails the boot, `prefer` goes on with a lower one, and says so in the report.
         enforce: super::Enforce = "`require` or `prefer`", "`prefer`";
-        /// Kernel modules that are loaded before none can be any more, by name, beside the drivers of the hardware that is there when the machine starts; at most 16.
+        /// Kernel modules, by name, that the agent loads before it seals; at most 16. Name those that users or services without CAP_SYS_MODULE need, and with
+        /// `module_loading = "boot"` those of hardware that is plugged in later.
         modules: Vec<Spanned<String>> = "list of strings", "`[]`";
+        /// `image`, for level `guard` alone: as long as the machine runs, the kernel, systemd-udevd and systemd-modules-load can load modules of the verified root,
+        /// so that new hardware gets its driver. Nobody else can, including root's `modprobe` and `insmod`. `boot`: the agent loads the drivers of the hardware
+        /// that is there, and then no module can be loaded until the next start. It is always `boot` at level `lockdown`, with the exceptions `containers` and
+        /// `debug` (the guard could not tell who asks), and in an image without systemd-udevd.
+        module_loading: super::ModuleLoading = "`image` or `boot`", "`image` at level `guard`, else `boot`";
         /// `refuse`: the image's shells and interpreters read no file that is not the image's, on volumes or in memory, so that none is a script to them; from level
         /// `guard` on. What they are told by a pipe, a terminal or their own command line can't be told apart, and their own data is refused to them too:
         /// docs/threat-model.md says how far it reaches.

@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use super::parse::{LARGEST_VOLUME, Reader};
-use adamant_agent::policy::{Allow, Policy, Seal};
+use adamant_agent::policy::{Allow, ModuleLoading, Policy, Seal};
 
 use super::{Boot, Disk, Level, Scripts, Sign, SignBy, Volume, keys, values};
 use crate::error::Result;
@@ -15,7 +15,7 @@ const SMALLEST_ESP: u64 = 33 << 20;
 impl Reader<'_> {
     pub(super) fn seal(&self, seal: Option<&Spanned<keys::Seal>>, volumes: &[Volume]) -> Result<Seal> {
         let Some(table) = seal else { return Ok(Seal::default()) };
-        let keys::Seal { level, enforce, modules, allow, scripts, interpreters, deny: _ } = table.get_ref();
+        let keys::Seal { level, enforce, modules, module_loading, allow, scripts, interpreters, deny: _ } = table.get_ref();
         let none = keys::Allow::default();
         let allow = allow.as_ref().map_or(&none, |allow| allow.get_ref().get_ref());
         let list = |list: &Option<Spanned<Vec<Spanned<String>>>>| -> Vec<String> {
@@ -26,6 +26,7 @@ impl Reader<'_> {
             level: level.as_ref().map(|level| *level.get_ref()).unwrap_or_default(),
             enforce: enforce.as_ref().map(|enforce| *enforce.get_ref()).unwrap_or_default(),
             modules: list(modules),
+            module_loading: module_loading.as_ref().map(|how| *how.get_ref()).unwrap_or_default(),
             interpreters: Vec::new(),
             allow: Allow {
                 jit: is(&allow.jit),
@@ -39,6 +40,9 @@ impl Reader<'_> {
                 scripts: list(&allow.scripts),
             },
         };
+        if let Some(key) = module_loading {
+            self.module_loading(key, &read)?;
+        }
         let refused = scripts.as_ref().filter(|scripts| *scripts.get_ref() == Scripts::Refuse);
         if let Some(scripts) = refused.filter(|_| read.level < Level::Guard) {
             return Err(self.error(scripts, "only level \"guard\" can refuse scripts (write level = \"guard\", or leave scripts out)"));
@@ -53,6 +57,23 @@ impl Reader<'_> {
         let alone = Policy { seal: read.clone(), volumes, ..super::empty_policy() };
         alone.check().map_err(|why| self.error(table, why))?;
         Ok(read)
+    }
+
+    /// Refuses a word that would say nothing.
+    fn module_loading(&self, key: &Spanned<ModuleLoading>, seal: &Seal) -> Result<()> {
+        let why = match *key.get_ref() {
+            ModuleLoading::Boot if seal.level < Level::Lockdown => {
+                "level \"verity\" does not restrict modules (write level = \"lockdown\" or \"guard\", or leave module_loading out)"
+            }
+            ModuleLoading::Image if seal.level < Level::Guard => {
+                "only level \"guard\" can tell who loads a module (write level = \"guard\", or leave module_loading out)"
+            }
+            ModuleLoading::Image if seal.allow.containers || seal.allow.debug => {
+                "with the exceptions containers and debug, the guard can't tell who loads a module (write module_loading = \"boot\", and in modules what is needed later)"
+            }
+            _ => return Ok(()),
+        };
+        Err(self.error(key, why))
     }
 
     pub(super) fn boot(&self, boot: Option<&Spanned<keys::Boot>>) -> Result<Boot> {

@@ -29,7 +29,7 @@ pub const ZSTD_LEVEL: i32 = 12;
 
 pub(crate) use text::nearest;
 
-pub use adamant_agent::policy::{Enforce, FailureAction, Fault, FileSystem, Level, OnCorruption, OnDamage, Reaction, Refresh, VerifyBoot};
+pub use adamant_agent::policy::{Enforce, FailureAction, Fault, FileSystem, Level, ModuleLoading, OnCorruption, OnDamage, Reaction, Refresh, VerifyBoot};
 pub use adamant_agent::signature::Mode;
 
 /// Something that an image may have to do without.

@@ -187,6 +187,19 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
             with("[seal]\nlevel = \"guard\"\nscripts = \"refuse\"\ninterpreters = [\"engine\"]\n"),
             "9:17: \"engine\" is not a path in the image (write it from / on, without . or .. or // or a slash at its end)",
         ),
+        (
+            with("[seal]\nlevel = \"lockdown\"\nmodule_loading = \"image\"\n"),
+            "8:18: only level \"guard\" can tell who loads a module (write level = \"guard\", or leave module_loading out)",
+        ),
+        (
+            with("[seal]\nmodule_loading = \"boot\"\n"),
+            "7:18: level \"verity\" does not restrict modules (write level = \"lockdown\" or \"guard\", or leave module_loading out)",
+        ),
+        (
+            with("[seal]\nlevel = \"guard\"\nmodule_loading = \"image\"\nallow = { containers = true }\n"),
+            "8:18: with the exceptions containers and debug, the guard can't tell who loads a module (write module_loading = \"boot\", and in modules what is needed later)",
+        ),
+        (with("[seal]\nlevel = \"guard\"\nmodule_loading = \"never\"\n"), "8:18: \"never\" is not known here (use image or boot)"),
         (with("[limits]\nentries = \"many\"\n"), "7:11: wrong type: string \"many\", expected a whole number"),
     ] {
         let error = parse(&text).expect_err(&text);

@@ -22,7 +22,7 @@ const PLACES: usize = 16;
 const OWN: usize = 128;
 const CLOCKS: usize = 16;
 /// Bytes of the map's value: four numbers of 32 bits, then such of 64, then the lists.
-pub const BYTES: usize = 4 * 4 + 8 * (8 + DEVICES + PLACES + OWN + MAX_INTERPRETERS + CLOCKS);
+pub const BYTES: usize = 4 * 4 + 8 * (10 + DEVICES + PLACES + OWN + MAX_INTERPRETERS + CLOCKS);
 const UNUSED: u64 = u64::MAX >> 1;
 // What a device is: `enum device`.
 const VOLUME: u64 = 1;
@@ -36,6 +36,9 @@ const SHUTDOWN: &str = "/usr/lib/systemd/systemd-shutdown";
 const MANAGER: &str = "/usr/lib/systemd/systemd";
 const EXECUTOR: &str = "/usr/lib/systemd/systemd-executor";
 const KMOD: &str = "/usr/bin/kmod";
+/// A link to udevadm.
+pub const UDEVD: &str = "/usr/lib/systemd/systemd-udevd";
+const MODULES_LOAD: &str = "/usr/lib/systemd/systemd-modules-load";
 /// Programs that keep the clock: systemd's (also by hand, timedatectl), chrony, ntpsec and OpenNTPD, ntpd-rs, those of linuxptp, and VMware's agent. QEMU's starts
 /// hwclock for the hardware's clock, which everybody can start: the system's is all that it sets.
 const CLOCK_PROGRAMS: [&str; 9] = [
@@ -60,8 +63,8 @@ pub struct Decisions {
     pub absent: Vec<String>,
 }
 
-/// Decides; `pins` is where the guard is held. `Err` is a clause.
-pub fn decide(identified: &Identified, seal: &Seal, pins: &str, report: &BootReport) -> Result<Decisions, String> {
+/// Decides; `pins` is where the guard is held, and modules can be loaded `on_request`. `Err` is a clause.
+pub fn decide(identified: &Identified, seal: &Seal, on_request: bool, pins: &str, report: &BootReport) -> Result<Decisions, String> {
     let allow = &seal.allow;
     let number = |path: &str| -> Result<u32, String> { fs::metadata(path).map(|found| device(found.dev())).map_err(|e| format!("{path}: {e}")) };
     let inside = |path: &str| -> Option<(u32, u64)> {
@@ -121,13 +124,13 @@ pub fn decide(identified: &Identified, seal: &Seal, pins: &str, report: &BootRep
     let marks = interpreters.iter().fold(0, |all, inode| all | mark(*inode));
     let clocks: Vec<u64> = CLOCK_PROGRAMS.iter().map(|path| program(path)).filter(|inode| *inode != 0).collect();
 
-    let flags = [allow.jit, allow.debug, allow.bpf, allow.containers, allow.binfmt, !allow.mounts.is_empty()];
+    let flags = [allow.jit, allow.debug, allow.bpf, allow.containers, allow.binfmt, !allow.mounts.is_empty(), on_request];
     let flags = flags.iter().enumerate().map(|(bit, set)| u32::from(*set) << bit).sum::<u32>();
     let mut bytes = Vec::new();
     for number in [image, number("/run")?, host as u32, flags] {
         bytes.extend(number.to_ne_bytes());
     }
-    for inode in [program(SHUTDOWN), program(AGENT_PATH), program(MANAGER), program(EXECUTOR), program(KMOD)] {
+    for inode in [program(SHUTDOWN), program(AGENT_PATH), program(MANAGER), program(EXECUTOR), program(KMOD), program(UDEVD), program(MODULES_LOAD)] {
         bytes.extend(inode.to_ne_bytes());
     }
     bytes.extend(report.built.to_ne_bytes());

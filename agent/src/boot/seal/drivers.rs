@@ -1,4 +1,5 @@
-//! The drivers of the hardware that is there, and the modules that the policy names: later none can be loaded.
+//! The drivers of the hardware that is there, and the modules that the policy names: later none can be loaded. Where modules are loaded on request, the image's
+//! systemd-udevd loads the drivers, and the policy's modules are all that is loaded here.
 //!
 //! The image's own modprobe knows which module a device wants; it runs in a chroot of the verified root. A driver brings new devices to light,
 //! such as a network card behind a bus, so it is asked again until there are no new ones.
@@ -34,9 +35,18 @@ const USUAL: [&str; 5] = ["autofs4", "configfs", "efi_pstore", "fuse", "dm_mod"]
 /// The drivers, on their way into the kernel.
 pub type Loading = Beside<Loaded>;
 
+/// Whether devices without a driver get one here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hardware {
+    /// All of them, now.
+    Drive,
+    /// systemd-udevd does so later.
+    Leave,
+}
+
 /// What was done so far.
-#[derive(Default)]
 pub struct Loaded {
+    hardware: Hardware,
     /// The names of devices that modprobe was asked for.
     known: BTreeSet<String>,
     /// Modules that the policy names.
@@ -46,7 +56,7 @@ pub struct Loaded {
 }
 
 /// Begins to load the drivers, and `modules`. `None`: the image has nothing to load them with. `Err` is a clause.
-pub fn begin(modules: &[String]) -> Result<Option<Loading>, String> {
+pub fn begin(modules: &[String], hardware: Hardware) -> Result<Option<Loading>, String> {
     if root::open_inside("/usr/sbin/modprobe", OFlag::O_PATH).is_err() {
         let missing = "the policy names modules, but the image has no modprobe to load them with: add kmod".to_owned();
         return if modules.is_empty() { Ok(None) } else { Err(missing) };
@@ -60,7 +70,8 @@ pub fn begin(modules: &[String]) -> Result<Option<Loading>, String> {
         // repair. Without namespaces none of them starts at all.
         let _ = unshare(CloneFlags::CLONE_NEWNS);
         let _ = apart.send(());
-        Ok(Loaded::default().and(&USUAL, &mut || ())?.and_named(&modules))
+        let nothing = Loaded { hardware, known: BTreeSet::new(), modules: Vec::new(), warnings: Vec::new() };
+        Ok(nothing.and(&USUAL, &mut || ())?.and_named(&modules))
     };
     let loading = Beside::begin("loads drivers", patience, work)?;
     // Where this takes long, a repair of a volume may meet a program that holds it. An error means that the thread has ended, which is seen where it is
@@ -85,7 +96,9 @@ impl Loaded {
     fn and(mut self, others: &[&str], tick: &mut dyn FnMut()) -> Result<Loaded, String> {
         for pass in 0..PASSES {
             let mut found = BTreeSet::new();
-            look(Path::new("/sys/devices"), 0, &mut found);
+            if self.hardware == Hardware::Drive {
+                look(Path::new("/sys/devices"), 0, &mut found);
+            }
             let mut words: Vec<&str> = vec!["-a", "-b", "-q"];
             let options = words.len();
             words.extend(others.iter().filter(|_| pass == 0));

@@ -70,10 +70,10 @@ pub fn begin() -> Result<Attaching, String> {
     Beside::begin("attaches the guard", PATIENCE, attach)
 }
 
-/// Seals.
-pub fn seal(attaching: &Result<Attaching, String>, identified: &Identified, seal: &Seal, context: &mut Context) {
+/// Seals, and says whether the guard is in force. With `on_request` it judges who loads modules.
+pub fn seal(attaching: &Result<Attaching, String>, identified: &Identified, seal: &Seal, on_request: bool, context: &mut Context) -> bool {
     let attached = attaching.as_ref().map_err(Clone::clone).and_then(|attaching| attaching.wait(context));
-    match attached.and_then(|attached| arm(&attached, identified, seal, context).map(|()| attached.hooks)) {
+    match attached.and_then(|attached| arm(&attached, identified, seal, on_request, context).map(|()| attached.hooks)) {
         Ok(hooks) => {
             enforced(context, format!("guard on {hooks} hooks"));
             if !seal.interpreters.is_empty() {
@@ -82,11 +82,13 @@ pub fn seal(attaching: &Result<Attaching, String>, identified: &Identified, seal
             if let Err(error) = systemd::leave_the_esp_alone(&seal.allow.mounts) {
                 context.warn(format!("Units for the ESP may fail: /run/systemd/system: {error}."));
             }
+            true
         }
         Err(why) => {
             // What is attached goes, where there is something: nobody is to arm it later.
             let _ = umount2(FOLDER, MntFlags::MNT_DETACH);
             missing(context, why);
+            false
         }
     }
 }
@@ -134,8 +136,8 @@ fn attach() -> Result<Attached, String> {
 }
 
 /// Tells the programs what they refuse from now on, for good.
-fn arm(attached: &Attached, identified: &Identified, seal: &Seal, context: &mut Context) -> Result<(), String> {
-    let decisions = decide::decide(identified, seal, FOLDER, &context.report)?;
+fn arm(attached: &Attached, identified: &Identified, seal: &Seal, on_request: bool, context: &mut Context) -> Result<(), String> {
+    let decisions = decide::decide(identified, seal, on_request, FOLDER, &context.report)?;
     for why in decisions.absent {
         context.warn(format!("An exception of [seal.allow] stands for nothing here: {why}."));
     }

@@ -6,14 +6,14 @@ use std::fs;
 use std::io;
 
 use adamant_agent::policy::Allow;
-use adamant_agent::settings::{LOCKDOWN, PTRACE, SECURITY, SETTINGS, holds, is_locked, lockdown, ptrace_scope};
+use adamant_agent::settings::{LOCKDOWN, NO_MODULES, PTRACE, SECURITY, SETTINGS, holds, is_locked, lockdown, ptrace_scope};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
 use super::super::Context;
 use super::{enforced, missing};
 
-/// Seals.
+/// Seals, but for module loading.
 pub fn seal(allow: &Allow, context: &mut Context) {
     match lock() {
         Ok(()) => enforced(context, "lockdown=integrity"),
@@ -23,6 +23,12 @@ pub fn seal(allow: &Allow, context: &mut Context) {
     for (path, value, needed) in SETTINGS {
         set(path, value, needed, context);
     }
+}
+
+/// No module can be loaded any more, until the next start.
+pub fn close_module_loading(context: &mut Context) {
+    let (path, value, needed) = NO_MODULES;
+    set(path, value, needed, context);
 }
 
 /// Mounts where the kernel shows its security modules.

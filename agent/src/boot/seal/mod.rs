@@ -13,10 +13,13 @@ mod lockdown;
 mod verity;
 
 use adamant_agent::policy::{Enforce, Level};
+use adamant_agent::settings::ON_REQUEST;
+use nix::fcntl::OFlag;
 
 use super::identity::Identified;
-use super::root::MountedRoot;
-use super::{Context, Failure};
+use super::root::{self, MountedRoot};
+use super::{Context, Failure, systemd};
+use drivers::Hardware;
 
 const STAGE: &str = "seal";
 
@@ -36,19 +39,28 @@ impl Sealed {
 pub struct Begun {
     guard: Result<guard::Attaching, String>,
     drivers: Result<Option<drivers::Loading>, String>,
+    /// Whether the image's modules can be loaded later, as the guard judges.
+    on_request: bool,
 }
 
 /// Begins with what takes long, as the verified policy asks.
 pub fn begin(root: &MountedRoot) -> Begun {
     let seal = &root.policy().seal;
-    let drivers = if seal.level >= Level::Lockdown { drivers::begin(&seal.modules) } else { Ok(None) };
+    // Without udevd, nobody would ask for drivers.
+    let on_request = seal.loads_modules_on_request() && root::open_inside(decide::UDEVD, OFlag::O_PATH).is_ok();
+    let hardware = if on_request { Hardware::Leave } else { Hardware::Drive };
+    let drivers = if seal.level >= Level::Lockdown { drivers::begin(&seal.modules, hardware) } else { Ok(None) };
     let guard = if seal.level == Level::Guard { lockdown::see().and_then(|()| guard::begin()) } else { Err("not asked for".to_owned()) };
-    Begun { guard, drivers }
+    Begun { guard, drivers, on_request }
 }
 
 /// Waits for the drivers of the hardware, while modules can still be loaded.
 pub fn load_drivers(begun: &Begun, context: &mut Context) {
-    let loaded = match &begun.drivers {
+    finish(&begun.drivers, context);
+}
+
+fn finish(drivers: &Result<Option<drivers::Loading>, String>, context: &mut Context) {
+    let loaded = match drivers {
         Ok(None) => Ok(()),
         Ok(Some(loading)) => drivers::finish(loading, context),
         Err(why) => Err(why.clone()),
@@ -65,6 +77,7 @@ pub fn run(identified: Identified, begun: &Begun, context: &mut Context) -> Resu
     context.report.seal.enforce = if seal.enforce == Enforce::Require { "require" } else { "prefer" }.to_owned();
     context.report.seal.reached = "none".to_owned();
     context.report.seal.allowances = seal.allow.used();
+    let mut guarded = false;
     for level in [Level::Verity, Level::Lockdown, Level::Guard] {
         if level > seal.level {
             break;
@@ -72,8 +85,13 @@ pub fn run(identified: Identified, begun: &Begun, context: &mut Context) -> Resu
         let before = context.report.seal.missing.len();
         match level {
             Level::Verity => verity::seal(&identified, context),
-            Level::Lockdown => lockdown::seal(&seal.allow, context),
-            Level::Guard => guard::seal(&begun.guard, &identified, seal, context),
+            Level::Lockdown => {
+                lockdown::seal(&seal.allow, context);
+                if !begun.on_request {
+                    close_module_loading(context);
+                }
+            }
+            Level::Guard => guarded = guard::seal(&begun.guard, &identified, seal, begun.on_request, context),
         }
         context.watchdog.alive();
         let missing = context.report.seal.missing[before..].to_vec();
@@ -89,7 +107,28 @@ pub fn run(identified: Identified, begun: &Begun, context: &mut Context) -> Resu
             }
         }
     }
+    if begun.on_request {
+        open_or_close_module_loading(guarded, context);
+    }
     Ok(Sealed { identified })
+}
+
+/// Leaves module loading to the guard. Where the policy only prefers the guard and it is not in force, it is closed, after the drivers of the hardware that is there.
+fn open_or_close_module_loading(guarded: bool, context: &mut Context) {
+    if !guarded {
+        finish(&drivers::begin(&[], Hardware::Drive), context);
+        return close_module_loading(context);
+    }
+    if let Err(error) = systemd::keep_module_loaders_apart() {
+        context.warn(format!("Drivers may not be loaded: systemd-udevd's unit: {error}."));
+    }
+    enforced(context, "modules of the image alone, on request of the kernel, systemd-udevd and systemd-modules-load");
+    context.report.seal.module_loading = ON_REQUEST.to_owned();
+}
+
+fn close_module_loading(context: &mut Context) {
+    lockdown::close_module_loading(context);
+    context.report.seal.module_loading = "boot".to_owned();
 }
 
 /// Something that is in force.
