@@ -20,12 +20,111 @@ undo 'rmmod dummy'; $poke module "$ko" && grep -q '^dummy ' /proc/modules
 module dummy; undo 'rmmod dummy'; $poke module "$ko" && grep -q '^dummy ' /proc/modules
 
 ### D05 lockdown: a module of the image's that was not declared, by modprobe
-# who refuses it: kernel.modules_disabled
+# who refuses it: kernel.modules_disabled; guard, kernel_read_file
 undo 'rmmod dummy'; modprobe dummy && grep -q '^dummy ' /proc/modules
 
-### D06 lockdown: a module by its alias, which the kernel asks for
-# who refuses it: kernel.modules_disabled
-grep -q '^dummy ' /proc/modules && skip 'dummy is there'; undo 'ip link del evil0; rmmod dummy'; ip link add evil0 type dummy && ip link show evil0
+### D06 lockdown: a module by its alias, which the kernel asks for on behalf of a task without CAP_SYS_MODULE
+# who refuses it: kernel.modules_disabled; guard, kernel_module_request
+absent dummy; undo 'ip link del evil0; rmmod dummy'; powerless ip link add evil0 type dummy && ip link show evil0
+
+### D84 lockdown: a module with parameters, by modprobe
+# who refuses it: kernel.modules_disabled; guard, kernel_read_file
+absent dummy; undo 'rmmod dummy'; modprobe dummy numdummies=3 && grep -q '^dummy ' /proc/modules
+
+### D85 lockdown: a module of the image's, by insmod of its file
+# who refuses it: kernel.modules_disabled; guard, kernel_read_file
+absent dummy; undo 'rmmod dummy'; insmod "$(find "/usr/lib/modules/$(uname -r)/kernel" -name 'dummy.ko*')" && grep -q '^dummy ' /proc/modules
+
+### D86 open: a module of the image's, which the kernel asks for on behalf of root
+# who refuses it: lockdown, kernel.modules_disabled; guard, nobody unless module_loading is "boot": the module is the image's and has no parameters of root's
+absent veth; undo 'ip link del evil0; rmmod veth'; ip link add evil0 type veth && grep -q '^veth ' /proc/modules
+
+### D87 lockdown: a protocol's or a cipher's module, asked for by a user
+# who refuses it: kernel.modules_disabled; guard, kernel_module_request
+before=$(wc -l </proc/modules); user perl -e 'for $f (1 .. 45) { socket(S, $f, $_, 0) for 1 .. 5 } socket(S, 2, 5, 132); socket(S, 2, 6, 33); socket(A, 38, 5, 0) and bind(A, pack("S a14 L L a64", 38, "hash", 0, 0, "wp512"))'; [ "$(wc -l </proc/modules)" -gt "$before" ]
+
+### D88 guard: an event for systemd-udevd with a name of the attacker's, which the kernel passes on as its own
+# who refuses it: guard, netlink_send
+absent dummy; undo 'rmmod dummy'; $poke uevent /devices/virtual/mem/null mem dummy; became dummy
+
+### D89 guard: a module by udevadm test-builtin
+# who refuses it: guard, kernel_read_file (lockdown: kernel.modules_disabled)
+absent dummy; undo 'rmmod dummy'; udevadm test-builtin 'kmod load dummy' /sys/class/net/lo; became dummy
+
+### D90 guard: udevadm test-builtin as a unit, with all of systemd's privileges
+# who refuses it: guard, kernel_read_file (lockdown: kernel.modules_disabled)
+absent dummy; undo 'rmmod dummy'; busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager StartTransientUnit 'ssa(sv)a(sa(sv))' evil-d90.service replace 2 Type s oneshot ExecStartEx 'a(sasas)' 1 /usr/bin/udevadm 4 udevadm test-builtin 'kmod load dummy' /sys/class/net/lo 1 privileged 0; became dummy
+
+### D91 guard slow: a systemd-udevd of the attacker's own, with rules of his own in a mount namespace of his own
+# who refuses it: guard, kernel_read_file
+absent dummy; undo 'rmmod dummy'; mkdir rules; echo 'KERNEL=="null", RUN{builtin}+="kmod load dummy"' >rules/99-evil.rules
+unshare --mount sh -c 'mount --bind rules /usr/lib/udev/rules.d && { timeout 10 /usr/lib/systemd/systemd-udevd & sleep 2; echo add >/sys/devices/virtual/mem/null/uevent; sleep 4; }'; became dummy
+
+### D92 guard: a process is made in systemd-udevd's cgroup, by clone3
+# who refuses it: guard, task_alloc
+absent dummy; undo 'rmmod dummy'; g=/sys/fs/cgroup/system.slice/systemd-udevd.service; [ ! -d $g/udev ] || g=$g/udev; need $g; $poke into $g /usr/bin/udevadm test-builtin 'kmod load dummy' /sys/class/net/lo; became dummy
+
+### D93 guard: a process is put into systemd-udevd's cgroup by systemd, AttachProcessesToUnit
+# who refuses it: systemd: the agent's drop-in says that nobody else has that cgroup; guard, kernel_read_file
+absent dummy; undo 'rmmod dummy'; sh -c 'busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager AttachProcessesToUnit ssau systemd-udevd.service "" 1 $$ && exec udevadm test-builtin "kmod load dummy" /sys/class/net/lo'; became dummy
+
+### D94 guard: a process puts itself into systemd-udevd's cgroup
+# who refuses it: guard, file_open
+absent dummy; undo 'rmmod dummy'; g=/sys/fs/cgroup/system.slice/systemd-udevd.service; [ ! -d $g/udev ] || g=$g/udev; need $g; sh -c "echo \$\$ >$g/cgroup.procs && exec udevadm test-builtin 'kmod load dummy' /sys/class/net/lo"; became dummy
+
+### D95 guard: systemd-executor by hand, which may put itself into any cgroup
+# who refuses it: guard, bprm_check_security
+need /usr/lib/systemd/systemd-executor; /usr/lib/systemd/systemd-executor --version
+
+### D96 guard: a list of modules of the attacker's, given to systemd-modules-load
+# who refuses it: guard, kernel_read_file (lockdown: kernel.modules_disabled)
+absent dummy; undo 'rmmod dummy'; echo dummy >evil.conf; /usr/lib/systemd/systemd-modules-load "$PWD/evil.conf"; became dummy
+
+### D97 guard: a kernel command line of the attacker's for systemd-modules-load, by the manager's environment
+# who refuses it: the agent's drop-in (lockdown: kernel.modules_disabled)
+absent dummy; undo 'rmmod dummy; systemctl unset-environment SYSTEMD_PROC_CMDLINE'; systemctl set-environment SYSTEMD_PROC_CMDLINE=modules_load=dummy && systemctl restart systemd-modules-load; became dummy
+
+### D98 guard: a list of modules in /run/modules-load.d
+# who refuses it: guard, inode_create
+absent dummy; undo 'rmmod dummy; rm -f /run/modules-load.d/evil.conf'; mkdir -p /run/modules-load.d; echo dummy >/run/modules-load.d/evil.conf; systemctl restart systemd-modules-load; became dummy
+
+### D99 lockdown: modprobe with a configuration of the attacker's, by its environment
+# who refuses it: kernel.modules_disabled; guard, kernel_read_file
+absent dummy; undo 'rmmod dummy'; mkdir conf; echo 'options dummy numdummies=3' >conf/evil.conf; MODPROBE_OPTIONS="-C $PWD/conf" modprobe dummy && grep -q '^dummy ' /proc/modules
+
+### D100 guard slow: rules of the attacker's are mounted over systemd-udevd's own, in its mount namespace
+# who refuses it: guard, sb_mount
+absent dummy; p=$(systemctl show -p MainPID --value systemd-udevd); [ "${p:-0}" != 0 ] || skip 'no systemd-udevd'; mkdir rules; echo 'KERNEL=="null", RUN{builtin}+="kmod load dummy"' >rules/99-evil.rules
+undo "rmmod dummy; nsenter -t $p -m umount /run/udev/rules.d; udevadm control --reload"; nsenter -t "$p" -m mount --bind "$PWD/rules" /run/udev/rules.d && udevadm control --reload && echo add >/sys/devices/virtual/mem/null/uevent; became dummy
+
+### D101 guard: another kernel command line for systemd-udevd's modules, in its mount namespace
+# who refuses it: guard, sb_mount
+p=$(systemctl show -p MainPID --value systemd-udevd); [ "${p:-0}" != 0 ] || skip 'no systemd-udevd'; echo dummy.numdummies=3 >line
+undo "nsenter -t $p -m umount /proc/cmdline"; nsenter -t "$p" -m mount --bind "$PWD/line" /proc/cmdline && nsenter -t "$p" -m grep numdummies /proc/cmdline
+
+### D102 verity slow: a property for all of systemd-udevd's events, udevadm control
+# who refuses it: udev: rules can match it, and the module that is loaded is the one that the device names
+absent dummy; undo 'rmmod dummy; udevadm control --property=MODALIAS='; udevadm control --property=MODALIAS=dummy; echo add >/sys/devices/virtual/mem/null/uevent; became dummy
+
+### D103 verity slow: a name in systemd-udevd's database
+# who refuses it: udev: it takes an event's name from the kernel
+absent dummy; undo 'rmmod dummy; rm -f /run/udev/data/c1:3'; printf 'E:MODALIAS=dummy\n' >/run/udev/data/c1:3; echo add >/sys/devices/virtual/mem/null/uevent; became dummy
+
+### D104 verity: an event with a name of the attacker's, by the device's own file
+# who refuses it: the kernel: it marks what it was given
+absent dummy; undo 'rmmod dummy'; echo 'add 11111111-2222-3333-4444-555555555555 MODALIAS=dummy' >/sys/devices/virtual/mem/null/uevent; became dummy
+
+### D105 lockdown: a module by systemd's own unit for that
+# who refuses it: kernel.modules_disabled; guard, kernel_read_file
+absent dummy; undo 'rmmod dummy'; systemctl start modprobe@dummy.service && became dummy
+
+### D106 lockdown: a module is taken away
+# who refuses it: kernel.modules_disabled; guard, capable
+grep -q '^msr ' /proc/modules || skip 'msr is not there'; undo 'modprobe msr'; rmmod msr; ! grep -q '^msr ' /proc/modules
+
+### D107 guard: a module from a volume by its path, which the kernel asks for as a network device
+# who refuses it: guard, kernel_read_file (lockdown: kernel.modules_disabled)
+absent dummy; undo 'rmmod dummy; rm -f /run/evil.ko'; module dummy; ln -s "$ko" /run/evil.ko; perl -e 'socket(S, 2, 2, 0); $r = pack("a16 x24", "/run/evil.ko"); ioctl(S, 0x8933, $r)'; became dummy
 
 ### D07 lockdown: modules enabled again
 # who refuses it: the kernel, kernel.modules_disabled goes one way

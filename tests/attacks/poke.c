@@ -23,6 +23,7 @@ __attribute__((constructor)) static void loaded(void)
 #include <linux/fs.h>
 #include <linux/io_uring.h>
 #include <linux/loop.h>
+#include <linux/netlink.h>
 #include <linux/nvme_ioctl.h>
 #include <linux/perf_event.h>
 #include <linux/userfaultfd.h>
@@ -41,6 +42,7 @@ __attribute__((constructor)) static void loaded(void)
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/shm.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -770,6 +772,38 @@ static int module_bytes(int n, char **a)
 	return 0;
 }
 
+/* uevent DEVPATH SUBSYSTEM MODALIAS: has the kernel pass on an event as if it were its own. */
+static int uevent(int n, char **a)
+{
+	(void)n;
+	struct { struct nlmsghdr head; char text[1024]; } message = { .head = { .nlmsg_type = NLMSG_MIN_TYPE, .nlmsg_flags = NLM_F_REQUEST } };
+	int length = snprintf(message.text, sizeof(message.text), "add@%s%cACTION=add%cDEVPATH=%s%cSUBSYSTEM=%s%cMODALIAS=%s", a[0], 0, 0, a[0], 0, a[1], 0, a[2]) + 1;
+	message.head.nlmsg_len = sizeof(message.head) + length;
+	int fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_KOBJECT_UEVENT);
+	TRY("socket", fd);
+	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
+	TRY("sendto", sendto(fd, &message, message.head.nlmsg_len, 0, (struct sockaddr *)&kernel, sizeof(kernel)));
+	return 0;
+}
+
+/* into CGROUP PROGRAM...: runs a program as a new process of that cgroup. */
+static int into(int n, char **a)
+{
+	(void)n;
+	int cgroup = open(a[0], O_PATH | O_DIRECTORY), status = 0;
+	TRY("open", cgroup);
+	struct { uint64_t flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup; } how = {
+		.flags = 0x200000000ull /* CLONE_INTO_CGROUP */, .exit_signal = SIGCHLD, .cgroup = cgroup };
+	long child = syscall(SYS_clone3, &how, sizeof(how));
+	TRY("clone3", child);
+	if (!child) {
+		execv(a[1], a + 1);
+		_exit(no("exec"));
+	}
+	waitpid(child, &status, 0);
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
 /* kexec-file PATH: loads a kernel to be started next, and unloads it again. kexec: a segment by the older call. */
 static int kexec_file(int n, char **a)
 {
@@ -1036,6 +1070,7 @@ static const struct { const char *name; int arguments; int (*run)(int, char **);
 	{ "uring-nvme", 2, uring_nvme }, { "uring-path", 2, uring_path }, { "memory", 1, memory }, { "memfd", 1, memfd }, { "tmpfile", 2, tmpfile_ }, { "fsmount", 2, fsmount_ },
 	{ "clone", 2, clone_tree }, { "move", 2, move_ }, { "beneath", 2, beneath }, { "setattr", 3, setattr }, { "reconfigure", 2, reconfigure }, { "umount", 2, umount_ },
 	{ "pivot", 2, pivot }, { "handle", 2, handle }, { "exchange", 2, exchange }, { "dm", 2, dm }, { "module", 1, module }, { "module-bytes", 1, module_bytes },
+	{ "uevent", 3, uevent }, { "into", 2, into },
 	{ "kexec-file", 1, kexec_file }, { "kexec", 0, kexec }, { "bpf", 1, bpf }, { "perf", 0, perf }, { "clock", 2, clock_ }, { "trace", 1, trace },
 	{ "vm-write", 1, vm_write }, { "mem-write", 1, mem_write }, { "steal", 2, steal }, { "signal", 2, signal_ }, { "limit", 2, limit }, { "swapon", 1, swap_on },
 };

@@ -52,6 +52,12 @@ module() {
   ko=$PWD/$1.ko
   case $found in *.xz) xz -dc "$found" >"$ko" ;; *.zst) zstd -dc "$found" >"$ko" ;; *) cp "$found" "$ko" ;; esac
 }
+# absent NAME: the module is not loaded yet.
+absent() { ! grep -q "^$1 " /proc/modules || skip "$1 is there already"; }
+# became NAME: the module is loaded, or will be in a moment.
+became() { for t in 1 2 3 4 5 6; do ! grep -q "^$1 " /proc/modules || return 0; sleep 0.5; done; return 1; }
+# powerless COMMAND...: as whoever this is, without CAP_SYS_MODULE.
+powerless() { if [ "$(id -u)" = 0 ]; then setpriv --bounding-set=-sys_module --inh-caps=-sys_module "$@"; else "$@"; fi; }
 # other_slot: an empty slot's partition, as `$other`.
 other_slot() {
   other=$(for p in /sys/class/block/"$disk"?*; do ! grep -q '^PARTNAME=_empty$' "$p/uevent" || basename "$p"; done | head -n 1)
