@@ -55,7 +55,7 @@ absent dummy; undo 'rmmod dummy'; udevadm test-builtin 'kmod load dummy' /sys/cl
 # who refuses it: guard, kernel_read_file (lockdown: kernel.modules_disabled)
 absent dummy; undo 'rmmod dummy'; busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager StartTransientUnit 'ssa(sv)a(sa(sv))' evil-d90.service replace 2 Type s oneshot ExecStartEx 'a(sasas)' 1 /usr/bin/udevadm 4 udevadm test-builtin 'kmod load dummy' /sys/class/net/lo 1 privileged 0; became dummy
 
-### D91 guard slow: a systemd-udevd of the attacker's own, with rules of his own in a mount namespace of his own
+### D91 guard slow last: a systemd-udevd of the attacker's own, with rules of his own in a mount namespace of his own
 # who refuses it: guard, kernel_read_file
 absent dummy; undo 'rmmod dummy'; mkdir rules; echo 'KERNEL=="null", RUN{builtin}+="kmod load dummy"' >rules/99-evil.rules
 unshare --mount sh -c 'mount --bind rules /usr/lib/udev/rules.d && { timeout 10 /usr/lib/systemd/systemd-udevd & sleep 2; echo add >/sys/devices/virtual/mem/null/uevent; sleep 4; }'; became dummy
