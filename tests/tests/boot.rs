@@ -64,8 +64,8 @@ fn agent_and_initramfs_stay_small() {
     let length = |path: &Path| std::fs::metadata(path).map(|meta| meta.len()).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let (agent, initrd) = (length(&image::programs().agent), length(&Tiny::usual().build().path("initrd")));
     println!("agent {agent} bytes, initramfs for Debian's cloud kernel {initrd} bytes");
-    // 1.6 MiB and 4 MB.
-    assert!(agent <= 1_677_721, "{agent}");
+    // 1.75 MiB and 4 MB.
+    assert!(agent <= 1_835_008, "{agent}");
     assert!(initrd <= 4_000_000, "{initrd}");
 }
 
