@@ -116,7 +116,7 @@ fn too_small(image: &Image, volume: &Volume) -> Option<Finding> {
         volume.size >> 20,
         room.blocks * BLOCK,
         room.inodes,
-        largest(image, &shipped),
+        largest(image, &shipped, mount),
     );
     let size = enough(need, volume.size).map_or("a larger one".to_owned(), |bytes| format!("\"{}M\"", bytes >> 20));
     let hint = match image.definition.has_default_volumes() {
@@ -205,7 +205,7 @@ fn enough(need: Room, from: u64) -> Option<u64> {
     sizes(least + least / 4).find(fits)
 }
 
-fn largest(image: &Image, shipped: &Shipped) -> String {
+fn largest(image: &Image, shipped: &Shipped, mount: &str) -> String {
     let bytes = |id: &crate::tree::NodeId| match &image.tree.node(*id).kind {
         Kind::File(content) => content.len(),
         _ => 0,
@@ -214,7 +214,7 @@ fn largest(image: &Image, shipped: &Shipped) -> String {
     let mut sums: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
     for (path, id) in &shipped.entries {
         let path = show(path);
-        let unit = shipped.units.iter().find(|unit| shipped.units.len() > 1 && (path == **unit || adamant_agent::policy::is_below(&path, unit)));
+        let unit = shipped.units.iter().find(|unit| *unit != mount && (path == **unit || adamant_agent::policy::is_below(&path, unit)));
         let sum = sums.entry(unit.cloned().unwrap_or(path)).or_default();
         *sum = (sum.0 + bytes(id), sum.1 + 1);
     }

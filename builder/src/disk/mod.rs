@@ -286,7 +286,7 @@ mod tests {
         assert_eq!((&parts[2]["name"], &parts[2]["size"], &parts[2]["attrs"]), (&"black-box".into(), &2048.into(), &"GUID:63".into()));
         assert_eq!(
             (&parts[4]["name"], &parts[4]["attrs"], &parts[4]["type"]),
-            (&"state".into(), &"GUID:63".into(), &"4D21B016-B534-45C2-A9FB-5C16E091FD2D".into())
+            (&"state".into(), &"GUID:49,63".into(), &"4D21B016-B534-45C2-A9FB-5C16E091FD2D".into())
         );
         assert_eq!((&parts[3]["name"], &parts[3]["type"]), (&"logs".into(), &"0FC63DAF-8483-4772-8E79-3D69D8477DE4".into()));
         std::fs::remove_dir_all(&dir).unwrap();
