@@ -238,7 +238,7 @@ impl Archive {
                 .record("SCHILY.xattr.user.text", "text")
                 .record("SCHILY.xattr.user.bytes", b"\0\n=\xff")
                 .record("SCHILY.xattr.user.empty", "")
-                .record("SCHILY.xattr.trusted.overlay.opaque", "y")
+                .record("SCHILY.xattr.trusted.odd", "y")
                 .record("SCHILY.xattr.security.capability", capability)
                 .record("SCHILY.xattr.security.other", "label"),
         );
