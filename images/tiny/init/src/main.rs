@@ -53,8 +53,10 @@ fn main() {
     }
     println!("tiny: done");
     // What was mounted last goes first: the volumes are left clean.
-    for volume in ["/var/log", "/var"] {
-        let _ = mount(None::<&str>, volume, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>);
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let volumes = mounts.lines().rev().map(|line| line.split(' ').collect::<Vec<_>>()).filter(|fields| fields.get(2) == Some(&"ext4"));
+    for volume in volumes {
+        let _ = mount(None::<&str>, volume[1], None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>);
     }
     nix::unistd::sync();
     if !stay {
