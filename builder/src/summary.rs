@@ -74,7 +74,13 @@ impl Summary {
             volumes: definition
                 .volumes
                 .iter()
-                .map(|v| Volume { name: v.policy.name.clone(), mount: v.policy.mount.clone(), size: v.size, weight: v.policy.weight, refresh: v.policy.refresh })
+                .map(|v| Volume {
+                    name: v.policy.name.clone(),
+                    mount: v.policy.mount.clone(),
+                    size: v.size,
+                    weight: v.policy.weight,
+                    refresh: v.policy.refresh,
+                })
                 .collect(),
             policy: definition.policy(),
             cmdline: definition.kernel.cmdline.clone(),

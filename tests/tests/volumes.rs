@@ -104,7 +104,11 @@ fn one_server_keeps_its_identity_and_data_when_its_image_is_replaced() {
 /// An image that ships a page, a database's directory on a volume of its own, and a list of its packages, each as long as its version says.
 fn shipping(version: &str, length: usize) -> Tiny {
     let text = "x".repeat(length);
-    let mut more = Tiny::usual().more.replacen("[[volume]]\nname = \"logs\"", "[[volume]]\nname = \"db\"\nmount = \"/var/lib/db/main\"\nsize = \"16M\"\n[[volume]]\nname = \"logs\"", 1);
+    let mut more = Tiny::usual().more.replacen(
+        "[[volume]]\nname = \"logs\"",
+        "[[volume]]\nname = \"db\"\nmount = \"/var/lib/db/main\"\nsize = \"16M\"\n[[volume]]\nname = \"logs\"",
+        1,
+    );
     for path in ["/var/www/index.html", "/var/lib/dpkg/status", "/var/lib/db/main/base/1", "/var/lib/app/config"] {
         more += &format!("[[file]]\npath = {path:?}\ncontent = {text:?}\n");
     }

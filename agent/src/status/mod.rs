@@ -176,7 +176,11 @@ fn line_of_volume(volume: &Value, now: Option<&Fill>, page: &mut Page) {
         names[3],
         if now.is_some_and(|now| now.read_only) { ", READ-ONLY" } else { "" }
     );
-    if good { page.line("volume", &line) } else { page.judged("volume", false, &line) }
+    if good {
+        page.line("volume", &line)
+    } else {
+        page.judged("volume", false, &line)
+    }
     let kept: Vec<&str> = list(volume, "/kept").iter().filter_map(Value::as_str).collect();
     if !kept.is_empty() {
         let more = number(volume, "/kept_more");
