@@ -28,7 +28,7 @@ pub struct Rule {
     pub is_secret: fn(&str) -> bool,
 }
 
-const fn rule(name: &'static str, paths: &'static [&'static str], is_secret: fn(&str) -> bool) -> Rule {
+const fn rule(name: &'static str, paths: &'static [&'static str], is_secret: IsSecret) -> Rule {
     Rule { name, paths, is_secret }
 }
 
@@ -38,8 +38,11 @@ pub fn paths_by_name() -> impl Iterator<Item = (&'static str, Vec<&'static str>)
     NAMES.into_iter().map(move |name| (name, paths(name)))
 }
 
+/// Whether a text holds a secret.
+pub type IsSecret = fn(&str) -> bool;
+
 /// What is looked for in extended attributes.
-pub const ATTRIBUTE_RULES: &[(&str, fn(&str) -> bool)] = &[
+pub const ATTRIBUTE_RULES: &[(&str, IsSecret)] = &[
     (PRIVATE_KEY, keys::holds_private_key),
     (CLOUD, is_service_account),
     (CLOUD, holds_aws_key),
