@@ -315,4 +315,5 @@ fn another_file_system_is_never_overwritten() {
     let before = alter::read(&server.disk, state.start, state.size as usize);
     let line = server.refused();
     assert!(line.contains("state") && line.contains("swap"), "{line}");
+    assert!(before == alter::read(&server.disk, state.start, state.size as usize), "it was written to");
 }
