@@ -180,13 +180,13 @@ pub fn prepare(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<CStri
 fn temporary(folder: BorrowedFd, name: &CStr, bytes: &[u8], sync: bool) -> io::Result<CString> {
     use std::io::Write;
     let temporary = beside(name);
-    remove_tree(&folder, &temporary)?;
+    remove_tree(folder, &temporary)?;
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut file = std::fs::File::from(openat(&folder, temporary.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
+    let mut file = std::fs::File::from(openat(folder, temporary.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
     let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
     if let Err(e) = written {
         // Half a file is of no use, and on a full volume its room is.
-        let _ = unlinkat(&folder, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(folder, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
         return Err(e);
     }
     Ok(temporary)
