@@ -3,6 +3,8 @@
 //! The agent makes an ext4 with blocks of 4 KiB and inodes of 256 bytes. How many blocks and inodes that leaves is e2fsprogs' arithmetic (mke2fs(8),
 //! lib/ext2fs/initialize.c), with the inode ratios of its mke2fs.conf.
 
+use adamant_agent::contract::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
+
 use super::{Finding, Image};
 use crate::definition::Volume;
 use crate::tree::{Content, Kind, Node, show};
@@ -10,9 +12,6 @@ use crate::volumes::{Shipped, shipped};
 
 const BLOCK: u64 = 4096;
 const INODE: u64 = 256;
-/// Below this size the agent asks for small block groups: two full groups of the usual size.
-const SMALL: u64 = 2 * 32768 * BLOCK;
-const SMALL_GROUP: u64 = 2048;
 const GROUP: u64 = 32768;
 /// From this size on mke2fs.conf has one inode for 16 KiB, and not for 4 KiB.
 const MANY_INODES_BELOW: u64 = 512 << 20;
@@ -41,7 +40,7 @@ impl Room {
     /// What a new file system of this size has for content.
     fn of(bytes: u64) -> Room {
         let blocks = bytes / BLOCK;
-        let in_group = if bytes < SMALL { SMALL_GROUP } else { GROUP };
+        let in_group = if bytes < SMALL_VOLUME { SMALL_VOLUME_GROUP } else { GROUP };
         let ratio = if bytes < MANY_INODES_BELOW { 4096 } else { 16384 };
         let groups = blocks.div_ceil(in_group);
         let table = (bytes / ratio).div_ceil(groups).div_ceil(BLOCK / INODE);
@@ -160,7 +159,7 @@ fn file(content: &Content, without_zeros: bool) -> u64 {
         blocks -= zeros(content) / BLOCK;
     }
     // The inode has room for four extents, of which none is longer than a small group.
-    blocks + if blocks > 4 * SMALL_GROUP { blocks.div_ceil(SMALL_GROUP).div_ceil(340) } else { 0 }
+    blocks + if blocks > 4 * SMALL_VOLUME_GROUP { blocks.div_ceil(SMALL_VOLUME_GROUP).div_ceil(340) } else { 0 }
 }
 
 /// Bytes in runs of zeros that become holes. What can't be read counts as none: a later stage says why.
@@ -248,8 +247,8 @@ mod tests {
         for mib in [16, 17, 24, 63, 64, 100, 255, 256, 300, 511, 512, 1000, 1024, 5000, 20_000, 100_000] {
             let bytes = mib << 20;
             std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
-            let group = SMALL_GROUP.to_string();
-            let small: &[&str] = if bytes < SMALL { &["-g", &group] } else { &[] };
+            let group = SMALL_VOLUME_GROUP.to_string();
+            let small: &[&str] = if bytes < SMALL_VOLUME { &["-g", &group] } else { &[] };
             let options = ["-q", "-F", "-b", "4096", "-I", "256", "-E", "lazy_itable_init=1,lazy_journal_init=1"];
             let made = Command::new("mkfs.ext4").args(small).args(options).arg(&path).output().unwrap();
             assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

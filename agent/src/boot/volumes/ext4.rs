@@ -6,12 +6,13 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use adamant_agent::contract::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
 use nix::mount::{MsFlags, mount};
 
 use super::super::console;
 use super::beneath;
 use super::features::{self, Features};
-use super::probe::{self, SMALL_GROUP};
+use super::probe;
 use super::progress::Progress;
 use super::superblock::Super;
 use super::tool::{Ended, Tool, ToolError};
@@ -20,8 +21,6 @@ use super::tool::{Ended, Tool, ToolError};
 const MAKE_DEADLINE: Duration = Duration::from_secs(300);
 const CHECK_DEADLINE: Duration = Duration::from_secs(1800);
 const GROW_DEADLINE: Duration = Duration::from_secs(1800);
-/// A volume smaller than two full block groups would have no copy of its superblock.
-const SMALL: u64 = 2 * 32768 * 4096;
 /// Longest label that ext4 has room for, bytes.
 const LABEL: usize = 16;
 
@@ -91,9 +90,9 @@ impl Programs<'_> {
         // 4 KiB blocks and 256-byte inodes whatever the size: what small volumes get by default can't grow far nor tell time beyond 2038.
         // The kernel zeroes inode tables and journal later, in its own time.
         // A flexible group of small ones is as large as one of full ones, 2 GiB: the kernel grows by one at a time.
-        let (small_group, small_flexible) = (SMALL_GROUP.to_string(), (SMALL / 2 * 16 / (SMALL_GROUP * 4096)).to_string());
+        let (small_group, small_flexible) = (SMALL_VOLUME_GROUP.to_string(), (SMALL_VOLUME / 2 * 16 / (SMALL_VOLUME_GROUP * 4096)).to_string());
         let mut arguments = vec!["-q", "-F", "-b", "4096", "-I", "256", "-L", label, "-E", "lazy_itable_init=1,lazy_journal_init=1", &path];
-        if bytes < SMALL {
+        if bytes < SMALL_VOLUME {
             arguments.splice(0..0, ["-g", &small_group, "-G", &small_flexible]);
         }
         let tool = Tool { sysroot: self.sysroot, program: "mkfs.ext4", arguments: &arguments, progress: None, deadline: MAKE_DEADLINE, watched: &[] };

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use adamant_agent::contract::SMALL_VOLUME_GROUP;
+
 use super::superblock::{OFFSET, SIZE, Super};
 
 /// What a partition holds.
@@ -26,10 +28,8 @@ const EDGE: u64 = 1 << 20;
 /// Size and number of the looks taken in between.
 const LOOK: u64 = 64 << 10;
 const LOOKS: u64 = 64;
-/// Blocks of 4 KiB in a group of a small volume: so that there is a second group, and with it a copy of the superblock.
-pub const SMALL_GROUP: u64 = 2048;
 /// Where backup superblocks are: the second block group's first block, for small volumes and for full groups of 1, 2 and 4 KiB blocks.
-const BACKUPS: [u64; 4] = [SMALL_GROUP << 12, 8193 << 10, 16384 << 11, 32768 << 12];
+const BACKUPS: [u64; 4] = [SMALL_VOLUME_GROUP << 12, 8193 << 10, 16384 << 11, 32768 << 12];
 
 /// Offset, bytes there and name of what is often found on disks.
 const KNOWN: [(usize, &[u8], &str); 16] = [

@@ -8,7 +8,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::probe::{SMALL_GROUP, is_zero};
+use adamant_agent::contract::SMALL_VOLUME_GROUP;
+
+use super::probe::is_zero;
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -26,7 +28,7 @@ const LUKS_HEADERS: [u64; 4] = [512 * KIB, MIB, 2 * MIB, 4 * MIB];
 const BTRFS_COPIES: [u64; 3] = [64 * MIB, 256 << 30, 1 << 50];
 /// Blocks in an ext4 group, and bytes in a block: as mke2fs makes them by default for each size of a block, and as the agent has them made.
 const EXT4_GROUPS: [(u64, u64); 8] =
-    [(SMALL_GROUP, 4 * KIB), (8192, KIB), (16384, 2 * KIB), (32768, 4 * KIB), (65528, 8 * KIB), (65528, 16 * KIB), (65528, 32 * KIB), (65528, 64 * KIB)];
+    [(SMALL_VOLUME_GROUP, 4 * KIB), (8192, KIB), (16384, 2 * KIB), (32768, 4 * KIB), (65528, 8 * KIB), (65528, 16 * KIB), (65528, 32 * KIB), (65528, 64 * KIB)];
 /// One label of ZFS; two are at the start and two at the end of what is a multiple of it. Within it: names and values, and the first uberblock.
 const ZFS_LABEL: u64 = 256 * KIB;
 const ZFS_PARTS: [u64; 2] = [16 * KIB, 128 * KIB];
