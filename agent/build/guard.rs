@@ -8,11 +8,11 @@ use std::process::Command;
 
 use super::object::{Code, Object};
 
-const SOURCE: &str = "guard/guard.bpf.c";
+const SOURCE: &str = "bpf/guard.bpf.c";
 
 /// Compiles it and writes `guard.rs` for the agent to include.
 pub fn build() -> Result<(), String> {
-    println!("cargo:rerun-if-changed=guard");
+    println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-env-changed=CLANG");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets no OUT_DIR")?);
     let compiled = out.join("guard.o");
@@ -32,7 +32,7 @@ fn compile(to: &Path) -> Result<(), String> {
 }
 
 fn tables(object: &Object) -> String {
-    let mut text = String::from("// Made by build/guard.rs from guard/guard.bpf.c.\n");
+    let mut text = String::from("// Made by build/guard.rs from bpf/guard.bpf.c.\n");
     // Writing to a String can't fail.
     let _ = writeln!(text, "pub static FIELDS: &[Field] = &[");
     for field in &object.fields {

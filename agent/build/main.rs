@@ -8,7 +8,7 @@ fn main() {
     println!("cargo:rerun-if-changed=build");
     small::link();
     if let Err(why) = guard::build() {
-        println!("cargo:error=the guard (agent/guard/guard.bpf.c): {why}");
+        println!("cargo:error=the guard (agent/bpf/guard.bpf.c): {why}");
         std::process::exit(1);
     }
 }

@@ -16,7 +16,7 @@ pub fn link() {
     println!("cargo:rustc-check-cfg=cfg(without_tables)");
     // Only the profile for images is optimized for size, and only it aborts on a panic; tests unwind.
     if target_is_linux && env::var("OPT_LEVEL").is_ok_and(|level| level == "z") {
-        let script = env::current_dir().unwrap_or_default().join("no-unwinding.ld");
+        let script = env::current_dir().unwrap_or_default().join("build/no-unwinding.ld");
         println!("cargo:rerun-if-changed={}", script.display());
         println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
         println!("cargo:rustc-link-arg-bins=-T{}", script.display());

@@ -75,7 +75,7 @@ pub struct Volume {
     /// Where it is mounted.
     pub mount: String,
     /// Whether a later image replaces units that nobody has changed: `unchanged` or `never`.
-    pub refresh: adamant_agent::policy::Refresh,
+    pub refresh: adamant_contract::policy::Refresh,
     /// Units, as absolute paths, sorted.
     pub units: Vec<String>,
 }

@@ -4,8 +4,8 @@
 use std::fmt;
 use std::path::Path;
 
-use adamant_agent::hash::hex;
-use adamant_agent::policy::Refresh;
+use adamant_contract::hex;
+use adamant_contract::policy::Refresh;
 use serde::Serialize;
 
 use crate::definition::values::moment;
@@ -26,7 +26,7 @@ pub struct Summary {
     layout: Layout,
     keep: Vec<String>,
     volumes: Vec<Volume>,
-    policy: adamant_agent::policy::Policy,
+    policy: adamant_contract::policy::Policy,
     cmdline: String,
     modules: Vec<String>,
     artifacts: Vec<String>,
@@ -62,7 +62,7 @@ impl Summary {
         let stem = definition.stem();
         Summary {
             definition: definition.path.display().to_string(),
-            definition_sha256: hex(&definition.digest),
+            definition_sha256: hex::encode(&definition.digest),
             id: definition.id.clone(),
             version: definition.version.clone(),
             epoch: definition.epoch,

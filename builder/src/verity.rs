@@ -5,8 +5,8 @@
 
 use std::io::{self, Write};
 
-use adamant_agent::hash::RootHash;
-use adamant_agent::verity::{DIGESTS_PER_BLOCK, Superblock, levels, partition_blocks};
+use adamant_contract::root_hash::RootHash;
+use adamant_contract::verity::{DIGESTS_PER_BLOCK, Superblock, levels, partition_blocks};
 use sha2::{Digest, Sha256};
 
 use crate::erofs::{BLOCK, Sink};
@@ -189,7 +189,7 @@ pub fn check(data: &Part, tree: &Part, root: &RootHash, jobs: usize) -> Result<s
             return Ok(Err(Damage::Superblock(format!("the {what} has {has} bytes where the superblock says {wanted} blocks of {BLOCK}"))));
         }
     }
-    if first[adamant_agent::verity::SUPERBLOCK..].iter().any(|&b| b != 0) {
+    if first[adamant_contract::verity::SUPERBLOCK..].iter().any(|&b| b != 0) {
         return Ok(Err(Damage::Superblock("bytes behind the superblock that must be zero are not".to_owned())));
     }
 
@@ -288,7 +288,7 @@ mod tests {
         for blocks in [1, 2, 128, 129, 128 * 128, 128 * 128 + 1] {
             let (data, tree, root) = build(blocks);
             std::fs::write(dir.join("data"), &data).unwrap();
-            let hex = |bytes: &[u8]| adamant_agent::hash::hex(bytes);
+            let hex = |bytes: &[u8]| adamant_contract::hex::encode(bytes);
             let id = hex(&uuid("test"));
             let id = format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]);
             let output = Command::new("veritysetup")

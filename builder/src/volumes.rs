@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use adamant_agent::contract::IDENTITY_DIR;
-use adamant_agent::policy::is_below;
+use adamant_contract::paths::IDENTITY_DIR;
+use adamant_contract::policy::is_below;
 
 use crate::definition::Definition;
 use crate::tree::{Kind, NodeId, Tree, parts, show};

@@ -1,15 +1,15 @@
 //! The doors through which hostile bytes come in, one function each: any bytes at all must end in a result, and what is accepted must keep
 //! the promises that others rely on. `fuzz/` calls them with cargo-fuzz, `tests/tests/any_bytes.rs` with a bounded number of inputs.
 
-use adamant_agent::cmdline::CommandLine;
-use adamant_agent::credentials::Sorter;
-use adamant_agent::gpt::disk::{self, Disk};
-use adamant_agent::gpt::{self, Guid, Partition, Table};
-use adamant_agent::hash::RootHash;
-use adamant_agent::policy::Policy;
-use adamant_agent::signature::{self, Certificate, Embedded};
-use adamant_agent::uevent::Event;
-use adamant_agent::verity::{self, Superblock};
+use adamant_contract::cmdline::CommandLine;
+use adamant_contract::credentials::Sorter;
+use adamant_contract::gpt::disk::{self, Disk};
+use adamant_contract::gpt::{self, Guid, Partition, Table};
+use adamant_contract::policy::Policy;
+use adamant_contract::root_hash::RootHash;
+use adamant_contract::signature::{self, Certificate, Embedded};
+use adamant_contract::uevent::Event;
+use adamant_contract::verity::{self, Superblock};
 
 use crate::alter::Random;
 
@@ -51,7 +51,7 @@ pub fn credentials(bytes: &[u8]) {
     sorter.offer_command_line(bytes);
     for credential in &sorter.accepted {
         assert!(credential.name.starts_with('a') || credential.name.starts_with("system."));
-        assert!(!credential.name.contains('/') && credential.value.len() <= adamant_agent::credentials::LIMIT);
+        assert!(!credential.name.contains('/') && credential.value.len() <= adamant_contract::credentials::LIMIT);
     }
     assert!(sorter.dropped.iter().all(|dropped| !dropped.name.contains(char::is_control)));
 }

@@ -185,7 +185,7 @@ impl Tiny {
             key.update(fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())));
         }
         key.update(format!("{self:?}"));
-        let key = adamant_agent::hash::hex(&key.finalize())[..16].to_owned();
+        let key = adamant_contract::hex::encode(&key.finalize())[..16].to_owned();
         let _lock = lock(&format!("image-{key}"));
         let dir = target_dir().join("test-images").join(&key);
         let image = Image { dir: dir.join("out"), stem: format!("{}_{}", self.id, self.version) };

@@ -40,7 +40,7 @@ fn any_bytes_end_in_a_result_at_every_door() {
 
 #[test]
 fn what_the_doors_start_from_is_accepted() {
-    use adamant_agent::{cmdline::CommandLine, credentials::Sorter, gpt, policy::Policy, signature::Embedded, uevent::Event, verity::Superblock};
+    use adamant_contract::{cmdline::CommandLine, credentials::Sorter, gpt, policy::Policy, signature::Embedded, uevent::Event, verity::Superblock};
     for door in doors() {
         for seed in &door.seeds {
             let accepted = match door.name {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use adamant_agent::gpt::{Table, disk};
+use adamant_contract::gpt::{Table, disk};
 use adamant_tests::alter;
 use adamant_tests::image::{self, Tiny};
 use adamant_tests::machine::Setup;

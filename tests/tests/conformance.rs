@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use adamant_agent::hash::RootHash;
+use adamant_contract::root_hash::RootHash;
 use adamant_tests::esp::{self, Esp};
 use adamant_tests::image::{Image, build_command, our_keys};
 use adamant_tests::scratch::Scratch;

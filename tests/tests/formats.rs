@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use adamant::format::{self, Facts, Format};
-use adamant_agent::gpt::Guid;
+use adamant_contract::gpt::Guid;
 use adamant_tests::alter;
 use adamant_tests::image::{self, Image, Tiny, workspace};
 use adamant_tests::program;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use adamant_agent::verity;
+use adamant_contract::verity;
 use adamant_tests::alter;
 use adamant_tests::image::{Image, Tiny};
 use adamant_tests::machine::Setup;

@@ -195,7 +195,7 @@ fn bad_blocks(server: &mut Server) {
     std::thread::sleep(Duration::from_secs(5));
     // The lowest level comes last in the tree.
     let lowest = blocks.div_ceil(BELOW);
-    let level_start = adamant_agent::verity::levels(blocks).iter().rev().skip(1).sum::<u64>();
+    let level_start = adamant_contract::verity::levels(blocks).iter().rev().skip(1).sum::<u64>();
     let (of_data, of_tree) = (blocks / 3, lowest * 2 / 3);
     assert!(of_data / BELOW < of_tree && of_tree + 1 < lowest, "{blocks} blocks");
     alter::flip(&server.disk, data.start + of_data * BLOCK + 17);

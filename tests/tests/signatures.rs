@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use adamant::sign::roothash;
-use adamant_agent::hash::RootHash;
-use adamant_agent::signature::{Certificate, Embedded, check};
+use adamant_contract::root_hash::RootHash;
+use adamant_contract::signature::{Certificate, Embedded, check};
 use adamant_tests::alter;
 use adamant_tests::esp::{signed, signer};
 use adamant_tests::image::{Image, POWEROFF_AT_ONCE, SMALL_VOLUMES, Tiny, other_keys, our_keys};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use adamant::sign::certificate::Certificate;
 use adamant::sign::{KeySource, Signer, authenticode, keys, roothash};
-use adamant_agent::hash::RootHash;
+use adamant_contract::root_hash::RootHash;
 use adamant_tests::esp::signer;
 use adamant_tests::image::{SMALL_VOLUMES, Tiny, build_command, builder, kernels, our_keys};
 use adamant_tests::scratch::Scratch;
@@ -67,7 +67,7 @@ fn openssl_verifies_the_root_hash_s_signature_and_finds_no_signed_attributes() {
     assert!(partition[end..].iter().all(|b| *b == 0));
     let json: serde_json::Value = serde_json::from_slice(&partition[..end]).unwrap();
     let der = tool::output(tool::command("openssl").args(["x509", "-outform", "DER", "-in"]).arg(dir.join("verity.crt"))).stdout;
-    assert_eq!(json["certificateFingerprint"], adamant_agent::hash::hex(&<sha2::Sha256 as sha2::Digest>::digest(&der)));
+    assert_eq!(json["certificateFingerprint"], adamant_contract::hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(&der)));
     assert_eq!(json["rootHash"], hash().to_string());
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use adamant::sign::certificate::Certificate;
 use adamant::sign::{KeySource, Signer, pcr};
 use adamant::uki::{self, Parts, measure, pe::Image, profile};
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use adamant_tests::image::{kernels, our_keys};
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
@@ -59,7 +59,7 @@ fn systemd_predicts_the_same_values_of_pcr_11_for_every_phase() {
     }
     let said = tool::run(&mut command);
     let predicted: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("11:sha256=")).collect();
-    assert_eq!(predicted, phases.iter().map(|(_, value)| hex(value)).collect::<Vec<_>>());
+    assert_eq!(predicted, phases.iter().map(|(_, value)| hex::encode(value)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_debug_profile_is_one_to_ukify_and_systemd_predicts_its_pcr_11_too() {
     }
     let said = tool::run(&mut command);
     let debug = profile::debug_phases(&image).unwrap();
-    assert!(said.contains(&format!("11:sha256={}", hex(&debug[0].1))), "{said}");
+    assert!(said.contains(&format!("11:sha256={}", hex::encode(&debug[0].1))), "{said}");
     // Older stubs know nothing of it.
     let refused = uki::compose(&parts(&programs("bookworm").0)).unwrap_err().to_string();
     assert!(refused.contains("knows no profiles"), "{refused}");
@@ -149,7 +149,7 @@ fn ukify_and_bootctl_read_it_with_the_stubs_of_two_debians() {
         assert_eq!(said[".cmdline"]["text"], CMDLINE);
         assert_eq!(said[".uname"]["text"], RELEASE);
         assert_eq!(said[".osrel"]["text"].as_str().unwrap().as_bytes(), OS_RELEASE);
-        assert_eq!(said[".linux"]["sha256"], hex(&<sha2::Sha256 as sha2::Digest>::digest(&linux)));
+        assert_eq!(said[".linux"]["sha256"], hex::encode(&<sha2::Sha256 as sha2::Digest>::digest(&linux)));
         assert_eq!(tool::run(bootctl.arg("kernel-identify").arg(&file)).trim(), "uki");
     }
 }

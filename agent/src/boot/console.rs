@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use adamant_agent::contract::SYSROOT;
+use adamant_contract::paths::SYSROOT;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 

@@ -1,6 +1,6 @@
 //! Sixth stage: passes on to the image's init what the world outside tells it, as far as the policy names it.
 //!
-//! Promise: init finds the credentials that [`adamant_agent::credentials`] let through, in memory, read-only and for root alone, and is told
+//! Promise: init finds the credentials that [`adamant_contract::credentials`] let through, in memory, read-only and for root alone, and is told
 //! where, which keeps systemd from gathering any itself. Nothing that is offered makes a boot fail.
 
 use std::fs::{self, File, OpenOptions};
@@ -9,8 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use adamant_agent::credentials::{Credential, LIMIT, Sorter, Source};
-use adamant_agent::{cmdline, report};
+use adamant_contract::credentials::{Credential, LIMIT, Sorter, Source};
+use adamant_contract::{cmdline, report};
 use nix::mount::{MsFlags, mount};
 
 use super::root::MountedRoot;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use adamant_agent::modalias::is_like;
+use adamant_contract::modalias::is_like;
 
 /// As many are named in a message.
 const NAMED: usize = 3;

@@ -4,9 +4,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 
-use adamant_agent::cmdline::{self, CommandLine};
-use adamant_agent::contract::COMMAND_LINES_PATH;
-use adamant_agent::report;
+use adamant_contract::cmdline::{self, CommandLine};
+use adamant_contract::paths::COMMAND_LINES_PATH;
+use adamant_contract::report;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::SigSet;

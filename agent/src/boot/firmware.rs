@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use adamant_agent::report;
+use adamant_contract::report;
 
 use super::{Context, tpm};
 

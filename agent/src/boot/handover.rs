@@ -12,8 +12,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use adamant_agent::contract::{BOOT_REPORT_PATH, SYSROOT};
-use adamant_agent::report;
+use adamant_contract::paths::{BOOT_REPORT_PATH, SYSROOT};
+use adamant_contract::report;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::{MsFlags, mount};

@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError, TryLockError, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use adamant_agent::blackbox::{self, BYTES, Event, PARTITION_TYPE, Record, Ring};
-use adamant_agent::gpt;
+use adamant_contract::blackbox::{self, BYTES, Event, PARTITION_TYPE, Record, Ring};
+use adamant_contract::gpt;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 

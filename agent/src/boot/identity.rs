@@ -11,8 +11,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use adamant_agent::contract::{IDENTITY_DIR, SYSROOT};
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
+use adamant_contract::paths::{IDENTITY_DIR, SYSROOT};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc;
@@ -79,7 +79,7 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
     let made = |warnings| -> io::Result<Settled> {
         Ok(match &wished {
             Some(id) => Settled { source: "hypervisor", id: id.clone(), warnings },
-            None => Settled { source: "made", id: hex(&random()?), warnings },
+            None => Settled { source: "made", id: hex::encode(&random()?), warnings },
         })
     };
     let unkept = |mut settled: Settled| {
@@ -151,7 +151,7 @@ fn bind(id: &str, sysroot: &Path, run: &Path) -> io::Result<bool> {
 /// The machine-id that the hypervisor wishes, if it is one, as hexadecimal digits or as a UUID.
 fn wished(credential: &[u8]) -> Option<String> {
     let digits = std::str::from_utf8(credential).ok()?.trim_end_matches(['\n', '\0']);
-    let digits = match digits.parse::<adamant_agent::gpt::Guid>() {
+    let digits = match digits.parse::<adamant_contract::gpt::Guid>() {
         Ok(_) => digits.replace('-', ""),
         Err(_) => digits.to_owned(),
     };

@@ -7,9 +7,9 @@
 use std::fs::File;
 use std::time::{Duration, Instant};
 
-use adamant_agent::cmdline::{CommandLine, DeviceName};
-use adamant_agent::gpt;
-use adamant_agent::hash::RootHash;
+use adamant_contract::cmdline::{CommandLine, DeviceName};
+use adamant_contract::gpt;
+use adamant_contract::root_hash::RootHash;
 
 use super::arriving::Arriving;
 use super::block::{self, Disk, Partition};
@@ -328,7 +328,7 @@ impl std::fmt::Display for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adamant_agent::gpt::{Guid, Table};
+    use adamant_contract::gpt::{Guid, Table};
 
     const ID: Guid = gpt::ROOT_X86_64;
 

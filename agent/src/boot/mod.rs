@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::time::Duration;
 
-use adamant_agent::report::{self, BootReport};
+use adamant_contract::report::{self, BootReport};
 use nix::time::{ClockId, clock_gettime};
 
 mod arriving;

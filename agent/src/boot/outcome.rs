@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adamant_agent::policy::{self, FailureAction, Fault};
+use adamant_contract::policy::{self, FailureAction, Fault};
 use nix::sys::reboot::{RebootMode, reboot};
 
 use super::watchdog::Watchdog;

@@ -8,7 +8,7 @@ use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use adamant_agent::gpt::{Guid, Refusal, disk};
+use adamant_contract::gpt::{Guid, Refusal, disk};
 use nix::libc;
 
 use super::block::{self, Disk};
@@ -137,7 +137,7 @@ fn printable(bytes: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use adamant_agent::gpt::Table;
+    use adamant_contract::gpt::Table;
 
     use super::*;
 

@@ -6,8 +6,8 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use adamant_agent::contract::{POLICY_LIMIT, POLICY_PATH, SYSROOT};
-use adamant_agent::policy::{Policy, VerifyBoot};
+use adamant_contract::paths::{POLICY_LIMIT, POLICY_PATH, SYSROOT};
+use adamant_contract::policy::{Policy, VerifyBoot};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};

@@ -9,7 +9,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adamant_agent::verity::BLOCK;
+use adamant_contract::verity::BLOCK;
 use nix::libc;
 
 use super::verify::VerifiedRoot;

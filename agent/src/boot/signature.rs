@@ -10,11 +10,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::SystemTime;
 
-use adamant_agent::contract::{CERTIFICATES, SIGNATURE_RULE_PATH};
-use adamant_agent::gpt;
-use adamant_agent::hash::RootHash;
-use adamant_agent::report;
-use adamant_agent::signature::{self, CERTIFICATE_LIMIT, Certificate, Embedded, Mode, PARTITION_LIMIT, Rule};
+use adamant_contract::gpt;
+use adamant_contract::paths::{CERTIFICATES, SIGNATURE_RULE_PATH};
+use adamant_contract::report;
+use adamant_contract::root_hash::RootHash;
+use adamant_contract::signature::{self, CERTIFICATE_LIMIT, Certificate, Embedded, Mode, PARTITION_LIMIT, Rule};
 
 use super::block::Disk;
 use super::locate::Located;

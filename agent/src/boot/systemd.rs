@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use adamant_agent::report;
+use adamant_contract::report;
 
 /// systemd-system.conf(5). Its name sorts first, so that a drop-in of the image's own decides.
 const WATCHDOG: &str = "/run/systemd/system.conf.d/00-adamant-watchdog.conf";

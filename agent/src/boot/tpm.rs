@@ -34,7 +34,7 @@ pub fn extend(pcr: u32, word: &str) -> io::Result<()> {
     let length = device.read(&mut answer)?;
     match answer.get(6..HEADER).filter(|_| length >= HEADER) {
         Some([0, 0, 0, 0]) => Ok(()),
-        Some(code) => Err(io::Error::other(format!("it answered 0x{}", adamant_agent::hash::hex(code)))),
+        Some(code) => Err(io::Error::other(format!("it answered 0x{}", adamant_contract::hex::encode(code)))),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }

@@ -9,10 +9,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use adamant_agent::contract::ROOT_MAPPING;
-use adamant_agent::hash::{RootHash, hex};
-use adamant_agent::policy::OnCorruption;
-use adamant_agent::verity::{self, BLOCK, Fault, Superblock};
+use adamant_contract::hex;
+use adamant_contract::paths::ROOT_MAPPING;
+use adamant_contract::policy::OnCorruption;
+use adamant_contract::root_hash::RootHash;
+use adamant_contract::verity::{self, BLOCK, Fault, Superblock};
 use nix::errno::Errno;
 
 use super::block::{self, Disk, Partition};
@@ -50,9 +51,9 @@ pub fn run(checked: Checked, context: &mut Context) -> Result<VerifiedRoot, Fail
     let data = &located.data;
     let failure = |what: &str, error: io::Error| Failure::new(STAGE, what, error, "use a kernel with dm-verity, in it or as a module in the initramfs");
     let numbers = |partition: &Partition| block::major_minor(&partition.name).map_err(|e| failure("device numbers", e));
-    let salt = if superblock.salt.is_empty() { "-".to_owned() } else { hex(&superblock.salt) };
+    let salt = if superblock.salt.is_empty() { "-".to_owned() } else { hex::encode(&superblock.salt) };
     let line = format!("1 {} {} {BLOCK} {BLOCK} {} {TOP} sha256 {} {salt}", numbers(data)?, numbers(&located.tree)?, superblock.data_blocks, located.root_hash);
-    let uuid = format!("CRYPT-VERITY-{}-{ROOT_MAPPING}", hex(&superblock.uuid));
+    let uuid = format!("CRYPT-VERITY-{}-{ROOT_MAPPING}", hex::encode(&superblock.uuid));
     let sectors = superblock.data_blocks * (BLOCK as u64 / 512);
     let create = |table: &Table| Mapping::create(ROOT_MAPPING, &uuid, "verity", sectors, &table.with(&[]));
     let mut table = Table { line, signature: None };
@@ -253,7 +254,7 @@ fn file_system_bytes(first: &[u8; BLOCK]) -> Option<u64> {
 
 /// The start of a root hash, enough for a person to tell two apart.
 pub fn short(hash: &RootHash) -> String {
-    format!("{}…", hex(&hash.0[..4]))
+    format!("{}…", hex::encode(&hash.0[..4]))
 }
 
 /// What dm-verity found wrong, for a failure of a later stage that is only its consequence.

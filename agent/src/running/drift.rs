@@ -11,9 +11,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adamant_agent::contract::BOOT_REPORT_PATH;
-use adamant_agent::guard::HOOKS;
-use adamant_agent::policy::{Image, Level, Policy};
+use adamant_contract::guard_abi::HOOKS;
+use adamant_contract::paths::BOOT_REPORT_PATH;
+use adamant_contract::policy::{Image, Level, Policy};
 use nix::libc;
 
 use super::findings::{self, Finding};

@@ -4,9 +4,9 @@
 
 use std::path::Path;
 
-use adamant_agent::contract::{BOOT_REPORT_PATH, ROOT_MAPPING};
-use adamant_agent::policy::{Level, Policy};
-use adamant_agent::settings::{LOCKDOWN, NO_MODULES, ON_REQUEST, PTRACE, SETTINGS, holds, lockdown, ptrace_scope};
+use adamant_contract::paths::{BOOT_REPORT_PATH, ROOT_MAPPING};
+use adamant_contract::policy::{Level, Policy};
+use adamant_contract::sysctls::{LOCKDOWN, NO_MODULES, ON_REQUEST, PTRACE, SETTINGS, holds, lockdown, ptrace_scope};
 
 use super::mounts::{self, Mount};
 use super::{Root, members, read, value};
@@ -124,7 +124,7 @@ fn kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Ve
 
 #[cfg(test)]
 mod tests {
-    use adamant_agent::report::BootReport;
+    use adamant_contract::report::BootReport;
 
     use super::*;
 
@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(look("verity", "/proc/sys/kernel/modules_disabled", Some("0\n")), [""; 0]);
         // Open for the image's modules: only where the policy has it, and the seal has done so.
         let report = |module_loading: &str| {
-            let seal = adamant_agent::report::Seal { module_loading: module_loading.to_owned(), ..Default::default() };
+            let seal = adamant_contract::report::Seal { module_loading: module_loading.to_owned(), ..Default::default() };
             serde_json::to_string(&BootReport { seal, policy: Some(policy("guard")), ..BootReport::default() }).unwrap()
         };
         let open = |level: &str, module_loading: &str| {

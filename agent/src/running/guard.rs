@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use adamant_agent::guard::{DENIALS, EVENT_BYTES, EVENTS, HOOKS};
+use adamant_contract::guard_abi::{DENIALS, EVENT_BYTES, EVENTS, HOOKS};
 use nix::libc;
 
 use crate::boot::seal::bpf;

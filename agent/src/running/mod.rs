@@ -19,9 +19,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adamant_agent::contract::{POLICY_PATH, ROOT_MAPPING};
-use adamant_agent::guard::HOOKS;
-use adamant_agent::policy::Policy;
+use adamant_contract::guard_abi::HOOKS;
+use adamant_contract::paths::{POLICY_PATH, ROOT_MAPPING};
+use adamant_contract::policy::Policy;
 use nix::sys::stat::{major, minor};
 
 use crate::boot::{clock, dm};

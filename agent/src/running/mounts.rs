@@ -1,7 +1,7 @@
 //! The kernel's table of mounts (proc_pid_mountinfo(5)), and what in it should not be: something over the image or a volume, a volume that is gone,
 //! flags that are missing.
 
-use adamant_agent::policy::{Level, Policy, is_below};
+use adamant_contract::policy::{Level, Policy, is_below};
 
 use super::findings::Finding;
 

@@ -9,8 +9,8 @@ use std::io::{IsTerminal, Write};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use adamant_agent::policy::{Policy, is_below};
-use adamant_agent::verity::BLOCK;
+use adamant_contract::policy::{Policy, is_below};
+use adamant_contract::verity::BLOCK;
 use nix::libc;
 
 use super::{RUN, Root, now, policy, read, replace, say, value};

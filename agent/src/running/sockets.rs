@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use adamant_agent::policy::Policy;
+use adamant_contract::policy::Policy;
 
 use super::findings::Finding;
 use super::read;

@@ -10,9 +10,9 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use adamant_agent::blackbox;
-use adamant_agent::contract::BOOT_REPORT_PATH;
-use adamant_agent::policy::{Policy, Reaction};
+use adamant_contract::blackbox;
+use adamant_contract::paths::BOOT_REPORT_PATH;
+use adamant_contract::policy::{Policy, Reaction};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};

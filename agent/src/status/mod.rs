@@ -12,9 +12,9 @@ use std::fs;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
-use adamant_agent::contract::BOOT_REPORT_PATH;
-use adamant_agent::report::VERSION;
-use adamant_agent::settings::ON_REQUEST;
+use adamant_contract::paths::BOOT_REPORT_PATH;
+use adamant_contract::report::VERSION;
+use adamant_contract::sysctls::ON_REQUEST;
 use now::{Fill, Now};
 use serde_json::Value;
 
@@ -312,7 +312,7 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adamant_agent::report::{self, BootReport};
+    use adamant_contract::report::{self, BootReport};
 
     pub fn sample() -> BootReport {
         BootReport {

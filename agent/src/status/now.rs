@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use adamant_agent::settings;
+use adamant_contract::sysctls;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Map, Value, json};
 
@@ -43,11 +43,11 @@ pub struct Now {
 impl Now {
     /// Asks.
     pub fn ask(report: &Value) -> Now {
-        let lockdown = fs::read_to_string(settings::LOCKDOWN).unwrap_or_default();
+        let lockdown = fs::read_to_string(sysctls::LOCKDOWN).unwrap_or_default();
         let mounts = super::list(report, "/volumes").iter().map(|volume| super::text(volume, "/mount").to_owned());
         Now {
             verified: running::mapping_of(Path::new("/"), Path::new("/sys/dev/block")).is_some(),
-            lockdown: settings::lockdown(&lockdown).to_owned(),
+            lockdown: sysctls::lockdown(&lockdown).to_owned(),
             modules: fs::read_to_string("/proc/sys/kernel/modules_disabled").is_ok_and(|text| text.trim() == "0"),
             volumes: mounts.map(|mount| fill(&mount)).collect(),
             denials: running::denials(),
@@ -77,7 +77,7 @@ impl Now {
             add(["The disk has a bad block at byte ", &first.to_string(), " of the root: replace the disk, or write the image again."].concat());
         }
         let enforced = |what: &str| super::list(report, "/seal/enforced").iter().any(|one| one.as_str().is_some_and(|one| one.starts_with(what)));
-        if wanted != "verity" && enforced("lockdown") && !settings::is_locked(&self.lockdown) {
+        if wanted != "verity" && enforced("lockdown") && !sysctls::is_locked(&self.lockdown) {
             add("The kernel's lockdown is gone, or /sys/kernel/security is not what it was.".to_owned());
         }
         if enforced("kernel.modules_disabled") && self.modules {

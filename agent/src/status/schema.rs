@@ -61,7 +61,7 @@ fn page(full: bool) -> Value {
     let mut report = sample();
     report.stages.truncate(usize::from(full));
     if full {
-        let credential = adamant_agent::report::Credential::default();
+        let credential = adamant_contract::report::Credential::default();
         report.credentials.accepted.push(credential.clone());
         report.credentials.dropped.push(credential);
         report.clock_was = Some(1);
@@ -73,7 +73,7 @@ fn page(full: bool) -> Value {
         report.volumes[0].kept.push("/var/www".to_owned());
         report.volumes[0].lacking.push("/var/lib/app".to_owned());
         report.black_box = Some("/dev/vda4".to_owned());
-        report.last_bad_boot = Some(adamant_agent::blackbox::Bad::default());
+        report.last_bad_boot = Some(adamant_contract::blackbox::Bad::default());
     }
     let volume = Fill { used: 1, size: 2, read_only: false, safe: true };
     let now = Now {

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use adamant_agent::blackbox::{self, Record, Ring};
+use adamant_contract::blackbox::{self, Record, Ring};
 
 use super::Machine;
 use super::persist::Persisted;

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use adamant_agent::gpt::Guid;
+use adamant_contract::gpt::Guid;
 
 use super::qemu::comma;
 use super::{Machine, Uefi};

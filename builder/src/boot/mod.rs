@@ -152,7 +152,7 @@ pub fn run(selection: &Selection, options: &Options, say: &mut dyn FnMut(&str)) 
     let qemu = qemu::find()?;
     for credential in &options.credentials {
         let name = credential.split('=').next().unwrap_or_default();
-        if !adamant_agent::credentials::is_accepted(&machine.credentials, name) {
+        if !adamant_contract::credentials::is_accepted(&machine.credentials, name) {
             say(&format!("the image's policy does not name the credential {name}, so it will be dropped; add it to [credentials] accept in the definition"));
         }
     }

@@ -4,7 +4,7 @@
 //! image's init could write, so that init can't pass for the agent's refusal. An image without a black box has only the console: the agent's line counts
 //! where nothing before it says that init was started, and where only the kernel says something after it.
 
-use adamant_agent::blackbox::{Event, Record};
+use adamant_contract::blackbox::{Event, Record};
 
 use super::qemu::Ended;
 use crate::error::Error;

@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use adamant_agent::blackbox;
-use adamant_agent::gpt::{self, ATTR_READ_ONLY, EFI_SYSTEM, Guid, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table};
-use adamant_agent::hash::RootHash;
+use adamant_contract::blackbox;
+use adamant_contract::gpt::{self, ATTR_READ_ONLY, EFI_SYSTEM, Guid, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table};
+use adamant_contract::root_hash::RootHash;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 
 use crate::disk::esp::{self, Entry};

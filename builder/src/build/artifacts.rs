@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
 use super::staging::Staging;
@@ -31,7 +31,7 @@ impl Artifacts<'_> {
 
     /// One that was written by somebody else.
     pub fn note(&mut self, kind: &str, size: u64, sha256: [u8; 32]) {
-        self.list.push(Artifact { name: format!("{}.{kind}", self.stem), size, sha256: Some(hex(&sha256)), parts: Vec::new() });
+        self.list.push(Artifact { name: format!("{}.{kind}", self.stem), size, sha256: Some(hex::encode(&sha256)), parts: Vec::new() });
     }
 
     /// One that was written by somebody else, and is mostly empty.

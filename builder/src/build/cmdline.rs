@@ -1,6 +1,6 @@
 //! The kernel command line: the root hash, what the agent and systemd need, and what the definition adds.
 
-use adamant_agent::hash::RootHash;
+use adamant_contract::root_hash::RootHash;
 
 use crate::error::{Error, Result};
 

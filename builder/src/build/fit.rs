@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use adamant_agent::contract;
-use adamant_agent::policy::Policy;
+use adamant_contract::paths;
+use adamant_contract::policy::Policy;
 
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
@@ -33,8 +33,8 @@ pub fn fit(tree: &mut Tree, definition: &Definition, agent: &[u8], epoch: Option
     for volume in &definition.volumes {
         directory(tree, &volume.policy.mount, meta(0o755))?;
     }
-    tree.insert(contract::POLICY_PATH.as_bytes(), meta(0o644), file(&write_policy(tree, definition)?))?;
-    tree.insert(contract::AGENT_PATH.as_bytes(), meta(0o755), file(agent))?;
+    tree.insert(paths::POLICY_PATH.as_bytes(), meta(0o644), file(&write_policy(tree, definition)?))?;
+    tree.insert(paths::AGENT_PATH.as_bytes(), meta(0o755), file(agent))?;
     if tree.lookup(b"/etc/machine-id").is_none() {
         tree.insert(b"/etc/machine-id", meta(0o444), file(b""))?;
     }
@@ -116,9 +116,9 @@ mod tests {
         assert!(tree.resolve(b"/srv/data").is_some() && tree.resolve(b"/tmp").is_some_and(|id| tree.node(id).meta.mode == 0o1777));
         assert_eq!(read(&tree, "/etc/os-release"), "ID=linux\nNAME=Linux\nIMAGE_ID=web\nIMAGE_VERSION=\"1~rc1\"\n");
         assert_eq!(read(&tree, "/etc/machine-id"), "");
-        let policy = Policy::parse(read(&tree, contract::POLICY_PATH).as_bytes()).unwrap();
+        let policy = Policy::parse(read(&tree, paths::POLICY_PATH).as_bytes()).unwrap();
         assert_eq!((policy.image.id.as_str(), policy.volumes[0].mount.as_str()), ("web", "/srv/data"));
-        let agent = tree.resolve(contract::AGENT_PATH.as_bytes()).map(|id| tree.node(id).meta.clone()).unwrap();
+        let agent = tree.resolve(paths::AGENT_PATH.as_bytes()).map(|id| tree.node(id).meta.clone()).unwrap();
         assert_eq!((agent.mode, agent.mtime.seconds), (0o755, 5));
     }
 

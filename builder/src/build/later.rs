@@ -4,7 +4,8 @@
 use std::fs::File;
 use std::path::Path;
 
-use adamant_agent::hash::{RootHash, hex};
+use adamant_contract::hex;
+use adamant_contract::root_hash::RootHash;
 use serde_json::json;
 
 use super::artifacts::{Artifacts, Clock};
@@ -99,7 +100,7 @@ fn one(out: &Path, stem: &str, old: Manifest, signers: &Signers, jobs: usize, ou
 /// Nothing is signed that is not what was built.
 fn same(manifest: &Manifest, name: &str, digest: &[u8; 32]) -> Result<()> {
     match manifest.artifacts.iter().find(|artifact| artifact.name == name) {
-        Some(artifact) if artifact.sha256.as_ref() == Some(&hex(digest)) => Ok(()),
+        Some(artifact) if artifact.sha256.as_ref() == Some(&hex::encode(digest)) => Ok(()),
         _ => Err(Error::new(format!("{name} is not what its manifest says")).hint("copy the output folder again from where it is whole, or build again")),
     }
 }

@@ -3,8 +3,8 @@
 
 use std::fs::File;
 
-use adamant_agent::gpt::Guid;
-use adamant_agent::hash::RootHash;
+use adamant_contract::gpt::Guid;
+use adamant_contract::root_hash::RootHash;
 
 use super::artifacts::{Artifacts, Clock};
 use super::signers::{self, Signers};

@@ -18,7 +18,7 @@ mod unchanged;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -159,7 +159,7 @@ fn name_full_folder(error: Error, out: &Path) -> Error {
 /// Where `adamant boot DEFINITION` builds: a folder of its own for each definition, below the cache.
 pub fn boot_folder(cache: &Path, definition: &Path) -> PathBuf {
     let digest = Sha256::digest(definition.as_os_str().as_bytes());
-    cache.join("boot").join(hex(&digest[..8]))
+    cache.join("boot").join(hex::encode(&digest[..8]))
 }
 
 /// The second build needs the image before as much as the first.

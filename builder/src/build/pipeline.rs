@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 
 use super::artifacts::{Artifacts, Clock};
 use super::staging::Staging;
@@ -209,7 +209,7 @@ fn with_packages(error: Error, tree: &Tree) -> Error {
 }
 
 fn measurements(pcr11: &[(String, [u8; 32])]) -> Vec<manifest::Measurement> {
-    pcr11.iter().map(|(phases, value)| manifest::Measurement { phases: phases.clone(), sha256: hex(value) }).collect()
+    pcr11.iter().map(|(phases, value)| manifest::Measurement { phases: phases.clone(), sha256: hex::encode(value) }).collect()
 }
 
 fn tell_scrubbed(scrubbed: &[Done], output: &Output) {
@@ -272,18 +272,18 @@ fn describe(
         version: manifest::VERSION,
         image,
         tool: format!("adamant {}", env!("CARGO_PKG_VERSION")),
-        definition: hex(&definition.digest),
+        definition: hex::encode(&definition.digest),
         epoch,
         root: manifest::Root {
             hash: root.hash.to_string(),
-            salt: hex(&root.superblock.salt),
-            verity_uuid: adamant_agent::gpt::Guid::from_text_order(root.superblock.uuid).to_string(),
+            salt: hex::encode(&root.superblock.salt),
+            verity_uuid: adamant_contract::gpt::Guid::from_text_order(root.superblock.uuid).to_string(),
             blocks: root.written.blocks,
             tree_blocks: root.tree_blocks,
             compression: compression::name(compression),
             cluster: definition.root.cluster,
             layout: definition.root.layout,
-            previous: previous.map(|previous| hex(&previous.sha256)),
+            previous: previous.map(|previous| hex::encode(&previous.sha256)),
             inodes: root.written.inodes,
             content: root.written.content,
         },
@@ -296,7 +296,7 @@ fn describe(
         sources: sources
             .iter()
             .map(|source| {
-                let sha256 = hex(&source.sha256.wait().context(|| source.name.clone())?);
+                let sha256 = hex::encode(&source.sha256.wait().context(|| source.name.clone())?);
                 let suites = source.archive.as_ref().map(|archive| archive.suites.clone()).unwrap_or_default();
                 Ok(manifest::Source { kind: source.kind.to_owned(), name: source.name.clone(), sha256, entries: source.entries, suites })
             })
@@ -311,7 +311,7 @@ fn describe(
             .volumes
             .iter()
             .map(|volume| {
-                let adamant_agent::policy::Volume { name, mount, refresh, .. } = volume.policy.clone();
+                let adamant_contract::policy::Volume { name, mount, refresh, .. } = volume.policy.clone();
                 let units = volumes::shipped(tree, definition, &mount).units;
                 manifest::Volume { name, mount, refresh, units }
             })

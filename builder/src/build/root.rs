@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use adamant_agent::hash::RootHash;
-use adamant_agent::verity::{Superblock, partition_blocks};
+use adamant_contract::root_hash::RootHash;
+use adamant_contract::verity::{Superblock, partition_blocks};
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;

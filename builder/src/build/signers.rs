@@ -1,6 +1,6 @@
 //! Who signs this build. Opened before anything is built, so that a key that can't be used is found in seconds.
 
-use adamant_agent::signature::{Mode, Rule};
+use adamant_contract::signature::{Mode, Rule};
 
 use crate::definition::{Sign, SignBy};
 use crate::error::{Error, Result};

@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -74,8 +74,8 @@ impl Question {
         }
         let key = key(definition, options).ok().flatten()?;
         let place = Sha256::digest(std::path::absolute(out).ok()?.join(definition.stem()).as_os_str().as_bytes());
-        let path = cache_folder(options.cache.as_deref()).join("builds").join(format!("{}.json", hex(&place[..16])));
-        Some(Question { path, key: hex(&key), out: out.to_owned(), manifest: format!("{}{}", definition.stem(), manifest::SUFFIX) })
+        let path = cache_folder(options.cache.as_deref()).join("builds").join(format!("{}.json", hex::encode(&place[..16])));
+        Some(Question { path, key: hex::encode(&key), out: out.to_owned(), manifest: format!("{}{}", definition.stem(), manifest::SUFFIX) })
     }
 
     /// The earlier build, if it was the same and its artifacts are as it left them.
@@ -149,7 +149,7 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
     let mut files = vec![std::env::current_exe().unwrap_or_default(), agent::find(options.agent.as_deref())?];
     for source in &definition.sources {
         match &source.origin {
-            Origin::Debian(debian) => take(&hex(&debian::state(debian)?)),
+            Origin::Debian(debian) => take(&hex::encode(&debian::state(debian)?)),
             Origin::Tar(path) => files.push(path.clone()),
             Origin::Dir(dir) => {
                 if !walk(&dir.path, &mut files) {

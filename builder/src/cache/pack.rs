@@ -17,7 +17,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
 
@@ -179,7 +179,7 @@ impl Writer {
             self.out.write_all(part)?;
         }
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let name = folder.join(format!("{}.{ENDING}", hex(&digest[..16])));
+        let name = folder.join(format!("{}.{ENDING}", hex::encode(&digest[..16])));
         let done = match &self.named {
             Some(path) => fs::rename(path, &name),
             None => {

@@ -134,7 +134,7 @@ pub fn check(image: &Image, lines: &[Line], units: Option<&Units>, writable: &Wr
 }
 
 fn effect(image: &Image, line: &Line, writable: &Writable, devices: &Devices) -> Option<Effect> {
-    if line.has("noauto") || KERNELS.iter().any(|own| line.place == *own || adamant_agent::policy::is_below(&line.place, own)) {
+    if line.has("noauto") || KERNELS.iter().any(|own| line.place == *own || adamant_contract::policy::is_below(&line.place, own)) {
         return None;
     }
     let presence = if line.is_bind() { Presence::File } else { devices.presence(&line.device, &line.kind) };

@@ -1,6 +1,6 @@
 //! Where the agent mounts: each mount point is a directory of the image, and no symbolic link leads there, because the agent follows none.
 
-use adamant_agent::policy::Policy;
+use adamant_contract::policy::Policy;
 
 use super::{Finding, Image};
 use crate::definition::Volume;

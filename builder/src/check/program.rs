@@ -218,7 +218,7 @@ impl<'a> Programs<'a> {
 
     /// What is mounted over a path before the image's init starts.
     fn place_fault(&self, path: &str) -> Option<Fault> {
-        let below = |place: &str| path == place || adamant_agent::policy::is_below(path, place);
+        let below = |place: &str| path == place || adamant_contract::policy::is_below(path, place);
         let definition = self.image.definition;
         let volume = definition.volumes.iter().map(|volume| &volume.policy).filter(|volume| below(&volume.mount)).max_by_key(|volume| volume.mount.len());
         match volume {

@@ -80,7 +80,7 @@ fn tools(image: &Image) -> Option<Finding> {
 
 /// Exceptions that would stand for nothing.
 fn places(image: &Image) -> Option<Finding> {
-    let below_a_volume = |path: &str| image.definition.volumes.iter().any(|volume| adamant_agent::policy::is_below(path, &volume.policy.mount));
+    let below_a_volume = |path: &str| image.definition.volumes.iter().any(|volume| adamant_contract::policy::is_below(path, &volume.policy.mount));
     let missing: Vec<String> = image.definition.seal.allow.mounts.iter().filter(|path| !image.is_directory(path) && !below_a_volume(path)).cloned().collect();
     let first = missing.first()?;
     Some(Finding {

@@ -3,7 +3,7 @@
 //! The agent makes an ext4 with blocks of 4 KiB and inodes of 256 bytes. How many blocks and inodes that leaves is e2fsprogs' arithmetic (mke2fs(8),
 //! lib/ext2fs/initialize.c), with the inode ratios of its mke2fs.conf.
 
-use adamant_agent::contract::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
+use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
 
 use super::{Finding, Image};
 use crate::definition::Volume;
@@ -213,7 +213,7 @@ fn largest(image: &Image, shipped: &Shipped, mount: &str) -> String {
     let mut sums: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
     for (path, id) in &shipped.entries {
         let path = show(path);
-        let unit = shipped.units.iter().find(|unit| *unit != mount && (path == **unit || adamant_agent::policy::is_below(&path, unit)));
+        let unit = shipped.units.iter().find(|unit| *unit != mount && (path == **unit || adamant_contract::policy::is_below(&path, unit)));
         let sum = sums.entry(unit.cloned().unwrap_or(path)).or_default();
         *sum = (sum.0 + bytes(id), sum.1 + 1);
     }

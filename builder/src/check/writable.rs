@@ -26,6 +26,6 @@ impl Writable {
     pub fn holds(&self, path: &str) -> bool {
         // /var/run is a link to /run in every distribution, and units still name it.
         let path = path.strip_prefix("/var/run").filter(|rest| rest.is_empty() || rest.starts_with('/')).map_or(path.to_owned(), |rest| format!("/run{rest}"));
-        self.places.iter().any(|place| path == *place || adamant_agent::policy::is_below(&path, place))
+        self.places.iter().any(|place| path == *place || adamant_contract::policy::is_below(&path, place))
     }
 }

@@ -3,7 +3,7 @@
 use toml::Spanned;
 
 use super::parse::{LARGEST_VOLUME, Reader};
-use adamant_agent::policy::{Allow, ModuleLoading, Policy, Seal};
+use adamant_contract::policy::{Allow, ModuleLoading, Policy, Seal};
 
 use super::{Boot, Disk, Level, Scripts, Sign, SignBy, Volume, keys, values};
 use crate::error::Result;

@@ -17,7 +17,7 @@ pub mod values;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use adamant_agent::policy::{self, Policy};
+use adamant_contract::policy::{self, Policy};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,8 +29,8 @@ pub const ZSTD_LEVEL: i32 = 12;
 
 pub(crate) use text::nearest;
 
-pub use adamant_agent::policy::{Enforce, FailureAction, Fault, FileSystem, Level, ModuleLoading, OnCorruption, OnDamage, Reaction, Refresh, VerifyBoot};
-pub use adamant_agent::signature::Mode;
+pub use adamant_contract::policy::{Enforce, FailureAction, Fault, FileSystem, Level, ModuleLoading, OnCorruption, OnDamage, Reaction, Refresh, VerifyBoot};
+pub use adamant_contract::signature::Mode;
 
 /// Something that an image may have to do without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
@@ -91,15 +91,15 @@ pub struct Definition {
     /// Parents before children.
     pub volumes: Vec<Volume>,
     /// How the root is verified at boot.
-    pub verify: adamant_agent::policy::Verify,
+    pub verify: adamant_contract::policy::Verify,
     /// Whether the root hash must be signed, where the definition says so.
-    pub signature: Option<adamant_agent::signature::Mode>,
+    pub signature: Option<adamant_contract::signature::Mode>,
     /// What the world outside may tell the image's init.
-    pub credentials: adamant_agent::policy::Credentials,
+    pub credentials: adamant_contract::policy::Credentials,
     /// What happens when the boot fails.
-    pub failure: adamant_agent::policy::Failure,
+    pub failure: adamant_contract::policy::Failure,
     /// What the running machine refuses.
-    pub seal: adamant_agent::policy::Seal,
+    pub seal: adamant_contract::policy::Seal,
     /// Whether interpreters read scripts from anywhere.
     pub scripts: Scripts,
     /// Programs that are interpreters beside the usual ones, by path.
@@ -107,9 +107,9 @@ pub struct Definition {
     /// What the image must not hold.
     pub deny: Vec<Deny>,
     /// What the watch does about violations.
-    pub on_violation: adamant_agent::policy::OnViolation,
+    pub on_violation: adamant_contract::policy::OnViolation,
     /// What the machine is held against, beside the image.
-    pub drift: adamant_agent::policy::Drift,
+    pub drift: adamant_contract::policy::Drift,
     /// The kernel's command line and modules.
     pub kernel: Kernel,
     /// What firmware starts.
@@ -332,7 +332,7 @@ pub enum Compression {
 #[derive(Debug, Clone)]
 pub struct Volume {
     /// What the agent is told.
-    pub policy: adamant_agent::policy::Volume,
+    pub policy: adamant_contract::policy::Volume,
     /// Size in bytes on the disk image, a multiple of 1 MiB.
     pub size: u64,
 }

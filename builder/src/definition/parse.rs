@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::path::{Component, Path, PathBuf};
 
-use adamant_agent::policy::{self, Policy, is_below};
+use adamant_contract::policy::{self, Policy, is_below};
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 

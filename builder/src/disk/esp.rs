@@ -3,7 +3,7 @@
 
 use std::fs::File;
 
-use adamant_agent::gpt::Guid;
+use adamant_contract::gpt::Guid;
 
 use super::fat::{self, Directory, Geometry};
 

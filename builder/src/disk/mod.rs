@@ -12,13 +12,13 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use adamant_agent::blackbox;
-use adamant_agent::gpt::{
+use adamant_contract::blackbox;
+use adamant_contract::gpt::{
     self, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64,
     Table, volume_type,
 };
-use adamant_agent::hash::RootHash;
-use adamant_agent::verity::partition_blocks;
+use adamant_contract::root_hash::RootHash;
+use adamant_contract::verity::partition_blocks;
 
 pub use write::{Contents, Written};
 
@@ -267,7 +267,7 @@ mod tests {
         for piece in &written.pieces {
             let (from, to) = (piece.offset as usize, (piece.offset + piece.size) as usize);
             assert!(from >= end && bytes[end..from].iter().all(|byte| *byte == 0));
-            assert_eq!(piece.sha256, adamant_agent::hash::hex(&Sha256::digest(&bytes[from..to])));
+            assert_eq!(piece.sha256, adamant_contract::hex::encode(&Sha256::digest(&bytes[from..to])));
             end = to;
         }
         assert_eq!((written.pieces.len(), end), (4, bytes.len()));

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
 use super::{Layout, Role};
@@ -80,7 +80,7 @@ impl Layout {
         });
         let digests = digests.into_iter().collect::<Result<Vec<_>>>()?;
         let root = root.and_then(|index| digests.get(index).copied()).ok_or_else(|| Error::new("the disk has no place for the root"))?;
-        let pieces = parts.iter().zip(&digests).map(|((at, bytes), digest)| Piece { offset: *at, size: bytes.len(), sha256: hex(digest) });
+        let pieces = parts.iter().zip(&digests).map(|((at, bytes), digest)| Piece { offset: *at, size: bytes.len(), sha256: hex::encode(digest) });
         let mut pieces: Vec<Piece> = pieces.collect();
         // A table that `adamant sign` was given may name its partitions in any order.
         pieces.sort_by_key(|piece| piece.offset);

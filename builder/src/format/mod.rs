@@ -22,7 +22,7 @@ use std::fmt;
 use std::fs::File;
 use std::str::FromStr;
 
-use adamant_agent::gpt::Guid;
+use adamant_contract::gpt::Guid;
 
 use self::pieces::Raw;
 use crate::error::{Context, Error, Result};

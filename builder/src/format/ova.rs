@@ -5,7 +5,7 @@
 
 use std::fs::File;
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
 use super::pieces::Raw;
@@ -33,7 +33,7 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
     write_at(out, &descriptor, tar::BLOCK)?;
     write_at(out, &tar::ustar(&names[1], disk.size, facts.epoch)?, tar::BLOCK + DESCRIPTOR)?;
 
-    let manifest = format!("SHA256({})= {}\nSHA256({})= {}\n", names[0], hex(&Sha256::digest(&descriptor)), names[1], hex(&disk.sha256));
+    let manifest = format!("SHA256({})= {}\nSHA256({})= {}\n", names[0], hex::encode(&Sha256::digest(&descriptor)), names[1], hex::encode(&disk.sha256));
     let mut end = tar::ustar(&names[2], manifest.len() as u64, facts.epoch)?.to_vec();
     end.extend_from_slice(manifest.as_bytes());
     // Padding, and the two empty blocks that end an archive.

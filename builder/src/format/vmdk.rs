@@ -9,7 +9,7 @@
 
 use std::fs::File;
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
 use super::deflate::Deflate;
@@ -198,7 +198,7 @@ fn descriptor(size: u64, facts: &Facts) -> Result<Vec<u8>> {
     let content = Sha256::digest([b"adamant vmdk content\0".as_slice(), &facts.guid.text_order()].concat());
     // 0xffffffff means "no parent", 0xfffffffe "unknown".
     let content_id = u32::from_be_bytes([content[0], content[1], content[2], content[3]]) & 0x7fff_ffff;
-    let uuid = hex(&facts.guid.text_order());
+    let uuid = hex::encode(&facts.guid.text_order());
     let pairs: Vec<&str> = (0..16).map(|pair| &uuid[pair * 2..pair * 2 + 2]).collect();
     let text = format!(
         "# Disk DescriptorFile\nversion=1\nCID={content_id:08x}\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\n\n\
@@ -209,7 +209,7 @@ fn descriptor(size: u64, facts: &Facts) -> Result<Vec<u8>> {
         size / SECTOR,
         facts.stem(),
         (size / SECTOR / (255 * 63)).clamp(1, 65535),
-        hex(&content[4..16]),
+        hex::encode(&content[4..16]),
         pairs[..8].join(" "),
         pairs[8..].join(" "),
     );

@@ -8,8 +8,8 @@ mod modules;
 
 use std::io::Write;
 
-use adamant_agent::contract;
-use adamant_agent::signature::Rule;
+use adamant_contract::paths;
+use adamant_contract::signature::Rule;
 
 pub use kernel::{Configured, Kernel, file_at, find_kernel};
 
@@ -45,20 +45,20 @@ pub struct Demands {
 pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8], demands: &Demands, cache: Option<&Cache>) -> Result<Initramfs> {
     let modules = modules::select(tree, kernel, &definition.kernel.modules, cache)?;
     let mut archive = cpio::Archive::default();
-    for mount_point in ["/proc", "/sys", "/dev", "/run", contract::SYSROOT] {
+    for mount_point in ["/proc", "/sys", "/dev", "/run", paths::SYSROOT] {
         archive.directory(mount_point);
     }
     // The kernel opens it for init before it starts init; without it the agent's first words would be lost.
     archive.char_device("/dev/console", 0o600, 5, 1);
     archive.file("/init", 0o755, agent.to_vec());
     let release = format!("ID=adamant\nNAME=\"Adamant initramfs\"\nVERSION_ID={}\n", env!("CARGO_PKG_VERSION"));
-    archive.file(contract::INITRD_RELEASE_PATH, 0o644, release.into_bytes());
+    archive.file(paths::INITRD_RELEASE_PATH, 0o644, release.into_bytes());
     let list: String = modules.iter().map(modules::Module::line).collect();
-    archive.file(contract::MODULE_LIST_PATH, 0o644, list.into_bytes());
-    archive.file(contract::SIGNATURE_RULE_PATH, 0o644, demands.rule.to_string().into_bytes());
-    archive.file(contract::COMMAND_LINES_PATH, 0o644, (demands.command_lines.join("\n") + "\n").into_bytes());
+    archive.file(paths::MODULE_LIST_PATH, 0o644, list.into_bytes());
+    archive.file(paths::SIGNATURE_RULE_PATH, 0o644, demands.rule.to_string().into_bytes());
+    archive.file(paths::COMMAND_LINES_PATH, 0o644, (demands.command_lines.join("\n") + "\n").into_bytes());
     if let Some(certificate) = &demands.certificate {
-        archive.file(&format!("{}/{}.crt", contract::CERTIFICATES, definition.id), 0o644, certificate.as_bytes().to_vec());
+        archive.file(&format!("{}/{}.crt", paths::CERTIFICATES, definition.id), 0o644, certificate.as_bytes().to_vec());
     }
     let names = modules.iter().map(|module| module.name.clone()).collect();
     for module in modules {

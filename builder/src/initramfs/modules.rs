@@ -105,7 +105,7 @@ pub enum When {
 }
 
 impl Module {
-    /// The module's line in the list for the agent, see [`adamant_agent::contract::MODULE_LIST_PATH`].
+    /// The module's line in the list for the agent, see [`adamant_contract::paths::MODULE_LIST_PATH`].
     pub fn line(&self) -> String {
         let after: Vec<String> = self.after.iter().map(|name| format!("~{name}")).collect();
         let words = std::iter::once(self.path.as_str()).chain(self.needs.iter().chain(&after).map(String::as_str));

@@ -1,6 +1,6 @@
 //! What tools of other projects ask of a disk, one line each, with the command that asks it (docs/formats.md, Checklist).
 
-use adamant_agent::gpt::{self, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64};
+use adamant_contract::gpt::{self, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64};
 use serde::Serialize;
 
 use super::content;
@@ -165,7 +165,7 @@ fn root_hashes(subject: &Subject) -> Verdict {
 }
 
 fn top_fits(disk: &Disk, root: &Root) -> bool {
-    use adamant_agent::verity::{BLOCK, Fault, SUPERBLOCK, Superblock, check};
+    use adamant_contract::verity::{BLOCK, Fault, SUPERBLOCK, Superblock, check};
     let (Some(hash), Some(tree)) = (Disk::spelt(root), &root.tree) else { return false };
     let Ok(tree) = disk.part(tree) else { return false };
     let mut bytes = [0; SUPERBLOCK];

@@ -4,8 +4,8 @@ use std::fs::File as OsFile;
 use std::path::Path;
 use std::sync::Arc;
 
-use adamant_agent::gpt::{self, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64};
-use adamant_agent::hash::RootHash;
+use adamant_contract::gpt::{self, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64};
+use adamant_contract::root_hash::RootHash;
 use serde::Serialize;
 
 use super::fat::Fat;
@@ -108,12 +108,12 @@ impl Disk {
     pub fn root_signature(&self, root: &Root, trusted: &[Certificate]) -> std::result::Result<Option<RootSignature>, String> {
         let Some(partition) = &root.signature else { return Ok(None) };
         let part = self.part(partition)?;
-        if part.len() > adamant_agent::signature::PARTITION_LIMIT as u64 {
+        if part.len() > adamant_contract::signature::PARTITION_LIMIT as u64 {
             return Err(format!("{} bytes, more than 4 MiB", part.len()));
         }
         let mut bytes = vec![0; part.len() as usize];
         part.read_exact_at(&mut bytes, 0).map_err(|e| e.to_string())?;
-        let embedded = adamant_agent::signature::Embedded::parse(&bytes)?;
+        let embedded = adamant_contract::signature::Embedded::parse(&bytes)?;
         let root_hash = embedded.root_hash.to_string();
         let opened = message::open(&embedded.message).map_err(|e| e.message().to_owned())?;
         let holds = match opened.certificate.fingerprint() == embedded.certificate_fingerprint {

@@ -1,6 +1,6 @@
 //! An EFI program: what it is made of, who signed it, and what a TPM will hold of it.
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -104,10 +104,10 @@ impl Program {
         let sections = image.sections().iter().map(|section| Section {
             name: section.name.clone(),
             size: section.data().len() as u64,
-            sha256: hex(&Sha256::digest(section.data())),
+            sha256: hex::encode(&Sha256::digest(section.data())),
         });
         let is_unified = image.section(".linux").is_some();
-        let told = |profile: &Profile| measure::phases_of(&image, &profile.sections).into_iter().map(|(phases, value)| (phases, hex(&value))).collect();
+        let told = |profile: &Profile| measure::phases_of(&image, &profile.sections).into_iter().map(|(phases, value)| (phases, hex::encode(&value))).collect();
         let profiles = if is_unified { profile::of(&image) } else { Vec::new() };
         let signature = authenticode::check(path, bytes)?.map(|(certificate, holds)| Signature::of(&certificate, holds, trusted));
         Ok(Program {

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use adamant_agent::blackbox;
-use adamant_agent::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, Partition};
+use adamant_contract::blackbox;
+use adamant_contract::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, Partition};
 
 use super::checklist::Line;
 use super::found::{Disk, XBOOTLDR};

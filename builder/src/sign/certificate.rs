@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
 use rsa::signature::Keypair;
 use rsa::traits::PublicKeyParts;
@@ -111,7 +111,7 @@ impl Certificate {
 
     /// SHA-256 of its bytes, lowercase hexadecimal.
     pub fn fingerprint(&self) -> String {
-        hex(&Sha256::digest(&self.der))
+        hex::encode(&Sha256::digest(&self.der))
     }
 
     /// Whose it is, for people.

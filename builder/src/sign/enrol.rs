@@ -5,7 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use adamant_agent::gpt::Guid;
+use adamant_contract::gpt::Guid;
 use sha2::{Digest, Sha256};
 use x509_cert::der::DateTime;
 

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 
 use super::Key;
 use super::certificate::Algorithm;
@@ -40,7 +40,7 @@ impl Key for Program {
             Algorithm::EcdsaP256 => "ecdsa-p256-sha256",
         };
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &self.command]).env("ADAMANT_ALGORITHM", algorithm).env("ADAMANT_DIGEST", hex(digest));
+        command.args(["-c", &self.command]).env("ADAMANT_ALGORITHM", algorithm).env("ADAMANT_DIGEST", hex::encode(digest));
         run(&mut command, digest)
     }
 }
@@ -66,7 +66,7 @@ impl Token {
             match name {
                 "token" => arguments.extend(["--token-label".to_owned(), text()?]),
                 "object" => arguments.extend(["--label".to_owned(), text()?]),
-                "id" => arguments.extend(["--id".to_owned(), hex(&bytes)]),
+                "id" => arguments.extend(["--id".to_owned(), hex::encode(&bytes)]),
                 "slot-id" => arguments.extend(["--slot".to_owned(), text()?]),
                 "module-path" => arguments.extend(["--module".to_owned(), text()?]),
                 "pin-value" => {

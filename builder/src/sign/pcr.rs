@@ -1,7 +1,7 @@
 //! Signed values of a TPM's PCR 11 (`.pcrsig`, systemd-measure(1)): whoever holds a secret sealed to the PCR key, instead of to one image's
 //! measurements, gets it with every image that was signed.
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -33,7 +33,7 @@ struct One {
 
 /// The section's JSON: one signature for each phase that is reached while the system runs.
 pub fn sign(signer: &Signer, image: &Image) -> Result<Vec<u8>> {
-    let pkfp = hex(&Sha256::digest(signer.certificate().public_key_bits()));
+    let pkfp = hex::encode(&Sha256::digest(signer.certificate().public_key_bits()));
     let mut sha256 = Vec::new();
     for (path, value) in measure::phases(image) {
         if path.is_empty() || path.ends_with("shutdown") {
@@ -41,7 +41,7 @@ pub fn sign(signer: &Signer, image: &Image) -> Result<Vec<u8>> {
         }
         let policy = policy(&value);
         let sig = base64(&signer.sign(&Sha256::digest(policy).into())?);
-        sha256.push(One { pcrs: [PCR], pkfp: pkfp.clone(), pol: hex(&policy), sig });
+        sha256.push(One { pcrs: [PCR], pkfp: pkfp.clone(), pol: hex::encode(&policy), sig });
     }
     serde_json::to_vec(&Signatures { sha256 }).map_err(|e| Error::new(format!("the PCR signatures can't be written: {e}")))
 }

@@ -1,6 +1,6 @@
 //! The root hash's signature: `ID_VERSION.roothash.p7s`, and the JSON of the root-verity-sig partition (UAPI.2, docs/formats.md).
 
-use adamant_agent::hash::RootHash;
+use adamant_contract::root_hash::RootHash;
 use serde::{Deserialize, Serialize};
 
 use super::{Signer, message};

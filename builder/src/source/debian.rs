@@ -137,7 +137,7 @@ pub fn cached(debian: &Debian, cache: &Path) -> Result<Option<i64>> {
 
 /// Everything the definition says, and the tools that read it.
 fn words(debian: &Debian) -> Result<String> {
-    let keyring = adamant_agent::hash::hex(&keyrings(debian)?);
+    let keyring = adamant_contract::hex::encode(&keyrings(debian)?);
     // Where its file is does not count.
     let named = Debian { keyring: debian.keyring.as_ref().map(|_| PathBuf::new()), ..debian.clone() };
     Ok(format!("{FORMAT} {named:?} keyring {keyring} {}", version()?).replace(['\n', '\0'], " "))

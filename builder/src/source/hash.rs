@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 
 use crate::error::{Context, Error, Result};
 use crate::part::Part;
@@ -79,6 +79,6 @@ pub struct Claim {
 impl Claim {
     /// Whether it holds; waits for the hash.
     pub fn holds(&self) -> bool {
-        self.hash.wait().is_ok_and(|sha256| hex(&sha256) == self.sha256)
+        self.hash.wait().is_ok_and(|sha256| hex::encode(&sha256) == self.sha256)
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 
 use crate::error::{Context, Error, Result};
 use crate::manifest::{Artifact, Manifest};
@@ -74,6 +74,6 @@ impl Stretch<'_> {
             progress::add(bytes);
             Ok(())
         };
-        Ok(hex(&part.sha256(read).context(what)?) == *wanted)
+        Ok(hex::encode(&part.sha256(read).context(what)?) == *wanted)
     }
 }

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use adamant_agent::gpt::{Partition, ROOT_VERITY_X86_64, ROOT_X86_64};
-use adamant_agent::hash::RootHash;
-use adamant_agent::verity::{SUPERBLOCK, Superblock, partition_blocks};
+use adamant_contract::gpt::{Partition, ROOT_VERITY_X86_64, ROOT_X86_64};
+use adamant_contract::root_hash::RootHash;
+use adamant_contract::verity::{SUPERBLOCK, Superblock, partition_blocks};
 
 use super::{How, Whole, root};
 use crate::disk::{self, EMPTY};

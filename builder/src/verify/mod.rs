@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use adamant_agent::hash::RootHash;
+use adamant_contract::root_hash::RootHash;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use adamant_agent::hash::RootHash;
+use adamant_contract::root_hash::RootHash;
 
 use super::{How, Whole, open, read_small};
 use crate::erofs::read::Image;

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 
-use adamant_agent::contract::MODULE_LIST_PATH;
-use adamant_agent::modalias;
+use adamant_contract::modalias;
+use adamant_contract::paths::MODULE_LIST_PATH;
 use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 

@@ -1,15 +1,15 @@
 //! What the guard's programs are told: which numbers stand for the image, the host, the volumes and the exceptions.
 //!
-//! The layout is `struct decide` of agent/guard/guard.bpf.c.
+//! The layout is `struct decide` of agent/bpf/guard.bpf.c.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use adamant_agent::contract::{AGENT_PATH, IDENTITY_DIR, SYSROOT};
-use adamant_agent::policy::{MAX_INTERPRETERS, Seal};
-use adamant_agent::report::BootReport;
+use adamant_contract::paths::{AGENT_PATH, IDENTITY_DIR, SYSROOT};
+use adamant_contract::policy::{MAX_INTERPRETERS, Seal};
+use adamant_contract::report::BootReport;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
@@ -165,7 +165,7 @@ fn sorted(mut list: Vec<u64>, room: usize) -> Option<Vec<u8>> {
     Some(list.into_iter().flat_map(u64::to_ne_bytes).collect())
 }
 
-/// One of 64 bits for an inode, as `mark` of agent/guard/guard.bpf.c.
+/// One of 64 bits for an inode, as `mark` of agent/bpf/guard.bpf.c.
 fn mark(inode: u64) -> u64 {
     1 << (inode.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use adamant_agent::contract::SYSROOT;
+use adamant_contract::paths::SYSROOT;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 

@@ -1,4 +1,4 @@
-//! Level `guard`: the BPF-LSM programs of agent/guard/guard.bpf.c, put into the running kernel.
+//! Level `guard`: the BPF-LSM programs of agent/bpf/guard.bpf.c, put into the running kernel.
 //!
 //! Promise: either every hook that this kernel has is attached, tried, and beyond the reach of everybody until the next reboot, or what is
 //! missing is said. The links are held by a BPF file system that is mounted in the initramfs alone. Who unmounts the image in a mount namespace of his own
@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use adamant_agent::guard::{DENIALS, EVENTS, HOOKS};
-use adamant_agent::policy::{Allow, Seal};
+use adamant_contract::guard_abi::{DENIALS, EVENTS, HOOKS};
+use adamant_contract::policy::{Allow, Seal};
 use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -255,7 +255,7 @@ mod tests {
         counters.sort_unstable();
         assert_eq!(programs, counters);
         // In the order of the source's own list.
-        let source = include_str!("../../../guard/guard.bpf.c");
+        let source = include_str!("../../../bpf/guard.bpf.c");
         let list = source.split("enum hook {").nth(1).unwrap().split("HOOKS").next().unwrap();
         let names: Vec<String> = list.split(',').map(|name| name.trim().to_lowercase()).filter(|name| !name.is_empty()).collect();
         assert_eq!(names, HOOKS);

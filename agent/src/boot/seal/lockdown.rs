@@ -5,8 +5,8 @@
 use std::fs;
 use std::io;
 
-use adamant_agent::policy::Allow;
-use adamant_agent::settings::{LOCKDOWN, NO_MODULES, PTRACE, SECURITY, SETTINGS, holds, is_locked, lockdown, ptrace_scope};
+use adamant_contract::policy::Allow;
+use adamant_contract::sysctls::{LOCKDOWN, NO_MODULES, PTRACE, SECURITY, SETTINGS, holds, is_locked, lockdown, ptrace_scope};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 

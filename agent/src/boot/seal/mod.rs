@@ -12,8 +12,8 @@ mod guard;
 mod lockdown;
 mod verity;
 
-use adamant_agent::policy::{Enforce, Level};
-use adamant_agent::settings::ON_REQUEST;
+use adamant_contract::policy::{Enforce, Level};
+use adamant_contract::sysctls::ON_REQUEST;
 use nix::fcntl::OFlag;
 
 use super::identity::Identified;

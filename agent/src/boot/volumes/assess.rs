@@ -2,8 +2,8 @@
 
 use std::fs::File;
 
-use adamant_agent::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, Table, grow};
-use adamant_agent::policy::OnDamage;
+use adamant_contract::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, Table, grow};
+use adamant_contract::policy::OnDamage;
 
 use super::super::{Failure, identity};
 use super::evidence::Kept;

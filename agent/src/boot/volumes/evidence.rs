@@ -8,8 +8,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
-use adamant_agent::contract::IDENTITY_DIR;
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
+use adamant_contract::paths::IDENTITY_DIR;
 use nix::mount::{MntFlags, umount2};
 use sha2::{Digest, Sha256};
 
@@ -56,7 +56,7 @@ impl Evidence {
             let unread = chunks.filter_map(|(chunk, at)| partition.read_exact_at(chunk, at).err()).count();
             text.push_str(&format!("bytes {first} to {}, {unread} of its {CHUNK}-byte pieces unreadable\n", first + length - 1));
         }
-        let file = format!("{name}-{}.damaged", &hex(&Sha256::digest(&content))[..16]);
+        let file = format!("{name}-{}.damaged", &hex::encode(&Sha256::digest(&content))[..16]);
         Evidence { file, bytes: [text.as_bytes(), b"\n", &content].concat() }
     }
 

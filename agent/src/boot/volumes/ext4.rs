@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use adamant_agent::contract::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
+use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
 use nix::mount::{MsFlags, mount};
 
 use super::super::console;

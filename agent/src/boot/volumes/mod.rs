@@ -31,10 +31,10 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use adamant_agent::contract::SYSROOT;
-use adamant_agent::gpt::{ATTR_MAKING, ATTR_NEVER_USED, Table, grow};
-use adamant_agent::policy;
-use adamant_agent::report;
+use adamant_contract::gpt::{ATTR_MAKING, ATTR_NEVER_USED, Table, grow};
+use adamant_contract::paths::SYSROOT;
+use adamant_contract::policy;
+use adamant_contract::report;
 
 use self::evidence::Kept;
 use self::ext4::{Programs, Unsupported};

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use adamant_agent::policy::{self, is_below};
-use adamant_agent::report;
+use adamant_contract::policy::{self, is_below};
+use adamant_contract::report;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 

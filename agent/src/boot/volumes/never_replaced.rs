@@ -4,8 +4,8 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-use adamant_agent::gpt::{ATTR_MAKING, ATTR_NEVER_USED};
-use adamant_agent::policy::OnDamage;
+use adamant_contract::gpt::{ATTR_MAKING, ATTR_NEVER_USED};
+use adamant_contract::policy::OnDamage;
 
 use super::superblock::{OFFSET, SIZE};
 use super::tests::{MIB, Server, tool};

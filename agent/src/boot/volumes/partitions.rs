@@ -2,8 +2,8 @@
 
 use std::fs::File;
 
-use adamant_agent::gpt::{self, Table};
-use adamant_agent::policy::Volume;
+use adamant_contract::gpt::{self, Table};
+use adamant_contract::policy::Volume;
 
 use super::super::block::{Disk, Partition};
 

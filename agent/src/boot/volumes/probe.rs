@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use adamant_agent::contract::SMALL_VOLUME_GROUP;
+use adamant_contract::ext4::SMALL_VOLUME_GROUP;
 
 use super::superblock::{OFFSET, SIZE, Super};
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use adamant_agent::gpt::{self, Guid, Table};
-use adamant_agent::policy::{FileSystem, OnDamage, Refresh};
+use adamant_contract::gpt::{self, Guid, Table};
+use adamant_contract::policy::{FileSystem, OnDamage, Refresh};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -119,7 +119,7 @@ impl Cache {
     /// The key for these words and this state of the archive.
     pub fn key(&self, archive: &[u8; 32]) -> String {
         let digest = Sha256::new().chain_update(&self.words).chain_update([0]).chain_update(archive).finalize();
-        hex(&digest[..16])
+        hex::encode(&digest[..16])
     }
 
     /// The entry for a key, if it is there and whole.
@@ -249,7 +249,7 @@ impl Place<'_> {
 fn sha256(path: &Path) -> Result<(String, u64)> {
     let what = || format!("{}", path.display());
     let part = File::open(path).and_then(Part::whole).context(what)?;
-    Ok((hex(&part.sha256(|_| Ok(())).context(what)?), part.len()))
+    Ok((hex::encode(&part.sha256(|_| Ok(())).context(what)?), part.len()))
 }
 
 impl Drop for Place<'_> {

@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use adamant_agent::hash::hex;
+use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
 /// Writes the tree at `root` down, without entering what is mounted below it. Gives the number of entries, the root included.
@@ -67,7 +67,7 @@ fn line(path: &[u8], full: &Path, meta: &fs::Metadata, out: &mut dyn Write) -> i
         meta.mtime_nsec()
     )?;
     for (name, value) in xattrs(full)? {
-        write!(out, " {}={}", escape(&name), hex(&value))?;
+        write!(out, " {}={}", escape(&name), hex::encode(&value))?;
     }
     writeln!(out)
 }
@@ -90,7 +90,7 @@ fn digest(path: &Path) -> io::Result<String> {
     let mut buffer = vec![0; 256 * 1024];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hasher.finalize())),
+            0 => return Ok(hex::encode(&hasher.finalize())),
             read => hasher.update(&buffer[..read]),
         }
     }

@@ -4,8 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
-use adamant_agent::contract::BOOT_REPORT_PATH;
-use adamant_agent::report::BootReport;
+use adamant_contract::paths::BOOT_REPORT_PATH;
+use adamant_contract::report::BootReport;
 
 /// Prints everything there is to see.
 pub fn look() {

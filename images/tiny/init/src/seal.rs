@@ -6,9 +6,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::process::Command;
 
-use adamant_agent::contract::BOOT_REPORT_PATH;
-use adamant_agent::report::BootReport;
-use adamant_agent::settings;
+use adamant_contract::paths::BOOT_REPORT_PATH;
+use adamant_contract::report::BootReport;
+use adamant_contract::sysctls;
 use nix::mount::{MsFlags, mount};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -85,8 +85,8 @@ pub fn read_all() -> io::Result<()> {
 
 /// The word in brackets; empty where there is none.
 fn lockdown() -> String {
-    let _ = mount(Some("securityfs"), settings::SECURITY, Some("securityfs"), MsFlags::empty(), None::<&str>);
-    settings::lockdown(&fs::read_to_string(settings::LOCKDOWN).unwrap_or_default()).to_owned()
+    let _ = mount(Some("securityfs"), sysctls::SECURITY, Some("securityfs"), MsFlags::empty(), None::<&str>);
+    sysctls::lockdown(&fs::read_to_string(sysctls::LOCKDOWN).unwrap_or_default()).to_owned()
 }
 
 /// A program of the image's, copied to a volume from which the mount's flags keep nothing.

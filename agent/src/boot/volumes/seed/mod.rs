@@ -29,8 +29,8 @@ use self::compare::{Comparison, Links};
 use self::record::{Record, State, Text};
 use self::units::{Covered, Division};
 use super::beneath;
-use adamant_agent::contract::IDENTITY_DIR;
-use adamant_agent::policy::Refresh;
+use adamant_contract::paths::IDENTITY_DIR;
+use adamant_contract::policy::Refresh;
 
 pub use self::pace::Pace;
 

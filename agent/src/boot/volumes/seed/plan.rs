@@ -7,7 +7,7 @@ use super::print::Print;
 use super::record::{Members, Record, State};
 use super::units::{Division, Member, linked};
 use super::{Fault, IDENTITY_DIR, Kept, LOGS, LOST_AND_FOUND, Work, beneath};
-use adamant_agent::policy::Refresh;
+use adamant_contract::policy::Refresh;
 
 /// What is to be done.
 pub struct Plan {

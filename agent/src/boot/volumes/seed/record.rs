@@ -14,7 +14,7 @@ use super::super::beneath;
 use super::print::{Hash, PRINT_BYTES, Print};
 use super::units::{CONTAINER, Covered, Division};
 use super::{Kept, LOST_AND_FOUND};
-use adamant_agent::contract::IDENTITY_DIR;
+use adamant_contract::paths::IDENTITY_DIR;
 
 /// The record's name in the agent's directory.
 pub const NAME: &CStr = c"seeded";

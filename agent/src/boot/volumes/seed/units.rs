@@ -15,7 +15,7 @@ use super::super::beneath::{self, kind, look, names, open_folder};
 use super::compare::Links;
 use super::print::{About, Digest, Print, attributes_of};
 use super::{Buffers, Fault, LOST_AND_FOUND};
-use adamant_agent::contract::IDENTITY_DIR;
+use adamant_contract::paths::IDENTITY_DIR;
 
 /// The directory on the volume at /var whose entries are units of their own.
 pub const CONTAINER: &str = "lib";

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::gpt::Guid;
-use crate::hash::RootHash;
+use crate::root_hash::RootHash;
 
 /// Longest command line read, bytes. The kernel's own limit on x86-64 is 2048.
 pub const LIMIT: usize = 64 * 1024;

@@ -11,7 +11,7 @@ pub const VERSION: u32 = 1;
 pub const MAX_VOLUMES: usize = 32;
 /// More names in a list of the seal's are refused.
 pub const MAX_SEAL_NAMES: usize = 16;
-/// More interpreters than this are refused: the guard has a place for each (INTERPRETERS in agent/guard/guard.bpf.c).
+/// More interpreters than this are refused: the guard has a place for each (INTERPRETERS in agent/bpf/guard.bpf.c).
 pub const MAX_INTERPRETERS: usize = 32;
 /// More ports are refused.
 pub const MAX_PORTS: usize = 64;
@@ -379,8 +379,8 @@ impl Policy {
         struct Version {
             version: Option<i64>,
         }
-        if bytes.len() > crate::contract::POLICY_LIMIT {
-            return Err(format!("{} bytes, more than the {} a policy may have", bytes.len(), crate::contract::POLICY_LIMIT));
+        if bytes.len() > crate::paths::POLICY_LIMIT {
+            return Err(format!("{} bytes, more than the {} a policy may have", bytes.len(), crate::paths::POLICY_LIMIT));
         }
         let wrong = |e: serde_json::Error| e.to_string();
         // The version first: a newer policy is refused for being newer, not for its first new key.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::gpt::Guid;
+use crate::hex;
 
 /// The SHA-256 at the top of a dm-verity tree, 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,7 +61,7 @@ impl FromStr for RootHash {
 
 impl fmt::Display for RootHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        f.write_str(&hex::encode(&self.0))
     }
 }
 
@@ -68,17 +69,6 @@ impl fmt::Debug for RootHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RootHash({self})")
     }
-}
-
-/// Lowercase hexadecimal of any bytes.
-pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write;
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::hash::RootHash;
+use crate::root_hash::RootHash;
 
 /// Data and hash block size, bytes.
 pub const BLOCK: usize = 4096;

@@ -26,8 +26,3 @@ pub const SYSROOT: &str = "/sysroot";
 pub const IDENTITY_DIR: &str = ".adamant";
 /// Largest policy accepted, in bytes.
 pub const POLICY_LIMIT: usize = 64 * 1024;
-
-/// A volume below this size, in bytes, gets small block groups: with two full groups of 128 MiB it would have no copy of its superblock.
-pub const SMALL_VOLUME: u64 = 2 * 32768 * 4096;
-/// Blocks of 4 KiB in a block group of a small volume.
-pub const SMALL_VOLUME_GROUP: u64 = 2048;

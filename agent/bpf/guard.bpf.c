@@ -11,7 +11,7 @@
  * docs/threat-model.md has the table of hooks and attacks. */
 #include "kernel.h"
 
-/* The hooks, in the order of the counters. agent/src/guard.rs has the same list, and a test holds them together. */
+/* The hooks, in the order of the counters. agent/contract/src/guard_abi.rs has the same list, and a test holds them together. */
 enum hook {
 	BPRM_CHECK_SECURITY, MMAP_FILE, MMAP_ADDR, FILE_MPROTECT, SB_MOUNT, SB_REMOUNT, MOVE_MOUNT, SB_PIVOTROOT, SB_UMOUNT, SB_KERN_MOUNT,
 	FILE_OPEN, INODE_CREATE, INODE_MKNOD, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,

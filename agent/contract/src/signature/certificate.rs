@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::der::{self, Reader, Value};
 use super::{Refusal, base64};
-use crate::hash::hex;
+use crate::hex;
 
 /// Longest file with a certificate, bytes.
 pub const LIMIT: usize = 64 << 10;
@@ -73,14 +73,14 @@ impl Certificate {
             der: bytes.to_vec(),
             id: (issuer.whole.to_vec(), serial.whole.to_vec()),
             key,
-            subject: common_name(subject).unwrap_or_else(|| hex(subject.content)),
+            subject: common_name(subject).unwrap_or_else(|| hex::encode(subject.content)),
             validity,
         })
     }
 
     /// SHA-256 of its bytes, lowercase hexadecimal.
     pub fn fingerprint(&self) -> String {
-        hex(&Sha256::digest(&self.der))
+        hex::encode(&Sha256::digest(&self.der))
     }
 }
 

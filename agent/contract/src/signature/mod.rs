@@ -15,7 +15,7 @@ pub use rule::{Mode, Rule};
 use serde::Deserialize;
 
 use crate::base64;
-use crate::hash::RootHash;
+use crate::root_hash::RootHash;
 use der::Reader;
 
 /// Why it is refused.
