@@ -5,15 +5,14 @@
 
 #![cfg_attr(not(test), no_main)]
 
-mod boot;
-mod running;
-mod status;
 #[cfg(without_tables)]
 mod unwinding;
 
 use std::env;
 use std::ffi::{OsString, c_char, c_int};
 use std::io::Write;
+
+use adamant_agent::{boot, monitor, status};
 
 const HELP: &str = "\
 adamant-agent: boots an image, and tells about the running one
@@ -47,9 +46,9 @@ fn command(words: Vec<OsString>) -> u8 {
             Ok((text, verified)) => say(&text).max(u8::from(!verified)),
             Err(line) => ended(Err(line)),
         },
-        Some(["scrub", option @ ..]) if matches!(option, [] | ["--now"]) => ended(running::scrub::run(!option.is_empty())),
-        Some(["watch"]) => ended(running::watch::run()),
-        Some(["drift", option @ ..]) if matches!(option, [] | ["--json"]) => match running::drift::run(!option.is_empty()) {
+        Some(["scrub", option @ ..]) if matches!(option, [] | ["--now"]) => ended(monitor::scrub::run(!option.is_empty())),
+        Some(["watch"]) => ended(monitor::watch::run()),
+        Some(["drift", option @ ..]) if matches!(option, [] | ["--json"]) => match monitor::drift::run(!option.is_empty()) {
             Ok((text, none)) => say(&text).max(u8::from(!none)),
             Err(line) => ended(Err(line)),
         },

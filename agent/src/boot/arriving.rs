@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::Context;
 use super::modules::Modules;
-use super::uevents::Events;
+use crate::kernel::uevents::Events;
 
 /// The kernel's events, and the modules of the initramfs that have not been asked for yet.
 pub struct Arriving {

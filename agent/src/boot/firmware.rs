@@ -9,7 +9,8 @@ use std::path::Path;
 
 use adamant_contract::report;
 
-use super::{Context, tpm};
+use super::Context;
+use crate::kernel::tpm;
 
 /// There is such a folder when UEFI firmware started the machine.
 const EFI: &str = "/sys/firmware/efi";

@@ -22,7 +22,8 @@ use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execve};
 
 use super::seal::Sealed;
-use super::{Context, Failure, credentials, firmware, history, identity, locate, root, since_kernel_start, systemd, verify};
+use super::{Context, Failure, credentials, firmware, history, identity, locate, root, systemd, verify};
+use crate::kernel::clock::since_kernel_start;
 
 const STAGE: &str = "handover";
 /// What moves into the image.

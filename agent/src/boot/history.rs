@@ -16,10 +16,12 @@ use adamant_contract::gpt;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use super::block::{self, Disk};
-use super::clock::seconds;
 use super::locate::Located;
-use super::{Context, Failure, console, since_kernel_start};
+use super::{Context, Failure};
+use crate::kernel::block::{self, Disk};
+use crate::kernel::clock::seconds;
+use crate::kernel::clock::since_kernel_start;
+use crate::kernel::console;
 
 /// Longest wait for a disk that takes no record.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -12,10 +12,10 @@ use adamant_contract::gpt;
 use adamant_contract::root_hash::RootHash;
 
 use super::arriving::Arriving;
-use super::block::{self, Disk, Partition};
 use super::early::Early;
 use super::paths::{self, Identity, OtherPath, Surveyed};
 use super::{Context, Failure, driverless};
+use crate::kernel::block::{self, Disk, Partition};
 
 const STAGE: &str = "locate";
 /// After both partitions were found: the time in which no other disk may appear. Two disks with one image must not be told apart by luck, which

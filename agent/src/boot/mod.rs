@@ -1,29 +1,47 @@
-//! The boot: one stage a module, one function `stage in -> stage out` each. Types carry the proof that nothing runs before what it
-//! depends on: only `signature` lets a root hash through, only `verify` makes a `VerifiedRoot`, only that can be mounted, only a mounted one entered.
+//! The boot stages. Each stage is one module with a function from the previous stage's type to its own.
 //!
-//!     early -> locate -> signature -> verify -> root -> credentials -> volumes -> identity
-//!     -> drivers -> history -> seal -> handover
+//! The types prove the order: only [`signature`] accepts a root hash, only [`verify`] makes a [`verify::VerifiedRoot`], only a verified root can
+//! be mounted, and only a mounted root can be entered.
+//!
+//! ```text
+//! early -> locate -> signature -> verify -> root -> credentials -> volumes -> identity
+//!       -> drivers -> history -> seal -> handover
+//! ```
+//!
+//! A verified root can be mounted:
+//!
+//! ```
+//! use adamant_agent::boot::{Context, root, verify::VerifiedRoot};
+//! fn mount(verified: VerifiedRoot, context: &mut Context) {
+//!     let _ = root::run(verified, context);
+//! }
+//! ```
+//!
+//! An unverified root does not compile:
+//!
+//! ```compile_fail,E0308
+//! use adamant_agent::boot::{Context, root, locate::Located};
+//! fn mount(located: Located, context: &mut Context) {
+//!     let _ = root::run(located, context);
+//! }
+//! ```
 
 use std::convert::Infallible;
 use std::fmt;
-use std::time::Duration;
 
 use adamant_contract::report::{self, BootReport};
-use nix::time::{ClockId, clock_gettime};
+
+use crate::kernel::clock::since_kernel_start;
+use crate::kernel::{console, watchdog};
 
 mod arriving;
-pub mod block;
-pub mod clock;
-mod console;
 mod credentials;
-pub mod dm;
 mod driverless;
 pub mod early;
 mod firmware;
 pub mod handover;
 pub mod history;
 pub mod identity;
-mod keyring;
 pub mod locate;
 mod modules;
 mod outcome;
@@ -33,11 +51,8 @@ pub mod scan;
 pub mod seal;
 pub mod signature;
 pub mod systemd;
-mod tpm;
-pub mod uevents;
 pub mod verify;
 pub mod volumes;
-pub mod watchdog;
 
 /// What all stages share: the report that grows, and the watchdog that must hear from us.
 pub struct Context {
@@ -101,11 +116,6 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "adamant: {}: {}: {}: {}", self.stage, self.what, self.why, self.way_out)
     }
-}
-
-/// Microseconds since the kernel started (CLOCK_BOOTTIME).
-pub fn since_kernel_start() -> u64 {
-    clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| Duration::from(t).as_micros() as u64)
 }
 
 /// Boots the image, as PID 1 of the initramfs. Whatever happens, this process never ends.

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use adamant_contract::policy::{self, FailureAction, Fault};
 use nix::sys::reboot::{RebootMode, reboot};
 
-use super::watchdog::Watchdog;
-use super::{Context, Failure, console, history};
+use super::{Context, Failure, history};
+use crate::kernel::console;
+use crate::kernel::watchdog::Watchdog;
 
 /// Until the policy is read nothing but the default is known.
 static OUTCOME: Mutex<Option<policy::Failure>> = Mutex::new(None);

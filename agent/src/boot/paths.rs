@@ -11,7 +11,7 @@ use std::path::Path;
 use adamant_contract::gpt::{Guid, Refusal, disk};
 use nix::libc;
 
-use super::block::{self, Disk};
+use crate::kernel::block::{self, Disk};
 
 /// Longest name that is read, bytes.
 const NAME_LIMIT: u64 = 256;

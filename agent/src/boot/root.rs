@@ -12,9 +12,9 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 
-use super::block::Disk;
 use super::verify::VerifiedRoot;
 use super::{Context, Failure, outcome, scan};
+use crate::kernel::block::Disk;
 
 const STAGE: &str = "root";
 

@@ -17,6 +17,7 @@ use super::{Context, Failure};
 
 /// Bytes a read: large enough to keep dm-verity's workers busy.
 const CHUNK: usize = 1 << 20;
+/// Blocks in a read.
 pub const CHUNK_BLOCKS: u64 = (CHUNK / BLOCK) as u64;
 /// More readers than this gain nothing: the kernel hashes on all cores anyway.
 const MAX_READERS: usize = 8;

@@ -16,9 +16,10 @@ use adamant_contract::report;
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::signature::{self, CERTIFICATE_LIMIT, Certificate, Embedded, Mode, PARTITION_LIMIT, Rule};
 
-use super::block::Disk;
 use super::locate::Located;
-use super::{Context, Failure, clock};
+use super::{Context, Failure};
+use crate::kernel::block::Disk;
+use crate::kernel::clock;
 
 const STAGE: &str = "signature";
 /// More certificates than this are not read.
@@ -45,7 +46,7 @@ impl Checked {
 pub fn run(located: Located, context: &mut Context) -> Result<Checked, Failure> {
     let rule = rule()?;
     context.report.built = rule.built;
-    clock::not_before(rule.built, context);
+    raise_clock(rule.built, context);
     let mut report = report::Signature { rule: rule.mode.to_string(), ..Default::default() };
     let mut message = None;
     if rule.mode != Mode::Off {
@@ -64,7 +65,21 @@ pub fn run(located: Located, context: &mut Context) -> Result<Checked, Failure> 
     Ok(Checked { located, message })
 }
 
-/// What the builder asks for. An initramfs without the file is of a builder that did not know of it.
+/// Sets a clock that is behind the image's build time, in seconds since 1970, to the build time. Certificates, logs and time stamps need a clock
+/// that is roughly right.
+fn raise_clock(built: i64, context: &mut Context) {
+    let Ok(built) = u64::try_from(built) else { return };
+    match clock::raise_to(built) {
+        Ok(None) => {}
+        Ok(Some(earlier)) => {
+            log::warn!("the clock was at {earlier} s since 1970, before the image was built: set to {built}");
+            context.report.clock_was = Some(earlier);
+        }
+        Err(error) => context.warn(format!("The clock is before the image's build time, and could not be set: {error}.")),
+    }
+}
+
+/// Reads the signature rule of the initramfs.
 fn rule() -> Result<Rule, Failure> {
     let wrong = |why: &dyn std::fmt::Display| Failure::new(STAGE, SIGNATURE_RULE_PATH, why, "build the image again");
     let mut text = String::new();

@@ -10,8 +10,9 @@ use adamant_contract::report;
 const WATCHDOG: &str = "/run/systemd/system.conf.d/00-adamant-watchdog.conf";
 /// Units here come after those of /etc and before those of /usr/lib (systemd.unit(5)).
 const UNITS: &str = "/run/systemd/system";
-/// Where udev takes rules from that no package has brought, and the name of the agent's.
+/// Directory for udev rules that are made at run time.
 pub const RULES: &str = "/run/udev/rules.d";
+/// File name of the agent's udev rules.
 pub const RULE: &str = "00-adamant.rules";
 
 /// Left alone, systemd does not touch an armed watchdog, and the machine would restart under it.

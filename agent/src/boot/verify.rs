@@ -16,12 +16,12 @@ use adamant_contract::root_hash::RootHash;
 use adamant_contract::verity::{self, BLOCK, Fault, Superblock};
 use nix::errno::Errno;
 
-use super::block::{self, Disk, Partition};
-use super::dm::{self, Mapping};
-use super::keyring;
 use super::locate::Located;
 use super::signature::Checked;
 use super::{Context, Failure};
+use crate::kernel::block::{self, Disk, Partition};
+use crate::kernel::dm::{self, Mapping};
+use crate::kernel::keyring;
 
 const STAGE: &str = "verify";
 /// The name of the key with the root hash's signature, in the agent's own keyring.
@@ -260,7 +260,7 @@ pub fn short(hash: &RootHash) -> String {
 /// What dm-verity found wrong, for a failure of a later stage that is only its consequence.
 pub fn damage_seen_by_the_kernel() -> Option<String> {
     let status = dm::status(ROOT_MAPPING).ok()?;
-    status.starts_with('C').then(|| super::console::last_logged("device-mapper: verity:").unwrap_or_else(|| "dm-verity found a bad block".to_owned()))
+    status.starts_with('C').then(|| crate::kernel::console::last_logged("device-mapper: verity:").unwrap_or_else(|| "dm-verity found a bad block".to_owned()))
 }
 
 #[cfg(test)]

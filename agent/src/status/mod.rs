@@ -18,7 +18,7 @@ use adamant_contract::sysctls::ON_REQUEST;
 use now::{Fill, Now};
 use serde_json::Value;
 
-use crate::running;
+use crate::monitor;
 
 /// Longest report that is read, bytes.
 const LIMIT: u64 = 1 << 20;
@@ -204,7 +204,7 @@ fn last_bad_boot(report: &Value, page: &mut Page) {
         _ => format!("{ago} starts ago"),
     };
     let time = number(report, "/last_bad_boot/record/time");
-    let time = if time > 0 { format!(", {} ago", age(running::since(time))) } else { String::new() };
+    let time = if time > 0 { format!(", {} ago", age(monitor::since(time))) } else { String::new() };
     let again = if in_a_row > 1 { format!(", the last of {in_a_row} in a row") } else { String::new() };
     let line = format!("{when}{time}{again}: {}, root hash {:.8}…: {}", of("record/slot"), of("record/root_hash"), of("words"));
     page.judged("bad boot", ago != 1, &line);
@@ -222,7 +222,7 @@ fn happened(now: &Now, page: &mut Page) {
         Some(scrub) => {
             let at = scrub.position.saturating_mul(100) / scrub.size.max(1);
             let last = if scrub.last_full > 0 {
-                format!("last whole reading {} ago", age(running::since(scrub.last_full)))
+                format!("last whole reading {} ago", age(monitor::since(scrub.last_full)))
             } else {
                 "no whole reading yet".to_owned()
             };

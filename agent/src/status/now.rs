@@ -8,7 +8,7 @@ use adamant_contract::sysctls;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Map, Value, json};
 
-use crate::running::{self, scrub::State};
+use crate::monitor::{self, scrub::State};
 
 /// A volume's file system.
 pub struct Fill {
@@ -46,12 +46,12 @@ impl Now {
         let lockdown = fs::read_to_string(sysctls::LOCKDOWN).unwrap_or_default();
         let mounts = super::list(report, "/volumes").iter().map(|volume| super::text(volume, "/mount").to_owned());
         Now {
-            verified: running::mapping_of(Path::new("/"), Path::new("/sys/dev/block")).is_some(),
+            verified: monitor::mapping_of(Path::new("/"), Path::new("/sys/dev/block")).is_some(),
             lockdown: sysctls::lockdown(&lockdown).to_owned(),
             modules: fs::read_to_string("/proc/sys/kernel/modules_disabled").is_ok_and(|text| text.trim() == "0"),
             volumes: mounts.map(|mount| fill(&mount)).collect(),
-            denials: running::denials(),
-            scrub: running::last_scrub().filter(|scrub| scrub.root_hash == super::text(report, "/root_hash")),
+            denials: monitor::denials(),
+            scrub: monitor::last_scrub().filter(|scrub| scrub.root_hash == super::text(report, "/root_hash")),
             uptime: nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(0, |time| time.tv_sec() as u64),
         }
     }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_root_that_is_not_the_mapping_and_a_folder_that_is_no_volume_are_seen() {
-        assert!(running::mapping_of(Path::new("/"), Path::new("/nowhere")).is_none());
+        assert!(monitor::mapping_of(Path::new("/"), Path::new("/nowhere")).is_none());
         assert!(fill("/usr").is_none() && fill("/proc").is_some());
     }
 }

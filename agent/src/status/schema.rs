@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::now::{Fill, Now};
 use super::tests::sample;
-use crate::running::scrub::State;
+use crate::monitor::scrub::State;
 
 fn schema() -> Value {
     serde_json::from_str(include_str!("../../../docs/status.schema.json")).unwrap()

@@ -14,7 +14,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
 
 use super::super::identity::Identified;
-use super::super::{block, root};
+use super::super::root;
+use crate::kernel::block;
 
 /// How many numbers the lists have room for, and what stands in the places that are not used: behind everything.
 const DEVICES: usize = 64;

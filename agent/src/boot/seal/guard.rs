@@ -22,11 +22,12 @@ use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::super::identity::Identified;
-use super::super::{Context, since_kernel_start, systemd};
+use super::super::{Context, systemd};
 use super::beside::{Beside, STACK};
-use super::bpf::{self, Map};
-use super::btf::Btf;
 use super::{decide, enforced, missing};
+use crate::kernel::bpf::{self, Map};
+use crate::kernel::btf::Btf;
+use crate::kernel::clock::since_kernel_start;
 
 /// A field of one of the kernel's structures.
 pub struct Field {

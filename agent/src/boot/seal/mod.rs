@@ -4,8 +4,6 @@
 //! requires the level, it is a refusal to go on. The guard comes last of all: nothing of the boot has to be excepted from it.
 
 mod beside;
-pub mod bpf;
-mod btf;
 mod decide;
 mod drivers;
 mod guard;

@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 
 use super::super::Failure;
 use super::superblock::Super;
-use super::{Finding, Known, Stage, beneath, ext4, failure};
+use super::{Finding, Known, Stage, ext4, failure};
+use crate::kernel::beneath;
 
 /// Kept of the start of a volume, and of its journal, bytes.
 const HEAD: u64 = 4 << 20;

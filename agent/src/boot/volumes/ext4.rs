@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
 use nix::mount::{MsFlags, mount};
 
-use super::super::console;
-use super::beneath;
 use super::features::{self, Features};
 use super::probe;
 use super::progress::Progress;
 use super::superblock::Super;
 use super::tool::{Ended, Tool, ToolError};
+use crate::kernel::beneath;
+use crate::kernel::console;
 
 /// Longest time for making a file system, for checking one, and for growing one. A check reads all metadata only after a crash that the journal can't mend.
 const MAKE_DEADLINE: Duration = Duration::from_secs(300);

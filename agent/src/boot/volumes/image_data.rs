@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use super::beneath::{self, kind, look};
+use crate::kernel::beneath::{self, kind, look};
 
 /// A directory or a file of the image, opened before a volume hides it.
 pub struct Source {

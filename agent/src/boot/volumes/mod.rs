@@ -9,7 +9,6 @@
 //! is to be made; make; write the table that ends the claims; only then mount, grow and seed.
 
 mod assess;
-mod beneath;
 mod evidence;
 mod ext4;
 mod features;
@@ -40,11 +39,11 @@ use self::evidence::Kept;
 use self::ext4::{Programs, Unsupported};
 use self::partitions::Partitions;
 use self::superblock::Super;
-use super::block::{Disk, Partition};
 use super::root::MountedRoot;
 use super::{Context, Failure};
+use crate::kernel::block::{Disk, Partition};
 
-pub use beneath::{move_aside, own_folder, path_of, read as read_beneath, write as write_beneath};
+pub use crate::kernel::beneath::{move_aside, own_folder, path_of, read as read_beneath, write as write_beneath};
 
 /// Where a healthy volume is mounted for the moment in which evidence is written to it.
 const EVIDENCE_MOUNT: &str = "/run/adamant/evidence";

@@ -9,14 +9,15 @@ use adamant_contract::report;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
-use super::super::block::Partition;
 use super::evidence;
 use super::ext4::{self, Checked};
 use super::image_data::Source;
 use super::probe::{self, Content};
 use super::progress::Progress;
 use super::seed::{self, Kept, NAMED, Outcome};
-use super::{Condemned, Finding, Known, Mounted, Stage, Stop, beneath, failure};
+use super::{Condemned, Finding, Known, Mounted, Stage, Stop, failure};
+use crate::kernel::beneath;
+use crate::kernel::block::Partition;
 
 /// What to do with a volume that newer tools made.
 const NEWER_IMAGE: &str = "start the image that made the volume, or one whose kernel and e2fsprogs are as new";

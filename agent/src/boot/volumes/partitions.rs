@@ -5,7 +5,7 @@ use std::fs::File;
 use adamant_contract::gpt::{self, Table};
 use adamant_contract::policy::Volume;
 
-use super::super::block::{Disk, Partition};
+use crate::kernel::block::{Disk, Partition};
 
 /// A disk with its table.
 pub struct Partitions<'a> {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::console;
+use crate::kernel::console;
 
 /// Between two lines.
 const INTERVAL: Duration = Duration::from_secs(10);

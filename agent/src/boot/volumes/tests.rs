@@ -90,7 +90,7 @@ impl Folder {
     }
 
     pub fn open(&self) -> OwnedFd {
-        beneath::open_trusted(&self.0).unwrap()
+        crate::kernel::beneath::open_trusted(&self.0).unwrap()
     }
 }
 

@@ -13,11 +13,11 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag};
 
-use super::super::beneath::{self, look, open_folder};
 use super::pace::Pace;
 use super::print::{self, About, Digest, Print};
 use super::units::{Covered, Entry, Member};
 use super::{Buffers, Fault};
+use crate::kernel::beneath::{self, look, open_folder};
 
 /// The names that were seen of inodes with several, and the number that they have.
 pub type Links = HashMap<u64, (u64, u64)>;

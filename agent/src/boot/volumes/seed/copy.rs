@@ -15,11 +15,11 @@ use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmoda
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, getegid, geteuid, linkat, symlinkat, syncfs};
 
-use super::super::beneath;
 use super::pace::Pace;
 use super::print::{About, Digest, begin_content, digest_of_link};
 use super::units::{Entry, Member};
 use super::{Buffers, Fault};
+use crate::kernel::beneath;
 
 /// After so many bytes what was written is made durable, so that no single wait for the disk is long.
 const SYNC_BYTES: u64 = 64 << 20;

@@ -28,7 +28,7 @@ use nix::unistd::syncfs;
 use self::compare::{Comparison, Links};
 use self::record::{Record, State, Text};
 use self::units::{Covered, Division};
-use super::beneath;
+use crate::kernel::beneath;
 use adamant_contract::paths::IDENTITY_DIR;
 use adamant_contract::policy::Refresh;
 

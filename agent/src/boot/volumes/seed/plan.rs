@@ -6,7 +6,8 @@ use super::compare::{self, Links, There, image_is_as, read_content, root_is_as, 
 use super::print::Print;
 use super::record::{Members, Record, State};
 use super::units::{Division, Member, linked};
-use super::{Fault, IDENTITY_DIR, Kept, LOGS, LOST_AND_FOUND, Work, beneath};
+use super::{Fault, IDENTITY_DIR, Kept, LOGS, LOST_AND_FOUND, Work};
+use crate::kernel::beneath;
 use adamant_contract::policy::Refresh;
 
 /// What is to be done.

@@ -11,7 +11,6 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{fsync, syncfs};
 
-use super::super::beneath;
 use super::compare::{self, There, root_print, there};
 use super::copy::{self, Copier};
 use super::plan::{Batch, Plan};
@@ -19,6 +18,7 @@ use super::print::{About, Print};
 use super::record::{self, Members, Record, State, Text};
 use super::units::{self, CONTAINER, Division, Entry, Member};
 use super::{Fault, Outcome, STAGING, Work, at_record, at_staging, step};
+use crate::kernel::beneath;
 
 /// Left free, bytes: for the record, and for directories that grow.
 const RESERVE: u64 = 256 << 10;

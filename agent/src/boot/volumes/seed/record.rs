@@ -10,10 +10,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 
-use super::super::beneath;
 use super::print::{Hash, PRINT_BYTES, Print};
 use super::units::{CONTAINER, Covered, Division};
 use super::{Kept, LOST_AND_FOUND};
+use crate::kernel::beneath;
 use adamant_contract::paths::IDENTITY_DIR;
 
 /// The record's name in the agent's directory.

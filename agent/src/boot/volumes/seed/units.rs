@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
-use super::super::beneath::{self, kind, look, names, open_folder};
 use super::compare::Links;
 use super::print::{About, Digest, Print, attributes_of};
 use super::{Buffers, Fault, LOST_AND_FOUND};
+use crate::kernel::beneath::{self, kind, look, names, open_folder};
 use adamant_contract::paths::IDENTITY_DIR;
 
 /// The directory on the volume at /var whose entries are units of their own.

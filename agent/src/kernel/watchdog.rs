@@ -11,10 +11,15 @@ use nix::libc;
 const TIMEOUT_SECONDS: libc::c_int = 120;
 const DEVICE: &str = "/dev/watchdog0";
 
-// WDIOC_SETTIMEOUT, <linux/watchdog.h>.
-nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);
-// WDIOC_GETBOOTSTATUS and WDIOF_CARDRESET, <linux/watchdog.h>.
-nix::ioctl_read!(boot_status, b'W', 2, libc::c_int);
+/// <linux/watchdog.h>
+mod ioctl {
+    use nix::libc;
+    // WDIOC_SETTIMEOUT
+    nix::ioctl_readwrite!(set_timeout, b'W', 6, libc::c_int);
+    // WDIOC_GETBOOTSTATUS
+    nix::ioctl_read!(boot_status, b'W', 2, libc::c_int);
+}
+// WDIOF_CARDRESET
 const CARD_RESET: libc::c_int = 0x20;
 
 /// The watchdog, where there is one.
@@ -34,13 +39,13 @@ impl Watchdog {
             Ok(device) => {
                 let mut seconds = TIMEOUT_SECONDS;
                 // SAFETY: the request reads and writes one int, which outlives the call.
-                if unsafe { set_timeout(device.as_raw_fd(), &raw mut seconds) }.is_err() {
+                if unsafe { ioctl::set_timeout(device.as_raw_fd(), &raw mut seconds) }.is_err() {
                     // Some hardware has one fixed time, which is armed all the same.
                     log::info!("{DEVICE}: its timeout can't be set");
                 }
                 let mut status = 0;
                 // SAFETY: the request writes one int, which outlives the call.
-                self.fired = unsafe { boot_status(device.as_raw_fd(), &raw mut status) }.is_ok() && status & CARD_RESET != 0;
+                self.fired = unsafe { ioctl::boot_status(device.as_raw_fd(), &raw mut status) }.is_ok() && status & CARD_RESET != 0;
                 self.device = Some(device);
                 self.alive();
             }

@@ -24,7 +24,7 @@ use adamant_contract::paths::{POLICY_PATH, ROOT_MAPPING};
 use adamant_contract::policy::Policy;
 use nix::sys::stat::{major, minor};
 
-use crate::boot::{clock, dm};
+use crate::kernel::{clock, dm};
 
 /// Longest file of the kernel's or the agent's that is read, bytes.
 const LIMIT: u64 = 1 << 20;

@@ -10,7 +10,7 @@ use adamant_contract::sysctls::{LOCKDOWN, NO_MODULES, ON_REQUEST, PTRACE, SETTIN
 
 use super::mounts::{self, Mount};
 use super::{Root, members, read, value};
-use crate::boot::{block, dm};
+use crate::kernel::{block, dm};
 
 /// PID 1's: a service may have a mount namespace of its own.
 pub const MOUNTS: &str = "/proc/1/mountinfo";

@@ -26,8 +26,8 @@ use super::outlets::{metrics, notify, tell, write_metrics};
 use super::scrub::{self, State};
 use super::{members, policy, printable, read, say, value};
 use crate::boot::history::BlackBox;
-use crate::boot::since_kernel_start;
-use crate::boot::uevents::Events;
+use crate::kernel::clock::since_kernel_start;
+use crate::kernel::uevents::Events;
 
 struct Watch {
     policy: Policy,

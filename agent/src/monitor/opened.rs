@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use adamant_contract::paths::ROOT_MAPPING;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
-use crate::boot::dm;
+use crate::kernel::dm;
 
 /// Buffers of events that are taken at once.
 const READS: usize = 16;

@@ -27,17 +27,24 @@ const NAMED: u64 = 1000;
 /// The clock may be set while we wait.
 const LONGEST_SLEEP: u64 = 3600;
 
-/// How far the reading is, and what it has found. Bytes, and seconds since 1970.
+/// Progress and findings of a scrub. Times are in seconds since 1970.
 #[derive(Debug, Default, PartialEq)]
 pub struct State {
+    /// Bytes read so far.
     pub position: u64,
+    /// Bytes of the root.
     pub size: u64,
+    /// Root hash of the image that is read.
     pub root_hash: String,
+    /// Time at which this pass started.
     pub started: u64,
+    /// Time at which the last complete pass ended; 0 before the first.
     pub last_full: u64,
+    /// Corrupted blocks found in this pass.
     pub errors: u64,
+    /// Number of the first corrupted block.
     pub first_error: Option<u64>,
-    /// Starts at this position so far.
+    /// Number of times that the scrub started at this position.
     pub attempts: u64,
 }
 

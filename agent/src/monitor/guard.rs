@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use adamant_contract::guard_abi::{DENIALS, EVENT_BYTES, EVENTS, HOOKS};
 use nix::libc;
 
-use crate::boot::seal::bpf;
+use crate::kernel::bpf;
 
 /// Of the memory's pages, and of what the kernel maps of a ring before its data.
 const PAGE: usize = 4096;
