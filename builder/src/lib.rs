@@ -1,43 +1,48 @@
-//! The builder: turns a definition into a read-only, verified root and the machine image around it.
+//! The builder: turns an image definition into a read-only, verified root file system and the machine images around it.
 //!
-//! Data flows one way, and the modules stand in that order: definition, source, tree, scrub, erofs, verity, initramfs, uki, sign, disk, format, manifest.
+//! Data flows one way:
+//!
+//! ```text
+//! definition -> source -> tree -> rootfs -> erofs -> verity -> initramfs, uki, sign -> disk -> format -> manifest
+//! ```
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`definition`] | `image.toml`: keys, values, errors |
+//! | [`source`] | archives, directories, files and Debian packages as input |
+//! | [`tree`] | the file tree in memory |
+//! | [`rootfs`] | what changes or checks the tree: scrubbing, checks, injected files |
+//! | [`erofs`] | the EROFS writer and reader |
+//! | [`verity`] | the dm-verity hash tree |
+//! | [`initramfs`], [`uki`], [`sign`] | what boots the root |
+//! | [`disk`], [`format`] | partition table, ESP, cloud formats |
+//! | [`manifest`] | the list of artifacts with their hashes |
+//! | [`pipeline`] | the stages of a build, in order |
+//! | [`commands`] | the other subcommands |
+//! | [`cli`] | the command line |
+//! | [`cache`] | results of earlier builds |
+//! | [`io`], [`term`] | what several of these share: files and processes, output |
 
-pub mod boot;
-pub mod bounded;
-pub mod build;
 pub mod cache;
-pub mod check;
-pub mod child;
 pub mod cli;
+pub mod commands;
 pub mod definition;
-pub mod diff;
 pub mod disk;
-pub mod drift;
 pub mod erofs;
 pub mod error;
 pub mod format;
 pub mod initramfs;
-pub mod inspect;
-pub mod interpreters;
+pub mod io;
 pub mod manifest;
-pub mod output;
-pub mod part;
-pub mod paths;
 pub mod percent;
-pub mod prerequisite;
-pub mod progress;
-pub mod scrub;
-pub mod selection;
+pub mod pipeline;
+pub mod rootfs;
 pub mod sign;
 pub mod source;
-pub mod summary;
-pub mod timings;
+pub mod term;
 pub mod tree;
 pub mod uki;
-pub mod verify;
 pub mod verity;
 pub mod version;
-pub mod volumes;
-pub mod zeros;
 
 pub use error::{Context, Error, Result};

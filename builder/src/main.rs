@@ -5,12 +5,20 @@ use std::process::ExitCode;
 use adamant::cli::drift::exit_code;
 use adamant::cli::signing::KeysVerb;
 use adamant::cli::{self, CacheVerb, Cli, Target, Verb};
+use adamant::commands::boot;
+use adamant::commands::diff;
+use adamant::commands::drift;
+use adamant::commands::inspect;
+use adamant::commands::selection::Selection;
+use adamant::commands::summary;
+use adamant::commands::verify;
 use adamant::definition::{Definition, reference};
-use adamant::output::Output;
-use adamant::selection::Selection;
+use adamant::pipeline;
 use adamant::sign::keys;
 use adamant::source::cache_folder;
-use adamant::{Context, Result, boot, build, cache, diff, drift, inspect, progress, summary, verify};
+use adamant::term::output::Output;
+use adamant::term::progress;
+use adamant::{Context, Result, cache};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -33,14 +41,14 @@ fn main() -> ExitCode {
 /// Gives the exit code of what was done.
 fn run(verb: &Verb, output: &Output) -> Result<u8> {
     let done = match verb {
-        Verb::Build(args) => build::run(&args.options(), output).map(drop),
+        Verb::Build(args) => pipeline::run(&args.options(), output).map(drop),
         Verb::Verify(args) => verify::run(&args.target, args.how(), output),
         Verb::Diff(args) => diff::run(&args.old, &args.new, args.blocks, output),
         Verb::Inspect(args) => inspect::run(&args.target, &args.certificates, output),
         Verb::Boot(args) => {
             let out = match args.target()? {
                 Target::Artifacts(out) => out,
-                Target::Definition(options) => build::run(&options, output)?,
+                Target::Definition(options) => pipeline::run(&options, output)?,
             };
             let selection = Selection::of(&out)?;
             selection.tell(output);
@@ -73,7 +81,7 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
                 output.answer(&text, &made)
             }
         },
-        Verb::Sign(args) => build::later::run(&args.out, &args.table()?, cli::or_cores(None), output),
+        Verb::Sign(args) => pipeline::sign_later::run(&args.out, &args.table()?, cli::or_cores(None), output),
         Verb::Drift(args) => return drift::run(&args.options(), output).map(exit_code),
         Verb::Completions { shell } => text(output, &cli::completions(*shell)),
         Verb::Man => text(output, &cli::manual().context(|| "the manual page")?),

@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::erofs::{BLOCK, Sink};
 use crate::error::{Context, Error, Result};
-use crate::part::Part;
-use crate::progress;
+use crate::io::part::Part;
+use crate::term::progress;
 
 /// Bytes below which more threads cost more than they save.
 const WORTH_A_THREAD: usize = 256 << 10;

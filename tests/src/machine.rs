@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use adamant::boot::firmware;
+use adamant::commands::boot::firmware;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::alter;

@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::{LIMIT, folder, pack};
 use crate::error::{Context, Result};
 use crate::manifest;
-use crate::output::Output;
 use crate::source::debian::archives;
+use crate::term::output::Output;
 
 /// What is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

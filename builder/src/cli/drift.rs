@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::commands::drift::{Options, Verdict, Way};
 use crate::definition::values;
-use crate::drift::{Options, Verdict, Way};
 
 /// `adamant drift`
 #[derive(Debug, Args)]

@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::commands::boot;
+use crate::commands::verify::How;
 use crate::definition::values;
 use crate::error::{Context, Error};
 use crate::format::Format;
-use crate::output::Output;
+use crate::pipeline;
 use crate::source::cache_folder;
-use crate::verify::How;
-use crate::{boot, build};
+use crate::term::output::Output;
 
 /// Turns an image definition into a server whose root is read-only and verified.
 #[derive(Debug, Parser)]
@@ -340,7 +341,7 @@ impl Cli {
 
 impl Build {
     /// For the build.
-    pub fn options(&self) -> build::Options {
+    pub fn options(&self) -> pipeline::Options {
         let mut options = self.making.tuning.options(&self.making.definition, self.output.clone(), self.check);
         let disks = self.formats.iter().filter_map(|wanted| if let Wanted::Disk(format) = wanted { Some(*format) } else { None });
         options.formats = disks.clone().filter(|format| *format != Format::Raw).collect();
@@ -349,18 +350,18 @@ impl Build {
         options.formats.dedup();
         options.previous.clone_from(&self.previous);
         if self.force {
-            options.replace = build::Replace::SameVersion;
+            options.replace = pipeline::Replace::SameVersion;
         }
         options
     }
 }
 
 impl Tuning {
-    fn options(&self, definition: &Path, out: Option<PathBuf>, check: bool) -> build::Options {
-        build::Options {
+    fn options(&self, definition: &Path, out: Option<PathBuf>, check: bool) -> pipeline::Options {
+        pipeline::Options {
             definition: definition.to_owned(),
             out,
-            replace: build::Replace::SameContent,
+            replace: pipeline::Replace::SameContent,
             check,
             disk: true,
             formats: Vec::new(),
@@ -385,9 +386,9 @@ impl Boot {
             return Ok(Target::Artifacts(self.target.clone()));
         }
         let definition = std::fs::canonicalize(&self.target).context(|| self.target.display().to_string())?;
-        let work = build::boot_folder(&cache_folder(self.tuning.cache.as_deref()), &definition);
+        let work = pipeline::boot_folder(&cache_folder(self.tuning.cache.as_deref()), &definition);
         let mut options = self.tuning.options(&self.target, Some(work), false);
-        options.replace = build::Replace::Everything;
+        options.replace = pipeline::Replace::Everything;
         Ok(Target::Definition(Box::new(options)))
     }
 
@@ -440,7 +441,7 @@ pub enum Target {
     /// A build's OUT directory.
     Artifacts(PathBuf),
     /// A definition, with how it is built.
-    Definition(Box<build::Options>),
+    Definition(Box<pipeline::Options>),
 }
 
 /// The completions of a shell, as its script.

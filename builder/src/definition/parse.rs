@@ -348,7 +348,7 @@ impl Reader<'_> {
     fn keep(&self, scrub: Option<&Spanned<keys::Scrub>>) -> Result<Vec<String>> {
         let Some(scrub) = scrub.map(Spanned::get_ref) else { return Ok(Vec::new()) };
         self.words(&scrub.keep, |glob| {
-            crate::scrub::keep::compile(glob).map(|_| ()).map_err(|why| format!("keep {glob:?}: {why} (write for example \"/etc/ssh/ssh_host_*\")"))
+            crate::rootfs::scrub::keep::compile(glob).map(|_| ()).map_err(|why| format!("keep {glob:?}: {why} (write for example \"/etc/ssh/ssh_host_*\")"))
         })
     }
 

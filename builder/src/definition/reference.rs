@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::keys::SECTIONS;
-use crate::scrub::rules::RULES;
-use crate::scrub::secrets;
+use crate::rootfs::scrub::rules::RULES;
+use crate::rootfs::scrub::secrets;
 
 const HEAD: &str = "\
 # The definition: image.toml

@@ -78,7 +78,7 @@ mod tests {
         for sector in [512, 4096] {
             let (path, file) = scratch(&format!("fsck-{sector}"));
             let used = write(&file, 512 << 20, sector, &Guid([7; 16]), &entries).unwrap();
-            assert!(crate::zeros::are_all(&file, used..512 << 20).unwrap() && !crate::zeros::are_all(&file, used - 4096..used).unwrap());
+            assert!(crate::io::zeros::are_all(&file, used..512 << 20).unwrap() && !crate::io::zeros::are_all(&file, used - 4096..used).unwrap());
             let Ok(checked) = Command::new("/usr/sbin/fsck.vfat").arg("-n").arg(&path).output() else {
                 eprintln!("SKIPPED: fsck.vfat is not installed");
                 return;

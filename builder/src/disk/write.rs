@@ -8,10 +8,10 @@ use sha2::{Digest, Sha256};
 
 use super::{Layout, Role};
 use crate::error::{Context, Error, Result};
+use crate::io::part::Part;
+use crate::io::zeros;
 use crate::manifest::Piece;
-use crate::part::Part;
-use crate::progress;
-use crate::zeros;
+use crate::term::progress;
 
 /// Bytes copied at a time. Small enough to stay in a processor's cache.
 const CHUNK: u64 = 1 << 20;

@@ -17,8 +17,9 @@ use super::out::too_large;
 use super::packed::is_packed;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
+use crate::term::progress;
+use crate::term::timings;
 use crate::tree::Content;
-use crate::{progress, timings};
 
 /// Bytes of source that may be under way: a segment for each thread and one more that is done, within bounds. Their compressed form takes at most as
 /// much again.

@@ -11,7 +11,7 @@ use super::format::*;
 use super::layout::{Key, Part as Inode};
 use super::read::Image;
 use crate::error::{Context, Result};
-use crate::part::Part;
+use crate::io::part::Part;
 use crate::tree::Time;
 
 /// Slots of a block.

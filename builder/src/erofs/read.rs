@@ -12,7 +12,7 @@ use super::format::*;
 use super::index::{self, Extent, Place};
 use super::xattr;
 use crate::error::{Context, Error, Result};
-use crate::part::Part;
+use crate::io::part::Part;
 
 /// Bytes of a flat file that are read at a time.
 const CHUNK: u64 = 1 << 20;

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::{Context, Error, Result};
-use crate::zeros::{self, is_zero};
+use crate::io::zeros::{self, is_zero};
 
 /// Finished pieces that wait for their turn, beside one for each thread.
 const AHEAD: u64 = 4;

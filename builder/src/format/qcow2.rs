@@ -15,7 +15,7 @@ use super::pieces::{Raw, each};
 use super::stream::{read_back, write_at};
 use super::{Facts, Written};
 use crate::error::{Error, Result};
-use crate::zeros::is_zero;
+use crate::io::zeros::is_zero;
 
 const BITS: u32 = 16;
 const CLUSTER: u64 = 1 << BITS;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Written;
 use crate::error::{Context, Error, Result};
-use crate::part::Part;
+use crate::io::part::Part;
 
 /// A file, or the rest of one from some byte on, written in order.
 pub struct Stream<'a> {

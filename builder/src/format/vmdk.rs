@@ -17,7 +17,7 @@ use super::pieces::{Raw, each};
 use super::stream::Stream;
 use super::{Facts, Written};
 use crate::error::{Error, Result};
-use crate::zeros::is_zero;
+use crate::io::zeros::is_zero;
 
 const SECTOR: u64 = 512;
 /// Bytes of the disk that are compressed on their own: what VMware's tools take.

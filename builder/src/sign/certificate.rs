@@ -55,7 +55,7 @@ impl Certificate {
     /// Reads a PEM or DER file.
     pub fn read(path: &Path) -> Result<Certificate> {
         let name = || path.display().to_string();
-        let bytes = crate::bounded::read(path, LIMIT).context(name).map_err(super::with_new_keys)?;
+        let bytes = crate::io::bounded::read(path, LIMIT).context(name).map_err(super::with_new_keys)?;
         Certificate::parse(&bytes).context(name).map_err(super::with_new_keys)
     }
 

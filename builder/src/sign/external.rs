@@ -8,7 +8,9 @@ use adamant_contract::hex;
 use super::Key;
 use super::certificate::Algorithm;
 use crate::error::{Context, Error, Result};
-use crate::{child, percent, prerequisite};
+use crate::io::prerequisite;
+use crate::io::process;
+use crate::percent;
 
 /// A person may have to touch a token, or a service be asked twice.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -115,7 +117,7 @@ impl Key for Token {
 fn run(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let captured = child::run(command, input, SIGNATURE_LIMIT, DEADLINE).context(|| name)?;
+    let captured = process::run(command, input, SIGNATURE_LIMIT, DEADLINE).context(|| name)?;
     let captured = captured.ok_or_else(|| Error::new(format!("no signature after {} s", DEADLINE.as_secs())))?;
     if !captured.status.success() {
         let said = String::from_utf8_lossy(&captured.err);

@@ -211,7 +211,7 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
 fn version() -> Result<String> {
     let places = std::env::var_os("PATH").unwrap_or_default();
     let script = std::env::split_paths(&places).map(|place| place.join("mmdebstrap")).find(|path| path.is_file());
-    let text = script.and_then(|path| crate::bounded::read(&path, 4 << 20).ok());
+    let text = script.and_then(|path| crate::io::bounded::read(&path, 4 << 20).ok());
     let line = text.as_deref().unwrap_or_default().split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"our $VERSION = '")?.strip_suffix(b"';"));
     if let Some(version) = line.and_then(|version| std::str::from_utf8(version).ok()) {
         return Ok(format!("mmdebstrap {version}"));

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use adamant_contract::hex;
 
 use crate::error::{Context, Error, Result};
-use crate::part::Part;
+use crate::io::part::Part;
 
 /// SHA-256 of a source, there or on its way.
 #[derive(Debug, Clone)]

@@ -17,9 +17,9 @@ use std::path::{Path, PathBuf};
 
 pub use self::hash::{ArchiveHash, Claim};
 use self::report::{Entry, Report};
-use crate::check::Finding;
 use crate::definition::{Definition, Dir, Limits, Origin};
 use crate::error::{Context, Error, Result};
+use crate::rootfs::check::Finding;
 use crate::tree::{Kind, Meta, NodeId, Step, Tree, parts, show};
 
 /// What the sources need from their surroundings.

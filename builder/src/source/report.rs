@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::check::Finding;
 use crate::error::{Error, Result};
-use crate::paths::Paths;
+use crate::rootfs::check::Finding;
+use crate::term::path_list::Paths;
 use crate::tree::{Kind, NodeId, Tree, show};
 
 /// Names of attributes that one message lists.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use adamant::definition::{Compression, Layout};
 use adamant::erofs::read::Image;
 use adamant::erofs::{self, BLOCK, Options, Previous, Sink, Written};
-use adamant::part::Part;
+use adamant::io::part::Part;
 use adamant::tree::Tree;
 
 struct ToFile(File, u64);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use adamant::definition::Compression;
 use adamant::erofs::{BLOCK, Previous};
-use adamant::part::Part;
+use adamant::io::part::Part;
 use adamant::tree::{Kind, Meta, Tree};
 
 use crate::compare::*;

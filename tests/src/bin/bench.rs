@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use adamant::definition::{Definition, ZSTD_LEVEL};
 use adamant::erofs::{self, BLOCK, Options, Previous, Sink};
-use adamant::part::Part;
+use adamant::io::part::Part;
 use adamant::source::{self, Surroundings};
 use adamant::verity;
 use adamant_tests::scratch::Scratch;

@@ -16,12 +16,12 @@ use super::*;
 /// Held by whoever starts programs or unmounts: a program just forked holds copies of all that is open, and what is open can't be unmounted.
 static PROGRAMS: Mutex<()> = Mutex::new(());
 
-pub fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the test may go on; says why not otherwise.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         println!("skipped: needs root for mounts and loop devices");
@@ -30,7 +30,7 @@ pub fn is_root() -> bool {
 }
 
 /// Runs a tool of the host. False, with a word, when it is not installed; a failing one fails the test.
-pub fn tool(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn tool(program: &str, arguments: &[&str]) -> bool {
     let _alone = alone();
     match Command::new(program).args(arguments).stdin(Stdio::null()).output() {
         Ok(output) => {
@@ -49,20 +49,20 @@ fn scratch_path(name: &str) -> PathBuf {
 }
 
 /// A file of zeros that goes away.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new(name: &str, bytes: u64) -> Scratch {
+    pub(crate) fn new(name: &str, bytes: u64) -> Scratch {
         let path = scratch_path(name);
         fs::File::create(&path).unwrap().set_len(bytes).unwrap();
         Scratch(path)
     }
 
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.to_str().unwrap()
     }
 
-    pub fn write(&self, at: u64, bytes: &[u8]) {
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) {
         use std::os::unix::fs::FileExt;
         fs::OpenOptions::new().write(true).open(&self.0).unwrap().write_all_at(bytes, at).unwrap();
     }
@@ -75,21 +75,21 @@ impl Drop for Scratch {
 }
 
 /// A folder that goes away.
-pub struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    pub fn new(name: &str) -> Folder {
+    pub(crate) fn new(name: &str) -> Folder {
         let path = scratch_path(name);
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).unwrap();
         Folder(path)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub fn open(&self) -> OwnedFd {
+    pub(crate) fn open(&self) -> OwnedFd {
         crate::kernel::beneath::open_trusted(&self.0).unwrap()
     }
 }
@@ -101,7 +101,7 @@ impl Drop for Folder {
 }
 
 /// Runs in a thread with a mount namespace of its own, which takes all that was mounted with it.
-pub fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
+pub(crate) fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNS).unwrap();
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
@@ -112,7 +112,7 @@ pub fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-pub const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 fn volume(name: &str, mount: &str) -> policy::Volume {
     policy::Volume {
@@ -126,7 +126,7 @@ fn volume(name: &str, mount: &str) -> policy::Volume {
 }
 
 /// A disk image with a root, `state` and `logs`, an image with something to seed, and the policy.
-pub struct Server {
+pub(crate) struct Server {
     pub disk: Scratch,
     image: Folder,
     pub volumes: Vec<policy::Volume>,
@@ -140,33 +140,33 @@ pub struct Server {
 }
 
 /// What a boot came to, with the mounted folders still there.
-pub struct Booted<'a> {
+pub(crate) struct Booted<'a> {
     image: &'a Path,
     pub result: Result<Vec<report::Volume>, Failure>,
     pub warnings: Vec<String>,
 }
 
 impl Booted<'_> {
-    pub fn volumes(&self) -> &[report::Volume] {
+    pub(crate) fn volumes(&self) -> &[report::Volume] {
         self.result.as_ref().unwrap_or_else(|e| panic!("{e}"))
     }
 
-    pub fn states(&self) -> Vec<&str> {
+    pub(crate) fn states(&self) -> Vec<&str> {
         self.volumes().iter().map(|v| v.state.as_str()).collect()
     }
 
-    pub fn failure(&self) -> String {
+    pub(crate) fn failure(&self) -> String {
         self.result.as_ref().err().map(ToString::to_string).unwrap()
     }
 
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.image.join(path)
     }
 }
 
 impl Server {
     /// `None` where loop devices or programs are missing, with a word.
-    pub fn new(name: &str, state: u64, logs: u64, disk: u64) -> Option<Server> {
+    pub(crate) fn new(name: &str, state: u64, logs: u64, disk: u64) -> Option<Server> {
         Server::with_sector(512, name, state, logs, disk)
     }
 
@@ -196,37 +196,37 @@ impl Server {
         Some(server)
     }
 
-    pub fn file(&self) -> File {
+    pub(crate) fn file(&self) -> File {
         fs::OpenOptions::new().read(true).write(true).open(self.disk.path()).unwrap()
     }
 
-    pub fn table(&self) -> gpt::disk::Found {
+    pub(crate) fn table(&self) -> gpt::disk::Found {
         let file = self.file();
         let sectors = file.metadata().unwrap().len() / u64::from(self.sector);
         gpt::disk::read(&file, self.sector, sectors).unwrap()
     }
 
-    pub fn set_table(&self, table: &Table) {
+    pub(crate) fn set_table(&self, table: &Table) {
         gpt::disk::write(&mut self.file(), table).unwrap();
     }
 
     /// First byte and length of a volume.
-    pub fn place(&self, label: &str) -> (u64, u64) {
+    pub(crate) fn place(&self, label: &str) -> (u64, u64) {
         let table = self.table().table;
         let found = table.partitions.iter().flatten().find(|p| p.label == label).unwrap();
         (found.first * u64::from(self.sector), found.sectors() * u64::from(self.sector))
     }
 
-    pub fn write_in(&self, label: &str, at: u64, bytes: &[u8]) {
+    pub(crate) fn write_in(&self, label: &str, at: u64, bytes: &[u8]) {
         self.file().write_all_at(bytes, self.place(label).0 + at).unwrap();
     }
 
-    pub fn grow_disk(&self, bytes: u64) {
+    pub(crate) fn grow_disk(&self, bytes: u64) {
         self.file().set_len(bytes).unwrap();
     }
 
     /// Runs the stage on a loop device in a mount namespace of its own, then `look`, then takes everything down as a shutdown does.
-    pub fn boot(&self, look: impl FnOnce(&Booted) + Send) {
+    pub(crate) fn boot(&self, look: impl FnOnce(&Booted) + Send) {
         let _alone = alone();
         let output = Command::new("losetup").args(["-f", "-P", "--show", "--sector-size", &self.sector.to_string(), self.disk.path()]).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -14,7 +14,7 @@ use super::archive::State;
 use super::failure;
 use crate::definition::Debian;
 use crate::error::{Context, Error, Result};
-use crate::prerequisite;
+use crate::io::prerequisite;
 
 /// Lines of mmdebstrap's output that are kept for the message about a failure.
 const LINES: usize = 20_000;

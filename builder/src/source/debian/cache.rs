@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use super::archive::Archive;
 use crate::error::{Context, Error, Result};
-use crate::part::Part;
+use crate::io::part::Part;
 use crate::source::{ArchiveHash, Claim};
 
 /// What the name of an entry in the making ends with.

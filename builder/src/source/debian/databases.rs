@@ -1,7 +1,7 @@
 //! Databases and repositories that packages make at their installation: with random numbers and the time, so that no two builds are the same.
 
-use crate::check::Finding;
-use crate::scrub::keep::Keep;
+use crate::rootfs::check::Finding;
+use crate::rootfs::scrub::keep::Keep;
 use crate::tree::{NodeId, Tree, show};
 
 /// Directories below this many are searched for a database's mark.

@@ -9,7 +9,7 @@ use super::fetch::without_password;
 use super::packages::Names;
 use crate::definition::Debian;
 use crate::error::Error;
-use crate::prerequisite;
+use crate::io::prerequisite;
 
 /// Packages that one message names.
 const NAMED: usize = 5;
@@ -102,7 +102,7 @@ struct Machine {
 
 impl Machine {
     fn this() -> Machine {
-        let read = |path: &str| crate::bounded::read(Path::new(path), 1 << 20).map_or_else(|_| String::new(), |b| String::from_utf8_lossy(&b).into_owned());
+        let read = |path: &str| crate::io::bounded::read(Path::new(path), 1 << 20).map_or_else(|_| String::new(), |b| String::from_utf8_lossy(&b).into_owned());
         let places = std::env::var_os("PATH").unwrap_or_default();
         let settings = ["kernel/unprivileged_userns_clone", "user/max_user_namespaces", "kernel/apparmor_restrict_unprivileged_userns"];
         Machine {

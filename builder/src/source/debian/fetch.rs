@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::bounded;
 use crate::error::{Context, Error, Result};
+use crate::io::bounded;
 
 const HELPER: &str = "/usr/lib/apt/apt-helper";
 

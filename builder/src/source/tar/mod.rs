@@ -31,11 +31,11 @@ use self::place::Place;
 use self::sparse::Map;
 use super::report::{Entry, Report};
 use super::{Budget, HIDING_HINT, Loaded, attributes, bound_lengths, is_whiteout_name};
-use crate::check::Finding;
 use crate::definition::Limits;
 use crate::error::{Context, Error, Result};
+use crate::io::zeros::is_zero;
+use crate::rootfs::check::Finding;
 use crate::tree::{Content, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs, parts, show};
-use crate::zeros::is_zero;
 
 /// Names, targets, attributes and maps that one archive may make us remember, bytes; a compressed megabyte can hold as many as a real root.
 const MEMORY_MAX: u64 = 1 << 30;

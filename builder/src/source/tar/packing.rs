@@ -11,7 +11,7 @@ use super::input::{Input, Sink};
 use super::unpack::{Xz, Zstd};
 use super::{Reading, Taken};
 use crate::error::{Context, Error, Result};
-use crate::part::Part;
+use crate::io::part::Part;
 use crate::source::spool::Spool;
 use crate::source::{ArchiveHash, Budget};
 use crate::tree::Tree;

@@ -1,0 +1,139 @@
+//! `adamant diff`: what of one image another does not have, in blocks. That is what a server fetches that has the other.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::path::Path;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::commands::selection::{self, Selection};
+use crate::erofs::BLOCK;
+use crate::erofs::read::Image;
+use crate::error::{Context, Result};
+use crate::io::part::Part;
+use crate::term::output::Output;
+use crate::tree::show;
+
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 20;
+/// So many files are named; the others together are one line.
+const NAMED: usize = 20;
+
+/// How an image differs from an older one.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// All blocks of 4096 bytes.
+    pub blocks: u64,
+    /// Those that the other image has nowhere, each counted as often as it is there.
+    pub new: u64,
+    /// Rows of neighbours that they form.
+    pub runs: u64,
+    /// Bytes of new blocks by what is in them, most first; where files share a block, inodes and directories.
+    pub owners: Vec<Owner>,
+}
+
+/// New blocks with one owner.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Owner {
+    /// A file's first path, or what else it is.
+    pub what: String,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// Compares two images, each a build's OUT folder or a file. What is in the new blocks is told of our own root file systems alone.
+pub fn run(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result<()> {
+    warn_of_other_id(old, new, output)?;
+    let has = digests(&root(old)?).context(|| old.display().to_string())?;
+    let part = root(new)?;
+    let mut difference = Difference::default();
+    let mut fresh = Vec::new();
+    let known: HashSet<Name> = has.into_iter().collect();
+    for (block, name) in digests(&part).context(|| new.display().to_string())?.into_iter().enumerate() {
+        difference.blocks += 1;
+        if !known.contains(&name) {
+            difference.new += 1;
+            difference.runs += u64::from(fresh.last().is_none_or(|last| last + 1 != block as u64));
+            fresh.push(block as u64);
+        }
+    }
+    if !blocks_only {
+        difference.owners = owners(part, &fresh).context(|| new.display().to_string())?;
+    }
+    output.answer(&text(&difference), &difference)
+}
+
+/// No server updates from an image to one of another id.
+fn warn_of_other_id(old: &Path, new: &Path, output: &Output) -> Result<()> {
+    let selections = (Selection::of_folder_or_artifact(old)?, Selection::of_folder_or_artifact(new)?);
+    for selection in [&selections.0, &selections.1].into_iter().flatten() {
+        selection.tell(output);
+    }
+    if let (Some(old), Some(new)) = selections
+        && old.manifest.image.id != new.manifest.image.id
+    {
+        let (old, new) = (&old.manifest.image, &new.manifest.image);
+        output.warn(
+            format_args!("{} and {} are images of different ids: no server updates from one to the other", old.stem(), new.stem()),
+            Some(&format!("to see what an update of {} transfers, compare it with an earlier version of {}", new.stem(), new.id)),
+        );
+    }
+    Ok(())
+}
+
+/// The root file system of a build, or all of a file.
+fn root(path: &Path) -> Result<Part> {
+    let path = selection::root_path(path)?;
+    File::open(&path).and_then(Part::whole).context(|| path.display().to_string())
+}
+
+fn text(difference: &Difference) -> String {
+    let bytes = difference.new * BLOCK as u64;
+    let part = 100.0 * difference.new as f64 / difference.blocks.max(1) as f64;
+    let mut text =
+        format!("{} of {} blocks are new: {:.2} MB, {part:.1} %, in {} runs\n", difference.new, difference.blocks, bytes as f64 / 1e6, difference.runs);
+    for owner in difference.owners.iter().take(NAMED) {
+        text += &format!("{:>12}  {}\n", owner.bytes, owner.what);
+    }
+    if let Some(others @ [_, ..]) = difference.owners.get(NAMED..) {
+        text += &format!("{:>12}  in {} other files\n", others.iter().map(|owner| owner.bytes).sum::<u64>(), others.len());
+    }
+    text
+}
+
+/// Half a digest: enough to tell blocks apart.
+type Name = [u8; 16];
+
+fn digests(part: &Part) -> std::io::Result<Vec<Name>> {
+    let mut names = Vec::with_capacity((part.len() / BLOCK as u64) as usize);
+    let mut buffer = vec![0; CHUNK];
+    let mut at = 0;
+    while at < part.len() {
+        let take = (part.len() - at).min(CHUNK as u64) as usize;
+        part.read_exact_at(&mut buffer[..take], at)?;
+        for block in buffer[..take].chunks(BLOCK) {
+            let mut name = Name::default();
+            name.copy_from_slice(&Sha256::digest(block)[..16]);
+            names.push(name);
+        }
+        at += take as u64;
+    }
+    Ok(names)
+}
+
+fn owners(part: Part, fresh: &[u64]) -> Result<Vec<Owner>> {
+    let image = Image::open(part)?;
+    let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
+    for &block in fresh {
+        let what = match block {
+            0 => "the super block".to_owned(),
+            _ if image.is_metadata(block) => "inodes, and what is kept with them".to_owned(),
+            _ => image.owner(block).map_or_else(|| "nothing".to_owned(), |path| show(&path)),
+        };
+        *bytes.entry(what).or_default() += BLOCK as u64;
+    }
+    let mut owners: Vec<Owner> = bytes.into_iter().map(|(what, bytes)| Owner { what, bytes }).collect();
+    owners.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.what.cmp(&b.what)));
+    Ok(owners)
+}

@@ -1,0 +1,415 @@
+//! What tools of other projects ask of a disk, one line each, with the command that asks it (docs/formats.md, Checklist).
+
+use adamant_contract::gpt::{self, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64};
+use serde::Serialize;
+
+use super::content;
+use super::found::{Disk, Esp, Root};
+use super::program::Program;
+use crate::disk::EMPTY;
+use crate::manifest::Manifest;
+use crate::sign::certificate::Certificate;
+use crate::verity::{self, Damage};
+
+/// Grow the file system (UAPI.2): not for what must stay as it is.
+const ATTR_GROW: u64 = 1 << 59;
+/// Partitions start here, bytes.
+const FIRST: u64 = 1 << 20;
+/// Partitions start and end on this grain, bytes.
+const GRAIN: u64 = 4096;
+/// What systemd-repart makes an EFI system partition at least, bytes.
+const ESP_LEAST: u64 = 260 << 20;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Line {
+    /// Its number in the list.
+    pub number: u32,
+    /// What is asked.
+    pub title: &'static str,
+    /// `ok`, `differs` or `not checked`.
+    pub verdict: &'static str,
+    /// Why it differs or was not checked; or what was found.
+    pub why: String,
+    /// The command of another project that asks it.
+    pub command: &'static str,
+}
+
+/// An answer: fine, with what was found; or not.
+enum Verdict {
+    Ok(String),
+    Differs(Vec<String>),
+    NotChecked(String),
+}
+
+/// Everything that the answers come from.
+pub struct Subject<'a> {
+    /// The disk.
+    pub disk: &'a Disk,
+    /// The manifest beside it.
+    pub manifest: Option<&'a Manifest>,
+    /// Certificates that signatures are compared with.
+    pub trusted: &'a [Certificate],
+    /// Threads.
+    pub jobs: usize,
+}
+
+/// All lines, in order.
+pub fn run(subject: &Subject) -> Vec<Line> {
+    let mut lines = Vec::new();
+    let mut line = |title, command, verdict: Verdict| {
+        let (verdict, why) = match verdict {
+            Verdict::Ok(what) => ("ok", what),
+            Verdict::Differs(why) if why.is_empty() => ("ok", String::new()),
+            Verdict::Differs(why) => ("differs", why.join("; ")),
+            Verdict::NotChecked(why) => ("not checked", why),
+        };
+        lines.push(Line { number: lines.len() as u32 + 1, title, verdict, why, command });
+    };
+    let disk = subject.disk;
+    let blocks = blocks(subject);
+    let roots: Vec<content::Root> = disk.roots.iter().map(|root| content::Root::read(disk, root)).collect();
+    line("partition table", "sfdisk --verify", Verdict::Differs(table(disk)));
+    line("partition types", "systemd-dissect --json=short", types(disk));
+    line("PARTUUIDs spell the root hash", "systemd-dissect --root-hash --validate", root_hashes(subject));
+    line("flags", "sfdisk -J", Verdict::Differs(flags(disk)));
+    line("a signed, read-only root", "systemd-dissect --image-policy=root=signed+read-only-on", Verdict::Differs(policy(disk)));
+    line("one root, with an os-release", "systemd-dissect", one_root(disk, &roots));
+    line("labels", "systemd-analyze compare-versions", labels(disk));
+    line("verity tree and every block", "veritysetup verify", blocks);
+    line("signature of the root hash", "openssl cms -verify", signatures(subject));
+    line("file system", "fsck.erofs", per_root(&roots, |root| root.structure()));
+    line("what the root holds", "systemd-dissect --mtree", per_root(&roots, |root| root.holds()));
+    line("unified kernel image", "ukify inspect; bootctl kernel-identify", unified(subject));
+    line("PCR 11", "systemd-measure calculate", pcr11(subject));
+    line("EFI system partition", "fsck.vfat -n", esp(disk, subject.trusted));
+    let by_running = |what: &str| Verdict::NotChecked(format!("{what} shows it"));
+    line("boot counting and the way back", "five starts in QEMU", by_running("starting it"));
+    line("nothing for systemd-repart to change", "systemd-repart --dry-run=yes", by_running("the command"));
+    line("two builds are equal", "adamant build --check", by_running("the command"));
+    line("credentials reach the image", "adamant boot --credential", by_running("starting it"));
+    lines
+}
+
+fn table(disk: &Disk) -> Vec<String> {
+    let mut faults = disk.repairs.clone();
+    let bytes = |part: &Partition| (part.first.saturating_mul(disk.sector), part.sectors().saturating_mul(disk.sector));
+    if let Some((number, first)) = disk.partitions.iter().min_by_key(|(_, part)| part.first)
+        && bytes(first).0 != FIRST
+    {
+        faults.push(format!("the first partition ({number}) starts at {} KiB, not at 1 MiB", bytes(first).0 >> 10));
+    }
+    for (number, part) in &disk.partitions {
+        let (start, length) = bytes(part);
+        if !start.is_multiple_of(GRAIN) || !length.is_multiple_of(GRAIN) {
+            faults.push(format!("partition {number} does not start and end on 4 KiB"));
+        }
+    }
+    faults
+}
+
+fn types(disk: &Disk) -> Verdict {
+    let count = |kind: gpt::Guid| disk.of_type(kind).count();
+    let (roots, trees, signatures) = (count(ROOT_X86_64), count(ROOT_VERITY_X86_64), count(ROOT_VERITY_SIG_X86_64));
+    let mut faults = Vec::new();
+    for (there, what) in [(roots, "root"), (trees, "root-verity"), (count(EFI_SYSTEM), "ESP")] {
+        if there == 0 {
+            faults.push(format!("no {what} partition for x86-64"));
+        }
+    }
+    if count(EFI_SYSTEM) > 1 {
+        faults.push("more than one ESP".to_owned());
+    }
+    if trees > roots {
+        faults.push(format!("{trees} verity trees for {roots} roots"));
+    }
+    if signatures > trees {
+        faults.push(format!("{signatures} signatures for {trees} verity trees"));
+    }
+    let unknown: Vec<String> =
+        disk.partitions.iter().filter(|(_, part)| super::text::type_name(part).is_none()).map(|(number, _)| number.to_string()).collect();
+    if !unknown.is_empty() {
+        return Verdict::Differs([faults, vec![format!("partitions of unknown type: {}", unknown.join(", "))]].concat());
+    }
+    Verdict::Differs(faults)
+}
+
+/// The root hash that PARTUUIDs spell is the one that the tree's top, the signature and the command line have.
+fn root_hashes(subject: &Subject) -> Verdict {
+    if subject.disk.roots.is_empty() {
+        return Verdict::NotChecked("there is no root".to_owned());
+    }
+    let mut faults = Vec::new();
+    for root in &subject.disk.roots {
+        let label = &root.data.label;
+        let Some(spelt) = Disk::spelt(root).map(|hash| hash.to_string()) else {
+            faults.push(format!("{label} has no tree"));
+            continue;
+        };
+        let stem = subject.manifest.map(|manifest| format!("{}_{}", manifest.image.id, manifest.image.version));
+        if let Some(manifest) = subject.manifest.filter(|_| stem.as_ref() == Some(label))
+            && manifest.root.hash != spelt
+        {
+            faults.push(format!("{label}: PARTUUIDs spell {}…, the manifest has {}…", &spelt[..12], &manifest.root.hash[..12.min(manifest.root.hash.len())]));
+        }
+        let programs = subject.disk.esp.iter().flatten().flat_map(|esp| &esp.programs);
+        let unified: Vec<&Program> = programs.filter(|program| program.is_unified()).collect();
+        if !unified.is_empty() && !unified.iter().any(|program| program.word("roothash") == Some(&spelt)) {
+            faults.push(format!("{label}: no unified kernel image on the ESP has roothash={}…", &spelt[..12]));
+        }
+        if !top_fits(subject.disk, root) {
+            faults.push(format!("{label}: the tree's top is not the one that the PARTUUIDs spell"));
+        }
+    }
+    Verdict::Differs(faults)
+}
+
+fn top_fits(disk: &Disk, root: &Root) -> bool {
+    use adamant_contract::verity::{BLOCK, Fault, SUPERBLOCK, Superblock, check};
+    let (Some(hash), Some(tree)) = (Disk::spelt(root), &root.tree) else { return false };
+    let Ok(tree) = disk.part(tree) else { return false };
+    let mut bytes = [0; SUPERBLOCK];
+    let Ok(superblock) = tree.read_exact_at(&mut bytes, 0).map_err(|e| e.to_string()).and_then(|()| Superblock::parse(&bytes)) else { return false };
+    let result = check(&superblock, &hash, 0, |at, bytes| matches!(at, Fault::Tree(1)) && tree.read_exact_at(bytes, BLOCK as u64).is_ok());
+    result != Err(Fault::Tree(1))
+}
+
+fn flags(disk: &Disk) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (number, part) in &disk.partitions {
+        let slot = [ROOT_X86_64, ROOT_VERITY_X86_64, ROOT_VERITY_SIG_X86_64].contains(&part.kind);
+        let has = |bit: u64| part.attributes & bit != 0;
+        let mut wants = |there: bool, wanted: bool, bit: u32, why: &str| {
+            if there != wanted {
+                let state = if there { "is set" } else { "is not set" };
+                faults.push(format!("partition {number} ({}): flag {bit} {state}: {why}", part.label));
+            }
+        };
+        if slot {
+            wants(has(ATTR_READ_ONLY), true, 60, "a strict policy takes only what is read-only");
+            wants(has(ATTR_GROW), false, 59, "a root of a verity tree can't grow");
+            wants(has(ATTR_NO_AUTO), part.label == EMPTY, 63, "it is for slots without an image, which some systemd would take for the newest");
+        } else if [gpt::VAR, gpt::SRV, gpt::HOME, gpt::LINUX_GENERIC].contains(&part.kind) {
+            wants(has(ATTR_NO_AUTO), true, 63, "the agent mounts it, nobody else should");
+        }
+    }
+    faults
+}
+
+fn policy(disk: &Disk) -> Vec<String> {
+    let mut faults = Vec::new();
+    if disk.roots.is_empty() {
+        faults.push("there is no root".to_owned());
+    }
+    for root in &disk.roots {
+        let parts = [("root", Some(&root.data)), ("tree", root.tree.as_ref()), ("signature", root.signature.as_ref())];
+        for (what, part) in parts {
+            match part {
+                None => faults.push(format!("{} has no {what}", root.data.label)),
+                Some(part) if part.attributes & ATTR_READ_ONLY == 0 => faults.push(format!("the {what} of {} is not read-only", root.data.label)),
+                Some(_) => {}
+            }
+        }
+    }
+    faults
+}
+
+fn one_root(disk: &Disk, roots: &[content::Root]) -> Verdict {
+    if disk.roots.len() != 1 {
+        // Two versions are what updates make; then the newest label is the one that is started.
+        return if disk.roots.is_empty() { Verdict::Differs(vec!["there is no root".to_owned()]) } else { Verdict::Ok(format!("{} roots", disk.roots.len())) };
+    }
+    per_root(roots, content::Root::os_release)
+}
+
+fn labels(disk: &Disk) -> Verdict {
+    let mut faults = Vec::new();
+    for root in &disk.roots {
+        let label = &root.data.label;
+        if !label.contains('_') {
+            faults.push(format!("{label:?} is not NAME_VERSION"));
+        }
+        for (part, suffix) in [(&root.tree, "_verity"), (&root.signature, "_sig")] {
+            if let Some(part) = part
+                && part.label != format!("{label}{suffix}")
+                && part.label != *label
+            {
+                faults.push(format!("{:?} does not go with {label:?}", part.label));
+            }
+        }
+    }
+    Verdict::Differs(faults)
+}
+
+fn blocks(subject: &Subject) -> Verdict {
+    let disk = subject.disk;
+    let mut faults = Vec::new();
+    let mut whole = 0;
+    for root in &disk.roots {
+        let label = &root.data.label;
+        let result = (|| {
+            let (Some(hash), Some(tree)) = (Disk::spelt(root), &root.tree) else { return Err("no tree".to_owned()) };
+            let (data, tree) = crate::commands::verify::disk::trimmed(disk.part(&root.data)?, disk.part(tree)?)?;
+            match verity::check(&data, &tree, &hash, subject.jobs).map_err(|e| e.message().to_owned())? {
+                Ok(superblock) => Ok(superblock.data_blocks),
+                Err(Damage::Superblock(why)) => Err(why),
+                Err(Damage::Tree { block, .. }) => Err(format!("block {block} of the tree was changed")),
+                Err(Damage::Data { block }) => Err(format!("block {block} was changed")),
+            }
+        })();
+        match result {
+            Ok(blocks) => whole += blocks,
+            Err(why) => faults.push(format!("{label}: {why}")),
+        }
+    }
+    if faults.is_empty() && whole > 0 { Verdict::Ok(format!("{whole} blocks")) } else { Verdict::Differs(faults) }
+}
+
+fn signatures(subject: &Subject) -> Verdict {
+    let mut faults = Vec::new();
+    let mut told = Vec::new();
+    for root in &subject.disk.roots {
+        let label = &root.data.label;
+        if let Some(part) = &root.signature
+            && !(part.sectors().saturating_mul(subject.disk.sector)).is_multiple_of(GRAIN)
+        {
+            faults.push(format!("{label}: the signature partition is no multiple of 4096 bytes"));
+        }
+        match subject.disk.root_signature(root, subject.trusted) {
+            Ok(None) => faults.push(format!("{label} is not signed")),
+            Ok(Some(found)) if Disk::spelt(root).is_some_and(|hash| hash.to_string() != found.root_hash) => {
+                faults.push(format!("{label}: it is the signature of another root hash, {}…", &found.root_hash[..12]));
+            }
+            Ok(Some(found)) => match found.signature.fault() {
+                Some(why) => faults.push(format!("{label}: {why}")),
+                None => told.push(found.signature.told()),
+            },
+            Err(why) => faults.push(format!("{label}: {why}")),
+        }
+    }
+    if faults.is_empty() { Verdict::Ok(told.join("; ")) } else { Verdict::Differs(faults) }
+}
+
+/// The same question for every root.
+fn per_root(roots: &[content::Root], ask: impl Fn(&content::Root) -> content::Answer) -> Verdict {
+    let (mut faults, mut told, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for root in roots {
+        match ask(root) {
+            content::Answer::Fine(what) => told.push(what),
+            content::Answer::Faults(why) => faults.extend(why),
+            content::Answer::Unknown(why) => unknown.push(why),
+        }
+    }
+    match (faults.is_empty(), unknown.is_empty()) {
+        (false, _) => Verdict::Differs(faults),
+        (true, false) => Verdict::NotChecked(unknown.join("; ")),
+        (true, true) if roots.is_empty() => Verdict::NotChecked("there is no root".to_owned()),
+        (true, true) => Verdict::Ok(told.join("; ")),
+    }
+}
+
+fn unified(subject: &Subject) -> Verdict {
+    let Some(Ok(esp)) = &subject.disk.esp else { return Verdict::NotChecked("there is no ESP to look on".to_owned()) };
+    let programs: Vec<&Program> = esp.programs.iter().filter(|program| program.is_unified()).collect();
+    if programs.is_empty() {
+        return Verdict::Differs([vec!["there is none on the ESP".to_owned()], esp.unread.clone()].concat());
+    }
+    let mut faults = esp.unread.clone();
+    for program in programs {
+        faults.extend(program_faults(program, subject.manifest));
+    }
+    Verdict::Differs(faults)
+}
+
+/// What is wrong with a unified kernel image by itself, and beside its manifest.
+pub fn program_faults(program: &Program, manifest: Option<&Manifest>) -> Vec<String> {
+    let path = &program.path;
+    let mut faults: Vec<String> = program.faults.iter().map(|fault| format!("{path}: {fault}")).collect();
+    for section in [".osrel", ".cmdline", ".uname", ".initrd"] {
+        if !program.sections.iter().any(|there| there.name == section) {
+            faults.push(format!("{path}: it has no {section}"));
+        }
+    }
+    if program.cmdline.is_some() && program.word("roothash").is_none() {
+        faults.push(format!("{path}: its command line has no roothash=: it starts whatever root is newest"));
+    }
+    let release = program.os_release.as_deref().unwrap_or_default();
+    for key in ["IMAGE_ID=", "IMAGE_VERSION="] {
+        if !release.lines().any(|line| line.starts_with(key)) {
+            faults.push(format!("{path}: its os-release has no {key}: boot loaders can't sort it by version"));
+        }
+    }
+    let Some(manifest) = manifest.filter(|manifest| program.word("roothash") == Some(&manifest.root.hash)) else { return faults };
+    for (section, artifact) in [(".linux", ".vmlinuz"), (".initrd", ".initrd")] {
+        let found = program.sections.iter().find(|there| there.name == section);
+        if let (Some(found), Some(wanted)) = (found, manifest.artifact(artifact))
+            && wanted.sha256.as_ref() != Some(&found.sha256)
+        {
+            faults.push(format!("{path}: {section} is not {}", wanted.name));
+        }
+    }
+    faults
+}
+
+fn pcr11(subject: &Subject) -> Verdict {
+    let programs: Vec<&Program> = subject.disk.esp.iter().flatten().flat_map(|esp| &esp.programs).filter(|program| program.is_unified()).collect();
+    if programs.is_empty() {
+        return Verdict::NotChecked("there is no unified kernel image".to_owned());
+    }
+    let Some(manifest) = subject.manifest else {
+        return Verdict::NotChecked("predicted above; without a manifest there is nothing to compare it with".to_owned());
+    };
+    let predicted: Vec<(&str, &str)> = manifest.pcr11.iter().map(|one| (one.phases.as_str(), one.sha256.as_str())).collect();
+    let same = |program: &&Program| program.pcr11.iter().map(|(phases, value)| (phases.as_str(), value.as_str())).eq(predicted.iter().copied());
+    match programs.iter().find(|program| program.word("roothash") == Some(&manifest.root.hash)) {
+        Some(program) if same(program) => Verdict::Ok("as the manifest predicts".to_owned()),
+        Some(program) => Verdict::Differs(vec![format!("{}: not what the manifest predicts", program.path)]),
+        None => Verdict::Differs(vec!["the ESP does not hold the image of the manifest".to_owned()]),
+    }
+}
+
+fn esp(disk: &Disk, trusted: &[Certificate]) -> Verdict {
+    let esp = match &disk.esp {
+        None => return Verdict::NotChecked("there is none".to_owned()),
+        Some(Err(why)) => return Verdict::Differs(vec![why.clone()]),
+        Some(Ok(esp)) => esp,
+    };
+    let mut faults = Vec::new();
+    if esp.bits != 32 {
+        faults.push(format!("FAT{}, not FAT32", esp.bits));
+    }
+    let lower = |path: &str| path.to_ascii_lowercase();
+    if !esp.files.iter().any(|file| lower(&file.path) == "efi/boot/bootx64.efi") {
+        faults.push("no EFI/BOOT/BOOTX64.EFI".to_owned());
+    }
+    let images: Vec<_> = esp.files.iter().filter(|file| lower(&file.path).starts_with("efi/linux/") && lower(&file.path).ends_with(".efi")).collect();
+    if images.is_empty() {
+        faults.push("no unified kernel image in EFI/Linux".to_owned());
+    }
+    faults.extend(images.iter().filter(|file| file.read_only).map(|file| format!("{} is read-only: its tries can't be counted", file.path)));
+    let largest = images.iter().map(|file| file.size).max().unwrap_or_default();
+    let used: u64 = esp.files.iter().map(|file| file.size).sum();
+    if esp.bytes.saturating_sub(used) < largest.saturating_mul(2) {
+        faults.push(format!("no room for two more unified kernel images of {} MiB", largest.div_ceil(1 << 20)));
+    }
+    let conf = esp.loader_conf.as_deref().unwrap_or_default();
+    if conf.lines().any(|line| line.split_whitespace().next() == Some("default")) {
+        faults.push("loader.conf has `default`: it starts an image that was found bad".to_owned());
+    }
+    faults.extend(unsigned(esp, trusted));
+    if !faults.is_empty() {
+        return Verdict::Differs(faults);
+    }
+    let small = if esp.bytes < ESP_LEAST { format!(", less than the {} that systemd-repart would make", ESP_LEAST >> 20) } else { String::new() };
+    Verdict::Ok(format!("{} MiB{small}", esp.bytes >> 20))
+}
+
+/// Programs whose signature does not hold; where certificates were given, also those that nobody signed.
+fn unsigned(esp: &Esp, trusted: &[Certificate]) -> Vec<String> {
+    let fault = |program: &Program| match &program.signature {
+        Some(signature) => signature.fault().map(|why| format!("{}: {why}", program.path)),
+        None if trusted.is_empty() => None,
+        None => Some(format!("{} is not signed", program.path)),
+    };
+    esp.programs.iter().filter_map(fault).collect()
+}

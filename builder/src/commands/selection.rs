@@ -1,0 +1,277 @@
+//! Which image a command is about: `OUT` (its newest version), `OUT@VERSION`, or the path of an artifact.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::manifest::{self, Manifest, SUFFIX};
+use crate::term::output::Output;
+use crate::version;
+
+/// One image of an output folder.
+#[derive(Debug)]
+pub struct Selection {
+    /// The output folder.
+    pub folder: PathBuf,
+    /// The image's manifest.
+    pub manifest: Manifest,
+    /// Versions in the folder that were not selected, newest first; empty where the target named one.
+    pub older: Vec<String>,
+}
+
+/// What a target is by its path.
+enum Target {
+    Folder(PathBuf),
+    Version(PathBuf, String),
+    File(PathBuf),
+}
+
+impl Target {
+    fn of(path: &Path) -> Result<Target> {
+        if path.is_dir() {
+            return Ok(Target::Folder(path.to_owned()));
+        }
+        if path.exists() {
+            return Ok(Target::File(path.to_owned()));
+        }
+        match path.to_str().and_then(|text| text.rsplit_once('@')) {
+            Some((folder, version)) if Path::new(folder).is_dir() && !version.contains('/') => Ok(Target::Version(folder.into(), version.to_owned())),
+            _ => Err(Error::new(format!("{}: no such file or directory", path.display()))
+                .hint("give a build's OUT directory, OUT@VERSION, or the path of an artifact")),
+        }
+    }
+}
+
+impl Selection {
+    /// The image that `target` selects.
+    pub fn of(target: &Path) -> Result<Selection> {
+        match Target::of(target)? {
+            Target::Folder(folder) => newest(&folder),
+            Target::Version(folder, version) => with_version(&folder, &version),
+            Target::File(file) => of_artifact(&file),
+        }
+    }
+
+    /// `None` for a file that belongs to no image: a disk or a root file system by itself.
+    pub fn of_folder_or_artifact(target: &Path) -> Result<Option<Selection>> {
+        match Target::of(target)? {
+            Target::File(file) => Ok(of_artifact(&file).ok()),
+            _ => Selection::of(target).map(Some),
+        }
+    }
+
+    /// `ID_VERSION`.
+    pub fn stem(&self) -> String {
+        self.manifest.image.stem()
+    }
+
+    /// Where `ID_VERSION.SUFFIX` is, if the manifest names it.
+    pub fn artifact(&self, suffix: &str) -> Option<PathBuf> {
+        let name = format!("{}.{suffix}", self.stem());
+        self.manifest.artifacts.iter().any(|artifact| artifact.name == name).then(|| self.folder.join(name))
+    }
+
+    /// Where the manifest is.
+    pub fn manifest_path(&self) -> PathBuf {
+        self.folder.join(format!("{}{SUFFIX}", self.stem()))
+    }
+
+    /// Says which version was selected where there was a choice.
+    pub fn tell(&self, output: &Output) {
+        if let Some(next) = self.older.first() {
+            let (folder, version, more) = (self.folder.display(), &self.manifest.image.version, self.older.len());
+            let versions = if more == 1 { "an older version" } else { "older versions" };
+            output.say(format_args!("{folder}: taking {version}, the newest; {folder}@{next} selects {versions}"));
+        }
+    }
+}
+
+/// All images of a folder, or the one that `target` selects otherwise.
+pub fn all(target: &Path) -> Result<Vec<Selection>> {
+    let Target::Folder(folder) = Target::of(target)? else { return Selection::of(target).map(|one| vec![one]) };
+    let selection = |path: PathBuf| Ok(Selection { folder: folder.clone(), manifest: read(&path)?, older: Vec::new() });
+    let found = manifest::files(&folder)?.into_iter().map(selection).collect::<Result<Vec<_>>>()?;
+    if found.is_empty() { Err(no_image(&folder)) } else { Ok(found) }
+}
+
+/// The newest version of the only image id in a folder.
+fn newest(folder: &Path) -> Result<Selection> {
+    let mut found = Vec::new();
+    for path in manifest::files(folder)? {
+        found.push(read(&path)?);
+    }
+    found.sort_by(|a, b| version::compare(&b.image.version, &a.image.version).then_with(|| b.image.version.cmp(&a.image.version)));
+    let mut ids: Vec<&str> = found.iter().map(|manifest| manifest.image.id.as_str()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    if let [first, _, ..] = ids[..] {
+        let all = found.iter().find(|manifest| manifest.image.id == first).map(|manifest| manifest.image.stem()).unwrap_or_default();
+        return Err(Error::new(format!("{}: holds images of several ids: {}", folder.display(), ids.join(", ")))
+            .hint(format!("select one, for example {}@{all}", folder.display())));
+    }
+    let mut found = found.into_iter();
+    let manifest = found.next().ok_or_else(|| no_image(folder))?;
+    Ok(Selection { folder: folder.to_owned(), manifest, older: found.map(|manifest| manifest.image.version).collect() })
+}
+
+/// The image with this version; `ID_VERSION` selects among several ids.
+fn with_version(folder: &Path, wanted: &str) -> Result<Selection> {
+    let mut matching = Vec::new();
+    let mut all = Vec::new();
+    for path in manifest::files(folder)? {
+        let stem = stem(&path);
+        if stem == wanted || stem.rsplit_once('_').is_some_and(|(_, version)| version == wanted) {
+            matching.push(read(&path)?);
+        }
+        all.push(stem);
+    }
+    if all.is_empty() {
+        return Err(no_image(folder));
+    }
+    match matching.len() {
+        1 => Ok(Selection { folder: folder.to_owned(), manifest: matching.remove(0), older: Vec::new() }),
+        0 => Err(Error::new(format!("{}: no image with version {wanted}", folder.display())).hint(format!("it holds {}", all.join(", ")))),
+        _ => {
+            let stems: Vec<String> = matching.iter().map(|manifest| format!("{}@{}", folder.display(), manifest.image.stem())).collect();
+            Err(Error::new(format!("{}: several images with version {wanted}", folder.display())).hint(format!("select one: {}", stems.join(", "))))
+        }
+    }
+}
+
+/// The image that an artifact belongs to, by the manifest beside it.
+fn of_artifact(file: &Path) -> Result<Selection> {
+    let folder = match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    for path in manifest::files(folder)? {
+        if !name.starts_with(&format!("{}.", stem(&path))) {
+            continue;
+        }
+        let manifest = read(&path)?;
+        if path.file_name() == file.file_name() || manifest.artifacts.iter().any(|artifact| artifact.name == name) {
+            return Ok(Selection { folder: folder.to_owned(), manifest, older: Vec::new() });
+        }
+    }
+    Err(Error::new(format!("{}: not an artifact of a build: no manifest beside it names it", file.display()))
+        .hint("give a build's OUT directory, OUT@VERSION, or the path of an artifact in OUT"))
+}
+
+/// Reads a manifest that is about the image its name says.
+fn read(path: &Path) -> Result<Manifest> {
+    let manifest = Manifest::read(path)?;
+    let about = manifest.image.stem();
+    if stem(path) != about {
+        return Err(
+            Error::new(format!("{}: describes {about}, not what its name says", path.display())).hint("give the file its name back, or build the image again")
+        );
+    }
+    Ok(manifest)
+}
+
+fn stem(path: &Path) -> String {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    name.strip_suffix(SUFFIX).unwrap_or(&name).to_owned()
+}
+
+/// A folder that holds no image: often the definition's, or one above OUT.
+fn no_image(folder: &Path) -> Error {
+    let below = folder.join("out");
+    let hint = if manifest::files(&below).is_ok_and(|found| !found.is_empty()) {
+        format!("did you mean {}?", below.display())
+    } else if folder.join("image.toml").is_file() {
+        format!("it holds a definition: run `adamant build {}` first", folder.display())
+    } else {
+        "give the folder that `adamant build` put its artifacts in: `out` beside the definition, or the one given with --output".to_owned()
+    };
+    Error::new(format!("{}: holds no image (no file in it ends in {SUFFIX})", folder.display())).hint(hint)
+}
+
+/// The image's root file system where `target` selects an image, else the file itself.
+pub fn root_path(target: &Path) -> Result<PathBuf> {
+    if target.exists() && !target.is_dir() && !target.to_string_lossy().ends_with(SUFFIX) {
+        return Ok(target.to_owned());
+    }
+    let selection = Selection::of(target)?;
+    selection
+        .artifact("root.erofs")
+        .ok_or_else(|| Error::new(format!("{}: names no root file system", selection.manifest_path().display())).hint("build the image again"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str, images: &[(&str, &str)]) -> Folder {
+            let folder = Folder(std::env::temp_dir().join(format!("adamant-selection-{name}-{}", std::process::id())));
+            std::fs::create_dir_all(&folder.0).unwrap();
+            for (id, version) in images {
+                let json = format!(
+                    r#"{{"version":1,"image":{{"id":"{id}","version":"{version}"}},"tool":"","definition":"","epoch":null,"root":{{"hash":"","salt":"","verity_uuid":"","blocks":1,"tree_blocks":1,"compression":"","cluster":1,"inodes":1,"content":1}},
+                    "kernel":null,"artifacts":[{{"name":"{id}_{version}.raw","size":1,"sha256":""}}],"sources":[],"scrubbed":[],"packages":[]}}"#
+                );
+                std::fs::write(folder.0.join(format!("{id}_{version}{SUFFIX}")), json).unwrap();
+                std::fs::write(folder.0.join(format!("{id}_{version}.raw")), "x").unwrap();
+            }
+            folder
+        }
+
+        fn select(&self, what: &str) -> Result<String> {
+            Selection::of(Path::new(&format!("{}{what}", self.0.display()))).map(|selection| selection.stem())
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn selects_the_newest_version_unless_a_version_or_an_artifact_is_named() {
+        let folder = Folder::new("newest", &[("web", "9"), ("web", "10"), ("web", "10~rc1"), ("web", "2")]);
+        assert_eq!(folder.select("").unwrap(), "web_10");
+        assert_eq!(Selection::of(&folder.0).unwrap().older, ["10~rc1", "9", "2"]);
+        assert_eq!(folder.select("@9").unwrap(), "web_9");
+        assert_eq!(folder.select("@web_2").unwrap(), "web_2");
+        assert_eq!(folder.select("/web_9.raw").unwrap(), "web_9");
+        assert_eq!(folder.select("/web_10~rc1.manifest.json").unwrap(), "web_10~rc1");
+        let missing = folder.select("@3").unwrap_err();
+        assert!(missing.message().ends_with("no image with version 3") && missing.way_out().is_some_and(|hint| hint.contains("web_9")), "{missing}");
+        std::fs::write(folder.0.join("web_9.notes"), "x").unwrap();
+        assert!(folder.select("/web_9.notes").unwrap_err().message().contains("not an artifact of a build"));
+        assert!(folder.select("/nothing").unwrap_err().message().ends_with("no such file or directory"));
+    }
+
+    #[test]
+    fn several_ids_are_told_apart_by_name_alone() {
+        let folder = Folder::new("ids", &[("web", "1"), ("db", "1"), ("db", "2")]);
+        let several = folder.select("").unwrap_err();
+        assert!(several.message().ends_with("holds images of several ids: db, web"), "{several}");
+        assert!(folder.select("@1").unwrap_err().message().ends_with("several images with version 1"));
+        assert_eq!(folder.select("@2").unwrap(), "db_2");
+        assert_eq!(folder.select("@web_1").unwrap(), "web_1");
+    }
+
+    #[test]
+    fn a_folder_without_an_image_is_told_where_one_may_be() {
+        let folder = Folder::new("none", &[]);
+        let hint = |folder: &Folder| folder.select("").unwrap_err().way_out().unwrap_or_default().to_owned();
+        assert!(hint(&folder).contains("--output"));
+        std::fs::write(folder.0.join("image.toml"), "").unwrap();
+        assert!(hint(&folder).contains("adamant build"));
+        std::fs::create_dir(folder.0.join("out")).unwrap();
+        std::fs::write(folder.0.join("out/web_1.manifest.json"), "").unwrap();
+        assert!(hint(&folder).contains("did you mean"));
+    }
+
+    #[test]
+    fn a_manifest_under_another_images_name_is_refused() {
+        let folder = Folder::new("renamed", &[("web", "1")]);
+        std::fs::rename(folder.0.join("web_1.manifest.json"), folder.0.join("web_2.manifest.json")).unwrap();
+        assert!(folder.select("").unwrap_err().message().contains("describes web_1"));
+    }
+}

@@ -1,0 +1,7 @@
+//! Files and processes: what several modules share.
+
+pub mod bounded;
+pub mod part;
+pub mod prerequisite;
+pub mod process;
+pub mod zeros;

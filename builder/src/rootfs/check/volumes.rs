@@ -1,0 +1,323 @@
+//! Whether what the image ships for a volume fits into it as the disk image has it.
+//!
+//! The agent makes an ext4 with blocks of 4 KiB and inodes of 256 bytes. How many blocks and inodes that leaves is e2fsprogs' arithmetic (mke2fs(8),
+//! lib/ext2fs/initialize.c), with the inode ratios of its mke2fs.conf.
+
+use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
+
+use super::{Finding, Image};
+use crate::definition::Volume;
+use crate::rootfs::volumes::{Shipped, shipped};
+use crate::tree::{Content, Kind, Node, show};
+
+const BLOCK: u64 = 4096;
+const INODE: u64 = 256;
+const GROUP: u64 = 32768;
+/// From this size on mke2fs.conf has one inode for 16 KiB, and not for 4 KiB.
+const MANY_INODES_BELOW: u64 = 512 << 20;
+/// The inodes that ext4 has for itself, and lost+found.
+const OWN_INODES: u64 = 11;
+/// Blocks of the root, of lost+found, and of the inode that keeps blocks to grow by.
+const OWN_BLOCKS: u64 = 1 + 4 + 1;
+/// What the agent needs: its directory, its record, the machine-id, and directories that grow.
+const AGENT_BLOCKS: u64 = 64;
+const AGENT_INODES: u64 = 16;
+/// Sizes that are suggested are multiples of this.
+const STEP: u64 = 16 << 20;
+/// The agent leaves out runs of zeros of this length.
+const ZEROS: usize = 64 << 10;
+/// Units that a message lists.
+const NAMED: usize = 3;
+
+/// Blocks and inodes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Room {
+    blocks: u64,
+    inodes: u64,
+}
+
+impl Room {
+    /// What a new file system of this size has for content.
+    fn of(bytes: u64) -> Room {
+        let blocks = bytes / BLOCK;
+        let in_group = if bytes < SMALL_VOLUME { SMALL_VOLUME_GROUP } else { GROUP };
+        let ratio = if bytes < MANY_INODES_BELOW { 4096 } else { 16384 };
+        let groups = blocks.div_ceil(in_group);
+        let table = (bytes / ratio).div_ceil(groups).div_ceil(BLOCK / INODE);
+        let inodes = table * (BLOCK / INODE) * groups;
+        // Descriptors of 64 bytes, and as many blocks of them as a file system of 1,024 times the size has, with a copy of them in some groups.
+        let per_block = BLOCK / 64;
+        let descriptors = groups.div_ceil(per_block);
+        let later = (blocks * 1024).min(u64::from(u32::MAX)).div_ceil(in_group).div_ceil(per_block);
+        let reserved = later.saturating_sub(descriptors).min(BLOCK / 4);
+        let copies = (0..groups).filter(|group| has_copy(*group)).count() as u64;
+        let overhead = copies * (1 + descriptors + reserved) + groups * (2 + table) + journal(blocks) + orphans(blocks) + OWN_BLOCKS;
+        // ext4 keeps 2 % for its own metadata, at most 4,096 blocks.
+        let kept = (blocks / 50).min(4096);
+        Room { blocks: blocks.saturating_sub(overhead + kept + AGENT_BLOCKS), inodes: inodes.saturating_sub(OWN_INODES + AGENT_INODES) }
+    }
+
+    fn fits(self, room: Room) -> bool {
+        self.blocks <= room.blocks && self.inodes <= room.inodes
+    }
+}
+
+/// sparse_super: groups 0 and 1, and powers of 3, 5 and 7.
+fn has_copy(group: u64) -> bool {
+    let is_power =
+        |base: u64| std::iter::successors(Some(base), |power| power.checked_mul(base)).take_while(|power| *power <= group).any(|power| power == group);
+    group <= 1 || [3, 5, 7].into_iter().any(is_power)
+}
+
+/// ext2fs_default_journal_size.
+fn journal(blocks: u64) -> u64 {
+    match blocks >> 10 {
+        0..2 => 0,
+        2..32 => 1024,
+        32..256 => 4096,
+        256..512 => 8192,
+        512..4096 => 16384,
+        4096..8192 => 32768,
+        8192..16384 => 65536,
+        16384..32768 => 131_072,
+        _ => 262_144,
+    }
+}
+
+/// ext2fs_default_orphan_file_blocks, for e2fsprogs that make such a file.
+fn orphans(blocks: u64) -> u64 {
+    if blocks < 128 << 10 { 32 } else { (blocks / 4096).min(512) }
+}
+
+/// Every volume.
+pub fn check(image: &Image) -> Vec<Finding> {
+    image.definition.volumes.iter().filter_map(|volume| too_small(image, volume)).collect()
+}
+
+fn too_small(image: &Image, volume: &Volume) -> Option<Finding> {
+    let mount = &volume.policy.mount;
+    let shipped = shipped(image.tree, image.definition, mount);
+    let room = Room::of(volume.size);
+    if needs(image, &shipped, false).fits(room) {
+        return None;
+    }
+    // Long runs of zeros become holes: they are looked for only where it matters.
+    let need = needs(image, &shipped, true);
+    if need.fits(room) {
+        return None;
+    }
+    let name = &volume.policy.name;
+    let message = format!(
+        "volume {name:?} at {mount} is too small for what the image ships there: {} bytes and {} inodes are needed, but an ext4 of {} MiB has {} bytes and \
+         {} inodes for content. The largest: {}",
+        need.blocks * BLOCK,
+        need.inodes,
+        volume.size >> 20,
+        room.blocks * BLOCK,
+        room.inodes,
+        largest(image, &shipped, mount),
+    );
+    let size = enough(need, volume.size).map_or("a larger one".to_owned(), |bytes| format!("\"{}M\"", bytes >> 20));
+    let hint = match image.definition.has_default_volumes() {
+        false => format!("write size = {size} for [[volume]] name = {name:?}, or leave files out with absent = true"),
+        true => {
+            let others = image.definition.volumes.iter().map(|other| {
+                let size = if other.policy.name == *name { size.clone() } else { format!("\"{}M\"", other.size >> 20) };
+                format!("[[volume]] name = {:?}, mount = {:?}, size = {size}", other.policy.name, other.policy.mount)
+            });
+            format!("write the default volumes with a larger size: {}", others.collect::<Vec<_>>().join("; "))
+        }
+    };
+    Some(Finding { is_error: true, rule: "volume-too-small", message, hint })
+}
+
+/// What an image's entries take on a volume.
+fn needs(image: &Image, shipped: &Shipped, without_zeros: bool) -> Room {
+    let mut seen = std::collections::HashSet::new();
+    let mut need = Room::default();
+    for (_, id) in &shipped.entries {
+        let node = image.tree.node(*id);
+        if node.links > 1 && !seen.insert(*id) {
+            continue;
+        }
+        need.inodes += 1;
+        need.blocks += attributes(node)
+            + match &node.kind {
+                Kind::File(content) => file(content, without_zeros),
+                Kind::Directory(names) => directory(names.keys().map(|name| name.len() as u64)),
+                // Shorter ones are in the inode.
+                Kind::Symlink(target) => u64::from(target.len() >= 60),
+                _ => 0,
+            };
+    }
+    need
+}
+
+fn file(content: &Content, without_zeros: bool) -> u64 {
+    let mut blocks = content.len().div_ceil(BLOCK);
+    if without_zeros {
+        blocks -= zeros(content) / BLOCK;
+    }
+    // The inode has room for four extents, of which none is longer than a small group.
+    blocks + if blocks > 4 * SMALL_VOLUME_GROUP { blocks.div_ceil(SMALL_VOLUME_GROUP).div_ceil(340) } else { 0 }
+}
+
+/// Bytes in runs of zeros that become holes. What can't be read counts as none: a later stage says why.
+fn zeros(content: &Content) -> u64 {
+    let run = ZEROS as u64;
+    let mut buffer = vec![0; ZEROS];
+    let (mut end, mut zeros) = (0, 0);
+    for extent in content.extents() {
+        // A hole, less the runs that it shares with what is beside it.
+        zeros += (extent.at / run).saturating_sub(u64::div_ceil(end, run)) * run;
+        let mut at = extent.at.next_multiple_of(run);
+        end = extent.at + extent.len;
+        while at + run <= end {
+            match content.read_exact_at(at, &mut buffer) {
+                Ok(()) if buffer.iter().all(|&b| b == 0) => zeros += run,
+                Ok(()) => {}
+                Err(_) => return zeros,
+            }
+            at += run;
+        }
+    }
+    zeros + (content.len() / run).saturating_sub(end.div_ceil(run)) * run
+}
+
+/// Names take 8 bytes more than they have, in multiples of 4; the blocks of an index are on average three quarters full.
+fn directory(names: impl Iterator<Item = u64>) -> u64 {
+    let bytes: u64 = names.map(|length| (8 + length).next_multiple_of(4)).sum::<u64>() + 24;
+    if bytes <= BLOCK { 1 } else { 1 + (bytes * 4 / 3).div_ceil(BLOCK) }
+}
+
+/// Attributes that have no room in the inode take a block.
+fn attributes(node: &Node) -> u64 {
+    let bytes: usize = node.meta.xattrs.iter().flat_map(|all| all.iter()).map(|(name, value)| 16 + name.len() + value.len().next_multiple_of(4)).sum();
+    u64::from(bytes > 88)
+}
+
+/// The size to suggest: one that has room, and a quarter more for what services write.
+fn enough(need: Room, from: u64) -> Option<u64> {
+    let fits = |bytes: &u64| need.fits(Room::of(*bytes));
+    let sizes = |from: u64| (0..60_000).map(move |step| from.next_multiple_of(STEP) + step * STEP);
+    let least = sizes(from).find(fits)?;
+    sizes(least + least / 4).find(fits)
+}
+
+fn largest(image: &Image, shipped: &Shipped, mount: &str) -> String {
+    let bytes = |id: &crate::tree::NodeId| match &image.tree.node(*id).kind {
+        Kind::File(content) => content.len(),
+        _ => 0,
+    };
+    // The sum of each unit's files; of a volume that is one unit, each entry's.
+    let mut sums: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
+    for (path, id) in &shipped.entries {
+        let path = show(path);
+        let unit = shipped.units.iter().find(|unit| *unit != mount && (path == **unit || adamant_contract::policy::is_below(&path, unit)));
+        let sum = sums.entry(unit.cloned().unwrap_or(path)).or_default();
+        *sum = (sum.0 + bytes(id), sum.1 + 1);
+    }
+    let mut sums: Vec<(String, (u64, u64))> = sums.into_iter().collect();
+    sums.sort_by_key(|(_, (bytes, entries))| std::cmp::Reverse((*bytes).max(entries * BLOCK)));
+    let named = sums.iter().take(NAMED).map(|(path, (bytes, entries))| match entries {
+        1 => format!("{path} ({bytes} bytes)"),
+        _ => format!("{path} ({bytes} bytes in {entries} entries)"),
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+    use crate::definition::Definition;
+    use crate::rootfs::check::check as check_all;
+    use crate::tree::{Meta, Tree};
+
+    #[test]
+    fn the_room_is_what_mkfs_leaves() {
+        let Ok(version) = Command::new("mkfs.ext4").arg("-V").output() else {
+            println!("SKIPPED: no mkfs.ext4");
+            return;
+        };
+        println!("{}", String::from_utf8_lossy(&version.stderr));
+        let path = std::env::temp_dir().join(format!("adamant-room-{}", std::process::id()));
+        for mib in [16, 17, 24, 63, 64, 100, 255, 256, 300, 511, 512, 1000, 1024, 5000, 20_000, 100_000] {
+            let bytes = mib << 20;
+            std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+            let group = SMALL_VOLUME_GROUP.to_string();
+            let small: &[&str] = if bytes < SMALL_VOLUME { &["-g", &group] } else { &[] };
+            let options = ["-q", "-F", "-b", "4096", "-I", "256", "-E", "lazy_itable_init=1,lazy_journal_init=1"];
+            let made = Command::new("mkfs.ext4").args(small).args(options).arg(&path).output().unwrap();
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+            let said = Command::new("dumpe2fs").arg("-h").arg(&path).output().unwrap();
+            let said = String::from_utf8_lossy(&said.stdout).into_owned();
+            let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)).and_then(|rest| rest.trim().parse::<u64>().ok()).unwrap();
+            let (free, inodes) = (value("Free blocks:"), value("Free inodes:"));
+            let room = Room::of(bytes);
+            let usable = free - (bytes / BLOCK / 50).min(4096) - AGENT_BLOCKS;
+            assert!(room.blocks <= usable && room.blocks * 100 >= usable * 98, "{mib} MiB: {} of {usable} blocks", room.blocks);
+            assert_eq!(room.inodes, inodes - AGENT_INODES, "{mib} MiB");
+        }
+        let _ = std::fs::remove_file(&path);
+    }
+
+    fn findings(volumes: &str, tree: &Tree) -> Vec<Finding> {
+        let text = format!("[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ntar = \"x\"\n{volumes}");
+        let definition = Definition::parse(&text, Path::new("image.toml")).unwrap();
+        check_all(tree, &definition).into_iter().filter(|finding| finding.rule == "volume-too-small").collect()
+    }
+
+    fn put(tree: &mut Tree, path: &str, bytes: Vec<u8>) {
+        tree.insert(path.as_bytes(), Meta::default(), Kind::File(Content::from_memory(bytes))).unwrap();
+    }
+
+    const SMALL_STATE: &str = "[[volume]]\nname = \"state\"\nmount = \"/var\"\nsize = \"24M\"\n";
+
+    #[test]
+    fn bytes_and_inodes_are_both_counted_and_a_size_that_fits_is_suggested() {
+        let mut tree = Tree::new();
+        put(&mut tree, "/var/lib/app/model", vec![7; 40 << 20]);
+        let found = findings(SMALL_STATE, &tree);
+        assert!(found[0].is_error && found[0].message.contains("/var/lib/app (41943040 bytes in 2 entries)"), "{found:?}");
+        assert!(found[0].hint.contains("size = \"80M\" for [[volume]] name = \"state\""), "{found:?}");
+        assert_eq!(findings(&SMALL_STATE.replace("24M", "80M"), &tree), []);
+
+        let mut tree = Tree::new();
+        for number in 0..30_000 {
+            put(&mut tree, &format!("/var/lib/app/{number}"), b"x".to_vec());
+        }
+        let found = findings(SMALL_STATE, &tree);
+        assert!(found[0].message.contains("30002 inodes are needed"), "{found:?}");
+        let size = found[0].hint.split('"').nth(1).unwrap().to_owned();
+        assert_eq!(findings(&SMALL_STATE.replace("24M", &size), &tree), [], "{size}");
+    }
+
+    #[test]
+    fn the_default_volumes_are_written_out_where_one_of_them_is_too_small() {
+        let mut tree = Tree::new();
+        put(&mut tree, "/var/log/old", (0..300u32 << 20).map(|n| n as u8 | 1).collect());
+        let found = findings("", &tree);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].hint.contains("[[volume]] name = \"state\", mount = \"/var\", size = \"512M\"; [[volume]] name = \"logs\""), "{found:?}");
+    }
+
+    #[test]
+    fn holes_links_and_what_the_volume_does_not_get_take_no_room() {
+        let mut tree = Tree::new();
+        tree.insert(b"/var/log/lastlog", Meta::default(), Kind::File(Content::sparse(1 << 40, Vec::new()).unwrap())).unwrap();
+        put(&mut tree, "/var/lib/dpkg/status", vec![7; 30 << 20]);
+        put(&mut tree, "/var/lib/a", vec![7; 10 << 20]);
+        put(&mut tree, "/srv/other", vec![7; 30 << 20]);
+        let id = tree.lookup(b"/var/lib/a").unwrap();
+        for number in 0..5 {
+            tree.link(format!("/var/lib/b{number}").as_bytes(), id).unwrap();
+        }
+        let mut zeros = vec![0; 40 << 20];
+        zeros[0] = 1;
+        put(&mut tree, "/var/lib/zeros", zeros);
+        assert_eq!(findings(SMALL_STATE, &tree), []);
+    }
+}
