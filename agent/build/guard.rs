@@ -1,4 +1,5 @@
-//! The guard: clang compiles it, and what the object file holds becomes tables of the agent, so that the agent need not read object files.
+//! The guard: clang compiles it, and what the object file holds becomes tables of the agent, so
+//! that the agent need not read object files.
 
 use std::env;
 use std::fmt::Write;
@@ -24,11 +25,23 @@ pub fn build() -> Result<(), String> {
 
 fn compile(to: &Path) -> Result<(), String> {
     let clang = env::var_os("CLANG").unwrap_or_else(|| "clang".into());
-    // Without the paths of this machine: they would be in the debugging information, and the agent's bytes must not depend on them.
-    let arguments = ["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-c", SOURCE, "-o"];
+    // Without the paths of this machine: they would be in the debugging information, and the
+    // agent's bytes must not depend on them.
+    let arguments = [
+        "-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-mcpu=v3", "-c", SOURCE, "-o",
+    ];
     let ended = Command::new(&clang).args(arguments).arg(to).output();
-    let output = ended.map_err(|e| format!("{}: {e} (install clang 14 or newer, or say with CLANG where it is)", clang.to_string_lossy()))?;
-    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    let output = ended.map_err(|e| {
+        format!(
+            "{}: {e} (install clang 14 or newer, or say with CLANG where it is)",
+            clang.to_string_lossy()
+        )
+    })?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
 }
 
 fn tables(object: &Object) -> String {
@@ -36,10 +49,17 @@ fn tables(object: &Object) -> String {
     // Writing to a String can't fail.
     let _ = writeln!(text, "pub static FIELDS: &[Field] = &[");
     for field in &object.fields {
-        let _ = writeln!(text, "    Field {{ of: {:?}, path: &{:?} }},", field.of, field.path);
+        let _ = writeln!(
+            text,
+            "    Field {{ of: {:?}, path: &{:?} }},",
+            field.of, field.path
+        );
     }
     let _ = writeln!(text, "];");
-    for (name, all) in [("FUNCTIONS", &object.functions), ("PROGRAMS", &object.programs)] {
+    for (name, all) in [
+        ("FUNCTIONS", &object.functions),
+        ("PROGRAMS", &object.programs),
+    ] {
         let _ = writeln!(text, "pub static {name}: &[Code] = &[");
         for code in all {
             write_code(&mut text, code);
@@ -50,6 +70,15 @@ fn tables(object: &Object) -> String {
 }
 
 fn write_code(text: &mut String, code: &Code) {
-    let Code { name, instructions, fields, maps, calls } = code;
-    let _ = writeln!(text, "    Code {{ name: {name:?}, instructions: &{instructions:?}, fields: &{fields:?}, maps: &{maps:?}, calls: &{calls:?} }},");
+    let Code {
+        name,
+        instructions,
+        fields,
+        maps,
+        calls,
+    } = code;
+    let _ = writeln!(
+        text,
+        "    Code {{ name: {name:?}, instructions: &{instructions:?}, fields: &{fields:?}, maps: &{maps:?}, calls: &{calls:?} }},"
+    );
 }

@@ -1,6 +1,8 @@
-//! The agent: PID 1 of the initramfs until it starts the image's own init, and later an ordinary command in the running image.
+//! The agent: PID 1 of the initramfs until it starts the image's own init, and later an ordinary
+//! command in the running image.
 //!
-//! The library has one user, `main.rs`. It is a library so that its documentation and its compile-time guarantees can be tested.
+//! The library has one user, `main.rs`. It is a library so that its documentation and its
+//! compile-time guarantees can be tested.
 //!
 //! - [`boot`]: the stages, from the kernel command line to the image's init
 //! - [`monitor`]: what runs later: `watch`, `scrub`, `drift`

@@ -1,7 +1,7 @@
 //! The agent's program: PID 1 in the initramfs, an ordinary command in the running image.
 //!
-//! Its entry is C's `main`, not Rust's: on a machine without a console, Rust's start-up would abort for want of descriptors 0 to 2, and the
-//! end of PID 1 is a kernel panic.
+//! Its entry is C's `main`, not Rust's: on a machine without a console, Rust's start-up would abort
+//! for want of descriptors 0 to 2, and the end of PID 1 is a kernel panic.
 
 #![cfg_attr(not(test), no_main)]
 
@@ -42,17 +42,25 @@ pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
 fn command(words: Vec<OsString>) -> u8 {
     let words: Option<Vec<&str>> = words.iter().map(|word| word.to_str()).collect();
     match words.as_deref() {
-        Some(["status", option @ ..]) if matches!(option, [] | ["--json"]) => match status::run(!option.is_empty()) {
-            Ok((text, verified)) => say(&text).max(u8::from(!verified)),
-            Err(line) => ended(Err(line)),
-        },
-        Some(["scrub", option @ ..]) if matches!(option, [] | ["--now"]) => ended(monitor::scrub::run(!option.is_empty())),
+        Some(["status", option @ ..]) if matches!(option, [] | ["--json"]) => {
+            match status::run(!option.is_empty()) {
+                Ok((text, verified)) => say(&text).max(u8::from(!verified)),
+                Err(line) => ended(Err(line)),
+            }
+        }
+        Some(["scrub", option @ ..]) if matches!(option, [] | ["--now"]) => {
+            ended(monitor::scrub::run(!option.is_empty()))
+        }
         Some(["watch"]) => ended(monitor::watch::run()),
-        Some(["drift", option @ ..]) if matches!(option, [] | ["--json"]) => match monitor::drift::run(!option.is_empty()) {
-            Ok((text, none)) => say(&text).max(u8::from(!none)),
-            Err(line) => ended(Err(line)),
-        },
-        Some(["--version" | "-V"]) => say(&format!("adamant-agent {}\n", env!("CARGO_PKG_VERSION"))),
+        Some(["drift", option @ ..]) if matches!(option, [] | ["--json"]) => {
+            match monitor::drift::run(!option.is_empty()) {
+                Ok((text, none)) => say(&text).max(u8::from(!none)),
+                Err(line) => ended(Err(line)),
+            }
+        }
+        Some(["--version" | "-V"]) => {
+            say(&format!("adamant-agent {}\n", env!("CARGO_PKG_VERSION")))
+        }
         Some(["--help" | "-h" | "help"]) => say(HELP),
         _ => {
             let _ = std::io::stderr().write_all(HELP.as_bytes());
@@ -72,5 +80,9 @@ fn ended(result: Result<u8, String>) -> u8 {
 /// Writes to the standard output; nobody reading is a failure, not a panic.
 fn say(text: &str) -> u8 {
     let mut out = std::io::stdout();
-    u8::from(out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err())
+    u8::from(
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .is_err(),
+    )
 }

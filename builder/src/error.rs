@@ -1,4 +1,5 @@
-//! One error type for the builder: what was being done, to what, why it failed, and what to do about it.
+//! One error type for the builder: what was being done, to what, why it failed, and what to do
+//! about it.
 
 use std::{fmt, io};
 
@@ -16,7 +17,11 @@ pub struct Error {
 impl Error {
     /// What failed, to what, and why: one line, no full stop.
     pub fn new(message: impl Into<String>) -> Error {
-        Error { message: message.into(), hint: None, storage_full: false }
+        Error {
+            message: message.into(),
+            hint: None,
+            storage_full: false,
+        }
     }
 
     /// Adds the way out: what to write, run or change.
@@ -68,15 +73,20 @@ impl<T> Context<T> for std::io::Result<T> {
 /// An I/O error of `what`, in words that say what it means where the system's do not.
 pub fn of_io(what: &str, error: &io::Error) -> Error {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::new(format!("{what}: the file is truncated: it ends before the data that belongs there"))
-            .hint("copy it again from where it is complete, or build it again"),
+        io::ErrorKind::UnexpectedEof => Error::new(format!(
+            "{what}: the file is truncated: it ends before the data that belongs there"
+        ))
+        .hint("copy it again from where it is complete, or build it again"),
         io::ErrorKind::StorageFull => {
-            let error = Error::new(format!("{what}: no space left on its file system")).hint("free space there, or choose a folder on another file system");
-            Error { storage_full: true, ..error }
+            let error = Error::new(format!("{what}: no space left on its file system"))
+                .hint("free space there, or choose a folder on another file system");
+            Error {
+                storage_full: true,
+                ..error
+            }
         }
-        io::ErrorKind::QuotaExceeded => {
-            Error::new(format!("{what}: the disk quota is exceeded")).hint("free space there, or choose a folder on another file system")
-        }
+        io::ErrorKind::QuotaExceeded => Error::new(format!("{what}: the disk quota is exceeded"))
+            .hint("free space there, or choose a folder on another file system"),
         _ => Error::new(format!("{what}: {}", reason(error))),
     }
 }
@@ -96,7 +106,10 @@ pub fn reason(error: &io::Error) -> String {
 
 impl<T> Context<T> for Result<T> {
     fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|e| Error { message: format!("{}: {}", what().into(), e.message), ..e })
+        self.map_err(|e| Error {
+            message: format!("{}: {}", what().into(), e.message),
+            ..e
+        })
     }
 }
 
@@ -112,9 +125,22 @@ mod tests {
 
     #[test]
     fn a_system_error_says_what_it_means_and_what_to_do() {
-        let of = |error: io::Error| Err::<(), _>(error).context(|| "/out/a.raw").unwrap_err().to_string();
-        assert_eq!(of(io::Error::from_raw_os_error(nix::libc::ENOENT)), "/out/a.raw: No such file or directory");
-        assert!(of(io::ErrorKind::UnexpectedEof.into()).starts_with("/out/a.raw: the file is truncated: it ends before the data that belongs there\n  "));
-        assert!(of(io::Error::from_raw_os_error(nix::libc::ENOSPC)).starts_with("/out/a.raw: no space left on its file system\n  free space"));
+        let of = |error: io::Error| {
+            Err::<(), _>(error)
+                .context(|| "/out/a.raw")
+                .unwrap_err()
+                .to_string()
+        };
+        assert_eq!(
+            of(io::Error::from_raw_os_error(nix::libc::ENOENT)),
+            "/out/a.raw: No such file or directory"
+        );
+        assert!(of(io::ErrorKind::UnexpectedEof.into()).starts_with(
+            "/out/a.raw: the file is truncated: it ends before the data that belongs there\n  "
+        ));
+        assert!(
+            of(io::Error::from_raw_os_error(nix::libc::ENOSPC))
+                .starts_with("/out/a.raw: no space left on its file system\n  free space")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! The builder: turns an image definition into a read-only, verified root file system and the machine images around it.
+//! The builder: turns an image definition into a read-only, verified root file system and the
+//! machine images around it.
 //!
 //! Data flows one way:
 //!

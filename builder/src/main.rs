@@ -32,7 +32,11 @@ fn main() -> ExitCode {
     let code = run(&cli.verb, &output).unwrap_or_else(|error| {
         output.error(&error);
         // Where 1 stands for drift, it can't stand for a list of hosts that can't be read.
-        if matches!(cli.verb, Verb::Drift(_)) { 2 } else { 1 }
+        if matches!(cli.verb, Verb::Drift(_)) {
+            2
+        } else {
+            1
+        }
     });
     drop(shown);
     ExitCode::from(code)
@@ -54,7 +58,11 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
             selection.tell(output);
             let mut say = |line: &str| output.say(line);
             if args.resets() {
-                boot::persist::reset(&selection.manifest.image.id, &mut |folder, bytes| args.may_delete(folder, bytes), &mut say)?;
+                boot::persist::reset(
+                    &selection.manifest.image.id,
+                    &mut |folder, bytes| args.may_delete(folder, bytes),
+                    &mut say,
+                )?;
             }
             let outcome = boot::run(&selection, &args.options(), &mut say)?;
             if let Some(error) = outcome.error() {
@@ -63,7 +71,8 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
             return Ok(outcome.exit_code());
         }
         Verb::Summary(args) => {
-            let summary = summary::Summary::of(&Definition::read(&args.definition)?, args.cache.as_deref());
+            let summary =
+                summary::Summary::of(&Definition::read(&args.definition)?, args.cache.as_deref());
             output.answer(&summary.to_string(), &summary)
         }
         Verb::Cache(args) => {
@@ -77,11 +86,16 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
         Verb::Keys(args) => match &args.verb {
             KeysVerb::New { dir, name, days } => {
                 let made = keys::new(dir, name, *days)?;
-                let text: String = made.iter().map(|path| format!("{}\n", path.display())).collect();
+                let text: String = made
+                    .iter()
+                    .map(|path| format!("{}\n", path.display()))
+                    .collect();
                 output.answer(&text, &made)
             }
         },
-        Verb::Sign(args) => pipeline::sign_later::run(&args.out, &args.table()?, cli::or_cores(None), output),
+        Verb::Sign(args) => {
+            pipeline::sign_later::run(&args.out, &args.table()?, cli::or_cores(None), output)
+        }
         Verb::Drift(args) => return drift::run(&args.options(), output).map(exit_code),
         Verb::Completions { shell } => text(output, &cli::completions(*shell)),
         Verb::Man => text(output, &cli::manual().context(|| "the manual page")?),

@@ -1,7 +1,7 @@
 //! The manifest: content hashes of everything a build made, and of everything it was made from.
 //!
-//! `ID_VERSION.manifest.json`, described in docs/formats.md. It names no path of the build machine and no time of the build, so that
-//! equal inputs give equal manifests.
+//! `ID_VERSION.manifest.json`, described in docs/formats.md. It names no path of the build machine
+//! and no time of the build, so that equal inputs give equal manifests.
 
 use std::fs::File;
 use std::io::Read;
@@ -118,7 +118,8 @@ pub struct Root {
     /// Where contents go; left out for `updates`.
     #[serde(default, skip_serializing_if = "is_for_updates")]
     pub layout: Layout,
-    /// SHA-256 of the root file system whose places this one keeps, hexadecimal; left out where there was none. The same bytes need the same one.
+    /// SHA-256 of the root file system whose places this one keeps, hexadecimal; left out where
+    /// there was none. The same bytes need the same one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
     /// Inodes.
@@ -136,7 +137,8 @@ fn is_for_updates(layout: &Layout) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Measurement {
-    /// The phases so far, joined by colons (systemd-pcrphase.service(8)); empty when the kernel starts.
+    /// The phases so far, joined by colons (systemd-pcrphase.service(8)); empty when the kernel
+    /// starts.
     pub phases: String,
     /// The value, hexadecimal.
     pub sha256: String,
@@ -165,8 +167,8 @@ pub struct Artifact {
     /// SHA-256 of all of it, hexadecimal; none where there are `parts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// Of the disk, which is empty for the most part: what is in it, in order. All else is zeros, and hashing these would take longer than all that
-    /// a change of an image takes otherwise.
+    /// Of the disk, which is empty for the most part: what is in it, in order. All else is zeros,
+    /// and hashing these would take longer than all that a change of an image takes otherwise.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Piece>,
 }
@@ -186,7 +188,11 @@ pub struct Piece {
 impl Artifact {
     /// What is in it, in order, and in between only zeros.
     pub fn pieces(&self) -> Vec<Piece> {
-        let whole = self.sha256.as_ref().map(|sha256| Piece { offset: 0, size: self.size, sha256: sha256.clone() });
+        let whole = self.sha256.as_ref().map(|sha256| Piece {
+            offset: 0,
+            size: self.size,
+            sha256: sha256.clone(),
+        });
         whole.map_or_else(|| self.parts.clone(), |whole| vec![whole])
     }
 
@@ -257,7 +263,8 @@ pub struct Package {
 impl Manifest {
     /// The file's bytes.
     pub fn to_json(&self) -> Result<Vec<u8>> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(|e| Error::new(format!("the manifest can't be written: {e}")))?;
+        let mut json = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::new(format!("the manifest can't be written: {e}")))?;
         json.push(b'\n');
         Ok(json)
     }
@@ -266,7 +273,11 @@ impl Manifest {
     pub fn read(path: &Path) -> Result<Manifest> {
         let name = path.display().to_string();
         let mut bytes = Vec::new();
-        File::open(path).context(|| name.clone())?.take(LIMIT + 1).read_to_end(&mut bytes).context(|| name.clone())?;
+        File::open(path)
+            .context(|| name.clone())?
+            .take(LIMIT + 1)
+            .read_to_end(&mut bytes)
+            .context(|| name.clone())?;
         if bytes.len() as u64 > LIMIT {
             return Err(Error::new(format!("{name}: larger than a manifest can be")));
         }
@@ -280,29 +291,50 @@ impl Manifest {
             version: u32,
         }
         let wrong = |e: serde_json::Error| match e.is_eof() {
-            true => Error::new(format!("{name}: the manifest is truncated at line {}", e.line()))
-                .hint("copy the folder again from where it is complete, or build the image again"),
-            false => Error::new(format!("{name}: not a manifest: {e}")).hint("build the image again"),
+            true => Error::new(format!(
+                "{name}: the manifest is truncated at line {}",
+                e.line()
+            ))
+            .hint("copy the folder again from where it is complete, or build the image again"),
+            false => {
+                Error::new(format!("{name}: not a manifest: {e}")).hint("build the image again")
+            }
         };
-        // The version first: a newer manifest is refused for being newer, not for its first new key.
+        // The version first: a newer manifest is refused for being newer, not for its first new
+        // key.
         let Version { version } = serde_json::from_slice(bytes).map_err(wrong)?;
         if version != VERSION {
-            return Err(Error::new(format!("{name}: version {version}, this program knows version {VERSION}")).hint("use a newer adamant"));
+            return Err(Error::new(format!(
+                "{name}: version {version}, this program knows version {VERSION}"
+            ))
+            .hint("use a newer adamant"));
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(wrong)?;
         // Names become paths below the output folder.
-        if let Some(bad) = manifest.artifacts.iter().find(|a| a.name.is_empty() || a.name.starts_with('.') || a.name.contains('/')) {
-            return Err(Error::new(format!("{name}: {:?} is not an artifact's name", bad.name)));
+        if let Some(bad) = manifest
+            .artifacts
+            .iter()
+            .find(|a| a.name.is_empty() || a.name.starts_with('.') || a.name.contains('/'))
+        {
+            return Err(Error::new(format!(
+                "{name}: {:?} is not an artifact's name",
+                bad.name
+            )));
         }
         if let Some(bad) = manifest.artifacts.iter().find(|a| !a.is_plain()) {
-            return Err(Error::new(format!("{name}: {}: neither one hash nor parts that follow each other", bad.name)));
+            return Err(Error::new(format!(
+                "{name}: {}: neither one hash nor parts that follow each other",
+                bad.name
+            )));
         }
         Ok(manifest)
     }
 
     /// The artifact whose name ends in this, for example `.root.erofs`.
     pub fn artifact(&self, suffix: &str) -> Option<&Artifact> {
-        self.artifacts.iter().find(|artifact| artifact.name.ends_with(suffix))
+        self.artifacts
+            .iter()
+            .find(|artifact| artifact.name.ends_with(suffix))
     }
 }
 
@@ -312,7 +344,10 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).context(what)? {
         let path = entry.context(what)?.path();
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(SUFFIX.as_bytes())) {
+        if path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().ends_with(SUFFIX.as_bytes()))
+        {
             found.push(path);
         }
     }
@@ -320,9 +355,13 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Installed packages from dpkg's database (`/var/lib/dpkg/status` below `at`, deb-control(5)); nothing where the tree has none.
+/// Installed packages from dpkg's database (`/var/lib/dpkg/status` below `at`, deb-control(5));
+/// nothing where the tree has none.
 pub fn packages(tree: &Tree, at: &[u8]) -> Result<Vec<Package>> {
-    let mut packages: Vec<Package> = database(tree, at)?.split("\n\n").filter_map(package).collect();
+    let mut packages: Vec<Package> = database(tree, at)?
+        .split("\n\n")
+        .filter_map(package)
+        .collect();
     packages.sort();
     Ok(packages)
 }
@@ -330,20 +369,37 @@ pub fn packages(tree: &Tree, at: &[u8]) -> Result<Vec<Package>> {
 /// Name and size in KiB, before compression, of the installed packages (`Installed-Size`).
 pub fn installed_sizes(tree: &Tree, at: &[u8]) -> Result<Vec<(String, u64)>> {
     let text = database(tree, at)?;
-    Ok(text.split("\n\n").filter_map(|paragraph| Some((package(paragraph)?.name, field(paragraph, "Installed-Size")?.parse().ok()?))).collect())
+    Ok(text
+        .split("\n\n")
+        .filter_map(|paragraph| {
+            Some((
+                package(paragraph)?.name,
+                field(paragraph, "Installed-Size")?.parse().ok()?,
+            ))
+        })
+        .collect())
 }
 
 /// dpkg's database; empty where the tree has none.
 fn database(tree: &Tree, at: &[u8]) -> Result<String> {
     let path = [at, b"/var/lib/dpkg/status"].concat();
-    let Some(id) = tree.resolve(&path) else { return Ok(String::new()) };
-    let crate::tree::Kind::File(content) = &tree.node(id).kind else { return Ok(String::new()) };
-    let bytes = content.to_vec(256 << 20).map_err(|e| Error::new(format!("/var/lib/dpkg/status in the image: {e}")))?;
+    let Some(id) = tree.resolve(&path) else {
+        return Ok(String::new());
+    };
+    let crate::tree::Kind::File(content) = &tree.node(id).kind else {
+        return Ok(String::new());
+    };
+    let bytes = content
+        .to_vec(256 << 20)
+        .map_err(|e| Error::new(format!("/var/lib/dpkg/status in the image: {e}")))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn field(paragraph: &str, name: &str) -> Option<String> {
-    paragraph.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
+    paragraph
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .map(|value| value.trim().to_owned())
 }
 
 fn package(paragraph: &str) -> Option<Package> {
@@ -352,7 +408,11 @@ fn package(paragraph: &str) -> Option<Package> {
     if !field("Status")?.ends_with(" installed") {
         return None;
     }
-    Some(Package { name: field("Package")?, architecture: field("Architecture")?, version: field("Version")? })
+    Some(Package {
+        name: field("Package")?,
+        architecture: field("Architecture")?,
+        version: field("Version")?,
+    })
 }
 
 #[cfg(test)]
@@ -364,19 +424,38 @@ mod tests {
     fn lists_installed_packages_only() {
         let status = "Package: b\nStatus: install ok installed\nArchitecture: amd64\nInstalled-Size: 2048\nVersion: 2-1\nDescription: x\n Version: no\n\nPackage: a\nStatus: deinstall ok config-files\nArchitecture: all\nVersion: 1\n\nPackage: a0\nStatus: install ok installed\nArchitecture: all\nVersion: 1:1\n";
         let mut tree = Tree::new();
-        tree.insert(b"/var/lib/dpkg/status", Meta::default(), Kind::File(Content::from_memory(status.as_bytes()))).unwrap();
-        let names: Vec<_> = packages(&tree, b"/").unwrap().into_iter().map(|p| format!("{} {} {}", p.name, p.architecture, p.version)).collect();
+        tree.insert(
+            b"/var/lib/dpkg/status",
+            Meta::default(),
+            Kind::File(Content::from_memory(status.as_bytes())),
+        )
+        .unwrap();
+        let names: Vec<_> = packages(&tree, b"/")
+            .unwrap()
+            .into_iter()
+            .map(|p| format!("{} {} {}", p.name, p.architecture, p.version))
+            .collect();
         assert_eq!(names, ["a0 all 1:1", "b amd64 2-1"]);
-        assert_eq!(installed_sizes(&tree, b"/").unwrap(), [("b".to_owned(), 2048)]);
+        assert_eq!(
+            installed_sizes(&tree, b"/").unwrap(),
+            [("b".to_owned(), 2048)]
+        );
         assert_eq!(packages(&Tree::new(), b"/").unwrap(), []);
     }
 
     #[test]
     fn refuses_a_newer_version_names_that_are_paths_and_parts_over_each_other() {
-        let piece = |offset, size| Piece { offset, size, sha256: "00".into() };
+        let piece = |offset, size| Piece {
+            offset,
+            size,
+            sha256: "00".into(),
+        };
         let manifest = Manifest {
             version: 1,
-            image: Image { id: "web".into(), version: "1".into() },
+            image: Image {
+                id: "web".into(),
+                version: "1".into(),
+            },
             tool: "adamant 0".into(),
             definition: String::new(),
             epoch: None,
@@ -398,7 +477,12 @@ mod tests {
             pcr11_debug: vec![],
             credentials: Vec::new(),
             signatures: vec![],
-            artifacts: vec![Artifact { name: "web_1.raw".into(), size: 9, sha256: None, parts: vec![piece(0, 4), piece(5, 4)] }],
+            artifacts: vec![Artifact {
+                name: "web_1.raw".into(),
+                size: 9,
+                sha256: None,
+                parts: vec![piece(0, 4), piece(5, 4)],
+            }],
             sources: vec![],
             scrubbed: vec![],
             packages: vec![],
@@ -407,13 +491,34 @@ mod tests {
         };
         let json = String::from_utf8(manifest.to_json().unwrap()).unwrap();
         assert_eq!(Manifest::parse("m", json.as_bytes()).unwrap(), manifest);
-        let newer = Manifest::parse("m", json.replace("\"version\": 1,", "\"version\": 2,\"new\": 1,").as_bytes()).unwrap_err();
-        assert!(newer.message().contains("version 2, this program knows version 1"), "{newer}");
-        let path = Manifest::parse("m", json.replace("web_1.raw", "../web_1.raw").as_bytes()).unwrap_err();
+        let newer = Manifest::parse(
+            "m",
+            json.replace("\"version\": 1,", "\"version\": 2,\"new\": 1,")
+                .as_bytes(),
+        )
+        .unwrap_err();
+        assert!(
+            newer
+                .message()
+                .contains("version 2, this program knows version 1"),
+            "{newer}"
+        );
+        let path =
+            Manifest::parse("m", json.replace("web_1.raw", "../web_1.raw").as_bytes()).unwrap_err();
         assert!(path.message().contains("not an artifact's name"), "{path}");
-        for (right, wrong) in [("\"offset\": 5", "\"offset\": 3"), ("\"size\": 9", "\"size\": 8"), ("\"parts\"", "\"sha256\": \"00\", \"parts\"")] {
-            let parts = Manifest::parse("m", json.replacen(right, wrong, 1).as_bytes()).unwrap_err();
-            assert!(parts.message().contains("web_1.raw: neither one hash nor parts"), "{parts}");
+        for (right, wrong) in [
+            ("\"offset\": 5", "\"offset\": 3"),
+            ("\"size\": 9", "\"size\": 8"),
+            ("\"parts\"", "\"sha256\": \"00\", \"parts\""),
+        ] {
+            let parts =
+                Manifest::parse("m", json.replacen(right, wrong, 1).as_bytes()).unwrap_err();
+            assert!(
+                parts
+                    .message()
+                    .contains("web_1.raw: neither one hash nor parts"),
+                "{parts}"
+            );
         }
         let huge = json.replacen("\"offset\": 5", "\"offset\": 18446744073709551615", 1);
         assert!(Manifest::parse("m", huge.as_bytes()).is_err());

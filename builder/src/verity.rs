@@ -1,7 +1,9 @@
-//! The dm-verity hash tree, computed on the stream of blocks as they are written, and the check of a finished one.
+//! The dm-verity hash tree, computed on the stream of blocks as they are written, and the check of
+//! a finished one.
 //!
-//! Format: as `veritysetup format` makes it (cryptsetup's lib/verity/verity_hash.c): version 1, hash type 1, SHA-256, 4096-byte blocks, the
-//! superblock in the first block, then the levels from the top down. A digest is SHA-256 of salt and block; 128 digests fill a block.
+//! Format: as `veritysetup format` makes it (cryptsetup's lib/verity/verity_hash.c): version 1,
+//! hash type 1, SHA-256, 4096-byte blocks, the superblock in the first block, then the levels from
+//! the top down. A digest is SHA-256 of salt and block; 128 digests fill a block.
 
 use std::io::{self, Write};
 
@@ -19,7 +21,8 @@ const WORTH_A_THREAD: usize = 256 << 10;
 /// Bytes that one thread reads at a time when a finished image is checked.
 const CHECK_CHUNK: usize = 1 << 20;
 
-/// Salt for an image id: the same for all its versions, so that equal blocks have equal digests (design, decision 2).
+/// Salt for an image id: the same for all its versions, so that equal blocks have equal digests
+/// (design, decision 2).
 pub fn salt(id: &str) -> [u8; 32] {
     derived(b"adamant verity salt\0", id)
 }
@@ -31,7 +34,11 @@ pub fn uuid(id: &str) -> [u8; 16] {
 
 /// SHA-256 of a purpose and an id: the source of everything that would otherwise be random.
 pub fn derived(purpose: &[u8], id: &str) -> [u8; 32] {
-    Sha256::new().chain_update(purpose).chain_update(id).finalize().into()
+    Sha256::new()
+        .chain_update(purpose)
+        .chain_update(id)
+        .finalize()
+        .into()
 }
 
 /// A UUID (version 8, "custom", RFC 9562) from a purpose and an id, text order.
@@ -54,7 +61,11 @@ pub struct Hasher {
 impl Hasher {
     /// A hasher for this salt, of at most 256 bytes.
     pub fn new(salt: &[u8]) -> Hasher {
-        Hasher { salt: salt.to_vec(), salted: Sha256::new().chain_update(salt), leaves: Vec::new() }
+        Hasher {
+            salt: salt.to_vec(),
+            salted: Sha256::new().chain_update(salt),
+            leaves: Vec::new(),
+        }
     }
 
     /// Takes blocks `first..` (whole blocks; any order, each once). Hashes on up to `jobs` threads.
@@ -64,15 +75,28 @@ impl Hasher {
         if self.leaves.len() < first + count {
             self.leaves.resize(first + count, [0; 32]);
         }
-        digest_all(&self.salted, blocks, &mut self.leaves[first..first + count], jobs);
+        digest_all(
+            &self.salted,
+            blocks,
+            &mut self.leaves[first..first + count],
+            jobs,
+        );
     }
 
-    /// Writes superblock block and tree, exactly as `veritysetup format` would, and gives the root hash. There must be a block.
+    /// Writes superblock block and tree, exactly as `veritysetup format` would, and gives the root
+    /// hash. There must be a block.
     pub fn finish(self, uuid: [u8; 16], out: &mut dyn Write) -> io::Result<(RootHash, Superblock)> {
         if self.leaves.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a hash tree over nothing"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a hash tree over nothing",
+            ));
         }
-        let superblock = Superblock { uuid, data_blocks: self.leaves.len() as u64, salt: self.salt };
+        let superblock = Superblock {
+            uuid,
+            data_blocks: self.leaves.len() as u64,
+            salt: self.salt,
+        };
         // From the leaves up: each level's blocks are what the next one hashes.
         let mut digests = self.leaves;
         let mut levels = Vec::new();
@@ -134,7 +158,12 @@ pub struct HashingSink<'a> {
 impl<'a> HashingSink<'a> {
     /// Before the first block.
     pub fn new(hasher: &'a mut Hasher, inner: &'a mut dyn Sink, jobs: usize) -> HashingSink<'a> {
-        HashingSink { hasher, inner, jobs, next: 1 }
+        HashingSink {
+            hasher,
+            inner,
+            jobs,
+            next: 1,
+        }
     }
 }
 
@@ -156,7 +185,8 @@ impl Sink for HashingSink<'_> {
 pub enum Damage {
     /// The tree's superblock is not acceptable, or says something else than the files do.
     Superblock(String),
-    /// The first block of the tree (counted from the superblock's, which is 0) that its parent does not confirm. Level 0 is the top.
+    /// The first block of the tree (counted from the superblock's, which is 0) that its parent does
+    /// not confirm. Level 0 is the top.
     Tree {
         /// Level, from the top.
         level: usize,
@@ -170,27 +200,49 @@ pub enum Damage {
     },
 }
 
-/// Checks a data file against its tree file and root hash: superblock, every level, every leaf. `Ok(Err(..))` names the first damage;
-/// an outer error means that reading failed.
-pub fn check(data: &Part, tree: &Part, root: &RootHash, jobs: usize) -> Result<std::result::Result<Superblock, Damage>> {
+/// Checks a data file against its tree file and root hash: superblock, every level, every leaf.
+/// `Ok(Err(..))` names the first damage; an outer error means that reading failed.
+pub fn check(
+    data: &Part,
+    tree: &Part,
+    root: &RootHash,
+    jobs: usize,
+) -> Result<std::result::Result<Superblock, Damage>> {
     let mut first = [0; BLOCK];
     let tree_len = tree.len();
     if tree_len < BLOCK as u64 {
-        return Ok(Err(Damage::Superblock(format!("the hash tree has {tree_len} bytes, less than the one block of the smallest one"))));
+        return Ok(Err(Damage::Superblock(format!(
+            "the hash tree has {tree_len} bytes, less than the one block of the smallest one"
+        ))));
     }
-    tree.read_exact_at(&mut first, 0).context(|| "reading the hash tree")?;
+    tree.read_exact_at(&mut first, 0)
+        .context(|| "reading the hash tree")?;
     let superblock = match Superblock::parse(&first) {
         Ok(superblock) => superblock,
         Err(why) => return Ok(Err(Damage::Superblock(why))),
     };
     let data_len = data.len();
-    for (what, has, wanted) in [("data", data_len, superblock.data_blocks), ("hash tree", tree_len, partition_blocks(superblock.data_blocks))] {
+    for (what, has, wanted) in [
+        ("data", data_len, superblock.data_blocks),
+        (
+            "hash tree",
+            tree_len,
+            partition_blocks(superblock.data_blocks),
+        ),
+    ] {
         if has != wanted * BLOCK as u64 {
-            return Ok(Err(Damage::Superblock(format!("the {what} has {has} bytes where the superblock says {wanted} blocks of {BLOCK}"))));
+            return Ok(Err(Damage::Superblock(format!(
+                "the {what} has {has} bytes where the superblock says {wanted} blocks of {BLOCK}"
+            ))));
         }
     }
-    if first[adamant_contract::verity::SUPERBLOCK..].iter().any(|&b| b != 0) {
-        return Ok(Err(Damage::Superblock("bytes behind the superblock that must be zero are not".to_owned())));
+    if first[adamant_contract::verity::SUPERBLOCK..]
+        .iter()
+        .any(|&b| b != 0)
+    {
+        return Ok(Err(Damage::Superblock(
+            "bytes behind the superblock that must be zero are not".to_owned(),
+        )));
     }
 
     let salted = Sha256::new().chain_update(&superblock.salt);
@@ -198,24 +250,52 @@ pub fn check(data: &Part, tree: &Part, root: &RootHash, jobs: usize) -> Result<s
     let mut parents = vec![root.0];
     let mut at = 1;
     for (level, &blocks) in levels.iter().enumerate() {
-        let entries = levels.get(level + 1).copied().unwrap_or(superblock.data_blocks);
-        if let Some(bad) = first_bad(&salted, tree, at, &parents, jobs).context(|| "reading the hash tree")? {
-            return Ok(Err(Damage::Tree { level, block: at + bad }));
+        let entries = levels
+            .get(level + 1)
+            .copied()
+            .unwrap_or(superblock.data_blocks);
+        if let Some(bad) =
+            first_bad(&salted, tree, at, &parents, jobs).context(|| "reading the hash tree")?
+        {
+            return Ok(Err(Damage::Tree {
+                level,
+                block: at + bad,
+            }));
         }
-        let mut bytes = vec![0; usize::try_from(blocks).map_err(|_| Error::new("the hash tree is too large"))? * BLOCK];
-        tree.read_exact_at(&mut bytes, at * BLOCK as u64).context(|| "reading the hash tree")?;
+        let mut bytes = vec![
+            0;
+            usize::try_from(blocks)
+                .map_err(|_| Error::new("the hash tree is too large"))?
+                * BLOCK
+        ];
+        tree.read_exact_at(&mut bytes, at * BLOCK as u64)
+            .context(|| "reading the hash tree")?;
         debug_assert!(entries.div_ceil(DIGESTS_PER_BLOCK) == blocks);
-        parents = bytes.as_chunks::<32>().0.iter().take(entries as usize).copied().collect();
+        parents = bytes
+            .as_chunks::<32>()
+            .0
+            .iter()
+            .take(entries as usize)
+            .copied()
+            .collect();
         at += blocks;
     }
-    Ok(match first_bad(&salted, data, 0, &parents, jobs).context(|| "reading the data")? {
-        Some(block) => Err(Damage::Data { block }),
-        None => Ok(superblock),
-    })
+    Ok(
+        match first_bad(&salted, data, 0, &parents, jobs).context(|| "reading the data")? {
+            Some(block) => Err(Damage::Data { block }),
+            None => Ok(superblock),
+        },
+    )
 }
 
 /// The first of `digests.len()` blocks, from block `start` of the file on, that has another digest.
-fn first_bad(salted: &Sha256, file: &Part, start: u64, digests: &[[u8; 32]], jobs: usize) -> io::Result<Option<u64>> {
+fn first_bad(
+    salted: &Sha256,
+    file: &Part,
+    start: u64,
+    digests: &[[u8; 32]],
+    jobs: usize,
+) -> io::Result<Option<u64>> {
     let share = digests.len().div_ceil(jobs.max(1)).max(1);
     let mut results = Vec::new();
     std::thread::scope(|scope| {
@@ -223,10 +303,19 @@ fn first_bad(salted: &Sha256, file: &Part, start: u64, digests: &[[u8; 32]], job
             .chunks(share)
             .enumerate()
             .map(|(i, digests)| {
-                scope.spawn(move || first_bad_of(salted, file, start + (i * share) as u64, digests).map(|bad| bad.map(|bad| bad + (i * share) as u64)))
+                scope.spawn(move || {
+                    first_bad_of(salted, file, start + (i * share) as u64, digests)
+                        .map(|bad| bad.map(|bad| bad + (i * share) as u64))
+                })
             })
             .collect();
-        results = threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(io::Error::other("a hashing thread failed")))).collect();
+        results = threads
+            .into_iter()
+            .map(|t| {
+                t.join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a hashing thread failed")))
+            })
+            .collect();
     });
     for result in results {
         if let Some(bad) = result? {
@@ -236,7 +325,12 @@ fn first_bad(salted: &Sha256, file: &Part, start: u64, digests: &[[u8; 32]], job
     Ok(None)
 }
 
-fn first_bad_of(salted: &Sha256, file: &Part, start: u64, digests: &[[u8; 32]]) -> io::Result<Option<u64>> {
+fn first_bad_of(
+    salted: &Sha256,
+    file: &Part,
+    start: u64,
+    digests: &[[u8; 32]],
+) -> io::Result<Option<u64>> {
     let mut buffer = vec![0; CHECK_CHUNK];
     for (i, digests) in digests.chunks(CHECK_CHUNK / BLOCK).enumerate() {
         let done = (i * (CHECK_CHUNK / BLOCK)) as u64;
@@ -258,7 +352,8 @@ mod tests {
     use std::process::Command;
 
     fn scratch(name: &str) -> std::path::PathBuf {
-        let path = std::env::temp_dir().join(format!("adamant-verity-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("adamant-verity-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         path
     }
@@ -280,7 +375,11 @@ mod tests {
 
     #[test]
     fn the_tree_is_byte_for_byte_what_veritysetup_makes() {
-        if Command::new("veritysetup").arg("--version").output().is_err() {
+        if Command::new("veritysetup")
+            .arg("--version")
+            .output()
+            .is_err()
+        {
             eprintln!("SKIPPED: veritysetup is not installed");
             return;
         }
@@ -290,15 +389,36 @@ mod tests {
             std::fs::write(dir.join("data"), &data).unwrap();
             let hex = |bytes: &[u8]| adamant_contract::hex::encode(bytes);
             let id = hex(&uuid("test"));
-            let id = format!("{}-{}-{}-{}-{}", &id[..8], &id[8..12], &id[12..16], &id[16..20], &id[20..]);
+            let id = format!(
+                "{}-{}-{}-{}-{}",
+                &id[..8],
+                &id[8..12],
+                &id[12..16],
+                &id[16..20],
+                &id[20..]
+            );
             let output = Command::new("veritysetup")
-                .args(["format", "--data-block-size=4096", "--hash-block-size=4096", "--salt", &hex(&salt("test")), "--uuid", &id])
+                .args([
+                    "format",
+                    "--data-block-size=4096",
+                    "--hash-block-size=4096",
+                    "--salt",
+                    &hex(&salt("test")),
+                    "--uuid",
+                    &id,
+                ])
                 .args([dir.join("data"), dir.join("tree")])
                 .output()
                 .unwrap();
             let text = String::from_utf8_lossy(&output.stdout);
-            assert!(output.status.success() && text.contains(&root.to_string()), "{blocks} blocks: {text}");
-            assert!(std::fs::read(dir.join("tree")).unwrap() == tree, "{blocks} blocks");
+            assert!(
+                output.status.success() && text.contains(&root.to_string()),
+                "{blocks} blocks: {text}"
+            );
+            assert!(
+                std::fs::read(dir.join("tree")).unwrap() == tree,
+                "{blocks} blocks"
+            );
         }
         std::fs::remove_dir_all(dir).unwrap();
     }
@@ -311,7 +431,8 @@ mod tests {
             let (data_path, tree_path) = (dir.join("data"), dir.join("tree"));
             std::fs::write(&data_path, data).unwrap();
             std::fs::write(&tree_path, tree).unwrap();
-            let open = |path: &std::path::Path| Part::whole(std::fs::File::open(path).unwrap()).unwrap();
+            let open =
+                |path: &std::path::Path| Part::whole(std::fs::File::open(path).unwrap()).unwrap();
             check(&open(&data_path), &open(&tree_path), root, 2).unwrap()
         };
         assert!(judge(&data, &tree, &root).is_ok());
@@ -321,19 +442,45 @@ mod tests {
             bytes
         };
         for block in [0, 1, 8192, 128 * 128] {
-            assert_eq!(judge(&flipped(&data, block * BLOCK + 4095), &tree, &root), Err(Damage::Data { block: block as u64 }));
+            assert_eq!(
+                judge(&flipped(&data, block * BLOCK + 4095), &tree, &root),
+                Err(Damage::Data {
+                    block: block as u64
+                })
+            );
         }
         for (level, block) in [(0, 1), (1, 2), (1, 3), (2, 4), (2, 132)] {
-            assert_eq!(judge(&data, &flipped(&tree, block * BLOCK + 4095), &root), Err(Damage::Tree { level, block: block as u64 }));
+            assert_eq!(
+                judge(&data, &flipped(&tree, block * BLOCK + 4095), &root),
+                Err(Damage::Tree {
+                    level,
+                    block: block as u64
+                })
+            );
         }
         let mut other = root;
         other.0[31] ^= 1;
-        assert_eq!(judge(&data, &tree, &other), Err(Damage::Tree { level: 0, block: 1 }));
+        assert_eq!(
+            judge(&data, &tree, &other),
+            Err(Damage::Tree { level: 0, block: 1 })
+        );
         for at in [0, 8, 72, 600] {
-            assert!(matches!(judge(&data, &flipped(&tree, at), &root), Err(Damage::Superblock(_))), "byte {at}");
+            assert!(
+                matches!(
+                    judge(&data, &flipped(&tree, at), &root),
+                    Err(Damage::Superblock(_))
+                ),
+                "byte {at}"
+            );
         }
-        assert!(matches!(judge(&data[BLOCK..], &tree, &root), Err(Damage::Superblock(_))));
-        assert!(matches!(judge(&data, &tree[..BLOCK], &root), Err(Damage::Superblock(_))));
+        assert!(matches!(
+            judge(&data[BLOCK..], &tree, &root),
+            Err(Damage::Superblock(_))
+        ));
+        assert!(matches!(
+            judge(&data, &tree[..BLOCK], &root),
+            Err(Damage::Superblock(_))
+        ));
         std::fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -1,10 +1,12 @@
 //! Version order: which of two versions is newer.
 //!
-//! Format: UAPI.10, the Version Format Specification, as `systemd-analyze compare-versions` and boot loaders apply it.
+//! Format: UAPI.10, the Version Format Specification, as `systemd-analyze compare-versions` and
+//! boot loaders apply it.
 
 use std::cmp::Ordering;
 
-/// Compares two versions; any text is one. What is neither letter, digit nor one of `~ - ^ .` only separates.
+/// Compares two versions; any text is one. What is neither letter, digit nor one of `~ - ^ .` only
+/// separates.
 pub fn compare(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
@@ -25,9 +27,22 @@ pub fn compare(a: &str, b: &str) -> Ordering {
             }
         }
         let numeric = starts(a, u8::is_ascii_digit) || starts(b, u8::is_ascii_digit);
-        let part = |text| split(text, if numeric { u8::is_ascii_digit } else { u8::is_ascii_alphabetic });
+        let part = |text| {
+            split(
+                text,
+                if numeric {
+                    u8::is_ascii_digit
+                } else {
+                    u8::is_ascii_alphabetic
+                },
+            )
+        };
         let ((part_a, rest_a), (part_b, rest_b)) = (part(a), part(b));
-        let order = if numeric { compare_numbers(part_a, part_b) } else { part_a.cmp(part_b) };
+        let order = if numeric {
+            compare_numbers(part_a, part_b)
+        } else {
+            part_a.cmp(part_b)
+        };
         if order != Ordering::Equal {
             return order;
         }
@@ -59,7 +74,12 @@ fn split(text: &[u8], class: fn(&u8) -> bool) -> (&[u8], &[u8]) {
 
 /// Decimal digits of any length; no digit at all is less than 0.
 fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
-    let significant = |digits: &'_ [u8]| digits.iter().position(|&c| c != b'0').unwrap_or(digits.len());
+    let significant = |digits: &'_ [u8]| {
+        digits
+            .iter()
+            .position(|&c| c != b'0')
+            .unwrap_or(digits.len())
+    };
     let (short_a, short_b) = (&a[significant(a)..], &b[significant(b)..]);
     (!a.is_empty(), short_a.len(), short_a).cmp(&(!b.is_empty(), short_b.len(), short_b))
 }
@@ -72,8 +92,26 @@ mod tests {
     fn orders_as_the_specification_says() {
         // The specification's own chain, and kernels.
         for chain in [
-            &["122.1", "123~rc1-1", "123", "123-a", "123-a.1", "123-1", "123-1.1", "123^post1", "123.a-1", "123.1-1", "123a-1", "124-1"][..],
-            &["6.1.0-9-amd64", "6.1.0-56-cloud-amd64", "6.12.9+deb13-amd64", "6.12.118+deb13-cloud-amd64"][..],
+            &[
+                "122.1",
+                "123~rc1-1",
+                "123",
+                "123-a",
+                "123-a.1",
+                "123-1",
+                "123-1.1",
+                "123^post1",
+                "123.a-1",
+                "123.1-1",
+                "123a-1",
+                "124-1",
+            ][..],
+            &[
+                "6.1.0-9-amd64",
+                "6.1.0-56-cloud-amd64",
+                "6.12.9+deb13-amd64",
+                "6.12.118+deb13-cloud-amd64",
+            ][..],
             &["", "0", "1", "007.1", "7.10"][..],
         ] {
             for (i, a) in chain.iter().enumerate() {

@@ -1,6 +1,8 @@
-//! Builds by the real program: what comes out, what independent tools say about it, and what is left when a build does not come to its end.
+//! Builds by the real program: what comes out, what independent tools say about it, and what is
+//! left when a build does not come to its end.
 //!
-//! The image has a kernel that is none and an agent that does nothing: nothing here is booted (the `tests` package boots).
+//! The image has a kernel that is none and an agent that does nothing: nothing here is booted (the
+//! `tests` package boots).
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -22,7 +24,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("adamant-build-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("adamant-build-{}-{name}", std::process::id()));
         fs::create_dir_all(path.join("files/usr/share")).unwrap();
         let scratch = Scratch(path);
         // 3 MB that do not compress, and a text that does.
@@ -35,7 +38,10 @@ impl Scratch {
         });
         let noise: Vec<u8> = noise.take(3_000_000).collect();
         scratch.write("files/usr/share/noise", &noise);
-        scratch.write("files/usr/share/text", "the same again\n".repeat(20_000).as_bytes());
+        scratch.write(
+            "files/usr/share/text",
+            "the same again\n".repeat(20_000).as_bytes(),
+        );
         scratch.write("agent", &static_program());
         scratch.define("1");
         scratch
@@ -76,13 +82,21 @@ cmdline = "console=ttyS0"
 
     fn adamant(&self, verb: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_adamant"));
-        command.arg(verb).env("ADAMANT_AGENT", self.0.join("agent")).env("XDG_CACHE_HOME", self.0.join("cache")).stdin(Stdio::null());
+        command
+            .arg(verb)
+            .env("ADAMANT_AGENT", self.0.join("agent"))
+            .env("XDG_CACHE_HOME", self.0.join("cache"))
+            .stdin(Stdio::null());
         command
     }
 
     /// With --force, because tests change content under one version.
     fn build(&self) -> Output {
-        self.adamant("build").arg("--force").arg(&self.0).output().unwrap()
+        self.adamant("build")
+            .arg("--force")
+            .arg(&self.0)
+            .output()
+            .unwrap()
     }
 
     fn verify(&self, target: &str) -> Result<String, String> {
@@ -94,9 +108,18 @@ cmdline = "console=ttyS0"
     }
 
     fn verify_with(&self, target: &str, flags: &[&str]) -> Result<String, String> {
-        let output = self.adamant("verify").arg(self.0.join(target)).args(flags).output().unwrap();
+        let output = self
+            .adamant("verify")
+            .arg(self.0.join(target))
+            .args(flags)
+            .output()
+            .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        if output.status.success() {
+            Ok(text(&output.stdout))
+        } else {
+            Err(text(&output.stderr))
+        }
     }
 
     fn out(&self, name: &str) -> PathBuf {
@@ -104,7 +127,10 @@ cmdline = "console=ttyS0"
     }
 
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(&self.0)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
         // What is kept between builds is no leftover.
         names.retain(|name| name != "cache");
         names.sort();
@@ -134,7 +160,9 @@ fn static_program() -> Vec<u8> {
     for word in [base + start, 64, 0] {
         elf.extend(word.to_le_bytes());
     }
-    elf.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0]);
+    elf.extend([
+        0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0,
+    ]);
     for word in [0, base, base, size, size, 4096] {
         elf.extend(word.to_le_bytes());
     }
@@ -143,12 +171,19 @@ fn static_program() -> Vec<u8> {
 }
 
 fn assert_success(output: &Output) {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// `None` and a word where the tool is not installed.
 fn tool(name: &str, args: &[&Path]) -> Option<Output> {
-    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let path = format!(
+        "{}:/usr/sbin:/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    );
     match Command::new(name).args(args).env("PATH", path).output() {
         Ok(output) => Some(output),
         Err(_) => {
@@ -163,17 +198,51 @@ fn what_is_built_is_whole_to_us_and_to_the_tools_of_others() {
     let scratch = Scratch::new("whole");
     assert_success(&scratch.build());
     assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
-    assert!(scratch.verify("out").unwrap().starts_with("t_1: whole: 7 artifacts"));
-    assert!(scratch.verify("out/t_1.raw").unwrap().starts_with("t_1: whole"));
-    assert!(scratch.verify("out/t_1.root.erofs").unwrap().starts_with("t_1: whole"));
-    assert!(scratch.verify_data("out").unwrap().starts_with("t_1: whole: 7 artifacts"));
+    assert!(
+        scratch
+            .verify("out")
+            .unwrap()
+            .starts_with("t_1: whole: 7 artifacts")
+    );
+    assert!(
+        scratch
+            .verify("out/t_1.raw")
+            .unwrap()
+            .starts_with("t_1: whole")
+    );
+    assert!(
+        scratch
+            .verify("out/t_1.root.erofs")
+            .unwrap()
+            .starts_with("t_1: whole")
+    );
+    assert!(
+        scratch
+            .verify_data("out")
+            .unwrap()
+            .starts_with("t_1: whole: 7 artifacts")
+    );
     let hash = fs::read_to_string(scratch.out("t_1.roothash")).unwrap();
     let hash = hash.trim();
-    assert_eq!(fs::read_to_string(scratch.out("t_1.cmdline")).unwrap(), format!("roothash={hash} ro systemd.verity=no panic=10 console=ttyS0\n"));
+    assert_eq!(
+        fs::read_to_string(scratch.out("t_1.cmdline")).unwrap(),
+        format!("roothash={hash} ro systemd.verity=no panic=10 console=ttyS0\n")
+    );
     assert_eq!(fs::read(scratch.out("t_1.vmlinuz")).unwrap(), b"no kernel");
     for (name, args) in [
-        ("sfdisk", vec![Path::new("--verify").to_owned(), scratch.out("t_1.raw")]),
-        ("veritysetup", vec!["verify".into(), scratch.out("t_1.root.erofs"), scratch.out("t_1.root.verity"), hash.into()]),
+        (
+            "sfdisk",
+            vec![Path::new("--verify").to_owned(), scratch.out("t_1.raw")],
+        ),
+        (
+            "veritysetup",
+            vec![
+                "verify".into(),
+                scratch.out("t_1.root.erofs"),
+                scratch.out("t_1.root.verity"),
+                hash.into(),
+            ],
+        ),
         ("fsck.erofs", vec![scratch.out("t_1.root.erofs")]),
         ("sgdisk", vec!["-v".into(), scratch.out("t_1.raw")]),
     ] {
@@ -186,14 +255,30 @@ fn what_is_built_is_whole_to_us_and_to_the_tools_of_others() {
 #[test]
 fn a_second_build_is_the_same_to_the_last_byte() {
     let scratch = Scratch::new("again");
-    let output = scratch.adamant("build").args(["--check", "--json"]).arg(&scratch.0).output().unwrap();
+    let output = scratch
+        .adamant("build")
+        .args(["--check", "--json"])
+        .arg(&scratch.0)
+        .output()
+        .unwrap();
     assert_success(&output);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["check"]["identical"], true);
-    let varied: Vec<&str> = document["check"]["varied"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-    assert!(varied.contains(&"umask 077") && varied.contains(&"no cache"), "{varied:?}");
+    let varied: Vec<&str> = document["check"]["varied"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|word| word.as_str().unwrap())
+        .collect();
+    assert!(
+        varied.contains(&"umask 077") && varied.contains(&"no cache"),
+        "{varied:?}"
+    );
     if std::thread::available_parallelism().unwrap().get() > 1 {
-        assert!(varied.iter().any(|word| word.starts_with("core ")) && varied.contains(&"1 thread"), "{varied:?}");
+        assert!(
+            varied.iter().any(|word| word.starts_with("core ")) && varied.contains(&"1 thread"),
+            "{varied:?}"
+        );
     }
     if nix::unistd::geteuid().is_root() {
         assert!(varied.contains(&"user 65534"), "{varied:?}");
@@ -204,43 +289,71 @@ fn a_second_build_is_the_same_to_the_last_byte() {
 /// The packs that the cache consists of.
 fn packs(scratch: &Scratch) -> Vec<PathBuf> {
     let list = fs::read_dir(scratch.0.join("cache/adamant/results")).unwrap();
-    list.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|ending| ending == "pack")).collect()
+    list.map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "pack"))
+        .collect()
 }
 
 #[test]
 fn no_cache_a_cold_a_warm_a_damaged_and_a_shared_one_give_the_same_bytes() {
     let scratch = Scratch::new("caches");
     for file in 0..200 {
-        scratch.write(&format!("files/usr/share/{file}"), format!("file {file} says so\n").repeat(10 + file * 40).as_bytes());
+        scratch.write(
+            &format!("files/usr/share/{file}"),
+            format!("file {file} says so\n")
+                .repeat(10 + file * 40)
+                .as_bytes(),
+        );
     }
     let root = |out: &str| fs::read(scratch.0.join(out).join("t_1.root.erofs")).unwrap();
     let build = |out: &str, more: &[&str]| {
         let mut command = scratch.adamant("build");
-        command.arg("-o").arg(scratch.0.join(out)).args(more).arg(scratch.0.join("image.toml"));
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        command
+            .arg("-o")
+            .arg(scratch.0.join(out))
+            .args(more)
+            .arg(scratch.0.join("image.toml"));
+        command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     };
     let built = |out: &str, more: &[&str]| {
         assert_success(&build(out, more).wait_with_output().unwrap());
         root(out)
     };
     let right = built("none", &["--no-cache"]);
-    assert!(!scratch.0.join("cache/adamant/results").exists(), "--no-cache keeps nothing");
+    assert!(
+        !scratch.0.join("cache/adamant/results").exists(),
+        "--no-cache keeps nothing"
+    );
     for (out, jobs) in [("cold", "2"), ("warm", "1")] {
         assert!(built(out, &["--jobs", jobs]) == right, "{out}");
     }
-    let [pack] = &packs(&scratch)[..] else { panic!("{:?}", packs(&scratch)) };
+    let [pack] = &packs(&scratch)[..] else {
+        panic!("{:?}", packs(&scratch))
+    };
     let whole = fs::read(pack).unwrap();
-    for (out, at) in [("value", 2000), ("index", whole.len() - 400), ("end", whole.len() - 3)] {
+    for (out, at) in [
+        ("value", 2000),
+        ("index", whole.len() - 400),
+        ("end", whole.len() - 3),
+    ] {
         let mut bytes = whole.clone();
         bytes[at..at + 3].iter_mut().for_each(|byte| *byte ^= 0xff);
-        packs(&scratch).iter().for_each(|pack| fs::remove_file(pack).unwrap());
+        packs(&scratch)
+            .iter()
+            .for_each(|pack| fs::remove_file(pack).unwrap());
         fs::write(pack, bytes).unwrap();
         assert!(built(out, &[]) == right, "a pack with a damaged {out}");
     }
     fs::write(pack, &whole[..whole.len() / 2]).unwrap();
     assert!(built("half", &[]) == right);
     fs::remove_dir_all(scratch.0.join("cache")).unwrap();
-    let together: Vec<Child> = (0..4).map(|i| build(&format!("together-{i}"), &[])).collect();
+    let together: Vec<Child> = (0..4)
+        .map(|i| build(&format!("together-{i}"), &[]))
+        .collect();
     for (i, child) in together.into_iter().enumerate() {
         assert_success(&child.wait_with_output().unwrap());
         assert!(root(&format!("together-{i}")) == right);
@@ -251,7 +364,15 @@ fn no_cache_a_cold_a_warm_a_damaged_and_a_shared_one_give_the_same_bytes() {
 fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
     let scratch = Scratch::new("previous");
     let first = scratch.out("t_1.root.erofs");
-    let build = |more: &[&str]| scratch.adamant("build").arg("--force").arg(&scratch.0).args(more).output().unwrap();
+    let build = |more: &[&str]| {
+        scratch
+            .adamant("build")
+            .arg("--force")
+            .arg(&scratch.0)
+            .args(more)
+            .output()
+            .unwrap()
+    };
     let error = |previous: &Path, more: &[&str]| {
         let output = build(&[&["--previous", previous.to_str().unwrap()], more].concat());
         assert!(!output.status.success());
@@ -259,41 +380,68 @@ fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
     };
     assert_success(&build(&[]));
     scratch.define("2");
-    scratch.write("files/usr/share/another", "another text\n".repeat(5000).as_bytes());
+    scratch.write(
+        "files/usr/share/another",
+        "another text\n".repeat(5000).as_bytes(),
+    );
     let out = scratch.0.join("out");
     let checked = build(&["--previous", out.to_str().unwrap(), "--check"]);
     assert_success(&checked);
     assert!(String::from_utf8_lossy(&checked.stderr).contains("identical"));
     scratch.verify("out/t_2.manifest.json").unwrap();
     let root = |name: &str| -> serde_json::Value {
-        let manifest: serde_json::Value = serde_json::from_slice(&fs::read(scratch.out(name)).unwrap()).unwrap();
+        let manifest: serde_json::Value =
+            serde_json::from_slice(&fs::read(scratch.out(name)).unwrap()).unwrap();
         manifest["root"].clone()
     };
     let digest = tool("sha256sum", &[&first]).unwrap().stdout;
-    assert_eq!(root("t_2.manifest.json")["previous"], String::from_utf8_lossy(&digest[..64]).into_owned());
+    assert_eq!(
+        root("t_2.manifest.json")["previous"],
+        String::from_utf8_lossy(&digest[..64]).into_owned()
+    );
     assert_eq!(root("t_1.manifest.json").get("previous"), None);
 
     // Without it, or with another, it is another build.
     let said = |more: &[&str]| String::from_utf8_lossy(&build(more).stderr).into_owned();
     std::thread::sleep(Duration::from_millis(60));
-    assert!(!said(&["--previous", first.to_str().unwrap()]).contains("nothing changed"), "--check looks at everything, and notes nothing");
+    assert!(
+        !said(&["--previous", first.to_str().unwrap()]).contains("nothing changed"),
+        "--check looks at everything, and notes nothing"
+    );
     let again = said(&["--previous", first.to_str().unwrap()]);
     assert!(again.contains("nothing changed"), "{again}");
     assert!(!said(&[]).contains("nothing changed"));
     assert_eq!(root("t_2.manifest.json").get("previous"), None);
 
     // Of two images in OUT the newest is the reference.
-    let digest = tool("sha256sum", &[&scratch.out("t_2.root.erofs")]).unwrap().stdout;
+    let digest = tool("sha256sum", &[&scratch.out("t_2.root.erofs")])
+        .unwrap()
+        .stdout;
     assert_success(&build(&["--previous", out.to_str().unwrap()]));
-    assert_eq!(root("t_2.manifest.json")["previous"], String::from_utf8_lossy(&digest[..64]).into_owned());
+    assert_eq!(
+        root("t_2.manifest.json")["previous"],
+        String::from_utf8_lossy(&digest[..64]).into_owned()
+    );
     let replaced = error(&scratch.out("t_2.root.erofs"), &["--check"]);
-    assert!(replaced.contains("this build would replace it"), "{replaced}");
-    assert_success(&build(&["--previous", scratch.out("t_2.root.erofs").to_str().unwrap()]));
+    assert!(
+        replaced.contains("this build would replace it"),
+        "{replaced}"
+    );
+    assert_success(&build(&[
+        "--previous",
+        scratch.out("t_2.root.erofs").to_str().unwrap(),
+    ]));
     let wrong = error(&scratch.0.join("files/usr/share/noise"), &[]);
-    assert!(wrong.contains("files/usr/share/noise") && wrong.contains("that adamant built"), "{wrong}");
+    assert!(
+        wrong.contains("files/usr/share/noise") && wrong.contains("that adamant built"),
+        "{wrong}"
+    );
     fs::write(&first, &fs::read(&first).unwrap()[..BLOCK * 20]).unwrap();
     let cut = error(&first, &[]);
-    assert!(cut.contains("--previous") && cut.contains("super block"), "{cut}");
+    assert!(
+        cut.contains("--previous") && cut.contains("super block"),
+        "{cut}"
+    );
 }
 
 #[test]
@@ -314,9 +462,16 @@ fn a_build_of_what_did_not_change_says_so_and_any_change_is_built() {
         versions.push(fs::read_to_string(scratch.out("t_1.roothash")).unwrap());
     };
     again("at first");
-    scratch.write("files/usr/share/text", "something else\n".repeat(20_000).as_bytes());
+    scratch.write(
+        "files/usr/share/text",
+        "something else\n".repeat(20_000).as_bytes(),
+    );
     again("a file's content");
-    fs::set_permissions(scratch.0.join("files/usr/share/text"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(
+        scratch.0.join("files/usr/share/text"),
+        fs::Permissions::from_mode(0o640),
+    )
+    .unwrap();
     again("a file's mode");
     fs::write(scratch.0.join("files/usr/share/new"), "").unwrap();
     again("a new file");
@@ -330,7 +485,14 @@ fn a_build_of_what_did_not_change_says_so_and_any_change_is_built() {
     assert!(versions.len() >= 4, "{versions:?}");
     // Who asks for certainty gets it.
     for option in ["--no-cache", "--check"] {
-        let output = scratch.adamant("build").arg(option).arg("-o").arg(scratch.0.join("out")).arg(scratch.0.join("image.toml")).output().unwrap();
+        let output = scratch
+            .adamant("build")
+            .arg(option)
+            .arg("-o")
+            .arg(scratch.0.join("out"))
+            .arg(scratch.0.join("image.toml"))
+            .output()
+            .unwrap();
         assert!(!says(&output), "{option}");
     }
 }
@@ -340,29 +502,62 @@ fn a_second_build_has_the_keys_of_the_first() {
     let scratch = Scratch::new("again-keys");
     let keys = scratch.0.join("keys");
     adamant::sign::keys::new(&keys, "test", 1).unwrap();
-    let output = scratch.adamant("build").args(["--check", "--json", "--keys"]).arg(&keys).arg(&scratch.0).output().unwrap();
+    let output = scratch
+        .adamant("build")
+        .args(["--check", "--json", "--keys"])
+        .arg(&keys)
+        .arg(&scratch.0)
+        .output()
+        .unwrap();
     assert_success(&output);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&document["check"]["identical"], &document["manifest"]["signatures"][0]["signed"]), (&true.into(), &true.into()));
+    assert_eq!(
+        (
+            &document["check"]["identical"],
+            &document["manifest"]["signatures"][0]["signed"]
+        ),
+        (&true.into(), &true.into())
+    );
 }
 
-/// What only root may read is no reason to fail: then the user is the one thing that stays the same.
+/// What only root may read is no reason to fail: then the user is the one thing that stays the
+/// same.
 #[test]
 fn a_second_build_does_without_another_user_where_that_one_may_not_read() {
     let scratch = Scratch::new("private");
-    fs::set_permissions(scratch.0.join("files/usr/share/text"), fs::Permissions::from_mode(0o600)).unwrap();
-    let output = scratch.adamant("build").args(["--check", "--json"]).arg(&scratch.0).output().unwrap();
+    fs::set_permissions(
+        scratch.0.join("files/usr/share/text"),
+        fs::Permissions::from_mode(0o600),
+    )
+    .unwrap();
+    let output = scratch
+        .adamant("build")
+        .args(["--check", "--json"])
+        .arg(&scratch.0)
+        .output()
+        .unwrap();
     assert_success(&output);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["check"]["identical"], true);
-    assert!(!document["check"]["varied"].to_string().contains("user"), "{document}");
+    assert!(
+        !document["check"]["varied"].to_string().contains("user"),
+        "{document}"
+    );
 }
 
 #[test]
-fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and_an_interrupted_one_leaves_nothing() {
+fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and_an_interrupted_one_leaves_nothing()
+ {
     let scratch = Scratch::new("killcheck");
-    let strays = || scratch.names().into_iter().filter(|name| name.starts_with(".out.adamant-check-")).count();
-    // Both builds read this key, which is a pipe. The first is given it; the second waits for it, however fast or slow the machine is, until it is ended.
+    let strays = || {
+        scratch
+            .names()
+            .into_iter()
+            .filter(|name| name.starts_with(".out.adamant-check-"))
+            .count()
+    };
+    // Both builds read this key, which is a pipe. The first is given it; the second waits for it,
+    // however fast or slow the machine is, until it is ended.
     let keys = scratch.0.join("keys");
     adamant::sign::keys::new(&keys, "test", 1).unwrap();
     let pipe = keys.join("verity.key");
@@ -373,9 +568,16 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
     };
     renew();
     let wait_for_the_second = |child: &mut Child| loop {
-        assert!(child.try_wait().unwrap().is_none(), "it ended before it could be ended");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it could be ended"
+        );
         // Fails while nobody reads.
-        match File::options().write(true).custom_flags(libc::O_NONBLOCK).open(&pipe) {
+        match File::options()
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open(&pipe)
+        {
             Ok(held) if strays() > 0 => return held,
             Ok(mut given) => {
                 // The next to read finds another pipe, not the end of this one.
@@ -389,10 +591,24 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
         let mut command = scratch.adamant("build");
         // Whoever runs this test in the background may ignore SIGINT, and children inherit that.
         // SAFETY: the default installs no handler.
-        let heed = || unsafe { nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigDfl) }.map(drop).map_err(Into::into);
-        // SAFETY: between fork and exec only signal(2) is called, which is async-signal-safe, and installs no handler.
+        let heed = || {
+            unsafe {
+                nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigDfl)
+            }
+            .map(drop)
+            .map_err(Into::into)
+        };
+        // SAFETY: between fork and exec only signal(2) is called, which is async-signal-safe, and
+        // installs no handler.
         unsafe { command.pre_exec(heed) };
-        let mut child = command.arg("--check").arg("--keys").arg(&keys).arg(&scratch.0).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command
+            .arg("--check")
+            .arg("--keys")
+            .arg(&keys)
+            .arg(&scratch.0)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let _held = wait_for_the_second(&mut child);
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), signal).unwrap();
         let status = child.wait().unwrap();
@@ -401,10 +617,16 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
         // The second build ends with the first, a moment later.
         let deadline = std::time::Instant::now() + Duration::from_secs(300);
         while strays() > 0 {
-            assert!(std::time::Instant::now() < deadline, "still there after five minutes of builds");
+            assert!(
+                std::time::Instant::now() < deadline,
+                "still there after five minutes of builds"
+            );
             assert_success(&scratch.build());
         }
-        assert_eq!(scratch.names(), ["agent", "files", "image.toml", "keys", "out"]);
+        assert_eq!(
+            scratch.names(),
+            ["agent", "files", "image.toml", "keys", "out"]
+        );
     }
 }
 
@@ -418,16 +640,43 @@ fn verify_names_the_artifact_the_block_and_the_file() {
         (error, fs::metadata(scratch.out(name)).unwrap().len())
     };
     let (error, length) = fresh("t_1.root.erofs", 2_000_000);
-    assert!(error.contains(&format!("t_1.root.erofs: block {} was changed: it belongs to /usr/share/noise", 2_000_000 / 4096)), "{error} ({length})");
-    assert!(fresh("t_1.root.erofs", 1030).0.contains("it belongs to the super block"));
-    assert!(fresh("t_1.root.verity", 4096 * 2 + 5).0.contains("block 2 of the tree (level 1 below its top)"));
+    assert!(
+        error.contains(&format!(
+            "t_1.root.erofs: block {} was changed: it belongs to /usr/share/noise",
+            2_000_000 / 4096
+        )),
+        "{error} ({length})"
+    );
+    assert!(
+        fresh("t_1.root.erofs", 1030)
+            .0
+            .contains("it belongs to the super block")
+    );
+    assert!(
+        fresh("t_1.root.verity", 4096 * 2 + 5)
+            .0
+            .contains("block 2 of the tree (level 1 below its top)")
+    );
     assert!(fresh("t_1.root.verity", 4096 + 5).0.contains("top block"));
     assert!(fresh("t_1.root.verity", 100).0.contains("root hash"));
-    assert!(fresh("t_1.initrd", 9).0.contains("t_1.initrd: not the bytes"));
-    assert!(fresh("t_1.cmdline", 9).0.contains("t_1.cmdline: not the bytes"));
+    assert!(
+        fresh("t_1.initrd", 9)
+            .0
+            .contains("t_1.initrd: not the bytes")
+    );
+    assert!(
+        fresh("t_1.cmdline", 9)
+            .0
+            .contains("t_1.cmdline: not the bytes")
+    );
     assert!(fresh("t_1.raw", 530).0.contains("t_1.raw: partition table"));
     let (error, _) = fresh("t_1.raw", (1 << 20) + 2_000_000);
-    assert!(error.contains("t_1.raw, partition \"t_1\": block 488 was changed: it belongs to /usr/share/noise"), "{error}");
+    assert!(
+        error.contains(
+            "t_1.raw, partition \"t_1\": block 488 was changed: it belongs to /usr/share/noise"
+        ),
+        "{error}"
+    );
     assert_success(&scratch.build());
     fs::remove_file(scratch.out("t_1.vmlinuz")).unwrap();
     assert!(scratch.verify("out").unwrap_err().contains("t_1.vmlinuz"));
@@ -438,37 +687,86 @@ fn verify_names_the_artifact_the_block_and_the_file() {
 fn verify_finds_data_that_was_hashed_but_can_not_be_unpacked() {
     let scratch = Scratch::new("hashed");
     let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
-    let text = text.replace("CONFIG_RD_ZSTD=y", "CONFIG_RD_ZSTD=y\\nCONFIG_EROFS_FS_ZIP_ZSTD=y");
-    scratch.write("image.toml", format!("{text}[root]\ncompression = \"zstd:3\"\n").as_bytes());
+    let text = text.replace(
+        "CONFIG_RD_ZSTD=y",
+        "CONFIG_RD_ZSTD=y\\nCONFIG_EROFS_FS_ZIP_ZSTD=y",
+    );
+    scratch.write(
+        "image.toml",
+        format!("{text}[root]\ncompression = \"zstd:3\"\n").as_bytes(),
+    );
     assert_success(&scratch.build());
-    let (root, tree) = (scratch.out("t_1.root.erofs"), scratch.out("t_1.root.verity"));
+    let (root, tree) = (
+        scratch.out("t_1.root.erofs"),
+        scratch.out("t_1.root.verity"),
+    );
     let mut bytes = fs::read(&root).unwrap();
-    // Behind the magic of the first Zstandard frame (RFC 8878, 3.1.1) is nothing that could be. The frames behind it are of other files: with those damaged as
-    // well, any of them could be met first.
-    let at = (0..bytes.len() - 8).find(|at| bytes[*at..].starts_with(&[0x28, 0xb5, 0x2f, 0xfd])).unwrap();
+    // Behind the magic of the first Zstandard frame (RFC 8878, 3.1.1) is nothing that could be. The
+    // frames behind it are of other files: with those damaged as well, any of them could be met
+    // first.
+    let at = (0..bytes.len() - 8)
+        .find(|at| bytes[*at..].starts_with(&[0x28, 0xb5, 0x2f, 0xfd]))
+        .unwrap();
     bytes[at + 4..at + 8].fill(0xff);
     fs::write(&root, bytes).unwrap();
-    let Some(made) = tool("veritysetup", &[Path::new("format"), &root, &tree, Path::new("--salt=00")]) else { return };
+    let Some(made) = tool(
+        "veritysetup",
+        &[Path::new("format"), &root, &tree, Path::new("--salt=00")],
+    ) else {
+        return;
+    };
     let said = String::from_utf8(made.stdout).unwrap();
-    let hash = said.lines().find_map(|line| line.strip_prefix("Root hash:")).unwrap_or_else(|| panic!("{said}"));
+    let hash = said
+        .lines()
+        .find_map(|line| line.strip_prefix("Root hash:"))
+        .unwrap_or_else(|| panic!("{said}"));
     fs::write(scratch.out("t_1.roothash"), hash.trim()).unwrap();
-    assert!(scratch.verify("out/t_1.root.erofs").unwrap().starts_with("t_1: whole"));
+    assert!(
+        scratch
+            .verify("out/t_1.root.erofs")
+            .unwrap()
+            .starts_with("t_1: whole")
+    );
     let error = scratch.verify_data("out/t_1.root.erofs").unwrap_err();
-    assert!(error.contains("t_1.root.erofs: /usr/share/text: ") && error.contains("does not decompress"), "{error}");
+    assert!(
+        error.contains("t_1.root.erofs: /usr/share/text: ")
+            && error.contains("does not decompress"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_tree_without_a_kernel_gives_the_root_alone_and_says_so() {
     let scratch = Scratch::new("rootonly");
     let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
-    scratch.write("image.toml", text.replace("/boot/vmlinuz-6.12.1", "/boot/something").as_bytes());
+    scratch.write(
+        "image.toml",
+        text.replace("/boot/vmlinuz-6.12.1", "/boot/something")
+            .as_bytes(),
+    );
     let output = scratch.build();
     assert_success(&output);
     assert!(String::from_utf8_lossy(&output.stderr).contains("has no kernel"));
-    let mut names: Vec<_> = fs::read_dir(scratch.0.join("out")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(scratch.0.join("out"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
-    assert_eq!(names, ["t_1.manifest.json", "t_1.root.erofs", "t_1.root.verity", "t_1.roothash"]);
-    assert!(scratch.verify("out").unwrap().starts_with("t_1: whole: 3 artifacts"));
+    assert_eq!(
+        names,
+        [
+            "t_1.manifest.json",
+            "t_1.root.erofs",
+            "t_1.root.verity",
+            "t_1.roothash"
+        ]
+    );
+    assert!(
+        scratch
+            .verify("out")
+            .unwrap()
+            .starts_with("t_1: whole: 3 artifacts")
+    );
 }
 
 #[test]
@@ -477,12 +775,20 @@ fn a_failed_build_leaves_the_output_as_it_was() {
     assert_success(&scratch.build());
     let before = fs::read(scratch.out("t_1.manifest.json")).unwrap();
     let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
-    for (from, to) in [("console=ttyS0", "root=/dev/vda1"), ("dir = \"files\"", "dir = \"missing\""), ("CONFIG_DM_VERITY=y", "CONFIG_NOTHING=y")] {
+    for (from, to) in [
+        ("console=ttyS0", "root=/dev/vda1"),
+        ("dir = \"files\"", "dir = \"missing\""),
+        ("CONFIG_DM_VERITY=y", "CONFIG_NOTHING=y"),
+    ] {
         scratch.write("image.toml", text.replace(from, to).as_bytes());
         let output = scratch.build();
         assert_eq!(output.status.code(), Some(1), "{to}");
         assert_eq!(fs::read(scratch.out("t_1.manifest.json")).unwrap(), before);
-        assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"], "{to}");
+        assert_eq!(
+            scratch.names(),
+            ["agent", "files", "image.toml", "out"],
+            "{to}"
+        );
     }
 }
 
@@ -497,7 +803,13 @@ fn a_kill_at_any_moment_leaves_one_whole_output() {
     const KILLS: u32 = 24;
     for n in 0..KILLS {
         scratch.define(&(n + 2).to_string());
-        let mut child = scratch.adamant("build").arg(&scratch.0).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = scratch
+            .adamant("build")
+            .arg(&scratch.0)
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         std::thread::sleep(whole * n / (KILLS - 4) + Duration::from_micros(u64::from(n) * 137));
         child.kill().unwrap();
         killed += u32::from(!child.wait().unwrap().success());
@@ -505,9 +817,16 @@ fn a_kill_at_any_moment_leaves_one_whole_output() {
             let text = scratch.verify(target).unwrap();
             assert!(text.contains(whole), "{text}");
         }
-        let strays: Vec<String> = scratch.names().into_iter().filter(|name| !["agent", "files", "image.toml", "out"].contains(&name.as_str())).collect();
+        let strays: Vec<String> = scratch
+            .names()
+            .into_iter()
+            .filter(|name| !["agent", "files", "image.toml", "out"].contains(&name.as_str()))
+            .collect();
         // Only between the names and the rename is there something to be seen, and it is hidden.
-        assert!(strays.iter().all(|name| name == ".out.adamant-new"), "{strays:?}");
+        assert!(
+            strays.iter().all(|name| name == ".out.adamant-new"),
+            "{strays:?}"
+        );
         hidden += strays.len();
     }
     assert!(killed > 0, "no kill came in time");
@@ -522,9 +841,20 @@ fn a_full_disk_leaves_the_output_as_it_was() {
     scratch.write("run", b"set -e\nmount -t tmpfs -o size=\"$3\" tmpfs \"$1/small\"\n\"$2\" build \"$1\" -o \"$1/small/out\"\nls -A \"$1/small\"\nfor n in 2 3 4 5; do sed -i \"s/^version = .*/version = \\\"$n\\\"/\" \"$1/image.toml\"; \"$2\" build \"$1\" -o \"$1/small/out\" || { echo refused; break; }; done\n\"$2\" verify \"$1/small/out\"\nls -A \"$1/small\"\n");
     fs::create_dir(scratch.0.join("small")).unwrap();
     let mut command = Command::new("unshare");
-    command.args(["-m", "sh"]).arg(scratch.0.join("run")).arg(&scratch.0).arg(env!("CARGO_BIN_EXE_adamant")).arg("12M");
-    let output = command.env("ADAMANT_AGENT", scratch.0.join("agent")).output().unwrap();
-    let (said, errors) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    command
+        .args(["-m", "sh"])
+        .arg(scratch.0.join("run"))
+        .arg(&scratch.0)
+        .arg(env!("CARGO_BIN_EXE_adamant"))
+        .arg("12M");
+    let output = command
+        .env("ADAMANT_AGENT", scratch.0.join("agent"))
+        .output()
+        .unwrap();
+    let (said, errors) = (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
     if errors.contains("unshare failed") || errors.contains("permission denied") {
         println!("skipped: only root may mount");
         return;
@@ -532,7 +862,10 @@ fn a_full_disk_leaves_the_output_as_it_was() {
     assert!(output.status.success(), "{said}\n{errors}");
     let lines: Vec<&str> = said.lines().collect();
     assert_eq!(lines[0], "out");
-    assert!(said.contains("refused") && errors.contains("no space left on its file system"), "{said}\n{errors}");
+    assert!(
+        said.contains("refused") && errors.contains("no space left on its file system"),
+        "{said}\n{errors}"
+    );
     assert!(said.contains("t_1: whole"), "{said}");
     assert_eq!(lines.last(), Some(&"out"));
 }

@@ -1,4 +1,5 @@
-//! `adamant drift` by the real program, with a program in the place of ssh that plays the hosts: those that answer, and those that do not or should not.
+//! `adamant drift` by the real program, with a program in the place of ssh that plays the hosts:
+//! those that answer, and those that do not or should not.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -47,7 +48,8 @@ struct Fleet(PathBuf);
 
 impl Fleet {
     fn new(name: &str) -> Fleet {
-        let path = std::env::temp_dir().join(format!("adamant-fleet-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("adamant-fleet-{}-{name}", std::process::id()));
         fs::create_dir_all(path.join("running")).unwrap();
         fs::write(path.join("ssh"), SSH).unwrap();
         fs::set_permissions(path.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -57,24 +59,51 @@ impl Fleet {
     fn run(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_adamant"));
         command.arg("drift").args(arguments).env("FLEET", &self.0);
-        command.env("PATH", format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap()));
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        command.env(
+            "PATH",
+            format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap()),
+        );
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
         let output = child.wait_with_output().unwrap();
         // Whatever was asked for, nothing that comes out steers a terminal.
-        let controls = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap().chars().any(|c| c.is_control() && c != '\n');
-        assert!(!controls(&output.stdout) && !controls(&output.stderr), "{output:?}");
+        let controls = |bytes: &[u8]| {
+            String::from_utf8(bytes.to_vec())
+                .unwrap()
+                .chars()
+                .any(|c| c.is_control() && c != '\n')
+        };
+        assert!(
+            !controls(&output.stdout) && !controls(&output.stderr),
+            "{output:?}"
+        );
         output
     }
 
     fn text(&self, arguments: &[&str]) -> (Option<i32>, String) {
         let output = self.run(arguments, "");
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap(),
+        )
     }
 
     fn json(&self, arguments: &[&str], input: &str) -> (Option<i32>, Value) {
         let output = self.run(&[arguments, &["--json", "-q"]].concat(), input);
-        (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}")))
+        (
+            output.status.code(),
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}")),
+        )
     }
 
     fn read(&self, name: &str) -> String {
@@ -114,51 +143,128 @@ fn the_worst_comes_first_and_the_exit_code_says_it() {
     assert_eq!(fleet.text(&["fine1", "refused"]).0, Some(3));
     assert_eq!(fleet.text(&["fine1", "behind"]).0, Some(0));
     let call = fleet.read("calls");
-    assert!(call.contains("BatchMode=yes") && call.contains("ConnectTimeout=15 -- fine1 adamant-agent drift --json"), "{call}");
+    assert!(
+        call.contains("BatchMode=yes")
+            && call.contains("ConnectTimeout=15 -- fine1 adamant-agent drift --json"),
+        "{call}"
+    );
 }
 
 #[test]
 fn programs_get_one_document_of_one_shape() {
     let fleet = Fleet::new("json");
-    let (code, document) = fleet.json(&["drifted", "--hosts", "-"], "fine1 # the first\n\n# none\nrefused\nfine1\n");
+    let (code, document) = fleet.json(
+        &["drifted", "--hosts", "-"],
+        "fine1 # the first\n\n# none\nrefused\nfine1\n",
+    );
     assert_eq!(code, Some(1));
-    let hosts: Vec<(&str, &str)> =
-        document["hosts"].as_array().unwrap().iter().map(|host| (host["host"].as_str().unwrap(), host["state"].as_str().unwrap())).collect();
-    assert_eq!(hosts, [("drifted", "drift"), ("refused", "not_asked"), ("fine1", "no_drift")]);
-    assert_eq!(document["hosts"][0]["drift"][0], serde_json::json!({"class": "mounts", "what": "/usr", "is": "tmpfs over it", "should": "not mounted over"}));
-    assert_eq!(document["hosts"][1]["reason"], "root@refused: Permission denied (publickey).");
-    assert_eq!((&document["hosts"][2]["image_version"], &document["hosts"][2]["root_hash"]), (&"1.2".into(), &"a".repeat(64).into()));
-    assert_eq!(document["images"][0]["variants"][0]["hosts"], serde_json::json!(["drifted", "fine1"]));
-    assert_eq!(document["total"], serde_json::json!({"hosts": 3, "drift": 1, "not_asked": 1, "no_drift": 1}));
+    let hosts: Vec<(&str, &str)> = document["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|host| {
+            (
+                host["host"].as_str().unwrap(),
+                host["state"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        hosts,
+        [
+            ("drifted", "drift"),
+            ("refused", "not_asked"),
+            ("fine1", "no_drift")
+        ]
+    );
+    assert_eq!(
+        document["hosts"][0]["drift"][0],
+        serde_json::json!({"class": "mounts", "what": "/usr", "is": "tmpfs over it", "should": "not mounted over"})
+    );
+    assert_eq!(
+        document["hosts"][1]["reason"],
+        "root@refused: Permission denied (publickey)."
+    );
+    assert_eq!(
+        (
+            &document["hosts"][2]["image_version"],
+            &document["hosts"][2]["root_hash"]
+        ),
+        (&"1.2".into(), &"a".repeat(64).into())
+    );
+    assert_eq!(
+        document["images"][0]["variants"][0]["hosts"],
+        serde_json::json!(["drifted", "fine1"])
+    );
+    assert_eq!(
+        document["total"],
+        serde_json::json!({"hosts": 3, "drift": 1, "not_asked": 1, "no_drift": 1})
+    );
 }
 
 #[test]
 fn a_host_that_gives_no_answer_is_told_with_the_reason_and_keeps_nobody_from_being_told() {
     let fleet = Fleet::new("reasons");
-    let names = ["hangs", "floods", "garbage", "other", "refused", "changed", "plain", "old", "user", "screams", "fine1"];
+    let names = [
+        "hangs", "floods", "garbage", "other", "refused", "changed", "plain", "old", "user",
+        "screams", "fine1",
+    ];
     let started = Instant::now();
     let (code, document) = fleet.json(&[&names[..], &["--timeout", "20s"]].concat(), "");
     // A hundred megabytes are not waited for, a deadline is.
-    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(code, Some(3));
     let reason = |name: &str| {
-        let host = document["hosts"].as_array().unwrap().iter().find(|host| host["host"] == name).unwrap();
+        let host = document["hosts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|host| host["host"] == name)
+            .unwrap();
         host["reason"].as_str().unwrap_or("none").to_owned()
     };
     assert_eq!(reason("fine1"), "none");
     assert_eq!(reason("hangs"), "no answer within 20 s");
-    assert_eq!(reason("floods"), "it said more than 1024 KiB, and was cut off");
-    assert!(reason("garbage").starts_with("not an answer of adamant-agent's"), "{}", reason("garbage"));
-    assert!(reason("other").contains("missing field `drift`"), "{}", reason("other"));
-    assert_eq!(reason("refused"), "root@refused: Permission denied (publickey).");
+    assert_eq!(
+        reason("floods"),
+        "it said more than 1024 KiB, and was cut off"
+    );
+    assert!(
+        reason("garbage").starts_with("not an answer of adamant-agent's"),
+        "{}",
+        reason("garbage")
+    );
+    assert!(
+        reason("other").contains("missing field `drift`"),
+        "{}",
+        reason("other")
+    );
+    assert_eq!(
+        reason("refused"),
+        "root@refused: Permission denied (publickey)."
+    );
     assert_eq!(reason("changed"), "Host key verification failed.");
-    assert_eq!(reason("plain"), "it has no adamant-agent that runs: sh: 1: adamant-agent: not found");
+    assert_eq!(
+        reason("plain"),
+        "it has no adamant-agent that runs: sh: 1: adamant-agent: not found"
+    );
     assert!(reason("old").contains("older"), "{}", reason("old"));
-    assert!(reason("user").ends_with("run it as root"), "{}", reason("user"));
+    assert!(
+        reason("user").ends_with("run it as root"),
+        "{}",
+        reason("user")
+    );
     assert_eq!(reason("screams"), r"\u{1b}[2J\u{9b}31mwords");
     // What ssh had started is gone too.
     let left = fleet.read("left");
-    let gone = || !fs::read_to_string(format!("/proc/{}/cmdline", left.trim())).is_ok_and(|line| line.contains("987"));
+    let gone = || {
+        !fs::read_to_string(format!("/proc/{}/cmdline", left.trim()))
+            .is_ok_and(|line| line.contains("987"))
+    };
     let deadline = Instant::now() + Duration::from_secs(20);
     while !gone() {
         assert!(Instant::now() < deadline, "{left} is still there");
@@ -171,7 +277,10 @@ fn a_host_steers_no_terminal() {
     let fleet = Fleet::new("escapes");
     let (code, text) = fleet.text(&["escapes", "screams", "garbage"]);
     assert_eq!(code, Some(1));
-    assert!(text.contains(r"\u{1b}[2J: \u{9b}31m\u{202e}: is \u{7}, should be a\u{a}b"), "{text}");
+    assert!(
+        text.contains(r"\u{1b}[2J: \u{9b}31m\u{202e}: is \u{7}, should be a\u{a}b"),
+        "{text}"
+    );
     // In the document as well, which is looked at in terminals.
     let (_, document) = fleet.json(&["escapes"], "");
     assert_eq!(document["hosts"][0]["drift"][0]["is"], r"\u{7}");
@@ -181,9 +290,23 @@ fn a_host_steers_no_terminal() {
 fn no_more_are_asked_at_once_than_wanted() {
     let fleet = Fleet::new("jobs");
     let list = fleet.0.join("list");
-    fs::write(&list, (0..8).map(|n| format!("fine{n}\n")).collect::<String>()).unwrap();
-    assert_eq!(fleet.text(&["--jobs", "2", "--hosts", list.to_str().unwrap()]).0, Some(0));
-    let most = fleet.read("at-once").lines().map(|line| line.trim().parse::<usize>().unwrap()).max().unwrap();
+    fs::write(
+        &list,
+        (0..8).map(|n| format!("fine{n}\n")).collect::<String>(),
+    )
+    .unwrap();
+    assert_eq!(
+        fleet
+            .text(&["--jobs", "2", "--hosts", list.to_str().unwrap()])
+            .0,
+        Some(0)
+    );
+    let most = fleet
+        .read("at-once")
+        .lines()
+        .map(|line| line.trim().parse::<usize>().unwrap())
+        .max()
+        .unwrap();
     assert!(most <= 2, "{most}");
 }
 
@@ -191,7 +314,11 @@ fn no_more_are_asked_at_once_than_wanted() {
 fn hosts_are_asked_at_the_same_time() {
     let fleet = Fleet::new("together");
     let list = fleet.0.join("list");
-    fs::write(&list, (0..8).map(|n| format!("together{n}\n")).collect::<String>()).unwrap();
+    fs::write(
+        &list,
+        (0..8).map(|n| format!("together{n}\n")).collect::<String>(),
+    )
+    .unwrap();
     let (code, text) = fleet.text(&["--hosts", list.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{text}");
 }
@@ -201,24 +328,56 @@ fn what_is_no_host_is_refused_before_anybody_is_asked() {
     let fleet = Fleet::new("refused");
     let list = fleet.0.join("list");
     fs::write(&list, "fine1\nfine2;id\n").unwrap();
-    for arguments in
-        [vec!["--", "fine1", "-oProxyCommand=id"], vec!["--hosts", list.to_str().unwrap()], vec!["--hosts", "/missing"], vec!["--hosts", "/dev/null"]]
-    {
+    for arguments in [
+        vec!["--", "fine1", "-oProxyCommand=id"],
+        vec!["--hosts", list.to_str().unwrap()],
+        vec!["--hosts", "/missing"],
+        vec!["--hosts", "/dev/null"],
+    ] {
         let output = fleet.run(&arguments, "");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
-        assert!(output.stdout.is_empty() && String::from_utf8_lossy(&output.stderr).starts_with("error: "), "{output:?}");
+        assert!(
+            output.stdout.is_empty()
+                && String::from_utf8_lossy(&output.stderr).starts_with("error: "),
+            "{output:?}"
+        );
     }
     let said = fleet.run(&["--hosts", list.to_str().unwrap()], "");
-    assert!(String::from_utf8_lossy(&said.stderr).contains("list:2: \"fine2;id\" is not a host"), "{said:?}");
+    assert!(
+        String::from_utf8_lossy(&said.stderr).contains("list:2: \"fine2;id\" is not a host"),
+        "{said:?}"
+    );
     assert!(!fleet.0.join("calls").exists());
 }
 
 #[test]
 fn the_users_options_and_sudo_reach_ssh() {
     let fleet = Fleet::new("options");
-    assert_eq!(fleet.text(&["fine1", "--sudo", "--ssh-option", "User=me", "--ssh-option", "ConnectTimeout=3"]).0, Some(0));
+    assert_eq!(
+        fleet
+            .text(&[
+                "fine1",
+                "--sudo",
+                "--ssh-option",
+                "User=me",
+                "--ssh-option",
+                "ConnectTimeout=3"
+            ])
+            .0,
+        Some(0)
+    );
     let call = fleet.read("calls");
-    let at = |words: &str| call.find(words).unwrap_or_else(|| panic!("{words}: {call}"));
-    assert!(at("-o BatchMode=yes") < at("-o User=me") && at("-o ConnectTimeout=3") < at("-o ConnectTimeout=15"));
-    assert!(call.trim_end().ends_with("-- fine1 sudo -n adamant-agent drift --json"), "{call}");
+    let at = |words: &str| {
+        call.find(words)
+            .unwrap_or_else(|| panic!("{words}: {call}"))
+    };
+    assert!(
+        at("-o BatchMode=yes") < at("-o User=me")
+            && at("-o ConnectTimeout=3") < at("-o ConnectTimeout=15")
+    );
+    assert!(
+        call.trim_end()
+            .ends_with("-- fine1 sudo -n adamant-agent drift --json"),
+        "{call}"
+    );
 }

@@ -24,7 +24,8 @@ pub struct Partition {
 /// The partitions of a disk image.
 pub fn partitions(disk: &Path) -> Vec<Partition> {
     let text = tool::run(tool::command("sfdisk").arg("-J").arg(disk));
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("sfdisk -J: {e}: {text}"));
+    let json: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("sfdisk -J: {e}: {text}"));
     let table = &json["partitiontable"];
     let sector = table["sectorsize"].as_u64().unwrap_or(512);
     let text_of = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
@@ -46,7 +47,10 @@ pub fn partitions(disk: &Path) -> Vec<Partition> {
 /// The partition with this label, or the test fails.
 pub fn partition(disk: &Path, what: &str) -> Partition {
     let all = partitions(disk);
-    all.iter().find(|part| part.name == what).cloned().unwrap_or_else(|| panic!("no partition {what:?} in {all:?}"))
+    all.iter()
+        .find(|part| part.name == what)
+        .cloned()
+        .unwrap_or_else(|| panic!("no partition {what:?} in {all:?}"))
 }
 
 /// The root partition.
@@ -61,23 +65,34 @@ pub fn verity(disk: &Path) -> Partition {
 
 fn of_type(disk: &Path, kind: &str) -> Partition {
     let all = partitions(disk);
-    all.iter().find(|part| part.kind == kind).cloned().unwrap_or_else(|| panic!("no partition of type {kind} in {all:?}"))
+    all.iter()
+        .find(|part| part.kind == kind)
+        .cloned()
+        .unwrap_or_else(|| panic!("no partition of type {kind} in {all:?}"))
 }
 
 fn open(disk: &Path) -> File {
-    OpenOptions::new().read(true).write(true).open(disk).unwrap_or_else(|e| panic!("{}: {e}", disk.display()))
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(disk)
+        .unwrap_or_else(|e| panic!("{}: {e}", disk.display()))
 }
 
 /// Reads bytes.
 pub fn read(disk: &Path, at: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
-    open(disk).read_exact_at(&mut bytes, at).unwrap_or_else(|e| panic!("{} at {at}: {e}", disk.display()));
+    open(disk)
+        .read_exact_at(&mut bytes, at)
+        .unwrap_or_else(|e| panic!("{} at {at}: {e}", disk.display()));
     bytes
 }
 
 /// Writes bytes.
 pub fn write(disk: &Path, at: u64, bytes: &[u8]) {
-    open(disk).write_all_at(bytes, at).unwrap_or_else(|e| panic!("{} at {at}: {e}", disk.display()));
+    open(disk)
+        .write_all_at(bytes, at)
+        .unwrap_or_else(|e| panic!("{} at {at}: {e}", disk.display()));
 }
 
 /// Changes one bit of one byte.
@@ -89,7 +104,10 @@ pub fn flip(disk: &Path, at: u64) {
 /// Overwrites a range with noise, the same each time.
 pub fn noise(disk: &Path, at: u64, length: usize) {
     let mut random = Random::new(at ^ length as u64);
-    let bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).take(length).collect();
+    let bytes: Vec<u8> = (0..length.div_ceil(8))
+        .flat_map(|_| random.next().to_le_bytes())
+        .take(length)
+        .collect();
     write(disk, at, &bytes);
 }
 
@@ -100,7 +118,14 @@ pub fn zero(disk: &Path, at: u64, length: usize) {
 
 /// Takes a partition out of the table, its bytes stay.
 pub fn drop_partition(disk: &Path, number: u32) {
-    tool::run(tool::command("sfdisk").arg("-q").arg("--no-reread").arg("--delete").arg(disk).arg(number.to_string()));
+    tool::run(
+        tool::command("sfdisk")
+            .arg("-q")
+            .arg("--no-reread")
+            .arg("--delete")
+            .arg(disk)
+            .arg(number.to_string()),
+    );
 }
 
 /// Makes the partition's entry end earlier; the bytes stay.
@@ -113,19 +138,33 @@ pub fn shorten_partition(disk: &Path, partition: &Partition, size: u64) {
         .spawn()
         .unwrap_or_else(|e| panic!("sfdisk: {e}"));
     let line = format!("{},{}\n", partition.start / 512, size / 512);
-    std::io::Write::write_all(child.stdin.as_mut().unwrap_or_else(|| panic!("sfdisk has no input")), line.as_bytes()).unwrap_or_else(|e| panic!("sfdisk: {e}"));
+    std::io::Write::write_all(
+        child
+            .stdin
+            .as_mut()
+            .unwrap_or_else(|| panic!("sfdisk has no input")),
+        line.as_bytes(),
+    )
+    .unwrap_or_else(|e| panic!("sfdisk: {e}"));
     let status = child.wait().unwrap_or_else(|e| panic!("sfdisk: {e}"));
     assert!(status.success(), "sfdisk -N {}: {status}", partition.number);
 }
 
 /// Makes the disk image longer or shorter.
 pub fn resize(disk: &Path, size: u64) {
-    open(disk).set_len(size).unwrap_or_else(|e| panic!("{}: {e}", disk.display()));
+    open(disk)
+        .set_len(size)
+        .unwrap_or_else(|e| panic!("{}: {e}", disk.display()));
 }
 
 /// Copies a disk image, its holes kept.
 pub fn copy(from: &Path, to: &Path) {
-    tool::run(tool::command("cp").args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to));
+    tool::run(
+        tool::command("cp")
+            .args(["--sparse=always", "--reflink=auto"])
+            .arg(from)
+            .arg(to),
+    );
 }
 
 /// Numbers that look random and are the same in every run (SplitMix64).

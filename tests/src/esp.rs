@@ -1,4 +1,5 @@
-//! A signed image with a disk that firmware starts, and its EFI system partition, by mtools, as an attacker with the disk would use it.
+//! A signed image with a disk that firmware starts, and its EFI system partition, by mtools, as an
+//! attacker with the disk would use it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,17 @@ use crate::tool;
 /// What signs with the keys of a folder.
 pub fn signer(dir: &Path, name: &str) -> Signer {
     Certificate::read(&dir.join(format!("{name}.crt")))
-        .and_then(|certificate| Signer::open(&KeySource::File(dir.join(format!("{name}.key"))), certificate))
+        .and_then(|certificate| {
+            Signer::open(
+                &KeySource::File(dir.join(format!("{name}.key"))),
+                certificate,
+            )
+        })
         .unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// The tiny image as a disk that firmware starts, signed with [`our_keys`], with room for a second image.
+/// The tiny image as a disk that firmware starts, signed with [`our_keys`], with room for a second
+/// image.
 pub fn signed() -> Tiny {
     let boot = kernels("trixie").join("boot/usr/lib/systemd/boot/efi");
     Tiny::default().with(&format!(
@@ -38,20 +45,32 @@ pub struct Esp {
 impl Esp {
     /// Of this disk.
     pub fn of(disk: &Path) -> Esp {
-        Esp { drive: format!("{}@@{}", disk.display(), alter::partition(disk, "esp").start) }
+        Esp {
+            drive: format!(
+                "{}@@{}",
+                disk.display(),
+                alter::partition(disk, "esp").start
+            ),
+        }
     }
 
     fn mtools(&self, program: &str) -> Command {
         let mut command = tool::command(program);
         // Its checks are about floppy disks.
-        command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(&self.drive);
+        command
+            .env("MTOOLS_SKIP_CHECK", "1")
+            .arg("-i")
+            .arg(&self.drive);
         command
     }
 
     /// Names in a folder, sorted.
     pub fn names(&self, folder: &str) -> Vec<String> {
         let said = tool::run(self.mtools("mdir").arg("-b").arg(format!("::{folder}")));
-        let mut names: Vec<String> = said.lines().map(|line| line.trim().trim_start_matches("::").to_owned()).collect();
+        let mut names: Vec<String> = said
+            .lines()
+            .map(|line| line.trim().trim_start_matches("::").to_owned())
+            .collect();
         names.sort();
         names
     }
@@ -66,13 +85,21 @@ impl Esp {
     /// FAT's attributes of a file, as mattrib prints them.
     pub fn attributes(&self, path: &str) -> String {
         let said = tool::run(self.mtools("mattrib").arg(format!("::{path}")));
-        said.split("::").next().unwrap_or_default().trim().to_owned()
+        said.split("::")
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
     }
 
     /// Content of a file.
     pub fn read(&self, path: &str) -> Vec<u8> {
         let output = tool::output(self.mtools("mtype").arg(format!("::{path}")));
-        assert!(output.status.success(), "{path}: {}", tool::lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{path}: {}",
+            tool::lossy(&output.stderr)
+        );
         output.stdout
     }
 
@@ -80,7 +107,12 @@ impl Esp {
     pub fn write(&self, path: &str, bytes: &[u8], scratch: &crate::scratch::Scratch) {
         let file = scratch.join("for-the-esp");
         fs::write(&file, bytes).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        tool::run(self.mtools("mcopy").arg("-o").arg(&file).arg(format!("::{path}")));
+        tool::run(
+            self.mtools("mcopy")
+                .arg("-o")
+                .arg(&file)
+                .arg(format!("::{path}")),
+        );
     }
 
     /// Gives a file another name in its folder.

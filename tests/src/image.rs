@@ -11,7 +11,9 @@ use crate::tool;
 
 /// The workspace's folder.
 pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("/"))
 }
 
 /// Cargo's target folder: everything that tests make is below it.
@@ -36,22 +38,46 @@ pub fn programs() -> &'static Programs {
         let _lock = lock("programs");
         let cargo = |arguments: &[&str]| {
             let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            // What Cargo sets for the test itself must not reach this build: it would see a changed environment and start over.
+            // What Cargo sets for the test itself must not reach this build: it would see a changed
+            // environment and start over.
             let mut command = Command::new(cargo);
             for (name, _) in std::env::vars_os() {
-                if name.to_str().is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME" && name != "CARGO_TARGET_DIR") {
+                if name.to_str().is_some_and(|name| {
+                    name.starts_with("CARGO_") && name != "CARGO_HOME" && name != "CARGO_TARGET_DIR"
+                }) {
                     command.env_remove(name);
                 }
             }
-            tool::run(command.current_dir(workspace()).args(["build", "--quiet"]).args(arguments));
+            tool::run(
+                command
+                    .current_dir(workspace())
+                    .args(["build", "--quiet"])
+                    .args(arguments),
+            );
         };
-        // While the builder is being worked on, ADAMANT_TESTS_PROFILE=dev saves minutes: the same code, less optimized.
+        // While the builder is being worked on, ADAMANT_TESTS_PROFILE=dev saves minutes: the same
+        // code, less optimized.
         let dev = std::env::var("ADAMANT_TESTS_PROFILE").is_ok_and(|profile| profile == "dev");
-        cargo(if dev { &["-p", "adamant"] } else { &["--release", "-p", "adamant"] });
-        cargo(&["--profile", "agent", "-p", "adamant-agent", "-p", "tiny-init"]);
+        cargo(if dev {
+            &["-p", "adamant"]
+        } else {
+            &["--release", "-p", "adamant"]
+        });
+        cargo(&[
+            "--profile",
+            "agent",
+            "-p",
+            "adamant-agent",
+            "-p",
+            "tiny-init",
+        ]);
         let dir = target_dir().join("x86_64-unknown-linux-gnu");
         Programs {
-            builder: dir.join(if dev { "debug/adamant" } else { "release/adamant" }),
+            builder: dir.join(if dev {
+                "debug/adamant"
+            } else {
+                "release/adamant"
+            }),
             agent: dir.join("agent/adamant-agent"),
             tiny_init: dir.join("agent/tiny-init"),
         }
@@ -68,19 +94,34 @@ pub fn builder() -> Command {
 /// `adamant build DEFINITION -o OUT` with the agent that belongs to it.
 pub fn build_command(definition: &Path, out: &Path) -> Command {
     let mut command = builder();
-    command.arg("build").arg(definition).arg("-o").arg(out).arg("--agent").arg(&programs().agent);
+    command
+        .arg("build")
+        .arg(definition)
+        .arg("-o")
+        .arg(out)
+        .arg("--agent")
+        .arg(&programs().agent);
     command
 }
 
-/// What is added to a suite for Debian's kernel for any machine, instead of the one for virtual ones.
+/// What is added to a suite for Debian's kernel for any machine, instead of the one for virtual
+/// ones.
 pub const METAL: &str = "-metal";
 
-/// The folder with the trees `kernel` and `e2fsprogs` of a Debian suite, see tests/kernel; with [`METAL`] behind its name, of its kernel for any machine.
+/// The folder with the trees `kernel` and `e2fsprogs` of a Debian suite, see tests/kernel; with
+/// [`METAL`] behind its name, of its kernel for any machine.
 pub fn kernels(suite: &str) -> PathBuf {
     let _lock = lock(&format!("kernels-{suite}"));
     let dir = target_dir().join("kernels").join(suite);
-    let (name, flavour) = suite.strip_suffix(METAL).map_or((suite, "cloud-amd64"), |name| (name, "amd64"));
-    tool::run(tool::command(workspace().join("tests/kernel")).arg(&dir).arg(name).arg(flavour));
+    let (name, flavour) = suite
+        .strip_suffix(METAL)
+        .map_or((suite, "cloud-amd64"), |name| (name, "amd64"));
+    tool::run(
+        tool::command(workspace().join("tests/kernel"))
+            .arg(&dir)
+            .arg(name)
+            .arg(flavour),
+    );
     dir
 }
 
@@ -111,7 +152,10 @@ impl Image {
 
     fn text(&self, artifact: &str) -> String {
         let path = self.path(artifact);
-        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).trim().to_owned()
+        fs::read_to_string(&path)
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+            .trim()
+            .to_owned()
     }
 }
 
@@ -130,13 +174,17 @@ pub struct Tiny {
 
 impl Default for Tiny {
     fn default() -> Tiny {
-        Tiny { id: "tiny".to_owned(), version: "1".to_owned(), suite: "trixie", more: String::new() }
+        Tiny {
+            id: "tiny".to_owned(),
+            version: "1".to_owned(),
+            suite: "trixie",
+            more: String::new(),
+        }
     }
 }
 
 /// Two volumes of the smallest useful size.
-pub const SMALL_VOLUMES: &str =
-    "[[volume]]\nname = \"state\"\nmount = \"/var\"\nsize = \"24M\"\n[[volume]]\nname = \"logs\"\nmount = \"/var/log\"\nsize = \"16M\"\n";
+pub const SMALL_VOLUMES: &str = "[[volume]]\nname = \"state\"\nmount = \"/var\"\nsize = \"24M\"\n[[volume]]\nname = \"logs\"\nmount = \"/var/log\"\nsize = \"16M\"\n";
 /// Every block is checked before init.
 pub const FULL: &str = "[verify]\nboot = \"full\"\n";
 /// Tests need not wait long for the outcome of a failure.
@@ -145,12 +193,18 @@ pub const POWEROFF_AT_ONCE: &str = "[failure]\naction = \"poweroff\"\nafter = \"
 impl Tiny {
     /// The image with small volumes, lazily verified; a failure switches off.
     pub fn usual() -> Tiny {
-        Tiny { more: format!("{SMALL_VOLUMES}{POWEROFF_AT_ONCE}"), ..Tiny::default() }
+        Tiny {
+            more: format!("{SMALL_VOLUMES}{POWEROFF_AT_ONCE}"),
+            ..Tiny::default()
+        }
     }
 
     /// As [`Tiny::usual`], with every block checked before init.
     pub fn full() -> Tiny {
-        Tiny { more: format!("{SMALL_VOLUMES}{POWEROFF_AT_ONCE}{FULL}"), ..Tiny::default() }
+        Tiny {
+            more: format!("{SMALL_VOLUMES}{POWEROFF_AT_ONCE}{FULL}"),
+            ..Tiny::default()
+        }
     }
 
     /// Adds to the definition.
@@ -166,10 +220,20 @@ impl Tiny {
         if !input.exists() {
             prepare_tiny(&input, self.suite);
         }
-        let base = fs::read_to_string(workspace().join("images/tiny/image.toml")).unwrap_or_else(|e| panic!("images/tiny/image.toml: {e}"));
-        // The example's own volumes and policy come last in its file, behind a line that says so: a variation replaces them.
-        let (base, _) = base.split_once("# --- volumes").unwrap_or_else(|| panic!("images/tiny/image.toml has lost its `# --- volumes` line"));
-        let text = base.replacen("id = \"tiny\"", &format!("id = {:?}", self.id), 1).replacen("version = \"1\"", &format!("version = {:?}", self.version), 1)
+        let base = fs::read_to_string(workspace().join("images/tiny/image.toml"))
+            .unwrap_or_else(|e| panic!("images/tiny/image.toml: {e}"));
+        // The example's own volumes and policy come last in its file, behind a line that says so: a
+        // variation replaces them.
+        let (base, _) = base
+            .split_once("# --- volumes")
+            .unwrap_or_else(|| panic!("images/tiny/image.toml has lost its `# --- volumes` line"));
+        let text = base
+            .replacen("id = \"tiny\"", &format!("id = {:?}", self.id), 1)
+            .replacen(
+                "version = \"1\"",
+                &format!("version = {:?}", self.version),
+                1,
+            )
             + &self.more;
         let path = dir.join("image.toml");
         fs::write(&path, text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -181,14 +245,24 @@ impl Tiny {
         use sha2::Digest;
         let mut key = sha2::Sha256::new();
         let files = ["images/tiny/image.toml", "tests/kernel"].map(|file| workspace().join(file));
-        for file in [&programs().builder, &programs().agent, &programs().tiny_init].into_iter().chain(&files) {
+        for file in [
+            &programs().builder,
+            &programs().agent,
+            &programs().tiny_init,
+        ]
+        .into_iter()
+        .chain(&files)
+        {
             key.update(fs::read(file).unwrap_or_else(|e| panic!("{}: {e}", file.display())));
         }
         key.update(format!("{self:?}"));
         let key = adamant_contract::hex::encode(&key.finalize())[..16].to_owned();
         let _lock = lock(&format!("image-{key}"));
         let dir = target_dir().join("test-images").join(&key);
-        let image = Image { dir: dir.join("out"), stem: format!("{}_{}", self.id, self.version) };
+        let image = Image {
+            dir: dir.join("out"),
+            stem: format!("{}_{}", self.id, self.version),
+        };
         if !image.path("manifest.json").exists() {
             let definition = self.define(&dir);
             build(&definition, &image.dir);
@@ -202,17 +276,29 @@ pub fn build(definition: &Path, out: &Path) -> String {
     // Programs of an earlier run may have made another image of this version here.
     let output = tool::output(build_command(definition, out).arg("--force"));
     let said = tool::lossy(&output.stderr);
-    assert!(output.status.success(), "adamant build {}: {}\n{said}", definition.display(), output.status);
+    assert!(
+        output.status.success(),
+        "adamant build {}: {}\n{said}",
+        definition.display(),
+        output.status
+    );
     said
 }
 
-/// Puts together what images/tiny/image.toml names below `input/`: the init, a kernel and e2fsprogs.
+/// Puts together what images/tiny/image.toml names below `input/`: the init, a kernel and
+/// e2fsprogs.
 pub fn prepare_tiny(input: &Path, suite: &str) {
     let trees = kernels(suite);
     fs::create_dir_all(input).unwrap_or_else(|e| panic!("{}: {e}", input.display()));
-    fs::copy(&programs().tiny_init, input.join("init")).unwrap_or_else(|e| panic!("{}: {e}", input.display()));
+    fs::copy(&programs().tiny_init, input.join("init"))
+        .unwrap_or_else(|e| panic!("{}: {e}", input.display()));
     for tree in ["kernel", "e2fsprogs"] {
-        tool::run(tool::command("cp").args(["-a", "--reflink=auto"]).arg(trees.join(tree)).arg(input));
+        tool::run(
+            tool::command("cp")
+                .args(["-a", "--reflink=auto"])
+                .arg(trees.join(tree))
+                .arg(input),
+        );
     }
 }
 
@@ -242,5 +328,6 @@ pub fn lock(name: &str) -> Flock<File> {
     fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     let path = dir.join(name);
     let file = File::create(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    Flock::lock(file, FlockArg::LockExclusive).unwrap_or_else(|(_, e)| panic!("{}: {e}", path.display()))
+    Flock::lock(file, FlockArg::LockExclusive)
+        .unwrap_or_else(|(_, e)| panic!("{}: {e}", path.display()))
 }

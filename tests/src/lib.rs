@@ -1,5 +1,6 @@
-//! What the whole-system tests share: a scratch folder, images built by the real programs, ways to alter them, a QEMU machine with a
-//! deadline, and other projects' tools as judges. Nothing here stands in for the real thing.
+//! What the whole-system tests share: a scratch folder, images built by the real programs, ways to
+//! alter them, a QEMU machine with a deadline, and other projects' tools as judges. Nothing here
+//! stands in for the real thing.
 
 pub mod alter;
 pub mod archive;

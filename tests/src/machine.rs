@@ -1,4 +1,5 @@
-//! A virtual machine with a serial console to look at and a deadline: whatever happens in it, the test ends.
+//! A virtual machine with a serial console to look at and a deadline: whatever happens in it, the
+//! test ends.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -16,9 +17,11 @@ use crate::scratch::Scratch;
 use crate::talk::{Answer, Talk};
 use crate::tool;
 
-/// Machines that run at the same time, over all test programs: more only wait for each other's processor.
+/// Machines that run at the same time, over all test programs: more only wait for each other's
+/// processor.
 const SLOTS: usize = 2;
-/// How long a machine may take when a test says nothing else. Emulation without hardware help, on a machine that is busy, is slow.
+/// How long a machine may take when a test says nothing else. Emulation without hardware help, on a
+/// machine that is busy, is slow.
 pub const DEADLINE: Duration = Duration::from_secs(240);
 
 /// What to start.
@@ -52,7 +55,8 @@ impl Setup {
         }
     }
 
-    /// Firmware starts the first disk, and nobody gives it a kernel; with a certificate (DER), Secure Boot is on and trusts it alone.
+    /// Firmware starts the first disk, and nobody gives it a kernel; with a certificate (DER),
+    /// Secure Boot is on and trusts it alone.
     pub fn firmware(mut self, certificate: Option<&[u8]>) -> Setup {
         self.firmware = Some(certificate.map(<[u8]>::to_vec));
         self
@@ -117,27 +121,71 @@ impl Setup {
         let slot = slot();
         let serial = scratch.join(format!("serial-{}.log", unique()));
         let mut command = tool::command("qemu-system-x86_64");
-        command.args(["-nodefaults", "-no-user-config", "-machine", "q35,accel=tcg", "-cpu", "max", "-smp", "2", "-m", self.memory]);
-        command.args(["-display", "none", "-no-reboot", "-monitor", "stdio", "-serial"]).arg(format!("file:{}", serial.display()));
+        command.args([
+            "-nodefaults",
+            "-no-user-config",
+            "-machine",
+            "q35,accel=tcg",
+            "-cpu",
+            "max",
+            "-smp",
+            "2",
+            "-m",
+            self.memory,
+        ]);
+        command
+            .args([
+                "-display",
+                "none",
+                "-no-reboot",
+                "-monitor",
+                "stdio",
+                "-serial",
+            ])
+            .arg(format!("file:{}", serial.display()));
         match &self.firmware {
-            None => command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd).arg("-append").arg(&self.cmdline),
+            None => command
+                .arg("-kernel")
+                .arg(&self.kernel)
+                .arg("-initrd")
+                .arg(&self.initrd)
+                .arg("-append")
+                .arg(&self.cmdline),
             Some(certificate) => {
                 let variables = scratch.join(format!("variables-{}.fd", unique()));
-                command.args(firmware::prepare(variables, certificate.as_deref()).unwrap_or_else(|e| panic!("{e}")).arguments())
+                command.args(
+                    firmware::prepare(variables, certificate.as_deref())
+                        .unwrap_or_else(|e| panic!("{e}"))
+                        .arguments(),
+                )
             }
         };
         for (index, disk) in self.disks.iter().enumerate() {
-            command.arg("-drive").arg(format!("if=none,id=disk{index},format=raw,cache=writeback,discard=unmap,file={}", disk.display()));
-            // A kernel that QEMU starts itself is first in the order of what is started, and nothing else may be.
-            let order = if self.firmware.is_some() { format!(",bootindex={index}") } else { String::new() };
-            command.arg("-device").arg(format!("virtio-blk-pci,drive=disk{index}{order}"));
+            command.arg("-drive").arg(format!(
+                "if=none,id=disk{index},format=raw,cache=writeback,discard=unmap,file={}",
+                disk.display()
+            ));
+            // A kernel that QEMU starts itself is first in the order of what is started, and
+            // nothing else may be.
+            let order = if self.firmware.is_some() {
+                format!(",bootindex={index}")
+            } else {
+                String::new()
+            };
+            command
+                .arg("-device")
+                .arg(format!("virtio-blk-pci,drive=disk{index}{order}"));
         }
         let talk = self.serves.then(|| {
             let path = scratch.join(format!("talk-{}", unique()));
-            command.arg("-chardev").arg(format!("pipe,id=talk,path={}", path.display())).args(["-serial", "chardev:talk"]);
+            command
+                .arg("-chardev")
+                .arg(format!("pipe,id=talk,path={}", path.display()))
+                .args(["-serial", "chardev:talk"]);
             Talk::new(&path)
         });
-        // Starts are counted on the disk, and how they ended is remembered there: one that the emulation spoilt must leave no trace.
+        // Starts are counted on the disk, and how they ended is remembered there: one that the
+        // emulation spoilt must leave no trace.
         let before = self.disks.iter().chain(&self.stores).map(|path| {
             let kept = scratch.join(format!("before-{}", unique()));
             alter::copy(path, &kept);
@@ -147,10 +195,27 @@ impl Setup {
         command.args(&self.extra);
         let errors = scratch.join(format!("qemu-{}.log", unique()));
         let log = File::create(&errors).unwrap_or_else(|e| panic!("{}: {e}", errors.display()));
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
-        let child = command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let deadline = Instant::now() + self.deadline;
-        Machine { command, starts_left: 3, before, child, serial, errors, talk, seen: 0, started: Instant::now(), deadline, _slot: slot }
+        Machine {
+            command,
+            starts_left: 3,
+            before,
+            child,
+            serial,
+            errors,
+            talk,
+            seen: 0,
+            started: Instant::now(),
+            deadline,
+            _slot: slot,
+        }
     }
 }
 
@@ -176,12 +241,17 @@ impl Machine {
         tool::lossy(&std::fs::read(&self.serial).unwrap_or_default())
     }
 
-    /// Waits until the console shows `text` after what earlier waits found, and gives the line it stands in.
+    /// Waits until the console shows `text` after what earlier waits found, and gives the line it
+    /// stands in.
     pub fn wait_for(&mut self, text: &str) -> String {
         loop {
             let ended = self.ended();
             let console = self.console();
-            if let Some(at) = console.get(self.seen..).and_then(|rest| rest.find(text)).map(|at| at + self.seen) {
+            if let Some(at) = console
+                .get(self.seen..)
+                .and_then(|rest| rest.find(text))
+                .map(|at| at + self.seen)
+            {
                 // The line must be whole before it is given.
                 if let Some(end) = console[at..].find('\n') {
                     self.seen = at + end;
@@ -190,7 +260,10 @@ impl Machine {
                 }
             }
             if let Some(status) = ended {
-                panic!("the machine ended ({status}) before it said {text:?}\n{}", self.tail());
+                panic!(
+                    "the machine ended ({status}) before it said {text:?}\n{}",
+                    self.tail()
+                );
             }
             self.tick(&format!("for {text:?}"));
         }
@@ -200,17 +273,30 @@ impl Machine {
     pub fn wait_for_end(&mut self) -> String {
         loop {
             if let Some(status) = self.ended() {
-                assert!(status.success(), "QEMU: {status} (signal {:?})\n{}", status.signal(), self.tail());
+                assert!(
+                    status.success(),
+                    "QEMU: {status} (signal {:?})\n{}",
+                    status.signal(),
+                    self.tail()
+                );
                 return self.console();
             }
             self.tick("for its end");
         }
     }
 
-    /// Tells QEMU's monitor to do something to the machine, as hands on the hardware would: `device_add ...`.
+    /// Tells QEMU's monitor to do something to the machine, as hands on the hardware would:
+    /// `device_add ...`.
     pub fn monitor(&mut self, command: &str) {
-        let stdin = self.child.stdin.as_mut().unwrap_or_else(|| panic!("QEMU has no monitor"));
-        stdin.write_all(format!("{command}\n").as_bytes()).and_then(|()| stdin.flush()).unwrap_or_else(|e| panic!("{command}: {e}"));
+        let stdin = self
+            .child
+            .stdin
+            .as_mut()
+            .unwrap_or_else(|| panic!("QEMU has no monitor"));
+        stdin
+            .write_all(format!("{command}\n").as_bytes())
+            .and_then(|()| stdin.flush())
+            .unwrap_or_else(|e| panic!("{command}: {e}"));
     }
 
     /// Has a machine that is [`Setup::serving`] do something, and waits for what comes of it.
@@ -224,7 +310,10 @@ impl Machine {
                 return answer;
             }
             if let Some(status) = self.ended() {
-                panic!("the machine ended ({status}) before it answered {command:?}\n{}", self.tail());
+                panic!(
+                    "the machine ended ({status}) before it answered {command:?}\n{}",
+                    self.tail()
+                );
             }
             self.tick(&format!("for an answer to {command:?}"));
         }
@@ -236,7 +325,9 @@ impl Machine {
     }
 
     fn talk(&mut self) -> &mut Talk {
-        self.talk.as_mut().unwrap_or_else(|| panic!("the machine does not serve"))
+        self.talk
+            .as_mut()
+            .unwrap_or_else(|| panic!("the machine does not serve"))
     }
 
     /// Whether it is still switched on.
@@ -263,29 +354,51 @@ impl Machine {
         self.console()
     }
 
-    /// Emulation of several processors is not perfect in every QEMU: about one kernel in a hundred meets an impossible fault before it gets to
-    /// the initramfs, and on a busy machine one waits in vain for its emulated timer. Later one executes the breakpoint that stood, for a moment, where the
-    /// other changed the kernel's text to attach a program. That says nothing about the image: the machine is switched on again, aloud.
+    /// Emulation of several processors is not perfect in every QEMU: about one kernel in a hundred
+    /// meets an impossible fault before it gets to the initramfs, and on a busy machine one
+    /// waits in vain for its emulated timer. Later one executes the breakpoint that stood, for a
+    /// moment, where the other changed the kernel's text to attach a program. That says nothing
+    /// about the image: the machine is switched on again, aloud.
     fn ended(&mut self) -> Option<ExitStatus> {
-        let status = self.child.try_wait().unwrap_or_else(|e| panic!("QEMU: {e}"))?;
+        let status = self
+            .child
+            .try_wait()
+            .unwrap_or_else(|e| panic!("QEMU: {e}"))?;
         let console = self.console();
-        let crashed = ["Fatal exception", "IO-APIC + timer doesn't work"].iter().any(|why| console.contains(&format!("Kernel panic - not syncing: {why}")));
+        let crashed = ["Fatal exception", "IO-APIC + timer doesn't work"]
+            .iter()
+            .any(|why| console.contains(&format!("Kernel panic - not syncing: {why}")));
         let breakpoint = console.contains("Oops: int3: ") && console.contains("RIP: 0010:bpf_lsm_");
         if self.starts_left > 0 && crashed && (breakpoint || !console.contains("Run /init")) {
-            eprintln!("the emulated kernel crashed {}; starting again", if breakpoint { "on its own breakpoint" } else { "before the initramfs" });
+            eprintln!(
+                "the emulated kernel crashed {}; starting again",
+                if breakpoint {
+                    "on its own breakpoint"
+                } else {
+                    "before the initramfs"
+                }
+            );
             self.starts_left -= 1;
             self.seen = 0;
             for (before, path) in &self.before {
                 alter::copy(before, path);
             }
-            self.child = self.command.spawn().unwrap_or_else(|e| panic!("{:?}: {e}", self.command));
+            self.child = self
+                .command
+                .spawn()
+                .unwrap_or_else(|e| panic!("{:?}: {e}", self.command));
             return None;
         }
         Some(status)
     }
 
     fn tick(&self, what: &str) {
-        assert!(Instant::now() < self.deadline, "deadline: waited {} s {what}\n{}", self.age().as_secs(), self.tail());
+        assert!(
+            Instant::now() < self.deadline,
+            "deadline: waited {} s {what}\n{}",
+            self.age().as_secs(),
+            self.tail()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 
@@ -293,7 +406,10 @@ impl Machine {
         let console = self.console();
         let lines: Vec<&str> = console.lines().collect();
         let errors = std::fs::read_to_string(&self.errors).unwrap_or_default();
-        format!("--- console, its last lines\n{}\n--- QEMU\n{errors}", lines[lines.len().saturating_sub(60)..].join("\n"))
+        format!(
+            "--- console, its last lines\n{}\n--- QEMU\n{errors}",
+            lines[lines.len().saturating_sub(60)..].join("\n")
+        )
     }
 }
 
@@ -312,14 +428,20 @@ fn unique() -> u32 {
     NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
 }
 
-/// One of the places for a running machine; held until it is dropped, also by a process that is killed.
+/// One of the places for a running machine; held until it is dropped, also by a process that is
+/// killed.
 fn slot() -> Flock<File> {
     let dir = target_dir().join("machines");
     std::fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     loop {
         for number in 0..SLOTS {
             let path: &Path = &dir.join(format!("slot-{number}"));
-            let file = OpenOptions::new().create(true).truncate(false).write(true).open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(path)
+                .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             if let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 return lock;
             }

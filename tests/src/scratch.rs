@@ -13,7 +13,9 @@ impl Scratch {
     pub fn new(name: &str) -> Scratch {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = crate::image::target_dir().join("scratch").join(format!("{name}-{}-{number}", std::process::id()));
+        let path = crate::image::target_dir()
+            .join("scratch")
+            .join(format!("{name}-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         Scratch { path }
     }

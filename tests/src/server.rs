@@ -17,14 +17,33 @@ pub fn reference(name: &str) -> Image {
     let _lock = lock(&format!("reference-{name}"));
     let dir = target_dir().join("reference").join(name);
     image::build(&workspace().join("images").join(name), &dir);
-    Image { dir, stem: format!("{name}_1.0.0") }
+    Image {
+        dir,
+        stem: format!("{name}_1.0.0"),
+    }
 }
 
 /// A server of an image, on a network of its own unless the arguments for QEMU say another.
 pub fn setup(image: &Image, disk: &Path, words: &str, arguments: &[&str]) -> Setup {
-    let network = ["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"];
-    let arguments = if arguments.is_empty() { &network[..] } else { arguments };
-    Setup::of(image).disk(disk).memory("1G").append(words).arguments(arguments).deadline(2 * BOOT)
+    let network = [
+        "-netdev",
+        "user,id=net",
+        "-device",
+        "virtio-net-pci,netdev=net",
+        "-device",
+        "virtio-rng-pci",
+    ];
+    let arguments = if arguments.is_empty() {
+        &network[..]
+    } else {
+        arguments
+    };
+    Setup::of(image)
+        .disk(disk)
+        .memory("1G")
+        .append(words)
+        .arguments(arguments)
+        .deadline(2 * BOOT)
 }
 
 /// A running server with a root shell by SSH.
@@ -35,30 +54,55 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts one from a disk, which may have been started before, and waits until it has come up; `None` where there is no SSH client. `change` may
-    /// give it more.
-    pub fn start(image: &Image, disk: &Path, scratch: &Scratch, change: impl FnOnce(Setup) -> Setup) -> Option<Server> {
+    /// Starts one from a disk, which may have been started before, and waits until it has come up;
+    /// `None` where there is no SSH client. `change` may give it more.
+    pub fn start(
+        image: &Image,
+        disk: &Path,
+        scratch: &Scratch,
+        change: impl FnOnce(Setup) -> Setup,
+    ) -> Option<Server> {
         if !tool::have("ssh-keygen") || !tool::have("ssh") {
             return None;
         }
-        let login = Login { key: key(scratch), port: free_port() };
+        let login = Login {
+            key: key(scratch),
+            port: free_port(),
+        };
         let network = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", login.port);
         let credential = login.credential();
-        let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci", "-smbios", &credential];
+        let arguments = [
+            "-netdev",
+            &network,
+            "-device",
+            "virtio-net-pci,netdev=net",
+            "-device",
+            "virtio-rng-pci",
+            "-smbios",
+            &credential,
+        ];
         let mut machine = change(setup(image, disk, "", &arguments)).start(scratch);
         // Not for the prompt itself, which is no whole line.
-        machine.wait_for(&format!("{} ttyS0", image.stem.split('_').next().unwrap_or_default()));
+        machine.wait_for(&format!(
+            "{} ttyS0",
+            image.stem.split('_').next().unwrap_or_default()
+        ));
         Some(Server { machine, login })
     }
 
     /// Starts a fresh copy of the image.
-    pub fn fresh(image: &Image, scratch: &Scratch, change: impl FnOnce(Setup) -> Setup) -> Option<Server> {
+    pub fn fresh(
+        image: &Image,
+        scratch: &Scratch,
+        change: impl FnOnce(Setup) -> Setup,
+    ) -> Option<Server> {
         let disk = scratch.join("disk.raw");
         alter::copy(&image.path("raw"), &disk);
         Server::start(image, &disk, scratch, change)
     }
 
-    /// Runs a command on the server, as soon as it lets in, and gives what it said; the test fails when the command does.
+    /// Runs a command on the server, as soon as it lets in, and gives what it said; the test fails
+    /// when the command does.
     pub fn ask(&mut self, command: &str) -> String {
         let (said, code) = self.try_to(command);
         assert!(code == 0, "{command}: exit code {code}\n{said}");
@@ -67,15 +111,31 @@ impl Server {
 
     /// Runs a command on the server, and gives what it said, to both outputs, and its exit code.
     pub fn try_to(&mut self, command: &str) -> (String, i32) {
-        self.login.ask(&mut self.machine, &format!("exec 2>&1; {command}"))
+        self.login
+            .ask(&mut self.machine, &format!("exec 2>&1; {command}"))
     }
 
     /// What `adamant drift` says of it, with its exit code.
     pub fn drift(&self) -> (Option<i32>, String) {
-        let (host, key) = (format!("ssh://root@127.0.0.1:{}", self.login.port), format!("IdentityFile={}", self.login.key.display()));
-        let options = [key.as_str(), "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"].map(|option| ["--ssh-option", option]);
-        let output = tool::output(image::builder().args(["drift", &host, "--timeout", "5m"]).args(options.as_flattened()));
-        (output.status.code(), tool::lossy(&output.stdout) + &tool::lossy(&output.stderr))
+        let (host, key) = (
+            format!("ssh://root@127.0.0.1:{}", self.login.port),
+            format!("IdentityFile={}", self.login.key.display()),
+        );
+        let options = [
+            key.as_str(),
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+        ]
+        .map(|option| ["--ssh-option", option]);
+        let output = tool::output(
+            image::builder()
+                .args(["drift", &host, "--timeout", "5m"])
+                .args(options.as_flattened()),
+        );
+        (
+            output.status.code(),
+            tool::lossy(&output.stdout) + &tool::lossy(&output.stderr),
+        )
     }
 
     /// Switches it off as an operator does.
@@ -96,12 +156,16 @@ pub struct Login {
 impl Login {
     /// For QEMU: the key's public half, as a hypervisor hands it to the server.
     pub fn credential(&self) -> String {
-        format!("type=11,value=io.systemd.credential:ssh.authorized_keys.root={}", self.public())
+        format!(
+            "type=11,value=io.systemd.credential:ssh.authorized_keys.root={}",
+            self.public()
+        )
     }
 
     /// The key's public half.
     pub fn public(&self) -> String {
-        let public = std::fs::read_to_string(self.key.with_extension("pub")).unwrap_or_else(|e| panic!("{e}"));
+        let public = std::fs::read_to_string(self.key.with_extension("pub"))
+            .unwrap_or_else(|e| panic!("{e}"));
         public.trim().to_owned()
     }
 
@@ -114,7 +178,12 @@ impl Login {
             let output = self.once(command);
             match output.status.code() {
                 Some(code) if code != NOT_THERE => return (tool::lossy(&output.stdout), code),
-                _ => assert!(started.elapsed() < BOOT && machine.is_on(), "ssh: {}\n{}", tool::lossy(&output.stderr), machine.console()),
+                _ => assert!(
+                    started.elapsed() < BOOT && machine.is_on(),
+                    "ssh: {}\n{}",
+                    tool::lossy(&output.stderr),
+                    machine.console()
+                ),
             }
             std::thread::sleep(Duration::from_secs(2));
         }
@@ -123,9 +192,30 @@ impl Login {
     fn once(&self, command: &str) -> Output {
         tool::output(
             tool::command("ssh")
-                .args(["-i", &self.key.display().to_string(), "-p", &self.port.to_string()])
-                .args(["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ServerAliveInterval=60"])
-                .args(["-o", "BatchMode=yes", "-o", "ConnectTimeout=20", "-o", "LogLevel=ERROR", "root@127.0.0.1", command])
+                .args([
+                    "-i",
+                    &self.key.display().to_string(),
+                    "-p",
+                    &self.port.to_string(),
+                ])
+                .args([
+                    "-o",
+                    "StrictHostKeyChecking=no",
+                    "-o",
+                    "UserKnownHostsFile=/dev/null",
+                    "-o",
+                    "ServerAliveInterval=60",
+                ])
+                .args([
+                    "-o",
+                    "BatchMode=yes",
+                    "-o",
+                    "ConnectTimeout=20",
+                    "-o",
+                    "LogLevel=ERROR",
+                    "root@127.0.0.1",
+                    command,
+                ])
                 .stdin(Stdio::null()),
         )
     }
@@ -135,12 +225,19 @@ impl Login {
 pub fn key(scratch: &Scratch) -> PathBuf {
     let key = scratch.join("key");
     if !key.exists() {
-        tool::run(tool::command("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"]).arg(&key));
+        tool::run(
+            tool::command("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", "test", "-f"])
+                .arg(&key),
+        );
     }
     key
 }
 
 /// A port of this machine's that nobody uses.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map(|address| address.port()).unwrap_or_else(|e| panic!("{e}"))
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .map(|address| address.port())
+        .unwrap_or_else(|e| panic!("{e}"))
 }

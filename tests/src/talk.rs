@@ -31,16 +31,28 @@ impl Talk {
     pub fn new(path: &Path) -> Talk {
         let end = |name: &str| {
             let path = path.with_extension(name);
-            nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)
+                .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             // Both ways, so that neither opening nor reading waits for the other side.
-            OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .custom_flags(O_NONBLOCK)
+                .open(&path)
+                .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
         };
-        Talk { to: end("in"), from: end("out"), come: Vec::new() }
+        Talk {
+            to: end("in"),
+            from: end("out"),
+            come: Vec::new(),
+        }
     }
 
     /// Sends a command.
     pub fn send(&mut self, command: &str) {
-        self.to.write_all(format!("{command}\n").as_bytes()).unwrap_or_else(|e| panic!("{command}: {e}"));
+        self.to
+            .write_all(format!("{command}\n").as_bytes())
+            .unwrap_or_else(|e| panic!("{command}: {e}"));
     }
 
     /// The answer, once the whole of it has come.
@@ -55,9 +67,15 @@ impl Talk {
             }
         }
         let text = tool::lossy(&self.come);
-        let (said, rest) = text.strip_prefix("= ").map(|rest| ("", rest)).or_else(|| text.split_once("\n= "))?;
+        let (said, rest) = text
+            .strip_prefix("= ")
+            .map(|rest| ("", rest))
+            .or_else(|| text.split_once("\n= "))?;
         let end = rest.strip_suffix('\n')?;
-        let answer = Answer { said: said.to_owned(), end: end.to_owned() };
+        let answer = Answer {
+            said: said.to_owned(),
+            end: end.to_owned(),
+        };
         self.come.clear();
         Some(answer)
     }

@@ -1,4 +1,5 @@
-//! Other projects' programs as judges. One that is not installed is named, and the check it would have made is skipped, aloud.
+//! Other projects' programs as judges. One that is not installed is named, and the check it would
+//! have made is skipped, aloud.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -7,12 +8,17 @@ use std::sync::OnceLock;
 
 /// Where programs for administrators are, which are not in everyone's PATH.
 fn search_path() -> String {
-    format!("{}:/usr/local/sbin:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default())
+    format!(
+        "{}:/usr/local/sbin:/usr/sbin:/sbin",
+        std::env::var("PATH").unwrap_or_default()
+    )
 }
 
 /// Whether a program is installed; says so when it is not.
 pub fn have(program: &str) -> bool {
-    let found = search_path().split(':').any(|dir| Path::new(dir).join(program).exists());
+    let found = search_path()
+        .split(':')
+        .any(|dir| Path::new(dir).join(program).exists());
     if !found {
         skipped(&format!("{program} is not installed"));
     }
@@ -39,9 +45,13 @@ pub fn newer(program: &str) -> Option<Command> {
     })
 }
 
-/// Says that a check was skipped, also where the test passes and its output is not shown. `tests/run` counts these lines.
+/// Says that a check was skipped, also where the test passes and its output is not shown.
+/// `tests/run` counts these lines.
 pub fn skipped(why: &str) {
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("SKIPPED: {why}\n").as_bytes());
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("SKIPPED: {why}\n").as_bytes(),
+    );
 }
 
 /// Whether this user may mount; says so when not.
@@ -57,7 +67,9 @@ pub fn root() -> bool {
 pub fn mounts_erofs() -> bool {
     static KNOWN: OnceLock<bool> = OnceLock::new();
     *KNOWN.get_or_init(|| {
-        let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default().contains("erofs");
+        let known = std::fs::read_to_string("/proc/filesystems")
+            .unwrap_or_default()
+            .contains("erofs");
         if !known {
             skipped("this host's kernel does not know erofs: only the virtual machine's is asked");
         }
@@ -72,7 +84,10 @@ impl Mounted {
     /// Mounts it, read-only.
     pub fn new(image: &Path, at: PathBuf) -> Mounted {
         std::fs::create_dir_all(&at).unwrap_or_else(|e| panic!("{}: {e}", at.display()));
-        run(command("mount").args(["-t", "erofs", "-o", "loop,ro"]).arg(image).arg(&at));
+        run(command("mount")
+            .args(["-t", "erofs", "-o", "loop,ro"])
+            .arg(image)
+            .arg(&at));
         Mounted(at)
     }
 
@@ -91,20 +106,31 @@ impl Drop for Mounted {
 /// A command found in the administrators' folders too.
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.env("PATH", search_path()).env("LC_ALL", "C").stdin(Stdio::null());
+    command
+        .env("PATH", search_path())
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null());
     command
 }
 
 /// Runs it; the test fails unless it ends with 0. Gives what it wrote to its standard output.
 pub fn run(command: &mut Command) -> String {
     let output = output(command);
-    assert!(output.status.success(), "{command:?}: {}\n{}{}", output.status, lossy(&output.stdout), lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}{}",
+        output.status,
+        lossy(&output.stdout),
+        lossy(&output.stderr)
+    );
     lossy(&output.stdout)
 }
 
 /// Runs it, whatever it ends with.
 pub fn output(command: &mut Command) -> Output {
-    command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
+    command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
 /// Bytes for people.

@@ -1,4 +1,5 @@
-//! Any bytes end in a result: every fuzz target's door, with a bounded number of inputs that are the same in every run.
+//! Any bytes end in a result: every fuzz target's door, with a bounded number of inputs that are
+//! the same in every run.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,14 @@ fn any_bytes_end_in_a_result_at_every_door() {
     for door in doors() {
         let started = Instant::now();
         let mut random = Random::new(1);
-        // Inputs of half a MiB take longer than those of a line: the number follows the size, not the clock, so that it is always the same.
+        // Inputs of half a MiB take longer than those of a line: the number follows the size, not
+        // the clock, so that it is always the same.
         let size: usize = door.seeds.iter().map(Vec::len).sum();
-        let (bytes, most) = if long { (100_000_000_000, 2_000_000) } else { (8_000_000_000, 200_000) };
+        let (bytes, most) = if long {
+            (100_000_000_000, 2_000_000)
+        } else {
+            (8_000_000_000, 200_000)
+        };
         let count = (bytes / (size + 2000)).min(most);
         for seed in &door.seeds {
             (door.enter)(seed);
@@ -23,24 +29,41 @@ fn any_bytes_end_in_a_result_at_every_door() {
         }
         for number in 0..count {
             let bytes = match number % 16 {
-                0 => (0..random.below(600)).map(|_| random.next() as u8).collect(),
+                0 => (0..random.below(600))
+                    .map(|_| random.next() as u8)
+                    .collect(),
                 _ => mutate(&door.seeds[number % door.seeds.len()], &mut random),
             };
             let enter = std::panic::AssertUnwindSafe(|| (door.enter)(&bytes));
             if std::panic::catch_unwind(enter).is_err() {
                 let kept = std::env::temp_dir().join(format!("adamant-{}-{number}", door.name));
                 let _ = std::fs::write(&kept, &bytes);
-                panic!("{}: input {number} ends in a panic; it is in {}", door.name, kept.display());
+                panic!(
+                    "{}: input {number} ends in a panic; it is in {}",
+                    door.name,
+                    kept.display()
+                );
             }
         }
-        println!("{}: {count} inputs in {} ms", door.name, started.elapsed().as_millis());
-        assert!(started.elapsed() < Duration::from_secs(600), "{} is too slow", door.name);
+        println!(
+            "{}: {count} inputs in {} ms",
+            door.name,
+            started.elapsed().as_millis()
+        );
+        assert!(
+            started.elapsed() < Duration::from_secs(600),
+            "{} is too slow",
+            door.name
+        );
     }
 }
 
 #[test]
 fn what_the_doors_start_from_is_accepted() {
-    use adamant_contract::{cmdline::CommandLine, credentials::Sorter, gpt, policy::Policy, signature::Embedded, uevent::Event, verity::Superblock};
+    use adamant_contract::{
+        cmdline::CommandLine, credentials::Sorter, gpt, policy::Policy, signature::Embedded,
+        uevent::Event, verity::Superblock,
+    };
     for door in doors() {
         for seed in &door.seeds {
             let accepted = match door.name {
@@ -56,8 +79,17 @@ fn what_the_doors_start_from_is_accepted() {
                 }
                 "signature" => Embedded::parse(seed).is_ok(),
                 "verity_superblock" => Superblock::parse(seed).is_ok(),
-                "partition_table" => gpt::Table::parse_primary(&seed[1..], if seed[0] == 1 { 512 } else { 4096 }, 256).is_ok(),
-                "archive" => adamant::source::tar::read_bytes(&seed[1..], adamant::definition::Limits::default()).is_ok(),
+                "partition_table" => gpt::Table::parse_primary(
+                    &seed[1..],
+                    if seed[0] == 1 { 512 } else { 4096 },
+                    256,
+                )
+                .is_ok(),
+                "archive" => adamant::source::tar::read_bytes(
+                    &seed[1..],
+                    adamant::definition::Limits::default(),
+                )
+                .is_ok(),
                 other => panic!("what {other} accepts is not written here"),
             };
             assert!(accepted, "{}: {}", door.name, String::from_utf8_lossy(seed));

@@ -14,11 +14,21 @@ fn build(definition: &Path, out: &Path, jobs: u32) -> (f64, f64) {
     let report = out.with_extension("time");
     let build = image::build_command(definition, out);
     let mut command = tool::command(TIME);
-    command.args(["-f", "%M %e", "-o"]).arg(&report).arg(build.get_program()).args(build.get_args()).arg(format!("--jobs={jobs}"));
+    command
+        .args(["-f", "%M %e", "-o"])
+        .arg(&report)
+        .arg(build.get_program())
+        .args(build.get_args())
+        .arg(format!("--jobs={jobs}"));
     tool::run(&mut command);
     let text = std::fs::read_to_string(&report).unwrap_or_else(|e| panic!("{e}"));
-    let figures: Vec<f64> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-    let [peak, seconds] = figures[..] else { panic!("{TIME} said {text:?}") };
+    let figures: Vec<f64> = text
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    let [peak, seconds] = figures[..] else {
+        panic!("{TIME} said {text:?}")
+    };
     (peak / 1024.0, seconds)
 }
 
@@ -33,7 +43,11 @@ fn stays_below(name: &str, count: u64, size: u64, compressions: &[&str], bound: 
     let mut failures = Vec::new();
     for compression in compressions {
         let definition = scratch.join("image.toml");
-        let text = archive::definition(&tar, "bounds", &format!("[root]\ncompression = {compression:?}\n"));
+        let text = archive::definition(
+            &tar,
+            "bounds",
+            &format!("[root]\ncompression = {compression:?}\n"),
+        );
         std::fs::write(&definition, text).unwrap_or_else(|e| panic!("{e}"));
         for jobs in [2, 8] {
             let out = scratch.join("out");
@@ -56,7 +70,13 @@ fn one_file_of_2_gib_takes_at_most_192_mib() {
 #[test]
 #[ignore = "builds 2 GiB six times"]
 fn many_files_of_2_gib_together_take_at_most_192_mib() {
-    stays_below("many-files", 131_072, 16 << 10, &["none", "lz4hc", "zstd"], 192.0);
+    stays_below(
+        "many-files",
+        131_072,
+        16 << 10,
+        &["none", "lz4hc", "zstd"],
+        192.0,
+    );
 }
 
 #[test]
@@ -69,8 +89,12 @@ fn a_million_empty_files_are_built_and_mounted() {
     let tar = scratch.join("source.tar");
     archive::of_files(&tar, COUNT, 0).unwrap_or_else(|e| panic!("{}: {e}", tar.display()));
     let definition = scratch.join("image.toml");
-    std::fs::write(&definition, archive::definition(&tar, "million", "")).unwrap_or_else(|e| panic!("{e}"));
-    let image = Image { dir: scratch.join("out"), stem: "million_1".to_owned() };
+    std::fs::write(&definition, archive::definition(&tar, "million", ""))
+        .unwrap_or_else(|e| panic!("{e}"));
+    let image = Image {
+        dir: scratch.join("out"),
+        stem: "million_1".to_owned(),
+    };
     let (peak, seconds) = build(&definition, &image.dir, 2);
     println!("a million empty files: {peak:.0} MiB, {seconds:.1} s");
     assert!(peak <= BOUND, "{peak:.0} MiB");
@@ -78,6 +102,10 @@ fn a_million_empty_files_are_built_and_mounted() {
         return;
     }
     let mounted = tool::Mounted::new(&image.path("root.erofs"), scratch.join("mounted"));
-    let found = tool::run(tool::command("find").arg(mounted.path().join("srv")).args(["-type", "f", "-size", "0", "-links", "1", "-printf", "x"]));
+    let found = tool::run(
+        tool::command("find")
+            .arg(mounted.path().join("srv"))
+            .args(["-type", "f", "-size", "0", "-links", "1", "-printf", "x"]),
+    );
     assert_eq!(found.len() as u64, COUNT);
 }

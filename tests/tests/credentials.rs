@@ -1,4 +1,5 @@
-//! Configuration without change: what the image's policy names reaches its init, whoever says it, and nothing else does.
+//! Configuration without change: what the image's policy names reaches its init, whoever says it,
+//! and nothing else does.
 
 use std::fs;
 
@@ -19,37 +20,65 @@ fn start(image: &Image, name: &str, change: impl FnOnce(Setup, &Scratch) -> Setu
 }
 
 fn has(console: &str, line: &str) {
-    assert!(console.lines().any(|there| there.trim_end().ends_with(line)), "no line {line:?} in\n{console}");
+    assert!(
+        console
+            .lines()
+            .any(|there| there.trim_end().ends_with(line)),
+        "no line {line:?} in\n{console}"
+    );
 }
 
 #[test]
 fn what_the_policy_names_reaches_init_and_what_it_does_not_is_dropped_by_name() {
-    let console = start(&Tiny::usual().with(ACCEPT).build(), "credentials", |setup, scratch| {
-        let file = |name: &str, bytes: &[u8]| {
-            let path = scratch.join(name);
-            fs::write(&path, bytes).unwrap();
-            path.display().to_string()
-        };
-        let fw_cfg = |name: &str, bytes: &[u8]| format!("name=opt/io.systemd.credentials/{name},file={}", file(name, bytes));
-        let mut arguments: Vec<String> = Vec::new();
-        for (name, bytes) in [("ssh.binary", &b"\0\xff\n"[..]), ("big.one", &vec![7; (1 << 20) + 1]), ("tmpfiles.extra", b"f /x")] {
-            arguments.extend(["-fw_cfg".to_owned(), fw_cfg(name, bytes)]);
-        }
-        let strings =
-            ["io.systemd.credential:ssh.key=ssh-ed25519 AAA= me", "io.systemd.credential.binary:ssh.nul=AAE=", "io.systemd.credential:ssh.key=second"];
-        for string in strings {
-            arguments.extend(["-smbios".to_owned(), format!("type=11,value={string}")]);
-        }
-        for number in 0..150 {
-            arguments.extend(["-smbios".to_owned(), format!("type=11,value=io.systemd.credential:flood.{number}=x")]);
-        }
-        let words = "systemd.set_credential=system.hostname:web1 systemd.set_credential=fstab.extra:evil CREDENTIALS_DIRECTORY=/etc";
-        setup.arguments(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).append(words)
-    });
+    let console = start(
+        &Tiny::usual().with(ACCEPT).build(),
+        "credentials",
+        |setup, scratch| {
+            let file = |name: &str, bytes: &[u8]| {
+                let path = scratch.join(name);
+                fs::write(&path, bytes).unwrap();
+                path.display().to_string()
+            };
+            let fw_cfg = |name: &str, bytes: &[u8]| {
+                format!(
+                    "name=opt/io.systemd.credentials/{name},file={}",
+                    file(name, bytes)
+                )
+            };
+            let mut arguments: Vec<String> = Vec::new();
+            for (name, bytes) in [
+                ("ssh.binary", &b"\0\xff\n"[..]),
+                ("big.one", &vec![7; (1 << 20) + 1]),
+                ("tmpfiles.extra", b"f /x"),
+            ] {
+                arguments.extend(["-fw_cfg".to_owned(), fw_cfg(name, bytes)]);
+            }
+            let strings = [
+                "io.systemd.credential:ssh.key=ssh-ed25519 AAA= me",
+                "io.systemd.credential.binary:ssh.nul=AAE=",
+                "io.systemd.credential:ssh.key=second",
+            ];
+            for string in strings {
+                arguments.extend(["-smbios".to_owned(), format!("type=11,value={string}")]);
+            }
+            for number in 0..150 {
+                arguments.extend([
+                    "-smbios".to_owned(),
+                    format!("type=11,value=io.systemd.credential:flood.{number}=x"),
+                ]);
+            }
+            let words = "systemd.set_credential=system.hostname:web1 systemd.set_credential=fstab.extra:evil CREDENTIALS_DIRECTORY=/etc";
+            setup
+                .arguments(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+                .append(words)
+        },
+    );
     for line in [
         "tiny: plain credentials 4 in /run/credentials/@system",
         "tiny: plain ssh.binary has 3 bytes: \"\\0\u{fffd}\\n\"",
-        "tiny: plain ssh.key has 22 bytes: \"ssh-ed25519 AAA= me\"".replace("22", "19").as_str(),
+        "tiny: plain ssh.key has 22 bytes: \"ssh-ed25519 AAA= me\""
+            .replace("22", "19")
+            .as_str(),
         "tiny: plain ssh.nul has 2 bytes: \"\\0\\u{1}\"",
         "tiny: plain system.hostname has 4 bytes: \"web1\"",
         "tiny: encrypted credentials 0 in /run/credentials/@encrypted",
@@ -63,8 +92,18 @@ fn what_the_policy_names_reaches_init_and_what_it_does_not_is_dropped_by_name() 
     ] {
         has(&console, line);
     }
-    let said_by_the_agent: Vec<&str> = console.lines().filter(|line| line.contains("adamant:") && !line.contains("Command line")).collect();
-    assert!(!said_by_the_agent.iter().any(|line| line.contains("ssh-ed25519") || line.contains("web1") || line.contains("evil")), "a value was said");
+    let said_by_the_agent: Vec<&str> = console
+        .lines()
+        .filter(|line| line.contains("adamant:") && !line.contains("Command line"))
+        .collect();
+    assert!(
+        !said_by_the_agent
+            .iter()
+            .any(|line| line.contains("ssh-ed25519")
+                || line.contains("web1")
+                || line.contains("evil")),
+        "a value was said"
+    );
 }
 
 #[test]
@@ -82,20 +121,45 @@ fn what_the_esp_holds_arrives_as_what_only_this_machine_can_decrypt() {
     let mut machine = Setup::of(&image).firmware(None).disk(&disk).start(&scratch);
     machine.wait_for("tiny: done");
     let console = machine.wait_for_end();
-    has(&console, "tiny: encrypted ssh.sealed has 6 bytes: \"sealed\"");
-    has(&console, "tiny: plain credentials 0 in /run/credentials/@system");
-    has(&console, "tiny: dropped tmpfiles.extra from the EFI system partition: the image's policy does not name it");
+    has(
+        &console,
+        "tiny: encrypted ssh.sealed has 6 bytes: \"sealed\"",
+    );
+    has(
+        &console,
+        "tiny: plain credentials 0 in /run/credentials/@system",
+    );
+    has(
+        &console,
+        "tiny: dropped tmpfiles.extra from the EFI system partition: the image's policy does not name it",
+    );
 }
 
 #[test]
 fn a_clock_before_the_image_was_built_is_set_to_when_it_was() {
     let scratch = Scratch::new("clock");
     let definition = Tiny::usual().define(&scratch.join("definition"));
-    let image = Image { dir: scratch.join("out"), stem: "tiny_1".to_owned() };
+    let image = Image {
+        dir: scratch.join("out"),
+        stem: "tiny_1".to_owned(),
+    };
     tool::run(build_command(&definition, &image.dir).args(["--epoch", "2026-11-01"]));
-    for (date, set) in [("2001-01-01T00:00:00", true), ("2031-01-01T00:00:00", false)] {
-        let console = start(&image, "clock", |setup, _| setup.arguments(&["-rtc", &format!("base={date}")]));
-        assert_eq!(console.contains("clock was Some("), set, "{date}: {console}");
-        assert_eq!(console.contains("before the image was built: set to 1793491200"), set, "{date}: {console}");
+    for (date, set) in [
+        ("2001-01-01T00:00:00", true),
+        ("2031-01-01T00:00:00", false),
+    ] {
+        let console = start(&image, "clock", |setup, _| {
+            setup.arguments(&["-rtc", &format!("base={date}")])
+        });
+        assert_eq!(
+            console.contains("clock was Some("),
+            set,
+            "{date}: {console}"
+        );
+        assert_eq!(
+            console.contains("before the image was built: set to 1793491200"),
+            set,
+            "{date}: {console}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! An initramfs that knows nothing of us starts our disk by its root hash: Debian's own dracut, with systemd and dm-verity in it.
+//! An initramfs that knows nothing of us starts our disk by its root hash: Debian's own dracut,
+//! with systemd and dm-verity in it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -17,10 +18,20 @@ fn debian() -> PathBuf {
     }
     let _ = fs::remove_dir_all(&root);
     let packages = "dracut,systemd,systemd-cryptsetup,linux-image-cloud-amd64,zstd,kmod,dmsetup,cryptsetup-bin,erofs-utils";
-    tool::run(tool::command("mmdebstrap").args(["--quiet", "--variant=apt"]).arg(format!("--include={packages}")).arg("trixie").arg(&root));
+    tool::run(
+        tool::command("mmdebstrap")
+            .args(["--quiet", "--variant=apt"])
+            .arg(format!("--include={packages}"))
+            .arg("trixie")
+            .arg(&root),
+    );
     let script = "release=$(ls /lib/modules) && ln -f /boot/vmlinuz-$release /vmlinuz.stock && dracut --force --no-hostonly --add 'systemd systemd-veritysetup' \
                   --filesystems 'erofs ext4' --add-drivers 'erofs dm-verity virtio_blk virtio_pci' /initrd.new $release && mv /initrd.new /initrd";
-    tool::run(tool::command("chroot").arg(&root).args(["sh", "-c", script]));
+    tool::run(
+        tool::command("chroot")
+            .arg(&root)
+            .args(["sh", "-c", script]),
+    );
     root
 }
 
@@ -44,6 +55,14 @@ fn a_stock_initramfs_starts_our_disk_by_its_root_hash() {
     let mut machine = Setup::of(&image).disk(&disk).memory("1G").start(&scratch);
     machine.wait_for("tiny: done");
     let console = machine.wait_for_end();
-    assert!(console.contains(" / / ro,") && console.contains("erofs /dev/mapper/root") && console.contains("tiny: mapping root"), "{console}");
-    assert!(console.contains("tiny: the root refuses writes") && console.contains("tiny: no report"), "{console}");
+    assert!(
+        console.contains(" / / ro,")
+            && console.contains("erofs /dev/mapper/root")
+            && console.contains("tiny: mapping root"),
+        "{console}"
+    );
+    assert!(
+        console.contains("tiny: the root refuses writes") && console.contains("tiny: no report"),
+        "{console}"
+    );
 }

@@ -9,7 +9,11 @@ fn first_use(suite: &str) {
     }
     let output = tool::output(tool::command(workspace().join("tests/first-use")).arg(suite));
     let said = tool::lossy(&output.stdout) + &tool::lossy(&output.stderr);
-    assert!(output.status.success() && said.contains(&format!("first use on {suite}: ok")), "{}\n{said}", output.status);
+    assert!(
+        output.status.success() && said.contains(&format!("first use on {suite}: ok")),
+        "{}\n{said}",
+        output.status
+    );
 }
 
 #[test]

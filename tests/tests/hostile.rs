@@ -42,7 +42,10 @@ fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
     let mut content = Vec::new();
     for (key, value) in records {
         let rest = key.len() + value.len() + 3;
-        let length = (1..).map(|digits| rest + digits).find(|total| total.to_string().len() + rest == *total).unwrap_or(rest);
+        let length = (1..)
+            .map(|digits| rest + digits)
+            .find(|total| total.to_string().len() + rest == *total)
+            .unwrap_or(rest);
         content.extend(format!("{length} {key}=").bytes());
         content.extend(*value);
         content.push(b'\n');
@@ -56,7 +59,8 @@ fn archive(parts: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// A folder with a definition of one archive, an OUT of an earlier build, which must stay, and a neighbour that nobody may touch.
+/// A folder with a definition of one archive, an OUT of an earlier build, which must stay, and a
+/// neighbour that nobody may touch.
 struct Place {
     scratch: Scratch,
 }
@@ -67,7 +71,11 @@ impl Place {
         fs::create_dir_all(scratch.join("in")).unwrap_or_else(|e| panic!("{e}"));
         fs::write(scratch.join("neighbour"), "untouched").unwrap_or_else(|e| panic!("{e}"));
         let place = Place { scratch };
-        fs::write(place.scratch.join("in/a.tar"), archive(&[entry(b"file", b'0', b"x")])).unwrap_or_else(|e| panic!("{e}"));
+        fs::write(
+            place.scratch.join("in/a.tar"),
+            archive(&[entry(b"file", b'0', b"x")]),
+        )
+        .unwrap_or_else(|e| panic!("{e}"));
         image::build(&place.definition(&tar()), &place.scratch.join("in/out"));
         place
     }
@@ -83,8 +91,13 @@ impl Place {
         let mut out = Vec::new();
         tiny_init::listing::write(self.scratch.path(), &mut out).unwrap_or_else(|e| panic!("{e}"));
         let text = tool::lossy(&out);
-        // Times and sizes of the folders change when something is made and removed again, which is allowed.
-        text.lines().filter(|line| line.contains(" f ")).collect::<Vec<_>>().join("\n").into_bytes()
+        // Times and sizes of the folders change when something is made and removed again, which is
+        // allowed.
+        text.lines()
+            .filter(|line| line.contains(" f "))
+            .collect::<Vec<_>>()
+            .join("\n")
+            .into_bytes()
     }
 
     /// Builds; it must fail with 1, say one of these words, and change nothing.
@@ -95,8 +108,14 @@ impl Place {
         let output = tool::output(&mut build);
         let said = tool::lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{what}: {said}");
-        assert!(said.contains("error") || said.contains(':'), "{what}: {said}");
-        assert!(words.is_empty() || words.iter().any(|word| said.to_lowercase().contains(word)), "{what}: none of {words:?} in: {said}");
+        assert!(
+            said.contains("error") || said.contains(':'),
+            "{what}: {said}"
+        );
+        assert!(
+            words.is_empty() || words.iter().any(|word| said.to_lowercase().contains(word)),
+            "{what}: none of {words:?} in: {said}"
+        );
         assert!(!said.contains("panicked"), "{what}: {said}");
         assert!(before == self.look(), "{what}: something changed");
     }
@@ -104,7 +123,10 @@ impl Place {
 
 /// A definition with this archive alone, and an init.
 fn tar() -> String {
-    format!("volumes = []\n[image]\nid = \"x\"\nversion = \"1\"\n[[source]]\ntar = \"a.tar\"\n[limits]\nbytes = \"4M\"\nentries = 1000\n{}", program::init())
+    format!(
+        "volumes = []\n[image]\nid = \"x\"\nversion = \"1\"\n[[source]]\ntar = \"a.tar\"\n[limits]\nbytes = \"4M\"\nentries = 1000\n{}",
+        program::init()
+    )
 }
 
 #[test]
@@ -115,33 +137,111 @@ fn hostile_archives_are_refused_and_change_nothing() {
     let mut bomb = vec![0u8; 64 << 20];
     bomb[..1024].copy_from_slice(&archive(std::slice::from_ref(&good))[..1024]);
     let bomb = [header(b"zeroes", b'0', 64 << 20, b""), bomb].concat();
-    let many: Vec<Vec<u8>> = (0..2000).map(|n| entry(format!("f{n}").as_bytes(), b'0', b"")).collect();
+    let many: Vec<Vec<u8>> = (0..2000)
+        .map(|n| entry(format!("f{n}").as_bytes(), b'0', b""))
+        .collect();
     let big_xattr = vec![b'v'; 200 << 10];
     let long_name = [&[b'n'; 256][..], b"/x"].concat();
     let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
-        ("a name with ..", archive(&[entry(b"../escaped", b'0', b"x")]), &[".."]),
-        ("a name with .. inside", archive(&[entry(b"a/../../escaped", b'0', b"x")]), &[".."]),
-        ("a hard link to nothing", archive(&[good.clone(), link(b"h", b'1', b"missing")]), &["missing"]),
-        ("a hard link out of the image", archive(&[link(b"h", b'1', b"../../neighbour")]), &[".."]),
-        ("a hard link to itself", archive(&[link(b"h", b'1', b"h")]), &["h"]),
-        ("hard links in a circle", archive(&[link(b"a", b'1', b"b"), link(b"b", b'1', b"a")]), &["link", "a"]),
-        ("a check sum that does not fit", archive(&[bad_sum]), &["sum", "header"]),
-        ("a size beyond the end", [header(b"f", b'0', 1 << 20, b""), vec![0; 512]].concat(), &["end", "truncated", "short"]),
-        ("a size beyond everything", [pax(&[("size", b"18446744073709551615")]), entry(b"f", b'0', b"x")].concat(), &["size", "end", "large", "bytes", "more"]),
-        ("a negative size", [pax(&[("size", b"-1")]), entry(b"f", b'0', b"x")].concat(), &["size"]),
-        ("a PAX record that lies about its length", entry(b"pax", b'x', b"999 path=x\n"), &["pax", "record", "length"]),
-        ("a PAX time without a number", archive(&[pax(&[("mtime", b"now")]), good.clone()]), &["mtime", "time"]),
+        (
+            "a name with ..",
+            archive(&[entry(b"../escaped", b'0', b"x")]),
+            &[".."],
+        ),
+        (
+            "a name with .. inside",
+            archive(&[entry(b"a/../../escaped", b'0', b"x")]),
+            &[".."],
+        ),
+        (
+            "a hard link to nothing",
+            archive(&[good.clone(), link(b"h", b'1', b"missing")]),
+            &["missing"],
+        ),
+        (
+            "a hard link out of the image",
+            archive(&[link(b"h", b'1', b"../../neighbour")]),
+            &[".."],
+        ),
+        (
+            "a hard link to itself",
+            archive(&[link(b"h", b'1', b"h")]),
+            &["h"],
+        ),
+        (
+            "hard links in a circle",
+            archive(&[link(b"a", b'1', b"b"), link(b"b", b'1', b"a")]),
+            &["link", "a"],
+        ),
+        (
+            "a check sum that does not fit",
+            archive(&[bad_sum]),
+            &["sum", "header"],
+        ),
+        (
+            "a size beyond the end",
+            [header(b"f", b'0', 1 << 20, b""), vec![0; 512]].concat(),
+            &["end", "truncated", "short"],
+        ),
+        (
+            "a size beyond everything",
+            [
+                pax(&[("size", b"18446744073709551615")]),
+                entry(b"f", b'0', b"x"),
+            ]
+            .concat(),
+            &["size", "end", "large", "bytes", "more"],
+        ),
+        (
+            "a negative size",
+            [pax(&[("size", b"-1")]), entry(b"f", b'0', b"x")].concat(),
+            &["size"],
+        ),
+        (
+            "a PAX record that lies about its length",
+            entry(b"pax", b'x', b"999 path=x\n"),
+            &["pax", "record", "length"],
+        ),
+        (
+            "a PAX time without a number",
+            archive(&[pax(&[("mtime", b"now")]), good.clone()]),
+            &["mtime", "time"],
+        ),
         (
             "an extended attribute that is too large",
             archive(&[pax(&[("SCHILY.xattr.user.big", &big_xattr)]), good.clone()]),
             &["user.big", "xattr", "attribute"],
         ),
-        ("an extended attribute without a namespace", archive(&[pax(&[("SCHILY.xattr.nonsense", b"x")]), good.clone()]), &["nonsense"]),
-        ("a name of 256 bytes", archive(&[pax(&[("path", &long_name)]), good.clone()]), &["name", "long", "255"]),
-        ("a name with a zero byte", archive(&[pax(&[("path", b"a\0b")]), good.clone()]), &["name", "zero", "nul", "path", "byte"]),
-        ("an entry of an unknown kind", archive(&[entry(b"f", b'Z', b"x")]), &["type", "kind"]),
-        ("more bytes than the limit", bomb.clone(), &["limit", "more", "bytes"]),
-        ("more entries than the limit", archive(&many), &["limit", "more", "entries"]),
+        (
+            "an extended attribute without a namespace",
+            archive(&[pax(&[("SCHILY.xattr.nonsense", b"x")]), good.clone()]),
+            &["nonsense"],
+        ),
+        (
+            "a name of 256 bytes",
+            archive(&[pax(&[("path", &long_name)]), good.clone()]),
+            &["name", "long", "255"],
+        ),
+        (
+            "a name with a zero byte",
+            archive(&[pax(&[("path", b"a\0b")]), good.clone()]),
+            &["name", "zero", "nul", "path", "byte"],
+        ),
+        (
+            "an entry of an unknown kind",
+            archive(&[entry(b"f", b'Z', b"x")]),
+            &["type", "kind"],
+        ),
+        (
+            "more bytes than the limit",
+            bomb.clone(),
+            &["limit", "more", "bytes"],
+        ),
+        (
+            "more entries than the limit",
+            archive(&many),
+            &["limit", "more", "entries"],
+        ),
         (
             "noise",
             (0..4096)
@@ -164,8 +264,13 @@ fn hostile_archives_are_refused_and_change_nothing() {
     for program in ["gzip", "xz", "zstd"] {
         if tool::have(program) {
             fs::write(place.scratch.join("bomb"), &bomb).unwrap_or_else(|e| panic!("{e}"));
-            let packed = tool::output(tool::command(program).arg("-c").arg(place.scratch.join("bomb")));
-            fs::write(place.scratch.join("in/a.tar"), packed.stdout).unwrap_or_else(|e| panic!("{e}"));
+            let packed = tool::output(
+                tool::command(program)
+                    .arg("-c")
+                    .arg(place.scratch.join("bomb")),
+            );
+            fs::write(place.scratch.join("in/a.tar"), packed.stdout)
+                .unwrap_or_else(|e| panic!("{e}"));
             place.refuses(&definition, &["limit", "more", "bytes"], program);
         }
     }
@@ -177,15 +282,30 @@ fn a_link_used_as_a_directory_leads_to_no_place_outside_the_image() {
     let definition = place.definition(&tar());
     let outside = place.scratch.path().display().to_string();
     let climbing = format!("../../../../../../../..{outside}");
-    for (name, target) in [("absolute", outside.as_bytes()), ("climbing", climbing.as_bytes())] {
-        let bytes = archive(&[pax(&[("linkpath", target)]), link(b"d", b'2', b"d"), entry(b"d/escaped", b'0', b"x")]);
+    for (name, target) in [
+        ("absolute", outside.as_bytes()),
+        ("climbing", climbing.as_bytes()),
+    ] {
+        let bytes = archive(&[
+            pax(&[("linkpath", target)]),
+            link(b"d", b'2', b"d"),
+            entry(b"d/escaped", b'0', b"x"),
+        ]);
         fs::write(place.scratch.join("in/a.tar"), bytes).unwrap_or_else(|e| panic!("{e}"));
         let before = place.look();
-        let output = tool::output(&mut image::build_command(&definition, &place.scratch.join("in/other")));
+        let output = tool::output(&mut image::build_command(
+            &definition,
+            &place.scratch.join("in/other"),
+        ));
         let _ = fs::remove_dir_all(place.scratch.join("in/other"));
         assert!(before == place.look(), "{name}: something outside changed");
-        // Inside the image it may lead somewhere, as the kernel would see it; or be refused, in words.
-        assert!(matches!(output.status.code(), Some(0 | 1)), "{name}: {}", tool::lossy(&output.stderr));
+        // Inside the image it may lead somewhere, as the kernel would see it; or be refused, in
+        // words.
+        assert!(
+            matches!(output.status.code(), Some(0 | 1)),
+            "{name}: {}",
+            tool::lossy(&output.stderr)
+        );
     }
 }
 
@@ -199,10 +319,13 @@ fn an_archive_cut_at_any_block_is_refused() {
         entry(b"b", b'0', &[b'b'; 700]),
         link(b"c", b'1', b"a"),
     ]);
-    // After these numbers of blocks an entry ends: what is cut there only lacks the end's mark, which other tools leave out too.
+    // After these numbers of blocks an entry ends: what is cut there only lacks the end's mark,
+    // which other tools leave out too.
     let between = [4, 9, 10];
-    for blocks in (1..whole.len() / 512).filter(|blocks| *blocks < 10 && !between.contains(blocks)) {
-        fs::write(place.scratch.join("in/a.tar"), &whole[..blocks * 512]).unwrap_or_else(|e| panic!("{e}"));
+    for blocks in (1..whole.len() / 512).filter(|blocks| *blocks < 10 && !between.contains(blocks))
+    {
+        fs::write(place.scratch.join("in/a.tar"), &whole[..blocks * 512])
+            .unwrap_or_else(|e| panic!("{e}"));
         place.refuses(&definition, &[], &format!("cut after {blocks} blocks"));
     }
 }
@@ -218,13 +341,31 @@ fn wrong_definitions_are_refused_with_their_place_and_change_nothing() {
         ("[image\n", "image.toml:1"),
         ("[image]\nid = \"X y\"\nversion = \"1\"\n", "image.toml:2"),
         (&format!("{head}[[source]]\ntarr = \"a\"\n"), "tar"),
-        (&format!("{head}[[source]]\ntar = \"missing.tar\"\n"), "missing.tar"),
-        (&format!("{head}[[source]]\ntar = \"a\"\ndir = \"b\"\n"), "image.toml:4"),
-        (&format!("{image}[[volume]]\nname = \"a\"\nmount = \"/usr\"\nsize = \"32M\"\n"), "/usr"),
-        (&format!("{image}[[volume]]\nname = \"a\"\nmount = \"/var\"\nsize = \"2Q\"\n"), "2Q"),
-        (&format!("{image}[[file]]\npath = \"../x\"\ncontent = \"\"\n"), "../x"),
+        (
+            &format!("{head}[[source]]\ntar = \"missing.tar\"\n"),
+            "missing.tar",
+        ),
+        (
+            &format!("{head}[[source]]\ntar = \"a\"\ndir = \"b\"\n"),
+            "image.toml:4",
+        ),
+        (
+            &format!("{image}[[volume]]\nname = \"a\"\nmount = \"/usr\"\nsize = \"32M\"\n"),
+            "/usr",
+        ),
+        (
+            &format!("{image}[[volume]]\nname = \"a\"\nmount = \"/var\"\nsize = \"2Q\"\n"),
+            "2Q",
+        ),
+        (
+            &format!("{image}[[file]]\npath = \"../x\"\ncontent = \"\"\n"),
+            "../x",
+        ),
         (&format!("{image}[root]\ncluster = \"3K\"\n"), "3K"),
-        (&format!("{image}[kernel]\ncmdline = \"roothash=1\"\n"), "roothash"),
+        (
+            &format!("{image}[kernel]\ncmdline = \"roothash=1\"\n"),
+            "roothash",
+        ),
     ] {
         let definition = place.definition(text);
         place.refuses(&definition, &[&words.to_lowercase()], text);
@@ -238,22 +379,50 @@ fn a_killed_build_leaves_the_old_artifacts_and_no_stray_files() {
     let definition = Tiny::usual().define(&dir);
     let out = dir.join("out");
     image::build(&definition, &out);
-    let listing = |folder: &Path| tool::run(tool::command("find").arg(folder).args(["-mindepth", "1", "-maxdepth", "1", "-printf", "%f\\n"]));
-    let before = tool::run(tool::command("sh").args(["-c", "cd \"$0\" && sha256sum *"]).arg(&out));
+    let listing = |folder: &Path| {
+        tool::run(tool::command("find").arg(folder).args([
+            "-mindepth",
+            "1",
+            "-maxdepth",
+            "1",
+            "-printf",
+            "%f\\n",
+        ]))
+    };
+    let before = tool::run(
+        tool::command("sh")
+            .args(["-c", "cd \"$0\" && sha256sum *"])
+            .arg(&out),
+    );
     let beside = listing(&dir);
     let mut random = Random::new(11);
     for number in 0..6 {
         let mut build = image::build_command(&definition, &out);
         build.env("TMPDIR", scratch.path());
-        let mut child = build.stderr(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().unwrap_or_else(|e| panic!("{e}"));
+        let mut child = build
+            .stderr(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap_or_else(|e| panic!("{e}"));
         std::thread::sleep(Duration::from_millis(random.below(700)));
         let _ = child.kill();
         let _ = child.wait();
-        let after = tool::run(tool::command("sh").args(["-c", "cd \"$0\" && sha256sum *"]).arg(&out));
+        let after = tool::run(
+            tool::command("sh")
+                .args(["-c", "cd \"$0\" && sha256sum *"])
+                .arg(&out),
+        );
         assert_eq!(before, after, "kill {number}");
     }
     // What a killed build left is gone after the next one.
     image::build(&definition, &out);
     assert_eq!(beside, listing(&dir));
-    assert_eq!(before, tool::run(tool::command("sh").args(["-c", "cd \"$0\" && sha256sum *"]).arg(&out)));
+    assert_eq!(
+        before,
+        tool::run(
+            tool::command("sh")
+                .args(["-c", "cd \"$0\" && sha256sum *"])
+                .arg(&out)
+        )
+    );
 }

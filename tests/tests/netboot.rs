@@ -1,4 +1,5 @@
-//! Firmware fetches one file from the network, and starts the root that is on the machine's disk with it.
+//! Firmware fetches one file from the network, and starts the root that is on the machine's disk
+//! with it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,14 +19,32 @@ fn firmware_starts_the_unified_kernel_image_from_the_network() {
     std::fs::create_dir(&served).unwrap();
     std::fs::copy(image.path("efi"), served.join("image.efi")).unwrap();
     let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
-    let network = format!("user,id=net,restrict=on,tftp={},bootfile=image.efi", served.display());
+    let network = format!(
+        "user,id=net,restrict=on,tftp={},bootfile=image.efi",
+        served.display()
+    );
     // The disk is not in the order of what is started.
-    let arguments =
-        ["-drive", &drive, "-device", "virtio-blk-pci,drive=disk", "-netdev", &network, "-device", "virtio-net-pci,netdev=net,bootindex=0,romfile="];
-    let mut machine = Setup::of(&image).firmware(None).arguments(&arguments).deadline(Duration::from_secs(420)).start(&scratch);
+    let arguments = [
+        "-drive",
+        &drive,
+        "-device",
+        "virtio-blk-pci,drive=disk",
+        "-netdev",
+        &network,
+        "-device",
+        "virtio-net-pci,netdev=net,bootindex=0,romfile=",
+    ];
+    let mut machine = Setup::of(&image)
+        .firmware(None)
+        .arguments(&arguments)
+        .deadline(Duration::from_secs(420))
+        .start(&scratch);
     machine.wait_for("tiny: done");
     let console = machine.wait_for_end();
-    assert!(console.contains("PXE") && console.contains("tiny: firmware uefi"), "{console}");
+    assert!(
+        console.contains("PXE") && console.contains("tiny: firmware uefi"),
+        "{console}"
+    );
     // Nobody counted a try: the boot loader was not asked.
     assert!(esp::Esp::of(&disk).image().ends_with("+3-0.efi"));
 }

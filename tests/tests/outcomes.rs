@@ -1,4 +1,5 @@
-//! How a boot that fails ends: with its line, and then as the policy says. What the kernel prints last tells the three outcomes apart.
+//! How a boot that fails ends: with its line, and then as the policy says. What the kernel prints
+//! last tells the three outcomes apart.
 
 use std::time::Duration;
 
@@ -8,9 +9,14 @@ use adamant_tests::machine::{Machine, Setup};
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
 
-/// Starts an image with this policy for failures, whose state volume is missing; waits for the failure's line.
+/// Starts an image with this policy for failures, whose state volume is missing; waits for the
+/// failure's line.
 fn failing(name: &str, failure: &str, scratch: &Scratch) -> Machine {
-    let image = Tiny { more: format!("{SMALL_VOLUMES}[failure]\n{failure}\n"), ..Tiny::default() }.build();
+    let image = Tiny {
+        more: format!("{SMALL_VOLUMES}[failure]\n{failure}\n"),
+        ..Tiny::default()
+    }
+    .build();
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
     alter::drop_partition(&disk, alter::partition(&disk, "state").number);
@@ -30,7 +36,12 @@ fn reboot_restarts_the_machine() {
 #[test]
 fn poweroff_switches_the_machine_off() {
     let scratch = Scratch::new("outcome-poweroff");
-    let console = failing("poweroff", "action = \"poweroff\"\nafter = \"1s\"", &scratch).wait_for_end();
+    let console = failing(
+        "poweroff",
+        "action = \"poweroff\"\nafter = \"1s\"",
+        &scratch,
+    )
+    .wait_for_end();
     assert!(console.contains("reboot: Power down"), "{console}");
 }
 
@@ -42,7 +53,11 @@ fn halt_stops_the_machine_and_leaves_it_on() {
     let seen = machine.age();
     machine.run_for(seen + Duration::from_secs(5));
     assert!(machine.is_on(), "{}", machine.console());
-    assert!(!machine.console().contains("tiny: "), "{}", machine.console());
+    assert!(
+        !machine.console().contains("tiny: "),
+        "{}",
+        machine.console()
+    );
 }
 
 #[test]
@@ -62,18 +77,46 @@ fn a_mistake_in_the_agent_is_a_failed_boot_like_any_other() {
     let scratch = Scratch::new("outcome-mistake");
     let target = image::target_dir().join("mistake");
     let mut cargo = tool::command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(image::workspace()).args(["build", "--quiet", "--profile", "agent", "-p", "adamant-agent", "--features", "mistake", "--target-dir"]);
+    cargo.current_dir(image::workspace()).args([
+        "build",
+        "--quiet",
+        "--profile",
+        "agent",
+        "-p",
+        "adamant-agent",
+        "--features",
+        "mistake",
+        "--target-dir",
+    ]);
     tool::run(cargo.arg(&target));
     let definition = Tiny::usual().define(scratch.path());
     let out = scratch.join("out");
     let mut build = image::builder();
-    build.arg("build").arg(&definition).arg("-o").arg(&out).arg("--agent").arg(target.join("x86_64-unknown-linux-gnu/agent/adamant-agent"));
+    build
+        .arg("build")
+        .arg(&definition)
+        .arg("-o")
+        .arg(&out)
+        .arg("--agent")
+        .arg(target.join("x86_64-unknown-linux-gnu/agent/adamant-agent"));
     tool::run(&mut build);
-    let image = Image { dir: out, stem: "tiny_1".to_owned() };
+    let image = Image {
+        dir: out,
+        stem: "tiny_1".to_owned(),
+    };
     let mut machine = Setup::of(&image).disk(image.path("raw")).start(&scratch);
     let line = machine.wait_for("adamant: agent: ");
-    assert!(line.contains("a mistake in the agent: made on purpose: "), "{line}");
+    assert!(
+        line.contains("a mistake in the agent: made on purpose: "),
+        "{line}"
+    );
     let console = machine.wait_for_end();
-    assert!(console.contains("reboot: Power down"), "the policy was known: {console}");
-    assert!(!console.contains("Kernel panic") && !console.contains("tiny: "), "{console}");
+    assert!(
+        console.contains("reboot: Power down"),
+        "the policy was known: {console}"
+    );
+    assert!(
+        !console.contains("Kernel panic") && !console.contains("tiny: "),
+        "{console}"
+    );
 }

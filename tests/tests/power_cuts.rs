@@ -1,5 +1,5 @@
-//! The power may go at any moment: the next boot succeeds, and nothing that was synced is lost. The cut is a SIGKILL to QEMU, whose disk
-//! writes back through the host's cache.
+//! The power may go at any moment: the next boot succeeds, and nothing that was synced is lost. The
+//! cut is a SIGKILL to QEMU, whose disk writes back through the host's cache.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,22 +12,42 @@ use adamant_tests::scratch::Scratch;
 
 /// How many cuts: a few each time, a hundred in the long form.
 fn cuts(few: u64, many: u64) -> u64 {
-    if std::env::var_os("ADAMANT_ALL").is_some() { many } else { few }
+    if std::env::var_os("ADAMANT_ALL").is_some() {
+        many
+    } else {
+        few
+    }
 }
 
 fn records(image: &Image, disk: &Path) -> Setup {
     Setup::of(image).disk(disk).append("tiny.records")
 }
 
-/// The number after the last `tiny: synced` whose line is whole, plus one: how many records must be there.
+/// The number after the last `tiny: synced` whose line is whole, plus one: how many records must be
+/// there.
 fn synced(console: &str) -> u64 {
     let whole = console.rsplit_once('\n').map_or("", |(whole, _)| whole);
-    whole.lines().filter_map(|line| line.trim_end().strip_prefix("tiny: synced ")?.parse::<u64>().ok()).max().map_or(0, |last| last + 1)
+    whole
+        .lines()
+        .filter_map(|line| {
+            line.trim_end()
+                .strip_prefix("tiny: synced ")?
+                .parse::<u64>()
+                .ok()
+        })
+        .max()
+        .map_or(0, |last| last + 1)
 }
 
 fn number_after(console: &str, start: &str) -> u64 {
-    let line = console.lines().find_map(|line| line.strip_prefix(start)).unwrap_or_else(|| panic!("no line {start:?} in\n{console}"));
-    line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{line}"))
+    let line = console
+        .lines()
+        .find_map(|line| line.strip_prefix(start))
+        .unwrap_or_else(|| panic!("no line {start:?} in\n{console}"));
+    line.split_whitespace()
+        .next()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("{line}"))
 }
 
 /// How long it takes from the agent's start until records are written, on this machine and now.
@@ -40,8 +60,8 @@ fn agents_part(image: &Image, disk: &Path, scratch: &Scratch) -> Duration {
     started.elapsed()
 }
 
-/// Cuts the power `count` times, each time in a boot of a fresh copy of `from`, half of them while the agent
-/// works, which is when volumes are made and grown, the others while records are written.
+/// Cuts the power `count` times, each time in a boot of a fresh copy of `from`, half of them while
+/// the agent works, which is when volumes are made and grown, the others while records are written.
 fn cut(name: &str, image: &Image, from: &Path, count: u64, before: u64) {
     let scratch = Scratch::new(name);
     let disk = scratch.join("disk.raw");
@@ -51,9 +71,17 @@ fn cut(name: &str, image: &Image, from: &Path, count: u64, before: u64) {
     let (mut early, mut lost) = (0, 0);
     for number in 0..count {
         alter::copy(from, &disk);
-        let (mark, window) = if number % 2 == 0 { ("Run /init", agents.as_millis() as u64) } else { ("tiny: synced 0", 1500) };
+        let (mark, window) = if number % 2 == 0 {
+            ("Run /init", agents.as_millis() as u64)
+        } else {
+            ("tiny: synced 0", 1500)
+        };
         // A growing boot has records already, and goes on where they end.
-        let mark = if before > 0 && number % 2 == 1 { "tiny: synced " } else { mark };
+        let mark = if before > 0 && number % 2 == 1 {
+            "tiny: synced "
+        } else {
+            mark
+        };
         let moment = Duration::from_millis(random.below(window.max(1)));
         let mut machine = records(image, &disk).start(&scratch);
         machine.wait_for(mark);
@@ -66,11 +94,16 @@ fn cut(name: &str, image: &Image, from: &Path, count: u64, before: u64) {
         let mut machine = records(image, &disk).start(&scratch);
         let line = machine.wait_for("tiny: records ");
         let found = number_after(&line, "tiny: records ");
-        assert!(found >= must_be_there, "cut {number}, {moment:?} after {mark:?}: {found} records, {must_be_there} were synced\n{console}");
+        assert!(
+            found >= must_be_there,
+            "cut {number}, {moment:?} after {mark:?}: {found} records, {must_be_there} were synced\n{console}"
+        );
         machine.wait_for("tiny: synced ");
         machine.cut_power();
     }
-    println!("{name}: {count} power cuts survived, {early} of them before init, {lost} synced records all found again");
+    println!(
+        "{name}: {count} power cuts survived, {early} of them before init, {lost} synced records all found again"
+    );
 }
 
 #[test]
@@ -89,6 +122,12 @@ fn a_growing_boot_survives_power_cuts_and_keeps_what_was_synced() {
     let mut machine = records(&image, &disk).start(&scratch);
     machine.wait_for("tiny: synced 20");
     let before = synced(&machine.cut_power());
-    alter::resize(&disk, std::fs::metadata(&disk).map(|meta| meta.len()).unwrap_or_default() + (256 << 20));
+    alter::resize(
+        &disk,
+        std::fs::metadata(&disk)
+            .map(|meta| meta.len())
+            .unwrap_or_default()
+            + (256 << 20),
+    );
     cut("cut-growing", &image, &disk, cuts(4, 100), before);
 }

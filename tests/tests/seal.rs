@@ -1,5 +1,5 @@
-//! What a level of the seal promises is in force before init starts, on Debian's kernels 6.1 and 6.12; and a kernel that can't give it is refused, or said
-//! to be weaker, as the policy says.
+//! What a level of the seal promises is in force before init starts, on Debian's kernels 6.1 and
+//! 6.12; and a kernel that can't give it is refused, or said to be weaker, as the policy says.
 
 use std::time::Duration;
 
@@ -10,11 +10,18 @@ use adamant_tests::scratch::Scratch;
 
 const SUITES: [&str; 2] = ["trixie", "bookworm"];
 
-/// What makes the tiny image have an interpreter, which is its own init under such a name, and be told to try it.
+/// What makes the tiny image have an interpreter, which is its own init under such a name, and be
+/// told to try it.
 const READER: &str = "[[file]]\npath = \"/usr/bin/dash\"\ncopy = \"input/init\"\nmode = \"0755\"\n";
 
 fn tiny(suite: &'static str, level: &str, enforce: &str, more: &str) -> Tiny {
-    Tiny { suite, ..Tiny::usual() }.with(&format!("[seal]\nlevel = {level:?}\nenforce = {enforce:?}\n{more}"))
+    Tiny {
+        suite,
+        ..Tiny::usual()
+    }
+    .with(&format!(
+        "[seal]\nlevel = {level:?}\nenforce = {enforce:?}\n{more}"
+    ))
 }
 
 /// The console of a fresh copy's only start, with the kernel's list of security modules as given.
@@ -23,7 +30,11 @@ fn start(tiny: &Tiny, name: &str, words: &str) -> String {
     let scratch = Scratch::new(name);
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
-    Setup::of(&image).disk(&disk).append(words).start(&scratch).wait_for_end()
+    Setup::of(&image)
+        .disk(&disk)
+        .append(words)
+        .start(&scratch)
+        .wait_for_end()
 }
 
 /// What an interpreter of the image may open, and what not.
@@ -44,7 +55,11 @@ const SCRIPTS_REFUSED: [&str; 13] = [
 ];
 
 fn lines<'a>(console: &'a str, start: &str) -> Vec<&'a str> {
-    console.lines().map(str::trim_end).filter_map(|line| line.strip_prefix(start)).collect()
+    console
+        .lines()
+        .map(str::trim_end)
+        .filter_map(|line| line.strip_prefix(start))
+        .collect()
 }
 
 #[test]
@@ -52,23 +67,64 @@ fn each_level_is_in_force_on_both_kernels() {
     for suite in SUITES {
         for level in ["verity", "lockdown", "guard"] {
             // The first two need nothing that the older kernel lacks: it is asked in the long form.
-            if suite == "bookworm" && level != "guard" && std::env::var_os("ADAMANT_ALL").is_none() {
+            if suite == "bookworm" && level != "guard" && std::env::var_os("ADAMANT_ALL").is_none()
+            {
                 continue;
             }
-            let scripts = if level == "guard" { format!("scripts = \"refuse\"\n{READER}") } else { String::new() };
-            let console = start(&tiny(suite, level, "require", &scripts), &format!("seal-{level}-{suite}"), "tiny.seal");
-            assert_eq!(lines(&console, "tiny: seal reached "), [level], "{suite}: {console}");
-            assert_eq!(lines(&console, "tiny: seal missing "), [""; 0], "{suite}: {console}");
+            let scripts = if level == "guard" {
+                format!("scripts = \"refuse\"\n{READER}")
+            } else {
+                String::new()
+            };
+            let console = start(
+                &tiny(suite, level, "require", &scripts),
+                &format!("seal-{level}-{suite}"),
+                "tiny.seal",
+            );
+            assert_eq!(
+                lines(&console, "tiny: seal reached "),
+                [level],
+                "{suite}: {console}"
+            );
+            assert_eq!(
+                lines(&console, "tiny: seal missing "),
+                [""; 0],
+                "{suite}: {console}"
+            );
             // What the kernel says itself, and what happens when init tries.
-            let locked = if level == "verity" { "none" } else { "integrity" };
-            assert_eq!(lines(&console, "tiny: lockdown "), [locked], "{suite}, {level}: {console}");
-            for (what, refused) in [("exec", level == "guard"), ("map", level == "guard"), ("cover", level == "guard"), ("partition", true)] {
+            let locked = if level == "verity" {
+                "none"
+            } else {
+                "integrity"
+            };
+            assert_eq!(
+                lines(&console, "tiny: lockdown "),
+                [locked],
+                "{suite}, {level}: {console}"
+            );
+            for (what, refused) in [
+                ("exec", level == "guard"),
+                ("map", level == "guard"),
+                ("cover", level == "guard"),
+                ("partition", true),
+            ] {
                 let wanted = if refused { "refused" } else { "worked" };
-                assert_eq!(lines(&console, &format!("tiny: try {what} ")), [wanted], "{suite}, {level}: {console}");
+                assert_eq!(
+                    lines(&console, &format!("tiny: try {what} ")),
+                    [wanted],
+                    "{suite}, {level}: {console}"
+                );
             }
             if level == "guard" {
-                assert_eq!(lines(&console, "tiny: try script "), SCRIPTS_REFUSED, "{suite}: {console}");
-                assert!(lines(&console, "tiny: seal enforced ").contains(&"scripts of the image alone"), "{suite}: {console}");
+                assert_eq!(
+                    lines(&console, "tiny: try script "),
+                    SCRIPTS_REFUSED,
+                    "{suite}: {console}"
+                );
+                assert!(
+                    lines(&console, "tiny: seal enforced ").contains(&"scripts of the image alone"),
+                    "{suite}: {console}"
+                );
             }
         }
     }
@@ -76,36 +132,89 @@ fn each_level_is_in_force_on_both_kernels() {
 
 #[test]
 fn what_a_kernel_lacks_is_refused_or_said_as_the_policy_asks() {
-    // A list of modules without BPF is a kernel without it. Lockdown is always there in Debian's kernels, whatever the list says.
-    let (level, lsm, why, left) = ("guard", "lsm=lockdown,yama", "BPF is not among the kernel's security modules", "lockdown");
+    // A list of modules without BPF is a kernel without it. Lockdown is always there in Debian's
+    // kernels, whatever the list says.
+    let (level, lsm, why, left) = (
+        "guard",
+        "lsm=lockdown,yama",
+        "BPF is not among the kernel's security modules",
+        "lockdown",
+    );
     for suite in SUITES {
-        let console = start(&tiny(suite, level, "require", ""), &format!("seal-require-{level}-{suite}"), lsm);
-        assert!(console.contains(&format!("adamant: seal: level {level:?}, which the policy requires: {why}")), "{suite}: {console}");
-        assert!(!console.contains("tiny: "), "{suite}, {level}: init started: {console}");
-        let console = start(&tiny(suite, level, "prefer", ""), &format!("seal-prefer-{level}-{suite}"), &format!("{lsm} tiny.seal"));
-        assert_eq!(lines(&console, "tiny: seal reached "), [left], "{suite}: {console}");
-        assert!(lines(&console, "tiny: seal missing ").iter().any(|line| line.contains(why)), "{suite}: {console}");
-        assert!(console.contains("tiny: done"), "{suite}, {level}: {console}");
+        let console = start(
+            &tiny(suite, level, "require", ""),
+            &format!("seal-require-{level}-{suite}"),
+            lsm,
+        );
+        assert!(
+            console.contains(&format!(
+                "adamant: seal: level {level:?}, which the policy requires: {why}"
+            )),
+            "{suite}: {console}"
+        );
+        assert!(
+            !console.contains("tiny: "),
+            "{suite}, {level}: init started: {console}"
+        );
+        let console = start(
+            &tiny(suite, level, "prefer", ""),
+            &format!("seal-prefer-{level}-{suite}"),
+            &format!("{lsm} tiny.seal"),
+        );
+        assert_eq!(
+            lines(&console, "tiny: seal reached "),
+            [left],
+            "{suite}: {console}"
+        );
+        assert!(
+            lines(&console, "tiny: seal missing ")
+                .iter()
+                .any(|line| line.contains(why)),
+            "{suite}: {console}"
+        );
+        assert!(
+            console.contains("tiny: done"),
+            "{suite}, {level}: {console}"
+        );
     }
 }
 
-/// The kernel's own instructions are counted, one a nanosecond: the same work costs the same, but for the timer's ticks, and for how the library's pages
-/// came into memory, which is different at each start by 1 %. The least of some starts counts.
+/// The kernel's own instructions are counted, one a nanosecond: the same work costs the same, but
+/// for the timer's ticks, and for how the library's pages came into memory, which is different at
+/// each start by 1 %. The least of some starts counts.
 #[test]
 #[ignore = "nine machines without any parallel emulation: part of tests/run --all"]
 fn the_guard_costs_at_most_two_percent() {
     let mut costs = Vec::new();
-    for (level, scripts) in [("lockdown", "allow"), ("guard", "allow"), ("guard", "refuse")] {
-        let image = tiny("trixie", level, "require", &format!("scripts = {scripts:?}\n{READER}")).build();
+    for (level, scripts) in [
+        ("lockdown", "allow"),
+        ("guard", "allow"),
+        ("guard", "refuse"),
+    ] {
+        let image = tiny(
+            "trixie",
+            level,
+            "require",
+            &format!("scripts = {scripts:?}\n{READER}"),
+        )
+        .build();
         let scratch = Scratch::new(&format!("seal-cost-{level}-{scripts}"));
         let disk = scratch.join("disk.raw");
         alter::copy(&image.path("raw"), &disk);
         let counting = ["-icount", "shift=0,sleep=off", "-smp", "1"];
         let mut least = [u64::MAX; 3];
         for _ in 0..3 {
-            let setup = Setup::of(&image).disk(&disk).append("tiny.cost").arguments(&counting).deadline(Duration::from_secs(900));
+            let setup = Setup::of(&image)
+                .disk(&disk)
+                .append("tiny.cost")
+                .arguments(&counting)
+                .deadline(Duration::from_secs(900));
             let console = setup.start(&scratch).wait_for_end();
-            let cost = |name: &str| lines(&console, &format!("tiny: cost {name} "))[0].parse::<u64>().unwrap_or_else(|e| panic!("{name}: {e}: {console}"));
+            let cost = |name: &str| {
+                lines(&console, &format!("tiny: cost {name} "))[0]
+                    .parse::<u64>()
+                    .unwrap_or_else(|e| panic!("{name}: {e}: {console}"))
+            };
             let now = ["exec", "map", "open"].map(cost);
             least = std::array::from_fn(|at| least[at].min(now[at]));
         }
@@ -134,7 +243,9 @@ fn an_exception_of_the_policy_is_one_and_is_told() {
             "trixie",
             "guard",
             "require",
-            &format!("scripts = \"refuse\"\n[seal.allow]\nexecute = [\"state\"]\nmounts = [\"/mnt\"]\nscripts = [\"/usr/bin/dash\"]\n{READER}"),
+            &format!(
+                "scripts = \"refuse\"\n[seal.allow]\nexecute = [\"state\"]\nmounts = [\"/mnt\"]\nscripts = [\"/usr/bin/dash\"]\n{READER}"
+            ),
         ),
         "seal-allow",
         "tiny.seal",
@@ -142,6 +253,15 @@ fn an_exception_of_the_policy_is_one_and_is_told() {
     assert_eq!(lines(&console, "tiny: try exec "), ["worked"], "{console}");
     assert_eq!(lines(&console, "tiny: try cover "), ["worked"], "{console}");
     assert_eq!(lines(&console, "tiny: try map "), ["refused"], "{console}");
-    assert_eq!(lines(&console, "tiny: seal allows "), ["execute state", "mounts /mnt", "scripts /usr/bin/dash"], "{console}");
-    assert!(lines(&console, "tiny: try script ").iter().all(|line| line.ends_with(" worked")), "{console}");
+    assert_eq!(
+        lines(&console, "tiny: seal allows "),
+        ["execute state", "mounts /mnt", "scripts /usr/bin/dash"],
+        "{console}"
+    );
+    assert!(
+        lines(&console, "tiny: try script ")
+            .iter()
+            .all(|line| line.ends_with(" worked")),
+        "{console}"
+    );
 }

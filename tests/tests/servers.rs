@@ -1,4 +1,5 @@
-//! The reference images as servers: Debian comes up whole, twice, lets in whoever has the key, and is no hindrance on a normal day.
+//! The reference images as servers: Debian comes up whole, twice, lets in whoever has the key, and
+//! is no hindrance on a normal day.
 
 use std::path::Path;
 
@@ -9,7 +10,13 @@ use adamant_tests::scratch::Scratch;
 use adamant_tests::server::{Login, Server, free_port, key, reference, setup};
 use adamant_tests::tool;
 
-fn start(image: &Image, disk: &Path, scratch: &Scratch, words: &str, arguments: &[&str]) -> Machine {
+fn start(
+    image: &Image,
+    disk: &Path,
+    scratch: &Scratch,
+    words: &str,
+    arguments: &[&str],
+) -> Machine {
     setup(image, disk, words, arguments).start(scratch)
 }
 
@@ -17,7 +24,11 @@ fn start(image: &Image, disk: &Path, scratch: &Scratch, words: &str, arguments: 
 fn report(image: &Image, disk: &Path, scratch: &Scratch) -> String {
     let mut machine = start(image, disk, scratch, "adamant.check", &[]);
     let console = machine.wait_for_end();
-    println!("{}: reported and switched off after {} s", image.stem, machine.age().as_secs());
+    println!(
+        "{}: reported and switched off after {} s",
+        image.stem,
+        machine.age().as_secs()
+    );
     console
 }
 
@@ -27,19 +38,35 @@ fn is_running_twice(name: &str) {
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
     let console = report(&image, &disk, &scratch);
-    assert!(console.contains(&format!("verified: {name}, running")), "first boot:\n{console}");
-    assert!(!console.contains("Failed to start"), "first boot:\n{console}");
+    assert!(
+        console.contains(&format!("verified: {name}, running")),
+        "first boot:\n{console}"
+    );
+    assert!(
+        !console.contains("Failed to start"),
+        "first boot:\n{console}"
+    );
     // The second one is a day of work, too.
     let console = match Server::start(&image, &disk, &scratch, |setup| setup) {
         Some(mut server) => {
-            assert_eq!(server.ask("systemctl is-system-running --wait").trim(), "running");
-            println!("{}: up and running after {} s", image.stem, server.machine.age().as_secs());
+            assert_eq!(
+                server.ask("systemctl is-system-running --wait").trim(),
+                "running"
+            );
+            println!(
+                "{}: up and running after {} s",
+                image.stem,
+                server.machine.age().as_secs()
+            );
             a_normal_day(&mut server, name);
             server.power_off()
         }
         None => report(&image, &disk, &scratch),
     };
-    assert!(!console.contains("Failed to start"), "second boot:\n{console}");
+    assert!(
+        !console.contains("Failed to start"),
+        "second boot:\n{console}"
+    );
 }
 
 /// What an operator and the machine itself do on any day: each ends with 0.
@@ -66,15 +93,34 @@ fn a_normal_day(server: &mut Server, name: &str) {
     let more = ["nginx -t && systemctl reload nginx && systemctl is-active --quiet nginx"];
     // In one session: each login takes its seconds.
     let day = DAY.iter().chain(more.iter().filter(|_| name == "web"));
-    let day: String =
-        day.enumerate().map(|(number, command)| format!("{{ {command}\n}} || {{ echo \"command {number} of the day failed\"; exit 1; }}\n")).collect();
+    let day: String = day
+        .enumerate()
+        .map(|(number, command)| {
+            format!(
+                "{{ {command}\n}} || {{ echo \"command {number} of the day failed\"; exit 1; }}\n"
+            )
+        })
+        .collect();
     server.ask(&day);
-    // Changing the server is refused in words that a person understands, and leaves nothing half done.
-    for command in ["apt-get update", "apt-get install -y hello", "apt install hello", "dpkg --remove less", "/usr/bin/apt-get remove -y less"] {
+    // Changing the server is refused in words that a person understands, and leaves nothing half
+    // done.
+    for command in [
+        "apt-get update",
+        "apt-get install -y hello",
+        "apt install hello",
+        "dpkg --remove less",
+        "/usr/bin/apt-get remove -y less",
+    ] {
         let (said, code) = server.try_to(command);
-        assert!(code != 0 && said.contains("never modified, only replaced"), "{command}: {code}: {said}");
+        assert!(
+            code != 0 && said.contains("never modified, only replaced"),
+            "{command}: {code}: {said}"
+        );
     }
-    assert_eq!(server.ask("dpkg --audit; dpkg-query -W -f '${db:Status-Status}' less"), "installed");
+    assert_eq!(
+        server.ask("dpkg --audit; dpkg-query -W -f '${db:Status-Status}' less"),
+        "installed"
+    );
     let failed = server.ask("systemctl --failed --no-legend --plain");
     assert_eq!(failed.trim(), "");
     let told = server.ask("cat /run/adamant/events.jsonl 2>/dev/null; true");
@@ -107,29 +153,57 @@ fn root_logs_in_with_the_key_from_the_credential_and_the_host_key_stays() {
     alter::copy(&image.path("raw"), &disk);
     let mut host_keys = Vec::new();
     for _ in 0..2 {
-        let Some(mut server) = Server::start(&image, &disk, &scratch, |setup| setup) else { return };
+        let Some(mut server) = Server::start(&image, &disk, &scratch, |setup| setup) else {
+            return;
+        };
         let said = server.ask("adamant-agent status && ls -ld /var/log/journal/$(cat /etc/machine-id) && cat /var/lib/ssh/ssh_host_ed25519_key.pub");
         assert!(said.contains(&image.root_hash()[..8]), "{said}");
         host_keys.push(said.lines().last().unwrap_or_default().to_owned());
         let refused = server.ask("touch /etc/x; touch /usr/x; true");
-        assert_eq!(refused.matches("Read-only file system").count(), 2, "{refused}");
+        assert_eq!(
+            refused.matches("Read-only file system").count(),
+            2,
+            "{refused}"
+        );
         let (code, table) = server.drift();
         assert_eq!(code, Some(0), "{table}");
-        assert!(table.contains(&format!("debian 1.0.0  {}   no drift", &image.root_hash()[..8])), "{table}");
+        assert!(
+            table.contains(&format!(
+                "debian 1.0.0  {}   no drift",
+                &image.root_hash()[..8]
+            )),
+            "{table}"
+        );
         server.ask("systemd-run --quiet --unit=stranger sleep 1000");
         let (code, table) = server.drift();
         assert_eq!(code, Some(1), "{table}");
-        assert!(table.contains("units: /run/systemd/transient/stranger.service: is there, should be absent"), "{table}");
+        assert!(
+            table.contains(
+                "units: /run/systemd/transient/stranger.service: is there, should be absent"
+            ),
+            "{table}"
+        );
         server.power_off();
     }
-    assert!(host_keys[0].starts_with("ssh-ed25519 ") && host_keys[0] == host_keys[1], "{host_keys:?}");
+    assert!(
+        host_keys[0].starts_with("ssh-ed25519 ") && host_keys[0] == host_keys[1],
+        "{host_keys:?}"
+    );
     // A machine that was not shut down tells of it.
-    let Some(mut server) = Server::start(&image, &disk, &scratch, |setup| setup) else { return };
+    let Some(mut server) = Server::start(&image, &disk, &scratch, |setup| setup) else {
+        return;
+    };
     server.ask("systemctl is-active --quiet adamant-watch");
     server.machine.cut_power();
-    let Some(mut server) = Server::start(&image, &disk, &scratch, |setup| setup) else { return };
+    let Some(mut server) = Server::start(&image, &disk, &scratch, |setup| setup) else {
+        return;
+    };
     let said = server.ask("adamant-agent status");
-    assert!(said.contains("bad boot   the one before this") && said.contains("it was not shut down: power cut, reset or hang"), "{said}");
+    assert!(
+        said.contains("bad boot   the one before this")
+            && said.contains("it was not shut down: power cut, reset or hang"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -140,20 +214,39 @@ fn a_cloud_s_metadata_service_gives_root_its_key_as_the_documentation_says() {
     }
     let scratch = Scratch::new("metadata");
     let page = std::fs::read_to_string(workspace().join("docs/platforms.md")).unwrap();
-    let example = page.split_once("```toml\n").and_then(|(_, rest)| rest.split_once("```")).unwrap().0;
+    let example = page
+        .split_once("```toml\n")
+        .and_then(|(_, rest)| rest.split_once("```"))
+        .unwrap()
+        .0;
     let folder = scratch.join("image");
-    tool::run(tool::command("cp").arg("-a").arg(workspace().join("images/debian")).arg(&folder));
+    tool::run(
+        tool::command("cp")
+            .arg("-a")
+            .arg(workspace().join("images/debian"))
+            .arg(&folder),
+    );
     let _ = std::fs::remove_dir_all(folder.join("out"));
     let definition = folder.join("image.toml");
     let text = std::fs::read_to_string(&definition).unwrap();
     let with_curl = text.replacen("\"openssh-server\"", "\"openssh-server\", \"curl\"", 1);
-    assert!(with_curl != text, "images/debian names its packages in another way");
+    assert!(
+        with_curl != text,
+        "images/debian names its packages in another way"
+    );
     std::fs::write(&definition, format!("{with_curl}\n{example}")).unwrap();
-    let image = Image { dir: scratch.join("out"), stem: "debian_1.0.0".to_owned() };
+    let image = Image {
+        dir: scratch.join("out"),
+        stem: "debian_1.0.0".to_owned(),
+    };
     image::build(&folder, &image.dir);
 
-    // The service, as QEMU starts it for each connection: a token for whoever asks to be given one, a key for whoever has it.
-    let login = Login { key: key(&scratch), port: free_port() };
+    // The service, as QEMU starts it for each connection: a token for whoever asks to be given one,
+    // a key for whoever has it.
+    let login = Login {
+        key: key(&scratch),
+        port: free_port(),
+    };
     let service = scratch.join("service");
     let script = format!(
         "read -r method path _\ntoken=\nwhile read -r name value; do case $name in X-aws-ec2-metadata-token:) token=${{value%?}} ;; ?) break ;; esac; done\n\
@@ -168,12 +261,22 @@ fn a_cloud_s_metadata_service_gives_root_its_key_as_the_documentation_says() {
         "user,id=net,net=169.254.169.0/24,dhcpstart=169.254.169.15,hostfwd=tcp:127.0.0.1:{port}-169.254.169.15:22,guestfwd=tcp:169.254.169.254:80-cmd:sh {}",
         service.display()
     );
-    let arguments = ["-netdev", &network, "-device", "virtio-net-pci,netdev=net", "-device", "virtio-rng-pci"];
+    let arguments = [
+        "-netdev",
+        &network,
+        "-device",
+        "virtio-net-pci,netdev=net",
+        "-device",
+        "virtio-rng-pci",
+    ];
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
     let mut machine = start(&image, &disk, &scratch, "", &arguments);
     machine.wait_for("debian ttyS0");
-    let (said, _) = login.ask(&mut machine, "cat /run/ssh/authorized_keys/root; systemctl is-active metadata-key.service");
+    let (said, _) = login.ask(
+        &mut machine,
+        "cat /run/ssh/authorized_keys/root; systemctl is-active metadata-key.service",
+    );
     assert!(said.starts_with(&login.public()), "{said}");
     machine.cut_power();
 }

@@ -1,5 +1,5 @@
-//! The agent verifies by whom the root hash was signed before it does anything with it: what the image's own key did not sign does not
-//! start, and its line says why.
+//! The agent verifies by whom the root hash was signed before it does anything with it: what the
+//! image's own key did not sign does not start, and its line says why.
 
 use std::fs;
 use std::path::Path;
@@ -20,16 +20,29 @@ fn start(image: &Image, name: &str, alter_disk: impl FnOnce(&Path), arguments: &
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
     alter_disk(&disk);
-    Setup::of(image).disk(&disk).arguments(arguments).start(&scratch).wait_for_end()
+    Setup::of(image)
+        .disk(&disk)
+        .arguments(arguments)
+        .start(&scratch)
+        .wait_for_end()
 }
 
 /// The image does not start, and the stage's line has these words.
 fn refused(console: &str, words: &[&str]) {
     assert!(!console.contains("tiny: "), "it was started:\n{console}");
-    let line = console.lines().filter_map(|line| line.find("adamant: signature: ").map(|at| line[at..].trim_end()));
-    let line = line.into_iter().find(|line| words.iter().all(|word| line.contains(word)));
-    let line = line.unwrap_or_else(|| panic!("no line of stage signature with {words:?} in\n{console}"));
-    assert!(line.split(": ").count() >= 5, "stage, what, why and what to do: {line}");
+    let line = console.lines().filter_map(|line| {
+        line.find("adamant: signature: ")
+            .map(|at| line[at..].trim_end())
+    });
+    let line = line
+        .into_iter()
+        .find(|line| words.iter().all(|word| line.contains(word)));
+    let line =
+        line.unwrap_or_else(|| panic!("no line of stage signature with {words:?} in\n{console}"));
+    assert!(
+        line.split(": ").count() >= 5,
+        "stage, what, why and what to do: {line}"
+    );
     println!("{line}");
 }
 
@@ -50,28 +63,50 @@ fn signature(keys: &Path, hash: &RootHash) -> Vec<u8> {
 fn no_bit_of_a_signature_partition_can_change_without_being_noticed() {
     let hash = RootHash([0x5a; 32]);
     let partition = signature(&our_keys(), &hash);
-    let trusted = [Certificate::from_pem(&fs::read(our_keys().join("verity.crt")).unwrap()).unwrap()];
+    let trusted =
+        [Certificate::from_pem(&fs::read(our_keys().join("verity.crt")).unwrap()).unwrap()];
     let good = Embedded::parse(&partition).unwrap();
-    assert_eq!(check(&good, &hash, &trusted, 0).unwrap().fingerprint(), good.certificate_fingerprint);
+    assert_eq!(
+        check(&good, &hash, &trusted, 0).unwrap().fingerprint(),
+        good.certificate_fingerprint
+    );
     let used = partition.iter().position(|byte| *byte == 0).unwrap();
     for at in (0..used + 16).chain([partition.len() - 1]) {
         for bit in 0..8 {
             let mut altered = partition.clone();
             altered[at] ^= 1 << bit;
-            let accepted = Embedded::parse(&altered).is_ok_and(|embedded| check(&embedded, &hash, &trusted, 0).is_ok());
+            let accepted = Embedded::parse(&altered)
+                .is_ok_and(|embedded| check(&embedded, &hash, &trusted, 0).is_ok());
             // White space after the JSON is the same signature.
-            assert!(!accepted || (at, altered[at]) == (used, b' '), "byte {at}, bit {bit}");
+            assert!(
+                !accepted || (at, altered[at]) == (used, b' '),
+                "byte {at}, bit {bit}"
+            );
         }
     }
 }
 
 #[test]
 fn a_signed_image_starts_and_says_by_whom_also_with_a_clock_that_stood_still() {
-    for (name, arguments) in [("signed", &[][..]), ("signed-1999", &["-rtc", "base=1999-01-01T00:00:00"])] {
+    for (name, arguments) in [
+        ("signed", &[][..]),
+        ("signed-1999", &["-rtc", "base=1999-01-01T00:00:00"]),
+    ] {
         let console = start(&signed().build(), name, |_| {}, arguments);
-        assert!(console.contains("tiny: signed by tests verity (require)"), "{console}");
-        assert!(console.contains("tiny: done") && !console.contains("tiny: warning"), "{console}");
-        assert!(console.contains("tiny: kernel on the signature: the signer's certificate is in none of its keyrings"), "{console}");
+        assert!(
+            console.contains("tiny: signed by tests verity (require)"),
+            "{console}"
+        );
+        assert!(
+            console.contains("tiny: done") && !console.contains("tiny: warning"),
+            "{console}"
+        );
+        assert!(
+            console.contains(
+                "tiny: kernel on the signature: the signer's certificate is in none of its keyrings"
+            ),
+            "{console}"
+        );
     }
 }
 
@@ -83,7 +118,11 @@ fn an_altered_a_missing_and_another_s_signature_are_refused() {
     // A digit of the message's last bytes, which are the key's signature.
     let end = good.iter().position(|byte| *byte == 0).unwrap();
     let mut altered = good.clone();
-    altered[end - 100] = if altered[end - 100] == b'A' { b'B' } else { b'A' };
+    altered[end - 100] = if altered[end - 100] == b'A' {
+        b'B'
+    } else {
+        b'A'
+    };
     let other_image = signature(&our_keys(), &RootHash([1; 32]));
     let other_key = signature(&other_keys(), &hash);
     let cases: [(&str, &[u8], &str); 4] = [
@@ -93,10 +132,17 @@ fn an_altered_a_missing_and_another_s_signature_are_refused() {
         ("other-key", &other_key, "not trusted here"),
     ];
     for (name, content, why) in cases {
-        refused(&start(&image, name, |disk| put(disk, content), &[]), &["signature partition", why]);
+        refused(
+            &start(&image, name, |disk| put(disk, content), &[]),
+            &["signature partition", why],
+        );
     }
-    let missing = |disk: &Path| alter::drop_partition(disk, alter::partition(disk, "tiny_1_sig").number);
-    refused(&start(&image, "no-signature", missing, &[]), &["no signature partition"]);
+    let missing =
+        |disk: &Path| alter::drop_partition(disk, alter::partition(disk, "tiny_1_sig").number);
+    refused(
+        &start(&image, "no-signature", missing, &[]),
+        &["no signature partition"],
+    );
 }
 
 #[test]
@@ -104,19 +150,47 @@ fn an_expired_certificate_is_refused() {
     let scratch = Scratch::new("expired-keys");
     let dir = scratch.join("keys");
     fs::create_dir_all(&dir).unwrap();
-    let openssl = |words: &str| tool::run(tool::command("openssl").current_dir(&dir).args(words.split(' ')));
+    let openssl = |words: &str| {
+        tool::run(
+            tool::command("openssl")
+                .current_dir(&dir)
+                .args(words.split(' ')),
+        )
+    };
     openssl("req -new -nodes -newkey rsa:2048 -keyout verity.key -out request -subj /CN=expired");
     openssl("x509 -req -in request -signkey verity.key -days -1 -out verity.crt");
-    tool::run(tool::command("chmod").arg("600").arg(dir.join("verity.key")));
-    let sign = format!("[sign]\nverity = {{ key = {:?}, certificate = {:?} }}\n", dir.join("verity.key"), dir.join("verity.crt"));
-    let image = Tiny::default().with(&format!("{SMALL_VOLUMES}{POWEROFF_AT_ONCE}{sign}")).build();
-    refused(&start(&image, "expired", |_| {}, &[]), &["signature partition", "the certificate of expired has expired"]);
+    tool::run(
+        tool::command("chmod")
+            .arg("600")
+            .arg(dir.join("verity.key")),
+    );
+    let sign = format!(
+        "[sign]\nverity = {{ key = {:?}, certificate = {:?} }}\n",
+        dir.join("verity.key"),
+        dir.join("verity.crt")
+    );
+    let image = Tiny::default()
+        .with(&format!("{SMALL_VOLUMES}{POWEROFF_AT_ONCE}{sign}"))
+        .build();
+    refused(
+        &start(&image, "expired", |_| {}, &[]),
+        &[
+            "signature partition",
+            "the certificate of expired has expired",
+        ],
+    );
 }
 
 #[test]
 fn prefer_starts_what_is_not_signed_and_warns() {
     let image = signed().with("[verify]\nsignature = \"prefer\"\n").build();
     let console = start(&image, "prefer", |disk| put(disk, &[]), &[]);
-    assert!(console.contains("tiny: signed by nobody (prefer)") && console.contains("tiny: done"), "{console}");
-    assert!(console.contains("tiny: warning The root hash's signature was not verified"), "{console}");
+    assert!(
+        console.contains("tiny: signed by nobody (prefer)") && console.contains("tiny: done"),
+        "{console}"
+    );
+    assert!(
+        console.contains("tiny: warning The root hash's signature was not verified"),
+        "{console}"
+    );
 }

@@ -3,7 +3,11 @@
 /// The bytes that these digits stand for.
 pub fn decode(digits: &[u8]) -> Result<Vec<u8>, String> {
     let wrong = || "not Base64".to_owned();
-    let padding = digits.iter().rev().take_while(|&&digit| digit == b'=').count();
+    let padding = digits
+        .iter()
+        .rev()
+        .take_while(|&&digit| digit == b'=')
+        .count();
     if !digits.len().is_multiple_of(4) || padding > 2 {
         return Err(wrong());
     }
@@ -39,10 +43,18 @@ mod tests {
 
     #[test]
     fn takes_the_one_form_alone() {
-        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmE=", "fooba")] {
+        for (text, bytes) in [
+            ("", ""),
+            ("Zg==", "f"),
+            ("Zm8=", "fo"),
+            ("Zm9v", "foo"),
+            ("Zm9vYmE=", "fooba"),
+        ] {
             assert_eq!(decode(text.as_bytes()), Ok(bytes.as_bytes().to_vec()));
         }
-        for text in ["Zh==", "Zm9=", "Zg=", "Zg", "Z===", "====", "Zm9v\n", "Zm=v", "Zm-v"] {
+        for text in [
+            "Zh==", "Zm9=", "Zg=", "Zg", "Z===", "====", "Zm9v\n", "Zm=v", "Zm-v",
+        ] {
             assert!(decode(text.as_bytes()).is_err(), "{text}");
         }
     }

@@ -1,7 +1,9 @@
-//! The black box: a small partition that outlives boots, also those that fail before any volume can be mounted. A ring of records, each in one
-//! block with a checksum of its own, written whole and always over the oldest: what is cut off while it is written costs nothing but itself.
+//! The black box: a small partition that outlives boots, also those that fail before any volume can
+//! be mounted. A ring of records, each in one block with a checksum of its own, written whole and
+//! always over the oldest: what is cut off while it is written costs nothing but itself.
 //!
-//! What is read is hostile: whoever had the disk can have written it. It decides nothing and is only shown.
+//! What is read is hostile: whoever had the disk can have written it. It decides nothing and is
+//! only shown.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -9,7 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::gpt::Guid;
 
 /// The type of its partition, this project's own: nothing else looks at it or mounts it.
-pub const PARTITION_TYPE: Guid = Guid::from_text_order([0x8f, 0x4a, 0x6b, 0x1e, 0x0c, 0x35, 0x4d, 0x27, 0x9b, 0xd8, 0x61, 0xf2, 0xa7, 0x3e, 0x5c, 0x90]);
+pub const PARTITION_TYPE: Guid = Guid::from_text_order([
+    0x8f, 0x4a, 0x6b, 0x1e, 0x0c, 0x35, 0x4d, 0x27, 0x9b, 0xd8, 0x61, 0xf2, 0xa7, 0x3e, 0x5c, 0x90,
+]);
 /// Its label.
 pub const LABEL: &str = "black-box";
 /// Bytes that the builder gives it, and at most these are used.
@@ -20,7 +24,8 @@ const BLOCKS: usize = BYTES as usize / BLOCK;
 
 const MAGIC: [u8; 8] = *b"adamant\x1b";
 const VERSION: u32 = 1;
-/// Before the text: magic, version, length of the text, sequence number, SHA-256 of header and text as if these 32 bytes were 0.
+/// Before the text: magic, version, length of the text, sequence number, SHA-256 of header and text
+/// as if these 32 bytes were 0.
 const HEADER: usize = 56;
 const CHECKSUM: std::ops::Range<usize> = 24..56;
 /// A disk that starts a thousand times a second for a thousand years stays below.
@@ -68,7 +73,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Its block. The kernel's lines that have no room are left out, the oldest first, then the end of the reason.
+    /// Its block. The kernel's lines that have no room are left out, the oldest first, then the end
+    /// of the reason.
     pub fn to_block(&self, sequence: u64) -> Vec<u8> {
         let mut record = self.clone();
         let text = loop {
@@ -77,10 +83,18 @@ impl Record {
                 break text;
             }
             if record.log.is_empty() {
-                record.reason = record.reason.chars().take(record.reason.chars().count() / 2).collect();
+                record.reason = record
+                    .reason
+                    .chars()
+                    .take(record.reason.chars().count() / 2)
+                    .collect();
                 if record.reason.is_empty() {
                     // Nothing of what is left is long, unless somebody has made it so.
-                    record = Record { boot: record.boot.chars().take(64).collect(), event: record.event, ..Record::default() };
+                    record = Record {
+                        boot: record.boot.chars().take(64).collect(),
+                        event: record.event,
+                        ..Record::default()
+                    };
                 }
             } else {
                 record.log.remove(0);
@@ -101,18 +115,30 @@ impl Record {
 
     /// Reads a block: its sequence number and the record. `None` for what is no whole record.
     fn from_block(block: &[u8]) -> Option<(u64, Record)> {
-        let number = |at: usize| block.get(at..at + 4)?.try_into().ok().map(u32::from_le_bytes);
+        let number = |at: usize| {
+            block
+                .get(at..at + 4)?
+                .try_into()
+                .ok()
+                .map(u32::from_le_bytes)
+        };
         if !block.starts_with(&MAGIC) || number(8)? != VERSION {
             return None;
         }
         let text = block.get(HEADER..HEADER.checked_add(usize::try_from(number(12)?).ok()?)?)?;
-        let checksum = Sha256::new().chain_update(block.get(..CHECKSUM.start)?).chain_update([0; 32]).chain_update(text).finalize();
+        let checksum = Sha256::new()
+            .chain_update(block.get(..CHECKSUM.start)?)
+            .chain_update([0; 32])
+            .chain_update(text)
+            .finalize();
         if *block.get(CHECKSUM)? != *checksum {
             return None;
         }
         let sequence = u64::from_le_bytes(block[16..24].try_into().ok()?);
         let record = serde_json::from_slice(text).ok()?;
-        (1..=LAST_SEQUENCE).contains(&sequence).then_some((sequence, record))
+        (1..=LAST_SEQUENCE)
+            .contains(&sequence)
+            .then_some((sequence, record))
     }
 }
 
@@ -128,19 +154,29 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Reads the partition's bytes, or its first [`BYTES`]. `None` where it has no room for two records.
+    /// Reads the partition's bytes, or its first [`BYTES`]. `None` where it has no room for two
+    /// records.
     pub fn read(bytes: &[u8]) -> Option<Ring> {
         let blocks = (bytes.len() / BLOCK).min(BLOCKS);
         if blocks < 2 {
             return None;
         }
-        let mut found: Vec<(u64, Record)> = bytes.chunks_exact(BLOCK).take(blocks).filter_map(Record::from_block).collect();
+        let mut found: Vec<(u64, Record)> = bytes
+            .chunks_exact(BLOCK)
+            .take(blocks)
+            .filter_map(Record::from_block)
+            .collect();
         found.sort_by_key(|(sequence, _)| *sequence);
         let next = found.last().map_or(1, |(sequence, _)| sequence + 1);
-        Some(Ring { records: found.into_iter().map(|(_, record)| record).collect(), next, blocks: blocks as u64 })
+        Some(Ring {
+            records: found.into_iter().map(|(_, record)| record).collect(),
+            next,
+            blocks: blocks as u64,
+        })
     }
 
-    /// The place of the next record: its sequence number, and the byte at which it is to be written. It then counts as written.
+    /// The place of the next record: its sequence number, and the byte at which it is to be
+    /// written. It then counts as written.
     pub fn take_place(&mut self) -> (u64, u64) {
         let sequence = self.next;
         self.next += 1;
@@ -162,7 +198,8 @@ pub struct Bad {
     pub words: String,
 }
 
-/// The newest boot that did not end as it should. `records` are those of other boots than the running one, oldest first.
+/// The newest boot that did not end as it should. `records` are those of other boots than the
+/// running one, oldest first.
 pub fn last_bad(records: &[Record]) -> Option<Bad> {
     // The last record of each boot says how it ended. A clock may be wrong, but the order is not.
     let mut ends: Vec<&Record> = Vec::new();
@@ -173,15 +210,29 @@ pub fn last_bad(records: &[Record]) -> Option<Bad> {
         }
     }
     let is_bad = |record: &&&Record| !matches!(record.event, Event::Running | Event::Ended);
-    let good = ends.iter().rev().take_while(|record| !is_bad(record)).count();
+    let good = ends
+        .iter()
+        .rev()
+        .take_while(|record| !is_bad(record))
+        .count();
     let record = (*ends.iter().rev().nth(good)?).clone();
     let in_a_row = ends.iter().rev().skip(good).take_while(is_bad).count() as u64;
     let words = match record.event {
-        Event::Stage => format!("it ended in the stage {} without a word: power cut, reset or hang", record.stage),
-        Event::Running | Event::Watched => "it was not shut down: power cut, reset or hang".to_owned(),
+        Event::Stage => format!(
+            "it ended in the stage {} without a word: power cut, reset or hang",
+            record.stage
+        ),
+        Event::Running | Event::Watched => {
+            "it was not shut down: power cut, reset or hang".to_owned()
+        }
         Event::Failed | Event::Ended => record.reason.clone(),
     };
-    Some(Bad { record, starts_ago: good as u64 + 1, in_a_row, words })
+    Some(Bad {
+        record,
+        starts_ago: good as u64 + 1,
+        in_a_row,
+        words,
+    })
 }
 
 #[cfg(test)]
@@ -189,7 +240,13 @@ mod tests {
     use super::*;
 
     fn record(boot: &str, event: Event) -> Record {
-        Record { boot: boot.to_owned(), event, stage: "verify".to_owned(), reason: "why".to_owned(), ..Record::default() }
+        Record {
+            boot: boot.to_owned(),
+            event,
+            stage: "verify".to_owned(),
+            reason: "why".to_owned(),
+            ..Record::default()
+        }
     }
 
     fn write(disk: &mut [u8], ring: &mut Ring, record: &Record) {
@@ -199,7 +256,14 @@ mod tests {
 
     #[test]
     fn a_blank_partition_is_an_empty_ring_and_one_without_room_is_none() {
-        assert_eq!(Ring::read(&vec![0; BYTES as usize]), Some(Ring { records: vec![], next: 1, blocks: 256 }));
+        assert_eq!(
+            Ring::read(&vec![0; BYTES as usize]),
+            Some(Ring {
+                records: vec![],
+                next: 1,
+                blocks: 256
+            })
+        );
         assert_eq!(Ring::read(&[0; BLOCK]), None);
         assert_eq!(Ring::read(&vec![0; 3 << 20]).unwrap().blocks, 256);
     }
@@ -210,10 +274,24 @@ mod tests {
         for number in 0..20 {
             let mut ring = Ring::read(&disk).unwrap();
             assert_eq!(ring.next, number + 1);
-            write(&mut disk, &mut ring, &record(&number.to_string(), Event::Ended));
+            write(
+                &mut disk,
+                &mut ring,
+                &record(&number.to_string(), Event::Ended),
+            );
         }
-        let boots: Vec<String> = Ring::read(&disk).unwrap().records.into_iter().map(|record| record.boot).collect();
-        assert_eq!(boots, (12..20).map(|number: u64| number.to_string()).collect::<Vec<_>>());
+        let boots: Vec<String> = Ring::read(&disk)
+            .unwrap()
+            .records
+            .into_iter()
+            .map(|record| record.boot)
+            .collect();
+        assert_eq!(
+            boots,
+            (12..20)
+                .map(|number: u64| number.to_string())
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -223,15 +301,26 @@ mod tests {
         for boot in ["a", "b"] {
             write(&mut disk, &mut ring, &record(boot, Event::Failed));
         }
-        let end = disk[2 * BLOCK..3 * BLOCK].iter().rposition(|&byte| byte == b'}').unwrap();
+        let end = disk[2 * BLOCK..3 * BLOCK]
+            .iter()
+            .rposition(|&byte| byte == b'}')
+            .unwrap();
         for at in 0..=end {
             let mut altered = disk.clone();
             altered[2 * BLOCK + at] ^= 1;
             let read = Ring::read(&altered).unwrap();
-            assert_eq!((read.records.len(), read.records[0].boot.as_str(), read.next), (1, "a", 2), "{at}");
+            assert_eq!(
+                (read.records.len(), read.records[0].boot.as_str(), read.next),
+                (1, "a", 2),
+                "{at}"
+            );
         }
         // The first sectors of the next record over an old one.
-        let next = Record { reason: "r".repeat(1000), ..record("c", Event::Failed) }.to_block(3);
+        let next = Record {
+            reason: "r".repeat(1000),
+            ..record("c", Event::Failed)
+        }
+        .to_block(3);
         disk[3 * BLOCK..3 * BLOCK + 512].copy_from_slice(&next[..512]);
         disk[3 * BLOCK + 512..].fill(7);
         assert_eq!(Ring::read(&disk).unwrap().records.len(), 2);
@@ -239,16 +328,32 @@ mod tests {
 
     #[test]
     fn what_is_too_long_is_left_out_from_the_oldest_line_on() {
-        let log: Vec<String> = (0..200).map(|number| format!("{number} {}", "\"".repeat(40))).collect();
-        let long = Record { log, reason: "r".repeat(500), ..record("a", Event::Failed) };
+        let log: Vec<String> = (0..200)
+            .map(|number| format!("{number} {}", "\"".repeat(40)))
+            .collect();
+        let long = Record {
+            log,
+            reason: "r".repeat(500),
+            ..record("a", Event::Failed)
+        };
         let (_, read) = Record::from_block(&long.to_block(1)).unwrap();
         assert_eq!((read.log.last(), read.reason.len()), (long.log.last(), 500));
         assert!(read.log.len() > 20);
-        let longer = Record { log: vec![], reason: "é\n".repeat(5000), ..record("a", Event::Failed) };
+        let longer = Record {
+            log: vec![],
+            reason: "é\n".repeat(5000),
+            ..record("a", Event::Failed)
+        };
         let (_, read) = Record::from_block(&longer.to_block(1)).unwrap();
         assert!(!read.reason.is_empty() && longer.reason.starts_with(&read.reason));
-        let hopeless = Record { slot: "x".repeat(9000), ..record("a", Event::Failed) };
-        assert_eq!(Record::from_block(&hopeless.to_block(1)).unwrap().1.boot, "a");
+        let hopeless = Record {
+            slot: "x".repeat(9000),
+            ..record("a", Event::Failed)
+        };
+        assert_eq!(
+            Record::from_block(&hopeless.to_block(1)).unwrap().1.boot,
+            "a"
+        );
     }
 
     #[test]
@@ -260,24 +365,61 @@ mod tests {
 
     #[test]
     fn the_last_bad_boot_is_found_with_its_tries() {
-        let boots = |all: &[(&str, Event)]| all.iter().map(|(boot, event)| record(boot, *event)).collect::<Vec<_>>();
-        let told = |all: &[(&str, Event)]| last_bad(&boots(all)).map(|bad| (bad.record.boot, bad.starts_ago, bad.in_a_row, bad.words));
+        let boots = |all: &[(&str, Event)]| {
+            all.iter()
+                .map(|(boot, event)| record(boot, *event))
+                .collect::<Vec<_>>()
+        };
+        let told = |all: &[(&str, Event)]| {
+            last_bad(&boots(all))
+                .map(|bad| (bad.record.boot, bad.starts_ago, bad.in_a_row, bad.words))
+        };
         assert_eq!(told(&[]), None);
-        assert_eq!(told(&[("a", Event::Stage), ("a", Event::Running), ("a", Event::Ended)]), None);
-        assert_eq!(told(&[("a", Event::Ended), ("b", Event::Failed), ("c", Event::Failed)]), Some(("c".to_owned(), 1, 2, "why".to_owned())));
         assert_eq!(
-            told(&[("a", Event::Stage), ("b", Event::Ended), ("c", Event::Ended)]),
-            Some(("a".to_owned(), 3, 1, "it ended in the stage verify without a word: power cut, reset or hang".to_owned()))
+            told(&[
+                ("a", Event::Stage),
+                ("a", Event::Running),
+                ("a", Event::Ended)
+            ]),
+            None
+        );
+        assert_eq!(
+            told(&[
+                ("a", Event::Ended),
+                ("b", Event::Failed),
+                ("c", Event::Failed)
+            ]),
+            Some(("c".to_owned(), 1, 2, "why".to_owned()))
+        );
+        assert_eq!(
+            told(&[
+                ("a", Event::Stage),
+                ("b", Event::Ended),
+                ("c", Event::Ended)
+            ]),
+            Some((
+                "a".to_owned(),
+                3,
+                1,
+                "it ended in the stage verify without a word: power cut, reset or hang".to_owned()
+            ))
         );
         assert_eq!(told(&[("a", Event::Running), ("b", Event::Running)]), None);
-        assert_eq!(told(&[("a", Event::Running), ("a", Event::Watched)]).unwrap().3, "it was not shut down: power cut, reset or hang");
+        assert_eq!(
+            told(&[("a", Event::Running), ("a", Event::Watched)])
+                .unwrap()
+                .3,
+            "it was not shut down: power cut, reset or hang"
+        );
     }
 
     #[test]
     fn no_bytes_make_it_panic() {
         let mut seed = 1u64;
         let mut random = || {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (seed >> 33) as u8
         };
         for round in 0..200 {
@@ -287,7 +429,11 @@ mod tests {
                 block[at] = random();
             }
             // With a checksum that fits, too.
-            if let Some(end) = block.get(12..16).map(|bytes| HEADER + bytes[0] as usize + (bytes[1] as usize) * 256).filter(|end| *end <= BLOCK) {
+            if let Some(end) = block
+                .get(12..16)
+                .map(|bytes| HEADER + bytes[0] as usize + (bytes[1] as usize) * 256)
+                .filter(|end| *end <= BLOCK)
+            {
                 block[CHECKSUM].fill(0);
                 let checksum = Sha256::digest(&block[..end]);
                 block[CHECKSUM].copy_from_slice(&checksum);

@@ -1,11 +1,13 @@
-//! The guard's names, for whoever reads its maps: the builder's documentation, and the running agent.
+//! The guard's names, for whoever reads its maps: the builder's documentation, and the running
+//! agent.
 
 /// Its counters: an array with one `u64` for each of [`HOOKS`].
 pub const DENIALS: &str = "adamant_denials";
 /// Its events: a ring buffer of `struct event` (agent/bpf/guard.bpf.c).
 pub const EVENTS: &str = "adamant_events";
-/// Bytes of an event: time, nanoseconds since the kernel started (u64); pid, uid, hook, device (u32 each); inode (u64); comm (16), the parent's comm
-/// (24) and the name of what was refused (40), each ended by a NUL.
+/// Bytes of an event: time, nanoseconds since the kernel started (u64); pid, uid, hook, device (u32
+/// each); inode (u64); comm (16), the parent's comm (24) and the name of what was refused (40),
+/// each ended by a NUL.
 pub const EVENT_BYTES: usize = 112;
 /// The hooks, in the order of the counters; as `enum hook` in agent/bpf/guard.bpf.c.
 pub const HOOKS: [&str; 39] = [

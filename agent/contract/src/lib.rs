@@ -1,7 +1,8 @@
-//! The contract between the builder and the agent: every structure that both sides need, defined once, with its parser.
+//! The contract between the builder and the agent: every structure that both sides need, defined
+//! once, with its parser.
 //!
-//! The agent verifies what the builder wrote, so the verifier owns the format: the builder, the fuzz targets and the tests call the same
-//! parsers that run as PID 1.
+//! The agent verifies what the builder wrote, so the verifier owns the format: the builder, the
+//! fuzz targets and the tests call the same parsers that run as PID 1.
 //!
 //! | to read or write | module |
 //! |---|---|
@@ -17,8 +18,8 @@
 //! | fixed paths and names | [`paths`] |
 //! | what the seal sets, and what the guard counts | [`sysctls`], [`guard_abi`] |
 //!
-//! All input is hostile: parsers are bounded, return errors and never panic. This crate has no build script, no C code, no threads, no network
-//! and no `unsafe`.
+//! All input is hostile: parsers are bounded, return errors and never panic. This crate has no
+//! build script, no C code, no threads, no network and no `unsafe`.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,8 @@
-//! Devices' names and the patterns of drivers, as depmod(8) and the kernel's file2alias make them: `*`, `?` and `[a-f]`, and `-` is as good as `_`.
+//! Devices' names and the patterns of drivers, as depmod(8) and the kernel's file2alias make them:
+//! `*`, `?` and `[a-f]`, and `-` is as good as `_`.
 
-/// Whether a device's name is like a driver's pattern. Takes at most the product of both lengths in steps, whatever they say.
+/// Whether a device's name is like a driver's pattern. Takes at most the product of both lengths in
+/// steps, whatever they say.
 pub fn is_like(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
@@ -20,7 +22,9 @@ pub fn is_like(pattern: &str, name: &str) -> bool {
             return false;
         }
     }
-    pattern[p.min(pattern.len())..].iter().all(|&byte| byte == b'*')
+    pattern[p.min(pattern.len())..]
+        .iter()
+        .all(|&byte| byte == b'*')
 }
 
 /// How much of the pattern stands for this one byte; `None` where it is another one.
@@ -32,7 +36,11 @@ fn one(pattern: &[u8], byte: u8) -> Option<usize> {
             let end = pattern.iter().position(|&byte| byte == b']')?;
             let mut inside = &pattern[1..end];
             while let Some(&first) = inside.first() {
-                let (last, length) = if inside.get(1) == Some(&b'-') && inside.len() > 2 { (inside[2], 3) } else { (first, 1) };
+                let (last, length) = if inside.get(1) == Some(&b'-') && inside.len() > 2 {
+                    (inside[2], 3)
+                } else {
+                    (first, 1)
+                };
                 if (first..=last).contains(&byte) {
                     return Some(end + 1);
                 }
@@ -61,7 +69,11 @@ mod tests {
             ("acpi*:QEMU0002:*", "acpi:QEMU0002:", true),
             ("acpi*:QEMU0002:*", "acpi:QEMU0003:PNP0C02:", false),
             ("scsi:t-0x00*", "scsi:t_0x00", true),
-            ("cpu:type:x86,ven*fam*mod*:feature:*0094*", "cpu:type:x86,ven0002fam0006mod0006:feature:,0000,0001,0094,0096", true),
+            (
+                "cpu:type:x86,ven*fam*mod*:feature:*0094*",
+                "cpu:type:x86,ven0002fam0006mod0006:feature:,0000,0001,0094,0096",
+                true,
+            ),
             ("usb:v0bc2pabcdd0[1-3]*", "usb:v0bc2pabcdd0212", true),
             ("usb:v0bc2pabcdd0[1-3]*", "usb:v0bc2pabcdd0412", false),
             ("a?c", "abc", true),

@@ -1,7 +1,8 @@
-//! The policy: what the image asks of the agent. A JSON file inside the verified root, so it needs no signature of its own.
+//! The policy: what the image asks of the agent. A JSON file inside the verified root, so it needs
+//! no signature of its own.
 //!
-//! The builder writes it from the definition; the agent refuses a policy whose `version` it does not know, or that has a key it does not
-//! know: nothing is ignored silently.
+//! The builder writes it from the definition; the agent refuses a policy whose `version` it does
+//! not know, or that has a key it does not know: nothing is ignored silently.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,8 @@ pub const VERSION: u32 = 1;
 pub const MAX_VOLUMES: usize = 32;
 /// More names in a list of the seal's are refused.
 pub const MAX_SEAL_NAMES: usize = 16;
-/// More interpreters than this are refused: the guard has a place for each (INTERPRETERS in agent/bpf/guard.bpf.c).
+/// More interpreters than this are refused: the guard has a place for each (INTERPRETERS in
+/// agent/bpf/guard.bpf.c).
 pub const MAX_INTERPRETERS: usize = 32;
 /// More ports are refused.
 pub const MAX_PORTS: usize = 64;
@@ -49,8 +51,8 @@ pub struct Policy {
     /// The volumes, parents before children.
     #[serde(default, rename = "volume", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Volume>,
-    /// Directories and files below a volume's mount point that describe the image, as absolute paths: the image's own are shown there, read-only. The
-    /// builder finds them.
+    /// Directories and files below a volume's mount point that describe the image, as absolute
+    /// paths: the image's own are shown there, read-only. The builder finds them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_data: Vec<String>,
 }
@@ -76,7 +78,9 @@ pub struct Credentials {
 impl Default for Credentials {
     /// Which machine it is, and nothing about what it does.
     fn default() -> Self {
-        Credentials { accept: vec!["system.machine_id".to_owned()] }
+        Credentials {
+            accept: vec!["system.machine_id".to_owned()],
+        }
     }
 }
 
@@ -92,7 +96,8 @@ pub struct Seal {
     pub modules: Vec<String>,
     /// How long modules can be loaded.
     pub module_loading: ModuleLoading,
-    /// Programs of the image, by path, that read scripts from nowhere but the image; from level guard on. The builder finds them.
+    /// Programs of the image, by path, that read scripts from nowhere but the image; from level
+    /// guard on. The builder finds them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub interpreters: Vec<String>,
     /// Exceptions.
@@ -103,7 +108,8 @@ pub struct Seal {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// The root can't be written, and nothing on volumes or in memory is executed, unless root changes mounts.
+    /// The root can't be written, and nothing on volumes or in memory is executed, unless root
+    /// changes mounts.
     #[default]
     Verity,
     /// The kernel can't be changed either.
@@ -127,8 +133,9 @@ impl Level {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ModuleLoading {
-    /// As long as the machine runs, but only modules of the image, and only for the kernel, systemd-udevd and systemd-modules-load. Only the guard can tell
-    /// them apart: at lower levels it is as [`ModuleLoading::Boot`].
+    /// As long as the machine runs, but only modules of the image, and only for the kernel,
+    /// systemd-udevd and systemd-modules-load. Only the guard can tell them apart: at lower
+    /// levels it is as [`ModuleLoading::Boot`].
     #[default]
     Image,
     /// Until the agent seals, from level lockdown on.
@@ -166,7 +173,8 @@ pub struct Allow {
     pub mounts: Vec<String>,
     /// Partitions of the root's disk, by label, that may be written and mounted.
     pub disks: Vec<String>,
-    /// Interpreters, by path, that read scripts from everywhere: the builder has left them out of [`Seal::interpreters`].
+    /// Interpreters, by path, that read scripts from everywhere: the builder has left them out of
+    /// [`Seal::interpreters`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub scripts: Vec<String>,
 }
@@ -174,10 +182,29 @@ pub struct Allow {
 impl Allow {
     /// Those that are used, each as it is written.
     pub fn used(&self) -> Vec<String> {
-        let flags = [("jit", self.jit), ("debug", self.debug), ("bpf", self.bpf), ("containers", self.containers), ("binfmt", self.binfmt)];
-        let lists = [("execute", &self.execute), ("mounts", &self.mounts), ("disks", &self.disks), ("scripts", &self.scripts)];
-        let flags = flags.iter().filter(|flag| flag.1).map(|flag| flag.0.to_owned());
-        flags.chain(lists.iter().flat_map(|(key, list)| list.iter().map(move |one| [key, " ", one.as_str()].concat()))).collect()
+        let flags = [
+            ("jit", self.jit),
+            ("debug", self.debug),
+            ("bpf", self.bpf),
+            ("containers", self.containers),
+            ("binfmt", self.binfmt),
+        ];
+        let lists = [
+            ("execute", &self.execute),
+            ("mounts", &self.mounts),
+            ("disks", &self.disks),
+            ("scripts", &self.scripts),
+        ];
+        let flags = flags
+            .iter()
+            .filter(|flag| flag.1)
+            .map(|flag| flag.0.to_owned());
+        flags
+            .chain(lists.iter().flat_map(|(key, list)| {
+                list.iter()
+                    .map(move |one| [key, " ", one.as_str()].concat())
+            }))
+            .collect()
     }
 }
 
@@ -234,7 +261,12 @@ pub struct Verify {
 
 impl Default for Verify {
     fn default() -> Self {
-        Verify { boot: VerifyBoot::Lazy, on_corruption: OnCorruption::Reboot, scrub_rate: 20, scrub_every: 24 }
+        Verify {
+            boot: VerifyBoot::Lazy,
+            on_corruption: OnCorruption::Reboot,
+            scrub_rate: 20,
+            scrub_every: 24,
+        }
     }
 }
 
@@ -291,7 +323,13 @@ pub enum Fault {
 
 impl Default for Failure {
     fn default() -> Self {
-        Failure { action: FailureAction::Reboot, after_seconds: 10, oops: Fault::Panic, lockup: Fault::Log, hung_task: Fault::Log }
+        Failure {
+            action: FailureAction::Reboot,
+            after_seconds: 10,
+            oops: Fault::Panic,
+            lockup: Fault::Log,
+            hung_task: Fault::Log,
+        }
     }
 }
 
@@ -319,7 +357,8 @@ pub struct Volume {
     /// File system made on first boot; `ext4` is the only one.
     #[serde(default)]
     pub filesystem: FileSystem,
-    /// Share of free space this volume gets when the disk is larger than the image; 0 keeps its size.
+    /// Share of free space this volume gets when the disk is larger than the image; 0 keeps its
+    /// size.
     #[serde(default = "one")]
     pub weight: u32,
     /// What happens when it can't be repaired.
@@ -380,14 +419,22 @@ impl Policy {
             version: Option<i64>,
         }
         if bytes.len() > crate::paths::POLICY_LIMIT {
-            return Err(format!("{} bytes, more than the {} a policy may have", bytes.len(), crate::paths::POLICY_LIMIT));
+            return Err(format!(
+                "{} bytes, more than the {} a policy may have",
+                bytes.len(),
+                crate::paths::POLICY_LIMIT
+            ));
         }
         let wrong = |e: serde_json::Error| e.to_string();
         // The version first: a newer policy is refused for being newer, not for its first new key.
         let found: Version = serde_json::from_slice(bytes).map_err(wrong)?;
         match found.version {
             Some(version) if version == i64::from(VERSION) => {}
-            Some(version) => return Err(format!("version {version}, this agent knows version {VERSION}")),
+            Some(version) => {
+                return Err(format!(
+                    "version {version}, this agent knows version {VERSION}"
+                ));
+            }
             None => return Err("no `version`".to_owned()),
         }
         let policy: Policy = serde_json::from_slice(bytes).map_err(wrong)?;
@@ -395,25 +442,50 @@ impl Policy {
         Ok(policy)
     }
 
-    /// The volume that holds a path of [`Policy::image_data`]: of those above it, the one with the longest mount point.
+    /// The volume that holds a path of [`Policy::image_data`]: of those above it, the one with the
+    /// longest mount point.
     pub fn volume_of(&self, path: &str) -> Option<&Volume> {
-        self.volumes.iter().filter(|volume| is_below(path, &volume.mount)).max_by_key(|volume| volume.mount.len())
+        self.volumes
+            .iter()
+            .filter(|volume| is_below(path, &volume.mount))
+            .max_by_key(|volume| volume.mount.len())
     }
 
     fn check_image_data(&self) -> Result<(), String> {
         if self.image_data.len() > MAX_IMAGE_DATA {
-            return Err(format!("image_data has {} paths, at most {MAX_IMAGE_DATA} are possible", self.image_data.len()));
+            return Err(format!(
+                "image_data has {} paths, at most {MAX_IMAGE_DATA} are possible",
+                self.image_data.len()
+            ));
         }
         for path in &self.image_data {
-            let parts_are_names = path.len() <= 1024 && path.get(1..).is_some_and(|rest| rest.split('/').all(|part| !matches!(part, "" | "." | "..")));
-            if !parts_are_names || path.bytes().any(|b| b.is_ascii_control() || b.is_ascii_whitespace() || b == b'\\') || self.volume_of(path).is_none() {
-                return Err(format!("image_data: {path:?} is no path below a volume's mount point"));
+            let parts_are_names = path.len() <= 1024
+                && path.get(1..).is_some_and(|rest| {
+                    rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
+                });
+            if !parts_are_names
+                || path
+                    .bytes()
+                    .any(|b| b.is_ascii_control() || b.is_ascii_whitespace() || b == b'\\')
+                || self.volume_of(path).is_none()
+            {
+                return Err(format!(
+                    "image_data: {path:?} is no path below a volume's mount point"
+                ));
             }
-            if self.volumes.iter().any(|volume| volume.mount == *path || is_below(&volume.mount, path)) {
-                return Err(format!("image_data: a volume is mounted at or below {path}"));
+            if self
+                .volumes
+                .iter()
+                .any(|volume| volume.mount == *path || is_below(&volume.mount, path))
+            {
+                return Err(format!(
+                    "image_data: a volume is mounted at or below {path}"
+                ));
             }
             if self.image_data.iter().any(|other| is_below(other, path)) {
-                return Err(format!("image_data: {path} is above another path of the list"));
+                return Err(format!(
+                    "image_data: {path} is above another path of the list"
+                ));
             }
         }
         Ok(())
@@ -422,33 +494,60 @@ impl Policy {
     /// The rules that types can't say.
     pub fn check(&self) -> Result<(), String> {
         if self.volumes.len() > MAX_VOLUMES {
-            return Err(format!("{} volumes, at most {MAX_VOLUMES} are possible", self.volumes.len()));
+            return Err(format!(
+                "{} volumes, at most {MAX_VOLUMES} are possible",
+                self.volumes.len()
+            ));
         }
         if self.failure.after_seconds > 3600 {
-            return Err(format!("failure.after_seconds is {}, at most 3600 is possible", self.failure.after_seconds));
+            return Err(format!(
+                "failure.after_seconds is {}, at most 3600 is possible",
+                self.failure.after_seconds
+            ));
         }
-        for (key, value, most) in [("scrub_rate", self.verify.scrub_rate, 10_000), ("scrub_every", self.verify.scrub_every, 8760)] {
+        for (key, value, most) in [
+            ("scrub_rate", self.verify.scrub_rate, 10_000),
+            ("scrub_every", self.verify.scrub_every, 8760),
+        ] {
             if value == 0 || value > most {
                 return Err(format!("verify.{key} is {value}, 1 to {most} is possible"));
             }
         }
         let accept = &self.credentials.accept;
         if accept.len() > MAX_ACCEPTED_NAMES {
-            return Err(format!("credentials.accept has {} names, at most {MAX_ACCEPTED_NAMES} are possible", accept.len()));
+            return Err(format!(
+                "credentials.accept has {} names, at most {MAX_ACCEPTED_NAMES} are possible",
+                accept.len()
+            ));
         }
-        if let Some(bad) = accept.iter().find(|glob| !crate::credentials::is_glob(glob)) {
-            return Err(format!("credentials.accept: {bad:?} is not a credential's name (printable ASCII without / and :, with * for any characters)"));
+        if let Some(bad) = accept
+            .iter()
+            .find(|glob| !crate::credentials::is_glob(glob))
+        {
+            return Err(format!(
+                "credentials.accept: {bad:?} is not a credential's name (printable ASCII without / and :, with * for any characters)"
+            ));
         }
         if let Some(ports) = &self.drift.listen {
             if ports.len() > MAX_PORTS {
-                return Err(format!("drift.listen has {} ports, at most {MAX_PORTS} are possible", ports.len()));
+                return Err(format!(
+                    "drift.listen has {} ports, at most {MAX_PORTS} are possible",
+                    ports.len()
+                ));
             }
             let is_port = |text: &String| {
-                let port = text.strip_suffix("/tcp").or_else(|| text.strip_suffix("/udp"));
-                port.is_some_and(|port| port.parse::<u16>().is_ok_and(|number| number > 0 && number.to_string() == port))
+                let port = text
+                    .strip_suffix("/tcp")
+                    .or_else(|| text.strip_suffix("/udp"));
+                port.is_some_and(|port| {
+                    port.parse::<u16>()
+                        .is_ok_and(|number| number > 0 && number.to_string() == port)
+                })
             };
             if let Some(bad) = ports.iter().find(|port| !is_port(port)) {
-                return Err(format!("drift.listen: {bad:?} is not a port (for example 22/tcp or 123/udp)"));
+                return Err(format!(
+                    "drift.listen: {bad:?} is not a port (for example 22/tcp or 123/udp)"
+                ));
             }
         }
         self.seal.check(&self.volumes)?;
@@ -459,10 +558,16 @@ impl Policy {
                     return Err(format!("two volumes are named {:?}", volume.name));
                 }
                 if earlier.mount == volume.mount {
-                    return Err(format!("volumes {:?} and {:?} both mount at {}", earlier.name, volume.name, volume.mount));
+                    return Err(format!(
+                        "volumes {:?} and {:?} both mount at {}",
+                        earlier.name, volume.name, volume.mount
+                    ));
                 }
                 if is_below(&earlier.mount, &volume.mount) {
-                    return Err(format!("volume {:?} ({}) must come before {:?} ({})", volume.name, volume.mount, earlier.name, earlier.mount));
+                    return Err(format!(
+                        "volume {:?} ({}) must come before {:?} ({})",
+                        volume.name, volume.mount, earlier.name, earlier.mount
+                    ));
                 }
             }
         }
@@ -472,18 +577,28 @@ impl Policy {
 
 /// Whether `path` lies strictly below `parent`; both absolute and without `.` or `..`.
 pub fn is_below(path: &str, parent: &str) -> bool {
-    path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/'))
+    path.strip_prefix(parent)
+        .is_some_and(|rest| rest.starts_with('/'))
 }
 
 impl Seal {
-    /// Whether this policy leaves module loading open for the image's modules. With `containers`, processes are put into any cgroup, and with `debug`,
-    /// systemd-udevd's children can be traced: the guard could not tell anymore who asks.
+    /// Whether this policy leaves module loading open for the image's modules. With `containers`,
+    /// processes are put into any cgroup, and with `debug`, systemd-udevd's children can be
+    /// traced: the guard could not tell anymore who asks.
     pub fn loads_modules_on_request(&self) -> bool {
-        self.level == Level::Guard && self.module_loading == ModuleLoading::Image && !self.allow.containers && !self.allow.debug
+        self.level == Level::Guard
+            && self.module_loading == ModuleLoading::Image
+            && !self.allow.containers
+            && !self.allow.debug
     }
 
     fn check(&self, volumes: &[Volume]) -> Result<(), String> {
-        let Allow { execute, mounts, disks, .. } = &self.allow;
+        let Allow {
+            execute,
+            mounts,
+            disks,
+            ..
+        } = &self.allow;
         for (key, list, most) in [
             ("modules", &self.modules, MAX_SEAL_NAMES),
             ("allow.execute", execute, MAX_SEAL_NAMES),
@@ -492,22 +607,47 @@ impl Seal {
             ("interpreters", &self.interpreters, MAX_INTERPRETERS),
         ] {
             if list.len() > most {
-                return Err(format!("seal.{key} has {} names, at most {most} are possible", list.len()));
+                return Err(format!(
+                    "seal.{key} has {} names, at most {most} are possible",
+                    list.len()
+                ));
             }
         }
-        let is_module = |name: &String| !name.is_empty() && name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+        let is_module = |name: &String| {
+            !name.is_empty()
+                && name.len() <= 64
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+        };
         if let Some(bad) = self.modules.iter().find(|name| !is_module(name)) {
             return Err(format!("seal.modules: {bad:?} is not a module's name"));
         }
-        if let Some(bad) = execute.iter().find(|name| !volumes.iter().any(|volume| volume.name == **name)) {
+        if let Some(bad) = execute
+            .iter()
+            .find(|name| !volumes.iter().any(|volume| volume.name == **name))
+        {
             return Err(format!("seal.allow.execute: no volume is named {bad:?}"));
         }
-        let is_path = |path: &String| path.len() > 1 && path.starts_with('/') && path[1..].split('/').all(|part| !matches!(part, "" | "." | ".."));
+        let is_path = |path: &String| {
+            path.len() > 1
+                && path.starts_with('/')
+                && path[1..]
+                    .split('/')
+                    .all(|part| !matches!(part, "" | "." | ".."))
+        };
         if let Some(bad) = mounts.iter().find(|path| !is_path(path)) {
-            return Err(format!("seal.allow.mounts: {bad:?} is not an absolute path without . and .."));
+            return Err(format!(
+                "seal.allow.mounts: {bad:?} is not an absolute path without . and .."
+            ));
         }
-        if let Some(bad) = disks.iter().find(|label| label.is_empty() || label.len() > 36) {
-            return Err(format!("seal.allow.disks: {bad:?} is not a partition's label"));
+        if let Some(bad) = disks
+            .iter()
+            .find(|label| label.is_empty() || label.len() > 36)
+        {
+            return Err(format!(
+                "seal.allow.disks: {bad:?} is not a partition's label"
+            ));
         }
         Ok(())
     }
@@ -515,26 +655,49 @@ impl Seal {
 
 impl Volume {
     fn check(&self) -> Result<(), String> {
-        let name_ok =
-            !self.name.is_empty() && self.name.len() <= 36 && self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
+        let name_ok = !self.name.is_empty()
+            && self.name.len() <= 36
+            && self
+                .name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b));
         // A label that has a meaning must not be taken for a volume.
         if self.name == crate::blackbox::LABEL {
-            return Err(format!("{:?} is the label of another partition: give the volume another name", self.name));
+            return Err(format!(
+                "{:?} is the label of another partition: give the volume another name",
+                self.name
+            ));
         }
         if !name_ok || self.name.starts_with('_') {
-            return Err(format!("{:?} is not a volume name (1 to 36 of a-z 0-9 . _ -, not starting with _)", self.name));
+            return Err(format!(
+                "{:?} is not a volume name (1 to 36 of a-z 0-9 . _ -, not starting with _)",
+                self.name
+            ));
         }
         let mount_ok = self.mount.len() <= 1024
             && self.mount.starts_with('/')
             && self.mount.len() > 1
-            && self.mount[1..].split('/').all(|part| !part.is_empty() && part != "." && part != ".." && part.len() <= 255)
-            && !self.mount.bytes().any(|b| b.is_ascii_control() || b.is_ascii_whitespace() || b == b'\\');
+            && self.mount[1..]
+                .split('/')
+                .all(|part| !part.is_empty() && part != "." && part != ".." && part.len() <= 255)
+            && !self
+                .mount
+                .bytes()
+                .any(|b| b.is_ascii_control() || b.is_ascii_whitespace() || b == b'\\');
         if !mount_ok {
-            return Err(format!("volume {:?}: {:?} is not a mount point (an absolute path without . or .. or white space)", self.name, self.mount));
+            return Err(format!(
+                "volume {:?}: {:?} is not a mount point (an absolute path without . or .. or white space)",
+                self.name, self.mount
+            ));
         }
-        for reserved in ["/proc", "/sys", "/dev", "/run", "/usr", "/etc", "/boot", "/efi"] {
+        for reserved in [
+            "/proc", "/sys", "/dev", "/run", "/usr", "/etc", "/boot", "/efi",
+        ] {
             if self.mount == reserved || is_below(&self.mount, reserved) {
-                return Err(format!("volume {:?}: {} is not a place for a volume: {reserved} belongs to the image or the kernel", self.name, self.mount));
+                return Err(format!(
+                    "volume {:?}: {} is not a place for a volume: {reserved} belongs to the image or the kernel",
+                    self.name, self.mount
+                ));
             }
         }
         Ok(())
@@ -548,7 +711,10 @@ mod tests {
     const GOOD: &str = r#"{"version": 1, "image": {"id": "web", "version": "1"}, "volume": [{"name": "state", "mount": "/var"}]}"#;
 
     fn with_volume(name: &str, mount: &str) -> String {
-        GOOD.replace("}]}", &format!("}}, {{\"name\": {name:?}, \"mount\": {mount:?}}}]}}"))
+        GOOD.replace(
+            "}]}",
+            &format!("}}, {{\"name\": {name:?}, \"mount\": {mount:?}}}]}}"),
+        )
     }
 
     fn with_image_data(paths: &str) -> String {
@@ -557,7 +723,10 @@ mod tests {
 
     #[test]
     fn data_of_the_image_belongs_to_the_volume_next_above_it() {
-        let policy = with_volume("db", "/var/lib").replace("}]}", "}], \"image_data\": [\"/var/lib/dpkg\", \"/var/cache/x\"]}");
+        let policy = with_volume("db", "/var/lib").replace(
+            "}]}",
+            "}], \"image_data\": [\"/var/lib/dpkg\", \"/var/cache/x\"]}",
+        );
         let policy = Policy::parse(policy.as_bytes()).unwrap();
         assert_eq!(policy.volume_of("/var/lib/dpkg").unwrap().name, "db");
         assert_eq!(policy.volume_of("/var/cache/x").unwrap().name, "state");
@@ -575,10 +744,22 @@ mod tests {
     #[test]
     fn only_a_guard_that_knows_who_asks_leaves_module_loading_open() {
         let open = |seal: &str| {
-            let text = GOOD.replacen("\"volume\"", &format!("\"seal\": {{{seal}}}, \"volume\""), 1);
-            Policy::parse(text.as_bytes()).unwrap().seal.loads_modules_on_request()
+            let text = GOOD.replacen(
+                "\"volume\"",
+                &format!("\"seal\": {{{seal}}}, \"volume\""),
+                1,
+            );
+            Policy::parse(text.as_bytes())
+                .unwrap()
+                .seal
+                .loads_modules_on_request()
         };
-        assert!(open(r#""level": "guard""#) && open(r#""level": "guard", "module_loading": "image", "allow": {"jit": true, "bpf": true, "mounts": ["/mnt"]}"#));
+        assert!(
+            open(r#""level": "guard""#)
+                && open(
+                    r#""level": "guard", "module_loading": "image", "allow": {"jit": true, "bpf": true, "mounts": ["/mnt"]}"#
+                )
+        );
         for seal in [
             "",
             r#""level": "verity", "module_loading": "image""#,
@@ -594,20 +775,62 @@ mod tests {
     #[test]
     fn refuses_what_it_does_not_know() {
         for (text, why) in [
-            (GOOD.replace("\"version\": 1, \"image\"", "\"version\": 2, \"new\": 1, \"image\""), "version 2, this agent knows version 1"),
-            (GOOD.replace("\"version\": 1, \"image\"", "\"version\": 1, \"new\": 1, \"image\""), "unknown field `new`"),
-            (GOOD.replace("\"version\": 1, \"image\"", "\"image\""), "no `version`"),
+            (
+                GOOD.replace(
+                    "\"version\": 1, \"image\"",
+                    "\"version\": 2, \"new\": 1, \"image\"",
+                ),
+                "version 2, this agent knows version 1",
+            ),
+            (
+                GOOD.replace(
+                    "\"version\": 1, \"image\"",
+                    "\"version\": 1, \"new\": 1, \"image\"",
+                ),
+                "unknown field `new`",
+            ),
+            (
+                GOOD.replace("\"version\": 1, \"image\"", "\"image\""),
+                "no `version`",
+            ),
             (GOOD.replace("/var", "/var/../etc"), "not a mount point"),
-            (GOOD.replace("/var", "/usr/local"), "not a place for a volume"),
+            (
+                GOOD.replace("/var", "/usr/local"),
+                "not a place for a volume",
+            ),
             (GOOD.replace("\"state\"", "\"_empty\""), "not a volume name"),
             (with_volume("x", "/var"), "both mount"),
-            (with_volume("x", "/var").replacen("/var", "/var/log", 1), "must come before"),
-            (with_image_data("/etc/x"), "no path below a volume's mount point"),
-            (with_image_data("/var/../etc"), "no path below a volume's mount point"),
-            (with_image_data("/var/a b"), "no path below a volume's mount point"),
-            (with_image_data("/var"), "no path below a volume's mount point"),
-            (with_image_data("/var/x\", \"/var/x/y"), "above another path"),
-            (with_image_data("/var/lib").replace("}], \"image", "}, {\"name\": \"x\", \"mount\": \"/var/lib/x\"}], \"image"), "mounted at or below"),
+            (
+                with_volume("x", "/var").replacen("/var", "/var/log", 1),
+                "must come before",
+            ),
+            (
+                with_image_data("/etc/x"),
+                "no path below a volume's mount point",
+            ),
+            (
+                with_image_data("/var/../etc"),
+                "no path below a volume's mount point",
+            ),
+            (
+                with_image_data("/var/a b"),
+                "no path below a volume's mount point",
+            ),
+            (
+                with_image_data("/var"),
+                "no path below a volume's mount point",
+            ),
+            (
+                with_image_data("/var/x\", \"/var/x/y"),
+                "above another path",
+            ),
+            (
+                with_image_data("/var/lib").replace(
+                    "}], \"image",
+                    "}, {\"name\": \"x\", \"mount\": \"/var/lib/x\"}], \"image",
+                ),
+                "mounted at or below",
+            ),
             (format!("{GOOD}x"), "trailing"),
         ] {
             let error = Policy::parse(text.as_bytes()).unwrap_err();

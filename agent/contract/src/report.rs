@@ -1,4 +1,5 @@
-//! `/run/adamant/boot.json`: what the agent found, chose and did. Written once, before handover; read by `adamant-agent status`.
+//! `/run/adamant/boot.json`: what the agent found, chose and did. Written once, before handover;
+//! read by `adamant-agent status`.
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,8 @@ pub struct BootReport {
     pub firmware: Firmware,
     /// The stages in the order they ran.
     pub stages: Vec<Stage>,
-    /// Seconds since 1970 that the clock stood at before it was set to the image's build time; `None` when it was not behind that.
+    /// Seconds since 1970 that the clock stood at before it was set to the image's build time;
+    /// `None` when it was not behind that.
     pub clock_was: Option<u64>,
     /// What the world outside the image told it.
     pub credentials: Credentials,
@@ -50,7 +52,8 @@ pub struct BootReport {
     /// The black box's partition, if the disk has one: its device.
     #[serde(default)]
     pub black_box: Option<String>,
-    /// The last boot that did not end as it should, where the black box or the kernel's store knows of one.
+    /// The last boot that did not end as it should, where the black box or the kernel's store
+    /// knows of one.
     #[serde(default)]
     pub last_bad_boot: Option<crate::blackbox::Bad>,
     /// The hardware watchdog handed to init, if there is one: its device.
@@ -100,7 +103,8 @@ pub struct Signature {
     pub signer: Option<String>,
     /// SHA-256 of the signer's certificate, 64 lowercase hexadecimal digits.
     pub fingerprint: String,
-    /// What the kernel says of the same signature: `verified`, or why not; empty when it was not asked.
+    /// What the kernel says of the same signature: `verified`, or why not; empty when it was not
+    /// asked.
     pub kernel: String,
 }
 
@@ -142,17 +146,19 @@ pub struct Seal {
     pub missing: Vec<String>,
     /// Exceptions that the policy makes.
     pub allowances: Vec<String>,
-    /// How long modules can be loaded: `image`, as long as the machine runs, those of the image and on request; `boot`, none any more; empty where the
-    /// level restricts nothing.
+    /// How long modules can be loaded: `image`, as long as the machine runs, those of the image
+    /// and on request; `boot`, none any more; empty where the level restricts nothing.
     pub module_loading: String,
-    /// Microseconds since the kernel started at which the guard had been tried and its counters were set to 0; 0 without the guard.
+    /// Microseconds since the kernel started at which the guard had been tried and its counters
+    /// were set to 0; 0 without the guard.
     pub since_us: u64,
 }
 
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stage {
-    /// early, locate, signature, verify, root, credentials, volumes, identity, drivers, history, seal, handover.
+    /// early, locate, signature, verify, root, credentials, volumes, identity, drivers, history,
+    /// seal, handover.
     pub name: String,
     /// Microseconds since the kernel started (CLOCK_BOOTTIME).
     pub start_us: u64,
@@ -177,16 +183,19 @@ pub struct Volume {
     pub grown_by: u64,
     /// Entries created from the image's tree on this boot.
     pub seeded: u64,
-    /// Units that this boot replaced because nobody had changed them, or removed because the image has them no more.
+    /// Units that this boot replaced because nobody had changed them, or removed because the image
+    /// has them no more.
     #[serde(default)]
     pub replaced: u64,
-    /// Units that stay as somebody has changed them on this server, although the image has other content for them: absolute paths, the first 20.
+    /// Units that stay as somebody has changed them on this server, although the image has other
+    /// content for them: absolute paths, the first 20.
     #[serde(default)]
     pub kept: Vec<String>,
     /// How many such units there are beside these.
     #[serde(default)]
     pub kept_more: u64,
-    /// Units of the image that are not on the volume, because there was no room for them or for another reason: absolute paths, the first 20.
+    /// Units of the image that are not on the volume, because there was no room for them or for
+    /// another reason: absolute paths, the first 20.
     #[serde(default)]
     pub lacking: Vec<String>,
 }

@@ -11,14 +11,16 @@ use crate::hex;
 pub struct RootHash(pub [u8; 32]);
 
 impl RootHash {
-    /// PARTUUID of the root's data partition: the first half of the hash, in text order (Discoverable Partitions Specification, UAPI.2).
+    /// PARTUUID of the root's data partition: the first half of the hash, in text order
+    /// (Discoverable Partitions Specification, UAPI.2).
     pub fn data_partuuid(&self) -> Guid {
         let mut half = [0; 16];
         half.copy_from_slice(&self.0[..16]);
         Guid::from_text_order(half)
     }
 
-    /// PARTUUID of the root's verity partition: the second half of the hash, in text order (UAPI.2).
+    /// PARTUUID of the root's verity partition: the second half of the hash, in text order
+    /// (UAPI.2).
     pub fn tree_partuuid(&self) -> Guid {
         let mut half = [0; 16];
         half.copy_from_slice(&self.0[16..]);
@@ -77,9 +79,17 @@ mod tests {
 
     #[test]
     fn partition_uuids_are_the_halves_in_text_order() {
-        let hash: RootHash = "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617".parse().unwrap();
-        assert_eq!(hash.data_partuuid().to_string(), "f6f9916e-ced2-8986-0001-020304050607");
-        assert_eq!(hash.tree_partuuid().to_string(), "08090a0b-0c0d-0e0f-1011-121314151617");
+        let hash: RootHash = "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617"
+            .parse()
+            .unwrap();
+        assert_eq!(
+            hash.data_partuuid().to_string(),
+            "f6f9916e-ced2-8986-0001-020304050607"
+        );
+        assert_eq!(
+            hash.tree_partuuid().to_string(),
+            "08090a0b-0c0d-0e0f-1011-121314151617"
+        );
         assert_eq!(hash.to_string().parse(), Ok(hash));
     }
 

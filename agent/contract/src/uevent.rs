@@ -1,7 +1,7 @@
 //! The kernel's device events (NETLINK_KOBJECT_UEVENT), as far as the agent reads them.
 //!
-//! Format: lib/kobject_uevent.c: `ACTION@DEVPATH`, then `KEY=VALUE` strings, each ended by a zero byte. Messages of udev (`libudev`) are
-//! not the kernel's and refused.
+//! Format: lib/kobject_uevent.c: `ACTION@DEVPATH`, then `KEY=VALUE` strings, each ended by a zero
+//! byte. Messages of udev (`libudev`) are not the kernel's and refused.
 
 /// Largest message the kernel sends (its buffer of 2048 bytes for the strings, and the header).
 pub const LIMIT: usize = 8192;
@@ -43,11 +43,22 @@ impl Event {
                 _ => {}
             }
         }
-        let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        let word = |text: &str| {
+            !text.is_empty()
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
         if !word(action) || !devpath.starts_with('/') {
             return None;
         }
-        Some(Event { action: action.to_owned(), devpath: devpath.to_owned(), subsystem: subsystem?.to_owned(), devname, modalias })
+        Some(Event {
+            action: action.to_owned(),
+            devpath: devpath.to_owned(),
+            subsystem: subsystem?.to_owned(),
+            devname,
+            modalias,
+        })
     }
 }
 
@@ -60,10 +71,20 @@ mod tests {
     #[test]
     fn reads_what_the_kernel_sends() {
         let event = Event::parse(ADD).unwrap();
-        assert_eq!((event.action.as_str(), event.subsystem.as_str(), event.devname.as_deref()), ("add", "block", Some("vda")));
+        assert_eq!(
+            (
+                event.action.as_str(),
+                event.subsystem.as_str(),
+                event.devname.as_deref()
+            ),
+            ("add", "block", Some("vda"))
+        );
         assert_eq!(event.modalias, None);
         let event = Event::parse(b"add@/devices/pci0\0ACTION=add\0DEVPATH=/devices/pci0\0SUBSYSTEM=pci\0MODALIAS=pci:v1AF4\0SEQNUM=7\0").unwrap();
-        assert_eq!((event.devname, event.modalias.as_deref()), (None, Some("pci:v1AF4")));
+        assert_eq!(
+            (event.devname, event.modalias.as_deref()),
+            (None, Some("pci:v1AF4"))
+        );
     }
 
     #[test]
@@ -76,7 +97,8 @@ mod tests {
             text.replace("SUBSYSTEM", "SYSTEM"),
             text.replace("DEVTYPE=", "DEVTYPE"),
             text.trim_end_matches('\0').to_owned(),
-            text.replacen("add@", "@", 1).replace("ACTION=add", "ACTION="),
+            text.replacen("add@", "@", 1)
+                .replace("ACTION=add", "ACTION="),
         ] {
             assert_eq!(Event::parse(bad.as_bytes()), None, "{bad:?}");
         }

@@ -1,7 +1,9 @@
 //! dm-verity on disk: the superblock (version 1) and the arithmetic of the tree behind it.
 //!
-//! Format: cryptsetup's lib/verity/verity.c and the kernel's Documentation/admin-guide/device-mapper/verity.rst. Only what this project
-//! makes is accepted: SHA-256, 4096-byte data and hash blocks, hash type 1 (salt before data), salt of at most 256 bytes.
+//! Format: cryptsetup's lib/verity/verity.c and the kernel's
+//! Documentation/admin-guide/device-mapper/verity.rst. Only what this project makes is accepted:
+//! SHA-256, 4096-byte data and hash blocks, hash type 1 (salt before data), salt of at most 256
+//! bytes.
 
 use sha2::{Digest, Sha256};
 
@@ -51,7 +53,9 @@ impl Superblock {
         let Some(bytes) = bytes.get(..SUPERBLOCK) else {
             return Err("shorter than a verity superblock".to_owned());
         };
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         if &bytes[0..8] != b"verity\0\0" {
             return Err("no verity superblock (signature missing)".to_owned());
         }
@@ -79,19 +83,31 @@ impl Superblock {
         }
         let salt_size = usize::from(u16::from_le_bytes([bytes[80], bytes[81]]));
         if salt_size > 256 {
-            return Err(format!("salt of {salt_size} bytes, at most 256 are possible"));
+            return Err(format!(
+                "salt of {salt_size} bytes, at most 256 are possible"
+            ));
         }
         let mut uuid = [0; 16];
         uuid.copy_from_slice(&bytes[16..32]);
         let (salt, rest) = bytes[88..344].split_at(salt_size);
-        if bytes[82..88].iter().chain(rest).chain(&bytes[344..]).any(|&b| b != 0) {
+        if bytes[82..88]
+            .iter()
+            .chain(rest)
+            .chain(&bytes[344..])
+            .any(|&b| b != 0)
+        {
             return Err("bytes that must be zero are not".to_owned());
         }
-        Ok(Superblock { uuid, data_blocks, salt: salt.to_vec() })
+        Ok(Superblock {
+            uuid,
+            data_blocks,
+            salt: salt.to_vec(),
+        })
     }
 }
 
-/// The tree's levels, top first: how many hash blocks each has. Over one block there is none, as in the kernel: its digest is the root hash.
+/// The tree's levels, top first: how many hash blocks each has. Over one block there is none, as in
+/// the kernel: its digest is the root hash.
 pub fn levels(data_blocks: u64) -> Vec<u64> {
     let mut levels = Vec::new();
     let mut blocks = data_blocks;
@@ -117,8 +133,9 @@ pub enum Fault {
     Data(u64),
 }
 
-/// The way from the top of the tree down to a data block: for each level the hash block, counted from the start of the verity partition,
-/// and which of its digests is the next one's. `block` must be one of the data blocks.
+/// The way from the top of the tree down to a data block: for each level the hash block, counted
+/// from the start of the verity partition, and which of its digests is the next one's. `block` must
+/// be one of the data blocks.
 pub fn path(data_blocks: u64, block: u64) -> Vec<(u64, usize)> {
     let levels = levels(data_blocks);
     let mut steps = Vec::with_capacity(levels.len());
@@ -127,19 +144,35 @@ pub fn path(data_blocks: u64, block: u64) -> Vec<(u64, usize)> {
         // A block of this level covers 128 to the power of its height above the data.
         let below = levels.len() - depth - 1;
         let digest = (0..below).fold(block, |n, _| n / DIGESTS_PER_BLOCK);
-        steps.push((start + digest / DIGESTS_PER_BLOCK, (digest % DIGESTS_PER_BLOCK) as usize));
+        steps.push((
+            start + digest / DIGESTS_PER_BLOCK,
+            (digest % DIGESTS_PER_BLOCK) as usize,
+        ));
         start += blocks;
     }
     steps
 }
 
-/// Follows the way from the root hash to one data block by our own reading, and names the first block that is wrong. `read` fills a block
-/// of the verity partition ([`Fault::Tree`]) or the data partition ([`Fault::Data`]), and says whether it could.
-pub fn check(superblock: &Superblock, root: &RootHash, block: u64, mut read: impl FnMut(Fault, &mut [u8; BLOCK]) -> bool) -> Result<(), Fault> {
+/// Follows the way from the root hash to one data block by our own reading, and names the first
+/// block that is wrong. `read` fills a block of the verity partition ([`Fault::Tree`]) or the data
+/// partition ([`Fault::Data`]), and says whether it could.
+pub fn check(
+    superblock: &Superblock,
+    root: &RootHash,
+    block: u64,
+    mut read: impl FnMut(Fault, &mut [u8; BLOCK]) -> bool,
+) -> Result<(), Fault> {
     let mut wanted = root.0;
     let mut bytes = [0; BLOCK];
     let mut matches = |at: Fault, wanted: &[u8; 32]| -> Option<[u8; BLOCK]> {
-        let hash = |bytes: &[u8; BLOCK]| <[u8; 32]>::from(Sha256::new().chain_update(&superblock.salt).chain_update(bytes).finalize());
+        let hash = |bytes: &[u8; BLOCK]| {
+            <[u8; 32]>::from(
+                Sha256::new()
+                    .chain_update(&superblock.salt)
+                    .chain_update(bytes)
+                    .finalize(),
+            )
+        };
         (read(at, &mut bytes) && hash(&bytes) == *wanted).then_some(bytes)
     };
     for (at, digest) in path(superblock.data_blocks, block) {
@@ -156,11 +189,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn superblock_survives_the_round_trip_and_every_changed_byte_outside_salt_uuid_and_count_is_refused() {
-        let superblock = Superblock { uuid: [7; 16], data_blocks: 1000, salt: vec![9; 32] };
+    fn superblock_survives_the_round_trip_and_every_changed_byte_outside_salt_uuid_and_count_is_refused()
+     {
+        let superblock = Superblock {
+            uuid: [7; 16],
+            data_blocks: 1000,
+            salt: vec![9; 32],
+        };
         let bytes = superblock.encode();
         assert_eq!(Superblock::parse(&bytes), Ok(superblock));
-        for at in (0..SUPERBLOCK).filter(|at| !(16..32).contains(at) && !(72..82).contains(at) && !(88..120).contains(at)) {
+        for at in (0..SUPERBLOCK).filter(|at| {
+            !(16..32).contains(at) && !(72..82).contains(at) && !(88..120).contains(at)
+        }) {
             let mut bad = bytes;
             bad[at] ^= 1;
             assert!(Superblock::parse(&bad).is_err(), "byte {at}");
@@ -179,10 +219,15 @@ mod tests {
     }
 
     fn digest(salt: &[u8], block: &[u8]) -> [u8; 32] {
-        Sha256::new().chain_update(salt).chain_update(block).finalize().into()
+        Sha256::new()
+            .chain_update(salt)
+            .chain_update(block)
+            .finalize()
+            .into()
     }
 
-    /// A tree built bottom-up, to be walked top-down. (That it is veritysetup's is shown where images are built.)
+    /// A tree built bottom-up, to be walked top-down. (That it is veritysetup's is shown where
+    /// images are built.)
     fn tree(salt: &[u8], data: &[Vec<u8>]) -> (RootHash, Vec<Vec<u8>>) {
         let mut levels: Vec<Vec<Vec<u8>>> = Vec::new();
         let mut below: Vec<Vec<u8>> = data.to_vec();
@@ -209,7 +254,11 @@ mod tests {
     #[test]
     fn names_the_block_that_is_wrong() {
         let data: Vec<Vec<u8>> = (0..300u64).map(|n| vec![n as u8; BLOCK]).collect();
-        let superblock = Superblock { uuid: [0; 16], data_blocks: 300, salt: vec![5; 32] };
+        let superblock = Superblock {
+            uuid: [0; 16],
+            data_blocks: 300,
+            salt: vec![5; 32],
+        };
         let (root, tree) = tree(&superblock.salt, &data);
         assert_eq!(tree.len() as u64, partition_blocks(300));
         let check_with = |block, bad: Option<Fault>, root: &RootHash| {
@@ -224,11 +273,21 @@ mod tests {
         };
         for block in [0, 127, 128, 299] {
             assert_eq!(check_with(block, None, &root), Ok(()));
-            assert_eq!(check_with(block, None, &RootHash([1; 32])), Err(Fault::Tree(1)));
-            for bad in [Fault::Tree(1), Fault::Tree(2 + block / 128), Fault::Data(block)] {
+            assert_eq!(
+                check_with(block, None, &RootHash([1; 32])),
+                Err(Fault::Tree(1))
+            );
+            for bad in [
+                Fault::Tree(1),
+                Fault::Tree(2 + block / 128),
+                Fault::Data(block),
+            ] {
                 assert_eq!(check_with(block, Some(bad), &root), Err(bad));
             }
-            assert_eq!(check(&superblock, &root, block, |_, _| false), Err(Fault::Tree(1)));
+            assert_eq!(
+                check(&superblock, &root, block, |_, _| false),
+                Err(Fault::Tree(1))
+            );
         }
     }
 }

@@ -23,8 +23,8 @@ impl Arriving {
         Ok(Arriving { events, modules })
     }
 
-    /// Waits until a disk may have appeared, changed or gone, or until the deadline, and says whether one may have. Other devices get their drivers
-    /// meanwhile.
+    /// Waits until a disk may have appeared, changed or gone, or until the deadline, and says
+    /// whether one may have. Other devices get their drivers meanwhile.
     pub fn wait_for_disk(&mut self, until: Instant, context: &mut Context) -> io::Result<bool> {
         loop {
             let seen = self.events.wait(until)?;
@@ -42,7 +42,8 @@ impl Arriving {
         }
     }
 
-    /// Loads what is left: a disk may be behind something that does not say what it is. Gives how many were loaded.
+    /// Loads what is left: a disk may be behind something that does not say what it is. Gives how
+    /// many were loaded.
     pub fn load_the_rest(&mut self, context: &mut Context) -> usize {
         self.modules.load_the_rest(context)
     }

@@ -1,7 +1,9 @@
-//! Sixth stage: passes on to the image's init what the world outside tells it, as far as the policy names it.
+//! Sixth stage: passes on to the image's init what the world outside tells it, as far as the policy
+//! names it.
 //!
-//! Promise: init finds the credentials that [`adamant_contract::credentials`] let through, in memory, read-only and for root alone, and is told
-//! where, which keeps systemd from gathering any itself. Nothing that is offered makes a boot fail.
+//! Promise: init finds the credentials that [`adamant_contract::credentials`] let through, in
+//! memory, read-only and for root alone, and is told where, which keeps systemd from gathering any
+//! itself. Nothing that is offered makes a boot fail.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -17,13 +19,15 @@ use super::root::MountedRoot;
 use super::{Context, Failure};
 
 const STAGE: &str = "credentials";
-/// Where systemd has them, and whose path says that somebody has gathered them already (systemd: src/core/import-creds.c).
+/// Where systemd has them, and whose path says that somebody has gathered them already (systemd:
+/// src/core/import-creds.c).
 pub const PLAIN: &str = "/run/credentials/@system";
 /// Those that only this machine can decrypt.
 pub const ENCRYPTED: &str = "/run/credentials/@encrypted";
 /// What systemd-stub found on the EFI system partition (systemd-stub(7)).
 const FROM_ESP: [&str; 2] = ["/.extra/credentials", "/.extra/global_credentials"];
-/// Used by the agent itself, and not passed on: the image's /etc/machine-id is there before its init.
+/// Used by the agent itself, and not passed on: the image's /etc/machine-id is there before its
+/// init.
 const MACHINE_ID: &str = "system.machine_id";
 /// Largest SMBIOS structure that is read, bytes: room for what all may have together, in base64.
 const SMBIOS_LIMIT: u64 = 2 * LIMIT as u64;
@@ -41,28 +45,59 @@ pub fn run(root: &MountedRoot, context: &mut Context) -> Result<Received, Failur
     let mut sorter = Sorter::new(&root.policy().credentials.accept);
     gather(&mut sorter, Path::new("/"));
     for dropped in &sorter.dropped {
-        log::warn!("credential {} from {} was dropped: {}", dropped.name, dropped.source.name(), dropped.why);
+        log::warn!(
+            "credential {} from {} was dropped: {}",
+            dropped.name,
+            dropped.source.name(),
+            dropped.why
+        );
     }
     if sorter.drops > sorter.dropped.len() as u64 {
-        log::warn!("{} more credentials were dropped", sorter.drops - sorter.dropped.len() as u64);
+        log::warn!(
+            "{} more credentials were dropped",
+            sorter.drops - sorter.dropped.len() as u64
+        );
     }
     for credential in &sorter.accepted {
-        log::info!("credential {} from {}, {} bytes", credential.name, credential.source.name(), credential.value.len());
+        log::info!(
+            "credential {} from {}, {} bytes",
+            credential.name,
+            credential.source.name(),
+            credential.value.len()
+        );
     }
     context.report.credentials = report::Credentials {
-        accepted: sorter.accepted.iter().map(|c| report::Credential { name: c.name.clone(), source: c.source.name().to_owned(), why: String::new() }).collect(),
+        accepted: sorter
+            .accepted
+            .iter()
+            .map(|c| report::Credential {
+                name: c.name.clone(),
+                source: c.source.name().to_owned(),
+                why: String::new(),
+            })
+            .collect(),
         dropped: sorter
             .dropped
             .iter()
-            .map(|d| report::Credential { name: d.name.clone(), source: d.source.name().to_owned(), why: d.why.to_owned() })
+            .map(|d| report::Credential {
+                name: d.name.clone(),
+                source: d.source.name().to_owned(),
+                why: d.why.to_owned(),
+            })
             .collect(),
         drops: sorter.drops,
     };
     let mut accepted = sorter.accepted;
-    let machine_id = accepted.iter().position(|c| c.name == MACHINE_ID && c.source != Source::Esp).map(|at| accepted.remove(at).value);
-    let (encrypted, plain): (Vec<_>, Vec<_>) = accepted.into_iter().partition(|credential| credential.source == Source::Esp);
+    let machine_id = accepted
+        .iter()
+        .position(|c| c.name == MACHINE_ID && c.source != Source::Esp)
+        .map(|at| accepted.remove(at).value);
+    let (encrypted, plain): (Vec<_>, Vec<_>) = accepted
+        .into_iter()
+        .partition(|credential| credential.source == Source::Esp);
     for (folder, credentials) in [(PLAIN, plain), (ENCRYPTED, encrypted)] {
-        pass_on(Path::new(folder), &credentials).map_err(|e| Failure::new(STAGE, folder, e, "give the machine more memory"))?;
+        pass_on(Path::new(folder), &credentials)
+            .map_err(|e| Failure::new(STAGE, folder, e, "give the machine more memory"))?;
     }
     Ok(Received { machine_id })
 }
@@ -70,8 +105,14 @@ pub fn run(root: &MountedRoot, context: &mut Context) -> Result<Received, Failur
 /// Everything that is offered, what the hypervisor says before what the disk says.
 fn gather(sorter: &mut Sorter, root: &Path) {
     let firmware = root.join("sys/firmware");
-    for (name, path) in files(&firmware.join("qemu_fw_cfg/by_name/opt/io.systemd.credentials"), sorter, Source::FwCfg) {
-        sorter.offer(Source::FwCfg, &name, || read(&path.join("raw"), LIMIT as u64));
+    for (name, path) in files(
+        &firmware.join("qemu_fw_cfg/by_name/opt/io.systemd.credentials"),
+        sorter,
+        Source::FwCfg,
+    ) {
+        sorter.offer(Source::FwCfg, &name, || {
+            read(&path.join("raw"), LIMIT as u64)
+        });
     }
     for (name, path) in files(&firmware.join("dmi/entries"), sorter, Source::Smbios) {
         if name.starts_with(b"11-") {
@@ -85,7 +126,11 @@ fn gather(sorter: &mut Sorter, root: &Path) {
         sorter.offer_command_line(&line);
     }
     for folder in FROM_ESP {
-        for (name, path) in files(&root.join(folder.trim_start_matches('/')), sorter, Source::Esp) {
+        for (name, path) in files(
+            &root.join(folder.trim_start_matches('/')),
+            sorter,
+            Source::Esp,
+        ) {
             if let Some(name) = name.strip_suffix(b".cred") {
                 sorter.offer(Source::Esp, name, || read(&path, LIMIT as u64));
             }
@@ -96,7 +141,11 @@ fn gather(sorter: &mut Sorter, root: &Path) {
 /// What is in a folder, by name: shorter ones first, so that numbers stand in their order.
 fn files(folder: &Path, sorter: &mut Sorter, source: Source) -> Vec<(Vec<u8>, std::path::PathBuf)> {
     let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries.by_ref().take(FILES).map(|entry| (entry.file_name().as_bytes().to_vec(), entry.path())).collect();
+    let mut found: Vec<_> = entries
+        .by_ref()
+        .take(FILES)
+        .map(|entry| (entry.file_name().as_bytes().to_vec(), entry.path()))
+        .collect();
     if entries.next().is_some() {
         sorter.drop(source, b"(the rest)", "there are too many");
     }
@@ -106,8 +155,14 @@ fn files(folder: &Path, sorter: &mut Sorter, source: Source) -> Vec<(Vec<u8>, st
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, &'static str> {
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes)).map_err(|_| "it can't be read")?;
-    if bytes.len() as u64 > limit { Err("it is larger than the 1 MiB that all may have together") } else { Ok(bytes) }
+    File::open(path)
+        .and_then(|file| file.take(limit + 1).read_to_end(&mut bytes))
+        .map_err(|_| "it can't be read")?;
+    if bytes.len() as u64 > limit {
+        Err("it is larger than the 1 MiB that all may have together")
+    } else {
+        Ok(bytes)
+    }
 }
 
 /// Writes them into a file system in memory, one that is never swapped out, and makes it read-only.
@@ -118,12 +173,28 @@ fn pass_on(folder: &Path, credentials: &[Credential]) -> io::Result<()> {
         _ => {}
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("ramfs"), folder, Some("ramfs"), flags, Some("mode=0700"))?;
+    mount(
+        Some("ramfs"),
+        folder,
+        Some("ramfs"),
+        flags,
+        Some("mode=0700"),
+    )?;
     for credential in credentials {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o400).open(folder.join(&credential.name))?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o400)
+            .open(folder.join(&credential.name))?;
         file.write_all(&credential.value)?;
     }
-    Ok(mount(None::<&str>, folder, None::<&str>, flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY, None::<&str>)?)
+    Ok(mount(
+        None::<&str>,
+        folder,
+        None::<&str>,
+        flags | MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY,
+        None::<&str>,
+    )?)
 }
 
 #[cfg(test)]
@@ -139,22 +210,65 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, bytes).unwrap();
         };
-        put("sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/one/raw", b"fw\0cfg");
-        put("sys/firmware/dmi/entries/11-0/raw", b"\x0b\x05\0\0\x01io.systemd.credential:one=smbios\0io.systemd.credential:two=2\0\0");
-        put("sys/firmware/dmi/entries/11-1/raw", b"\x0b\x05\0\0\x01io.systemd.credential:three=3\0\0");
-        put("sys/firmware/dmi/entries/11-2/raw", &vec![b'x'; SMBIOS_LIMIT as usize + 1]);
-        put("sys/firmware/dmi/entries/11-10/raw", b"\x0b\x05\0\0\x01io.systemd.credential:ten=10\0\0");
-        put("proc/cmdline", b"systemd.set_credential=two:line systemd.set_credential=four:4\n");
+        put(
+            "sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/one/raw",
+            b"fw\0cfg",
+        );
+        put(
+            "sys/firmware/dmi/entries/11-0/raw",
+            b"\x0b\x05\0\0\x01io.systemd.credential:one=smbios\0io.systemd.credential:two=2\0\0",
+        );
+        put(
+            "sys/firmware/dmi/entries/11-1/raw",
+            b"\x0b\x05\0\0\x01io.systemd.credential:three=3\0\0",
+        );
+        put(
+            "sys/firmware/dmi/entries/11-2/raw",
+            &vec![b'x'; SMBIOS_LIMIT as usize + 1],
+        );
+        put(
+            "sys/firmware/dmi/entries/11-10/raw",
+            b"\x0b\x05\0\0\x01io.systemd.credential:ten=10\0\0",
+        );
+        put(
+            "proc/cmdline",
+            b"systemd.set_credential=two:line systemd.set_credential=four:4\n",
+        );
         put(".extra/credentials/five.cred", b"5");
         put(".extra/credentials/six", b"6");
         put(".extra/global_credentials/one.cred", b"esp");
-        put("sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/large/raw", &vec![0; LIMIT + 1]);
+        put(
+            "sys/firmware/qemu_fw_cfg/by_name/opt/io.systemd.credentials/large/raw",
+            &vec![0; LIMIT + 1],
+        );
         let accept = ["*".to_owned()];
         let mut sorter = Sorter::new(&accept);
         gather(&mut sorter, root.path());
-        let found: Vec<_> = sorter.accepted.iter().map(|c| (c.name.as_str(), &c.value[..])).collect();
-        assert_eq!(found, [("one", &b"fw\0cfg"[..]), ("two", b"2"), ("three", b"3"), ("ten", b"10"), ("four", b"4"), ("five", b"5"), ("one", b"esp")]);
-        assert_eq!(sorter.dropped.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["large", "one", "structure 11-2", "two"]);
+        let found: Vec<_> = sorter
+            .accepted
+            .iter()
+            .map(|c| (c.name.as_str(), &c.value[..]))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("one", &b"fw\0cfg"[..]),
+                ("two", b"2"),
+                ("three", b"3"),
+                ("ten", b"10"),
+                ("four", b"4"),
+                ("five", b"5"),
+                ("one", b"esp")
+            ]
+        );
+        assert_eq!(
+            sorter
+                .dropped
+                .iter()
+                .map(|d| d.name.as_str())
+                .collect::<Vec<_>>(),
+            ["large", "one", "structure 11-2", "two"]
+        );
     }
 
     #[test]
@@ -166,11 +280,22 @@ mod tests {
             use std::os::unix::fs::PermissionsExt;
             let run = Folder::new("credentials-run");
             let folder = run.path().join("credentials/@system");
-            pass_on(&folder, &[Credential { name: "a".to_owned(), value: b"\0\xff".to_vec(), source: Source::Smbios }]).unwrap();
+            pass_on(
+                &folder,
+                &[Credential {
+                    name: "a".to_owned(),
+                    value: b"\0\xff".to_vec(),
+                    source: Source::Smbios,
+                }],
+            )
+            .unwrap();
             let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
             assert_eq!((mode(&folder), mode(&folder.join("a"))), (0o700, 0o400));
             assert_eq!(fs::read(folder.join("a")).unwrap(), b"\0\xff");
-            assert_eq!(fs::write(folder.join("b"), "").unwrap_err().raw_os_error(), Some(nix::libc::EROFS));
+            assert_eq!(
+                fs::write(folder.join("b"), "").unwrap_err().raw_os_error(),
+                Some(nix::libc::EROFS)
+            );
         });
     }
 }

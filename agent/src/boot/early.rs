@@ -1,4 +1,5 @@
-//! First stage: the kernel's file systems, the log, the watchdog, the modules, and what firmware says of itself.
+//! First stage: the kernel's file systems, the log, the watchdog, the modules, and what firmware
+//! says of itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -16,7 +17,8 @@ use super::{Context, Failure, firmware};
 
 const STAGE: &str = "early";
 
-/// The kernel's file systems are there, its command line was read, its events are being heard, and the devices that are there have their drivers.
+/// The kernel's file systems are there, its command line was read, its events are being heard, and
+/// the devices that are there have their drivers.
 pub struct Early {
     pub(super) cmdline: CommandLine,
     pub(super) arriving: Arriving,
@@ -31,9 +33,18 @@ pub fn run(context: &mut Context) -> Result<Early, Failure> {
     context.watchdog.arm();
     context.report.version = report::VERSION;
     context.report.agent = env!("CARGO_PKG_VERSION").to_owned();
-    context.report.kernel = nix::sys::utsname::uname().map(|u| u.release().to_string_lossy().into_owned()).unwrap_or_default();
+    context.report.kernel = nix::sys::utsname::uname()
+        .map(|u| u.release().to_string_lossy().into_owned())
+        .unwrap_or_default();
     let cmdline = read_command_line()?;
-    let arriving = Arriving::open(context).map_err(|e| Failure::new(STAGE, "listening to the kernel's device events", e, "use a kernel with CONFIG_NET"))?;
+    let arriving = Arriving::open(context).map_err(|e| {
+        Failure::new(
+            STAGE,
+            "listening to the kernel's device events",
+            e,
+            "use a kernel with CONFIG_NET",
+        )
+    })?;
     firmware::run(context);
     if context.report.firmware.secure_boot == Some(true) {
         only_the_image_s_own_words()?;
@@ -47,21 +58,39 @@ fn mount_kernel_file_systems() -> Result<(), Failure> {
     for (target, kind, flags, options) in [
         ("/proc", "proc", safe, None),
         ("/sys", "sysfs", safe, None),
-        ("/dev", "devtmpfs", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, Some("mode=0755")),
-        ("/run", "tmpfs", MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_STRICTATIME, Some("mode=0755")),
+        (
+            "/dev",
+            "devtmpfs",
+            MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME,
+            Some("mode=0755"),
+        ),
+        (
+            "/run",
+            "tmpfs",
+            MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_STRICTATIME,
+            Some("mode=0755"),
+        ),
     ] {
         let _ = fs::create_dir(target);
         match mount(Some(kind), target, Some(kind), flags, options) {
             // devtmpfs may be there already: the kernel can mount it by itself.
             Ok(()) | Err(Errno::EBUSY) => {}
-            Err(error) => return Err(Failure::new(STAGE, format!("mounting {target}"), error.desc(), format!("use a kernel with {kind}"))),
+            Err(error) => {
+                return Err(Failure::new(
+                    STAGE,
+                    format!("mounting {target}"),
+                    error.desc(),
+                    format!("use a kernel with {kind}"),
+                ));
+            }
         }
     }
     Ok(())
 }
 
-/// On a machine without any console the kernel starts this process without descriptors 0 to 2: the next file opened would get one of
-/// them, and whatever writes to "standard error" would write into it.
+/// On a machine without any console the kernel starts this process without descriptors 0 to 2: the
+/// next file opened would get one of them, and whatever writes to "standard error" would write into
+/// it.
 fn fill_standard_descriptors() {
     while let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
         if null.as_raw_fd() > 2 {
@@ -72,25 +101,39 @@ fn fill_standard_descriptors() {
 }
 
 fn read_command_line() -> Result<CommandLine, Failure> {
-    let failure = |why: String| Failure::new(STAGE, "kernel command line", why, "correct it in the boot loader, or boot the image's own");
+    let failure = |why: String| {
+        Failure::new(
+            STAGE,
+            "kernel command line",
+            why,
+            "correct it in the boot loader, or boot the image's own",
+        )
+    };
     CommandLine::parse(&read("/proc/cmdline").map_err(|e| failure(e.to_string()))?).map_err(failure)
 }
 
-/// With Secure Boot on, everything that starts the kernel is signed; what is not are the words that a hypervisor can have systemd's stub add.
+/// With Secure Boot on, everything that starts the kernel is signed; what is not are the words that
+/// a hypervisor can have systemd's stub add.
 fn only_the_image_s_own_words() -> Result<(), Failure> {
     let failure = |why: &dyn std::fmt::Display| {
         let way_out = "start the image with its own command line: without kernel-cmdline-extra in the hypervisor's SMBIOS strings, and without addons";
         Failure::new(STAGE, "kernel command line", why, way_out)
     };
-    let allowed = read(COMMAND_LINES_PATH).and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other)).map_err(|e| failure(&e))?;
+    let allowed = read(COMMAND_LINES_PATH)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))
+        .map_err(|e| failure(&e))?;
     match cmdline::is_one_of(&read("/proc/cmdline").map_err(|e| failure(&e))?, &allowed) {
         true => Ok(()),
-        false => Err(failure(&"Secure Boot is on, and it has words that are not in the signed image")),
+        false => Err(failure(
+            &"Secure Boot is on, and it has words that are not in the signed image",
+        )),
     }
 }
 
 fn read(path: &str) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(cmdline::LIMIT as u64 + 1).read_to_end(&mut bytes)?;
+    File::open(path)?
+        .take(cmdline::LIMIT as u64 + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }

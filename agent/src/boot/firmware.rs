@@ -1,7 +1,9 @@
-//! What started the kernel: whether it was firmware with Secure Boot on, and whether systemd's stub measured the unified kernel image. Nothing
-//! depends on it but words to people, and whether the TPM is told of the boot's phases.
+//! What started the kernel: whether it was firmware with Secure Boot on, and whether systemd's stub
+//! measured the unified kernel image. Nothing depends on it but words to people, and whether the
+//! TPM is told of the boot's phases.
 //!
-//! EFI variables say the same, but mounting them reads each of them from firmware: seconds on an emulated machine, and on some real ones.
+//! EFI variables say the same, but mounting them reads each of them from firmware: seconds on an
+//! emulated machine, and on some real ones.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -14,13 +16,15 @@ use crate::kernel::tpm;
 
 /// There is such a folder when UEFI firmware started the machine.
 const EFI: &str = "/sys/firmware/efi";
-/// The kernel's `struct boot_params`, and where its EFI stub notes what it found (Documentation/arch/x86/zero-page.rst, `secure_boot`;
-/// include/linux/efi.h, `enum efi_secureboot_mode`).
+/// The kernel's `struct boot_params`, and where its EFI stub notes what it found
+/// (Documentation/arch/x86/zero-page.rst, `secure_boot`; include/linux/efi.h, `enum
+/// efi_secureboot_mode`).
 const BOOT_PARAMS: &str = "/sys/kernel/boot_params/data";
 const AT_SECURE_BOOT: u64 = 0x1ec;
 const DISABLED: u8 = 2;
 const ENABLED: u8 = 3;
-/// The PCR of unified kernel images (UAPI.7, Linux TPM PCR registry). Nothing else is measured into it: zero until a stub did.
+/// The PCR of unified kernel images (UAPI.7, Linux TPM PCR registry). Nothing else is measured into
+/// it: zero until a stub did.
 const PCR: u32 = 11;
 const PCR_VALUE: &str = "/sys/class/tpm/tpm0/pcr-sha256/11";
 
@@ -36,19 +40,26 @@ pub fn run(context: &mut Context) {
     phase(context, "enter-initrd");
 }
 
-/// Tells the TPM that the boot has reached this phase (systemd-pcrphase.service(8)), so that what was sealed for another one stays closed.
-/// Without a measured image there is nothing that the phases could be added to.
+/// Tells the TPM that the boot has reached this phase (systemd-pcrphase.service(8)), so that what
+/// was sealed for another one stays closed. Without a measured image there is nothing that the
+/// phases could be added to.
 pub fn phase(context: &mut Context, name: &str) {
-    let report::Firmware { measured: true, .. } = context.report.firmware else { return };
+    let report::Firmware { measured: true, .. } = context.report.firmware else {
+        return;
+    };
     match tpm::extend(PCR, name) {
         Ok(()) => context.report.firmware.phases.push(name.to_owned()),
-        Err(error) => context.warn(format!("The TPM was not told of the phase {name}: {error}.")),
+        Err(error) => context.warn(format!(
+            "The TPM was not told of the phase {name}: {error}."
+        )),
     }
 }
 
 fn secure_boot(params: &Path) -> Option<bool> {
     let mut mode = [0];
-    File::open(params).and_then(|file| file.read_exact_at(&mut mode, AT_SECURE_BOOT)).ok()?;
+    File::open(params)
+        .and_then(|file| file.read_exact_at(&mut mode, AT_SECURE_BOOT))
+        .ok()?;
     match mode[0] {
         ENABLED => Some(true),
         DISABLED => Some(false),
@@ -58,7 +69,9 @@ fn secure_boot(params: &Path) -> Option<bool> {
 
 /// Whether a PCR, in hexadecimal digits, is not what it is at power-on.
 fn is_measured(digits: &str) -> bool {
-    digits.bytes().any(|digit| digit.is_ascii_hexdigit() && digit != b'0')
+    digits
+        .bytes()
+        .any(|digit| digit.is_ascii_hexdigit() && digit != b'0')
 }
 
 #[cfg(test)]
@@ -68,7 +81,13 @@ mod tests {
     #[test]
     fn what_is_not_known_is_neither_on_nor_off() {
         let path = std::env::temp_dir().join(format!("adamant-boot-params-{}", std::process::id()));
-        for (mode, known) in [(0, None), (1, None), (DISABLED, Some(false)), (ENABLED, Some(true)), (9, None)] {
+        for (mode, known) in [
+            (0, None),
+            (1, None),
+            (DISABLED, Some(false)),
+            (ENABLED, Some(true)),
+            (9, None),
+        ] {
             let mut params = vec![0xff; 4096];
             params[AT_SECURE_BOOT as usize] = mode;
             fs::write(&path, params).unwrap();

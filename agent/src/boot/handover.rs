@@ -1,7 +1,7 @@
 //! Last stage: the image's init takes this process over.
 //!
-//! Promise: init finds what systemd's INITRD_INTERFACE describes, and nothing of the initramfs: no file, no memory, no descriptor, no signal
-//! disposition, no mount.
+//! Promise: init finds what systemd's INITRD_INTERFACE describes, and nothing of the initramfs: no
+//! file, no memory, no descriptor, no signal disposition, no mount.
 
 use std::convert::Infallible;
 use std::env;
@@ -22,14 +22,22 @@ use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execve};
 
 use super::seal::Sealed;
-use super::{Context, Failure, credentials, firmware, history, identity, locate, root, systemd, verify};
+use super::{
+    Context, Failure, credentials, firmware, history, identity, locate, root, systemd, verify,
+};
 use crate::kernel::clock::since_kernel_start;
 
 const STAGE: &str = "handover";
 /// What moves into the image.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 /// Where an init is looked for when the command line names none.
-const INITS: [&str; 5] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init", "/bin/init", "/init"];
+const INITS: [&str; 5] = [
+    "/sbin/init",
+    "/usr/lib/systemd/systemd",
+    "/etc/init",
+    "/bin/init",
+    "/init",
+];
 /// The file systems an initramfs can be; nothing else is ever emptied. <linux/magic.h>
 const INITRAMFS: [FsType; 2] = [FsType(0x8584_58f6), FsType(0x0102_1994)];
 
@@ -41,17 +49,35 @@ pub fn run(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure>
     locate::look_again(located, context)?;
     let init = find_init(located.cmdline.init.as_deref())?;
     for name in MOVED {
-        if !root::open_inside(name, OFlag::O_DIRECTORY | OFlag::O_PATH).is_ok_and(|f| f.metadata().is_ok_and(|m| m.is_dir())) {
-            return Err(Failure::new(STAGE, name, "the image has no such directory", "add it to the image: the kernel's file systems are moved there"));
+        if !root::open_inside(name, OFlag::O_DIRECTORY | OFlag::O_PATH)
+            .is_ok_and(|f| f.metadata().is_ok_and(|m| m.is_dir()))
+        {
+            return Err(Failure::new(
+                STAGE,
+                name,
+                "the image has no such directory",
+                "add it to the image: the kernel's file systems are moved there",
+            ));
         }
     }
     firmware::phase(context, "leave-initrd");
-    mounted.verified().arm(mounted.policy().verify.on_corruption, context)?;
+    mounted
+        .verified()
+        .arm(mounted.policy().verify.on_corruption, context)?;
     context.watchdog.alive();
     context.report.watchdog = context.watchdog.path().map(str::to_owned);
-    context.report.stages.push(report::Stage { name: STAGE.to_owned(), start_us: start, took_us: since_kernel_start().saturating_sub(start) });
-    leave_word(context).map_err(|e| Failure::new(STAGE, "writing to /run", e, "give the machine more memory"))?;
-    let first = context.report.stages.first().map_or(start, |stage| stage.start_us);
+    context.report.stages.push(report::Stage {
+        name: STAGE.to_owned(),
+        start_us: start,
+        took_us: since_kernel_start().saturating_sub(start),
+    });
+    leave_word(context)
+        .map_err(|e| Failure::new(STAGE, "writing to /run", e, "give the machine more memory"))?;
+    let first = context
+        .report
+        .stages
+        .first()
+        .map_or(start, |stage| stage.start_us);
     let image = &mounted.policy().image;
     log::info!(
         "verified: {} {}, root hash {}, {} volumes, {} ms",
@@ -65,18 +91,42 @@ pub fn run(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure>
     history::running();
     context.watchdog.hand_over();
     let error = enter(&init);
-    Err(Failure::new(STAGE, format!("starting {init}"), error, "check that the image's init is a program for this machine, or name another with init="))
+    Err(Failure::new(
+        STAGE,
+        format!("starting {init}"),
+        error,
+        "check that the image's init is a program for this machine, or name another with init=",
+    ))
 }
 
-/// The image's init: the one asked for, or the first of the usual ones. Each is looked for as it will be found after the root is switched.
+/// The image's init: the one asked for, or the first of the usual ones. Each is looked for as it
+/// will be found after the root is switched.
 fn find_init(asked: Option<&str>) -> Result<String, Failure> {
-    let is_program = |path: &str| root::open_inside(path, OFlag::O_PATH).and_then(|f| f.metadata()).is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0);
+    let is_program = |path: &str| {
+        root::open_inside(path, OFlag::O_PATH)
+            .and_then(|f| f.metadata())
+            .is_ok_and(|m| m.is_file() && m.mode() & 0o111 != 0)
+    };
     match asked {
         Some(path) if is_program(path) => Ok(path.to_owned()),
-        Some(path) => Err(Failure::new(STAGE, format!("init={path}"), "no such program in the image", "correct the kernel command line")),
-        None => INITS.iter().find(|path| is_program(path)).map(|path| (*path).to_owned()).ok_or_else(|| {
-            Failure::new(STAGE, "the image's init", format!("none of {} is a program", INITS.join(", ")), "add one to the image, or name it with init=")
-        }),
+        Some(path) => Err(Failure::new(
+            STAGE,
+            format!("init={path}"),
+            "no such program in the image",
+            "correct the kernel command line",
+        )),
+        None => INITS
+            .iter()
+            .find(|path| is_program(path))
+            .map(|path| (*path).to_owned())
+            .ok_or_else(|| {
+                Failure::new(
+                    STAGE,
+                    "the image's init",
+                    format!("none of {} is a program", INITS.join(", ")),
+                    "add one to the image, or name it with init=",
+                )
+            }),
     }
 }
 
@@ -100,19 +150,28 @@ fn leave_word(context: &Context) -> io::Result<()> {
 fn switch_root() -> Result<(), (&'static str, io::Error)> {
     for name in MOVED {
         let target = format!("{SYSROOT}{name}");
-        mount(Some(name), target.as_str(), None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(|e| (name, e.into()))?;
+        mount(
+            Some(name),
+            target.as_str(),
+            None::<&str>,
+            MsFlags::MS_MOVE,
+            None::<&str>,
+        )
+        .map_err(|e| (name, e.into()))?;
     }
     let is_initramfs = statfs("/").is_ok_and(|fs| INITRAMFS.contains(&fs.filesystem_type()));
     chdir(SYSROOT).map_err(|e| (SYSROOT, e.into()))?;
     if is_initramfs && let Ok(top) = fs::symlink_metadata("/") {
         empty(Path::new("/"), top.dev());
     }
-    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>).map_err(|e| ("moving the root", e.into()))?;
+    mount(Some("."), "/", None::<&str>, MsFlags::MS_MOVE, None::<&str>)
+        .map_err(|e| ("moving the root", e.into()))?;
     chroot(".").map_err(|e| ("changing the root", e.into()))?;
     chdir("/").map_err(|e| ("changing the root", e.into()))
 }
 
-/// Deletes what is in a folder, without entering other file systems. What can't be deleted only keeps some memory.
+/// Deletes what is in a folder, without entering other file systems. What can't be deleted only
+/// keeps some memory.
 fn empty(folder: &Path, device: u64) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -129,29 +188,60 @@ fn empty(folder: &Path, device: u64) {
     }
 }
 
-/// What the kernel gave to us, and where credentials are: systemd gathers none itself where somebody has done so before. A word on the kernel
-/// command line could say another place.
+/// What the kernel gave to us, and where credentials are: systemd gathers none itself where
+/// somebody has done so before. A word on the kernel command line could say another place.
 fn environment() -> Vec<CString> {
-    let ours = [("CREDENTIALS_DIRECTORY", credentials::PLAIN), ("ENCRYPTED_CREDENTIALS_DIRECTORY", credentials::ENCRYPTED)];
+    let ours = [
+        ("CREDENTIALS_DIRECTORY", credentials::PLAIN),
+        ("ENCRYPTED_CREDENTIALS_DIRECTORY", credentials::ENCRYPTED),
+    ];
     let theirs = env::vars_os().filter(|(name, _)| ours.iter().all(|(our, _)| name != our));
-    let theirs = theirs.filter_map(|(name, value)| CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok());
-    theirs.chain(ours.iter().filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok())).collect()
+    let theirs = theirs.filter_map(|(name, value)| {
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+    });
+    theirs
+        .chain(
+            ours.iter()
+                .filter_map(|(name, value)| CString::new(format!("{name}={value}")).ok()),
+        )
+        .collect()
 }
 
-/// Becomes the init, with the arguments and the environment that the kernel gave to us. Comes back only with the reason why not.
+/// Becomes the init, with the arguments and the environment that the kernel gave to us. Comes back
+/// only with the reason why not.
 fn enter(init: &str) -> io::Error {
-    let Ok(program) = CString::new(init) else { return io::ErrorKind::InvalidInput.into() };
+    let Ok(program) = CString::new(init) else {
+        return io::ErrorKind::InvalidInput.into();
+    };
     let mut arguments = vec![program.clone()];
-    arguments.extend(env::args_os().skip(1).filter_map(|word| CString::new(word.into_vec()).ok()));
+    arguments.extend(
+        env::args_os()
+            .skip(1)
+            .filter_map(|word| CString::new(word.into_vec()).ok()),
+    );
     // A machine without a console has no /dev/console that opens.
-    let console = ["/dev/console", "/dev/null"].iter().find_map(|path| OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(path).ok());
+    let console = ["/dev/console", "/dev/null"].iter().find_map(|path| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NOCTTY)
+            .open(path)
+            .ok()
+    });
     if let Some(console) = console {
         let _ = dup2_stdin(&console);
         let _ = dup2_stdout(&console);
         let _ = dup2_stderr(&console);
     }
-    // SAFETY: the call takes numbers only; it marks descriptors, and closes none that is still in use here.
-    unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
+    // SAFETY: the call takes numbers only; it marks descriptors, and closes none that is still in
+    // use here.
+    unsafe {
+        libc::close_range(
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+        )
+    };
     for signal in Signal::iterator() {
         let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
         // SAFETY: the default disposition runs no code of ours.

@@ -1,7 +1,9 @@
-//! What happened before, and what is happening now, for those who come later: the black box on the root's disk, and the kernel's own (pstore).
+//! What happened before, and what is happening now, for those who come later: the black box on the
+//! root's disk, and the kernel's own (pstore).
 //!
-//! Promise: nothing here ends a boot, and a failed one waits no longer than [`PATIENCE`] for its record; a disk that hangs earlier, under the record of a
-//! stage, is the watchdog's. A machine without a black box boots as one with it does.
+//! Promise: nothing here ends a boot, and a failed one waits no longer than [`PATIENCE`] for its
+//! record; a disk that hangs earlier, under the record of a stage, is the watchdog's. A machine
+//! without a black box boots as one with it does.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -29,7 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const LINES: usize = 60;
 /// And so many of them are said on the console of the next boot.
 const LINES_TOLD: usize = 8;
-/// Where the kernel shows what outlived a panic: systemd's place for it, and most that is read of one file, bytes.
+/// Where the kernel shows what outlived a panic: systemd's place for it, and most that is read of
+/// one file, bytes.
 const PSTORE: &str = "/sys/fs/pstore";
 const PSTORE_LIMIT: u64 = 64 << 10;
 /// How the line begins that says why.
@@ -54,7 +57,8 @@ static OPEN: Mutex<Option<BlackBox>> = Mutex::new(None);
 /// Opens the black box of the root's disk, where it has one.
 pub fn begin(located: &Located, context: &mut Context) {
     let this = Record {
-        slot: block::label(&Path::new("/sys/class/block").join(&located.data.name)).unwrap_or_default(),
+        slot: block::label(&Path::new("/sys/class/block").join(&located.data.name))
+            .unwrap_or_default(),
         root_hash: located.root_hash.to_string(),
         ..Record::default()
     };
@@ -64,33 +68,74 @@ pub fn begin(located: &Located, context: &mut Context) {
             *OPEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(open);
         }
         Ok(None) => {}
-        Err(error) => context.warn(format!("The black box of {} can't be used: {error}.", located.disk.name)),
+        Err(error) => context.warn(format!(
+            "The black box of {} can't be used: {error}.",
+            located.disk.name
+        )),
     }
 }
 
 fn open(disk: &Disk, this: Record) -> io::Result<Option<BlackBox>> {
-    let Ok(found) = gpt::disk::read(&disk.open(false)?, disk.sector, disk.sectors) else { return Ok(None) };
-    let number = (1..).zip(&found.table.partitions).find(|(_, one)| one.as_ref().is_some_and(|one| one.kind == PARTITION_TYPE)).map(|(number, _)| number);
-    let Some(partition) = number.map(|number| disk.partition(number)).transpose()?.flatten() else { return Ok(None) };
+    let Ok(found) = gpt::disk::read(&disk.open(false)?, disk.sector, disk.sectors) else {
+        return Ok(None);
+    };
+    let number = (1..)
+        .zip(&found.table.partitions)
+        .find(|(_, one)| one.as_ref().is_some_and(|one| one.kind == PARTITION_TYPE))
+        .map(|(number, _)| number);
+    let Some(partition) = number
+        .map(|number| disk.partition(number))
+        .transpose()?
+        .flatten()
+    else {
+        return Ok(None);
+    };
     BlackBox::open(&partition.path, this)
 }
 
 impl BlackBox {
     fn open(path: &Path, this: Record) -> io::Result<Option<BlackBox>> {
         // Each record is on the disk when its write returns.
-        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DSYNC).open(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_DSYNC)
+            .open(path)?;
         let mut bytes = Vec::new();
         (&file).take(BYTES).read_to_end(&mut bytes)?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().replace('-', "");
-        Ok(Ring::read(&bytes).map(|ring| BlackBox { path: path.to_owned(), file, ring, this: Record { boot, ..this } }))
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
+            .unwrap_or_default()
+            .trim()
+            .replace('-', "");
+        Ok(Ring::read(&bytes).map(|ring| BlackBox {
+            path: path.to_owned(),
+            file,
+            ring,
+            this: Record { boot, ..this },
+        }))
     }
 
-    /// Goes on with the records of this boot, in the running machine. `None` where it has none there.
+    /// Goes on with the records of this boot, in the running machine. `None` where it has none
+    /// there.
     pub fn resume(path: &Path) -> io::Result<Option<BlackBox>> {
-        let Some(mut open) = BlackBox::open(path, Record::default())? else { return Ok(None) };
-        let Some(mine) = open.ring.records.iter().rev().find(|record| record.boot == open.this.boot) else { return Ok(None) };
+        let Some(mut open) = BlackBox::open(path, Record::default())? else {
+            return Ok(None);
+        };
+        let Some(mine) = open
+            .ring
+            .records
+            .iter()
+            .rev()
+            .find(|record| record.boot == open.this.boot)
+        else {
+            return Ok(None);
+        };
         let (slot, root_hash) = (mine.slot.clone(), mine.root_hash.clone());
-        open.this = Record { slot, root_hash, ..open.this };
+        open.this = Record {
+            slot,
+            root_hash,
+            ..open.this
+        };
         Ok(Some(open))
     }
 
@@ -100,7 +145,13 @@ impl BlackBox {
     }
 
     /// Adds a record of this boot.
-    pub fn note(&mut self, event: Event, stage: &str, reason: &str, log: Vec<String>) -> io::Result<()> {
+    pub fn note(
+        &mut self,
+        event: Event,
+        stage: &str,
+        reason: &str,
+        log: Vec<String>,
+    ) -> io::Result<()> {
         let record = Record {
             event,
             time: seconds(SystemTime::now()),
@@ -135,7 +186,8 @@ fn note(event: Event, stage: &str) {
     }
 }
 
-/// The boot has failed. Also called by a panic, from any thread, at any time; and before a disk was chosen, when the only black box there is will do.
+/// The boot has failed. Also called by a panic, from any thread, at any time; and before a disk was
+/// chosen, when the only black box there is will do.
 pub fn failed(failure: &Failure) {
     let (stage, reason) = (failure.stage, console::printable(&failure.to_string()));
     let log = console::last_lines(LINES);
@@ -143,7 +195,9 @@ pub fn failed(failure: &Failure) {
     let work = move || {
         let written = match OPEN.try_lock() {
             Err(TryLockError::WouldBlock) => return,
-            Err(TryLockError::Poisoned(open)) => fail_in(&mut open.into_inner(), stage, &reason, log),
+            Err(TryLockError::Poisoned(open)) => {
+                fail_in(&mut open.into_inner(), stage, &reason, log)
+            }
             Ok(mut open) => fail_in(&mut open, stage, &reason, log),
         };
         if let Err(error) = written {
@@ -157,16 +211,26 @@ pub fn failed(failure: &Failure) {
     }
 }
 
-fn fail_in(open: &mut Option<BlackBox>, stage: &str, reason: &str, log: Vec<String>) -> io::Result<()> {
+fn fail_in(
+    open: &mut Option<BlackBox>,
+    stage: &str,
+    reason: &str,
+    log: Vec<String>,
+) -> io::Result<()> {
     if open.is_none() {
         *open = the_only_one();
     }
-    open.as_mut().map_or(Ok(()), |open| open.note(Event::Failed, stage, reason, log))
+    open.as_mut()
+        .map_or(Ok(()), |open| open.note(Event::Failed, stage, reason, log))
 }
 
-/// Where it is not known which disk is this machine's, one that is not the only one must not be written to.
+/// Where it is not known which disk is this machine's, one that is not the only one must not be
+/// written to.
 fn the_only_one() -> Option<BlackBox> {
-    let mut found = Disk::all().ok()?.into_iter().filter_map(|disk| open(&disk, Record::default()).ok().flatten());
+    let mut found = Disk::all()
+        .ok()?
+        .into_iter()
+        .filter_map(|disk| open(&disk, Record::default()).ok().flatten());
     let one = found.next()?;
     found.next().is_none().then_some(one)
 }
@@ -175,21 +239,37 @@ fn the_only_one() -> Option<BlackBox> {
 pub fn look_back(context: &mut Context) {
     let panic = last_panic(Path::new(PSTORE)).map(|panic| (panic.time, (panic.reason, panic.log)));
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut records = open.as_ref().map(|open| open.ring.records.clone()).unwrap_or_default();
-    let silent = records.last().is_some_and(|last| !matches!(last.event, Event::Failed | Event::Ended));
+    let mut records = open
+        .as_ref()
+        .map(|open| open.ring.records.clone())
+        .unwrap_or_default();
+    let silent = records
+        .last()
+        .is_some_and(|last| !matches!(last.event, Event::Failed | Event::Ended));
     // What the box could not hear: the kernel's end, or the hardware's.
-    // The store may not have been emptied since another panic: this one must have come after all that its boot said.
+    // The store may not have been emptied since another panic: this one must have come after all
+    // that its boot said.
     let last = records.last().map_or(0, |last| last.time);
-    let panic = panic.filter(|(time, _)| *time >= last).map(|(_, panic)| panic);
+    let panic = panic
+        .filter(|(time, _)| *time >= last)
+        .map(|(_, panic)| panic);
     let cause = match (panic, silent) {
         (Some(panic), true) => Some(panic),
         (Some(panic), false) if records.is_empty() => Some(panic),
-        (_, true) if context.watchdog.fired() => Some(("it hung, and the hardware watchdog restarted the machine".to_owned(), Vec::new())),
+        (_, true) if context.watchdog.fired() => Some((
+            "it hung, and the hardware watchdog restarted the machine".to_owned(),
+            Vec::new(),
+        )),
         _ => None,
     };
     if let Some((reason, log)) = cause {
         let last = records.last().cloned().unwrap_or_default();
-        let record = Record { event: Event::Failed, reason, log, ..last };
+        let record = Record {
+            event: Event::Failed,
+            reason,
+            log,
+            ..last
+        };
         // For those who look later: the kernel's own store is emptied when it was read.
         if let Some(open) = &mut *open {
             let _ = open.write(&record);
@@ -198,8 +278,17 @@ pub fn look_back(context: &mut Context) {
     }
     drop(open);
     context.report.last_bad_boot = blackbox::last_bad(&records);
-    if let Some(bad) = context.report.last_bad_boot.as_ref().filter(|bad| bad.starts_ago == 1) {
-        log::warn!("the last boot, of {}, failed: {}", bad.record.slot, bad.words);
+    if let Some(bad) = context
+        .report
+        .last_bad_boot
+        .as_ref()
+        .filter(|bad| bad.starts_ago == 1)
+    {
+        log::warn!(
+            "the last boot, of {}, failed: {}",
+            bad.record.slot,
+            bad.words
+        );
         // The report has them all.
         let log = &bad.record.log;
         for line in &log[log.len().saturating_sub(LINES_TOLD)..] {
@@ -224,7 +313,14 @@ fn last_panic(folder: &Path) -> Option<Panic> {
     if !folder.is_dir() {
         return None;
     }
-    let mounted = mount(Some("pstore"), path, Some("pstore"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None::<&str>).is_ok();
+    let mounted = mount(
+        Some("pstore"),
+        path,
+        Some("pstore"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None::<&str>,
+    )
+    .is_ok();
     let found = newest_panic(folder);
     if mounted {
         let _ = umount2(path, MntFlags::MNT_DETACH);
@@ -234,42 +330,72 @@ fn last_panic(folder: &Path) -> Option<Panic> {
 
 fn newest_panic(folder: &Path) -> Option<Panic> {
     let mut newest: Option<((SystemTime, bool), String)> = None;
-    // A store of small records, as firmware's variables are, has the line in another part than the end of the log.
+    // A store of small records, as firmware's variables are, has the line in another part than the
+    // end of the log.
     let mut said: Option<(SystemTime, String)> = None;
     for entry in fs::read_dir(folder).ok()?.flatten().take(PSTORE_FILES) {
         if !entry.file_name().as_encoded_bytes().starts_with(b"dmesg-") {
             continue;
         }
         let mut bytes = Vec::new();
-        let read = File::open(entry.path()).and_then(|file| file.take(PSTORE_LIMIT).read_to_end(&mut bytes));
+        let read = File::open(entry.path())
+            .and_then(|file| file.take(PSTORE_LIMIT).read_to_end(&mut bytes));
         let text = String::from_utf8_lossy(&bytes).into_owned();
         // The first line says what it is; part 1 is the one with the end of the log.
         if read.is_err() || !text.starts_with("Panic#") {
             continue;
         }
-        let age = entry.metadata().and_then(|found| found.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let age = entry
+            .metadata()
+            .and_then(|found| found.modified())
+            .unwrap_or(SystemTime::UNIX_EPOCH);
         if let Some(line) = text.lines().map(bare).find(|line| line.contains(PANIC))
             && said.as_ref().is_none_or(|(known, _)| age >= *known)
         {
             said = Some((age, line));
         }
-        let rank = (age, text.lines().next().is_some_and(|line| line.trim_end().ends_with("Part1")));
+        let rank = (
+            age,
+            text.lines()
+                .next()
+                .is_some_and(|line| line.trim_end().ends_with("Part1")),
+        );
         if newest.as_ref().is_none_or(|(known, _)| rank > *known) {
             newest = Some((rank, text));
         }
     }
     let ((age, _), text) = newest?;
     let mut lines: Vec<String> = text.lines().skip(1).map(bare).collect();
-    let elsewhere = said.filter(|(when, _)| age.duration_since(*when).is_ok_and(|before| before <= ONE_PANIC)).map(|(_, line)| line);
-    let reason = lines.iter().find(|line| line.contains(PANIC)).cloned().or(elsewhere).unwrap_or_else(|| "the kernel panicked".to_owned());
+    let elsewhere = said
+        .filter(|(when, _)| {
+            age.duration_since(*when)
+                .is_ok_and(|before| before <= ONE_PANIC)
+        })
+        .map(|(_, line)| line);
+    let reason = lines
+        .iter()
+        .find(|line| line.contains(PANIC))
+        .cloned()
+        .or(elsewhere)
+        .unwrap_or_else(|| "the kernel panicked".to_owned());
     let log = lines.split_off(lines.len().saturating_sub(LINES));
-    Some(Panic { time: seconds(age), reason, log })
+    Some(Panic {
+        time: seconds(age),
+        reason,
+        log,
+    })
 }
 
 /// A line of the store without its level and time: `<0>[    3.100000] text`.
 fn bare(line: &str) -> String {
-    let text = line.strip_prefix('<').and_then(|rest| rest.split_once('>')).map_or(line, |(_, rest)| rest);
-    let text = text.strip_prefix('[').and_then(|rest| rest.split_once("] ")).map_or(text, |(_, rest)| rest);
+    let text = line
+        .strip_prefix('<')
+        .and_then(|rest| rest.split_once('>'))
+        .map_or(line, |(_, rest)| rest);
+    let text = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once("] "))
+        .map_or(text, |(_, rest)| rest);
     console::printable(text)
 }
 
@@ -284,23 +410,49 @@ mod tests {
         let write = |name: &str, text: &str, age: u64| {
             let file = File::create(folder.join(name)).unwrap();
             fs::write(folder.join(name), text).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(age)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(age))
+                .unwrap();
         };
         write("dmesg-erst-1", "Oops#1 Part1\n<4>[    1.0] an oops\n", 300);
-        write("dmesg-erst-2", "Panic#1 Part1\n<4>[    1.0] old\n<0>[    2.0] Kernel panic - not syncing: old\n", 100);
+        write(
+            "dmesg-erst-2",
+            "Panic#1 Part1\n<4>[    1.0] old\n<0>[    2.0] Kernel panic - not syncing: old\n",
+            100,
+        );
         write("dmesg-erst-3", "Panic#1 Part2\n<4>[    1.0] before\n", 200);
-        write("dmesg-erst-4", "Panic#1 Part1\n<4>[    1.0] last\u{1b}[2J\n<0>[    2.5] Kernel panic - not syncing: sysrq\n<4>[    3.0] CPU: 0\n", 200);
+        write(
+            "dmesg-erst-4",
+            "Panic#1 Part1\n<4>[    1.0] last\u{1b}[2J\n<0>[    2.5] Kernel panic - not syncing: sysrq\n<4>[    3.0] CPU: 0\n",
+            200,
+        );
         write("console-ramoops-0", "Panic#9 Part1\n", 900);
         write("dmesg-broken", "", 900);
         let Panic { time, reason, log } = newest_panic(&folder).unwrap();
-        assert_eq!((time, reason.as_str()), (200, "Kernel panic - not syncing: sysrq"));
-        assert_eq!(log, ["last?[2J", "Kernel panic - not syncing: sysrq", "CPU: 0"]);
+        assert_eq!(
+            (time, reason.as_str()),
+            (200, "Kernel panic - not syncing: sysrq")
+        );
+        assert_eq!(
+            log,
+            ["last?[2J", "Kernel panic - not syncing: sysrq", "CPU: 0"]
+        );
         // The line in another part of the same panic, and not that of an older one.
         write("dmesg-efi-5", "Panic#1 Part1\n<4>[    9.0] the end\n", 300);
         assert_eq!(newest_panic(&folder).unwrap().reason, "the kernel panicked");
-        write("dmesg-efi-6", "Panic#1 Part3\n<0>[    8.0] Kernel panic - not syncing: in parts\n", 299);
+        write(
+            "dmesg-efi-6",
+            "Panic#1 Part3\n<0>[    8.0] Kernel panic - not syncing: in parts\n",
+            299,
+        );
         let Panic { time, reason, log } = newest_panic(&folder).unwrap();
-        assert_eq!((time, reason.as_str(), log), (300, "Kernel panic - not syncing: in parts", vec!["the end".to_owned()]));
+        assert_eq!(
+            (time, reason.as_str(), log),
+            (
+                300,
+                "Kernel panic - not syncing: in parts",
+                vec!["the end".to_owned()]
+            )
+        );
         fs::remove_dir_all(&folder).unwrap();
         assert!(newest_panic(&folder).is_none());
     }

@@ -1,10 +1,13 @@
 //! Eighth stage: what makes this server itself, its machine-id.
 //!
-//! Promise: it is made once, from the kernel's random source or as the hypervisor wishes, kept on the state volume, and stays the same over reboots and
-//! image versions. What runs sees it at /etc/machine-id, read-only, from before its init starts. An image has none; two servers from one image differ.
+//! Promise: it is made once, from the kernel's random source or as the hypervisor wishes, kept on
+//! the state volume, and stays the same over reboots and image versions. What runs sees it at
+//! /etc/machine-id, read-only, from before its init starts. An image has none; two servers from one
+//! image differ.
 //!
-//! A kept one that can't be one is not silently replaced: it is set aside as `machine-id.damaged`, and there is a warning. One that the
-//! hypervisor wishes counts only as long as there is none: a server's identity does not change because its host's settings did.
+//! A kept one that can't be one is not silently replaced: it is set aside as `machine-id.damaged`,
+//! and there is a warning. One that the hypervisor wishes counts only as long as there is none: a
+//! server's identity does not change because its host's settings did.
 
 use std::fs;
 use std::io;
@@ -23,7 +26,8 @@ use super::root::MountedRoot;
 use super::volumes::{self, MountedVolumes};
 use super::{Context, Failure};
 
-/// Where what is bound over the image's /etc/machine-id lies: in memory, so that it keeps no volume busy and nothing on a volume changes it.
+/// Where what is bound over the image's /etc/machine-id lies: in memory, so that it keeps no volume
+/// busy and nothing on a volume changes it.
 pub const RUN: &str = "/run/adamant/machine-id";
 
 /// A root that is ready to be entered. Only [`run`] makes one.
@@ -39,14 +43,32 @@ impl Identified {
 }
 
 /// Makes or keeps the machine-id.
-pub fn run(volumes: MountedVolumes, received: Received, context: &mut Context) -> Result<Identified, Failure> {
-    let fail = |why: io::Error| Failure::new("identity", "machine-id", why, "boot again; if it stays, look for messages about the disk and the random source");
-    let settled = settle(volumes.state(), received.machine_id.and_then(|bytes| wished(&bytes))).map_err(fail)?;
+pub fn run(
+    volumes: MountedVolumes,
+    received: Received,
+    context: &mut Context,
+) -> Result<Identified, Failure> {
+    let fail = |why: io::Error| {
+        Failure::new(
+            "identity",
+            "machine-id",
+            why,
+            "boot again; if it stays, look for messages about the disk and the random source",
+        )
+    };
+    let settled = settle(
+        volumes.state(),
+        received.machine_id.and_then(|bytes| wished(&bytes)),
+    )
+    .map_err(fail)?;
     for warning in settled.warnings {
         context.warn(warning);
     }
     if !bind(&settled.id, Path::new(SYSROOT), Path::new(RUN)).map_err(fail)? {
-        context.warn("The image has no /etc/machine-id to bind this server's over: add an empty file there.".to_owned());
+        context.warn(
+            "The image has no /etc/machine-id to bind this server's over: add an empty file there."
+                .to_owned(),
+        );
     }
     context.report.identity.source = settled.source.to_owned();
     context.report.identity.machine_id = settled.id;
@@ -78,8 +100,16 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
     let mut warnings = Vec::new();
     let made = |warnings| -> io::Result<Settled> {
         Ok(match &wished {
-            Some(id) => Settled { source: "hypervisor", id: id.clone(), warnings },
-            None => Settled { source: "made", id: hex::encode(&random()?), warnings },
+            Some(id) => Settled {
+                source: "hypervisor",
+                id: id.clone(),
+                warnings,
+            },
+            None => Settled {
+                source: "made",
+                id: hex::encode(&random()?),
+                warnings,
+            },
         })
     };
     let unkept = |mut settled: Settled| {
@@ -88,7 +118,9 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
         }
         settled
     };
-    let Some(state) = state else { return made(warnings).map(unkept) };
+    let Some(state) = state else {
+        return made(warnings).map(unkept);
+    };
     let own = match volumes::own_folder(state, c".adamant") {
         Ok(own) => own,
         Err(error) => {
@@ -103,18 +135,31 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
             if let Some(wished) = wished.filter(|wished| *wished != id) {
                 warnings.push(format!("The hypervisor wishes machine-id {wished}, but this server has been {id} before and stays so."));
             }
-            return Ok(Settled { source: "kept", id, warnings });
+            return Ok(Settled {
+                source: "kept",
+                id,
+                warnings,
+            });
         }
         (Ok(None), None) => {}
         (damaged, None) => {
-            let why = damaged.err().map_or("it is not 32 hexadecimal digits".to_owned(), |e| e.to_string());
+            let why = damaged
+                .err()
+                .map_or("it is not 32 hexadecimal digits".to_owned(), |e| {
+                    e.to_string()
+                });
             let aside = volumes::move_aside(&own, c"machine-id", c"machine-id.damaged");
-            let kept = aside.map_or_else(|e| format!("could not be kept: {e}"), |()| "is kept beside it as machine-id.damaged".to_owned());
+            let kept = aside.map_or_else(
+                |e| format!("could not be kept: {e}"),
+                |()| "is kept beside it as machine-id.damaged".to_owned(),
+            );
             warnings.push(format!("The kept machine-id was damaged ({why}), so this server gets a new one; the damaged one {kept}."));
         }
     }
     let mut settled = made(warnings)?;
-    if let Err(error) = volumes::write_beneath(&own, c"machine-id", format!("{}\n", settled.id).as_bytes()) {
+    if let Err(error) =
+        volumes::write_beneath(&own, c"machine-id", format!("{}\n", settled.id).as_bytes())
+    {
         settled.warnings.push(format!("This server's machine-id lasts for this boot only: writing it to the state volume: {error}."));
         settled = unkept(settled);
     }
@@ -124,7 +169,11 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
 /// The id in a kept file: 32 lowercase hexadecimal digits, not all zero, and at most a line feed.
 fn kept(bytes: &[u8]) -> Option<String> {
     let digits = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    let right = digits.len() == 32 && digits.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) && digits.iter().any(|&b| b != b'0');
+    let right = digits.len() == 32
+        && digits
+            .iter()
+            .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        && digits.iter().any(|&b| b != b'0');
     right.then(|| String::from_utf8_lossy(digits).into_owned())
 }
 
@@ -135,22 +184,43 @@ fn bind(id: &str, sysroot: &Path, run: &Path) -> io::Result<bool> {
     }
     fs::write(run, format!("{id}\n"))?;
     fs::set_permissions(run, std::os::unix::fs::PermissionsExt::from_mode(0o444))?;
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     let place = match openat2(fs::File::open(sysroot)?, "etc/machine-id", how) {
         Ok(place) => place,
         Err(Errno::ENOENT) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    mount(Some(run), volumes::path_of(&place).as_c_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    mount(
+        Some(run),
+        volumes::path_of(&place).as_c_str(),
+        None::<&str>,
+        MsFlags::MS_BIND,
+        None::<&str>,
+    )?;
     // Binding leaves the flags of what is bound; this path leads to the new mount, which is on top.
-    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(None::<&str>, &sysroot.join("etc/machine-id"), None::<&str>, flags, None::<&str>)?;
+    let flags = MsFlags::MS_REMOUNT
+        | MsFlags::MS_BIND
+        | MsFlags::MS_RDONLY
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOEXEC;
+    mount(
+        None::<&str>,
+        &sysroot.join("etc/machine-id"),
+        None::<&str>,
+        flags,
+        None::<&str>,
+    )?;
     Ok(true)
 }
 
 /// The machine-id that the hypervisor wishes, if it is one, as hexadecimal digits or as a UUID.
 fn wished(credential: &[u8]) -> Option<String> {
-    let digits = std::str::from_utf8(credential).ok()?.trim_end_matches(['\n', '\0']);
+    let digits = std::str::from_utf8(credential)
+        .ok()?
+        .trim_end_matches(['\n', '\0']);
     let digits = match digits.parse::<adamant_contract::gpt::Guid>() {
         Ok(_) => digits.replace('-', ""),
         Err(_) => digits.to_owned(),
@@ -170,7 +240,12 @@ mod tests {
         let (one, other) = (Folder::new("identity-one"), Folder::new("identity-other"));
         let first = settle(Some(&one.open()), None).unwrap();
         assert_eq!((first.source, first.warnings.len()), ("made", 0));
-        assert_eq!((&first.id[12..13], "89ab".contains(&first.id[16..17])), ("4", true), "a version 4 UUID: {}", first.id);
+        assert_eq!(
+            (&first.id[12..13], "89ab".contains(&first.id[16..17])),
+            ("4", true),
+            "a version 4 UUID: {}",
+            first.id
+        );
         let second = settle(Some(&one.open()), None).unwrap();
         assert_eq!((second.source, &second.id), ("kept", &first.id));
         assert_ne!(settle(Some(&other.open()), None).unwrap().id, first.id);
@@ -180,16 +255,33 @@ mod tests {
     #[test]
     fn what_the_hypervisor_wishes_counts_only_for_a_new_server() {
         let folder = Folder::new("identity-wished");
-        assert_eq!(settle(None, Some(ID.to_owned())).unwrap().source, "hypervisor");
+        assert_eq!(
+            settle(None, Some(ID.to_owned())).unwrap().source,
+            "hypervisor"
+        );
         let first = settle(Some(&folder.open()), Some(ID.to_owned())).unwrap();
         assert_eq!((first.source, first.id.as_str()), ("hypervisor", ID));
         let later = settle(Some(&folder.open()), Some(ID.replace('0', "1"))).unwrap();
-        assert_eq!((later.source, later.id.as_str(), later.warnings.len()), ("kept", ID, 1));
+        assert_eq!(
+            (later.source, later.id.as_str(), later.warnings.len()),
+            ("kept", ID, 1)
+        );
     }
 
     #[test]
     fn a_damaged_id_is_set_aside_and_said() {
-        for (number, bad) in [&b""[..], b"uninitialized\n", &[b'0'; 32], &[b'A'; 32], &[b'a'; 33], &[b'a'; 5000], b"\0\xff"].into_iter().enumerate() {
+        for (number, bad) in [
+            &b""[..],
+            b"uninitialized\n",
+            &[b'0'; 32],
+            &[b'A'; 32],
+            &[b'a'; 33],
+            &[b'a'; 5000],
+            b"\0\xff",
+        ]
+        .into_iter()
+        .enumerate()
+        {
             let folder = Folder::new(&format!("identity-damaged-{number}"));
             let own = folder.path().join(".adamant");
             fs::create_dir(&own).unwrap();
@@ -197,7 +289,10 @@ mod tests {
             let settled = settle(Some(&folder.open()), None).unwrap();
             assert_eq!((settled.source, settled.warnings.len()), ("made", 1));
             assert_eq!(fs::read(own.join("machine-id.damaged")).unwrap(), bad);
-            assert_eq!(fs::read_to_string(own.join("machine-id")).unwrap(), format!("{}\n", settled.id));
+            assert_eq!(
+                fs::read_to_string(own.join("machine-id")).unwrap(),
+                format!("{}\n", settled.id)
+            );
         }
     }
 
@@ -210,22 +305,42 @@ mod tests {
         assert_ne!(settle(Some(&folder.open()), None).unwrap().id, ID);
         let own = folder.path().join(".adamant");
         fs::remove_file(own.join("machine-id")).unwrap();
-        std::os::unix::fs::symlink(outside.path().join("machine-id"), own.join("machine-id")).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("machine-id"), own.join("machine-id"))
+            .unwrap();
         let settled = settle(Some(&folder.open()), None).unwrap();
         assert_ne!(settled.id, ID);
-        assert!(fs::symlink_metadata(own.join("machine-id")).unwrap().is_file());
+        assert!(
+            fs::symlink_metadata(own.join("machine-id"))
+                .unwrap()
+                .is_file()
+        );
         fs::remove_file(own.join("machine-id")).unwrap();
         fs::create_dir_all(own.join("machine-id/x")).unwrap();
         assert_eq!(settle(Some(&folder.open()), None).unwrap().source, "made");
-        assert_eq!(fs::read_to_string(outside.path().join("machine-id")).unwrap(), ID);
+        assert_eq!(
+            fs::read_to_string(outside.path().join("machine-id")).unwrap(),
+            ID
+        );
     }
 
     #[test]
     fn a_wish_is_an_id_or_nothing() {
-        for (given, taken) in [("01234567-89AB-cdef-0123-456789abcdef", Some(ID)), (ID, Some(ID)), ("", None), ("0123", None), (&"0".repeat(32), None)] {
+        for (given, taken) in [
+            ("01234567-89AB-cdef-0123-456789abcdef", Some(ID)),
+            (ID, Some(ID)),
+            ("", None),
+            ("0123", None),
+            (&"0".repeat(32), None),
+        ] {
             assert_eq!(wished(given.as_bytes()).as_deref(), taken, "{given}");
         }
-        assert_eq!((wished(format!("{ID}\n").as_bytes()).as_deref(), wished(&[0xff; 32])), (Some(ID), None));
+        assert_eq!(
+            (
+                wished(format!("{ID}\n").as_bytes()).as_deref(),
+                wished(&[0xff; 32])
+            ),
+            (Some(ID), None)
+        );
     }
 
     #[test]
@@ -236,7 +351,10 @@ mod tests {
         in_own_mounts(|| {
             let (root, run) = (Folder::new("identity-root"), Folder::new("identity-run"));
             let kept = run.path().join("adamant/machine-id");
-            assert!(!bind(ID, root.path(), &kept).unwrap(), "no file to bind over");
+            assert!(
+                !bind(ID, root.path(), &kept).unwrap(),
+                "no file to bind over"
+            );
             fs::create_dir(root.path().join("etc")).unwrap();
             let place = root.path().join("etc/machine-id");
             fs::write(&place, "").unwrap();

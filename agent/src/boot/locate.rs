@@ -1,8 +1,9 @@
 //! Second stage: finds the root's data and verity partitions, over all disks.
 //!
-//! Promises: two candidates are refused, not chosen between, also when the second one appears later in the boot; what is not there is waited for, but not longer than the deadline; a disk whose
-//! partition table was damaged by an interrupted write is read by its backup, and repaired when it is the root's.
-//! Trusts nothing on any disk: what is found here is only a candidate for `verify`.
+//! Promises: two candidates are refused, not chosen between, also when the second one appears later
+//! in the boot; what is not there is waited for, but not longer than the deadline; a disk whose
+//! partition table was damaged by an interrupted write is read by its backup, and repaired when it
+//! is the root's. Trusts nothing on any disk: what is found here is only a candidate for `verify`.
 
 use std::fs::File;
 use std::time::{Duration, Instant};
@@ -18,8 +19,9 @@ use super::{Context, Failure, driverless};
 use crate::kernel::block::{self, Disk, Partition};
 
 const STAGE: &str = "locate";
-/// After both partitions were found: the time in which no other disk may appear. Two disks with one image must not be told apart by luck, which
-/// is also why [`look_again`] looks when there is nothing left to do.
+/// After both partitions were found: the time in which no other disk may appear. Two disks with one
+/// image must not be told apart by luck, which is also why [`look_again`] looks when there is
+/// nothing left to do.
 const SETTLE: Duration = Duration::from_millis(25);
 /// When modules are tried that no device has asked for.
 const LAST_RESORT: Duration = Duration::from_secs(3);
@@ -41,9 +43,17 @@ pub struct Located {
 
 /// Waits for the partitions, bounded.
 pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
-    let Early { cmdline, mut arriving } = early;
+    let Early {
+        cmdline,
+        mut arriving,
+    } = early;
     let Some(root_hash) = cmdline.root_hash else {
-        return Err(Failure::new(STAGE, "roothash=", "not on the kernel command line", "boot with the command line that was built with the image"));
+        return Err(Failure::new(
+            STAGE,
+            "roothash=",
+            "not on the kernel command line",
+            "boot with the command line that was built with the image",
+        ));
     };
     let [data, tree] = names(&cmdline, &root_hash);
     let survey = wait(&data, &tree, cmdline.device_timeout, &mut arriving, context)?;
@@ -55,18 +65,30 @@ pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
     context.report.root_hash = root_hash.to_string();
     context.report.root.data = data.path.display().to_string();
     context.report.root.tree = tree.path.display().to_string();
-    Ok(Located { cmdline, root_hash, data, tree, disk })
+    Ok(Located {
+        cmdline,
+        root_hash,
+        data,
+        tree,
+        disk,
+    })
 }
 
 /// What data and tree partition are called.
 fn names(cmdline: &CommandLine, root_hash: &RootHash) -> [DeviceName; 2] {
-    let data = cmdline.root_data.clone().unwrap_or(DeviceName::PartUuid(root_hash.data_partuuid()));
-    let tree = cmdline.root_tree.clone().unwrap_or(DeviceName::PartUuid(root_hash.tree_partuuid()));
+    let data = cmdline
+        .root_data
+        .clone()
+        .unwrap_or(DeviceName::PartUuid(root_hash.data_partuuid()));
+    let tree = cmdline
+        .root_tree
+        .clone()
+        .unwrap_or(DeviceName::PartUuid(root_hash.tree_partuuid()));
     [data, tree]
 }
 
-/// Looks at all disks once more: a second one with the same image may have been too slow to be seen the first time. Refuses it all the same, and
-/// closes another path to the same disk.
+/// Looks at all disks once more: a second one with the same image may have been too slow to be seen
+/// the first time. Refuses it all the same, and closes another path to the same disk.
 pub fn look_again(located: &Located, context: &mut Context) -> Result<(), Failure> {
     let survey = Survey::of_all_disks()?;
     let wanted = names(&located.cmdline, &located.root_hash);
@@ -79,23 +101,39 @@ pub fn look_again(located: &Located, context: &mut Context) -> Result<(), Failur
     Ok(())
 }
 
-/// Looks, and looks again whenever a block device appears, until both partitions are there once and nothing more appears.
-fn wait(data: &DeviceName, tree: &DeviceName, timeout: Duration, arriving: &mut Arriving, context: &mut Context) -> Result<Survey, Failure> {
+/// Looks, and looks again whenever a block device appears, until both partitions are there once and
+/// nothing more appears.
+fn wait(
+    data: &DeviceName,
+    tree: &DeviceName,
+    timeout: Duration,
+    arriving: &mut Arriving,
+    context: &mut Context,
+) -> Result<Survey, Failure> {
     let start = Instant::now();
     let (deadline, mut last_resort) = (start + timeout, Some(start + LAST_RESORT.min(timeout / 2)));
     let mut said = false;
     loop {
         let survey = Survey::of_all_disks()?;
-        let found = [("root", data), ("verity", tree)].map(|(role, wanted)| survey.find(role, wanted));
+        let found =
+            [("root", data), ("verity", tree)].map(|(role, wanted)| survey.find(role, wanted));
         let missing = found.into_iter().find_map(|f| f.transpose()).transpose()?;
         let now = Instant::now();
         let until = match &missing {
             None => now + SETTLE,
             Some(why) if now >= deadline => {
                 let attach = "attach the disk that holds the image with this root hash, or boot with the command line that was built with it";
-                let (driver, way_out) = driverless::explain(&driverless::find(), &context.report.modules, attach)
-                    .map_or((String::new(), attach.to_owned()), |(driver, remedy)| (format!("; {driver}"), remedy));
-                return Err(Failure::new(STAGE, why.what.clone(), format!("{}{driver}", why.why), way_out));
+                let (driver, way_out) =
+                    driverless::explain(&driverless::find(), &context.report.modules, attach)
+                        .map_or((String::new(), attach.to_owned()), |(driver, remedy)| {
+                            (format!("; {driver}"), remedy)
+                        });
+                return Err(Failure::new(
+                    STAGE,
+                    why.what.clone(),
+                    format!("{}{driver}", why.why),
+                    way_out,
+                ));
             }
             Some(why) => {
                 if !said {
@@ -105,13 +143,20 @@ fn wait(data: &DeviceName, tree: &DeviceName, timeout: Duration, arriving: &mut 
                 if last_resort.is_some_and(|at| now >= at) {
                     last_resort = None;
                     let loaded = arriving.load_the_rest(context);
-                    log::info!("the {} has not appeared: {loaded} more modules were loaded, which no device had asked for", why.what);
+                    log::info!(
+                        "the {} has not appeared: {loaded} more modules were loaded, which no device had asked for",
+                        why.what
+                    );
                 }
-                deadline.min(now + SIGN_OF_LIFE).min(last_resort.unwrap_or(deadline))
+                deadline
+                    .min(now + SIGN_OF_LIFE)
+                    .min(last_resort.unwrap_or(deadline))
             }
         };
         context.watchdog.alive();
-        let changed = arriving.wait_for_disk(until, context).map_err(|e| Failure::new(STAGE, "waiting for disks", e, "report this"))?;
+        let changed = arriving
+            .wait_for_disk(until, context)
+            .map_err(|e| Failure::new(STAGE, "waiting for disks", e, "report this"))?;
         if missing.is_none() && !changed {
             return Ok(survey);
         }
@@ -130,7 +175,10 @@ fn other_sectors(file: &File, disk: &Disk) -> Option<gpt::Refusal> {
     let other = if disk.sector == 512 { 4096 } else { 512 };
     let sectors = disk.sectors.saturating_mul(u64::from(disk.sector)) / other;
     gpt::disk::read(file, other as u32, sectors).ok()?;
-    Some(format!("it has one for sectors of {other} bytes, this disk's have {}: write an image that was built with disk.sector = {0}", disk.sector))
+    Some(format!(
+        "it has one for sectors of {other} bytes, this disk's have {}: write an image that was built with disk.sector = {0}",
+        disk.sector
+    ))
 }
 
 /// All disks with their tables, each once.
@@ -151,10 +199,18 @@ struct Place<'a> {
 
 impl Survey {
     fn of_all_disks() -> Result<Survey, Failure> {
-        let disks = Disk::all().map_err(|e| Failure::new(STAGE, "listing the disks in /sys/block", e, "use a kernel with sysfs"))?;
+        let disks = Disk::all().map_err(|e| {
+            Failure::new(
+                STAGE,
+                "listing the disks in /sys/block",
+                e,
+                "use a kernel with sysfs",
+            )
+        })?;
         let read = |disk: &Disk| {
             let file = disk.open(false).map_err(|e| e.to_string())?;
-            gpt::disk::read(&file, disk.sector, disk.sectors).map_err(|why| other_sectors(&file, disk).unwrap_or(why))
+            gpt::disk::read(&file, disk.sector, disk.sectors)
+                .map_err(|why| other_sectors(&file, disk).unwrap_or(why))
         };
         let disks = disks.into_iter().map(|disk| {
             let (found, identity) = (read(&disk), Identity::read(&disk.name));
@@ -162,17 +218,36 @@ impl Survey {
         });
         let (kept, other_paths) = paths::merge(disks.collect());
         let (disks, identities) = kept.into_iter().unzip();
-        Ok(Survey { disks, identities, other_paths })
+        Ok(Survey {
+            disks,
+            identities,
+            other_paths,
+        })
     }
 
-    /// Makes all other paths to the disk that these partitions are on read-only: what goes through one of them is not seen in the others' caches.
+    /// Makes all other paths to the disk that these partitions are on read-only: what goes through
+    /// one of them is not seen in the others' caches.
     fn close_other_paths(&self, wanted: [&DeviceName; 2], context: &mut Context) {
-        let used: Vec<&str> = wanted.iter().flat_map(|name| self.places(name)).map(|place| place.disk.name.as_str()).collect();
-        for path in self.other_paths.iter().filter(|path| used.contains(&path.of.as_str())) {
+        let used: Vec<&str> = wanted
+            .iter()
+            .flat_map(|name| self.places(name))
+            .map(|place| place.disk.name.as_str())
+            .collect();
+        for path in self
+            .other_paths
+            .iter()
+            .filter(|path| used.contains(&path.of.as_str()))
+        {
             let OtherPath { of, disk, wwid } = path;
             let sentence = match path.close() {
-                Ok(()) => format!("{of} and {} are two paths to one disk (WWN {wwid}): {of} is used, {} is read-only.", disk.name, disk.name),
-                Err(error) => format!("{of} and {} are two paths to one disk (WWN {wwid}), and {} could not be made read-only: {error}.", disk.name, disk.name),
+                Ok(()) => format!(
+                    "{of} and {} are two paths to one disk (WWN {wwid}): {of} is used, {} is read-only.",
+                    disk.name, disk.name
+                ),
+                Err(error) => format!(
+                    "{of} and {} are two paths to one disk (WWN {wwid}), and {} could not be made read-only: {error}.",
+                    disk.name, disk.name
+                ),
             };
             // The second look finds what the first one has found.
             if !context.report.warnings.contains(&sentence) {
@@ -186,14 +261,22 @@ impl Survey {
         let places = self.places(wanted);
         let what = format!("{role} partition {}", describe(wanted));
         match places[..] {
-            [] => Ok(Some(Missing { what, why: self.why_not() })),
+            [] => Ok(Some(Missing {
+                what,
+                why: self.why_not(),
+            })),
             [_] => Ok(None),
             _ => {
                 let all: Vec<String> = places.iter().map(Place::to_string).collect();
                 let why = format!("found {} times: {}", places.len(), all.join(", "));
                 Err(match self.same_by_name(&places) {
                     Some(same) => Failure::new(STAGE, what, format!("{why}: {same}"), ONE_PATH),
-                    None => Failure::new(STAGE, what, why, "detach all but the disk that belongs to this machine"),
+                    None => Failure::new(
+                        STAGE,
+                        what,
+                        why,
+                        "detach all but the disk that belongs to this machine",
+                    ),
                 })
             }
         }
@@ -201,13 +284,24 @@ impl Survey {
 
     /// What says that several places are on one disk, without proving it.
     fn same_by_name(&self, places: &[Place<'_>]) -> Option<String> {
-        let identity = |disk: &Disk| self.disks.iter().zip(&self.identities).find(|((known, _), _)| known == disk).map(|(_, identity)| identity);
+        let identity = |disk: &Disk| {
+            self.disks
+                .iter()
+                .zip(&self.identities)
+                .find(|((known, _), _)| known == disk)
+                .map(|(_, identity)| identity)
+        };
         let (first, rest) = places.split_first()?;
         let (name, known) = (&first.disk.name, identity(first.disk)?);
-        rest.iter().filter(|place| place.disk != first.disk).find_map(|place| {
-            let sign = identity(place.disk)?.alike(known)?;
-            Some(format!("{name} and {} are probably two paths to one disk ({sign})", place.disk.name))
-        })
+        rest.iter()
+            .filter(|place| place.disk != first.disk)
+            .find_map(|place| {
+                let sign = identity(place.disk)?.alike(known)?;
+                Some(format!(
+                    "{name} and {} are probably two paths to one disk ({sign})",
+                    place.disk.name
+                ))
+            })
     }
 
     /// All places that a name stands for.
@@ -245,19 +339,26 @@ impl Survey {
             .disks
             .iter()
             .map(|(disk, found)| match found {
-                Ok(found) => format!("{} has {} other partitions", disk.name, found.table.partitions.iter().flatten().count()),
+                Ok(found) => format!(
+                    "{} has {} other partitions",
+                    disk.name,
+                    found.table.partitions.iter().flatten().count()
+                ),
                 Err(why) => format!("{} has no partition table ({why})", disk.name),
             })
             .collect();
         format!("not found: {}", disks.join("; "))
     }
 
-    /// Repairs the tables of the disks that the root is on, and makes them known to the kernel, where needed.
+    /// Repairs the tables of the disks that the root is on, and makes them known to the kernel,
+    /// where needed.
     fn repair(&self, wanted: [&DeviceName; 2], context: &mut Context) {
         let places: Vec<Place<'_>> = wanted.iter().flat_map(|name| self.places(name)).collect();
         for (disk, found) in &self.disks {
             if let Ok(found) = found
-                && places.iter().any(|place| place.disk == disk && place.number != 0)
+                && places
+                    .iter()
+                    .any(|place| place.disk == disk && place.number != 0)
             {
                 make_known(disk, found, context);
             }
@@ -267,26 +368,61 @@ impl Survey {
     /// The kernel's partition for a name that stands for exactly one.
     fn settle(&self, role: &str, wanted: &DeviceName) -> Result<(Disk, Partition), Failure> {
         let what = format!("{role} partition {}", describe(wanted));
-        let gone = || Failure::new(STAGE, what.clone(), "vanished while it was looked at", "check the disk's connection");
-        let [Place { disk, number }] = self.places(wanted)[..] else { return Err(gone()) };
+        let gone = || {
+            Failure::new(
+                STAGE,
+                what.clone(),
+                "vanished while it was looked at",
+                "check the disk's connection",
+            )
+        };
+        let [Place { disk, number }] = self.places(wanted)[..] else {
+            return Err(gone());
+        };
         if number == 0 {
             let bytes = disk.sectors.saturating_mul(disk.sector.into());
-            let whole = Partition { path: disk.path.clone(), name: disk.name.clone(), number, start: 0, bytes };
+            let whole = Partition {
+                path: disk.path.clone(),
+                name: disk.name.clone(),
+                number,
+                start: 0,
+                bytes,
+            };
             return Ok((disk.clone(), whole));
         }
-        let found = self.disks.iter().find(|(d, _)| d == disk).and_then(|(_, found)| found.as_ref().ok());
+        let found = self
+            .disks
+            .iter()
+            .find(|(d, _)| d == disk)
+            .and_then(|(_, found)| found.as_ref().ok());
         let partition = disk.partition(number).ok().flatten().ok_or_else(gone)?;
-        let entry = found.and_then(|f| f.table.partitions.get(number as usize - 1)).and_then(Option::as_ref);
+        let entry = found
+            .and_then(|f| f.table.partitions.get(number as usize - 1))
+            .and_then(Option::as_ref);
         let sector = u64::from(disk.sector);
-        if entry.is_some_and(|e| (e.first.saturating_mul(sector), e.sectors().saturating_mul(sector)) != (partition.start, partition.bytes)) {
-            let why = format!("the kernel sees {} elsewhere than its partition table says", partition.name);
-            return Err(Failure::new(STAGE, what, why, "restore the partition table from the image"));
+        if entry.is_some_and(|e| {
+            (
+                e.first.saturating_mul(sector),
+                e.sectors().saturating_mul(sector),
+            ) != (partition.start, partition.bytes)
+        }) {
+            let why = format!(
+                "the kernel sees {} elsewhere than its partition table says",
+                partition.name
+            );
+            return Err(Failure::new(
+                STAGE,
+                what,
+                why,
+                "restore the partition table from the image",
+            ));
         }
         Ok((disk.clone(), partition))
     }
 }
 
-/// Repairs a table whose write was interrupted, and tells the kernel, which reads only the copy in front, of partitions it does not know.
+/// Repairs a table whose write was interrupted, and tells the kernel, which reads only the copy in
+/// front, of partitions it does not know.
 fn make_known(disk: &Disk, found: &gpt::disk::Found, context: &mut Context) {
     let unknown: Vec<_> = (1..)
         .zip(&found.table.partitions)
@@ -295,15 +431,31 @@ fn make_known(disk: &Disk, found: &gpt::disk::Found, context: &mut Context) {
         .collect();
     if found.from_backup.is_some() || !unknown.is_empty() && !found.repairs.is_empty() {
         let repairs = found.repairs.join("; ");
-        match disk.open(true).and_then(|mut file| gpt::disk::write(&mut file, &found.table)) {
-            Ok(()) => context.warn(format!("The partition table of {} was repaired: {repairs}.", disk.name)),
-            Err(error) => context.warn(format!("The partition table of {} could not be repaired ({error}): {repairs}.", disk.name)),
+        match disk
+            .open(true)
+            .and_then(|mut file| gpt::disk::write(&mut file, &found.table))
+        {
+            Ok(()) => context.warn(format!(
+                "The partition table of {} was repaired: {repairs}.",
+                disk.name
+            )),
+            Err(error) => context.warn(format!(
+                "The partition table of {} could not be repaired ({error}): {repairs}.",
+                disk.name
+            )),
         }
     }
     for (number, entry) in unknown {
         let sector = u64::from(disk.sector);
-        if let Err(error) = disk.add_partition(number, entry.first.saturating_mul(sector), entry.sectors().saturating_mul(sector)) {
-            context.warn(format!("Partition {number} of {} could not be made known to the kernel: {error}.", disk.name));
+        if let Err(error) = disk.add_partition(
+            number,
+            entry.first.saturating_mul(sector),
+            entry.sectors().saturating_mul(sector),
+        ) {
+            context.warn(format!(
+                "Partition {number} of {} could not be made known to the kernel: {error}.",
+                disk.name
+            ));
         }
     }
 }
@@ -332,54 +484,140 @@ mod tests {
 
     const ID: Guid = gpt::ROOT_X86_64;
 
-    fn disk(name: &str, ids: &[Option<(Guid, &str)>]) -> (Disk, Result<gpt::disk::Found, gpt::Refusal>) {
+    fn disk(
+        name: &str,
+        ids: &[Option<(Guid, &str)>],
+    ) -> (Disk, Result<gpt::disk::Found, gpt::Refusal>) {
         let partition = |(at, part): (u64, &Option<(Guid, &str)>)| {
-            part.map(|(id, label)| gpt::Partition { kind: gpt::LINUX_GENERIC, id, first: at, last: at, attributes: 0, label: label.to_owned() })
+            part.map(|(id, label)| gpt::Partition {
+                kind: gpt::LINUX_GENERIC,
+                id,
+                first: at,
+                last: at,
+                attributes: 0,
+                label: label.to_owned(),
+            })
         };
-        let table = Table { disk: Guid::ZERO, sector: 512, sectors: 4096, partitions: (100..).zip(ids).map(partition).collect() };
-        let disk = Disk { path: block::node(name), name: name.to_owned(), sector: 512, sectors: 4096 };
-        (disk, Ok(gpt::disk::Found { table, from_backup: None, repairs: Vec::new() }))
+        let table = Table {
+            disk: Guid::ZERO,
+            sector: 512,
+            sectors: 4096,
+            partitions: (100..).zip(ids).map(partition).collect(),
+        };
+        let disk = Disk {
+            path: block::node(name),
+            name: name.to_owned(),
+            sector: 512,
+            sectors: 4096,
+        };
+        (
+            disk,
+            Ok(gpt::disk::Found {
+                table,
+                from_backup: None,
+                repairs: Vec::new(),
+            }),
+        )
     }
 
     fn survey(disks: Vec<Surveyed>) -> Survey {
         let identities = vec![Identity::default(); disks.len()];
-        Survey { disks, identities, other_paths: Vec::new() }
+        Survey {
+            disks,
+            identities,
+            other_paths: Vec::new(),
+        }
     }
 
     #[test]
     fn finds_a_partition_by_id_label_or_node_over_all_disks() {
-        let survey = survey(vec![disk("sda", &[None, Some((gpt::VAR, "state"))]), disk("vda", &[Some((gpt::VAR, "x")), None, Some((ID, "web_1"))])]);
-        for wanted in [DeviceName::PartUuid(ID), DeviceName::PartLabel("web_1".to_owned())] {
-            assert_eq!(survey.places(&wanted).iter().map(Place::to_string).collect::<Vec<_>>(), ["/dev/vda partition 3"]);
+        let survey = survey(vec![
+            disk("sda", &[None, Some((gpt::VAR, "state"))]),
+            disk("vda", &[Some((gpt::VAR, "x")), None, Some((ID, "web_1"))]),
+        ]);
+        for wanted in [
+            DeviceName::PartUuid(ID),
+            DeviceName::PartLabel("web_1".to_owned()),
+        ] {
+            assert_eq!(
+                survey
+                    .places(&wanted)
+                    .iter()
+                    .map(Place::to_string)
+                    .collect::<Vec<_>>(),
+                ["/dev/vda partition 3"]
+            );
             assert!(survey.find("root", &wanted).unwrap().is_none());
         }
-        assert_eq!(survey.places(&DeviceName::Node("vda".to_owned()))[0].to_string(), "/dev/vda");
+        assert_eq!(
+            survey.places(&DeviceName::Node("vda".to_owned()))[0].to_string(),
+            "/dev/vda"
+        );
     }
 
     #[test]
     fn refuses_two_disks_with_one_image_and_names_both() {
-        let survey = survey(vec![disk("vda", &[Some((ID, "web_1"))]), disk("vdb", &[None, Some((ID, "web_1"))])]);
-        let failure = survey.find("root", &DeviceName::PartUuid(ID)).unwrap_err().to_string();
-        assert!(failure.contains("/dev/vda partition 1, /dev/vdb partition 2") && failure.contains("detach all but"), "{failure}");
+        let survey = survey(vec![
+            disk("vda", &[Some((ID, "web_1"))]),
+            disk("vdb", &[None, Some((ID, "web_1"))]),
+        ]);
+        let failure = survey
+            .find("root", &DeviceName::PartUuid(ID))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            failure.contains("/dev/vda partition 1, /dev/vdb partition 2")
+                && failure.contains("detach all but"),
+            "{failure}"
+        );
     }
 
     #[test]
     fn refuses_two_disks_that_seem_to_be_one_as_what_they_seem_to_be() {
-        let mut survey = survey(vec![disk("sda", &[Some((ID, "web_1"))]), disk("sdb", &[Some((ID, "web_1"))])]);
+        let mut survey = survey(vec![
+            disk("sda", &[Some((ID, "web_1"))]),
+            disk("sdb", &[Some((ID, "web_1"))]),
+        ]);
         for identity in &mut survey.identities {
             identity.serial = Some("lun7".to_owned());
         }
-        let failure = survey.find("root", &DeviceName::PartUuid(ID)).unwrap_err().to_string();
-        assert!(failure.contains("sda and sdb are probably two paths to one disk (serial number lun7)") && !failure.contains("detach all but"), "{failure}");
+        let failure = survey
+            .find("root", &DeviceName::PartUuid(ID))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            failure.contains("sda and sdb are probably two paths to one disk (serial number lun7)")
+                && !failure.contains("detach all but"),
+            "{failure}"
+        );
     }
 
     #[test]
     fn says_what_is_there_instead() {
         let mut survey = survey(vec![disk("vda", &[Some((gpt::VAR, "state"))])]);
-        survey.disks.push((survey.disks[0].0.clone(), Err("header signature missing".to_owned())));
-        let missing = survey.find("verity", &DeviceName::PartUuid(ID)).unwrap().unwrap();
+        survey.disks.push((
+            survey.disks[0].0.clone(),
+            Err("header signature missing".to_owned()),
+        ));
+        let missing = survey
+            .find("verity", &DeviceName::PartUuid(ID))
+            .unwrap()
+            .unwrap();
         assert!(missing.what.contains(&ID.to_string()));
-        assert!(missing.why.contains("vda has 1 other partitions") && missing.why.contains("signature missing"), "{}", missing.why);
-        assert_eq!(super::Survey { disks: Vec::new(), identities: Vec::new(), other_paths: Vec::new() }.why_not(), "no disk appeared");
+        assert!(
+            missing.why.contains("vda has 1 other partitions")
+                && missing.why.contains("signature missing"),
+            "{}",
+            missing.why
+        );
+        assert_eq!(
+            super::Survey {
+                disks: Vec::new(),
+                identities: Vec::new(),
+                other_paths: Vec::new()
+            }
+            .why_not(),
+            "no disk appeared"
+        );
     }
 }

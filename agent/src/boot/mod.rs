@@ -1,7 +1,9 @@
-//! The boot stages. Each stage is one module with a function from the previous stage's type to its own.
+//! The boot stages. Each stage is one module with a function from the previous stage's type to its
+//! own.
 //!
-//! The types prove the order: only [`signature`] accepts a root hash, only [`verify`] makes a [`verify::VerifiedRoot`], only a verified root can
-//! be mounted, and only a mounted root can be entered.
+//! The types prove the order: only [`signature`] accepts a root hash, only [`verify`] makes a
+//! [`verify::VerifiedRoot`], only a verified root can be mounted, and only a mounted root can be
+//! entered.
 //!
 //! ```text
 //! early -> locate -> signature -> verify -> root -> credentials -> volumes -> identity
@@ -58,35 +60,48 @@ pub mod volumes;
 pub struct Context {
     /// What was found and done so far.
     pub report: BootReport,
-    /// The hardware watchdog, where there is one. Whoever works or waits for long calls `alive` at least every few seconds.
+    /// The hardware watchdog, where there is one. Whoever works or waits for long calls `alive` at
+    /// least every few seconds.
     pub watchdog: watchdog::Watchdog,
     /// What listens for devices, between the stages that do.
     arriving: Option<arriving::Arriving>,
 }
 
 impl Context {
-    /// Notes in the report, and says in the log, what a person should know although the boot goes on. A whole sentence.
+    /// Notes in the report, and says in the log, what a person should know although the boot goes
+    /// on. A whole sentence.
     pub fn warn(&mut self, sentence: String) {
         log::warn!("{sentence}");
         self.report.warnings.push(sentence);
     }
 
-    /// Gives devices that have appeared meanwhile their drivers, for the last time: a second disk with the same image must be seen.
+    /// Gives devices that have appeared meanwhile their drivers, for the last time: a second disk
+    /// with the same image must be seen.
     fn catch_up(&mut self) {
         if let Some(mut arriving) = self.arriving.take()
             && let Err(error) = arriving.catch_up(self)
         {
-            self.warn(format!("Devices that appeared late may have no driver: {error}."));
+            self.warn(format!(
+                "Devices that appeared late may have no driver: {error}."
+            ));
         }
     }
 
-    fn stage<T>(&mut self, name: &str, run: impl FnOnce(&mut Context) -> Result<T, Failure>) -> Result<T, Failure> {
+    fn stage<T>(
+        &mut self,
+        name: &str,
+        run: impl FnOnce(&mut Context) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         self.watchdog.alive();
         history::stage(name);
         let start = since_kernel_start();
         let result = run(self);
         let took_us = since_kernel_start().saturating_sub(start);
-        self.report.stages.push(report::Stage { name: name.to_owned(), start_us: start, took_us });
+        self.report.stages.push(report::Stage {
+            name: name.to_owned(),
+            start_us: start,
+            took_us,
+        });
         log::debug!("{name}: {took_us} us");
         result
     }
@@ -107,14 +122,28 @@ pub struct Failure {
 
 impl Failure {
     /// A failure of a stage.
-    pub fn new(stage: &'static str, what: impl Into<String>, why: impl fmt::Display, way_out: impl Into<String>) -> Failure {
-        Failure { stage, what: what.into(), why: why.to_string(), way_out: way_out.into() }
+    pub fn new(
+        stage: &'static str,
+        what: impl Into<String>,
+        why: impl fmt::Display,
+        way_out: impl Into<String>,
+    ) -> Failure {
+        Failure {
+            stage,
+            what: what.into(),
+            why: why.to_string(),
+            way_out: way_out.into(),
+        }
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "adamant: {}: {}: {}: {}", self.stage, self.what, self.why, self.way_out)
+        write!(
+            f,
+            "adamant: {}: {}: {}: {}",
+            self.stage, self.what, self.why, self.way_out
+        )
     }
 }
 
@@ -122,7 +151,11 @@ impl fmt::Display for Failure {
 pub fn run() -> ! {
     outcome::catch_panics();
     console::start_log();
-    let mut context = Context { report: BootReport::default(), watchdog: watchdog::Watchdog::default(), arriving: None };
+    let mut context = Context {
+        report: BootReport::default(),
+        watchdog: watchdog::Watchdog::default(),
+        arriving: None,
+    };
     let Err(mut failure) = boot(&mut context);
     // `verify` names the block itself; what fails later may be only the consequence of one.
     if failure.stage != "verify"

@@ -1,4 +1,5 @@
-//! How a boot that failed ends: its line, the delay, then reboot, poweroff or halt. Never a shell, a hang or the end of PID 1.
+//! How a boot that failed ends: its line, the delay, then reboot, poweroff or halt. Never a shell,
+//! a hang or the end of PID 1.
 
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -21,7 +22,11 @@ const LEAST_DELAY: Duration = Duration::from_millis(500);
 pub fn set(outcome: policy::Failure, context: &mut Context) {
     *OUTCOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     // Seconds after a panic; 0 is no restart. The kernel can't switch off instead.
-    let panic = if outcome.action == FailureAction::Halt { 0 } else { outcome.after_seconds.max(1) };
+    let panic = if outcome.action == FailureAction::Halt {
+        0
+    } else {
+        outcome.after_seconds.max(1)
+    };
     let word = |fault: Fault| if fault == Fault::Panic { "1" } else { "0" };
     for (name, value) in [
         ("panic", panic.to_string().as_str()),
@@ -31,7 +36,8 @@ pub fn set(outcome: policy::Failure, context: &mut Context) {
     ] {
         let path = ["/proc/sys/kernel/", name].concat();
         let _ = fs::write(&path, value);
-        // A kernel without the detector has no such setting: nothing is lost where nothing is asked for.
+        // A kernel without the detector has no such setting: nothing is lost where nothing is asked
+        // for.
         let now = fs::read_to_string(&path).unwrap_or_else(|_| "0".to_owned());
         if now.trim() != value {
             context.warn(format!("The kernel does not take kernel.{name} = {value}, which the policy's `failure` stands for: use one that has this detector."));
@@ -42,10 +48,22 @@ pub fn set(outcome: policy::Failure, context: &mut Context) {
 /// A panic of the agent is a failed boot like any other.
 pub fn catch_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let place = panic.location().map(|l| format!("{}:{}: ", l.file(), l.line())).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(|l| format!("{}:{}: ", l.file(), l.line()))
+            .unwrap_or_default();
         let payload = panic.payload();
-        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic");
-        let failure = Failure::new("agent", format!("{place}a mistake in the agent"), text, "boot another version of the image, and report this line");
+        let text = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or(payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("panic");
+        let failure = Failure::new(
+            "agent",
+            format!("{place}a mistake in the agent"),
+            text,
+            "boot another version of the image, and report this line",
+        );
         end(&failure, &mut Watchdog::default())
     }));
 }
@@ -54,7 +72,10 @@ pub fn catch_panics() {
 pub fn end(failure: &Failure, watchdog: &mut Watchdog) -> ! {
     console::announce(&failure.to_string());
     history::failed(failure);
-    let outcome = OUTCOME.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_default();
+    let outcome = OUTCOME
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .unwrap_or_default();
     // A disk that hangs must not keep the machine from its outcome.
     let _ = thread::Builder::new().spawn(nix::unistd::sync);
     let start = Instant::now();
@@ -72,9 +93,12 @@ pub fn end(failure: &Failure, watchdog: &mut Watchdog) -> ! {
         }
     };
     loop {
-        // It does not come back, unless this process lacks the right, as it does when it is not the machine's PID 1.
+        // It does not come back, unless this process lacks the right, as it does when it is not the
+        // machine's PID 1.
         let Err(error) = reboot(mode);
-        console::announce(&format!("adamant: reboot: the kernel refuses: {error}: reset the machine"));
+        console::announce(&format!(
+            "adamant: reboot: the kernel refuses: {error}: reset the machine"
+        ));
         thread::sleep(Duration::from_secs(60));
     }
 }

@@ -1,7 +1,9 @@
 //! Several paths to one disk: a LUN behind two controllers appears as two disks of the kernel.
 //!
-//! Two disks are one if they have the same world wide name, the same size and the same partition table's id. Any other sign that they are one, such as
-//! a serial number that somebody has chosen, is good enough for a message only: to take a copy of a disk for a path to it would be found out too late.
+//! Two disks are one if they have the same world wide name, the same size and the same partition
+//! table's id. Any other sign that they are one, such as a serial number that somebody has chosen,
+//! is good enough for a message only: to take a copy of a disk for a path to it would be found out
+//! too late.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,8 +17,8 @@ use crate::kernel::block::{self, Disk};
 
 /// Longest name that is read, bytes.
 const NAME_LIMIT: u64 = 256;
-/// Designators that are unique in the world (SPC-4, 7.8.6; NVMe base specification, 4.7.1). Not among them is `t10.`, which virtual machines make of what
-/// their owner writes.
+/// Designators that are unique in the world (SPC-4, 7.8.6; NVMe base specification, 4.7.1). Not
+/// among them is `t10.`, which virtual machines make of what their owner writes.
 const UNIQUE: [&str; 4] = ["naa.", "eui.", "uuid.", "nvme."];
 // <linux/fs.h>
 const BLKROSET: libc::c_ulong = 0x125d;
@@ -52,36 +54,54 @@ impl Identity {
         let first = |paths: [&str; 2]| paths.into_iter().find_map(|path| text(&sys.join(path)));
         // Page 0x80 of a SCSI disk: four bytes, then the number.
         let page = bytes(&sys.join("device/vpd_pg80")).and_then(|page| printable(page.get(4..)?));
-        Identity { wwid: first(["device/wwid", "wwid"]), serial: page.or_else(|| first(["serial", "device/serial"])) }
+        Identity {
+            wwid: first(["device/wwid", "wwid"]),
+            serial: page.or_else(|| first(["serial", "device/serial"])),
+        }
     }
 
     /// Its world wide name, if it is one that no two disks have.
     fn unique(&self) -> Option<&str> {
-        self.wwid
-            .as_deref()
-            .filter(|wwid| UNIQUE.iter().any(|kind| wwid.strip_prefix(kind).is_some_and(|rest| rest.contains(|c: char| !matches!(c, '0' | '.' | '-')))))
+        self.wwid.as_deref().filter(|wwid| {
+            UNIQUE.iter().any(|kind| {
+                wwid.strip_prefix(kind)
+                    .is_some_and(|rest| rest.contains(|c: char| !matches!(c, '0' | '.' | '-')))
+            })
+        })
     }
 
     /// Why this disk seems to be another one, for a message.
     pub fn alike(&self, other: &Identity) -> Option<String> {
-        let same = |mine: &Option<String>, others: &Option<String>| mine.clone().filter(|mine| Some(mine) == others.as_ref());
+        let same = |mine: &Option<String>, others: &Option<String>| {
+            mine.clone().filter(|mine| Some(mine) == others.as_ref())
+        };
         same(&self.wwid, &other.wwid)
             .map(|wwid| format!("WWN {wwid}"))
-            .or_else(|| same(&self.serial, &other.serial).map(|serial| format!("serial number {serial}")))
+            .or_else(|| {
+                same(&self.serial, &other.serial).map(|serial| format!("serial number {serial}"))
+            })
     }
 }
 
 /// Leaves one of several paths to a disk, the first by name, and gives the others.
 #[inline(never)]
 pub fn merge(disks: Vec<(Surveyed, Identity)>) -> (Vec<(Surveyed, Identity)>, Vec<OtherPath>) {
-    let (mut kept, mut others): (Vec<(Surveyed, Identity)>, Vec<OtherPath>) = (Vec::new(), Vec::new());
+    let (mut kept, mut others): (Vec<(Surveyed, Identity)>, Vec<OtherPath>) =
+        (Vec::new(), Vec::new());
     for ((disk, found), identity) in disks {
         let of = kept.iter().find(|((known, table), known_as)| {
             let is_one = identity.unique().is_some() && identity.unique() == known_as.unique();
-            is_one && (known.sector, known.sectors) == (disk.sector, disk.sectors) && table_id(table).is_some() && table_id(table) == table_id(&found)
+            is_one
+                && (known.sector, known.sectors) == (disk.sector, disk.sectors)
+                && table_id(table).is_some()
+                && table_id(table) == table_id(&found)
         });
         match of {
-            Some(((known, _), _)) => others.push(OtherPath { of: known.name.clone(), disk, wwid: identity.wwid.unwrap_or_default() }),
+            Some(((known, _), _)) => others.push(OtherPath {
+                of: known.name.clone(),
+                disk,
+                wwid: identity.wwid.unwrap_or_default(),
+            }),
             None => kept.push(((disk, found), identity)),
         }
     }
@@ -93,12 +113,17 @@ fn table_id(found: &Result<disk::Found, Refusal>) -> Option<Guid> {
 }
 
 impl OtherPath {
-    /// Makes the path, and the partitions that the kernel has found on it, read-only: all that is written goes one way.
+    /// Makes the path, and the partitions that the kernel has found on it, read-only: all that is
+    /// written goes one way.
     #[inline(never)]
     pub fn close(&self) -> io::Result<()> {
         let folder = Path::new("/sys/block").join(&self.disk.name);
         for entry in fs::read_dir(folder)?.flatten() {
-            if let Some(name) = entry.file_name().to_str().filter(|name| block::partition_number(&self.disk.name, name).is_some()) {
+            if let Some(name) = entry
+                .file_name()
+                .to_str()
+                .filter(|name| block::partition_number(&self.disk.name, name).is_some())
+            {
                 read_only(&block::node(name))?;
             }
         }
@@ -119,7 +144,11 @@ fn read_only(device: &Path) -> io::Result<()> {
 #[inline(never)]
 fn bytes(path: &Path) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path).ok()?.take(NAME_LIMIT).read_to_end(&mut bytes).ok()?;
+    File::open(path)
+        .ok()?
+        .take(NAME_LIMIT)
+        .read_to_end(&mut bytes)
+        .ok()?;
     Some(bytes)
 }
 
@@ -142,45 +171,110 @@ mod tests {
     use super::*;
 
     fn disk(name: &str, table: u8, sectors: u64, wwid: Option<&str>) -> (Surveyed, Identity) {
-        let table = Table { disk: Guid([table; 16]), sector: 512, sectors: 4096, partitions: Vec::new() };
-        let disk = Disk { path: block::node(name), name: name.to_owned(), sector: 512, sectors };
-        let identity = Identity { wwid: wwid.map(str::to_owned), serial: Some("lun7".to_owned()) };
-        ((disk, Ok(disk::Found { table, from_backup: None, repairs: Vec::new() })), identity)
+        let table = Table {
+            disk: Guid([table; 16]),
+            sector: 512,
+            sectors: 4096,
+            partitions: Vec::new(),
+        };
+        let disk = Disk {
+            path: block::node(name),
+            name: name.to_owned(),
+            sector: 512,
+            sectors,
+        };
+        let identity = Identity {
+            wwid: wwid.map(str::to_owned),
+            serial: Some("lun7".to_owned()),
+        };
+        (
+            (
+                disk,
+                Ok(disk::Found {
+                    table,
+                    from_backup: None,
+                    repairs: Vec::new(),
+                }),
+            ),
+            identity,
+        )
     }
 
     fn names(disks: Vec<(Surveyed, Identity)>) -> (Vec<String>, Vec<String>) {
         let (kept, others) = merge(disks);
-        (kept.into_iter().map(|((disk, _), _)| disk.name).collect(), others.into_iter().map(|other| format!("{} is {}", other.disk.name, other.of)).collect())
+        (
+            kept.into_iter().map(|((disk, _), _)| disk.name).collect(),
+            others
+                .into_iter()
+                .map(|other| format!("{} is {}", other.disk.name, other.of))
+                .collect(),
+        )
     }
 
     #[test]
     fn one_name_one_size_and_one_table_are_one_disk() {
         let wwid = Some("naa.5000c50015ea71aa");
-        let three = vec![disk("sda", 1, 4096, wwid), disk("sdb", 1, 4096, wwid), disk("sdc", 1, 4096, wwid)];
-        assert_eq!(names(three), (vec!["sda".to_owned()], vec!["sdb is sda".to_owned(), "sdc is sda".to_owned()]));
+        let three = vec![
+            disk("sda", 1, 4096, wwid),
+            disk("sdb", 1, 4096, wwid),
+            disk("sdc", 1, 4096, wwid),
+        ];
+        assert_eq!(
+            names(three),
+            (
+                vec!["sda".to_owned()],
+                vec!["sdb is sda".to_owned(), "sdc is sda".to_owned()]
+            )
+        );
     }
 
     #[test]
     fn what_is_less_than_that_are_two_disks() {
         let wwid = Some("naa.5000c50015ea71aa");
-        for other in [disk("sdb", 2, 4096, wwid), disk("sdb", 1, 8192, wwid), disk("sdb", 1, 4096, Some("naa.5000c50015ea71ab")), disk("sdb", 1, 4096, None)] {
-            assert_eq!(names(vec![disk("sda", 1, 4096, wwid), other]).1, Vec::<String>::new());
+        for other in [
+            disk("sdb", 2, 4096, wwid),
+            disk("sdb", 1, 8192, wwid),
+            disk("sdb", 1, 4096, Some("naa.5000c50015ea71ab")),
+            disk("sdb", 1, 4096, None),
+        ] {
+            assert_eq!(
+                names(vec![disk("sda", 1, 4096, wwid), other]).1,
+                Vec::<String>::new()
+            );
         }
         // Names that anybody can give, and no names at all.
-        for wwid in ["t10.ATA QEMU HARDDISK lun7", "0QEMU    QEMU HARDDISK   lun7", "naa.0000000000000000", "eui.", ""] {
-            let pair = vec![disk("sda", 1, 4096, Some(wwid)), disk("sdb", 1, 4096, Some(wwid))];
+        for wwid in [
+            "t10.ATA QEMU HARDDISK lun7",
+            "0QEMU    QEMU HARDDISK   lun7",
+            "naa.0000000000000000",
+            "eui.",
+            "",
+        ] {
+            let pair = vec![
+                disk("sda", 1, 4096, Some(wwid)),
+                disk("sdb", 1, 4096, Some(wwid)),
+            ];
             assert_eq!(names(pair).1, Vec::<String>::new(), "{wwid}");
         }
         let mut unread = disk("sdb", 1, 4096, wwid);
         unread.0.1 = Err("no partition table".to_owned());
-        assert_eq!(names(vec![disk("sda", 1, 4096, wwid), unread]).1, Vec::<String>::new());
+        assert_eq!(
+            names(vec![disk("sda", 1, 4096, wwid), unread]).1,
+            Vec::<String>::new()
+        );
     }
 
     #[test]
     fn a_message_names_what_two_disks_have_in_common() {
         let of = |wwid| disk("sda", 1, 4096, wwid).1;
-        assert_eq!(of(Some("t10.x")).alike(&of(Some("t10.x"))), Some("WWN t10.x".to_owned()));
-        assert_eq!(of(None).alike(&of(Some("t10.x"))), Some("serial number lun7".to_owned()));
+        assert_eq!(
+            of(Some("t10.x")).alike(&of(Some("t10.x"))),
+            Some("WWN t10.x".to_owned())
+        );
+        assert_eq!(
+            of(None).alike(&of(Some("t10.x"))),
+            Some("serial number lun7".to_owned())
+        );
         assert_eq!(Identity::default().alike(&Identity::default()), None);
         assert_eq!(printable(b"  lun7 \0\n"), Some("lun7".to_owned()));
         assert!(printable(b" ").is_none() && printable(b"a\x1b[2J").is_none());

@@ -1,6 +1,7 @@
 //! Fourth stage: mounts the verified root and reads the policy inside it.
 //!
-//! Promise: what is mounted is the verified device, read-only; the policy was read from inside it, by a path that can't lead out of it.
+//! Promise: what is mounted is the verified device, read-only; the policy was read from inside it,
+//! by a path that can't lead out of it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -46,19 +47,40 @@ pub fn run(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot,
     let _ = fs::create_dir(SYSROOT);
     // Device nodes come from devtmpfs alone. Set-user-ID programs are the image's own business.
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
-    if let Err(errno) = mount(Some(&verified.device()), SYSROOT, Some("erofs"), flags, None::<&str>) {
-        // The block that the root directory is in can be a bad one. Reading them all says which it is, and that it is not the kernel's fault.
+    if let Err(errno) = mount(
+        Some(&verified.device()),
+        SYSROOT,
+        Some("erofs"),
+        flags,
+        None::<&str>,
+    ) {
+        // The block that the root directory is in can be a bad one. Reading them all says which it
+        // is, and that it is not the kernel's fault.
         if errno == Errno::EIO {
             scan::run(&verified, context)?;
         }
-        let why = if errno == Errno::ENODEV { "the kernel knows no erofs" } else { errno.desc() };
+        let why = if errno == Errno::ENODEV {
+            "the kernel knows no erofs"
+        } else {
+            errno.desc()
+        };
         let hint = "use a kernel whose erofs has this image's compression, or build with `compression = \"none\"`";
         return Err(Failure::new(STAGE, "mounting the verified root", why, hint));
     }
-    let policy = read_policy().map_err(|why| Failure::new(STAGE, POLICY_PATH, why, "build the image with an adamant of the agent's version"))?;
+    let policy = read_policy().map_err(|why| {
+        Failure::new(
+            STAGE,
+            POLICY_PATH,
+            why,
+            "build the image with an adamant of the agent's version",
+        )
+    })?;
     outcome::set(policy.failure, context);
     context.report.image_id.clone_from(&policy.image.id);
-    context.report.image_version.clone_from(&policy.image.version);
+    context
+        .report
+        .image_version
+        .clone_from(&policy.image.version);
     context.report.policy = Some(policy.clone());
     if policy.verify.boot == VerifyBoot::Full {
         scan::run(&verified, context)?;
@@ -67,21 +89,29 @@ pub fn run(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot,
 }
 
 fn read_policy() -> Result<Policy, String> {
-    let file = open_inside(POLICY_PATH, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => "the image has no policy".to_owned(),
-        _ => e.to_string(),
-    })?;
+    let file =
+        open_inside(POLICY_PATH, OFlag::O_RDONLY | OFlag::O_NONBLOCK).map_err(|e| {
+            match e.kind() {
+                io::ErrorKind::NotFound => "the image has no policy".to_owned(),
+                _ => e.to_string(),
+            }
+        })?;
     let mut bytes = Vec::new();
     if !file.metadata().is_ok_and(|m| m.is_file()) {
         return Err("not a regular file".to_owned());
     }
-    file.take(POLICY_LIMIT as u64 + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    file.take(POLICY_LIMIT as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|e| e.to_string())?;
     Policy::parse(&bytes)
 }
 
-/// Opens a path of the image; its symbolic links lead to where they lead once the image is the root.
+/// Opens a path of the image; its symbolic links lead to where they lead once the image is the
+/// root.
 pub fn open_inside(path: &str, flags: OFlag) -> io::Result<File> {
     let root = File::open(SYSROOT)?;
-    let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     Ok(openat2(&root, Path::new(path), how)?.into())
 }

@@ -1,4 +1,5 @@
-//! Reads the whole verified root through dm-verity, for images that want every block checked before their init starts.
+//! Reads the whole verified root through dm-verity, for images that want every block checked before
+//! their init starts.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -29,7 +30,9 @@ pub fn run(root: &VerifiedRoot, context: &mut Context) -> Result<(), Failure> {
     let blocks = root.blocks();
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
-    let readers = thread::available_parallelism().map_or(2, |n| 2 * n.get()).min(MAX_READERS);
+    let readers = thread::available_parallelism()
+        .map_or(2, |n| 2 * n.get())
+        .min(MAX_READERS);
     let start = Instant::now();
     let (device, next, stop) = (root.device(), &next, &stop);
     let result = thread::scope(|scope| {
@@ -51,7 +54,9 @@ pub fn run(root: &VerifiedRoot, context: &mut Context) -> Result<(), Failure> {
         loop {
             match results.recv_timeout(Duration::from_millis(100)) {
                 // The lowest block, so that the same damage gives the same line.
-                Ok(Err(bad)) if first_bad.as_ref().err().is_none_or(|(at, _)| bad.0 < *at) => first_bad = Err(bad),
+                Ok(Err(bad)) if first_bad.as_ref().err().is_none_or(|(at, _)| bad.0 < *at) => {
+                    first_bad = Err(bad)
+                }
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => context.watchdog.alive(),
                 Err(RecvTimeoutError::Disconnected) => return first_bad,
@@ -59,18 +64,30 @@ pub fn run(root: &VerifiedRoot, context: &mut Context) -> Result<(), Failure> {
             if said.elapsed() >= PROGRESS {
                 said = Instant::now();
                 let done = (next.load(Ordering::Relaxed) * CHUNK_BLOCKS).min(blocks);
-                log::info!("verifying every block: {} % of {} MB", done * 100 / blocks, megabytes(blocks));
+                log::info!(
+                    "verifying every block: {} % of {} MB",
+                    done * 100 / blocks,
+                    megabytes(blocks)
+                );
             }
         }
     });
     result.map_err(|(block, error)| match block {
         Some(block) => root.explain(block, &error),
-        None => Failure::new("verify", "reading every block", error, "give the machine more memory"),
+        None => Failure::new(
+            "verify",
+            "reading every block",
+            error,
+            "give the machine more memory",
+        ),
     })?;
     context.report.root.blocks_checked = blocks;
     let milliseconds = (start.elapsed().as_millis() as u64).max(1);
     let speed = blocks.saturating_mul(BLOCK as u64) / milliseconds / 1000;
-    log::info!("every block verified: {} MB in {milliseconds} ms, {speed} MB/s", megabytes(blocks));
+    log::info!(
+        "every block verified: {} MB in {milliseconds} ms, {speed} MB/s",
+        megabytes(blocks)
+    );
     Ok(())
 }
 
@@ -79,7 +96,12 @@ fn megabytes(blocks: u64) -> u64 {
 }
 
 /// Takes chunk after chunk until none is left. `Err` has the block that could not be read.
-fn read_chunks(device: &Path, blocks: u64, next: &AtomicU64, stop: &AtomicBool) -> Result<(), (Option<u64>, io::Error)> {
+fn read_chunks(
+    device: &Path,
+    blocks: u64,
+    next: &AtomicU64,
+    stop: &AtomicBool,
+) -> Result<(), (Option<u64>, io::Error)> {
     let mut chunks = Chunks::open(device).map_err(|e| (None, e))?;
     while !stop.load(Ordering::Relaxed) {
         let first = next.fetch_add(1, Ordering::Relaxed) * CHUNK_BLOCKS;
@@ -87,10 +109,14 @@ fn read_chunks(device: &Path, blocks: u64, next: &AtomicU64, stop: &AtomicBool) 
             break;
         }
         let mut result = Ok(());
-        chunks.read(first, CHUNK_BLOCKS.min(blocks - first), &mut |block, error| {
-            result = Err((Some(block), error));
-            false
-        });
+        chunks.read(
+            first,
+            CHUNK_BLOCKS.min(blocks - first),
+            &mut |block, error| {
+                result = Err((Some(block), error));
+                false
+            },
+        );
         result?;
     }
     Ok(())
@@ -104,17 +130,27 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Opens the device to be read past the page cache: a large root would push everything else out of it, and what is in it is not read from the disk.
+    /// Opens the device to be read past the page cache: a large root would push everything else out
+    /// of it, and what is in it is not read from the disk.
     pub fn open(device: &Path) -> io::Result<Chunks> {
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(device)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(device)?;
         let buffer = vec![0; CHUNK + BLOCK];
         let aligned = buffer.as_ptr().align_offset(BLOCK).min(BLOCK);
-        Ok(Chunks { file, buffer, aligned })
+        Ok(Chunks {
+            file,
+            buffer,
+            aligned,
+        })
     }
 
-    /// Reads `count` blocks from `first` on, at most [`CHUNK_BLOCKS`]. `bad` is told of each that can't be read, and whether the rest is wanted is its answer.
+    /// Reads `count` blocks from `first` on, at most [`CHUNK_BLOCKS`]. `bad` is told of each that
+    /// can't be read, and whether the rest is wanted is its answer.
     pub fn read(&mut self, first: u64, count: u64, bad: &mut dyn FnMut(u64, io::Error) -> bool) {
-        let chunk = &mut self.buffer[self.aligned..self.aligned + count.min(CHUNK_BLOCKS) as usize * BLOCK];
+        let chunk =
+            &mut self.buffer[self.aligned..self.aligned + count.min(CHUNK_BLOCKS) as usize * BLOCK];
         if self.file.read_exact_at(chunk, first * BLOCK as u64).is_ok() {
             return;
         }

@@ -1,8 +1,9 @@
 //! Third stage: checks who signed the root hash, before anything is done with it.
 //!
-//! Promise: only [`run`] makes a [`Checked`], which verity can't be set up without. With `require` there is none unless the key of a
-//! certificate in the initramfs signed this root hash; otherwise the report says that nobody was asked, or that nobody did.
-//! Trusts the initramfs, with its certificates and its rule, and nothing on the disk.
+//! Promise: only [`run`] makes a [`Checked`], which verity can't be set up without. With `require`
+//! there is none unless the key of a certificate in the initramfs signed this root hash; otherwise
+//! the report says that nobody was asked, or that nobody did. Trusts the initramfs, with its
+//! certificates and its rule, and nothing on the disk.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -14,7 +15,9 @@ use adamant_contract::gpt;
 use adamant_contract::paths::{CERTIFICATES, SIGNATURE_RULE_PATH};
 use adamant_contract::report;
 use adamant_contract::root_hash::RootHash;
-use adamant_contract::signature::{self, CERTIFICATE_LIMIT, Certificate, Embedded, Mode, PARTITION_LIMIT, Rule};
+use adamant_contract::signature::{
+    self, CERTIFICATE_LIMIT, Certificate, Embedded, Mode, PARTITION_LIMIT, Rule,
+};
 
 use super::locate::Located;
 use super::{Context, Failure};
@@ -47,43 +50,63 @@ pub fn run(located: Located, context: &mut Context) -> Result<Checked, Failure> 
     let rule = rule()?;
     context.report.built = rule.built;
     raise_clock(rule.built, context);
-    let mut report = report::Signature { rule: rule.mode.to_string(), ..Default::default() };
+    let mut report = report::Signature {
+        rule: rule.mode.to_string(),
+        ..Default::default()
+    };
     let mut message = None;
     if rule.mode != Mode::Off {
         match verify(&located.disk, &located.root_hash, rule.built) {
             Ok((signer, verified)) => {
                 message = Some(verified);
-                log::info!("the root hash is signed by {} ({})", signer.subject, signer.fingerprint());
+                log::info!(
+                    "the root hash is signed by {} ({})",
+                    signer.subject,
+                    signer.fingerprint()
+                );
                 report.fingerprint = signer.fingerprint();
                 report.signer = Some(signer.subject);
             }
             Err(failure) if rule.mode == Mode::Require => return Err(failure),
-            Err(failure) => context.warn(format!("The root hash's signature was not verified: {}: {}.", failure.what, failure.why)),
+            Err(failure) => context.warn(format!(
+                "The root hash's signature was not verified: {}: {}.",
+                failure.what, failure.why
+            )),
         }
     }
     context.report.signature = report;
     Ok(Checked { located, message })
 }
 
-/// Sets a clock that is behind the image's build time, in seconds since 1970, to the build time. Certificates, logs and time stamps need a clock
-/// that is roughly right.
+/// Sets a clock that is behind the image's build time, in seconds since 1970, to the build time.
+/// Certificates, logs and time stamps need a clock that is roughly right.
 fn raise_clock(built: i64, context: &mut Context) {
-    let Ok(built) = u64::try_from(built) else { return };
+    let Ok(built) = u64::try_from(built) else {
+        return;
+    };
     match clock::raise_to(built) {
         Ok(None) => {}
         Ok(Some(earlier)) => {
-            log::warn!("the clock was at {earlier} s since 1970, before the image was built: set to {built}");
+            log::warn!(
+                "the clock was at {earlier} s since 1970, before the image was built: set to {built}"
+            );
             context.report.clock_was = Some(earlier);
         }
-        Err(error) => context.warn(format!("The clock is before the image's build time, and could not be set: {error}.")),
+        Err(error) => context.warn(format!(
+            "The clock is before the image's build time, and could not be set: {error}."
+        )),
     }
 }
 
 /// Reads the signature rule of the initramfs.
 fn rule() -> Result<Rule, Failure> {
-    let wrong = |why: &dyn std::fmt::Display| Failure::new(STAGE, SIGNATURE_RULE_PATH, why, "build the image again");
+    let wrong = |why: &dyn std::fmt::Display| {
+        Failure::new(STAGE, SIGNATURE_RULE_PATH, why, "build the image again")
+    };
     let mut text = String::new();
-    match File::open(SIGNATURE_RULE_PATH).and_then(|file| file.take(RULE_LIMIT).read_to_string(&mut text)) {
+    match File::open(SIGNATURE_RULE_PATH)
+        .and_then(|file| file.take(RULE_LIMIT).read_to_string(&mut text))
+    {
         Ok(_) => text.parse().map_err(|why: String| wrong(&why)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Rule::default()),
         Err(e) => Err(wrong(&e)),
@@ -91,14 +114,23 @@ fn rule() -> Result<Rule, Failure> {
 }
 
 /// Who signed the root hash, and the message that shows it.
-fn verify(disk: &Disk, root_hash: &RootHash, built: i64) -> Result<(Certificate, Vec<u8>), Failure> {
+fn verify(
+    disk: &Disk,
+    root_hash: &RootHash,
+    built: i64,
+) -> Result<(Certificate, Vec<u8>), Failure> {
     let trusted = certificates(Path::new(CERTIFICATES))?;
     let clock = i64::try_from(clock::seconds(SystemTime::now())).unwrap_or(i64::MAX);
     let mut other = None;
     for (number, content) in partitions(disk)? {
         let refused = |why| {
             let way_out = "write the signed image to the disk again, or boot another version; for another signer, or after a certificate's end, build it again with a certificate that is valid";
-            Failure::new(STAGE, format!("signature partition {number} of {}", disk.path.display()), why, way_out)
+            Failure::new(
+                STAGE,
+                format!("signature partition {number} of {}", disk.path.display()),
+                why,
+                way_out,
+            )
         };
         let embedded = match content.and_then(|bytes| Embedded::parse(&bytes)) {
             Ok(embedded) => embedded,
@@ -115,41 +147,85 @@ fn verify(disk: &Disk, root_hash: &RootHash, built: i64) -> Result<(Certificate,
         }
     }
     Err(other.unwrap_or_else(|| {
-        let way_out = "sign the image (adamant sign), or build it with [verify] signature = \"off\"";
-        Failure::new(STAGE, disk.path.display().to_string(), "it has no signature partition for this root hash", way_out)
+        let way_out =
+            "sign the image (adamant sign), or build it with [verify] signature = \"off\"";
+        Failure::new(
+            STAGE,
+            disk.path.display().to_string(),
+            "it has no signature partition for this root hash",
+            way_out,
+        )
     }))
 }
 
 /// The certificates in the initramfs, by name.
 fn certificates(dir: &Path) -> Result<Vec<Certificate>, Failure> {
-    let wrong =
-        |what: &Path, why: &dyn std::fmt::Display| Failure::new(STAGE, what.display().to_string(), why, "build the image again, with a certificate that works");
+    let wrong = |what: &Path, why: &dyn std::fmt::Display| {
+        Failure::new(
+            STAGE,
+            what.display().to_string(),
+            why,
+            "build the image again, with a certificate that works",
+        )
+    };
     let entries = fs::read_dir(dir).map_err(|e| wrong(dir, &e))?;
-    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.extension().is_some_and(|e| e == "crt")).collect();
+    let mut paths: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "crt"))
+        .collect();
     paths.sort();
     let read = |path: &Path| {
         let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(CERTIFICATE_LIMIT as u64 + 1).read_to_end(&mut bytes)).map_err(|e| e.to_string())?;
+        File::open(path)
+            .and_then(|file| {
+                file.take(CERTIFICATE_LIMIT as u64 + 1)
+                    .read_to_end(&mut bytes)
+            })
+            .map_err(|e| e.to_string())?;
         Certificate::from_pem(&bytes)
     };
-    paths.iter().take(MAX_CERTIFICATES).map(|path| read(path).map_err(|why| wrong(path, &why))).collect()
+    paths
+        .iter()
+        .take(MAX_CERTIFICATES)
+        .map(|path| read(path).map_err(|why| wrong(path, &why)))
+        .collect()
 }
 
-/// Number and content of the signature partitions on the root's own disk; of those that hold something.
+/// Number and content of the signature partitions on the root's own disk; of those that hold
+/// something.
 type Content = Result<Vec<u8>, String>;
 
 fn partitions(disk: &Disk) -> Result<Vec<(u32, Content)>, Failure> {
-    let wrong = |why: &dyn std::fmt::Display| Failure::new(STAGE, disk.path.display().to_string(), why, "check the disk");
+    let wrong = |why: &dyn std::fmt::Display| {
+        Failure::new(
+            STAGE,
+            disk.path.display().to_string(),
+            why,
+            "check the disk",
+        )
+    };
     let file = disk.open(false).map_err(|e| wrong(&e))?;
-    let Ok(found) = gpt::disk::read(&file, disk.sector, disk.sectors) else { return Ok(Vec::new()) };
-    let signatures = (1..).zip(&found.table.partitions).filter_map(|(number, entry)| Some((number, entry.as_ref()?)));
-    let signatures = signatures.filter(|(_, entry)| entry.kind == gpt::ROOT_VERITY_SIG_X86_64 && entry.label != EMPTY_SLOT);
+    let Ok(found) = gpt::disk::read(&file, disk.sector, disk.sectors) else {
+        return Ok(Vec::new());
+    };
+    let signatures = (1..)
+        .zip(&found.table.partitions)
+        .filter_map(|(number, entry)| Some((number, entry.as_ref()?)));
+    let signatures = signatures.filter(|(_, entry)| {
+        entry.kind == gpt::ROOT_VERITY_SIG_X86_64 && entry.label != EMPTY_SLOT
+    });
     let content = |entry: &gpt::Partition| {
         let sector = u64::from(disk.sector);
-        let length = usize::try_from(entry.sectors().saturating_mul(sector)).ok().filter(|length| *length <= PARTITION_LIMIT);
-        let mut bytes = vec![0; length.ok_or_else(|| format!("larger than {PARTITION_LIMIT} bytes"))?];
-        file.read_exact_at(&mut bytes, entry.first.saturating_mul(sector)).map_err(|e| format!("can't be read: {e}"))?;
+        let length = usize::try_from(entry.sectors().saturating_mul(sector))
+            .ok()
+            .filter(|length| *length <= PARTITION_LIMIT);
+        let mut bytes =
+            vec![0; length.ok_or_else(|| format!("larger than {PARTITION_LIMIT} bytes"))?];
+        file.read_exact_at(&mut bytes, entry.first.saturating_mul(sector))
+            .map_err(|e| format!("can't be read: {e}"))?;
         Ok(bytes)
     };
-    Ok(signatures.map(|(number, entry)| (number, content(entry))).collect())
+    Ok(signatures
+        .map(|(number, entry)| (number, content(entry)))
+        .collect())
 }

@@ -1,4 +1,5 @@
-//! What an image's systemd is told of what the agent has set up: files in /run that it reads when it starts. Another init does not mind.
+//! What an image's systemd is told of what the agent has set up: files in /run that it reads when
+//! it starts. Another init does not mind.
 
 use std::fs;
 use std::io;
@@ -20,68 +21,122 @@ pub fn feed_the_watchdog() -> io::Result<()> {
     write(Path::new(WATCHDOG), "[Manager]\nRuntimeWatchdogSec=60s\n")
 }
 
-/// A mount that systemd only sees but has no unit for is required by nothing, so that at shutdown it would be unmounted under those who still
-/// write to it, the journal first of all.
+/// A mount that systemd only sees but has no unit for is required by nothing, so that at shutdown
+/// it would be unmounted under those who still write to it, the journal first of all.
 pub fn describe_volumes(volumes: &[report::Volume]) -> io::Result<()> {
     for volume in volumes {
-        let report::Volume { name, device, mount, .. } = volume;
-        describe(mount, device, &format!("Volume {name}"), "Before=local-fs.target\n", "Type=ext4\nOptions=nosuid,nodev,noexec\n")?;
+        let report::Volume {
+            name,
+            device,
+            mount,
+            ..
+        } = volume;
+        describe(
+            mount,
+            device,
+            &format!("Volume {name}"),
+            "Before=local-fs.target\n",
+            "Type=ext4\nOptions=nosuid,nodev,noexec\n",
+        )?;
     }
     Ok(())
 }
 
-/// The same for what is in memory: systemd's own units of these names would be mounted over it, or ask for other flags.
+/// The same for what is in memory: systemd's own units of these names would be mounted over it, or
+/// ask for other flags.
 pub fn describe_memory(mount: &str) -> io::Result<()> {
-    describe(mount, "tmpfs", &format!("Memory at {mount}"), "", "Type=tmpfs\nOptions=mode=1777,strictatime,nosuid,nodev,noexec\n")
+    describe(
+        mount,
+        "tmpfs",
+        &format!("Memory at {mount}"),
+        "",
+        "Type=tmpfs\nOptions=mode=1777,strictatime,nosuid,nodev,noexec\n",
+    )
 }
 
-/// What is bound over the image's /etc/machine-id stays there: nothing can unmount it, and nobody has to try.
+/// What is bound over the image's /etc/machine-id stays there: nothing can unmount it, and nobody
+/// has to try.
 pub fn describe_machine_id(source: &str) -> io::Result<()> {
-    describe("/etc/machine-id", source, "This server's machine-id", "", "Options=bind,ro\n")
+    describe(
+        "/etc/machine-id",
+        source,
+        "This server's machine-id",
+        "",
+        "Options=bind,ro\n",
+    )
 }
 
 /// The same for data of the image that is shown on a volume.
 pub fn describe_image_data(paths: &[String]) -> io::Result<()> {
-    paths.iter().try_for_each(|path| describe(path, "/dev/mapper/root", "Data of the image", "", "Options=bind,ro\n"))
+    paths.iter().try_for_each(|path| {
+        describe(
+            path,
+            "/dev/mapper/root",
+            "Data of the image",
+            "",
+            "Options=bind,ro\n",
+        )
+    })
 }
 
 /// The unit of something that is mounted already, and stays so until the machine ends.
 fn describe(mount: &str, what: &str, description: &str, order: &str, how: &str) -> io::Result<()> {
-    let unit = format!("[Unit]\nDescription={description}\nDefaultDependencies=no\n{order}\n[Mount]\nWhat={what}\nWhere={mount}\n{how}");
+    let unit = format!(
+        "[Unit]\nDescription={description}\nDefaultDependencies=no\n{order}\n[Mount]\nWhat={what}\nWhere={mount}\n{how}"
+    );
     write(&Path::new(UNITS).join(unit_name(mount)), &unit)
 }
 
-/// systemd finds the disk's ESP by itself and makes automounts for it, which the guard refuses: without a unit there is nothing to fail.
+/// systemd finds the disk's ESP by itself and makes automounts for it, which the guard refuses:
+/// without a unit there is nothing to fail.
 pub fn leave_the_esp_alone(allowed: &[String]) -> io::Result<()> {
-    for mount in ["/efi", "/boot"].iter().filter(|mount| !allowed.iter().any(|path| path == *mount)) {
+    for mount in ["/efi", "/boot"]
+        .iter()
+        .filter(|mount| !allowed.iter().any(|path| path == *mount))
+    {
         fs::create_dir_all(UNITS)?;
         for kind in ["automount", "mount"] {
-            std::os::unix::fs::symlink("/dev/null", Path::new(UNITS).join(unit_name(mount)).with_extension(kind))?;
+            std::os::unix::fs::symlink(
+                "/dev/null",
+                Path::new(UNITS).join(unit_name(mount)).with_extension(kind),
+            )?;
         }
     }
     Ok(())
 }
 
-/// Services that load modules on request. The guard knows them by their cgroups: into one that is delegated, systemd puts whatever process root names. And
-/// systemd-modules-load would take the names of modules from a command line that root has put into the manager's environment.
+/// Services that load modules on request. The guard knows them by their cgroups: into one that is
+/// delegated, systemd puts whatever process root names. And systemd-modules-load would take the
+/// names of modules from a command line that root has put into the manager's environment.
 pub const MODULE_LOADERS: [&str; 2] = ["systemd-udevd.service.d", "systemd-modules-load.service.d"];
 
 /// Has nobody but systemd start what the guard takes for these services.
 pub fn keep_module_loaders_apart() -> io::Result<()> {
     for folder in MODULE_LOADERS {
-        write(&Path::new(UNITS).join(folder).join("00-adamant.conf"), "[Service]\nDelegate=no\nUnsetEnvironment=SYSTEMD_PROC_CMDLINE\n")?;
+        write(
+            &Path::new(UNITS).join(folder).join("00-adamant.conf"),
+            "[Service]\nDelegate=no\nUnsetEnvironment=SYSTEMD_PROC_CMDLINE\n",
+        )?;
     }
     Ok(())
 }
 
-/// Names below /dev/disk stay with the partitions of the disk that the machine started from (udev(7), "OPTIONS"), whatever labels another has that appears.
+/// Names below /dev/disk stay with the partitions of the disk that the machine started from
+/// (udev(7), "OPTIONS"), whatever labels another has that appears.
 pub fn keep_names(disk: &str) -> io::Result<()> {
-    let between = if disk.ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" };
-    let rule = format!("SUBSYSTEM==\"block\", KERNEL==\"{disk}|{disk}{between}[0-9]*\", OPTIONS+=\"link_priority=100\"\n");
+    let between = if disk.ends_with(|last: char| last.is_ascii_digit()) {
+        "p"
+    } else {
+        ""
+    };
+    let rule = format!(
+        "SUBSYSTEM==\"block\", KERNEL==\"{disk}|{disk}{between}[0-9]*\", OPTIONS+=\"link_priority=100\"\n"
+    );
     write(&Path::new(RULES).join(RULE), &rule)
 }
 
-/// The name of a mount point's unit (systemd.unit(5), "String Escaping for Inclusion in Unit Names").
+/// The name of a mount point's unit (systemd.unit(5), "String Escaping for Inclusion in Unit
+/// Names").
 pub fn unit_name(mount: &str) -> String {
     let mut name = String::new();
     for (at, byte) in mount.trim_matches('/').bytes().enumerate() {
@@ -109,11 +164,17 @@ mod tests {
     #[test]
     fn units_are_named_as_systemd_escape_names_them() {
         for mount in ["/var", "/var/log", "/srv/my-app", "/.hidden/.x", "/srv/ä"] {
-            let Ok(output) = std::process::Command::new("systemd-escape").args(["--path", "--suffix=mount", mount]).output() else {
+            let Ok(output) = std::process::Command::new("systemd-escape")
+                .args(["--path", "--suffix=mount", mount])
+                .output()
+            else {
                 eprintln!("skipped: no systemd-escape");
                 return;
             };
-            assert_eq!(unit_name(mount), String::from_utf8_lossy(&output.stdout).trim_end());
+            assert_eq!(
+                unit_name(mount),
+                String::from_utf8_lossy(&output.stdout).trim_end()
+            );
         }
     }
 }

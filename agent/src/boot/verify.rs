@@ -1,8 +1,9 @@
 //! Fourth stage: sets dm-verity up, and reads through it.
 //!
-//! Promise: a [`VerifiedRoot`] is a block device that gives only what the root hash stands for, or an I/O error. Everything read from the
-//! two partitions before the kernel has the table is bounded and checked against the root hash or the partitions' sizes.
-//! Trusts the root hash on the command line, and the kernel.
+//! Promise: a [`VerifiedRoot`] is a block device that gives only what the root hash stands for, or
+//! an I/O error. Everything read from the two partitions before the kernel has the table is bounded
+//! and checked against the root hash or the partitions' sizes. Trusts the root hash on the command
+//! line, and the kernel.
 
 use std::fs::{self, File};
 use std::io;
@@ -32,7 +33,8 @@ const TOP: u64 = 1;
 /// From this version on the verity target can also restart or panic on I/O errors (Linux 6.12).
 const ON_ERROR_SINCE: (u32, u32) = (1, 10);
 
-/// A block device that gives only what the root hash stands for, or an error. Only [`run`] makes one.
+/// A block device that gives only what the root hash stands for, or an error. Only [`run`] makes
+/// one.
 pub struct VerifiedRoot {
     located: Located,
     superblock: Superblock,
@@ -44,42 +46,87 @@ pub struct VerifiedRoot {
 pub fn run(checked: Checked, context: &mut Context) -> Result<VerifiedRoot, Failure> {
     let (located, message) = checked.into_parts();
     let tree = &located.tree.path;
-    let file = File::open(tree).map_err(|e| Failure::new(STAGE, tree.display().to_string(), e, "check the disk"))?;
+    let file = File::open(tree)
+        .map_err(|e| Failure::new(STAGE, tree.display().to_string(), e, "check the disk"))?;
     let superblock = read_superblock(&file, &located)?;
     check_top(&file, &located, &superblock)?;
 
     let data = &located.data;
-    let failure = |what: &str, error: io::Error| Failure::new(STAGE, what, error, "use a kernel with dm-verity, in it or as a module in the initramfs");
-    let numbers = |partition: &Partition| block::major_minor(&partition.name).map_err(|e| failure("device numbers", e));
-    let salt = if superblock.salt.is_empty() { "-".to_owned() } else { hex::encode(&superblock.salt) };
-    let line = format!("1 {} {} {BLOCK} {BLOCK} {} {TOP} sha256 {} {salt}", numbers(data)?, numbers(&located.tree)?, superblock.data_blocks, located.root_hash);
-    let uuid = format!("CRYPT-VERITY-{}-{ROOT_MAPPING}", hex::encode(&superblock.uuid));
+    let failure = |what: &str, error: io::Error| {
+        Failure::new(
+            STAGE,
+            what,
+            error,
+            "use a kernel with dm-verity, in it or as a module in the initramfs",
+        )
+    };
+    let numbers = |partition: &Partition| {
+        block::major_minor(&partition.name).map_err(|e| failure("device numbers", e))
+    };
+    let salt = if superblock.salt.is_empty() {
+        "-".to_owned()
+    } else {
+        hex::encode(&superblock.salt)
+    };
+    let line = format!(
+        "1 {} {} {BLOCK} {BLOCK} {} {TOP} sha256 {} {salt}",
+        numbers(data)?,
+        numbers(&located.tree)?,
+        superblock.data_blocks,
+        located.root_hash
+    );
+    let uuid = format!(
+        "CRYPT-VERITY-{}-{ROOT_MAPPING}",
+        hex::encode(&superblock.uuid)
+    );
     let sectors = superblock.data_blocks * (BLOCK as u64 / 512);
-    let create = |table: &Table| Mapping::create(ROOT_MAPPING, &uuid, "verity", sectors, &table.with(&[]));
-    let mut table = Table { line, signature: None };
+    let create =
+        |table: &Table| Mapping::create(ROOT_MAPPING, &uuid, "verity", sectors, &table.with(&[]));
+    let mut table = Table {
+        line,
+        signature: None,
+    };
     let mut seen = None;
     if let Some(message) = message {
-        let signed = Table { signature: Some(SIGNATURE_KEY), ..table.clone() };
-        // Trusted by the agent is enough; what the kernel trusts is the firmware's and the distribution's affair.
+        let signed = Table {
+            signature: Some(SIGNATURE_KEY),
+            ..table.clone()
+        };
+        // Trusted by the agent is enough; what the kernel trusts is the firmware's and the
+        // distribution's affair.
         match keyring::add(SIGNATURE_KEY, &message).and_then(|()| create(&signed)) {
-            Ok(mapping) => (seen, table, context.report.signature.kernel) = (Some(mapping), signed, "verified".to_owned()),
+            Ok(mapping) => {
+                (seen, table, context.report.signature.kernel) =
+                    (Some(mapping), signed, "verified".to_owned())
+            }
             Err(error) => {
                 let why = kernels_reason(&error);
                 // The device-mapper has just called it an error.
-                log::info!("no harm: the kernel was asked about the signature too, and {why}; the agent has verified it");
+                log::info!(
+                    "no harm: the kernel was asked about the signature too, and {why}; the agent has verified it"
+                );
                 context.report.signature.kernel = why;
             }
         }
     }
-    let mapping = seen.map_or_else(|| create(&table), Ok).map_err(|e| failure("setting dm-verity up", e))?;
-    let root = VerifiedRoot { located, superblock, mapping, table };
+    let mapping = seen
+        .map_or_else(|| create(&table), Ok)
+        .map_err(|e| failure("setting dm-verity up", e))?;
+    let root = VerifiedRoot {
+        located,
+        superblock,
+        mapping,
+        table,
+    };
     root.link().map_err(|e| failure("/dev/mapper/root", e))?;
 
     let last = root.superblock.data_blocks - 1;
     let device = File::open(root.device()).map_err(|e| failure("opening the verified root", e))?;
     let mut bytes = [0; BLOCK];
     for block in [last, 0] {
-        device.read_exact_at(&mut bytes, block * BLOCK as u64).map_err(|e| root.explain(block, &e))?;
+        device
+            .read_exact_at(&mut bytes, block * BLOCK as u64)
+            .map_err(|e| root.explain(block, &e))?;
     }
     root.check_length(&bytes)?;
     context.report.root.mapped = root.device().display().to_string();
@@ -90,22 +137,37 @@ pub fn run(checked: Checked, context: &mut Context) -> Result<VerifiedRoot, Fail
 /// The superblock, if it fits both partitions.
 fn read_superblock(file: &File, located: &Located) -> Result<Superblock, Failure> {
     let Located { data, tree, .. } = located;
-    let refuse = |why: String| Failure::new(STAGE, format!("verity partition {}", tree.path.display()), why, RESTORE);
+    let refuse = |why: String| {
+        Failure::new(
+            STAGE,
+            format!("verity partition {}", tree.path.display()),
+            why,
+            RESTORE,
+        )
+    };
     let mut bytes = [0; verity::SUPERBLOCK];
-    file.read_exact_at(&mut bytes, 0).map_err(|e| refuse(format!("its superblock can't be read: {e}")))?;
+    file.read_exact_at(&mut bytes, 0)
+        .map_err(|e| refuse(format!("its superblock can't be read: {e}")))?;
     let superblock = Superblock::parse(&bytes).map_err(refuse)?;
-    let (blocks, tree_blocks) = (superblock.data_blocks, verity::partition_blocks(superblock.data_blocks));
+    let (blocks, tree_blocks) = (
+        superblock.data_blocks,
+        verity::partition_blocks(superblock.data_blocks),
+    );
     for (partition, role, blocks) in [(data, "data", blocks), (tree, "tree", tree_blocks)] {
         let room = partition.bytes / BLOCK as u64;
         if blocks > room {
-            let why = format!("its superblock asks for {blocks} {role} blocks, but {} has room for {room}", partition.path.display());
+            let why = format!(
+                "its superblock asks for {blocks} {role} blocks, but {} has room for {room}",
+                partition.path.display()
+            );
             return Err(refuse(why));
         }
     }
     Ok(superblock)
 }
 
-/// Compares the top of the tree with the root hash. The kernel would do the same, but could not say that the two don't belong together.
+/// Compares the top of the tree with the root hash. The kernel would do the same, but could not say
+/// that the two don't belong together.
 fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<(), Failure> {
     let mut top_read = Ok(());
     let mut read = |at: Fault, bytes: &mut [u8; BLOCK]| {
@@ -116,12 +178,25 @@ fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<
     let result = verity::check(superblock, &located.root_hash, 0, &mut read);
     let what = format!("verity partition {}", located.tree.path.display());
     if let Err(error) = top_read {
-        return Err(Failure::new(STAGE, what, format!("the top of its tree can't be read: {error}"), RESTORE));
+        return Err(Failure::new(
+            STAGE,
+            what,
+            format!("the top of its tree can't be read: {error}"),
+            RESTORE,
+        ));
     }
     // A fault further down is not looked at yet.
     if result == Err(Fault::Tree(TOP)) {
-        let why = format!("the top of its tree is not what the root hash {} stands for", short(&located.root_hash));
-        return Err(Failure::new(STAGE, what, why, format!("boot with the root hash built with this image, or {RESTORE}")));
+        let why = format!(
+            "the top of its tree is not what the root hash {} stands for",
+            short(&located.root_hash)
+        );
+        return Err(Failure::new(
+            STAGE,
+            what,
+            why,
+            format!("boot with the root hash built with this image, or {RESTORE}"),
+        ));
     }
     Ok(())
 }
@@ -140,7 +215,11 @@ impl Table {
     fn with(&self, options: &[&str]) -> String {
         let signature = self.signature.map(|key| ["root_hash_sig_key_desc", key]);
         let words: Vec<&str> = signature.iter().flatten().chain(options).copied().collect();
-        if words.is_empty() { self.line.clone() } else { format!("{} {} {}", self.line, words.len(), words.join(" ")) }
+        if words.is_empty() {
+            self.line.clone()
+        } else {
+            format!("{} {} {}", self.line, words.len(), words.join(" "))
+        }
     }
 }
 
@@ -149,7 +228,9 @@ fn kernels_reason(error: &io::Error) -> String {
     match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
         Errno::ENOKEY => "the signer's certificate is in none of its keyrings".to_owned(),
         Errno::EKEYREJECTED => "its keyrings reject the signer".to_owned(),
-        Errno::EINVAL | Errno::ENOPKG | Errno::ENOSYS => "it can't check such signatures".to_owned(),
+        Errno::EINVAL | Errno::ENOPKG | Errno::ENOSYS => {
+            "it can't check such signatures".to_owned()
+        }
         _ => error.to_string(),
     }
 }
@@ -175,13 +256,18 @@ impl VerifiedRoot {
         self.superblock.data_blocks
     }
 
-    /// The root hash does not bind the number of blocks in the verity superblock: with fewer of them the tree can still fit. What the file system,
-    /// whose first block is verified, says of its own length does.
+    /// The root hash does not bind the number of blocks in the verity superblock: with fewer of
+    /// them the tree can still fit. What the file system, whose first block is verified, says
+    /// of its own length does.
     fn check_length(&self, first: &[u8; BLOCK]) -> Result<(), Failure> {
-        let (needed, there) = (file_system_bytes(first).unwrap_or(0).div_ceil(BLOCK as u64), self.blocks());
+        let (needed, there) = (
+            file_system_bytes(first).unwrap_or(0).div_ceil(BLOCK as u64),
+            self.blocks(),
+        );
         if needed > there {
             let what = format!("verity partition {}", self.located.tree.path.display());
-            let why = format!("its superblock speaks of {there} data blocks, but the root has {needed}");
+            let why =
+                format!("its superblock speaks of {there} data blocks, but the root has {needed}");
             return Err(Failure::new(STAGE, what, why, RESTORE));
         }
         Ok(())
@@ -189,7 +275,12 @@ impl VerifiedRoot {
 
     /// Names the block behind a failed read of a block, by following the tree ourselves.
     pub(super) fn explain(&self, block: u64, error: &io::Error) -> Failure {
-        let Located { data, tree, root_hash, .. } = &self.located;
+        let Located {
+            data,
+            tree,
+            root_hash,
+            ..
+        } = &self.located;
         let (data_file, tree_file) = (File::open(&data.path), File::open(&tree.path));
         let mut unreadable = None;
         let result = verity::check(&self.superblock, root_hash, block, |at, bytes| {
@@ -197,23 +288,39 @@ impl VerifiedRoot {
                 Fault::Tree(number) => (&tree_file, number),
                 Fault::Data(number) => (&data_file, number),
             };
-            let read = file.as_ref().map_err(|e| e.to_string()).and_then(|f| f.read_exact_at(bytes, number * BLOCK as u64).map_err(|e| e.to_string()));
+            let read = file.as_ref().map_err(|e| e.to_string()).and_then(|f| {
+                f.read_exact_at(bytes, number * BLOCK as u64)
+                    .map_err(|e| e.to_string())
+            });
             unreadable = read.err();
             unreadable.is_none()
         });
         let (what, number, role) = match result {
             Err(Fault::Tree(number)) => (&tree.path, number, "tree"),
             Err(Fault::Data(number)) => (&data.path, number, "data"),
-            Ok(()) => return Failure::new(STAGE, format!("block {block} of the root"), error, "check the disk and the machine's memory"),
+            Ok(()) => {
+                return Failure::new(
+                    STAGE,
+                    format!("block {block} of the root"),
+                    error,
+                    "check the disk and the machine's memory",
+                );
+            }
         };
         let why = match unreadable {
             Some(error) => format!("can't be read: {error}"),
             None => "is not what the root hash stands for".to_owned(),
         };
-        Failure::new(STAGE, format!("{role} block {number} of {}", what.display()), why, RESTORE)
+        Failure::new(
+            STAGE,
+            format!("{role} block {number} of {}", what.display()),
+            why,
+            RESTORE,
+        )
     }
 
-    /// Makes the kernel act by itself on a bad block from now on; until here it was for the agent to say what is wrong.
+    /// Makes the kernel act by itself on a bad block from now on; until here it was for the agent
+    /// to say what is wrong.
     pub fn arm(&self, on_corruption: OnCorruption, context: &mut Context) -> Result<(), Failure> {
         let (name, verb) = match on_corruption {
             OnCorruption::Reboot => ("reboot", "restart"),
@@ -227,29 +334,56 @@ impl VerifiedRoot {
         let on_bad_block = format!("{verb}_on_corruption");
         // The same version number is also found in kernels without it.
         if dm::target_version("verity").is_ok_and(|version| version >= ON_ERROR_SINCE)
-            && self.mapping.replace(&self.table.with(&[&on_bad_block, &format!("{verb}_on_error")])).is_ok()
+            && self
+                .mapping
+                .replace(
+                    &self
+                        .table
+                        .with(&[&on_bad_block, &format!("{verb}_on_error")]),
+                )
+                .is_ok()
         {
             return Ok(());
         }
-        self.mapping.replace(&self.table.with(&[&on_bad_block])).map_err(|e| Failure::new(STAGE, format!("dm-verity's {verb}_on_corruption"), e, "report this"))
+        self.mapping
+            .replace(&self.table.with(&[&on_bad_block]))
+            .map_err(|e| {
+                Failure::new(
+                    STAGE,
+                    format!("dm-verity's {verb}_on_corruption"),
+                    e,
+                    "report this",
+                )
+            })
     }
 
     /// The name that systemd and people know it by.
     fn link(&self) -> io::Result<()> {
         fs::create_dir_all("/dev/mapper")?;
-        match std::os::unix::fs::symlink(format!("../{}", self.mapping.device()), format!("/dev/mapper/{ROOT_MAPPING}")) {
+        match std::os::unix::fs::symlink(
+            format!("../{}", self.mapping.device()),
+            format!("/dev/mapper/{ROOT_MAPPING}"),
+        ) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
             _ => Ok(()),
         }
     }
 }
 
-/// The length that an EROFS gives itself in its first block: the low 32 bits of its number of blocks (super block at 1024: magic at 0, log2 of the
-/// block size at 12, blocks at 36; the kernel's fs/erofs/erofs_fs.h). `None` when it is no EROFS; the kernel says so when it is mounted.
+/// The length that an EROFS gives itself in its first block: the low 32 bits of its number of
+/// blocks (super block at 1024: magic at 0, log2 of the block size at 12, blocks at 36; the
+/// kernel's fs/erofs/erofs_fs.h). `None` when it is no EROFS; the kernel says so when it is
+/// mounted.
 fn file_system_bytes(first: &[u8; BLOCK]) -> Option<u64> {
     let superblock = &first[1024..1024 + 128];
-    let blocks = u32::from_le_bytes([superblock[36], superblock[37], superblock[38], superblock[39]]);
-    (superblock[..4] == [0xe2, 0xe1, 0xf5, 0xe0]).then(|| u64::from(blocks) << superblock[12].min(16))
+    let blocks = u32::from_le_bytes([
+        superblock[36],
+        superblock[37],
+        superblock[38],
+        superblock[39],
+    ]);
+    (superblock[..4] == [0xe2, 0xe1, 0xf5, 0xe0])
+        .then(|| u64::from(blocks) << superblock[12].min(16))
 }
 
 /// The start of a root hash, enough for a person to tell two apart.
@@ -260,7 +394,10 @@ pub fn short(hash: &RootHash) -> String {
 /// What dm-verity found wrong, for a failure of a later stage that is only its consequence.
 pub fn damage_seen_by_the_kernel() -> Option<String> {
     let status = dm::status(ROOT_MAPPING).ok()?;
-    status.starts_with('C').then(|| crate::kernel::console::last_logged("device-mapper: verity:").unwrap_or_else(|| "dm-verity found a bad block".to_owned()))
+    status.starts_with('C').then(|| {
+        crate::kernel::console::last_logged("device-mapper: verity:")
+            .unwrap_or_else(|| "dm-verity found a bad block".to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -269,8 +406,14 @@ mod tests {
 
     #[test]
     fn optional_parameters_are_counted() {
-        let mut table = Table { line: "1".to_owned(), signature: None };
-        assert_eq!((table.with(&[]), table.with(&["a", "b"])), ("1".to_owned(), "1 2 a b".to_owned()));
+        let mut table = Table {
+            line: "1".to_owned(),
+            signature: None,
+        };
+        assert_eq!(
+            (table.with(&[]), table.with(&["a", "b"])),
+            ("1".to_owned(), "1 2 a b".to_owned())
+        );
         table.signature = Some("key");
         assert_eq!(table.with(&["a"]), "1 3 root_hash_sig_key_desc key a");
     }
@@ -289,15 +432,27 @@ mod tests {
     /// Made by another tool, so that the two do not share a mistake.
     #[test]
     fn the_length_is_what_mkfs_erofs_writes() {
-        let path = std::env::temp_dir().join(format!("adamant-erofs-length-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("adamant-erofs-length-{}", std::process::id()));
         let folder = env!("CARGO_MANIFEST_DIR");
-        let Ok(output) = std::process::Command::new("mkfs.erofs").arg(&path).arg(folder).output() else {
+        let Ok(output) = std::process::Command::new("mkfs.erofs")
+            .arg(&path)
+            .arg(folder)
+            .output()
+        else {
             println!("skipped: mkfs.erofs is not installed");
             return;
         };
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         let mut first = [0; BLOCK];
-        File::open(&path).unwrap().read_exact_at(&mut first, 0).unwrap();
+        File::open(&path)
+            .unwrap()
+            .read_exact_at(&mut first, 0)
+            .unwrap();
         let length = fs::metadata(&path).unwrap().len();
         fs::remove_file(&path).unwrap();
         assert_eq!(file_system_bytes(&first), Some(length));

@@ -1,6 +1,8 @@
-//! File access beneath a folder that somebody else may have written: no symbolic link is followed and nothing outside is reached.
+//! File access beneath a folder that somebody else may have written: no symbolic link is followed
+//! and nothing outside is reached.
 //!
-//! A volume's content is hostile. Every name is resolved from an open folder, one name at a time or with openat2's RESOLVE_BENEATH.
+//! A volume's content is hostile. Every name is resolved from an open folder, one name at a time or
+//! with openat2's RESOLVE_BENEATH.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -18,7 +20,10 @@ use nix::unistd::{UnlinkatFlags, unlinkat};
 /// Deepest tree that is walked; deeper ones are not made by anybody in good faith.
 pub const MAX_DEPTH: usize = 100;
 
-const FOLDER: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+const FOLDER: OFlag = OFlag::O_RDONLY
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
 
 /// Opens the folder itself, by a path that is trusted.
 pub fn open_trusted(path: &Path) -> nix::Result<OwnedFd> {
@@ -30,14 +35,22 @@ pub fn open_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
     openat(folder, name, FOLDER, Mode::empty())
 }
 
-/// Opens the folder at `path`, relative and of several names; a link on the way is refused, a mount crossed.
+/// Opens the folder at `path`, relative and of several names; a link on the way is refused, a mount
+/// crossed.
 pub fn open_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let how = OpenHow::new()
+        .flags(FOLDER)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     openat2(folder, path, how)
 }
 
-/// Opens the folder at `path`, relative; what of it is missing is made. A link or a file on the way is refused.
+/// Opens the folder at `path`, relative; what of it is missing is made. A link or a file on the way
+/// is refused.
 pub fn make_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     let mut folder = open_path(folder, Path::new(""))?;
     for name in path {
@@ -64,7 +77,8 @@ pub fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// Opens the folder `name` in `folder`, which is made when there is none. What is there instead and is no folder is taken away: the name is the agent's.
+/// Opens the folder `name` in `folder`, which is made when there is none. What is there instead and
+/// is no folder is taken away: the name is the agent's.
 pub fn own_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
     if look(&folder, name)?.is_some_and(|found| kind(&found) != SFlag::S_IFDIR) {
         unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
@@ -107,9 +121,13 @@ fn some_names(dir: &mut Dir, limit: usize) -> nix::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// The names in a folder, sorted, or `None` when there are more than `limit`: nobody in good faith has made so many.
+/// The names in a folder, sorted, or `None` when there are more than `limit`: nobody in good faith
+/// has made so many.
 pub fn names_up_to(folder: impl AsFd, limit: usize) -> nix::Result<Option<Vec<CString>>> {
-    let names = some_names(&mut Dir::openat(folder, ".", FOLDER, Mode::empty())?, limit.saturating_add(1))?;
+    let names = some_names(
+        &mut Dir::openat(folder, ".", FOLDER, Mode::empty())?,
+        limit.saturating_add(1),
+    )?;
     Ok(Some(names).filter(|names| names.len() <= limit))
 }
 
@@ -120,8 +138,15 @@ pub fn remove_tree(folder: impl AsFd, name: &CStr) -> nix::Result<()> {
 
 /// As [`remove_tree`]; `step` is called for each entry.
 pub fn remove_tree_with(folder: impl AsFd, name: &CStr, step: &mut dyn FnMut()) -> nix::Result<()> {
-    fn remove(folder: BorrowedFd, name: &CStr, depth: usize, step: &mut dyn FnMut()) -> nix::Result<()> {
-        let Some(found) = look(folder, name)? else { return Ok(()) };
+    fn remove(
+        folder: BorrowedFd,
+        name: &CStr,
+        depth: usize,
+        step: &mut dyn FnMut(),
+    ) -> nix::Result<()> {
+        let Some(found) = look(folder, name)? else {
+            return Ok(());
+        };
         step();
         if kind(&found) != SFlag::S_IFDIR {
             return unlinkat(folder, name, UnlinkatFlags::NoRemoveDir);
@@ -138,7 +163,8 @@ pub fn remove_tree_with(folder: impl AsFd, name: &CStr, step: &mut dyn FnMut()) 
     remove(folder.as_fd(), name, 0, step)
 }
 
-/// Reads the regular file `name` in `folder`: `None` when there is nothing, an error when it is something else or longer than `limit`.
+/// Reads the regular file `name` in `folder`: `None` when there is nothing, an error when it is
+/// something else or longer than `limit`.
 pub fn read(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let bytes = read_start(folder, name, limit + 1)?;
     if bytes.as_ref().is_some_and(|bytes| bytes.len() > limit) {
@@ -165,14 +191,16 @@ pub fn read_start(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Op
     Ok(Some(bytes))
 }
 
-/// Writes the file `name` in `folder` so that after a power cut it is the old or the new one, and durable when this returns.
+/// Writes the file `name` in `folder` so that after a power cut it is the old or the new one, and
+/// durable when this returns.
 pub fn write(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(folder.as_fd(), name, bytes, true)?;
     nix::fcntl::renameat(&folder, temporary.as_c_str(), &folder, name)?;
     Ok(nix::unistd::fsync(folder)?)
 }
 
-/// Writes a file that takes the place of `name` in `folder` once it is renamed to it, and returns its name. It is not durable yet.
+/// Writes a file that takes the place of `name` in `folder` once it is renamed to it, and returns
+/// its name. It is not durable yet.
 pub fn prepare(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<CString> {
     temporary(folder.as_fd(), name, bytes, false)
 }
@@ -181,9 +209,17 @@ fn temporary(folder: BorrowedFd, name: &CStr, bytes: &[u8], sync: bool) -> io::R
     use std::io::Write;
     let temporary = beside(name);
     remove_tree(folder, &temporary)?;
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut file = std::fs::File::from(openat(folder, temporary.as_c_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-    let written = file.write_all(bytes).and_then(|()| if sync { file.sync_all() } else { Ok(()) });
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut file = std::fs::File::from(openat(
+        folder,
+        temporary.as_c_str(),
+        flags,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+    )?);
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| if sync { file.sync_all() } else { Ok(()) });
     if let Err(e) = written {
         // Half a file is of no use, and on a full volume its room is.
         let _ = unlinkat(folder, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
@@ -199,7 +235,11 @@ fn beside(name: &CStr) -> CString {
 
 /// A path to what is at `below` in `folder`, for system calls that take no folder; it needs /proc.
 pub fn through_proc(folder: BorrowedFd, below: &[u8]) -> CString {
-    let path = [format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(), below].concat();
+    let path = [
+        format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(),
+        below,
+    ]
+    .concat();
     CString::new(path).unwrap_or_default()
 }
 
@@ -219,23 +259,51 @@ pub fn move_new(from: impl AsFd, name: &CStr, to: impl AsFd, new: &CStr) -> nix:
 }
 
 /// Exchanges two entries in one step.
-pub fn exchange(one: impl AsFd, name: &CStr, other: impl AsFd, other_name: &CStr) -> nix::Result<()> {
-    rename(one.as_fd(), name, other.as_fd(), other_name, libc::RENAME_EXCHANGE)
+pub fn exchange(
+    one: impl AsFd,
+    name: &CStr,
+    other: impl AsFd,
+    other_name: &CStr,
+) -> nix::Result<()> {
+    rename(
+        one.as_fd(),
+        name,
+        other.as_fd(),
+        other_name,
+        libc::RENAME_EXCHANGE,
+    )
 }
 
-fn rename(from: BorrowedFd, name: &CStr, to: BorrowedFd, new: &CStr, flags: libc::c_uint) -> nix::Result<()> {
+fn rename(
+    from: BorrowedFd,
+    name: &CStr,
+    to: BorrowedFd,
+    new: &CStr,
+    flags: libc::c_uint,
+) -> nix::Result<()> {
     // SAFETY: both names end with a NUL and outlive the call, as the descriptors do.
-    let renamed = unsafe { libc::syscall(libc::SYS_renameat2, from.as_raw_fd(), name.as_ptr(), to.as_raw_fd(), new.as_ptr(), flags) };
+    let renamed = unsafe {
+        libc::syscall(
+            libc::SYS_renameat2,
+            from.as_raw_fd(),
+            name.as_ptr(),
+            to.as_raw_fd(),
+            new.as_ptr(),
+            flags,
+        )
+    };
     Errno::result(renamed).map(drop)
 }
 
-/// Sees to it that `name` in `folder` is a folder. What it was instead is moved aside, to the name that is returned.
+/// Sees to it that `name` in `folder` is a folder. What it was instead is moved aside, to the name
+/// that is returned.
 pub fn folder_or_aside(folder: impl AsFd, name: &CStr) -> nix::Result<Option<CString>> {
     let mut aside = None;
     match look(&folder, name)? {
         Some(found) if kind(&found) == SFlag::S_IFDIR => return Ok(None),
         Some(_) => {
-            let other = CString::new([name.to_bytes(), b".not-a-folder"].concat()).unwrap_or_default();
+            let other =
+                CString::new([name.to_bytes(), b".not-a-folder"].concat()).unwrap_or_default();
             move_aside(&folder, name, &other)?;
             aside = Some(other);
         }

@@ -48,7 +48,10 @@ impl Disk {
             let name = entry?.file_name();
             // A device may vanish while it is looked at.
             let Some(name) = name.to_str() else { continue };
-            if ["dm-", "ram", "zram"].iter().any(|kind| name.starts_with(kind)) {
+            if ["dm-", "ram", "zram"]
+                .iter()
+                .any(|kind| name.starts_with(kind))
+            {
                 continue;
             }
             disks.extend(Disk::named(name).ok());
@@ -62,11 +65,19 @@ impl Disk {
     pub fn named(name: &str) -> io::Result<Disk> {
         let sys = Path::new("/sys/block").join(name);
         let bytes = number(&sys.join("size"))?.saturating_mul(SYSFS_SECTOR);
-        let sector = u32::try_from(number(&sys.join("queue/logical_block_size"))?).map_err(io::Error::other)?;
+        let sector = u32::try_from(number(&sys.join("queue/logical_block_size"))?)
+            .map_err(io::Error::other)?;
         if sector < 512 {
-            return Err(io::Error::other(format!("{name}: a sector of {sector} bytes")));
+            return Err(io::Error::other(format!(
+                "{name}: a sector of {sector} bytes"
+            )));
         }
-        Ok(Disk { path: node(name), name: name.to_owned(), sector, sectors: bytes / u64::from(sector) })
+        Ok(Disk {
+            path: node(name),
+            name: name.to_owned(),
+            sector,
+            sectors: bytes / u64::from(sector),
+        })
     }
 
     /// Opens the disk, for writing too when asked.
@@ -78,14 +89,24 @@ impl Disk {
     pub fn partition(&self, wanted: u32) -> io::Result<Option<Partition>> {
         for entry in fs::read_dir(Path::new("/sys/block").join(&self.name))? {
             let entry = entry?;
-            let Ok(found) = number(&entry.path().join("partition")) else { continue };
+            let Ok(found) = number(&entry.path().join("partition")) else {
+                continue;
+            };
             if found != u64::from(wanted) {
                 continue;
             }
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+            let Some(name) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
             let start = number(&entry.path().join("start"))?.saturating_mul(SYSFS_SECTOR);
             let bytes = number(&entry.path().join("size"))?.saturating_mul(SYSFS_SECTOR);
-            return Ok(Some(Partition { path: node(&name), name, number: wanted, start, bytes }));
+            return Ok(Some(Partition {
+                path: node(&name),
+                name,
+                number: wanted,
+                start,
+                bytes,
+            }));
         }
         Ok(None)
     }
@@ -95,7 +116,8 @@ impl Disk {
         self.blkpg(BLKPG_ADD_PARTITION, number, start, bytes)
     }
 
-    /// Tells the kernel the new size of a partition that is in use: its number, (unchanged) first byte and new size in bytes.
+    /// Tells the kernel the new size of a partition that is in use: its number, (unchanged) first
+    /// byte and new size in bytes.
     pub fn resize_partition(&self, number: u32, start: u64, bytes: u64) -> io::Result<()> {
         self.blkpg(BLKPG_RESIZE_PARTITION, number, start, bytes)
     }
@@ -108,10 +130,22 @@ impl Disk {
     fn blkpg(&self, op: libc::c_int, number: u32, start: u64, bytes: u64) -> io::Result<()> {
         let signed = |n: u64| libc::c_longlong::try_from(n).map_err(io::Error::other);
         let pno = libc::c_int::try_from(number).map_err(io::Error::other)?;
-        let mut partition = BlkpgPartition { start: signed(start)?, length: signed(bytes)?, pno, devname: [0; 64], volname: [0; 64] };
-        let mut argument = BlkpgArgument { op, flags: 0, datalen: size_of::<BlkpgPartition>() as libc::c_int, data: &mut partition };
+        let mut partition = BlkpgPartition {
+            start: signed(start)?,
+            length: signed(bytes)?,
+            pno,
+            devname: [0; 64],
+            volname: [0; 64],
+        };
+        let mut argument = BlkpgArgument {
+            op,
+            flags: 0,
+            datalen: size_of::<BlkpgPartition>() as libc::c_int,
+            data: &mut partition,
+        };
         let disk = self.open(false)?;
-        // SAFETY: the request takes a `struct blkpg_ioctl_arg` whose `data` points to a `struct blkpg_partition`; both outlive the call.
+        // SAFETY: the request takes a `struct blkpg_ioctl_arg` whose `data` points to a `struct
+        // blkpg_partition`; both outlive the call.
         match unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw mut argument) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
@@ -149,20 +183,31 @@ pub fn node(name: &str) -> PathBuf {
 
 /// The number of the partition `name`, when it is one of the disk's.
 pub fn partition_number(disk: &str, name: &str) -> Option<u32> {
-    let entry = Path::new("/sys/block").join(disk).join(name).join("partition");
+    let entry = Path::new("/sys/block")
+        .join(disk)
+        .join(name)
+        .join("partition");
     number(&entry).ok().and_then(|n| u32::try_from(n).ok())
 }
 
 /// The label that the disk's table gives to a partition, by the partition's folder in sysfs.
 pub fn label(folder: &Path) -> Option<String> {
-    fs::read_to_string(folder.join("uevent")).ok()?.lines().find_map(|line| line.strip_prefix("PARTNAME=")).map(str::to_owned)
+    fs::read_to_string(folder.join("uevent"))
+        .ok()?
+        .lines()
+        .find_map(|line| line.strip_prefix("PARTNAME="))
+        .map(str::to_owned)
 }
 
 /// The device's number as device-mapper's tables take it: `MAJOR:MINOR`.
 pub fn major_minor(name: &str) -> io::Result<String> {
-    fs::read_to_string(Path::new("/sys/class/block").join(name).join("dev")).map(|text| text.trim().to_owned())
+    fs::read_to_string(Path::new("/sys/class/block").join(name).join("dev"))
+        .map(|text| text.trim().to_owned())
 }
 
 fn number(path: &Path) -> io::Result<u64> {
-    fs::read_to_string(path)?.trim().parse().map_err(io::Error::other)
+    fs::read_to_string(path)?
+        .trim()
+        .parse()
+        .map_err(io::Error::other)
 }

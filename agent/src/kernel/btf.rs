@@ -1,7 +1,8 @@
-//! The kernel's description of its own types (BTF), as far as the guard needs it: the places of fields, and the numbers of hooks.
+//! The kernel's description of its own types (BTF), as far as the guard needs it: the places of
+//! fields, and the numbers of hooks.
 //!
-//! Format: the kernel's Documentation/bpf/btf.rst. It comes from the running kernel, which is trusted; all the same it is bounded, and what is
-//! not as expected is an error, not a panic.
+//! Format: the kernel's Documentation/bpf/btf.rst. It comes from the running kernel, which is
+//! trusted; all the same it is bounded, and what is not as expected is an error, not a panic.
 
 use std::fs::File;
 use std::io::Read;
@@ -31,12 +32,18 @@ impl Btf {
     /// Reads it, and looks for structures and functions by name. `Err` is a clause.
     pub fn read(structs: &[&str], functions: &[&str]) -> Result<Btf, String> {
         let mut bytes = Vec::new();
-        let mut file = File::open(PATH).map_err(|e| format!("the kernel does not describe its types ({PATH}, CONFIG_DEBUG_INFO_BTF): {e}"))?;
+        let mut file = File::open(PATH).map_err(|e| {
+            format!("the kernel does not describe its types ({PATH}, CONFIG_DEBUG_INFO_BTF): {e}")
+        })?;
         if let Ok(found) = file.metadata() {
             bytes.reserve_exact(found.len().min(LIMIT) as usize + 1);
         }
-        Read::by_ref(&mut file).take(LIMIT).read_to_end(&mut bytes).map_err(|e| format!("{PATH}: {e}"))?;
-        Btf::parse(bytes, structs, functions).ok_or_else(|| format!("{PATH} is not what it should be"))
+        Read::by_ref(&mut file)
+            .take(LIMIT)
+            .read_to_end(&mut bytes)
+            .map_err(|e| format!("{PATH}: {e}"))?;
+        Btf::parse(bytes, structs, functions)
+            .ok_or_else(|| format!("{PATH} is not what it should be"))
     }
 
     fn parse(bytes: Vec<u8>, structs: &[&str], functions: &[&str]) -> Option<Btf> {
@@ -50,8 +57,14 @@ impl Btf {
         if header < HEADER || end > bytes.len() || strings > bytes.len() {
             return None;
         }
-        let mut btf =
-            Btf { bytes, types, strings, starts: Vec::with_capacity(end / 24), structs: vec![None; structs.len()], functions: vec![None; functions.len()] };
+        let mut btf = Btf {
+            bytes,
+            types,
+            strings,
+            starts: Vec::with_capacity(end / 24),
+            structs: vec![None; structs.len()],
+            functions: vec![None; functions.len()],
+        };
         let mut at = 0;
         while types + at < end {
             btf.starts.push(at as u32);
@@ -77,12 +90,29 @@ impl Btf {
     }
 
     /// Keeps a type's number where its name is one of those asked for.
-    fn note(&mut self, at: usize, names: &[&str], prefix: &str, id: u32, function: bool) -> Option<()> {
-        let name = self.bytes.get(self.strings.checked_add(word(&self.bytes, at)? as usize)?..)?;
-        let Some(name) = name.strip_prefix(prefix.as_bytes()) else { return Some(()) };
-        let is = |wanted: &&str| name.get(wanted.len()) == Some(&0) && name.starts_with(wanted.as_bytes());
+    fn note(
+        &mut self,
+        at: usize,
+        names: &[&str],
+        prefix: &str,
+        id: u32,
+        function: bool,
+    ) -> Option<()> {
+        let name = self
+            .bytes
+            .get(self.strings.checked_add(word(&self.bytes, at)? as usize)?..)?;
+        let Some(name) = name.strip_prefix(prefix.as_bytes()) else {
+            return Some(());
+        };
+        let is = |wanted: &&str| {
+            name.get(wanted.len()) == Some(&0) && name.starts_with(wanted.as_bytes())
+        };
         if let Some(index) = names.iter().position(is) {
-            let list = if function { &mut self.functions } else { &mut self.structs };
+            let list = if function {
+                &mut self.functions
+            } else {
+                &mut self.structs
+            };
             if let Some(place) = list.get_mut(index) {
                 place.get_or_insert(id);
             }
@@ -122,10 +152,14 @@ impl Btf {
             let place = at + 12 + 12 * index;
             let (name, member) = (word(&self.bytes, place)?, word(&self.bytes, place + 4)?);
             // With the flag, the upper byte is a bit field's width.
-            let offset = word(&self.bytes, place + 8)? & if info >> 31 == 1 { 0xff_ffff } else { u32::MAX };
+            let offset =
+                word(&self.bytes, place + 8)? & if info >> 31 == 1 { 0xff_ffff } else { u32::MAX };
             let text = self.bytes.get(self.strings.checked_add(name as usize)?..)?;
             if text.first() == Some(&0) {
-                if let Some((inner, found)) = self.bare(member).and_then(|inner| self.member(inner, wanted, depth + 1)) {
+                if let Some((inner, found)) = self
+                    .bare(member)
+                    .and_then(|inner| self.member(inner, wanted, depth + 1))
+                {
                     return Some((offset.checked_add(inner)?, found));
                 }
             } else if text.starts_with(wanted.as_bytes()) && text.get(wanted.len()) == Some(&0) {
@@ -149,14 +183,17 @@ impl Btf {
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..at.checked_add(4)?).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    bytes
+        .get(at..at.checked_add(4)?)
+        .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The running kernel's own, where it has one: compared with what bpftool would say is done in the whole-system tests, by the guard working.
+    /// The running kernel's own, where it has one: compared with what bpftool would say is done in
+    /// the whole-system tests, by the guard working.
     #[test]
     fn finds_fields_through_structures_without_a_name() {
         let Ok(btf) = Btf::read(&["file", "mount", "task_struct"], &["file_open"]) else {

@@ -8,7 +8,8 @@ use nix::time::{ClockId, clock_gettime, clock_settime};
 
 /// Seconds since 1970; 0 for earlier times.
 pub fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
 }
 
 /// Microseconds since the kernel started (CLOCK_BOOTTIME).
@@ -16,7 +17,8 @@ pub fn since_kernel_start() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| Duration::from(t).as_micros() as u64)
 }
 
-/// Sets the real-time clock to `least`, in seconds since 1970, if it is behind. Returns the earlier time if the clock was set.
+/// Sets the real-time clock to `least`, in seconds since 1970, if it is behind. Returns the earlier
+/// time if the clock was set.
 ///
 /// A machine with an empty or no clock battery starts in 1970 or in its firmware's year.
 pub fn raise_to(least: u64) -> io::Result<Option<u64>> {
@@ -24,6 +26,9 @@ pub fn raise_to(least: u64) -> io::Result<Option<u64>> {
     if now >= least {
         return Ok(None);
     }
-    clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from(Duration::from_secs(least)))?;
+    clock_settime(
+        ClockId::CLOCK_REALTIME,
+        TimeSpec::from(Duration::from_secs(least)),
+    )?;
     Ok(Some(now))
 }

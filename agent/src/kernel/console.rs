@@ -1,6 +1,7 @@
 //! What the agent says: to the kernel's log, and the reason of a failure to every console.
 //!
-//! Promise: no call here blocks for longer than [`PATIENCE`] a console, and none fails: there would be nobody to tell.
+//! Promise: no call here blocks for longer than [`PATIENCE`] a console, and none fails: there would
+//! be nobody to tell.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -73,7 +74,8 @@ fn announce_at(level: u8, line: &str) {
 }
 
 fn kernel_log(level: u8, line: &str) -> io::Result<()> {
-    // Opened anew each time: the kernel limits the rate for each opening, and would drop the one line that matters.
+    // Opened anew each time: the kernel limits the rate for each opening, and would drop the one
+    // line that matters.
     let mut log = OpenOptions::new().write(true).open(device("kmsg"))?;
     log.write_all(format!("<{level}>{}\n", printable(line)).as_bytes())
 }
@@ -102,15 +104,25 @@ pub fn last_lines(count: usize) -> Vec<String> {
 }
 
 fn each_logged(mut look: impl FnMut(&str)) {
-    let Ok(mut log) = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(device("kmsg")) else { return };
+    let Ok(mut log) = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(device("kmsg"))
+    else {
+        return;
+    };
     let mut record = [0; 8192];
-    // Reading ends with EAGAIN; a record overwritten meanwhile gives EPIPE, and the next one then. The bound is more than the log holds.
+    // Reading ends with EAGAIN; a record overwritten meanwhile gives EPIPE, and the next one then.
+    // The bound is more than the log holds.
     for _ in 0..1_000_000 {
         match log.read(&mut record) {
             Ok(length) => {
                 // `level,sequence,time,flags;text`, then lines that begin with a space.
                 let line = String::from_utf8_lossy(&record[..length]);
-                look(line.split_once(';').map_or("", |(_, line)| line.lines().next().unwrap_or_default()));
+                look(
+                    line.split_once(';')
+                        .map_or("", |(_, line)| line.lines().next().unwrap_or_default()),
+                );
             }
             Err(error) if error.raw_os_error() == Some(libc::EPIPE) => {}
             Err(_) => break,
@@ -120,12 +132,18 @@ fn each_logged(mut look: impl FnMut(&str)) {
 
 /// Whether the kernel itself prints what it logs at this level on the consoles.
 fn kernel_prints(level: u8) -> bool {
-    let setting = |name: &str| fs::read_to_string(Path::new("/proc/sys/kernel").join(name)).unwrap_or_default();
-    let console_level = setting("printk").split_whitespace().next().and_then(|n| n.parse::<u8>().ok());
+    let setting = |name: &str| {
+        fs::read_to_string(Path::new("/proc/sys/kernel").join(name)).unwrap_or_default()
+    };
+    let console_level = setting("printk")
+        .split_whitespace()
+        .next()
+        .and_then(|n| n.parse::<u8>().ok());
     console_level.is_some_and(|limit| level < limit) && setting("printk_devkmsg").trim() != "off"
 }
 
-/// The line without what would move a cursor or end the record, bounded. Names from disks may be in it.
+/// The line without what would move a cursor or end the record, bounded. Names from disks may be in
+/// it.
 pub fn printable(line: &str) -> String {
     let mut text = String::new();
     for c in line.chars() {
@@ -150,17 +168,28 @@ fn consoles() -> Vec<PathBuf> {
 /// A node in /dev, which moves when the root is switched.
 fn device(name: &str) -> PathBuf {
     let path = Path::new("/dev").join(name);
-    if path.exists() { path } else { Path::new(SYSROOT).join("dev").join(name) }
+    if path.exists() {
+        path
+    } else {
+        Path::new(SYSROOT).join("dev").join(name)
+    }
 }
 
 fn write_bounded(console: &Path, mut text: &[u8]) {
-    let Ok(mut tty) = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(console) else { return };
+    let Ok(mut tty) = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(console)
+    else {
+        return;
+    };
     let end = Instant::now() + PATIENCE;
     while !text.is_empty() {
         match tty.write(text) {
             Ok(written) if written > 0 => text = &text[written..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && wait_until_writable(&tty, end) => {}
+            Err(error)
+                if error.kind() == io::ErrorKind::WouldBlock && wait_until_writable(&tty, end) => {}
             _ => return,
         }
     }
@@ -169,7 +198,11 @@ fn write_bounded(console: &Path, mut text: &[u8]) {
 fn wait_until_writable(tty: &File, end: Instant) -> bool {
     let left = end.saturating_duration_since(Instant::now());
     let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
-    !left.is_zero() && matches!(poll(&mut [PollFd::new(tty.as_fd(), PollFlags::POLLOUT)], timeout), Ok(1..))
+    !left.is_zero()
+        && matches!(
+            poll(&mut [PollFd::new(tty.as_fd(), PollFlags::POLLOUT)], timeout),
+            Ok(1..)
+        )
 }
 
 #[cfg(test)]

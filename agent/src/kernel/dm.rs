@@ -72,7 +72,9 @@ impl Message {
     }
 
     fn u32_at(&self, at: usize) -> u32 {
-        self.0.get(at..at + 4).map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
+        self.0
+            .get(at..at + 4)
+            .map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
     }
 
     fn u64_at(&self, at: usize) -> u64 {
@@ -85,7 +87,8 @@ impl Message {
     }
 
     fn send(mut self, control: &File, command: u8) -> io::Result<Message> {
-        // SAFETY: the request takes a buffer that begins with `struct dm_ioctl` and whose whole length that struct tells; it outlives the call.
+        // SAFETY: the request takes a buffer that begins with `struct dm_ioctl` and whose whole
+        // length that struct tells; it outlives the call.
         match unsafe { libc::ioctl(control.as_raw_fd(), request(command), self.0.as_mut_ptr()) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(self),
@@ -103,14 +106,27 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Makes the device, loads its table and starts it. `target` is the target's type, `sectors` the length in units of 512 bytes.
-    pub fn create(name: &str, uuid: &str, target: &str, sectors: u64, parameters: &str) -> io::Result<Mapping> {
+    /// Makes the device, loads its table and starts it. `target` is the target's type, `sectors`
+    /// the length in units of 512 bytes.
+    pub fn create(
+        name: &str,
+        uuid: &str,
+        target: &str,
+        sectors: u64,
+        parameters: &str,
+    ) -> io::Result<Mapping> {
         let control = control()?;
         let mut create = Message::new(name, DM_READONLY_FLAG);
         create.set_text(AT_UUID, UUID_LEN, uuid);
         let answer = create.send(&control, DM_DEV_CREATE)?;
         let minor = minor(answer.u64_at(AT_DEV));
-        let mapping = Mapping { control, name: name.to_owned(), target: target.to_owned(), sectors, minor };
+        let mapping = Mapping {
+            control,
+            name: name.to_owned(),
+            target: target.to_owned(),
+            sectors,
+            minor,
+        };
         let started = mapping.load(parameters).and_then(|()| mapping.resume());
         if started.is_err() {
             let _ = Message::new(name, 0).send(&mapping.control, DM_DEV_REMOVE);
@@ -118,7 +134,8 @@ impl Mapping {
         started.map(|()| mapping)
     }
 
-    /// Puts another table of the same target in the place of the running one; mounted file systems and open files stay.
+    /// Puts another table of the same target in the place of the running one; mounted file systems
+    /// and open files stay.
     pub fn replace(&self, parameters: &str) -> io::Result<()> {
         self.load(parameters)?;
         self.resume()
@@ -145,11 +162,14 @@ impl Mapping {
     /// Resuming takes the loaded table; a running device is stopped for just that moment.
     fn resume(&self) -> io::Result<()> {
         // There is nothing to write back: the device is read-only.
-        Message::new(&self.name, DM_SKIP_LOCKFS_FLAG | DM_NOFLUSH_FLAG).send(&self.control, DM_DEV_SUSPEND).map(|_| ())
+        Message::new(&self.name, DM_SKIP_LOCKFS_FLAG | DM_NOFLUSH_FLAG)
+            .send(&self.control, DM_DEV_SUSPEND)
+            .map(|_| ())
     }
 }
 
-/// What the target of a mapped device reports of itself: for verity `V`, or `C` once it saw corruption.
+/// What the target of a mapped device reports of itself: for verity `V`, or `C` once it saw
+/// corruption.
 pub fn status(name: &str) -> io::Result<String> {
     ask(name, 0)
 }
@@ -164,7 +184,10 @@ fn ask(name: &str, flags: u32) -> io::Result<String> {
     if answer.u32_at(AT_TARGET_COUNT) == 0 {
         return Err(io::Error::other("no table"));
     }
-    let text = answer.0.get(answer.data_start() + SPEC..).unwrap_or_default();
+    let text = answer
+        .0
+        .get(answer.data_start() + SPEC..)
+        .unwrap_or_default();
     Ok(String::from_utf8_lossy(text.split(|&b| b == 0).next().unwrap_or_default()).into_owned())
 }
 

@@ -1,4 +1,5 @@
-//! The interfaces of the kernel that the agent uses. All `unsafe` code of the agent is here, behind safe functions.
+//! The interfaces of the kernel that the agent uses. All `unsafe` code of the agent is here, behind
+//! safe functions.
 
 pub mod beneath;
 pub mod block;

@@ -1,4 +1,5 @@
-//! A TPM 2.0, by the one command that the boot needs (TCG, Trusted Platform Module Library, part 3: TPM2_PCR_Event).
+//! A TPM 2.0, by the one command that the boot needs (TCG, Trusted Platform Module Library, part 3:
+//! TPM2_PCR_Event).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,14 +28,21 @@ const AUTHORIZATION: u32 = 9;
 
 /// Extends a PCR, in every bank that the TPM has, with the digest of a word.
 pub fn extend(pcr: u32, word: &str) -> io::Result<()> {
-    let mut device = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)?;
+    let mut device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(DEVICE)?;
     device.write_all(&command(pcr, word))?;
     wait(&device)?;
     let mut answer = [0; ANSWER];
     let length = device.read(&mut answer)?;
     match answer.get(6..HEADER).filter(|_| length >= HEADER) {
         Some([0, 0, 0, 0]) => Ok(()),
-        Some(code) => Err(io::Error::other(format!("it answered 0x{}", adamant_contract::hex::encode(code)))),
+        Some(code) => Err(io::Error::other(format!(
+            "it answered 0x{}",
+            adamant_contract::hex::encode(code)
+        ))),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
@@ -42,7 +50,10 @@ pub fn extend(pcr: u32, word: &str) -> io::Result<()> {
 fn wait(device: &File) -> io::Result<()> {
     let timeout = PollTimeout::try_from(DEADLINE).unwrap_or(PollTimeout::MAX);
     loop {
-        match poll(&mut [PollFd::new(device.as_fd(), PollFlags::POLLIN)], timeout) {
+        match poll(
+            &mut [PollFd::new(device.as_fd(), PollFlags::POLLIN)],
+            timeout,
+        ) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) => return Ok(()),
             Err(Errno::EINTR) => {}
@@ -76,7 +87,10 @@ mod tests {
     #[test]
     fn the_command_has_the_length_it_says() {
         let bytes = command(11, "ready");
-        assert_eq!(bytes[..14], [0x80, 2, 0, 0, 0, 34, 0, 0, 1, 0x3c, 0, 0, 0, 11]);
+        assert_eq!(
+            bytes[..14],
+            [0x80, 2, 0, 0, 0, 34, 0, 0, 1, 0x3c, 0, 0, 0, 11]
+        );
         assert_eq!((bytes.len(), &bytes[27..]), (34, &b"\0\x05ready"[..]));
     }
 }

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use adamant_contract::uevent::{self, Event};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, setsockopt, socket, sockopt};
+use nix::sys::socket::{
+    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recvfrom, setsockopt,
+    socket, sockopt,
+};
 
 /// The multicast group of the kernel's own events; udev's is 2.
 const KERNEL_GROUP: u32 = 1;
@@ -37,13 +40,19 @@ impl Events {
     /// Opened before looking for devices, so that none appears unseen between looking and waiting.
     pub fn open() -> io::Result<Events> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkKObjectUEvent)?;
+        let socket = socket(
+            AddressFamily::Netlink,
+            SockType::Datagram,
+            flags,
+            SockProtocol::NetlinkKObjectUEvent,
+        )?;
         setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_GROUP))?;
         Ok(Events { socket })
     }
 
-    /// Waits until a device appeared, changed or went, or until the deadline, and says what was seen.
+    /// Waits until a device appeared, changed or went, or until the deadline, and says what was
+    /// seen.
     pub fn wait(&self, deadline: Instant) -> io::Result<Seen> {
         loop {
             let seen = self.drain()?;
@@ -51,9 +60,14 @@ impl Events {
             if seen.block || seen.lost || !seen.names.is_empty() || left.is_zero() {
                 return Ok(seen);
             }
-            // Rounded up, so that the last fraction of a millisecond is not spent turning in circles.
-            let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout) {
+            // Rounded up, so that the last fraction of a millisecond is not spent turning in
+            // circles.
+            let timeout =
+                PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+            match poll(
+                &mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)],
+                timeout,
+            ) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -72,7 +86,8 @@ impl Events {
                 seen.block |= event.subsystem == "block";
                 if event.action == "add" {
                     seen.lost |= seen.names.len() == NAMES;
-                    seen.names.extend(event.modalias.filter(|_| seen.names.len() < NAMES));
+                    seen.names
+                        .extend(event.modalias.filter(|_| seen.names.len() < NAMES));
                 }
             }
             None => seen.lost = true,

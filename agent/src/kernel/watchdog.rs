@@ -1,4 +1,5 @@
-//! The hardware watchdog: armed first thing, so that a machine that hangs anywhere in the boot restarts, and handed to init alive.
+//! The hardware watchdog: armed first thing, so that a machine that hangs anywhere in the boot
+//! restarts, and handed to init alive.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -7,7 +8,8 @@ use std::path::Path;
 
 use nix::libc;
 
-/// Seconds without a sign of life until the hardware restarts the machine: longer than any single step of ours, and than init needs to take over.
+/// Seconds without a sign of life until the hardware restarts the machine: longer than any single
+/// step of ours, and than init needs to take over.
 const TIMEOUT_SECONDS: libc::c_int = 120;
 const DEVICE: &str = "/dev/watchdog0";
 
@@ -45,7 +47,9 @@ impl Watchdog {
                 }
                 let mut status = 0;
                 // SAFETY: the request writes one int, which outlives the call.
-                self.fired = unsafe { ioctl::boot_status(device.as_raw_fd(), &raw mut status) }.is_ok() && status & CARD_RESET != 0;
+                self.fired = unsafe { ioctl::boot_status(device.as_raw_fd(), &raw mut status) }
+                    .is_ok()
+                    && status & CARD_RESET != 0;
                 self.device = Some(device);
                 self.alive();
             }
@@ -56,7 +60,8 @@ impl Watchdog {
     /// A sign of life.
     pub fn alive(&mut self) {
         if let Some(device) = &mut self.device {
-            // Any byte but `V`, which would announce that closing disarms. A failure leaves it armed, which is the safe side.
+            // Any byte but `V`, which would announce that closing disarms. A failure leaves it
+            // armed, which is the safe side.
             let _ = device.write(b"\0");
         }
     }
@@ -78,7 +83,8 @@ impl Watchdog {
         }
     }
 
-    /// Lets go of the device without disarming it: from here the image's init must give the signs of life.
+    /// Lets go of the device without disarming it: from here the image's init must give the signs
+    /// of life.
     pub fn hand_over(&mut self) {
         self.alive();
         self.device = None;

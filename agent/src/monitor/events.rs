@@ -1,4 +1,5 @@
-//! What the watch tells of, and who was told of what: each thing once, and what repeats once a minute with its number of times.
+//! What the watch tells of, and who was told of what: each thing once, and what repeats once a
+//! minute with its number of times.
 
 use super::findings::Finding;
 use super::guard::Denial;
@@ -25,21 +26,64 @@ pub struct Event {
 
 impl From<&Finding> for Event {
     fn from(found: &Finding) -> Event {
-        Event { class: found.class, key: found.line(), text: found.line(), members: found.members() }
+        Event {
+            class: found.class,
+            key: found.line(),
+            text: found.line(),
+            members: found.members(),
+        }
     }
 }
 
 impl From<Denial> for Event {
     fn from(denial: Denial) -> Event {
-        let Denial { time: _, hook, pid, uid, device, inode, comm, parent, name } = denial;
-        let numbers = [("pid", u64::from(pid)), ("uid", u64::from(uid)), ("inode", inode)];
-        let mut members = members(&[("hook", hook), ("comm", &comm), ("parent", &parent), ("name", &name), ("device", &device)]);
+        let Denial {
+            time: _,
+            hook,
+            pid,
+            uid,
+            device,
+            inode,
+            comm,
+            parent,
+            name,
+        } = denial;
+        let numbers = [
+            ("pid", u64::from(pid)),
+            ("uid", u64::from(uid)),
+            ("inode", inode),
+        ];
+        let mut members = members(&[
+            ("hook", hook),
+            ("comm", &comm),
+            ("parent", &parent),
+            ("name", &name),
+            ("device", &device),
+        ]);
         for (key, number) in numbers {
             members += &[",\"", key, "\":", &number.to_string()].concat();
         }
         let key = [hook, "\0", &comm, "\0", &name].concat();
-        let text = ["denials: ", hook, " of \"", &name, "\" refused to ", &comm, " (", &pid.to_string(), ", of ", &parent, ")"].concat();
-        Event { class: "denials", key, text, members }
+        let text = [
+            "denials: ",
+            hook,
+            " of \"",
+            &name,
+            "\" refused to ",
+            &comm,
+            " (",
+            &pid.to_string(),
+            ", of ",
+            &parent,
+            ")",
+        ]
+        .concat();
+        Event {
+            class: "denials",
+            key,
+            text,
+            members,
+        }
     }
 }
 
@@ -76,7 +120,11 @@ impl Told {
                 false
             }
             None => {
-                self.all.push(One { event: event.clone(), at: now, more: 0 });
+                self.all.push(One {
+                    event: event.clone(),
+                    at: now,
+                    more: 0,
+                });
                 true
             }
         }
@@ -84,10 +132,14 @@ impl Told {
 
     /// When there is something to be told again, seconds since the kernel started.
     pub fn next(&self) -> impl Iterator<Item = u64> + '_ {
-        self.all.iter().filter(|one| one.more > 0).map(|one| one.at + MINUTE)
+        self.all
+            .iter()
+            .filter(|one| one.more > 0)
+            .map(|one| one.at + MINUTE)
     }
 
-    /// What is to be told again, each with its number of times. What did not come again is forgotten.
+    /// What is to be told again, each with its number of times. What did not come again is
+    /// forgotten.
     pub fn due(&mut self, now: u64) -> Vec<(Event, u64)> {
         let mut due = Vec::new();
         self.all.retain_mut(|one| {
@@ -102,8 +154,12 @@ impl Told {
             more > 0
         });
         if self.others > 0 && now >= self.others_told + MINUTE {
-            let event =
-                Event { class: "denials", key: String::new(), text: "denials: others of many kinds".to_owned(), members: members(&[("hook", "others")]) };
+            let event = Event {
+                class: "denials",
+                key: String::new(),
+                text: "denials: others of many kinds".to_owned(),
+                members: members(&[("hook", "others")]),
+            };
             due.push((event, std::mem::take(&mut self.others)));
             self.others_told = now;
         }
@@ -116,7 +172,12 @@ mod tests {
     use super::*;
 
     fn event(key: &str) -> Event {
-        Event { class: "denials", key: key.to_owned(), text: String::new(), members: String::new() }
+        Event {
+            class: "denials",
+            key: key.to_owned(),
+            text: String::new(),
+            members: String::new(),
+        }
     }
 
     #[test]
@@ -137,7 +198,9 @@ mod tests {
     #[test]
     fn memory_has_an_end_and_what_is_beyond_it_is_counted() {
         let mut told = Told::default();
-        let new = (0..1000).filter(|number| told.seen(&event(&number.to_string()), 100)).count();
+        let new = (0..1000)
+            .filter(|number| told.seen(&event(&number.to_string()), 100))
+            .count();
         assert_eq!((new, told.all.len()), (REMEMBERED, REMEMBERED));
         let due = told.due(100);
         assert_eq!((due.len(), due[0].1), (1, 1000 - REMEMBERED as u64));
@@ -158,9 +221,20 @@ mod tests {
             name: "}\\".to_owned(),
         };
         let event = Event::from(denial);
-        let read: serde_json::Value = serde_json::from_str(&format!("{{{}}}", event.members)).unwrap();
-        assert_eq!((read["name"].as_str(), read["parent"].as_str(), read["pid"].as_u64()), (Some("}\\"), Some("x\ny"), Some(7)));
+        let read: serde_json::Value =
+            serde_json::from_str(&format!("{{{}}}", event.members)).unwrap();
+        assert_eq!(
+            (
+                read["name"].as_str(),
+                read["parent"].as_str(),
+                read["pid"].as_u64()
+            ),
+            (Some("}\\"), Some("x\ny"), Some(7))
+        );
         let finding = Finding::new("mounts", "/usr", "tmpfs over it", "not mounted over");
-        assert_eq!(Event::from(&finding).members, r#""what":"/usr","is":"tmpfs over it","should":"not mounted over""#);
+        assert_eq!(
+            Event::from(&finding).members,
+            r#""what":"/usr","is":"tmpfs over it","should":"not mounted over""#
+        );
     }
 }

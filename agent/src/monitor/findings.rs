@@ -1,12 +1,16 @@
-//! What of the running machine is not as the policy and the seal have it, as the kernel tells it now.
+//! What of the running machine is not as the policy and the seal have it, as the kernel tells it
+//! now.
 //!
-//! Nothing is remembered: the same question gives the same answer to `watch`, which tells what is new in it, and to `drift`, which tells all.
+//! Nothing is remembered: the same question gives the same answer to `watch`, which tells what is
+//! new in it, and to `drift`, which tells all.
 
 use std::path::Path;
 
 use adamant_contract::paths::{BOOT_REPORT_PATH, ROOT_MAPPING};
 use adamant_contract::policy::{Level, Policy};
-use adamant_contract::sysctls::{LOCKDOWN, NO_MODULES, ON_REQUEST, PTRACE, SETTINGS, holds, lockdown, ptrace_scope};
+use adamant_contract::sysctls::{
+    LOCKDOWN, NO_MODULES, ON_REQUEST, PTRACE, SETTINGS, holds, lockdown, ptrace_scope,
+};
 
 use super::mounts::{self, Mount};
 use super::{Root, members, read, value};
@@ -14,8 +18,9 @@ use crate::kernel::{block, dm};
 
 /// PID 1's: a service may have a mount namespace of its own.
 pub const MOUNTS: &str = "/proc/1/mountinfo";
-/// Bits of the kernel's taint that stand for another code than the image's kernel and modules: proprietary, forced, force-unloaded, user, overridden
-/// ACPI table, out-of-tree, unsigned, live patch, test (Documentation/admin-guide/tainted-kernels.rst).
+/// Bits of the kernel's taint that stand for another code than the image's kernel and modules:
+/// proprietary, forced, force-unloaded, user, overridden ACPI table, out-of-tree, unsigned, live
+/// patch, test (Documentation/admin-guide/tainted-kernels.rst).
 const TAINT: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 6 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 18;
 
 /// One difference.
@@ -31,17 +36,35 @@ pub struct Finding {
 
 impl Finding {
     pub fn new(class: &'static str, what: &str, is: &str, should: &str) -> Finding {
-        Finding { class, what: what.to_owned(), is: is.to_owned(), should: should.to_owned() }
+        Finding {
+            class,
+            what: what.to_owned(),
+            is: is.to_owned(),
+            should: should.to_owned(),
+        }
     }
 
     /// For programs: members of an object of JSON.
     pub fn members(&self) -> String {
-        members(&[("what", &self.what), ("is", &self.is), ("should", &self.should)])
+        members(&[
+            ("what", &self.what),
+            ("is", &self.is),
+            ("should", &self.should),
+        ])
     }
 
     /// For a person.
     pub fn line(&self) -> String {
-        [self.class, ": ", &self.what, ": is ", &self.is, ", should be ", &self.should].concat()
+        [
+            self.class,
+            ": ",
+            &self.what,
+            ": is ",
+            &self.is,
+            ", should be ",
+            &self.should,
+        ]
+        .concat()
     }
 }
 
@@ -58,7 +81,14 @@ pub fn all(policy: &Policy) -> Vec<Finding> {
 pub fn of_mounts(policy: &Policy, found: &mut Vec<Finding>) {
     let text = match read(MOUNTS) {
         Ok(text) => text,
-        Err(error) => return found.push(Finding::new("mounts", MOUNTS, &error.to_string(), "readable")),
+        Err(error) => {
+            return found.push(Finding::new(
+                "mounts",
+                MOUNTS,
+                &error.to_string(),
+                "readable",
+            ));
+        }
     };
     let table: Vec<Mount> = text.lines().filter_map(Mount::parse).collect();
     mounts::compare(&table, policy, &label, found);
@@ -72,27 +102,55 @@ fn label(device: &str) -> Option<String> {
 /// Those of the verified root.
 fn verity(found: &mut Vec<Finding>) {
     if let Err(why) = Root::find() {
-        found.push(Finding::new("verity", "the root", &why, "the verified device"));
+        found.push(Finding::new(
+            "verity",
+            "the root",
+            &why,
+            "the verified device",
+        ));
     }
     match dm::status(ROOT_MAPPING) {
         Ok(status) if status.trim_end() == "V" => {}
-        Ok(status) if status.starts_with('C') => found.push(Finding::new("verity", "the root", "corrupted: a bad block was read", "as its root hash says")),
+        Ok(status) if status.starts_with('C') => found.push(Finding::new(
+            "verity",
+            "the root",
+            "corrupted: a bad block was read",
+            "as its root hash says",
+        )),
         Ok(status) => found.push(Finding::new("verity", "the root's device", &status, "V")),
-        Err(error) => found.push(Finding::new("verity", "the root's device", &error.to_string(), "V")),
+        Err(error) => found.push(Finding::new(
+            "verity",
+            "the root's device",
+            &error.to_string(),
+            "V",
+        )),
     }
     // Version, data, tree.
-    for device in dm::table(ROOT_MAPPING).unwrap_or_default().split(' ').skip(1).take(2) {
+    for device in dm::table(ROOT_MAPPING)
+        .unwrap_or_default()
+        .split(' ')
+        .skip(1)
+        .take(2)
+    {
         let read_only = read(&["/sys/dev/block/", device, "/ro"].concat());
         if read_only.is_ok_and(|text| text.trim_end() != "1") {
-            found.push(Finding::new("verity", &["partition ", device, " below the root"].concat(), "writable", "read-only"));
+            found.push(Finding::new(
+                "verity",
+                &["partition ", device, " below the root"].concat(),
+                "writable",
+                "read-only",
+            ));
         }
     }
 }
 
-/// Whether the guard lets the image's modules be loaded on request: the policy says so, and the seal did so. `read` reads a file.
+/// Whether the guard lets the image's modules be loaded on request: the policy says so, and the
+/// seal did so. `read` reads a file.
 pub fn loads_modules_on_request(policy: &Policy, read: &dyn Fn(&str) -> Option<String>) -> bool {
     // The policy in the report has the same key, behind this one.
-    policy.seal.loads_modules_on_request() && read(BOOT_REPORT_PATH).is_some_and(|report| value(&report, "module_loading") == Some(ON_REQUEST))
+    policy.seal.loads_modules_on_request()
+        && read(BOOT_REPORT_PATH)
+            .is_some_and(|report| value(&report, "module_loading") == Some(ON_REQUEST))
 }
 
 /// Those of the kernel's settings. `read` reads a file.
@@ -103,10 +161,20 @@ fn kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Ve
         for (path, wanted, needed) in SETTINGS.into_iter().chain([scope]).chain(closed) {
             match read(&["/proc/sys/", path].concat()) {
                 Some(now) if holds(now.trim(), wanted) => {}
-                Some(now) => found.push(Finding::new("sysctls", &path.replace('/', "."), now.trim(), wanted)),
+                Some(now) => found.push(Finding::new(
+                    "sysctls",
+                    &path.replace('/', "."),
+                    now.trim(),
+                    wanted,
+                )),
                 // This kernel does not have it.
                 None if !needed => {}
-                None => found.push(Finding::new("sysctls", &path.replace('/', "."), "not readable", wanted)),
+                None => found.push(Finding::new(
+                    "sysctls",
+                    &path.replace('/', "."),
+                    "not readable",
+                    wanted,
+                )),
             }
         }
         // Where securityfs is not mounted, nobody can ask.
@@ -116,9 +184,16 @@ fn kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Ve
             found.push(Finding::new("sysctls", "lockdown", "none", "integrity"));
         }
     }
-    let taint = read("/proc/sys/kernel/tainted").and_then(|text| text.trim().parse::<u64>().ok()).unwrap_or(0);
+    let taint = read("/proc/sys/kernel/tainted")
+        .and_then(|text| text.trim().parse::<u64>().ok())
+        .unwrap_or(0);
     if taint & TAINT != 0 {
-        found.push(Finding::new("sysctls", "kernel.tainted", &taint.to_string(), "0: the kernel runs what the image did not bring"));
+        found.push(Finding::new(
+            "sysctls",
+            "kernel.tainted",
+            &taint.to_string(),
+            "0: the kernel runs what the image did not bring",
+        ));
     }
 }
 
@@ -137,7 +212,11 @@ mod tests {
             LOCKDOWN => Some("none [integrity] confidentiality\n".to_owned()),
             "/proc/sys/kernel/tainted" => Some("512\n".to_owned()),
             "/proc/sys/kernel/yama/ptrace_scope" => Some("3\n".to_owned()),
-            _ => SETTINGS.iter().chain([&NO_MODULES]).find(|setting| ["/proc/sys/", setting.0].concat() == path).map(|setting| [setting.1, "\n"].concat()),
+            _ => SETTINGS
+                .iter()
+                .chain([&NO_MODULES])
+                .find(|setting| ["/proc/sys/", setting.0].concat() == path)
+                .map(|setting| [setting.1, "\n"].concat()),
         }
     }
 
@@ -145,18 +224,48 @@ mod tests {
     fn a_sealed_kernel_has_no_findings_and_each_change_is_one() {
         let look = |level: &str, path: &str, value: Option<&str>| {
             let mut found = Vec::new();
-            kernel(&policy(level), &|asked| if asked == path { value.map(str::to_owned) } else { sealed(asked) }, &mut found);
+            kernel(
+                &policy(level),
+                &|asked| {
+                    if asked == path {
+                        value.map(str::to_owned)
+                    } else {
+                        sealed(asked)
+                    }
+                },
+                &mut found,
+            );
             found.iter().map(Finding::line).collect::<Vec<_>>()
         };
         assert_eq!(look("guard", "", None), [""; 0]);
-        assert_eq!(look("lockdown", "/proc/sys/kernel/modules_disabled", Some("0\n")), ["sysctls: kernel.modules_disabled: is 0, should be 1"]);
-        assert_eq!(look("lockdown", LOCKDOWN, Some("[none] integrity\n")), ["sysctls: lockdown: is none, should be integrity"]);
-        assert_eq!(look("lockdown", "/proc/sys/kernel/kexec_load_disabled", None), [""; 0]);
-        assert_eq!(look("verity", "/proc/sys/kernel/modules_disabled", Some("0\n")), [""; 0]);
+        assert_eq!(
+            look("lockdown", "/proc/sys/kernel/modules_disabled", Some("0\n")),
+            ["sysctls: kernel.modules_disabled: is 0, should be 1"]
+        );
+        assert_eq!(
+            look("lockdown", LOCKDOWN, Some("[none] integrity\n")),
+            ["sysctls: lockdown: is none, should be integrity"]
+        );
+        assert_eq!(
+            look("lockdown", "/proc/sys/kernel/kexec_load_disabled", None),
+            [""; 0]
+        );
+        assert_eq!(
+            look("verity", "/proc/sys/kernel/modules_disabled", Some("0\n")),
+            [""; 0]
+        );
         // Open for the image's modules: only where the policy has it, and the seal has done so.
         let report = |module_loading: &str| {
-            let seal = adamant_contract::report::Seal { module_loading: module_loading.to_owned(), ..Default::default() };
-            serde_json::to_string(&BootReport { seal, policy: Some(policy("guard")), ..BootReport::default() }).unwrap()
+            let seal = adamant_contract::report::Seal {
+                module_loading: module_loading.to_owned(),
+                ..Default::default()
+            };
+            serde_json::to_string(&BootReport {
+                seal,
+                policy: Some(policy("guard")),
+                ..BootReport::default()
+            })
+            .unwrap()
         };
         let open = |level: &str, module_loading: &str| {
             let mut found = Vec::new();
@@ -168,7 +277,17 @@ mod tests {
             kernel(&policy(level), &read, &mut found);
             found.len()
         };
-        assert_eq!((open("guard", "image"), open("guard", "boot"), open("lockdown", "image")), (0, 1, 1));
-        assert!(look("verity", "/proc/sys/kernel/tainted", Some("4096\n"))[0].starts_with("sysctls: kernel.tainted: is 4096"));
+        assert_eq!(
+            (
+                open("guard", "image"),
+                open("guard", "boot"),
+                open("lockdown", "image")
+            ),
+            (0, 1, 1)
+        );
+        assert!(
+            look("verity", "/proc/sys/kernel/tainted", Some("4096\n"))[0]
+                .starts_with("sysctls: kernel.tainted: is 4096")
+        );
     }
 }

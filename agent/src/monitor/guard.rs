@@ -1,4 +1,5 @@
-//! The guard, as far as it lets itself be looked at: its counters, and its ring of events. It opens them only to the image's own agent.
+//! The guard, as far as it lets itself be looked at: its counters, and its ring of events. It opens
+//! them only to the image's own agent.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,7 +15,8 @@ use crate::kernel::bpf;
 const PAGE: usize = 4096;
 /// The agent makes one of 64 KiB.
 const LARGEST_RING: u32 = 16 << 20;
-// The head of a record (kernel/bpf/ringbuf.c): a u32 with its length and two flags, and a u32 that is the kernel's own.
+// The head of a record (kernel/bpf/ringbuf.c): a u32 with its length and two flags, and a u32 that
+// is the kernel's own.
 const HEAD: u64 = 8;
 const BUSY: u32 = 1 << 31;
 const DISCARDED: u32 = 1 << 30;
@@ -59,7 +61,15 @@ impl Denial {
     /// Reads `struct event`; `None` where it is none of this agent's guard.
     pub fn parse(event: &[u8]) -> Option<Denial> {
         let event: &[u8; EVENT_BYTES] = event.get(..EVENT_BYTES)?.try_into().ok()?;
-        let text = |from: usize, to: usize| String::from_utf8_lossy(event[from..to].split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+        let text = |from: usize, to: usize| {
+            String::from_utf8_lossy(
+                event[from..to]
+                    .split(|byte| *byte == 0)
+                    .next()
+                    .unwrap_or_default(),
+            )
+            .into_owned()
+        };
         let device = u32_at(event, 20);
         Some(Denial {
             time: u64_at(event, 0),
@@ -76,11 +86,17 @@ impl Denial {
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
+    bytes
+        .get(at..at + 4)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u32::from_ne_bytes)
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_ne_bytes)
+    bytes
+        .get(at..at + 8)
+        .and_then(|b| b.try_into().ok())
+        .map_or(0, u64::from_ne_bytes)
 }
 
 /// The ring of events.
@@ -96,21 +112,46 @@ pub struct Ring {
 impl Ring {
     /// `None` where there is no guard.
     pub fn open() -> io::Result<Option<Ring>> {
-        let Some(map) = bpf::find(EVENTS, true)? else { return Ok(None) };
+        let Some(map) = bpf::find(EVENTS, true)? else {
+            return Ok(None);
+        };
         let found = bpf::info(&map)?;
-        if !found.is_ring || !found.entries.is_power_of_two() || found.entries > LARGEST_RING || (found.entries as usize) < PAGE {
+        if !found.is_ring
+            || !found.entries.is_power_of_two()
+            || found.entries > LARGEST_RING
+            || (found.entries as usize) < PAGE
+        {
             return Err(io::Error::other("it is not the guard's"));
         }
         let bytes = found.entries as usize;
         let mapped = |length: usize, how: libc::c_int, from: usize| {
             // SAFETY: a new mapping of the ring, at a place that the kernel chooses.
-            let place = unsafe { libc::mmap(std::ptr::null_mut(), length, how, libc::MAP_SHARED, map.as_raw_fd(), from as libc::off_t) };
-            if place == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { NonNull::new(place.cast::<u8>()).ok_or(io::ErrorKind::Other.into()) }
+            let place = unsafe {
+                libc::mmap(
+                    std::ptr::null_mut(),
+                    length,
+                    how,
+                    libc::MAP_SHARED,
+                    map.as_raw_fd(),
+                    from as libc::off_t,
+                )
+            };
+            if place == libc::MAP_FAILED {
+                Err(io::Error::last_os_error())
+            } else {
+                NonNull::new(place.cast::<u8>()).ok_or(io::ErrorKind::Other.into())
+            }
         };
         let consumer = mapped(PAGE, libc::PROT_READ | libc::PROT_WRITE, 0)?;
-        // Both mappings stay until the process ends: there is one ring, and it is open as long as the watch runs.
+        // Both mappings stay until the process ends: there is one ring, and it is open as long as
+        // the watch runs.
         let producer = mapped(PAGE + 2 * bytes, libc::PROT_READ, PAGE)?;
-        Ok(Some(Ring { map, consumer, producer, bytes: bytes as u64 }))
+        Ok(Some(Ring {
+            map,
+            consumer,
+            producer,
+            bytes: bytes as u64,
+        }))
     }
 
     /// To wait on.
@@ -118,16 +159,25 @@ impl Ring {
         self.map.as_fd()
     }
 
-    /// Takes what is there, at most the whole ring once: whoever fills it faster must not keep us here.
+    /// Takes what is there, at most the whole ring once: whoever fills it faster must not keep us
+    /// here.
     pub fn drain(&mut self, take: &mut dyn FnMut(&[u8])) {
-        // SAFETY: each page begins with the position, which is a u64 that the kernel reads and writes as a whole; the mappings stay.
-        let (ours, kernels) = unsafe { (AtomicU64::from_ptr(self.consumer.as_ptr().cast()), AtomicU64::from_ptr(self.producer.as_ptr().cast())) };
+        // SAFETY: each page begins with the position, which is a u64 that the kernel reads and
+        // writes as a whole; the mappings stay.
+        let (ours, kernels) = unsafe {
+            (
+                AtomicU64::from_ptr(self.consumer.as_ptr().cast()),
+                AtomicU64::from_ptr(self.producer.as_ptr().cast()),
+            )
+        };
         let mut at = ours.load(Ordering::Relaxed);
         let end = kernels.load(Ordering::Acquire);
         while at < end && end - at <= self.bytes {
             let place = PAGE + (at & (self.bytes - 1)) as usize;
-            // SAFETY: the place is within the first of the two copies of the data, at a multiple of 8 as all records are.
-            let head = unsafe { AtomicU32::from_ptr(self.producer.as_ptr().add(place).cast()) }.load(Ordering::Acquire);
+            // SAFETY: the place is within the first of the two copies of the data, at a multiple of
+            // 8 as all records are.
+            let head = unsafe { AtomicU32::from_ptr(self.producer.as_ptr().add(place).cast()) }
+                .load(Ordering::Acquire);
             if head & BUSY != 0 {
                 break;
             }
@@ -138,9 +188,15 @@ impl Ring {
                 break;
             }
             if head & DISCARDED == 0 {
-                // SAFETY: a record is at most as long as the ring, begins within the first copy and so ends within the second. The kernel does not
-                // write to it until our end is behind it.
-                take(unsafe { std::slice::from_raw_parts(self.producer.as_ptr().add(place + HEAD as usize), length as usize) });
+                // SAFETY: a record is at most as long as the ring, begins within the first copy and
+                // so ends within the second. The kernel does not write to it until
+                // our end is behind it.
+                take(unsafe {
+                    std::slice::from_raw_parts(
+                        self.producer.as_ptr().add(place + HEAD as usize),
+                        length as usize,
+                    )
+                });
             }
             at += (length + HEAD).next_multiple_of(8);
         }
@@ -164,8 +220,20 @@ mod tests {
         event[48..52].copy_from_slice(b"sshd");
         event[72..112].copy_from_slice(&[b'a'; 40]);
         let denial = Denial::parse(&event).unwrap();
-        assert_eq!((denial.hook, denial.pid, denial.uid, denial.device.as_str(), denial.inode), ("file_open", 77, 1000, "254:3", 99));
-        assert_eq!((denial.comm.as_str(), denial.parent.as_str(), denial.name), ("sh", "sshd", "a".repeat(40)));
+        assert_eq!(
+            (
+                denial.hook,
+                denial.pid,
+                denial.uid,
+                denial.device.as_str(),
+                denial.inode
+            ),
+            ("file_open", 77, 1000, "254:3", 99)
+        );
+        assert_eq!(
+            (denial.comm.as_str(), denial.parent.as_str(), denial.name),
+            ("sh", "sshd", "a".repeat(40))
+        );
         event[16] = HOOKS.len() as u8;
         assert_eq!(Denial::parse(&event), None);
         assert_eq!(Denial::parse(&event[..EVENT_BYTES - 1]), None);
@@ -189,8 +257,14 @@ mod tests {
         put(&mut kernels, 32, 8, 3);
         put(&mut kernels, 48, 8 | BUSY, 4);
         kernels[0] = 64;
-        let pointer = |memory: &mut Vec<u64>| NonNull::new(memory.as_mut_ptr().cast::<u8>()).unwrap();
-        let mut ring = Ring { map, consumer: pointer(&mut ours), producer: pointer(&mut kernels), bytes: BYTES as u64 };
+        let pointer =
+            |memory: &mut Vec<u64>| NonNull::new(memory.as_mut_ptr().cast::<u8>()).unwrap();
+        let mut ring = Ring {
+            map,
+            consumer: pointer(&mut ours),
+            producer: pointer(&mut kernels),
+            bytes: BYTES as u64,
+        };
         let mut seen = Vec::new();
         ring.drain(&mut |record| seen.push(u64_at(record, 0)));
         ring.drain(&mut |record| seen.push(u64_at(record, 0)));

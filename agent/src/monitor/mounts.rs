@@ -1,5 +1,5 @@
-//! The kernel's table of mounts (proc_pid_mountinfo(5)), and what in it should not be: something over the image or a volume, a volume that is gone,
-//! flags that are missing.
+//! The kernel's table of mounts (proc_pid_mountinfo(5)), and what in it should not be: something
+//! over the image or a volume, a volume that is gone, flags that are missing.
 
 use adamant_contract::policy::{Level, Policy, is_below};
 
@@ -31,15 +31,31 @@ const KERNELS: [(&str, &str); 7] = [
     ("/etc/machine-id", ""),
 ];
 /// What is mounted within /proc and /sys.
-const WITHIN: [&str; 12] =
-    ["cgroup2", "cgroup", "securityfs", "pstore", "efivarfs", "bpf", "debugfs", "tracefs", "configfs", "fusectl", "binfmt_misc", "autofs"];
+const WITHIN: [&str; 12] = [
+    "cgroup2",
+    "cgroup",
+    "securityfs",
+    "pstore",
+    "efivarfs",
+    "bpf",
+    "debugfs",
+    "tracefs",
+    "configfs",
+    "fusectl",
+    "binfmt_misc",
+    "autofs",
+];
 
 impl Mount {
     /// Reads a line; `None` where it is none.
     pub fn parse(line: &str) -> Option<Mount> {
         let (of_mount, of_super) = line.split_once(" - ")?;
         let mut words = of_mount.split(' ');
-        let (id, parent, device) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?, words.next()?);
+        let (id, parent, device) = (
+            words.next()?.parse().ok()?,
+            words.next()?.parse().ok()?,
+            words.next()?,
+        );
         let (root, point, flags) = (words.next()?, words.next()?, words.next()?);
         Some(Mount {
             id,
@@ -54,7 +70,10 @@ impl Mount {
 
     /// Those of `wanted` that it does not have.
     fn lacks<'a>(&self, wanted: &'a str) -> Vec<&'a str> {
-        wanted.split(',').filter(|flag| !flag.is_empty() && !self.flags.split(',').any(|own| own == *flag)).collect()
+        wanted
+            .split(',')
+            .filter(|flag| !flag.is_empty() && !self.flags.split(',').any(|own| own == *flag))
+            .collect()
     }
 }
 
@@ -63,7 +82,10 @@ fn unescaped(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut out = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+        match part
+            .get(..3)
+            .and_then(|digits| u8::from_str_radix(digits, 8).ok())
+        {
             Some(byte) if byte.is_ascii() => {
                 out.push(byte.into());
                 out += &part[3..];
@@ -78,11 +100,26 @@ fn unescaped(text: &str) -> String {
 }
 
 /// Compares. `label` gives the partition's label behind a device number.
-pub fn compare(table: &[Mount], policy: &Policy, label: &dyn Fn(&str) -> Option<String>, found: &mut Vec<Finding>) {
-    let mut add = |what: &str, is: String, should: String| found.push(Finding::new("mounts", what, &is, &should));
-    let parent = |mount: &Mount| table.iter().find(|other| other.id == mount.parent && other.id != mount.id);
+pub fn compare(
+    table: &[Mount],
+    policy: &Policy,
+    label: &dyn Fn(&str) -> Option<String>,
+    found: &mut Vec<Finding>,
+) {
+    let mut add = |what: &str, is: String, should: String| {
+        found.push(Finding::new("mounts", what, &is, &should))
+    };
+    let parent = |mount: &Mount| {
+        table
+            .iter()
+            .find(|other| other.id == mount.parent && other.id != mount.id)
+    };
     // One that lies over another at the same place is none of those that should be there.
-    let first = |point: &str| table.iter().find(|mount| mount.point == point && parent(mount).is_none_or(|parent| parent.point != point));
+    let first = |point: &str| {
+        table.iter().find(|mount| {
+            mount.point == point && parent(mount).is_none_or(|parent| parent.point != point)
+        })
+    };
     let flags = |mount: &Mount, wanted: &str| {
         let lacks = mount.lacks(wanted);
         (!lacks.is_empty()).then(|| (["without ", &lacks.join(",")].concat(), wanted.to_owned()))
@@ -112,10 +149,24 @@ pub fn compare(table: &[Mount], policy: &Policy, label: &dyn Fn(&str) -> Option<
         covered.push(&mount.device);
         match label(&mount.device) {
             Some(label) if label == volume.name => {}
-            other => add(&volume.mount, other.map_or_else(|| [&mount.kind, " on ", &mount.device].concat(), |label| ["partition ", &label].concat()), should),
+            other => add(
+                &volume.mount,
+                other.map_or_else(
+                    || [&mount.kind, " on ", &mount.device].concat(),
+                    |label| ["partition ", &label].concat(),
+                ),
+                should,
+            ),
         }
         let executable = policy.seal.allow.execute.contains(&volume.name);
-        if let Some((is, should)) = flags(mount, if executable { "nosuid,nodev" } else { "nosuid,nodev,noexec" }) {
+        if let Some((is, should)) = flags(
+            mount,
+            if executable {
+                "nosuid,nodev"
+            } else {
+                "nosuid,nodev,noexec"
+            },
+        ) {
             add(&volume.mount, is, should);
         }
     }
@@ -126,7 +177,11 @@ pub fn compare(table: &[Mount], policy: &Policy, label: &dyn Fn(&str) -> Option<
             Some(mount) => {
                 known.push(mount.id);
                 if covered.first().is_none_or(|root| mount.device != *root) || mount.root != *path {
-                    add(path, [&mount.kind, " ", &mount.root, " on ", &mount.device].concat(), should);
+                    add(
+                        path,
+                        [&mount.kind, " ", &mount.root, " on ", &mount.device].concat(),
+                        should,
+                    );
                 } else if let Some((is, should)) = flags(mount, "ro,nosuid,nodev,noexec") {
                     add(path, is, should);
                 }
@@ -134,23 +189,38 @@ pub fn compare(table: &[Mount], policy: &Policy, label: &dyn Fn(&str) -> Option<
         }
     }
     for (point, wanted) in KERNELS {
-        let Some(mount) = first(point).filter(|mount| !known.contains(&mount.id)) else { continue };
+        let Some(mount) = first(point).filter(|mount| !known.contains(&mount.id)) else {
+            continue;
+        };
         known.push(mount.id);
         if let Some((is, should)) = flags(mount, wanted) {
             add(point, is, should);
         }
     }
     for mount in table.iter().filter(|mount| !known.contains(&mount.id)) {
-        let Some(parent) = parent(mount) else { continue };
+        let Some(parent) = parent(mount) else {
+            continue;
+        };
         let over = covered.contains(&parent.device.as_str());
         // What triggers a mount is covered by it.
         let stacked = parent.point == mount.point && parent.kind != "autofs";
-        let strange = matches!(parent.kind.as_str(), "proc" | "sysfs") && !WITHIN.contains(&mount.kind.as_str());
-        let allowed = policy.seal.allow.mounts.iter().any(|place| mount.point == *place || is_below(&mount.point, place));
+        let strange = matches!(parent.kind.as_str(), "proc" | "sysfs")
+            && !WITHIN.contains(&mount.kind.as_str());
+        let allowed = policy
+            .seal
+            .allow
+            .mounts
+            .iter()
+            .any(|place| mount.point == *place || is_below(&mount.point, place));
         // systemd mounts the ESP when somebody looks there; with the guard it does not try.
-        let esp = policy.seal.level < Level::Guard && matches!(mount.point.as_str(), "/efi" | "/boot");
+        let esp =
+            policy.seal.level < Level::Guard && matches!(mount.point.as_str(), "/efi" | "/boot");
         if (over || stacked || strange) && !allowed && !esp {
-            add(&mount.point, [&mount.kind, " over it"].concat(), "not mounted over".to_owned());
+            add(
+                &mount.point,
+                [&mount.kind, " over it"].concat(),
+                "not mounted over".to_owned(),
+            );
         }
     }
 }
@@ -185,7 +255,10 @@ mod tests {
             "253:4" => Some("logs".to_owned()),
             _ => None,
         };
-        let table: Vec<Mount> = table.lines().map(|line| Mount::parse(line).unwrap()).collect();
+        let table: Vec<Mount> = table
+            .lines()
+            .map(|line| Mount::parse(line).unwrap())
+            .collect();
         let mut found = Vec::new();
         compare(&table, &policy, &label, &mut found);
         found.iter().map(Finding::line).collect()
@@ -199,42 +272,111 @@ mod tests {
     #[test]
     fn each_thing_that_hides_or_weakens_something_is_found() {
         for (more, line) in [
-            ("40 20 0:30 / /usr rw - tmpfs x rw", "mounts: /usr: is tmpfs over it, should be not mounted over"),
-            ("40 25 0:30 / /var/lib/a\\040b rw - tmpfs x rw", "mounts: /var/lib/a b: is tmpfs over it, should be not mounted over"),
-            ("40 25 0:30 / /var rw,nosuid,nodev,noexec - tmpfs x rw", "mounts: /var: is tmpfs over it, should be not mounted over"),
-            ("40 21 0:30 / /proc/cmdline rw - tmpfs x rw", "mounts: /proc/cmdline: is tmpfs over it, should be not mounted over"),
-            ("40 21 0:4 / /proc rw - proc x rw", "mounts: /proc: is proc over it, should be not mounted over"),
-            ("40 20 0:30 / / ro - erofs x rw", "mounts: /: is erofs over it, should be not mounted over"),
-            ("40 33 0:30 / /var/lib/dpkg ro - tmpfs x rw", "mounts: /var/lib/dpkg: is tmpfs over it, should be not mounted over"),
-            ("40 33 0:30 / /var/lib/dpkg/info ro - tmpfs x rw", "mounts: /var/lib/dpkg/info: is tmpfs over it, should be not mounted over"),
-            ("40 25 254:0 /usr /var/www ro - erofs x ro", "mounts: /var/www: is erofs over it, should be not mounted over"),
+            (
+                "40 20 0:30 / /usr rw - tmpfs x rw",
+                "mounts: /usr: is tmpfs over it, should be not mounted over",
+            ),
+            (
+                "40 25 0:30 / /var/lib/a\\040b rw - tmpfs x rw",
+                "mounts: /var/lib/a b: is tmpfs over it, should be not mounted over",
+            ),
+            (
+                "40 25 0:30 / /var rw,nosuid,nodev,noexec - tmpfs x rw",
+                "mounts: /var: is tmpfs over it, should be not mounted over",
+            ),
+            (
+                "40 21 0:30 / /proc/cmdline rw - tmpfs x rw",
+                "mounts: /proc/cmdline: is tmpfs over it, should be not mounted over",
+            ),
+            (
+                "40 21 0:4 / /proc rw - proc x rw",
+                "mounts: /proc: is proc over it, should be not mounted over",
+            ),
+            (
+                "40 20 0:30 / / ro - erofs x rw",
+                "mounts: /: is erofs over it, should be not mounted over",
+            ),
+            (
+                "40 33 0:30 / /var/lib/dpkg ro - tmpfs x rw",
+                "mounts: /var/lib/dpkg: is tmpfs over it, should be not mounted over",
+            ),
+            (
+                "40 33 0:30 / /var/lib/dpkg/info ro - tmpfs x rw",
+                "mounts: /var/lib/dpkg/info: is tmpfs over it, should be not mounted over",
+            ),
+            (
+                "40 25 254:0 /usr /var/www ro - erofs x ro",
+                "mounts: /var/www: is erofs over it, should be not mounted over",
+            ),
         ] {
             assert_eq!(look(&[TABLE, more, "\n"].concat()), [line]);
         }
         for (from, to, line) in [
-            ("/ / ro,nodev", "/ / rw,nodev", "mounts: /: is without ro, should be ro"),
-            ("/var rw,nosuid,nodev,noexec", "/var rw,nosuid,nodev", "mounts: /var: is without noexec, should be nosuid,nodev,noexec"),
-            ("/tmp rw,nosuid,nodev,noexec", "/tmp rw,nodev", "mounts: /tmp: is without nosuid,noexec, should be nosuid,noexec"),
-            ("26 25 253:4 / /var/log", "26 25 253:9 / /var/log", "mounts: /var/log: is ext4 on 253:9, should be volume logs"),
-            ("26 25 253:4 / /var/log", "26 24 253:4 / /run/log", "mounts: /var/log: is not mounted, should be volume logs"),
-            ("/var/lib/dpkg /var/lib/dpkg ro,", "/var/lib/dpkg /var/lib/dpkg rw,", "mounts: /var/lib/dpkg: is without ro, should be ro,nosuid,nodev,noexec"),
-            ("33 25 254:0 /var/lib/dpkg", "33 25 254:0 /usr", "mounts: /var/lib/dpkg: is erofs /usr on 254:0, should be the image's, read-only"),
-            ("33 25 254:0", "33 25 253:3", "mounts: /var/lib/dpkg: is erofs /var/lib/dpkg on 253:3, should be the image's, read-only"),
+            (
+                "/ / ro,nodev",
+                "/ / rw,nodev",
+                "mounts: /: is without ro, should be ro",
+            ),
+            (
+                "/var rw,nosuid,nodev,noexec",
+                "/var rw,nosuid,nodev",
+                "mounts: /var: is without noexec, should be nosuid,nodev,noexec",
+            ),
+            (
+                "/tmp rw,nosuid,nodev,noexec",
+                "/tmp rw,nodev",
+                "mounts: /tmp: is without nosuid,noexec, should be nosuid,noexec",
+            ),
+            (
+                "26 25 253:4 / /var/log",
+                "26 25 253:9 / /var/log",
+                "mounts: /var/log: is ext4 on 253:9, should be volume logs",
+            ),
+            (
+                "26 25 253:4 / /var/log",
+                "26 24 253:4 / /run/log",
+                "mounts: /var/log: is not mounted, should be volume logs",
+            ),
+            (
+                "/var/lib/dpkg /var/lib/dpkg ro,",
+                "/var/lib/dpkg /var/lib/dpkg rw,",
+                "mounts: /var/lib/dpkg: is without ro, should be ro,nosuid,nodev,noexec",
+            ),
+            (
+                "33 25 254:0 /var/lib/dpkg",
+                "33 25 254:0 /usr",
+                "mounts: /var/lib/dpkg: is erofs /usr on 254:0, should be the image's, read-only",
+            ),
+            (
+                "33 25 254:0",
+                "33 25 253:3",
+                "mounts: /var/lib/dpkg: is erofs /var/lib/dpkg on 253:3, should be the image's, read-only",
+            ),
         ] {
             assert_eq!(look(&TABLE.replace(from, to)), [line]);
         }
-        for allowed in
-            ["40 20 0:30 / /srv/containers rw - overlay x rw", "40 20 0:30 / /srv/containers/a rw - overlay x rw", "40 24 0:30 / /run/user/0 rw - tmpfs x rw"]
-        {
+        for allowed in [
+            "40 20 0:30 / /srv/containers rw - overlay x rw",
+            "40 20 0:30 / /srv/containers/a rw - overlay x rw",
+            "40 24 0:30 / /run/user/0 rw - tmpfs x rw",
+        ] {
             assert_eq!(look(&[TABLE, allowed, "\n"].concat()), [""; 0]);
         }
     }
 
     #[test]
     fn nonsense_is_no_mount() {
-        for line in ["", "1 2", "x 1 0:1 / / ro - erofs a ro", "1 2 0:1 / / ro erofs a ro"] {
+        for line in [
+            "",
+            "1 2",
+            "x 1 0:1 / / ro - erofs a ro",
+            "1 2 0:1 / / ro erofs a ro",
+        ] {
             assert_eq!(Mount::parse(line), None);
         }
-        assert_eq!((unescaped("a\\040b\\134c"), unescaped("a\\9x\\")), ("a b\\c".to_owned(), "a\\9x\\".to_owned()));
+        assert_eq!(
+            (unescaped("a\\040b\\134c"), unescaped("a\\9x\\")),
+            ("a b\\c".to_owned(), "a\\9x\\".to_owned())
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! Whoever opens the disk below the root, or its partitions, for writing, where there is no guard to refuse it: the kernel tells of what is written, and of the
-//! end of whoever could have written (inotify(7)). What is opened by other nodes than those in /dev is not seen.
+//! Whoever opens the disk below the root, or its partitions, for writing, where there is no guard
+//! to refuse it: the kernel tells of what is written, and of the end of whoever could have written
+//! (inotify(7)). What is opened by other nodes than those in /dev is not seen.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,9 +25,19 @@ impl Opened {
     pub fn watch() -> io::Result<Opened> {
         let kernel = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let table = dm::table(ROOT_MAPPING).unwrap_or_default();
-        let nodes = nodes(&table, &|device| std::fs::canonicalize(Path::new("/sys/dev/block").join(device)).ok());
+        let nodes = nodes(&table, &|device| {
+            std::fs::canonicalize(Path::new("/sys/dev/block").join(device)).ok()
+        });
         let told = AddWatchFlags::IN_CLOSE_WRITE | AddWatchFlags::IN_MODIFY;
-        let nodes = nodes.into_iter().filter_map(|node| kernel.add_watch(node.as_str(), told).ok().map(|number| (number, node))).collect();
+        let nodes = nodes
+            .into_iter()
+            .filter_map(|node| {
+                kernel
+                    .add_watch(node.as_str(), told)
+                    .ok()
+                    .map(|number| (number, node))
+            })
+            .collect();
         Ok(Opened { kernel, nodes })
     }
 
@@ -49,13 +60,20 @@ impl Opened {
     }
 }
 
-/// Of the two devices in a table of dm-verity and the disk that they are on. `place` gives a device's folder in sysfs, which is within its disk's.
+/// Of the two devices in a table of dm-verity and the disk that they are on. `place` gives a
+/// device's folder in sysfs, which is within its disk's.
 fn nodes(table: &str, place: &dyn Fn(&str) -> Option<PathBuf>) -> Vec<String> {
     let mut nodes: Vec<String> = Vec::new();
     // Version, data, tree.
     for folder in table.split(' ').skip(1).take(2).filter_map(place) {
-        for folder in [folder.parent(), Some(folder.as_path())].into_iter().flatten() {
-            let node = folder.file_name().map(|name| ["/dev/", &name.to_string_lossy()].concat()).unwrap_or_default();
+        for folder in [folder.parent(), Some(folder.as_path())]
+            .into_iter()
+            .flatten()
+        {
+            let node = folder
+                .file_name()
+                .map(|name| ["/dev/", &name.to_string_lossy()].concat())
+                .unwrap_or_default();
             // Without a partition table, a disk's parent is a folder for all disks.
             if node != "/dev/block" && !nodes.contains(&node) {
                 nodes.push(node);
@@ -80,7 +98,10 @@ mod tests {
             };
             Some(PathBuf::from(folder))
         };
-        assert_eq!(nodes("1 254:2 254:3 4096 4096 77 1 sha256", &place), ["/dev/vda", "/dev/vda2", "/dev/vda3"]);
+        assert_eq!(
+            nodes("1 254:2 254:3 4096 4096 77 1 sha256", &place),
+            ["/dev/vda", "/dev/vda2", "/dev/vda3"]
+        );
         assert_eq!(nodes("1 254:16 8:1 4096", &place), ["/dev/vdb"]);
         assert_eq!(nodes("", &place), [""; 0]);
     }

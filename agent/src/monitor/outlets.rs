@@ -23,20 +23,47 @@ const JOURNAL: &[u8] = b"/run/systemd/journal/socket";
 
 /// Tells of an event.
 pub fn tell(event: &Event, times: u64) {
-    let again = if times > 1 { [", ", &times.to_string(), " times"].concat() } else { String::new() };
+    let again = if times > 1 {
+        [", ", &times.to_string(), " times"].concat()
+    } else {
+        String::new()
+    };
     let text = ["adamant: watch: ", &printable(&event.text), &again].concat();
-    let line = ["{\"time\":", &now().to_string(), ",\"class\":\"", event.class, "\",", &event.members, ",\"times\":", &times.to_string(), "}\n"].concat();
+    let line = [
+        "{\"time\":",
+        &now().to_string(),
+        ",\"class\":\"",
+        event.class,
+        "\",",
+        &event.members,
+        ",\"times\":",
+        &times.to_string(),
+        "}\n",
+    ]
+    .concat();
     if !send(JOURNAL, entry(&text, &line).as_bytes()) {
         say(&["<4>", &text].concat());
     }
     if let Err(error) = append(EVENTS, &line) {
-        say(&["<4>adamant: watch: ", EVENTS, ": ", &error.to_string(), ": only the journal has the events"].concat());
+        say(&[
+            "<4>adamant: watch: ",
+            EVENTS,
+            ": ",
+            &error.to_string(),
+            ": only the journal has the events",
+        ]
+        .concat());
     }
 }
 
 /// An entry for the journal: the text for people, and the event's members as fields.
 fn entry(text: &str, json: &str) -> String {
-    let mut entry = ["MESSAGE=", text, "\nPRIORITY=4\nSYSLOG_IDENTIFIER=adamant-agent\n"].concat();
+    let mut entry = [
+        "MESSAGE=",
+        text,
+        "\nPRIORITY=4\nSYSLOG_IDENTIFIER=adamant-agent\n",
+    ]
+    .concat();
     if let Ok(Value::Object(members)) = serde_json::from_str(json) {
         for (key, value) in &members {
             let value = value.as_str().map_or_else(|| value.to_string(), printable);
@@ -54,19 +81,42 @@ pub fn write_metrics(text: String, last: &mut String) {
 }
 
 /// The counters as text.
-pub fn metrics(denials: Option<&[u64; HOOKS.len()]>, violations: &[u64; CLASSES.len()], scrub: Option<&State>) -> String {
+pub fn metrics(
+    denials: Option<&[u64; HOOKS.len()]>,
+    violations: &[u64; CLASSES.len()],
+    scrub: Option<&State>,
+) -> String {
     let mut out = String::new();
-    let mut family = |name: &str, kind: &str, values: &mut dyn Iterator<Item = (&str, &str, u64)>| {
-        out += &["# TYPE adamant_", name, " ", kind, "\n"].concat();
-        for (label, value, number) in values {
-            let label = if label.is_empty() { String::new() } else { ["{", label, "=\"", value, "\"}"].concat() };
-            out += &["adamant_", name, &label, " ", &number.to_string(), "\n"].concat();
-        }
-    };
+    let mut family =
+        |name: &str, kind: &str, values: &mut dyn Iterator<Item = (&str, &str, u64)>| {
+            out += &["# TYPE adamant_", name, " ", kind, "\n"].concat();
+            for (label, value, number) in values {
+                let label = if label.is_empty() {
+                    String::new()
+                } else {
+                    ["{", label, "=\"", value, "\"}"].concat()
+                };
+                out += &["adamant_", name, &label, " ", &number.to_string(), "\n"].concat();
+            }
+        };
     if let Some(denials) = denials {
-        family("denials_total", "counter", &mut HOOKS.iter().zip(denials).map(|(hook, count)| ("hook", *hook, *count)));
+        family(
+            "denials_total",
+            "counter",
+            &mut HOOKS
+                .iter()
+                .zip(denials)
+                .map(|(hook, count)| ("hook", *hook, *count)),
+        );
     }
-    family("violations_total", "counter", &mut CLASSES.iter().zip(violations).map(|(class, count)| ("class", *class, *count)));
+    family(
+        "violations_total",
+        "counter",
+        &mut CLASSES
+            .iter()
+            .zip(violations)
+            .map(|(class, count)| ("class", *class, *count)),
+    );
     if let Some(scrub) = scrub {
         for (name, number) in [
             ("scrub_position_bytes", scrub.position),
@@ -85,7 +135,11 @@ fn append(path: &str, line: &str) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| found.len() + line.len() as u64 > EVENTS_LIMIT) {
         fs::rename(path, [path, ".1"].concat())?;
     }
-    OpenOptions::new().append(true).create(true).open(path)?.write_all(line.as_bytes())
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(path)?
+        .write_all(line.as_bytes())
 }
 
 /// Tells the service manager (sd_notify(3)), where there is one.
@@ -101,9 +155,17 @@ fn send(path: &[u8], text: &[u8]) -> bool {
         Some(name) => UnixAddr::new_abstract(name),
         None => UnixAddr::new(path),
     };
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None);
-    let (Ok(address), Ok(socket)) = (address, socket) else { return false };
-    sendto(socket.as_raw_fd(), text, &address, MsgFlags::MSG_NOSIGNAL).is_ok_and(|sent| sent == text.len())
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    );
+    let (Ok(address), Ok(socket)) = (address, socket) else {
+        return false;
+    };
+    sendto(socket.as_raw_fd(), text, &address, MsgFlags::MSG_NOSIGNAL)
+        .is_ok_and(|sent| sent == text.len())
 }
 
 #[cfg(test)]
@@ -112,18 +174,42 @@ mod tests {
 
     #[test]
     fn an_entry_for_the_journal_has_the_members_as_fields_on_lines_of_their_own() {
-        let entry = entry("adamant: watch: x", "{\"time\":5,\"class\":\"denials\",\"name\":\"a\\nPRIORITY=0\",\"times\":2}\n");
+        let entry = entry(
+            "adamant: watch: x",
+            "{\"time\":5,\"class\":\"denials\",\"name\":\"a\\nPRIORITY=0\",\"times\":2}\n",
+        );
         let lines: Vec<&str> = entry.lines().collect();
-        assert_eq!(lines[..3], ["MESSAGE=adamant: watch: x", "PRIORITY=4", "SYSLOG_IDENTIFIER=adamant-agent"]);
-        assert!(lines.contains(&"ADAMANT_TIME=5") && lines.contains(&"ADAMANT_CLASS=denials") && lines.contains(&"ADAMANT_TIMES=2"), "{entry}");
-        assert!(lines.contains(&"ADAMANT_NAME=a\\u000aPRIORITY=0") && lines.len() == 7, "{entry}");
+        assert_eq!(
+            lines[..3],
+            [
+                "MESSAGE=adamant: watch: x",
+                "PRIORITY=4",
+                "SYSLOG_IDENTIFIER=adamant-agent"
+            ]
+        );
+        assert!(
+            lines.contains(&"ADAMANT_TIME=5")
+                && lines.contains(&"ADAMANT_CLASS=denials")
+                && lines.contains(&"ADAMANT_TIMES=2"),
+            "{entry}"
+        );
+        assert!(
+            lines.contains(&"ADAMANT_NAME=a\\u000aPRIORITY=0") && lines.len() == 7,
+            "{entry}"
+        );
     }
 
     #[test]
     fn metrics_are_in_the_text_format() {
         let mut denials = [0; HOOKS.len()];
         denials[10] = 3;
-        let state = State { position: 1, size: 2, errors: 3, last_full: 4, ..State::default() };
+        let state = State {
+            position: 1,
+            size: 2,
+            errors: 3,
+            last_full: 4,
+            ..State::default()
+        };
         let text = metrics(Some(&denials), &[1, 0, 0, 0, 0], Some(&state));
         for line in [
             "# TYPE adamant_denials_total counter",

@@ -1,4 +1,5 @@
-//! Who waits for others to talk to it over the network, as the kernel lists it (proc(5), /proc/net/tcp and its siblings), against the policy's list.
+//! Who waits for others to talk to it over the network, as the kernel lists it (proc(5),
+//! /proc/net/tcp and its siblings), against the policy's list.
 //!
 //! Sees the network namespace that it runs in, which is the host's.
 
@@ -12,7 +13,12 @@ use super::findings::Finding;
 use super::read;
 
 /// Kinds of sockets: the file, and what it is called in the policy.
-const KINDS: [(&str, &str); 4] = [("/proc/net/tcp", "tcp"), ("/proc/net/tcp6", "tcp"), ("/proc/net/udp", "udp"), ("/proc/net/udp6", "udp")];
+const KINDS: [(&str, &str); 4] = [
+    ("/proc/net/tcp", "tcp"),
+    ("/proc/net/tcp6", "tcp"),
+    ("/proc/net/udp", "udp"),
+    ("/proc/net/udp6", "udp"),
+];
 /// State of a TCP socket that listens, and of a UDP socket that takes from anybody.
 const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
@@ -31,18 +37,43 @@ struct Open {
 
 /// Finds those that the policy does not name. Without a list nothing is looked at.
 pub fn look(policy: &Policy, found: &mut Vec<Finding>) {
-    let Some(wanted) = &policy.drift.listen else { return };
-    // Whoever only asks others gets a port from this range, and a UDP socket does not say which of both it is.
+    let Some(wanted) = &policy.drift.listen else {
+        return;
+    };
+    // Whoever only asks others gets a port from this range, and a UDP socket does not say which of
+    // both it is.
     let range = read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let first = range.split_ascii_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(32768);
-    let open = KINDS.iter().flat_map(|(path, kind)| listening(&read(path).unwrap_or_default(), kind, first));
-    let strangers: Vec<Open> = open.filter(|one| !wanted.iter().any(|name| *name == [&one.port.to_string(), "/", one.kind].concat())).collect();
+    let first = range
+        .split_ascii_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(32768);
+    let open = KINDS
+        .iter()
+        .flat_map(|(path, kind)| listening(&read(path).unwrap_or_default(), kind, first));
+    let strangers: Vec<Open> = open
+        .filter(|one| {
+            !wanted
+                .iter()
+                .any(|name| *name == [&one.port.to_string(), "/", one.kind].concat())
+        })
+        .collect();
     if strangers.is_empty() {
         return;
     }
     let owners = owners();
-    for Open { address, port, kind, inode } in strangers {
-        let address = if address.is_ipv6() { ["[", &address.to_string(), "]"].concat() } else { address.to_string() };
+    for Open {
+        address,
+        port,
+        kind,
+        inode,
+    } in strangers
+    {
+        let address = if address.is_ipv6() {
+            ["[", &address.to_string(), "]"].concat()
+        } else {
+            address.to_string()
+        };
         let what = [&address, ":", &port.to_string(), "/", kind].concat();
         let is = match owners.get(&inode) {
             Some(owner) => ["open, by ", owner].concat(),
@@ -58,22 +89,41 @@ fn listening(table: &str, kind: &'static str, first_for_anybody: u16) -> Vec<Ope
     for line in table.lines().skip(1) {
         // sl, local_address, rem_address, st, queues, timer, retrnsmt, uid, timeout, inode
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        let (Some(local), Some(state), Some(inode)) = (words.get(1), words.get(3), words.get(9)) else { continue };
-        let Some((address, port)) = local.split_once(':').and_then(|(address, port)| Some((to_address(address)?, u16::from_str_radix(port, 16).ok()?))) else {
+        let (Some(local), Some(state), Some(inode)) = (words.get(1), words.get(3), words.get(9))
+        else {
             continue;
         };
-        let is_open = if kind == "tcp" { *state == LISTEN } else { *state == UNCONNECTED && port < first_for_anybody };
+        let Some((address, port)) = local.split_once(':').and_then(|(address, port)| {
+            Some((to_address(address)?, u16::from_str_radix(port, 16).ok()?))
+        }) else {
+            continue;
+        };
+        let is_open = if kind == "tcp" {
+            *state == LISTEN
+        } else {
+            *state == UNCONNECTED && port < first_for_anybody
+        };
         // What only this machine can reach is its own affair.
         if is_open && !address.is_loopback() {
-            all.push(Open { address, port, kind, inode: inode.parse().unwrap_or(0) });
+            all.push(Open {
+                address,
+                port,
+                kind,
+                inode: inode.parse().unwrap_or(0),
+            });
         }
     }
     all
 }
 
-/// 8 hexadecimal digits, or 32: words of 32 bits in the machine's order, which are the address in the network's.
+/// 8 hexadecimal digits, or 32: words of 32 bits in the machine's order, which are the address in
+/// the network's.
 fn to_address(digits: &str) -> Option<IpAddr> {
-    let word = |at: usize| u32::from_str_radix(digits.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes);
+    let word = |at: usize| {
+        u32::from_str_radix(digits.get(at..at + 8)?, 16)
+            .ok()
+            .map(u32::to_ne_bytes)
+    };
     match digits.len() {
         8 => Some(Ipv4Addr::from(word(0)?).into()),
         32 => {
@@ -90,15 +140,47 @@ fn to_address(digits: &str) -> Option<IpAddr> {
 /// Programs by the sockets that they hold: `NAME (PID)`.
 fn owners() -> BTreeMap<u64, String> {
     let mut owners = BTreeMap::new();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten().take(PROCESSES) {
-        let Some(pid) = process.file_name().to_str().filter(|name| name.bytes().all(|b| b.is_ascii_digit())).map(str::to_owned) else { continue };
+    for process in fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .take(PROCESSES)
+    {
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .filter(|name| name.bytes().all(|b| b.is_ascii_digit()))
+            .map(str::to_owned)
+        else {
+            continue;
+        };
         let mut name = None;
-        for descriptor in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten().take(DESCRIPTORS) {
-            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-            let inode = target.to_str().and_then(|target| target.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok());
+        for descriptor in fs::read_dir(process.path().join("fd"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .take(DESCRIPTORS)
+        {
+            let Ok(target) = fs::read_link(descriptor.path()) else {
+                continue;
+            };
+            let inode = target.to_str().and_then(|target| {
+                target
+                    .strip_prefix("socket:[")?
+                    .strip_suffix(']')?
+                    .parse::<u64>()
+                    .ok()
+            });
             if let Some(inode) = inode {
-                let name: &String = name.get_or_insert_with(|| read(&["/proc/", &pid, "/comm"].concat()).unwrap_or_default().trim_end().to_owned());
-                owners.entry(inode).or_insert_with(|| [name, " (", &pid, ")"].concat());
+                let name: &String = name.get_or_insert_with(|| {
+                    read(&["/proc/", &pid, "/comm"].concat())
+                        .unwrap_or_default()
+                        .trim_end()
+                        .to_owned()
+                });
+                owners
+                    .entry(inode)
+                    .or_insert_with(|| [name, " (", &pid, ")"].concat());
             }
         }
     }
@@ -121,35 +203,77 @@ mod tests {
             "   3: short\n   4: zz:yy 0 0A 0 0 0 0 0 0 0\n",
         ]
         .concat();
-        let found: Vec<String> = listening(&table, "tcp", 32768).iter().map(|one| format!("{}:{} {}", one.address, one.port, one.inode)).collect();
+        let found: Vec<String> = listening(&table, "tcp", 32768)
+            .iter()
+            .map(|one| format!("{}:{} {}", one.address, one.port, one.inode))
+            .collect();
         assert_eq!(found, ["0.0.0.0:22 4711"]);
-        let udp = [HEAD, " 9: 00000000:0044 00000000:0000 07 0:0 0:0 0 0 0 1 2\n", " 9: 00000000:9C40 00000000:0000 07 0:0 0:0 0 0 0 2 2\n"].concat();
-        assert_eq!(listening(&udp, "udp", 32768).iter().map(|one| one.port).collect::<Vec<_>>(), [68]);
+        let udp = [
+            HEAD,
+            " 9: 00000000:0044 00000000:0000 07 0:0 0:0 0 0 0 1 2\n",
+            " 9: 00000000:9C40 00000000:0000 07 0:0 0:0 0 0 0 2 2\n",
+        ]
+        .concat();
+        assert_eq!(
+            listening(&udp, "udp", 32768)
+                .iter()
+                .map(|one| one.port)
+                .collect::<Vec<_>>(),
+            [68]
+        );
     }
 
     #[test]
     fn addresses_are_what_people_write() {
         assert_eq!(to_address("0100007F"), Some(IpAddr::from([127, 0, 0, 1])));
-        assert_eq!(to_address("B80D01200000000067452301EFCDAB89").map(|a| a.to_string()).as_deref(), Some("2001:db8::123:4567:89ab:cdef"));
-        assert_eq!(to_address("00000000000000000000000001000000").map(|a| a.to_string()).as_deref(), Some("::1"));
-        assert_eq!([to_address(""), to_address("xxxxxxxx"), to_address("0100007F00")], [None, None, None]);
+        assert_eq!(
+            to_address("B80D01200000000067452301EFCDAB89")
+                .map(|a| a.to_string())
+                .as_deref(),
+            Some("2001:db8::123:4567:89ab:cdef")
+        );
+        assert_eq!(
+            to_address("00000000000000000000000001000000")
+                .map(|a| a.to_string())
+                .as_deref(),
+            Some("::1")
+        );
+        assert_eq!(
+            [
+                to_address(""),
+                to_address("xxxxxxxx"),
+                to_address("0100007F00")
+            ],
+            [None, None, None]
+        );
     }
 
     #[test]
     fn a_socket_of_this_very_program_is_found_with_its_name() {
         let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let mut policy = Policy::parse(br#"{"version": 1, "image": {"id": "web", "version": "1"}}"#).unwrap();
+        let mut policy =
+            Policy::parse(br#"{"version": 1, "image": {"id": "web", "version": "1"}}"#).unwrap();
         let mut found = Vec::new();
         look(&policy, &mut found);
         assert_eq!(found, []);
         policy.drift.listen = Some(vec![]);
         look(&policy, &mut found);
-        let mine = found.iter().find(|one| one.what == format!("0.0.0.0:{port}/tcp")).unwrap();
-        assert!(mine.is.contains(&format!("({})", std::process::id())), "{mine:?}");
+        let mine = found
+            .iter()
+            .find(|one| one.what == format!("0.0.0.0:{port}/tcp"))
+            .unwrap();
+        assert!(
+            mine.is.contains(&format!("({})", std::process::id())),
+            "{mine:?}"
+        );
         policy.drift.listen = Some(vec![format!("{port}/tcp")]);
         found.clear();
         look(&policy, &mut found);
-        assert!(!found.iter().any(|one| one.what.ends_with(&format!(":{port}/tcp"))));
+        assert!(
+            !found
+                .iter()
+                .any(|one| one.what.ends_with(&format!(":{port}/tcp")))
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! What `status --json` gives is what docs/status.schema.json says. The few words of JSON Schema that are used there are understood here.
+//! What `status --json` gives is what docs/status.schema.json says. The few words of JSON Schema
+//! that are used there are understood here.
 
 use serde_json::{Value, json};
 
@@ -14,13 +15,24 @@ fn schema() -> Value {
 fn check(value: &Value, schema: &Value, place: &str) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("{place}: {why}: {value}"));
     if let Some(one) = schema.get("oneOf").and_then(Value::as_array) {
-        let fit = one.iter().filter(|schema| check(value, schema, place).is_ok()).count();
-        return if fit == 1 { Ok(()) } else { wrong(&format!("fits {fit} of the choices")) };
+        let fit = one
+            .iter()
+            .filter(|schema| check(value, schema, place).is_ok())
+            .count();
+        return if fit == 1 {
+            Ok(())
+        } else {
+            wrong(&format!("fits {fit} of the choices"))
+        };
     }
     if let Some(only) = schema.get("const").filter(|only| *only != value) {
         return wrong(&format!("not {only}"));
     }
-    if schema.get("enum").and_then(Value::as_array).is_some_and(|all| !all.contains(value)) {
+    if schema
+        .get("enum")
+        .and_then(Value::as_array)
+        .is_some_and(|all| !all.contains(value))
+    {
         return wrong("none of the values");
     }
     let kind = match value {
@@ -33,22 +45,43 @@ fn check(value: &Value, schema: &Value, place: &str) -> Result<(), String> {
     };
     match schema.get("type") {
         Some(Value::String(only)) if only != kind => return wrong(only),
-        Some(Value::Array(kinds)) if !kinds.iter().any(|one| one == kind) => return wrong("another type"),
+        Some(Value::Array(kinds)) if !kinds.iter().any(|one| one == kind) => {
+            return wrong("another type");
+        }
         _ => {}
     }
     for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-        check(item, schema.get("items").ok_or_else(|| format!("{place}: a list"))?, &format!("{place}[{index}]"))?;
+        check(
+            item,
+            schema
+                .get("items")
+                .ok_or_else(|| format!("{place}: a list"))?,
+            &format!("{place}[{index}]"),
+        )?;
     }
-    let Some(object) = value.as_object() else { return Ok(()) };
-    for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+    let Some(object) = value.as_object() else {
+        return Ok(());
+    };
+    for name in schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
         if !object.contains_key(name) {
             return wrong(&format!("{name} is missing"));
         }
     }
     for (name, value) in object {
-        match (schema.get("properties").and_then(|all| all.get(name)), schema.get("additionalProperties")) {
+        match (
+            schema.get("properties").and_then(|all| all.get(name)),
+            schema.get("additionalProperties"),
+        ) {
             (Some(schema), _) => check(value, schema, &format!("{place}.{name}"))?,
-            (None, Some(Value::Bool(false))) => return wrong(&format!("{name} is not in the schema")),
+            (None, Some(Value::Bool(false))) => {
+                return wrong(&format!("{name} is not in the schema"));
+            }
             (None, Some(schema)) => check(value, schema, &format!("{place}.{name}"))?,
             (None, None) => {}
         }
@@ -75,7 +108,12 @@ fn page(full: bool) -> Value {
         report.black_box = Some("/dev/vda4".to_owned());
         report.last_bad_boot = Some(adamant_contract::blackbox::Bad::default());
     }
-    let volume = Fill { used: 1, size: 2, read_only: false, safe: true };
+    let volume = Fill {
+        used: 1,
+        size: 2,
+        read_only: false,
+        safe: true,
+    };
     let now = Now {
         verified: true,
         lockdown: String::new(),
@@ -108,7 +146,10 @@ fn what_is_not_in_the_schema_is_noticed() {
         ("/watchdog", json!(5)),
         ("/volumes/0", json!({"name": "x"})),
         ("/now/volumes/0", json!({"mounted": true})),
-        ("/root", json!({"data": "", "tree": "", "mapped": "", "blocks": 1, "blocks_checked": 1, "on_corruption": "", "more": 1})),
+        (
+            "/root",
+            json!({"data": "", "tree": "", "mapped": "", "blocks": 1, "blocks_checked": 1, "on_corruption": "", "more": 1}),
+        ),
     ];
     for (place, value) in breaks {
         let mut page = page(true);

@@ -1,8 +1,10 @@
-//! What builds keep for the next one: results of work that depends on nothing but its input, found by a digest of that input.
+//! What builds keep for the next one: results of work that depends on nothing but its input, found
+//! by a digest of that input.
 //!
-//! Nothing that comes out of a build depends on the cache: what is found must have the digest it was kept with, and compressed clusters are
-//! unpacked and compared before they are used. All of it is safe to delete, at any time. Builds at the same time each read what is there, and each add a pack
-//! of their own, by one rename.
+//! Nothing that comes out of a build depends on the cache: what is found must have the digest it
+//! was kept with, and compressed clusters are unpacked and compared before they are used. All of it
+//! is safe to delete, at any time. Builds at the same time each read what is there, and each add a
+//! pack of their own, by one rename.
 
 mod pack;
 pub mod verbs;
@@ -29,7 +31,8 @@ const FORMAT: u32 = 2;
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// For work of this name, done with these settings, on this input. The versions of this program and of its libraries are part of it.
+    /// For work of this name, done with these settings, on this input. The versions of this program
+    /// and of its libraries are part of it.
     pub fn new(work: &str, settings: &[u64], input: &[u8]) -> Key {
         let mut digest = blake3::Hasher::new();
         for part in [
@@ -90,7 +93,10 @@ impl Cache {
         let folder = folder(cache);
         let opened = fs::create_dir_all(&folder).and_then(|()| packs(&folder));
         let packs = opened.unwrap_or_else(|error| {
-            log::warn!("cache {}: {error}: this build goes on without it", folder.display());
+            log::warn!(
+                "cache {}: {error}: this build goes on without it",
+                folder.display()
+            );
             Vec::new()
         });
         let mut index = HashMap::new();
@@ -100,7 +106,14 @@ impl Cache {
             }
         }
         let used = packs.iter().map(|_| AtomicBool::new(false)).collect();
-        Ok(Cache { folder, packs, index, used, found: AtomicU64::new(0), new: Mutex::default() })
+        Ok(Cache {
+            folder,
+            packs,
+            index,
+            used,
+            found: AtomicU64::new(0),
+            new: Mutex::default(),
+        })
     }
 
     /// What was kept for a key, whole.
@@ -114,7 +127,10 @@ impl Cache {
 
     /// Keeps a value.
     pub fn put(&self, key: Key, value: &[u8]) {
-        let mut new = self.new.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut new = self
+            .new
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         new.made += 1;
         self.write(&mut new, key, value);
     }
@@ -125,16 +141,25 @@ impl Cache {
         }
         let written = match &mut new.writer {
             Some(writer) => writer.put(key, value),
-            none => Writer::new(&self.folder).and_then(|writer| none.insert(writer).put(key, value)),
+            none => {
+                Writer::new(&self.folder).and_then(|writer| none.insert(writer).put(key, value))
+            }
         };
         if let Err(error) = written {
-            log::warn!("cache {}: {error}: what this build made is not kept", self.folder.display());
+            log::warn!(
+                "cache {}: {error}: what this build made is not kept",
+                self.folder.display()
+            );
             new.failed = true;
         }
     }
 
     /// What was work on this input the last time, or is now.
-    pub fn remember(cache: Option<&Cache>, key: impl FnOnce() -> Key, work: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+    pub fn remember(
+        cache: Option<&Cache>,
+        key: impl FnOnce() -> Key,
+        work: impl FnOnce() -> Result<Vec<u8>>,
+    ) -> Result<Vec<u8>> {
         let Some(cache) = cache else { return work() };
         let key = key();
         if let Some(value) = cache.get(&key) {
@@ -147,11 +172,25 @@ impl Cache {
 
     /// Keeps what was made, marks what was used, and takes away what is too much.
     pub fn finish(self) -> Used {
-        let mut new = std::mem::take(&mut *self.new.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        let used: Vec<usize> = (0..self.packs.len()).filter(|&number| self.used[number].load(Ordering::Relaxed)).collect();
-        let result = Used { found: self.found.load(Ordering::Relaxed), made: new.made };
+        let mut new = std::mem::take(
+            &mut *self
+                .new
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        let used: Vec<usize> = (0..self.packs.len())
+            .filter(|&number| self.used[number].load(Ordering::Relaxed))
+            .collect();
+        let result = Used {
+            found: self.found.load(Ordering::Relaxed),
+            made: new.made,
+        };
         if used.len() > PACKS {
-            for (key, (number, place)) in self.index.iter().filter(|(_, (number, _))| used.contains(&(*number as usize))) {
+            for (key, (number, place)) in self
+                .index
+                .iter()
+                .filter(|(_, (number, _))| used.contains(&(*number as usize)))
+            {
                 if let Some(value) = self.packs[*number as usize].read(key, place) {
                     self.write(&mut new, *key, &value);
                 }
@@ -163,9 +202,14 @@ impl Cache {
         }
         if let Some(writer) = new.writer.take().filter(|_| !new.failed) {
             match writer.finish(&self.folder) {
-                Ok(()) if used.len() > PACKS => used.iter().for_each(|number| self.packs[*number].remove()),
+                Ok(()) if used.len() > PACKS => {
+                    used.iter().for_each(|number| self.packs[*number].remove())
+                }
                 Ok(()) => {}
-                Err(error) => log::warn!("cache {}: {error}: what this build made is not kept", self.folder.display()),
+                Err(error) => log::warn!(
+                    "cache {}: {error}: what this build made is not kept",
+                    self.folder.display()
+                ),
             }
         }
         if let Err(error) = verbs::prune_results(&self.folder, LIMIT) {

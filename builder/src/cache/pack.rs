@@ -1,5 +1,6 @@
-//! A pack: values one behind another, then an index, then a footer with the index's place and digest. It is written without a name and gets one
-//! when it is whole, so a pack that is there was finished; what happened to it since, digests tell.
+//! A pack: values one behind another, then an index, then a footer with the index's place and
+//! digest. It is written without a name and gets one when it is whole, so a pack that is there was
+//! finished; what happened to it since, digests tell.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -8,7 +9,8 @@
 //! | then, 60 for each value | key (32), where it begins (8), its length (4), the first 16 bytes of BLAKE3 of key and value |
 //! | the last 64 | where the index begins (8), number of values (8), BLAKE3 of the index (32), `adamant results2` |
 //!
-//! Numbers are little-endian. BLAKE3, since all that is found is hashed, as its input is: with SHA-256 that was a quarter of a build with few changes.
+//! Numbers are little-endian. BLAKE3, since all that is found is hashed, as its input is: with
+//! SHA-256 that was a quarter of a build with few changes.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -64,30 +66,47 @@ pub fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn damaged(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("a damaged pack: {what}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("a damaged pack: {what}"),
+    )
 }
 
 fn check(key: &Key, value: &[u8]) -> [u8; 16] {
-    let digest = blake3::Hasher::new().update(&key.0).update(value).finalize();
+    let digest = blake3::Hasher::new()
+        .update(&key.0)
+        .update(value)
+        .finalize();
     let mut check = [0; 16];
     check.copy_from_slice(&digest.as_bytes()[..16]);
     check
 }
 
 fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 impl Pack {
     /// Opens a pack whose index is whole.
     pub fn open(path: &Path) -> io::Result<Pack> {
-        let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)?;
         let meta = file.metadata()?;
-        let footer_at = meta.len().checked_sub(FOOTER).ok_or_else(|| damaged("too short"))?;
+        let footer_at = meta
+            .len()
+            .checked_sub(FOOTER)
+            .ok_or_else(|| damaged("too short"))?;
         let mut footer = [0; FOOTER as usize];
         file.read_exact_at(&mut footer, footer_at)?;
         let (index_at, count) = (number(&footer[..8]), number(&footer[8..16]));
-        let len = count.checked_mul(ENTRY as u64).filter(|len| index_at.checked_add(*len) == Some(footer_at) && &footer[48..] == MAGIC);
+        let len = count
+            .checked_mul(ENTRY as u64)
+            .filter(|len| index_at.checked_add(*len) == Some(footer_at) && &footer[48..] == MAGIC);
         let len = len.ok_or_else(|| damaged("its end is not that of a pack"))?;
         file.seek(SeekFrom::Start(index_at))?;
         let mut index = Vec::new();
@@ -95,7 +114,12 @@ impl Pack {
         if index.len() as u64 != len || blake3::hash(&index).as_bytes()[..] != footer[16..48] {
             return Err(damaged("its index has another digest"));
         }
-        Ok(Pack { path: path.to_owned(), time: meta.modified()?, file, index })
+        Ok(Pack {
+            path: path.to_owned(),
+            time: meta.modified()?,
+            file,
+            index,
+        })
     }
 
     /// What is in it.
@@ -104,7 +128,14 @@ impl Pack {
             let (mut key, mut check) = ([0; 32], [0; 16]);
             key.copy_from_slice(&entry[..32]);
             check.copy_from_slice(&entry[44..]);
-            (Key(key), Place { at: number(&entry[32..40]), len: number(&entry[40..44]) as u32, check })
+            (
+                Key(key),
+                Place {
+                    at: number(&entry[32..40]),
+                    len: number(&entry[40..44]) as u32,
+                    check,
+                },
+            )
         })
     }
 
@@ -121,7 +152,9 @@ impl Pack {
     /// Notes that it was used.
     pub fn touch(&self) {
         // A cache that nobody may write to can't be marked; it is not pruned by us either.
-        let _ = self.file.set_times(FileTimes::new().set_modified(SystemTime::now()));
+        let _ = self
+            .file
+            .set_times(FileTimes::new().set_modified(SystemTime::now()));
     }
 
     /// Takes it away.
@@ -143,22 +176,47 @@ pub struct Writer {
 impl Writer {
     /// An empty one.
     pub fn new(folder: &Path) -> io::Result<Writer> {
-        let unnamed = OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(folder);
+        let unnamed = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_TMPFILE)
+            .open(folder);
         let (file, named) = match unnamed {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)
+                ) =>
+            {
                 let path = folder.join(format!(".{}.new", std::process::id()));
-                (OpenOptions::new().write(true).mode(0o600).create(true).truncate(true).open(&path)?, Some(path))
+                (
+                    OpenOptions::new()
+                        .write(true)
+                        .mode(0o600)
+                        .create(true)
+                        .truncate(true)
+                        .open(&path)?,
+                    Some(path),
+                )
             }
             other => (other?, None),
         };
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(MAGIC)?;
-        Ok(Writer { out, at: MAGIC.len() as u64, index: Vec::new(), named })
+        Ok(Writer {
+            out,
+            at: MAGIC.len() as u64,
+            index: Vec::new(),
+            named,
+        })
     }
 
     /// Appends a value.
     pub fn put(&mut self, key: Key, value: &[u8]) -> io::Result<()> {
-        let len = u32::try_from(value.len()).ok().filter(|len| *len <= VALUE_MAX);
+        let len = u32::try_from(value.len())
+            .ok()
+            .filter(|len| *len <= VALUE_MAX);
         // What is too large to be kept is made again each time.
         let Some(len) = len else { return Ok(()) };
         self.out.write_all(value)?;
@@ -175,16 +233,31 @@ impl Writer {
         let digest = *blake3::hash(&self.index).as_bytes();
         let count = self.index.len() / ENTRY;
         self.out.write_all(&self.index)?;
-        for part in [&self.at.to_le_bytes()[..], &(count as u64).to_le_bytes(), &digest, MAGIC] {
+        for part in [
+            &self.at.to_le_bytes()[..],
+            &(count as u64).to_le_bytes(),
+            &digest,
+            MAGIC,
+        ] {
             self.out.write_all(part)?;
         }
-        let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let file = self
+            .out
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         let name = folder.join(format!("{}.{ENDING}", hex::encode(&digest[..16])));
         let done = match &self.named {
             Some(path) => fs::rename(path, &name),
             None => {
                 let source = format!("/proc/self/fd/{}", file.as_raw_fd());
-                nix::unistd::linkat(AT_FDCWD, source.as_str(), AT_FDCWD, &name, AtFlags::AT_SYMLINK_FOLLOW).map_err(io::Error::from)
+                nix::unistd::linkat(
+                    AT_FDCWD,
+                    source.as_str(),
+                    AT_FDCWD,
+                    &name,
+                    AtFlags::AT_SYMLINK_FOLLOW,
+                )
+                .map_err(io::Error::from)
             }
         };
         match done {

@@ -33,12 +33,21 @@ fn all(folder: &Path) -> Vec<PathBuf> {
 fn what_was_kept_is_found_and_only_that() {
     let folder = scratch("found");
     assert_eq!(keep(&folder, 0..50), Used { found: 0, made: 50 });
-    assert_eq!(keep(&folder, 25..75), Used { found: 25, made: 25 });
+    assert_eq!(
+        keep(&folder, 25..75),
+        Used {
+            found: 25,
+            made: 25
+        }
+    );
     let cache = Cache::open(&folder).unwrap();
     assert!((0..75).all(|number| cache.get(&key(number)) == Some(value(number))));
     assert_eq!(cache.get(&key(75)), None);
     assert_eq!(cache.get(&Key::new("other", &[1], b"")), None);
-    assert_eq!((cache.finish(), all(&folder).len()), (Used { found: 75, made: 0 }, 2));
+    assert_eq!(
+        (cache.finish(), all(&folder).len()),
+        (Used { found: 75, made: 0 }, 2)
+    );
     fs::remove_dir_all(folder).unwrap();
 }
 
@@ -48,19 +57,30 @@ fn a_flipped_byte_anywhere_loses_what_it_is_in_and_never_gives_something_else() 
     keep(&folder, 0..5);
     let path = all(&folder).remove(0);
     let whole = fs::read(&path).unwrap();
-    for at in (0..whole.len()).step_by(7).chain(whole.len() - 400..whole.len()) {
+    for at in (0..whole.len())
+        .step_by(7)
+        .chain(whole.len() - 400..whole.len())
+    {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x40;
         fs::write(&path, bytes).unwrap();
         let cache = Cache::open(&folder).unwrap();
         for number in 0..5 {
-            assert!(cache.get(&key(number)).is_none_or(|found| found == value(number)), "byte {at}");
+            assert!(
+                cache
+                    .get(&key(number))
+                    .is_none_or(|found| found == value(number)),
+                "byte {at}"
+            );
         }
     }
     for len in (0..whole.len()).step_by(97) {
         fs::write(&path, &whole[..len]).unwrap();
         let cache = Cache::open(&folder).unwrap();
-        assert!((0..5).all(|number| cache.get(&key(number)).is_none()) && !path.exists(), "{len} bytes");
+        assert!(
+            (0..5).all(|number| cache.get(&key(number)).is_none()) && !path.exists(),
+            "{len} bytes"
+        );
     }
     assert_eq!(keep(&folder, 0..5), Used { found: 0, made: 5 });
     fs::remove_dir_all(folder).unwrap();
@@ -97,7 +117,10 @@ fn what_was_not_used_for_longest_goes_first() {
         keep(&folder, number * 10..number * 10 + 10);
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let before: u64 = all(&folder).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    let before: u64 = all(&folder)
+        .iter()
+        .map(|path| fs::metadata(path).unwrap().len())
+        .sum();
     // The first is used again.
     keep(&folder, 0..1);
     verbs::prune_results(&super::folder(&folder), before - 1).unwrap();

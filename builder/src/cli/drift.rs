@@ -34,7 +34,8 @@ pub struct Drift {
     /// How long each host may take, for example 30s or 5m
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = timeout)]
     timeout: Duration,
-    /// An option for ssh as in ssh_config(5), for example User=root or IdentityFile=KEY; can be repeated
+    /// An option for ssh as in ssh_config(5), for example User=root or IdentityFile=KEY; can be
+    /// repeated
     #[arg(long = "ssh-option", value_name = "KEY=VALUE", value_parser = option)]
     options: Vec<String>,
     /// Call the agent by `sudo -n`, for users who are not root
@@ -49,7 +50,11 @@ impl Drift {
             hosts: self.hosts.clone(),
             list: self.list.clone(),
             jobs: self.jobs,
-            way: Way { options: self.options.clone(), sudo: self.sudo, timeout: self.timeout },
+            way: Way {
+                options: self.options.clone(),
+                sudo: self.sudo,
+                timeout: self.timeout,
+            },
         }
     }
 }
@@ -65,7 +70,10 @@ pub fn exit_code(verdict: Verdict) -> u8 {
 
 /// Each takes two descriptors and a few more for its start, of the 1,024 that a process has.
 fn jobs(text: &str) -> Result<NonZeroUsize, String> {
-    text.parse().ok().filter(|jobs: &NonZeroUsize| jobs.get() <= 256).ok_or_else(|| format!("{text:?} is not a number from 1 to 256"))
+    text.parse()
+        .ok()
+        .filter(|jobs: &NonZeroUsize| jobs.get() <= 256)
+        .ok_or_else(|| format!("{text:?} is not a number from 1 to 256"))
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
@@ -78,7 +86,9 @@ fn timeout(text: &str) -> Result<Duration, String> {
 
 fn option(text: &str) -> Result<String, String> {
     match text.split_once(['=', ' ']) {
-        Some((key, _)) if !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric()) => Ok(text.to_owned()),
+        Some((key, _)) if !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric()) => {
+            Ok(text.to_owned())
+        }
         _ => Err("write it as KEY=VALUE, for example User=root".to_owned()),
     }
 }

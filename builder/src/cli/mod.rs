@@ -59,7 +59,8 @@ pub enum Verb {
     Build(Build),
     /// Check every hash, the whole verity tree and the file system's structure
     Verify(Verify),
-    /// Show what is on a disk or in a unified kernel image, whoever made it, and whether other tools will take it
+    /// Show what is on a disk or in a unified kernel image, whoever made it, and whether other
+    /// tools will take it
     Inspect(Inspect),
     /// Count the blocks of an image that another does not have
     Diff(Diff),
@@ -105,14 +106,16 @@ pub struct Build {
     /// Replace an image of the same id and version in OUT that has other content
     #[arg(long)]
     force: bool,
-    /// Build a second time from scratch, elsewhere: other time zone, locale, umask, number of cores, user where possible; and compare
+    /// Build a second time from scratch, elsewhere: other time zone, locale, umask, number of
+    /// cores, user where possible; and compare
     #[arg(long)]
     check: bool,
-    /// Let what is in this image, too, stay where it was: servers that have it fetch less. The same bytes need the same image again
+    /// Let what is in this image, too, stay where it was: servers that have it fetch less. The
+    /// same bytes need the same image again
     #[arg(long, value_name = "OUT|root.erofs")]
     previous: Option<PathBuf>,
-    /// Make the disk in these formats too: qcow2, vhd, vmdk, ova, gce, raw.zst; can be repeated. The raw disk is always made,
-    /// unless all there is to be is a uki, for network boot
+    /// Make the disk in these formats too: qcow2, vhd, vmdk, ova, gce, raw.zst; can be repeated.
+    /// The raw disk is always made, unless all there is to be is a uki, for network boot
     #[arg(long = "format", value_name = "LIST", value_delimiter = ',')]
     formats: Vec<Wanted>,
 }
@@ -129,7 +132,11 @@ impl FromStr for Wanted {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Wanted, String> {
-        if text == "uki" { Ok(Wanted::Uki) } else { text.parse().map(Wanted::Disk) }
+        if text == "uki" {
+            Ok(Wanted::Uki)
+        } else {
+            text.parse().map(Wanted::Disk)
+        }
     }
 }
 
@@ -151,16 +158,19 @@ struct Tuning {
     /// The agent's program [default: adamant-agent beside this program]
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
-    /// What is kept between builds: Debian archives, compressed clusters [default: $XDG_CACHE_HOME/adamant or ~/.cache/adamant]
+    /// What is kept between builds: Debian archives, compressed clusters [default:
+    /// $XDG_CACHE_HOME/adamant or ~/.cache/adamant]
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Use nothing that an earlier build kept
     #[arg(long, conflicts_with = "cache")]
     no_cache: bool,
-    /// Sign with the keys of this folder, made by `adamant keys new`, instead of those of the definition
+    /// Sign with the keys of this folder, made by `adamant keys new`, instead of those of the
+    /// definition
     #[arg(long, value_name = "DIR", conflicts_with = "unsigned")]
     keys: Option<PathBuf>,
-    /// Read certificates but no key: `adamant sign OUT` signs later, with the same bytes as signing at once
+    /// Read certificates but no key: `adamant sign OUT` signs later, with the same bytes as
+    /// signing at once
     #[arg(long)]
     unsigned: bool,
     /// Say how long each stage took, and write a page that shows what ran beside what
@@ -174,10 +184,12 @@ struct Tuning {
 /// `adamant verify`
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// A build's OUT directory (its newest version is verified), OUT@VERSION, an artifact, or a disk image
+    /// A build's OUT directory (its newest version is verified), OUT@VERSION, an artifact, or a
+    /// disk image
     #[arg(value_name = "OUT|IMAGE")]
     pub target: PathBuf,
-    /// Also unpack every file: finds what a program that builds images did wrong before it made the hashes
+    /// Also unpack every file: finds what a program that builds images did wrong before it made
+    /// the hashes
     #[arg(long)]
     pub read_data: bool,
     /// Worker threads [default: one for each core]
@@ -188,7 +200,10 @@ pub struct Verify {
 impl Verify {
     /// How much is looked at, and by how many.
     pub fn how(&self) -> How {
-        How { read_data: self.read_data, jobs: or_cores(self.jobs) }
+        How {
+            read_data: self.read_data,
+            jobs: or_cores(self.jobs),
+        }
     }
 }
 
@@ -197,7 +212,8 @@ impl Verify {
 #[command(after_help = "\
 A server that has OLD fetches these blocks to have NEW. Where both are images of ours, the files that they belong to are named.")]
 pub struct Diff {
-    /// The older image: a build's OUT directory (its newest version), OUT@VERSION, or a file: a root.erofs, or anything else that is read by blocks
+    /// The older image: a build's OUT directory (its newest version), OUT@VERSION, or a file: a
+    /// root.erofs, or anything else that is read by blocks
     pub old: PathBuf,
     /// The newer image, given likewise
     pub new: PathBuf,
@@ -226,7 +242,8 @@ pub enum CacheVerb {
     Info,
     /// Take away what was not used for longest
     Prune {
-        /// Keep so much of everything, for example 2G; without it, results of builds are kept up to 4 GiB, as each build does
+        /// Keep so much of everything, for example 2G; without it, results of builds are kept up
+        /// to 4 GiB, as each build does
         #[arg(long, value_parser = values::size)]
         size: Option<u64>,
     },
@@ -240,10 +257,12 @@ pub enum CacheVerb {
 Partitions, programs with their signatures, sections and predicted values of PCR 11, and a checklist of what other projects' tools ask for. Each
 line is ok, differs, or not checked, with the command that checks it. The exit code is 1 when a line differs.")]
 pub struct Inspect {
-    /// A raw disk image, a unified kernel image, a build's OUT directory (its newest version), or OUT@VERSION
+    /// A raw disk image, a unified kernel image, a build's OUT directory (its newest version), or
+    /// OUT@VERSION
     #[arg(value_name = "DISK|UKI|OUT")]
     pub target: PathBuf,
-    /// Compare signers with this certificate (PEM or DER); can be repeated. Without any, a signature that holds is enough
+    /// Compare signers with this certificate (PEM or DER); can be repeated. Without any, a
+    /// signature that holds is enough
     #[arg(long = "certificate", value_name = "FILE")]
     pub certificates: Vec<PathBuf>,
 }
@@ -259,10 +278,12 @@ Without --uefi, QEMU starts kernel and initramfs itself, also of a disk that fir
 Exit codes: 0 init was reached and the machine ended in order; 1 adamant or QEMU failed; 2 wrong usage; 3 the agent refused the image,
 whatever [failure] action did then; 4 the machine failed in another way, before or after init (kernel panic, restarts, timeout)")]
 pub struct Boot {
-    /// A build's OUT directory (its newest version is started), OUT@VERSION, an artifact, or a definition, which is built first
+    /// A build's OUT directory (its newest version is started), OUT@VERSION, an artifact, or a
+    /// definition, which is built first
     #[arg(value_name = "OUT|DEFINITION")]
     target: PathBuf,
-    /// Keep the machine's disk, firmware variables and TPM state for the next start, in $XDG_STATE_HOME/adamant/ID [default: ~/.local/state/adamant/ID]
+    /// Keep the machine's disk, firmware variables and TPM state for the next start, in
+    /// $XDG_STATE_HOME/adamant/ID [default: ~/.local/state/adamant/ID]
     #[arg(long)]
     persist: bool,
     /// Delete the persisted machine first, after asking, and start a new one; implies --persist
@@ -286,25 +307,35 @@ pub struct Boot {
     /// End the machine after this long, for example 90s or 5m; that is a failure
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     timeout: Option<Duration>,
-    /// End the machine, as a failure, when it restarts itself more often than this; after ten minutes without, counting starts anew
+    /// End the machine, as a failure, when it restarts itself more often than this; after ten
+    /// minutes without, counting starts anew
     #[arg(long, value_name = "N", default_value_t = boot::REBOOTS)]
     reboots: u32,
     /// Words added to the kernel's command line; not with Secure Boot, where it is signed
-    #[arg(long, value_name = "WORDS", default_value = "", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "WORDS",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
     append: String,
-    /// A systemd credential for the guest, for example ssh.authorized_keys.root=KEY; can be repeated
+    /// A systemd credential for the guest, for example ssh.authorized_keys.root=KEY; can be
+    /// repeated
     #[arg(long = "credential", value_name = "NAME=VALUE", value_parser = credential)]
     credentials: Vec<String>,
-    /// Forward TCP port HOST of 127.0.0.1 to port GUEST of the machine, for example 2222:22 for ssh; can be repeated
+    /// Forward TCP port HOST of 127.0.0.1 to port GUEST of the machine, for example 2222:22 for
+    /// ssh; can be repeated
     #[arg(long = "port", value_name = "HOST:GUEST")]
     ports: Vec<boot::Port>,
     /// The flag's old name
     #[arg(long, hide = true, value_name = "PORT", value_parser = renamed_to_port)]
     ssh_port: Option<Infallible>,
-    /// Let UEFI firmware (OVMF) start the disk, with its boot loader and unified kernel image, as on a server
+    /// Let UEFI firmware (OVMF) start the disk, with its boot loader and unified kernel image, as
+    /// on a server
     #[arg(long)]
     uefi: bool,
-    /// As --uefi, with Secure Boot on: firmware trusts the certificate that the image is signed with, and no other
+    /// As --uefi, with Secure Boot on: firmware trusts the certificate that the image is signed
+    /// with, and no other
     #[arg(long)]
     secure_boot: bool,
     /// With Secure Boot, trust this certificate (PEM or DER) instead
@@ -328,7 +359,8 @@ pub struct Summary {
 }
 
 impl Cli {
-    /// Whether somebody who waits may want to see how it goes on. What boots has a console of its own.
+    /// Whether somebody who waits may want to see how it goes on. What boots has a console of its
+    /// own.
     pub fn waits(&self) -> bool {
         !self.quiet && matches!(self.verb, Verb::Build(_) | Verb::Verify(_) | Verb::Sign(_))
     }
@@ -342,9 +374,21 @@ impl Cli {
 impl Build {
     /// For the build.
     pub fn options(&self) -> pipeline::Options {
-        let mut options = self.making.tuning.options(&self.making.definition, self.output.clone(), self.check);
-        let disks = self.formats.iter().filter_map(|wanted| if let Wanted::Disk(format) = wanted { Some(*format) } else { None });
-        options.formats = disks.clone().filter(|format| *format != Format::Raw).collect();
+        let mut options =
+            self.making
+                .tuning
+                .options(&self.making.definition, self.output.clone(), self.check);
+        let disks = self.formats.iter().filter_map(|wanted| {
+            if let Wanted::Disk(format) = wanted {
+                Some(*format)
+            } else {
+                None
+            }
+        });
+        options.formats = disks
+            .clone()
+            .filter(|format| *format != Format::Raw)
+            .collect();
         options.disk = self.formats.is_empty() || disks.count() > 0;
         options.formats.sort_unstable();
         options.formats.dedup();
@@ -379,13 +423,16 @@ impl Tuning {
 }
 
 impl Boot {
-    /// What is started: a build's artifacts, or a definition, which is built into a work directory below the cache first.
+    /// What is started: a build's artifacts, or a definition, which is built into a work directory
+    /// below the cache first.
     pub fn target(&self) -> crate::Result<Target> {
-        let is_definition = self.target.join("image.toml").is_file() || self.target.extension().is_some_and(|e| e == "toml");
+        let is_definition = self.target.join("image.toml").is_file()
+            || self.target.extension().is_some_and(|e| e == "toml");
         if !is_definition {
             return Ok(Target::Artifacts(self.target.clone()));
         }
-        let definition = std::fs::canonicalize(&self.target).context(|| self.target.display().to_string())?;
+        let definition =
+            std::fs::canonicalize(&self.target).context(|| self.target.display().to_string())?;
         let work = pipeline::boot_folder(&cache_folder(self.tuning.cache.as_deref()), &definition);
         let mut options = self.tuning.options(&self.target, Some(work), false);
         options.replace = pipeline::Replace::Everything;
@@ -397,19 +444,37 @@ impl Boot {
         self.reset
     }
 
-    /// Whether a persisted machine's folder may be deleted: with --yes, or if the person at the terminal says so.
+    /// Whether a persisted machine's folder may be deleted: with --yes, or if the person at the
+    /// terminal says so.
     pub fn may_delete(&self, folder: &Path, bytes: u64) -> crate::Result<bool> {
         if self.yes {
             return Ok(true);
         }
-        let question = format!("delete {} with all that its volumes hold ({} MiB)", folder.display(), bytes.div_ceil(1 << 20));
-        let terminal = std::fs::File::options().read(true).write(true).open("/dev/tty");
-        let mut terminal = terminal.ok().filter(|_| std::io::stdin().is_terminal()).ok_or_else(|| {
-            Error::new(format!("--reset would {question}, and there is no terminal to ask")).hint("add --yes to delete it without a question")
-        })?;
+        let question = format!(
+            "delete {} with all that its volumes hold ({} MiB)",
+            folder.display(),
+            bytes.div_ceil(1 << 20)
+        );
+        let terminal = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/tty");
+        let mut terminal = terminal
+            .ok()
+            .filter(|_| std::io::stdin().is_terminal())
+            .ok_or_else(|| {
+                Error::new(format!(
+                    "--reset would {question}, and there is no terminal to ask"
+                ))
+                .hint("add --yes to delete it without a question")
+            })?;
         let mut answer = String::new();
-        terminal.write_all(format!("{question}? [y/N] ").as_bytes()).context(|| "the terminal")?;
-        BufReader::new(terminal.take(100)).read_line(&mut answer).context(|| "the terminal")?;
+        terminal
+            .write_all(format!("{question}? [y/N] ").as_bytes())
+            .context(|| "the terminal")?;
+        BufReader::new(terminal.take(100))
+            .read_line(&mut answer)
+            .context(|| "the terminal")?;
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
@@ -457,14 +522,19 @@ pub fn manual() -> std::io::Result<String> {
     let program = Cli::command();
     clap_mangen::Man::new(program.clone()).render(&mut page)?;
     for verb in program.get_subcommands().filter(|verb| !verb.is_hide_set()) {
-        clap_mangen::Man::new(verb.clone().bin_name(format!("adamant {}", verb.get_name()))).render(&mut page)?;
+        clap_mangen::Man::new(
+            verb.clone()
+                .bin_name(format!("adamant {}", verb.get_name())),
+        )
+        .render(&mut page)?;
     }
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
 /// As many worker threads as asked for, or one for each core.
 pub fn or_cores(jobs: Option<NonZeroUsize>) -> usize {
-    jobs.or(std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get)
+    jobs.or(std::thread::available_parallelism().ok())
+        .map_or(1, NonZeroUsize::get)
 }
 
 fn epoch(text: &str) -> Result<i64, String> {
@@ -485,14 +555,23 @@ fn renamed_to_port(port: &str) -> Result<Infallible, String> {
 /// Memory as QEMU takes it: at least what a kernel starts in.
 fn memory(text: &str) -> Result<String, String> {
     match values::size(text)? {
-        bytes if bytes < 64 << 20 => Err(format!("{text:?} is too little for a machine (use 64M or more)")),
+        bytes if bytes < 64 << 20 => Err(format!(
+            "{text:?} is too little for a machine (use 64M or more)"
+        )),
         bytes => Ok(format!("{}M", bytes >> 20)),
     }
 }
 
 fn credential(text: &str) -> Result<String, String> {
     match text.split_once('=') {
-        Some((name, _)) if !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) => Ok(text.to_owned()),
+        Some((name, _))
+            if !name.is_empty()
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)) =>
+        {
+            Ok(text.to_owned())
+        }
         _ => Err("write it as NAME=VALUE, for example system.hostname=web1".to_owned()),
     }
 }
@@ -541,11 +620,26 @@ mod tests {
     #[test]
     fn a_format_named_twice_is_made_once_and_the_raw_disk_always() {
         let line = "adamant build d --format vmdk,raw,qcow2 --format vmdk,usb";
-        let Verb::Build(build) = Cli::try_parse_from(line.split(' ')).unwrap().verb else { panic!() };
-        assert_eq!((build.options().disk, build.options().formats), (true, vec![Format::Qcow2, Format::Vmdk]));
+        let Verb::Build(build) = Cli::try_parse_from(line.split(' ')).unwrap().verb else {
+            panic!()
+        };
+        assert_eq!(
+            (build.options().disk, build.options().formats),
+            (true, vec![Format::Qcow2, Format::Vmdk])
+        );
         for (line, disk) in [("uki", false), ("uki,raw", true), ("usb", true)] {
-            let Verb::Build(build) = Cli::try_parse_from(["adamant", "build", "d", "--format", line]).unwrap().verb else { panic!() };
-            assert_eq!((build.options().disk, build.options().formats), (disk, vec![]), "{line}");
+            let Verb::Build(build) =
+                Cli::try_parse_from(["adamant", "build", "d", "--format", line])
+                    .unwrap()
+                    .verb
+            else {
+                panic!()
+            };
+            assert_eq!(
+                (build.options().disk, build.options().formats),
+                (disk, vec![]),
+                "{line}"
+            );
         }
     }
 

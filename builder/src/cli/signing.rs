@@ -18,7 +18,8 @@ pub struct Keys {
 /// What can be done with keys.
 #[derive(Debug, Subcommand)]
 pub enum KeysVerb {
-    /// Make a Secure Boot key, a verity key and a PCR key, with certificates, and the lists that enrol the first one in firmware
+    /// Make a Secure Boot key, a verity key and a PCR key, with certificates, and the lists that
+    /// enrol the first one in firmware
     #[command(after_help = "\
 Files: secure-boot.key .crt, {PK,KEK,db}.{esl,auth}; verity.key .crt; pcr.key .crt .pub
 The keys are RSA with 3072 bits, readable by you alone, and have no passphrase; `openssl pkcs8 -topk8` adds one. Keep them off the build
@@ -44,7 +45,12 @@ pub struct Sign {
     /// A build's OUT directory, all of whose images are signed, OUT@VERSION, or an artifact
     pub out: PathBuf,
     /// The keys' folder, made by `adamant keys new`
-    #[arg(long, value_name = "DIR", required_unless_present = "definition", conflicts_with = "definition")]
+    #[arg(
+        long,
+        value_name = "DIR",
+        required_unless_present = "definition",
+        conflicts_with = "definition"
+    )]
     keys: Option<PathBuf>,
     /// Take the keys that this definition names
     #[arg(long, value_name = "DEFINITION")]
@@ -56,7 +62,9 @@ impl Sign {
     pub fn table(&self) -> Result<SignTable> {
         match (&self.keys, &self.definition) {
             (Some(keys), _) => Ok(SignTable::from_folder(keys)),
-            (None, Some(definition)) => Definition::read(definition).map(|definition| definition.sign),
+            (None, Some(definition)) => {
+                Definition::read(definition).map(|definition| definition.sign)
+            }
             (None, None) => Ok(SignTable::default()),
         }
     }

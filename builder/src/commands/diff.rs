@@ -1,4 +1,5 @@
-//! `adamant diff`: what of one image another does not have, in blocks. That is what a server fetches that has the other.
+//! `adamant diff`: what of one image another does not have, in blocks. That is what a server
+//! fetches that has the other.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -29,7 +30,8 @@ pub struct Difference {
     pub new: u64,
     /// Rows of neighbours that they form.
     pub runs: u64,
-    /// Bytes of new blocks by what is in them, most first; where files share a block, inodes and directories.
+    /// Bytes of new blocks by what is in them, most first; where files share a block, inodes and
+    /// directories.
     pub owners: Vec<Owner>,
 }
 
@@ -42,7 +44,8 @@ pub struct Owner {
     pub bytes: u64,
 }
 
-/// Compares two images, each a build's OUT folder or a file. What is in the new blocks is told of our own root file systems alone.
+/// Compares two images, each a build's OUT folder or a file. What is in the new blocks is told of
+/// our own root file systems alone.
 pub fn run(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result<()> {
     warn_of_other_id(old, new, output)?;
     let has = digests(&root(old)?).context(|| old.display().to_string())?;
@@ -50,7 +53,11 @@ pub fn run(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result
     let mut difference = Difference::default();
     let mut fresh = Vec::new();
     let known: HashSet<Name> = has.into_iter().collect();
-    for (block, name) in digests(&part).context(|| new.display().to_string())?.into_iter().enumerate() {
+    for (block, name) in digests(&part)
+        .context(|| new.display().to_string())?
+        .into_iter()
+        .enumerate()
+    {
         difference.blocks += 1;
         if !known.contains(&name) {
             difference.new += 1;
@@ -66,7 +73,10 @@ pub fn run(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result
 
 /// No server updates from an image to one of another id.
 fn warn_of_other_id(old: &Path, new: &Path, output: &Output) -> Result<()> {
-    let selections = (Selection::of_folder_or_artifact(old)?, Selection::of_folder_or_artifact(new)?);
+    let selections = (
+        Selection::of_folder_or_artifact(old)?,
+        Selection::of_folder_or_artifact(new)?,
+    );
     for selection in [&selections.0, &selections.1].into_iter().flatten() {
         selection.tell(output);
     }
@@ -75,8 +85,16 @@ fn warn_of_other_id(old: &Path, new: &Path, output: &Output) -> Result<()> {
     {
         let (old, new) = (&old.manifest.image, &new.manifest.image);
         output.warn(
-            format_args!("{} and {} are images of different ids: no server updates from one to the other", old.stem(), new.stem()),
-            Some(&format!("to see what an update of {} transfers, compare it with an earlier version of {}", new.stem(), new.id)),
+            format_args!(
+                "{} and {} are images of different ids: no server updates from one to the other",
+                old.stem(),
+                new.stem()
+            ),
+            Some(&format!(
+                "to see what an update of {} transfers, compare it with an earlier version of {}",
+                new.stem(),
+                new.id
+            )),
         );
     }
     Ok(())
@@ -85,19 +103,30 @@ fn warn_of_other_id(old: &Path, new: &Path, output: &Output) -> Result<()> {
 /// The root file system of a build, or all of a file.
 fn root(path: &Path) -> Result<Part> {
     let path = selection::root_path(path)?;
-    File::open(&path).and_then(Part::whole).context(|| path.display().to_string())
+    File::open(&path)
+        .and_then(Part::whole)
+        .context(|| path.display().to_string())
 }
 
 fn text(difference: &Difference) -> String {
     let bytes = difference.new * BLOCK as u64;
     let part = 100.0 * difference.new as f64 / difference.blocks.max(1) as f64;
-    let mut text =
-        format!("{} of {} blocks are new: {:.2} MB, {part:.1} %, in {} runs\n", difference.new, difference.blocks, bytes as f64 / 1e6, difference.runs);
+    let mut text = format!(
+        "{} of {} blocks are new: {:.2} MB, {part:.1} %, in {} runs\n",
+        difference.new,
+        difference.blocks,
+        bytes as f64 / 1e6,
+        difference.runs
+    );
     for owner in difference.owners.iter().take(NAMED) {
         text += &format!("{:>12}  {}\n", owner.bytes, owner.what);
     }
     if let Some(others @ [_, ..]) = difference.owners.get(NAMED..) {
-        text += &format!("{:>12}  in {} other files\n", others.iter().map(|owner| owner.bytes).sum::<u64>(), others.len());
+        text += &format!(
+            "{:>12}  in {} other files\n",
+            others.iter().map(|owner| owner.bytes).sum::<u64>(),
+            others.len()
+        );
     }
     text
 }
@@ -129,11 +158,16 @@ fn owners(part: Part, fresh: &[u64]) -> Result<Vec<Owner>> {
         let what = match block {
             0 => "the super block".to_owned(),
             _ if image.is_metadata(block) => "inodes, and what is kept with them".to_owned(),
-            _ => image.owner(block).map_or_else(|| "nothing".to_owned(), |path| show(&path)),
+            _ => image
+                .owner(block)
+                .map_or_else(|| "nothing".to_owned(), |path| show(&path)),
         };
         *bytes.entry(what).or_default() += BLOCK as u64;
     }
-    let mut owners: Vec<Owner> = bytes.into_iter().map(|(what, bytes)| Owner { what, bytes }).collect();
+    let mut owners: Vec<Owner> = bytes
+        .into_iter()
+        .map(|(what, bytes)| Owner { what, bytes })
+        .collect();
     owners.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.what.cmp(&b.what)));
     Ok(owners)
 }

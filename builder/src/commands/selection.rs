@@ -1,4 +1,5 @@
-//! Which image a command is about: `OUT` (its newest version), `OUT@VERSION`, or the path of an artifact.
+//! Which image a command is about: `OUT` (its newest version), `OUT@VERSION`, or the path of an
+//! artifact.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +15,8 @@ pub struct Selection {
     pub folder: PathBuf,
     /// The image's manifest.
     pub manifest: Manifest,
-    /// Versions in the folder that were not selected, newest first; empty where the target named one.
+    /// Versions in the folder that were not selected, newest first; empty where the target named
+    /// one.
     pub older: Vec<String>,
 }
 
@@ -34,9 +36,13 @@ impl Target {
             return Ok(Target::File(path.to_owned()));
         }
         match path.to_str().and_then(|text| text.rsplit_once('@')) {
-            Some((folder, version)) if Path::new(folder).is_dir() && !version.contains('/') => Ok(Target::Version(folder.into(), version.to_owned())),
-            _ => Err(Error::new(format!("{}: no such file or directory", path.display()))
-                .hint("give a build's OUT directory, OUT@VERSION, or the path of an artifact")),
+            Some((folder, version)) if Path::new(folder).is_dir() && !version.contains('/') => {
+                Ok(Target::Version(folder.into(), version.to_owned()))
+            }
+            _ => Err(
+                Error::new(format!("{}: no such file or directory", path.display()))
+                    .hint("give a build's OUT directory, OUT@VERSION, or the path of an artifact"),
+            ),
         }
     }
 }
@@ -67,7 +73,11 @@ impl Selection {
     /// Where `ID_VERSION.SUFFIX` is, if the manifest names it.
     pub fn artifact(&self, suffix: &str) -> Option<PathBuf> {
         let name = format!("{}.{suffix}", self.stem());
-        self.manifest.artifacts.iter().any(|artifact| artifact.name == name).then(|| self.folder.join(name))
+        self.manifest
+            .artifacts
+            .iter()
+            .any(|artifact| artifact.name == name)
+            .then(|| self.folder.join(name))
     }
 
     /// Where the manifest is.
@@ -78,19 +88,44 @@ impl Selection {
     /// Says which version was selected where there was a choice.
     pub fn tell(&self, output: &Output) {
         if let Some(next) = self.older.first() {
-            let (folder, version, more) = (self.folder.display(), &self.manifest.image.version, self.older.len());
-            let versions = if more == 1 { "an older version" } else { "older versions" };
-            output.say(format_args!("{folder}: taking {version}, the newest; {folder}@{next} selects {versions}"));
+            let (folder, version, more) = (
+                self.folder.display(),
+                &self.manifest.image.version,
+                self.older.len(),
+            );
+            let versions = if more == 1 {
+                "an older version"
+            } else {
+                "older versions"
+            };
+            output.say(format_args!(
+                "{folder}: taking {version}, the newest; {folder}@{next} selects {versions}"
+            ));
         }
     }
 }
 
 /// All images of a folder, or the one that `target` selects otherwise.
 pub fn all(target: &Path) -> Result<Vec<Selection>> {
-    let Target::Folder(folder) = Target::of(target)? else { return Selection::of(target).map(|one| vec![one]) };
-    let selection = |path: PathBuf| Ok(Selection { folder: folder.clone(), manifest: read(&path)?, older: Vec::new() });
-    let found = manifest::files(&folder)?.into_iter().map(selection).collect::<Result<Vec<_>>>()?;
-    if found.is_empty() { Err(no_image(&folder)) } else { Ok(found) }
+    let Target::Folder(folder) = Target::of(target)? else {
+        return Selection::of(target).map(|one| vec![one]);
+    };
+    let selection = |path: PathBuf| {
+        Ok(Selection {
+            folder: folder.clone(),
+            manifest: read(&path)?,
+            older: Vec::new(),
+        })
+    };
+    let found = manifest::files(&folder)?
+        .into_iter()
+        .map(selection)
+        .collect::<Result<Vec<_>>>()?;
+    if found.is_empty() {
+        Err(no_image(&folder))
+    } else {
+        Ok(found)
+    }
 }
 
 /// The newest version of the only image id in a folder.
@@ -99,18 +134,39 @@ fn newest(folder: &Path) -> Result<Selection> {
     for path in manifest::files(folder)? {
         found.push(read(&path)?);
     }
-    found.sort_by(|a, b| version::compare(&b.image.version, &a.image.version).then_with(|| b.image.version.cmp(&a.image.version)));
-    let mut ids: Vec<&str> = found.iter().map(|manifest| manifest.image.id.as_str()).collect();
+    found.sort_by(|a, b| {
+        version::compare(&b.image.version, &a.image.version)
+            .then_with(|| b.image.version.cmp(&a.image.version))
+    });
+    let mut ids: Vec<&str> = found
+        .iter()
+        .map(|manifest| manifest.image.id.as_str())
+        .collect();
     ids.sort_unstable();
     ids.dedup();
     if let [first, _, ..] = ids[..] {
-        let all = found.iter().find(|manifest| manifest.image.id == first).map(|manifest| manifest.image.stem()).unwrap_or_default();
-        return Err(Error::new(format!("{}: holds images of several ids: {}", folder.display(), ids.join(", ")))
-            .hint(format!("select one, for example {}@{all}", folder.display())));
+        let all = found
+            .iter()
+            .find(|manifest| manifest.image.id == first)
+            .map(|manifest| manifest.image.stem())
+            .unwrap_or_default();
+        return Err(Error::new(format!(
+            "{}: holds images of several ids: {}",
+            folder.display(),
+            ids.join(", ")
+        ))
+        .hint(format!(
+            "select one, for example {}@{all}",
+            folder.display()
+        )));
     }
     let mut found = found.into_iter();
     let manifest = found.next().ok_or_else(|| no_image(folder))?;
-    Ok(Selection { folder: folder.to_owned(), manifest, older: found.map(|manifest| manifest.image.version).collect() })
+    Ok(Selection {
+        folder: folder.to_owned(),
+        manifest,
+        older: found.map(|manifest| manifest.image.version).collect(),
+    })
 }
 
 /// The image with this version; `ID_VERSION` selects among several ids.
@@ -119,7 +175,11 @@ fn with_version(folder: &Path, wanted: &str) -> Result<Selection> {
     let mut all = Vec::new();
     for path in manifest::files(folder)? {
         let stem = stem(&path);
-        if stem == wanted || stem.rsplit_once('_').is_some_and(|(_, version)| version == wanted) {
+        if stem == wanted
+            || stem
+                .rsplit_once('_')
+                .is_some_and(|(_, version)| version == wanted)
+        {
             matching.push(read(&path)?);
         }
         all.push(stem);
@@ -128,11 +188,26 @@ fn with_version(folder: &Path, wanted: &str) -> Result<Selection> {
         return Err(no_image(folder));
     }
     match matching.len() {
-        1 => Ok(Selection { folder: folder.to_owned(), manifest: matching.remove(0), older: Vec::new() }),
-        0 => Err(Error::new(format!("{}: no image with version {wanted}", folder.display())).hint(format!("it holds {}", all.join(", ")))),
+        1 => Ok(Selection {
+            folder: folder.to_owned(),
+            manifest: matching.remove(0),
+            older: Vec::new(),
+        }),
+        0 => Err(Error::new(format!(
+            "{}: no image with version {wanted}",
+            folder.display()
+        ))
+        .hint(format!("it holds {}", all.join(", ")))),
         _ => {
-            let stems: Vec<String> = matching.iter().map(|manifest| format!("{}@{}", folder.display(), manifest.image.stem())).collect();
-            Err(Error::new(format!("{}: several images with version {wanted}", folder.display())).hint(format!("select one: {}", stems.join(", "))))
+            let stems: Vec<String> = matching
+                .iter()
+                .map(|manifest| format!("{}@{}", folder.display(), manifest.image.stem()))
+                .collect();
+            Err(Error::new(format!(
+                "{}: several images with version {wanted}",
+                folder.display()
+            ))
+            .hint(format!("select one: {}", stems.join(", "))))
         }
     }
 }
@@ -143,18 +218,33 @@ fn of_artifact(file: &Path) -> Result<Selection> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = file
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     for path in manifest::files(folder)? {
         if !name.starts_with(&format!("{}.", stem(&path))) {
             continue;
         }
         let manifest = read(&path)?;
-        if path.file_name() == file.file_name() || manifest.artifacts.iter().any(|artifact| artifact.name == name) {
-            return Ok(Selection { folder: folder.to_owned(), manifest, older: Vec::new() });
+        if path.file_name() == file.file_name()
+            || manifest
+                .artifacts
+                .iter()
+                .any(|artifact| artifact.name == name)
+        {
+            return Ok(Selection {
+                folder: folder.to_owned(),
+                manifest,
+                older: Vec::new(),
+            });
         }
     }
-    Err(Error::new(format!("{}: not an artifact of a build: no manifest beside it names it", file.display()))
-        .hint("give a build's OUT directory, OUT@VERSION, or the path of an artifact in OUT"))
+    Err(Error::new(format!(
+        "{}: not an artifact of a build: no manifest beside it names it",
+        file.display()
+    ))
+    .hint("give a build's OUT directory, OUT@VERSION, or the path of an artifact in OUT"))
 }
 
 /// Reads a manifest that is about the image its name says.
@@ -162,15 +252,20 @@ fn read(path: &Path) -> Result<Manifest> {
     let manifest = Manifest::read(path)?;
     let about = manifest.image.stem();
     if stem(path) != about {
-        return Err(
-            Error::new(format!("{}: describes {about}, not what its name says", path.display())).hint("give the file its name back, or build the image again")
-        );
+        return Err(Error::new(format!(
+            "{}: describes {about}, not what its name says",
+            path.display()
+        ))
+        .hint("give the file its name back, or build the image again"));
     }
     Ok(manifest)
 }
 
 fn stem(path: &Path) -> String {
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     name.strip_suffix(SUFFIX).unwrap_or(&name).to_owned()
 }
 
@@ -180,11 +275,18 @@ fn no_image(folder: &Path) -> Error {
     let hint = if manifest::files(&below).is_ok_and(|found| !found.is_empty()) {
         format!("did you mean {}?", below.display())
     } else if folder.join("image.toml").is_file() {
-        format!("it holds a definition: run `adamant build {}` first", folder.display())
+        format!(
+            "it holds a definition: run `adamant build {}` first",
+            folder.display()
+        )
     } else {
         "give the folder that `adamant build` put its artifacts in: `out` beside the definition, or the one given with --output".to_owned()
     };
-    Error::new(format!("{}: holds no image (no file in it ends in {SUFFIX})", folder.display())).hint(hint)
+    Error::new(format!(
+        "{}: holds no image (no file in it ends in {SUFFIX})",
+        folder.display()
+    ))
+    .hint(hint)
 }
 
 /// The image's root file system where `target` selects an image, else the file itself.
@@ -193,9 +295,13 @@ pub fn root_path(target: &Path) -> Result<PathBuf> {
         return Ok(target.to_owned());
     }
     let selection = Selection::of(target)?;
-    selection
-        .artifact("root.erofs")
-        .ok_or_else(|| Error::new(format!("{}: names no root file system", selection.manifest_path().display())).hint("build the image again"))
+    selection.artifact("root.erofs").ok_or_else(|| {
+        Error::new(format!(
+            "{}: names no root file system",
+            selection.manifest_path().display()
+        ))
+        .hint("build the image again")
+    })
 }
 
 #[cfg(test)]
@@ -206,7 +312,10 @@ mod tests {
 
     impl Folder {
         fn new(name: &str, images: &[(&str, &str)]) -> Folder {
-            let folder = Folder(std::env::temp_dir().join(format!("adamant-selection-{name}-{}", std::process::id())));
+            let folder = Folder(
+                std::env::temp_dir()
+                    .join(format!("adamant-selection-{name}-{}", std::process::id())),
+            );
             std::fs::create_dir_all(&folder.0).unwrap();
             for (id, version) in images {
                 let json = format!(
@@ -220,7 +329,8 @@ mod tests {
         }
 
         fn select(&self, what: &str) -> Result<String> {
-            Selection::of(Path::new(&format!("{}{what}", self.0.display()))).map(|selection| selection.stem())
+            Selection::of(Path::new(&format!("{}{what}", self.0.display())))
+                .map(|selection| selection.stem())
         }
     }
 
@@ -232,26 +342,62 @@ mod tests {
 
     #[test]
     fn selects_the_newest_version_unless_a_version_or_an_artifact_is_named() {
-        let folder = Folder::new("newest", &[("web", "9"), ("web", "10"), ("web", "10~rc1"), ("web", "2")]);
+        let folder = Folder::new(
+            "newest",
+            &[("web", "9"), ("web", "10"), ("web", "10~rc1"), ("web", "2")],
+        );
         assert_eq!(folder.select("").unwrap(), "web_10");
-        assert_eq!(Selection::of(&folder.0).unwrap().older, ["10~rc1", "9", "2"]);
+        assert_eq!(
+            Selection::of(&folder.0).unwrap().older,
+            ["10~rc1", "9", "2"]
+        );
         assert_eq!(folder.select("@9").unwrap(), "web_9");
         assert_eq!(folder.select("@web_2").unwrap(), "web_2");
         assert_eq!(folder.select("/web_9.raw").unwrap(), "web_9");
-        assert_eq!(folder.select("/web_10~rc1.manifest.json").unwrap(), "web_10~rc1");
+        assert_eq!(
+            folder.select("/web_10~rc1.manifest.json").unwrap(),
+            "web_10~rc1"
+        );
         let missing = folder.select("@3").unwrap_err();
-        assert!(missing.message().ends_with("no image with version 3") && missing.way_out().is_some_and(|hint| hint.contains("web_9")), "{missing}");
+        assert!(
+            missing.message().ends_with("no image with version 3")
+                && missing.way_out().is_some_and(|hint| hint.contains("web_9")),
+            "{missing}"
+        );
         std::fs::write(folder.0.join("web_9.notes"), "x").unwrap();
-        assert!(folder.select("/web_9.notes").unwrap_err().message().contains("not an artifact of a build"));
-        assert!(folder.select("/nothing").unwrap_err().message().ends_with("no such file or directory"));
+        assert!(
+            folder
+                .select("/web_9.notes")
+                .unwrap_err()
+                .message()
+                .contains("not an artifact of a build")
+        );
+        assert!(
+            folder
+                .select("/nothing")
+                .unwrap_err()
+                .message()
+                .ends_with("no such file or directory")
+        );
     }
 
     #[test]
     fn several_ids_are_told_apart_by_name_alone() {
         let folder = Folder::new("ids", &[("web", "1"), ("db", "1"), ("db", "2")]);
         let several = folder.select("").unwrap_err();
-        assert!(several.message().ends_with("holds images of several ids: db, web"), "{several}");
-        assert!(folder.select("@1").unwrap_err().message().ends_with("several images with version 1"));
+        assert!(
+            several
+                .message()
+                .ends_with("holds images of several ids: db, web"),
+            "{several}"
+        );
+        assert!(
+            folder
+                .select("@1")
+                .unwrap_err()
+                .message()
+                .ends_with("several images with version 1")
+        );
         assert_eq!(folder.select("@2").unwrap(), "db_2");
         assert_eq!(folder.select("@web_1").unwrap(), "web_1");
     }
@@ -259,7 +405,14 @@ mod tests {
     #[test]
     fn a_folder_without_an_image_is_told_where_one_may_be() {
         let folder = Folder::new("none", &[]);
-        let hint = |folder: &Folder| folder.select("").unwrap_err().way_out().unwrap_or_default().to_owned();
+        let hint = |folder: &Folder| {
+            folder
+                .select("")
+                .unwrap_err()
+                .way_out()
+                .unwrap_or_default()
+                .to_owned()
+        };
         assert!(hint(&folder).contains("--output"));
         std::fs::write(folder.0.join("image.toml"), "").unwrap();
         assert!(hint(&folder).contains("adamant build"));
@@ -271,7 +424,17 @@ mod tests {
     #[test]
     fn a_manifest_under_another_images_name_is_refused() {
         let folder = Folder::new("renamed", &[("web", "1")]);
-        std::fs::rename(folder.0.join("web_1.manifest.json"), folder.0.join("web_2.manifest.json")).unwrap();
-        assert!(folder.select("").unwrap_err().message().contains("describes web_1"));
+        std::fs::rename(
+            folder.0.join("web_1.manifest.json"),
+            folder.0.join("web_2.manifest.json"),
+        )
+        .unwrap();
+        assert!(
+            folder
+                .select("")
+                .unwrap_err()
+                .message()
+                .contains("describes web_1")
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! `adamant summary`: what would be built, from what. Nothing is built or downloaded, and nothing read but the definition, the names it gives
-//! and what the cache has.
+//! `adamant summary`: what would be built, from what. Nothing is built or downloaded, and nothing
+//! read but the definition, the names it gives and what the cache has.
 
 use std::fmt;
 use std::path::Path;
@@ -66,7 +66,11 @@ impl Summary {
             id: definition.id.clone(),
             version: definition.version.clone(),
             epoch: definition.epoch,
-            sources: definition.sources.iter().map(|source| describe(definition, source, &cache)).collect(),
+            sources: definition
+                .sources
+                .iter()
+                .map(|source| describe(definition, source, &cache))
+                .collect(),
             compression: compression(definition.root.compression),
             cluster: definition.root.cluster,
             layout: definition.root.layout,
@@ -85,7 +89,11 @@ impl Summary {
             policy: definition.policy(),
             cmdline: definition.kernel.cmdline.clone(),
             modules: definition.kernel.modules.clone(),
-            artifacts: ARTIFACTS.iter().chain(KERNEL_ARTIFACTS).map(|suffix| format!("{stem}.{suffix}")).collect(),
+            artifacts: ARTIFACTS
+                .iter()
+                .chain(KERNEL_ARTIFACTS)
+                .map(|suffix| format!("{stem}.{suffix}"))
+                .collect(),
         }
     }
 }
@@ -97,15 +105,37 @@ fn describe(definition: &Definition, source: &crate::definition::Source, cache: 
                 Some(moment) => format!("{} of {moment}", debian.suite),
                 None => debian.suite.clone(),
             };
-            let packages = if debian.packages.is_empty() { String::new() } else { format!(" + {}", debian.packages.join(" ")) };
-            ("debian", format!("{from} {} ({}){packages}", debian.architecture, debian.variant), in_cache(debian, cache))
+            let packages = if debian.packages.is_empty() {
+                String::new()
+            } else {
+                format!(" + {}", debian.packages.join(" "))
+            };
+            (
+                "debian",
+                format!(
+                    "{from} {} ({}){packages}",
+                    debian.architecture, debian.variant
+                ),
+                in_cache(debian, cache),
+            )
         }
-        Origin::Tar(path) => ("tar", definition.as_written(path).display().to_string(), on_disk(path)),
-        Origin::Dir(Dir { path, .. }) => ("dir", definition.as_written(path).display().to_string(), on_disk(path)),
+        Origin::Tar(path) => (
+            "tar",
+            definition.as_written(path).display().to_string(),
+            on_disk(path),
+        ),
+        Origin::Dir(Dir { path, .. }) => (
+            "dir",
+            definition.as_written(path).display().to_string(),
+            on_disk(path),
+        ),
         Origin::File(file) => {
             let (what, state) = match &file.kind {
                 FileKind::Content(bytes) => (format!("{} bytes", bytes.len()), String::new()),
-                FileKind::Copy(from) => (format!("copy of {}", definition.as_written(from).display()), on_disk(from)),
+                FileKind::Copy(from) => (
+                    format!("copy of {}", definition.as_written(from).display()),
+                    on_disk(from),
+                ),
                 FileKind::Link(target) => (format!("link to {target}"), String::new()),
                 FileKind::Directory => ("directory".to_owned(), String::new()),
                 FileKind::Absent => ("absent".to_owned(), String::new()),
@@ -113,14 +143,26 @@ fn describe(definition: &Definition, source: &crate::definition::Source, cache: 
             ("file", format!("{}: {what}", file.path), state)
         }
     };
-    Source { kind, what, at: source.at.clone(), location: source.location.clone(), state }
+    Source {
+        kind,
+        what,
+        at: source.at.clone(),
+        location: source.location.clone(),
+        state,
+    }
 }
 
-/// Whether packages were put together before. Whether the archive has newer ones by now, only the archive knows.
+/// Whether packages were put together before. Whether the archive has newer ones by now, only the
+/// archive knows.
 fn in_cache(debian: &Debian, cache: &Path) -> String {
     match source::debian::cached(debian, cache) {
-        Ok(Some(date)) if debian.snapshot.is_some() => format!("cached, archive of {}", moment(date)),
-        Ok(Some(date)) => format!("cached, archive of {}; to be fetched if there is a newer one", moment(date)),
+        Ok(Some(date)) if debian.snapshot.is_some() => {
+            format!("cached, archive of {}", moment(date))
+        }
+        Ok(Some(date)) => format!(
+            "cached, archive of {}; to be fetched if there is a newer one",
+            moment(date)
+        ),
         Ok(None) => "to be fetched".to_owned(),
         Err(e) => format!("MISSING: {}", e.message()),
     }
@@ -137,7 +179,9 @@ fn on_disk(path: &Path) -> String {
 
 fn compression(compression: Compression) -> String {
     match compression {
-        Compression::Auto => "auto: zstd where the image's kernel can read it, else lz4hc".to_owned(),
+        Compression::Auto => {
+            "auto: zstd where the image's kernel can read it, else lz4hc".to_owned()
+        }
         Compression::None => "none".to_owned(),
         Compression::Lz4 => "lz4".to_owned(),
         Compression::Lz4hc => "lz4hc".to_owned(),
@@ -147,19 +191,42 @@ fn compression(compression: Compression) -> String {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "image      {} {} (from {})", self.id, self.version, self.definition)?;
+        writeln!(
+            f,
+            "image      {} {} (from {})",
+            self.id, self.version, self.definition
+        )?;
         for source in &self.sources {
-            let at = if source.at == "/" { String::new() } else { format!(" at {}", source.at) };
-            let state = if source.state.is_empty() { String::new() } else { format!(" ({})", source.state) };
+            let at = if source.at == "/" {
+                String::new()
+            } else {
+                format!(" at {}", source.at)
+            };
+            let state = if source.state.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", source.state)
+            };
             writeln!(f, "{:<10} {}{at}{state}", source.kind, source.what)?;
         }
         match self.epoch {
             Some(epoch) => writeln!(f, "epoch      {}", moment(epoch))?,
-            None if self.sources.iter().any(|source| source.kind == "debian") => writeln!(f, "epoch      the archive's own date")?,
+            None if self.sources.iter().any(|source| source.kind == "debian") => {
+                writeln!(f, "epoch      the archive's own date")?
+            }
             None => writeln!(f, "epoch      none: modification times stay as they are")?,
         }
-        let layout = if self.layout == Layout::Smallest { "; smallest layout" } else { "" };
-        writeln!(f, "root       {}; clusters of {} KiB{layout}", self.compression, self.cluster >> 10)?;
+        let layout = if self.layout == Layout::Smallest {
+            "; smallest layout"
+        } else {
+            ""
+        };
+        writeln!(
+            f,
+            "root       {}; clusters of {} KiB{layout}",
+            self.compression,
+            self.cluster >> 10
+        )?;
         for glob in &self.keep {
             writeln!(f, "keep       {glob}")?;
         }
@@ -167,27 +234,57 @@ impl fmt::Display for Summary {
             writeln!(f, "volumes    none: nothing outlives a reboot")?;
         }
         for volume in &self.volumes {
-            let Volume { name, mount, size, weight, refresh } = volume;
-            writeln!(f, "volume     {name} at {mount}, {} MiB, weight {weight}, refresh {}", size >> 20, word(refresh))?;
+            let Volume {
+                name,
+                mount,
+                size,
+                weight,
+                refresh,
+            } = volume;
+            writeln!(
+                f,
+                "volume     {name} at {mount}, {} MiB, weight {weight}, refresh {}",
+                size >> 20,
+                word(refresh)
+            )?;
         }
         let (verify, failure) = (self.policy.verify, self.policy.failure);
-        writeln!(f, "verify     {}; {} on corruption", word(&verify.boot), word(&verify.on_corruption))?;
-        writeln!(f, "failure    {} after {} s", word(&failure.action), failure.after_seconds)?;
+        writeln!(
+            f,
+            "verify     {}; {} on corruption",
+            word(&verify.boot),
+            word(&verify.on_corruption)
+        )?;
+        writeln!(
+            f,
+            "failure    {} after {} s",
+            word(&failure.action),
+            failure.after_seconds
+        )?;
         if !self.cmdline.is_empty() {
             writeln!(f, "cmdline    {}", self.cmdline)?;
         }
         if !self.modules.is_empty() {
             writeln!(f, "modules    {}", self.modules.join(" "))?;
         }
-        let (always, with_kernel) = self.artifacts.split_at(ARTIFACTS.len().min(self.artifacts.len()));
+        let (always, with_kernel) = self
+            .artifacts
+            .split_at(ARTIFACTS.len().min(self.artifacts.len()));
         writeln!(f, "artifacts  {}", always.join(" "))?;
-        writeln!(f, "           with a kernel in the image: {}", with_kernel.join(" "))
+        writeln!(
+            f,
+            "           with a kernel in the image: {}",
+            with_kernel.join(" ")
+        )
     }
 }
 
 /// A policy's word, as it is written.
 fn word(value: &impl Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
-//! Every key of a definition, with its type, default and meaning: written once, here. Serde reads definitions with these types, and
-//! `docs/definition.md` is generated from them, so neither can go stale.
+//! Every key of a definition, with its type, default and meaning: written once, here. Serde reads
+//! definitions with these types, and `docs/definition.md` is generated from them, so neither can go
+//! stale.
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -26,7 +27,8 @@ pub struct Key {
     pub doc: &'static [&'static str],
 }
 
-/// Defines a table once: the type that serde fills, with a span for each key, and its part of the reference.
+/// Defines a table once: the type that serde fills, with a span for each key, and its part of the
+/// reference.
 macro_rules! section {
     ($(#[doc = $section_doc:literal])* $title:literal $name:ident { $( $(#[doc = $doc:literal])* $key:ident : $type:ty = $shape:literal, $default:literal; )* }) => {
         $(#[doc = $section_doc])*

@@ -1,4 +1,5 @@
-//! A value of `mirrors`: an archive's address, lines of sources.list(5), or deb822 stanzas (sources.list(5), "DEB822-STYLE FORMAT").
+//! A value of `mirrors`: an archive's address, lines of sources.list(5), or deb822 stanzas
+//! (sources.list(5), "DEB822-STYLE FORMAT").
 
 use std::path::PathBuf;
 
@@ -27,7 +28,14 @@ const OPTIONS: &[&str] = &[
     "exclude",
 ];
 /// Fields of a stanza that are no options.
-const FIELDS: &[&str] = &["types", "uris", "suites", "components", "enabled", "description"];
+const FIELDS: &[&str] = &[
+    "types",
+    "uris",
+    "suites",
+    "components",
+    "enabled",
+    "description",
+];
 
 /// One value of `mirrors`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,23 +79,46 @@ impl Mirror {
     pub fn parse(text: &str) -> Result<Mirror, String> {
         let text = text.trim();
         if text.len() > LIMIT {
-            return Err(format!("this mirror has {} bytes, at most {LIMIT} are possible", text.len()));
+            return Err(format!(
+                "this mirror has {} bytes, at most {LIMIT} are possible",
+                text.len()
+            ));
         }
-        if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+        if text
+            .chars()
+            .any(|c| c.is_control() && c != '\n' && c != '\t')
+        {
             return Err("this mirror contains a control character (remove it)".to_owned());
         }
-        let Some(first) = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')) else {
-            return Err("this mirror is empty (write an address, a deb line or a deb822 stanza)".to_owned());
+        let Some(first) = text
+            .lines()
+            .map(str::trim)
+            .find(|line| !line.is_empty() && !line.starts_with('#'))
+        else {
+            return Err(
+                "this mirror is empty (write an address, a deb line or a deb822 stanza)".to_owned(),
+            );
         };
         if is_line(first) {
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-            return lines.map(Line::parse).collect::<Result<_, _>>().map(Mirror::Lines);
+            let lines = text
+                .lines()
+                .map(str::trim)
+                .filter(|line| !line.is_empty() && !line.starts_with('#'));
+            return lines
+                .map(Line::parse)
+                .collect::<Result<_, _>>()
+                .map(Mirror::Lines);
         }
-        if first.split_once(':').is_some_and(|(name, _)| is_field(name)) {
+        if first
+            .split_once(':')
+            .is_some_and(|(name, _)| is_field(name))
+        {
             return stanzas(text).map(|entries| Mirror::Stanzas(text.to_owned(), entries));
         }
         if first.contains(char::is_whitespace) || text.contains('\n') {
-            return Err(format!("{first:?} is not a mirror (write an address, a deb line or a deb822 stanza)"));
+            return Err(format!(
+                "{first:?} is not a mirror (write an address, a deb line or a deb822 stanza)"
+            ));
         }
         address(text).map(|()| Mirror::Address(text.trim_end_matches('/').to_owned()))
     }
@@ -99,35 +130,65 @@ impl Mirror {
             Mirror::Lines(lines) => (lines, &[]),
             Mirror::Stanzas(_, entries) => (&[], entries),
         };
-        lines.iter().filter_map(|line| line.entry.as_ref()).chain(stanzas)
+        lines
+            .iter()
+            .filter_map(|line| line.entry.as_ref())
+            .chain(stanzas)
     }
 }
 
 impl Line {
     fn parse(text: &str) -> Result<Line, String> {
-        let wrong = |why: &str| Err(format!("{text:?}: {why} (write: deb [OPTION=VALUE ...] ADDRESS SUITE COMPONENT ...)"));
-        let Some((kind, rest)) = text.split_once(char::is_whitespace).filter(|(kind, _)| matches!(*kind, "deb" | "deb-src")) else {
+        let wrong = |why: &str| {
+            Err(format!(
+                "{text:?}: {why} (write: deb [OPTION=VALUE ...] ADDRESS SUITE COMPONENT ...)"
+            ))
+        };
+        let Some((kind, rest)) = text
+            .split_once(char::is_whitespace)
+            .filter(|(kind, _)| matches!(*kind, "deb" | "deb-src"))
+        else {
             return wrong("this line does not start with deb");
         };
         let mut rest = rest.trim_start();
         let mut options = Options::default();
         let mut shown = String::new();
         if let Some(behind) = rest.strip_prefix('[') {
-            let Some((inside, behind)) = behind.split_once(']') else { return wrong("the options have no closing bracket") };
+            let Some((inside, behind)) = behind.split_once(']') else {
+                return wrong("the options have no closing bracket");
+            };
             for word in inside.split_whitespace() {
-                let Some((name, value)) = word.split_once('=') else { return wrong(&format!("option {word:?} has no value")) };
-                options.set(name.trim_end_matches(['+', '-']), value.trim_matches('"'), ',')?;
+                let Some((name, value)) = word.split_once('=') else {
+                    return wrong(&format!("option {word:?} has no value"));
+                };
+                options.set(
+                    name.trim_end_matches(['+', '-']),
+                    value.trim_matches('"'),
+                    ',',
+                )?;
             }
-            shown = format!(" [{}]", inside.split_whitespace().collect::<Vec<_>>().join(" "));
+            shown = format!(
+                " [{}]",
+                inside.split_whitespace().collect::<Vec<_>>().join(" ")
+            );
             rest = behind;
         }
         let mut words = rest.split_whitespace();
-        let Some(uri) = words.next() else { return wrong("the address is missing") };
-        let Some(suite) = words.next() else { return wrong("the suite is missing") };
+        let Some(uri) = words.next() else {
+            return wrong("the address is missing");
+        };
+        let Some(suite) = words.next() else {
+            return wrong("the suite is missing");
+        };
         let components: Vec<String> = words.map(str::to_owned).collect();
         let entry = options.entry(uri, suite, &components)?;
-        let text = format!("{kind}{shown} {uri} {suite} {}", components.join(" ")).trim_end().to_owned();
-        Ok(Line { text, entry: (kind == "deb").then_some(entry) })
+        let text = format!("{kind}{shown} {uri} {suite} {}", components.join(" "))
+            .trim_end()
+            .to_owned();
+        Ok(Line {
+            text,
+            entry: (kind == "deb").then_some(entry),
+        })
     }
 }
 
@@ -144,7 +205,9 @@ impl Options {
         if !OPTIONS.contains(&name) {
             let known: Vec<&str> = OPTIONS.iter().chain(FIELDS).copied().collect();
             return Err(match super::text::nearest(name, &known) {
-                Some(near) => format!("option {name:?} is not known to apt (did you mean {near:?}?)"),
+                Some(near) => {
+                    format!("option {name:?} is not known to apt (did you mean {near:?}?)")
+                }
                 None => format!("option {name:?} is not known to apt (see sources.list(5))"),
             });
         }
@@ -154,11 +217,16 @@ impl Options {
             "trusted" => self.is_trusted = yes(),
             "check-valid-until" => self.never_expires = no(),
             "signed-by" => {
-                for word in value.split(|c: char| c == separator || c.is_whitespace()).filter(|word| !word.is_empty()) {
+                for word in value
+                    .split(|c: char| c == separator || c.is_whitespace())
+                    .filter(|word| !word.is_empty())
+                {
                     let fingerprint = word.trim_end_matches('!');
                     if word.starts_with('/') {
                         self.signed_by.push(PathBuf::from(word));
-                    } else if fingerprint.len() < 16 || !fingerprint.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    } else if fingerprint.len() < 16
+                        || !fingerprint.bytes().all(|b| b.is_ascii_hexdigit())
+                    {
                         let why = "apt takes an absolute path or a fingerprint; for a file beside the definition write `keyring`";
                         return Err(format!("signed-by {word:?} is not a keyring ({why})"));
                     }
@@ -173,10 +241,14 @@ impl Options {
         address(uri)?;
         let is_flat = suite.ends_with('/');
         if is_flat && !components.is_empty() {
-            return Err(format!("{uri} {suite}: a suite that ends in a slash has no components (remove them)"));
+            return Err(format!(
+                "{uri} {suite}: a suite that ends in a slash has no components (remove them)"
+            ));
         }
         if !is_flat && components.is_empty() {
-            return Err(format!("{uri} {suite}: the components are missing (write for example main)"));
+            return Err(format!(
+                "{uri} {suite}: the components are missing (write for example main)"
+            ));
         }
         Ok(Entry {
             uri: uri.trim_end_matches('/').to_owned(),
@@ -190,7 +262,9 @@ impl Options {
 }
 
 fn is_line(text: &str) -> bool {
-    text.split_whitespace().next().is_some_and(|word| matches!(word, "deb" | "deb-src"))
+    text.split_whitespace()
+        .next()
+        .is_some_and(|word| matches!(word, "deb" | "deb-src"))
 }
 
 /// Whether a stanza has a field of this name. `http` is none: an address starts with it.
@@ -210,14 +284,23 @@ fn option(field: &str) -> &str {
 }
 
 fn address(text: &str) -> Result<(), String> {
-    let scheme = text.split_once(':').map(|(scheme, _)| scheme).unwrap_or_default();
-    let is_scheme =
-        scheme.starts_with(|c: char| c.is_ascii_lowercase()) && scheme.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
+    let scheme = text
+        .split_once(':')
+        .map(|(scheme, _)| scheme)
+        .unwrap_or_default();
+    let is_scheme = scheme.starts_with(|c: char| c.is_ascii_lowercase())
+        && scheme
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"+-.".contains(&b));
     if !is_scheme || text.len() > 1024 || text.contains(['"', '\'', '\\', '`']) {
-        return Err(format!("{text:?} is not an address (write for example http://deb.debian.org/debian, or file:/srv/mirror)"));
+        return Err(format!(
+            "{text:?} is not an address (write for example http://deb.debian.org/debian, or file:/srv/mirror)"
+        ));
     }
     if scheme == "cdrom" {
-        return Err(format!("{text:?}: a disc is not a mirror (mount it and write file:/PATH)"));
+        return Err(format!(
+            "{text:?}: a disc is not a mirror (mount it and write file:/PATH)"
+        ));
     }
     Ok(())
 }
@@ -237,16 +320,27 @@ fn stanzas(text: &str) -> Result<Vec<Entry>, String> {
             continue;
         }
         if line.starts_with([' ', '\t']) {
-            let Some((_, value)) = fields.last_mut() else { return Err(format!("{line:?}: this line continues no field (write FIELD: VALUE first)")) };
+            let Some((_, value)) = fields.last_mut() else {
+                return Err(format!(
+                    "{line:?}: this line continues no field (write FIELD: VALUE first)"
+                ));
+            };
             value.push('\n');
             value.push_str(line.trim());
             continue;
         }
-        let Some((name, value)) = line.split_once(':').map(|(name, value)| (name.trim().to_ascii_lowercase(), value)) else {
-            return Err(format!("{line:?} is not a field of a stanza (write FIELD: VALUE)"));
+        let Some((name, value)) = line
+            .split_once(':')
+            .map(|(name, value)| (name.trim().to_ascii_lowercase(), value))
+        else {
+            return Err(format!(
+                "{line:?} is not a field of a stanza (write FIELD: VALUE)"
+            ));
         };
         if fields.iter().any(|(known, _)| *known == name) {
-            return Err(format!("field {name:?} occurs twice in a stanza (separate stanzas by an empty line)"));
+            return Err(format!(
+                "field {name:?} occurs twice in a stanza (separate stanzas by an empty line)"
+            ));
         }
         fields.push((name, value.trim().to_owned()));
     }
@@ -257,8 +351,19 @@ fn stanzas(text: &str) -> Result<Vec<Entry>, String> {
 }
 
 fn stanza(fields: &[(String, String)], entries: &mut Vec<Entry>) -> Result<(), String> {
-    let get = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let list = |name: &str| get(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let get = |name: &str| {
+        fields
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_str())
+    };
+    let list = |name: &str| {
+        get(name)
+            .unwrap_or_default()
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let mut options = Options::default();
     for (name, value) in fields {
         if FIELDS.contains(&&**name) || name.starts_with("x-") {
@@ -276,10 +381,15 @@ fn stanza(fields: &[(String, String)], entries: &mut Vec<Entry>) -> Result<(), S
         }
     }
     let types = list("types");
-    if let Some(other) = types.iter().find(|word| !matches!(word.as_str(), "deb" | "deb-src")) {
+    if let Some(other) = types
+        .iter()
+        .find(|word| !matches!(word.as_str(), "deb" | "deb-src"))
+    {
         return Err(format!("Types: {other:?} is not known (use deb)"));
     }
-    if get("enabled").is_some_and(|value| matches!(value, "no" | "false" | "0" | "off")) || !types.iter().any(|word| word == "deb") {
+    if get("enabled").is_some_and(|value| matches!(value, "no" | "false" | "0" | "off"))
+        || !types.iter().any(|word| word == "deb")
+    {
         return Ok(());
     }
     for uri in list("uris") {
@@ -301,29 +411,70 @@ mod tests {
     #[test]
     fn an_address_is_taken_without_its_last_slash() {
         for (text, address) in [
-            ("http://deb.debian.org/debian/", "http://deb.debian.org/debian"),
+            (
+                "http://deb.debian.org/debian/",
+                "http://deb.debian.org/debian",
+            ),
             ("file:/srv/mirror", "file:/srv/mirror"),
             ("copy:/srv/mirror", "copy:/srv/mirror"),
-            (" mirror+file:/etc/mirrors.txt\n", "mirror+file:/etc/mirrors.txt"),
+            (
+                " mirror+file:/etc/mirrors.txt\n",
+                "mirror+file:/etc/mirrors.txt",
+            ),
             ("tor+http://x.onion/debian", "tor+http://x.onion/debian"),
         ] {
-            assert_eq!(Mirror::parse(text), Ok(Mirror::Address(address.to_owned())), "{text}");
+            assert_eq!(
+                Mirror::parse(text),
+                Ok(Mirror::Address(address.to_owned())),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn deb_lines_keep_their_options() {
         let text = "deb  [ arch=amd64  signed-by=/usr/share/keyrings/x.gpg,/etc/y.asc trusted=yes ]   http://x/debian/ trixie  main contrib";
-        let Ok(Mirror::Lines(lines)) = Mirror::parse(text) else { panic!("no line") };
-        assert_eq!(lines[0].text, "deb [arch=amd64 signed-by=/usr/share/keyrings/x.gpg,/etc/y.asc trusted=yes] http://x/debian/ trixie main contrib");
+        let Ok(Mirror::Lines(lines)) = Mirror::parse(text) else {
+            panic!("no line")
+        };
+        assert_eq!(
+            lines[0].text,
+            "deb [arch=amd64 signed-by=/usr/share/keyrings/x.gpg,/etc/y.asc trusted=yes] http://x/debian/ trixie main contrib"
+        );
         let entry = lines[0].entry.as_ref().unwrap();
-        assert_eq!((entry.uri.as_str(), entry.suite.as_str(), entry.components.len()), ("http://x/debian", "trixie", 2));
-        assert_eq!(entry.signed_by, [PathBuf::from("/usr/share/keyrings/x.gpg"), PathBuf::from("/etc/y.asc")]);
+        assert_eq!(
+            (
+                entry.uri.as_str(),
+                entry.suite.as_str(),
+                entry.components.len()
+            ),
+            ("http://x/debian", "trixie", 2)
+        );
+        assert_eq!(
+            entry.signed_by,
+            [
+                PathBuf::from("/usr/share/keyrings/x.gpg"),
+                PathBuf::from("/etc/y.asc")
+            ]
+        );
         assert!(entry.is_trusted && entry.expires);
 
-        let several = entries("# ours\ndeb http://x/debian trixie main\n\ndeb-src http://x/debian trixie main\ndeb [check-valid-until=no] file:/srv ./\n");
-        assert_eq!(several.iter().map(|entry| (entry.suite.as_str(), entry.expires)).collect::<Vec<_>>(), [("trixie", true), ("./", false)]);
-        assert_eq!(entries("deb [signed-by=871920D1991BC93C871920D1991BC93C00000000!] http://x sid main")[0].signed_by, Vec::<PathBuf>::new());
+        let several = entries(
+            "# ours\ndeb http://x/debian trixie main\n\ndeb-src http://x/debian trixie main\ndeb [check-valid-until=no] file:/srv ./\n",
+        );
+        assert_eq!(
+            several
+                .iter()
+                .map(|entry| (entry.suite.as_str(), entry.expires))
+                .collect::<Vec<_>>(),
+            [("trixie", true), ("./", false)]
+        );
+        assert_eq!(
+            entries("deb [signed-by=871920D1991BC93C871920D1991BC93C00000000!] http://x sid main")
+                [0]
+            .signed_by,
+            Vec::<PathBuf>::new()
+        );
     }
 
     #[test]
@@ -332,7 +483,17 @@ mod tests {
                     Signed-By: /usr/share/keyrings/ubuntu-archive-keyring.gpg\nTrusted: no\nX-Repolib-Name: u\n\nEnabled: no\nTypes: deb\nURIs: http://c\nSuites: noble\nComponents: main\n\n\n\
                     Types: deb\nURIs: file:/srv\nSuites: ./\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n mQINBF\n -----END PGP PUBLIC KEY BLOCK-----\n";
         let found = entries(text);
-        let shown: Vec<String> = found.iter().map(|entry| format!("{} {} {}", entry.uri, entry.suite, entry.components.join(","))).collect();
+        let shown: Vec<String> = found
+            .iter()
+            .map(|entry| {
+                format!(
+                    "{} {} {}",
+                    entry.uri,
+                    entry.suite,
+                    entry.components.join(",")
+                )
+            })
+            .collect();
         assert_eq!(
             shown,
             [
@@ -343,7 +504,12 @@ mod tests {
                 "file:/srv ./ "
             ]
         );
-        assert_eq!(found[0].signed_by, [PathBuf::from("/usr/share/keyrings/ubuntu-archive-keyring.gpg")]);
+        assert_eq!(
+            found[0].signed_by,
+            [PathBuf::from(
+                "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+            )]
+        );
         assert!(found[4].signed_by.is_empty());
     }
 
@@ -359,16 +525,40 @@ mod tests {
             ("deb http://x/debian", "suite is missing"),
             ("deb http://x/debian trixie", "components are missing"),
             ("deb http://x/debian ./ main", "no components"),
-            ("deb [arch=amd64 http://x/debian trixie main", "closing bracket"),
-            ("deb [singed-by=/x] http://x/debian trixie main", "did you mean \"signed-by\""),
-            ("deb [signed-by=keys/x.gpg] http://x/debian trixie main", "absolute path"),
+            (
+                "deb [arch=amd64 http://x/debian trixie main",
+                "closing bracket",
+            ),
+            (
+                "deb [singed-by=/x] http://x/debian trixie main",
+                "did you mean \"signed-by\"",
+            ),
+            (
+                "deb [signed-by=keys/x.gpg] http://x/debian trixie main",
+                "absolute path",
+            ),
             ("deb cdrom:[x]/ trixie main", "a disc is not a mirror"),
-            ("deb http://x/debian trixie main\nhttp://y/debian", "does not start with deb"),
+            (
+                "deb http://x/debian trixie main\nhttp://y/debian",
+                "does not start with deb",
+            ),
             ("Types: deb\nURIs: http://x\nComponents: main", "no Suites"),
-            ("Types: rpm\nURIs: http://x\nSuites: a\nComponents: main", "Types: \"rpm\""),
-            ("Types: deb-src\nURIs: http://x\nSuites: a\nComponents: main", "no stanza here gives packages"),
-            ("Types: deb\nURIs: http://x\nURIs: http://y\nSuites: a\nComponents: main", "occurs twice"),
-            ("Types: deb\nURIs: http://x\nSuite: a\nComponents: main", "did you mean \"suites\""),
+            (
+                "Types: rpm\nURIs: http://x\nSuites: a\nComponents: main",
+                "Types: \"rpm\"",
+            ),
+            (
+                "Types: deb-src\nURIs: http://x\nSuites: a\nComponents: main",
+                "no stanza here gives packages",
+            ),
+            (
+                "Types: deb\nURIs: http://x\nURIs: http://y\nSuites: a\nComponents: main",
+                "occurs twice",
+            ),
+            (
+                "Types: deb\nURIs: http://x\nSuite: a\nComponents: main",
+                "did you mean \"suites\"",
+            ),
             ("http://x/\u{7}", "control character"),
         ] {
             let told = Mirror::parse(text).unwrap_err();

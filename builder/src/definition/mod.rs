@@ -1,7 +1,8 @@
 //! The definition: `image.toml`, read, checked and with every path resolved.
 //!
-//! What it promises: a `Definition` is complete and consistent, and what the builder accepts the agent accepts too. It trusts nothing in the
-//! text: every mistake is an error with file, line, column and what to write instead, and as many as can be told apart are told at once.
+//! What it promises: a `Definition` is complete and consistent, and what the builder accepts the
+//! agent accepts too. It trusts nothing in the text: every mistake is an error with file, line,
+//! column and what to write instead, and as many as can be told apart are told at once.
 
 pub mod keys;
 mod machine;
@@ -29,7 +30,10 @@ pub const ZSTD_LEVEL: i32 = 12;
 
 pub(crate) use text::nearest;
 
-pub use adamant_contract::policy::{Enforce, FailureAction, Fault, FileSystem, Level, ModuleLoading, OnCorruption, OnDamage, Reaction, Refresh, VerifyBoot};
+pub use adamant_contract::policy::{
+    Enforce, FailureAction, Fault, FileSystem, Level, ModuleLoading, OnCorruption, OnDamage,
+    Reaction, Refresh, VerifyBoot,
+};
 pub use adamant_contract::signature::Mode;
 
 /// Something that an image may have to do without.
@@ -125,23 +129,43 @@ pub struct Definition {
 impl Definition {
     /// Reads a definition: a file, or a directory's `image.toml`.
     pub fn read(path: &Path) -> Result<Definition> {
-        let path = if path.is_dir() { path.join("image.toml") } else { path.to_owned() };
+        let path = if path.is_dir() {
+            path.join("image.toml")
+        } else {
+            path.to_owned()
+        };
         let mut bytes = Vec::new();
-        let missing = |e: std::io::Error| Error::new(format!("{}: {e}", path.display())).hint("give a definition, or a directory that holds an image.toml");
+        let missing = |e: std::io::Error| {
+            Error::new(format!("{}: {e}", path.display()))
+                .hint("give a definition, or a directory that holds an image.toml")
+        };
         let file = std::fs::File::open(&path).map_err(missing)?;
-        file.take(parse::LIMIT + 1).read_to_end(&mut bytes).context(|| path.display().to_string())?;
+        file.take(parse::LIMIT + 1)
+            .read_to_end(&mut bytes)
+            .context(|| path.display().to_string())?;
         if bytes.len() as u64 > parse::LIMIT {
-            return Err(Error::new(format!("{}: larger than {} bytes, the most a definition may have", path.display(), parse::LIMIT)));
+            return Err(Error::new(format!(
+                "{}: larger than {} bytes, the most a definition may have",
+                path.display(),
+                parse::LIMIT
+            )));
         }
         let text = String::from_utf8(bytes).map_err(|e| {
-            let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
-            Error::new(format!("{}:{line}:1: not UTF-8 (save it as UTF-8)", path.display()))
+            let line = e.as_bytes()[..e.utf8_error().valid_up_to()]
+                .iter()
+                .filter(|b| **b == b'\n')
+                .count()
+                + 1;
+            Error::new(format!(
+                "{}:{line}:1: not UTF-8 (save it as UTF-8)",
+                path.display()
+            ))
         })?;
         Definition::parse(&text, &path)
     }
 
-    /// Reads a definition from its text; nothing else is looked at. `path` is what messages call it by, and its folder is what paths in it are
-    /// relative to.
+    /// Reads a definition from its text; nothing else is looked at. `path` is what messages call it
+    /// by, and its folder is what paths in it are relative to.
     pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         parse::parse(text, path)
     }
@@ -150,14 +174,21 @@ impl Definition {
     pub fn policy(&self) -> Policy {
         Policy {
             version: policy::VERSION,
-            image: policy::Image { id: self.id.clone(), version: self.version.clone() },
+            image: policy::Image {
+                id: self.id.clone(),
+                version: self.version.clone(),
+            },
             verify: self.verify,
             credentials: self.credentials.clone(),
             failure: self.failure,
             seal: self.seal.clone(),
             on_violation: self.on_violation,
             drift: self.drift.clone(),
-            volumes: self.volumes.iter().map(|volume| volume.policy.clone()).collect(),
+            volumes: self
+                .volumes
+                .iter()
+                .map(|volume| volume.policy.clone())
+                .collect(),
             image_data: Vec::new(),
         }
     }
@@ -165,12 +196,20 @@ impl Definition {
     /// Whether the volumes are those of a definition that says nothing about volumes.
     pub fn has_default_volumes(&self) -> bool {
         let defaults = Volume::defaults();
-        self.volumes.len() == defaults.len() && self.volumes.iter().zip(&defaults).all(|(one, other)| one.size == other.size && one.policy == other.policy)
+        self.volumes.len() == defaults.len()
+            && self
+                .volumes
+                .iter()
+                .zip(&defaults)
+                .all(|(one, other)| one.size == other.size && one.policy == other.policy)
     }
 
     /// A path of this definition as it was written there: relative to its folder.
     pub fn as_written<'a>(&self, path: &'a Path) -> &'a Path {
-        self.path.parent().and_then(|folder| path.strip_prefix(folder).ok()).unwrap_or(path)
+        self.path
+            .parent()
+            .and_then(|folder| path.strip_prefix(folder).ok())
+            .unwrap_or(path)
     }
 
     /// `ID_VERSION`, with which every artifact's name begins.
@@ -183,7 +222,10 @@ impl Definition {
 fn empty_policy() -> Policy {
     Policy {
         version: policy::VERSION,
-        image: policy::Image { id: String::new(), version: String::new() },
+        image: policy::Image {
+            id: String::new(),
+            version: String::new(),
+        },
         verify: policy::Verify::default(),
         credentials: policy::Credentials::default(),
         failure: policy::Failure::default(),
@@ -298,7 +340,11 @@ pub struct Root {
 
 impl Default for Root {
     fn default() -> Self {
-        Root { compression: Compression::Auto, cluster: 64 << 10, layout: Layout::Updates }
+        Root {
+            compression: Compression::Auto,
+            cluster: 64 << 10,
+            layout: Layout::Updates,
+        }
     }
 }
 
@@ -338,7 +384,8 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// What there is when the definition says nothing: state at /var, and logs at /var/log so that they can't fill it.
+    /// What there is when the definition says nothing: state at /var, and logs at /var/log so that
+    /// they can't fill it.
     fn defaults() -> Vec<Volume> {
         let volume = |name: &str, mount: &str, size| Volume {
             policy: policy::Volume {
@@ -351,7 +398,10 @@ impl Volume {
             },
             size,
         };
-        vec![volume("state", "/var", 512 << 20), volume("logs", "/var/log", 256 << 20)]
+        vec![
+            volume("state", "/var", 512 << 20),
+            volume("logs", "/var/log", 256 << 20),
+        ]
     }
 }
 
@@ -391,8 +441,17 @@ pub struct Sign {
 impl Sign {
     /// All three, from a folder made by `adamant keys new`.
     pub fn from_folder(folder: &Path) -> Sign {
-        let by = |name: &str| Some(SignBy { key: Some(KeySource::File(folder.join(format!("{name}.key")))), certificate: folder.join(format!("{name}.crt")) });
-        Sign { secure_boot: by("secure-boot"), verity: by("verity"), pcr: by("pcr") }
+        let by = |name: &str| {
+            Some(SignBy {
+                key: Some(KeySource::File(folder.join(format!("{name}.key")))),
+                certificate: folder.join(format!("{name}.crt")),
+            })
+        };
+        Sign {
+            secure_boot: by("secure-boot"),
+            verity: by("verity"),
+            pcr: by("pcr"),
+        }
     }
 }
 
@@ -424,7 +483,14 @@ pub struct Disk {
 
 impl Default for Disk {
     fn default() -> Self {
-        Disk { esp: 512 << 20, slots: None, slot_size: None, headroom: 50, black_box: true, sector: 512 }
+        Disk {
+            esp: 512 << 20,
+            slots: None,
+            slot_size: None,
+            headroom: 50,
+            black_box: true,
+            sector: 512,
+        }
     }
 }
 
@@ -439,6 +505,9 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { bytes: 64 << 30, entries: 10_000_000 }
+        Limits {
+            bytes: 64 << 30,
+            entries: 10_000_000,
+        }
     }
 }

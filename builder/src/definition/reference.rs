@@ -31,9 +31,21 @@ pub fn markdown() -> String {
     let mut page = HEAD.to_owned();
     for section in SECTIONS {
         // Writing to a String cannot fail.
-        let _ = write!(page, "\n## `{}`\n\n{}\n\n| key | value | default | meaning |\n|---|---|---|---|\n", section.title, joined(section.doc));
+        let _ = write!(
+            page,
+            "\n## `{}`\n\n{}\n\n| key | value | default | meaning |\n|---|---|---|---|\n",
+            section.title,
+            joined(section.doc)
+        );
         for key in section.keys {
-            let _ = writeln!(page, "| `{}` | {} | {} | {} |", key.name, key.shape, key.default, joined(key.doc).replace('|', "\\|"));
+            let _ = writeln!(
+                page,
+                "| `{}` | {} | {} | {} |",
+                key.name,
+                key.shape,
+                key.default,
+                joined(key.doc).replace('|', "\\|")
+            );
         }
     }
     scrubbing(&mut page);
@@ -73,14 +85,33 @@ with a value behind them. Hand secrets to servers as systemd credentials, or put
 
 /// What scrubbing does, from the tables that it works by.
 fn scrubbing(page: &mut String) {
-    let list = |paths: &[&str]| paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(" ").replace('|', "\\|");
+    let list = |paths: &[&str]| {
+        paths
+            .iter()
+            .map(|path| format!("`{path}`"))
+            .collect::<Vec<_>>()
+            .join(" ")
+            .replace('|', "\\|")
+    };
     page.push_str(SCRUBBING);
     for rule in RULES {
-        let _ = writeln!(page, "| {} | {} | {} |", rule.name, list(rule.paths), rule.reason);
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} |",
+            rule.name,
+            list(rule.paths),
+            rule.reason
+        );
     }
     page.push_str(SERVERS);
     for (rule, server) in RULES.iter().filter_map(|rule| Some((rule, rule.server?))) {
-        let _ = writeln!(page, "\n- {} ({}): {}.", list(rule.paths), rule.name, server.replace('\n', " "));
+        let _ = writeln!(
+            page,
+            "\n- {} ({}): {}.",
+            list(rule.paths),
+            rule.name,
+            server.replace('\n', " ")
+        );
     }
     page.push_str(REFUSED);
     for (name, paths) in secrets::paths_by_name() {
@@ -89,5 +120,9 @@ fn scrubbing(page: &mut String) {
 }
 
 fn joined(lines: &[&str]) -> String {
-    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+    lines
+        .iter()
+        .map(|line| line.trim())
+        .collect::<Vec<_>>()
+        .join(" ")
 }

@@ -13,13 +13,30 @@ fn parse(text: &str) -> Result<Definition> {
 #[test]
 fn the_smallest_definition_has_both_default_volumes() {
     let definition = parse(GOOD).unwrap();
-    let volumes: Vec<_> = definition.volumes.iter().map(|v| (v.policy.name.as_str(), v.policy.mount.as_str(), v.size >> 20)).collect();
+    let volumes: Vec<_> = definition
+        .volumes
+        .iter()
+        .map(|v| {
+            (
+                v.policy.name.as_str(),
+                v.policy.mount.as_str(),
+                v.size >> 20,
+            )
+        })
+        .collect();
     assert_eq!(volumes, [("state", "/var", 512), ("logs", "/var/log", 256)]);
-    assert!(matches!(&definition.sources[0].origin, Origin::Tar(path) if path == Path::new("images/web/root.tar")));
+    assert!(
+        matches!(&definition.sources[0].origin, Origin::Tar(path) if path == Path::new("images/web/root.tar"))
+    );
     assert_eq!(definition.sources[0].location, "images/web/image.toml:4:1");
     assert_eq!(definition.root.cluster, 65536);
     assert_eq!(definition.failure.after_seconds, 10);
-    assert!(parse(&format!("volumes = []\n{GOOD}")).unwrap().volumes.is_empty());
+    assert!(
+        parse(&format!("volumes = []\n{GOOD}"))
+            .unwrap()
+            .volumes
+            .is_empty()
+    );
 }
 
 #[test]
@@ -89,14 +106,28 @@ entries = 1000
     assert_eq!(definition.epoch, Some(1_793_491_200));
     assert_eq!(definition.sources.len(), 7);
     assert_eq!(definition.root.compression, Compression::Zstd(19));
-    assert!(matches!(&definition.sources[2].origin, Origin::Dir(dir) if dir.keep_owner && dir.cross_mounts && dir.path == Path::new("images/web/overlay")));
+    assert!(
+        matches!(&definition.sources[2].origin, Origin::Dir(dir) if dir.keep_owner && dir.cross_mounts && dir.path == Path::new("images/web/overlay"))
+    );
     // Parents before children, whatever the order in the file.
     assert_eq!(definition.volumes[0].policy.name, "state");
     assert_eq!(definition.policy().check(), Ok(()));
     assert_eq!(definition.failure.after_seconds, 120);
-    assert_eq!((definition.policy().verify.scrub_rate, definition.policy().verify.scrub_every), (100, 24));
+    assert_eq!(
+        (
+            definition.policy().verify.scrub_rate,
+            definition.policy().verify.scrub_every
+        ),
+        (100, 24)
+    );
     assert_eq!(definition.drift.listen.as_ref().map(Vec::len), Some(2));
-    assert_eq!((definition.on_violation.mounts, definition.on_violation.denials), (super::Reaction::Reboot, super::Reaction::Log));
+    assert_eq!(
+        (
+            definition.on_violation.mounts,
+            definition.on_violation.denials
+        ),
+        (super::Reaction::Reboot, super::Reaction::Log)
+    );
     assert_eq!(definition.stem(), "debian_1.0.0");
 }
 
@@ -104,21 +135,64 @@ entries = 1000
 fn each_mistake_is_named_with_its_place_and_the_way_out() {
     let with = |more: &str| format!("{GOOD}{more}");
     let replaced = |from: &str, to: &str| GOOD.replace(from, to);
-    let volume = |line: &str| with(&format!("[[volume]]\nname = \"state\"\nmount = \"/var\"\nsize = \"64M\"\n{line}\n"));
+    let volume = |line: &str| {
+        with(&format!(
+            "[[volume]]\nname = \"state\"\nmount = \"/var\"\nsize = \"64M\"\n{line}\n"
+        ))
+    };
     for (text, message) in [
-        (String::new(), "1:1: table [image] is missing (write [image], id = \"...\" and version = \"...\")"),
-        ("[image]\nid = \"a\"\nversion = \"1\"\n".to_owned(), "1:1: there is no source (write a [[source]] with debian, tar or dir)"),
-        (replaced("id =", "idd ="), "2:1: unknown key `idd` (did you mean `id`?)"),
-        (replaced("tar =", "tra ="), "5:1: unknown key `tra` (did you mean `tar`?)"),
-        (with("[roots]\n"), "6:2: unknown key `roots` (did you mean `root`?)"),
-        (with("[root]\ncompresion = \"lz4\"\n"), "7:1: unknown key `compresion` (did you mean `compression`?)"),
-        (with("[verify]\nscrub_every = 0\n"), "7:15: verify.scrub_every is 0, 1 to 8760 is possible"),
-        (with("[drift]\nlisten = [\"22/tcp\", \"ssh\"]\n"), "7:21: drift.listen: \"ssh\" is not a port (for example 22/tcp or 123/udp)"),
-        (with("[failure]\nwhatever = 1\n"), "7:1: unknown key `whatever` (known here: action, after, oops, lockup, hung_task)"),
-        (volume("mont = \"/x\""), "10:1: unknown key `mont` (did you mean `mount`?)"),
-        (replaced("id = \"web\"\n", ""), "1:1: key `id` is missing (write id = ...)"),
-        (replaced("\"web\"", "\"Web\""), "2:6: id \"Web\" is not an image id (use a-z 0-9 . _ -, starting with a letter or digit)"),
-        (replaced("\"web\"", "5"), "2:6: wrong type: integer `5`, expected a string"),
+        (
+            String::new(),
+            "1:1: table [image] is missing (write [image], id = \"...\" and version = \"...\")",
+        ),
+        (
+            "[image]\nid = \"a\"\nversion = \"1\"\n".to_owned(),
+            "1:1: there is no source (write a [[source]] with debian, tar or dir)",
+        ),
+        (
+            replaced("id =", "idd ="),
+            "2:1: unknown key `idd` (did you mean `id`?)",
+        ),
+        (
+            replaced("tar =", "tra ="),
+            "5:1: unknown key `tra` (did you mean `tar`?)",
+        ),
+        (
+            with("[roots]\n"),
+            "6:2: unknown key `roots` (did you mean `root`?)",
+        ),
+        (
+            with("[root]\ncompresion = \"lz4\"\n"),
+            "7:1: unknown key `compresion` (did you mean `compression`?)",
+        ),
+        (
+            with("[verify]\nscrub_every = 0\n"),
+            "7:15: verify.scrub_every is 0, 1 to 8760 is possible",
+        ),
+        (
+            with("[drift]\nlisten = [\"22/tcp\", \"ssh\"]\n"),
+            "7:21: drift.listen: \"ssh\" is not a port (for example 22/tcp or 123/udp)",
+        ),
+        (
+            with("[failure]\nwhatever = 1\n"),
+            "7:1: unknown key `whatever` (known here: action, after, oops, lockup, hung_task)",
+        ),
+        (
+            volume("mont = \"/x\""),
+            "10:1: unknown key `mont` (did you mean `mount`?)",
+        ),
+        (
+            replaced("id = \"web\"\n", ""),
+            "1:1: key `id` is missing (write id = ...)",
+        ),
+        (
+            replaced("\"web\"", "\"Web\""),
+            "2:6: id \"Web\" is not an image id (use a-z 0-9 . _ -, starting with a letter or digit)",
+        ),
+        (
+            replaced("\"web\"", "5"),
+            "2:6: wrong type: integer `5`, expected a string",
+        ),
         (
             replaced("\"1.0.0\"", "\"1_0\""),
             "3:11: version \"1_0\" is not a version (use A-Z a-z 0-9 . ~ ^ -, starting with a letter or digit, for example 1.4.0)",
@@ -131,50 +205,140 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
             replaced("[image]\n", "[image]\nepoch = \"soon\"\n"),
             "2:9: epoch is not a moment (use seconds since 1970 or a date, for example 2026-11-01T00:00:00Z)",
         ),
-        (replaced("tar = \"root.tar\"", ""), "4:1: this source gives nothing (write one of debian = { ... }, tar = \"...\" or dir = \"...\")"),
-        (with("dir = \"x\"\n"), "4:1: this source has more than one of debian, tar and dir (write a [[source]] for each)"),
-        (with("owner = \"keep\"\n"), "6:9: key `owner` belongs to a source with dir (leave it out)"),
-        (with("at = \"srv\"\n"), "6:6: \"srv\" is not a path in the image (write it from / on, without . or .. or // or a slash at its end)"),
-        (replaced("[[source]]", "[source]"), "4:1: this is a table, a list of tables is expected (write its name in double brackets, for example [[source]])"),
-        (replaced("tar = \"root.tar\"", "debian = { sutie = \"trixie\" }"), "5:12: unknown key `sutie` (did you mean `suite`?)"),
-        (replaced("tar = \"root.tar\"", "debian = { suite = \"--x\" }"), "5:20: \"--x\" is not a suite (use letters, digits and . _ + -)"),
         (
-            replaced("tar = \"root.tar\"", "debian = { suite = \"sid\", architecture = \"arm64\" }"),
+            replaced("tar = \"root.tar\"", ""),
+            "4:1: this source gives nothing (write one of debian = { ... }, tar = \"...\" or dir = \"...\")",
+        ),
+        (
+            with("dir = \"x\"\n"),
+            "4:1: this source has more than one of debian, tar and dir (write a [[source]] for each)",
+        ),
+        (
+            with("owner = \"keep\"\n"),
+            "6:9: key `owner` belongs to a source with dir (leave it out)",
+        ),
+        (
+            with("at = \"srv\"\n"),
+            "6:6: \"srv\" is not a path in the image (write it from / on, without . or .. or // or a slash at its end)",
+        ),
+        (
+            replaced("[[source]]", "[source]"),
+            "4:1: this is a table, a list of tables is expected (write its name in double brackets, for example [[source]])",
+        ),
+        (
+            replaced("tar = \"root.tar\"", "debian = { sutie = \"trixie\" }"),
+            "5:12: unknown key `sutie` (did you mean `suite`?)",
+        ),
+        (
+            replaced("tar = \"root.tar\"", "debian = { suite = \"--x\" }"),
+            "5:20: \"--x\" is not a suite (use letters, digits and . _ + -)",
+        ),
+        (
+            replaced(
+                "tar = \"root.tar\"",
+                "debian = { suite = \"sid\", architecture = \"arm64\" }",
+            ),
             "5:42: architecture \"arm64\" is not supported yet (use \"amd64\", or leave it out)",
         ),
         (
-            replaced("tar = \"root.tar\"", "debian = { suite = \"sid\", packages = [\"a\", \"b,c d\"] }"),
+            replaced(
+                "tar = \"root.tar\"",
+                "debian = { suite = \"sid\", packages = [\"a\", \"b,c d\"] }",
+            ),
             "5:44: \"b,c d\" is not a package (use letters, digits and . _ + -)",
         ),
         (
             with("[[file]]\npath = \"/a/../b\"\ncontent = \"\"\n"),
             "7:8: \"/a/../b\" is not a path in the image (write it from / on, without . or .. or // or a slash at its end)",
         ),
-        (with("[[file]]\npath = \"/a\"\n"), "6:1: file \"/a\" needs exactly one of content, copy, link, directory = true and absent = true"),
+        (
+            with("[[file]]\npath = \"/a\"\n"),
+            "6:1: file \"/a\" needs exactly one of content, copy, link, directory = true and absent = true",
+        ),
         (
             with("[[file]]\npath = \"/a\"\ncontent = \"\"\nlink = \"b\"\n"),
             "6:1: file \"/a\" needs exactly one of content, copy, link, directory = true and absent = true",
         ),
-        (with("[[file]]\npath = \"/a\"\ncontent = \"\"\nmode = \"rw\"\n"), "9:8: mode \"rw\" is not octal permission bits (use for example \"0640\")"),
-        (with("[[file]]\npath = \"/a\"\ncontent = \"\"\nuid = -1\n"), "9:7: wrong value: integer `-1`, expected a whole number from 0 to 4294967295"),
-        (with("[root]\ncluster = \"48K\"\n"), "7:11: cluster \"48K\" is not a power of two from 4K to 1M (use for example 64K)"),
-        (with("[root]\ncompression = \"zstd:23\"\n"), "7:15: compression \"zstd:23\": \"23\" is not a level (use 1 to 22)"),
-        (with("[scrub]\nkeep = [\"/ok\", \"/[a\"]\n"), "7:16: keep \"/[a\": unclosed character class; missing ']' (write for example \"/etc/ssh/ssh_host_*\")"),
-        (volume("").replace("64M", "2Q"), "9:8: volume \"state\": size \"2Q\" is not a size (use for example 512M or 2G)"),
-        (volume("").replace("64M", "100K"), "9:8: volume \"state\": size \"100K\" is not whole MiB (use for example 512M)"),
-        (volume("").replace("/var", "/etc/x"), "8:9: volume \"state\": /etc/x is not a place for a volume: /etc belongs to the image or the kernel"),
-        (volume("").replace("\"state\"", "\"_empty\""), "7:8: \"_empty\" is not a volume name (1 to 36 of a-z 0-9 . _ -, not starting with _)"),
-        (volume("[[volume]]\nname = \"state\"\nmount = \"/srv\"\nsize = \"64M\""), "11:8: two volumes have the name \"state\" (give this one another name)"),
-        (volume("[[volume]]\nname = \"b\"\nmount = \"/var\"\nsize = \"64M\""), "12:9: two volumes are mounted at \"/var\" (give this one another mount)"),
-        (volume("on_damage = \"recreat\""), "10:13: \"recreat\" is not known here (did you mean \"recreate\"?)"),
-        (format!("volumes = []\n{}", volume("")), "7:1: `volumes = []` and a [[volume]] contradict each other (leave one out)"),
-        (format!("volumes = [1]\n{GOOD}"), "1:11: `volumes` can only be the empty list (write a [[volume]] for each)"),
-        (with("[failure]\nafter = \"ten\"\n"), "7:9: after \"ten\" is not a duration (use for example 10s, 5m or 1h)"),
-        (with("[failure]\nafter = \"2h\"\n"), "7:9: after \"2h\" is too long (use 1h or less)"),
-        (with("[verify]\nboot = \"always\"\n"), "7:8: \"always\" is not known here (use lazy or full)"),
-        (with("[kernel]\ncmdline = \"quiet roothash=00\"\n"), "7:11: cmdline: `roothash=` is written by the builder (leave it out)"),
-        (with("[kernel]\ncmdline = \"a\\nb\"\n"), "7:11: cmdline holds a control character or a second line (write it on one line)"),
-        (with("[kernel]\nmodules = [\"../x\"]\n"), "7:12: \"../x\" is not a module's name (write it without path and .ko, for example \"virtio_net\")"),
+        (
+            with("[[file]]\npath = \"/a\"\ncontent = \"\"\nmode = \"rw\"\n"),
+            "9:8: mode \"rw\" is not octal permission bits (use for example \"0640\")",
+        ),
+        (
+            with("[[file]]\npath = \"/a\"\ncontent = \"\"\nuid = -1\n"),
+            "9:7: wrong value: integer `-1`, expected a whole number from 0 to 4294967295",
+        ),
+        (
+            with("[root]\ncluster = \"48K\"\n"),
+            "7:11: cluster \"48K\" is not a power of two from 4K to 1M (use for example 64K)",
+        ),
+        (
+            with("[root]\ncompression = \"zstd:23\"\n"),
+            "7:15: compression \"zstd:23\": \"23\" is not a level (use 1 to 22)",
+        ),
+        (
+            with("[scrub]\nkeep = [\"/ok\", \"/[a\"]\n"),
+            "7:16: keep \"/[a\": unclosed character class; missing ']' (write for example \"/etc/ssh/ssh_host_*\")",
+        ),
+        (
+            volume("").replace("64M", "2Q"),
+            "9:8: volume \"state\": size \"2Q\" is not a size (use for example 512M or 2G)",
+        ),
+        (
+            volume("").replace("64M", "100K"),
+            "9:8: volume \"state\": size \"100K\" is not whole MiB (use for example 512M)",
+        ),
+        (
+            volume("").replace("/var", "/etc/x"),
+            "8:9: volume \"state\": /etc/x is not a place for a volume: /etc belongs to the image or the kernel",
+        ),
+        (
+            volume("").replace("\"state\"", "\"_empty\""),
+            "7:8: \"_empty\" is not a volume name (1 to 36 of a-z 0-9 . _ -, not starting with _)",
+        ),
+        (
+            volume("[[volume]]\nname = \"state\"\nmount = \"/srv\"\nsize = \"64M\""),
+            "11:8: two volumes have the name \"state\" (give this one another name)",
+        ),
+        (
+            volume("[[volume]]\nname = \"b\"\nmount = \"/var\"\nsize = \"64M\""),
+            "12:9: two volumes are mounted at \"/var\" (give this one another mount)",
+        ),
+        (
+            volume("on_damage = \"recreat\""),
+            "10:13: \"recreat\" is not known here (did you mean \"recreate\"?)",
+        ),
+        (
+            format!("volumes = []\n{}", volume("")),
+            "7:1: `volumes = []` and a [[volume]] contradict each other (leave one out)",
+        ),
+        (
+            format!("volumes = [1]\n{GOOD}"),
+            "1:11: `volumes` can only be the empty list (write a [[volume]] for each)",
+        ),
+        (
+            with("[failure]\nafter = \"ten\"\n"),
+            "7:9: after \"ten\" is not a duration (use for example 10s, 5m or 1h)",
+        ),
+        (
+            with("[failure]\nafter = \"2h\"\n"),
+            "7:9: after \"2h\" is too long (use 1h or less)",
+        ),
+        (
+            with("[verify]\nboot = \"always\"\n"),
+            "7:8: \"always\" is not known here (use lazy or full)",
+        ),
+        (
+            with("[kernel]\ncmdline = \"quiet roothash=00\"\n"),
+            "7:11: cmdline: `roothash=` is written by the builder (leave it out)",
+        ),
+        (
+            with("[kernel]\ncmdline = \"a\\nb\"\n"),
+            "7:11: cmdline holds a control character or a second line (write it on one line)",
+        ),
+        (
+            with("[kernel]\nmodules = [\"../x\"]\n"),
+            "7:12: \"../x\" is not a module's name (write it without path and .ko, for example \"virtio_net\")",
+        ),
         (
             with("[seal]\nlevel = \"lockdown\"\nscripts = \"refuse\"\n"),
             "8:11: only level \"guard\" can refuse scripts (write level = \"guard\", or leave scripts out)",
@@ -196,14 +360,26 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
             "7:18: level \"verity\" does not restrict modules (write level = \"lockdown\" or \"guard\", or leave module_loading out)",
         ),
         (
-            with("[seal]\nlevel = \"guard\"\nmodule_loading = \"image\"\nallow = { containers = true }\n"),
+            with(
+                "[seal]\nlevel = \"guard\"\nmodule_loading = \"image\"\nallow = { containers = true }\n",
+            ),
             "8:18: with the exceptions containers and debug, the guard can't tell who loads a module (write module_loading = \"boot\", and in modules what is needed later)",
         ),
-        (with("[seal]\nlevel = \"guard\"\nmodule_loading = \"never\"\n"), "8:18: \"never\" is not known here (use image or boot)"),
-        (with("[limits]\nentries = \"many\"\n"), "7:11: wrong type: string \"many\", expected a whole number"),
+        (
+            with("[seal]\nlevel = \"guard\"\nmodule_loading = \"never\"\n"),
+            "8:18: \"never\" is not known here (use image or boot)",
+        ),
+        (
+            with("[limits]\nentries = \"many\"\n"),
+            "7:11: wrong type: string \"many\", expected a whole number",
+        ),
     ] {
         let error = parse(&text).expect_err(&text);
-        assert_eq!(error.message().strip_prefix("images/web/image.toml:"), Some(message), "{text}\n{error}");
+        assert_eq!(
+            error.message().strip_prefix("images/web/image.toml:"),
+            Some(message),
+            "{text}\n{error}"
+        );
     }
 }
 
@@ -211,17 +387,43 @@ fn each_mistake_is_named_with_its_place_and_the_way_out() {
 fn mistakes_that_do_not_depend_on_each_other_are_told_at_once() {
     let lines = |text: &str| -> Vec<String> {
         let error = parse(text).unwrap_err();
-        error.message().lines().map(|line| line.trim_start_matches("images/web/image.toml:").split(' ').take(3).collect::<Vec<_>>().join(" ")).collect()
+        error
+            .message()
+            .lines()
+            .map(|line| {
+                line.trim_start_matches("images/web/image.toml:")
+                    .split(' ')
+                    .take(3)
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect()
     };
     let keys = "[image]\nidd = \"web\"\nversion = \"1\"\n[[source]]\ntra = \"x\"\n[[source]]\ndebian = { sutie = \"a\" }\n[rot]\n[kernel]\ncmdlin = \"\"\n";
-    assert_eq!(lines(keys), ["2:1: unknown key", "5:1: unknown key", "7:12: unknown key", "8:2: unknown key", "10:1: unknown key"]);
+    assert_eq!(
+        lines(keys),
+        [
+            "2:1: unknown key",
+            "5:1: unknown key",
+            "7:12: unknown key",
+            "8:2: unknown key",
+            "10:1: unknown key"
+        ]
+    );
     let values = format!(
         "{}[[source]]\n[root]\ncluster = \"3K\"\n[[volume]]\nname = \"a\"\nmount = \"/var\"\nsize = \"1Q\"\n[[volume]]\nname = \"b\"\nmount = \"/x\"\nsize = \"2Q\"\n[failure]\nafter = \"x\"\n",
         GOOD.replace("\"web\"", "\"W\"")
     );
     assert_eq!(
         lines(&values),
-        ["2:6: id \"W\"", "6:1: this source", "8:11: cluster \"3K\"", "12:8: volume \"a\":", "16:8: volume \"b\":", "18:9: after \"x\""]
+        [
+            "2:6: id \"W\"",
+            "6:1: this source",
+            "8:11: cluster \"3K\"",
+            "12:8: volume \"a\":",
+            "16:8: volume \"b\":",
+            "18:9: after \"x\""
+        ]
     );
     // A hundred of one kind are not news a hundred times.
     let many = format!("{GOOD}{}", "[[source]]\n".repeat(100));
@@ -239,7 +441,20 @@ fn columns_count_characters_and_lines_survive_windows_line_ends() {
 fn hostile_text_is_an_error_and_never_a_panic() {
     let deep = "a = ".to_owned() + &"[".repeat(100_000);
     let dotted = "a.".repeat(100_000) + "b = 1";
-    for text in ["\0", "=", "[", "[[", "[image", "\"", "é", "[image]\n[image]\n", "a = 1\na = 2\n", &deep, &dotted, "[image]\nid = \"\"\nversion=\"\"\n"] {
+    for text in [
+        "\0",
+        "=",
+        "[",
+        "[[",
+        "[image",
+        "\"",
+        "é",
+        "[image]\n[image]\n",
+        "a = 1\na = 2\n",
+        &deep,
+        &dotted,
+        "[image]\nid = \"\"\nversion=\"\"\n",
+    ] {
         assert!(parse(text).is_err());
     }
     // Every cut of a good text, and every single byte replaced by one that means something to TOML.
@@ -255,6 +470,13 @@ fn hostile_text_is_an_error_and_never_a_panic() {
 
 #[test]
 fn the_reference_is_current() {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/definition.md")).unwrap_or_default();
-    assert!(page == reference::markdown(), "docs/definition.md is not what the types say: run `adamant reference > docs/definition.md`");
+    let page = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/definition.md"
+    ))
+    .unwrap_or_default();
+    assert!(
+        page == reference::markdown(),
+        "docs/definition.md is not what the types say: run `adamant reference > docs/definition.md`"
+    );
 }

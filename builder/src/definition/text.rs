@@ -22,7 +22,13 @@ impl Text<'_> {
         }
         let before = &self.text[..start];
         let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1;
         format!("{}:{line}:{column}", self.path.display())
     }
 
@@ -39,7 +45,10 @@ impl Text<'_> {
     /// What TOML or serde found wrong, in our words.
     pub fn syntax(&self, error: &toml::de::Error) -> Error {
         let span = error.span().unwrap_or(0..0);
-        self.error(span.clone(), in_our_words(error.message(), self.text.get(span).unwrap_or_default()))
+        self.error(
+            span.clone(),
+            in_our_words(error.message(), self.text.get(span).unwrap_or_default()),
+        )
     }
 }
 
@@ -81,7 +90,10 @@ fn in_our_words(message: &str, found: &str) -> String {
         ("invalid type: ", "wrong type: "),
         ("invalid value: ", "wrong value: "),
         ("expected a sequence", "expected a list"),
-        ("expected u32", "expected a whole number from 0 to 4294967295"),
+        (
+            "expected u32",
+            "expected a whole number from 0 to 4294967295",
+        ),
         ("expected u64", "expected a whole number"),
     ] {
         words = words.replacen(theirs, ours, 1);
@@ -89,9 +101,11 @@ fn in_our_words(message: &str, found: &str) -> String {
     words
 }
 
-/// The known word that a mistyped one most likely meant: at most a third of the longer word's letters differ. `None` where none is near.
+/// The known word that a mistyped one most likely meant: at most a third of the longer word's
+/// letters differ. `None` where none is near.
 pub fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    /// A key can be as long as the file, and comparing takes the square of that; no known word is longer.
+    /// A key can be as long as the file, and comparing takes the square of that; no known word is
+    /// longer.
     const LONGEST: usize = 64;
     // Nobody means another word by letters of another case, or by `-` for `_`.
     let plain = |word: &str| word.to_ascii_lowercase().replace('-', "_");
@@ -110,7 +124,19 @@ mod tests {
 
     #[test]
     fn only_a_word_that_is_near_is_suggested() {
-        let known = ["id", "at", "tar", "dir", "mount", "name", "size", "weight", "on_damage", "compression", "cross_mounts"];
+        let known = [
+            "id",
+            "at",
+            "tar",
+            "dir",
+            "mount",
+            "name",
+            "size",
+            "weight",
+            "on_damage",
+            "compression",
+            "cross_mounts",
+        ];
         for (unknown, expected) in [
             ("mont", Some("mount")),
             ("Mount", Some("mount")),

@@ -1,4 +1,5 @@
-//! Every key that nobody knows, in one go. Serde stops at the first one; a person who renamed three keys wants to hear of all three.
+//! Every key that nobody knows, in one go. Serde stops at the first one; a person who renamed three
+//! keys wants to hear of all three.
 
 use toml::de::{DeTable, DeValue};
 
@@ -30,12 +31,17 @@ const TABLES: &[(&str, Option<&Section>)] = &[
 
 /// One error for each, in the order of the file; none where the text is no TOML.
 pub fn errors(text: &Text) -> Vec<Error> {
-    let Ok(table) = DeTable::parse(text.text) else { return Vec::new() };
+    let Ok(table) = DeTable::parse(text.text) else {
+        return Vec::new();
+    };
     let mut found = Vec::new();
     let names: Vec<&str> = TABLES.iter().map(|table| table.0).collect();
     for (key, value) in table.get_ref() {
         match TABLES.iter().find(|table| table.0 == key.get_ref()) {
-            None => found.push((key.span(), text.unknown_key(key.span(), key.get_ref(), &names))),
+            None => found.push((
+                key.span(),
+                text.unknown_key(key.span(), key.get_ref(), &names),
+            )),
             Some((_, Some(section))) => look(text, section, value.get_ref(), &mut found),
             Some((_, None)) => {}
         }
@@ -45,16 +51,28 @@ pub fn errors(text: &Text) -> Vec<Error> {
 }
 
 /// A table, or each of a list of tables. What is neither is for serde to complain about.
-fn look(text: &Text, section: &Section, value: &DeValue, found: &mut Vec<(std::ops::Range<usize>, Error)>) {
+fn look(
+    text: &Text,
+    section: &Section,
+    value: &DeValue,
+    found: &mut Vec<(std::ops::Range<usize>, Error)>,
+) {
     if let Some(list) = value.as_array() {
-        list.iter().for_each(|value| look(text, section, value.get_ref(), found));
+        list.iter()
+            .for_each(|value| look(text, section, value.get_ref(), found));
     }
     let names: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
     for (key, value) in value.as_table().into_iter().flatten() {
         if !names.contains(&&**key.get_ref()) {
-            found.push((key.span(), text.unknown_key(key.span(), key.get_ref(), &names)));
+            found.push((
+                key.span(),
+                text.unknown_key(key.span(), key.get_ref(), &names),
+            ));
         }
-        if section.title == keys::Source::SECTION.title && key.get_ref() == "debian" && value.get_ref().is_table() {
+        if section.title == keys::Source::SECTION.title
+            && key.get_ref() == "debian"
+            && value.get_ref().is_table()
+        {
             look(text, &keys::Debian::SECTION, value.get_ref(), found);
         }
         if section.title == keys::Seal::SECTION.title && key.get_ref() == "allow" {

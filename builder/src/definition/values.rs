@@ -1,5 +1,5 @@
-//! The small languages inside a definition's strings: sizes, durations, dates, names. Each function says in one phrase what is wrong and
-//! what to write instead.
+//! The small languages inside a definition's strings: sizes, durations, dates, names. Each function
+//! says in one phrase what is wrong and what to write instead.
 
 use super::{Compression, Layout};
 
@@ -16,7 +16,9 @@ pub fn size(text: &str) -> Result<u64, String> {
         _ => return Err(wrong()),
     };
     let number: u64 = whole(digits).ok_or_else(wrong)?;
-    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is larger than any disk"))
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| format!("{text:?} is larger than any disk"))
 }
 
 /// Seconds: a whole number and s, m or h.
@@ -29,38 +31,54 @@ pub fn duration(text: &str) -> Result<u64, String> {
         "h" => 3600,
         _ => return Err(wrong()),
     };
-    whole(digits).and_then(|number| number.checked_mul(factor)).ok_or_else(wrong)
+    whole(digits)
+        .and_then(|number| number.checked_mul(factor))
+        .ok_or_else(wrong)
 }
 
 /// Digits alone: no sign, no space, no underscore.
 fn whole(digits: &str) -> Option<u64> {
-    digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
+    digits
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| digits.parse().ok())
+        .flatten()
 }
 
 /// IMAGE_ID.
 pub fn id(text: &str) -> Result<(), String> {
     let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
-    if !text.bytes().all(known) || !text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()) {
-        return Err(format!("id {text:?} is not an image id (use a-z 0-9 . _ -, starting with a letter or digit)"));
+    if !text.bytes().all(known)
+        || !text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+    {
+        return Err(format!(
+            "id {text:?} is not an image id (use a-z 0-9 . _ -, starting with a letter or digit)"
+        ));
     }
     Ok(())
 }
 
-/// IMAGE_VERSION in the version format of UAPI.10. `_` separates id and version in labels and `+` the counter of tries in names of boot
-/// entries (UAPI.1), so neither can be part of a version.
+/// IMAGE_VERSION in the version format of UAPI.10. `_` separates id and version in labels and `+`
+/// the counter of tries in names of boot entries (UAPI.1), so neither can be part of a version.
 pub fn version(text: &str) -> Result<(), String> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b".~^-".contains(&b);
     if !text.bytes().all(known) || !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
-        return Err(format!("version {text:?} is not a version (use A-Z a-z 0-9 . ~ ^ -, starting with a letter or digit, for example 1.4.0)"));
+        return Err(format!(
+            "version {text:?} is not a version (use A-Z a-z 0-9 . ~ ^ -, starting with a letter or digit, for example 1.4.0)"
+        ));
     }
     Ok(())
 }
 
-/// Id and version together: `ID_VERSION_verity` is a partition label, and those have room for 36 UTF-16 units (UEFI 2.10, 5.3.3).
+/// Id and version together: `ID_VERSION_verity` is a partition label, and those have room for 36
+/// UTF-16 units (UEFI 2.10, 5.3.3).
 pub fn label(id: &str, version: &str) -> Result<(), String> {
     let length = format!("{id}_{version}_verity").encode_utf16().count();
     if length > 36 {
-        return Err(format!("label {:?} has {length} characters, a partition label has room for 36 (shorten id or version)", format!("{id}_{version}_verity")));
+        return Err(format!(
+            "label {:?} has {length} characters, a partition label has room for 36 (shorten id or version)",
+            format!("{id}_{version}_verity")
+        ));
     }
     Ok(())
 }
@@ -70,7 +88,9 @@ pub fn compression(text: &str) -> Result<Compression, String> {
     if let Some(level) = text.strip_prefix("zstd:") {
         return match whole(level) {
             Some(level @ 1..=22) => Ok(Compression::Zstd(level as i32)),
-            _ => Err(format!("compression {text:?}: {level:?} is not a level (use 1 to 22)")),
+            _ => Err(format!(
+                "compression {text:?}: {level:?} is not a level (use 1 to 22)"
+            )),
         };
     }
     Ok(match text {
@@ -79,7 +99,11 @@ pub fn compression(text: &str) -> Result<Compression, String> {
         "lz4" => Compression::Lz4,
         "lz4hc" => Compression::Lz4hc,
         "zstd" => Compression::Zstd(super::ZSTD_LEVEL),
-        _ => return Err(format!("compression {text:?} is not known (use auto, none, lz4, lz4hc, zstd or zstd:LEVEL)")),
+        _ => {
+            return Err(format!(
+                "compression {text:?} is not known (use auto, none, lz4, lz4hc, zstd or zstd:LEVEL)"
+            ));
+        }
     })
 }
 
@@ -88,7 +112,9 @@ pub fn layout(text: &str) -> Result<Layout, String> {
     match text {
         "updates" => Ok(Layout::Updates),
         "smallest" => Ok(Layout::Smallest),
-        _ => Err(format!("layout {text:?} is not known (use updates or smallest)")),
+        _ => Err(format!(
+            "layout {text:?} is not known (use updates or smallest)"
+        )),
     }
 }
 
@@ -96,16 +122,21 @@ pub fn layout(text: &str) -> Result<Layout, String> {
 pub fn cluster(text: &str) -> Result<u32, String> {
     match size(text).map_err(|why| format!("cluster {why}"))? {
         bytes @ 4096..=1_048_576 if bytes.is_power_of_two() => Ok(bytes as u32),
-        _ => Err(format!("cluster {text:?} is not a power of two from 4K to 1M (use for example 64K)")),
+        _ => Err(format!(
+            "cluster {text:?} is not a power of two from 4K to 1M (use for example 64K)"
+        )),
     }
 }
 
 /// Permission bits.
 pub fn mode(text: &str) -> Result<u16, String> {
-    let octal = !text.is_empty() && text.len() <= 5 && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    let octal =
+        !text.is_empty() && text.len() <= 5 && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     match u16::from_str_radix(text, 8) {
         Ok(mode @ 0..=0o7777) if octal => Ok(mode),
-        _ => Err(format!("mode {text:?} is not octal permission bits (use for example \"0640\")")),
+        _ => Err(format!(
+            "mode {text:?} is not octal permission bits (use for example \"0640\")"
+        )),
     }
 }
 
@@ -114,10 +145,14 @@ pub fn absolute(text: &str) -> Result<(), String> {
     let parts_ok = text.starts_with('/')
         && text.len() > 1
         && text.len() <= 4095
-        && text[1..].split('/').all(|part| !part.is_empty() && part != "." && part != ".." && part.len() <= crate::tree::NAME_MAX)
+        && text[1..].split('/').all(|part| {
+            !part.is_empty() && part != "." && part != ".." && part.len() <= crate::tree::NAME_MAX
+        })
         && !text.contains('\0');
     if !parts_ok {
-        return Err(format!("{text:?} is not a path in the image (write it from / on, without . or .. or // or a slash at its end)"));
+        return Err(format!(
+            "{text:?} is not a path in the image (write it from / on, without . or .. or // or a slash at its end)"
+        ));
     }
     Ok(())
 }
@@ -126,7 +161,9 @@ pub fn absolute(text: &str) -> Result<(), String> {
 pub fn word(what: &str, text: &str) -> Result<(), String> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b"._+:=/*-".contains(&b);
     if text.is_empty() || text.len() > 255 || text.starts_with('-') || !text.bytes().all(known) {
-        return Err(format!("{text:?} is not {what} (use letters, digits and . _ + -)"));
+        return Err(format!(
+            "{text:?} is not {what} (use letters, digits and . _ + -)"
+        ));
     }
     Ok(())
 }
@@ -134,34 +171,62 @@ pub fn word(what: &str, text: &str) -> Result<(), String> {
 /// One line of text without control characters, at most `limit` bytes.
 pub fn line(what: &str, text: &str, limit: usize) -> Result<(), String> {
     if text.chars().any(char::is_control) {
-        return Err(format!("{what} holds a control character or a second line (write it on one line)"));
+        return Err(format!(
+            "{what} holds a control character or a second line (write it on one line)"
+        ));
     }
     if text.len() > limit {
-        return Err(format!("{what} has {} bytes, at most {limit} are possible", text.len()));
+        return Err(format!(
+            "{what} has {} bytes, at most {limit} are possible",
+            text.len()
+        ));
     }
     Ok(())
 }
 
 /// A module's name.
 pub fn module(text: &str) -> Result<(), String> {
-    if text.is_empty() || text.len() > 64 || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b)) {
-        return Err(format!("{text:?} is not a module's name (write it without path and .ko, for example \"virtio_net\")"));
+    if text.is_empty()
+        || text.len() > 64
+        || !text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+    {
+        return Err(format!(
+            "{text:?} is not a module's name (write it without path and .ko, for example \"virtio_net\")"
+        ));
     }
     Ok(())
 }
 
 /// Words that decide what is booted: the builder writes them, and a second one would contradict it.
-const OWN_WORDS: &[&str] = &["roothash", "usrhash", "systemd.verity", "systemd.verity_root_data", "systemd.verity_root_hash", "root", "rdinit", "initrd"];
+const OWN_WORDS: &[&str] = &[
+    "roothash",
+    "usrhash",
+    "systemd.verity",
+    "systemd.verity_root_data",
+    "systemd.verity_root_hash",
+    "root",
+    "rdinit",
+    "initrd",
+];
 
-/// Words for the kernel's command line. The kernel takes 2048 bytes on x86; the builder's own words need some of them.
+/// Words for the kernel's command line. The kernel takes 2048 bytes on x86; the builder's own words
+/// need some of them.
 pub fn cmdline(text: &str) -> Result<(), String> {
     line("cmdline", text, 1536)?;
     if text.matches('"').count() % 2 == 1 {
         return Err("cmdline has a quote without its other half".to_owned());
     }
     let key = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
-    match text.split_whitespace().map(key).find(|key| OWN_WORDS.contains(&key.as_str())) {
-        Some(key) => Err(format!("cmdline: `{key}=` is written by the builder (leave it out)")),
+    match text
+        .split_whitespace()
+        .map(key)
+        .find(|key| OWN_WORDS.contains(&key.as_str()))
+    {
+        Some(key) => Err(format!(
+            "cmdline: `{key}=` is written by the builder (leave it out)"
+        )),
         None => Ok(()),
     }
 }
@@ -170,21 +235,32 @@ pub fn cmdline(text: &str) -> Result<(), String> {
 pub fn snapshot(text: &str) -> Result<(), String> {
     let bytes = text.as_bytes();
     let digits = |from: usize, to: usize| bytes[from..to].iter().all(u8::is_ascii_digit);
-    if bytes.len() != 16 || bytes[8] != b'T' || bytes[15] != b'Z' || !digits(0, 8) || !digits(9, 15) {
-        return Err(format!("snapshot {text:?} is not a moment (use for example \"20261101T000000Z\")"));
+    if bytes.len() != 16 || bytes[8] != b'T' || bytes[15] != b'Z' || !digits(0, 8) || !digits(9, 15)
+    {
+        return Err(format!(
+            "snapshot {text:?} is not a moment (use for example \"20261101T000000Z\")"
+        ));
     }
     Ok(())
 }
 
 /// Seconds since 1970 from an integer, a TOML date or a string that holds either.
 pub fn epoch(value: &toml::Value) -> Result<i64, String> {
-    let wrong = || "epoch is not a moment (use seconds since 1970 or a date, for example 2026-11-01T00:00:00Z)".to_owned();
+    let wrong = || {
+        "epoch is not a moment (use seconds since 1970 or a date, for example 2026-11-01T00:00:00Z)"
+            .to_owned()
+    };
     let seconds = match value {
         toml::Value::Integer(seconds) => *seconds,
         toml::Value::Datetime(moment) => from_date(moment).ok_or_else(wrong)?,
         toml::Value::String(text) => match whole(text) {
             Some(seconds) => i64::try_from(seconds).map_err(|_| wrong())?,
-            None => text.parse().ok().as_ref().and_then(from_date).ok_or_else(wrong)?,
+            None => text
+                .parse()
+                .ok()
+                .as_ref()
+                .and_then(from_date)
+                .ok_or_else(wrong)?,
         },
         _ => return Err(wrong()),
     };
@@ -195,11 +271,18 @@ pub fn epoch(value: &toml::Value) -> Result<i64, String> {
     Ok(seconds)
 }
 
-/// A date with or without a time; without an offset it is UTC, so that the machine's time zone does not decide what is built.
+/// A date with or without a time; without an offset it is UTC, so that the machine's time zone does
+/// not decide what is built.
 fn from_date(moment: &toml::value::Datetime) -> Option<i64> {
     let date = moment.date?;
-    let days = days_since_1970(i64::from(date.year), i64::from(date.month), i64::from(date.day));
-    let time = moment.time.map_or(0, |t| i64::from(t.hour) * 3600 + i64::from(t.minute) * 60 + i64::from(t.second.unwrap_or(0)));
+    let days = days_since_1970(
+        i64::from(date.year),
+        i64::from(date.month),
+        i64::from(date.day),
+    );
+    let time = moment.time.map_or(0, |t| {
+        i64::from(t.hour) * 3600 + i64::from(t.minute) * 60 + i64::from(t.second.unwrap_or(0))
+    });
     let offset = match moment.offset {
         Some(toml::value::Offset::Custom { minutes }) => i64::from(minutes) * 60,
         _ => 0,
@@ -207,11 +290,13 @@ fn from_date(moment: &toml::value::Datetime) -> Option<i64> {
     Some(days * 86400 + time - offset)
 }
 
-/// Days of the proleptic Gregorian calendar, counted in years that begin in March so that a leap day is a year's last.
+/// Days of the proleptic Gregorian calendar, counted in years that begin in March so that a leap
+/// day is a year's last.
 pub(crate) fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year
+        - 719_468
 }
 
 /// Seconds since 1970 for people: RFC 3339 in UTC.
@@ -224,8 +309,17 @@ pub fn moment(seconds: i64) -> String {
     let of_year = of_era - (365 * of_era_year + of_era_year / 4 - of_era_year / 100);
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, year) = if month < 10 { (month + 3, 400 * era + of_era_year) } else { (month - 9, 400 * era + of_era_year + 1) };
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    let (month, year) = if month < 10 {
+        (month + 3, 400 * era + of_era_year)
+    } else {
+        (month - 9, 400 * era + of_era_year + 1)
+    };
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 #[cfg(test)]
@@ -236,7 +330,20 @@ mod tests {
     fn sizes_are_powers_of_1024_and_never_wrap() {
         assert_eq!(size("512M"), Ok(512 << 20));
         assert_eq!(size("4096"), Ok(4096));
-        for wrong in ["", "M", "2Q", "-1M", "+1M", "1 M", "1.5G", "1MM", "0x10", "é", "18446744073709551616", "99999999999T"] {
+        for wrong in [
+            "",
+            "M",
+            "2Q",
+            "-1M",
+            "+1M",
+            "1 M",
+            "1.5G",
+            "1MM",
+            "0x10",
+            "é",
+            "18446744073709551616",
+            "99999999999T",
+        ] {
             assert!(size(wrong).is_err(), "{wrong}");
         }
     }
@@ -260,7 +367,8 @@ mod tests {
         assert_eq!(moment(951_825_600), "2000-02-29T12:00:00Z");
         assert_eq!(moment(-1), "1969-12-31T23:59:59Z");
         assert_eq!(moment(253_402_300_799), "9999-12-31T23:59:59Z");
-        // Every day of some decades around the ends of centuries, at a second that walks through the day.
+        // Every day of some decades around the ends of centuries, at a second that walks through
+        // the day.
         for day in (0..20_000).chain(45_000..60_000) {
             let seconds = day * 86_400 + day * 7919 % 86_400;
             assert_eq!(epoch(&toml::Value::String(moment(seconds))), Ok(seconds));

@@ -1,5 +1,5 @@
-//! The EFI system partition: FAT32 (UEFI 2.10, 13.3) with the boot loader where firmware looks for it, and the unified kernel image where
-//! the boot loader does (UAPI.1).
+//! The EFI system partition: FAT32 (UEFI 2.10, 13.3) with the boot loader where firmware looks for
+//! it, and the unified kernel image where the boot loader does (UAPI.1).
 
 use std::fs::File;
 
@@ -13,9 +13,11 @@ use crate::error::{Context, Error, Result};
 pub const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 /// Where the boot loader looks for unified kernel images.
 pub const IMAGES: &str = "EFI/Linux";
-/// Tries that a new image has, and tries that it has had: single digits, both, always (UAPI.1, systemd-boot(7)).
+/// Tries that a new image has, and tries that it has had: single digits, both, always (UAPI.1,
+/// systemd-boot(7)).
 const TRIES: &str = "+3-0";
-/// The boot loader's configuration. No `default`: it would start an image that was found bad. No editor: it would change the command line.
+/// The boot loader's configuration. No `default`: it would start an image that was found bad. No
+/// editor: it would change the command line.
 const LOADER_CONF: &str = "timeout 3\neditor no\n";
 
 /// What is put into it, in this order.
@@ -32,32 +34,47 @@ pub fn entries(stem: &str, loader: Vec<u8>, image: Vec<u8>) -> Vec<Entry> {
     let entry = |path: String, bytes| Entry { path, bytes };
     vec![
         entry(LOADER.to_owned(), loader),
-        entry("loader/loader.conf".to_owned(), LOADER_CONF.as_bytes().to_vec()),
+        entry(
+            "loader/loader.conf".to_owned(),
+            LOADER_CONF.as_bytes().to_vec(),
+        ),
         entry(format!("{IMAGES}/{stem}{TRIES}.efi"), image),
     ]
 }
 
-/// Writes the file system into an empty file, sparse. Nothing in it depends on time or chance. Gives how many bytes of it are not all zeros.
+/// Writes the file system into an empty file, sparse. Nothing in it depends on time or chance.
+/// Gives how many bytes of it are not all zeros.
 pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[Entry]) -> Result<u64> {
     let needed: u64 = entries.iter().map(|entry| entry.bytes.len() as u64).sum();
     if needed > size / 100 * 95 {
-        return Err(Error::new(format!("the EFI system partition has {} MiB, what goes into it {}", size >> 20, needed.div_ceil(1 << 20)))
-            .hint("make disk.esp larger: three times a unified kernel image is what updates need"));
+        return Err(Error::new(format!(
+            "the EFI system partition has {} MiB, what goes into it {}",
+            size >> 20,
+            needed.div_ceil(1 << 20)
+        ))
+        .hint("make disk.esp larger: three times a unified kernel image is what updates need"));
     }
-    // 4096: what flash and disks write at once; less only where FAT32 would otherwise have too few clusters.
+    // 4096: what flash and disks write at once; less only where FAT32 would otherwise have too few
+    // clusters.
     let geometries = [4096, sector].map(|cluster| Geometry::new(size, sector, cluster));
-    let Some(geometry) = geometries.into_iter().find(|geometry| geometry.clusters >= fat::LEAST_CLUSTERS) else {
+    let Some(geometry) = geometries
+        .into_iter()
+        .find(|geometry| geometry.clusters >= fat::LEAST_CLUSTERS)
+    else {
         let least = (fat::LEAST_CLUSTERS * u64::from(sector)).div_ceil(1 << 20) + 4;
         return Err(Error::new(format!("an EFI system partition of {} MiB is too small for FAT32 with sectors of {sector} bytes", size >> 20))
             .hint(format!("make disk.esp at least {least}M")));
     };
-    out.set_len(size).context(|| "making room for the EFI system partition")?;
+    out.set_len(size)
+        .context(|| "making room for the EFI system partition")?;
     let mut root = Directory::default();
     for entry in entries {
-        root.add(&entry.path, &entry.bytes).map_err(|why| Error::new(format!("the EFI system partition: {why}")))?;
+        root.add(&entry.path, &entry.bytes)
+            .map_err(|why| Error::new(format!("the EFI system partition: {why}")))?;
     }
     let volume_id = u32::from_le_bytes([guid.0[0], guid.0[1], guid.0[2], guid.0[3]]);
-    fat::write(out, &geometry, volume_id, b"ESP        ", &root).context(|| "writing the EFI system partition")
+    fat::write(out, &geometry, volume_id, b"ESP        ", &root)
+        .context(|| "writing the EFI system partition")
 }
 
 #[cfg(test)]
@@ -67,7 +84,13 @@ mod tests {
 
     fn scratch(name: &str) -> (std::path::PathBuf, File) {
         let path = std::env::temp_dir().join(format!("adamant-esp-{name}-{}", std::process::id()));
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
         (path, file)
     }
 
@@ -78,22 +101,47 @@ mod tests {
         for sector in [512, 4096] {
             let (path, file) = scratch(&format!("fsck-{sector}"));
             let used = write(&file, 512 << 20, sector, &Guid([7; 16]), &entries).unwrap();
-            assert!(crate::io::zeros::are_all(&file, used..512 << 20).unwrap() && !crate::io::zeros::are_all(&file, used - 4096..used).unwrap());
-            let Ok(checked) = Command::new("/usr/sbin/fsck.vfat").arg("-n").arg(&path).output() else {
+            assert!(
+                crate::io::zeros::are_all(&file, used..512 << 20).unwrap()
+                    && !crate::io::zeros::are_all(&file, used - 4096..used).unwrap()
+            );
+            let Ok(checked) = Command::new("/usr/sbin/fsck.vfat")
+                .arg("-n")
+                .arg(&path)
+                .output()
+            else {
                 eprintln!("SKIPPED: fsck.vfat is not installed");
                 return;
             };
             let said = String::from_utf8_lossy(&checked.stdout).into_owned();
-            assert!(checked.status.success() && said.lines().count() == 2, "sector {sector}: {said}");
-            let Ok(listed) = Command::new("mdir").args(["-/", "-b", "-i"]).arg(&path).arg("::").output() else {
+            assert!(
+                checked.status.success() && said.lines().count() == 2,
+                "sector {sector}: {said}"
+            );
+            let Ok(listed) = Command::new("mdir")
+                .args(["-/", "-b", "-i"])
+                .arg(&path)
+                .arg("::")
+                .output()
+            else {
                 eprintln!("SKIPPED: mtools is not installed");
                 return;
             };
             let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-            for name in ["::/EFI/BOOT/BOOTX64.EFI", "::/loader/loader.conf", "::/EFI/Linux/debian_1.0.0+3-0.efi"] {
+            for name in [
+                "::/EFI/BOOT/BOOTX64.EFI",
+                "::/loader/loader.conf",
+                "::/EFI/Linux/debian_1.0.0+3-0.efi",
+            ] {
                 assert!(listed.contains(name), "{listed}");
             }
-            let read = Command::new("mtype").arg("-i").arg(&path).arg("::/EFI/Linux/debian_1.0.0+3-0.efi").output().unwrap().stdout;
+            let read = Command::new("mtype")
+                .arg("-i")
+                .arg(&path)
+                .arg("::/EFI/Linux/debian_1.0.0+3-0.efi")
+                .output()
+                .unwrap()
+                .stdout;
             assert!(read == image);
             let _ = std::fs::remove_file(&path);
         }
@@ -112,9 +160,22 @@ mod tests {
         };
         assert_eq!(digest("first"), digest("second"));
         let (path, file) = scratch("refused");
-        assert!(write(&file, 48 << 20, 4096, &Guid([7; 16]), &entries).unwrap_err().to_string().contains("too small for FAT32"));
-        let large = [Entry { path: "a".to_owned(), bytes: vec![0; 60 << 20] }];
-        assert!(write(&file, 48 << 20, 512, &Guid([7; 16]), &large).unwrap_err().to_string().contains("48 MiB, what goes into it 60"));
+        assert!(
+            write(&file, 48 << 20, 4096, &Guid([7; 16]), &entries)
+                .unwrap_err()
+                .to_string()
+                .contains("too small for FAT32")
+        );
+        let large = [Entry {
+            path: "a".to_owned(),
+            bytes: vec![0; 60 << 20],
+        }];
+        assert!(
+            write(&file, 48 << 20, 512, &Guid([7; 16]), &large)
+                .unwrap_err()
+                .to_string()
+                .contains("48 MiB, what goes into it 60")
+        );
         let _ = std::fs::remove_file(&path);
     }
 }

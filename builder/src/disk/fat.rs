@@ -1,7 +1,8 @@
-//! A FAT32 file system with files known beforehand (Microsoft's FAT specification 1.03), written sparse and in one go.
+//! A FAT32 file system with files known beforehand (Microsoft's FAT specification 1.03), written
+//! sparse and in one go.
 //!
-//! It promises the same bytes for the same files, and a volume in which fsck.vfat finds nothing to say. Our own, because the crates there are
-//! leave directories that fsck.vfat takes for damage.
+//! It promises the same bytes for the same files, and a volume in which fsck.vfat finds nothing to
+//! say. Our own, because the crates there are leave directories that fsck.vfat takes for damage.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,14 +43,19 @@ enum Node<'a> {
 }
 
 impl<'a> Directory<'a> {
-    /// Adds a file below this directory, and the directories on its way. Fails where a file is in the way.
+    /// Adds a file below this directory, and the directories on its way. Fails where a file is in
+    /// the way.
     pub fn add(&mut self, path: &'a str, bytes: &'a [u8]) -> Result<(), String> {
         match path.split_once('/') {
             None => match self.entries.insert(path, Node::File(bytes)) {
                 None => Ok(()),
                 Some(_) => Err(format!("{path} is there twice")),
             },
-            Some((name, rest)) => match self.entries.entry(name).or_insert_with(|| Node::Directory(Directory::default())) {
+            Some((name, rest)) => match self
+                .entries
+                .entry(name)
+                .or_insert_with(|| Node::Directory(Directory::default()))
+            {
                 Node::Directory(directory) => directory.add(rest, bytes),
                 Node::File(_) => Err(format!("{name} is a file and a directory")),
             },
@@ -73,10 +79,17 @@ impl Geometry {
     pub fn new(bytes: u64, sector: u32, cluster: u32) -> Geometry {
         let sector = u64::from(sector);
         let (sectors, cluster_sectors) = (bytes / sector, u64::from(cluster) / sector);
-        // As many entries as there would be clusters without the FATs: some too many, never too few.
+        // As many entries as there would be clusters without the FATs: some too many, never too
+        // few.
         let fat_sectors = (((sectors - RESERVED) / cluster_sectors + 2) * 4).div_ceil(sector);
         let clusters = sectors.saturating_sub(RESERVED + FATS * fat_sectors) / cluster_sectors;
-        Geometry { sector, sectors, cluster_sectors, fat_sectors, clusters }
+        Geometry {
+            sector,
+            sectors,
+            cluster_sectors,
+            fat_sectors,
+            clusters,
+        }
     }
 
     fn cluster_bytes(&self) -> u64 {
@@ -84,22 +97,43 @@ impl Geometry {
     }
 
     fn place(&self, cluster: u32) -> u64 {
-        (RESERVED + FATS * self.fat_sectors) * self.sector + u64::from(cluster - ROOT) * self.cluster_bytes()
+        (RESERVED + FATS * self.fat_sectors) * self.sector
+            + u64::from(cluster - ROOT) * self.cluster_bytes()
     }
 }
 
-/// Writes the volume into an empty file that has its size already. `label` is in upper case, padded with spaces. Gives the bytes from its start that
-/// are in use: behind them are only zeros.
-pub fn write(out: &File, geometry: &Geometry, volume_id: u32, label: &[u8; 11], root: &Directory) -> io::Result<u64> {
-    let mut writer = Writer { out, geometry, fat: vec![0x0fff_fff8, END_OF_CHAIN] };
+/// Writes the volume into an empty file that has its size already. `label` is in upper case, padded
+/// with spaces. Gives the bytes from its start that are in use: behind them are only zeros.
+pub fn write(
+    out: &File,
+    geometry: &Geometry,
+    volume_id: u32,
+    label: &[u8; 11],
+    root: &Directory,
+) -> io::Result<u64> {
+    let mut writer = Writer {
+        out,
+        geometry,
+        fat: vec![0x0fff_fff8, END_OF_CHAIN],
+    };
     writer.directory(root, None, Some(label))?;
     let used = (writer.fat.len() - 2) as u64;
-    let mut fat: Vec<u8> = writer.fat.iter().flat_map(|entry| entry.to_le_bytes()).collect();
+    let mut fat: Vec<u8> = writer
+        .fat
+        .iter()
+        .flat_map(|entry| entry.to_le_bytes())
+        .collect();
     fat.resize(fat.len().next_multiple_of(geometry.sector as usize), 0);
     for number in 0..FATS {
-        out.write_all_at(&fat, (RESERVED + number * geometry.fat_sectors) * geometry.sector)?;
+        out.write_all_at(
+            &fat,
+            (RESERVED + number * geometry.fat_sectors) * geometry.sector,
+        )?;
     }
-    let (boot, information) = (boot_sector(geometry, volume_id, label), information_sector(geometry.clusters - used, used as u32 + ROOT));
+    let (boot, information) = (
+        boot_sector(geometry, volume_id, label),
+        information_sector(geometry.clusters - used, used as u32 + ROOT),
+    );
     for base in [0, BACKUP] {
         out.write_all_at(&boot, base * geometry.sector)?;
         out.write_all_at(&information, (base + 1) * geometry.sector)?;
@@ -157,7 +191,8 @@ impl Writer<'_> {
             return Err(io::Error::other("the files need more clusters than it has"));
         }
         let first = self.fat.len() as u32;
-        self.fat.extend((1..count as u32).map(|number| first + number));
+        self.fat
+            .extend((1..count as u32).map(|number| first + number));
         if count == 0 {
             return Ok(None);
         }
@@ -165,12 +200,25 @@ impl Writer<'_> {
         Ok(Some(first))
     }
 
-    /// Writes a directory and all below it, and gives its first cluster. The root's `..` does not exist, and is cluster 0 to its children.
-    fn directory(&mut self, directory: &Directory, parent: Option<u32>, label: Option<&[u8; 11]>) -> io::Result<u32> {
+    /// Writes a directory and all below it, and gives its first cluster. The root's `..` does not
+    /// exist, and is cluster 0 to its children.
+    fn directory(
+        &mut self,
+        directory: &Directory,
+        parent: Option<u32>,
+        label: Option<&[u8; 11]>,
+    ) -> io::Result<u32> {
         let shorts = short_names(directory.entries.keys().copied())?;
         let own = usize::from(label.is_some()) + if label.is_none() { 2 } else { 0 };
-        let slots: usize = own + directory.entries.keys().zip(&shorts).map(|(name, short)| 1 + long_entries(name, short).len() / ENTRY).sum::<usize>();
-        // One more: a directory that fills its clusters has no end mark, which is right, but nothing that is read often.
+        let slots: usize = own
+            + directory
+                .entries
+                .keys()
+                .zip(&shorts)
+                .map(|(name, short)| 1 + long_entries(name, short).len() / ENTRY)
+                .sum::<usize>();
+        // One more: a directory that fills its clusters has no end mark, which is right, but
+        // nothing that is read often.
         let first = self.chain((slots + 1) * ENTRY)?.unwrap_or(ROOT);
         let mut bytes = Vec::with_capacity((slots + 1) * ENTRY);
         if let Some(label) = label {
@@ -185,10 +233,12 @@ impl Writer<'_> {
             let (attribute, cluster, size) = match node {
                 Node::Directory(below) => (DIRECTORY, self.directory(below, here, None)?, 0),
                 Node::File(content) => {
-                    let size = u32::try_from(content.len()).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+                    let size = u32::try_from(content.len())
+                        .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
                     let cluster = self.chain(content.len())?;
                     if let Some(cluster) = cluster {
-                        self.out.write_all_at(content, self.geometry.place(cluster))?;
+                        self.out
+                            .write_all_at(content, self.geometry.place(cluster))?;
                     }
                     (ARCHIVE, cluster.unwrap_or(0), size)
                 }
@@ -213,14 +263,23 @@ fn entry(name: &[u8; 11], attribute: u8, cluster: u32, size: u32) -> [u8; ENTRY]
     entry
 }
 
-/// Names of eight and three upper-case letters, one for each long name: the same where it fits, else its beginning and a number.
+/// Names of eight and three upper-case letters, one for each long name: the same where it fits,
+/// else its beginning and a number.
 fn short_names<'n>(names: impl Iterator<Item = &'n str>) -> io::Result<Vec<[u8; 11]>> {
     let mut taken: Vec<[u8; 11]> = Vec::new();
     for name in names {
         let (base, extension) = name.rsplit_once('.').unwrap_or((name, ""));
-        let clean = |text: &str| text.bytes().filter(u8::is_ascii_alphanumeric).map(|b| b.to_ascii_uppercase()).collect::<Vec<u8>>();
+        let clean = |text: &str| {
+            text.bytes()
+                .filter(u8::is_ascii_alphanumeric)
+                .map(|b| b.to_ascii_uppercase())
+                .collect::<Vec<u8>>()
+        };
         let (mut base_bytes, extension_bytes) = (clean(base), clean(extension));
-        let fits = base_bytes.len() == base.len() && extension_bytes.len() == extension.len() && base.len() <= 8 && extension.len() <= 3;
+        let fits = base_bytes.len() == base.len()
+            && extension_bytes.len() == extension.len()
+            && base.len() <= 8
+            && extension.len() <= 3;
         let pack = |base: &[u8]| {
             let mut short = [b' '; 11];
             short[..base.len().min(8)].copy_from_slice(&base[..base.len().min(8)]);
@@ -228,12 +287,17 @@ fn short_names<'n>(names: impl Iterator<Item = &'n str>) -> io::Result<Vec<[u8; 
             short[8..8 + extension.len()].copy_from_slice(extension);
             short
         };
-        let mut candidates = fits.then(|| pack(&base_bytes)).into_iter().chain((1..=9).map(|number| {
-            base_bytes.truncate(6);
-            pack(&[&base_bytes[..], b"~", number.to_string().as_bytes()].concat())
-        }));
+        let mut candidates = fits
+            .then(|| pack(&base_bytes))
+            .into_iter()
+            .chain((1..=9).map(|number| {
+                base_bytes.truncate(6);
+                pack(&[&base_bytes[..], b"~", number.to_string().as_bytes()].concat())
+            }));
         let short = candidates.find(|candidate| !taken.contains(candidate));
-        taken.push(short.ok_or_else(|| io::Error::other(format!("{name}: too many files with names like it")))?);
+        taken.push(short.ok_or_else(|| {
+            io::Error::other(format!("{name}: too many files with names like it"))
+        })?);
     }
     Ok(taken)
 }
@@ -242,10 +306,18 @@ fn short_names<'n>(names: impl Iterator<Item = &'n str>) -> io::Result<Vec<[u8; 
 fn long_entries(name: &str, short: &[u8; 11]) -> Vec<u8> {
     let text = |part: &[u8]| String::from_utf8_lossy(part).trim_end().to_owned();
     let (base, extension) = (text(&short[..8]), text(&short[8..]));
-    if name == if extension.is_empty() { base.clone() } else { format!("{base}.{extension}") } {
+    if name
+        == if extension.is_empty() {
+            base.clone()
+        } else {
+            format!("{base}.{extension}")
+        }
+    {
         return Vec::new();
     }
-    let checksum = short.iter().fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));
+    let checksum = short
+        .iter()
+        .fold(0u8, |sum, byte| sum.rotate_right(1).wrapping_add(*byte));
     let mut units: Vec<u16> = name.encode_utf16().collect();
     if !units.len().is_multiple_of(UNITS) {
         units.push(0);
@@ -258,7 +330,10 @@ fn long_entries(name: &str, short: &[u8; 11]) -> Vec<u8> {
         entry[0] = (index + 1) as u8 | if index + 1 == parts.len() { 0x40 } else { 0 };
         entry[11] = LONG_NAME;
         entry[13] = checksum;
-        let places = (1..11).step_by(2).chain((14..26).step_by(2)).chain([28, 30]);
+        let places = (1..11)
+            .step_by(2)
+            .chain((14..26).step_by(2))
+            .chain([28, 30]);
         for (unit, at) in part.iter().zip(places) {
             entry[at..at + 2].copy_from_slice(&unit.to_le_bytes());
         }

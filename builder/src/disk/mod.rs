@@ -1,8 +1,9 @@
-//! The disk image: a GPT with the EFI system partition, the slots for root, tree and signature, and room for the volumes. Written sparse,
-//! in one pass, by anyone: no loop device, no mount, no privilege.
+//! The disk image: a GPT with the EFI system partition, the slots for root, tree and signature, and
+//! room for the volumes. Written sparse, in one pass, by anyone: no loop device, no mount, no
+//! privilege.
 //!
-//! Layout and labels follow the Discoverable Partitions Specification (UAPI.2); every GUID is derived from the image's id or the root
-//! hash, never random.
+//! Layout and labels follow the Discoverable Partitions Specification (UAPI.2); every GUID is
+//! derived from the image's id or the root hash, never random.
 
 pub mod esp;
 mod fat;
@@ -14,8 +15,8 @@ use std::path::Path;
 
 use adamant_contract::blackbox;
 use adamant_contract::gpt::{
-    self, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64,
-    Table, volume_type,
+    self, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition,
+    ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table, volume_type,
 };
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::verity::partition_blocks;
@@ -27,7 +28,8 @@ use crate::error::{Context, Error, Result};
 use crate::sign::roothash;
 use crate::verity::uuid_from;
 
-/// Partitions start and end on this grain, bytes: what partitioning tools use, and a multiple of every flash page.
+/// Partitions start and end on this grain, bytes: what partitioning tools use, and a multiple of
+/// every flash page.
 pub const GRAIN: u64 = 1 << 20;
 /// A slot that the builder sizes itself is a multiple of this, bytes.
 const SLOT_GRAIN: u64 = 64 << 20;
@@ -69,26 +71,69 @@ pub struct Sizes {
 impl Layout {
     /// The layout for a root and a tree of these sizes.
     pub fn new(definition: &Definition, root_hash: &RootHash, sizes: Sizes) -> Result<Layout> {
-        let Definition { id, version, disk, .. } = definition;
+        let Definition {
+            id, version, disk, ..
+        } = definition;
         let slots = disk.slots.unwrap_or(if sizes.esp { 2 } else { 1 });
         let root_size = slot_size(definition, sizes.root, slots)?;
         // A tree that fits the largest root that the slot can hold.
-        let tree_size = if root_size > sizes.root { partition_blocks(root_size / 4096) * 4096 } else { sizes.tree };
+        let tree_size = if root_size > sizes.root {
+            partition_blocks(root_size / 4096) * 4096
+        } else {
+            sizes.tree
+        };
         let derived = |purpose: &str| derived_guid(id, purpose);
         let mut parts = Vec::new();
         if sizes.esp {
-            parts.push((Role::Esp, EFI_SYSTEM, derived("esp"), 0, "esp".to_owned(), disk.esp));
+            parts.push((
+                Role::Esp,
+                EFI_SYSTEM,
+                derived("esp"),
+                0,
+                "esp".to_owned(),
+                disk.esp,
+            ));
         }
-        parts.push((Role::Root, ROOT_X86_64, root_hash.data_partuuid(), ATTR_READ_ONLY, format!("{id}_{version}"), root_size));
-        parts.push((Role::Tree, ROOT_VERITY_X86_64, root_hash.tree_partuuid(), ATTR_READ_ONLY, format!("{id}_{version}_verity"), tree_size));
+        parts.push((
+            Role::Root,
+            ROOT_X86_64,
+            root_hash.data_partuuid(),
+            ATTR_READ_ONLY,
+            format!("{id}_{version}"),
+            root_size,
+        ));
+        parts.push((
+            Role::Tree,
+            ROOT_VERITY_X86_64,
+            root_hash.tree_partuuid(),
+            ATTR_READ_ONLY,
+            format!("{id}_{version}_verity"),
+            tree_size,
+        ));
         let signature = roothash::PARTITION as u64;
         if sizes.signature {
             let guid = derived_guid(&root_hash.to_string(), "signature");
-            parts.push((Role::Signature, ROOT_VERITY_SIG_X86_64, guid, ATTR_READ_ONLY, format!("{id}_{version}_sig"), signature));
+            parts.push((
+                Role::Signature,
+                ROOT_VERITY_SIG_X86_64,
+                guid,
+                ATTR_READ_ONLY,
+                format!("{id}_{version}_sig"),
+                signature,
+            ));
         }
         if slots == 2 {
             let attributes = ATTR_READ_ONLY | ATTR_NO_AUTO;
-            let mut empty = |kind, purpose: &str, size| parts.push((Role::Blank, kind, derived(purpose), attributes, EMPTY.to_owned(), size));
+            let mut empty = |kind, purpose: &str, size| {
+                parts.push((
+                    Role::Blank,
+                    kind,
+                    derived(purpose),
+                    attributes,
+                    EMPTY.to_owned(),
+                    size,
+                ))
+            };
             empty(ROOT_X86_64, "slot 2 root", root_size);
             empty(ROOT_VERITY_X86_64, "slot 2 verity", tree_size);
             if sizes.signature {
@@ -96,15 +141,30 @@ impl Layout {
             }
         }
         if disk.black_box {
-            parts.push((Role::Blank, blackbox::PARTITION_TYPE, derived("black box"), ATTR_NO_AUTO, blackbox::LABEL.to_owned(), blackbox::BYTES));
+            parts.push((
+                Role::Blank,
+                blackbox::PARTITION_TYPE,
+                derived("black box"),
+                ATTR_NO_AUTO,
+                blackbox::LABEL.to_owned(),
+                blackbox::BYTES,
+            ));
         }
-        // On a disk that is made larger later, only the last partition can take what follows it: the one that wants most stands there.
+        // On a disk that is made larger later, only the last partition can take what follows it:
+        // the one that wants most stands there.
         let mut volumes: Vec<_> = definition.volumes.iter().rev().collect();
         volumes.sort_by_key(|volume| (volume.policy.weight, volume.size));
         for volume in volumes {
             let name = &volume.policy.name;
             let attributes = ATTR_NO_AUTO | ATTR_NEVER_USED;
-            parts.push((Role::Blank, volume_type(&volume.policy.mount), derived(&format!("volume {name}")), attributes, name.clone(), volume.size));
+            parts.push((
+                Role::Blank,
+                volume_type(&volume.policy.mount),
+                derived(&format!("volume {name}")),
+                attributes,
+                name.clone(),
+                volume.size,
+            ));
         }
         let sector = u64::from(disk.sector);
         let mut next = GRAIN;
@@ -115,14 +175,32 @@ impl Layout {
                 return Err(Error::new(format!("partition label {label:?} is longer than the {LABEL_UNITS} characters a GPT holds"))
                     .hint("give the image a shorter id or version"));
             }
-            let end = round_up(bytes.max(1)).and_then(|bytes| next.checked_add(bytes)).filter(|&end| end < 1 << 62);
-            let end = end.ok_or_else(|| Error::new(format!("partition {label:?}: {bytes} bytes is no possible size")))?;
-            partitions.push(Some(Partition { kind, id: partition_id, first: next / sector, last: end / sector - 1, attributes, label }));
+            let end = round_up(bytes.max(1))
+                .and_then(|bytes| next.checked_add(bytes))
+                .filter(|&end| end < 1 << 62);
+            let end = end.ok_or_else(|| {
+                Error::new(format!(
+                    "partition {label:?}: {bytes} bytes is no possible size"
+                ))
+            })?;
+            partitions.push(Some(Partition {
+                kind,
+                id: partition_id,
+                first: next / sector,
+                last: end / sector - 1,
+                attributes,
+                label,
+            }));
             roles.push(role);
             next = end;
         }
         // One more grain holds the backup table.
-        let table = Table { disk: derived("disk"), sector: disk.sector, sectors: (next + GRAIN) / sector, partitions };
+        let table = Table {
+            disk: derived("disk"),
+            sector: disk.sector,
+            sectors: (next + GRAIN) / sector,
+            partitions,
+        };
         Ok(Layout { table, roles })
     }
 
@@ -134,13 +212,15 @@ impl Layout {
     /// Bytes of the EFI system partition; 0 where there is none.
     pub fn esp_bytes(&self) -> u64 {
         let mut all = self.table.partitions.iter().flatten().zip(&self.roles);
-        all.find(|(_, role)| **role == Role::Esp).map_or(0, |(partition, _)| partition.sectors() * self.sector())
+        all.find(|(_, role)| **role == Role::Esp)
+            .map_or(0, |(partition, _)| partition.sectors() * self.sector())
     }
 
     /// The layout of a disk that a build made.
     pub fn of_disk(disk: &File) -> Result<Layout> {
         let bytes = disk.metadata().context(|| "its size")?.len();
-        let (_, found) = read_table(disk, bytes).map_err(|why| Error::new(format!("partition table: {why}")))?;
+        let (_, found) =
+            read_table(disk, bytes).map_err(|why| Error::new(format!("partition table: {why}")))?;
         let role = |partition: &Partition| match partition.kind {
             EFI_SYSTEM => Role::Esp,
             _ if partition.label == EMPTY => Role::Blank,
@@ -150,7 +230,10 @@ impl Layout {
             _ => Role::Blank,
         };
         let roles = found.table.partitions.iter().flatten().map(role).collect();
-        Ok(Layout { table: found.table, roles })
+        Ok(Layout {
+            table: found.table,
+            roles,
+        })
     }
 
     /// Bytes of a sector.
@@ -160,17 +243,25 @@ impl Layout {
 }
 
 /// Disks have sectors of 512 or 4096 bytes; where the table is says which.
-pub fn read_table(file: &File, len: u64) -> std::result::Result<(u64, gpt::disk::Found), gpt::Refusal> {
+pub fn read_table(
+    file: &File,
+    len: u64,
+) -> std::result::Result<(u64, gpt::disk::Found), gpt::Refusal> {
     if len < 34 * 512 {
-        return Err(format!("{len} bytes are too few for one: the file is truncated, or is no disk"));
+        return Err(format!(
+            "{len} bytes are too few for one: the file is truncated, or is no disk"
+        ));
     }
     match gpt::disk::read(file, 512, len / 512) {
         Ok(found) => Ok((512, found)),
-        Err(why) => gpt::disk::read(file, 4096, len / 4096).map(|found| (4096, found)).map_err(|_| why),
+        Err(why) => gpt::disk::read(file, 4096, len / 4096)
+            .map(|found| (4096, found))
+            .map_err(|_| why),
     }
 }
 
-/// The partition table of the disk image `path`; where there is none, what the file is instead, and what to do.
+/// The partition table of the disk image `path`; where there is none, what the file is instead, and
+/// what to do.
 pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::Found)> {
     let name = path.display();
     let len = file.metadata().context(|| name.to_string())?.len();
@@ -179,21 +270,34 @@ pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::Found)> {
         Err(why) => why,
     };
     let mut head = vec![0; len.min(1100) as usize];
-    file.read_exact_at(&mut head, 0).context(|| name.to_string())?;
+    file.read_exact_at(&mut head, 0)
+        .context(|| name.to_string())?;
     let starts = |at: usize, magic: &[u8]| head.get(at..at + magic.len()) == Some(magic);
     let converted = "`qemu-img convert -O raw FROM TO` makes a raw disk of it";
     let (what, hint) = if starts(512, b"EFI PART") || starts(4096, b"EFI PART") {
-        (format!("a disk image with a damaged partition table, or truncated: {why}"), "copy it again from where it is complete, or build it again")
+        (
+            format!("a disk image with a damaged partition table, or truncated: {why}"),
+            "copy it again from where it is complete, or build it again",
+        )
     } else if starts(0, b"QFI\xfb") {
         ("a qcow2 disk, not a raw one".to_owned(), converted)
     } else if starts(0, b"KDMV") || starts(0, b"# Disk DescriptorFile") {
         ("a VMDK disk, not a raw one".to_owned(), converted)
     } else if starts(0, b"conectix") || starts(0, b"vhdxfile") {
         ("a VHD disk, not a raw one".to_owned(), converted)
-    } else if starts(0, &[0x28, 0xb5, 0x2f, 0xfd]) || starts(0, &[0x1f, 0x8b]) || starts(257, b"ustar") {
-        ("a compressed file or an archive".to_owned(), "unpack it first")
+    } else if starts(0, &[0x28, 0xb5, 0x2f, 0xfd])
+        || starts(0, &[0x1f, 0x8b])
+        || starts(257, b"ustar")
+    {
+        (
+            "a compressed file or an archive".to_owned(),
+            "unpack it first",
+        )
     } else if starts(1024, &0xe0f5_e1e2u32.to_le_bytes()) {
-        ("an EROFS file system, not a disk".to_owned(), "`adamant verify` checks it, with the .root.verity and .roothash beside it")
+        (
+            "an EROFS file system, not a disk".to_owned(),
+            "`adamant verify` checks it, with the .root.verity and .roothash beside it",
+        )
     } else {
         (
             format!("neither a disk with a partition table nor an EFI program: {why}"),
@@ -203,7 +307,8 @@ pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::Found)> {
     Err(Error::new(format!("{name}: {what}")).hint(hint))
 }
 
-/// Bytes of a slot's root partition. A given size that leaves less headroom than is asked for is refused.
+/// Bytes of a slot's root partition. A given size that leaves less headroom than is asked for is
+/// refused.
 fn slot_size(definition: &Definition, root: u64, slots: u32) -> Result<u64> {
     let disk = &definition.disk;
     // The root is at most this part of the slot.
@@ -218,7 +323,9 @@ fn slot_size(definition: &Definition, root: u64, slots: u32) -> Result<u64> {
         None if slots == 1 => Ok(root),
         None => {
             let wanted = (u128::from(root) * 100).div_ceil(u128::from(share));
-            let wanted = u64::try_from(wanted).ok().and_then(|wanted| wanted.checked_next_multiple_of(SLOT_GRAIN));
+            let wanted = u64::try_from(wanted)
+                .ok()
+                .and_then(|wanted| wanted.checked_next_multiple_of(SLOT_GRAIN));
             wanted.ok_or_else(|| Error::new(format!("a root of {root} bytes fits into no slot")))
         }
     }
@@ -255,40 +362,116 @@ mod tests {
         std::fs::write(dir.join("root"), vec![7; 5_000_192]).unwrap();
         std::fs::write(dir.join("tree"), vec![8; 8192]).unwrap();
         let open = |name: &str| File::open(dir.join(name)).unwrap();
-        let root_hash: RootHash = "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617".parse().unwrap();
-        let layout = Layout::new(&definition(""), &root_hash, Sizes { root: 5_000_192, tree: 8192, esp: false, signature: false }).unwrap();
-        let out = File::options().read(true).write(true).create_new(true).open(dir.join("disk.raw")).unwrap();
-        let written = layout.write(&Contents { esp: None, root: &open("root"), tree: &open("tree"), signature: &[] }, &out).unwrap();
+        let root_hash: RootHash =
+            "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617"
+                .parse()
+                .unwrap();
+        let layout = Layout::new(
+            &definition(""),
+            &root_hash,
+            Sizes {
+                root: 5_000_192,
+                tree: 8192,
+                esp: false,
+                signature: false,
+            },
+        )
+        .unwrap();
+        let out = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(dir.join("disk.raw"))
+            .unwrap();
+        let written = layout
+            .write(
+                &Contents {
+                    esp: None,
+                    root: &open("root"),
+                    tree: &open("tree"),
+                    signature: &[],
+                },
+                &out,
+            )
+            .unwrap();
 
         let mut bytes = Vec::new();
         open("disk.raw").read_to_end(&mut bytes).unwrap();
-        assert_eq!(written.root, <[u8; 32]>::from(Sha256::digest(vec![7; 5_000_192])));
+        assert_eq!(
+            written.root,
+            <[u8; 32]>::from(Sha256::digest(vec![7; 5_000_192]))
+        );
         let mut end = 0;
         for piece in &written.pieces {
             let (from, to) = (piece.offset as usize, (piece.offset + piece.size) as usize);
             assert!(from >= end && bytes[end..from].iter().all(|byte| *byte == 0));
-            assert_eq!(piece.sha256, adamant_contract::hex::encode(&Sha256::digest(&bytes[from..to])));
+            assert_eq!(
+                piece.sha256,
+                adamant_contract::hex::encode(&Sha256::digest(&bytes[from..to]))
+            );
             end = to;
         }
         assert_eq!((written.pieces.len(), end), (4, bytes.len()));
         assert_eq!(bytes.len() as u64, layout.bytes());
-        let Ok(checked) = Command::new("sfdisk").arg("--verify").arg(dir.join("disk.raw")).output() else {
+        let Ok(checked) = Command::new("sfdisk")
+            .arg("--verify")
+            .arg(dir.join("disk.raw"))
+            .output()
+        else {
             eprintln!("skipped: no sfdisk");
             return;
         };
         assert!(checked.status.success(), "{checked:?}");
-        let dump = Command::new("sfdisk").arg("-J").arg(dir.join("disk.raw")).output().unwrap().stdout;
+        let dump = Command::new("sfdisk")
+            .arg("-J")
+            .arg(dir.join("disk.raw"))
+            .output()
+            .unwrap()
+            .stdout;
         let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
         let parts = &dump["partitiontable"]["partitions"];
-        let row = |i: usize| ["name", "uuid", "attrs", "start", "size"].map(|key| parts[i][key].to_string());
-        assert_eq!(row(0), ["\"web_1.0.0\"", "\"F6F9916E-CED2-8986-0001-020304050607\"", "\"GUID:60\"", "2048", "10240"]);
-        assert_eq!(row(1), ["\"web_1.0.0_verity\"", "\"08090A0B-0C0D-0E0F-1011-121314151617\"", "\"GUID:60\"", "12288", "2048"]);
-        assert_eq!((&parts[2]["name"], &parts[2]["size"], &parts[2]["attrs"]), (&"black-box".into(), &2048.into(), &"GUID:63".into()));
+        let row = |i: usize| {
+            ["name", "uuid", "attrs", "start", "size"].map(|key| parts[i][key].to_string())
+        };
+        assert_eq!(
+            row(0),
+            [
+                "\"web_1.0.0\"",
+                "\"F6F9916E-CED2-8986-0001-020304050607\"",
+                "\"GUID:60\"",
+                "2048",
+                "10240"
+            ]
+        );
+        assert_eq!(
+            row(1),
+            [
+                "\"web_1.0.0_verity\"",
+                "\"08090A0B-0C0D-0E0F-1011-121314151617\"",
+                "\"GUID:60\"",
+                "12288",
+                "2048"
+            ]
+        );
+        assert_eq!(
+            (&parts[2]["name"], &parts[2]["size"], &parts[2]["attrs"]),
+            (&"black-box".into(), &2048.into(), &"GUID:63".into())
+        );
         assert_eq!(
             (&parts[4]["name"], &parts[4]["attrs"], &parts[4]["type"]),
-            (&"state".into(), &"GUID:49,63".into(), &"4D21B016-B534-45C2-A9FB-5C16E091FD2D".into())
+            (
+                &"state".into(),
+                &"GUID:49,63".into(),
+                &"4D21B016-B534-45C2-A9FB-5C16E091FD2D".into()
+            )
         );
-        assert_eq!((&parts[3]["name"], &parts[3]["type"]), (&"logs".into(), &"0FC63DAF-8483-4772-8E79-3D69D8477DE4".into()));
+        assert_eq!(
+            (&parts[3]["name"], &parts[3]["type"]),
+            (
+                &"logs".into(),
+                &"0FC63DAF-8483-4772-8E79-3D69D8477DE4".into()
+            )
+        );
         std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -43,8 +43,26 @@ impl Data {
         Ok(match stored {
             Stored::Flat { start } => Data::Flat(start),
             Stored::Inline(bytes) => Data::Inline(small.keep(&bytes)?),
-            Stored::Compressed { start, extents, .. } if let [Extent { blocks, plain: false, .. }] = extents[..] => Data::Cluster { start, blocks },
-            Stored::Compressed { start, blocks, extents } => Data::Clusters(Box::new(Clusters { start, blocks, extents })),
+            Stored::Compressed { start, extents, .. }
+                if let [
+                    Extent {
+                        blocks,
+                        plain: false,
+                        ..
+                    },
+                ] = extents[..] =>
+            {
+                Data::Cluster { start, blocks }
+            }
+            Stored::Compressed {
+                start,
+                blocks,
+                extents,
+            } => Data::Clusters(Box::new(Clusters {
+                start,
+                blocks,
+                extents,
+            })),
         })
     }
 
@@ -53,10 +71,18 @@ impl Data {
         matches!(self, Data::Cluster { .. } | Data::Clusters(_))
     }
 
-    /// The data layout of its inode, and what that has for it: an address, a number of blocks, or a device. `inline`: what has no blocks is kept with the inode.
+    /// The data layout of its inode, and what that has for it: an address, a number of blocks, or a
+    /// device. `inline`: what has no blocks is kept with the inode.
     pub fn layout(&self, inline: bool) -> (u8, u32) {
         match self {
-            Data::Number(u) | Data::Flat(u) => (if inline { EROFS_INODE_FLAT_INLINE } else { EROFS_INODE_FLAT_PLAIN }, *u),
+            Data::Number(u) | Data::Flat(u) => (
+                if inline {
+                    EROFS_INODE_FLAT_INLINE
+                } else {
+                    EROFS_INODE_FLAT_PLAIN
+                },
+                *u,
+            ),
             _ => (EROFS_INODE_COMPRESSED_COMPACT, self.blocks()),
         }
     }
@@ -91,8 +117,16 @@ impl Data {
     /// Its clusters, of a file of so many bytes.
     pub fn with_extents<T>(&self, size: u64, work: impl FnOnce(&[Extent]) -> T) -> T {
         match self {
-            Data::Cluster { blocks, .. } => work(&[Extent { len: size as u32, blocks: *blocks, plain: false }]),
-            Data::Inline(_) => work(&[Extent { len: size as u32, blocks: 1, plain: false }]),
+            Data::Cluster { blocks, .. } => work(&[Extent {
+                len: size as u32,
+                blocks: *blocks,
+                plain: false,
+            }]),
+            Data::Inline(_) => work(&[Extent {
+                len: size as u32,
+                blocks: 1,
+                plain: false,
+            }]),
             Data::Clusters(clusters) => work(&clusters.extents),
             Data::Number(_) | Data::Flat(_) | Data::Fragment(_) => work(&[]),
         }

@@ -1,7 +1,8 @@
 //! The data area: file contents in order, read and compressed by several threads, given out by one.
 //!
-//! Work is cut into pieces of at most one segment, so that one large file keeps all threads busy too. Threads take pieces in order, and take
-//! no more while [`in_flight`] bytes of source are under way: that bounds memory, whatever the files are. What comes out does not depend on
+//! Work is cut into pieces of at most one segment, so that one large file keeps all threads busy
+//! too. Threads take pieces in order, and take no more while [`in_flight`] bytes of source are
+//! under way: that bounds memory, whatever the files are. What comes out does not depend on
 //! the number of threads.
 
 use std::collections::BTreeMap;
@@ -21,8 +22,8 @@ use crate::term::progress;
 use crate::term::timings;
 use crate::tree::Content;
 
-/// Bytes of source that may be under way: a segment for each thread and one more that is done, within bounds. Their compressed form takes at most as
-/// much again.
+/// Bytes of source that may be under way: a segment for each thread and one more that is done,
+/// within bounds. Their compressed form takes at most as much again.
 fn in_flight(jobs: usize) -> u64 {
     (2 * jobs as u64 * SEGMENT as u64).clamp(16 << 20, 32 << 20)
 }
@@ -54,7 +55,8 @@ pub trait Sources: Sync {
 pub struct Source {
     /// Its bytes.
     pub content: Content,
-    /// Whether it is kept with the inode, unless it is compressed: it has no blocks of its own then.
+    /// Whether it is kept with the inode, unless it is compressed: it has no blocks of its own
+    /// then.
     pub inline: bool,
     /// Size of inode and extended attributes, which the index follows.
     pub header: usize,
@@ -124,7 +126,8 @@ struct Queue {
     stop: bool,
 }
 
-/// Stores all files: `append` gets whole blocks in order, `stored` what became of each file, in order. `start` is the first block's number.
+/// Stores all files: `append` gets whole blocks in order, `stored` what became of each file, in
+/// order. `start` is the first block's number.
 pub fn store(
     sources: &dyn Sources,
     settings: &Settings,
@@ -133,8 +136,14 @@ pub fn store(
     stored: &mut dyn FnMut(usize, Stored) -> Result<()>,
 ) -> Result<u32> {
     let limit = in_flight(settings.jobs);
-    let queue = Mutex::new(Queue { limit, ..Queue::default() });
-    let pool = Pool { buffers: Mutex::default(), most: (2 * limit / SEGMENT as u64) as usize };
+    let queue = Mutex::new(Queue {
+        limit,
+        ..Queue::default()
+    });
+    let pool = Pool {
+        buffers: Mutex::default(),
+        most: (2 * limit / SEGMENT as u64) as usize,
+    };
     let changed = Condvar::new();
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     let wait = |guard| changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -148,14 +157,19 @@ pub fn store(
                 while let Some((number, pieces)) = take(lock(), wait, sources) {
                     let _span = timings::worker(thread, "contents");
                     let bytes = pieces.iter().map(|p| p.2).sum();
-                    let result = pieces.into_iter().map(|(file, offset, len)| worker.piece(file, offset, len, sources)).collect();
+                    let result = pieces
+                        .into_iter()
+                        .map(|(file, offset, len)| worker.piece(file, offset, len, sources))
+                        .collect();
                     lock().done.insert(number, (bytes, result));
                     changed.notify_all();
                 }
                 changed.notify_all();
             });
         }
-        let result = give_out(&lock, &wait, &changed, &pool, sources, settings, start, append, stored);
+        let result = give_out(
+            &lock, &wait, &changed, &pool, sources, settings, start, append, stored,
+        );
         lock().stop = true;
         changed.notify_all();
         result
@@ -201,7 +215,10 @@ fn take<'q>(
 }
 
 /// Gives out what the threads have done, in order.
-#[expect(clippy::too_many_arguments, reason = "both ends of the queue, and what is between them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "both ends of the queue, and what is between them"
+)]
 fn give_out<'q>(
     lock: &dyn Fn() -> MutexGuard<'q, Queue>,
     wait: &dyn Fn(MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue>,
@@ -255,7 +272,11 @@ fn give_out<'q>(
                 stored(
                     piece.file,
                     match whole && settings.algorithm.is_some() {
-                        true => Stored::Compressed { start: file_start, blocks: block - file_start, extents: extents.into() },
+                        true => Stored::Compressed {
+                            start: file_start,
+                            blocks: block - file_start,
+                            extents: extents.into(),
+                        },
                         false => Stored::Flat { start: file_start },
                     },
                 )?;
@@ -271,8 +292,8 @@ fn give_out<'q>(
     Ok(block)
 }
 
-/// Buffers for large pieces, handed round. Left to the allocator, freed ones would stay with the thread that freed them, and memory would grow
-/// with the number of threads.
+/// Buffers for large pieces, handed round. Left to the allocator, freed ones would stay with the
+/// thread that freed them, and memory would grow with the number of threads.
 struct Pool {
     buffers: Mutex<Vec<Vec<u8>>>,
     /// How many are kept.
@@ -285,7 +306,11 @@ impl Pool {
         if bytes as u64 <= BATCH {
             return Vec::with_capacity(bytes);
         }
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_else(|| Vec::with_capacity(SEGMENT))
+        self.buffers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_else(|| Vec::with_capacity(SEGMENT))
     }
 
     fn give(&self, mut buffer: Vec<u8>) {
@@ -304,37 +329,64 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     fn new<'p>(settings: &Settings, pool: &'p Pool) -> Worker<'p> {
-        Worker { pool, compressor: Keeping::new(settings) }
+        Worker {
+            pool,
+            compressor: Keeping::new(settings),
+        }
     }
 
-    fn piece(&mut self, file: usize, offset: u64, len: u64, sources: &dyn Sources) -> Result<Piece> {
+    fn piece(
+        &mut self,
+        file: usize,
+        offset: u64,
+        len: u64,
+        sources: &dyn Sources,
+    ) -> Result<Piece> {
         let source = sources.source(file);
         let size = source.content.len();
         let last = offset + len == size;
         let whole = offset == 0 && last;
         let wrong = |why: &dyn Display| Error::new(format!("{}: {why}", sources.name(file)));
-        let piece = |data: Vec<u8>| Piece { file, data, extents: None, last, inline: false };
+        let piece = |data: Vec<u8>| Piece {
+            file,
+            data,
+            extents: None,
+            last,
+            inline: false,
+        };
         let compressor = self.compressor.as_mut().filter(|_| source.compress);
         if compressor.is_none() && source.inline {
             return Ok(piece(Vec::new()));
         }
         let mut input = self.pool.take(len as usize);
         input.resize(len as usize, 0);
-        source.content.read_exact_at(offset, &mut input).map_err(|e| wrong(&e))?;
-        if let Some(compressor) = compressor.filter(|_| source.many || !is_packed(&source.content)) {
+        source
+            .content
+            .read_exact_at(offset, &mut input)
+            .map_err(|e| wrong(&e))?;
+        if let Some(compressor) = compressor.filter(|_| source.many || !is_packed(&source.content))
+        {
             if whole
                 && !source.many
                 && (INLINE_MIN..=INLINE_MAX).contains(&size)
                 && let Some(data) = compressor.whole(&input).map_err(|why| wrong(&why))?
                 && fits(data.len(), &input, &source)
             {
-                return Ok(Piece { inline: true, ..piece(data) });
+                return Ok(Piece {
+                    inline: true,
+                    ..piece(data)
+                });
             }
             if size > BLOCK as u64 {
-                let segment = compressor.segment(&input, self.pool.take(input.len())).map_err(|why| wrong(&why))?;
+                let segment = compressor
+                    .segment(&input, self.pool.take(input.len()))
+                    .map_err(|why| wrong(&why))?;
                 if !whole || pays(&segment, size, source.header) {
                     self.pool.give(input);
-                    return Ok(Piece { extents: Some(segment.extents), ..piece(segment.data) });
+                    return Ok(Piece {
+                        extents: Some(segment.extents),
+                        ..piece(segment.data)
+                    });
                 }
             }
         }
@@ -346,14 +398,22 @@ impl Worker<'_> {
     }
 }
 
-/// Whether so many compressed bytes fit into a block together with inode and index, and take less room there than the file as it is.
+/// Whether so many compressed bytes fit into a block together with inode and index, and take less
+/// room there than the file as it is.
 fn fits(compressed: usize, input: &[u8], source: &Source) -> bool {
-    let together = source.header + index::len(input.len() as u64, source.header) as usize + compressed;
-    let flat = if source.inline { source.header + input.len() } else { usize::MAX };
+    let together =
+        source.header + index::len(input.len() as u64, source.header) as usize + compressed;
+    let flat = if source.inline {
+        source.header + input.len()
+    } else {
+        usize::MAX
+    };
     together <= flat.saturating_sub(SLOT).min(BLOCK)
 }
 
 /// Whether a compressed file takes less room than a flat one, its index included.
 fn pays(segment: &Segment, size: u64, header: usize) -> bool {
-    !segment.is_plain() && segment.data.len() as u64 + index::len(size, header) < size.next_multiple_of(BLOCK as u64)
+    !segment.is_plain()
+        && segment.data.len() as u64 + index::len(size, header)
+            < size.next_multiple_of(BLOCK as u64)
 }

@@ -1,4 +1,5 @@
-//! Directories on disk: names in byte order, `.` and `..` among them, in blocks that each start with their table.
+//! Directories on disk: names in byte order, `.` and `..` among them, in blocks that each start
+//! with their table.
 
 use super::format::*;
 
@@ -20,8 +21,13 @@ pub const EROFS_FT_FIFO: u8 = 5;
 pub const EROFS_FT_SOCK: u8 = 6;
 pub const EROFS_FT_SYMLINK: u8 = 7;
 
-/// Names in the order they have on disk: those given (in byte order), with `.` and `..` at their places.
-pub fn with_dots<'a, T: Clone>(names: impl Iterator<Item = (&'a [u8], T)>, dot: T, dot_dot: T) -> impl Iterator<Item = (&'a [u8], T)> {
+/// Names in the order they have on disk: those given (in byte order), with `.` and `..` at their
+/// places.
+pub fn with_dots<'a, T: Clone>(
+    names: impl Iterator<Item = (&'a [u8], T)>,
+    dot: T,
+    dot_dot: T,
+) -> impl Iterator<Item = (&'a [u8], T)> {
     let mut dots = vec![(&b".."[..], dot_dot), (&b"."[..], dot)];
     let mut names = names.peekable();
     std::iter::from_fn(move || match (names.peek(), dots.last()) {
@@ -79,7 +85,8 @@ fn encode_block(names: &[Name<'_>], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads one block of a directory (the last one may be shorter): names, inode numbers and types. `None` where it is damaged.
+/// Reads one block of a directory (the last one may be shorter): names, inode numbers and types.
+/// `None` where it is damaged.
 pub fn decode(block: &[u8]) -> Option<Vec<(&[u8], u64, u8)>> {
     let table = usize::from(get16(block, 8)?);
     if table == 0 || table % DIRENT != 0 || table > block.len() {
@@ -97,10 +104,19 @@ pub fn decode(block: &[u8]) -> Option<Vec<(&[u8], u64, u8)>> {
             let rest = block.get(start..)?;
             &rest[..rest.iter().position(|&b| b == 0).unwrap_or(rest.len())]
         };
-        if start < table || name.is_empty() || name.len() > 255 || name.contains(&0) || name.contains(&b'/') {
+        if start < table
+            || name.is_empty()
+            || name.len() > 255
+            || name.contains(&0)
+            || name.contains(&b'/')
+        {
             return None;
         }
-        names.push((name, get64(block, i * DIRENT)?, *block.get(i * DIRENT + 10)?));
+        names.push((
+            name,
+            get64(block, i * DIRENT)?,
+            *block.get(i * DIRENT + 10)?,
+        ));
     }
     Some(names)
 }

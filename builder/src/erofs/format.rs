@@ -1,6 +1,8 @@
-//! EROFS on disk: structures and constants, named as in the kernel's fs/erofs/erofs_fs.h (6.1 to 6.18). Everything is little-endian.
+//! EROFS on disk: structures and constants, named as in the kernel's fs/erofs/erofs_fs.h (6.1 to
+//! 6.18). Everything is little-endian.
 //!
-//! Only what this project writes is here: 4096-byte blocks, flat and compressed-compact inodes, no chunks, no extra devices, and fragments that are whole files.
+//! Only what this project writes is here: 4096-byte blocks, flat and compressed-compact inodes, no
+//! chunks, no extra devices, and fragments that are whole files.
 
 /// File system block size, bytes.
 pub const BLOCK: usize = 4096;
@@ -66,7 +68,8 @@ pub const Z_EROFS_LCLUSTER_TYPE_NONHEAD: u32 = 2;
 pub const Z_EROFS_LI_D0_CBLKCNT: u32 = 1 << 11;
 /// Size of `z_erofs_map_header`.
 pub const Z_MAP_HEADER: usize = 8;
-/// In the header as one number: a file that is wholly in the packed inode, from the byte on that the other bits say.
+/// In the header as one number: a file that is wholly in the packed inode, from the byte on that
+/// the other bits say.
 pub const Z_EROFS_FRAGMENT_INODE: u64 = 1 << 63;
 
 /// Reads a little-endian number; `None` beyond the end.
@@ -117,7 +120,9 @@ impl SuperBlock {
         let mut block = [0; BLOCK];
         let s = &mut block[EROFS_SUPER_OFFSET..];
         s[0..4].copy_from_slice(&EROFS_SUPER_MAGIC_V1.to_le_bytes());
-        s[8..12].copy_from_slice(&(EROFS_FEATURE_COMPAT_SB_CHKSUM | EROFS_FEATURE_COMPAT_MTIME).to_le_bytes());
+        s[8..12].copy_from_slice(
+            &(EROFS_FEATURE_COMPAT_SB_CHKSUM | EROFS_FEATURE_COMPAT_MTIME).to_le_bytes(),
+        );
         s[12] = BLOCK_BITS as u8;
         s[14..16].copy_from_slice(&self.root_nid.to_le_bytes());
         s[16..24].copy_from_slice(&self.inos.to_le_bytes());
@@ -150,16 +155,26 @@ impl SuperBlock {
         s[4..8].fill(0);
         let checksum = crc32c(!0, &s);
         if checksum != u32_at(4) {
-            return Err(format!("checksum {:08x} where {checksum:08x} is right", u32_at(4)));
+            return Err(format!(
+                "checksum {:08x} where {checksum:08x} is right",
+                u32_at(4)
+            ));
         }
         if u32_at(8) != EROFS_FEATURE_COMPAT_SB_CHKSUM | EROFS_FEATURE_COMPAT_MTIME {
-            return Err(format!("compatible features {:#x}, which this program never writes", u32_at(8)));
+            return Err(format!(
+                "compatible features {:#x}, which this program never writes",
+                u32_at(8)
+            ));
         }
         let feature_incompat = u32_at(80);
-        const KNOWN: u32 =
-            EROFS_FEATURE_INCOMPAT_LZ4_0PADDING | EROFS_FEATURE_INCOMPAT_COMPR_CFGS | EROFS_FEATURE_INCOMPAT_ZTAILPACKING | EROFS_FEATURE_INCOMPAT_FRAGMENTS;
+        const KNOWN: u32 = EROFS_FEATURE_INCOMPAT_LZ4_0PADDING
+            | EROFS_FEATURE_INCOMPAT_COMPR_CFGS
+            | EROFS_FEATURE_INCOMPAT_ZTAILPACKING
+            | EROFS_FEATURE_INCOMPAT_FRAGMENTS;
         if feature_incompat & !KNOWN != 0 {
-            return Err(format!("incompatible features {feature_incompat:#x}, which this program never writes"));
+            return Err(format!(
+                "incompatible features {feature_incompat:#x}, which this program never writes"
+            ));
         }
         if s[12] != BLOCK_BITS as u8 || s[13] != 0 || s[90] != 0 {
             return Err("block size, extension slots or directory block size are not those this program writes".to_owned());
@@ -173,7 +188,9 @@ impl SuperBlock {
             }
             let size = usize::from(u16_at(at));
             if size > 64 {
-                return Err(format!("{size} bytes of configuration for one compression algorithm"));
+                return Err(format!(
+                    "{size} bytes of configuration for one compression algorithm"
+                ));
             }
             compr_cfgs.extend_from_slice(&s[at..at + 2 + size]);
             at += 2 + size;
@@ -191,7 +208,11 @@ impl SuperBlock {
             blocks: u32_at(36),
             meta_blkaddr: u32_at(40),
             xattr_blkaddr: u32_at(44),
-            packed_nid: if feature_incompat & EROFS_FEATURE_INCOMPAT_FRAGMENTS != 0 { u64_at(96) } else { 0 },
+            packed_nid: if feature_incompat & EROFS_FEATURE_INCOMPAT_FRAGMENTS != 0 {
+                u64_at(96)
+            } else {
+                0
+            },
             uuid,
             volume_name,
             available_compr_algs,
@@ -221,13 +242,22 @@ pub struct Inode {
 impl Inode {
     /// Size on disk, bytes.
     pub fn len(&self) -> usize {
-        if self.extended { INODE_EXTENDED } else { INODE_COMPACT }
+        if self.extended {
+            INODE_EXTENDED
+        } else {
+            INODE_COMPACT
+        }
     }
 
     /// The bytes on disk. What doesn't fit the compact form must have been given as extended.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(INODE_EXTENDED);
-        let format = u16::from(self.datalayout) << EROFS_I_DATALAYOUT_BIT | if self.extended { EROFS_INODE_LAYOUT_EXTENDED } else { 0 };
+        let format = u16::from(self.datalayout) << EROFS_I_DATALAYOUT_BIT
+            | if self.extended {
+                EROFS_INODE_LAYOUT_EXTENDED
+            } else {
+                0
+            };
         out.extend_from_slice(&format.to_le_bytes());
         out.extend_from_slice(&self.xattr_icount.to_le_bytes());
         out.extend_from_slice(&self.mode.to_le_bytes());
@@ -255,8 +285,8 @@ impl Inode {
         out
     }
 
-    /// Reads an inode from the start of `bytes`; `fixed` is the time of compact ones. `None` where bytes are missing or a bit is set that
-    /// this program never sets.
+    /// Reads an inode from the start of `bytes`; `fixed` is the time of compact ones. `None` where
+    /// bytes are missing or a bit is set that this program never sets.
     pub fn parse(bytes: &[u8], fixed: (i64, u32)) -> Option<Inode> {
         let format = get16(bytes, 0)?;
         if format & !0xf != 0 {
@@ -299,7 +329,8 @@ impl Inode {
 
 /// The kernel's `new_encode_dev`; `None` for numbers it can't hold.
 pub fn encode_dev(major: u32, minor: u32) -> Option<u32> {
-    (major < 1 << 12 && minor < 1 << 20).then_some(minor & 0xff | major << 8 | (minor & !0xff) << 12)
+    (major < 1 << 12 && minor < 1 << 20)
+        .then_some(minor & 0xff | major << 8 | (minor & !0xff) << 12)
 }
 
 /// Its inverse: major and minor.
@@ -326,7 +357,10 @@ mod tests {
     #[test]
     fn device_numbers_survive_the_round_trip() {
         for (major, minor) in [(0, 0), (8, 1), (4095, 1_048_575), (259, 256), (1, 255)] {
-            assert_eq!(decode_dev(encode_dev(major, minor).unwrap()), (major, minor));
+            assert_eq!(
+                decode_dev(encode_dev(major, minor).unwrap()),
+                (major, minor)
+            );
         }
         assert_eq!(encode_dev(4096, 0), None);
         assert_eq!(encode_dev(0, 1 << 20), None);

@@ -1,7 +1,9 @@
-//! The smallest form: the contents of all but large files in one packed inode that has no name, compressed as one, and every such file a fragment of it.
-//! Files with the same contents are the same fragment.
+//! The smallest form: the contents of all but large files in one packed inode that has no name,
+//! compressed as one, and every such file a fragment of it. Files with the same contents are the
+//! same fragment.
 //!
-//! Format: `z_erofs_map_header` with its highest bit set, in the kernel's fs/erofs/zmap.c. Linux reads it since 6.1.
+//! Format: `z_erofs_map_header` with its highest bit set, in the kernel's fs/erofs/zmap.c. Linux
+//! reads it since 6.1.
 
 use std::collections::HashMap;
 
@@ -11,8 +13,9 @@ use super::inodes::{Inodes, Item, path_of};
 use crate::error::{Context, Result};
 use crate::tree::{Content, Extent, Kind, Tree};
 
-/// Larger files have clusters of their own: they gain little, and Linux before 6.18 reads all of a fragment for each page that is asked for (and before
-/// 6.11 reads some of more than 4 GiB wrongly).
+/// Larger files have clusters of their own: they gain little, and Linux before 6.18 reads all of a
+/// fragment for each page that is asked for (and before 6.11 reads some of more than 4 GiB
+/// wrongly).
 const LARGEST: u64 = 1 << 20;
 
 /// Files in one.
@@ -23,7 +26,8 @@ pub struct Fragments {
     pub places: Vec<Option<u64>>,
 }
 
-/// Puts the contents of all files together, in the order of their first paths: neighbours are alike.
+/// Puts the contents of all files together, in the order of their first paths: neighbours are
+/// alike.
 pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
     let mut sizes: HashMap<u64, u32> = HashMap::new();
     let content = |item: &Item| match &tree.node(item.node).kind {
@@ -37,9 +41,15 @@ pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
     let mut known: HashMap<[u8; 32], u64> = HashMap::new();
     let (mut extents, mut end) = (Vec::new(), 0);
     for (item, place) in inodes.items.iter().zip(&mut places) {
-        let Some(content) = content(item) else { continue };
+        let Some(content) = content(item) else {
+            continue;
+        };
         // Only what is as long as another can be the same.
-        let digest = if sizes[&content.len()] > 1 { Some(digest(&content).context(|| path_of(tree, item.node))?) } else { None };
+        let digest = if sizes[&content.len()] > 1 {
+            Some(digest(&content).context(|| path_of(tree, item.node))?)
+        } else {
+            None
+        };
         if let Some(same) = digest.and_then(|digest| known.get(&digest)) {
             *place = Some(*same);
             continue;
@@ -48,10 +58,16 @@ pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
             known.insert(digest, end);
         }
         *place = Some(end);
-        extents.extend(content.extents().map(|extent| Extent { at: end + extent.at, ..extent }));
+        extents.extend(content.extents().map(|extent| Extent {
+            at: end + extent.at,
+            ..extent
+        }));
         end += content.len();
     }
-    Ok(Fragments { content: Content::sparse(end, extents)?, places })
+    Ok(Fragments {
+        content: Content::sparse(end, extents)?,
+        places,
+    })
 }
 
 fn digest(content: &Content) -> std::io::Result<[u8; 32]> {
@@ -66,12 +82,26 @@ mod tests {
     #[test]
     fn the_same_contents_are_kept_once() {
         let mut tree = Tree::new();
-        for (name, bytes) in [("a", "one"), ("b", "two"), ("c", ""), ("d", "one"), ("e", "three")] {
-            tree.insert(format!("/{name}").as_bytes(), Meta::default(), Kind::File(Content::from_memory(bytes.as_bytes()))).unwrap();
+        for (name, bytes) in [
+            ("a", "one"),
+            ("b", "two"),
+            ("c", ""),
+            ("d", "one"),
+            ("e", "three"),
+        ] {
+            tree.insert(
+                format!("/{name}").as_bytes(),
+                Meta::default(),
+                Kind::File(Content::from_memory(bytes.as_bytes())),
+            )
+            .unwrap();
         }
         let inodes = Inodes::collect(&tree, None).unwrap();
         let found = collect(&tree, &inodes).unwrap();
         assert_eq!(found.content.to_vec(100).unwrap(), b"onetwothree");
-        assert_eq!(found.places, [None, Some(0), Some(3), None, Some(0), Some(6)]);
+        assert_eq!(
+            found.places,
+            [None, Some(0), Some(3), None, Some(0), Some(6)]
+        );
     }
 }

@@ -8,9 +8,21 @@ use super::format::BLOCK;
 use lz4_sys::{LZ4_decompress_safe, LZ4_versionNumber};
 
 unsafe extern "C" {
-    fn LZ4_compress_destSize(src: *const c_char, dst: *mut c_char, src_size: *mut c_int, target: c_int) -> c_int;
+    fn LZ4_compress_destSize(
+        src: *const c_char,
+        dst: *mut c_char,
+        src_size: *mut c_int,
+        target: c_int,
+    ) -> c_int;
     fn LZ4_sizeofStateHC() -> c_int;
-    fn LZ4_compress_HC_destSize(state: *mut c_void, src: *const c_char, dst: *mut c_char, src_size: *mut c_int, target: c_int, level: c_int) -> c_int;
+    fn LZ4_compress_HC_destSize(
+        state: *mut c_void,
+        src: *const c_char,
+        dst: *mut c_char,
+        src_size: *mut c_int,
+        target: c_int,
+        level: c_int,
+    ) -> c_int;
 }
 
 /// LZ4's own default is 9, which searches four times as long for 0.3 % less.
@@ -30,12 +42,21 @@ pub fn version() -> u32 {
 pub fn fill(src: &[u8], dst: &mut [u8]) -> (usize, usize) {
     let mut taken = c_int::try_from(src.len()).unwrap_or(c_int::MAX);
     let room = c_int::try_from(dst.len()).unwrap_or(c_int::MAX);
-    // SAFETY: both pointers are valid for the lengths given, which are those of the slices or less; the call keeps none of them.
-    let made = unsafe { LZ4_compress_destSize(src.as_ptr().cast(), dst.as_mut_ptr().cast(), &mut taken, room) };
+    // SAFETY: both pointers are valid for the lengths given, which are those of the slices or less;
+    // the call keeps none of them.
+    let made = unsafe {
+        LZ4_compress_destSize(
+            src.as_ptr().cast(),
+            dst.as_mut_ptr().cast(),
+            &mut taken,
+            room,
+        )
+    };
     (taken.max(0) as usize, made.max(0) as usize)
 }
 
-/// The state that high compression needs, kept between calls to save its allocation. Nothing in it carries over.
+/// The state that high compression needs, kept between calls to save its allocation. Nothing in it
+/// carries over.
 pub struct HighCompression {
     state: Vec<u64>,
     again: Vec<u8>,
@@ -46,11 +67,15 @@ impl HighCompression {
     pub fn new() -> HighCompression {
         // SAFETY: takes nothing and gives a constant.
         let size = unsafe { LZ4_sizeofStateHC() }.max(0) as usize;
-        HighCompression { state: vec![0; size.div_ceil(8)], again: Vec::new() }
+        HighCompression {
+            state: vec![0; size.div_ceil(8)],
+            again: Vec::new(),
+        }
     }
 
-    /// As [`fill`], with high compression. Where all of `src` fits, and a little less would have taken a block less, it is searched once more,
-    /// and longer: that is worth nearly as much as searching everything so long, which takes many times the time.
+    /// As [`fill`], with high compression. Where all of `src` fits, and a little less would have
+    /// taken a block less, it is searched once more, and longer: that is worth nearly as much
+    /// as searching everything so long, which takes many times the time.
     pub fn fill(&mut self, src: &[u8], dst: &mut [u8]) -> (usize, usize) {
         let (taken, made) = self.fill_at(LEVEL, src, dst);
         let spill = made % BLOCK;
@@ -73,17 +98,38 @@ impl HighCompression {
     fn fill_at(&mut self, level: c_int, src: &[u8], dst: &mut [u8]) -> (usize, usize) {
         let mut taken = c_int::try_from(src.len()).unwrap_or(c_int::MAX);
         let room = c_int::try_from(dst.len()).unwrap_or(c_int::MAX);
-        // SAFETY: as in the function `fill`; the state is as large as the library asks for and aligned to 8 bytes, and the call initialises it itself.
-        let made = unsafe { LZ4_compress_HC_destSize(self.state.as_mut_ptr().cast(), src.as_ptr().cast(), dst.as_mut_ptr().cast(), &mut taken, room, level) };
+        // SAFETY: as in the function `fill`; the state is as large as the library asks for and
+        // aligned to 8 bytes, and the call initialises it itself.
+        let made = unsafe {
+            LZ4_compress_HC_destSize(
+                self.state.as_mut_ptr().cast(),
+                src.as_ptr().cast(),
+                dst.as_mut_ptr().cast(),
+                &mut taken,
+                room,
+                level,
+            )
+        };
         (taken.max(0) as usize, made.max(0) as usize)
     }
 }
 
 /// Decompresses all of `src` into all of `dst`; false where it is damaged or has another length.
 pub fn decompress(src: &[u8], dst: &mut [u8]) -> bool {
-    let (Ok(src_len), Ok(dst_len)) = (c_int::try_from(src.len()), c_int::try_from(dst.len())) else { return false };
-    // SAFETY: both pointers are valid for the lengths given; the call checks every access against them, whatever `src` holds.
-    let made = unsafe { LZ4_decompress_safe(src.as_ptr().cast(), dst.as_mut_ptr().cast(), src_len, dst_len) };
+    let (Ok(src_len), Ok(dst_len)) = (c_int::try_from(src.len()), c_int::try_from(dst.len()))
+    else {
+        return false;
+    };
+    // SAFETY: both pointers are valid for the lengths given; the call checks every access against
+    // them, whatever `src` holds.
+    let made = unsafe {
+        LZ4_decompress_safe(
+            src.as_ptr().cast(),
+            dst.as_mut_ptr().cast(),
+            src_len,
+            dst_len,
+        )
+    };
     made == dst_len
 }
 
@@ -93,7 +139,16 @@ mod tests {
 
     #[test]
     fn an_end_that_misses_a_block_by_little_is_searched_longer() {
-        let text: Vec<u8> = (0..9_000u32).flat_map(|i| format!("{} is what {i} leaves, and {} more\n", i.pow(2) % 977, i % 89).into_bytes()).collect();
+        let text: Vec<u8> = (0..9_000u32)
+            .flat_map(|i| {
+                format!(
+                    "{} is what {i} leaves, and {} more\n",
+                    i.pow(2) % 977,
+                    i % 89
+                )
+                .into_bytes()
+            })
+            .collect();
         let mut hc = HighCompression::new();
         let (mut first, mut dst) = (vec![0; 65536], vec![0; 65536]);
         let mut shorter = 0;
@@ -107,7 +162,10 @@ mod tests {
             match made == once {
                 true => assert_eq!(dst[..made], first[..once]),
                 false => {
-                    assert!(made.div_ceil(BLOCK) < once.div_ceil(BLOCK), "{len}: {made}, {once}");
+                    assert!(
+                        made.div_ceil(BLOCK) < once.div_ceil(BLOCK),
+                        "{len}: {made}, {once}"
+                    );
                     shorter += 1;
                 }
             }

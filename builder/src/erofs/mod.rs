@@ -1,8 +1,10 @@
 //! EROFS: layout first, then blocks, streamed in order.
 //!
-//! The writer walks the tree once for its inodes, stores all contents (which decides what is compressed and how long each index is), then
-//! gives every inode its place and writes directories, shared attributes and inodes. Memory grows with the number of inodes and clusters,
-//! never with the size of files. The bytes depend on the tree and the options alone, not on the number of threads.
+//! The writer walks the tree once for its inodes, stores all contents (which decides what is
+//! compressed and how long each index is), then gives every inode its place and writes directories,
+//! shared attributes and inodes. Memory grows with the number of inodes and clusters, never with
+//! the size of files. The bytes depend on the tree and the options alone, not on the number of
+//! threads.
 
 mod became;
 mod compress;
@@ -58,7 +60,8 @@ pub struct Options {
     pub previous: Option<Arc<Previous>>,
 }
 
-/// Where blocks go. Blocks come in order; block 0 (the super block) is written last, by [`Sink::first`].
+/// Where blocks go. Blocks come in order; block 0 (the super block) is written last, by
+/// [`Sink::first`].
 pub trait Sink {
     /// Appends whole blocks. The first call starts at block 1.
     fn append(&mut self, blocks: &[u8]) -> io::Result<()>;

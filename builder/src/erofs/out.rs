@@ -27,7 +27,11 @@ pub struct Out<'a> {
 impl<'a> Out<'a> {
     /// From block 1 on; `append` takes whole blocks, in order.
     pub fn new(append: &'a mut dyn FnMut(&[u8]) -> io::Result<()>) -> Out<'a> {
-        Out { append, buffer: Vec::with_capacity(CHUNK + BLOCK), block: 1 }
+        Out {
+            append,
+            buffer: Vec::with_capacity(CHUNK + BLOCK),
+            block: 1,
+        }
     }
 
     /// The next bytes.
@@ -36,7 +40,11 @@ impl<'a> Out<'a> {
             return self.give(bytes);
         }
         self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK { self.flush() } else { Ok(()) }
+        if self.buffer.len() >= CHUNK {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     /// Fills the block up with zeros.
@@ -46,7 +54,9 @@ impl<'a> Out<'a> {
 
     /// Fills up with zeros to this byte of the file system.
     pub fn pad_to(&mut self, position: u64) -> Result<()> {
-        let mut gap = position.checked_sub(self.position()).ok_or_else(|| Error::new("two things were given one place"))?;
+        let mut gap = position
+            .checked_sub(self.position())
+            .ok_or_else(|| Error::new("two things were given one place"))?;
         while gap > 0 {
             let some = gap.min(CHUNK as u64);
             self.buffer.resize(self.buffer.len() + some as usize, 0);
@@ -67,7 +77,9 @@ impl<'a> Out<'a> {
     pub fn block(&mut self) -> Result<u32> {
         self.flush()?;
         if !self.buffer.is_empty() {
-            return Err(Error::new("a part of the file system does not end with a block"));
+            return Err(Error::new(
+                "a part of the file system does not end with a block",
+            ));
         }
         u32::try_from(self.block).map_err(|_| too_large())
     }
@@ -107,11 +119,17 @@ impl Aside {
 
     /// Puts some of them out, by the numbers that they came with.
     pub fn copy(&self, start: u32, blocks: u32, out: &mut Out<'_>) -> Result<()> {
-        let (mut at, end) = (u64::from(start - 1) * BLOCK as u64, (u64::from(start - 1) + u64::from(blocks)) * BLOCK as u64);
+        let (mut at, end) = (
+            u64::from(start - 1) * BLOCK as u64,
+            (u64::from(start - 1) + u64::from(blocks)) * BLOCK as u64,
+        );
         let mut buffer = vec![0; CHUNK.min((end - at) as usize)];
         while at < end {
             let some = buffer.len().min((end - at) as usize);
-            self.0.file().read_exact_at(&mut buffer[..some], at).context(|| "reading contents again")?;
+            self.0
+                .file()
+                .read_exact_at(&mut buffer[..some], at)
+                .context(|| "reading contents again")?;
             out.put(&buffer[..some])?;
             at += some as u64;
         }

@@ -4,7 +4,8 @@ use super::format::BLOCK;
 use super::lz4;
 use crate::tree::Content;
 
-/// What archives, pictures and compressed files begin with. What begins so is looked at; what does not is compressed, or tried.
+/// What archives, pictures and compressed files begin with. What begins so is looked at; what does
+/// not is compressed, or tried.
 const BEGINNINGS: [&[u8]; 14] = [
     b"\x1f\x8b\x08",           // gzip, RFC 1952
     b"\xfd7zXZ\0",             // xz
@@ -24,15 +25,21 @@ const BEGINNINGS: [&[u8]; 14] = [
 /// Bytes of the longest beginning.
 const BEGINNING: usize = 21;
 
-/// Whether a file of at least a block is packed: it begins so, and a block from its middle does not shrink. A file that can't be read is not; what
-/// reads it next says why.
+/// Whether a file of at least a block is packed: it begins so, and a block from its middle does not
+/// shrink. A file that can't be read is not; what reads it next says why.
 pub fn is_packed(content: &Content) -> bool {
     let mut beginning = [0; BEGINNING];
-    if content.len() < BLOCK as u64 || content.read_exact_at(0, &mut beginning).is_err() || !BEGINNINGS.iter().any(|b| beginning.starts_with(b)) {
+    if content.len() < BLOCK as u64
+        || content.read_exact_at(0, &mut beginning).is_err()
+        || !BEGINNINGS.iter().any(|b| beginning.starts_with(b))
+    {
         return false;
     }
     let mut middle = [0; BLOCK];
     // A part of 32 is what makes no difference.
     let mut room = [0; BLOCK - BLOCK / 32];
-    content.read_exact_at((content.len() - BLOCK as u64) / 2, &mut middle).is_ok() && lz4::fill(&middle, &mut room).0 < BLOCK
+    content
+        .read_exact_at((content.len() - BLOCK as u64) / 2, &mut middle)
+        .is_ok()
+        && lz4::fill(&middle, &mut room).0 < BLOCK
 }

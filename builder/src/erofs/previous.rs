@@ -1,7 +1,9 @@
-//! The image before this one, as a hint: what is in both stays where it was, and what is new goes where something else went away, or where nothing was.
+//! The image before this one, as a hint: what is in both stays where it was, and what is new goes
+//! where something else went away, or where nothing was.
 //!
-//! Only places are taken from it, by paths; not one byte of it is believed or copied. What a hint can do wrong is to ask for much room: the writer
-//! takes none of its places when they make the image larger by more than [`MOST`].
+//! Only places are taken from it, by paths; not one byte of it is believed or copied. What a hint
+//! can do wrong is to ask for much room: the writer takes none of its places when they make the
+//! image larger by more than [`MOST`].
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,7 +36,8 @@ pub struct Previous {
 /// Where an inode and its data are.
 #[derive(Debug, Clone, Copy, Default)]
 struct Was {
-    /// First slot of the inode, and how many it has with all that stands behind it; none for one that begins beyond what 32 bits can say.
+    /// First slot of the inode, and how many it has with all that stands behind it; none for one
+    /// that begins beyond what 32 bits can say.
     number: u32,
     slots: u32,
     /// First block of the data, and how many there are; 0 for what has none.
@@ -70,7 +73,8 @@ impl Previous {
                 None => {
                     let slot = u32::try_from(image.inode_at(number) / SLOT as u64);
                     let slots = u32::try_from(bytes.div_ceil(SLOT as u64)).unwrap_or(u32::MAX);
-                    (was[number].number, was[number].slots) = slot.map_or((0, 0), |slot| (slot, slots));
+                    (was[number].number, was[number].slots) =
+                        slot.map_or((0, 0), |slot| (slot, slots));
                 }
                 Some(start) => {
                     was[number].start = start.unwrap_or(u32::MAX);
@@ -79,15 +83,29 @@ impl Previous {
             }
         }
         let root = (Key::of(b"").0, was[0]);
-        let mut places: Vec<(u64, Was)> = image.names().map(|(path, number)| (Key::of(&path).0, was[number])).chain([root]).collect();
+        let mut places: Vec<(u64, Was)> = image
+            .names()
+            .map(|(path, number)| (Key::of(&path).0, was[number]))
+            .chain([root])
+            .collect();
         places.sort_unstable_by_key(|(key, was)| (*key, was.number));
         let (seconds, nanoseconds) = image.fixed_time();
-        Ok(Previous { places, time: Time { seconds, nanoseconds }, sha256 })
+        Ok(Previous {
+            places,
+            time: Time {
+                seconds,
+                nanoseconds,
+            },
+            sha256,
+        })
     }
 
     fn was(&self, key: Key) -> Option<&Was> {
         let first = self.places.partition_point(|(known, _)| *known < key.0);
-        self.places.get(first).filter(|(known, _)| *known == key.0).map(|(_, was)| was)
+        self.places
+            .get(first)
+            .filter(|(known, _)| *known == key.0)
+            .map(|(_, was)| was)
     }
 
     /// Places data: the first block of each. `None`: there would be too many.
@@ -95,7 +113,11 @@ impl Previous {
         // The super block.
         let mut taken = Taken(BTreeMap::from([(0, 1)]));
         let mut starts = vec![None; wants.len()];
-        let was = |key: Key| self.was(key).filter(|was| was.blocks > 0).map(|was| (was.start, was.blocks));
+        let was = |key: Key| {
+            self.was(key)
+                .filter(|was| was.blocks > 0)
+                .map(|was| (was.start, was.blocks))
+        };
         let want = |i: usize| (wants[i].key, u64::from(wants[i].blocks));
         keep(&mut starts, &mut taken, &want, &was, &|_, _| true);
         let mut gaps = Gaps::default();
@@ -122,17 +144,31 @@ impl Previous {
         let mut taken = Taken(BTreeMap::from([(0, 1)]));
         let mut numbers = vec![None; count];
         let want = |i: usize| (part(i).key, part(i).slots());
-        let was = |key: Key| self.was(key).filter(|was| was.slots > 0).map(|was| (was.number, was.slots));
+        let was = |key: Key| {
+            self.was(key)
+                .filter(|was| was.slots > 0)
+                .map(|was| (was.number, was.slots))
+        };
         // The root before all others: its number has only 16 bits.
         let (key, slots) = want(0);
-        numbers[0] = was(key).map(|(number, _)| number).filter(|number| is_whole(u64::from(*number), slots) && taken.take(u64::from(*number), slots));
+        numbers[0] = was(key).map(|(number, _)| number).filter(|number| {
+            is_whole(u64::from(*number), slots) && taken.take(u64::from(*number), slots)
+        });
         keep(&mut numbers, &mut taken, &want, &was, &is_whole);
 
-        // What is new goes into blocks that change anyway, since something in them is gone; then into unused ones.
-        let kept = numbers.iter().enumerate().filter_map(|(i, number)| Some(((*number)?, u32::try_from(want(i).1).ok()?)));
+        // What is new goes into blocks that change anyway, since something in them is gone; then
+        // into unused ones.
+        let kept = numbers
+            .iter()
+            .enumerate()
+            .filter_map(|(i, number)| Some(((*number)?, u32::try_from(want(i).1).ok()?)));
         let mut kept: Vec<(u32, u32)> = kept.collect();
         kept.sort_unstable();
-        let gone = self.places.iter().map(|(_, was)| was).filter(|was| kept.binary_search(&(was.number, was.slots)).is_err());
+        let gone = self
+            .places
+            .iter()
+            .map(|(_, was)| was)
+            .filter(|was| kept.binary_search(&(was.number, was.slots)).is_err());
         let changed: BTreeSet<u64> = gone.flat_map(Was::slot_blocks).collect();
         drop(kept);
         let mut gaps = Gaps::default();
@@ -141,11 +177,20 @@ impl Previous {
                 gaps.add(start, end - start);
             }
         }
-        let mut end = taken.end().max(changed.last().map_or(0, |block| (block + 1) * SLOTS)).div_ceil(SLOTS);
+        let mut end = taken
+            .end()
+            .max(changed.last().map_or(0, |block| (block + 1) * SLOTS))
+            .div_ceil(SLOTS);
         let between: Vec<(u64, u64)> = taken.gaps().collect();
-        let mut unused = between.iter().flat_map(|(start, end)| start.div_ceil(SLOTS)..end / SLOTS).filter(|block| !changed.contains(block));
+        let mut unused = between
+            .iter()
+            .flat_map(|(start, end)| start.div_ceil(SLOTS)..end / SLOTS)
+            .filter(|block| !changed.contains(block));
         // Large ones first: the others fill what they leave.
-        let mut left: Vec<(Reverse<u64>, usize)> = (0..count).filter(|i| numbers[*i].is_none()).map(|i| (Reverse(want(i).1), i)).collect();
+        let mut left: Vec<(Reverse<u64>, usize)> = (0..count)
+            .filter(|i| numbers[*i].is_none())
+            .map(|i| (Reverse(want(i).1), i))
+            .collect();
         left.sort_unstable();
         for (Reverse(slots), i) in left {
             let number = gaps.fill(slots).unwrap_or_else(|| {
@@ -160,18 +205,24 @@ impl Previous {
             taken.take(number, slots);
             numbers[i] = Some(u32::try_from(number).ok()?);
         }
-        let numbers: Vec<u64> = numbers.into_iter().map(|number| number.map(u64::from)).collect::<Option<_>>()?;
+        let numbers: Vec<u64> = numbers
+            .into_iter()
+            .map(|number| number.map(u64::from))
+            .collect::<Option<_>>()?;
         let blocks = taken.end().div_ceil(SLOTS);
-        (u16::try_from(numbers[0]).is_ok() && u32::try_from(blocks).is_ok()).then_some((numbers, blocks))
+        (u16::try_from(numbers[0]).is_ok() && u32::try_from(blocks).is_ok())
+            .then_some((numbers, blocks))
     }
 }
 
-/// Whether what has so many slots may begin there: it does not cross into another block, unless it is larger than one.
+/// Whether what has so many slots may begin there: it does not cross into another block, unless it
+/// is larger than one.
 fn is_whole(number: u64, slots: u64) -> bool {
     number.is_multiple_of(SLOTS) || number % SLOTS + slots <= SLOTS
 }
 
-/// Gives what has no place yet the one that it had: first to who needs no more than it had, then to who needs more and has room.
+/// Gives what has no place yet the one that it had: first to who needs no more than it had, then to
+/// who needs more and has room.
 fn keep(
     places: &mut [Option<u32>],
     taken: &mut Taken,
@@ -180,9 +231,15 @@ fn keep(
     fits: &dyn Fn(u64, u64) -> bool,
 ) {
     for grown in [false, true] {
-        for (i, place) in places.iter_mut().enumerate().filter(|(_, place)| place.is_none()) {
+        for (i, place) in places
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, place)| place.is_none())
+        {
             let (key, len) = want(i);
-            let Some((start, had)) = was(key) else { continue };
+            let Some((start, had)) = was(key) else {
+                continue;
+            };
             let at = u64::from(start);
             if (len > u64::from(had)) == grown && fits(at, len) && taken.take(at, len) {
                 *place = Some(start);
@@ -197,12 +254,20 @@ struct Taken(BTreeMap<u64, u64>);
 impl Taken {
     /// Takes what is not taken yet; `false` where some of it is.
     fn take(&mut self, start: u64, len: u64) -> bool {
-        let Some(end) = start.checked_add(len) else { return false };
-        let before = self.0.range(..end).next_back().map(|(from, to)| (*from, *to));
+        let Some(end) = start.checked_add(len) else {
+            return false;
+        };
+        let before = self
+            .0
+            .range(..end)
+            .next_back()
+            .map(|(from, to)| (*from, *to));
         if before.is_some_and(|(_, to)| to > start) {
             return false;
         }
-        let from = before.filter(|(_, to)| *to == start).map_or(start, |(from, _)| from);
+        let from = before
+            .filter(|(_, to)| *to == start)
+            .map_or(start, |(from, _)| from);
         let to = self.0.remove(&end).unwrap_or(end);
         self.0.insert(from, to);
         true
@@ -219,14 +284,23 @@ impl Taken {
 
     /// What is free between two places.
     fn gaps_in(&self, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
-        let before = self.0.range(..from).next_back().map_or(from, |(_, end)| from.max(*end));
+        let before = self
+            .0
+            .range(..from)
+            .next_back()
+            .map_or(from, |(_, end)| from.max(*end));
         let mut at = before;
         let next = move |(start, end): (u64, u64)| {
             let gap = (at, start);
             at = end;
             gap
         };
-        self.0.range(from..to).map(|(start, end)| (*start, *end)).chain([(to, to)]).map(next).filter(|(start, end)| start < end)
+        self.0
+            .range(from..to)
+            .map(|(start, end)| (*start, *end))
+            .chain([(to, to)])
+            .map(next)
+            .filter(|(start, end)| start < end)
     }
 }
 

@@ -1,4 +1,5 @@
-//! Small files' compressed bytes, from when they are made until their inodes are written: in a file, since there can be millions of them.
+//! Small files' compressed bytes, from when they are made until their inodes are written: in a
+//! file, since there can be millions of them.
 
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -11,7 +12,8 @@ use crate::source::spool::Spool;
 /// Bytes that are collected before they are written.
 const BUFFER: usize = 256 << 10;
 
-/// Where some bytes are kept, and in the lowest bits how many, in one number: there can be millions.
+/// Where some bytes are kept, and in the lowest bits how many, in one number: there can be
+/// millions.
 #[derive(Debug, Clone, Copy)]
 pub struct Kept(u64);
 
@@ -39,7 +41,11 @@ pub struct Small {
 impl Small {
     /// Nothing yet; `folder` is where the file will be, without a name.
     pub fn new(folder: &Path) -> Result<Small> {
-        Ok(Small { spool: Spool::new(folder)?, buffer: Vec::new(), len: 0 })
+        Ok(Small {
+            spool: Spool::new(folder)?,
+            buffer: Vec::new(),
+            len: 0,
+        })
     }
 
     /// Takes one file's bytes.
@@ -47,13 +53,19 @@ impl Small {
         let kept = Kept(self.len << LEN_BITS | bytes.len() as u64);
         self.buffer.extend_from_slice(bytes);
         self.len += bytes.len() as u64;
-        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }?;
+        if self.buffer.len() >= BUFFER {
+            self.flush()
+        } else {
+            Ok(())
+        }?;
         Ok(kept)
     }
 
     /// Before the first is read.
     pub fn flush(&mut self) -> Result<()> {
-        self.spool.write_all(&self.buffer).context(|| "keeping small files")?;
+        self.spool
+            .write_all(&self.buffer)
+            .context(|| "keeping small files")?;
         self.buffer.clear();
         Ok(())
     }

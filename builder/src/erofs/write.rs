@@ -42,14 +42,29 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
         return Err(Error::new("the smallest layout is a compressed one"));
     }
     if smallest && previous.is_some() {
-        return Err(Error::new("in the smallest layout nothing stays where it was").hint("leave --previous away, or [root] layout"));
+        return Err(
+            Error::new("in the smallest layout nothing stays where it was")
+                .hint("leave --previous away, or [root] layout"),
+        );
     }
-    let fragments = if smallest { Some(fragments::collect(tree, &inodes)?) } else { None };
+    let fragments = if smallest {
+        Some(fragments::collect(tree, &inodes)?)
+    } else {
+        None
+    };
     let mut store = |out: &mut Out<'_>| {
-        let (data, packed) = store_contents(tree, &inodes, fragments.as_ref(), &settings, out, &mut small)?;
+        let (data, packed) = store_contents(
+            tree,
+            &inodes,
+            fragments.as_ref(),
+            &settings,
+            out,
+            &mut small,
+        )?;
         Ok::<_, Error>((data, packed, out.block()?))
     };
-    // Where contents are to stay where they were, they wait until the lengths of all of them are known.
+    // Where contents are to stay where they were, they wait until the lengths of all of them are
+    // known.
     let mut aside = previous.map(|_| Aside::new(&options.spool)).transpose()?;
     let (mut data, packed, end) = match &mut aside {
         Some(aside) => store(&mut Out::new(&mut |blocks| aside.append(blocks)))?,
@@ -64,14 +79,28 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     out.put(inodes.xattrs.area())?;
     out.pad()?;
     let meta_blkaddr = out.block()?;
-    let compressed = Compressed { algorithm: settings.algorithm.map_or(0, Algorithm::code), small };
-    write_inodes(tree, &inodes, &data, packed.as_ref(), &places, &compressed, meta_blkaddr, &mut out)?;
+    let compressed = Compressed {
+        algorithm: settings.algorithm.map_or(0, Algorithm::code),
+        small,
+    };
+    write_inodes(
+        tree,
+        &inodes,
+        &data,
+        packed.as_ref(),
+        &places,
+        &compressed,
+        meta_blkaddr,
+        &mut out,
+    )?;
 
     let blocks = out.block()?;
     let inline = data.iter().any(|d| matches!(d, Data::Inline(_)));
     let used = inline || packed.is_some() || data.iter().any(Data::has_clusters);
-    let (mut feature_incompat, available_compr_algs, compr_cfgs) =
-        settings.algorithm.filter(|_| used).map_or((0, 0, Vec::new()), |a| configuration(a, settings.cluster));
+    let (mut feature_incompat, available_compr_algs, compr_cfgs) = settings
+        .algorithm
+        .filter(|_| used)
+        .map_or((0, 0, Vec::new()), |a| configuration(a, settings.cluster));
     if inline {
         feature_incompat |= EROFS_FEATURE_INCOMPAT_ZTAILPACKING;
     }
@@ -80,7 +109,9 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     }
     let block = SuperBlock {
         feature_incompat,
-        root_nid: u16::try_from(places.numbers[0]).map_err(|_| Error::new("the root directory has more extended attributes than EROFS can hold there"))?,
+        root_nid: u16::try_from(places.numbers[0]).map_err(|_| {
+            Error::new("the root directory has more extended attributes than EROFS can hold there")
+        })?,
         inos: places.numbers.len() as u64,
         epoch: inodes.fixed.seconds as u64,
         fixed_nsec: inodes.fixed.nanoseconds,
@@ -93,30 +124,54 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
         available_compr_algs,
         compr_cfgs,
     };
-    sink.first(&block.encode()).context(|| "writing its superblock")?;
-    let content = inodes.items.iter().filter(|i| matches!(tree.node(i.node).kind, Kind::File(_))).map(|i| i.size).sum();
-    Ok(Written { blocks: u64::from(blocks), inodes: inodes.items.len() as u64, content, stays })
+    sink.first(&block.encode())
+        .context(|| "writing its superblock")?;
+    let content = inodes
+        .items
+        .iter()
+        .filter(|i| matches!(tree.node(i.node).kind, Kind::File(_)))
+        .map(|i| i.size)
+        .sum();
+    Ok(Written {
+        blocks: u64::from(blocks),
+        inodes: inodes.items.len() as u64,
+        content,
+        stays,
+    })
 }
 
 fn settings(options: &Options) -> Result<Settings> {
     let cluster = options.cluster as usize;
     if !cluster.is_power_of_two() || !(BLOCK..=Z_EROFS_PCLUSTER_MAX_SIZE).contains(&cluster) {
-        return Err(Error::new(format!("cluster of {cluster} bytes: not a power of two from 4096 to 1048576")));
+        return Err(Error::new(format!(
+            "cluster of {cluster} bytes: not a power of two from 4096 to 1048576"
+        )));
     }
     let algorithm = match options.compression {
         Compression::None => None,
         Compression::Lz4 => Some(Algorithm::Lz4),
         Compression::Lz4hc => Some(Algorithm::Lz4hc),
         Compression::Zstd(level) => Some(Algorithm::Zstd(level)),
-        Compression::Auto => return Err(Error::new("compression \"auto\" was not decided before writing the root file system")),
+        Compression::Auto => {
+            return Err(Error::new(
+                "compression \"auto\" was not decided before writing the root file system",
+            ));
+        }
     };
-    Ok(Settings { algorithm, cluster, jobs: options.jobs, cache: options.cache.clone() })
+    Ok(Settings {
+        algorithm,
+        cluster,
+        jobs: options.jobs,
+        cache: options.cache.clone(),
+    })
 }
 
 fn label(text: &str) -> Result<[u8; 16]> {
     let mut label = [0; 16];
     if text.len() > 15 || text.contains('\0') {
-        return Err(Error::new(format!("label {text:?} is longer than 15 bytes")));
+        return Err(Error::new(format!(
+            "label {text:?} is longer than 15 bytes"
+        )));
     }
     label[..text.len()].copy_from_slice(text.as_bytes());
     Ok(label)
@@ -153,31 +208,60 @@ fn store_contents(
     out: &mut Out<'_>,
     small: &mut Small,
 ) -> Result<(Vec<Data>, Option<Packed>)> {
-    let mut data: Vec<Data> = inodes.items.iter().map(|item| first_guess(tree.node(item.node))).collect();
-    for (data, place) in data.iter_mut().zip(fragments.iter().flat_map(|fragments| &fragments.places)) {
+    let mut data: Vec<Data> = inodes
+        .items
+        .iter()
+        .map(|item| first_guess(tree.node(item.node)))
+        .collect();
+    for (data, place) in data
+        .iter_mut()
+        .zip(fragments.iter().flat_map(|fragments| &fragments.places))
+    {
         if let Some(at) = place {
             *data = Data::Fragment(*at);
         }
     }
-    let wanted = |i: &usize| !matches!(data[*i], Data::Fragment(_)) && wants_storing(tree, inodes, &inodes.items[*i], settings);
-    let files: Vec<u32> = (0..inodes.items.len()).filter(wanted).map(|i| i as u32).collect();
+    let wanted = |i: &usize| {
+        !matches!(data[*i], Data::Fragment(_))
+            && wants_storing(tree, inodes, &inodes.items[*i], settings)
+    };
+    let files: Vec<u32> = (0..inodes.items.len())
+        .filter(wanted)
+        .map(|i| i as u32)
+        .collect();
     let start = out.block()?;
-    let content = fragments.map(|fragments| &fragments.content).filter(|content| !content.is_empty());
-    let mut packed = content.map(|content| Packed { item: Item::packed(content.len()), data: Data::Number(0) });
-    let sources = Contents { tree, inodes, files: &files, packed: content };
-    data::store(&sources, settings, start, &mut |blocks| out.put(blocks), &mut |file, stored| {
-        let Some(index) = files.get(file).map(|index| *index as usize) else {
-            if let Some(packed) = &mut packed {
-                packed.data = Data::of(stored, small)?;
+    let content = fragments
+        .map(|fragments| &fragments.content)
+        .filter(|content| !content.is_empty());
+    let mut packed = content.map(|content| Packed {
+        item: Item::packed(content.len()),
+        data: Data::Number(0),
+    });
+    let sources = Contents {
+        tree,
+        inodes,
+        files: &files,
+        packed: content,
+    };
+    data::store(
+        &sources,
+        settings,
+        start,
+        &mut |blocks| out.put(blocks),
+        &mut |file, stored| {
+            let Some(index) = files.get(file).map(|index| *index as usize) else {
+                if let Some(packed) = &mut packed {
+                    packed.data = Data::of(stored, small)?;
+                }
+                return Ok(());
+            };
+            // What is short and not compressed is kept with its inode, and needs no block.
+            if !matches!(stored, Stored::Flat { .. }) || has_blocks(inodes, &inodes.items[index]) {
+                data[index] = Data::of(stored, small)?;
             }
-            return Ok(());
-        };
-        // What is short and not compressed is kept with its inode, and needs no block.
-        if !matches!(stored, Stored::Flat { .. }) || has_blocks(inodes, &inodes.items[index]) {
-            data[index] = Data::of(stored, small)?;
-        }
-        Ok(())
-    })?;
+            Ok(())
+        },
+    )?;
     small.flush()?;
     Ok((data, packed))
 }
@@ -202,7 +286,9 @@ impl Sources for Contents<'_> {
     }
 
     fn size(&self, file: usize) -> u64 {
-        self.packed.filter(|_| file == self.files.len()).map_or_else(|| self.item(file).size, Content::len)
+        self.packed
+            .filter(|_| file == self.files.len())
+            .map_or_else(|| self.item(file).size, Content::len)
     }
 
     fn begins(&self, file: usize) -> bool {
@@ -211,7 +297,13 @@ impl Sources for Contents<'_> {
 
     fn source(&self, file: usize) -> Source {
         if let Some(content) = self.packed.filter(|_| file == self.files.len()) {
-            return Source { content: content.clone(), inline: false, header: INODE_EXTENDED, compress: true, many: true };
+            return Source {
+                content: content.clone(),
+                inline: false,
+                header: INODE_EXTENDED,
+                compress: true,
+                many: true,
+            };
         }
         let item = self.item(file);
         let (content, compress) = match &self.tree.node(item.node).kind {
@@ -219,17 +311,29 @@ impl Sources for Contents<'_> {
             Kind::Symlink(target) => (Content::from_memory(&target[..]), false),
             _ => (Content::default(), false),
         };
-        Source { content, inline: self.inodes.inline(item), header: self.inodes.header(item), compress, many: false }
+        Source {
+            content,
+            inline: self.inodes.inline(item),
+            header: self.inodes.header(item),
+            compress,
+            many: false,
+        }
     }
 
     fn name(&self, file: usize) -> String {
-        if file < self.files.len() { path_of(self.tree, self.item(file).node) } else { "(contents of files)".to_owned() }
+        if file < self.files.len() {
+            path_of(self.tree, self.item(file).node)
+        } else {
+            "(contents of files)".to_owned()
+        }
     }
 }
 
 fn first_guess(node: &Node) -> Data {
     match &node.kind {
-        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => Data::Number(encode_dev(*major, *minor).unwrap_or(0)),
+        Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
+            Data::Number(encode_dev(*major, *minor).unwrap_or(0))
+        }
         _ => Data::Number(0),
     }
 }
@@ -261,7 +365,8 @@ struct Places {
     numbers: Vec<u64>,
     /// Blocks that inodes take.
     blocks: u64,
-    /// What is still to be given out before inodes are, by the index of its inode, and its first block; in this order.
+    /// What is still to be given out before inodes are, by the index of its inode, and its first
+    /// block; in this order.
     starts: Vec<(u32, u32)>,
     /// The block behind all data.
     end: u64,
@@ -274,16 +379,31 @@ impl Places {
     }
 }
 
-/// Gives every inode its place, and every directory the blocks that it needs behind those of contents, which end at `end`. Contents that `wait` are to
-/// be given out, too.
-fn place(tree: &Tree, inodes: &Inodes, data: &[Data], packed: Option<&Packed>, wait: bool, end: u32) -> Result<Places> {
+/// Gives every inode its place, and every directory the blocks that it needs behind those of
+/// contents, which end at `end`. Contents that `wait` are to be given out, too.
+fn place(
+    tree: &Tree,
+    inodes: &Inodes,
+    data: &[Data],
+    packed: Option<&Packed>,
+    wait: bool,
+    end: u32,
+) -> Result<Places> {
     let count = inodes.items.len() + usize::from(packed.is_some());
     let part = |i: usize| match packed.filter(|_| i == inodes.items.len()) {
-        Some(Packed { item, data }) => Part { bytes: bytes_in_metadata(inodes, item, data), key: item.key, area: Area::Addresses },
+        Some(Packed { item, data }) => Part {
+            bytes: bytes_in_metadata(inodes, item, data),
+            key: item.key,
+            area: Area::Addresses,
+        },
         None => part(tree, inodes, i, &data[i]),
     };
-    let (numbers, blocks) = layout::place(count, &part).ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
-    let waiting = (0..).zip(data).filter(|_| wait).filter_map(|(i, data)| Some((i, data.start()?)));
+    let (numbers, blocks) = layout::place(count, &part)
+        .ok_or_else(|| Error::new("the metadata would be larger than 16 TiB"))?;
+    let waiting = (0..)
+        .zip(data)
+        .filter(|_| wait)
+        .filter_map(|(i, data)| Some((i, data.start()?)));
     let mut starts: Vec<(u32, u32)> = waiting.collect();
     let mut block = u64::from(end);
     for (i, (item, data)) in (0..).zip(inodes.items.iter().zip(data)) {
@@ -293,24 +413,62 @@ fn place(tree: &Tree, inodes: &Inodes, data: &[Data], packed: Option<&Packed>, w
             block += blocks;
         }
     }
-    Ok(Places { numbers, blocks, starts, end: block })
+    Ok(Places {
+        numbers,
+        blocks,
+        starts,
+        end: block,
+    })
 }
 
-/// Places that are those of the image before where they can be; `None` when the image would become too large by it.
-fn stay(tree: &Tree, inodes: &Inodes, data: &[Data], previous: &Previous, anew: &Places) -> Option<Places> {
+/// Places that are those of the image before where they can be; `None` when the image would become
+/// too large by it.
+fn stay(
+    tree: &Tree,
+    inodes: &Inodes,
+    data: &[Data],
+    previous: &Previous,
+    anew: &Places,
+) -> Option<Places> {
     let blocks_at = |i: u32| blocks_of(inodes, &inodes.items[i as usize], &data[i as usize]);
-    let wants = |(i, _): &(u32, u32)| Some(Want { key: inodes.items[*i as usize].key, blocks: u32::try_from(blocks_at(*i)).ok()? });
+    let wants = |(i, _): &(u32, u32)| {
+        Some(Want {
+            key: inodes.items[*i as usize].key,
+            blocks: u32::try_from(blocks_at(*i)).ok()?,
+        })
+    };
     let wants: Vec<Want> = anew.starts.iter().map(wants).collect::<Option<_>>()?;
-    let mut starts: Vec<(u32, u32)> = anew.starts.iter().map(|(i, _)| *i).zip(previous.data(&wants)?).collect();
+    let mut starts: Vec<(u32, u32)> = anew
+        .starts
+        .iter()
+        .map(|(i, _)| *i)
+        .zip(previous.data(&wants)?)
+        .collect();
     drop(wants);
     starts.sort_unstable_by_key(|(_, start)| *start);
-    let (numbers, blocks) = previous.inodes(inodes.items.len(), &|i| part(tree, inodes, i, &data[i]))?;
-    let end = starts.last().map_or(1, |(i, start)| u64::from(*start) + blocks_at(*i));
-    Some(Places { numbers, blocks, starts, end }).filter(|places| places.total() <= anew.total() + anew.total() / previous::MOST)
+    let (numbers, blocks) =
+        previous.inodes(inodes.items.len(), &|i| part(tree, inodes, i, &data[i]))?;
+    let end = starts
+        .last()
+        .map_or(1, |(i, start)| u64::from(*start) + blocks_at(*i));
+    Some(Places {
+        numbers,
+        blocks,
+        starts,
+        end,
+    })
+    .filter(|places| places.total() <= anew.total() + anew.total() / previous::MOST)
 }
 
 /// Gives out what has blocks and is not yet there.
-fn write_data(tree: &Tree, inodes: &Inodes, data: &mut [Data], places: &Places, aside: Option<&Aside>, out: &mut Out<'_>) -> Result<()> {
+fn write_data(
+    tree: &Tree,
+    inodes: &Inodes,
+    data: &mut [Data],
+    places: &Places,
+    aside: Option<&Aside>,
+    out: &mut Out<'_>,
+) -> Result<()> {
     for &(i, start) in &places.starts {
         let i = i as usize;
         let item = &inodes.items[i];
@@ -341,7 +499,11 @@ fn part(tree: &Tree, inodes: &Inodes, index: usize, data: &Data) -> Part {
         Data::Number(_) if directory => Area::Names,
         Data::Number(_) | Data::Inline(_) | Data::Fragment(_) => Area::Rest,
     };
-    Part { bytes: bytes_in_metadata(inodes, item, data), key: item.key, area }
+    Part {
+        bytes: bytes_in_metadata(inodes, item, data),
+        key: item.key,
+        area,
+    }
 }
 
 /// Inode, extended attributes, and tail or index.
@@ -362,18 +524,31 @@ fn blocks_of(inodes: &Inodes, item: &Item, data: &Data) -> u64 {
     match data {
         Data::Cluster { .. } | Data::Clusters(_) => u64::from(data.blocks()),
         // What is a number still is a directory's, if it has blocks at all.
-        Data::Flat(_) | Data::Number(_) if has_blocks(inodes, item) => item.size.div_ceil(BLOCK as u64),
+        Data::Flat(_) | Data::Number(_) if has_blocks(inodes, item) => {
+            item.size.div_ceil(BLOCK as u64)
+        }
         Data::Flat(_) | Data::Number(_) | Data::Inline(_) | Data::Fragment(_) => 0,
     }
 }
 
 /// A directory's bytes.
 fn directory(tree: &Tree, inodes: &Inodes, item: &Item, nids: &[u64]) -> Vec<u8> {
-    let names = dir::with_dots(tree.children(item.node), item.node, inodes.items[item.parent as usize].node);
-    dir::encode(names.map(|(name, node)| Name { name, nid: nids[inodes.index(node)], file_type: file_type(&tree.node(node).kind) }))
+    let names = dir::with_dots(
+        tree.children(item.node),
+        item.node,
+        inodes.items[item.parent as usize].node,
+    );
+    dir::encode(names.map(|(name, node)| Name {
+        name,
+        nid: nids[inodes.index(node)],
+        file_type: file_type(&tree.node(node).kind),
+    }))
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that was found out before, and where it goes")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "all that was found out before, and where it goes"
+)]
 fn write_inodes(
     tree: &Tree,
     inodes: &Inodes,
@@ -396,12 +571,25 @@ fn write_inodes(
         }
     }
     let end = start + places.blocks * BLOCK as u64;
-    // fsck.erofs reads the header of extended attributes behind each inode, also of one that has none; behind the last one there must be something.
+    // fsck.erofs reads the header of extended attributes behind each inode, also of one that has
+    // none; behind the last one there must be something.
     let room = end.saturating_sub(out.position());
-    out.pad_to(if room < XATTR_HEADER { end + BLOCK as u64 } else { end })
+    out.pad_to(if room < XATTR_HEADER {
+        end + BLOCK as u64
+    } else {
+        end
+    })
 }
 
-fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], places: &Places, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
+fn write_inode(
+    tree: &Tree,
+    inodes: &Inodes,
+    i: usize,
+    data: &[Data],
+    places: &Places,
+    compressed: &Compressed,
+    out: &mut Out<'_>,
+) -> Result<()> {
     let item = &inodes.items[i];
     let node = tree.node(item.node);
     let xattrs = inodes.xattr_body(item);
@@ -424,12 +612,16 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], places: &P
     out.put(&inode.encode())?;
     out.put(xattrs)?;
     match &node.kind {
-        _ if datalayout == EROFS_INODE_COMPRESSED_COMPACT => write_index(item.size, inodes.header(item), &data[i], compressed, out),
+        _ if datalayout == EROFS_INODE_COMPRESSED_COMPACT => {
+            write_index(item.size, inodes.header(item), &data[i], compressed, out)
+        }
         _ if !inline => Ok(()),
         Kind::Directory(_) => out.put(&directory(tree, inodes, item, &places.numbers)),
         Kind::File(content) => {
             let mut bytes = vec![0; item.size as usize];
-            content.read_exact_at(0, &mut bytes).context(|| path_of(tree, item.node))?;
+            content
+                .read_exact_at(0, &mut bytes)
+                .context(|| path_of(tree, item.node))?;
             out.put(&bytes)
         }
         Kind::Symlink(target) => out.put(target),
@@ -438,19 +630,45 @@ fn write_inode(tree: &Tree, inodes: &Inodes, i: usize, data: &[Data], places: &P
 }
 
 /// What stands behind the header of what is not stored as it is.
-fn write_index(size: u64, header: usize, data: &Data, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
+fn write_index(
+    size: u64,
+    header: usize,
+    data: &Data,
+    compressed: &Compressed,
+    out: &mut Out<'_>,
+) -> Result<()> {
     let place = match data {
         Data::Cluster { start, .. } => Place::Blocks(*start),
         Data::Clusters(clusters) => Place::Blocks(clusters.start),
         Data::Inline(kept) => Place::Inline(kept.len()),
-        Data::Fragment(at) => return index::encode_fragment(*at, header, &mut |bytes| out.put(bytes)),
+        Data::Fragment(at) => {
+            return index::encode_fragment(*at, header, &mut |bytes| out.put(bytes));
+        }
         Data::Number(_) | Data::Flat(_) => return Ok(()),
     };
-    data.with_extents(size, |extents| index::encode(size, header, compressed.algorithm, place, extents, &mut |bytes| out.put(bytes)))?;
-    if let Data::Inline(kept) = data { out.put(&compressed.small.read(*kept)?) } else { Ok(()) }
+    data.with_extents(size, |extents| {
+        index::encode(
+            size,
+            header,
+            compressed.algorithm,
+            place,
+            extents,
+            &mut |bytes| out.put(bytes),
+        )
+    })?;
+    if let Data::Inline(kept) = data {
+        out.put(&compressed.small.read(*kept)?)
+    } else {
+        Ok(())
+    }
 }
 
-fn write_packed(packed: &Packed, inodes: &Inodes, compressed: &Compressed, out: &mut Out<'_>) -> Result<()> {
+fn write_packed(
+    packed: &Packed,
+    inodes: &Inodes,
+    compressed: &Compressed,
+    out: &mut Out<'_>,
+) -> Result<()> {
     let Packed { item, data } = packed;
     let (datalayout, u) = data.layout(false);
     let inode = Inode {

@@ -1,4 +1,5 @@
-//! Extended attributes: each distinct set becomes one inline body; a name and value that several inodes have stands once in the shared area.
+//! Extended attributes: each distinct set becomes one inline body; a name and value that several
+//! inodes have stands once in the shared area.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ const SHARED_MAX: usize = 255;
 const SPREAD: usize = 256;
 /// So many places are looked at, units of 4 bytes.
 const NEAR: usize = 4096;
-/// Most bytes of shared attributes: with the room between them, their places are numbers of 32 bits.
+/// Most bytes of shared attributes: with the room between them, their places are numbers of 32
+/// bits.
 const SHARED_BYTES: usize = 2 << 30;
 
 /// Most sets: their numbers have 31 bits, of which one stands for none.
@@ -32,14 +34,21 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Notes a set that one more inode has, and gives its number. `path` is for the message when it can't be held.
+    /// Notes a set that one more inode has, and gives its number. `path` is for the message when it
+    /// can't be held.
     pub fn add(&mut self, set: &Xattrs, path: impl FnOnce() -> String) -> Result<u32> {
         if let Some(&id) = self.ids.get(set) {
             self.sets[id as usize].1 += 1;
             return Ok(id);
         }
-        check(set).map_err(|why| Error::new(format!("{}: {why}", path())).hint("leave the attribute out of the source, or make it smaller"))?;
-        let id = u32::try_from(self.sets.len()).ok().filter(|id| *id < SETS).ok_or_else(|| Error::new("too many different sets of extended attributes"))?;
+        check(set).map_err(|why| {
+            Error::new(format!("{}: {why}", path()))
+                .hint("leave the attribute out of the source, or make it smaller")
+        })?;
+        let id = u32::try_from(self.sets.len())
+            .ok()
+            .filter(|id| *id < SETS)
+            .ok_or_else(|| Error::new("too many different sets of extended attributes"))?;
         self.sets.push((set.clone(), 1));
         self.ids.insert(set.clone(), id);
         Ok(id)
@@ -68,7 +77,11 @@ impl Tables {
         let (area, units) = spread(&entries, bytes);
         self.area = area;
         let places: BTreeMap<(&[u8], &[u8]), u32> = shared.into_iter().zip(units).collect();
-        self.bodies = self.sets.iter().map(|(set, _)| body(set, &places)).collect();
+        self.bodies = self
+            .sets
+            .iter()
+            .map(|(set, _)| body(set, &places))
+            .collect();
     }
 
     /// The inline body of a set.
@@ -82,20 +95,27 @@ impl Tables {
     }
 }
 
-/// An area with these entries, `bytes` together, and where each begins in it, in units of 4 bytes. Each is as near behind the place that its own bytes say as
-/// there is room, so that one more leaves nearly all others, and with them the inodes that refer to them, as they are.
+/// An area with these entries, `bytes` together, and where each begins in it, in units of 4 bytes.
+/// Each is as near behind the place that its own bytes say as there is room, so that one more
+/// leaves nearly all others, and with them the inodes that refer to them, as they are.
 fn spread(entries: &[Vec<u8>], bytes: usize) -> (Vec<u8>, Vec<u32>) {
     let wanted = bytes + bytes / 4;
     let len = wanted.next_multiple_of((wanted.next_power_of_two() / 8).max(BLOCK));
     let mut area = vec![0; if entries.is_empty() { 0 } else { len }];
     let mut taken = vec![false; area.len() / 4];
-    let mut order: Vec<(Key, usize)> = entries.iter().enumerate().map(|(i, entry)| (Key::of(entry), i)).collect();
+    let mut order: Vec<(Key, usize)> = entries
+        .iter()
+        .enumerate()
+        .map(|(i, entry)| (Key::of(entry), i))
+        .collect();
     order.sort_unstable_by_key(|(key, i)| (key.0, *i));
     let mut units = vec![0; entries.len()];
     for (key, i) in order {
         let need = entries[i].len() / 4;
         let start = (key.0 % taken.len() as u64) as usize;
-        let free = |at: &usize| taken[*at..].len() >= need && taken[*at..*at + need].iter().all(|taken| !taken);
+        let free = |at: &usize| {
+            taken[*at..].len() >= need && taken[*at..*at + need].iter().all(|taken| !taken)
+        };
         let near = (start..taken.len()).take(if entries[i].len() <= SPREAD { NEAR } else { 0 });
         let at = near.into_iter().find(free).unwrap_or_else(|| {
             let end = taken.len();
@@ -112,16 +132,28 @@ fn spread(entries: &[Vec<u8>], bytes: usize) -> (Vec<u8>, Vec<u32>) {
 
 /// `i_xattr_icount` for a body of this length.
 pub fn icount(body: usize) -> u16 {
-    if body == 0 { 0 } else { ((body - XATTR_IBODY_HEADER) / 4 + 1) as u16 }
+    if body == 0 {
+        0
+    } else {
+        ((body - XATTR_IBODY_HEADER) / 4 + 1) as u16
+    }
 }
 
 /// Length of the body that `i_xattr_icount` says.
 pub fn body_len(icount: u16) -> usize {
-    if icount == 0 { 0 } else { XATTR_IBODY_HEADER + (usize::from(icount) - 1) * 4 }
+    if icount == 0 {
+        0
+    } else {
+        XATTR_IBODY_HEADER + (usize::from(icount) - 1) * 4
+    }
 }
 
 fn body(set: &Set, places: &BTreeMap<(&[u8], &[u8]), u32>) -> Vec<u8> {
-    let shared: Vec<u32> = set.iter().filter_map(|(name, value)| places.get(&(&**name, &**value)).copied()).take(SHARED_MAX).collect();
+    let shared: Vec<u32> = set
+        .iter()
+        .filter_map(|(name, value)| places.get(&(&**name, &**value)).copied())
+        .take(SHARED_MAX)
+        .collect();
     let mut out = vec![0; XATTR_IBODY_HEADER];
     out[4] = shared.len() as u8;
     for id in &shared {
@@ -156,7 +188,11 @@ fn split(name: &[u8]) -> Option<(u8, &[u8])> {
     if name == b"system.posix_acl_default" {
         return Some((EROFS_XATTR_INDEX_POSIX_ACL_DEFAULT, b""));
     }
-    for (prefix, index) in [(&b"user."[..], EROFS_XATTR_INDEX_USER), (b"trusted.", EROFS_XATTR_INDEX_TRUSTED), (b"security.", EROFS_XATTR_INDEX_SECURITY)] {
+    for (prefix, index) in [
+        (&b"user."[..], EROFS_XATTR_INDEX_USER),
+        (b"trusted.", EROFS_XATTR_INDEX_TRUSTED),
+        (b"security.", EROFS_XATTR_INDEX_SECURITY),
+    ] {
         if let Some(rest) = name.strip_prefix(prefix)
             && !rest.is_empty()
         {
@@ -184,19 +220,31 @@ fn check(set: &Set) -> Result<(), String> {
     for (name, value) in set {
         let shown = String::from_utf8_lossy(name);
         let Some((_, rest)) = split(name) else {
-            return Err(format!("extended attribute {shown:?} is in a name space that EROFS can't hold (user, trusted, security and POSIX ACLs it can)"));
+            return Err(format!(
+                "extended attribute {shown:?} is in a name space that EROFS can't hold (user, trusted, security and POSIX ACLs it can)"
+            ));
         };
         if rest.len() > 255 || name.contains(&0) {
-            return Err(format!("extended attribute {shown:?} is not a name the kernel accepts"));
+            return Err(format!(
+                "extended attribute {shown:?} is not a name the kernel accepts"
+            ));
         }
         if value.len() > usize::from(u16::MAX) {
-            return Err(format!("extended attribute {shown:?} has {} bytes, EROFS holds at most {}", value.len(), u16::MAX));
+            return Err(format!(
+                "extended attribute {shown:?} has {} bytes, EROFS holds at most {}",
+                value.len(),
+                u16::MAX
+            ));
         }
         size += entry(name, value).len();
     }
-    // The kernel hands out one inode's attribute list through at most 64 KiB of names, but the format's own bound is that of i_xattr_icount.
+    // The kernel hands out one inode's attribute list through at most 64 KiB of names, but the
+    // format's own bound is that of i_xattr_icount.
     match size > body_len(u16::MAX) {
-        true => Err(format!("extended attributes of {size} bytes together, EROFS holds at most {}", body_len(u16::MAX))),
+        true => Err(format!(
+            "extended attributes of {size} bytes together, EROFS holds at most {}",
+            body_len(u16::MAX)
+        )),
         false => Ok(()),
     }
 }
@@ -207,16 +255,30 @@ mod tests {
 
     #[test]
     fn one_more_shared_attribute_moves_few() {
-        let labels: Vec<Vec<u8>> = (0..400).map(|i| entry(b"security.selinux", format!("system_u:object_r:type_{i}_t:s0\0").as_bytes())).collect();
+        let labels: Vec<Vec<u8>> = (0..400)
+            .map(|i| {
+                entry(
+                    b"security.selinux",
+                    format!("system_u:object_r:type_{i}_t:s0\0").as_bytes(),
+                )
+            })
+            .collect();
         let bytes = |entries: &[Vec<u8>]| entries.iter().map(Vec::len).sum();
         let (area, before) = spread(&labels, bytes(&labels));
         for (unit, label) in before.iter().zip(&labels) {
             assert!(area[*unit as usize * 4..].starts_with(label));
         }
         let mut more = labels.clone();
-        more.insert(0, entry(b"security.selinux", b"system_u:object_r:a_new_t:s0\0"));
+        more.insert(
+            0,
+            entry(b"security.selinux", b"system_u:object_r:a_new_t:s0\0"),
+        );
         let (_, after) = spread(&more, bytes(&more));
-        let moved = before.iter().zip(&after[1..]).filter(|(before, after)| before != after).count();
+        let moved = before
+            .iter()
+            .zip(&after[1..])
+            .filter(|(before, after)| before != after)
+            .count();
         assert!(moved < 10, "{moved} of 400");
         assert_eq!(spread(&[], 0), (vec![], vec![]));
     }

@@ -1,5 +1,5 @@
-//! DEFLATE (RFC 1951), plain or in a zlib stream (RFC 1950). What comes out depends on the input alone: zlib-rs takes the same decisions on
-//! every processor.
+//! DEFLATE (RFC 1951), plain or in a zlib stream (RFC 1950). What comes out depends on the input
+//! alone: zlib-rs takes the same decisions on every processor.
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 
@@ -14,9 +14,12 @@ pub struct Deflate {
 }
 
 impl Deflate {
-    /// With zlib's header and checksum, or without; distances of at most 2 to the power of `window`.
+    /// With zlib's header and checksum, or without; distances of at most 2 to the power of
+    /// `window`.
     pub fn new(zlib: bool, window: u8) -> Deflate {
-        Deflate { engine: Compress::new_with_window_bits(Compression::new(LEVEL), zlib, window) }
+        Deflate {
+            engine: Compress::new_with_window_bits(Compression::new(LEVEL), zlib, window),
+        }
     }
 
     /// Compresses to the end of a stream, after what is in `out`.
@@ -35,7 +38,10 @@ impl Deflate {
         loop {
             // What doesn't shrink is stored in blocks, with five bytes for each.
             out.reserve(input.len() - taken + (input.len() >> 8) + 64);
-            let status = self.engine.compress_vec(&input[taken..], out, flush).map_err(|error| Error::new(format!("deflate: {error}")))?;
+            let status = self
+                .engine
+                .compress_vec(&input[taken..], out, flush)
+                .map_err(|error| Error::new(format!("deflate: {error}")))?;
             taken = self.engine.total_in() as usize;
             let complete = match flush {
                 FlushCompress::Finish => status == Status::StreamEnd,

@@ -1,7 +1,8 @@
 //! What Google Compute Engine makes an image from: `disk.raw` in a tar archive, compressed by gzip.
 //!
-//! Formats: Google's "Create a custom image from an existing disk" (the file's name, the old GNU format of tar, holes, a size of whole
-//! GiB); RFC 1952 for gzip. One gzip stream whose blocks are compressed apart, so that several threads can, and end on bytes.
+//! Formats: Google's "Create a custom image from an existing disk" (the file's name, the old GNU
+//! format of tar, holes, a size of whole GiB); RFC 1952 for gzip. One gzip stream whose blocks are
+//! compressed apart, so that several threads can, and end on bytes.
 
 use std::fs::File;
 use std::ops::Range;
@@ -45,7 +46,11 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
     )?;
     let header = tar::sparse(NAME, raw.size.next_multiple_of(WHOLE), &data, facts.epoch)?;
 
-    let mut gzip = Gzip { stream: Stream::new(out, 0), sum: Crc::new(), length: 0 };
+    let mut gzip = Gzip {
+        stream: Stream::new(out, 0),
+        sum: Crc::new(),
+        length: 0,
+    };
     gzip.stream.put(&HEADER)?;
     let mut deflate = Deflate::new(false, 15);
     gzip.put(Block::new(&header, &mut deflate)?)?;
@@ -76,7 +81,11 @@ impl Block {
         let (mut bytes, mut sum) = (Vec::new(), Crc::new());
         deflate.part(plain, &mut bytes)?;
         sum.update(plain);
-        Ok(Block { bytes, sum, length: plain.len() as u64 })
+        Ok(Block {
+            bytes,
+            sum,
+            length: plain.len() as u64,
+        })
     }
 }
 

@@ -1,8 +1,11 @@
-//! The disk image in the formats that clouds and hypervisors take, each made from the finished raw disk.
+//! The disk image in the formats that clouds and hypervisors take, each made from the finished raw
+//! disk.
 //!
-//! Every format is one file with one function of one shape. Promises: bytes that depend on the disk's content and the [`Facts`] alone, not
-//! on the number of threads, on where the raw file has holes, or on the machine; what is zero costs neither reading nor room; at most some
-//! 64 MiB of memory; and the SHA-256 of what was written, made on the way where the format lets it be written from front to end.
+//! Every format is one file with one function of one shape. Promises: bytes that depend on the
+//! disk's content and the [`Facts`] alone, not on the number of threads, on where the raw file has
+//! holes, or on the machine; what is zero costs neither reading nor room; at most some
+//! 64 MiB of memory; and the SHA-256 of what was written, made on the way where the format lets it
+//! be written from front to end.
 
 mod deflate;
 mod gce;
@@ -51,7 +54,15 @@ pub enum Format {
 
 impl Format {
     /// All of them.
-    pub const ALL: [Format; 7] = [Format::Raw, Format::RawZst, Format::Qcow2, Format::Vhd, Format::Vmdk, Format::Ova, Format::Gce];
+    pub const ALL: [Format; 7] = [
+        Format::Raw,
+        Format::RawZst,
+        Format::Qcow2,
+        Format::Vhd,
+        Format::Vmdk,
+        Format::Ova,
+        Format::Gce,
+    ];
 
     /// As the command line has it.
     pub fn name(self) -> &'static str {
@@ -88,7 +99,10 @@ impl FromStr for Format {
         // What a USB stick or a disk is written with is the raw disk.
         let text = if text == "usb" { "raw" } else { text };
         let known = || Format::ALL.map(Format::name).join(", ");
-        Format::ALL.into_iter().find(|format| format.name() == text).ok_or_else(|| format!("{text:?} is no format (use some of {}, or uki)", known()))
+        Format::ALL
+            .into_iter()
+            .find(|format| format.name() == text)
+            .ok_or_else(|| format!("{text:?} is no format (use some of {}, or uki)", known()))
     }
 }
 
@@ -120,8 +134,15 @@ pub struct Written {
     pub sha256: [u8; 32],
 }
 
-/// Writes the disk `raw` in a format into the empty file `out`, on up to `jobs` threads. `out` must be readable too.
-pub fn write(format: Format, raw: &File, facts: &Facts, out: &File, jobs: usize) -> Result<Written> {
+/// Writes the disk `raw` in a format into the empty file `out`, on up to `jobs` threads. `out` must
+/// be readable too.
+pub fn write(
+    format: Format,
+    raw: &File,
+    facts: &Facts,
+    out: &File,
+    jobs: usize,
+) -> Result<Written> {
     let make = match format {
         Format::Raw => return Err(Error::new("the raw disk is there already")),
         Format::RawZst => zst::write,
@@ -134,8 +155,11 @@ pub fn write(format: Format, raw: &File, facts: &Facts, out: &File, jobs: usize)
     let what = || format!("the disk as {format}");
     let size = raw.metadata().context(what)?.len();
     if size == 0 || !size.is_multiple_of(GRAIN) {
-        return Err(Error::new(format!("{}: the raw disk has {size} bytes, which is no whole number of MiB", what()))
-            .hint("give a finished disk: its size, as `adamant build` makes it, is always one"));
+        return Err(Error::new(format!(
+            "{}: the raw disk has {size} bytes, which is no whole number of MiB",
+            what()
+        ))
+        .hint("give a finished disk: its size, as `adamant build` makes it, is always one"));
     }
     make(Raw { file: raw, size }, facts, out, jobs).context(what)
 }

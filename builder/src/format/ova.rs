@@ -1,7 +1,9 @@
-//! A virtual machine for VMware and VirtualBox: its descriptor, its disk as [`super::vmdk`] writes it, and a manifest of both, in a tar archive.
+//! A virtual machine for VMware and VirtualBox: its descriptor, its disk as [`super::vmdk`] writes
+//! it, and a manifest of both, in a tar archive.
 //!
-//! Formats: DMTF DSP0243, "Open Virtualization Format Specification" 1.1.0, in the order and the ustar format that it wants; the
-//! firmware is VMware's own extension, which DSP0243 lets others ignore.
+//! Formats: DMTF DSP0243, "Open Virtualization Format Specification" 1.1.0, in the order and the
+//! ustar format that it wants; the firmware is VMware's own extension, which DSP0243 lets others
+//! ignore.
 
 use std::fs::File;
 
@@ -13,7 +15,8 @@ use super::stream::{Stream, read_back, write_at};
 use super::{Facts, Written, tar, vmdk};
 use crate::error::{Error, Result};
 
-/// Room for the descriptor, which says how long the disk behind it is. The rest of it is spaces and line ends.
+/// Room for the descriptor, which says how long the disk behind it is. The rest of it is spaces and
+/// line ends.
 const DESCRIPTOR: u64 = 8 << 10;
 const DISK: u64 = tar::BLOCK + DESCRIPTOR + tar::BLOCK;
 /// What the machine gets where the importer is not asked for something else.
@@ -26,18 +29,33 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
     let disk = vmdk::write_from(raw, facts, Stream::new(out, DISK), jobs)?;
     let mut descriptor = descriptor(raw.size, disk.size, facts).into_bytes();
     if descriptor.len() as u64 > DESCRIPTOR {
-        return Err(Error::new("the image's id and version are too long for the machine's descriptor"));
+        return Err(Error::new(
+            "the image's id and version are too long for the machine's descriptor",
+        ));
     }
     descriptor.resize(DESCRIPTOR as usize, b'\n');
     write_at(out, &tar::ustar(&names[0], DESCRIPTOR, facts.epoch)?, 0)?;
     write_at(out, &descriptor, tar::BLOCK)?;
-    write_at(out, &tar::ustar(&names[1], disk.size, facts.epoch)?, tar::BLOCK + DESCRIPTOR)?;
+    write_at(
+        out,
+        &tar::ustar(&names[1], disk.size, facts.epoch)?,
+        tar::BLOCK + DESCRIPTOR,
+    )?;
 
-    let manifest = format!("SHA256({})= {}\nSHA256({})= {}\n", names[0], hex::encode(&Sha256::digest(&descriptor)), names[1], hex::encode(&disk.sha256));
+    let manifest = format!(
+        "SHA256({})= {}\nSHA256({})= {}\n",
+        names[0],
+        hex::encode(&Sha256::digest(&descriptor)),
+        names[1],
+        hex::encode(&disk.sha256)
+    );
     let mut end = tar::ustar(&names[2], manifest.len() as u64, facts.epoch)?.to_vec();
     end.extend_from_slice(manifest.as_bytes());
     // Padding, and the two empty blocks that end an archive.
-    end.resize(end.len().next_multiple_of(tar::BLOCK as usize) + 2 * tar::BLOCK as usize, 0);
+    end.resize(
+        end.len().next_multiple_of(tar::BLOCK as usize) + 2 * tar::BLOCK as usize,
+        0,
+    );
     write_at(out, &end, DISK + disk.size.next_multiple_of(tar::BLOCK))?;
     // The disk's length stands before the disk.
     read_back(out)
@@ -126,5 +144,8 @@ fn descriptor(capacity: u64, size: u64, facts: &Facts) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

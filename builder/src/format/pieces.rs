@@ -1,5 +1,6 @@
-//! The raw disk in pieces of one size: read and worked on by several threads, given out in order by one. Pieces of zeros are left out,
-//! whether the file has holes there or not, so that what is made of them depends on the content alone.
+//! The raw disk in pieces of one size: read and worked on by several threads, given out in order by
+//! one. Pieces of zeros are left out, whether the file has holes there or not, so that what is made
+//! of them depends on the content alone.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -28,11 +29,14 @@ impl Raw<'_> {
         (self.size - at).min(piece) as usize
     }
 
-    /// Where there may be something else than zeros: ranges of pieces, in order, none touching another.
+    /// Where there may be something else than zeros: ranges of pieces, in order, none touching
+    /// another.
     fn data(self, piece: u64) -> Result<Vec<Range<u64>>> {
         let mut ranges: Vec<Range<u64>> = Vec::new();
         let mut at = 0;
-        while let Some(data) = zeros::next_data(self.file, at, self.size).context(|| "looking for holes in the raw disk")? {
+        while let Some(data) = zeros::next_data(self.file, at, self.size)
+            .context(|| "looking for holes in the raw disk")?
+        {
             let (first, last) = (data.start / piece, data.end.div_ceil(piece));
             match ranges.last_mut() {
                 Some(before) if before.end >= first => before.end = before.end.max(last),
@@ -56,9 +60,15 @@ struct Queue<T> {
     stop: bool,
 }
 
-/// Gives each piece of `piece` bytes that is not all zeros to a worker, of which every thread has one, and what came of it to `take`, in
-/// order, with the byte that the piece starts at.
-pub fn each<T, W>(raw: Raw, piece: u64, jobs: usize, worker: impl Fn() -> Result<W> + Sync, mut take: impl FnMut(u64, T) -> Result<()>) -> Result<()>
+/// Gives each piece of `piece` bytes that is not all zeros to a worker, of which every thread has
+/// one, and what came of it to `take`, in order, with the byte that the piece starts at.
+pub fn each<T, W>(
+    raw: Raw,
+    piece: u64,
+    jobs: usize,
+    worker: impl Fn() -> Result<W> + Sync,
+    mut take: impl FnMut(u64, T) -> Result<()>,
+) -> Result<()>
 where
     T: Send,
     W: FnMut(&[u8]) -> Result<T>,
@@ -66,7 +76,14 @@ where
     let ranges = raw.data(piece)?;
     let total: u64 = ranges.iter().map(|range| range.end - range.start).sum();
     let first = ranges.first().map_or(0, |range| range.start);
-    let queue = Mutex::new(Queue { range: 0, piece: first, taken: 0, given: 0, done: BTreeMap::new(), stop: false });
+    let queue = Mutex::new(Queue {
+        range: 0,
+        piece: first,
+        taken: 0,
+        given: 0,
+        done: BTreeMap::new(),
+        stop: false,
+    });
     let changed = Condvar::new();
     let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
     let wait = |guard| changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
@@ -87,7 +104,12 @@ where
             let (number, at) = next(&mut queue, &ranges, piece);
             drop(queue);
             let bytes = &mut buffer[..raw.piece(at, piece)];
-            let made = match (&mut own, raw.file.read_exact_at(bytes, at).context(|| "reading the raw disk")) {
+            let made = match (
+                &mut own,
+                raw.file
+                    .read_exact_at(bytes, at)
+                    .context(|| "reading the raw disk"),
+            ) {
                 (_, Err(error)) => Err(error),
                 (_, Ok(())) if is_zero(bytes) => Ok(None),
                 (Ok(own), Ok(())) => own(bytes).map(Some),
@@ -141,7 +163,10 @@ fn next<T>(queue: &mut MutexGuard<Queue<T>>, ranges: &[Range<u64>], piece: u64) 
     let (number, at) = (queue.taken, queue.piece * piece);
     queue.taken += 1;
     queue.piece += 1;
-    if ranges.get(queue.range).is_some_and(|range| queue.piece >= range.end) {
+    if ranges
+        .get(queue.range)
+        .is_some_and(|range| queue.piece >= range.end)
+    {
         queue.range += 1;
         queue.piece = ranges.get(queue.range).map_or(0, |range| range.start);
     }

@@ -1,8 +1,9 @@
 //! QEMU's copy-on-write disk, version 3, its clusters compressed.
 //!
-//! Format: QEMU's `docs/interop/qcow2.txt`. Compression is DEFLATE, which every reader of version 2 and 3 knows: zstd needs an incompatible
-//! feature bit, which older ones and the checks of some clouds refuse, and gains nothing on a root that is compressed already. No feature
-//! bit is set and no other file is referred to.
+//! Format: QEMU's `docs/interop/qcow2.txt`. Compression is DEFLATE, which every reader of version 2
+//! and 3 knows: zstd needs an incompatible feature bit, which older ones and the checks of some
+//! clouds refuse, and gains nothing on a root that is compressed already. No feature bit is set and
+//! no other file is referred to.
 //!
 //! ```text
 //! header | level 1 table | clusters, each 512 MiB of the disk followed by its level 2 table | refcount table | refcount blocks
@@ -25,12 +26,14 @@ const TABLE: u64 = CLUSTER / 8;
 const COUNTS: u64 = CLUSTER / 2;
 const PIECE: u64 = 1 << 20;
 const HEADER: u32 = 104;
-/// Where readers unpack into a window of 4 KiB (QEMU's block/qcow2-threads.c), longer distances would not be safe.
+/// Where readers unpack into a window of 4 KiB (QEMU's block/qcow2-threads.c), longer distances
+/// would not be safe.
 const WINDOW: u8 = 12;
 /// The entry refers to a cluster that nothing else refers to.
 const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
-/// In an entry for a compressed cluster: from this bit on, how many more sectors than one it touches.
+/// In an entry for a compressed cluster: from this bit on, how many more sectors than one it
+/// touches.
 const SECTORS: u32 = 62 - (BITS - 8);
 /// More threads would take more memory than is promised.
 const THREADS: usize = 12;
@@ -39,7 +42,9 @@ const LARGEST: u64 = (32 << 20) / 8 * TABLE * CLUSTER;
 
 pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<Written> {
     if raw.size > LARGEST {
-        return Err(Error::new("larger than a qcow2 disk with clusters of 64 KiB can be"));
+        return Err(Error::new(
+            "larger than a qcow2 disk with clusters of 64 KiB can be",
+        ));
     }
     let mut disk = Disk::new(out, raw.size);
     each(
@@ -71,7 +76,10 @@ enum Cluster {
 
 impl Packed {
     fn new(piece: &[u8], deflate: &mut Deflate) -> Result<Packed> {
-        let mut packed = Packed { bytes: Vec::with_capacity(piece.len()), clusters: Vec::new() };
+        let mut packed = Packed {
+            bytes: Vec::with_capacity(piece.len()),
+            clusters: Vec::new(),
+        };
         for cluster in piece.chunks(CLUSTER as usize) {
             if is_zero(cluster) {
                 packed.clusters.push(Cluster::Zero);
@@ -111,7 +119,15 @@ impl<'a> Disk<'a> {
         let level1 = vec![0; size.div_ceil(TABLE * CLUSTER) as usize];
         // The header's cluster, and those of the level 1 table.
         let counts = vec![1; 1 + (level1.len() as u64 * 8).div_ceil(CLUSTER) as usize];
-        Disk { out, size, level1, level2: vec![0; TABLE as usize], table: 0, counts, free: 0 }
+        Disk {
+            out,
+            size,
+            level1,
+            level2: vec![0; TABLE as usize],
+            table: 0,
+            counts,
+            free: 0,
+        }
     }
 
     /// Puts clusters in, the first of which has this number on the disk.
@@ -148,7 +164,8 @@ impl<'a> Disk<'a> {
         (self.counts.len() as u64 - 1) * CLUSTER
     }
 
-    /// Room for a compressed cluster: behind the last one, where that has room or its cluster is the file's last.
+    /// Room for a compressed cluster: behind the last one, where that has room or its cluster is
+    /// the file's last.
     fn place(&mut self, length: u64) -> Result<u64> {
         let left = self.free.next_multiple_of(CLUSTER) - self.free;
         let mut fresh = None;
@@ -165,7 +182,9 @@ impl<'a> Disk<'a> {
         self.free += length;
         for cluster in at / CLUSTER..=(self.free - 1) / CLUSTER {
             let count = &mut self.counts[cluster as usize];
-            *count = count.checked_add(1).ok_or_else(|| Error::new("more compressed clusters in one place than can be counted"))?;
+            *count = count.checked_add(1).ok_or_else(|| {
+                Error::new("more compressed clusters in one place than can be counted")
+            })?;
         }
         debug_assert!(fresh.is_none_or(|fresh| self.counts[fresh] == 1));
         Ok(at)
@@ -199,11 +218,15 @@ impl<'a> Disk<'a> {
         let table: Vec<u64> = (0..blocks).map(block_at).collect();
         write_at(self.out, &big_endian(&table), table_at)?;
         for (block, counts) in (0..).zip(self.counts.chunks(COUNTS as usize)) {
-            let bytes: Vec<u8> = counts.iter().flat_map(|count| count.to_be_bytes()).collect();
+            let bytes: Vec<u8> = counts
+                .iter()
+                .flat_map(|count| count.to_be_bytes())
+                .collect();
             write_at(self.out, &bytes, block_at(block))?;
         }
         // The last cluster is whole too.
-        write_at(self.out, &[0], block_at(blocks) - 1).and_then(|()| write_at(self.out, &self.header(table_at, tables), 0))
+        write_at(self.out, &[0], block_at(blocks) - 1)
+            .and_then(|()| write_at(self.out, &self.header(table_at, tables), 0))
     }
 
     fn header(&self, refcount_table: u64, refcount_clusters: u64) -> Vec<u8> {
@@ -232,5 +255,8 @@ impl<'a> Disk<'a> {
 }
 
 fn big_endian(numbers: &[u64]) -> Vec<u8> {
-    numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+    numbers
+        .iter()
+        .flat_map(|number| number.to_be_bytes())
+        .collect()
 }

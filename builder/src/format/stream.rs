@@ -24,7 +24,12 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 impl<'a> Stream<'a> {
     /// Starts at byte `start` of `out`.
     pub fn new(out: &'a File, start: u64) -> Stream<'a> {
-        Stream { out, start, size: 0, hash: Sha256::new() }
+        Stream {
+            out,
+            start,
+            size: 0,
+            hash: Sha256::new(),
+        }
     }
 
     /// Bytes so far.
@@ -61,7 +66,10 @@ impl<'a> Stream<'a> {
         if self.out.metadata().context(|| "writing")?.len() < end {
             self.out.set_len(end).map_err(failed)?;
         }
-        Ok(Written { size: self.size, sha256: self.hash.finalize().into() })
+        Ok(Written {
+            size: self.size,
+            sha256: self.hash.finalize().into(),
+        })
     }
 }
 
@@ -72,12 +80,25 @@ pub fn write_at(out: &File, bytes: &[u8], at: u64) -> Result<()> {
 
 /// What was written, read once more: for formats that can't be written from front to end.
 pub fn read_back(out: &File) -> Result<Written> {
-    let part = out.try_clone().and_then(Part::whole).context(|| "reading back")?;
-    Ok(Written { size: part.len(), sha256: part.sha256(|_| Ok(())).context(|| "reading back")? })
+    let part = out
+        .try_clone()
+        .and_then(Part::whole)
+        .context(|| "reading back")?;
+    Ok(Written {
+        size: part.len(),
+        sha256: part.sha256(|_| Ok(())).context(|| "reading back")?,
+    })
 }
 
 fn failed(error: io::Error) -> Error {
-    let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG));
+    let full = matches!(
+        error.raw_os_error(),
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
+    );
     let said = Error::new(format!("writing: {error}"));
-    if full { said.hint("make room beside the output folder, or give another one with --output; the disk's other formats need room too") } else { said }
+    if full {
+        said.hint("make room beside the output folder, or give another one with --output; the disk's other formats need room too")
+    } else {
+        said
+    }
 }

@@ -1,6 +1,7 @@
 //! Headers of tar archives as two formats need them.
 //!
-//! Formats: POSIX.1-2008, pax, "ustar Interchange Format"; GNU tar's manual, "Basic Tar Format", for the old GNU one with sparse files.
+//! Formats: POSIX.1-2008, pax, "ustar Interchange Format"; GNU tar's manual, "Basic Tar Format",
+//! for the old GNU one with sparse files.
 
 use std::ops::Range;
 
@@ -17,7 +18,10 @@ const MORE: usize = 21;
 /// A plain file in the ustar format.
 pub fn ustar(name: &str, size: u64, mtime: i64) -> Result<[u8; 512]> {
     if size >= OCTAL {
-        return Err(Error::new(format!("{name} has {size} bytes; a ustar archive has room for 8 GiB in a file")).hint("use the format vmdk instead"));
+        return Err(Error::new(format!(
+            "{name} has {size} bytes; a ustar archive has room for 8 GiB in a file"
+        ))
+        .hint("use the format vmdk instead"));
     }
     let mut header = basic(name, size, mtime)?;
     header[156] = b'0';
@@ -26,14 +30,18 @@ pub fn ustar(name: &str, size: u64, mtime: i64) -> Result<[u8; 512]> {
     Ok(header)
 }
 
-/// A file with holes in the old GNU format: `size` bytes, of which those in `data` follow the header.
+/// A file with holes in the old GNU format: `size` bytes, of which those in `data` follow the
+/// header.
 pub fn sparse(name: &str, size: u64, data: &[Range<u64>], mtime: i64) -> Result<Vec<u8>> {
     let stored = data.iter().map(|range| range.end - range.start).sum();
     let mut header = basic(name, stored, mtime)?;
     header[156] = b'S';
     header[257..265].copy_from_slice(b"ustar  \0");
     // A file that ends in a hole has a last piece of no bytes there, as GNU tar writes it.
-    let mut pieces: Vec<(u64, u64)> = data.iter().map(|range| (range.start, range.end - range.start)).collect();
+    let mut pieces: Vec<(u64, u64)> = data
+        .iter()
+        .map(|range| (range.start, range.end - range.start))
+        .collect();
     if data.last().is_none_or(|range| range.end < size) {
         pieces.push((size, 0));
     }
@@ -63,7 +71,10 @@ fn list(field: &mut [u8], pieces: &[(u64, u64)]) {
 
 fn basic(name: &str, size: u64, mtime: i64) -> Result<[u8; 512]> {
     if name.len() > 99 {
-        return Err(Error::new(format!("{name}: too long a name for an archive")).hint("give the image a shorter id or version"));
+        return Err(
+            Error::new(format!("{name}: too long a name for an archive"))
+                .hint("give the image a shorter id or version"),
+        );
     }
     let mut header = [0; 512];
     header[..name.len()].copy_from_slice(name.as_bytes());
@@ -71,7 +82,10 @@ fn basic(name: &str, size: u64, mtime: i64) -> Result<[u8; 512]> {
     number(&mut header[108..116], 0);
     number(&mut header[116..124], 0);
     number(&mut header[124..136], size);
-    number(&mut header[136..148], u64::try_from(mtime).unwrap_or(0).min(OCTAL - 1));
+    number(
+        &mut header[136..148],
+        u64::try_from(mtime).unwrap_or(0).min(OCTAL - 1),
+    );
     Ok(header)
 }
 

@@ -17,7 +17,8 @@ struct Dir(PathBuf);
 
 impl Dir {
     fn new(name: &str) -> Dir {
-        let dir = std::env::temp_dir().join(format!("adamant-format-{name}-{}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("adamant-format-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         Dir(dir)
     }
@@ -27,14 +28,24 @@ impl Dir {
     }
 
     fn create(&self, name: &str) -> File {
-        File::options().read(true).write(true).create(true).truncate(true).open(self.path(name)).unwrap()
+        File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(self.path(name))
+            .unwrap()
     }
 
     /// Written in a format; the file's bytes are what they were said to be.
     fn write(&self, format: Format, raw: &File, name: &str, jobs: usize) -> Written {
         let written = write(format, raw, &facts(), &self.create(name), jobs).unwrap();
         let bytes = std::fs::read(self.path(name)).unwrap();
-        assert_eq!((written.size, written.sha256), (bytes.len() as u64, Sha256::digest(&bytes).into()), "{format}");
+        assert_eq!(
+            (written.size, written.sha256),
+            (bytes.len() as u64, Sha256::digest(&bytes).into()),
+            "{format}"
+        );
         written
     }
 }
@@ -46,7 +57,12 @@ impl Drop for Dir {
 }
 
 fn facts() -> Facts {
-    Facts { id: "web".into(), version: "1.0.0".into(), guid: Guid::from_text_order(*b"0123456789abcdef"), epoch: 1_700_000_000 }
+    Facts {
+        id: "web".into(),
+        version: "1.0.0".into(),
+        guid: Guid::from_text_order(*b"0123456789abcdef"),
+        epoch: 1_700_000_000,
+    }
 }
 
 /// Bytes that no program can make shorter, the same ones each time.
@@ -62,7 +78,8 @@ fn noise(length: usize, mut state: u64) -> Vec<u8> {
     bytes
 }
 
-/// What a disk can have: text, noise, both in turns, zeros that are written, holes, and something in its first and last bytes.
+/// What a disk can have: text, noise, both in turns, zeros that are written, holes, and something
+/// in its first and last bytes.
 fn raw(dir: &Dir, name: &str) -> File {
     let file = dir.create(name);
     file.set_len(SIZE).unwrap();
@@ -71,8 +88,14 @@ fn raw(dir: &Dir, name: &str) -> File {
     put(&b"compressible ".repeat(40_000), MIB / 2);
     put(&noise(3 * MIB as usize + 12_345, 7), 2 * MIB + 77);
     for turn in 0..40 {
-        put(&noise(60_000 + turn * 200, turn as u64 + 1), 8 * MIB + turn as u64 * 131_072);
-        put(&b"x".repeat(50_000), 8 * MIB + turn as u64 * 131_072 + 65_536);
+        put(
+            &noise(60_000 + turn * 200, turn as u64 + 1),
+            8 * MIB + turn as u64 * 131_072,
+        );
+        put(
+            &b"x".repeat(50_000),
+            8 * MIB + turn as u64 * 131_072 + 65_536,
+        );
     }
     put(&vec![0; 3 * MIB as usize], 20 * MIB);
     // On both sides of what one VMDK grain table, and one gzip block, is about.
@@ -83,8 +106,11 @@ fn raw(dir: &Dir, name: &str) -> File {
 }
 
 fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let said = String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned();
+    let output = command
+        .output()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let said =
+        String::from_utf8_lossy(&[output.stdout.as_slice(), &output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{command:?}: {said}");
     said
 }
@@ -99,8 +125,13 @@ fn has(program: &str) -> bool {
 }
 
 fn compare(dir: &Dir, format: &str, image: &Path) {
-    run(Command::new("qemu-img").args(["compare", "-f", "raw", "-F", format]).arg(dir.path("raw")).arg(image));
-    let info = run(Command::new("qemu-img").args(["info", "--output=json", "-f", format]).arg(image));
+    run(Command::new("qemu-img")
+        .args(["compare", "-f", "raw", "-F", format])
+        .arg(dir.path("raw"))
+        .arg(image));
+    let info = run(Command::new("qemu-img")
+        .args(["info", "--output=json", "-f", format])
+        .arg(image));
     let info: serde_json::Value = serde_json::from_str(&info).unwrap();
     assert_eq!(info["virtual-size"], SIZE, "{format}");
 }
@@ -116,18 +147,42 @@ fn qemu_reads_the_disk_from_qcow2_and_finds_no_fault_in_it() {
     let written = dir.write(Format::Qcow2, &raw, "disk.qcow2", 3);
     assert!(written.size < 12 * MIB, "{}", written.size);
     if has("qemu-img") {
-        let check = run(Command::new("qemu-img").args(["check", "--output=json", "-f", "qcow2"]).arg(dir.path("disk.qcow2")));
+        let check = run(Command::new("qemu-img")
+            .args(["check", "--output=json", "-f", "qcow2"])
+            .arg(dir.path("disk.qcow2")));
         let check: serde_json::Value = serde_json::from_str(&check).unwrap();
         assert_eq!(
-            (&check["check-errors"], &check["corruptions"], &check["leaks"]),
-            (&0.into(), &serde_json::Value::Null, &serde_json::Value::Null),
+            (
+                &check["check-errors"],
+                &check["corruptions"],
+                &check["leaks"]
+            ),
+            (
+                &0.into(),
+                &serde_json::Value::Null,
+                &serde_json::Value::Null
+            ),
             "{check}"
         );
-        assert!(check["compressed-clusters"].as_u64().unwrap() > 40, "{check}");
+        assert!(
+            check["compressed-clusters"].as_u64().unwrap() > 40,
+            "{check}"
+        );
         compare(&dir, "qcow2", &dir.path("disk.qcow2"));
         // It can be written to, which uses what we say about free clusters.
-        run(Command::new("qemu-io").args(["-f", "qcow2", "-c", "write -P 7 0 4M", "-c", "write -P 7 63M 2M"]).arg(dir.path("disk.qcow2")));
-        run(Command::new("qemu-img").args(["check", "-f", "qcow2"]).arg(dir.path("disk.qcow2")));
+        run(Command::new("qemu-io")
+            .args([
+                "-f",
+                "qcow2",
+                "-c",
+                "write -P 7 0 4M",
+                "-c",
+                "write -P 7 63M 2M",
+            ])
+            .arg(dir.path("disk.qcow2")));
+        run(Command::new("qemu-img")
+            .args(["check", "-f", "qcow2"])
+            .arg(dir.path("disk.qcow2")));
     }
 }
 
@@ -140,17 +195,35 @@ fn qemu_reads_the_disk_from_vhd_whose_footer_is_that_of_a_fixed_disk() {
     let holes = std::fs::metadata(dir.path("disk.vhd")).unwrap().blocks() * 512;
     assert!(holes < 16 * MIB, "{holes} bytes are written");
     let mut footer = [0; 512];
-    File::open(dir.path("disk.vhd")).unwrap().read_exact_at(&mut footer, SIZE).unwrap();
+    File::open(dir.path("disk.vhd"))
+        .unwrap()
+        .read_exact_at(&mut footer, SIZE)
+        .unwrap();
     assert_eq!(&footer[..8], b"conectix");
-    assert_eq!(u32::from_be_bytes(footer[24..28].try_into().unwrap()), 1_700_000_000 - 946_684_800);
+    assert_eq!(
+        u32::from_be_bytes(footer[24..28].try_into().unwrap()),
+        1_700_000_000 - 946_684_800
+    );
     assert_eq!(u32::from_be_bytes(footer[60..64].try_into().unwrap()), 2);
     assert_eq!(&footer[68..84], b"0123456789abcdef");
     if has("qemu-img") {
         compare(&dir, "vpc", &dir.path("disk.vhd"));
         // One bit of the footer, and its sum is wrong.
-        File::options().write(true).open(dir.path("disk.vhd")).unwrap().write_all_at(&[footer[30] ^ 1], SIZE + 30).unwrap();
-        let info = Command::new("qemu-img").args(["info", "-f", "vpc"]).arg(dir.path("disk.vhd")).output().unwrap();
-        assert!(String::from_utf8_lossy(&info.stderr).contains("checksum"), "{info:?}");
+        File::options()
+            .write(true)
+            .open(dir.path("disk.vhd"))
+            .unwrap()
+            .write_all_at(&[footer[30] ^ 1], SIZE + 30)
+            .unwrap();
+        let info = Command::new("qemu-img")
+            .args(["info", "-f", "vpc"])
+            .arg(dir.path("disk.vhd"))
+            .output()
+            .unwrap();
+        assert!(
+            String::from_utf8_lossy(&info.stderr).contains("checksum"),
+            "{info:?}"
+        );
     }
 }
 
@@ -161,10 +234,17 @@ fn qemu_reads_the_disk_from_vmdk() {
     dir.write(Format::Vmdk, &raw, "disk.vmdk", 3);
     if has("qemu-img") {
         compare(&dir, "vmdk", &dir.path("disk.vmdk"));
-        run(Command::new("qemu-img").args(["check", "-f", "vmdk"]).arg(dir.path("disk.vmdk")));
-        let info = run(Command::new("qemu-img").args(["info", "--output=json", "-f", "vmdk"]).arg(dir.path("disk.vmdk")));
+        run(Command::new("qemu-img")
+            .args(["check", "-f", "vmdk"])
+            .arg(dir.path("disk.vmdk")));
+        let info = run(Command::new("qemu-img")
+            .args(["info", "--output=json", "-f", "vmdk"])
+            .arg(dir.path("disk.vmdk")));
         let info: serde_json::Value = serde_json::from_str(&info).unwrap();
-        assert_eq!(info["format-specific"]["data"]["create-type"], "streamOptimized");
+        assert_eq!(
+            info["format-specific"]["data"]["create-type"],
+            "streamOptimized"
+        );
     }
 }
 
@@ -174,7 +254,12 @@ fn vmdk_can_be_read_from_front_to_end_by_its_markers_alone() {
     let raw = raw(&dir, "raw");
     dir.write(Format::Vmdk, &raw, "disk.vmdk", 2);
     let bytes = std::fs::read(dir.path("disk.vmdk")).unwrap();
-    let number = |at: usize, length: usize| bytes[at..at + length].iter().rev().fold(0usize, |number, byte| number << 8 | *byte as usize);
+    let number = |at: usize, length: usize| {
+        bytes[at..at + length]
+            .iter()
+            .rev()
+            .fold(0usize, |number, byte| number << 8 | *byte as usize)
+    };
     let mut disk = vec![0; SIZE as usize];
     let mut at = number(64, 8) * 512;
     let mut kinds = Vec::new();
@@ -182,7 +267,13 @@ fn vmdk_can_be_read_from_front_to_end_by_its_markers_alone() {
         let (value, length) = (number(at, 8), number(at + 8, 4));
         if length > 0 {
             let mut grain = vec![0; 65536];
-            flate2::Decompress::new(true).decompress(&bytes[at + 12..at + 12 + length], &mut grain, flate2::FlushDecompress::Finish).unwrap();
+            flate2::Decompress::new(true)
+                .decompress(
+                    &bytes[at + 12..at + 12 + length],
+                    &mut grain,
+                    flate2::FlushDecompress::Finish,
+                )
+                .unwrap();
             disk[value * 512..value * 512 + 65536].copy_from_slice(&grain);
             at += (12 + length).next_multiple_of(512);
             continue;
@@ -206,22 +297,50 @@ fn tar_and_sha256sum_accept_the_ova_and_qemu_its_disk() {
     let raw = raw(&dir, "raw");
     dir.write(Format::Ova, &raw, "web.ova", 3);
     let list = run(Command::new("tar").args(["-tvf"]).arg(dir.path("web.ova")));
-    let names: Vec<&str> = list.lines().filter_map(|line| line.split(' ').next_back()).collect();
-    assert_eq!(names, ["web_1.0.0.ovf", "web_1.0.0.vmdk", "web_1.0.0.mf"], "{list}");
-    run(Command::new("tar").arg("-xf").arg(dir.path("web.ova")).arg("-C").arg(&dir.0));
+    let names: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.split(' ').next_back())
+        .collect();
+    assert_eq!(
+        names,
+        ["web_1.0.0.ovf", "web_1.0.0.vmdk", "web_1.0.0.mf"],
+        "{list}"
+    );
+    run(Command::new("tar")
+        .arg("-xf")
+        .arg(dir.path("web.ova"))
+        .arg("-C")
+        .arg(&dir.0));
     let manifest = std::fs::read_to_string(dir.path("web_1.0.0.mf")).unwrap();
-    std::fs::write(dir.path("sums"), manifest.replace("SHA256(", "SHA256 (").replace(")= ", ") = ")).unwrap();
-    run(Command::new("sha256sum").args(["--check", "--strict", "sums"]).current_dir(&dir.0));
+    std::fs::write(
+        dir.path("sums"),
+        manifest
+            .replace("SHA256(", "SHA256 (")
+            .replace(")= ", ") = "),
+    )
+    .unwrap();
+    run(Command::new("sha256sum")
+        .args(["--check", "--strict", "sums"])
+        .current_dir(&dir.0));
     // The disk is the one that the format vmdk gives.
     dir.write(Format::Vmdk, &raw, "alone.vmdk", 1);
     same(&dir.path("alone.vmdk"), &dir.path("web_1.0.0.vmdk"));
     let descriptor = std::fs::read_to_string(dir.path("web_1.0.0.ovf")).unwrap();
     let size = std::fs::metadata(dir.path("web_1.0.0.vmdk")).unwrap().len();
-    for part in [format!("ovf:size=\"{size}\""), format!("ovf:capacity=\"{SIZE}\""), "vmw:key=\"firmware\" vmw:value=\"efi\"".to_owned()] {
+    for part in [
+        format!("ovf:size=\"{size}\""),
+        format!("ovf:capacity=\"{SIZE}\""),
+        "vmw:key=\"firmware\" vmw:value=\"efi\"".to_owned(),
+    ] {
         assert!(descriptor.contains(&part), "{part}");
     }
     if has("python3") {
-        run(Command::new("python3").args(["-c", "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])"]).arg(dir.path("web_1.0.0.ovf")));
+        run(Command::new("python3")
+            .args([
+                "-c",
+                "import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])",
+            ])
+            .arg(dir.path("web_1.0.0.ovf")));
     }
     if has("qemu-img") {
         compare(&dir, "vmdk", &dir.path("web_1.0.0.vmdk"));
@@ -234,9 +353,20 @@ fn gnu_tar_unpacks_the_disk_from_gce_with_its_holes_and_whole_gibibytes() {
     let raw = raw(&dir, "raw");
     dir.write(Format::Gce, &raw, "disk.tar.gz", 3);
     run(Command::new("gzip").arg("-t").arg(dir.path("disk.tar.gz")));
-    let list = run(Command::new("tar").args(["-tvzf"]).arg(dir.path("disk.tar.gz")));
-    assert!(list.contains(" 1073741824 ") && list.trim_end().ends_with(" disk.raw") && list.lines().count() == 1, "{list}");
-    run(Command::new("tar").arg("-xzf").arg(dir.path("disk.tar.gz")).arg("-C").arg(&dir.0));
+    let list = run(Command::new("tar")
+        .args(["-tvzf"])
+        .arg(dir.path("disk.tar.gz")));
+    assert!(
+        list.contains(" 1073741824 ")
+            && list.trim_end().ends_with(" disk.raw")
+            && list.lines().count() == 1,
+        "{list}"
+    );
+    run(Command::new("tar")
+        .arg("-xzf")
+        .arg(dir.path("disk.tar.gz"))
+        .arg("-C")
+        .arg(&dir.0));
     let meta = std::fs::metadata(dir.path("disk.raw")).unwrap();
     assert_eq!(meta.len(), 1 << 30);
     assert!(meta.blocks() * 512 < 24 * MIB);
@@ -250,22 +380,47 @@ fn holes_are_described_as_gnu_tar_does_it() {
     let file = dir.create("disk.raw");
     // More pieces than the header and one extension have room for.
     file.set_len(1 << 30).unwrap();
-    let data: Vec<_> = (0..30).map(|piece| piece * 7 * MIB..piece * 7 * MIB + MIB).collect();
+    let data: Vec<_> = (0..30)
+        .map(|piece| piece * 7 * MIB..piece * 7 * MIB + MIB)
+        .collect();
     for range in &data {
-        file.write_all_at(&noise(MIB as usize, range.start + 1), range.start).unwrap();
+        file.write_all_at(&noise(MIB as usize, range.start + 1), range.start)
+            .unwrap();
     }
     let (size, mtime) = (1 << 30, 1_700_000_000);
     let mut ours = tar::sparse("disk.raw", size, &data, mtime).unwrap();
-    let tar = ["--format=oldgnu", "-S", "--mtime=@1700000000", "--numeric-owner", "--owner=0", "--group=0", "--mode=644", "-cf"];
-    run(Command::new("tar").args(tar).arg(dir.path("theirs.tar")).arg("-C").arg(&dir.0).arg("disk.raw"));
+    let tar = [
+        "--format=oldgnu",
+        "-S",
+        "--mtime=@1700000000",
+        "--numeric-owner",
+        "--owner=0",
+        "--group=0",
+        "--mode=644",
+        "-cf",
+    ];
+    run(Command::new("tar")
+        .args(tar)
+        .arg(dir.path("theirs.tar"))
+        .arg("-C")
+        .arg(&dir.0)
+        .arg("disk.raw"));
     let mut theirs = vec![0; ours.len()];
-    File::open(dir.path("theirs.tar")).unwrap().read_exact_at(&mut theirs, 0).unwrap();
+    File::open(dir.path("theirs.tar"))
+        .unwrap()
+        .read_exact_at(&mut theirs, 0)
+        .unwrap();
     // GNU tar also notes when it read the file and when the inode changed; so the sums differ too.
     for header in [&mut ours, &mut theirs] {
         header[345..369].fill(0);
         header[148..156].fill(0);
     }
-    assert!(ours == theirs, "{:?}\n{:?}", String::from_utf8_lossy(&ours), String::from_utf8_lossy(&theirs));
+    assert!(
+        ours == theirs,
+        "{:?}\n{:?}",
+        String::from_utf8_lossy(&ours),
+        String::from_utf8_lossy(&theirs)
+    );
 }
 
 #[test]
@@ -277,7 +432,11 @@ fn a_disk_of_more_than_eight_gibibytes_comes_through() {
     raw.write_all_at(&noise(5000, 2), 0).unwrap();
     raw.write_all_at(&noise(5000, 4), size - 5000).unwrap();
     write(Format::Gce, &raw, &facts(), &dir.create("disk.tar.gz"), 2).unwrap();
-    run(Command::new("tar").arg("-xzf").arg(dir.path("disk.tar.gz")).arg("-C").arg(&dir.0));
+    run(Command::new("tar")
+        .arg("-xzf")
+        .arg(dir.path("disk.tar.gz"))
+        .arg("-C")
+        .arg(&dir.0));
     let there = File::open(dir.path("disk.raw")).unwrap();
     assert_eq!(there.metadata().unwrap().len(), size);
     let mut end = [0; 5000];
@@ -286,7 +445,10 @@ fn a_disk_of_more_than_eight_gibibytes_comes_through() {
     for format in [Format::Qcow2, Format::Vmdk] {
         write(format, &raw, &facts(), &dir.create("disk"), 2).unwrap();
         if has("qemu-img") {
-            run(Command::new("qemu-img").args(["compare", "-f", "raw", "-F", format.name()]).arg(dir.path("raw")).arg(dir.path("disk")));
+            run(Command::new("qemu-img")
+                .args(["compare", "-f", "raw", "-F", format.name()])
+                .arg(dir.path("raw"))
+                .arg(dir.path("disk")));
         }
     }
 }
@@ -297,7 +459,9 @@ fn zstd_unpacks_the_disk() {
     let raw = raw(&dir, "raw");
     dir.write(Format::RawZst, &raw, "disk.raw.zst", 3);
     if has("zstd") {
-        run(Command::new("zstd").args(["-q", "-d", "disk.raw.zst"]).current_dir(&dir.0));
+        run(Command::new("zstd")
+            .args(["-q", "-d", "disk.raw.zst"])
+            .current_dir(&dir.0));
         same(&dir.path("raw"), &dir.path("disk.raw"));
     }
 }
@@ -307,7 +471,8 @@ fn neither_threads_nor_holes_nor_a_second_time_change_a_byte() {
     let dir = Dir::new("same");
     let sparse = raw(&dir, "raw");
     let full = dir.create("full");
-    full.write_all_at(&std::fs::read(dir.path("raw")).unwrap(), 0).unwrap();
+    full.write_all_at(&std::fs::read(dir.path("raw")).unwrap(), 0)
+        .unwrap();
     for format in Format::ALL.into_iter().skip(1) {
         let once = dir.write(format, &sparse, "once", 1);
         assert_eq!(once, dir.write(format, &sparse, "again", 1), "{format}");
@@ -320,7 +485,11 @@ fn an_empty_disk_is_a_disk_too() {
     let dir = Dir::new("empty");
     let raw = dir.create("raw");
     raw.set_len(SIZE).unwrap();
-    for (format, theirs) in [(Format::Qcow2, "qcow2"), (Format::Vhd, "vpc"), (Format::Vmdk, "vmdk")] {
+    for (format, theirs) in [
+        (Format::Qcow2, "qcow2"),
+        (Format::Vhd, "vpc"),
+        (Format::Vmdk, "vmdk"),
+    ] {
         dir.write(format, &raw, "disk", 2);
         if has("qemu-img") {
             compare(&dir, theirs, &dir.path("disk"));
@@ -339,7 +508,10 @@ fn a_size_that_is_no_whole_number_of_mebibytes_is_refused() {
         raw.set_len(size).unwrap();
         for format in Format::ALL.into_iter().skip(1) {
             let error = write(format, &raw, &facts(), &dir.create("out"), 1).unwrap_err();
-            assert!(error.message().contains(&format!("has {size} bytes")), "{error}");
+            assert!(
+                error.message().contains(&format!("has {size} bytes")),
+                "{error}"
+            );
         }
     }
 }
@@ -363,10 +535,22 @@ fn a_full_disk_ends_it_with_the_reason() {
     let dir = Dir::new("full");
     let raw = raw(&dir, "raw");
     for format in Format::ALL.into_iter().skip(1) {
-        let full = File::options().read(true).write(true).open("/dev/full").unwrap();
+        let full = File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/full")
+            .unwrap();
         let error = write(format, &raw, &facts(), &full, 4).unwrap_err();
-        assert!(error.message().starts_with(&format!("the disk as {format}: writing: No space left")), "{error}");
-        assert!(error.way_out().is_some_and(|way| way.contains("make room")), "{error}");
+        assert!(
+            error
+                .message()
+                .starts_with(&format!("the disk as {format}: writing: No space left")),
+            "{error}"
+        );
+        assert!(
+            error.way_out().is_some_and(|way| way.contains("make room")),
+            "{error}"
+        );
     }
 }
 
@@ -376,5 +560,10 @@ fn formats_are_what_the_command_line_calls_them() {
         assert_eq!(format.to_string().parse(), Ok(format));
     }
     assert_eq!("usb".parse(), Ok(Format::Raw));
-    assert!("vdi".parse::<Format>().unwrap_err().contains("raw.zst, qcow2"));
+    assert!(
+        "vdi"
+            .parse::<Format>()
+            .unwrap_err()
+            .contains("raw.zst, qcow2")
+    );
 }

@@ -1,6 +1,7 @@
 //! A fixed virtual hard disk: the raw disk and 512 bytes that describe it.
 //!
-//! Format: Microsoft's "Virtual Hard Disk Image Format Specification" 1.0 (2006). Azure takes fixed disks of whole MiB only.
+//! Format: Microsoft's "Virtual Hard Disk Image Format Specification" 1.0 (2006). Azure takes fixed
+//! disks of whole MiB only.
 
 use std::fs::File;
 
@@ -16,15 +17,18 @@ const LARGEST: u64 = 2040 << 30;
 const EPOCH: i64 = 946_684_800;
 /// Disk type "fixed".
 const FIXED: u32 = 2;
-/// Who made it. QEMU computes the disk's size from the geometry, which is seldom exact, unless it knows the maker for one that means the
-/// size field; this is the mark of its own that says so (block/vpc.c), and what disks for Azure have when QEMU makes them as Azure's
-/// manual says.
+/// Who made it. QEMU computes the disk's size from the geometry, which is seldom exact, unless it
+/// knows the maker for one that means the size field; this is the mark of its own that says so
+/// (block/vpc.c), and what disks for Azure have when QEMU makes them as Azure's manual says.
 const CREATOR: &[u8; 4] = b"qem2";
 
 pub fn write(raw: Raw, facts: &Facts, out: &File, _jobs: usize) -> Result<Written> {
     if raw.size > LARGEST {
-        return Err(Error::new(format!("{} GiB is more than the 2040 GiB that a virtual hard disk can have", raw.size >> 30))
-            .hint("make the volumes smaller: they grow on the first start"));
+        return Err(Error::new(format!(
+            "{} GiB is more than the 2040 GiB that a virtual hard disk can have",
+            raw.size >> 30
+        ))
+        .hint("make the volumes smaller: they grow on the first start"));
     }
     let mut stream = Stream::new(out, 0);
     // One thread: it is hashing that takes the time.
@@ -71,7 +75,9 @@ fn footer(size: u64, facts: &Facts) -> [u8; 512] {
     let checksum_at = 64;
     put(&[0; 4]);
     put(&facts.guid.text_order());
-    let sum = footer.iter().fold(0u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
+    let sum = footer
+        .iter()
+        .fold(0u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
     footer[checksum_at..checksum_at + 4].copy_from_slice(&(!sum).to_be_bytes());
     footer
 }
@@ -106,7 +112,8 @@ mod tests {
 
     #[test]
     fn geometry_is_that_of_the_specification() {
-        // Sizes of well-known disks: 64 MiB, 1 GiB, 127 GiB, and what is more than the format can say.
+        // Sizes of well-known disks: 64 MiB, 1 GiB, 127 GiB, and what is more than the format can
+        // say.
         assert_eq!(geometry((64 << 20) / 512), (963, 8, 17));
         assert_eq!(geometry((1 << 30) / 512), (2080, 16, 63));
         assert_eq!(geometry((127 << 30) / 512), (65278, 16, 255));

@@ -1,7 +1,8 @@
-//! A stream-optimized virtual machine disk: compressed grains behind markers, written and read from front to end.
+//! A stream-optimized virtual machine disk: compressed grains behind markers, written and read from
+//! front to end.
 //!
-//! Format: VMware's "Virtual Disk Format 5.0" (2011), "Stream-Optimized Compressed Sparse Extents". Numbers are little-endian, places are
-//! in sectors of 512 bytes.
+//! Format: VMware's "Virtual Disk Format 5.0" (2011), "Stream-Optimized Compressed Sparse Extents".
+//! Numbers are little-endian, places are in sectors of 512 bytes.
 //!
 //! ```text
 //! header | descriptor | grains, each 32 MiB of the disk followed by its grain table | grain directory | footer | end of stream
@@ -49,11 +50,19 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
 /// The same at any place of a file.
 pub fn write_from(raw: Raw, facts: &Facts, stream: Stream, jobs: usize) -> Result<Written> {
     if raw.size > LARGEST {
-        return Err(Error::new(format!("{} GiB is more than the 2048 GiB that a virtual machine disk of this kind can have", raw.size >> 30))
-            .hint("make the volumes smaller: they grow on the first start"));
+        return Err(Error::new(format!(
+            "{} GiB is more than the 2048 GiB that a virtual machine disk of this kind can have",
+            raw.size >> 30
+        ))
+        .hint("make the volumes smaller: they grow on the first start"));
     }
     let tables = raw.size.div_ceil(GRAIN * TABLE);
-    let mut disk = Disk { stream, directory: vec![0; tables as usize], table: vec![0; TABLE as usize], number: 0 };
+    let mut disk = Disk {
+        stream,
+        directory: vec![0; tables as usize],
+        table: vec![0; TABLE as usize],
+        number: 0,
+    };
     disk.stream.put(&header(raw.size, AT_END))?;
     disk.stream.put(&descriptor(raw.size, facts)?)?;
     disk.stream.pad(OVERHEAD);
@@ -78,7 +87,10 @@ struct Grains {
 
 impl Grains {
     fn new(piece: &[u8], deflate: &mut Deflate) -> Result<Grains> {
-        let mut grains = Grains { bytes: Vec::with_capacity(piece.len() + piece.len() / 8), lengths: Vec::new() };
+        let mut grains = Grains {
+            bytes: Vec::with_capacity(piece.len() + piece.len() / 8),
+            lengths: Vec::new(),
+        };
         for grain in piece.chunks(GRAIN as usize) {
             let before = grains.bytes.len();
             if !is_zero(grain) {
@@ -127,7 +139,9 @@ impl Disk<'_> {
 
     /// Where the next byte goes, in sectors.
     fn place(&self) -> Result<u32> {
-        u32::try_from(self.stream.size() / SECTOR).map_err(|_| Error::new("larger than the 2048 GiB that a virtual machine disk of this kind can have"))
+        u32::try_from(self.stream.size() / SECTOR).map_err(|_| {
+            Error::new("larger than the 2048 GiB that a virtual machine disk of this kind can have")
+        })
     }
 
     fn marker(&mut self, sectors: u64, kind: u32) -> Result<()> {
@@ -167,7 +181,10 @@ impl Disk<'_> {
 
 /// Numbers in whole sectors.
 fn little_endian(numbers: &[u32]) -> Vec<u8> {
-    let mut bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let mut bytes: Vec<u8> = numbers
+        .iter()
+        .flat_map(|number| number.to_le_bytes())
+        .collect();
     bytes.resize(bytes.len().next_multiple_of(SECTOR as usize), 0);
     bytes
 }
@@ -195,9 +212,16 @@ fn header(size: u64, directory: u64) -> Vec<u8> {
 }
 
 fn descriptor(size: u64, facts: &Facts) -> Result<Vec<u8>> {
-    let content = Sha256::digest([b"adamant vmdk content\0".as_slice(), &facts.guid.text_order()].concat());
+    let content = Sha256::digest(
+        [
+            b"adamant vmdk content\0".as_slice(),
+            &facts.guid.text_order(),
+        ]
+        .concat(),
+    );
     // 0xffffffff means "no parent", 0xfffffffe "unknown".
-    let content_id = u32::from_be_bytes([content[0], content[1], content[2], content[3]]) & 0x7fff_ffff;
+    let content_id =
+        u32::from_be_bytes([content[0], content[1], content[2], content[3]]) & 0x7fff_ffff;
     let uuid = hex::encode(&facts.guid.text_order());
     let pairs: Vec<&str> = (0..16).map(|pair| &uuid[pair * 2..pair * 2 + 2]).collect();
     let text = format!(
@@ -215,7 +239,9 @@ fn descriptor(size: u64, facts: &Facts) -> Result<Vec<u8>> {
     );
     let mut bytes = text.into_bytes();
     if bytes.len() as u64 > DESCRIPTOR_SECTORS * SECTOR {
-        return Err(Error::new("the image's id and version are too long for the disk's descriptor"));
+        return Err(Error::new(
+            "the image's id and version are too long for the disk's descriptor",
+        ));
     }
     bytes.resize((DESCRIPTOR_SECTORS * SECTOR) as usize, 0);
     Ok(bytes)

@@ -1,7 +1,7 @@
 //! The raw disk, compressed by zstd.
 //!
-//! Format: RFC 8878. One frame for each piece, so that the bytes are the same for any number of threads, and so that frames can be
-//! unpacked on several threads too.
+//! Format: RFC 8878. One frame for each piece, so that the bytes are the same for any number of
+//! threads, and so that frames can be unpacked on several threads too.
 
 use std::fs::File;
 
@@ -21,7 +21,10 @@ const THREADS: usize = 4;
 
 pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<Written> {
     let mut stream = Stream::new(out, 0);
-    let mut zeros = Zeros { frame: frame(&mut context()?, &vec![0; PIECE as usize])?, until: 0 };
+    let mut zeros = Zeros {
+        frame: frame(&mut context()?, &vec![0; PIECE as usize])?,
+        until: 0,
+    };
     each(
         raw,
         PIECE,
@@ -64,7 +67,10 @@ impl Zeros {
 
 fn context() -> Result<CCtx<'static>> {
     let mut context = CCtx::try_create().ok_or_else(|| Error::new("no memory for zstd"))?;
-    for parameter in [CParameter::CompressionLevel(LEVEL), CParameter::ChecksumFlag(true)] {
+    for parameter in [
+        CParameter::CompressionLevel(LEVEL),
+        CParameter::ChecksumFlag(true),
+    ] {
         context.set_parameter(parameter).map_err(failed)?;
     }
     Ok(context)

@@ -1,6 +1,8 @@
-//! A newc cpio archive, the form in which the kernel takes an initramfs: the same entries give the same bytes.
+//! A newc cpio archive, the form in which the kernel takes an initramfs: the same entries give the
+//! same bytes.
 //!
-//! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Owners and times are all 0, inode numbers count up.
+//! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Owners and
+//! times are all 0, inode numbers count up.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +30,9 @@ impl Archive {
         if let Some((parent, _)) = path.rsplit_once('/') {
             self.directory(parent);
         }
-        self.entries.entry(path.to_owned()).or_insert((0o040_755, Kind::Directory));
+        self.entries
+            .entry(path.to_owned())
+            .or_insert((0o040_755, Kind::Directory));
     }
 
     /// A file, with the directories above it.
@@ -38,7 +42,11 @@ impl Archive {
 
     /// A character device, with the directories above it.
     pub fn char_device(&mut self, path: &str, permissions: u32, major: u32, minor: u32) {
-        self.insert(path, 0o020_000 | permissions, Kind::CharDevice(major, minor));
+        self.insert(
+            path,
+            0o020_000 | permissions,
+            Kind::CharDevice(major, minor),
+        );
     }
 
     fn insert(&mut self, path: &str, mode: u32, kind: Kind) {
@@ -49,7 +57,8 @@ impl Archive {
         self.entries.insert(path.to_owned(), (mode, kind));
     }
 
-    /// The archive's bytes, not compressed. Byte order of paths puts each directory before what is in it.
+    /// The archive's bytes, not compressed. Byte order of paths puts each directory before what is
+    /// in it.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (inode, (path, (mode, kind))) in (1u32..).zip(&self.entries) {
@@ -67,11 +76,20 @@ impl Archive {
     }
 }
 
-fn entry(out: &mut Vec<u8>, path: &str, [inode, mode, links]: [u32; 3], device: (u32, u32), bytes: &[u8]) {
+fn entry(
+    out: &mut Vec<u8>,
+    path: &str,
+    [inode, mode, links]: [u32; 3],
+    device: (u32, u32),
+    bytes: &[u8],
+) {
     let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let name_size = path.len() as u32 + 1;
-    // Inode, mode, uid, gid, links, mtime, size, device major and minor, own device major and minor, name's size, checksum.
-    let fields = [inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0];
+    // Inode, mode, uid, gid, links, mtime, size, device major and minor, own device major and
+    // minor, name's size, checksum.
+    let fields = [
+        inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0,
+    ];
     out.extend_from_slice(b"070701");
     for field in fields {
         out.extend_from_slice(format!("{field:08X}").as_bytes());
@@ -98,15 +116,26 @@ mod tests {
         archive.directory("/sysroot");
         let bytes = archive.encode();
         assert_eq!(bytes.len() % 512, 0);
-        let child = Command::new("cpio").args(["-tv", "--quiet", "-n"]).env("TZ", "UTC").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let child = Command::new("cpio")
+            .args(["-tv", "--quiet", "-n"])
+            .env("TZ", "UTC")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn();
         let Ok(mut child) = child else {
             println!("skipped: cpio is not installed");
             return;
         };
         child.stdin.take().unwrap().write_all(&bytes).unwrap();
         let listed = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
-        let lines: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
-        let short: Vec<String> = lines.iter().map(|words| format!("{} {} {}", words[0], words[1], words[words.len() - 1])).collect();
+        let lines: Vec<Vec<&str>> = listed
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        let short: Vec<String> = lines
+            .iter()
+            .map(|words| format!("{} {} {}", words[0], words[1], words[words.len() - 1]))
+            .collect();
         let wanted = [
             "drwxr-xr-x 2 dev",
             "crw------- 1 dev/console",
@@ -117,6 +146,10 @@ mod tests {
             "-rw-r--r-- 1 usr/lib/x",
         ];
         assert_eq!(short, wanted);
-        assert!(lines.iter().all(|words| words[2] == "0" && words[3] == "0" && listed.contains("1970")));
+        assert!(
+            lines
+                .iter()
+                .all(|words| words[2] == "0" && words[3] == "0" && listed.contains("1970"))
+        );
     }
 }

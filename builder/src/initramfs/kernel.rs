@@ -39,7 +39,11 @@ impl Kernel {
         if self.config.is_empty() {
             return Configured::Unknown;
         }
-        let value = self.config.lines().find_map(|line| line.strip_prefix("CONFIG_")?.strip_prefix(option)?.strip_prefix('='));
+        let value = self.config.lines().find_map(|line| {
+            line.strip_prefix("CONFIG_")?
+                .strip_prefix(option)?
+                .strip_prefix('=')
+        });
         match value.map(str::trim) {
             Some("y") => Configured::BuiltIn,
             Some("m") => Configured::Module,
@@ -50,18 +54,24 @@ impl Kernel {
     /// Whether it is at least this version.
     pub fn is_at_least(&self, wanted: &str) -> bool {
         // Only the number counts: `6.10-rc1` and `6.10.3+deb13` are both 6.10.
-        let number: &str = self.release.split(|c: char| c != '.' && !c.is_ascii_digit()).next().unwrap_or("");
+        let number: &str = self
+            .release
+            .split(|c: char| c != '.' && !c.is_ascii_digit())
+            .next()
+            .unwrap_or("");
         version::compare(number, wanted).is_ge()
     }
 
     /// The kernel image's bytes.
     pub fn read_image(&self, tree: &Tree) -> Result<Vec<u8>> {
-        let content = file_at(tree, &self.image).ok_or_else(|| Error::new(format!("{}: not a file", show(&self.image))))?;
+        let content = file_at(tree, &self.image)
+            .ok_or_else(|| Error::new(format!("{}: not a file", show(&self.image))))?;
         content.to_vec(IMAGE_LIMIT).context(|| show(&self.image))
     }
 }
 
-/// The newest kernel in the tree (`/boot/vmlinuz-RELEASE` or `/usr/lib/modules/RELEASE/vmlinuz`); `None` where there is none.
+/// The newest kernel in the tree (`/boot/vmlinuz-RELEASE` or `/usr/lib/modules/RELEASE/vmlinuz`);
+/// `None` where there is none.
 pub fn find_kernel(tree: &Tree) -> Result<Option<Kernel>> {
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
     let mut offer = |release: &[u8], image: Vec<u8>| {
@@ -71,23 +81,49 @@ pub fn find_kernel(tree: &Tree) -> Result<Option<Kernel>> {
             found.push((release.to_owned(), image));
         }
     };
-    for (name, _) in tree.resolve(b"/boot").into_iter().flat_map(|boot| tree.children(boot)) {
+    for (name, _) in tree
+        .resolve(b"/boot")
+        .into_iter()
+        .flat_map(|boot| tree.children(boot))
+    {
         if let Some(release) = name.strip_prefix(b"vmlinuz-") {
             offer(release, [b"/boot/", name].concat());
         }
     }
-    for (release, _) in tree.resolve(b"/usr/lib/modules").into_iter().flat_map(|modules| tree.children(modules)) {
-        offer(release, [b"/usr/lib/modules/", release, b"/vmlinuz"].concat());
+    for (release, _) in tree
+        .resolve(b"/usr/lib/modules")
+        .into_iter()
+        .flat_map(|modules| tree.children(modules))
+    {
+        offer(
+            release,
+            [b"/usr/lib/modules/", release, b"/vmlinuz"].concat(),
+        );
     }
     // Of two places for one release, /boot comes first, always.
-    let newest = found.into_iter().reduce(|best, other| if version::compare(&other.0, &best.0).is_gt() { other } else { best });
-    let Some((release, image)) = newest else { return Ok(None) };
+    let newest = found.into_iter().reduce(|best, other| {
+        if version::compare(&other.0, &best.0).is_gt() {
+            other
+        } else {
+            best
+        }
+    });
+    let Some((release, image)) = newest else {
+        return Ok(None);
+    };
     let config = read_config(tree, &release)?;
-    Ok(Some(Kernel { release, image, config }))
+    Ok(Some(Kernel {
+        release,
+        image,
+        config,
+    }))
 }
 
 fn read_config(tree: &Tree, release: &str) -> Result<String> {
-    for path in [format!("/boot/config-{release}"), format!("/usr/lib/modules/{release}/config")] {
+    for path in [
+        format!("/boot/config-{release}"),
+        format!("/usr/lib/modules/{release}/config"),
+    ] {
         if let Some(content) = file_at(tree, path.as_bytes()) {
             let bytes = content.to_vec(CONFIG_LIMIT).context(|| path)?;
             return Ok(String::from_utf8_lossy(&bytes).into_owned());
@@ -98,7 +134,11 @@ fn read_config(tree: &Tree, release: &str) -> Result<String> {
 
 fn valid_release(name: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(name).ok()?;
-    let fits = text.starts_with(|c: char| c.is_ascii_digit()) && text.len() <= 64 && text.bytes().all(|c| c.is_ascii_alphanumeric() || b".+_~-".contains(&c));
+    let fits = text.starts_with(|c: char| c.is_ascii_digit())
+        && text.len() <= 64
+        && text
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || b".+_~-".contains(&c));
     fits.then_some(text)
 }
 
@@ -120,15 +160,41 @@ mod tests {
         let mut tree = Tree::new();
         assert!(find_kernel(&tree).unwrap().is_none());
         let file = |text: &str| Kind::File(Content::from_memory(text.as_bytes()));
-        tree.insert(b"/boot/vmlinuz-6.9.1", Meta::default(), file("old")).unwrap();
-        tree.insert(b"/boot/vmlinuz-6.11-gone", Meta::default(), Kind::Symlink(b"nowhere"[..].into())).unwrap();
-        tree.insert(b"/boot/vmlinuz-6.10.2", Meta::default(), Kind::Symlink(b"../kernels/new"[..].into())).unwrap();
-        tree.insert(b"/boot/vmlinuz-../../x", Meta::default(), file("x")).ok();
-        tree.insert(b"/kernels/new", Meta::default(), file("new")).unwrap();
-        tree.insert(b"/usr/lib/modules/6.10.2/config", Meta::default(), file("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_AB=m\n")).unwrap();
+        tree.insert(b"/boot/vmlinuz-6.9.1", Meta::default(), file("old"))
+            .unwrap();
+        tree.insert(
+            b"/boot/vmlinuz-6.11-gone",
+            Meta::default(),
+            Kind::Symlink(b"nowhere"[..].into()),
+        )
+        .unwrap();
+        tree.insert(
+            b"/boot/vmlinuz-6.10.2",
+            Meta::default(),
+            Kind::Symlink(b"../kernels/new"[..].into()),
+        )
+        .unwrap();
+        tree.insert(b"/boot/vmlinuz-../../x", Meta::default(), file("x"))
+            .ok();
+        tree.insert(b"/kernels/new", Meta::default(), file("new"))
+            .unwrap();
+        tree.insert(
+            b"/usr/lib/modules/6.10.2/config",
+            Meta::default(),
+            file("CONFIG_A=y\n# CONFIG_B is not set\nCONFIG_AB=m\n"),
+        )
+        .unwrap();
         let kernel = find_kernel(&tree).unwrap().unwrap();
-        assert_eq!((kernel.release.as_str(), kernel.read_image(&tree).unwrap()), ("6.10.2", b"new".to_vec()));
-        assert_eq!(["A", "B", "AB"].map(|option| kernel.configured(option)), [Configured::BuiltIn, Configured::No, Configured::Module]);
-        assert!(kernel.is_at_least("6.10") && !kernel.is_at_least("6.11") && kernel.is_at_least("6.9"));
+        assert_eq!(
+            (kernel.release.as_str(), kernel.read_image(&tree).unwrap()),
+            ("6.10.2", b"new".to_vec())
+        );
+        assert_eq!(
+            ["A", "B", "AB"].map(|option| kernel.configured(option)),
+            [Configured::BuiltIn, Configured::No, Configured::Module]
+        );
+        assert!(
+            kernel.is_at_least("6.10") && !kernel.is_at_least("6.11") && kernel.is_at_least("6.9")
+        );
     }
 }

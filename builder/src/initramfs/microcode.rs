@@ -1,5 +1,6 @@
-//! Early microcode: an uncompressed cpio that the kernel looks into before anything else (Documentation/arch/x86/microcode.rst), from the files
-//! that Debian's intel-microcode and amd64-microcode install.
+//! Early microcode: an uncompressed cpio that the kernel looks into before anything else
+//! (Documentation/arch/x86/microcode.rst), from the files that Debian's intel-microcode and
+//! amd64-microcode install.
 
 use super::cpio::Archive;
 use super::file_at;
@@ -7,7 +8,10 @@ use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
 
 /// Where the files are, and what the kernel looks for.
-const VENDORS: [(&[u8], &str); 2] = [(b"/usr/lib/firmware/intel-ucode", "GenuineIntel.bin"), (b"/usr/lib/firmware/amd-ucode", "AuthenticAMD.bin")];
+const VENDORS: [(&[u8], &str); 2] = [
+    (b"/usr/lib/firmware/intel-ucode", "GenuineIntel.bin"),
+    (b"/usr/lib/firmware/amd-ucode", "AuthenticAMD.bin"),
+];
 const DIRECTORY: &str = "/kernel/x86/microcode";
 /// All of Intel's together have some 15 MB.
 const FILE_LIMIT: u64 = 16 << 20;
@@ -18,13 +22,18 @@ pub fn early(tree: &Tree) -> Result<Vec<u8>> {
     let mut found = false;
     for (folder, name) in VENDORS {
         let mut all = Vec::new();
-        for (file, _) in tree.resolve(folder).into_iter().flat_map(|folder| tree.children(folder)) {
+        for (file, _) in tree
+            .resolve(folder)
+            .into_iter()
+            .flat_map(|folder| tree.children(folder))
+        {
             // Beside microcode there are AMD's signatures and descriptions.
             if file.ends_with(b".asc") || file.starts_with(b"README") {
                 continue;
             }
             let path = [folder, b"/", file].concat();
-            let content = file_at(tree, &path).ok_or_else(|| Error::new(format!("{}: not a file", show(&path))))?;
+            let content = file_at(tree, &path)
+                .ok_or_else(|| Error::new(format!("{}: not a file", show(&path))))?;
             all.extend_from_slice(&content.to_vec(FILE_LIMIT).context(|| show(&path))?);
         }
         if !all.is_empty() {

@@ -1,5 +1,5 @@
-//! The initramfs: the agent as /init and just the kernel modules needed. No tool of the host has a part in it, so the same tree gives the
-//! same bytes anywhere.
+//! The initramfs: the agent as /init and just the kernel modules needed. No tool of the host has a
+//! part in it, so the same tree gives the same bytes anywhere.
 
 mod cpio;
 mod kernel;
@@ -18,7 +18,8 @@ use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
 use crate::tree::Tree;
 
-/// The kernel's own unpacker takes windows of up to 128 MiB; the highest level that needs no special mode.
+/// The kernel's own unpacker takes windows of up to 128 MiB; the highest level that needs no
+/// special mode.
 const ZSTD_LEVEL: i32 = 19;
 
 /// An initramfs.
@@ -42,30 +43,57 @@ pub struct Demands {
 }
 
 /// The initramfs for this kernel. `agent` is the program's bytes.
-pub fn build(tree: &Tree, definition: &Definition, kernel: &Kernel, agent: &[u8], demands: &Demands, cache: Option<&Cache>) -> Result<Initramfs> {
+pub fn build(
+    tree: &Tree,
+    definition: &Definition,
+    kernel: &Kernel,
+    agent: &[u8],
+    demands: &Demands,
+    cache: Option<&Cache>,
+) -> Result<Initramfs> {
     let modules = modules::select(tree, kernel, &definition.kernel.modules, cache)?;
     let mut archive = cpio::Archive::default();
     for mount_point in ["/proc", "/sys", "/dev", "/run", paths::SYSROOT] {
         archive.directory(mount_point);
     }
-    // The kernel opens it for init before it starts init; without it the agent's first words would be lost.
+    // The kernel opens it for init before it starts init; without it the agent's first words would
+    // be lost.
     archive.char_device("/dev/console", 0o600, 5, 1);
     archive.file("/init", 0o755, agent.to_vec());
-    let release = format!("ID=adamant\nNAME=\"Adamant initramfs\"\nVERSION_ID={}\n", env!("CARGO_PKG_VERSION"));
+    let release = format!(
+        "ID=adamant\nNAME=\"Adamant initramfs\"\nVERSION_ID={}\n",
+        env!("CARGO_PKG_VERSION")
+    );
     archive.file(paths::INITRD_RELEASE_PATH, 0o644, release.into_bytes());
     let list: String = modules.iter().map(modules::Module::line).collect();
     archive.file(paths::MODULE_LIST_PATH, 0o644, list.into_bytes());
-    archive.file(paths::SIGNATURE_RULE_PATH, 0o644, demands.rule.to_string().into_bytes());
-    archive.file(paths::COMMAND_LINES_PATH, 0o644, (demands.command_lines.join("\n") + "\n").into_bytes());
+    archive.file(
+        paths::SIGNATURE_RULE_PATH,
+        0o644,
+        demands.rule.to_string().into_bytes(),
+    );
+    archive.file(
+        paths::COMMAND_LINES_PATH,
+        0o644,
+        (demands.command_lines.join("\n") + "\n").into_bytes(),
+    );
     if let Some(certificate) = &demands.certificate {
-        archive.file(&format!("{}/{}.crt", paths::CERTIFICATES, definition.id), 0o644, certificate.as_bytes().to_vec());
+        archive.file(
+            &format!("{}/{}.crt", paths::CERTIFICATES, definition.id),
+            0o644,
+            certificate.as_bytes().to_vec(),
+        );
     }
     let names = modules.iter().map(|module| module.name.clone()).collect();
     for module in modules {
         archive.file(&module.path, 0o644, module.bytes);
     }
-    let bytes = compress(&archive.encode(), kernel, cache).context(|| "compressing the initramfs")?;
-    Ok(Initramfs { bytes, modules: names })
+    let bytes =
+        compress(&archive.encode(), kernel, cache).context(|| "compressing the initramfs")?;
+    Ok(Initramfs {
+        bytes,
+        modules: names,
+    })
 }
 
 fn compress(archive: &[u8], kernel: &Kernel, cache: Option<&Cache>) -> Result<Vec<u8>> {
@@ -73,14 +101,25 @@ fn compress(archive: &[u8], kernel: &Kernel, cache: Option<&Cache>) -> Result<Ve
         let key = || Key::new("initramfs by zstd", &[ZSTD_LEVEL as u64], archive);
         return Cache::remember(cache, key, || zstd(archive).context(|| "zstd"));
     }
-    if matches!(kernel.configured("RD_GZIP"), Configured::BuiltIn | Configured::Unknown) {
-        let mut encoder = flate2::GzBuilder::new().mtime(0).write(Vec::new(), flate2::Compression::best());
-        return encoder.write_all(archive).and_then(|()| encoder.finish()).context(|| "gzip");
+    if matches!(
+        kernel.configured("RD_GZIP"),
+        Configured::BuiltIn | Configured::Unknown
+    ) {
+        let mut encoder = flate2::GzBuilder::new()
+            .mtime(0)
+            .write(Vec::new(), flate2::Compression::best());
+        return encoder
+            .write_all(archive)
+            .and_then(|()| encoder.finish())
+            .context(|| "gzip");
     }
     if kernel.configured("BLK_DEV_INITRD") == Configured::BuiltIn {
         return Ok(archive.to_vec());
     }
-    Err(Error::new(format!("kernel {} takes no initramfs", kernel.release)).hint("use a kernel with CONFIG_BLK_DEV_INITRD=y"))
+    Err(
+        Error::new(format!("kernel {} takes no initramfs", kernel.release))
+            .hint("use a kernel with CONFIG_BLK_DEV_INITRD=y"),
+    )
 }
 
 fn zstd(archive: &[u8]) -> std::io::Result<Vec<u8>> {

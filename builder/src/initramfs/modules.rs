@@ -1,7 +1,8 @@
 //! Which kernel modules the initramfs needs, in an order in which each follows what it depends on.
 //!
-//! Formats: depmod's modules.dep, modules.softdep, modules.alias and modules.builtin (modules.dep(5), modprobe.d(5)). A module's bytes stay
-//! as they were signed: unpacked, not changed.
+//! Formats: depmod's modules.dep, modules.softdep, modules.alias and modules.builtin
+//! (modules.dep(5), modprobe.d(5)). A module's bytes stay as they were signed: unpacked, not
+//! changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -56,8 +57,9 @@ const WANTED: [&str; 31] = [
     "hv_utils",
 ];
 
-/// Drivers of what appears behind something else, and may do so late: where that is, they are there before it. A disk that comes so late that its
-/// driver would be asked for only when the root has been found must be seen all the same.
+/// Drivers of what appears behind something else, and may do so late: where that is, they are there
+/// before it. A disk that comes so late that its driver would be asked for only when the root has
+/// been found must be seen all the same.
 const BEHIND: [(&str, &str); 8] = [
     ("sd_mod", "scsi_mod"),
     ("sd_mod", "usbcore"),
@@ -105,20 +107,29 @@ pub enum When {
 }
 
 impl Module {
-    /// The module's line in the list for the agent, see [`adamant_contract::paths::MODULE_LIST_PATH`].
+    /// The module's line in the list for the agent, see
+    /// [`adamant_contract::paths::MODULE_LIST_PATH`].
     pub fn line(&self) -> String {
         let after: Vec<String> = self.after.iter().map(|name| format!("~{name}")).collect();
-        let words = std::iter::once(self.path.as_str()).chain(self.needs.iter().chain(&after).map(String::as_str));
+        let words = std::iter::once(self.path.as_str())
+            .chain(self.needs.iter().chain(&after).map(String::as_str));
         let behind = match &self.when {
             When::Always => Vec::new(),
-            When::Devices(patterns) => std::iter::once("|").chain(patterns.iter().map(String::as_str)).collect(),
+            When::Devices(patterns) => std::iter::once("|")
+                .chain(patterns.iter().map(String::as_str))
+                .collect(),
         };
         words.chain(behind).collect::<Vec<_>>().join(" ") + "\n"
     }
 }
 
 /// The modules for this kernel in load order: the builder's own list and `extra`.
-pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String], cache: Option<&Cache>) -> Result<Vec<Module>> {
+pub fn select(
+    tree: &Tree,
+    kernel: &Kernel,
+    extra: &[String],
+    cache: Option<&Cache>,
+) -> Result<Vec<Module>> {
     let index = Index::read(tree, kernel)?;
     for (name, option) in REQUIRED {
         if !index.has(name) && kernel.configured(option) != Configured::BuiltIn {
@@ -126,29 +137,49 @@ pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String], cache: Option<&Cac
                 .hint(format!("use a kernel with CONFIG_{option}=y or =m (Debian's linux-image-cloud-amd64 and linux-image-amd64 have it)")));
         }
     }
-    let mut order = Order { index: &index, seen: BTreeSet::new(), wanted: BTreeSet::new(), chosen: Vec::new() };
+    let mut order = Order {
+        index: &index,
+        seen: BTreeSet::new(),
+        wanted: BTreeSet::new(),
+        chosen: Vec::new(),
+    };
     for name in WANTED {
         order.want(name, 0)?;
     }
     for name in extra {
         if !index.has(name) {
-            return Err(
-                Error::new(format!("kernel.modules: kernel {} has no module {name:?}", kernel.release)).hint("remove it, or install the package that has it")
-            );
+            return Err(Error::new(format!(
+                "kernel.modules: kernel {} has no module {name:?}",
+                kernel.release
+            ))
+            .hint("remove it, or install the package that has it"));
         }
         order.want(name, 0)?;
     }
-    // What the definition names is loaded on each machine: it may be for something that no device's name shows.
+    // What the definition names is loaded on each machine: it may be for something that no device's
+    // name shows.
     let named: BTreeSet<String> = extra.iter().flat_map(|name| index.real(name)).collect();
     let mut total = 0usize;
     let mut modules = Vec::new();
-    let Order { wanted, chosen: all, .. } = order;
+    let Order {
+        wanted,
+        chosen: all,
+        ..
+    } = order;
     for name in &all {
         let entry = &index.modules[name];
         let mut module = read_module(tree, &index.base, name, &entry.path, cache)?;
         module.needs.clone_from(&entry.needs);
-        let soft = index.soft.get(name).into_iter().flatten().filter(|(before, _)| *before);
-        module.after = soft.flat_map(|(_, name)| index.real(name)).filter(|name| index.modules.contains_key(name)).collect();
+        let soft = index
+            .soft
+            .get(name)
+            .into_iter()
+            .flatten()
+            .filter(|(before, _)| *before);
+        module.after = soft
+            .flat_map(|(_, name)| index.real(name))
+            .filter(|name| index.modules.contains_key(name))
+            .collect();
         if let Some(patterns) = index.patterns(name, &all).filter(|_| !named.contains(name)) {
             module.when = When::Devices(patterns.into_iter().collect());
         } else if !wanted.contains(name) {
@@ -156,7 +187,11 @@ pub fn select(tree: &Tree, kernel: &Kernel, extra: &[String], cache: Option<&Cac
         }
         total = total.saturating_add(module.bytes.len());
         if total > TOTAL_LIMIT {
-            return Err(Error::new(format!("kernel {}: the modules for the initramfs have more than {} MiB", kernel.release, TOTAL_LIMIT >> 20)));
+            return Err(Error::new(format!(
+                "kernel {}: the modules for the initramfs have more than {} MiB",
+                kernel.release,
+                TOTAL_LIMIT >> 20
+            )));
         }
         modules.push(module);
     }
@@ -187,29 +222,53 @@ struct Entry {
 
 impl Index {
     fn read(tree: &Tree, kernel: &Kernel) -> Result<Index> {
-        let mut index = Index { base: format!("/usr/lib/modules/{}", kernel.release), ..Index::default() };
+        let mut index = Index {
+            base: format!("/usr/lib/modules/{}", kernel.release),
+            ..Index::default()
+        };
         if tree.resolve(index.base.as_bytes()).is_none() {
             index.base = format!("/lib/modules/{}", kernel.release);
         }
         let list = |name: &str| -> Result<Option<String>> {
             let path = format!("{}/{name}", index.base);
-            let Some(content) = file_at(tree, path.as_bytes()) else { return Ok(None) };
+            let Some(content) = file_at(tree, path.as_bytes()) else {
+                return Ok(None);
+            };
             let bytes = content.to_vec(LIST_LIMIT).context(|| path)?;
             Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
         };
         let builtin = list("modules.builtin")?.unwrap_or_default();
         let dependencies = list("modules.dep")?;
-        let (softdeps, aliases) = (list("modules.softdep")?.unwrap_or_default(), list("modules.alias")?.unwrap_or_default());
-        if dependencies.is_none() && file_at(tree, format!("{}/modules.order", index.base).as_bytes()).is_some() {
-            return Err(Error::new(format!("{}: modules without modules.dep", index.base))
-                .hint(format!("run depmod {} where the image is put together", kernel.release)));
+        let (softdeps, aliases) = (
+            list("modules.softdep")?.unwrap_or_default(),
+            list("modules.alias")?.unwrap_or_default(),
+        );
+        if dependencies.is_none()
+            && file_at(tree, format!("{}/modules.order", index.base).as_bytes()).is_some()
+        {
+            return Err(
+                Error::new(format!("{}: modules without modules.dep", index.base)).hint(format!(
+                    "run depmod {} where the image is put together",
+                    kernel.release
+                )),
+            );
         }
         index.builtin = builtin.lines().filter_map(module_name).collect();
         for line in dependencies.as_deref().unwrap_or_default().lines() {
-            let Some((path, needs)) = line.split_once(':') else { continue };
-            let Some(name) = module_name(path) else { continue };
+            let Some((path, needs)) = line.split_once(':') else {
+                continue;
+            };
+            let Some(name) = module_name(path) else {
+                continue;
+            };
             let needs = needs.split_whitespace().filter_map(module_name).collect();
-            index.modules.insert(name, Entry { path: path.to_owned(), needs });
+            index.modules.insert(
+                name,
+                Entry {
+                    path: path.to_owned(),
+                    needs,
+                },
+            );
         }
         for line in softdeps.lines() {
             let mut words = line.split_whitespace();
@@ -227,21 +286,35 @@ impl Index {
         }
         for line in aliases.lines() {
             let mut words = line.split_whitespace();
-            let (Some("alias"), Some(alias), Some(name), None) = (words.next(), words.next(), words.next(), words.next()) else { continue };
-            // Devices' names have a bus and a colon; `devname:` is for programs that make device nodes.
+            let (Some("alias"), Some(alias), Some(name), None) =
+                (words.next(), words.next(), words.next(), words.next())
+            else {
+                continue;
+            };
+            // Devices' names have a bus and a colon; `devname:` is for programs that make device
+            // nodes.
             if alias.starts_with("devname:") {
                 continue;
             }
             if alias.contains(':') {
-                index.devices.entry(normal(name)).or_default().insert(alias.to_owned());
+                index
+                    .devices
+                    .entry(normal(name))
+                    .or_default()
+                    .insert(alias.to_owned());
             } else if !alias.contains(['*', '?', '[']) {
-                index.aliases.entry(normal(alias)).or_default().push(normal(name));
+                index
+                    .aliases
+                    .entry(normal(alias))
+                    .or_default()
+                    .push(normal(name));
             }
         }
         Ok(index)
     }
 
-    /// The patterns of the devices that a module is for, of these modules' own and of those that they may stand before; `None`: it has none.
+    /// The patterns of the devices that a module is for, of these modules' own and of those that
+    /// they may stand before; `None`: it has none.
     fn patterns(&self, name: &str, all: &[String]) -> Option<BTreeSet<String>> {
         let mut patterns = self.devices.get(name)?.clone();
         for (_, before) in BEHIND.iter().filter(|(behind, _)| *behind == name) {
@@ -249,9 +322,20 @@ impl Index {
             if self.builtin.contains(*before) {
                 return None;
             }
-            let stands_before =
-                |other: &&String| *other == before || self.modules.get(*other).is_some_and(|entry| entry.needs.iter().any(|need| need == before));
-            patterns.extend(all.iter().filter(stands_before).flat_map(|other| self.devices.get(other)).flatten().cloned());
+            let stands_before = |other: &&String| {
+                *other == before
+                    || self
+                        .modules
+                        .get(*other)
+                        .is_some_and(|entry| entry.needs.iter().any(|need| need == before))
+            };
+            patterns.extend(
+                all.iter()
+                    .filter(stands_before)
+                    .flat_map(|other| self.devices.get(other))
+                    .flatten()
+                    .cloned(),
+            );
         }
         Some(patterns)
     }
@@ -259,13 +343,19 @@ impl Index {
     /// The modules that a name or an alias stands for.
     fn real(&self, name: &str) -> Vec<String> {
         let name = normal(name);
-        self.aliases.get(&name).filter(|_| !self.modules.contains_key(&name)).cloned().unwrap_or_else(|| vec![name])
+        self.aliases
+            .get(&name)
+            .filter(|_| !self.modules.contains_key(&name))
+            .cloned()
+            .unwrap_or_else(|| vec![name])
     }
 
     /// As a module or built in, by name or alias.
     fn has(&self, name: &str) -> bool {
         let name = normal(name);
-        self.modules.contains_key(&name) || self.builtin.contains(&name) || self.aliases.contains_key(&name)
+        self.modules.contains_key(&name)
+            || self.builtin.contains(&name)
+            || self.aliases.contains_key(&name)
     }
 }
 
@@ -287,7 +377,10 @@ impl Order<'_> {
     fn add(&mut self, name: &str, depth: usize) -> Result<()> {
         let name = normal(name);
         if depth > DEPTH_LIMIT {
-            return Err(Error::new(format!("{}: the dependencies of {name} are more than {DEPTH_LIMIT} deep", self.index.base)));
+            return Err(Error::new(format!(
+                "{}: the dependencies of {name} are more than {DEPTH_LIMIT} deep",
+                self.index.base
+            )));
         }
         if !self.seen.insert(name.clone()) || self.index.builtin.contains(&name) {
             return Ok(());
@@ -301,7 +394,10 @@ impl Order<'_> {
         };
         for need in entry.needs.iter().rev() {
             if !index.modules.contains_key(need) && !index.builtin.contains(need) {
-                return Err(Error::new(format!("{}/modules.dep: {name} needs {need}, which is not there", index.base)));
+                return Err(Error::new(format!(
+                    "{}/modules.dep: {name} needs {need}, which is not there",
+                    index.base
+                )));
             }
             self.add(need, depth + 1)?;
         }
@@ -320,7 +416,9 @@ impl Order<'_> {
 /// `kernel/fs/a-b.ko.xz` -> `a_b`.
 fn module_name(path: &str) -> Option<String> {
     let file = path.trim().rsplit('/').next()?;
-    let name = ["", ".xz", ".zst", ".gz"].iter().find_map(|packed| file.strip_suffix(packed)?.strip_suffix(".ko"))?;
+    let name = ["", ".xz", ".zst", ".gz"]
+        .iter()
+        .find_map(|packed| file.strip_suffix(packed)?.strip_suffix(".ko"))?;
     (!name.is_empty()).then(|| normal(name))
 }
 
@@ -329,30 +427,61 @@ fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
 
-fn read_module(tree: &Tree, base: &str, name: &str, path: &str, cache: Option<&Cache>) -> Result<Module> {
-    let path = if path.starts_with('/') { path.to_owned() } else { format!("{base}/{path}") };
-    let content = file_at(tree, path.as_bytes()).ok_or_else(|| Error::new(format!("{path}: modules.dep lists it, but it is not there")))?;
-    let packed = content.to_vec(MODULE_LIMIT).context(|| show(path.as_bytes()))?;
+fn read_module(
+    tree: &Tree,
+    base: &str,
+    name: &str,
+    path: &str,
+    cache: Option<&Cache>,
+) -> Result<Module> {
+    let path = if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("{base}/{path}")
+    };
+    let content = file_at(tree, path.as_bytes())
+        .ok_or_else(|| Error::new(format!("{path}: modules.dep lists it, but it is not there")))?;
+    let packed = content
+        .to_vec(MODULE_LIMIT)
+        .context(|| show(path.as_bytes()))?;
     let key = || Key::new("module as the kernel takes it", &[], &packed);
-    let bytes = Cache::remember(cache, key, || unpack(&packed).context(|| show(path.as_bytes())))?;
+    let bytes = Cache::remember(cache, key, || {
+        unpack(&packed).context(|| show(path.as_bytes()))
+    })?;
     if !bytes.starts_with(b"\x7fELF") {
         return Err(Error::new(format!("{path}: not a kernel module")));
     }
     let end = path.find(".ko").map_or(path.len(), |at| at + 3);
-    Ok(Module { name: name.to_owned(), path: path[..end].to_owned(), bytes, needs: Vec::new(), after: Vec::new(), when: When::Always })
+    Ok(Module {
+        name: name.to_owned(),
+        path: path[..end].to_owned(),
+        bytes,
+        needs: Vec::new(),
+        after: Vec::new(),
+        when: When::Always,
+    })
 }
 
 /// By content, not by name.
 fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let read = match packed {
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => liblzma::read::XzDecoder::new(packed).take(MODULE_LIMIT + 1).read_to_end(&mut out)?,
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::Decoder::new(packed)?.take(MODULE_LIMIT + 1).read_to_end(&mut out)?,
-        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(packed).take(MODULE_LIMIT + 1).read_to_end(&mut out)?,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => liblzma::read::XzDecoder::new(packed)
+            .take(MODULE_LIMIT + 1)
+            .read_to_end(&mut out)?,
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd::Decoder::new(packed)?
+            .take(MODULE_LIMIT + 1)
+            .read_to_end(&mut out)?,
+        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(packed)
+            .take(MODULE_LIMIT + 1)
+            .read_to_end(&mut out)?,
         plain => return Ok(plain.to_vec()),
     };
     if read as u64 > MODULE_LIMIT {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("more than {MODULE_LIMIT} bytes when unpacked")));
+        return Err(std::io::Error::new(
+            std::io::ErrorKind::FileTooLarge,
+            format!("more than {MODULE_LIMIT} bytes when unpacked"),
+        ));
     }
     Ok(out)
 }
@@ -363,29 +492,49 @@ mod tests {
     use crate::tree::{Content, Kind, Meta};
 
     fn kernel() -> Kernel {
-        Kernel { release: "6.1".to_owned(), image: Vec::new(), config: String::new() }
+        Kernel {
+            release: "6.1".to_owned(),
+            image: Vec::new(),
+            config: String::new(),
+        }
     }
 
     fn tree(files: &[(&str, &[u8])]) -> Tree {
         let mut tree = Tree::new();
         for (path, bytes) in files {
-            tree.insert(format!("/usr/lib/modules/6.1/{path}").as_bytes(), Meta::default(), Kind::File(Content::from_memory(bytes.to_vec()))).unwrap();
+            tree.insert(
+                format!("/usr/lib/modules/6.1/{path}").as_bytes(),
+                Meta::default(),
+                Kind::File(Content::from_memory(bytes.to_vec())),
+            )
+            .unwrap();
         }
         tree
     }
 
     fn xz(bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        liblzma::read::XzEncoder::new(bytes, 6).read_to_end(&mut out).unwrap();
+        liblzma::read::XzEncoder::new(bytes, 6)
+            .read_to_end(&mut out)
+            .unwrap();
         out
     }
 
     const DEP: &[u8] = b"k/dm-verity.ko.xz: k/dm-bufio.ko.zst k/dm-mod.ko\nk/dm-bufio.ko.zst: k/dm-mod.ko\nk/dm-mod.ko:\nk/erofs.ko.gz: k/libcrc32c.ko\nk/libcrc32c.ko:\nk/crc32c-intel.ko:\nk/extra-one.ko:\n";
 
     fn whole() -> Vec<(&'static str, Vec<u8>)> {
-        let elf = |name: &str| [b"\x7fELF", name.as_bytes(), b"~Module signature appended~\n"].concat();
+        let elf = |name: &str| {
+            [
+                b"\x7fELF",
+                name.as_bytes(),
+                b"~Module signature appended~\n",
+            ]
+            .concat()
+        };
         let mut gz = Vec::new();
-        flate2::read::GzEncoder::new(&*elf("erofs"), flate2::Compression::best()).read_to_end(&mut gz).unwrap();
+        flate2::read::GzEncoder::new(&*elf("erofs"), flate2::Compression::best())
+            .read_to_end(&mut gz)
+            .unwrap();
         vec![
             ("modules.dep", DEP.to_vec()),
             ("modules.softdep", b"# comment\nsoftdep libcrc32c pre: crc32c\nsoftdep erofs post: nothing extra-one\n".to_vec()),
@@ -404,16 +553,36 @@ mod tests {
     fn with(change: impl Fn(&mut Vec<(&'static str, Vec<u8>)>)) -> Tree {
         let mut files = whole();
         change(&mut files);
-        tree(&files.iter().map(|(path, bytes)| (*path, &**bytes)).collect::<Vec<_>>())
+        tree(
+            &files
+                .iter()
+                .map(|(path, bytes)| (*path, &**bytes))
+                .collect::<Vec<_>>(),
+        )
     }
 
     #[test]
     fn each_module_follows_what_it_needs_and_keeps_its_signature() {
         let modules = select(&with(|_| {}), &kernel(), &["crc32c".to_owned()], None).unwrap();
         let names: Vec<&str> = modules.iter().map(|m| m.name.as_str()).collect();
-        assert_eq!(names, ["crc32c_intel", "dm_mod", "dm_bufio", "dm_verity", "libcrc32c", "erofs", "extra_one"]);
+        assert_eq!(
+            names,
+            [
+                "crc32c_intel",
+                "dm_mod",
+                "dm_bufio",
+                "dm_verity",
+                "libcrc32c",
+                "erofs",
+                "extra_one"
+            ]
+        );
         assert_eq!(modules[3].path, "/usr/lib/modules/6.1/k/dm-verity.ko");
-        assert!(modules.iter().all(|m| m.bytes.ends_with(b"~Module signature appended~\n")));
+        assert!(
+            modules
+                .iter()
+                .all(|m| m.bytes.ends_with(b"~Module signature appended~\n"))
+        );
     }
 
     #[test]
@@ -421,7 +590,11 @@ mod tests {
         let aliases = b"alias crc32c crc32c_intel\nalias cpu:type:x86*:feature:*0094* crc32c_intel\nalias cpu:a crc32c_intel\nalias acpi*:X-Y:* extra-one\n";
         let lines = |extra: &[String]| -> Vec<String> {
             let tree = with(|files| files[2].1 = aliases.to_vec());
-            select(&tree, &kernel(), extra, None).unwrap().iter().map(|module| module.line().replace("/usr/lib/modules/6.1/k/", "")).collect()
+            select(&tree, &kernel(), extra, None)
+                .unwrap()
+                .iter()
+                .map(|module| module.line().replace("/usr/lib/modules/6.1/k/", ""))
+                .collect()
         };
         let all = [
             "crc32c-intel.ko | cpu:a cpu:type:x86*:feature:*0094*\n",
@@ -434,7 +607,10 @@ mod tests {
         ];
         assert_eq!(lines(&[]), all);
         let named = lines(&["crc32c".to_owned(), "extra_one".to_owned()]);
-        assert_eq!((named[0].as_str(), named[6].as_str()), ("crc32c-intel.ko\n", "extra-one.ko\n"));
+        assert_eq!(
+            (named[0].as_str(), named[6].as_str()),
+            ("crc32c-intel.ko\n", "extra-one.ko\n")
+        );
     }
 
     #[test]
@@ -442,15 +618,30 @@ mod tests {
         let dep = b"k/dm-verity.ko:\nk/erofs.ko:\nk/scsi_mod.ko:\nk/virtio_scsi.ko: k/scsi_mod.ko\nk/sd_mod.ko: k/scsi_mod.ko\n".to_vec();
         let aliases = b"alias virtio:d8v* virtio_scsi\nalias scsi:t-0x00* sd_mod\nalias devname:x dm_verity\n".to_vec();
         let lines = |builtin: &str| -> Vec<String> {
-            let names = ["dm-verity", "erofs", "scsi_mod", "virtio_scsi", "sd_mod"].map(|name| format!("k/{name}.ko"));
-            let mut files: Vec<(&str, &[u8])> = vec![("modules.dep", &dep), ("modules.alias", &aliases), ("modules.builtin", builtin.as_bytes())];
+            let names = ["dm-verity", "erofs", "scsi_mod", "virtio_scsi", "sd_mod"]
+                .map(|name| format!("k/{name}.ko"));
+            let mut files: Vec<(&str, &[u8])> = vec![
+                ("modules.dep", &dep),
+                ("modules.alias", &aliases),
+                ("modules.builtin", builtin.as_bytes()),
+            ];
             files.extend(names.iter().map(|name| (name.as_str(), &b"\x7fELF"[..])));
-            select(&tree(&files), &kernel(), &[], None).unwrap().iter().map(|module| module.line().replace("/usr/lib/modules/6.1/k/", "")).collect()
+            select(&tree(&files), &kernel(), &[], None)
+                .unwrap()
+                .iter()
+                .map(|module| module.line().replace("/usr/lib/modules/6.1/k/", ""))
+                .collect()
         };
         let sd = |patterns: &str| format!("sd_mod.ko scsi_mod{patterns}\n");
         assert_eq!(
             lines(""),
-            ["scsi_mod.ko |\n", "virtio_scsi.ko scsi_mod | virtio:d8v*\n", &sd(" | scsi:t-0x00* virtio:d8v*"), "dm-verity.ko\n", "erofs.ko\n"]
+            [
+                "scsi_mod.ko |\n",
+                "virtio_scsi.ko scsi_mod | virtio:d8v*\n",
+                &sd(" | scsi:t-0x00* virtio:d8v*"),
+                "dm-verity.ko\n",
+                "erofs.ko\n"
+            ]
         );
         assert_eq!(lines("kernel/drivers/usb/core/usbcore.ko\n")[2], sd(""));
     }
@@ -458,14 +649,25 @@ mod tests {
     #[test]
     fn says_what_a_kernel_lacks() {
         let kernel = kernel();
-        let error = |tree: &Tree, extra: &[String]| select(tree, &kernel, extra, None).unwrap_err().to_string();
+        let error = |tree: &Tree, extra: &[String]| {
+            select(tree, &kernel, extra, None).unwrap_err().to_string()
+        };
         let no_erofs = with(|files| files[0].1 = b"k/dm-verity.ko.xz:\n".to_vec());
         assert!(error(&no_erofs, &[]).contains("CONFIG_EROFS_FS"));
-        let built_in = Kernel { config: "CONFIG_EROFS_FS=y\nCONFIG_DM_VERITY=y\n".to_owned(), ..kernel.clone() };
+        let built_in = Kernel {
+            config: "CONFIG_EROFS_FS=y\nCONFIG_DM_VERITY=y\n".to_owned(),
+            ..kernel.clone()
+        };
         assert_eq!(select(&no_erofs, &built_in, &[], None).unwrap().len(), 1);
         assert!(error(&with(|_| {}), &["nothing".to_owned()]).contains("no module \"nothing\""));
-        assert!(error(&with(|files| files.retain(|f| f.0 != "k/dm-mod.ko")), &[]).contains("it is not there"));
-        assert!(error(&with(|files| files[6].1 = b"text".to_vec()), &[]).contains("not a kernel module"));
+        assert!(
+            error(&with(|files| files.retain(|f| f.0 != "k/dm-mod.ko")), &[])
+                .contains("it is not there")
+        );
+        assert!(
+            error(&with(|files| files[6].1 = b"text".to_vec()), &[])
+                .contains("not a kernel module")
+        );
         assert!(
             error(
                 &with(|files| {
@@ -475,8 +677,9 @@ mod tests {
             )
             .contains("dm-verity.ko.xz")
         );
-        let loops =
-            with(|files| files[0].1 = b"k/dm-mod.ko: k/dm-bufio.ko\nk/dm-bufio.ko.zst: k/dm-mod.ko\nk/dm-verity.ko.xz: k/dm-mod.ko\nk/erofs.ko.gz:\n".to_vec());
+        let loops = with(|files| {
+            files[0].1 = b"k/dm-mod.ko: k/dm-bufio.ko\nk/dm-bufio.ko.zst: k/dm-mod.ko\nk/dm-verity.ko.xz: k/dm-mod.ko\nk/erofs.ko.gz:\n".to_vec()
+        });
         assert_eq!(select(&loops, &kernel, &[], None).unwrap().len(), 4);
         let no_dep = with(|files| {
             files.remove(0);

@@ -1,4 +1,5 @@
-//! Part of a file: all of an artifact, or one partition of a disk image, read without being taken out of it.
+//! Part of a file: all of an artifact, or one partition of a disk image, read without being taken
+//! out of it.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -13,7 +14,10 @@ const CHUNK: u64 = 1 << 20;
 
 /// What is wanted lies behind a part's end.
 fn truncated(len: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, format!("truncated: it ends after {len} bytes, before the data that belongs there"))
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        format!("truncated: it ends after {len} bytes, before the data that belongs there"),
+    )
 }
 
 /// The last bytes of a file, at most so many.
@@ -39,7 +43,11 @@ impl Part {
     pub fn whole(file: impl Into<Arc<File>>) -> io::Result<Part> {
         let file = file.into();
         let len = file.metadata()?.len();
-        Ok(Part { file, start: 0, len })
+        Ok(Part {
+            file,
+            start: 0,
+            len,
+        })
     }
 
     /// From a byte on, so many bytes; `None` where no offset can be that large.
@@ -50,7 +58,10 @@ impl Part {
 
     /// Its first bytes only; all of it where it is shorter.
     pub fn first(self, len: u64) -> Part {
-        Part { len: self.len.min(len), ..self }
+        Part {
+            len: self.len.min(len),
+            ..self
+        }
     }
 
     /// Length in bytes.
@@ -65,18 +76,29 @@ impl Part {
 
     /// Fills `buffer` from its byte `at`; what lies outside is an error.
     pub fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
-        if at.checked_add(buffer.len() as u64).is_none_or(|end| end > self.len) {
+        if at
+            .checked_add(buffer.len() as u64)
+            .is_none_or(|end| end > self.len)
+        {
             return Err(truncated(self.len));
         }
-        self.file.read_exact_at(buffer, self.start + at).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => truncated(self.file.metadata().map_or(0, |meta| meta.len().saturating_sub(self.start))),
-            _ => error,
-        })
+        self.file
+            .read_exact_at(buffer, self.start + at)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => truncated(
+                    self.file
+                        .metadata()
+                        .map_or(0, |meta| meta.len().saturating_sub(self.start)),
+                ),
+                _ => error,
+            })
     }
 
-    /// SHA-256 of all of it. `read` is told of the bytes as they are read, and ends it with an error.
+    /// SHA-256 of all of it. `read` is told of the bytes as they are read, and ends it with an
+    /// error.
     pub fn sha256(&self, mut read: impl FnMut(u64) -> io::Result<()>) -> io::Result<[u8; 32]> {
-        let (mut hash, mut buffer, mut at) = (Sha256::new(), vec![0; CHUNK.min(self.len) as usize], 0);
+        let (mut hash, mut buffer, mut at) =
+            (Sha256::new(), vec![0; CHUNK.min(self.len) as usize], 0);
         while at < self.len {
             let take = (self.len - at).min(CHUNK);
             let bytes = &mut buffer[..take as usize];

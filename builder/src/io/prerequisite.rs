@@ -1,4 +1,5 @@
-//! Programs of other projects that the builder starts, and the Debian packages that have them. The list is the one that `images/prerequisites` installs.
+//! Programs of other projects that the builder starts, and the Debian packages that have them. The
+//! list is the one that `images/prerequisites` installs.
 
 use std::path::PathBuf;
 
@@ -8,20 +9,26 @@ const LIST: &str = include_str!("../../prerequisites.txt");
 
 /// The Debian package that has a program or a file of the list.
 pub fn package(wanted: &str) -> Option<&'static str> {
-    LIST.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
-        let mut columns = line.split_whitespace().skip(1);
-        (columns.next()? == wanted).then(|| columns.next())?
-    })
+    LIST.lines()
+        .filter(|line| !line.starts_with('#'))
+        .find_map(|line| {
+            let mut columns = line.split_whitespace().skip(1);
+            (columns.next()? == wanted).then(|| columns.next())?
+        })
 }
 
 /// A program in PATH, /usr/sbin or /sbin, which are not in every user's PATH.
 pub fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    places.map(|place| place.join(program)).find(|file| file.is_file()).ok_or_else(|| missing(program, program))
+    places
+        .map(|place| place.join(program))
+        .find(|file| file.is_file())
+        .ok_or_else(|| missing(program, program))
 }
 
-/// The error about a program or a file of the list that is not there; `name` is what a person calls it.
+/// The error about a program or a file of the list that is not there; `name` is what a person calls
+/// it.
 pub fn missing(wanted: &str, name: &str) -> Error {
     Error::new(format!("{name} is not installed")).hint(remedy(wanted))
 }
@@ -41,8 +48,20 @@ mod tests {
     #[test]
     fn names_the_package_of_every_program_that_the_builder_starts() {
         let firmware = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-        for wanted in ["mmdebstrap", "newuidmap", "qemu-system-x86_64", "qemu-img", firmware, "swtpm", "pkcs11-tool", "ssh"] {
-            assert!(package(wanted).is_some(), "{wanted} is not in prerequisites.txt");
+        for wanted in [
+            "mmdebstrap",
+            "newuidmap",
+            "qemu-system-x86_64",
+            "qemu-img",
+            firmware,
+            "swtpm",
+            "pkcs11-tool",
+            "ssh",
+        ] {
+            assert!(
+                package(wanted).is_some(),
+                "{wanted} is not in prerequisites.txt"
+            );
         }
         assert_eq!(package("qemu-img"), Some("qemu-utils"));
         assert_eq!(package("Columns:"), None);
@@ -50,16 +69,28 @@ mod tests {
 
     #[test]
     fn every_line_of_the_list_has_a_purpose_a_program_and_a_package() {
-        for line in LIST.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+        for line in LIST
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+        {
             let columns: Vec<_> = line.split_whitespace().collect();
-            assert!(matches!(columns[..], ["build" | "run" | "user" | "test", _, _]), "{line}");
+            assert!(
+                matches!(columns[..], ["build" | "run" | "user" | "test", _, _]),
+                "{line}"
+            );
         }
     }
 
     #[test]
     fn a_missing_program_is_named_with_its_package() {
         let error = find("qemu-img-of-nobody").unwrap_err();
-        assert_eq!(error.to_string(), "qemu-img-of-nobody is not installed\n  install qemu-img-of-nobody");
-        assert_eq!(missing("qemu-img", "qemu-img").to_string(), "qemu-img is not installed\n  apt-get install qemu-utils");
+        assert_eq!(
+            error.to_string(),
+            "qemu-img-of-nobody is not installed\n  install qemu-img-of-nobody"
+        );
+        assert_eq!(
+            missing("qemu-img", "qemu-img").to_string(),
+            "qemu-img is not installed\n  apt-get install qemu-utils"
+        );
     }
 }

@@ -25,12 +25,20 @@ pub struct Captured {
 impl Captured {
     /// What it said on both, for people.
     pub fn said(&self) -> String {
-        [&self.out, &self.err].map(|bytes| String::from_utf8_lossy(bytes)).concat()
+        [&self.out, &self.err]
+            .map(|bytes| String::from_utf8_lossy(bytes))
+            .concat()
     }
 }
 
-/// Runs it with this input, where its standard input is a pipe, and keeps `limit` bytes of each output; `None` when the deadline passed.
-pub fn run(command: &mut Command, input: &[u8], limit: u64, timeout: Duration) -> io::Result<Option<Captured>> {
+/// Runs it with this input, where its standard input is a pipe, and keeps `limit` bytes of each
+/// output; `None` when the deadline passed.
+pub fn run(
+    command: &mut Command,
+    input: &[u8],
+    limit: u64,
+    timeout: Duration,
+) -> io::Result<Option<Captured>> {
     let mut child = spawn(command)?;
     if let Some(mut stdin) = child.stdin.take() {
         // One that needs no input may be gone already.
@@ -101,8 +109,13 @@ mod tests {
     #[test]
     fn what_a_child_says_is_given_back() {
         let mut command = Command::new("sh");
-        command.args(["-c", "echo out; echo err >&2"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let captured = run(&mut command, b"", 1 << 20, Duration::from_secs(30)).unwrap().unwrap();
+        command
+            .args(["-c", "echo out; echo err >&2"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let captured = run(&mut command, b"", 1 << 20, Duration::from_secs(30))
+            .unwrap()
+            .unwrap();
         assert_eq!(captured.said(), "out\nerr\n");
     }
 }

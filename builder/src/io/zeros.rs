@@ -13,12 +13,16 @@ const CHUNK: u64 = 1 << 20;
 
 /// Whether there is nothing but zeros.
 pub fn is_zero(bytes: &[u8]) -> bool {
-    // Whole lines of the processor's cache at a time: with an exit after each byte this would be ten times slower.
-    bytes.chunks(64).all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
+    // Whole lines of the processor's cache at a time: with an exit after each byte this would be
+    // ten times slower.
+    bytes
+        .chunks(64)
+        .all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
-/// Where there may be something else than zeros, at or after `at` and before `end`; `None` where there is not. A file system that knows of no holes
-/// gives all that is left. The file's position moves.
+/// Where there may be something else than zeros, at or after `at` and before `end`; `None` where
+/// there is not. A file system that knows of no holes gives all that is left. The file's position
+/// moves.
 pub fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<Range<u64>>> {
     let start = match lseek(file, at as i64, Whence::SeekData) {
         // A device that has no position is at 0 for ever.
@@ -58,16 +62,29 @@ mod tests {
     #[test]
     fn a_byte_that_is_not_zero_is_found_beside_holes_and_written_zeros() {
         let path = std::env::temp_dir().join(format!("adamant-zeros-{}", std::process::id()));
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .unwrap();
         file.set_len(20 << 20).unwrap();
         file.write_all_at(&[0; 70_000], 3 << 20).unwrap();
         assert!(are_all(&file, 0..20 << 20).unwrap());
         file.write_all_at(&[1], (7 << 20) + 5).unwrap();
         assert!(!are_all(&file, 0..20 << 20).unwrap());
         let at = (7 << 20) + 5;
-        assert!(are_all(&file, 0..at).unwrap() && are_all(&file, at + 1..20 << 20).unwrap() && !are_all(&file, at..at + 1).unwrap());
+        assert!(
+            are_all(&file, 0..at).unwrap()
+                && are_all(&file, at + 1..20 << 20).unwrap()
+                && !are_all(&file, at..at + 1).unwrap()
+        );
         assert!(are_all(&file, at..at).unwrap());
-        assert!(are_all(&File::open("/dev/zero").unwrap(), 0..5000).unwrap(), "no holes to ask for");
+        assert!(
+            are_all(&File::open("/dev/zero").unwrap(), 0..5000).unwrap(),
+            "no holes to ask for"
+        );
         assert_eq!(next_data(&file, 19 << 20, 20 << 20).unwrap(), None);
         std::fs::remove_file(&path).unwrap();
     }

@@ -1,4 +1,5 @@
-//! Finding the agent's program, and making sure that it can be PID 1 of an initramfs: static, for this machine.
+//! Finding the agent's program, and making sure that it can be PID 1 of an initramfs: static, for
+//! this machine.
 //!
 //! Format: ELF-64, System V ABI, chapters 4 and 5.
 
@@ -14,14 +15,22 @@ const NAME: &str = "adamant-agent";
 const LIMIT: u64 = 128 << 20;
 const HOW_TO_BUILD: &str = "build it with: cargo build --profile agent -p adamant-agent";
 
-/// The agent's bytes: from `given`, else from $ADAMANT_AGENT, else from where it is beside this program.
+/// The agent's bytes: from `given`, else from $ADAMANT_AGENT, else from where it is beside this
+/// program.
 pub fn read(given: Option<&Path>) -> Result<Vec<u8>> {
     let path = find(given)?;
     let what = || format!("the agent {}", path.display());
     let mut bytes = Vec::new();
-    File::open(&path).context(what).map_err(|e| e.hint(HOW_TO_BUILD))?.take(LIMIT + 1).read_to_end(&mut bytes).context(what)?;
+    File::open(&path)
+        .context(what)
+        .map_err(|e| e.hint(HOW_TO_BUILD))?
+        .take(LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .context(what)?;
     if bytes.len() as u64 > LIMIT {
-        return Err(Error::new(format!("{}: more than {} MiB", what(), LIMIT >> 20)).hint(HOW_TO_BUILD));
+        return Err(
+            Error::new(format!("{}: more than {} MiB", what(), LIMIT >> 20)).hint(HOW_TO_BUILD),
+        );
     }
     check(&bytes).map_err(|why| Error::new(format!("{}: {why}", what())).hint(HOW_TO_BUILD))?;
     Ok(bytes)
@@ -29,7 +38,11 @@ pub fn read(given: Option<&Path>) -> Result<Vec<u8>> {
 
 /// Where it is that [`read`] reads.
 pub fn find(given: Option<&Path>) -> Result<PathBuf> {
-    locate(given, std::env::var_os("ADAMANT_AGENT"), std::env::current_exe().ok().as_deref())
+    locate(
+        given,
+        std::env::var_os("ADAMANT_AGENT"),
+        std::env::current_exe().ok().as_deref(),
+    )
 }
 
 /// Where the agent is beside this program.
@@ -37,7 +50,11 @@ pub fn locate_beside() -> Result<PathBuf> {
     locate(None, None, std::env::current_exe().ok().as_deref())
 }
 
-fn locate(given: Option<&Path>, environment: Option<OsString>, program: Option<&Path>) -> Result<PathBuf> {
+fn locate(
+    given: Option<&Path>,
+    environment: Option<OsString>,
+    program: Option<&Path>,
+) -> Result<PathBuf> {
     if let Some(path) = given {
         return Ok(path.to_owned());
     }
@@ -46,17 +63,37 @@ fn locate(given: Option<&Path>, environment: Option<OsString>, program: Option<&
     }
     let folder = program.and_then(Path::parent);
     // In Cargo's target folder the one that is built for size is the one for images.
-    let places = [folder.and_then(Path::parent).map(|target| target.join("agent").join(NAME)), folder.map(|folder| folder.join(NAME))];
-    places.into_iter().flatten().find(|path| path.is_file()).ok_or_else(|| {
-        Error::new("the agent's program was not found beside this one").hint(format!("{HOW_TO_BUILD}; or name it with --agent or ADAMANT_AGENT"))
-    })
+    let places = [
+        folder
+            .and_then(Path::parent)
+            .map(|target| target.join("agent").join(NAME)),
+        folder.map(|folder| folder.join(NAME)),
+    ];
+    places
+        .into_iter()
+        .flatten()
+        .find(|path| path.is_file())
+        .ok_or_else(|| {
+            Error::new("the agent's program was not found beside this one").hint(format!(
+                "{HOW_TO_BUILD}; or name it with --agent or ADAMANT_AGENT"
+            ))
+        })
 }
 
 /// `Err` says in a clause why this can't be PID 1 of an initramfs.
 fn check(elf: &[u8]) -> Result<(), String> {
     const PROGRAM_HEADER: usize = 56;
     let bytes = |at: usize, n: usize| elf.get(at..at.checked_add(n)?);
-    let number = |at: usize, n: usize| bytes(at, n).map(|bytes| bytes.iter().rev().fold(0u64, |sum, &b| sum << 8 | u64::from(b))).ok_or("a truncated program");
+    let number = |at: usize, n: usize| {
+        bytes(at, n)
+            .map(|bytes| {
+                bytes
+                    .iter()
+                    .rev()
+                    .fold(0u64, |sum, &b| sum << 8 | u64::from(b))
+            })
+            .ok_or("a truncated program")
+    };
     // 64-bit, little-endian, version 1.
     if bytes(0, 7) != Some(b"\x7fELF\x02\x01\x01") {
         return Err("not a 64-bit ELF program".to_owned());
@@ -73,7 +110,9 @@ fn check(elf: &[u8]) -> Result<(), String> {
     }
     let at = usize::try_from(at).map_err(|_| "a truncated program")?;
     for index in 0..count as usize {
-        let header = at.checked_add(index * PROGRAM_HEADER).ok_or("a truncated program")?;
+        let header = at
+            .checked_add(index * PROGRAM_HEADER)
+            .ok_or("a truncated program")?;
         // PT_INTERP: it wants a dynamic loader, which no initramfs of ours has.
         if number(header, 4)? == 3 {
             return Err("linked dynamically, but it has to be static".to_owned());
@@ -92,7 +131,10 @@ mod tests {
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         assert_eq!(check(&own), Ok(()));
         if let Ok(shell) = std::fs::read("/bin/sh") {
-            assert_eq!(check(&shell), Err("linked dynamically, but it has to be static".to_owned()));
+            assert_eq!(
+                check(&shell),
+                Err("linked dynamically, but it has to be static".to_owned())
+            );
         }
         let mut other = own[..4096].to_vec();
         other[18] = 183;
@@ -105,9 +147,21 @@ mod tests {
 
     #[test]
     fn a_missing_agent_is_an_error_that_says_how_to_build_it() {
-        let error = locate(None, Some(OsString::new()), Some(Path::new("/nowhere/bin/adamant"))).unwrap_err().to_string();
+        let error = locate(
+            None,
+            Some(OsString::new()),
+            Some(Path::new("/nowhere/bin/adamant")),
+        )
+        .unwrap_err()
+        .to_string();
         assert!(error.contains("cargo build --profile agent"));
-        assert_eq!(locate(Some(Path::new("/x")), Some("/y".into()), None).unwrap(), Path::new("/x"));
-        assert_eq!(locate(None, Some("/y".into()), None).unwrap(), Path::new("/y"));
+        assert_eq!(
+            locate(Some(Path::new("/x")), Some("/y".into()), None).unwrap(),
+            Path::new("/x")
+        );
+        assert_eq!(
+            locate(None, Some("/y".into()), None).unwrap(),
+            Path::new("/y")
+        );
     }
 }

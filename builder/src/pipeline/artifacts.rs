@@ -32,12 +32,22 @@ impl Artifacts<'_> {
 
     /// One that was written by somebody else.
     pub fn note(&mut self, kind: &str, size: u64, sha256: [u8; 32]) {
-        self.list.push(Artifact { name: format!("{}.{kind}", self.stem), size, sha256: Some(hex::encode(&sha256)), parts: Vec::new() });
+        self.list.push(Artifact {
+            name: format!("{}.{kind}", self.stem),
+            size,
+            sha256: Some(hex::encode(&sha256)),
+            parts: Vec::new(),
+        });
     }
 
     /// One that was written by somebody else, and is mostly empty.
     pub fn note_parts(&mut self, kind: &str, size: u64, parts: Vec<Piece>) {
-        self.list.push(Artifact { name: format!("{}.{kind}", self.stem), size, sha256: None, parts });
+        self.list.push(Artifact {
+            name: format!("{}.{kind}", self.stem),
+            size,
+            sha256: None,
+            parts,
+        });
     }
 }
 
@@ -60,7 +70,8 @@ impl Clock<'_> {
         progress::end();
         let done = done?;
         let took = started.elapsed();
-        self.output.detail(format_args!("{stage}: {:.3} s", took.as_secs_f64()));
+        self.output
+            .detail(format_args!("{stage}: {:.3} s", took.as_secs_f64()));
         self.stages.push((stage, took));
         Ok(done)
     }

@@ -4,37 +4,59 @@ use crate::definition::{Compression, Layout, ZSTD_LEVEL};
 use crate::error::{Error, Result};
 use crate::initramfs::{Configured, Kernel};
 
-/// Settles `auto`, and refuses what the kernel says it can't read. Without a kernel, or without its configuration, `auto` is lz4hc, which
-/// every kernel with EROFS in common use reads.
+/// Settles `auto`, and refuses what the kernel says it can't read. Without a kernel, or without its
+/// configuration, `auto` is lz4hc, which every kernel with EROFS in common use reads.
 pub fn choose(wanted: Compression, kernel: Option<&Kernel>) -> Result<Compression> {
     let Some(kernel) = kernel else {
-        return Ok(if wanted == Compression::Auto { Compression::Lz4hc } else { wanted });
+        return Ok(if wanted == Compression::Auto {
+            Compression::Lz4hc
+        } else {
+            wanted
+        });
     };
     let can_read_any = kernel.configured("EROFS_FS_ZIP") != Configured::No;
     // zstd came with 6.10 (the kernel's fs/erofs/Kconfig).
     let zstd = kernel.configured("EROFS_FS_ZIP_ZSTD");
     let refuse = |option: &str, instead: &str| {
-        Err(Error::new(format!("root.compression: kernel {} can't read it ({option} is not set)", kernel.release))
-            .hint(format!("write compression = {instead:?}")))
+        Err(Error::new(format!(
+            "root.compression: kernel {} can't read it ({option} is not set)",
+            kernel.release
+        ))
+        .hint(format!("write compression = {instead:?}")))
     };
     match wanted {
         Compression::Auto if !can_read_any => Ok(Compression::None),
-        Compression::Auto if zstd == Configured::BuiltIn && kernel.is_at_least("6.10") => Ok(Compression::Zstd(ZSTD_LEVEL)),
+        Compression::Auto if zstd == Configured::BuiltIn && kernel.is_at_least("6.10") => {
+            Ok(Compression::Zstd(ZSTD_LEVEL))
+        }
         Compression::Auto => Ok(Compression::Lz4hc),
         Compression::None => Ok(Compression::None),
         _ if !can_read_any => refuse("CONFIG_EROFS_FS_ZIP", "none"),
-        Compression::Zstd(_) if zstd == Configured::No => refuse("CONFIG_EROFS_FS_ZIP_ZSTD", "lz4hc"),
+        Compression::Zstd(_) if zstd == Configured::No => {
+            refuse("CONFIG_EROFS_FS_ZIP_ZSTD", "lz4hc")
+        }
         settled => Ok(settled),
     }
 }
 
 /// Whether the image's kernel can read this layout, compressed like this.
 pub fn check_layout(layout: Layout, settled: Compression, kernel: Option<&Kernel>) -> Result<()> {
-    let Some(kernel) = kernel.filter(|_| layout == Layout::Smallest) else { return Ok(()) };
-    // Fragments came with 6.1, and are compressed (the kernel's fs/erofs/super.c, z_erofs_fill_inode).
+    let Some(kernel) = kernel.filter(|_| layout == Layout::Smallest) else {
+        return Ok(());
+    };
+    // Fragments came with 6.1, and are compressed (the kernel's fs/erofs/super.c,
+    // z_erofs_fill_inode).
     if settled == Compression::None || !kernel.is_at_least("6.1") {
-        let why = if settled == Compression::None { "CONFIG_EROFS_FS_ZIP is not set" } else { "it came with Linux 6.1" };
-        return Err(Error::new(format!("root.layout: kernel {} can't read the smallest layout ({why})", kernel.release)).hint("write layout = \"updates\""));
+        let why = if settled == Compression::None {
+            "CONFIG_EROFS_FS_ZIP is not set"
+        } else {
+            "it came with Linux 6.1"
+        };
+        return Err(Error::new(format!(
+            "root.layout: kernel {} can't read the smallest layout ({why})",
+            kernel.release
+        ))
+        .hint("write layout = \"updates\""));
     }
     Ok(())
 }
@@ -56,17 +78,41 @@ mod tests {
 
     #[test]
     fn auto_is_what_the_kernel_can_read() {
-        let kernel = |release: &str, config: &str| Kernel { release: release.to_owned(), image: vec![], config: config.to_owned() };
+        let kernel = |release: &str, config: &str| Kernel {
+            release: release.to_owned(),
+            image: vec![],
+            config: config.to_owned(),
+        };
         let zip = "CONFIG_EROFS_FS=m\nCONFIG_EROFS_FS_ZIP=y\n";
         let zstd = format!("{zip}CONFIG_EROFS_FS_ZIP_ZSTD=y\n");
         let auto = |kernel: &Kernel| choose(Compression::Auto, Some(kernel)).unwrap();
-        assert_eq!(auto(&kernel("6.12.48+deb13-cloud-amd64", &zstd)), Compression::Zstd(ZSTD_LEVEL));
+        assert_eq!(
+            auto(&kernel("6.12.48+deb13-cloud-amd64", &zstd)),
+            Compression::Zstd(ZSTD_LEVEL)
+        );
         assert_eq!(auto(&kernel("6.9.1", &zstd)), Compression::Lz4hc);
-        assert_eq!(auto(&kernel("6.1.0-56-cloud-amd64", zip)), Compression::Lz4hc);
+        assert_eq!(
+            auto(&kernel("6.1.0-56-cloud-amd64", zip)),
+            Compression::Lz4hc
+        );
         assert_eq!(auto(&kernel("6.12.0", "")), Compression::Lz4hc);
-        assert_eq!(auto(&kernel("6.12.0", "CONFIG_EROFS_FS=y\n")), Compression::None);
+        assert_eq!(
+            auto(&kernel("6.12.0", "CONFIG_EROFS_FS=y\n")),
+            Compression::None
+        );
         assert_eq!(choose(Compression::Auto, None).unwrap(), Compression::Lz4hc);
-        assert!(choose(Compression::Zstd(3), Some(&kernel("6.1", zip))).unwrap_err().to_string().contains("lz4hc"));
-        assert!(choose(Compression::Lz4, Some(&kernel("6.1", "CONFIG_EROFS_FS=y\n"))).is_err());
+        assert!(
+            choose(Compression::Zstd(3), Some(&kernel("6.1", zip)))
+                .unwrap_err()
+                .to_string()
+                .contains("lz4hc")
+        );
+        assert!(
+            choose(
+                Compression::Lz4,
+                Some(&kernel("6.1", "CONFIG_EROFS_FS=y\n"))
+            )
+            .is_err()
+        );
     }
 }

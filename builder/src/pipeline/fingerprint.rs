@@ -1,7 +1,10 @@
-//! Whether a build would give what is in OUT already: nothing that goes into it has changed since, and neither has what came out.
+//! Whether a build would give what is in OUT already: nothing that goes into it has changed since,
+//! and neither has what came out.
 //!
-//! Changed is what another inode, length, time or mode says, as for make and cargo; a Debian archive says it itself. What was read while it was changed
-//! counts as changed the next time, since everything is looked at before the first byte is read. `--check`, `--no-cache` and `--timings` do not ask.
+//! Changed is what another inode, length, time or mode says, as for make and cargo; a Debian
+//! archive says it itself. What was read while it was changed counts as changed the next time,
+//! since everything is looked at before the first byte is read. `--check`, `--no-cache` and
+//! `--timings` do not ask.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -54,7 +57,15 @@ pub struct Warning {
 impl Warning {
     /// All of a build's.
     pub fn of(built: &Built) -> Vec<Warning> {
-        built.findings.iter().map(|f| Warning { rule: f.rule.to_owned(), message: f.message.clone(), hint: f.hint.clone() }).collect()
+        built
+            .findings
+            .iter()
+            .map(|f| Warning {
+                rule: f.rule.to_owned(),
+                message: f.message.clone(),
+                hint: f.hint.clone(),
+            })
+            .collect()
     }
 }
 
@@ -73,16 +84,35 @@ impl Question {
             return None;
         }
         let key = key(definition, options).ok().flatten()?;
-        let place = Sha256::digest(std::path::absolute(out).ok()?.join(definition.stem()).as_os_str().as_bytes());
-        let path = cache_folder(options.cache.as_deref()).join("builds").join(format!("{}.json", hex::encode(&place[..16])));
-        Some(Question { path, key: hex::encode(&key), out: out.to_owned(), manifest: format!("{}{}", definition.stem(), manifest::SUFFIX) })
+        let place = Sha256::digest(
+            std::path::absolute(out)
+                .ok()?
+                .join(definition.stem())
+                .as_os_str()
+                .as_bytes(),
+        );
+        let path = cache_folder(options.cache.as_deref())
+            .join("builds")
+            .join(format!("{}.json", hex::encode(&place[..16])));
+        Some(Question {
+            path,
+            key: hex::encode(&key),
+            out: out.to_owned(),
+            manifest: format!("{}{}", definition.stem(), manifest::SUFFIX),
+        })
     }
 
     /// The earlier build, if it was the same and its artifacts are as it left them.
     pub fn answer(&self) -> Option<(Record, Manifest)> {
-        let record: Record = serde_json::from_slice(&crate::io::bounded::read(&self.path, 16 << 20).ok()?).ok()?;
-        let same = |(name, look): &(String, String)| !name.contains('/') && looks(&self.out.join(name)).as_ref() == Some(look);
-        if record.key != self.key || record.artifacts.is_empty() || !record.artifacts.iter().all(same) {
+        let record: Record =
+            serde_json::from_slice(&crate::io::bounded::read(&self.path, 16 << 20).ok()?).ok()?;
+        let same = |(name, look): &(String, String)| {
+            !name.contains('/') && looks(&self.out.join(name)).as_ref() == Some(look)
+        };
+        if record.key != self.key
+            || record.artifacts.is_empty()
+            || !record.artifacts.iter().all(same)
+        {
             return None;
         }
         let manifest = Manifest::read(&self.out.join(&self.manifest)).ok()?;
@@ -91,14 +121,28 @@ impl Question {
 
     /// Writes down what was built. Where that fails, the next build builds.
     pub fn note(&self, built: &Built) {
-        let names = built.manifest.artifacts.iter().map(|artifact| artifact.name.clone()).chain([self.manifest.clone()]);
-        let artifacts: Option<Vec<_>> = names.map(|name| looks(&self.out.join(&name)).map(|look| (name, look))).collect();
+        let names = built
+            .manifest
+            .artifacts
+            .iter()
+            .map(|artifact| artifact.name.clone())
+            .chain([self.manifest.clone()]);
+        let artifacts: Option<Vec<_>> = names
+            .map(|name| looks(&self.out.join(&name)).map(|look| (name, look)))
+            .collect();
         let Some(artifacts) = artifacts else { return };
-        let record = Record { key: self.key.clone(), artifacts, modules: built.modules.clone(), warnings: Warning::of(built) };
+        let record = Record {
+            key: self.key.clone(),
+            artifacts,
+            modules: built.modules.clone(),
+            warnings: Warning::of(built),
+        };
         let write = || -> std::io::Result<()> {
             let folder = self.path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(folder)?;
-            let new = self.path.with_extension(format!("{}.new", std::process::id()));
+            let new = self
+                .path
+                .with_extension(format!("{}.new", std::process::id()));
             fs::write(&new, serde_json::to_vec(&record)?)?;
             fs::rename(new, &self.path)
         };
@@ -108,24 +152,37 @@ impl Question {
     }
 }
 
-/// How something looks that goes into a build. `None` also where it changed just now: what changes once more in the same tick of the kernel's clock
-/// would look the same.
+/// How something looks that goes into a build. `None` also where it changed just now: what changes
+/// once more in the same tick of the kernel's clock would look the same.
 fn settled(path: &Path) -> Option<String> {
     let (look, changed) = look_at(path)?;
-    SystemTime::now().duration_since(changed).is_ok_and(|age| age > TICK).then_some(look)
+    SystemTime::now()
+        .duration_since(changed)
+        .is_ok_and(|age| age > TICK)
+        .then_some(look)
 }
 
-/// What changes when a file or folder does, of a link and of what it leads to. `None` where it is not there.
+/// What changes when a file or folder does, of a link and of what it leads to. `None` where it is
+/// not there.
 fn looks(path: &Path) -> Option<String> {
     Some(look_at(path)?.0)
 }
 
 /// How it looks, and when it changed last.
 fn look_at(path: &Path) -> Option<(String, SystemTime)> {
-    let changed = |m: &fs::Metadata| Some(UNIX_EPOCH + Duration::new(u64::try_from(m.ctime()).ok()?, m.ctime_nsec() as u32));
+    let changed = |m: &fs::Metadata| {
+        Some(UNIX_EPOCH + Duration::new(u64::try_from(m.ctime()).ok()?, m.ctime_nsec() as u32))
+    };
     let look = |m: &fs::Metadata| -> String {
         let times = (m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
-        format!("{}:{} {:o} {} {} {times:?}", m.dev(), m.ino(), m.mode(), m.uid(), m.len())
+        format!(
+            "{}:{} {:o} {} {} {times:?}",
+            m.dev(),
+            m.ino(),
+            m.mode(),
+            m.uid(),
+            m.len()
+        )
     };
     let own = fs::symlink_metadata(path).ok()?;
     if !own.is_symlink() {
@@ -134,8 +191,14 @@ fn look_at(path: &Path) -> Option<(String, SystemTime)> {
     // A link in a source may lead nowhere, or into the image.
     let target = fs::read_link(path).ok()?;
     let behind = fs::metadata(path).ok();
-    let last = behind.as_ref().map_or(Some(UNIX_EPOCH), changed)?.max(changed(&own)?);
-    Some((format!("{} {target:?} {:?}", look(&own), behind.as_ref().map(look)), last))
+    let last = behind
+        .as_ref()
+        .map_or(Some(UNIX_EPOCH), changed)?
+        .max(changed(&own)?);
+    Some((
+        format!("{} {target:?} {:?}", look(&own), behind.as_ref().map(look)),
+        last,
+    ))
 }
 
 fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
@@ -144,9 +207,18 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
         digest.update((text.len() as u64).to_le_bytes());
         digest.update(text);
     };
-    take(&format!("{FORMAT} {} {definition:?}", env!("CARGO_PKG_VERSION")));
-    take(&format!("{} {:?} {} {:?}", options.disk, options.formats, options.unsigned, options.epoch));
-    let mut files = vec![std::env::current_exe().unwrap_or_default(), agent::find(options.agent.as_deref())?];
+    take(&format!(
+        "{FORMAT} {} {definition:?}",
+        env!("CARGO_PKG_VERSION")
+    ));
+    take(&format!(
+        "{} {:?} {} {:?}",
+        options.disk, options.formats, options.unsigned, options.epoch
+    ));
+    let mut files = vec![
+        std::env::current_exe().unwrap_or_default(),
+        agent::find(options.agent.as_deref())?,
+    ];
     for source in &definition.sources {
         match &source.origin {
             Origin::Debian(debian) => take(&hex::encode(&debian::state(debian)?)),
@@ -166,10 +238,29 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
     if let Some(previous) = &options.previous {
         // Not by the time of its inode: where it is in OUT, building gives it another name there.
         let meta = fs::metadata(previous).context(|| previous.display().to_string())?;
-        take(&format!("previous {} {}:{} {} {:?}", previous.display(), meta.dev(), meta.ino(), meta.len(), (meta.mtime(), meta.mtime_nsec())));
+        take(&format!(
+            "previous {} {}:{} {} {:?}",
+            previous.display(),
+            meta.dev(),
+            meta.ino(),
+            meta.len(),
+            (meta.mtime(), meta.mtime_nsec())
+        ));
     }
-    files.extend([&definition.boot.stub, &definition.boot.loader].into_iter().flatten().cloned());
-    for by in [&definition.sign.secure_boot, &definition.sign.verity, &definition.sign.pcr].into_iter().flatten() {
+    files.extend(
+        [&definition.boot.stub, &definition.boot.loader]
+            .into_iter()
+            .flatten()
+            .cloned(),
+    );
+    for by in [
+        &definition.sign.secure_boot,
+        &definition.sign.verity,
+        &definition.sign.pcr,
+    ]
+    .into_iter()
+    .flatten()
+    {
         files.push(by.certificate.clone());
         if let Some(KeySource::File(path)) = &by.key {
             files.push(path.clone());
@@ -177,20 +268,28 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
     }
     for file in files {
         // What is not there is for the build to complain about.
-        let Some(look) = settled(&file) else { return Ok(None) };
+        let Some(look) = settled(&file) else {
+            return Ok(None);
+        };
         take(&format!("{} {look}", file.display()));
     }
     Ok(Some(digest.finalize().into()))
 }
 
-/// All below a folder, in order; links are taken as they are. `false` where it can't be read, or is too much.
+/// All below a folder, in order; links are taken as they are. `false` where it can't be read, or is
+/// too much.
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> bool {
-    let Ok(entries) = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>) else { return false };
+    let Ok(entries) = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+    else {
+        return false;
+    };
     let mut entries: Vec<PathBuf> = entries.into_iter().map(|entry| entry.path()).collect();
     entries.sort_unstable();
     files.push(folder.to_owned());
     for path in entries {
-        let Ok(meta) = fs::symlink_metadata(&path) else { return false };
+        let Ok(meta) = fs::symlink_metadata(&path) else {
+            return false;
+        };
         if files.len() > LOOKED_AT || meta.is_dir() && !walk(&path, files) {
             return false;
         }

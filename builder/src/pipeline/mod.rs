@@ -69,10 +69,18 @@ pub struct Options {
 
 /// What the manifest says about who signs.
 fn signatures(signers: &signers::Signers) -> Vec<manifest::Signature> {
-    let all = [("secure-boot", &signers.secure_boot), ("verity", &signers.verity), ("pcr", &signers.pcr)];
+    let all = [
+        ("secure-boot", &signers.secure_boot),
+        ("verity", &signers.verity),
+        ("pcr", &signers.pcr),
+    ];
     let signature = |(purpose, holder): (&str, &Option<signers::Holder>)| {
         let holder = holder.as_ref()?;
-        Some(manifest::Signature { purpose: purpose.to_owned(), certificate: holder.certificate.fingerprint(), signed: holder.signer.is_some() })
+        Some(manifest::Signature {
+            purpose: purpose.to_owned(),
+            certificate: holder.certificate.fingerprint(),
+            signed: holder.signer.is_some(),
+        })
     };
     all.into_iter().filter_map(signature).collect()
 }
@@ -84,30 +92,46 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     if let Some(keys) = &options.keys {
         definition.sign = Sign::from_folder(keys);
     }
-    let out = options.out.clone().unwrap_or_else(|| definition.path.parent().unwrap_or(Path::new("")).join("out"));
+    let out = options.out.clone().unwrap_or_else(|| {
+        definition
+            .path
+            .parent()
+            .unwrap_or(Path::new(""))
+            .join("out")
+    });
     reproduce::sweep(&out);
     // Now: a folder with one image in it may be the one that this build puts another into.
-    let previous = options.previous.as_deref().map(selection::root_path).transpose()?;
+    let previous = options
+        .previous
+        .as_deref()
+        .map(selection::root_path)
+        .transpose()?;
     if let Some(previous) = previous.as_deref().filter(|_| options.check) {
         stays_for_check(previous, &out, &definition)?;
     }
-    let options = &Options { previous, ..options.clone() };
+    let options = &Options {
+        previous,
+        ..options.clone()
+    };
     let question = fingerprint::Question::of(&definition, &out, options);
     if let Some((record, manifest)) = question.as_ref().and_then(fingerprint::Question::answer) {
         for warning in &record.warnings {
-            output.warn(format_args!("{}: {}", warning.rule, warning.message), Some(&warning.hint));
+            output.warn(
+                format_args!("{}: {}", warning.rule, warning.message),
+                Some(&warning.hint),
+            );
         }
         tell(&out, &manifest, output);
         output.say("nothing changed since it was built");
-        let document =
-            json!({ "out": out, "manifest": manifest, "modules": record.modules, "warnings": record.warnings, "stages": [], "check": null, "unchanged": true });
+        let document = json!({ "out": out, "manifest": manifest, "modules": record.modules, "warnings": record.warnings, "stages": [], "check": null, "unchanged": true });
         output.document(&document)?;
         return Ok(out);
     }
     if options.timings.is_some() {
         timings::record();
     }
-    let built = pipeline::build(&definition, &out, options, output).map_err(|error| name_full_folder(error, &out))?;
+    let built = pipeline::build(&definition, &out, options, output)
+        .map_err(|error| name_full_folder(error, &out))?;
     if let (Some(path), Some((table, page))) = (&options.timings, timings::told()) {
         output.say(table.trim_end());
         std::fs::write(path, page).context(|| path.display().to_string())?;
@@ -116,7 +140,11 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
         question.note(&built);
     }
     tell(&built.out, &built.manifest, output);
-    let compared = if options.check { Some(reproduce::compare(&built, &definition, options, output)?) } else { None };
+    let compared = if options.check {
+        Some(reproduce::compare(&built, &definition, options, output)?)
+    } else {
+        None
+    };
     output.document(&json!({
         "out": built.out,
         "manifest": built.manifest,
@@ -140,22 +168,31 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     }
 }
 
-/// Names the folder where an error says only that there is no space left: temporary files are beside OUT.
+/// Names the folder where an error says only that there is no space left: temporary files are
+/// beside OUT.
 fn name_full_folder(error: Error, out: &Path) -> Error {
     if !error.is_storage_full() || error.message().starts_with('/') {
         return error;
     }
-    let ends = [": no space left on its file system", ": No space left on device (os error 28)", ": No space left on device"];
+    let ends = [
+        ": no space left on its file system",
+        ": No space left on device (os error 28)",
+        ": No space left on device",
+    ];
     let mut doing = error.message();
     while let Some(shorter) = ends.iter().find_map(|end| doing.strip_suffix(end)) {
         doing = shorter;
     }
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = out
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     Error::new(format!("{}: no space left on its file system, while {doing}", folder.display()))
         .hint("free space there, or choose a folder on another file system with --output; the cache (--cache) and TMPDIR need space too")
 }
 
-/// Where `adamant boot DEFINITION` builds: a folder of its own for each definition, below the cache.
+/// Where `adamant boot DEFINITION` builds: a folder of its own for each definition, below the
+/// cache.
 pub fn boot_folder(cache: &Path, definition: &Path) -> PathBuf {
     let digest = Sha256::digest(definition.as_os_str().as_bytes());
     cache.join("boot").join(hex::encode(&digest[..8]))
@@ -167,7 +204,10 @@ fn stays_for_check(previous: &Path, out: &Path, definition: &Definition) -> Resu
     match (previous.canonicalize(), replaced.canonicalize()) {
         (Ok(path), Ok(replaced)) if path == replaced => {
             let why = "this build would replace it, so that --check could not build from it again";
-            Err(Error::new(format!("--previous {}: {why}", previous.display())).hint("raise [image] version, or put the artifacts elsewhere with --output"))
+            Err(
+                Error::new(format!("--previous {}: {why}", previous.display()))
+                    .hint("raise [image] version, or put the artifacts elsewhere with --output"),
+            )
         }
         _ => Ok(()),
     }
@@ -175,7 +215,11 @@ fn stays_for_check(previous: &Path, out: &Path, definition: &Definition) -> Resu
 
 fn tell(out: &Path, manifest: &Manifest, output: &Output) {
     for artifact in &manifest.artifacts {
-        output.say(format_args!("{:>12}  {}", artifact.size, out.join(&artifact.name).display()));
+        output.say(format_args!(
+            "{:>12}  {}",
+            artifact.size,
+            out.join(&artifact.name).display()
+        ));
     }
     output.say(format_args!("root hash {}", manifest.root.hash));
 }
@@ -188,14 +232,22 @@ mod tests {
     fn a_full_file_system_is_told_once_and_with_its_folder() {
         let full = || std::io::Error::from_raw_os_error(nix::libc::ENOSPC);
         for error in [
-            Err::<(), _>(full()).context(|| "writing the root").unwrap_err(),
+            Err::<(), _>(full())
+                .context(|| "writing the root")
+                .unwrap_err(),
             Error::new(format!("writing the root: {}", full())),
             Error::new(format!("writing the root: {0}: {0}", full())),
         ] {
             let told = name_full_folder(error, Path::new("/small/out"));
-            assert_eq!(told.message(), "/small: no space left on its file system, while writing the root");
+            assert_eq!(
+                told.message(),
+                "/small: no space left on its file system, while writing the root"
+            );
         }
-        let other = name_full_folder(Error::new("/cache/x: No space left on device"), Path::new("out"));
+        let other = name_full_folder(
+            Error::new("/cache/x: No space left on device"),
+            Path::new("out"),
+        );
         assert_eq!(other.message(), "/cache/x: No space left on device");
     }
 }

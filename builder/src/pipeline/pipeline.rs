@@ -1,4 +1,5 @@
-//! The stages of a build, in order. Data flows one way, content is streamed, and what goes wrong anywhere leaves OUT as it was.
+//! The stages of a build, in order. Data flows one way, content is streamed, and what goes wrong
+//! anywhere leaves OUT as it was.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -51,10 +52,16 @@ pub struct Built {
 }
 
 /// Builds the image and puts its artifacts into `out`.
-pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Output) -> Result<Built> {
+pub fn build(
+    definition: &Definition,
+    out: &Path,
+    options: &Options,
+    output: &Output,
+) -> Result<Built> {
     let mut sources = Vec::new();
     match attempt(definition, out, options, output, true, &mut sources) {
-        // Whatever went wrong, that is why. Now nothing is believed of the cache, and what is damaged is made again.
+        // Whatever went wrong, that is why. Now nothing is believed of the cache, and what is
+        // damaged is made again.
         Err(_) if sources.iter().any(Loaded::is_damaged) => {
             output.warn("packages in the cache are damaged: they are put together again, and all is built from the start", None);
             attempt(definition, out, options, output, false, &mut sources)
@@ -63,32 +70,78 @@ pub fn build(definition: &Definition, out: &Path, options: &Options, output: &Ou
     }
 }
 
-/// Builds once. `sources` are those that were loaded; with `believe`, what the cache has of them is looked at while it is used.
-fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Output, believe: bool, sources: &mut Vec<Loaded>) -> Result<Built> {
+/// Builds once. `sources` are those that were loaded; with `believe`, what the cache has of them is
+/// looked at while it is used.
+fn attempt(
+    definition: &Definition,
+    out: &Path,
+    options: &Options,
+    output: &Output,
+    believe: bool,
+    sources: &mut Vec<Loaded>,
+) -> Result<Built> {
     let stem = definition.stem();
-    let mut clock = Clock { output, stages: Vec::new() };
+    let mut clock = Clock {
+        output,
+        stages: Vec::new(),
+    };
     let mut staging = Staging::open(out)?;
     let agent = agent::read(options.agent.as_deref())?;
     let signers = signers::open(&definition.sign, options.unsigned)?;
 
-    let (cache, spool) = (cache_folder(options.cache.as_deref()), staging.parent().to_owned());
-    let surroundings = Surroundings { cache, spool, use_cache: options.use_cache, believe };
-    let cache = if options.use_cache { Some(Arc::new(Cache::open(&surroundings.cache)?)) } else { None };
+    let (cache, spool) = (
+        cache_folder(options.cache.as_deref()),
+        staging.parent().to_owned(),
+    );
+    let surroundings = Surroundings {
+        cache,
+        spool,
+        use_cache: options.use_cache,
+        believe,
+    };
+    let cache = if options.use_cache {
+        Some(Arc::new(Cache::open(&surroundings.cache)?))
+    } else {
+        None
+    };
     // Before anything is put into OUT, where it may be.
-    let previous = options.previous.as_deref().map(|path| clock.time("previous", || previous(path))).transpose()?;
+    let previous = options
+        .previous
+        .as_deref()
+        .map(|path| clock.time("previous", || previous(path)))
+        .transpose()?;
     let mut tree = clock.time("sources", || load(definition, &surroundings, sources))?;
-    let epoch = definition.epoch.or_else(|| sources.iter().filter_map(|source| source.date).max());
+    let epoch = definition
+        .epoch
+        .or_else(|| sources.iter().filter_map(|source| source.date).max());
     let scrubbed = clock.time("scrub", || scrub(&mut tree, definition, epoch))?;
     tell_scrubbed(&scrubbed, output);
     tell_volumes(&tree, definition, output);
     let findings = clock.time("check", || {
         bound_lengths(&tree, definition.limits)?;
         inject::inject(&mut tree, definition, &agent, epoch)?;
-        let archives = sources.iter().filter_map(|source| source.archive.as_ref()).flat_map(|archive| &archive.warnings).map(missing_suite);
+        let archives = sources
+            .iter()
+            .filter_map(|source| source.archive.as_ref())
+            .flat_map(|archive| &archive.warnings)
+            .map(missing_suite);
         let keep = Keep::new(&definition.keep)?;
-        let databases = sources.iter().flat_map(|source| &source.databases).filter_map(|database| database.finding(&tree, &keep));
-        let of_sources = sources.iter().flat_map(|source| source.findings.iter().cloned()).chain(archives).chain(databases);
-        refuse_errors(of_sources.chain(scrub::notes(&scrubbed)).chain(check(&tree, definition)).collect(), output)
+        let databases = sources
+            .iter()
+            .flat_map(|source| &source.databases)
+            .filter_map(|database| database.finding(&tree, &keep));
+        let of_sources = sources
+            .iter()
+            .flat_map(|source| source.findings.iter().cloned())
+            .chain(archives)
+            .chain(databases);
+        refuse_errors(
+            of_sources
+                .chain(scrub::notes(&scrubbed))
+                .chain(check(&tree, definition))
+                .collect(),
+            output,
+        )
     })?;
 
     let kernel = initramfs::find_kernel(&tree)?;
@@ -96,19 +149,41 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
     compression::check_layout(definition.root.layout, compression, kernel.as_ref())?;
     let initramfs = match &kernel {
         Some(kernel) => {
-            let certificate = signers.verity.as_ref().map(|holder| holder.certificate.pem()).transpose()?;
-            let own = &definition.kernel.cmdline;
-            let debug = definition
-                .boot
-                .debug
+            let certificate = signers
+                .verity
                 .as_ref()
-                .map(|words| cmdline::words(&format!("{own} {words}")).context(|| "boot.debug, behind kernel.cmdline".to_owned()));
-            let command_lines = std::iter::once(cmdline::words(own)).chain(debug).collect::<Result<_>>()?;
-            let demands = initramfs::Demands { certificate, rule: signers::rule(definition.signature, &signers, epoch)?, command_lines };
-            Some(clock.time("initramfs", || initramfs::build(&tree, definition, kernel, &agent, &demands, cache.as_deref()))?)
+                .map(|holder| holder.certificate.pem())
+                .transpose()?;
+            let own = &definition.kernel.cmdline;
+            let debug = definition.boot.debug.as_ref().map(|words| {
+                cmdline::words(&format!("{own} {words}"))
+                    .context(|| "boot.debug, behind kernel.cmdline".to_owned())
+            });
+            let command_lines = std::iter::once(cmdline::words(own))
+                .chain(debug)
+                .collect::<Result<_>>()?;
+            let demands = initramfs::Demands {
+                certificate,
+                rule: signers::rule(definition.signature, &signers, epoch)?,
+                command_lines,
+            };
+            Some(clock.time("initramfs", || {
+                initramfs::build(
+                    &tree,
+                    definition,
+                    kernel,
+                    &agent,
+                    &demands,
+                    cache.as_deref(),
+                )
+            })?)
         }
         None => {
-            let wanted = if options.disk { options.formats.first().map(|format| format.name()) } else { Some("uki") };
+            let wanted = if options.disk {
+                options.formats.first().map(|format| format.name())
+            } else {
+                Some("uki")
+            };
             if let Some(wanted) = wanted {
                 return Err(Error::new(format!("--format {wanted}: the image has no kernel, so there will be nothing that starts"))
                     .hint("add a kernel to the sources, or leave --format away"));
@@ -121,8 +196,23 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
     let (root_name, tree_name) = (format!("{stem}.root.erofs"), format!("{stem}.root.verity"));
     let (root_file, tree_file) = (staging.file(&root_name)?, staging.file(&tree_name)?);
     let names = [out.join(&root_name), out.join(&tree_name)];
-    let means = root::Means { jobs: options.jobs, spool: &surroundings.spool, names: [&names[0], &names[1]], cache: cache.clone() };
-    let root = clock.time("root", || root::write(&tree, definition, compression, previous.clone(), means, &root_file, &tree_file))?;
+    let means = root::Means {
+        jobs: options.jobs,
+        spool: &surroundings.spool,
+        names: [&names[0], &names[1]],
+        cache: cache.clone(),
+    };
+    let root = clock.time("root", || {
+        root::write(
+            &tree,
+            definition,
+            compression,
+            previous.clone(),
+            means,
+            &root_file,
+            &tree_file,
+        )
+    })?;
     if previous.is_some() && !root.written.stays {
         output.warn("the places of the previous image would have made this one more than 1 % larger: everything was placed anew", None);
     }
@@ -134,10 +224,17 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
         return Err(Error::new("what the cache has of the sources is damaged"));
     }
 
-    let mut artifacts = Artifacts { staging: &mut staging, stem: &stem, list: Vec::new() };
+    let mut artifacts = Artifacts {
+        staging: &mut staging,
+        stem: &stem,
+        list: Vec::new(),
+    };
     let (root_size, tree_size) = (root.written.blocks * 4096, root.tree_blocks * 4096);
     let hash = root.hash;
-    let image = manifest::Image { id: definition.id.clone(), version: definition.version.clone() };
+    let image = manifest::Image {
+        id: definition.id.clone(),
+        version: definition.version.clone(),
+    };
     let (mut pcr11, mut pcr11_debug) = (Vec::new(), Vec::new());
     let root_sha256 = match (&kernel, &initramfs) {
         (Some(kernel), Some(initramfs)) => {
@@ -148,29 +245,72 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
             artifacts.put("cmdline", format!("{cmdline}\n").as_bytes())?;
             let programs = match start::programs(&tree, definition, output)? {
                 None if !options.disk => {
-                    return Err(Error::new("--format uki: there will be none without systemd's stub")
-                        .hint("add the package systemd-boot-efi, or write boot.stub and boot.loader"));
+                    return Err(Error::new(
+                        "--format uki: there will be none without systemd's stub",
+                    )
+                    .hint("add the package systemd-boot-efi, or write boot.stub and boot.loader"));
                 }
                 None => None,
                 Some(programs) => {
-                    let public_key = signers.pcr.as_ref().map(|holder| holder.certificate.public_key_pem()).transpose()?;
+                    let public_key = signers
+                        .pcr
+                        .as_ref()
+                        .map(|holder| holder.certificate.public_key_pem())
+                        .transpose()?;
                     let key = public_key.as_deref().map(str::as_bytes);
                     let kernel_words = &definition.kernel.cmdline;
-                    let debug = definition.boot.debug.as_ref().map(|words| cmdline::compose(&root.hash, &format!("{kernel_words} {words}"))).transpose()?;
-                    let started = start::Started { initrd: &initramfs.bytes, cmdline: &cmdline, pcr_public_key: key, debug: debug.as_deref() };
-                    let unified = start::unified(&tree, definition, kernel, &programs.stub, &linux, started)?;
+                    let debug = definition
+                        .boot
+                        .debug
+                        .as_ref()
+                        .map(|words| {
+                            cmdline::compose(&root.hash, &format!("{kernel_words} {words}"))
+                        })
+                        .transpose()?;
+                    let started = start::Started {
+                        initrd: &initramfs.bytes,
+                        cmdline: &cmdline,
+                        pcr_public_key: key,
+                        debug: debug.as_deref(),
+                    };
+                    let unified =
+                        start::unified(&tree, definition, kernel, &programs.stub, &linux, started)?;
                     pcr11 = uki::measure::phases(&unified);
                     pcr11_debug = uki::profile::debug_phases(&unified).unwrap_or_default();
                     Some((programs.loader, unified))
                 }
             };
-            let sizes = Sizes { root: root_size, tree: tree_size, esp: programs.is_some(), signature: signers.verity.is_some() };
-            let layout = if options.disk { Some(Layout::new(definition, &root.hash, sizes).map_err(|e| with_packages(e, &tree))?) } else { None };
-            let (root, tree, layout, formats) = (&root_file, &tree_file, layout.as_ref(), &options.formats);
-            let parts = machine::Parts { image: &image, hash, programs, root, tree, layout, formats, epoch };
+            let sizes = Sizes {
+                root: root_size,
+                tree: tree_size,
+                esp: programs.is_some(),
+                signature: signers.verity.is_some(),
+            };
+            let layout = if options.disk {
+                Some(
+                    Layout::new(definition, &root.hash, sizes)
+                        .map_err(|e| with_packages(e, &tree))?,
+                )
+            } else {
+                None
+            };
+            let (root, tree, layout, formats) =
+                (&root_file, &tree_file, layout.as_ref(), &options.formats);
+            let parts = machine::Parts {
+                image: &image,
+                hash,
+                programs,
+                root,
+                tree,
+                layout,
+                formats,
+                epoch,
+            };
             machine::make(parts, &signers, &mut artifacts, &mut clock, options.jobs)?
         }
-        _ => clock.time("hash", || machine::digest(&root_file).context(|| root_name.clone()))?,
+        _ => clock.time("hash", || {
+            machine::digest(&root_file).context(|| root_name.clone())
+        })?,
     };
     artifacts.note("root.erofs", root_size, root_sha256);
     artifacts.note("root.verity", tree_size, root.tree_sha256);
@@ -178,15 +318,49 @@ fn attempt(definition: &Definition, out: &Path, options: &Options, output: &Outp
     let mut list = artifacts.list;
     list.sort_by(|a, b| a.name.cmp(&b.name));
 
-    let manifest = describe(definition, image, &tree, sources, &scrubbed, epoch, kernel.as_ref(), compression, previous.as_deref(), &root, list)?;
-    let manifest = Manifest { pcr11: measurements(&pcr11), pcr11_debug: measurements(&pcr11_debug), signatures: signatures(&signers), ..manifest };
+    let manifest = describe(
+        definition,
+        image,
+        &tree,
+        sources,
+        &scrubbed,
+        epoch,
+        kernel.as_ref(),
+        compression,
+        previous.as_deref(),
+        &root,
+        list,
+    )?;
+    let manifest = Manifest {
+        pcr11: measurements(&pcr11),
+        pcr11_debug: measurements(&pcr11_debug),
+        signatures: signatures(&signers),
+        ..manifest
+    };
     staging.put(&format!("{stem}{}", manifest::SUFFIX), &manifest.to_json()?)?;
     drop((root_file, tree_file));
     clock.time("publish", || staging.publish(&manifest, options.replace))?;
-    let cached = cache.and_then(Arc::into_inner).map(|cache| clock.time("cache", || Ok(cache.finish()))).transpose()?.unwrap_or_default();
-    output.detail(format_args!("cache: {} results found, {} made", cached.found, cached.made));
-    let modules = initramfs.map(|initramfs| initramfs.modules).unwrap_or_default();
-    Ok(Built { out: out.to_owned(), stem, manifest, scrubbed, findings, modules, stages: clock.stages })
+    let cached = cache
+        .and_then(Arc::into_inner)
+        .map(|cache| clock.time("cache", || Ok(cache.finish())))
+        .transpose()?
+        .unwrap_or_default();
+    output.detail(format_args!(
+        "cache: {} results found, {} made",
+        cached.found, cached.made
+    ));
+    let modules = initramfs
+        .map(|initramfs| initramfs.modules)
+        .unwrap_or_default();
+    Ok(Built {
+        out: out.to_owned(),
+        stem,
+        manifest,
+        scrubbed,
+        findings,
+        modules,
+        stages: clock.stages,
+    })
 }
 
 /// The image whose places are kept.
@@ -194,23 +368,43 @@ fn previous(path: &Path) -> Result<Arc<Previous>> {
     let what = || format!("--previous {}", path.display());
     let file = File::open(path).and_then(Part::whole).context(what)?;
     let hint = "give an OUT folder or a .root.erofs that adamant built; without --previous the image is as good, and a little more of it new to servers";
-    Ok(Arc::new(Previous::read(file).context(what).map_err(|error| error.hint(hint))?))
+    Ok(Arc::new(
+        Previous::read(file)
+            .context(what)
+            .map_err(|error| error.hint(hint))?,
+    ))
 }
 
 /// What fits no slot is made smaller by leaving out what is big.
 fn with_packages(error: Error, tree: &Tree) -> Error {
-    let Ok(mut packages) = manifest::installed_sizes(tree, b"/") else { return error };
+    let Ok(mut packages) = manifest::installed_sizes(tree, b"/") else {
+        return error;
+    };
     packages.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    let biggest: Vec<String> = packages.iter().take(BIGGEST).map(|(name, kib)| format!("{name} {} MiB", kib >> 10)).collect();
-    let Some(hint) = error.way_out().filter(|_| !biggest.is_empty()).map(|hint| format!("{hint}; the biggest, before compression: {}", biggest.join(", ")))
-    else {
+    let biggest: Vec<String> = packages
+        .iter()
+        .take(BIGGEST)
+        .map(|(name, kib)| format!("{name} {} MiB", kib >> 10))
+        .collect();
+    let Some(hint) = error.way_out().filter(|_| !biggest.is_empty()).map(|hint| {
+        format!(
+            "{hint}; the biggest, before compression: {}",
+            biggest.join(", ")
+        )
+    }) else {
         return error;
     };
     error.hint(hint)
 }
 
 fn measurements(pcr11: &[(String, [u8; 32])]) -> Vec<manifest::Measurement> {
-    pcr11.iter().map(|(phases, value)| manifest::Measurement { phases: phases.clone(), sha256: hex::encode(value) }).collect()
+    pcr11
+        .iter()
+        .map(|(phases, value)| manifest::Measurement {
+            phases: phases.clone(),
+            sha256: hex::encode(value),
+        })
+        .collect()
 }
 
 fn tell_scrubbed(scrubbed: &[Done], output: &Output) {
@@ -224,7 +418,12 @@ fn tell_scrubbed(scrubbed: &[Done], output: &Output) {
 
 /// A suite with updates that the archives of a source do not have.
 fn missing_suite(warning: &debian::Warning) -> Finding {
-    Finding { is_error: false, rule: "suites", message: warning.message.clone(), hint: warning.remedy.clone() }
+    Finding {
+        is_error: false,
+        rule: "suites",
+        message: warning.message.clone(),
+        hint: warning.remedy.clone(),
+    }
 }
 
 /// What updates replace on servers, and what is always the running image's.
@@ -238,24 +437,39 @@ fn tell_volumes(tree: &Tree, definition: &Definition, output: &Output) {
         }
     }
     for path in volumes::image_data(tree, definition) {
-        output.detail(format_args!("image data {path}: shown from the verified root"));
+        output.detail(format_args!(
+            "image data {path}: shown from the verified root"
+        ));
     }
 }
 
 /// Errors end the build, all at once; warnings are said and given back.
 fn refuse_errors(findings: Vec<Finding>, output: &Output) -> Result<Vec<Finding>> {
-    let (errors, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| finding.is_error);
+    let (errors, warnings): (Vec<_>, Vec<_>) =
+        findings.into_iter().partition(|finding| finding.is_error);
     for warning in &warnings {
-        output.warn(format_args!("{}: {}", warning.rule, warning.message), Some(&warning.hint));
+        output.warn(
+            format_args!("{}: {}", warning.rule, warning.message),
+            Some(&warning.hint),
+        );
     }
     if errors.is_empty() {
         return Ok(warnings);
     }
-    let lines: Vec<String> = errors.iter().map(|error| format!("{}: {}\n  {}", error.rule, error.message, error.hint)).collect();
-    Err(Error::new(format!("the image can't work like this:\n{}", lines.join("\n"))))
+    let lines: Vec<String> = errors
+        .iter()
+        .map(|error| format!("{}: {}\n  {}", error.rule, error.message, error.hint))
+        .collect();
+    Err(Error::new(format!(
+        "the image can't work like this:\n{}",
+        lines.join("\n")
+    )))
 }
 
-#[expect(clippy::too_many_arguments, reason = "the manifest is about everything there is")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the manifest is about everything there is"
+)]
 fn describe(
     definition: &Definition,
     image: manifest::Image,
@@ -278,7 +492,8 @@ fn describe(
         root: manifest::Root {
             hash: root.hash.to_string(),
             salt: hex::encode(&root.superblock.salt),
-            verity_uuid: adamant_contract::gpt::Guid::from_text_order(root.superblock.uuid).to_string(),
+            verity_uuid: adamant_contract::gpt::Guid::from_text_order(root.superblock.uuid)
+                .to_string(),
             blocks: root.written.blocks,
             tree_blocks: root.tree_blocks,
             compression: compression::name(compression),
@@ -298,23 +513,46 @@ fn describe(
             .iter()
             .map(|source| {
                 let sha256 = hex::encode(&source.sha256.wait().context(|| source.name.clone())?);
-                let suites = source.archive.as_ref().map(|archive| archive.suites.clone()).unwrap_or_default();
-                Ok(manifest::Source { kind: source.kind.to_owned(), name: source.name.clone(), sha256, entries: source.entries, suites })
+                let suites = source
+                    .archive
+                    .as_ref()
+                    .map(|archive| archive.suites.clone())
+                    .unwrap_or_default();
+                Ok(manifest::Source {
+                    kind: source.kind.to_owned(),
+                    name: source.name.clone(),
+                    sha256,
+                    entries: source.entries,
+                    suites,
+                })
             })
             .collect::<Result<_>>()?,
         scrubbed: scrubbed
             .iter()
             .filter(|done| !done.paths.is_empty())
-            .map(|done| manifest::Scrubbed { rule: done.rule.to_owned(), entries: done.paths.len() as u64 })
+            .map(|done| manifest::Scrubbed {
+                rule: done.rule.to_owned(),
+                entries: done.paths.len() as u64,
+            })
             .collect(),
         packages: manifest::packages(tree, b"/")?,
         volumes: definition
             .volumes
             .iter()
             .map(|volume| {
-                let adamant_contract::policy::Volume { name, mount, refresh, .. } = volume.policy.clone();
+                let adamant_contract::policy::Volume {
+                    name,
+                    mount,
+                    refresh,
+                    ..
+                } = volume.policy.clone();
                 let units = volumes::shipped(tree, definition, &mount).units;
-                manifest::Volume { name, mount, refresh, units }
+                manifest::Volume {
+                    name,
+                    mount,
+                    refresh,
+                    units,
+                }
             })
             .collect(),
         image_data: volumes::image_data(tree, definition),

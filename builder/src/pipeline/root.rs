@@ -69,13 +69,31 @@ pub fn write(
         previous,
     };
     let mut hasher = Hasher::new(&verity::salt(id));
-    let mut file = FileSink { file: root, at: BLOCK as u64 };
-    let written =
-        erofs::write(tree, &options, &mut HashingSink::new(&mut hasher, &mut file, means.jobs)).context(|| format!("writing {}", means.names[0].display()))?;
-    let mut out = Tee { inner: BufWriter::new(hashes), sha256: Sha256::new() };
-    let done = hasher.finish(verity::uuid(id), &mut out).and_then(|done| out.inner.flush().map(|()| done));
+    let mut file = FileSink {
+        file: root,
+        at: BLOCK as u64,
+    };
+    let written = erofs::write(
+        tree,
+        &options,
+        &mut HashingSink::new(&mut hasher, &mut file, means.jobs),
+    )
+    .context(|| format!("writing {}", means.names[0].display()))?;
+    let mut out = Tee {
+        inner: BufWriter::new(hashes),
+        sha256: Sha256::new(),
+    };
+    let done = hasher
+        .finish(verity::uuid(id), &mut out)
+        .and_then(|done| out.inner.flush().map(|()| done));
     let (hash, superblock) = done.context(|| format!("writing {}", means.names[1].display()))?;
-    Ok(Root { hash, tree_blocks: partition_blocks(superblock.data_blocks), superblock, written, tree_sha256: out.sha256.finalize().into() })
+    Ok(Root {
+        hash,
+        tree_blocks: partition_blocks(superblock.data_blocks),
+        superblock,
+        written,
+        tree_sha256: out.sha256.finalize().into(),
+    })
 }
 
 /// Blocks into a file: block 0 at the end.

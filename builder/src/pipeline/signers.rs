@@ -1,4 +1,5 @@
-//! Who signs this build. Opened before anything is built, so that a key that can't be used is found in seconds.
+//! Who signs this build. Opened before anything is built, so that a key that can't be used is found
+//! in seconds.
 
 use adamant_contract::signature::{Mode, Rule};
 
@@ -40,9 +41,16 @@ pub fn open(sign: &Sign, unsigned: bool) -> Result<Signers> {
                     .hint("write a key, or build with --unsigned and sign the output folder later, with `adamant sign`"));
             }
         };
-        Ok(Some(Holder { certificate, signer }))
+        Ok(Some(Holder {
+            certificate,
+            signer,
+        }))
     };
-    Ok(Signers { secure_boot: holder("secure_boot", &sign.secure_boot)?, verity: holder("verity", &sign.verity)?, pcr: holder("pcr", &sign.pcr)? })
+    Ok(Signers {
+        secure_boot: holder("secure_boot", &sign.secure_boot)?,
+        verity: holder("verity", &sign.verity)?,
+        pcr: holder("pcr", &sign.pcr)?,
+    })
 }
 
 /// The signer of a holder that has one.
@@ -54,12 +62,17 @@ pub fn signer(holder: &Option<Holder>) -> Option<&Signer> {
 pub fn rule(wanted: Option<Mode>, signers: &Signers, epoch: Option<i64>) -> Result<Rule> {
     let mode = match (wanted, &signers.verity) {
         (Some(mode @ (Mode::Require | Mode::Prefer)), None) => {
-            return Err(Error::new(format!("verify.signature is {mode}, but there is no verity certificate"))
-                .hint("name one in [sign], or give a folder of keys with --keys"));
+            return Err(Error::new(format!(
+                "verify.signature is {mode}, but there is no verity certificate"
+            ))
+            .hint("name one in [sign], or give a folder of keys with --keys"));
         }
         (Some(mode), _) => mode,
         (None, Some(_)) => Mode::Require,
         (None, None) => Mode::Off,
     };
-    Ok(Rule { mode, built: epoch.unwrap_or_default() })
+    Ok(Rule {
+        mode,
+        built: epoch.unwrap_or_default(),
+    })
 }

@@ -1,4 +1,5 @@
-//! What firmware starts: boot loader and unified kernel image, from the image's own packages or from the definition's paths.
+//! What firmware starts: boot loader and unified kernel image, from the image's own packages or
+//! from the definition's paths.
 
 use std::path::Path;
 
@@ -33,25 +34,42 @@ pub fn programs(tree: &Tree, definition: &Definition, output: &Output) -> Result
     let loader = program(tree, definition.boot.loader.as_deref(), LOADER)?;
     match (stub, loader) {
         (Some(stub), Some(loader)) => {
-            pe::Image::parse("the boot loader", &loader).map_err(|e| e.hint("give systemd's systemd-bootx64.efi (Debian: systemd-boot-efi)"))?;
+            pe::Image::parse("the boot loader", &loader).map_err(|e| {
+                e.hint("give systemd's systemd-bootx64.efi (Debian: systemd-boot-efi)")
+            })?;
             Ok(Some(Programs { stub, loader }))
         }
         (None, None) => {
             let what = "neither systemd's stub nor its boot loader is in the image: firmware can't start this disk, `adamant boot` and network boot can";
-            output.warn(what, Some("add the package systemd-boot-efi, or write boot.stub and boot.loader"));
+            output.warn(
+                what,
+                Some("add the package systemd-boot-efi, or write boot.stub and boot.loader"),
+            );
             Ok(None)
         }
         (stub, _) => {
-            let (there, missing) = if stub.is_some() { ("stub", "loader") } else { ("loader", "stub") };
-            Err(Error::new(format!("there is systemd's {there}, but boot.{missing} is missing")).hint("both are in Debian's package systemd-boot-efi"))
+            let (there, missing) = if stub.is_some() {
+                ("stub", "loader")
+            } else {
+                ("loader", "stub")
+            };
+            Err(Error::new(format!(
+                "there is systemd's {there}, but boot.{missing} is missing"
+            ))
+            .hint("both are in Debian's package systemd-boot-efi"))
         }
     }
 }
 
 fn program(tree: &Tree, given: Option<&Path>, own: &str) -> Result<Option<Vec<u8>>> {
     match given {
-        Some(path) => bounded::read(path, PROGRAM_LIMIT).map(Some).context(|| path.display().to_string()),
-        None => file_at(tree, own.as_bytes()).map(|content| content.to_vec(PROGRAM_LIMIT)).transpose().context(|| own.to_owned()),
+        Some(path) => bounded::read(path, PROGRAM_LIMIT)
+            .map(Some)
+            .context(|| path.display().to_string()),
+        None => file_at(tree, own.as_bytes())
+            .map(|content| content.to_vec(PROGRAM_LIMIT))
+            .transpose()
+            .context(|| own.to_owned()),
     }
 }
 
@@ -69,10 +87,29 @@ pub struct Started<'a> {
 }
 
 /// The unified kernel image, unsigned.
-pub fn unified(tree: &Tree, definition: &Definition, kernel: &Kernel, stub: &[u8], linux: &[u8], started: Started) -> Result<pe::Image> {
-    let Started { initrd, cmdline, pcr_public_key, debug } = started;
-    let os_release = file_at(tree, OS_RELEASE.as_bytes()).map(|content| content.to_vec(OS_RELEASE_LIMIT)).transpose().context(|| OS_RELEASE)?;
-    let microcode = if definition.boot.microcode { Some(microcode::early(tree)?) } else { None };
+pub fn unified(
+    tree: &Tree,
+    definition: &Definition,
+    kernel: &Kernel,
+    stub: &[u8],
+    linux: &[u8],
+    started: Started,
+) -> Result<pe::Image> {
+    let Started {
+        initrd,
+        cmdline,
+        pcr_public_key,
+        debug,
+    } = started;
+    let os_release = file_at(tree, OS_RELEASE.as_bytes())
+        .map(|content| content.to_vec(OS_RELEASE_LIMIT))
+        .transpose()
+        .context(|| OS_RELEASE)?;
+    let microcode = if definition.boot.microcode {
+        Some(microcode::early(tree)?)
+    } else {
+        None
+    };
     let parts = Parts {
         stub,
         linux,
@@ -87,8 +124,13 @@ pub fn unified(tree: &Tree, definition: &Definition, kernel: &Kernel, stub: &[u8
     uki::compose(&parts)
 }
 
-/// Boot loader and image, signed where there is a key: the values of PCR 11 first, because the signature over the whole covers them.
-pub fn sign(loader: Vec<u8>, mut image: pe::Image, signers: &Signers) -> Result<(Vec<u8>, Vec<u8>)> {
+/// Boot loader and image, signed where there is a key: the values of PCR 11 first, because the
+/// signature over the whole covers them.
+pub fn sign(
+    loader: Vec<u8>,
+    mut image: pe::Image,
+    signers: &Signers,
+) -> Result<(Vec<u8>, Vec<u8>)> {
     if let Some(signer) = signers::signer(&signers.pcr) {
         let signature = pcr::sign(signer, &image)?;
         uki::profile::add_shared(&mut image, ".pcrsig", signature)?;
@@ -96,6 +138,9 @@ pub fn sign(loader: Vec<u8>, mut image: pe::Image, signers: &Signers) -> Result<
     let image = image.write()?;
     match signers::signer(&signers.secure_boot) {
         None => Ok((loader, image)),
-        Some(signer) => Ok((authenticode::sign(signer, "the boot loader", &loader)?, authenticode::sign(signer, "the unified kernel image", &image)?)),
+        Some(signer) => Ok((
+            authenticode::sign(signer, "the boot loader", &loader)?,
+            authenticode::sign(signer, "the unified kernel image", &image)?,
+        )),
     }
 }

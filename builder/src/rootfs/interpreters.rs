@@ -1,13 +1,17 @@
-//! Which programs of an image run what a file or a line tells them: shells and interpreters by their usual names, and what the definition names.
+//! Which programs of an image run what a file or a line tells them: shells and interpreters by
+//! their usual names, and what the definition names.
 //!
-//! What is looked for are programs whose usual input is a program. Those that work on data and can be made to start something (sed, ed, vim, find, less, jq,
-//! sqlite3) are none: what they read is data nearly always, and to refuse it to them would break more than it keeps out.
+//! What is looked for are programs whose usual input is a program. Those that work on data and can
+//! be made to start something (sed, ed, vim, find, less, jq, sqlite3) are none: what they read is
+//! data nearly always, and to refuse it to them would break more than it keeps out.
 
 use crate::definition::{Definition, Scripts};
 use crate::tree::{Kind, NodeId, Tree, show};
 
-const SHELLS: [&str; 17] =
-    ["ash", "bash", "busybox", "csh", "dash", "elvish", "fish", "ksh", "lksh", "mksh", "nu", "posh", "sh", "tcsh", "toybox", "yash", "zsh"];
+const SHELLS: [&str; 17] = [
+    "ash", "bash", "busybox", "csh", "dash", "elvish", "fish", "ksh", "lksh", "mksh", "nu", "posh",
+    "sh", "tcsh", "toybox", "yash", "zsh",
+];
 const INTERPRETERS: [&str; 40] = [
     "awk",
     "beam.smp",
@@ -53,9 +57,13 @@ const INTERPRETERS: [&str; 40] = [
 /// What is behind a name, beside a version.
 const VARIANTS: [&str; 4] = ["-static", "-dbg", "-x86_64-linux-gnu", ".real"];
 
-/// The name without a version or a variant: python3.13, lua5.4, perl5.40-x86_64-linux-gnu, bash-static.
+/// The name without a version or a variant: python3.13, lua5.4, perl5.40-x86_64-linux-gnu,
+/// bash-static.
 fn bare(name: &str) -> &str {
-    let name = VARIANTS.iter().find_map(|variant| name.strip_suffix(variant)).unwrap_or(name);
+    let name = VARIANTS
+        .iter()
+        .find_map(|variant| name.strip_suffix(variant))
+        .unwrap_or(name);
     name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.' || c == '-')
 }
 
@@ -69,7 +77,8 @@ pub fn is_interpreter(name: &str) -> bool {
     INTERPRETERS.contains(&name) || INTERPRETERS.contains(&bare(name))
 }
 
-/// The dynamic loader. Started by its own name it runs any program of the image, and to the kernel the one that runs is the loader.
+/// The dynamic loader. Started by its own name it runs any program of the image, and to the kernel
+/// the one that runs is the loader.
 fn is_loader(name: &str) -> bool {
     name.starts_with("ld") && name.contains(".so")
 }
@@ -83,14 +92,20 @@ pub fn name_of(path: &str) -> &str {
 pub fn is_program(tree: &Tree, id: NodeId) -> bool {
     let node = tree.node(id);
     let mut magic = [0; 4];
-    matches!(&node.kind, Kind::File(content) if node.meta.mode & 0o111 != 0 && content.read_exact_at(0, &mut magic).is_ok()) && magic == *b"\x7fELF"
+    matches!(&node.kind, Kind::File(content) if node.meta.mode & 0o111 != 0 && content.read_exact_at(0, &mut magic).is_ok())
+        && magic == *b"\x7fELF"
 }
 
-/// All of the image, each once, by the path that is a file where there is one: by name, by a link of such a name, and by the definition's list. Not those that
-/// volumes will be mounted over.
+/// All of the image, each once, by the path that is a file where there is one: by name, by a link
+/// of such a name, and by the definition's list. Not those that volumes will be mounted over.
 pub fn find(tree: &Tree, definition: &Definition) -> Vec<(String, NodeId)> {
     let mut found: Vec<(String, NodeId)> = Vec::new();
-    let hidden = |path: &str| definition.volumes.iter().any(|volume| adamant_contract::policy::is_below(path, &volume.policy.mount));
+    let hidden = |path: &str| {
+        definition
+            .volumes
+            .iter()
+            .any(|volume| adamant_contract::policy::is_below(path, &volume.policy.mount))
+    };
     let mut add = |path: String, id: NodeId| {
         if is_program(tree, id) && !hidden(&path) && found.iter().all(|(_, known)| *known != id) {
             found.push((path, id));
@@ -116,13 +131,24 @@ pub fn find(tree: &Tree, definition: &Definition) -> Vec<(String, NodeId)> {
     found
 }
 
-/// The paths of those that read no scripts from outside the image: all but the exceptions, where scripts are refused at all.
+/// The paths of those that read no scripts from outside the image: all but the exceptions, where
+/// scripts are refused at all.
 pub fn refused(tree: &Tree, definition: &Definition) -> Vec<String> {
     if definition.scripts == Scripts::Allow {
         return Vec::new();
     }
-    let excepted: Vec<Option<NodeId>> = definition.seal.allow.scripts.iter().map(|path| tree.resolve(path.as_bytes())).collect();
-    find(tree, definition).into_iter().filter(|(_, id)| !excepted.contains(&Some(*id))).map(|(path, _)| path).collect()
+    let excepted: Vec<Option<NodeId>> = definition
+        .seal
+        .allow
+        .scripts
+        .iter()
+        .map(|path| tree.resolve(path.as_bytes()))
+        .collect();
+    find(tree, definition)
+        .into_iter()
+        .filter(|(_, id)| !excepted.contains(&Some(*id)))
+        .map(|(path, _)| path)
+        .collect()
 }
 
 #[cfg(test)]
@@ -133,7 +159,9 @@ mod tests {
     use crate::tree::{Content, Meta};
 
     fn refused(seal: &str) -> Vec<String> {
-        let text = format!("[image]\nid = \"t\"\nversion = \"1\"\n[[source]]\ndir = \"x\"\n[seal]\nlevel = \"guard\"\n{seal}");
+        let text = format!(
+            "[image]\nid = \"t\"\nversion = \"1\"\n[[source]]\ndir = \"x\"\n[seal]\nlevel = \"guard\"\n{seal}"
+        );
         let definition = Definition::parse(&text, Path::new("image.toml")).unwrap();
         let mut tree = Tree::new();
         for (path, text) in [
@@ -155,7 +183,15 @@ mod tests {
                 Some(target) => Kind::Symlink(target.as_bytes().into()),
                 None => Kind::File(Content::from_memory(text.as_bytes())),
             };
-            tree.insert(path.as_bytes(), Meta { mode: 0o755, ..Meta::default() }, kind).unwrap();
+            tree.insert(
+                path.as_bytes(),
+                Meta {
+                    mode: 0o755,
+                    ..Meta::default()
+                },
+                kind,
+            )
+            .unwrap();
         }
         let perl = tree.resolve(b"/usr/bin/perl5.40-x86_64-linux-gnu").unwrap();
         tree.link(b"/usr/bin/perl", perl).unwrap();
@@ -165,13 +201,27 @@ mod tests {
     #[test]
     fn interpreters_are_found_once_by_their_names_and_their_links_names() {
         assert_eq!(refused(""), [""; 0]);
-        let usual = ["/usr/bin/dash", "/usr/bin/perl", "/usr/bin/python3.13", "/usr/lib64/ld-linux-x86-64.so.2", "/usr/bin/ksh"];
+        let usual = [
+            "/usr/bin/dash",
+            "/usr/bin/perl",
+            "/usr/bin/python3.13",
+            "/usr/lib64/ld-linux-x86-64.so.2",
+            "/usr/bin/ksh",
+        ];
         assert_eq!(refused("scripts = \"refuse\""), usual);
     }
 
     #[test]
     fn the_definition_adds_some_and_excepts_others_by_any_of_their_names() {
         let all = "scripts = \"refuse\"\ninterpreters = [\"/usr/bin/engine\"]\n[seal.allow]\nscripts = [\"/usr/bin/sh\", \"/usr/bin/python3.13\"]";
-        assert_eq!(refused(all), ["/usr/bin/perl", "/usr/lib64/ld-linux-x86-64.so.2", "/usr/bin/engine", "/usr/bin/ksh"]);
+        assert_eq!(
+            refused(all),
+            [
+                "/usr/bin/perl",
+                "/usr/lib64/ld-linux-x86-64.so.2",
+                "/usr/bin/engine",
+                "/usr/bin/ksh"
+            ]
+        );
     }
 }

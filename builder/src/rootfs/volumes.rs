@@ -1,5 +1,6 @@
-//! What an image ships below its volumes: data that describes the image, which is shown from the verified root, and units, which the agent puts on
-//! the volume and later replaces as long as nobody has changed them.
+//! What an image ships below its volumes: data that describes the image, which is shown from the
+//! verified root, and units, which the agent puts on the volume and later replaces as long as
+//! nobody has changed them.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +10,13 @@ use adamant_contract::policy::is_below;
 use crate::definition::Definition;
 use crate::tree::{Kind, NodeId, Tree, parts, show};
 
-/// What describes the image and belongs beside its /usr: what the package managers of the distributions keep of what is installed, and from where.
-/// Nothing else changes it on a server whose packages can't change, and scanners look for it at its usual place. Data that services write as well is not
-/// here (dnf's history, man's index, systemd's catalog): it is in units.
+/// What describes the image and belongs beside its /usr: what the package managers of the
+/// distributions keep of what is installed, and from where. Nothing else changes it on a server
+/// whose packages can't change, and scanners look for it at its usual place. Data that services
+/// write as well is not here (dnf's history, man's index, systemd's catalog): it is in units.
 const IMAGE_DATA: &[&str] = &[
-    // Debian: packages; where they can be had; which came as dependencies; what was answered at their installation.
+    // Debian: packages; where they can be had; which came as dependencies; what was answered at
+    // their installation.
     "/var/lib/dpkg",
     "/var/lib/apt/lists",
     "/var/lib/apt/extended_states",
@@ -34,10 +37,15 @@ const STATE: &str = "/var";
 /// What the agent never seeds at a volume's root.
 const NOT_SEEDED: [&[u8]; 2] = [IDENTITY_DIR.as_bytes(), b"lost+found"];
 
-/// Data of the image that its volumes would hide, as absolute paths: directories and regular files. A symbolic link is none: what it leads to is not
-/// on the volume, or is found by its own path.
+/// Data of the image that its volumes would hide, as absolute paths: directories and regular files.
+/// A symbolic link is none: what it leads to is not on the volume, or is found by its own path.
 pub fn image_data(tree: &Tree, definition: &Definition) -> Vec<String> {
-    let mounts = || definition.volumes.iter().map(|volume| volume.policy.mount.as_str());
+    let mounts = || {
+        definition
+            .volumes
+            .iter()
+            .map(|volume| volume.policy.mount.as_str())
+    };
     let is_data = |path: &str| {
         let node = tree.lookup(path.as_bytes()).map(|id| &tree.node(id).kind);
         matches!(node, Some(Kind::Directory(_) | Kind::File(_)))
@@ -45,7 +53,11 @@ pub fn image_data(tree: &Tree, definition: &Definition) -> Vec<String> {
             // A volume that is mounted there is the operator's word.
             && !mounts().any(|mount| mount == path || is_below(mount, path))
     };
-    IMAGE_DATA.iter().filter(|path| is_data(path)).map(|path| (*path).to_owned()).collect()
+    IMAGE_DATA
+        .iter()
+        .filter(|path| is_data(path))
+        .map(|path| (*path).to_owned())
+        .collect()
 }
 
 /// What the agent puts on a volume.
@@ -57,32 +69,69 @@ pub struct Shipped {
     pub entries: Vec<(Vec<u8>, NodeId)>,
 }
 
-/// What the image ships for the volume at `mount`: neither what belongs to volumes below it nor the image's data.
+/// What the image ships for the volume at `mount`: neither what belongs to volumes below it nor the
+/// image's data.
 pub fn shipped(tree: &Tree, definition: &Definition, mount: &str) -> Shipped {
     let data = image_data(tree, definition);
     let covered = |path: &[u8]| {
-        let others = definition.volumes.iter().map(|volume| volume.policy.mount.as_str()).filter(|other| is_below(other, mount));
-        others.chain(data.iter().map(String::as_str)).any(|place| path.strip_prefix(place.as_bytes()).is_some_and(|rest| rest.is_empty() || rest[0] == b'/'))
+        let others = definition
+            .volumes
+            .iter()
+            .map(|volume| volume.policy.mount.as_str())
+            .filter(|other| is_below(other, mount));
+        others.chain(data.iter().map(String::as_str)).any(|place| {
+            path.strip_prefix(place.as_bytes())
+                .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+        })
     };
     let mut entries = Vec::new();
     tree.visit(&mut |path, id| {
-        let Some(rest) = path.strip_prefix(mount.as_bytes()).and_then(|rest| rest.strip_prefix(b"/")) else { return };
-        if !covered(path) && !parts(rest).next().is_some_and(|top| NOT_SEEDED.contains(&top)) {
+        let Some(rest) = path
+            .strip_prefix(mount.as_bytes())
+            .and_then(|rest| rest.strip_prefix(b"/"))
+        else {
+            return;
+        };
+        if !covered(path)
+            && !parts(rest)
+                .next()
+                .is_some_and(|top| NOT_SEEDED.contains(&top))
+        {
             entries.push((path.to_vec(), id));
         }
     });
     let lib = format!("{STATE}/lib");
-    let is_container =
-        |path: &[u8]| mount == STATE && path == lib.as_bytes() && tree.lookup(path).is_some_and(|id| matches!(tree.node(id).kind, Kind::Directory(_)));
+    let is_container = |path: &[u8]| {
+        mount == STATE
+            && path == lib.as_bytes()
+            && tree
+                .lookup(path)
+                .is_some_and(|id| matches!(tree.node(id).kind, Kind::Directory(_)))
+    };
     let mut units = BTreeSet::new();
     for (path, _) in entries.iter().filter(|(path, _)| !is_container(path)) {
-        let depth = if path.starts_with(format!("{lib}/").as_bytes()) && is_container(lib.as_bytes()) { 3 } else { 2 };
+        let depth =
+            if path.starts_with(format!("{lib}/").as_bytes()) && is_container(lib.as_bytes()) {
+                3
+            } else {
+                2
+            };
         units.insert(match mount == STATE {
-            true => format!("/{}", parts(path).take(depth).map(show).collect::<Vec<_>>().join("/")),
+            true => format!(
+                "/{}",
+                parts(path)
+                    .take(depth)
+                    .map(show)
+                    .collect::<Vec<_>>()
+                    .join("/")
+            ),
             false => mount.to_owned(),
         });
     }
-    Shipped { units: units.into_iter().collect(), entries }
+    Shipped {
+        units: units.into_iter().collect(),
+        entries,
+    }
 }
 
 #[cfg(test)]
@@ -93,14 +142,20 @@ mod tests {
     use crate::tree::{Content, Meta};
 
     fn definition(volumes: &str) -> Definition {
-        let text = format!("{volumes}[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ntar = \"x\"\n");
+        let text =
+            format!("{volumes}[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ntar = \"x\"\n");
         Definition::parse(&text, Path::new("image.toml")).unwrap()
     }
 
     fn tree(files: &[&str]) -> Tree {
         let mut tree = Tree::new();
         for path in files {
-            tree.insert(path.as_bytes(), Meta::default(), Kind::File(Content::from_memory(&b"x"[..]))).unwrap();
+            tree.insert(
+                path.as_bytes(),
+                Meta::default(),
+                Kind::File(Content::from_memory(&b"x"[..])),
+            )
+            .unwrap();
         }
         tree
     }
@@ -120,24 +175,65 @@ mod tests {
     #[test]
     fn units_are_what_the_agent_takes_for_units() {
         let (tree, definition) = (tree(&FILES), definition(""));
-        assert_eq!(image_data(&tree, &definition), ["/var/lib/dpkg", "/var/lib/apt/lists", "/var/lib/apt/extended_states"]);
-        assert_eq!(shipped(&tree, &definition, "/var").units, ["/var/lib/app", "/var/lib/apt", "/var/note", "/var/www"]);
+        assert_eq!(
+            image_data(&tree, &definition),
+            [
+                "/var/lib/dpkg",
+                "/var/lib/apt/lists",
+                "/var/lib/apt/extended_states"
+            ]
+        );
+        assert_eq!(
+            shipped(&tree, &definition, "/var").units,
+            ["/var/lib/app", "/var/lib/apt", "/var/note", "/var/www"]
+        );
         assert_eq!(shipped(&tree, &definition, "/var/log").units, ["/var/log"]);
         let entries = shipped(&tree, &definition, "/var").entries.len();
-        assert_eq!(entries, ["lib", "lib/apt", "lib/app", "lib/app/deep", "lib/app/deep/file", "www", "www/index.html", "note"].len());
+        assert_eq!(
+            entries,
+            [
+                "lib",
+                "lib/apt",
+                "lib/app",
+                "lib/app/deep",
+                "lib/app/deep/file",
+                "www",
+                "www/index.html",
+                "note"
+            ]
+            .len()
+        );
     }
 
     #[test]
     fn data_without_a_volume_above_it_or_with_one_below_it_stays_what_it_is() {
         let tree = tree(&FILES);
         assert_eq!(image_data(&tree, &definition("volumes = []\n")), [""; 0]);
-        let volume = |mount: &str| format!("\n[[volume]]\nname = \"v\"\nmount = {mount:?}\nsize = \"16M\"\n");
-        let of = |mount: &str| {
-            let text = format!("[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ntar = \"x\"\n{}", volume(mount));
-            image_data(&tree, &Definition::parse(&text, Path::new("image.toml")).unwrap())
+        let volume = |mount: &str| {
+            format!("\n[[volume]]\nname = \"v\"\nmount = {mount:?}\nsize = \"16M\"\n")
         };
-        assert_eq!(of("/var/lib"), ["/var/lib/dpkg", "/var/lib/apt/lists", "/var/lib/apt/extended_states"]);
-        assert_eq!(of("/var/lib/apt"), ["/var/lib/apt/lists", "/var/lib/apt/extended_states"]);
+        let of = |mount: &str| {
+            let text = format!(
+                "[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ntar = \"x\"\n{}",
+                volume(mount)
+            );
+            image_data(
+                &tree,
+                &Definition::parse(&text, Path::new("image.toml")).unwrap(),
+            )
+        };
+        assert_eq!(
+            of("/var/lib"),
+            [
+                "/var/lib/dpkg",
+                "/var/lib/apt/lists",
+                "/var/lib/apt/extended_states"
+            ]
+        );
+        assert_eq!(
+            of("/var/lib/apt"),
+            ["/var/lib/apt/lists", "/var/lib/apt/extended_states"]
+        );
         assert_eq!(of("/var/lib/dpkg"), [""; 0]);
         assert_eq!(of("/var/lib/apt/lists/partial"), [""; 0]);
         assert_eq!(of("/srv"), [""; 0]);
@@ -146,7 +242,12 @@ mod tests {
     #[test]
     fn a_link_where_data_is_expected_is_a_unit_like_any_other() {
         let mut tree = tree(&["/usr/lib/sysimage/rpm/rpmdb.sqlite"]);
-        tree.insert(b"/var/lib/rpm", Meta::default(), Kind::Symlink(b"../../usr/lib/sysimage/rpm"[..].into())).unwrap();
+        tree.insert(
+            b"/var/lib/rpm",
+            Meta::default(),
+            Kind::Symlink(b"../../usr/lib/sysimage/rpm"[..].into()),
+        )
+        .unwrap();
         let definition = definition("");
         assert_eq!(image_data(&tree, &definition), [""; 0]);
         assert_eq!(shipped(&tree, &definition, "/var").units, ["/var/lib/rpm"]);

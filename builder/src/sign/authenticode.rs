@@ -1,5 +1,5 @@
-//! Signatures of EFI programs: Microsoft's "Windows Authenticode Portable Executable Signature Format", as UEFI Secure Boot (UEFI 2.10,
-//! 32.5.3.3) and shim take it.
+//! Signatures of EFI programs: Microsoft's "Windows Authenticode Portable Executable Signature
+//! Format", as UEFI Secure Boot (UEFI 2.10, 32.5.3.3) and shim take it.
 
 use sha2::{Digest, Sha256};
 
@@ -10,13 +10,17 @@ use crate::uki::pe;
 
 /// SPC_INDIRECT_DATA_OBJID.
 const INDIRECT_DATA: &str = "1.3.6.1.4.1.311.2.1.4";
-/// SpcIndirectDataContent in DER up to the digest: SPC_PE_IMAGE_DATA (1.3.6.1.4.1.311.2.1.15) without flags and with an empty file name, as
-/// the format has it for programs, then DigestInfo with SHA-256.
+/// SpcIndirectDataContent in DER up to the digest: SPC_PE_IMAGE_DATA (1.3.6.1.4.1.311.2.1.15)
+/// without flags and with an empty file name, as the format has it for programs, then DigestInfo
+/// with SHA-256.
 const INDIRECT_DATA_HEAD: [u8; 46] = [
     0x30, 0x4c, // SEQUENCE, 76
-    0x30, 0x17, 0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x01, 0x0f, // SEQUENCE, OID SPC_PE_IMAGE_DATA
-    0x30, 0x09, 0x03, 0x01, 0x00, 0xa0, 0x04, 0xa2, 0x02, 0x80, 0x00, // SEQUENCE: no flags; [0] [2] [0] ""
-    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, // DigestInfo, SHA-256
+    0x30, 0x17, 0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x01,
+    0x0f, // SEQUENCE, OID SPC_PE_IMAGE_DATA
+    0x30, 0x09, 0x03, 0x01, 0x00, 0xa0, 0x04, 0xa2, 0x02, 0x80,
+    0x00, // SEQUENCE: no flags; [0] [2] [0] ""
+    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05,
+    0x00, // DigestInfo, SHA-256
     0x04, 0x20, // OCTET STRING, 32
 ];
 /// WIN_CERT_REVISION_2_0 and WIN_CERT_TYPE_PKCS_SIGNED_DATA.
@@ -24,7 +28,8 @@ const WIN_CERTIFICATE: [u8; 4] = [0x00, 0x02, 0x02, 0x00];
 /// Attribute certificates start and end on this grain.
 const GRAIN: usize = 8;
 
-/// The digest that is signed: of the whole file without its checksum, its certificates and what points to them.
+/// The digest that is signed: of the whole file without its checksum, its certificates and what
+/// points to them.
 fn digest(bytes: &[u8], gaps: &pe::Unsigned) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(&bytes[..gaps.checksum]);
@@ -34,14 +39,21 @@ fn digest(bytes: &[u8], gaps: &pe::Unsigned) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// The certificate that a program says it is signed with, `None` where it is not signed. Whether the signature holds, firmware says.
+/// The certificate that a program says it is signed with, `None` where it is not signed. Whether
+/// the signature holds, firmware says.
 pub fn signed_with(name: &str, bytes: &[u8]) -> Result<Option<Certificate>> {
     Ok(opened(name, bytes)?.map(|message| message.certificate))
 }
 
-/// The certificate that a program is signed with, and whether its key signed this program; the reason when it did not.
-pub fn check(name: &str, bytes: &[u8]) -> Result<Option<(Certificate, std::result::Result<(), String>)>> {
-    let Some(message) = opened(name, bytes)? else { return Ok(None) };
+/// The certificate that a program is signed with, and whether its key signed this program; the
+/// reason when it did not.
+pub fn check(
+    name: &str,
+    bytes: &[u8],
+) -> Result<Option<(Certificate, std::result::Result<(), String>)>> {
+    let Some(message) = opened(name, bytes)? else {
+        return Ok(None);
+    };
     let content = message.content.as_deref().unwrap_or_default();
     let digest = digest(bytes, &pe::unsigned(name, bytes)?);
     let holds = match content.ends_with(&digest) {
@@ -53,11 +65,18 @@ pub fn check(name: &str, bytes: &[u8]) -> Result<Option<(Certificate, std::resul
 
 fn opened(name: &str, bytes: &[u8]) -> Result<Option<message::Opened>> {
     let image = pe::Image::parse(name, bytes)?;
-    let Some((head, message)) = image.certificates().split_at_checked(GRAIN) else { return Ok(None) };
+    let Some((head, message)) = image.certificates().split_at_checked(GRAIN) else {
+        return Ok(None);
+    };
     if head[4..] != WIN_CERTIFICATE {
-        return Err(Error::new(format!("{name}: its signature is of a kind that firmware does not take")).hint("sign it anew"));
+        return Err(Error::new(format!(
+            "{name}: its signature is of a kind that firmware does not take"
+        ))
+        .hint("sign it anew"));
     }
-    message::open(message).context(|| format!("{name}: its signature")).map(Some)
+    message::open(message)
+        .context(|| format!("{name}: its signature"))
+        .map(Some)
 }
 
 /// The program with its signature; one that it had is replaced.

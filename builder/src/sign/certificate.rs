@@ -12,7 +12,10 @@ use x509_cert::builder::profile::BuilderProfile;
 use x509_cert::builder::{Builder, CertificateBuilder};
 use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, DecodePem, Encode, EncodePem, pem::LineEnding};
-use x509_cert::ext::pkix::{AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages, SubjectKeyIdentifier};
+use x509_cert::ext::pkix::{
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages,
+    SubjectKeyIdentifier,
+};
 use x509_cert::ext::{Extension, ToExtension};
 use x509_cert::name::Name;
 use x509_cert::serial_number::SerialNumber;
@@ -55,14 +58,23 @@ impl Certificate {
     /// Reads a PEM or DER file.
     pub fn read(path: &Path) -> Result<Certificate> {
         let name = || path.display().to_string();
-        let bytes = crate::io::bounded::read(path, LIMIT).context(name).map_err(super::with_new_keys)?;
-        Certificate::parse(&bytes).context(name).map_err(super::with_new_keys)
+        let bytes = crate::io::bounded::read(path, LIMIT)
+            .context(name)
+            .map_err(super::with_new_keys)?;
+        Certificate::parse(&bytes)
+            .context(name)
+            .map_err(super::with_new_keys)
     }
 
     /// Reads PEM or DER.
     pub fn parse(bytes: &[u8]) -> Result<Certificate> {
-        let wrong = |e: x509_cert::der::Error| Error::new(format!("not a certificate: {e}")).hint("give an X.509 certificate, PEM or DER");
-        let pem = bytes.windows(27).position(|window| window == b"-----BEGIN CERTIFICATE-----");
+        let wrong = |e: x509_cert::der::Error| {
+            Error::new(format!("not a certificate: {e}"))
+                .hint("give an X.509 certificate, PEM or DER")
+        };
+        let pem = bytes
+            .windows(27)
+            .position(|window| window == b"-----BEGIN CERTIFICATE-----");
         let parsed = match pem {
             Some(at) => x509_cert::Certificate::from_pem(&bytes[at..]).map_err(wrong)?,
             None => x509_cert::Certificate::from_der(bytes).map_err(wrong)?,
@@ -73,29 +85,50 @@ impl Certificate {
     /// The first and the last second it is valid, as RFC 3339 writes them.
     pub fn validity(&self) -> (String, String) {
         let validity = self.parsed.tbs_certificate().validity();
-        (validity.not_before.to_date_time().to_string(), validity.not_after.to_date_time().to_string())
+        (
+            validity.not_before.to_date_time().to_string(),
+            validity.not_after.to_date_time().to_string(),
+        )
     }
 
     fn new(parsed: x509_cert::Certificate) -> Result<Certificate> {
         let broken = |e: x509_cert::der::Error| Error::new(format!("not a certificate: {e}"));
         let der = parsed.to_der().map_err(broken)?;
-        let spki = parsed.tbs_certificate().subject_public_key_info().to_der().map_err(broken)?;
+        let spki = parsed
+            .tbs_certificate()
+            .subject_public_key_info()
+            .to_der()
+            .map_err(broken)?;
         let key = PublicKey::parse(&spki)?;
         Ok(Certificate { parsed, der, key })
     }
 
     /// A self-signed one for a new RSA key.
-    pub fn self_signed(common_name: &str, key: &rsa::PrivateKey, serial: [u8; 16], days: u32) -> Result<Certificate> {
-        let failed = |e: &dyn std::fmt::Display| Error::new(format!("the certificate {common_name:?} can't be made: {e}"));
-        let name: Name = format!("CN={common_name}").parse().map_err(|e| failed(&e))?;
+    pub fn self_signed(
+        common_name: &str,
+        key: &rsa::PrivateKey,
+        serial: [u8; 16],
+        days: u32,
+    ) -> Result<Certificate> {
+        let failed = |e: &dyn std::fmt::Display| {
+            Error::new(format!(
+                "the certificate {common_name:?} can't be made: {e}"
+            ))
+        };
+        let name: Name = format!("CN={common_name}")
+            .parse()
+            .map_err(|e| failed(&e))?;
         // Positive and not zero in its first byte, so that every reader prints the same number.
         let mut serial = serial;
         serial[0] = serial[0] & 0x7f | 0x40;
         let signer = rsa::pkcs1v15::SigningKey::<Sha256>::new(key.clone());
-        let spki = x509_cert::spki::SubjectPublicKeyInfo::from_key(&signer.verifying_key()).map_err(|e| failed(&e))?;
-        let validity = Validity::from_now(Duration::from_secs(u64::from(days) * 86_400)).map_err(|e| failed(&e))?;
+        let spki = x509_cert::spki::SubjectPublicKeyInfo::from_key(&signer.verifying_key())
+            .map_err(|e| failed(&e))?;
+        let validity = Validity::from_now(Duration::from_secs(u64::from(days) * 86_400))
+            .map_err(|e| failed(&e))?;
         let serial = SerialNumber::new(&serial).map_err(|e| failed(&e))?;
-        let builder = CertificateBuilder::new(CodeSigning(name), serial, validity, spki).map_err(|e| failed(&e))?;
+        let builder = CertificateBuilder::new(CodeSigning(name), serial, validity, spki)
+            .map_err(|e| failed(&e))?;
         Certificate::new(builder.build(&signer).map_err(|e| failed(&e))?)
     }
 
@@ -106,7 +139,9 @@ impl Certificate {
 
     /// As text, PEM.
     pub fn pem(&self) -> Result<String> {
-        self.parsed.to_pem(LineEnding::LF).map_err(|e| Error::new(format!("the certificate can't be written: {e}")))
+        self.parsed
+            .to_pem(LineEnding::LF)
+            .map_err(|e| Error::new(format!("the certificate can't be written: {e}")))
     }
 
     /// SHA-256 of its bytes, lowercase hexadecimal.
@@ -135,12 +170,21 @@ impl Certificate {
 
     /// The public key (SubjectPublicKeyInfo), DER.
     pub fn public_key_der(&self) -> Result<Vec<u8>> {
-        self.parsed.tbs_certificate().subject_public_key_info().to_der().map_err(|e| Error::new(format!("the public key can't be written: {e}")))
+        self.parsed
+            .tbs_certificate()
+            .subject_public_key_info()
+            .to_der()
+            .map_err(|e| Error::new(format!("the public key can't be written: {e}")))
     }
 
-    /// The key alone, as it stands in SubjectPublicKeyInfo (RSAPublicKey, or a point): what systemd fingerprints.
+    /// The key alone, as it stands in SubjectPublicKeyInfo (RSAPublicKey, or a point): what systemd
+    /// fingerprints.
     pub fn public_key_bits(&self) -> &[u8] {
-        self.parsed.tbs_certificate().subject_public_key_info().subject_public_key.raw_bytes()
+        self.parsed
+            .tbs_certificate()
+            .subject_public_key_info()
+            .subject_public_key
+            .raw_bytes()
     }
 
     /// Whether it is valid at this time; the reason when it is not.
@@ -160,8 +204,11 @@ impl Certificate {
     /// Whether a signature of this SHA-256 digest was made with the certificate's key.
     pub fn verifies(&self, digest: &[u8; 32], signature: &[u8]) -> bool {
         match &self.key {
-            PublicKey::Rsa(key) => key.verify(rsa::Pkcs1v15Sign::new::<Sha256>(), digest, signature).is_ok(),
-            PublicKey::P256(key) => p256::ecdsa::Signature::from_der(signature).is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
+            PublicKey::Rsa(key) => key
+                .verify(rsa::Pkcs1v15Sign::new::<Sha256>(), digest, signature)
+                .is_ok(),
+            PublicKey::P256(key) => p256::ecdsa::Signature::from_der(signature)
+                .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok()),
         }
     }
 
@@ -173,17 +220,23 @@ impl Certificate {
 
 impl PublicKey {
     fn parse(spki: &[u8]) -> Result<PublicKey> {
-        let unknown =
-            || Error::new("its key is neither RSA nor on the curve P-256").hint("use an RSA key of 2048 to 4096 bits: every firmware and kernel takes it");
+        let unknown = || {
+            Error::new("its key is neither RSA nor on the curve P-256")
+                .hint("use an RSA key of 2048 to 4096 bits: every firmware and kernel takes it")
+        };
         let info = SubjectPublicKeyInfoRef::from_der(spki).map_err(|_| unknown())?;
         if let Ok(key) = rsa::PublicKey::from_public_key_der(spki) {
             let bits = key.n().bit_width() as usize;
             if bits < LEAST_RSA {
-                return Err(Error::new(format!("its RSA key has {bits} bits, at least {LEAST_RSA} are needed")));
+                return Err(Error::new(format!(
+                    "its RSA key has {bits} bits, at least {LEAST_RSA} are needed"
+                )));
             }
             return Ok(PublicKey::Rsa(key));
         }
-        p256::ecdsa::VerifyingKey::try_from(info).map(PublicKey::P256).map_err(|_| unknown())
+        p256::ecdsa::VerifyingKey::try_from(info)
+            .map(PublicKey::P256)
+            .map_err(|_| unknown())
     }
 }
 
@@ -208,11 +261,19 @@ impl BuilderProfile for CodeSigning {
         let mut extensions = Vec::new();
         let subject = tbs.subject();
         // Not a CA: it vouches for code, never for other certificates.
-        extensions.push(BasicConstraints { ca: false, path_len_constraint: None }.to_extension(subject, &extensions)?);
-        extensions.push(KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(subject, &extensions)?);
+        extensions.push(
+            BasicConstraints {
+                ca: false,
+                path_len_constraint: None,
+            }
+            .to_extension(subject, &extensions)?,
+        );
+        extensions
+            .push(KeyUsage(KeyUsages::DigitalSignature.into()).to_extension(subject, &extensions)?);
         extensions.push(ExtendedKeyUsage(vec![CODE_SIGNING]).to_extension(subject, &extensions)?);
         extensions.push(SubjectKeyIdentifier::try_from(spk)?.to_extension(subject, &extensions)?);
-        extensions.push(AuthorityKeyIdentifier::try_from(issuer)?.to_extension(subject, &extensions)?);
+        extensions
+            .push(AuthorityKeyIdentifier::try_from(issuer)?.to_extension(subject, &extensions)?);
         Ok(extensions)
     }
 }

@@ -1,7 +1,8 @@
-//! What enrols a certificate in firmware: signature lists (`.esl`) and signed updates of the variables PK, KEK and db (`.auth`), UEFI 2.10,
-//! 8.2.2 and 32.4.1.
+//! What enrols a certificate in firmware: signature lists (`.esl`) and signed updates of the
+//! variables PK, KEK and db (`.auth`), UEFI 2.10, 8.2.2 and 32.4.1.
 //!
-//! One certificate takes all three places: the owner of the platform, of the key exchange and of what may start are the same.
+//! One certificate takes all three places: the owner of the platform, of the key exchange and of
+//! what may start are the same.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,8 +24,10 @@ const PKCS7: &str = "4aafd29d-68df-49ee-8aa9-347d375665a7";
 /// Non-volatile, boot service, runtime, time-based authenticated.
 pub const ATTRIBUTES: u32 = 0x27;
 
-/// The variables, in the order in which they are enrolled: the platform key last, because it ends setup mode.
-pub const VARIABLES: [(&str, &str); 3] = [("db", SECURITY_DATABASE), ("KEK", GLOBAL), ("PK", GLOBAL)];
+/// The variables, in the order in which they are enrolled: the platform key last, because it ends
+/// setup mode.
+pub const VARIABLES: [(&str, &str); 3] =
+    [("db", SECURITY_DATABASE), ("KEK", GLOBAL), ("PK", GLOBAL)];
 
 /// Names and bytes of all files.
 pub fn files(signer: &Signer, now: SystemTime) -> Result<Vec<(String, Vec<u8>)>> {
@@ -32,7 +35,10 @@ pub fn files(signer: &Signer, now: SystemTime) -> Result<Vec<(String, Vec<u8>)>>
     let mut files = Vec::new();
     for (name, vendor) in VARIABLES {
         files.push((format!("{name}.esl"), list.clone()));
-        files.push((format!("{name}.auth"), update(signer, name, vendor, &list, now)?));
+        files.push((
+            format!("{name}.auth"),
+            update(signer, name, vendor, &list, now)?,
+        ));
     }
     Ok(files)
 }
@@ -40,7 +46,11 @@ pub fn files(signer: &Signer, now: SystemTime) -> Result<Vec<(String, Vec<u8>)>>
 /// EFI_SIGNATURE_LIST with one certificate. Its owner is derived from it.
 pub fn list(certificate: &[u8]) -> Vec<u8> {
     let size = 16 + certificate.len() as u32;
-    let owner: [u8; 32] = Sha256::new().chain_update(b"adamant signature owner\0").chain_update(certificate).finalize().into();
+    let owner: [u8; 32] = Sha256::new()
+        .chain_update(b"adamant signature owner\0")
+        .chain_update(certificate)
+        .finalize()
+        .into();
     let owner: [u8; 16] = owner[..16].try_into().unwrap_or_default();
     let mut out = guid(X509).to_vec();
     for number in [28 + size, 0, size] {
@@ -52,10 +62,23 @@ pub fn list(certificate: &[u8]) -> Vec<u8> {
 }
 
 /// EFI_VARIABLE_AUTHENTICATION_2 and the variable's new value.
-fn update(signer: &Signer, name: &str, vendor: &str, value: &[u8], now: SystemTime) -> Result<Vec<u8>> {
+fn update(
+    signer: &Signer,
+    name: &str,
+    vendor: &str,
+    value: &[u8],
+    now: SystemTime,
+) -> Result<Vec<u8>> {
     let time = efi_time(now)?;
     let name: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let signed = [&name[..], &guid(vendor), &ATTRIBUTES.to_le_bytes(), &time, value].concat();
+    let signed = [
+        &name[..],
+        &guid(vendor),
+        &ATTRIBUTES.to_le_bytes(),
+        &time,
+        value,
+    ]
+    .concat();
     let signature = message::detached(signer, &signed)?;
     let mut out = time.to_vec();
     out.extend_from_slice(&(24 + signature.len() as u32).to_le_bytes());
@@ -70,10 +93,17 @@ fn update(signer: &Signer, name: &str, vendor: &str, value: &[u8], now: SystemTi
 /// EFI_TIME with what an authenticated variable may have set: no fraction, zone or daylight.
 fn efi_time(now: SystemTime) -> Result<[u8; 16]> {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let date = DateTime::from_unix_duration(since).map_err(|e| Error::new(format!("the clock: {e}")))?;
+    let date =
+        DateTime::from_unix_duration(since).map_err(|e| Error::new(format!("the clock: {e}")))?;
     let mut time = [0; 16];
     time[..2].copy_from_slice(&date.year().to_le_bytes());
-    time[2..7].copy_from_slice(&[date.month(), date.day(), date.hour(), date.minutes(), date.seconds()]);
+    time[2..7].copy_from_slice(&[
+        date.month(),
+        date.day(),
+        date.hour(),
+        date.minutes(),
+        date.seconds(),
+    ]);
     Ok(time)
 }
 

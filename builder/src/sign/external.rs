@@ -1,4 +1,5 @@
-//! Keys that other programs hold: a PKCS#11 token, by OpenSC's pkcs11-tool, or anything that a command can reach (a KMS, an offline signer).
+//! Keys that other programs hold: a PKCS#11 token, by OpenSC's pkcs11-tool, or anything that a
+//! command can reach (a KMS, an offline signer).
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,8 +20,12 @@ const SIGNATURE_LIMIT: u64 = 4096;
 /// Holds the token's PIN.
 const PIN: &str = "ADAMANT_PIN";
 
-/// DER of `DigestInfo` with SHA-256 up to the digest (RFC 8017, 9.2, note 1): what a token's bare RSA mechanism signs.
-const DIGEST_INFO: [u8; 19] = [0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20];
+/// DER of `DigestInfo` with SHA-256 up to the digest (RFC 8017, 9.2, note 1): what a token's bare
+/// RSA mechanism signs.
+const DIGEST_INFO: [u8; 19] = [
+    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05,
+    0x00, 0x04, 0x20,
+];
 
 /// A command of the user's.
 pub struct Program {
@@ -31,7 +36,10 @@ pub struct Program {
 impl Program {
     /// `command` is for the shell.
     pub fn new(command: &str, algorithm: Algorithm) -> Program {
-        Program { command: command.to_owned(), algorithm }
+        Program {
+            command: command.to_owned(),
+            algorithm,
+        }
     }
 }
 
@@ -42,7 +50,10 @@ impl Key for Program {
             Algorithm::EcdsaP256 => "ecdsa-p256-sha256",
         };
         let mut command = Command::new("/bin/sh");
-        command.args(["-c", &self.command]).env("ADAMANT_ALGORITHM", algorithm).env("ADAMANT_DIGEST", hex::encode(digest));
+        command
+            .args(["-c", &self.command])
+            .env("ADAMANT_ALGORITHM", algorithm)
+            .env("ADAMANT_DIGEST", hex::encode(digest));
         run(&mut command, digest)
     }
 }
@@ -54,17 +65,30 @@ pub struct Token {
 }
 
 impl Token {
-    /// Takes the attributes of an RFC 7512 URI that name token, key and module; the PIN comes from `pin-source` (a file) or ADAMANT_PIN.
+    /// Takes the attributes of an RFC 7512 URI that name token, key and module; the PIN comes from
+    /// `pin-source` (a file) or ADAMANT_PIN.
     pub fn open(uri: &str, algorithm: Algorithm) -> Result<Token> {
         let body = uri.strip_prefix("pkcs11:").unwrap_or(uri);
         let (path, query) = body.split_once('?').unwrap_or((body, ""));
         let mut arguments = vec!["--sign".to_owned()];
         let mut named = false;
-        for attribute in path.split(';').chain(query.split('&')).filter(|attribute| !attribute.is_empty()) {
-            let (name, value) = attribute.split_once('=').ok_or_else(|| Error::new(format!("{attribute:?} is no attribute of a PKCS#11 URI")))?;
-            let bytes =
-                percent::decode(value.as_bytes()).ok_or_else(|| Error::new(format!("{value:?}: a percent sign is followed by two hexadecimal digits")))?;
-            let text = || String::from_utf8(bytes.clone()).map_err(|_| Error::new(format!("{name}: not UTF-8")));
+        for attribute in path
+            .split(';')
+            .chain(query.split('&'))
+            .filter(|attribute| !attribute.is_empty())
+        {
+            let (name, value) = attribute.split_once('=').ok_or_else(|| {
+                Error::new(format!("{attribute:?} is no attribute of a PKCS#11 URI"))
+            })?;
+            let bytes = percent::decode(value.as_bytes()).ok_or_else(|| {
+                Error::new(format!(
+                    "{value:?}: a percent sign is followed by two hexadecimal digits"
+                ))
+            })?;
+            let text = || {
+                String::from_utf8(bytes.clone())
+                    .map_err(|_| Error::new(format!("{name}: not UTF-8")))
+            };
             match name {
                 "token" => arguments.extend(["--token-label".to_owned(), text()?]),
                 "object" => arguments.extend(["--label".to_owned(), text()?]),
@@ -72,25 +96,42 @@ impl Token {
                 "slot-id" => arguments.extend(["--slot".to_owned(), text()?]),
                 "module-path" => arguments.extend(["--module".to_owned(), text()?]),
                 "pin-value" => {
-                    return Err(Error::new("pin-value: a PIN has no place in a definition or on a command line")
-                        .hint(format!("put it into the environment variable {PIN}")));
+                    return Err(Error::new(
+                        "pin-value: a PIN has no place in a definition or on a command line",
+                    )
+                    .hint(format!("put it into the environment variable {PIN}")));
                 }
                 "type" if value == "private" => {}
-                "manufacturer" | "model" | "serial" | "library-manufacturer" | "library-description" | "library-version" => {}
+                "manufacturer"
+                | "model"
+                | "serial"
+                | "library-manufacturer"
+                | "library-description"
+                | "library-version" => {}
                 _ => {
-                    return Err(Error::new(format!("{name:?}: an attribute of PKCS#11 URIs that is not known here"))
-                        .hint("known are token, object, id, slot-id, type and module-path"));
+                    return Err(Error::new(format!(
+                        "{name:?}: an attribute of PKCS#11 URIs that is not known here"
+                    ))
+                    .hint("known are token, object, id, slot-id, type and module-path"));
                 }
             }
             named |= matches!(name, "object" | "id");
         }
         if !named {
-            return Err(Error::new(format!("{uri}: it names no key")).hint("add object=LABEL or id=%01 to the URI"));
+            return Err(Error::new(format!("{uri}: it names no key"))
+                .hint("add object=LABEL or id=%01 to the URI"));
         }
         if std::env::var_os(PIN).is_some() {
-            arguments.extend(["--login".to_owned(), "--pin".to_owned(), format!("env:{PIN}")]);
+            arguments.extend([
+                "--login".to_owned(),
+                "--pin".to_owned(),
+                format!("env:{PIN}"),
+            ]);
         }
-        Ok(Token { arguments, algorithm })
+        Ok(Token {
+            arguments,
+            algorithm,
+        })
     }
 }
 
@@ -109,19 +150,30 @@ impl Key for Token {
             }
         };
         command.args(["--input-file", "/dev/stdin", "--output-file", "/dev/stdout"]);
-        run(&mut command, &input).map_err(|e| e.hint(format!("pkcs11-tool reads the PIN from the environment variable {PIN}")))
+        run(&mut command, &input).map_err(|e| {
+            e.hint(format!(
+                "pkcs11-tool reads the PIN from the environment variable {PIN}"
+            ))
+        })
     }
 }
 
 /// Runs it with this input, for as long as [`DEADLINE`], and gives what it wrote.
 fn run(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let captured = process::run(command, input, SIGNATURE_LIMIT, DEADLINE).context(|| name)?;
-    let captured = captured.ok_or_else(|| Error::new(format!("no signature after {} s", DEADLINE.as_secs())))?;
+    let captured = captured
+        .ok_or_else(|| Error::new(format!("no signature after {} s", DEADLINE.as_secs())))?;
     if !captured.status.success() {
         let said = String::from_utf8_lossy(&captured.err);
-        let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        let said = said
+            .lines()
+            .rfind(|line| !line.trim().is_empty())
+            .unwrap_or("it said nothing");
         return Err(Error::new(format!("it failed: {said}")));
     }
     match captured.out.is_empty() {

@@ -27,12 +27,19 @@ pub enum Private {
 impl Key for Private {
     fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
         match self {
-            // Blinded by chance, so that timing says nothing of the key; the signature does not depend on it.
-            Private::Rsa(key) => {
-                key.sign_with_rng(&mut super::keys::random(), rsa::Pkcs1v15Sign::new::<Sha256>(), digest).map_err(|e| Error::new(format!("it can't sign: {e}")))
-            }
+            // Blinded by chance, so that timing says nothing of the key; the signature does not
+            // depend on it.
+            Private::Rsa(key) => key
+                .sign_with_rng(
+                    &mut super::keys::random(),
+                    rsa::Pkcs1v15Sign::new::<Sha256>(),
+                    digest,
+                )
+                .map_err(|e| Error::new(format!("it can't sign: {e}"))),
             Private::P256(key) => {
-                let signature: p256::ecdsa::Signature = key.sign_prehash(digest).map_err(|e| Error::new(format!("it can't sign: {e}")))?;
+                let signature: p256::ecdsa::Signature = key
+                    .sign_prehash(digest)
+                    .map_err(|e| Error::new(format!("it can't sign: {e}")))?;
                 Ok(signature.to_der().as_bytes().to_vec())
             }
         }
@@ -42,37 +49,70 @@ impl Key for Private {
 /// Reads a key file that nobody else may read.
 pub fn read(path: &Path) -> Result<Private> {
     let name = || path.display().to_string();
-    let mut file = File::open(path).context(name).map_err(super::with_new_keys)?;
+    let mut file = File::open(path)
+        .context(name)
+        .map_err(super::with_new_keys)?;
     let meta = file.metadata().context(name)?;
     if meta.mode() & 0o077 != 0 {
-        return Err(Error::new(format!("{}: others can read this key (mode {:04o})", path.display(), meta.mode() & 0o7777))
-            .hint(format!("chmod 600 {}; if others had access, make a new key", path.display())));
+        return Err(Error::new(format!(
+            "{}: others can read this key (mode {:04o})",
+            path.display(),
+            meta.mode() & 0o7777
+        ))
+        .hint(format!(
+            "chmod 600 {}; if others had access, make a new key",
+            path.display()
+        )));
     }
     let mut text = String::new();
-    file.by_ref().take(LIMIT).read_to_string(&mut text).map_err(|_| super::with_new_keys(Error::new(format!("{}: not a PEM file", path.display()))))?;
+    file.by_ref()
+        .take(LIMIT)
+        .read_to_string(&mut text)
+        .map_err(|_| {
+            super::with_new_keys(Error::new(format!("{}: not a PEM file", path.display())))
+        })?;
     parse(&text, path)
 }
 
 fn parse(text: &str, path: &Path) -> Result<Private> {
     let wrong = |e: &dyn std::fmt::Display| {
-        let why = if text.trim().is_empty() { "the file is empty".to_owned() } else { e.to_string() };
-        let what = if text.contains("PRIVATE KEY-----") { "a broken private key" } else { "no private key in PEM" };
+        let why = if text.trim().is_empty() {
+            "the file is empty".to_owned()
+        } else {
+            e.to_string()
+        };
+        let what = if text.contains("PRIVATE KEY-----") {
+            "a broken private key"
+        } else {
+            "no private key in PEM"
+        };
         super::with_new_keys(Error::new(format!("{}: {what}: {why}", path.display())))
     };
     if text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----") {
         let passphrase = passphrase(path)?;
-        let failed = |e: &dyn std::fmt::Display| Error::new(format!("{}: the passphrase does not open it: {e}", path.display()));
+        let failed = |e: &dyn std::fmt::Display| {
+            Error::new(format!(
+                "{}: the passphrase does not open it: {e}",
+                path.display()
+            ))
+        };
         return match rsa::PrivateKey::from_pkcs8_encrypted_pem(text, &passphrase) {
             Ok(key) => Ok(Private::Rsa(Box::new(key))),
-            Err(e) => p256::SecretKey::from_pkcs8_encrypted_pem(text, &passphrase).map(|key| Private::P256(key.into())).map_err(|_| failed(&e)),
+            Err(e) => p256::SecretKey::from_pkcs8_encrypted_pem(text, &passphrase)
+                .map(|key| Private::P256(key.into()))
+                .map_err(|_| failed(&e)),
         };
     }
     if text.contains("-----BEGIN RSA PRIVATE KEY-----") {
-        return rsa::PrivateKey::from_pkcs1_pem(text).map(|key| Private::Rsa(Box::new(key))).map_err(|e| wrong(&e));
+        return rsa::PrivateKey::from_pkcs1_pem(text)
+            .map(|key| Private::Rsa(Box::new(key)))
+            .map_err(|e| wrong(&e));
     }
     match rsa::PrivateKey::from_pkcs8_pem(text) {
         Ok(key) => Ok(Private::Rsa(Box::new(key))),
-        Err(e) => p256::SecretKey::from_pkcs8_pem(text).map(|key| Private::P256(key.into())).map_err(|_| wrong(&e)),
+        Err(e) => p256::SecretKey::from_pkcs8_pem(text)
+            .map(|key| Private::P256(key.into()))
+            .map_err(|_| wrong(&e)),
     }
 }
 
@@ -85,8 +125,16 @@ fn passphrase(path: &Path) -> Result<String> {
         Error::new(format!("{}: it has a passphrase, and there is no terminal to ask for it", path.display()))
             .hint(format!("put it into the environment variable {PASSPHRASE}, or use command: or pkcs11: for the key"))
     };
-    let mut terminal = File::options().read(true).write(true).open("/dev/tty").map_err(|_| without())?;
-    ask(&mut terminal, &format!("Passphrase of {}: ", path.display())).context(|| "the terminal")
+    let mut terminal = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/tty")
+        .map_err(|_| without())?;
+    ask(
+        &mut terminal,
+        &format!("Passphrase of {}: ", path.display()),
+    )
+    .context(|| "the terminal")
 }
 
 /// One line from the terminal, not shown.

@@ -1,5 +1,5 @@
-//! `adamant keys new DIR`: a Secure Boot key, a verity key and a PCR key, each with its certificate, and the lists that enrol the first one
-//! in firmware.
+//! `adamant keys new DIR`: a Secure Boot key, a verity key and a PCR key, each with its
+//! certificate, and the lists that enrol the first one in firmware.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,10 +16,15 @@ use super::file::Private;
 use super::{Key, Signer, enrol};
 use crate::error::{Context, Error, Result};
 
-/// Bits of a new key: what every firmware takes is 2048, what most take and none should go below is this.
+/// Bits of a new key: what every firmware takes is 2048, what most take and none should go below is
+/// this.
 const BITS: usize = 3072;
 /// The keys: file name, and what the certificate is called.
-const KEYS: [(&str, &str); 3] = [("secure-boot", "Secure Boot"), ("verity", "verity"), ("pcr", "PCR")];
+const KEYS: [(&str, &str); 3] = [
+    ("secure-boot", "Secure Boot"),
+    ("verity", "verity"),
+    ("pcr", "PCR"),
+];
 
 /// The kernel's random source. It never fails once the system is up.
 pub(super) fn random() -> impl CryptoRng {
@@ -28,44 +33,73 @@ pub(super) fn random() -> impl CryptoRng {
 
 /// Makes the keys in a new folder. `name` is what the certificates say whose they are.
 pub fn new(dir: &Path, name: &str, days: u32) -> Result<Vec<PathBuf>> {
-    if name.is_empty() || name.len() > 40 || !name.chars().all(|c| c.is_ascii_alphanumeric() || " ._-".contains(c)) {
-        return Err(Error::new(format!("{name:?} is no name for keys")).hint("use up to 40 letters, digits, spaces and . _ -"));
+    if name.is_empty()
+        || name.len() > 40
+        || !name
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || " ._-".contains(c))
+    {
+        return Err(Error::new(format!("{name:?} is no name for keys"))
+            .hint("use up to 40 letters, digits, spaces and . _ -"));
     }
     let there = |e: std::io::Error| {
         let hint = match e.kind() {
-            std::io::ErrorKind::AlreadyExists => "name a folder that does not exist: keys are never overwritten",
+            std::io::ErrorKind::AlreadyExists => {
+                "name a folder that does not exist: keys are never overwritten"
+            }
             std::io::ErrorKind::NotFound => "make the folder above it first",
             _ => "name another folder",
         };
         Error::new(format!("{}: {}", dir.display(), crate::error::reason(&e))).hint(hint)
     };
-    fs::DirBuilder::new().mode(0o700).create(dir).map_err(there)?;
+    fs::DirBuilder::new()
+        .mode(0o700)
+        .create(dir)
+        .map_err(there)?;
     let mut made = Vec::new();
     let mut put = |file: String, bytes: &[u8], mode: u32| -> Result<()> {
         let path = dir.join(file);
-        let mut file = File::options().write(true).create_new(true).mode(mode).open(&path).context(|| path.display().to_string())?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).context(|| path.display().to_string())?;
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&path)
+            .context(|| path.display().to_string())?;
+        file.write_all(bytes)
+            .and_then(|()| file.sync_all())
+            .context(|| path.display().to_string())?;
         made.push(path);
         Ok(())
     };
     for (file, what) in KEYS {
         let mut rng = random();
-        let key = rsa::PrivateKey::new(&mut rng, BITS).map_err(|e| Error::new(format!("no key: {e}")))?;
+        let key =
+            rsa::PrivateKey::new(&mut rng, BITS).map_err(|e| Error::new(format!("no key: {e}")))?;
         let mut serial = [0; 16];
         rng.fill_bytes(&mut serial);
         let certificate = Certificate::self_signed(&format!("{name} {what}"), &key, serial, days)?;
-        let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|e| Error::new(format!("the key can't be written: {e}")))?;
+        let pem = key
+            .to_pkcs8_pem(LineEnding::LF)
+            .map_err(|e| Error::new(format!("the key can't be written: {e}")))?;
         put(format!("{file}.key"), pem.as_bytes(), 0o600)?;
         put(format!("{file}.crt"), certificate.pem()?.as_bytes(), 0o644)?;
         match file {
             "secure-boot" => {
                 let key: Box<dyn Key> = Box::new(Private::Rsa(Box::new(key)));
-                let signer = Signer { certificate, key, name: file.to_owned() };
+                let signer = Signer {
+                    certificate,
+                    key,
+                    name: file.to_owned(),
+                };
                 for (name, bytes) in enrol::files(&signer, SystemTime::now())? {
                     put(name, &bytes, 0o644)?;
                 }
             }
-            "pcr" => put(format!("{file}.pub"), certificate.public_key_pem()?.as_bytes(), 0o644)?,
+            "pcr" => put(
+                format!("{file}.pub"),
+                certificate.public_key_pem()?.as_bytes(),
+                0o644,
+            )?,
             _ => {}
         }
     }

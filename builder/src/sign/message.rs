@@ -1,9 +1,11 @@
-//! Signed messages (PKCS#7 SignedData, version 1; RFC 2315, RFC 5652): the detached ones that kernel, systemd and firmware take, and the
-//! ones around an Authenticode digest.
+//! Signed messages (PKCS#7 SignedData, version 1; RFC 2315, RFC 5652): the detached ones that
+//! kernel, systemd and firmware take, and the ones around an Authenticode digest.
 
 use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
 use cms::content_info::{CmsVersion, ContentInfo};
-use cms::signed_data::{CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos};
+use cms::signed_data::{
+    CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos,
+};
 use sha2::{Digest, Sha256};
 use x509_cert::attr::Attribute;
 use x509_cert::der::asn1::{Any, ObjectIdentifier, OctetString, SetOfVec};
@@ -22,30 +24,45 @@ const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.100
 const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
 const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
 
-/// A detached signature of these bytes without signed attributes, the signer's certificate inside: DER. It is what the kernel takes for a
-/// root hash, and firmware for a variable.
+/// A detached signature of these bytes without signed attributes, the signer's certificate inside:
+/// DER. It is what the kernel takes for a root hash, and firmware for a variable.
 pub fn detached(signer: &Signer, content: &[u8]) -> Result<Vec<u8>> {
     let signature = signer.sign(&Sha256::digest(content).into())?;
-    let content = EncapsulatedContentInfo { econtent_type: DATA, econtent: None };
+    let content = EncapsulatedContentInfo {
+        econtent_type: DATA,
+        econtent: None,
+    };
     signed(signer, content, None, signature).map_err(failed)
 }
 
-/// A signature of typed content that it holds, by way of signed attributes: DER. `content` is a whole DER value; its digest is that of its
-/// value's bytes, without tag and length (PKCS#7).
+/// A signature of typed content that it holds, by way of signed attributes: DER. `content` is a
+/// whole DER value; its digest is that of its value's bytes, without tag and length (PKCS#7).
 pub fn around(signer: &Signer, content_type: &str, content: &[u8]) -> Result<Vec<u8>> {
     let value = Any::from_der(content).map_err(failed)?;
-    let content_type = ObjectIdentifier::new(content_type).map_err(|e| Error::new(e.to_string()))?;
+    let content_type =
+        ObjectIdentifier::new(content_type).map_err(|e| Error::new(e.to_string()))?;
     let digest = Sha256::digest(value.value());
-    let attribute = |oid, value: der::Result<Any>| -> der::Result<Attribute> { Ok(Attribute { oid, values: SetOfVec::try_from(vec![value?])? }) };
+    let attribute = |oid, value: der::Result<Any>| -> der::Result<Attribute> {
+        Ok(Attribute {
+            oid,
+            values: SetOfVec::try_from(vec![value?])?,
+        })
+    };
     let attributes = || -> der::Result<SetOfVec<Attribute>> {
         SetOfVec::try_from(vec![
             attribute(CONTENT_TYPE, Any::encode_from(&content_type))?,
-            attribute(MESSAGE_DIGEST, Any::encode_from(&OctetString::new(digest.to_vec())?))?,
+            attribute(
+                MESSAGE_DIGEST,
+                Any::encode_from(&OctetString::new(digest.to_vec())?),
+            )?,
         ])
     };
     let attributes = attributes().map_err(failed)?;
     let signature = signer.sign(&Sha256::digest(attributes.to_der().map_err(failed)?).into())?;
-    let content = EncapsulatedContentInfo { econtent_type: content_type, econtent: Some(value) };
+    let content = EncapsulatedContentInfo {
+        econtent_type: content_type,
+        econtent: Some(value),
+    };
     signed(signer, content, Some(attributes), signature).map_err(failed)
 }
 
@@ -61,9 +78,16 @@ pub struct Opened {
 /// Reads a message; what follows it is left alone.
 pub fn open(message: &[u8]) -> Result<Opened> {
     let wrong = |e: der::Error| Error::new(format!("not a signed message: {e}"));
-    let info = ContentInfo::decode(&mut SliceReader::new(message).map_err(wrong)?).map_err(wrong)?;
+    let info =
+        ContentInfo::decode(&mut SliceReader::new(message).map_err(wrong)?).map_err(wrong)?;
     let data: SignedData = info.content.decode_as().map_err(wrong)?;
-    let signer = data.signer_infos.0.iter().next().cloned().ok_or_else(|| Error::new("a signed message that nobody signed"))?;
+    let signer = data
+        .signer_infos
+        .0
+        .iter()
+        .next()
+        .cloned()
+        .ok_or_else(|| Error::new("a signed message that nobody signed"))?;
     let certificates = data.certificates.iter().flat_map(|set| set.0.iter());
     let certificates = certificates.filter_map(|choice| match choice {
         CertificateChoices::Certificate(certificate) => Some(certificate),
@@ -71,13 +95,26 @@ pub fn open(message: &[u8]) -> Result<Opened> {
     });
     let signs = |certificate: &&x509_cert::Certificate| {
         let tbs = certificate.tbs_certificate();
-        let id = IssuerAndSerialNumber { issuer: tbs.issuer().clone(), serial_number: tbs.serial_number().clone() };
+        let id = IssuerAndSerialNumber {
+            issuer: tbs.issuer().clone(),
+            serial_number: tbs.serial_number().clone(),
+        };
         signer.sid == SignerIdentifier::IssuerAndSerialNumber(id)
     };
-    let certificate = certificates.into_iter().find(signs).ok_or_else(|| Error::new("a signed message without its signer's certificate"))?;
+    let certificate = certificates
+        .into_iter()
+        .find(signs)
+        .ok_or_else(|| Error::new("a signed message without its signer's certificate"))?;
     let certificate = Certificate::parse(&certificate.to_der().map_err(wrong)?)?;
-    let content = data.encap_content_info.econtent.map(|content| content.value().to_vec());
-    Ok(Opened { certificate, content, signer })
+    let content = data
+        .encap_content_info
+        .econtent
+        .map(|content| content.value().to_vec());
+    Ok(Opened {
+        certificate,
+        content,
+        signer,
+    })
 }
 
 impl Opened {
@@ -85,24 +122,43 @@ impl Opened {
     pub fn signs(&self, content: &[u8]) -> std::result::Result<(), String> {
         let mut signed = Sha256::digest(content);
         if let Some(attributes) = &self.signer.signed_attrs {
-            let told = attributes.iter().find(|attribute| attribute.oid == MESSAGE_DIGEST).and_then(|attribute| attribute.values.iter().next());
+            let told = attributes
+                .iter()
+                .find(|attribute| attribute.oid == MESSAGE_DIGEST)
+                .and_then(|attribute| attribute.values.iter().next());
             if told.is_none_or(|told| told.value() != signed.as_slice()) {
                 return Err("it is the signature of something else".to_owned());
             }
             signed = Sha256::digest(attributes.to_der().map_err(|e| e.to_string())?);
         }
-        match self.certificate.verifies(&signed.into(), self.signer.signature.as_bytes()) {
+        match self
+            .certificate
+            .verifies(&signed.into(), self.signer.signature.as_bytes())
+        {
             true => Ok(()),
-            false => Err("it was altered, or made with another key than that of its certificate".to_owned()),
+            false => Err(
+                "it was altered, or made with another key than that of its certificate".to_owned(),
+            ),
         }
     }
 }
 
-fn signed(signer: &Signer, content: EncapsulatedContentInfo, attributes: Option<SetOfVec<Attribute>>, signature: Vec<u8>) -> der::Result<Vec<u8>> {
-    let with_null = |oid| AlgorithmIdentifierOwned { oid, parameters: Some(Any::null()) };
+fn signed(
+    signer: &Signer,
+    content: EncapsulatedContentInfo,
+    attributes: Option<SetOfVec<Attribute>>,
+    signature: Vec<u8>,
+) -> der::Result<Vec<u8>> {
+    let with_null = |oid| AlgorithmIdentifierOwned {
+        oid,
+        parameters: Some(Any::null()),
+    };
     let certificate = signer.certificate().parsed();
     let tbs = certificate.tbs_certificate();
-    let sid = IssuerAndSerialNumber { issuer: tbs.issuer().clone(), serial_number: tbs.serial_number().clone() };
+    let sid = IssuerAndSerialNumber {
+        issuer: tbs.issuer().clone(),
+        serial_number: tbs.serial_number().clone(),
+    };
     let info = SignerInfo {
         version: CmsVersion::V1,
         sid: SignerIdentifier::IssuerAndSerialNumber(sid),
@@ -110,7 +166,10 @@ fn signed(signer: &Signer, content: EncapsulatedContentInfo, attributes: Option<
         signed_attrs: attributes,
         signature_algorithm: match signer.certificate().algorithm() {
             Algorithm::Rsa => with_null(RSA),
-            Algorithm::EcdsaP256 => AlgorithmIdentifierOwned { oid: ECDSA_SHA256, parameters: None },
+            Algorithm::EcdsaP256 => AlgorithmIdentifierOwned {
+                oid: ECDSA_SHA256,
+                parameters: None,
+            },
         },
         signature: OctetString::new(signature)?,
         unsigned_attrs: None,
@@ -119,11 +178,17 @@ fn signed(signer: &Signer, content: EncapsulatedContentInfo, attributes: Option<
         version: CmsVersion::V1,
         digest_algorithms: SetOfVec::try_from(vec![with_null(SHA256)])?,
         encap_content_info: content,
-        certificates: Some(CertificateSet(SetOfVec::try_from(vec![CertificateChoices::Certificate(certificate.clone())])?)),
+        certificates: Some(CertificateSet(SetOfVec::try_from(vec![
+            CertificateChoices::Certificate(certificate.clone()),
+        ])?)),
         crls: None,
         signer_infos: SignerInfos(SetOfVec::try_from(vec![info])?),
     };
-    ContentInfo { content_type: SIGNED_DATA, content: Any::encode_from(&data)? }.to_der()
+    ContentInfo {
+        content_type: SIGNED_DATA,
+        content: Any::encode_from(&data)?,
+    }
+    .to_der()
 }
 
 fn failed(e: der::Error) -> Error {

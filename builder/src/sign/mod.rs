@@ -1,8 +1,10 @@
 //! Signing: whose key, where it is held, and what is signed with it.
 //!
-//! It promises that a key's bytes stay in this module and in memory: they get into no artifact, log or cache. Whatever holds the key, each
-//! signature is checked with the certificate before it is used, so that a key and a certificate which do not belong together are found here
-//! and not on a server that does not start. Signatures are deterministic where the key holder's are (RSA PKCS#1 v1.5, RFC 6979).
+//! It promises that a key's bytes stay in this module and in memory: they get into no artifact, log
+//! or cache. Whatever holds the key, each signature is checked with the certificate before it is
+//! used, so that a key and a certificate which do not belong together are found here and not on a
+//! server that does not start. Signatures are deterministic where the key holder's are (RSA PKCS#1
+//! v1.5, RFC 6979).
 
 pub mod authenticode;
 pub mod certificate;
@@ -26,7 +28,8 @@ pub enum KeySource {
     File(PathBuf),
     /// A PKCS#11 token (RFC 7512).
     Pkcs11(String),
-    /// A shell command that gets the digest on its standard input and gives the signature on its standard output.
+    /// A shell command that gets the digest on its standard input and gives the signature on its
+    /// standard output.
     Command(String),
 }
 
@@ -37,7 +40,9 @@ impl std::str::FromStr for KeySource {
         match text.split_once(':') {
             _ if text.is_empty() => Err("a file, pkcs11:... or command:...".to_owned()),
             Some(("pkcs11", _)) => Ok(KeySource::Pkcs11(text.to_owned())),
-            Some(("command", command)) if !command.trim().is_empty() => Ok(KeySource::Command(command.trim().to_owned())),
+            Some(("command", command)) if !command.trim().is_empty() => {
+                Ok(KeySource::Command(command.trim().to_owned()))
+            }
             _ => Ok(KeySource::File(PathBuf::from(text))),
         }
     }
@@ -46,7 +51,9 @@ impl std::str::FromStr for KeySource {
 /// The remedy of a key or certificate that can't be read, beside the one that the error has.
 fn with_new_keys(error: Error) -> Error {
     let make = "`adamant keys new DIR` makes keys and certificates; --keys DIR takes them";
-    let hint = error.way_out().map_or_else(|| make.to_owned(), |hint| format!("{hint}; {make}"));
+    let hint = error
+        .way_out()
+        .map_or_else(|| make.to_owned(), |hint| format!("{hint}; {make}"));
     error.hint(hint)
 }
 
@@ -69,10 +76,20 @@ impl Signer {
         let algorithm = certificate.algorithm();
         let (key, name): (Box<dyn Key>, _) = match source {
             KeySource::File(path) => (Box::new(file::read(path)?), path.display().to_string()),
-            KeySource::Pkcs11(uri) => (Box::new(external::Token::open(uri, algorithm)?), "the PKCS#11 token".to_owned()),
-            KeySource::Command(command) => (Box::new(external::Program::new(command, algorithm)), "the signing command".to_owned()),
+            KeySource::Pkcs11(uri) => (
+                Box::new(external::Token::open(uri, algorithm)?),
+                "the PKCS#11 token".to_owned(),
+            ),
+            KeySource::Command(command) => (
+                Box::new(external::Program::new(command, algorithm)),
+                "the signing command".to_owned(),
+            ),
         };
-        let signer = Signer { certificate, key, name };
+        let signer = Signer {
+            certificate,
+            key,
+            name,
+        };
         signer.sign(&[0x5a; 32])?;
         Ok(signer)
     }
@@ -95,6 +112,8 @@ impl Signer {
 
 impl std::fmt::Debug for Signer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Signer").field("certificate", &self.certificate.subject()).finish_non_exhaustive()
+        f.debug_struct("Signer")
+            .field("certificate", &self.certificate.subject())
+            .finish_non_exhaustive()
     }
 }

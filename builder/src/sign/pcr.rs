@@ -1,5 +1,6 @@
-//! Signed values of a TPM's PCR 11 (`.pcrsig`, systemd-measure(1)): whoever holds a secret sealed to the PCR key, instead of to one image's
-//! measurements, gets it with every image that was signed.
+//! Signed values of a TPM's PCR 11 (`.pcrsig`, systemd-measure(1)): whoever holds a secret sealed
+//! to the PCR key, instead of to one image's measurements, gets it with every image that was
+//! signed.
 
 use adamant_contract::hex;
 use serde::Serialize;
@@ -41,12 +42,24 @@ pub fn sign(signer: &Signer, image: &Image) -> Result<Vec<u8>> {
         }
         let policy = policy(&value);
         let sig = base64(&signer.sign(&Sha256::digest(policy).into())?);
-        sha256.push(One { pcrs: [PCR], pkfp: pkfp.clone(), pol: hex::encode(&policy), sig });
+        sha256.push(One {
+            pcrs: [PCR],
+            pkfp: pkfp.clone(),
+            pol: hex::encode(&policy),
+            sig,
+        });
     }
-    serde_json::to_vec(&Signatures { sha256 }).map_err(|e| Error::new(format!("the PCR signatures can't be written: {e}")))
+    serde_json::to_vec(&Signatures { sha256 })
+        .map_err(|e| Error::new(format!("the PCR signatures can't be written: {e}")))
 }
 
 /// Digest of the policy "PCR 11 has this value" (TPM 2.0 part 3, 23.7).
 fn policy(value: &[u8; 32]) -> [u8; 32] {
-    Sha256::new().chain_update([0; 32]).chain_update(POLICY_PCR.to_be_bytes()).chain_update(SELECTION).chain_update(Sha256::digest(value)).finalize().into()
+    Sha256::new()
+        .chain_update([0; 32])
+        .chain_update(POLICY_PCR.to_be_bytes())
+        .chain_update(SELECTION)
+        .chain_update(Sha256::digest(value))
+        .finalize()
+        .into()
 }

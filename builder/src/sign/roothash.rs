@@ -1,4 +1,5 @@
-//! The root hash's signature: `ID_VERSION.roothash.p7s`, and the JSON of the root-verity-sig partition (UAPI.2, docs/formats.md).
+//! The root hash's signature: `ID_VERSION.roothash.p7s`, and the JSON of the root-verity-sig
+//! partition (UAPI.2, docs/formats.md).
 
 use adamant_contract::root_hash::RootHash;
 use serde::{Deserialize, Serialize};
@@ -28,10 +29,19 @@ pub fn sign(signer: &Signer, hash: &RootHash) -> Result<Vec<u8>> {
 
 /// The partition's bytes: the JSON, and NULs to the end.
 pub fn partition(signer: &Signer, hash: &RootHash, signature: &[u8]) -> Result<Vec<u8>> {
-    let embedded = Embedded { root_hash: hash.to_string(), certificate_fingerprint: signer.certificate().fingerprint(), signature: base64(signature) };
-    let mut bytes = serde_json::to_vec(&embedded).map_err(|e| Error::new(format!("the signature partition can't be written: {e}")))?;
+    let embedded = Embedded {
+        root_hash: hash.to_string(),
+        certificate_fingerprint: signer.certificate().fingerprint(),
+        signature: base64(signature),
+    };
+    let mut bytes = serde_json::to_vec(&embedded)
+        .map_err(|e| Error::new(format!("the signature partition can't be written: {e}")))?;
     if bytes.len() >= PARTITION {
-        return Err(Error::new(format!("the signature has {} bytes, its partition {PARTITION}", bytes.len())).hint("use a certificate without a chain"));
+        return Err(Error::new(format!(
+            "the signature has {} bytes, its partition {PARTITION}",
+            bytes.len()
+        ))
+        .hint("use a certificate without a chain"));
     }
     bytes.resize(PARTITION, 0);
     Ok(bytes)

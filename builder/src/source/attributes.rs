@@ -1,7 +1,9 @@
-//! Extended attributes and access control lists of a directory on the building machine: which of them belong to the image.
+//! Extended attributes and access control lists of a directory on the building machine: which of
+//! them belong to the image.
 //!
-//! Without `owner = "keep"` a directory gives one attribute, the capabilities of programs. With it, it gives all that Linux keeps for the content's own
-//! sake. What describes the building machine's storage and its security modules never belongs to an image.
+//! Without `owner = "keep"` a directory gives one attribute, the capabilities of programs. With it,
+//! it gives all that Linux keeps for the content's own sake. What describes the building machine's
+//! storage and its security modules never belongs to an image.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,25 +21,41 @@ const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS: &[u8] = b"system.posix_acl_access";
 /// The list that new entries of a directory get.
 const DEFAULT: &[u8] = b"system.posix_acl_default";
-/// Attributes of an overlay's upper layer that say that entries of lower layers are hidden or lie elsewhere; below `trusted.` or `user.`.
-const LAYER_MARKS: [&[u8]; 5] = [b"overlay.opaque", b"overlay.whiteout", b"overlay.whiteouts", b"overlay.redirect", b"overlay.metacopy"];
+/// Attributes of an overlay's upper layer that say that entries of lower layers are hidden or lie
+/// elsewhere; below `trusted.` or `user.`.
+const LAYER_MARKS: [&[u8]; 5] = [
+    b"overlay.opaque",
+    b"overlay.whiteout",
+    b"overlay.whiteouts",
+    b"overlay.redirect",
+    b"overlay.metacopy",
+];
 
 /// What an entry's attributes say.
 #[derive(Debug, Default)]
 pub struct Attributes {
     /// Those that go into the image.
     pub kept: Option<Xattrs>,
-    /// The permissions of the entry's group, where a list has them: the mode then holds the list's mask in their place (acl(5)).
+    /// The permissions of the entry's group, where a list has them: the mode then holds the list's
+    /// mask in their place (acl(5)).
     pub group: Option<u16>,
     /// Whether the entry belongs to one layer of several.
     pub is_layer: bool,
 }
 
-/// Reads them; `place` leads to the entry, whose last part is not followed. `path` is what messages call it.
-pub fn read(place: &Path, path: &[u8], keep_owner: bool, report: &mut Report) -> Result<Attributes> {
+/// Reads them; `place` leads to the entry, whose last part is not followed. `path` is what messages
+/// call it.
+pub fn read(
+    place: &Path,
+    path: &[u8],
+    keep_owner: bool,
+    report: &mut Report,
+) -> Result<Attributes> {
     let names = match xattr::list(place) {
         Ok(names) => names,
-        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Attributes::default()),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            return Ok(Attributes::default());
+        }
         Err(error) => return Err(Error::new(error.to_string())),
     };
     let mut found = Attributes::default();
@@ -52,9 +70,17 @@ pub fn read(place: &Path, path: &[u8], keep_owner: bool, report: &mut Report) ->
         if !is_kept && bytes != ACCESS {
             continue;
         }
-        let Some(value) = xattr::get(place, &name).context(|| name.to_string_lossy().into_owned())? else { continue };
+        let Some(value) =
+            xattr::get(place, &name).context(|| name.to_string_lossy().into_owned())?
+        else {
+            continue;
+        };
         if is_kept {
-            let value = if keep_owner { value } else { capability_of_root(value) };
+            let value = if keep_owner {
+                value
+            } else {
+                capability_of_root(value)
+            };
             kept.insert(bytes.into(), value.into_boxed_slice());
         } else {
             found.group = group_permissions(&value);
@@ -66,30 +92,46 @@ pub fn read(place: &Path, path: &[u8], keep_owner: bool, report: &mut Report) ->
 
 /// Whether this attribute makes its entry a part of one layer of several.
 pub fn is_layer_mark(name: &[u8]) -> bool {
-    let rest = name.strip_prefix(b"trusted.").or(name.strip_prefix(b"user."));
+    let rest = name
+        .strip_prefix(b"trusted.")
+        .or(name.strip_prefix(b"user."));
     rest.is_some_and(|rest| LAYER_MARKS.contains(&rest))
 }
 
 /// Whether an attribute goes into the image.
 fn is_content(name: &[u8], keep_owner: bool) -> bool {
     let is_overlay = name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
-    let is_own = name.starts_with(b"user.") || name.starts_with(b"trusted.") || name == ACCESS || name == DEFAULT;
+    let is_own = name.starts_with(b"user.")
+        || name.starts_with(b"trusted.")
+        || name == ACCESS
+        || name == DEFAULT;
     name == CAPABILITY || keep_owner && is_own && !is_overlay
 }
 
-/// The group's own permissions in an access control list (`struct posix_acl_xattr_header`, version 2).
+/// The group's own permissions in an access control list (`struct posix_acl_xattr_header`, version
+/// 2).
 fn group_permissions(list: &[u8]) -> Option<u16> {
     const GROUP_OBJ: u16 = 0x04;
     let entries = list.strip_prefix(&2u32.to_le_bytes())?;
-    let mut entries = entries.chunks_exact(8).map(|entry| (u16::from_le_bytes([entry[0], entry[1]]), u16::from_le_bytes([entry[2], entry[3]])));
-    entries.find(|entry| entry.0 == GROUP_OBJ).map(|entry| entry.1 & 0o7)
+    let mut entries = entries.chunks_exact(8).map(|entry| {
+        (
+            u16::from_le_bytes([entry[0], entry[1]]),
+            u16::from_le_bytes([entry[2], entry[3]]),
+        )
+    });
+    entries
+        .find(|entry| entry.0 == GROUP_OBJ)
+        .map(|entry| entry.1 & 0o7)
 }
 
-/// Capabilities that hold in the building user's namespace alone (`struct vfs_ns_cap_data`, revision 3, with the number of its root) become those of
-/// revision 2: in the image everything is root's.
+/// Capabilities that hold in the building user's namespace alone (`struct vfs_ns_cap_data`,
+/// revision 3, with the number of its root) become those of revision 2: in the image everything is
+/// root's.
 fn capability_of_root(value: Vec<u8>) -> Vec<u8> {
     match *value {
-        [low, mid, high, 3, ref data @ ..] if data.len() == 20 => [&[low, mid, high, 2], &data[..16]].concat(),
+        [low, mid, high, 3, ref data @ ..] if data.len() == 20 => {
+            [&[low, mid, high, 2], &data[..16]].concat()
+        }
         _ => value,
     }
 }
@@ -117,9 +159,20 @@ mod tests {
             ("system.richacl", false, false),
             ("trusted.overlay.origin", false, false),
         ] {
-            assert_eq!((is_content(name.as_bytes(), false), is_content(name.as_bytes(), true)), (root, keep), "{name}");
+            assert_eq!(
+                (
+                    is_content(name.as_bytes(), false),
+                    is_content(name.as_bytes(), true)
+                ),
+                (root, keep),
+                "{name}"
+            );
         }
-        assert!(is_layer_mark(b"trusted.overlay.opaque") && is_layer_mark(b"user.overlay.whiteout") && !is_layer_mark(b"trusted.overlay.origin"));
+        assert!(
+            is_layer_mark(b"trusted.overlay.opaque")
+                && is_layer_mark(b"user.overlay.whiteout")
+                && !is_layer_mark(b"trusted.overlay.origin")
+        );
     }
 
     #[test]
@@ -127,11 +180,21 @@ mod tests {
         let list = |entries: &[(u16, u16)]| {
             let mut list = 2u32.to_le_bytes().to_vec();
             for (tag, permissions) in entries {
-                list.extend([&tag.to_le_bytes()[..], &permissions.to_le_bytes(), &[0xff; 4]].concat());
+                list.extend(
+                    [
+                        &tag.to_le_bytes()[..],
+                        &permissions.to_le_bytes(),
+                        &[0xff; 4],
+                    ]
+                    .concat(),
+                );
             }
             list
         };
-        assert_eq!(group_permissions(&list(&[(1, 6), (2, 7), (4, 4), (0x10, 7), (0x20, 4)])), Some(4));
+        assert_eq!(
+            group_permissions(&list(&[(1, 6), (2, 7), (4, 4), (0x10, 7), (0x20, 4)])),
+            Some(4)
+        );
         assert_eq!(group_permissions(&list(&[(1, 6), (0x20, 4)])), None);
         assert_eq!(group_permissions(b"\x01\0\0\0"), None);
     }
@@ -139,7 +202,10 @@ mod tests {
     #[test]
     fn capabilities_of_a_namespace_become_those_of_the_machine() {
         let capability = [[1, 0, 0, 3].as_slice(), &[7; 16], &1000u32.to_le_bytes()].concat();
-        assert_eq!(capability_of_root(capability), [[1, 0, 0, 2].as_slice(), &[7; 16]].concat());
+        assert_eq!(
+            capability_of_root(capability),
+            [[1, 0, 0, 2].as_slice(), &[7; 16]].concat()
+        );
         let plain = [[1, 0, 0, 2].as_slice(), &[7; 16]].concat();
         assert_eq!(capability_of_root(plain.clone()), plain);
     }

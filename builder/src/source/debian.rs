@@ -1,7 +1,8 @@
 //! Debian packages, installed into an archive by mmdebstrap, which needs no root.
 //!
-//! The result is cached. The key of an entry is a digest of everything that decides it: the definition's table, mmdebstrap's version, the
-//! keyrings, and the state of the archives (their Release files). If an archive can't be reached, the newest entry for the same table is used,
+//! The result is cached. The key of an entry is a digest of everything that decides it: the
+//! definition's table, mmdebstrap's version, the keyrings, and the state of the archives (their
+//! Release files). If an archive can't be reached, the newest entry for the same table is used,
 //! with a warning. apt checks the archives' signatures; nothing here turns that off.
 
 mod archive;
@@ -32,16 +33,24 @@ use crate::error::{Context, Error, Result};
 use crate::manifest;
 use crate::tree::Tree;
 
-/// Raised when the same definition and archives give another result: when what is done with mmdebstrap changes.
+/// Raised when the same definition and archives give another result: when what is done with
+/// mmdebstrap changes.
 const FORMAT: u32 = 2;
 
 /// Installs the packages, or takes them from the cache, and loads the result.
-pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, surroundings: &Surroundings) -> Result<Loaded> {
+pub fn load(
+    tree: &mut Tree,
+    at: &[u8],
+    debian: &Debian,
+    budget: &mut Budget,
+    surroundings: &Surroundings,
+) -> Result<Loaded> {
     let (words, state) = ask(debian);
     let words = words?;
     let cache = Cache::open(&surroundings.cache, &words)?;
     let name = format!("{} {}", debian.suite, debian.packages.join(" "));
-    // The entry is read while it is hashed. What it makes stays apart until it is known to be an archive.
+    // The entry is read while it is hashed. What it makes stays apart until it is known to be an
+    // archive.
     if surroundings.use_cache
         && surroundings.believe
         && let Ok(state) = &state
@@ -56,10 +65,22 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
                 let sha256 = made_of(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
                 let archive = Some(entry.archive().clone());
                 let databases = databases::find(tree, at);
-                return Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256, claim, archive, databases, ..loaded });
+                return Ok(Loaded {
+                    kind: "debian",
+                    name,
+                    date: Some(entry.seconds()),
+                    sha256,
+                    claim,
+                    archive,
+                    databases,
+                    ..loaded
+                });
             }
             // It is damaged, or exceeds the limits: the slow way says which.
-            Err(error) => log::warn!("suite {}: the packages in the cache can't be read: {error}", debian.suite),
+            Err(error) => log::warn!(
+                "suite {}: the packages in the cache can't be read: {error}",
+                debian.suite
+            ),
         }
     }
     let entry = match state {
@@ -70,13 +91,32 @@ pub fn load(tree: &mut Tree, at: &[u8], debian: &Debian, budget: &mut Budget, su
     let loaded = tar::load(tree, at, entry.path(), budget, &surroundings.spool)?;
     let sha256 = made_of(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
     let (archive, databases) = (Some(entry.archive().clone()), databases::find(tree, at));
-    Ok(Loaded { kind: "debian", name, date: Some(entry.seconds()), sha256, archive, databases, ..loaded })
+    Ok(Loaded {
+        kind: "debian",
+        name,
+        date: Some(entry.seconds()),
+        sha256,
+        archive,
+        databases,
+        ..loaded
+    })
 }
 
 /// The entry for the archives' current state; makes it if the cache has none.
-fn current(debian: &Debian, state: &State, cache: &Cache, surroundings: &Surroundings) -> Result<cache::Entry> {
+fn current(
+    debian: &Debian,
+    state: &State,
+    cache: &Cache,
+    surroundings: &Surroundings,
+) -> Result<cache::Entry> {
     let key = cache.key(&state.digest);
-    let known = || if surroundings.use_cache { cache.get(&key) } else { Ok(None) };
+    let known = || {
+        if surroundings.use_cache {
+            cache.get(&key)
+        } else {
+            Ok(None)
+        }
+    };
     if let Some(entry) = known()? {
         log::info!("suite {}: packages from the cache", debian.suite);
         return Ok(entry);
@@ -92,45 +132,78 @@ fn current(debian: &Debian, state: &State, cache: &Cache, surroundings: &Surroun
 }
 
 /// The newest entry for this source, for a build that can't reach an archive.
-fn newest(debian: &Debian, why: &Error, cache: &Cache, surroundings: &Surroundings) -> Result<cache::Entry> {
-    let why = format!("suite {}: the archive can't be reached: {}", debian.suite, why.message());
+fn newest(
+    debian: &Debian,
+    why: &Error,
+    cache: &Cache,
+    surroundings: &Surroundings,
+) -> Result<cache::Entry> {
+    let why = format!(
+        "suite {}: the archive can't be reached: {}",
+        debian.suite,
+        why.message()
+    );
     if !surroundings.use_cache {
         return Err(Error::new(why).hint("connect to the network, or build without --no-cache"));
     }
     let Some(entry) = cache.newest()? else {
-        return Err(Error::new(format!("{why}; the cache has no packages for this source"))
-            .hint("connect to the network, or give `mirrors`, `proxy` or `snapshot` for this source"));
+        return Err(
+            Error::new(format!("{why}; the cache has no packages for this source")).hint(
+                "connect to the network, or give `mirrors`, `proxy` or `snapshot` for this source",
+            ),
+        );
     };
-    log::warn!("{why}; using the packages of an earlier build, archive of {}", values::moment(entry.seconds()));
+    log::warn!(
+        "{why}; using the packages of an earlier build, archive of {}",
+        values::moment(entry.seconds())
+    );
     Ok(entry)
 }
 
-/// A digest of all that decides what a build would get for this source. An error if the archive can't be reached.
+/// A digest of all that decides what a build would get for this source. An error if the archive
+/// can't be reached.
 pub fn state(debian: &Debian) -> Result<[u8; 32]> {
     let (words, state) = ask(debian);
-    Ok(Sha256::new().chain_update(words?).chain_update(state?.digest).finalize().into())
+    Ok(Sha256::new()
+        .chain_update(words?)
+        .chain_update(state?.digest)
+        .finalize()
+        .into())
 }
 
-/// The definition's table with the tools that read it, and the state of the archives; both take about as long.
+/// The definition's table with the tools that read it, and the state of the archives; both take
+/// about as long.
 fn ask(debian: &Debian) -> (Result<String>, Result<State, Failure>) {
     std::thread::scope(|scope| {
         let state = scope.spawn(|| archive::state(debian));
-        (words(debian), state.join().unwrap_or_else(|_| Err(Failure::Unreachable(Error::new("asking the archive failed")))))
+        (
+            words(debian),
+            state.join().unwrap_or_else(|_| {
+                Err(Failure::Unreachable(Error::new(
+                    "asking the archive failed",
+                )))
+            }),
+        )
     })
 }
 
-/// What the result was made from: one digest over the packages with their versions. The bytes of what mmdebstrap gives differ each time, in host
-/// keys and logs, which scrubbing takes out; the packages are what stays. `None` where dpkg's database is not part of the variant.
+/// What the result was made from: one digest over the packages with their versions. The bytes of
+/// what mmdebstrap gives differ each time, in host keys and logs, which scrubbing takes out; the
+/// packages are what stays. `None` where dpkg's database is not part of the variant.
 fn made_of(tree: &Tree, at: &[u8]) -> Result<Option<[u8; 32]>> {
     let packages = manifest::packages(tree, at)?;
     let mut digest = Sha256::new();
     for package in &packages {
-        digest.update(format!("{} {} {}\n", package.name, package.architecture, package.version));
+        digest.update(format!(
+            "{} {} {}\n",
+            package.name, package.architecture, package.version
+        ));
     }
     Ok((!packages.is_empty()).then(|| digest.finalize().into()))
 }
 
-/// What a build would find in the cache: the archive's date of the newest entry for this source, seconds since 1970.
+/// What a build would find in the cache: the archive's date of the newest entry for this source,
+/// seconds since 1970.
 pub fn cached(debian: &Debian, cache: &Path) -> Result<Option<i64>> {
     Cache::at(cache, &words(debian)?).newest_date()
 }
@@ -139,19 +212,31 @@ pub fn cached(debian: &Debian, cache: &Path) -> Result<Option<i64>> {
 fn words(debian: &Debian) -> Result<String> {
     let keyring = adamant_contract::hex::encode(&keyrings(debian)?);
     // Where its file is does not count.
-    let named = Debian { keyring: debian.keyring.as_ref().map(|_| PathBuf::new()), ..debian.clone() };
+    let named = Debian {
+        keyring: debian.keyring.as_ref().map(|_| PathBuf::new()),
+        ..debian.clone()
+    };
     Ok(format!("{FORMAT} {named:?} keyring {keyring} {}", version()?).replace(['\n', '\0'], " "))
 }
 
-/// Keyrings that mmdebstrap uses when the definition names none: what apt trusts here, and Debian's own, which it names to apt where apt
-/// does not know the keys in it (mmdebstrap(1), --keyring).
-const TRUSTED: [&str; 4] =
-    ["/etc/apt/trusted.gpg", "/etc/apt/trusted.gpg.d", "/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+/// Keyrings that mmdebstrap uses when the definition names none: what apt trusts here, and Debian's
+/// own, which it names to apt where apt does not know the keys in it (mmdebstrap(1), --keyring).
+const TRUSTED: [&str; 4] = [
+    "/etc/apt/trusted.gpg",
+    "/etc/apt/trusted.gpg.d",
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+];
 
 /// One digest over the keyrings that decide whether the archive's signatures are good.
 fn keyrings(debian: &Debian) -> Result<[u8; 32]> {
     let mut digest = Sha256::new();
-    for signed_by in debian.mirrors.iter().flat_map(Mirror::entries).flat_map(|entry| &entry.signed_by) {
+    for signed_by in debian
+        .mirrors
+        .iter()
+        .flat_map(Mirror::entries)
+        .flat_map(|entry| &entry.signed_by)
+    {
         digest.update(keyring(signed_by)?);
     }
     if let Some(own) = &debian.keyring {
@@ -161,10 +246,16 @@ fn keyrings(debian: &Debian) -> Result<[u8; 32]> {
     for place in TRUSTED.map(Path::new) {
         let mut files = vec![place.to_owned()];
         if place.is_dir() {
-            let list = std::fs::read_dir(place).and_then(|list| list.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>());
+            let list = std::fs::read_dir(place).and_then(|list| {
+                list.map(|entry| entry.map(|entry| entry.path()))
+                    .collect::<std::io::Result<Vec<_>>>()
+            });
             files = list.context(|| format!("keyrings in {}", place.display()))?;
             // The others mean nothing to apt.
-            files.retain(|file| file.extension().is_some_and(|ending| ending == "gpg" || ending == "asc"));
+            files.retain(|file| {
+                file.extension()
+                    .is_some_and(|ending| ending == "gpg" || ending == "asc")
+            });
             files.sort();
         }
         for file in files.iter().filter(|file| file.exists()) {
@@ -177,7 +268,11 @@ fn keyrings(debian: &Debian) -> Result<[u8; 32]> {
 /// The digest of a keyring that the definition names, if apt can read it.
 fn keyring(path: &Path) -> Result<[u8; 32]> {
     if !path.exists() {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let remedy = match name.split('-').next() {
             Some("debian") => "apt-get install debian-archive-keyring",
             Some("ubuntu") => "apt-get install ubuntu-keyring",
@@ -189,17 +284,25 @@ fn keyring(path: &Path) -> Result<[u8; 32]> {
     let is_armored = bytes.starts_with(b"-----BEGIN PGP");
     let says_armored = path.extension().is_some_and(|ending| ending == "asc");
     match (is_armored, says_armored) {
-        (true, false) => Err(Error::new(format!("keyring {} is in text form, which apt reads from files named *.asc", path.display()))
-            .hint("rename it to end in .asc, or convert it: gpg --dearmor")),
-        (false, true) => Err(Error::new(format!("keyring {} is named .asc and holds no key in text form", path.display()))
-            .hint("rename it to end in .gpg if it is a binary keyring")),
+        (true, false) => Err(Error::new(format!(
+            "keyring {} is in text form, which apt reads from files named *.asc",
+            path.display()
+        ))
+        .hint("rename it to end in .asc, or convert it: gpg --dearmor")),
+        (false, true) => Err(Error::new(format!(
+            "keyring {} is named .asc and holds no key in text form",
+            path.display()
+        ))
+        .hint("rename it to end in .gpg if it is a binary keyring")),
         _ => Ok(hash(&bytes)),
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(64 << 20).read_to_end(&mut bytes)).context(|| format!("keyring {}", path.display()))?;
+    File::open(path)
+        .and_then(|file| file.take(64 << 20).read_to_end(&mut bytes))
+        .context(|| format!("keyring {}", path.display()))?;
     Ok(bytes)
 }
 
@@ -207,16 +310,27 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// As `mmdebstrap --version` says it, which takes it a quarter of a second: it is a script, and its version stands in it.
+/// As `mmdebstrap --version` says it, which takes it a quarter of a second: it is a script, and its
+/// version stands in it.
 fn version() -> Result<String> {
     let places = std::env::var_os("PATH").unwrap_or_default();
-    let script = std::env::split_paths(&places).map(|place| place.join("mmdebstrap")).find(|path| path.is_file());
+    let script = std::env::split_paths(&places)
+        .map(|place| place.join("mmdebstrap"))
+        .find(|path| path.is_file());
     let text = script.and_then(|path| crate::io::bounded::read(&path, 4 << 20).ok());
-    let line = text.as_deref().unwrap_or_default().split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"our $VERSION = '")?.strip_suffix(b"';"));
+    let line = text
+        .as_deref()
+        .unwrap_or_default()
+        .split(|&b| b == b'\n')
+        .find_map(|line| line.strip_prefix(b"our $VERSION = '")?.strip_suffix(b"';"));
     if let Some(version) = line.and_then(|version| std::str::from_utf8(version).ok()) {
         return Ok(format!("mmdebstrap {version}"));
     }
-    let output = Command::new("mmdebstrap").arg("--version").stdin(Stdio::null()).output().map_err(bootstrap::missing)?;
+    let output = Command::new("mmdebstrap")
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(bootstrap::missing)?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
@@ -230,19 +344,31 @@ mod tests {
         std::fs::create_dir_all(&dir).unwrap();
         let of = |name: &str, bytes: &str| {
             std::fs::write(dir.join(name), bytes).unwrap();
-            keyrings(&Debian { keyring: Some(dir.join(name)), ..archive::tests::debian("trixie") }).unwrap()
+            keyrings(&Debian {
+                keyring: Some(dir.join(name)),
+                ..archive::tests::debian("trixie")
+            })
+            .unwrap()
         };
         assert_eq!(of("a", "key"), of("b", "key"));
         assert_ne!(of("a", "key"), of("a", "other"));
         let error = |name: &str, bytes: Option<&str>| {
             let _ = bytes.map(|bytes| std::fs::write(dir.join(name), bytes).unwrap());
-            keyrings(&Debian { keyring: Some(dir.join(name)), ..archive::tests::debian("trixie") }).unwrap_err().to_string()
+            keyrings(&Debian {
+                keyring: Some(dir.join(name)),
+                ..archive::tests::debian("trixie")
+            })
+            .unwrap_err()
+            .to_string()
         };
         assert!(error("none.gpg", None).contains("none.gpg does not exist"));
-        assert!(error("ubuntu-archive-keyring.gpg", None).contains("apt-get install ubuntu-keyring"));
+        assert!(
+            error("ubuntu-archive-keyring.gpg", None).contains("apt-get install ubuntu-keyring")
+        );
         assert!(error("text.gpg", Some("-----BEGIN PGP PUBLIC KEY BLOCK-----")).contains(".asc"));
         assert!(error("binary.asc", Some("\u{1}")).contains(".gpg"));
-        // Without one, what this machine trusts is read: files that are there have a digest, and none is no error.
+        // Without one, what this machine trusts is read: files that are there have a digest, and
+        // none is no error.
         keyrings(&archive::tests::debian("trixie")).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -1,11 +1,13 @@
 //! A directory as a source.
 //!
-//! Links are taken as links and never followed; file systems mounted below it are entered only when told; each file is read once, into the
-//! spool, so that what is hashed is what is built.
+//! Links are taken as links and never followed; file systems mounted below it are entered only when
+//! told; each file is read once, into the spool, so that what is hashed is what is built.
 //!
-//! By default what differs between two checkouts of the same files does not count: everything is root's, times are the epoch's, nobody else
-//! may write (which is where umasks differ) unless the sticky bit says that it is intended, and access control lists and attributes stay behind;
-//! a directory that an earlier source made keeps its metadata. `owner = "keep"` takes owners, modes, lists, attributes and times as they are.
+//! By default what differs between two checkouts of the same files does not count: everything is
+//! root's, times are the epoch's, nobody else may write (which is where umasks differ) unless the
+//! sticky bit says that it is intended, and access control lists and attributes stay behind;
+//! a directory that an earlier source made keeps its metadata. `owner = "keep"` takes owners,
+//! modes, lists, attributes and times as they are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -21,7 +23,9 @@ use sha2::{Digest, Sha256};
 
 use super::report::{Entry, Report};
 use super::spool::Spool;
-use super::{Budget, HIDING_HINT, Loaded, attributes, directory_landing, is_whiteout_name, landing, put};
+use super::{
+    Budget, HIDING_HINT, Loaded, attributes, directory_landing, is_whiteout_name, landing, put,
+};
 use crate::definition::Dir;
 use crate::error::{Context, Error, Result, of_io};
 use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree};
@@ -30,10 +34,20 @@ use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, 
 const DEPTH: usize = 512;
 
 /// Takes all of the directory below `at`.
-pub fn load(tree: &mut Tree, at: &[u8], dir: &Dir, budget: &mut Budget, spool: &Path, epoch: Option<i64>) -> Result<Loaded> {
+pub fn load(
+    tree: &mut Tree,
+    at: &[u8],
+    dir: &Dir,
+    budget: &mut Budget,
+    spool: &Path,
+    epoch: Option<i64>,
+) -> Result<Loaded> {
     let meta = fs::metadata(&dir.path).context(|| format!("{}", dir.path.display()))?;
     if !meta.is_dir() {
-        return Err(Error::new(format!("{}: not a directory", dir.path.display())).hint("use tar = for an archive, [[file]] for one file"));
+        return Err(
+            Error::new(format!("{}: not a directory", dir.path.display()))
+                .hint("use tar = for an archive, [[file]] for one file"),
+        );
     }
     let mut walk = Walk {
         dir,
@@ -48,14 +62,35 @@ pub fn load(tree: &mut Tree, at: &[u8], dir: &Dir, budget: &mut Budget, spool: &
         entries: 0,
         report: Report::default(),
     };
-    // The folder itself may be given as a link: that is how the definition names it. Below it nothing is followed.
-    let handle = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(&dir.path).context(|| format!("{}", dir.path.display()))?;
+    // The folder itself may be given as a link: that is how the definition names it. Below it
+    // nothing is followed.
+    let handle = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY)
+        .open(&dir.path)
+        .context(|| format!("{}", dir.path.display()))?;
     if dir.keep_owner {
-        let (meta, _) = walk.meta(&handle.metadata().context(|| format!("{}", dir.path.display()))?, &self_path(&handle), b"")?;
-        put(walk.tree, at, b"", meta, Kind::Directory(BTreeMap::new()), &mut walk.report)?;
+        let (meta, _) = walk.meta(
+            &handle
+                .metadata()
+                .context(|| format!("{}", dir.path.display()))?,
+            &self_path(&handle),
+            b"",
+        )?;
+        put(
+            walk.tree,
+            at,
+            b"",
+            meta,
+            Kind::Directory(BTreeMap::new()),
+            &mut walk.report,
+        )?;
     }
     walk.folder(handle.into(), &mut Vec::new(), 0)?;
-    let findings = walk.report.finish(HIDING_HINT).context(|| dir.path.display().to_string())?;
+    let findings = walk
+        .report
+        .finish(HIDING_HINT)
+        .context(|| dir.path.display().to_string())?;
     Ok(Loaded {
         kind: "dir",
         name: String::new(),
@@ -93,9 +128,15 @@ impl Walk<'_> {
     fn folder(&mut self, folder: OwnedFd, path: &mut Vec<u8>, depth: usize) -> Result<()> {
         let here = self_path(&folder);
         if depth > DEPTH {
-            return Err(Error::new(format!("{}: more than {DEPTH} folders deep", self.shown(path).display())));
+            return Err(Error::new(format!(
+                "{}: more than {DEPTH} folders deep",
+                self.shown(path).display()
+            )));
         }
-        let names = fs::read_dir(&here).and_then(|list| list.map(|entry| entry.map(|entry| entry.file_name())).collect::<io::Result<Vec<OsString>>>());
+        let names = fs::read_dir(&here).and_then(|list| {
+            list.map(|entry| entry.map(|entry| entry.file_name()))
+                .collect::<io::Result<Vec<OsString>>>()
+        });
         let mut names = names.context(|| format!("{}", self.shown(path).display()))?;
         names.sort();
         for name in names {
@@ -105,7 +146,10 @@ impl Walk<'_> {
             }
             path.extend_from_slice(name.as_bytes());
             // What fails below a directory names its own path.
-            if let Some(below) = self.entry(&here.join(&name), path).context(|| format!("{}", self.shown(path).display()))? {
+            if let Some(below) = self
+                .entry(&here.join(&name), path)
+                .context(|| format!("{}", self.shown(path).display()))?
+            {
                 self.folder(below, path, depth + 1)?;
             }
             path.truncate(length);
@@ -113,7 +157,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Takes one entry, to which `place` leads through its open folder. Returns the handle of a directory, whose entries are next.
+    /// Takes one entry, to which `place` leads through its open folder. Returns the handle of a
+    /// directory, whose entries are next.
     fn entry(&mut self, place: &Path, path: &[u8]) -> Result<Option<OwnedFd>> {
         self.budget.entry()?;
         self.entries += 1;
@@ -123,7 +168,12 @@ impl Walk<'_> {
             self.report.whiteout(path);
             return Ok(None);
         }
-        if let Some((first, name)) = self.linked.get(&(found.dev(), found.ino())).cloned().filter(|_| !kind.is_dir() && found.nlink() > 1) {
+        if let Some((first, name)) = self
+            .linked
+            .get(&(found.dev(), found.ino()))
+            .cloned()
+            .filter(|_| !kind.is_dir() && found.nlink() > 1)
+        {
             self.note(path, b"name", &Meta::default(), &name);
             let landed = landing(self.tree, self.at, path)?;
             if self.report.admits(self.tree, &landed, Entry::File) {
@@ -132,20 +182,30 @@ impl Walk<'_> {
             return Ok(None);
         }
         let ((meta, mode), made, handle) = if kind.is_file() {
-            let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(place).context(|| "opening")?;
+            let file = OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+                .open(place)
+                .context(|| "opening")?;
             let found = file.metadata().context(|| "reading its metadata")?;
             if !found.is_file() {
-                return Err(Error::new("was replaced while it was read").hint("build again when nothing writes to it"));
+                return Err(Error::new("was replaced while it was read")
+                    .hint("build again when nothing writes to it"));
             }
             let meta = self.meta(&found, place, path)?;
             let (content, digest) = self.content(&file, &found)?;
             self.note(path, b"file", &meta.0, &digest);
             (meta, Kind::File(content), None)
         } else if kind.is_dir() {
-            let handle = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(place).context(|| "opening")?;
+            let handle = OpenOptions::new()
+                .read(true)
+                .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW)
+                .open(place)
+                .context(|| "opening")?;
             let found = handle.metadata().context(|| "reading its metadata")?;
             if found.dev() != self.device && !self.dir.cross_mounts {
-                return Err(Error::new("another file system is mounted there").hint("unmount it, or write cross_mounts = true for this source"));
+                return Err(Error::new("another file system is mounted there")
+                    .hint("unmount it, or write cross_mounts = true for this source"));
             }
             let meta = self.meta(&found, place, path)?;
             self.note(path, b"folder", &meta.0, b"");
@@ -154,9 +214,15 @@ impl Walk<'_> {
             let meta = self.meta(&found, place, path)?;
             let (major, minor) = (libc::major(found.rdev()), libc::minor(found.rdev()));
             let made = if kind.is_symlink() {
-                let target = fs::read_link(place).context(|| "reading the link's target")?.into_os_string().into_vec();
+                let target = fs::read_link(place)
+                    .context(|| "reading the link's target")?
+                    .into_os_string()
+                    .into_vec();
                 if target.len() > TARGET_MAX {
-                    return Err(Error::new(format!("a link's target of {} bytes, more than {TARGET_MAX}", target.len())));
+                    return Err(Error::new(format!(
+                        "a link's target of {} bytes, more than {TARGET_MAX}",
+                        target.len()
+                    )));
                 }
                 Kind::Symlink(target.into())
             } else if kind.is_char_device() {
@@ -185,41 +251,78 @@ impl Walk<'_> {
             && found.nlink() > 1
             && let Some(id) = id
         {
-            self.linked.insert((found.dev(), found.ino()), (id, path.to_owned()));
+            self.linked
+                .insert((found.dev(), found.ino()), (id, path.to_owned()));
         }
         Ok(handle.map(OwnedFd::from))
     }
 
-    /// A directory that an earlier source made. An overlay has it for what is in it: `tmp/x` must not take /tmp's mode away.
+    /// A directory that an earlier source made. An overlay has it for what is in it: `tmp/x` must
+    /// not take /tmp's mode away.
     fn passes_through(&self, path: &[u8], made: &Kind) -> Result<Option<NodeId>> {
         if self.dir.keep_owner || !matches!(made, Kind::Directory(_)) {
             return Ok(None);
         }
         let landed = directory_landing(self.tree, self.at, path)?;
-        Ok(self.tree.lookup(&landed).filter(|there| matches!(self.tree.node(*there).kind, Kind::Directory(_))))
+        Ok(self
+            .tree
+            .lookup(&landed)
+            .filter(|there| matches!(self.tree.node(*there).kind, Kind::Directory(_))))
     }
 
     /// An entry's metadata in the image, and its mode in the directory.
     fn meta(&mut self, found: &Metadata, place: &Path, path: &[u8]) -> Result<(Meta, u16)> {
         let keep_owner = self.dir.keep_owner;
-        let attributes = attributes::read(place, path, keep_owner, &mut self.report).context(|| "reading its extended attributes")?;
+        let attributes = attributes::read(place, path, keep_owner, &mut self.report)
+            .context(|| "reading its extended attributes")?;
         if attributes.is_layer {
             self.report.whiteout(path);
         }
         let (mode, xattrs) = ((found.mode() & 0o7777) as u16, attributes.kept);
         if keep_owner {
-            let mtime = Time { seconds: found.mtime(), nanoseconds: found.mtime_nsec() as u32 };
-            return Ok((Meta { mode, uid: found.uid(), gid: found.gid(), mtime, xattrs }, mode));
+            let mtime = Time {
+                seconds: found.mtime(),
+                nanoseconds: found.mtime_nsec() as u32,
+            };
+            return Ok((
+                Meta {
+                    mode,
+                    uid: found.uid(),
+                    gid: found.gid(),
+                    mtime,
+                    xattrs,
+                },
+                mode,
+            ));
         }
         // A list puts its mask where the group's permissions are without one.
-        let own = attributes.group.map_or(mode, |group| mode & !0o070 | group << 3);
-        let mode = if found.is_symlink() { own } else { mode_of_root(own, found.is_dir()) };
-        Ok((Meta { mode, uid: 0, gid: 0, mtime: Time { seconds: self.epoch.unwrap_or(0), nanoseconds: 0 }, xattrs }, own))
+        let own = attributes
+            .group
+            .map_or(mode, |group| mode & !0o070 | group << 3);
+        let mode = if found.is_symlink() {
+            own
+        } else {
+            mode_of_root(own, found.is_dir())
+        };
+        Ok((
+            Meta {
+                mode,
+                uid: 0,
+                gid: 0,
+                mtime: Time {
+                    seconds: self.epoch.unwrap_or(0),
+                    nanoseconds: 0,
+                },
+                xattrs,
+            },
+            own,
+        ))
     }
 
     /// An entry's path in the image, for messages.
     fn in_image(&self, path: &[u8]) -> Vec<u8> {
-        landing(self.tree, self.at, path).map_or_else(|_| path.to_owned(), |landed| [b"/", &*landed].concat())
+        landing(self.tree, self.at, path)
+            .map_or_else(|_| path.to_owned(), |landed| [b"/", &*landed].concat())
     }
 
     /// Copies a file's data into the spool; holes stay holes.
@@ -230,32 +333,65 @@ impl Walk<'_> {
         let mut extents = Vec::new();
         let mut at = 0;
         while at < length {
-            let Some(start) = seek(file, at, libc::SEEK_DATA)?.filter(|&start| start < length) else { break };
-            let end = seek(file, start, libc::SEEK_HOLE)?.unwrap_or(length).clamp(start + 1, length);
+            let Some(start) = seek(file, at, libc::SEEK_DATA)?.filter(|&start| start < length)
+            else {
+                break;
+            };
+            let end = seek(file, start, libc::SEEK_HOLE)?
+                .unwrap_or(length)
+                .clamp(start + 1, length);
             // Holes fill no disk, and are not read.
             self.budget.bytes(end - start)?;
-            let mut range = Hashing { from: Range { file, at: start, end }, digest: &mut digest };
-            let (offset, count) = self.spool.append(&mut range, &|error| of_io("reading", &error))?;
+            let mut range = Hashing {
+                from: Range {
+                    file,
+                    at: start,
+                    end,
+                },
+                digest: &mut digest,
+            };
+            let (offset, count) = self
+                .spool
+                .append(&mut range, &|error| of_io("reading", &error))?;
             if count != end - start {
-                return Err(Error::new("became shorter while it was read").hint("build again when nothing writes to it"));
+                return Err(Error::new("became shorter while it was read")
+                    .hint("build again when nothing writes to it"));
             }
-            extents.push(Extent { at: start, len: count, bytes: Bytes::File(self.spool.file().clone(), offset) });
+            extents.push(Extent {
+                at: start,
+                len: count,
+                bytes: Bytes::File(self.spool.file().clone(), offset),
+            });
             digest.update(start.to_le_bytes());
             at = end;
         }
         let now = file.metadata().context(|| "reading its metadata again")?;
-        if (now.len(), now.mtime(), now.mtime_nsec()) != (length, found.mtime(), found.mtime_nsec()) {
-            return Err(Error::new("changed while it was read").hint("build again when nothing writes to it"));
+        if (now.len(), now.mtime(), now.mtime_nsec()) != (length, found.mtime(), found.mtime_nsec())
+        {
+            return Err(Error::new("changed while it was read")
+                .hint("build again when nothing writes to it"));
         }
         Ok((Content::sparse(length, extents)?, digest.finalize().into()))
     }
 
-    /// One line of the canonical listing: every field with its length, so that no two listings look alike.
+    /// One line of the canonical listing: every field with its length, so that no two listings look
+    /// alike.
     fn note(&mut self, path: &[u8], what: &[u8], meta: &Meta, rest: &[u8]) {
-        let Time { seconds, nanoseconds } = meta.mtime;
-        let numbers = format!("{:o} {} {} {seconds} {nanoseconds}", meta.mode, meta.uid, meta.gid);
+        let Time {
+            seconds,
+            nanoseconds,
+        } = meta.mtime;
+        let numbers = format!(
+            "{:o} {} {} {seconds} {nanoseconds}",
+            meta.mode, meta.uid, meta.gid
+        );
         let mut fields: Vec<&[u8]> = vec![path, what, numbers.as_bytes(), rest];
-        fields.extend(meta.xattrs.iter().flat_map(|set| set.iter()).flat_map(|(name, value)| [&**name, &**value]));
+        fields.extend(
+            meta.xattrs
+                .iter()
+                .flat_map(|set| set.iter())
+                .flat_map(|(name, value)| [&**name, &**value]),
+        );
         self.digest.update((fields.len() as u64).to_le_bytes());
         for field in fields {
             self.digest.update((field.len() as u64).to_le_bytes());
@@ -264,16 +400,23 @@ impl Walk<'_> {
     }
 }
 
-/// Whether this entry means "deleted" in one layer of several: the names of the OCI image specification ("Whiteouts") and of aufs, and the device of
-/// overlayfs.
+/// Whether this entry means "deleted" in one layer of several: the names of the OCI image
+/// specification ("Whiteouts") and of aufs, and the device of overlayfs.
 fn is_whiteout(path: &[u8], found: &Metadata) -> bool {
-    path.rsplit(|byte| *byte == b'/').next().is_some_and(is_whiteout_name) || found.file_type().is_char_device() && found.rdev() == 0
+    path.rsplit(|byte| *byte == b'/')
+        .next()
+        .is_some_and(is_whiteout_name)
+        || found.file_type().is_char_device() && found.rdev() == 0
 }
 
-/// The mode in the image of what becomes root's: nobody else may write, as with the umask 022. A directory's sticky bit shows that all may, by intent:
-/// no umask makes it.
+/// The mode in the image of what becomes root's: nobody else may write, as with the umask 022. A
+/// directory's sticky bit shows that all may, by intent: no umask makes it.
 fn mode_of_root(mode: u16, is_directory: bool) -> u16 {
-    if is_directory && mode & 0o1000 != 0 { mode } else { mode & !0o022 }
+    if is_directory && mode & 0o1000 != 0 {
+        mode
+    } else {
+        mode & !0o022
+    }
 }
 
 /// A path that leads to an open file whatever happens to its names.
@@ -281,14 +424,17 @@ fn self_path(handle: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()))
 }
 
-/// The next data or hole from `at` on; `None` where there is none, or where the file system can't tell (then all is data).
+/// The next data or hole from `at` on; `None` where there is none, or where the file system can't
+/// tell (then all is data).
 fn seek(file: &File, at: u64, whence: i32) -> Result<Option<u64>> {
     // SAFETY: lseek takes an open descriptor and two numbers.
     let found = unsafe { libc::lseek(file.as_raw_fd(), at as i64, whence) };
     match nix::errno::Errno::result(found) {
         Ok(found) => Ok(Some(found as u64)),
         Err(nix::errno::Errno::ENXIO) => Ok(None),
-        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::EOPNOTSUPP) => Ok((whence == libc::SEEK_DATA).then_some(at)),
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::EOPNOTSUPP) => {
+            Ok((whence == libc::SEEK_DATA).then_some(at))
+        }
         Err(error) => Err(Error::new(format!("looking for holes: {}", error.desc()))),
     }
 }
@@ -333,7 +479,8 @@ mod tests {
 
     impl Scratch {
         fn new(name: &str) -> Scratch {
-            let dir = std::env::temp_dir().join(format!("adamant-dir-{name}-{}", std::process::id()));
+            let dir =
+                std::env::temp_dir().join(format!("adamant-dir-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&dir);
             fs::create_dir_all(dir.join("source")).unwrap();
             Scratch(dir)
@@ -341,8 +488,19 @@ mod tests {
 
         fn load(&self, keep_owner: bool, limits: Limits) -> Result<(Tree, Loaded)> {
             let mut tree = Tree::new();
-            let dir = Dir { path: self.0.join("source"), keep_owner, cross_mounts: false };
-            let loaded = load(&mut tree, b"/srv", &dir, &mut Budget::new(limits), &self.0, Some(7))?;
+            let dir = Dir {
+                path: self.0.join("source"),
+                keep_owner,
+                cross_mounts: false,
+            };
+            let loaded = load(
+                &mut tree,
+                b"/srv",
+                &dir,
+                &mut Budget::new(limits),
+                &self.0,
+                Some(7),
+            )?;
             Ok((tree, loaded))
         }
     }
@@ -364,8 +522,13 @@ mod tests {
         fs::hard_link(source.join("a"), source.join("b")).unwrap();
         let (tree, loaded) = scratch.load(false, Limits::default()).unwrap();
         assert_eq!(loaded.entries, 4);
-        assert!(matches!(&tree.node(tree.lookup(b"/srv/out").unwrap()).kind, Kind::Symlink(to) if **to == *b"../secret"));
-        assert!(matches!(&tree.node(tree.lookup(b"/srv/etc").unwrap()).kind, Kind::Symlink(_)));
+        assert!(
+            matches!(&tree.node(tree.lookup(b"/srv/out").unwrap()).kind, Kind::Symlink(to) if **to == *b"../secret")
+        );
+        assert!(matches!(
+            &tree.node(tree.lookup(b"/srv/etc").unwrap()).kind,
+            Kind::Symlink(_)
+        ));
         assert_eq!(tree.lookup(b"/srv/a"), tree.lookup(b"/srv/b"));
         assert_eq!(tree.node(tree.lookup(b"/srv/a").unwrap()).links, 2);
     }
@@ -377,7 +540,12 @@ mod tests {
         let digest = |mode, time: u64, keep| {
             fs::write(&file, "text").unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
-            File::options().write(true).open(&file).unwrap().set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(time, 5)).unwrap();
+            File::options()
+                .write(true)
+                .open(&file)
+                .unwrap()
+                .set_modified(std::time::UNIX_EPOCH + std::time::Duration::new(time, 5))
+                .unwrap();
             let (tree, loaded) = scratch.load(keep, Limits::default()).unwrap();
             let meta = tree.node(tree.lookup(b"/srv/a").unwrap()).meta.clone();
             (loaded.sha256.wait().unwrap(), meta.mode, meta.mtime)
@@ -385,8 +553,20 @@ mod tests {
         assert_eq!(digest(0o664, 1, false), digest(0o644, 2, false));
         assert_ne!(digest(0o664, 1, true), digest(0o664, 2, true));
         assert_eq!(digest(0o664, 1, true).1, 0o664);
-        assert_eq!(digest(0o664, 1, true).2, Time { seconds: 1, nanoseconds: 5 });
-        assert_eq!(digest(0o664, 1, false).2, Time { seconds: 7, nanoseconds: 0 });
+        assert_eq!(
+            digest(0o664, 1, true).2,
+            Time {
+                seconds: 1,
+                nanoseconds: 5
+            }
+        );
+        assert_eq!(
+            digest(0o664, 1, false).2,
+            Time {
+                seconds: 7,
+                nanoseconds: 0
+            }
+        );
     }
 
     #[test]
@@ -399,13 +579,42 @@ mod tests {
         fs::set_permissions(source.join("tmp"), fs::Permissions::from_mode(0o755)).unwrap();
         let load = |keep_owner| {
             let mut tree = Tree::new();
-            let folder = |mode, uid| (Meta { mode, uid, ..Meta::default() }, Kind::Directory(BTreeMap::new()));
-            for (path, (meta, kind)) in [(&b"/tmp"[..], folder(0o1777, 3)), (b"/usr/bin", folder(0o711, 4))] {
+            let folder = |mode, uid| {
+                (
+                    Meta {
+                        mode,
+                        uid,
+                        ..Meta::default()
+                    },
+                    Kind::Directory(BTreeMap::new()),
+                )
+            };
+            for (path, (meta, kind)) in [
+                (&b"/tmp"[..], folder(0o1777, 3)),
+                (b"/usr/bin", folder(0o711, 4)),
+            ] {
                 tree.insert(path, meta, kind).unwrap();
             }
-            tree.insert(b"/bin", Meta::default(), Kind::Symlink(b"usr/bin"[..].into())).unwrap();
-            let dir = Dir { path: source.clone(), keep_owner, cross_mounts: false };
-            super::load(&mut tree, b"/", &dir, &mut Budget::new(Limits::default()), &scratch.0, Some(7)).unwrap();
+            tree.insert(
+                b"/bin",
+                Meta::default(),
+                Kind::Symlink(b"usr/bin"[..].into()),
+            )
+            .unwrap();
+            let dir = Dir {
+                path: source.clone(),
+                keep_owner,
+                cross_mounts: false,
+            };
+            super::load(
+                &mut tree,
+                b"/",
+                &dir,
+                &mut Budget::new(Limits::default()),
+                &scratch.0,
+                Some(7),
+            )
+            .unwrap();
             let of = |path: &[u8]| {
                 let meta = &tree.node(tree.lookup(path).unwrap()).meta;
                 (meta.mode, meta.uid)
@@ -423,20 +632,45 @@ mod tests {
     fn the_sticky_bit_keeps_a_mode_and_other_lost_bits_are_told() {
         let scratch = Scratch::new("modes");
         let source = scratch.0.join("source");
-        for (name, mode) in [("drop", 0o1777), ("team", 0o3770), ("shared", 0o2775), ("open", 0o777)] {
+        for (name, mode) in [
+            ("drop", 0o1777),
+            ("team", 0o3770),
+            ("shared", 0o2775),
+            ("open", 0o777),
+        ] {
             fs::create_dir(source.join(name)).unwrap();
             fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).unwrap();
         }
         fs::write(source.join("program"), "x").unwrap();
         fs::set_permissions(source.join("program"), fs::Permissions::from_mode(0o4775)).unwrap();
         let (tree, loaded) = scratch.load(false, Limits::default()).unwrap();
-        let modes = ["drop", "team", "shared", "open", "program"].map(|name| tree.node(tree.lookup(format!("/srv/{name}").as_bytes()).unwrap()).meta.mode);
+        let modes = ["drop", "team", "shared", "open", "program"].map(|name| {
+            tree.node(tree.lookup(format!("/srv/{name}").as_bytes()).unwrap())
+                .meta
+                .mode
+        });
         assert_eq!(modes, [0o1777, 0o3770, 0o2755, 0o755, 0o4755]);
-        let [finding] = &loaded.findings[..] else { panic!("{:?}", loaded.findings) };
-        assert!(finding.message.contains("/srv/program (4755 instead of 4775), /srv/shared (2755 instead of 2775)"), "{finding:?}");
-        assert!(finding.hint.contains("owner = \"keep\"") && !finding.message.contains("open"), "{finding:?}");
+        let [finding] = &loaded.findings[..] else {
+            panic!("{:?}", loaded.findings)
+        };
+        assert!(
+            finding.message.contains(
+                "/srv/program (4755 instead of 4775), /srv/shared (2755 instead of 2775)"
+            ),
+            "{finding:?}"
+        );
+        assert!(
+            finding.hint.contains("owner = \"keep\"") && !finding.message.contains("open"),
+            "{finding:?}"
+        );
         let (tree, loaded) = scratch.load(true, Limits::default()).unwrap();
-        assert_eq!((tree.node(tree.lookup(b"/srv/shared").unwrap()).meta.mode, loaded.findings.len()), (0o2775, 0));
+        assert_eq!(
+            (
+                tree.node(tree.lookup(b"/srv/shared").unwrap()).meta.mode,
+                loaded.findings.len()
+            ),
+            (0o2775, 0)
+        );
     }
 
     #[test]
@@ -445,12 +679,23 @@ mod tests {
         let source = scratch.0.join("source");
         fs::create_dir_all(source.join("etc/.wh..wh.plnk")).unwrap();
         fs::write(source.join("etc/.wh.old"), "").unwrap();
-        let error = scratch.load(false, Limits::default()).unwrap_err().to_string();
-        assert!(["etc/.wh..wh.plnk", "etc/.wh.old", "merge the layers"].iter().all(|word| error.contains(word)), "{error}");
+        let error = scratch
+            .load(false, Limits::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            ["etc/.wh..wh.plnk", "etc/.wh.old", "merge the layers"]
+                .iter()
+                .all(|word| error.contains(word)),
+            "{error}"
+        );
         fs::remove_dir_all(source.join("etc")).unwrap();
         fs::create_dir(source.join("opaque")).unwrap();
         if xattr::set(source.join("opaque"), "user.overlay.opaque", b"y").is_ok() {
-            let error = scratch.load(true, Limits::default()).unwrap_err().to_string();
+            let error = scratch
+                .load(true, Limits::default())
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("opaque"), "{error}");
         }
     }
@@ -466,9 +711,29 @@ mod tests {
         for path in [&b"/bin/tool"[..], b"/lib/app/data", b"/opt/x"] {
             tree.insert(path, Meta::default(), Kind::Fifo).unwrap();
         }
-        let dir = Dir { path: source, keep_owner: false, cross_mounts: false };
-        let error = load(&mut tree, b"/", &dir, &mut Budget::new(Limits::default()), &scratch.0, None).unwrap_err().to_string();
-        for word in ["symbolic link /bin", "/bin/tool", "file /lib", "/lib/app/data", "file /opt", "put the source with the links first"] {
+        let dir = Dir {
+            path: source,
+            keep_owner: false,
+            cross_mounts: false,
+        };
+        let error = load(
+            &mut tree,
+            b"/",
+            &dir,
+            &mut Budget::new(Limits::default()),
+            &scratch.0,
+            None,
+        )
+        .unwrap_err()
+        .to_string();
+        for word in [
+            "symbolic link /bin",
+            "/bin/tool",
+            "file /lib",
+            "/lib/app/data",
+            "file /opt",
+            "put the source with the links first",
+        ] {
             assert!(error.contains(word), "{word}: {error}");
         }
     }
@@ -478,7 +743,15 @@ mod tests {
         let scratch = Scratch::new("once");
         fs::create_dir_all(scratch.0.join("source/a/b/c")).unwrap();
         fs::write(scratch.0.join("source/a/b/c/large"), [1; 100]).unwrap();
-        let error = scratch.load(false, Limits { bytes: 99, entries: 10 }).unwrap_err();
+        let error = scratch
+            .load(
+                false,
+                Limits {
+                    bytes: 99,
+                    entries: 10,
+                },
+            )
+            .unwrap_err();
         assert_eq!(error.message().matches("a/b/c/large").count(), 1, "{error}");
     }
 
@@ -487,11 +760,21 @@ mod tests {
         let scratch = Scratch::new("long-hole");
         let file = File::create(scratch.0.join("source/lastlog")).unwrap();
         file.write_all_at(b"x", 400_000_000_000).unwrap();
-        let limits = Limits { bytes: 1 << 20, entries: 10 };
+        let limits = Limits {
+            bytes: 1 << 20,
+            entries: 10,
+        };
         let (mut tree, _) = scratch.load(false, limits).unwrap();
         let error = crate::source::bound_lengths(&tree, limits).unwrap_err();
-        assert!(error.message().contains("/srv/lastlog: the file is 400000000001 bytes long") && error.message().contains("hole"), "{error}");
-        tree.replace_content(&[b"/srv/lastlog"], Content::default()).unwrap();
+        assert!(
+            error
+                .message()
+                .contains("/srv/lastlog: the file is 400000000001 bytes long")
+                && error.message().contains("hole"),
+            "{error}"
+        );
+        tree.replace_content(&[b"/srv/lastlog"], Content::default())
+            .unwrap();
         crate::source::bound_lengths(&tree, limits).unwrap();
     }
 
@@ -504,17 +787,28 @@ mod tests {
         file.set_len(9 << 20).unwrap();
         let with_xattr = xattr::set(&path, "user.note", b"x\0y").is_ok();
         let (tree, _) = scratch.load(false, Limits::default()).unwrap();
-        assert_eq!(tree.node(tree.lookup(b"/srv/sparse").unwrap()).meta.xattrs, None);
+        assert_eq!(
+            tree.node(tree.lookup(b"/srv/sparse").unwrap()).meta.xattrs,
+            None
+        );
         let (tree, _) = scratch.load(true, Limits::default()).unwrap();
         let node = tree.node(tree.lookup(b"/srv/sparse").unwrap());
-        let Kind::File(content) = &node.kind else { panic!() };
+        let Kind::File(content) = &node.kind else {
+            panic!()
+        };
         assert_eq!(content.len(), 9 << 20);
-        assert!(content.extents().map(|e| e.len).sum::<u64>() <= 1 << 20, "{content:?}");
+        assert!(
+            content.extents().map(|e| e.len).sum::<u64>() <= 1 << 20,
+            "{content:?}"
+        );
         let mut end = [0; 4];
         content.read_exact_at((8 << 20) - 3, &mut end).unwrap();
         assert_eq!(&end, b"end\0");
         if with_xattr {
-            assert_eq!(&*node.meta.xattrs.as_ref().unwrap()[&b"user.note"[..]], b"x\0y");
+            assert_eq!(
+                &*node.meta.xattrs.as_ref().unwrap()[&b"user.note"[..]],
+                b"x\0y"
+            );
         }
     }
 
@@ -524,8 +818,25 @@ mod tests {
         let source = scratch.0.join("source");
         fs::write(source.join("a"), "text").unwrap();
         fs::hard_link(source.join("a"), source.join("b")).unwrap();
-        let dir = Dir { path: source, keep_owner: false, cross_mounts: false };
-        let digest = |mut tree: Tree| load(&mut tree, b"/", &dir, &mut Budget::new(Limits::default()), &scratch.0, None).unwrap().sha256.wait().unwrap();
+        let dir = Dir {
+            path: source,
+            keep_owner: false,
+            cross_mounts: false,
+        };
+        let digest = |mut tree: Tree| {
+            load(
+                &mut tree,
+                b"/",
+                &dir,
+                &mut Budget::new(Limits::default()),
+                &scratch.0,
+                None,
+            )
+            .unwrap()
+            .sha256
+            .wait()
+            .unwrap()
+        };
         let mut earlier = Tree::new();
         earlier.insert(b"/x", Meta::default(), Kind::Fifo).unwrap();
         assert_eq!(digest(Tree::new()), digest(earlier));
@@ -535,7 +846,18 @@ mod tests {
     fn more_than_the_limits_is_refused() {
         let scratch = Scratch::new("limits");
         fs::write(scratch.0.join("source/a"), [0; 100]).unwrap();
-        let error = scratch.load(false, Limits { bytes: 99, entries: 10 }).unwrap_err();
-        assert!(error.message().contains("more than 99 bytes") && error.message().contains("source/a"), "{error}");
+        let error = scratch
+            .load(
+                false,
+                Limits {
+                    bytes: 99,
+                    entries: 10,
+                },
+            )
+            .unwrap_err();
+        assert!(
+            error.message().contains("more than 99 bytes") && error.message().contains("source/a"),
+            "{error}"
+        );
     }
 }

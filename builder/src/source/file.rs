@@ -14,11 +14,21 @@ use crate::error::{Context, Error, Result, of_io};
 use crate::tree::{Content, Kind, Meta, TARGET_MAX, Time, Tree};
 
 /// Puts the entry into the tree. Its time is the image's epoch, or 0.
-pub fn load(tree: &mut Tree, at: &[u8], entry: &FileEntry, budget: &mut Budget, spool: &Path, epoch: Option<i64>) -> Result<Loaded> {
+pub fn load(
+    tree: &mut Tree,
+    at: &[u8],
+    entry: &FileEntry,
+    budget: &mut Budget,
+    spool: &Path,
+    epoch: Option<i64>,
+) -> Result<Loaded> {
     budget.entry()?;
     let path = entry.path.as_bytes();
     let mut digest = Sha256::new();
-    digest.update(format!("{}\0{:?}\0{}\0{}\0", entry.path, entry.mode, entry.uid, entry.gid));
+    digest.update(format!(
+        "{}\0{:?}\0{}\0{}\0",
+        entry.path, entry.mode, entry.uid, entry.gid
+    ));
     let kind = match &entry.kind {
         FileKind::Absent => {
             digest.update("absent");
@@ -32,7 +42,10 @@ pub fn load(tree: &mut Tree, at: &[u8], entry: &FileEntry, budget: &mut Budget, 
         }
         FileKind::Link(target) => {
             if target.is_empty() || target.len() > TARGET_MAX || target.contains('\0') {
-                return Err(Error::new(format!("{}: a link's target has 1 to {TARGET_MAX} bytes and no NUL", entry.path)));
+                return Err(Error::new(format!(
+                    "{}: a link's target has 1 to {TARGET_MAX} bytes and no NUL",
+                    entry.path
+                )));
             }
             digest.update("link\0");
             digest.update(target);
@@ -48,17 +61,30 @@ pub fn load(tree: &mut Tree, at: &[u8], entry: &FileEntry, budget: &mut Budget, 
             let file = File::open(from).context(|| format!("{}", from.display()))?;
             let meta = file.metadata().context(|| format!("{}", from.display()))?;
             if !meta.is_file() {
-                return Err(Error::new(format!("{}: not a file", from.display())).hint("copy takes one file; use a [[source]] with dir for a folder"));
+                return Err(Error::new(format!("{}: not a file", from.display()))
+                    .hint("copy takes one file; use a [[source]] with dir for a folder"));
             }
             budget.bytes(meta.len())?;
             let mut spool = Spool::new(spool)?;
             digest.update("file\0");
-            let mut reader = super::dir::Hashing { from: std::io::Read::take(file, meta.len().saturating_add(1)), digest: &mut digest };
-            let (start, length) = spool.append(&mut reader, &|error| of_io(&format!("reading {}", from.display()), &error))?;
+            let mut reader = super::dir::Hashing {
+                from: std::io::Read::take(file, meta.len().saturating_add(1)),
+                digest: &mut digest,
+            };
+            let (start, length) = spool.append(&mut reader, &|error| {
+                of_io(&format!("reading {}", from.display()), &error)
+            })?;
             if length != meta.len() {
-                return Err(Error::new(format!("{}: changed while it was read", from.display())).hint("build again when nothing writes to it"));
+                return Err(
+                    Error::new(format!("{}: changed while it was read", from.display()))
+                        .hint("build again when nothing writes to it"),
+                );
             }
-            Some(Kind::File(Content::from_file(spool.file().clone(), start, length)))
+            Some(Kind::File(Content::from_file(
+                spool.file().clone(),
+                start,
+                length,
+            )))
         }
     };
     let mut report = Report::default();
@@ -70,11 +96,23 @@ pub fn load(tree: &mut Tree, at: &[u8], entry: &FileEntry, budget: &mut Budget, 
         } else {
             0o644
         };
-        let mtime = Time { seconds: epoch.unwrap_or(0), nanoseconds: 0 };
-        let meta = Meta { mode: entry.mode.unwrap_or(usual), uid: entry.uid, gid: entry.gid, mtime, xattrs: None };
+        let mtime = Time {
+            seconds: epoch.unwrap_or(0),
+            nanoseconds: 0,
+        };
+        let meta = Meta {
+            mode: entry.mode.unwrap_or(usual),
+            uid: entry.uid,
+            gid: entry.gid,
+            mtime,
+            xattrs: None,
+        };
         put(tree, at, path, meta, kind, &mut report)?;
     }
-    let absent = format!("write [[file]] path = {:?}, absent = true before it, if the directory is to go", entry.path);
+    let absent = format!(
+        "write [[file]] path = {:?}, absent = true before it, if the directory is to go",
+        entry.path
+    );
     let findings = report.finish(&absent)?;
     Ok(Loaded {
         findings,

@@ -46,9 +46,23 @@ impl ArchiveHash {
     pub fn of(archive: Part) -> Result<ArchiveHash> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
-        let go_on = move |_| if stopped.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) };
-        let thread = std::thread::Builder::new().name("hash".to_owned()).spawn(move || archive.sha256(go_on)).context(|| "starting a thread")?;
-        Ok(ArchiveHash(Arc::new(Mutex::new(State::OnItsWay(Running { stop, thread: Some(thread) })))))
+        let go_on = move |_| {
+            if stopped.load(Ordering::Relaxed) {
+                Err(io::ErrorKind::Interrupted.into())
+            } else {
+                Ok(())
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("hash".to_owned())
+            .spawn(move || archive.sha256(go_on))
+            .context(|| "starting a thread")?;
+        Ok(ArchiveHash(Arc::new(Mutex::new(State::OnItsWay(
+            Running {
+                stop,
+                thread: Some(thread),
+            },
+        )))))
     }
 
     /// Waits for it.
@@ -56,7 +70,9 @@ impl ArchiveHash {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let State::OnItsWay(running) = &mut *state {
             let done = running.thread.take().map(JoinHandle::join);
-            let done = done.and_then(Result::ok).unwrap_or_else(|| Err(io::Error::other("hashing failed")));
+            let done = done
+                .and_then(Result::ok)
+                .unwrap_or_else(|| Err(io::Error::other("hashing failed")));
             *state = State::Known(done.map_err(|error| error.to_string()));
         }
         match &*state {
@@ -79,6 +95,8 @@ pub struct Claim {
 impl Claim {
     /// Whether it holds; waits for the hash.
     pub fn holds(&self) -> bool {
-        self.hash.wait().is_ok_and(|sha256| hex::encode(&sha256) == self.sha256)
+        self.hash
+            .wait()
+            .is_ok_and(|sha256| hex::encode(&sha256) == self.sha256)
     }
 }

@@ -1,7 +1,9 @@
-//! Sources: each yields entries into the tree. Everything in them is hostile until it is in the tree.
+//! Sources: each yields entries into the tree. Everything in them is hostile until it is in the
+//! tree.
 //!
-//! A source is put below a directory of the image. A symbolic link that an earlier source put on the way there is followed as the
-//! image's own kernel would follow it, never out of the image: `/bin/x` on a Debian lands in `/usr/bin/x`.
+//! A source is put below a directory of the image. A symbolic link that an earlier source put on
+//! the way there is followed as the image's own kernel would follow it, never out of the image:
+//! `/bin/x` on a Debian lands in `/usr/bin/x`.
 
 mod attributes;
 pub mod debian;
@@ -31,15 +33,25 @@ pub struct Surroundings {
     pub spool: PathBuf,
     /// Whether caches may be used.
     pub use_cache: bool,
-    /// Whether an archive of the cache is taken before it is known to be whole. Who does has to ask [`Loaded::is_damaged`] before anybody gets to see
-    /// what was made of it, and also when something goes wrong.
+    /// Whether an archive of the cache is taken before it is known to be whole. Who does has to
+    /// ask [`Loaded::is_damaged`] before anybody gets to see what was made of it, and also
+    /// when something goes wrong.
     pub believe: bool,
 }
 
-/// Where things are kept between builds: the folder that was named, else `adamant` in the user's cache folder.
+/// Where things are kept between builds: the folder that was named, else `adamant` in the user's
+/// cache folder.
 pub fn cache_folder(named: Option<&Path>) -> PathBuf {
-    let environment = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let user = || environment("XDG_CACHE_HOME").or_else(|| Some(environment("HOME")?.join(".cache"))).unwrap_or_else(std::env::temp_dir);
+    let environment = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let user = || {
+        environment("XDG_CACHE_HOME")
+            .or_else(|| Some(environment("HOME")?.join(".cache")))
+            .unwrap_or_else(std::env::temp_dir)
+    };
     named.map_or_else(|| user().join("adamant"), Path::to_owned)
 }
 
@@ -84,14 +96,21 @@ pub struct Budget {
 impl Budget {
     /// All of it.
     pub fn new(limits: Limits) -> Budget {
-        Budget { limits, bytes: limits.bytes, entries: limits.entries }
+        Budget {
+            limits,
+            bytes: limits.bytes,
+            entries: limits.entries,
+        }
     }
 
     /// Draws one entry.
     pub fn entry(&mut self) -> Result<()> {
         self.entries = self.entries.checked_sub(1).ok_or_else(|| {
-            Error::new(format!("with this entry the sources have more than {} entries", self.limits.entries))
-                .hint("raise `entries` under [limits] if the sources are to hold that many")
+            Error::new(format!(
+                "with this entry the sources have more than {} entries",
+                self.limits.entries
+            ))
+            .hint("raise `entries` under [limits] if the sources are to hold that many")
         })?;
         Ok(())
     }
@@ -99,8 +118,11 @@ impl Budget {
     /// Draws bytes of content.
     pub fn bytes(&mut self, count: u64) -> Result<()> {
         self.bytes = self.bytes.checked_sub(count).ok_or_else(|| {
-            Error::new(format!("with this file the sources have more than {} bytes of files", self.limits.bytes))
-                .hint("raise `bytes` under [limits] if the sources are to hold that much")
+            Error::new(format!(
+                "with this file the sources have more than {} bytes of files",
+                self.limits.bytes
+            ))
+            .hint("raise `bytes` under [limits] if the sources are to hold that much")
         })?;
         Ok(())
     }
@@ -111,24 +133,49 @@ impl Budget {
     }
 }
 
-/// Applies the definition's sources in order. Those that come to `loaded` are there also when one after them can't be loaded.
-pub fn load(definition: &Definition, surroundings: &Surroundings, loaded: &mut Vec<Loaded>) -> Result<Tree> {
+/// Applies the definition's sources in order. Those that come to `loaded` are there also when one
+/// after them can't be loaded.
+pub fn load(
+    definition: &Definition,
+    surroundings: &Surroundings,
+    loaded: &mut Vec<Loaded>,
+) -> Result<Tree> {
     let mut tree = Tree::new();
     let mut budget = Budget::new(definition.limits);
     loaded.clear();
     for source in &definition.sources {
         let at = source.at.as_bytes();
         let one = match &source.origin {
-            Origin::Debian(debian) => debian::load(&mut tree, at, debian, &mut budget, surroundings),
+            Origin::Debian(debian) => {
+                debian::load(&mut tree, at, debian, &mut budget, surroundings)
+            }
             Origin::Tar(path) => tar::load(&mut tree, at, path, &mut budget, &surroundings.spool),
-            Origin::Dir(dir) => dir::load(&mut tree, at, dir, &mut budget, &surroundings.spool, definition.epoch),
-            Origin::File(file) => file::load(&mut tree, at, file, &mut budget, &surroundings.spool, definition.epoch),
+            Origin::Dir(dir) => dir::load(
+                &mut tree,
+                at,
+                dir,
+                &mut budget,
+                &surroundings.spool,
+                definition.epoch,
+            ),
+            Origin::File(file) => file::load(
+                &mut tree,
+                at,
+                file,
+                &mut budget,
+                &surroundings.spool,
+                definition.epoch,
+            ),
         };
         let mut one = one.context(|| source.location.clone())?;
         if let Origin::Tar(path) | Origin::Dir(Dir { path, .. }) = &source.origin {
             // As the definition writes it: where the definition itself is does not count.
             let base = definition.path.parent().unwrap_or(&definition.path);
-            one.name = path.strip_prefix(base).unwrap_or(path).display().to_string();
+            one.name = path
+                .strip_prefix(base)
+                .unwrap_or(path)
+                .display()
+                .to_string();
         }
         loaded.push(one);
     }
@@ -140,36 +187,52 @@ fn is_whiteout_name(name: &[u8]) -> bool {
     name.starts_with(b".wh.")
 }
 
-/// Where an entry lands: `path` below `at`, with symbolic links on the way (not the last part) followed within the tree. Parts that are not
-/// there yet stay as they are.
+/// Where an entry lands: `path` below `at`, with symbolic links on the way (not the last part)
+/// followed within the tree. Parts that are not there yet stay as they are.
 pub fn landing(tree: &Tree, at: &[u8], path: &[u8]) -> Result<Vec<u8>> {
     land(tree, at, path, false)
 }
 
-/// Where a directory lands: over a link to a directory that an earlier source made, where that leads.
+/// Where a directory lands: over a link to a directory that an earlier source made, where that
+/// leads.
 pub fn directory_landing(tree: &Tree, at: &[u8], path: &[u8]) -> Result<Vec<u8>> {
     land(tree, at, path, true)
 }
 
 fn land(tree: &Tree, at: &[u8], path: &[u8], is_directory: bool) -> Result<Vec<u8>> {
-    let end = tree.follow(parts(at).chain(parts(path)), &mut |link| match link.is_last {
-        true if !(is_directory && tree.is_directory(&link.path())) => Step::Stay,
-        _ => Step::Follow,
-    });
+    let end = tree.follow(
+        parts(at).chain(parts(path)),
+        &mut |link| match link.is_last {
+            true if !(is_directory && tree.is_directory(&link.path())) => Step::Stay,
+            _ => Step::Follow,
+        },
+    );
     end.map(|end| end.path()).map_err(|_| link_loop(path))
 }
 
 /// The error for a path that leads through a symbolic link loop.
 fn link_loop(path: &[u8]) -> Error {
-    Error::new(format!("{}: the path leads through a symbolic link loop", show(path))).hint("remove one of the links, or leave this path out of the source")
+    Error::new(format!(
+        "{}: the path leads through a symbolic link loop",
+        show(path)
+    ))
+    .hint("remove one of the links, or leave this path out of the source")
 }
 
 /// What to do about an entry of a source that would hide a directory.
 const HIDING_HINT: &str = "put the source with the links first, so that later sources follow them;\n\
                            or leave the entry out of this source, or the directory out of the earlier one";
 
-/// Puts an entry where it lands. A directory where there is one gives its metadata to that one. `None`: the report refuses it.
-fn put(tree: &mut Tree, at: &[u8], path: &[u8], meta: Meta, kind: Kind, report: &mut Report) -> Result<Option<NodeId>> {
+/// Puts an entry where it lands. A directory where there is one gives its metadata to that one.
+/// `None`: the report refuses it.
+fn put(
+    tree: &mut Tree,
+    at: &[u8],
+    path: &[u8],
+    meta: Meta,
+    kind: Kind,
+    report: &mut Report,
+) -> Result<Option<NodeId>> {
     let landed = land(tree, at, path, matches!(kind, Kind::Directory(_)))?;
     if parts(&landed).next().is_none() {
         return match kind {
@@ -177,7 +240,10 @@ fn put(tree: &mut Tree, at: &[u8], path: &[u8], meta: Meta, kind: Kind, report: 
                 tree.node_mut(Tree::ROOT).meta = meta;
                 Ok(Some(Tree::ROOT))
             }
-            _ => Err(Error::new(format!("{}: the root of the image can only be a directory", show(path)))),
+            _ => Err(Error::new(format!(
+                "{}: the root of the image can only be a directory",
+                show(path)
+            ))),
         };
     }
     if !report.admits(tree, &landed, Entry::of(&kind)) {
@@ -186,13 +252,15 @@ fn put(tree: &mut Tree, at: &[u8], path: &[u8], meta: Meta, kind: Kind, report: 
     tree.insert(&landed, meta, kind).map(Some)
 }
 
-/// Bounds the lengths of all files together, holes included: the image stores a hole as zeroes. Sources count data alone, so that a long hole in a file
-/// that scrubbing empties does no harm.
+/// Bounds the lengths of all files together, holes included: the image stores a hole as zeroes.
+/// Sources count data alone, so that a long hole in a file that scrubbing empties does no harm.
 pub fn bound_lengths(tree: &Tree, limits: Limits) -> Result<()> {
     let (mut total, mut seen) = (0u64, HashSet::new());
     let mut longest_hole: (u64, Vec<u8>, u64) = Default::default();
     tree.visit(&mut |path, id| {
-        let Kind::File(content) = &tree.node(id).kind else { return };
+        let Kind::File(content) = &tree.node(id).kind else {
+            return;
+        };
         if tree.node(id).links > 1 && !seen.insert(id) {
             return;
         }
@@ -232,25 +300,58 @@ mod tests {
     fn entries_land_where_links_lead_within_the_image() {
         let mut tree = Tree::new();
         tree.insert(b"/usr/bin", Meta::default(), folder()).unwrap();
-        tree.insert(b"/bin", Meta::default(), link(b"usr/bin")).unwrap();
-        tree.insert(b"/out", Meta::default(), link(b"../../../../etc")).unwrap();
-        tree.insert(b"/loop", Meta::default(), link(b"loop/x")).unwrap();
+        tree.insert(b"/bin", Meta::default(), link(b"usr/bin"))
+            .unwrap();
+        tree.insert(b"/out", Meta::default(), link(b"../../../../etc"))
+            .unwrap();
+        tree.insert(b"/loop", Meta::default(), link(b"loop/x"))
+            .unwrap();
         assert_eq!(landing(&tree, b"/", b"bin/sh").unwrap(), b"usr/bin/sh");
         assert_eq!(landing(&tree, b"/", b"bin").unwrap(), b"bin");
         assert_eq!(landing(&tree, b"/", b"out/passwd").unwrap(), b"etc/passwd");
-        assert_eq!(landing(&tree, b"/srv/web", b"index.html").unwrap(), b"srv/web/index.html");
+        assert_eq!(
+            landing(&tree, b"/srv/web", b"index.html").unwrap(),
+            b"srv/web/index.html"
+        );
         assert!(landing(&tree, b"/", b"loop/y").is_err());
-        // A folder over a link to a folder leaves the link, and the folder it leads to gets the metadata.
-        put(&mut tree, b"/", b"bin", Meta { mode: 0o750, ..Meta::default() }, folder(), &mut Report::default()).unwrap();
-        assert!(matches!(tree.node(tree.lookup(b"/bin").unwrap()).kind, Kind::Symlink(_)));
-        assert_eq!(tree.node(tree.lookup(b"/usr/bin").unwrap()).meta.mode, 0o750);
+        // A folder over a link to a folder leaves the link, and the folder it leads to gets the
+        // metadata.
+        put(
+            &mut tree,
+            b"/",
+            b"bin",
+            Meta {
+                mode: 0o750,
+                ..Meta::default()
+            },
+            folder(),
+            &mut Report::default(),
+        )
+        .unwrap();
+        assert!(matches!(
+            tree.node(tree.lookup(b"/bin").unwrap()).kind,
+            Kind::Symlink(_)
+        ));
+        assert_eq!(
+            tree.node(tree.lookup(b"/usr/bin").unwrap()).meta.mode,
+            0o750
+        );
     }
 
     #[test]
     fn limits_are_kept() {
-        let mut budget = Budget::new(Limits { bytes: 10, entries: 1 });
+        let mut budget = Budget::new(Limits {
+            bytes: 10,
+            entries: 1,
+        });
         budget.entry().unwrap();
-        assert!(budget.entry().unwrap_err().message().contains("more than 1 entries"));
+        assert!(
+            budget
+                .entry()
+                .unwrap_err()
+                .message()
+                .contains("more than 1 entries")
+        );
         budget.bytes(10).unwrap();
         assert!(budget.bytes(1).is_err());
     }

@@ -1,6 +1,8 @@
-//! What an operator should know about a source: entries that would hide others, marks of image layers, changed modes, attributes left out.
+//! What an operator should know about a source: entries that would hide others, marks of image
+//! layers, changed modes, attributes left out.
 //!
-//! What loses data is an error, raised when the whole source was read, so that it names all paths at once. The rest are warnings.
+//! What loses data is an error, raised when the whole source was read, so that it names all paths
+//! at once. The rest are warnings.
 
 use std::collections::BTreeMap;
 
@@ -28,25 +30,40 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether an entry may take this path, which has no symbolic link on its way. A directory with entries in it gives way to nothing but another
-    /// directory.
+    /// Whether an entry may take this path, which has no symbolic link on its way. A directory with
+    /// entries in it gives way to nothing but another directory.
     pub fn admits(&mut self, tree: &Tree, path: &[u8], entry: Entry) -> bool {
         // That nothing but a directory can be the root is for the tree to say.
-        let Some(there) = tree.lookup(path).filter(|there| *there != Tree::ROOT) else { return true };
+        let Some(there) = tree.lookup(path).filter(|there| *there != Tree::ROOT) else {
+            return true;
+        };
         let shown = || format!("/{}", show(path).trim_start_matches('/'));
         match (&tree.node(there).kind, entry) {
             (Kind::Directory(_), Entry::Directory) => true,
             (Kind::Directory(names), _) if names.is_empty() => true,
             (Kind::Directory(_), _) => {
-                self.hiding.push(format!("{} {} (the directory holds {})", entry.name(), shown(), inside(tree, there, &shown())));
+                self.hiding.push(format!(
+                    "{} {} (the directory holds {})",
+                    entry.name(),
+                    shown(),
+                    inside(tree, there, &shown())
+                ));
                 false
             }
             (old, Entry::Directory) => {
-                self.replaced.push(format!("{} (a directory instead of a {})", shown(), Entry::of(old).name()));
+                self.replaced.push(format!(
+                    "{} (a directory instead of a {})",
+                    shown(),
+                    Entry::of(old).name()
+                ));
                 true
             }
             (Kind::Symlink(_), Entry::Other(_) | Entry::File) if tree.is_directory(path) => {
-                self.replaced.push(format!("{} (a {} instead of a symbolic link to a directory)", shown(), entry.name()));
+                self.replaced.push(format!(
+                    "{} (a {} instead of a symbolic link to a directory)",
+                    shown(),
+                    entry.name()
+                ));
                 true
             }
             _ => true,
@@ -60,34 +77,49 @@ impl Report {
 
     /// Notes an entry whose mode is another one in the image.
     pub fn mode(&mut self, path: &[u8], was: u16, is: u16) {
-        self.modes.push(format!("{} ({is:04o} instead of {was:04o})", show(path)));
+        self.modes
+            .push(format!("{} ({is:04o} instead of {was:04o})", show(path)));
     }
 
     /// Notes an attribute that does not come into the image.
     pub fn left_out(&mut self, name: &[u8], path: &[u8]) {
         let name = show(name);
         if self.attributes.len() < ATTRIBUTES || self.attributes.contains_key(&name) {
-            self.attributes.entry(name).or_insert_with(|| (0, show(path))).0 += 1;
+            self.attributes
+                .entry(name)
+                .or_insert_with(|| (0, show(path)))
+                .0 += 1;
         }
     }
 
-    /// The error, if this source would lose data; else its warnings. `hint` tells what to do about hidden directories.
+    /// The error, if this source would lose data; else its warnings. `hint` tells what to do about
+    /// hidden directories.
     pub fn finish(self, hint: &str) -> Result<Vec<Finding>> {
         if !self.hiding.is_empty() {
-            return Err(Error::new(format!("entries would replace directories that are not empty: {}", self.hiding)).hint(hint));
+            return Err(Error::new(format!(
+                "entries would replace directories that are not empty: {}",
+                self.hiding
+            ))
+            .hint(hint));
         }
         if !self.whiteouts.is_empty() {
-            let what = format!("this is one layer of several, not a whole tree: whiteouts mark entries of lower layers as deleted: {}", self.whiteouts);
+            let what = format!(
+                "this is one layer of several, not a whole tree: whiteouts mark entries of lower layers as deleted: {}",
+                self.whiteouts
+            );
             return Err(Error::new(what).hint(
                 "merge the layers first and use the result as one source: `podman create` and `podman export` for a container image,\n\
                  the mounted file system for an overlay",
             ));
         }
         if !self.attributes.is_empty() {
-            let list = self.attributes.iter().map(|(name, (count, first))| match count {
-                1 => format!("{name} of {first}"),
-                _ => format!("{name} of {count} entries, first {first}"),
-            });
+            let list = self
+                .attributes
+                .iter()
+                .map(|(name, (count, first))| match count {
+                    1 => format!("{name} of {first}"),
+                    _ => format!("{name} of {count} entries, first {first}"),
+                });
             log::info!("extended attributes left out: {}", list.collect::<Paths>());
         }
         let mut findings = Vec::new();
@@ -149,11 +181,16 @@ impl Entry {
     }
 }
 
-/// An entry below a directory that is not empty: the first that is no directory itself, if there is one.
+/// An entry below a directory that is not empty: the first that is no directory itself, if there is
+/// one.
 fn inside(tree: &Tree, directory: NodeId, shown: &str) -> String {
     let mut path = shown.to_owned();
     let mut at = directory;
-    while let Some((name, id)) = tree.children(at).find(|(_, id)| !matches!(tree.node(*id).kind, Kind::Directory(_))).or_else(|| tree.children(at).next()) {
+    while let Some((name, id)) = tree
+        .children(at)
+        .find(|(_, id)| !matches!(tree.node(*id).kind, Kind::Directory(_)))
+        .or_else(|| tree.children(at).next())
+    {
         path = format!("{path}/{}", show(name));
         at = id;
     }
@@ -168,11 +205,23 @@ mod tests {
     fn tree() -> Tree {
         let mut tree = Tree::new();
         for path in [&b"/bin/deep/tool"[..], b"/file", b"/usr/bin/x"] {
-            tree.insert(path, Meta::default(), Kind::File(Content::default())).unwrap();
+            tree.insert(path, Meta::default(), Kind::File(Content::default()))
+                .unwrap();
         }
-        tree.insert(b"/empty", Meta::default(), Kind::Directory(BTreeMap::new())).unwrap();
-        tree.insert(b"/sbin", Meta::default(), Kind::Symlink(b"usr/bin"[..].into())).unwrap();
-        tree.insert(b"/dangling", Meta::default(), Kind::Symlink(b"nowhere"[..].into())).unwrap();
+        tree.insert(b"/empty", Meta::default(), Kind::Directory(BTreeMap::new()))
+            .unwrap();
+        tree.insert(
+            b"/sbin",
+            Meta::default(),
+            Kind::Symlink(b"usr/bin"[..].into()),
+        )
+        .unwrap();
+        tree.insert(
+            b"/dangling",
+            Meta::default(),
+            Kind::Symlink(b"nowhere"[..].into()),
+        )
+        .unwrap();
         tree
     }
 
@@ -182,11 +231,19 @@ mod tests {
             let mut report = Report::default();
             assert!(!report.admits(&tree(), b"bin", entry));
             let error = report.finish("do this").unwrap_err();
-            assert!(error.message().contains("/bin (the directory holds /bin/deep/tool)") && error.way_out() == Some("do this"), "{error}");
+            assert!(
+                error
+                    .message()
+                    .contains("/bin (the directory holds /bin/deep/tool)")
+                    && error.way_out() == Some("do this"),
+                "{error}"
+            );
         }
         let mut report = Report::default();
         assert!(
-            report.admits(&tree(), b"bin", Entry::Directory) && report.admits(&tree(), b"empty", Entry::Symlink) && report.admits(&tree(), b"new", Entry::File)
+            report.admits(&tree(), b"bin", Entry::Directory)
+                && report.admits(&tree(), b"empty", Entry::Symlink)
+                && report.admits(&tree(), b"new", Entry::File)
         );
         assert!(report.finish("").unwrap().is_empty());
     }
@@ -204,7 +261,13 @@ mod tests {
             let mut report = Report::default();
             assert!(report.admits(&tree(), path.as_bytes(), entry));
             let findings = report.finish("").unwrap();
-            assert_eq!(findings.iter().any(|finding| finding.message.contains(&format!("/{path} ("))), warns, "{path} {entry:?}");
+            assert_eq!(
+                findings
+                    .iter()
+                    .any(|finding| finding.message.contains(&format!("/{path} ("))),
+                warns,
+                "{path} {entry:?}"
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The spool: an unnamed file that holds what sources give and what can't stay where it is (unpacked archives, files of a directory). The
-//! kernel forgets it when we end, however we end.
+//! The spool: an unnamed file that holds what sources give and what can't stay where it is
+//! (unpacked archives, files of a directory). The kernel forgets it when we end, however we end.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -22,18 +22,37 @@ pub struct Spool {
 impl Spool {
     /// A new spool on the file system of this folder.
     pub fn new(folder: &Path) -> Result<Spool> {
-        let unnamed = OpenOptions::new().read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE).open(folder);
+        let unnamed = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_TMPFILE)
+            .open(folder);
         let file = match unnamed {
             // File systems without unnamed files: one that loses its name at once.
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)) => {
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)
+                ) =>
+            {
                 let path = folder.join(format!(".adamant-spool-{}", std::process::id()));
-                let file = OpenOptions::new().read(true).write(true).mode(0o600).create_new(true).open(&path);
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .mode(0o600)
+                    .create_new(true)
+                    .open(&path);
                 file.and_then(|file| std::fs::remove_file(&path).map(|()| file))
             }
             other => other,
         };
         let file = file.map_err(|error| full_or_broken(folder, &error))?;
-        Ok(Spool { folder: folder.to_owned(), file: Arc::new(file), length: 0 })
+        Ok(Spool {
+            folder: folder.to_owned(),
+            file: Arc::new(file),
+            length: 0,
+        })
     }
 
     /// The file, to be read with pread.
@@ -41,14 +60,21 @@ impl Spool {
         &self.file
     }
 
-    /// Appends all bytes of `from` and returns their offset and number. `reading` tells what a failure to read them means.
-    pub fn append(&mut self, from: &mut dyn Read, reading: &dyn Fn(io::Error) -> Error) -> Result<(u64, u64)> {
+    /// Appends all bytes of `from` and returns their offset and number. `reading` tells what a
+    /// failure to read them means.
+    pub fn append(
+        &mut self,
+        from: &mut dyn Read,
+        reading: &dyn Fn(io::Error) -> Error,
+    ) -> Result<(u64, u64)> {
         let start = self.length;
         let mut buffer = vec![0; 256 << 10];
         loop {
             match from.read(&mut buffer) {
                 Ok(0) => return Ok((start, self.length - start)),
-                Ok(count) => self.write_all(&buffer[..count]).map_err(|error| full_or_broken(&self.folder, &error))?,
+                Ok(count) => self
+                    .write_all(&buffer[..count])
+                    .map_err(|error| full_or_broken(&self.folder, &error))?,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(reading(error)),
             }
@@ -58,7 +84,10 @@ impl Spool {
 
 /// Why a temporary file can't be made or written.
 fn full_or_broken(folder: &Path, error: &io::Error) -> Error {
-    of_io(&format!("writing a temporary file in {}", folder.display()), error)
+    of_io(
+        &format!("writing a temporary file in {}", folder.display()),
+        error,
+    )
 }
 
 impl Write for Spool {

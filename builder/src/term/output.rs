@@ -1,7 +1,8 @@
-//! What people and programs see: text for people on stderr, one JSON document on stdout with `--json`.
+//! What people and programs see: text for people on stderr, one JSON document on stdout with
+//! `--json`.
 //!
-//! Promises: at most one document on stdout, and whole lines on stderr. A reader that went away (a closed pipe) ends nothing and panics
-//! nowhere; a full disk behind stdout is an error.
+//! Promises: at most one document on stdout, and whole lines on stderr. A reader that went away (a
+//! closed pipe) ends nothing and panics nowhere; a full disk behind stdout is an error.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -23,15 +24,31 @@ pub struct Output {
 }
 
 impl Output {
-    /// `quiet` leaves warnings and errors, `verbose` adds details, `json` writes the result as a document.
+    /// `quiet` leaves warnings and errors, `verbose` adds details, `json` writes the result as a
+    /// document.
     pub fn new(quiet: bool, verbose: bool, json: bool) -> Output {
-        Output { quiet, verbose, json, written: AtomicBool::new(false) }
+        Output {
+            quiet,
+            verbose,
+            json,
+            written: AtomicBool::new(false),
+        }
     }
 
-    /// From now on the same people hear what the pipeline says in its logs: warnings always, news unless `-q`, details with `-v`.
+    /// From now on the same people hear what the pipeline says in its logs: warnings always, news
+    /// unless `-q`, details with `-v`.
     pub fn hear_logs(&self) {
-        let logger = Logger(Output { quiet: self.quiet, verbose: self.verbose, json: false, written: AtomicBool::new(true) });
-        log::set_max_level(if self.verbose() { log::LevelFilter::Debug } else { log::LevelFilter::Info });
+        let logger = Logger(Output {
+            quiet: self.quiet,
+            verbose: self.verbose,
+            json: false,
+            written: AtomicBool::new(true),
+        });
+        log::set_max_level(if self.verbose() {
+            log::LevelFilter::Debug
+        } else {
+            log::LevelFilter::Info
+        });
         // Fails only when it was called before, in a test.
         let _ = log::set_boxed_logger(Box::new(logger));
     }
@@ -75,7 +92,8 @@ impl Output {
         }
     }
 
-    /// What was asked for: `text` on stdout, or with `--json` the document there and the text on stderr.
+    /// What was asked for: `text` on stdout, or with `--json` the document there and the text on
+    /// stderr.
     pub fn answer(&self, text: &str, document: &impl Serialize) -> Result<()> {
         if self.json {
             if !self.quiet {
@@ -91,7 +109,8 @@ impl Output {
         if !self.json || self.written.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
-        let text = serde_json::to_string_pretty(document).map_err(|e| Error::new(format!("the JSON document: {e}")))?;
+        let text = serde_json::to_string_pretty(document)
+            .map_err(|e| Error::new(format!("the JSON document: {e}")))?;
         to_stdout(&format!("{text}\n")).context(|| "stdout")
     }
 }
@@ -132,7 +151,10 @@ fn to_stderr(text: &str) {
 
 fn to_stdout(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         // `adamant summary . | head -1` is no failure.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
@@ -145,7 +167,10 @@ mod tests {
 
     #[test]
     fn the_way_out_stands_on_lines_of_its_own() {
-        assert_eq!(labelled("error", "a: b", Some("do c\ndo d")), "error: a: b\n  do c\n  do d\n");
+        assert_eq!(
+            labelled("error", "a: b", Some("do c\ndo d")),
+            "error: a: b\n  do c\n  do d\n"
+        );
         assert_eq!(labelled("warning", "a", None), "warning: a\n");
     }
 }

@@ -1,4 +1,5 @@
-//! Paths in messages: the first few by name, the others by number, so that no message grows with its input.
+//! Paths in messages: the first few by name, the others by number, so that no message grows with
+//! its input.
 
 use std::fmt;
 
@@ -57,7 +58,10 @@ mod tests {
 
     #[test]
     fn names_the_first_and_counts_the_others() {
-        assert_eq!(["/a", "/b"].into_iter().collect::<Paths>().to_string(), "/a, /b");
+        assert_eq!(
+            ["/a", "/b"].into_iter().collect::<Paths>().to_string(),
+            "/a, /b"
+        );
         let many: Paths = (0..25).map(|n| format!("/{n}")).collect();
         assert!(many.to_string().ends_with("/18, /19 and 5 more") && many.named().len() == 20);
     }

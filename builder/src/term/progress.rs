@@ -1,6 +1,8 @@
-//! What a person sees who waits for more than a second: one line on the terminal, with rate and remaining time where these are known.
+//! What a person sees who waits for more than a second: one line on the terminal, with rate and
+//! remaining time where these are known.
 //!
-//! A process does one thing at a time, so there is one line. Where stderr is no terminal, nothing is ever drawn.
+//! A process does one thing at a time, so there is one line. Where stderr is no terminal, nothing
+//! is ever drawn.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,7 +54,12 @@ pub fn show() -> Shown {
         return Shown(None);
     }
     END.store(false, Ordering::Relaxed);
-    Shown(std::thread::Builder::new().name("progress".to_owned()).spawn(draw).ok())
+    Shown(
+        std::thread::Builder::new()
+            .name("progress".to_owned())
+            .spawn(draw)
+            .ok(),
+    )
 }
 
 impl Drop for Shown {
@@ -71,7 +78,12 @@ fn draw() {
         std::thread::park_timeout(OFTEN);
         let stage = *STAGE.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((stage, since)) = stage.filter(|(_, since)| since.elapsed() >= SHORT) {
-            let line = line(stage, since.elapsed(), DONE.load(Ordering::Relaxed), TOTAL.load(Ordering::Relaxed));
+            let line = line(
+                stage,
+                since.elapsed(),
+                DONE.load(Ordering::Relaxed),
+                TOTAL.load(Ordering::Relaxed),
+            );
             let mut stderr = io::stderr().lock();
             let _ = stderr.write_all(format!("\r\x1b[K{line}").as_bytes());
             DRAWN.store(true, Ordering::Relaxed);
@@ -79,7 +91,8 @@ fn draw() {
     }
 }
 
-/// Writes to stderr; the line is taken away before, so that nothing is written behind it. A terminal that went away must not end anything.
+/// Writes to stderr; the line is taken away before, so that nothing is written behind it. A
+/// terminal that went away must not end anything.
 pub fn write(bytes: &[u8]) {
     let mut stderr = io::stderr().lock();
     if DRAWN.swap(false, Ordering::Relaxed) {
@@ -96,7 +109,14 @@ fn line(stage: &str, elapsed: Duration, done: u64, total: u64) -> String {
     }
     let (done, total) = (done.min(total) as f64, total as f64);
     let rate = done / seconds;
-    format!("{stage}: {:.0} %, {:.0} of {:.0} MB, {:.1} MB/s, {:.0} s left", 100.0 * done / total, done / 1e6, total / 1e6, rate / 1e6, (total - done) / rate)
+    format!(
+        "{stage}: {:.0} %, {:.0} of {:.0} MB, {:.1} MB/s, {:.0} s left",
+        100.0 * done / total,
+        done / 1e6,
+        total / 1e6,
+        rate / 1e6,
+        (total - done) / rate
+    )
 }
 
 #[cfg(test)]
@@ -105,8 +125,17 @@ mod tests {
 
     #[test]
     fn the_line_says_what_is_known() {
-        assert_eq!(line("sources", Duration::from_millis(1600), 0, 0), "sources: 2 s");
-        assert_eq!(line("root", Duration::from_secs(10), 100_000_000, 400_000_000), "root: 25 %, 100 of 400 MB, 10.0 MB/s, 30 s left");
-        assert_eq!(line("root", Duration::from_secs(10), 500, 400), "root: 100 %, 0 of 0 MB, 0.0 MB/s, 0 s left");
+        assert_eq!(
+            line("sources", Duration::from_millis(1600), 0, 0),
+            "sources: 2 s"
+        );
+        assert_eq!(
+            line("root", Duration::from_secs(10), 100_000_000, 400_000_000),
+            "root: 25 %, 100 of 400 MB, 10.0 MB/s, 30 s left"
+        );
+        assert_eq!(
+            line("root", Duration::from_secs(10), 500, 400),
+            "root: 100 %, 0 of 0 MB, 0.0 MB/s, 0 s left"
+        );
     }
 }

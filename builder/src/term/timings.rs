@@ -1,4 +1,5 @@
-//! `--timings`: what a build's time went to, as a table and as a page that shows what ran beside what.
+//! `--timings`: what a build's time went to, as a table and as a page that shows what ran beside
+//! what.
 
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
@@ -27,7 +28,10 @@ struct Span {
 
 /// From now on it is written down what takes how long.
 pub fn record() {
-    *SPANS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Recording { start: Instant::now(), spans: Vec::new() });
+    *SPANS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Recording {
+        start: Instant::now(),
+        spans: Vec::new(),
+    });
 }
 
 /// Something begins; it lasts until this is dropped.
@@ -40,35 +44,64 @@ pub struct Guard {
 
 /// A stage begins.
 pub fn stage(what: &'static str) -> Guard {
-    Guard { row: None, what, since: Instant::now() }
+    Guard {
+        row: None,
+        what,
+        since: Instant::now(),
+    }
 }
 
 /// A worker of this number begins with something.
 pub fn worker(number: usize, what: &'static str) -> Guard {
-    Guard { row: Some(number), what, since: Instant::now() }
+    Guard {
+        row: Some(number),
+        what,
+        since: Instant::now(),
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
         let mut recording = SPANS.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Recording { start, spans }) = &mut *recording else { return };
-        let row = self.row.map_or_else(|| "stages".to_owned(), |number| format!("worker {}", number + 1));
-        let (from, to) = (self.since.saturating_duration_since(*start), start.elapsed());
+        let Some(Recording { start, spans }) = &mut *recording else {
+            return;
+        };
+        let row = self.row.map_or_else(
+            || "stages".to_owned(),
+            |number| format!("worker {}", number + 1),
+        );
+        let (from, to) = (
+            self.since.saturating_duration_since(*start),
+            start.elapsed(),
+        );
         match spans.iter_mut().rev().find(|span| span.row == row) {
             Some(last) if last.what == self.what && last.to + GAP >= from => last.to = to,
-            _ => spans.push(Span { row, what: self.what, from, to }),
+            _ => spans.push(Span {
+                row,
+                what: self.what,
+                from,
+                to,
+            }),
         }
     }
 }
 
-/// The table and the page of what was written down since [`record`]; nothing where that was not called.
+/// The table and the page of what was written down since [`record`]; nothing where that was not
+/// called.
 pub fn told() -> Option<(String, String)> {
-    let recording = SPANS.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+    let recording = SPANS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()?;
     Some((table(&recording.spans), page(&recording.spans)))
 }
 
 fn end(spans: &[Span]) -> f64 {
-    spans.iter().map(|span| span.to.as_secs_f64()).fold(0.0, f64::max).max(1e-9)
+    spans
+        .iter()
+        .map(|span| span.to.as_secs_f64())
+        .fold(0.0, f64::max)
+        .max(1e-9)
 }
 
 fn table(spans: &[Span]) -> String {
@@ -76,7 +109,12 @@ fn table(spans: &[Span]) -> String {
     let mut text = String::from("   seconds  share\n");
     for span in spans.iter().filter(|span| span.row == "stages") {
         let took = (span.to - span.from).as_secs_f64();
-        let _ = writeln!(text, "{took:>10.3} {:>4.0} %  {}", 100.0 * took / all, span.what);
+        let _ = writeln!(
+            text,
+            "{took:>10.3} {:>4.0} %  {}",
+            100.0 * took / all,
+            span.what
+        );
     }
     let _ = writeln!(text, "{all:>10.3}         in all");
     text
@@ -90,12 +128,22 @@ fn page(spans: &[Span]) -> String {
     rows.sort_by_key(|row| *row != "stages");
     let mut body = String::new();
     for row in rows {
-        let busy: f64 = spans.iter().filter(|span| span.row == row).map(|span| (span.to - span.from).as_secs_f64()).sum();
-        let _ = writeln!(body, "<div class=name>{row}<small>{busy:.2} s, {:.0} %</small></div><div class=row>", 100.0 * busy / all);
+        let busy: f64 = spans
+            .iter()
+            .filter(|span| span.row == row)
+            .map(|span| (span.to - span.from).as_secs_f64())
+            .sum();
+        let _ = writeln!(
+            body,
+            "<div class=name>{row}<small>{busy:.2} s, {:.0} %</small></div><div class=row>",
+            100.0 * busy / all
+        );
         for span in spans.iter().filter(|span| span.row == row) {
             let (from, took) = (span.from.as_secs_f64(), (span.to - span.from).as_secs_f64());
             // A colour for each word, the same in every page.
-            let hue = span.what.bytes().fold(7u32, |hue, byte| hue.wrapping_mul(31).wrapping_add(u32::from(byte))) % 360;
+            let hue = span.what.bytes().fold(7u32, |hue, byte| {
+                hue.wrapping_mul(31).wrapping_add(u32::from(byte))
+            }) % 360;
             let _ = writeln!(
                 body,
                 "<i style=\"left:{:.3}%;width:{:.3}%;background:hsl({hue},60%,72%)\" title=\"{} {took:.3} s, from {from:.3} s\">{}</i>",
@@ -126,11 +174,30 @@ mod tests {
 
     #[test]
     fn the_table_has_each_stage_and_the_page_each_row() {
-        let span = |row: &str, what, from, to| Span { row: row.to_owned(), what, from: Duration::from_millis(from), to: Duration::from_millis(to) };
-        let spans = [span("stages", "sources", 0, 500), span("worker 2", "compress", 600, 1900), span("stages", "root", 500, 2000)];
-        assert_eq!(table(&spans), "   seconds  share\n     0.500   25 %  sources\n     1.500   75 %  root\n     2.000         in all\n");
+        let span = |row: &str, what, from, to| Span {
+            row: row.to_owned(),
+            what,
+            from: Duration::from_millis(from),
+            to: Duration::from_millis(to),
+        };
+        let spans = [
+            span("stages", "sources", 0, 500),
+            span("worker 2", "compress", 600, 1900),
+            span("stages", "root", 500, 2000),
+        ];
+        assert_eq!(
+            table(&spans),
+            "   seconds  share\n     0.500   25 %  sources\n     1.500   75 %  root\n     2.000         in all\n"
+        );
         let page = page(&spans);
-        assert!(page.find("stages").unwrap() < page.find("worker 2").unwrap(), "{page}");
-        assert!(page.contains("left:30.000%;width:65.000%") && page.contains("compress 1.300 s, from 0.600 s"), "{page}");
+        assert!(
+            page.find("stages").unwrap() < page.find("worker 2").unwrap(),
+            "{page}"
+        );
+        assert!(
+            page.contains("left:30.000%;width:65.000%")
+                && page.contains("compress 1.300 s, from 0.600 s"),
+            "{page}"
+        );
     }
 }

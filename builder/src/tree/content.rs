@@ -1,4 +1,5 @@
-//! A file's bytes, which stay where they are: pieces of an archive, of a spool or of memory, with holes between them.
+//! A file's bytes, which stay where they are: pieces of an archive, of a spool or of memory, with
+//! holes between them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,11 +12,16 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug)]
 pub struct Content(Inside);
 
-/// There can be millions: what nearly all of them are, one piece of one archive, needs no memory of its own.
+/// There can be millions: what nearly all of them are, one piece of one archive, needs no memory of
+/// its own.
 #[derive(Clone, Debug)]
 enum Inside {
     /// All of it, from an offset of an open file on.
-    Whole { file: Arc<File>, offset: u64, len: u64 },
+    Whole {
+        file: Arc<File>,
+        offset: u64,
+        len: u64,
+    },
     /// All else.
     Pieces(Arc<Pieces>),
 }
@@ -43,7 +49,8 @@ pub struct Extent {
 pub enum Bytes {
     /// In memory: small generated files.
     Memory(Arc<[u8]>),
-    /// In an open file (an archive or a spool), from this offset on. Read with pread, so many threads can share it.
+    /// In an open file (an archive or a spool), from this offset on. Read with pread, so many
+    /// threads can share it.
     File(Arc<File>, u64),
 }
 
@@ -58,26 +65,50 @@ impl Content {
     pub fn from_memory(bytes: impl Into<Arc<[u8]>>) -> Content {
         let bytes = bytes.into();
         let len = bytes.len() as u64;
-        Content::pieces(len, if len == 0 { Vec::new() } else { vec![Extent { at: 0, len, bytes: Bytes::Memory(bytes) }] })
+        Content::pieces(
+            len,
+            if len == 0 {
+                Vec::new()
+            } else {
+                vec![Extent {
+                    at: 0,
+                    len,
+                    bytes: Bytes::Memory(bytes),
+                }]
+            },
+        )
     }
 
     /// A range of an open file.
     pub fn from_file(file: Arc<File>, offset: u64, len: u64) -> Content {
-        if len == 0 { Content::default() } else { Content(Inside::Whole { file, offset, len }) }
+        if len == 0 {
+            Content::default()
+        } else {
+            Content(Inside::Whole { file, offset, len })
+        }
     }
 
-    /// Pieces with holes between them. The caller has checked what `Content` promises of them; a wrong order is an error.
+    /// Pieces with holes between them. The caller has checked what `Content` promises of them; a
+    /// wrong order is an error.
     pub fn sparse(len: u64, extents: Vec<Extent>) -> Result<Content> {
         let mut end = 0;
         for extent in &extents {
             let next = extent.at.checked_add(extent.len);
             if extent.at < end || extent.len == 0 || next.is_none_or(|next| next > len) {
-                return Err(Error::new("pieces of a sparse file overlap or lie beyond its end"));
+                return Err(Error::new(
+                    "pieces of a sparse file overlap or lie beyond its end",
+                ));
             }
             end = next.unwrap_or(end);
         }
         Ok(match &extents[..] {
-            [Extent { at: 0, len: all, bytes: Bytes::File(file, offset) }] if *all == len => Content::from_file(file.clone(), *offset, len),
+            [
+                Extent {
+                    at: 0,
+                    len: all,
+                    bytes: Bytes::File(file, offset),
+                },
+            ] if *all == len => Content::from_file(file.clone(), *offset, len),
             _ => Content::pieces(len, extents),
         })
     }
@@ -107,7 +138,14 @@ impl Content {
     /// The pieces, in order; what lies between them is zero.
     pub fn extents(&self) -> impl Iterator<Item = Extent> {
         let (whole, pieces) = match &self.0 {
-            Inside::Whole { file, offset, len } => (Some(Extent { at: 0, len: *len, bytes: Bytes::File(file.clone(), *offset) }), &[][..]),
+            Inside::Whole { file, offset, len } => (
+                Some(Extent {
+                    at: 0,
+                    len: *len,
+                    bytes: Bytes::File(file.clone(), *offset),
+                }),
+                &[][..],
+            ),
             Inside::Pieces(pieces) => (None, &pieces.extents[..]),
         };
         whole.into_iter().chain(pieces.iter().cloned())
@@ -115,24 +153,37 @@ impl Content {
 
     /// Fills `buf` with the bytes from `offset` on; the range must lie within the file.
     pub fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.len()) {
+        if offset
+            .checked_add(buf.len() as u64)
+            .is_none_or(|end| end > self.len())
+        {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match &self.0 {
-            Inside::Whole { file, offset: start, .. } => file.read_exact_at(buf, start + offset),
+            Inside::Whole {
+                file,
+                offset: start,
+                ..
+            } => file.read_exact_at(buf, start + offset),
             Inside::Pieces(pieces) => pieces.read_exact_at(offset, buf),
         }
     }
 
     /// A sequential reader from the start.
     pub fn reader(&self) -> ContentReader {
-        ContentReader { content: self.clone(), at: 0 }
+        ContentReader {
+            content: self.clone(),
+            at: 0,
+        }
     }
 
     /// All bytes, refused when they are more than `limit`.
     pub fn to_vec(&self, limit: u64) -> io::Result<Vec<u8>> {
         if self.len() > limit {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} bytes, more than the {limit} expected here", self.len())));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("{} bytes, more than the {limit} expected here", self.len()),
+            ));
         }
         let mut bytes = vec![0; self.len() as usize];
         self.read_exact_at(0, &mut bytes)?;
@@ -160,7 +211,9 @@ impl Pieces {
                 let into = offset - extent.at;
                 take = (extent.len - into).min(buf.len() as u64) as usize;
                 match &extent.bytes {
-                    Bytes::Memory(bytes) => buf[..take].copy_from_slice(&bytes[into as usize..into as usize + take]),
+                    Bytes::Memory(bytes) => {
+                        buf[..take].copy_from_slice(&bytes[into as usize..into as usize + take])
+                    }
                     Bytes::File(file, at) => file.read_exact_at(&mut buf[..take], at + into)?,
                 }
                 skip = usize::from(into + take as u64 == extent.len);
@@ -195,7 +248,18 @@ mod tests {
 
     #[test]
     fn holes_read_as_zero() {
-        let extents = vec![Extent { at: 2, len: 2, bytes: Bytes::Memory(Arc::from(*b"ab")) }, Extent { at: 4, len: 1, bytes: Bytes::Memory(Arc::from(*b"c")) }];
+        let extents = vec![
+            Extent {
+                at: 2,
+                len: 2,
+                bytes: Bytes::Memory(Arc::from(*b"ab")),
+            },
+            Extent {
+                at: 4,
+                len: 1,
+                bytes: Bytes::Memory(Arc::from(*b"c")),
+            },
+        ];
         let content = Content::sparse(7, extents).unwrap();
         assert_eq!(content.to_vec(7).unwrap(), b"\0\0abc\0\0");
         let mut middle = [9; 3];

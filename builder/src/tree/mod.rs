@@ -1,5 +1,6 @@
-//! The merged file tree, in memory: names, metadata and where each file's bytes are. The bytes themselves stay in their source or its
-//! spool, so a tree of any size costs memory by its number of entries alone.
+//! The merged file tree, in memory: names, metadata and where each file's bytes are. The bytes
+//! themselves stay in their source or its spool, so a tree of any size costs memory by its number
+//! of entries alone.
 
 mod content;
 mod way;
@@ -21,7 +22,8 @@ pub const TARGET_MAX: usize = 4095;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NodeId(pub u32);
 
-/// Seconds and nanoseconds since 1970 in UTC; the seconds may be negative. Packed, since there can be millions.
+/// Seconds and nanoseconds since 1970 in UTC; the seconds may be negative. Packed, since there can
+/// be millions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 #[repr(C, packed(4))]
 pub struct Time {
@@ -31,7 +33,8 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
-/// Extended attributes by full name (`user.x`, `security.capability`), sorted by name; equal sets share memory.
+/// Extended attributes by full name (`user.x`, `security.capability`), sorted by name; equal sets
+/// share memory.
 pub type Xattrs = Arc<BTreeMap<Box<[u8]>, Box<[u8]>>>;
 
 /// What every entry has.
@@ -110,7 +113,16 @@ impl Tree {
 
     /// A tree with nothing but a root directory, 0755 root:root, time 0.
     pub fn new() -> Tree {
-        Tree { nodes: vec![Node { meta: Meta { mode: 0o755, ..Meta::default() }, kind: Kind::Directory(BTreeMap::new()), links: 1 }] }
+        Tree {
+            nodes: vec![Node {
+                meta: Meta {
+                    mode: 0o755,
+                    ..Meta::default()
+                },
+                kind: Kind::Directory(BTreeMap::new()),
+                links: 1,
+            }],
+        }
     }
 
     /// The node with this index.
@@ -118,7 +130,8 @@ impl Tree {
         &self.nodes[id.0 as usize]
     }
 
-    /// The node with this index, to be changed. Whoever changes the names of a directory keeps `links` right.
+    /// The node with this index, to be changed. Whoever changes the names of a directory keeps
+    /// `links` right.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id.0 as usize]
     }
@@ -137,7 +150,8 @@ impl Tree {
         names.into_iter().flatten().map(|(name, id)| (&**name, *id))
     }
 
-    /// What stands at a path, without following symbolic links. `path` may start with a slash; empty parts are skipped.
+    /// What stands at a path, without following symbolic links. `path` may start with a slash;
+    /// empty parts are skipped.
     pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
         let mut at = Tree::ROOT;
         for part in parts(path) {
@@ -149,8 +163,9 @@ impl Tree {
         Some(at)
     }
 
-    /// Puts a node at a path, which must not be the root. Missing parents are made (0755 root:root, time 0). What stood there is replaced;
-    /// but a directory put where a directory stands keeps the names in it and takes the new metadata.
+    /// Puts a node at a path, which must not be the root. Missing parents are made (0755 root:root,
+    /// time 0). What stood there is replaced; but a directory put where a directory stands
+    /// keeps the names in it and takes the new metadata.
     pub fn insert(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<NodeId> {
         let (parent, name) = self.make_parents(path)?;
         if let Some(existing) = self.child(parent, name) {
@@ -160,8 +175,15 @@ impl Tree {
             }
             self.unlink(parent, name);
         }
-        let id = NodeId(u32::try_from(self.nodes.len()).map_err(|_| Error::new("more than 4,294,967,295 entries"))?);
-        self.nodes.push(Node { meta, kind, links: 1 });
+        let id = NodeId(
+            u32::try_from(self.nodes.len())
+                .map_err(|_| Error::new("more than 4,294,967,295 entries"))?,
+        );
+        self.nodes.push(Node {
+            meta,
+            kind,
+            links: 1,
+        });
         self.add_name(parent, name, id);
         Ok(id)
     }
@@ -169,7 +191,10 @@ impl Tree {
     /// Gives an existing node (not a directory) one more name.
     pub fn link(&mut self, path: &[u8], target: NodeId) -> Result<()> {
         if matches!(self.node(target).kind, Kind::Directory(_)) {
-            return Err(Error::new(format!("{}: a directory can't have a second name", show(path))));
+            return Err(Error::new(format!(
+                "{}: a directory can't have a second name",
+                show(path)
+            )));
         }
         let (parent, name) = self.make_parents(path)?;
         match self.child(parent, name) {
@@ -182,11 +207,15 @@ impl Tree {
         Ok(())
     }
 
-    /// Replaces what these names of one file hold. Names of the same file that are not among them keep it as it is: the given ones then become names of
-    /// a new file with the same metadata.
+    /// Replaces what these names of one file hold. Names of the same file that are not among them
+    /// keep it as it is: the given ones then become names of a new file with the same metadata.
     pub fn replace_content(&mut self, paths: &[&[u8]], content: Content) -> Result<()> {
-        let Some((first, others)) = paths.split_first() else { return Ok(()) };
-        let old = self.lookup(first).ok_or_else(|| Error::new(format!("{}: no such entry", show(first))))?;
+        let Some((first, others)) = paths.split_first() else {
+            return Ok(());
+        };
+        let old = self
+            .lookup(first)
+            .ok_or_else(|| Error::new(format!("{}: no such entry", show(first))))?;
         if self.node(old).links as usize == paths.len() {
             self.node_mut(old).kind = Kind::File(content);
             return Ok(());
@@ -206,8 +235,8 @@ impl Tree {
         }
     }
 
-    /// Every entry but the root, parents before children and names in byte order: path (starting with a slash) and node. A node with
-    /// several names comes once for each.
+    /// Every entry but the root, parents before children and names in byte order: path (starting
+    /// with a slash) and node. A node with several names comes once for each.
     pub fn walk(&self) -> Vec<(Vec<u8>, NodeId)> {
         let mut out = Vec::new();
         self.visit(&mut |path, id| out.push((path.to_vec(), id)));
@@ -248,7 +277,9 @@ impl Tree {
     }
 
     fn unlink(&mut self, parent: NodeId, name: &[u8]) {
-        let Kind::Directory(names) = &mut self.node_mut(parent).kind else { return };
+        let Kind::Directory(names) = &mut self.node_mut(parent).kind else {
+            return;
+        };
         let Some(id) = names.remove(name) else { return };
         let mut gone = vec![id];
         while let Some(id) = gone.pop() {
@@ -269,19 +300,41 @@ impl Tree {
         let mut rest = parts(path).peekable();
         let mut at = Tree::ROOT;
         loop {
-            let name = rest.next().ok_or_else(|| Error::new(format!("{}: not a path below the root", show(path))))?;
+            let name = rest
+                .next()
+                .ok_or_else(|| Error::new(format!("{}: not a path below the root", show(path))))?;
             if name.len() > NAME_MAX || name == b"." || name == b".." || name.contains(&0) {
-                return Err(Error::new(format!("{}: {:?} is not a file name", show(path), String::from_utf8_lossy(name))));
+                return Err(Error::new(format!(
+                    "{}: {:?} is not a file name",
+                    show(path),
+                    String::from_utf8_lossy(name)
+                )));
             }
             if rest.peek().is_none() {
                 return Ok((at, name));
             }
             at = match self.child(at, name) {
                 Some(id) if matches!(self.node(id).kind, Kind::Directory(_)) => id,
-                Some(_) => return Err(Error::new(format!("{}: {:?} in it is not a directory", show(path), String::from_utf8_lossy(name)))),
+                Some(_) => {
+                    return Err(Error::new(format!(
+                        "{}: {:?} in it is not a directory",
+                        show(path),
+                        String::from_utf8_lossy(name)
+                    )));
+                }
                 None => {
-                    let id = NodeId(u32::try_from(self.nodes.len()).map_err(|_| Error::new("more than 4,294,967,295 entries"))?);
-                    self.nodes.push(Node { meta: Meta { mode: 0o755, ..Meta::default() }, kind: Kind::Directory(BTreeMap::new()), links: 1 });
+                    let id = NodeId(
+                        u32::try_from(self.nodes.len())
+                            .map_err(|_| Error::new("more than 4,294,967,295 entries"))?,
+                    );
+                    self.nodes.push(Node {
+                        meta: Meta {
+                            mode: 0o755,
+                            ..Meta::default()
+                        },
+                        kind: Kind::Directory(BTreeMap::new()),
+                        links: 1,
+                    });
                     self.add_name(at, name, id);
                     id
                 }
@@ -314,15 +367,31 @@ mod tests {
     #[test]
     fn a_later_entry_replaces_an_earlier_one_and_link_counts_follow() {
         let mut tree = Tree::new();
-        let a = tree.insert(b"/usr/bin/a", Meta::default(), file("a")).unwrap();
+        let a = tree
+            .insert(b"/usr/bin/a", Meta::default(), file("a"))
+            .unwrap();
         tree.link(b"/usr/bin/b", a).unwrap();
         assert_eq!(tree.node(a).links, 2);
-        tree.insert(b"usr/bin/a", Meta::default(), Kind::Symlink(b"b"[..].into())).unwrap();
+        tree.insert(
+            b"usr/bin/a",
+            Meta::default(),
+            Kind::Symlink(b"b"[..].into()),
+        )
+        .unwrap();
         assert_eq!(tree.node(a).links, 1);
         assert_eq!(tree.resolve(b"/usr/bin/a"), Some(a));
-        tree.insert(b"/usr", Meta { mode: 0o700, ..Meta::default() }, Kind::Directory(BTreeMap::new())).unwrap();
+        tree.insert(
+            b"/usr",
+            Meta {
+                mode: 0o700,
+                ..Meta::default()
+            },
+            Kind::Directory(BTreeMap::new()),
+        )
+        .unwrap();
         assert_eq!(tree.lookup(b"/usr/bin/b"), Some(a));
-        tree.insert(b"/usr", Meta::default(), file("no longer a directory")).unwrap();
+        tree.insert(b"/usr", Meta::default(), file("no longer a directory"))
+            .unwrap();
         assert_eq!(tree.walk().len(), 1);
         assert!(tree.insert(b"/usr/x", Meta::default(), Kind::Fifo).is_err());
     }
@@ -330,17 +399,36 @@ mod tests {
     #[test]
     fn new_content_reaches_the_given_names_alone() {
         let mut tree = Tree::new();
-        let a = tree.insert(b"/a", Meta { mode: 0o640, ..Meta::default() }, file("text")).unwrap();
+        let a = tree
+            .insert(
+                b"/a",
+                Meta {
+                    mode: 0o640,
+                    ..Meta::default()
+                },
+                file("text"),
+            )
+            .unwrap();
         tree.link(b"/b", a).unwrap();
         tree.link(b"/c", a).unwrap();
-        tree.replace_content(&[b"/a", b"/b"], Content::default()).unwrap();
+        tree.replace_content(&[b"/a", b"/b"], Content::default())
+            .unwrap();
         let (new, old) = (tree.lookup(b"/a").unwrap(), tree.lookup(b"/c").unwrap());
-        assert_eq!((tree.lookup(b"/b"), old, tree.node(new).links, tree.node(old).links), (Some(new), a, 2, 1));
+        assert_eq!(
+            (
+                tree.lookup(b"/b"),
+                old,
+                tree.node(new).links,
+                tree.node(old).links
+            ),
+            (Some(new), a, 2, 1)
+        );
         assert_eq!(tree.node(new).meta.mode, 0o640);
         assert!(matches!(&tree.node(new).kind, Kind::File(content) if content.is_empty()));
         assert!(matches!(&tree.node(old).kind, Kind::File(content) if content.len() == 4));
         // All names of a file: the file itself.
-        tree.replace_content(&[b"/a", b"/b"], Content::from_memory(&b"x"[..])).unwrap();
+        tree.replace_content(&[b"/a", b"/b"], Content::from_memory(&b"x"[..]))
+            .unwrap();
         assert_eq!(tree.lookup(b"/a"), Some(new));
     }
 }

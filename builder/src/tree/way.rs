@@ -1,5 +1,5 @@
-//! Ways through the tree: a path, followed as the image's own kernel would follow it. `..` of the root is the root, and absolute links start
-//! there again, so no way leads out of the image.
+//! Ways through the tree: a path, followed as the image's own kernel would follow it. `..` of the
+//! root is the root, and absolute links start there again, so no way leads out of the image.
 
 use super::{Kind, NodeId, Tree, parts};
 
@@ -51,28 +51,48 @@ type Part<'w> = (&'w [u8], Option<NodeId>);
 impl Link<'_> {
     /// Where it stands, without links on the way there.
     pub fn path(&self) -> Vec<u8> {
-        self.before.iter().map(|part| part.0).chain([self.name]).collect::<Vec<_>>().join(&b'/')
+        self.before
+            .iter()
+            .map(|part| part.0)
+            .chain([self.name])
+            .collect::<Vec<_>>()
+            .join(&b'/')
     }
 }
 
 impl End<'_> {
     /// The path without links on the way, and without a slash at its start.
     pub fn path(&self) -> Vec<u8> {
-        self.parts.iter().map(|part| part.0).collect::<Vec<_>>().join(&b'/')
+        self.parts
+            .iter()
+            .map(|part| part.0)
+            .collect::<Vec<_>>()
+            .join(&b'/')
     }
 
     /// What is there.
     pub fn node(&self) -> Option<NodeId> {
-        self.parts.last().map_or(Some(Tree::ROOT), |last| last.1).filter(|_| self.whole)
+        self.parts
+            .last()
+            .map_or(Some(Tree::ROOT), |last| last.1)
+            .filter(|_| self.whole)
     }
 }
 
 impl Tree {
-    /// Follows a path, given by its parts; `step` decides about each symbolic link. Parts that are not there stay as they are.
-    pub fn follow<'w>(&'w self, path: impl Iterator<Item = &'w [u8]>, step: &mut dyn FnMut(&Link) -> Step) -> Result<End<'w>, Stop> {
+    /// Follows a path, given by its parts; `step` decides about each symbolic link. Parts that are
+    /// not there stay as they are.
+    pub fn follow<'w>(
+        &'w self,
+        path: impl Iterator<Item = &'w [u8]>,
+        step: &mut dyn FnMut(&Link) -> Step,
+    ) -> Result<End<'w>, Stop> {
         let mut todo: Vec<&[u8]> = path.collect();
         todo.reverse();
-        let mut end = End { parts: Vec::with_capacity(todo.len()), whole: true };
+        let mut end = End {
+            parts: Vec::with_capacity(todo.len()),
+            whole: true,
+        };
         let mut followed = 0;
         while let Some(name) = todo.pop() {
             if name == b"." {
@@ -89,7 +109,12 @@ impl Tree {
                 _ => None,
             });
             if let Some((id, target)) = link {
-                match step(&Link { id, is_last: todo.is_empty(), before: &end.parts, name }) {
+                match step(&Link {
+                    id,
+                    is_last: todo.is_empty(),
+                    before: &end.parts,
+                    name,
+                }) {
                     Step::Follow => {
                         followed += 1;
                         if followed > LINKS_MAX {
@@ -120,7 +145,8 @@ impl Tree {
 
     /// Whether a directory stands at a path, following symbolic links.
     pub fn is_directory(&self, path: &[u8]) -> bool {
-        self.resolve(path).is_some_and(|id| matches!(self.node(id).kind, Kind::Directory(_)))
+        self.resolve(path)
+            .is_some_and(|id| matches!(self.node(id).kind, Kind::Directory(_)))
     }
 }
 
@@ -130,7 +156,8 @@ mod tests {
     use crate::tree::Meta;
 
     fn link(tree: &mut Tree, path: &[u8], to: &[u8]) {
-        tree.insert(path, Meta::default(), Kind::Symlink(to.into())).unwrap();
+        tree.insert(path, Meta::default(), Kind::Symlink(to.into()))
+            .unwrap();
     }
 
     #[test]
@@ -139,17 +166,25 @@ mod tests {
         link(&mut tree, b"/a", b"b");
         link(&mut tree, b"/b", b"/../a");
         assert_eq!(tree.resolve(b"/a/x"), None);
-        assert_eq!(tree.follow(parts(b"a/x"), &mut |_| Step::Follow).unwrap_err(), Stop::Circle);
+        assert_eq!(
+            tree.follow(parts(b"a/x"), &mut |_| Step::Follow)
+                .unwrap_err(),
+            Stop::Circle
+        );
     }
 
     #[test]
     fn a_way_stays_in_the_image_and_knows_what_is_not_there() {
         let mut tree = Tree::new();
-        let file = tree.insert(b"/etc/passwd", Meta::default(), Kind::Fifo).unwrap();
+        let file = tree
+            .insert(b"/etc/passwd", Meta::default(), Kind::Fifo)
+            .unwrap();
         link(&mut tree, b"/srv/out", b"../../../etc");
         assert_eq!(tree.resolve(b"srv/out/passwd"), Some(file));
         assert_eq!(tree.resolve(b"/../.."), Some(Tree::ROOT));
-        let end = tree.follow(parts(b"/srv/out/new/./file"), &mut |_| Step::Follow).unwrap();
+        let end = tree
+            .follow(parts(b"/srv/out/new/./file"), &mut |_| Step::Follow)
+            .unwrap();
         assert_eq!((end.path(), end.node()), (b"etc/new/file".to_vec(), None));
         // What is not there has no parent either.
         assert_eq!(tree.resolve(b"/new/../etc/passwd"), None);
@@ -163,11 +198,21 @@ mod tests {
         let mut seen = Vec::new();
         let end = tree.follow(parts(b"bin"), &mut |link| {
             seen.push(link.path());
-            if link.path() == b"bin" { Step::Follow } else { Step::Stay }
+            if link.path() == b"bin" {
+                Step::Follow
+            } else {
+                Step::Stay
+            }
         });
         assert_eq!(end.unwrap().path(), b"usr/bin");
         assert_eq!(seen, [b"bin".to_vec(), b"usr/bin".to_vec()]);
-        let refused = tree.follow(parts(b"/bin/x"), &mut |link| if link.is_last { Step::Stay } else { Step::Refuse });
+        let refused = tree.follow(parts(b"/bin/x"), &mut |link| {
+            if link.is_last {
+                Step::Stay
+            } else {
+                Step::Refuse
+            }
+        });
         assert_eq!(refused.unwrap_err(), Stop::Refused(b"bin".to_vec()));
     }
 }

@@ -1,31 +1,47 @@
-//! What a TPM's PCR 11 will hold: systemd-stub measures the sections of the unified kernel image into it, and each phase of the boot adds
-//! its name (systemd-stub(7), systemd-pcrphase.service(8), systemd-measure(1)).
+//! What a TPM's PCR 11 will hold: systemd-stub measures the sections of the unified kernel image
+//! into it, and each phase of the boot adds its name (systemd-stub(7), systemd-pcrphase.service(8),
+//! systemd-measure(1)).
 
 use sha2::{Digest, Sha256};
 
 use super::pe::{Image, Section};
 use super::profile;
 
-/// The sections that are measured, in this order wherever they stand (systemd: src/fundamental/uki.h).
-const MEASURED: [&str; 13] =
-    [".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat", ".pcrpkey", ".profile", ".dtbauto", ".hwids"];
+/// The sections that are measured, in this order wherever they stand (systemd:
+/// src/fundamental/uki.h).
+const MEASURED: [&str; 13] = [
+    ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".splash", ".dtb", ".uname", ".sbat",
+    ".pcrpkey", ".profile", ".dtbauto", ".hwids",
+];
 /// Not measured by a stub older than this (systemd 253).
 const YOUNGER: [&str; 2] = [".uname", ".sbat"];
 const MEASURES_THEM: u32 = 253;
 
 /// The boot's phases, in the order in which they are reached.
-pub const PHASES: [&str; 5] = ["enter-initrd", "leave-initrd", "sysinit", "ready", "shutdown"];
+pub const PHASES: [&str; 5] = [
+    "enter-initrd",
+    "leave-initrd",
+    "sysinit",
+    "ready",
+    "shutdown",
+];
 
 /// PCR 11's value (SHA-256 bank) when the stub starts the kernel.
 pub fn stub(image: &Image) -> [u8; 32] {
-    profile::of(image).first().map(|main| started(image, &main.sections)).unwrap_or_default()
+    profile::of(image)
+        .first()
+        .map(|main| started(image, &main.sections))
+        .unwrap_or_default()
 }
 
 /// The same, with these sections; of two with one name the first.
 fn started(image: &Image, sections: &[&Section]) -> [u8; 32] {
     let old = stub_version(image).is_some_and(|version| version < MEASURES_THEM);
     let mut pcr = [0; 32];
-    for name in MEASURED.into_iter().filter(|name| !(old && YOUNGER.contains(name))) {
+    for name in MEASURED
+        .into_iter()
+        .filter(|name| !(old && YOUNGER.contains(name)))
+    {
         if let Some(section) = sections.iter().find(|section| section.name == name) {
             pcr = extend(&pcr, &[name.as_bytes(), b"\0"].concat());
             pcr = extend(&pcr, section.data());
@@ -37,7 +53,10 @@ fn started(image: &Image, sections: &[&Section]) -> [u8; 32] {
 /// Its value at the start and after each phase: the phases so far joined by colons, and the value.
 pub fn phases(image: &Image) -> Vec<(String, [u8; 32])> {
     // An image without profiles has one that is all of it.
-    profile::of(image).first().map(|main| phases_of(image, &main.sections)).unwrap_or_default()
+    profile::of(image)
+        .first()
+        .map(|main| phases_of(image, &main.sections))
+        .unwrap_or_default()
 }
 
 /// The same for the image with these sections alone.
@@ -56,13 +75,22 @@ pub fn phases_of(image: &Image, sections: &[&Section]) -> Vec<(String, [u8; 32])
     values
 }
 
-/// systemd's version, from what the stub says of itself: `#### LoaderInfo: systemd-stub 257.13-1 ####`.
+/// systemd's version, from what the stub says of itself: `#### LoaderInfo: systemd-stub 257.13-1
+/// ####`.
 pub fn stub_version(image: &Image) -> Option<u32> {
     let magic = String::from_utf8_lossy(image.section(".sdmagic")?.data()).into_owned();
     let version = magic.split_once("systemd-stub ")?.1;
-    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .next()?
+        .parse()
+        .ok()
 }
 
 fn extend(pcr: &[u8; 32], data: &[u8]) -> [u8; 32] {
-    Sha256::new().chain_update(pcr).chain_update(Sha256::digest(data)).finalize().into()
+    Sha256::new()
+        .chain_update(pcr)
+        .chain_update(Sha256::digest(data))
+        .finalize()
+        .into()
 }

@@ -1,7 +1,8 @@
-//! The unified kernel image (UAPI.5): systemd's stub with kernel, initramfs, command line and what they are called, in one EFI program
-//! that firmware starts and whose one signature covers it all.
+//! The unified kernel image (UAPI.5): systemd's stub with kernel, initramfs, command line and what
+//! they are called, in one EFI program that firmware starts and whose one signature covers it all.
 //!
-//! It promises that the same parts give the same bytes. It trusts neither stub nor kernel to be what their names say.
+//! It promises that the same parts give the same bytes. It trusts neither stub nor kernel to be
+//! what their names say.
 
 pub mod measure;
 pub mod pe;
@@ -39,20 +40,29 @@ pub struct Parts<'a> {
 
 /// Puts the image together, unsigned.
 pub fn compose(parts: &Parts) -> Result<Image> {
-    let mut image = Image::parse("the stub", parts.stub).map_err(|e| e.hint("give systemd's linuxx64.efi.stub (Debian: systemd-boot-efi)"))?;
+    let mut image = Image::parse("the stub", parts.stub)
+        .map_err(|e| e.hint("give systemd's linuxx64.efi.stub (Debian: systemd-boot-efi)"))?;
     // The boot loader has the section too: `#### LoaderInfo: systemd-boot 257 ####`.
-    let says_stub = image.section(".sdmagic").is_some_and(|section| section.data().windows(STUB.len()).any(|window| window == STUB));
+    let says_stub = image.section(".sdmagic").is_some_and(|section| {
+        section
+            .data()
+            .windows(STUB.len())
+            .any(|window| window == STUB)
+    });
     if !says_stub || image.section(".linux").is_some() || !image.certificates().is_empty() {
         let what = match (image.section(".linux"), says_stub) {
             (Some(_), _) => "it holds a kernel already",
             (None, false) => "it does not say systemd-stub of itself",
             (None, true) => "it is signed",
         };
-        return Err(Error::new(format!("the stub is not systemd's: {what}")).hint("give systemd's linuxx64.efi.stub (Debian: systemd-boot-efi)"));
+        return Err(Error::new(format!("the stub is not systemd's: {what}"))
+            .hint("give systemd's linuxx64.efi.stub (Debian: systemd-boot-efi)"));
     }
-    let linux = Image::parse("the kernel", parts.linux).map_err(|e| e.hint("it needs CONFIG_EFI_STUB=y, as Debian's kernels have it"))?;
+    let linux = Image::parse("the kernel", parts.linux)
+        .map_err(|e| e.hint("it needs CONFIG_EFI_STUB=y, as Debian's kernels have it"))?;
     if !linux.is_efi_application() {
-        return Err(Error::new("the kernel is no EFI program").hint("it needs CONFIG_EFI_STUB=y, as Debian's kernels have it"));
+        return Err(Error::new("the kernel is no EFI program")
+            .hint("it needs CONFIG_EFI_STUB=y, as Debian's kernels have it"));
     }
     if !linux.is_nx_compatible() {
         // Firmware that insists on the flag would otherwise start what can't run that way.

@@ -1,7 +1,9 @@
-//! PE images (Microsoft's PE/COFF specification, PE32+): read, given more sections, and written again.
+//! PE images (Microsoft's PE/COFF specification, PE32+): read, given more sections, and written
+//! again.
 //!
-//! It promises that what it writes has its sections in order of address without overlap, `VirtualSize <= SizeOfRawData` for each that was
-//! added (so that measuring one by its virtual size measures its bytes and no padding), and no byte that depends on anything but its input.
+//! It promises that what it writes has its sections in order of address without overlap,
+//! `VirtualSize <= SizeOfRawData` for each that was added (so that measuring one by its virtual
+//! size measures its bytes and no padding), and no byte that depends on anything but its input.
 //! It trusts nothing in what it reads: every offset is checked against the file.
 
 use crate::error::{Error, Result};
@@ -77,7 +79,8 @@ pub struct Image {
 impl Image {
     /// Reads an x86-64 image. `name` is for messages.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Image> {
-        parse(bytes).map_err(|why| Error::new(format!("{name}: not an EFI program for x86-64: {why}")))
+        parse(bytes)
+            .map_err(|why| Error::new(format!("{name}: not an EFI program for x86-64: {why}")))
     }
 
     /// The sections in the table's order.
@@ -128,40 +131,74 @@ impl Image {
             return Err(Error::new(format!("{name:?} is no name of a section")));
         }
         if self.free_slots() == 0 {
-            return Err(Error::new(format!("no room in the stub's header for the section {name}")).hint("use a newer systemd-stub, or leave sections out"));
+            return Err(Error::new(format!(
+                "no room in the stub's header for the section {name}"
+            ))
+            .hint("use a newer systemd-stub, or leave sections out"));
         }
-        let end = self.sections.last().map_or(u64::from(self.u32(optional::SIZE_OF_HEADERS)), |last| u64::from(last.address) + u64::from(last.virtual_size));
+        let end = self
+            .sections
+            .last()
+            .map_or(u64::from(self.u32(optional::SIZE_OF_HEADERS)), |last| {
+                u64::from(last.address) + u64::from(last.virtual_size)
+            });
         let address = end.next_multiple_of(u64::from(self.u32(optional::SECTION_ALIGNMENT)));
         let virtual_size = data.len() as u64;
         if address + virtual_size > LIMIT {
-            return Err(Error::new(format!("the section {name} has {virtual_size} bytes: the whole would be larger than {LIMIT}")));
+            return Err(Error::new(format!(
+                "the section {name} has {virtual_size} bytes: the whole would be larger than {LIMIT}"
+            )));
         }
         let characteristics = READ | if code { CODE } else { INITIALIZED_DATA };
         let raw = padded(data, self.u32(optional::FILE_ALIGNMENT));
-        self.sections.push(Section { name: name.to_owned(), address: address as u32, virtual_size: virtual_size as u32, characteristics, raw });
+        self.sections.push(Section {
+            name: name.to_owned(),
+            address: address as u32,
+            virtual_size: virtual_size as u32,
+            characteristics,
+            raw,
+        });
         Ok(())
     }
 
     /// Takes away the first section of this name and all that follow it.
     pub fn split_off(&mut self, name: &str) -> Vec<Section> {
-        let at = self.sections.iter().position(|section| section.name == name).unwrap_or(self.sections.len());
+        let at = self
+            .sections
+            .iter()
+            .position(|section| section.name == name)
+            .unwrap_or(self.sections.len());
         self.sections.split_off(at)
     }
 
-    /// Bytes that a section may have without reaching into the next one's addresses; `None`: there is no such section.
+    /// Bytes that a section may have without reaching into the next one's addresses; `None`: there
+    /// is no such section.
     pub fn room(&self, name: &str) -> Option<u64> {
-        let index = self.sections.iter().position(|section| section.name == name)?;
-        let next = self.sections.get(index + 1).map_or(u32::MAX, |next| next.address);
+        let index = self
+            .sections
+            .iter()
+            .position(|section| section.name == name)?;
+        let next = self
+            .sections
+            .get(index + 1)
+            .map_or(u32::MAX, |next| next.address);
         Some(u64::from(next - self.sections[index].address))
     }
 
     /// Replaces a section's bytes where it stands. Fails when there is no room for them.
     pub fn replace(&mut self, name: &str, data: Vec<u8>) -> Result<()> {
         if self.room(name).is_none_or(|room| data.len() as u64 > room) {
-            return Err(Error::new(format!("no room for {} bytes in the section {name}", data.len())));
+            return Err(Error::new(format!(
+                "no room for {} bytes in the section {name}",
+                data.len()
+            )));
         }
         let alignment = self.u32(optional::FILE_ALIGNMENT);
-        if let Some(section) = self.sections.iter_mut().find(|section| section.name == name) {
+        if let Some(section) = self
+            .sections
+            .iter_mut()
+            .find(|section| section.name == name)
+        {
             section.virtual_size = data.len() as u32;
             section.raw = padded(data, alignment);
         }
@@ -170,9 +207,17 @@ impl Image {
 
     /// The file's bytes, unsigned: headers, then each section's bytes in order.
     pub fn write(&self) -> Result<Vec<u8>> {
-        let (file_alignment, section_alignment) = (self.u32(optional::FILE_ALIGNMENT), self.u32(optional::SECTION_ALIGNMENT));
-        let headers = self.u32(optional::SIZE_OF_HEADERS).next_multiple_of(file_alignment) as usize;
-        let total = self.sections.iter().fold(headers, |sum, section| sum + section.raw.len());
+        let (file_alignment, section_alignment) = (
+            self.u32(optional::FILE_ALIGNMENT),
+            self.u32(optional::SECTION_ALIGNMENT),
+        );
+        let headers = self
+            .u32(optional::SIZE_OF_HEADERS)
+            .next_multiple_of(file_alignment) as usize;
+        let total = self
+            .sections
+            .iter()
+            .fold(headers, |sum, section| sum + section.raw.len());
         let mut out = Vec::with_capacity(total);
         out.extend_from_slice(&self.head);
         let mut at = headers as u32;
@@ -182,7 +227,13 @@ impl Image {
             header[..section.name.len()].copy_from_slice(section.name.as_bytes());
             let size = section.raw.len() as u32;
             let place = if size == 0 { 0 } else { at };
-            for (offset, value) in [(8, section.virtual_size), (12, section.address), (16, size), (20, place), (36, section.characteristics)] {
+            for (offset, value) in [
+                (8, section.virtual_size),
+                (12, section.address),
+                (16, size),
+                (20, place),
+                (36, section.characteristics),
+            ] {
                 header[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
             }
             out.extend_from_slice(&header);
@@ -200,9 +251,16 @@ impl Image {
         for section in &self.sections {
             out.extend_from_slice(&section.raw);
         }
-        let end = self.sections.last().map_or(0, |last| last.address.saturating_add(last.virtual_size));
-        let image = end.checked_next_multiple_of(section_alignment).ok_or_else(|| Error::new("the sections' addresses end beyond 4 GiB"))?;
-        let mut patch = |offset: usize, value: u32| out[self.optional + offset..][..4].copy_from_slice(&value.to_le_bytes());
+        let end = self
+            .sections
+            .last()
+            .map_or(0, |last| last.address.saturating_add(last.virtual_size));
+        let image = end
+            .checked_next_multiple_of(section_alignment)
+            .ok_or_else(|| Error::new("the sections' addresses end beyond 4 GiB"))?;
+        let mut patch = |offset: usize, value: u32| {
+            out[self.optional + offset..][..4].copy_from_slice(&value.to_le_bytes())
+        };
         patch(optional::SIZE_OF_IMAGE, image);
         patch(optional::SIZE_OF_HEADERS, headers as u32);
         patch(optional::CODE, code);
@@ -235,8 +293,9 @@ impl Image {
     }
 }
 
-/// Where Authenticode leaves bytes out of its digest: the checksum, the certificate table's directory entry, and where the certificates
-/// would begin (Microsoft's "Windows Authenticode Portable Executable Signature Format").
+/// Where Authenticode leaves bytes out of its digest: the checksum, the certificate table's
+/// directory entry, and where the certificates would begin (Microsoft's "Windows Authenticode
+/// Portable Executable Signature Format").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsigned {
     /// File offset of the checksum's four bytes.
@@ -251,7 +310,11 @@ pub struct Unsigned {
 pub fn unsigned(name: &str, bytes: &[u8]) -> Result<Unsigned> {
     let image = Image::parse(name, bytes)?;
     let end = bytes.len() - image.certificates.len();
-    Ok(Unsigned { checksum: image.optional + optional::CHECKSUM, directory: image.optional + optional::CERTIFICATES, end })
+    Ok(Unsigned {
+        checksum: image.optional + optional::CHECKSUM,
+        directory: image.optional + optional::CERTIFICATES,
+        end,
+    })
 }
 
 fn padded(mut data: Vec<u8>, alignment: u32) -> Vec<u8> {
@@ -260,11 +323,15 @@ fn padded(mut data: Vec<u8>, alignment: u32) -> Vec<u8> {
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
+    Some(u16::from_le_bytes(
+        bytes.get(at..at.checked_add(2)?)?.try_into().ok()?,
+    ))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+    Some(u32::from_le_bytes(
+        bytes.get(at..at.checked_add(4)?)?.try_into().ok()?,
+    ))
 }
 
 fn parse(bytes: &[u8]) -> std::result::Result<Image, String> {
@@ -290,48 +357,89 @@ fn parse(bytes: &[u8]) -> std::result::Result<Image, String> {
     if optional_size < optional::LEAST || read(optional::DIRECTORIES)? < 5 {
         return Err("its optional header is too short".to_owned());
     }
-    let (section_alignment, file_alignment) = (read(optional::SECTION_ALIGNMENT)?, read(optional::FILE_ALIGNMENT)?);
-    // The specification: powers of two, the file's from 512 to 64 K. Kernels have smaller ones for addresses than the specification allows.
+    let (section_alignment, file_alignment) = (
+        read(optional::SECTION_ALIGNMENT)?,
+        read(optional::FILE_ALIGNMENT)?,
+    );
+    // The specification: powers of two, the file's from 512 to 64 K. Kernels have smaller ones for
+    // addresses than the specification allows.
     let sane = |alignment: u32| alignment.is_power_of_two() && (32..=1 << 21).contains(&alignment);
     if !sane(section_alignment) || !sane(file_alignment) {
-        return Err(format!("its sections are aligned to {section_alignment} and {file_alignment}"));
+        return Err(format!(
+            "its sections are aligned to {section_alignment} and {file_alignment}"
+        ));
     }
     let headers = read(optional::SIZE_OF_HEADERS)? as usize;
     if read(optional::DIRECTORIES)? as usize > (optional_size - 112) / 8 {
         return Err("its directories have no room in its optional header".to_owned());
     }
     if headers > bytes.len() || headers < table + count * SECTION_HEADER || count > 256 {
-        return Err(format!("its {count} sections' headers have no room in {headers} bytes"));
+        return Err(format!(
+            "its {count} sections' headers have no room in {headers} bytes"
+        ));
     }
     let mut sections = Vec::with_capacity(count);
     let mut free = 0;
     for index in 0..count {
-        let header = bytes.get(table + index * SECTION_HEADER..).and_then(|rest| rest.get(..SECTION_HEADER)).ok_or_else(short)?;
+        let header = bytes
+            .get(table + index * SECTION_HEADER..)
+            .and_then(|rest| rest.get(..SECTION_HEADER))
+            .ok_or_else(short)?;
         let section = parse_section(header, bytes, file_alignment)?;
         if section.virtual_size > 0 && section.address < free {
-            return Err(format!("its section {} overlaps the one before", section.name));
+            return Err(format!(
+                "its section {} overlaps the one before",
+                section.name
+            ));
         }
-        free = section.address.checked_add(section.virtual_size).ok_or("a section ends beyond 4 GiB")?;
+        free = section
+            .address
+            .checked_add(section.virtual_size)
+            .ok_or("a section ends beyond 4 GiB")?;
         sections.push(section);
     }
-    let (at, size) = (read(optional::CERTIFICATES)? as usize, read(optional::CERTIFICATES + 4)? as usize);
+    let (at, size) = (
+        read(optional::CERTIFICATES)? as usize,
+        read(optional::CERTIFICATES + 4)? as usize,
+    );
     let certificates = match (at, size) {
         (_, 0) => Vec::new(),
         _ if at.checked_add(size) == Some(bytes.len()) && at >= headers => bytes[at..].to_vec(),
         _ => return Err("its signatures are not at its end".to_owned()),
     };
-    Ok(Image { head, optional, sections, certificates })
+    Ok(Image {
+        head,
+        optional,
+        sections,
+        certificates,
+    })
 }
 
-fn parse_section(header: &[u8], bytes: &[u8], file_alignment: u32) -> std::result::Result<Section, String> {
+fn parse_section(
+    header: &[u8],
+    bytes: &[u8],
+    file_alignment: u32,
+) -> std::result::Result<Section, String> {
     let name = &header[..8];
     let name = &name[..name.iter().position(|&b| b == 0).unwrap_or(8)];
-    let name = std::str::from_utf8(name).map_err(|_| "a section's name is not text")?.to_owned();
+    let name = std::str::from_utf8(name)
+        .map_err(|_| "a section's name is not text")?
+        .to_owned();
     let field = |at| u32_at(header, at).unwrap_or_default();
-    let (virtual_size, address, size, at) = (field(8), field(12), field(16) as usize, field(20) as usize);
+    let (virtual_size, address, size, at) =
+        (field(8), field(12), field(16) as usize, field(20) as usize);
     let raw = match size {
         0 => &[][..],
-        _ => at.checked_add(size).and_then(|end| bytes.get(at..end)).ok_or_else(|| format!("its section {name} ends behind the file"))?,
+        _ => at
+            .checked_add(size)
+            .and_then(|end| bytes.get(at..end))
+            .ok_or_else(|| format!("its section {name} ends behind the file"))?,
     };
-    Ok(Section { name, address, virtual_size, characteristics: field(36), raw: padded(raw.to_vec(), file_alignment) })
+    Ok(Section {
+        name,
+        address,
+        virtual_size,
+        characteristics: field(36),
+        raw: padded(raw.to_vec(), file_alignment),
+    })
 }

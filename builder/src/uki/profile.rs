@@ -1,7 +1,9 @@
-//! Profiles of a unified kernel image (UAPI.5): a `.profile` section begins one, and what follows it takes the place of the sections before
-//! the first. The boot loader offers each; the first is what is started by default.
+//! Profiles of a unified kernel image (UAPI.5): a `.profile` section begins one, and what follows
+//! it takes the place of the sections before the first. The boot loader offers each; the first is
+//! what is started by default.
 //!
-//! A debug profile differs in its command line, and in the name that it is sorted by. No value of PCR 11 is signed for it: what is sealed to the image stays closed there.
+//! A debug profile differs in its command line, and in the name that it is sorted by. No value of
+//! PCR 11 is signed for it: what is sealed to the image stays closed there.
 
 use super::measure;
 use super::pe::{Image, Section};
@@ -16,7 +18,10 @@ const SINCE: u32 = 257;
 /// Adds the two profiles at the image's end.
 pub fn add_debug(image: &mut Image, cmdline: &str, os_release: &[u8]) -> Result<()> {
     if let Some(version) = measure::stub_version(image).filter(|version| *version < SINCE) {
-        return Err(Error::new(format!("boot.debug: systemd-stub {version} knows no profiles")).hint(format!("use systemd-stub {SINCE} or newer")));
+        return Err(Error::new(format!(
+            "boot.debug: systemd-stub {version} knows no profiles"
+        ))
+        .hint(format!("use systemd-stub {SINCE} or newer")));
     }
     image.add(PROFILE, MAIN.to_vec(), false)?;
     image.add(PROFILE, DEBUG.to_vec(), false)?;
@@ -24,7 +29,8 @@ pub fn add_debug(image: &mut Image, cmdline: &str, os_release: &[u8]) -> Result<
     image.add(".cmdline", cmdline.as_bytes().to_vec(), false)
 }
 
-/// os-release with another IMAGE_ID: boot loaders sort by it, and of two profiles with the same one systemd-boot 257 starts the second by default.
+/// os-release with another IMAGE_ID: boot loaders sort by it, and of two profiles with the same one
+/// systemd-boot 257 starts the second by default.
 fn sorted_behind(os_release: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(os_release);
     let (mut lines, mut id) = (String::new(), "image");
@@ -57,21 +63,47 @@ pub struct Profile<'a> {
 
 /// The profiles of an image, the one that is started by default first; one where it has none.
 pub fn of(image: &Image) -> Vec<Profile<'_>> {
-    let starts: Vec<usize> = image.sections().iter().enumerate().filter(|(_, section)| section.name == PROFILE).map(|(at, _)| at).collect();
-    let Some(&first) = starts.first() else { return vec![Profile { id: String::new(), sections: image.sections().iter().collect() }] };
+    let starts: Vec<usize> = image
+        .sections()
+        .iter()
+        .enumerate()
+        .filter(|(_, section)| section.name == PROFILE)
+        .map(|(at, _)| at)
+        .collect();
+    let Some(&first) = starts.first() else {
+        return vec![Profile {
+            id: String::new(),
+            sections: image.sections().iter().collect(),
+        }];
+    };
     let (base, profiles) = image.sections().split_at(first);
     let mut all = Vec::new();
     for (index, start) in starts.iter().enumerate() {
-        let own = &profiles[start - first..starts.get(index + 1).map_or(profiles.len(), |end| end - first)];
+        let own = &profiles[start - first
+            ..starts
+                .get(index + 1)
+                .map_or(profiles.len(), |end| end - first)];
         let text = String::from_utf8_lossy(own[0].data());
-        let id = text.lines().find_map(|line| line.strip_prefix("ID=")).unwrap_or_default().trim_matches(['"', '\'', '\0']).to_owned();
-        let sections = base.iter().filter(|shared| !own.iter().any(|one| one.name == shared.name)).chain(own).collect();
+        let id = text
+            .lines()
+            .find_map(|line| line.strip_prefix("ID="))
+            .unwrap_or_default()
+            .trim_matches(['"', '\'', '\0'])
+            .to_owned();
+        let sections = base
+            .iter()
+            .filter(|shared| !own.iter().any(|one| one.name == shared.name))
+            .chain(own)
+            .collect();
         all.push(Profile { id, sections });
     }
     all
 }
 
-/// PCR 11 in the debug profile, as [`measure::phases`] has it for the main one; `None` where there is none.
+/// PCR 11 in the debug profile, as [`measure::phases`] has it for the main one; `None` where there
+/// is none.
 pub fn debug_phases(image: &Image) -> Option<Vec<(String, [u8; 32])>> {
-    of(image).get(1).map(|debug| measure::phases_of(image, &debug.sections))
+    of(image)
+        .get(1)
+        .map(|debug| measure::phases_of(image, &debug.sections))
 }

@@ -1,4 +1,5 @@
-//! Whether what comes out is what went in: through our own reader, and through a folder that a kernel or another tool made.
+//! Whether what comes out is what went in: through our own reader, and through a folder that a
+//! kernel or another tool made.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -24,7 +25,12 @@ pub fn type_of(kind: &Kind) -> u16 {
 
 pub fn links(tree: &Tree, id: NodeId) -> u32 {
     match &tree.node(id).kind {
-        Kind::Directory(names) => 2 + names.values().filter(|c| matches!(tree.node(**c).kind, Kind::Directory(_))).count() as u32,
+        Kind::Directory(names) => {
+            2 + names
+                .values()
+                .filter(|c| matches!(tree.node(**c).kind, Kind::Directory(_)))
+                .count() as u32
+        }
         _ => tree.node(id).links,
     }
 }
@@ -57,14 +63,36 @@ pub fn our_reader_agrees(tree: &Tree, path: &Path) {
             panic!("{shown}: a hard link to another inode");
         }
         let (node, stat) = (tree.node(id), image.stat(number));
-        assert_eq!(stat.mode, node.meta.mode | type_of(&node.kind) << 12, "{shown}");
-        assert_eq!((stat.uid, stat.gid, stat.links), (node.meta.uid, node.meta.gid, links(tree, id)), "{shown}");
-        assert_eq!(stat.mtime, (node.meta.mtime.seconds, node.meta.mtime.nanoseconds), "{shown}");
+        assert_eq!(
+            stat.mode,
+            node.meta.mode | type_of(&node.kind) << 12,
+            "{shown}"
+        );
+        assert_eq!(
+            (stat.uid, stat.gid, stat.links),
+            (node.meta.uid, node.meta.gid, links(tree, id)),
+            "{shown}"
+        );
+        assert_eq!(
+            stat.mtime,
+            (node.meta.mtime.seconds, node.meta.mtime.nanoseconds),
+            "{shown}"
+        );
         if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = node.kind {
             assert_eq!(stat.device, (major, minor), "{shown}");
         }
-        let wanted: BTreeMap<&[u8], &[u8]> = node.meta.xattrs.iter().flat_map(|x| x.iter()).map(|(n, v)| (&**n, &**v)).collect();
-        let has: BTreeMap<&[u8], &[u8]> = image.xattrs(number).iter().map(|(n, v)| (&**n, &**v)).collect();
+        let wanted: BTreeMap<&[u8], &[u8]> = node
+            .meta
+            .xattrs
+            .iter()
+            .flat_map(|x| x.iter())
+            .map(|(n, v)| (&**n, &**v))
+            .collect();
+        let has: BTreeMap<&[u8], &[u8]> = image
+            .xattrs(number)
+            .iter()
+            .map(|(n, v)| (&**n, &**v))
+            .collect();
         assert!(wanted == has, "{shown}: extended attributes differ");
         if let Some(wanted) = holds(&node.kind) {
             let mut has = Vec::new();
@@ -79,7 +107,8 @@ pub fn our_reader_agrees(tree: &Tree, path: &Path) {
     }
 }
 
-/// Compares what stands below `root` on this machine with the tree; `whole`: owners, times, link counts and attributes too.
+/// Compares what stands below `root` on this machine with the tree; `whole`: owners, times, link
+/// counts and attributes too.
 pub fn folder_agrees(tree: &Tree, root: &Path, whole: bool) {
     let mut count = 0;
     for (path, id) in all_of(tree) {
@@ -94,31 +123,76 @@ pub fn folder_agrees(tree: &Tree, root: &Path, whole: bool) {
         if !links_only {
             // fsck.erofs sets owners after modes, and so loses set-id bits.
             let mask = if whole { 0o7777 } else { 0o777 };
-            assert_eq!(meta.mode() & mask, u32::from(node.meta.mode) & mask, "{shown}");
+            assert_eq!(
+                meta.mode() & mask,
+                u32::from(node.meta.mode) & mask,
+                "{shown}"
+            );
         }
         if let Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } = node.kind {
             assert!(meta.file_type().is_char_device() || meta.file_type().is_block_device());
-            assert_eq!((nix::libc::major(meta.rdev()), nix::libc::minor(meta.rdev())), (major, minor), "{shown}");
+            assert_eq!(
+                (nix::libc::major(meta.rdev()), nix::libc::minor(meta.rdev())),
+                (major, minor),
+                "{shown}"
+            );
         }
         let bytes = match &node.kind {
             Kind::File(_) => Some(std::fs::read(&here).unwrap_or_else(|e| panic!("{shown}: {e}"))),
-            Kind::Symlink(_) => Some(std::fs::read_link(&here).unwrap().into_os_string().into_vec()),
+            Kind::Symlink(_) => Some(
+                std::fs::read_link(&here)
+                    .unwrap()
+                    .into_os_string()
+                    .into_vec(),
+            ),
             _ => None,
         };
         assert!(bytes == holds(&node.kind), "{shown}: bytes differ");
         if whole {
-            assert_eq!((meta.uid(), meta.gid(), meta.nlink()), (node.meta.uid, node.meta.gid, u64::from(links(tree, id))), "{shown}");
-            assert_eq!((meta.mtime(), meta.mtime_nsec()), (node.meta.mtime.seconds, i64::from(node.meta.mtime.nanoseconds)), "{shown}");
-            let wanted: BTreeMap<Vec<u8>, Vec<u8>> = node.meta.xattrs.iter().flat_map(|x| x.iter()).map(|(n, v)| (n.to_vec(), v.to_vec())).collect();
-            assert!(wanted == kernel_xattrs(&here), "{shown}: extended attributes differ");
+            assert_eq!(
+                (meta.uid(), meta.gid(), meta.nlink()),
+                (node.meta.uid, node.meta.gid, u64::from(links(tree, id))),
+                "{shown}"
+            );
+            assert_eq!(
+                (meta.mtime(), meta.mtime_nsec()),
+                (
+                    node.meta.mtime.seconds,
+                    i64::from(node.meta.mtime.nanoseconds)
+                ),
+                "{shown}"
+            );
+            let wanted: BTreeMap<Vec<u8>, Vec<u8>> = node
+                .meta
+                .xattrs
+                .iter()
+                .flat_map(|x| x.iter())
+                .map(|(n, v)| (n.to_vec(), v.to_vec()))
+                .collect();
+            assert!(
+                wanted == kernel_xattrs(&here),
+                "{shown}: extended attributes differ"
+            );
         }
     }
-    assert_eq!(count_below(root), count, "entries that were not in the tree");
+    assert_eq!(
+        count_below(root),
+        count,
+        "entries that were not in the tree"
+    );
 }
 
 pub fn count_below(root: &Path) -> usize {
     let below = std::fs::read_dir(root).unwrap().map(|e| e.unwrap());
-    1 + below.map(|e| if e.file_type().unwrap().is_dir() { count_below(&e.path()) } else { 1 }).sum::<usize>()
+    1 + below
+        .map(|e| {
+            if e.file_type().unwrap().is_dir() {
+                count_below(&e.path())
+            } else {
+                1
+            }
+        })
+        .sum::<usize>()
 }
 
 pub fn kernel_xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -133,7 +207,14 @@ pub fn kernel_xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
             let c_name = CString::new(name).unwrap();
             let mut value = vec![0u8; 1 << 16];
             // SAFETY: as above.
-            let len = unsafe { nix::libc::lgetxattr(path.as_ptr(), c_name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+            let len = unsafe {
+                nix::libc::lgetxattr(
+                    path.as_ptr(),
+                    c_name.as_ptr(),
+                    value.as_mut_ptr().cast(),
+                    value.len(),
+                )
+            };
             value.truncate(usize::try_from(len).unwrap());
             (name.to_vec(), value)
         })

@@ -28,24 +28,66 @@ impl Sink for ToFile {
     }
 }
 
-pub fn write(tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<()> {
+pub fn write(
+    tree: &Tree,
+    compression: Compression,
+    cluster: u32,
+    jobs: usize,
+    path: &Path,
+) -> adamant::Result<()> {
     write_as(Layout::Updates, tree, compression, cluster, jobs, path)
 }
 
-pub fn write_as(layout: Layout, tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<()> {
+pub fn write_as(
+    layout: Layout,
+    tree: &Tree,
+    compression: Compression,
+    cluster: u32,
+    jobs: usize,
+    path: &Path,
+) -> adamant::Result<()> {
     let options = options(layout, compression, cluster, jobs);
-    erofs::write(tree, &options, &mut ToFile(File::create(path).unwrap(), BLOCK as u64)).map(|_| ())
+    erofs::write(
+        tree,
+        &options,
+        &mut ToFile(File::create(path).unwrap(), BLOCK as u64),
+    )
+    .map(|_| ())
 }
 
 /// With the places of another image.
-pub fn write_over(previous: &Arc<Previous>, tree: &Tree, compression: Compression, cluster: u32, jobs: usize, path: &Path) -> adamant::Result<Written> {
-    let options = Options { previous: Some(previous.clone()), ..options(Layout::Updates, compression, cluster, jobs) };
-    erofs::write(tree, &options, &mut ToFile(File::create(path).unwrap(), BLOCK as u64))
+pub fn write_over(
+    previous: &Arc<Previous>,
+    tree: &Tree,
+    compression: Compression,
+    cluster: u32,
+    jobs: usize,
+    path: &Path,
+) -> adamant::Result<Written> {
+    let options = Options {
+        previous: Some(previous.clone()),
+        ..options(Layout::Updates, compression, cluster, jobs)
+    };
+    erofs::write(
+        tree,
+        &options,
+        &mut ToFile(File::create(path).unwrap(), BLOCK as u64),
+    )
 }
 
 fn options(layout: Layout, compression: Compression, cluster: u32, jobs: usize) -> Options {
     let (uuid, label) = ([7; 16], "test".to_owned());
-    Options { compression, cluster, layout, uuid, label, jobs, spool: std::env::temp_dir(), cache: None, previous: None }
+    Options {
+        compression,
+        cluster,
+        layout,
+        uuid,
+        label,
+        jobs,
+        spool: std::env::temp_dir(),
+        cache: None,
+        previous: None,
+    }
 }
 
 pub fn open(path: impl AsRef<Path>) -> adamant::Result<Image> {
@@ -56,7 +98,8 @@ pub struct Scratch(pub PathBuf);
 
 impl Scratch {
     pub fn new(name: &str) -> Scratch {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        let path =
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Scratch(path)
     }
@@ -83,7 +126,10 @@ pub struct Mounted(pub PathBuf);
 impl Mounted {
     pub fn new(image: &Path, at: PathBuf) -> Mounted {
         std::fs::create_dir_all(&at).unwrap();
-        run(Command::new("mount").args(["-t", "erofs", "-o", "loop,ro"]).arg(image).arg(&at));
+        run(Command::new("mount")
+            .args(["-t", "erofs", "-o", "loop,ro"])
+            .arg(image)
+            .arg(&at));
         Mounted(at)
     }
 }
@@ -95,8 +141,17 @@ impl Drop for Mounted {
 }
 
 pub fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && !text.contains("<E>"), "{command:?}: {text}");
+    let output = command
+        .output()
+        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let text = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        output.status.success() && !text.contains("<E>"),
+        "{command:?}: {text}"
+    );
     text
 }

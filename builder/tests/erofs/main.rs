@@ -1,4 +1,5 @@
-//! What goes into a root file system comes out of it: through our own reader, the kernel's mount and fsck.erofs.
+//! What goes into a root file system comes out of it: through our own reader, the kernel's mount
+//! and fsck.erofs.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -31,8 +32,12 @@ const EVERY_WAY: [(Compression, u32); 9] = [
 ];
 
 /// What checks from outside look at: they take longer.
-const MAIN_WAYS: [(Compression, u32); 4] =
-    [(Compression::None, 65536), (Compression::Lz4, 65536), (Compression::Lz4hc, 1 << 20), (Compression::Zstd(3), 65536)];
+const MAIN_WAYS: [(Compression, u32); 4] = [
+    (Compression::None, 65536),
+    (Compression::Lz4, 65536),
+    (Compression::Lz4hc, 1 << 20),
+    (Compression::Zstd(3), 65536),
+];
 
 #[test]
 fn every_oddity_comes_out_of_our_reader_as_it_went_in() {
@@ -65,7 +70,10 @@ fn the_smallest_layout_holds_every_oddity_and_what_is_equal_once() {
     let scratch = Scratch::new("smallest");
     let image = scratch.0.join("image");
     let tree = oddities(1_500);
-    for (compression, cluster) in MAIN_WAYS.into_iter().filter(|(compression, _)| *compression != Compression::None) {
+    for (compression, cluster) in MAIN_WAYS
+        .into_iter()
+        .filter(|(compression, _)| *compression != Compression::None)
+    {
         write_as(Layout::Smallest, &tree, compression, cluster, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
         if may_mount() {
@@ -76,10 +84,21 @@ fn the_smallest_layout_holds_every_oddity_and_what_is_equal_once() {
     // Nothing that can be packed, nothing to be packed, nothing that shrinks; then the same twice.
     let mut random = Random(3);
     let noise = random.noise(300_000);
-    for contents in [vec![], vec![vec![]], vec![vec![1]], vec![noise.clone()], vec![noise.clone(), noise]] {
+    for contents in [
+        vec![],
+        vec![vec![]],
+        vec![vec![1]],
+        vec![noise.clone()],
+        vec![noise.clone(), noise],
+    ] {
         let mut tree = Tree::new();
         for (number, bytes) in contents.iter().enumerate() {
-            tree.insert(format!("/{number}").as_bytes(), Meta::default(), file(bytes.clone())).unwrap();
+            tree.insert(
+                format!("/{number}").as_bytes(),
+                Meta::default(),
+                file(bytes.clone()),
+            )
+            .unwrap();
         }
         write_as(Layout::Smallest, &tree, Compression::Lz4, 65536, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
@@ -93,7 +112,12 @@ fn the_smallest_layout_holds_every_oddity_and_what_is_equal_once() {
 
 #[test]
 fn fsck_finds_nothing_and_extracts_what_went_in() {
-    if !may_mount() || Command::new("fsck.erofs").arg("--version").output().is_err() {
+    if !may_mount()
+        || Command::new("fsck.erofs")
+            .arg("--version")
+            .output()
+            .is_err()
+    {
         eprintln!("SKIPPED: fsck.erofs is not installed, or this is not root");
         return;
     }
@@ -101,31 +125,47 @@ fn fsck_finds_nothing_and_extracts_what_went_in() {
     // erofs-utils 1.5 extracts each hard link as a file of its own.
     let tree = oddities(300);
     // erofs-utils 1.5 knows no zstd.
-    for (compression, cluster) in MAIN_WAYS.into_iter().filter(|(c, _)| !matches!(c, Compression::Zstd(_))) {
+    for (compression, cluster) in MAIN_WAYS
+        .into_iter()
+        .filter(|(c, _)| !matches!(c, Compression::Zstd(_)))
+    {
         let (image, out) = (scratch.0.join("image"), scratch.0.join("out"));
         write(&tree, compression, cluster, 2, &image).unwrap();
         run(Command::new("fsck.erofs").arg(&image));
         let _ = std::fs::remove_dir_all(&out);
-        run(Command::new("fsck.erofs").arg(format!("--extract={}", out.display())).arg("--preserve").arg(&image));
+        run(Command::new("fsck.erofs")
+            .arg(format!("--extract={}", out.display()))
+            .arg("--preserve")
+            .arg(&image));
         folder_agrees(&tree, &out, false);
     }
 }
 
 #[test]
 fn fsck_reads_an_image_whose_last_inode_would_end_with_its_block() {
-    if Command::new("fsck.erofs").arg("--version").output().is_err() {
+    if Command::new("fsck.erofs")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
         eprintln!("SKIPPED: no fsck.erofs");
         return;
     }
     let scratch = Scratch::new("last-inode");
     let image = scratch.0.join("image");
     let mut tree = Tree::new();
-    // Compact inodes of 32 bytes: somewhere in more than a block of them the last one ends where its block does.
+    // Compact inodes of 32 bytes: somewhere in more than a block of them the last one ends where
+    // its block does.
     for n in 0..140 {
-        tree.insert(format!("/{n:04}").as_bytes(), Meta::default(), Kind::Fifo).unwrap();
+        tree.insert(format!("/{n:04}").as_bytes(), Meta::default(), Kind::Fifo)
+            .unwrap();
         write(&tree, Compression::None, 4096, 1, &image).unwrap();
         let output = Command::new("fsck.erofs").arg(&image).output().unwrap();
-        assert!(output.status.success(), "{n}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{n}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         our_reader_agrees(&tree, &image);
     }
 }
@@ -166,17 +206,42 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
 /// Something done to a tree.
 type Change<'a> = &'a dyn Fn(&mut Tree);
 
-/// A tree as a server has one: many small texts, some larger files, in folders. `more` is done to it before it is whole.
+/// A tree as a server has one: many small texts, some larger files, in folders. `more` is done to
+/// it before it is whole.
 fn server(more: Change) -> Tree {
     let mut tree = Tree::new();
     let mut random = Random(11);
-    let meta = || Meta { mode: 0o644, ..Meta::default() };
+    let meta = || Meta {
+        mode: 0o644,
+        ..Meta::default()
+    };
     for folder in 0..60 {
-        tree.insert(format!("/d{folder:02}").as_bytes(), Meta { mode: 0o755, ..Meta::default() }, Kind::Directory(BTreeMap::new())).unwrap();
+        tree.insert(
+            format!("/d{folder:02}").as_bytes(),
+            Meta {
+                mode: 0o755,
+                ..Meta::default()
+            },
+            Kind::Directory(BTreeMap::new()),
+        )
+        .unwrap();
         for name in 0..50 {
-            let len = if name % 10 == 0 { 60_000 + random.upto(17) } else { 100 + random.upto(13) };
-            let bytes = if name % 7 == 0 { random.noise(len) } else { random.text(len) };
-            tree.insert(format!("/d{folder:02}/f{name:02}").as_bytes(), meta(), file(bytes)).unwrap();
+            let len = if name % 10 == 0 {
+                60_000 + random.upto(17)
+            } else {
+                100 + random.upto(13)
+            };
+            let bytes = if name % 7 == 0 {
+                random.noise(len)
+            } else {
+                random.text(len)
+            };
+            tree.insert(
+                format!("/d{folder:02}/f{name:02}").as_bytes(),
+                meta(),
+                file(bytes),
+            )
+            .unwrap();
         }
     }
     more(&mut tree);
@@ -187,28 +252,53 @@ fn server(more: Change) -> Tree {
 fn a_small_change_changes_few_blocks() {
     let scratch = Scratch::new("updates");
     let put = |tree: &mut Tree, path: &str, bytes: Vec<u8>| {
-        tree.insert(path.as_bytes(), Meta { mode: 0o644, ..Meta::default() }, file(bytes)).unwrap();
+        tree.insert(
+            path.as_bytes(),
+            Meta {
+                mode: 0o644,
+                ..Meta::default()
+            },
+            file(bytes),
+        )
+        .unwrap();
     };
     let changes: [(&str, usize, Change); 4] = [
-        ("a line of a small file", 10, &|tree| put(tree, "/d30/f33", b"another line\n".to_vec())),
-        ("a new small file", 30, &|tree| put(tree, "/d07/f33a", vec![b'x'; 3000])),
+        ("a line of a small file", 10, &|tree| {
+            put(tree, "/d30/f33", b"another line\n".to_vec())
+        }),
+        ("a new small file", 30, &|tree| {
+            put(tree, "/d07/f33a", vec![b'x'; 3000])
+        }),
         ("a file removed", 20, &|tree| tree.remove(b"/d45/f12")),
         // Its own blocks, about 50; and addresses behind it.
-        ("a new large file", 100, &|tree| put(tree, "/d01/f00a", Random(5).noise(200_000))),
+        ("a new large file", 100, &|tree| {
+            put(tree, "/d01/f00a", Random(5).noise(200_000))
+        }),
     ];
     for compression in [Compression::None, Compression::Lz4hc, Compression::Zstd(3)] {
         let blocks = |name: &str, tree: &Tree| {
             let path = scratch.0.join(name);
             write(tree, compression, 65536, 2, &path).unwrap();
             open(&path).unwrap();
-            std::fs::read(&path).unwrap().chunks(BLOCK).map(<[u8]>::to_vec).collect::<Vec<_>>()
+            std::fs::read(&path)
+                .unwrap()
+                .chunks(BLOCK)
+                .map(<[u8]>::to_vec)
+                .collect::<Vec<_>>()
         };
         let before: HashSet<Vec<u8>> = blocks("before", &server(&|_| ())).into_iter().collect();
         for (what, most, change) in &changes {
             let after = blocks("after", &server(change));
-            let new = after.iter().filter(|block| !before.contains(*block)).count();
+            let new = after
+                .iter()
+                .filter(|block| !before.contains(*block))
+                .count();
             println!("{compression:?}: {what}: {new} of {} blocks", after.len());
-            assert!(new <= *most, "{compression:?}: {what}: {new} new blocks of {}", after.len());
+            assert!(
+                new <= *most,
+                "{compression:?}: {what}: {new} new blocks of {}",
+                after.len()
+            );
         }
     }
 }
@@ -220,11 +310,25 @@ fn refuses_what_the_format_cannot_hold_and_says_which_file() {
         (xattrs(&[("user.too-long", vec![0; 65_536])]), Kind::Fifo),
         (xattrs(&[("system.nfs4_acl", vec![0; 4])]), Kind::Fifo),
         (xattrs(&[("user.", vec![0; 4])]), Kind::Fifo),
-        (None, Kind::CharDevice { major: 4096, minor: 0 }),
+        (
+            None,
+            Kind::CharDevice {
+                major: 4096,
+                minor: 0,
+            },
+        ),
         (None, Kind::Symlink(vec![b'x'; 4096].into())),
     ] {
         let mut tree = Tree::new();
-        tree.insert(b"/some/where", Meta { xattrs: set, ..Meta::default() }, kind).unwrap();
+        tree.insert(
+            b"/some/where",
+            Meta {
+                xattrs: set,
+                ..Meta::default()
+            },
+            kind,
+        )
+        .unwrap();
         let error = write(&tree, Compression::None, 4096, 1, &scratch.0.join("image")).unwrap_err();
         assert!(error.message().starts_with("/some/where: "), "{error}");
     }
@@ -236,13 +340,30 @@ fn names_the_file_that_a_block_belongs_to() {
     let image = scratch.0.join("image");
     let mut tree = Tree::new();
     for name in ["/a", "/b"] {
-        tree.insert(name.as_bytes(), Meta::default(), file(vec![name.as_bytes()[1]; 3 * BLOCK])).unwrap();
+        tree.insert(
+            name.as_bytes(),
+            Meta::default(),
+            file(vec![name.as_bytes()[1]; 3 * BLOCK]),
+        )
+        .unwrap();
     }
     write(&tree, Compression::None, 4096, 1, &image).unwrap();
     let image = open(image).unwrap();
     let owners: Vec<_> = (0..8).map(|block| image.owner(block)).collect();
     let (a, b) = (Some(b"/a".to_vec()), Some(b"/b".to_vec()));
-    assert_eq!(owners, [None, a.clone(), a.clone(), a, b.clone(), b.clone(), b, Some(b"/".to_vec())]);
+    assert_eq!(
+        owners,
+        [
+            None,
+            a.clone(),
+            a.clone(),
+            a,
+            b.clone(),
+            b.clone(),
+            b,
+            Some(b"/".to_vec())
+        ]
+    );
 }
 
 #[test]
@@ -251,7 +372,13 @@ fn damaged_images_are_refused_or_read_without_a_panic() {
     let path = scratch.0.join("image");
     let mut random = Random(9);
     let mut refused = 0;
-    for (seed, layout) in [(3, Layout::Updates), (5, Layout::Updates), (11, Layout::Updates), (5, Layout::Smallest), (11, Layout::Smallest)] {
+    for (seed, layout) in [
+        (3, Layout::Updates),
+        (5, Layout::Updates),
+        (11, Layout::Updates),
+        (5, Layout::Smallest),
+        (11, Layout::Smallest),
+    ] {
         write_as(layout, &generated(seed), Compression::Lz4, 16384, 2, &path).unwrap();
         let good = std::fs::read(&path).unwrap();
         // Most of what can be wrong is in the metadata, which is the last part.
@@ -259,7 +386,11 @@ fn damaged_images_are_refused_or_read_without_a_panic() {
         for round in 0..120 {
             let mut bad = good.clone();
             for _ in 0..1 + round % 4 {
-                let at = if round % 8 == 0 { 1024 + random.below(128) } else { from + random.below(good.len() as u64 - from) };
+                let at = if round % 8 == 0 {
+                    1024 + random.below(128)
+                } else {
+                    from + random.below(good.len() as u64 - from)
+                };
                 bad[at as usize] = random.next() as u8;
             }
             if round % 8 == 0 {
@@ -279,7 +410,10 @@ fn damaged_images_are_refused_or_read_without_a_panic() {
             }
         }
     }
-    assert!(refused > 20, "only {refused} of 600 damaged images were refused");
+    assert!(
+        refused > 20,
+        "only {refused} of 600 damaged images were refused"
+    );
 }
 
 /// Makes a changed super block credible, so that what it says is looked at.

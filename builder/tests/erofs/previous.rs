@@ -20,28 +20,54 @@ fn previous(path: &Path) -> adamant::Result<Arc<Previous>> {
 }
 
 fn put(tree: &mut Tree, path: &str, bytes: Vec<u8>) {
-    tree.insert(path.as_bytes(), Meta { mode: 0o644, ..Meta::default() }, file(bytes)).unwrap();
+    tree.insert(
+        path.as_bytes(),
+        Meta {
+            mode: 0o644,
+            ..Meta::default()
+        },
+        file(bytes),
+    )
+    .unwrap();
 }
 
 /// Blocks of one that the other has not.
 fn new_blocks(old: &Path, new: &Path) -> usize {
-    let blocks = |path: &Path| std::fs::read(path).unwrap().chunks(BLOCK).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let blocks = |path: &Path| {
+        std::fs::read(path)
+            .unwrap()
+            .chunks(BLOCK)
+            .map(<[u8]>::to_vec)
+            .collect::<Vec<_>>()
+    };
     let old: HashSet<Vec<u8>> = blocks(old).into_iter().collect();
-    blocks(new).iter().filter(|block| !old.contains(*block)).count()
+    blocks(new)
+        .iter()
+        .filter(|block| !old.contains(*block))
+        .count()
 }
 
 #[test]
 fn what_did_not_change_stays_where_it_was() {
     let scratch = Scratch::new("previous");
     let path = |name: &str| scratch.0.join(name);
-    // Contents, inode, its directory's inode or block, the super block; and what takes the place of what went.
+    // Contents, inode, its directory's inode or block, the super block; and what takes the place of
+    // what went.
     let changes: [(&str, usize, Change); 6] = [
         ("nothing", 0, &|_| ()),
-        ("a line of a small file", 4, &|tree| put(tree, "/d30/f33", b"another line\n".to_vec())),
-        ("a new small file", 8, &|tree| put(tree, "/d07/f33a", vec![b'x'; 3000])),
+        ("a line of a small file", 4, &|tree| {
+            put(tree, "/d30/f33", b"another line\n".to_vec())
+        }),
+        ("a new small file", 8, &|tree| {
+            put(tree, "/d07/f33a", vec![b'x'; 3000])
+        }),
         ("a file removed", 4, &|tree| tree.remove(b"/d45/f12")),
-        ("a new large file", 55, &|tree| put(tree, "/d01/f00a", Random(5).noise(200_000))),
-        ("a large file that grows", 58, &|tree| put(tree, "/d01/f00", Random(5).noise(200_000))),
+        ("a new large file", 55, &|tree| {
+            put(tree, "/d01/f00a", Random(5).noise(200_000))
+        }),
+        ("a large file that grows", 58, &|tree| {
+            put(tree, "/d01/f00", Random(5).noise(200_000))
+        }),
     ];
     for compression in [Compression::None, Compression::Lz4hc, Compression::Zstd(3)] {
         write(&server(&|_| ()), compression, 65536, 2, &path("before")).unwrap();
@@ -49,10 +75,21 @@ fn what_did_not_change_stays_where_it_was() {
             let tree = server(change);
             let hint = previous(&path("before")).unwrap();
             for jobs in [1, 3] {
-                let written = write_over(&hint, &tree, compression, 65536, jobs, &path(&format!("after-{jobs}"))).unwrap();
+                let written = write_over(
+                    &hint,
+                    &tree,
+                    compression,
+                    65536,
+                    jobs,
+                    &path(&format!("after-{jobs}")),
+                )
+                .unwrap();
                 assert!(written.stays, "{compression:?}: {what}");
             }
-            assert!(std::fs::read(path("after-1")).unwrap() == std::fs::read(path("after-3")).unwrap(), "{compression:?}: {what}: threads");
+            assert!(
+                std::fs::read(path("after-1")).unwrap() == std::fs::read(path("after-3")).unwrap(),
+                "{compression:?}: {what}: threads"
+            );
             our_reader_agrees(&tree, &path("after-1"));
             let new = new_blocks(&path("before"), &path("after-1"));
             println!("{compression:?}: {what}: {new}");
@@ -72,9 +109,21 @@ fn every_oddity_survives_over_an_image_of_others() {
         tree
     };
     for (compression, cluster) in MAIN_WAYS {
-        for (seed, made_as) in [(1, compression), (2, Compression::None), (3, Compression::Lz4)] {
+        for (seed, made_as) in [
+            (1, compression),
+            (2, Compression::None),
+            (3, Compression::Lz4),
+        ] {
             write(&other(seed), made_as, cluster, 2, &path("before")).unwrap();
-            write_over(&previous(&path("before")).unwrap(), &tree, compression, cluster, 2, &path("after")).unwrap();
+            write_over(
+                &previous(&path("before")).unwrap(),
+                &tree,
+                compression,
+                cluster,
+                2,
+                &path("after"),
+            )
+            .unwrap();
             our_reader_agrees(&tree, &path("after"));
         }
         if may_mount() {
@@ -94,7 +143,12 @@ fn a_year_of_changes_makes_an_image_little_larger() {
     let mut anew_times = 0;
     for week in 0..52 {
         for _ in 0..8 {
-            let name = format!("/d{:02}/f{:02}{}", random.below(60), random.below(50), ["", "a", "b"][random.below(3) as usize]);
+            let name = format!(
+                "/d{:02}/f{:02}{}",
+                random.below(60),
+                random.below(50),
+                ["", "a", "b"][random.below(3) as usize]
+            );
             match random.below(3) {
                 0 => tree.remove(name.as_bytes()),
                 _ => {
@@ -103,12 +157,25 @@ fn a_year_of_changes_makes_an_image_little_larger() {
                 }
             }
         }
-        let written = write_over(&previous(&path("before")).unwrap(), &tree, Compression::Zstd(3), 65536, 2, &path("after")).unwrap();
+        let written = write_over(
+            &previous(&path("before")).unwrap(),
+            &tree,
+            Compression::Zstd(3),
+            65536,
+            2,
+            &path("after"),
+        )
+        .unwrap();
         anew_times += usize::from(!written.stays);
         our_reader_agrees(&tree, &path("after"));
         write(&tree, Compression::Zstd(3), 65536, 2, &path("anew")).unwrap();
         let len = |name: &str| std::fs::metadata(path(name)).unwrap().len();
-        assert!(len("after") <= len("anew") + len("anew") / 100 + BLOCK as u64, "week {week}: {} bytes instead of {}", len("after"), len("anew"));
+        assert!(
+            len("after") <= len("anew") + len("anew") / 100 + BLOCK as u64,
+            "week {week}: {} bytes instead of {}",
+            len("after"),
+            len("anew")
+        );
         std::fs::rename(path("after"), path("before")).unwrap();
     }
     assert!(anew_times < 12, "placed anew {anew_times} times");
@@ -125,14 +192,20 @@ fn a_hostile_image_before_costs_nothing_but_places() {
         let written = write_over(hint, &tree, Compression::Lz4, 65536, 2, &path("after")).unwrap();
         our_reader_agrees(&tree, &path("after"));
         let len = std::fs::metadata(path("after")).unwrap().len();
-        assert!(len <= anew + anew / 100 + BLOCK as u64, "{what}: {len} bytes instead of {anew}");
+        assert!(
+            len <= anew + anew / 100 + BLOCK as u64,
+            "{what}: {len} bytes instead of {anew}"
+        );
         written.stays
     };
 
     // What asks for places far away, for two of one place, and for places of other kinds.
     let far = server(&|tree| put(tree, "/!", Random(1).noise(8 << 20)));
     write(&far, Compression::None, 65536, 2, &path("before")).unwrap();
-    assert!(!check(&previous(&path("before")).unwrap(), "far"), "places that make an image larger are not taken");
+    assert!(
+        !check(&previous(&path("before")).unwrap(), "far"),
+        "places that make an image larger are not taken"
+    );
     let linked = server(&|tree| {
         for i in 1..40 {
             let node = tree.resolve(b"/d00/f00").unwrap();
@@ -147,22 +220,39 @@ fn a_hostile_image_before_costs_nothing_but_places() {
         for i in 0..50 {
             let name = format!("/d10/f{i:02}");
             tree.remove(name.as_bytes());
-            tree.insert(name.as_bytes(), Meta::default(), Kind::Symlink(vec![b'x'; 4000].into())).unwrap();
+            tree.insert(
+                name.as_bytes(),
+                Meta::default(),
+                Kind::Symlink(vec![b'x'; 4000].into()),
+            )
+            .unwrap();
         }
     });
     write(&turned, Compression::Lz4, 65536, 2, &path("before")).unwrap();
     check(&previous(&path("before")).unwrap(), "other kinds");
 
     // Damage: refused, or harmless.
-    write(&server(&|_| ()), Compression::Lz4, 65536, 2, &path("before")).unwrap();
+    write(
+        &server(&|_| ()),
+        Compression::Lz4,
+        65536,
+        2,
+        &path("before"),
+    )
+    .unwrap();
     let good = std::fs::read(path("before")).unwrap();
-    let meta = u32::from_le_bytes(good[1024 + 40..1024 + 44].try_into().unwrap()) as u64 * BLOCK as u64;
+    let meta =
+        u32::from_le_bytes(good[1024 + 40..1024 + 44].try_into().unwrap()) as u64 * BLOCK as u64;
     let mut random = Random(17);
     let (mut refused, mut taken) = (0, 0);
     for round in 0..60 {
         let mut bad = good.clone();
         for _ in 0..1 + round % 3 {
-            let at = if round % 8 == 0 { 1024 + random.below(128) } else { meta + random.below(good.len() as u64 - meta) };
+            let at = if round % 8 == 0 {
+                1024 + random.below(128)
+            } else {
+                meta + random.below(good.len() as u64 - meta)
+            };
             bad[at as usize] = random.next() as u8;
         }
         fix_checksum(&mut bad);

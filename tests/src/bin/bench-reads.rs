@@ -1,10 +1,11 @@
-//! Measures how fast Debian's kernel reads an archive's files from our image and from mkfs.erofs' of the same algorithm, in a machine.
-//! `tests/bench-reads` starts it.
+//! Measures how fast Debian's kernel reads an archive's files from our image and from mkfs.erofs'
+//! of the same algorithm, in a machine. `tests/bench-reads` starts it.
 //!
 //!     bench-reads [ARCHIVE] [lz4|lz4hc|zstd:LEVEL ...]
 //!
-//! All images are disks of one machine without hardware help; its init reads the same files from each, in order of their paths and then at random
-//! places, in rounds that are interleaved. Each figure is the median. "read MB" is what the disk was asked for.
+//! All images are disks of one machine without hardware help; its init reads the same files from
+//! each, in order of their paths and then at random places, in rounds that are interleaved. Each
+//! figure is the median. "read MB" is what the disk was asked for.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,8 +38,16 @@ fn compare(arguments: &[String]) -> Result<()> {
         match argument.as_str() {
             "none" | "lz4" | "lz4hc" => algorithms.push(argument.clone()),
             _ if argument.starts_with("zstd:") => algorithms.push(argument.clone()),
-            _ if argument.starts_with('-') || given.is_some() => return Err(format!("{argument}: bench-reads [ARCHIVE] [lz4|lz4hc|zstd:LEVEL ...]").into()),
-            _ => given = Some(std::fs::canonicalize(argument).map_err(|e| format!("{argument}: {e}"))?),
+            _ if argument.starts_with('-') || given.is_some() => {
+                return Err(format!(
+                    "{argument}: bench-reads [ARCHIVE] [lz4|lz4hc|zstd:LEVEL ...]"
+                )
+                .into());
+            }
+            _ => {
+                given =
+                    Some(std::fs::canonicalize(argument).map_err(|e| format!("{argument}: {e}"))?)
+            }
         }
     }
     if algorithms.is_empty() {
@@ -50,21 +59,45 @@ fn compare(arguments: &[String]) -> Result<()> {
     for algorithm in &algorithms {
         let dir = scratch.join(algorithm.replace(':', "-"));
         std::fs::create_dir(&dir)?;
-        images.push((format!("adamant {algorithm}"), ours(&archive, algorithm, &dir)?));
-        let Some(mut command) = tool::newer("mkfs.erofs") else { return Err("no mkfs.erofs that reads archives".into()) };
+        images.push((
+            format!("adamant {algorithm}"),
+            ours(&archive, algorithm, &dir)?,
+        ));
+        let Some(mut command) = tool::newer("mkfs.erofs") else {
+            return Err("no mkfs.erofs that reads archives".into());
+        };
         let peer = dir.join("peer");
         if algorithm != "none" {
-            command.args([format!("-z{}", algorithm.replace(':', ",")), "-C65536".to_owned()]);
+            command.args([
+                format!("-z{}", algorithm.replace(':', ",")),
+                "-C65536".to_owned(),
+            ]);
         }
-        tool::run(command.args(["--quiet", "--tar=f"]).arg(&peer).arg(&archive));
+        tool::run(
+            command
+                .args(["--quiet", "--tar=f"])
+                .arg(&peer)
+                .arg(&archive),
+        );
         images.push((format!("mkfs.erofs {algorithm}"), peer));
     }
     let figures = read(&images, &scratch)?;
-    println!("| image | MB | in order: s | MB/s | read MB | at random: reads/s | read MB |\n|---|---|---|---|---|---|---|");
+    println!(
+        "| image | MB | in order: s | MB/s | read MB | at random: reads/s | read MB |\n|---|---|---|---|---|---|---|"
+    );
     for (index, (name, path)) in images.iter().enumerate() {
-        let row = |kind: &str| figures.get(&(index, kind.to_owned())).cloned().ok_or_else(|| format!("{name}: nothing measured"));
-        let ((time, bytes, asked), (random, random_bytes, random_asked)) = (row("sequential")?, row("random")?);
-        let (mega, second) = (|bytes: u64| bytes as f64 / 1e6, |micros: u64| micros as f64 / 1e6);
+        let row = |kind: &str| {
+            figures
+                .get(&(index, kind.to_owned()))
+                .cloned()
+                .ok_or_else(|| format!("{name}: nothing measured"))
+        };
+        let ((time, bytes, asked), (random, random_bytes, random_asked)) =
+            (row("sequential")?, row("random")?);
+        let (mega, second) = (
+            |bytes: u64| bytes as f64 / 1e6,
+            |micros: u64| micros as f64 / 1e6,
+        );
         println!(
             "| {name} | {:.2} | {:.2} | {:.1} | {:.1} | {:.0} | {:.1} |",
             mega(std::fs::metadata(path)?.len()),
@@ -95,23 +128,44 @@ fn read(images: &[(String, PathBuf)], scratch: &Scratch) -> Result<By<Figures>> 
     let tiny = Tiny::usual().build();
     let disk = scratch.join("disk.raw");
     alter::copy(&tiny.path("raw"), &disk);
-    let names: Vec<String> = (0..images.len()).map(|index| format!("/dev/vd{}", char::from(b'b' + index as u8))).collect();
-    let mut setup = Setup::of(&tiny).disk(&disk).memory("1G").deadline(DEADLINE).append(&format!("tiny.speed={}", names.join(",")));
+    let names: Vec<String> = (0..images.len())
+        .map(|index| format!("/dev/vd{}", char::from(b'b' + index as u8)))
+        .collect();
+    let mut setup = Setup::of(&tiny)
+        .disk(&disk)
+        .memory("1G")
+        .deadline(DEADLINE)
+        .append(&format!("tiny.speed={}", names.join(",")));
     for (_, path) in images {
         setup = setup.disk(path);
     }
     let console = setup.start(scratch).wait_for_end();
     let mut all: By<Vec<Figures>> = By::new();
-    for line in console.lines().filter_map(|line| line.trim_end().strip_prefix("tiny: speed /dev/vd")) {
+    for line in console
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("tiny: speed /dev/vd"))
+    {
         let words: Vec<&str> = line.split(' ').collect();
-        let [device, _, kind, numbers @ ..] = &words[..] else { continue };
-        let numbers: Vec<u64> = numbers.iter().filter_map(|word| word.parse().ok()).collect();
+        let [device, _, kind, numbers @ ..] = &words[..] else {
+            continue;
+        };
+        let numbers: Vec<u64> = numbers
+            .iter()
+            .filter_map(|word| word.parse().ok())
+            .collect();
         if let (Some(letter), [time, bytes, asked]) = (device.bytes().next(), &numbers[..]) {
-            all.entry((usize::from(letter - b'b'), (*kind).to_owned())).or_default().push((*time, *bytes, *asked));
+            all.entry((usize::from(letter - b'b'), (*kind).to_owned()))
+                .or_default()
+                .push((*time, *bytes, *asked));
         }
     }
     if all.len() != 2 * images.len() {
-        return Err(format!("the machine measured {} of {}:\n{console}", all.len(), 2 * images.len()).into());
+        return Err(format!(
+            "the machine measured {} of {}:\n{console}",
+            all.len(),
+            2 * images.len()
+        )
+        .into());
     }
     Ok(all
         .into_iter()

@@ -1,7 +1,9 @@
-//! Reading a disk's table from whichever copy is whole, and writing both copies so that a power cut at any moment leaves one.
+//! Reading a disk's table from whichever copy is whole, and writing both copies so that a power cut
+//! at any moment leaves one.
 //!
-//! Promise: at every moment of [`write`] either the copy in front or the copy in the disk's last sectors is whole, and [`read`] finds it.
-//! Trusts nothing on the disk; trusts the disk to write a sector whole or not at all only for the protective MBR.
+//! Promise: at every moment of [`write`] either the copy in front or the copy in the disk's last
+//! sectors is whole, and [`read`] finds it. Trusts nothing on the disk; trusts the disk to write a
+//! sector whole or not at all only for the protective MBR.
 
 use std::fs::File;
 use std::io;
@@ -41,14 +43,17 @@ pub struct Found {
     pub table: Table,
     /// Why the copy in front was not used: `None` when it was.
     pub from_backup: Option<Refusal>,
-    /// What [`write`] of the same table would put right, each a clause; empty when there is nothing.
+    /// What [`write`] of the same table would put right, each a clause; empty when there is
+    /// nothing.
     pub repairs: Vec<String>,
 }
 
-/// Reads the table of a disk of `sectors` sectors of `sector` bytes: the copy in front or, when that is not whole, the one at the end.
+/// Reads the table of a disk of `sectors` sectors of `sector` bytes: the copy in front or, when
+/// that is not whole, the one at the end.
 pub fn read(disk: &impl Disk, sector: u32, sectors: u64) -> Result<Found, Refusal> {
     let mut head = vec![0; head_bytes(sector)];
-    disk.read_at(0, &mut head).map_err(|e| format!("reading its start: {e}"))?;
+    disk.read_at(0, &mut head)
+        .map_err(|e| format!("reading its start: {e}"))?;
     let primary = Table::parse_primary(&head, sector, sectors);
     let mut repairs = Vec::new();
     if protective_record(&head).is_none() {
@@ -58,35 +63,59 @@ pub fn read(disk: &impl Disk, sector: u32, sectors: u64) -> Result<Found, Refusa
         Ok(table) => {
             match read_backup(disk, sector, table.sectors) {
                 Ok(backup) if backup == table => {}
-                Ok(_) => repairs.push("the backup at the end differs from the table in front".to_owned()),
+                Ok(_) => {
+                    repairs.push("the backup at the end differs from the table in front".to_owned())
+                }
                 Err(why) => repairs.push(format!("the backup at the end is not whole: {why}")),
             }
-            Ok(Found { table, from_backup: None, repairs })
+            Ok(Found {
+                table,
+                from_backup: None,
+                repairs,
+            })
         }
         Err(why) => {
-            let Some(table) = backup_places(&head, sector, sectors).into_iter().find_map(|sectors| read_backup(disk, sector, sectors).ok()) else {
+            let Some(table) = backup_places(&head, sector, sectors)
+                .into_iter()
+                .find_map(|sectors| read_backup(disk, sector, sectors).ok())
+            else {
                 return Err(format!("{why}, and there is no whole backup at the end"));
             };
             repairs.push(format!("the table in front is not whole: {why}"));
-            Ok(Found { table, from_backup: Some(why), repairs })
+            Ok(Found {
+                table,
+                from_backup: Some(why),
+                repairs,
+            })
         }
     }
 }
 
-/// The disk lengths whose last sectors may hold the backup: the disk's own, then those that the damaged start still speaks of, because the
-/// disk may have grown since.
+/// The disk lengths whose last sectors may hold the backup: the disk's own, then those that the
+/// damaged start still speaks of, because the disk may have grown since.
 fn backup_places(head: &[u8], sector: u32, sectors: u64) -> Vec<u64> {
     let mut places = vec![sectors];
     let mut other = [0; 8];
     other.copy_from_slice(&head[sector as usize + 32..sector as usize + 40]);
-    let spoken = [u64::from_le_bytes(other), protective_record(head).map_or(0, |(_, length)| u64::from(length))];
-    places.extend(spoken.iter().filter_map(|last| last.checked_add(1)).filter(|&known| known < sectors));
+    let spoken = [
+        u64::from_le_bytes(other),
+        protective_record(head).map_or(0, |(_, length)| u64::from(length)),
+    ];
+    places.extend(
+        spoken
+            .iter()
+            .filter_map(|last| last.checked_add(1))
+            .filter(|&known| known < sectors),
+    );
     places
 }
 
 fn read_backup(disk: &impl Disk, sector: u32, sectors: u64) -> Result<Table, Refusal> {
     let mut tail = vec![0; tail_bytes(sector)];
-    let at = sectors.checked_mul(u64::from(sector)).and_then(|end| end.checked_sub(tail.len() as u64)).ok_or("no room for one")?;
+    let at = sectors
+        .checked_mul(u64::from(sector))
+        .and_then(|end| end.checked_sub(tail.len() as u64))
+        .ok_or("no room for one")?;
     disk.read_at(at, &mut tail).map_err(|e| e.to_string())?;
     Table::parse_backup(&tail, sector, sectors)
 }
@@ -103,11 +132,13 @@ fn protective_record(head: &[u8]) -> Option<(usize, u32)> {
     })
 }
 
-/// Writes both copies: the one at the end, and only when it is durable the one in front. Boot code in the MBR stays.
+/// Writes both copies: the one at the end, and only when it is durable the one in front. Boot code
+/// in the MBR stays.
 pub fn write(disk: &mut impl Disk, table: &Table) -> io::Result<()> {
     let sector = table.sector as usize;
     let backup = table.backup();
-    let at = (table.sectors.checked_mul(table.sector.into())).and_then(|end| end.checked_sub(backup.len() as u64));
+    let at = (table.sectors.checked_mul(table.sector.into()))
+        .and_then(|end| end.checked_sub(backup.len() as u64));
     let at = at.ok_or_else(|| io::Error::other("the disk is too small for a partition table"))?;
     disk.write_at(at, &backup)?;
     disk.flush()?;
@@ -140,7 +171,11 @@ mod tests {
     impl Disk for Recorder {
         fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
             let at = at as usize;
-            buffer.copy_from_slice(self.bytes.get(at..at + buffer.len()).ok_or(io::ErrorKind::UnexpectedEof)?);
+            buffer.copy_from_slice(
+                self.bytes
+                    .get(at..at + buffer.len())
+                    .ok_or(io::ErrorKind::UnexpectedEof)?,
+            );
             Ok(())
         }
 
@@ -157,7 +192,10 @@ mod tests {
     }
 
     fn disk_with(table: &Table, sectors: u64) -> Recorder {
-        let mut disk = Recorder { bytes: vec![0; (sectors * u64::from(table.sector)) as usize], log: Vec::new() };
+        let mut disk = Recorder {
+            bytes: vec![0; (sectors * u64::from(table.sector)) as usize],
+            log: Vec::new(),
+        };
         write(&mut disk, table).unwrap();
         disk.log.clear();
         disk
@@ -168,13 +206,23 @@ mod tests {
         let table = sample(512, 32768);
         for length in [table.sectors, table.sectors + 4096] {
             let mut disk = disk_with(&table, length);
-            assert_eq!(read(&disk, 512, length).unwrap(), Found { table: table.clone(), from_backup: None, repairs: vec![] });
+            assert_eq!(
+                read(&disk, 512, length).unwrap(),
+                Found {
+                    table: table.clone(),
+                    from_backup: None,
+                    repairs: vec![]
+                }
+            );
             disk.bytes[512..520].fill(0);
             let found = read(&disk, 512, length).unwrap();
             assert_eq!(found.table, table);
             assert!(found.from_backup.is_some() && !found.repairs.is_empty());
             write(&mut disk, &found.table).unwrap();
-            assert_eq!(read(&disk, 512, length).unwrap().repairs, Vec::<String>::new());
+            assert_eq!(
+                read(&disk, 512, length).unwrap().repairs,
+                Vec::<String>::new()
+            );
         }
     }
 
@@ -187,10 +235,15 @@ mod tests {
         assert!(disk.bytes[..446].iter().all(|&b| b == 0x90));
     }
 
-    /// Within what is between two flushes the disk may do anything: any subset of its sectors, in any order, may have arrived.
+    /// Within what is between two flushes the disk may do anything: any subset of its sectors, in
+    /// any order, may have arrived.
     #[test]
     fn a_power_cut_at_any_moment_of_growing_leaves_the_old_or_the_new_table() {
-        for (sector, old_sectors, sectors) in [(512u32, 32768, 40960u64), (512, 32768, 32768), (4096, 4096, 5000)] {
+        for (sector, old_sectors, sectors) in [
+            (512u32, 32768, 40960u64),
+            (512, 32768, 32768),
+            (4096, 4096, 5000),
+        ] {
             let old = sample(sector, old_sectors);
             let before = disk_with(&old, sectors);
             let mut new = old.clone();
@@ -200,12 +253,14 @@ mod tests {
             }
             let mut after = before.clone();
             write(&mut after, &new).unwrap();
-            // A moment: everything up to `epoch` flushes is there, and of the next epoch's sectors those that the seed picks.
+            // A moment: everything up to `epoch` flushes is there, and of the next epoch's sectors
+            // those that the seed picks.
             let mut seen = [0; 2];
             for epoch in 0..2 {
                 for seed in 0..120u64 {
                     let mut disk = before.clone();
-                    let (mut flushes, mut state) = (0, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+                    let (mut flushes, mut state) =
+                        (0, seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
                     for entry in &after.log {
                         let Some((at, bytes)) = entry else {
                             flushes += 1;
@@ -215,7 +270,8 @@ mod tests {
                             state ^= state << 13;
                             state ^= state >> 7;
                             state ^= state << 17;
-                            // Seeds 0 and 1 are nothing and all of the epoch, then sparse, half and dense picks.
+                            // Seeds 0 and 1 are nothing and all of the epoch, then sparse, half and
+                            // dense picks.
                             let picked = match seed {
                                 0 => false,
                                 1 => true,
@@ -227,12 +283,20 @@ mod tests {
                             }
                         }
                     }
-                    let found = read(&disk, sector, sectors).unwrap_or_else(|e| panic!("epoch {epoch} seed {seed}: {e}"));
+                    let found = read(&disk, sector, sectors)
+                        .unwrap_or_else(|e| panic!("epoch {epoch} seed {seed}: {e}"));
                     assert!(found.table == old || found.table == new);
                     seen[usize::from(found.table == new)] += 1;
                     // The next boot finishes it.
                     write(&mut disk, &new).unwrap();
-                    assert_eq!(read(&disk, sector, sectors).unwrap(), Found { table: new.clone(), from_backup: None, repairs: vec![] });
+                    assert_eq!(
+                        read(&disk, sector, sectors).unwrap(),
+                        Found {
+                            table: new.clone(),
+                            from_backup: None,
+                            repairs: vec![]
+                        }
+                    );
                 }
             }
             assert!(seen[0] > 0 && seen[1] > 0);
@@ -242,14 +306,25 @@ mod tests {
     fn run(program: &str, args: &[&str], input: &str) -> Option<String> {
         use std::io::Write;
         use std::process::{Command, Stdio};
-        let child = Command::new(program).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn();
         let Ok(mut child) = child else {
             println!("skipped: {program} is not installed");
             return None;
         };
-        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
         let output = child.wait_with_output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{program}: {text}");
         Some(text)
     }
@@ -292,15 +367,45 @@ mod tests {
         if run("sfdisk", &[&path], script).is_some() {
             let found = read(&File::open(&path).unwrap(), 512, 32768).unwrap();
             assert_eq!(found.repairs, Vec::<String>::new());
-            assert_eq!(found.table.disk.to_string(), "11111111-2222-3333-4444-555555555555");
-            let [Some(state), Some(logs)] = &found.table.partitions[..2] else { panic!("{found:?}") };
-            assert_eq!((state.first, state.last, state.kind, state.label.as_str()), (2048, 6143, crate::gpt::VAR, "state"));
-            assert_eq!((logs.attributes, logs.sectors()), (crate::gpt::ATTR_NO_AUTO, 2048));
+            assert_eq!(
+                found.table.disk.to_string(),
+                "11111111-2222-3333-4444-555555555555"
+            );
+            let [Some(state), Some(logs)] = &found.table.partitions[..2] else {
+                panic!("{found:?}")
+            };
+            assert_eq!(
+                (state.first, state.last, state.kind, state.label.as_str()),
+                (2048, 6143, crate::gpt::VAR, "state")
+            );
+            assert_eq!(
+                (logs.attributes, logs.sectors()),
+                (crate::gpt::ATTR_NO_AUTO, 2048)
+            );
         }
-        if run("sgdisk", &["-Z", "-o", "-n", "1:2048:+1M", "-c", "1:café", "-A", "1:set:60", &path], "").is_some() {
+        if run(
+            "sgdisk",
+            &[
+                "-Z",
+                "-o",
+                "-n",
+                "1:2048:+1M",
+                "-c",
+                "1:café",
+                "-A",
+                "1:set:60",
+                &path,
+            ],
+            "",
+        )
+        .is_some()
+        {
             let found = read(&File::open(&path).unwrap(), 512, 32768).unwrap();
             let part = found.table.partitions[0].as_ref().unwrap();
-            assert_eq!((part.label.as_str(), part.attributes, part.last), ("café", crate::gpt::ATTR_READ_ONLY, 4095));
+            assert_eq!(
+                (part.label.as_str(), part.attributes, part.last),
+                ("café", crate::gpt::ATTR_READ_ONLY, 4095)
+            );
         }
         std::fs::remove_file(path).unwrap();
     }

@@ -1,7 +1,8 @@
 //! Which partitions take the space of a disk that is larger than its image.
 //!
-//! Volumes at the end of the disk that hold nothing yet share the free space by weight and may be moved for it: that is the first boot.
-//! Once they hold a file system nothing is ever moved, so only the last partition of the disk can take what follows it.
+//! Volumes at the end of the disk that hold nothing yet share the free space by weight and may be
+//! moved for it: that is the first boot. Once they hold a file system nothing is ever moved, so
+//! only the last partition of the disk can take what follows it.
 
 use super::table::{ENTRIES, LABEL_UNITS, Table};
 use super::{ATTR_NO_AUTO, ATTR_READ_ONLY, Guid, LINUX_GENERIC};
@@ -20,37 +21,80 @@ pub struct Growable {
     pub blank: bool,
 }
 
-/// The table for the same disk with `sectors` sectors, in which no partition is smaller and none but blank ones has moved.
+/// The table for the same disk with `sectors` sectors, in which no partition is smaller and none
+/// but blank ones has moved.
 pub fn plan(table: &Table, sectors: u64, volumes: &[Growable]) -> Table {
     let mut new = table.clone();
     new.sectors = sectors.max(table.sectors);
     let grain = GRAIN / u64::from(table.sector.max(1));
     let end = new.last_usable().saturating_add(1) / grain * grain;
 
-    let mut order: Vec<(u64, usize)> = table.partitions.iter().enumerate().filter_map(|(index, p)| Some((p.as_ref()?.first, index))).collect();
+    let mut order: Vec<(u64, usize)> = table
+        .partitions
+        .iter()
+        .enumerate()
+        .filter_map(|(index, p)| Some((p.as_ref()?.first, index)))
+        .collect();
     order.sort_unstable();
     let volume = |index: usize| volumes.iter().find(|v| v.index == index);
     // The blank volumes at the end, in disk order.
-    let blank_run = order.iter().rev().take_while(|(_, index)| volume(*index).is_some_and(|v| v.blank)).count();
-    let last = if blank_run > 0 { &order[order.len() - blank_run..] } else { &order[order.len().saturating_sub(1)..] };
-    let Some(&(start, _)) = last.first() else { return new };
-    let run: Vec<Growable> = last.iter().filter_map(|(_, index)| volume(*index).copied()).collect();
+    let blank_run = order
+        .iter()
+        .rev()
+        .take_while(|(_, index)| volume(*index).is_some_and(|v| v.blank))
+        .count();
+    let last = if blank_run > 0 {
+        &order[order.len() - blank_run..]
+    } else {
+        &order[order.len().saturating_sub(1)..]
+    };
+    let Some(&(start, _)) = last.first() else {
+        return new;
+    };
+    let run: Vec<Growable> = last
+        .iter()
+        .filter_map(|(_, index)| volume(*index).copied())
+        .collect();
     let weights: u64 = run.iter().map(|v| u64::from(v.weight)).sum();
 
-    let sizes: Vec<u64> = run.iter().map(|v| new.partitions[v.index].as_ref().map_or(0, |p| p.sectors())).collect();
+    let sizes: Vec<u64> = run
+        .iter()
+        .map(|v| new.partitions[v.index].as_ref().map_or(0, |p| p.sectors()))
+        .collect();
     // Reckoned from the next grain on, so that rounding the starts up can't lead beyond the end.
-    let needed: u64 =
-        sizes.iter().fold(start.div_ceil(grain).saturating_mul(grain), |sum, size| sum.saturating_add(size.div_ceil(grain).saturating_mul(grain)));
-    let Some(free) = end.checked_sub(needed).filter(|free| *free >= grain && weights > 0) else { return new };
+    let needed: u64 = sizes
+        .iter()
+        .fold(start.div_ceil(grain).saturating_mul(grain), |sum, size| {
+            sum.saturating_add(size.div_ceil(grain).saturating_mul(grain))
+        });
+    let Some(free) = end
+        .checked_sub(needed)
+        .filter(|free| *free >= grain && weights > 0)
+    else {
+        return new;
+    };
     let (mut at, mut left, mut weights_left) = (start, free, weights);
     for (volume, size) in run.iter().zip(sizes) {
         let weight = u64::from(volume.weight);
-        // Of what is left, so that rounding leaves nothing over; 128 bits, because sectors times weight may not fit 64.
-        let share = if weight == 0 { 0 } else { (u128::from(left) * u128::from(weight) / u128::from(weights_left)) as u64 };
-        let share = if weight == weights_left { share } else { share / grain * grain };
+        // Of what is left, so that rounding leaves nothing over; 128 bits, because sectors times
+        // weight may not fit 64.
+        let share = if weight == 0 {
+            0
+        } else {
+            (u128::from(left) * u128::from(weight) / u128::from(weights_left)) as u64
+        };
+        let share = if weight == weights_left {
+            share
+        } else {
+            share / grain * grain
+        };
         (left, weights_left) = (left - share, weights_left - weight);
         if let Some(partition) = &mut new.partitions[volume.index] {
-            let length = if share == 0 && at == partition.first { size } else { (size.div_ceil(grain) * grain).saturating_add(share) };
+            let length = if share == 0 && at == partition.first {
+                size
+            } else {
+                (size.div_ceil(grain) * grain).saturating_add(share)
+            };
             (partition.first, partition.last) = (at, at + length - 1);
             at = (at + length).div_ceil(grain) * grain;
         }
@@ -58,8 +102,9 @@ pub fn plan(table: &Table, sectors: u64, volumes: &[Growable]) -> Table {
     new
 }
 
-/// The table in which the partition `index` is kept as `damaged-NAME`, read-only and mounted by nobody, and a new one of its size, type, label and
-/// attributes takes its place elsewhere; with the new one's index. `None` when there is no room, or no free entry.
+/// The table in which the partition `index` is kept as `damaged-NAME`, read-only and mounted by
+/// nobody, and a new one of its size, type, label and attributes takes its place elsewhere; with
+/// the new one's index. `None` when there is no room, or no free entry.
 ///
 /// The new one gets `id`, which must be random.
 pub fn set_aside(table: &Table, index: usize, id: Guid) -> Option<(Table, usize)> {
@@ -68,11 +113,19 @@ pub fn set_aside(table: &Table, index: usize, id: Guid) -> Option<(Table, usize)
     new.partitions.resize(ENTRIES, None);
     let damaged = new.partitions.get_mut(index)?.as_mut()?;
     let mut fresh = damaged.clone();
-    damaged.label = format!("damaged-{}", damaged.label).chars().take(LABEL_UNITS).collect();
+    damaged.label = format!("damaged-{}", damaged.label)
+        .chars()
+        .take(LABEL_UNITS)
+        .collect();
     damaged.kind = LINUX_GENERIC;
     damaged.attributes = ATTR_NO_AUTO | ATTR_READ_ONLY;
 
-    let mut used: Vec<(u64, u64)> = new.partitions.iter().flatten().map(|p| (p.first, p.last)).collect();
+    let mut used: Vec<(u64, u64)> = new
+        .partitions
+        .iter()
+        .flatten()
+        .map(|p| (p.first, p.last))
+        .collect();
     used.sort_unstable();
     used.push((new.last_usable().saturating_add(1), u64::MAX));
     let mut from = new.first_usable();
@@ -98,17 +151,38 @@ mod tests {
     fn table(parts: &[(u64, u64)], mib: u64) -> Table {
         let parts = parts.iter().enumerate().map(|(n, &(first, length))| {
             let (first, last) = (first * MIB, (first + length) * MIB - 1);
-            Some(Partition { kind: Guid([1; 16]), id: Guid([n as u8; 16]), first, last, attributes: 0, label: n.to_string() })
+            Some(Partition {
+                kind: Guid([1; 16]),
+                id: Guid([n as u8; 16]),
+                first,
+                last,
+                attributes: 0,
+                label: n.to_string(),
+            })
         });
-        Table { disk: Guid([9; 16]), sector: 512, sectors: mib * MIB, partitions: parts.collect() }
+        Table {
+            disk: Guid([9; 16]),
+            sector: 512,
+            sectors: mib * MIB,
+            partitions: parts.collect(),
+        }
     }
 
     fn ranges(table: &Table) -> Vec<(u64, u64)> {
-        table.partitions.iter().flatten().map(|p| (p.first / MIB, p.sectors() / MIB)).collect()
+        table
+            .partitions
+            .iter()
+            .flatten()
+            .map(|p| (p.first / MIB, p.sectors() / MIB))
+            .collect()
     }
 
     fn vol(index: usize, weight: u32, blank: bool) -> Growable {
-        Growable { index, weight, blank }
+        Growable {
+            index,
+            weight,
+            blank,
+        }
     }
 
     #[test]
@@ -116,7 +190,11 @@ mod tests {
         let old = table(&[(1, 10), (11, 20), (31, 10)], 42);
         let new = plan(&old, 142 * MIB, &[vol(1, 3, true), vol(2, 1, true)]);
         assert_eq!(ranges(&new), [(1, 10), (11, 95), (106, 35)]);
-        assert_eq!(plan(&new, 142 * MIB, &[vol(1, 3, true), vol(2, 1, true)]), new, "a second time there is nothing to do");
+        assert_eq!(
+            plan(&new, 142 * MIB, &[vol(1, 3, true), vol(2, 1, true)]),
+            new,
+            "a second time there is nothing to do"
+        );
         let new = plan(&old, 142 * MIB, &[vol(1, 0, true), vol(2, 1, true)]);
         assert_eq!(ranges(&new), [(1, 10), (11, 20), (31, 110)]);
         let new = plan(&old, 142 * MIB, &[vol(1, 1, true), vol(2, 0, true)]);
@@ -126,11 +204,35 @@ mod tests {
     #[test]
     fn a_volume_with_data_is_never_moved() {
         let old = table(&[(1, 10), (11, 20), (31, 10)], 42);
-        assert_eq!(ranges(&plan(&old, 142 * MIB, &[vol(1, 1, false), vol(2, 1, false)])), [(1, 10), (11, 20), (31, 110)]);
-        assert_eq!(ranges(&plan(&old, 142 * MIB, &[vol(1, 1, true), vol(2, 1, false)])), [(1, 10), (11, 20), (31, 110)]);
-        assert_eq!(ranges(&plan(&old, 142 * MIB, &[vol(1, 1, false), vol(2, 1, true)])), [(1, 10), (11, 20), (31, 110)]);
-        assert_eq!(ranges(&plan(&old, 142 * MIB, &[vol(1, 1, true)])), ranges(&old), "the last partition is not a volume");
-        assert_eq!(ranges(&plan(&old, 142 * MIB, &[vol(1, 1, false), vol(2, 0, false)])), ranges(&old));
+        assert_eq!(
+            ranges(&plan(
+                &old,
+                142 * MIB,
+                &[vol(1, 1, false), vol(2, 1, false)]
+            )),
+            [(1, 10), (11, 20), (31, 110)]
+        );
+        assert_eq!(
+            ranges(&plan(&old, 142 * MIB, &[vol(1, 1, true), vol(2, 1, false)])),
+            [(1, 10), (11, 20), (31, 110)]
+        );
+        assert_eq!(
+            ranges(&plan(&old, 142 * MIB, &[vol(1, 1, false), vol(2, 1, true)])),
+            [(1, 10), (11, 20), (31, 110)]
+        );
+        assert_eq!(
+            ranges(&plan(&old, 142 * MIB, &[vol(1, 1, true)])),
+            ranges(&old),
+            "the last partition is not a volume"
+        );
+        assert_eq!(
+            ranges(&plan(
+                &old,
+                142 * MIB,
+                &[vol(1, 1, false), vol(2, 0, false)]
+            )),
+            ranges(&old)
+        );
         assert_eq!(plan(&old, 142 * MIB, &[]).sectors, 142 * MIB);
     }
 
@@ -138,11 +240,26 @@ mod tests {
     fn a_damaged_volume_is_set_aside_whole_where_there_is_room() {
         let old = table(&[(1, 10), (11, 20), (61, 10)], 92);
         let (new, index) = set_aside(&old, 1, Guid([7; 16])).unwrap();
-        assert_eq!((index, &ranges(&new)[..]), (3, &[(1, 10), (11, 20), (61, 10), (31, 20)][..]));
-        let (damaged, fresh) = (new.partitions[1].as_ref().unwrap(), new.partitions[3].as_ref().unwrap());
-        assert_eq!((damaged.label.as_str(), fresh.label.as_str(), fresh.id), ("damaged-1", "1", Guid([7; 16])));
-        assert_eq!(Table::parse_primary(&new.primary(), 512, new.sectors), Ok(new.clone()));
-        assert_eq!(set_aside(&table(&[(1, 10), (11, 20), (31, 10)], 42), 1, Guid([7; 16])), None);
+        assert_eq!(
+            (index, &ranges(&new)[..]),
+            (3, &[(1, 10), (11, 20), (61, 10), (31, 20)][..])
+        );
+        let (damaged, fresh) = (
+            new.partitions[1].as_ref().unwrap(),
+            new.partitions[3].as_ref().unwrap(),
+        );
+        assert_eq!(
+            (damaged.label.as_str(), fresh.label.as_str(), fresh.id),
+            ("damaged-1", "1", Guid([7; 16]))
+        );
+        assert_eq!(
+            Table::parse_primary(&new.primary(), 512, new.sectors),
+            Ok(new.clone())
+        );
+        assert_eq!(
+            set_aside(&table(&[(1, 10), (11, 20), (31, 10)], 42), 1, Guid([7; 16])),
+            None
+        );
         assert_eq!(set_aside(&old, 9, Guid([7; 16])), None);
     }
 
@@ -150,7 +267,9 @@ mod tests {
     fn any_disk_gives_a_table_that_reads_and_in_which_nothing_shrank() {
         let mut state = 7u64;
         let mut random = |below: u64| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (state >> 33) % below
         };
         for _ in 0..2000 {
@@ -160,20 +279,34 @@ mod tests {
                 parts.push((at, length));
                 at += length + random(2);
                 if random(4) > 0 {
-                    volumes.push(vol(index, [0, 1, 2, u32::MAX][random(4) as usize], random(2) == 0));
+                    volumes.push(vol(
+                        index,
+                        [0, 1, 2, u32::MAX][random(4) as usize],
+                        random(2) == 0,
+                    ));
                 }
             }
             let mut old = table(&parts, at + 2);
             if random(3) == 0 {
                 for partition in old.partitions.iter_mut().flatten() {
-                    (partition.first, partition.last) = (partition.first + random(5), partition.last - random(5));
+                    (partition.first, partition.last) =
+                        (partition.first + random(5), partition.last - random(5));
                 }
             }
             let new = plan(&old, old.sectors + random(1 << 22), &volumes);
             let read = Table::parse_primary(&new.primary(), 512, new.sectors).unwrap();
-            for (index, (before, after)) in old.partitions.iter().flatten().zip(read.partitions.iter().flatten()).enumerate() {
+            for (index, (before, after)) in old
+                .partitions
+                .iter()
+                .flatten()
+                .zip(read.partitions.iter().flatten())
+                .enumerate()
+            {
                 assert!(after.sectors() >= before.sectors());
-                assert!(after.first == before.first || volumes.iter().any(|v| v.index == index && v.blank));
+                assert!(
+                    after.first == before.first
+                        || volumes.iter().any(|v| v.index == index && v.blank)
+                );
             }
         }
     }

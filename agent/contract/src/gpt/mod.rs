@@ -1,4 +1,5 @@
-//! GUID partition tables: the types and labels this project uses; a table's bytes ([`Table`]), and a disk's two copies of it ([`disk`]).
+//! GUID partition tables: the types and labels this project uses; a table's bytes ([`Table`]), and
+//! a disk's two copies of it ([`disk`]).
 //!
 //! Formats: UEFI Specification 2.10, chapter 5; Discoverable Partitions Specification (UAPI.2).
 
@@ -24,7 +25,10 @@ impl Guid {
 
     /// From 16 bytes in the order in which they are written as text.
     pub const fn from_text_order(b: [u8; 16]) -> Guid {
-        Guid([b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]])
+        Guid([
+            b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13],
+            b[14], b[15],
+        ])
     }
 
     /// The 16 bytes in the order in which they are written as text.
@@ -37,7 +41,15 @@ impl Guid {
 impl fmt::Display for Guid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hex = crate::hex::encode(&self.text_order());
-        write!(f, "{}-{}-{}-{}-{}", &hex[0..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..32])
+        write!(
+            f,
+            "{}-{}-{}-{}-{}",
+            &hex[0..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..32]
+        )
     }
 }
 
@@ -76,7 +88,10 @@ impl FromStr for Guid {
 
 const fn hex_guid(high: u64, low: u64) -> Guid {
     let (h, l) = (high.to_be_bytes(), low.to_be_bytes());
-    Guid::from_text_order([h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7], l[0], l[1], l[2], l[3], l[4], l[5], l[6], l[7]])
+    Guid::from_text_order([
+        h[0], h[1], h[2], h[3], h[4], h[5], h[6], h[7], l[0], l[1], l[2], l[3], l[4], l[5], l[6],
+        l[7],
+    ])
 }
 
 /// Root file system, x86-64 (UAPI.2).
@@ -98,18 +113,22 @@ pub const LINUX_GENERIC: Guid = hex_guid(0x0fc63daf84834772, 0x8e793d69d8477de4)
 
 /// Attribute bit 60: the partition is read-only (UAPI.2).
 pub const ATTR_READ_ONLY: u64 = 1 << 60;
-/// Attribute bit 63: nothing mounts it by itself (UAPI.2). Set on volumes, which are the agent's alone.
+/// Attribute bit 63: nothing mounts it by itself (UAPI.2). Set on volumes, which are the agent's
+/// alone.
 pub const ATTR_NO_AUTO: u64 = 1 << 63;
 
-/// Attribute bit 48, the first that UEFI leaves to the type's owner: set while a volume has no file system of its own yet, from before it
-/// is first written to until what was made is durable. Whatever is in such a partition may be overwritten.
+/// Attribute bit 48, the first that UEFI leaves to the type's owner: set while a volume has no file
+/// system of its own yet, from before it is first written to until what was made is durable.
+/// Whatever is in such a partition may be overwritten.
 pub const ATTR_MAKING: u64 = 1 << 48;
 
-/// Attribute bit 49: set by the builder on a volume into which nothing was ever written, and taken away by the agent, in a write of the table that is
-/// durable before anything is written to the volume. Whether it is blank takes a short look then.
+/// Attribute bit 49: set by the builder on a volume into which nothing was ever written, and taken
+/// away by the agent, in a write of the table that is durable before anything is written to the
+/// volume. Whether it is blank takes a short look then.
 pub const ATTR_NEVER_USED: u64 = 1 << 49;
 
-/// The partition type of a volume, by its mount point. There is none for /var/log, so that is a generic one.
+/// The partition type of a volume, by its mount point. There is none for /var/log, so that is a
+/// generic one.
 pub fn volume_type(mount: &str) -> Guid {
     match mount {
         "/var" => VAR,
@@ -129,6 +148,10 @@ mod tests {
         assert_eq!(ROOT_X86_64.to_string(), text);
         assert_eq!(text.parse(), Ok(ROOT_X86_64));
         assert_eq!(ROOT_X86_64.0[..4], [0xe3, 0xbc, 0x68, 0x4f]);
-        assert!("4f68bce3e8cd-4db1-96e7-fbcaf984b70900".parse::<Guid>().is_err());
+        assert!(
+            "4f68bce3e8cd-4db1-96e7-fbcaf984b70900"
+                .parse::<Guid>()
+                .is_err()
+        );
     }
 }

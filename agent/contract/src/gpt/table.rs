@@ -1,8 +1,10 @@
-//! A partition table as bytes: protective MBR, header and entries in front, entries and header again at the end.
+//! A partition table as bytes: protective MBR, header and entries in front, entries and header
+//! again at the end.
 //!
-//! Format: UEFI Specification 2.10, 5.2.3 (protective MBR) and 5.3 (GPT). What is written has 128 entries of 128 bytes, directly behind the
-//! header in front and directly before it at the end, as every tool writes them. What is read may have fewer entries, not more and not
-//! elsewhere: each field is checked, because the disk is not trusted.
+//! Format: UEFI Specification 2.10, 5.2.3 (protective MBR) and 5.3 (GPT). What is written has 128
+//! entries of 128 bytes, directly behind the header in front and directly before it at the end, as
+//! every tool writes them. What is read may have fewer entries, not more and not elsewhere: each
+//! field is checked, because the disk is not trusted.
 
 use super::{Guid, Refusal};
 
@@ -82,7 +84,12 @@ impl Table {
     /// What stands at the end of the disk: entries, header. Its last byte is the disk's last.
     pub fn backup(&self) -> Vec<u8> {
         let mut out = self.entries();
-        let header = self.header(&out, self.sectors.saturating_sub(1), 1, self.sectors.saturating_sub(1 + self.entry_sectors()));
+        let header = self.header(
+            &out,
+            self.sectors.saturating_sub(1),
+            1,
+            self.sectors.saturating_sub(1 + self.entry_sectors()),
+        );
         out.extend(header);
         out
     }
@@ -96,7 +103,9 @@ impl Table {
     }
 
     pub(super) fn protective_record(&self) -> [u8; 16] {
-        let mut record = [0x00, 0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0, 0, 0, 0];
+        let mut record = [
+            0x00, 0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0, 0, 0, 0,
+        ];
         let length = u32::try_from(self.sectors.saturating_sub(1)).unwrap_or(u32::MAX);
         record[12..].copy_from_slice(&length.to_le_bytes());
         record
@@ -111,7 +120,10 @@ impl Table {
             slot[32..40].copy_from_slice(&partition.first.to_le_bytes());
             slot[40..48].copy_from_slice(&partition.last.to_le_bytes());
             slot[48..56].copy_from_slice(&partition.attributes.to_le_bytes());
-            for (unit, value) in slot[56..].chunks_exact_mut(2).zip(partition.label.encode_utf16()) {
+            for (unit, value) in slot[56..]
+                .chunks_exact_mut(2)
+                .zip(partition.label.encode_utf16())
+            {
                 unit.copy_from_slice(&value.to_le_bytes());
             }
         }
@@ -137,33 +149,58 @@ impl Table {
         out
     }
 
-    /// Reads what stands at the start of a disk of `sectors` sectors; `head` needs [`head_bytes`]. The table may know a shorter disk: it has grown.
+    /// Reads what stands at the start of a disk of `sectors` sectors; `head` needs [`head_bytes`].
+    /// The table may know a shorter disk: it has grown.
     pub fn parse_primary(head: &[u8], sector: u32, sectors: u64) -> Result<Table, Refusal> {
         check_geometry(sector, sectors)?;
         let size = sector as usize;
-        let header = Header::parse(head.get(size..2 * size).ok_or("too short for a partition table")?)?;
+        let header = Header::parse(
+            head.get(size..2 * size)
+                .ok_or("too short for a partition table")?,
+        )?;
         if header.own != 1 || header.entries_at != 2 {
-            return Err(format!("header says it is at sector {} with entries at {}, not 1 and 2", header.own, header.entries_at));
+            return Err(format!(
+                "header says it is at sector {} with entries at {}, not 1 and 2",
+                header.own, header.entries_at
+            ));
         }
         let known = header.other.checked_add(1).ok_or("no disk is that long")?;
         if known > sectors {
-            return Err(format!("the table is for a disk of {known} sectors, this one has {sectors}"));
+            return Err(format!(
+                "the table is for a disk of {known} sectors, this one has {sectors}"
+            ));
         }
         header.table(head.get(2 * size..).unwrap_or_default(), sector, known)
     }
 
-    /// Reads what stands at the end of a disk of `sectors` sectors; `tail` ends with the disk and needs [`tail_bytes`].
+    /// Reads what stands at the end of a disk of `sectors` sectors; `tail` ends with the disk and
+    /// needs [`tail_bytes`].
     pub fn parse_backup(tail: &[u8], sector: u32, sectors: u64) -> Result<Table, Refusal> {
         check_geometry(sector, sectors)?;
-        let at = tail.len().checked_sub(sector as usize).ok_or("too short for a partition table")?;
+        let at = tail
+            .len()
+            .checked_sub(sector as usize)
+            .ok_or("too short for a partition table")?;
         let header = Header::parse(&tail[at..])?;
         if header.own != sectors - 1 || header.other != 1 {
-            return Err(format!("header says it is at sector {} with the other at {}, not {} and 1", header.own, header.other, sectors - 1));
+            return Err(format!(
+                "header says it is at sector {} with the other at {}, not {} and 1",
+                header.own,
+                header.other,
+                sectors - 1
+            ));
         }
-        let back = header.own.checked_sub(header.entries_at).and_then(|n| n.checked_mul(u64::from(sector))).and_then(|n| usize::try_from(n).ok());
+        let back = header
+            .own
+            .checked_sub(header.entries_at)
+            .and_then(|n| n.checked_mul(u64::from(sector)))
+            .and_then(|n| usize::try_from(n).ok());
         match back.and_then(|back| at.checked_sub(back)) {
             Some(from) => header.table(&tail[from..at], sector, sectors),
-            None => Err(format!("entries at sector {} are not next to their header", header.entries_at)),
+            None => Err(format!(
+                "entries at sector {} are not next to their header",
+                header.entries_at
+            )),
         }
     }
 }
@@ -184,10 +221,14 @@ fn entry_sectors(sector: u32) -> u64 {
 
 fn check_geometry(sector: u32, sectors: u64) -> Result<(), Refusal> {
     if sector != 512 && sector != 4096 {
-        return Err(format!("sectors of {sector} bytes, only 512 and 4096 are possible"));
+        return Err(format!(
+            "sectors of {sector} bytes, only 512 and 4096 are possible"
+        ));
     }
     if sectors < 2 * entry_sectors(sector) + 4 || sectors > u64::MAX / u64::from(sector) {
-        return Err(format!("{sectors} sectors is no disk for a partition table"));
+        return Err(format!(
+            "{sectors} sectors is no disk for a partition table"
+        ));
     }
     Ok(())
 }
@@ -220,10 +261,14 @@ impl Header {
         }
         let (revision, count, entry) = (u32_at(sector, 8), u32_at(sector, 80), u32_at(sector, 84));
         if revision != REVISION {
-            return Err(format!("revision {revision:#x}, only {REVISION:#x} is known"));
+            return Err(format!(
+                "revision {revision:#x}, only {REVISION:#x} is known"
+            ));
         }
         if count == 0 || count as usize > ENTRIES || entry as usize != ENTRY {
-            return Err(format!("{count} entries of {entry} bytes, at most {ENTRIES} of {ENTRY} are accepted"));
+            return Err(format!(
+                "{count} entries of {entry} bytes, at most {ENTRIES} of {ENTRY} are accepted"
+            ));
         }
         Ok(Header {
             own: u64_at(sector, 24),
@@ -239,20 +284,41 @@ impl Header {
 
     fn table(&self, entries: &[u8], sector: u32, sectors: u64) -> Result<Table, Refusal> {
         check_geometry(sector, sectors)?;
-        let entries = entries.get(..self.count * ENTRY).ok_or("too short for its entries")?;
+        let entries = entries
+            .get(..self.count * ENTRY)
+            .ok_or("too short for its entries")?;
         if crc32(entries) != self.entries_crc {
             return Err("entries' checksum is wrong".to_owned());
         }
-        let mut table = Table { disk: self.disk, sector, sectors, partitions: vec![None; ENTRIES] };
-        if self.first_usable < table.first_usable() || self.first_usable > self.last_usable || self.last_usable > table.last_usable() {
-            return Err(format!("usable sectors {} to {} can't be", self.first_usable, self.last_usable));
+        let mut table = Table {
+            disk: self.disk,
+            sector,
+            sectors,
+            partitions: vec![None; ENTRIES],
+        };
+        if self.first_usable < table.first_usable()
+            || self.first_usable > self.last_usable
+            || self.last_usable > table.last_usable()
+        {
+            return Err(format!(
+                "usable sectors {} to {} can't be",
+                self.first_usable, self.last_usable
+            ));
         }
         for (index, entry) in entries.chunks_exact(ENTRY).enumerate() {
-            let partition = parse_entry(entry).map_err(|why| format!("partition {}: {why}", index + 1))?;
+            let partition =
+                parse_entry(entry).map_err(|why| format!("partition {}: {why}", index + 1))?;
             if let Some(found) = &partition
-                && (found.first > found.last || found.first < self.first_usable || found.last > self.last_usable)
+                && (found.first > found.last
+                    || found.first < self.first_usable
+                    || found.last > self.last_usable)
             {
-                return Err(format!("partition {}: sectors {} to {} lie outside the disk's usable ones", index + 1, found.first, found.last));
+                return Err(format!(
+                    "partition {}: sectors {} to {} lie outside the disk's usable ones",
+                    index + 1,
+                    found.first,
+                    found.last
+                ));
             }
             table.partitions[index] = partition;
         }
@@ -263,10 +329,18 @@ impl Header {
 
 impl Table {
     fn check_overlaps(&self) -> Result<(), Refusal> {
-        let mut ranges: Vec<_> = self.partitions.iter().enumerate().filter_map(|(i, p)| p.as_ref().map(|p| (p.first, p.last, i + 1))).collect();
+        let mut ranges: Vec<_> = self
+            .partitions
+            .iter()
+            .enumerate()
+            .filter_map(|(i, p)| p.as_ref().map(|p| (p.first, p.last, i + 1)))
+            .collect();
         ranges.sort_unstable();
         match ranges.windows(2).find(|pair| pair[0].1 >= pair[1].0) {
-            Some(pair) => Err(format!("partitions {} and {} overlap", pair[0].2, pair[1].2)),
+            Some(pair) => Err(format!(
+                "partitions {} and {} overlap",
+                pair[0].2, pair[1].2
+            )),
             None => Ok(()),
         }
     }
@@ -277,9 +351,20 @@ fn parse_entry(entry: &[u8]) -> Result<Option<Partition>, Refusal> {
     if kind == Guid::ZERO {
         return Ok(None);
     }
-    let units = entry[56..].chunks_exact(2).map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
-    let label = char::decode_utf16(units.take_while(|&unit| unit != 0)).collect::<Result<String, _>>().map_err(|_| "label is not UTF-16")?;
-    Ok(Some(Partition { kind, id: guid_at(entry, 16), first: u64_at(entry, 32), last: u64_at(entry, 40), attributes: u64_at(entry, 48), label }))
+    let units = entry[56..]
+        .chunks_exact(2)
+        .map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
+    let label = char::decode_utf16(units.take_while(|&unit| unit != 0))
+        .collect::<Result<String, _>>()
+        .map_err(|_| "label is not UTF-16")?;
+    Ok(Some(Partition {
+        kind,
+        id: guid_at(entry, 16),
+        first: u64_at(entry, 32),
+        last: u64_at(entry, 40),
+        attributes: u64_at(entry, 48),
+        label,
+    }))
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
@@ -296,7 +381,8 @@ fn guid_at(bytes: &[u8], at: usize) -> Guid {
     Guid(guid)
 }
 
-/// CRC-32 as UEFI wants it (reflected, 0xEDB88320). Bit by bit: a table takes more room than the 16 KiB it would speed up are worth.
+/// CRC-32 as UEFI wants it (reflected, 0xEDB88320). Bit by bit: a table takes more room than the 16
+/// KiB it would speed up are worth.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |mut crc, &byte| {
         crc ^= u32::from(byte);
@@ -312,7 +398,12 @@ pub(super) mod tests {
     use super::*;
 
     pub fn sample(sector: u32, sectors: u64) -> Table {
-        let mut table = Table { disk: Guid([1; 16]), sector, sectors, partitions: vec![None; ENTRIES] };
+        let mut table = Table {
+            disk: Guid([1; 16]),
+            sector,
+            sectors,
+            partitions: vec![None; ENTRIES],
+        };
         let per_mib = (1 << 20) / u64::from(sector);
         let part = |n: u64, label: &str, length: u64| {
             Some(Partition {
@@ -320,7 +411,11 @@ pub(super) mod tests {
                 id: Guid([n as u8 + 0x10; 16]),
                 first: n * per_mib,
                 last: (n + length) * per_mib - 1,
-                attributes: if n == 1 { crate::gpt::ATTR_READ_ONLY } else { crate::gpt::ATTR_NO_AUTO },
+                attributes: if n == 1 {
+                    crate::gpt::ATTR_READ_ONLY
+                } else {
+                    crate::gpt::ATTR_NO_AUTO
+                },
                 label: label.to_owned(),
             })
         };
@@ -348,10 +443,23 @@ pub(super) mod tests {
     fn tables_survive_the_round_trip_in_both_places_and_sector_sizes() {
         for sector in [512, 4096] {
             let table = sample(sector, (16 << 20) / u64::from(sector));
-            assert_eq!(Table::parse_primary(&table.primary(), sector, table.sectors), Ok(table.clone()));
-            assert_eq!(Table::parse_backup(&table.backup(), sector, table.sectors), Ok(table.clone()));
-            assert_eq!(Table::parse_primary(&table.primary(), sector, table.sectors + 99), Ok(table.clone()), "a disk that has grown");
-            assert!(Table::parse_primary(&table.primary(), sector, table.sectors - 1).is_err(), "a disk that has shrunk");
+            assert_eq!(
+                Table::parse_primary(&table.primary(), sector, table.sectors),
+                Ok(table.clone())
+            );
+            assert_eq!(
+                Table::parse_backup(&table.backup(), sector, table.sectors),
+                Ok(table.clone())
+            );
+            assert_eq!(
+                Table::parse_primary(&table.primary(), sector, table.sectors + 99),
+                Ok(table.clone()),
+                "a disk that has grown"
+            );
+            assert!(
+                Table::parse_primary(&table.primary(), sector, table.sectors - 1).is_err(),
+                "a disk that has shrunk"
+            );
             assert_eq!(table.primary().len(), head_bytes(sector));
             assert_eq!(table.backup().len(), tail_bytes(sector));
         }
@@ -364,7 +472,10 @@ pub(super) mod tests {
         for at in (512..512 + HEADER).chain((1024..head.len()).step_by(61)) {
             let mut bad = head.clone();
             bad[at] ^= 0x10;
-            assert!(Table::parse_primary(&bad, 512, table.sectors).is_err(), "byte {at}");
+            assert!(
+                Table::parse_primary(&bad, 512, table.sectors).is_err(),
+                "byte {at}"
+            );
         }
     }
 
@@ -395,11 +506,22 @@ pub(super) mod tests {
         for size in [0u32, 91, 513, u32::MAX] {
             let mut bad = table.primary();
             bad[512 + 12..512 + 16].copy_from_slice(&size.to_le_bytes());
-            assert!(Table::parse_primary(&bad, 512, table.sectors).unwrap_err().contains("header of"));
+            assert!(
+                Table::parse_primary(&bad, 512, table.sectors)
+                    .unwrap_err()
+                    .contains("header of")
+            );
         }
         for length in [0, 511, 512, 1023, 1024, 5000] {
             assert!(Table::parse_primary(&table.primary()[..length], 512, table.sectors).is_err());
-            assert!(Table::parse_backup(&table.backup()[table.backup().len() - length..], 512, table.sectors).is_err());
+            assert!(
+                Table::parse_backup(
+                    &table.backup()[table.backup().len() - length..],
+                    512,
+                    table.sectors
+                )
+                .is_err()
+            );
         }
         for sectors in [0, 1, 67, u64::MAX] {
             assert!(Table::parse_primary(&table.primary(), 512, sectors).is_err());
@@ -407,19 +529,27 @@ pub(super) mod tests {
         }
     }
 
-    /// Bounded fuzzing under right checksums: what is accepted keeps every promise and reads back from what it would be written as.
+    /// Bounded fuzzing under right checksums: what is accepted keeps every promise and reads back
+    /// from what it would be written as.
     #[test]
     fn whatever_is_accepted_lies_within_the_disk_without_overlap() {
         let (table, mut state, mut accepted) = (sample(512, 32768), 3u64, 0);
         let mut random = |below: u64| {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             (state >> 33) % below
         };
         for _ in 0..400 {
             let mut head = table.primary();
             for _ in 0..1 + random(4) {
                 // Header fields and the first six entries, with bits, small numbers and extremes.
-                let at = 512 + if random(3) == 0 { random(92) as usize } else { 512 + random(6 * 128) as usize };
+                let at = 512
+                    + if random(3) == 0 {
+                        random(92) as usize
+                    } else {
+                        512 + random(6 * 128) as usize
+                    };
                 match random(4) {
                     0 => head[at] ^= 1 << random(8),
                     1 => head[at] = [0, 1, 0x7f, 0x80, 0xff][random(5) as usize],
@@ -428,16 +558,29 @@ pub(super) mod tests {
                 }
             }
             resealed(&mut head, 512);
-            let Ok(found) = Table::parse_primary(&head, 512, 32768) else { continue };
+            let Ok(found) = Table::parse_primary(&head, 512, 32768) else {
+                continue;
+            };
             accepted += 1;
             let mut parts: Vec<_> = found.partitions.iter().flatten().collect();
             parts.sort_by_key(|p| p.first);
-            assert!(parts.iter().all(|p| p.first <= p.last && p.first >= found.first_usable() && p.last <= found.last_usable()));
+            assert!(parts.iter().all(|p| p.first <= p.last
+                && p.first >= found.first_usable()
+                && p.last <= found.last_usable()));
             assert!(parts.windows(2).all(|pair| pair[0].last < pair[1].first));
             assert!(found.sectors <= 32768);
-            assert_eq!(Table::parse_primary(&found.primary(), 512, found.sectors), Ok(found.clone()));
-            assert_eq!(Table::parse_backup(&found.backup(), 512, found.sectors), Ok(found));
+            assert_eq!(
+                Table::parse_primary(&found.primary(), 512, found.sectors),
+                Ok(found.clone())
+            );
+            assert_eq!(
+                Table::parse_backup(&found.backup(), 512, found.sectors),
+                Ok(found)
+            );
         }
-        assert!(accepted > 20, "{accepted} only: the test no longer reaches what it is for");
+        assert!(
+            accepted > 20,
+            "{accepted} only: the test no longer reaches what it is for"
+        );
     }
 }

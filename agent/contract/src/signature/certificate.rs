@@ -1,5 +1,5 @@
-//! The certificates that root hashes are signed by: X.509 (RFC 5280), PEM. They lie in the initramfs, which is trusted: what is read here
-//! is whose signature to expect, not whether to.
+//! The certificates that root hashes are signed by: X.509 (RFC 5280), PEM. They lie in the
+//! initramfs, which is trusted: what is read here is whose signature to expect, not whether to.
 
 use rsa::BoxedUint;
 use sha2::{Digest, Sha256};
@@ -46,12 +46,22 @@ impl Certificate {
     /// Reads the first certificate of a PEM file.
     pub fn from_pem(bytes: &[u8]) -> Result<Certificate, Refusal> {
         if bytes.len() > LIMIT {
-            return Err(format!("{} bytes, more than the {LIMIT} of a certificate", bytes.len()));
+            return Err(format!(
+                "{} bytes, more than the {LIMIT} of a certificate",
+                bytes.len()
+            ));
         }
         let text = std::str::from_utf8(bytes).map_err(|_| "not PEM".to_owned())?;
-        let (_, rest) = text.split_once(BEGIN).ok_or_else(|| format!("without a line {BEGIN}"))?;
-        let (body, _) = rest.split_once(END).ok_or_else(|| format!("without a line {END}"))?;
-        let digits: Vec<u8> = body.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+        let (_, rest) = text
+            .split_once(BEGIN)
+            .ok_or_else(|| format!("without a line {BEGIN}"))?;
+        let (body, _) = rest
+            .split_once(END)
+            .ok_or_else(|| format!("without a line {END}"))?;
+        let digits: Vec<u8> = body
+            .bytes()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect();
         Certificate::from_der(&base64::decode(&digits)?)
     }
 
@@ -90,23 +100,39 @@ impl PublicKey {
         let mut algorithm = info.enter(der::SEQUENCE, "key algorithm")?;
         let kind = algorithm.take(der::OID, "key algorithm")?.content;
         let bits = info.take(der::BIT_STRING, "public key")?.content;
-        let [0, bits @ ..] = bits else { return Err("a public key that is no whole number of bytes".to_owned()) };
+        let [0, bits @ ..] = bits else {
+            return Err("a public key that is no whole number of bytes".to_owned());
+        };
         match kind {
             RSA => {
                 let mut key = Reader(bits).enter(der::SEQUENCE, "RSA key")?;
-                let [n, e] = [key.take(der::INTEGER, "modulus")?, key.take(der::INTEGER, "exponent")?].map(|value| {
+                let [n, e] = [
+                    key.take(der::INTEGER, "modulus")?,
+                    key.take(der::INTEGER, "exponent")?,
+                ]
+                .map(|value| {
                     let zeros = value.content.iter().take_while(|&&byte| byte == 0).count();
                     &value.content[zeros..]
                 });
-                let length = n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize);
+                let length =
+                    n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize);
                 if !RSA_BITS.contains(&length) || e.len() > 4 {
-                    return Err(format!("an RSA key of {length} bits, {} to {} are possible", RSA_BITS.start(), RSA_BITS.end()));
+                    return Err(format!(
+                        "an RSA key of {length} bits, {} to {} are possible",
+                        RSA_BITS.start(),
+                        RSA_BITS.end()
+                    ));
                 }
-                let key = rsa::PublicKey::new(BoxedUint::from_be_slice_vartime(n), BoxedUint::from_be_slice_vartime(e));
-                key.map(|key| PublicKey::Rsa(Box::new(key))).map_err(|e| format!("an RSA key that is none: {e}"))
+                let key = rsa::PublicKey::new(
+                    BoxedUint::from_be_slice_vartime(n),
+                    BoxedUint::from_be_slice_vartime(e),
+                );
+                key.map(|key| PublicKey::Rsa(Box::new(key)))
+                    .map_err(|e| format!("an RSA key that is none: {e}"))
             }
             EC if algorithm.take(der::OID, "curve")?.content == P256 => {
-                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(bits).map_err(|_| "a key that is no point of P-256".to_owned())?;
+                let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(bits)
+                    .map_err(|_| "a key that is no point of P-256".to_owned())?;
                 Ok(PublicKey::P256(Box::new(key)))
             }
             _ => Err("its key is neither RSA nor on the curve P-256".to_owned()),
@@ -117,10 +143,13 @@ impl PublicKey {
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let digest = Sha256::digest(message);
         match self {
-            PublicKey::Rsa(key) => key.verify(rsa::Pkcs1v15Sign::new::<Sha256>(), &digest, signature).is_ok(),
+            PublicKey::Rsa(key) => key
+                .verify(rsa::Pkcs1v15Sign::new::<Sha256>(), &digest, signature)
+                .is_ok(),
             PublicKey::P256(key) => {
                 use p256::ecdsa::signature::hazmat::PrehashVerifier;
-                p256::ecdsa::Signature::from_der(signature).is_ok_and(|signature| key.verify_prehash(&digest, &signature).is_ok())
+                p256::ecdsa::Signature::from_der(signature)
+                    .is_ok_and(|signature| key.verify_prehash(&digest, &signature).is_ok())
             }
         }
     }
@@ -130,23 +159,43 @@ impl PublicKey {
 fn time(value: Value) -> Result<i64, Refusal> {
     let wrong = || "a time that is none".to_owned();
     let text = std::str::from_utf8(value.content).map_err(|_| wrong())?;
-    let digits = text.strip_suffix('Z').filter(|digits| digits.bytes().all(|b| b.is_ascii_digit())).ok_or_else(wrong)?;
+    let digits = text
+        .strip_suffix('Z')
+        .filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()))
+        .ok_or_else(wrong)?;
     let (year, rest) = match (value.tag, digits.len()) {
         (der::UTC_TIME, 12) => {
             let year: i64 = digits[..2].parse().map_err(|_| wrong())?;
-            (if year < 50 { 2000 + year } else { 1900 + year }, &digits[2..])
+            (
+                if year < 50 { 2000 + year } else { 1900 + year },
+                &digits[2..],
+            )
         }
         (der::GENERALIZED_TIME, 14) => (digits[..4].parse().map_err(|_| wrong())?, &digits[4..]),
         _ => return Err(wrong()),
     };
     let part = |at: usize| rest[at..at + 2].parse::<i64>().map_err(|_| wrong());
     let (month, day, hour, minute, second) = (part(0)?, part(2)?, part(4)?, part(6)?, part(8)?);
-    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+    if !(1..=12).contains(&month)
+        || !(1..=31).contains(&day)
+        || hour > 23
+        || minute > 59
+        || second > 60
+    {
         return Err(wrong());
     }
-    // Days since 1970 of the Gregorian calendar, its year beginning in March so that the leap day is the last one.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + (153 * month + 2) / 5 + day - 719_469;
+    // Days since 1970 of the Gregorian calendar, its year beginning in March so that the leap day
+    // is the last one.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100)
+        + year.div_euclid(400)
+        + (153 * month + 2) / 5
+        + day
+        - 719_469;
     Ok(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
@@ -167,11 +216,25 @@ mod tests {
 
     #[test]
     fn times_are_what_date_says() {
-        let at = |tag, text: &str| time(Value { tag, content: text.as_bytes(), whole: &[] });
+        let at = |tag, text: &str| {
+            time(Value {
+                tag,
+                content: text.as_bytes(),
+                whole: &[],
+            })
+        };
         assert_eq!(at(der::UTC_TIME, "700101000000Z"), Ok(0));
         assert_eq!(at(der::UTC_TIME, "240229235959Z"), Ok(1_709_251_199));
-        assert_eq!(at(der::GENERALIZED_TIME, "20500301000000Z"), Ok(2_529_705_600));
-        for (tag, text) in [(der::UTC_TIME, "2402292359Z"), (der::UTC_TIME, "241329235959Z"), (der::GENERALIZED_TIME, "+0500301000000Z"), (der::SET, "")] {
+        assert_eq!(
+            at(der::GENERALIZED_TIME, "20500301000000Z"),
+            Ok(2_529_705_600)
+        );
+        for (tag, text) in [
+            (der::UTC_TIME, "2402292359Z"),
+            (der::UTC_TIME, "241329235959Z"),
+            (der::GENERALIZED_TIME, "+0500301000000Z"),
+            (der::SET, ""),
+        ] {
             assert!(at(tag, text).is_err(), "{text}");
         }
     }

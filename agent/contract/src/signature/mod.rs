@@ -1,9 +1,11 @@
-//! The root hash's signature: the JSON of a root-verity-sig partition (UAPI.2), and the PKCS#7 message in it (RFC 2315), checked with
-//! certificates that are trusted already.
+//! The root hash's signature: the JSON of a root-verity-sig partition (UAPI.2), and the PKCS#7
+//! message in it (RFC 2315), checked with certificates that are trusted already.
 //!
-//! Promise: [`check`] accepts no bytes but those that a trusted certificate's key signed this root hash with. Nothing in the partition is
-//! trusted: a certificate in the message makes nobody trusted, it only must not be another one than the signer's. There is one form of a
-//! message: any other byte in it is refused. What the JSON has beside the three known keys is tolerated, and not looked at.
+//! Promise: [`check`] accepts no bytes but those that a trusted certificate's key signed this root
+//! hash with. Nothing in the partition is trusted: a certificate in the message makes nobody
+//! trusted, it only must not be another one than the signer's. There is one form of a message: any
+//! other byte in it is refused. What the JSON has beside the three known keys is tolerated, and not
+//! looked at.
 
 mod certificate;
 mod der;
@@ -56,9 +58,15 @@ impl Embedded {
             signature: String,
         }
         if partition.len() > PARTITION_LIMIT {
-            return Err(format!("{} bytes, more than the {PARTITION_LIMIT} of a signature partition", partition.len()));
+            return Err(format!(
+                "{} bytes, more than the {PARTITION_LIMIT} of a signature partition",
+                partition.len()
+            ));
         }
-        let end = partition.iter().position(|&byte| byte == 0).unwrap_or(partition.len());
+        let end = partition
+            .iter()
+            .position(|&byte| byte == 0)
+            .unwrap_or(partition.len());
         let (text, tail) = partition.split_at(end);
         if text.is_empty() {
             return Err("empty".to_owned());
@@ -66,36 +74,79 @@ impl Embedded {
         if tail.iter().any(|&byte| byte != 0) {
             return Err("something follows the NUL that ends it".to_owned());
         }
-        let json: Json = serde_json::from_slice(text).map_err(|e| format!("not the JSON of a signature: {e}"))?;
-        let lowercase = |text: &str| text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+        let json: Json = serde_json::from_slice(text)
+            .map_err(|e| format!("not the JSON of a signature: {e}"))?;
+        let lowercase = |text: &str| {
+            text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        };
         if !lowercase(&json.root_hash) || !lowercase(&json.certificate_fingerprint) {
-            return Err("its rootHash or certificateFingerprint is not 64 lowercase hexadecimal digits".to_owned());
+            return Err(
+                "its rootHash or certificateFingerprint is not 64 lowercase hexadecimal digits"
+                    .to_owned(),
+            );
         }
-        let root_hash = json.root_hash.parse().map_err(|e| format!("its rootHash: {e}"))?;
-        let message = base64::decode(json.signature.as_bytes()).map_err(|why| format!("its signature: {why}"))?;
-        Ok(Embedded { root_hash, certificate_fingerprint: json.certificate_fingerprint, message })
+        let root_hash = json
+            .root_hash
+            .parse()
+            .map_err(|e| format!("its rootHash: {e}"))?;
+        let message = base64::decode(json.signature.as_bytes())
+            .map_err(|why| format!("its signature: {why}"))?;
+        Ok(Embedded {
+            root_hash,
+            certificate_fingerprint: json.certificate_fingerprint,
+            message,
+        })
     }
 }
 
-/// Which of the trusted certificates signed this root hash. `now` is seconds since 1970. A certificate that has expired is refused; one that is
-/// not valid yet is not, because then the clock is the more likely to be wrong, and nothing is gained by refusing.
-pub fn check<'c>(embedded: &Embedded, root_hash: &RootHash, trusted: &'c [Certificate], now: i64) -> Result<&'c Certificate, Refusal> {
+/// Which of the trusted certificates signed this root hash. `now` is seconds since 1970. A
+/// certificate that has expired is refused; one that is not valid yet is not, because then the
+/// clock is the more likely to be wrong, and nothing is gained by refusing.
+pub fn check<'c>(
+    embedded: &Embedded,
+    root_hash: &RootHash,
+    trusted: &'c [Certificate],
+    now: i64,
+) -> Result<&'c Certificate, Refusal> {
     if embedded.root_hash != *root_hash {
-        return Err(format!("it is the signature of another image, whose root hash is {}", embedded.root_hash));
+        return Err(format!(
+            "it is the signature of another image, whose root hash is {}",
+            embedded.root_hash
+        ));
     }
-    let message = Message::parse(&embedded.message).map_err(|why| format!("not a signed message: {why}"))?;
-    let signer = trusted.iter().find(|certificate| (certificate.id.0.as_slice(), certificate.id.1.as_slice()) == message.signer);
-    let signer = signer.ok_or_else(|| format!("signed by a certificate that is not trusted here, {}", embedded.certificate_fingerprint))?;
+    let message =
+        Message::parse(&embedded.message).map_err(|why| format!("not a signed message: {why}"))?;
+    let signer = trusted.iter().find(|certificate| {
+        (certificate.id.0.as_slice(), certificate.id.1.as_slice()) == message.signer
+    });
+    let signer = signer.ok_or_else(|| {
+        format!(
+            "signed by a certificate that is not trusted here, {}",
+            embedded.certificate_fingerprint
+        )
+    })?;
     let whose = &signer.subject;
     if signer.fingerprint() != embedded.certificate_fingerprint {
         return Err(format!("its certificateFingerprint is not that of {whose}"));
     }
-    if message.certificate.is_some_and(|inside| inside != signer.der) {
+    if message
+        .certificate
+        .is_some_and(|inside| inside != signer.der)
+    {
         return Err(format!("the certificate inside is not that of {whose}"));
     }
-    let of_its_kind = matches!((&signer.key, message.algorithm), (certificate::PublicKey::Rsa(_), RSA) | (certificate::PublicKey::P256(_), ECDSA_SHA256));
-    if !of_its_kind || !signer.key.verifies(root_hash.to_string().as_bytes(), message.signature) {
-        return Err(format!("altered, or made with another key than that of {whose}"));
+    let of_its_kind = matches!(
+        (&signer.key, message.algorithm),
+        (certificate::PublicKey::Rsa(_), RSA) | (certificate::PublicKey::P256(_), ECDSA_SHA256)
+    );
+    if !of_its_kind
+        || !signer
+            .key
+            .verifies(root_hash.to_string().as_bytes(), message.signature)
+    {
+        return Err(format!(
+            "altered, or made with another key than that of {whose}"
+        ));
     }
     if now > signer.validity.1 {
         return Err(format!("the certificate of {whose} has expired"));
@@ -117,7 +168,11 @@ impl Message<'_> {
         let mut outer = Reader(bytes);
         let mut info = outer.enter(der::SEQUENCE, "content info")?;
         outer.end("content info")?;
-        exactly(info.take(der::OID, "content type")?.content, SIGNED_DATA, "content type")?;
+        exactly(
+            info.take(der::OID, "content type")?.content,
+            SIGNED_DATA,
+            "content type",
+        )?;
         let mut explicit = info.enter(der::CONTEXT_0, "content")?;
         info.end("content info")?;
         let mut data = explicit.enter(der::SEQUENCE, "signed data")?;
@@ -128,7 +183,11 @@ impl Message<'_> {
         exactly(algorithm(&mut digests)?, SHA256, "digest algorithm")?;
         digests.end("digest algorithms")?;
         let mut content = data.enter(der::SEQUENCE, "content")?;
-        exactly(content.take(der::OID, "type of what is signed")?.content, DATA, "type of what is signed")?;
+        exactly(
+            content.take(der::OID, "type of what is signed")?.content,
+            DATA,
+            "type of what is signed",
+        )?;
         content.end("a detached signature's content")?;
         let certificate = data.optional(der::CONTEXT_0)?.map(|set| set.content);
         let mut signers = data.enter(der::SET, "signers")?;
@@ -136,7 +195,11 @@ impl Message<'_> {
 
         let mut signer = signers.enter(der::SEQUENCE, "signer")?;
         signers.end("signers")?;
-        exactly(signer.take(der::INTEGER, "signer's version")?.content, &[1], "signer's version")?;
+        exactly(
+            signer.take(der::INTEGER, "signer's version")?.content,
+            &[1],
+            "signer's version",
+        )?;
         let mut id = signer.enter(der::SEQUENCE, "signer's certificate")?;
         let issuer = id.take(der::SEQUENCE, "signer's issuer")?.whole;
         let serial = id.take(der::INTEGER, "signer's serial number")?.whole;
@@ -146,7 +209,12 @@ impl Message<'_> {
         let algorithm = algorithm(&mut signer)?;
         let signature = signer.take(der::OCTET_STRING, "signature")?.content;
         signer.end("signer")?;
-        Ok(Message { certificate, signer: (issuer, serial), algorithm, signature })
+        Ok(Message {
+            certificate,
+            signer: (issuer, serial),
+            algorithm,
+            signature,
+        })
     }
 }
 
@@ -162,7 +230,11 @@ fn algorithm<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
 }
 
 fn exactly(found: &[u8], expected: &[u8], what: &str) -> Result<(), Refusal> {
-    if found == expected { Ok(()) } else { Err(format!("another {what} than a root hash's signature has")) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("another {what} than a root hash's signature has"))
+    }
 }
 
 #[cfg(test)]
@@ -174,36 +246,65 @@ mod tests {
     const HASH: RootHash = RootHash([0xa5; 32]);
 
     fn openssl(dir: &Path, args: &str) {
-        let output = Command::new("openssl").current_dir(dir).args(args.split(' ')).output().unwrap();
-        assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new("openssl")
+            .current_dir(dir)
+            .args(args.split(' '))
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{args}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
-    /// A certificate and its signature of [`HASH`], both made by OpenSSL, so that they don't share a mistake with us.
+    /// A certificate and its signature of [`HASH`], both made by OpenSSL, so that they don't share
+    /// a mistake with us.
     fn made_by_openssl(name: &str, key: &str, options: &str) -> Option<(Certificate, Embedded)> {
         if Command::new("openssl").arg("version").output().is_err() {
             println!("skipped: openssl is not installed");
             return None;
         }
-        let dir = std::env::temp_dir().join(format!("adamant-signature-{name}-{}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("adamant-signature-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
-        openssl(&dir, &format!("req -x509 -nodes -newkey {key} -keyout k -out c -days 30 -subj /O=tests/CN={name}"));
+        openssl(
+            &dir,
+            &format!(
+                "req -x509 -nodes -newkey {key} -keyout k -out c -days 30 -subj /O=tests/CN={name}"
+            ),
+        );
         std::fs::write(dir.join("hash"), HASH.to_string()).unwrap();
-        openssl(&dir, &format!("smime -sign -binary -noattr {options} -in hash -inkey k -signer c -outform der -out p7s"));
+        openssl(
+            &dir,
+            &format!(
+                "smime -sign -binary -noattr {options} -in hash -inkey k -signer c -outform der -out p7s"
+            ),
+        );
         let certificate = Certificate::from_pem(&std::fs::read(dir.join("c")).unwrap()).unwrap();
         let message = std::fs::read(dir.join("p7s")).unwrap();
         std::fs::remove_dir_all(dir).unwrap();
-        let embedded = Embedded { root_hash: HASH, certificate_fingerprint: certificate.fingerprint(), message };
+        let embedded = Embedded {
+            root_hash: HASH,
+            certificate_fingerprint: certificate.fingerprint(),
+            message,
+        };
         Some((certificate, embedded))
     }
 
     #[test]
     fn takes_what_openssl_signs_and_says_by_whom() {
-        for (name, key, options) in
-            [("rsa", "rsa:2048", "-nocerts"), ("inside", "rsa:3072", "-md sha256"), ("ec", "ec -pkeyopt ec_paramgen_curve:P-256", "-nocerts")]
-        {
-            let Some((certificate, embedded)) = made_by_openssl(name, key, options) else { return };
+        for (name, key, options) in [
+            ("rsa", "rsa:2048", "-nocerts"),
+            ("inside", "rsa:3072", "-md sha256"),
+            ("ec", "ec -pkeyopt ec_paramgen_curve:P-256", "-nocerts"),
+        ] {
+            let Some((certificate, embedded)) = made_by_openssl(name, key, options) else {
+                return;
+            };
             let trusted = [certificate];
-            let by = check(&embedded, &HASH, &trusted, 0).unwrap_or_else(|why| panic!("{name}: {why}"));
+            let by =
+                check(&embedded, &HASH, &trusted, 0).unwrap_or_else(|why| panic!("{name}: {why}"));
             assert_eq!(by.subject, name);
             assert_eq!(by.validity.1 - by.validity.0, 30 * 86_400);
         }
@@ -212,9 +313,24 @@ mod tests {
     #[test]
     fn refuses_a_message_with_any_bit_changed_cut_or_longer() {
         for options in ["-nocerts", "-md sha256"] {
-            let Some((certificate, embedded)) = made_by_openssl(&options[1..3], "rsa:2048", options) else { return };
+            let Some((certificate, embedded)) =
+                made_by_openssl(&options[1..3], "rsa:2048", options)
+            else {
+                return;
+            };
             let trusted = [certificate];
-            let refused = |message: Vec<u8>| check(&Embedded { message, ..embedded.clone() }, &HASH, &trusted, 0).is_err();
+            let refused = |message: Vec<u8>| {
+                check(
+                    &Embedded {
+                        message,
+                        ..embedded.clone()
+                    },
+                    &HASH,
+                    &trusted,
+                    0,
+                )
+                .is_err()
+            };
             for at in 0..embedded.message.len() {
                 for bit in 0..8 {
                     let mut message = embedded.message.clone();
@@ -229,15 +345,36 @@ mod tests {
 
     #[test]
     fn says_what_is_wrong() {
-        let Some((certificate, embedded)) = made_by_openssl("mine", "rsa:2048", "-nocerts") else { return };
-        let Some((other, by_other)) = made_by_openssl("other", "rsa:2048", "-nocerts") else { return };
-        let Some((_, attributes)) = made_by_openssl("attributes", "rsa:2048", "-nocerts -noattr -nodetach") else { return };
+        let Some((certificate, embedded)) = made_by_openssl("mine", "rsa:2048", "-nocerts") else {
+            return;
+        };
+        let Some((other, by_other)) = made_by_openssl("other", "rsa:2048", "-nocerts") else {
+            return;
+        };
+        let Some((_, attributes)) =
+            made_by_openssl("attributes", "rsa:2048", "-nocerts -noattr -nodetach")
+        else {
+            return;
+        };
         let until = certificate.validity.1;
         let trusted = [certificate];
         for (embedded, hash, now, why) in [
-            (&embedded, RootHash([1; 32]), 0, "signature of another image"),
+            (
+                &embedded,
+                RootHash([1; 32]),
+                0,
+                "signature of another image",
+            ),
             (&by_other, HASH, 0, "not trusted here"),
-            (&Embedded { certificate_fingerprint: other.fingerprint(), ..embedded.clone() }, HASH, 0, "certificateFingerprint"),
+            (
+                &Embedded {
+                    certificate_fingerprint: other.fingerprint(),
+                    ..embedded.clone()
+                },
+                HASH,
+                0,
+                "certificateFingerprint",
+            ),
             (&attributes, HASH, 0, "detached signature's content"),
             (&embedded, HASH, until + 1, "has expired"),
         ] {
@@ -247,16 +384,28 @@ mod tests {
         assert!(check(&embedded, &HASH, &trusted, until).is_ok());
         assert!(check(&embedded, &HASH, &[], 0).is_err());
         // A certificate of the same name and number, and another key.
-        let twin = Certificate { key: other.key, ..trusted[0].clone() };
-        assert!(check(&embedded, &HASH, &[twin], 0).unwrap_err().contains("altered"));
+        let twin = Certificate {
+            key: other.key,
+            ..trusted[0].clone()
+        };
+        assert!(
+            check(&embedded, &HASH, &[twin], 0)
+                .unwrap_err()
+                .contains("altered")
+        );
     }
 
     #[test]
     fn reads_a_partition_to_its_last_byte() {
-        let json = format!("{{\"rootHash\":\"{HASH}\",\"certificateFingerprint\":\"{HASH}\",\"signature\":\"Zg==\",\"new\":[1]}}");
+        let json = format!(
+            "{{\"rootHash\":\"{HASH}\",\"certificateFingerprint\":\"{HASH}\",\"signature\":\"Zg==\",\"new\":[1]}}"
+        );
         let partition = |text: &str, tail: &[u8]| [text.as_bytes(), tail].concat();
         for tail in [&b""[..], &[0; 4096]] {
-            assert_eq!(Embedded::parse(&partition(&json, tail)).map(|embedded| embedded.message), Ok(b"f".to_vec()));
+            assert_eq!(
+                Embedded::parse(&partition(&json, tail)).map(|embedded| embedded.message),
+                Ok(b"f".to_vec())
+            );
         }
         for (bytes, why) in [
             (vec![0; 4096], "empty"),
@@ -265,7 +414,10 @@ mod tests {
             (partition(&json, b"x"), "not the JSON"),
             (partition(&json.replace("a5a5", "A5a5"), b""), "lowercase"),
             (partition(&json.replace("Zg==", "Zh=="), b""), "not Base64"),
-            (partition(&json.replace("rootHash", "roothash"), b""), "not the JSON"),
+            (
+                partition(&json.replace("rootHash", "roothash"), b""),
+                "not the JSON",
+            ),
         ] {
             let refused = Embedded::parse(&bytes).unwrap_err();
             assert!(refused.contains(why), "{refused}");

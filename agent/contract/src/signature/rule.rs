@@ -1,4 +1,5 @@
-//! Whether a root hash must be signed: one line in the initramfs, the mode and the image's build time in seconds since 1970.
+//! Whether a root hash must be signed: one line in the initramfs, the mode and the image's build
+//! time in seconds since 1970.
 
 use std::fmt;
 use std::str::FromStr;
@@ -51,8 +52,14 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Rule, Refusal> {
         let wrong = || format!("{text:?} is not require, prefer or off and a time");
         let (mode, built) = text.trim_end().split_once(' ').ok_or_else(wrong)?;
-        let mode = [Mode::Require, Mode::Prefer, Mode::Off].into_iter().find(|known| known.to_string() == mode).ok_or_else(wrong)?;
-        Ok(Rule { mode, built: built.parse().map_err(|_| wrong())? })
+        let mode = [Mode::Require, Mode::Prefer, Mode::Off]
+            .into_iter()
+            .find(|known| known.to_string() == mode)
+            .ok_or_else(wrong)?;
+        Ok(Rule {
+            mode,
+            built: built.parse().map_err(|_| wrong())?,
+        })
     }
 }
 
@@ -63,7 +70,10 @@ mod tests {
     #[test]
     fn reads_what_it_writes_and_nothing_else() {
         for mode in [Mode::Require, Mode::Prefer, Mode::Off] {
-            let rule = Rule { mode, built: 1_700_000_000 };
+            let rule = Rule {
+                mode,
+                built: 1_700_000_000,
+            };
             assert_eq!(rule.to_string().parse(), Ok(rule));
         }
         for text in ["", "require", "require x", "never 0", "off 0 0"] {

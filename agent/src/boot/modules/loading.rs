@@ -1,4 +1,5 @@
-//! Loading several modules at once: most of what it takes is waiting for hardware, and checking signatures.
+//! Loading several modules at once: most of what it takes is waiting for hardware, and checking
+//! signatures.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -20,7 +21,8 @@ pub enum Outcome {
     Loaded,
     /// It was loaded or built in before.
     ThereBefore,
-    /// For hardware that is not there, such as a processor's SHA instructions or another hypervisor's bus; or it needs such a one.
+    /// For hardware that is not there, such as a processor's SHA instructions or another
+    /// hypervisor's bus; or it needs such a one.
     Absent,
     /// It can't be loaded.
     Failed(Errno),
@@ -35,16 +37,28 @@ struct State<'a> {
     absent: &'a mut BTreeSet<String>,
 }
 
-/// Runs `load` for each module, after those of them that it needs or comes after. Gives what became of each.
-pub fn all(modules: &[Module], absent: &mut BTreeSet<String>, load: &(dyn Fn(&Module) -> Outcome + Sync)) -> Vec<Outcome> {
-    let state = Mutex::new(State { started: vec![false; modules.len()], outcomes: vec![None; modules.len()], absent });
+/// Runs `load` for each module, after those of them that it needs or comes after. Gives what became
+/// of each.
+pub fn all(
+    modules: &[Module],
+    absent: &mut BTreeSet<String>,
+    load: &(dyn Fn(&Module) -> Outcome + Sync),
+) -> Vec<Outcome> {
+    let state = Mutex::new(State {
+        started: vec![false; modules.len()],
+        outcomes: vec![None; modules.len()],
+        absent,
+    });
     let changed = Condvar::new();
     let work = || {
-        // A thread that panics ends the boot; what it leaves is whole all the same, since each change is one step.
+        // A thread that panics ends the boot; what it leaves is whole all the same, since each
+        // change is one step.
         let mut now = state.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(first) = now.started.iter().position(|started| !started) {
             // Where each waits for another one, the list is wrong, and the first one is tried.
-            let ready = (first..modules.len()).find(|&index| now.is_ready(modules, index)).or_else(|| (!now.is_anything_being_loaded()).then_some(first));
+            let ready = (first..modules.len())
+                .find(|&index| now.is_ready(modules, index))
+                .or_else(|| (!now.is_anything_being_loaded()).then_some(first));
             let Some(index) = ready else {
                 now = changed.wait(now).unwrap_or_else(PoisonError::into_inner);
                 continue;
@@ -52,7 +66,11 @@ pub fn all(modules: &[Module], absent: &mut BTreeSet<String>, load: &(dyn Fn(&Mo
             now.started[index] = true;
             let module = &modules[index];
             // The kernel would only complain about each symbol that is missing.
-            let outcome = if module.needs.iter().any(|needed| now.absent.contains(needed)) {
+            let outcome = if module
+                .needs
+                .iter()
+                .any(|needed| now.absent.contains(needed))
+            {
                 Outcome::Absent
             } else {
                 drop(now);
@@ -69,25 +87,44 @@ pub fn all(modules: &[Module], absent: &mut BTreeSet<String>, load: &(dyn Fn(&Mo
     };
     thread::scope(|scope| {
         // What can't be started, the others do.
-        let others: Vec<_> = (1..THREADS.min(modules.len())).filter_map(|_| thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work).ok()).collect();
+        let others: Vec<_> = (1..THREADS.min(modules.len()))
+            .filter_map(|_| {
+                thread::Builder::new()
+                    .stack_size(STACK)
+                    .spawn_scoped(scope, work)
+                    .ok()
+            })
+            .collect();
         work();
         for other in others {
             let _ = other.join();
         }
     });
-    let outcomes = state.into_inner().unwrap_or_else(PoisonError::into_inner).outcomes;
-    outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Absent)).collect()
+    let outcomes = state
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .outcomes;
+    outcomes
+        .into_iter()
+        .map(|outcome| outcome.unwrap_or(Outcome::Absent))
+        .collect()
 }
 
 impl State<'_> {
     fn is_ready(&self, modules: &[Module], index: usize) -> bool {
         let module = &modules[index];
-        let is_done = |name: &String| (0..modules.len()).all(|other| modules[other].name != *name || self.outcomes[other].is_some());
+        let is_done = |name: &String| {
+            (0..modules.len())
+                .all(|other| modules[other].name != *name || self.outcomes[other].is_some())
+        };
         !self.started[index] && module.needs.iter().chain(&module.after).all(is_done)
     }
 
     fn is_anything_being_loaded(&self) -> bool {
-        self.started.iter().zip(&self.outcomes).any(|(started, outcome)| *started && outcome.is_none())
+        self.started
+            .iter()
+            .zip(&self.outcomes)
+            .any(|(started, outcome)| *started && outcome.is_none())
     }
 }
 
@@ -96,27 +133,51 @@ mod tests {
     use super::*;
 
     fn modules(lines: &[&str]) -> Vec<Module> {
-        lines.iter().filter_map(|line| Module::parse(line)).collect()
+        lines
+            .iter()
+            .filter_map(|line| Module::parse(line))
+            .collect()
     }
 
-    fn order(modules: &[Module], absent: &mut BTreeSet<String>, fails: &[&str]) -> (Vec<String>, Vec<Outcome>) {
+    fn order(
+        modules: &[Module],
+        absent: &mut BTreeSet<String>,
+        fails: &[&str],
+    ) -> (Vec<String>, Vec<Outcome>) {
         let order = Mutex::new(Vec::new());
         let outcomes = all(modules, absent, &|module| {
             std::thread::sleep(std::time::Duration::from_millis(5));
             order.lock().unwrap().push(module.name.clone());
-            if fails.contains(&module.name.as_str()) { Outcome::Absent } else { Outcome::Loaded }
+            if fails.contains(&module.name.as_str()) {
+                Outcome::Absent
+            } else {
+                Outcome::Loaded
+            }
         });
         (order.into_inner().unwrap(), outcomes)
     }
 
     #[test]
     fn each_comes_after_those_it_needs_or_wants_to_come_after() {
-        let lines = ["/m/a.ko", "/m/b.ko a", "/m/c-1.ko ~b", "/m/d.ko", "/m/e.ko c_1 d", "/m/f.ko ~not_in_the_list gone"];
+        let lines = [
+            "/m/a.ko",
+            "/m/b.ko a",
+            "/m/c-1.ko ~b",
+            "/m/d.ko",
+            "/m/e.ko c_1 d",
+            "/m/f.ko ~not_in_the_list gone",
+        ];
         let modules = modules(&lines);
         for _ in 0..20 {
             let (order, outcomes) = order(&modules, &mut BTreeSet::new(), &[]);
             let place = |name: &str| order.iter().position(|other| other == name).unwrap();
-            assert!(place("a") < place("b") && place("b") < place("c_1") && place("c_1") < place("e") && place("d") < place("e"), "{order:?}");
+            assert!(
+                place("a") < place("b")
+                    && place("b") < place("c_1")
+                    && place("c_1") < place("e")
+                    && place("d") < place("e"),
+                "{order:?}"
+            );
             assert_eq!(outcomes, [Outcome::Loaded; 6]);
         }
     }
@@ -127,14 +188,25 @@ mod tests {
         let mut absent = BTreeSet::new();
         let (order, outcomes) = order(&modules, &mut absent, &["a"]);
         assert_eq!(order, ["a", "d"]);
-        assert_eq!(outcomes, [Outcome::Absent, Outcome::Absent, Outcome::Absent, Outcome::Loaded]);
+        assert_eq!(
+            outcomes,
+            [
+                Outcome::Absent,
+                Outcome::Absent,
+                Outcome::Absent,
+                Outcome::Loaded
+            ]
+        );
         assert_eq!(absent.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
     }
 
     #[test]
     fn a_list_that_goes_in_circles_comes_to_an_end() {
         let modules = modules(&["/m/a.ko b", "/m/b.ko a", "/m/c.ko ~c"]);
-        assert_eq!(order(&modules, &mut BTreeSet::new(), &[]).1, [Outcome::Loaded; 3]);
+        assert_eq!(
+            order(&modules, &mut BTreeSet::new(), &[]).1,
+            [Outcome::Loaded; 3]
+        );
         assert_eq!(all(&[], &mut BTreeSet::new(), &|_| Outcome::Loaded), []);
     }
 }

@@ -1,8 +1,9 @@
-//! The kernel modules of the initramfs: of those in its list, the ones that each machine needs and the ones that this machine's devices ask for,
-//! each after those it needs.
+//! The kernel modules of the initramfs: of those in its list, the ones that each machine needs and
+//! the ones that this machine's devices ask for, each after those it needs.
 //!
-//! A device's name (modalias) says what it is, and the list has the patterns that the kernel's drivers give, as depmod(8) collects them. Loading all
-//! of them would work, too: probing for hardware that is not there takes most of an initramfs's time.
+//! A device's name (modalias) says what it is, and the list has the patterns that the kernel's
+//! drivers give, as depmod(8) collects them. Loading all of them would work, too: probing for
+//! hardware that is not there takes most of an initramfs's time.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -49,19 +50,26 @@ struct Module {
 }
 
 impl Modules {
-    /// Reads the list. Where it can't be read, the boot goes on without: whether it needs one shows later, where it can be said what is missing.
+    /// Reads the list. Where it can't be read, the boot goes on without: whether it needs one shows
+    /// later, where it can be said what is missing.
     pub fn read(context: &mut Context) -> Modules {
         match read(MODULE_LIST_PATH, LIST_LIMIT) {
-            Ok(list) => Modules { all: list.lines().filter_map(Module::parse).collect(), absent: BTreeSet::new() },
+            Ok(list) => Modules {
+                all: list.lines().filter_map(Module::parse).collect(),
+                absent: BTreeSet::new(),
+            },
             Err(error) if error.kind() == io::ErrorKind::NotFound => Modules::default(),
             Err(error) => {
-                context.warn(format!("{MODULE_LIST_PATH}: no module was loaded: {error}."));
+                context.warn(format!(
+                    "{MODULE_LIST_PATH}: no module was loaded: {error}."
+                ));
                 Modules::default()
             }
         }
     }
 
-    /// Loads what each machine needs, and what the devices need that are there. Gives how many were loaded.
+    /// Loads what each machine needs, and what the devices need that are there. Gives how many were
+    /// loaded.
     pub fn load(&mut self, context: &mut Context) -> usize {
         let (mut known, mut loaded) = (BTreeSet::new(), 0);
         for pass in 0..PASSES {
@@ -70,7 +78,8 @@ impl Modules {
             if new.is_empty() && pass > 0 {
                 break;
             }
-            let chosen = self.choose(&|pattern| new.iter().any(|name| modalias::is_like(pattern, name)));
+            let chosen =
+                self.choose(&|pattern| new.iter().any(|name| modalias::is_like(pattern, name)));
             if chosen.is_empty() {
                 break;
             }
@@ -82,22 +91,28 @@ impl Modules {
 
     /// Loads what devices need that have just appeared. Gives how many were loaded.
     pub fn load_for(&mut self, names: &[String], context: &mut Context) -> usize {
-        let chosen = self.choose(&|pattern| names.iter().any(|name| modalias::is_like(pattern, name)));
+        let chosen =
+            self.choose(&|pattern| names.iter().any(|name| modalias::is_like(pattern, name)));
         self.load_those(&chosen, context)
     }
 
-    /// Loads all that is left, for a device that does not say what it is. Gives how many were loaded.
+    /// Loads all that is left, for a device that does not say what it is. Gives how many were
+    /// loaded.
     pub fn load_the_rest(&mut self, context: &mut Context) -> usize {
         let chosen = self.all.iter().map(|module| module.name.clone()).collect();
         self.load_those(&chosen, context)
     }
 
-    /// The names of those that are for each machine, or for a device, and of those that these need or come after.
+    /// The names of those that are for each machine, or for a device, and of those that these need
+    /// or come after.
     fn choose(&self, is_asked: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
         let mut chosen = BTreeSet::new();
         // From the end: each stands behind those it needs.
         for module in self.all.iter().rev() {
-            let asked = module.patterns.as_ref().is_none_or(|patterns| patterns.iter().any(|pattern| is_asked(pattern)));
+            let asked = module
+                .patterns
+                .as_ref()
+                .is_none_or(|patterns| patterns.iter().any(|pattern| is_asked(pattern)));
             if asked || chosen.contains(&module.name) {
                 chosen.insert(module.name.clone());
                 chosen.extend(module.needs.iter().chain(&module.after).cloned());
@@ -111,17 +126,26 @@ impl Modules {
         if names.is_empty() {
             return 0;
         }
-        let (now, later): (Vec<Module>, Vec<Module>) = std::mem::take(&mut self.all).into_iter().partition(|module| names.contains(&module.name));
+        let (now, later): (Vec<Module>, Vec<Module>) = std::mem::take(&mut self.all)
+            .into_iter()
+            .partition(|module| names.contains(&module.name));
         self.all = later;
         let mut loaded = 0;
-        for (module, outcome) in now.iter().zip(loading::all(&now, &mut self.absent, &load_one)) {
+        for (module, outcome) in now
+            .iter()
+            .zip(loading::all(&now, &mut self.absent, &load_one))
+        {
             match outcome {
                 Outcome::Loaded => {
                     context.report.modules.push(module.name.clone());
                     loaded += 1;
                 }
                 Outcome::ThereBefore | Outcome::Absent => {}
-                Outcome::Failed(error) => context.warn(format!("{}: the module was not loaded: {}.", module.path, error.desc())),
+                Outcome::Failed(error) => context.warn(format!(
+                    "{}: the module was not loaded: {}.",
+                    module.path,
+                    error.desc()
+                )),
             }
         }
         // One of them may have brought a watchdog.
@@ -133,7 +157,9 @@ impl Modules {
 
 impl Module {
     fn parse(line: &str) -> Option<Module> {
-        let (module, patterns) = line.split_once('|').map_or((line, None), |(module, patterns)| (module, Some(patterns)));
+        let (module, patterns) = line
+            .split_once('|')
+            .map_or((line, None), |(module, patterns)| (module, Some(patterns)));
         let mut words = module.split_ascii_whitespace();
         let path = words.next()?.to_owned();
         let (mut needs, mut after) = (Vec::new(), Vec::new());
@@ -143,8 +169,19 @@ impl Module {
                 None => needs.push(word.to_owned()),
             }
         }
-        let patterns = patterns.map(|patterns| patterns.split_ascii_whitespace().map(str::to_owned).collect());
-        Some(Module { name: name(&path), path, needs, after, patterns })
+        let patterns = patterns.map(|patterns| {
+            patterns
+                .split_ascii_whitespace()
+                .map(str::to_owned)
+                .collect()
+        });
+        Some(Module {
+            name: name(&path),
+            path,
+            needs,
+            after,
+            patterns,
+        })
     }
 }
 
@@ -161,7 +198,12 @@ fn devices() -> BTreeSet<String> {
     };
     note(PROCESSOR);
     for bus in fs::read_dir(BUSES).into_iter().flatten().flatten() {
-        for device in fs::read_dir(bus.path().join("devices")).into_iter().flatten().flatten().take(DEVICES) {
+        for device in fs::read_dir(bus.path().join("devices"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .take(DEVICES)
+        {
             note(&device.path().join("modalias").to_string_lossy());
         }
     }
@@ -170,7 +212,11 @@ fn devices() -> BTreeSet<String> {
 
 fn read(path: &str, limit: u64) -> io::Result<String> {
     let mut text = String::new();
-    if File::open(path)?.take(limit + 1).read_to_string(&mut text)? as u64 > limit {
+    if File::open(path)?
+        .take(limit + 1)
+        .read_to_string(&mut text)? as u64
+        > limit
+    {
         return Err(io::Error::other(format!("longer than {limit} bytes")));
     }
     Ok(text)
@@ -178,7 +224,8 @@ fn read(path: &str, limit: u64) -> io::Result<String> {
 
 fn load_one(module: &Module) -> Outcome {
     let load = || {
-        let file = File::open(&module.path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+        let file =
+            File::open(&module.path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
         finit_module(&file, c"", ModuleInitFlags::empty())
     };
     match load() {
@@ -204,7 +251,13 @@ mod tests {
     use super::*;
 
     fn modules(lines: &[&str]) -> Modules {
-        Modules { all: lines.iter().filter_map(|line| Module::parse(line)).collect(), absent: BTreeSet::new() }
+        Modules {
+            all: lines
+                .iter()
+                .filter_map(|line| Module::parse(line))
+                .collect(),
+            absent: BTreeSet::new(),
+        }
     }
 
     #[test]
@@ -217,18 +270,40 @@ mod tests {
             "/m/disk.ko lib_2 ~fast | scsi:t-0x00*",
             "/m/root.ko",
         ]);
-        let chosen = |names: &[&str]| all.choose(&|pattern| names.iter().any(|name| modalias::is_like(pattern, name))).into_iter().collect::<Vec<_>>();
+        let chosen = |names: &[&str]| {
+            all.choose(&|pattern| names.iter().any(|name| modalias::is_like(pattern, name)))
+                .into_iter()
+                .collect::<Vec<_>>()
+        };
         assert_eq!(chosen(&[]), ["root"]);
         assert_eq!(chosen(&["pci:v1"]), ["bus", "lib", "root"]);
-        assert_eq!(chosen(&["scsi:t-0x00", "usb:v1"]), ["disk", "fast", "lib_2", "root"]);
+        assert_eq!(
+            chosen(&["scsi:t-0x00", "usb:v1"]),
+            ["disk", "fast", "lib_2", "root"]
+        );
         assert!(modules(&[]).choose(&|_| true).is_empty());
     }
 
     #[test]
     fn a_line_says_path_needs_order_and_devices() {
-        let module = Module::parse("/usr/lib/m/dm-verity.ko dm_mod ~sha256_ssse3 | pci:v1 usb:*").unwrap();
-        assert_eq!((module.name.as_str(), module.needs, module.after), ("dm_verity", vec!["dm_mod".to_owned()], vec!["sha256_ssse3".to_owned()]));
-        assert_eq!(module.patterns, Some(vec!["pci:v1".to_owned(), "usb:*".to_owned()]));
-        assert!(Module::parse("").is_none() && Module::parse(" | a").is_none() && Module::parse("/m/a.ko").unwrap().patterns.is_none());
+        let module =
+            Module::parse("/usr/lib/m/dm-verity.ko dm_mod ~sha256_ssse3 | pci:v1 usb:*").unwrap();
+        assert_eq!(
+            (module.name.as_str(), module.needs, module.after),
+            (
+                "dm_verity",
+                vec!["dm_mod".to_owned()],
+                vec!["sha256_ssse3".to_owned()]
+            )
+        );
+        assert_eq!(
+            module.patterns,
+            Some(vec!["pci:v1".to_owned(), "usb:*".to_owned()])
+        );
+        assert!(
+            Module::parse("").is_none()
+                && Module::parse(" | a").is_none()
+                && Module::parse("/m/a.ko").unwrap().patterns.is_none()
+        );
     }
 }

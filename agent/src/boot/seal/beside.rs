@@ -1,4 +1,5 @@
-//! What takes long to prepare, in a thread beside the stages that follow. It is begun once a verified policy asks for it, and waited for where it is needed.
+//! What takes long to prepare, in a thread beside the stages that follow. It is begun once a
+//! verified policy asks for it, and waited for where it is needed.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
@@ -19,12 +20,23 @@ pub struct Beside<T> {
 
 impl<T: Send + 'static> Beside<T> {
     /// Begins with `work`, which may take as long as `patience`. `Err` is a clause.
-    pub fn begin(does: &'static str, patience: Duration, work: impl FnOnce() -> Result<T, String> + Send + 'static) -> Result<Beside<T>, String> {
+    pub fn begin(
+        does: &'static str,
+        patience: Duration,
+        work: impl FnOnce() -> Result<T, String> + Send + 'static,
+    ) -> Result<Beside<T>, String> {
         let (tell, told) = mpsc::sync_channel(1);
         // Whoever waits may have given up.
         let work = move || tell.send(work()).unwrap_or_default();
-        thread::Builder::new().stack_size(STACK).spawn(work).map_err(|e| format!("a thread that {does}: {e}"))?;
-        Ok(Beside { does, patience, told })
+        thread::Builder::new()
+            .stack_size(STACK)
+            .spawn(work)
+            .map_err(|e| format!("a thread that {does}: {e}"))?;
+        Ok(Beside {
+            does,
+            patience,
+            told,
+        })
     }
 
     /// Waits until it is done, and feeds the watchdog meanwhile. `Err` is a clause.
@@ -34,9 +46,15 @@ impl<T: Send + 'static> Beside<T> {
                 Err(RecvTimeoutError::Timeout) => context.watchdog.alive(),
                 Ok(result) => return result,
                 // A thread that panics ends the boot, and this with it.
-                Err(RecvTimeoutError::Disconnected) => return Err(format!("the thread that {} has ended", self.does)),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(format!("the thread that {} has ended", self.does));
+                }
             }
         }
-        Err(format!("the thread that {} has not ended in {} s", self.does, self.patience.as_secs()))
+        Err(format!(
+            "the thread that {} has not ended in {} s",
+            self.does,
+            self.patience.as_secs()
+        ))
     }
 }

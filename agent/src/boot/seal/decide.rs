@@ -1,4 +1,5 @@
-//! What the guard's programs are told: which numbers stand for the image, the host, the volumes and the exceptions.
+//! What the guard's programs are told: which numbers stand for the image, the host, the volumes and
+//! the exceptions.
 //!
 //! The layout is `struct decide` of agent/bpf/guard.bpf.c.
 
@@ -17,7 +18,8 @@ use super::super::identity::Identified;
 use super::super::root;
 use crate::kernel::block;
 
-/// How many numbers the lists have room for, and what stands in the places that are not used: behind everything.
+/// How many numbers the lists have room for, and what stands in the places that are not used:
+/// behind everything.
 const DEVICES: usize = 64;
 const PLACES: usize = 16;
 const OWN: usize = 128;
@@ -40,8 +42,9 @@ const KMOD: &str = "/usr/bin/kmod";
 /// A link to udevadm.
 pub const UDEVD: &str = "/usr/lib/systemd/systemd-udevd";
 const MODULES_LOAD: &str = "/usr/lib/systemd/systemd-modules-load";
-/// Programs that keep the clock: systemd's (also by hand, timedatectl), chrony, ntpsec and OpenNTPD, ntpd-rs, those of linuxptp, and VMware's agent. QEMU's starts
-/// hwclock for the hardware's clock, which everybody can start: the system's is all that it sets.
+/// Programs that keep the clock: systemd's (also by hand, timedatectl), chrony, ntpsec and
+/// OpenNTPD, ntpd-rs, those of linuxptp, and VMware's agent. QEMU's starts hwclock for the
+/// hardware's clock, which everybody can start: the system's is all that it sets.
 const CLOCK_PROGRAMS: [&str; 9] = [
     "/usr/lib/systemd/systemd-timesyncd",
     "/usr/lib/systemd/systemd-timedated",
@@ -64,17 +67,36 @@ pub struct Decisions {
     pub absent: Vec<String>,
 }
 
-/// Decides; `pins` is where the guard is held, and modules can be loaded `on_request`. `Err` is a clause.
-pub fn decide(identified: &Identified, seal: &Seal, on_request: bool, pins: &str, report: &BootReport) -> Result<Decisions, String> {
+/// Decides; `pins` is where the guard is held, and modules can be loaded `on_request`. `Err` is a
+/// clause.
+pub fn decide(
+    identified: &Identified,
+    seal: &Seal,
+    on_request: bool,
+    pins: &str,
+    report: &BootReport,
+) -> Result<Decisions, String> {
     let allow = &seal.allow;
-    let number = |path: &str| -> Result<u32, String> { fs::metadata(path).map(|found| device(found.dev())).map_err(|e| format!("{path}: {e}")) };
+    let number = |path: &str| -> Result<u32, String> {
+        fs::metadata(path)
+            .map(|found| device(found.dev()))
+            .map_err(|e| format!("{path}: {e}"))
+    };
     let inside = |path: &str| -> Option<(u32, u64)> {
-        let found = root::open_inside(path, OFlag::O_PATH).and_then(|file| file.metadata()).ok()?;
+        let found = root::open_inside(path, OFlag::O_PATH)
+            .and_then(|file| file.metadata())
+            .ok()?;
         Some((device(found.dev()), found.ino()))
     };
     let image = number(SYSROOT)?;
-    let program = |path: &str| inside(path).filter(|found| found.0 == image).map_or(0, |found| found.1);
-    let host = fs::metadata("/proc/self/ns/mnt").map_err(|e| format!("/proc/self/ns/mnt: {e}"))?.ino();
+    let program = |path: &str| {
+        inside(path)
+            .filter(|found| found.0 == image)
+            .map_or(0, |found| found.1)
+    };
+    let host = fs::metadata("/proc/self/ns/mnt")
+        .map_err(|e| format!("/proc/self/ns/mnt: {e}"))?
+        .ino();
     let mut absent = Vec::new();
 
     let policy = identified.root().policy();
@@ -83,10 +105,24 @@ pub fn decide(identified: &Identified, seal: &Seal, on_request: bool, pins: &str
     let mut own = Vec::new();
     for volume in &policy.volumes {
         let found = number(&[SYSROOT, &volume.mount].concat())?;
-        is(found, VOLUME | if allow.execute.contains(&volume.name) { EXECUTE } else { 0 });
+        is(
+            found,
+            VOLUME
+                | if allow.execute.contains(&volume.name) {
+                    EXECUTE
+                } else {
+                    0
+                },
+        );
         let folder = [&volume.mount, "/", IDENTITY_DIR].concat();
         let kept = KEPT.iter().map(|name| [&folder, "/", name].concat());
-        own.extend(std::iter::once(folder.clone()).chain(kept).filter_map(|path| inside(&path)).filter(|(device, _)| *device == found).map(key));
+        own.extend(
+            std::iter::once(folder.clone())
+                .chain(kept)
+                .filter_map(|path| inside(&path))
+                .filter(|(device, _)| *device == found)
+                .map(key),
+        );
     }
     for path in ["/proc", "/sys", "/dev", "/run"] {
         is(number(path)?, FIXED);
@@ -111,7 +147,10 @@ pub fn decide(identified: &Identified, seal: &Seal, on_request: bool, pins: &str
             None => absent.push(format!("there is no {path}")),
         }
     }
-    let devices: Vec<u64> = devices.iter().map(|(device, what)| u64::from(*device) << 32 | what).collect();
+    let devices: Vec<u64> = devices
+        .iter()
+        .map(|(device, what)| u64::from(*device) << 32 | what)
+        .collect();
 
     let mut interpreters = Vec::new();
     for path in &seal.interpreters {
@@ -123,19 +162,47 @@ pub fn decide(identified: &Identified, seal: &Seal, on_request: bool, pins: &str
         interpreters.push(inode);
     }
     let marks = interpreters.iter().fold(0, |all, inode| all | mark(*inode));
-    let clocks: Vec<u64> = CLOCK_PROGRAMS.iter().map(|path| program(path)).filter(|inode| *inode != 0).collect();
+    let clocks: Vec<u64> = CLOCK_PROGRAMS
+        .iter()
+        .map(|path| program(path))
+        .filter(|inode| *inode != 0)
+        .collect();
 
-    let flags = [allow.jit, allow.debug, allow.bpf, allow.containers, allow.binfmt, !allow.mounts.is_empty(), on_request];
-    let flags = flags.iter().enumerate().map(|(bit, set)| u32::from(*set) << bit).sum::<u32>();
+    let flags = [
+        allow.jit,
+        allow.debug,
+        allow.bpf,
+        allow.containers,
+        allow.binfmt,
+        !allow.mounts.is_empty(),
+        on_request,
+    ];
+    let flags = flags
+        .iter()
+        .enumerate()
+        .map(|(bit, set)| u32::from(*set) << bit)
+        .sum::<u32>();
     let mut bytes = Vec::new();
     for number in [image, number("/run")?, host as u32, flags] {
         bytes.extend(number.to_ne_bytes());
     }
-    for inode in [program(SHUTDOWN), program(AGENT_PATH), program(MANAGER), program(EXECUTOR), program(KMOD), program(UDEVD), program(MODULES_LOAD)] {
+    for inode in [
+        program(SHUTDOWN),
+        program(AGENT_PATH),
+        program(MANAGER),
+        program(EXECUTOR),
+        program(KMOD),
+        program(UDEVD),
+        program(MODULES_LOAD),
+    ] {
         bytes.extend(inode.to_ne_bytes());
     }
     bytes.extend(report.built.to_ne_bytes());
-    let black_box = report.black_box.as_deref().and_then(|path| fs::metadata(path).ok()).map_or(0, |found| device(found.rdev()));
+    let black_box = report
+        .black_box
+        .as_deref()
+        .and_then(|path| fs::metadata(path).ok())
+        .map_or(0, |found| device(found.rdev()));
     for number in [u64::from(black_box), marks] {
         bytes.extend(number.to_ne_bytes());
     }
@@ -146,14 +213,22 @@ pub fn decide(identified: &Identified, seal: &Seal, on_request: bool, pins: &str
         ("interpreters", interpreters, MAX_INTERPRETERS),
         ("clocks", clocks, CLOCKS),
     ] {
-        bytes.extend(sorted(list, room).ok_or_else(|| format!("more {name} than the guard has room for ({room})"))?);
+        bytes.extend(
+            sorted(list, room)
+                .ok_or_else(|| format!("more {name} than the guard has room for ({room})"))?,
+        );
     }
     Ok(Decisions { bytes, absent })
 }
 
-/// A folder or file on a volume, as the guard's lists have it. Numbers beyond 32 bits are not found by the guard: ext4 and EROFS have none.
+/// A folder or file on a volume, as the guard's lists have it. Numbers beyond 32 bits are not found
+/// by the guard: ext4 and EROFS have none.
 fn key((device, inode): (u32, u64)) -> u64 {
-    if inode >> 32 == 0 { u64::from(device) << 32 | inode } else { UNUSED }
+    if inode >> 32 == 0 {
+        u64::from(device) << 32 | inode
+    } else {
+        UNUSED
+    }
 }
 
 /// A list of this length, as the guard searches it: in order. `None` where there are more.
@@ -178,7 +253,10 @@ fn device(dev: u64) -> u32 {
 
 /// The number of the disk's partition of this label.
 fn partition(disk: &str, label: &str) -> Option<u32> {
-    for entry in fs::read_dir(Path::new("/sys/block").join(disk)).ok()?.flatten() {
+    for entry in fs::read_dir(Path::new("/sys/block").join(disk))
+        .ok()?
+        .flatten()
+    {
         if block::label(&entry.path()).as_deref() == Some(label) {
             let number = block::major_minor(entry.file_name().to_str()?).ok()?;
             let (major, minor) = number.split_once(':')?;

@@ -1,11 +1,14 @@
-//! The drivers of the hardware that is there, and the modules that the policy names: later none can be loaded. Where modules are loaded on request, the image's
-//! systemd-udevd loads the drivers, and the policy's modules are all that is loaded here.
+//! The drivers of the hardware that is there, and the modules that the policy names: later none can
+//! be loaded. Where modules are loaded on request, the image's systemd-udevd loads the drivers, and
+//! the policy's modules are all that is loaded here.
 //!
-//! The image's own modprobe knows which module a device wants; it runs in a chroot of the verified root. A driver brings new devices to light,
-//! such as a network card behind a bus, so it is asked again until there are no new ones.
+//! The image's own modprobe knows which module a device wants; it runs in a chroot of the verified
+//! root. A driver brings new devices to light, such as a network card behind a bus, so it is asked
+//! again until there are no new ones.
 //!
-//! In two steps, because checking the modules' signatures takes long, and nothing that the boot does meanwhile waits for them: [`begin`] loads them beside
-//! the stages that follow, and [`finish`] those of devices that have appeared since.
+//! In two steps, because checking the modules' signatures takes long, and nothing that the boot
+//! does meanwhile waits for them: [`begin`] loads them beside the stages that follow, and
+//! [`finish`] those of devices that have appeared since.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -55,35 +58,51 @@ pub struct Loaded {
     warnings: Vec<String>,
 }
 
-/// Begins to load the drivers, and `modules`. `None`: the image has nothing to load them with. `Err` is a clause.
+/// Begins to load the drivers, and `modules`. `None`: the image has nothing to load them with.
+/// `Err` is a clause.
 pub fn begin(modules: &[String], hardware: Hardware) -> Result<Option<Loading>, String> {
     if root::open_inside("/usr/sbin/modprobe", OFlag::O_PATH).is_err() {
-        let missing = "the policy names modules, but the image has no modprobe to load them with: add kmod".to_owned();
-        return if modules.is_empty() { Ok(None) } else { Err(missing) };
+        let missing =
+            "the policy names modules, but the image has no modprobe to load them with: add kmod"
+                .to_owned();
+        return if modules.is_empty() {
+            Ok(None)
+        } else {
+            Err(missing)
+        };
     }
     let (apart, is_apart) = mpsc::sync_channel(1);
     // Longer than modprobe may take, as often as it may be asked.
     let patience = 2 * DEADLINE * (PASSES + modules.len()) as u32;
     let modules = modules.to_vec();
     let work = move || {
-        // Mounts that follow must not be seen by the programs that are started here: a volume that one of them holds could not be taken away for its
-        // repair. Without namespaces none of them starts at all.
+        // Mounts that follow must not be seen by the programs that are started here: a volume that
+        // one of them holds could not be taken away for its repair. Without namespaces none
+        // of them starts at all.
         let _ = unshare(CloneFlags::CLONE_NEWNS);
         let _ = apart.send(());
-        let nothing = Loaded { hardware, known: BTreeSet::new(), modules: Vec::new(), warnings: Vec::new() };
+        let nothing = Loaded {
+            hardware,
+            known: BTreeSet::new(),
+            modules: Vec::new(),
+            warnings: Vec::new(),
+        };
         Ok(nothing.and(&USUAL, &mut || ())?.and_named(&modules))
     };
     let loading = Beside::begin("loads drivers", patience, work)?;
-    // Where this takes long, a repair of a volume may meet a program that holds it. An error means that the thread has ended, which is seen where it is
-    // waited for.
+    // Where this takes long, a repair of a volume may meet a program that holds it. An error means
+    // that the thread has ended, which is seen where it is waited for.
     let _ = is_apart.recv_timeout(Duration::from_secs(5));
     Ok(Some(loading))
 }
 
-/// Waits until they are loaded, and loads what devices need that have appeared since. What can't be loaded is a warning where the policy names it; other
-/// hardware may be without a driver. `Err` is a clause.
+/// Waits until they are loaded, and loads what devices need that have appeared since. What can't be
+/// loaded is a warning where the policy names it; other hardware may be without a driver. `Err` is
+/// a clause.
 pub fn finish(loading: &Loading, context: &mut Context) -> Result<(), String> {
-    let loaded = loading.wait(context)?.and(&[], &mut || context.watchdog.alive())?;
+    let loaded = loading
+        .wait(context)?
+        .and(&[], &mut || context.watchdog.alive())?;
     context.report.modules.extend(loaded.modules);
     for warning in loaded.warnings {
         context.warn(warning);
@@ -116,10 +135,21 @@ impl Loaded {
     /// Loads the modules that the policy names.
     fn and_named(mut self, modules: &[String]) -> Loaded {
         for module in modules {
-            match tool::run(Path::new(SYSROOT), "modprobe", &["-b", module], DEADLINE, &mut || ()) {
+            match tool::run(
+                Path::new(SYSROOT),
+                "modprobe",
+                &["-b", module],
+                DEADLINE,
+                &mut || (),
+            ) {
                 Ok(ended) if ended.code == 0 => self.modules.push(module.clone()),
-                Ok(ended) => self.warnings.push(format!("The module {module} was not loaded: {}.", ended.said)),
-                Err(why) => self.warnings.push(format!("The module {module} was not loaded: {why}.")),
+                Ok(ended) => self.warnings.push(format!(
+                    "The module {module} was not loaded: {}.",
+                    ended.said
+                )),
+                Err(why) => self
+                    .warnings
+                    .push(format!("The module {module} was not loaded: {why}.")),
             }
         }
         self
@@ -132,12 +162,18 @@ fn look(folder: &Path, depth: usize, found: &mut BTreeSet<String>) {
         return;
     }
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(kind) = entry.file_type() else { continue };
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
         if kind.is_dir() {
             look(&entry.path(), depth + 1, found);
-        } else if entry.file_name() == "modalias" && found.len() < DEVICES && !folder.join("driver").exists() {
+        } else if entry.file_name() == "modalias"
+            && found.len() < DEVICES
+            && !folder.join("driver").exists()
+        {
             let mut text = String::new();
-            let read = fs::File::open(entry.path()).and_then(|file| file.take(512).read_to_string(&mut text));
+            let read = fs::File::open(entry.path())
+                .and_then(|file| file.take(512).read_to_string(&mut text));
             if read.is_ok() && !text.trim().is_empty() {
                 found.insert(text.trim().to_owned());
             }

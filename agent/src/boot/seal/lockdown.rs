@@ -1,12 +1,16 @@
-//! Level `lockdown`: the kernel can't be changed, by modules, another kernel, its memory or its settings.
+//! Level `lockdown`: the kernel can't be changed, by modules, another kernel, its memory or its
+//! settings.
 //!
-//! Every setting is read back. One that this kernel does not have is no setting; those that the level stands on must be there.
+//! Every setting is read back. One that this kernel does not have is no setting; those that the
+//! level stands on must be there.
 
 use std::fs;
 use std::io;
 
 use adamant_contract::policy::Allow;
-use adamant_contract::sysctls::{LOCKDOWN, NO_MODULES, PTRACE, SECURITY, SETTINGS, holds, is_locked, lockdown, ptrace_scope};
+use adamant_contract::sysctls::{
+    LOCKDOWN, NO_MODULES, PTRACE, SECURITY, SETTINGS, holds, is_locked, lockdown, ptrace_scope,
+};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
@@ -33,7 +37,13 @@ pub fn close_module_loading(context: &mut Context) {
 
 /// Mounts where the kernel shows its security modules.
 pub fn see() -> Result<(), String> {
-    match mount(Some("securityfs"), SECURITY, Some("securityfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC, None::<&str>) {
+    match mount(
+        Some("securityfs"),
+        SECURITY,
+        Some("securityfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC,
+        None::<&str>,
+    ) {
         Ok(()) | Err(Errno::EBUSY) => Ok(()),
         Err(error) => Err(format!("{SECURITY} can't be mounted: {}", error.desc())),
     }
@@ -44,7 +54,10 @@ fn lock() -> Result<(), String> {
     see()?;
     let read = || {
         fs::read_to_string(LOCKDOWN).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => "the kernel has no lockdown (CONFIG_SECURITY_LOCKDOWN_LSM, and lockdown in lsm=)".to_owned(),
+            io::ErrorKind::NotFound => {
+                "the kernel has no lockdown (CONFIG_SECURITY_LOCKDOWN_LSM, and lockdown in lsm=)"
+                    .to_owned()
+            }
             _ => format!("{LOCKDOWN}: {e}"),
         })
     };
@@ -52,7 +65,11 @@ fn lock() -> Result<(), String> {
         fs::write(LOCKDOWN, "integrity").map_err(|e| format!("{LOCKDOWN}: {e}"))?;
     }
     let now = read()?;
-    if is_locked(lockdown(&now)) { Ok(()) } else { Err(format!("{LOCKDOWN} says {}", now.trim())) }
+    if is_locked(lockdown(&now)) {
+        Ok(())
+    } else {
+        Err(format!("{LOCKDOWN} says {}", now.trim()))
+    }
 }
 
 fn set(path: &str, value: &str, needed: bool, context: &mut Context) {
@@ -61,7 +78,14 @@ fn set(path: &str, value: &str, needed: bool, context: &mut Context) {
     let written = fs::write(&file, value);
     match fs::read_to_string(&file) {
         Ok(now) if holds(now.trim(), value) => enforced(context, [&name, "=", now.trim()].concat()),
-        Ok(now) => missing(context, format!("{name} is {} instead of {value}{}", now.trim(), written.err().map(|e| format!(": {e}")).unwrap_or_default())),
+        Ok(now) => missing(
+            context,
+            format!(
+                "{name} is {} instead of {value}{}",
+                now.trim(),
+                written.err().map(|e| format!(": {e}")).unwrap_or_default()
+            ),
+        ),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => {}
         Err(error) => missing(context, format!("{name}: {error}")),
     }

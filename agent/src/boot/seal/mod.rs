@@ -1,7 +1,9 @@
-//! Tenth stage: the seal. From here until the next reboot the machine refuses to be changed, as far as the policy's level says.
+//! Tenth stage: the seal. From here until the next reboot the machine refuses to be changed, as far
+//! as the policy's level says.
 //!
-//! One module a level, each of which does its part and reads back what it did. What the kernel did not take is a fact in the report; where the policy
-//! requires the level, it is a refusal to go on. The guard comes last of all: nothing of the boot has to be excepted from it.
+//! One module a level, each of which does its part and reads back what it did. What the kernel did
+//! not take is a fact in the report; where the policy requires the level, it is a refusal to go on.
+//! The guard comes last of all: nothing of the boot has to be excepted from it.
 
 mod beside;
 mod decide;
@@ -45,11 +47,28 @@ pub struct Begun {
 pub fn begin(root: &MountedRoot) -> Begun {
     let seal = &root.policy().seal;
     // Without udevd, nobody would ask for drivers.
-    let on_request = seal.loads_modules_on_request() && root::open_inside(decide::UDEVD, OFlag::O_PATH).is_ok();
-    let hardware = if on_request { Hardware::Leave } else { Hardware::Drive };
-    let drivers = if seal.level >= Level::Lockdown { drivers::begin(&seal.modules, hardware) } else { Ok(None) };
-    let guard = if seal.level == Level::Guard { lockdown::see().and_then(|()| guard::begin()) } else { Err("not asked for".to_owned()) };
-    Begun { guard, drivers, on_request }
+    let on_request =
+        seal.loads_modules_on_request() && root::open_inside(decide::UDEVD, OFlag::O_PATH).is_ok();
+    let hardware = if on_request {
+        Hardware::Leave
+    } else {
+        Hardware::Drive
+    };
+    let drivers = if seal.level >= Level::Lockdown {
+        drivers::begin(&seal.modules, hardware)
+    } else {
+        Ok(None)
+    };
+    let guard = if seal.level == Level::Guard {
+        lockdown::see().and_then(|()| guard::begin())
+    } else {
+        Err("not asked for".to_owned())
+    };
+    Begun {
+        guard,
+        drivers,
+        on_request,
+    }
 }
 
 /// Waits for the drivers of the hardware, while modules can still be loaded.
@@ -69,10 +88,19 @@ fn finish(drivers: &Result<Option<drivers::Loading>, String>, context: &mut Cont
 }
 
 /// Seals the machine.
-pub fn run(identified: Identified, begun: &Begun, context: &mut Context) -> Result<Sealed, Failure> {
+pub fn run(
+    identified: Identified,
+    begun: &Begun,
+    context: &mut Context,
+) -> Result<Sealed, Failure> {
     let seal = &identified.root().policy().seal;
     context.report.seal.wanted = seal.level.name().to_owned();
-    context.report.seal.enforce = if seal.enforce == Enforce::Require { "require" } else { "prefer" }.to_owned();
+    context.report.seal.enforce = if seal.enforce == Enforce::Require {
+        "require"
+    } else {
+        "prefer"
+    }
+    .to_owned();
     context.report.seal.reached = "none".to_owned();
     context.report.seal.allowances = seal.allow.used();
     let mut guarded = false;
@@ -89,7 +117,9 @@ pub fn run(identified: Identified, begun: &Begun, context: &mut Context) -> Resu
                     close_module_loading(context);
                 }
             }
-            Level::Guard => guarded = guard::seal(&begun.guard, &identified, seal, begun.on_request, context),
+            Level::Guard => {
+                guarded = guard::seal(&begun.guard, &identified, seal, begun.on_request, context)
+            }
         }
         context.watchdog.alive();
         let missing = context.report.seal.missing[before..].to_vec();
@@ -101,7 +131,10 @@ pub fn run(identified: Identified, begun: &Begun, context: &mut Context) -> Resu
             return Err(Failure::new(STAGE, what, missing.join("; "), way_out));
         } else {
             for why in missing {
-                context.warn(format!("The seal lacks something of level {:?}: {why}.", level.name()));
+                context.warn(format!(
+                    "The seal lacks something of level {:?}: {why}.",
+                    level.name()
+                ));
             }
         }
     }
@@ -111,16 +144,22 @@ pub fn run(identified: Identified, begun: &Begun, context: &mut Context) -> Resu
     Ok(Sealed { identified })
 }
 
-/// Leaves module loading to the guard. Where the policy only prefers the guard and it is not in force, it is closed, after the drivers of the hardware that is there.
+/// Leaves module loading to the guard. Where the policy only prefers the guard and it is not in
+/// force, it is closed, after the drivers of the hardware that is there.
 fn open_or_close_module_loading(guarded: bool, context: &mut Context) {
     if !guarded {
         finish(&drivers::begin(&[], Hardware::Drive), context);
         return close_module_loading(context);
     }
     if let Err(error) = systemd::keep_module_loaders_apart() {
-        context.warn(format!("Drivers may not be loaded: systemd-udevd's unit: {error}."));
+        context.warn(format!(
+            "Drivers may not be loaded: systemd-udevd's unit: {error}."
+        ));
     }
-    enforced(context, "modules of the image alone, on request of the kernel, systemd-udevd and systemd-modules-load");
+    enforced(
+        context,
+        "modules of the image alone, on request of the kernel, systemd-udevd and systemd-modules-load",
+    );
     context.report.seal.module_loading = ON_REQUEST.to_owned();
 }
 

@@ -15,18 +15,50 @@ use super::{Condemned, Finding, Known, Stage, failure, untouched};
 
 impl Stage<'_> {
     /// Looks at a volume, and repairs what is safe to repair by itself.
-    pub(super) fn assess(&mut self, position: usize, index: usize, partitions: &Partitions, condemned: Option<&Condemned>) -> Result<Known, Failure> {
+    pub(super) fn assess(
+        &mut self,
+        position: usize,
+        index: usize,
+        partitions: &Partitions,
+        condemned: Option<&Condemned>,
+    ) -> Result<Known, Failure> {
         let volume = &self.volumes[position];
-        let what = format!("volume {:?}, partition {} of {}", volume.name, index + 1, self.disk.path.display());
-        let device = partitions.device(index).map_err(|why| failure(&what, why, "look for messages about the disk in the kernel's log"))?;
-        let is_marked = |mark: u64| partitions.table.partitions[index].as_ref().is_some_and(|p| p.attributes & mark != 0);
-        let mut known = Known { index, finding: Finding::Blank, device, found: None, kept: Kept::default() };
+        let what = format!(
+            "volume {:?}, partition {} of {}",
+            volume.name,
+            index + 1,
+            self.disk.path.display()
+        );
+        let device = partitions.device(index).map_err(|why| {
+            failure(
+                &what,
+                why,
+                "look for messages about the disk in the kernel's log",
+            )
+        })?;
+        let is_marked = |mark: u64| {
+            partitions.table.partitions[index]
+                .as_ref()
+                .is_some_and(|p| p.attributes & mark != 0)
+        };
+        let mut known = Known {
+            index,
+            finding: Finding::Blank,
+            device,
+            found: None,
+            kept: Kept::default(),
+        };
         if is_marked(ATTR_MAKING) {
             return Ok(known);
         }
         let content = File::open(&known.device.path).and_then(|file| {
-            let is_blank = is_marked(ATTR_NEVER_USED) && untouched::is_untouched(&file, known.device.bytes)?;
-            if is_blank { Ok(Content::Blank) } else { probe::probe(&file, known.device.bytes) }
+            let is_blank =
+                is_marked(ATTR_NEVER_USED) && untouched::is_untouched(&file, known.device.bytes)?;
+            if is_blank {
+                Ok(Content::Blank)
+            } else {
+                probe::probe(&file, known.device.bytes)
+            }
         });
         if let Ok(Content::Ext4(found)) = &content {
             known.found = Some(found.clone());
@@ -42,20 +74,42 @@ impl Stage<'_> {
                 return Err(failure(&what, format!("it holds {kind}, not ext4"), remedy));
             }
             // A superblock may be left where only e2fsck finds it.
-            Ok(Content::Unknown) => Finding::Doubtful("it holds data of an unknown kind, not ext4".to_owned()),
-            Err(error) => return Err(failure(&what, format!("it can't be read: {error}"), "check the disk and its connection")),
-            Ok(Content::Ext4(found)) if found.bytes() > known.device.bytes => {
-                let why = format!("its file system has {} bytes, the partition only {}", found.bytes(), known.device.bytes);
-                return Err(failure(&what, why, "restore the partition table, or the whole disk"));
+            Ok(Content::Unknown) => {
+                Finding::Doubtful("it holds data of an unknown kind, not ext4".to_owned())
             }
-            // The check would load a program and its libraries, and end with the same verdict. Errors that the superblock does not know of, mounting shows.
-            Ok(Content::Ext4(found)) if found.clean && !found.features.has_unknown() => Finding::Sound { repaired: false },
+            Err(error) => {
+                return Err(failure(
+                    &what,
+                    format!("it can't be read: {error}"),
+                    "check the disk and its connection",
+                ));
+            }
+            Ok(Content::Ext4(found)) if found.bytes() > known.device.bytes => {
+                let why = format!(
+                    "its file system has {} bytes, the partition only {}",
+                    found.bytes(),
+                    known.device.bytes
+                );
+                return Err(failure(
+                    &what,
+                    why,
+                    "restore the partition table, or the whole disk",
+                ));
+            }
+            // The check would load a program and its libraries, and end with the same verdict.
+            // Errors that the superblock does not know of, mounting shows.
+            Ok(Content::Ext4(found)) if found.clean && !found.features.has_unknown() => {
+                Finding::Sound { repaired: false }
+            }
             Ok(Content::Ext4(found)) => {
-                let checked = self.programs(volume).check(&known.device.path, found.features);
+                let checked = self
+                    .programs(volume)
+                    .check(&known.device.path, found.features);
                 match checked.map_err(|error| failure(&what, error.why, error.remedy))? {
                     Checked::Clean => Finding::Sound { repaired: false },
                     Checked::Repaired(said) => {
-                        self.warnings.push(format!("Volume {:?} was repaired: {said}.", volume.name));
+                        self.warnings
+                            .push(format!("Volume {:?} was repaired: {said}.", volume.name));
                         Finding::Sound { repaired: true }
                     }
                     Checked::Damaged(why) => Finding::Doubtful(why),
@@ -66,16 +120,20 @@ impl Stage<'_> {
         Ok(known)
     }
 
-    /// Repairs what only asking would be safe for, after evidence was kept: what a repair takes away is gone.
+    /// Repairs what only asking would be safe for, after evidence was kept: what a repair takes
+    /// away is gone.
     pub(super) fn repair_doubtful(&mut self, known: &mut [Known]) -> Result<(), Failure> {
         for position in 0..known.len() {
-            let Finding::Doubtful(doubt) = &known[position].finding else { continue };
+            let Finding::Doubtful(doubt) = &known[position].finding else {
+                continue;
+            };
             let doubt = doubt.clone();
             known[position].finding = match self.repair(position, known)? {
                 Checked::Damaged(why) => Finding::Damaged(format!("{doubt}; {why}")),
                 Checked::Clean | Checked::Repaired(_) => {
                     let (name, kept) = (&self.volumes[position].name, &known[position].kept);
-                    self.warnings.push(format!("Volume {name:?} was repaired: {doubt}; {kept}."));
+                    self.warnings
+                        .push(format!("Volume {name:?} was repaired: {doubt}; {kept}."));
                     Finding::Sound { repaired: true }
                 }
                 Checked::Unsupported(unsupported) => Finding::Unchecked(unsupported),
@@ -84,40 +142,88 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Keeps evidence of a volume as it is, and then repairs all that can be repaired. A disk that can't be read, or a program that fails, ends the
-    /// boot: neither says anything of the file system.
-    pub(super) fn repair(&mut self, position: usize, known: &mut [Known]) -> Result<Checked, Failure> {
+    /// Keeps evidence of a volume as it is, and then repairs all that can be repaired. A disk that
+    /// can't be read, or a program that fails, ends the boot: neither says anything of the file
+    /// system.
+    pub(super) fn repair(
+        &mut self,
+        position: usize,
+        known: &mut [Known],
+    ) -> Result<Checked, Failure> {
         let volume = &self.volumes[position];
         let Known { device, found, .. } = &known[position];
-        let (device, features) = (device.clone(), found.as_ref().map(|found| found.features).unwrap_or_default());
+        let (device, features) = (
+            device.clone(),
+            found
+                .as_ref()
+                .map(|found| found.features)
+                .unwrap_or_default(),
+        );
         let what = format!("volume {:?} ({})", volume.name, device.path.display());
         let failed = |error: ToolError| failure(what.as_str(), error.why, error.remedy);
-        if let Some(checked) = self.programs(volume).examine(&device.path, device.bytes, features).map_err(failed)? {
+        if let Some(checked) = self
+            .programs(volume)
+            .examine(&device.path, device.bytes, features)
+            .map_err(failed)?
+        {
             return Ok(checked);
         }
         self.keep(position, known)?;
-        self.programs(volume).repair(&device.path, device.bytes, features).map_err(failed)
+        self.programs(volume)
+            .repair(&device.path, device.bytes, features)
+            .map_err(failed)
     }
 
-    /// Ends the boot for a damaged volume, or sees to it that evidence is kept: the whole volume where the disk has room, parts on a sound volume
-    /// else, and if there is none in memory, for its own new file system.
-    pub(super) fn prepare_replacements(&mut self, known: &mut [Known], table: &mut Table) -> Result<(), Failure> {
+    /// Ends the boot for a damaged volume, or sees to it that evidence is kept: the whole volume
+    /// where the disk has room, parts on a sound volume else, and if there is none in memory,
+    /// for its own new file system.
+    pub(super) fn prepare_replacements(
+        &mut self,
+        known: &mut [Known],
+        table: &mut Table,
+    ) -> Result<(), Failure> {
         for position in 0..known.len() {
             let volume = &self.volumes[position];
-            let Finding::Damaged(why) = &known[position].finding else { continue };
-            let what = format!("volume {:?} ({})", volume.name, known[position].device.path.display());
+            let Finding::Damaged(why) = &known[position].finding else {
+                continue;
+            };
+            let what = format!(
+                "volume {:?} ({})",
+                volume.name,
+                known[position].device.path.display()
+            );
             if volume.on_damage == OnDamage::Fail {
-                return Err(failure(what, why, "restore the volume, or set on_damage = \"recreate\" for it in the image's definition"));
+                return Err(failure(
+                    what,
+                    why,
+                    "restore the volume, or set on_damage = \"recreate\" for it in the image's definition",
+                ));
             }
-            let said = format!("Volume {:?} was damaged ({why}) and was made anew", volume.name);
-            let id = identity::random().map_err(|e| failure(&what, format!("the kernel gives no random bytes: {e}"), "try again"))?;
-            if let Some((with_new, index)) = grow::set_aside(table, known[position].index, gpt::Guid::from_text_order(id)) {
-                self.warnings.push(format!("{said}; the damaged one is kept whole as partition {} (damaged-{}).", known[position].index + 1, volume.name));
+            let said = format!(
+                "Volume {:?} was damaged ({why}) and was made anew",
+                volume.name
+            );
+            let id = identity::random().map_err(|e| {
+                failure(
+                    &what,
+                    format!("the kernel gives no random bytes: {e}"),
+                    "try again",
+                )
+            })?;
+            if let Some((with_new, index)) =
+                grow::set_aside(table, known[position].index, gpt::Guid::from_text_order(id))
+            {
+                self.warnings.push(format!(
+                    "{said}; the damaged one is kept whole as partition {} (damaged-{}).",
+                    known[position].index + 1,
+                    volume.name
+                ));
                 (*table, known[position].index) = (with_new, index);
                 continue;
             }
             self.keep(position, known)?;
-            self.warnings.push(format!("{said}; {}.", known[position].kept));
+            self.warnings
+                .push(format!("{said}; {}.", known[position].kept));
         }
         Ok(())
     }

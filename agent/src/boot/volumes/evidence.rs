@@ -1,5 +1,6 @@
-//! What is kept of a damaged volume before it is repaired or a new one takes its place: its first MiBs (superblock, group descriptors) and its journal,
-//! for whoever wants to know what happened. Bounded, because a healthy volume's room is worth more.
+//! What is kept of a damaged volume before it is repaired or a new one takes its place: its first
+//! MiBs (superblock, group descriptors) and its journal, for whoever wants to know what happened.
+//! Bounded, because a healthy volume's room is worth more.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -27,20 +28,27 @@ const FILES: usize = 8;
 const SHARE: u64 = 4;
 const CHUNK: usize = 64 << 10;
 
-/// Parts of a damaged volume: text up to the first empty line, which says which bytes of the volume follow, in that order.
+/// Parts of a damaged volume: text up to the first empty line, which says which bytes of the volume
+/// follow, in that order.
 pub struct Evidence {
-    /// File name: the volume's name and the start of the content's hash, so that keeping it twice makes one file.
+    /// File name: the volume's name and the start of the content's hash, so that keeping it twice
+    /// makes one file.
     pub file: String,
     bytes: Vec<u8>,
 }
 
 impl Evidence {
-    /// Reads it from the volume `name` of `bytes` bytes, with the journal where its superblock tells where that is.
+    /// Reads it from the volume `name` of `bytes` bytes, with the journal where its superblock
+    /// tells where that is.
     pub fn take(name: &str, partition: &File, bytes: u64, known: Option<&Super>) -> Evidence {
         let mut ranges = vec![(0, HEAD.min(bytes))];
         let mut left = JOURNAL;
-        for (first, count) in known.iter().flat_map(|found| found.journal.iter().map(|(first, count)| (first.saturating_mul(found.block), count * found.block)))
-        {
+        for (first, count) in known.iter().flat_map(|found| {
+            found
+                .journal
+                .iter()
+                .map(|(first, count)| (first.saturating_mul(found.block), count * found.block))
+        }) {
             let length = count.min(left).min(bytes.saturating_sub(first));
             if length > 0 {
                 ranges.push((first, length));
@@ -52,18 +60,35 @@ impl Evidence {
         for (first, length) in ranges {
             let from = content.len();
             content.resize(from + length as usize, 0);
-            let chunks = content[from..].chunks_mut(CHUNK).zip((first..).step_by(CHUNK));
+            let chunks = content[from..]
+                .chunks_mut(CHUNK)
+                .zip((first..).step_by(CHUNK));
             // A bad disk gives some of it: the rest stays zero, and is counted.
-            let unread = chunks.filter_map(|(chunk, at)| partition.read_exact_at(chunk, at).err()).count();
-            text.push_str(&format!("bytes {first} to {}, {unread} of its {CHUNK}-byte pieces unreadable\n", first + length - 1));
+            let unread = chunks
+                .filter_map(|(chunk, at)| partition.read_exact_at(chunk, at).err())
+                .count();
+            text.push_str(&format!(
+                "bytes {first} to {}, {unread} of its {CHUNK}-byte pieces unreadable\n",
+                first + length - 1
+            ));
         }
-        let file = format!("{name}-{}.damaged", &hex::encode(&Sha256::digest(&content))[..16]);
-        Evidence { file, bytes: [text.as_bytes(), b"\n", &content].concat() }
+        let file = format!(
+            "{name}-{}.damaged",
+            &hex::encode(&Sha256::digest(&content))[..16]
+        );
+        Evidence {
+            file,
+            bytes: [text.as_bytes(), b"\n", &content].concat(),
+        }
     }
 
-    /// Keeps it on a volume, durably, when there is room to spare. Returns the file's path below the volume.
+    /// Keeps it on a volume, durably, when there is room to spare. Returns the file's path below
+    /// the volume.
     pub fn keep(&self, volume: &OwnedFd) -> io::Result<String> {
-        let own = beneath::own_folder(volume, &beneath::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default())?;
+        let own = beneath::own_folder(
+            volume,
+            &beneath::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default(),
+        )?;
         let folder = beneath::own_folder(own, c"damaged")?;
         let name = beneath::c_name(self.file.as_ref()).ok_or(io::ErrorKind::InvalidFilename)?;
         let path = format!("{IDENTITY_DIR}/damaged/{}", self.file);
@@ -72,10 +97,14 @@ impl Evidence {
             return Ok(path);
         }
         if there.len() >= FILES {
-            return Err(io::Error::other(format!("{FILES} files of evidence are there already")));
+            return Err(io::Error::other(format!(
+                "{FILES} files of evidence are there already"
+            )));
         }
         let free = nix::sys::statvfs::fstatvfs(volume)?;
-        if free.fragment_size().saturating_mul(free.blocks_available()) / SHARE < self.bytes.len() as u64 {
+        if free.fragment_size().saturating_mul(free.blocks_available()) / SHARE
+            < self.bytes.len() as u64
+        {
             return Err(io::Error::other("too little free space"));
         }
         beneath::write(folder, &name, &self.bytes)?;
@@ -107,14 +136,21 @@ impl fmt::Display for Kept {
 }
 
 impl Stage<'_> {
-    /// Keeps evidence of a volume on a sound one or, if none takes it, in memory, for the volume itself once it is in order again.
-    /// What was kept first stays: it is nearest to what happened.
+    /// Keeps evidence of a volume on a sound one or, if none takes it, in memory, for the volume
+    /// itself once it is in order again. What was kept first stays: it is nearest to what
+    /// happened.
     pub(super) fn keep(&self, position: usize, known: &mut [Known]) -> Result<(), Failure> {
         if !matches!(known[position].kept, Kept::Nothing) {
             return Ok(());
         }
         let (volume, Known { device, found, .. }) = (&self.volumes[position], &known[position]);
-        let opened = File::open(&device.path).map_err(|e| failure(format!("volume {:?} ({})", volume.name, device.path.display()), e, "replace the disk"))?;
+        let opened = File::open(&device.path).map_err(|e| {
+            failure(
+                format!("volume {:?} ({})", volume.name, device.path.display()),
+                e,
+                "replace the disk",
+            )
+        })?;
         let evidence = Evidence::take(&volume.name, &opened, device.bytes, found.as_ref());
         known[position].kept = match self.keep_elsewhere(position, known, &evidence) {
             Some(place) => Kept::Elsewhere(place),
@@ -123,19 +159,34 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Writes evidence to the first sound volume, other than the one at `position`, that takes it; where that is.
-    fn keep_elsewhere(&self, position: usize, known: &[Known], evidence: &Evidence) -> Option<String> {
-        let others = (0..).zip(known.iter().zip(self.volumes)).filter(|(other, _)| *other != position).map(|(_, other)| other);
-        for (known, volume) in others.filter(|(known, _)| matches!(known.finding, Finding::Sound { .. })) {
+    /// Writes evidence to the first sound volume, other than the one at `position`, that takes it;
+    /// where that is.
+    fn keep_elsewhere(
+        &self,
+        position: usize,
+        known: &[Known],
+        evidence: &Evidence,
+    ) -> Option<String> {
+        let others = (0..)
+            .zip(known.iter().zip(self.volumes))
+            .filter(|(other, _)| *other != position)
+            .map(|(_, other)| other);
+        for (known, volume) in
+            others.filter(|(known, _)| matches!(known.finding, Finding::Sound { .. }))
+        {
             if fs::create_dir_all(self.evidence_mount).is_err() {
                 return None;
             }
-            let kept = beneath::open_trusted(self.evidence_mount).and_then(|folder| ext4::mount_on(&known.device.path, &folder, false)).map(|()| {
-                let kept = beneath::open_trusted(self.evidence_mount).map_err(io::Error::from).and_then(|volume| evidence.keep(&volume));
-                // Nothing is open in it any more.
-                let unmounted = umount2(self.evidence_mount, MntFlags::empty());
-                kept.and_then(|path| unmounted.map(|()| path).map_err(io::Error::from))
-            });
+            let kept = beneath::open_trusted(self.evidence_mount)
+                .and_then(|folder| ext4::mount_on(&known.device.path, &folder, false))
+                .map(|()| {
+                    let kept = beneath::open_trusted(self.evidence_mount)
+                        .map_err(io::Error::from)
+                        .and_then(|volume| evidence.keep(&volume));
+                    // Nothing is open in it any more.
+                    let unmounted = umount2(self.evidence_mount, MntFlags::empty());
+                    kept.and_then(|path| unmounted.map(|()| path).map_err(io::Error::from))
+                });
             if let Ok(Ok(path)) = kept {
                 return Some(format!("{}/{path}", volume.mount));
             }

@@ -17,15 +17,16 @@ use super::tool::{Ended, Tool, ToolError};
 use crate::kernel::beneath;
 use crate::kernel::console;
 
-/// Longest time for making a file system, for checking one, and for growing one. A check reads all metadata only after a crash that the journal can't mend.
+/// Longest time for making a file system, for checking one, and for growing one. A check reads all
+/// metadata only after a crash that the journal can't mend.
 const MAKE_DEADLINE: Duration = Duration::from_secs(300);
 const CHECK_DEADLINE: Duration = Duration::from_secs(1800);
 const GROW_DEADLINE: Duration = Duration::from_secs(1800);
 /// Longest label that ext4 has room for, bytes.
 const LABEL: usize = 16;
 
-/// Errors of the disk or the machine in what e2fsck prints. The volume may be in order. A block beyond the disk's end, to which a damaged pointer
-/// leads, gives other errors.
+/// Errors of the disk or the machine in what e2fsck prints. The volume may be in order. A block
+/// beyond the disk's end, to which a damaged pointer leads, gives other errors.
 const TROUBLE: [&str; 7] = [
     "Input/output error",
     "No data available",
@@ -87,25 +88,58 @@ impl Programs<'_> {
         let name = self.volume;
         let label = &name[..name.len().min(LABEL)];
         let path = device.to_string_lossy();
-        // 4 KiB blocks and 256-byte inodes whatever the size: what small volumes get by default can't grow far nor tell time beyond 2038.
-        // The kernel zeroes inode tables and journal later, in its own time.
-        // A flexible group of small ones is as large as one of full ones, 2 GiB: the kernel grows by one at a time.
-        let (small_group, small_flexible) = (SMALL_VOLUME_GROUP.to_string(), (SMALL_VOLUME / 2 * 16 / (SMALL_VOLUME_GROUP * 4096)).to_string());
-        let mut arguments = vec!["-q", "-F", "-b", "4096", "-I", "256", "-L", label, "-E", "lazy_itable_init=1,lazy_journal_init=1", &path];
+        // 4 KiB blocks and 256-byte inodes whatever the size: what small volumes get by default
+        // can't grow far nor tell time beyond 2038. The kernel zeroes inode tables and
+        // journal later, in its own time. A flexible group of small ones is as large as one
+        // of full ones, 2 GiB: the kernel grows by one at a time.
+        let (small_group, small_flexible) = (
+            SMALL_VOLUME_GROUP.to_string(),
+            (SMALL_VOLUME / 2 * 16 / (SMALL_VOLUME_GROUP * 4096)).to_string(),
+        );
+        let mut arguments = vec![
+            "-q",
+            "-F",
+            "-b",
+            "4096",
+            "-I",
+            "256",
+            "-L",
+            label,
+            "-E",
+            "lazy_itable_init=1,lazy_journal_init=1",
+            &path,
+        ];
         if bytes < SMALL_VOLUME {
             arguments.splice(0..0, ["-g", &small_group, "-G", &small_flexible]);
         }
-        let tool = Tool { sysroot: self.sysroot, program: "mkfs.ext4", arguments: &arguments, progress: None, deadline: MAKE_DEADLINE, watched: &[] };
-        let mut progress = Progress::new(format!("making a file system for volume {name:?}"), self.tick);
+        let tool = Tool {
+            sysroot: self.sysroot,
+            program: "mkfs.ext4",
+            arguments: &arguments,
+            progress: None,
+            deadline: MAKE_DEADLINE,
+            watched: &[],
+        };
+        let mut progress = Progress::new(
+            format!("making a file system for volume {name:?}"),
+            self.tick,
+        );
         let ended = tool.run(&mut |_| progress.alive(&String::new))?;
         if ended.code != 0 {
             return Err(failed("mkfs.ext4", &ended));
         }
-        let written = OpenOptions::new().write(true).open(device).and_then(|file| file.sync_all());
-        written.map_err(|e| ToolError { why: format!("writing it out: {e}"), remedy: DISK })
+        let written = OpenOptions::new()
+            .write(true)
+            .open(device)
+            .and_then(|file| file.sync_all());
+        written.map_err(|e| ToolError {
+            why: format!("writing it out: {e}"),
+            remedy: DISK,
+        })
     }
 
-    /// Checks, and repairs only what is safe to repair without asking. `Damaged` means that there is more.
+    /// Checks, and repairs only what is safe to repair without asking. `Damaged` means that there
+    /// is more.
     pub fn check(&mut self, device: &Path, features: Features) -> Result<Checked, ToolError> {
         let ended = self.fsck(&["-p", &device.to_string_lossy()], true)?;
         if let Some(unsupported) = self.unsupported(&ended, features) {
@@ -115,15 +149,21 @@ impl Programs<'_> {
         match ended.code {
             0 => Ok(Checked::Clean),
             1 | 2 => Ok(Checked::Repaired(ended.said)),
-            // Bits: 4 is errors left, 8 an operational error, which a bad superblock is too: only a repair can tell.
+            // Bits: 4 is errors left, 8 an operational error, which a bad superblock is too: only a
+            // repair can tell.
             4 | 8 | 12 => Ok(Checked::Damaged(ended.said)),
             _ => Err(failed("fsck.ext4", &ended)),
         }
     }
 
-    /// Tells without writing whether a repair makes sense: `None` when it does. A sector that can't be read would be overwritten by it, and
-    /// what has no superblock is not repaired.
-    pub fn examine(&mut self, device: &Path, bytes: u64, features: Features) -> Result<Option<Checked>, ToolError> {
+    /// Tells without writing whether a repair makes sense: `None` when it does. A sector that can't
+    /// be read would be overwritten by it, and what has no superblock is not repaired.
+    pub fn examine(
+        &mut self,
+        device: &Path,
+        bytes: u64,
+        features: Features,
+    ) -> Result<Option<Checked>, ToolError> {
         let ended = self.with_each_superblock("-fn", device, bytes)?;
         if let Some(unsupported) = self.unsupported(&ended, features) {
             return Ok(Some(Checked::Unsupported(unsupported)));
@@ -135,9 +175,15 @@ impl Programs<'_> {
         }
     }
 
-    /// Doubts a file system, also one that says it is in order, and repairs everything that e2fsck knows to repair, because nobody is there to be
-    /// asked. What was there before may be lost: whoever wants it keeps it first. `Damaged` means that e2fsck can't repair it.
-    pub fn repair(&mut self, device: &Path, bytes: u64, features: Features) -> Result<Checked, ToolError> {
+    /// Doubts a file system, also one that says it is in order, and repairs everything that e2fsck
+    /// knows to repair, because nobody is there to be asked. What was there before may be lost:
+    /// whoever wants it keeps it first. `Damaged` means that e2fsck can't repair it.
+    pub fn repair(
+        &mut self,
+        device: &Path,
+        bytes: u64,
+        features: Features,
+    ) -> Result<Checked, ToolError> {
         let ended = self.with_each_superblock("-fy", device, bytes)?;
         if let Some(unsupported) = self.unsupported(&ended, features) {
             return Ok(Checked::Unsupported(unsupported));
@@ -146,20 +192,41 @@ impl Programs<'_> {
         match ended.code {
             0 => Ok(Checked::Clean),
             1 | 2 => Ok(Checked::Repaired(ended.said)),
-            4..=7 => Ok(Checked::Damaged(format!("fsck.ext4 can't repair it: {}", ended.said))),
+            4..=7 => Ok(Checked::Damaged(format!(
+                "fsck.ext4 can't repair it: {}",
+                ended.said
+            ))),
             _ => lacks_superblock(&ended).ok_or_else(|| failed("fsck.ext4", &ended)),
         }
     }
 
-    /// Runs e2fsck, and again with a copy of the superblock where it finds none. It looks for copies only where full groups have them.
+    /// Runs e2fsck, and again with a copy of the superblock where it finds none. It looks for
+    /// copies only where full groups have them.
     #[inline(never)]
-    fn with_each_superblock(&mut self, how: &str, device: &Path, bytes: u64) -> Result<Ended, ToolError> {
+    fn with_each_superblock(
+        &mut self,
+        how: &str,
+        device: &Path,
+        bytes: u64,
+    ) -> Result<Ended, ToolError> {
         let path = device.to_string_lossy();
         let ended = self.fsck(&[how, &path], true)?;
         if ended.seen.contains(&NO_SUPERBLOCK)
-            && let Some((block, size)) = File::open(device).ok().and_then(|file| probe::backup(&file, bytes))
+            && let Some((block, size)) = File::open(device)
+                .ok()
+                .and_then(|file| probe::backup(&file, bytes))
         {
-            return self.fsck(&[how, "-b", &block.to_string(), "-B", &size.to_string(), &path], true);
+            return self.fsck(
+                &[
+                    how,
+                    "-b",
+                    &block.to_string(),
+                    "-B",
+                    &size.to_string(),
+                    &path,
+                ],
+                true,
+            );
         }
         Ok(ended)
     }
@@ -170,12 +237,21 @@ impl Programs<'_> {
         if !ended.seen.iter().any(|text| NEWER.contains(text)) {
             return None;
         }
-        let version = self.fsck(&["-V"], false).map(|ended| version(&ended.said)).unwrap_or_default();
+        let version = self
+            .fsck(&["-V"], false)
+            .map(|ended| version(&ended.said))
+            .unwrap_or_default();
         let named = features.named_in(&ended.said);
         let why = if named.is_empty() {
-            format!("it was made by newer tools than this image's e2fsck{version}, which ended with: {}", ended.said)
+            format!(
+                "it was made by newer tools than this image's e2fsck{version}, which ended with: {}",
+                ended.said
+            )
         } else {
-            format!("it was made by newer tools: it has {}, which this image's e2fsck{version} does not know", features::sentence(&named))
+            format!(
+                "it was made by newer tools: it has {}, which this image's e2fsck{version} does not know",
+                features::sentence(&named)
+            )
         };
         Some(Unsupported { why })
     }
@@ -184,7 +260,14 @@ impl Programs<'_> {
     fn fsck(&mut self, arguments: &[&str], is_check: bool) -> Result<Ended, ToolError> {
         let watched = [&TROUBLE[..], &NEWER, &[NO_SUPERBLOCK]].concat();
         let progress = is_check.then_some("-C");
-        let tool = Tool { sysroot: self.sysroot, program: "fsck.ext4", arguments, progress, deadline: CHECK_DEADLINE, watched: &watched };
+        let tool = Tool {
+            sysroot: self.sysroot,
+            program: "fsck.ext4",
+            arguments,
+            progress,
+            deadline: CHECK_DEADLINE,
+            watched: &watched,
+        };
         let mut progress = Progress::new(format!("checking volume {:?}", self.volume), self.tick);
         tool.run(&mut |line| progress.alive(&|| how_far(line)))
     }
@@ -196,31 +279,54 @@ const DISK: &str = "check the disk and its connection; the kernel's log has its 
 /// `e2fsck -C` writes a pass, how much of it is done, and how much there is.
 #[inline(never)]
 fn how_far(line: &str) -> String {
-    let mut numbers = line.split_ascii_whitespace().map_while(|word| word.parse::<u64>().ok());
+    let mut numbers = line
+        .split_ascii_whitespace()
+        .map_while(|word| word.parse::<u64>().ok());
     match (numbers.next(), numbers.next(), numbers.next()) {
-        (Some(pass), Some(done), Some(all)) if all > 0 => format!("pass {pass} of 5, {} %", done.min(all).saturating_mul(100) / all),
+        (Some(pass), Some(done), Some(all)) if all > 0 => format!(
+            "pass {pass} of 5, {} %",
+            done.min(all).saturating_mul(100) / all
+        ),
         _ => String::new(),
     }
 }
 
 /// ` 1.47.0`, of the first line that `e2fsck -V` prints.
 fn version(said: &str) -> String {
-    said.split_ascii_whitespace().nth(1).map(|version| format!(" {version}")).unwrap_or_default()
+    said.split_ascii_whitespace()
+        .nth(1)
+        .map(|version| format!(" {version}"))
+        .unwrap_or_default()
 }
 
-/// Refuses the result of an e2fsck that met an I/O error or ran out of memory: it says nothing about the file system.
+/// Refuses the result of an e2fsck that met an I/O error or ran out of memory: it says nothing
+/// about the file system.
 #[inline(never)]
 fn trouble(ended: &Ended) -> Result<(), ToolError> {
-    let Some(text) = ended.seen.iter().find(|text| TROUBLE.contains(text)) else { return Ok(()) };
-    let remedy = if text.contains("memory") || text.contains("Memory") { "give the machine more memory" } else { DISK };
+    let Some(text) = ended.seen.iter().find(|text| TROUBLE.contains(text)) else {
+        return Ok(());
+    };
+    let remedy = if text.contains("memory") || text.contains("Memory") {
+        "give the machine more memory"
+    } else {
+        DISK
+    };
     Err(ToolError {
-        why: format!("fsck.ext4 ended with {} because of {text:?}, so that nothing is known of the file system: {}", ended.code, ended.said),
+        why: format!(
+            "fsck.ext4 ended with {} because of {text:?}, so that nothing is known of the file system: {}",
+            ended.code, ended.said
+        ),
         remedy,
     })
 }
 
 fn lacks_superblock(ended: &Ended) -> Option<Checked> {
-    ended.seen.contains(&NO_SUPERBLOCK).then(|| Checked::Damaged(format!("fsck.ext4 can't repair it, because it finds no superblock: {}", ended.said)))
+    ended.seen.contains(&NO_SUPERBLOCK).then(|| {
+        Checked::Damaged(format!(
+            "fsck.ext4 can't repair it, because it finds no superblock: {}",
+            ended.said
+        ))
+    })
 }
 
 /// The error for a program whose exit code says nothing about the volume.
@@ -229,33 +335,75 @@ fn failed(program: &str, ended: &Ended) -> ToolError {
     let (how, remedy) = match ended.code {
         // Also of the kernel, where there is too little memory.
         137 => ("was killed".to_owned(), "give the machine more memory"),
-        129..=192 => (format!("was ended by signal {}", ended.code - 128), "put a working e2fsprogs into the image"),
-        126 | 127 => (format!("can't be run (exit code {})", ended.code), "put e2fsprogs with its libraries into the image"),
-        code => (format!("ended with {code}"), "check the volume with e2fsck on another machine: it was not made anew"),
+        129..=192 => (
+            format!("was ended by signal {}", ended.code - 128),
+            "put a working e2fsprogs into the image",
+        ),
+        126 | 127 => (
+            format!("can't be run (exit code {})", ended.code),
+            "put e2fsprogs with its libraries into the image",
+        ),
+        code => (
+            format!("ended with {code}"),
+            "check the volume with e2fsck on another machine: it was not made anew",
+        ),
     };
-    let said = if ended.said.is_empty() { String::new() } else { format!(": {}", ended.said) };
-    ToolError { why: format!("{program} {how}{said}"), remedy }
+    let said = if ended.said.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", ended.said)
+    };
+    ToolError {
+        why: format!("{program} {how}{said}"),
+        remedy,
+    }
 }
 
-/// Why the kernel refuses to mount a file system, where it is not damage: it lacks a feature. A clause, from the kernel's log.
+/// Why the kernel refuses to mount a file system, where it is not damage: it lacks a feature. A
+/// clause, from the kernel's log.
 #[inline(never)]
 pub fn unknown_to_kernel(device: &str, features: Features) -> Option<String> {
     let line = console::last_logged(&format!("EXT4-fs ({device}): "))?;
-    let said = line.split_once("): ").map_or(line.as_str(), |(_, said)| said);
-    let mask = || said.rsplit_once('(').and_then(|(_, mask)| u32::from_str_radix(mask.trim_end_matches(')'), 16).ok()).unwrap_or(!0);
-    let (what, named) = if said.contains("couldn't mount RDWR because of unsupported optional features") {
-        ("can only read", features.masked(features::Set::RoCompat, mask()))
-    } else if said.contains("couldn't mount because of unsupported optional features") {
-        ("can't mount", features.masked(features::Set::Incompat, mask()))
-    } else if ["CONFIG_", "revision level too high", "unsupported"].iter().any(|text| said.to_ascii_lowercase().contains(&text.to_ascii_lowercase())) {
-        ("can't mount", Vec::new())
-    } else if said.contains("error loading journal") && console::last_logged("JBD2: Unrecognised features on journal").is_some() {
-        // The kernel's line about the journal does not name the device.
-        return Some("the kernel does not know a feature of its journal".to_owned());
-    } else {
-        return None;
+    let said = line
+        .split_once("): ")
+        .map_or(line.as_str(), |(_, said)| said);
+    let mask = || {
+        said.rsplit_once('(')
+            .and_then(|(_, mask)| u32::from_str_radix(mask.trim_end_matches(')'), 16).ok())
+            .unwrap_or(!0)
     };
-    let named = if named.is_empty() { String::new() } else { format!("it has {}, ", features::sentence(&named)) };
+    let (what, named) =
+        if said.contains("couldn't mount RDWR because of unsupported optional features") {
+            (
+                "can only read",
+                features.masked(features::Set::RoCompat, mask()),
+            )
+        } else if said.contains("couldn't mount because of unsupported optional features") {
+            (
+                "can't mount",
+                features.masked(features::Set::Incompat, mask()),
+            )
+        } else if ["CONFIG_", "revision level too high", "unsupported"]
+            .iter()
+            .any(|text| {
+                said.to_ascii_lowercase()
+                    .contains(&text.to_ascii_lowercase())
+            })
+        {
+            ("can't mount", Vec::new())
+        } else if said.contains("error loading journal")
+            && console::last_logged("JBD2: Unrecognised features on journal").is_some()
+        {
+            // The kernel's line about the journal does not name the device.
+            return Some("the kernel does not know a feature of its journal".to_owned());
+        } else {
+            return None;
+        };
+    let named = if named.is_empty() {
+        String::new()
+    } else {
+        format!("it has {}, ", features::sentence(&named))
+    };
     Some(format!("{named}which this image's kernel {what}: {said}"))
 }
 
@@ -264,7 +412,13 @@ pub fn mount_on(device: &Path, folder: &OwnedFd, executable: bool) -> nix::Resul
     let target = beneath::path_of(folder);
     let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     flags.set(MsFlags::MS_NOEXEC, !executable);
-    mount(Some(device), target.as_c_str(), Some("ext4"), flags, Some("errors=remount-ro"))
+    mount(
+        Some(device),
+        target.as_c_str(),
+        Some("ext4"),
+        flags,
+        Some("errors=remount-ro"),
+    )
 }
 
 /// Groups to grow by at first; then as many as take about [`STEP`].
@@ -272,13 +426,25 @@ const FIRST_STEP: u64 = 16;
 /// How long one step should take: the watchdog hears nothing meanwhile.
 const STEP: Duration = Duration::from_secs(1);
 
-/// Grows the mounted file system to `blocks` blocks, in steps, each of which the kernel journals: whenever the power goes, it can be mounted, and the
-/// next start goes on. Gives the blocks that it has when time is up.
-pub fn grow(root: &OwnedFd, found: &Super, blocks: u64, progress: &mut Progress<'_>) -> io::Result<u64> {
+/// Grows the mounted file system to `blocks` blocks, in steps, each of which the kernel journals:
+/// whenever the power goes, it can be mounted, and the next start goes on. Gives the blocks that it
+/// has when time is up.
+pub fn grow(
+    root: &OwnedFd,
+    found: &Super,
+    blocks: u64,
+    progress: &mut Progress<'_>,
+) -> io::Result<u64> {
     let until = Instant::now() + GROW_DEADLINE;
     let (mut now, mut step) = (found.blocks, FIRST_STEP);
     while now < blocks && Instant::now() < until {
-        progress.alive(&|| format!("{} of {} MB", megabytes(now, found.block), megabytes(blocks, found.block)));
+        progress.alive(&|| {
+            format!(
+                "{} of {} MB",
+                megabytes(now, found.block),
+                megabytes(blocks, found.block)
+            )
+        });
         let started = Instant::now();
         let next = next_size(found, now, step).min(blocks);
         // SAFETY: the request reads one 64-bit number, which outlives the call.
@@ -289,10 +455,13 @@ pub fn grow(root: &OwnedFd, found: &Super, blocks: u64, progress: &mut Progress<
     Ok(now)
 }
 
-/// The end of the group that is `step` groups further: the kernel leaves out a last group that is too short for what belongs into it.
+/// The end of the group that is `step` groups further: the kernel leaves out a last group that is
+/// too short for what belongs into it.
 fn next_size(found: &Super, now: u64, step: u64) -> u64 {
     let groups = now.saturating_sub(found.first) / found.group;
-    found.first.saturating_add(groups.saturating_add(step).saturating_mul(found.group))
+    found
+        .first
+        .saturating_add(groups.saturating_add(step).saturating_mul(found.group))
 }
 
 fn next_step(step: u64, took: Duration) -> u64 {
@@ -313,8 +482,16 @@ mod tests {
 
     #[test]
     fn growing_goes_by_whole_groups_and_as_fast_as_the_disk() {
-        let found =
-            Super { block: 1024, blocks: 10_000, group: 8192, first: 1, clean: true, corrupted: false, features: Features::default(), journal: Vec::new() };
+        let found = Super {
+            block: 1024,
+            blocks: 10_000,
+            group: 8192,
+            first: 1,
+            clean: true,
+            corrupted: false,
+            features: Features::default(),
+            journal: Vec::new(),
+        };
         assert_eq!(next_size(&found, 10_000, 16), 1 + 17 * 8192);
         assert_eq!(next_size(&found, 1 + 17 * 8192, 1), 1 + 18 * 8192);
         assert_eq!(next_size(&found, u64::MAX, u64::MAX), u64::MAX);
@@ -326,8 +503,14 @@ mod tests {
     #[test]
     fn progress_and_version_are_read_from_what_e2fsck_prints() {
         assert_eq!(how_far("1 30 120 /dev/vda5"), "pass 1 of 5, 25 %");
-        assert_eq!((how_far(""), how_far("2 1 0 x"), how_far("x")), (String::new(), String::new(), String::new()));
-        assert_eq!(version("e2fsck 1.47.0 (5-Feb-2023) Using EXT2FS Library version 1.47.0, 5-Feb-2023"), " 1.47.0");
+        assert_eq!(
+            (how_far(""), how_far("2 1 0 x"), how_far("x")),
+            (String::new(), String::new(), String::new())
+        );
+        assert_eq!(
+            version("e2fsck 1.47.0 (5-Feb-2023) Using EXT2FS Library version 1.47.0, 5-Feb-2023"),
+            " 1.47.0"
+        );
         assert_eq!(version(""), "");
     }
 }

@@ -1,4 +1,5 @@
-//! The optional features of an ext4 file system: what the superblock asks of whoever mounts or checks it.
+//! The optional features of an ext4 file system: what the superblock asks of whoever mounts or
+//! checks it.
 //!
 //! Names are those of e2fsprogs' lib/e2p/feature.c, versions those of its release notes.
 
@@ -7,7 +8,8 @@ use std::fmt;
 /// The three sets of feature flags in a superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features {
-    /// s_feature_compat: a kernel that does not know one of these mounts the file system all the same.
+    /// s_feature_compat: a kernel that does not know one of these mounts the file system all the
+    /// same.
     pub compat: u32,
     /// s_feature_incompat: a kernel that does not know one of these can't mount it.
     pub incompat: u32,
@@ -39,8 +41,8 @@ pub const METADATA_CSUM: u32 = 1 << 10;
 /// The orphan file is not empty (ro_compat).
 pub const ORPHAN_PRESENT: u32 = 1 << 16;
 
-/// Set and bit, name, and the first version of e2fsprogs that checks it: none where all in use do, `-` where no release does. One text, because the
-/// agent has to be small.
+/// Set and bit, name, and the first version of e2fsprogs that checks it: none where all in use do,
+/// `-` where no release does. One text, because the agent has to be small.
 const KNOWN: &str = "\
 C0 dir_prealloc,C1 imagic_inodes,C2 has_journal,C3 ext_attr,C4 resize_inode,C5 dir_index,C6 lazy_bg,C8 snapshot_bitmap,C9 sparse_super2 1.43,\
 C10 fast_commit 1.46.0,C11 stable_inodes 1.46.0,C12 orphan_file 1.47.0,\
@@ -58,18 +60,28 @@ impl Features {
     /// Each feature that is set.
     pub fn list(self) -> Vec<Feature> {
         let mut list = Vec::new();
-        for (set, bits) in [(Set::Compat, self.compat), (Set::Incompat, self.incompat), (Set::RoCompat, self.ro_compat)] {
-            list.extend((0..u32::BITS).filter(|bit| bits >> bit & 1 == 1).map(|bit| Feature { set, bit }));
+        for (set, bits) in [
+            (Set::Compat, self.compat),
+            (Set::Incompat, self.incompat),
+            (Set::RoCompat, self.ro_compat),
+        ] {
+            list.extend(
+                (0..u32::BITS)
+                    .filter(|bit| bits >> bit & 1 == 1)
+                    .map(|bit| Feature { set, bit }),
+            );
         }
         list
     }
 
-    /// Those that a program's text names: by their name, or as e2fsprogs names what it does not know (`FEATURE_C12`).
+    /// Those that a program's text names: by their name, or as e2fsprogs names what it does not
+    /// know (`FEATURE_C12`).
     pub fn named_in(self, text: &str) -> Vec<Feature> {
         let mut list = self.list();
         list.retain(|feature| {
             let (name, number) = (feature.name(), feature.number());
-            text.split([' ', ',', '\n']).any(|word| word == name || word == number)
+            text.split([' ', ',', '\n'])
+                .any(|word| word == name || word == number)
         });
         list
     }
@@ -89,7 +101,8 @@ impl Feature {
         let number = self.number();
         KNOWN.split(',').find_map(|entry| {
             let (key, rest) = entry.split_once(' ')?;
-            (number.strip_prefix(PREFIX) == Some(key)).then(|| rest.split_once(' ').unwrap_or((rest, "")))
+            (number.strip_prefix(PREFIX) == Some(key))
+                .then(|| rest.split_once(' ').unwrap_or((rest, "")))
         })
     }
 
@@ -104,7 +117,8 @@ impl Feature {
     }
 
     fn name(self) -> String {
-        self.known().map_or_else(|| self.number(), |(name, _)| name.to_owned())
+        self.known()
+            .map_or_else(|| self.number(), |(name, _)| name.to_owned())
     }
 }
 
@@ -127,7 +141,11 @@ impl fmt::Display for Feature {
 #[inline(never)]
 pub fn sentence(features: &[Feature]) -> String {
     let names: Vec<String> = features.iter().map(Feature::to_string).collect();
-    format!("feature{} {}", if names.len() == 1 { "" } else { "s" }, names.join(" and "))
+    format!(
+        "feature{} {}",
+        if names.len() == 1 { "" } else { "s" },
+        names.join(" and ")
+    )
 }
 
 #[cfg(test)]
@@ -136,20 +154,49 @@ mod tests {
 
     #[test]
     fn features_have_the_names_that_e2fsprogs_gives_them() {
-        let found = Features { compat: 1 << 12 | 1 << 14, incompat: 1 << 17, ro_compat: METADATA_CSUM };
+        let found = Features {
+            compat: 1 << 12 | 1 << 14,
+            incompat: 1 << 17,
+            ro_compat: METADATA_CSUM,
+        };
         let names: Vec<String> = found.list().into_iter().map(Feature::name).collect();
-        assert_eq!(names, ["orphan_file", "FEATURE_C14", "casefold", "metadata_csum"]);
-        assert!(found.has_unknown() && !Features { compat: 1 << 12, ..found }.has_unknown());
+        assert_eq!(
+            names,
+            ["orphan_file", "FEATURE_C14", "casefold", "metadata_csum"]
+        );
+        assert!(
+            found.has_unknown()
+                && !Features {
+                    compat: 1 << 12,
+                    ..found
+                }
+                .has_unknown()
+        );
         // An old e2fsck has only a number for what a newer one names.
         let text = "/dev/vda5 has unsupported feature(s): FEATURE_C12 FEATURE_C14";
-        assert_eq!(sentence(&found.named_in(text)), "features orphan_file (e2fsprogs 1.47.0 or newer) and FEATURE_C14 (no e2fsprogs up to 1.47 has it)");
-        assert_eq!(sentence(&found.masked(Set::Incompat, 0xffff_ffff)), "feature casefold (e2fsprogs 1.45.1 or newer)");
+        assert_eq!(
+            sentence(&found.named_in(text)),
+            "features orphan_file (e2fsprogs 1.47.0 or newer) and FEATURE_C14 (no e2fsprogs up to 1.47 has it)"
+        );
+        assert_eq!(
+            sentence(&found.masked(Set::Incompat, 0xffff_ffff)),
+            "feature casefold (e2fsprogs 1.45.1 or newer)"
+        );
         assert!(found.named_in("FEATURE_C1 FEATURE_I14").is_empty());
     }
 
     #[test]
     fn each_feature_is_in_the_table_once() {
-        let keys: Vec<&str> = KNOWN.split(',').map(|entry| entry.split_once(' ').unwrap().0).collect();
-        assert!(keys.len() > 40 && keys.iter().all(|key| keys.iter().filter(|other| *other == key).count() == 1), "{keys:?}");
+        let keys: Vec<&str> = KNOWN
+            .split(',')
+            .map(|entry| entry.split_once(' ').unwrap().0)
+            .collect();
+        assert!(
+            keys.len() > 40
+                && keys
+                    .iter()
+                    .all(|key| keys.iter().filter(|other| *other == key).count() == 1),
+            "{keys:?}"
+        );
     }
 }

@@ -1,7 +1,8 @@
-//! Data on volumes that describes the image, such as the package manager's database: what is shown at its place is the image's own, read-only.
+//! Data on volumes that describes the image, such as the package manager's database: what is shown
+//! at its place is the image's own, read-only.
 //!
-//! Promise: what a reader finds there belongs to the running image, whatever the volume holds below it, which stays as it is. A path that the volume
-//! turns into a symbolic link leads nowhere else.
+//! Promise: what a reader finds there belongs to the running image, whatever the volume holds below
+//! it, which stays as it is. A path that the volume turns into a symbolic link leads nowhere else.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -30,42 +31,80 @@ impl Source {
             SFlag::S_IFREG => false,
             _ => return Err(Errno::EINVAL),
         };
-        Ok(Source { path: path.to_owned(), open, is_folder })
+        Ok(Source {
+            path: path.to_owned(),
+            open,
+            is_folder,
+        })
     }
 
-    /// Shows it at `place`, a path below the root of its volume. What else was there is moved aside, to the name that is returned.
+    /// Shows it at `place`, a path below the root of its volume. What else was there is moved
+    /// aside, to the name that is returned.
     pub fn show(&self, volume: &OwnedFd, place: &Path) -> nix::Result<Option<String>> {
-        let (Some(folder), Some(name)) = (place.parent(), place.file_name().and_then(beneath::c_name)) else { return Err(Errno::EINVAL) };
+        let (Some(folder), Some(name)) =
+            (place.parent(), place.file_name().and_then(beneath::c_name))
+        else {
+            return Err(Errno::EINVAL);
+        };
         let folder = beneath::make_path(volume, folder)?;
-        let aside = if self.is_folder { beneath::folder_or_aside(&folder, &name)? } else { file_or_aside(&folder, &name)? };
+        let aside = if self.is_folder {
+            beneath::folder_or_aside(&folder, &name)?
+        } else {
+            file_or_aside(&folder, &name)?
+        };
         let target = open(volume, place)?;
-        mount(Some(beneath::path_of(&self.open).as_c_str()), beneath::path_of(&target).as_c_str(), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-        // Binding leaves the flags of what is bound; opened again, the path leads to the new mount, which is on top.
+        mount(
+            Some(beneath::path_of(&self.open).as_c_str()),
+            beneath::path_of(&target).as_c_str(),
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )?;
+        // Binding leaves the flags of what is bound; opened again, the path leads to the new mount,
+        // which is on top.
         let shown = open(volume, place)?;
-        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(None::<&str>, beneath::path_of(&shown).as_c_str(), None::<&str>, flags, None::<&str>)?;
+        let flags = MsFlags::MS_REMOUNT
+            | MsFlags::MS_BIND
+            | MsFlags::MS_RDONLY
+            | MsFlags::MS_NOSUID
+            | MsFlags::MS_NODEV
+            | MsFlags::MS_NOEXEC;
+        mount(
+            None::<&str>,
+            beneath::path_of(&shown).as_c_str(),
+            None::<&str>,
+            flags,
+            None::<&str>,
+        )?;
         Ok(aside.map(|aside| aside.to_string_lossy().into_owned()))
     }
 }
 
 fn open(folder: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     openat2(folder, path, how)
 }
 
 /// Sees to it that `name` in `folder` is a regular file. What it was instead is moved aside.
-fn file_or_aside(folder: &OwnedFd, name: &std::ffi::CStr) -> nix::Result<Option<std::ffi::CString>> {
+fn file_or_aside(
+    folder: &OwnedFd,
+    name: &std::ffi::CStr,
+) -> nix::Result<Option<std::ffi::CString>> {
     let mut aside = None;
     match look(folder, name)? {
         Some(found) if kind(&found) == SFlag::S_IFREG => return Ok(None),
         Some(_) => {
-            let other = std::ffi::CString::new([name.to_bytes(), b".not-a-file"].concat()).unwrap_or_default();
+            let other = std::ffi::CString::new([name.to_bytes(), b".not-a-file"].concat())
+                .unwrap_or_default();
             beneath::move_aside(folder, name, &other)?;
             aside = Some(other);
         }
         None => {}
     }
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     openat(folder, name, flags, Mode::from_bits_truncate(0o644))?;
     Ok(aside)
 }
@@ -84,7 +123,11 @@ mod tests {
             return;
         }
         in_own_mounts(|| {
-            let (image, volume, outside) = (Folder::new("shown-image"), Folder::new("shown-volume"), Folder::new("shown-outside"));
+            let (image, volume, outside) = (
+                Folder::new("shown-image"),
+                Folder::new("shown-volume"),
+                Folder::new("shown-outside"),
+            );
             fs::create_dir_all(image.path().join("var/lib/dpkg/info")).unwrap();
             fs::write(image.path().join("var/lib/dpkg/status"), "image").unwrap();
             fs::create_dir_all(image.path().join("var/lib/apt")).unwrap();
@@ -93,24 +136,52 @@ mod tests {
             fs::write(volume.path().join("lib/dpkg/status"), "old").unwrap();
             symlink(outside.path(), volume.path().join("lib/apt.d")).unwrap();
             let (root, on) = (image.open(), volume.open());
-            for (path, place) in [("/var/lib/dpkg", "lib/dpkg"), ("/var/lib/apt/extended_states", "lib/apt/extended_states")] {
-                assert_eq!(Source::open(&root, path).unwrap().show(&on, Path::new(place)), Ok(None));
+            for (path, place) in [
+                ("/var/lib/dpkg", "lib/dpkg"),
+                ("/var/lib/apt/extended_states", "lib/apt/extended_states"),
+            ] {
+                assert_eq!(
+                    Source::open(&root, path)
+                        .unwrap()
+                        .show(&on, Path::new(place)),
+                    Ok(None)
+                );
             }
-            assert_eq!(fs::read_to_string(volume.path().join("lib/dpkg/status")).unwrap(), "image");
-            assert_eq!(fs::read_to_string(volume.path().join("lib/apt/extended_states")).unwrap(), "image");
+            assert_eq!(
+                fs::read_to_string(volume.path().join("lib/dpkg/status")).unwrap(),
+                "image"
+            );
+            assert_eq!(
+                fs::read_to_string(volume.path().join("lib/apt/extended_states")).unwrap(),
+                "image"
+            );
             for path in ["lib/dpkg/status", "lib/dpkg/new", "lib/apt/extended_states"] {
-                assert_eq!(fs::write(volume.path().join(path), "x").unwrap_err().raw_os_error(), Some(nix::libc::EROFS), "{path}");
+                assert_eq!(
+                    fs::write(volume.path().join(path), "x")
+                        .unwrap_err()
+                        .raw_os_error(),
+                    Some(nix::libc::EROFS),
+                    "{path}"
+                );
             }
-            // A link in the way is not followed, nor is one in the place itself, which is moved aside.
+            // A link in the way is not followed, nor is one in the place itself, which is moved
+            // aside.
             let dpkg = Source::open(&root, "/var/lib/dpkg").unwrap();
             assert!(dpkg.show(&on, Path::new("lib/apt.d/dpkg")).is_err());
             symlink(outside.path(), volume.path().join("lib/link")).unwrap();
-            assert_eq!(dpkg.show(&on, Path::new("lib/link")), Ok(Some("link.not-a-folder".to_owned())));
+            assert_eq!(
+                dpkg.show(&on, Path::new("lib/link")),
+                Ok(Some("link.not-a-folder".to_owned()))
+            );
             assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
             for place in ["lib/link", "lib/apt/extended_states", "lib/dpkg"] {
-                nix::mount::umount2(&volume.path().join(place), nix::mount::MntFlags::MNT_DETACH).unwrap();
+                nix::mount::umount2(&volume.path().join(place), nix::mount::MntFlags::MNT_DETACH)
+                    .unwrap();
             }
-            assert_eq!(fs::read_to_string(volume.path().join("lib/dpkg/status")).unwrap(), "old");
+            assert_eq!(
+                fs::read_to_string(volume.path().join("lib/dpkg/status")).unwrap(),
+                "old"
+            );
             assert!(Source::open(&root, "/var/lib/none").is_err());
         });
     }

@@ -1,12 +1,16 @@
 //! Fifth stage: the volumes, which outlive images.
 //!
-//! They are partitions of the root's own disk, found by label and type. Promise: a partition that holds nothing becomes a file system, one that
-//! holds an ext4 is checked unless it was unmounted in order, and grown. It is made anew only if the policy says so, an e2fsck that knows all of its
-//! features can't repair it, and evidence was kept. An unknown feature, a sector that can't be read and a program that fails are never a reason. Whenever the power goes, the next boot finishes what was begun. Nothing in a volume is trusted: it is
-//! hostile input to verified programs.
+//! They are partitions of the root's own disk, found by label and type. Promise: a partition that
+//! holds nothing becomes a file system, one that holds an ext4 is checked unless it was unmounted
+//! in order, and grown. It is made anew only if the policy says so, an e2fsck that knows all of its
+//! features can't repair it, and evidence was kept. An unknown feature, a sector that can't be read
+//! and a program that fails are never a reason. Whenever the power goes, the next boot finishes
+//! what was begun. Nothing in a volume is trusted: it is hostile input to verified programs.
 //!
-//! The order is what makes it safe. Look at all of them; keep evidence of what is beyond a repair that is safe by itself, and only then repair it; write one partition table, which grows and claims (ATTR_MAKING) what
-//! is to be made; make; write the table that ends the claims; only then mount, grow and seed.
+//! The order is what makes it safe. Look at all of them; keep evidence of what is beyond a repair
+//! that is safe by itself, and only then repair it; write one partition table, which grows and
+//! claims (ATTR_MAKING) what is to be made; make; write the table that ends the claims; only then
+//! mount, grow and seed.
 
 mod assess;
 mod evidence;
@@ -43,7 +47,9 @@ use super::root::MountedRoot;
 use super::{Context, Failure};
 use crate::kernel::block::{Disk, Partition};
 
-pub use crate::kernel::beneath::{move_aside, own_folder, path_of, read as read_beneath, write as write_beneath};
+pub use crate::kernel::beneath::{
+    move_aside, own_folder, path_of, read as read_beneath, write as write_beneath,
+};
 
 /// Where a healthy volume is mounted for the moment in which evidence is written to it.
 const EVIDENCE_MOUNT: &str = "/run/adamant/evidence";
@@ -60,9 +66,14 @@ impl MountedVolumes {
         &self.root
     }
 
-    /// The volume that keeps what makes this server itself, an open folder: the one at /var, else the first. `None` when there are no volumes.
+    /// The volume that keeps what makes this server itself, an open folder: the one at /var, else
+    /// the first. `None` when there are no volumes.
     pub fn state(&self) -> Option<&OwnedFd> {
-        self.folders.iter().find(|(mount, _)| mount == "/var").or(self.folders.first()).map(|(_, folder)| folder)
+        self.folders
+            .iter()
+            .find(|(mount, _)| mount == "/var")
+            .or(self.folders.first())
+            .map(|(_, folder)| folder)
     }
 }
 
@@ -70,9 +81,15 @@ impl MountedVolumes {
 pub fn run(root: MountedRoot, context: &mut Context) -> Result<MountedVolumes, Failure> {
     let policy = root.policy();
     if policy.volumes.is_empty() {
-        return Ok(MountedVolumes { root, folders: Vec::new() });
+        return Ok(MountedVolumes {
+            root,
+            folders: Vec::new(),
+        });
     }
-    let mark = format!("{} {} {}\n", policy.image.id, policy.image.version, context.report.root_hash);
+    let mark = format!(
+        "{} {} {}\n",
+        policy.image.id, policy.image.version, context.report.root_hash
+    );
     let mut warnings = Vec::new();
     let watchdog = &mut context.watchdog;
     let mut stage = Stage {
@@ -132,11 +149,13 @@ enum Finding {
     Blank,
     /// In order, or put in order again.
     Sound { repaired: bool },
-    /// Made by newer tools, so that the image's e2fsck can't check it. It is mounted if the kernel mounts it, and never made anew.
+    /// Made by newer tools, so that the image's e2fsck can't check it. It is mounted if the kernel
+    /// mounts it, and never made anew.
     Unchecked(Unsupported),
     /// What is safe to repair without asking does not help: what the check said.
     Doubtful(String),
-    /// Not ext4, or an e2fsck that knows all of its features can't repair it: why. The only finding after which a volume is made anew.
+    /// Not ext4, or an e2fsck that knows all of its features can't repair it: why. The only finding
+    /// after which a volume is made anew.
     Damaged(String),
 }
 
@@ -182,7 +201,8 @@ fn failure(what: impl Into<String>, why: impl std::fmt::Display, way_out: &str) 
 }
 
 impl Stage<'_> {
-    /// Tries until all is mounted. Each try that ends otherwise has condemned one more volume, so there are few.
+    /// Tries until all is mounted. Each try that ends otherwise has condemned one more volume, so
+    /// there are few.
     fn run(&mut self) -> Result<Vec<Mounted>, Failure> {
         let mut condemned = BTreeMap::new();
         loop {
@@ -193,24 +213,48 @@ impl Stage<'_> {
             };
             if let Some(before) = condemned.insert(position, now.clone()) {
                 let what = format!("volume {:?}", self.volumes[position].name);
-                return Err(failure(what, format!("{}, after it was made anew because: {}", now.why, before.why), "replace the disk"));
+                return Err(failure(
+                    what,
+                    format!(
+                        "{}, after it was made anew because: {}",
+                        now.why, before.why
+                    ),
+                    "replace the disk",
+                ));
             }
         }
     }
 
     fn attempt(&mut self, condemned: &BTreeMap<usize, Condemned>) -> Result<Vec<Mounted>, Stop> {
-        let on_disk = |why: String| failure(self.disk.path.display().to_string(), why, "write the disk image anew, or restore the disk");
+        let on_disk = |why: String| {
+            failure(
+                self.disk.path.display().to_string(),
+                why,
+                "write the disk image anew, or restore the disk",
+            )
+        };
         let mut partitions = Partitions::open(self.disk).map_err(on_disk)?;
         let repairs = partitions.repairs.join("; ");
         let mut places = Vec::new();
         for volume in self.volumes {
             let found = partitions.find(volume);
             let what = || format!("volume {:?} on {}", volume.name, self.disk.path.display());
-            places.push(found.map_err(|why| failure(what(), why, "use the disk image that belongs to this image, or correct [[volume]]"))?);
+            places.push(found.map_err(|why| {
+                failure(
+                    what(),
+                    why,
+                    "use the disk image that belongs to this image, or correct [[volume]]",
+                )
+            })?);
         }
-        partitions.save(partitions.table.clone(), &places).map_err(on_disk)?;
+        partitions
+            .save(partitions.table.clone(), &places)
+            .map_err(on_disk)?;
         if !repairs.is_empty() {
-            self.warnings.push(format!("The partition table of {} was repaired: {repairs}.", self.disk.path.display()));
+            self.warnings.push(format!(
+                "The partition table of {} was repaired: {repairs}.",
+                self.disk.path.display()
+            ));
         }
 
         let mut known = Vec::new();
@@ -242,7 +286,11 @@ impl Stage<'_> {
     fn grown(&self, known: &[Known], table: Table) -> Table {
         let volumes = known.iter().zip(self.volumes);
         let growable: Vec<grow::Growable> = volumes
-            .map(|(known, volume)| grow::Growable { index: known.index, weight: volume.weight, blank: matches!(known.finding, Finding::Blank) })
+            .map(|(known, volume)| grow::Growable {
+                index: known.index,
+                weight: volume.weight,
+                blank: matches!(known.finding, Finding::Blank),
+            })
             .collect();
         let mut table = grow::plan(&table, self.disk.sectors, &growable);
         for known in known {
@@ -261,14 +309,26 @@ impl Stage<'_> {
             if !known.finding.is_to_be_made() {
                 continue;
             }
-            let made = self.programs(volume).make(&known.device.path, known.device.bytes);
-            let what = || format!("making a file system for volume {:?} on {}", volume.name, known.device.path.display());
+            let made = self
+                .programs(volume)
+                .make(&known.device.path, known.device.bytes);
+            let what = || {
+                format!(
+                    "making a file system for volume {:?} on {}",
+                    volume.name,
+                    known.device.path.display()
+                )
+            };
             made.map_err(|error| failure(what(), error.why, error.remedy))?;
         }
         Ok(())
     }
 
     fn programs<'b>(&'b mut self, volume: &'b policy::Volume) -> Programs<'b> {
-        Programs { sysroot: self.sysroot, volume: &volume.name, tick: &mut *self.tick }
+        Programs {
+            sysroot: self.sysroot,
+            volume: &volume.name,
+            tick: &mut *self.tick,
+        }
     }
 }

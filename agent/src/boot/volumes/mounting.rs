@@ -1,4 +1,5 @@
-//! Mounting the volumes, parents first, each grown to its partition and seeded before the next is mounted in it.
+//! Mounting the volumes, parents first, each grown to its partition and seeded before the next is
+//! mounted in it.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -20,32 +21,65 @@ use crate::kernel::beneath;
 use crate::kernel::block::Partition;
 
 /// What to do with a volume that newer tools made.
-const NEWER_IMAGE: &str = "start the image that made the volume, or one whose kernel and e2fsprogs are as new";
+const NEWER_IMAGE: &str =
+    "start the image that made the volume, or one whose kernel and e2fsprogs are as new";
 
 impl Stage<'_> {
     /// Mounts all, parents first, and seeds each before the next is mounted in it.
-    pub(super) fn mount_all(&mut self, known: &mut [Known], before: &[u64]) -> Result<Vec<Mounted>, Stop> {
+    pub(super) fn mount_all(
+        &mut self,
+        known: &mut [Known],
+        before: &[u64],
+    ) -> Result<Vec<Mounted>, Stop> {
         let way_out = "add the mount point to the image as a folder";
-        let sysroot = beneath::open_trusted(self.sysroot).map_err(|e| failure("the root", e, "report this"))?;
+        let sysroot = beneath::open_trusted(self.sysroot)
+            .map_err(|e| failure("the root", e, "report this"))?;
         // All of the image's folders while nothing hides them.
         let mut images = Vec::new();
         for volume in self.volumes {
-            images.push(match beneath::open_path(&sysroot, below_root(&volume.mount)) {
-                Ok(folder) => Some(folder),
-                Err(Errno::ENOENT) if self.volumes.iter().any(|parent| is_below(&volume.mount, &parent.mount)) => None,
-                Err(error) => return Err(failure(format!("volume {:?}: the image's {}", volume.name, volume.mount), error, way_out).into()),
-            });
+            images.push(
+                match beneath::open_path(&sysroot, below_root(&volume.mount)) {
+                    Ok(folder) => Some(folder),
+                    Err(Errno::ENOENT)
+                        if self
+                            .volumes
+                            .iter()
+                            .any(|parent| is_below(&volume.mount, &parent.mount)) =>
+                    {
+                        None
+                    }
+                    Err(error) => {
+                        return Err(failure(
+                            format!("volume {:?}: the image's {}", volume.name, volume.mount),
+                            error,
+                            way_out,
+                        )
+                        .into());
+                    }
+                },
+            );
         }
         let sources = self.open_image_data(&sysroot);
         let mut mounted: Vec<Mounted> = Vec::new();
         for (position, image) in images.iter().enumerate() {
-            match self.mount_one(position, known, before[position], image.as_ref(), &sysroot, &mounted) {
+            match self.mount_one(
+                position,
+                known,
+                before[position],
+                image.as_ref(),
+                &sysroot,
+                &mounted,
+            ) {
                 Ok(one) => mounted.push(one),
                 Err(stop) => {
-                    // For the next try. What can't be unmounted will be found busy there, and be said.
+                    // For the next try. What can't be unmounted will be found busy there, and be
+                    // said.
                     while let Some(one) = mounted.pop() {
                         drop(one.folder);
-                        let _ = umount2(&self.sysroot.join(below_root(&one.report.mount)), MntFlags::UMOUNT_NOFOLLOW);
+                        let _ = umount2(
+                            &self.sysroot.join(below_root(&one.report.mount)),
+                            MntFlags::UMOUNT_NOFOLLOW,
+                        );
                     }
                     return Err(stop);
                 }
@@ -61,17 +95,23 @@ impl Stage<'_> {
         for path in self.image_data {
             match Source::open(sysroot, path) {
                 Ok(source) => sources.push(source),
-                Err(error) => self.warnings.push(format!("The image's {path} can't be shown on its volume: {error}.")),
+                Err(error) => self.warnings.push(format!(
+                    "The image's {path} can't be shown on its volume: {error}."
+                )),
             }
         }
         sources
     }
 
-    /// Shows it. What the volume has in the way is no reason not to start: the report and `adamant-agent drift` name what is not shown.
+    /// Shows it. What the volume has in the way is no reason not to start: the report and
+    /// `adamant-agent drift` name what is not shown.
     fn show_image_data(&mut self, sources: &[Source], mounted: &[Mounted]) {
         self.shown.clear();
         for source in sources {
-            let above = mounted.iter().filter(|one| is_below(&source.path, &one.report.mount)).max_by_key(|one| one.report.mount.len());
+            let above = mounted
+                .iter()
+                .filter(|one| is_below(&source.path, &one.report.mount))
+                .max_by_key(|one| one.report.mount.len());
             let Some(volume) = above else { continue };
             match source.show(&volume.folder, Path::new(&source.path[volume.report.mount.len() + 1..])) {
                 Ok(aside) => {
@@ -99,32 +139,73 @@ impl Stage<'_> {
     ) -> Result<Mounted, Stop> {
         let volume = &self.volumes[position];
         let device = known[position].device.clone();
-        let what = format!("volume {:?} ({}) at {}", volume.name, device.path.display(), volume.mount);
-        let parent = mounted.iter().filter(|one| is_below(&volume.mount, &one.report.mount)).max_by_key(|one| one.report.mount.len());
+        let what = format!(
+            "volume {:?} ({}) at {}",
+            volume.name,
+            device.path.display(),
+            volume.mount
+        );
+        let parent = mounted
+            .iter()
+            .filter(|one| is_below(&volume.mount, &one.report.mount))
+            .max_by_key(|one| one.report.mount.len());
         let (base, path) = match parent {
-            Some(parent) => (&parent.folder, Path::new(&volume.mount[parent.report.mount.len() + 1..])),
+            Some(parent) => (
+                &parent.folder,
+                Path::new(&volume.mount[parent.report.mount.len() + 1..]),
+            ),
             None => (sysroot, below_root(&volume.mount)),
         };
-        let others = self.volumes.iter().map(|other| &other.mount).chain(self.image_data);
-        let covered: Vec<PathBuf> = others.filter(|path| is_below(path, &volume.mount)).map(|path| PathBuf::from(&path[volume.mount.len() + 1..])).collect();
+        let others = self
+            .volumes
+            .iter()
+            .map(|other| &other.mount)
+            .chain(self.image_data);
+        let covered: Vec<PathBuf> = others
+            .filter(|path| is_below(path, &volume.mount))
+            .map(|path| PathBuf::from(&path[volume.mount.len() + 1..]))
+            .collect();
         let mut repaired = matches!(known[position].finding, Finding::Sound { repaired: true });
         let mut doubted = false;
         let (folder, outcome) = loop {
             let point = mount_point(base, path, parent.is_some(), self.warnings);
-            let point = point.map_err(|e| failure(format!("{what}: its mount point"), e, "make it a folder in the image"))?;
-            let trouble = match ext4::mount_on(&device.path, &point, self.executable.contains(&volume.name)) {
+            let point = point.map_err(|e| {
+                failure(
+                    format!("{what}: its mount point"),
+                    e,
+                    "make it a folder in the image",
+                )
+            })?;
+            let trouble = match ext4::mount_on(
+                &device.path,
+                &point,
+                self.executable.contains(&volume.name),
+            ) {
                 Ok(()) => {
-                    let folder = beneath::open_path(base, path).map_err(|e| failure(format!("{what}: opening it"), e, "look for messages about the disk"))?;
+                    let folder = beneath::open_path(base, path).map_err(|e| {
+                        failure(
+                            format!("{what}: opening it"),
+                            e,
+                            "look for messages about the disk",
+                        )
+                    })?;
                     if !matches!(known[position].finding, Finding::Unchecked(_)) {
                         self.grow_file_system(volume, &device, &folder);
                     }
-                    let mut progress = Progress::new(format!("seeding volume {:?}", volume.name), self.tick);
+                    let mut progress =
+                        Progress::new(format!("seeding volume {:?}", volume.name), self.tick);
                     let mut tick = || progress.alive(&String::new);
                     let seeded = image.map_or_else(
                         || Ok(Outcome::default()),
                         |image| {
-                            let request =
-                                seed::Request { image, volume: &folder, mount: &volume.mount, covered: &covered, refresh: volume.refresh, mark: self.mark };
+                            let request = seed::Request {
+                                image,
+                                volume: &folder,
+                                mount: &volume.mount,
+                                covered: &covered,
+                                refresh: volume.refresh,
+                                mark: self.mark,
+                            };
                             seed::seed(&request, &mut seed::Pace::new(&mut tick))
                         },
                     );
@@ -132,26 +213,60 @@ impl Stage<'_> {
                         Ok(outcome) => break (folder, outcome),
                         Err(fault) if fault.of_image && fault.is_damage() => {
                             let path = format!("{}/{}", volume.mount, fault.path.display());
-                            return Err(failure(format!("{what}: reading {path} of the image"), fault.why, "write the disk image anew").into());
+                            return Err(failure(
+                                format!("{what}: reading {path} of the image"),
+                                fault.why,
+                                "write the disk image anew",
+                            )
+                            .into());
                         }
                         Err(fault) if !fault.is_damage() => {
                             let (path, why) = (fault.path.display(), &fault.why);
-                            self.warnings.push(format!("Nothing of the image was put on volume {:?}: {path}: {why}.", volume.name));
+                            self.warnings.push(format!(
+                                "Nothing of the image was put on volume {:?}: {path}: {why}.",
+                                volume.name
+                            ));
                             break (folder, Outcome::default());
                         }
                         Err(fault) => {
                             drop(folder);
                             drop(point);
-                            let unmounted = umount2(&self.sysroot.join(below_root(&volume.mount)), MntFlags::UMOUNT_NOFOLLOW);
-                            unmounted.map_err(|e| failure(format!("{what}: unmounting it to repair it"), e, "boot again"))?;
+                            let unmounted = umount2(
+                                &self.sysroot.join(below_root(&volume.mount)),
+                                MntFlags::UMOUNT_NOFOLLOW,
+                            );
+                            unmounted.map_err(|e| {
+                                failure(
+                                    format!("{what}: unmounting it to repair it"),
+                                    e,
+                                    "boot again",
+                                )
+                            })?;
                             format!("{}: {}", fault.path.display(), fault.why)
                         }
                     }
                 }
-                Err(error @ (Errno::EINVAL | Errno::EIO | Errno::EUCLEAN | Errno::EBADMSG | Errno::ENOTSUP)) => format!("mounting it: {}", error.desc()),
-                Err(error) => return Err(failure(what, format!("mounting it: {}", error.desc()), "look for ext4 in the kernel and its modules").into()),
+                Err(
+                    error @ (Errno::EINVAL
+                    | Errno::EIO
+                    | Errno::EUCLEAN
+                    | Errno::EBADMSG
+                    | Errno::ENOTSUP),
+                ) => format!("mounting it: {}", error.desc()),
+                Err(error) => {
+                    return Err(failure(
+                        what,
+                        format!("mounting it: {}", error.desc()),
+                        "look for ext4 in the kernel and its modules",
+                    )
+                    .into());
+                }
             };
-            let features = known[position].found.as_ref().map(|found| found.features).unwrap_or_default();
+            let features = known[position]
+                .found
+                .as_ref()
+                .map(|found| found.features)
+                .unwrap_or_default();
             let unknown = match &known[position].finding {
                 Finding::Unchecked(unsupported) => Some(unsupported.why.clone()),
                 _ => ext4::unknown_to_kernel(&device.name, features),
@@ -166,13 +281,26 @@ impl Stage<'_> {
             doubted = true;
             match self.repair(position, known)? {
                 Checked::Damaged(why) => {
-                    let condemned = Condemned { why: format!("{trouble}; {why}"), kept: known[position].kept.clone() };
+                    let condemned = Condemned {
+                        why: format!("{trouble}; {why}"),
+                        kept: known[position].kept.clone(),
+                    };
                     return Err(Stop::Condemned(position, condemned));
                 }
-                Checked::Unsupported(unsupported) => return Err(failure(what, format!("{trouble}: {}", unsupported.why), NEWER_IMAGE).into()),
+                Checked::Unsupported(unsupported) => {
+                    return Err(failure(
+                        what,
+                        format!("{trouble}: {}", unsupported.why),
+                        NEWER_IMAGE,
+                    )
+                    .into());
+                }
                 Checked::Clean | Checked::Repaired(_) => repaired = true,
             }
-            self.warnings.push(format!("Volume {:?} was repaired: {trouble}; {}.", volume.name, known[position].kept));
+            self.warnings.push(format!(
+                "Volume {:?} was repaired: {trouble}; {}.",
+                volume.name, known[position].kept
+            ));
         };
         let known = &known[position];
         if let Finding::Unchecked(unsupported) = &known.finding {
@@ -181,8 +309,14 @@ impl Stage<'_> {
         }
         if let evidence::Kept::InMemory(evidence) = &known.kept {
             self.warnings.push(match evidence.keep(&folder) {
-                Ok(path) => format!("Parts of the damaged volume {:?} are kept as {}/{path}.", volume.name, volume.mount),
-                Err(error) => format!("Nothing of the damaged volume {:?} could be kept: {error}.", volume.name),
+                Ok(path) => format!(
+                    "Parts of the damaged volume {:?} are kept as {}/{path}.",
+                    volume.name, volume.mount
+                ),
+                Err(error) => format!(
+                    "Nothing of the damaged volume {:?} could be kept: {error}.",
+                    volume.name
+                ),
             });
         }
         let state = match known.finding {
@@ -193,7 +327,12 @@ impl Stage<'_> {
             Finding::Sound { .. } => "clean",
         };
         self.warn_of(volume, &outcome);
-        let lacking: Vec<String> = outcome.lacking.into_iter().map(|(name, _)| name).take(NAMED).collect();
+        let lacking: Vec<String> = outcome
+            .lacking
+            .into_iter()
+            .map(|(name, _)| name)
+            .take(NAMED)
+            .collect();
         let report = report::Volume {
             name: volume.name.clone(),
             device: device.path.display().to_string(),
@@ -214,7 +353,14 @@ impl Stage<'_> {
     fn warn_of(&mut self, volume: &policy::Volume, outcome: &Outcome) {
         let name = &volume.name;
         if let Some((first, why)) = outcome.lacking.first() {
-            let (count, rest) = (outcome.lacking.len(), if outcome.seeded > 0 { "all else is there" } else { "nothing was seeded at this start" });
+            let (count, rest) = (
+                outcome.lacking.len(),
+                if outcome.seeded > 0 {
+                    "all else is there"
+                } else {
+                    "nothing was seeded at this start"
+                },
+            );
             self.warnings.push(format!(
                 "Volume {name:?} lacks {count} of the units that the image has for it; {rest}. {first}: {why}. Write a larger size for the volume, or give it a larger disk."
             ));
@@ -230,10 +376,13 @@ impl Stage<'_> {
         }
     }
 
-    /// A file system that is smaller than its partition is grown; one that can't be is still good for what it holds.
+    /// A file system that is smaller than its partition is grown; one that can't be is still good
+    /// for what it holds.
     fn grow_file_system(&mut self, volume: &policy::Volume, device: &Partition, folder: &OwnedFd) {
         let found = File::open(&device.path).and_then(|file| probe::probe(&file, device.bytes));
-        let Ok(Content::Ext4(found)) = found else { return };
+        let Ok(Content::Ext4(found)) = found else {
+            return;
+        };
         let blocks = device.bytes / found.block;
         if blocks <= found.blocks {
             return;
@@ -241,11 +390,17 @@ impl Stage<'_> {
         let mut progress = Progress::new(format!("growing volume {:?}", volume.name), self.tick);
         match ext4::grow(folder, &found, blocks, &mut progress) {
             Ok(now) if now < blocks => {
-                let warning = format!("Volume {:?} was grown to {now} of {blocks} blocks only, because it takes long: the next start goes on.", volume.name);
+                let warning = format!(
+                    "Volume {:?} was grown to {now} of {blocks} blocks only, because it takes long: the next start goes on.",
+                    volume.name
+                );
                 self.warnings.push(warning);
             }
             Ok(_) => {}
-            Err(error) => self.warnings.push(format!("Volume {:?} could not be grown to its partition's {} bytes: {error}.", volume.name, device.bytes)),
+            Err(error) => self.warnings.push(format!(
+                "Volume {:?} could not be grown to its partition's {} bytes: {error}.",
+                volume.name, device.bytes
+            )),
         }
     }
 }
@@ -255,8 +410,14 @@ fn below_root(mount: &str) -> &Path {
     Path::new(mount.trim_start_matches('/'))
 }
 
-/// The folder to mount on. In a volume, which is somebody else's work, it is made where it is missing, and what else is there is moved aside.
-fn mount_point(base: &OwnedFd, path: &Path, in_volume: bool, warnings: &mut Vec<String>) -> nix::Result<OwnedFd> {
+/// The folder to mount on. In a volume, which is somebody else's work, it is made where it is
+/// missing, and what else is there is moved aside.
+fn mount_point(
+    base: &OwnedFd,
+    path: &Path,
+    in_volume: bool,
+    warnings: &mut Vec<String>,
+) -> nix::Result<OwnedFd> {
     if !in_volume {
         return beneath::open_path(base, path);
     }
@@ -264,7 +425,11 @@ fn mount_point(base: &OwnedFd, path: &Path, in_volume: bool, warnings: &mut Vec<
     for name in path {
         let name = beneath::c_name(name).ok_or(Errno::EINVAL)?;
         if let Some(aside) = beneath::folder_or_aside(&folder, &name)? {
-            warnings.push(format!("{} in a volume was no folder and is now {}.", path.display(), aside.to_string_lossy()));
+            warnings.push(format!(
+                "{} in a volume was no folder and is now {}.",
+                path.display(),
+                aside.to_string_lossy()
+            ));
         }
         folder = beneath::open_folder(&folder, &name)?;
     }

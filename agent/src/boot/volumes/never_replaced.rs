@@ -1,5 +1,6 @@
-//! Volumes that are never made anew, also where the policy says `on_damage = "recreate"`: what is newer than the image, what can't be read, what a
-//! failing program says nothing about. On real file systems, altered by e2fsprogs' own debugger.
+//! Volumes that are never made anew, also where the policy says `on_damage = "recreate"`: what is
+//! newer than the image, what can't be read, what a failing program says nothing about. On real
+//! file systems, altered by e2fsprogs' own debugger.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -46,18 +47,31 @@ const RECOVER: &str = "feature needs_recovery";
 #[test]
 fn a_volume_with_a_feature_that_the_kernel_may_ignore_is_mounted_without_a_check() {
     for on_damage in [OnDamage::Fail, OnDamage::Recreate] {
-        for (name, requests) in
-            [("clean", &["feature FEATURE_C14"][..]), ("dirty", &["feature FEATURE_C14", DIRTY]), ("recover", &["feature FEATURE_C14", DIRTY, RECOVER])]
-        {
-            let Some(server) = server(&format!("compat-{name}"), on_damage) else { return };
+        for (name, requests) in [
+            ("clean", &["feature FEATURE_C14"][..]),
+            ("dirty", &["feature FEATURE_C14", DIRTY]),
+            ("recover", &["feature FEATURE_C14", DIRTY, RECOVER]),
+        ] {
+            let Some(server) = server(&format!("compat-{name}"), on_damage) else {
+                return;
+            };
             debug(&server, requests);
             server.grow_disk(60 * MIB);
             server.boot(|booted| {
                 assert_eq!(booted.states(), ["unchecked", "clean"], "{name}");
-                let warning =
-                    booted.warnings.iter().find(|w| w.contains("was mounted without a check")).unwrap_or_else(|| panic!("{name}: {:?}", booted.warnings));
-                assert!(warning.contains("FEATURE_C14") && warning.contains("e2fsck 1."), "{warning}");
-                assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20], "{name}");
+                let warning = booted
+                    .warnings
+                    .iter()
+                    .find(|w| w.contains("was mounted without a check"))
+                    .unwrap_or_else(|| panic!("{name}: {:?}", booted.warnings));
+                assert!(
+                    warning.contains("FEATURE_C14") && warning.contains("e2fsck 1."),
+                    "{warning}"
+                );
+                assert!(
+                    fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20],
+                    "{name}"
+                );
             });
         }
     }
@@ -67,17 +81,35 @@ fn a_volume_with_a_feature_that_the_kernel_may_ignore_is_mounted_without_a_check
 fn a_volume_that_the_kernel_can_t_mount_for_a_feature_is_refused_by_name_and_left_as_it_is() {
     for on_damage in [OnDamage::Fail, OnDamage::Recreate] {
         for feature in ["FEATURE_I20", "FEATURE_R25"] {
-            for (name, more) in [("clean", &[][..]), ("dirty", &[DIRTY][..]), ("recover", &[DIRTY, RECOVER])] {
-                let Some(server) = server(&format!("{feature}-{name}"), on_damage) else { return };
+            for (name, more) in [
+                ("clean", &[][..]),
+                ("dirty", &[DIRTY][..]),
+                ("recover", &[DIRTY, RECOVER]),
+            ] {
+                let Some(server) = server(&format!("{feature}-{name}"), on_damage) else {
+                    return;
+                };
                 let request = format!("feature {feature}");
                 debug(&server, &[&[request.as_str()], more].concat());
                 let before = content(&server);
                 server.boot(|booted| {
                     let line = booted.failure();
-                    assert!(line.contains("volume \"state\"") && line.contains(feature) && line.contains("made by newer tools"), "{line}");
-                    assert!(line.contains("start the image that made the volume") && !line.contains("recreate"), "{line}");
+                    assert!(
+                        line.contains("volume \"state\"")
+                            && line.contains(feature)
+                            && line.contains("made by newer tools"),
+                        "{line}"
+                    );
+                    assert!(
+                        line.contains("start the image that made the volume")
+                            && !line.contains("recreate"),
+                        "{line}"
+                    );
                 });
-                assert!(before == content(&server), "{feature} {name}: it was written to");
+                assert!(
+                    before == content(&server),
+                    "{feature} {name}: it was written to"
+                );
             }
         }
     }
@@ -86,21 +118,33 @@ fn a_volume_that_the_kernel_can_t_mount_for_a_feature_is_refused_by_name_and_lef
 /// The journal has features of its own, which the superblock does not tell.
 #[test]
 fn a_volume_with_a_newer_journal_is_refused_and_its_journal_left_as_it_is() {
-    let Some(server) = server("journal", OnDamage::Recreate) else { return };
+    let Some(server) = server("journal", OnDamage::Recreate) else {
+        return;
+    };
     debug(&server, &[DIRTY, RECOVER]);
     let before = content(&server);
-    let journal = before.chunks(4096).position(|block| block[..4] == [0xc0, 0x3b, 0x39, 0x98] && block[7] == 4).unwrap() as u64 * 4096;
+    let journal = before
+        .chunks(4096)
+        .position(|block| block[..4] == [0xc0, 0x3b, 0x39, 0x98] && block[7] == 4)
+        .unwrap() as u64
+        * 4096;
     server.write_in("state", journal + 0x28, &[0, 0x80, 0, 0]);
     let before = content(&server);
     server.boot(|booted| {
         let line = booted.failure();
-        assert!(line.contains("made by newer tools") && line.contains("Journal superblock") && !line.contains("recreate"), "{line}");
+        assert!(
+            line.contains("made by newer tools")
+                && line.contains("Journal superblock")
+                && !line.contains("recreate"),
+            "{line}"
+        );
     });
     // e2fsck notes in the superblock that it has not finished.
     let (first, after) = ((OFFSET as usize) + SIZE, content(&server));
     assert!(before[first..] == after[first..], "it was written to");
     server.write_in("state", journal + 0x28, &[0, 0, 0, 0]);
-    server.boot(|booted| assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]));
+    server
+        .boot(|booted| assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]));
 }
 
 #[test]
@@ -116,23 +160,54 @@ fn features_that_the_image_s_programs_know_are_checked_as_always() {
         "fast_commit",
         "^has_journal",
     ] {
-        let Some(server) = server("known", OnDamage::Recreate) else { return };
+        let Some(server) = server("known", OnDamage::Recreate) else {
+            return;
+        };
         let (start, length) = server.place("state");
         let offset = format!("offset={start}");
         let blocks = (length / 4096).to_string();
-        if !tool("mkfs.ext4", &["-q", "-F", "-b", "4096", "-g", "2048", "-I", "256", "-O", features, "-E", &offset, server.disk.path(), &blocks]) {
+        if !tool(
+            "mkfs.ext4",
+            &[
+                "-q",
+                "-F",
+                "-b",
+                "4096",
+                "-g",
+                "2048",
+                "-I",
+                "256",
+                "-O",
+                features,
+                "-E",
+                &offset,
+                server.disk.path(),
+                &blocks,
+            ],
+        ) {
             return;
         }
         for requests in [&[][..], &[DIRTY]] {
             debug(&server, requests);
             server.boot(|booted| {
-                // A kernel without Unicode or quotas can't mount two of them, which is no damage either.
+                // A kernel without Unicode or quotas can't mount two of them, which is no damage
+                // either.
                 if let Err(failure) = &booted.result {
                     let line = failure.to_string();
-                    assert!(line.contains("this image's kernel") && !line.contains("recreate") && !line.contains("damaged"), "{features}: {line}");
+                    assert!(
+                        line.contains("this image's kernel")
+                            && !line.contains("recreate")
+                            && !line.contains("damaged"),
+                        "{features}: {line}"
+                    );
                     return;
                 }
-                assert!(["clean", "repaired"].contains(&booted.states()[0]), "{features}: {:?} {:?}", booted.states(), booted.warnings);
+                assert!(
+                    ["clean", "repaired"].contains(&booted.states()[0]),
+                    "{features}: {:?} {:?}",
+                    booted.states(),
+                    booted.warnings
+                );
             });
         }
     }
@@ -140,7 +215,9 @@ fn features_that_the_image_s_programs_know_are_checked_as_always() {
 
 #[test]
 fn a_program_that_fails_says_nothing_about_a_volume() {
-    let Some(mut server) = server("failing", OnDamage::Recreate) else { return };
+    let Some(mut server) = server("failing", OnDamage::Recreate) else {
+        return;
+    };
     debug(&server, &[DIRTY]);
     let before = content(&server);
     for (script, why) in [
@@ -151,43 +228,79 @@ fn a_program_that_fails_says_nothing_about_a_volume() {
         ("exit 127", "can't be run"),
         ("kill -9 $$", "was killed"),
         ("kill -11 $$", "signal 11"),
-        ("echo Error reading block 7 \\(Input/output error\\); exit 4", "Input/output error"),
-        ("echo fsck.ext4: Memory allocation failed; exit 12", "Memory allocation failed"),
-        ("echo does not describe a valid superblock: Input/output error; exit 8", "Input/output error"),
+        (
+            "echo Error reading block 7 \\(Input/output error\\); exit 4",
+            "Input/output error",
+        ),
+        (
+            "echo fsck.ext4: Memory allocation failed; exit 12",
+            "Memory allocation failed",
+        ),
+        (
+            "echo does not describe a valid superblock: Input/output error; exit 8",
+            "Input/output error",
+        ),
     ] {
         server.fsck = Some(format!("#!/bin/sh\n{script}\n"));
         server.boot(|booted| {
             let line = booted.failure();
-            assert!(line.contains("volume \"state\"") && line.contains(why) && !line.contains("recreate"), "{script}: {line}");
+            assert!(
+                line.contains("volume \"state\"")
+                    && line.contains(why)
+                    && !line.contains("recreate"),
+                "{script}: {line}"
+            );
         });
         assert!(before == content(&server), "{script}: it was written to");
     }
     server.fsck = Some("\x7fELF is no program".to_owned());
-    server.boot(|booted| assert!(booted.failure().contains("fsck.ext4 can't be run"), "{}", booted.failure()));
+    server.boot(|booted| {
+        assert!(
+            booted.failure().contains("fsck.ext4 can't be run"),
+            "{}",
+            booted.failure()
+        )
+    });
     server.fsck = None;
-    server.boot(|booted| assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]));
+    server
+        .boot(|booted| assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]));
 }
 
 #[test]
 fn without_programs_a_volume_stays_as_it_is() {
-    let Some(mut server) = server("no-programs", OnDamage::Recreate) else { return };
+    let Some(mut server) = server("no-programs", OnDamage::Recreate) else {
+        return;
+    };
     debug(&server, &[DIRTY]);
     let before = content(&server);
     server.has_programs = false;
-    server.boot(|booted| assert!(booted.failure().contains("put e2fsprogs into the image"), "{}", booted.failure()));
+    server.boot(|booted| {
+        assert!(
+            booted.failure().contains("put e2fsprogs into the image"),
+            "{}",
+            booted.failure()
+        )
+    });
     assert!(before == content(&server));
 }
 
 #[test]
 fn another_signature_is_refused_with_either_policy() {
     for on_damage in [OnDamage::Fail, OnDamage::Recreate] {
-        let Some(server) = server("signature", on_damage) else { return };
+        let Some(server) = server("signature", on_damage) else {
+            return;
+        };
         server.write_in("state", 0, &vec![0; 24 << 20]);
         server.write_in("state", 0, b"XFSB");
         let before = content(&server);
         server.boot(|booted| {
             let line = booted.failure();
-            assert!(line.contains("it holds XFS") && line.contains("wipefs") && !line.contains("recreate"), "{line}");
+            assert!(
+                line.contains("it holds XFS")
+                    && line.contains("wipefs")
+                    && !line.contains("recreate"),
+                "{line}"
+            );
         });
         assert!(before == content(&server), "it was written to");
     }
@@ -195,22 +308,35 @@ fn another_signature_is_refused_with_either_policy() {
 
 #[test]
 fn a_file_system_that_is_larger_than_its_partition_is_refused_and_left_as_it_is() {
-    let Some(server) = server("larger", OnDamage::Recreate) else { return };
+    let Some(server) = server("larger", OnDamage::Recreate) else {
+        return;
+    };
     debug(&server, &["set_super_value blocks_count 10000", DIRTY]);
     let before = content(&server);
     server.boot(|booted| {
         let line = booted.failure();
-        assert!(line.contains("its file system has 40960000 bytes, the partition only 25165824") && !line.contains("recreate"), "{line}");
+        assert!(
+            line.contains("its file system has 40960000 bytes, the partition only 25165824")
+                && !line.contains("recreate"),
+            "{line}"
+        );
     });
     assert!(before == content(&server), "it was written to");
 }
 
 #[test]
 fn a_corrupted_superblock_is_not_believed_that_it_is_newer() {
-    let Some(server) = server("corrupted", OnDamage::Fail) else { return };
+    let Some(server) = server("corrupted", OnDamage::Fail) else {
+        return;
+    };
     server.write_in("state", OFFSET + 0x5c, &[0xff; 4]);
     server.boot(|booted| {
-        assert_eq!(booted.states(), ["repaired", "clean"], "{:?}", booted.warnings);
+        assert_eq!(
+            booted.states(),
+            ["repaired", "clean"],
+            "{:?}",
+            booted.warnings
+        );
         assert!(fs::read(booted.path("var/lib/data")).unwrap() == vec![7; 1 << 20]);
     });
     assert_eq!(content(&server)[OFFSET as usize..][..SIZE][0x5d] & 0xe0, 0);
@@ -218,18 +344,39 @@ fn a_corrupted_superblock_is_not_believed_that_it_is_newer() {
 
 #[test]
 fn the_builder_s_mark_is_gone_before_a_file_system_is_made_and_never_comes_back() {
-    let Some(server) = Server::new("mark", 24, 16, 43 * MIB) else { return };
+    let Some(server) = Server::new("mark", 24, 16, 43 * MIB) else {
+        return;
+    };
     let mut table = server.table().table;
     for partition in table.partitions.iter_mut().flatten() {
         partition.attributes |= ATTR_NEVER_USED;
     }
     server.set_table(&table);
-    let marks = |server: &Server| server.table().table.partitions.iter().flatten().map(|p| p.attributes & (ATTR_NEVER_USED | ATTR_MAKING)).collect::<Vec<_>>();
+    let marks = |server: &Server| {
+        server
+            .table()
+            .table
+            .partitions
+            .iter()
+            .flatten()
+            .map(|p| p.attributes & (ATTR_NEVER_USED | ATTR_MAKING))
+            .collect::<Vec<_>>()
+    };
     // Making fails, after the table was written.
     let mut failing = server;
     failing.has_programs = false;
-    failing.boot(|booted| assert!(booted.failure().contains("mkfs.ext4"), "{}", booted.failure()));
-    assert_eq!(marks(&failing), [ATTR_NEVER_USED, ATTR_MAKING, ATTR_MAKING], "the root's is not the agent's");
+    failing.boot(|booted| {
+        assert!(
+            booted.failure().contains("mkfs.ext4"),
+            "{}",
+            booted.failure()
+        )
+    });
+    assert_eq!(
+        marks(&failing),
+        [ATTR_NEVER_USED, ATTR_MAKING, ATTR_MAKING],
+        "the root's is not the agent's"
+    );
     failing.has_programs = true;
     failing.boot(|booted| assert_eq!(booted.states(), ["made", "made"]));
     assert_eq!(marks(&failing), [ATTR_NEVER_USED, 0, 0]);
@@ -238,12 +385,20 @@ fn the_builder_s_mark_is_gone_before_a_file_system_is_made_and_never_comes_back(
 
 #[test]
 fn a_marked_volume_that_holds_something_is_judged_like_any_other() {
-    let Some(mut server) = Server::new("marked", 24, 16, 43 * MIB) else { return };
+    let Some(mut server) = Server::new("marked", 24, 16, 43 * MIB) else {
+        return;
+    };
     server.volumes[0].on_damage = OnDamage::Fail;
     let mut table = server.table().table;
     table.partitions[1].as_mut().unwrap().attributes |= ATTR_NEVER_USED;
     server.set_table(&table);
     server.write_in("state", 65536, &[1]);
-    server.boot(|booted| assert!(booted.failure().contains("data of an unknown kind"), "{}", booted.failure()));
+    server.boot(|booted| {
+        assert!(
+            booted.failure().contains("data of an unknown kind"),
+            "{}",
+            booted.failure()
+        )
+    });
     assert_eq!(content(&server)[65536], 1);
 }

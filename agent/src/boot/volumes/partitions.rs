@@ -1,4 +1,5 @@
-//! The volumes' partitions: finding them in the disk's table, changing the table, and telling the kernel.
+//! The volumes' partitions: finding them in the disk's table, changing the table, and telling the
+//! kernel.
 
 use std::fs::File;
 
@@ -22,31 +23,57 @@ impl<'a> Partitions<'a> {
     pub fn open(disk: &'a Disk) -> Result<Partitions<'a>, String> {
         let file = disk.open(true).map_err(|e| format!("opening it: {e}"))?;
         let found = gpt::disk::read(&file, disk.sector, disk.sectors)?;
-        Ok(Partitions { disk, file, table: found.table, repairs: found.repairs })
+        Ok(Partitions {
+            disk,
+            file,
+            table: found.table,
+            repairs: found.repairs,
+        })
     }
 
-    /// The volume's partition, as an index into the table: the one with its label and type. `Err` is a clause.
+    /// The volume's partition, as an index into the table: the one with its label and type. `Err`
+    /// is a clause.
     pub fn find(&self, volume: &Volume) -> Result<usize, String> {
         let kind = gpt::volume_type(&volume.mount);
-        let labelled = self.table.partitions.iter().enumerate().filter(|(_, p)| p.as_ref().is_some_and(|p| p.label == volume.name));
-        let (found, others): (Vec<_>, Vec<_>) = labelled.partition(|(_, p)| p.as_ref().is_some_and(|p| p.kind == kind));
-        let numbers = |list: &[(usize, &Option<gpt::Partition>)]| list.iter().map(|(index, _)| (index + 1).to_string()).collect::<Vec<_>>().join(" and ");
+        let labelled = self
+            .table
+            .partitions
+            .iter()
+            .enumerate()
+            .filter(|(_, p)| p.as_ref().is_some_and(|p| p.label == volume.name));
+        let (found, others): (Vec<_>, Vec<_>) =
+            labelled.partition(|(_, p)| p.as_ref().is_some_and(|p| p.kind == kind));
+        let numbers = |list: &[(usize, &Option<gpt::Partition>)]| {
+            list.iter()
+                .map(|(index, _)| (index + 1).to_string())
+                .collect::<Vec<_>>()
+                .join(" and ")
+        };
         match (found.as_slice(), others.as_slice()) {
             ([(index, _)], _) => Ok(*index),
             ([], []) => Err(format!("no partition has this label and type {kind}")),
-            ([], others) => Err(format!("partition {} has this label but not type {kind}", numbers(others))),
-            (several, _) => Err(format!("partitions {} all have this label and type", numbers(several))),
+            ([], others) => Err(format!(
+                "partition {} has this label but not type {kind}",
+                numbers(others)
+            )),
+            (several, _) => Err(format!(
+                "partitions {} all have this label and type",
+                numbers(several)
+            )),
         }
     }
 
-    /// Writes a changed table, and anything that has to be repaired, and tells the kernel where `volumes` (indexes) are now. `Err` is a clause.
+    /// Writes a changed table, and anything that has to be repaired, and tells the kernel where
+    /// `volumes` (indexes) are now. `Err` is a clause.
     pub fn save(&mut self, table: Table, volumes: &[usize]) -> Result<(), String> {
         if table != self.table || !self.repairs.is_empty() {
-            gpt::disk::write(&mut self.file, &table).map_err(|e| format!("writing the partition table: {e}"))?;
+            gpt::disk::write(&mut self.file, &table)
+                .map_err(|e| format!("writing the partition table: {e}"))?;
             self.table = table;
             self.repairs.clear();
         }
-        self.tell_kernel(volumes).map_err(|e| format!("telling the kernel of a changed partition: {e}"))
+        self.tell_kernel(volumes)
+            .map_err(|e| format!("telling the kernel of a changed partition: {e}"))
     }
 
     /// Removes first, so that nothing is in the way of what grows or moves.
@@ -75,15 +102,27 @@ impl<'a> Partitions<'a> {
 
     /// Number, first byte and length in bytes.
     fn place(&self, index: usize) -> std::io::Result<(u32, u64, u64)> {
-        let partition = self.table.partitions.get(index).and_then(Option::as_ref).ok_or(std::io::ErrorKind::NotFound)?;
+        let partition = self
+            .table
+            .partitions
+            .get(index)
+            .and_then(Option::as_ref)
+            .ok_or(std::io::ErrorKind::NotFound)?;
         let sector = u64::from(self.table.sector);
         // The table was checked to lie within the disk, whose bytes can be counted.
-        Ok((index as u32 + 1, partition.first.saturating_mul(sector), partition.sectors().saturating_mul(sector)))
+        Ok((
+            index as u32 + 1,
+            partition.first.saturating_mul(sector),
+            partition.sectors().saturating_mul(sector),
+        ))
     }
 
     /// The kernel's device for an index. `Err` is a clause.
     pub fn device(&self, index: usize) -> Result<Partition, String> {
-        let found = self.disk.partition(index as u32 + 1).map_err(|e| format!("looking for partition {} in /sys: {e}", index + 1))?;
+        let found = self
+            .disk
+            .partition(index as u32 + 1)
+            .map_err(|e| format!("looking for partition {} in /sys: {e}", index + 1))?;
         found.ok_or_else(|| format!("the kernel has no device for partition {}", index + 1))
     }
 }

@@ -1,4 +1,5 @@
-//! What a partition holds, told from a few reads: nothing, an ext4 file system, or something else that must not be overwritten.
+//! What a partition holds, told from a few reads: nothing, an ext4 file system, or something else
+//! that must not be overwritten.
 //!
 //! Trusts nothing that it reads.
 
@@ -28,8 +29,14 @@ const EDGE: u64 = 1 << 20;
 /// Size and number of the looks taken in between.
 const LOOK: u64 = 64 << 10;
 const LOOKS: u64 = 64;
-/// Where backup superblocks are: the second block group's first block, for small volumes and for full groups of 1, 2 and 4 KiB blocks.
-const BACKUPS: [u64; 4] = [SMALL_VOLUME_GROUP << 12, 8193 << 10, 16384 << 11, 32768 << 12];
+/// Where backup superblocks are: the second block group's first block, for small volumes and for
+/// full groups of 1, 2 and 4 KiB blocks.
+const BACKUPS: [u64; 4] = [
+    SMALL_VOLUME_GROUP << 12,
+    8193 << 10,
+    16384 << 11,
+    32768 << 12,
+];
 
 /// Offset, bytes there and name of what is often found on disks.
 const KNOWN: [(usize, &[u8], &str); 16] = [
@@ -56,32 +63,57 @@ pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
     // Most starts find a file system here, and need no more.
     let mut head = vec![0; 2048.min(bytes) as usize];
     partition.read_exact_at(&mut head, 0)?;
-    let primary = Super::parse(head.get(OFFSET as usize..OFFSET as usize + SIZE).unwrap_or_default());
+    let primary = Super::parse(
+        head.get(OFFSET as usize..OFFSET as usize + SIZE)
+            .unwrap_or_default(),
+    );
     if let Some(found) = primary {
         // A corrupted superblock is replaced by its copy, if there is one.
-        let copy = if found.corrupted { copy(partition, bytes) } else { None };
-        return Ok(Content::Ext4(copy.map_or(found, |(_, copy)| Super { clean: false, ..copy })));
+        let copy = if found.corrupted {
+            copy(partition, bytes)
+        } else {
+            None
+        };
+        return Ok(Content::Ext4(copy.map_or(found, |(_, copy)| Super {
+            clean: false,
+            ..copy
+        })));
     }
     head.resize(EDGE.min(bytes) as usize, 0);
     partition.read_exact_at(&mut head, 0)?;
-    if let Some((_, _, name)) = KNOWN.iter().find(|(at, magic, _)| head.get(*at..at + magic.len()) == Some(magic)) {
+    if let Some((_, _, name)) = KNOWN
+        .iter()
+        .find(|(at, magic, _)| head.get(*at..at + magic.len()) == Some(magic))
+    {
         return Ok(Content::Foreign(name));
     }
     let mut blank = is_zero(&head);
     let spread = (1..LOOKS).map(|n| bytes / LOOKS * n / 4096 * 4096);
     let tail = (0..EDGE / LOOK).map(|n| bytes.saturating_sub(EDGE) / 4096 * 4096 + n * LOOK);
     let mut buffer = vec![0; LOOK as usize];
-    for at in BACKUPS.into_iter().chain(spread).chain(tail).filter(|at| *at < bytes) {
+    for at in BACKUPS
+        .into_iter()
+        .chain(spread)
+        .chain(tail)
+        .filter(|at| *at < bytes)
+    {
         let look = &mut buffer[..LOOK.min(bytes - at) as usize];
         partition.read_exact_at(look, at)?;
         if BACKUPS.contains(&at)
             && let Some(found) = Super::parse(&look[..look.len().min(SIZE)])
         {
-            return Ok(Content::Ext4(Super { clean: false, ..found }));
+            return Ok(Content::Ext4(Super {
+                clean: false,
+                ..found
+            }));
         }
         blank &= is_zero(look);
     }
-    Ok(if blank { Content::Blank } else { Content::Unknown })
+    Ok(if blank {
+        Content::Blank
+    } else {
+        Content::Unknown
+    })
 }
 
 /// A copy of the superblock that is a possible one: its block number and the size of a block.
@@ -91,19 +123,24 @@ pub fn backup(partition: &File, bytes: u64) -> Option<(u64, u64)> {
 
 /// A copy of the superblock that is a possible one, and its place.
 fn copy(partition: &File, bytes: u64) -> Option<(u64, Super)> {
-    BACKUPS.into_iter().filter(|at| at.saturating_add(SIZE as u64) <= bytes).find_map(|at| {
-        let mut look = [0; SIZE];
-        partition.read_exact_at(&mut look, at).ok()?;
-        let found = Super::parse(&look)?;
-        (at.is_multiple_of(found.block) && !found.corrupted).then_some((at, found))
-    })
+    BACKUPS
+        .into_iter()
+        .filter(|at| at.saturating_add(SIZE as u64) <= bytes)
+        .find_map(|at| {
+            let mut look = [0; SIZE];
+            partition.read_exact_at(&mut look, at).ok()?;
+            let found = Super::parse(&look)?;
+            (at.is_multiple_of(found.block) && !found.corrupted).then_some((at, found))
+        })
 }
 
 /// Whether there are only zeros.
 pub fn is_zero(bytes: &[u8]) -> bool {
     const ZEROS: [u8; 4096] = [0; 4096];
     // Compared as wholes, which the C library does in the widest steps that the processor has.
-    bytes.chunks(ZEROS.len()).all(|chunk| chunk == &ZEROS[..chunk.len()])
+    bytes
+        .chunks(ZEROS.len())
+        .all(|chunk| chunk == &ZEROS[..chunk.len()])
 }
 
 #[cfg(test)]
@@ -120,7 +157,15 @@ mod tests {
         let size = 40 << 20;
         let scratch = Scratch::new("blank", size);
         assert_eq!(looked_at(&scratch, size), Content::Blank);
-        for at in [0, 511, 65536, (1 << 20) - 1, size - (1 << 20), size - 1, 8193 << 10] {
+        for at in [
+            0,
+            511,
+            65536,
+            (1 << 20) - 1,
+            size - (1 << 20),
+            size - 1,
+            8193 << 10,
+        ] {
             scratch.write(at, &[1]);
             assert_eq!(looked_at(&scratch, size), Content::Unknown, "byte {at}");
             scratch.write(at, &[0]);
@@ -137,14 +182,28 @@ mod tests {
             if !tool("mkfs.ext4", &["-q", "-F", "-b", block, scratch.path()]) {
                 return;
             }
-            let Content::Ext4(found) = looked_at(&scratch, size) else { panic!("not told") };
-            assert_eq!((found.block.to_string().as_str(), found.block * found.blocks), (block, size));
+            let Content::Ext4(found) = looked_at(&scratch, size) else {
+                panic!("not told")
+            };
+            assert_eq!(
+                (found.block.to_string().as_str(), found.block * found.blocks),
+                (block, size)
+            );
             let (first, count) = found.journal[0];
             let mut magic = [0; 4];
-            File::open(scratch.path()).unwrap().read_exact_at(&mut magic, first * found.block).unwrap();
-            assert_eq!((magic, count > 0), ([0xc0, 0x3b, 0x39, 0x98], true), "the journal's own superblock");
+            File::open(scratch.path())
+                .unwrap()
+                .read_exact_at(&mut magic, first * found.block)
+                .unwrap();
+            assert_eq!(
+                (magic, count > 0),
+                ([0xc0, 0x3b, 0x39, 0x98], true),
+                "the journal's own superblock"
+            );
             scratch.write(0, &[0; 4096]);
-            let Content::Ext4(backup) = looked_at(&scratch, size) else { panic!("backup not told") };
+            let Content::Ext4(backup) = looked_at(&scratch, size) else {
+                panic!("backup not told")
+            };
             assert_eq!((backup.block, backup.blocks), (found.block, found.blocks));
         }
     }
@@ -153,8 +212,18 @@ mod tests {
     fn a_file_system_is_clean_unless_something_in_its_super_block_asks_for_a_check() {
         let size = 40 << 20;
         let scratch = Scratch::new("clean", size);
-        let is_clean = || matches!(looked_at(&scratch, size), Content::Ext4(Super { clean: true, .. }));
-        let made = || tool("mkfs.ext4", &["-q", "-F", "-b", "4096", "-g", "2048", scratch.path()]);
+        let is_clean = || {
+            matches!(
+                looked_at(&scratch, size),
+                Content::Ext4(Super { clean: true, .. })
+            )
+        };
+        let made = || {
+            tool(
+                "mkfs.ext4",
+                &["-q", "-F", "-b", "4096", "-g", "2048", scratch.path()],
+            )
+        };
         if !made() {
             return;
         }
@@ -169,21 +238,38 @@ mod tests {
             ("debugfs", &["-w", "-R", "set_super_value last_orphan 12"]),
         ];
         for (program, arguments) in asks {
-            assert!(tool(program, &[arguments, &[scratch.path()]].concat()), "{program} {arguments:?}");
+            assert!(
+                tool(program, &[arguments, &[scratch.path()]].concat()),
+                "{program} {arguments:?}"
+            );
             assert!(!is_clean(), "{program} {arguments:?}");
             assert!(made() && is_clean());
         }
-        assert!(tool("debugfs", &["-w", "-R", "set_super_value error_count 1", scratch.path()]) && !is_clean());
+        assert!(
+            tool(
+                "debugfs",
+                &["-w", "-R", "set_super_value error_count 1", scratch.path()]
+            ) && !is_clean()
+        );
         assert!(made() && tool("tune2fs", &["-c", "-1", "-i", "0", scratch.path()]) && is_clean());
         scratch.write(0, &[0; 4096]);
-        assert!(matches!(looked_at(&scratch, size), Content::Ext4(Super { clean: false, .. })), "a copy of the superblock does not know");
+        assert!(
+            matches!(
+                looked_at(&scratch, size),
+                Content::Ext4(Super { clean: false, .. })
+            ),
+            "a copy of the superblock does not know"
+        );
     }
 
     #[test]
     fn other_file_systems_are_named() {
-        for (program, arguments, name) in
-            [("mkfs.xfs", &["-q"][..], "XFS"), ("mkfs.btrfs", &["-q"], "btrfs"), ("mkfs.vfat", &[], "FAT"), ("mkswap", &[], "swap space")]
-        {
+        for (program, arguments, name) in [
+            ("mkfs.xfs", &["-q"][..], "XFS"),
+            ("mkfs.btrfs", &["-q"], "btrfs"),
+            ("mkfs.vfat", &[], "FAT"),
+            ("mkswap", &[], "swap space"),
+        ] {
             let scratch = Scratch::new("foreign", 320 << 20);
             if tool(program, &[arguments, &[scratch.path()]].concat()) {
                 assert_eq!(looked_at(&scratch, 320 << 20), Content::Foreign(name));

@@ -1,4 +1,5 @@
-//! Work that may take long: each step feeds the watchdog, and every ten seconds a line on the consoles says what is being done and how far it is.
+//! Work that may take long: each step feeds the watchdog, and every ten seconds a line on the
+//! consoles says what is being done and how far it is.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,12 @@ impl<'a> Progress<'a> {
     /// Begins. `what` is what is being done, to what; `tick` feeds the watchdog.
     pub fn new(what: String, tick: &'a mut dyn FnMut()) -> Progress<'a> {
         let started = Instant::now();
-        Progress { tick, what, started, next: started + INTERVAL }
+        Progress {
+            tick,
+            what,
+            started,
+            next: started + INTERVAL,
+        }
     }
 
     /// A sign of life. `how_far` is asked when a line is due; it may be empty.
@@ -34,7 +40,11 @@ impl<'a> Progress<'a> {
 
     fn line(&self, how_far: &str) -> String {
         let seconds = self.started.elapsed().as_secs();
-        let how_far = if how_far.is_empty() { String::new() } else { format!("{how_far}, ") };
+        let how_far = if how_far.is_empty() {
+            String::new()
+        } else {
+            format!("{how_far}, ")
+        };
         format!("adamant: {}: {how_far}{seconds} s so far", self.what)
     }
 }
@@ -48,8 +58,14 @@ mod tests {
         let mut ticks = 0;
         let mut tick = || ticks += 1;
         let mut progress = Progress::new("checking volume \"state\"".to_owned(), &mut tick);
-        assert_eq!(progress.line("pass 1 of 5, 40 %"), "adamant: checking volume \"state\": pass 1 of 5, 40 %, 0 s so far");
-        assert_eq!(progress.line(""), "adamant: checking volume \"state\": 0 s so far");
+        assert_eq!(
+            progress.line("pass 1 of 5, 40 %"),
+            "adamant: checking volume \"state\": pass 1 of 5, 40 %, 0 s so far"
+        );
+        assert_eq!(
+            progress.line(""),
+            "adamant: checking volume \"state\": 0 s so far"
+        );
         progress.alive(&|| panic!("no line is due"));
         progress.alive(&String::new);
         assert_eq!(ticks, 2);

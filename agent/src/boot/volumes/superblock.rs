@@ -20,10 +20,12 @@ pub struct Super {
     pub group: u64,
     /// The first group's first block: 1 where a block has 1 KiB, else 0.
     pub first: u64,
-    /// Whether it says that it was unmounted in order and that nothing was found wrong with it, and asks for no check every so often (tune2fs -c and -i):
-    /// `e2fsck -p` looks no further then.
+    /// Whether it says that it was unmounted in order and that nothing was found wrong with it,
+    /// and asks for no check every so often (tune2fs -c and -i): `e2fsck -p` looks no further
+    /// then.
     pub clean: bool,
-    /// Whether its checksum is wrong: something in it was changed by nobody who knows ext4. False where it has none.
+    /// Whether its checksum is wrong: something in it was changed by nobody who knows ext4. False
+    /// where it has none.
     pub corrupted: bool,
     /// What is optional in ext4, and used.
     pub features: Features,
@@ -42,26 +44,55 @@ impl Super {
         if u16_at(0x38) != 0xef53 || log > 6 {
             return None;
         }
-        let features = Features { compat: u32_at(0x5c) as u32, incompat: u32_at(0x60) as u32, ro_compat: u32_at(0x64) as u32 };
-        let blocks = u32_at(0x4) | if features.incompat & features::BITS_64 != 0 { u32_at(0x150) << 32 } else { 0 };
-        // s_jnl_blocks is a copy of the journal inode's i_block: an extent header (magic 0xF30A), then extents when its depth is 0.
+        let features = Features {
+            compat: u32_at(0x5c) as u32,
+            incompat: u32_at(0x60) as u32,
+            ro_compat: u32_at(0x64) as u32,
+        };
+        let blocks = u32_at(0x4)
+            | if features.incompat & features::BITS_64 != 0 {
+                u32_at(0x150) << 32
+            } else {
+                0
+            };
+        // s_jnl_blocks is a copy of the journal inode's i_block: an extent header (magic 0xF30A),
+        // then extents when its depth is 0.
         const EXTENTS: usize = 0x10c;
         let leaf = u16_at(EXTENTS) == 0xf30a && u16_at(EXTENTS + 6) == 0;
-        let count = if leaf { u16_at(EXTENTS + 2).min(4) as usize } else { 0 };
+        let count = if leaf {
+            u16_at(EXTENTS + 2).min(4) as usize
+        } else {
+            0
+        };
         let journal = (0..count).map(|n| {
             let at = EXTENTS + 12 + 12 * n;
-            (u32_at(at + 8) | u16_at(at + 6) << 32, u16_at(at + 4).min(32768))
+            (
+                u32_at(at + 8) | u16_at(at + 6) << 32,
+                u16_at(at + 4).min(32768),
+            )
         });
-        // s_state: unmounted, and neither errors nor orphans. s_max_mnt_count is signed, and not positive where it is unused.
+        // s_state: unmounted, and neither errors nor orphans. s_max_mnt_count is signed, and not
+        // positive where it is unused.
         const UNMOUNTED: u64 = 1;
         let asks_for_checks = (1..0x8000).contains(&u16_at(0x36)) || u32_at(0x44) != 0;
         let needs_recovery = features.incompat & features::NEEDS_RECOVERY != 0;
         let has_orphans = features.ro_compat & features::ORPHAN_PRESENT != 0 || u32_at(0xe8) != 0;
         let had_errors = u32_at(0x194) != 0;
-        let corrupted = features.ro_compat & features::METADATA_CSUM != 0 && u64::from(crc32c(&bytes[..SIZE - 4])) != u32_at(SIZE - 4);
-        let clean = u16_at(0x3a) == UNMOUNTED && !(needs_recovery || has_orphans || had_errors || asks_for_checks || corrupted);
+        let corrupted = features.ro_compat & features::METADATA_CSUM != 0
+            && u64::from(crc32c(&bytes[..SIZE - 4])) != u32_at(SIZE - 4);
+        let clean = u16_at(0x3a) == UNMOUNTED
+            && !(needs_recovery || has_orphans || had_errors || asks_for_checks || corrupted);
         let (group, first) = (u32_at(0x20).max(1), u32_at(0x14).min(1));
-        (blocks > 0).then(|| Super { block: 1024 << log, blocks, group, first, clean, corrupted, features, journal: journal.collect() })
+        (blocks > 0).then(|| Super {
+            block: 1024 << log,
+            blocks,
+            group,
+            first,
+            clean,
+            corrupted,
+            features,
+            journal: journal.collect(),
+        })
     }
 
     /// Its length, bytes.
@@ -72,7 +103,11 @@ impl Super {
 
 /// CRC-32C as ext4 uses it: begun with all ones, not inverted at the end.
 fn crc32c(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }))
+    bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            crc >> 1 ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
+        })
+    })
 }
 
 #[cfg(test)]
@@ -85,29 +120,59 @@ mod tests {
 
     fn read(scratch: &Scratch) -> Super {
         let mut bytes = [0; SIZE];
-        File::open(scratch.path()).unwrap().read_exact_at(&mut bytes, OFFSET).unwrap();
+        File::open(scratch.path())
+            .unwrap()
+            .read_exact_at(&mut bytes, OFFSET)
+            .unwrap();
         Super::parse(&bytes).unwrap()
     }
 
     #[test]
     fn features_and_checksum_are_those_that_e2fsprogs_writes() {
         let scratch = Scratch::new("super-features", 64 << 20);
-        if !tool("mkfs.ext4", &["-q", "-F", "-O", "metadata_csum,metadata_csum_seed,casefold,orphan_file,project,quota", scratch.path()]) {
+        if !tool(
+            "mkfs.ext4",
+            &[
+                "-q",
+                "-F",
+                "-O",
+                "metadata_csum,metadata_csum_seed,casefold,orphan_file,project,quota",
+                scratch.path(),
+            ],
+        ) {
             return;
         }
         let found = read(&scratch);
         let names = features::sentence(&found.features.list());
-        for name in ["casefold", "orphan_file", "metadata_csum_seed", "project", "quota", "metadata_csum"] {
+        for name in [
+            "casefold",
+            "orphan_file",
+            "metadata_csum_seed",
+            "project",
+            "quota",
+            "metadata_csum",
+        ] {
             assert!(names.split_whitespace().any(|word| word == name), "{names}");
         }
-        assert!(found.clean && !found.corrupted && !found.features.has_unknown() && found.bytes() == 64 << 20);
+        assert!(
+            found.clean
+                && !found.corrupted
+                && !found.features.has_unknown()
+                && found.bytes() == 64 << 20
+        );
         // The checksum is kept right by debugfs; by nobody else.
-        assert!(tool("debugfs", &["-w", "-R", "feature FEATURE_C14", scratch.path()]));
+        assert!(tool(
+            "debugfs",
+            &["-w", "-R", "feature FEATURE_C14", scratch.path()]
+        ));
         let found = read(&scratch);
         assert!(found.features.has_unknown() && !found.corrupted);
         scratch.write(OFFSET + 0x5c, &[0xff]);
         assert!(read(&scratch).corrupted && !read(&scratch).clean);
-        assert!(tool("mkfs.ext4", &["-q", "-F", "-O", "^metadata_csum,uninit_bg", scratch.path()]));
+        assert!(tool(
+            "mkfs.ext4",
+            &["-q", "-F", "-O", "^metadata_csum,uninit_bg", scratch.path()]
+        ));
         scratch.write(OFFSET + 0x5c, &[0xff]);
         assert!(!read(&scratch).corrupted, "it has no checksum");
     }
@@ -118,7 +183,9 @@ mod tests {
         for _ in 0..20_000 {
             let mut bytes = [0u8; SIZE];
             for byte in &mut bytes {
-                state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                state = state
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
                 *byte = (state >> 56) as u8;
             }
             bytes[0x38..0x3a].copy_from_slice(&[0x53, 0xef]);

@@ -1,7 +1,9 @@
-//! Running the image's own mkfs and fsck: verified programs, in a chroot of the verified root, with nothing of ours but the devices.
+//! Running the image's own mkfs and fsck: verified programs, in a chroot of the verified root, with
+//! nothing of ours but the devices.
 //!
-//! Promise: returns within the deadline plus a few seconds, keeps a bounded part of what the program says, and leaves no mount behind: the
-//! program has a mount namespace of its own, which ends with it.
+//! Promise: returns within the deadline plus a few seconds, keeps a bounded part of what the
+//! program says, and leaves no mount behind: the program has a mount namespace of its own, which
+//! ends with it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -67,22 +69,41 @@ struct Output {
     how_far: Vec<u8>,
 }
 
-/// Runs a program of the image of which only its end matters. `Err` says in a clause why it could not be run to its end.
-pub fn run(sysroot: &Path, program: &str, arguments: &[&str], deadline: Duration, tick: &mut dyn FnMut()) -> Result<Ended, String> {
-    let tool = Tool { sysroot, program, arguments, progress: None, deadline, watched: &[] };
+/// Runs a program of the image of which only its end matters. `Err` says in a clause why it could
+/// not be run to its end.
+pub fn run(
+    sysroot: &Path,
+    program: &str,
+    arguments: &[&str],
+    deadline: Duration,
+    tick: &mut dyn FnMut(),
+) -> Result<Ended, String> {
+    let tool = Tool {
+        sysroot,
+        program,
+        arguments,
+        progress: None,
+        deadline,
+        watched: &[],
+    };
     tool.run(&mut |_| tick()).map_err(|error| error.why)
 }
 
 impl Tool<'_> {
-    /// Runs it. `alive` is called about every second with the last line that tells how far the program is, to keep
-    /// a watchdog fed.
+    /// Runs it. `alive` is called about every second with the last line that tells how far the
+    /// program is, to keep a watchdog fed.
     pub fn run(&self, alive: &mut dyn FnMut(&str)) -> Result<Ended, ToolError> {
         run_to_end(self, alive)
     }
 }
 
 fn run_to_end(tool: &Tool<'_>, alive: &mut dyn FnMut(&str)) -> Result<Ended, ToolError> {
-    let Tool { program, deadline, watched, .. } = tool;
+    let Tool {
+        program,
+        deadline,
+        watched,
+        ..
+    } = tool;
     let until = Instant::now() + *deadline;
     let (mut child, far) = start(tool).map_err(|error| not_started(program, &error))?;
     let mut output = Output::default();
@@ -90,81 +111,170 @@ fn run_to_end(tool: &Tool<'_>, alive: &mut dyn FnMut(&str)) -> Result<Ended, Too
     if ended.is_none() {
         // An error means that it has just ended.
         let _ = child.kill();
-        if wait(&mut child, &far, &mut output, watched, Instant::now() + END, alive).is_none() {
-            let why = format!("{program} took more than {} s and does not end when it is killed: the disk hangs", deadline.as_secs());
-            return Err(ToolError { why, remedy: "check the disk and its connection" });
+        if wait(
+            &mut child,
+            &far,
+            &mut output,
+            watched,
+            Instant::now() + END,
+            alive,
+        )
+        .is_none()
+        {
+            let why = format!(
+                "{program} took more than {} s and does not end when it is killed: the disk hangs",
+                deadline.as_secs()
+            );
+            return Err(ToolError {
+                why,
+                remedy: "check the disk and its connection",
+            });
         }
     }
     let said = one_line(&output.said);
     match ended {
-        Some(code) => Ok(Ended { code, said, seen: output.seen }),
+        Some(code) => Ok(Ended {
+            code,
+            said,
+            seen: output.seen,
+        }),
         None => {
-            let why = format!("{program} took more than {} s; its last output: {said}", deadline.as_secs());
-            Err(ToolError { why, remedy: "start again, or check the volume on another machine" })
+            let why = format!(
+                "{program} took more than {} s; its last output: {said}",
+                deadline.as_secs()
+            );
+            Err(ToolError {
+                why,
+                remedy: "start again, or check the volume on another machine",
+            })
         }
     }
 }
 
 fn not_started(program: &str, error: &io::Error) -> ToolError {
     match error.kind() {
-        io::ErrorKind::NotFound => {
-            ToolError { why: format!("the image has no {program}, or no /dev and /proc to run it with"), remedy: "put e2fsprogs into the image" }
-        }
-        io::ErrorKind::OutOfMemory => ToolError { why: format!("starting {program}: {error}"), remedy: "give the machine more memory" },
-        _ => ToolError { why: format!("starting {program}: {error}"), remedy: "put an e2fsprogs for this machine into the image" },
+        io::ErrorKind::NotFound => ToolError {
+            why: format!("the image has no {program}, or no /dev and /proc to run it with"),
+            remedy: "put e2fsprogs into the image",
+        },
+        io::ErrorKind::OutOfMemory => ToolError {
+            why: format!("starting {program}: {error}"),
+            remedy: "give the machine more memory",
+        },
+        _ => ToolError {
+            why: format!("starting {program}: {error}"),
+            remedy: "put an e2fsprogs for this machine into the image",
+        },
     }
 }
 
 /// The program, and where it tells how far it is.
 fn start(tool: &Tool<'_>) -> io::Result<(Child, File)> {
-    let Tool { sysroot, program, arguments, .. } = *tool;
+    let Tool {
+        sysroot,
+        program,
+        arguments,
+        ..
+    } = *tool;
     let (far, far_end) = io::pipe()?;
     let mut command = Command::new(program);
     if let Some(option) = tool.progress {
         command.arg(option).arg(far_end.as_raw_fd().to_string());
     }
-    command.args(arguments).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("LC_ALL", "C");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
-    let (sysroot, dev, proc) = (sysroot.to_owned(), sysroot.join("dev"), sysroot.join("proc"));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("LC_ALL", "C");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0);
+    let (sysroot, dev, proc) = (
+        sysroot.to_owned(),
+        sysroot.join("dev"),
+        sysroot.join("proc"),
+    );
     let enter = move || {
         nix::unistd::dup2_stderr(io::stdout())?;
-        nix::fcntl::fcntl(&far_end, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()))?;
+        nix::fcntl::fcntl(
+            &far_end,
+            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
+        )?;
         unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
-        mount(Some("/dev"), &dev, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
-        mount(Some("/proc"), &proc, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+        mount(
+            None::<&str>,
+            "/",
+            None::<&str>,
+            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+            None::<&str>,
+        )?;
+        mount(
+            Some("/dev"),
+            &dev,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )?;
+        mount(
+            Some("/proc"),
+            &proc,
+            None::<&str>,
+            MsFlags::MS_BIND,
+            None::<&str>,
+        )?;
         nix::unistd::chroot(&sysroot)?;
         nix::unistd::chdir("/")?;
         Ok(())
     };
-    // SAFETY: between fork and exec the closure makes system calls only, with paths that were allocated before.
+    // SAFETY: between fork and exec the closure makes system calls only, with paths that were
+    // allocated before.
     unsafe { command.pre_exec(enter) };
     let child = command.spawn()?;
     Ok((child, File::from(OwnedFd::from(far))))
 }
 
-/// Reads what the program writes until it ends: its exit code, or `None` when `until` has come first.
+/// Reads what the program writes until it ends: its exit code, or `None` when `until` has come
+/// first.
 #[inline(never)]
-fn wait(child: &mut Child, far: &File, output: &mut Output, watched: &[&'static str], until: Instant, alive: &mut dyn FnMut(&str)) -> Option<i32> {
+fn wait(
+    child: &mut Child,
+    far: &File,
+    output: &mut Output,
+    watched: &[&'static str],
+    until: Instant,
+    alive: &mut dyn FnMut(&str),
+) -> Option<i32> {
     let (mut open, mut far_open) = (child.stdout.is_some(), true);
     loop {
-        // A failed wait can't be told from an ended program, and there is nobody else who could have waited for it.
+        // A failed wait can't be told from an ended program, and there is nobody else who could
+        // have waited for it.
         if let Some(status) = child.try_wait().unwrap_or_default() {
             drain(child, output, watched);
-            return Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
+            return Some(
+                status
+                    .code()
+                    .unwrap_or_else(|| 128 + status.signal().unwrap_or(0)),
+            );
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return None;
         }
         alive(&String::from_utf8_lossy(&output.how_far));
-        // An ending program closes its output first, which wakes this up; one that closes it early is asked about every 20 ms.
+        // An ending program closes its output first, which wakes this up; one that closes it early
+        // is asked about every 20 ms.
         match (&child.stdout, open) {
             (Some(stdout), true) => {
                 let slice = left.min(Duration::from_secs(1)).as_millis() as u16;
-                let mut polled = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN), PollFd::new(far.as_fd(), PollFlags::POLLIN)];
+                let mut polled = [
+                    PollFd::new(stdout.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(far.as_fd(), PollFlags::POLLIN),
+                ];
                 let count = if far_open { 2 } else { 1 };
-                if poll(&mut polled[..count], PollTimeout::from(slice)).is_ok_and(|ready| ready > 0) {
+                if poll(&mut polled[..count], PollTimeout::from(slice)).is_ok_and(|ready| ready > 0)
+                {
                     let is_ready = |at: usize| polled[at].any().unwrap_or_default();
                     let (said, told) = (is_ready(0), count == 2 && is_ready(1));
                     if said {
@@ -184,12 +294,18 @@ fn wait(child: &mut Child, far: &File, output: &mut Output, watched: &[&'static 
 #[inline(never)]
 fn read_some(child: &mut Child, output: &mut Output, watched: &[&'static str]) -> bool {
     let mut buffer = [0; 1024];
-    let Some(stdout) = &mut child.stdout else { return false };
+    let Some(stdout) = &mut child.stdout else {
+        return false;
+    };
     let count = stdout.read(&mut buffer).unwrap_or(0);
     let new = output.said.len().saturating_sub(OVERLAP);
     output.said.extend_from_slice(&buffer[..count]);
     for text in watched {
-        if !output.seen.contains(text) && output.said[new..].windows(text.len()).any(|window| window == text.as_bytes()) {
+        if !output.seen.contains(text)
+            && output.said[new..]
+                .windows(text.len())
+                .any(|window| window == text.as_bytes())
+        {
             output.seen.push(text);
         }
     }
@@ -202,11 +318,16 @@ fn read_far(mut far: &File, output: &mut Output) -> bool {
     let mut buffer = [0; 4096];
     let count = far.read(&mut buffer).unwrap_or(0);
     let lines = buffer[..count].trim_ascii_end();
-    output.how_far = lines.rsplit(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
+    output.how_far = lines
+        .rsplit(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default()
+        .to_vec();
     count > 0
 }
 
-/// What an ended program has left in the pipe. Its children may hold the pipe open: only what is there now is read.
+/// What an ended program has left in the pipe. Its children may hold the pipe open: only what is
+/// there now is read.
 fn drain(child: &mut Child, output: &mut Output, watched: &[&'static str]) {
     for _ in 0..64 {
         let ready = child.stdout.as_ref().is_some_and(|stdout| {
@@ -223,7 +344,10 @@ fn drain(child: &mut Child, output: &mut Output, watched: &[&'static str]) {
 #[inline(never)]
 fn one_line(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
-    let words: Vec<&str> = text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> = text
+        .split(|c: char| c.is_whitespace() || c.is_control())
+        .filter(|word| !word.is_empty())
+        .collect();
     let line = words.join(" ");
     match line.char_indices().rev().nth(399) {
         Some((at, _)) if at > 0 => format!("...{}", &line[at..]),
@@ -239,7 +363,15 @@ mod tests {
     fn sh(script: &str, deadline: Duration) -> Result<Ended, ToolError> {
         let _alone = alone();
         let watched = &["the last", "not there"];
-        Tool { sysroot: Path::new("/"), program: "sh", arguments: &["-c", script], progress: None, deadline, watched }.run(&mut |_| ())
+        Tool {
+            sysroot: Path::new("/"),
+            program: "sh",
+            arguments: &["-c", script],
+            progress: None,
+            deadline,
+            watched,
+        }
+        .run(&mut |_| ())
     }
 
     #[test]
@@ -248,8 +380,17 @@ mod tests {
             return;
         }
         let started = Instant::now();
-        let error = sh("echo waiting for the disk; exec 1>&- 2>&-; sleep 60", Duration::from_millis(300)).err().unwrap().why;
-        assert!(error.contains("more than 0 s") && error.contains("waiting for the disk"), "{error}");
+        let error = sh(
+            "echo waiting for the disk; exec 1>&- 2>&-; sleep 60",
+            Duration::from_millis(300),
+        )
+        .err()
+        .unwrap()
+        .why;
+        assert!(
+            error.contains("more than 0 s") && error.contains("waiting for the disk"),
+            "{error}"
+        );
         assert!(started.elapsed() < Duration::from_secs(3));
     }
 
@@ -258,11 +399,27 @@ mod tests {
         if !is_root() {
             return;
         }
-        let ended = sh("yes 'line of output' | head -100000; echo; echo the last >&2; exit 4", Duration::from_secs(20)).unwrap();
+        let ended = sh(
+            "yes 'line of output' | head -100000; echo; echo the last >&2; exit 4",
+            Duration::from_secs(20),
+        )
+        .unwrap();
         assert_eq!((ended.code, ended.seen), (4, vec!["the last"]));
-        assert!(ended.said.len() < 420 && ended.said.ends_with("the last"), "{}", ended.said);
+        assert!(
+            ended.said.len() < 420 && ended.said.ends_with("the last"),
+            "{}",
+            ended.said
+        );
         assert_eq!(sh("kill -9 $$", Duration::from_secs(20)).unwrap().code, 137);
-        assert_eq!(sh("env", Duration::from_secs(20)).unwrap().said.split(' ').count(), 3, "PATH, LC_ALL and the shell's PWD only");
+        assert_eq!(
+            sh("env", Duration::from_secs(20))
+                .unwrap()
+                .said
+                .split(' ')
+                .count(),
+            3,
+            "PATH, LC_ALL and the shell's PWD only"
+        );
     }
 
     #[test]
@@ -272,8 +429,13 @@ mod tests {
         }
         // At the start of much output, and across two reads of 1024 bytes.
         for before in [0, 1020, 3000] {
-            let script = format!("head -c {before} /dev/zero; echo the last; head -c 90000 /dev/zero");
-            assert_eq!(sh(&script, Duration::from_secs(20)).unwrap().seen, ["the last"], "{before}");
+            let script =
+                format!("head -c {before} /dev/zero; echo the last; head -c 90000 /dev/zero");
+            assert_eq!(
+                sh(&script, Duration::from_secs(20)).unwrap().seen,
+                ["the last"],
+                "{before}"
+            );
         }
     }
 
@@ -288,8 +450,20 @@ mod tests {
         let path = std::env::temp_dir().join(format!("adamant-progress-{}", std::process::id()));
         std::fs::write(&path, script).unwrap();
         let (arguments, deadline) = (&["/dev/null"], Duration::from_secs(20));
-        let tool = Tool { sysroot: Path::new("/"), program: "python3", arguments, progress: path.to_str(), deadline, watched: &[] };
-        assert_eq!(tool.run(&mut |line| lines.push(line.to_owned())).unwrap().said, "end");
+        let tool = Tool {
+            sysroot: Path::new("/"),
+            program: "python3",
+            arguments,
+            progress: path.to_str(),
+            deadline,
+            watched: &[],
+        };
+        assert_eq!(
+            tool.run(&mut |line| lines.push(line.to_owned()))
+                .unwrap()
+                .said,
+            "end"
+        );
         std::fs::remove_file(&path).unwrap();
         assert!(lines.iter().any(|line| line == "1 2 4 disk"), "{lines:?}");
     }
@@ -301,17 +475,31 @@ mod tests {
         }
         let _alone = alone();
         let start = |program| {
-            let tool = Tool { sysroot: Path::new("/"), program, arguments: &[], progress: None, deadline: Duration::from_secs(1), watched: &[] };
+            let tool = Tool {
+                sysroot: Path::new("/"),
+                program,
+                arguments: &[],
+                progress: None,
+                deadline: Duration::from_secs(1),
+                watched: &[],
+            };
             tool.run(&mut |_| ()).err().unwrap()
         };
         let error = start("mkfs.none");
-        assert!(error.why.contains("has no mkfs.none") && error.remedy.contains("put e2fsprogs"), "{error:?}");
+        assert!(
+            error.why.contains("has no mkfs.none") && error.remedy.contains("put e2fsprogs"),
+            "{error:?}"
+        );
         // Nobody may run it.
         let path = std::env::temp_dir().join(format!("adamant-no-program-{}", std::process::id()));
         std::fs::write(&path, [0x7f; 200]).unwrap();
-        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .unwrap();
         let error = start(path.to_str().unwrap());
         std::fs::remove_file(&path).unwrap();
-        assert!(error.why.contains("starting /") && error.why.contains("ermission denied"), "{error:?}");
+        assert!(
+            error.why.contains("starting /") && error.why.contains("ermission denied"),
+            "{error:?}"
+        );
     }
 }

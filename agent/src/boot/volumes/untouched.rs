@@ -1,8 +1,9 @@
-//! The short look at a partition that the builder marked as never used: zeros at every place where the signature of a file system, a volume manager or
-//! a RAID, or a copy of an ext4 superblock, would be.
+//! The short look at a partition that the builder marked as never used: zeros at every place where
+//! the signature of a file system, a volume manager or a RAID, or a copy of an ext4 superblock,
+//! would be.
 //!
-//! The places are those that libblkid and `wipefs` search, and those where mke2fs puts copies. A partition without the mark gets the long look
-//! ([`super::probe`]), whatever is in these places.
+//! The places are those that libblkid and `wipefs` search, and those where mke2fs puts copies. A
+//! partition without the mark gets the long look ([`super::probe`]), whatever is in these places.
 
 use std::fs::File;
 use std::io;
@@ -15,10 +16,12 @@ use super::probe::is_zero;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// Looked at without a gap at the start, bytes: nearly all signatures; swap of all page sizes; LVM's labels; md 1.1 and 1.2; the first two headers of
-/// LUKS2; btrfs and UFS at 64 KiB; the first of ZFS's labels and the start of the second; UFS2 at 256 KiB.
+/// Looked at without a gap at the start, bytes: nearly all signatures; swap of all page sizes;
+/// LVM's labels; md 1.1 and 1.2; the first two headers of LUKS2; btrfs and UFS at 64 KiB; the first
+/// of ZFS's labels and the start of the second; UFS2 at 256 KiB.
 const HEAD: u64 = 288 * KIB;
-/// Looked at without a gap at the end, bytes: md 0.90 and 1.0, firmware RAIDs, DRBD, the second superblock of NILFS2, and a backup partition table.
+/// Looked at without a gap at the end, bytes: md 0.90 and 1.0, firmware RAIDs, DRBD, the second
+/// superblock of NILFS2, and a backup partition table.
 const TAIL: u64 = 192 * KIB;
 /// Looked at elsewhere, bytes.
 const LOOK: u64 = 4 * KIB;
@@ -26,10 +29,20 @@ const LOOK: u64 = 4 * KIB;
 const LUKS_HEADERS: [u64; 4] = [512 * KIB, MIB, 2 * MIB, 4 * MIB];
 /// Copies of a btrfs superblock: 64 MiB, 256 GiB and 1 PiB.
 const BTRFS_COPIES: [u64; 3] = [64 * MIB, 256 << 30, 1 << 50];
-/// Blocks in an ext4 group, and bytes in a block: as mke2fs makes them by default for each size of a block, and as the agent has them made.
-const EXT4_GROUPS: [(u64, u64); 8] =
-    [(SMALL_VOLUME_GROUP, 4 * KIB), (8192, KIB), (16384, 2 * KIB), (32768, 4 * KIB), (65528, 8 * KIB), (65528, 16 * KIB), (65528, 32 * KIB), (65528, 64 * KIB)];
-/// One label of ZFS; two are at the start and two at the end of what is a multiple of it. Within it: names and values, and the first uberblock.
+/// Blocks in an ext4 group, and bytes in a block: as mke2fs makes them by default for each size of
+/// a block, and as the agent has them made.
+const EXT4_GROUPS: [(u64, u64); 8] = [
+    (SMALL_VOLUME_GROUP, 4 * KIB),
+    (8192, KIB),
+    (16384, 2 * KIB),
+    (32768, 4 * KIB),
+    (65528, 8 * KIB),
+    (65528, 16 * KIB),
+    (65528, 32 * KIB),
+    (65528, 64 * KIB),
+];
+/// One label of ZFS; two are at the start and two at the end of what is a multiple of it. Within
+/// it: names and values, and the first uberblock.
 const ZFS_LABEL: u64 = 256 * KIB;
 const ZFS_PARTS: [u64; 2] = [16 * KIB, 128 * KIB];
 /// Allocation groups of XFS, each of which begins with a superblock, on all but the largest disks.
@@ -74,7 +87,11 @@ fn places(bytes: u64) -> Vec<u64> {
         }
     }
     let end = bytes / ZFS_LABEL * ZFS_LABEL;
-    for label in [ZFS_LABEL, end.saturating_sub(2 * ZFS_LABEL), end.saturating_sub(ZFS_LABEL)] {
+    for label in [
+        ZFS_LABEL,
+        end.saturating_sub(2 * ZFS_LABEL),
+        end.saturating_sub(ZFS_LABEL),
+    ] {
         places.extend(ZFS_PARTS.map(|part| label + part));
     }
     let blocks = (bytes / LOOK).div_ceil(XFS_GROUPS);
@@ -94,14 +111,24 @@ mod tests {
 
     #[test]
     fn a_new_partition_is_untouched_whatever_its_size() {
-        for bytes in [0, 1, 512, 4096, 300 * KIB, 16 * MIB, 24 * MIB + 512, 8 << 40] {
+        for bytes in [
+            0,
+            1,
+            512,
+            4096,
+            300 * KIB,
+            16 * MIB,
+            24 * MIB + 512,
+            8 << 40,
+        ] {
             let scratch = Scratch::new("untouched", bytes);
             assert!(is_untouched_after(&scratch, bytes), "{bytes}");
             assert!(places(bytes).len() < 250, "{bytes}: the look is short");
         }
     }
 
-    /// Offsets that libblkid and wipefs search, by what is found there; negative ones count from the end.
+    /// Offsets that libblkid and wipefs search, by what is found there; negative ones count from
+    /// the end.
     #[test]
     fn one_byte_at_the_place_of_a_signature_is_enough() {
         let bytes = 300 * MIB + 4096;
@@ -110,24 +137,59 @@ mod tests {
             ("ext", vec![1024 + 0x38]),
             (
                 "copies of ext superblocks",
-                vec![(8193 << 10) + 0x38, (3 * 8192 + 1) << 10, 16384 << 11, 32768 << 12, 2048 << 12, (25 * 2048) << 12, (27 * 2048) << 12],
+                vec![
+                    (8193 << 10) + 0x38,
+                    (3 * 8192 + 1) << 10,
+                    16384 << 11,
+                    32768 << 12,
+                    2048 << 12,
+                    (25 * 2048) << 12,
+                    (27 * 2048) << 12,
+                ],
             ),
             ("xfs", vec![0, 75 * MIB + 4096]),
             ("btrfs", vec![0x10040, (64 << 20) + 0x40]),
-            ("LUKS", vec![0, 0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000, 0x400000]),
+            (
+                "LUKS",
+                vec![
+                    0, 0x4000, 0x8000, 0x10000, 0x20000, 0x40000, 0x80000, 0x100000, 0x200000,
+                    0x400000,
+                ],
+            ),
             ("LVM", vec![0x18, 512 + 0x18, 1024 + 0x18, 1536 + 0x18]),
             ("md 1.1 and 1.2", vec![0, 4096]),
             ("md 0.90", vec![(bytes & !0xffff) - 0x10000]),
             ("md 1.0", vec![(bytes / 512 - 16) / 8 * 8 * 512]),
             ("swap", vec![0xff6, 0x1ff6, 0x3ff6, 0x7ff6, 0xfff6]),
-            ("zfs", vec![16 << 10, 128 << 10, 272 << 10, 384 << 10, (bytes & !0x3ffff) - 0x80000 + 0x4000, (bytes & !0x3ffff) - 0x40000 + 0x20000]),
+            (
+                "zfs",
+                vec![
+                    16 << 10,
+                    128 << 10,
+                    272 << 10,
+                    384 << 10,
+                    (bytes & !0x3ffff) - 0x80000 + 0x4000,
+                    (bytes & !0x3ffff) - 0x40000 + 0x20000,
+                ],
+            ),
             ("bcache and bcachefs", vec![4096 + 0x18]),
             ("f2fs", vec![1024, 5120]),
             ("reiserfs", vec![8192 + 0x34, 65536 + 0x34]),
             ("jfs", vec![0x8000, 0xf000]),
             ("nilfs2", vec![1024 + 6, (bytes / 512 - 8) * 512 + 6]),
             ("partition tables", vec![510, 512, end(512), end(33 * 512)]),
-            ("drbd and firmware RAIDs", vec![end(4096), end(512), end(1024), end(9 * 512), end(63 * 512), end(255 * 512), end(257 * 512)]),
+            (
+                "drbd and firmware RAIDs",
+                vec![
+                    end(4096),
+                    end(512),
+                    end(1024),
+                    end(9 * 512),
+                    end(63 * 512),
+                    end(255 * 512),
+                    end(257 * 512),
+                ],
+            ),
         ];
         let scratch = Scratch::new("signatures", bytes);
         for (name, offsets) in places {
@@ -147,13 +209,30 @@ mod tests {
             ("mkfs.ext4", &["-q", "-F", "-b", "2048"], true),
             ("mkfs.ext4", &["-q", "-F", "-b", "4096"], true),
             ("mkfs.ext4", &["-q", "-F", "-b", "4096", "-g", "2048"], true),
-            ("mkfs.ext4", &["-q", "-F", "-O", "sparse_super2,^resize_inode"], true),
+            (
+                "mkfs.ext4",
+                &["-q", "-F", "-O", "sparse_super2,^resize_inode"],
+                true,
+            ),
             ("mkfs.xfs", &["-q"], true),
             ("mkfs.btrfs", &["-q"], true),
             ("mkfs.vfat", &[], false),
             ("mkswap", &[], false),
             ("mkfs.f2fs", &["-q"], false),
-            ("cryptsetup", &["luksFormat", "--batch-mode", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", "--key-file", "/etc/hostname"], false),
+            (
+                "cryptsetup",
+                &[
+                    "luksFormat",
+                    "--batch-mode",
+                    "--pbkdf",
+                    "pbkdf2",
+                    "--pbkdf-force-iterations",
+                    "1000",
+                    "--key-file",
+                    "/etc/hostname",
+                ],
+                false,
+            ),
         ];
         let bytes = 320 * MIB;
         for (program, arguments, has_copies) in makers {
@@ -161,9 +240,15 @@ mod tests {
             if !tool(program, &[arguments, &[scratch.path()]].concat()) {
                 continue;
             }
-            assert!(!is_untouched_after(&scratch, bytes), "{program} {arguments:?}");
+            assert!(
+                !is_untouched_after(&scratch, bytes),
+                "{program} {arguments:?}"
+            );
             scratch.write(0, &vec![0; 1 << 20]);
-            assert!(!has_copies || !is_untouched_after(&scratch, bytes), "{program} {arguments:?} without its first MiB");
+            assert!(
+                !has_copies || !is_untouched_after(&scratch, bytes),
+                "{program} {arguments:?} without its first MiB"
+            );
         }
     }
 }

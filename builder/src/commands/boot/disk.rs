@@ -1,5 +1,6 @@
-//! The disk that a machine writes to: an overlay over the image's disk that is gone when the machine ends, or the persisted machine's own disk. Also the
-//! black box on it, which tells how each start went.
+//! The disk that a machine writes to: an overlay over the image's disk that is gone when the
+//! machine ends, or the persisted machine's own disk. Also the black box on it, which tells how
+//! each start went.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -37,28 +38,50 @@ struct BlackBox {
 impl MachineDisk {
     /// A new overlay in the folder `scratch`.
     pub fn overlay(machine: &Machine, scratch: &Path) -> Result<MachineDisk> {
-        let base = std::fs::canonicalize(&machine.disk).context(|| machine.disk.display().to_string())?;
+        let base =
+            std::fs::canonicalize(&machine.disk).context(|| machine.disk.display().to_string())?;
         let file = scratch.join("overlay.qcow2");
         let mut create = Command::new(prerequisite::find("qemu-img")?);
-        create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).arg(&base).arg(&file).stdin(Stdio::null());
+        create
+            .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+            .arg(&base)
+            .arg(&file)
+            .stdin(Stdio::null());
         let made = create.output().context(|| "starting qemu-img")?;
         if !made.status.success() {
-            return Err(Error::new(format!("{}: making an overlay: {}", file.display(), String::from_utf8_lossy(&made.stderr).trim())));
+            return Err(Error::new(format!(
+                "{}: making an overlay: {}",
+                file.display(),
+                String::from_utf8_lossy(&made.stderr).trim()
+            )));
         }
         let black_box = find_black_box(&base)?;
-        Ok(MachineDisk { file, format: "qcow2", black_box, _persisted: None })
+        Ok(MachineDisk {
+            file,
+            format: "qcow2",
+            black_box,
+            _persisted: None,
+        })
     }
 
     /// The persisted machine's.
     pub fn persisted(persisted: Persisted) -> Result<MachineDisk> {
         let file = persisted.disk();
         let black_box = find_black_box(&file)?;
-        Ok(MachineDisk { file, format: "raw", black_box, _persisted: Some(persisted) })
+        Ok(MachineDisk {
+            file,
+            format: "raw",
+            black_box,
+            _persisted: Some(persisted),
+        })
     }
 
     /// For QEMU.
     pub fn drive(&self) -> Drive<'_> {
-        Drive { file: &self.file, format: self.format }
+        Drive {
+            file: &self.file,
+            format: self.format,
+        }
     }
 
     /// Where it is; firmware's variables and the TPM's state are beside it.
@@ -73,12 +96,16 @@ impl MachineDisk {
 
     /// The records that the run added, oldest first.
     pub fn new_records(&self) -> Result<Vec<Record>> {
-        let Some(place) = self.black_box else { return Ok(Vec::new()) };
+        let Some(place) = self.black_box else {
+            return Ok(Vec::new());
+        };
         let bytes = match self.format {
             "raw" => read_range(&self.file, place.offset, place.bytes)?,
             _ => self.read_overlay(place)?,
         };
-        let Some(ring) = Ring::read(&bytes) else { return Ok(Vec::new()) };
+        let Some(ring) = Ring::read(&bytes) else {
+            return Ok(Vec::new());
+        };
         let added = usize::try_from(ring.next.saturating_sub(place.next)).unwrap_or(usize::MAX);
         let older = ring.records.len().saturating_sub(added);
         Ok(ring.records.into_iter().skip(older).collect())
@@ -89,16 +116,27 @@ impl MachineDisk {
         let to = self.file.with_extension("black-box");
         let block = blackbox::BLOCK as u64;
         let mut dd = Command::new(prerequisite::find("qemu-img")?);
-        dd.args(["dd", "-f", "qcow2", "-O", "raw"]).arg(format!("bs={block}"));
+        dd.args(["dd", "-f", "qcow2", "-O", "raw"])
+            .arg(format!("bs={block}"));
         // It counts from the disk's start also for what is skipped.
-        dd.arg(format!("skip={}", place.offset / block)).arg(format!("count={}", (place.offset + place.bytes) / block));
+        dd.arg(format!("skip={}", place.offset / block))
+            .arg(format!("count={}", (place.offset + place.bytes) / block));
         let mut from = std::ffi::OsString::from("if=");
         from.push(&self.file);
         let mut into = std::ffi::OsString::from("of=");
         into.push(&to);
-        let done = dd.arg(from).arg(into).stdin(Stdio::null()).output().context(|| "starting qemu-img")?;
+        let done = dd
+            .arg(from)
+            .arg(into)
+            .stdin(Stdio::null())
+            .output()
+            .context(|| "starting qemu-img")?;
         if !done.status.success() {
-            return Err(Error::new(format!("{}: reading the black box: {}", self.file.display(), String::from_utf8_lossy(&done.stderr).trim())));
+            return Err(Error::new(format!(
+                "{}: reading the black box: {}",
+                self.file.display(),
+                String::from_utf8_lossy(&done.stderr).trim()
+            )));
         }
         let mut bytes = std::fs::read(&to).context(|| to.display().to_string())?;
         bytes.truncate(usize::try_from(place.bytes).unwrap_or(usize::MAX));
@@ -111,16 +149,33 @@ fn find_black_box(disk: &Path) -> Result<Option<BlackBox>> {
     let what = || disk.display().to_string();
     let file = File::open(disk).context(what)?;
     let (sector, found) = open_table(disk, &file)?;
-    let Some(partition) = found.table.partitions.iter().flatten().find(|partition| partition.kind == blackbox::PARTITION_TYPE) else { return Ok(None) };
+    let Some(partition) = found
+        .table
+        .partitions
+        .iter()
+        .flatten()
+        .find(|partition| partition.kind == blackbox::PARTITION_TYPE)
+    else {
+        return Ok(None);
+    };
     let offset = partition.first.saturating_mul(sector);
-    let bytes = partition.sectors().saturating_mul(sector).min(blackbox::BYTES);
+    let bytes = partition
+        .sectors()
+        .saturating_mul(sector)
+        .min(blackbox::BYTES);
     let next = Ring::read(&read_range(disk, offset, bytes)?).map_or(1, |ring| ring.next);
-    Ok(Some(BlackBox { offset, bytes, next }))
+    Ok(Some(BlackBox {
+        offset,
+        bytes,
+        next,
+    }))
 }
 
 fn read_range(path: &Path, offset: u64, bytes: u64) -> Result<Vec<u8>> {
     let what = || path.display().to_string();
     let mut buffer = vec![0; usize::try_from(bytes).unwrap_or_default()];
-    File::open(path).and_then(|file| file.read_exact_at(&mut buffer, offset)).context(what)?;
+    File::open(path)
+        .and_then(|file| file.read_exact_at(&mut buffer, offset))
+        .context(what)?;
     Ok(buffer)
 }

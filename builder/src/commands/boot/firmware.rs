@@ -1,8 +1,9 @@
-//! UEFI firmware for the machine: OVMF and its variables, where wanted with one certificate enrolled as platform key, key exchange key and
-//! in db.
+//! UEFI firmware for the machine: OVMF and its variables, where wanted with one certificate
+//! enrolled as platform key, key exchange key and in db.
 //!
-//! Variables are written into OVMF's own empty store: EFI_FIRMWARE_VOLUME_HEADER, VARIABLE_STORE_HEADER and
-//! AUTHENTICATED_VARIABLE_HEADER as edk2 defines them (MdeModulePkg/Include/Guid/VariableFormat.h).
+//! Variables are written into OVMF's own empty store: EFI_FIRMWARE_VOLUME_HEADER,
+//! VARIABLE_STORE_HEADER and AUTHENTICATED_VARIABLE_HEADER as edk2 defines them
+//! (MdeModulePkg/Include/Guid/VariableFormat.h).
 
 use std::path::{Path, PathBuf};
 
@@ -17,11 +18,24 @@ use crate::sign::certificate::Certificate;
 use crate::sign::{authenticode, enrol};
 use crate::uki::{measure, pe};
 
-/// Where distributions put it: code without and with Secure Boot, and the empty variables that go with both.
+/// Where distributions put it: code without and with Secure Boot, and the empty variables that go
+/// with both.
 const PLACES: [[&str; 3]; 3] = [
-    ["/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"],
-    ["/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_CODE.secboot.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"],
-    ["/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_CODE.secboot.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"],
+    [
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+        "/usr/share/OVMF/OVMF_VARS_4M.fd",
+    ],
+    [
+        "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+        "/usr/share/edk2/ovmf/OVMF_CODE.secboot.fd",
+        "/usr/share/edk2/ovmf/OVMF_VARS.fd",
+    ],
+    [
+        "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
+        "/usr/share/edk2/x64/OVMF_CODE.secboot.4m.fd",
+        "/usr/share/edk2/x64/OVMF_VARS.4m.fd",
+    ],
 ];
 /// The store has 540,672 bytes.
 const STORE_LIMIT: u64 = 4 << 20;
@@ -57,18 +71,40 @@ pub struct Firmware {
 impl Firmware {
     /// Its part of QEMU's command line.
     pub fn arguments(&self) -> Vec<String> {
-        let drive = |unit: u32, options: &str, path: &Path| format!("if=pflash,unit={unit},format=raw{options},file={}", comma(&path.display().to_string()));
-        let mut arguments: Vec<String> = ["-drive", &drive(0, ",readonly=on", &self.code), "-drive", &drive(1, "", &self.variables)].map(str::to_owned).into();
+        let drive = |unit: u32, options: &str, path: &Path| {
+            format!(
+                "if=pflash,unit={unit},format=raw{options},file={}",
+                comma(&path.display().to_string())
+            )
+        };
+        let mut arguments: Vec<String> = [
+            "-drive",
+            &drive(0, ",readonly=on", &self.code),
+            "-drive",
+            &drive(1, "", &self.variables),
+        ]
+        .map(str::to_owned)
+        .into();
         if self.secure_boot {
-            // Only firmware itself, in system management mode, can write its variables: else the system could enrol keys.
-            arguments.extend(["-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"].map(str::to_owned));
+            // Only firmware itself, in system management mode, can write its variables: else the
+            // system could enrol keys.
+            arguments.extend(
+                [
+                    "-machine",
+                    "q35,smm=on",
+                    "-global",
+                    "driver=cfi.pflash01,property=secure,value=on",
+                ]
+                .map(str::to_owned),
+            );
             arguments.extend(["-global", "ICH9-LPC.disable_s3=1"].map(str::to_owned));
         }
         arguments
     }
 }
 
-/// The firmware that starts `machine`, its variables beside the overlay `disk`; `append` is what is to be added to the kernel command line.
+/// The firmware that starts `machine`, its variables beside the overlay `disk`; `append` is what is
+/// to be added to the kernel command line.
 pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<Firmware> {
     let path = machine.efi.as_ref().ok_or_else(|| {
         Error::new(format!("{}: firmware can't start it, because it has no boot loader and no unified kernel image", machine.name))
@@ -81,7 +117,9 @@ pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<F
             return Err(Error::new("--append: with Secure Boot the machine is started with the signed command line alone, as from its disk")
                 .hint("write the words into kernel.cmdline and build again, or start without --secure-boot"));
         }
-        if let Some(version) = measure::stub_version(&pe::Image::parse(&name, &bytes)?).filter(|version| *version < TAKES_WORDS) {
+        if let Some(version) = measure::stub_version(&pe::Image::parse(&name, &bytes)?)
+            .filter(|version| *version < TAKES_WORDS)
+        {
             return Err(Error::new(format!("--append: the image's stub (systemd {version}) takes no words from outside, as from {TAKES_WORDS} on"))
                 .hint("start without --uefi, or write the words into kernel.cmdline and build again"));
         }
@@ -90,28 +128,55 @@ pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<F
         return prepare(disk.with_extension("vars"), None);
     }
     let signed = authenticode::signed_with(&name, &bytes)?.ok_or_else(|| {
-        Error::new(format!("{name}: not signed: with Secure Boot no firmware starts it")).hint("build it with --keys DIR, or start it without --secure-boot")
+        Error::new(format!(
+            "{name}: not signed: with Secure Boot no firmware starts it"
+        ))
+        .hint("build it with --keys DIR, or start it without --secure-boot")
     })?;
-    let trusted = uefi.certificate.as_ref().map(|file| Certificate::read(file)).transpose()?.unwrap_or(signed);
+    let trusted = uefi
+        .certificate
+        .as_ref()
+        .map(|file| Certificate::read(file))
+        .transpose()?
+        .unwrap_or(signed);
     // Variables that are kept belong to one certificate: those of another run are not taken for it.
-    prepare(disk.with_extension(format!("{}.vars", &trusted.fingerprint()[..16])), Some(trusted.der()))
+    prepare(
+        disk.with_extension(format!("{}.vars", &trusted.fingerprint()[..16])),
+        Some(trusted.der()),
+    )
 }
 
-/// Puts variables into `file`, unless it is there already. With a certificate (DER), Secure Boot is on and trusts it alone.
+/// Puts variables into `file`, unless it is there already. With a certificate (DER), Secure Boot is
+/// on and trusts it alone.
 pub fn prepare(file: PathBuf, certificate: Option<&[u8]>) -> Result<Firmware> {
-    let place = PLACES.iter().find(|[code, secure, variables]| [code, secure, variables].iter().all(|path| Path::new(path).is_file()));
-    let [code, secure, variables] = place.ok_or_else(|| prerequisite::missing(PLACES[0][0], "OVMF, UEFI firmware for QEMU,"))?;
+    let place = PLACES.iter().find(|[code, secure, variables]| {
+        [code, secure, variables]
+            .iter()
+            .all(|path| Path::new(path).is_file())
+    });
+    let [code, secure, variables] = place
+        .ok_or_else(|| prerequisite::missing(PLACES[0][0], "OVMF, UEFI firmware for QEMU,"))?;
     if !file.exists() {
-        let mut store = bounded::read(Path::new(variables), STORE_LIMIT).context(|| variables.to_string())?;
+        let mut store =
+            bounded::read(Path::new(variables), STORE_LIMIT).context(|| variables.to_string())?;
         if let Some(certificate) = certificate {
-            enrol(&mut store, certificate).ok_or_else(|| Error::new(format!("{variables}: not an empty store of variables")).hint("install OVMF anew"))?;
+            enrol(&mut store, certificate).ok_or_else(|| {
+                Error::new(format!("{variables}: not an empty store of variables"))
+                    .hint("install OVMF anew")
+            })?;
         }
         // Whole or not at all: what is there is taken as it is.
         let new = file.with_extension("new");
-        std::fs::write(&new, store).and_then(|()| std::fs::rename(&new, &file)).context(|| file.display().to_string())?;
+        std::fs::write(&new, store)
+            .and_then(|()| std::fs::rename(&new, &file))
+            .context(|| file.display().to_string())?;
     }
     let code = PathBuf::from(if certificate.is_some() { secure } else { code });
-    Ok(Firmware { code, variables: file, secure_boot: certificate.is_some() })
+    Ok(Firmware {
+        code,
+        variables: file,
+        secure_boot: certificate.is_some(),
+    })
 }
 
 /// `None` when the store is not what it should be.
@@ -125,13 +190,33 @@ fn enrol(store: &mut [u8], certificate: &[u8]) -> Option<()> {
     for (name, vendor) in enrol::VARIABLES {
         at = put(store, at, name, vendor, enrol::ATTRIBUTES, &ENROLLED, &list)?;
     }
-    put(store, at, "SecureBootEnable", SECURE_BOOT_ENABLE, NON_VOLATILE, &[0; 16], &[1])?;
+    put(
+        store,
+        at,
+        "SecureBootEnable",
+        SECURE_BOOT_ENABLE,
+        NON_VOLATILE,
+        &[0; 16],
+        &[1],
+    )?;
     Some(())
 }
 
 /// Writes a variable where the store is still empty, and gives the place of the next.
-fn put(store: &mut [u8], at: usize, name: &str, vendor: &str, attributes: u32, time: &[u8; 16], data: &[u8]) -> Option<usize> {
-    let name: Vec<u8> = name.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect();
+fn put(
+    store: &mut [u8],
+    at: usize,
+    name: &str,
+    vendor: &str,
+    attributes: u32,
+    time: &[u8; 16],
+    data: &[u8],
+) -> Option<usize> {
+    let name: Vec<u8> = name
+        .encode_utf16()
+        .chain([0])
+        .flat_map(u16::to_le_bytes)
+        .collect();
     let mut bytes = Vec::with_capacity(VARIABLE_HEADER + name.len() + data.len());
     bytes.extend_from_slice(&START.to_le_bytes());
     bytes.extend_from_slice(&[ADDED, 0]);
@@ -179,16 +264,29 @@ mod tests {
         let mut names = Vec::new();
         while written[at..at + 2] == START.to_le_bytes() {
             assert_eq!(written[at + 2], ADDED);
-            let number = |offset: usize| u32::from_le_bytes(written[at + offset..at + offset + 4].try_into().unwrap()) as usize;
+            let number = |offset: usize| {
+                u32::from_le_bytes(written[at + offset..at + offset + 4].try_into().unwrap())
+                    as usize
+            };
             let (name, data) = (number(36), number(40));
-            let units: Vec<u16> = written[at + 60..at + 60 + name].chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+            let units: Vec<u16> = written[at + 60..at + 60 + name]
+                .chunks(2)
+                .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+                .collect();
             names.push(String::from_utf16(&units).unwrap());
             at = (at + 60 + name + data).next_multiple_of(4);
         }
         assert_eq!(names, ["db\0", "KEK\0", "PK\0", "SecureBootEnable\0"]);
         assert!(written[at..].iter().all(|byte| *byte == 0xff));
-        assert!(enrol(&mut written, &[7; 700]).is_none(), "not empty any more");
+        assert!(
+            enrol(&mut written, &[7; 700]).is_none(),
+            "not empty any more"
+        );
         assert!(enrol(&mut store()[..1024], &[7; 700]).is_none(), "no room");
-        assert!(enrol(&mut vec![0; 4096], &[7; 700]).is_none() && enrol(&mut Vec::new(), &[7; 700]).is_none(), "no store");
+        assert!(
+            enrol(&mut vec![0; 4096], &[7; 700]).is_none()
+                && enrol(&mut Vec::new(), &[7; 700]).is_none(),
+            "no store"
+        );
     }
 }

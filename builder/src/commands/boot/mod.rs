@@ -1,8 +1,10 @@
 //! `adamant boot`: an image in QEMU, the way its servers start it.
 //!
-//! The artifacts are never written to: changes go to a copy-on-write overlay that is gone when QEMU ends, or, with `--persist`, to a disk in
-//! the user's state folder. By default QEMU starts the kernel itself, which saves seconds and needs no boot loader; with [`Uefi`] firmware
-//! starts the disk, as on a server. QEMU ends with us, at its deadline, when the guest switches itself off or halts, or when it restarts itself again and again.
+//! The artifacts are never written to: changes go to a copy-on-write overlay that is gone when QEMU
+//! ends, or, with `--persist`, to a disk in the user's state folder. By default QEMU starts the
+//! kernel itself, which saves seconds and needs no boot loader; with [`Uefi`] firmware starts the
+//! disk, as on a server. QEMU ends with us, at its deadline, when the guest switches itself off or
+//! halts, or when it restarts itself again and again.
 
 mod artifacts;
 mod disk;
@@ -34,7 +36,8 @@ use crate::commands::selection::Selection;
 use crate::error::{Error, Result};
 use crate::io::part::last_bytes;
 
-/// Restarts that an operator may ask for, and that a failing image gets to show that it fails each time.
+/// Restarts that an operator may ask for, and that a failing image gets to show that it fails each
+/// time.
 pub const REBOOTS: u32 = 3;
 
 /// How a machine is started.
@@ -153,7 +156,9 @@ pub fn run(selection: &Selection, options: &Options, say: &mut dyn FnMut(&str)) 
     for credential in &options.credentials {
         let name = credential.split('=').next().unwrap_or_default();
         if !adamant_contract::credentials::is_accepted(&machine.credentials, name) {
-            say(&format!("the image's policy does not name the credential {name}, so it will be dropped; add it to [credentials] accept in the definition"));
+            say(&format!(
+                "the image's policy does not name the credential {name}, so it will be dropped; add it to [credentials] accept in the definition"
+            ));
         }
     }
     let serial_console = has_serial_console(&format!("{} {}", machine.cmdline, options.append));
@@ -169,25 +174,69 @@ pub fn run(selection: &Selection, options: &Options, say: &mut dyn FnMut(&str)) 
         false => MachineDisk::overlay(machine, scratch.path())?,
     };
     let kvm = choose(&qemu, machine, options.accel, say)?;
-    let firmware = options.uefi.as_ref().map(|uefi| firmware::of(machine, uefi, &options.append, disk.path())).transpose()?;
+    let firmware = options
+        .uefi
+        .as_ref()
+        .map(|uefi| firmware::of(machine, uefi, &options.append, disk.path()))
+        .transpose()?;
     let console = scratch.path().join("console");
-    let mut command = qemu::command(&qemu, machine, options, disk.drive(), &console, firmware.as_ref(), kvm)?;
+    let mut command = qemu::command(
+        &qemu,
+        machine,
+        options,
+        disk.drive(),
+        &console,
+        firmware.as_ref(),
+        kvm,
+    )?;
     // It ends after QEMU, when it goes out of use.
     let _tpm = match &options.uefi {
-        Some(uefi) if uefi.tpm => Some(Tpm::attach(&mut command, &disk.path().with_extension("tpm"))?),
+        Some(uefi) if uefi.tpm => Some(Tpm::attach(
+            &mut command,
+            &disk.path().with_extension("tpm"),
+        )?),
         _ => None,
     };
-    let said = || last_bytes(&console, CONSOLE).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let limits = Limits { timeout: options.timeout, reboots: options.reboots };
-    let run = qemu::wait(&mut command, limits, &mut || outcome::is_halted(&said()), say)?;
+    let said = || {
+        last_bytes(&console, CONSOLE)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    };
+    let limits = Limits {
+        timeout: options.timeout,
+        reboots: options.reboots,
+    };
+    let run = qemu::wait(
+        &mut command,
+        limits,
+        &mut || outcome::is_halted(&said()),
+        say,
+    )?;
     let reached = outcome::reached(&disk.new_records()?, run.starts, &said());
-    Ok(outcome::outcome(run.ended, &Evidence { reached, black_box: disk.has_black_box(), serial_console }))
+    Ok(outcome::outcome(
+        run.ended,
+        &Evidence {
+            reached,
+            black_box: disk.has_black_box(),
+            serial_console,
+        },
+    ))
 }
 
-/// Whether a kernel command line sends the console to the first serial port, the only one that is shown.
+/// Whether a kernel command line sends the console to the first serial port, the only one that is
+/// shown.
 fn has_serial_console(cmdline: &str) -> bool {
-    let ports = ["console=ttyS0", "console=uart,io,0x3f8", "console=uart8250,io,0x3f8"];
-    cmdline.split_whitespace().any(|word| ports.iter().any(|port| word.strip_prefix(port).is_some_and(|rest| rest.is_empty() || rest.starts_with(','))))
+    let ports = [
+        "console=ttyS0",
+        "console=uart,io,0x3f8",
+        "console=uart8250,io,0x3f8",
+    ];
+    cmdline.split_whitespace().any(|word| {
+        ports.iter().any(|port| {
+            word.strip_prefix(port)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
+        })
+    })
 }
 
 fn choose(qemu: &Path, machine: &Machine, accel: Accel, say: &mut dyn FnMut(&str)) -> Result<bool> {
@@ -196,10 +245,13 @@ fn choose(qemu: &Path, machine: &Machine, accel: Accel, say: &mut dyn FnMut(&str
         Accel::Kvm | Accel::Auto => match kvm::probe(qemu, &machine.kernel) {
             Ok(()) => Ok(true),
             Err(why) if accel == Accel::Kvm => {
-                Err(Error::new(format!("KVM does not work here: {why}")).hint("--accel tcg works everywhere, some ten times slower"))
+                Err(Error::new(format!("KVM does not work here: {why}"))
+                    .hint("--accel tcg works everywhere, some ten times slower"))
             }
             Err(why) => {
-                say(&format!("no KVM ({why}): the machine is emulated, about ten times slower"));
+                say(&format!(
+                    "no KVM ({why}): the machine is emulated, about ten times slower"
+                ));
                 Ok(false)
             }
         },
@@ -212,10 +264,22 @@ mod tests {
 
     #[test]
     fn only_the_first_serial_port_is_a_console_that_is_shown() {
-        for shown in ["console=ttyS0", "ro console=tty0 console=ttyS0,115200n8 quiet", "console=uart8250,io,0x3f8,115200"] {
+        for shown in [
+            "console=ttyS0",
+            "ro console=tty0 console=ttyS0,115200n8 quiet",
+            "console=uart8250,io,0x3f8,115200",
+        ] {
             assert!(has_serial_console(shown), "{shown}");
         }
-        for empty in ["", "ro quiet", "console=tty0", "console=ttyS1", "console=ttyS01", "console=hvc0", "xconsole=ttyS0"] {
+        for empty in [
+            "",
+            "ro quiet",
+            "console=tty0",
+            "console=ttyS1",
+            "console=ttyS01",
+            "console=hvc0",
+            "xconsole=ttyS0",
+        ] {
             assert!(!has_serial_console(empty), "{empty}");
         }
     }

@@ -1,7 +1,9 @@
-//! QEMU's monitor (the QEMU Machine Protocol): what it tells of a machine that restarts itself or is switched off.
+//! QEMU's monitor (the QEMU Machine Protocol): what it tells of a machine that restarts itself or
+//! is switched off.
 //!
-//! A server whose operator restarts it shall restart, and one that fails and restarts for that reason, for ever, shall come to an end.
-//! From outside both look alike, so restarts are counted; a machine that ran for a while in between starts the count anew.
+//! A server whose operator restarts it shall restart, and one that fails and restarts for that
+//! reason, for ever, shall come to an end. From outside both look alike, so restarts are counted; a
+//! machine that ran for a while in between starts the count anew.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
@@ -17,8 +19,9 @@ use crate::io::process;
 
 /// A machine that ran this long did not fail to start.
 const STEADY: Duration = Duration::from_secs(600);
-/// One restart is several resets: a kernel tries more ways than one, and SeaBIOS resets once more when it finds that it ran before. They
-/// come within 50 ms of each other; a machine needs longer than this to come far enough to restart.
+/// One restart is several resets: a kernel tries more ways than one, and SeaBIOS resets once more
+/// when it finds that it ran before. They come within 50 ms of each other; a machine needs longer
+/// than this to come far enough to restart.
 const SAME: Duration = Duration::from_secs(2);
 /// The longest line that is listened to, bytes: events have some 200.
 const LINE: u64 = 64 << 10;
@@ -56,7 +59,10 @@ impl Monitor {
     pub fn attach(command: &mut Command) -> Result<Monitor> {
         let (ours, theirs) = UnixStream::pair().context(|| "a line to QEMU's monitor")?;
         let end = theirs.as_raw_fd();
-        command.arg("-chardev").arg(format!("socket,id=monitor,fd={end}")).args(["-mon", "chardev=monitor,mode=control"]);
+        command
+            .arg("-chardev")
+            .arg(format!("socket,id=monitor,fd={end}"))
+            .args(["-mon", "chardev=monitor,mode=control"]);
         process::inherit(command, end);
         Ok(Monitor { ours, theirs })
     }
@@ -115,7 +121,9 @@ fn event(line: &[u8], watchdog: &mut bool) -> Option<Event> {
             (false, true) => Some(Event::Restart(Restart::ByGuest)),
             (false, false) => None,
         },
-        "SHUTDOWN" => Some(Event::Off { by_guest: line.data.guest }),
+        "SHUTDOWN" => Some(Event::Off {
+            by_guest: line.data.guest,
+        }),
         _ => None,
     }
 }
@@ -131,10 +139,15 @@ pub struct Count {
 impl Count {
     /// So many are allowed, from now on.
     pub fn new(allowed: u32, now: Instant) -> Count {
-        Count { allowed, restarts: 0, since: now }
+        Count {
+            allowed,
+            restarts: 0,
+            since: now,
+        }
     }
 
-    /// One more, and how many there are now; `Err` with their number where that is too many, `Ok(None)` where it belongs to the last one.
+    /// One more, and how many there are now; `Err` with their number where that is too many,
+    /// `Ok(None)` where it belongs to the last one.
     pub fn restarted(&mut self, now: Instant) -> Result<Option<u32>, u32> {
         let ran = now.duration_since(self.since);
         if ran < SAME && self.restarts > 0 {
@@ -145,7 +158,11 @@ impl Count {
         }
         self.since = now;
         self.restarts = self.restarts.saturating_add(1);
-        if self.restarts > self.allowed { Err(self.restarts) } else { Ok(Some(self.restarts)) }
+        if self.restarts > self.allowed {
+            Err(self.restarts)
+        } else {
+            Ok(Some(self.restarts))
+        }
     }
 }
 
@@ -166,15 +183,30 @@ mod tests {
         ] {
             assert_eq!(of(other), None, "{other}");
         }
-        let reset =
-            "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"RESET\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\r\n";
+        let reset = "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"RESET\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\r\n";
         assert_eq!(of(reset), Some(Event::Restart(Restart::ByGuest)));
-        assert_eq!(of("{\"event\": \"WATCHDOG\", \"data\": {\"action\": \"reset\"}}"), None);
-        assert_eq!(of("{\"event\": \"RESET\", \"data\": {\"guest\": false, \"reason\": \"host-error\"}}"), Some(Event::Restart(Restart::ByWatchdog)));
+        assert_eq!(
+            of("{\"event\": \"WATCHDOG\", \"data\": {\"action\": \"reset\"}}"),
+            None
+        );
+        assert_eq!(
+            of("{\"event\": \"RESET\", \"data\": {\"guest\": false, \"reason\": \"host-error\"}}"),
+            Some(Event::Restart(Restart::ByWatchdog))
+        );
         assert_eq!(of(reset), Some(Event::Restart(Restart::ByGuest)));
-        let off = |by_guest: bool, reason: &str| format!("{{\"event\": \"SHUTDOWN\", \"data\": {{\"guest\": {by_guest}, \"reason\": \"{reason}\"}}}}\r\n");
-        assert_eq!(of(&off(true, "guest-shutdown")), Some(Event::Off { by_guest: true }));
-        assert_eq!(of(&off(false, "host-qmp-quit")), Some(Event::Off { by_guest: false }));
+        let off = |by_guest: bool, reason: &str| {
+            format!(
+                "{{\"event\": \"SHUTDOWN\", \"data\": {{\"guest\": {by_guest}, \"reason\": \"{reason}\"}}}}\r\n"
+            )
+        };
+        assert_eq!(
+            of(&off(true, "guest-shutdown")),
+            Some(Event::Off { by_guest: true })
+        );
+        assert_eq!(
+            of(&off(false, "host-qmp-quit")),
+            Some(Event::Off { by_guest: false })
+        );
     }
 
     #[test]
@@ -183,10 +215,20 @@ mod tests {
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut count = Count::new(2, start);
         // Resets that belong together are one restart.
-        assert_eq!([count.restarted(at(20_000)), count.restarted(at(20_040)), count.restarted(at(20_050))], [Ok(Some(1)), Ok(None), Ok(None)]);
+        assert_eq!(
+            [
+                count.restarted(at(20_000)),
+                count.restarted(at(20_040)),
+                count.restarted(at(20_050))
+            ],
+            [Ok(Some(1)), Ok(None), Ok(None)]
+        );
         assert_eq!(count.restarted(at(40_000)), Ok(Some(2)));
         assert_eq!(count.restarted(at(640_000)), Ok(Some(1)));
-        assert_eq!([count.restarted(at(700_000)), count.restarted(at(710_000))], [Ok(Some(2)), Err(3)]);
+        assert_eq!(
+            [count.restarted(at(700_000)), count.restarted(at(710_000))],
+            [Ok(Some(2)), Err(3)]
+        );
         assert_eq!(Count::new(0, start).restarted(at(1)), Err(1));
         // One that restarts as fast as can be comes to an end too.
         let mut count = Count::new(2, start);

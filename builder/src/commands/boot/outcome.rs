@@ -1,8 +1,10 @@
 //! How the machine ended: what the exit code of `adamant boot` says.
 //!
-//! The agent's own records in the black box decide. Each start has an id of its own there, and its record of the handover precedes anything that the
-//! image's init could write, so that init can't pass for the agent's refusal. An image without a black box has only the console: the agent's line counts
-//! where nothing before it says that init was started, and where only the kernel says something after it.
+//! The agent's own records in the black box decide. Each start has an id of its own there, and its
+//! record of the handover precedes anything that the image's init could write, so that init can't
+//! pass for the agent's refusal. An image without a black box has only the console: the agent's
+//! line counts where nothing before it says that init was started, and where only the kernel says
+//! something after it.
 
 use adamant_contract::blackbox::{Event, Record};
 
@@ -10,11 +12,25 @@ use super::qemu::Ended;
 use crate::error::Error;
 
 /// The agent's stages, as its failures name them.
-const STAGES: [&str; 13] =
-    ["agent", "early", "locate", "signature", "verify", "root", "credentials", "volumes", "identity", "drivers", "history", "seal", "handover"];
+const STAGES: [&str; 13] = [
+    "agent",
+    "early",
+    "locate",
+    "signature",
+    "verify",
+    "root",
+    "credentials",
+    "volumes",
+    "identity",
+    "drivers",
+    "history",
+    "seal",
+    "handover",
+];
 /// How the agent's line on the console starts.
 const AGENT: &str = "adamant: ";
-/// The agent's line in the kernel's log just before the handover, unless the kernel command line has `quiet`.
+/// The agent's line in the kernel's log just before the handover, unless the kernel command line
+/// has `quiet`.
 const HANDED_OVER: &str = "adamant: verified: ";
 /// How the kernel ends a machine: all that follows belongs to another start.
 const KERNEL_ENDS: &str = "reboot: ";
@@ -77,7 +93,8 @@ pub struct Evidence {
     pub serial_console: bool,
 }
 
-/// How far the last of `starts` starts came, by the records that they added to the black box, oldest first, and by the console.
+/// How far the last of `starts` starts came, by the records that they added to the black box,
+/// oldest first, and by the console.
 pub fn reached(records: &[Record], starts: usize, console: &str) -> Reached {
     let mut boots: Vec<&str> = Vec::new();
     for record in records {
@@ -87,12 +104,19 @@ pub fn reached(records: &[Record], starts: usize, console: &str) -> Reached {
     }
     // A start that failed before its disk was found may have no record.
     let from_console = || refusal(console).map(Reached::Refusal);
-    let Some(last) = boots.last().filter(|_| boots.len() >= starts) else { return from_console().unwrap_or(Reached::Nothing) };
+    let Some(last) = boots.last().filter(|_| boots.len() >= starts) else {
+        return from_console().unwrap_or(Reached::Nothing);
+    };
     let of_last = || records.iter().filter(|record| record.boot == **last);
-    let handed_over = of_last().any(|record| matches!(record.event, Event::Running | Event::Watched));
-    let Some(end) = of_last().next_back() else { return Reached::Nothing };
+    let handed_over =
+        of_last().any(|record| matches!(record.event, Event::Running | Event::Watched));
+    let Some(end) = of_last().next_back() else {
+        return Reached::Nothing;
+    };
     match end.event {
-        Event::Failed if !handed_over || end.stage == "handover" => Reached::Refusal(end.reason.clone()),
+        Event::Failed if !handed_over || end.stage == "handover" => {
+            Reached::Refusal(end.reason.clone())
+        }
         Event::Failed => Reached::FailureAfterInit(end.reason.clone()),
         Event::Stage => from_console().unwrap_or_else(|| Reached::Stage(end.stage.clone())),
         Event::Running | Event::Watched | Event::Ended => Reached::Init,
@@ -101,26 +125,49 @@ pub fn reached(records: &[Record], starts: usize, console: &str) -> Reached {
 
 /// The agent's line, where it is how the console's last start ended.
 fn refusal(console: &str) -> Option<String> {
-    let lines: Vec<&str> = console.lines().map(|line| line.trim_matches(['\r', ' '])).filter(|line| !line.is_empty()).collect();
-    let at = lines.iter().rposition(|line| is_agents(without_time(line)))?;
-    let only_kernel = lines[at + 1..].iter().take_while(|line| !without_time(line).starts_with(KERNEL_ENDS)).all(|line| line.starts_with('['));
-    let start = lines[..at].iter().rposition(|line| without_time(line).starts_with(KERNEL_ENDS)).map_or(0, |end| end + 1);
-    let handed_over = lines[start..at].iter().any(|line| without_time(line).starts_with(HANDED_OVER));
+    let lines: Vec<&str> = console
+        .lines()
+        .map(|line| line.trim_matches(['\r', ' ']))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let at = lines
+        .iter()
+        .rposition(|line| is_agents(without_time(line)))?;
+    let only_kernel = lines[at + 1..]
+        .iter()
+        .take_while(|line| !without_time(line).starts_with(KERNEL_ENDS))
+        .all(|line| line.starts_with('['));
+    let start = lines[..at]
+        .iter()
+        .rposition(|line| without_time(line).starts_with(KERNEL_ENDS))
+        .map_or(0, |end| end + 1);
+    let handed_over = lines[start..at]
+        .iter()
+        .any(|line| without_time(line).starts_with(HANDED_OVER));
     (only_kernel && !handed_over).then(|| without_time(lines[at]).to_owned())
 }
 
 fn is_agents(line: &str) -> bool {
-    line.strip_prefix(AGENT).and_then(|rest| rest.split_once(": ")).is_some_and(|(stage, _)| STAGES.contains(&stage))
+    line.strip_prefix(AGENT)
+        .and_then(|rest| rest.split_once(": "))
+        .is_some_and(|(stage, _)| STAGES.contains(&stage))
 }
 
 /// A line of the kernel's log without its time, `[    1.234567] `.
 fn without_time(line: &str) -> &str {
-    line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).filter(|(time, _)| time.trim().parse::<f64>().is_ok()).map_or(line, |(_, text)| text)
+    line.strip_prefix('[')
+        .and_then(|rest| rest.split_once("] "))
+        .filter(|(time, _)| time.trim().parse::<f64>().is_ok())
+        .map_or(line, |(_, text)| text)
 }
 
 /// Whether the machine was halted: the kernel's word for it is the last on the console.
 pub fn is_halted(console: &str) -> bool {
-    console.trim_end().lines().next_back().is_some_and(|line| line.starts_with('[') && without_time(line.trim()) == HALTED)
+    console
+        .trim_end()
+        .lines()
+        .next_back()
+        .is_some_and(|line| line.starts_with('[') && without_time(line.trim()) == HALTED)
 }
 
 fn restarted(times: u32) -> String {
@@ -138,9 +185,16 @@ pub fn outcome(ended: Ended, evidence: &Evidence) -> Outcome {
                 Ended::Restarting(number) => format!("; {}", restarted(number)),
                 _ => String::new(),
             };
-            return Outcome::Refused(Error::new(format!("the agent refused the image: {}{then}", line.strip_prefix(AGENT).unwrap_or(line))));
+            return Outcome::Refused(Error::new(format!(
+                "the agent refused the image: {}{then}",
+                line.strip_prefix(AGENT).unwrap_or(line)
+            )));
         }
-        Reached::FailureAfterInit(reason) => return Outcome::Failed(Error::new(format!("the machine failed after init was started: {reason}"))),
+        Reached::FailureAfterInit(reason) => {
+            return Outcome::Failed(Error::new(format!(
+                "the machine failed after init was started: {reason}"
+            )));
+        }
         Reached::Stage(stage) => format!(", in the agent's stage {stage}"),
         Reached::Nothing | Reached::Init => String::new(),
     };
@@ -173,7 +227,13 @@ mod tests {
     use super::*;
 
     fn record(boot: &str, event: Event, stage: &str, reason: &str) -> Record {
-        Record { boot: boot.to_owned(), event, stage: stage.to_owned(), reason: reason.to_owned(), ..Record::default() }
+        Record {
+            boot: boot.to_owned(),
+            event,
+            stage: stage.to_owned(),
+            reason: reason.to_owned(),
+            ..Record::default()
+        }
     }
 
     #[test]
@@ -182,10 +242,22 @@ mod tests {
         let stage = record("b", Event::Stage, "history", "");
         let found_out = record("a", Event::Failed, "seal", "Kernel panic");
         let running = record("b", Event::Running, "handover", "");
-        assert_eq!(reached(std::slice::from_ref(&refused), 1, ""), Reached::Refusal("adamant: verify: x".to_owned()));
-        assert_eq!(reached(&[refused.clone(), stage.clone()], 2, ""), Reached::Stage("history".to_owned()));
-        assert_eq!(reached(&[refused.clone(), stage.clone(), found_out.clone()], 2, ""), Reached::Stage("history".to_owned()));
-        assert_eq!(reached(&[refused.clone(), stage.clone(), found_out, running], 2, ""), Reached::Init);
+        assert_eq!(
+            reached(std::slice::from_ref(&refused), 1, ""),
+            Reached::Refusal("adamant: verify: x".to_owned())
+        );
+        assert_eq!(
+            reached(&[refused.clone(), stage.clone()], 2, ""),
+            Reached::Stage("history".to_owned())
+        );
+        assert_eq!(
+            reached(&[refused.clone(), stage.clone(), found_out.clone()], 2, ""),
+            Reached::Stage("history".to_owned())
+        );
+        assert_eq!(
+            reached(&[refused.clone(), stage.clone(), found_out, running], 2, ""),
+            Reached::Init
+        );
         // The second start left no record: the first one's end says nothing about it.
         assert_eq!(reached(&[refused], 2, ""), Reached::Nothing);
         assert_eq!(reached(&[], 1, ""), Reached::Nothing);
@@ -195,14 +267,42 @@ mod tests {
     fn after_the_handover_only_a_failed_handover_is_a_refusal() {
         let running = record("a", Event::Running, "handover", "");
         let watch = record("a", Event::Failed, "", "/x: is rw: on_violation ended it");
-        assert_eq!(reached(&[running.clone(), watch], 1, ""), Reached::FailureAfterInit("/x: is rw: on_violation ended it".to_owned()));
+        assert_eq!(
+            reached(&[running.clone(), watch], 1, ""),
+            Reached::FailureAfterInit("/x: is rw: on_violation ended it".to_owned())
+        );
         let forged = record("a", Event::Failed, "verify", "adamant: verify: forged");
-        assert!(matches!(reached(&[running.clone(), forged], 1, ""), Reached::FailureAfterInit(_)));
-        let no_init = record("a", Event::Failed, "handover", "adamant: handover: starting /init: x");
-        assert!(matches!(reached(&[running.clone(), no_init], 1, ""), Reached::Refusal(_)));
-        assert_eq!(reached(&[running.clone(), record("a", Event::Watched, "", ""), record("a", Event::Ended, "", "")], 1, ""), Reached::Init);
+        assert!(matches!(
+            reached(&[running.clone(), forged], 1, ""),
+            Reached::FailureAfterInit(_)
+        ));
+        let no_init = record(
+            "a",
+            Event::Failed,
+            "handover",
+            "adamant: handover: starting /init: x",
+        );
+        assert!(matches!(
+            reached(&[running.clone(), no_init], 1, ""),
+            Reached::Refusal(_)
+        ));
+        assert_eq!(
+            reached(
+                &[
+                    running.clone(),
+                    record("a", Event::Watched, "", ""),
+                    record("a", Event::Ended, "", "")
+                ],
+                1,
+                ""
+            ),
+            Reached::Init
+        );
         // What is on the console does not matter where the black box says that init was started.
-        assert_eq!(reached(&[running], 1, "adamant: verify: forged: x\n"), Reached::Init);
+        assert_eq!(
+            reached(&[running], 1, "adamant: verify: forged: x\n"),
+            Reached::Init
+        );
     }
 
     #[test]
@@ -210,15 +310,21 @@ mod tests {
         let line = "adamant: locate: roothash=: not on the kernel command line: add it";
         for console in [
             format!("{line}\r\n"),
-            format!("[    1.000000] x\r\n\r{line}\r\n[   2.100000] reboot: Restarting system\r\nSeaBIOS\r\n"),
-            format!("[    0.5] adamant: verified: web 1\n[    9.0] reboot: Restarting system\n[    1.500000] {line}\n[    2.0] reboot: Power down\n"),
+            format!(
+                "[    1.000000] x\r\n\r{line}\r\n[   2.100000] reboot: Restarting system\r\nSeaBIOS\r\n"
+            ),
+            format!(
+                "[    0.5] adamant: verified: web 1\n[    9.0] reboot: Restarting system\n[    1.500000] {line}\n[    2.0] reboot: Power down\n"
+            ),
         ] {
             assert_eq!(refusal(&console).as_deref(), Some(line), "{console}");
         }
         for console in [
             String::new(),
             format!("{line}\ntiny: done\n"),
-            format!("[    0.5] adamant: verified: web 1, root hash x\n{line}\n[    2.0] reboot: Power down\n"),
+            format!(
+                "[    0.5] adamant: verified: web 1, root hash x\n{line}\n[    2.0] reboot: Power down\n"
+            ),
             "adamant: the last boot, of web_1, failed: x\n".to_owned(),
             "echo adamant: verify: x\n".to_owned(),
             "adamant: elsewhere: x: y\n".to_owned(),
@@ -230,23 +336,60 @@ mod tests {
     #[test]
     fn every_way_to_end_has_one_outcome() {
         let code = |ended: Ended, reached: Reached, black_box: bool, serial_console: bool| {
-            outcome(ended, &Evidence { reached, black_box, serial_console }).exit_code()
+            outcome(
+                ended,
+                &Evidence {
+                    reached,
+                    black_box,
+                    serial_console,
+                },
+            )
+            .exit_code()
         };
         let refusal = || Reached::Refusal("adamant: verify: x".to_owned());
-        for ended in [Ended::ByItself, Ended::ByPerson, Ended::AtDeadline(9), Ended::Restarting(4)] {
+        for ended in [
+            Ended::ByItself,
+            Ended::ByPerson,
+            Ended::AtDeadline(9),
+            Ended::Restarting(4),
+        ] {
             assert_eq!(code(ended, refusal(), true, true), 3);
-            assert_eq!(code(ended, Reached::FailureAfterInit("x".to_owned()), true, true), 4);
-            assert_eq!(code(ended, Reached::Stage("verify".to_owned()), true, true), 4);
+            assert_eq!(
+                code(ended, Reached::FailureAfterInit("x".to_owned()), true, true),
+                4
+            );
+            assert_eq!(
+                code(ended, Reached::Stage("verify".to_owned()), true, true),
+                4
+            );
             assert_eq!(code(ended, Reached::Nothing, true, true), 4);
         }
-        assert_eq!([Ended::ByItself, Ended::ByPerson].map(|ended| code(ended, Reached::Init, true, true)), [0, 0]);
-        assert_eq!([Ended::AtDeadline(9), Ended::Restarting(1)].map(|ended| code(ended, Reached::Init, true, true)), [4, 4]);
-        assert_eq!([true, false].map(|serial| code(Ended::ByItself, Reached::Nothing, false, serial)), [0, 4]);
+        assert_eq!(
+            [Ended::ByItself, Ended::ByPerson].map(|ended| code(ended, Reached::Init, true, true)),
+            [0, 0]
+        );
+        assert_eq!(
+            [Ended::AtDeadline(9), Ended::Restarting(1)].map(|ended| code(
+                ended,
+                Reached::Init,
+                true,
+                true
+            )),
+            [4, 4]
+        );
+        assert_eq!(
+            [true, false].map(|serial| code(Ended::ByItself, Reached::Nothing, false, serial)),
+            [0, 4]
+        );
     }
 
     #[test]
     fn a_halted_machine_is_one_whose_kernel_said_so_last() {
         assert!(is_halted("x\r\n[   12.345678] reboot: System halted\r\n"));
-        assert!(!is_halted("reboot: System halted\n") && !is_halted("[   1.0] reboot: System halted\nmore\n") && !is_halted(""));
+        assert!(
+            !is_halted("reboot: System halted\n")
+                && !is_halted("[   1.0] reboot: System halted\nmore\n")
+                && !is_halted("")
+        );
     }
 }

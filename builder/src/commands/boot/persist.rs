@@ -1,7 +1,9 @@
-//! Persisted machines: `adamant boot --persist` keeps disk, firmware variables and TPM state of each image id in a folder of the user's, never in OUT.
+//! Persisted machines: `adamant boot --persist` keeps disk, firmware variables and TPM state of
+//! each image id in a folder of the user's, never in OUT.
 //!
-//! Promises: no build and no other run changes them; one run at a time uses them; a new version is written into a copy of the disk that takes the old
-//! one's place by one rename, so that a power cut leaves a disk that starts.
+//! Promises: no build and no other run changes them; one run at a time uses them; a new version is
+//! written into a copy of the disk that takes the old one's place by one rename, so that a power
+//! cut leaves a disk that starts.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -20,27 +22,42 @@ pub struct Persisted {
     _lock: Flock<File>,
 }
 
-/// Where the machine of an image id is: $XDG_STATE_HOME/adamant/ID, by default ~/.local/state/adamant/ID.
+/// Where the machine of an image id is: $XDG_STATE_HOME/adamant/ID, by default
+/// ~/.local/state/adamant/ID.
 pub fn folder(id: &str) -> Result<PathBuf> {
-    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let absolute = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     // A relative path there is to be ignored (XDG Base Directory Specification).
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
     let state = state.ok_or_else(|| {
-        Error::new("--persist: neither XDG_STATE_HOME nor HOME names a folder for the machine").hint("set XDG_STATE_HOME to an absolute path")
+        Error::new("--persist: neither XDG_STATE_HOME nor HOME names a folder for the machine")
+            .hint("set XDG_STATE_HOME to an absolute path")
     })?;
     Ok(state.join("adamant").join(id))
 }
 
 impl Persisted {
-    /// Opens the machine of this image's id, brings its disk to this image's version, and makes it where there is none.
+    /// Opens the machine of this image's id, brings its disk to this image's version, and makes it
+    /// where there is none.
     pub fn open(selection: &Selection, say: &mut dyn FnMut(&str)) -> Result<Persisted> {
         let folder = folder(&selection.manifest.image.id)?;
-        let persisted = Persisted { _lock: lock(&folder)?, folder };
+        let persisted = Persisted {
+            _lock: lock(&folder)?,
+            folder,
+        };
         let (disk, new) = (persisted.disk(), persisted.folder.join("disk.raw.new"));
         // What a run that was killed left.
         remove_file(&new)?;
         if !disk.exists() {
-            let image = selection.artifact("raw").ok_or_else(|| Error::new(format!("{}: this image has no disk", selection.manifest_path().display())))?;
+            let image = selection.artifact("raw").ok_or_else(|| {
+                Error::new(format!(
+                    "{}: this image has no disk",
+                    selection.manifest_path().display()
+                ))
+            })?;
             update::copy_disk(&image, &new).and_then(|_| persisted.put_in_place(&new))?;
             return Ok(persisted);
         }
@@ -48,7 +65,12 @@ impl Persisted {
         if update::write_version(&disk, &new, selection)? {
             persisted.put_in_place(&new)?;
             let image = &selection.manifest.image;
-            say(&format!("{}: wrote version {} into the persisted machine (it had {}); its volumes stay", image.id, image.version, before.join(", ")));
+            say(&format!(
+                "{}: wrote version {} into the persisted machine (it had {}); its volumes stay",
+                image.id,
+                image.version,
+                before.join(", ")
+            ));
         }
         Ok(persisted)
     }
@@ -60,9 +82,13 @@ impl Persisted {
 
     fn put_in_place(&self, new: &Path) -> Result<()> {
         let what = || new.display().to_string();
-        File::open(new).and_then(|file| file.sync_all()).context(what)?;
+        File::open(new)
+            .and_then(|file| file.sync_all())
+            .context(what)?;
         fs::rename(new, self.disk()).context(what)?;
-        File::open(&self.folder).and_then(|folder| folder.sync_all()).context(|| self.folder.display().to_string())
+        File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .context(|| self.folder.display().to_string())
     }
 }
 
@@ -81,18 +107,34 @@ pub fn reset(id: &str, confirm: Confirm, say: &mut dyn FnMut(&str)) -> Result<()
         return Err(Error::new(format!("{}: not deleted", folder.display())));
     }
     fs::remove_dir_all(&folder).context(|| folder.display().to_string())?;
-    say(&format!("{id}: deleted the persisted machine in {}", folder.display()));
+    say(&format!(
+        "{id}: deleted the persisted machine in {}",
+        folder.display()
+    ));
     Ok(())
 }
 
 fn lock(folder: &Path) -> Result<Flock<File>> {
     // Volumes may hold secrets.
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).context(|| folder.display().to_string())?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .context(|| folder.display().to_string())?;
     let path = folder.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path).context(|| path.display().to_string())?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .context(|| path.display().to_string())?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        nix::errno::Errno::EWOULDBLOCK => Error::new(format!("{}: this persisted machine is running already", folder.display()))
-            .hint("end it first, or start a second machine without --persist"),
+        nix::errno::Errno::EWOULDBLOCK => Error::new(format!(
+            "{}: this persisted machine is running already",
+            folder.display()
+        ))
+        .hint("end it first, or start a second machine without --persist"),
         error => Error::new(format!("{}: locking: {}", path.display(), error.desc())),
     })
 }
@@ -100,12 +142,17 @@ fn lock(folder: &Path) -> Result<Flock<File>> {
 /// What the folder's files take on the disk.
 fn bytes_used(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
+    entries
+        .filter_map(|entry| entry.metadata().ok())
+        .map(|meta| meta.blocks() * 512)
+        .sum()
 }
 
 fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context(|| path.display().to_string()),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(|| path.display().to_string())
+        }
         _ => Ok(()),
     }
 }

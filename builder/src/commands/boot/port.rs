@@ -22,8 +22,15 @@ impl FromStr for Port {
     fn from_str(text: &str) -> Result<Port, String> {
         let number = |text: &str| text.parse::<u16>().ok().filter(|number| *number > 0);
         text.split_once(':')
-            .and_then(|(host, guest)| Some(Port { host: number(host)?, guest: number(guest)? }))
-            .ok_or_else(|| "write HOST:GUEST with port numbers from 1 to 65535, for example 2222:22".to_owned())
+            .and_then(|(host, guest)| {
+                Some(Port {
+                    host: number(host)?,
+                    guest: number(guest)?,
+                })
+            })
+            .ok_or_else(|| {
+                "write HOST:GUEST with port numbers from 1 to 65535, for example 2222:22".to_owned()
+            })
     }
 }
 
@@ -32,19 +39,34 @@ pub fn check_free(ports: &[Port]) -> Result<()> {
     let mut given = BTreeSet::new();
     for port in ports {
         if !given.insert(port.host) {
-            return Err(Error::new(format!("--port {}:{}: port {} of 127.0.0.1 is given twice", port.host, port.guest, port.host))
-                .hint("choose another HOST port for one of them"));
+            return Err(Error::new(format!(
+                "--port {}:{}: port {} of 127.0.0.1 is given twice",
+                port.host, port.guest, port.host
+            ))
+            .hint("choose another HOST port for one of them"));
         }
         // The listener is closed at once: QEMU opens its own.
         if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port.host)) {
             let flag = format!("--port {}:{}", port.host, port.guest);
             return Err(match error.kind() {
-                ErrorKind::AddrInUse => Error::new(format!("{flag}: another program uses port {} of 127.0.0.1", port.host))
-                    .hint(format!("choose another HOST port, or find that program with `ss -ltnp sport = :{}`", port.host)),
-                ErrorKind::PermissionDenied => {
-                    Error::new(format!("{flag}: this user may not listen on port {}", port.host)).hint("choose a HOST port above 1023")
-                }
-                _ => Error::new(format!("{flag}: listening on port {} of 127.0.0.1: {error}", port.host)).hint("choose another HOST port"),
+                ErrorKind::AddrInUse => Error::new(format!(
+                    "{flag}: another program uses port {} of 127.0.0.1",
+                    port.host
+                ))
+                .hint(format!(
+                    "choose another HOST port, or find that program with `ss -ltnp sport = :{}`",
+                    port.host
+                )),
+                ErrorKind::PermissionDenied => Error::new(format!(
+                    "{flag}: this user may not listen on port {}",
+                    port.host
+                ))
+                .hint("choose a HOST port above 1023"),
+                _ => Error::new(format!(
+                    "{flag}: listening on port {} of 127.0.0.1: {error}",
+                    port.host
+                ))
+                .hint("choose another HOST port"),
             });
         }
     }
@@ -57,9 +79,21 @@ mod tests {
 
     #[test]
     fn reads_pairs_of_port_numbers_alone() {
-        assert_eq!("2222:22".parse(), Ok(Port { host: 2222, guest: 22 }));
-        for bad in ["", "22", ":22", "22:", "0:22", "22:0", "65536:22", "1:2:3", "-1:2", "a:b"] {
-            assert!(bad.parse::<Port>().is_err_and(|why| why.contains("2222:22")), "{bad}");
+        assert_eq!(
+            "2222:22".parse(),
+            Ok(Port {
+                host: 2222,
+                guest: 22
+            })
+        );
+        for bad in [
+            "", "22", ":22", "22:", "0:22", "22:0", "65536:22", "1:2:3", "-1:2", "a:b",
+        ] {
+            assert!(
+                bad.parse::<Port>()
+                    .is_err_and(|why| why.contains("2222:22")),
+                "{bad}"
+            );
         }
     }
 
@@ -68,7 +102,12 @@ mod tests {
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let host = taken.local_addr().unwrap().port();
         let error = check_free(&[Port { host, guest: 22 }]).unwrap_err();
-        assert!(error.message().contains(&format!("--port {host}:22: another program uses port {host} of 127.0.0.1")), "{error}");
+        assert!(
+            error.message().contains(&format!(
+                "--port {host}:22: another program uses port {host} of 127.0.0.1"
+            )),
+            "{error}"
+        );
         drop(taken);
         // A program that another test starts at this moment has the listener until its exec.
         let freed = (0..50).any(|_| {
@@ -76,6 +115,11 @@ mod tests {
             check_free(&[Port { host, guest: 22 }]).is_ok()
         });
         assert!(freed);
-        assert!(check_free(&[Port { host, guest: 22 }, Port { host, guest: 80 }]).unwrap_err().message().contains("given twice"));
+        assert!(
+            check_free(&[Port { host, guest: 22 }, Port { host, guest: 80 }])
+                .unwrap_err()
+                .message()
+                .contains("given twice")
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! A TPM 2.0 of its own for the machine: swtpm as a child beside QEMU, with a line between the two that nobody else can open.
+//! A TPM 2.0 of its own for the machine: swtpm as a child beside QEMU, with a line between the two
+//! that nobody else can open.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -23,23 +24,48 @@ pub struct Tpm {
 }
 
 impl Tpm {
-    /// Starts one whose state is in the folder `state`, made where it is missing, and gives it to QEMU with its command line.
+    /// Starts one whose state is in the folder `state`, made where it is missing, and gives it to
+    /// QEMU with its command line.
     pub fn attach(command: &mut Command, state: &Path) -> Result<Tpm> {
         let program = prerequisite::find("swtpm")?;
         // What the TPM keeps secret is in it.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state).context(|| state.display().to_string())?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(state)
+            .context(|| state.display().to_string())?;
         let (ours, theirs) = UnixStream::pair().context(|| "a line between QEMU and its TPM")?;
         let (qemus, swtpms) = (ours.as_raw_fd(), theirs.as_raw_fd());
         let mut swtpm = Command::new(program);
         // In the folder, because a path could have a comma, which divides options.
-        swtpm.current_dir(state).args(["socket", "--tpm2", "--terminate", "--tpmstate", "dir=.", "--ctrl"]).arg(format!("type=unixio,clientfd={swtpms}"));
+        swtpm
+            .current_dir(state)
+            .args([
+                "socket",
+                "--tpm2",
+                "--terminate",
+                "--tpmstate",
+                "dir=.",
+                "--ctrl",
+            ])
+            .arg(format!("type=unixio,clientfd={swtpms}"));
         swtpm.stdin(Stdio::null()).stdout(Stdio::null());
         process::inherit(&mut swtpm, swtpms);
         let swtpm = process::spawn(&mut swtpm).context(|| "starting swtpm")?;
-        command.arg("-chardev").arg(format!("socket,id=tpm,fd={qemus}"));
-        command.args(["-tpmdev", "emulator,id=tpm0,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm0"]);
+        command
+            .arg("-chardev")
+            .arg(format!("socket,id=tpm,fd={qemus}"));
+        command.args([
+            "-tpmdev",
+            "emulator,id=tpm0,chardev=tpm",
+            "-device",
+            "tpm-crb,tpmdev=tpm0",
+        ]);
         process::inherit(command, qemus);
-        Ok(Tpm { swtpm, line: Some(ours) })
+        Ok(Tpm {
+            swtpm,
+            line: Some(ours),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
-//! Another version of an image written into a persisted machine's disk: root, hash tree and signature into a slot, its programs into the EFI system
-//! partition. Volumes, black box and everything else stay.
+//! Another version of an image written into a persisted machine's disk: root, hash tree and
+//! signature into a slot, its programs into the EFI system partition. Volumes, black box and
+//! everything else stay.
 //!
 //! All of it happens in a copy: the old disk is only read.
 
@@ -9,7 +10,10 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
 use adamant_contract::blackbox;
-use adamant_contract::gpt::{self, ATTR_READ_ONLY, EFI_SYSTEM, Guid, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table};
+use adamant_contract::gpt::{
+    self, ATTR_READ_ONLY, EFI_SYSTEM, Guid, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64,
+    ROOT_X86_64, Table,
+};
 use adamant_contract::root_hash::RootHash;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 
@@ -45,21 +49,50 @@ struct Slot {
 impl Disk {
     fn open(path: &Path, write: bool) -> Result<Disk> {
         let name = path.display().to_string();
-        let file = File::options().read(true).write(write).open(path).context(|| name.clone())?;
+        let file = File::options()
+            .read(true)
+            .write(write)
+            .open(path)
+            .context(|| name.clone())?;
         let (_, found) = open_table(path, &file)?;
-        Ok(Disk { file, name, table: found.table })
+        Ok(Disk {
+            file,
+            name,
+            table: found.table,
+        })
     }
 
     fn partitions(&self, kind: Guid) -> Vec<usize> {
-        let is = |(number, partition): (usize, &Option<Partition>)| partition.as_ref().filter(|partition| partition.kind == kind).map(|_| number);
-        self.table.partitions.iter().enumerate().filter_map(is).collect()
+        let is = |(number, partition): (usize, &Option<Partition>)| {
+            partition
+                .as_ref()
+                .filter(|partition| partition.kind == kind)
+                .map(|_| number)
+        };
+        self.table
+            .partitions
+            .iter()
+            .enumerate()
+            .filter_map(is)
+            .collect()
     }
 
     /// Roots, trees and signatures belong together by their order.
     fn slots(&self) -> Vec<Slot> {
-        let (trees, signatures) = (self.partitions(ROOT_VERITY_X86_64), self.partitions(ROOT_VERITY_SIG_X86_64));
-        let slot = |(at, root): (usize, usize)| Slot { root, tree: trees.get(at).copied(), signature: signatures.get(at).copied() };
-        self.partitions(ROOT_X86_64).into_iter().enumerate().map(slot).collect()
+        let (trees, signatures) = (
+            self.partitions(ROOT_VERITY_X86_64),
+            self.partitions(ROOT_VERITY_SIG_X86_64),
+        );
+        let slot = |(at, root): (usize, usize)| Slot {
+            root,
+            tree: trees.get(at).copied(),
+            signature: signatures.get(at).copied(),
+        };
+        self.partitions(ROOT_X86_64)
+            .into_iter()
+            .enumerate()
+            .map(slot)
+            .collect()
     }
 
     fn get(&self, number: usize) -> Option<&Partition> {
@@ -73,17 +106,28 @@ impl Disk {
     /// The partition's bytes on the disk.
     fn range(&self, number: usize) -> Range<u64> {
         let sector = u64::from(self.table.sector);
-        self.get(number).map_or(0..0, |partition| partition.first.saturating_mul(sector)..(partition.last.saturating_add(1)).saturating_mul(sector))
+        self.get(number).map_or(0..0, |partition| {
+            partition.first.saturating_mul(sector)
+                ..(partition.last.saturating_add(1)).saturating_mul(sector)
+        })
     }
 
     fn bytes(&self, number: Option<usize>) -> u64 {
-        number.map_or(0, |number| self.range(number).end - self.range(number).start)
+        number.map_or(0, |number| {
+            self.range(number).end - self.range(number).start
+        })
     }
 
     /// The slot whose partitions' ids spell this root hash.
     fn slot_of(&self, hash: &RootHash) -> Option<Slot> {
-        let has = |number: Option<usize>, id: Guid| number.and_then(|number| self.get(number)).is_some_and(|partition| partition.id == id);
-        self.slots().into_iter().find(|slot| has(Some(slot.root), hash.data_partuuid()) && has(slot.tree, hash.tree_partuuid()))
+        let has = |number: Option<usize>, id: Guid| {
+            number
+                .and_then(|number| self.get(number))
+                .is_some_and(|partition| partition.id == id)
+        };
+        self.slots().into_iter().find(|slot| {
+            has(Some(slot.root), hash.data_partuuid()) && has(slot.tree, hash.tree_partuuid())
+        })
     }
 
     /// Every file of the EFI system partition.
@@ -91,9 +135,15 @@ impl Disk {
         let wrong = |why: String| Error::new(format!("{}: EFI system partition: {why}", self.name));
         let range = self.range(number);
         let file = self.file.try_clone().context(|| self.name.clone())?;
-        let part = Part::range(file.into(), range.start, range.end - range.start).ok_or_else(|| wrong("no possible partition".to_owned()))?;
+        let part = Part::range(file.into(), range.start, range.end - range.start)
+            .ok_or_else(|| wrong("no possible partition".to_owned()))?;
         let fat = Fat::open(part).map_err(wrong)?;
-        let entry = |file: &crate::commands::inspect::fat::File| Ok(Entry { path: file.path.clone(), bytes: fat.read(file, FILE_LIMIT).map_err(wrong)? });
+        let entry = |file: &crate::commands::inspect::fat::File| {
+            Ok(Entry {
+                path: file.path.clone(),
+                bytes: fat.read(file, FILE_LIMIT).map_err(wrong)?,
+            })
+        };
         fat.files().map_err(wrong)?.iter().map(entry).collect()
     }
 }
@@ -101,26 +151,64 @@ impl Disk {
 /// The versions in a disk's slots, for people.
 pub fn versions(disk: &Path) -> Result<Vec<String>> {
     let disk = Disk::open(disk, false)?;
-    Ok(disk.slots().iter().map(|slot| disk.label(slot.root)).filter(|label| *label != EMPTY).map(|label| version_of(label).to_owned()).collect())
+    Ok(disk
+        .slots()
+        .iter()
+        .map(|slot| disk.label(slot.root))
+        .filter(|label| *label != EMPTY)
+        .map(|label| version_of(label).to_owned())
+        .collect())
 }
 
-/// Writes the selected image into `new`, a copy of the disk `old`. Without a need for it nothing is written, and the result is `false`.
+/// Writes the selected image into `new`, a copy of the disk `old`. Without a need for it nothing is
+/// written, and the result is `false`.
 pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bool> {
-    let hash: RootHash =
-        selection.manifest.root.hash.parse().map_err(|why| Error::new(format!("{}: root.hash: {why}", selection.manifest_path().display())))?;
-    let raw = selection.artifact("raw").ok_or_else(|| Error::new(format!("{}: this image has no disk", selection.manifest_path().display())))?;
+    let hash: RootHash = selection.manifest.root.hash.parse().map_err(|why| {
+        Error::new(format!(
+            "{}: root.hash: {why}",
+            selection.manifest_path().display()
+        ))
+    })?;
+    let raw = selection.artifact("raw").ok_or_else(|| {
+        Error::new(format!(
+            "{}: this image has no disk",
+            selection.manifest_path().display()
+        ))
+    })?;
     let (image, disk) = (Disk::open(&raw, false)?, Disk::open(old, false)?);
-    let source =
-        image.slot_of(&hash).ok_or_else(|| Error::new(format!("{}: has no partition with the root {hash}", image.name)).hint("build the image again"))?;
-    let (image_esp, disk_esp) = (image.partitions(EFI_SYSTEM).first().copied(), disk.partitions(EFI_SYSTEM).first().copied());
+    let source = image.slot_of(&hash).ok_or_else(|| {
+        Error::new(format!(
+            "{}: has no partition with the root {hash}",
+            image.name
+        ))
+        .hint("build the image again")
+    })?;
+    let (image_esp, disk_esp) = (
+        image.partitions(EFI_SYSTEM).first().copied(),
+        disk.partitions(EFI_SYSTEM).first().copied(),
+    );
     let present = disk.slot_of(&hash);
     let stem = selection.stem();
-    let target = present.or_else(|| choose(&disk, &stem)).ok_or_else(|| Error::new(format!("{}: has no slot for a root", disk.name)))?;
+    let target = present
+        .or_else(|| choose(&disk, &stem))
+        .ok_or_else(|| Error::new(format!("{}: has no slot for a root", disk.name)))?;
     let esp = match (image_esp, disk_esp) {
         (Some(theirs), Some(ours)) => {
-            let others = disk.slots().into_iter().filter(|slot| slot.root != target.root);
+            let others = disk
+                .slots()
+                .into_iter()
+                .filter(|slot| slot.root != target.root);
             let labels: Vec<&str> = others.map(|slot| disk.label(slot.root)).collect();
-            Some((ours, merged(&image.esp_files(theirs)?, disk.esp_files(ours)?, &labels, &selection.manifest.image.id, &stem)))
+            Some((
+                ours,
+                merged(
+                    &image.esp_files(theirs)?,
+                    disk.esp_files(ours)?,
+                    &labels,
+                    &selection.manifest.image.id,
+                    &stem,
+                ),
+            ))
         }
         _ => None,
     };
@@ -130,13 +218,24 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
     }
     // In bytes: of the root, of the tree, and of the signature, which fills its partition.
     let root = &selection.manifest.root;
-    let used = [root.blocks.saturating_mul(4096), root.tree_blocks.saturating_mul(4096), image.bytes(source.signature)];
+    let used = [
+        root.blocks.saturating_mul(4096),
+        root.tree_blocks.saturating_mul(4096),
+        image.bytes(source.signature),
+    ];
     refuse_what_does_not_fit(&image, source, used, &disk, target, &stem)?;
     if image_esp.is_some() && disk_esp.is_none() {
-        log::warn!("{}: has no EFI system partition, so --uefi can't start it", disk.name);
+        log::warn!(
+            "{}: has no EFI system partition, so --uefi can't start it",
+            disk.name
+        );
     }
 
-    let mut copy = Disk { file: copy_disk(old, new)?, name: new.display().to_string(), ..disk };
+    let mut copy = Disk {
+        file: copy_disk(old, new)?,
+        name: new.display().to_string(),
+        ..disk
+    };
     let what = |name: &str| format!("{name}: writing {stem} into it");
     for ((from, to), used) in pairs(source, target).into_iter().zip(used) {
         let Some(to) = to else { continue };
@@ -144,12 +243,25 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
         clear(&copy.file, range.clone()).context(|| what(&copy.name))?;
         if let Some(from) = from {
             let start = image.range(from).start;
-            copy_range(&image.file, start..start.saturating_add(used), &copy.file, range.start).context(|| what(&copy.name))?;
+            copy_range(
+                &image.file,
+                start..start.saturating_add(used),
+                &copy.file,
+                range.start,
+            )
+            .context(|| what(&copy.name))?;
         }
         let theirs = from.and_then(|from| image.get(from)).cloned();
         if let Some(partition) = copy.table.partitions.get_mut(to).and_then(Option::as_mut) {
             match theirs {
-                Some(theirs) => *partition = Partition { first: partition.first, last: partition.last, attributes: ATTR_READ_ONLY, ..theirs },
+                Some(theirs) => {
+                    *partition = Partition {
+                        first: partition.first,
+                        last: partition.last,
+                        attributes: ATTR_READ_ONLY,
+                        ..theirs
+                    }
+                }
                 None => partition.label = EMPTY.to_owned(),
             }
         }
@@ -163,14 +275,34 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
 
 /// Which partition of the image goes into which of the disk.
 fn pairs(source: Slot, target: Slot) -> [(Option<usize>, Option<usize>); 3] {
-    [(Some(source.root), Some(target.root)), (source.tree, target.tree), (source.signature, target.signature)]
+    [
+        (Some(source.root), Some(target.root)),
+        (source.tree, target.tree),
+        (source.signature, target.signature),
+    ]
 }
 
-/// The slot with the same version (of another build), else an empty one, else the one with the oldest version.
+/// The slot with the same version (of another build), else an empty one, else the one with the
+/// oldest version.
 fn choose(disk: &Disk, stem: &str) -> Option<Slot> {
     let slots = disk.slots();
-    let labelled = |wanted: &str| slots.iter().find(|slot| disk.label(slot.root) == wanted).copied();
-    let oldest = || slots.iter().min_by(|a, b| version::compare(version_of(disk.label(a.root)), version_of(disk.label(b.root)))).copied();
+    let labelled = |wanted: &str| {
+        slots
+            .iter()
+            .find(|slot| disk.label(slot.root) == wanted)
+            .copied()
+    };
+    let oldest = || {
+        slots
+            .iter()
+            .min_by(|a, b| {
+                version::compare(
+                    version_of(disk.label(a.root)),
+                    version_of(disk.label(b.root)),
+                )
+            })
+            .copied()
+    };
     labelled(stem).or_else(|| labelled(EMPTY)).or_else(oldest)
 }
 
@@ -180,12 +312,27 @@ fn version_of(label: &str) -> &str {
 }
 
 /// One error with all sizes and names, before anything is copied.
-fn refuse_what_does_not_fit(image: &Disk, source: Slot, used: [u64; 3], disk: &Disk, target: Slot, stem: &str) -> Result<()> {
+fn refuse_what_does_not_fit(
+    image: &Disk,
+    source: Slot,
+    used: [u64; 3],
+    disk: &Disk,
+    target: Slot,
+    stem: &str,
+) -> Result<()> {
     let mut faults = Vec::new();
     if image.table.sector != disk.table.sector {
-        faults.push(format!("it is for sectors of {} bytes, the disk's have {}", image.table.sector, disk.table.sector));
+        faults.push(format!(
+            "it is for sectors of {} bytes, the disk's have {}",
+            image.table.sector, disk.table.sector
+        ));
     }
-    for (((from, to), used), name) in pairs(source, target).into_iter().zip(used).zip(["root", "hash tree", "signature"]) {
+    for (((from, to), used), name) in
+        pairs(source, target)
+            .into_iter()
+            .zip(used)
+            .zip(["root", "hash tree", "signature"])
+    {
         if from.is_none() {
             continue;
         }
@@ -193,14 +340,35 @@ fn refuse_what_does_not_fit(image: &Disk, source: Slot, used: [u64; 3], disk: &D
         if to.is_none() {
             faults.push(format!("the disk has no partition for the {name}"));
         } else if used > room {
-            faults.push(format!("the {name} has {}, its partition {}", mib(used), mib(room)));
+            faults.push(format!(
+                "the {name} has {}, its partition {}",
+                mib(used),
+                mib(room)
+            ));
         }
     }
-    let is_volume =
-        |partition: &&Partition| ![EFI_SYSTEM, ROOT_X86_64, ROOT_VERITY_X86_64, ROOT_VERITY_SIG_X86_64, blackbox::PARTITION_TYPE].contains(&partition.kind);
+    let is_volume = |partition: &&Partition| {
+        ![
+            EFI_SYSTEM,
+            ROOT_X86_64,
+            ROOT_VERITY_X86_64,
+            ROOT_VERITY_SIG_X86_64,
+            blackbox::PARTITION_TYPE,
+        ]
+        .contains(&partition.kind)
+    };
     for volume in image.table.partitions.iter().flatten().filter(is_volume) {
-        if !disk.table.partitions.iter().flatten().any(|ours| ours.label == volume.label) {
-            faults.push(format!("the disk has no partition for the volume {}", volume.label));
+        if !disk
+            .table
+            .partitions
+            .iter()
+            .flatten()
+            .any(|ours| ours.label == volume.label)
+        {
+            faults.push(format!(
+                "the disk has no partition for the volume {}",
+                volume.label
+            ));
         }
     }
     if faults.is_empty() {
@@ -222,25 +390,39 @@ struct Merged {
     changed: bool,
 }
 
-/// The image's files replace those of their names. Of the disk's other unified kernel images of this id, only those stay that are older, because the boot
-/// loader starts the newest, and whose root is in another slot, by its label in `labels`.
+/// The image's files replace those of their names. Of the disk's other unified kernel images of
+/// this id, only those stay that are older, because the boot loader starts the newest, and whose
+/// root is in another slot, by its label in `labels`.
 fn merged(image: &[Entry], disk: Vec<Entry>, labels: &[&str], id: &str, stem: &str) -> Merged {
-    let mut merged = Merged { entries: image.to_vec(), older: Vec::new(), changed: false };
+    let mut merged = Merged {
+        entries: image.to_vec(),
+        older: Vec::new(),
+        changed: false,
+    };
     let mut ours = Vec::new();
     for entry in disk {
         let unified = unified_stem(&entry.path, id);
         let same = |theirs: &&Entry| theirs.path.eq_ignore_ascii_case(&entry.path);
         if unified.as_deref() == Some(stem) {
-            // Its name may have the boot loader's count of tries: the file stays as it is when its content is the same.
-            let theirs = merged.entries.iter_mut().find(|theirs| unified_stem(&theirs.path, id).as_deref() == Some(stem));
+            // Its name may have the boot loader's count of tries: the file stays as it is when its
+            // content is the same.
+            let theirs = merged
+                .entries
+                .iter_mut()
+                .find(|theirs| unified_stem(&theirs.path, id).as_deref() == Some(stem));
             match theirs {
                 Some(theirs) if theirs.bytes == entry.bytes => theirs.path.clone_from(&entry.path),
                 _ => merged.changed = true,
             }
             ours.push(entry.path);
         } else if let Some(other) = unified {
-            let older = version::compare(version_of(&other), version_of(stem)).is_lt() && labels.contains(&other.as_str());
-            if older { merged.older.push(entry) } else { merged.changed = true }
+            let older = version::compare(version_of(&other), version_of(stem)).is_lt()
+                && labels.contains(&other.as_str());
+            if older {
+                merged.older.push(entry)
+            } else {
+                merged.changed = true
+            }
         } else if let Some(theirs) = image.iter().find(same) {
             merged.changed |= theirs.bytes != entry.bytes;
             ours.push(entry.path);
@@ -248,37 +430,76 @@ fn merged(image: &[Entry], disk: Vec<Entry>, labels: &[&str], id: &str, stem: &s
             merged.entries.push(entry);
         }
     }
-    merged.changed |= image.iter().any(|theirs| unified_stem(&theirs.path, id).is_none() && !ours.iter().any(|path| path.eq_ignore_ascii_case(&theirs.path)));
-    merged.changed |= !ours.iter().any(|path| unified_stem(path, id).as_deref() == Some(stem));
+    merged.changed |= image.iter().any(|theirs| {
+        unified_stem(&theirs.path, id).is_none()
+            && !ours
+                .iter()
+                .any(|path| path.eq_ignore_ascii_case(&theirs.path))
+    });
+    merged.changed |= !ours
+        .iter()
+        .any(|path| unified_stem(path, id).as_deref() == Some(stem));
     merged
 }
 
-/// `ID_VERSION` of a unified kernel image of this id, without the boot loader's count of tries (`+3-0`).
+/// `ID_VERSION` of a unified kernel image of this id, without the boot loader's count of tries
+/// (`+3-0`).
 fn unified_stem(path: &str, id: &str) -> Option<String> {
     let (folder, name) = path.rsplit_once('/')?;
     let stem = name.strip_suffix(".efi")?;
     let stem = stem.rsplit_once('+').map_or(stem, |(stem, _)| stem);
-    (folder.eq_ignore_ascii_case(esp::IMAGES) && stem.rsplit_once('_').is_some_and(|(found, _)| found == id)).then(|| stem.to_owned())
+    (folder.eq_ignore_ascii_case(esp::IMAGES)
+        && stem.rsplit_once('_').is_some_and(|(found, _)| found == id))
+    .then(|| stem.to_owned())
 }
 
 /// Makes the EFI system partition's file system anew, with these files.
-fn write_esp(copy: &Disk, number: usize, mut merged: Merged, id: &str, beside: &Path) -> Result<()> {
+fn write_esp(
+    copy: &Disk,
+    number: usize,
+    mut merged: Merged,
+    id: &str,
+    beside: &Path,
+) -> Result<()> {
     let range = copy.range(number);
     let size = range.end - range.start;
     // The newest of the older ones is what the machine falls back to.
-    merged.older.sort_by(|a, b| version::compare(version_of(&b.path), version_of(&a.path)));
+    merged
+        .older
+        .sort_by(|a, b| version::compare(version_of(&b.path), version_of(&a.path)));
     let path = beside.with_extension("esp");
     let what = || path.display().to_string();
     loop {
-        let file = File::options().read(true).write(true).create(true).truncate(true).mode(0o600).open(&path).context(what)?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .context(what)?;
         let _ = std::fs::remove_file(&path);
-        let entries: Vec<Entry> = merged.entries.iter().chain(&merged.older).cloned().collect();
-        match esp::write(&file, size, copy.table.sector, &derived_guid(id, "esp"), &entries) {
+        let entries: Vec<Entry> = merged
+            .entries
+            .iter()
+            .chain(&merged.older)
+            .cloned()
+            .collect();
+        match esp::write(
+            &file,
+            size,
+            copy.table.sector,
+            &derived_guid(id, "esp"),
+            &entries,
+        ) {
             Ok(_) => {
                 clear(&copy.file, range.clone()).context(|| copy.name.clone())?;
-                return copy_range(&file, 0..size, &copy.file, range.start).context(|| copy.name.clone());
+                return copy_range(&file, 0..size, &copy.file, range.start)
+                    .context(|| copy.name.clone());
             }
-            Err(error) if merged.older.pop().is_none() => return Err(error).context(|| copy.name.clone()),
+            Err(error) if merged.older.pop().is_none() => {
+                return Err(error).context(|| copy.name.clone());
+            }
             Err(_) => {}
         }
     }
@@ -288,8 +509,17 @@ fn write_esp(copy: &Disk, number: usize, mut merged: Merged, id: &str, beside: &
 pub fn copy_disk(from: &Path, to: &Path) -> Result<File> {
     let source = File::open(from).context(|| from.display().to_string())?;
     let what = || to.display().to_string();
-    let target = File::options().read(true).write(true).create_new(true).mode(0o600).open(to).context(what)?;
-    let len = source.metadata().context(|| from.display().to_string())?.len();
+    let target = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(to)
+        .context(what)?;
+    let len = source
+        .metadata()
+        .context(|| from.display().to_string())?
+        .len();
     target.set_len(len).context(what)?;
     let copied = copy_range(&source, 0..len, &target, 0);
     if copied.is_err() {
@@ -300,7 +530,8 @@ pub fn copy_disk(from: &Path, to: &Path) -> Result<File> {
     Ok(target)
 }
 
-/// Copies the data of a range; what is a hole there stays as it is. File systems that can share blocks do so.
+/// Copies the data of a range; what is a hole there stays as it is. File systems that can share
+/// blocks do so.
 fn copy_range(from: &File, range: Range<u64>, to: &File, place: u64) -> std::io::Result<()> {
     let mut at = range.start;
     while let Some(data) = zeros::next_data(from, at, range.end)? {
@@ -308,9 +539,17 @@ fn copy_range(from: &File, range: Range<u64>, to: &File, place: u64) -> std::io:
         while at < data.end {
             let take = (data.end - at).min(CHUNK);
             let (mut source, mut target) = (at as i64, (place + at - range.start) as i64);
-            at += match copy_file_range(from, Some(&mut source), to, Some(&mut target), take as usize) {
+            at += match copy_file_range(
+                from,
+                Some(&mut source),
+                to,
+                Some(&mut target),
+                take as usize,
+            ) {
                 Ok(copied) if copied > 0 => copied as u64,
-                Err(nix::errno::Errno::ENOSPC) => return Err(std::io::ErrorKind::StorageFull.into()),
+                Err(nix::errno::Errno::ENOSPC) => {
+                    return Err(std::io::ErrorKind::StorageFull.into());
+                }
                 // Kernels and file systems that can't.
                 _ => {
                     let mut buffer = vec![0; take as usize];
@@ -327,7 +566,15 @@ fn copy_range(from: &File, range: Range<u64>, to: &File, place: u64) -> std::io:
 /// Makes a range zeros.
 fn clear(file: &File, range: Range<u64>) -> std::io::Result<()> {
     let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-    if range.is_empty() || fallocate(file, hole, range.start as i64, (range.end - range.start) as i64).is_ok() {
+    if range.is_empty()
+        || fallocate(
+            file,
+            hole,
+            range.start as i64,
+            (range.end - range.start) as i64,
+        )
+        .is_ok()
+    {
         return Ok(());
     }
     let zeros = vec![0; CHUNK as usize];
@@ -345,17 +592,29 @@ mod tests {
     use super::*;
 
     fn entry(path: &str, bytes: &str) -> Entry {
-        Entry { path: path.to_owned(), bytes: bytes.as_bytes().to_vec() }
+        Entry {
+            path: path.to_owned(),
+            bytes: bytes.as_bytes().to_vec(),
+        }
     }
 
     fn image(version: &str) -> Vec<Entry> {
-        vec![entry(esp::LOADER, "loader"), entry("loader/loader.conf", "x"), entry(&format!("EFI/Linux/web_{version}+3-0.efi"), version)]
+        vec![
+            entry(esp::LOADER, "loader"),
+            entry("loader/loader.conf", "x"),
+            entry(&format!("EFI/Linux/web_{version}+3-0.efi"), version),
+        ]
     }
 
     /// The paths that stay or come, and whether anything has to be written.
     fn paths(new: &str, on_disk: Vec<Entry>, labels: &[&str]) -> (Vec<String>, bool) {
         let merged = merged(&image(new), on_disk, labels, "web", &format!("web_{new}"));
-        let mut paths: Vec<String> = merged.entries.iter().chain(&merged.older).map(|entry| entry.path.clone()).collect();
+        let mut paths: Vec<String> = merged
+            .entries
+            .iter()
+            .chain(&merged.older)
+            .map(|entry| entry.path.clone())
+            .collect();
         paths.sort();
         (paths, merged.changed)
     }
@@ -363,13 +622,41 @@ mod tests {
     #[test]
     fn the_boot_loader_finds_the_new_version_as_the_newest_and_what_others_put_there() {
         let labels = ["web_1", "_empty"];
-        let (all, changed) = paths("2", [image("1"), vec![entry("loader/random-seed", "r"), entry("EFI/Linux/db_9.efi", "d")]].concat(), &labels);
+        let (all, changed) = paths(
+            "2",
+            [
+                image("1"),
+                vec![
+                    entry("loader/random-seed", "r"),
+                    entry("EFI/Linux/db_9.efi", "d"),
+                ],
+            ]
+            .concat(),
+            &labels,
+        );
         let others = ["EFI/BOOT/BOOTX64.EFI", "EFI/Linux/db_9.efi"];
-        assert_eq!(all, [others[0], others[1], "EFI/Linux/web_1+3-0.efi", "EFI/Linux/web_2+3-0.efi", "loader/loader.conf", "loader/random-seed"]);
+        assert_eq!(
+            all,
+            [
+                others[0],
+                others[1],
+                "EFI/Linux/web_1+3-0.efi",
+                "EFI/Linux/web_2+3-0.efi",
+                "loader/loader.conf",
+                "loader/random-seed"
+            ]
+        );
         assert!(changed);
         // Back to an older version: the boot loader would start the newer one.
-        let (all, changed) = paths("1", [image("1"), image("2")[2..].to_vec()].concat(), &["web_2", "web_1"]);
-        assert!(changed && !all.iter().any(|path| path.contains("web_2")), "{all:?}");
+        let (all, changed) = paths(
+            "1",
+            [image("1"), image("2")[2..].to_vec()].concat(),
+            &["web_2", "web_1"],
+        );
+        assert!(
+            changed && !all.iter().any(|path| path.contains("web_2")),
+            "{all:?}"
+        );
         // A version whose slot is taken by another one can't start.
         let (all, _) = paths("3", image("1"), &["web_2", "web_3"]);
         assert!(!all.iter().any(|path| path.contains("web_1")), "{all:?}");
@@ -380,7 +667,10 @@ mod tests {
         let mut on_disk = image("1");
         on_disk[2].path = "EFI/Linux/web_1.efi".to_owned();
         let (all, changed) = paths("1", on_disk, &["web_1", "_empty"]);
-        assert!(!changed && all.contains(&"EFI/Linux/web_1.efi".to_owned()) && all.len() == 3, "{all:?}");
+        assert!(
+            !changed && all.contains(&"EFI/Linux/web_1.efi".to_owned()) && all.len() == 3,
+            "{all:?}"
+        );
         let mut other_build = image("1");
         other_build[2].bytes = b"other".to_vec();
         assert!(paths("1", other_build, &["web_1"]).1);

@@ -1,4 +1,5 @@
-//! What a host said, read as that of somebody who may be hostile: bounded, and with nothing in it that steers a terminal.
+//! What a host said, read as that of somebody who may be hostile: bounded, and with nothing in it
+//! that steers a terminal.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,16 @@ const QUOTED: usize = 80;
 /// Lines that may be where an answer starts.
 const CANDIDATES: usize = 1000;
 /// Classes of differences, the most important first; a newer agent may know more.
-const CLASSES: [&str; 8] = ["verity", "cmdline", "guard", "mounts", "sysctls", "executables", "units", "sockets"];
+const CLASSES: [&str; 8] = [
+    "verity",
+    "cmdline",
+    "guard",
+    "mounts",
+    "sysctls",
+    "executables",
+    "units",
+    "sockets",
+];
 
 /// What came of asking a host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,7 +49,8 @@ pub struct Answer {
     /// IMAGE_VERSION.
     #[serde(default)]
     pub image_version: Option<String>,
-    /// As the kernel has it, 64 hexadecimal digits; none where the root is not on the verified device.
+    /// As the kernel has it, 64 hexadecimal digits; none where the root is not on the verified
+    /// device.
     #[serde(default)]
     pub root_hash: Option<String>,
     /// All differences, the most important first.
@@ -83,7 +94,16 @@ impl Outcome {
     /// For sorting: what a person must see first.
     pub fn rank(&self) -> (usize, usize, usize) {
         match self {
-            Outcome::Drift(answer) => (0, answer.drift.iter().map(|one| rank(&one.class)).min().unwrap_or(CLASSES.len()), usize::MAX - answer.drift.len()),
+            Outcome::Drift(answer) => (
+                0,
+                answer
+                    .drift
+                    .iter()
+                    .map(|one| rank(&one.class))
+                    .min()
+                    .unwrap_or(CLASSES.len()),
+                usize::MAX - answer.drift.len(),
+            ),
             Outcome::NotAsked { .. } => (1, 0, 0),
             Outcome::NoDrift(_) => (2, 0, 0),
         }
@@ -91,19 +111,34 @@ impl Outcome {
 }
 
 fn rank(class: &str) -> usize {
-    CLASSES.iter().position(|known| *known == class).unwrap_or(CLASSES.len())
+    CLASSES
+        .iter()
+        .position(|known| *known == class)
+        .unwrap_or(CLASSES.len())
 }
 
 fn read(said: &Captured) -> Result<Answer, String> {
     let code = said.status.code();
     match code {
         // As ssh says it of itself; no command of ours ends so.
-        Some(255) => return Err(last_line(&said.err).unwrap_or_else(|| "ssh failed, and does not say why".to_owned())),
+        Some(255) => {
+            return Err(last_line(&said.err)
+                .unwrap_or_else(|| "ssh failed, and does not say why".to_owned()));
+        }
         // The agent's own code for words that it does not know.
-        Some(2) => return Err("its adamant-agent does not know `drift`: the image is older than that".to_owned()),
+        Some(2) => {
+            return Err(
+                "its adamant-agent does not know `drift`: the image is older than that".to_owned(),
+            );
+        }
         Some(126 | 127) => return Err(why("it has no adamant-agent that runs", said)),
         Some(0 | 1) => {}
-        Some(code) => return Err(why(&format!("adamant-agent ended with exit code {code}"), said)),
+        Some(code) => {
+            return Err(why(
+                &format!("adamant-agent ended with exit code {code}"),
+                said,
+            ));
+        }
         None => return Err(why("ssh was killed", said)),
     }
     if said.out.iter().all(u8::is_ascii_whitespace) {
@@ -117,11 +152,20 @@ fn read(said: &Captured) -> Result<Answer, String> {
     Ok(answer)
 }
 
-/// The agent's answer, also behind lines that the host's shell prints before it, and before lines that come after it.
+/// The agent's answer, also behind lines that the host's shell prints before it, and before lines
+/// that come after it.
 fn find_answer(out: &[u8]) -> Result<Answer, String> {
-    let starts = std::iter::once(0).chain(out.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1));
+    let starts = std::iter::once(0).chain(
+        out.iter()
+            .enumerate()
+            .filter(|(_, byte)| **byte == b'\n')
+            .map(|(at, _)| at + 1),
+    );
     let mut first = None;
-    for start in starts.filter(|start| out[*start..].trim_ascii_start().starts_with(b"{")).take(CANDIDATES) {
+    for start in starts
+        .filter(|start| out[*start..].trim_ascii_start().starts_with(b"{"))
+        .take(CANDIDATES)
+    {
         let mut answers = serde_json::Deserializer::from_slice(&out[start..]).into_iter::<Answer>();
         match answers.next() {
             Some(Ok(answer)) => {
@@ -138,11 +182,19 @@ fn find_answer(out: &[u8]) -> Result<Answer, String> {
         }
     }
     let text = String::from_utf8_lossy(out);
-    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    let line = text
+        .lines()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or_default();
     let quoted: String = printable(line).chars().take(QUOTED).collect();
     Err(match first.filter(|_| line.starts_with('{')) {
-        Some(error) => format!("not an answer of adamant-agent's: {error}; it begins with {quoted:?}: ask it by hand with `adamant-agent drift --json`"),
-        None => format!("not an answer of adamant-agent's: it says {quoted:?}: let its shell's start files print nothing without a terminal"),
+        Some(error) => format!(
+            "not an answer of adamant-agent's: {error}; it begins with {quoted:?}: ask it by hand with `adamant-agent drift --json`"
+        ),
+        None => format!(
+            "not an answer of adamant-agent's: it says {quoted:?}: let its shell's start files print nothing without a terminal"
+        ),
     })
 }
 
@@ -153,7 +205,11 @@ fn why(what: &str, said: &Captured) -> String {
 /// Where a program says why it ended.
 fn last_line(err: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(err);
-    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(printable)
+    text.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .map(printable)
 }
 
 impl Answer {
@@ -164,16 +220,28 @@ impl Answer {
             }
             hash.make_ascii_lowercase();
         }
-        for text in [&mut self.image_id, &mut self.image_version].into_iter().flatten() {
+        for text in [&mut self.image_id, &mut self.image_version]
+            .into_iter()
+            .flatten()
+        {
             *text = printable(text);
         }
-        for Difference { class, what, is, should } in &mut self.drift {
+        for Difference {
+            class,
+            what,
+            is,
+            should,
+        } in &mut self.drift
+        {
             for text in [class, what, is, should] {
                 *text = printable(text);
             }
         }
         self.drift.sort_by_key(|one| rank(&one.class));
-        self.denials = std::mem::take(&mut self.denials).into_iter().map(|(hook, count)| (printable(&hook), count)).collect();
+        self.denials = std::mem::take(&mut self.denials)
+            .into_iter()
+            .map(|(hook, count)| (printable(&hook), count))
+            .collect();
         Ok(())
     }
 
@@ -191,18 +259,26 @@ impl Answer {
 
     /// All denials together.
     pub fn denied(&self) -> u64 {
-        self.denials.values().fold(0, |sum, count| sum.saturating_add(*count))
+        self.denials
+            .values()
+            .fold(0, |sum, count| sum.saturating_add(*count))
     }
 }
 
-/// Text for a terminal and for whoever copies from it: one line, of bounded length, without what moves a cursor or turns the direction of writing.
+/// Text for a terminal and for whoever copies from it: one line, of bounded length, without what
+/// moves a cursor or turns the direction of writing.
 pub fn printable(text: &str) -> String {
     let mut out = String::new();
     let mut all = text.chars();
     for c in all.by_ref().take(LONGEST) {
-        // Bidirectional controls, invisible ones, and separators of lines (Unicode 16, Bidi_Control, zero width, Zl and Zp).
+        // Bidirectional controls, invisible ones, and separators of lines (Unicode 16,
+        // Bidi_Control, zero width, Zl and Zp).
         let turns = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || turns { out.extend(c.escape_unicode()) } else { out.push(c) }
+        if c.is_control() || turns {
+            out.extend(c.escape_unicode())
+        } else {
+            out.push(c)
+        }
     }
     if all.next().is_some() {
         out.push('…');
@@ -218,7 +294,11 @@ mod tests {
     use super::*;
 
     fn said(code: i32, out: &str, err: &str) -> Outcome {
-        Outcome::of(&Captured { status: ExitStatus::from_raw(code << 8), out: out.into(), err: err.into() })
+        Outcome::of(&Captured {
+            status: ExitStatus::from_raw(code << 8),
+            out: out.into(),
+            err: err.into(),
+        })
     }
 
     fn reason(code: i32, out: &str, err: &str) -> String {
@@ -228,61 +308,134 @@ mod tests {
         }
     }
 
-    const ONE: &str =
-        r#"{"drift":[{"class":"units","what":"a","is":"there","should":"absent"},{"class":"verity","what":"b","is":"c","should":"d"}],"denials":{"x":2}}"#;
+    const ONE: &str = r#"{"drift":[{"class":"units","what":"a","is":"there","should":"absent"},{"class":"verity","what":"b","is":"c","should":"d"}],"denials":{"x":2}}"#;
 
     #[test]
     fn an_answer_is_read_whichever_version_of_the_agent_gave_it() {
-        let Outcome::Drift(answer) = said(1, ONE, "") else { panic!() };
-        assert_eq!((answer.drift[0].class.as_str(), &answer.image_id, answer.denied()), ("verity", &None, 2));
+        let Outcome::Drift(answer) = said(1, ONE, "") else {
+            panic!()
+        };
+        assert_eq!(
+            (
+                answer.drift[0].class.as_str(),
+                &answer.image_id,
+                answer.denied()
+            ),
+            ("verity", &None, 2)
+        );
         assert_eq!(answer.classes(), [("verity", 1), ("units", 1)]);
         let hash = "AB".repeat(32);
-        let text = format!(r#"{{"image_id":"web","image_version":"1","root_hash":"{hash}","drift":[],"denials":{{}},"new":[1]}}"#);
-        let Outcome::NoDrift(answer) = said(0, &text, "Welcome\n") else { panic!() };
-        assert_eq!((answer.image_id.as_deref(), answer.root_hash), (Some("web"), Some("ab".repeat(32))));
+        let text = format!(
+            r#"{{"image_id":"web","image_version":"1","root_hash":"{hash}","drift":[],"denials":{{}},"new":[1]}}"#
+        );
+        let Outcome::NoDrift(answer) = said(0, &text, "Welcome\n") else {
+            panic!()
+        };
+        assert_eq!(
+            (answer.image_id.as_deref(), answer.root_hash),
+            (Some("web"), Some("ab".repeat(32)))
+        );
     }
 
     #[test]
     fn an_answer_is_found_among_the_lines_of_the_hosts_shell() {
-        for (before, after) in [("*** web1 ***\nloading profile\n", "\n"), ("{ not ours }\n{\n", ""), ("\r\n", "\r\nlogout\n"), ("\u{1b}[2J\n", "\n\n")] {
+        for (before, after) in [
+            ("*** web1 ***\nloading profile\n", "\n"),
+            ("{ not ours }\n{\n", ""),
+            ("\r\n", "\r\nlogout\n"),
+            ("\u{1b}[2J\n", "\n\n"),
+        ] {
             let out = format!("{before}{ONE}{after}");
-            assert!(matches!(said(1, &out, ""), Outcome::Drift(ref answer) if answer.drift.len() == 2), "{out:?}");
+            assert!(
+                matches!(said(1, &out, ""), Outcome::Drift(ref answer) if answer.drift.len() == 2),
+                "{out:?}"
+            );
         }
-        let pretty = serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(ONE).unwrap()).unwrap();
-        assert!(matches!(said(1, &format!("motd\n{pretty}\n"), ""), Outcome::Drift(_)));
+        let pretty =
+            serde_json::to_string_pretty(&serde_json::from_str::<serde_json::Value>(ONE).unwrap())
+                .unwrap();
+        assert!(matches!(
+            said(1, &format!("motd\n{pretty}\n"), ""),
+            Outcome::Drift(_)
+        ));
         let reason = reason(0, "\n*** web1 - authorised use only ***\nmore\n", "");
         assert!(reason.contains("it says \"*** web1 - authorised use only ***\": let its shell's start files print nothing"), "{reason}");
     }
 
     #[test]
     fn no_answer_has_a_reason() {
-        assert_eq!(reason(255, "", "@@@\nroot@a: Permission denied (publickey).\r\n"), "root@a: Permission denied (publickey).");
+        assert_eq!(
+            reason(255, "", "@@@\nroot@a: Permission denied (publickey).\r\n"),
+            "root@a: Permission denied (publickey)."
+        );
         assert_eq!(reason(255, ONE, ""), "ssh failed, and does not say why");
-        assert_eq!(reason(127, "", "sh: 1: adamant-agent: not found"), "it has no adamant-agent that runs: sh: 1: adamant-agent: not found");
-        assert_eq!(reason(1, "", "adamant: drift: run it as root\n"), "adamant: drift: run it as root");
+        assert_eq!(
+            reason(127, "", "sh: 1: adamant-agent: not found"),
+            "it has no adamant-agent that runs: sh: 1: adamant-agent: not found"
+        );
+        assert_eq!(
+            reason(1, "", "adamant: drift: run it as root\n"),
+            "adamant: drift: run it as root"
+        );
         assert_eq!(reason(0, " \n", ""), "it said nothing");
         assert!(reason(2, "", "help").contains("does not know `drift`"));
         assert_eq!(reason(70, "", ""), "adamant-agent ended with exit code 70");
-        for garbage in ["{", "[]", "{}", "\u{1b}[2J", r#"{"drift":[1]}"#, r#"{"drift":[]} x"#, &"[".repeat(100_000)] {
-            assert!(reason(0, garbage, "").starts_with("not an answer"), "{garbage:.40}");
+        for garbage in [
+            "{",
+            "[]",
+            "{}",
+            "\u{1b}[2J",
+            r#"{"drift":[1]}"#,
+            r#"{"drift":[]} x"#,
+            &"[".repeat(100_000),
+        ] {
+            assert!(
+                reason(0, garbage, "").starts_with("not an answer"),
+                "{garbage:.40}"
+            );
         }
         assert!(reason(0, r#"{"drift":[],"root_hash":"ab"}"#, "").contains("root_hash"));
-        assert!(reason(0, ONE, "").contains("contradicts") && reason(1, r#"{"drift":[]}"#, "").contains("contradicts"));
+        assert!(
+            reason(0, ONE, "").contains("contradicts")
+                && reason(1, r#"{"drift":[]}"#, "").contains("contradicts")
+        );
     }
 
     #[test]
     fn nothing_that_a_host_says_steers_a_terminal() {
-        assert_eq!(printable("a\u{1b}]0;x\u{7}\n\u{9b}\u{202e}ü"), r"a\u{1b}]0;x\u{7}\u{a}\u{9b}\u{202e}ü");
+        assert_eq!(
+            printable("a\u{1b}]0;x\u{7}\n\u{9b}\u{202e}ü"),
+            r"a\u{1b}]0;x\u{7}\u{a}\u{9b}\u{202e}ü"
+        );
         assert_eq!(printable(&"x".repeat(1000)).chars().count(), LONGEST + 1);
-        let hostile = ONE.replace("\"units\"", r#""\u001b[2J""#).replace("\"a\"", r#""\u009bA""#);
-        let Outcome::Drift(answer) = said(1, &hostile, "") else { panic!() };
-        assert!(!format!("{}{}", answer.drift[1].class, answer.drift[1].what).chars().any(char::is_control), "{answer:?}");
-        assert!(!reason(255, "", "\u{1b}[2Jbye\u{9b}").chars().any(char::is_control));
+        let hostile = ONE
+            .replace("\"units\"", r#""\u001b[2J""#)
+            .replace("\"a\"", r#""\u009bA""#);
+        let Outcome::Drift(answer) = said(1, &hostile, "") else {
+            panic!()
+        };
+        assert!(
+            !format!("{}{}", answer.drift[1].class, answer.drift[1].what)
+                .chars()
+                .any(char::is_control),
+            "{answer:?}"
+        );
+        assert!(
+            !reason(255, "", "\u{1b}[2Jbye\u{9b}")
+                .chars()
+                .any(char::is_control)
+        );
     }
 
     #[test]
     fn the_worst_comes_first() {
-        let ranks = [said(1, ONE, ""), said(1, &ONE.replace("verity", "mounts"), ""), said(255, "", ""), said(0, r#"{"drift":[]}"#, "")].map(|one| one.rank());
+        let ranks = [
+            said(1, ONE, ""),
+            said(1, &ONE.replace("verity", "mounts"), ""),
+            said(255, "", ""),
+            said(0, r#"{"drift":[]}"#, ""),
+        ]
+        .map(|one| one.rank());
         assert!(ranks.is_sorted(), "{ranks:?}");
     }
 }

@@ -1,7 +1,8 @@
 //! Whom to ask: names from the command line, and from a list in a file.
 //!
-//! A name goes to ssh as it is, so that all that ssh's own configuration says of it holds. What could be taken for an option, or for a command by a
-//! shell that the configuration calls (`ProxyCommand ... %h`), is no name.
+//! A name goes to ssh as it is, so that all that ssh's own configuration says of it holds. What
+//! could be taken for an option, or for a command by a shell that the configuration calls
+//! (`ProxyCommand ... %h`), is no name.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -15,7 +16,8 @@ const LIMIT: u64 = 16 << 20;
 /// Longest name, bytes: a domain name has 253, a user's and a port come to it.
 const LONGEST: usize = 512;
 
-/// The names in the order they were given, each once; `list` is a file, or `-` for the standard input.
+/// The names in the order they were given, each once; `list` is a file, or `-` for the standard
+/// input.
 pub fn all(named: &[String], list: Option<&Path>) -> Result<Vec<String>> {
     let mut hosts = Vec::new();
     for name in named {
@@ -23,11 +25,16 @@ pub fn all(named: &[String], list: Option<&Path>) -> Result<Vec<String>> {
         hosts.push(name.clone());
     }
     if let Some(path) = list {
-        let (place, text) = if path == Path::new("-") { ("stdin".to_owned(), stdin()?) } else { (path.display().to_string(), file(path)?) };
+        let (place, text) = if path == Path::new("-") {
+            ("stdin".to_owned(), stdin()?)
+        } else {
+            (path.display().to_string(), file(path)?)
+        };
         hosts.extend(lines(&place, &text)?);
     }
     if hosts.is_empty() {
-        return Err(Error::new("no host to ask").hint("name hosts, or give a list of them with --hosts FILE"));
+        return Err(Error::new("no host to ask")
+            .hint("name hosts, or give a list of them with --hosts FILE"));
     }
     let mut seen = HashSet::new();
     hosts.retain(|host| seen.insert(host.clone()));
@@ -40,7 +47,9 @@ fn lines(place: &str, text: &str) -> Result<Vec<String>> {
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if !line.is_empty() {
-            check(line).map_err(|why| wrong(line, why)).context(|| format!("{place}:{}", number + 1))?;
+            check(line)
+                .map_err(|why| wrong(line, why))
+                .context(|| format!("{place}:{}", number + 1))?;
             hosts.push(line.to_owned());
         }
     }
@@ -54,16 +63,23 @@ fn file(path: &Path) -> Result<String> {
 
 fn stdin() -> Result<String> {
     let mut bytes = Vec::new();
-    std::io::stdin().lock().take(LIMIT + 1).read_to_end(&mut bytes).context(|| "stdin")?;
+    std::io::stdin()
+        .lock()
+        .take(LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .context(|| "stdin")?;
     if bytes.len() as u64 > LIMIT {
-        return Err(Error::new(format!("stdin: more than {LIMIT} bytes, the most that a list of hosts may have")));
+        return Err(Error::new(format!(
+            "stdin: more than {LIMIT} bytes, the most that a list of hosts may have"
+        )));
     }
     String::from_utf8(bytes).map_err(|_| Error::new("stdin: not a text"))
 }
 
 fn wrong(name: &str, why: &str) -> Error {
     let shown: String = name.chars().take(80).collect();
-    Error::new(format!("{shown:?} is not a host: {why}")).hint("write HOST, USER@HOST or ssh://USER@HOST:PORT, one a line")
+    Error::new(format!("{shown:?} is not a host: {why}"))
+        .hint("write HOST, USER@HOST or ssh://USER@HOST:PORT, one a line")
 }
 
 fn check(name: &str) -> Result<(), &'static str> {
@@ -72,7 +88,9 @@ fn check(name: &str) -> Result<(), &'static str> {
     match name {
         "" => Err("it is empty"),
         name if name.len() > LONGEST => Err("it is too long"),
-        name if name.starts_with('-') || name.contains("@-") => Err("ssh would take it for an option"),
+        name if name.starts_with('-') || name.contains("@-") => {
+            Err("ssh would take it for an option")
+        }
         name if name.chars().any(char::is_whitespace) => Err("it has a space"),
         name if name.chars().any(harmful) => Err("it has a character that no name has"),
         _ => Ok(()),
@@ -85,28 +103,68 @@ mod tests {
 
     #[test]
     fn a_list_has_a_name_a_line_with_comments_and_each_counts_once() {
-        let list = "# the web\nweb1\n  root@web2  # spare\n\n\r\nssh://root@[fe80::1%eth0]:2222\nweb1\n";
-        assert_eq!(lines("l", list).unwrap(), ["web1", "root@web2", "ssh://root@[fe80::1%eth0]:2222", "web1"]);
+        let list =
+            "# the web\nweb1\n  root@web2  # spare\n\n\r\nssh://root@[fe80::1%eth0]:2222\nweb1\n";
+        assert_eq!(
+            lines("l", list).unwrap(),
+            [
+                "web1",
+                "root@web2",
+                "ssh://root@[fe80::1%eth0]:2222",
+                "web1"
+            ]
+        );
         let path = std::env::temp_dir().join(format!("adamant-hosts-{}", std::process::id()));
         std::fs::write(&path, list).unwrap();
         let hosts = all(&["db1".to_owned(), "root@web2".to_owned()], Some(&path)).unwrap();
-        assert_eq!(hosts, ["db1", "root@web2", "web1", "ssh://root@[fe80::1%eth0]:2222"]);
+        assert_eq!(
+            hosts,
+            ["db1", "root@web2", "web1", "ssh://root@[fe80::1%eth0]:2222"]
+        );
         std::fs::write(&path, b"\xff\n").unwrap();
-        assert!(all(&[], Some(&path)).unwrap_err().message().ends_with("not a text"));
+        assert!(
+            all(&[], Some(&path))
+                .unwrap_err()
+                .message()
+                .ends_with("not a text")
+        );
         std::fs::write(&path, "# none\n").unwrap();
-        assert_eq!(all(&[], Some(&path)).unwrap_err().message(), "no host to ask");
+        assert_eq!(
+            all(&[], Some(&path)).unwrap_err().message(),
+            "no host to ask"
+        );
         std::fs::remove_file(&path).unwrap();
         assert!(all(&[], Some(&path)).is_err());
     }
 
     #[test]
     fn what_is_no_name_is_refused_with_its_line() {
-        for name in ["", "-oProxyCommand=id", "root@-x", "a b", "a\u{1b}[2J", "a;id", "$(id)", "`id`", "a|b", "a\u{a0}b", &"a".repeat(LONGEST + 1)] {
+        for name in [
+            "",
+            "-oProxyCommand=id",
+            "root@-x",
+            "a b",
+            "a\u{1b}[2J",
+            "a;id",
+            "$(id)",
+            "`id`",
+            "a|b",
+            "a\u{a0}b",
+            &"a".repeat(LONGEST + 1),
+        ] {
             assert!(all(&[name.to_owned()], None).is_err(), "{name:?}");
         }
         let error = lines("hosts", "a\n\nb c\n").unwrap_err();
-        assert_eq!(error.message(), "hosts:3: \"b c\" is not a host: it has a space");
+        assert_eq!(
+            error.message(),
+            "hosts:3: \"b c\" is not a host: it has a space"
+        );
         // What is refused is not shown as it is.
-        assert!(!all(&["\u{1b}[31mx".to_owned()], None).unwrap_err().message().contains('\u{1b}'));
+        assert!(
+            !all(&["\u{1b}[31mx".to_owned()], None)
+                .unwrap_err()
+                .message()
+                .contains('\u{1b}')
+        );
     }
 }

@@ -30,22 +30,43 @@ pub struct Variant {
 pub fn of(hosts: &[Host]) -> Vec<Image> {
     let mut found: BTreeMap<&str, Vec<Variant>> = BTreeMap::new();
     for host in hosts {
-        let Some(answer) = host.outcome.answer() else { continue };
-        let (Some(id), Some(hash)) = (answer.image_id.as_deref(), &answer.root_hash) else { continue };
+        let Some(answer) = host.outcome.answer() else {
+            continue;
+        };
+        let (Some(id), Some(hash)) = (answer.image_id.as_deref(), &answer.root_hash) else {
+            continue;
+        };
         let variants = found.entry(id).or_default();
-        match variants.iter_mut().find(|variant| variant.root_hash == *hash && variant.image_version == answer.image_version) {
+        match variants.iter_mut().find(|variant| {
+            variant.root_hash == *hash && variant.image_version == answer.image_version
+        }) {
             Some(variant) => variant.hosts.push(host.name.clone()),
-            None => variants.push(Variant { image_version: answer.image_version.clone(), root_hash: hash.clone(), hosts: vec![host.name.clone()] }),
+            None => variants.push(Variant {
+                image_version: answer.image_version.clone(),
+                root_hash: hash.clone(),
+                hosts: vec![host.name.clone()],
+            }),
         }
     }
     let image = |(id, mut variants): (&str, Vec<Variant>)| {
-        variants.sort_by(|a, b| b.hosts.len().cmp(&a.hosts.len()).then_with(|| a.root_hash.cmp(&b.root_hash)));
-        Image { image_id: id.to_owned(), variants }
+        variants.sort_by(|a, b| {
+            b.hosts
+                .len()
+                .cmp(&a.hosts.len())
+                .then_with(|| a.root_hash.cmp(&b.root_hash))
+        });
+        Image {
+            image_id: id.to_owned(),
+            variants,
+        }
     };
     found.into_iter().map(image).collect()
 }
 
 /// Those of which not all hosts run the same.
 pub fn mixed(hosts: &[Host]) -> Vec<Image> {
-    of(hosts).into_iter().filter(|image| image.variants.len() > 1).collect()
+    of(hosts)
+        .into_iter()
+        .filter(|image| image.variants.len() > 1)
+        .collect()
 }

@@ -1,7 +1,9 @@
-//! `adamant drift`: asks many hosts at once in what they differ from their images, and tells it in one table.
+//! `adamant drift`: asks many hosts at once in what they differ from their images, and tells it in
+//! one table.
 //!
-//! Each host's own agent says it. A host is believed in that, but its words are bounded, and never reach a terminal unread; one that says something
-//! else than an answer, or nothing, is told as a host that could not be asked, and does not keep the others from being told.
+//! Each host's own agent says it. A host is believed in that, but its words are bounded, and never
+//! reach a terminal unread; one that says something else than an answer, or nothing, is told as a
+//! host that could not be asked, and does not keep the others from being told.
 
 mod answer;
 mod ask;
@@ -66,7 +68,8 @@ struct Total {
 
 impl Total {
     fn of(hosts: &[Host]) -> Total {
-        let count = |is: fn(&Outcome) -> bool| hosts.iter().filter(|host| is(&host.outcome)).count();
+        let count =
+            |is: fn(&Outcome) -> bool| hosts.iter().filter(|host| is(&host.outcome)).count();
         Total {
             hosts: hosts.len(),
             drift: count(|outcome| matches!(outcome, Outcome::Drift(_))),
@@ -98,7 +101,11 @@ pub fn run(options: &Options, output: &Output) -> Result<Verdict> {
     let mut hosts = ask_all(names, options, output);
     // Stable: those of one rank stay as they were given.
     hosts.sort_by_key(|host| host.outcome.rank());
-    let document = Document { hosts: &hosts, images: images::of(&hosts), total: Total::of(&hosts) };
+    let document = Document {
+        hosts: &hosts,
+        images: images::of(&hosts),
+        total: Total::of(&hosts),
+    };
     let verdict = document.total.verdict();
     output.answer(&text::table(&hosts), &document)?;
     Ok(verdict)
@@ -119,16 +126,32 @@ fn ask_all(names: Vec<String>, options: &Options, output: &Output) -> Vec<Host> 
                         Ok(said) => Outcome::of(&said),
                         Err(reason) => Outcome::NotAsked { reason },
                     };
-                    let word = if outcome.answer().is_some() { "answered" } else { "could not be asked" };
-                    output.detail(format_args!("{name}: {word} after {:.1} s", started.elapsed().as_secs_f64()));
-                    outcomes.lock().unwrap_or_else(PoisonError::into_inner).push((number, outcome));
+                    let word = if outcome.answer().is_some() {
+                        "answered"
+                    } else {
+                        "could not be asked"
+                    };
+                    output.detail(format_args!(
+                        "{name}: {word} after {:.1} s",
+                        started.elapsed().as_secs_f64()
+                    ));
+                    outcomes
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((number, outcome));
                 }
             });
         }
     });
-    let mut outcomes = outcomes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut outcomes = outcomes
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
     outcomes.sort_by_key(|(number, _)| *number);
-    names.into_iter().zip(outcomes).map(|(name, (_, outcome))| Host { name, outcome }).collect()
+    names
+        .into_iter()
+        .zip(outcomes)
+        .map(|(name, (_, outcome))| Host { name, outcome })
+        .collect()
 }
 
 #[cfg(test)]
@@ -137,7 +160,23 @@ mod tests {
 
     #[test]
     fn drift_is_the_verdict_whatever_became_of_the_others() {
-        let verdict = |drift, not_asked| Total { hosts: 9, drift, not_asked, no_drift: 1 }.verdict();
-        assert_eq!([verdict(0, 0), verdict(0, 1), verdict(1, 0), verdict(1, 1)], [Verdict::NoDrift, Verdict::NotAsked, Verdict::Drift, Verdict::Drift]);
+        let verdict = |drift, not_asked| {
+            Total {
+                hosts: 9,
+                drift,
+                not_asked,
+                no_drift: 1,
+            }
+            .verdict()
+        };
+        assert_eq!(
+            [verdict(0, 0), verdict(0, 1), verdict(1, 0), verdict(1, 1)],
+            [
+                Verdict::NoDrift,
+                Verdict::NotAsked,
+                Verdict::Drift,
+                Verdict::Drift
+            ]
+        );
     }
 }

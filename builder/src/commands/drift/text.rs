@@ -11,16 +11,32 @@ const SHOWN: usize = 20;
 /// Hosts that are named in a line about an image.
 const NAMED: usize = 5;
 
-/// A table with a line for each host, its differences below it; then images that are not the same everywhere, and the sums.
+/// A table with a line for each host, its differences below it; then images that are not the same
+/// everywhere, and the sums.
 pub fn table(hosts: &[Host]) -> String {
     let mut out = String::new();
-    let rows: Vec<[String; 4]> = std::iter::once(["HOST", "IMAGE", "ROOT HASH", "DRIFT"].map(str::to_owned)).chain(hosts.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let rows: Vec<[String; 4]> =
+        std::iter::once(["HOST", "IMAGE", "ROOT HASH", "DRIFT"].map(str::to_owned))
+            .chain(hosts.iter().map(row))
+            .collect();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default()
+    };
     let (names, images, hashes) = (width(0), width(1), width(2));
     for (number, [name, image, hash, drift]) in rows.iter().enumerate() {
         // Writing to a String can't fail.
-        let _ = writeln!(out, "{name:names$}  {image:images$}  {hash:hashes$}  {drift}");
-        if let Some(Outcome::Drift(answer)) = number.checked_sub(1).and_then(|at| hosts.get(at)).map(|host| &host.outcome) {
+        let _ = writeln!(
+            out,
+            "{name:names$}  {image:images$}  {hash:hashes$}  {drift}"
+        );
+        if let Some(Outcome::Drift(answer)) = number
+            .checked_sub(1)
+            .and_then(|at| hosts.get(at))
+            .map(|host| &host.outcome)
+        {
             differences(answer, &mut out);
         }
     }
@@ -29,24 +45,49 @@ pub fn table(hosts: &[Host]) -> String {
         out.push('\n');
     }
     for image in &mixed {
-        let _ = writeln!(out, "{} is not the same everywhere: {}", image.image_id, variants(&image.variants));
+        let _ = writeln!(
+            out,
+            "{} is not the same everywhere: {}",
+            image.image_id,
+            variants(&image.variants)
+        );
     }
-    let Total { hosts, drift, not_asked, no_drift } = Total::of(hosts);
+    let Total {
+        hosts,
+        drift,
+        not_asked,
+        no_drift,
+    } = Total::of(hosts);
     let plural = if hosts == 1 { "" } else { "s" };
-    let _ = writeln!(out, "\n{hosts} host{plural}: {drift} with drift, {not_asked} could not be asked, {no_drift} without drift");
+    let _ = writeln!(
+        out,
+        "\n{hosts} host{plural}: {drift} with drift, {not_asked} could not be asked, {no_drift} without drift"
+    );
     out
 }
 
 fn row(host: &Host) -> [String; 4] {
     let none = || "-".to_owned();
     let (image, hash) = match host.outcome.answer() {
-        Some(answer) => (image(answer).unwrap_or_else(none), answer.root_hash.as_deref().map_or_else(none, short)),
+        Some(answer) => (
+            image(answer).unwrap_or_else(none),
+            answer.root_hash.as_deref().map_or_else(none, short),
+        ),
         None => (none(), none()),
     };
     let drift = match &host.outcome {
         Outcome::Drift(answer) => {
-            let classes: Vec<String> = answer.classes().iter().map(|(class, count)| format!("{class} {count}")).collect();
-            format!("{} ({}){}", answer.drift.len(), classes.join(", "), denied(answer))
+            let classes: Vec<String> = answer
+                .classes()
+                .iter()
+                .map(|(class, count)| format!("{class} {count}"))
+                .collect();
+            format!(
+                "{} ({}){}",
+                answer.drift.len(),
+                classes.join(", "),
+                denied(answer)
+            )
         }
         Outcome::NotAsked { reason } => format!("could not be asked: {reason}"),
         Outcome::NoDrift(answer) => format!("no drift{}", denied(answer)),
@@ -56,7 +97,12 @@ fn row(host: &Host) -> [String; 4] {
 
 fn image(answer: &Answer) -> Option<String> {
     let id = answer.image_id.as_deref()?;
-    Some(answer.image_version.as_deref().map_or_else(|| id.to_owned(), |version| format!("{id} {version}")))
+    Some(
+        answer
+            .image_version
+            .as_deref()
+            .map_or_else(|| id.to_owned(), |version| format!("{id} {version}")),
+    )
 }
 
 /// As the agent's status shows it.
@@ -75,10 +121,18 @@ fn denied(answer: &Answer) -> String {
 
 fn differences(answer: &Answer, out: &mut String) {
     for one in answer.drift.iter().take(SHOWN) {
-        let _ = writeln!(out, "    {}: {}: is {}, should be {}", one.class, one.what, one.is, one.should);
+        let _ = writeln!(
+            out,
+            "    {}: {}: is {}, should be {}",
+            one.class, one.what, one.is, one.should
+        );
     }
     if answer.drift.len() > SHOWN {
-        let _ = writeln!(out, "    and {} more, which --json has", answer.drift.len() - SHOWN);
+        let _ = writeln!(
+            out,
+            "    and {} more, which --json has",
+            answer.drift.len() - SHOWN
+        );
     }
 }
 
@@ -93,18 +147,37 @@ fn variants(all: &[Variant]) -> String {
             _ => "",
         };
         let run = if count == 1 { "runs" } else { "run" };
-        let again = all[..number].iter().any(|earlier| earlier.image_version == variant.image_version);
+        let again = all[..number]
+            .iter()
+            .any(|earlier| earlier.image_version == variant.image_version);
         let another = if again { "another " } else { "" };
         // Those of the majority are not what one looks for.
-        let names = if number == 0 { String::new() } else { format!(": {}", names(&variant.hosts)) };
-        parts.push(format!("{count}{hosts} {run} {another}{} ({}{names})", variant.image_version.as_deref().unwrap_or("?"), short(&variant.root_hash)));
+        let names = if number == 0 {
+            String::new()
+        } else {
+            format!(": {}", names(&variant.hosts))
+        };
+        parts.push(format!(
+            "{count}{hosts} {run} {another}{} ({}{names})",
+            variant.image_version.as_deref().unwrap_or("?"),
+            short(&variant.root_hash)
+        ));
     }
     parts.join(", ")
 }
 
 fn names(hosts: &[String]) -> String {
-    let named = hosts.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join(" ");
-    if hosts.len() > NAMED { format!("{named} and {} more", hosts.len() - NAMED) } else { named }
+    let named = hosts
+        .iter()
+        .take(NAMED)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .join(" ");
+    if hosts.len() > NAMED {
+        format!("{named} and {} more", hosts.len() - NAMED)
+    } else {
+        named
+    }
 }
 
 #[cfg(test)]
@@ -113,7 +186,12 @@ mod tests {
     use super::*;
 
     fn answer(version: &str, digit: &str, drift: usize) -> Answer {
-        let one = Difference { class: "units".to_owned(), what: "/run/x".to_owned(), is: "there".to_owned(), should: "absent".to_owned() };
+        let one = Difference {
+            class: "units".to_owned(),
+            what: "/run/x".to_owned(),
+            is: "there".to_owned(),
+            should: "absent".to_owned(),
+        };
         Answer {
             image_id: Some("debian".to_owned()),
             image_version: Some(version.to_owned()),
@@ -124,14 +202,22 @@ mod tests {
     }
 
     fn host(name: &str, outcome: Outcome) -> Host {
-        Host { name: name.to_owned(), outcome }
+        Host {
+            name: name.to_owned(),
+            outcome,
+        }
     }
 
     #[test]
     fn a_person_sees_the_worst_first_and_which_hosts_run_another_image() {
         let hosts = [
             host("web3", Outcome::Drift(answer("1.2", "a", 21))),
-            host("web4", Outcome::NotAsked { reason: "Permission denied".to_owned() }),
+            host(
+                "web4",
+                Outcome::NotAsked {
+                    reason: "Permission denied".to_owned(),
+                },
+            ),
             host("web1", Outcome::NoDrift(answer("1.2", "a", 0))),
             host("web2", Outcome::NoDrift(answer("1.1", "b", 0))),
             host("w", Outcome::NoDrift(answer("1.2", "c", 0))),
@@ -141,7 +227,11 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[..3],
-            ["HOST  IMAGE       ROOT HASH  DRIFT", "web3  debian 1.2  aaaaaaaa   21 (units 21), 21 denials", "    units: /run/x: is there, should be absent",]
+            [
+                "HOST  IMAGE       ROOT HASH  DRIFT",
+                "web3  debian 1.2  aaaaaaaa   21 (units 21), 21 denials",
+                "    units: /run/x: is there, should be absent",
+            ]
         );
         assert_eq!(
             lines[22..],
@@ -158,7 +248,10 @@ mod tests {
                 "6 hosts: 1 with drift, 1 could not be asked, 4 without drift",
             ]
         );
-        assert!(table(&hosts[..1]).ends_with("\n\n1 host: 1 with drift, 0 could not be asked, 0 without drift\n"));
+        assert!(
+            table(&hosts[..1])
+                .ends_with("\n\n1 host: 1 with drift, 0 could not be asked, 0 without drift\n")
+        );
         assert_eq!(names(&["a"; 7].map(str::to_owned)), "a a a a a and 2 more");
     }
 }

@@ -1,6 +1,10 @@
-//! What tools of other projects ask of a disk, one line each, with the command that asks it (docs/formats.md, Checklist).
+//! What tools of other projects ask of a disk, one line each, with the command that asks it
+//! (docs/formats.md, Checklist).
 
-use adamant_contract::gpt::{self, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64};
+use adamant_contract::gpt::{
+    self, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64,
+    ROOT_VERITY_X86_64, ROOT_X86_64,
+};
 use serde::Serialize;
 
 use super::content;
@@ -64,45 +68,121 @@ pub fn run(subject: &Subject) -> Vec<Line> {
             Verdict::Differs(why) => ("differs", why.join("; ")),
             Verdict::NotChecked(why) => ("not checked", why),
         };
-        lines.push(Line { number: lines.len() as u32 + 1, title, verdict, why, command });
+        lines.push(Line {
+            number: lines.len() as u32 + 1,
+            title,
+            verdict,
+            why,
+            command,
+        });
     };
     let disk = subject.disk;
     let blocks = blocks(subject);
-    let roots: Vec<content::Root> = disk.roots.iter().map(|root| content::Root::read(disk, root)).collect();
-    line("partition table", "sfdisk --verify", Verdict::Differs(table(disk)));
-    line("partition types", "systemd-dissect --json=short", types(disk));
-    line("PARTUUIDs spell the root hash", "systemd-dissect --root-hash --validate", root_hashes(subject));
+    let roots: Vec<content::Root> = disk
+        .roots
+        .iter()
+        .map(|root| content::Root::read(disk, root))
+        .collect();
+    line(
+        "partition table",
+        "sfdisk --verify",
+        Verdict::Differs(table(disk)),
+    );
+    line(
+        "partition types",
+        "systemd-dissect --json=short",
+        types(disk),
+    );
+    line(
+        "PARTUUIDs spell the root hash",
+        "systemd-dissect --root-hash --validate",
+        root_hashes(subject),
+    );
     line("flags", "sfdisk -J", Verdict::Differs(flags(disk)));
-    line("a signed, read-only root", "systemd-dissect --image-policy=root=signed+read-only-on", Verdict::Differs(policy(disk)));
-    line("one root, with an os-release", "systemd-dissect", one_root(disk, &roots));
+    line(
+        "a signed, read-only root",
+        "systemd-dissect --image-policy=root=signed+read-only-on",
+        Verdict::Differs(policy(disk)),
+    );
+    line(
+        "one root, with an os-release",
+        "systemd-dissect",
+        one_root(disk, &roots),
+    );
     line("labels", "systemd-analyze compare-versions", labels(disk));
     line("verity tree and every block", "veritysetup verify", blocks);
-    line("signature of the root hash", "openssl cms -verify", signatures(subject));
-    line("file system", "fsck.erofs", per_root(&roots, |root| root.structure()));
-    line("what the root holds", "systemd-dissect --mtree", per_root(&roots, |root| root.holds()));
-    line("unified kernel image", "ukify inspect; bootctl kernel-identify", unified(subject));
+    line(
+        "signature of the root hash",
+        "openssl cms -verify",
+        signatures(subject),
+    );
+    line(
+        "file system",
+        "fsck.erofs",
+        per_root(&roots, |root| root.structure()),
+    );
+    line(
+        "what the root holds",
+        "systemd-dissect --mtree",
+        per_root(&roots, |root| root.holds()),
+    );
+    line(
+        "unified kernel image",
+        "ukify inspect; bootctl kernel-identify",
+        unified(subject),
+    );
     line("PCR 11", "systemd-measure calculate", pcr11(subject));
-    line("EFI system partition", "fsck.vfat -n", esp(disk, subject.trusted));
+    line(
+        "EFI system partition",
+        "fsck.vfat -n",
+        esp(disk, subject.trusted),
+    );
     let by_running = |what: &str| Verdict::NotChecked(format!("{what} shows it"));
-    line("boot counting and the way back", "five starts in QEMU", by_running("starting it"));
-    line("nothing for systemd-repart to change", "systemd-repart --dry-run=yes", by_running("the command"));
-    line("two builds are equal", "adamant build --check", by_running("the command"));
-    line("credentials reach the image", "adamant boot --credential", by_running("starting it"));
+    line(
+        "boot counting and the way back",
+        "five starts in QEMU",
+        by_running("starting it"),
+    );
+    line(
+        "nothing for systemd-repart to change",
+        "systemd-repart --dry-run=yes",
+        by_running("the command"),
+    );
+    line(
+        "two builds are equal",
+        "adamant build --check",
+        by_running("the command"),
+    );
+    line(
+        "credentials reach the image",
+        "adamant boot --credential",
+        by_running("starting it"),
+    );
     lines
 }
 
 fn table(disk: &Disk) -> Vec<String> {
     let mut faults = disk.repairs.clone();
-    let bytes = |part: &Partition| (part.first.saturating_mul(disk.sector), part.sectors().saturating_mul(disk.sector));
+    let bytes = |part: &Partition| {
+        (
+            part.first.saturating_mul(disk.sector),
+            part.sectors().saturating_mul(disk.sector),
+        )
+    };
     if let Some((number, first)) = disk.partitions.iter().min_by_key(|(_, part)| part.first)
         && bytes(first).0 != FIRST
     {
-        faults.push(format!("the first partition ({number}) starts at {} KiB, not at 1 MiB", bytes(first).0 >> 10));
+        faults.push(format!(
+            "the first partition ({number}) starts at {} KiB, not at 1 MiB",
+            bytes(first).0 >> 10
+        ));
     }
     for (number, part) in &disk.partitions {
         let (start, length) = bytes(part);
         if !start.is_multiple_of(GRAIN) || !length.is_multiple_of(GRAIN) {
-            faults.push(format!("partition {number} does not start and end on 4 KiB"));
+            faults.push(format!(
+                "partition {number} does not start and end on 4 KiB"
+            ));
         }
     }
     faults
@@ -110,9 +190,17 @@ fn table(disk: &Disk) -> Vec<String> {
 
 fn types(disk: &Disk) -> Verdict {
     let count = |kind: gpt::Guid| disk.of_type(kind).count();
-    let (roots, trees, signatures) = (count(ROOT_X86_64), count(ROOT_VERITY_X86_64), count(ROOT_VERITY_SIG_X86_64));
+    let (roots, trees, signatures) = (
+        count(ROOT_X86_64),
+        count(ROOT_VERITY_X86_64),
+        count(ROOT_VERITY_SIG_X86_64),
+    );
     let mut faults = Vec::new();
-    for (there, what) in [(roots, "root"), (trees, "root-verity"), (count(EFI_SYSTEM), "ESP")] {
+    for (there, what) in [
+        (roots, "root"),
+        (trees, "root-verity"),
+        (count(EFI_SYSTEM), "ESP"),
+    ] {
         if there == 0 {
             faults.push(format!("no {what} partition for x86-64"));
         }
@@ -126,15 +214,29 @@ fn types(disk: &Disk) -> Verdict {
     if signatures > trees {
         faults.push(format!("{signatures} signatures for {trees} verity trees"));
     }
-    let unknown: Vec<String> =
-        disk.partitions.iter().filter(|(_, part)| super::text::type_name(part).is_none()).map(|(number, _)| number.to_string()).collect();
+    let unknown: Vec<String> = disk
+        .partitions
+        .iter()
+        .filter(|(_, part)| super::text::type_name(part).is_none())
+        .map(|(number, _)| number.to_string())
+        .collect();
     if !unknown.is_empty() {
-        return Verdict::Differs([faults, vec![format!("partitions of unknown type: {}", unknown.join(", "))]].concat());
+        return Verdict::Differs(
+            [
+                faults,
+                vec![format!(
+                    "partitions of unknown type: {}",
+                    unknown.join(", ")
+                )],
+            ]
+            .concat(),
+        );
     }
     Verdict::Differs(faults)
 }
 
-/// The root hash that PARTUUIDs spell is the one that the tree's top, the signature and the command line have.
+/// The root hash that PARTUUIDs spell is the one that the tree's top, the signature and the command
+/// line have.
 fn root_hashes(subject: &Subject) -> Verdict {
     if subject.disk.roots.is_empty() {
         return Verdict::NotChecked("there is no root".to_owned());
@@ -146,19 +248,39 @@ fn root_hashes(subject: &Subject) -> Verdict {
             faults.push(format!("{label} has no tree"));
             continue;
         };
-        let stem = subject.manifest.map(|manifest| format!("{}_{}", manifest.image.id, manifest.image.version));
+        let stem = subject
+            .manifest
+            .map(|manifest| format!("{}_{}", manifest.image.id, manifest.image.version));
         if let Some(manifest) = subject.manifest.filter(|_| stem.as_ref() == Some(label))
             && manifest.root.hash != spelt
         {
-            faults.push(format!("{label}: PARTUUIDs spell {}…, the manifest has {}…", &spelt[..12], &manifest.root.hash[..12.min(manifest.root.hash.len())]));
+            faults.push(format!(
+                "{label}: PARTUUIDs spell {}…, the manifest has {}…",
+                &spelt[..12],
+                &manifest.root.hash[..12.min(manifest.root.hash.len())]
+            ));
         }
-        let programs = subject.disk.esp.iter().flatten().flat_map(|esp| &esp.programs);
+        let programs = subject
+            .disk
+            .esp
+            .iter()
+            .flatten()
+            .flat_map(|esp| &esp.programs);
         let unified: Vec<&Program> = programs.filter(|program| program.is_unified()).collect();
-        if !unified.is_empty() && !unified.iter().any(|program| program.word("roothash") == Some(&spelt)) {
-            faults.push(format!("{label}: no unified kernel image on the ESP has roothash={}…", &spelt[..12]));
+        if !unified.is_empty()
+            && !unified
+                .iter()
+                .any(|program| program.word("roothash") == Some(&spelt))
+        {
+            faults.push(format!(
+                "{label}: no unified kernel image on the ESP has roothash={}…",
+                &spelt[..12]
+            ));
         }
         if !top_fits(subject.disk, root) {
-            faults.push(format!("{label}: the tree's top is not the one that the PARTUUIDs spell"));
+            faults.push(format!(
+                "{label}: the tree's top is not the one that the PARTUUIDs spell"
+            ));
         }
     }
     Verdict::Differs(faults)
@@ -166,11 +288,23 @@ fn root_hashes(subject: &Subject) -> Verdict {
 
 fn top_fits(disk: &Disk, root: &Root) -> bool {
     use adamant_contract::verity::{BLOCK, Fault, SUPERBLOCK, Superblock, check};
-    let (Some(hash), Some(tree)) = (Disk::spelt(root), &root.tree) else { return false };
-    let Ok(tree) = disk.part(tree) else { return false };
+    let (Some(hash), Some(tree)) = (Disk::spelt(root), &root.tree) else {
+        return false;
+    };
+    let Ok(tree) = disk.part(tree) else {
+        return false;
+    };
     let mut bytes = [0; SUPERBLOCK];
-    let Ok(superblock) = tree.read_exact_at(&mut bytes, 0).map_err(|e| e.to_string()).and_then(|()| Superblock::parse(&bytes)) else { return false };
-    let result = check(&superblock, &hash, 0, |at, bytes| matches!(at, Fault::Tree(1)) && tree.read_exact_at(bytes, BLOCK as u64).is_ok());
+    let Ok(superblock) = tree
+        .read_exact_at(&mut bytes, 0)
+        .map_err(|e| e.to_string())
+        .and_then(|()| Superblock::parse(&bytes))
+    else {
+        return false;
+    };
+    let result = check(&superblock, &hash, 0, |at, bytes| {
+        matches!(at, Fault::Tree(1)) && tree.read_exact_at(bytes, BLOCK as u64).is_ok()
+    });
     result != Err(Fault::Tree(1))
 }
 
@@ -182,15 +316,38 @@ fn flags(disk: &Disk) -> Vec<String> {
         let mut wants = |there: bool, wanted: bool, bit: u32, why: &str| {
             if there != wanted {
                 let state = if there { "is set" } else { "is not set" };
-                faults.push(format!("partition {number} ({}): flag {bit} {state}: {why}", part.label));
+                faults.push(format!(
+                    "partition {number} ({}): flag {bit} {state}: {why}",
+                    part.label
+                ));
             }
         };
         if slot {
-            wants(has(ATTR_READ_ONLY), true, 60, "a strict policy takes only what is read-only");
-            wants(has(ATTR_GROW), false, 59, "a root of a verity tree can't grow");
-            wants(has(ATTR_NO_AUTO), part.label == EMPTY, 63, "it is for slots without an image, which some systemd would take for the newest");
+            wants(
+                has(ATTR_READ_ONLY),
+                true,
+                60,
+                "a strict policy takes only what is read-only",
+            );
+            wants(
+                has(ATTR_GROW),
+                false,
+                59,
+                "a root of a verity tree can't grow",
+            );
+            wants(
+                has(ATTR_NO_AUTO),
+                part.label == EMPTY,
+                63,
+                "it is for slots without an image, which some systemd would take for the newest",
+            );
         } else if [gpt::VAR, gpt::SRV, gpt::HOME, gpt::LINUX_GENERIC].contains(&part.kind) {
-            wants(has(ATTR_NO_AUTO), true, 63, "the agent mounts it, nobody else should");
+            wants(
+                has(ATTR_NO_AUTO),
+                true,
+                63,
+                "the agent mounts it, nobody else should",
+            );
         }
     }
     faults
@@ -202,11 +359,18 @@ fn policy(disk: &Disk) -> Vec<String> {
         faults.push("there is no root".to_owned());
     }
     for root in &disk.roots {
-        let parts = [("root", Some(&root.data)), ("tree", root.tree.as_ref()), ("signature", root.signature.as_ref())];
+        let parts = [
+            ("root", Some(&root.data)),
+            ("tree", root.tree.as_ref()),
+            ("signature", root.signature.as_ref()),
+        ];
         for (what, part) in parts {
             match part {
                 None => faults.push(format!("{} has no {what}", root.data.label)),
-                Some(part) if part.attributes & ATTR_READ_ONLY == 0 => faults.push(format!("the {what} of {} is not read-only", root.data.label)),
+                Some(part) if part.attributes & ATTR_READ_ONLY == 0 => faults.push(format!(
+                    "the {what} of {} is not read-only",
+                    root.data.label
+                )),
                 Some(_) => {}
             }
         }
@@ -217,7 +381,11 @@ fn policy(disk: &Disk) -> Vec<String> {
 fn one_root(disk: &Disk, roots: &[content::Root]) -> Verdict {
     if disk.roots.len() != 1 {
         // Two versions are what updates make; then the newest label is the one that is started.
-        return if disk.roots.is_empty() { Verdict::Differs(vec!["there is no root".to_owned()]) } else { Verdict::Ok(format!("{} roots", disk.roots.len())) };
+        return if disk.roots.is_empty() {
+            Verdict::Differs(vec!["there is no root".to_owned()])
+        } else {
+            Verdict::Ok(format!("{} roots", disk.roots.len()))
+        };
     }
     per_root(roots, content::Root::os_release)
 }
@@ -248,12 +416,19 @@ fn blocks(subject: &Subject) -> Verdict {
     for root in &disk.roots {
         let label = &root.data.label;
         let result = (|| {
-            let (Some(hash), Some(tree)) = (Disk::spelt(root), &root.tree) else { return Err("no tree".to_owned()) };
-            let (data, tree) = crate::commands::verify::disk::trimmed(disk.part(&root.data)?, disk.part(tree)?)?;
-            match verity::check(&data, &tree, &hash, subject.jobs).map_err(|e| e.message().to_owned())? {
+            let (Some(hash), Some(tree)) = (Disk::spelt(root), &root.tree) else {
+                return Err("no tree".to_owned());
+            };
+            let (data, tree) =
+                crate::commands::verify::disk::trimmed(disk.part(&root.data)?, disk.part(tree)?)?;
+            match verity::check(&data, &tree, &hash, subject.jobs)
+                .map_err(|e| e.message().to_owned())?
+            {
                 Ok(superblock) => Ok(superblock.data_blocks),
                 Err(Damage::Superblock(why)) => Err(why),
-                Err(Damage::Tree { block, .. }) => Err(format!("block {block} of the tree was changed")),
+                Err(Damage::Tree { block, .. }) => {
+                    Err(format!("block {block} of the tree was changed"))
+                }
                 Err(Damage::Data { block }) => Err(format!("block {block} was changed")),
             }
         })();
@@ -262,7 +437,11 @@ fn blocks(subject: &Subject) -> Verdict {
             Err(why) => faults.push(format!("{label}: {why}")),
         }
     }
-    if faults.is_empty() && whole > 0 { Verdict::Ok(format!("{whole} blocks")) } else { Verdict::Differs(faults) }
+    if faults.is_empty() && whole > 0 {
+        Verdict::Ok(format!("{whole} blocks"))
+    } else {
+        Verdict::Differs(faults)
+    }
 }
 
 fn signatures(subject: &Subject) -> Verdict {
@@ -273,12 +452,19 @@ fn signatures(subject: &Subject) -> Verdict {
         if let Some(part) = &root.signature
             && !(part.sectors().saturating_mul(subject.disk.sector)).is_multiple_of(GRAIN)
         {
-            faults.push(format!("{label}: the signature partition is no multiple of 4096 bytes"));
+            faults.push(format!(
+                "{label}: the signature partition is no multiple of 4096 bytes"
+            ));
         }
         match subject.disk.root_signature(root, subject.trusted) {
             Ok(None) => faults.push(format!("{label} is not signed")),
-            Ok(Some(found)) if Disk::spelt(root).is_some_and(|hash| hash.to_string() != found.root_hash) => {
-                faults.push(format!("{label}: it is the signature of another root hash, {}…", &found.root_hash[..12]));
+            Ok(Some(found))
+                if Disk::spelt(root).is_some_and(|hash| hash.to_string() != found.root_hash) =>
+            {
+                faults.push(format!(
+                    "{label}: it is the signature of another root hash, {}…",
+                    &found.root_hash[..12]
+                ));
             }
             Ok(Some(found)) => match found.signature.fault() {
                 Some(why) => faults.push(format!("{label}: {why}")),
@@ -287,7 +473,11 @@ fn signatures(subject: &Subject) -> Verdict {
             Err(why) => faults.push(format!("{label}: {why}")),
         }
     }
-    if faults.is_empty() { Verdict::Ok(told.join("; ")) } else { Verdict::Differs(faults) }
+    if faults.is_empty() {
+        Verdict::Ok(told.join("; "))
+    } else {
+        Verdict::Differs(faults)
+    }
 }
 
 /// The same question for every root.
@@ -309,10 +499,22 @@ fn per_root(roots: &[content::Root], ask: impl Fn(&content::Root) -> content::An
 }
 
 fn unified(subject: &Subject) -> Verdict {
-    let Some(Ok(esp)) = &subject.disk.esp else { return Verdict::NotChecked("there is no ESP to look on".to_owned()) };
-    let programs: Vec<&Program> = esp.programs.iter().filter(|program| program.is_unified()).collect();
+    let Some(Ok(esp)) = &subject.disk.esp else {
+        return Verdict::NotChecked("there is no ESP to look on".to_owned());
+    };
+    let programs: Vec<&Program> = esp
+        .programs
+        .iter()
+        .filter(|program| program.is_unified())
+        .collect();
     if programs.is_empty() {
-        return Verdict::Differs([vec!["there is none on the ESP".to_owned()], esp.unread.clone()].concat());
+        return Verdict::Differs(
+            [
+                vec!["there is none on the ESP".to_owned()],
+                esp.unread.clone(),
+            ]
+            .concat(),
+        );
     }
     let mut faults = esp.unread.clone();
     for program in programs {
@@ -324,22 +526,34 @@ fn unified(subject: &Subject) -> Verdict {
 /// What is wrong with a unified kernel image by itself, and beside its manifest.
 pub fn program_faults(program: &Program, manifest: Option<&Manifest>) -> Vec<String> {
     let path = &program.path;
-    let mut faults: Vec<String> = program.faults.iter().map(|fault| format!("{path}: {fault}")).collect();
+    let mut faults: Vec<String> = program
+        .faults
+        .iter()
+        .map(|fault| format!("{path}: {fault}"))
+        .collect();
     for section in [".osrel", ".cmdline", ".uname", ".initrd"] {
         if !program.sections.iter().any(|there| there.name == section) {
             faults.push(format!("{path}: it has no {section}"));
         }
     }
     if program.cmdline.is_some() && program.word("roothash").is_none() {
-        faults.push(format!("{path}: its command line has no roothash=: it starts whatever root is newest"));
+        faults.push(format!(
+            "{path}: its command line has no roothash=: it starts whatever root is newest"
+        ));
     }
     let release = program.os_release.as_deref().unwrap_or_default();
     for key in ["IMAGE_ID=", "IMAGE_VERSION="] {
         if !release.lines().any(|line| line.starts_with(key)) {
-            faults.push(format!("{path}: its os-release has no {key}: boot loaders can't sort it by version"));
+            faults.push(format!(
+                "{path}: its os-release has no {key}: boot loaders can't sort it by version"
+            ));
         }
     }
-    let Some(manifest) = manifest.filter(|manifest| program.word("roothash") == Some(&manifest.root.hash)) else { return faults };
+    let Some(manifest) =
+        manifest.filter(|manifest| program.word("roothash") == Some(&manifest.root.hash))
+    else {
+        return faults;
+    };
     for (section, artifact) in [(".linux", ".vmlinuz"), (".initrd", ".initrd")] {
         let found = program.sections.iter().find(|there| there.name == section);
         if let (Some(found), Some(wanted)) = (found, manifest.artifact(artifact))
@@ -352,19 +566,46 @@ pub fn program_faults(program: &Program, manifest: Option<&Manifest>) -> Vec<Str
 }
 
 fn pcr11(subject: &Subject) -> Verdict {
-    let programs: Vec<&Program> = subject.disk.esp.iter().flatten().flat_map(|esp| &esp.programs).filter(|program| program.is_unified()).collect();
+    let programs: Vec<&Program> = subject
+        .disk
+        .esp
+        .iter()
+        .flatten()
+        .flat_map(|esp| &esp.programs)
+        .filter(|program| program.is_unified())
+        .collect();
     if programs.is_empty() {
         return Verdict::NotChecked("there is no unified kernel image".to_owned());
     }
     let Some(manifest) = subject.manifest else {
-        return Verdict::NotChecked("predicted above; without a manifest there is nothing to compare it with".to_owned());
+        return Verdict::NotChecked(
+            "predicted above; without a manifest there is nothing to compare it with".to_owned(),
+        );
     };
-    let predicted: Vec<(&str, &str)> = manifest.pcr11.iter().map(|one| (one.phases.as_str(), one.sha256.as_str())).collect();
-    let same = |program: &&Program| program.pcr11.iter().map(|(phases, value)| (phases.as_str(), value.as_str())).eq(predicted.iter().copied());
-    match programs.iter().find(|program| program.word("roothash") == Some(&manifest.root.hash)) {
+    let predicted: Vec<(&str, &str)> = manifest
+        .pcr11
+        .iter()
+        .map(|one| (one.phases.as_str(), one.sha256.as_str()))
+        .collect();
+    let same = |program: &&Program| {
+        program
+            .pcr11
+            .iter()
+            .map(|(phases, value)| (phases.as_str(), value.as_str()))
+            .eq(predicted.iter().copied())
+    };
+    match programs
+        .iter()
+        .find(|program| program.word("roothash") == Some(&manifest.root.hash))
+    {
         Some(program) if same(program) => Verdict::Ok("as the manifest predicts".to_owned()),
-        Some(program) => Verdict::Differs(vec![format!("{}: not what the manifest predicts", program.path)]),
-        None => Verdict::Differs(vec!["the ESP does not hold the image of the manifest".to_owned()]),
+        Some(program) => Verdict::Differs(vec![format!(
+            "{}: not what the manifest predicts",
+            program.path
+        )]),
+        None => Verdict::Differs(vec![
+            "the ESP does not hold the image of the manifest".to_owned(),
+        ]),
     }
 }
 
@@ -379,35 +620,70 @@ fn esp(disk: &Disk, trusted: &[Certificate]) -> Verdict {
         faults.push(format!("FAT{}, not FAT32", esp.bits));
     }
     let lower = |path: &str| path.to_ascii_lowercase();
-    if !esp.files.iter().any(|file| lower(&file.path) == "efi/boot/bootx64.efi") {
+    if !esp
+        .files
+        .iter()
+        .any(|file| lower(&file.path) == "efi/boot/bootx64.efi")
+    {
         faults.push("no EFI/BOOT/BOOTX64.EFI".to_owned());
     }
-    let images: Vec<_> = esp.files.iter().filter(|file| lower(&file.path).starts_with("efi/linux/") && lower(&file.path).ends_with(".efi")).collect();
+    let images: Vec<_> = esp
+        .files
+        .iter()
+        .filter(|file| {
+            lower(&file.path).starts_with("efi/linux/") && lower(&file.path).ends_with(".efi")
+        })
+        .collect();
     if images.is_empty() {
         faults.push("no unified kernel image in EFI/Linux".to_owned());
     }
-    faults.extend(images.iter().filter(|file| file.read_only).map(|file| format!("{} is read-only: its tries can't be counted", file.path)));
-    let largest = images.iter().map(|file| file.size).max().unwrap_or_default();
+    faults.extend(
+        images
+            .iter()
+            .filter(|file| file.read_only)
+            .map(|file| format!("{} is read-only: its tries can't be counted", file.path)),
+    );
+    let largest = images
+        .iter()
+        .map(|file| file.size)
+        .max()
+        .unwrap_or_default();
     let used: u64 = esp.files.iter().map(|file| file.size).sum();
     if esp.bytes.saturating_sub(used) < largest.saturating_mul(2) {
-        faults.push(format!("no room for two more unified kernel images of {} MiB", largest.div_ceil(1 << 20)));
+        faults.push(format!(
+            "no room for two more unified kernel images of {} MiB",
+            largest.div_ceil(1 << 20)
+        ));
     }
     let conf = esp.loader_conf.as_deref().unwrap_or_default();
-    if conf.lines().any(|line| line.split_whitespace().next() == Some("default")) {
+    if conf
+        .lines()
+        .any(|line| line.split_whitespace().next() == Some("default"))
+    {
         faults.push("loader.conf has `default`: it starts an image that was found bad".to_owned());
     }
     faults.extend(unsigned(esp, trusted));
     if !faults.is_empty() {
         return Verdict::Differs(faults);
     }
-    let small = if esp.bytes < ESP_LEAST { format!(", less than the {} that systemd-repart would make", ESP_LEAST >> 20) } else { String::new() };
+    let small = if esp.bytes < ESP_LEAST {
+        format!(
+            ", less than the {} that systemd-repart would make",
+            ESP_LEAST >> 20
+        )
+    } else {
+        String::new()
+    };
     Verdict::Ok(format!("{} MiB{small}", esp.bytes >> 20))
 }
 
-/// Programs whose signature does not hold; where certificates were given, also those that nobody signed.
+/// Programs whose signature does not hold; where certificates were given, also those that nobody
+/// signed.
 fn unsigned(esp: &Esp, trusted: &[Certificate]) -> Vec<String> {
     let fault = |program: &Program| match &program.signature {
-        Some(signature) => signature.fault().map(|why| format!("{}: {why}", program.path)),
+        Some(signature) => signature
+            .fault()
+            .map(|why| format!("{}: {why}", program.path)),
         None if trusted.is_empty() => None,
         None => Some(format!("{} is not signed", program.path)),
     };

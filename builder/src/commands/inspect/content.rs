@@ -11,7 +11,11 @@ const OS_RELEASE_LIMIT: usize = 64 << 10;
 /// Where file systems are mounted in an image that can't make the directory itself.
 const MOUNT_POINTS: [&str; 6] = ["/proc", "/sys", "/dev", "/run", "/tmp", "/var"];
 /// What must be each server's own, or no image's at all.
-const SECRETS: [&str; 3] = ["/var/lib/systemd/random-seed", "/var/lib/systemd/credential.secret", "/boot/loader/random-seed"];
+const SECRETS: [&str; 3] = [
+    "/var/lib/systemd/random-seed",
+    "/var/lib/systemd/credential.secret",
+    "/boot/loader/random-seed",
+];
 
 /// What was found.
 pub enum Answer {
@@ -39,23 +43,36 @@ impl Root {
                 None => data,
             };
             let mut magic = [0; 4];
-            data.read_exact_at(&mut magic, 1024).map_err(|e| e.to_string())?;
+            data.read_exact_at(&mut magic, 1024)
+                .map_err(|e| e.to_string())?;
             if magic != [0xe2, 0xe1, 0xf5, 0xe0] {
                 return Err("it is no EROFS".to_owned());
             }
-            let image = Image::open(data).map_err(|e| format!("not an EROFS as adamant writes it ({})", e.message()))?;
+            let image = Image::open(data)
+                .map_err(|e| format!("not an EROFS as adamant writes it ({})", e.message()))?;
             let names = image.names().collect();
             Ok((image, names))
         };
-        Root { label: root.data.label.clone(), opened: open() }
+        Root {
+            label: root.data.label.clone(),
+            opened: open(),
+        }
     }
 
-    fn ask(&self, ask: impl FnOnce(&Image, &HashMap<Vec<u8>, usize>) -> (Vec<String>, String)) -> Answer {
+    fn ask(
+        &self,
+        ask: impl FnOnce(&Image, &HashMap<Vec<u8>, usize>) -> (Vec<String>, String),
+    ) -> Answer {
         match &self.opened {
             Err(why) => Answer::Unknown(format!("{}: {why}; its own tools check it", self.label)),
             Ok((image, names)) => match ask(image, names) {
                 (faults, what) if faults.is_empty() => Answer::Fine(what),
-                (faults, _) => Answer::Faults(faults.into_iter().map(|fault| format!("{}: {fault}", self.label)).collect()),
+                (faults, _) => Answer::Faults(
+                    faults
+                        .into_iter()
+                        .map(|fault| format!("{}: {fault}", self.label))
+                        .collect(),
+                ),
             },
         }
     }
@@ -65,24 +82,42 @@ impl Root {
         self.ask(|image, _| {
             let faults = (0..image.inodes())
                 .filter(|number| !image.is_fragment(*number))
-                .filter_map(|number| image.read(number, &mut |_| Ok(())).err().map(|e| e.message().to_owned()));
-            (faults.take(3).collect(), format!("{} inodes", image.named()))
+                .filter_map(|number| {
+                    image
+                        .read(number, &mut |_| Ok(()))
+                        .err()
+                        .map(|e| e.message().to_owned())
+                });
+            (
+                faults.take(3).collect(),
+                format!("{} inodes", image.named()),
+            )
         })
     }
 
     /// Its name and version.
     pub fn os_release(&self) -> Answer {
         self.ask(|image, names| {
-            let text = names.get(&b"/usr/lib/os-release"[..]).map(|number| read(image, *number)).transpose();
+            let text = names
+                .get(&b"/usr/lib/os-release"[..])
+                .map(|number| read(image, *number))
+                .transpose();
             let text = match text {
                 Ok(Some(text)) => text,
                 Ok(None) => return (vec!["no /usr/lib/os-release".to_owned()], String::new()),
                 Err(why) => return (vec![why.message().to_owned()], String::new()),
             };
-            let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim_matches('"').to_owned());
+            let value = |key: &str| {
+                text.lines()
+                    .find_map(|line| line.strip_prefix(key))
+                    .map(|value| value.trim_matches('"').to_owned())
+            };
             match (value("IMAGE_ID="), value("IMAGE_VERSION=")) {
                 (Some(id), Some(version)) => (Vec::new(), format!("{id} {version}")),
-                _ => (vec!["its os-release has no IMAGE_ID or no IMAGE_VERSION".to_owned()], String::new()),
+                _ => (
+                    vec!["its os-release has no IMAGE_ID or no IMAGE_VERSION".to_owned()],
+                    String::new(),
+                ),
             }
         })
     }
@@ -92,19 +127,39 @@ impl Root {
         self.ask(|image, names| {
             let mut faults = Vec::new();
             let node = |path: &str| names.get(path.as_bytes()).copied();
-            match node("/etc/os-release").map(|number| (image.stat(number).mode & 0o170_000, read(image, number))) {
+            match node("/etc/os-release")
+                .map(|number| (image.stat(number).mode & 0o170_000, read(image, number)))
+            {
                 Some((0o120_000, Ok(target))) if !target.starts_with('/') => {}
                 _ => faults.push("/etc/os-release is no relative link".to_owned()),
             }
             match node("/etc/machine-id").map(|number| read(image, number)) {
                 Some(Ok(text)) if text.is_empty() || text == "uninitialized\n" => {}
-                Some(_) => faults.push("/etc/machine-id is not empty: all servers would have one identity".to_owned()),
+                Some(_) => faults.push(
+                    "/etc/machine-id is not empty: all servers would have one identity".to_owned(),
+                ),
                 None => faults.push("no /etc/machine-id to bind a server's own over".to_owned()),
             }
-            faults.extend(MOUNT_POINTS.iter().filter(|path| node(path).is_none()).map(|path| format!("no {path} to mount at")));
-            let host_key = |path: &&Vec<u8>| path.starts_with(b"/etc/ssh/ssh_host_") && path.ends_with(b"_key");
-            let secret = |path: &&Vec<u8>| SECRETS.iter().any(|secret| secret.as_bytes() == path.as_slice()) || host_key(path);
-            let mut secrets: Vec<_> = names.keys().filter(secret).map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+            faults.extend(
+                MOUNT_POINTS
+                    .iter()
+                    .filter(|path| node(path).is_none())
+                    .map(|path| format!("no {path} to mount at")),
+            );
+            let host_key = |path: &&Vec<u8>| {
+                path.starts_with(b"/etc/ssh/ssh_host_") && path.ends_with(b"_key")
+            };
+            let secret = |path: &&Vec<u8>| {
+                SECRETS
+                    .iter()
+                    .any(|secret| secret.as_bytes() == path.as_slice())
+                    || host_key(path)
+            };
+            let mut secrets: Vec<_> = names
+                .keys()
+                .filter(secret)
+                .map(|path| String::from_utf8_lossy(path).into_owned())
+                .collect();
             secrets.sort();
             faults.extend(secrets.into_iter().map(|path| format!("{path} is in it")));
             (faults, String::new())
@@ -116,7 +171,9 @@ impl Root {
 fn read(image: &Image, number: usize) -> Result<String> {
     let mut bytes = Vec::new();
     image.read(number, &mut |more| {
-        bytes.extend_from_slice(&more[..more.len().min(OS_RELEASE_LIMIT.saturating_sub(bytes.len()))]);
+        bytes.extend_from_slice(
+            &more[..more.len().min(OS_RELEASE_LIMIT.saturating_sub(bytes.len()))],
+        );
         Ok(())
     })?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

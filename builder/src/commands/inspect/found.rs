@@ -4,7 +4,9 @@ use std::fs::File as OsFile;
 use std::path::Path;
 use std::sync::Arc;
 
-use adamant_contract::gpt::{self, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64};
+use adamant_contract::gpt::{
+    self, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64,
+};
 use adamant_contract::root_hash::RootHash;
 use serde::Serialize;
 
@@ -79,8 +81,18 @@ impl Disk {
         let name = || path.display().to_string();
         let file = Arc::new(OsFile::open(path).context(name)?);
         let (sector, found) = disk::open_table(path, &file)?;
-        let partitions: Vec<_> = (1..).zip(found.table.partitions).filter_map(|(number, part)| Some((number, part?))).collect();
-        let mut disk = Disk { sector, repairs: found.repairs, partitions, esp: None, roots: Vec::new(), file };
+        let partitions: Vec<_> = (1..)
+            .zip(found.table.partitions)
+            .filter_map(|(number, part)| Some((number, part?)))
+            .collect();
+        let mut disk = Disk {
+            sector,
+            repairs: found.repairs,
+            partitions,
+            esp: None,
+            roots: Vec::new(),
+            file,
+        };
         let esp = disk.of_type(EFI_SYSTEM).next().cloned();
         disk.esp = esp.map(|part| disk.read_esp(&part, trusted));
         disk.roots = disk.find_roots();
@@ -89,64 +101,123 @@ impl Disk {
 
     /// Partitions of a type that hold something.
     pub fn of_type(&self, kind: gpt::Guid) -> impl Iterator<Item = &Partition> {
-        self.partitions.iter().map(|(_, part)| part).filter(move |part| part.kind == kind && part.label != EMPTY)
+        self.partitions
+            .iter()
+            .map(|(_, part)| part)
+            .filter(move |part| part.kind == kind && part.label != EMPTY)
     }
 
     /// A partition's bytes.
     pub fn part(&self, partition: &Partition) -> std::result::Result<Part, String> {
-        let range = partition.first.checked_mul(self.sector).zip(partition.sectors().checked_mul(self.sector));
-        range.and_then(|(start, length)| Part::range(self.file.clone(), start, length)).ok_or_else(|| "no possible partition".to_owned())
+        let range = partition
+            .first
+            .checked_mul(self.sector)
+            .zip(partition.sectors().checked_mul(self.sector));
+        range
+            .and_then(|(start, length)| Part::range(self.file.clone(), start, length))
+            .ok_or_else(|| "no possible partition".to_owned())
     }
 
     /// The root hash that the PARTUUIDs of root and tree spell (UAPI.2).
     pub fn spelt(root: &Root) -> Option<RootHash> {
-        let halves = [root.data.id.text_order(), root.tree.as_ref()?.id.text_order()];
+        let halves = [
+            root.data.id.text_order(),
+            root.tree.as_ref()?.id.text_order(),
+        ];
         halves.concat().try_into().ok().map(RootHash)
     }
 
     /// What a root's signature partition holds.
-    pub fn root_signature(&self, root: &Root, trusted: &[Certificate]) -> std::result::Result<Option<RootSignature>, String> {
-        let Some(partition) = &root.signature else { return Ok(None) };
+    pub fn root_signature(
+        &self,
+        root: &Root,
+        trusted: &[Certificate],
+    ) -> std::result::Result<Option<RootSignature>, String> {
+        let Some(partition) = &root.signature else {
+            return Ok(None);
+        };
         let part = self.part(partition)?;
         if part.len() > adamant_contract::signature::PARTITION_LIMIT as u64 {
             return Err(format!("{} bytes, more than 4 MiB", part.len()));
         }
         let mut bytes = vec![0; part.len() as usize];
-        part.read_exact_at(&mut bytes, 0).map_err(|e| e.to_string())?;
+        part.read_exact_at(&mut bytes, 0)
+            .map_err(|e| e.to_string())?;
         let embedded = adamant_contract::signature::Embedded::parse(&bytes)?;
         let root_hash = embedded.root_hash.to_string();
         let opened = message::open(&embedded.message).map_err(|e| e.message().to_owned())?;
         let holds = match opened.certificate.fingerprint() == embedded.certificate_fingerprint {
             true => opened.signs(root_hash.as_bytes()),
-            false => Err("its certificateFingerprint is not that of the certificate inside".to_owned()),
+            false => {
+                Err("its certificateFingerprint is not that of the certificate inside".to_owned())
+            }
         };
-        Ok(Some(RootSignature { root_hash, signature: Signature::of(&opened.certificate, holds, trusted) }))
+        Ok(Some(RootSignature {
+            root_hash,
+            signature: Signature::of(&opened.certificate, holds, trusted),
+        }))
     }
 
-    fn read_esp(&self, partition: &Partition, trusted: &[Certificate]) -> std::result::Result<Esp, String> {
+    fn read_esp(
+        &self,
+        partition: &Partition,
+        trusted: &[Certificate],
+    ) -> std::result::Result<Esp, String> {
         let part = self.part(partition)?;
         let bytes = part.len();
         let fat = Fat::open(part)?;
         let files = fat.files()?;
         let (mut programs, mut unread) = (Vec::new(), Vec::new());
-        for file in files.iter().filter(|file| file.path.to_ascii_lowercase().ends_with(".efi")) {
-            let read = fat.read(file, PROGRAM_LIMIT).and_then(|bytes| Program::read(&file.path, &bytes, trusted).map_err(|e| e.message().to_owned()));
+        for file in files
+            .iter()
+            .filter(|file| file.path.to_ascii_lowercase().ends_with(".efi"))
+        {
+            let read = fat.read(file, PROGRAM_LIMIT).and_then(|bytes| {
+                Program::read(&file.path, &bytes, trusted).map_err(|e| e.message().to_owned())
+            });
             match read {
                 Ok(program) => programs.push(program),
-                Err(why) => unread.push(if why.contains(&file.path) { why } else { format!("{}: {why}", file.path) }),
+                Err(why) => unread.push(if why.contains(&file.path) {
+                    why
+                } else {
+                    format!("{}: {why}", file.path)
+                }),
             }
         }
-        let conf = files.iter().find(|file| file.path.eq_ignore_ascii_case("loader/loader.conf"));
-        let loader_conf = conf.and_then(|file| fat.read(file, TEXT_LIMIT).ok()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        Ok(Esp { bytes, bits: fat.bits(), files, programs, unread, loader_conf })
+        let conf = files
+            .iter()
+            .find(|file| file.path.eq_ignore_ascii_case("loader/loader.conf"));
+        let loader_conf = conf
+            .and_then(|file| fat.read(file, TEXT_LIMIT).ok())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Ok(Esp {
+            bytes,
+            bits: fat.bits(),
+            files,
+            programs,
+            unread,
+            loader_conf,
+        })
     }
 
-    /// Root, tree and signature belong together by their labels: `LABEL`, `LABEL_verity` and `LABEL_sig`, or all the same; where there is one of each they do anyway.
+    /// Root, tree and signature belong together by their labels: `LABEL`, `LABEL_verity` and
+    /// `LABEL_sig`, or all the same; where there is one of each they do anyway.
     fn find_roots(&self) -> Vec<Root> {
         let pick = |kind: gpt::Guid, label: &str, suffix: &str| {
             let all: Vec<&Partition> = self.of_type(kind).collect();
-            let fits = |part: &&&Partition| part.label == format!("{label}{suffix}") || part.label == label;
-            all.iter().find(fits).or(if all.len() == 1 && self.of_type(ROOT_X86_64).count() == 1 { all.first() } else { None }).map(|part| (*part).clone())
+            let fits = |part: &&&Partition| {
+                part.label == format!("{label}{suffix}") || part.label == label
+            };
+            all.iter()
+                .find(fits)
+                .or(
+                    if all.len() == 1 && self.of_type(ROOT_X86_64).count() == 1 {
+                        all.first()
+                    } else {
+                        None
+                    },
+                )
+                .map(|part| (*part).clone())
         };
         let root = |data: &Partition| Root {
             tree: pick(ROOT_VERITY_X86_64, &data.label, "_verity"),

@@ -1,5 +1,5 @@
-//! `adamant inspect`: what is on a disk or in a unified kernel image, whoever made it, and whether it is as other projects' tools want it.
-//! Reads only, without privileges.
+//! `adamant inspect`: what is on a disk or in a unified kernel image, whoever made it, and whether
+//! it is as other projects' tools want it. Reads only, without privileges.
 
 mod checklist;
 mod content;
@@ -24,20 +24,34 @@ use crate::sign::certificate::Certificate;
 use crate::term::output::Output;
 use crate::uki::pe;
 
-/// Inspects a disk image, a unified kernel image, or all that a build made. An error when a line of the checklist differs.
+/// Inspects a disk image, a unified kernel image, or all that a build made. An error when a line of
+/// the checklist differs.
 pub fn run(target: &Path, certificates: &[std::path::PathBuf], output: &Output) -> Result<()> {
-    let trusted = certificates.iter().map(|path| Certificate::read(path)).collect::<Result<Vec<_>>>()?;
+    let trusted = certificates
+        .iter()
+        .map(|path| Certificate::read(path))
+        .collect::<Result<Vec<_>>>()?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let mut found = Vec::new();
     if target.is_dir() || !target.exists() || target.to_string_lossy().ends_with(manifest::SUFFIX) {
         let selection = Selection::of(target)?;
         selection.tell(output);
         match (selection.artifact("raw"), selection.artifact("efi")) {
-            (Some(disk), _) => found.push(inspect_disk(&disk, Some(&selection.manifest), &trusted, jobs)?),
-            (None, Some(efi)) => found.push(inspect_program(&efi, Some(&selection.manifest), &trusted)?),
+            (Some(disk), _) => found.push(inspect_disk(
+                &disk,
+                Some(&selection.manifest),
+                &trusted,
+                jobs,
+            )?),
+            (None, Some(efi)) => {
+                found.push(inspect_program(&efi, Some(&selection.manifest), &trusted)?)
+            }
             (None, None) => {
-                return Err(Error::new(format!("{}: this image has neither a disk nor a unified kernel image", selection.manifest_path().display()))
-                    .hint("it was built without a kernel: add one to its sources"));
+                return Err(Error::new(format!(
+                    "{}: this image has neither a disk nor a unified kernel image",
+                    selection.manifest_path().display()
+                ))
+                .hint("it was built without a kernel: add one to its sources"));
             }
         }
     } else if is_program(target)? {
@@ -48,24 +62,56 @@ pub fn run(target: &Path, certificates: &[std::path::PathBuf], output: &Output) 
     let text: String = found.iter().map(|(text, ..)| text.as_str()).collect();
     let documents: Vec<_> = found.iter().map(|(_, document, _)| document).collect();
     output.answer(&text, &json!({ "found": documents }))?;
-    let differ: Vec<String> = found.iter().flat_map(|(.., lines)| lines).filter(|line| line.verdict == "differs").map(|line| line.number.to_string()).collect();
+    let differ: Vec<String> = found
+        .iter()
+        .flat_map(|(.., lines)| lines)
+        .filter(|line| line.verdict == "differs")
+        .map(|line| line.number.to_string())
+        .collect();
     match differ.as_slice() {
         [] => Ok(()),
-        [one] => Err(Error::new(format!("{}: line {one} of the checklist differs", target.display()))),
-        several => Err(Error::new(format!("{}: lines {} of the checklist differ", target.display(), several.join(", ")))),
+        [one] => Err(Error::new(format!(
+            "{}: line {one} of the checklist differs",
+            target.display()
+        ))),
+        several => Err(Error::new(format!(
+            "{}: lines {} of the checklist differ",
+            target.display(),
+            several.join(", ")
+        ))),
     }
 }
 
 type Inspected = (String, serde_json::Value, Vec<Line>);
 
-fn inspect_disk(path: &Path, manifest: Option<&Manifest>, trusted: &[Certificate], jobs: usize) -> Result<Inspected> {
+fn inspect_disk(
+    path: &Path,
+    manifest: Option<&Manifest>,
+    trusted: &[Certificate],
+    jobs: usize,
+) -> Result<Inspected> {
     let disk = Disk::read(path, trusted)?;
-    let lines = checklist::run(&Subject { disk: &disk, manifest, trusted, jobs });
+    let lines = checklist::run(&Subject {
+        disk: &disk,
+        manifest,
+        trusted,
+        jobs,
+    });
     let esp = disk.esp.iter().flatten();
     let programs: Vec<&Program> = esp.flat_map(|esp| &esp.programs).collect();
-    let signatures = disk.roots.iter().map(|root| disk.root_signature(root, trusted));
-    let signatures: Vec<_> = signatures.map(|found| json!({ "found": found.as_ref().ok(), "fault": found.as_ref().err() })).collect();
-    let mut text = format!("{}: sectors of {} bytes\n\n{}\n", path.display(), disk.sector, text::partitions(&disk));
+    let signatures = disk
+        .roots
+        .iter()
+        .map(|root| disk.root_signature(root, trusted));
+    let signatures: Vec<_> = signatures
+        .map(|found| json!({ "found": found.as_ref().ok(), "fault": found.as_ref().err() }))
+        .collect();
+    let mut text = format!(
+        "{}: sectors of {} bytes\n\n{}\n",
+        path.display(),
+        disk.sector,
+        text::partitions(&disk)
+    );
     for program in &programs {
         text += &format!("{}\n", text::program(program));
     }
@@ -79,26 +125,54 @@ fn inspect_disk(path: &Path, manifest: Option<&Manifest>, trusted: &[Certificate
     Ok((text, document, lines))
 }
 
-fn inspect_program(path: &Path, manifest: Option<&Manifest>, trusted: &[Certificate]) -> Result<Inspected> {
+fn inspect_program(
+    path: &Path,
+    manifest: Option<&Manifest>,
+    trusted: &[Certificate],
+) -> Result<Inspected> {
     let name = path.display().to_string();
     let bytes = crate::io::bounded::read(path, pe::LIMIT).context(|| name.clone())?;
     let program = Program::read(&name, &bytes, trusted)?;
-    let mut faults = if program.is_unified() { checklist::program_faults(&program, manifest) } else { program.faults.clone() };
-    faults.extend(program.signature.as_ref().and_then(program::Signature::fault));
+    let mut faults = if program.is_unified() {
+        checklist::program_faults(&program, manifest)
+    } else {
+        program.faults.clone()
+    };
+    faults.extend(
+        program
+            .signature
+            .as_ref()
+            .and_then(program::Signature::fault),
+    );
     if program.signature.is_none() && !trusted.is_empty() {
         faults.push("it is not signed".to_owned());
     }
     let verdict = if faults.is_empty() { "ok" } else { "differs" };
-    let line = Line { number: 12, title: "unified kernel image", verdict, why: faults.join("; "), command: "ukify inspect; bootctl kernel-identify" };
+    let line = Line {
+        number: 12,
+        title: "unified kernel image",
+        verdict,
+        why: faults.join("; "),
+        command: "ukify inspect; bootctl kernel-identify",
+    };
     let lines = vec![line];
     let text = format!("{}\n{}", text::program(&program), text::checklist(&lines));
-    Ok((text, json!({ "what": "program", "program": program, "checklist": lines }), lines))
+    Ok((
+        text,
+        json!({ "what": "program", "program": program, "checklist": lines }),
+        lines,
+    ))
 }
 
-/// Whether a file begins as programs do. A disk can too, with boot code; then it has a partition table as well.
+/// Whether a file begins as programs do. A disk can too, with boot code; then it has a partition
+/// table as well.
 fn is_program(path: &Path) -> Result<bool> {
     let name = || path.display().to_string();
     let mut head = Vec::new();
-    File::open(path).context(name)?.take(520).read_to_end(&mut head).context(name)?;
+    File::open(path)
+        .context(name)?
+        .take(520)
+        .read_to_end(&mut head)
+        .context(name)?;
     Ok(head.starts_with(b"MZ") && head.get(512..520) != Some(b"EFI PART"))
 }

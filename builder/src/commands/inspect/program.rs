@@ -63,7 +63,11 @@ pub struct Signature {
 
 impl Signature {
     /// Of a certificate whose signature was checked.
-    pub fn of(certificate: &Certificate, holds: std::result::Result<(), String>, trusted: &[Certificate]) -> Signature {
+    pub fn of(
+        certificate: &Certificate,
+        holds: std::result::Result<(), String>,
+        trusted: &[Certificate],
+    ) -> Signature {
         let fingerprint = certificate.fingerprint();
         let known = trusted.iter().any(|one| one.fingerprint() == fingerprint);
         Signature {
@@ -79,18 +83,30 @@ impl Signature {
     pub fn fault(&self) -> Option<String> {
         match (&self.fault, self.trusted) {
             (Some(why), _) => Some(why.clone()),
-            (None, Some(false)) => Some(format!("signed by {}, whose certificate is none of those given", self.signer)),
+            (None, Some(false)) => Some(format!(
+                "signed by {}, whose certificate is none of those given",
+                self.signer
+            )),
             (None, _) => None,
         }
     }
 
     /// Whose it is, for people.
     pub fn told(&self) -> String {
-        let trusted = if self.trusted.is_none() { "; compare with --certificate" } else { "" };
+        let trusted = if self.trusted.is_none() {
+            "; compare with --certificate"
+        } else {
+            ""
+        };
         match self.fault() {
             Some(why) => format!("signature: {why}"),
             None => {
-                format!("signed by {}, certificate {} valid to {}{trusted}", self.signer, &self.fingerprint[..16.min(self.fingerprint.len())], self.valid.1)
+                format!(
+                    "signed by {}, certificate {} valid to {}{trusted}",
+                    self.signer,
+                    &self.fingerprint[..16.min(self.fingerprint.len())],
+                    self.valid.1
+                )
             }
         }
     }
@@ -100,16 +116,32 @@ impl Program {
     /// Reads one.
     pub fn read(path: &str, bytes: &[u8], trusted: &[Certificate]) -> Result<Program> {
         let image = pe::Image::parse(path, bytes)?;
-        let text = |name: &str| image.section(name).map(|section| String::from_utf8_lossy(section.data()).trim_end_matches(['\0', '\n']).to_owned());
+        let text = |name: &str| {
+            image.section(name).map(|section| {
+                String::from_utf8_lossy(section.data())
+                    .trim_end_matches(['\0', '\n'])
+                    .to_owned()
+            })
+        };
         let sections = image.sections().iter().map(|section| Section {
             name: section.name.clone(),
             size: section.data().len() as u64,
             sha256: hex::encode(&Sha256::digest(section.data())),
         });
         let is_unified = image.section(".linux").is_some();
-        let told = |profile: &Profile| measure::phases_of(&image, &profile.sections).into_iter().map(|(phases, value)| (phases, hex::encode(&value))).collect();
-        let profiles = if is_unified { profile::of(&image) } else { Vec::new() };
-        let signature = authenticode::check(path, bytes)?.map(|(certificate, holds)| Signature::of(&certificate, holds, trusted));
+        let told = |profile: &Profile| {
+            measure::phases_of(&image, &profile.sections)
+                .into_iter()
+                .map(|(phases, value)| (phases, hex::encode(&value)))
+                .collect()
+        };
+        let profiles = if is_unified {
+            profile::of(&image)
+        } else {
+            Vec::new()
+        };
+        let signature = authenticode::check(path, bytes)?
+            .map(|(certificate, holds)| Signature::of(&certificate, holds, trusted));
         Ok(Program {
             path: path.to_owned(),
             size: bytes.len() as u64,
@@ -118,7 +150,11 @@ impl Program {
             cmdline: text(".cmdline"),
             uname: text(".uname"),
             pcr11: profiles.first().map(told).unwrap_or_default(),
-            profiles: profiles.iter().skip(1).map(|profile| (profile.id.clone(), told(profile))).collect(),
+            profiles: profiles
+                .iter()
+                .skip(1)
+                .map(|profile| (profile.id.clone(), told(profile)))
+                .collect(),
             signature,
             faults: faults(&image),
         })
@@ -131,7 +167,10 @@ impl Program {
 
     /// A word of the command line.
     pub fn word(&self, key: &str) -> Option<&str> {
-        self.cmdline.as_deref()?.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        self.cmdline
+            .as_deref()?
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
 }
 
@@ -142,21 +181,36 @@ fn faults(image: &pe::Image) -> Vec<String> {
         faults.push("it is no EFI application (Subsystem 10)".to_owned());
     }
     for pair in image.sections().windows(2) {
-        if u64::from(pair[0].address) + u64::from(pair[0].virtual_size) > u64::from(pair[1].address) {
-            faults.push(format!("sections {} and {} overlap or are out of order", pair[0].name, pair[1].name));
+        if u64::from(pair[0].address) + u64::from(pair[0].virtual_size) > u64::from(pair[1].address)
+        {
+            faults.push(format!(
+                "sections {} and {} overlap or are out of order",
+                pair[0].name, pair[1].name
+            ));
         }
     }
     let grain = image.section_alignment().max(1);
     for section in image.sections() {
         if !section.address.is_multiple_of(grain) {
-            faults.push(format!("section {} does not start on {grain} bytes", section.name));
+            faults.push(format!(
+                "section {} does not start on {grain} bytes",
+                section.name
+            ));
         }
-        if section.name.starts_with('.') && (section.data().len() as u64) < u64::from(section.virtual_size) && MEASURED.contains(&section.name.as_str()) {
-            faults.push(format!("section {} is longer in memory than in the file: zeros are measured", section.name));
+        if section.name.starts_with('.')
+            && (section.data().len() as u64) < u64::from(section.virtual_size)
+            && MEASURED.contains(&section.name.as_str())
+        {
+            faults.push(format!(
+                "section {} is longer in memory than in the file: zeros are measured",
+                section.name
+            ));
         }
     }
     faults
 }
 
 /// Sections that hold what is measured byte by byte.
-const MEASURED: [&str; 8] = [".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".uname", ".pcrpkey", ".profile"];
+const MEASURED: [&str; 8] = [
+    ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".uname", ".pcrpkey", ".profile",
+];

@@ -3,14 +3,17 @@
 use std::fmt::Write;
 
 use adamant_contract::blackbox;
-use adamant_contract::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, Partition};
+use adamant_contract::gpt::{
+    self, ATTR_MAKING, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, Partition,
+};
 
 use super::checklist::Line;
 use super::found::{Disk, XBOOTLDR};
 use super::program::Program;
 use crate::disk::EMPTY;
 
-/// What the Discoverable Partitions Specification calls a partition's type, or what we call our own; `None` where it is none for x86-64.
+/// What the Discoverable Partitions Specification calls a partition's type, or what we call our
+/// own; `None` where it is none for x86-64.
 pub fn type_name(partition: &Partition) -> Option<&'static str> {
     let known = [
         (gpt::ROOT_X86_64, "root"),
@@ -36,12 +39,19 @@ pub fn type_name(partition: &Partition) -> Option<&'static str> {
         .iter()
         .find(|(guid, _)| *guid == partition.kind)
         .map(|(_, name)| *name)
-        .or_else(|| others.iter().find(|(guid, _)| *guid == kind).map(|(_, name)| *name))
+        .or_else(|| {
+            others
+                .iter()
+                .find(|(guid, _)| *guid == kind)
+                .map(|(_, name)| *name)
+        })
 }
 
 /// The flags that are set, by number (UAPI.2).
 pub fn flags(partition: &Partition) -> Vec<u32> {
-    (0..64).filter(|bit| partition.attributes >> bit & 1 == 1).collect()
+    (0..64)
+        .filter(|bit| partition.attributes >> bit & 1 == 1)
+        .collect()
 }
 
 fn flag_names(partition: &Partition) -> String {
@@ -53,7 +63,11 @@ fn flag_names(partition: &Partition) -> String {
         0x0800_0000_0000_0000 => "grow".to_owned(),
         _ => bit.to_string(),
     };
-    flags(partition).into_iter().map(name).collect::<Vec<_>>().join(",")
+    flags(partition)
+        .into_iter()
+        .map(name)
+        .collect::<Vec<_>>()
+        .join(",")
 }
 
 /// The partition table.
@@ -65,14 +79,32 @@ pub fn partitions(disk: &Disk) -> String {
         .map(|(number, part)| {
             let mib = part.sectors().saturating_mul(disk.sector) as f64 / f64::from(1 << 20);
             let kind = type_name(part).map_or_else(|| part.kind.to_string(), str::to_owned);
-            let label = if part.label == EMPTY { "(empty)".to_owned() } else { printable(&part.label) };
-            [number.to_string(), label, kind, format!("{mib:.1}"), flag_names(part)]
+            let label = if part.label == EMPTY {
+                "(empty)".to_owned()
+            } else {
+                printable(&part.label)
+            };
+            [
+                number.to_string(),
+                label,
+                kind,
+                format!("{mib:.1}"),
+                flag_names(part),
+            ]
         })
         .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default()
+    };
     let (labels, kinds, sizes) = (width(1), width(2), width(3));
     for ([number, label, kind, size, flags], (_, part)) in rows.iter().zip(&disk.partitions) {
-        let line = format!("{number:>3}  {label:labels$}  {kind:kinds$}  {size:>sizes$} MiB  {}  {flags}", part.id);
+        let line = format!(
+            "{number:>3}  {label:labels$}  {kind:kinds$}  {size:>sizes$} MiB  {}  {flags}",
+            part.id
+        );
         // Writing to a String can't fail.
         let _ = writeln!(out, "{}", line.trim_end());
     }
@@ -82,12 +114,22 @@ pub fn partitions(disk: &Disk) -> String {
 /// A program.
 pub fn program(program: &Program) -> String {
     let mut out = format!("{}  {} bytes\n", printable(&program.path), program.size);
-    let signed = program.signature.as_ref().map_or("not signed".to_owned(), |signature| signature.told());
+    let signed = program
+        .signature
+        .as_ref()
+        .map_or("not signed".to_owned(), |signature| signature.told());
     let _ = writeln!(out, "     {}", printable(&signed));
     if !program.is_unified() {
         return out;
     }
-    let field = |key: &str| program.os_release.as_deref().and_then(|text| text.lines().find_map(|line| line.strip_prefix(key))).unwrap_or("?").to_owned();
+    let field = |key: &str| {
+        program
+            .os_release
+            .as_deref()
+            .and_then(|text| text.lines().find_map(|line| line.strip_prefix(key)))
+            .unwrap_or("?")
+            .to_owned()
+    };
     let _ = writeln!(
         out,
         "     image {} {}, kernel {}",
@@ -95,17 +137,43 @@ pub fn program(program: &Program) -> String {
         printable(&field("IMAGE_VERSION=")),
         printable(program.uname.as_deref().unwrap_or("?"))
     );
-    let _ = writeln!(out, "     command line {}", printable(program.cmdline.as_deref().unwrap_or_default()));
+    let _ = writeln!(
+        out,
+        "     command line {}",
+        printable(program.cmdline.as_deref().unwrap_or_default())
+    );
     for section in &program.sections {
-        let _ = writeln!(out, "     {:9} {:>10}  {}", printable(&section.name), section.size, section.sha256);
+        let _ = writeln!(
+            out,
+            "     {:9} {:>10}  {}",
+            printable(&section.name),
+            section.size,
+            section.sha256
+        );
     }
     for (phases, value) in &program.pcr11 {
-        let _ = writeln!(out, "     PCR 11    {value}  {}", if phases.is_empty() { "(the stub)" } else { phases });
+        let _ = writeln!(
+            out,
+            "     PCR 11    {value}  {}",
+            if phases.is_empty() {
+                "(the stub)"
+            } else {
+                phases
+            }
+        );
     }
     for (id, values) in &program.profiles {
         let _ = writeln!(out, "     profile {}", printable(id));
         for (phases, value) in values {
-            let _ = writeln!(out, "     PCR 11    {value}  {}", if phases.is_empty() { "(the stub)" } else { phases });
+            let _ = writeln!(
+                out,
+                "     PCR 11    {value}  {}",
+                if phases.is_empty() {
+                    "(the stub)"
+                } else {
+                    phases
+                }
+            );
         }
     }
     out
@@ -120,13 +188,26 @@ pub fn checklist(lines: &[Line]) -> String {
             ("ok", false) => format!(" ({})", line.why),
             (_, false) => format!(": {}", line.why),
         };
-        let by = if line.verdict == "not checked" { format!(" [{}]", line.command) } else { String::new() };
-        let _ = writeln!(out, "{:>3}  {}: {}{}{by}", line.number, line.title, line.verdict, printable(&why));
+        let by = if line.verdict == "not checked" {
+            format!(" [{}]", line.command)
+        } else {
+            String::new()
+        };
+        let _ = writeln!(
+            out,
+            "{:>3}  {}: {}{}{by}",
+            line.number,
+            line.title,
+            line.verdict,
+            printable(&why)
+        );
     }
     out
 }
 
 /// What stands on a disk may not steer a terminal.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '?' } else { c })
+        .collect()
 }

@@ -37,24 +37,45 @@ pub fn wrong(folder: &Path, manifest: &Manifest, jobs: usize) -> Result<Vec<Stri
     };
     let mut wrong = Vec::new();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..jobs.clamp(1, parts.len().max(1))).map(|_| scope.spawn(work)).collect();
+        let threads: Vec<_> = (0..jobs.clamp(1, parts.len().max(1)))
+            .map(|_| scope.spawn(work))
+            .collect();
         for thread in threads {
-            wrong.extend(thread.join().unwrap_or_else(|_| Err(Error::new("a hashing thread failed")))?);
+            wrong.extend(
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(Error::new("a hashing thread failed")))?,
+            );
         }
         Ok::<_, Error>(())
     })?;
-    Ok(manifest.artifacts.iter().filter(|artifact| wrong.contains(&artifact.name.as_str())).map(|artifact| artifact.name.clone()).collect())
+    Ok(manifest
+        .artifacts
+        .iter()
+        .filter(|artifact| wrong.contains(&artifact.name.as_str()))
+        .map(|artifact| artifact.name.clone())
+        .collect())
 }
 
 /// All of an artifact: what is in it, and what is in between.
 fn parts(artifact: &Artifact) -> Vec<Stretch<'_>> {
     let mut all = Vec::new();
     let mut end = 0;
-    let zeros = |from: u64, to: u64| Stretch { artifact, at: from, size: to - from, sha256: None };
+    let zeros = |from: u64, to: u64| Stretch {
+        artifact,
+        at: from,
+        size: to - from,
+        sha256: None,
+    };
     for piece in artifact.pieces() {
         all.push(zeros(end, piece.offset));
         end = piece.offset + piece.size;
-        all.push(Stretch { artifact, at: piece.offset, size: piece.size, sha256: Some(piece.sha256) });
+        all.push(Stretch {
+            artifact,
+            at: piece.offset,
+            size: piece.size,
+            sha256: Some(piece.sha256),
+        });
     }
     all.push(zeros(end, artifact.size));
     all.retain(|part| part.size > 0 || part.sha256.is_some());
@@ -70,7 +91,8 @@ impl Stretch<'_> {
             progress::add(self.size);
             return zeros::are_all(&file, self.at..self.at + self.size).context(what);
         };
-        let part = Part::range(Arc::new(file), self.at, self.size).ok_or_else(|| Error::new(format!("{}: too long", path.display())))?;
+        let part = Part::range(Arc::new(file), self.at, self.size)
+            .ok_or_else(|| Error::new(format!("{}: too long", path.display())))?;
         let read = |bytes| {
             progress::add(bytes);
             Ok(())

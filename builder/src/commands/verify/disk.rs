@@ -1,4 +1,5 @@
-//! A disk image by itself: its partition table, and each root on it by the hash that the PARTUUIDs of root and tree spell (UAPI.2).
+//! A disk image by itself: its partition table, and each root on it by the hash that the PARTUUIDs
+//! of root and tree spell (UAPI.2).
 
 use std::fs::File;
 use std::path::Path;
@@ -20,38 +21,69 @@ pub fn verify(path: &Path, how: How) -> Result<Vec<Whole>> {
     let file = Arc::new(File::open(path).context(|| format!("{show}"))?);
     let (sector, found) = disk::open_table(path, &file)?;
     if let Some(repair) = found.repairs.first() {
-        return Err(Error::new(format!("{show}: partition table: {repair}")).hint("build the image again, or have it repaired by a boot"));
+        return Err(Error::new(format!("{show}: partition table: {repair}"))
+            .hint("build the image again, or have it repaired by a boot"));
     }
     let partitions: Vec<&Partition> = found.table.partitions.iter().flatten().collect();
-    let roots: Vec<&&Partition> = partitions.iter().filter(|p| p.kind == ROOT_X86_64 && p.label != EMPTY).collect();
+    let roots: Vec<&&Partition> = partitions
+        .iter()
+        .filter(|p| p.kind == ROOT_X86_64 && p.label != EMPTY)
+        .collect();
     if roots.is_empty() {
         return Err(Error::new(format!("{show}: no root partition on it")));
     }
     let part = |partition: &Partition| {
-        let range = partition.first.checked_mul(sector).zip(partition.sectors().checked_mul(sector));
+        let range = partition
+            .first
+            .checked_mul(sector)
+            .zip(partition.sectors().checked_mul(sector));
         range
             .and_then(|(start, length)| Part::range(file.clone(), start, length))
-            .ok_or_else(|| Error::new(format!("{show}: {}: no possible partition", partition.label)))
+            .ok_or_else(|| {
+                Error::new(format!(
+                    "{show}: {}: no possible partition",
+                    partition.label
+                ))
+            })
     };
     let mut whole = Vec::new();
     for data in roots {
         let tree_label = format!("{}_verity", data.label);
-        let tree = partitions.iter().find(|p| p.kind == ROOT_VERITY_X86_64 && p.label == tree_label);
+        let tree = partitions
+            .iter()
+            .find(|p| p.kind == ROOT_VERITY_X86_64 && p.label == tree_label);
         let tree =
             tree.ok_or_else(|| Error::new(format!("{show}: root {:?} has no tree (no root-verity partition is labelled {tree_label:?})", data.label)))?;
-        let hash = RootHash([data.id.text_order(), tree.id.text_order()].concat().try_into().unwrap_or_default());
-        let names = (format!("{show}, partition {:?}", data.label), format!("{show}, partition {:?}", tree.label));
-        let (data_part, tree_part) = trimmed(part(data)?, part(tree)?).map_err(|why| Error::new(format!("{}: {why}", names.1)))?;
+        let hash = RootHash(
+            [data.id.text_order(), tree.id.text_order()]
+                .concat()
+                .try_into()
+                .unwrap_or_default(),
+        );
+        let names = (
+            format!("{show}, partition {:?}", data.label),
+            format!("{show}, partition {:?}", tree.label),
+        );
+        let (data_part, tree_part) = trimmed(part(data)?, part(tree)?)
+            .map_err(|why| Error::new(format!("{}: {why}", names.1)))?;
         let found = root::verify_parts((data_part, tree_part), (&names.0, &names.1), &hash, how)?;
-        whole.push(Whole { image: data.label.clone(), ..found });
+        whole.push(Whole {
+            image: data.label.clone(),
+            ..found
+        });
     }
     Ok(whole)
 }
 
-/// Partitions end on a grain, file system and tree before it: as much of them as the tree's superblock says.
+/// Partitions end on a grain, file system and tree before it: as much of them as the tree's
+/// superblock says.
 pub fn trimmed(data: Part, tree: Part) -> std::result::Result<(Part, Part), String> {
     let mut bytes = [0; SUPERBLOCK];
-    tree.read_exact_at(&mut bytes, 0).map_err(|e| e.to_string())?;
+    tree.read_exact_at(&mut bytes, 0)
+        .map_err(|e| e.to_string())?;
     let blocks = Superblock::parse(&bytes)?.data_blocks;
-    Ok((data.first(blocks.saturating_mul(BLOCK as u64)), tree.first(partition_blocks(blocks).saturating_mul(BLOCK as u64))))
+    Ok((
+        data.first(blocks.saturating_mul(BLOCK as u64)),
+        tree.first(partition_blocks(blocks).saturating_mul(BLOCK as u64)),
+    ))
 }

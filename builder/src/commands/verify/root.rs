@@ -1,4 +1,5 @@
-//! A root and its tree: every block, and then, since its bytes are the ones that the hash names, the file system's structure.
+//! A root and its tree: every block, and then, since its bytes are the ones that the hash names,
+//! the file system's structure.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,21 +18,43 @@ use crate::verity::{self, Damage};
 pub fn with_sidecars(root: &Path, stem: &str, how: How) -> Result<Whole> {
     let beside = |kind: &str| root.with_file_name(format!("{stem}.{kind}"));
     let hash_path = beside("roothash");
-    let hash: RootHash = read_small(&hash_path)?.trim().parse().map_err(|why| Error::new(format!("{}: {why}", hash_path.display())))?;
-    Ok(Whole { image: stem.to_owned(), ..verify(root, &beside("root.verity"), &hash, how)? })
+    let hash: RootHash = read_small(&hash_path)?
+        .trim()
+        .parse()
+        .map_err(|why| Error::new(format!("{}: {why}", hash_path.display())))?;
+    Ok(Whole {
+        image: stem.to_owned(),
+        ..verify(root, &beside("root.verity"), &hash, how)?
+    })
 }
 
 /// A root and a tree in files of their own.
 pub fn verify(root: &Path, tree: &Path, hash: &RootHash, how: How) -> Result<Whole> {
-    verify_parts((open(root)?, open(tree)?), (&root.display().to_string(), &tree.display().to_string()), hash, how)
+    verify_parts(
+        (open(root)?, open(tree)?),
+        (&root.display().to_string(), &tree.display().to_string()),
+        hash,
+        how,
+    )
 }
 
 /// A root and a tree, wherever they are; `names` are for messages.
-pub fn verify_parts((root, tree): (Part, Part), names: (&str, &str), hash: &RootHash, how: How) -> Result<Whole> {
+pub fn verify_parts(
+    (root, tree): (Part, Part),
+    names: (&str, &str),
+    hash: &RootHash,
+    how: How,
+) -> Result<Whole> {
     match verity::check(&root, &tree, hash, how.jobs)? {
         Ok(superblock) => {
             let inodes = check_structure(root, how).context(|| names.0)?;
-            Ok(Whole { image: String::new(), root_hash: hash.to_string(), blocks: superblock.data_blocks, inodes, artifacts: 0 })
+            Ok(Whole {
+                image: String::new(),
+                root_hash: hash.to_string(),
+                blocks: superblock.data_blocks,
+                inodes,
+                artifacts: 0,
+            })
         }
         Err(damage) => Err(describe(&damage, root, names)),
     }
@@ -40,17 +63,29 @@ pub fn verify_parts((root, tree): (Part, Part), names: (&str, &str), hash: &Root
 fn describe(damage: &Damage, root: Part, (root_name, tree_name): (&str, &str)) -> Error {
     let message = match damage {
         Damage::Superblock(why) => format!("{tree_name}: {why}"),
-        Damage::Tree { level: 0, .. } => format!("{tree_name}: the tree's top block is not the one that the root hash names"),
-        Damage::Tree { level, block } => format!("{tree_name}: block {block} of the tree (level {level} below its top) was changed"),
-        Damage::Data { block } => format!("{root_name}: block {block} was changed: it belongs to {}", owner(root, *block)),
+        Damage::Tree { level: 0, .. } => {
+            format!("{tree_name}: the tree's top block is not the one that the root hash names")
+        }
+        Damage::Tree { level, block } => format!(
+            "{tree_name}: block {block} of the tree (level {level} below its top) was changed"
+        ),
+        Damage::Data { block } => format!(
+            "{root_name}: block {block} was changed: it belongs to {}",
+            owner(root, *block)
+        ),
     };
-    Error::new(message).hint("this image must not be used: build it again, or copy it again from where it is whole")
+    Error::new(message).hint(
+        "this image must not be used: build it again, or copy it again from where it is whole",
+    )
 }
 
 /// What a block belongs to, as far as the file system itself, damaged as it is, can still tell.
 fn owner(root: Part, block: u64) -> String {
     match Image::open(root) {
-        Ok(image) => image.owner(block).map_or_else(|| "no file (free space or the file system's own structures)".to_owned(), |path| show(&path)),
+        Ok(image) => image.owner(block).map_or_else(
+            || "no file (free space or the file system's own structures)".to_owned(),
+            |path| show(&path),
+        ),
         Err(_) if block == 0 => "the super block".to_owned(),
         Err(error) => format!("the file system's own structures ({})", error.message()),
     }
@@ -72,8 +107,14 @@ fn check_structure(root: Part, how: How) -> Result<u64> {
             }
         };
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..how.jobs.clamp(1, image.inodes().max(1))).map(|_| scope.spawn(read)).collect();
-            threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("a reading thread failed"))))
+            let threads: Vec<_> = (0..how.jobs.clamp(1, image.inodes().max(1)))
+                .map(|_| scope.spawn(read))
+                .collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(Error::new("a reading thread failed")))
+            })
         })?;
     }
     Ok(image.named() as u64)

@@ -1,4 +1,5 @@
-//! Which files two root file systems have with different content or metadata. Where their bytes are does not count.
+//! Which files two root file systems have with different content or metadata. Where their bytes are
+//! does not count.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -73,9 +74,16 @@ impl Aspect {
 
 /// Compares two root file systems file by file.
 pub fn compare(first: &Path, second: &Path) -> Result<Vec<Changed>> {
-    let open = |path: &Path| File::open(path).and_then(Part::whole).context(|| path.display().to_string()).and_then(Image::open);
+    let open = |path: &Path| {
+        File::open(path)
+            .and_then(Part::whole)
+            .context(|| path.display().to_string())
+            .and_then(Image::open)
+    };
     let (a, b) = (open(first)?, open(second)?);
-    let names = |image: &Image| -> BTreeMap<Vec<u8>, usize> { image.names().chain([(b"/".to_vec(), 0)]).collect() };
+    let names = |image: &Image| -> BTreeMap<Vec<u8>, usize> {
+        image.names().chain([(b"/".to_vec(), 0)]).collect()
+    };
     let (in_a, in_b) = (names(&a), names(&b));
     let (mut of_a, mut of_b) = (Contents::new(&a), Contents::new(&b));
     let mut changed = Vec::new();
@@ -90,10 +98,16 @@ pub fn compare(first: &Path, second: &Path) -> Result<Vec<Changed>> {
             None => add(path, vec![Aspect::OnlyFirst]),
         }
     }
-    in_b.keys().filter(|path| !in_a.contains_key(*path)).for_each(|path| add(path, vec![Aspect::OnlySecond]));
+    in_b.keys()
+        .filter(|path| !in_a.contains_key(*path))
+        .for_each(|path| add(path, vec![Aspect::OnlySecond]));
     changed.sort();
     let packages = Packages::read(&a, &in_a, &changed)?;
-    let changed = changed.into_iter().map(|(path, differs)| Changed { package: packages.of(&path), path: show(&path), differs });
+    let changed = changed.into_iter().map(|(path, differs)| Changed {
+        package: packages.of(&path),
+        path: show(&path),
+        differs,
+    });
     Ok(changed.collect())
 }
 
@@ -105,7 +119,10 @@ struct Contents<'a> {
 
 impl Contents<'_> {
     fn new(image: &Image) -> Contents<'_> {
-        Contents { image, known: HashMap::new() }
+        Contents {
+            image,
+            known: HashMap::new(),
+        }
     }
 
     fn digest(&mut self, number: usize) -> Result<[u8; 32]> {
@@ -132,17 +149,27 @@ fn aspects(a: &mut Contents, one: usize, b: &mut Contents, other: usize) -> Resu
     let mut differs = Vec::new();
     let is_directory = x.mode >> 12 == DIRECTORY;
     // What is in a directory are the paths below it.
-    if !is_directory && (x.size != y.size || x.device != y.device || a.digest(one)? != b.digest(other)?) {
+    if !is_directory
+        && (x.size != y.size || x.device != y.device || a.digest(one)? != b.digest(other)?)
+    {
         differs.push(Aspect::Content);
     }
     let pairs = [
         (x.mode != y.mode, Aspect::Mode),
         ((x.uid, x.gid) != (y.uid, y.gid), Aspect::Owner),
         (x.mtime != y.mtime, Aspect::Time),
-        (a.image.xattrs(one) != b.image.xattrs(other), Aspect::Attributes),
+        (
+            a.image.xattrs(one) != b.image.xattrs(other),
+            Aspect::Attributes,
+        ),
         (!is_directory && x.links != y.links, Aspect::Links),
     ];
-    differs.extend(pairs.into_iter().filter(|(is, _)| *is).map(|(_, aspect)| aspect));
+    differs.extend(
+        pairs
+            .into_iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, aspect)| aspect),
+    );
     Ok(differs)
 }
 
@@ -151,17 +178,28 @@ struct Packages(HashMap<Vec<u8>, String>);
 
 impl Packages {
     /// A list that has the path decides; else the first script that names it.
-    fn read(image: &Image, names: &BTreeMap<Vec<u8>, usize>, changed: &[(Vec<u8>, Vec<Aspect>)]) -> Result<Packages> {
+    fn read(
+        image: &Image,
+        names: &BTreeMap<Vec<u8>, usize>,
+        changed: &[(Vec<u8>, Vec<Aspect>)],
+    ) -> Result<Packages> {
         let mut listed = HashMap::new();
         let mut scripted = HashMap::new();
         if changed.is_empty() {
             return Ok(Packages(listed));
         }
-        for (path, &number) in names.range(DPKG.to_vec()..).take_while(|(path, _)| path.starts_with(DPKG)) {
+        for (path, &number) in names
+            .range(DPKG.to_vec()..)
+            .take_while(|(path, _)| path.starts_with(DPKG))
+        {
             let name = String::from_utf8_lossy(&path[DPKG.len()..]).into_owned();
-            let Some((package, kind)) = name.rsplit_once('.') else { continue };
+            let Some((package, kind)) = name.rsplit_once('.') else {
+                continue;
+            };
             let package = package.split(':').next().unwrap_or(package);
-            if !matches!(kind, "list" | "postinst" | "preinst" | "config") || image.stat(number).size > LIMIT as u64 {
+            if !matches!(kind, "list" | "postinst" | "preinst" | "config")
+                || image.stat(number).size > LIMIT as u64
+            {
                 continue;
             }
             let mut text = Vec::new();
@@ -170,15 +208,22 @@ impl Packages {
                 Ok(())
             })?;
             if kind == "list" {
-                let lines: std::collections::HashSet<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+                let lines: std::collections::HashSet<&[u8]> =
+                    text.split(|byte| *byte == b'\n').collect();
                 let of = changed.iter().filter(|(path, _)| lines.contains(&path[..]));
                 of.for_each(|(path, _)| {
-                    listed.entry(path.clone()).or_insert_with(|| package.to_owned());
+                    listed
+                        .entry(path.clone())
+                        .or_insert_with(|| package.to_owned());
                 });
             } else {
-                let of = changed.iter().filter(|(path, _)| path.len() > 1 && text.windows(path.len()).any(|part| part == &path[..]));
+                let of = changed.iter().filter(|(path, _)| {
+                    path.len() > 1 && text.windows(path.len()).any(|part| part == &path[..])
+                });
                 of.for_each(|(path, _)| {
-                    scripted.entry(path.clone()).or_insert_with(|| package.to_owned());
+                    scripted
+                        .entry(path.clone())
+                        .or_insert_with(|| package.to_owned());
                 });
             }
         }
@@ -200,11 +245,18 @@ pub fn text(changed: &[Changed]) -> String {
     };
     for file in changed.iter().take(NAMED) {
         let aspects: Vec<&str> = file.differs.iter().map(|aspect| aspect.text()).collect();
-        let package = file.package.as_ref().map(|package| format!(" (package {package})")).unwrap_or_default();
+        let package = file
+            .package
+            .as_ref()
+            .map(|package| format!(" (package {package})"))
+            .unwrap_or_default();
         text += &format!("\n    {}: {}{package}", file.path, aspects.join(", "));
     }
     if changed.len() > NAMED {
-        text += &format!("\n    and {} more, which --json names", changed.len() - NAMED);
+        text += &format!(
+            "\n    and {} more, which --json names",
+            changed.len() - NAMED
+        );
     }
     text
 }
@@ -235,13 +287,30 @@ mod tests {
 
     fn image(name: &str, change: impl Fn(&mut Tree)) -> std::path::PathBuf {
         let mut tree = Tree::new();
-        let mut add = |path: &str, kind: Kind| tree.insert(path.as_bytes(), Meta { mode: 0o644, ..Meta::default() }, kind).map(|_| ()).unwrap();
+        let mut add = |path: &str, kind: Kind| {
+            tree.insert(
+                path.as_bytes(),
+                Meta {
+                    mode: 0o644,
+                    ..Meta::default()
+                },
+                kind,
+            )
+            .map(|_| ())
+            .unwrap()
+        };
         add("/etc/same", file(b"same"));
         add("/etc/gshadow", file(b"root:*::"));
         add("/etc/aliases.db", file(b"one"));
         add("/etc/link", Kind::Symlink(b"same"[..].into()));
-        add("/var/lib/dpkg/info/postfix.postinst", file(b"newaliases >/etc/aliases.db"));
-        add("/var/lib/dpkg/info/base-files.list", file(b"/.\n/etc/link\n"));
+        add(
+            "/var/lib/dpkg/info/postfix.postinst",
+            file(b"newaliases >/etc/aliases.db"),
+        );
+        add(
+            "/var/lib/dpkg/info/base-files.list",
+            file(b"/.\n/etc/link\n"),
+        );
         change(&mut tree);
         let options = crate::erofs::Options {
             compression: Compression::None,
@@ -256,7 +325,8 @@ mod tests {
         };
         let mut disk = Disk(vec![0; crate::erofs::BLOCK]);
         crate::erofs::write(&tree, &options, &mut disk).unwrap();
-        let path = std::env::temp_dir().join(format!("adamant-again-files-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("adamant-again-files-{name}-{}", std::process::id()));
         std::fs::write(&path, disk.0).unwrap();
         path
     }
@@ -269,13 +339,20 @@ mod tests {
             tree.node_mut(id).kind = file(b"two, and longer, so that all behind it moves");
             let id = tree.lookup(b"/etc/link").unwrap();
             tree.node_mut(id).kind = Kind::Symlink(b"gshadow"[..].into());
-            tree.node_mut(id).meta.mtime = Time { seconds: 5, nanoseconds: 0 };
+            tree.node_mut(id).meta.mtime = Time {
+                seconds: 5,
+                nanoseconds: 0,
+            };
             let id = tree.lookup(b"/etc/same").unwrap();
             tree.node_mut(id).meta.uid = 7;
-            tree.insert(b"/etc/new", Meta::default(), file(b"")).unwrap();
+            tree.insert(b"/etc/new", Meta::default(), file(b""))
+                .unwrap();
         });
         let changed = compare(&first, &second).unwrap();
-        let shown: Vec<String> = text(&changed).lines().map(|line| line.trim().to_owned()).collect();
+        let shown: Vec<String> = text(&changed)
+            .lines()
+            .map(|line| line.trim().to_owned())
+            .collect();
         assert_eq!(
             shown,
             [

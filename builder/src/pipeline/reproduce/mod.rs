@@ -1,6 +1,7 @@
-//! `build --check`: the same definition a second time, from scratch, by a process of its own that lives in other circumstances: another
-//! folder, time zone, locale, umask, number of threads and of cores, where possible another user, and no cache. Then every artifact is
-//! compared to the last byte.
+//! `build --check`: the same definition a second time, from scratch, by a process of its own that
+//! lives in other circumstances: another folder, time zone, locale, umask, number of threads and of
+//! cores, where possible another user, and no cache. Then every artifact is compared to the last
+//! byte.
 
 mod elsewhere;
 mod files;
@@ -38,7 +39,12 @@ pub struct Compared {
 }
 
 /// Builds again and compares.
-pub fn compare(first: &Built, definition: &Definition, options: &Options, output: &Output) -> Result<Compared> {
+pub fn compare(
+    first: &Built,
+    definition: &Definition,
+    options: &Options,
+    output: &Output,
+) -> Result<Compared> {
     // In this order, so that signals wait until the folder is gone.
     let tidy = Tidy::begin()?;
     let scratch = Scratch::beside(&first.out)?;
@@ -46,8 +52,14 @@ pub fn compare(first: &Built, definition: &Definition, options: &Options, output
     let folder = scratch.path().join("second");
     let mut elsewhere = Elsewhere::from(definition, options);
     loop {
-        output.say(format_args!("building a second time, from scratch: {}", elsewhere.words().join(", ")));
-        match (second(definition, options, elsewhere, &scratch, &folder, &tidy), elsewhere.as_same_user()) {
+        output.say(format_args!(
+            "building a second time, from scratch: {}",
+            elsewhere.words().join(", ")
+        ));
+        match (
+            second(definition, options, elsewhere, &scratch, &folder, &tidy),
+            elsewhere.as_same_user(),
+        ) {
             (Ok(()), _) => break,
             (Err(error), None) => return Err(error),
             (Err(error), Some(same)) => {
@@ -57,12 +69,22 @@ pub fn compare(first: &Built, definition: &Definition, options: &Options, output
             }
         }
     }
-    // The root first: when it differs, so do its tree, its hash and the disk, and only it has files.
+    // The root first: when it differs, so do its tree, its hash and the disk, and only it has
+    // files.
     let root = format!("{}.root.erofs", first.stem);
     let manifest = format!("{}.manifest.json", first.stem);
-    let others = first.manifest.artifacts.iter().map(|artifact| artifact.name.as_str()).filter(|name| *name != root);
+    let others = first
+        .manifest
+        .artifacts
+        .iter()
+        .map(|artifact| artifact.name.as_str())
+        .filter(|name| *name != root);
     let (mut difference, mut files) = (None, Vec::new());
-    for name in [root.as_str()].into_iter().chain(others).chain([manifest.as_str()]) {
+    for name in [root.as_str()]
+        .into_iter()
+        .chain(others)
+        .chain([manifest.as_str()])
+    {
         difference = first_difference(&first.out, &folder.join("out"), name)?;
         if let Some(text) = &mut difference {
             if name == root {
@@ -72,18 +94,35 @@ pub fn compare(first: &Built, definition: &Definition, options: &Options, output
             break;
         }
     }
-    Ok(Compared { varied: elsewhere.words(), difference, files })
+    Ok(Compared {
+        varied: elsewhere.words(),
+        difference,
+        files,
+    })
 }
 
 /// Runs the second build to its end.
-fn second(definition: &Definition, options: &Options, elsewhere: Elsewhere, scratch: &Scratch, folder: &Path, tidy: &Tidy) -> Result<()> {
+fn second(
+    definition: &Definition,
+    options: &Options,
+    elsewhere: Elsewhere,
+    scratch: &Scratch,
+    folder: &Path,
+    tidy: &Tidy,
+) -> Result<()> {
     elsewhere.prepare(folder)?;
     let said = scratch.path().join("said");
     let mut command = elsewhere.command(definition, options, scratch, folder)?;
     command.stderr(File::create(&said).context(|| format!("{}", said.display()))?);
     *tidy.child() = Some(command.spawn().context(|| "starting the second build")?);
     let status = loop {
-        let status = tidy.child().as_mut().map(|child| child.try_wait()).transpose().context(|| "waiting for the second build")?.flatten();
+        let status = tidy
+            .child()
+            .as_mut()
+            .map(|child| child.try_wait())
+            .transpose()
+            .context(|| "waiting for the second build")?
+            .flatten();
         match status {
             Some(status) => break status,
             None => std::thread::sleep(Duration::from_millis(20)),
@@ -93,15 +132,25 @@ fn second(definition: &Definition, options: &Options, elsewhere: Elsewhere, scra
         return Ok(());
     }
     let mut text = Vec::new();
-    File::open(&said).and_then(|file| std::io::Read::read_to_end(&mut std::io::Read::take(file, SAID), &mut text)).context(|| format!("{}", said.display()))?;
-    Err(Error::new(format!("the second build failed ({status}):\n{}", String::from_utf8_lossy(&text).trim_end())))
+    File::open(&said)
+        .and_then(|file| {
+            std::io::Read::read_to_end(&mut std::io::Read::take(file, SAID), &mut text)
+        })
+        .context(|| format!("{}", said.display()))?;
+    Err(Error::new(format!(
+        "the second build failed ({status}):\n{}",
+        String::from_utf8_lossy(&text).trim_end()
+    )))
 }
 
 fn first_difference(first: &Path, second: &Path, name: &str) -> Result<Option<String>> {
     let open = |dir: &Path| -> Result<(File, u64)> {
         let path = dir.join(name);
         let file = File::open(&path).context(|| format!("{}", path.display()))?;
-        let length = file.metadata().context(|| format!("{}", path.display()))?.len();
+        let length = file
+            .metadata()
+            .context(|| format!("{}", path.display()))?
+            .len();
         Ok((file, length))
     };
     let ((a, a_length), (b, b_length)) = (open(first)?, open(second)?);
@@ -110,14 +159,21 @@ fn first_difference(first: &Path, second: &Path, name: &str) -> Result<Option<St
     let mut at = 0;
     while at < common {
         let take = (common - at).min(CHUNK as u64) as usize;
-        a.read_exact_at(&mut block_a[..take], at).and_then(|()| b.read_exact_at(&mut block_b[..take], at)).context(|| format!("comparing {name}"))?;
-        if let Some(offset) = block_a[..take].iter().zip(&block_b[..take]).position(|(a, b)| a != b) {
+        a.read_exact_at(&mut block_a[..take], at)
+            .and_then(|()| b.read_exact_at(&mut block_b[..take], at))
+            .context(|| format!("comparing {name}"))?;
+        if let Some(offset) = block_a[..take]
+            .iter()
+            .zip(&block_b[..take])
+            .position(|(a, b)| a != b)
+        {
             let at = at + offset as u64;
             return Ok(Some(format!("{name} at byte {at}")));
         }
         at += take as u64;
     }
-    Ok((a_length != b_length).then(|| format!("{name} has {a_length} bytes, the second time {b_length}")))
+    Ok((a_length != b_length)
+        .then(|| format!("{name} has {a_length} bytes, the second time {b_length}")))
 }
 
 #[cfg(test)]

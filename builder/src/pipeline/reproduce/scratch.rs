@@ -1,7 +1,9 @@
-//! The folder that the second build happens in: hidden, beside OUT, on whose file system there is room for it.
+//! The folder that the second build happens in: hidden, beside OUT, on whose file system there is
+//! room for it.
 //!
-//! It goes when the comparison ends, and when a signal ends the program. A kill that nobody can answer leaves it behind; it is locked
-//! while somebody works in it, so the next build sees that nobody does and takes it away.
+//! It goes when the comparison ends, and when a signal ends the program. A kill that nobody can
+//! answer leaves it behind; it is locked while somebody works in it, so the next build sees that
+//! nobody does and takes it away.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -30,12 +32,14 @@ impl Scratch {
         let path = parent.join(name);
         let whole = File::open(&parent).context(|| format!("{}", parent.display()))?;
         // Nobody sweeps between its making and its locking.
-        let _making =
-            Flock::lock(whole, FlockArg::LockExclusive).map_err(|(_, error)| Error::new(format!("{}: locking: {}", parent.display(), error.desc())))?;
+        let _making = Flock::lock(whole, FlockArg::LockExclusive).map_err(|(_, error)| {
+            Error::new(format!("{}: locking: {}", parent.display(), error.desc()))
+        })?;
         fs::create_dir(&path).context(|| format!("{}", path.display()))?;
         let lock = File::open(&path).context(|| format!("{}", path.display()))?;
-        let lock =
-            Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| Error::new(format!("{}: locking: {}", path.display(), error.desc())))?;
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
+            Error::new(format!("{}: locking: {}", path.display(), error.desc()))
+        })?;
         Ok(Scratch { path, lock })
     }
 
@@ -44,7 +48,8 @@ impl Scratch {
         &self.path
     }
 
-    /// The descriptor that holds the lock: the second build inherits it, so that the folder is in use for as long as either lives.
+    /// The descriptor that holds the lock: the second build inherits it, so that the folder is in
+    /// use for as long as either lives.
     pub fn lock(&self) -> RawFd {
         self.lock.as_raw_fd()
     }
@@ -58,10 +63,20 @@ impl Drop for Scratch {
 
 /// Takes away what killed builds left beside OUT. What can't be taken away is not worth a failure.
 pub fn sweep(out: &Path) {
-    let Ok((parent, name)) = around(out) else { return };
-    let Ok(Ok(_sweeping)) = File::open(&parent).map(|whole| Flock::lock(whole, FlockArg::LockExclusiveNonblock)) else { return };
+    let Ok((parent, name)) = around(out) else {
+        return;
+    };
+    let Ok(Ok(_sweeping)) =
+        File::open(&parent).map(|whole| Flock::lock(whole, FlockArg::LockExclusiveNonblock))
+    else {
+        return;
+    };
     for entry in fs::read_dir(&parent).into_iter().flatten().flatten() {
-        let is_ours = entry.file_name().as_encoded_bytes().strip_prefix(name.as_encoded_bytes()).is_some_and(|pid| pid.iter().all(u8::is_ascii_digit));
+        let is_ours = entry
+            .file_name()
+            .as_encoded_bytes()
+            .strip_prefix(name.as_encoded_bytes())
+            .is_some_and(|pid| pid.iter().all(u8::is_ascii_digit));
         if is_ours
             && entry.file_type().is_ok_and(|kind| kind.is_dir())
             && let Ok(folder) = File::open(entry.path())
@@ -81,7 +96,8 @@ fn around(out: &Path) -> Result<(PathBuf, OsString)> {
     Ok((out.parent().unwrap_or(Path::new("/")).to_owned(), name))
 }
 
-/// While it lives, interrupt, hang-up and termination end the second build and take its folder away before they end the program.
+/// While it lives, interrupt, hang-up and termination end the second build and take its folder away
+/// before they end the program.
 pub struct Tidy {
     child: Arc<Mutex<Option<Child>>>,
     signals: SigSet,
@@ -89,12 +105,19 @@ pub struct Tidy {
 }
 
 impl Tidy {
-    /// From now on they wait. It begins before there is a folder, so that there is no moment in which one could be left behind.
+    /// From now on they wait. It begins before there is a folder, so that there is no moment in
+    /// which one could be left behind.
     pub fn begin() -> Result<Tidy> {
-        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+            .into_iter()
+            .collect();
         let before = SigSet::thread_get_mask().context(|| "the mask of signals")?;
         signals.thread_block().context(|| "the mask of signals")?;
-        Ok(Tidy { child: Arc::new(Mutex::new(None)), signals, before })
+        Ok(Tidy {
+            child: Arc::new(Mutex::new(None)),
+            signals,
+            before,
+        })
     }
 
     /// From now on they are answered, for this folder; also those that have waited.
@@ -144,14 +167,23 @@ mod tests {
         let used = Scratch::beside(&out).unwrap();
         sweep(&out);
         let names = || {
-            let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            let mut names: Vec<_> = fs::read_dir(&dir)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
             names.sort();
             names
         };
         let mine = format!(".out.adamant-check-{}", std::process::id());
-        assert_eq!(names(), [".other.adamant-check-1", &mine, ".out.adamant-check-notes"]);
+        assert_eq!(
+            names(),
+            [".other.adamant-check-1", &mine, ".out.adamant-check-notes"]
+        );
         drop(used);
-        assert_eq!(names(), [".other.adamant-check-1", ".out.adamant-check-notes"]);
+        assert_eq!(
+            names(),
+            [".other.adamant-check-1", ".out.adamant-check-notes"]
+        );
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! Accounts that units run as, and that the image does not have. On a read-only /etc nothing can add them at the start.
+//! Accounts that units run as, and that the image does not have. On a read-only /etc nothing can
+//! add them at the start.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,11 +8,23 @@ use super::writable::Writable;
 use super::{Finding, Image};
 
 /// Folders of sysusers.d(5), the strongest first.
-const SYSUSERS: [&str; 3] = ["/etc/sysusers.d", "/usr/local/lib/sysusers.d", "/usr/lib/sysusers.d"];
+const SYSUSERS: [&str; 3] = [
+    "/etc/sysusers.d",
+    "/usr/local/lib/sysusers.d",
+    "/usr/lib/sysusers.d",
+];
 /// Folders of users and groups in JSON (nss-systemd(8)).
 const USERDB: [&str; 3] = ["/etc/userdb", "/usr/local/lib/userdb", "/usr/lib/userdb"];
-/// Sources of accounts that the image shows, or that have no more than those it has (nsswitch.conf(5)).
-const LOCAL: [&str; 6] = ["files", "compat", "systemd", "mymachines", "db", "myhostname"];
+/// Sources of accounts that the image shows, or that have no more than those it has
+/// (nsswitch.conf(5)).
+const LOCAL: [&str; 6] = [
+    "files",
+    "compat",
+    "systemd",
+    "mymachines",
+    "db",
+    "myhostname",
+];
 
 /// Users or groups.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,16 +76,30 @@ pub fn check(image: &Image, units: &Units, writable: &Writable) -> Vec<Finding> 
         let is_dynamic = unit.is_on("DynamicUser");
         let one = |key: &'static str| unit.last(key).map(|value| (key, value));
         let mut wanted: Vec<(Account, &'static str, &str)> = Vec::new();
-        for (key, value) in [one("User").filter(|_| !is_dynamic), one("SocketUser")].into_iter().flatten() {
+        for (key, value) in [one("User").filter(|_| !is_dynamic), one("SocketUser")]
+            .into_iter()
+            .flatten()
+        {
             wanted.push((Account::User, key, value));
         }
-        for (key, value) in [one("Group").filter(|_| !is_dynamic), one("SocketGroup")].into_iter().flatten() {
+        for (key, value) in [one("Group").filter(|_| !is_dynamic), one("SocketGroup")]
+            .into_iter()
+            .flatten()
+        {
             wanted.push((Account::Group, key, value));
         }
-        wanted.extend(unit.words("SupplementaryGroups").map(|group| (Account::Group, "SupplementaryGroups", group)));
+        wanted.extend(
+            unit.words("SupplementaryGroups")
+                .map(|group| (Account::Group, "SupplementaryGroups", group)),
+        );
         for (kind, key, value) in wanted {
             if let Some((message, hint)) = accounts.complaint(kind, name, key, value, writable) {
-                findings.push(Finding { is_error: false, rule: "unit-account-missing", message, hint });
+                findings.push(Finding {
+                    is_error: false,
+                    rule: "unit-account-missing",
+                    message,
+                    hint,
+                });
             }
         }
     }
@@ -83,16 +110,32 @@ impl Accounts {
     fn read(image: &Image) -> Accounts {
         let names = |kind: Account, suffix: &str, own: &[&str]| -> BTreeSet<String> {
             let text = image.text(kind.file()).unwrap_or_default();
-            let listed = text.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.to_owned());
-            let json = USERDB.iter().flat_map(|folder| image.names(folder)).filter_map(|name| name.strip_suffix(suffix).map(str::to_owned));
+            let listed = text
+                .lines()
+                .filter_map(|line| line.split_once(':'))
+                .map(|(name, _)| name.to_owned());
+            let json = USERDB
+                .iter()
+                .flat_map(|folder| image.names(folder))
+                .filter_map(|name| name.strip_suffix(suffix).map(str::to_owned));
             // systemd knows these without a file.
-            listed.chain(json).chain(own.iter().map(|name| (*name).to_owned())).collect()
+            listed
+                .chain(json)
+                .chain(own.iter().map(|name| (*name).to_owned()))
+                .collect()
         };
         let switch = image.text("/etc/nsswitch.conf").unwrap_or_default();
         let is_open = |kind: Account| {
-            let line = switch.lines().map(str::trim).find_map(|line| line.strip_prefix(kind.switch()));
+            let line = switch
+                .lines()
+                .map(str::trim)
+                .find_map(|line| line.strip_prefix(kind.switch()));
             line.is_some_and(|sources| {
-                sources.split_whitespace().any(|source| !source.starts_with(['[', '!']) && !LOCAL.contains(&source) && !source.ends_with(']'))
+                sources.split_whitespace().any(|source| {
+                    !source.starts_with(['[', '!'])
+                        && !LOCAL.contains(&source)
+                        && !source.ends_with(']')
+                })
             })
         };
         Accounts {
@@ -103,11 +146,25 @@ impl Accounts {
         }
     }
 
-    fn complaint(&self, kind: Account, unit: &str, key: &str, value: &str, writable: &Writable) -> Option<(String, String)> {
+    fn complaint(
+        &self,
+        kind: Account,
+        unit: &str,
+        key: &str,
+        value: &str,
+        writable: &Writable,
+    ) -> Option<(String, String)> {
         let at = usize::from(kind == Account::Group);
-        let known = if kind == Account::User { &self.users } else { &self.groups };
+        let known = if kind == Account::User {
+            &self.users
+        } else {
+            &self.groups
+        };
         // Specifiers are not known before the unit runs; numbers need no name.
-        let is_known = value.is_empty() || value.contains('%') || value.bytes().all(|b| b.is_ascii_digit()) || known.contains(value);
+        let is_known = value.is_empty()
+            || value.contains('%')
+            || value.bytes().all(|b| b.is_ascii_digit())
+            || known.contains(value);
         if is_known || self.is_open[at] || writable.holds(kind.file()) {
             return None;
         }
@@ -124,7 +181,9 @@ impl Accounts {
             ),
             None => (
                 format!("{unit} cannot start: it has {key}={value}, and {file} has no such {noun}"),
-                format!("correct {key}=; or add the package that makes the {noun}; or write DynamicUser=yes in a drop-in of {unit}"),
+                format!(
+                    "correct {key}=; or add the package that makes the {noun}; or write DynamicUser=yes in a drop-in of {unit}"
+                ),
             ),
         })
     }
@@ -134,16 +193,27 @@ impl Accounts {
 fn described(image: &Image) -> [BTreeMap<String, String>; 2] {
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     for folder in SYSUSERS {
-        for name in image.names(folder).into_iter().filter(|name| name.ends_with(".conf")) {
-            files.entry(name.clone()).or_insert_with(|| format!("{folder}/{name}"));
+        for name in image
+            .names(folder)
+            .into_iter()
+            .filter(|name| name.ends_with(".conf"))
+        {
+            files
+                .entry(name.clone())
+                .or_insert_with(|| format!("{folder}/{name}"));
         }
     }
     let mut out = [BTreeMap::new(), BTreeMap::new()];
     for path in files.into_values() {
         for line in image.text(&path).unwrap_or_default().lines() {
-            let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_matches('"')).collect();
+            let words: Vec<&str> = line
+                .split_whitespace()
+                .map(|word| word.trim_matches('"'))
+                .collect();
             let mut add = |at: usize, name: &str| {
-                out[at].entry(name.to_owned()).or_insert_with(|| path.clone());
+                out[at]
+                    .entry(name.to_owned())
+                    .or_insert_with(|| path.clone());
             };
             match &words[..] {
                 // A user has a group of its name.

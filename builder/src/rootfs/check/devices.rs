@@ -1,4 +1,5 @@
-//! Which devices a machine from this image has without anybody attaching one: the partitions of the image's own disk.
+//! Which devices a machine from this image has without anybody attaching one: the partitions of the
+//! image's own disk.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +20,15 @@ pub enum Presence {
 }
 
 /// Devices that the kernel or a program makes, whatever the disk is.
-const MADE: [&str; 7] = ["/dev/zram", "/dev/ram", "/dev/loop", "/dev/nbd", "/dev/rbd", "/dev/fuse", "/dev/drbd"];
+const MADE: [&str; 7] = [
+    "/dev/zram",
+    "/dev/ram",
+    "/dev/loop",
+    "/dev/nbd",
+    "/dev/rbd",
+    "/dev/fuse",
+    "/dev/drbd",
+];
 /// File systems that need no local device (`fs_type` of fstab(5)).
 const WITHOUT_DEVICE: [&str; 40] = [
     "9p",
@@ -81,16 +90,30 @@ pub struct Devices {
 impl Devices {
     pub fn new(image: &Image) -> Devices {
         let definition = image.definition;
-        let volumes: BTreeSet<String> = definition.volumes.iter().map(|volume| volume.policy.name.clone()).collect();
-        let id = |purpose: &str| derived_guid(&definition.id, purpose).to_string().to_ascii_lowercase();
+        let volumes: BTreeSet<String> = definition
+            .volumes
+            .iter()
+            .map(|volume| volume.policy.name.clone())
+            .collect();
+        let id = |purpose: &str| {
+            derived_guid(&definition.id, purpose)
+                .to_string()
+                .to_ascii_lowercase()
+        };
         let mut devices = Devices {
             partitions: volumes.clone(),
-            ids: volumes.iter().map(|name| id(&format!("volume {name}"))).collect(),
+            ids: volumes
+                .iter()
+                .map(|name| id(&format!("volume {name}")))
+                .collect(),
             file_systems: volumes,
             mapped: BTreeSet::new(),
         };
-        // The labels that `disk` gives: there is an EFI system partition where there is something for firmware to start.
-        if definition.boot.stub.is_some() || image.exists("/usr/lib/systemd/boot/efi/linuxx64.efi.stub") {
+        // The labels that `disk` gives: there is an EFI system partition where there is something
+        // for firmware to start.
+        if definition.boot.stub.is_some()
+            || image.exists("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
+        {
             devices.partitions.insert("esp".to_owned());
             devices.file_systems.insert("ESP".to_owned());
             devices.ids.insert(id("esp"));
@@ -106,10 +129,20 @@ impl Devices {
     /// Judges a device as fstab(5) and crypttab(5) write it, for a file system of this type.
     pub fn presence(&self, device: &str, kind: &str) -> Presence {
         let kind = kind.split(',').next().unwrap_or_default();
-        if WITHOUT_DEVICE.contains(&kind) || WITHOUT_DEVICE_BEGIN.iter().any(|begin| kind.starts_with(begin)) {
+        if WITHOUT_DEVICE.contains(&kind)
+            || WITHOUT_DEVICE_BEGIN
+                .iter()
+                .any(|begin| kind.starts_with(begin))
+        {
             return Presence::NoDevice;
         }
-        let known = |is_known: bool| if is_known { Presence::Present } else { Presence::Absent };
+        let known = |is_known: bool| {
+            if is_known {
+                Presence::Present
+            } else {
+                Presence::Absent
+            }
+        };
         if let Some((tag, value)) = device.split_once('=').filter(|(tag, _)| !tag.contains('/')) {
             let value = value.trim_matches('"');
             return known(match tag.to_ascii_uppercase().as_str() {
@@ -122,10 +155,17 @@ impl Devices {
         }
         match device.strip_prefix("/dev/") {
             Some(rest) => known(
-                rest.strip_prefix("disk/by-label/").is_some_and(|label| self.file_systems.contains(label))
-                    || rest.strip_prefix("disk/by-partlabel/").is_some_and(|label| self.partitions.contains(label))
-                    || rest.strip_prefix("disk/by-partuuid/").is_some_and(|id| self.ids.contains(&id.to_ascii_lowercase()))
-                    || rest.strip_prefix("mapper/").is_some_and(|name| self.mapped.contains(name))
+                rest.strip_prefix("disk/by-label/")
+                    .is_some_and(|label| self.file_systems.contains(label))
+                    || rest
+                        .strip_prefix("disk/by-partlabel/")
+                        .is_some_and(|label| self.partitions.contains(label))
+                    || rest
+                        .strip_prefix("disk/by-partuuid/")
+                        .is_some_and(|id| self.ids.contains(&id.to_ascii_lowercase()))
+                    || rest
+                        .strip_prefix("mapper/")
+                        .is_some_and(|name| self.mapped.contains(name))
                     || MADE.iter().any(|made| device.starts_with(made))
                     || ["root", "null", "zero", "urandom", "random"].contains(&rest),
             ),
@@ -145,7 +185,10 @@ pub fn unescaped(field: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let octal = bytes.get(at + 1..at + 4).filter(|_| bytes[at] == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        let octal = bytes
+            .get(at + 1..at + 4)
+            .filter(|_| bytes[at] == b'\\')
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
             Some(byte) => {
                 out.push(byte);

@@ -1,11 +1,11 @@
 //! The few parts of an ELF file that decide whether the kernel and the dynamic loader can start it.
 //!
-//! The file comes from a source and is hostile. Only the headers and the strings that they name are read, each at its offset and
-//! within the bounds that the kernel has (fs/binfmt_elf.c).
+//! The file comes from a source and is hostile. Only the headers and the strings that they name are
+//! read, each at its offset and within the bounds that the kernel has (fs/binfmt_elf.c).
 
 use object::elf::{
-    DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRTAB, ELFMAG, EM_386, EM_AARCH64, EM_ARM, EM_X86_64, ET_DYN, ET_EXEC, FileHeader32, FileHeader64,
-    PT_DYNAMIC, PT_INTERP, PT_LOAD,
+    DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRTAB, ELFMAG, EM_386, EM_AARCH64,
+    EM_ARM, EM_X86_64, ET_DYN, ET_EXEC, FileHeader32, FileHeader64, PT_DYNAMIC, PT_INTERP, PT_LOAD,
 };
 use object::pod;
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
@@ -66,7 +66,11 @@ pub fn read(content: &Content) -> Result<Elf, Malformed> {
         (2, 1, EM_X86_64) => read_as::<FileHeader64<LittleEndian>>(content, Machine::X86_64),
         (1, 1, EM_386) => read_as::<FileHeader32<LittleEndian>>(content, Machine::I386),
         (1 | 2, 1 | 2, _) => {
-            let machine = if data == 2 { machine.swap_bytes() } else { machine };
+            let machine = if data == 2 {
+                machine.swap_bytes()
+            } else {
+                machine
+            };
             let name = match machine {
                 EM_AARCH64 => "64-bit Arm",
                 EM_ARM => "32-bit Arm",
@@ -76,37 +80,74 @@ pub fn read(content: &Content) -> Result<Elf, Malformed> {
                 21 => "64-bit PowerPC",
                 _ => "",
             };
-            Ok(Elf { machine: Machine::Other(name, machine), loader: None, needed: Vec::new(), soname: None, rpath: None, runpath: None })
+            Ok(Elf {
+                machine: Machine::Other(name, machine),
+                loader: None,
+                needed: Vec::new(),
+                soname: None,
+                rpath: None,
+                runpath: None,
+            })
         }
         _ => Err("its header has an unknown class or byte order"),
     }
 }
 
-fn read_as<H: FileHeader<Endian = LittleEndian>>(content: &Content, machine: Machine) -> Result<Elf, Malformed> {
+fn read_as<H: FileHeader<Endian = LittleEndian>>(
+    content: &Content,
+    machine: Machine,
+) -> Result<Elf, Malformed> {
     let header: H = read_pod(content, 0, "its header is cut off")?;
     if !matches!(header.e_type(LittleEndian), ET_EXEC | ET_DYN) {
         return Err("it is an object file or a core dump, not a program");
     }
     let count = usize::from(header.e_phnum(LittleEndian));
     let size = count * size_of::<H::ProgramHeader>();
-    if usize::from(header.e_phentsize(LittleEndian)) != size_of::<H::ProgramHeader>() || count == 0 || size > PROGRAM_HEADERS_LIMIT {
+    if usize::from(header.e_phentsize(LittleEndian)) != size_of::<H::ProgramHeader>()
+        || count == 0
+        || size > PROGRAM_HEADERS_LIMIT
+    {
         return Err("its program headers are not those of a program");
     }
     let segments: Vec<H::ProgramHeader> = (0..count as u64)
         .map(|at| {
-            let offset = header.e_phoff(LittleEndian).into().checked_add(at * size_of::<H::ProgramHeader>() as u64);
-            read_pod(content, offset.ok_or("its program headers are beyond its end")?, "its program headers are beyond its end")
+            let offset = header
+                .e_phoff(LittleEndian)
+                .into()
+                .checked_add(at * size_of::<H::ProgramHeader>() as u64);
+            read_pod(
+                content,
+                offset.ok_or("its program headers are beyond its end")?,
+                "its program headers are beyond its end",
+            )
         })
         .collect::<Result<_, _>>()?;
-    let mut elf = Elf { machine, loader: None, needed: Vec::new(), soname: None, rpath: None, runpath: None };
-    if let Some(segment) = segments.iter().find(|segment| segment.p_type(LittleEndian) == PT_INTERP) {
+    let mut elf = Elf {
+        machine,
+        loader: None,
+        needed: Vec::new(),
+        soname: None,
+        rpath: None,
+        runpath: None,
+    };
+    if let Some(segment) = segments
+        .iter()
+        .find(|segment| segment.p_type(LittleEndian) == PT_INTERP)
+    {
         let length: u64 = segment.p_filesz(LittleEndian).into();
         if !(2..=STRING_LIMIT as u64).contains(&length) {
             return Err("the path of its dynamic loader is too long or empty");
         }
-        elf.loader = Some(string(content, segment.p_offset(LittleEndian).into(), "the path of its dynamic loader is beyond its end")?);
+        elf.loader = Some(string(
+            content,
+            segment.p_offset(LittleEndian).into(),
+            "the path of its dynamic loader is beyond its end",
+        )?);
     }
-    if let Some(segment) = segments.iter().find(|segment| segment.p_type(LittleEndian) == PT_DYNAMIC) {
+    if let Some(segment) = segments
+        .iter()
+        .find(|segment| segment.p_type(LittleEndian) == PT_DYNAMIC)
+    {
         read_dynamic::<H>(content, segment, &segments, &mut elf)?;
     }
     Ok(elf)
@@ -119,27 +160,53 @@ fn read_dynamic<H: FileHeader<Endian = LittleEndian>>(
     elf: &mut Elf,
 ) -> Result<(), Malformed> {
     const BEYOND: Malformed = "its dynamic section is beyond its end";
-    let (offset, length): (u64, u64) = (segment.p_offset(LittleEndian).into(), segment.p_filesz(LittleEndian).into());
+    let (offset, length): (u64, u64) = (
+        segment.p_offset(LittleEndian).into(),
+        segment.p_filesz(LittleEndian).into(),
+    );
     let mut entries: Vec<(u32, u64)> = Vec::new();
     for at in 0..length.min(DYNAMIC_LIMIT) / size_of::<H::Dyn>() as u64 {
-        let entry: H::Dyn = read_pod(content, offset.checked_add(at * size_of::<H::Dyn>() as u64).ok_or(BEYOND)?, BEYOND)?;
+        let entry: H::Dyn = read_pod(
+            content,
+            offset
+                .checked_add(at * size_of::<H::Dyn>() as u64)
+                .ok_or(BEYOND)?,
+            BEYOND,
+        )?;
         match entry.tag32(LittleEndian) {
             Some(DT_NULL) => break,
             Some(tag) => entries.push((tag, entry.d_val(LittleEndian).into())),
             None => {}
         }
     }
-    // The table's address is one in memory: the segment that is loaded there says where it is in the file.
-    let Some((_, address)) = entries.iter().find(|(tag, _)| *tag == DT_STRTAB) else { return Ok(()) };
-    let table = segments.iter().filter(|segment| segment.p_type(LittleEndian) == PT_LOAD).find_map(|segment| {
-        let (start, length, offset): (u64, u64, u64) =
-            (segment.p_vaddr(LittleEndian).into(), segment.p_filesz(LittleEndian).into(), segment.p_offset(LittleEndian).into());
-        let inside = address.checked_sub(start).filter(|inside| *inside < length)?;
-        offset.checked_add(inside)
-    });
+    // The table's address is one in memory: the segment that is loaded there says where it is in
+    // the file.
+    let Some((_, address)) = entries.iter().find(|(tag, _)| *tag == DT_STRTAB) else {
+        return Ok(());
+    };
+    let table = segments
+        .iter()
+        .filter(|segment| segment.p_type(LittleEndian) == PT_LOAD)
+        .find_map(|segment| {
+            let (start, length, offset): (u64, u64, u64) = (
+                segment.p_vaddr(LittleEndian).into(),
+                segment.p_filesz(LittleEndian).into(),
+                segment.p_offset(LittleEndian).into(),
+            );
+            let inside = address
+                .checked_sub(start)
+                .filter(|inside| *inside < length)?;
+            offset.checked_add(inside)
+        });
     let table = table.ok_or("its table of strings is in no segment")?;
     for (tag, value) in entries {
-        let text = || string(content, table.checked_add(value).ok_or(BEYOND)?, "a string of its dynamic section is beyond its end");
+        let text = || {
+            string(
+                content,
+                table.checked_add(value).ok_or(BEYOND)?,
+                "a string of its dynamic section is beyond its end",
+            )
+        };
         match tag {
             DT_NEEDED => elf.needed.push(text()?),
             DT_SONAME => elf.soname = Some(text()?),
@@ -154,13 +221,21 @@ fn read_dynamic<H: FileHeader<Endian = LittleEndian>>(
 /// A structure of the file.
 fn read_pod<T: Pod>(content: &Content, offset: u64, beyond: Malformed) -> Result<T, Malformed> {
     let mut bytes = vec![0; size_of::<T>()];
-    content.read_exact_at(offset, &mut bytes).map_err(|_| beyond)?;
-    pod::from_bytes::<T>(&bytes).map(|(value, _)| *value).map_err(|()| beyond)
+    content
+        .read_exact_at(offset, &mut bytes)
+        .map_err(|_| beyond)?;
+    pod::from_bytes::<T>(&bytes)
+        .map(|(value, _)| *value)
+        .map_err(|()| beyond)
 }
 
 /// The bytes up to a NUL.
 fn string(content: &Content, offset: u64, beyond: Malformed) -> Result<Vec<u8>, Malformed> {
-    let length = content.len().checked_sub(offset).ok_or(beyond)?.min(STRING_LIMIT as u64);
+    let length = content
+        .len()
+        .checked_sub(offset)
+        .ok_or(beyond)?
+        .min(STRING_LIMIT as u64);
     let mut bytes = vec![0; length as usize];
     read_at(content, offset, &mut bytes)?;
     let end = memchr::memchr(0, &bytes).ok_or(beyond)?;
@@ -169,7 +244,9 @@ fn string(content: &Content, offset: u64, beyond: Malformed) -> Result<Vec<u8>, 
 }
 
 fn read_at(content: &Content, offset: u64, bytes: &mut [u8]) -> Result<(), Malformed> {
-    content.read_exact_at(offset, bytes).map_err(|_| "it is cut off")
+    content
+        .read_exact_at(offset, bytes)
+        .map_err(|_| "it is cut off")
 }
 
 #[cfg(test)]
@@ -179,15 +256,40 @@ mod tests {
 
     #[test]
     fn reads_loader_libraries_and_search_paths() {
-        let program = Program { loader: Some("/lib64/ld.so"), needed: &["libc.so.6", "libm.so.6"], runpath: Some("$ORIGIN/../lib"), ..Program::default() };
+        let program = Program {
+            loader: Some("/lib64/ld.so"),
+            needed: &["libc.so.6", "libm.so.6"],
+            runpath: Some("$ORIGIN/../lib"),
+            ..Program::default()
+        };
         let elf = read(&Content::from_memory(program.bytes())).unwrap();
-        assert_eq!((elf.machine, elf.loader.as_deref(), elf.runpath.as_deref()), (Machine::X86_64, Some(&b"/lib64/ld.so"[..]), Some(&b"$ORIGIN/../lib"[..])));
+        assert_eq!(
+            (elf.machine, elf.loader.as_deref(), elf.runpath.as_deref()),
+            (
+                Machine::X86_64,
+                Some(&b"/lib64/ld.so"[..]),
+                Some(&b"$ORIGIN/../lib"[..])
+            )
+        );
         assert_eq!(elf.needed, [b"libc.so.6".to_vec(), b"libm.so.6".to_vec()]);
-        let library = Program { soname: Some("libx.so.1"), rpath: Some("/opt"), ..Program::default() };
+        let library = Program {
+            soname: Some("libx.so.1"),
+            rpath: Some("/opt"),
+            ..Program::default()
+        };
         let elf = read(&Content::from_memory(library.bytes())).unwrap();
-        assert_eq!((elf.soname.as_deref(), elf.rpath.as_deref(), elf.loader), (Some(&b"libx.so.1"[..]), Some(&b"/opt"[..]), None));
-        let arm = Program { machine: EM_AARCH64, ..Program::default() };
-        assert_eq!(read(&Content::from_memory(arm.bytes())).unwrap().machine, Machine::Other("64-bit Arm", EM_AARCH64));
+        assert_eq!(
+            (elf.soname.as_deref(), elf.rpath.as_deref(), elf.loader),
+            (Some(&b"libx.so.1"[..]), Some(&b"/opt"[..]), None)
+        );
+        let arm = Program {
+            machine: EM_AARCH64,
+            ..Program::default()
+        };
+        assert_eq!(
+            read(&Content::from_memory(arm.bytes())).unwrap().machine,
+            Machine::Other("64-bit Arm", EM_AARCH64)
+        );
     }
 
     #[test]
@@ -197,13 +299,22 @@ mod tests {
         let elf = read(&Content::from_memory(own)).unwrap();
         assert_eq!(elf.machine, Machine::X86_64);
         let shell = read(&Content::from_memory(std::fs::read("/bin/sh").unwrap())).unwrap();
-        assert_eq!(shell.loader.as_deref(), Some(&b"/lib64/ld-linux-x86-64.so.2"[..]));
+        assert_eq!(
+            shell.loader.as_deref(),
+            Some(&b"/lib64/ld-linux-x86-64.so.2"[..])
+        );
         assert!(shell.needed.contains(&b"libc.so.6".to_vec()), "{shell:?}");
     }
 
     #[test]
     fn hostile_files_are_errors_and_never_a_panic() {
-        let good = Program { loader: Some("/lib/ld"), needed: &["a", "b"], rpath: Some("/x"), ..Program::default() }.bytes();
+        let good = Program {
+            loader: Some("/lib/ld"),
+            needed: &["a", "b"],
+            rpath: Some("/x"),
+            ..Program::default()
+        }
+        .bytes();
         for end in 0..good.len() {
             let _ = read(&Content::from_memory(&good[..end]));
         }

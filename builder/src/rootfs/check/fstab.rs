@@ -1,5 +1,5 @@
-//! /etc/fstab and /etc/crypttab of an installed machine: lines whose device no machine from this image has (fstab(5), crypttab(5),
-//! systemd-fstab-generator(8)).
+//! /etc/fstab and /etc/crypttab of an installed machine: lines whose device no machine from this
+//! image has (fstab(5), crypttab(5), systemd-fstab-generator(8)).
 
 use super::devices::{Devices, Presence, unescaped};
 use super::units::Units;
@@ -64,26 +64,57 @@ fn parse(text: &str) -> Vec<Line> {
         .filter_map(|(at, line)| {
             let mut fields = line.split_whitespace().map(unescaped);
             let (device, place, kind) = (fields.next()?, fields.next()?, fields.next()?);
-            let options = fields.next().unwrap_or_default().split(',').map(str::to_owned).collect();
-            let place = if place.len() > 1 { place.trim_end_matches('/').to_owned() } else { place };
-            Some(Line { number: at + 1, device, place, kind, options })
+            let options = fields
+                .next()
+                .unwrap_or_default()
+                .split(',')
+                .map(str::to_owned)
+                .collect();
+            let place = if place.len() > 1 {
+                place.trim_end_matches('/').to_owned()
+            } else {
+                place
+            };
+            Some(Line {
+                number: at + 1,
+                device,
+                place,
+                kind,
+                options,
+            })
         })
         .collect()
 }
 
-/// Mount points below which something can be written: those whose file system can be there. A directory that is bound elsewhere is
-/// writable where it `is_writable` itself.
-pub fn writable_places(lines: &[Line], devices: &Devices, is_writable: impl Fn(&str) -> bool) -> Vec<String> {
+/// Mount points below which something can be written: those whose file system can be there. A
+/// directory that is bound elsewhere is writable where it `is_writable` itself.
+pub fn writable_places(
+    lines: &[Line],
+    devices: &Devices,
+    is_writable: impl Fn(&str) -> bool,
+) -> Vec<String> {
     let is_mounted = |line: &&Line| {
-        if !line.place.starts_with('/') || line.place.len() == 1 || line.has("ro") || line.has("noauto") {
+        if !line.place.starts_with('/')
+            || line.place.len() == 1
+            || line.has("ro")
+            || line.has("noauto")
+        {
             return false;
         }
         match line.is_bind() {
             true => is_writable(&line.device),
-            false => line.has("nofail") || line.is_remote() || devices.presence(&line.device, &line.kind) != Presence::Absent,
+            false => {
+                line.has("nofail")
+                    || line.is_remote()
+                    || devices.presence(&line.device, &line.kind) != Presence::Absent
+            }
         }
     };
-    lines.iter().filter(is_mounted).map(|line| line.place.clone()).collect()
+    lines
+        .iter()
+        .filter(is_mounted)
+        .map(|line| line.place.clone())
+        .collect()
 }
 
 /// What a line does to the start.
@@ -97,13 +128,31 @@ enum Effect {
 }
 
 /// Judges every line.
-pub fn check(image: &Image, lines: &[Line], units: Option<&Units>, writable: &Writable, devices: &Devices) -> Vec<Finding> {
-    if image.definition.kernel.cmdline.split_whitespace().any(|word| matches!(word, "fstab=no" | "systemd.fstab=no" | "fstab=0" | "systemd.fstab=0")) {
+pub fn check(
+    image: &Image,
+    lines: &[Line],
+    units: Option<&Units>,
+    writable: &Writable,
+    devices: &Devices,
+) -> Vec<Finding> {
+    if image
+        .definition
+        .kernel
+        .cmdline
+        .split_whitespace()
+        .any(|word| {
+            matches!(
+                word,
+                "fstab=no" | "systemd.fstab=no" | "fstab=0" | "systemd.fstab=0"
+            )
+        })
+    {
         return Vec::new();
     }
     let (mut stops, mut fails, mut unused) = (Vec::new(), Vec::new(), Vec::new());
     for line in lines {
-        // A unit of the same name in /etc is stronger than the one that systemd makes of the line, also an empty one.
+        // A unit of the same name in /etc is stronger than the one that systemd makes of the line,
+        // also an empty one.
         if units.is_some() && image.is_named(&format!("/etc/systemd/system/{}", unit_name(line))) {
             continue;
         }
@@ -117,7 +166,12 @@ pub fn check(image: &Image, lines: &[Line], units: Option<&Units>, writable: &Wr
     let remedy = "remove the file: [[file]] path = \"/etc/fstab\", absent = true; or keep only lines for what this image has, such as LABEL=NAME of a volume. \
                   A line for a disk that is attached to the machine needs the option nofail";
     let finding = |is_error, rule, message: &str, lines: Vec<String>, hint: &str| {
-        (!lines.is_empty()).then(|| Finding { is_error, rule, message: format!("{FSTAB} {message}: {}", listed(&lines)), hint: hint.to_owned() })
+        (!lines.is_empty()).then(|| Finding {
+            is_error,
+            rule,
+            message: format!("{FSTAB} {message}: {}", listed(&lines)),
+            hint: hint.to_owned(),
+        })
     };
     let stop = match units {
         Some(_) => "has lines that stop the machine in emergency mode, where nobody can log in",
@@ -125,8 +179,20 @@ pub fn check(image: &Image, lines: &[Line], units: Option<&Units>, writable: &Wr
     };
     [
         finding(units.is_some(), "stale-fstab", stop, stops, remedy),
-        finding(false, "stale-fstab", "has lines that make the machine wait for nothing and then fail", fails, remedy),
-        finding(false, "fstab-on-volume", "has lines for what the agent has mounted already, which are not used", unused, "remove these lines"),
+        finding(
+            false,
+            "stale-fstab",
+            "has lines that make the machine wait for nothing and then fail",
+            fails,
+            remedy,
+        ),
+        finding(
+            false,
+            "fstab-on-volume",
+            "has lines for what the agent has mounted already, which are not used",
+            unused,
+            "remove these lines",
+        ),
     ]
     .into_iter()
     .flatten()
@@ -134,53 +200,110 @@ pub fn check(image: &Image, lines: &[Line], units: Option<&Units>, writable: &Wr
 }
 
 fn effect(image: &Image, line: &Line, writable: &Writable, devices: &Devices) -> Option<Effect> {
-    if line.has("noauto") || KERNELS.iter().any(|own| line.place == *own || adamant_contract::policy::is_below(&line.place, own)) {
+    if line.has("noauto")
+        || KERNELS
+            .iter()
+            .any(|own| line.place == *own || adamant_contract::policy::is_below(&line.place, own))
+    {
         return None;
     }
-    let presence = if line.is_bind() { Presence::File } else { devices.presence(&line.device, &line.kind) };
+    let presence = if line.is_bind() {
+        Presence::File
+    } else {
+        devices.presence(&line.device, &line.kind)
+    };
     let named = line.named();
-    let is_missing_file = presence == Presence::File && !image.exists(&line.device) && !writable.holds(&line.device);
+    let is_missing_file =
+        presence == Presence::File && !image.exists(&line.device) && !writable.holds(&line.device);
     let trouble = match presence {
         Presence::Absent => Some(format!("{named}: this image's disk has no such device")),
-        _ if is_missing_file && !line.is_remote() => Some(format!("{named}: {} is not in the image", line.device)),
+        _ if is_missing_file && !line.is_remote() => {
+            Some(format!("{named}: {} is not in the image", line.device))
+        }
         _ => None,
     };
-    if let Some(trouble) = trouble.clone().filter(|_| !line.is_optional() && !line.is_remote()) {
+    if let Some(trouble) = trouble
+        .clone()
+        .filter(|_| !line.is_optional() && !line.is_remote())
+    {
         // Nothing waits for swap, or for a mount point before somebody looks at it.
         let waits = line.is_swap() || line.has("x-systemd.automount");
-        return Some(if waits { Effect::Failure(trouble) } else { Effect::Emergency(trouble) });
+        return Some(if waits {
+            Effect::Failure(trouble)
+        } else {
+            Effect::Emergency(trouble)
+        });
     }
     if line.is_swap() {
         return None;
     }
     if line.place == "/" {
-        return (!line.is_optional()).then(|| Effect::Unused(format!("{named}: the root is the verified image")));
+        return (!line.is_optional())
+            .then(|| Effect::Unused(format!("{named}: the root is the verified image")));
     }
-    if let Some(volume) = image.definition.volumes.iter().find(|volume| volume.policy.mount == line.place) {
+    if let Some(volume) = image
+        .definition
+        .volumes
+        .iter()
+        .find(|volume| volume.policy.mount == line.place)
+    {
         let name = &volume.policy.name;
-        let is_own = ["LABEL=", "PARTLABEL=", "/dev/disk/by-label/", "/dev/disk/by-partlabel/"]
-            .iter()
-            .any(|begin| line.device.strip_prefix(begin).is_some_and(|label| label.trim_matches('"') == name));
-        return (!is_own).then(|| Effect::Unused(format!("{named}: the volume {name:?} is mounted there")));
+        let is_own = [
+            "LABEL=",
+            "PARTLABEL=",
+            "/dev/disk/by-label/",
+            "/dev/disk/by-partlabel/",
+        ]
+        .iter()
+        .any(|begin| {
+            line.device
+                .strip_prefix(begin)
+                .is_some_and(|label| label.trim_matches('"') == name)
+        });
+        return (!is_own)
+            .then(|| Effect::Unused(format!("{named}: the volume {name:?} is mounted there")));
     }
     // Only a directory can be mounted on, but for a file that is bound over a file.
     let is_there = image.is_directory(&line.place) || line.is_bind() && image.exists(&line.place);
-    if trouble.is_none() && line.place.starts_with('/') && !is_there && !writable.holds(parent(&line.place)) && !line.is_optional() {
-        let what = format!("{named}: the image has no directory {}, and none can be made on the read-only root", line.place);
-        let is_local =
-            !line.is_remote() && !line.has("x-systemd.automount") && !matches!(line.kind.as_str(), "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "glusterfs");
-        return Some(if is_local { Effect::Emergency(what) } else { Effect::Failure(what) });
+    if trouble.is_none()
+        && line.place.starts_with('/')
+        && !is_there
+        && !writable.holds(parent(&line.place))
+        && !line.is_optional()
+    {
+        let what = format!(
+            "{named}: the image has no directory {}, and none can be made on the read-only root",
+            line.place
+        );
+        let is_local = !line.is_remote()
+            && !line.has("x-systemd.automount")
+            && !matches!(
+                line.kind.as_str(),
+                "nfs" | "nfs4" | "cifs" | "smb3" | "ceph" | "glusterfs"
+            );
+        return Some(if is_local {
+            Effect::Emergency(what)
+        } else {
+            Effect::Failure(what)
+        });
     }
     None
 }
 
 fn parent(path: &str) -> &str {
-    path.rsplit_once('/').map_or("/", |(parent, _)| if parent.is_empty() { "/" } else { parent })
+    path.rsplit_once('/').map_or(
+        "/",
+        |(parent, _)| if parent.is_empty() { "/" } else { parent },
+    )
 }
 
 /// The name of the unit that systemd makes of the line (systemd-escape(1)).
 fn unit_name(line: &Line) -> String {
-    let (path, kind) = if line.is_swap() { (&line.device, "swap") } else { (&line.place, "mount") };
+    let (path, kind) = if line.is_swap() {
+        (&line.device, "swap")
+    } else {
+        (&line.place, "mount")
+    };
     let trimmed = path.trim_matches('/');
     if trimmed.is_empty() {
         return format!("-.{kind}");
@@ -198,16 +321,28 @@ fn unit_name(line: &Line) -> String {
 }
 
 /// Devices of /etc/crypttab that the machine does not have; those that it can open are noted.
-pub fn check_crypttab(image: &Image, devices: &mut Devices, writable: impl Fn(&str) -> bool) -> Option<Finding> {
+pub fn check_crypttab(
+    image: &Image,
+    devices: &mut Devices,
+    writable: impl Fn(&str) -> bool,
+) -> Option<Finding> {
     let mut stale = Vec::new();
     for (at, line) in image.text(CRYPTTAB).unwrap_or_default().lines().enumerate() {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let [name, device, more @ ..] = &fields[..] else { continue };
+        let [name, device, more @ ..] = &fields[..] else {
+            continue;
+        };
         if name.starts_with('#') {
             continue;
         }
-        let options: Vec<&str> = more.get(1).into_iter().flat_map(|options| options.split(',')).collect();
-        let is_optional = ["noauto", "nofail", "_netdev"].iter().any(|option| options.contains(option));
+        let options: Vec<&str> = more
+            .get(1)
+            .into_iter()
+            .flat_map(|options| options.split(','))
+            .collect();
+        let is_optional = ["noauto", "nofail", "_netdev"]
+            .iter()
+            .any(|option| options.contains(option));
         match devices.presence(device, "crypt") {
             Presence::File if !image.exists(device) && !writable(device) => {}
             Presence::Absent | Presence::NoDevice => {}
@@ -229,7 +364,11 @@ pub fn check_crypttab(image: &Image, devices: &mut Devices, writable: impl Fn(&s
 }
 
 fn listed(lines: &[String]) -> String {
-    let more = if lines.len() > NAMED { format!("; and {} more", lines.len() - NAMED) } else { String::new() };
+    let more = if lines.len() > NAMED {
+        format!("; and {} more", lines.len() - NAMED)
+    } else {
+        String::new()
+    };
     format!("{}{more}", lines[..lines.len().min(NAMED)].join("; "))
 }
 
@@ -241,19 +380,52 @@ mod tests {
     fn lines_are_read_with_their_escapes_and_comments() {
         let text = "# x\n\n  # y\nLABEL=a\t/srv/my\\040data  ext4\tdefaults,nofail 0 2\n/dev/vdb none swap\nbroken /only\nUUID=x /b/ ext4 sw 0 0";
         let lines = parse(text);
-        let read: Vec<_> = lines.iter().map(|line| (line.number, line.device.as_str(), line.place.as_str(), line.options.len())).collect();
-        assert_eq!(read, [(4, "LABEL=a", "/srv/my data", 2), (5, "/dev/vdb", "none", 1), (7, "UUID=x", "/b", 1)]);
+        let read: Vec<_> = lines
+            .iter()
+            .map(|line| {
+                (
+                    line.number,
+                    line.device.as_str(),
+                    line.place.as_str(),
+                    line.options.len(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            read,
+            [
+                (4, "LABEL=a", "/srv/my data", 2),
+                (5, "/dev/vdb", "none", 1),
+                (7, "UUID=x", "/b", 1)
+            ]
+        );
         assert!(lines[0].is_optional() && lines[1].is_swap() && !lines[2].is_optional());
     }
 
     #[test]
     fn units_have_the_names_that_systemd_gives_them() {
         let name = |place: &str| {
-            unit_name(&Line { number: 1, device: "/dev/disk/by-uuid/a-b".to_owned(), place: place.to_owned(), kind: "ext4".to_owned(), options: Vec::new() })
+            unit_name(&Line {
+                number: 1,
+                device: "/dev/disk/by-uuid/a-b".to_owned(),
+                place: place.to_owned(),
+                kind: "ext4".to_owned(),
+                options: Vec::new(),
+            })
         };
         assert_eq!(
-            (name("/"), name("/boot/efi"), name("/srv/a-b"), name("/.x y")),
-            ("-.mount".into(), "boot-efi.mount".into(), "srv-a\\x2db.mount".into(), "\\x2ex\\x20y.mount".into())
+            (
+                name("/"),
+                name("/boot/efi"),
+                name("/srv/a-b"),
+                name("/.x y")
+            ),
+            (
+                "-.mount".into(),
+                "boot-efi.mount".into(),
+                "srv-a\\x2db.mount".into(),
+                "\\x2ex\\x20y.mount".into()
+            )
         );
     }
 }

@@ -1,14 +1,23 @@
-//! Where the dynamic loaders of glibc and musl look for libraries (ld.so(8), musl's ldso/dynlink.c).
+//! Where the dynamic loaders of glibc and musl look for libraries (ld.so(8), musl's
+//! ldso/dynlink.c).
 
 use super::Image;
 use super::elf::Elf;
 use super::program::Found;
 use crate::tree::{Kind, parts, show};
 
-/// Directories that glibc's loader looks at without a cache, of Debian and of other distributions. One that a distribution's loader
-/// does not know is empty there.
-const FOLDERS: [&str; 8] =
-    ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/i386-linux-gnu", "/usr/lib/i386-linux-gnu", "/lib64", "/usr/lib64", "/lib", "/usr/lib"];
+/// Directories that glibc's loader looks at without a cache, of Debian and of other distributions.
+/// One that a distribution's loader does not know is empty there.
+const FOLDERS: [&str; 8] = [
+    "/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu",
+    "/lib/i386-linux-gnu",
+    "/usr/lib/i386-linux-gnu",
+    "/lib64",
+    "/usr/lib64",
+    "/lib",
+    "/usr/lib",
+];
 /// The same for musl, unless /etc/ld-musl-x86_64.path says otherwise.
 const MUSL_FOLDERS: [&str; 3] = ["/lib", "/usr/local/lib", "/usr/lib"];
 /// Names of libraries that musl's loader itself is: what follows `lib`, up to a point.
@@ -25,31 +34,64 @@ pub struct Search {
 
 impl Search {
     pub fn new(image: &Image) -> Search {
-        let mut cached: std::collections::BTreeMap<Vec<u8>, Vec<String>> = std::collections::BTreeMap::new();
-        let cache = image.tree.resolve(b"/etc/ld.so.cache").and_then(|id| match &image.tree.node(id).kind {
-            Kind::File(content) => content.to_vec(CACHE_LIMIT).ok(),
-            _ => None,
+        let mut cached: std::collections::BTreeMap<Vec<u8>, Vec<String>> =
+            std::collections::BTreeMap::new();
+        let cache = image.tree.resolve(b"/etc/ld.so.cache").and_then(|id| {
+            match &image.tree.node(id).kind {
+                Kind::File(content) => content.to_vec(CACHE_LIMIT).ok(),
+                _ => None,
+            }
         });
-        // Both formats of the cache end with a table of strings: the paths, each with a NUL behind it.
-        for text in cache.unwrap_or_default().split(|b| *b == 0).filter(|text| text.starts_with(b"/")) {
+        // Both formats of the cache end with a table of strings: the paths, each with a NUL behind
+        // it.
+        for text in cache
+            .unwrap_or_default()
+            .split(|b| *b == 0)
+            .filter(|text| text.starts_with(b"/"))
+        {
             let name = parts(text).last().unwrap_or_default();
             cached.entry(name.to_vec()).or_default().push(show(text));
         }
         let musl = image.text("/etc/ld-musl-x86_64.path");
-        let musl = musl.map(|text| text.split([':', '\n']).map(str::trim).filter(|folder| !folder.is_empty()).map(str::to_owned).collect());
-        Search { cached, musl: musl.unwrap_or_else(|| MUSL_FOLDERS.map(str::to_owned).into()) }
+        let musl = musl.map(|text| {
+            text.split([':', '\n'])
+                .map(str::trim)
+                .filter(|folder| !folder.is_empty())
+                .map(str::to_owned)
+                .collect()
+        });
+        Search {
+            cached,
+            musl: musl.unwrap_or_else(|| MUSL_FOLDERS.map(str::to_owned).into()),
+        }
     }
 
-    /// The directories that an object itself names for what it needs, and those that the libraries it loads inherit. `at`: its path;
-    /// `inherited`: those of the objects that loaded it.
-    pub fn own_folders(&self, at: &str, elf: &Elf, inherited: &[String]) -> (Vec<String>, Vec<String>) {
-        let expand = |list: &Option<Vec<u8>>| list.iter().flat_map(|list| expanded(&show(list), at)).collect::<Vec<_>>();
+    /// The directories that an object itself names for what it needs, and those that the libraries
+    /// it loads inherit. `at`: its path; `inherited`: those of the objects that loaded it.
+    pub fn own_folders(
+        &self,
+        at: &str,
+        elf: &Elf,
+        inherited: &[String],
+    ) -> (Vec<String>, Vec<String>) {
+        let expand = |list: &Option<Vec<u8>>| {
+            list.iter()
+                .flat_map(|list| expanded(&show(list), at))
+                .collect::<Vec<_>>()
+        };
         let inherits = match elf.runpath {
             // DT_RPATH says nothing beside DT_RUNPATH.
             Some(_) => inherited.to_vec(),
-            None => expand(&elf.rpath).into_iter().chain(inherited.iter().cloned()).collect(),
+            None => expand(&elf.rpath)
+                .into_iter()
+                .chain(inherited.iter().cloned())
+                .collect(),
         };
-        let own = if elf.runpath.is_some() { expand(&elf.runpath) } else { inherits.clone() };
+        let own = if elf.runpath.is_some() {
+            expand(&elf.runpath)
+        } else {
+            inherits.clone()
+        };
         (own, inherits)
     }
 
@@ -64,16 +106,33 @@ impl Search {
             paths.extend(self.musl.iter().map(in_folder));
             return paths;
         }
-        paths.extend(self.cached.get(name.as_bytes()).into_iter().flatten().cloned());
+        paths.extend(
+            self.cached
+                .get(name.as_bytes())
+                .into_iter()
+                .flatten()
+                .cloned(),
+        );
         // A loader built for another place, such as Nix's, looks beside itself.
-        let beside = loader.path.rsplit_once('/').map_or(String::new(), |(folder, _)| folder.to_owned());
-        paths.extend(FOLDERS.map(str::to_owned).iter().chain([&beside]).map(in_folder));
+        let beside = loader
+            .path
+            .rsplit_once('/')
+            .map_or(String::new(), |(folder, _)| folder.to_owned());
+        paths.extend(
+            FOLDERS
+                .map(str::to_owned)
+                .iter()
+                .chain([&beside])
+                .map(in_folder),
+        );
         paths
     }
 
     /// musl's loader is the C library, by each of its old names.
     pub fn is_loader_itself(&self, name: &[u8], loader: &Found) -> bool {
-        let stem = name.strip_prefix(b"lib").and_then(|rest| rest.split(|b| *b == b'.').next());
+        let stem = name
+            .strip_prefix(b"lib")
+            .and_then(|rest| rest.split(|b| *b == b'.').next());
         is_musl(loader) && stem.is_some_and(|stem| MUSL_ITSELF.contains(&stem))
     }
 
@@ -91,17 +150,25 @@ impl Search {
 
 fn is_musl(loader: &Found) -> bool {
     // /lib/ld-musl-x86_64.so.1 is the file itself, or a link to libc.so.
-    loader.path.contains("/ld-musl-") || loader.path.ends_with("/libc.so") || loader.path.contains("/libc.musl-")
+    loader.path.contains("/ld-musl-")
+        || loader.path.ends_with("/libc.so")
+        || loader.path.contains("/libc.musl-")
 }
 
-/// The directories of a list, with `$ORIGIN` and `$LIB` replaced. What stands for the processor's name is left out.
+/// The directories of a list, with `$ORIGIN` and `$LIB` replaced. What stands for the processor's
+/// name is left out.
 fn expanded(list: &str, object: &str) -> Vec<String> {
     let origin = object.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut folders = Vec::new();
     for folder in list.split(':').filter(|folder| !folder.is_empty()) {
-        let folder = folder.replace("${ORIGIN}", origin).replace("$ORIGIN", origin).replace("${LIB}", "$LIB");
+        let folder = folder
+            .replace("${ORIGIN}", origin)
+            .replace("$ORIGIN", origin)
+            .replace("${LIB}", "$LIB");
         match folder.contains("$LIB") {
-            true => folders.extend(["lib/x86_64-linux-gnu", "lib64", "lib"].map(|lib| folder.replace("$LIB", lib))),
+            true => folders.extend(
+                ["lib/x86_64-linux-gnu", "lib64", "lib"].map(|lib| folder.replace("$LIB", lib)),
+            ),
             false if folder.contains('$') => {}
             false => folders.push(folder),
         }
@@ -115,7 +182,15 @@ mod tests {
 
     #[test]
     fn search_paths_are_expanded_from_the_objects_own_place() {
-        assert_eq!(expanded("$ORIGIN/../lib:/opt/${LIB}", "/opt/app/bin/x"), ["/opt/app/bin/../lib", "/opt/lib/x86_64-linux-gnu", "/opt/lib64", "/opt/lib"]);
+        assert_eq!(
+            expanded("$ORIGIN/../lib:/opt/${LIB}", "/opt/app/bin/x"),
+            [
+                "/opt/app/bin/../lib",
+                "/opt/lib/x86_64-linux-gnu",
+                "/opt/lib64",
+                "/opt/lib"
+            ]
+        );
         assert_eq!(expanded("${ORIGIN}:$PLATFORM/x::/a", "/x"), ["", "/a"]);
     }
 }

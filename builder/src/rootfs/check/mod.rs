@@ -1,7 +1,8 @@
 //! Checks on the finished tree that save an operator a night.
 //!
-//! They promise no proof that a server will work, only that known ways not to work are named before it is one. What makes the image useless
-//! is an error; what breaks one service, or what the operator may have meant, is a warning.
+//! They promise no proof that a server will work, only that known ways not to work are named before
+//! it is one. What makes the image useless is an error; what breaks one service, or what the
+//! operator may have meant, is a warning.
 
 mod accounts;
 mod devices;
@@ -55,7 +56,14 @@ const TEXT_LIMIT: u64 = 1 << 20;
 /// Names that a message lists; the rest is counted.
 const NAMED: usize = 5;
 /// Where systemd, shells and env look for a program by its name.
-const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+const PATH: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
 /// Where the agent mounts something else before it starts the image's init.
 const MOUNTED_OVER: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
@@ -70,13 +78,25 @@ pub fn check(tree: &Tree, definition: &Definition) -> Vec<Finding> {
     findings.extend(links_that_leave(&image));
     findings.extend(scripts::check(&image));
     let has_systemd = crate::rootfs::scrub::has_systemd(tree);
-    let units = if has_systemd { units::Units::read(&image) } else { units::Units::default() };
+    let units = if has_systemd {
+        units::Units::read(&image)
+    } else {
+        units::Units::default()
+    };
     let lines = fstab::read(&image);
     let mut devices = devices::Devices::new(&image);
     let before = writable::Writable::new(&image, &units, &lines, &devices);
-    findings.extend(fstab::check_crypttab(&image, &mut devices, |path| before.holds(path)));
+    findings.extend(fstab::check_crypttab(&image, &mut devices, |path| {
+        before.holds(path)
+    }));
     let writable = writable::Writable::new(&image, &units, &lines, &devices);
-    findings.extend(fstab::check(&image, &lines, has_systemd.then_some(&units), &writable, &devices));
+    findings.extend(fstab::check(
+        &image,
+        &lines,
+        has_systemd.then_some(&units),
+        &writable,
+        &devices,
+    ));
     if has_systemd {
         findings.extend(units.check_missing());
         findings.extend(units.check(&image, &writable));
@@ -100,7 +120,10 @@ impl Image<'_> {
 
     fn text_of(&self, id: NodeId) -> Option<String> {
         match &self.tree.node(id).kind {
-            Kind::File(content) => content.to_vec(TEXT_LIMIT).ok().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+            Kind::File(content) => content
+                .to_vec(TEXT_LIMIT)
+                .ok()
+                .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
             _ => None,
         }
     }
@@ -111,8 +134,14 @@ impl Image<'_> {
 
     /// Whether a name is there, wherever it leads.
     fn is_named(&self, path: &str) -> bool {
-        let Some((folder, name)) = path.rsplit_once('/') else { return false };
-        self.tree.resolve(folder.as_bytes()).is_some_and(|id| self.tree.children(id).any(|(child, _)| child == name.as_bytes()))
+        let Some((folder, name)) = path.rsplit_once('/') else {
+            return false;
+        };
+        self.tree.resolve(folder.as_bytes()).is_some_and(|id| {
+            self.tree
+                .children(id)
+                .any(|(child, _)| child == name.as_bytes())
+        })
     }
 
     fn is_directory(&self, path: &str) -> bool {
@@ -121,13 +150,18 @@ impl Image<'_> {
 
     /// Names in a directory, links followed; those that are not UTF-8 are left out.
     fn names(&self, path: &str) -> Vec<String> {
-        let Some(id) = self.tree.resolve(path.as_bytes()) else { return Vec::new() };
-        self.tree.children(id).filter_map(|(name, _)| String::from_utf8(name.to_vec()).ok()).collect()
+        let Some(id) = self.tree.resolve(path.as_bytes()) else {
+            return Vec::new();
+        };
+        self.tree
+            .children(id)
+            .filter_map(|(name, _)| String::from_utf8(name.to_vec()).ok())
+            .collect()
     }
 }
 
-/// Relative links with more `..` than there are directories above them: in the image they end at its root, but a tool that unpacks or mounts
-/// it elsewhere follows them out.
+/// Relative links with more `..` than there are directories above them: in the image they end at
+/// its root, but a tool that unpacks or mounts it elsewhere follows them out.
 fn links_that_leave(image: &Image) -> Option<Finding> {
     let mut leaving = Vec::new();
     image.tree.visit(&mut |path, id| {
@@ -137,12 +171,19 @@ fn links_that_leave(image: &Image) -> Option<Finding> {
             leaving.push(format!("{} -> {}", show(path), show(target)));
         }
     });
-    let first = leaving.first()?.split(" -> ").next().unwrap_or_default().to_owned();
+    let first = leaving
+        .first()?
+        .split(" -> ")
+        .next()
+        .unwrap_or_default()
+        .to_owned();
     Some(Finding {
         is_error: false,
         rule: "link-leaves-image",
         message: format!("symbolic links lead out of the image: {}", listed(&leaving)),
-        hint: format!("give them a target inside, for example [[file]] path = {first:?}, link = \"...\"; or absent = true"),
+        hint: format!(
+            "give them a target inside, for example [[file]] path = {first:?}, link = \"...\"; or absent = true"
+        ),
     })
 }
 
@@ -164,6 +205,10 @@ fn leaves(path: &[u8], target: &[u8]) -> bool {
 
 /// The first few of many.
 fn listed(all: &[String]) -> String {
-    let more = if all.len() > NAMED { format!(" and {} more", all.len() - NAMED) } else { String::new() };
+    let more = if all.len() > NAMED {
+        format!(" and {} more", all.len() - NAMED)
+    } else {
+        String::new()
+    };
     format!("{}{more}", all[..all.len().min(NAMED)].join(", "))
 }

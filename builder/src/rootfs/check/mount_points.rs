@@ -1,4 +1,5 @@
-//! Where the agent mounts: each mount point is a directory of the image, and no symbolic link leads there, because the agent follows none.
+//! Where the agent mounts: each mount point is a directory of the image, and no symbolic link leads
+//! there, because the agent follows none.
 
 use adamant_contract::policy::Policy;
 
@@ -10,13 +11,24 @@ use crate::tree::{Kind, Step, Stop, parts, show};
 const KERNELS: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 
 pub fn check(image: &Image) -> Vec<Finding> {
-    let kernels = KERNELS.into_iter().filter_map(|path| judge(image, path, None));
-    let volumes = image.definition.volumes.iter().filter_map(|volume| judge(image, &volume.policy.mount, Some(volume)));
+    let kernels = KERNELS
+        .into_iter()
+        .filter_map(|path| judge(image, path, None));
+    let volumes = image
+        .definition
+        .volumes
+        .iter()
+        .filter_map(|volume| judge(image, &volume.policy.mount, Some(volume)));
     kernels.chain(volumes).collect()
 }
 
 fn error(rule: &'static str, message: String, hint: String) -> Option<Finding> {
-    Some(Finding { is_error: true, rule, message, hint })
+    Some(Finding {
+        is_error: true,
+        rule,
+        message,
+        hint,
+    })
 }
 
 fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding> {
@@ -27,27 +39,58 @@ fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding>
         }
         Step::Follow
     });
-    let what = volume.map_or_else(|| mount.to_owned(), |volume| format!("{mount}, the mount point of volume {:?},", volume.policy.name));
+    let what = volume.map_or_else(
+        || mount.to_owned(),
+        |volume| {
+            format!(
+                "{mount}, the mount point of volume {:?},",
+                volume.policy.name
+            )
+        },
+    );
     if let Some((link, target)) = links.first() {
-        let goes = if link == mount { "is a symbolic link" } else { "goes through a symbolic link" };
-        let chain = links.iter().map(|(link, target)| format!("{link} -> {target}")).take(super::NAMED).collect::<Vec<_>>().join(", ");
-        let replace = format!("replace the link by a directory: [[file]] path = {link:?}, absent = true, and [[file]] path = {mount:?}, directory = true");
+        let goes = if link == mount {
+            "is a symbolic link"
+        } else {
+            "goes through a symbolic link"
+        };
+        let chain = links
+            .iter()
+            .map(|(link, target)| format!("{link} -> {target}"))
+            .take(super::NAMED)
+            .collect::<Vec<_>>()
+            .join(", ");
+        let replace = format!(
+            "replace the link by a directory: [[file]] path = {link:?}, absent = true, and [[file]] path = {mount:?}, directory = true"
+        );
         return match end {
-            Err(Stop::Circle | Stop::Refused(_)) => {
-                error("mount-point-link", format!("{what} {goes} that is part of a symbolic link loop ({link} -> {target})"), replace)
-            }
+            Err(Stop::Circle | Stop::Refused(_)) => error(
+                "mount-point-link",
+                format!("{what} {goes} that is part of a symbolic link loop ({link} -> {target})"),
+                replace,
+            ),
             Ok(end) => {
                 let real = format!("/{}", show(&end.path()));
                 let hint = match volume {
                     Some(volume) if is_possible(image, volume, &real) => {
-                        let directory = if image.is_directory(&real) { String::new() } else { format!(" and [[file]] path = {real:?}, directory = true") };
+                        let directory = if image.is_directory(&real) {
+                            String::new()
+                        } else {
+                            format!(" and [[file]] path = {real:?}, directory = true")
+                        };
                         format!("write mount = {real:?}{directory}; or {replace}")
                     }
                     // The whole of the merged /usr hangs on a link such as /lib.
-                    Some(_) if link != mount => format!("mount the volume elsewhere, for example below /srv or /var: {real} belongs to the image"),
+                    Some(_) if link != mount => format!(
+                        "mount the volume elsewhere, for example below /srv or /var: {real} belongs to the image"
+                    ),
                     _ => replace,
                 };
-                error("mount-point-link", format!("{what} {goes} ({chain}), and the agent follows none when it mounts"), hint)
+                error(
+                    "mount-point-link",
+                    format!("{what} {goes} ({chain}), and the agent follows none when it mounts"),
+                    hint,
+                )
             }
         };
     }
@@ -57,7 +100,9 @@ fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding>
         Some(_) => error(
             "no-mount-point",
             format!("{what} is no directory, but a file system is mounted there"),
-            format!("[[file]] path = {mount:?}, absent = true, and [[file]] path = {mount:?}, directory = true"),
+            format!(
+                "[[file]] path = {mount:?}, absent = true, and [[file]] path = {mount:?}, directory = true"
+            ),
         ),
         None => error(
             "no-mount-point",
@@ -70,11 +115,20 @@ fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding>
 /// Whether the volume could be mounted at this path instead.
 fn is_possible(image: &Image, volume: &Volume, path: &str) -> bool {
     let mut policy: Policy = image.definition.policy();
-    let is_taken = policy.volumes.iter().any(|other| other.name != volume.policy.name && other.mount == path);
-    if let Some(own) = policy.volumes.iter_mut().find(|own| own.name == volume.policy.name) {
+    let is_taken = policy
+        .volumes
+        .iter()
+        .any(|other| other.name != volume.policy.name && other.mount == path);
+    if let Some(own) = policy
+        .volumes
+        .iter_mut()
+        .find(|own| own.name == volume.policy.name)
+    {
         own.mount = path.to_owned();
     }
     // The policy has an order, which the new path may need to be another.
-    policy.volumes.sort_by_key(|volume| volume.mount.matches('/').count());
+    policy
+        .volumes
+        .sort_by_key(|volume| volume.mount.matches('/').count());
     !is_taken && policy.check().is_ok()
 }

@@ -1,4 +1,5 @@
-//! Whether a program of the image can be started: by the kernel (execve(2)), and by the dynamic loader (ld.so(8)).
+//! Whether a program of the image can be started: by the kernel (execve(2)), and by the dynamic
+//! loader (ld.so(8)).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,33 +77,62 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::Missing => f.write_str("it is not in the image"),
-            Fault::Dangling(link, target) => write!(f, "the symbolic link {link} leads to {target}, which is not in the image"),
+            Fault::Dangling(link, target) => write!(
+                f,
+                "the symbolic link {link} leads to {target}, which is not in the image"
+            ),
             Fault::LinkLoop => f.write_str("its path is a symbolic link loop"),
             Fault::NotAFile => f.write_str("it is not a file"),
             Fault::NotExecutable => f.write_str("it is not executable"),
-            Fault::OnVolume(mount) => write!(f, "it lies on the volume at {mount}, which is mounted noexec"),
+            Fault::OnVolume(mount) => write!(
+                f,
+                "it lies on the volume at {mount}, which is mounted noexec"
+            ),
             Fault::Hidden(mount) => write!(f, "another file system is mounted over it at {mount}"),
             Fault::Empty => f.write_str("it is empty"),
             Fault::NoProgram => f.write_str("it is neither an ELF program nor a script with #!"),
             Fault::Malformed(why) => write!(f, "it is a damaged ELF program: {why}"),
-            Fault::OtherMachine(machine) => write!(f, "it is a program for another processor ({machine}), and the image is for x86-64"),
+            Fault::OtherMachine(machine) => write!(
+                f,
+                "it is a program for another processor ({machine}), and the image is for x86-64"
+            ),
             Fault::CarriageReturn(interpreter) => {
-                write!(f, "its lines end with CR LF, so the kernel looks for an interpreter \"{interpreter}\\r\", which does not exist")
+                write!(
+                    f,
+                    "its lines end with CR LF, so the kernel looks for an interpreter \"{interpreter}\\r\", which does not exist"
+                )
             }
-            Fault::ByteOrderMark => f.write_str("it starts with a UTF-8 byte order mark, so the kernel does not see #!"),
-            Fault::NoInterpreter => f.write_str("its #! line names no interpreter that the kernel can read"),
+            Fault::ByteOrderMark => {
+                f.write_str("it starts with a UTF-8 byte order mark, so the kernel does not see #!")
+            }
+            Fault::NoInterpreter => {
+                f.write_str("its #! line names no interpreter that the kernel can read")
+            }
             Fault::Interpreter(path, fault) => chained(f, "interpreter", path, fault),
-            Fault::EnvProgram(name) => write!(f, "its #! line asks env for {name}, which is in none of {}", PATH.join(", ")),
-            Fault::TooDeep => f.write_str("its interpreter is a script of a script, deeper than the kernel goes"),
+            Fault::EnvProgram(name) => write!(
+                f,
+                "its #! line asks env for {name}, which is in none of {}",
+                PATH.join(", ")
+            ),
+            Fault::TooDeep => {
+                f.write_str("its interpreter is a script of a script, deeper than the kernel goes")
+            }
             Fault::Loader(path, fault) => chained(f, "dynamic loader", path, fault),
             Fault::UnusableLibrary(path, fault) => chained(f, "library", path, fault),
-            Fault::Library(MissingLibrary { name, needed_by, elsewhere }) => {
+            Fault::Library(MissingLibrary {
+                name,
+                needed_by,
+                elsewhere,
+            }) => {
                 write!(f, "the library {name}")?;
                 if let Some(by) = needed_by {
                     write!(f, ", which {by} needs,")?;
                 }
                 match elsewhere {
-                    Some(path) => write!(f, " is not found: the dynamic loader does not look at {path}"),
+                    Some(path) => write!(
+                        f,
+                        " is not found: the dynamic loader does not look at {path}"
+                    ),
                     None => f.write_str(" is not in the image"),
                 }
             }
@@ -169,7 +199,12 @@ pub struct Found {
 
 impl<'a> Programs<'a> {
     pub fn new(image: &'a Image<'a>) -> Programs<'a> {
-        Programs { image, search: Search::new(image), parsed: RefCell::default(), judged: RefCell::default() }
+        Programs {
+            image,
+            search: Search::new(image),
+            parsed: RefCell::default(),
+            judged: RefCell::default(),
+        }
     }
 
     /// Why the program at this path cannot be started as the machine runs; `None` if it can.
@@ -191,10 +226,17 @@ impl<'a> Programs<'a> {
             Stop::Refused(_) => Fault::Missing,
         })?;
         let Some(id) = end.node() else {
-            let dangling = links.into_iter().find(|(link, _)| self.image.tree.resolve(link.as_bytes()).is_none());
-            return Err(dangling.map_or(Fault::Missing, |(link, target)| Fault::Dangling(link, target)));
+            let dangling = links
+                .into_iter()
+                .find(|(link, _)| self.image.tree.resolve(link.as_bytes()).is_none());
+            return Err(dangling.map_or(Fault::Missing, |(link, target)| {
+                Fault::Dangling(link, target)
+            }));
         };
-        Ok(Found { path: format!("/{}", show(&end.path())), id })
+        Ok(Found {
+            path: format!("/{}", show(&end.path())),
+            id,
+        })
     }
 
     fn fault_at(&self, path: &str, depth: usize) -> Option<Fault> {
@@ -220,24 +262,36 @@ impl<'a> Programs<'a> {
     fn place_fault(&self, path: &str) -> Option<Fault> {
         let below = |place: &str| path == place || adamant_contract::policy::is_below(path, place);
         let definition = self.image.definition;
-        let volume = definition.volumes.iter().map(|volume| &volume.policy).filter(|volume| below(&volume.mount)).max_by_key(|volume| volume.mount.len());
+        let volume = definition
+            .volumes
+            .iter()
+            .map(|volume| &volume.policy)
+            .filter(|volume| below(&volume.mount))
+            .max_by_key(|volume| volume.mount.len());
         match volume {
             Some(volume) if definition.seal.allow.execute.contains(&volume.name) => None,
             Some(volume) => Some(Fault::OnVolume(volume.mount.clone())),
-            None => super::MOUNTED_OVER.into_iter().find(|place| below(place)).map(|place| Fault::Hidden(place.to_owned())),
+            None => super::MOUNTED_OVER
+                .into_iter()
+                .find(|place| below(place))
+                .map(|place| Fault::Hidden(place.to_owned())),
         }
     }
 
     fn file_fault(&self, found: &Found, depth: usize) -> Option<Fault> {
         let node = self.image.tree.node(found.id);
-        let Kind::File(content) = &node.kind else { return Some(Fault::NotAFile) };
+        let Kind::File(content) = &node.kind else {
+            return Some(Fault::NotAFile);
+        };
         if node.meta.mode & 0o111 == 0 {
             return Some(Fault::NotExecutable);
         }
         if content.is_empty() {
             return Some(Fault::Empty);
         }
-        let Ok(head) = head(content) else { return Some(Fault::Malformed("it cannot be read")) };
+        let Ok(head) = head(content) else {
+            return Some(Fault::Malformed("it cannot be read"));
+        };
         if elf::is_elf(&head) {
             return self.elf_fault(found, content);
         }
@@ -247,8 +301,12 @@ impl<'a> Programs<'a> {
             FirstLine::NoInterpreter | FirstLine::TooLong => Some(Fault::NoInterpreter),
             FirstLine::CarriageReturn(name) => Some(Fault::CarriageReturn(show(&name))),
             FirstLine::Script { .. } if depth == NESTED => Some(Fault::TooDeep),
-            FirstLine::Script { interpreter, argument } => {
-                // A relative path starts at the working directory, which is the root for init and services.
+            FirstLine::Script {
+                interpreter,
+                argument,
+            } => {
+                // A relative path starts at the working directory, which is the root for init and
+                // services.
                 let path = format!("/{}", show(&interpreter).trim_start_matches('/'));
                 match self.fault_at(&path, depth + 1) {
                     Some(Fault::TooDeep) => Some(Fault::TooDeep),
@@ -261,9 +319,14 @@ impl<'a> Programs<'a> {
 
     /// `#!/usr/bin/env NAME`: env looks for it in PATH.
     fn env_fault(&self, interpreter: &str, argument: Option<&[u8]>) -> Option<Fault> {
-        let name = argument.filter(|_| interpreter.ends_with("/env")).and_then(|name| std::str::from_utf8(name).ok())?;
+        let name = argument
+            .filter(|_| interpreter.ends_with("/env"))
+            .and_then(|name| std::str::from_utf8(name).ok())?;
         let is_name = !name.starts_with('-') && !name.contains(['=', ' ', '\t', '/', '$']);
-        let is_found = || PATH.iter().any(|folder| self.find(&format!("{folder}/{name}")).is_ok());
+        let is_found = || {
+            PATH.iter()
+                .any(|folder| self.find(&format!("{folder}/{name}")).is_ok())
+        };
         (is_name && !is_found()).then(|| Fault::EnvProgram(name.to_owned()))
     }
 
@@ -274,7 +337,11 @@ impl<'a> Programs<'a> {
             Err(why) => return Some(Fault::Malformed(why)),
         };
         if let Machine::Other(name, number) = elf.machine {
-            return Some(Fault::OtherMachine(if name.is_empty() { format!("machine {number} of ELF") } else { name.to_owned() }));
+            return Some(Fault::OtherMachine(if name.is_empty() {
+                format!("machine {number} of ELF")
+            } else {
+                name.to_owned()
+            }));
         }
         let loader = elf.loader.as_deref()?;
         let path = show(loader);
@@ -295,7 +362,9 @@ impl<'a> Programs<'a> {
             return Some(fault);
         }
         let node = self.image.tree.node(found.id);
-        let Kind::File(content) = &node.kind else { return Some(Fault::NotAFile) };
+        let Kind::File(content) = &node.kind else {
+            return Some(Fault::NotAFile);
+        };
         if node.meta.mode & 0o111 == 0 {
             return Some(Fault::NotExecutable);
         }
@@ -304,7 +373,10 @@ impl<'a> Programs<'a> {
             _ => return Some(Fault::Malformed("it is no ELF file")),
         }
         match &*self.parse(found.id, content) {
-            Ok(Elf { machine: Machine::Other(name, _), .. }) => Some(Fault::OtherMachine((*name).to_owned())),
+            Ok(Elf {
+                machine: Machine::Other(name, _),
+                ..
+            }) => Some(Fault::OtherMachine((*name).to_owned())),
             Ok(_) => None,
             Err(why) => Some(Fault::Malformed(why)),
         }
@@ -320,22 +392,40 @@ impl<'a> Programs<'a> {
         }
         let object = |path: Option<String>, at: &str, elf: &Elf, inherited: &[String]| {
             let (folders, inherited) = self.search.own_folders(at, elf, inherited);
-            Object { path, needed: elf.needed.clone(), folders: Rc::new(folders), inherited: Rc::new(inherited) }
+            Object {
+                path,
+                needed: elf.needed.clone(),
+                folders: Rc::new(folders),
+                inherited: Rc::new(inherited),
+            }
         };
         let mut loaded: BTreeSet<Vec<u8>> = BTreeSet::new();
         let mut objects = vec![object(None, &program.path, elf, &[])];
         let mut at = 0;
         while at < objects.len() && objects.len() < OBJECTS {
-            let (path, folders, inherited) = (objects[at].path.clone(), objects[at].folders.clone(), objects[at].inherited.clone());
+            let (path, folders, inherited) = (
+                objects[at].path.clone(),
+                objects[at].folders.clone(),
+                objects[at].inherited.clone(),
+            );
             for name in std::mem::take(&mut objects[at].needed) {
                 if !loaded.insert(name.clone()) || self.search.is_loader_itself(&name, loader) {
                     continue;
                 }
                 let text = show(&name);
                 let usable = |path: &str| self.library(path, elf.machine);
-                let Some((found, parsed)) = self.search.candidates(&text, &folders, loader).into_iter().find_map(|path| usable(&path)) else {
+                let Some((found, parsed)) = self
+                    .search
+                    .candidates(&text, &folders, loader)
+                    .into_iter()
+                    .find_map(|path| usable(&path))
+                else {
                     let elsewhere = self.search.elsewhere(self.image, &name);
-                    return Some(Fault::Library(MissingLibrary { name: text, needed_by: path, elsewhere }));
+                    return Some(Fault::Library(MissingLibrary {
+                        name: text,
+                        needed_by: path,
+                        elsewhere,
+                    }));
                 };
                 if found.id == loader.id {
                     continue;
@@ -344,10 +434,19 @@ impl<'a> Programs<'a> {
                     return Some(Fault::UnusableLibrary(found.path, Box::new(fault)));
                 }
                 if let Ok(library) = &*parsed {
-                    if library.soname.as_ref().is_some_and(|soname| *soname != name && !loaded.insert(soname.clone())) {
+                    if library
+                        .soname
+                        .as_ref()
+                        .is_some_and(|soname| *soname != name && !loaded.insert(soname.clone()))
+                    {
                         continue;
                     }
-                    objects.push(object(Some(found.path.clone()), &found.path, library, &inherited));
+                    objects.push(object(
+                        Some(found.path.clone()),
+                        &found.path,
+                        library,
+                        &inherited,
+                    ));
                 }
             }
             at += 1;
@@ -356,16 +455,30 @@ impl<'a> Programs<'a> {
     }
 
     /// A library of the right machine; the loader skips any other.
-    fn library(&self, path: &str, machine: Machine) -> Option<(Found, Rc<Result<Elf, elf::Malformed>>)> {
+    fn library(
+        &self,
+        path: &str,
+        machine: Machine,
+    ) -> Option<(Found, Rc<Result<Elf, elf::Malformed>>)> {
         let found = self.find(path).ok()?;
-        let Kind::File(content) = &self.image.tree.node(found.id).kind else { return None };
+        let Kind::File(content) = &self.image.tree.node(found.id).kind else {
+            return None;
+        };
         let parsed = self.parse(found.id, content);
-        let is_usable = head(content).is_ok_and(|head| elf::is_elf(&head)) && parsed.as_ref().as_ref().is_ok_and(|elf| elf.machine == machine);
+        let is_usable = head(content).is_ok_and(|head| elf::is_elf(&head))
+            && parsed
+                .as_ref()
+                .as_ref()
+                .is_ok_and(|elf| elf.machine == machine);
         is_usable.then_some((found, parsed))
     }
 
     fn parse(&self, id: NodeId, content: &Content) -> Rc<Result<Elf, elf::Malformed>> {
-        self.parsed.borrow_mut().entry(id).or_insert_with(|| Rc::new(elf::read(content))).clone()
+        self.parsed
+            .borrow_mut()
+            .entry(id)
+            .or_insert_with(|| Rc::new(elf::read(content)))
+            .clone()
     }
 }
 

@@ -1,4 +1,5 @@
-//! For tests: a small image that has nothing wrong with it, and ELF programs of headers, a loader and a dynamic section, without code.
+//! For tests: a small image that has nothing wrong with it, and ELF programs of headers, a loader
+//! and a dynamic section, without code.
 
 use std::path::Path;
 
@@ -27,7 +28,14 @@ pub struct Program<'a> {
 
 impl Default for Program<'_> {
     fn default() -> Self {
-        Program { machine: EM_X86_64, loader: None, needed: &[], soname: None, rpath: None, runpath: None }
+        Program {
+            machine: EM_X86_64,
+            loader: None,
+            needed: &[],
+            soname: None,
+            rpath: None,
+            runpath: None,
+        }
     }
 }
 
@@ -54,9 +62,13 @@ impl Program<'_> {
         let count = 1 + u64::from(loader.is_some()) + u64::from(is_dynamic);
         let strings_at = HEADER + count * PROGRAM_HEADER;
         let loader_at = strings_at + strings.len() as u64;
-        let dynamic_at = (loader_at + loader.as_ref().map_or(0, Vec::len) as u64).next_multiple_of(8);
+        let dynamic_at =
+            (loader_at + loader.as_ref().map_or(0, Vec::len) as u64).next_multiple_of(8);
         dynamic.extend([(5, BASE + strings_at), (0, 0)]);
-        let dynamic_bytes: Vec<u8> = dynamic.iter().flat_map(|(tag, value)| [tag.to_le_bytes(), value.to_le_bytes()].concat()).collect();
+        let dynamic_bytes: Vec<u8> = dynamic
+            .iter()
+            .flat_map(|(tag, value)| [tag.to_le_bytes(), value.to_le_bytes()].concat())
+            .collect();
         let end = dynamic_at + dynamic_bytes.len() as u64;
 
         let mut out = vec![0x7f, b'E', b'L', b'F', 2, 1, 1];
@@ -93,7 +105,8 @@ impl Program<'_> {
     }
 }
 
-/// A small image that has nothing wrong with it: paths with a text, a link's target after `->`, a directory with a slash at its end.
+/// A small image that has nothing wrong with it: paths with a text, a link's target after `->`, a
+/// directory with a slash at its end.
 const GOOD: &[(&str, &str)] = &[
     ("/proc/", ""),
     ("/sys/", ""),
@@ -104,9 +117,15 @@ const GOOD: &[(&str, &str)] = &[
     ("/bin", "-> usr/bin"),
     ("/usr/bin/sh", "ELF"),
     ("/etc/machine-id", ""),
-    ("/etc/passwd", "root:x:0:0::/root:/bin/sh\nweb:x:990:990::/:/usr/sbin/nologin\n"),
+    (
+        "/etc/passwd",
+        "root:x:0:0::/root:/bin/sh\nweb:x:990:990::/:/usr/sbin/nologin\n",
+    ),
     ("/etc/group", "root:x:0:\nweb:x:990:\n"),
-    ("/usr/lib/os-release", "ID=debian\nIMAGE_ID=t\nIMAGE_VERSION=1\n"),
+    (
+        "/usr/lib/os-release",
+        "ID=debian\nIMAGE_ID=t\nIMAGE_VERSION=1\n",
+    ),
     ("/etc/os-release", "-> ../usr/lib/os-release"),
     ("/usr/lib/systemd/systemd", "ELF"),
     ("/sbin", "-> usr/sbin"),
@@ -115,30 +134,60 @@ const GOOD: &[(&str, &str)] = &[
     ("/usr/sbin/mke2fs", "ELF"),
     ("/usr/sbin/e2fsck", "ELF"),
     ("/usr/sbin/resize2fs", "ELF"),
-    ("/usr/lib/systemd/system/default.target", "-> multi-user.target"),
-    ("/usr/lib/systemd/system/multi-user.target", "[Unit]\nRequires=basic.target\n"),
-    ("/usr/lib/systemd/system/basic.target", "[Unit]\nRequires=sysinit.target\n"),
-    ("/usr/lib/systemd/system/sysinit.target", "[Unit]\nWants=local-fs.target swap.target\n"),
+    (
+        "/usr/lib/systemd/system/default.target",
+        "-> multi-user.target",
+    ),
+    (
+        "/usr/lib/systemd/system/multi-user.target",
+        "[Unit]\nRequires=basic.target\n",
+    ),
+    (
+        "/usr/lib/systemd/system/basic.target",
+        "[Unit]\nRequires=sysinit.target\n",
+    ),
+    (
+        "/usr/lib/systemd/system/sysinit.target",
+        "[Unit]\nWants=local-fs.target swap.target\n",
+    ),
     ("/usr/lib/systemd/system/local-fs.target", "[Unit]\n"),
-    ("/usr/lib/systemd/system/local-fs.target.wants/tmp.mount", "-> ../tmp.mount"),
-    ("/usr/lib/systemd/system/tmp.mount", "[Mount]\nWhat=tmpfs\nWhere=/tmp\n"),
-    ("/usr/lib/systemd/system/good.service", "[Service]\nStateDirectory=good\nPIDFile=good.pid\n"),
-    ("/etc/systemd/system/multi-user.target.wants/good.service", "-> /usr/lib/systemd/system/good.service"),
+    (
+        "/usr/lib/systemd/system/local-fs.target.wants/tmp.mount",
+        "-> ../tmp.mount",
+    ),
+    (
+        "/usr/lib/systemd/system/tmp.mount",
+        "[Mount]\nWhat=tmpfs\nWhere=/tmp\n",
+    ),
+    (
+        "/usr/lib/systemd/system/good.service",
+        "[Service]\nStateDirectory=good\nPIDFile=good.pid\n",
+    ),
+    (
+        "/etc/systemd/system/multi-user.target.wants/good.service",
+        "-> /usr/lib/systemd/system/good.service",
+    ),
 ];
 
-/// What is found in the good image after a change: entries that are put into it, or taken out of it where the text is `-`. `ELF` is a
-/// program, and a text after `0644:` is not executable.
+/// What is found in the good image after a change: entries that are put into it, or taken out of it
+/// where the text is `-`. `ELF` is a program, and a text after `0644:` is not executable.
 pub fn found(head: &str, changes: &[(&str, &str)]) -> Vec<Finding> {
     found_with(head, changes, |_| ())
 }
 
 /// The same, with a last change to the tree.
-pub fn found_with(head: &str, changes: &[(&str, &str)], change: impl FnOnce(&mut Tree)) -> Vec<Finding> {
+pub fn found_with(
+    head: &str,
+    changes: &[(&str, &str)],
+    change: impl FnOnce(&mut Tree),
+) -> Vec<Finding> {
     let text = format!("{head}\n[image]\nid = \"t\"\nversion = \"1\"\n[[source]]\ndir = \"x\"\n");
     let definition = Definition::parse(&text, Path::new("image.toml")).unwrap();
     let mut tree = Tree::new();
     for (path, text) in GOOD.iter().chain(changes) {
-        let (mode, text) = text.strip_prefix("0644:").map_or((0o755, *text), |text| (0o644, text));
+        let (mode, text) = text
+            .strip_prefix("0644:")
+            .map_or((0o755, *text), |text| (0o644, text));
         let kind = match text.strip_prefix("-> ") {
             _ if path.ends_with('/') => Kind::Directory(Default::default()),
             Some(target) => Kind::Symlink(target.as_bytes().into()),
@@ -147,7 +196,17 @@ pub fn found_with(head: &str, changes: &[(&str, &str)], change: impl FnOnce(&mut
         };
         match text {
             "-" => tree.remove(path.as_bytes()),
-            _ => drop(tree.insert(path.as_bytes(), Meta { mode, ..Meta::default() }, kind).unwrap()),
+            _ => drop(
+                tree.insert(
+                    path.as_bytes(),
+                    Meta {
+                        mode,
+                        ..Meta::default()
+                    },
+                    kind,
+                )
+                .unwrap(),
+            ),
         }
     }
     change(&mut tree);
@@ -156,11 +215,29 @@ pub fn found_with(head: &str, changes: &[(&str, &str)], change: impl FnOnce(&mut
 
 /// Puts an executable file into a tree.
 pub fn put(tree: &mut Tree, path: &str, bytes: impl Into<Vec<u8>>) {
-    let meta = Meta { mode: 0o755, ..Meta::default() };
-    tree.insert(path.as_bytes(), meta, Kind::File(Content::from_memory(bytes.into()))).unwrap();
+    let meta = Meta {
+        mode: 0o755,
+        ..Meta::default()
+    };
+    tree.insert(
+        path.as_bytes(),
+        meta,
+        Kind::File(Content::from_memory(bytes.into())),
+    )
+    .unwrap();
 }
 
 /// Rule and severity of each finding, with its message.
 pub fn told(findings: &[Finding]) -> Vec<String> {
-    findings.iter().map(|found| format!("{} {}: {}", if found.is_error { "error" } else { "warning" }, found.rule, found.message)).collect()
+    findings
+        .iter()
+        .map(|found| {
+            format!(
+                "{} {}: {}",
+                if found.is_error { "error" } else { "warning" },
+                found.rule,
+                found.message
+            )
+        })
+        .collect()
 }

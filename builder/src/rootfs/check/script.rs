@@ -17,7 +17,8 @@ pub enum FirstLine {
         /// What follows it, without the white space around it.
         argument: Option<Vec<u8>>,
     },
-    /// The line ends with a carriage return, which the kernel takes for a part of the name. The name without it.
+    /// The line ends with a carriage return, which the kernel takes for a part of the name. The
+    /// name without it.
     CarriageReturn(Vec<u8>),
     /// A byte order mark stands before `#!`: the kernel does not see a script.
     ByteOrderMark,
@@ -29,10 +30,15 @@ pub enum FirstLine {
 
 /// Judges the first bytes of a file, at most [`HEAD`]; `is_whole`: the file has no more.
 pub fn first_line(head: &[u8], is_whole: bool) -> FirstLine {
-    if head.strip_prefix(BYTE_ORDER_MARK).is_some_and(|rest| rest.starts_with(b"#!")) {
+    if head
+        .strip_prefix(BYTE_ORDER_MARK)
+        .is_some_and(|rest| rest.starts_with(b"#!"))
+    {
         return FirstLine::ByteOrderMark;
     }
-    let Some(rest) = head.strip_prefix(b"#!") else { return FirstLine::Other };
+    let Some(rest) = head.strip_prefix(b"#!") else {
+        return FirstLine::Other;
+    };
     let end = rest.iter().position(|b| *b == b'\n');
     let line = trim(&rest[..end.unwrap_or(rest.len())]);
     let is_blank = |b: &u8| matches!(b, b' ' | b'\t' | 0);
@@ -44,18 +50,28 @@ pub fn first_line(head: &[u8], is_whole: bool) -> FirstLine {
     let argument = trim(argument.split(|b| *b == 0).next().unwrap_or_default());
     if let Some(line) = line.strip_suffix(b"\r") {
         let name = line.split(is_blank).next().unwrap_or_default();
-        return if name.is_empty() { FirstLine::NoInterpreter } else { FirstLine::CarriageReturn(name.to_vec()) };
+        return if name.is_empty() {
+            FirstLine::NoInterpreter
+        } else {
+            FirstLine::CarriageReturn(name.to_vec())
+        };
     }
     match interpreter.is_empty() {
         true => FirstLine::NoInterpreter,
-        false => FirstLine::Script { interpreter: interpreter.to_vec(), argument: (!argument.is_empty()).then(|| argument.to_vec()) },
+        false => FirstLine::Script {
+            interpreter: interpreter.to_vec(),
+            argument: (!argument.is_empty()).then(|| argument.to_vec()),
+        },
     }
 }
 
 fn trim(text: &[u8]) -> &[u8] {
     let is_blank = |b: &u8| matches!(b, b' ' | b'\t');
     let start = text.iter().position(|b| !is_blank(b)).unwrap_or(text.len());
-    let end = text.iter().rposition(|b| !is_blank(b)).map_or(start, |at| at + 1);
+    let end = text
+        .iter()
+        .rposition(|b| !is_blank(b))
+        .map_or(start, |at| at + 1);
     &text[start..end]
 }
 
@@ -64,7 +80,10 @@ mod tests {
     use super::*;
 
     fn script(interpreter: &str, argument: Option<&str>) -> FirstLine {
-        FirstLine::Script { interpreter: interpreter.into(), argument: argument.map(Into::into) }
+        FirstLine::Script {
+            interpreter: interpreter.into(),
+            argument: argument.map(Into::into),
+        }
     }
 
     #[test]
@@ -72,10 +91,19 @@ mod tests {
         let long = format!("#!/{}\n", "x".repeat(300));
         for (text, expected) in [
             ("#!/bin/sh\necho\n", script("/bin/sh", None)),
-            ("#! \t/usr/bin/env  python3 -u \nx", script("/usr/bin/env", Some("python3 -u"))),
+            (
+                "#! \t/usr/bin/env  python3 -u \nx",
+                script("/usr/bin/env", Some("python3 -u")),
+            ),
             ("#!/bin/sh", script("/bin/sh", None)),
-            ("#!/bin/sh -e\r\n", FirstLine::CarriageReturn("/bin/sh".into())),
-            ("#!/bin/sh\r\necho\r\n", FirstLine::CarriageReturn("/bin/sh".into())),
+            (
+                "#!/bin/sh -e\r\n",
+                FirstLine::CarriageReturn("/bin/sh".into()),
+            ),
+            (
+                "#!/bin/sh\r\necho\r\n",
+                FirstLine::CarriageReturn("/bin/sh".into()),
+            ),
             ("#!/bin/sh\necho\r\n", script("/bin/sh", None)),
             ("\u{feff}#!/bin/sh\n", FirstLine::ByteOrderMark),
             ("\u{feff}text", FirstLine::Other),
@@ -85,7 +113,11 @@ mod tests {
             ("", FirstLine::Other),
             (&long[..HEAD], FirstLine::TooLong),
         ] {
-            assert_eq!(first_line(text.as_bytes(), text.len() < HEAD), expected, "{text:?}");
+            assert_eq!(
+                first_line(text.as_bytes(), text.len() < HEAD),
+                expected,
+                "{text:?}"
+            );
         }
     }
 }

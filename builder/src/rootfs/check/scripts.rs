@@ -1,4 +1,5 @@
-//! Executable scripts that no kernel starts: saved with the line ends of Windows or with a byte order mark.
+//! Executable scripts that no kernel starts: saved with the line ends of Windows or with a byte
+//! order mark.
 
 use super::program::head;
 use super::script::{self, FirstLine};
@@ -12,8 +13,14 @@ pub fn check(image: &Image) -> Vec<Finding> {
     let (mut returns, mut marks) = (Vec::new(), Vec::new());
     image.tree.visit(&mut |path, id| {
         let node = image.tree.node(id);
-        let Kind::File(content) = &node.kind else { return };
-        if node.meta.mode & 0o111 == 0 || EXAMPLES.iter().any(|folder| path.starts_with(folder.as_bytes())) {
+        let Kind::File(content) = &node.kind else {
+            return;
+        };
+        if node.meta.mode & 0o111 == 0
+            || EXAMPLES
+                .iter()
+                .any(|folder| path.starts_with(folder.as_bytes()))
+        {
             return;
         }
         let Ok(head) = head(content) else { return };
@@ -24,7 +31,12 @@ pub fn check(image: &Image) -> Vec<Finding> {
         }
     });
     let finding = |rule, paths: Vec<String>, what: &str, hint: &str| {
-        (!paths.is_empty()).then(|| Finding { is_error: false, rule, message: format!("{what}: {}", listed(&paths)), hint: hint.to_owned() })
+        (!paths.is_empty()).then(|| Finding {
+            is_error: false,
+            rule,
+            message: format!("{what}: {}", listed(&paths)),
+            hint: hint.to_owned(),
+        })
     };
     [
         finding(

@@ -20,7 +20,8 @@ pub fn check(image: &Image) -> Vec<Finding> {
 /// The image's executable files whose names, without a version, are of these.
 fn denied(image: &Image) -> Vec<Finding> {
     let wanted = &image.definition.deny;
-    let mut found: Vec<(Deny, Vec<String>)> = wanted.iter().map(|deny| (*deny, Vec::new())).collect();
+    let mut found: Vec<(Deny, Vec<String>)> =
+        wanted.iter().map(|deny| (*deny, Vec::new())).collect();
     if found.is_empty() {
         return Vec::new();
     }
@@ -45,8 +46,16 @@ fn denied(image: &Image) -> Vec<Finding> {
     let finding = |(deny, paths): (Deny, Vec<String>)| Finding {
         is_error: true,
         rule: "denied",
-        message: format!("[seal] deny has {:?}, and the image has {}", deny.name(), listed(&paths)),
-        hint: format!("[[file]] path = {:?}, absent = true; or leave out the package that brings it; or take {:?} out of deny", paths[0], deny.name()),
+        message: format!(
+            "[seal] deny has {:?}, and the image has {}",
+            deny.name(),
+            listed(&paths)
+        ),
+        hint: format!(
+            "[[file]] path = {:?}, absent = true; or leave out the package that brings it; or take {:?} out of deny",
+            paths[0],
+            deny.name()
+        ),
     };
     found.into_iter().map(finding).collect()
 }
@@ -54,9 +63,14 @@ fn denied(image: &Image) -> Vec<Finding> {
 /// A kernel that can't have the guard.
 fn kernel(image: &Image) -> Option<Finding> {
     let seal = &image.definition.seal;
-    let kernel = find_kernel(image.tree).ok().flatten().filter(|kernel| seal.level == Level::Guard && !kernel.config.is_empty())?;
-    let missing: Vec<&str> =
-        ["BPF_LSM", "DEBUG_INFO_BTF", "SECURITY_LOCKDOWN_LSM"].into_iter().filter(|option| kernel.configured(option) != Configured::BuiltIn).collect();
+    let kernel = find_kernel(image.tree)
+        .ok()
+        .flatten()
+        .filter(|kernel| seal.level == Level::Guard && !kernel.config.is_empty())?;
+    let missing: Vec<&str> = ["BPF_LSM", "DEBUG_INFO_BTF", "SECURITY_LOCKDOWN_LSM"]
+        .into_iter()
+        .filter(|option| kernel.configured(option) != Configured::BuiltIn)
+        .collect();
     (!missing.is_empty()).then(|| Finding {
         is_error: seal.enforce == Enforce::Require,
         rule: "kernel-without-guard",
@@ -67,7 +81,9 @@ fn kernel(image: &Image) -> Option<Finding> {
 
 /// Without modprobe no drivers are loaded before modules are disabled.
 fn tools(image: &Image) -> Option<Finding> {
-    let has_modprobe = ["/usr/sbin/modprobe", "/sbin/modprobe"].iter().any(|path| image.exists(path));
+    let has_modprobe = ["/usr/sbin/modprobe", "/sbin/modprobe"]
+        .iter()
+        .any(|path| image.exists(path));
     let is_full_system = crate::rootfs::scrub::has_systemd(image.tree);
     (image.definition.seal.level >= Level::Lockdown && is_full_system && !has_modprobe).then(|| Finding {
         is_error: false,
@@ -80,36 +96,76 @@ fn tools(image: &Image) -> Option<Finding> {
 
 /// Exceptions that would stand for nothing.
 fn places(image: &Image) -> Option<Finding> {
-    let below_a_volume = |path: &str| image.definition.volumes.iter().any(|volume| adamant_contract::policy::is_below(path, &volume.policy.mount));
-    let missing: Vec<String> = image.definition.seal.allow.mounts.iter().filter(|path| !image.is_directory(path) && !below_a_volume(path)).cloned().collect();
+    let below_a_volume = |path: &str| {
+        image
+            .definition
+            .volumes
+            .iter()
+            .any(|volume| adamant_contract::policy::is_below(path, &volume.policy.mount))
+    };
+    let missing: Vec<String> = image
+        .definition
+        .seal
+        .allow
+        .mounts
+        .iter()
+        .filter(|path| !image.is_directory(path) && !below_a_volume(path))
+        .cloned()
+        .collect();
     let first = missing.first()?;
     Some(Finding {
         is_error: true,
         rule: "no-mount-folder",
-        message: format!("[seal.allow] mounts names {}, which the image does not have", listed(&missing)),
+        message: format!(
+            "[seal.allow] mounts names {}, which the image does not have",
+            listed(&missing)
+        ),
         hint: format!("[[file]] path = {first:?}, directory = true"),
     })
 }
 
-/// Names of interpreters that are none: the guard would know another program, or nobody would have the exception that was meant.
+/// Names of interpreters that are none: the guard would know another program, or nobody would have
+/// the exception that was meant.
 fn exceptions(image: &Image) -> Vec<Finding> {
     let definition = image.definition;
     if definition.interpreters.is_empty() && definition.seal.allow.scripts.is_empty() {
         return Vec::new();
     }
     let found = interpreters::find(image.tree, definition);
-    let program = |path: &str| image.tree.resolve(path.as_bytes()).filter(|id| interpreters::is_program(image.tree, *id));
-    let known = |path: &str| program(path).is_some_and(|id| found.iter().any(|(_, known)| *known == id));
+    let program = |path: &str| {
+        image
+            .tree
+            .resolve(path.as_bytes())
+            .filter(|id| interpreters::is_program(image.tree, *id))
+    };
+    let known =
+        |path: &str| program(path).is_some_and(|id| found.iter().any(|(_, known)| *known == id));
     let wrong = |key: &str, paths: Vec<String>, what: &str, hint: String| {
         let message = format!("{key} names {}, which {what}", listed(&paths));
-        (!paths.is_empty()).then_some(Finding { is_error: true, rule: "no-interpreter", message, hint })
+        (!paths.is_empty()).then_some(Finding {
+            is_error: true,
+            rule: "no-interpreter",
+            message,
+            hint,
+        })
     };
-    let unknown = |list: &[String]| -> Vec<String> { list.iter().filter(|path| !known(path)).cloned().collect() };
+    let unknown = |list: &[String]| -> Vec<String> {
+        list.iter().filter(|path| !known(path)).cloned().collect()
+    };
     let all: Vec<String> = found.iter().map(|(path, _)| path.clone()).collect();
-    let all = if all.is_empty() { "the image has none".to_owned() } else { format!("the image has {}", listed(&all)) };
+    let all = if all.is_empty() {
+        "the image has none".to_owned()
+    } else {
+        format!("the image has {}", listed(&all))
+    };
     let more = "name a program of the image, not a script and nothing below a volume".to_owned();
     [
-        wrong("[seal] interpreters", unknown(&definition.interpreters), "is no program of the image", more),
+        wrong(
+            "[seal] interpreters",
+            unknown(&definition.interpreters),
+            "is no program of the image",
+            more,
+        ),
         wrong(
             "[seal.allow] scripts",
             unknown(&definition.seal.allow.scripts),

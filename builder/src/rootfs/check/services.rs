@@ -1,4 +1,5 @@
-//! What commonly goes wrong with services on a read-only root: sshd's host keys, /tmp, /var, homes, open accounts.
+//! What commonly goes wrong with services on a read-only root: sshd's host keys, /tmp, /var, homes,
+//! open accounts.
 
 use super::units::Units;
 use super::writable::Writable;
@@ -14,7 +15,12 @@ pub fn check(image: &Image, units: &Units, writable: &Writable) -> Vec<Finding> 
 }
 
 fn warning(rule: &'static str, message: String, hint: impl Into<String>) -> Finding {
-    Finding { is_error: false, rule, message, hint: hint.into() }
+    Finding {
+        is_error: false,
+        rule,
+        message,
+        hint: hint.into(),
+    }
 }
 
 /// Where host keys are to be put instead, and who makes them.
@@ -27,44 +33,87 @@ const HOST_KEY_HINT: &str = "let sshd find its key on the state volume, and have
 
 /// sshd does not start without a host key, and a key in the image is every server's.
 fn host_keys(image: &Image, units: &Units, writable: &Writable) -> Option<Finding> {
-    if !image.exists("/usr/sbin/sshd") || !units.any(&["ssh.service", "sshd.service", "ssh.socket", "sshd.socket"]) {
+    if !image.exists("/usr/sbin/sshd")
+        || !units.any(&["ssh.service", "sshd.service", "ssh.socket", "sshd.socket"])
+    {
         return None;
     }
     let keys = configured_keys(image);
-    let in_image: Vec<String> = keys.iter().filter(|key| image.exists(key)).cloned().collect();
+    let in_image: Vec<String> = keys
+        .iter()
+        .filter(|key| image.exists(key))
+        .cloned()
+        .collect();
     if !in_image.is_empty() {
-        let message = format!("sshd's host keys are in the image, the same for every server and readable by whoever has it: {}", listed(&in_image));
+        let message = format!(
+            "sshd's host keys are in the image, the same for every server and readable by whoever has it: {}",
+            listed(&in_image)
+        );
         return Some(warning("sshd-shared-host-keys", message, HOST_KEY_HINT));
     }
-    let on_volume: Vec<String> = keys.iter().filter(|key| writable.holds(key)).cloned().collect();
+    let on_volume: Vec<String> = keys
+        .iter()
+        .filter(|key| writable.holds(key))
+        .cloned()
+        .collect();
     // A key named on sshd's own command line is not in its configuration.
     if on_volume.is_empty() && !units.run("HostKey") && !units.run("sshd -h") {
-        let message = format!("sshd will not start: its host keys ({}) are on the read-only root, where none can be made", listed(&keys));
+        let message = format!(
+            "sshd will not start: its host keys ({}) are on the read-only root, where none can be made",
+            listed(&keys)
+        );
         // A server that nobody can log into was not meant.
-        let hint =
-            format!("{HOST_KEY_HINT}\nor, where nobody is to log in, mask it: [[file]] path = \"/etc/systemd/system/ssh.service\", link = \"/dev/null\"");
-        return Some(Finding { is_error: true, ..warning("sshd-without-host-keys", message, hint) });
+        let hint = format!(
+            "{HOST_KEY_HINT}\nor, where nobody is to log in, mask it: [[file]] path = \"/etc/systemd/system/ssh.service\", link = \"/dev/null\""
+        );
+        return Some(Finding {
+            is_error: true,
+            ..warning("sshd-without-host-keys", message, hint)
+        });
     }
     if on_volume.is_empty() {
         return None;
     }
-    (!units.run("ssh-keygen") && !units.run("sshd-keygen"))
-        .then(|| warning("sshd-without-host-keys", format!("no unit that starts at boot makes sshd's host keys ({})", listed(&on_volume)), HOST_KEY_HINT))
+    (!units.run("ssh-keygen") && !units.run("sshd-keygen")).then(|| {
+        warning(
+            "sshd-without-host-keys",
+            format!(
+                "no unit that starts at boot makes sshd's host keys ({})",
+                listed(&on_volume)
+            ),
+            HOST_KEY_HINT,
+        )
+    })
 }
 
 /// `HostKey` of sshd_config and what it includes, else sshd's defaults (sshd_config(5)).
 fn configured_keys(image: &Image) -> Vec<String> {
     let mut texts = vec![image.text("/etc/ssh/sshd_config").unwrap_or_default()];
-    for name in image.names("/etc/ssh/sshd_config.d").iter().filter(|name| name.ends_with(".conf")) {
-        texts.push(image.text(&format!("/etc/ssh/sshd_config.d/{name}")).unwrap_or_default());
+    for name in image
+        .names("/etc/ssh/sshd_config.d")
+        .iter()
+        .filter(|name| name.ends_with(".conf"))
+    {
+        texts.push(
+            image
+                .text(&format!("/etc/ssh/sshd_config.d/{name}"))
+                .unwrap_or_default(),
+        );
     }
     let key = |line: &str| {
         let (word, path) = line.trim().split_once([' ', '\t', '='])?;
-        word.eq_ignore_ascii_case("HostKey").then(|| path.trim().trim_matches(['=', ' ', '"']).to_owned())
+        word.eq_ignore_ascii_case("HostKey")
+            .then(|| path.trim().trim_matches(['=', ' ', '"']).to_owned())
     };
-    let keys: Vec<String> = texts.iter().flat_map(|text| text.lines()).filter_map(key).collect();
+    let keys: Vec<String> = texts
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(key)
+        .collect();
     match keys.is_empty() {
-        true => ["rsa", "ecdsa", "ed25519"].map(|kind| format!("/etc/ssh/ssh_host_{kind}_key")).into(),
+        true => ["rsa", "ecdsa", "ed25519"]
+            .map(|kind| format!("/etc/ssh/ssh_host_{kind}_key"))
+            .into(),
         false => keys,
     }
 }
@@ -79,16 +128,24 @@ fn state(writable: &Writable) -> Option<Finding> {
     })
 }
 
-/// Homes of people who can log in. root's own is left out: on a server that is never changed nothing belongs there.
+/// Homes of people who can log in. root's own is left out: on a server that is never changed
+/// nothing belongs there.
 fn homes(image: &Image, writable: &Writable) -> Option<Finding> {
     let passwd = image.text("/etc/passwd").unwrap_or_default();
     let homes: Vec<String> = passwd
         .lines()
         .filter_map(|line| {
             let fields: Vec<&str> = line.split(':').collect();
-            let [name, _, uid, _, _, home, shell] = fields[..] else { return None };
-            let is_person = uid.parse::<u32>().is_ok_and(|uid| (1000..65534).contains(&uid)) && !shell.ends_with("nologin") && !shell.ends_with("/false");
-            (is_person && home.starts_with('/') && !writable.holds(home)).then(|| format!("{name} ({home})"))
+            let [name, _, uid, _, _, home, shell] = fields[..] else {
+                return None;
+            };
+            let is_person = uid
+                .parse::<u32>()
+                .is_ok_and(|uid| (1000..65534).contains(&uid))
+                && !shell.ends_with("nologin")
+                && !shell.ends_with("/false");
+            (is_person && home.starts_with('/') && !writable.holds(home))
+                .then(|| format!("{name} ({home})"))
         })
         .collect();
     (!homes.is_empty()).then(|| {
@@ -103,8 +160,12 @@ fn homes(image: &Image, writable: &Writable) -> Option<Finding> {
 /// An empty password lets everyone in who reaches a login.
 fn open_accounts(image: &Image) -> Option<Finding> {
     let shadow = image.text("/etc/shadow").unwrap_or_default();
-    let open: Vec<String> =
-        shadow.lines().filter_map(|line| line.split_once(':')).filter(|(_, rest)| rest.starts_with(':')).map(|(name, _)| name.to_owned()).collect();
+    let open: Vec<String> = shadow
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(_, rest)| rest.starts_with(':'))
+        .map(|(name, _)| name.to_owned())
+        .collect();
     (!open.is_empty()).then(|| {
         warning(
             "empty-password",

@@ -6,7 +6,13 @@ use crate::initramfs::{Configured, find_kernel};
 use crate::tree::{Kind, show};
 
 /// Where the agent looks for an init, in its order.
-const INITS: [&str; 5] = ["/sbin/init", "/usr/lib/systemd/systemd", "/etc/init", "/bin/init", "/init"];
+const INITS: [&str; 5] = [
+    "/sbin/init",
+    "/usr/lib/systemd/systemd",
+    "/etc/init",
+    "/bin/init",
+    "/init",
+];
 /// Where the agent looks for programs of the image.
 const PROGRAM_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// One of these finds the disk: module, and the option that builds it in.
@@ -31,7 +37,12 @@ pub fn check(image: &Image, programs: &Programs) -> Vec<Finding> {
 }
 
 fn error(rule: &'static str, message: String, hint: impl Into<String>) -> Finding {
-    Finding { is_error: true, rule, message, hint: hint.into() }
+    Finding {
+        is_error: true,
+        rule,
+        message,
+        hint: hint.into(),
+    }
 }
 
 /// A file that somebody may execute, links followed: what the agent takes for a program.
@@ -42,11 +53,17 @@ fn is_executable(image: &Image, path: &str) -> bool {
     })
 }
 
-/// The agent starts the init that the command line names, or the first of the usual ones, and no other if that fails.
+/// The agent starts the init that the command line names, or the first of the usual ones, and no
+/// other if that fails.
 fn init(image: &Image, programs: &Programs) -> Option<Finding> {
     const HINT: &str = "add the package systemd-sysv to a debian source, or [[file]] path = \"/sbin/init\", copy = \"...\", mode = \"0755\"";
     // As in the kernel, the last one counts, and what follows `--` is for init.
-    let words = image.definition.kernel.cmdline.split_whitespace().take_while(|word| *word != "--");
+    let words = image
+        .definition
+        .kernel
+        .cmdline
+        .split_whitespace()
+        .take_while(|word| *word != "--");
     let asked = words.filter_map(|word| word.strip_prefix("init=")).last();
     let chosen = asked.or_else(|| INITS.into_iter().find(|path| is_executable(image, path)));
     let Some(path) = chosen else {
@@ -58,8 +75,19 @@ fn init(image: &Image, programs: &Programs) -> Option<Finding> {
         return Some(error("no-init", message, HINT));
     };
     let fault = programs.fault(path)?;
-    let key = if asked.is_some() { " of kernel.cmdline" } else { "" };
-    Some(error("init-cannot-run", format!("the image's init {}{key} cannot run: {fault}", with_target(programs, path)), fault.remedy(path)))
+    let key = if asked.is_some() {
+        " of kernel.cmdline"
+    } else {
+        ""
+    };
+    Some(error(
+        "init-cannot-run",
+        format!(
+            "the image's init {}{key} cannot run: {fault}",
+            with_target(programs, path)
+        ),
+        fault.remedy(path),
+    ))
 }
 
 /// A path, and the file that its links lead to.
@@ -75,7 +103,12 @@ fn volume_tools(image: &Image, programs: &Programs) -> Vec<Finding> {
     if image.definition.volumes.is_empty() {
         return Vec::new();
     }
-    let find = |name: &str| PROGRAM_FOLDERS.iter().map(|folder| format!("{folder}/{name}")).find(|path| is_executable(image, path));
+    let find = |name: &str| {
+        PROGRAM_FOLDERS
+            .iter()
+            .map(|folder| format!("{folder}/{name}"))
+            .find(|path| is_executable(image, path))
+    };
     let (mut missing, mut findings) = (Vec::new(), Vec::new());
     for name in ["mkfs.ext4", "e2fsck", "resize2fs"] {
         let Some(path) = find(name) else {
@@ -87,15 +120,24 @@ fn volume_tools(image: &Image, programs: &Programs) -> Vec<Finding> {
             Some(Fault::Empty) => missing.push(name),
             Some(fault) => findings.push(error(
                 "volume-tool-cannot-run",
-                format!("there are volumes, and {} cannot run: {fault}", with_target(programs, &path)),
-                format!("{}; or write volumes = [] above all tables", fault.remedy(&path)),
+                format!(
+                    "there are volumes, and {} cannot run: {fault}",
+                    with_target(programs, &path)
+                ),
+                format!(
+                    "{}; or write volumes = [] above all tables",
+                    fault.remedy(&path)
+                ),
             )),
         }
     }
     if !missing.is_empty() {
         findings.push(error(
             "no-volume-tools",
-            format!("there are volumes, but the image has no {} to make, check and grow them with", missing.join(", ")),
+            format!(
+                "there are volumes, but the image has no {} to make, check and grow them with",
+                missing.join(", ")
+            ),
             "add the package e2fsprogs to a debian source, or write volumes = [] above all tables",
         ));
     }
@@ -106,25 +148,45 @@ fn machine_id(image: &Image) -> Option<Finding> {
     const PATH: &str = "/etc/machine-id";
     const HINT: &str = "[[file]] path = \"/etc/machine-id\", content = \"\"";
     let Some(id) = image.tree.lookup(PATH.as_bytes()) else {
-        let message = format!("{PATH} is missing: on a read-only root init can't make one, and the server's own has no place");
-        return crate::rootfs::scrub::has_systemd(image.tree).then(|| error("no-machine-id", message, HINT));
+        let message = format!(
+            "{PATH} is missing: on a read-only root init can't make one, and the server's own has no place"
+        );
+        return crate::rootfs::scrub::has_systemd(image.tree)
+            .then(|| error("no-machine-id", message, HINT));
     };
     match &image.tree.node(id).kind {
-        Kind::File(content) if content.is_empty() || content.to_vec(64).is_ok_and(|text| text == b"uninitialized\n") => None,
+        Kind::File(content)
+            if content.is_empty()
+                || content
+                    .to_vec(64)
+                    .is_ok_and(|text| text == b"uninitialized\n") =>
+        {
+            None
+        }
         Kind::File(_) => Some(Finding {
             is_error: false,
             rule: "shared-machine-id",
-            message: format!("{PATH} is kept as it is: without a state volume every server from this image is the same machine"),
+            message: format!(
+                "{PATH} is kept as it is: without a state volume every server from this image is the same machine"
+            ),
             hint: "take /etc/machine-id out of [scrub] keep".to_owned(),
         }),
-        _ => Some(error("no-machine-id", format!("{PATH} is not a file: the server's own can't be put over it"), HINT)),
+        _ => Some(error(
+            "no-machine-id",
+            format!("{PATH} is not a file: the server's own can't be put over it"),
+            HINT,
+        )),
     }
 }
 
 /// The builder writes the name; what stands in its way is found here.
 fn image_name(image: &Image) -> Option<Finding> {
-    let text = image.text("/etc/os-release").or_else(|| image.text("/usr/lib/os-release")).unwrap_or_default();
-    let named = text.lines().any(|line| line.starts_with("IMAGE_ID=")) && text.lines().any(|line| line.starts_with("IMAGE_VERSION="));
+    let text = image
+        .text("/etc/os-release")
+        .or_else(|| image.text("/usr/lib/os-release"))
+        .unwrap_or_default();
+    let named = text.lines().any(|line| line.starts_with("IMAGE_ID="))
+        && text.lines().any(|line| line.starts_with("IMAGE_VERSION="));
     (!named).then(|| {
         error(
             "no-image-name",
@@ -134,19 +196,41 @@ fn image_name(image: &Image) -> Option<Finding> {
     })
 }
 
-/// A kernel that can't find a disk, or has nothing to mount volumes with. No kernel at all is no mistake: then there is only the root.
+/// A kernel that can't find a disk, or has nothing to mount volumes with. No kernel at all is no
+/// mistake: then there is only the root.
 fn kernel(image: &Image) -> Vec<Finding> {
     let kernel = match find_kernel(image.tree) {
         Ok(Some(kernel)) => kernel,
         Ok(None) => return Vec::new(),
-        Err(why) => return vec![error("unusable-kernel", why.message().to_owned(), why.way_out().unwrap_or("install a kernel package").to_owned())],
+        Err(why) => {
+            return vec![error(
+                "unusable-kernel",
+                why.message().to_owned(),
+                why.way_out()
+                    .unwrap_or("install a kernel package")
+                    .to_owned(),
+            )];
+        }
     };
-    let modules = ["/usr/lib/modules", "/lib/modules"].iter().find_map(|base| image.text(&format!("{base}/{}/modules.dep", kernel.release)));
+    let modules = ["/usr/lib/modules", "/lib/modules"]
+        .iter()
+        .find_map(|base| image.text(&format!("{base}/{}/modules.dep", kernel.release)));
     let modules = modules.unwrap_or_default();
     // The left side of each line is a module's path; names have - or _ as their authors liked.
-    let names: std::collections::BTreeSet<String> =
-        modules.lines().filter_map(|line| line.split(':').next()?.rsplit('/').next()?.split_once(".ko").map(|(name, _)| name.replace('-', "_"))).collect();
-    let has = |module: &str, option: &str| names.contains(module) || kernel.configured(option) == Configured::BuiltIn;
+    let names: std::collections::BTreeSet<String> = modules
+        .lines()
+        .filter_map(|line| {
+            line.split(':')
+                .next()?
+                .rsplit('/')
+                .next()?
+                .split_once(".ko")
+                .map(|(name, _)| name.replace('-', "_"))
+        })
+        .collect();
+    let has = |module: &str, option: &str| {
+        names.contains(module) || kernel.configured(option) == Configured::BuiltIn
+    };
     let path = show(&kernel.image);
     let mut findings = Vec::new();
     if !kernel.config.is_empty() && !DISKS.iter().any(|(module, option)| has(module, option)) {
@@ -157,7 +241,8 @@ fn kernel(image: &Image) -> Vec<Finding> {
             "use a kernel with one of them, for example the package linux-image-cloud-amd64 or linux-image-amd64",
         ));
     }
-    if !image.definition.volumes.is_empty() && !kernel.config.is_empty() && !has("ext4", "EXT4_FS") {
+    if !image.definition.volumes.is_empty() && !kernel.config.is_empty() && !has("ext4", "EXT4_FS")
+    {
         findings.push(error(
             "no-ext4",
             format!("there are volumes, but {path} has no ext4"),
@@ -171,7 +256,10 @@ fn kernel(image: &Image) -> Vec<Finding> {
 /// `adamant boot`, and the consoles of most clouds, show the first serial port.
 fn serial_console(image: &Image) -> Option<Finding> {
     let cmdline = &image.definition.kernel.cmdline;
-    let has_one = cmdline.split_whitespace().any(|word| word.strip_prefix("console=").is_some_and(|port| port.split(',').next() == Some("ttyS0")));
+    let has_one = cmdline.split_whitespace().any(|word| {
+        word.strip_prefix("console=")
+            .is_some_and(|port| port.split(',').next() == Some("ttyS0"))
+    });
     (!has_one).then(|| Finding {
         is_error: false,
         rule: "no-serial-console",

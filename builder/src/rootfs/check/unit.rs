@@ -1,4 +1,5 @@
-//! One unit of systemd: its file, its drop-ins, and what its settings say (systemd.unit(5), systemd.syntax(7)).
+//! One unit of systemd: its file, its drop-ins, and what its settings say (systemd.unit(5),
+//! systemd.syntax(7)).
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,12 @@ use super::writable::Writable;
 use crate::tree::{Kind, Step, Stop, parts, show};
 
 /// Where units are, the strongest first.
-pub const FOLDERS: [&str; 4] = ["/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+pub const FOLDERS: [&str; 4] = [
+    "/etc/systemd/system",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
 
 /// A line of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,14 +88,18 @@ pub fn template_of(name: &str) -> Option<String> {
     (!instance.is_empty()).then(|| format!("{stem}@.{kind}"))
 }
 
-/// The name behind a link to another unit of the same type, as an instance where the link was a template's.
+/// The name behind a link to another unit of the same type, as an instance where the link was a
+/// template's.
 fn other_name(name: &str, candidate: &str, end: &str) -> Option<String> {
     let real = end.rsplit('/').next().unwrap_or_default();
     let kind = |name: &str| name.rsplit_once('.').map(|(_, kind)| kind.to_owned());
     if real == candidate || kind(real) != kind(candidate) {
         return None;
     }
-    let instance = name.split_once('@').and_then(|(_, rest)| rest.rsplit_once('.')).map_or("", |(instance, _)| instance);
+    let instance = name
+        .split_once('@')
+        .and_then(|(_, rest)| rest.rsplit_once('.'))
+        .map_or("", |(instance, _)| instance);
     match real.split_once("@.") {
         Some((stem, kind)) if !instance.is_empty() => Some(format!("{stem}@{instance}.{kind}")),
         _ => Some(real.to_owned()),
@@ -97,7 +107,10 @@ fn other_name(name: &str, candidate: &str, end: &str) -> Option<String> {
 }
 
 fn file_at(image: &Image, path: &str) -> File {
-    match image.tree.follow(parts(path.as_bytes()), &mut |_| Step::Follow) {
+    match image
+        .tree
+        .follow(parts(path.as_bytes()), &mut |_| Step::Follow)
+    {
         Err(Stop::Circle | Stop::Refused(_)) => File::Absent,
         Ok(end) if end.path() == b"dev/null" => File::Null,
         Ok(end) => match end.node() {
@@ -112,17 +125,32 @@ fn file_at(image: &Image, path: &str) -> File {
 }
 
 impl Unit {
-    fn new(image: &Image, name: &str, template: Option<&str>, (path, text): (String, String)) -> Unit {
-        let mut unit = Unit { files: Vec::new(), settings: Vec::new() };
+    fn new(
+        image: &Image,
+        name: &str,
+        template: Option<&str>,
+        (path, text): (String, String),
+    ) -> Unit {
+        let mut unit = Unit {
+            files: Vec::new(),
+            settings: Vec::new(),
+        };
         unit.add(path, &text);
-        // Of drop-ins with the same name the strongest folder's counts; all are read in the order of their names.
+        // Of drop-ins with the same name the strongest folder's counts; all are read in the order
+        // of their names.
         let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
         let mut drop_ins: BTreeMap<String, String> = BTreeMap::new();
         for owner in [Some(name), template, Some(kind)].into_iter().flatten() {
             for folder in FOLDERS {
                 let folder = format!("{folder}/{owner}.d");
-                for file in image.names(&folder).into_iter().filter(|file| file.ends_with(".conf")) {
-                    drop_ins.entry(file.clone()).or_insert_with(|| format!("{folder}/{file}"));
+                for file in image
+                    .names(&folder)
+                    .into_iter()
+                    .filter(|file| file.ends_with(".conf"))
+                {
+                    drop_ins
+                        .entry(file.clone())
+                        .or_insert_with(|| format!("{folder}/{file}"));
                 }
             }
         }
@@ -137,7 +165,16 @@ impl Unit {
     fn add(&mut self, path: String, text: &str) {
         let file = self.files.len();
         self.files.push(path);
-        self.settings.extend(parse(text).into_iter().map(|(section, key, value)| Setting { section, key, value, file }));
+        self.settings.extend(
+            parse(text)
+                .into_iter()
+                .map(|(section, key, value)| Setting {
+                    section,
+                    key,
+                    value,
+                    file,
+                }),
+        );
     }
 
     /// All lines, in order.
@@ -147,8 +184,15 @@ impl Unit {
 
     /// All values of a key; an empty one takes back those before it.
     pub fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
-        let reset = self.settings.iter().rposition(|setting| setting.key == key && setting.value.is_empty()).map_or(0, |at| at + 1);
-        self.settings[reset..].iter().filter(move |setting| setting.key == key).map(|setting| setting.value.as_str())
+        let reset = self
+            .settings
+            .iter()
+            .rposition(|setting| setting.key == key && setting.value.is_empty())
+            .map_or(0, |at| at + 1);
+        self.settings[reset..]
+            .iter()
+            .filter(move |setting| setting.key == key)
+            .map(|setting| setting.value.as_str())
     }
 
     /// The words of all values of a key.
@@ -163,19 +207,31 @@ impl Unit {
 
     /// Whether a boolean setting is on.
     pub fn is_on(&self, key: &str) -> bool {
-        self.last(key).is_some_and(|value| ["1", "yes", "y", "true", "t", "on"].iter().any(|on| value.eq_ignore_ascii_case(on)))
+        self.last(key).is_some_and(|value| {
+            ["1", "yes", "y", "true", "t", "on"]
+                .iter()
+                .any(|on| value.eq_ignore_ascii_case(on))
+        })
     }
 
     /// Whether a condition keeps it from starting on this image, so that it can't fail.
     pub fn is_skipped(&self, image: &Image, writable: &Writable) -> bool {
         let mut triggers = Vec::new();
-        for setting in self.settings.iter().filter(|setting| setting.section == "Unit") {
-            let Some(what) = setting.key.strip_prefix("Condition") else { continue };
+        for setting in self
+            .settings
+            .iter()
+            .filter(|setting| setting.section == "Unit")
+        {
+            let Some(what) = setting.key.strip_prefix("Condition") else {
+                continue;
+            };
             let (is_trigger, text) = match setting.value.strip_prefix('|') {
                 Some(rest) => (true, rest.trim_start()),
                 None => (false, setting.value.as_str()),
             };
-            let (is_negated, path) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest.trim_start()));
+            let (is_negated, path) = text
+                .strip_prefix('!')
+                .map_or((false, text), |rest| (true, rest.trim_start()));
             let holds = condition(image, writable, what, path).map(|holds| holds != is_negated);
             match is_trigger {
                 true => triggers.push(holds),
@@ -214,7 +270,8 @@ fn condition(image: &Image, writable: &Writable, what: &str, path: &str) -> Opti
     }
 }
 
-/// Section, key and value of each line; a backslash at the end joins the next line, and comments may stand between.
+/// Section, key and value of each line; a backslash at the end joins the next line, and comments
+/// may stand between.
 fn parse(text: &str) -> Vec<(String, String, String)> {
     let mut out = Vec::new();
     let mut section = String::new();
@@ -225,7 +282,11 @@ fn parse(text: &str) -> Vec<(String, String, String)> {
         if line.starts_with(['#', ';']) {
             continue;
         }
-        if let Some(start) = line.trim_end().strip_suffix('\\').filter(|_| lines.peek().is_some()) {
+        if let Some(start) = line
+            .trim_end()
+            .strip_suffix('\\')
+            .filter(|_| lines.peek().is_some())
+        {
             joined.push_str(start);
             joined.push(' ');
             continue;
@@ -233,10 +294,17 @@ fn parse(text: &str) -> Vec<(String, String, String)> {
         joined.push_str(line);
         let line = std::mem::take(&mut joined);
         let line = line.trim();
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
             section = name.to_owned();
         } else if let Some((key, value)) = line.split_once('=') {
-            out.push((section.clone(), key.trim().to_owned(), value.trim().to_owned()));
+            out.push((
+                section.clone(),
+                key.trim().to_owned(),
+                value.trim().to_owned(),
+            ));
         }
     }
     out
@@ -249,16 +317,45 @@ mod tests {
     #[test]
     fn settings_are_read_with_sections_continuations_and_comments() {
         let text = "Early=1\n[Unit]\nDescription = a b \\\n# between\n ; too\n   c\n\n[Service]\r\nExecStart=/bin/a\r\n#Type=x\nEnvironment=\"A=b\"\nTail=x\\";
-        let read: Vec<_> = parse(text).into_iter().map(|(section, key, value)| format!("{section}.{key}:{value}")).collect();
-        assert_eq!(read, [".Early:1", "Unit.Description:a b  c", "Service.ExecStart:/bin/a", "Service.Environment:\"A=b\"", "Service.Tail:x\\"]);
+        let read: Vec<_> = parse(text)
+            .into_iter()
+            .map(|(section, key, value)| format!("{section}.{key}:{value}"))
+            .collect();
+        assert_eq!(
+            read,
+            [
+                ".Early:1",
+                "Unit.Description:a b  c",
+                "Service.ExecStart:/bin/a",
+                "Service.Environment:\"A=b\"",
+                "Service.Tail:x\\"
+            ]
+        );
     }
 
     #[test]
     fn names_of_templates_and_aliases_keep_the_instance() {
-        assert_eq!(template_of("getty@tty1.service").as_deref(), Some("getty@.service"));
-        assert_eq!((template_of("getty@.service"), template_of("a.service")), (None, None));
-        assert_eq!(other_name("autovt@tty1.service", "autovt@.service", "/lib/getty@.service").as_deref(), Some("getty@tty1.service"));
-        assert_eq!(other_name("default.target", "default.target", "/lib/graphical.target").as_deref(), Some("graphical.target"));
+        assert_eq!(
+            template_of("getty@tty1.service").as_deref(),
+            Some("getty@.service")
+        );
+        assert_eq!(
+            (template_of("getty@.service"), template_of("a.service")),
+            (None, None)
+        );
+        assert_eq!(
+            other_name(
+                "autovt@tty1.service",
+                "autovt@.service",
+                "/lib/getty@.service"
+            )
+            .as_deref(),
+            Some("getty@tty1.service")
+        );
+        assert_eq!(
+            other_name("default.target", "default.target", "/lib/graphical.target").as_deref(),
+            Some("graphical.target")
+        );
         assert_eq!(other_name("a.service", "a.service", "/opt/a.service"), None);
         assert_eq!(other_name("a.service", "a.service", "/nix/store/x"), None);
     }

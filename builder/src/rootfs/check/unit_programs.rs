@@ -7,18 +7,45 @@ use super::writable::Writable;
 use super::{Finding, Image, PATH};
 
 /// Settings whose command must work for the unit to start.
-const COMMANDS: [&str; 4] = ["ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost"];
+const COMMANDS: [&str; 4] = [
+    "ExecCondition",
+    "ExecStartPre",
+    "ExecStart",
+    "ExecStartPost",
+];
 /// Settings that give a unit other files than the image's.
-const OTHER_FILES: [&str; 8] =
-    ["RootDirectory", "RootImage", "RootMStack", "MountImages", "ExtensionImages", "ExtensionDirectories", "BindPaths", "BindReadOnlyPaths"];
+const OTHER_FILES: [&str; 8] = [
+    "RootDirectory",
+    "RootImage",
+    "RootMStack",
+    "MountImages",
+    "ExtensionImages",
+    "ExtensionDirectories",
+    "BindPaths",
+    "BindReadOnlyPaths",
+];
 /// Where programs register their own formats with the kernel (binfmt.d(5), update-binfmts(8)).
-const FORMATS: [&str; 4] = ["/etc/binfmt.d", "/usr/lib/binfmt.d", "/usr/local/lib/binfmt.d", "/var/lib/binfmts"];
+const FORMATS: [&str; 4] = [
+    "/etc/binfmt.d",
+    "/usr/lib/binfmt.d",
+    "/usr/local/lib/binfmt.d",
+    "/var/lib/binfmts",
+];
 
-pub fn check(image: &Image, units: &Units, writable: &Writable, programs: &Programs) -> Vec<Finding> {
+pub fn check(
+    image: &Image,
+    units: &Units,
+    writable: &Writable,
+    programs: &Programs,
+) -> Vec<Finding> {
     let has_formats = FORMATS.iter().any(|folder| !image.names(folder).is_empty());
     let mut findings = Vec::new();
     for (name, unit) in units.enabled() {
-        if unit.is_skipped(image, writable) || OTHER_FILES.iter().any(|key| unit.values(key).next().is_some()) {
+        if unit.is_skipped(image, writable)
+            || OTHER_FILES
+                .iter()
+                .any(|key| unit.values(key).next().is_some())
+        {
             continue;
         }
         for key in COMMANDS {
@@ -50,15 +77,26 @@ pub fn check(image: &Image, units: &Units, writable: &Writable, programs: &Progr
     findings
 }
 
-/// The program's path and why it cannot be started; `None` where it can, or where only the running unit knows.
+/// The program's path and why it cannot be started; `None` where it can, or where only the running
+/// unit knows.
 fn find(program: &str, unit: &Unit, programs: &Programs) -> Option<(String, Fault)> {
     if program.is_empty() || program.contains(['%', '$']) {
         return None;
     }
     if program.contains('/') {
-        return program.starts_with('/').then(|| programs.fault(program).map(|fault| (program.to_owned(), fault))).flatten();
+        return program
+            .starts_with('/')
+            .then(|| {
+                programs
+                    .fault(program)
+                    .map(|fault| (program.to_owned(), fault))
+            })
+            .flatten();
     }
-    let own: Vec<&str> = unit.values("ExecSearchPath").flat_map(|list| list.split(':')).collect();
+    let own: Vec<&str> = unit
+        .values("ExecSearchPath")
+        .flat_map(|list| list.split(':'))
+        .collect();
     let folders: Vec<&str> = if own.is_empty() { PATH.to_vec() } else { own };
     let mut first = None;
     for folder in folders {
@@ -92,13 +130,17 @@ fn commands(line: &str) -> Vec<Command> {
             is_first = false;
             let program = word.trim_start_matches(['@', '-', ':', '+', '!', '|']);
             let prefix = &word[..word.len() - program.len()];
-            out.push(Command { program: program.to_owned(), may_fail: prefix.contains('-') });
+            out.push(Command {
+                program: program.to_owned(),
+                may_fail: prefix.contains('-'),
+            });
         }
     }
     out
 }
 
-/// The words of a line, without the quotes around them. Only the first of each command is looked at, so escapes stay as they are.
+/// The words of a line, without the quotes around them. Only the first of each command is looked
+/// at, so escapes stay as they are.
 fn words(line: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut word = String::new();
@@ -139,13 +181,21 @@ mod tests {
 
     #[test]
     fn commands_lose_their_prefixes_and_quotes() {
-        let read = |line: &str| commands(line).into_iter().map(|command| (command.program, command.may_fail)).collect::<Vec<_>>();
+        let read = |line: &str| {
+            commands(line)
+                .into_iter()
+                .map(|command| (command.program, command.may_fail))
+                .collect::<Vec<_>>()
+        };
         let one = |program: &str, may_fail| vec![(program.to_owned(), may_fail)];
         assert_eq!(read("/bin/a -x 'b c'"), one("/bin/a", false));
         assert_eq!(read("-/bin/a"), one("/bin/a", true));
         assert_eq!(read("@-:+!!/bin/a a0 b"), one("/bin/a", true));
         assert_eq!(read("\"/opt/my app/run\" x"), one("/opt/my app/run", false));
-        assert_eq!(read("/bin/a x ; -/bin/b y ; c"), [one("/bin/a", false), one("/bin/b", true), one("c", false)].concat());
+        assert_eq!(
+            read("/bin/a x ; -/bin/b y ; c"),
+            [one("/bin/a", false), one("/bin/b", true), one("c", false)].concat()
+        );
         assert_eq!(read("/bin/sh -c 'a ; b' \\; c"), one("/bin/sh", false));
         assert_eq!(read(""), []);
     }

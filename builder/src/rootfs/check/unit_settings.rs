@@ -1,4 +1,5 @@
-//! Lines of units that systemd ignores: unknown sections and keys, and values that it does not know.
+//! Lines of units that systemd ignores: unknown sections and keys, and values that it does not
+//! know.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +12,43 @@ use crate::tree::Kind;
 /// Keys that systemd 257 knows, of all sections, for an image whose systemd cannot be asked.
 const KEYS: &str = include_str!("unit_keys.txt");
 /// Where systemd's own code is: the library since systemd 252, the program itself before.
-const FOLDERS: [&str; 5] = ["/usr/lib/systemd", "/usr/lib/x86_64-linux-gnu/systemd", "/usr/lib64/systemd", "/lib/systemd", "/usr/lib"];
+const FOLDERS: [&str; 5] = [
+    "/usr/lib/systemd",
+    "/usr/lib/x86_64-linux-gnu/systemd",
+    "/usr/lib64/systemd",
+    "/lib/systemd",
+    "/usr/lib",
+];
 /// Largest program that is read, bytes; systemd has 4 MB.
 const PROGRAM_LIMIT: u64 = 32 << 20;
 
 /// Values of keys that have a few.
 const VALUES: [(&str, &[&str]); 3] = [
-    ("Type", &["simple", "exec", "forking", "oneshot", "dbus", "notify", "notify-reload", "idle"]),
-    ("Restart", &["no", "always", "on-success", "on-failure", "on-abnormal", "on-abort", "on-watchdog"]),
+    (
+        "Type",
+        &[
+            "simple",
+            "exec",
+            "forking",
+            "oneshot",
+            "dbus",
+            "notify",
+            "notify-reload",
+            "idle",
+        ],
+    ),
+    (
+        "Restart",
+        &[
+            "no",
+            "always",
+            "on-success",
+            "on-failure",
+            "on-abnormal",
+            "on-abort",
+            "on-watchdog",
+        ],
+    ),
     ("KillMode", &["control-group", "process", "mixed", "none"]),
 ];
 
@@ -38,7 +68,12 @@ pub fn check(image: &Image, units: &Units) -> Vec<Finding> {
         for (message, hint) in complaints(&known, name, unit) {
             // A template's line is wrong once for all its instances.
             if told.insert(message.clone()) {
-                findings.push(Finding { is_error: false, rule: "unit-line-ignored", message, hint });
+                findings.push(Finding {
+                    is_error: false,
+                    rule: "unit-line-ignored",
+                    message,
+                    hint,
+                });
             }
         }
     }
@@ -50,7 +85,11 @@ fn complaints(known: &Known, name: &str, unit: &Unit) -> Vec<(String, String)> {
     let mut out = Vec::new();
     let mut sections = BTreeSet::new();
     for setting in unit.settings() {
-        let (section, key, file) = (setting.section.as_str(), setting.key.as_str(), &unit.files[setting.file]);
+        let (section, key, file) = (
+            setting.section.as_str(),
+            setting.key.as_str(),
+            &unit.files[setting.file],
+        );
         if section.starts_with("X-") || key.starts_with("X-") || section.is_empty() {
             continue;
         }
@@ -67,16 +106,32 @@ fn complaints(known: &Known, name: &str, unit: &Unit) -> Vec<(String, String)> {
         if let Some((is_unknown, near)) = known.judge(section, key)
             && is_unknown
         {
-            let hint = near.map_or_else(|| "remove the line".to_owned(), |near| format!("write {near}="));
-            out.push((format!("{file}: systemd ignores the unknown key {key}= in [{section}]"), hint));
+            let hint = near.map_or_else(
+                || "remove the line".to_owned(),
+                |near| format!("write {near}="),
+            );
+            out.push((
+                format!("{file}: systemd ignores the unknown key {key}= in [{section}]"),
+                hint,
+            ));
         }
-        let values = VALUES.iter().find(|(known, _)| *known == key && (section == "Service" || key == "KillMode"));
-        if let Some((_, values)) = values.filter(|(_, values)| !setting.value.is_empty() && !values.contains(&setting.value.as_str())) {
+        let values = VALUES
+            .iter()
+            .find(|(known, _)| *known == key && (section == "Service" || key == "KillMode"));
+        if let Some((_, values)) = values.filter(|(_, values)| {
+            !setting.value.is_empty() && !values.contains(&setting.value.as_str())
+        }) {
             let hint = match nearest(&setting.value, values) {
                 Some(near) => format!("write {key}={near}"),
                 None => format!("write one of {}", values.join(", ")),
             };
-            out.push((format!("{file}: systemd ignores {key}={}, a value that it does not know", setting.value), hint));
+            out.push((
+                format!(
+                    "{file}: systemd ignores {key}={}, a value that it does not know",
+                    setting.value
+                ),
+                hint,
+            ));
         }
     }
     out
@@ -86,7 +141,9 @@ fn complaints(known: &Known, name: &str, unit: &Unit) -> Vec<(String, String)> {
 fn section_of(name: &str) -> String {
     let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
     let mut letters = kind.chars();
-    letters.next().map_or(String::new(), |first| first.to_ascii_uppercase().to_string() + letters.as_str())
+    letters.next().map_or(String::new(), |first| {
+        first.to_ascii_uppercase().to_string() + letters.as_str()
+    })
 }
 
 impl Known {
@@ -96,7 +153,10 @@ impl Known {
             names.retain(|name| name == "systemd" || name.starts_with("libsystemd-core-"));
             for name in names {
                 let keys = keys_of(image, &format!("{folder}/{name}"));
-                if keys.get("Service").is_some_and(|keys| keys.contains("ExecStart")) {
+                if keys
+                    .get("Service")
+                    .is_some_and(|keys| keys.contains("ExecStart"))
+                {
                     return Known::Exactly(keys);
                 }
             }
@@ -104,7 +164,8 @@ impl Known {
         Known::About(KEYS.lines().map(str::to_owned).collect())
     }
 
-    /// Whether systemd ignores a key, and the known one that is near; `None` where that is not known.
+    /// Whether systemd ignores a key, and the known one that is near; `None` where that is not
+    /// known.
     fn judge(&self, section: &str, key: &str) -> Option<(bool, Option<&str>)> {
         let near = |keys: &'_ BTreeSet<String>| {
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -118,25 +179,43 @@ impl Known {
             }
             Known::About(keys) if keys.contains(key) => None,
             // A newer systemd may know it, unless it looks like a mistyped one.
-            Known::About(keys) => near(keys).and_then(|near| keys.get(&near)).map(|near| (true, Some(near.as_str()))),
+            Known::About(keys) => near(keys)
+                .and_then(|near| keys.get(&near))
+                .map(|near| (true, Some(near.as_str()))),
         }
     }
 }
 
-/// systemd's code holds each key as `Section.Key`, a string with a NUL at both ends (src/core/load-fragment-gperf).
+/// systemd's code holds each key as `Section.Key`, a string with a NUL at both ends
+/// (src/core/load-fragment-gperf).
 fn keys_of(image: &Image, path: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let content = image.tree.resolve(path.as_bytes()).and_then(|id| match &image.tree.node(id).kind {
-        Kind::File(content) => content.to_vec(PROGRAM_LIMIT).ok(),
-        _ => None,
-    });
-    let is_word = |text: &str| text.starts_with(|c: char| c.is_ascii_uppercase()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
-    for text in content.unwrap_or_default().split(|b| *b == 0).filter(|text| (3..80).contains(&text.len())) {
-        if let Some((section, key)) = std::str::from_utf8(text).ok().and_then(|text| text.split_once('.'))
+    let content =
+        image
+            .tree
+            .resolve(path.as_bytes())
+            .and_then(|id| match &image.tree.node(id).kind {
+                Kind::File(content) => content.to_vec(PROGRAM_LIMIT).ok(),
+                _ => None,
+            });
+    let is_word = |text: &str| {
+        text.starts_with(|c: char| c.is_ascii_uppercase())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric())
+    };
+    for text in content
+        .unwrap_or_default()
+        .split(|b| *b == 0)
+        .filter(|text| (3..80).contains(&text.len()))
+    {
+        if let Some((section, key)) = std::str::from_utf8(text)
+            .ok()
+            .and_then(|text| text.split_once('.'))
             && is_word(section)
             && is_word(key)
         {
-            out.entry(section.to_owned()).or_default().insert(key.to_owned());
+            out.entry(section.to_owned())
+                .or_default()
+                .insert(key.to_owned());
         }
     }
     out

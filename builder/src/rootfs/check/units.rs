@@ -1,5 +1,5 @@
-//! systemd's units that start at boot: which they are, those that do not exist, and where they want to write (systemd.unit(5),
-//! systemd.exec(5)).
+//! systemd's units that start at boot: which they are, those that do not exist, and where they want
+//! to write (systemd.unit(5), systemd.exec(5)).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,13 +9,22 @@ use super::{Finding, Image, listed};
 use crate::tree::Kind;
 
 /// Targets that every start reaches.
-const TARGETS: [&str; 4] = ["default.target", "local-fs.target", "sysinit.target", "multi-user.target"];
+const TARGETS: [&str; 4] = [
+    "default.target",
+    "local-fs.target",
+    "sysinit.target",
+    "multi-user.target",
+];
 /// Types of units that exist without a file: systemd makes them of what it finds, or of /etc/fstab.
 const WITHOUT_FILE: [&str; 6] = ["device", "mount", "swap", "automount", "slice", "scope"];
 
 /// Programs that make units at the start.
-const GENERATORS: [&str; 4] =
-    ["/etc/systemd/system-generators", "/usr/local/lib/systemd/system-generators", "/usr/lib/systemd/system-generators", "/lib/systemd/system-generators"];
+const GENERATORS: [&str; 4] = [
+    "/etc/systemd/system-generators",
+    "/usr/local/lib/systemd/system-generators",
+    "/usr/lib/systemd/system-generators",
+    "/lib/systemd/system-generators",
+];
 /// Largest generator that is read, bytes.
 const GENERATOR_LIMIT: u64 = 16 << 20;
 
@@ -40,7 +49,11 @@ struct Missing {
 #[derive(Clone)]
 enum Asked {
     /// A link in a folder of wants, requires or upholds, and the unit that the folder belongs to.
-    Link { path: String, owner: String, is_required: bool },
+    Link {
+        path: String,
+        owner: String,
+        is_required: bool,
+    },
     /// A setting of a unit.
     Setting { owner: String, key: &'static str },
     /// Nothing in particular.
@@ -51,7 +64,11 @@ impl Units {
     /// Follows wants, requires and upholds from the default target.
     pub fn read(image: &Image) -> Units {
         let mut units = Units::default();
-        let mut todo: Vec<(String, Asked)> = TARGETS.iter().rev().map(|name| ((*name).to_owned(), Asked::Boot)).collect();
+        let mut todo: Vec<(String, Asked)> = TARGETS
+            .iter()
+            .rev()
+            .map(|name| ((*name).to_owned(), Asked::Boot))
+            .collect();
         let mut needs: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut known: BTreeMap<String, bool> = BTreeMap::new();
         while let Some((name, asked)) = todo.pop() {
@@ -84,8 +101,19 @@ impl Units {
             };
             known.insert(name.clone(), false);
             for key in ["Requires", "BindsTo"] {
-                needs.entry(name.clone()).or_default().extend(unit.words(key).map(str::to_owned));
-                todo.extend(unit.words(key).map(|other| (other.to_owned(), Asked::Setting { owner: name.clone(), key })));
+                needs
+                    .entry(name.clone())
+                    .or_default()
+                    .extend(unit.words(key).map(str::to_owned));
+                todo.extend(unit.words(key).map(|other| {
+                    (
+                        other.to_owned(),
+                        Asked::Setting {
+                            owner: name.clone(),
+                            key,
+                        },
+                    )
+                }));
             }
             // What is only wanted may be missing: units name what other packages bring.
             for key in ["Wants", "Upholds"] {
@@ -95,7 +123,11 @@ impl Units {
             todo.extend(started_by(&name, &unit));
             units.enabled.insert(name, unit);
         }
-        let mut reached: Vec<String> = vec!["default.target".to_owned(), "local-fs.target".to_owned(), "sysinit.target".to_owned()];
+        let mut reached: Vec<String> = vec![
+            "default.target".to_owned(),
+            "local-fs.target".to_owned(),
+            "sysinit.target".to_owned(),
+        ];
         while let Some(name) = reached.pop() {
             if units.required.insert(name.clone()) {
                 reached.extend(needs.get(&name).into_iter().flatten().cloned());
@@ -106,7 +138,9 @@ impl Units {
 
     /// Enabled units, by name.
     pub fn enabled(&self) -> impl Iterator<Item = (&str, &Unit)> {
-        self.enabled.iter().map(|(name, unit)| (name.as_str(), unit))
+        self.enabled
+            .iter()
+            .map(|(name, unit)| (name.as_str(), unit))
     }
 
     /// Whether the default target is not reached without this unit.
@@ -116,19 +150,31 @@ impl Units {
 
     /// Whether one of these starts at boot.
     pub fn any(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.enabled.contains_key(*name) || self.aliases.contains(*name))
+        names
+            .iter()
+            .any(|name| self.enabled.contains_key(*name) || self.aliases.contains(*name))
     }
 
     /// Whether a command of any unit holds this text.
     pub fn run(&self, text: &str) -> bool {
-        self.enabled.values().flat_map(Unit::settings).any(|setting| setting.key.starts_with("Exec") && setting.value.contains(text))
+        self.enabled
+            .values()
+            .flat_map(Unit::settings)
+            .any(|setting| setting.key.starts_with("Exec") && setting.value.contains(text))
     }
 
     /// Mount points of enabled mount units that are not read-only.
     pub fn mounts(&self) -> Vec<String> {
-        let mounts = self.enabled.iter().filter(|(name, _)| name.ends_with(".mount"));
+        let mounts = self
+            .enabled
+            .iter()
+            .filter(|(name, _)| name.ends_with(".mount"));
         mounts
-            .filter(|(_, unit)| !unit.values("Options").any(|options| options.split(',').any(|option| option == "ro")))
+            .filter(|(_, unit)| {
+                !unit
+                    .values("Options")
+                    .any(|options| options.split(',').any(|option| option == "ro"))
+            })
             .filter_map(|(_, unit)| unit.values("Where").next().map(str::to_owned))
             .collect()
     }
@@ -137,17 +183,29 @@ impl Units {
         let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
         // systemd makes services of /etc/init.d, and generators make others at the start.
         let stem = name.strip_suffix(".service").unwrap_or(name);
-        let is_script = image.exists(&format!("/etc/init.d/{stem}")) || image.exists(&format!("/etc/init.d/{stem}.sh"));
-        if WITHOUT_FILE.contains(&kind) || name.contains('%') || is_script || is_generated(image, name) {
+        let is_script = image.exists(&format!("/etc/init.d/{stem}"))
+            || image.exists(&format!("/etc/init.d/{stem}.sh"));
+        if WITHOUT_FILE.contains(&kind)
+            || name.contains('%')
+            || is_script
+            || is_generated(image, name)
+        {
             return;
         }
-        self.missing.push(Missing { name: name.to_owned(), asked });
+        self.missing.push(Missing {
+            name: name.to_owned(),
+            asked,
+        });
     }
 
     /// Units that are enabled or needed, and do not exist.
     pub fn check_missing(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if self.missing.iter().any(|missing| missing.name == "default.target") {
+        if self
+            .missing
+            .iter()
+            .any(|missing| missing.name == "default.target")
+        {
             findings.push(Finding {
                 is_error: false,
                 rule: "no-default-target",
@@ -159,19 +217,32 @@ impl Units {
         for Missing { name, asked } in &self.missing {
             let (message, hint, is_error) = match asked {
                 Asked::Boot => continue,
-                Asked::Link { path, owner, is_required } => (
+                Asked::Link {
+                    path,
+                    owner,
+                    is_required,
+                } => (
                     format!("{name} is enabled by {path}, and no such unit exists"),
-                    format!("add the package that brings the unit, or remove the link: [[file]] path = {path:?}, absent = true"),
+                    format!(
+                        "add the package that brings the unit, or remove the link: [[file]] path = {path:?}, absent = true"
+                    ),
                     *is_required && self.is_required(owner),
                 ),
                 Asked::Setting { owner, key } => (
                     format!("{owner} cannot start: it has {key}={name}, and no such unit exists"),
-                    format!("add the package that brings {name}, or mask {owner}: [[file]] path = \"/etc/systemd/system/{owner}\", link = \"/dev/null\""),
+                    format!(
+                        "add the package that brings {name}, or mask {owner}: [[file]] path = \"/etc/systemd/system/{owner}\", link = \"/dev/null\""
+                    ),
                     self.is_required(owner),
                 ),
             };
             if told.insert(message.clone()) {
-                findings.push(Finding { is_error, rule: "unit-missing", message, hint });
+                findings.push(Finding {
+                    is_error,
+                    rule: "unit-missing",
+                    message,
+                    hint,
+                });
             }
         }
         findings
@@ -187,7 +258,10 @@ impl Units {
             for path in unit.writes() {
                 // Instances and specifiers are not known before the unit runs.
                 if !path.contains('%') && !writable.holds(&path) && !unit.finds(image, &path) {
-                    by_place.entry(place_of(&path)).or_default().push(format!("{name} ({path})"));
+                    by_place
+                        .entry(place_of(&path))
+                        .or_default()
+                        .push(format!("{name} ({path})"));
                 }
             }
         }
@@ -211,19 +285,34 @@ impl Units {
 
 /// Whether a generator (systemd.generator(7)) holds the unit's name, and so most likely makes it.
 fn is_generated(image: &Image, name: &str) -> bool {
-    let text = name.split_once('@').map_or(name.to_owned(), |(stem, _)| format!("{stem}@"));
-    GENERATORS.iter().flat_map(|folder| image.names(folder).into_iter().map(move |name| format!("{folder}/{name}"))).any(|path| {
-        let id = image.tree.resolve(path.as_bytes());
-        let bytes = id.and_then(|id| match &image.tree.node(id).kind {
-            Kind::File(content) => content.to_vec(GENERATOR_LIMIT).ok(),
-            _ => None,
-        });
-        bytes.is_some_and(|bytes| memchr::memmem::find(&bytes, text.as_bytes()).is_some())
-    })
+    let text = name
+        .split_once('@')
+        .map_or(name.to_owned(), |(stem, _)| format!("{stem}@"));
+    GENERATORS
+        .iter()
+        .flat_map(|folder| {
+            image
+                .names(folder)
+                .into_iter()
+                .map(move |name| format!("{folder}/{name}"))
+        })
+        .any(|path| {
+            let id = image.tree.resolve(path.as_bytes());
+            let bytes = id.and_then(|id| match &image.tree.node(id).kind {
+                Kind::File(content) => content.to_vec(GENERATOR_LIMIT).ok(),
+                _ => None,
+            });
+            bytes.is_some_and(|bytes| memchr::memmem::find(&bytes, text.as_bytes()).is_some())
+        })
 }
 
-/// What the links in a unit's folders ask for. A link to /dev/null in a stronger folder takes a weaker one back.
-fn linked(image: &Image, owner: &str, needs: &mut BTreeMap<String, Vec<String>>) -> Vec<(String, Asked)> {
+/// What the links in a unit's folders ask for. A link to /dev/null in a stronger folder takes a
+/// weaker one back.
+fn linked(
+    image: &Image,
+    owner: &str,
+    needs: &mut BTreeMap<String, Vec<String>>,
+) -> Vec<(String, Asked)> {
     let mut out = Vec::new();
     for kind in ["wants", "requires", "upholds"] {
         let mut names: BTreeMap<String, Option<String>> = BTreeMap::new();
@@ -231,7 +320,12 @@ fn linked(image: &Image, owner: &str, needs: &mut BTreeMap<String, Vec<String>>)
             let folder = format!("{folder}/{owner}.{kind}");
             for name in image.names(&folder) {
                 let path = format!("{folder}/{name}");
-                let node = image.tree.resolve(folder.as_bytes()).and_then(|id| image.tree.children(id).find(|(child, _)| *child == name.as_bytes()));
+                let node = image.tree.resolve(folder.as_bytes()).and_then(|id| {
+                    image
+                        .tree
+                        .children(id)
+                        .find(|(child, _)| *child == name.as_bytes())
+                });
                 let is_null = node.is_some_and(|(_, id)| matches!(&image.tree.node(id).kind, Kind::Symlink(target) if &**target == b"/dev/null"));
                 names.entry(name).or_insert((!is_null).then_some(path));
             }
@@ -239,9 +333,19 @@ fn linked(image: &Image, owner: &str, needs: &mut BTreeMap<String, Vec<String>>)
         for (name, path) in names {
             let Some(path) = path else { continue };
             if kind == "requires" {
-                needs.entry(owner.to_owned()).or_default().push(name.clone());
+                needs
+                    .entry(owner.to_owned())
+                    .or_default()
+                    .push(name.clone());
             }
-            out.push((name, Asked::Link { path, owner: owner.to_owned(), is_required: kind == "requires" }));
+            out.push((
+                name,
+                Asked::Link {
+                    path,
+                    owner: owner.to_owned(),
+                    is_required: kind == "requires",
+                },
+            ));
         }
     }
     out
@@ -259,37 +363,69 @@ fn started_by(name: &str, unit: &Unit) -> Option<(String, Asked)> {
         true => format!("{stem}@.service"),
         false => format!("{stem}.service"),
     };
-    Some((unit.last(key).map_or(own, str::to_owned), Asked::Setting { owner: name.to_owned(), key }))
+    Some((
+        unit.last(key).map_or(own, str::to_owned),
+        Asked::Setting {
+            owner: name.to_owned(),
+            key,
+        },
+    ))
 }
 
 fn first_unit(units: &[String]) -> &str {
-    units.first().and_then(|unit| unit.split(' ').next()).unwrap_or_default()
+    units
+        .first()
+        .and_then(|unit| unit.split(' ').next())
+        .unwrap_or_default()
 }
 
 /// The directory at the top that a volume could be for.
 fn place_of(path: &str) -> String {
-    format!("/{}", path.trim_start_matches('/').split('/').next().unwrap_or_default())
+    format!(
+        "/{}",
+        path.trim_start_matches('/')
+            .split('/')
+            .next()
+            .unwrap_or_default()
+    )
 }
 
 impl Unit {
     /// Absolute paths that it writes.
     fn writes(&self) -> Vec<String> {
         let mut paths = Vec::new();
-        for (key, base) in [("StateDirectory", "/var/lib"), ("CacheDirectory", "/var/cache"), ("LogsDirectory", "/var/log"), ("ConfigurationDirectory", "/etc")]
-        {
+        for (key, base) in [
+            ("StateDirectory", "/var/lib"),
+            ("CacheDirectory", "/var/cache"),
+            ("LogsDirectory", "/var/log"),
+            ("ConfigurationDirectory", "/etc"),
+        ] {
             // `name:link` makes a link beside it.
             let names = self.words(key).filter_map(|name| name.split(':').next());
             paths.extend(names.map(|name| format!("{base}/{name}")));
         }
         for key in ["ReadWritePaths", "ReadWriteDirectories"] {
-            // `-` says that it need not be there; the unit copes. A whole top directory (`/etc` for logind and hostnamed) is a permission for
-            // what a person may ask for later, not something that the unit needs to start.
-            let is_deep = |path: &&str| path.starts_with('/') && path.trim_end_matches('/').matches('/').count() > 1;
+            // `-` says that it need not be there; the unit copes. A whole top directory (`/etc` for
+            // logind and hostnamed) is a permission for what a person may ask for
+            // later, not something that the unit needs to start.
+            let is_deep = |path: &&str| {
+                path.starts_with('/') && path.trim_end_matches('/').matches('/').count() > 1
+            };
             paths.extend(self.words(key).filter(is_deep).map(str::to_owned));
         }
-        paths.extend(self.values("PIDFile").map(|path| if path.starts_with('/') { path.to_owned() } else { format!("/run/{path}") }));
+        paths.extend(self.values("PIDFile").map(|path| {
+            if path.starts_with('/') {
+                path.to_owned()
+            } else {
+                format!("/run/{path}")
+            }
+        }));
         for key in ["StandardOutput", "StandardError"] {
-            let files = self.values(key).filter_map(|value| ["file:", "append:", "truncate:"].iter().find_map(|kind| value.strip_prefix(kind)));
+            let files = self.values(key).filter_map(|value| {
+                ["file:", "append:", "truncate:"]
+                    .iter()
+                    .find_map(|kind| value.strip_prefix(kind))
+            });
             paths.extend(files.map(str::to_owned));
         }
         paths
@@ -297,6 +433,8 @@ impl Unit {
 
     /// A configuration directory that the image has need not be made.
     fn finds(&self, image: &Image, path: &str) -> bool {
-        path.strip_prefix("/etc/").is_some_and(|name| self.words("ConfigurationDirectory").any(|own| own == name)) && image.is_directory(path)
+        path.strip_prefix("/etc/")
+            .is_some_and(|name| self.words("ConfigurationDirectory").any(|own| own == name))
+            && image.is_directory(path)
     }
 }

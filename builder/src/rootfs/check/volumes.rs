@@ -1,7 +1,8 @@
 //! Whether what the image ships for a volume fits into it as the disk image has it.
 //!
-//! The agent makes an ext4 with blocks of 4 KiB and inodes of 256 bytes. How many blocks and inodes that leaves is e2fsprogs' arithmetic (mke2fs(8),
-//! lib/ext2fs/initialize.c), with the inode ratios of its mke2fs.conf.
+//! The agent makes an ext4 with blocks of 4 KiB and inodes of 256 bytes. How many blocks and inodes
+//! that leaves is e2fsprogs' arithmetic (mke2fs(8), lib/ext2fs/initialize.c), with the inode ratios
+//! of its mke2fs.conf.
 
 use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
 
@@ -40,21 +41,40 @@ impl Room {
     /// What a new file system of this size has for content.
     fn of(bytes: u64) -> Room {
         let blocks = bytes / BLOCK;
-        let in_group = if bytes < SMALL_VOLUME { SMALL_VOLUME_GROUP } else { GROUP };
-        let ratio = if bytes < MANY_INODES_BELOW { 4096 } else { 16384 };
+        let in_group = if bytes < SMALL_VOLUME {
+            SMALL_VOLUME_GROUP
+        } else {
+            GROUP
+        };
+        let ratio = if bytes < MANY_INODES_BELOW {
+            4096
+        } else {
+            16384
+        };
         let groups = blocks.div_ceil(in_group);
         let table = (bytes / ratio).div_ceil(groups).div_ceil(BLOCK / INODE);
         let inodes = table * (BLOCK / INODE) * groups;
-        // Descriptors of 64 bytes, and as many blocks of them as a file system of 1,024 times the size has, with a copy of them in some groups.
+        // Descriptors of 64 bytes, and as many blocks of them as a file system of 1,024 times the
+        // size has, with a copy of them in some groups.
         let per_block = BLOCK / 64;
         let descriptors = groups.div_ceil(per_block);
-        let later = (blocks * 1024).min(u64::from(u32::MAX)).div_ceil(in_group).div_ceil(per_block);
+        let later = (blocks * 1024)
+            .min(u64::from(u32::MAX))
+            .div_ceil(in_group)
+            .div_ceil(per_block);
         let reserved = later.saturating_sub(descriptors).min(BLOCK / 4);
         let copies = (0..groups).filter(|group| has_copy(*group)).count() as u64;
-        let overhead = copies * (1 + descriptors + reserved) + groups * (2 + table) + journal(blocks) + orphans(blocks) + OWN_BLOCKS;
+        let overhead = copies * (1 + descriptors + reserved)
+            + groups * (2 + table)
+            + journal(blocks)
+            + orphans(blocks)
+            + OWN_BLOCKS;
         // ext4 keeps 2 % for its own metadata, at most 4,096 blocks.
         let kept = (blocks / 50).min(4096);
-        Room { blocks: blocks.saturating_sub(overhead + kept + AGENT_BLOCKS), inodes: inodes.saturating_sub(OWN_INODES + AGENT_INODES) }
+        Room {
+            blocks: blocks.saturating_sub(overhead + kept + AGENT_BLOCKS),
+            inodes: inodes.saturating_sub(OWN_INODES + AGENT_INODES),
+        }
     }
 
     fn fits(self, room: Room) -> bool {
@@ -64,8 +84,11 @@ impl Room {
 
 /// sparse_super: groups 0 and 1, and powers of 3, 5 and 7.
 fn has_copy(group: u64) -> bool {
-    let is_power =
-        |base: u64| std::iter::successors(Some(base), |power| power.checked_mul(base)).take_while(|power| *power <= group).any(|power| power == group);
+    let is_power = |base: u64| {
+        std::iter::successors(Some(base), |power| power.checked_mul(base))
+            .take_while(|power| *power <= group)
+            .any(|power| power == group)
+    };
     group <= 1 || [3, 5, 7].into_iter().any(is_power)
 }
 
@@ -86,12 +109,21 @@ fn journal(blocks: u64) -> u64 {
 
 /// ext2fs_default_orphan_file_blocks, for e2fsprogs that make such a file.
 fn orphans(blocks: u64) -> u64 {
-    if blocks < 128 << 10 { 32 } else { (blocks / 4096).min(512) }
+    if blocks < 128 << 10 {
+        32
+    } else {
+        (blocks / 4096).min(512)
+    }
 }
 
 /// Every volume.
 pub fn check(image: &Image) -> Vec<Finding> {
-    image.definition.volumes.iter().filter_map(|volume| too_small(image, volume)).collect()
+    image
+        .definition
+        .volumes
+        .iter()
+        .filter_map(|volume| too_small(image, volume))
+        .collect()
 }
 
 fn too_small(image: &Image, volume: &Volume) -> Option<Finding> {
@@ -117,18 +149,37 @@ fn too_small(image: &Image, volume: &Volume) -> Option<Finding> {
         room.inodes,
         largest(image, &shipped, mount),
     );
-    let size = enough(need, volume.size).map_or("a larger one".to_owned(), |bytes| format!("\"{}M\"", bytes >> 20));
+    let size = enough(need, volume.size).map_or("a larger one".to_owned(), |bytes| {
+        format!("\"{}M\"", bytes >> 20)
+    });
     let hint = match image.definition.has_default_volumes() {
-        false => format!("write size = {size} for [[volume]] name = {name:?}, or leave files out with absent = true"),
+        false => format!(
+            "write size = {size} for [[volume]] name = {name:?}, or leave files out with absent = true"
+        ),
         true => {
             let others = image.definition.volumes.iter().map(|other| {
-                let size = if other.policy.name == *name { size.clone() } else { format!("\"{}M\"", other.size >> 20) };
-                format!("[[volume]] name = {:?}, mount = {:?}, size = {size}", other.policy.name, other.policy.mount)
+                let size = if other.policy.name == *name {
+                    size.clone()
+                } else {
+                    format!("\"{}M\"", other.size >> 20)
+                };
+                format!(
+                    "[[volume]] name = {:?}, mount = {:?}, size = {size}",
+                    other.policy.name, other.policy.mount
+                )
             });
-            format!("write the default volumes with a larger size: {}", others.collect::<Vec<_>>().join("; "))
+            format!(
+                "write the default volumes with a larger size: {}",
+                others.collect::<Vec<_>>().join("; ")
+            )
         }
     };
-    Some(Finding { is_error: true, rule: "volume-too-small", message, hint })
+    Some(Finding {
+        is_error: true,
+        rule: "volume-too-small",
+        message,
+        hint,
+    })
 }
 
 /// What an image's entries take on a volume.
@@ -159,10 +210,16 @@ fn file(content: &Content, without_zeros: bool) -> u64 {
         blocks -= zeros(content) / BLOCK;
     }
     // The inode has room for four extents, of which none is longer than a small group.
-    blocks + if blocks > 4 * SMALL_VOLUME_GROUP { blocks.div_ceil(SMALL_VOLUME_GROUP).div_ceil(340) } else { 0 }
+    blocks
+        + if blocks > 4 * SMALL_VOLUME_GROUP {
+            blocks.div_ceil(SMALL_VOLUME_GROUP).div_ceil(340)
+        } else {
+            0
+        }
 }
 
-/// Bytes in runs of zeros that become holes. What can't be read counts as none: a later stage says why.
+/// Bytes in runs of zeros that become holes. What can't be read counts as none: a later stage says
+/// why.
 fn zeros(content: &Content) -> u64 {
     let run = ZEROS as u64;
     let mut buffer = vec![0; ZEROS];
@@ -184,15 +241,29 @@ fn zeros(content: &Content) -> u64 {
     zeros + (content.len() / run).saturating_sub(end.div_ceil(run)) * run
 }
 
-/// Names take 8 bytes more than they have, in multiples of 4; the blocks of an index are on average three quarters full.
+/// Names take 8 bytes more than they have, in multiples of 4; the blocks of an index are on average
+/// three quarters full.
 fn directory(names: impl Iterator<Item = u64>) -> u64 {
-    let bytes: u64 = names.map(|length| (8 + length).next_multiple_of(4)).sum::<u64>() + 24;
-    if bytes <= BLOCK { 1 } else { 1 + (bytes * 4 / 3).div_ceil(BLOCK) }
+    let bytes: u64 = names
+        .map(|length| (8 + length).next_multiple_of(4))
+        .sum::<u64>()
+        + 24;
+    if bytes <= BLOCK {
+        1
+    } else {
+        1 + (bytes * 4 / 3).div_ceil(BLOCK)
+    }
 }
 
 /// Attributes that have no room in the inode take a block.
 fn attributes(node: &Node) -> u64 {
-    let bytes: usize = node.meta.xattrs.iter().flat_map(|all| all.iter()).map(|(name, value)| 16 + name.len() + value.len().next_multiple_of(4)).sum();
+    let bytes: usize = node
+        .meta
+        .xattrs
+        .iter()
+        .flat_map(|all| all.iter())
+        .map(|(name, value)| 16 + name.len() + value.len().next_multiple_of(4))
+        .sum();
     u64::from(bytes > 88)
 }
 
@@ -210,19 +281,25 @@ fn largest(image: &Image, shipped: &Shipped, mount: &str) -> String {
         _ => 0,
     };
     // The sum of each unit's files; of a volume that is one unit, each entry's.
-    let mut sums: std::collections::BTreeMap<String, (u64, u64)> = std::collections::BTreeMap::new();
+    let mut sums: std::collections::BTreeMap<String, (u64, u64)> =
+        std::collections::BTreeMap::new();
     for (path, id) in &shipped.entries {
         let path = show(path);
-        let unit = shipped.units.iter().find(|unit| *unit != mount && (path == **unit || adamant_contract::policy::is_below(&path, unit)));
+        let unit = shipped.units.iter().find(|unit| {
+            *unit != mount && (path == **unit || adamant_contract::policy::is_below(&path, unit))
+        });
         let sum = sums.entry(unit.cloned().unwrap_or(path)).or_default();
         *sum = (sum.0 + bytes(id), sum.1 + 1);
     }
     let mut sums: Vec<(String, (u64, u64))> = sums.into_iter().collect();
     sums.sort_by_key(|(_, (bytes, entries))| std::cmp::Reverse((*bytes).max(entries * BLOCK)));
-    let named = sums.iter().take(NAMED).map(|(path, (bytes, entries))| match entries {
-        1 => format!("{path} ({bytes} bytes)"),
-        _ => format!("{path} ({bytes} bytes in {entries} entries)"),
-    });
+    let named = sums
+        .iter()
+        .take(NAMED)
+        .map(|(path, (bytes, entries))| match entries {
+            1 => format!("{path} ({bytes} bytes)"),
+            _ => format!("{path} ({bytes} bytes in {entries} entries)"),
+        });
     named.collect::<Vec<_>>().join(", ")
 }
 
@@ -244,34 +321,83 @@ mod tests {
         };
         println!("{}", String::from_utf8_lossy(&version.stderr));
         let path = std::env::temp_dir().join(format!("adamant-room-{}", std::process::id()));
-        for mib in [16, 17, 24, 63, 64, 100, 255, 256, 300, 511, 512, 1000, 1024, 5000, 20_000, 100_000] {
+        for mib in [
+            16, 17, 24, 63, 64, 100, 255, 256, 300, 511, 512, 1000, 1024, 5000, 20_000, 100_000,
+        ] {
             let bytes = mib << 20;
-            std::fs::File::create(&path).unwrap().set_len(bytes).unwrap();
+            std::fs::File::create(&path)
+                .unwrap()
+                .set_len(bytes)
+                .unwrap();
             let group = SMALL_VOLUME_GROUP.to_string();
-            let small: &[&str] = if bytes < SMALL_VOLUME { &["-g", &group] } else { &[] };
-            let options = ["-q", "-F", "-b", "4096", "-I", "256", "-E", "lazy_itable_init=1,lazy_journal_init=1"];
-            let made = Command::new("mkfs.ext4").args(small).args(options).arg(&path).output().unwrap();
-            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-            let said = Command::new("dumpe2fs").arg("-h").arg(&path).output().unwrap();
+            let small: &[&str] = if bytes < SMALL_VOLUME {
+                &["-g", &group]
+            } else {
+                &[]
+            };
+            let options = [
+                "-q",
+                "-F",
+                "-b",
+                "4096",
+                "-I",
+                "256",
+                "-E",
+                "lazy_itable_init=1,lazy_journal_init=1",
+            ];
+            let made = Command::new("mkfs.ext4")
+                .args(small)
+                .args(options)
+                .arg(&path)
+                .output()
+                .unwrap();
+            assert!(
+                made.status.success(),
+                "{}",
+                String::from_utf8_lossy(&made.stderr)
+            );
+            let said = Command::new("dumpe2fs")
+                .arg("-h")
+                .arg(&path)
+                .output()
+                .unwrap();
             let said = String::from_utf8_lossy(&said.stdout).into_owned();
-            let value = |key: &str| said.lines().find_map(|line| line.strip_prefix(key)).and_then(|rest| rest.trim().parse::<u64>().ok()).unwrap();
+            let value = |key: &str| {
+                said.lines()
+                    .find_map(|line| line.strip_prefix(key))
+                    .and_then(|rest| rest.trim().parse::<u64>().ok())
+                    .unwrap()
+            };
             let (free, inodes) = (value("Free blocks:"), value("Free inodes:"));
             let room = Room::of(bytes);
             let usable = free - (bytes / BLOCK / 50).min(4096) - AGENT_BLOCKS;
-            assert!(room.blocks <= usable && room.blocks * 100 >= usable * 98, "{mib} MiB: {} of {usable} blocks", room.blocks);
+            assert!(
+                room.blocks <= usable && room.blocks * 100 >= usable * 98,
+                "{mib} MiB: {} of {usable} blocks",
+                room.blocks
+            );
             assert_eq!(room.inodes, inodes - AGENT_INODES, "{mib} MiB");
         }
         let _ = std::fs::remove_file(&path);
     }
 
     fn findings(volumes: &str, tree: &Tree) -> Vec<Finding> {
-        let text = format!("[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ntar = \"x\"\n{volumes}");
+        let text =
+            format!("[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ntar = \"x\"\n{volumes}");
         let definition = Definition::parse(&text, Path::new("image.toml")).unwrap();
-        check_all(tree, &definition).into_iter().filter(|finding| finding.rule == "volume-too-small").collect()
+        check_all(tree, &definition)
+            .into_iter()
+            .filter(|finding| finding.rule == "volume-too-small")
+            .collect()
     }
 
     fn put(tree: &mut Tree, path: &str, bytes: Vec<u8>) {
-        tree.insert(path.as_bytes(), Meta::default(), Kind::File(Content::from_memory(bytes))).unwrap();
+        tree.insert(
+            path.as_bytes(),
+            Meta::default(),
+            Kind::File(Content::from_memory(bytes)),
+        )
+        .unwrap();
     }
 
     const SMALL_STATE: &str = "[[volume]]\nname = \"state\"\nmount = \"/var\"\nsize = \"24M\"\n";
@@ -281,8 +407,19 @@ mod tests {
         let mut tree = Tree::new();
         put(&mut tree, "/var/lib/app/model", vec![7; 40 << 20]);
         let found = findings(SMALL_STATE, &tree);
-        assert!(found[0].is_error && found[0].message.contains("/var/lib/app (41943040 bytes in 2 entries)"), "{found:?}");
-        assert!(found[0].hint.contains("size = \"80M\" for [[volume]] name = \"state\""), "{found:?}");
+        assert!(
+            found[0].is_error
+                && found[0]
+                    .message
+                    .contains("/var/lib/app (41943040 bytes in 2 entries)"),
+            "{found:?}"
+        );
+        assert!(
+            found[0]
+                .hint
+                .contains("size = \"80M\" for [[volume]] name = \"state\""),
+            "{found:?}"
+        );
         assert_eq!(findings(&SMALL_STATE.replace("24M", "80M"), &tree), []);
 
         let mut tree = Tree::new();
@@ -290,15 +427,26 @@ mod tests {
             put(&mut tree, &format!("/var/lib/app/{number}"), b"x".to_vec());
         }
         let found = findings(SMALL_STATE, &tree);
-        assert!(found[0].message.contains("30002 inodes are needed"), "{found:?}");
+        assert!(
+            found[0].message.contains("30002 inodes are needed"),
+            "{found:?}"
+        );
         let size = found[0].hint.split('"').nth(1).unwrap().to_owned();
-        assert_eq!(findings(&SMALL_STATE.replace("24M", &size), &tree), [], "{size}");
+        assert_eq!(
+            findings(&SMALL_STATE.replace("24M", &size), &tree),
+            [],
+            "{size}"
+        );
     }
 
     #[test]
     fn the_default_volumes_are_written_out_where_one_of_them_is_too_small() {
         let mut tree = Tree::new();
-        put(&mut tree, "/var/log/old", (0..300u32 << 20).map(|n| n as u8 | 1).collect());
+        put(
+            &mut tree,
+            "/var/log/old",
+            (0..300u32 << 20).map(|n| n as u8 | 1).collect(),
+        );
         let found = findings("", &tree);
         assert_eq!(found.len(), 1);
         assert!(found[0].hint.contains("[[volume]] name = \"state\", mount = \"/var\", size = \"512M\"; [[volume]] name = \"logs\""), "{found:?}");
@@ -307,13 +455,19 @@ mod tests {
     #[test]
     fn holes_links_and_what_the_volume_does_not_get_take_no_room() {
         let mut tree = Tree::new();
-        tree.insert(b"/var/log/lastlog", Meta::default(), Kind::File(Content::sparse(1 << 40, Vec::new()).unwrap())).unwrap();
+        tree.insert(
+            b"/var/log/lastlog",
+            Meta::default(),
+            Kind::File(Content::sparse(1 << 40, Vec::new()).unwrap()),
+        )
+        .unwrap();
         put(&mut tree, "/var/lib/dpkg/status", vec![7; 30 << 20]);
         put(&mut tree, "/var/lib/a", vec![7; 10 << 20]);
         put(&mut tree, "/srv/other", vec![7; 30 << 20]);
         let id = tree.lookup(b"/var/lib/a").unwrap();
         for number in 0..5 {
-            tree.link(format!("/var/lib/b{number}").as_bytes(), id).unwrap();
+            tree.link(format!("/var/lib/b{number}").as_bytes(), id)
+                .unwrap();
         }
         let mut zeros = vec![0; 40 << 20];
         zeros[0] = 1;

@@ -11,21 +11,37 @@ pub struct Writable {
 }
 
 impl Writable {
-    /// Volumes, the kernel's own file systems, enabled mount units, and the lines of fstab whose file system can be there.
+    /// Volumes, the kernel's own file systems, enabled mount units, and the lines of fstab whose
+    /// file system can be there.
     pub fn new(image: &Image, units: &Units, lines: &[Line], devices: &Devices) -> Writable {
         // The agent mounts memory at /tmp where nothing else is.
-        let mut places: Vec<String> = ["/run", "/dev", "/proc", "/sys", "/tmp"].map(str::to_owned).into();
-        places.extend(image.definition.volumes.iter().map(|volume| volume.policy.mount.clone()));
+        let mut places: Vec<String> = ["/run", "/dev", "/proc", "/sys", "/tmp"]
+            .map(str::to_owned)
+            .into();
+        places.extend(
+            image
+                .definition
+                .volumes
+                .iter()
+                .map(|volume| volume.policy.mount.clone()),
+        );
         places.extend(units.mounts());
         let own = Writable { places };
         let more = fstab::writable_places(lines, devices, |path| own.holds(path));
-        Writable { places: own.places.into_iter().chain(more).collect() }
+        Writable {
+            places: own.places.into_iter().chain(more).collect(),
+        }
     }
 
     /// Whether something can be written at or below this path.
     pub fn holds(&self, path: &str) -> bool {
         // /var/run is a link to /run in every distribution, and units still name it.
-        let path = path.strip_prefix("/var/run").filter(|rest| rest.is_empty() || rest.starts_with('/')).map_or(path.to_owned(), |rest| format!("/run{rest}"));
-        self.places.iter().any(|place| path == *place || adamant_contract::policy::is_below(&path, place))
+        let path = path
+            .strip_prefix("/var/run")
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            .map_or(path.to_owned(), |rest| format!("/run{rest}"));
+        self.places
+            .iter()
+            .any(|place| path == *place || adamant_contract::policy::is_below(&path, place))
     }
 }

@@ -1,4 +1,5 @@
-//! The paths that the definition keeps: globs over paths as bytes, so that a name that is not UTF-8 can be kept too.
+//! The paths that the definition keeps: globs over paths as bytes, so that a name that is not UTF-8
+//! can be kept too.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -7,12 +8,17 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, Result};
 
-/// One glob; the error says in a phrase what is wrong with it. `*` and `?` stay within a directory, `**` does not.
+/// One glob; the error says in a phrase what is wrong with it. `*` and `?` stay within a directory,
+/// `**` does not.
 pub fn compile(glob: &str) -> Result<globset::Glob, String> {
     if !glob.starts_with('/') && glob != "**" {
         return Err("a glob starts with / or is \"**\"".to_owned());
     }
-    GlobBuilder::new(glob).literal_separator(true).backslash_escape(true).build().map_err(|e| e.kind().to_string())
+    GlobBuilder::new(glob)
+        .literal_separator(true)
+        .backslash_escape(true)
+        .build()
+        .map_err(|e| e.kind().to_string())
 }
 
 /// All globs of a definition.
@@ -29,7 +35,10 @@ impl Keep {
             set.add(compile(glob).map_err(|why| Error::new(format!("keep {glob:?}: {why}")))?);
         }
         let globs_built = set.build().map_err(|e| Error::new(format!("keep: {e}")))?;
-        Ok(Keep { everything: globs.iter().any(|glob| glob == "**"), globs: globs_built })
+        Ok(Keep {
+            everything: globs.iter().any(|glob| glob == "**"),
+            globs: globs_built,
+        })
     }
 
     /// Whether scrubbing is turned off.
@@ -69,7 +78,12 @@ mod tests {
 
     #[test]
     fn a_path_as_a_glob_is_that_path() {
-        for path in [&b"/a[1]*.{x}"[..], b"/back\\slash?", b"/\xff\xfe", "/ü".as_bytes()] {
+        for path in [
+            &b"/a[1]*.{x}"[..],
+            b"/back\\slash?",
+            b"/\xff\xfe",
+            "/ü".as_bytes(),
+        ] {
             let keep = Keep::new(&[as_glob(path)]).unwrap();
             assert!(keep.holds(path), "{}", as_glob(path));
         }

@@ -1,7 +1,8 @@
-//! Java's list of certificate authorities, a keystore of type JKS: each entry has the time of its making in it. The times become the epoch.
+//! Java's list of certificate authorities, a keystore of type JKS: each entry has the time of its
+//! making in it. The times become the epoch.
 //!
-//! The format is that of OpenJDK's sun.security.provider.JavaKeyStore: a header, entries, and a SHA-1 digest over password, a constant and all
-//! before it.
+//! The format is that of OpenJDK's sun.security.provider.JavaKeyStore: a header, entries, and a
+//! SHA-1 digest over password, a constant and all before it.
 
 use sha1::{Digest, Sha1};
 
@@ -10,7 +11,11 @@ use crate::error::{Context, Result};
 use crate::tree::{Content, Kind, Tree, show};
 
 /// Where distributions have the list.
-const PATHS: [&[u8]; 3] = [b"/etc/ssl/certs/java/cacerts", b"/etc/pki/java/cacerts", b"/etc/pki/ca-trust/extracted/java/cacerts"];
+const PATHS: [&[u8]; 3] = [
+    b"/etc/ssl/certs/java/cacerts",
+    b"/etc/pki/java/cacerts",
+    b"/etc/pki/ca-trust/extracted/java/cacerts",
+];
 /// Largest list, bytes; Debian's has 170 KB.
 const LARGEST: u64 = 16 << 20;
 const MAGIC: [u8; 4] = [0xfe, 0xed, 0xfe, 0xed];
@@ -26,8 +31,12 @@ const CONSTANT: &[u8] = b"Mighty Aphrodite";
 pub fn clamp(tree: &mut Tree, keep: &Keep, epoch: i64) -> Result<Vec<Vec<u8>>> {
     let mut changed = Vec::new();
     for path in PATHS {
-        let Some(id) = tree.lookup(path).filter(|_| !keep.holds(path)) else { continue };
-        let Kind::File(content) = &tree.node(id).kind else { continue };
+        let Some(id) = tree.lookup(path).filter(|_| !keep.holds(path)) else {
+            continue;
+        };
+        let Kind::File(content) = &tree.node(id).kind else {
+            continue;
+        };
         if content.len() > LARGEST {
             continue;
         }
@@ -48,7 +57,10 @@ fn clamped(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
     }
     let limit = u64::try_from(epoch).ok()?.checked_mul(1000)?;
     let mut list = bytes[..end].to_vec();
-    let mut reader = Reader { bytes: &bytes[..end], at: 0 };
+    let mut reader = Reader {
+        bytes: &bytes[..end],
+        at: 0,
+    };
     if reader.take(4)? != MAGIC || reader.number()? != VERSION {
         return None;
     }
@@ -74,7 +86,12 @@ fn clamped(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
 
 fn digest(list: &[u8]) -> [u8; DIGEST] {
     let password: Vec<u8> = PASSWORD.encode_utf16().flat_map(u16::to_be_bytes).collect();
-    Sha1::new().chain_update(password).chain_update(CONSTANT).chain_update(list).finalize().into()
+    Sha1::new()
+        .chain_update(password)
+        .chain_update(CONSTANT)
+        .chain_update(list)
+        .finalize()
+        .into()
 }
 
 struct Reader<'a> {
@@ -104,9 +121,24 @@ mod tests {
     use super::*;
 
     fn list(times: &[u64]) -> Vec<u8> {
-        let mut list = [&MAGIC[..], &VERSION.to_be_bytes(), &(times.len() as u32).to_be_bytes()].concat();
+        let mut list = [
+            &MAGIC[..],
+            &VERSION.to_be_bytes(),
+            &(times.len() as u32).to_be_bytes(),
+        ]
+        .concat();
         for time in times {
-            list.extend([&CERTIFICATE.to_be_bytes()[..], b"\0\x01a", &time.to_be_bytes(), b"\0\x05X.509", &3u32.to_be_bytes(), b"DER"].concat());
+            list.extend(
+                [
+                    &CERTIFICATE.to_be_bytes()[..],
+                    b"\0\x01a",
+                    &time.to_be_bytes(),
+                    b"\0\x05X.509",
+                    &3u32.to_be_bytes(),
+                    b"DER",
+                ]
+                .concat(),
+            );
         }
         let digest = digest(&list);
         [list, digest.to_vec()].concat()
@@ -114,7 +146,10 @@ mod tests {
 
     #[test]
     fn times_of_the_build_become_the_epoch_and_the_digest_fits() {
-        assert_eq!(clamped(&list(&[7_000, 5_000_001, 9_999_999]), 5_000).unwrap(), list(&[7_000, 5_000_000, 5_000_000]));
+        assert_eq!(
+            clamped(&list(&[7_000, 5_000_001, 9_999_999]), 5_000).unwrap(),
+            list(&[7_000, 5_000_000, 5_000_000])
+        );
         assert_eq!(clamped(&list(&[]), 0).unwrap(), list(&[]));
     }
 

@@ -1,7 +1,8 @@
 //! Scrubbing: identity and noise out, secrets refused.
 //!
-//! It promises that what must differ between servers or between builds is not in the image, and that a secret is not there unless the
-//! definition keeps its path. It looks at paths, at small files and attributes as texts, and for keys in all but programs; it can't find a secret that
+//! It promises that what must differ between servers or between builds is not in the image, and
+//! that a secret is not there unless the definition keeps its path. It looks at paths, at small
+//! files and attributes as texts, and for keys in all but programs; it can't find a secret that
 //! looks like nothing, or that is packed.
 //!
 //! Rules name paths. Another name of the same file that no rule names keeps its content.
@@ -48,43 +49,78 @@ pub struct Done {
     pub paths: Vec<Vec<u8>>,
 }
 
-/// Applies every rule; `epoch` (seconds since 1970) is what newer modification times are clamped to. Secrets are an error that names the
-/// rule and each path. What did nothing is left out of the answer.
+/// Applies every rule; `epoch` (seconds since 1970) is what newer modification times are clamped
+/// to. Secrets are an error that names the rule and each path. What did nothing is left out of the
+/// answer.
 pub fn scrub(tree: &mut Tree, definition: &Definition, epoch: Option<i64>) -> Result<Vec<Done>> {
     let keep = Keep::new(&definition.keep)?;
     if keep.everything() {
         return Ok(Vec::new());
     }
     let mut done = apply_table(tree, &keep)?;
-    done.push(Done { rule: MACHINE_ID, paths: empty_machine_id(tree, &keep)? });
-    done.push(Done { rule: DATABASES, paths: databases::number_by_path(tree, &keep)? });
+    done.push(Done {
+        rule: MACHINE_ID,
+        paths: empty_machine_id(tree, &keep)?,
+    });
+    done.push(Done {
+        rule: DATABASES,
+        paths: databases::number_by_path(tree, &keep)?,
+    });
     if let Some(epoch) = epoch {
-        done.push(Done { rule: PASSWORD_DATES, paths: clamp_password_dates(tree, &keep, epoch)? });
-        done.push(Done { rule: KEYSTORE_TIMES, paths: keystore::clamp(tree, &keep, epoch)? });
-        done.push(Done { rule: TIMES, paths: clamp_times(tree, &keep, epoch) });
+        done.push(Done {
+            rule: PASSWORD_DATES,
+            paths: clamp_password_dates(tree, &keep, epoch)?,
+        });
+        done.push(Done {
+            rule: KEYSTORE_TIMES,
+            paths: keystore::clamp(tree, &keep, epoch)?,
+        });
+        done.push(Done {
+            rule: TIMES,
+            paths: clamp_times(tree, &keep, epoch),
+        });
     }
     done.retain(|done| !done.paths.is_empty());
     secrets::refuse(tree, &keep)?;
     Ok(done)
 }
 
-/// What an operator should know about removed files: services that need one of their own on each server.
+/// What an operator should know about removed files: services that need one of their own on each
+/// server.
 pub fn notes(done: &[Done]) -> Vec<Finding> {
     let note = |done: &Done| {
         let rule = RULES.iter().find(|rule| rule.name == done.rule)?;
         let paths: Paths = done.paths.iter().map(|path| show(path)).collect();
-        let message = format!("{paths}: removed, because all servers of the image would share it ({})", rule.reason);
-        Some(Finding { is_error: false, rule: rule.name, message, hint: rule.server?.to_owned() })
+        let message = format!(
+            "{paths}: removed, because all servers of the image would share it ({})",
+            rule.reason
+        );
+        Some(Finding {
+            is_error: false,
+            rule: rule.name,
+            message,
+            hint: rule.server?.to_owned(),
+        })
     };
     done.iter().filter_map(note).collect()
 }
 
 fn apply_table(tree: &mut Tree, keep: &Keep) -> Result<Vec<Done>> {
     let (globs, rule_of) = compile_table()?;
-    let mut done: Vec<Done> = RULES.iter().map(|rule| Done { rule: rule.name, paths: Vec::new() }).collect();
+    let mut done: Vec<Done> = RULES
+        .iter()
+        .map(|rule| Done {
+            rule: rule.name,
+            paths: Vec::new(),
+        })
+        .collect();
     let mut hits: Vec<(usize, Vec<u8>, NodeId)> = Vec::new();
     tree.visit(&mut |path, id| {
-        let first = globs.matches(keep::as_path(path)).into_iter().map(|glob| rule_of[glob]).min();
+        let first = globs
+            .matches(keep::as_path(path))
+            .into_iter()
+            .map(|glob| rule_of[glob])
+            .min();
         if let Some(rule) = first
             && RULES[rule].action.concerns(tree.node(id))
             && !keep.holds(path)
@@ -106,40 +142,65 @@ fn apply_table(tree: &mut Tree, keep: &Keep) -> Result<Vec<Done>> {
         done[rule].paths.push(path);
     }
     for paths in emptied.values() {
-        tree.replace_content(&paths.iter().map(|path| &path[..]).collect::<Vec<_>>(), Content::default())?;
+        tree.replace_content(
+            &paths.iter().map(|path| &path[..]).collect::<Vec<_>>(),
+            Content::default(),
+        )?;
     }
-    for (done, _) in done.iter_mut().zip(RULES).filter(|(done, rule)| rule.name == SNAKEOIL && !done.paths.is_empty()) {
+    for (done, _) in done
+        .iter_mut()
+        .zip(RULES)
+        .filter(|(done, rule)| rule.name == SNAKEOIL && !done.paths.is_empty())
+    {
         done.paths.extend(remove_snakeoil_links(tree, keep));
     }
     refuse_other_names(tree, keep, &shared)?;
     Ok(done)
 }
 
-/// The names of links to a certificate are hashes of its subject, which is the building machine's name.
+/// The names of links to a certificate are hashes of its subject, which is the building machine's
+/// name.
 fn remove_snakeoil_links(tree: &mut Tree, keep: &Keep) -> Vec<Vec<u8>> {
     const FOLDER: &[u8] = b"/etc/ssl/certs";
-    let Some(folder) = tree.lookup(FOLDER) else { return Vec::new() };
+    let Some(folder) = tree.lookup(FOLDER) else {
+        return Vec::new();
+    };
     let leads_there = |id: NodeId| matches!(&tree.node(id).kind, Kind::Symlink(target) if target.ends_with(b"ssl-cert-snakeoil.pem"));
-    let links = tree.children(folder).filter(|(_, id)| leads_there(*id)).map(|(name, _)| [FOLDER, b"/", name].concat());
+    let links = tree
+        .children(folder)
+        .filter(|(_, id)| leads_there(*id))
+        .map(|(name, _)| [FOLDER, b"/", name].concat());
     let links: Vec<Vec<u8>> = links.filter(|path| !keep.holds(path)).collect();
     links.iter().for_each(|path| tree.remove(path));
     links
 }
 
 /// Fails when a removed secret is still in the image under a name that no rule covers.
-fn refuse_other_names(tree: &Tree, keep: &Keep, removed: &BTreeMap<NodeId, (usize, Vec<u8>)>) -> Result<()> {
+fn refuse_other_names(
+    tree: &Tree,
+    keep: &Keep,
+    removed: &BTreeMap<NodeId, (usize, Vec<u8>)>,
+) -> Result<()> {
     let mut found = Paths::default();
     if !removed.is_empty() {
         tree.visit(&mut |path, id| {
             if let Some((rule, secret)) = removed.get(&id).filter(|_| !keep.holds(path)) {
-                found.push(format!("{} (the same file as {}, rule {})", show(path), show(secret), RULES[*rule].name));
+                found.push(format!(
+                    "{} (the same file as {}, rule {})",
+                    show(path),
+                    show(secret),
+                    RULES[*rule].name
+                ));
             }
         });
     }
     if found.is_empty() {
         return Ok(());
     }
-    Err(Error::new(format!("the image would hold secrets under another name: {found}")).hint("leave these names out of the sources"))
+    Err(Error::new(format!(
+        "the image would hold secrets under another name: {found}"
+    ))
+    .hint("leave these names out of the sources"))
 }
 
 /// All globs of the table in one set, and for each the index of its rule.
@@ -148,15 +209,22 @@ fn compile_table() -> Result<(GlobSet, Vec<usize>)> {
     let mut rule_of = Vec::new();
     for (index, rule) in RULES.iter().enumerate() {
         for glob in rule.paths {
-            set.add(keep::compile(glob).map_err(|why| Error::new(format!("scrub rule {}: {glob:?}: {why}", rule.name)))?);
+            set.add(
+                keep::compile(glob).map_err(|why| {
+                    Error::new(format!("scrub rule {}: {glob:?}: {why}", rule.name))
+                })?,
+            );
             rule_of.push(index);
         }
     }
-    let set = set.build().map_err(|e| Error::new(format!("scrub rules: {e}")))?;
+    let set = set
+        .build()
+        .map_err(|e| Error::new(format!("scrub rules: {e}")))?;
     Ok((set, rule_of))
 }
 
-/// An empty /etc/machine-id is what init and the agent put the server's own over; without one, systemd on a read-only root has none at all.
+/// An empty /etc/machine-id is what init and the agent put the server's own over; without one,
+/// systemd on a read-only root has none at all.
 fn empty_machine_id(tree: &mut Tree, keep: &Keep) -> Result<Vec<Vec<u8>>> {
     const PATH: &[u8] = b"/etc/machine-id";
     if keep.holds(PATH) {
@@ -168,8 +236,14 @@ fn empty_machine_id(tree: &mut Tree, keep: &Keep) -> Result<Vec<Vec<u8>>> {
         None if !has_systemd(tree) => return Ok(Vec::new()),
         _ => {}
     }
-    let meta = found.map(|id| tree.node(id).meta.clone()).filter(|meta| meta.mode & 0o444 == 0o444 && meta.mode & 0o7000 == 0);
-    let meta = Meta { mode: meta.as_ref().map_or(0o444, |meta| meta.mode & 0o644), mtime: meta.map(|meta| meta.mtime).unwrap_or_default(), ..Meta::default() };
+    let meta = found
+        .map(|id| tree.node(id).meta.clone())
+        .filter(|meta| meta.mode & 0o444 == 0o444 && meta.mode & 0o7000 == 0);
+    let meta = Meta {
+        mode: meta.as_ref().map_or(0o444, |meta| meta.mode & 0o644),
+        mtime: meta.map(|meta| meta.mtime).unwrap_or_default(),
+        ..Meta::default()
+    };
     tree.remove(PATH);
     tree.insert(PATH, meta, Kind::File(Content::default()))?;
     Ok(vec![PATH.to_vec()])
@@ -177,28 +251,44 @@ fn empty_machine_id(tree: &mut Tree, keep: &Keep) -> Result<Vec<Vec<u8>>> {
 
 /// Whether systemd is the image's init or could be.
 pub(crate) fn has_systemd(tree: &Tree) -> bool {
-    tree.resolve(b"/usr/lib/systemd/systemd").or(tree.resolve(b"/lib/systemd/systemd")).is_some()
+    tree.resolve(b"/usr/lib/systemd/systemd")
+        .or(tree.resolve(b"/lib/systemd/systemd"))
+        .is_some()
 }
 
-/// The third field of /etc/shadow is the day of the last change: the day of the build, for accounts that packages made.
+/// The third field of /etc/shadow is the day of the last change: the day of the build, for accounts
+/// that packages made.
 fn clamp_password_dates(tree: &mut Tree, keep: &Keep, epoch: i64) -> Result<Vec<Vec<u8>>> {
     const PATH: &[u8] = b"/etc/shadow";
     /// Far more than any image's accounts need, bytes.
     const LIMIT: u64 = 1 << 20;
-    let Some(id) = tree.lookup(PATH).filter(|_| !keep.holds(PATH)) else { return Ok(Vec::new()) };
-    let Kind::File(content) = &tree.node(id).kind else { return Ok(Vec::new()) };
-    let Ok(bytes) = content.to_vec(LIMIT) else { return Ok(Vec::new()) };
+    let Some(id) = tree.lookup(PATH).filter(|_| !keep.holds(PATH)) else {
+        return Ok(Vec::new());
+    };
+    let Kind::File(content) = &tree.node(id).kind else {
+        return Ok(Vec::new());
+    };
+    let Ok(bytes) = content.to_vec(LIMIT) else {
+        return Ok(Vec::new());
+    };
     let today = epoch.div_euclid(86400);
     let clamp = |line: &[u8]| -> Vec<u8> {
         let mut fields: Vec<&[u8]> = line.split(|b| *b == b':').collect();
-        let day = fields.get(2).and_then(|day| std::str::from_utf8(day).ok()).and_then(|day| day.parse::<i64>().ok());
+        let day = fields
+            .get(2)
+            .and_then(|day| std::str::from_utf8(day).ok())
+            .and_then(|day| day.parse::<i64>().ok());
         let text = today.to_string();
         if day.is_some_and(|day| day > today) {
             fields[2] = text.as_bytes();
         }
         fields.join(&b':')
     };
-    let clamped = bytes.split(|b| *b == b'\n').map(clamp).collect::<Vec<_>>().join(&b'\n');
+    let clamped = bytes
+        .split(|b| *b == b'\n')
+        .map(clamp)
+        .collect::<Vec<_>>()
+        .join(&b'\n');
     if clamped == bytes {
         return Ok(Vec::new());
     }
@@ -207,7 +297,10 @@ fn clamp_password_dates(tree: &mut Tree, keep: &Keep, epoch: i64) -> Result<Vec<
 }
 
 fn clamp_times(tree: &mut Tree, keep: &Keep, epoch: i64) -> Vec<Vec<u8>> {
-    let limit = Time { seconds: epoch, nanoseconds: 0 };
+    let limit = Time {
+        seconds: epoch,
+        nanoseconds: 0,
+    };
     let mut newer = Vec::new();
     if tree.node(Tree::ROOT).meta.mtime > limit {
         newer.push((b"/".to_vec(), Tree::ROOT));

@@ -11,7 +11,8 @@ pub enum Action {
     Empty,
     /// A regular file goes, a symbolic link stays.
     RemoveFile,
-    /// Python's byte code goes when it is valid by the time of its source; by the source's hash it stays (PEP 552).
+    /// Python's byte code goes when it is valid by the time of its source; by the source's hash it
+    /// stays (PEP 552).
     RemoveTimedBytecode,
 }
 
@@ -33,9 +34,19 @@ pub struct Rule {
 }
 
 /// What most rules are: no secret, and nothing that a service waits for.
-const PLAIN: Rule = Rule { name: "", paths: &[], action: Action::Remove, reason: "", is_secret: false, server: None };
+const PLAIN: Rule = Rule {
+    name: "",
+    paths: &[],
+    action: Action::Remove,
+    reason: "",
+    is_secret: false,
+    server: None,
+};
 /// A secret that a service makes by itself when it starts.
-const SECRET: Rule = Rule { is_secret: true, ..PLAIN };
+const SECRET: Rule = Rule {
+    is_secret: true,
+    ..PLAIN
+};
 
 /// The rule whose certificate has links named after the building machine beside it.
 pub const SNAKEOIL: &str = "snakeoil-certificate";
@@ -56,17 +67,32 @@ pub const RULES: &[Rule] = &[
         reason: "each server makes its own",
         ..SECRET
     },
-    Rule { name: "dbus-machine-id", paths: &["/var/lib/dbus/machine-id"], action: Action::RemoveFile, reason: "a copy of /etc/machine-id", ..PLAIN },
+    Rule {
+        name: "dbus-machine-id",
+        paths: &["/var/lib/dbus/machine-id"],
+        action: Action::RemoveFile,
+        reason: "a copy of /etc/machine-id",
+        ..PLAIN
+    },
     Rule {
         name: "random-seeds",
-        paths: &["/var/lib/systemd/random-seed", "/var/lib/urandom/random-seed", "/{boot,efi,boot/efi}/loader/random-seed", "/var/lib/random-seed"],
+        paths: &[
+            "/var/lib/systemd/random-seed",
+            "/var/lib/urandom/random-seed",
+            "/{boot,efi,boot/efi}/loader/random-seed",
+            "/var/lib/random-seed",
+        ],
         action: Action::Remove,
         reason: "a seed that two servers share is none",
         ..SECRET
     },
     Rule {
         name: "credential-secrets",
-        paths: &["/var/lib/systemd/credential.secret", "/var/lib/systemd/tpm2-srk-public-key.*", "/var/lib/NetworkManager/secret_key"],
+        paths: &[
+            "/var/lib/systemd/credential.secret",
+            "/var/lib/systemd/tpm2-srk-public-key.*",
+            "/var/lib/NetworkManager/secret_key",
+        ],
         action: Action::Remove,
         reason: "the key that a server's credentials are sealed with",
         ..SECRET
@@ -121,14 +147,22 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "dns-control-keys",
-        paths: &["/etc/unbound/unbound_{control,server}.{key,pem}", "/etc/nsd/nsd_{control,server}.{key,pem}"],
+        paths: &[
+            "/etc/unbound/unbound_{control,server}.{key,pem}",
+            "/etc/nsd/nsd_{control,server}.{key,pem}",
+        ],
         reason: "unbound and nsd make them at their installation",
-        server: Some("the servers run without them. For unbound-control and nsd-control, set control-interface to a path: a Unix socket needs no keys"),
+        server: Some(
+            "the servers run without them. For unbound-control and nsd-control, set control-interface to a path: a Unix socket needs no keys",
+        ),
         ..SECRET
     },
     Rule {
         name: SNAKEOIL,
-        paths: &["/etc/ssl/private/ssl-cert-snakeoil.key", "/etc/ssl/certs/ssl-cert-snakeoil.pem"],
+        paths: &[
+            "/etc/ssl/private/ssl-cert-snakeoil.key",
+            "/etc/ssl/certs/ssl-cert-snakeoil.pem",
+        ],
         reason: "ssl-cert makes it at its installation, for the building machine's name",
         server: Some(
             "services that name it (postgresql, dovecot, xrdp, web servers) need a certificate of their own: make it on a volume when the server\n\
@@ -140,27 +174,41 @@ pub const RULES: &[Rule] = &[
         name: "xrdp-key",
         paths: &["/etc/xrdp/rsakeys.ini"],
         reason: "xrdp makes it at its installation",
-        server: Some("write security_layer=tls into /etc/xrdp/xrdp.ini, with certificate and key_file on a volume: only RDP's own encryption needs this key"),
+        server: Some(
+            "write security_layer=tls into /etc/xrdp/xrdp.ini, with certificate and key_file on a volume: only RDP's own encryption needs this key",
+        ),
         ..SECRET
     },
     Rule {
         name: "host-id",
         paths: &["/etc/hostid"],
         reason: "the number by which storage knows one server",
-        server: Some("ZFS takes a server's own number from the kernel argument spl.spl_hostid, or from the path in spl.spl_hostid_path"),
+        server: Some(
+            "ZFS takes a server's own number from the kernel argument spl.spl_hostid, or from the path in spl.spl_hostid_path",
+        ),
         ..PLAIN
     },
-    Rule { name: "tor-keys", paths: &["/var/lib/tor/keys/**"], reason: "the identity of one relay; tor makes a new one at its start", ..SECRET },
+    Rule {
+        name: "tor-keys",
+        paths: &["/var/lib/tor/keys/**"],
+        reason: "the identity of one relay; tor makes a new one at its start",
+        ..SECRET
+    },
     Rule {
         name: "salt-minion-key",
         paths: &["/etc/salt/pki/minion/minion.{pem,pub}"],
         reason: "the identity of one minion",
-        server: Some("write pki_dir: /var/lib/salt/pki/minion into /etc/salt/minion: salt-minion then makes its key on the volume"),
+        server: Some(
+            "write pki_dir: /var/lib/salt/pki/minion into /etc/salt/minion: salt-minion then makes its key on the volume",
+        ),
         ..SECRET
     },
     Rule {
         name: "mysql-identity",
-        paths: &["/var/lib/mysql/auto.cnf", "/var/lib/mysql/{ca,ca-key,server-cert,server-key,client-cert,client-key,private_key,public_key}.pem"],
+        paths: &[
+            "/var/lib/mysql/auto.cnf",
+            "/var/lib/mysql/{ca,ca-key,server-cert,server-key,client-cert,client-key,private_key,public_key}.pem",
+        ],
         reason: "made when a database is made; mysqld makes new ones at its start",
         ..SECRET
     },
@@ -180,33 +228,62 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "reporting-identity",
-        paths: &["/etc/popularity-contest.conf", "/etc/cron.d/popularity-contest", "/var/lib/whoopsie/whoopsie-id"],
+        paths: &[
+            "/etc/popularity-contest.conf",
+            "/etc/cron.d/popularity-contest",
+            "/var/lib/whoopsie/whoopsie-id",
+        ],
         reason: "a random number or minute from the package's installation",
         ..PLAIN
     },
     Rule {
         name: "disks",
-        paths: &["/etc/multipath/{wwids,bindings,prkeys}", "/etc/zfs/zpool.cache", "/etc/lvm/{archive,backup}/**", "/etc/lvm/devices/**"],
+        paths: &[
+            "/etc/multipath/{wwids,bindings,prkeys}",
+            "/etc/zfs/zpool.cache",
+            "/etc/lvm/{archive,backup}/**",
+            "/etc/lvm/devices/**",
+        ],
         reason: "disks of the building machine",
         ..PLAIN
     },
     Rule {
         name: "session-cookies",
-        paths: &["/**/.{Xauthority,ICEauthority}", "/**/.config/pulse/cookie", "/**/.rnd", "/**/.gnupg/random_seed"],
+        paths: &[
+            "/**/.{Xauthority,ICEauthority}",
+            "/**/.config/pulse/cookie",
+            "/**/.rnd",
+            "/**/.gnupg/random_seed",
+        ],
         reason: "made by programs of a user on the building machine",
         ..SECRET
     },
-    Rule { name: "cloud-init-state", paths: &["/var/lib/cloud/**"], action: Action::Remove, reason: "says that this server was set up already", ..PLAIN },
+    Rule {
+        name: "cloud-init-state",
+        paths: &["/var/lib/cloud/**"],
+        action: Action::Remove,
+        reason: "says that this server was set up already",
+        ..PLAIN
+    },
     Rule {
         name: "clocks",
-        paths: &["/var/lib/systemd/timesync/clock", "/var/lib/systemd/timers/stamp-*", "/var/lib/private/systemd/timesync/clock"],
+        paths: &[
+            "/var/lib/systemd/timesync/clock",
+            "/var/lib/systemd/timers/stamp-*",
+            "/var/lib/private/systemd/timesync/clock",
+        ],
         action: Action::Remove,
         reason: "the time of the build",
         ..PLAIN
     },
     Rule {
         name: "apt",
-        paths: &["/var/cache/apt/**", "/var/lib/apt/lists/**", "/var/lib/apt/periodic/**", "/var/log/apt/**"],
+        paths: &[
+            "/var/cache/apt/**",
+            "/var/lib/apt/lists/**",
+            "/var/lib/apt/periodic/**",
+            "/var/log/apt/**",
+        ],
         action: Action::Remove,
         reason: "caches and logs of the build",
         ..PLAIN
@@ -226,13 +303,29 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "old-logs",
-        paths: &["/var/log/journal/**", "/var/log/**/*.{gz,xz,zst,bz2,old,[0-9]}", "/var/log/installer/**"],
+        paths: &[
+            "/var/log/journal/**",
+            "/var/log/**/*.{gz,xz,zst,bz2,old,[0-9]}",
+            "/var/log/installer/**",
+        ],
         action: Action::Remove,
         reason: "what happened on the building machine",
         ..PLAIN
     },
-    Rule { name: "logs", paths: &["/var/log/**"], action: Action::Empty, reason: "what happened on the building machine; owner and mode are kept", ..PLAIN },
-    Rule { name: "ldconfig", paths: &["/var/cache/ldconfig/**"], action: Action::Remove, reason: "holds inode numbers and times", ..PLAIN },
+    Rule {
+        name: "logs",
+        paths: &["/var/log/**"],
+        action: Action::Empty,
+        reason: "what happened on the building machine; owner and mode are kept",
+        ..PLAIN
+    },
+    Rule {
+        name: "ldconfig",
+        paths: &["/var/cache/ldconfig/**"],
+        action: Action::Remove,
+        reason: "holds inode numbers and times",
+        ..PLAIN
+    },
     Rule {
         name: "caches",
         paths: &["/var/cache/man/**", "/var/cache/fontconfig/**"],
@@ -240,17 +333,30 @@ pub const RULES: &[Rule] = &[
         reason: "hold times; made again when they are needed",
         ..PLAIN
     },
-    Rule { name: "python-bytecode", paths: &["/**/*.pyc"], action: Action::RemoveTimedBytecode, reason: "holds the time of its source", ..PLAIN },
+    Rule {
+        name: "python-bytecode",
+        paths: &["/**/*.pyc"],
+        action: Action::RemoveTimedBytecode,
+        reason: "holds the time of its source",
+        ..PLAIN
+    },
     Rule {
         name: "initramfs",
-        paths: &["/boot/initr{d,amfs}*", "/initrd.img*", "/var/lib/initramfs-tools/*"],
+        paths: &[
+            "/boot/initr{d,amfs}*",
+            "/initrd.img*",
+            "/var/lib/initramfs-tools/*",
+        ],
         action: Action::Remove,
         reason: "made by the building machine's time and place; the image starts from the builder's own",
         ..PLAIN
     },
     Rule {
         name: "account-backups",
-        paths: &["/etc/{passwd,group,shadow,gshadow,subuid,subgid}-", "/etc/.pwd.lock"],
+        paths: &[
+            "/etc/{passwd,group,shadow,gshadow,subuid,subgid}-",
+            "/etc/.pwd.lock",
+        ],
         action: Action::Remove,
         reason: "the state before the last change",
         ..PLAIN
@@ -270,7 +376,13 @@ pub const RULES: &[Rule] = &[
         reason: "left over by an editor or an upgrade",
         ..PLAIN
     },
-    Rule { name: "temporary-files", paths: &["/run/**", "/tmp/**", "/var/tmp/**"], action: Action::Remove, reason: "left over by the build", ..PLAIN },
+    Rule {
+        name: "temporary-files",
+        paths: &["/run/**", "/tmp/**", "/var/tmp/**"],
+        action: Action::Remove,
+        reason: "left over by the build",
+        ..PLAIN
+    },
 ];
 
 impl Action {
@@ -287,8 +399,8 @@ impl Action {
     }
 }
 
-/// Whether byte code is valid by a time: all of it before Python 3.7 (magic number 3390), since then with bit 0 of the flags clear. What is
-/// too short to be byte code is of no use either.
+/// Whether byte code is valid by a time: all of it before Python 3.7 (magic number 3390), since
+/// then with bit 0 of the flags clear. What is too short to be byte code is of no use either.
 fn is_timed(content: &Content) -> bool {
     let mut header = [0; 8];
     if content.read_exact_at(0, &mut header).is_err() {

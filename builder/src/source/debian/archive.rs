@@ -1,7 +1,7 @@
 //! The archives of a source: which suites they have, and the state of each by its Release file.
 //!
-//! Only dates and digests are taken from Release files, to know whether the cache is current; apt checks their signatures when packages are
-//! installed.
+//! Only dates and digests are taken from Release files, to know whether the cache is current; apt
+//! checks their signatures when packages are installed.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -22,7 +22,14 @@ const SNAPSHOT: &str = "http://snapshot.debian.org/archive";
 /// Suites of the archive that get neither updates nor security suites of their own.
 const ROLLING: [&str; 4] = ["sid", "unstable", "experimental", "rc-buggy"];
 /// What the name of a suite ends in that is itself an addition to another.
-const ADDITIONS: [&str; 6] = ["-updates", "-security", "-backports", "-proposed", "-proposed-updates", "/updates"];
+const ADDITIONS: [&str; 6] = [
+    "-updates",
+    "-security",
+    "-backports",
+    "-proposed",
+    "-proposed-updates",
+    "/updates",
+];
 /// Suites that are suggested for a name that an archive does not have.
 const SUITES: [&str; 18] = [
     "trixie",
@@ -148,43 +155,86 @@ struct Candidate {
 /// The archive that is used for the suites of a definition's address, or Debian's own.
 fn candidates(debian: &Debian) -> Vec<Candidate> {
     let suite = &debian.suite;
-    let has_additions = !ROLLING.contains(&suite.as_str()) && !ADDITIONS.iter().any(|ending| suite.ends_with(ending));
+    let has_additions = !ROLLING.contains(&suite.as_str())
+        && !ADDITIONS.iter().any(|ending| suite.ends_with(ending));
     let mut all = Vec::new();
     let mut add = |uri: &str, name: String, role: Role, expires: bool| {
         let components = debian.components.clone();
-        let entry = Entry { uri: uri.to_owned(), suite: name, components, is_trusted: false, expires, signed_by: Vec::new() };
+        let entry = Entry {
+            uri: uri.to_owned(),
+            suite: name,
+            components,
+            is_trusted: false,
+            expires,
+            signed_by: Vec::new(),
+        };
         all.push(Candidate { entry, role });
     };
     let mut archive = |number: usize, uri: &str, security: &[&str], expires: bool| {
         add(uri, suite.clone(), Role::Base(number), expires);
         if has_additions {
-            add(uri, format!("{suite}-updates"), Role::Updates(number), expires);
-            security.iter().for_each(|uri| add(uri, format!("{suite}-security"), Role::Security(number), expires));
+            add(
+                uri,
+                format!("{suite}-updates"),
+                Role::Updates(number),
+                expires,
+            );
+            security.iter().for_each(|uri| {
+                add(
+                    uri,
+                    format!("{suite}-security"),
+                    Role::Security(number),
+                    expires,
+                )
+            });
         }
     };
     if let Some(at) = &debian.snapshot {
         // A snapshot's Release files are as old as it is.
-        archive(0, &format!("{SNAPSHOT}/debian/{at}"), &[&format!("{SNAPSHOT}/debian-security/{at}")], false);
+        archive(
+            0,
+            &format!("{SNAPSHOT}/debian/{at}"),
+            &[&format!("{SNAPSHOT}/debian-security/{at}")],
+            false,
+        );
     } else if debian.mirrors.is_empty() {
         archive(0, MIRROR, &[SECURITY], true);
     }
     for (number, mirror) in debian.mirrors.iter().enumerate() {
         if let Mirror::Address(uri) = mirror {
-            // Debian's security suites are in an archive of their own, other distributions' in the same.
-            let beside = uri.strip_suffix("/debian").map(|parent| format!("{parent}/debian-security"));
-            let security: Vec<&str> = beside.as_deref().into_iter().chain([uri.as_str()]).collect();
+            // Debian's security suites are in an archive of their own, other distributions' in the
+            // same.
+            let beside = uri
+                .strip_suffix("/debian")
+                .map(|parent| format!("{parent}/debian-security"));
+            let security: Vec<&str> = beside
+                .as_deref()
+                .into_iter()
+                .chain([uri.as_str()])
+                .collect();
             archive(number, uri, &security, true);
         }
     }
-    let named = debian.mirrors.iter().flat_map(Mirror::entries).map(|entry| {
-        let suite = entry.suite.replace("$(ARCH)", &debian.architecture);
-        Candidate { entry: Entry { suite, ..entry.clone() }, role: Role::Named }
-    });
+    let named = debian
+        .mirrors
+        .iter()
+        .flat_map(Mirror::entries)
+        .map(|entry| {
+            let suite = entry.suite.replace("$(ARCH)", &debian.architecture);
+            Candidate {
+                entry: Entry {
+                    suite,
+                    ..entry.clone()
+                },
+                role: Role::Named,
+            }
+        });
     all.extend(named);
     all
 }
 
-/// What an archive said about a suite: its Release file, or another file that changes with its packages.
+/// What an archive said about a suite: its Release file, or another file that changes with its
+/// packages.
 type Found = Option<(Vec<u8>, Release)>;
 
 /// Asks for the Release file of a suite.
@@ -212,10 +262,20 @@ pub fn state(debian: &Debian) -> Result<State, Failure> {
     let mut answers: Vec<Result<Found>> = Vec::new();
     // All at the same time: each takes as long as the network does.
     std::thread::scope(|scope| {
-        let threads: Vec<_> = candidates.iter().map(|candidate| scope.spawn(|| ask(&candidate.entry, debian.proxy.as_deref()))).collect();
-        answers.extend(threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::new("asking the archive failed")))));
+        let threads: Vec<_> = candidates
+            .iter()
+            .map(|candidate| scope.spawn(|| ask(&candidate.entry, debian.proxy.as_deref())))
+            .collect();
+        answers.extend(threads.into_iter().map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::new("asking the archive failed")))
+        }));
     });
-    let answers = answers.into_iter().collect::<Result<Vec<_>>>().map_err(Failure::Unreachable)?;
+    let answers = answers
+        .into_iter()
+        .collect::<Result<Vec<_>>>()
+        .map_err(Failure::Unreachable)?;
     let found = choose(candidates.into_iter().zip(answers).collect());
     if let Some(error) = missing(debian, &found) {
         return Err(Failure::Refused(error));
@@ -224,32 +284,60 @@ pub fn state(debian: &Debian) -> Result<State, Failure> {
     let (mut digest, mut date) = (Sha256::new(), None);
     let mut suites = Vec::new();
     for (Candidate { entry, .. }, answer) in found {
-        let Some((bytes, release)) = answer else { continue };
+        let Some((bytes, release)) = answer else {
+            continue;
+        };
         digest.update(format!("{} {}\0{}\0", entry.uri, entry.suite, bytes.len()));
         digest.update(&bytes);
         date = date.max(release.date);
-        suites.push(Suite { uri: entry.uri, name: entry.suite, components: entry.components, release, expires: entry.expires });
+        suites.push(Suite {
+            uri: entry.uri,
+            name: entry.suite,
+            components: entry.components,
+            release,
+            expires: entry.expires,
+        });
     }
     let date = date.ok_or_else(|| {
         let names: Vec<&str> = suites.iter().map(|suite| suite.name.as_str()).collect();
         Failure::Refused(
-            Error::new(format!("suite {}: no Release file of the archive has a Date ({})", debian.suite, names.join(", ")))
-                .hint("write the archive's Release file with apt-ftparchive, which adds the date"),
+            Error::new(format!(
+                "suite {}: no Release file of the archive has a Date ({})",
+                debian.suite,
+                names.join(", ")
+            ))
+            .hint("write the archive's Release file with apt-ftparchive, which adds the date"),
         )
     })?;
     let archive = Archive {
-        suites: suites.iter().map(|s| manifest::Suite { archive: without_password(&s.uri), suite: s.name.clone(), date: s.release.date }).collect(),
+        suites: suites
+            .iter()
+            .map(|s| manifest::Suite {
+                archive: without_password(&s.uri),
+                suite: s.name.clone(),
+                date: s.release.date,
+            })
+            .collect(),
         warnings,
     };
     let (lines, stanzas) = written(debian, &suites);
-    Ok(State { digest: digest.finalize().into(), date, lines, stanzas, archive, suites })
+    Ok(State {
+        digest: digest.finalize().into(),
+        date,
+        lines,
+        stanzas,
+        archive,
+        suites,
+    })
 }
 
 /// Of several places that an archive's security suite may be in, the first that has it.
 fn choose(asked: Vec<(Candidate, Found)>) -> Vec<(Candidate, Found)> {
     let mut chosen: Vec<(Candidate, Found)> = Vec::new();
     for (candidate, answer) in asked {
-        let same = chosen.iter_mut().find(|(known, _)| matches!(known.role, Role::Security(_)) && known.role == candidate.role);
+        let same = chosen.iter_mut().find(|(known, _)| {
+            matches!(known.role, Role::Security(_)) && known.role == candidate.role
+        });
         match same {
             Some((_, Some(_))) => {}
             Some(place) if answer.is_some() => *place = (candidate, answer),
@@ -260,13 +348,25 @@ fn choose(asked: Vec<(Candidate, Found)>) -> Vec<(Candidate, Found)> {
     chosen
 }
 
-/// Lines and stanzas for mmdebstrap: a line for each suite of an address, the others as the definition writes them. apt copies packages of this
-/// machine's files: dpkg, which runs in the new root, would not find them where `file:` says.
+/// Lines and stanzas for mmdebstrap: a line for each suite of an address, the others as the
+/// definition writes them. apt copies packages of this machine's files: dpkg, which runs in the new
+/// root, would not find them where `file:` says.
 fn written(debian: &Debian, suites: &[Suite]) -> (Vec<String>, Vec<String>) {
-    let named: usize = debian.mirrors.iter().map(|mirror| mirror.entries().count()).sum();
+    let named: usize = debian
+        .mirrors
+        .iter()
+        .map(|mirror| mirror.entries().count())
+        .sum();
     let of_addresses = &suites[..suites.len().saturating_sub(named)];
     let copied = |text: &str| text.replace(" file:/", " copy:/");
-    let line = |suite: &Suite| copied(&format!("deb {} {} {}", suite.uri, suite.name, suite.components.join(" ")));
+    let line = |suite: &Suite| {
+        copied(&format!(
+            "deb {} {} {}",
+            suite.uri,
+            suite.name,
+            suite.components.join(" ")
+        ))
+    };
     let mut lines: Vec<String> = of_addresses.iter().map(line).collect();
     let mut stanzas = Vec::new();
     for mirror in &debian.mirrors {
@@ -281,7 +381,9 @@ fn written(debian: &Debian, suites: &[Suite]) -> (Vec<String>, Vec<String>) {
 
 /// An error if a suite that must be there is not.
 fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
-    let named = found.iter().find(|(candidate, answer)| candidate.role == Role::Named && answer.is_none());
+    let named = found
+        .iter()
+        .find(|(candidate, answer)| candidate.role == Role::Named && answer.is_none());
     if let Some((Candidate { entry, .. }, _)) = named {
         return Some(no_suite(debian, &[entry], &entry.suite));
     }
@@ -289,35 +391,91 @@ fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
         Role::Named => None,
         Role::Base(number) | Role::Updates(number) | Role::Security(number) => Some(number),
     };
-    let mut numbers: Vec<usize> = found.iter().filter_map(|(candidate, _)| number(candidate.role)).collect();
+    let mut numbers: Vec<usize> = found
+        .iter()
+        .filter_map(|(candidate, _)| number(candidate.role))
+        .collect();
     numbers.dedup();
-    let of = |wanted: usize| found.iter().filter(move |(candidate, _)| number(candidate.role) == Some(wanted));
-    let base = |wanted: usize| of(wanted).find(|(candidate, _)| candidate.role == Role::Base(wanted)).map(|(candidate, _)| &candidate.entry);
+    let of = |wanted: usize| {
+        found
+            .iter()
+            .filter(move |(candidate, _)| number(candidate.role) == Some(wanted))
+    };
+    let base = |wanted: usize| {
+        of(wanted)
+            .find(|(candidate, _)| candidate.role == Role::Base(wanted))
+            .map(|(candidate, _)| &candidate.entry)
+    };
     // An address of a security archive alone is of use beside one that has the suite.
-    if let Some(nothing) = numbers.iter().copied().find(|number| of(*number).all(|(_, answer)| answer.is_none())) {
-        return Some(no_suite(debian, &base(nothing).into_iter().collect::<Vec<_>>(), &debian.suite));
+    if let Some(nothing) = numbers
+        .iter()
+        .copied()
+        .find(|number| of(*number).all(|(_, answer)| answer.is_none()))
+    {
+        return Some(no_suite(
+            debian,
+            &base(nothing).into_iter().collect::<Vec<_>>(),
+            &debian.suite,
+        ));
     }
-    let has_base = found.iter().any(|(candidate, answer)| matches!(candidate.role, Role::Base(_) | Role::Named) && answer.is_some());
-    (!has_base).then(|| no_suite(debian, &numbers.iter().filter_map(|number| base(*number)).collect::<Vec<_>>(), &debian.suite))
+    let has_base = found.iter().any(|(candidate, answer)| {
+        matches!(candidate.role, Role::Base(_) | Role::Named) && answer.is_some()
+    });
+    (!has_base).then(|| {
+        no_suite(
+            debian,
+            &numbers
+                .iter()
+                .filter_map(|number| base(*number))
+                .collect::<Vec<_>>(),
+            &debian.suite,
+        )
+    })
 }
 
 fn no_suite(debian: &Debian, entries: &[&Entry], name: &str) -> Error {
-    let uris: Vec<String> = entries.iter().map(|entry| without_password(&entry.uri)).collect();
-    let error = Error::new(format!("suite {name}: {} has no suite of this name", uris.join(" and ")));
-    let Some(entry) = entries.first() else { return error };
+    let uris: Vec<String> = entries
+        .iter()
+        .map(|entry| without_password(&entry.uri))
+        .collect();
+    let error = Error::new(format!(
+        "suite {name}: {} has no suite of this name",
+        uris.join(" and ")
+    ));
+    let Some(entry) = entries.first() else {
+        return error;
+    };
     if let Some(path) = local(&entry.uri).filter(|path| !path.is_dir()) {
-        return Error::new(format!("suite {name}: {}: the directory {} does not exist", uris.join(" and "), path.display()))
-            .hint("write the path of the archive's directory, the one that holds dists/");
+        return Error::new(format!(
+            "suite {name}: {}: the directory {} does not exist",
+            uris.join(" and "),
+            path.display()
+        ))
+        .hint("write the path of the archive's directory, the one that holds dists/");
     }
     if name.ends_with('/') {
         return error.hint(format!("the archive needs the file {}/InRelease or Release; with [trusted=yes] Packages is enough", folder(&entry.uri, name)));
     }
-    let has = |near: &&str| ask(&Entry { suite: (*near).to_owned(), ..(*entry).clone() }, debian.proxy.as_deref()).is_ok_and(|answer| answer.is_some());
-    let listed: Vec<String> = local(&entry.uri).and_then(|path| std::fs::read_dir(path.join("dists")).ok()).map_or_else(Vec::new, |list| {
-        let mut names: Vec<String> = list.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    });
+    let has = |near: &&str| {
+        ask(
+            &Entry {
+                suite: (*near).to_owned(),
+                ..(*entry).clone()
+            },
+            debian.proxy.as_deref(),
+        )
+        .is_ok_and(|answer| answer.is_some())
+    };
+    let listed: Vec<String> = local(&entry.uri)
+        .and_then(|path| std::fs::read_dir(path.join("dists")).ok())
+        .map_or_else(Vec::new, |list| {
+            let mut names: Vec<String> = list
+                .flatten()
+                .map(|entry| entry.file_name().to_string_lossy().into_owned())
+                .collect();
+            names.sort();
+            names
+        });
     let known: Vec<&str> = listed.iter().map(String::as_str).chain(SUITES).collect();
     match super::packages::near(name, &known).into_iter().find(has) {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
@@ -332,19 +490,38 @@ fn no_suite(debian: &Debian, entries: &[&Entry], name: &str) -> Error {
 /// Suites with updates that no archive of the source has.
 fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
     let suite = &debian.suite;
-    let has = |name: &str| found.iter().any(|(candidate, answer)| candidate.entry.suite == name && answer.is_some());
-    let origin = |name: &str| found.iter().any(|(_, answer)| answer.as_ref().is_some_and(|(_, release)| release.origin == name));
-    let rolling = ROLLING.contains(&suite.as_str()) || ADDITIONS.iter().any(|ending| suite.ends_with(ending));
+    let has = |name: &str| {
+        found
+            .iter()
+            .any(|(candidate, answer)| candidate.entry.suite == name && answer.is_some())
+    };
+    let origin = |name: &str| {
+        found.iter().any(|(_, answer)| {
+            answer
+                .as_ref()
+                .is_some_and(|(_, release)| release.origin == name)
+        })
+    };
+    let rolling =
+        ROLLING.contains(&suite.as_str()) || ADDITIONS.iter().any(|ending| suite.ends_with(ending));
     // Of other distributions nobody knows which suites there should be.
-    let by_lines = found.iter().all(|(candidate, _)| candidate.role == Role::Named);
+    let by_lines = found
+        .iter()
+        .all(|(candidate, _)| candidate.role == Role::Named);
     if rolling || by_lines && !(origin("Debian") || origin("Ubuntu")) {
         return Vec::new();
     }
     let asked = |wanted: fn(Role) -> bool| {
-        let mut uris: Vec<String> =
-            found.iter().filter(|(candidate, _)| wanted(candidate.role)).map(|(candidate, _)| without_password(&candidate.entry.uri)).collect();
+        let mut uris: Vec<String> = found
+            .iter()
+            .filter(|(candidate, _)| wanted(candidate.role))
+            .map(|(candidate, _)| without_password(&candidate.entry.uri))
+            .collect();
         if uris.is_empty() {
-            uris = found.iter().map(|(candidate, _)| without_password(&candidate.entry.uri)).collect();
+            uris = found
+                .iter()
+                .map(|(candidate, _)| without_password(&candidate.entry.uri))
+                .collect();
         }
         uris.sort();
         uris.dedup();
@@ -358,17 +535,37 @@ fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
         false => format!("add the address of an archive that has {name} to `mirrors`{example}"),
     };
     if !has(&security) && !has(&format!("{suite}/updates")) {
-        let example = if by_debian { format!(", for example {SECURITY}") } else { String::new() };
+        let example = if by_debian {
+            format!(", for example {SECURITY}")
+        } else {
+            String::new()
+        };
         let place = asked(|role| matches!(role, Role::Security(_)));
-        let message = format!("suite {security}: {place} does not have it, so the image gets no security updates");
-        let remedy = if debian.mirrors.is_empty() { "use another suite for servers".to_owned() } else { remedy(&security, &example) };
+        let message = format!(
+            "suite {security}: {place} does not have it, so the image gets no security updates"
+        );
+        let remedy = if debian.mirrors.is_empty() {
+            "use another suite for servers".to_owned()
+        } else {
+            remedy(&security, &example)
+        };
         warnings.push(Warning { message, remedy });
     }
     if !has(&updates) {
-        let example = if by_debian { format!(", for example {MIRROR}") } else { String::new() };
+        let example = if by_debian {
+            format!(", for example {MIRROR}")
+        } else {
+            String::new()
+        };
         let place = asked(|role| matches!(role, Role::Updates(_)));
-        let message = format!("suite {updates}: {place} does not have it, so the image gets only the updates of the last release");
-        let remedy = if debian.mirrors.is_empty() { "use another suite for servers".to_owned() } else { remedy(&updates, &example) };
+        let message = format!(
+            "suite {updates}: {place} does not have it, so the image gets only the updates of the last release"
+        );
+        let remedy = if debian.mirrors.is_empty() {
+            "use another suite for servers".to_owned()
+        } else {
+            remedy(&updates, &example)
+        };
         warnings.push(Warning { message, remedy });
     }
     warnings
@@ -377,33 +574,64 @@ fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
 impl State {
     /// Refuses what apt would refuse, or install in another way than the definition says.
     pub fn check(&self, debian: &Debian) -> Result<()> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs() as i64);
         for suite in &self.suites {
             let uri = without_password(&suite.uri);
-            if let Some(until) = suite.release.valid_until.filter(|until| suite.expires && *until < now) {
-                let line = format!("deb [check-valid-until=no] {uri} {} {}", suite.name, suite.components.join(" "));
+            if let Some(until) = suite
+                .release
+                .valid_until
+                .filter(|until| suite.expires && *until < now)
+            {
+                let line = format!(
+                    "deb [check-valid-until=no] {uri} {} {}",
+                    suite.name,
+                    suite.components.join(" ")
+                );
                 return Err(Error::new(format!("suite {}: the Release file of {uri} expired at {}", suite.name, values::moment(until)))
                     .hint(format!("use a mirror that is up to date, or accept this state with mirrors = [\"{line}\"]")));
             }
             let architectures = &suite.release.architectures;
             if !architectures.is_empty() && !architectures.contains(&debian.architecture) {
-                return Err(Error::new(format!("suite {}: {uri} has no architecture {}", suite.name, debian.architecture))
-                    .hint(format!("it has {}", architectures.join(", "))));
+                return Err(Error::new(format!(
+                    "suite {}: {uri} has no architecture {}",
+                    suite.name, debian.architecture
+                ))
+                .hint(format!("it has {}", architectures.join(", "))));
             }
         }
         // An archive of updates may have fewer components than the suite itself.
-        let mut components: Vec<&String> = self.suites.iter().flat_map(|suite| &suite.components).collect();
+        let mut components: Vec<&String> = self
+            .suites
+            .iter()
+            .flat_map(|suite| &suite.components)
+            .collect();
         components.sort_unstable();
         components.dedup();
         for component in components {
-            let of: Vec<&Suite> = self.suites.iter().filter(|suite| suite.components.contains(component)).collect();
-            let known: Vec<&str> = of.iter().flat_map(|suite| suite.release.components.iter().map(String::as_str)).collect();
-            if of.iter().all(|suite| !suite.release.components.is_empty()) && !known.contains(&component.as_str()) {
+            let of: Vec<&Suite> = self
+                .suites
+                .iter()
+                .filter(|suite| suite.components.contains(component))
+                .collect();
+            let known: Vec<&str> = of
+                .iter()
+                .flat_map(|suite| suite.release.components.iter().map(String::as_str))
+                .collect();
+            if of.iter().all(|suite| !suite.release.components.is_empty())
+                && !known.contains(&component.as_str())
+            {
                 let has = match super::packages::near(component, &known).first() {
                     Some(near) => format!("did you mean `{near}`?"),
                     None => format!("it has {}", of[0].release.components.join(", ")),
                 };
-                return Err(Error::new(format!("suite {}: {} has no component {component}", of[0].name, without_password(&of[0].uri))).hint(has));
+                return Err(Error::new(format!(
+                    "suite {}: {} has no component {component}",
+                    of[0].name,
+                    without_password(&of[0].uri)
+                ))
+                .hint(has));
             }
         }
         Ok(())

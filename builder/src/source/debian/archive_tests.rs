@@ -22,7 +22,10 @@ struct Local(PathBuf);
 
 impl Local {
     fn new(name: &str) -> Local {
-        let path = std::env::temp_dir().join(format!("adamant-local-archive-{name}-{}", std::process::id()));
+        let path = std::env::temp_dir().join(format!(
+            "adamant-local-archive-{name}-{}",
+            std::process::id()
+        ));
         let _ = fs::remove_dir_all(&path);
         Local(path)
     }
@@ -54,7 +57,13 @@ const RELEASE: &str = "Origin: Debian\nDate: Sat, 01 Jan 2000 00:00:00 UTC\nArch
 const LATER: &str = "Origin: Debian\nDate: Sun, 02 Jan 2000 00:00:00 UTC\nComponents: main\n";
 
 fn with(suite: &str, mirrors: &[&str]) -> Debian {
-    Debian { mirrors: mirrors.iter().map(|text| Mirror::parse(text).unwrap()).collect(), ..debian(suite) }
+    Debian {
+        mirrors: mirrors
+            .iter()
+            .map(|text| Mirror::parse(text).unwrap())
+            .collect(),
+        ..debian(suite)
+    }
 }
 
 fn refused(debian: &Debian) -> String {
@@ -65,7 +74,10 @@ fn refused(debian: &Debian) -> String {
 }
 
 fn names(debian: &Debian) -> Vec<String> {
-    candidates(debian).iter().map(|candidate| format!("{} {}", candidate.entry.uri, candidate.entry.suite)).collect()
+    candidates(debian)
+        .iter()
+        .map(|candidate| format!("{} {}", candidate.entry.uri, candidate.entry.suite))
+        .collect()
 }
 
 #[test]
@@ -73,13 +85,30 @@ fn a_release_gets_its_updates_and_security_and_a_snapshot_all_three_of_one_date(
     assert_eq!(names(&debian("sid")), ["http://deb.debian.org/debian sid"]);
     assert_eq!(
         names(&debian("trixie")),
-        ["http://deb.debian.org/debian trixie", "http://deb.debian.org/debian trixie-updates", "http://security.debian.org/debian-security trixie-security"]
+        [
+            "http://deb.debian.org/debian trixie",
+            "http://deb.debian.org/debian trixie-updates",
+            "http://security.debian.org/debian-security trixie-security"
+        ]
     );
-    let dated = Debian { snapshot: Some("20261101T000000Z".to_owned()), ..debian("trixie") };
+    let dated = Debian {
+        snapshot: Some("20261101T000000Z".to_owned()),
+        ..debian("trixie")
+    };
     assert_eq!(names(&dated).len(), 3);
-    assert!(names(&dated).iter().all(|name| name.contains("20261101T000000Z")));
-    assert_eq!(names(&with("sid", &["file:/srv/mirror/"])), ["file:/srv/mirror sid"]);
-    assert_eq!(names(&with("trixie-backports", &["file:/srv/mirror/"])), ["file:/srv/mirror trixie-backports"]);
+    assert!(
+        names(&dated)
+            .iter()
+            .all(|name| name.contains("20261101T000000Z"))
+    );
+    assert_eq!(
+        names(&with("sid", &["file:/srv/mirror/"])),
+        ["file:/srv/mirror sid"]
+    );
+    assert_eq!(
+        names(&with("trixie-backports", &["file:/srv/mirror/"])),
+        ["file:/srv/mirror trixie-backports"]
+    );
 }
 
 #[test]
@@ -91,31 +120,73 @@ fn a_mirror_of_debian_has_its_security_suite_in_the_archive_beside_it() {
     let mirror = local.uri("debian");
     let state = state(&with("trixie", &[&mirror])).unwrap();
     let (copied, security) = (local.copied("debian"), local.copied("debian-security"));
-    assert_eq!(state.lines, [format!("deb {copied} trixie main"), format!("deb {copied} trixie-updates main"), format!("deb {security} trixie-security main")]);
-    assert_eq!((state.date, state.archive.warnings.len()), (946_684_800 + 86_400, 0));
-    let suites: Vec<_> = state.archive.suites.iter().map(|suite| (suite.suite.as_str(), suite.date)).collect();
-    assert_eq!(suites, [("trixie", Some(946_684_800)), ("trixie-updates", Some(946_684_800)), ("trixie-security", Some(946_684_800 + 86_400))]);
+    assert_eq!(
+        state.lines,
+        [
+            format!("deb {copied} trixie main"),
+            format!("deb {copied} trixie-updates main"),
+            format!("deb {security} trixie-security main")
+        ]
+    );
+    assert_eq!(
+        (state.date, state.archive.warnings.len()),
+        (946_684_800 + 86_400, 0)
+    );
+    let suites: Vec<_> = state
+        .archive
+        .suites
+        .iter()
+        .map(|suite| (suite.suite.as_str(), suite.date))
+        .collect();
+    assert_eq!(
+        suites,
+        [
+            ("trixie", Some(946_684_800)),
+            ("trixie-updates", Some(946_684_800)),
+            ("trixie-security", Some(946_684_800 + 86_400))
+        ]
+    );
 }
 
 #[test]
 fn a_mirror_of_ubuntu_has_its_security_suite_itself() {
     let ubuntu = RELEASE.replace("Debian", "Ubuntu");
-    let local =
-        Local::new("ubuntu").suite("ubuntu/dists/noble", &ubuntu).suite("ubuntu/dists/noble-updates", &ubuntu).suite("ubuntu/dists/noble-security", &ubuntu);
+    let local = Local::new("ubuntu")
+        .suite("ubuntu/dists/noble", &ubuntu)
+        .suite("ubuntu/dists/noble-updates", &ubuntu)
+        .suite("ubuntu/dists/noble-security", &ubuntu);
     let state = state(&with("noble", &[&local.uri("ubuntu/")])).unwrap();
     assert_eq!((state.lines.len(), state.archive.warnings.len()), (3, 0));
-    assert_eq!(state.lines[2], format!("deb {} noble-security main", local.copied("ubuntu")));
+    assert_eq!(
+        state.lines[2],
+        format!("deb {} noble-security main", local.copied("ubuntu"))
+    );
 }
 
 #[test]
 fn a_mirror_without_security_and_updates_is_named_in_a_warning() {
-    let local = Local::new("bare").suite("debian/dists/trixie", RELEASE).suite("security/dists/trixie-security", LATER);
+    let local = Local::new("bare")
+        .suite("debian/dists/trixie", RELEASE)
+        .suite("security/dists/trixie-security", LATER);
     let mirror = local.uri("debian");
     let alone = state(&with("trixie", &[&mirror])).unwrap();
-    assert_eq!(alone.lines, [format!("deb {} trixie main", local.copied("debian"))]);
-    let told: Vec<&str> = alone.archive.warnings.iter().map(|warning| warning.message.as_str()).collect();
+    assert_eq!(
+        alone.lines,
+        [format!("deb {} trixie main", local.copied("debian"))]
+    );
+    let told: Vec<&str> = alone
+        .archive
+        .warnings
+        .iter()
+        .map(|warning| warning.message.as_str())
+        .collect();
     assert_eq!(told.len(), 2);
-    assert!(told[0].starts_with("suite trixie-security: ") && told[0].contains(&mirror) && told[1].starts_with("suite trixie-updates: "), "{told:?}");
+    assert!(
+        told[0].starts_with("suite trixie-security: ")
+            && told[0].contains(&mirror)
+            && told[1].starts_with("suite trixie-updates: "),
+        "{told:?}"
+    );
     // Another address may be of a security archive alone.
     let both = state(&with("trixie", &[&mirror, &local.uri("security")])).unwrap();
     assert_eq!(both.lines.len(), 2);
@@ -126,22 +197,48 @@ fn a_mirror_without_security_and_updates_is_named_in_a_warning() {
 
 #[test]
 fn lines_and_stanzas_name_their_suites_themselves() {
-    let local = Local::new("lines").suite("a/dists/trixie", RELEASE).suite("a/dists/trixie-security", RELEASE).suite("b", LATER);
+    let local = Local::new("lines")
+        .suite("a/dists/trixie", RELEASE)
+        .suite("a/dists/trixie-security", RELEASE)
+        .suite("b", LATER);
     let (a, b) = (local.uri("a"), local.uri("b"));
     let line = format!("deb [arch=amd64 trusted=yes] {a} trixie main");
     let stanza = format!("Types: deb\nURIs: {b}\nSuites: ./\nTrusted: yes");
     let state = state(&with("trixie", &[&line, &stanza])).unwrap();
     assert_eq!(
         (state.lines.as_slice(), state.stanzas.as_slice()),
-        ([line.replace("file:", "copy:")].as_slice(), [stanza.replace("file:", "copy:")].as_slice())
+        (
+            [line.replace("file:", "copy:")].as_slice(),
+            [stanza.replace("file:", "copy:")].as_slice()
+        )
     );
-    assert_eq!(state.archive.suites.iter().map(|suite| suite.suite.as_str()).collect::<Vec<_>>(), ["trixie", "./"]);
-    assert_eq!(state.archive.warnings.len(), 2, "{:?}", state.archive.warnings);
+    assert_eq!(
+        state
+            .archive
+            .suites
+            .iter()
+            .map(|suite| suite.suite.as_str())
+            .collect::<Vec<_>>(),
+        ["trixie", "./"]
+    );
+    assert_eq!(
+        state.archive.warnings.len(),
+        2,
+        "{:?}",
+        state.archive.warnings
+    );
     assert!(state.archive.warnings[0].remedy.contains("line or stanza"));
     // An address beside a line has its own suites.
     let mixed = super::state(&with("trixie", &[&format!("deb {b} ./"), &a])).unwrap();
     let (a, b) = (local.copied("a"), local.copied("b"));
-    assert_eq!(mixed.lines, [format!("deb {a} trixie main"), format!("deb {a} trixie-security main"), format!("deb {b} ./")]);
+    assert_eq!(
+        mixed.lines,
+        [
+            format!("deb {a} trixie main"),
+            format!("deb {a} trixie-security main"),
+            format!("deb {b} ./")
+        ]
+    );
 }
 
 #[test]
@@ -150,25 +247,49 @@ fn an_archive_without_a_signature_needs_packages_only_if_it_is_trusted() {
     fs::create_dir(local.0.join("flat")).unwrap();
     fs::write(local.0.join("flat/Packages"), "Package: x\n").unwrap();
     let base = format!("deb {} trixie main", local.uri("base"));
-    let state = state(&with("trixie", &[&base, &format!("deb [trusted=yes] {} ./", local.uri("flat"))])).unwrap();
+    let state = state(&with(
+        "trixie",
+        &[
+            &base,
+            &format!("deb [trusted=yes] {} ./", local.uri("flat")),
+        ],
+    ))
+    .unwrap();
     assert_eq!(state.archive.suites[1].date, None);
-    let told = refused(&with("trixie", &[&base, &format!("deb {} ./", local.uri("flat"))]));
+    let told = refused(&with(
+        "trixie",
+        &[&base, &format!("deb {} ./", local.uri("flat"))],
+    ));
     assert!(told.contains("trusted=yes"), "{told}");
-    let told = refused(&with("trixie", &[&format!("deb [trusted=yes] {} ./", local.uri("flat"))]));
+    let told = refused(&with(
+        "trixie",
+        &[&format!("deb [trusted=yes] {} ./", local.uri("flat"))],
+    ));
     assert!(told.contains("Date"), "{told}");
 }
 
 #[test]
 fn a_suite_that_does_not_exist_is_refused_with_the_nearest_name() {
-    let local = Local::new("missing").suite("dists/trixie", RELEASE).suite("dists/our-own", RELEASE);
+    let local = Local::new("missing")
+        .suite("dists/trixie", RELEASE)
+        .suite("dists/our-own", RELEASE);
     for (suite, near) in [("trixi", "`trixie`"), ("our-onw", "`our-own`")] {
         let told = refused(&with(suite, &[&local.uri("")]));
-        assert!(told.starts_with(&format!("suite {suite}: ")) && told.contains(near), "{told}");
+        assert!(
+            told.starts_with(&format!("suite {suite}: ")) && told.contains(near),
+            "{told}"
+        );
     }
     let told = refused(&with("warty", &[&local.uri("")]));
     assert!(told.contains("the archive has our-own, trixie"), "{told}");
-    let told = refused(&with("trixie", &[&format!("deb {} trixei main", local.uri(""))]));
-    assert!(told.starts_with("suite trixei: ") && told.contains("`trixie`"), "{told}");
+    let told = refused(&with(
+        "trixie",
+        &[&format!("deb {} trixei main", local.uri(""))],
+    ));
+    assert!(
+        told.starts_with("suite trixei: ") && told.contains("`trixie`"),
+        "{told}"
+    );
     let told = refused(&with("trixie", &["file:/nowhere/at/all"]));
     assert!(told.contains("/nowhere/at/all does not exist"), "{told}");
     // One address of two that has nothing is named.
@@ -180,22 +301,61 @@ fn a_suite_that_does_not_exist_is_refused_with_the_nearest_name() {
 #[test]
 fn an_expired_release_and_a_wrong_component_or_architecture_are_refused() {
     let expired = format!("{RELEASE}Valid-Until: Sat, 08 Jan 2000 00:00:00 UTC\n");
-    let local = Local::new("expired").suite("old/dists/trixie", &expired).suite("new/dists/trixie", RELEASE);
+    let local = Local::new("expired")
+        .suite("old/dists/trixie", &expired)
+        .suite("new/dists/trixie", RELEASE);
     let check = |debian: &Debian| state(debian).unwrap().check(debian);
-    let told = check(&with("trixie", &[&local.uri("old")])).unwrap_err().to_string();
-    assert!(told.contains("expired at 2000-01-08") && told.contains(&format!("deb [check-valid-until=no] {} trixie main", local.uri("old"))), "{told}");
-    check(&with("trixie", &[&format!("deb [check-valid-until=no] {} trixie main", local.uri("old"))])).unwrap();
+    let told = check(&with("trixie", &[&local.uri("old")]))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        told.contains("expired at 2000-01-08")
+            && told.contains(&format!(
+                "deb [check-valid-until=no] {} trixie main",
+                local.uri("old")
+            )),
+        "{told}"
+    );
+    check(&with(
+        "trixie",
+        &[&format!(
+            "deb [check-valid-until=no] {} trixie main",
+            local.uri("old")
+        )],
+    ))
+    .unwrap();
     check(&with("trixie", &[&local.uri("new")])).unwrap();
-    let told = check(&Debian { components: vec!["contirb".to_owned()], ..with("trixie", &[&local.uri("new")]) }).unwrap_err().to_string();
-    assert!(told.contains("no component contirb") && told.contains("`contrib`"), "{told}");
-    let told = check(&Debian { architecture: "armhf".to_owned(), ..with("trixie", &[&local.uri("new")]) }).unwrap_err().to_string();
-    assert!(told.contains("no architecture armhf") && told.contains("arm64"), "{told}");
+    let told = check(&Debian {
+        components: vec!["contirb".to_owned()],
+        ..with("trixie", &[&local.uri("new")])
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(
+        told.contains("no component contirb") && told.contains("`contrib`"),
+        "{told}"
+    );
+    let told = check(&Debian {
+        architecture: "armhf".to_owned(),
+        ..with("trixie", &[&local.uri("new")])
+    })
+    .unwrap_err()
+    .to_string();
+    assert!(
+        told.contains("no architecture armhf") && told.contains("arm64"),
+        "{told}"
+    );
 }
 
 #[test]
 fn an_archive_that_cannot_be_reached_is_not_taken_for_one_without_the_suite() {
     let answer = state(&with("trixie", &["http://127.0.0.1:9/debian"]));
     // Without apt's helper there is no answer either.
-    let Err(Failure::Unreachable(error)) = answer else { panic!("{answer:?}") };
-    assert!(error.message().contains("127.0.0.1:9") || error.message().contains("apt-helper"), "{error}");
+    let Err(Failure::Unreachable(error)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert!(
+        error.message().contains("127.0.0.1:9") || error.message().contains("apt-helper"),
+        "{error}"
+    );
 }

@@ -22,13 +22,18 @@ const LINES: usize = 20_000;
 const LINE: u64 = 4 << 10;
 /// The host name while packages are installed: some write it into their configuration.
 const HOST: &str = "localhost";
-/// What apt trusts beside trusted.gpg.d, if the definition names no keyring: Debian's own keys, which not every distribution has there.
-const DEBIAN_KEYRINGS: [&str; 2] = ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp"];
+/// What apt trusts beside trusted.gpg.d, if the definition names no keyring: Debian's own keys,
+/// which not every distribution has there.
+const DEBIAN_KEYRINGS: [&str; 2] = [
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+];
 /// apt's old file of keys. It takes the same place in apt's configuration.
 const TRUSTED: &str = "/etc/apt/trusted.gpg";
 
-/// Before packages are unpacked: the machine's name and its resolver's addresses and domains do not count. mmdebstrap runs in a UTS namespace
-/// of its own; if it does not, the machine keeps its name.
+/// Before packages are unpacked: the machine's name and its resolver's addresses and domains do not
+/// count. mmdebstrap runs in a UTS namespace of its own; if it does not, the machine keeps its
+/// name.
 fn setup_hook() -> Option<String> {
     let ours = std::fs::read_link("/proc/self/ns/uts").ok()?;
     let hosts = "127.0.0.1 localhost\\n::1 localhost\\n";
@@ -38,7 +43,8 @@ fn setup_hook() -> Option<String> {
     ))
 }
 
-/// After that: a package's own link to systemd-resolved stays, and so does a file of hosts that a package changed.
+/// After that: a package's own link to systemd-resolved stays, and so does a file of hosts that a
+/// package changed.
 fn customize_hook() -> String {
     let hosts = "127.0.0.1 localhost\\n::1 localhost\\n";
     format!(
@@ -48,23 +54,38 @@ fn customize_hook() -> String {
 
 fn command(debian: &Debian, state: &State, tar: &Path) -> Command {
     let mut command = Command::new("mmdebstrap");
-    command.arg(format!("--variant={}", debian.variant)).arg(format!("--architectures={}", debian.architecture)).arg("--format=tar");
+    command
+        .arg(format!("--variant={}", debian.variant))
+        .arg(format!("--architectures={}", debian.architecture))
+        .arg("--format=tar");
     if !debian.packages.is_empty() {
         command.arg(format!("--include={}", debian.packages.join(",")));
     }
     command.arg(format!("--components={}", debian.components.join(",")));
-    command.args(["--aptopt=Acquire::Retries \"3\"", "--aptopt=Acquire::http::Timeout \"30\"", "--aptopt=Acquire::https::Timeout \"30\""]);
+    command.args([
+        "--aptopt=Acquire::Retries \"3\"",
+        "--aptopt=Acquire::http::Timeout \"30\"",
+        "--aptopt=Acquire::https::Timeout \"30\"",
+    ]);
     if debian.recommends {
         command.arg("--aptopt=APT::Install-Recommends \"true\"");
     }
     if let Some(proxy) = &debian.proxy {
-        command.arg(format!("--aptopt=Acquire::http::Proxy \"{proxy}\"")).arg(format!("--aptopt=Acquire::https::Proxy \"{proxy}\""));
+        command
+            .arg(format!("--aptopt=Acquire::http::Proxy \"{proxy}\""))
+            .arg(format!("--aptopt=Acquire::https::Proxy \"{proxy}\""));
     }
     if debian.snapshot.is_some() {
         // A snapshot's index is as old as it is; its signature is checked all the same.
         command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
     }
-    let own = || DEBIAN_KEYRINGS.iter().map(PathBuf::from).find(|path| path.exists()).filter(|_| !Path::new(TRUSTED).exists());
+    let own = || {
+        DEBIAN_KEYRINGS
+            .iter()
+            .map(PathBuf::from)
+            .find(|path| path.exists())
+            .filter(|_| !Path::new(TRUSTED).exists())
+    };
     if let Some(keyring) = debian.keyring.clone().or_else(own) {
         command.arg(format!("--keyring={}", keyring.display()));
     }
@@ -86,18 +107,39 @@ pub fn bootstrap(debian: &Debian, state: &State, tar: &Path, log: &Path) -> Resu
         let name = name.to_string_lossy().into_owned();
         if !matches!(
             name.as_str(),
-            "PATH" | "HOME" | "TMPDIR" | "http_proxy" | "https_proxy" | "no_proxy" | "SSL_CERT_FILE" | "SSL_CERT_DIR" | "CURL_CA_BUNDLE"
+            "PATH"
+                | "HOME"
+                | "TMPDIR"
+                | "http_proxy"
+                | "https_proxy"
+                | "no_proxy"
+                | "SSL_CERT_FILE"
+                | "SSL_CERT_DIR"
+                | "CURL_CA_BUNDLE"
         ) {
             command.env_remove(name);
         }
     }
-    command.env("SOURCE_DATE_EPOCH", state.date.to_string()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC").env("DEBIAN_FRONTEND", "noninteractive");
-    command.stdin(if state.stanzas.is_empty() { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+        .env("SOURCE_DATE_EPOCH", state.date.to_string())
+        .env("LC_ALL", "C.UTF-8")
+        .env("TZ", "UTC")
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    command
+        .stdin(if state.stanzas.is_empty() {
+            Stdio::null()
+        } else {
+            Stdio::piped()
+        })
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let is_root = Uid::effective().is_root();
-    // SAFETY: between fork and exec only unshare, prctl and umask are called, which are async-signal-safe.
+    // SAFETY: between fork and exec only unshare, prctl and umask are called, which are
+    // async-signal-safe.
     unsafe {
         command.pre_exec(move || {
-            // Without root, mmdebstrap makes a namespace itself. If this fails, the hook leaves the machine's name alone.
+            // Without root, mmdebstrap makes a namespace itself. If this fails, the hook leaves the
+            // machine's name alone.
             if is_root {
                 let _ = unshare(CloneFlags::CLONE_NEWUTS);
             }
@@ -105,19 +147,31 @@ pub fn bootstrap(debian: &Debian, state: &State, tar: &Path, log: &Path) -> Resu
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(Into::into)
         });
     }
-    log::info!("suite {}: installing packages with mmdebstrap (a minute or two)", debian.suite);
+    log::info!(
+        "suite {}: installing packages with mmdebstrap (a minute or two)",
+        debian.suite
+    );
     let mut child = command.spawn().map_err(missing)?;
     if let Some(mut stdin) = child.stdin.take() {
         // Read before anything else is done; an error shows in what mmdebstrap says.
-        let _ = stdin.write_all(state.stanzas.join("\n\n").as_bytes()).and_then(|()| stdin.write_all(b"\n"));
+        let _ = stdin
+            .write_all(state.stanzas.join("\n\n").as_bytes())
+            .and_then(|()| stdin.write_all(b"\n"));
     }
     let said = listen(&mut child);
     let status = child.wait().context(|| "waiting for mmdebstrap")?;
     if status.success() {
         return Ok(());
     }
-    let written = std::fs::write(log, said.join("\n") + "\n").inspect_err(|error| log::debug!("{}: {error}", log.display()));
-    Err(failure::explain(debian, state, &said, &status.to_string(), written.is_ok().then_some(log)))
+    let written = std::fs::write(log, said.join("\n") + "\n")
+        .inspect_err(|error| log::debug!("{}: {error}", log.display()));
+    Err(failure::explain(
+        debian,
+        state,
+        &said,
+        &status.to_string(),
+        written.is_ok().then_some(log),
+    ))
 }
 
 /// mmdebstrap could not be started.
@@ -131,7 +185,9 @@ pub fn missing(error: std::io::Error) -> Error {
 /// Passes on what it says, and keeps the last lines.
 fn listen(child: &mut Child) -> Vec<String> {
     let mut last = VecDeque::new();
-    let Some(said) = child.stderr.take() else { return Vec::new() };
+    let Some(said) = child.stderr.take() else {
+        return Vec::new();
+    };
     let mut said = BufReader::new(said);
     let mut line = Vec::new();
     loop {

@@ -1,8 +1,9 @@
-//! Archives that were put together before: `KEY.tar`, and `KEY.json` with its digest, its date and the words it stands for.
+//! Archives that were put together before: `KEY.tar`, and `KEY.json` with its digest, its date and
+//! the words it stands for.
 //!
-//! Entries appear by rename, tar first. A damaged entry is found by its digest and made again. An entry in the making is `KEY.new.tar`,
-//! locked by the build that makes it: builds of other sources do not wait for it, and one that nobody holds is a killed build's. All of it
-//! is safe to delete.
+//! Entries appear by rename, tar first. A damaged entry is found by its digest and made again. An
+//! entry in the making is `KEY.new.tar`, locked by the build that makes it: builds of other sources
+//! do not wait for it, and one that nobody holds is a killed build's. All of it is safe to delete.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
@@ -81,7 +82,10 @@ impl Entry {
 
     /// What its SHA-256 has to be for these to be the bytes it was made of.
     pub fn claim(&self, hash: &ArchiveHash) -> Claim {
-        Claim { hash: hash.clone(), sha256: self.record.sha256.clone() }
+        Claim {
+            hash: hash.clone(),
+            sha256: self.record.sha256.clone(),
+        }
     }
 
     /// The date of the Debian archive it was made from, seconds since 1970.
@@ -98,14 +102,21 @@ impl Entry {
 impl Cache {
     /// The one in this folder, which need not be there.
     pub fn at(folder: &Path, words: &str) -> Cache {
-        Cache { folder: folder.join("debian"), words: words.to_owned() }
+        Cache {
+            folder: folder.join("debian"),
+            words: words.to_owned(),
+        }
     }
 
     /// Makes the folder, and takes away what killed builds left in it.
     pub fn open(folder: &Path, words: &str) -> Result<Cache> {
         let cache = Cache::at(folder, words);
-        fs::create_dir_all(&cache.folder).context(|| format!("cache {}", cache.folder.display()))?;
-        for file in fs::read_dir(&cache.folder).context(|| format!("cache {}", cache.folder.display()))?.flatten() {
+        fs::create_dir_all(&cache.folder)
+            .context(|| format!("cache {}", cache.folder.display()))?;
+        for file in fs::read_dir(&cache.folder)
+            .context(|| format!("cache {}", cache.folder.display()))?
+            .flatten()
+        {
             if file.file_name().to_string_lossy().ends_with(NEW)
                 && let Ok(left) = File::open(file.path())
                 && let Ok(_lock) = Flock::lock(left, FlockArg::LockExclusiveNonblock)
@@ -118,13 +129,19 @@ impl Cache {
 
     /// The key for these words and this state of the archive.
     pub fn key(&self, archive: &[u8; 32]) -> String {
-        let digest = Sha256::new().chain_update(&self.words).chain_update([0]).chain_update(archive).finalize();
+        let digest = Sha256::new()
+            .chain_update(&self.words)
+            .chain_update([0])
+            .chain_update(archive)
+            .finalize();
         hex::encode(&digest[..16])
     }
 
     /// The entry for a key, if it is there and whole.
     pub fn get(&self, key: &str) -> Result<Option<Entry>> {
-        let Some(entry) = self.find(key)? else { return Ok(None) };
+        let Some(entry) = self.find(key)? else {
+            return Ok(None);
+        };
         if sha256(&entry.path)?.0 == entry.record.sha256 {
             return Ok(Some(entry));
         }
@@ -132,19 +149,28 @@ impl Cache {
         Ok(None)
     }
 
-    /// The entry for a key, if it is there. Whether it is whole, [`Entry::claim`] says to who has read it.
+    /// The entry for a key, if it is there. Whether it is whole, [`Entry::claim`] says to who has
+    /// read it.
     pub fn find(&self, key: &str) -> Result<Option<Entry>> {
         let path = self.folder.join(format!("{key}.tar"));
-        let Some(record) = self.record(&self.folder.join(format!("{key}.json")))? else { return Ok(None) };
+        let Some(record) = self.record(&self.folder.join(format!("{key}.json")))? else {
+            return Ok(None);
+        };
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context(|| format!("{}", path.display()))?,
         };
-        if file.metadata().context(|| format!("{}", path.display()))?.len() != record.bytes {
+        if file
+            .metadata()
+            .context(|| format!("{}", path.display()))?
+            .len()
+            != record.bytes
+        {
             log::warn!("cache entry {key} is damaged and will be made again");
             return Ok(None);
         }
-        // For who takes away what was not used for longest. A cache that is another's stays as it is.
+        // For who takes away what was not used for longest. A cache that is another's stays as it
+        // is.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         Ok(Some(Entry { path, record }))
     }
@@ -162,7 +188,12 @@ impl Cache {
 
     /// The date of the newest entry for these words, seconds since 1970, going by its record alone.
     pub fn newest_date(&self) -> Result<Option<i64>> {
-        let there = |(date, key): &(i64, String)| self.folder.join(format!("{key}.tar")).is_file().then_some(*date);
+        let there = |(date, key): &(i64, String)| {
+            self.folder
+                .join(format!("{key}.tar"))
+                .is_file()
+                .then_some(*date)
+        };
         Ok(self.records()?.iter().rev().find_map(there))
     }
 
@@ -174,7 +205,9 @@ impl Cache {
         };
         let mut found = Vec::new();
         for file in list {
-            let path = file.context(|| format!("cache {}", self.folder.display()))?.path();
+            let path = file
+                .context(|| format!("cache {}", self.folder.display()))?
+                .path();
             if path.extension().is_some_and(|ending| ending == "json")
                 && let Some(record) = self.record(&path)?
                 && let Some(key) = path.file_stem()
@@ -191,23 +224,40 @@ impl Cache {
         self.folder.join("mmdebstrap.log")
     }
 
-    /// A place for a new entry. Waits while another build makes the same one: then it may be there already.
+    /// A place for a new entry. Waits while another build makes the same one: then it may be there
+    /// already.
     pub fn place(&self, key: &str) -> Result<Place<'_>> {
         let temporary = self.folder.join(format!("{key}{NEW}"));
         let shown = || format!("{}", temporary.display());
         loop {
-            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&temporary).context(shown)?;
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&temporary)
+                .context(shown)?;
             let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
                 Err((file, _)) => {
                     log::info!("another build puts the same packages together; waiting for it");
-                    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| Error::new(format!("{}: locking: {}", shown(), error.desc())))?
+                    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| {
+                        Error::new(format!("{}: locking: {}", shown(), error.desc()))
+                    })?
                 }
             };
             // Who held it before has renamed or removed it: then it is not what stands there now.
             let ours = lock.metadata().context(shown)?;
-            if fs::metadata(&temporary).is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino())) {
-                return Ok(Place { cache: self, key: key.to_owned(), temporary, lock, kept: false });
+            if fs::metadata(&temporary)
+                .is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino()))
+            {
+                return Ok(Place {
+                    cache: self,
+                    key: key.to_owned(),
+                    temporary,
+                    lock,
+                    kept: false,
+                });
             }
         }
     }
@@ -218,7 +268,9 @@ impl Cache {
             other => other.context(|| format!("{}", path.display()))?,
         };
         // A record of another format or other words is simply not ours.
-        Ok(serde_json::from_slice::<Record>(&bytes).ok().filter(|record| record.words == self.words))
+        Ok(serde_json::from_slice::<Record>(&bytes)
+            .ok()
+            .filter(|record| record.words == self.words))
     }
 }
 
@@ -231,8 +283,16 @@ impl Place<'_> {
     /// Makes it an entry.
     pub fn keep(mut self, date: i64, archive: Archive) -> Result<Entry> {
         let (sha256, bytes) = sha256(&self.temporary)?;
-        self.lock.sync_all().context(|| format!("{}", self.temporary.display()))?;
-        let record = Record { words: self.cache.words.clone(), sha256, bytes, date, archive };
+        self.lock
+            .sync_all()
+            .context(|| format!("{}", self.temporary.display()))?;
+        let record = Record {
+            words: self.cache.words.clone(),
+            sha256,
+            bytes,
+            date,
+            archive,
+        };
         let folder = &self.cache.folder;
         let path = folder.join(format!("{}.tar", self.key));
         let json = serde_json::to_vec(&record).map_err(|e| Error::new(format!("cache: {e}")))?;
@@ -240,7 +300,8 @@ impl Place<'_> {
         fs::write(&temporary, json).context(|| format!("{}", temporary.display()))?;
         fs::rename(&self.temporary, &path).context(|| format!("{}", path.display()))?;
         self.kept = true;
-        fs::rename(&temporary, folder.join(format!("{}.json", self.key))).context(|| format!("{}", path.display()))?;
+        fs::rename(&temporary, folder.join(format!("{}.json", self.key)))
+            .context(|| format!("{}", path.display()))?;
         Ok(Entry { path, record })
     }
 }
@@ -249,7 +310,10 @@ impl Place<'_> {
 fn sha256(path: &Path) -> Result<(String, u64)> {
     let what = || format!("{}", path.display());
     let part = File::open(path).and_then(Part::whole).context(what)?;
-    Ok((hex::encode(&part.sha256(|_| Ok(())).context(what)?), part.len()))
+    Ok((
+        hex::encode(&part.sha256(|_| Ok(())).context(what)?),
+        part.len(),
+    ))
 }
 
 impl Drop for Place<'_> {
@@ -284,7 +348,12 @@ mod tests {
         assert!(other.newest().unwrap().is_none() && other.newest_date().unwrap().is_none());
         // Going by the records, the altered one is there.
         assert_eq!(Cache::at(&dir, "trixie a").newest_date().unwrap(), Some(9));
-        assert_eq!(Cache::at(&dir.join("nowhere"), "trixie a").newest_date().unwrap(), None);
+        assert_eq!(
+            Cache::at(&dir.join("nowhere"), "trixie a")
+                .newest_date()
+                .unwrap(),
+            None
+        );
         fs::remove_dir_all(&dir).unwrap();
     }
 
@@ -298,21 +367,28 @@ mod tests {
         assert!(!left.exists());
         let first = cache.place("aa").unwrap();
         fs::write(first.path(), "packages").unwrap();
-        // Neither another entry nor opening the cache waits, and what is in the making is left alone.
+        // Neither another entry nor opening the cache waits, and what is in the making is left
+        // alone.
         drop(cache.place("bb").unwrap());
         let cache = Cache::open(&dir, "trixie").unwrap();
         assert!(first.path().exists());
         std::thread::scope(|scope| {
             let second = scope.spawn(|| {
                 let place = cache.place("aa").unwrap();
-                (cache.get("aa").unwrap().is_some(), fs::metadata(place.path()).unwrap().len())
+                (
+                    cache.get("aa").unwrap().is_some(),
+                    fs::metadata(place.path()).unwrap().len(),
+                )
             });
             std::thread::sleep(std::time::Duration::from_millis(50));
             assert!(!second.is_finished());
             first.keep(7, Archive::default()).unwrap();
             assert_eq!(second.join().unwrap(), (true, 0));
         });
-        let mut names: Vec<_> = fs::read_dir(dir.join("debian")).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> = fs::read_dir(dir.join("debian"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
         names.sort();
         assert_eq!(names, ["aa.json", "aa.tar"]);
         fs::remove_dir_all(&dir).unwrap();

@@ -1,4 +1,5 @@
-//! Databases and repositories that packages make at their installation: with random numbers and the time, so that no two builds are the same.
+//! Databases and repositories that packages make at their installation: with random numbers and the
+//! time, so that no two builds are the same.
 
 use crate::rootfs::check::Finding;
 use crate::rootfs::scrub::keep::Keep;
@@ -21,14 +22,54 @@ struct Kind {
 }
 
 const KINDS: &[Kind] = &[
-    Kind { place: "/var/lib/postgresql", mark: "global/pg_control", program: "pg_createcluster", noun: "database" },
-    Kind { place: "/var/lib/mysql", mark: "ibdata1", program: "mariadb-install-db or mysqld --initialize", noun: "database" },
-    Kind { place: "/var/lib/mysql", mark: "aria_log_control", program: "mariadb-install-db", noun: "database" },
-    Kind { place: "/etc/ldap/slapd.d", mark: "cn=config.ldif", program: "slapadd -n 0", noun: "database" },
-    Kind { place: "/var/lib/ldap", mark: "data.mdb", program: "slapadd", noun: "database" },
-    Kind { place: "/etc/.git", mark: "HEAD", program: "etckeeper init", noun: "repository" },
-    Kind { place: "/etc/.bzr", mark: "branch-format", program: "etckeeper init", noun: "repository" },
-    Kind { place: "/etc/.hg", mark: "requires", program: "etckeeper init", noun: "repository" },
+    Kind {
+        place: "/var/lib/postgresql",
+        mark: "global/pg_control",
+        program: "pg_createcluster",
+        noun: "database",
+    },
+    Kind {
+        place: "/var/lib/mysql",
+        mark: "ibdata1",
+        program: "mariadb-install-db or mysqld --initialize",
+        noun: "database",
+    },
+    Kind {
+        place: "/var/lib/mysql",
+        mark: "aria_log_control",
+        program: "mariadb-install-db",
+        noun: "database",
+    },
+    Kind {
+        place: "/etc/ldap/slapd.d",
+        mark: "cn=config.ldif",
+        program: "slapadd -n 0",
+        noun: "database",
+    },
+    Kind {
+        place: "/var/lib/ldap",
+        mark: "data.mdb",
+        program: "slapadd",
+        noun: "database",
+    },
+    Kind {
+        place: "/etc/.git",
+        mark: "HEAD",
+        program: "etckeeper init",
+        noun: "repository",
+    },
+    Kind {
+        place: "/etc/.bzr",
+        mark: "branch-format",
+        program: "etckeeper init",
+        noun: "repository",
+    },
+    Kind {
+        place: "/etc/.hg",
+        mark: "requires",
+        program: "etckeeper init",
+        noun: "repository",
+    },
 ];
 
 /// A database that a package made.
@@ -56,13 +97,24 @@ pub fn find(tree: &Tree, at: &[u8]) -> Vec<Database> {
                 if let Some(node) = tree.lookup(&mark)
                     && found.iter().all(|known| known.directory != *folder)
                 {
-                    found.push(Database { directory: folder.clone(), mark, node, kind });
+                    found.push(Database {
+                        directory: folder.clone(),
+                        mark,
+                        node,
+                        kind,
+                    });
                 }
             }
             let below = |folder: &Vec<u8>| -> Vec<Vec<u8>> {
-                let Some(id) = tree.lookup(folder) else { return Vec::new() };
-                let is_directory = |id: NodeId| matches!(tree.node(id).kind, crate::tree::Kind::Directory(_));
-                tree.children(id).filter(|(_, id)| is_directory(*id)).map(|(name, _)| [&folder[..], b"/", name].concat()).collect()
+                let Some(id) = tree.lookup(folder) else {
+                    return Vec::new();
+                };
+                let is_directory =
+                    |id: NodeId| matches!(tree.node(id).kind, crate::tree::Kind::Directory(_));
+                tree.children(id)
+                    .filter(|(_, id)| is_directory(*id))
+                    .map(|(name, _)| [&folder[..], b"/", name].concat())
+                    .collect()
             };
             folders = folders.iter().flat_map(below).collect();
         }
@@ -100,7 +152,12 @@ mod tests {
     fn tree(paths: &[&str]) -> Tree {
         let mut tree = Tree::new();
         for path in paths {
-            tree.insert(path.as_bytes(), Meta::default(), crate::tree::Kind::File(Content::from_memory(&b"x"[..]))).unwrap();
+            tree.insert(
+                path.as_bytes(),
+                Meta::default(),
+                crate::tree::Kind::File(Content::from_memory(&b"x"[..])),
+            )
+            .unwrap();
         }
         tree
     }
@@ -117,23 +174,41 @@ mod tests {
         let found = find(&tree, b"/");
         let none = Keep::new(&[]).unwrap();
         let shown = |tree: &Tree, keep: &Keep| -> Vec<String> {
-            let all = found.iter().filter_map(|database| database.finding(tree, keep));
-            all.map(|finding| finding.message.split(':').next().unwrap().to_owned()).collect()
+            let all = found
+                .iter()
+                .filter_map(|database| database.finding(tree, keep));
+            all.map(|finding| finding.message.split(':').next().unwrap().to_owned())
+                .collect()
         };
-        assert_eq!(shown(&tree, &none), ["/var/lib/postgresql/17/main", "/var/lib/mysql", "/etc/ldap/slapd.d"]);
+        assert_eq!(
+            shown(&tree, &none),
+            [
+                "/var/lib/postgresql/17/main",
+                "/var/lib/mysql",
+                "/etc/ldap/slapd.d"
+            ]
+        );
         // What the hint says is a remedy.
         let keep = Keep::new(&["/var/lib/postgresql/17/main/**".to_owned()]).unwrap();
         assert_eq!(shown(&tree, &keep), ["/var/lib/mysql", "/etc/ldap/slapd.d"]);
         tree.remove(b"/etc/ldap/slapd.d");
         assert_eq!(shown(&tree, &keep), ["/var/lib/mysql"]);
         // A later source brings its own.
-        tree.insert(b"/var/lib/mysql/ibdata1", Meta::default(), crate::tree::Kind::File(Content::from_memory(&b"own"[..]))).unwrap();
+        tree.insert(
+            b"/var/lib/mysql/ibdata1",
+            Meta::default(),
+            crate::tree::Kind::File(Content::from_memory(&b"own"[..])),
+        )
+        .unwrap();
         assert_eq!(shown(&tree, &keep), [""; 0]);
     }
 
     #[test]
     fn databases_below_the_directory_of_a_source_are_found() {
-        assert_eq!(find(&tree(&["/etc/.git/HEAD", "/srv/.git/HEAD"]), b"/").len(), 1);
+        assert_eq!(
+            find(&tree(&["/etc/.git/HEAD", "/srv/.git/HEAD"]), b"/").len(),
+            1
+        );
         let found = find(&tree(&["/srv/root/var/lib/ldap/data.mdb"]), b"/srv/root");
         assert_eq!(show(&found[0].directory), "/srv/root/var/lib/ldap");
     }

@@ -1,4 +1,5 @@
-//! Downloads small files of an archive with apt's own helper, so that its proxies, certificates and methods count.
+//! Downloads small files of an archive with apt's own helper, so that its proxies, certificates and
+//! methods count.
 
 use std::fs;
 use std::io;
@@ -25,7 +26,8 @@ pub fn fetch(url: &str, proxy: Option<&str>, limit: u64) -> Result<Answer> {
         return read(&path, limit);
     }
     // A name that nobody can have guessed.
-    let folder = nix::unistd::mkdtemp(&std::env::temp_dir().join("adamant-archive-XXXXXX")).context(|| "a temporary folder")?;
+    let folder = nix::unistd::mkdtemp(&std::env::temp_dir().join("adamant-archive-XXXXXX"))
+        .context(|| "a temporary folder")?;
     let answer = download(url, proxy, &folder.join("file"), limit);
     let _ = fs::remove_dir_all(&folder);
     answer
@@ -33,7 +35,9 @@ pub fn fetch(url: &str, proxy: Option<&str>, limit: u64) -> Result<Answer> {
 
 /// The path on this machine that an address names.
 pub fn local(url: &str) -> Option<PathBuf> {
-    let path = url.strip_prefix("file:").or_else(|| url.strip_prefix("copy:"))?;
+    let path = url
+        .strip_prefix("file:")
+        .or_else(|| url.strip_prefix("copy:"))?;
     Some(PathBuf::from(format!("/{}", path.trim_start_matches('/'))))
 }
 
@@ -47,19 +51,39 @@ fn read(path: &Path, limit: u64) -> Result<Answer> {
 
 fn download(url: &str, proxy: Option<&str>, file: &Path, limit: u64) -> Result<Answer> {
     let mut command = Command::new(HELPER);
-    command.args(["-o", "Acquire::Retries=2", "-o", "Acquire::http::Timeout=20", "-o", "Acquire::https::Timeout=20", "-o", "APT::Sandbox::User=root"]);
+    command.args([
+        "-o",
+        "Acquire::Retries=2",
+        "-o",
+        "Acquire::http::Timeout=20",
+        "-o",
+        "Acquire::https::Timeout=20",
+        "-o",
+        "APT::Sandbox::User=root",
+    ]);
     if let Some(proxy) = proxy {
-        command.arg("-o").arg(format!("Acquire::http::Proxy={proxy}")).arg("-o").arg(format!("Acquire::https::Proxy={proxy}"));
+        command
+            .arg("-o")
+            .arg(format!("Acquire::http::Proxy={proxy}"))
+            .arg("-o")
+            .arg(format!("Acquire::https::Proxy={proxy}"));
     }
-    command.arg("download-file").arg(url).arg(file).stdin(Stdio::null()).env("LC_ALL", "C.UTF-8");
+    command
+        .arg("download-file")
+        .arg(url)
+        .arg(file)
+        .stdin(Stdio::null())
+        .env("LC_ALL", "C.UTF-8");
     let output = command.output().map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::new(format!("{HELPER} is not installed")).hint("install apt: mmdebstrap needs it too"),
+        io::ErrorKind::NotFound => Error::new(format!("{HELPER} is not installed"))
+            .hint("install apt: mmdebstrap needs it too"),
         _ => Error::new(format!("{HELPER}: {error}")),
     })?;
     if output.status.success() {
         return read(file, limit);
     }
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
     match reason(&said, url) {
         None => Ok(Answer::Missing),
         Some(why) => Err(Error::new(format!("{}: {why}", without_password(url)))),
@@ -68,14 +92,24 @@ fn download(url: &str, proxy: Option<&str>, file: &Path, limit: u64) -> Result<A
 
 /// Why a download failed, in apt's words; `None` if the archive does not have the file.
 fn reason(said: &str, url: &str) -> Option<String> {
-    let failed = said.lines().find_map(|line| line.strip_prefix("E: Failed to fetch ")).unwrap_or_default();
+    let failed = said
+        .lines()
+        .find_map(|line| line.strip_prefix("E: Failed to fetch "))
+        .unwrap_or_default();
     let why = failed.strip_prefix(url).unwrap_or(failed).trim();
     // `[IP: ...]` is the proxy's or server's address.
     let why = why.split(" [IP:").next().unwrap_or(why).trim();
-    if why.starts_with("404") || why.starts_with("410") || why.starts_with("File not found") || why.contains("No such file or directory") {
+    if why.starts_with("404")
+        || why.starts_with("410")
+        || why.starts_with("File not found")
+        || why.contains("No such file or directory")
+    {
         return None;
     }
-    let method = said.lines().find_map(|line| line.strip_prefix("E: ")).filter(|line| line.contains("method driver"));
+    let method = said
+        .lines()
+        .find_map(|line| line.strip_prefix("E: "))
+        .filter(|line| line.contains("method driver"));
     Some(match (method, why) {
         (Some(method), _) => method.trim_end_matches('.').to_owned(),
         (None, "") => "no answer".to_owned(),
@@ -85,7 +119,9 @@ fn reason(said: &str, url: &str) -> Option<String> {
 
 /// An address without its user name and password.
 pub fn without_password(uri: &str) -> String {
-    let Some((scheme, rest)) = uri.split_once("://") else { return uri.to_owned() };
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return uri.to_owned();
+    };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let host = host.rsplit('@').next().unwrap_or(host);
     format!("{scheme}://{host}{path}")
@@ -98,18 +134,40 @@ mod tests {
     #[test]
     fn a_missing_file_is_told_from_an_archive_that_cannot_be_reached() {
         let url = "http://x/dists/a/InRelease";
-        assert_eq!(reason("Err:1 http://x\nE: Failed to fetch http://x/dists/a/InRelease  404  Not Found [IP: 1.2.3.4 80]\nE: Download Failed\n", url), None);
+        assert_eq!(
+            reason(
+                "Err:1 http://x\nE: Failed to fetch http://x/dists/a/InRelease  404  Not Found [IP: 1.2.3.4 80]\nE: Download Failed\n",
+                url
+            ),
+            None
+        );
         let refused = "E: Failed to fetch http://x/dists/a/InRelease  Could not connect to x:9 (1.2.3.4). - connect (111: Connection refused)\n";
-        assert_eq!(reason(refused, url).unwrap(), "Could not connect to x:9 (1.2.3.4). - connect (111: Connection refused)");
+        assert_eq!(
+            reason(refused, url).unwrap(),
+            "Could not connect to x:9 (1.2.3.4). - connect (111: Connection refused)"
+        );
         let method = "E: The method driver /usr/lib/apt/methods/foo could not be found.\nE: Failed to fetch http://x/dists/a/InRelease  \n";
-        assert_eq!(reason(method, url).unwrap(), "The method driver /usr/lib/apt/methods/foo could not be found");
+        assert_eq!(
+            reason(method, url).unwrap(),
+            "The method driver /usr/lib/apt/methods/foo could not be found"
+        );
         assert_eq!(reason("", url).unwrap(), "no answer");
-        assert_eq!(reason("E: Failed to fetch http://x/dists/a/InRelease  403  Forbidden [IP: 1.2.3.4 80]\n", url).unwrap(), "403 Forbidden");
+        assert_eq!(
+            reason(
+                "E: Failed to fetch http://x/dists/a/InRelease  403  Forbidden [IP: 1.2.3.4 80]\n",
+                url
+            )
+            .unwrap(),
+            "403 Forbidden"
+        );
     }
 
     #[test]
     fn passwords_of_addresses_are_not_shown() {
-        assert_eq!(without_password("https://me:secret@host:80/debian"), "https://host:80/debian");
+        assert_eq!(
+            without_password("https://me:secret@host:80/debian"),
+            "https://host:80/debian"
+        );
         assert_eq!(without_password("http://host/a@b"), "http://host/a@b");
         assert_eq!(without_password("file:/srv/mirror"), "file:/srv/mirror");
     }

@@ -32,10 +32,15 @@ impl Names {
                 true => suite.folder(),
                 false => format!("{}/{component}/binary-{architecture}", suite.folder()),
             };
-            let list = ["Packages.xz", "Packages.gz", "Packages"].iter().find_map(|file| match fetch(&format!("{folder}/{file}"), proxy, LIMIT) {
-                Ok(Answer::Bytes(bytes)) => Some(bytes),
-                _ => None,
-            });
+            let list =
+                ["Packages.xz", "Packages.gz", "Packages"]
+                    .iter()
+                    .find_map(
+                        |file| match fetch(&format!("{folder}/{file}"), proxy, LIMIT) {
+                            Ok(Answer::Bytes(bytes)) => Some(bytes),
+                            _ => None,
+                        },
+                    );
             if let Some(list) = list {
                 names.read(&list);
             }
@@ -52,12 +57,17 @@ impl Names {
     }
 
     fn read(&mut self, packed: &[u8]) {
-        let Ok(reader) = Packing::of(packed).reader(packed) else { return };
+        let Ok(reader) = Packing::of(packed).reader(packed) else {
+            return;
+        };
         let mut reader = BufReader::new(reader.take(UNPACKED));
         let (mut line, mut package) = (Vec::new(), String::new());
         loop {
             line.clear();
-            if !matches!((&mut reader).take(1 << 20).read_until(b'\n', &mut line), Ok(1..)) {
+            if !matches!(
+                (&mut reader).take(1 << 20).read_until(b'\n', &mut line),
+                Ok(1..)
+            ) {
                 return;
             }
             let text = String::from_utf8_lossy(&line);
@@ -65,9 +75,14 @@ impl Names {
                 package = name.trim().to_owned();
                 self.real.insert(package.clone());
             } else if let Some(provides) = text.strip_prefix("Provides: ") {
-                let names = provides.split(',').filter_map(|name| name.split_whitespace().next());
+                let names = provides
+                    .split(',')
+                    .filter_map(|name| name.split_whitespace().next());
                 for name in names {
-                    self.provided.entry(name.to_owned()).or_default().insert(package.clone());
+                    self.provided
+                        .entry(name.to_owned())
+                        .or_default()
+                        .insert(package.clone());
                 }
             }
         }
@@ -78,7 +93,8 @@ impl Names {
         self.real.contains(name)
     }
 
-    /// What to write instead of a name that no package has: the packages that provide it, or the nearest names.
+    /// What to write instead of a name that no package has: the packages that provide it, or the
+    /// nearest names.
     pub fn instead_of(&self, name: &str) -> Option<String> {
         if let Some(packages) = self.provided.get(name) {
             let packages: Vec<&str> = packages.iter().map(String::as_str).take(OFFERED).collect();
@@ -90,19 +106,36 @@ impl Names {
         }
         // `openssh` stands for openssh-server to people.
         let longer = format!("{name}-");
-        let mut names: Vec<&str> = all.into_iter().filter(|package| package.starts_with(&longer)).collect();
+        let mut names: Vec<&str> = all
+            .into_iter()
+            .filter(|package| package.starts_with(&longer))
+            .collect();
         names.sort_by_key(|package| (!package.ends_with("-server"), package.len()));
         names.truncate(OFFERED);
-        (!names.is_empty()).then(|| format!("did you mean {}?", names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")))
+        (!names.is_empty()).then(|| {
+            format!(
+                "did you mean {}?",
+                names
+                    .iter()
+                    .map(|name| format!("`{name}`"))
+                    .collect::<Vec<_>>()
+                    .join(" or ")
+            )
+        })
     }
 }
 
-/// The known names that a mistyped one may stand for, the nearest first: at most a third of the letters differ.
+/// The known names that a mistyped one may stand for, the nearest first: at most a third of the
+/// letters differ.
 pub fn near<'a>(unknown: &str, known: &[&'a str]) -> Vec<&'a str> {
     let limit = (unknown.chars().count().max(3) / 3).min(4);
     let is_close = |word: &str| word.len().abs_diff(unknown.len()) <= limit;
-    let mut found: Vec<(usize, &str)> =
-        known.iter().filter(|word| is_close(word)).map(|word| (strsim::damerau_levenshtein(unknown, word), *word)).filter(|(away, _)| *away <= limit).collect();
+    let mut found: Vec<(usize, &str)> = known
+        .iter()
+        .filter(|word| is_close(word))
+        .map(|word| (strsim::damerau_levenshtein(unknown, word), *word))
+        .filter(|(away, _)| *away <= limit)
+        .collect();
     found.sort_unstable();
     found.dedup();
     found.into_iter().map(|(_, word)| word).collect()
@@ -125,8 +158,14 @@ mod tests {
         );
         assert!(names.has("nginx") && !names.has("httpd"));
         assert_eq!(names.instead_of("ngnix").unwrap(), "did you mean `nginx`?");
-        assert_eq!(names.instead_of("httpd").unwrap(), "it is provided by apache2, nginx");
-        assert_eq!(names.instead_of("openssh").unwrap(), "did you mean `openssh-server` or `openssh-client`?");
+        assert_eq!(
+            names.instead_of("httpd").unwrap(),
+            "it is provided by apache2, nginx"
+        );
+        assert_eq!(
+            names.instead_of("openssh").unwrap(),
+            "did you mean `openssh-server` or `openssh-client`?"
+        );
         assert_eq!(names.instead_of("kubernetes"), None);
     }
 

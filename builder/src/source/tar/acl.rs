@@ -1,8 +1,9 @@
-//! POSIX access control lists: from the text in extended headers (POSIX.1e draft 17, section 23.3, with star's numeric ids) to the
-//! attributes that Linux keeps (`struct posix_acl_xattr_header`, version 2).
+//! POSIX access control lists: from the text in extended headers (POSIX.1e draft 17, section 23.3,
+//! with star's numeric ids) to the attributes that Linux keeps (`struct posix_acl_xattr_header`,
+//! version 2).
 //!
-//! Names are looked up among the owners and groups that the archive's own entries name, then in the image's /etc/passwd and /etc/group; the
-//! machine that builds says nothing here.
+//! Names are looked up among the owners and groups that the archive's own entries name, then in the
+//! image's /etc/passwd and /etc/group; the machine that builds says nothing here.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,13 +28,23 @@ type Attribute = (&'static [u8], Vec<u8>);
 
 impl Acls {
     /// Keeps the lists of an entry, in place of those its node had before.
-    pub fn note(&mut self, id: NodeId, is_directory: bool, said: &Pax, memory: &mut Memory) -> Result<()> {
+    pub fn note(
+        &mut self,
+        id: NodeId,
+        is_directory: bool,
+        said: &Pax,
+        memory: &mut Memory,
+    ) -> Result<()> {
         self.lists.remove(&id);
         if said.acl_default.is_some() && !is_directory {
-            return Err(Error::new("a default access control list on what is not a directory"));
+            return Err(Error::new(
+                "a default access control list on what is not a directory",
+            ));
         }
-        let lists: Vec<Attribute> =
-            [(ACCESS, &said.acl_access), (DEFAULT, &said.acl_default)].into_iter().filter_map(|(name, text)| Some((name, text.clone()?))).collect();
+        let lists: Vec<Attribute> = [(ACCESS, &said.acl_access), (DEFAULT, &said.acl_default)]
+            .into_iter()
+            .filter_map(|(name, text)| Some((name, text.clone()?)))
+            .collect();
         if !lists.is_empty() {
             memory.take(lists.iter().map(|list| list.1.len() as u64).sum())?;
             self.lists.insert(id, lists);
@@ -51,7 +62,8 @@ impl Acls {
         for (id, lists) in self.lists {
             let mut attributes = Vec::new();
             for (name, text) in lists {
-                let entries = parse(&text, &self.names).context(|| format!("the access control list \"{}\"", text.escape_ascii()))?;
+                let entries = parse(&text, &self.names)
+                    .context(|| format!("the access control list \"{}\"", text.escape_ascii()))?;
                 // What the mode says already has no attribute in Linux.
                 if name == DEFAULT || entries.len() > 3 {
                     attributes.push((name, binary(&entries)));
@@ -72,8 +84,18 @@ pub struct Names {
 
 impl Names {
     /// Takes what an entry says.
-    pub fn learn(&mut self, owner: &[u8], uid: u32, group: &[u8], gid: u32, memory: &mut Memory) -> Result<()> {
-        for (map, name, id) in [(&mut self.owners, owner, uid), (&mut self.groups, group, gid)] {
+    pub fn learn(
+        &mut self,
+        owner: &[u8],
+        uid: u32,
+        group: &[u8],
+        gid: u32,
+        memory: &mut Memory,
+    ) -> Result<()> {
+        for (map, name, id) in [
+            (&mut self.owners, owner, uid),
+            (&mut self.groups, group, gid),
+        ] {
             match map.get_mut(name) {
                 _ if name.is_empty() => {}
                 Some(known) if *known == Some(id) => {}
@@ -91,11 +113,15 @@ impl Names {
 /// The longest /etc/passwd or /etc/group that is read.
 const ACCOUNTS_MAX: u64 = 16 << 20;
 
-/// Adds the names of a file of lines `NAME:PASSWORD:ID:...`. The first line with a name counts; lines that say nothing are passed over, as
-/// the image's own C library does.
+/// Adds the names of a file of lines `NAME:PASSWORD:ID:...`. The first line with a name counts;
+/// lines that say nothing are passed over, as the image's own C library does.
 fn known_to_image(tree: &Tree, path: &[u8], names: &mut HashMap<Vec<u8>, Option<u32>>) {
-    let Some(Kind::File(content)) = tree.resolve(path).map(|id| &tree.node(id).kind) else { return };
-    let Ok(bytes) = content.to_vec(ACCOUNTS_MAX) else { return };
+    let Some(Kind::File(content)) = tree.resolve(path).map(|id| &tree.node(id).kind) else {
+        return;
+    };
+    let Ok(bytes) = content.to_vec(ACCOUNTS_MAX) else {
+        return;
+    };
     for line in bytes.split(|&byte| byte == b'\n') {
         let mut fields = line.split(|&byte| byte == b':');
         if let (Some(name), Some(_), Some(id)) = (fields.next(), fields.next(), fields.next())
@@ -121,12 +147,24 @@ type Entries = BTreeMap<(u16, u32), u16>;
 fn parse(text: &[u8], names: &Names) -> Result<Entries> {
     let mut entries = Entries::new();
     for entry in text.split(|&byte| byte == b',' || byte == b'\n') {
-        let entry = entry.split(|&byte| byte == b'#').next().unwrap_or_default().trim_ascii();
+        let entry = entry
+            .split(|&byte| byte == b'#')
+            .next()
+            .unwrap_or_default()
+            .trim_ascii();
         if entry.is_empty() {
             continue;
         }
-        let fields: Vec<&[u8]> = entry.split(|&byte| byte == b':').map(<[u8]>::trim_ascii).collect();
-        let wrong = || Error::new(format!("\"{}\" in it is not an entry", entry.escape_ascii()));
+        let fields: Vec<&[u8]> = entry
+            .split(|&byte| byte == b':')
+            .map(<[u8]>::trim_ascii)
+            .collect();
+        let wrong = || {
+            Error::new(format!(
+                "\"{}\" in it is not an entry",
+                entry.escape_ascii()
+            ))
+        };
         let (tag, name, permissions, number) = match *fields {
             [tag, permissions] => (tag, &[][..], permissions, None),
             [tag, name, permissions] => (tag, name, permissions, None),
@@ -144,7 +182,10 @@ fn parse(text: &[u8], names: &Names) -> Result<Entries> {
             _ => return Err(wrong()),
         };
         if entries.insert(key, permissions).is_some() {
-            return Err(Error::new(format!("\"{}\" in it is there twice", entry.escape_ascii())));
+            return Err(Error::new(format!(
+                "\"{}\" in it is there twice",
+                entry.escape_ascii()
+            )));
         }
     }
     let has = |tag| entries.range((tag, 0)..=(tag, u32::MAX)).next().is_some();
@@ -152,7 +193,9 @@ fn parse(text: &[u8], names: &Names) -> Result<Entries> {
         return Err(Error::new("it lacks user, group or other"));
     }
     if (has(USER) || has(GROUP)) && !has(MASK) {
-        return Err(Error::new("it lacks the mask that named users and groups need"));
+        return Err(Error::new(
+            "it lacks the mask that named users and groups need",
+        ));
     }
     Ok(entries)
 }
@@ -198,11 +241,22 @@ mod tests {
     #[test]
     fn lists_become_what_linux_keeps() {
         let mut names = Names::default();
-        names.learn(b"lisa", 1000, b"staff", 50, &mut Memory::default()).unwrap();
+        names
+            .learn(b"lisa", 1000, b"staff", 50, &mut Memory::default())
+            .unwrap();
         let entries =
             parse(b"user::rwx,group:staff:r-x,user:7:r--,user:lisa:rw-\ngroup::r-x #effective:r--\nmask::rwx,user:max:---:99,other::r--", &names).unwrap();
         let mut expected = vec![2, 0, 0, 0];
-        for (tag, perm, id) in [(1u8, 7u8, -1i32), (2, 4, 7), (2, 0, 99), (2, 6, 1000), (4, 5, -1), (8, 5, 50), (0x10, 7, -1), (0x20, 4, -1)] {
+        for (tag, perm, id) in [
+            (1u8, 7u8, -1i32),
+            (2, 4, 7),
+            (2, 0, 99),
+            (2, 6, 1000),
+            (4, 5, -1),
+            (8, 5, 50),
+            (0x10, 7, -1),
+            (0x20, 4, -1),
+        ] {
             expected.extend([tag, 0, perm, 0]);
             expected.extend(id.to_le_bytes());
         }
@@ -212,8 +266,12 @@ mod tests {
     #[test]
     fn refuses_lists_that_linux_would_refuse() {
         let mut names = Names::default();
-        names.learn(b"two", 1, b"", 0, &mut Memory::default()).unwrap();
-        names.learn(b"two", 2, b"", 0, &mut Memory::default()).unwrap();
+        names
+            .learn(b"two", 1, b"", 0, &mut Memory::default())
+            .unwrap();
+        names
+            .learn(b"two", 2, b"", 0, &mut Memory::default())
+            .unwrap();
         for text in [
             "user::rwx,group::r-x",
             "user::rwx,user::r-x,group::r-x,other::---",

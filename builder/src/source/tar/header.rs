@@ -1,4 +1,5 @@
-//! The 512-byte header block: POSIX.1-1988 "ustar", its predecessor of Unix V7, and GNU's and star's variants of it.
+//! The 512-byte header block: POSIX.1-1988 "ustar", its predecessor of Unix V7, and GNU's and
+//! star's variants of it.
 
 use crate::error::{Error, Result};
 
@@ -30,8 +31,11 @@ impl Header {
             let outside = block[..148].iter().chain(&block[156..]);
             outside.map(|&byte| value(byte)).sum::<i64>() + blank
         };
-        let said = number(&block[148..156]).map_err(|why| Error::new(format!("the header's checksum {why}")).hint(DAMAGED))?;
-        if said != i128::from(sum(i64::from)) && said != i128::from(sum(|byte| i64::from(byte.cast_signed()))) {
+        let said = number(&block[148..156])
+            .map_err(|why| Error::new(format!("the header's checksum {why}")).hint(DAMAGED))?;
+        if said != i128::from(sum(i64::from))
+            && said != i128::from(sum(|byte| i64::from(byte.cast_signed())))
+        {
             return Err(Error::new("the header's checksum is wrong").hint(DAMAGED));
         }
         Ok(Header(block))
@@ -64,7 +68,11 @@ impl Header {
             Format::Star => text(&self.0[345..476]),
             Format::V7 | Format::Gnu => &[],
         };
-        if prefix.is_empty() { name.to_vec() } else { [prefix, name].join(&b'/') }
+        if prefix.is_empty() {
+            name.to_vec()
+        } else {
+            [prefix, name].join(&b'/')
+        }
     }
 
     /// The target of a link.
@@ -100,30 +108,49 @@ impl Header {
 
     /// The owner's name where the archive was made.
     pub fn owner(&self) -> &[u8] {
-        if self.format() == Format::V7 { &[] } else { text(&self.0[265..297]) }
+        if self.format() == Format::V7 {
+            &[]
+        } else {
+            text(&self.0[265..297])
+        }
     }
 
     /// The group's name where the archive was made.
     pub fn group(&self) -> &[u8] {
-        if self.format() == Format::V7 { &[] } else { text(&self.0[297..329]) }
+        if self.format() == Format::V7 {
+            &[]
+        } else {
+            text(&self.0[297..329])
+        }
     }
 
     /// Major and minor number of a device.
     pub fn device(&self) -> Result<(u32, u32)> {
-        let (major, minor): (u32, u32) = (self.field("device's major number", 329..337)?, self.field("device's minor number", 337..345)?);
+        let (major, minor): (u32, u32) = (
+            self.field("device's major number", 329..337)?,
+            self.field("device's minor number", 337..345)?,
+        );
         if major > 0xfff || minor > 0xf_ffff {
-            return Err(Error::new(format!("device {major}:{minor}: Linux knows no such number (at most 4095:1048575)")));
+            return Err(Error::new(format!(
+                "device {major}:{minor}: Linux knows no such number (at most 4095:1048575)"
+            )));
         }
         Ok((major, minor))
     }
 
-    /// GNU's old sparse files: the four first pieces, whether a block with more follows, and the file's real length.
+    /// GNU's old sparse files: the four first pieces, whether a block with more follows, and the
+    /// file's real length.
     pub fn sparse(&self) -> Result<(&[u8], bool, u64)> {
-        Ok((&self.0[386..482], self.0[482] != 0, self.field("real size", 483..495)?))
+        Ok((
+            &self.0[386..482],
+            self.0[482] != 0,
+            self.field("real size", 483..495)?,
+        ))
     }
 
     fn field<T: TryFrom<i128>>(&self, what: &str, range: std::ops::Range<usize>) -> Result<T> {
-        let value = number(&self.0[range]).map_err(|why| Error::new(format!("the {what} {why}")))?;
+        let value =
+            number(&self.0[range]).map_err(|why| Error::new(format!("the {what} {why}")))?;
         T::try_from(value).map_err(|_| Error::new(format!("the {what}, {value}, is out of range")))
     }
 }
@@ -135,13 +162,22 @@ fn text(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// A number: octal digits between blanks, or, with the first bit set, two's complement in base 256. A blank field is 0.
+/// A number: octal digits between blanks, or, with the first bit set, two's complement in base 256.
+/// A blank field is 0.
 pub fn number(field: &[u8]) -> Result<i128, String> {
-    let Some((&first, rest)) = field.split_first() else { return Ok(0) };
+    let Some((&first, rest)) = field.split_first() else {
+        return Ok(0);
+    };
     if first & 0x80 != 0 {
         // Bit 6 is the sign.
-        let start = if first & 0x40 != 0 { i128::from(first) - 0x100 } else { i128::from(first & 0x3f) };
-        return Ok(rest.iter().fold(start, |value, &byte| (value << 8) | i128::from(byte)));
+        let start = if first & 0x40 != 0 {
+            i128::from(first) - 0x100
+        } else {
+            i128::from(first & 0x3f)
+        };
+        return Ok(rest
+            .iter()
+            .fold(start, |value, &byte| (value << 8) | i128::from(byte)));
     }
     let text = text(field).trim_ascii();
     let mut value = 0i128;

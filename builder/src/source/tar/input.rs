@@ -1,5 +1,6 @@
-//! Where an archive's bytes come from, and where the bytes of its files stay: a plain archive keeps them in its file, others are unpacked
-//! into a spool (or, without files, into memory) while they are read.
+//! Where an archive's bytes come from, and where the bytes of its files stay: a plain archive keeps
+//! them in its file, others are unpacked into a spool (or, without files, into memory) while they
+//! are read.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,7 +12,8 @@ use crate::error::{Context, Error, Result, of_io};
 use crate::source::spool::Spool;
 use crate::tree::{Bytes, Content, Extent};
 
-/// Zeroes that may follow an archive's end: writers fill up their last record, of 10 KiB and rarely of a few MiB.
+/// Zeroes that may follow an archive's end: writers fill up their last record, of 10 KiB and rarely
+/// of a few MiB.
 const FILL_MAX: u64 = 64 << 20;
 /// Read ahead in plain archives; most headers are near each other.
 const WINDOW: usize = 64 << 10;
@@ -24,9 +26,17 @@ pub struct Input<'a> {
 
 enum From<'a> {
     /// A plain archive of this length, and what was read ahead from an offset on.
-    Plain { file: Arc<File>, len: u64, window: Vec<u8>, start: u64 },
+    Plain {
+        file: Arc<File>,
+        len: u64,
+        window: Vec<u8>,
+        start: u64,
+    },
     /// Anything that can only be read once.
-    Stream { read: Box<dyn Read + 'a>, sink: Sink },
+    Stream {
+        read: Box<dyn Read + 'a>,
+        sink: Sink,
+    },
 }
 
 /// Where the bytes of files go that come by stream.
@@ -45,7 +55,9 @@ impl Held {
     pub fn piece(&self, offset: u64, len: u64) -> Bytes {
         match &self.0 {
             Bytes::File(file, start) => Bytes::File(file.clone(), start + offset),
-            Bytes::Memory(bytes) => Bytes::Memory(bytes[offset as usize..(offset + len) as usize].into()),
+            Bytes::Memory(bytes) => {
+                Bytes::Memory(bytes[offset as usize..(offset + len) as usize].into())
+            }
         }
     }
 
@@ -54,19 +66,37 @@ impl Held {
         if len == 0 {
             return Ok(Content::default());
         }
-        Content::sparse(len, vec![Extent { at: 0, len, bytes: self.0 }])
+        Content::sparse(
+            len,
+            vec![Extent {
+                at: 0,
+                len,
+                bytes: self.0,
+            }],
+        )
     }
 }
 
 impl<'a> Input<'a> {
     /// A plain archive in a file of this length.
     pub fn plain(file: Arc<File>, len: u64) -> Input<'a> {
-        Input { from: From::Plain { file, len, window: Vec::new(), start: 0 }, at: 0 }
+        Input {
+            from: From::Plain {
+                file,
+                len,
+                window: Vec::new(),
+                start: 0,
+            },
+            at: 0,
+        }
     }
 
     /// An archive that is unpacked or comes through a pipe.
     pub fn stream(read: Box<dyn Read + 'a>, sink: Sink) -> Input<'a> {
-        Input { from: From::Stream { read, sink }, at: 0 }
+        Input {
+            from: From::Stream { read, sink },
+            at: 0,
+        }
     }
 
     /// The offset reached, in unpacked bytes.
@@ -106,7 +136,10 @@ impl<'a> Input<'a> {
             From::Plain { len: all, .. } if end > *all => return Err(self.truncated()),
             From::Plain { .. } => {}
             From::Stream { read, .. } => {
-                if io::copy(&mut read.by_ref().take(len + fill), &mut io::sink()).map_err(unpacking)? < len + fill {
+                if io::copy(&mut read.by_ref().take(len + fill), &mut io::sink())
+                    .map_err(unpacking)?
+                    < len + fill
+                {
                     return Err(self.truncated());
                 }
             }
@@ -118,7 +151,11 @@ impl<'a> Input<'a> {
     /// How many bytes fill the last block of so many, and where the next block begins.
     fn end_of(&self, len: u64) -> Result<(u64, u64)> {
         let fill = len.wrapping_neg() % BLOCK as u64;
-        let end = self.at.checked_add(len).and_then(|end| end.checked_add(fill)).ok_or_else(|| self.truncated())?;
+        let end = self
+            .at
+            .checked_add(len)
+            .and_then(|end| end.checked_add(fill))
+            .ok_or_else(|| self.truncated())?;
         Ok((fill, end))
     }
 
@@ -142,7 +179,11 @@ impl<'a> Input<'a> {
                         (Bytes::Memory(bytes.into()), count)
                     }
                 };
-                if count < len || io::copy(&mut read.by_ref().take(fill), &mut io::sink()).map_err(unpacking)? < fill {
+                if count < len
+                    || io::copy(&mut read.by_ref().take(fill), &mut io::sink())
+                        .map_err(unpacking)?
+                        < fill
+                {
                     return Err(self.truncated());
                 }
                 Held(bytes)
@@ -159,14 +200,19 @@ impl<'a> Input<'a> {
         loop {
             let count = self.fill(&mut bytes)?;
             if bytes[..count].iter().any(|&byte| byte != 0) {
-                let error = Error::new(format!("something follows the end of the archive at byte {end}"));
+                let error = Error::new(format!(
+                    "something follows the end of the archive at byte {end}"
+                ));
                 return Err(error.hint("archives one after the other are several: give each a [[source]] of its own, or join them with `tar --concatenate`"));
             }
             if count < bytes.len() {
                 return Ok(());
             }
             if self.at - end > FILL_MAX {
-                return Err(Error::new(format!("more than {FILL_MAX} zeroes follow the end of the archive at byte {end}")).hint("cut them off"));
+                return Err(Error::new(format!(
+                    "more than {FILL_MAX} zeroes follow the end of the archive at byte {end}"
+                ))
+                .hint("cut them off"));
             }
         }
     }
@@ -180,12 +226,18 @@ impl<'a> Input<'a> {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     other => other.map_err(unpacking)?,
                 },
-                From::Plain { file, len, window, start } => {
+                From::Plain {
+                    file,
+                    len,
+                    window,
+                    start,
+                } => {
                     if self.at < *start || self.at >= *start + window.len() as u64 {
                         let take = len.saturating_sub(self.at).min(WINDOW as u64) as usize;
                         window.resize(take, 0);
                         *start = self.at;
-                        file.read_exact_at(window, self.at).context(|| "reading the archive")?;
+                        file.read_exact_at(window, self.at)
+                            .context(|| "reading the archive")?;
                     }
                     let ahead = &window[(self.at - *start) as usize..];
                     let take = ahead.len().min(buffer.len() - done);
@@ -203,17 +255,21 @@ impl<'a> Input<'a> {
     }
 
     fn truncated(&self) -> Error {
-        Error::new("the archive ends here, in the middle of an entry").hint("it is truncated: make or fetch it again")
+        Error::new("the archive ends here, in the middle of an entry")
+            .hint("it is truncated: make or fetch it again")
     }
 }
 
-/// What it means that the archive's bytes can't be read: a reader that knows has said so already ([`super::packing`]).
+/// What it means that the archive's bytes can't be read: a reader that knows has said so already
+/// ([`super::packing`]).
 fn unpacking(error: io::Error) -> Error {
-    let damaged = |why: String| Error::new(why).hint("the archive is damaged: make or fetch it again");
+    let damaged =
+        |why: String| Error::new(why).hint("the archive is damaged: make or fetch it again");
     match error.downcast::<Error>() {
         Ok(known) => known,
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            Error::new("the compressed data ends early").hint("the archive is truncated: make or fetch it again")
+            Error::new("the compressed data ends early")
+                .hint("the archive is truncated: make or fetch it again")
         }
         // The machine failed, and not what was read.
         Err(error) if error.raw_os_error().is_some() => of_io("reading the archive", &error),

@@ -1,11 +1,14 @@
 //! Archives: ustar, GNU and pax, plain or compressed with gzip, zstd or xz, into the tree.
 //!
-//! Everything that the tree keeps arrives as the archive has it: names of any bytes, times to the nanosecond, ids, attributes, holes. What
-//! can't arrive so is refused, and what is ambiguous too. Nothing is trusted: headers, maps and lengths are bounded before memory or time is
-//! spent on them, and nothing is ever written outside of the tree and the spool, so no name and no link can lead out of the image.
+//! Everything that the tree keeps arrives as the archive has it: names of any bytes, times to the
+//! nanosecond, ids, attributes, holes. What can't arrive so is refused, and what is ambiguous too.
+//! Nothing is trusted: headers, maps and lengths are bounded before memory or time is
+//! spent on them, and nothing is ever written outside of the tree and the spool, so no name and no
+//! link can lead out of the image.
 //!
-//! Formats: POSIX.1-2001 `pax` ("ustar Interchange Format", "pax Interchange Format"); GNU tar 1.35's manual, "Basic Tar Format" and
-//! "Storing Sparse Files"; star(4) and libarchive's tar(5) for the keys of theirs.
+//! Formats: POSIX.1-2001 `pax` ("ustar Interchange Format", "pax Interchange Format"); GNU tar
+//! 1.35's manual, "Basic Tar Format" and "Storing Sparse Files"; star(4) and libarchive's tar(5)
+//! for the keys of theirs.
 
 mod acl;
 mod header;
@@ -37,16 +40,34 @@ use crate::io::zeros::is_zero;
 use crate::rootfs::check::Finding;
 use crate::tree::{Content, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs, parts, show};
 
-/// Names, targets, attributes and maps that one archive may make us remember, bytes; a compressed megabyte can hold as many as a real root.
+/// Names, targets, attributes and maps that one archive may make us remember, bytes; a compressed
+/// megabyte can hold as many as a real root.
 const MEMORY_MAX: u64 = 1 << 30;
 /// Headers that only say something about the next entry; real archives have up to three in a row.
 const EXTENSIONS_MAX: u32 = 8;
 
 /// Takes all of the archive below `at`, a directory of the image.
-pub fn load(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<Loaded> {
-    let (sha256, taken) = packing::open(tree, at, archive, budget, spool_folder).context(|| archive.display().to_string())?;
+pub fn load(
+    tree: &mut Tree,
+    at: &[u8],
+    archive: &Path,
+    budget: &mut Budget,
+    spool_folder: &Path,
+) -> Result<Loaded> {
+    let (sha256, taken) = packing::open(tree, at, archive, budget, spool_folder)
+        .context(|| archive.display().to_string())?;
     let Taken { entries, findings } = taken;
-    Ok(Loaded { kind: "tar", name: archive.display().to_string(), sha256, claim: None, entries, date: None, findings, archive: None, databases: Vec::new() })
+    Ok(Loaded {
+        kind: "tar",
+        name: archive.display().to_string(),
+        sha256,
+        claim: None,
+        entries,
+        date: None,
+        findings,
+        archive: None,
+        databases: Vec::new(),
+    })
 }
 
 /// An archive in memory, read without touching any file.
@@ -72,9 +93,11 @@ impl Memory {
     fn take(&mut self, bytes: u64) -> Result<()> {
         self.0 = self.0.saturating_add(bytes);
         if self.0 > MEMORY_MAX {
-            return Err(
-                Error::new(format!("names, links and attributes of more than {} MiB", MEMORY_MAX >> 20)).hint("split the archive, or leave attributes out")
-            );
+            return Err(Error::new(format!(
+                "names, links and attributes of more than {} MiB",
+                MEMORY_MAX >> 20
+            ))
+            .hint("split the archive, or leave attributes out"));
         }
         Ok(())
     }
@@ -122,12 +145,18 @@ impl<'t> Reading<'t> {
         loop {
             let start = input.at();
             self.name.clear();
-            let more = self.entry(&mut input).context(|| match (self.entries, &*self.name) {
-                // Nothing of it made sense yet.
-                (0, b"") if start == input.at().saturating_sub(BLOCK as u64) => "not a tar archive, plain or packed with gzip, zstd or xz".to_owned(),
-                (_, b"") => format!("entry {} at byte {start}", self.entries + 1),
-                (_, name) => format!("entry {} at byte {start}, {}", self.entries + 1, show(name)),
-            })?;
+            let more = self
+                .entry(&mut input)
+                .context(|| match (self.entries, &*self.name) {
+                    // Nothing of it made sense yet.
+                    (0, b"") if start == input.at().saturating_sub(BLOCK as u64) => {
+                        "not a tar archive, plain or packed with gzip, zstd or xz".to_owned()
+                    }
+                    (_, b"") => format!("entry {} at byte {start}", self.entries + 1),
+                    (_, name) => {
+                        format!("entry {} at byte {start}, {}", self.entries + 1, show(name))
+                    }
+                })?;
             if !more {
                 break;
             }
@@ -136,7 +165,10 @@ impl<'t> Reading<'t> {
         input.finish()?;
         self.settle_links()?;
         self.settle_acls()?;
-        Ok(Taken { entries: self.entries, findings: self.report.finish(HIDING_HINT)? })
+        Ok(Taken {
+            entries: self.entries,
+            findings: self.report.finish(HIDING_HINT)?,
+        })
     }
 
     /// One entry with what is said about it; false at the end of the archive.
@@ -146,7 +178,10 @@ impl<'t> Reading<'t> {
         let mut extensions = 0;
         let header = loop {
             let Some(block) = input.block()? else {
-                return Err(Error::new("the archive stops without its end, two blocks of zeroes").hint(TRUNCATED));
+                return Err(
+                    Error::new("the archive stops without its end, two blocks of zeroes")
+                        .hint(TRUNCATED),
+                );
             };
             if is_zero(&block) {
                 return end(input, extensions);
@@ -154,7 +189,9 @@ impl<'t> Reading<'t> {
             let header = Header::new(block)?;
             extensions += 1;
             match header.flag() {
-                b'x' | b'X' => said.get_or_insert_with(|| self.global.clone()).read(&extension(&header, input)?, false)?,
+                b'x' | b'X' => said
+                    .get_or_insert_with(|| self.global.clone())
+                    .read(&extension(&header, input)?, false)?,
                 b'g' => self.global.read(&extension(&header, input)?, true)?,
                 b'L' => long_name = Some(long(&extension(&header, input)?)?),
                 b'K' => long_link = Some(long(&extension(&header, input)?)?),
@@ -163,23 +200,43 @@ impl<'t> Reading<'t> {
                 _ => break header,
             }
             if extensions > EXTENSIONS_MAX {
-                return Err(Error::new(format!("more than {EXTENSIONS_MAX} extended headers before one entry")));
+                return Err(Error::new(format!(
+                    "more than {EXTENSIONS_MAX} extended headers before one entry"
+                )));
             }
         };
         let mut said = said.unwrap_or_else(|| self.global.clone());
-        let name = said.sparse.name.take().or(said.path.take()).or(long_name).unwrap_or_else(|| header.name());
-        let link = said.link.take().or(long_link).unwrap_or_else(|| header.link());
+        let name = said
+            .sparse
+            .name
+            .take()
+            .or(said.path.take())
+            .or(long_name)
+            .unwrap_or_else(|| header.name());
+        let link = said
+            .link
+            .take()
+            .or(long_link)
+            .unwrap_or_else(|| header.link());
         self.name.clone_from(&name);
         self.take(&header, &said, &name, &link, input)?;
         Ok(true)
     }
 
     /// Puts an entry into the tree.
-    fn take(&mut self, header: &Header, said: &Pax, name: &[u8], link: &[u8], input: &mut Input) -> Result<()> {
+    fn take(
+        &mut self,
+        header: &Header,
+        said: &Pax,
+        name: &[u8],
+        link: &[u8],
+        input: &mut Input,
+    ) -> Result<()> {
         self.budget.entry()?;
         let path = relative(name, "name")?;
         self.memory.take((path.len() + link.len()) as u64)?;
-        if parts(&path).any(is_whiteout_name) || header.flag() == b'3' && header.device()? == (0, 0) {
+        if parts(&path).any(is_whiteout_name) || header.flag() == b'3' && header.device()? == (0, 0)
+        {
             self.report.whiteout(&path);
             let size = said.size.map_or_else(|| header.size(), Ok)?;
             self.budget.bytes(size)?;
@@ -203,7 +260,11 @@ impl<'t> Reading<'t> {
             b'3' | b'4' => {
                 no_content(size, "a device")?;
                 let (major, minor) = header.device()?;
-                if header.flag() == b'3' { Kind::CharDevice { major, minor } } else { Kind::BlockDevice { major, minor } }
+                if header.flag() == b'3' {
+                    Kind::CharDevice { major, minor }
+                } else {
+                    Kind::BlockDevice { major, minor }
+                }
             }
             b'6' => {
                 no_content(size, "a named pipe")?;
@@ -212,7 +273,12 @@ impl<'t> Reading<'t> {
             flag => return Err(unknown(flag)),
         };
         let meta = self.meta(header, said)?;
-        if meta.xattrs.iter().flat_map(|all| all.keys()).any(|name| attributes::is_layer_mark(name)) {
+        if meta
+            .xattrs
+            .iter()
+            .flat_map(|all| all.keys())
+            .any(|name| attributes::is_layer_mark(name))
+        {
             self.report.whiteout(&path);
         }
         for name in &said.left_out {
@@ -225,7 +291,13 @@ impl<'t> Reading<'t> {
         }
     }
 
-    fn content(&mut self, header: &Header, said: &Pax, mut size: u64, input: &mut Input) -> Result<Content> {
+    fn content(
+        &mut self,
+        header: &Header,
+        said: &Pax,
+        mut size: u64,
+        input: &mut Input,
+    ) -> Result<Content> {
         let memory = &mut |bytes| self.memory.take(bytes);
         let map = match header.flag() {
             b'S' => Some(Map::old(header, input, memory)?),
@@ -244,16 +316,30 @@ impl<'t> Reading<'t> {
         let uid = said.uid.map_or_else(|| header.uid(), Ok)?;
         let gid = said.gid.map_or_else(|| header.gid(), Ok)?;
         if uid == u32::MAX || gid == u32::MAX {
-            return Err(Error::new(format!("owner or group {}: Linux keeps this number for `none`", u32::MAX)));
+            return Err(Error::new(format!(
+                "owner or group {}: Linux keeps this number for `none`",
+                u32::MAX
+            )));
         }
         let owner = said.owner.as_deref().unwrap_or_else(|| header.owner());
         let group = said.group.as_deref().unwrap_or_else(|| header.group());
-        self.acls.names.learn(owner, uid, group, gid, &mut self.memory)?;
+        self.acls
+            .names
+            .learn(owner, uid, group, gid, &mut self.memory)?;
         let mtime = match said.mtime {
             Some(mtime) => mtime,
-            None => Time { seconds: header.mtime()?, nanoseconds: 0 },
+            None => Time {
+                seconds: header.mtime()?,
+                nanoseconds: 0,
+            },
         };
-        Ok(Meta { mode: header.mode()?, uid, gid, mtime, xattrs: self.attributes(said.xattrs())? })
+        Ok(Meta {
+            mode: header.mode()?,
+            uid,
+            gid,
+            mtime,
+            xattrs: self.attributes(said.xattrs())?,
+        })
     }
 
     /// The one copy of a set of attributes; no set where there are none.
@@ -265,14 +351,20 @@ impl<'t> Reading<'t> {
         if let Some(same) = self.attributes.get(&all) {
             return Ok(Some(same.clone()));
         }
-        self.memory.take(all.iter().map(|(name, value)| (name.len() + value.len()) as u64).sum())?;
+        self.memory.take(
+            all.iter()
+                .map(|(name, value)| (name.len() + value.len()) as u64)
+                .sum(),
+        )?;
         self.attributes.insert(all.clone());
         Ok(Some(all))
     }
 
     /// Puts an entry into the tree, unless it would hide others.
     fn put(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<Option<NodeId>> {
-        let landing = self.place.of(self.tree, path, matches!(kind, Kind::Directory(_)))?;
+        let landing = self
+            .place
+            .of(self.tree, path, matches!(kind, Kind::Directory(_)))?;
         if parts(&landing).next().is_none() {
             if !matches!(kind, Kind::Directory(_)) {
                 return Err(Error::new("the root of the image must be a directory"));
@@ -305,7 +397,10 @@ impl<'t> Reading<'t> {
 
     fn link_now(&mut self, path: &[u8], target: &[u8], id: NodeId) -> Result<()> {
         if matches!(self.tree.node(id).kind, Kind::Directory(_)) {
-            return Err(Error::new(format!("a hard link to {}, which is a directory", show(target))));
+            return Err(Error::new(format!(
+                "a hard link to {}, which is a directory",
+                show(target)
+            )));
         }
         if !self.report.admits(self.tree, path, Entry::File) {
             return Ok(());
@@ -316,7 +411,8 @@ impl<'t> Reading<'t> {
         self.draw_parents(before + 1)
     }
 
-    /// Makes the hard links that came before what they lead to, or lead to what an earlier source gave.
+    /// Makes the hard links that came before what they lead to, or lead to what an earlier source
+    /// gave.
     fn settle_links(&mut self) -> Result<()> {
         let mut links = std::mem::take(&mut self.links);
         while let Some((path, mut target)) = links.pop_first() {
@@ -325,16 +421,31 @@ impl<'t> Reading<'t> {
                 chain.push(std::mem::replace(&mut target, next));
             }
             if chain.contains(&target) {
-                return Err(Error::new(format!("{}: hard links that lead to each other in a circle", show(&target))));
+                return Err(Error::new(format!(
+                    "{}: hard links that lead to each other in a circle",
+                    show(&target)
+                )));
             }
             let Some(id) = self.tree.lookup(&target) else {
-                let what =
-                    format!("{}: a hard link to {}, which is neither in the archive nor in an earlier source", show(&chain[chain.len() - 1]), show(&target));
-                return Err(Error::new(what).hint("make the archive again, from all of the tree at once"));
+                let what = format!(
+                    "{}: a hard link to {}, which is neither in the archive nor in an earlier source",
+                    show(&chain[chain.len() - 1]),
+                    show(&target)
+                );
+                return Err(
+                    Error::new(what).hint("make the archive again, from all of the tree at once")
+                );
             };
             for path in chain.iter().rev() {
-                if self.tree.lookup(path).is_some_and(|there| self.place.is_own(there)) {
-                    return Err(Error::new(format!("{}: both a hard link and a directory", show(path))));
+                if self
+                    .tree
+                    .lookup(path)
+                    .is_some_and(|there| self.place.is_own(there))
+                {
+                    return Err(Error::new(format!(
+                        "{}: both a hard link and a directory",
+                        show(path)
+                    )));
                 }
                 self.link_now(path, &target, id)?;
             }
@@ -344,7 +455,14 @@ impl<'t> Reading<'t> {
 
     fn settle_acls(&mut self) -> Result<()> {
         for (id, more) in std::mem::take(&mut self.acls).settle(self.tree)? {
-            let mut all = self.tree.node(id).meta.xattrs.as_deref().cloned().unwrap_or_default();
+            let mut all = self
+                .tree
+                .node(id)
+                .meta
+                .xattrs
+                .as_deref()
+                .cloned()
+                .unwrap_or_default();
             for (name, value) in more {
                 all.entry(name.into()).or_insert(value.into());
             }
@@ -365,11 +483,20 @@ const TRUNCATED: &str = "it is truncated: make or fetch it again";
 fn end(input: &mut Input, extensions: u32) -> Result<bool> {
     match input.block()? {
         Some(block) if is_zero(&block) => {}
-        Some(_) => return Err(Error::new("a single block of zeroes amid the archive").hint("the archive is damaged: make or fetch it again")),
-        None => return Err(Error::new("the archive stops after the first of the two blocks of zeroes at its end").hint(TRUNCATED)),
+        Some(_) => {
+            return Err(Error::new("a single block of zeroes amid the archive")
+                .hint("the archive is damaged: make or fetch it again"));
+        }
+        None => {
+            return Err(Error::new(
+                "the archive stops after the first of the two blocks of zeroes at its end",
+            )
+            .hint(TRUNCATED));
+        }
     }
     if extensions > 0 {
-        return Err(Error::new("an extended header without an entry").hint("the archive is damaged: make or fetch it again"));
+        return Err(Error::new("an extended header without an entry")
+            .hint("the archive is damaged: make or fetch it again"));
     }
     Ok(false)
 }
@@ -377,14 +504,20 @@ fn end(input: &mut Input, extensions: u32) -> Result<bool> {
 fn extension(header: &Header, input: &mut Input) -> Result<Vec<u8>> {
     let size = header.size()?;
     if size > pax::LENGTH_MAX {
-        return Err(Error::new(format!("an extended header of {size} bytes; at most {} are taken", pax::LENGTH_MAX)));
+        return Err(Error::new(format!(
+            "an extended header of {size} bytes; at most {} are taken",
+            pax::LENGTH_MAX
+        )));
     }
     input.bytes(size as usize)
 }
 
 /// A name in GNU's form, which ends with a NUL.
 fn long(bytes: &[u8]) -> Result<Vec<u8>> {
-    let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let end = bytes
+        .iter()
+        .rposition(|&byte| byte != 0)
+        .map_or(0, |last| last + 1);
     if bytes[..end].contains(&0) {
         return Err(Error::new("a name with a NUL in it"));
     }
@@ -398,13 +531,18 @@ fn relative(name: &[u8], what: &str) -> Result<Vec<u8>> {
         return Err(refuse("is empty"));
     }
     if name.starts_with(b"/") {
-        return Err(refuse("is absolute").hint("make the archive with names below its root: `tar -C ROOT -c .`"));
+        return Err(refuse("is absolute")
+            .hint("make the archive with names below its root: `tar -C ROOT -c .`"));
     }
     if name.len() > PATH_MAX {
-        return Err(Error::new(format!("the {what} has {} bytes, more than the {PATH_MAX} of a path in Linux", name.len())));
+        return Err(Error::new(format!(
+            "the {what} has {} bytes, more than the {PATH_MAX} of a path in Linux",
+            name.len()
+        )));
     }
     if parts(name).any(|part| part == b"..") {
-        return Err(refuse("holds `..`").hint("make the archive with names below its root: `tar -C ROOT -c .`"));
+        return Err(refuse("holds `..`")
+            .hint("make the archive with names below its root: `tar -C ROOT -c .`"));
     }
     let kept: Vec<&[u8]> = parts(name).filter(|part| part != b".").collect();
     Ok(kept.join(&b'/'))
@@ -413,10 +551,10 @@ fn relative(name: &[u8], what: &str) -> Result<Vec<u8>> {
 fn no_content(size: u64, what: &str) -> Result<()> {
     match size {
         0 => Ok(()),
-        _ => {
-            Err(Error::new(format!("{what} with {size} bytes of content: archivers do not agree whether they follow"))
-                .hint("make the archive again with GNU tar"))
-        }
+        _ => Err(Error::new(format!(
+            "{what} with {size} bytes of content: archivers do not agree whether they follow"
+        ))
+        .hint("make the archive again with GNU tar")),
     }
 }
 
@@ -428,7 +566,9 @@ fn directory(size: u64) -> Result<Kind> {
 fn symlink(target: &[u8]) -> Result<Kind> {
     match target.len() {
         0 => Err(Error::new("a symbolic link without a target")),
-        length if length > TARGET_MAX => Err(Error::new(format!("the target of the symbolic link has {length} bytes, more than the {TARGET_MAX} of Linux"))),
+        length if length > TARGET_MAX => Err(Error::new(format!(
+            "the target of the symbolic link has {length} bytes, more than the {TARGET_MAX} of Linux"
+        ))),
         _ => Ok(Kind::Symlink(target.into())),
     }
 }
@@ -442,7 +582,14 @@ fn unknown(flag: u8) -> Error {
         b'A' => "a Solaris access control list (type A)",
         b'E' => "a Solaris file of attributes (type E)",
         b'I' => "an inode without content in star's form (type I)",
-        _ => return Error::new(format!("an entry of the unknown type \"{}\"", flag.escape_ascii())).hint("make the archive again with `tar --format=pax`"),
+        _ => {
+            return Error::new(format!(
+                "an entry of the unknown type \"{}\"",
+                flag.escape_ascii()
+            ))
+            .hint("make the archive again with `tar --format=pax`");
+        }
     };
-    Error::new(format!("{what}, which is not taken")).hint("make the archive again with `tar --format=pax`")
+    Error::new(format!("{what}, which is not taken"))
+        .hint("make the archive again with `tar --format=pax`")
 }

@@ -1,4 +1,5 @@
-//! An archive's file: how it is packed, told by its content and not by its name, and the hash of its bytes.
+//! An archive's file: how it is packed, told by its content and not by its name, and the hash of
+//! its bytes.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -17,28 +18,51 @@ use crate::source::{ArchiveHash, Budget};
 use crate::tree::Tree;
 
 /// Takes all of an archive; its hash, and what it gave.
-pub fn open(tree: &mut Tree, at: &[u8], archive: &Path, budget: &mut Budget, spool_folder: &Path) -> Result<(ArchiveHash, Taken)> {
+pub fn open(
+    tree: &mut Tree,
+    at: &[u8],
+    archive: &Path,
+    budget: &mut Budget,
+    spool_folder: &Path,
+) -> Result<(ArchiveHash, Taken)> {
     let mut file = File::open(archive).context(|| "opening the archive")?;
     let metadata = file.metadata().context(|| "opening the archive")?;
     if metadata.is_dir() {
-        return Err(Error::new("this is a directory, not an archive").hint("write `dir = ` instead of `tar = `"));
+        return Err(Error::new("this is a directory, not an archive")
+            .hint("write `dir = ` instead of `tar = `"));
     }
     let mut start = Vec::new();
-    file.by_ref().take(MAGIC_MAX).read_to_end(&mut start).context(|| "reading the archive")?;
+    file.by_ref()
+        .take(MAGIC_MAX)
+        .read_to_end(&mut start)
+        .context(|| "reading the archive")?;
     let packing = Packing::of(&start);
     if packing == Packing::Plain && metadata.is_file() {
         return plain(tree, at, Arc::new(file), metadata.len(), budget);
     }
     let mut hash = Sha256::new();
-    let hashing = Hashing { read: Cursor::new(start).chain(file), hash: &mut hash };
-    let input = Input::stream(packing.reader(BufReader::with_capacity(256 << 10, hashing))?, Sink::Spool(Spool::new(spool_folder)?));
+    let hashing = Hashing {
+        read: Cursor::new(start).chain(file),
+        hash: &mut hash,
+    };
+    let input = Input::stream(
+        packing.reader(BufReader::with_capacity(256 << 10, hashing))?,
+        Sink::Spool(Spool::new(spool_folder)?),
+    );
     let taken = Reading::new(tree, at, budget)?.run(input)?;
     Ok((ArchiveHash::known(hash.finalize().into()), taken))
 }
 
 /// A plain archive is read by its headers, and beside that as a whole for its hash.
-fn plain(tree: &mut Tree, at: &[u8], file: Arc<File>, len: u64, budget: &mut Budget) -> Result<(ArchiveHash, Taken)> {
-    let all = Part::range(file.clone(), 0, len).ok_or_else(|| Error::new("the archive is longer than a file can be"))?;
+fn plain(
+    tree: &mut Tree,
+    at: &[u8],
+    file: Arc<File>,
+    len: u64,
+    budget: &mut Budget,
+) -> Result<(ArchiveHash, Taken)> {
+    let all = Part::range(file.clone(), 0, len)
+        .ok_or_else(|| Error::new("the archive is longer than a file can be"))?;
     let hash = ArchiveHash::of(all)?;
     let taken = Reading::new(tree, at, budget)?.run(Input::plain(file, len))?;
     Ok((hash, taken))
@@ -99,8 +123,10 @@ impl Packing {
             Packing::Zstd => Box::new(Zstd::new(packed)?),
             Packing::Xz => Box::new(Xz::new(packed)?),
             Packing::Other(name) => {
-                return Err(Error::new(format!("the archive is compressed with {name}, which is not supported"))
-                    .hint("compress it with gzip, zstd or xz, or leave it plain"));
+                return Err(Error::new(format!(
+                    "the archive is compressed with {name}, which is not supported"
+                ))
+                .hint("compress it with gzip, zstd or xz, or leave it plain"));
             }
         })
     }

@@ -1,4 +1,5 @@
-//! Extended headers of POSIX.1-2001 (`pax`): records of `LENGTH KEY=VALUE\n`, with the keys that star, GNU tar and libarchive added.
+//! Extended headers of POSIX.1-2001 (`pax`): records of `LENGTH KEY=VALUE\n`, with the keys that
+//! star, GNU tar and libarchive added.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::percent;
 use crate::tree::{NAME_MAX, Time};
 
-/// The longest extended header, bytes. Attributes of one file add up to 64 KiB in Linux, and names to some KiB.
+/// The longest extended header, bytes. Attributes of one file add up to 64 KiB in Linux, and names
+/// to some KiB.
 pub const LENGTH_MAX: u64 = 1 << 20;
 /// The longest value of an attribute, bytes: EROFS counts them with 16 bits.
 const VALUE_MAX: usize = 65535;
@@ -65,12 +67,26 @@ impl Pax {
     pub fn read(&mut self, mut records: &[u8], global: bool) -> Result<()> {
         while !records.is_empty() {
             let (record, rest) = next(records)?;
-            let equals = record.iter().position(|&byte| byte == b'=').ok_or_else(|| malformed("a record without `=`"))?;
+            let equals = record
+                .iter()
+                .position(|&byte| byte == b'=')
+                .ok_or_else(|| malformed("a record without `=`"))?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
-            if global && (matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(b"GNU.sparse.")) {
-                return Err(Error::new(format!("a global extended header gives every entry the same {}", key.escape_ascii())));
+            if global
+                && (matches!(key, b"path" | b"linkpath" | b"size")
+                    || key.starts_with(b"GNU.sparse."))
+            {
+                return Err(Error::new(format!(
+                    "a global extended header gives every entry the same {}",
+                    key.escape_ascii()
+                )));
             }
-            self.record(key, value).map_err(|why| Error::new(format!("{} in an extended header: {why}", key.escape_ascii())))?;
+            self.record(key, value).map_err(|why| {
+                Error::new(format!(
+                    "{} in an extended header: {why}",
+                    key.escape_ascii()
+                ))
+            })?;
             records = rest;
         }
         Ok(())
@@ -79,11 +95,16 @@ impl Pax {
     /// All attributes. Where both forms of one are there, star's counts: it has no second encoding.
     pub fn xattrs(&self) -> Attributes {
         let mut all = self.libarchive.clone();
-        all.extend(self.schily.iter().map(|(name, value)| (name.clone(), value.clone())));
+        all.extend(
+            self.schily
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
         all
     }
 
-    /// An empty value takes a key back. Keys that are not here say nothing that a tree keeps (comments, other times, character sets).
+    /// An empty value takes a key back. Keys that are not here say nothing that a tree keeps
+    /// (comments, other times, character sets).
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let text = || (!value.is_empty()).then(|| value.to_vec());
         match key {
@@ -94,12 +115,24 @@ impl Pax {
             b"gid" => self.gid = id(value)?,
             b"uname" => self.owner = text(),
             b"gname" => self.group = text(),
-            b"mtime" => self.mtime = if value.is_empty() { None } else { Some(time(value)?) },
+            b"mtime" => {
+                self.mtime = if value.is_empty() {
+                    None
+                } else {
+                    Some(time(value)?)
+                }
+            }
             b"SCHILY.acl.access" => self.acl_access = text(),
             b"SCHILY.acl.default" => self.acl_default = text(),
-            b"SCHILY.acl.ace" => return Err("NFSv4 access control lists have no place in the image".into()),
+            b"SCHILY.acl.ace" => {
+                return Err("NFSv4 access control lists have no place in the image".into());
+            }
             // The kernel keeps a NUL after the label, which the record leaves out.
-            b"RHT.security.selinux" => attribute(&mut self.schily, b"security.selinux", &[value, b"\0"].concat())?,
+            b"RHT.security.selinux" => attribute(
+                &mut self.schily,
+                b"security.selinux",
+                &[value, b"\0"].concat(),
+            )?,
             b"GNU.sparse.major" => self.sparse.major = number(value)?,
             b"GNU.sparse.minor" => self.sparse.minor = number(value)?,
             b"GNU.sparse.name" => self.sparse.name = name(value)?,
@@ -113,17 +146,25 @@ impl Pax {
                 map.push(number(value)?.ok_or("an empty number")?);
             }
             b"GNU.sparse.map" => {
-                let numbers = value.split(|&byte| byte == b',').map(|part| number(part)?.ok_or_else(|| "an empty number".to_owned()));
-                self.sparse.map = Some(if value.is_empty() { Vec::new() } else { numbers.collect::<Result<_, String>>()? });
+                let numbers = value
+                    .split(|&byte| byte == b',')
+                    .map(|part| number(part)?.ok_or_else(|| "an empty number".to_owned()));
+                self.sparse.map = Some(if value.is_empty() {
+                    Vec::new()
+                } else {
+                    numbers.collect::<Result<_, String>>()?
+                });
             }
             _ if key.starts_with(b"SCHILY.xattr.") => match unquote(&key[13..]) {
                 name if is_of_file_system(&name) => drop(self.left_out.insert(name)),
                 name => attribute(&mut self.schily, &name, value)?,
             },
-            _ if key.starts_with(b"LIBARCHIVE.xattr.") => match percent::decode(&key[17..]).ok_or("a `%` without two digits")? {
-                name if is_of_file_system(&name) => drop(self.left_out.insert(name)),
-                name => attribute(&mut self.libarchive, &name, &base64(value)?)?,
-            },
+            _ if key.starts_with(b"LIBARCHIVE.xattr.") => {
+                match percent::decode(&key[17..]).ok_or("a `%` without two digits")? {
+                    name if is_of_file_system(&name) => drop(self.left_out.insert(name)),
+                    name => attribute(&mut self.libarchive, &name, &base64(value)?)?,
+                }
+            }
             _ => log::debug!("extended header: {} is not kept", key.escape_ascii()),
         }
         Ok(())
@@ -132,20 +173,29 @@ impl Pax {
 
 /// The next record without its length and newline, and what follows it.
 fn next(records: &[u8]) -> Result<(&[u8], &[u8])> {
-    let space = records.iter().take(20).position(|&byte| byte == b' ').ok_or_else(|| malformed("a record without a length"))?;
-    let length = decimal(&records[..space]).and_then(|length| usize::try_from(length).ok()).ok_or_else(|| malformed("a length that is not a number"))?;
+    let space = records
+        .iter()
+        .take(20)
+        .position(|&byte| byte == b' ')
+        .ok_or_else(|| malformed("a record without a length"))?;
+    let length = decimal(&records[..space])
+        .and_then(|length| usize::try_from(length).ok())
+        .ok_or_else(|| malformed("a length that is not a number"))?;
     if length <= space + 1 || length > records.len() {
         return Err(malformed("a record longer than the header"));
     }
     let (record, rest) = records.split_at(length);
     match record[space + 1..].split_last() {
         Some((b'\n', record)) => Ok((record, rest)),
-        _ => Err(malformed("a record that does not end where its length says")),
+        _ => Err(malformed(
+            "a record that does not end where its length says",
+        )),
     }
 }
 
 fn malformed(why: &str) -> Error {
-    Error::new(format!("extended header: {why}")).hint("the archive is damaged: make or fetch it again")
+    Error::new(format!("extended header: {why}"))
+        .hint("the archive is damaged: make or fetch it again")
 }
 
 fn name(value: &[u8]) -> Result<Option<Vec<u8>>, String> {
@@ -159,12 +209,16 @@ fn name(value: &[u8]) -> Result<Option<Vec<u8>>, String> {
 fn number(value: &[u8]) -> Result<Option<u64>, String> {
     match value {
         [] => Ok(None),
-        _ => decimal(value).map(Some).ok_or_else(|| format!("\"{}\" is not a number that fits", value.escape_ascii())),
+        _ => decimal(value)
+            .map(Some)
+            .ok_or_else(|| format!("\"{}\" is not a number that fits", value.escape_ascii())),
     }
 }
 
 fn id(value: &[u8]) -> Result<Option<u32>, String> {
-    number(value)?.map(|id| u32::try_from(id).map_err(|_| format!("{id} is more than Linux knows"))).transpose()
+    number(value)?
+        .map(|id| u32::try_from(id).map_err(|_| format!("{id} is more than Linux knows")))
+        .transpose()
 }
 
 /// A decimal number; nothing else, no sign.
@@ -175,7 +229,8 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Seconds with a fraction and a sign; rounded towards the past where there are more than nine digits, as the standard says.
+/// Seconds with a fraction and a sign; rounded towards the past where there are more than nine
+/// digits, as the standard says.
 fn time(value: &[u8]) -> Result<Time, String> {
     let wrong = || format!("\"{}\" is not a time", value.escape_ascii());
     let (negative, digits) = match value {
@@ -189,8 +244,15 @@ fn time(value: &[u8]) -> Result<Time, String> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return Err(wrong());
     }
-    let whole = decimal(whole).and_then(|whole| i64::try_from(whole).ok()).ok_or_else(wrong)?;
-    let mut nanoseconds = (0..9).fold(0u32, |value, place| value * 10 + fraction.get(place).map_or(0, |digit| u32::from(digit - b'0')));
+    let whole = decimal(whole)
+        .and_then(|whole| i64::try_from(whole).ok())
+        .ok_or_else(wrong)?;
+    let mut nanoseconds = (0..9).fold(0u32, |value, place| {
+        value * 10
+            + fraction
+                .get(place)
+                .map_or(0, |digit| u32::from(digit - b'0'))
+    });
     let mut seconds = whole;
     if negative {
         // -1.25 is 0.75 after -2.
@@ -201,28 +263,42 @@ fn time(value: &[u8]) -> Result<Time, String> {
             nanoseconds = 1_000_000_000 - nanoseconds;
         }
     }
-    Ok(Time { seconds, nanoseconds })
+    Ok(Time {
+        seconds,
+        nanoseconds,
+    })
 }
 
-/// Whether an attribute describes the file system that the archive was made on (btrfs, NFS, CIFS, NTFS) and not the file. Archivers that take all
-/// attributes take these too.
+/// Whether an attribute describes the file system that the archive was made on (btrfs, NFS, CIFS,
+/// NTFS) and not the file. Archivers that take all attributes take these too.
 fn is_of_file_system(name: &[u8]) -> bool {
-    name.starts_with(b"btrfs.") || name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_")
+    name.starts_with(b"btrfs.")
+        || name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_")
 }
 
 /// Takes an attribute that the image's kernel can give back.
 fn attribute(all: &mut Attributes, name: &[u8], value: &[u8]) -> Result<(), String> {
     let known = name == b"system.posix_acl_access"
         || name == b"system.posix_acl_default"
-        || [&b"user."[..], b"trusted.", b"security."].iter().any(|space| name.strip_prefix(*space).is_some_and(|rest| !rest.is_empty()));
+        || [&b"user."[..], b"trusted.", b"security."]
+            .iter()
+            .any(|space| {
+                name.strip_prefix(*space)
+                    .is_some_and(|rest| !rest.is_empty())
+            });
     if !known {
         return Err("EROFS keeps attributes in user, trusted, security and system.posix_acl_* alone; leave it out (`--xattrs-exclude`)".into());
     }
     if name.len() > NAME_MAX || name.contains(&0) {
-        return Err(format!("the name of an attribute has at most {NAME_MAX} bytes and no NUL"));
+        return Err(format!(
+            "the name of an attribute has at most {NAME_MAX} bytes and no NUL"
+        ));
     }
     if value.len() > VALUE_MAX {
-        return Err(format!("{} bytes, more than the {VALUE_MAX} that EROFS keeps", value.len()));
+        return Err(format!(
+            "{} bytes, more than the {VALUE_MAX} that EROFS keeps",
+            value.len()
+        ));
     }
     all.insert(name.into(), value.into());
     Ok(())
@@ -299,9 +375,26 @@ mod tests {
             ("-9223372036854775807.5", i64::MIN, 500_000_000),
             ("7.", 7, 0),
         ] {
-            assert_eq!(time(text.as_bytes()), Ok(Time { seconds, nanoseconds }), "{text}");
+            assert_eq!(
+                time(text.as_bytes()),
+                Ok(Time {
+                    seconds,
+                    nanoseconds
+                }),
+                "{text}"
+            );
         }
-        for text in ["", "-", ".", "1e5", "1.5x", "9223372036854775808", "--1", "+1", "1.-5"] {
+        for text in [
+            "",
+            "-",
+            ".",
+            "1e5",
+            "1.5x",
+            "9223372036854775808",
+            "--1",
+            "+1",
+            "1.-5",
+        ] {
             assert!(time(text.as_bytes()).is_err(), "{text}");
         }
     }
@@ -317,8 +410,21 @@ mod tests {
 
     #[test]
     fn refuses_malformed_records() {
-        for records in ["5", "0 \n", "5 a=b\n", "7 a=b\n", "99 a=b\n", "99999999999999999999 a=b\n", "-6 a=b\n", "6 abc\n", "6 a=b\n\0\0"] {
-            assert!(Pax::default().read(records.as_bytes(), false).is_err(), "{records:?}");
+        for records in [
+            "5",
+            "0 \n",
+            "5 a=b\n",
+            "7 a=b\n",
+            "99 a=b\n",
+            "99999999999999999999 a=b\n",
+            "-6 a=b\n",
+            "6 abc\n",
+            "6 a=b\n\0\0",
+        ] {
+            assert!(
+                Pax::default().read(records.as_bytes(), false).is_err(),
+                "{records:?}"
+            );
         }
         Pax::default().read(b"6 a=b\n6 c=d\n", false).unwrap();
     }

@@ -1,7 +1,8 @@
 //! Where an entry lands in the image.
 //!
-//! Symbolic links that earlier sources put on the way are followed as the image's own kernel would follow them: on a Debian, whose /bin is a
-//! link to usr/bin, an overlay's `bin/x` lands in /usr/bin. Links of the archive itself are refused on the way: no archive of a real tree has
+//! Symbolic links that earlier sources put on the way are followed as the image's own kernel would
+//! follow them: on a Debian, whose /bin is a link to usr/bin, an overlay's `bin/x` lands in
+//! /usr/bin. Links of the archive itself are refused on the way: no archive of a real tree has
 //! an entry below one, and those that have are made to reach where they should not.
 
 use crate::error::{Error, Result};
@@ -19,7 +20,10 @@ pub struct Place {
 impl Place {
     /// Below this directory of the tree, which need not be there yet.
     pub fn new(tree: &Tree, at: &[u8]) -> Result<Place> {
-        let place = Place { at: Vec::new(), first: tree.capacity() };
+        let place = Place {
+            at: Vec::new(),
+            first: tree.capacity(),
+        };
         let at = place.of(tree, at, true)?;
         Ok(Place { at, ..place })
     }
@@ -29,9 +33,13 @@ impl Place {
         id.0 as usize >= self.first
     }
 
-    /// The path where `path` lands. A directory over an earlier source's link to a directory lands where that leads.
+    /// The path where `path` lands. A directory over an earlier source's link to a directory lands
+    /// where that leads.
     pub fn of(&self, tree: &Tree, path: &[u8], is_directory: bool) -> Result<Vec<u8>> {
-        let end = tree.follow(parts(&self.at).chain(parts(path)), &mut |link| match (self.is_own(link.id), link.is_last) {
+        let end = tree.follow(parts(&self.at).chain(parts(path)), &mut |link| match (
+            self.is_own(link.id),
+            link.is_last,
+        ) {
             (true, true) => Step::Stay,
             (true, false) => Step::Refuse,
             (false, true) if !(is_directory && tree.is_directory(&link.path())) => Step::Stay,

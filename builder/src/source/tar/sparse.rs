@@ -1,4 +1,5 @@
-//! Files with holes: GNU tar's old form (pieces in the header and in blocks after it) and its three forms in extended headers.
+//! Files with holes: GNU tar's old form (pieces in the header and in blocks after it) and its three
+//! forms in extended headers.
 
 use super::header::{Header, number};
 use super::input::{Held, Input};
@@ -18,7 +19,11 @@ pub struct Map {
 
 impl Map {
     /// GNU's old form; reads the blocks with more pieces that follow the header.
-    pub fn old(header: &Header, input: &mut Input, memory: &mut dyn FnMut(u64) -> Result<()>) -> Result<Map> {
+    pub fn old(
+        header: &Header,
+        input: &mut Input,
+        memory: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Map> {
         let (first, mut more, len) = header.sparse()?;
         let mut pieces = Vec::new();
         add(&mut pieces, first)?;
@@ -31,37 +36,73 @@ impl Map {
         Ok(Map { pieces, len })
     }
 
-    /// The forms in extended headers, `None` where they speak of no holes; `size` is what is in the archive, and 1.0 takes its map from there.
-    pub fn extended(said: &pax::Sparse, size: &mut u64, input: &mut Input, memory: &mut dyn FnMut(u64) -> Result<()>) -> Result<Option<Map>> {
-        let len = || said.real_size.ok_or_else(|| Error::new("a sparse file without its real size"));
+    /// The forms in extended headers, `None` where they speak of no holes; `size` is what is in the
+    /// archive, and 1.0 takes its map from there.
+    pub fn extended(
+        said: &pax::Sparse,
+        size: &mut u64,
+        input: &mut Input,
+        memory: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Option<Map>> {
+        let len = || {
+            said.real_size
+                .ok_or_else(|| Error::new("a sparse file without its real size"))
+        };
         match (said.major, said.minor) {
             (None, None) if said.map.is_none() => Ok(None),
             (None | Some(0), _) => {
                 let numbers = said.map.as_deref().unwrap_or_default();
                 if !numbers.len().is_multiple_of(2) {
-                    return Err(Error::new("the map of a sparse file ends with an offset that has no length"));
+                    return Err(Error::new(
+                        "the map of a sparse file ends with an offset that has no length",
+                    ));
                 }
-                Ok(Some(Map { pieces: numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(), len: len()? }))
+                Ok(Some(Map {
+                    pieces: numbers
+                        .chunks_exact(2)
+                        .map(|pair| (pair[0], pair[1]))
+                        .collect(),
+                    len: len()?,
+                }))
             }
-            (Some(1), Some(0)) => Ok(Some(Map { pieces: leading(size, input, memory)?, len: len()? })),
+            (Some(1), Some(0)) => Ok(Some(Map {
+                pieces: leading(size, input, memory)?,
+                len: len()?,
+            })),
             (major, minor) => {
-                let version = format!("{}.{}", major.unwrap_or_default(), minor.unwrap_or_default());
-                Err(Error::new(format!("a sparse file of GNU's format {version}, which is unknown")).hint("write the archive without --sparse"))
+                let version = format!(
+                    "{}.{}",
+                    major.unwrap_or_default(),
+                    minor.unwrap_or_default()
+                );
+                Err(Error::new(format!(
+                    "a sparse file of GNU's format {version}, which is unknown"
+                ))
+                .hint("write the archive without --sparse"))
             }
         }
     }
 
     /// The content, whose pieces stand one after the other in what is held.
     pub fn content(&self, size: u64, held: &Held) -> Result<Content> {
-        let total = self.pieces.iter().try_fold(0u64, |sum, piece| sum.checked_add(piece.1));
+        let total = self
+            .pieces
+            .iter()
+            .try_fold(0u64, |sum, piece| sum.checked_add(piece.1));
         if total != Some(size) {
-            return Err(Error::new("the pieces of a sparse file are not as long as what the archive holds of it"));
+            return Err(Error::new(
+                "the pieces of a sparse file are not as long as what the archive holds of it",
+            ));
         }
         let mut offset = 0;
         let mut extents = Vec::new();
         for &(at, len) in &self.pieces {
             if len > 0 {
-                extents.push(Extent { at, len, bytes: held.piece(offset, len) });
+                extents.push(Extent {
+                    at,
+                    len,
+                    bytes: held.piece(offset, len),
+                });
                 offset += len;
             } else if at > self.len {
                 return Err(Error::new("a piece of a sparse file lies beyond its end"));
@@ -77,18 +118,30 @@ fn add(pieces: &mut Vec<Piece>, fields: &[u8]) -> Result<()> {
         if pair.iter().all(|&byte| byte == 0) {
             return Ok(());
         }
-        let field = |bytes: &[u8]| number(bytes).ok().and_then(|value| u64::try_from(value).ok());
+        let field = |bytes: &[u8]| {
+            number(bytes)
+                .ok()
+                .and_then(|value| u64::try_from(value).ok())
+        };
         let (Some(at), Some(len)) = (field(&pair[..12]), field(&pair[12..])) else {
-            return Err(Error::new("the map of a sparse file holds something that is not a number"));
+            return Err(Error::new(
+                "the map of a sparse file holds something that is not a number",
+            ));
         };
         pieces.push((at, len));
     }
     Ok(())
 }
 
-/// GNU's 1.0: the map stands before the bytes, as decimal lines, first the number of pieces, and fills whole blocks.
-fn leading(size: &mut u64, input: &mut Input, memory: &mut dyn FnMut(u64) -> Result<()>) -> Result<Vec<Piece>> {
-    let wrong = || Error::new("the map before the bytes of a sparse file is not as GNU's format 1.0 says");
+/// GNU's 1.0: the map stands before the bytes, as decimal lines, first the number of pieces, and
+/// fills whole blocks.
+fn leading(
+    size: &mut u64,
+    input: &mut Input,
+    memory: &mut dyn FnMut(u64) -> Result<()>,
+) -> Result<Vec<Piece>> {
+    let wrong =
+        || Error::new("the map before the bytes of a sparse file is not as GNU's format 1.0 says");
     let mut numbers = Vec::new();
     let mut wanted = None;
     let mut line = Vec::new();
@@ -110,10 +163,20 @@ fn leading(size: &mut u64, input: &mut Input, memory: &mut dyn FnMut(u64) -> Res
             let number = decimal(&line).ok_or_else(wrong)?;
             line.clear();
             match wanted {
-                None => wanted = Some(usize::try_from(number).ok().and_then(|count| count.checked_mul(2)).ok_or_else(wrong)?),
+                None => {
+                    wanted = Some(
+                        usize::try_from(number)
+                            .ok()
+                            .and_then(|count| count.checked_mul(2))
+                            .ok_or_else(wrong)?,
+                    )
+                }
                 Some(_) => numbers.push(number),
             }
         }
     }
-    Ok(numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+    Ok(numbers
+        .chunks_exact(2)
+        .map(|pair| (pair[0], pair[1]))
+        .collect())
 }

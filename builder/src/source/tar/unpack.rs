@@ -1,4 +1,5 @@
-//! Decompressors with a bound on their memory, and with errors that tell an archive that needs more from a corrupted one.
+//! Decompressors with a bound on their memory, and with errors that tell an archive that needs more
+//! from a corrupted one.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,7 +7,8 @@ use liblzma::stream::{self, Action, Status, Stream};
 
 use crate::error::{Context, Error, Result};
 
-/// The largest zstd window and xz dictionary, as a power of two: 256 MiB. The strongest presets need 128 MiB (`zstd --ultra -22`) and 64 MiB (`xz -9`).
+/// The largest zstd window and xz dictionary, as a power of two: 256 MiB. The strongest presets
+/// need 128 MiB (`zstd --ultra -22`) and 64 MiB (`xz -9`).
 const WINDOW_LOG_MAX: u32 = 28;
 /// What xz may use: its dictionary, and some for itself.
 const XZ_MEMORY_MAX: u64 = (1 << WINDOW_LOG_MAX) + (4 << 20);
@@ -27,8 +29,11 @@ pub struct Zstd<'a, R: BufRead> {
 impl<R: BufRead> Zstd<'_, R> {
     pub fn new(mut packed: R) -> Result<Self> {
         let window = packed.fill_buf().ok().and_then(zstd_window);
-        let mut decoder = zstd::stream::read::Decoder::with_buffer(packed).context(|| "starting the zstd decompressor")?;
-        decoder.window_log_max(WINDOW_LOG_MAX).context(|| "starting the zstd decompressor")?;
+        let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)
+            .context(|| "starting the zstd decompressor")?;
+        decoder
+            .window_log_max(WINDOW_LOG_MAX)
+            .context(|| "starting the zstd decompressor")?;
         Ok(Zstd { decoder, window })
     }
 
@@ -36,11 +41,17 @@ impl<R: BufRead> Zstd<'_, R> {
         let is = |code: usize| error.to_string() == zstd_safe::get_error_name(code.wrapping_neg());
         if is(ZSTD_WINDOW_TOO_LARGE) {
             let needed = self.window.filter(|window| *window > 1 << WINDOW_LOG_MAX);
-            let hint = format!("the archive is not damaged: compress it again without --long, or with --long={WINDOW_LOG_MAX} at most");
-            return io::Error::other(too_much_memory("zstd", needed, 1 << WINDOW_LOG_MAX).hint(hint));
+            let hint = format!(
+                "the archive is not damaged: compress it again without --long, or with --long={WINDOW_LOG_MAX} at most"
+            );
+            return io::Error::other(
+                too_much_memory("zstd", needed, 1 << WINDOW_LOG_MAX).hint(hint),
+            );
         }
         if is(ZSTD_DICTIONARY_WRONG) {
-            let what = Error::new("the archive was compressed by zstd with a dictionary, which is not part of it");
+            let what = Error::new(
+                "the archive was compressed by zstd with a dictionary, which is not part of it",
+            );
             return io::Error::other(what.hint("compress it again without a dictionary (zstd -D)"));
         }
         error
@@ -49,13 +60,17 @@ impl<R: BufRead> Zstd<'_, R> {
 
 impl<R: BufRead> Read for Zstd<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.decoder.read(buffer).map_err(|error| self.explain(error))
+        self.decoder
+            .read(buffer)
+            .map_err(|error| self.explain(error))
     }
 }
 
 /// The window that a frame needs, from its header.
 fn zstd_window(frame: &[u8]) -> Option<u64> {
-    let frame = frame.get(..ZSTD_HEADER.min(frame.len()))?.strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
+    let frame = frame
+        .get(..ZSTD_HEADER.min(frame.len()))?
+        .strip_prefix(&[0x28, 0xb5, 0x2f, 0xfd])?;
     let (&descriptor, rest) = frame.split_first()?;
     let is_single_segment = descriptor & 0x20 != 0;
     if !is_single_segment {
@@ -67,7 +82,10 @@ fn zstd_window(frame: &[u8]) -> Option<u64> {
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
     let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
     let bytes = rest.get(dictionary..dictionary + length)?;
-    let size = bytes.iter().rev().fold(0u64, |size, byte| size << 8 | u64::from(*byte));
+    let size = bytes
+        .iter()
+        .rev()
+        .fold(0u64, |size, byte| size << 8 | u64::from(*byte));
     Some(if length == 2 { size + 256 } else { size })
 }
 
@@ -81,7 +99,13 @@ pub struct Xz<R> {
 impl<R: BufRead> Xz<R> {
     pub fn new(packed: R) -> Result<Self> {
         let stream = Stream::new_stream_decoder(XZ_MEMORY_MAX, liblzma::stream::CONCATENATED);
-        Ok(Xz { packed, stream: stream.map_err(io::Error::from).context(|| "starting the xz decompressor")?, ended: false })
+        Ok(Xz {
+            packed,
+            stream: stream
+                .map_err(io::Error::from)
+                .context(|| "starting the xz decompressor")?,
+            ended: false,
+        })
     }
 
     fn explain(&mut self, error: stream::Error) -> io::Error {
@@ -90,11 +114,12 @@ impl<R: BufRead> Xz<R> {
                 let hint = "the archive is not damaged: compress it again with a dictionary of 256 MiB at most (`xz -9` needs 64 MiB)";
                 too_much_memory("xz", self.needed(), XZ_MEMORY_MAX).hint(hint)
             }
-            stream::Error::Mem => {
-                Error::new("not enough memory to decompress the archive").hint("stop other programs, or compress the archive with less than `xz -9`")
+            stream::Error::Mem => Error::new("not enough memory to decompress the archive")
+                .hint("stop other programs, or compress the archive with less than `xz -9`"),
+            stream::Error::Options => {
+                Error::new("the archive was compressed by xz with a filter that is not supported")
+                    .hint("the archive is not damaged: compress it again with plain `xz`")
             }
-            stream::Error::Options => Error::new("the archive was compressed by xz with a filter that is not supported")
-                .hint("the archive is not damaged: compress it again with plain `xz`"),
             error => return error.into(),
         };
         io::Error::other(known)
@@ -124,8 +149,15 @@ impl<R: BufRead> Read for Xz<R> {
             let input = self.packed.fill_buf()?;
             let is_last = input.is_empty();
             let before = (self.stream.total_in(), self.stream.total_out());
-            let status = self.stream.process(input, buffer, if is_last { Action::Finish } else { Action::Run });
-            let (taken, made) = (self.stream.total_in() - before.0, self.stream.total_out() - before.1);
+            let status = self.stream.process(
+                input,
+                buffer,
+                if is_last { Action::Finish } else { Action::Run },
+            );
+            let (taken, made) = (
+                self.stream.total_in() - before.0,
+                self.stream.total_out() - before.1,
+            );
             self.packed.consume(taken as usize);
             let status = status.map_err(|error| self.explain(error))?;
             self.ended = status == Status::StreamEnd;
@@ -136,7 +168,10 @@ impl<R: BufRead> Read for Xz<R> {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if taken == 0 {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the xz stream does not go on"));
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "the xz stream does not go on",
+                ));
             }
         }
     }
@@ -144,8 +179,14 @@ impl<R: BufRead> Read for Xz<R> {
 
 fn too_much_memory(program: &str, needed: Option<u64>, allowed: u64) -> Error {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let needed = needed.map_or_else(|| format!("more than {}", mib(allowed)), |needed| mib(needed).to_string());
-    Error::new(format!("{program} needs {needed} MiB of memory to decompress the archive, and the builder allows {} MiB", mib(allowed)))
+    let needed = needed.map_or_else(
+        || format!("more than {}", mib(allowed)),
+        |needed| mib(needed).to_string(),
+    );
+    Error::new(format!(
+        "{program} needs {needed} MiB of memory to decompress the archive, and the builder allows {} MiB",
+        mib(allowed)
+    ))
 }
 
 #[cfg(test)]
@@ -154,41 +195,75 @@ mod tests {
 
     fn read(packed: &mut dyn Read) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
-        packed.read_to_end(&mut bytes).map(|_| bytes).map_err(|error| error.to_string())
+        packed
+            .read_to_end(&mut bytes)
+            .map(|_| bytes)
+            .map_err(|error| error.to_string())
     }
 
     /// A frame of one raw block, `x`, whose header asks for this window.
     fn zstd(window: u8) -> Vec<u8> {
-        [&[0x28, 0xb5, 0x2f, 0xfd, 0, window][..], &[0x09, 0, 0, b'x']].concat()
+        [
+            &[0x28, 0xb5, 0x2f, 0xfd, 0, window][..],
+            &[0x09, 0, 0, b'x'],
+        ]
+        .concat()
     }
 
     #[test]
     fn a_zstd_window_up_to_256_mib_is_read_and_a_larger_one_is_told() {
         let of = |log: u8| (log - 10) << 3;
-        assert_eq!(read(&mut Zstd::new(&zstd(of(28))[..]).unwrap()).unwrap(), b"x");
+        assert_eq!(
+            read(&mut Zstd::new(&zstd(of(28))[..]).unwrap()).unwrap(),
+            b"x"
+        );
         let error = read(&mut Zstd::new(&zstd(of(30))[..]).unwrap()).unwrap_err();
-        assert!(error.contains("zstd needs 1024 MiB") && error.contains("allows 256 MiB") && error.contains("--long"), "{error}");
+        assert!(
+            error.contains("zstd needs 1024 MiB")
+                && error.contains("allows 256 MiB")
+                && error.contains("--long"),
+            "{error}"
+        );
         assert!(!error.contains("is damaged"), "{error}");
         // In a second frame the window is not known.
-        let error = read(&mut Zstd::new(&[zstd(of(20)), zstd(of(30))].concat()[..]).unwrap()).unwrap_err();
+        let error =
+            read(&mut Zstd::new(&[zstd(of(20)), zstd(of(30))].concat()[..]).unwrap()).unwrap_err();
         assert!(error.contains("more than 256 MiB"), "{error}");
-        assert_eq!((zstd_window(&zstd(of(27) | 4)), zstd_window(b"\x28\xb5\x2f\xfd\x20\x05")), (Some((1 << 27) + (1 << 26)), Some(5)));
+        assert_eq!(
+            (
+                zstd_window(&zstd(of(27) | 4)),
+                zstd_window(b"\x28\xb5\x2f\xfd\x20\x05")
+            ),
+            (Some((1 << 27) + (1 << 26)), Some(5))
+        );
         assert_eq!(zstd_window(b"\x28\xb5\x2f\xfd"), None);
     }
 
     #[test]
     fn a_zstd_dictionary_that_is_missing_is_told() {
-        let samples: Vec<Vec<u8>> = (0..500).map(|n| format!("line {n} of a text, number {n} of 500").into_bytes()).collect();
+        let samples: Vec<Vec<u8>> = (0..500)
+            .map(|n| format!("line {n} of a text, number {n} of 500").into_bytes())
+            .collect();
         let dictionary = zstd::dict::from_samples(&samples, 4096).unwrap();
-        let packed = zstd::bulk::Compressor::with_dictionary(3, &dictionary).unwrap().compress(&samples[7]).unwrap();
+        let packed = zstd::bulk::Compressor::with_dictionary(3, &dictionary)
+            .unwrap()
+            .compress(&samples[7])
+            .unwrap();
         let error = read(&mut Zstd::new(&packed[..]).unwrap()).unwrap_err();
-        assert!(error.contains("dictionary") && !error.contains("damaged"), "{error}");
+        assert!(
+            error.contains("dictionary") && !error.contains("damaged"),
+            "{error}"
+        );
     }
 
     fn xz(dictionary: u32) -> Vec<u8> {
         let mut options = stream::LzmaOptions::new_preset(0).unwrap();
         options.dict_size(dictionary);
-        let stream = Stream::new_stream_encoder(stream::Filters::new().lzma2(&options), stream::Check::Crc32).unwrap();
+        let stream = Stream::new_stream_encoder(
+            stream::Filters::new().lzma2(&options),
+            stream::Check::Crc32,
+        )
+        .unwrap();
         let mut encoder = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
         io::Write::write_all(&mut encoder, b"text").unwrap();
         encoder.finish().unwrap()
@@ -196,9 +271,13 @@ mod tests {
 
     #[test]
     fn an_xz_dictionary_up_to_256_mib_is_read_and_a_larger_one_is_told() {
-        assert_eq!(read(&mut Xz::new(&xz(64 << 20)[..]).unwrap()).unwrap(), b"text");
-        // The header's byte for the dictionary, from the table of the format (xz-file-format, 5.3.1), with the header's checksum: the encoder would take
-        // many times as much memory to write such a stream.
+        assert_eq!(
+            read(&mut Xz::new(&xz(64 << 20)[..]).unwrap()).unwrap(),
+            b"text"
+        );
+        // The header's byte for the dictionary, from the table of the format (xz-file-format,
+        // 5.3.1), with the header's checksum: the encoder would take many times as much
+        // memory to write such a stream.
         for (byte, mib) in [(32u8, None), (34, Some("513")), (40, None)] {
             let mut packed = xz(4096);
             let header = 12..12 + (usize::from(packed[12]) + 1) * 4;
@@ -214,7 +293,12 @@ mod tests {
                 _ => {
                     let error = done.unwrap_err();
                     let mib = mib.unwrap_or("4097");
-                    assert!(error.contains(&format!("xz needs {mib} MiB")) && error.contains("allows 260 MiB") && error.contains("xz -9"), "{error}");
+                    assert!(
+                        error.contains(&format!("xz needs {mib} MiB"))
+                            && error.contains("allows 260 MiB")
+                            && error.contains("xz -9"),
+                        "{error}"
+                    );
                 }
             }
         }

@@ -1,4 +1,5 @@
-//! `tiny.cost`: what usual work costs, in nanoseconds of the machine's clock. Under QEMU's `-icount` these are instructions, the same in every run.
+//! `tiny.cost`: what usual work costs, in nanoseconds of the machine's clock. Under QEMU's
+//! `-icount` these are instructions, the same in every run.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -21,12 +22,19 @@ pub fn cost() -> io::Result<String> {
         fs::write(format!("{FOLDER}/{file}"), [b'x'; 4096])?;
     }
     type Work = fn() -> io::Result<()>;
-    let works: [(&str, u32, Work); 3] = [("exec", RUNS, exec), ("map", MAPS, map), ("open", FILES, open)];
+    let works: [(&str, u32, Work); 3] = [
+        ("exec", RUNS, exec),
+        ("map", MAPS, map),
+        ("open", FILES, open),
+    ];
     for (name, times, work) in works {
         work()?;
         let start = Instant::now();
         work()?;
-        println!("tiny: cost {name} {}", start.elapsed().as_nanos() / u128::from(times));
+        println!(
+            "tiny: cost {name} {}",
+            start.elapsed().as_nanos() / u128::from(times)
+        );
     }
     Ok("measured".to_owned())
 }
@@ -38,7 +46,8 @@ fn exec() -> io::Result<()> {
     Ok(())
 }
 
-/// As the dynamic linker does: the file, its header, a mapping of the whole, and over it the code and the data; then the code is used.
+/// As the dynamic linker does: the file, its header, a mapping of the whole, and over it the code
+/// and the data; then the code is used.
 fn map() -> io::Result<()> {
     for _ in 0..MAPS {
         let mut file = File::open(LIBRARY)?;
@@ -47,14 +56,34 @@ fn map() -> io::Result<()> {
         let (code, data) = ((length / 8) & !0xfff, (length / 8 * 7) & !0xfff);
         let parts = [
             (0, length, libc::PROT_READ, 0),
-            (code, data - code, libc::PROT_READ | libc::PROT_EXEC, libc::MAP_FIXED),
-            (data, length - data, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_FIXED),
+            (
+                code,
+                data - code,
+                libc::PROT_READ | libc::PROT_EXEC,
+                libc::MAP_FIXED,
+            ),
+            (
+                data,
+                length - data,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_FIXED,
+            ),
         ];
         let mut start = std::ptr::null_mut::<u8>();
         for (offset, length, prot, fixed) in parts {
             let place = start.wrapping_add(offset).cast();
-            // SAFETY: the first is a new mapping, and the others lie inside it; nothing else knows of it.
-            let mapped = unsafe { libc::mmap(place, length, prot, libc::MAP_PRIVATE | fixed, file.as_raw_fd(), offset as libc::off_t) };
+            // SAFETY: the first is a new mapping, and the others lie inside it; nothing else knows
+            // of it.
+            let mapped = unsafe {
+                libc::mmap(
+                    place,
+                    length,
+                    prot,
+                    libc::MAP_PRIVATE | fixed,
+                    file.as_raw_fd(),
+                    offset as libc::off_t,
+                )
+            };
             if mapped == libc::MAP_FAILED {
                 return Err(io::Error::last_os_error());
             }

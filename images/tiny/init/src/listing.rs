@@ -1,12 +1,14 @@
-//! A directory tree as text, one line an entry, in byte order of the paths: everything a file system keeps of an entry but its inode number
-//! and the times that it sets itself. Equal listings mean equal trees.
+//! A directory tree as text, one line an entry, in byte order of the paths: everything a file
+//! system keeps of an entry but its inode number and the times that it sets itself. Equal listings
+//! mean equal trees.
 //!
 //! ```text
 //! PATH TYPE MODE UID GID LINKS SECONDS.NANOSECONDS SIZE-OR-DEVICE CONTENT [NAME=VALUE ...]
 //! ```
 //!
-//! PATH is escaped, MODE octal, CONTENT the SHA-256 of a file's bytes or a link's escaped target, `-` otherwise; extended attributes follow
-//! in order of their names, values in hexadecimal. Directories show neither size nor links: both are the file system's own affair.
+//! PATH is escaped, MODE octal, CONTENT the SHA-256 of a file's bytes or a link's escaped target,
+//! `-` otherwise; extended attributes follow in order of their names, values in hexadecimal.
+//! Directories show neither size nor links: both are the file system's own affair.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
@@ -18,7 +20,8 @@ use std::path::Path;
 use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
-/// Writes the tree at `root` down, without entering what is mounted below it. Gives the number of entries, the root included.
+/// Writes the tree at `root` down, without entering what is mounted below it. Gives the number of
+/// entries, the root included.
 pub fn write(root: &Path, out: &mut dyn Write) -> io::Result<u64> {
     let device = fs::symlink_metadata(root)?.dev();
     let mut count = 0;
@@ -27,12 +30,19 @@ pub fn write(root: &Path, out: &mut dyn Write) -> io::Result<u64> {
     while let Some(path) = todo.pop() {
         let full = root.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(&path)));
         let meta = fs::symlink_metadata(&full)?;
-        line(&path, &full, &meta, out).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", full.display())))?;
+        line(&path, &full, &meta, out)
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", full.display())))?;
         count += 1;
         if meta.is_dir() && meta.dev() == device {
-            let mut names = fs::read_dir(&full)?.map(|entry| Ok(entry?.file_name().as_bytes().to_vec())).collect::<io::Result<Vec<_>>>()?;
+            let mut names = fs::read_dir(&full)?
+                .map(|entry| Ok(entry?.file_name().as_bytes().to_vec()))
+                .collect::<io::Result<Vec<_>>>()?;
             names.sort_by(|a, b| b.cmp(a));
-            todo.extend(names.into_iter().map(|name| [&path[..], b"/", &name].concat()));
+            todo.extend(
+                names
+                    .into_iter()
+                    .map(|name| [&path[..], b"/", &name].concat()),
+            );
         }
     }
     Ok(count)
@@ -43,11 +53,19 @@ fn line(path: &[u8], full: &Path, meta: &fs::Metadata, out: &mut dyn Write) -> i
     let (letter, size, content) = if kind.is_dir() {
         ('d', "-".to_owned(), "-".to_owned())
     } else if kind.is_symlink() {
-        ('l', meta.size().to_string(), escape(fs::read_link(full)?.as_os_str().as_bytes()))
+        (
+            'l',
+            meta.size().to_string(),
+            escape(fs::read_link(full)?.as_os_str().as_bytes()),
+        )
     } else if kind.is_file() {
         ('f', meta.size().to_string(), digest(full)?)
     } else {
-        let device = format!("{}:{}", nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+        let device = format!(
+            "{}:{}",
+            nix::sys::stat::major(meta.rdev()),
+            nix::sys::stat::minor(meta.rdev())
+        );
         match kind {
             k if k.is_char_device() => ('c', device, "-".to_owned()),
             k if k.is_block_device() => ('b', device, "-".to_owned()),
@@ -55,11 +73,19 @@ fn line(path: &[u8], full: &Path, meta: &fs::Metadata, out: &mut dyn Write) -> i
             _ => ('s', "-".to_owned(), "-".to_owned()),
         }
     };
-    let links = if kind.is_dir() { "-".to_owned() } else { meta.nlink().to_string() };
+    let links = if kind.is_dir() {
+        "-".to_owned()
+    } else {
+        meta.nlink().to_string()
+    };
     write!(
         out,
         "{} {letter} {:04o} {} {} {links} {}.{:09} {size} {content}",
-        if path.is_empty() { "/".to_owned() } else { escape(path) },
+        if path.is_empty() {
+            "/".to_owned()
+        } else {
+            escape(path)
+        },
         meta.mode() & 0o7777,
         meta.uid(),
         meta.gid(),
@@ -105,10 +131,16 @@ pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     })?;
     let mut all = Vec::new();
     for name in names.split_inclusive(|&b| b == 0) {
-        let c_name = CStr::from_bytes_with_nul(name).map_err(|_| io::Error::other("a name without an end"))?;
+        let c_name = CStr::from_bytes_with_nul(name)
+            .map_err(|_| io::Error::other("a name without an end"))?;
         let value = grow(|buffer| unsafe {
             // SAFETY: as above; `c_name` is a C string too.
-            libc::lgetxattr(path.as_ptr(), c_name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+            libc::lgetxattr(
+                path.as_ptr(),
+                c_name.as_ptr(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+            )
         })?;
         all.push((c_name.to_bytes().to_vec(), value));
     }
@@ -116,7 +148,8 @@ pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(all)
 }
 
-/// Calls with a buffer that is large enough for any extended attribute or list of them (XATTR_SIZE_MAX, XATTR_LIST_MAX: 64 KiB).
+/// Calls with a buffer that is large enough for any extended attribute or list of them
+/// (XATTR_SIZE_MAX, XATTR_LIST_MAX: 64 KiB).
 fn grow(call: impl Fn(&mut [u8]) -> libc::ssize_t) -> io::Result<Vec<u8>> {
     let mut buffer = vec![0; 65536];
     match call(&mut buffer) {

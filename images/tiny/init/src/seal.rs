@@ -1,4 +1,5 @@
-//! `tiny.seal`: what the report says of the seal, what the kernel says, and what happens when the init, which is root, tries.
+//! `tiny.seal`: what the report says of the seal, what the kernel says, and what happens when the
+//! init, which is root, tries.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,9 +15,14 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// Prints it.
 pub fn seal() -> io::Result<String> {
-    let report: BootReport = fs::read(BOOT_REPORT_PATH).and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other))?;
+    let report: BootReport = fs::read(BOOT_REPORT_PATH)
+        .and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other))?;
     println!("tiny: seal reached {}", report.seal.reached);
-    let lists = [("enforced", &report.seal.enforced), ("missing", &report.seal.missing), ("allows", &report.seal.allowances)];
+    let lists = [
+        ("enforced", &report.seal.enforced),
+        ("missing", &report.seal.missing),
+        ("allows", &report.seal.allowances),
+    ];
     for (name, list) in lists {
         for one in list {
             println!("tiny: seal {name} {one}");
@@ -24,8 +30,17 @@ pub fn seal() -> io::Result<String> {
     }
     println!("tiny: lockdown {}", lockdown());
     let data = report.root.data.clone();
-    let tries: [(&str, &dyn Fn() -> io::Result<()>); 4] =
-        [("exec", &exec), ("map", &map), ("cover", &cover), ("partition", &|| OpenOptions::new().write(true).open(&data)?.write_all_at(&[0; 512], 1 << 20))];
+    let tries: [(&str, &dyn Fn() -> io::Result<()>); 4] = [
+        ("exec", &exec),
+        ("map", &map),
+        ("cover", &cover),
+        ("partition", &|| {
+            OpenOptions::new()
+                .write(true)
+                .open(&data)?
+                .write_all_at(&[0; 512], 1 << 20)
+        }),
+    ];
     for (name, attempt) in tries {
         match attempt() {
             Ok(()) => println!("tiny: try {name} worked"),
@@ -38,7 +53,8 @@ pub fn seal() -> io::Result<String> {
     Ok("done".to_owned())
 }
 
-/// A program of the image's that has an interpreter's name, and is this very program: it opens what it is told to.
+/// A program of the image's that has an interpreter's name, and is this very program: it opens what
+/// it is told to.
 pub const READER: &str = "/usr/bin/dash";
 /// The word that makes it do so.
 pub const READ: &str = "read";
@@ -46,11 +62,23 @@ pub const READ: &str = "read";
 /// An interpreter opens files that are the image's, and others that are not.
 fn scripts() -> io::Result<()> {
     let read = |name: &str, arguments: &[&str]| -> io::Result<()> {
-        let ended = Command::new(READER).arg(READ).args(arguments).stdin(io::pipe()?.0).status()?;
-        println!("tiny: try script {name} {}", if ended.success() { "worked" } else { "refused" });
+        let ended = Command::new(READER)
+            .arg(READ)
+            .args(arguments)
+            .stdin(io::pipe()?.0)
+            .status()?;
+        println!(
+            "tiny: try script {name} {}",
+            if ended.success() { "worked" } else { "refused" }
+        );
         Ok(())
     };
-    for path in ["/var/script", "/run/script", "/dev/shm/script", "/dev/script"] {
+    for path in [
+        "/var/script",
+        "/run/script",
+        "/dev/shm/script",
+        "/dev/script",
+    ] {
         fs::write(path, "#!")?;
     }
     symlink("/var/script", "/run/link")?;
@@ -61,22 +89,41 @@ fn scripts() -> io::Result<()> {
     read("dev", &["/dev/script"])?;
     read("link", &["/run/link"])?;
     read("image-link", &["/proc/self/exe"])?;
-    read("kernel", &["/proc/self/status", "/sys/kernel/uevent_seqnum", "/proc/self/ns/mnt"])?;
+    read(
+        "kernel",
+        &[
+            "/proc/self/status",
+            "/sys/kernel/uevent_seqnum",
+            "/proc/self/ns/mnt",
+        ],
+    )?;
     read("pipe", &["/proc/self/fd/0"])?;
     read("new", &["+/var/new"])?;
     read("new-again", &["/var/new"])?;
     // The same by a program that is no interpreter.
-    println!("tiny: try script other {}", if File::open("/var/script").is_ok() { "worked" } else { "refused" });
+    println!(
+        "tiny: try script other {}",
+        if File::open("/var/script").is_ok() {
+            "worked"
+        } else {
+            "refused"
+        }
+    );
     let memory = memfd_create(c"script", MFdFlags::empty())?;
     read("memory", &[&format!("/proc/1/fd/{}", memory.as_raw_fd())])?;
     Ok(())
 }
 
-/// What the interpreter does: opens each, for reading; with a plus, as a file that was not there, for writing too.
+/// What the interpreter does: opens each, for reading; with a plus, as a file that was not there,
+/// for writing too.
 pub fn read_all() -> io::Result<()> {
     for path in std::env::args().skip(2) {
         match path.strip_prefix('+') {
-            Some(new) => OpenOptions::new().read(true).write(true).create_new(true).open(new)?,
+            Some(new) => OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(new)?,
             None => File::open(path)?,
         };
     }
@@ -85,7 +132,13 @@ pub fn read_all() -> io::Result<()> {
 
 /// The word in brackets; empty where there is none.
 fn lockdown() -> String {
-    let _ = mount(Some("securityfs"), sysctls::SECURITY, Some("securityfs"), MsFlags::empty(), None::<&str>);
+    let _ = mount(
+        Some("securityfs"),
+        sysctls::SECURITY,
+        Some("securityfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    );
     sysctls::lockdown(&fs::read_to_string(sysctls::LOCKDOWN).unwrap_or_default()).to_owned()
 }
 
@@ -94,18 +147,44 @@ fn exec() -> io::Result<()> {
     let program = "/var/try";
     fs::copy("/proc/self/exe", program)?;
     fs::set_permissions(program, fs::Permissions::from_mode(0o755))?;
-    let _ = mount(None::<&str>, "/var", None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, None::<&str>);
+    let _ = mount(
+        None::<&str>,
+        "/var",
+        None::<&str>,
+        MsFlags::MS_REMOUNT | MsFlags::MS_BIND,
+        None::<&str>,
+    );
     Command::new(program).output().map(drop)
 }
 
 /// Memory that can be executed and is of no file.
 fn map() -> io::Result<()> {
     // SAFETY: a new mapping, which nothing else knows of.
-    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
-    if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    let mapped = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            4096,
+            libc::PROT_READ | libc::PROT_EXEC,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if mapped == libc::MAP_FAILED {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Something over a folder of the image.
 fn cover() -> io::Result<()> {
-    mount(Some("tmpfs"), "/mnt", Some("tmpfs"), MsFlags::empty(), None::<&str>).map_err(io::Error::from)
+    mount(
+        Some("tmpfs"),
+        "/mnt",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )
+    .map_err(io::Error::from)
 }

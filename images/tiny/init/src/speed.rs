@@ -1,4 +1,5 @@
-//! `tiny.speed=DEVICE,...`: how fast the same files are read from several EROFS images, one after the other and at random places.
+//! `tiny.speed=DEVICE,...`: how fast the same files are read from several EROFS images, one after
+//! the other and at random places.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,20 +16,36 @@ const READS: usize = 3000;
 const SIZE: usize = 4096;
 const PLACE: &str = "/mnt";
 
-/// Prints a line for each device, round and kind of reading: microseconds, bytes given, and bytes that the device was asked for.
+/// Prints a line for each device, round and kind of reading: microseconds, bytes given, and bytes
+/// that the device was asked for.
 pub fn speed(devices: &str) -> io::Result<String> {
     let mut measured = 0;
     for round in 1..=ROUNDS {
         for device in devices.split(',') {
-            for (kind, read) in [("sequential", sequential as fn(&[(PathBuf, u64)]) -> io::Result<u64>), ("random", random)] {
+            for (kind, read) in [
+                (
+                    "sequential",
+                    sequential as fn(&[(PathBuf, u64)]) -> io::Result<u64>,
+                ),
+                ("random", random),
+            ] {
                 // A new mount has nothing in memory.
-                mount(Some(device), PLACE, Some("erofs"), MsFlags::MS_RDONLY, None::<&str>)?;
+                mount(
+                    Some(device),
+                    PLACE,
+                    Some("erofs"),
+                    MsFlags::MS_RDONLY,
+                    None::<&str>,
+                )?;
                 let files = files(Path::new(PLACE))?;
                 fs::write("/proc/sys/vm/drop_caches", "3")?;
                 let (asked, start) = (asked(device)?, Instant::now());
                 let bytes = read(&files)?;
                 let time = start.elapsed().as_micros();
-                println!("tiny: speed {device} {round} {kind} {time} {bytes} {}", self::asked(device)? - asked);
+                println!(
+                    "tiny: speed {device} {round} {kind} {time} {bytes} {}",
+                    self::asked(device)? - asked
+                );
                 measured += 1;
                 umount(PLACE)?;
             }
@@ -55,11 +72,20 @@ fn files(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     Ok(found)
 }
 
-/// Bytes that were read from a device since the kernel started (Documentation/block/stat.rst: sectors of 512 bytes).
+/// Bytes that were read from a device since the kernel started (Documentation/block/stat.rst:
+/// sectors of 512 bytes).
 fn asked(device: &str) -> io::Result<u64> {
-    let text = fs::read_to_string(format!("/sys/class/block/{}/stat", device.trim_start_matches("/dev/")))?;
-    let sectors = text.split_ascii_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
-    sectors.map(|sectors| sectors * 512).ok_or_else(|| io::Error::other("no sectors in the device's figures"))
+    let text = fs::read_to_string(format!(
+        "/sys/class/block/{}/stat",
+        device.trim_start_matches("/dev/")
+    ))?;
+    let sectors = text
+        .split_ascii_whitespace()
+        .nth(2)
+        .and_then(|word| word.parse::<u64>().ok());
+    sectors
+        .map(|sectors| sectors * 512)
+        .ok_or_else(|| io::Error::other("no sectors in the device's figures"))
 }
 
 fn sequential(files: &[(PathBuf, u64)]) -> io::Result<u64> {
@@ -77,7 +103,8 @@ fn sequential(files: &[(PathBuf, u64)]) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// The same places each time and on each image: a place's chance is the same for each byte of all files.
+/// The same places each time and on each image: a place's chance is the same for each byte of all
+/// files.
 fn random(files: &[(PathBuf, u64)]) -> io::Result<u64> {
     let mut ends = Vec::new();
     let mut all = 0;
@@ -93,7 +120,9 @@ fn random(files: &[(PathBuf, u64)]) -> io::Result<u64> {
         state ^= state << 17;
         let at = state % all.max(1);
         let index = ends.partition_point(|end| *end <= at);
-        let Some((path, size)) = files.get(index) else { continue };
+        let Some((path, size)) = files.get(index) else {
+            continue;
+        };
         let offset = (at - (ends[index] - size)) / SIZE as u64 * SIZE as u64;
         bytes += File::open(path)?.read_at(&mut [0; SIZE], offset)? as u64;
     }

@@ -10,7 +10,8 @@ use nix::mount::{MsFlags, mount};
 
 use crate::look::keep;
 
-/// Bytes in one record of `tiny.records`: its number in decimal, filled up with dots to the line's end.
+/// Bytes in one record of `tiny.records`: its number in decimal, filled up with dots to the line's
+/// end.
 const RECORD: usize = 64;
 
 /// Does one piece of work and prints how it went.
@@ -27,7 +28,8 @@ pub fn work(name: &str, value: &str) {
         "seal" => crate::seal::seal(),
         "serve" => crate::serve::serve(),
         "watchdog" => watchdog(),
-        "panic" => std::fs::write("/proc/sysrq-trigger", "c").map(|()| "the kernel did not panic".to_owned()),
+        "panic" => std::fs::write("/proc/sysrq-trigger", "c")
+            .map(|()| "the kernel did not panic".to_owned()),
         "status" => status(),
         _ => Err(io::Error::other("no such work")),
     };
@@ -69,7 +71,10 @@ fn read_all() -> io::Result<String> {
         }
     }
     match failed.first() {
-        Some(first) => Err(io::Error::other(format!("{} of {files} files, first {first}", failed.len()))),
+        Some(first) => Err(io::Error::other(format!(
+            "{} of {files} files, first {first}",
+            failed.len()
+        ))),
         None => Ok(format!("{files} files, {bytes} bytes")),
     }
 }
@@ -79,24 +84,37 @@ fn fill(dir: &Path) -> io::Result<String> {
     let block = vec![0x5a; 1 << 20];
     let mut bytes = 0u64;
     let full = loop {
-        match file.write(&block).and_then(|written| file.sync_data().map(|()| written)) {
+        match file
+            .write(&block)
+            .and_then(|written| file.sync_data().map(|()| written))
+        {
             Ok(0) => break io::Error::from(io::ErrorKind::StorageFull),
             Ok(written) => bytes += written as u64,
             Err(e) => break e,
         }
     };
     keep(Path::new("/var/tiny/after-filling"), b"still writable\n")?;
-    Ok(format!("full after {bytes} bytes ({full}), state still takes writes"))
+    Ok(format!(
+        "full after {bytes} bytes ({full}), state still takes writes"
+    ))
 }
 
 /// Checks the records of earlier boots, then goes on where they end.
 fn records() -> io::Result<String> {
     let path = Path::new("/var/tiny/records");
     let before = fs::read(path).unwrap_or_default();
-    let whole = before.chunks_exact(RECORD).enumerate().take_while(|(number, record)| *record == record_bytes(*number as u64)).count() as u64;
+    let whole = before
+        .chunks_exact(RECORD)
+        .enumerate()
+        .take_while(|(number, record)| *record == record_bytes(*number as u64))
+        .count() as u64;
     println!("tiny: records {whole} whole of {} bytes", before.len());
     fs::create_dir_all("/var/tiny")?;
-    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)?;
     file.set_len(whole * RECORD as u64)?;
     io::Seek::seek(&mut file, io::SeekFrom::End(0))?;
     File::open("/var/tiny")?.sync_all()?;
@@ -117,8 +135,16 @@ fn record_bytes(number: u64) -> [u8; RECORD] {
 }
 
 fn list(value: &str) -> io::Result<String> {
-    let (device, out) = value.split_once(',').ok_or_else(|| io::Error::other("write tiny.list=DEVICE,OUT"))?;
-    mount(Some(device), "/mnt", Some("erofs"), MsFlags::MS_RDONLY, None::<&str>)?;
+    let (device, out) = value
+        .split_once(',')
+        .ok_or_else(|| io::Error::other("write tiny.list=DEVICE,OUT"))?;
+    mount(
+        Some(device),
+        "/mnt",
+        Some("erofs"),
+        MsFlags::MS_RDONLY,
+        None::<&str>,
+    )?;
     let mut out = io::BufWriter::with_capacity(1 << 20, OpenOptions::new().write(true).open(out)?);
     let entries = tiny_init::listing::write(Path::new("/mnt"), &mut out)?;
     // A line of its own marks the end: the device is longer than the listing.
@@ -130,7 +156,9 @@ fn list(value: &str) -> io::Result<String> {
 /// Takes the watchdog over and never feeds it.
 /// Its lines, each as one of ours.
 fn status() -> io::Result<String> {
-    let output = std::process::Command::new("/usr/bin/adamant-agent").arg("status").output()?;
+    let output = std::process::Command::new("/usr/bin/adamant-agent")
+        .arg("status")
+        .output()?;
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         println!("tiny: status: {line}");
     }

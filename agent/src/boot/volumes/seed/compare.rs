@@ -1,6 +1,8 @@
-//! Whether a volume still has what was seeded, and whether the image still has the same. Both stop at the first difference.
+//! Whether a volume still has what was seeded, and whether the image still has the same. Both stop
+//! at the first difference.
 //!
-//! What can't be read counts as changed: a comparison is never a reason to repair or remake a volume.
+//! What can't be read counts as changed: a comparison is never a reason to repair or remake a
+//! volume.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
@@ -32,7 +34,9 @@ pub enum There {
 
 /// Looks at a member's place on the volume.
 pub fn there(volume: &OwnedFd, path: &Path) -> There {
-    let Some((folder, name)) = parent_of(volume, path) else { return There::Unknown };
+    let Some((folder, name)) = parent_of(volume, path) else {
+        return There::Unknown;
+    };
     match folder.and_then(|folder| look(&folder, &name)) {
         Ok(Some(_)) => There::Something,
         Ok(None) | Err(Errno::ENOENT) => There::Nothing,
@@ -40,8 +44,12 @@ pub fn there(volume: &OwnedFd, path: &Path) -> There {
     }
 }
 
-/// The open directory that a path of the volume lies in, and the last name. `None` for a path that has none.
-pub fn parent_of(volume: &OwnedFd, path: &Path) -> Option<(nix::Result<OwnedFd>, std::ffi::CString)> {
+/// The open directory that a path of the volume lies in, and the last name. `None` for a path that
+/// has none.
+pub fn parent_of(
+    volume: &OwnedFd,
+    path: &Path,
+) -> Option<(nix::Result<OwnedFd>, std::ffi::CString)> {
     let name = beneath::c_name(path.file_name()?)?;
     Some((beneath::open_path(volume, path.parent()?), name))
 }
@@ -57,7 +65,8 @@ pub struct Comparison<'a, 'p> {
     pub covered: Covered<'a>,
     pub buffers: &'a mut Buffers,
     pub pace: &'a mut Pace<'p>,
-    /// Whether something below a place that is covered is a difference: what is replaced would take it along.
+    /// Whether something below a place that is covered is a difference: what is replaced would
+    /// take it along.
     pub with_covered: bool,
 }
 
@@ -69,25 +78,40 @@ enum Depth {
 }
 
 impl Comparison<'_, '_> {
-    /// Whether a member is as these prints tell; without prints, whether there is nothing. First all metadata, then all content: a database that
-    /// was used differs in the first. `links` gathers the names of inodes that have several.
+    /// Whether a member is as these prints tell; without prints, whether there is nothing. First
+    /// all metadata, then all content: a database that was used differs in the first. `links`
+    /// gathers the names of inodes that have several.
     pub fn is_as(&mut self, path: &Path, prints: Option<&[Print]>, links: &mut Links) -> bool {
         match (there(self.volume, path), prints) {
             (There::Nothing, None) => true,
             (There::Something, Some(prints)) => {
-                self.matches(path, prints, Depth::Metadata, &mut Some(links)) && self.matches(path, prints, Depth::Content, &mut None)
+                self.matches(path, prints, Depth::Metadata, &mut Some(links))
+                    && self.matches(path, prints, Depth::Content, &mut None)
             }
             _ => false,
         }
     }
 
-    fn matches(&mut self, path: &Path, prints: &[Print], depth: Depth, links: &mut Option<&mut Links>) -> bool {
-        let Some((Ok(folder), name)) = parent_of(self.volume, path) else { return false };
+    fn matches(
+        &mut self,
+        path: &Path,
+        prints: &[Print],
+        depth: Depth,
+        links: &mut Option<&mut Links>,
+    ) -> bool {
+        let Some((Ok(folder), name)) = parent_of(self.volume, path) else {
+            return false;
+        };
         let mut left = prints.iter();
-        self.entry(folder.as_fd(), &name, path, &mut left, depth, links, 0).unwrap_or(false) && left.next().is_none()
+        self.entry(folder.as_fd(), &name, path, &mut left, depth, links, 0)
+            .unwrap_or(false)
+            && left.next().is_none()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a walk carries its place and its state")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a walk carries its place and its state"
+    )]
     fn entry(
         &mut self,
         folder: BorrowedFd,
@@ -98,10 +122,14 @@ impl Comparison<'_, '_> {
         links: &mut Option<&mut Links>,
         level: usize,
     ) -> std::io::Result<bool> {
-        let (Some(print), true) = (left.next(), level <= beneath::MAX_DEPTH) else { return Ok(false) };
+        let (Some(print), true) = (left.next(), level <= beneath::MAX_DEPTH) else {
+            return Ok(false);
+        };
         let about = About::from(&look(folder, name)?.ok_or(Errno::ENOENT)?);
         self.pace.entry();
-        if print.shape != print::shape(path, &about) || (!about.is_folder() && print.modified != about.modified) {
+        if print.shape != print::shape(path, &about)
+            || (!about.is_folder() && print.modified != about.modified)
+        {
             return Ok(false);
         }
         if let Some(links) = links
@@ -111,19 +139,27 @@ impl Comparison<'_, '_> {
             seen.0 += 1;
         }
         if !about.is_folder() {
-            return Ok(depth == Depth::Metadata || print.content == self.content(folder, name, &about)?);
+            return Ok(
+                depth == Depth::Metadata || print.content == self.content(folder, name, &about)?
+            );
         }
         let inside = open_folder(folder, name)?;
-        if depth == Depth::Content && print.content != print::attributes_of(&inside, self.buffers)?.0 {
+        if depth == Depth::Content
+            && print.content != print::attributes_of(&inside, self.buffers)?.0
+        {
             return Ok(false);
         }
         // More names than are left in the record are a difference, however many they are.
-        let Some(names) = beneath::names_up_to(&inside, left.len() + self.covered.0.len())? else { return Ok(false) };
+        let Some(names) = beneath::names_up_to(&inside, left.len() + self.covered.0.len())? else {
+            return Ok(false);
+        };
         for name in names {
             let below = path.join(OsStr::from_bytes(name.to_bytes()));
             let same = match self.covered.holds(&below) {
                 true => !self.with_covered || is_empty(inside.as_fd(), &name),
-                false => self.entry(inside.as_fd(), &name, &below, left, depth, links, level + 1)?,
+                false => {
+                    self.entry(inside.as_fd(), &name, &below, left, depth, links, level + 1)?
+                }
             };
             if !same {
                 return Ok(false);
@@ -132,36 +168,60 @@ impl Comparison<'_, '_> {
         Ok(true)
     }
 
-    fn content(&mut self, folder: BorrowedFd, name: &CStr, about: &About) -> std::io::Result<Digest> {
+    fn content(
+        &mut self,
+        folder: BorrowedFd,
+        name: &CStr,
+        about: &About,
+    ) -> std::io::Result<Digest> {
         match about.kind() {
             SFlag::S_IFREG => {
-                let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+                let flags =
+                    OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
                 let file = File::from(openat(folder, name, flags, Mode::empty())?);
                 print::digest_of_file(&file, about.size, self.buffers, self.pace)
             }
-            SFlag::S_IFLNK => Ok(print::digest_of_link(folder, Path::new(OsStr::from_bytes(name.to_bytes())))?),
+            SFlag::S_IFLNK => Ok(print::digest_of_link(
+                folder,
+                Path::new(OsStr::from_bytes(name.to_bytes())),
+            )?),
             _ => Ok(Digest::default()),
         }
     }
 }
 
-/// Whether a place that is covered holds nothing: an empty directory or file. What else is below was put there by somebody, and stays.
+/// Whether a place that is covered holds nothing: an empty directory or file. What else is below
+/// was put there by somebody, and stays.
 fn is_empty(folder: BorrowedFd, name: &CStr) -> bool {
-    let Ok(Some(found)) = look(folder, name) else { return false };
+    let Ok(Some(found)) = look(folder, name) else {
+        return false;
+    };
     let about = About::from(&found);
     match about.is_folder() {
-        true => open_folder(folder, name).and_then(|inside| beneath::names_up_to(&inside, 0)).is_ok_and(|names| names.is_some()),
+        true => open_folder(folder, name)
+            .and_then(|inside| beneath::names_up_to(&inside, 0))
+            .is_ok_and(|names| names.is_some()),
         false => about.is_file() && about.size == 0,
     }
 }
 
-/// Whether the image's member has the same content as these prints, times aside. What has to be read of the image for it is noted in the entries.
-pub fn image_is_as(image: &OwnedFd, member: &mut Member, prints: &[Print], buffers: &mut Buffers, pace: &mut Pace) -> Result<bool, Fault> {
+/// Whether the image's member has the same content as these prints, times aside. What has to be
+/// read of the image for it is noted in the entries.
+pub fn image_is_as(
+    image: &OwnedFd,
+    member: &mut Member,
+    prints: &[Print],
+    buffers: &mut Buffers,
+    pace: &mut Pace,
+) -> Result<bool, Fault> {
     if member.entries.len() != prints.len() {
         return Ok(false);
     }
     let shapes = member.entries.iter().zip(prints);
-    if shapes.into_iter().any(|(entry, print)| print::shape(&entry.path, &entry.about) != print.shape) {
+    if shapes
+        .into_iter()
+        .any(|(entry, print)| print::shape(&entry.path, &entry.about) != print.shape)
+    {
         return Ok(false);
     }
     for (entry, print) in member.entries.iter_mut().zip(prints) {
@@ -174,7 +234,12 @@ pub fn image_is_as(image: &OwnedFd, member: &mut Member, prints: &[Print], buffe
 }
 
 /// Reads what is not known yet of an entry of the image.
-pub fn read_content(image: &OwnedFd, entry: &mut Entry, buffers: &mut Buffers, pace: &mut Pace) -> Result<(), Fault> {
+pub fn read_content(
+    image: &OwnedFd,
+    entry: &mut Entry,
+    buffers: &mut Buffers,
+    pace: &mut Pace,
+) -> Result<(), Fault> {
     if entry.content.is_some() {
         return Ok(());
     }
@@ -182,7 +247,12 @@ pub fn read_content(image: &OwnedFd, entry: &mut Entry, buffers: &mut Buffers, p
     let mut read = || -> std::io::Result<Digest> {
         match entry.about.kind() {
             SFlag::S_IFREG => {
-                let file = File::from(openat(image, &entry.path, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?);
+                let file = File::from(openat(
+                    image,
+                    &entry.path,
+                    OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+                    Mode::empty(),
+                )?);
                 print::digest_of_file(&file, entry.about.size, buffers, pace)
             }
             SFlag::S_IFLNK => Ok(print::digest_of_link(image.as_fd(), &entry.path)?),
@@ -195,7 +265,9 @@ pub fn read_content(image: &OwnedFd, entry: &mut Entry, buffers: &mut Buffers, p
 
 /// Whether the volume's root has the metadata and attributes of this print.
 pub fn root_is_as(volume: &OwnedFd, print: Option<&Print>, buffers: &mut Buffers) -> bool {
-    print.is_none_or(|print| root_print(volume, buffers).is_some_and(|now| now.is_same_content(print)))
+    print.is_none_or(|print| {
+        root_print(volume, buffers).is_some_and(|now| now.is_same_content(print))
+    })
 }
 
 /// What the record keeps of a volume's root, or of the image's directory for it.

@@ -1,4 +1,5 @@
-//! Copying members of the image into the staging directory, with as few system calls for each entry as it takes.
+//! Copying members of the image into the staging directory, with as few system calls for each entry
+//! as it takes.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -11,7 +12,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::libc;
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, mkdirat, mknodat,
+    utimensat,
+};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, getegid, geteuid, linkat, symlinkat, syncfs};
 
@@ -21,7 +25,8 @@ use super::units::{Entry, Member};
 use super::{Buffers, Fault};
 use crate::kernel::beneath;
 
-/// After so many bytes what was written is made durable, so that no single wait for the disk is long.
+/// After so many bytes what was written is made durable, so that no single wait for the disk is
+/// long.
 const SYNC_BYTES: u64 = 64 << 20;
 
 /// Copies from an image to the staging directory of a volume.
@@ -40,9 +45,23 @@ pub struct Copier<'a, 'p> {
 
 impl<'a, 'p> Copier<'a, 'p> {
     /// A copier that has copied nothing.
-    pub fn new(image: &'a OwnedFd, staging: &'a OwnedFd, buffers: &'a mut Buffers, pace: &'a mut Pace<'p>, umask: u32) -> Copier<'a, 'p> {
+    pub fn new(
+        image: &'a OwnedFd,
+        staging: &'a OwnedFd,
+        buffers: &'a mut Buffers,
+        pace: &'a mut Pace<'p>,
+        umask: u32,
+    ) -> Copier<'a, 'p> {
         let owner = (geteuid().as_raw(), getegid().as_raw());
-        Copier { image, staging, buffers, pace, links: Vec::new(), umask, owner }
+        Copier {
+            image,
+            staging,
+            buffers,
+            pace,
+            links: Vec::new(),
+            umask,
+            owner,
+        }
     }
 
     /// Copies a member, as `staged` in the staging directory, and notes the digests of its content.
@@ -58,8 +77,14 @@ impl<'a, 'p> Copier<'a, 'p> {
             let to = place(entry);
             self.entry(entry, &to)?;
         }
-        // Making what is in a directory changes its time; a default ACL of it must not reach what the image has in it.
-        for entry in member.entries.iter().rev().filter(|entry| entry.about.is_folder()) {
+        // Making what is in a directory changes its time; a default ACL of it must not reach what
+        // the image has in it.
+        for entry in member
+            .entries
+            .iter()
+            .rev()
+            .filter(|entry| entry.about.is_folder())
+        {
             self.attributes(entry, &place(entry), entry.xattrs)?;
         }
         Ok(())
@@ -69,9 +94,18 @@ impl<'a, 'p> Copier<'a, 'p> {
         self.pace.entry();
         let about = entry.about;
         let several = about.links > 1 && !about.is_folder();
-        if several && let Some((_, first, content)) = self.links.iter().find(|(inode, ..)| *inode == about.inode) {
+        if several
+            && let Some((_, first, content)) =
+                self.links.iter().find(|(inode, ..)| *inode == about.inode)
+        {
             entry.content = Some(*content);
-            let linked = linkat(self.staging, first.as_path(), self.staging, to, AtFlags::empty());
+            let linked = linkat(
+                self.staging,
+                first.as_path(),
+                self.staging,
+                to,
+                AtFlags::empty(),
+            );
             return linked.map_err(|why| Fault::volume(&entry.path, why));
         }
         let fail = |why: Errno| Fault::volume(&entry.path, why);
@@ -79,9 +113,13 @@ impl<'a, 'p> Copier<'a, 'p> {
             SFlag::S_IFDIR => mkdirat(self.staging, to, Mode::S_IRWXU).map_err(fail)?,
             SFlag::S_IFREG => entry.content = Some(self.file(entry, to)?),
             SFlag::S_IFLNK => {
-                let target = readlinkat(self.image, &entry.path).map_err(|why| Fault::image(&entry.path, why))?;
+                let target = readlinkat(self.image, &entry.path)
+                    .map_err(|why| Fault::image(&entry.path, why))?;
                 symlinkat(target.as_os_str(), self.staging, to).map_err(fail)?;
-                entry.content = Some(digest_of_link(self.image.as_fd(), &entry.path).map_err(|why| Fault::image(&entry.path, why))?);
+                entry.content = Some(
+                    digest_of_link(self.image.as_fd(), &entry.path)
+                        .map_err(|why| Fault::image(&entry.path, why))?,
+                );
                 self.attributes(entry, to, true)?;
             }
             special => {
@@ -101,11 +139,18 @@ impl<'a, 'p> Copier<'a, 'p> {
         let read = |why: io::Error| Fault::image(&entry.path, why);
         let write = |why: io::Error| Fault::volume(&entry.path, why);
         let about = entry.about;
-        let from = openat(self.image, &entry.path, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty());
+        let from = openat(
+            self.image,
+            &entry.path,
+            OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        );
         let mut from = File::from(from.map_err(|why| Fault::image(&entry.path, why))?);
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags =
+            OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let made = about.mode & 0o777;
-        let to_file = openat(self.staging, to, flags, Mode::from_bits_truncate(made)).map_err(|why| Fault::volume(&entry.path, why))?;
+        let to_file = openat(self.staging, to, flags, Mode::from_bits_truncate(made))
+            .map_err(|why| Fault::volume(&entry.path, why))?;
         let to_file = File::from(to_file);
         let (mut hash, has_xattrs) = begin_content(&from, self.buffers).map_err(read)?;
         let (mut at, mut end) = (0, 0);
@@ -119,7 +164,9 @@ impl<'a, 'p> Copier<'a, 'p> {
             hash.add(bytes);
             at += count as u64;
             if bytes.iter().any(|&b| b != 0) {
-                to_file.write_all_at(bytes, at - count as u64).map_err(write)?;
+                to_file
+                    .write_all_at(bytes, at - count as u64)
+                    .map_err(write)?;
                 end = at;
             }
             self.pace.read(count as u64);
@@ -128,12 +175,19 @@ impl<'a, 'p> Copier<'a, 'p> {
         if end < about.size {
             to_file.set_len(about.size).map_err(write)?;
         }
-        // A new owner takes set-id bits and capabilities away: first the owner, then the permissions, then attributes, and the time last.
+        // A new owner takes set-id bits and capabilities away: first the owner, then the
+        // permissions, then attributes, and the time last.
         if (about.uid, about.gid) != self.owner {
-            fchown(&to_file, Some(Uid::from_raw(about.uid)), Some(Gid::from_raw(about.gid))).map_err(|why| write(why.into()))?;
+            fchown(
+                &to_file,
+                Some(Uid::from_raw(about.uid)),
+                Some(Gid::from_raw(about.gid)),
+            )
+            .map_err(|why| write(why.into()))?;
         }
         if about.mode & 0o7777 != made & !self.umask {
-            fchmod(&to_file, Mode::from_bits_truncate(about.mode & 0o7777)).map_err(|why| write(why.into()))?;
+            fchmod(&to_file, Mode::from_bits_truncate(about.mode & 0o7777))
+                .map_err(|why| write(why.into()))?;
         }
         if has_xattrs {
             self.xattrs(entry, to)?;
@@ -155,8 +209,13 @@ impl<'a, 'p> Copier<'a, 'p> {
 
     /// Owner, permissions, time and extended attributes of what is no regular file.
     fn attributes(&mut self, entry: &Entry, to: &Path, xattrs: bool) -> Result<(), Fault> {
-        copy_metadata(self.staging.as_fd(), to, &entry.about, self.owner).map_err(|why| Fault::volume(&entry.path, why))?;
-        if xattrs { self.xattrs(entry, to) } else { Ok(()) }
+        copy_metadata(self.staging.as_fd(), to, &entry.about, self.owner)
+            .map_err(|why| Fault::volume(&entry.path, why))?;
+        if xattrs {
+            self.xattrs(entry, to)
+        } else {
+            Ok(())
+        }
     }
 
     fn xattrs(&mut self, entry: &Entry, to: &Path) -> Result<(), Fault> {
@@ -171,37 +230,85 @@ fn time(about: &About) -> TimeSpec {
 }
 
 /// Owner, permissions and time, by name.
-pub fn copy_metadata(to: BorrowedFd, name: &Path, about: &About, owner: (u32, u32)) -> io::Result<()> {
+pub fn copy_metadata(
+    to: BorrowedFd,
+    name: &Path,
+    about: &About,
+    owner: (u32, u32),
+) -> io::Result<()> {
     if (about.uid, about.gid) != owner {
-        fchownat(to, name, Some(Uid::from_raw(about.uid)), Some(Gid::from_raw(about.gid)), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        fchownat(
+            to,
+            name,
+            Some(Uid::from_raw(about.uid)),
+            Some(Gid::from_raw(about.gid)),
+            AtFlags::AT_SYMLINK_NOFOLLOW,
+        )?;
     }
     if about.kind() != SFlag::S_IFLNK {
-        fchmodat(to, name, Mode::from_bits_truncate(about.mode & 0o7777), FchmodatFlags::FollowSymlink)?;
+        fchmodat(
+            to,
+            name,
+            Mode::from_bits_truncate(about.mode & 0o7777),
+            FchmodatFlags::FollowSymlink,
+        )?;
     }
-    Ok(utimensat(to, name, &time(about), &time(about), UtimensatFlags::NoFollowSymlink)?)
+    Ok(utimensat(
+        to,
+        name,
+        &time(about),
+        &time(about),
+        UtimensatFlags::NoFollowSymlink,
+    )?)
 }
 
 /// Copies all extended attributes from one path to another; none of the two is followed.
 pub fn copy_xattrs(from: &CStr, to: &CString, buffers: &mut Buffers) -> io::Result<()> {
-    let Buffers { many: list, one: value, .. } = buffers;
+    let Buffers {
+        many: list,
+        one: value,
+        ..
+    } = buffers;
     // SAFETY: the path is NUL-terminated and the kernel writes at most the buffer's length.
     let length = unsafe { libc::llistxattr(from.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
     for name in list[..Errno::result(length)? as usize].split_inclusive(|&b| b == 0) {
         let name = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
-        // SAFETY: both strings are NUL-terminated and the kernel writes at most the buffer's length.
-        let length = unsafe { libc::lgetxattr(from.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        // SAFETY: both strings are NUL-terminated and the kernel writes at most the buffer's
+        // length.
+        let length = unsafe {
+            libc::lgetxattr(
+                from.as_ptr(),
+                name.as_ptr(),
+                value.as_mut_ptr().cast(),
+                value.len(),
+            )
+        };
         let length = Errno::result(length)? as usize;
-        // SAFETY: both strings are NUL-terminated, and the first `length` bytes of the buffer were just written.
-        let set = unsafe { libc::lsetxattr(to.as_ptr(), name.as_ptr(), value.as_ptr().cast(), length, 0) };
+        // SAFETY: both strings are NUL-terminated, and the first `length` bytes of the buffer were
+        // just written.
+        let set = unsafe {
+            libc::lsetxattr(to.as_ptr(), name.as_ptr(), value.as_ptr().cast(), length, 0)
+        };
         Errno::result(set)?;
     }
     Ok(())
 }
 
 /// How many bytes of a file of the image are in runs of zeros that [`Copier`] makes holes.
-pub fn zeros(image: &OwnedFd, entry: &Entry, buffers: &mut Buffers, pace: &mut Pace) -> Result<u64, Fault> {
+pub fn zeros(
+    image: &OwnedFd,
+    entry: &Entry,
+    buffers: &mut Buffers,
+    pace: &mut Pace,
+) -> Result<u64, Fault> {
     let fail = |why: io::Error| Fault::image(&entry.path, why);
-    let file = openat(image, &entry.path, OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty()).map_err(|e| fail(e.into()))?;
+    let file = openat(
+        image,
+        &entry.path,
+        OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
+    .map_err(|e| fail(e.into()))?;
     let (mut file, mut zeros) = (File::from(file), 0);
     loop {
         let count = file.read(&mut buffers.many).map_err(fail)?;
@@ -215,9 +322,11 @@ pub fn zeros(image: &OwnedFd, entry: &Entry, buffers: &mut Buffers, pace: &mut P
     }
 }
 
-/// This process' umask, which can't be asked for without a change that other threads would see. All bits where the kernel does not tell.
+/// This process' umask, which can't be asked for without a change that other threads would see. All
+/// bits where the kernel does not tell.
 pub fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
-    line.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok()).unwrap_or(0o7777)
+    line.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok())
+        .unwrap_or(0o7777)
 }

@@ -20,7 +20,11 @@ pub struct Pace<'a> {
 impl<'a> Pace<'a> {
     /// `tick` feeds the watchdog and says on the consoles what takes long.
     pub fn new(tick: &'a mut dyn FnMut()) -> Pace<'a> {
-        Pace { tick, uncounted: 0, ticked: Instant::now() }
+        Pace {
+            tick,
+            uncounted: 0,
+            ticked: Instant::now(),
+        }
     }
 
     /// An entry was handled.

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::compare::{self, Links, There, image_is_as, read_content, root_is_as, root_print, there};
+use super::compare::{
+    self, Links, There, image_is_as, read_content, root_is_as, root_print, there,
+};
 use super::print::Print;
 use super::record::{Members, Record, State};
 use super::units::{Division, Member, linked};
@@ -37,15 +39,24 @@ impl Plan {
     /// What was seeded and the image has no more.
     fn removed(&self, recorded: &Members) -> Vec<PathBuf> {
         let mut shipped = Members::default();
-        self.members.iter().for_each(|member| shipped.settle(&member.path, &[]));
-        recorded.paths().filter(|path| shipped.settled(path).is_none()).map(Path::to_owned).collect()
+        self.members
+            .iter()
+            .for_each(|member| shipped.settle(&member.path, &[]));
+        recorded
+            .paths()
+            .filter(|path| shipped.settled(path).is_none())
+            .map(Path::to_owned)
+            .collect()
     }
 }
 
 impl Batch {
     /// Of what is put only where there is nothing.
     fn first(members: Vec<usize>) -> Batch {
-        Batch { members, old: Members::default() }
+        Batch {
+            members,
+            old: Members::default(),
+        }
     }
 
     /// Whether it puts something only where there is nothing.
@@ -71,16 +82,42 @@ enum Standing {
 
 impl Work<'_, '_, '_> {
     /// Decides.
-    pub fn plan(&mut self, members: Vec<Member>, record: Option<Record>, same_image: bool) -> Result<Plan, Fault> {
+    pub fn plan(
+        &mut self,
+        members: Vec<Member>,
+        record: Option<Record>,
+        same_image: bool,
+    ) -> Result<Plan, Fault> {
         let known = record.is_some();
-        let Record { root, members: recorded, text } = record.unwrap_or_default();
+        let Record {
+            root,
+            members: recorded,
+            text,
+        } = record.unwrap_or_default();
         let fresh = !known && self.names_beside(&Members::default()) == Some(0);
         let compared = !fresh && !same_image;
-        let mut plan = Plan { members, batches: Vec::new(), settled: Members::default(), root, set_root: fresh, kept: Kept::default(), compared };
+        let mut plan = Plan {
+            members,
+            batches: Vec::new(),
+            settled: Members::default(),
+            root,
+            set_root: fresh,
+            kept: Kept::default(),
+            compared,
+        };
         let standings = self.standings(&mut plan.members, &recorded, same_image)?;
         for (member, standing) in plan.members.iter().zip(&standings) {
             if *standing == Standing::Found {
-                plan.settled.set(member.path.clone(), State::Settled(member.entries.iter().map(super::units::Entry::print).collect()));
+                plan.settled.set(
+                    member.path.clone(),
+                    State::Settled(
+                        member
+                            .entries
+                            .iter()
+                            .map(super::units::Entry::print)
+                            .collect(),
+                    ),
+                );
             }
         }
         if same_image {
@@ -93,47 +130,84 @@ impl Work<'_, '_, '_> {
         }
         // What is replaced or removed is remembered once that is done.
         let mut replaced = Members::default();
-        plan.batches.iter().flat_map(|batch| batch.old.paths()).for_each(|path| replaced.settle(path, &[]));
-        for path in recorded.paths().filter(|path| replaced.settled(path).is_none()) {
-            plan.settled.settle(path, recorded.settled(path).unwrap_or_default());
+        plan.batches
+            .iter()
+            .flat_map(|batch| batch.old.paths())
+            .for_each(|path| replaced.settle(path, &[]));
+        for path in recorded
+            .paths()
+            .filter(|path| replaced.settled(path).is_none())
+        {
+            plan.settled
+                .settle(path, recorded.settled(path).unwrap_or_default());
         }
         Ok(plan)
     }
 
-    fn standings(&mut self, members: &mut [Member], recorded: &Members, same_image: bool) -> Result<Vec<Standing>, Fault> {
+    fn standings(
+        &mut self,
+        members: &mut [Member],
+        recorded: &Members,
+        same_image: bool,
+    ) -> Result<Vec<Standing>, Fault> {
         let mut standings = Vec::new();
         for member in members {
-            standings.push(match (recorded.settled(&member.path), there(self.request.volume, &member.path)) {
-                (Some(_), _) if same_image => Standing::Same,
-                (Some(prints), _) => match image_is_as(self.request.image, member, prints, &mut self.buffers, self.pace)? {
-                    true => Standing::Same,
-                    false => Standing::Other,
+            standings.push(
+                match (
+                    recorded.settled(&member.path),
+                    there(self.request.volume, &member.path),
+                ) {
+                    (Some(_), _) if same_image => Standing::Same,
+                    (Some(prints), _) => match image_is_as(
+                        self.request.image,
+                        member,
+                        prints,
+                        &mut self.buffers,
+                        self.pace,
+                    )? {
+                        true => Standing::Same,
+                        false => Standing::Other,
+                    },
+                    (None, There::Nothing) => Standing::Missing,
+                    (None, There::Unknown) => Standing::Foreign,
+                    (None, There::Something) => {
+                        for entry in &mut member.entries {
+                            read_content(self.request.image, entry, &mut self.buffers, self.pace)?;
+                        }
+                        let prints: Vec<Print> = member
+                            .entries
+                            .iter()
+                            .map(super::units::Entry::print)
+                            .collect();
+                        let mut comparison = self.comparison();
+                        comparison.with_covered = false;
+                        match comparison.is_as(&member.path, Some(&prints), &mut Links::new()) {
+                            true => Standing::Found,
+                            false => Standing::Foreign,
+                        }
+                    }
                 },
-                (None, There::Nothing) => Standing::Missing,
-                (None, There::Unknown) => Standing::Foreign,
-                (None, There::Something) => {
-                    for entry in &mut member.entries {
-                        read_content(self.request.image, entry, &mut self.buffers, self.pace)?;
-                    }
-                    let prints: Vec<Print> = member.entries.iter().map(super::units::Entry::print).collect();
-                    let mut comparison = self.comparison();
-                    comparison.with_covered = false;
-                    match comparison.is_as(&member.path, Some(&prints), &mut Links::new()) {
-                        true => Standing::Found,
-                        false => Standing::Foreign,
-                    }
-                }
-            });
+            );
         }
         Ok(standings)
     }
 
     /// Each member is a unit, or all that a hard link connects.
-    fn plan_members(&mut self, plan: &mut Plan, standings: &[Standing], recorded: &Members, same_image: bool) {
+    fn plan_members(
+        &mut self,
+        plan: &mut Plan,
+        standings: &[Standing],
+        recorded: &Members,
+        same_image: bool,
+    ) {
         let replaces = self.request.refresh == Refresh::Unchanged && !same_image;
         let (mut candidates, mut changed): (Vec<Batch>, Vec<Batch>) = (Vec::new(), Vec::new());
         for group in linked(&plan.members) {
-            let has = |wanted: &[Standing]| group.iter().any(|position| wanted.contains(&standings[*position]));
+            let has = |wanted: &[Standing]| {
+                group
+                    .iter()
+                    .any(|position| wanted.contains(&standings[*position]))
+            };
             if !has(&[Standing::Missing, Standing::Other]) {
                 continue;
             }
@@ -145,7 +219,9 @@ impl Work<'_, '_, '_> {
                     // One that is the same is put there anew only for its link to one that is not.
                     Standing::Other | Standing::Same => {
                         batch.members.push(*position);
-                        batch.old.settle(path, recorded.settled(path).unwrap_or_default());
+                        batch
+                            .old
+                            .settle(path, recorded.settled(path).unwrap_or_default());
                     }
                     Standing::Foreign | Standing::Found => {}
                 }
@@ -158,9 +234,15 @@ impl Work<'_, '_, '_> {
         }
         if replaces {
             // A member above a place that is covered has to stay as long as that is used.
-            for path in plan.removed(recorded).iter().filter(|path| !self.covered.is_above_one(path)) {
+            for path in plan
+                .removed(recorded)
+                .iter()
+                .filter(|path| !self.covered.is_above_one(path))
+            {
                 let mut batch = Batch::default();
-                batch.old.settle(path, recorded.settled(path).unwrap_or_default());
+                batch
+                    .old
+                    .settle(path, recorded.settled(path).unwrap_or_default());
                 candidates.push(batch);
             }
         }
@@ -169,10 +251,25 @@ impl Work<'_, '_, '_> {
         changed.extend(others);
         let mut kept: Vec<PathBuf> = Vec::new();
         for batch in changed {
-            let is_same = |path: &Path| plan.members.iter().zip(standings).any(|(member, standing)| member.path == path && *standing == Standing::Same);
-            kept.extend(batch.old.paths().filter(|path| !is_same(path)).map(Path::to_owned));
+            let is_same = |path: &Path| {
+                plan.members
+                    .iter()
+                    .zip(standings)
+                    .any(|(member, standing)| member.path == path && *standing == Standing::Same)
+            };
+            kept.extend(
+                batch
+                    .old
+                    .paths()
+                    .filter(|path| !is_same(path))
+                    .map(Path::to_owned),
+            );
             // What is new in it comes alone.
-            let members: Vec<usize> = batch.members.into_iter().filter(|position| standings[*position] == Standing::Missing).collect();
+            let members: Vec<usize> = batch
+                .members
+                .into_iter()
+                .filter(|position| standings[*position] == Standing::Missing)
+                .collect();
             if !members.is_empty() {
                 plan.batches.push(Batch::first(members));
             }
@@ -181,23 +278,51 @@ impl Work<'_, '_, '_> {
             return;
         }
         // In the order of the image, then what it has no more.
-        let stays = |(member, standing): &(&Member, &Standing)| **standing == Standing::Foreign || kept.contains(&member.path);
-        let names: Vec<String> = plan.members.iter().zip(standings).filter(stays).map(|(member, _)| self.name(&member.path)).collect();
-        let gone = kept.iter().filter(|path| !plan.members.iter().any(|member| member.path == **path)).map(|path| self.name(path));
-        names.into_iter().chain(gone).for_each(|name| plan.kept.add(name));
+        let stays = |(member, standing): &(&Member, &Standing)| {
+            **standing == Standing::Foreign || kept.contains(&member.path)
+        };
+        let names: Vec<String> = plan
+            .members
+            .iter()
+            .zip(standings)
+            .filter(stays)
+            .map(|(member, _)| self.name(&member.path))
+            .collect();
+        let gone = kept
+            .iter()
+            .filter(|path| !plan.members.iter().any(|member| member.path == **path))
+            .map(|path| self.name(path));
+        names
+            .into_iter()
+            .chain(gone)
+            .for_each(|name| plan.kept.add(name));
     }
 
     /// All members are one unit.
-    fn plan_whole(&mut self, plan: &mut Plan, standings: &[Standing], recorded: &Members, known: bool) {
+    fn plan_whole(
+        &mut self,
+        plan: &mut Plan,
+        standings: &[Standing],
+        recorded: &Members,
+        known: bool,
+    ) {
         let removed = plan.removed(recorded);
         let root = root_print(self.request.image, &mut self.buffers);
-        let root_differs = plan.root.zip(root).is_some_and(|(old, new)| !old.is_same_content(&new));
+        let root_differs = plan
+            .root
+            .zip(root)
+            .is_some_and(|(old, new)| !old.is_same_content(&new));
         let settled = |standing: &Standing| matches!(standing, Standing::Same | Standing::Found);
-        if self.request.refresh == Refresh::Never || (standings.iter().all(settled) && removed.is_empty() && !root_differs) {
+        if self.request.refresh == Refresh::Never
+            || (standings.iter().all(settled) && removed.is_empty() && !root_differs)
+        {
             return;
         }
         // The whole unit is compared, also what stays as it is.
-        let unit = Batch { members: Vec::new(), old: recorded.clone() };
+        let unit = Batch {
+            members: Vec::new(),
+            old: recorded.clone(),
+        };
         let is_unchanged = known
             && self.names_beside(recorded) == Some(0)
             && root_is_as(self.request.volume, plan.root.as_ref(), &mut self.buffers)
@@ -211,11 +336,19 @@ impl Work<'_, '_, '_> {
         }
         let mut batch = Batch::default();
         for group in linked(&plan.members) {
-            if group.iter().any(|position| matches!(standings[*position], Standing::Other | Standing::Missing)) {
+            if group
+                .iter()
+                .any(|position| matches!(standings[*position], Standing::Other | Standing::Missing))
+            {
                 batch.members.extend(group);
             }
         }
-        for path in batch.members.iter().map(|position| &plan.members[*position].path).chain(&removed) {
+        for path in batch
+            .members
+            .iter()
+            .map(|position| &plan.members[*position].path)
+            .chain(&removed)
+        {
             if let Some(prints) = recorded.settled(path) {
                 batch.old.settle(path, prints);
             }
@@ -224,54 +357,90 @@ impl Work<'_, '_, '_> {
         plan.batches.push(batch);
     }
 
-    /// A service writes its logs into a directory that its package brought, and that nobody else makes: a new one is added although the unit was
-    /// changed, without any file in it.
+    /// A service writes its logs into a directory that its package brought, and that nobody else
+    /// makes: a new one is added although the unit was changed, without any file in it.
     fn plan_directories(&mut self, plan: &mut Plan, standings: &[Standing]) {
         for (position, standing) in standings.iter().enumerate() {
             let member = &mut plan.members[position];
-            if *standing == Standing::Missing && member.entries.first().is_some_and(|top| top.about.is_folder()) {
+            if *standing == Standing::Missing
+                && member
+                    .entries
+                    .first()
+                    .is_some_and(|top| top.about.is_folder())
+            {
                 member.entries.retain(|entry| entry.about.is_folder());
                 plan.batches.push(Batch::first(vec![position]));
             }
         }
     }
 
-    /// Divides batches into those that nobody has changed and the others. A hard link to something that is not replaced as well is a change.
+    /// Divides batches into those that nobody has changed and the others. A hard link to something
+    /// that is not replaced as well is a change.
     fn unchanged(&mut self, batches: Vec<Batch>) -> (Vec<Batch>, Vec<Batch>) {
         let (mut unchanged, mut changed) = (Vec::new(), Vec::new());
         for batch in batches {
             let mut links = Links::new();
-            let is_as = batch.old.paths().all(|path| self.comparison().is_as(path, batch.old.settled(path), &mut links));
-            if is_as { unchanged.push((batch, links)) } else { changed.push(batch) }
+            let is_as = batch.old.paths().all(|path| {
+                self.comparison()
+                    .is_as(path, batch.old.settled(path), &mut links)
+            });
+            if is_as {
+                unchanged.push((batch, links))
+            } else {
+                changed.push(batch)
+            }
         }
         loop {
             let mut seen = Links::new();
             for (inode, (names, links)) in unchanged.iter().flat_map(|(_, links)| links) {
                 seen.entry(*inode).or_insert((0, *links)).0 += names;
             }
-            let leads_out = |links: &Links| links.keys().any(|inode| seen.get(inode).is_none_or(|(names, links)| names < links));
+            let leads_out = |links: &Links| {
+                links
+                    .keys()
+                    .any(|inode| seen.get(inode).is_none_or(|(names, links)| names < links))
+            };
             match unchanged.iter().position(|(_, links)| leads_out(links)) {
                 Some(position) => changed.push(unchanged.swap_remove(position).0),
-                None => return (unchanged.into_iter().map(|(batch, _)| batch).collect(), changed),
+                None => {
+                    return (
+                        unchanged.into_iter().map(|(batch, _)| batch).collect(),
+                        changed,
+                    );
+                }
             }
         }
     }
 
-    /// How many entries the volume's root has beside those that were seeded, the agent's own, and what is covered. `None` for more than that by far.
+    /// How many entries the volume's root has beside those that were seeded, the agent's own, and
+    /// what is covered. `None` for more than that by far.
     fn names_beside(&self, recorded: &Members) -> Option<usize> {
-        let names = beneath::names_up_to(self.request.volume, recorded.len() + self.covered.0.len() + 16).ok()??;
+        let names = beneath::names_up_to(
+            self.request.volume,
+            recorded.len() + self.covered.0.len() + 16,
+        )
+        .ok()??;
         let is_known = |path: &PathBuf| {
             let own = *path == Path::new(IDENTITY_DIR) || *path == Path::new(LOST_AND_FOUND);
             own || recorded.settled(path).is_some() || self.covered.holds(path)
         };
-        Some(names.iter().map(|name| compare::path_of(name)).filter(|path| !is_known(path)).count())
+        Some(
+            names
+                .iter()
+                .map(|name| compare::path_of(name))
+                .filter(|path| !is_known(path))
+                .count(),
+        )
     }
 }
 
 /// What was never seeded of a volume that is one unit, entry by entry: some may find no room.
 fn plan_first(plan: &mut Plan, standings: &[Standing]) {
     for group in linked(&plan.members) {
-        let members: Vec<usize> = group.into_iter().filter(|position| standings[*position] == Standing::Missing).collect();
+        let members: Vec<usize> = group
+            .into_iter()
+            .filter(|position| standings[*position] == Standing::Missing)
+            .collect();
         if !members.is_empty() {
             plan.batches.push(Batch::first(members));
         }

@@ -1,4 +1,5 @@
-//! What is remembered of an entry, to tell whether it was changed: its metadata and digests, in 44 bytes.
+//! What is remembered of an entry, to tell whether it was changed: its metadata and digests, in 44
+//! bytes.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -16,7 +17,8 @@ use sha2::{Digest as _, Sha256};
 use super::Buffers;
 use super::pace::Pace;
 
-/// The first half of a SHA-256: whoever could make two files of one digest would lose only a change of his own.
+/// The first half of a SHA-256: whoever could make two files of one digest would lose only a change
+/// of his own.
 pub type Digest = [u8; 16];
 
 /// A digest in the making. Its code is there once, and not inlined at each use.
@@ -51,9 +53,15 @@ impl Hash {
     }
 }
 
-/// Extended attributes that are data: the others are labels of the running system's, which changes them without anybody's doing.
+/// Extended attributes that are data: the others are labels of the running system's, which changes
+/// them without anybody's doing.
 fn is_data(name: &[u8]) -> bool {
-    let labels: [&[u8]; 4] = [b"security.selinux\0", b"security.ima\0", b"security.evm\0", b"system.nfs4_acl\0"];
+    let labels: [&[u8]; 4] = [
+        b"security.selinux\0",
+        b"security.ima\0",
+        b"security.evm\0",
+        b"system.nfs4_acl\0",
+    ];
     !labels.contains(&name) && !name.starts_with(b"security.SMACK64")
 }
 
@@ -124,10 +132,19 @@ pub const PRINT_BYTES: usize = 16 + 16 + 8 + 4;
 impl Print {
     /// Of an entry at `path`, relative to the volume.
     pub fn new(path: &Path, about: &About, content: Digest) -> Print {
-        Print { shape: shape(path, about), content, modified: if about.is_folder() { (0, 0) } else { about.modified } }
+        Print {
+            shape: shape(path, about),
+            content,
+            modified: if about.is_folder() {
+                (0, 0)
+            } else {
+                about.modified
+            },
+        }
     }
 
-    /// Whether the entry is the same but for when it was modified, which differs between two builds of the same content.
+    /// Whether the entry is the same but for when it was modified, which differs between two builds
+    /// of the same content.
     pub fn is_same_content(&self, other: &Print) -> bool {
         (self.shape, self.content) == (other.shape, other.content)
     }
@@ -144,7 +161,11 @@ impl Print {
 
     /// From the record.
     pub fn from_bytes(bytes: &[u8; PRINT_BYTES]) -> Print {
-        let mut print = Print { shape: [0; 16], content: [0; 16], modified: (0, 0) };
+        let mut print = Print {
+            shape: [0; 16],
+            content: [0; 16],
+            modified: (0, 0),
+        };
         let (mut seconds, mut rest) = ([0; 8], [0; 4]);
         print.shape.copy_from_slice(&bytes[..16]);
         print.content.copy_from_slice(&bytes[16..32]);
@@ -159,35 +180,67 @@ impl Print {
 pub fn shape(path: &Path, about: &About) -> Digest {
     let kind = about.kind();
     let is_device = kind == SFlag::S_IFCHR || kind == SFlag::S_IFBLK;
-    // Linux gives a symbolic link all permissions, and a directory the size and the links that its file system needs.
-    let mode = if kind == SFlag::S_IFLNK { kind.bits() } else { about.mode };
-    let size = if about.is_file() || kind == SFlag::S_IFLNK { about.size } else { 0 };
+    // Linux gives a symbolic link all permissions, and a directory the size and the links that its
+    // file system needs.
+    let mode = if kind == SFlag::S_IFLNK {
+        kind.bits()
+    } else {
+        about.mode
+    };
+    let size = if about.is_file() || kind == SFlag::S_IFLNK {
+        about.size
+    } else {
+        0
+    };
     let links = if about.is_folder() { 0 } else { about.links };
     let path = path.as_os_str().as_bytes();
     let mut hash = Hash::new();
     hash.number(path.len() as u64);
     hash.add(path);
     let device = if is_device { about.device } else { 0 };
-    for number in [mode.into(), about.uid.into(), about.gid.into(), size, links, device] {
+    for number in [
+        mode.into(),
+        about.uid.into(),
+        about.gid.into(),
+        size,
+        links,
+        device,
+    ] {
         hash.number(number);
     }
     hash.half()
 }
 
-/// Begins the digest of an open entry's content with its extended attributes; and whether it has any, also such as are no data.
+/// Begins the digest of an open entry's content with its extended attributes; and whether it has
+/// any, also such as are no data.
 pub fn begin_content(open: &impl AsRawFd, buffers: &mut Buffers) -> io::Result<(Hash, bool)> {
-    let Buffers { many: list, one: value, .. } = buffers;
+    let Buffers {
+        many: list,
+        one: value,
+        ..
+    } = buffers;
     // SAFETY: the kernel writes at most the buffer's length.
-    let length = unsafe { libc::flistxattr(open.as_raw_fd(), list.as_mut_ptr().cast(), list.len()) };
+    let length =
+        unsafe { libc::flistxattr(open.as_raw_fd(), list.as_mut_ptr().cast(), list.len()) };
     let length = Errno::result(length)? as usize;
-    let mut names: Vec<&[u8]> = list[..length].split_inclusive(|&b| b == 0).filter(|name| is_data(name)).collect();
+    let mut names: Vec<&[u8]> = list[..length]
+        .split_inclusive(|&b| b == 0)
+        .filter(|name| is_data(name))
+        .collect();
     order(&mut names);
     let mut hash = Hash::new();
     hash.number(names.len() as u64);
     for name in names {
         let text = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
         // SAFETY: the name ends with a NUL and the kernel writes at most the buffer's length.
-        let length = unsafe { libc::fgetxattr(open.as_raw_fd(), text.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+        let length = unsafe {
+            libc::fgetxattr(
+                open.as_raw_fd(),
+                text.as_ptr(),
+                value.as_mut_ptr().cast(),
+                value.len(),
+            )
+        };
         let size = Errno::result(length)? as usize;
         hash.number(name.len() as u64);
         hash.number(size as u64);
@@ -214,7 +267,12 @@ pub fn attributes_of(open: &impl AsRawFd, buffers: &mut Buffers) -> io::Result<(
 }
 
 /// The digest of an open file: its extended attributes, and `size` bytes.
-pub fn digest_of_file(mut file: &File, size: u64, buffers: &mut Buffers, pace: &mut Pace) -> io::Result<Digest> {
+pub fn digest_of_file(
+    mut file: &File,
+    size: u64,
+    buffers: &mut Buffers,
+    pace: &mut Pace,
+) -> io::Result<Digest> {
     let (mut hash, _) = begin_content(file, buffers)?;
     let mut left = size;
     while left > 0 {

@@ -1,4 +1,5 @@
-//! Carrying a plan out: staging, one record of what is about to move, the moves, and the record of what is there.
+//! Carrying a plan out: staging, one record of what is about to move, the moves, and the record of
+//! what is there.
 
 use std::ffi::CString;
 use std::io;
@@ -51,32 +52,63 @@ impl std::ops::Add for Room {
     type Output = Room;
 
     fn add(self, other: Room) -> Room {
-        Room { bytes: self.bytes.saturating_add(other.bytes), inodes: self.inodes.saturating_add(other.inodes) }
+        Room {
+            bytes: self.bytes.saturating_add(other.bytes),
+            inodes: self.inodes.saturating_add(other.inodes),
+        }
     }
 }
 
 impl Work<'_, '_, '_> {
     /// Does what was decided.
-    pub fn carry_out(&mut self, mut plan: Plan, lacking: Vec<(String, String)>) -> Result<Outcome, Fault> {
-        let mut outcome = Outcome { lacking, kept: std::mem::take(&mut plan.kept), compared: plan.compared, ..Outcome::default() };
+    pub fn carry_out(
+        &mut self,
+        mut plan: Plan,
+        lacking: Vec<(String, String)>,
+    ) -> Result<Outcome, Fault> {
+        let mut outcome = Outcome {
+            lacking,
+            kept: std::mem::take(&mut plan.kept),
+            compared: plan.compared,
+            ..Outcome::default()
+        };
         let mut moves = Vec::new();
         if !plan.batches.is_empty() || plan.set_root {
             let staging = beneath::own_folder(&self.own, STAGING).map_err(at_staging)?;
             self.stage(&mut plan, &staging, &mut moves, &mut outcome)?;
             self.publish(&mut plan, &staging, moves, &mut outcome)?;
         }
-        let text = Text { mark: self.request.mark.trim_end().to_owned(), lacking: !outcome.lacking.is_empty(), kept: outcome.kept.clone() };
+        let text = Text {
+            mark: self.request.mark.trim_end().to_owned(),
+            lacking: !outcome.lacking.is_empty(),
+            kept: outcome.kept.clone(),
+        };
         self.pace.tick();
         syncfs(self.request.volume).map_err(|e| at_record(io::Error::from(e)))?;
         step();
-        Record { text, root: plan.root, members: plan.settled }.write(&self.own).map_err(at_record)?;
+        Record {
+            text,
+            root: plan.root,
+            members: plan.settled,
+        }
+        .write(&self.own)
+        .map_err(at_record)?;
         Ok(outcome)
     }
 
     /// Copies all that fits. Where not everything does, the smallest come first.
-    fn stage(&mut self, plan: &mut Plan, staging: &OwnedFd, moves: &mut Vec<Move>, outcome: &mut Outcome) -> Result<(), Fault> {
+    fn stage(
+        &mut self,
+        plan: &mut Plan,
+        staging: &OwnedFd,
+        moves: &mut Vec<Move>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Fault> {
         let mut batches = std::mem::take(&mut plan.batches);
-        let all = batches.iter().map(|batch| needs(plan, batch)).fold(Room::default(), |sum, need| sum + need);
+        let all = batches
+            .iter()
+            .map(|batch| needs(plan, batch))
+            .fold(Room::default(), |sum, need| sum + need);
         let is_tight = !all.fits(&self.room()?);
         if is_tight {
             batches = smallest_first(plan, batches);
@@ -93,22 +125,34 @@ impl Work<'_, '_, '_> {
                 return Err(fault);
             }
             for left in moves.drain(begun..) {
-                beneath::remove_tree_with(staging, &staged_name(left.number), &mut || self.pace.entry()).map_err(at_staging)?;
+                beneath::remove_tree_with(staging, &staged_name(left.number), &mut || {
+                    self.pace.entry()
+                })
+                .map_err(at_staging)?;
             }
             let (need, room) = (needs(plan, &batch), self.room()?);
             let why = match fault.why.raw_os_error() {
                 Some(libc::ENOSPC | libc::EDQUOT) => {
-                    format!("no room: {} bytes and {} inodes are needed, {} bytes and {} inodes are free", need.bytes, need.inodes, room.bytes, room.inodes)
+                    format!(
+                        "no room: {} bytes and {} inodes are needed, {} bytes and {} inodes are free",
+                        need.bytes, need.inodes, room.bytes, room.inodes
+                    )
                 }
                 _ => format!("{}: {}", self.name(&fault.path), fault.why),
             };
             // What can't be replaced stays what it is.
             for path in batch.old.paths() {
-                plan.settled.settle(path, batch.old.settled(path).unwrap_or_default());
+                plan.settled
+                    .settle(path, batch.old.settled(path).unwrap_or_default());
             }
             if batch.is_first() {
-                let names = batch.members.iter().map(|position| self.name(&plan.members[*position].path));
-                outcome.lacking.extend(names.map(|name| (name, why.clone())));
+                let names = batch
+                    .members
+                    .iter()
+                    .map(|position| self.name(&plan.members[*position].path));
+                outcome
+                    .lacking
+                    .extend(names.map(|name| (name, why.clone())));
                 continue;
             }
             let unit = match self.division {
@@ -123,23 +167,41 @@ impl Work<'_, '_, '_> {
         Ok(())
     }
 
-    /// Whether a batch fits. One that does not by its size may have long runs of zeros, which take no room.
+    /// Whether a batch fits. One that does not by its size may have long runs of zeros, which take
+    /// no room.
     fn has_room_for(&mut self, plan: &Plan, batch: &Batch) -> Result<bool, Fault> {
         let (mut need, room) = (needs(plan, batch), self.room()?);
         if need.inodes > room.inodes || need.bytes <= room.bytes {
             return Ok(need.fits(&room));
         }
-        for entry in batch.members.iter().flat_map(|position| &plan.members[*position].entries).filter(|entry| entry.about.is_file()) {
+        for entry in batch
+            .members
+            .iter()
+            .flat_map(|position| &plan.members[*position].entries)
+            .filter(|entry| entry.about.is_file())
+        {
             let zeros = copy::zeros(self.request.image, entry, &mut self.buffers, self.pace)?;
             need.bytes = need.bytes.saturating_sub(zeros);
         }
         Ok(need.fits(&room))
     }
 
-    fn stage_batch(&mut self, plan: &mut Plan, batch: &Batch, staging: &OwnedFd, umask: u32, number: &mut u32, moves: &mut Vec<Move>) -> Result<(), Fault> {
+    fn stage_batch(
+        &mut self,
+        plan: &mut Plan,
+        batch: &Batch,
+        staging: &OwnedFd,
+        umask: u32,
+        number: &mut u32,
+        moves: &mut Vec<Move>,
+    ) -> Result<(), Fault> {
         step();
         // Out of the plan while they are worked on: only links among them are made.
-        let mut members: Vec<Member> = batch.members.iter().map(|position| std::mem::take(&mut plan.members[*position])).collect();
+        let mut members: Vec<Member> = batch
+            .members
+            .iter()
+            .map(|position| std::mem::take(&mut plan.members[*position]))
+            .collect();
         units::count_links(&mut members);
         let staged = self.stage_members(&mut members, &batch.old, staging, umask, number, moves);
         for (position, member) in batch.members.iter().zip(members) {
@@ -157,30 +219,57 @@ impl Work<'_, '_, '_> {
         number: &mut u32,
         moves: &mut Vec<Move>,
     ) -> Result<(), Fault> {
-        let mut copier = Copier::new(self.request.image, staging, &mut self.buffers, self.pace, umask);
+        let mut copier = Copier::new(
+            self.request.image,
+            staging,
+            &mut self.buffers,
+            self.pace,
+            umask,
+        );
         for member in &mut *members {
             *number += 1;
             let old = old.settled(&member.path).map(<[Print]>::to_vec);
             let path = member.path.clone();
             // Noted first: what fails halfway is removed by its number.
-            moves.push(Move { path, number: *number, old, new: None, entries: member.entries.len() as u64 });
+            moves.push(Move {
+                path,
+                number: *number,
+                old,
+                new: None,
+                entries: member.entries.len() as u64,
+            });
             copier.member(member, &number.to_string())?;
             if let Some(last) = moves.last_mut() {
                 last.new = Some(member.entries.iter().map(Entry::print).collect());
             }
         }
         let mut shipped = Members::default();
-        members.iter().for_each(|member| shipped.settle(&member.path, &[]));
+        members
+            .iter()
+            .for_each(|member| shipped.settle(&member.path, &[]));
         for path in old.paths().filter(|path| shipped.settled(path).is_none()) {
             *number += 1;
-            moves.push(Move { path: path.to_owned(), number: *number, old: old.settled(path).map(<[Print]>::to_vec), new: None, entries: 0 });
+            moves.push(Move {
+                path: path.to_owned(),
+                number: *number,
+                old: old.settled(path).map(<[Print]>::to_vec),
+                new: None,
+                entries: 0,
+            });
         }
         Ok(())
     }
 
     /// Moves what is staged to where it belongs, once all of it is durable.
-    fn publish(&mut self, plan: &mut Plan, staging: &OwnedFd, moves: Vec<Move>, outcome: &mut Outcome) -> Result<(), Fault> {
-        // Of a new file system first: once it holds anything, the next start would leave its root alone.
+    fn publish(
+        &mut self,
+        plan: &mut Plan,
+        staging: &OwnedFd,
+        moves: Vec<Move>,
+        outcome: &mut Outcome,
+    ) -> Result<(), Fault> {
+        // Of a new file system first: once it holds anything, the next start would leave its root
+        // alone.
         let was = plan.root.take();
         if plan.set_root {
             plan.root = root_print(self.request.image, &mut self.buffers);
@@ -190,27 +279,65 @@ impl Work<'_, '_, '_> {
         } else {
             plan.root = was;
         }
-        if moves.iter().any(|one| one.path.starts_with(CONTAINER) && one.path != Path::new(CONTAINER)) {
+        if moves
+            .iter()
+            .any(|one| one.path.starts_with(CONTAINER) && one.path != Path::new(CONTAINER))
+        {
             self.make_container(staging)?;
         }
         let mut members = plan.settled.clone();
-        for Move { path, number, old, new, .. } in &moves {
-            members.set(path.clone(), State::Moving { number: *number, old: old.clone(), new: new.clone() });
+        for Move {
+            path,
+            number,
+            old,
+            new,
+            ..
+        } in &moves
+        {
+            members.set(
+                path.clone(),
+                State::Moving {
+                    number: *number,
+                    old: old.clone(),
+                    new: new.clone(),
+                },
+            );
         }
         // It names no image: whichever starts next has to finish the moves.
-        let pending = Record { text: Text::default(), root: plan.root, members };
-        let written = beneath::prepare(&self.own, record::NAME, &pending.to_bytes()).map_err(at_record)?;
+        let pending = Record {
+            text: Text::default(),
+            root: plan.root,
+            members,
+        };
+        let written =
+            beneath::prepare(&self.own, record::NAME, &pending.to_bytes()).map_err(at_record)?;
         self.pace.tick();
-        // What is staged and the record with it. ext4 keeps the order of renames: no move is durable before the record is.
+        // What is staged and the record with it. ext4 keeps the order of renames: no move is
+        // durable before the record is.
         syncfs(self.request.volume).map_err(|e| at_staging(io::Error::from(e)))?;
         self.pace.tick();
         step();
-        nix::fcntl::renameat(&self.own, written.as_c_str(), &self.own, record::NAME).map_err(|e| at_record(io::Error::from(e)))?;
+        nix::fcntl::renameat(&self.own, written.as_c_str(), &self.own, record::NAME)
+            .map_err(|e| at_record(io::Error::from(e)))?;
         if plan.set_root && was.is_some() {
             self.copy_root()?;
         }
-        for Move { path, number, old, new, entries } in moves {
-            match exchange(self.request.volume, staging, number, &path, old.is_some(), new.is_some()) {
+        for Move {
+            path,
+            number,
+            old,
+            new,
+            entries,
+        } in moves
+        {
+            match exchange(
+                self.request.volume,
+                staging,
+                number,
+                &path,
+                old.is_some(),
+                new.is_some(),
+            ) {
                 Ok(()) => {
                     match old {
                         Some(_) => outcome.replaced += 1,
@@ -225,7 +352,9 @@ impl Work<'_, '_, '_> {
                     if fault.is_damage() {
                         return Err(fault);
                     }
-                    outcome.lacking.push((self.name(&path), fault.why.to_string()));
+                    outcome
+                        .lacking
+                        .push((self.name(&path), fault.why.to_string()));
                     if let Some(prints) = old {
                         plan.settled.set(path, State::Settled(prints));
                     }
@@ -243,16 +372,21 @@ impl Work<'_, '_, '_> {
         }
         step();
         let fail = |why: io::Error| Fault::volume(path, why);
-        nix::sys::stat::mkdirat(staging, NEW_CONTAINER, Mode::S_IRWXU).map_err(|e| fail(e.into()))?;
-        let image = beneath::open_path(self.request.image, path).map_err(|e| Fault::image(path, e))?;
-        let made = beneath::open_path(staging, Path::new(NEW_CONTAINER)).map_err(|e| fail(e.into()))?;
+        nix::sys::stat::mkdirat(staging, NEW_CONTAINER, Mode::S_IRWXU)
+            .map_err(|e| fail(e.into()))?;
+        let image =
+            beneath::open_path(self.request.image, path).map_err(|e| Fault::image(path, e))?;
+        let made =
+            beneath::open_path(staging, Path::new(NEW_CONTAINER)).map_err(|e| fail(e.into()))?;
         self.copy_folder(&image, &made, path)?;
         // Its own content is still to come, and its time does not matter.
         fsync(&made).map_err(|e| fail(e.into()))?;
-        nix::fcntl::renameat(staging, NEW_CONTAINER, self.request.volume, path).map_err(|e| fail(e.into()))
+        nix::fcntl::renameat(staging, NEW_CONTAINER, self.request.volume, path)
+            .map_err(|e| fail(e.into()))
     }
 
-    /// A new file system's root is the image's directory in owner, permissions, attributes and time, too.
+    /// A new file system's root is the image's directory in owner, permissions, attributes and
+    /// time, too.
     fn copy_root(&mut self) -> Result<(), Fault> {
         self.copy_folder(self.request.image, self.request.volume, Path::new("."))
     }
@@ -261,28 +395,50 @@ impl Work<'_, '_, '_> {
         let about = About::from(&nix::sys::stat::fstat(from).map_err(|e| Fault::image(path, e))?);
         let nobody = (u32::MAX, u32::MAX);
         let copied = copy::copy_metadata(to.as_fd(), Path::new("."), &about, nobody);
-        let (from, to) = (beneath::through_proc(from.as_fd(), b"."), beneath::through_proc(to.as_fd(), b"."));
-        copied.and_then(|()| copy::copy_xattrs(&from, &to, &mut self.buffers)).map_err(|why| Fault::volume(path, why))
+        let (from, to) = (
+            beneath::through_proc(from.as_fd(), b"."),
+            beneath::through_proc(to.as_fd(), b"."),
+        );
+        copied
+            .and_then(|()| copy::copy_xattrs(&from, &to, &mut self.buffers))
+            .map_err(|why| Fault::volume(path, why))
     }
 
     fn room(&self) -> Result<Room, Fault> {
         let free = fstatvfs(self.request.volume).map_err(at_staging)?;
-        // Blocks that are reserved for root are root's; ext4 keeps 2 % for its own metadata, at most 4,096 blocks.
-        let blocks = free.blocks_free().saturating_sub((free.blocks() / 50).min(4096));
-        Ok(Room { bytes: (blocks * free.fragment_size()).saturating_sub(RESERVE), inodes: free.files_free().saturating_sub(8) })
+        // Blocks that are reserved for root are root's; ext4 keeps 2 % for its own metadata, at
+        // most 4,096 blocks.
+        let blocks = free
+            .blocks_free()
+            .saturating_sub((free.blocks() / 50).min(4096));
+        Ok(Room {
+            bytes: (blocks * free.fragment_size()).saturating_sub(RESERVE),
+            inodes: free.files_free().saturating_sub(8),
+        })
     }
 }
 
 fn needs(plan: &Plan, batch: &Batch) -> Room {
-    let members = batch.members.iter().map(|position| &plan.members[*position]);
-    members.fold(Room::default(), |sum, member| sum + Room { bytes: member.bytes(), inodes: member.entries.len() as u64 })
+    let members = batch
+        .members
+        .iter()
+        .map(|position| &plan.members[*position]);
+    members.fold(Room::default(), |sum, member| {
+        sum + Room {
+            bytes: member.bytes(),
+            inodes: member.entries.len() as u64,
+        }
+    })
 }
 
 fn smallest_first(plan: &Plan, batches: Vec<Batch>) -> Vec<Batch> {
     let mut sorted: Vec<(u64, Batch)> = Vec::with_capacity(batches.len());
     for batch in batches {
         let bytes = needs(plan, &batch).bytes;
-        sorted.insert(sorted.partition_point(|(other, _)| *other <= bytes), (bytes, batch));
+        sorted.insert(
+            sorted.partition_point(|(other, _)| *other <= bytes),
+            (bytes, batch),
+        );
     }
     sorted.into_iter().map(|(_, batch)| batch).collect()
 }
@@ -291,8 +447,16 @@ fn staged_name(number: u32) -> CString {
     CString::new(number.to_string()).unwrap_or_default()
 }
 
-/// Puts what is staged under a number in a member's place, and what was there in the staging directory.
-pub fn exchange(volume: &OwnedFd, staging: &OwnedFd, number: u32, path: &Path, had: bool, has: bool) -> io::Result<()> {
+/// Puts what is staged under a number in a member's place, and what was there in the staging
+/// directory.
+pub fn exchange(
+    volume: &OwnedFd,
+    staging: &OwnedFd,
+    number: u32,
+    path: &Path,
+    had: bool,
+    has: bool,
+) -> io::Result<()> {
     step();
     let (folder, name) = compare::parent_of(volume, path).ok_or(Errno::EINVAL)?;
     let (folder, staged) = (folder?, staged_name(number));

@@ -1,7 +1,8 @@
 //! `.adamant/seeded`: which image a volume was last seeded from, and what was put there.
 //!
-//! A text, an empty line, then numbers, and at the end the SHA-256 of everything before. The first line names the image. A file that is missing,
-//! longer than [`LIMIT`], altered or of another kind is no record, and then everything on the volume counts as changed.
+//! A text, an empty line, then numbers, and at the end the SHA-256 of everything before. The first
+//! line names the image. A file that is missing, longer than [`LIMIT`], altered or of another kind
+//! is no record, and then everything on the volume counts as changed.
 
 use std::ffi::CStr;
 use std::fmt::Write;
@@ -18,7 +19,8 @@ use adamant_contract::paths::IDENTITY_DIR;
 
 /// The record's name in the agent's directory.
 pub const NAME: &CStr = c"seeded";
-/// Longest record, bytes: about 370,000 entries. What would make it longer is not recorded, and counts as changed.
+/// Longest record, bytes: about 370,000 entries. What would make it longer is not recorded, and
+/// counts as changed.
 pub const LIMIT: usize = 16 << 20;
 /// Longest text in front of the numbers, bytes: what is read at a start of the same image.
 const TEXT_LIMIT: usize = 16 << 10;
@@ -33,8 +35,13 @@ const NO_LIST: u32 = u32::MAX;
 pub enum State {
     /// It was seeded, and was like this then.
     Settled(Vec<Print>),
-    /// It was about to be exchanged with what is staged under this number; `None` stands for nothing.
-    Moving { number: u32, old: Option<Vec<Print>>, new: Option<Vec<Print>> },
+    /// It was about to be exchanged with what is staged under this number; `None` stands for
+    /// nothing.
+    Moving {
+        number: u32,
+        old: Option<Vec<Print>>,
+        new: Option<Vec<Print>>,
+    },
 }
 
 /// What is remembered, by path: a list in the order of the paths' bytes.
@@ -46,7 +53,9 @@ impl Members {
         let bytes = path.as_os_str().as_bytes();
         match self.0.last() {
             Some((last, _)) if last.as_os_str().as_bytes() < bytes => Err(self.0.len()),
-            _ => self.0.binary_search_by(|(own, _)| own.as_os_str().as_bytes().cmp(bytes)),
+            _ => self
+                .0
+                .binary_search_by(|(own, _)| own.as_os_str().as_bytes().cmp(bytes)),
         }
     }
 
@@ -125,7 +134,10 @@ impl Text {
     fn parse(bytes: &[u8]) -> Option<(Text, usize)> {
         let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
         let mut lines = std::str::from_utf8(bytes.get(..end)?).ok()?.lines();
-        let mut text = Text { mark: lines.next()?.to_owned(), ..Text::default() };
+        let mut text = Text {
+            mark: lines.next()?.to_owned(),
+            ..Text::default()
+        };
         if lines.next()? != FORMAT {
             return None;
         }
@@ -157,15 +169,19 @@ impl Text {
 }
 
 impl Record {
-    /// Reads a volume's record; `None` where there is none that can be believed. Paths that can't be members are left out.
+    /// Reads a volume's record; `None` where there is none that can be believed. Paths that can't
+    /// be members are left out.
     pub fn read(own: &OwnedFd, division: Division, covered: Covered) -> Option<Record> {
         let bytes = beneath::read(own, NAME, LIMIT).ok()??;
         let mut record = Record::parse(&bytes)?;
-        record.members.change(|path, _| is_member(path, division) && !covered.holds(path));
+        record
+            .members
+            .change(|path, _| is_member(path, division) && !covered.holds(path));
         Some(record)
     }
 
-    /// Writes it so that after a power cut it is the old or the new one, and durable when this returns.
+    /// Writes it so that after a power cut it is the old or the new one, and durable when this
+    /// returns.
     pub fn write(&self, own: &OwnedFd) -> io::Result<()> {
         beneath::write(own, NAME, &self.to_bytes())
     }
@@ -211,14 +227,24 @@ impl Record {
         let mut members = Members::default();
         while !rest.0.is_empty() {
             let length = rest.number()?;
-            let path = PathBuf::from(std::ffi::OsString::from_vec(rest.take(length as usize)?.to_vec()));
+            let path = PathBuf::from(std::ffi::OsString::from_vec(
+                rest.take(length as usize)?.to_vec(),
+            ));
             let state = match rest.number()? {
                 NO_LIST => State::Settled(rest.list()??),
-                number => State::Moving { number, old: rest.list()?, new: rest.list()? },
+                number => State::Moving {
+                    number,
+                    old: rest.list()?,
+                    new: rest.list()?,
+                },
             };
             members.set(path, state);
         }
-        Some(Record { text, root, members })
+        Some(Record {
+            text,
+            root,
+            members,
+        })
     }
 }
 
@@ -258,15 +284,21 @@ impl<'a> Rest<'a> {
             return Some(None);
         }
         let bytes = self.take((count as usize).checked_mul(PRINT_BYTES)?)?;
-        let prints = bytes.chunks_exact(PRINT_BYTES).filter_map(|chunk| chunk.try_into().ok());
+        let prints = bytes
+            .chunks_exact(PRINT_BYTES)
+            .filter_map(|chunk| chunk.try_into().ok());
         Some(Some(prints.map(Print::from_bytes).collect()))
     }
 }
 
-/// Whether a path can be a member: directly below the volume's root, or on the volume at /var below /var/lib.
+/// Whether a path can be a member: directly below the volume's root, or on the volume at /var below
+/// /var/lib.
 fn is_member(path: &Path, division: Division) -> bool {
     let names: Vec<Component> = path.components().collect();
-    if !names.iter().all(|name| matches!(name, Component::Normal(_))) {
+    if !names
+        .iter()
+        .all(|name| matches!(name, Component::Normal(_)))
+    {
         return false;
     }
     match names.len() {
@@ -281,28 +313,68 @@ mod tests {
     use super::*;
 
     fn record() -> Record {
-        let print = |n: u8| Print { shape: [n; 16], content: [n + 1; 16], modified: (-3, 7) };
+        let print = |n: u8| Print {
+            shape: [n; 16],
+            content: [n + 1; 16],
+            modified: (-3, 7),
+        };
         let members = [
             ("lib/a", State::Settled(vec![print(1), print(2)])),
-            ("www", State::Moving { number: 4, old: None, new: Some(vec![print(3)]) }),
-            ("x\n\u{fffd}", State::Moving { number: 5, old: Some(vec![print(8)]), new: None }),
+            (
+                "www",
+                State::Moving {
+                    number: 4,
+                    old: None,
+                    new: Some(vec![print(3)]),
+                },
+            ),
+            (
+                "x\n\u{fffd}",
+                State::Moving {
+                    number: 5,
+                    old: Some(vec![print(8)]),
+                    new: None,
+                },
+            ),
         ];
-        let text = Text { mark: "web 1 hash".to_owned(), lacking: true, kept: Kept { names: vec!["/var/www".to_owned()], more: 3 } };
-        Record { text, root: Some(print(9)), members: Members(members.map(|(path, state)| (PathBuf::from(path), state)).to_vec()) }
+        let text = Text {
+            mark: "web 1 hash".to_owned(),
+            lacking: true,
+            kept: Kept {
+                names: vec!["/var/www".to_owned()],
+                more: 3,
+            },
+        };
+        Record {
+            text,
+            root: Some(print(9)),
+            members: Members(
+                members
+                    .map(|(path, state)| (PathBuf::from(path), state))
+                    .to_vec(),
+            ),
+        }
     }
 
     #[test]
     fn a_record_is_read_as_it_was_written_and_an_altered_one_is_none() {
         let bytes = record().to_bytes();
         assert_eq!(Record::parse(&bytes), Some(record()));
-        assert_eq!(Text::parse(&bytes).map(|(text, _)| text), Some(record().text));
+        assert_eq!(
+            Text::parse(&bytes).map(|(text, _)| text),
+            Some(record().text)
+        );
         for at in 0..bytes.len() {
             let mut altered = bytes.clone();
             altered[at] ^= 1;
             assert_eq!(Record::parse(&altered), None, "byte {at}");
             assert_eq!(Record::parse(&bytes[..at]), None, "cut at {at}");
         }
-        assert_eq!(Record::parse(b"web 1 hash\n"), None, "what an earlier agent wrote");
+        assert_eq!(
+            Record::parse(b"web 1 hash\n"),
+            None,
+            "what an earlier agent wrote"
+        );
     }
 
     #[test]
@@ -330,7 +402,14 @@ mod tests {
             ("lost+found", false, false),
             ("", false, false),
         ] {
-            assert_eq!((is_member(Path::new(path), Division::Members), is_member(Path::new(path), Division::Whole)), (members, whole), "{path}");
+            assert_eq!(
+                (
+                    is_member(Path::new(path), Division::Members),
+                    is_member(Path::new(path), Division::Whole)
+                ),
+                (members, whole),
+                "{path}"
+            );
         }
     }
 }

@@ -38,8 +38,17 @@ struct Server {
 
 impl Server {
     fn new(name: &str, mount: &'static str) -> Server {
-        let (image, volume) = (Folder::new(&format!("{name}-image")), Folder::new(&format!("{name}-volume")));
-        Server { image, volume, mount, refresh: Refresh::Unchanged, covered: Vec::new() }
+        let (image, volume) = (
+            Folder::new(&format!("{name}-image")),
+            Folder::new(&format!("{name}-volume")),
+        );
+        Server {
+            image,
+            volume,
+            mount,
+            refresh: Refresh::Unchanged,
+            covered: Vec::new(),
+        }
     }
 
     /// A start of the image called `mark`.
@@ -49,13 +58,23 @@ impl Server {
 
     fn try_start(&self, mark: &str) -> Result<Outcome, Fault> {
         let (image, volume) = (self.image.open(), self.volume.open());
-        let request = Request { image: &image, volume: &volume, mount: self.mount, covered: &self.covered, refresh: self.refresh, mark };
+        let request = Request {
+            image: &image,
+            volume: &volume,
+            mount: self.mount,
+            covered: &self.covered,
+            refresh: self.refresh,
+            mark,
+        };
         seed(&request, &mut Pace::new(&mut || ()))
     }
 
     /// Puts another version of the image in the place of the last.
     fn image(&self, script: &str) {
-        sh(&self.image, &["find . -mindepth 1 -delete\n", script].concat());
+        sh(
+            &self.image,
+            &["find . -mindepth 1 -delete\n", script].concat(),
+        );
     }
 
     /// What somebody does on the server.
@@ -63,11 +82,15 @@ impl Server {
         sh(&self.volume, script)
     }
 
-    /// All that is on the volume but the agent's own and the sizes of directories, with times, links and content.
+    /// All that is on the volume but the agent's own and the sizes of directories, with times,
+    /// links and content.
     fn list(&self) -> String {
         let entries = r"find . -mindepth 1 ! -path './.adamant*' \( -type d -printf 'd %m %U:%G %p\n' -o -printf '%y %m %U:%G %s %T@ %n %l %p\n' \)";
         let content = "find . -type f ! -path './.adamant*' -exec cksum {} +";
-        sh(&self.volume, &[entries, " | sort; ", content, " | sort -k3"].concat())
+        sh(
+            &self.volume,
+            &[entries, " | sort; ", content, " | sort -k3"].concat(),
+        )
     }
 }
 
@@ -77,28 +100,53 @@ fn kept(outcome: &Outcome) -> Vec<&str> {
 
 fn sh(folder: &Folder, script: &str) -> String {
     let _alone = alone();
-    let output = Command::new("sh").args(["-ec", script]).current_dir(folder.path()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn lsetxattr(path: &Path, name: &CStr, value: &[u8]) -> bool {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
     // SAFETY: both strings are NUL-terminated and the value's length is its own.
-    unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) == 0 }
+    unsafe {
+        libc::lsetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_ptr().cast(),
+            value.len(),
+            0,
+        ) == 0
+    }
 }
 
 fn lgetxattr(path: &Path, name: &CStr) -> Vec<u8> {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
     let mut value = vec![0; 4096];
     // SAFETY: both strings are NUL-terminated and the kernel writes at most the buffer's length.
-    let length = unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    let length = unsafe {
+        libc::lgetxattr(
+            path.as_ptr(),
+            name.as_ptr(),
+            value.as_mut_ptr().cast(),
+            value.len(),
+        )
+    };
     value.truncate(usize::try_from(length).unwrap_or(0));
     value
 }
 
-/// Type, mode, owner, size, blocks' worth of holes aside, mtime to the nanosecond, links, target, device, path.
-const LIST: &str = r"find . -mindepth 1 ! -path './.adamant*' -printf '%y %m %U:%G %s %T@ %n %l %p\n'";
+/// Type, mode, owner, size, blocks' worth of holes aside, mtime to the nanosecond, links, target,
+/// device, path.
+const LIST: &str =
+    r"find . -mindepth 1 ! -path './.adamant*' -printf '%y %m %U:%G %s %T@ %n %l %p\n'";
 
 const TREE: &str = r"
     mkdir -p lib/deep/er log/inner empty; chown 5:6 lib/deep; chmod 2770 lib/deep
@@ -122,27 +170,49 @@ fn every_kind_of_entry_arrives_as_it_was() {
     server.covered.push(PathBuf::from("log"));
     let (image, volume) = (&server.image, &server.volume);
     sh(image, TREE);
-    let xattrs = [(c"user.one", &b"value\0two"[..]), (c"trusted.two", b""), (c"security.capability", b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0")];
+    let xattrs = [
+        (c"user.one", &b"value\0two"[..]),
+        (c"trusted.two", b""),
+        (
+            c"security.capability",
+            b"\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+        ),
+    ];
     for (name, value) in xattrs {
         assert!(lsetxattr(&image.path().join("lib/file"), name, value));
     }
-    assert!(lsetxattr(&image.path().join("lib/link"), c"trusted.link", b"on the link"));
+    assert!(lsetxattr(
+        &image.path().join("lib/link"),
+        c"trusted.link",
+        b"on the link"
+    ));
     let acl =
         b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\x10\0\x06\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
     for name in [c"system.posix_acl_access", c"system.posix_acl_default"] {
         assert!(lsetxattr(&image.path().join("lib/deep"), name, acl));
     }
-    sh(image, "touch -d '1999-12-31 23:59:59.123456789' lib/deep .; chmod 751 .; chown 3:4 .");
+    sh(
+        image,
+        "touch -d '1999-12-31 23:59:59.123456789' lib/deep .; chmod 751 .; chown 3:4 .",
+    );
     let before = sh(image, LIST);
     let outcome = server.start("one");
     // The mount point of another volume is made when that is mounted.
-    let expected: String = before.split_inclusive('\n').filter(|line| !line.contains("./log")).collect();
+    let expected: String = before
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("./log"))
+        .collect();
     // A folder's size is its file system's affair.
     let plain = |text: &str| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         for line in lines.iter_mut().filter(|line| line.starts_with('d')) {
             let fields: Vec<&str> = line.split(' ').filter(|field| !field.is_empty()).collect();
-            *line = [fields[..3].join(" "), fields[4].to_owned(), fields[6..].join(" ")].join(" ");
+            *line = [
+                fields[..3].join(" "),
+                fields[4].to_owned(),
+                fields[6..].join(" "),
+            ]
+            .join(" ");
         }
         // /var/lib is no unit's, and was made before what is in it.
         lines.retain(|line| !line.ends_with(" ./lib"));
@@ -150,31 +220,77 @@ fn every_kind_of_entry_arrives_as_it_was() {
         lines
     };
     assert_eq!(plain(&sh(volume, LIST)), plain(&expected));
-    assert_eq!(outcome.seeded as usize, expected.lines().count() - 2, "a name with a line feed is two lines, and /var/lib is no unit's");
+    assert_eq!(
+        outcome.seeded as usize,
+        expected.lines().count() - 2,
+        "a name with a line feed is two lines, and /var/lib is no unit's"
+    );
     for (name, value) in xattrs {
-        assert_eq!(lgetxattr(&volume.path().join("lib/file"), name), value, "{name:?}");
+        assert_eq!(
+            lgetxattr(&volume.path().join("lib/file"), name),
+            value,
+            "{name:?}"
+        );
     }
-    assert_eq!(lgetxattr(&volume.path().join("lib/link"), c"trusted.link"), b"on the link");
-    assert_eq!(lgetxattr(&volume.path().join("lib/deep"), c"system.posix_acl_default"), acl);
-    let ino = |path: &str| fs::symlink_metadata(volume.path().join(path)).unwrap().ino();
-    assert_eq!((ino("lib/file"), ino("lib/link")), (ino("third"), ino("lib/link2")));
+    assert_eq!(
+        lgetxattr(&volume.path().join("lib/link"), c"trusted.link"),
+        b"on the link"
+    );
+    assert_eq!(
+        lgetxattr(&volume.path().join("lib/deep"), c"system.posix_acl_default"),
+        acl
+    );
+    let ino = |path: &str| {
+        fs::symlink_metadata(volume.path().join(path))
+            .unwrap()
+            .ino()
+    };
+    assert_eq!(
+        (ino("lib/file"), ino("lib/link")),
+        (ino("third"), ino("lib/link2"))
+    );
     let holes = fs::metadata(volume.path().join("lib/holes")).unwrap();
     assert!(holes.blocks() * 512 < 1 << 20 && holes.len() == (3 << 20) + 1);
-    assert_eq!(sh(image, "cksum lib/holes lib/file"), sh(volume, "cksum lib/holes lib/file"));
-    assert!(fs::symlink_metadata(volume.path().join("lib/disk")).unwrap().file_type().is_block_device());
+    assert_eq!(
+        sh(image, "cksum lib/holes lib/file"),
+        sh(volume, "cksum lib/holes lib/file")
+    );
+    assert!(
+        fs::symlink_metadata(volume.path().join("lib/disk"))
+            .unwrap()
+            .file_type()
+            .is_block_device()
+    );
     let root = fs::metadata(volume.path()).unwrap();
-    assert_eq!((root.mode() & 0o7777, root.uid(), root.gid()), (0o751, 3, 4));
-    // What was recorded is what arrived, to the last attribute: the same image under another name has nothing to do, another is put in its place.
+    assert_eq!(
+        (root.mode() & 0o7777, root.uid(), root.gid()),
+        (0o751, 3, 4)
+    );
+    // What was recorded is what arrived, to the last attribute: the same image under another name
+    // has nothing to do, another is put in its place.
     let before = server.list();
-    assert_eq!((server.start("two").replaced, server.list() == before), (0, true));
-    sh(&server.image, "touch -d '2001-01-01' lib/fifo; chmod 600 lib/fifo");
+    assert_eq!(
+        (server.start("two").replaced, server.list() == before),
+        (0, true)
+    );
+    sh(
+        &server.image,
+        "touch -d '2001-01-01' lib/fifo; chmod 600 lib/fifo",
+    );
     let outcome = server.start("three");
     // lib/fifo is a unit of its own.
     assert_eq!((outcome.replaced, outcome.kept.names.len()), (1, 0));
     sh(&server.image, "echo new >> lib/deep/second");
     let outcome = server.start("four");
-    assert_eq!((outcome.replaced, outcome.kept.names), (3, Vec::<String>::new()), "lib/deep, lib/file and third are linked");
-    assert_eq!((ino("lib/file"), ino("lib/file")), (ino("third"), ino("lib/deep/second")));
+    assert_eq!(
+        (outcome.replaced, outcome.kept.names),
+        (3, Vec::<String>::new()),
+        "lib/deep, lib/file and third are linked"
+    );
+    assert_eq!(
+        (ino("lib/file"), ino("lib/file")),
+        (ino("third"), ino("lib/deep/second"))
+    );
 }
 
 #[test]
@@ -184,16 +300,25 @@ fn what_is_there_is_never_touched_and_a_unit_that_is_missing_comes_with_the_next
     }
     let server = Server::new("keep", "/var");
     server.image("mkdir -p a/b c; echo image > a/file; echo image > a/b/file; echo image > c/file; echo image > d");
-    server.volume("mkdir -p a/b d; echo own > a/file; chmod 600 a/file; ln -s /etc c; echo own > d/own");
+    server.volume(
+        "mkdir -p a/b d; echo own > a/file; chmod 600 a/file; ln -s /etc c; echo own > d/own",
+    );
     let before = server.list();
     let outcome = server.start("one");
-    assert_eq!((outcome.seeded, kept(&outcome)), (0, vec!["/var/a", "/var/c", "/var/d"]));
+    assert_eq!(
+        (outcome.seeded, kept(&outcome)),
+        (0, vec!["/var/a", "/var/c", "/var/d"])
+    );
     assert_eq!(server.list(), before);
     sh(&server.image, "echo new > new");
     assert_eq!(server.start("one").seeded, 0, "the same image again");
     assert_eq!(server.start("two").seeded, 1);
     server.volume("rm new");
-    assert_eq!((server.start("three").seeded, server.list()), (0, before), "what was deleted stays deleted");
+    assert_eq!(
+        (server.start("three").seeded, server.list()),
+        (0, before),
+        "what was deleted stays deleted"
+    );
 }
 
 #[test]
@@ -206,8 +331,17 @@ fn an_unfinished_seeding_is_done_again_from_the_start() {
     fs::write(volume.path().join(".adamant/seeding/0/b/file"), "").unwrap();
     fs::write(volume.path().join(".adamant/seeded.new"), "one").unwrap();
     server.start("one");
-    assert_eq!(fs::read_to_string(volume.path().join("a/b/file")).unwrap(), "whole");
-    assert_eq!(fs::read_dir(volume.path().join(".adamant")).unwrap().count(), 1, "only the record is left");
+    assert_eq!(
+        fs::read_to_string(volume.path().join("a/b/file")).unwrap(),
+        "whole"
+    );
+    assert_eq!(
+        fs::read_dir(volume.path().join(".adamant"))
+            .unwrap()
+            .count(),
+        1,
+        "only the record is left"
+    );
 }
 
 #[test]
@@ -217,18 +351,32 @@ fn an_image_of_absurd_depth_and_a_volume_of_links_are_survived() {
     fs::create_dir_all(image.path().join("d/".repeat(150))).unwrap();
     fs::write(image.path().join("small"), "x").unwrap();
     let outcome = server.start("one");
-    assert!(outcome.lacking.len() == 1 && outcome.lacking[0].0.starts_with("/var/d/d"), "{outcome:?}");
-    assert_eq!(server.volume("cat small; ls"), "xsmall\n", "all else is there");
+    assert!(
+        outcome.lacking.len() == 1 && outcome.lacking[0].0.starts_with("/var/d/d"),
+        "{outcome:?}"
+    );
+    assert_eq!(
+        server.volume("cat small; ls"),
+        "xsmall\n",
+        "all else is there"
+    );
     fs::write(outside.path().join("seeded"), "two").unwrap();
     fs::remove_dir_all(image.path().join("d")).unwrap();
     fs::write(image.path().join("file"), "x").unwrap();
     fs::remove_dir_all(volume.path().join(".adamant")).unwrap();
     fs::create_dir(volume.path().join(".adamant")).unwrap();
     for name in ["seeding", "seeded", "seeded.new"] {
-        symlink(outside.path().join("seeded"), volume.path().join(".adamant").join(name)).unwrap();
+        symlink(
+            outside.path().join("seeded"),
+            volume.path().join(".adamant").join(name),
+        )
+        .unwrap();
     }
     assert_eq!(server.start("two").seeded, 1);
-    assert_eq!(fs::read_to_string(outside.path().join("seeded")).unwrap(), "two");
+    assert_eq!(
+        fs::read_to_string(outside.path().join("seeded")).unwrap(),
+        "two"
+    );
     assert!(!volume.path().join(".adamant/seeded").is_symlink());
 }
 
@@ -249,20 +397,38 @@ fn what_nobody_changed_is_replaced_and_a_rollback_brings_it_back() {
     server.image(SECOND);
     let outcome = server.start("two");
     // www, lib/app and note, which is gone; lib/new is seeded. Only a time differs in cache.
-    assert_eq!((outcome.replaced, outcome.seeded, kept(&outcome)), (3, 2, vec![]));
+    assert_eq!(
+        (outcome.replaced, outcome.seeded, kept(&outcome)),
+        (3, 2, vec![])
+    );
     assert_eq!(server.volume("cat www/index.html lib/app/data/link lib/new/file; ls -d note lib/app/data/file || true"), "2\n2\n2\n");
     let second = server.list();
-    assert_eq!((server.start("two").replaced, server.list() == second), (0, true));
+    assert_eq!(
+        (server.start("two").replaced, server.list() == second),
+        (0, true)
+    );
     server.image(FIRST);
     let outcome = server.start("one");
-    assert_eq!((outcome.replaced, outcome.seeded, kept(&outcome)), (3, 1, vec![]), "note is seeded again, and lib/new is gone");
+    assert_eq!(
+        (outcome.replaced, outcome.seeded, kept(&outcome)),
+        (3, 1, vec![]),
+        "note is seeded again, and lib/new is gone"
+    );
     let without_times = |list: &str| -> Vec<String> {
-        let words = |line: &str| line.split(' ').filter(|word| !word.contains('.') || word.starts_with("./")).collect();
+        let words = |line: &str| {
+            line.split(' ')
+                .filter(|word| !word.contains('.') || word.starts_with("./"))
+                .collect()
+        };
         let mut lines: Vec<String> = list.lines().map(words).collect();
         lines.sort();
         lines
     };
-    assert_eq!(without_times(&server.list()), without_times(&first), "as it was, but for times");
+    assert_eq!(
+        without_times(&server.list()),
+        without_times(&first),
+        "as it was, but for times"
+    );
     let own = server.volume("ls -A .adamant");
     assert_eq!(own, "seeded\n");
 }
@@ -299,7 +465,11 @@ fn a_unit_in_which_anything_was_changed_stays_with_every_byte() {
         let outcome = server.start("two");
         assert_eq!(kept(&outcome), ["/var/www"], "{change}");
         assert_eq!(server.volume(www), before, "{change}");
-        assert_eq!(server.volume("cat lib/app/data/link"), "2\n", "another unit is replaced all the same");
+        assert_eq!(
+            server.volume("cat lib/app/data/link"),
+            "2\n",
+            "another unit is replaced all the same"
+        );
         // It stays and is named at each later start, whatever images come and go.
         let again = server.start("two");
         assert_eq!((kept(&again), again.compared), (vec!["/var/www"], false));
@@ -316,13 +486,32 @@ fn changes_of_owner_and_attributes_count_and_labels_do_not() {
     if !is_root() {
         return;
     }
-    for (number, (is_change, change)) in [(true, c"user.mine"), (true, c"trusted.mine"), (false, c"security.ima")].into_iter().enumerate() {
+    for (number, (is_change, change)) in [
+        (true, c"user.mine"),
+        (true, c"trusted.mine"),
+        (false, c"security.ima"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
         let server = Server::new(&format!("attributes-{number}"), "/var");
         server.image(FIRST);
         server.start("one");
-        assert!(lsetxattr(&server.volume.path().join("www/deep"), change, b"x"));
+        assert!(lsetxattr(
+            &server.volume.path().join("www/deep"),
+            change,
+            b"x"
+        ));
         server.image(SECOND);
-        assert_eq!(server.start("two").kept.names.contains(&"/var/www".to_owned()), is_change, "{change:?}");
+        assert_eq!(
+            server
+                .start("two")
+                .kept
+                .names
+                .contains(&"/var/www".to_owned()),
+            is_change,
+            "{change:?}"
+        );
     }
     let server = Server::new("owner", "/var");
     server.image(FIRST);
@@ -346,7 +535,10 @@ fn without_a_record_that_can_be_believed_everything_counts_as_changed() {
     ];
     for (number, spoil) in spoil.iter().enumerate() {
         for mount in ["/var", "/srv"] {
-            let server = Server::new(&format!("spoilt-{number}{}", mount.replace('/', "-")), mount);
+            let server = Server::new(
+                &format!("spoilt-{number}{}", mount.replace('/', "-")),
+                mount,
+            );
             server.image(FIRST);
             server.start("one");
             server.volume(spoil);
@@ -356,7 +548,19 @@ fn without_a_record_that_can_be_believed_everything_counts_as_changed() {
             assert_eq!(outcome.replaced, 0, "{spoil}");
             let new = if mount == "/var" { 2 } else { 0 };
             assert_eq!(outcome.seeded, new, "{spoil}");
-            assert!(outcome.kept.names.iter().any(|name| name.starts_with(if mount == "/var" { "/var/www" } else { "/srv" })), "{:?}", outcome.kept);
+            assert!(
+                outcome
+                    .kept
+                    .names
+                    .iter()
+                    .any(|name| name.starts_with(if mount == "/var" {
+                        "/var/www"
+                    } else {
+                        "/srv"
+                    })),
+                "{:?}",
+                outcome.kept
+            );
             server.volume("rm -rf lib/new");
             assert_eq!(server.list(), before, "{spoil}");
         }
@@ -372,7 +576,10 @@ fn what_the_volume_has_without_a_record_is_taken_over_only_where_it_is_the_same(
     assert_eq!(kept(&server.start("one")), ["/var/note"]);
     server.image(SECOND);
     let outcome = server.start("two");
-    assert_eq!((outcome.replaced, server.volume("cat www/index.html note")), (2, "2\nmine\n".to_owned()));
+    assert_eq!(
+        (outcome.replaced, server.volume("cat www/index.html note")),
+        (2, "2\nmine\n".to_owned())
+    );
 }
 
 /// As far as seeding is concerned, what initdb makes.
@@ -382,9 +589,16 @@ const CLUSTER: &str = "
 
 #[test]
 fn no_byte_of_a_database_that_was_used_is_replaced() {
-    let next = CLUSTER.replace("tr '\\0' a", "tr '\\0' b").replace("echo 17", "mkdir base/9; echo x > base/9/PG_VERSION; echo 17");
-    for (name, mount, folder) in [("unit", "/var", "lib/postgresql/17/main"), ("volume", "/var/lib/postgresql/17/main", ".")] {
-        // One byte of a page, in place and with the time set back; nothing but a time; one file more; one file less; more of the log.
+    let next = CLUSTER.replace("tr '\\0' a", "tr '\\0' b").replace(
+        "echo 17",
+        "mkdir base/9; echo x > base/9/PG_VERSION; echo 17",
+    );
+    for (name, mount, folder) in [
+        ("unit", "/var", "lib/postgresql/17/main"),
+        ("volume", "/var/lib/postgresql/17/main", "."),
+    ] {
+        // One byte of a page, in place and with the time set back; nothing but a time; one file
+        // more; one file less; more of the log.
         for (number, change) in [
             "cp -p base/5/1259 /tmp/$$; printf x | dd of=base/5/1259 bs=1 seek=5000 conv=notrunc status=none; touch -r /tmp/$$ base/5/1259; rm /tmp/$$",
             "touch global/pg_control",
@@ -413,18 +627,28 @@ fn no_byte_of_a_database_that_was_used_is_replaced() {
         server.start("one");
         server.image(&format!("mkdir -p {folder}; cd {folder}; {next}"));
         assert_eq!(server.start("two").kept, Kept::default());
-        assert_eq!(server.volume(&format!("cd {folder}; cat base/9/PG_VERSION; head -c 1 base/1/1259; stat -c %a .")), "x\nb700\n");
+        assert_eq!(
+            server.volume(&format!(
+                "cd {folder}; cat base/9/PG_VERSION; head -c 1 base/1/1259; stat -c %a ."
+            )),
+            "x\nb700\n"
+        );
     }
 }
 
 #[test]
 fn a_volume_that_somebody_filled_takes_nothing_from_a_later_image_but_directories_for_logs() {
-    for (mount, line) in [("/srv", ""), ("/var/log", "d 750 ./nginx\nd 755 ./nginx/sites\n")] {
+    for (mount, line) in [
+        ("/srv", ""),
+        ("/var/log", "d 750 ./nginx\nd 755 ./nginx/sites\n"),
+    ] {
         let server = Server::new(&format!("filled{}", mount.replace('/', "-")), mount);
         server.image("mkdir nothing");
         server.start("one");
         server.volume("echo data > data");
-        server.image("mkdir -p nothing nginx/sites; chmod 750 nginx; echo x > nginx/README; echo y > new");
+        server.image(
+            "mkdir -p nothing nginx/sites; chmod 750 nginx; echo x > nginx/README; echo y > new",
+        );
         let outcome = server.start("two");
         assert_eq!(kept(&outcome), [mount]);
         assert_eq!(server.volume("find . -mindepth 1 ! -path './.adamant*' -printf '%y %m %p\n' | grep -v nothing | grep -v data | sort || true"), line);
@@ -440,10 +664,16 @@ fn refresh_never_adds_what_is_new_and_replaces_nothing() {
         server.start("one");
         server.image(SECOND);
         let outcome = server.start("two");
-        assert_eq!((outcome.replaced, kept(&outcome), outcome.seeded), (0, vec![], if mount == "/var" { 2 } else { 0 }));
+        assert_eq!(
+            (outcome.replaced, kept(&outcome), outcome.seeded),
+            (0, vec![], if mount == "/var" { 2 } else { 0 })
+        );
         assert_eq!(server.volume("cat www/index.html note"), "1\n1\n");
         server.refresh = Refresh::Unchanged;
-        assert!(server.start("three").replaced > 0, "what was seeded is remembered all the same");
+        assert!(
+            server.start("three").replaced > 0,
+            "what was seeded is remembered all the same"
+        );
         assert_eq!(server.volume("cat www/index.html lib/new/file"), "2\n2\n");
     }
 }
@@ -452,10 +682,14 @@ fn refresh_never_adds_what_is_new_and_replaces_nothing() {
 fn a_hard_link_between_units_is_never_broken() {
     let linked = "mkdir -p lib/a lib/b lib/c; echo V > lib/a/file; ln lib/a/file lib/b/file; ln lib/a/file top; echo V > lib/c/own";
     let inodes = "stat -c %i lib/a/file lib/b/file top | uniq | wc -l; cat lib/a/file lib/c/own";
-    for (number, (change, expected, replaced)) in
-        [("true", "1\n2\n2\n", 4), ("echo x > lib/b/added", "1\n1\n2\n", 1), ("rm top", "", 1), ("ln lib/a/file lib/c/more", "1\n1\n1\n", 0)]
-            .into_iter()
-            .enumerate()
+    for (number, (change, expected, replaced)) in [
+        ("true", "1\n2\n2\n", 4),
+        ("echo x > lib/b/added", "1\n1\n2\n", 1),
+        ("rm top", "", 1),
+        ("ln lib/a/file lib/c/more", "1\n1\n1\n", 0),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let server = Server::new(&format!("linked-{number}"), "/var");
         server.image(&linked.replace('V', "1"));
@@ -468,7 +702,8 @@ fn a_hard_link_between_units_is_never_broken() {
             assert_eq!(server.volume(inodes), expected, "{change}");
         }
     }
-    // A later image without the link: both units are the image's, and so both are replaced; with one that was changed none is.
+    // A later image without the link: both units are the image's, and so both are replaced; with
+    // one that was changed none is.
     for change in ["true", "echo x > lib/b/added"] {
         let server = Server::new("unlinked", "/var");
         server.image(&linked.replace('V', "1"));
@@ -477,7 +712,14 @@ fn a_hard_link_between_units_is_never_broken() {
         server.image("mkdir -p lib/a lib/b lib/c; echo 2 > lib/a/file; echo 1 > lib/b/file; echo 1 > top; echo 1 > lib/c/own");
         server.start("two");
         let seen = server.volume("stat -c %h lib/a/file top; cat lib/a/file");
-        assert_eq!(seen, if change == "true" { "1\n1\n2\n" } else { "3\n3\n1\n" });
+        assert_eq!(
+            seen,
+            if change == "true" {
+                "1\n1\n2\n"
+            } else {
+                "3\n3\n1\n"
+            }
+        );
     }
     // One file of a unit linked with one that is outside of all units leads nowhere.
     let server = Server::new("link-outside", "/srv");
@@ -491,10 +733,20 @@ fn a_hard_link_between_units_is_never_broken() {
 #[test]
 fn places_that_are_covered_are_no_part_of_a_unit_and_hold_what_they_held() {
     let mut server = Server::new("covered", "/var");
-    server.covered = ["lib/apt/lists", "lib/dpkg", "log", "lib/apt/extended_states"].map(PathBuf::from).to_vec();
+    server.covered = [
+        "lib/apt/lists",
+        "lib/dpkg",
+        "log",
+        "lib/apt/extended_states",
+    ]
+    .map(PathBuf::from)
+    .to_vec();
     server.image("mkdir -p lib/apt/lists lib/apt/periodic lib/dpkg log/x; echo i > lib/apt/lists/index; echo i > lib/dpkg/status; echo 1 > lib/apt/file; echo i > lib/apt/extended_states");
     server.start("one");
-    assert_eq!(server.volume("find . -mindepth 1 ! -path './.adamant*' | sort"), "./lib\n./lib/apt\n./lib/apt/file\n./lib/apt/periodic\n");
+    assert_eq!(
+        server.volume("find . -mindepth 1 ! -path './.adamant*' | sort"),
+        "./lib\n./lib/apt\n./lib/apt/file\n./lib/apt/periodic\n"
+    );
     // Mount points are made later, and hold nothing.
     server.volume("mkdir lib/dpkg lib/apt/lists log; touch lib/apt/extended_states");
     server.image("mkdir -p lib/apt/lists lib/apt/periodic lib/dpkg log/x; echo j > lib/apt/lists/index; echo 2 > lib/apt/file");
@@ -504,25 +756,45 @@ fn places_that_are_covered_are_no_part_of_a_unit_and_hold_what_they_held() {
     server.volume("mkdir -p lib/apt/lists; echo old > lib/apt/lists/index");
     server.image("mkdir -p lib/apt/periodic; echo 3 > lib/apt/file");
     let outcome = server.start("three");
-    assert_eq!((kept(&outcome), server.volume("cat lib/apt/lists/index lib/apt/file")), (vec!["/var/lib/apt"], "old\n2\n".to_owned()));
+    assert_eq!(
+        (
+            kept(&outcome),
+            server.volume("cat lib/apt/lists/index lib/apt/file")
+        ),
+        (vec!["/var/lib/apt"], "old\n2\n".to_owned())
+    );
     // It is no difference on a volume without a record: what is the same beside it is taken over.
     server.image("mkdir -p lib/apt/lists lib/apt/periodic; echo 2 > lib/apt/file");
     server.volume("rm .adamant/seeded");
-    let time = fs::metadata(server.volume.path().join("lib/apt/file")).unwrap().modified().unwrap();
-    fs::File::open(server.image.path().join("lib/apt/file")).unwrap().set_modified(time).unwrap();
+    let time = fs::metadata(server.volume.path().join("lib/apt/file"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    fs::File::open(server.image.path().join("lib/apt/file"))
+        .unwrap()
+        .set_modified(time)
+        .unwrap();
     assert_eq!(kept(&server.start("four")), [""; 0]);
 }
 
 #[test]
 fn whenever_the_power_goes_the_next_start_ends_as_if_it_had_not() {
-    for (mount, change) in [("/var", "echo mine > lib/mine; echo x >> cache/x"), ("/srv", "true")] {
+    for (mount, change) in [
+        ("/var", "echo mine > lib/mine; echo x >> cache/x"),
+        ("/srv", "true"),
+    ] {
         let linked = "mkdir -p lib/one lib/two; echo V > lib/one/file; ln lib/one/file lib/two/file; touch -d '2000-01-0V' lib/one/file";
-        let versions = [(FIRST, "1"), (SECOND, "2")]
-            .map(|(script, number)| format!("{script}\n{}\nfind . -exec touch -h -d '2000-01-0{number}' {{}} +", linked.replace('V', number)));
+        let versions = [(FIRST, "1"), (SECOND, "2")].map(|(script, number)| {
+            format!(
+                "{script}\n{}\nfind . -exec touch -h -d '2000-01-0{number}' {{}} +",
+                linked.replace('V', number)
+            )
+        });
         let mut cuts = 0;
         for number in 0.. {
             let server = Server::new(&format!("power{}", mount.replace('/', "-")), mount);
-            // The first cut may come at the first start already, and a second one while the first is mended.
+            // The first cut may come at the first start already, and a second one while the first
+            // is mended.
             let cut_start = |mark: &str, at: u32| {
                 UNTIL_CUT.set(Some(at));
                 let ended = catch_unwind(AssertUnwindSafe(|| server.start(mark)));
@@ -589,7 +861,12 @@ fn what_somebody_changed_between_a_power_cut_and_the_next_start_stays() {
         UNTIL_CUT.set(None);
         server.volume("echo mine > www/index.html; echo mine > lib/app/added");
         server.start("two");
-        assert_eq!(server.volume("cat www/index.html lib/app/added"), "mine\nmine\n", "cut {number}: {}", ended.is_err());
+        assert_eq!(
+            server.volume("cat www/index.html lib/app/added"),
+            "mine\nmine\n",
+            "cut {number}: {}",
+            ended.is_err()
+        );
     }
 }
 

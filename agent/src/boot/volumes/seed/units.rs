@@ -1,7 +1,8 @@
 //! What the image has for a volume, divided into members: what one rename puts into place.
 //!
-//! On the volume at /var the entries directly below /var and below /var/lib are the members, and each is a unit. On any other volume the entries
-//! directly below its root are the members, and all of them together are one unit.
+//! On the volume at /var the entries directly below /var and below /var/lib are the members, and
+//! each is a unit. On any other volume the entries directly below its root are the members, and all
+//! of them together are one unit.
 
 use std::ffi::{CStr, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,8 +30,8 @@ pub enum Division {
     Whole,
 }
 
-/// Places on the volume that show something else once the server runs: mount points of other volumes, and data that comes from the image. All paths
-/// are relative to the volume.
+/// Places on the volume that show something else once the server runs: mount points of other
+/// volumes, and data that comes from the image. All paths are relative to the volume.
 #[derive(Debug, Clone, Copy)]
 pub struct Covered<'a>(pub &'a [PathBuf]);
 
@@ -42,7 +43,9 @@ impl Covered<'_> {
 
     /// Whether such a place lies below this path.
     pub fn is_above_one(&self, path: &Path) -> bool {
-        self.0.iter().any(|place| place != path && place.starts_with(path))
+        self.0
+            .iter()
+            .any(|place| place != path && place.starts_with(path))
     }
 }
 
@@ -78,32 +81,64 @@ pub struct Member {
 impl Member {
     /// About how many bytes the entries take on ext4 with blocks of 4 KiB.
     pub fn bytes(&self) -> u64 {
-        self.entries.iter().map(|entry| if entry.about.is_file() { entry.about.size.next_multiple_of(4096) } else { 4096 }).sum()
+        self.entries
+            .iter()
+            .map(|entry| {
+                if entry.about.is_file() {
+                    entry.about.size.next_multiple_of(4096)
+                } else {
+                    4096
+                }
+            })
+            .sum()
     }
 }
 
 /// Lists what the image has, without the places that are covered, in the order of names.
 ///
 /// What can't be listed, because it is too deep, comes in the second list.
-pub fn list(image: &OwnedFd, division: Division, covered: Covered, buffers: &mut Buffers) -> Result<(Vec<Member>, Vec<Fault>), Fault> {
-    let mut listing = Listing { covered, members: Vec::new(), unlisted: Vec::new(), buffers };
+pub fn list(
+    image: &OwnedFd,
+    division: Division,
+    covered: Covered,
+    buffers: &mut Buffers,
+) -> Result<(Vec<Member>, Vec<Fault>), Fault> {
+    let mut listing = Listing {
+        covered,
+        members: Vec::new(),
+        unlisted: Vec::new(),
+        buffers,
+    };
     let fail = |path: &Path, why: Errno| Fault::image(path, why);
     for name in names(image).map_err(|e| fail(Path::new("."), e))? {
         let path = PathBuf::from(OsStr::from_bytes(name.to_bytes()));
         if path == Path::new(IDENTITY_DIR) || path == Path::new(LOST_AND_FOUND) {
             continue;
         }
-        let found = look(image, &name).and_then(|found| found.ok_or(Errno::ENOENT)).map_err(|e| fail(&path, e))?;
-        if division == Division::Members && path == Path::new(CONTAINER) && kind(&found) == SFlag::S_IFDIR {
+        let found = look(image, &name)
+            .and_then(|found| found.ok_or(Errno::ENOENT))
+            .map_err(|e| fail(&path, e))?;
+        if division == Division::Members
+            && path == Path::new(CONTAINER)
+            && kind(&found) == SFlag::S_IFDIR
+        {
             let container = open_folder(image, &name).map_err(|e| fail(&path, e))?;
             for name in names(&container).map_err(|e| fail(&path, e))? {
-                listing.member(container.as_fd(), &name, path.join(OsStr::from_bytes(name.to_bytes())))?;
+                listing.member(
+                    container.as_fd(),
+                    &name,
+                    path.join(OsStr::from_bytes(name.to_bytes())),
+                )?;
             }
         } else {
             listing.member(image.as_fd(), &name, path)?;
         }
     }
-    let Listing { mut members, unlisted, .. } = listing;
+    let Listing {
+        mut members,
+        unlisted,
+        ..
+    } = listing;
     count_links(&mut members);
     Ok((members, unlisted))
 }
@@ -129,18 +164,40 @@ impl Listing<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, folder: BorrowedFd, name: &CStr, path: PathBuf, entries: &mut Vec<Entry>, depth: usize) -> Result<(), Fault> {
+    fn entry(
+        &mut self,
+        folder: BorrowedFd,
+        name: &CStr,
+        path: PathBuf,
+        entries: &mut Vec<Entry>,
+        depth: usize,
+    ) -> Result<(), Fault> {
         if depth > beneath::MAX_DEPTH {
             return Err(Fault::image(&path, Errno::ELOOP));
         }
         let fail = |e: Errno| Fault::image(&path, e);
-        let about = About::from(&look(folder, name).and_then(|found| found.ok_or(Errno::ENOENT)).map_err(fail)?);
-        let mut inside = if about.is_folder() { Some(beneath::open_dir(folder, name).map_err(fail)?) } else { None };
+        let about = About::from(
+            &look(folder, name)
+                .and_then(|found| found.ok_or(Errno::ENOENT))
+                .map_err(fail)?,
+        );
+        let mut inside = if about.is_folder() {
+            Some(beneath::open_dir(folder, name).map_err(fail)?)
+        } else {
+            None
+        };
         let (content, xattrs) = match &inside {
-            Some(inside) => attributes_of(inside, self.buffers).map(|(content, any)| (Some(content), any)).map_err(|why| Fault::image(&path, why))?,
+            Some(inside) => attributes_of(inside, self.buffers)
+                .map(|(content, any)| (Some(content), any))
+                .map_err(|why| Fault::image(&path, why))?,
             None => (None, false),
         };
-        entries.push(Entry { path: path.clone(), about, content, xattrs });
+        entries.push(Entry {
+            path: path.clone(),
+            about,
+            content,
+            xattrs,
+        });
         if let Some(inside) = &mut inside {
             for name in beneath::names_in(inside).map_err(fail)? {
                 let below = path.join(OsStr::from_bytes(name.to_bytes()));
@@ -156,25 +213,44 @@ impl Listing<'_> {
 /// Counts links among these members alone: other names of an inode lie where no link is made to.
 pub fn count_links(members: &mut [Member]) {
     let mut links = Links::new();
-    for entry in members.iter().flat_map(|member| &member.entries).filter(|entry| entry.about.is_linked()) {
+    for entry in members
+        .iter()
+        .flat_map(|member| &member.entries)
+        .filter(|entry| entry.about.is_linked())
+    {
         links.entry(entry.about.inode).or_insert((0, 0)).0 += 1;
     }
-    for entry in members.iter_mut().flat_map(|member| &mut member.entries).filter(|entry| entry.about.is_linked()) {
+    for entry in members
+        .iter_mut()
+        .flat_map(|member| &mut member.entries)
+        .filter(|entry| entry.about.is_linked())
+    {
         entry.about.links = links.get(&entry.about.inode).map_or(1, |(names, _)| *names);
     }
 }
 
-/// Members that a hard link connects, as groups of positions: they are put into place together or not at all.
+/// Members that a hard link connects, as groups of positions: they are put into place together or
+/// not at all.
 pub fn linked(members: &[Member]) -> Vec<Vec<usize>> {
     let mut group_of: Vec<usize> = (0..members.len()).collect();
     // In the place of a number of names, the position of the first member with one.
     let mut first = Links::new();
     for (position, member) in members.iter().enumerate() {
-        for entry in member.entries.iter().filter(|entry| entry.about.is_linked()) {
-            let other = group_of[first.entry(entry.about.inode).or_insert((position as u64, 0)).0 as usize];
+        for entry in member
+            .entries
+            .iter()
+            .filter(|entry| entry.about.is_linked())
+        {
+            let other = group_of[first
+                .entry(entry.about.inode)
+                .or_insert((position as u64, 0))
+                .0 as usize];
             let own = group_of[position];
             if other != own {
-                group_of.iter_mut().filter(|group| **group == own).for_each(|group| *group = other);
+                group_of
+                    .iter_mut()
+                    .filter(|group| **group == own)
+                    .for_each(|group| *group = other);
             }
         }
     }

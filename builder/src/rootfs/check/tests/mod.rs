@@ -13,26 +13,63 @@ fn a_good_image_has_no_findings() {
 #[test]
 fn what_makes_an_image_useless_is_an_error() {
     for (rule, part, changes) in [
-        ("no-init", "leads to ../lib/systemd/systemd", &[("/usr/lib/systemd/systemd", "-")][..]),
-        ("no-mount-point", "/proc is no directory of the image", &[("/proc", "-")]),
-        ("no-mount-point", "/var/log, the mount point of volume \"logs\", is no directory", &[("/var/log", "-")]),
-        ("no-volume-tools", "no e2fsck to", &[("/usr/sbin/e2fsck", "-")]),
+        (
+            "no-init",
+            "leads to ../lib/systemd/systemd",
+            &[("/usr/lib/systemd/systemd", "-")][..],
+        ),
+        (
+            "no-mount-point",
+            "/proc is no directory of the image",
+            &[("/proc", "-")],
+        ),
+        (
+            "no-mount-point",
+            "/var/log, the mount point of volume \"logs\", is no directory",
+            &[("/var/log", "-")],
+        ),
+        (
+            "no-volume-tools",
+            "no e2fsck to",
+            &[("/usr/sbin/e2fsck", "-")],
+        ),
         ("no-machine-id", "missing", &[("/etc/machine-id", "-")]),
-        ("no-machine-id", "not a file", &[("/etc/machine-id", "-> /var/lib/id")]),
+        (
+            "no-machine-id",
+            "not a file",
+            &[("/etc/machine-id", "-> /var/lib/id")],
+        ),
         (
             "sshd-without-host-keys",
             "read-only root",
             &[
-                ("/etc/systemd/system/multi-user.target.wants/ssh.service", "x"),
-                ("/usr/lib/systemd/system/ssh.service", "[Service]\nExecStart=/usr/sbin/sshd -D\n"),
+                (
+                    "/etc/systemd/system/multi-user.target.wants/ssh.service",
+                    "x",
+                ),
+                (
+                    "/usr/lib/systemd/system/ssh.service",
+                    "[Service]\nExecStart=/usr/sbin/sshd -D\n",
+                ),
                 ("/usr/sbin/sshd", "ELF"),
             ],
         ),
-        ("no-image-name", "IMAGE_ID", &[("/usr/lib/os-release", "ID=debian\n")]),
+        (
+            "no-image-name",
+            "IMAGE_ID",
+            &[("/usr/lib/os-release", "ID=debian\n")],
+        ),
         (
             "no-disk-driver",
             "no driver for any disk",
-            &[("/boot/vmlinuz-6.1", "MZ"), ("/boot/config-6.1", "CONFIG_EXT4_FS=y\n"), ("/usr/lib/modules/6.1/modules.dep", "kernel/fs/erofs/erofs.ko.xz:\n")],
+            &[
+                ("/boot/vmlinuz-6.1", "MZ"),
+                ("/boot/config-6.1", "CONFIG_EXT4_FS=y\n"),
+                (
+                    "/usr/lib/modules/6.1/modules.dep",
+                    "kernel/fs/erofs/erofs.ko.xz:\n",
+                ),
+            ],
         ),
         (
             "no-ext4",
@@ -40,12 +77,20 @@ fn what_makes_an_image_useless_is_an_error() {
             &[
                 ("/boot/vmlinuz-6.1", "MZ"),
                 ("/boot/config-6.1", "CONFIG_EROFS=y\n"),
-                ("/usr/lib/modules/6.1/modules.dep", "kernel/drivers/block/virtio_blk.ko.xz:\n"),
+                (
+                    "/usr/lib/modules/6.1/modules.dep",
+                    "kernel/drivers/block/virtio_blk.ko.xz:\n",
+                ),
             ],
         ),
     ] {
         let findings = found("", changes);
-        assert!(findings.iter().any(|f| f.is_error && f.rule == rule && f.message.contains(part)), "{rule}: {findings:?}");
+        assert!(
+            findings
+                .iter()
+                .any(|f| f.is_error && f.rule == rule && f.message.contains(part)),
+            "{rule}: {findings:?}"
+        );
     }
 }
 
@@ -55,18 +100,35 @@ fn what_breaks_one_service_is_a_warning_with_what_to_write() {
     let bad = wanted("bad.service");
     let ssh = wanted("ssh.service");
     for (rule, part, hint, changes) in [
-        ("link-leaves-image", "/srv/out -> ../../etc", "path = \"/srv/out\"", vec![("/srv/out", "-> ../../etc")]),
+        (
+            "link-leaves-image",
+            "/srv/out -> ../../etc",
+            "path = \"/srv/out\"",
+            vec![("/srv/out", "-> ../../etc")],
+        ),
         (
             "unit-writes-read-only",
             "bad.service (/etc/bad)",
             "link = \"/dev/null\"",
-            vec![(&*bad, "[Service]\nReadWritePaths=/etc/bad\n"), ("/usr/lib/systemd/system/bad.service", "[Service]\nReadWritePaths=/etc/bad\n")],
+            vec![
+                (&*bad, "[Service]\nReadWritePaths=/etc/bad\n"),
+                (
+                    "/usr/lib/systemd/system/bad.service",
+                    "[Service]\nReadWritePaths=/etc/bad\n",
+                ),
+            ],
         ),
         (
             "unit-writes-read-only",
             "bad.service (/opt/x.log)",
             "mount = \"/opt\"",
-            vec![(&*bad, "x"), ("/usr/lib/systemd/system/bad.service", "[Service]\nStandardOutput=append:/opt/x.log\n")],
+            vec![
+                (&*bad, "x"),
+                (
+                    "/usr/lib/systemd/system/bad.service",
+                    "[Service]\nStandardOutput=append:/opt/x.log\n",
+                ),
+            ],
         ),
         (
             "sshd-without-host-keys",
@@ -83,55 +145,122 @@ fn what_breaks_one_service_is_a_warning_with_what_to_write() {
             "sshd-shared-host-keys",
             "ssh_host_rsa_key",
             "HostKey /var/lib/ssh",
-            vec![(&*ssh, "x"), ("/usr/lib/systemd/system/ssh.service", "[Service]\n"), ("/usr/sbin/sshd", "ELF"), ("/etc/ssh/ssh_host_rsa_key", "k")],
+            vec![
+                (&*ssh, "x"),
+                ("/usr/lib/systemd/system/ssh.service", "[Service]\n"),
+                ("/usr/sbin/sshd", "ELF"),
+                ("/etc/ssh/ssh_host_rsa_key", "k"),
+            ],
         ),
         (
             "home-read-only",
             "joe (/home/joe)",
             "mount = \"/home\"",
-            vec![("/etc/passwd", "root:x:0:0::/root:/bin/sh\njoe:x:1000:1000::/home/joe:/bin/sh\nd:x:1001:1::/x:/usr/sbin/nologin\n")],
+            vec![(
+                "/etc/passwd",
+                "root:x:0:0::/root:/bin/sh\njoe:x:1000:1000::/home/joe:/bin/sh\nd:x:1001:1::/x:/usr/sbin/nologin\n",
+            )],
         ),
-        ("empty-password", "root", "ssh.authorized_keys.root", vec![("/etc/shadow", "root::1:::::: \na:*:1::::::\n")]),
-        ("shared-machine-id", "machine-id", "keep", vec![("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")]),
+        (
+            "empty-password",
+            "root",
+            "ssh.authorized_keys.root",
+            vec![("/etc/shadow", "root::1:::::: \na:*:1::::::\n")],
+        ),
+        (
+            "shared-machine-id",
+            "machine-id",
+            "keep",
+            vec![("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")],
+        ),
     ] {
         let findings = found("", &changes);
-        let [finding] = &findings[..] else { panic!("{rule}: {findings:?}") };
-        assert!(!finding.is_error && finding.rule == rule && finding.message.contains(part) && finding.hint.contains(hint), "{rule}: {finding:?}");
+        let [finding] = &findings[..] else {
+            panic!("{rule}: {findings:?}")
+        };
+        assert!(
+            !finding.is_error
+                && finding.rule == rule
+                && finding.message.contains(part)
+                && finding.hint.contains(hint),
+            "{rule}: {finding:?}"
+        );
     }
 }
 
 #[test]
 fn without_volumes_state_has_no_place() {
-    let rules: Vec<_> = found("volumes = []", &[]).into_iter().map(|finding| finding.rule).collect();
+    let rules: Vec<_> = found("volumes = []", &[])
+        .into_iter()
+        .map(|finding| finding.rule)
+        .collect();
     assert_eq!(rules, ["unit-writes-read-only", "var-read-only"]);
 }
 
 #[test]
 fn what_the_operator_already_did_is_not_complained_about() {
-    let ssh = ("/etc/systemd/system/multi-user.target.wants/ssh.service", "x");
+    let ssh = (
+        "/etc/systemd/system/multi-user.target.wants/ssh.service",
+        "x",
+    );
     let moved = [
         ssh,
-        ("/usr/lib/systemd/system/ssh.service", "[Service]\nExecStart=/usr/sbin/sshd -D\n"),
-        ("/etc/systemd/system/ssh.service.d/key.conf", "[Service]\nExecStartPre=/bin/sh -c 'ssh-keygen -A -f /var/lib/ssh'\n"),
-        ("/etc/ssh/sshd_config.d/key.conf", "HostKey /var/lib/ssh/ssh_host_ed25519_key\n"),
+        (
+            "/usr/lib/systemd/system/ssh.service",
+            "[Service]\nExecStart=/usr/sbin/sshd -D\n",
+        ),
+        (
+            "/etc/systemd/system/ssh.service.d/key.conf",
+            "[Service]\nExecStartPre=/bin/sh -c 'ssh-keygen -A -f /var/lib/ssh'\n",
+        ),
+        (
+            "/etc/ssh/sshd_config.d/key.conf",
+            "HostKey /var/lib/ssh/ssh_host_ed25519_key\n",
+        ),
         ("/usr/sbin/sshd", "ELF"),
     ];
     assert_eq!(found("", &moved), []);
-    let named =
-        [ssh, ("/usr/lib/systemd/system/ssh.service", "[Service]\nExecStart=/usr/sbin/sshd -D -o HostKey=/var/lib/ssh/key\n"), ("/usr/sbin/sshd", "ELF")];
+    let named = [
+        ssh,
+        (
+            "/usr/lib/systemd/system/ssh.service",
+            "[Service]\nExecStart=/usr/sbin/sshd -D -o HostKey=/var/lib/ssh/key\n",
+        ),
+        ("/usr/sbin/sshd", "ELF"),
+    ];
     assert_eq!(found("", &named), []);
-    let masked = [ssh, ("/usr/lib/systemd/system/ssh.service", "[Service]\n"), ("/etc/systemd/system/ssh.service", "-> /dev/null"), ("/usr/sbin/sshd", "ELF")];
+    let masked = [
+        ssh,
+        ("/usr/lib/systemd/system/ssh.service", "[Service]\n"),
+        ("/etc/systemd/system/ssh.service", "-> /dev/null"),
+        ("/usr/sbin/sshd", "ELF"),
+    ];
     assert_eq!(found("", &masked), []);
-    let fstab = [("/usr/lib/systemd/system/tmp.mount", "-"), ("/etc/fstab", "# x\ntmpfs /tmp tmpfs nosuid 0 0\n")];
+    let fstab = [
+        ("/usr/lib/systemd/system/tmp.mount", "-"),
+        ("/etc/fstab", "# x\ntmpfs /tmp tmpfs nosuid 0 0\n"),
+    ];
     assert_eq!(found("", &fstab), []);
     let skipped = [
-        ("/etc/systemd/system/multi-user.target.wants/bad.service", "x"),
-        ("/usr/lib/systemd/system/bad.service", "[Unit]\nConditionPathIsReadWrite=/etc/x\n[Service]\nReadWritePaths=/etc/x\n"),
+        (
+            "/etc/systemd/system/multi-user.target.wants/bad.service",
+            "x",
+        ),
+        (
+            "/usr/lib/systemd/system/bad.service",
+            "[Unit]\nConditionPathIsReadWrite=/etc/x\n[Service]\nReadWritePaths=/etc/x\n",
+        ),
     ];
     assert_eq!(found("", &skipped), []);
     let permission = [
-        ("/etc/systemd/system/multi-user.target.wants/logind.service", "x"),
-        ("/usr/lib/systemd/system/logind.service", "[Service]\nReadWritePaths=/etc /run\n"),
+        (
+            "/etc/systemd/system/multi-user.target.wants/logind.service",
+            "x",
+        ),
+        (
+            "/usr/lib/systemd/system/logind.service",
+            "[Service]\nReadWritePaths=/etc /run\n",
+        ),
     ];
     assert_eq!(found("", &permission), []);
 }
@@ -147,42 +276,102 @@ fn links_up_to_the_root_stay_in_the_image() {
         ("/a/b", "/../../x", false),
         ("/a", "./b", false),
     ] {
-        assert_eq!(leaves(path.as_bytes(), target.as_bytes()), out, "{path} -> {target}");
+        assert_eq!(
+            leaves(path.as_bytes(), target.as_bytes()),
+            out,
+            "{path} -> {target}"
+        );
     }
 }
 
 #[test]
 fn what_the_seal_denies_or_needs_is_an_error_with_its_paths() {
-    let changes =
-        [("/usr/bin/dash", "ELF"), ("/usr/bin/sh", "-> dash"), ("/usr/bin/python3.13", "ELF"), ("/usr/share/perl", "no program"), ("/usr/sbin/sshd", "ELF")];
-    let findings = found("[seal]\ndeny = [\"shell\", \"interpreter\", \"setuid\"]", &changes);
-    let messages: Vec<&str> = findings.iter().filter(|found| found.rule == "denied").map(|found| found.message.as_str()).collect();
+    let changes = [
+        ("/usr/bin/dash", "ELF"),
+        ("/usr/bin/sh", "-> dash"),
+        ("/usr/bin/python3.13", "ELF"),
+        ("/usr/share/perl", "no program"),
+        ("/usr/sbin/sshd", "ELF"),
+    ];
+    let findings = found(
+        "[seal]\ndeny = [\"shell\", \"interpreter\", \"setuid\"]",
+        &changes,
+    );
+    let messages: Vec<&str> = findings
+        .iter()
+        .filter(|found| found.rule == "denied")
+        .map(|found| found.message.as_str())
+        .collect();
     // Files of this small image are all executable.
-    assert_eq!(messages[0], "[seal] deny has \"shell\", and the image has /usr/bin/dash");
-    assert!(messages[1].contains("/usr/bin/python3.13") && messages.len() == 2, "{messages:?}");
-    assert!(found("", &changes).iter().all(|found| found.rule != "denied"));
-    let scripts = |more: &str| {
-        let findings = found(&format!("[seal]\nlevel = \"guard\"\nscripts = \"refuse\"\n{more}"), &[("/usr/bin/dash", "\x7fELF"), ("/usr/bin/sh", "-> dash")]);
-        findings.into_iter().filter(|found| found.rule == "no-interpreter").map(|found| format!("{} ({})", found.message, found.hint)).collect::<Vec<_>>()
-    };
-    assert_eq!(scripts("[seal.allow]\nscripts = [\"/usr/bin/sh\"]"), [""; 0]);
     assert_eq!(
-        scripts("interpreters = [\"/usr/bin/python3\"]\n[seal.allow]\nscripts = [\"/usr/bin/sh\", \"/usr/bin/perl\"]"),
+        messages[0],
+        "[seal] deny has \"shell\", and the image has /usr/bin/dash"
+    );
+    assert!(
+        messages[1].contains("/usr/bin/python3.13") && messages.len() == 2,
+        "{messages:?}"
+    );
+    assert!(
+        found("", &changes)
+            .iter()
+            .all(|found| found.rule != "denied")
+    );
+    let scripts = |more: &str| {
+        let findings = found(
+            &format!("[seal]\nlevel = \"guard\"\nscripts = \"refuse\"\n{more}"),
+            &[("/usr/bin/dash", "\x7fELF"), ("/usr/bin/sh", "-> dash")],
+        );
+        findings
+            .into_iter()
+            .filter(|found| found.rule == "no-interpreter")
+            .map(|found| format!("{} ({})", found.message, found.hint))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        scripts("[seal.allow]\nscripts = [\"/usr/bin/sh\"]"),
+        [""; 0]
+    );
+    assert_eq!(
+        scripts(
+            "interpreters = [\"/usr/bin/python3\"]\n[seal.allow]\nscripts = [\"/usr/bin/sh\", \"/usr/bin/perl\"]"
+        ),
         [
             "[seal] interpreters names /usr/bin/python3, which is no program of the image (name a program of the image, not a script and nothing below a volume)",
             "[seal.allow] scripts names /usr/bin/perl, which is no interpreter of the image (name one of its interpreters: the image has /usr/bin/dash)",
         ]
     );
-    let kernel =
-        [("/boot/vmlinuz-6.1", "MZ"), ("/boot/config-6.1", "CONFIG_EXT4_FS=y\nCONFIG_VIRTIO_BLK=y\nCONFIG_BPF_LSM=y\n"), ("/usr/sbin/modprobe", "ELF")];
+    let kernel = [
+        ("/boot/vmlinuz-6.1", "MZ"),
+        (
+            "/boot/config-6.1",
+            "CONFIG_EXT4_FS=y\nCONFIG_VIRTIO_BLK=y\nCONFIG_BPF_LSM=y\n",
+        ),
+        ("/usr/sbin/modprobe", "ELF"),
+    ];
     for (enforce, is_error) in [("require", true), ("prefer", false)] {
-        let findings = found(&format!("[seal]\nlevel = \"guard\"\nenforce = {enforce:?}"), &kernel);
-        let found: Vec<&Finding> = findings.iter().filter(|found| found.rule == "kernel-without-guard").collect();
-        assert!(found.len() == 1 && found[0].is_error == is_error && found[0].message.contains("DEBUG_INFO_BTF"), "{findings:?}");
+        let findings = found(
+            &format!("[seal]\nlevel = \"guard\"\nenforce = {enforce:?}"),
+            &kernel,
+        );
+        let found: Vec<&Finding> = findings
+            .iter()
+            .filter(|found| found.rule == "kernel-without-guard")
+            .collect();
+        assert!(
+            found.len() == 1
+                && found[0].is_error == is_error
+                && found[0].message.contains("DEBUG_INFO_BTF"),
+            "{findings:?}"
+        );
     }
-    let findings = found("[seal.allow]\nmounts = [\"/srv/containers\", \"/var/lib/containers\"]", &[]);
+    let findings = found(
+        "[seal.allow]\nmounts = [\"/srv/containers\", \"/var/lib/containers\"]",
+        &[],
+    );
     assert!(
-        findings.iter().any(|found| found.rule == "no-mount-folder" && found.message.contains("/srv/containers") && !found.message.contains("/var/lib")),
+        findings.iter().any(|found| found.rule == "no-mount-folder"
+            && found.message.contains("/srv/containers")
+            && !found.message.contains("/var/lib")),
         "{findings:?}"
     );
 }

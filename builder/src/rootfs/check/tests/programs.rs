@@ -17,24 +17,52 @@ fn init(changes: &[(&str, &str)], program: Program, more: &[(&str, Program)]) ->
 }
 
 fn cannot_run(why: &str) -> Vec<String> {
-    vec![format!("error init-cannot-run: the image's init /sbin/init (which is /usr/lib/systemd/systemd) cannot run: {why}")]
+    vec![format!(
+        "error init-cannot-run: the image's init /sbin/init (which is /usr/lib/systemd/systemd) cannot run: {why}"
+    )]
 }
 
 #[test]
 fn an_init_without_its_loader_or_a_library_is_refused_with_the_missing_file() {
-    let dynamic = Program { loader: Some(LOADER), needed: &["libc.so.6", "libcore.so"], runpath: Some("$ORIGIN/private"), ..Program::default() };
-    let library = Program { soname: Some("libc.so.6"), ..Program::default() };
-    let core = Program { needed: &["libc.so.6", "libdeep.so"], ..Program::default() };
+    let dynamic = Program {
+        loader: Some(LOADER),
+        needed: &["libc.so.6", "libcore.so"],
+        runpath: Some("$ORIGIN/private"),
+        ..Program::default()
+    };
+    let library = Program {
+        soname: Some("libc.so.6"),
+        ..Program::default()
+    };
+    let core = Program {
+        needed: &["libc.so.6", "libdeep.so"],
+        ..Program::default()
+    };
     let deep = Program::default();
-    let links = [("/lib64", "-> usr/lib64"), ("/lib", "-> usr/lib"), ("/usr/lib64/", "")];
+    let links = [
+        ("/lib64", "-> usr/lib64"),
+        ("/lib", "-> usr/lib"),
+        ("/usr/lib64/", ""),
+    ];
     let loader = ("/usr/lib64/ld-linux-x86-64.so.2", Program::default());
     let libc = ("/usr/lib/x86_64-linux-gnu/libc.so.6", library);
-    let (core, deep) = (("/usr/lib/systemd/private/libcore.so", core), ("/usr/lib/systemd/private/libdeep.so", deep));
-    assert_eq!(init(&links, dynamic, &[]), cannot_run("its dynamic loader /lib64/ld-linux-x86-64.so.2 is not in the image"));
-    assert_eq!(init(&links, dynamic, &[loader, core]), cannot_run("the library libc.so.6 is not in the image"));
+    let (core, deep) = (
+        ("/usr/lib/systemd/private/libcore.so", core),
+        ("/usr/lib/systemd/private/libdeep.so", deep),
+    );
+    assert_eq!(
+        init(&links, dynamic, &[]),
+        cannot_run("its dynamic loader /lib64/ld-linux-x86-64.so.2 is not in the image")
+    );
+    assert_eq!(
+        init(&links, dynamic, &[loader, core]),
+        cannot_run("the library libc.so.6 is not in the image")
+    );
     assert_eq!(
         init(&links, dynamic, &[loader, libc, core]),
-        cannot_run("the library libdeep.so, which /usr/lib/systemd/private/libcore.so needs, is not in the image")
+        cannot_run(
+            "the library libdeep.so, which /usr/lib/systemd/private/libcore.so needs, is not in the image"
+        )
     );
     // DT_RUNPATH is for what the program itself needs, not for what its libraries need.
     assert_eq!(
@@ -44,24 +72,75 @@ fn an_init_without_its_loader_or_a_library_is_refused_with_the_missing_file() {
              /usr/lib/systemd/private/libdeep.so"
         )
     );
-    let inherited = Program { rpath: dynamic.runpath, runpath: None, ..dynamic };
-    assert_eq!(init(&links, inherited, &[loader, libc, core, deep]), [""; 0]);
+    let inherited = Program {
+        rpath: dynamic.runpath,
+        runpath: None,
+        ..dynamic
+    };
+    assert_eq!(
+        init(&links, inherited, &[loader, libc, core, deep]),
+        [""; 0]
+    );
     // A library of another machine is passed over.
-    let other = ("/usr/lib/x86_64-linux-gnu/libc.so.6", Program { machine: EM_AARCH64, ..library });
-    assert_eq!(init(&links, inherited, &[loader, other, core, deep]).len(), 1);
-    let musl = Program { loader: Some("/lib/ld-musl-x86_64.so.1"), needed: &["libc.musl-x86_64.so.1", "libpthread.so.0", "libz.so.1"], ..Program::default() };
-    assert_eq!(init(&links, musl, &[]), cannot_run("its dynamic loader /lib/ld-musl-x86_64.so.1 is not in the image"));
+    let other = (
+        "/usr/lib/x86_64-linux-gnu/libc.so.6",
+        Program {
+            machine: EM_AARCH64,
+            ..library
+        },
+    );
+    assert_eq!(
+        init(&links, inherited, &[loader, other, core, deep]).len(),
+        1
+    );
+    let musl = Program {
+        loader: Some("/lib/ld-musl-x86_64.so.1"),
+        needed: &["libc.musl-x86_64.so.1", "libpthread.so.0", "libz.so.1"],
+        ..Program::default()
+    };
+    assert_eq!(
+        init(&links, musl, &[]),
+        cannot_run("its dynamic loader /lib/ld-musl-x86_64.so.1 is not in the image")
+    );
     let musl_loader = ("/usr/lib/ld-musl-x86_64.so.1", Program::default());
-    assert_eq!(init(&links, musl, &[musl_loader]), cannot_run("the library libz.so.1 is not in the image"));
-    assert_eq!(init(&links, musl, &[musl_loader, ("/usr/local/lib/libz.so.1", Program::default())]), [""; 0]);
+    assert_eq!(
+        init(&links, musl, &[musl_loader]),
+        cannot_run("the library libz.so.1 is not in the image")
+    );
+    assert_eq!(
+        init(
+            &links,
+            musl,
+            &[
+                musl_loader,
+                ("/usr/local/lib/libz.so.1", Program::default())
+            ]
+        ),
+        [""; 0]
+    );
 }
 
 #[test]
 fn a_library_that_only_the_cache_lists_is_found_there() {
-    let program = Program { loader: Some(LOADER), needed: &["libx.so"], ..Program::default() };
-    let files = [("/usr/local/lib/libx.so", Program::default()), (LOADER, Program::default())];
-    assert_eq!(init(&[], program, &files), cannot_run("the library libx.so is not found: the dynamic loader does not look at /usr/local/lib/libx.so"));
-    let cache = [("/etc/ld.so.cache", "glibc-ld.so.cache1.1\0\0\0libx.so\0/usr/local/lib/libx.so\0")];
+    let program = Program {
+        loader: Some(LOADER),
+        needed: &["libx.so"],
+        ..Program::default()
+    };
+    let files = [
+        ("/usr/local/lib/libx.so", Program::default()),
+        (LOADER, Program::default()),
+    ];
+    assert_eq!(
+        init(&[], program, &files),
+        cannot_run(
+            "the library libx.so is not found: the dynamic loader does not look at /usr/local/lib/libx.so"
+        )
+    );
+    let cache = [(
+        "/etc/ld.so.cache",
+        "glibc-ld.so.cache1.1\0\0\0libx.so\0/usr/local/lib/libx.so\0",
+    )];
     assert_eq!(init(&cache, program, &files), [""; 0]);
 }
 
@@ -70,22 +149,64 @@ fn an_init_that_the_kernel_does_not_start_is_refused_with_the_reason() {
     let systemd = "/usr/lib/systemd/systemd";
     for (text, why) in [
         ("", "it is empty"),
-        ("text\n", "it is neither an ELF program nor a script with #!"),
+        (
+            "text\n",
+            "it is neither an ELF program nor a script with #!",
+        ),
         ("\x7fELF", "it is a damaged ELF program: it is cut off"),
-        ("#!\n", "its #! line names no interpreter that the kernel can read"),
-        ("#!/usr/bin/no-such-shell -e\necho\n", "its interpreter /usr/bin/no-such-shell is not in the image"),
-        ("#!/bin/sh\r\necho\r\n", "its lines end with CR LF, so the kernel looks for an interpreter \"/bin/sh\\r\", which does not exist"),
-        ("\u{feff}#!/bin/sh\n", "it starts with a UTF-8 byte order mark, so the kernel does not see #!"),
-        ("#!/nested\n", "its interpreter /nested cannot run: its interpreter /usr/bin/gone is not in the image"),
+        (
+            "#!\n",
+            "its #! line names no interpreter that the kernel can read",
+        ),
+        (
+            "#!/usr/bin/no-such-shell -e\necho\n",
+            "its interpreter /usr/bin/no-such-shell is not in the image",
+        ),
+        (
+            "#!/bin/sh\r\necho\r\n",
+            "its lines end with CR LF, so the kernel looks for an interpreter \"/bin/sh\\r\", which does not exist",
+        ),
+        (
+            "\u{feff}#!/bin/sh\n",
+            "it starts with a UTF-8 byte order mark, so the kernel does not see #!",
+        ),
+        (
+            "#!/nested\n",
+            "its interpreter /nested cannot run: its interpreter /usr/bin/gone is not in the image",
+        ),
         ("#!/plain\n", "its interpreter /plain is not executable"),
-        ("#!/loop\n", "its interpreter /loop cannot run: its path is a symbolic link loop"),
-        ("#!/self\n", "its interpreter is a script of a script, deeper than the kernel goes"),
-        ("#!/tmp/sh\n", "its interpreter /tmp/sh cannot run: another file system is mounted over it at /tmp"),
-        ("#!/var/sh\n", "its interpreter /var/sh cannot run: it lies on the volume at /var, which is mounted noexec"),
-        ("#!/dangling\n", "its interpreter /dangling cannot run: the symbolic link /dangling leads to bin/gone, which is not in the image"),
-        ("#!/proc\n", "its interpreter /proc cannot run: another file system is mounted over it at /proc"),
-        ("#!/usr\n", "its interpreter /usr cannot run: it is not a file"),
-        ("#!/usr/bin/env python3\n", "its #! line asks env for python3, which is in none of /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin, /bin"),
+        (
+            "#!/loop\n",
+            "its interpreter /loop cannot run: its path is a symbolic link loop",
+        ),
+        (
+            "#!/self\n",
+            "its interpreter is a script of a script, deeper than the kernel goes",
+        ),
+        (
+            "#!/tmp/sh\n",
+            "its interpreter /tmp/sh cannot run: another file system is mounted over it at /tmp",
+        ),
+        (
+            "#!/var/sh\n",
+            "its interpreter /var/sh cannot run: it lies on the volume at /var, which is mounted noexec",
+        ),
+        (
+            "#!/dangling\n",
+            "its interpreter /dangling cannot run: the symbolic link /dangling leads to bin/gone, which is not in the image",
+        ),
+        (
+            "#!/proc\n",
+            "its interpreter /proc cannot run: another file system is mounted over it at /proc",
+        ),
+        (
+            "#!/usr\n",
+            "its interpreter /usr cannot run: it is not a file",
+        ),
+        (
+            "#!/usr/bin/env python3\n",
+            "its #! line asks env for python3, which is in none of /usr/local/sbin, /usr/local/bin, /usr/sbin, /usr/bin, /sbin, /bin",
+        ),
     ] {
         let changes = [
             (systemd, text),
@@ -98,13 +219,35 @@ fn an_init_that_the_kernel_does_not_start_is_refused_with_the_reason() {
             ("/dangling", "-> bin/gone"),
             ("/usr/bin/env", "ELF"),
         ];
-        let told: Vec<_> = told(&found("", &changes)).into_iter().filter(|line| line.starts_with("error")).collect();
+        let told: Vec<_> = told(&found("", &changes))
+            .into_iter()
+            .filter(|line| line.starts_with("error"))
+            .collect();
         assert_eq!(told, cannot_run(why), "{text:?}");
     }
-    let arm = Program { machine: EM_AARCH64, ..Program::default() };
-    assert_eq!(init(&[], arm, &[]), cannot_run("it is a program for another processor (64-bit Arm), and the image is for x86-64"));
+    let arm = Program {
+        machine: EM_AARCH64,
+        ..Program::default()
+    };
+    assert_eq!(
+        init(&[], arm, &[]),
+        cannot_run(
+            "it is a program for another processor (64-bit Arm), and the image is for x86-64"
+        )
+    );
     // A header of 64 bits with the number of a 32-bit machine is no program of either.
-    assert_eq!(init(&[], Program { machine: EM_386, ..Program::default() }, &[]).len(), 1);
+    assert_eq!(
+        init(
+            &[],
+            Program {
+                machine: EM_386,
+                ..Program::default()
+            },
+            &[]
+        )
+        .len(),
+        1
+    );
 }
 
 #[test]
@@ -112,7 +255,10 @@ fn an_init_that_can_run_is_accepted_whatever_it_is() {
     let systemd = "/usr/lib/systemd/systemd";
     for changes in [
         &[(systemd, "#!/bin/sh\n")][..],
-        &[(systemd, "#! /usr/bin/env -S sh -e\n"), ("/usr/bin/env", "ELF")],
+        &[
+            (systemd, "#! /usr/bin/env -S sh -e\n"),
+            ("/usr/bin/env", "ELF"),
+        ],
         &[(systemd, "#!/usr/bin/env sh\n"), ("/usr/bin/env", "ELF")],
         &[(systemd, "#!bin/sh")],
         &[(systemd, "#!/a\n"), ("/a", "#!/b\n"), ("/b", "#!/bin/sh\n")],
@@ -128,19 +274,32 @@ fn the_init_of_the_command_line_is_the_one_that_is_judged() {
     let head = |init: &str| format!("kernel = {{ cmdline = \"init=/x {init} -- init=/y\" }}");
     assert_eq!(told(&found(&head("init=/bin/sh"), &[])), [""; 0]);
     let findings = told(&found(&head("init=/bin/none"), &[]));
-    assert_eq!(findings, ["error init-cannot-run: the image's init /bin/none of kernel.cmdline cannot run: it is not in the image"]);
+    assert_eq!(
+        findings,
+        [
+            "error init-cannot-run: the image's init /bin/none of kernel.cmdline cannot run: it is not in the image"
+        ]
+    );
 }
 
 #[test]
 fn a_dangling_init_and_a_link_loop_are_named() {
     let gone = ("/usr/lib/systemd/systemd", "-");
     for (link, why) in [
-        ("-> /lib/none", "the symbolic link /usr/sbin/init leads to /lib/none, which is not in the image"),
+        (
+            "-> /lib/none",
+            "the symbolic link /usr/sbin/init leads to /lib/none, which is not in the image",
+        ),
         ("-> init", "its path is a symbolic link loop"),
         ("0644:text", "it is not executable"),
     ] {
         let findings = told(&found("", &[gone, ("/usr/sbin/init", link)]));
-        assert_eq!(findings, [format!("error no-init: the image's init /sbin/init cannot run: {why}")]);
+        assert_eq!(
+            findings,
+            [format!(
+                "error no-init: the image's init /sbin/init cannot run: {why}"
+            )]
+        );
     }
 }
 
@@ -153,15 +312,31 @@ fn tools_for_volumes_must_run_too() {
             "error volume-tool-cannot-run: there are volumes, and /usr/sbin/mkfs.ext4 (which is /usr/sbin/mke2fs) cannot run: its interpreter /no/such is not in the image"
         ]
     );
-    assert_eq!(told(&found("volumes = []", &[("/usr/sbin/mke2fs", "#!/no/such\n"), ("/usr/lib/systemd/system/good.service", "[Service]\n")])).len(), 1);
+    assert_eq!(
+        told(&found(
+            "volumes = []",
+            &[
+                ("/usr/sbin/mke2fs", "#!/no/such\n"),
+                ("/usr/lib/systemd/system/good.service", "[Service]\n")
+            ]
+        ))
+        .len(),
+        1
+    );
 }
 
 #[test]
 fn a_volume_that_may_be_executed_from_may_hold_programs() {
-    let changes = [("/usr/lib/systemd/systemd", "#!/var/lib/sh\n"), ("/var/lib/sh", "ELF")];
+    let changes = [
+        ("/usr/lib/systemd/systemd", "#!/var/lib/sh\n"),
+        ("/var/lib/sh", "ELF"),
+    ];
     assert_eq!(found("", &changes).len(), 1);
     let allowed = "[seal]\nlevel = \"guard\"\n[seal.allow]\nexecute = [\"state\"]";
-    let errors: Vec<_> = told(&found(allowed, &changes)).into_iter().filter(|line| line.contains("cannot run")).collect();
+    let errors: Vec<_> = told(&found(allowed, &changes))
+        .into_iter()
+        .filter(|line| line.contains("cannot run"))
+        .collect();
     assert_eq!(errors, [""; 0]);
 }
 

@@ -1,4 +1,5 @@
-//! Private keys in words: PEM (RFC 7468), OpenSSH, PuTTY, OpenPGP, OpenVPN, age; in UTF-8 and UTF-16, in files of any size.
+//! Private keys in words: PEM (RFC 7468), OpenSSH, PuTTY, OpenPGP, OpenVPN, age; in UTF-8 and
+//! UTF-16, in files of any size.
 
 use std::borrow::Cow;
 use std::io;
@@ -14,36 +15,51 @@ const ENOUGH: usize = 4 << 10;
 /// What the words of a key start with.
 const STARTS: [&str; 3] = ["-----BEGIN ", "AGE-SECRET-KEY-1", "\nPrivate-Lines:"];
 
-/// A PEM block with a body, a PuTTY key, an age identity. A line that only names the header is documentation.
+/// A PEM block with a body, a PuTTY key, an age identity. A line that only names the header is
+/// documentation.
 pub fn holds_private_key(text: &str) -> bool {
     if text.starts_with("PuTTY-User-Key-File-") || text.contains("\nPrivate-Lines:") {
         return true;
     }
-    if text.match_indices("AGE-SECRET-KEY-1").any(|(at, _)| text[at + 16..].bytes().take_while(u8::is_ascii_alphanumeric).count() >= 58) {
+    if text.match_indices("AGE-SECRET-KEY-1").any(|(at, _)| {
+        text[at + 16..]
+            .bytes()
+            .take_while(u8::is_ascii_alphanumeric)
+            .count()
+            >= 58
+    }) {
         return true;
     }
     text.match_indices("-----BEGIN ").any(|(at, begin)| {
         let rest = &text[at + begin.len()..];
-        let Some((label, body)) = rest.split_once("-----") else { return false };
-        let is_private = label.len() <= 40 && (label == "PGP PRIVATE KEY BLOCK" || label.ends_with("PRIVATE KEY") || label.starts_with("OpenVPN "));
+        let Some((label, body)) = rest.split_once("-----") else {
+            return false;
+        };
+        let is_private = label.len() <= 40
+            && (label == "PGP PRIVATE KEY BLOCK"
+                || label.ends_with("PRIVATE KEY")
+                || label.starts_with("OpenVPN "));
         is_private && has_body(body)
     })
 }
 
-/// Whether base64 follows: at least one line of 32 digits, after headers (`Proc-Type:`) if there are any. In JSON and shell strings the line
-/// ends are written as `\n`.
+/// Whether base64 follows: at least one line of 32 digits, after headers (`Proc-Type:`) if there
+/// are any. In JSON and shell strings the line ends are written as `\n`.
 fn has_body(body: &str) -> bool {
     let body = body.get(..body.len().min(2048)).unwrap_or(body);
     let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
     let body = body.replace("\\n", "\n");
-    body.lines().take(12).take_while(|line| !line.contains("-----END")).any(|line| {
-        let line = line.trim();
-        line.len() >= 32 && line.bytes().all(base64)
-    })
+    body.lines()
+        .take(12)
+        .take_while(|line| !line.contains("-----END"))
+        .any(|line| {
+            let line = line.trim();
+            line.len() >= 32 && line.bytes().all(base64)
+        })
 }
 
-/// The same for a file that is too large to be looked at as one text. Programs are left out: cryptographic libraries carry keys to test
-/// themselves with.
+/// The same for a file that is too large to be looked at as one text. Programs are left out:
+/// cryptographic libraries carry keys to test themselves with.
 pub fn large_file_holds_private_key(content: &Content) -> io::Result<bool> {
     let mut magic = [0; 4];
     content.read_exact_at(0, &mut magic)?;
@@ -52,7 +68,8 @@ pub fn large_file_holds_private_key(content: &Content) -> io::Result<bool> {
     }
     let finders = STARTS.map(|start| memmem::Finder::new(start.as_bytes()));
     let mut buffer = vec![0; CHUNK];
-    // Holes have no words in them, and can be as long as one likes: only what is there is read, pieces that follow each other as one.
+    // Holes have no words in them, and can be as long as one likes: only what is there is read,
+    // pieces that follow each other as one.
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for extent in content.extents() {
         match ranges.last_mut() {
@@ -82,21 +99,38 @@ pub fn large_file_holds_private_key(content: &Content) -> io::Result<bool> {
     Ok(false)
 }
 
-/// The text of a file. What is not text is no reason to look away: its ASCII characters are looked at, which is what all words of all rules are of.
+/// The text of a file. What is not text is no reason to look away: its ASCII characters are looked
+/// at, which is what all words of all rules are of.
 pub fn text(bytes: &[u8]) -> Cow<'_, str> {
     let read = |unit: fn([u8; 2]) -> u16, bytes: &[u8]| {
-        char::decode_utf16(bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]))).map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
+        char::decode_utf16(bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])))
+            .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
+            .collect()
     };
     // Most of a text of letters has a zero in every second byte, with or without a mark in front.
-    let zeros = |odd: usize| bytes.iter().take(256).skip(odd).step_by(2).filter(|byte| **byte == 0).count() * 10 >= bytes.len().min(256) / 2 * 9;
+    let zeros = |odd: usize| {
+        bytes
+            .iter()
+            .take(256)
+            .skip(odd)
+            .step_by(2)
+            .filter(|byte| **byte == 0)
+            .count()
+            * 10
+            >= bytes.len().min(256) / 2 * 9
+    };
     match bytes {
         [0xff, 0xfe, rest @ ..] => Cow::Owned(read(u16::from_le_bytes, rest)),
         [0xfe, 0xff, rest @ ..] => Cow::Owned(read(u16::from_be_bytes, rest)),
         [first, 0, ..] if *first != 0 && zeros(1) => Cow::Owned(read(u16::from_le_bytes, bytes)),
         [0, second, ..] if *second != 0 && zeros(0) => Cow::Owned(read(u16::from_be_bytes, bytes)),
-        // Most files are neither text nor wholly strange: replacing byte by byte is many times as fast as looking for what is well-formed.
+        // Most files are neither text nor wholly strange: replacing byte by byte is many times as
+        // fast as looking for what is well-formed.
         _ if !bytes.is_ascii() => {
-            let ascii = bytes.iter().map(|byte| if byte.is_ascii() { *byte } else { b'?' }).collect();
+            let ascii = bytes
+                .iter()
+                .map(|byte| if byte.is_ascii() { *byte } else { b'?' })
+                .collect();
             Cow::Owned(String::from_utf8(ascii).unwrap_or_default())
         }
         _ => String::from_utf8_lossy(bytes),

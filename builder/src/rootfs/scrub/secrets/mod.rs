@@ -1,7 +1,8 @@
-//! Secrets that no image may hold: private keys, keys that machines share, cloud credentials, shell histories and passwords in plain text.
+//! Secrets that no image may hold: private keys, keys that machines share, cloud credentials, shell
+//! histories and passwords in plain text.
 //!
-//! A path alone rarely proves a secret, and words alone never do: most rules ask for both, so that documentation and empty examples pass. Extended
-//! attributes are looked at as files are.
+//! A path alone rarely proves a secret, and words alone never do: most rules ask for both, so that
+//! documentation and empty examples pass. Extended attributes are looked at as files are.
 
 mod der;
 mod keys;
@@ -18,9 +19,11 @@ use crate::tree::{Content, Kind, Meta, Tree, show};
 
 pub use self::rules::paths_by_name;
 
-/// Files up to this size are looked at as one text by every rule, bytes: keys and credentials are small. In larger ones keys are searched for.
+/// Files up to this size are looked at as one text by every rule, bytes: keys and credentials are
+/// small. In larger ones keys are searched for.
 const SCANNED: u64 = 64 << 10;
-/// Of larger files whose path alone is suspicious (a history, a file of accounts), this much is looked at, bytes.
+/// Of larger files whose path alone is suspicious (a history, a file of accounts), this much is
+/// looked at, bytes.
 const HEAD: u64 = 4 << 20;
 /// So many files are looked at together.
 const BATCH: usize = 2048;
@@ -48,8 +51,16 @@ pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
         let secrets = look(&rules, batch);
         for (file, secret) in batch.drain(..).zip(secrets) {
             match secret {
-                Ok(rule) => found.extend(rule.map(|rule| Secret { rule, path: file.0, attribute: None })),
-                Err(e) => failed = failed.take().or(Some(Error::new(format!("{}: {e}", show(&file.0))))),
+                Ok(rule) => found.extend(rule.map(|rule| Secret {
+                    rule,
+                    path: file.0,
+                    attribute: None,
+                })),
+                Err(e) => {
+                    failed = failed
+                        .take()
+                        .or(Some(Error::new(format!("{}: {e}", show(&file.0)))))
+                }
             }
         }
     };
@@ -58,7 +69,9 @@ pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
         if node.meta.xattrs.is_some() && !keep.holds(path) {
             in_attributes.extend(secrets_of_attributes(path, &node.meta));
         }
-        let Kind::File(content) = &node.kind else { return };
+        let Kind::File(content) = &node.kind else {
+            return;
+        };
         if content.is_empty() || keep.holds(path) {
             return;
         }
@@ -78,27 +91,64 @@ pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
 
 /// Secrets in an entry's attributes. Every value is small, and is looked at as text and as a key.
 fn secrets_of_attributes<'a>(path: &'a [u8], meta: &'a Meta) -> impl Iterator<Item = Secret> + 'a {
-    meta.xattrs.iter().flat_map(|all| all.iter()).filter_map(move |(name, value)| {
-        let text = keys::text(value);
-        let rule = match der::is_private_key(value) {
-            true => PRIVATE_KEY,
-            false => rules::ATTRIBUTE_RULES.iter().find(|(_, is_secret)| is_secret(&text))?.0,
-        };
-        Some(Secret { rule, path: path.to_vec(), attribute: Some(name.to_vec()) })
-    })
+    meta.xattrs
+        .iter()
+        .flat_map(|all| all.iter())
+        .filter_map(move |(name, value)| {
+            let text = keys::text(value);
+            let rule = match der::is_private_key(value) {
+                true => PRIVATE_KEY,
+                false => {
+                    rules::ATTRIBUTE_RULES
+                        .iter()
+                        .find(|(_, is_secret)| is_secret(&text))?
+                        .0
+                }
+            };
+            Some(Secret {
+                rule,
+                path: path.to_vec(),
+                attribute: Some(name.to_vec()),
+            })
+        })
 }
 
 /// Looks at files on all cores; what is in each, in their order.
-fn look((globs, rule_of): &(GlobSet, Vec<usize>), files: &[File]) -> Vec<std::io::Result<Option<&'static str>>> {
+fn look(
+    (globs, rule_of): &(GlobSet, Vec<usize>),
+    files: &[File],
+) -> Vec<std::io::Result<Option<&'static str>>> {
     let secret = |(path, content): &File| {
-        let rules: Vec<usize> = globs.matches(as_path(path)).into_iter().map(|glob| rule_of[glob]).collect();
+        let rules: Vec<usize> = globs
+            .matches(as_path(path))
+            .into_iter()
+            .map(|glob| rule_of[glob])
+            .collect();
         secret_in(content, &rules)
     };
-    let share = files.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let share = files
+        .len()
+        .div_ceil(std::thread::available_parallelism().map_or(1, usize::from))
+        .max(1);
     std::thread::scope(|scope| {
-        let threads: Vec<_> = files.chunks(share).map(|files| (files.len(), scope.spawn(move || files.iter().map(secret).collect::<Vec<_>>()))).collect();
-        let failed = |count| (0..count).map(|_| Err(std::io::Error::other("looking for secrets failed"))).collect();
-        threads.into_iter().flat_map(|(count, thread)| thread.join().unwrap_or_else(|_| failed(count))).collect()
+        let threads: Vec<_> = files
+            .chunks(share)
+            .map(|files| {
+                (
+                    files.len(),
+                    scope.spawn(move || files.iter().map(secret).collect::<Vec<_>>()),
+                )
+            })
+            .collect();
+        let failed = |count| {
+            (0..count)
+                .map(|_| Err(std::io::Error::other("looking for secrets failed")))
+                .collect()
+        };
+        threads
+            .into_iter()
+            .flat_map(|(count, thread)| thread.join().unwrap_or_else(|_| failed(count)))
+            .collect()
     })
 }
 
@@ -107,18 +157,28 @@ fn compile_rules() -> Result<(GlobSet, Vec<usize>)> {
     let mut rule_of = Vec::new();
     for (index, rule) in RULES.iter().enumerate() {
         for glob in rule.paths {
-            set.add(compile(glob).map_err(|why| Error::new(format!("secret rule {}: {glob:?}: {why}", rule.name)))?);
+            set.add(compile(glob).map_err(|why| {
+                Error::new(format!("secret rule {}: {glob:?}: {why}", rule.name))
+            })?);
             rule_of.push(index);
         }
     }
-    Ok((set.build().map_err(|e| Error::new(format!("secret rules: {e}")))?, rule_of))
+    Ok((
+        set.build()
+            .map_err(|e| Error::new(format!("secret rules: {e}")))?,
+        rule_of,
+    ))
 }
 
-/// The name of the rule that finds a secret in this file, if one does. `rules` are those that its path calls for.
+/// The name of the rule that finds a secret in this file, if one does. `rules` are those that its
+/// path calls for.
 fn secret_in(content: &Content, rules: &[usize]) -> std::io::Result<Option<&'static str>> {
     let whole = content.len() <= SCANNED;
     // Of what is larger, only what its path makes suspicious is worth a look as a text.
-    let rules = rules.iter().map(|rule| &RULES[*rule]).filter(|rule| whole || rule.paths != EVERYWHERE);
+    let rules = rules
+        .iter()
+        .map(|rule| &RULES[*rule])
+        .filter(|rule| whole || rule.paths != EVERYWHERE);
     let mut rules = rules.peekable();
     if whole || rules.peek().is_some() {
         let mut bytes = vec![0; content.len().min(HEAD) as usize];
@@ -135,7 +195,9 @@ fn secret_in(content: &Content, rules: &[usize]) -> std::io::Result<Option<&'sta
         return Ok(None);
     }
     let is_key = keys::large_file_holds_private_key(content)?
-        || content.len() <= der::LIMIT && starts_der(content)? && der::is_private_key(&content.to_vec(der::LIMIT)?);
+        || content.len() <= der::LIMIT
+            && starts_der(content)?
+            && der::is_private_key(&content.to_vec(der::LIMIT)?);
     Ok(is_key.then_some(PRIVATE_KEY))
 }
 
@@ -150,19 +212,34 @@ fn refusal(mut found: Vec<Secret>) -> Error {
     found.sort();
     found.dedup();
     let named = |rule| {
-        let of_rule = found.iter().filter(|secret| secret.rule == rule).map(|secret| match &secret.attribute {
-            Some(name) => format!("{} (attribute {})", show(&secret.path), show(name)),
-            None => show(&secret.path),
-        });
+        let of_rule = found
+            .iter()
+            .filter(|secret| secret.rule == rule)
+            .map(|secret| match &secret.attribute {
+                Some(name) => format!("{} (attribute {})", show(&secret.path), show(name)),
+                None => show(&secret.path),
+            });
         of_rule.collect::<Paths>()
     };
-    let lists = rules::NAMES.iter().map(|rule| (rule, named(*rule))).filter(|(_, paths)| !paths.is_empty());
-    let lists: Vec<String> = lists.map(|(rule, paths)| format!("{rule}: {paths}")).collect();
+    let lists = rules::NAMES
+        .iter()
+        .map(|rule| (rule, named(*rule)))
+        .filter(|(_, paths)| !paths.is_empty());
+    let lists: Vec<String> = lists
+        .map(|(rule, paths)| format!("{rule}: {paths}"))
+        .collect();
     let mut paths: Vec<&[u8]> = found.iter().map(|secret| &*secret.path).collect();
     paths.sort_unstable();
     paths.dedup();
-    let globs: Paths = paths.iter().map(|path| format!("{:?}", as_glob(path))).collect();
-    let more = if globs.named().len() < paths.len() { format!(" and {} more", paths.len() - globs.named().len()) } else { String::new() };
+    let globs: Paths = paths
+        .iter()
+        .map(|path| format!("{:?}", as_glob(path)))
+        .collect();
+    let more = if globs.named().len() < paths.len() {
+        format!(" and {} more", paths.len() - globs.named().len())
+    } else {
+        String::new()
+    };
     Error::new(format!("the image would hold secrets: {}", lists.join("; "))).hint(format!(
         "leave them out of the sources ([[file]] absent = true removes a path) and hand them to the server another way: a systemd credential, a volume;\n\
          or, where they are no secrets after all, write into image.toml{more}:\n  [scrub]\n  keep = [{}]",

@@ -14,11 +14,16 @@ pub struct Entry {
 impl Entry {
     /// A ustar entry, 0644 root:root of time 0.
     pub fn new(flag: u8, name: &[u8], content: &[u8]) -> Entry {
-        let mut entry = Entry { block: [0; 512], content: content.to_vec() };
+        let mut entry = Entry {
+            block: [0; 512],
+            content: content.to_vec(),
+        };
         entry.block[..name.len()].copy_from_slice(name);
         entry.block[257..265].copy_from_slice(b"ustar\x0000");
         entry.block[156] = flag;
-        entry.number(100..108, 0o644).number(124..136, content.len() as u64)
+        entry
+            .number(100..108, 0o644)
+            .number(124..136, content.len() as u64)
     }
 
     pub fn put(mut self, at: usize, bytes: &[u8]) -> Entry {
@@ -75,7 +80,10 @@ impl Writer {
 
     /// An extended header with these records.
     pub fn pax(self, records: &[(&[u8], &[u8])]) -> Writer {
-        let records: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
+        let records: Vec<u8> = records
+            .iter()
+            .flat_map(|(key, value)| record(key, value))
+            .collect();
         self.entry(Entry::new(b'x', b"extended", &records))
     }
 
