@@ -349,6 +349,7 @@ fn first_bad_of(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use adamant_skip::skip;
     use std::process::Command;
 
     fn scratch(name: &str) -> std::path::PathBuf {
@@ -380,8 +381,7 @@ mod tests {
             .output()
             .is_err()
         {
-            eprintln!("SKIPPED: veritysetup is not installed");
-            return;
+            skip!(Program("veritysetup"));
         }
         let dir = scratch("format");
         for blocks in [1, 2, 128, 129, 128 * 128, 128 * 128 + 1] {

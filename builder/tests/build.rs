@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
+use adamant_skip::skip;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -187,8 +188,7 @@ fn tool(name: &str, args: &[&Path]) -> Option<Output> {
     match Command::new(name).args(args).env("PATH", path).output() {
         Ok(output) => Some(output),
         Err(_) => {
-            println!("skipped: {name} is not installed");
-            None
+            skip!(Program(name), None)
         }
     }
 }
@@ -856,8 +856,7 @@ fn a_full_disk_leaves_the_output_as_it_was() {
         String::from_utf8_lossy(&output.stderr).into_owned(),
     );
     if errors.contains("unshare failed") || errors.contains("permission denied") {
-        println!("skipped: only root may mount");
-        return;
+        skip!(Root("mounting"));
     }
     assert!(output.status.success(), "{said}\n{errors}");
     let lines: Vec<&str> = said.lines().collect();

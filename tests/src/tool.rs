@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+pub use adamant_skip::{Need, report as skipped};
+
 /// Where programs for administrators are, which are not in everyone's PATH.
 fn search_path() -> String {
     format!(
@@ -20,7 +22,7 @@ pub fn have(program: &str) -> bool {
         .split(':')
         .any(|dir| Path::new(dir).join(program).exists());
     if !found {
-        skipped(&format!("{program} is not installed"));
+        skipped(Need::Program(program));
     }
     found
 }
@@ -34,7 +36,7 @@ pub fn newer(program: &str) -> Option<Command> {
         let made = output(command(&script).args(["fsck.erofs", "--version"]));
         if !made.status.success() {
             let said = lossy(&made.stderr);
-            skipped(said.trim().trim_start_matches("SKIPPED: "));
+            skipped(Need::Host(said.trim().trim_start_matches("SKIPPED: ")));
         }
         made.status.success()
     });
@@ -45,20 +47,11 @@ pub fn newer(program: &str) -> Option<Command> {
     })
 }
 
-/// Says that a check was skipped, also where the test passes and its output is not shown.
-/// `tests/run` counts these lines.
-pub fn skipped(why: &str) {
-    let _ = std::io::Write::write_all(
-        &mut std::io::stderr(),
-        format!("SKIPPED: {why}\n").as_bytes(),
-    );
-}
-
 /// Whether this user may mount; says so when not.
 pub fn root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        skipped("this check mounts, and needs root for that");
+        skipped(Need::Root("mounting"));
     }
     root
 }
@@ -71,7 +64,9 @@ pub fn mounts_erofs() -> bool {
             .unwrap_or_default()
             .contains("erofs");
         if !known {
-            skipped("this host's kernel does not know erofs: only the virtual machine's is asked");
+            skipped(Need::Host(
+                "this host's kernel does not know erofs: only the guest's kernel judges",
+            ));
         }
         known
     })

@@ -104,7 +104,7 @@ const BUSES: [Bus; 9] = [
 fn installed() -> bool {
     let there = Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd").exists();
     if !there {
-        tool::skipped("ovmf is not installed");
+        tool::skipped(tool::Need::Program("OVMF_CODE_4M.fd (ovmf)"));
     }
     there
 }

@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(300);
 fn installed() -> bool {
     let there = Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd").exists();
     if !there {
-        tool::skipped("ovmf is not installed");
+        tool::skipped(tool::Need::Program("OVMF_CODE_4M.fd (ovmf)"));
     }
     there && tool::have("mren")
 }
@@ -144,7 +144,7 @@ fn so_it_is_with_the_boot_loaders_of_systemd_252_and_262() {
     });
     match newest {
         [Some(loader), Some(stub)] => walk("walk-262", &loader, &stub),
-        _ => tool::skipped("a newer Debian's boot loader can't be had"),
+        _ => tool::skipped(tool::Need::Host("no boot loader of a newer Debian")),
     }
 }
 

@@ -34,7 +34,7 @@ fn build(definition: &Path, out: &Path, jobs: u32) -> (f64, f64) {
 
 fn stays_below(name: &str, count: u64, size: u64, compressions: &[&str], bound: f64) {
     if !Path::new(TIME).exists() {
-        tool::skipped("GNU time is not installed");
+        tool::skipped(tool::Need::Program("GNU time"));
         return;
     }
     let scratch = Scratch::new(name);

@@ -213,10 +213,10 @@ fn finds_one_signed_root(mut dissect: Command, image: &Image) {
     let output = tool::output(dissect.arg("--json=short").arg(image.path("raw")));
     if !output.status.success() {
         // It mounts the root, which takes loop devices and a kernel with EROFS.
-        return tool::skipped(&format!(
+        return tool::skipped(tool::Need::Host(&format!(
             "systemd-dissect can't mount here: {}",
             tool::lossy(&output.stderr).trim()
-        ));
+        )));
     }
     let said: serde_json::Value =
         serde_json::from_slice(&output.stdout).expect("systemd-dissect's JSON");
@@ -259,7 +259,7 @@ fn systemd_sysupdate_sees_the_version_that_is_installed_and_an_empty_slot_for_th
             .arg(&disk),
     );
     if !device.status.success() {
-        return tool::skipped("no loop device");
+        return tool::skipped(tool::Need::Host("no loop device"));
     }
     let device = tool::lossy(&device.stdout).trim().to_owned();
     fs::write(scratch.join("tiny_2.root.erofs"), "").unwrap();

@@ -169,9 +169,9 @@ fn agrees_with(
         let Some(mut command) = command else { continue };
         let newer = judge != "fsck.erofs";
         if !newer && (more.contains("zstd") || more.contains("smallest")) && !knows_zstd() {
-            tool::skipped(
+            tool::skipped(tool::Need::Host(
                 "this machine's fsck.erofs is too old for zstd and fragments: only a newer one is asked",
-            );
+            ));
             continue;
         }
         tool::run(command.arg(&root));

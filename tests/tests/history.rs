@@ -125,7 +125,7 @@ fn a_refused_image_and_a_panic_are_known_to_the_next_boot() {
 fn a_panic_is_known_from_the_firmwares_variables() {
     let code = Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd");
     if !code.exists() {
-        return tool::skipped("ovmf is not installed");
+        return tool::skipped(tool::Need::Program("OVMF_CODE_4M.fd (ovmf)"));
     }
     let mut tiny = Tiny::usual();
     // [kernel] is what the definition ends with.

@@ -303,7 +303,10 @@ fn a_disk_of_another_project_is_told_as_what_it_is() {
         .arg(&disk);
     let output = tool::output(&mut repart);
     if !output.status.success() {
-        return tool::skipped(&format!("systemd-repart: {}", tool::lossy(&output.stderr)));
+        return tool::skipped(tool::Need::Host(&format!(
+            "systemd-repart: {}",
+            tool::lossy(&output.stderr)
+        )));
     }
     let (said, differ) = inspect(&disk, &[]);
     // Its own tool made the tree; nothing is signed, and nothing starts it.

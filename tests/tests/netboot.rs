@@ -11,7 +11,7 @@ use adamant_tests::{esp, tool};
 #[test]
 fn firmware_starts_the_unified_kernel_image_from_the_network() {
     if !Path::new("/usr/share/OVMF/OVMF_CODE_4M.fd").exists() {
-        return tool::skipped("ovmf is not installed");
+        return tool::skipped(tool::Need::Program("OVMF_CODE_4M.fd (ovmf)"));
     }
     let (image, scratch) = (esp::signed().build(), Scratch::new("netboot"));
     let disk = esp::copy(&image, &scratch);

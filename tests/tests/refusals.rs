@@ -109,7 +109,9 @@ fn veritysetup_accepts_the_image_that_nobody_altered() {
     let scratch = Scratch::new("unaltered");
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
-    assert!(!tool::have("veritysetup") || veritysetup_accepts(&image, &disk));
+    if tool::have("veritysetup") {
+        assert!(veritysetup_accepts(&image, &disk));
+    }
 }
 
 #[test]

@@ -76,7 +76,7 @@ fn another_user_path_time_zone_locale_umask_and_number_of_cores_change_no_byte()
             "sh",
         ]);
     } else {
-        tool::skipped("the second build runs as the same user: only root can become another");
+        tool::skipped(tool::Need::Root("a build as another user"));
         shell.args(["-c", "umask 077; exec \"$@\"", "sh"]);
     }
     shell

@@ -27,7 +27,7 @@ fn trusted() -> Vec<u8> {
 fn installed() -> bool {
     let there = Path::new("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd").exists();
     if !there {
-        tool::skipped("ovmf is not installed");
+        tool::skipped(tool::Need::Program("OVMF_CODE_4M.fd (ovmf)"));
     }
     there && tool::have("mcopy")
 }

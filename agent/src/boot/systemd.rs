@@ -160,6 +160,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::unit_name;
+    use adamant_skip::skip;
 
     #[test]
     fn units_are_named_as_systemd_escape_names_them() {
@@ -168,8 +169,7 @@ mod tests {
                 .args(["--path", "--suffix=mount", mount])
                 .output()
             else {
-                eprintln!("skipped: no systemd-escape");
-                return;
+                skip!(Program("systemd-escape"));
             };
             assert_eq!(
                 unit_name(mount),

@@ -403,6 +403,7 @@ pub fn damage_seen_by_the_kernel() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use adamant_skip::skip;
 
     #[test]
     fn optional_parameters_are_counted() {
@@ -440,8 +441,7 @@ mod tests {
             .arg(folder)
             .output()
         else {
-            println!("skipped: mkfs.erofs is not installed");
-            return;
+            skip!(Program("mkfs.erofs"));
         };
         assert!(
             output.status.success(),

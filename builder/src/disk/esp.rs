@@ -80,6 +80,7 @@ pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[Entry])
 #[cfg(test)]
 mod tests {
     use super::*;
+    use adamant_skip::skip;
     use std::process::Command;
 
     fn scratch(name: &str) -> (std::path::PathBuf, File) {
@@ -110,8 +111,7 @@ mod tests {
                 .arg(&path)
                 .output()
             else {
-                eprintln!("SKIPPED: fsck.vfat is not installed");
-                return;
+                skip!(Program("fsck.vfat"));
             };
             let said = String::from_utf8_lossy(&checked.stdout).into_owned();
             assert!(
@@ -124,8 +124,7 @@ mod tests {
                 .arg("::")
                 .output()
             else {
-                eprintln!("SKIPPED: mtools is not installed");
-                return;
+                skip!(Program("mdir"));
             };
             let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
             for name in [

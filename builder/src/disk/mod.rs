@@ -343,6 +343,7 @@ fn round_up(bytes: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use adamant_skip::skip;
     use sha2::{Digest, Sha256};
     use std::io::Read;
     use std::process::Command;
@@ -418,8 +419,7 @@ mod tests {
             .arg(dir.join("disk.raw"))
             .output()
         else {
-            eprintln!("skipped: no sfdisk");
-            return;
+            skip!(Program("sfdisk"));
         };
         assert!(checked.status.success(), "{checked:?}");
         let dump = Command::new("sfdisk")

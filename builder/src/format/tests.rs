@@ -1,5 +1,6 @@
 //! Each format against the programs of others that read it.
 
+use adamant_skip::skip;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -119,7 +120,7 @@ fn run(command: &mut Command) -> String {
 fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
-        eprintln!("SKIPPED: no {program}");
+        skip!(Program(program), false);
     }
     there
 }
@@ -521,8 +522,7 @@ fn a_disk_that_is_too_large_for_the_format_is_refused() {
     let dir = Dir::new("huge");
     let raw = dir.create("raw");
     if raw.set_len(3 << 40).is_err() {
-        eprintln!("SKIPPED: no file of 3 TiB here");
-        return;
+        skip!(Host("no file of 3 TiB in the temporary directory"));
     }
     for format in [Format::Vhd, Format::Vmdk, Format::Ova] {
         let error = write(format, &raw, &facts(), &dir.create("out"), 1).unwrap_err();

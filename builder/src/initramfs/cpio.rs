@@ -104,6 +104,7 @@ fn entry(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use adamant_skip::skip;
     use std::io::Write;
     use std::process::{Command, Stdio};
 
@@ -123,8 +124,7 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn();
         let Ok(mut child) = child else {
-            println!("skipped: cpio is not installed");
-            return;
+            skip!(Program("cpio"));
         };
         child.stdin.take().unwrap().write_all(&bytes).unwrap();
         let listed = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();

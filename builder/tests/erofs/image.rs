@@ -1,5 +1,6 @@
 //! Images in files: written, opened and mounted, and gone at the end.
 
+use adamant_skip::skip;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -116,7 +117,7 @@ impl Drop for Scratch {
 pub fn may_mount() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("SKIPPED: mounting needs root");
+        skip!(Root("mounting"), false);
     }
     root
 }

@@ -160,6 +160,7 @@ pub fn write(disk: &mut impl Disk, table: &Table) -> io::Result<()> {
 mod tests {
     use super::super::table::tests::sample;
     use super::*;
+    use adamant_skip::skip;
 
     /// A disk in memory that remembers each write and flush.
     #[derive(Clone, Default)]
@@ -313,8 +314,7 @@ mod tests {
             .stderr(Stdio::piped())
             .spawn();
         let Ok(mut child) = child else {
-            println!("skipped: {program} is not installed");
-            return None;
+            skip!(Program(program), None);
         };
         child
             .stdin

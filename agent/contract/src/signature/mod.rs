@@ -240,6 +240,7 @@ fn exactly(found: &[u8], expected: &[u8], what: &str) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use adamant_skip::skip;
     use std::path::Path;
     use std::process::Command;
 
@@ -262,8 +263,7 @@ mod tests {
     /// a mistake with us.
     fn made_by_openssl(name: &str, key: &str, options: &str) -> Option<(Certificate, Embedded)> {
         if Command::new("openssl").arg("version").output().is_err() {
-            println!("skipped: openssl is not installed");
-            return None;
+            skip!(Program("openssl"), None);
         }
         let dir =
             std::env::temp_dir().join(format!("adamant-signature-{name}-{}", std::process::id()));

@@ -1,6 +1,7 @@
 //! The stage on real loop devices, with the kernel's ext4 and the host's e2fsprogs standing in for
 //! the image's.
 
+use adamant_skip::skip;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
@@ -26,7 +27,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 pub(crate) fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        println!("skipped: needs root for mounts and loop devices");
+        skip!(Root("making mounts and loop devices"), false);
     }
     root
 }
@@ -49,8 +50,7 @@ pub(crate) fn tool(program: &str, arguments: &[&str]) -> bool {
             true
         }
         Err(error) => {
-            println!("skipped: {program}: {error}");
-            false
+            skip!(Program(&format!("{program} ({error})")), false)
         }
     }
 }
@@ -433,7 +433,7 @@ fn may_resize() -> bool {
         .unwrap();
     let may = u64::from_str_radix(effective.trim(), 16).unwrap() & 1 << 24 != 0;
     if !may {
-        println!("skipped: growing a mounted ext4 needs CAP_SYS_RESOURCE");
+        skip!(Host("growing a mounted ext4 needs CAP_SYS_RESOURCE"), false);
     }
     may
 }

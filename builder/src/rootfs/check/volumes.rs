@@ -305,6 +305,7 @@ fn largest(image: &Image, shipped: &Shipped, mount: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use adamant_skip::skip;
     use std::path::Path;
     use std::process::Command;
 
@@ -316,8 +317,7 @@ mod tests {
     #[test]
     fn the_room_is_what_mkfs_leaves() {
         let Ok(version) = Command::new("mkfs.ext4").arg("-V").output() else {
-            println!("SKIPPED: no mkfs.ext4");
-            return;
+            skip!(Program("mkfs.ext4"));
         };
         println!("{}", String::from_utf8_lossy(&version.stderr));
         let path = std::env::temp_dir().join(format!("adamant-room-{}", std::process::id()));
