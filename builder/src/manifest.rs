@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::definition::Layout;
 use crate::error::{Context, Error, Result};
-use crate::tree::Tree;
 
 /// The only version there is.
 pub const VERSION: u32 = 1;
@@ -355,93 +354,9 @@ pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Installed packages from dpkg's database (`/var/lib/dpkg/status` below `at`, deb-control(5));
-/// nothing where the tree has none.
-pub fn packages(tree: &Tree, at: &[u8]) -> Result<Vec<Package>> {
-    let mut packages: Vec<Package> = database(tree, at)?
-        .split("\n\n")
-        .filter_map(package)
-        .collect();
-    packages.sort();
-    Ok(packages)
-}
-
-/// Name and size in KiB, before compression, of the installed packages (`Installed-Size`).
-pub fn installed_sizes(tree: &Tree, at: &[u8]) -> Result<Vec<(String, u64)>> {
-    let text = database(tree, at)?;
-    Ok(text
-        .split("\n\n")
-        .filter_map(|paragraph| {
-            Some((
-                package(paragraph)?.name,
-                field(paragraph, "Installed-Size")?.parse().ok()?,
-            ))
-        })
-        .collect())
-}
-
-/// dpkg's database; empty where the tree has none.
-fn database(tree: &Tree, at: &[u8]) -> Result<String> {
-    let path = [at, b"/var/lib/dpkg/status"].concat();
-    let Some(id) = tree.resolve(&path) else {
-        return Ok(String::new());
-    };
-    let crate::tree::Kind::File(content) = &tree.node(id).kind else {
-        return Ok(String::new());
-    };
-    let bytes = content
-        .to_vec(256 << 20)
-        .map_err(|e| Error::new(format!("/var/lib/dpkg/status in the image: {e}")))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn field(paragraph: &str, name: &str) -> Option<String> {
-    paragraph
-        .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-        .map(|value| value.trim().to_owned())
-}
-
-fn package(paragraph: &str) -> Option<Package> {
-    let field = |name: &str| field(paragraph, name);
-    // "Status: install ok installed"; removed packages may have left their configuration.
-    if !field("Status")?.ends_with(" installed") {
-        return None;
-    }
-    Some(Package {
-        name: field("Package")?,
-        architecture: field("Architecture")?,
-        version: field("Version")?,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Content, Kind, Meta};
-
-    #[test]
-    fn lists_installed_packages_only() {
-        let status = "Package: b\nStatus: install ok installed\nArchitecture: amd64\nInstalled-Size: 2048\nVersion: 2-1\nDescription: x\n Version: no\n\nPackage: a\nStatus: deinstall ok config-files\nArchitecture: all\nVersion: 1\n\nPackage: a0\nStatus: install ok installed\nArchitecture: all\nVersion: 1:1\n";
-        let mut tree = Tree::new();
-        tree.insert(
-            b"/var/lib/dpkg/status",
-            Meta::default(),
-            Kind::File(Content::from_memory(status.as_bytes())),
-        )
-        .unwrap();
-        let names: Vec<_> = packages(&tree, b"/")
-            .unwrap()
-            .into_iter()
-            .map(|p| format!("{} {} {}", p.name, p.architecture, p.version))
-            .collect();
-        assert_eq!(names, ["a0 all 1:1", "b amd64 2-1"]);
-        assert_eq!(
-            installed_sizes(&tree, b"/").unwrap(),
-            [("b".to_owned(), 2048)]
-        );
-        assert_eq!(packages(&Tree::new(), b"/").unwrap(), []);
-    }
 
     #[test]
     fn refuses_a_newer_version_names_that_are_paths_and_parts_over_each_other() {

@@ -1,7 +1,7 @@
 //! Finding the image's kernel, and what its configuration says.
 
 use crate::error::{Context, Error, Result};
-use crate::tree::{Content, Kind, Tree, show};
+use crate::tree::{Tree, show};
 use crate::version;
 
 /// A kernel image is some 12 MB; nothing that is one comes near this.
@@ -64,7 +64,8 @@ impl Kernel {
 
     /// The kernel image's bytes.
     pub fn read_image(&self, tree: &Tree) -> Result<Vec<u8>> {
-        let content = file_at(tree, &self.image)
+        let content = tree
+            .file_content(&self.image)
             .ok_or_else(|| Error::new(format!("{}: not a file", show(&self.image))))?;
         content.to_vec(IMAGE_LIMIT).context(|| show(&self.image))
     }
@@ -76,7 +77,9 @@ pub fn find_kernel(tree: &Tree) -> Result<Option<Kernel>> {
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
     let mut offer = |release: &[u8], image: Vec<u8>| {
         if let Some(release) = valid_release(release)
-            && file_at(tree, &image).is_some_and(|content| !content.is_empty())
+            && tree
+                .file_content(&image)
+                .is_some_and(|content| !content.is_empty())
         {
             found.push((release.to_owned(), image));
         }
@@ -124,7 +127,7 @@ fn read_config(tree: &Tree, release: &str) -> Result<String> {
         format!("/boot/config-{release}"),
         format!("/usr/lib/modules/{release}/config"),
     ] {
-        if let Some(content) = file_at(tree, path.as_bytes()) {
+        if let Some(content) = tree.file_content(path.as_bytes()) {
             let bytes = content.to_vec(CONFIG_LIMIT).context(|| path)?;
             return Ok(String::from_utf8_lossy(&bytes).into_owned());
         }
@@ -142,18 +145,10 @@ fn valid_release(name: &[u8]) -> Option<&str> {
     fits.then_some(text)
 }
 
-/// The file at a path, links followed inside the image.
-pub fn file_at<'a>(tree: &'a Tree, path: &[u8]) -> Option<&'a Content> {
-    match &tree.node(tree.resolve(path)?).kind {
-        Kind::File(content) => Some(content),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::Meta;
+    use crate::tree::{Content, Kind, Meta};
 
     #[test]
     fn finds_the_newest_kernel_through_links() {

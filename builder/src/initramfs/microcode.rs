@@ -3,7 +3,6 @@
 //! amd64-microcode install.
 
 use super::cpio::Archive;
-use super::file_at;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
 
@@ -32,7 +31,8 @@ pub fn early(tree: &Tree) -> Result<Vec<u8>> {
                 continue;
             }
             let path = [folder, b"/", file].concat();
-            let content = file_at(tree, &path)
+            let content = tree
+                .file_content(&path)
                 .ok_or_else(|| Error::new(format!("{}: not a file", show(&path))))?;
             all.extend_from_slice(&content.to_vec(FILE_LIMIT).context(|| show(&path))?);
         }

@@ -11,7 +11,7 @@ use std::io::Write;
 use adamant_contract::paths;
 use adamant_contract::signature::Rule;
 
-pub use kernel::{Configured, Kernel, file_at, find_kernel};
+pub use kernel::{Configured, Kernel, find_kernel};
 
 use crate::cache::{Cache, Key};
 use crate::definition::Definition;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
-use super::kernel::{Configured, Kernel, file_at};
+use super::kernel::{Configured, Kernel};
 use crate::cache::{Cache, Key};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
@@ -231,7 +231,7 @@ impl Index {
         }
         let list = |name: &str| -> Result<Option<String>> {
             let path = format!("{}/{name}", index.base);
-            let Some(content) = file_at(tree, path.as_bytes()) else {
+            let Some(content) = tree.file_content(path.as_bytes()) else {
                 return Ok(None);
             };
             let bytes = content.to_vec(LIST_LIMIT).context(|| path)?;
@@ -244,7 +244,9 @@ impl Index {
             list("modules.alias")?.unwrap_or_default(),
         );
         if dependencies.is_none()
-            && file_at(tree, format!("{}/modules.order", index.base).as_bytes()).is_some()
+            && tree
+                .file_content(format!("{}/modules.order", index.base).as_bytes())
+                .is_some()
         {
             return Err(
                 Error::new(format!("{}: modules without modules.dep", index.base)).hint(format!(
@@ -439,7 +441,8 @@ fn read_module(
     } else {
         format!("{base}/{path}")
     };
-    let content = file_at(tree, path.as_bytes())
+    let content = tree
+        .file_content(path.as_bytes())
         .ok_or_else(|| Error::new(format!("{path}: modules.dep lists it, but it is not there")))?;
     let packed = content
         .to_vec(MODULE_LIMIT)

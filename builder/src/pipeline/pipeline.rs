@@ -24,7 +24,7 @@ use crate::rootfs::inject;
 use crate::rootfs::scrub::keep::Keep;
 use crate::rootfs::scrub::{self, Done, scrub};
 use crate::rootfs::volumes;
-use crate::source::{Loaded, Surroundings, bound_lengths, cache_folder, debian, load};
+use crate::source::{Loaded, Surroundings, bound_lengths, cache_folder, debian, dpkg, load};
 use crate::term::output::Output;
 use crate::tree::{Tree, show};
 use crate::uki;
@@ -377,7 +377,7 @@ fn previous(path: &Path) -> Result<Arc<Previous>> {
 
 /// What fits no slot is made smaller by leaving out what is big.
 fn with_packages(error: Error, tree: &Tree) -> Error {
-    let Ok(mut packages) = manifest::installed_sizes(tree, b"/") else {
+    let Ok(mut packages) = dpkg::installed_sizes(tree, b"/") else {
         return error;
     };
     packages.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -535,7 +535,7 @@ fn describe(
                 entries: done.paths.len() as u64,
             })
             .collect(),
-        packages: manifest::packages(tree, b"/")?,
+        packages: dpkg::installed_packages(tree, b"/")?,
         volumes: definition
             .volumes
             .iter()

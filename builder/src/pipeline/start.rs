@@ -6,7 +6,7 @@ use std::path::Path;
 use super::signers::{self, Signers};
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
-use crate::initramfs::{Kernel, file_at, microcode};
+use crate::initramfs::{Kernel, microcode};
 use crate::io::bounded;
 use crate::sign::{authenticode, pcr};
 use crate::term::output::Output;
@@ -66,7 +66,8 @@ fn program(tree: &Tree, given: Option<&Path>, own: &str) -> Result<Option<Vec<u8
         Some(path) => bounded::read(path, PROGRAM_LIMIT)
             .map(Some)
             .context(|| path.display().to_string()),
-        None => file_at(tree, own.as_bytes())
+        None => tree
+            .file_content(own.as_bytes())
             .map(|content| content.to_vec(PROGRAM_LIMIT))
             .transpose()
             .context(|| own.to_owned()),
@@ -101,7 +102,8 @@ pub fn unified(
         pcr_public_key,
         debug,
     } = started;
-    let os_release = file_at(tree, OS_RELEASE.as_bytes())
+    let os_release = tree
+        .file_content(OS_RELEASE.as_bytes())
         .map(|content| content.to_vec(OS_RELEASE_LIMIT))
         .transpose()
         .context(|| OS_RELEASE)?;

@@ -9,7 +9,6 @@ use adamant_contract::policy::Policy;
 
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
-use crate::initramfs::file_at;
 use crate::rootfs::interpreters;
 use crate::rootfs::volumes;
 use crate::tree::{Content, Kind, Meta, Time, Tree};
@@ -106,8 +105,9 @@ fn name_image(tree: &mut Tree, definition: &Definition, fresh: Meta) -> Result<(
         .resolve(OS_RELEASE_LINK.as_bytes())
         .or_else(|| tree.resolve(OS_RELEASE.as_bytes()));
     let meta = found.map_or(fresh.clone(), |id| tree.node(id).meta.clone());
-    let old = match file_at(tree, OS_RELEASE_LINK.as_bytes())
-        .or_else(|| file_at(tree, OS_RELEASE.as_bytes()))
+    let old = match tree
+        .file_content(OS_RELEASE_LINK.as_bytes())
+        .or_else(|| tree.file_content(OS_RELEASE.as_bytes()))
     {
         Some(content) => content.to_vec(OS_RELEASE_LIMIT).context(|| OS_RELEASE)?,
         None => b"ID=linux\nNAME=Linux\n".to_vec(),
@@ -176,7 +176,7 @@ mod tests {
 
     fn read(tree: &Tree, path: &str) -> String {
         String::from_utf8(
-            file_at(tree, path.as_bytes())
+            tree.file_content(path.as_bytes())
                 .unwrap()
                 .to_vec(1 << 20)
                 .unwrap(),

@@ -26,11 +26,10 @@ use self::archive::{Failure, State};
 use self::cache::Cache;
 pub use self::cache::archives;
 pub use self::databases::Database;
-use super::{ArchiveHash, Budget, Loaded, Surroundings, tar};
+use super::{ArchiveHash, Budget, Loaded, Surroundings, dpkg, tar};
 use crate::definition::mirror::Mirror;
 use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
-use crate::manifest;
 use crate::tree::Tree;
 
 /// Raised when the same definition and archives give another result: when what is done with
@@ -191,7 +190,7 @@ fn ask(debian: &Debian) -> (Result<String>, Result<State, Failure>) {
 /// what mmdebstrap gives differ each time, in host keys and logs, which scrubbing takes out; the
 /// packages are what stays. `None` where dpkg's database is not part of the variant.
 fn made_of(tree: &Tree, at: &[u8]) -> Result<Option<[u8; 32]>> {
-    let packages = manifest::packages(tree, at)?;
+    let packages = dpkg::installed_packages(tree, at)?;
     let mut digest = Sha256::new();
     for package in &packages {
         digest.update(format!(

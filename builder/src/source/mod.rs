@@ -8,6 +8,7 @@
 mod attributes;
 pub mod debian;
 pub mod dir;
+pub mod dpkg;
 mod file;
 mod hash;
 mod report;

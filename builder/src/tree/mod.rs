@@ -163,6 +163,14 @@ impl Tree {
         Some(at)
     }
 
+    /// The content of the regular file at a path. Symbolic links are followed inside the tree.
+    pub fn file_content(&self, path: &[u8]) -> Option<&Content> {
+        match &self.node(self.resolve(path)?).kind {
+            Kind::File(content) => Some(content),
+            _ => None,
+        }
+    }
+
     /// Puts a node at a path, which must not be the root. Missing parents are made (0755 root:root,
     /// time 0). What stood there is replaced; but a directory put where a directory stands
     /// keeps the names in it and takes the new metadata.
