@@ -46,16 +46,16 @@ fn main() -> ExitCode {
 fn run(verb: &Verb, output: &Output) -> Result<u8> {
     let done = match verb {
         Verb::Build(args) => pipeline::run(&args.options(), output).map(drop),
-        Verb::Verify(args) => verify::run(&args.target, args.how(), output),
-        Verb::Diff(args) => diff::run(&args.old, &args.new, args.blocks, output),
-        Verb::Inspect(args) => inspect::run(&args.target, &args.certificates, output),
+        Verb::Verify(args) => verify::verify_target(&args.target, args.options(), output),
+        Verb::Diff(args) => diff::print_difference(&args.old, &args.new, args.blocks, output),
+        Verb::Inspect(args) => inspect::inspect_target(&args.target, &args.certificates, output),
         Verb::Boot(args) => {
             let out = match args.target()? {
                 Target::Artifacts(out) => out,
                 Target::Definition(options) => pipeline::run(&options, output)?,
             };
-            let selection = Selection::of(&out)?;
-            selection.tell(output);
+            let selection = Selection::resolve(&out)?;
+            selection.announce(output);
             let mut say = |line: &str| output.say(line);
             if args.resets() {
                 boot::persist::reset(
@@ -64,7 +64,7 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
                     &mut say,
                 )?;
             }
-            let outcome = boot::run(&selection, &args.options(), &mut say)?;
+            let outcome = boot::boot_image(&selection, &args.options(), &mut say)?;
             if let Some(error) = outcome.error() {
                 output.error(error);
             }
@@ -72,7 +72,7 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
         }
         Verb::Summary(args) => {
             let summary =
-                summary::Summary::of(&Definition::read(&args.definition)?, args.cache.as_deref());
+                summary::Summary::new(&Definition::read(&args.definition)?, args.cache.as_deref());
             output.answer(&summary.to_string(), &summary)
         }
         Verb::Cache(args) => {
@@ -96,7 +96,7 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
         Verb::Sign(args) => {
             pipeline::sign_later::run(&args.out, &args.table()?, cli::or_cores(None), output)
         }
-        Verb::Drift(args) => return drift::run(&args.options(), output).map(exit_code),
+        Verb::Drift(args) => return drift::report_drift(&args.options(), output).map(exit_code),
         Verb::Completions { shell } => text(output, &cli::completions(*shell)),
         Verb::Man => text(output, &cli::manual().context(|| "the manual page")?),
         Verb::Reference => text(output, &reference::markdown()),

@@ -26,7 +26,7 @@ pub struct Manifest {
     /// Version of this format, [`VERSION`].
     pub version: u32,
     /// Which image this is.
-    pub image: Image,
+    pub image: ImageVersion,
     /// The program that made it, for example `adamant 0.1.0`.
     pub tool: String,
     /// SHA-256 of the definition's bytes, hexadecimal.
@@ -34,7 +34,7 @@ pub struct Manifest {
     /// Newest modification time in the image, seconds since 1970, where one was set.
     pub epoch: Option<i64>,
     /// The root file system.
-    pub root: Root,
+    pub root: RootRecord,
     /// `uname -r` of the image's kernel, where it has one.
     pub kernel: Option<String>,
     /// What a TPM's PCR 11 will hold, where there is a unified kernel image.
@@ -48,18 +48,18 @@ pub struct Manifest {
     pub credentials: Vec<String>,
     /// What was signed, or is to be, by whom.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub signatures: Vec<Signature>,
+    pub signatures: Vec<SignatureRecord>,
     /// Everything made, in a fixed order.
     pub artifacts: Vec<Artifact>,
     /// What it was made from, in order of application.
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceRecord>,
     /// How many entries each scrub rule removed or changed; rules that found nothing are left out.
     pub scrubbed: Vec<Scrubbed>,
     /// Debian packages by name, where the image has dpkg's database.
     pub packages: Vec<Package>,
     /// What the image ships below its volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub volumes: Vec<Volume>,
+    pub volumes: Vec<VolumeRecord>,
     /// Data of the image that is shown on volumes from the verified root, as absolute paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_data: Vec<String>,
@@ -68,7 +68,7 @@ pub struct Manifest {
 /// What the image ships for a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Volume {
+pub struct VolumeRecord {
     /// Its name.
     pub name: String,
     /// Where it is mounted.
@@ -82,14 +82,14 @@ pub struct Volume {
 /// Which image this is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Image {
+pub struct ImageVersion {
     /// IMAGE_ID.
     pub id: String,
     /// IMAGE_VERSION.
     pub version: String,
 }
 
-impl Image {
+impl ImageVersion {
     /// `ID_VERSION`: what the names of its artifacts start with.
     pub fn stem(&self) -> String {
         format!("{}_{}", self.id, self.version)
@@ -99,7 +99,7 @@ impl Image {
 /// The root file system and its tree. Blocks have 4096 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Root {
+pub struct RootRecord {
     /// Root hash, 64 hexadecimal digits.
     pub hash: String,
     /// Salt of the tree, hexadecimal.
@@ -146,7 +146,7 @@ pub struct Measurement {
 /// One signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Signature {
+pub struct SignatureRecord {
     /// `secure-boot`, `verity` or `pcr`.
     pub purpose: String,
     /// SHA-256 of the certificate's DER, hexadecimal.
@@ -210,7 +210,7 @@ impl Artifact {
 /// One source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Source {
+pub struct SourceRecord {
     /// debian, tar, dir or file.
     pub kind: String,
     /// As the definition writes it.
@@ -367,14 +367,14 @@ mod tests {
         };
         let manifest = Manifest {
             version: 1,
-            image: Image {
+            image: ImageVersion {
                 id: "web".into(),
                 version: "1".into(),
             },
             tool: "adamant 0".into(),
             definition: String::new(),
             epoch: None,
-            root: Root {
+            root: RootRecord {
                 hash: String::new(),
                 salt: String::new(),
                 verity_uuid: String::new(),

@@ -154,7 +154,7 @@ impl Setup {
             Some(certificate) => {
                 let variables = scratch.join(format!("variables-{}.fd", unique()));
                 command.args(
-                    firmware::prepare(variables, certificate.as_deref())
+                    firmware::prepare_variables(variables, certificate.as_deref())
                         .unwrap_or_else(|e| panic!("{e}"))
                         .arguments(),
                 )

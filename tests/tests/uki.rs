@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use adamant::sign::certificate::Certificate;
 use adamant::sign::{KeySource, Signer, pcr};
-use adamant::uki::{self, Parts, measure, pe::Image, profile};
+use adamant::uki::{self, UkiParts, measure, pe::PeImage, profile};
 use adamant_contract::hex;
 use adamant_tests::image::{kernels, our_keys};
 use adamant_tests::scratch::Scratch;
@@ -35,8 +35,8 @@ fn programs(suite: &str) -> (Vec<u8>, Vec<u8>) {
     )
 }
 
-fn compose(stub: &[u8], linux: &[u8], microcode: Option<&[u8]>) -> Image {
-    let parts = Parts {
+fn compose(stub: &[u8], linux: &[u8], microcode: Option<&[u8]>) -> PeImage {
+    let parts = UkiParts {
         stub,
         linux,
         initrd: b"initrd",
@@ -51,7 +51,7 @@ fn compose(stub: &[u8], linux: &[u8], microcode: Option<&[u8]>) -> Image {
 }
 
 /// The sections that are measured, as systemd-measure wants them: a file each.
-fn sections(image: &Image, scratch: &Scratch, command: &mut std::process::Command) {
+fn sections(image: &PeImage, scratch: &Scratch, command: &mut std::process::Command) {
     for section in image.sections() {
         let name = section.name.trim_start_matches('.');
         if [
@@ -101,7 +101,7 @@ fn systemd_predicts_the_same_values_of_pcr_11_for_every_phase() {
 fn a_debug_profile_is_one_to_ukify_and_systemd_predicts_its_pcr_11_too() {
     let (stub, linux) = programs("trixie");
     let words = "roothash=0 systemd.log_level=debug";
-    let parts = |stub| Parts {
+    let parts = |stub| UkiParts {
         stub,
         linux: &linux,
         initrd: b"i",
@@ -209,7 +209,11 @@ fn ukify_and_bootctl_read_it_with_the_stubs_of_two_debians() {
             compose(&stub, &linux, None).write().unwrap(),
             "the same every time"
         );
-        for pair in Image::parse("again", &bytes).unwrap().sections().windows(2) {
+        for pair in PeImage::parse("again", &bytes)
+            .unwrap()
+            .sections()
+            .windows(2)
+        {
             assert!(
                 pair[0].address + pair[0].virtual_size <= pair[1].address,
                 "{suite}: {} overlaps {}",
@@ -247,7 +251,7 @@ fn ukify_and_bootctl_read_it_with_the_stubs_of_two_debians() {
 #[test]
 fn what_is_no_stub_or_no_kernel_is_refused() {
     let (stub, linux) = programs("trixie");
-    let parts = |stub, linux| Parts {
+    let parts = |stub, linux| UkiParts {
         stub,
         linux,
         initrd: b"i",
@@ -275,9 +279,9 @@ fn what_is_no_stub_or_no_kernel_is_refused() {
     }
     // Cut or altered anywhere in its headers, a program is refused or read, never more.
     for cut in 0..1024 {
-        let _ = Image::parse("cut", &stub[..cut]);
+        let _ = PeImage::parse("cut", &stub[..cut]);
         let mut altered = stub.clone();
         altered[cut] ^= 0xff;
-        let _ = Image::parse("altered", &altered).map(|image| image.write());
+        let _ = PeImage::parse("altered", &altered).map(|image| image.write());
     }
 }

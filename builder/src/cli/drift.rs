@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::commands::drift::{Options, Verdict, Way};
+use crate::commands::drift::{DriftOptions, DriftVerdict, SshOptions};
 use crate::definition::values;
 
 /// `adamant drift`
@@ -45,12 +45,12 @@ pub struct Drift {
 
 impl Drift {
     /// For the command.
-    pub fn options(&self) -> Options {
-        Options {
+    pub fn options(&self) -> DriftOptions {
+        DriftOptions {
             hosts: self.hosts.clone(),
             list: self.list.clone(),
             jobs: self.jobs,
-            way: Way {
+            ssh: SshOptions {
                 options: self.options.clone(),
                 sudo: self.sudo,
                 timeout: self.timeout,
@@ -60,11 +60,11 @@ impl Drift {
 }
 
 /// The exit code that stands for it.
-pub fn exit_code(verdict: Verdict) -> u8 {
+pub fn exit_code(verdict: DriftVerdict) -> u8 {
     match verdict {
-        Verdict::NoDrift => 0,
-        Verdict::Drift => 1,
-        Verdict::NotAsked => 3,
+        DriftVerdict::NoDrift => 0,
+        DriftVerdict::Drift => 1,
+        DriftVerdict::NotAsked => 3,
     }
 }
 

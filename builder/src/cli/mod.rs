@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::commands::boot;
-use crate::commands::verify::How;
+use crate::commands::verify::VerifyOptions;
 use crate::definition::values;
 use crate::error::{Context, Error};
 use crate::format::Format;
@@ -198,9 +198,9 @@ pub struct Verify {
 }
 
 impl Verify {
-    /// How much is looked at, and by how many.
-    pub fn how(&self) -> How {
-        How {
+    /// VerifyOptions much is looked at, and by how many.
+    pub fn options(&self) -> VerifyOptions {
+        VerifyOptions {
             read_data: self.read_data,
             jobs: or_cores(self.jobs),
         }
@@ -365,7 +365,7 @@ impl Cli {
         !self.quiet && matches!(self.verb, Verb::Build(_) | Verb::Verify(_) | Verb::Sign(_))
     }
 
-    /// How much is said, and in which form.
+    /// VerifyOptions much is said, and in which form.
     pub fn output(&self) -> Output {
         Output::new(self.quiet, self.verbose, self.json)
     }
@@ -478,9 +478,9 @@ impl Boot {
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
-    /// How it is started.
-    pub fn options(&self) -> boot::Options {
-        boot::Options {
+    /// VerifyOptions it is started.
+    pub fn options(&self) -> boot::BootOptions {
+        boot::BootOptions {
             smp: self.smp,
             memory: self.memory.clone(),
             accel: self.accel,

@@ -23,7 +23,7 @@ const NAMED: usize = 20;
 
 /// How an image differs from an older one.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Difference {
+pub struct BlockDifference {
     /// All blocks of 4096 bytes.
     pub blocks: u64,
     /// Those that the other image has nowhere, each counted as often as it is there.
@@ -32,12 +32,12 @@ pub struct Difference {
     pub runs: u64,
     /// Bytes of new blocks by what is in them, most first; where files share a block, inodes and
     /// directories.
-    pub owners: Vec<Owner>,
+    pub owners: Vec<BlockOwner>,
 }
 
 /// New blocks with one owner.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Owner {
+pub struct BlockOwner {
     /// A file's first path, or what else it is.
     pub what: String,
     /// Bytes.
@@ -46,11 +46,11 @@ pub struct Owner {
 
 /// Compares two images, each a build's OUT folder or a file. What is in the new blocks is told of
 /// our own root file systems alone.
-pub fn run(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result<()> {
+pub fn print_difference(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result<()> {
     warn_of_other_id(old, new, output)?;
     let has = digests(&root(old)?).context(|| old.display().to_string())?;
     let part = root(new)?;
-    let mut difference = Difference::default();
+    let mut difference = BlockDifference::default();
     let mut fresh = Vec::new();
     let known: HashSet<Name> = has.into_iter().collect();
     for (block, name) in digests(&part)
@@ -74,11 +74,11 @@ pub fn run(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result
 /// No server updates from an image to one of another id.
 fn warn_of_other_id(old: &Path, new: &Path, output: &Output) -> Result<()> {
     let selections = (
-        Selection::of_folder_or_artifact(old)?,
-        Selection::of_folder_or_artifact(new)?,
+        Selection::resolve_if_image(old)?,
+        Selection::resolve_if_image(new)?,
     );
     for selection in [&selections.0, &selections.1].into_iter().flatten() {
-        selection.tell(output);
+        selection.announce(output);
     }
     if let (Some(old), Some(new)) = selections
         && old.manifest.image.id != new.manifest.image.id
@@ -108,7 +108,7 @@ fn root(path: &Path) -> Result<Part> {
         .context(|| path.display().to_string())
 }
 
-fn text(difference: &Difference) -> String {
+fn text(difference: &BlockDifference) -> String {
     let bytes = difference.new * BLOCK as u64;
     let part = 100.0 * difference.new as f64 / difference.blocks.max(1) as f64;
     let mut text = format!(
@@ -151,7 +151,7 @@ fn digests(part: &Part) -> std::io::Result<Vec<Name>> {
     Ok(names)
 }
 
-fn owners(part: Part, fresh: &[u64]) -> Result<Vec<Owner>> {
+fn owners(part: Part, fresh: &[u64]) -> Result<Vec<BlockOwner>> {
     let image = Image::open(part)?;
     let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
     for &block in fresh {
@@ -164,9 +164,9 @@ fn owners(part: Part, fresh: &[u64]) -> Result<Vec<Owner>> {
         };
         *bytes.entry(what).or_default() += BLOCK as u64;
     }
-    let mut owners: Vec<Owner> = bytes
+    let mut owners: Vec<BlockOwner> = bytes
         .into_iter()
-        .map(|(what, bytes)| Owner { what, bytes })
+        .map(|(what, bytes)| BlockOwner { what, bytes })
         .collect();
     owners.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.what.cmp(&b.what)));
     Ok(owners)

@@ -28,7 +28,7 @@ enum Target {
 }
 
 impl Target {
-    fn of(path: &Path) -> Result<Target> {
+    fn parse(path: &Path) -> Result<Target> {
         if path.is_dir() {
             return Ok(Target::Folder(path.to_owned()));
         }
@@ -49,8 +49,8 @@ impl Target {
 
 impl Selection {
     /// The image that `target` selects.
-    pub fn of(target: &Path) -> Result<Selection> {
-        match Target::of(target)? {
+    pub fn resolve(target: &Path) -> Result<Selection> {
+        match Target::parse(target)? {
             Target::Folder(folder) => newest(&folder),
             Target::Version(folder, version) => with_version(&folder, &version),
             Target::File(file) => of_artifact(&file),
@@ -58,10 +58,10 @@ impl Selection {
     }
 
     /// `None` for a file that belongs to no image: a disk or a root file system by itself.
-    pub fn of_folder_or_artifact(target: &Path) -> Result<Option<Selection>> {
-        match Target::of(target)? {
+    pub fn resolve_if_image(target: &Path) -> Result<Option<Selection>> {
+        match Target::parse(target)? {
             Target::File(file) => Ok(of_artifact(&file).ok()),
-            _ => Selection::of(target).map(Some),
+            _ => Selection::resolve(target).map(Some),
         }
     }
 
@@ -86,7 +86,7 @@ impl Selection {
     }
 
     /// Says which version was selected where there was a choice.
-    pub fn tell(&self, output: &Output) {
+    pub fn announce(&self, output: &Output) {
         if let Some(next) = self.older.first() {
             let (folder, version, more) = (
                 self.folder.display(),
@@ -106,9 +106,9 @@ impl Selection {
 }
 
 /// All images of a folder, or the one that `target` selects otherwise.
-pub fn all(target: &Path) -> Result<Vec<Selection>> {
-    let Target::Folder(folder) = Target::of(target)? else {
-        return Selection::of(target).map(|one| vec![one]);
+pub fn resolve_all(target: &Path) -> Result<Vec<Selection>> {
+    let Target::Folder(folder) = Target::parse(target)? else {
+        return Selection::resolve(target).map(|one| vec![one]);
     };
     let selection = |path: PathBuf| {
         Ok(Selection {
@@ -294,7 +294,7 @@ pub fn root_path(target: &Path) -> Result<PathBuf> {
     if target.exists() && !target.is_dir() && !target.to_string_lossy().ends_with(SUFFIX) {
         return Ok(target.to_owned());
     }
-    let selection = Selection::of(target)?;
+    let selection = Selection::resolve(target)?;
     selection.artifact("root.erofs").ok_or_else(|| {
         Error::new(format!(
             "{}: names no root file system",
@@ -329,7 +329,7 @@ mod tests {
         }
 
         fn select(&self, what: &str) -> Result<String> {
-            Selection::of(Path::new(&format!("{}{what}", self.0.display())))
+            Selection::resolve(Path::new(&format!("{}{what}", self.0.display())))
                 .map(|selection| selection.stem())
         }
     }
@@ -348,7 +348,7 @@ mod tests {
         );
         assert_eq!(folder.select("").unwrap(), "web_10");
         assert_eq!(
-            Selection::of(&folder.0).unwrap().older,
+            Selection::resolve(&folder.0).unwrap().older,
             ["10~rc1", "9", "2"]
         );
         assert_eq!(folder.select("@9").unwrap(), "web_9");

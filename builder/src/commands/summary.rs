@@ -20,12 +20,12 @@ pub struct Summary {
     id: String,
     version: String,
     epoch: Option<i64>,
-    sources: Vec<Source>,
+    sources: Vec<SourceSummary>,
     compression: String,
     cluster: u32,
     layout: Layout,
     keep: Vec<String>,
-    volumes: Vec<Volume>,
+    volumes: Vec<VolumeSummary>,
     policy: adamant_contract::policy::Policy,
     cmdline: String,
     modules: Vec<String>,
@@ -33,7 +33,7 @@ pub struct Summary {
 }
 
 #[derive(Debug, Serialize)]
-struct Source {
+struct SourceSummary {
     kind: &'static str,
     what: String,
     at: String,
@@ -43,7 +43,7 @@ struct Source {
 }
 
 #[derive(Debug, Serialize)]
-struct Volume {
+struct VolumeSummary {
     name: String,
     mount: String,
     size: u64,
@@ -57,7 +57,7 @@ const KERNEL_ARTIFACTS: &[&str] = &["vmlinuz", "initrd", "cmdline", "raw"];
 
 impl Summary {
     /// Of a definition; `cache` is where Debian archives are kept, if not in the user's own folder.
-    pub fn of(definition: &Definition, cache: Option<&Path>) -> Summary {
+    pub fn new(definition: &Definition, cache: Option<&Path>) -> Summary {
         let cache = source::cache_folder(cache);
         let stem = definition.stem();
         Summary {
@@ -78,7 +78,7 @@ impl Summary {
             volumes: definition
                 .volumes
                 .iter()
-                .map(|v| Volume {
+                .map(|v| VolumeSummary {
                     name: v.policy.name.clone(),
                     mount: v.policy.mount.clone(),
                     size: v.size,
@@ -98,7 +98,11 @@ impl Summary {
     }
 }
 
-fn describe(definition: &Definition, source: &crate::definition::Source, cache: &Path) -> Source {
+fn describe(
+    definition: &Definition,
+    source: &crate::definition::Source,
+    cache: &Path,
+) -> SourceSummary {
     let (kind, what, state) = match &source.origin {
         Origin::Debian(debian) => {
             let from = match &debian.snapshot {
@@ -143,7 +147,7 @@ fn describe(definition: &Definition, source: &crate::definition::Source, cache: 
             ("file", format!("{}: {what}", file.path), state)
         }
     };
-    Source {
+    SourceSummary {
         kind,
         what,
         at: source.at.clone(),
@@ -234,7 +238,7 @@ impl fmt::Display for Summary {
             writeln!(f, "volumes    none: nothing outlives a reboot")?;
         }
         for volume in &self.volumes {
-            let Volume {
+            let VolumeSummary {
                 name,
                 mount,
                 size,
@@ -296,7 +300,7 @@ mod tests {
         let text = "[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ndebian = { suite = \"trixie\", packages = [\"nginx\"] }\n\
                     [[source]]\ndir = \"not-there\"\nat = \"/srv\"\n[[file]]\npath = \"/x\"\ncontent = \"12\"\n";
         let definition = Definition::parse(text, Path::new("/nowhere/image.toml")).unwrap();
-        let text = Summary::of(&definition, Some(Path::new("/nowhere"))).to_string();
+        let text = Summary::new(&definition, Some(Path::new("/nowhere"))).to_string();
         for part in [
             "web 1 (from",
             "trixie amd64 (important) + nginx",

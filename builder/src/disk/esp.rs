@@ -5,7 +5,7 @@ use std::fs::File;
 
 use adamant_contract::gpt::Guid;
 
-use super::fat::{self, Directory, Geometry};
+use super::fat::{self, FatDirectory, FatGeometry};
 
 use crate::error::{Context, Error, Result};
 
@@ -22,7 +22,7 @@ const LOADER_CONF: &str = "timeout 3\neditor no\n";
 
 /// What is put into it, in this order.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct EspEntry {
     /// Path with slashes, without one at its start.
     pub path: String,
     /// Content.
@@ -30,8 +30,8 @@ pub struct Entry {
 }
 
 /// The entries for a boot loader and a unified kernel image.
-pub fn entries(stem: &str, loader: Vec<u8>, image: Vec<u8>) -> Vec<Entry> {
-    let entry = |path: String, bytes| Entry { path, bytes };
+pub fn entries(stem: &str, loader: Vec<u8>, image: Vec<u8>) -> Vec<EspEntry> {
+    let entry = |path: String, bytes| EspEntry { path, bytes };
     vec![
         entry(LOADER.to_owned(), loader),
         entry(
@@ -44,7 +44,7 @@ pub fn entries(stem: &str, loader: Vec<u8>, image: Vec<u8>) -> Vec<Entry> {
 
 /// Writes the file system into an empty file, sparse. Nothing in it depends on time or chance.
 /// Gives how many bytes of it are not all zeros.
-pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[Entry]) -> Result<u64> {
+pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[EspEntry]) -> Result<u64> {
     let needed: u64 = entries.iter().map(|entry| entry.bytes.len() as u64).sum();
     if needed > size / 100 * 95 {
         return Err(Error::new(format!(
@@ -56,7 +56,7 @@ pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[Entry])
     }
     // 4096: what flash and disks write at once; less only where FAT32 would otherwise have too few
     // clusters.
-    let geometries = [4096, sector].map(|cluster| Geometry::new(size, sector, cluster));
+    let geometries = [4096, sector].map(|cluster| FatGeometry::new(size, sector, cluster));
     let Some(geometry) = geometries
         .into_iter()
         .find(|geometry| geometry.clusters >= fat::LEAST_CLUSTERS)
@@ -67,7 +67,7 @@ pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[Entry])
     };
     out.set_len(size)
         .context(|| "making room for the EFI system partition")?;
-    let mut root = Directory::default();
+    let mut root = FatDirectory::default();
     for entry in entries {
         root.add(&entry.path, &entry.bytes)
             .map_err(|why| Error::new(format!("the EFI system partition: {why}")))?;
@@ -165,7 +165,7 @@ mod tests {
                 .to_string()
                 .contains("too small for FAT32")
         );
-        let large = [Entry {
+        let large = [EspEntry {
             path: "a".to_owned(),
             bytes: vec![0; 60 << 20],
         }];

@@ -32,17 +32,17 @@ const DATE: u16 = 0x21;
 
 /// Files and directories by name.
 #[derive(Debug, Default)]
-pub struct Directory<'a> {
+pub struct FatDirectory<'a> {
     entries: BTreeMap<&'a str, Node<'a>>,
 }
 
 #[derive(Debug)]
 enum Node<'a> {
     File(&'a [u8]),
-    Directory(Directory<'a>),
+    Directory(FatDirectory<'a>),
 }
 
-impl<'a> Directory<'a> {
+impl<'a> FatDirectory<'a> {
     /// Adds a file below this directory, and the directories on its way. Fails where a file is in
     /// the way.
     pub fn add(&mut self, path: &'a str, bytes: &'a [u8]) -> Result<(), String> {
@@ -54,7 +54,7 @@ impl<'a> Directory<'a> {
             Some((name, rest)) => match self
                 .entries
                 .entry(name)
-                .or_insert_with(|| Node::Directory(Directory::default()))
+                .or_insert_with(|| Node::Directory(FatDirectory::default()))
             {
                 Node::Directory(directory) => directory.add(rest, bytes),
                 Node::File(_) => Err(format!("{name} is a file and a directory")),
@@ -65,7 +65,7 @@ impl<'a> Directory<'a> {
 
 /// Where everything is.
 #[derive(Debug, Clone, Copy)]
-pub struct Geometry {
+pub struct FatGeometry {
     sector: u64,
     sectors: u64,
     cluster_sectors: u64,
@@ -74,16 +74,16 @@ pub struct Geometry {
     pub clusters: u64,
 }
 
-impl Geometry {
+impl FatGeometry {
     /// For a volume of this many bytes. `cluster` is a multiple of `sector`, both in bytes.
-    pub fn new(bytes: u64, sector: u32, cluster: u32) -> Geometry {
+    pub fn new(bytes: u64, sector: u32, cluster: u32) -> FatGeometry {
         let sector = u64::from(sector);
         let (sectors, cluster_sectors) = (bytes / sector, u64::from(cluster) / sector);
         // As many entries as there would be clusters without the FATs: some too many, never too
         // few.
         let fat_sectors = (((sectors - RESERVED) / cluster_sectors + 2) * 4).div_ceil(sector);
         let clusters = sectors.saturating_sub(RESERVED + FATS * fat_sectors) / cluster_sectors;
-        Geometry {
+        FatGeometry {
             sector,
             sectors,
             cluster_sectors,
@@ -106,10 +106,10 @@ impl Geometry {
 /// with spaces. Gives the bytes from its start that are in use: behind them are only zeros.
 pub fn write(
     out: &File,
-    geometry: &Geometry,
+    geometry: &FatGeometry,
     volume_id: u32,
     label: &[u8; 11],
-    root: &Directory,
+    root: &FatDirectory,
 ) -> io::Result<u64> {
     let mut writer = Writer {
         out,
@@ -141,7 +141,7 @@ pub fn write(
     Ok(geometry.place(writer.fat.len() as u32))
 }
 
-fn boot_sector(geometry: &Geometry, volume_id: u32, label: &[u8; 11]) -> [u8; 512] {
+fn boot_sector(geometry: &FatGeometry, volume_id: u32, label: &[u8; 11]) -> [u8; 512] {
     let mut sector = [0; 512];
     let mut put = |at: usize, bytes: &[u8]| sector[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &[0xeb, 0x58, 0x90]);
@@ -179,7 +179,7 @@ fn information_sector(free: u64, next: u32) -> [u8; 512] {
 
 struct Writer<'a> {
     out: &'a File,
-    geometry: &'a Geometry,
+    geometry: &'a FatGeometry,
     fat: Vec<u32>,
 }
 
@@ -204,7 +204,7 @@ impl Writer<'_> {
     /// exist, and is cluster 0 to its children.
     fn directory(
         &mut self,
-        directory: &Directory,
+        directory: &FatDirectory,
         parent: Option<u32>,
         label: Option<&[u8; 11]>,
     ) -> io::Result<u32> {

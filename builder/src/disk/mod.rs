@@ -1,8 +1,8 @@
 //! The disk image: a GPT with the EFI system partition, the slots for root, tree and signature, and
-//! room for the volumes. Written sparse, in one pass, by anyone: no loop device, no mount, no
+//! room for the volumes. WrittenDisk sparse, in one pass, by anyone: no loop device, no mount, no
 //! privilege.
 //!
-//! Layout and labels follow the Discoverable Partitions Specification (UAPI.2); every GUID is
+//! DiskLayout and labels follow the Discoverable Partitions Specification (UAPI.2); every GUID is
 //! derived from the image's id or the root hash, never random.
 
 pub mod esp;
@@ -21,7 +21,7 @@ use adamant_contract::gpt::{
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::verity::partition_blocks;
 
-pub use write::{Contents, Written};
+pub use write::{DiskContents, WrittenDisk};
 
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
@@ -38,7 +38,7 @@ pub const EMPTY: &str = "_empty";
 
 /// Where everything is on the disk.
 #[derive(Debug, Clone)]
-pub struct Layout {
+pub struct DiskLayout {
     table: Table,
     /// For each partition of the table, what is written into it.
     roles: Vec<Role>,
@@ -57,7 +57,7 @@ enum Role {
 
 /// What there is to be laid out.
 #[derive(Debug, Clone, Copy)]
-pub struct Sizes {
+pub struct PartitionSizes {
     /// Bytes of the root file system.
     pub root: u64,
     /// Bytes of the verity tree.
@@ -68,9 +68,13 @@ pub struct Sizes {
     pub signature: bool,
 }
 
-impl Layout {
+impl DiskLayout {
     /// The layout for a root and a tree of these sizes.
-    pub fn new(definition: &Definition, root_hash: &RootHash, sizes: Sizes) -> Result<Layout> {
+    pub fn new(
+        definition: &Definition,
+        root_hash: &RootHash,
+        sizes: PartitionSizes,
+    ) -> Result<DiskLayout> {
         let Definition {
             id, version, disk, ..
         } = definition;
@@ -201,7 +205,7 @@ impl Layout {
             sectors: (next + GRAIN) / sector,
             partitions,
         };
-        Ok(Layout { table, roles })
+        Ok(DiskLayout { table, roles })
     }
 
     /// Size of the whole disk in bytes.
@@ -217,7 +221,7 @@ impl Layout {
     }
 
     /// The layout of a disk that a build made.
-    pub fn of_disk(disk: &File) -> Result<Layout> {
+    pub fn of_disk(disk: &File) -> Result<DiskLayout> {
         let bytes = disk.metadata().context(|| "its size")?.len();
         let (_, found) =
             read_table(disk, bytes).map_err(|why| Error::new(format!("partition table: {why}")))?;
@@ -230,7 +234,7 @@ impl Layout {
             _ => Role::Blank,
         };
         let roles = found.table.partitions.iter().flatten().map(role).collect();
-        Ok(Layout {
+        Ok(DiskLayout {
             table: found.table,
             roles,
         })
@@ -367,10 +371,10 @@ mod tests {
             "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617"
                 .parse()
                 .unwrap();
-        let layout = Layout::new(
+        let layout = DiskLayout::new(
             &definition(""),
             &root_hash,
-            Sizes {
+            PartitionSizes {
                 root: 5_000_192,
                 tree: 8192,
                 esp: false,
@@ -386,7 +390,7 @@ mod tests {
             .unwrap();
         let written = layout
             .write(
-                &Contents {
+                &DiskContents {
                     esp: None,
                     root: &open("root"),
                     tree: &open("tree"),

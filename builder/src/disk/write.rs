@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
-use super::{Layout, Role};
+use super::{DiskLayout, Role};
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 use crate::io::zeros;
@@ -19,7 +19,7 @@ const CHUNK: u64 = 1 << 20;
 /// What is written into the partitions. Files are read from their starts, to be copied and beside
 /// that to be hashed.
 #[derive(Debug, Clone, Copy)]
-pub struct Contents<'a> {
+pub struct DiskContents<'a> {
     /// The EFI system partition's file system, where the layout has one, and how many bytes of it
     /// are not all zeros.
     pub esp: Option<(&'a File, u64)>,
@@ -33,7 +33,7 @@ pub struct Contents<'a> {
 
 /// What was written, so that nothing is read again to be hashed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenDisk {
     /// SHA-256 of the root file system's artifact.
     pub root: [u8; 32],
     /// What is in the disk, in order. All else is zeros.
@@ -46,9 +46,9 @@ enum Bytes<'a> {
     In(Part),
 }
 
-impl Layout {
+impl DiskLayout {
     /// Writes the disk into an empty file.
-    pub fn write(&self, contents: &Contents, out: &File) -> Result<Written> {
+    pub fn write(&self, contents: &DiskContents, out: &File) -> Result<WrittenDisk> {
         out.set_len(self.bytes())
             .context(|| "making room for the disk image")?;
         let (primary, backup) = (self.table.primary(), self.table.backup());
@@ -123,7 +123,7 @@ impl Layout {
         let mut pieces: Vec<Piece> = pieces.collect();
         // A table that `adamant sign` was given may name its partitions in any order.
         pieces.sort_by_key(|piece| piece.offset);
-        Ok(Written { root, pieces })
+        Ok(WrittenDisk { root, pieces })
     }
 }
 

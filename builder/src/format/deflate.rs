@@ -23,16 +23,16 @@ impl Deflate {
     }
 
     /// Compresses to the end of a stream, after what is in `out`.
-    pub fn whole(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        self.run(input, out, FlushCompress::Finish)
+    pub fn finish(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.compress(input, out, FlushCompress::Finish)
     }
 
     /// Compresses into blocks that end on a byte, so that others can follow.
-    pub fn part(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        self.run(input, out, FlushCompress::Sync)
+    pub fn flush(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        self.compress(input, out, FlushCompress::Sync)
     }
 
-    fn run(&mut self, input: &[u8], out: &mut Vec<u8>, flush: FlushCompress) -> Result<()> {
+    fn compress(&mut self, input: &[u8], out: &mut Vec<u8>, flush: FlushCompress) -> Result<()> {
         self.engine.reset();
         let mut taken = 0;
         loop {

@@ -12,7 +12,7 @@ use flate2::Crc;
 use super::deflate::Deflate;
 use super::pieces::{Raw, each};
 use super::stream::Stream;
-use super::{Facts, Written, tar};
+use super::{Facts, WrittenFile, tar};
 use crate::error::Result;
 
 /// The disk's size is rounded up to this, bytes.
@@ -26,7 +26,7 @@ const THREADS: usize = 12;
 /// Magic, DEFLATE, no flags, no time, no hint on effort, unknown system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written> {
+pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
     let jobs = jobs.min(THREADS);
     // The header lists what follows. Holes would do if all file systems had the same ones.
     let mut data: Vec<Range<u64>> = Vec::new();
@@ -79,7 +79,7 @@ struct Block {
 impl Block {
     fn new(plain: &[u8], deflate: &mut Deflate) -> Result<Block> {
         let (mut bytes, mut sum) = (Vec::new(), Crc::new());
-        deflate.part(plain, &mut bytes)?;
+        deflate.flush(plain, &mut bytes)?;
         sum.update(plain);
         Ok(Block {
             bytes,
@@ -103,9 +103,9 @@ impl Gzip<'_> {
         Ok(())
     }
 
-    fn finish(mut self, last: &[u8], deflate: &mut Deflate) -> Result<Written> {
+    fn finish(mut self, last: &[u8], deflate: &mut Deflate) -> Result<WrittenFile> {
         let mut bytes = Vec::new();
-        deflate.whole(last, &mut bytes)?;
+        deflate.finish(last, &mut bytes)?;
         self.sum.update(last);
         self.length += last.len() as u64;
         bytes.extend_from_slice(&self.sum.sum().to_le_bytes());

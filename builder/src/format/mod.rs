@@ -127,7 +127,7 @@ impl Facts {
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenFile {
     /// Bytes.
     pub size: u64,
     /// SHA-256.
@@ -142,7 +142,7 @@ pub fn write(
     facts: &Facts,
     out: &File,
     jobs: usize,
-) -> Result<Written> {
+) -> Result<WrittenFile> {
     let make = match format {
         Format::Raw => return Err(Error::new("the raw disk is there already")),
         Format::RawZst => zst::write,

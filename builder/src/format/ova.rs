@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::pieces::Raw;
 use super::stream::{Stream, read_back, write_at};
-use super::{Facts, Written, tar, vmdk};
+use super::{Facts, WrittenFile, tar, vmdk};
 use crate::error::{Error, Result};
 
 /// Room for the descriptor, which says how long the disk behind it is. The rest of it is spaces and
@@ -23,7 +23,7 @@ const DISK: u64 = tar::BLOCK + DESCRIPTOR + tar::BLOCK;
 const CORES: u32 = 2;
 const MEMORY_MIB: u32 = 1024;
 
-pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written> {
+pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
     let stem = facts.stem();
     let names = ["ovf", "vmdk", "mf"].map(|kind| format!("{stem}.{kind}"));
     let disk = vmdk::write_from(raw, facts, Stream::new(out, DISK), jobs)?;

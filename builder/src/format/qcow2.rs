@@ -14,7 +14,7 @@ use std::fs::File;
 use super::deflate::Deflate;
 use super::pieces::{Raw, each};
 use super::stream::{read_back, write_at};
-use super::{Facts, Written};
+use super::{Facts, WrittenFile};
 use crate::error::{Error, Result};
 use crate::io::zeros::is_zero;
 
@@ -40,13 +40,13 @@ const THREADS: usize = 12;
 /// Largest disk whose level 1 table QEMU reads (QCOW_MAX_L1_SIZE, 32 MiB).
 const LARGEST: u64 = (32 << 20) / 8 * TABLE * CLUSTER;
 
-pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<Written> {
+pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
     if raw.size > LARGEST {
         return Err(Error::new(
             "larger than a qcow2 disk with clusters of 64 KiB can be",
         ));
     }
-    let mut disk = Disk::new(out, raw.size);
+    let mut disk = Qcow2Writer::new(out, raw.size);
     each(
         raw,
         PIECE,
@@ -86,7 +86,7 @@ impl Packed {
                 continue;
             }
             let before = packed.bytes.len();
-            deflate.whole(cluster, &mut packed.bytes)?;
+            deflate.finish(cluster, &mut packed.bytes)?;
             let length = packed.bytes.len() - before;
             packed.clusters.push(if length < cluster.len() {
                 Cluster::Compressed(length)
@@ -100,7 +100,7 @@ impl Packed {
     }
 }
 
-struct Disk<'a> {
+struct Qcow2Writer<'a> {
     out: &'a File,
     size: u64,
     /// Where the level 2 tables are.
@@ -114,12 +114,12 @@ struct Disk<'a> {
     free: u64,
 }
 
-impl<'a> Disk<'a> {
-    fn new(out: &'a File, size: u64) -> Disk<'a> {
+impl<'a> Qcow2Writer<'a> {
+    fn new(out: &'a File, size: u64) -> Qcow2Writer<'a> {
         let level1 = vec![0; size.div_ceil(TABLE * CLUSTER) as usize];
         // The header's cluster, and those of the level 1 table.
         let counts = vec![1; 1 + (level1.len() as u64 * 8).div_ceil(CLUSTER) as usize];
-        Disk {
+        Qcow2Writer {
             out,
             size,
             level1,

@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use nix::libc;
 use sha2::{Digest, Sha256};
 
-use super::Written;
+use super::WrittenFile;
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 
@@ -60,13 +60,13 @@ impl<'a> Stream<'a> {
     }
 
     /// All of it, with zeros at the end.
-    pub fn finish(self) -> Result<Written> {
+    pub fn finish(self) -> Result<WrittenFile> {
         let end = self.start + self.size;
         // The last bytes may have been a hole.
         if self.out.metadata().context(|| "writing")?.len() < end {
             self.out.set_len(end).map_err(failed)?;
         }
-        Ok(Written {
+        Ok(WrittenFile {
             size: self.size,
             sha256: self.hash.finalize().into(),
         })
@@ -79,12 +79,12 @@ pub fn write_at(out: &File, bytes: &[u8], at: u64) -> Result<()> {
 }
 
 /// What was written, read once more: for formats that can't be written from front to end.
-pub fn read_back(out: &File) -> Result<Written> {
+pub fn read_back(out: &File) -> Result<WrittenFile> {
     let part = out
         .try_clone()
         .and_then(Part::whole)
         .context(|| "reading back")?;
-    Ok(Written {
+    Ok(WrittenFile {
         size: part.len(),
         sha256: part.sha256(|_| Ok(())).context(|| "reading back")?,
     })

@@ -38,8 +38,8 @@ impl Dir {
             .unwrap()
     }
 
-    /// Written in a format; the file's bytes are what they were said to be.
-    fn write(&self, format: Format, raw: &File, name: &str, jobs: usize) -> Written {
+    /// WrittenFile in a format; the file's bytes are what they were said to be.
+    fn write(&self, format: Format, raw: &File, name: &str, jobs: usize) -> WrittenFile {
         let written = write(format, raw, &facts(), &self.create(name), jobs).unwrap();
         let bytes = std::fs::read(self.path(name)).unwrap();
         assert_eq!(

@@ -7,7 +7,7 @@ use std::fs::File;
 
 use super::pieces::{Raw, each};
 use super::stream::Stream;
-use super::{Facts, Written};
+use super::{Facts, WrittenFile};
 use crate::error::{Error, Result};
 
 const PIECE: u64 = 1 << 20;
@@ -22,7 +22,7 @@ const FIXED: u32 = 2;
 /// (block/vpc.c), and what disks for Azure have when QEMU makes them as Azure's manual says.
 const CREATOR: &[u8; 4] = b"qem2";
 
-pub fn write(raw: Raw, facts: &Facts, out: &File, _jobs: usize) -> Result<Written> {
+pub fn write(raw: Raw, facts: &Facts, out: &File, _jobs: usize) -> Result<WrittenFile> {
     if raw.size > LARGEST {
         return Err(Error::new(format!(
             "{} GiB is more than the 2040 GiB that a virtual hard disk can have",

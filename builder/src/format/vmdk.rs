@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::deflate::Deflate;
 use super::pieces::{Raw, each};
 use super::stream::Stream;
-use super::{Facts, Written};
+use super::{Facts, WrittenFile};
 use crate::error::{Error, Result};
 use crate::io::zeros::is_zero;
 
@@ -43,12 +43,12 @@ const MARKER_FOOTER: u32 = 3;
 /// More threads would take more memory than is promised.
 const THREADS: usize = 12;
 
-pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written> {
+pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
     write_from(raw, facts, Stream::new(out, 0), jobs)
 }
 
 /// The same at any place of a file.
-pub fn write_from(raw: Raw, facts: &Facts, stream: Stream, jobs: usize) -> Result<Written> {
+pub fn write_from(raw: Raw, facts: &Facts, stream: Stream, jobs: usize) -> Result<WrittenFile> {
     if raw.size > LARGEST {
         return Err(Error::new(format!(
             "{} GiB is more than the 2048 GiB that a virtual machine disk of this kind can have",
@@ -57,7 +57,7 @@ pub fn write_from(raw: Raw, facts: &Facts, stream: Stream, jobs: usize) -> Resul
         .hint("make the volumes smaller: they grow on the first start"));
     }
     let tables = raw.size.div_ceil(GRAIN * TABLE);
-    let mut disk = Disk {
+    let mut disk = VmdkWriter {
         stream,
         directory: vec![0; tables as usize],
         table: vec![0; TABLE as usize],
@@ -94,7 +94,7 @@ impl Grains {
         for grain in piece.chunks(GRAIN as usize) {
             let before = grains.bytes.len();
             if !is_zero(grain) {
-                deflate.whole(grain, &mut grains.bytes)?;
+                deflate.finish(grain, &mut grains.bytes)?;
             }
             grains.lengths.push(grains.bytes.len() - before);
         }
@@ -102,7 +102,7 @@ impl Grains {
     }
 }
 
-struct Disk<'a> {
+struct VmdkWriter<'a> {
     stream: Stream<'a>,
     /// Where the tables are.
     directory: Vec<u32>,
@@ -111,7 +111,7 @@ struct Disk<'a> {
     number: u64,
 }
 
-impl Disk<'_> {
+impl VmdkWriter<'_> {
     /// Puts grains in, the first of which has this number on the disk.
     fn put(&mut self, first: u64, grains: &Grains) -> Result<()> {
         let mut rest = grains.bytes.as_slice();
@@ -165,7 +165,7 @@ impl Disk<'_> {
         Ok(())
     }
 
-    fn finish(mut self, size: u64) -> Result<Written> {
+    fn finish(mut self, size: u64) -> Result<WrittenFile> {
         self.flush()?;
         let directory = little_endian(&self.directory);
         self.marker(directory.len() as u64 / SECTOR, MARKER_DIRECTORY)?;

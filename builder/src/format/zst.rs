@@ -9,7 +9,7 @@ use zstd_safe::{CCtx, CParameter};
 
 use super::pieces::{Raw, each};
 use super::stream::Stream;
-use super::{Facts, Written};
+use super::{Facts, WrittenFile};
 use crate::error::{Error, Result};
 
 /// Bytes in a frame.
@@ -19,7 +19,7 @@ const LEVEL: i32 = 8;
 /// More threads would take more memory than is promised.
 const THREADS: usize = 4;
 
-pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<Written> {
+pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
     let mut stream = Stream::new(out, 0);
     let mut zeros = Zeros {
         frame: frame(&mut context()?, &vec![0; PIECE as usize])?,

@@ -16,11 +16,11 @@ enum Kind {
 
 /// An archive to be: entries by path, each once.
 #[derive(Default)]
-pub struct Archive {
+pub struct CpioArchive {
     entries: BTreeMap<String, (u32, Kind)>,
 }
 
-impl Archive {
+impl CpioArchive {
     /// A directory and those above it, 0755. Paths are absolute.
     pub fn directory(&mut self, path: &str) {
         let path = path.trim_matches('/');
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn cpio_lists_what_was_put_in() {
-        let mut archive = Archive::default();
+        let mut archive = CpioArchive::default();
         archive.file("/init", 0o755, b"#!".to_vec());
         archive.file("/usr/lib/x", 0o644, vec![1; 5]);
         archive.char_device("/dev/console", 0o600, 5, 1);

@@ -2,7 +2,7 @@
 //! (Documentation/arch/x86/microcode.rst), from the files that Debian's intel-microcode and
 //! amd64-microcode install.
 
-use super::cpio::Archive;
+use super::cpio::CpioArchive;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
 
@@ -17,7 +17,7 @@ const FILE_LIMIT: u64 = 16 << 20;
 
 /// The archive, uncompressed. Each vendor's files in the order of their names.
 pub fn early(tree: &Tree) -> Result<Vec<u8>> {
-    let mut archive = Archive::default();
+    let mut archive = CpioArchive::default();
     let mut found = false;
     for (folder, name) in VENDORS {
         let mut all = Vec::new();

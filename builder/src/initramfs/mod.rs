@@ -33,7 +33,7 @@ pub struct Initramfs {
 
 /// What the agent holds against what it is started with.
 #[derive(Debug)]
-pub struct Demands {
+pub struct EmbeddedConfig {
     /// The certificate (PEM) that the root hash must be signed by.
     pub certificate: Option<String>,
     /// Whether it must be.
@@ -48,11 +48,11 @@ pub fn build(
     definition: &Definition,
     kernel: &Kernel,
     agent: &[u8],
-    demands: &Demands,
+    embedded: &EmbeddedConfig,
     cache: Option<&Cache>,
 ) -> Result<Initramfs> {
     let modules = modules::select(tree, kernel, &definition.kernel.modules, cache)?;
-    let mut archive = cpio::Archive::default();
+    let mut archive = cpio::CpioArchive::default();
     for mount_point in ["/proc", "/sys", "/dev", "/run", paths::SYSROOT] {
         archive.directory(mount_point);
     }
@@ -70,14 +70,14 @@ pub fn build(
     archive.file(
         paths::SIGNATURE_RULE_PATH,
         0o644,
-        demands.rule.to_string().into_bytes(),
+        embedded.rule.to_string().into_bytes(),
     );
     archive.file(
         paths::COMMAND_LINES_PATH,
         0o644,
-        (demands.command_lines.join("\n") + "\n").into_bytes(),
+        (embedded.command_lines.join("\n") + "\n").into_bytes(),
     );
-    if let Some(certificate) = &demands.certificate {
+    if let Some(certificate) = &embedded.certificate {
         archive.file(
             &format!("{}/{}.crt", paths::CERTIFICATES, definition.id),
             0o644,

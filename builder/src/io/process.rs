@@ -1,6 +1,7 @@
-//! Other programs as children: each ends with us or at its deadline, and what it says is bounded.
+//! Child processes. Each ends with this process or at its deadline, and its output is bounded.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -8,32 +9,32 @@ use std::time::{Duration, Instant};
 use nix::libc;
 use nix::sys::signal::Signal;
 
-/// How often a child is looked after.
+/// Interval at which a child is polled.
 pub const POLL: Duration = Duration::from_millis(20);
 
-/// How a child ended, and what it said where its outputs were pipes.
+/// Exit status of a child, and its output if that went to pipes.
 #[derive(Debug)]
 pub struct Captured {
-    /// How it ended.
+    /// Exit status.
     pub status: ExitStatus,
-    /// Its standard output.
+    /// Standard output.
     pub out: Vec<u8>,
-    /// Its standard error.
+    /// Standard error.
     pub err: Vec<u8>,
 }
 
 impl Captured {
-    /// What it said on both, for people.
-    pub fn said(&self) -> String {
+    /// Standard output followed by standard error, as text.
+    pub fn text(&self) -> String {
         [&self.out, &self.err]
             .map(|bytes| String::from_utf8_lossy(bytes))
             .concat()
     }
 }
 
-/// Runs it with this input, where its standard input is a pipe, and keeps `limit` bytes of each
-/// output; `None` when the deadline passed.
-pub fn run(
+/// Runs a command to its end and captures at most `limit` bytes of each output. `input` is written to
+/// its standard input if that is a pipe. The result is `None` if the deadline passed.
+pub fn capture(
     command: &mut Command,
     input: &[u8],
     limit: u64,
@@ -41,7 +42,7 @@ pub fn run(
 ) -> io::Result<Option<Captured>> {
     let mut child = spawn(command)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that needs no input may be gone already.
+        // A child that reads no input may have ended already.
         let _ = stdin.write_all(input);
     }
     let (out, err) = (child.stdout.take(), child.stderr.take());
@@ -55,7 +56,7 @@ pub fn run(
     })
 }
 
-/// Starts a child that ends with us.
+/// Starts a child that the kernel kills when this process ends.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
     unsafe {
@@ -64,18 +65,23 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
     command.spawn()
 }
 
-/// Leaves a descriptor open in the child; it must be open until the child is started.
-pub fn inherit(command: &mut Command, descriptor: i32) {
+/// Lets the child inherit a descriptor under its own number, and returns that number.
+///
+/// The caller keeps the descriptor open until the child has been started. The command holds no copy,
+/// because a copy would keep a socket open after the child's end.
+pub fn inherit(command: &mut Command, descriptor: BorrowedFd) -> i32 {
+    let number = descriptor.as_raw_fd();
     // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe.
     unsafe {
-        command.pre_exec(move || match libc::fcntl(descriptor, libc::F_SETFD, 0) {
+        command.pre_exec(move || match libc::fcntl(number, libc::F_SETFD, 0) {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
         });
     }
+    number
 }
 
-/// Waits; at the deadline ends the child and gives `None`.
+/// Waits for a child. At the deadline the child is killed and the result is `None`.
 pub fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatus>> {
     let deadline = Instant::now() + timeout;
     loop {
@@ -91,12 +97,12 @@ pub fn wait(child: &mut Child, timeout: Duration) -> io::Result<Option<ExitStatu
     }
 }
 
-/// All of it, and its first `limit` bytes as the result.
+/// Reads to the end and returns the first `limit` bytes.
 pub fn bounded(from: impl Read, limit: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut from = from.take(limit);
     let _ = from.read_to_end(&mut bytes);
-    // What is over the bound is read and dropped, so that the writer never stalls.
+    // The rest is read and discarded, so that the writer never blocks.
     let _ = io::copy(&mut from.into_inner(), &mut io::sink());
     bytes
 }
@@ -107,15 +113,15 @@ mod tests {
     use std::process::Stdio;
 
     #[test]
-    fn what_a_child_says_is_given_back() {
+    fn captures_both_outputs_of_a_child() {
         let mut command = Command::new("sh");
         command
             .args(["-c", "echo out; echo err >&2"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let captured = run(&mut command, b"", 1 << 20, Duration::from_secs(30))
+        let captured = capture(&mut command, b"", 1 << 20, Duration::from_secs(30))
             .unwrap()
             .unwrap();
-        assert_eq!(captured.said(), "out\nerr\n");
+        assert_eq!(captured.text(), "out\nerr\n");
     }
 }

@@ -10,11 +10,11 @@ use adamant_contract::root_hash::RootHash;
 use super::artifacts::{Artifacts, Clock};
 use super::signers::{self, Signers};
 use super::start;
-use crate::disk::{self, Contents, Layout};
+use crate::disk::{self, DiskContents, DiskLayout};
 use crate::error::{Context, Result};
 use crate::format::{self, Facts, Format};
 use crate::io::part::Part;
-use crate::manifest::Image;
+use crate::manifest::ImageVersion;
 use crate::sign::roothash;
 use crate::uki::pe;
 use crate::verity::uuid_from;
@@ -25,17 +25,17 @@ const UNIFIED_IMAGES: u64 = 3;
 /// What it is put together from.
 pub struct Parts<'a> {
     /// Which image this is.
-    pub image: &'a Image,
+    pub image: &'a ImageVersion,
     /// The root hash.
     pub hash: RootHash,
     /// Boot loader and unified kernel image, unsigned, where firmware is to start the disk.
-    pub programs: Option<(Vec<u8>, pe::Image)>,
+    pub programs: Option<(Vec<u8>, pe::PeImage)>,
     /// The root file system.
     pub root: &'a File,
     /// Its verity tree.
     pub tree: &'a File,
     /// Where everything is on the disk; `None` where there is to be none.
-    pub layout: Option<&'a Layout>,
+    pub layout: Option<&'a DiskLayout>,
     /// Further formats of the disk.
     pub formats: &'a [Format],
     /// Newest modification time in the image.
@@ -90,7 +90,7 @@ pub fn make(
             Some((file, used))
         }
     };
-    let contents = Contents {
+    let contents = DiskContents {
         esp: esp.as_ref().map(|(file, used)| (file, *used)),
         root: parts.root,
         tree: parts.tree,
@@ -134,8 +134,8 @@ pub fn digest(file: &File) -> std::io::Result<[u8; 32]> {
 
 /// What the disk's formats say about it. To a hypervisor two disks of one GUID are the same disk,
 /// so the content has a part in it.
-fn facts(image: &Image, root_hash: &RootHash, epoch: Option<i64>) -> Facts {
-    let Image { id, version } = image;
+fn facts(image: &ImageVersion, root_hash: &RootHash, epoch: Option<i64>) -> Facts {
+    let ImageVersion { id, version } = image;
     let guid = Guid::from_text_order(uuid_from(
         b"adamant disk image\0",
         &format!("{id} {version} {root_hash}"),

@@ -68,7 +68,7 @@ pub struct Options {
 }
 
 /// What the manifest says about who signs.
-fn signatures(signers: &signers::Signers) -> Vec<manifest::Signature> {
+fn signatures(signers: &signers::Signers) -> Vec<manifest::SignatureRecord> {
     let all = [
         ("secure-boot", &signers.secure_boot),
         ("verity", &signers.verity),
@@ -76,7 +76,7 @@ fn signatures(signers: &signers::Signers) -> Vec<manifest::Signature> {
     ];
     let signature = |(purpose, holder): (&str, &Option<signers::Holder>)| {
         let holder = holder.as_ref()?;
-        Some(manifest::Signature {
+        Some(manifest::SignatureRecord {
             purpose: purpose.to_owned(),
             certificate: holder.certificate.fingerprint(),
             signed: holder.signer.is_some(),

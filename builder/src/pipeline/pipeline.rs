@@ -13,7 +13,7 @@ use super::staging::Staging;
 use super::{Options, agent, cmdline, compression, machine, root, signatures, signers, start};
 use crate::cache::Cache;
 use crate::definition::Definition;
-use crate::disk::{Layout, Sizes};
+use crate::disk::{DiskLayout, PartitionSizes};
 use crate::erofs::Previous;
 use crate::error::{Context, Error, Result};
 use crate::initramfs::{self, Kernel};
@@ -162,7 +162,7 @@ fn attempt(
             let command_lines = std::iter::once(cmdline::words(own))
                 .chain(debug)
                 .collect::<Result<_>>()?;
-            let demands = initramfs::Demands {
+            let embedded = initramfs::EmbeddedConfig {
                 certificate,
                 rule: signers::rule(definition.signature, &signers, epoch)?,
                 command_lines,
@@ -173,7 +173,7 @@ fn attempt(
                     definition,
                     kernel,
                     &agent,
-                    &demands,
+                    &embedded,
                     cache.as_deref(),
                 )
             })?)
@@ -231,7 +231,7 @@ fn attempt(
     };
     let (root_size, tree_size) = (root.written.blocks * 4096, root.tree_blocks * 4096);
     let hash = root.hash;
-    let image = manifest::Image {
+    let image = manifest::ImageVersion {
         id: definition.id.clone(),
         version: definition.version.clone(),
     };
@@ -280,7 +280,7 @@ fn attempt(
                     Some((programs.loader, unified))
                 }
             };
-            let sizes = Sizes {
+            let sizes = PartitionSizes {
                 root: root_size,
                 tree: tree_size,
                 esp: programs.is_some(),
@@ -288,7 +288,7 @@ fn attempt(
             };
             let layout = if options.disk {
                 Some(
-                    Layout::new(definition, &root.hash, sizes)
+                    DiskLayout::new(definition, &root.hash, sizes)
                         .map_err(|e| with_packages(e, &tree))?,
                 )
             } else {
@@ -472,7 +472,7 @@ fn refuse_errors(findings: Vec<Finding>, output: &Output) -> Result<Vec<Finding>
 )]
 fn describe(
     definition: &Definition,
-    image: manifest::Image,
+    image: manifest::ImageVersion,
     tree: &Tree,
     sources: &[Loaded],
     scrubbed: &[Done],
@@ -489,7 +489,7 @@ fn describe(
         tool: format!("adamant {}", env!("CARGO_PKG_VERSION")),
         definition: hex::encode(&definition.digest),
         epoch,
-        root: manifest::Root {
+        root: manifest::RootRecord {
             hash: root.hash.to_string(),
             salt: hex::encode(&root.superblock.salt),
             verity_uuid: adamant_contract::gpt::Guid::from_text_order(root.superblock.uuid)
@@ -518,7 +518,7 @@ fn describe(
                     .as_ref()
                     .map(|archive| archive.suites.clone())
                     .unwrap_or_default();
-                Ok(manifest::Source {
+                Ok(manifest::SourceRecord {
                     kind: source.kind.to_owned(),
                     name: source.name.clone(),
                     sha256,
@@ -547,7 +547,7 @@ fn describe(
                     ..
                 } = volume.policy.clone();
                 let units = volumes::shipped(tree, definition, &mount).units;
-                manifest::Volume {
+                manifest::VolumeRecord {
                     name,
                     mount,
                     refresh,

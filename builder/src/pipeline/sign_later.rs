@@ -14,7 +14,7 @@ use super::staging::{Replace, Staging};
 use super::{machine, signatures};
 use crate::commands::selection::{self, Selection};
 use crate::definition::Sign;
-use crate::disk::Layout;
+use crate::disk::DiskLayout;
 use crate::error::{Context, Error, Result};
 use crate::format::Format;
 use crate::io::bounded;
@@ -28,7 +28,7 @@ pub fn run(target: &Path, sign: &Sign, jobs: usize, output: &Output) -> Result<(
     let mut signed = Vec::new();
     for Selection {
         folder, manifest, ..
-    } in selection::all(target)?
+    } in selection::resolve_all(target)?
     {
         let stem = manifest.image.stem();
         if manifest.signatures.is_empty()
@@ -99,14 +99,14 @@ fn one(
         None => None,
         Some(_) => Some((
             small("loader.efi")?,
-            pe::Image::parse(&format!("{stem}.efi"), &small("efi")?)?,
+            pe::PeImage::parse(&format!("{stem}.efi"), &small("efi")?)?,
         )),
     };
     let (root, tree) = (open("root.erofs")?, open("root.verity")?);
     let layout = match old.artifact(".raw") {
         None => None,
         Some(_) => {
-            Some(Layout::of_disk(&open("raw")?).context(|| path("raw").display().to_string())?)
+            Some(DiskLayout::of_disk(&open("raw")?).context(|| path("raw").display().to_string())?)
         }
     };
     let formats: Vec<Format> = Format::ALL

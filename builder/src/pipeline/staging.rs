@@ -329,7 +329,7 @@ fn sync_dir(dir: &Path) -> Result<()> {
 /// An image that others may have installed already keeps its content: two different images of one
 /// version can't be told apart later.
 fn refuse_other_content(out: &Path, new: &Manifest) -> Result<()> {
-    let manifest::Image { id, version } = &new.image;
+    let manifest::ImageVersion { id, version } = &new.image;
     let path = out.join(format!("{id}_{version}{}", manifest::SUFFIX));
     if path.symlink_metadata().is_err() {
         return Ok(());

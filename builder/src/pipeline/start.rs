@@ -11,7 +11,7 @@ use crate::io::bounded;
 use crate::sign::{authenticode, pcr};
 use crate::term::output::Output;
 use crate::tree::Tree;
-use crate::uki::{self, Parts, pe};
+use crate::uki::{self, UkiParts, pe};
 
 const STUB: &str = "/usr/lib/systemd/boot/efi/linuxx64.efi.stub";
 const LOADER: &str = "/usr/lib/systemd/boot/efi/systemd-bootx64.efi";
@@ -34,7 +34,7 @@ pub fn programs(tree: &Tree, definition: &Definition, output: &Output) -> Result
     let loader = program(tree, definition.boot.loader.as_deref(), LOADER)?;
     match (stub, loader) {
         (Some(stub), Some(loader)) => {
-            pe::Image::parse("the boot loader", &loader).map_err(|e| {
+            pe::PeImage::parse("the boot loader", &loader).map_err(|e| {
                 e.hint("give systemd's systemd-bootx64.efi (Debian: systemd-boot-efi)")
             })?;
             Ok(Some(Programs { stub, loader }))
@@ -95,7 +95,7 @@ pub fn unified(
     stub: &[u8],
     linux: &[u8],
     started: Started,
-) -> Result<pe::Image> {
+) -> Result<pe::PeImage> {
     let Started {
         initrd,
         cmdline,
@@ -112,7 +112,7 @@ pub fn unified(
     } else {
         None
     };
-    let parts = Parts {
+    let parts = UkiParts {
         stub,
         linux,
         initrd,
@@ -130,7 +130,7 @@ pub fn unified(
 /// signature over the whole covers them.
 pub fn sign(
     loader: Vec<u8>,
-    mut image: pe::Image,
+    mut image: pe::PeImage,
     signers: &Signers,
 ) -> Result<(Vec<u8>, Vec<u8>)> {
     if let Some(signer) = signers::signer(&signers.pcr) {

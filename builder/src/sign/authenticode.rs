@@ -30,7 +30,7 @@ const GRAIN: usize = 8;
 
 /// The digest that is signed: of the whole file without its checksum, its certificates and what
 /// points to them.
-fn digest(bytes: &[u8], gaps: &pe::Unsigned) -> [u8; 32] {
+fn digest(bytes: &[u8], gaps: &pe::DigestGaps) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(&bytes[..gaps.checksum]);
     hash.update(&bytes[gaps.checksum + 4..gaps.directory]);
@@ -55,7 +55,7 @@ pub fn check(
         return Ok(None);
     };
     let content = message.content.as_deref().unwrap_or_default();
-    let digest = digest(bytes, &pe::unsigned(name, bytes)?);
+    let digest = digest(bytes, &pe::digest_gaps(name, bytes)?);
     let holds = match content.ends_with(&digest) {
         false => Err("the program was altered after it was signed".to_owned()),
         true => message.signs(content),
@@ -63,8 +63,8 @@ pub fn check(
     Ok(Some((message.certificate, holds)))
 }
 
-fn opened(name: &str, bytes: &[u8]) -> Result<Option<message::Opened>> {
-    let image = pe::Image::parse(name, bytes)?;
+fn opened(name: &str, bytes: &[u8]) -> Result<Option<message::SignedMessage>> {
+    let image = pe::PeImage::parse(name, bytes)?;
     let Some((head, message)) = image.certificates().split_at_checked(GRAIN) else {
         return Ok(None);
     };
@@ -81,9 +81,9 @@ fn opened(name: &str, bytes: &[u8]) -> Result<Option<message::Opened>> {
 
 /// The program with its signature; one that it had is replaced.
 pub fn sign(signer: &Signer, name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
-    let gaps = pe::unsigned(name, bytes)?;
+    let gaps = pe::digest_gaps(name, bytes)?;
     let content = [&INDIRECT_DATA_HEAD[..], &digest(bytes, &gaps)].concat();
-    let signature = message::around(signer, INDIRECT_DATA, &content)?;
+    let signature = message::enclosing(signer, INDIRECT_DATA, &content)?;
     let mut out = Vec::with_capacity(gaps.end + signature.len() + 32);
     out.extend_from_slice(&bytes[..gaps.end]);
     out.resize(gaps.end.next_multiple_of(GRAIN), 0);

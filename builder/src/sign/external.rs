@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use adamant_contract::hex;
 
-use super::Key;
+use super::SigningKey;
 use super::certificate::Algorithm;
 use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
@@ -28,22 +28,22 @@ const DIGEST_INFO: [u8; 19] = [
 ];
 
 /// A command of the user's.
-pub struct Program {
+pub struct CommandKey {
     command: String,
     algorithm: Algorithm,
 }
 
-impl Program {
+impl CommandKey {
     /// `command` is for the shell.
-    pub fn new(command: &str, algorithm: Algorithm) -> Program {
-        Program {
+    pub fn new(command: &str, algorithm: Algorithm) -> CommandKey {
+        CommandKey {
             command: command.to_owned(),
             algorithm,
         }
     }
 }
 
-impl Key for Program {
+impl SigningKey for CommandKey {
     fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
         let algorithm = match self.algorithm {
             Algorithm::Rsa => "rsa-pkcs1v15-sha256",
@@ -54,20 +54,20 @@ impl Key for Program {
             .args(["-c", &self.command])
             .env("ADAMANT_ALGORITHM", algorithm)
             .env("ADAMANT_DIGEST", hex::encode(digest));
-        run(&mut command, digest)
+        capture_signature(&mut command, digest)
     }
 }
 
 /// A key on a token.
-pub struct Token {
+pub struct TokenKey {
     arguments: Vec<String>,
     algorithm: Algorithm,
 }
 
-impl Token {
+impl TokenKey {
     /// Takes the attributes of an RFC 7512 URI that name token, key and module; the PIN comes from
     /// `pin-source` (a file) or ADAMANT_PIN.
-    pub fn open(uri: &str, algorithm: Algorithm) -> Result<Token> {
+    pub fn open(uri: &str, algorithm: Algorithm) -> Result<TokenKey> {
         let body = uri.strip_prefix("pkcs11:").unwrap_or(uri);
         let (path, query) = body.split_once('?').unwrap_or((body, ""));
         let mut arguments = vec!["--sign".to_owned()];
@@ -128,14 +128,14 @@ impl Token {
                 format!("env:{PIN}"),
             ]);
         }
-        Ok(Token {
+        Ok(TokenKey {
             arguments,
             algorithm,
         })
     }
 }
 
-impl Key for Token {
+impl SigningKey for TokenKey {
     fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
         let mut command = Command::new(prerequisite::find("pkcs11-tool")?);
         command.args(&self.arguments);
@@ -150,7 +150,7 @@ impl Key for Token {
             }
         };
         command.args(["--input-file", "/dev/stdin", "--output-file", "/dev/stdout"]);
-        run(&mut command, &input).map_err(|e| {
+        capture_signature(&mut command, &input).map_err(|e| {
             e.hint(format!(
                 "pkcs11-tool reads the PIN from the environment variable {PIN}"
             ))
@@ -159,13 +159,13 @@ impl Key for Token {
 }
 
 /// Runs it with this input, for as long as [`DEADLINE`], and gives what it wrote.
-fn run(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
+fn capture_signature(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
     command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let captured = process::run(command, input, SIGNATURE_LIMIT, DEADLINE).context(|| name)?;
+    let captured = process::capture(command, input, SIGNATURE_LIMIT, DEADLINE).context(|| name)?;
     let captured = captured
         .ok_or_else(|| Error::new(format!("no signature after {} s", DEADLINE.as_secs())))?;
     if !captured.status.success() {

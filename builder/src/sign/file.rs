@@ -10,7 +10,7 @@ use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs8::DecodePrivateKey;
 use sha2::Sha256;
 
-use super::Key;
+use super::SigningKey;
 use crate::error::{Context, Error, Result};
 
 /// Largest key file read, bytes.
@@ -19,24 +19,24 @@ const LIMIT: u64 = 64 << 10;
 const PASSPHRASE: &str = "ADAMANT_PASSPHRASE";
 
 /// A key in memory. Both kinds are wiped when they go out of use.
-pub enum Private {
+pub enum PemKey {
     Rsa(Box<rsa::PrivateKey>),
     P256(p256::ecdsa::SigningKey),
 }
 
-impl Key for Private {
+impl SigningKey for PemKey {
     fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
         match self {
             // Blinded by chance, so that timing says nothing of the key; the signature does not
             // depend on it.
-            Private::Rsa(key) => key
+            PemKey::Rsa(key) => key
                 .sign_with_rng(
                     &mut super::keys::random(),
                     rsa::Pkcs1v15Sign::new::<Sha256>(),
                     digest,
                 )
                 .map_err(|e| Error::new(format!("it can't sign: {e}"))),
-            Private::P256(key) => {
+            PemKey::P256(key) => {
                 let signature: p256::ecdsa::Signature = key
                     .sign_prehash(digest)
                     .map_err(|e| Error::new(format!("it can't sign: {e}")))?;
@@ -47,7 +47,7 @@ impl Key for Private {
 }
 
 /// Reads a key file that nobody else may read.
-pub fn read(path: &Path) -> Result<Private> {
+pub fn read(path: &Path) -> Result<PemKey> {
     let name = || path.display().to_string();
     let mut file = File::open(path)
         .context(name)
@@ -74,7 +74,7 @@ pub fn read(path: &Path) -> Result<Private> {
     parse(&text, path)
 }
 
-fn parse(text: &str, path: &Path) -> Result<Private> {
+fn parse(text: &str, path: &Path) -> Result<PemKey> {
     let wrong = |e: &dyn std::fmt::Display| {
         let why = if text.trim().is_empty() {
             "the file is empty".to_owned()
@@ -97,21 +97,21 @@ fn parse(text: &str, path: &Path) -> Result<Private> {
             ))
         };
         return match rsa::PrivateKey::from_pkcs8_encrypted_pem(text, &passphrase) {
-            Ok(key) => Ok(Private::Rsa(Box::new(key))),
+            Ok(key) => Ok(PemKey::Rsa(Box::new(key))),
             Err(e) => p256::SecretKey::from_pkcs8_encrypted_pem(text, &passphrase)
-                .map(|key| Private::P256(key.into()))
+                .map(|key| PemKey::P256(key.into()))
                 .map_err(|_| failed(&e)),
         };
     }
     if text.contains("-----BEGIN RSA PRIVATE KEY-----") {
         return rsa::PrivateKey::from_pkcs1_pem(text)
-            .map(|key| Private::Rsa(Box::new(key)))
+            .map(|key| PemKey::Rsa(Box::new(key)))
             .map_err(|e| wrong(&e));
     }
     match rsa::PrivateKey::from_pkcs8_pem(text) {
-        Ok(key) => Ok(Private::Rsa(Box::new(key))),
+        Ok(key) => Ok(PemKey::Rsa(Box::new(key))),
         Err(e) => p256::SecretKey::from_pkcs8_pem(text)
-            .map(|key| Private::P256(key.into()))
+            .map(|key| PemKey::P256(key.into()))
             .map_err(|_| wrong(&e)),
     }
 }

@@ -12,8 +12,8 @@ use rsa::rand_core::{CryptoRng, Rng, UnwrapErr};
 use x509_cert::der::pem::LineEnding;
 
 use super::certificate::Certificate;
-use super::file::Private;
-use super::{Key, Signer, enrol};
+use super::file::PemKey;
+use super::{Signer, SigningKey, enrol};
 use crate::error::{Context, Error, Result};
 
 /// Bits of a new key: what every firmware takes is 2048, what most take and none should go below is
@@ -85,7 +85,7 @@ pub fn new(dir: &Path, name: &str, days: u32) -> Result<Vec<PathBuf>> {
         put(format!("{file}.crt"), certificate.pem()?.as_bytes(), 0o644)?;
         match file {
             "secure-boot" => {
-                let key: Box<dyn Key> = Box::new(Private::Rsa(Box::new(key)));
+                let key: Box<dyn SigningKey> = Box::new(PemKey::Rsa(Box::new(key)));
                 let signer = Signer {
                     certificate,
                     key,

@@ -37,7 +37,7 @@ pub fn detached(signer: &Signer, content: &[u8]) -> Result<Vec<u8>> {
 
 /// A signature of typed content that it holds, by way of signed attributes: DER. `content` is a
 /// whole DER value; its digest is that of its value's bytes, without tag and length (PKCS#7).
-pub fn around(signer: &Signer, content_type: &str, content: &[u8]) -> Result<Vec<u8>> {
+pub fn enclosing(signer: &Signer, content_type: &str, content: &[u8]) -> Result<Vec<u8>> {
     let value = Any::from_der(content).map_err(failed)?;
     let content_type =
         ObjectIdentifier::new(content_type).map_err(|e| Error::new(e.to_string()))?;
@@ -67,7 +67,7 @@ pub fn around(signer: &Signer, content_type: &str, content: &[u8]) -> Result<Vec
 }
 
 /// A message that was read, and who says to have signed it. Nothing of it is verified yet.
-pub struct Opened {
+pub struct SignedMessage {
     /// The first signer's certificate.
     pub certificate: Certificate,
     /// What the message holds, without tag and length; `None` where it is detached.
@@ -76,7 +76,7 @@ pub struct Opened {
 }
 
 /// Reads a message; what follows it is left alone.
-pub fn open(message: &[u8]) -> Result<Opened> {
+pub fn open(message: &[u8]) -> Result<SignedMessage> {
     let wrong = |e: der::Error| Error::new(format!("not a signed message: {e}"));
     let info =
         ContentInfo::decode(&mut SliceReader::new(message).map_err(wrong)?).map_err(wrong)?;
@@ -110,14 +110,14 @@ pub fn open(message: &[u8]) -> Result<Opened> {
         .encap_content_info
         .econtent
         .map(|content| content.value().to_vec());
-    Ok(Opened {
+    Ok(SignedMessage {
         certificate,
         content,
         signer,
     })
 }
 
-impl Opened {
+impl SignedMessage {
     /// Whether the certificate's key signed these bytes; the reason when it did not.
     pub fn signs(&self, content: &[u8]) -> std::result::Result<(), String> {
         let mut signed = Sha256::digest(content);

@@ -60,12 +60,12 @@ fn with_new_keys(error: Error) -> Error {
 /// What can sign: the certificate, and whatever holds its key.
 pub struct Signer {
     certificate: Certificate,
-    key: Box<dyn Key>,
+    key: Box<dyn SigningKey>,
     name: String,
 }
 
 /// A private key, wherever it is held.
-trait Key {
+trait SigningKey {
     /// Signs a SHA-256 digest: PKCS#1 v1.5 for RSA, DER (RFC 3279) for ECDSA.
     fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>>;
 }
@@ -74,14 +74,14 @@ impl Signer {
     /// Opens a key and shows that it belongs to the certificate, by signing with it.
     pub fn open(source: &KeySource, certificate: Certificate) -> Result<Signer> {
         let algorithm = certificate.algorithm();
-        let (key, name): (Box<dyn Key>, _) = match source {
+        let (key, name): (Box<dyn SigningKey>, _) = match source {
             KeySource::File(path) => (Box::new(file::read(path)?), path.display().to_string()),
             KeySource::Pkcs11(uri) => (
-                Box::new(external::Token::open(uri, algorithm)?),
+                Box::new(external::TokenKey::open(uri, algorithm)?),
                 "the PKCS#11 token".to_owned(),
             ),
             KeySource::Command(command) => (
-                Box::new(external::Program::new(command, algorithm)),
+                Box::new(external::CommandKey::new(command, algorithm)),
                 "the signing command".to_owned(),
             ),
         };

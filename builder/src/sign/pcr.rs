@@ -10,7 +10,7 @@ use super::Signer;
 use super::roothash::base64;
 use crate::error::{Error, Result};
 use crate::uki::measure;
-use crate::uki::pe::Image;
+use crate::uki::pe::PeImage;
 
 /// The PCR that the stub measures into.
 const PCR: u8 = 11;
@@ -20,12 +20,12 @@ const POLICY_PCR: u32 = 0x17f;
 const SELECTION: [u8; 10] = [0, 0, 0, 1, 0x00, 0x0b, 3, 0, 1 << (PCR - 8), 0];
 
 #[derive(Serialize)]
-struct Signatures {
-    sha256: Vec<One>,
+struct PcrSignatures {
+    sha256: Vec<PcrSignature>,
 }
 
 #[derive(Serialize)]
-struct One {
+struct PcrSignature {
     pcrs: [u8; 1],
     pkfp: String,
     pol: String,
@@ -33,7 +33,7 @@ struct One {
 }
 
 /// The section's JSON: one signature for each phase that is reached while the system runs.
-pub fn sign(signer: &Signer, image: &Image) -> Result<Vec<u8>> {
+pub fn sign(signer: &Signer, image: &PeImage) -> Result<Vec<u8>> {
     let pkfp = hex::encode(&Sha256::digest(signer.certificate().public_key_bits()));
     let mut sha256 = Vec::new();
     for (path, value) in measure::phases(image) {
@@ -42,14 +42,14 @@ pub fn sign(signer: &Signer, image: &Image) -> Result<Vec<u8>> {
         }
         let policy = policy(&value);
         let sig = base64(&signer.sign(&Sha256::digest(policy).into())?);
-        sha256.push(One {
+        sha256.push(PcrSignature {
             pcrs: [PCR],
             pkfp: pkfp.clone(),
             pol: hex::encode(&policy),
             sig,
         });
     }
-    serde_json::to_vec(&Signatures { sha256 })
+    serde_json::to_vec(&PcrSignatures { sha256 })
         .map_err(|e| Error::new(format!("the PCR signatures can't be written: {e}")))
 }
 

@@ -13,7 +13,7 @@ pub const PARTITION: usize = 16 << 10;
 /// The partition's content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Embedded {
+pub struct SignaturePartition {
     /// 64 lowercase hexadecimal digits.
     pub root_hash: String,
     /// SHA-256 of the certificate's DER, lowercase hexadecimal.
@@ -29,7 +29,7 @@ pub fn sign(signer: &Signer, hash: &RootHash) -> Result<Vec<u8>> {
 
 /// The partition's bytes: the JSON, and NULs to the end.
 pub fn partition(signer: &Signer, hash: &RootHash, signature: &[u8]) -> Result<Vec<u8>> {
-    let embedded = Embedded {
+    let embedded = SignaturePartition {
         root_hash: hash.to_string(),
         certificate_fingerprint: signer.certificate().fingerprint(),
         signature: base64(signature),

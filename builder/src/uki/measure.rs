@@ -4,7 +4,7 @@
 
 use sha2::{Digest, Sha256};
 
-use super::pe::{Image, Section};
+use super::pe::{PeImage, PeSection};
 use super::profile;
 
 /// The sections that are measured, in this order wherever they stand (systemd:
@@ -27,15 +27,15 @@ pub const PHASES: [&str; 5] = [
 ];
 
 /// PCR 11's value (SHA-256 bank) when the stub starts the kernel.
-pub fn stub(image: &Image) -> [u8; 32] {
-    profile::of(image)
+pub fn pcr11_at_start(image: &PeImage) -> [u8; 32] {
+    profile::profiles(image)
         .first()
         .map(|main| started(image, &main.sections))
         .unwrap_or_default()
 }
 
 /// The same, with these sections; of two with one name the first.
-fn started(image: &Image, sections: &[&Section]) -> [u8; 32] {
+fn started(image: &PeImage, sections: &[&PeSection]) -> [u8; 32] {
     let old = stub_version(image).is_some_and(|version| version < MEASURES_THEM);
     let mut pcr = [0; 32];
     for name in MEASURED
@@ -51,16 +51,16 @@ fn started(image: &Image, sections: &[&Section]) -> [u8; 32] {
 }
 
 /// Its value at the start and after each phase: the phases so far joined by colons, and the value.
-pub fn phases(image: &Image) -> Vec<(String, [u8; 32])> {
+pub fn phases(image: &PeImage) -> Vec<(String, [u8; 32])> {
     // An image without profiles has one that is all of it.
-    profile::of(image)
+    profile::profiles(image)
         .first()
         .map(|main| phases_of(image, &main.sections))
         .unwrap_or_default()
 }
 
 /// The same for the image with these sections alone.
-pub fn phases_of(image: &Image, sections: &[&Section]) -> Vec<(String, [u8; 32])> {
+pub fn phases_of(image: &PeImage, sections: &[&PeSection]) -> Vec<(String, [u8; 32])> {
     let mut pcr = started(image, sections);
     let mut path = String::new();
     let mut values = vec![(path.clone(), pcr)];
@@ -77,7 +77,7 @@ pub fn phases_of(image: &Image, sections: &[&Section]) -> Vec<(String, [u8; 32])
 
 /// systemd's version, from what the stub says of itself: `#### LoaderInfo: systemd-stub 257.13-1
 /// ####`.
-pub fn stub_version(image: &Image) -> Option<u32> {
+pub fn stub_version(image: &PeImage) -> Option<u32> {
     let magic = String::from_utf8_lossy(image.section(".sdmagic")?.data()).into_owned();
     let version = magic.split_once("systemd-stub ")?.1;
     version

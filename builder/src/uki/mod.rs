@@ -10,14 +10,14 @@ pub mod profile;
 mod sbat;
 
 use crate::error::{Context, Error, Result};
-use pe::Image;
+use pe::PeImage;
 
 /// What systemd's stub calls itself.
 const STUB: &[u8] = b" systemd-stub ";
 
 /// What a unified kernel image is made of.
 #[derive(Debug, Clone, Copy)]
-pub struct Parts<'a> {
+pub struct UkiParts<'a> {
     /// systemd's stub, an EFI program.
     pub stub: &'a [u8],
     /// Kernel image with an EFI stub of its own.
@@ -39,8 +39,8 @@ pub struct Parts<'a> {
 }
 
 /// Puts the image together, unsigned.
-pub fn compose(parts: &Parts) -> Result<Image> {
-    let mut image = Image::parse("the stub", parts.stub)
+pub fn compose(parts: &UkiParts) -> Result<PeImage> {
+    let mut image = PeImage::parse("the stub", parts.stub)
         .map_err(|e| e.hint("give systemd's linuxx64.efi.stub (Debian: systemd-boot-efi)"))?;
     // The boot loader has the section too: `#### LoaderInfo: systemd-boot 257 ####`.
     let says_stub = image.section(".sdmagic").is_some_and(|section| {
@@ -58,7 +58,7 @@ pub fn compose(parts: &Parts) -> Result<Image> {
         return Err(Error::new(format!("the stub is not systemd's: {what}"))
             .hint("give systemd's linuxx64.efi.stub (Debian: systemd-boot-efi)"));
     }
-    let linux = Image::parse("the kernel", parts.linux)
+    let linux = PeImage::parse("the kernel", parts.linux)
         .map_err(|e| e.hint("it needs CONFIG_EFI_STUB=y, as Debian's kernels have it"))?;
     if !linux.is_efi_application() {
         return Err(Error::new("the kernel is no EFI program")

@@ -44,7 +44,7 @@ const READ: u32 = 0x4000_0000;
 
 /// One section.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Section {
+pub struct PeSection {
     /// Name, up to eight bytes.
     pub name: String,
     /// Address in memory, from the image's base.
@@ -57,7 +57,7 @@ pub struct Section {
     raw: Vec<u8>,
 }
 
-impl Section {
+impl PeSection {
     /// The section's bytes without the padding, which is what the stub measures.
     pub fn data(&self) -> &[u8] {
         &self.raw[..self.raw.len().min(self.virtual_size as usize)]
@@ -66,30 +66,30 @@ impl Section {
 
 /// An image.
 #[derive(Debug, Clone)]
-pub struct Image {
+pub struct PeImage {
     /// Everything before the section table.
     head: Vec<u8>,
     /// Offset of the optional header in it.
     optional: usize,
-    sections: Vec<Section>,
+    sections: Vec<PeSection>,
     /// Attribute certificates, as they stand in the file.
     certificates: Vec<u8>,
 }
 
-impl Image {
+impl PeImage {
     /// Reads an x86-64 image. `name` is for messages.
-    pub fn parse(name: &str, bytes: &[u8]) -> Result<Image> {
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<PeImage> {
         parse(bytes)
             .map_err(|why| Error::new(format!("{name}: not an EFI program for x86-64: {why}")))
     }
 
     /// The sections in the table's order.
-    pub fn sections(&self) -> &[Section] {
+    pub fn sections(&self) -> &[PeSection] {
         &self.sections
     }
 
     /// The first section of this name.
-    pub fn section(&self, name: &str) -> Option<&Section> {
+    pub fn section(&self, name: &str) -> Option<&PeSection> {
         self.sections.iter().find(|section| section.name == name)
     }
 
@@ -151,7 +151,7 @@ impl Image {
         }
         let characteristics = READ | if code { CODE } else { INITIALIZED_DATA };
         let raw = padded(data, self.u32(optional::FILE_ALIGNMENT));
-        self.sections.push(Section {
+        self.sections.push(PeSection {
             name: name.to_owned(),
             address: address as u32,
             virtual_size: virtual_size as u32,
@@ -162,7 +162,7 @@ impl Image {
     }
 
     /// Takes away the first section of this name and all that follow it.
-    pub fn split_off(&mut self, name: &str) -> Vec<Section> {
+    pub fn split_off(&mut self, name: &str) -> Vec<PeSection> {
         let at = self
             .sections
             .iter()
@@ -297,7 +297,7 @@ impl Image {
 /// directory entry, and where the certificates would begin (Microsoft's "Windows Authenticode
 /// Portable Executable Signature Format").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unsigned {
+pub struct DigestGaps {
     /// File offset of the checksum's four bytes.
     pub checksum: usize,
     /// File offset of the directory entry's eight bytes.
@@ -307,10 +307,10 @@ pub struct Unsigned {
 }
 
 /// Finds those places in an image's bytes.
-pub fn unsigned(name: &str, bytes: &[u8]) -> Result<Unsigned> {
-    let image = Image::parse(name, bytes)?;
+pub fn digest_gaps(name: &str, bytes: &[u8]) -> Result<DigestGaps> {
+    let image = PeImage::parse(name, bytes)?;
     let end = bytes.len() - image.certificates.len();
-    Ok(Unsigned {
+    Ok(DigestGaps {
         checksum: image.optional + optional::CHECKSUM,
         directory: image.optional + optional::CERTIFICATES,
         end,
@@ -334,7 +334,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     ))
 }
 
-fn parse(bytes: &[u8]) -> std::result::Result<Image, String> {
+fn parse(bytes: &[u8]) -> std::result::Result<PeImage, String> {
     let short = || "it ends inside its headers".to_owned();
     if bytes.get(..2) != Some(b"MZ") {
         return Err("it does not start with MZ".to_owned());
@@ -407,7 +407,7 @@ fn parse(bytes: &[u8]) -> std::result::Result<Image, String> {
         _ if at.checked_add(size) == Some(bytes.len()) && at >= headers => bytes[at..].to_vec(),
         _ => return Err("its signatures are not at its end".to_owned()),
     };
-    Ok(Image {
+    Ok(PeImage {
         head,
         optional,
         sections,
@@ -419,7 +419,7 @@ fn parse_section(
     header: &[u8],
     bytes: &[u8],
     file_alignment: u32,
-) -> std::result::Result<Section, String> {
+) -> std::result::Result<PeSection, String> {
     let name = &header[..8];
     let name = &name[..name.iter().position(|&b| b == 0).unwrap_or(8)];
     let name = std::str::from_utf8(name)
@@ -435,7 +435,7 @@ fn parse_section(
             .and_then(|end| bytes.get(at..end))
             .ok_or_else(|| format!("its section {name} ends behind the file"))?,
     };
-    Ok(Section {
+    Ok(PeSection {
         name,
         address,
         virtual_size,

@@ -6,7 +6,7 @@
 //! PCR 11 is signed for it: what is sealed to the image stays closed there.
 
 use super::measure;
-use super::pe::{Image, Section};
+use super::pe::{PeImage, PeSection};
 use crate::error::{Error, Result};
 
 const PROFILE: &str = ".profile";
@@ -16,7 +16,7 @@ const DEBUG: &[u8] = b"ID=debug\nTITLE=Debug\n";
 const SINCE: u32 = 257;
 
 /// Adds the two profiles at the image's end.
-pub fn add_debug(image: &mut Image, cmdline: &str, os_release: &[u8]) -> Result<()> {
+pub fn add_debug(image: &mut PeImage, cmdline: &str, os_release: &[u8]) -> Result<()> {
     if let Some(version) = measure::stub_version(image).filter(|version| *version < SINCE) {
         return Err(Error::new(format!(
             "boot.debug: systemd-stub {version} knows no profiles"
@@ -44,7 +44,7 @@ fn sorted_behind(os_release: &[u8]) -> Vec<u8> {
 }
 
 /// Adds a section that all profiles share: before the first.
-pub fn add_shared(image: &mut Image, name: &str, data: Vec<u8>) -> Result<()> {
+pub fn add_shared(image: &mut PeImage, name: &str, data: Vec<u8>) -> Result<()> {
     let profiles = image.split_off(PROFILE);
     image.add(name, data, false)?;
     for section in profiles {
@@ -58,11 +58,11 @@ pub struct Profile<'a> {
     /// `ID=` of its `.profile`; empty for an image without profiles.
     pub id: String,
     /// Its own sections, and the shared ones that it has none of.
-    pub sections: Vec<&'a Section>,
+    pub sections: Vec<&'a PeSection>,
 }
 
 /// The profiles of an image, the one that is started by default first; one where it has none.
-pub fn of(image: &Image) -> Vec<Profile<'_>> {
+pub fn profiles(image: &PeImage) -> Vec<Profile<'_>> {
     let starts: Vec<usize> = image
         .sections()
         .iter()
@@ -102,8 +102,8 @@ pub fn of(image: &Image) -> Vec<Profile<'_>> {
 
 /// PCR 11 in the debug profile, as [`measure::phases`] has it for the main one; `None` where there
 /// is none.
-pub fn debug_phases(image: &Image) -> Option<Vec<(String, [u8; 32])>> {
-    of(image)
+pub fn debug_phases(image: &PeImage) -> Option<Vec<(String, [u8; 32])>> {
+    profiles(image)
         .get(1)
         .map(|debug| measure::phases_of(image, &debug.sections))
 }

@@ -1,7 +1,7 @@
 //! SBAT: the generations of the components in an image, by which firmware and shim revoke old ones
 //! (https://github.com/rhboot/shim/blob/main/SBAT.md).
 
-use super::pe::Image;
+use super::pe::PeImage;
 use crate::error::{Error, Result};
 
 /// The format's own line, once and first.
@@ -11,7 +11,7 @@ const UKI: &str =
     "uki,1,UKI,uki,1,https://uapi-group.org/specifications/specs/unified_kernel_image/";
 
 /// The lines of both, and the image's own.
-pub fn merge(stub: &Image, kernel: &Image) -> Result<String> {
+pub fn merge(stub: &PeImage, kernel: &PeImage) -> Result<String> {
     let mut text = format!("{HEADER}\n");
     for (name, image) in [("stub", stub), ("kernel", kernel)] {
         let Some(section) = image.section(".sbat") else {

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use adamant_contract::blackbox::{self, Record, Ring};
 
-use super::Machine;
+use super::machine::Machine;
 use super::persist::Persisted;
 use super::qemu::Drive;
 use crate::disk::open_table;

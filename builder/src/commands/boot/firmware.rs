@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use adamant_contract::gpt::Guid;
 
-use super::qemu::comma;
-use super::{Machine, Uefi};
+use super::Uefi;
+use super::machine::{Machine, escape_commas};
 use crate::error::{Context, Error, Result};
 use crate::io::bounded;
 use crate::io::prerequisite;
@@ -74,7 +74,7 @@ impl Firmware {
         let drive = |unit: u32, options: &str, path: &Path| {
             format!(
                 "if=pflash,unit={unit},format=raw{options},file={}",
-                comma(&path.display().to_string())
+                escape_commas(&path.display().to_string())
             )
         };
         let mut arguments: Vec<String> = [
@@ -105,7 +105,12 @@ impl Firmware {
 
 /// The firmware that starts `machine`, its variables beside the overlay `disk`; `append` is what is
 /// to be added to the kernel command line.
-pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<Firmware> {
+pub fn prepare_machine(
+    machine: &Machine,
+    uefi: &Uefi,
+    append: &str,
+    disk: &Path,
+) -> Result<Firmware> {
     let path = machine.efi.as_ref().ok_or_else(|| {
         Error::new(format!("{}: firmware can't start it, because it has no boot loader and no unified kernel image", machine.name))
             .hint("add the package systemd-boot-efi to the image, or write boot.stub and boot.loader; without --uefi it starts as it is")
@@ -117,7 +122,7 @@ pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<F
             return Err(Error::new("--append: with Secure Boot the machine is started with the signed command line alone, as from its disk")
                 .hint("write the words into kernel.cmdline and build again, or start without --secure-boot"));
         }
-        if let Some(version) = measure::stub_version(&pe::Image::parse(&name, &bytes)?)
+        if let Some(version) = measure::stub_version(&pe::PeImage::parse(&name, &bytes)?)
             .filter(|version| *version < TAKES_WORDS)
         {
             return Err(Error::new(format!("--append: the image's stub (systemd {version}) takes no words from outside, as from {TAKES_WORDS} on"))
@@ -125,7 +130,7 @@ pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<F
         }
     }
     if !uefi.secure_boot {
-        return prepare(disk.with_extension("vars"), None);
+        return prepare_variables(disk.with_extension("vars"), None);
     }
     let signed = authenticode::signed_with(&name, &bytes)?.ok_or_else(|| {
         Error::new(format!(
@@ -140,7 +145,7 @@ pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<F
         .transpose()?
         .unwrap_or(signed);
     // Variables that are kept belong to one certificate: those of another run are not taken for it.
-    prepare(
+    prepare_variables(
         disk.with_extension(format!("{}.vars", &trusted.fingerprint()[..16])),
         Some(trusted.der()),
     )
@@ -148,7 +153,7 @@ pub fn of(machine: &Machine, uefi: &Uefi, append: &str, disk: &Path) -> Result<F
 
 /// Puts variables into `file`, unless it is there already. With a certificate (DER), Secure Boot is
 /// on and trusts it alone.
-pub fn prepare(file: PathBuf, certificate: Option<&[u8]>) -> Result<Firmware> {
+pub fn prepare_variables(file: PathBuf, certificate: Option<&[u8]>) -> Result<Firmware> {
     let place = PLACES.iter().find(|[code, secure, variables]| {
         [code, secure, variables]
             .iter()

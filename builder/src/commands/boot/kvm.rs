@@ -80,10 +80,10 @@ fn start(qemu: &Path, kernel: &Path) -> Result<(), String> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    match process::run(&mut command, b"", SAID, DEADLINE) {
-        Ok(Some(captured)) if captured.said().contains("Kernel panic") => Ok(()),
+    match process::capture(&mut command, b"", SAID, DEADLINE) {
+        Ok(Some(captured)) if captured.text().contains("Kernel panic") => Ok(()),
         Ok(Some(captured)) => {
-            let said = captured.said();
+            let said = captured.text();
             let last = said
                 .lines()
                 .rev()

@@ -6,10 +6,10 @@
 //! disk, as on a server. QEMU ends with us, at its deadline, when the guest switches itself off or
 //! halts, or when it restarts itself again and again.
 
-mod artifacts;
 mod disk;
 pub mod firmware;
 mod kvm;
+mod machine;
 mod monitor;
 mod outcome;
 pub mod persist;
@@ -22,15 +22,15 @@ mod update;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use outcome::Outcome;
+pub use machine::Machine;
+pub use outcome::BootOutcome;
 pub use port::Port;
-pub use qemu::Machine;
 
 use self::disk::MachineDisk;
 use self::outcome::Evidence;
 use self::persist::Persisted;
 use self::qemu::Limits;
-use self::scratch::Scratch;
+use self::scratch::ScratchDir;
 use self::tpm::Tpm;
 use crate::commands::selection::Selection;
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ pub const REBOOTS: u32 = 3;
 
 /// How a machine is started.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct BootOptions {
     /// Virtual processors.
     pub smp: u32,
     /// Memory as QEMU takes it, for example `1G`.
@@ -78,9 +78,9 @@ pub struct Uefi {
     pub tpm: bool,
 }
 
-impl Default for Options {
+impl Default for BootOptions {
     fn default() -> Self {
-        Options {
+        BootOptions {
             smp: 2,
             memory: "1G".to_owned(),
             accel: Accel::Auto,
@@ -150,9 +150,13 @@ impl std::str::FromStr for Console {
 const CONSOLE: u64 = 256 << 10;
 
 /// Starts the selected image and waits for the machine's end. `say` gets sentences for people.
-pub fn run(selection: &Selection, options: &Options, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
-    let machine = &Machine::of(selection)?;
-    let qemu = qemu::find()?;
+pub fn boot_image(
+    selection: &Selection,
+    options: &BootOptions,
+    say: &mut dyn FnMut(&str),
+) -> Result<BootOutcome> {
+    let machine = &Machine::from_selection(selection)?;
+    let qemu = qemu::find_qemu()?;
     for credential in &options.credentials {
         let name = credential.split('=').next().unwrap_or_default();
         if !adamant_contract::credentials::is_accepted(&machine.credentials, name) {
@@ -168,7 +172,7 @@ pub fn run(selection: &Selection, options: &Options, say: &mut dyn FnMut(&str)) 
         );
     }
     port::check_free(&options.ports)?;
-    let scratch = Scratch::new()?;
+    let scratch = ScratchDir::new()?;
     let disk = match options.persist {
         true => MachineDisk::persisted(Persisted::open(selection, say)?)?,
         false => MachineDisk::overlay(machine, scratch.path())?,
@@ -177,10 +181,10 @@ pub fn run(selection: &Selection, options: &Options, say: &mut dyn FnMut(&str)) 
     let firmware = options
         .uefi
         .as_ref()
-        .map(|uefi| firmware::of(machine, uefi, &options.append, disk.path()))
+        .map(|uefi| firmware::prepare_machine(machine, uefi, &options.append, disk.path()))
         .transpose()?;
     let console = scratch.path().join("console");
-    let mut command = qemu::command(
+    let mut command = qemu::qemu_command(
         &qemu,
         machine,
         options,
@@ -206,7 +210,7 @@ pub fn run(selection: &Selection, options: &Options, say: &mut dyn FnMut(&str)) 
         timeout: options.timeout,
         reboots: options.reboots,
     };
-    let run = qemu::wait(
+    let run = qemu::supervise(
         &mut command,
         limits,
         &mut || outcome::is_halted(&said()),

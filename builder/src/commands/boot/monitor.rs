@@ -6,7 +6,7 @@
 //! machine that ran for a while in between starts the count anew.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
@@ -37,7 +37,7 @@ pub enum Restart {
 
 /// What the monitor tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum MonitorEvent {
     /// The machine restarted.
     Restart(Restart),
     /// The machine was switched off: by itself, or by a person or a signal.
@@ -58,17 +58,16 @@ impl Monitor {
     /// Gives QEMU its end with its command line.
     pub fn attach(command: &mut Command) -> Result<Monitor> {
         let (ours, theirs) = UnixStream::pair().context(|| "a line to QEMU's monitor")?;
-        let end = theirs.as_raw_fd();
+        let end = process::inherit(command, theirs.as_fd());
         command
             .arg("-chardev")
             .arg(format!("socket,id=monitor,fd={end}"))
             .args(["-mon", "chardev=monitor,mode=control"]);
-        process::inherit(command, end);
         Ok(Monitor { ours, theirs })
     }
 
     /// Once QEMU runs: every event, as it comes. The line ends with QEMU.
-    pub fn listen(self) -> Receiver<Event> {
+    pub fn listen(self) -> Receiver<MonitorEvent> {
         let (tell, events) = channel();
         let Monitor { ours, theirs } = self;
         drop(theirs);
@@ -96,7 +95,7 @@ impl Monitor {
 }
 
 /// What one line of the monitor says. A watchdog announces itself before it resets the machine.
-fn event(line: &[u8], watchdog: &mut bool) -> Option<Event> {
+fn event(line: &[u8], watchdog: &mut bool) -> Option<MonitorEvent> {
     #[derive(Deserialize)]
     struct Line {
         event: String,
@@ -117,11 +116,11 @@ fn event(line: &[u8], watchdog: &mut bool) -> Option<Event> {
         }
         // A person at QEMU's own console can restart it too: that one knows what happens.
         "RESET" => match (std::mem::take(watchdog), line.data.guest) {
-            (true, _) => Some(Event::Restart(Restart::ByWatchdog)),
-            (false, true) => Some(Event::Restart(Restart::ByGuest)),
+            (true, _) => Some(MonitorEvent::Restart(Restart::ByWatchdog)),
+            (false, true) => Some(MonitorEvent::Restart(Restart::ByGuest)),
             (false, false) => None,
         },
-        "SHUTDOWN" => Some(Event::Off {
+        "SHUTDOWN" => Some(MonitorEvent::Off {
             by_guest: line.data.guest,
         }),
         _ => None,
@@ -130,16 +129,16 @@ fn event(line: &[u8], watchdog: &mut bool) -> Option<Event> {
 
 /// Counts restarts.
 #[derive(Debug)]
-pub struct Count {
+pub struct RestartCount {
     allowed: u32,
     restarts: u32,
     since: Instant,
 }
 
-impl Count {
+impl RestartCount {
     /// So many are allowed, from now on.
-    pub fn new(allowed: u32, now: Instant) -> Count {
-        Count {
+    pub fn new(allowed: u32, now: Instant) -> RestartCount {
+        RestartCount {
             allowed,
             restarts: 0,
             since: now,
@@ -184,16 +183,16 @@ mod tests {
             assert_eq!(of(other), None, "{other}");
         }
         let reset = "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\": \"RESET\", \"data\": {\"guest\": true, \"reason\": \"guest-reset\"}}\r\n";
-        assert_eq!(of(reset), Some(Event::Restart(Restart::ByGuest)));
+        assert_eq!(of(reset), Some(MonitorEvent::Restart(Restart::ByGuest)));
         assert_eq!(
             of("{\"event\": \"WATCHDOG\", \"data\": {\"action\": \"reset\"}}"),
             None
         );
         assert_eq!(
             of("{\"event\": \"RESET\", \"data\": {\"guest\": false, \"reason\": \"host-error\"}}"),
-            Some(Event::Restart(Restart::ByWatchdog))
+            Some(MonitorEvent::Restart(Restart::ByWatchdog))
         );
-        assert_eq!(of(reset), Some(Event::Restart(Restart::ByGuest)));
+        assert_eq!(of(reset), Some(MonitorEvent::Restart(Restart::ByGuest)));
         let off = |by_guest: bool, reason: &str| {
             format!(
                 "{{\"event\": \"SHUTDOWN\", \"data\": {{\"guest\": {by_guest}, \"reason\": \"{reason}\"}}}}\r\n"
@@ -201,11 +200,11 @@ mod tests {
         };
         assert_eq!(
             of(&off(true, "guest-shutdown")),
-            Some(Event::Off { by_guest: true })
+            Some(MonitorEvent::Off { by_guest: true })
         );
         assert_eq!(
             of(&off(false, "host-qmp-quit")),
-            Some(Event::Off { by_guest: false })
+            Some(MonitorEvent::Off { by_guest: false })
         );
     }
 
@@ -213,7 +212,7 @@ mod tests {
     fn only_restarts_in_a_row_count() {
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        let mut count = Count::new(2, start);
+        let mut count = RestartCount::new(2, start);
         // Resets that belong together are one restart.
         assert_eq!(
             [
@@ -229,9 +228,9 @@ mod tests {
             [count.restarted(at(700_000)), count.restarted(at(710_000))],
             [Ok(Some(2)), Err(3)]
         );
-        assert_eq!(Count::new(0, start).restarted(at(1)), Err(1));
+        assert_eq!(RestartCount::new(0, start).restarted(at(1)), Err(1));
         // One that restarts as fast as can be comes to an end too.
-        let mut count = Count::new(2, start);
+        let mut count = RestartCount::new(2, start);
         assert!((0..100).any(|n| count.restarted(at(n * 500)).is_err()));
     }
 }

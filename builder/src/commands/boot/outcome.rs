@@ -39,7 +39,7 @@ pub const HALTED: &str = "reboot: System halted";
 
 /// How a run ended that adamant and QEMU did their part in.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum BootOutcome {
     /// Init was reached, and the machine ended in order.
     InOrder,
     /// The agent refused the image.
@@ -48,21 +48,21 @@ pub enum Outcome {
     Failed(Error),
 }
 
-impl Outcome {
+impl BootOutcome {
     /// The exit code that stands for it; 1 and 2 are those of every command.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Outcome::InOrder => 0,
-            Outcome::Refused(_) => 3,
-            Outcome::Failed(_) => 4,
+            BootOutcome::InOrder => 0,
+            BootOutcome::Refused(_) => 3,
+            BootOutcome::Failed(_) => 4,
         }
     }
 
     /// What there is to be said about it.
     pub fn error(&self) -> Option<&Error> {
         match self {
-            Outcome::InOrder => None,
-            Outcome::Refused(error) | Outcome::Failed(error) => Some(error),
+            BootOutcome::InOrder => None,
+            BootOutcome::Refused(error) | BootOutcome::Failed(error) => Some(error),
         }
     }
 }
@@ -178,27 +178,27 @@ fn restarted(times: u32) -> String {
 }
 
 /// What a run comes to.
-pub fn outcome(ended: Ended, evidence: &Evidence) -> Outcome {
+pub fn outcome(ended: Ended, evidence: &Evidence) -> BootOutcome {
     let stage = match &evidence.reached {
         Reached::Refusal(line) => {
             let then = match ended {
                 Ended::Restarting(number) => format!("; {}", restarted(number)),
                 _ => String::new(),
             };
-            return Outcome::Refused(Error::new(format!(
+            return BootOutcome::Refused(Error::new(format!(
                 "the agent refused the image: {}{then}",
                 line.strip_prefix(AGENT).unwrap_or(line)
             )));
         }
         Reached::FailureAfterInit(reason) => {
-            return Outcome::Failed(Error::new(format!(
+            return BootOutcome::Failed(Error::new(format!(
                 "the machine failed after init was started: {reason}"
             )));
         }
         Reached::Stage(stage) => format!(", in the agent's stage {stage}"),
         Reached::Nothing | Reached::Init => String::new(),
     };
-    let failed = |message: String, hint: &str| Outcome::Failed(Error::new(message).hint(hint));
+    let failed = |message: String, hint: &str| BootOutcome::Failed(Error::new(message).hint(hint));
     match ended {
         Ended::AtDeadline(seconds) => {
             failed(format!("the machine was still running after {seconds} s{stage} and was ended"), "give it longer with --timeout, or look at its console")
@@ -207,13 +207,13 @@ pub fn outcome(ended: Ended, evidence: &Evidence) -> Outcome {
             failed(format!("{}{stage}", restarted(number)), "its console says why, if it failed to start; --reboots N lets it restart N times in a row")
         }
         Ended::ByItself | Ended::ByPerson => match evidence.reached {
-            Reached::Init => Outcome::InOrder,
+            Reached::Init => BootOutcome::InOrder,
             Reached::Stage(_) => failed(format!("the machine ended before init was started{stage}"), "its console may say why"),
             _ if evidence.black_box => {
                 failed("the machine ended before the agent was started".to_owned(), "its console may say why: look at the boot loader's and the kernel's lines")
             }
             // Without a black box, the agent's line would be on the serial console.
-            _ if evidence.serial_console => Outcome::InOrder,
+            _ if evidence.serial_console => BootOutcome::InOrder,
             _ => failed(
                 "nobody can tell whether init was reached: the image has neither a black box nor a serial console".to_owned(),
                 "add console=ttyS0 to kernel.cmdline, or leave out `black_box = false` in [disk]",

@@ -9,8 +9,9 @@ use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 
 use super::firmware::Firmware;
-use super::monitor::{Count, Event, Monitor, Restart};
-use super::{Console, Options, Port};
+use super::machine::{Machine, escape_commas};
+use super::monitor::{Monitor, MonitorEvent, Restart, RestartCount};
+use super::{BootOptions, Console, Port};
 use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
 use crate::io::process::{self, POLL};
@@ -18,25 +19,6 @@ use crate::io::process::{self, POLL};
 /// The SMBIOS string that systemd's stub adds to the kernel command line (systemd-stub(7), since
 /// 254).
 const CMDLINE_EXTRA: &str = "io.systemd.stub.kernel-cmdline-extra=";
-
-/// What is started.
-#[derive(Debug, Clone)]
-pub struct Machine {
-    /// Shown as the window's and the process' name.
-    pub name: String,
-    /// Kernel image.
-    pub kernel: PathBuf,
-    /// Initramfs.
-    pub initrd: PathBuf,
-    /// Kernel command line.
-    pub cmdline: String,
-    /// Raw disk; never written to.
-    pub disk: PathBuf,
-    /// The unified kernel image on the disk, where firmware can start it.
-    pub efi: Option<PathBuf>,
-    /// Names of credentials that the image's policy lets in; `*` stands for any characters.
-    pub credentials: Vec<String>,
-}
 
 /// How the machine ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +35,7 @@ pub enum Ended {
 
 /// A run from its start to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub struct MachineRun {
     /// How it ended.
     pub ended: Ended,
     /// How often the machine started.
@@ -79,7 +61,7 @@ pub struct Drive<'a> {
 }
 
 /// The QEMU for x86-64 in PATH.
-pub fn find() -> Result<PathBuf> {
+pub fn find_qemu() -> Result<PathBuf> {
     prerequisite::find("qemu-system-x86_64")
 }
 
@@ -90,10 +72,10 @@ const TCG: &str = "tcg,tb-size=128";
 
 /// QEMU's command line for this machine, started by firmware or, without, by QEMU. All that the
 /// machine's console says also goes into `console`.
-pub fn command(
+pub fn qemu_command(
     qemu: &Path,
     machine: &Machine,
-    options: &Options,
+    options: &BootOptions,
     drive: Drive,
     console: &Path,
     firmware: Option<&Firmware>,
@@ -103,7 +85,7 @@ pub fn command(
     let mut command = Command::new(qemu);
     command
         .args(["-nodefaults", "-no-user-config", "-name"])
-        .arg(comma(&machine.name));
+        .arg(escape_commas(&machine.name));
     // Without the controller that is on every such board and that nothing hangs on: to look for
     // disks there takes half a second.
     command.args([
@@ -119,9 +101,10 @@ pub fn command(
         Some(firmware) => {
             command.args(firmware.arguments());
             if !append.is_empty() {
-                command
-                    .arg("-smbios")
-                    .arg(format!("type=11,value={CMDLINE_EXTRA}{}", comma(append)));
+                command.arg("-smbios").arg(format!(
+                    "type=11,value={CMDLINE_EXTRA}{}",
+                    escape_commas(append)
+                ));
             }
         }
         None => {
@@ -138,7 +121,7 @@ pub fn command(
     command.arg("-drive").arg(format!(
         "if=none,id=disk,format={},discard=unmap,file={}",
         drive.format,
-        comma(&drive.file.display().to_string())
+        escape_commas(&drive.file.display().to_string())
     ));
     // A kernel that QEMU starts itself is first in the order of what is started, and nothing else
     // may be.
@@ -176,7 +159,7 @@ pub fn command(
         }
         command.arg("-smbios").arg(format!(
             "type=11,value=io.systemd.credential:{}",
-            comma(credential)
+            escape_commas(credential)
         ));
     }
     let (end, stdin) = match &options.console {
@@ -184,11 +167,11 @@ pub fn command(
         Console::Interactive => ("stdio,mux=on,signal=off".to_owned(), Stdio::inherit()),
         Console::ReadOnly => ("stdio".to_owned(), Stdio::null()),
         Console::File(file) => (
-            format!("file,path={}", comma(&file.display().to_string())),
+            format!("file,path={}", escape_commas(&file.display().to_string())),
             Stdio::null(),
         ),
     };
-    let log = comma(&console.display().to_string());
+    let log = escape_commas(&console.display().to_string());
     command
         .arg("-chardev")
         .arg(format!("{end},id=console,logfile={log}"))
@@ -200,19 +183,14 @@ pub fn command(
     Ok(command)
 }
 
-/// A comma inside a value of QEMU's option lists is written twice.
-pub(super) fn comma(value: &str) -> String {
-    value.replace(',', ",,")
-}
-
 /// Runs it to its end, to the deadline, or to one restart more than it may have. `halted` is asked
 /// now and then whether its kernel has halted it.
-pub fn wait(
+pub fn supervise(
     command: &mut Command,
     limits: Limits,
     halted: &mut dyn FnMut() -> bool,
     say: &mut dyn FnMut(&str),
-) -> Result<Run> {
+) -> Result<MachineRun> {
     let monitor = Monitor::attach(command)?;
     let _terminal = Terminal::remember();
     let mut child = process::spawn(command.stderr(Stdio::piped())).context(|| "starting QEMU")?;
@@ -221,7 +199,7 @@ pub fn wait(
         .take()
         .map(|stderr| std::thread::spawn(move || process::bounded(stderr, SAID)));
     let events = monitor.listen();
-    let mut count = Count::new(limits.reboots, Instant::now());
+    let mut count = RestartCount::new(limits.reboots, Instant::now());
     let (mut starts, mut by_person) = (1, false);
     let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
     let mut look_at = Instant::now() + HALTED_EVERY;
@@ -234,7 +212,7 @@ pub fn wait(
             }
             said.lines().for_each(|line| log::debug!("{line}"));
             // The monitor's last words may come after QEMU's end.
-            let off = |event: Event| matches!(event, Event::Off { by_guest: false });
+            let off = |event: MonitorEvent| matches!(event, MonitorEvent::Off { by_guest: false });
             by_person |= events.iter().any(off);
             break if by_person {
                 Ended::ByPerson
@@ -255,8 +233,8 @@ pub fn wait(
             look_at = Instant::now() + HALTED_EVERY;
         }
         let restart = match events.recv_timeout(POLL) {
-            Ok(Event::Restart(restart)) => restart,
-            Ok(Event::Off { by_guest }) => {
+            Ok(MonitorEvent::Restart(restart)) => restart,
+            Ok(MonitorEvent::Off { by_guest }) => {
                 by_person |= !by_guest;
                 continue;
             }
@@ -286,7 +264,7 @@ pub fn wait(
             }
         }
     };
-    Ok(Run { ended, starts })
+    Ok(MachineRun { ended, starts })
 }
 
 /// How often the console is looked at for a machine that was halted.
@@ -394,12 +372,12 @@ mod tests {
 
     #[test]
     fn commas_in_values_do_not_become_options() {
-        let options = Options {
+        let options = BootOptions {
             credentials: vec!["a=b,c".to_owned()],
             append: "x=1".to_owned(),
-            ..Options::default()
+            ..BootOptions::default()
         };
-        let command = command(
+        let command = qemu_command(
             Path::new("qemu"),
             &machine(),
             &options,
@@ -424,16 +402,16 @@ mod tests {
 
     #[test]
     fn firmware_gets_the_disk_and_added_words_and_no_kernel() {
-        let options = Options {
+        let options = BootOptions {
             append: "a,b".to_owned(),
-            ..Options::default()
+            ..BootOptions::default()
         };
         let firmware = Firmware {
             code: "/code,1".into(),
             variables: "/vars".into(),
             secure_boot: true,
         };
-        let command = command(
+        let command = qemu_command(
             Path::new("qemu"),
             &machine(),
             &options,
@@ -465,12 +443,12 @@ mod tests {
     #[test]
     fn a_credential_without_a_name_is_refused() {
         for bad in ["x", "=x", "a b=x"] {
-            let options = Options {
+            let options = BootOptions {
                 credentials: vec![bad.to_owned()],
-                ..Options::default()
+                ..BootOptions::default()
             };
             assert!(
-                command(
+                qemu_command(
                     Path::new("qemu"),
                     &machine(),
                     &options,
@@ -519,10 +497,10 @@ mod tests {
             timeout: Some(Duration::from_millis(100)),
             reboots: 0,
         };
-        let run = wait(&mut child, limits, &mut || false, &mut |_| ()).unwrap();
+        let run = supervise(&mut child, limits, &mut || false, &mut |_| ()).unwrap();
         assert_eq!(
             run,
-            Run {
+            MachineRun {
                 ended: Ended::AtDeadline(0),
                 starts: 1
             }

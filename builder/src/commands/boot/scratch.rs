@@ -6,15 +6,15 @@ use crate::error::{Context, Result};
 
 /// A folder of this process alone.
 #[derive(Debug)]
-pub struct Scratch(PathBuf);
+pub struct ScratchDir(PathBuf);
 
-impl Scratch {
+impl ScratchDir {
     /// A new one in the folder for temporary files.
-    pub fn new() -> Result<Scratch> {
+    pub fn new() -> Result<ScratchDir> {
         let dir = std::env::temp_dir().join(format!("adamant-boot-{}", std::process::id()));
         // Not create_dir_all: a folder that is there already may be somebody else's.
         std::fs::create_dir(&dir).context(|| dir.display().to_string())?;
-        Ok(Scratch(dir))
+        Ok(ScratchDir(dir))
     }
 
     /// Where it is.
@@ -23,7 +23,7 @@ impl Scratch {
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchDir {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }

@@ -1,7 +1,7 @@
 //! A TPM 2.0 of its own for the machine: swtpm as a child beside QEMU, with a line between the two
 //! that nobody else can open.
 
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -35,8 +35,8 @@ impl Tpm {
             .create(state)
             .context(|| state.display().to_string())?;
         let (ours, theirs) = UnixStream::pair().context(|| "a line between QEMU and its TPM")?;
-        let (qemus, swtpms) = (ours.as_raw_fd(), theirs.as_raw_fd());
         let mut swtpm = Command::new(program);
+        let swtpms_end = process::inherit(&mut swtpm, theirs.as_fd());
         // In the folder, because a path could have a comma, which divides options.
         swtpm
             .current_dir(state)
@@ -48,20 +48,19 @@ impl Tpm {
                 "dir=.",
                 "--ctrl",
             ])
-            .arg(format!("type=unixio,clientfd={swtpms}"));
+            .arg(format!("type=unixio,clientfd={swtpms_end}"));
         swtpm.stdin(Stdio::null()).stdout(Stdio::null());
-        process::inherit(&mut swtpm, swtpms);
         let swtpm = process::spawn(&mut swtpm).context(|| "starting swtpm")?;
+        let qemus_end = process::inherit(command, ours.as_fd());
         command
             .arg("-chardev")
-            .arg(format!("socket,id=tpm,fd={qemus}"));
+            .arg(format!("socket,id=tpm,fd={qemus_end}"));
         command.args([
             "-tpmdev",
             "emulator,id=tpm0,chardev=tpm",
             "-device",
             "tpm-crb,tpmdev=tpm0",
         ]);
-        process::inherit(command, qemus);
         Ok(Tpm {
             swtpm,
             line: Some(ours),

@@ -19,7 +19,7 @@ use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 
 use crate::commands::inspect::fat::Fat;
 use crate::commands::selection::Selection;
-use crate::disk::esp::{self, Entry};
+use crate::disk::esp::{self, EspEntry};
 use crate::disk::{EMPTY, derived_guid, open_table};
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
@@ -32,7 +32,7 @@ const CHUNK: u64 = 4 << 20;
 const FILE_LIMIT: u64 = 512 << 20;
 
 /// A disk and its partition table.
-struct Disk {
+struct PartitionedDisk {
     file: File,
     name: String,
     table: Table,
@@ -40,14 +40,14 @@ struct Disk {
 
 /// Numbers of a slot's partitions in the table.
 #[derive(Debug, Clone, Copy)]
-struct Slot {
+struct DiskSlot {
     root: usize,
     tree: Option<usize>,
     signature: Option<usize>,
 }
 
-impl Disk {
-    fn open(path: &Path, write: bool) -> Result<Disk> {
+impl PartitionedDisk {
+    fn open(path: &Path, write: bool) -> Result<PartitionedDisk> {
         let name = path.display().to_string();
         let file = File::options()
             .read(true)
@@ -55,7 +55,7 @@ impl Disk {
             .open(path)
             .context(|| name.clone())?;
         let (_, found) = open_table(path, &file)?;
-        Ok(Disk {
+        Ok(PartitionedDisk {
             file,
             name,
             table: found.table,
@@ -78,12 +78,12 @@ impl Disk {
     }
 
     /// Roots, trees and signatures belong together by their order.
-    fn slots(&self) -> Vec<Slot> {
+    fn slots(&self) -> Vec<DiskSlot> {
         let (trees, signatures) = (
             self.partitions(ROOT_VERITY_X86_64),
             self.partitions(ROOT_VERITY_SIG_X86_64),
         );
-        let slot = |(at, root): (usize, usize)| Slot {
+        let slot = |(at, root): (usize, usize)| DiskSlot {
             root,
             tree: trees.get(at).copied(),
             signature: signatures.get(at).copied(),
@@ -119,7 +119,7 @@ impl Disk {
     }
 
     /// The slot whose partitions' ids spell this root hash.
-    fn slot_of(&self, hash: &RootHash) -> Option<Slot> {
+    fn slot_of(&self, hash: &RootHash) -> Option<DiskSlot> {
         let has = |number: Option<usize>, id: Guid| {
             number
                 .and_then(|number| self.get(number))
@@ -131,7 +131,7 @@ impl Disk {
     }
 
     /// Every file of the EFI system partition.
-    fn esp_files(&self, number: usize) -> Result<Vec<Entry>> {
+    fn esp_files(&self, number: usize) -> Result<Vec<EspEntry>> {
         let wrong = |why: String| Error::new(format!("{}: EFI system partition: {why}", self.name));
         let range = self.range(number);
         let file = self.file.try_clone().context(|| self.name.clone())?;
@@ -139,7 +139,7 @@ impl Disk {
             .ok_or_else(|| wrong("no possible partition".to_owned()))?;
         let fat = Fat::open(part).map_err(wrong)?;
         let entry = |file: &crate::commands::inspect::fat::File| {
-            Ok(Entry {
+            Ok(EspEntry {
                 path: file.path.clone(),
                 bytes: fat.read(file, FILE_LIMIT).map_err(wrong)?,
             })
@@ -150,7 +150,7 @@ impl Disk {
 
 /// The versions in a disk's slots, for people.
 pub fn versions(disk: &Path) -> Result<Vec<String>> {
-    let disk = Disk::open(disk, false)?;
+    let disk = PartitionedDisk::open(disk, false)?;
     Ok(disk
         .slots()
         .iter()
@@ -175,7 +175,10 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
             selection.manifest_path().display()
         ))
     })?;
-    let (image, disk) = (Disk::open(&raw, false)?, Disk::open(old, false)?);
+    let (image, disk) = (
+        PartitionedDisk::open(&raw, false)?,
+        PartitionedDisk::open(old, false)?,
+    );
     let source = image.slot_of(&hash).ok_or_else(|| {
         Error::new(format!(
             "{}: has no partition with the root {hash}",
@@ -231,7 +234,7 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
         );
     }
 
-    let mut copy = Disk {
+    let mut copy = PartitionedDisk {
         file: copy_disk(old, new)?,
         name: new.display().to_string(),
         ..disk
@@ -274,7 +277,7 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
 }
 
 /// Which partition of the image goes into which of the disk.
-fn pairs(source: Slot, target: Slot) -> [(Option<usize>, Option<usize>); 3] {
+fn pairs(source: DiskSlot, target: DiskSlot) -> [(Option<usize>, Option<usize>); 3] {
     [
         (Some(source.root), Some(target.root)),
         (source.tree, target.tree),
@@ -284,7 +287,7 @@ fn pairs(source: Slot, target: Slot) -> [(Option<usize>, Option<usize>); 3] {
 
 /// The slot with the same version (of another build), else an empty one, else the one with the
 /// oldest version.
-fn choose(disk: &Disk, stem: &str) -> Option<Slot> {
+fn choose(disk: &PartitionedDisk, stem: &str) -> Option<DiskSlot> {
     let slots = disk.slots();
     let labelled = |wanted: &str| {
         slots
@@ -313,11 +316,11 @@ fn version_of(label: &str) -> &str {
 
 /// One error with all sizes and names, before anything is copied.
 fn refuse_what_does_not_fit(
-    image: &Disk,
-    source: Slot,
+    image: &PartitionedDisk,
+    source: DiskSlot,
     used: [u64; 3],
-    disk: &Disk,
-    target: Slot,
+    disk: &PartitionedDisk,
+    target: DiskSlot,
     stem: &str,
 ) -> Result<()> {
     let mut faults = Vec::new();
@@ -384,16 +387,22 @@ fn mib(bytes: u64) -> String {
 
 /// The files of an EFI system partition, and those that may be left out for want of room.
 struct Merged {
-    entries: Vec<Entry>,
+    entries: Vec<EspEntry>,
     /// Unified kernel images of older versions, which other slots hold.
-    older: Vec<Entry>,
+    older: Vec<EspEntry>,
     changed: bool,
 }
 
 /// The image's files replace those of their names. Of the disk's other unified kernel images of
 /// this id, only those stay that are older, because the boot loader starts the newest, and whose
 /// root is in another slot, by its label in `labels`.
-fn merged(image: &[Entry], disk: Vec<Entry>, labels: &[&str], id: &str, stem: &str) -> Merged {
+fn merged(
+    image: &[EspEntry],
+    disk: Vec<EspEntry>,
+    labels: &[&str],
+    id: &str,
+    stem: &str,
+) -> Merged {
     let mut merged = Merged {
         entries: image.to_vec(),
         older: Vec::new(),
@@ -402,7 +411,7 @@ fn merged(image: &[Entry], disk: Vec<Entry>, labels: &[&str], id: &str, stem: &s
     let mut ours = Vec::new();
     for entry in disk {
         let unified = unified_stem(&entry.path, id);
-        let same = |theirs: &&Entry| theirs.path.eq_ignore_ascii_case(&entry.path);
+        let same = |theirs: &&EspEntry| theirs.path.eq_ignore_ascii_case(&entry.path);
         if unified.as_deref() == Some(stem) {
             // Its name may have the boot loader's count of tries: the file stays as it is when its
             // content is the same.
@@ -455,7 +464,7 @@ fn unified_stem(path: &str, id: &str) -> Option<String> {
 
 /// Makes the EFI system partition's file system anew, with these files.
 fn write_esp(
-    copy: &Disk,
+    copy: &PartitionedDisk,
     number: usize,
     mut merged: Merged,
     id: &str,
@@ -479,7 +488,7 @@ fn write_esp(
             .open(&path)
             .context(what)?;
         let _ = std::fs::remove_file(&path);
-        let entries: Vec<Entry> = merged
+        let entries: Vec<EspEntry> = merged
             .entries
             .iter()
             .chain(&merged.older)
@@ -591,14 +600,14 @@ fn clear(file: &File, range: Range<u64>) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    fn entry(path: &str, bytes: &str) -> Entry {
-        Entry {
+    fn entry(path: &str, bytes: &str) -> EspEntry {
+        EspEntry {
             path: path.to_owned(),
             bytes: bytes.as_bytes().to_vec(),
         }
     }
 
-    fn image(version: &str) -> Vec<Entry> {
+    fn image(version: &str) -> Vec<EspEntry> {
         vec![
             entry(esp::LOADER, "loader"),
             entry("loader/loader.conf", "x"),
@@ -607,7 +616,7 @@ mod tests {
     }
 
     /// The paths that stay or come, and whether anything has to be written.
-    fn paths(new: &str, on_disk: Vec<Entry>, labels: &[&str]) -> (Vec<String>, bool) {
+    fn paths(new: &str, on_disk: Vec<EspEntry>, labels: &[&str]) -> (Vec<String>, bool) {
         let merged = merged(&image(new), on_disk, labels, "web", &format!("web_{new}"));
         let mut paths: Vec<String> = merged
             .entries

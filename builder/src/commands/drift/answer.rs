@@ -28,21 +28,21 @@ const CLASSES: [&str; 8] = [
 /// What came of asking a host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
-pub enum Outcome {
+pub enum HostOutcome {
     /// It answered, and differs.
-    Drift(Answer),
+    Drift(DriftAnswer),
     /// There is no answer.
     NotAsked {
         /// Why: a clause.
         reason: String,
     },
     /// It answered, and nothing differs.
-    NoDrift(Answer),
+    NoDrift(DriftAnswer),
 }
 
 /// What `adamant-agent drift --json` says.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct DriftAnswer {
     /// IMAGE_ID; agents from before this command do not tell.
     #[serde(default)]
     pub image_id: Option<String>,
@@ -54,7 +54,7 @@ pub struct Answer {
     #[serde(default)]
     pub root_hash: Option<String>,
     /// All differences, the most important first.
-    pub drift: Vec<Difference>,
+    pub drift: Vec<DriftItem>,
     /// How often the guard refused, by hook.
     #[serde(default)]
     pub denials: BTreeMap<String, u64>,
@@ -62,7 +62,7 @@ pub struct Answer {
 
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
+pub struct DriftItem {
     /// What kind it is of.
     pub class: String,
     /// What it is about.
@@ -73,28 +73,28 @@ pub struct Difference {
     pub should: String,
 }
 
-impl Outcome {
+impl HostOutcome {
     /// Of what ssh came back with.
-    pub fn of(said: &Captured) -> Outcome {
+    pub fn from_ssh(said: &Captured) -> HostOutcome {
         match read(said) {
-            Ok(answer) if answer.drift.is_empty() => Outcome::NoDrift(answer),
-            Ok(answer) => Outcome::Drift(answer),
-            Err(reason) => Outcome::NotAsked { reason },
+            Ok(answer) if answer.drift.is_empty() => HostOutcome::NoDrift(answer),
+            Ok(answer) => HostOutcome::Drift(answer),
+            Err(reason) => HostOutcome::NotAsked { reason },
         }
     }
 
     /// Its answer.
-    pub fn answer(&self) -> Option<&Answer> {
+    pub fn answer(&self) -> Option<&DriftAnswer> {
         match self {
-            Outcome::Drift(answer) | Outcome::NoDrift(answer) => Some(answer),
-            Outcome::NotAsked { .. } => None,
+            HostOutcome::Drift(answer) | HostOutcome::NoDrift(answer) => Some(answer),
+            HostOutcome::NotAsked { .. } => None,
         }
     }
 
     /// For sorting: what a person must see first.
     pub fn rank(&self) -> (usize, usize, usize) {
         match self {
-            Outcome::Drift(answer) => (
+            HostOutcome::Drift(answer) => (
                 0,
                 answer
                     .drift
@@ -104,8 +104,8 @@ impl Outcome {
                     .unwrap_or(CLASSES.len()),
                 usize::MAX - answer.drift.len(),
             ),
-            Outcome::NotAsked { .. } => (1, 0, 0),
-            Outcome::NoDrift(_) => (2, 0, 0),
+            HostOutcome::NotAsked { .. } => (1, 0, 0),
+            HostOutcome::NoDrift(_) => (2, 0, 0),
         }
     }
 }
@@ -117,7 +117,7 @@ fn rank(class: &str) -> usize {
         .unwrap_or(CLASSES.len())
 }
 
-fn read(said: &Captured) -> Result<Answer, String> {
+fn read(said: &Captured) -> Result<DriftAnswer, String> {
     let code = said.status.code();
     match code {
         // As ssh says it of itself; no command of ours ends so.
@@ -154,7 +154,7 @@ fn read(said: &Captured) -> Result<Answer, String> {
 
 /// The agent's answer, also behind lines that the host's shell prints before it, and before lines
 /// that come after it.
-fn find_answer(out: &[u8]) -> Result<Answer, String> {
+fn find_answer(out: &[u8]) -> Result<DriftAnswer, String> {
     let starts = std::iter::once(0).chain(
         out.iter()
             .enumerate()
@@ -166,7 +166,8 @@ fn find_answer(out: &[u8]) -> Result<Answer, String> {
         .filter(|start| out[*start..].trim_ascii_start().starts_with(b"{"))
         .take(CANDIDATES)
     {
-        let mut answers = serde_json::Deserializer::from_slice(&out[start..]).into_iter::<Answer>();
+        let mut answers =
+            serde_json::Deserializer::from_slice(&out[start..]).into_iter::<DriftAnswer>();
         match answers.next() {
             Some(Ok(answer)) => {
                 let rest = &out[start + answers.byte_offset()..];
@@ -212,7 +213,7 @@ fn last_line(err: &[u8]) -> Option<String> {
         .map(printable)
 }
 
-impl Answer {
+impl DriftAnswer {
     fn clean(&mut self) -> Result<(), String> {
         if let Some(hash) = &mut self.root_hash {
             if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
@@ -226,7 +227,7 @@ impl Answer {
         {
             *text = printable(text);
         }
-        for Difference {
+        for DriftItem {
             class,
             what,
             is,
@@ -293,8 +294,8 @@ mod tests {
 
     use super::*;
 
-    fn said(code: i32, out: &str, err: &str) -> Outcome {
-        Outcome::of(&Captured {
+    fn said(code: i32, out: &str, err: &str) -> HostOutcome {
+        HostOutcome::from_ssh(&Captured {
             status: ExitStatus::from_raw(code << 8),
             out: out.into(),
             err: err.into(),
@@ -303,7 +304,7 @@ mod tests {
 
     fn reason(code: i32, out: &str, err: &str) -> String {
         match said(code, out, err) {
-            Outcome::NotAsked { reason } => reason,
+            HostOutcome::NotAsked { reason } => reason,
             other => panic!("{other:?}"),
         }
     }
@@ -312,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_whichever_version_of_the_agent_gave_it() {
-        let Outcome::Drift(answer) = said(1, ONE, "") else {
+        let HostOutcome::Drift(answer) = said(1, ONE, "") else {
             panic!()
         };
         assert_eq!(
@@ -328,7 +329,7 @@ mod tests {
         let text = format!(
             r#"{{"image_id":"web","image_version":"1","root_hash":"{hash}","drift":[],"denials":{{}},"new":[1]}}"#
         );
-        let Outcome::NoDrift(answer) = said(0, &text, "Welcome\n") else {
+        let HostOutcome::NoDrift(answer) = said(0, &text, "Welcome\n") else {
             panic!()
         };
         assert_eq!(
@@ -347,7 +348,7 @@ mod tests {
         ] {
             let out = format!("{before}{ONE}{after}");
             assert!(
-                matches!(said(1, &out, ""), Outcome::Drift(ref answer) if answer.drift.len() == 2),
+                matches!(said(1, &out, ""), HostOutcome::Drift(ref answer) if answer.drift.len() == 2),
                 "{out:?}"
             );
         }
@@ -356,7 +357,7 @@ mod tests {
                 .unwrap();
         assert!(matches!(
             said(1, &format!("motd\n{pretty}\n"), ""),
-            Outcome::Drift(_)
+            HostOutcome::Drift(_)
         ));
         let reason = reason(0, "\n*** web1 - authorised use only ***\nmore\n", "");
         assert!(reason.contains("it says \"*** web1 - authorised use only ***\": let its shell's start files print nothing"), "{reason}");
@@ -411,7 +412,7 @@ mod tests {
         let hostile = ONE
             .replace("\"units\"", r#""\u001b[2J""#)
             .replace("\"a\"", r#""\u009bA""#);
-        let Outcome::Drift(answer) = said(1, &hostile, "") else {
+        let HostOutcome::Drift(answer) = said(1, &hostile, "") else {
             panic!()
         };
         assert!(

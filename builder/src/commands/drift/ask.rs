@@ -35,8 +35,8 @@ const FIRM: [&str; 6] = [
 
 /// How hosts are asked.
 #[derive(Debug, Clone)]
-pub struct Way {
-    /// Options for ssh, as `KEY=VALUE` of ssh_config(5).
+pub struct SshOptions {
+    /// DriftOptions for ssh, as `KEY=VALUE` of ssh_config(5).
     pub options: Vec<String>,
     /// By sudo, for users who are not root.
     pub sudo: bool,
@@ -44,7 +44,7 @@ pub struct Way {
     pub timeout: Duration,
 }
 
-impl Way {
+impl SshOptions {
     /// ssh with everything that it needs for this host.
     fn command(&self, host: &str) -> Command {
         let mut command = Command::new("ssh");
@@ -78,11 +78,11 @@ impl Way {
 
     /// Asks; `Err` says why there is no answer. ssh ends as the command there did, or with 255.
     pub fn ask(&self, host: &str) -> Result<Captured, String> {
-        run(&mut self.command(host), LIMIT, self.timeout)
+        run_ssh(&mut self.command(host), LIMIT, self.timeout)
     }
 }
 
-fn run(command: &mut Command, limit: u64, timeout: Duration) -> Result<Captured, String> {
+fn run_ssh(command: &mut Command, limit: u64, timeout: Duration) -> Result<Captured, String> {
     let mut child = process::spawn(command).map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!(
             "ssh is not installed on this machine: {}",
@@ -181,17 +181,17 @@ mod tests {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        run(&mut command, limit, timeout)
+        run_ssh(&mut command, limit, timeout)
     }
 
     #[test]
     fn what_ssh_is_given_cannot_be_taken_for_an_option_nor_ask_a_question() {
-        let way = Way {
+        let ssh = SshOptions {
             options: vec!["User=root".to_owned(), "ConnectTimeout=3".to_owned()],
             sudo: true,
             timeout: Duration::from_secs(5),
         };
-        let command = way.command("web1");
+        let command = ssh.command("web1");
         let words: Vec<&str> = command
             .get_args()
             .filter_map(|word| word.to_str())

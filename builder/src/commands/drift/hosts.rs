@@ -18,7 +18,7 @@ const LONGEST: usize = 512;
 
 /// The names in the order they were given, each once; `list` is a file, or `-` for the standard
 /// input.
-pub fn all(named: &[String], list: Option<&Path>) -> Result<Vec<String>> {
+pub fn collect_hosts(named: &[String], list: Option<&Path>) -> Result<Vec<String>> {
     let mut hosts = Vec::new();
     for name in named {
         check(name).map_err(|why| wrong(name, why))?;
@@ -116,25 +116,26 @@ mod tests {
         );
         let path = std::env::temp_dir().join(format!("adamant-hosts-{}", std::process::id()));
         std::fs::write(&path, list).unwrap();
-        let hosts = all(&["db1".to_owned(), "root@web2".to_owned()], Some(&path)).unwrap();
+        let hosts =
+            collect_hosts(&["db1".to_owned(), "root@web2".to_owned()], Some(&path)).unwrap();
         assert_eq!(
             hosts,
             ["db1", "root@web2", "web1", "ssh://root@[fe80::1%eth0]:2222"]
         );
         std::fs::write(&path, b"\xff\n").unwrap();
         assert!(
-            all(&[], Some(&path))
+            collect_hosts(&[], Some(&path))
                 .unwrap_err()
                 .message()
                 .ends_with("not a text")
         );
         std::fs::write(&path, "# none\n").unwrap();
         assert_eq!(
-            all(&[], Some(&path)).unwrap_err().message(),
+            collect_hosts(&[], Some(&path)).unwrap_err().message(),
             "no host to ask"
         );
         std::fs::remove_file(&path).unwrap();
-        assert!(all(&[], Some(&path)).is_err());
+        assert!(collect_hosts(&[], Some(&path)).is_err());
     }
 
     #[test]
@@ -152,7 +153,7 @@ mod tests {
             "a\u{a0}b",
             &"a".repeat(LONGEST + 1),
         ] {
-            assert!(all(&[name.to_owned()], None).is_err(), "{name:?}");
+            assert!(collect_hosts(&[name.to_owned()], None).is_err(), "{name:?}");
         }
         let error = lines("hosts", "a\n\nb c\n").unwrap_err();
         assert_eq!(
@@ -161,7 +162,7 @@ mod tests {
         );
         // What is refused is not shown as it is.
         assert!(
-            !all(&["\u{1b}[31mx".to_owned()], None)
+            !collect_hosts(&["\u{1b}[31mx".to_owned()], None)
                 .unwrap_err()
                 .message()
                 .contains('\u{1b}')

@@ -8,16 +8,16 @@ use super::Host;
 
 /// An image, by its id.
 #[derive(Debug, Serialize)]
-pub struct Image {
+pub struct RunningImage {
     /// IMAGE_ID.
     pub image_id: String,
     /// What runs of it, most hosts first.
-    pub variants: Vec<Variant>,
+    pub variants: Vec<ImageVariant>,
 }
 
 /// All hosts of an image with one root hash.
 #[derive(Debug, Serialize)]
-pub struct Variant {
+pub struct ImageVariant {
     /// IMAGE_VERSION.
     pub image_version: Option<String>,
     /// 64 hexadecimal digits.
@@ -27,8 +27,8 @@ pub struct Variant {
 }
 
 /// All images that hosts told of, by id.
-pub fn of(hosts: &[Host]) -> Vec<Image> {
-    let mut found: BTreeMap<&str, Vec<Variant>> = BTreeMap::new();
+pub fn running_images(hosts: &[Host]) -> Vec<RunningImage> {
+    let mut found: BTreeMap<&str, Vec<ImageVariant>> = BTreeMap::new();
     for host in hosts {
         let Some(answer) = host.outcome.answer() else {
             continue;
@@ -41,21 +41,21 @@ pub fn of(hosts: &[Host]) -> Vec<Image> {
             variant.root_hash == *hash && variant.image_version == answer.image_version
         }) {
             Some(variant) => variant.hosts.push(host.name.clone()),
-            None => variants.push(Variant {
+            None => variants.push(ImageVariant {
                 image_version: answer.image_version.clone(),
                 root_hash: hash.clone(),
                 hosts: vec![host.name.clone()],
             }),
         }
     }
-    let image = |(id, mut variants): (&str, Vec<Variant>)| {
+    let image = |(id, mut variants): (&str, Vec<ImageVariant>)| {
         variants.sort_by(|a, b| {
             b.hosts
                 .len()
                 .cmp(&a.hosts.len())
                 .then_with(|| a.root_hash.cmp(&b.root_hash))
         });
-        Image {
+        RunningImage {
             image_id: id.to_owned(),
             variants,
         }
@@ -64,8 +64,8 @@ pub fn of(hosts: &[Host]) -> Vec<Image> {
 }
 
 /// Those of which not all hosts run the same.
-pub fn mixed(hosts: &[Host]) -> Vec<Image> {
-    of(hosts)
+pub fn mixed_images(hosts: &[Host]) -> Vec<RunningImage> {
+    running_images(hosts)
         .into_iter()
         .filter(|image| image.variants.len() > 1)
         .collect()

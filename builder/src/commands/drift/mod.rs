@@ -17,16 +17,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-pub use ask::Way;
+pub use ask::SshOptions;
 use serde::Serialize;
 
-use self::answer::Outcome;
+use self::answer::HostOutcome;
 use crate::error::Result;
 use crate::term::output::Output;
 
 /// Whom to ask, and how.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct DriftOptions {
     /// Hosts by name.
     pub hosts: Vec<String>,
     /// A file with more of them, or `-`.
@@ -34,12 +34,12 @@ pub struct Options {
     /// How many are asked at the same time.
     pub jobs: NonZeroUsize,
     /// How each is asked.
-    pub way: Way,
+    pub ssh: SshOptions,
 }
 
 /// The worst that was found; the program's exit code says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DriftVerdict {
     /// All hosts were asked, and none differs.
     NoDrift,
     /// A host differs, whatever became of the others.
@@ -54,7 +54,7 @@ struct Host {
     #[serde(rename = "host")]
     name: String,
     #[serde(flatten)]
-    outcome: Outcome,
+    outcome: HostOutcome,
 }
 
 /// The sums.
@@ -67,22 +67,22 @@ struct Total {
 }
 
 impl Total {
-    fn of(hosts: &[Host]) -> Total {
+    fn new(hosts: &[Host]) -> Total {
         let count =
-            |is: fn(&Outcome) -> bool| hosts.iter().filter(|host| is(&host.outcome)).count();
+            |is: fn(&HostOutcome) -> bool| hosts.iter().filter(|host| is(&host.outcome)).count();
         Total {
             hosts: hosts.len(),
-            drift: count(|outcome| matches!(outcome, Outcome::Drift(_))),
-            not_asked: count(|outcome| matches!(outcome, Outcome::NotAsked { .. })),
-            no_drift: count(|outcome| matches!(outcome, Outcome::NoDrift(_))),
+            drift: count(|outcome| matches!(outcome, HostOutcome::Drift(_))),
+            not_asked: count(|outcome| matches!(outcome, HostOutcome::NotAsked { .. })),
+            no_drift: count(|outcome| matches!(outcome, HostOutcome::NoDrift(_))),
         }
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> DriftVerdict {
         match (self.drift, self.not_asked) {
-            (0, 0) => Verdict::NoDrift,
-            (0, _) => Verdict::NotAsked,
-            _ => Verdict::Drift,
+            (0, 0) => DriftVerdict::NoDrift,
+            (0, _) => DriftVerdict::NotAsked,
+            _ => DriftVerdict::Drift,
         }
     }
 }
@@ -91,20 +91,20 @@ impl Total {
 #[derive(Debug, Serialize)]
 struct Document<'a> {
     hosts: &'a [Host],
-    images: Vec<images::Image>,
+    images: Vec<images::RunningImage>,
     total: Total,
 }
 
 /// Asks all, and tells what they said.
-pub fn run(options: &Options, output: &Output) -> Result<Verdict> {
-    let names = hosts::all(&options.hosts, options.list.as_deref())?;
+pub fn report_drift(options: &DriftOptions, output: &Output) -> Result<DriftVerdict> {
+    let names = hosts::collect_hosts(&options.hosts, options.list.as_deref())?;
     let mut hosts = ask_all(names, options, output);
     // Stable: those of one rank stay as they were given.
     hosts.sort_by_key(|host| host.outcome.rank());
     let document = Document {
         hosts: &hosts,
-        images: images::of(&hosts),
-        total: Total::of(&hosts),
+        images: images::running_images(&hosts),
+        total: Total::new(&hosts),
     };
     let verdict = document.total.verdict();
     output.answer(&text::table(&hosts), &document)?;
@@ -112,7 +112,7 @@ pub fn run(options: &Options, output: &Output) -> Result<Verdict> {
 }
 
 /// In the order of the names.
-fn ask_all(names: Vec<String>, options: &Options, output: &Output) -> Vec<Host> {
+fn ask_all(names: Vec<String>, options: &DriftOptions, output: &Output) -> Vec<Host> {
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -122,9 +122,9 @@ fn ask_all(names: Vec<String>, options: &Options, output: &Output) -> Vec<Host> 
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(name) = names.get(number) else { break };
                     let started = Instant::now();
-                    let outcome = match options.way.ask(name) {
-                        Ok(said) => Outcome::of(&said),
-                        Err(reason) => Outcome::NotAsked { reason },
+                    let outcome = match options.ssh.ask(name) {
+                        Ok(said) => HostOutcome::from_ssh(&said),
+                        Err(reason) => HostOutcome::NotAsked { reason },
                     };
                     let word = if outcome.answer().is_some() {
                         "answered"
@@ -172,10 +172,10 @@ mod tests {
         assert_eq!(
             [verdict(0, 0), verdict(0, 1), verdict(1, 0), verdict(1, 1)],
             [
-                Verdict::NoDrift,
-                Verdict::NotAsked,
-                Verdict::Drift,
-                Verdict::Drift
+                DriftVerdict::NoDrift,
+                DriftVerdict::NotAsked,
+                DriftVerdict::Drift,
+                DriftVerdict::Drift
             ]
         );
     }

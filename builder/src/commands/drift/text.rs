@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::answer::{Answer, Outcome};
-use super::images::{self, Variant};
+use super::answer::{DriftAnswer, HostOutcome};
+use super::images::{self, ImageVariant};
 use super::{Host, Total};
 
 /// Differences of one host that are shown.
@@ -32,7 +32,7 @@ pub fn table(hosts: &[Host]) -> String {
             out,
             "{name:names$}  {image:images$}  {hash:hashes$}  {drift}"
         );
-        if let Some(Outcome::Drift(answer)) = number
+        if let Some(HostOutcome::Drift(answer)) = number
             .checked_sub(1)
             .and_then(|at| hosts.get(at))
             .map(|host| &host.outcome)
@@ -40,7 +40,7 @@ pub fn table(hosts: &[Host]) -> String {
             differences(answer, &mut out);
         }
     }
-    let mixed = images::mixed(hosts);
+    let mixed = images::mixed_images(hosts);
     if !mixed.is_empty() {
         out.push('\n');
     }
@@ -57,7 +57,7 @@ pub fn table(hosts: &[Host]) -> String {
         drift,
         not_asked,
         no_drift,
-    } = Total::of(hosts);
+    } = Total::new(hosts);
     let plural = if hosts == 1 { "" } else { "s" };
     let _ = writeln!(
         out,
@@ -76,7 +76,7 @@ fn row(host: &Host) -> [String; 4] {
         None => (none(), none()),
     };
     let drift = match &host.outcome {
-        Outcome::Drift(answer) => {
+        HostOutcome::Drift(answer) => {
             let classes: Vec<String> = answer
                 .classes()
                 .iter()
@@ -89,13 +89,13 @@ fn row(host: &Host) -> [String; 4] {
                 denied(answer)
             )
         }
-        Outcome::NotAsked { reason } => format!("could not be asked: {reason}"),
-        Outcome::NoDrift(answer) => format!("no drift{}", denied(answer)),
+        HostOutcome::NotAsked { reason } => format!("could not be asked: {reason}"),
+        HostOutcome::NoDrift(answer) => format!("no drift{}", denied(answer)),
     };
     [host.name.clone(), image, hash, drift]
 }
 
-fn image(answer: &Answer) -> Option<String> {
+fn image(answer: &DriftAnswer) -> Option<String> {
     let id = answer.image_id.as_deref()?;
     Some(
         answer
@@ -111,7 +111,7 @@ fn short(hash: &str) -> String {
 }
 
 /// What the guard refused is no difference, and a reason to look.
-fn denied(answer: &Answer) -> String {
+fn denied(answer: &DriftAnswer) -> String {
     match answer.denied() {
         0 => String::new(),
         1 => ", 1 denial".to_owned(),
@@ -119,7 +119,7 @@ fn denied(answer: &Answer) -> String {
     }
 }
 
-fn differences(answer: &Answer, out: &mut String) {
+fn differences(answer: &DriftAnswer, out: &mut String) {
     for one in answer.drift.iter().take(SHOWN) {
         let _ = writeln!(
             out,
@@ -137,7 +137,7 @@ fn differences(answer: &Answer, out: &mut String) {
 }
 
 /// `3 hosts run 1.2 (ab12cd34), 1 runs 1.1 (00ff00ff: db1)`
-fn variants(all: &[Variant]) -> String {
+fn variants(all: &[ImageVariant]) -> String {
     let mut parts = Vec::new();
     for (number, variant) in all.iter().enumerate() {
         let count = variant.hosts.len();
@@ -182,17 +182,17 @@ fn names(hosts: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answer::Difference;
+    use super::super::answer::DriftItem;
     use super::*;
 
-    fn answer(version: &str, digit: &str, drift: usize) -> Answer {
-        let one = Difference {
+    fn answer(version: &str, digit: &str, drift: usize) -> DriftAnswer {
+        let one = DriftItem {
             class: "units".to_owned(),
             what: "/run/x".to_owned(),
             is: "there".to_owned(),
             should: "absent".to_owned(),
         };
-        Answer {
+        DriftAnswer {
             image_id: Some("debian".to_owned()),
             image_version: Some(version.to_owned()),
             root_hash: Some(digit.repeat(64)),
@@ -201,7 +201,7 @@ mod tests {
         }
     }
 
-    fn host(name: &str, outcome: Outcome) -> Host {
+    fn host(name: &str, outcome: HostOutcome) -> Host {
         Host {
             name: name.to_owned(),
             outcome,
@@ -211,17 +211,17 @@ mod tests {
     #[test]
     fn a_person_sees_the_worst_first_and_which_hosts_run_another_image() {
         let hosts = [
-            host("web3", Outcome::Drift(answer("1.2", "a", 21))),
+            host("web3", HostOutcome::Drift(answer("1.2", "a", 21))),
             host(
                 "web4",
-                Outcome::NotAsked {
+                HostOutcome::NotAsked {
                     reason: "Permission denied".to_owned(),
                 },
             ),
-            host("web1", Outcome::NoDrift(answer("1.2", "a", 0))),
-            host("web2", Outcome::NoDrift(answer("1.1", "b", 0))),
-            host("w", Outcome::NoDrift(answer("1.2", "c", 0))),
-            host("old", Outcome::NoDrift(Answer::default())),
+            host("web1", HostOutcome::NoDrift(answer("1.2", "a", 0))),
+            host("web2", HostOutcome::NoDrift(answer("1.1", "b", 0))),
+            host("w", HostOutcome::NoDrift(answer("1.2", "c", 0))),
+            host("old", HostOutcome::NoDrift(DriftAnswer::default())),
         ];
         let text = table(&hosts);
         let lines: Vec<&str> = text.lines().collect();

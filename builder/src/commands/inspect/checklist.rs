@@ -1,6 +1,8 @@
 //! What tools of other projects ask of a disk, one line each, with the command that asks it
 //! (docs/formats.md, Checklist).
 
+use std::fmt;
+
 use adamant_contract::gpt::{
     self, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Partition, ROOT_VERITY_SIG_X86_64,
     ROOT_VERITY_X86_64, ROOT_X86_64,
@@ -8,8 +10,8 @@ use adamant_contract::gpt::{
 use serde::Serialize;
 
 use super::content;
-use super::found::{Disk, Esp, Root};
-use super::program::Program;
+use super::found::{EspContent, InspectedDisk, RootPartitions};
+use super::program::EfiProgram;
 use crate::disk::EMPTY;
 use crate::manifest::Manifest;
 use crate::sign::certificate::Certificate;
@@ -26,20 +28,44 @@ const ESP_LEAST: u64 = 260 << 20;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Line {
+pub struct ChecklistLine {
     /// Its number in the list.
     pub number: u32,
     /// What is asked.
     pub title: &'static str,
-    /// `ok`, `differs` or `not checked`.
-    pub verdict: &'static str,
+    /// The result.
+    pub verdict: LineVerdict,
     /// Why it differs or was not checked; or what was found.
     pub why: String,
     /// The command of another project that asks it.
     pub command: &'static str,
 }
 
-/// An answer: fine, with what was found; or not.
+/// Result of a line of the checklist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum LineVerdict {
+    /// The disk meets the requirement.
+    #[serde(rename = "ok")]
+    Ok,
+    /// The disk does not meet the requirement.
+    #[serde(rename = "differs")]
+    Differs,
+    /// The requirement can't be checked by reading the disk.
+    #[serde(rename = "not checked")]
+    NotChecked,
+}
+
+impl fmt::Display for LineVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LineVerdict::Ok => "ok",
+            LineVerdict::Differs => "differs",
+            LineVerdict::NotChecked => "not checked",
+        })
+    }
+}
+
+/// What a check found.
 enum Verdict {
     Ok(String),
     Differs(Vec<String>),
@@ -49,7 +75,7 @@ enum Verdict {
 /// Everything that the answers come from.
 pub struct Subject<'a> {
     /// The disk.
-    pub disk: &'a Disk,
+    pub disk: &'a InspectedDisk,
     /// The manifest beside it.
     pub manifest: Option<&'a Manifest>,
     /// Certificates that signatures are compared with.
@@ -59,16 +85,16 @@ pub struct Subject<'a> {
 }
 
 /// All lines, in order.
-pub fn run(subject: &Subject) -> Vec<Line> {
+pub fn evaluate(subject: &Subject) -> Vec<ChecklistLine> {
     let mut lines = Vec::new();
     let mut line = |title, command, verdict: Verdict| {
         let (verdict, why) = match verdict {
-            Verdict::Ok(what) => ("ok", what),
-            Verdict::Differs(why) if why.is_empty() => ("ok", String::new()),
-            Verdict::Differs(why) => ("differs", why.join("; ")),
-            Verdict::NotChecked(why) => ("not checked", why),
+            Verdict::Ok(what) => (LineVerdict::Ok, what),
+            Verdict::Differs(why) if why.is_empty() => (LineVerdict::Ok, String::new()),
+            Verdict::Differs(why) => (LineVerdict::Differs, why.join("; ")),
+            Verdict::NotChecked(why) => (LineVerdict::NotChecked, why),
         };
-        lines.push(Line {
+        lines.push(ChecklistLine {
             number: lines.len() as u32 + 1,
             title,
             verdict,
@@ -78,10 +104,10 @@ pub fn run(subject: &Subject) -> Vec<Line> {
     };
     let disk = subject.disk;
     let blocks = blocks(subject);
-    let roots: Vec<content::Root> = disk
+    let roots: Vec<content::RootContent> = disk
         .roots
         .iter()
-        .map(|root| content::Root::read(disk, root))
+        .map(|root| content::RootContent::open(disk, root))
         .collect();
     line(
         "partition table",
@@ -161,7 +187,7 @@ pub fn run(subject: &Subject) -> Vec<Line> {
     lines
 }
 
-fn table(disk: &Disk) -> Vec<String> {
+fn table(disk: &InspectedDisk) -> Vec<String> {
     let mut faults = disk.repairs.clone();
     let bytes = |part: &Partition| {
         (
@@ -188,7 +214,7 @@ fn table(disk: &Disk) -> Vec<String> {
     faults
 }
 
-fn types(disk: &Disk) -> Verdict {
+fn types(disk: &InspectedDisk) -> Verdict {
     let count = |kind: gpt::Guid| disk.of_type(kind).count();
     let (roots, trees, signatures) = (
         count(ROOT_X86_64),
@@ -244,7 +270,7 @@ fn root_hashes(subject: &Subject) -> Verdict {
     let mut faults = Vec::new();
     for root in &subject.disk.roots {
         let label = &root.data.label;
-        let Some(spelt) = Disk::spelt(root).map(|hash| hash.to_string()) else {
+        let Some(spelt) = InspectedDisk::spelt(root).map(|hash| hash.to_string()) else {
             faults.push(format!("{label} has no tree"));
             continue;
         };
@@ -266,11 +292,11 @@ fn root_hashes(subject: &Subject) -> Verdict {
             .iter()
             .flatten()
             .flat_map(|esp| &esp.programs);
-        let unified: Vec<&Program> = programs.filter(|program| program.is_unified()).collect();
+        let unified: Vec<&EfiProgram> = programs.filter(|program| program.is_unified()).collect();
         if !unified.is_empty()
             && !unified
                 .iter()
-                .any(|program| program.word("roothash") == Some(&spelt))
+                .any(|program| program.argument("roothash") == Some(&spelt))
         {
             faults.push(format!(
                 "{label}: no unified kernel image on the ESP has roothash={}…",
@@ -286,9 +312,9 @@ fn root_hashes(subject: &Subject) -> Verdict {
     Verdict::Differs(faults)
 }
 
-fn top_fits(disk: &Disk, root: &Root) -> bool {
+fn top_fits(disk: &InspectedDisk, root: &RootPartitions) -> bool {
     use adamant_contract::verity::{BLOCK, Fault, SUPERBLOCK, Superblock, check};
-    let (Some(hash), Some(tree)) = (Disk::spelt(root), &root.tree) else {
+    let (Some(hash), Some(tree)) = (InspectedDisk::spelt(root), &root.tree) else {
         return false;
     };
     let Ok(tree) = disk.part(tree) else {
@@ -308,7 +334,7 @@ fn top_fits(disk: &Disk, root: &Root) -> bool {
     result != Err(Fault::Tree(1))
 }
 
-fn flags(disk: &Disk) -> Vec<String> {
+fn flags(disk: &InspectedDisk) -> Vec<String> {
     let mut faults = Vec::new();
     for (number, part) in &disk.partitions {
         let slot = [ROOT_X86_64, ROOT_VERITY_X86_64, ROOT_VERITY_SIG_X86_64].contains(&part.kind);
@@ -353,7 +379,7 @@ fn flags(disk: &Disk) -> Vec<String> {
     faults
 }
 
-fn policy(disk: &Disk) -> Vec<String> {
+fn policy(disk: &InspectedDisk) -> Vec<String> {
     let mut faults = Vec::new();
     if disk.roots.is_empty() {
         faults.push("there is no root".to_owned());
@@ -378,7 +404,7 @@ fn policy(disk: &Disk) -> Vec<String> {
     faults
 }
 
-fn one_root(disk: &Disk, roots: &[content::Root]) -> Verdict {
+fn one_root(disk: &InspectedDisk, roots: &[content::RootContent]) -> Verdict {
     if disk.roots.len() != 1 {
         // Two versions are what updates make; then the newest label is the one that is started.
         return if disk.roots.is_empty() {
@@ -387,10 +413,10 @@ fn one_root(disk: &Disk, roots: &[content::Root]) -> Verdict {
             Verdict::Ok(format!("{} roots", disk.roots.len()))
         };
     }
-    per_root(roots, content::Root::os_release)
+    per_root(roots, content::RootContent::os_release)
 }
 
-fn labels(disk: &Disk) -> Verdict {
+fn labels(disk: &InspectedDisk) -> Verdict {
     let mut faults = Vec::new();
     for root in &disk.roots {
         let label = &root.data.label;
@@ -416,11 +442,13 @@ fn blocks(subject: &Subject) -> Verdict {
     for root in &disk.roots {
         let label = &root.data.label;
         let result = (|| {
-            let (Some(hash), Some(tree)) = (Disk::spelt(root), &root.tree) else {
+            let (Some(hash), Some(tree)) = (InspectedDisk::spelt(root), &root.tree) else {
                 return Err("no tree".to_owned());
             };
-            let (data, tree) =
-                crate::commands::verify::disk::trimmed(disk.part(&root.data)?, disk.part(tree)?)?;
+            let (data, tree) = crate::commands::verify::disk::trim_to_superblock(
+                disk.part(&root.data)?,
+                disk.part(tree)?,
+            )?;
             match verity::check(&data, &tree, &hash, subject.jobs)
                 .map_err(|e| e.message().to_owned())?
             {
@@ -459,7 +487,8 @@ fn signatures(subject: &Subject) -> Verdict {
         match subject.disk.root_signature(root, subject.trusted) {
             Ok(None) => faults.push(format!("{label} is not signed")),
             Ok(Some(found))
-                if Disk::spelt(root).is_some_and(|hash| hash.to_string() != found.root_hash) =>
+                if InspectedDisk::spelt(root)
+                    .is_some_and(|hash| hash.to_string() != found.root_hash) =>
             {
                 faults.push(format!(
                     "{label}: it is the signature of another root hash, {}…",
@@ -468,7 +497,7 @@ fn signatures(subject: &Subject) -> Verdict {
             }
             Ok(Some(found)) => match found.signature.fault() {
                 Some(why) => faults.push(format!("{label}: {why}")),
-                None => told.push(found.signature.told()),
+                None => told.push(found.signature.describe()),
             },
             Err(why) => faults.push(format!("{label}: {why}")),
         }
@@ -481,13 +510,16 @@ fn signatures(subject: &Subject) -> Verdict {
 }
 
 /// The same question for every root.
-fn per_root(roots: &[content::Root], ask: impl Fn(&content::Root) -> content::Answer) -> Verdict {
+fn per_root(
+    roots: &[content::RootContent],
+    ask: impl Fn(&content::RootContent) -> content::ContentAnswer,
+) -> Verdict {
     let (mut faults, mut told, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for root in roots {
         match ask(root) {
-            content::Answer::Fine(what) => told.push(what),
-            content::Answer::Faults(why) => faults.extend(why),
-            content::Answer::Unknown(why) => unknown.push(why),
+            content::ContentAnswer::Fine(what) => told.push(what),
+            content::ContentAnswer::Faults(why) => faults.extend(why),
+            content::ContentAnswer::Unknown(why) => unknown.push(why),
         }
     }
     match (faults.is_empty(), unknown.is_empty()) {
@@ -502,7 +534,7 @@ fn unified(subject: &Subject) -> Verdict {
     let Some(Ok(esp)) = &subject.disk.esp else {
         return Verdict::NotChecked("there is no ESP to look on".to_owned());
     };
-    let programs: Vec<&Program> = esp
+    let programs: Vec<&EfiProgram> = esp
         .programs
         .iter()
         .filter(|program| program.is_unified())
@@ -524,7 +556,7 @@ fn unified(subject: &Subject) -> Verdict {
 }
 
 /// What is wrong with a unified kernel image by itself, and beside its manifest.
-pub fn program_faults(program: &Program, manifest: Option<&Manifest>) -> Vec<String> {
+pub fn program_faults(program: &EfiProgram, manifest: Option<&Manifest>) -> Vec<String> {
     let path = &program.path;
     let mut faults: Vec<String> = program
         .faults
@@ -536,7 +568,7 @@ pub fn program_faults(program: &Program, manifest: Option<&Manifest>) -> Vec<Str
             faults.push(format!("{path}: it has no {section}"));
         }
     }
-    if program.cmdline.is_some() && program.word("roothash").is_none() {
+    if program.cmdline.is_some() && program.argument("roothash").is_none() {
         faults.push(format!(
             "{path}: its command line has no roothash=: it starts whatever root is newest"
         ));
@@ -550,7 +582,7 @@ pub fn program_faults(program: &Program, manifest: Option<&Manifest>) -> Vec<Str
         }
     }
     let Some(manifest) =
-        manifest.filter(|manifest| program.word("roothash") == Some(&manifest.root.hash))
+        manifest.filter(|manifest| program.argument("roothash") == Some(&manifest.root.hash))
     else {
         return faults;
     };
@@ -566,7 +598,7 @@ pub fn program_faults(program: &Program, manifest: Option<&Manifest>) -> Vec<Str
 }
 
 fn pcr11(subject: &Subject) -> Verdict {
-    let programs: Vec<&Program> = subject
+    let programs: Vec<&EfiProgram> = subject
         .disk
         .esp
         .iter()
@@ -587,7 +619,7 @@ fn pcr11(subject: &Subject) -> Verdict {
         .iter()
         .map(|one| (one.phases.as_str(), one.sha256.as_str()))
         .collect();
-    let same = |program: &&Program| {
+    let same = |program: &&EfiProgram| {
         program
             .pcr11
             .iter()
@@ -596,7 +628,7 @@ fn pcr11(subject: &Subject) -> Verdict {
     };
     match programs
         .iter()
-        .find(|program| program.word("roothash") == Some(&manifest.root.hash))
+        .find(|program| program.argument("roothash") == Some(&manifest.root.hash))
     {
         Some(program) if same(program) => Verdict::Ok("as the manifest predicts".to_owned()),
         Some(program) => Verdict::Differs(vec![format!(
@@ -609,7 +641,7 @@ fn pcr11(subject: &Subject) -> Verdict {
     }
 }
 
-fn esp(disk: &Disk, trusted: &[Certificate]) -> Verdict {
+fn esp(disk: &InspectedDisk, trusted: &[Certificate]) -> Verdict {
     let esp = match &disk.esp {
         None => return Verdict::NotChecked("there is none".to_owned()),
         Some(Err(why)) => return Verdict::Differs(vec![why.clone()]),
@@ -679,8 +711,8 @@ fn esp(disk: &Disk, trusted: &[Certificate]) -> Verdict {
 
 /// Programs whose signature does not hold; where certificates were given, also those that nobody
 /// signed.
-fn unsigned(esp: &Esp, trusted: &[Certificate]) -> Vec<String> {
-    let fault = |program: &Program| match &program.signature {
+fn unsigned(esp: &EspContent, trusted: &[Certificate]) -> Vec<String> {
+    let fault = |program: &EfiProgram| match &program.signature {
         Some(signature) => signature
             .fault()
             .map(|why| format!("{}: {why}", program.path)),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::found::{self, Disk};
+use super::found::{self, InspectedDisk};
 use crate::erofs::read::Image;
 use crate::error::Result;
 
@@ -18,7 +18,7 @@ const SECRETS: [&str; 3] = [
 ];
 
 /// What was found.
-pub enum Answer {
+pub enum ContentAnswer {
     /// All as it should be; what was found.
     Fine(String),
     /// What is not.
@@ -28,18 +28,20 @@ pub enum Answer {
 }
 
 /// A root, opened as far as it can be.
-pub struct Root {
+pub struct RootContent {
     label: String,
     opened: std::result::Result<(Image, HashMap<Vec<u8>, usize>), String>,
 }
 
-impl Root {
+impl RootContent {
     /// Opens it.
-    pub fn read(disk: &Disk, root: &found::Root) -> Root {
+    pub fn open(disk: &InspectedDisk, root: &found::RootPartitions) -> RootContent {
         let open = || {
             let data = disk.part(&root.data)?;
             let data = match &root.tree {
-                Some(tree) => crate::commands::verify::disk::trimmed(data, disk.part(tree)?)?.0,
+                Some(tree) => {
+                    crate::commands::verify::disk::trim_to_superblock(data, disk.part(tree)?)?.0
+                }
                 None => data,
             };
             let mut magic = [0; 4];
@@ -53,7 +55,7 @@ impl Root {
             let names = image.names().collect();
             Ok((image, names))
         };
-        Root {
+        RootContent {
             label: root.data.label.clone(),
             opened: open(),
         }
@@ -62,12 +64,14 @@ impl Root {
     fn ask(
         &self,
         ask: impl FnOnce(&Image, &HashMap<Vec<u8>, usize>) -> (Vec<String>, String),
-    ) -> Answer {
+    ) -> ContentAnswer {
         match &self.opened {
-            Err(why) => Answer::Unknown(format!("{}: {why}; its own tools check it", self.label)),
+            Err(why) => {
+                ContentAnswer::Unknown(format!("{}: {why}; its own tools check it", self.label))
+            }
             Ok((image, names)) => match ask(image, names) {
-                (faults, what) if faults.is_empty() => Answer::Fine(what),
-                (faults, _) => Answer::Faults(
+                (faults, what) if faults.is_empty() => ContentAnswer::Fine(what),
+                (faults, _) => ContentAnswer::Faults(
                     faults
                         .into_iter()
                         .map(|fault| format!("{}: {fault}", self.label))
@@ -78,7 +82,7 @@ impl Root {
     }
 
     /// Every inode can be read.
-    pub fn structure(&self) -> Answer {
+    pub fn structure(&self) -> ContentAnswer {
         self.ask(|image, _| {
             let faults = (0..image.inodes())
                 .filter(|number| !image.is_fragment(*number))
@@ -96,7 +100,7 @@ impl Root {
     }
 
     /// Its name and version.
-    pub fn os_release(&self) -> Answer {
+    pub fn os_release(&self) -> ContentAnswer {
         self.ask(|image, names| {
             let text = names
                 .get(&b"/usr/lib/os-release"[..])
@@ -123,7 +127,7 @@ impl Root {
     }
 
     /// What must be there, and what must not.
-    pub fn holds(&self) -> Answer {
+    pub fn holds(&self) -> ContentAnswer {
         self.ask(|image, names| {
             let mut faults = Vec::new();
             let node = |path: &str| names.get(path.as_bytes()).copied();

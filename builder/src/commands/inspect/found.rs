@@ -11,7 +11,7 @@ use adamant_contract::root_hash::RootHash;
 use serde::Serialize;
 
 use super::fat::Fat;
-use super::program::{Program, Signature};
+use super::program::{EfiProgram, ProgramSignature};
 use crate::disk::{self, EMPTY};
 use crate::error::{Context, Result};
 use crate::io::part::Part;
@@ -26,7 +26,7 @@ const TEXT_LIMIT: u64 = 64 << 10;
 pub const XBOOTLDR: &str = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
 
 /// A disk that was read.
-pub struct Disk {
+pub struct InspectedDisk {
     /// Bytes of a sector.
     pub sector: u64,
     /// What is not as it should be with the table.
@@ -34,14 +34,14 @@ pub struct Disk {
     /// Number and entry of each partition.
     pub partitions: Vec<(usize, Partition)>,
     /// The EFI system partition, or why it can't be read.
-    pub esp: Option<std::result::Result<Esp, String>>,
+    pub esp: Option<std::result::Result<EspContent, String>>,
     /// Every root that is not empty.
-    pub roots: Vec<Root>,
+    pub roots: Vec<RootPartitions>,
     file: Arc<OsFile>,
 }
 
 /// An EFI system partition.
-pub struct Esp {
+pub struct EspContent {
     /// Bytes.
     pub bytes: u64,
     /// 12, 16 or 32.
@@ -49,7 +49,7 @@ pub struct Esp {
     /// Path, size, and whether it is read-only.
     pub files: Vec<super::fat::File>,
     /// Programs that could be read.
-    pub programs: Vec<Program>,
+    pub programs: Vec<EfiProgram>,
     /// Those that could not, and why.
     pub unread: Vec<String>,
     /// The boot loader's configuration.
@@ -57,7 +57,7 @@ pub struct Esp {
 }
 
 /// A root, its tree and its signature.
-pub struct Root {
+pub struct RootPartitions {
     /// The data partition.
     pub data: Partition,
     /// The tree with the label of the same version.
@@ -72,12 +72,12 @@ pub struct RootSignature {
     /// The root hash that it says it signs.
     pub root_hash: String,
     /// Who signed.
-    pub signature: Signature,
+    pub signature: ProgramSignature,
 }
 
-impl Disk {
+impl InspectedDisk {
     /// Reads a disk image.
-    pub fn read(path: &Path, trusted: &[Certificate]) -> Result<Disk> {
+    pub fn read(path: &Path, trusted: &[Certificate]) -> Result<InspectedDisk> {
         let name = || path.display().to_string();
         let file = Arc::new(OsFile::open(path).context(name)?);
         let (sector, found) = disk::open_table(path, &file)?;
@@ -85,7 +85,7 @@ impl Disk {
             .zip(found.table.partitions)
             .filter_map(|(number, part)| Some((number, part?)))
             .collect();
-        let mut disk = Disk {
+        let mut disk = InspectedDisk {
             sector,
             repairs: found.repairs,
             partitions,
@@ -119,7 +119,7 @@ impl Disk {
     }
 
     /// The root hash that the PARTUUIDs of root and tree spell (UAPI.2).
-    pub fn spelt(root: &Root) -> Option<RootHash> {
+    pub fn spelt(root: &RootPartitions) -> Option<RootHash> {
         let halves = [
             root.data.id.text_order(),
             root.tree.as_ref()?.id.text_order(),
@@ -130,7 +130,7 @@ impl Disk {
     /// What a root's signature partition holds.
     pub fn root_signature(
         &self,
-        root: &Root,
+        root: &RootPartitions,
         trusted: &[Certificate],
     ) -> std::result::Result<Option<RootSignature>, String> {
         let Some(partition) = &root.signature else {
@@ -154,7 +154,7 @@ impl Disk {
         };
         Ok(Some(RootSignature {
             root_hash,
-            signature: Signature::of(&opened.certificate, holds, trusted),
+            signature: ProgramSignature::new(&opened.certificate, holds, trusted),
         }))
     }
 
@@ -162,7 +162,7 @@ impl Disk {
         &self,
         partition: &Partition,
         trusted: &[Certificate],
-    ) -> std::result::Result<Esp, String> {
+    ) -> std::result::Result<EspContent, String> {
         let part = self.part(partition)?;
         let bytes = part.len();
         let fat = Fat::open(part)?;
@@ -173,7 +173,7 @@ impl Disk {
             .filter(|file| file.path.to_ascii_lowercase().ends_with(".efi"))
         {
             let read = fat.read(file, PROGRAM_LIMIT).and_then(|bytes| {
-                Program::read(&file.path, &bytes, trusted).map_err(|e| e.message().to_owned())
+                EfiProgram::parse(&file.path, &bytes, trusted).map_err(|e| e.message().to_owned())
             });
             match read {
                 Ok(program) => programs.push(program),
@@ -190,7 +190,7 @@ impl Disk {
         let loader_conf = conf
             .and_then(|file| fat.read(file, TEXT_LIMIT).ok())
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        Ok(Esp {
+        Ok(EspContent {
             bytes,
             bits: fat.bits(),
             files,
@@ -202,7 +202,7 @@ impl Disk {
 
     /// Root, tree and signature belong together by their labels: `LABEL`, `LABEL_verity` and
     /// `LABEL_sig`, or all the same; where there is one of each they do anyway.
-    fn find_roots(&self) -> Vec<Root> {
+    fn find_roots(&self) -> Vec<RootPartitions> {
         let pick = |kind: gpt::Guid, label: &str, suffix: &str| {
             let all: Vec<&Partition> = self.of_type(kind).collect();
             let fits = |part: &&&Partition| {
@@ -219,7 +219,7 @@ impl Disk {
                 )
                 .map(|part| (*part).clone())
         };
-        let root = |data: &Partition| Root {
+        let root = |data: &Partition| RootPartitions {
             tree: pick(ROOT_VERITY_X86_64, &data.label, "_verity"),
             signature: pick(ROOT_VERITY_SIG_X86_64, &data.label, "_sig"),
             data: data.clone(),

@@ -14,9 +14,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use self::checklist::{Line, Subject};
-use self::found::Disk;
-use self::program::Program;
+use self::checklist::{ChecklistLine, LineVerdict, Subject};
+use self::found::InspectedDisk;
+use self::program::EfiProgram;
 use crate::commands::selection::Selection;
 use crate::error::{Context, Error, Result};
 use crate::manifest::{self, Manifest};
@@ -26,7 +26,11 @@ use crate::uki::pe;
 
 /// Inspects a disk image, a unified kernel image, or all that a build made. An error when a line of
 /// the checklist differs.
-pub fn run(target: &Path, certificates: &[std::path::PathBuf], output: &Output) -> Result<()> {
+pub fn inspect_target(
+    target: &Path,
+    certificates: &[std::path::PathBuf],
+    output: &Output,
+) -> Result<()> {
     let trusted = certificates
         .iter()
         .map(|path| Certificate::read(path))
@@ -34,8 +38,8 @@ pub fn run(target: &Path, certificates: &[std::path::PathBuf], output: &Output) 
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let mut found = Vec::new();
     if target.is_dir() || !target.exists() || target.to_string_lossy().ends_with(manifest::SUFFIX) {
-        let selection = Selection::of(target)?;
-        selection.tell(output);
+        let selection = Selection::resolve(target)?;
+        selection.announce(output);
         match (selection.artifact("raw"), selection.artifact("efi")) {
             (Some(disk), _) => found.push(inspect_disk(
                 &disk,
@@ -65,7 +69,7 @@ pub fn run(target: &Path, certificates: &[std::path::PathBuf], output: &Output) 
     let differ: Vec<String> = found
         .iter()
         .flat_map(|(.., lines)| lines)
-        .filter(|line| line.verdict == "differs")
+        .filter(|line| line.verdict == LineVerdict::Differs)
         .map(|line| line.number.to_string())
         .collect();
     match differ.as_slice() {
@@ -82,7 +86,7 @@ pub fn run(target: &Path, certificates: &[std::path::PathBuf], output: &Output) 
     }
 }
 
-type Inspected = (String, serde_json::Value, Vec<Line>);
+type Inspected = (String, serde_json::Value, Vec<ChecklistLine>);
 
 fn inspect_disk(
     path: &Path,
@@ -90,15 +94,15 @@ fn inspect_disk(
     trusted: &[Certificate],
     jobs: usize,
 ) -> Result<Inspected> {
-    let disk = Disk::read(path, trusted)?;
-    let lines = checklist::run(&Subject {
+    let disk = InspectedDisk::read(path, trusted)?;
+    let lines = checklist::evaluate(&Subject {
         disk: &disk,
         manifest,
         trusted,
         jobs,
     });
     let esp = disk.esp.iter().flatten();
-    let programs: Vec<&Program> = esp.flat_map(|esp| &esp.programs).collect();
+    let programs: Vec<&EfiProgram> = esp.flat_map(|esp| &esp.programs).collect();
     let signatures = disk
         .roots
         .iter()
@@ -132,7 +136,7 @@ fn inspect_program(
 ) -> Result<Inspected> {
     let name = path.display().to_string();
     let bytes = crate::io::bounded::read(path, pe::LIMIT).context(|| name.clone())?;
-    let program = Program::read(&name, &bytes, trusted)?;
+    let program = EfiProgram::parse(&name, &bytes, trusted)?;
     let mut faults = if program.is_unified() {
         checklist::program_faults(&program, manifest)
     } else {
@@ -142,13 +146,17 @@ fn inspect_program(
         program
             .signature
             .as_ref()
-            .and_then(program::Signature::fault),
+            .and_then(program::ProgramSignature::fault),
     );
     if program.signature.is_none() && !trusted.is_empty() {
         faults.push("it is not signed".to_owned());
     }
-    let verdict = if faults.is_empty() { "ok" } else { "differs" };
-    let line = Line {
+    let verdict = if faults.is_empty() {
+        LineVerdict::Ok
+    } else {
+        LineVerdict::Differs
+    };
+    let line = ChecklistLine {
         number: 12,
         title: "unified kernel image",
         verdict,

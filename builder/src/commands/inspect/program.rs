@@ -12,13 +12,13 @@ use crate::uki::{measure, pe};
 
 /// A program on the disk, or in a file.
 #[derive(Debug, Clone, Serialize)]
-pub struct Program {
+pub struct EfiProgram {
     /// Where it was found.
     pub path: String,
     /// Bytes.
     pub size: u64,
     /// Its sections in the table's order.
-    pub sections: Vec<Section>,
+    pub sections: Vec<SectionDigest>,
     /// `.osrel`, `.cmdline` and `.uname`, where it has them.
     pub os_release: Option<String>,
     /// The kernel command line.
@@ -30,14 +30,14 @@ pub struct Program {
     /// The profiles behind the first, by ID, and PCR 11 in each.
     pub profiles: Vec<(String, Vec<(String, String)>)>,
     /// Who signed it; `None` where nobody did.
-    pub signature: Option<Signature>,
+    pub signature: Option<ProgramSignature>,
     /// What is wrong with how it is put together.
     pub faults: Vec<String>,
 }
 
 /// A section.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Section {
+pub struct SectionDigest {
     /// Name.
     pub name: String,
     /// Bytes, as measured.
@@ -48,7 +48,7 @@ pub struct Section {
 
 /// A signature and the certificate that it names.
 #[derive(Debug, Clone, Serialize)]
-pub struct Signature {
+pub struct ProgramSignature {
     /// Whose it is.
     pub signer: String,
     /// SHA-256 of the certificate.
@@ -61,16 +61,16 @@ pub struct Signature {
     pub trusted: Option<bool>,
 }
 
-impl Signature {
+impl ProgramSignature {
     /// Of a certificate whose signature was checked.
-    pub fn of(
+    pub fn new(
         certificate: &Certificate,
         holds: std::result::Result<(), String>,
         trusted: &[Certificate],
-    ) -> Signature {
+    ) -> ProgramSignature {
         let fingerprint = certificate.fingerprint();
         let known = trusted.iter().any(|one| one.fingerprint() == fingerprint);
-        Signature {
+        ProgramSignature {
             signer: certificate.subject(),
             valid: certificate.validity(),
             fault: holds.err(),
@@ -92,7 +92,7 @@ impl Signature {
     }
 
     /// Whose it is, for people.
-    pub fn told(&self) -> String {
+    pub fn describe(&self) -> String {
         let trusted = if self.trusted.is_none() {
             "; compare with --certificate"
         } else {
@@ -112,10 +112,10 @@ impl Signature {
     }
 }
 
-impl Program {
+impl EfiProgram {
     /// Reads one.
-    pub fn read(path: &str, bytes: &[u8], trusted: &[Certificate]) -> Result<Program> {
-        let image = pe::Image::parse(path, bytes)?;
+    pub fn parse(path: &str, bytes: &[u8], trusted: &[Certificate]) -> Result<EfiProgram> {
+        let image = pe::PeImage::parse(path, bytes)?;
         let text = |name: &str| {
             image.section(name).map(|section| {
                 String::from_utf8_lossy(section.data())
@@ -123,7 +123,7 @@ impl Program {
                     .to_owned()
             })
         };
-        let sections = image.sections().iter().map(|section| Section {
+        let sections = image.sections().iter().map(|section| SectionDigest {
             name: section.name.clone(),
             size: section.data().len() as u64,
             sha256: hex::encode(&Sha256::digest(section.data())),
@@ -136,13 +136,13 @@ impl Program {
                 .collect()
         };
         let profiles = if is_unified {
-            profile::of(&image)
+            profile::profiles(&image)
         } else {
             Vec::new()
         };
         let signature = authenticode::check(path, bytes)?
-            .map(|(certificate, holds)| Signature::of(&certificate, holds, trusted));
-        Ok(Program {
+            .map(|(certificate, holds)| ProgramSignature::new(&certificate, holds, trusted));
+        Ok(EfiProgram {
             path: path.to_owned(),
             size: bytes.len() as u64,
             sections: sections.collect(),
@@ -166,7 +166,7 @@ impl Program {
     }
 
     /// A word of the command line.
-    pub fn word(&self, key: &str) -> Option<&str> {
+    pub fn argument(&self, key: &str) -> Option<&str> {
         self.cmdline
             .as_deref()?
             .split_whitespace()
@@ -175,7 +175,7 @@ impl Program {
 }
 
 /// What the specification (UAPI.5) or those who measure do not take.
-fn faults(image: &pe::Image) -> Vec<String> {
+fn faults(image: &pe::PeImage) -> Vec<String> {
     let mut faults = Vec::new();
     if !image.is_efi_application() {
         faults.push("it is no EFI application (Subsystem 10)".to_owned());

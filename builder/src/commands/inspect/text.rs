@@ -7,9 +7,9 @@ use adamant_contract::gpt::{
     self, ATTR_MAKING, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, Partition,
 };
 
-use super::checklist::Line;
-use super::found::{Disk, XBOOTLDR};
-use super::program::Program;
+use super::checklist::{ChecklistLine, LineVerdict};
+use super::found::{InspectedDisk, XBOOTLDR};
+use super::program::EfiProgram;
 use crate::disk::EMPTY;
 
 /// What the Discoverable Partitions Specification calls a partition's type, or what we call our
@@ -71,7 +71,7 @@ fn flag_names(partition: &Partition) -> String {
 }
 
 /// The partition table.
-pub fn partitions(disk: &Disk) -> String {
+pub fn partitions(disk: &InspectedDisk) -> String {
     let mut out = String::new();
     let rows: Vec<[String; 5]> = disk
         .partitions
@@ -112,12 +112,12 @@ pub fn partitions(disk: &Disk) -> String {
 }
 
 /// A program.
-pub fn program(program: &Program) -> String {
+pub fn program(program: &EfiProgram) -> String {
     let mut out = format!("{}  {} bytes\n", printable(&program.path), program.size);
     let signed = program
         .signature
         .as_ref()
-        .map_or("not signed".to_owned(), |signature| signature.told());
+        .map_or("not signed".to_owned(), |signature| signature.describe());
     let _ = writeln!(out, "     {}", printable(&signed));
     if !program.is_unified() {
         return out;
@@ -180,15 +180,15 @@ pub fn program(program: &Program) -> String {
 }
 
 /// The checklist.
-pub fn checklist(lines: &[Line]) -> String {
+pub fn checklist(lines: &[ChecklistLine]) -> String {
     let mut out = String::new();
     for line in lines {
         let why = match (line.verdict, line.why.is_empty()) {
             (_, true) => String::new(),
-            ("ok", false) => format!(" ({})", line.why),
+            (LineVerdict::Ok, false) => format!(" ({})", line.why),
             (_, false) => format!(": {}", line.why),
         };
-        let by = if line.verdict == "not checked" {
+        let by = if line.verdict == LineVerdict::NotChecked {
             format!(" [{}]", line.command)
         } else {
             String::new()

@@ -23,7 +23,11 @@ struct Stretch<'a> {
 }
 
 /// The names of the artifacts that have others, in the manifest's order. Their sizes are right.
-pub fn wrong(folder: &Path, manifest: &Manifest, jobs: usize) -> Result<Vec<String>> {
+pub fn mismatched_artifacts(
+    folder: &Path,
+    manifest: &Manifest,
+    jobs: usize,
+) -> Result<Vec<String>> {
     let parts: Vec<Stretch> = manifest.artifacts.iter().flat_map(parts).collect();
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<&str>> {

@@ -9,14 +9,14 @@ use adamant_contract::gpt::{Partition, ROOT_VERITY_X86_64, ROOT_X86_64};
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::verity::{SUPERBLOCK, Superblock, partition_blocks};
 
-use super::{How, Whole, root};
+use super::{Verified, VerifyOptions, root};
 use crate::disk::{self, EMPTY};
 use crate::erofs::BLOCK;
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 
 /// Verifies every root on the disk.
-pub fn verify(path: &Path, how: How) -> Result<Vec<Whole>> {
+pub fn verify(path: &Path, options: VerifyOptions) -> Result<Vec<Verified>> {
     let show = path.display();
     let file = Arc::new(File::open(path).context(|| format!("{show}"))?);
     let (sector, found) = disk::open_table(path, &file)?;
@@ -64,10 +64,11 @@ pub fn verify(path: &Path, how: How) -> Result<Vec<Whole>> {
             format!("{show}, partition {:?}", data.label),
             format!("{show}, partition {:?}", tree.label),
         );
-        let (data_part, tree_part) = trimmed(part(data)?, part(tree)?)
+        let (data_part, tree_part) = trim_to_superblock(part(data)?, part(tree)?)
             .map_err(|why| Error::new(format!("{}: {why}", names.1)))?;
-        let found = root::verify_parts((data_part, tree_part), (&names.0, &names.1), &hash, how)?;
-        whole.push(Whole {
+        let found =
+            root::verify_parts((data_part, tree_part), (&names.0, &names.1), &hash, options)?;
+        whole.push(Verified {
             image: data.label.clone(),
             ..found
         });
@@ -77,7 +78,7 @@ pub fn verify(path: &Path, how: How) -> Result<Vec<Whole>> {
 
 /// Partitions end on a grain, file system and tree before it: as much of them as the tree's
 /// superblock says.
-pub fn trimmed(data: Part, tree: Part) -> std::result::Result<(Part, Part), String> {
+pub fn trim_to_superblock(data: Part, tree: Part) -> std::result::Result<(Part, Part), String> {
     let mut bytes = [0; SUPERBLOCK];
     tree.read_exact_at(&mut bytes, 0)
         .map_err(|e| e.to_string())?;

@@ -25,7 +25,7 @@ const ROOT: &str = ".root.erofs";
 
 /// What was found whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Whole {
+pub struct Verified {
     /// `ID_VERSION`, or the disk partition's label.
     pub image: String,
     /// Root hash, hexadecimal.
@@ -38,9 +38,9 @@ pub struct Whole {
     pub artifacts: usize,
 }
 
-/// How much is looked at, and by how many.
+/// VerifyOptions much is looked at, and by options many.
 #[derive(Debug, Clone, Copy)]
-pub struct How {
+pub struct VerifyOptions {
     /// Also unpack every file. The hashes say already that its bytes are those that were built;
     /// this says that a server can read them.
     pub read_data: bool,
@@ -50,21 +50,21 @@ pub struct How {
 
 /// Verifies a build's OUT directory, one image of it by its manifest, a root with its sidecars, or
 /// a disk image.
-pub fn run(target: &Path, how: How, output: &Output) -> Result<()> {
+pub fn verify_target(target: &Path, options: VerifyOptions, output: &Output) -> Result<()> {
     let name = target
         .file_name()
         .and_then(|name| name.to_str())
         .unwrap_or_default();
     let found = if target.is_dir() || !target.exists() || name.ends_with(MANIFEST) {
-        let selection = Selection::of(target)?;
-        selection.tell(output);
-        vec![image(&selection, how)?]
+        let selection = Selection::resolve(target)?;
+        selection.announce(output);
+        vec![image(&selection, options)?]
     } else if let Some(stem) = name.strip_suffix(ROOT) {
-        vec![root::with_sidecars(target, stem, how)?]
+        vec![root::with_sidecars(target, stem, options)?]
     } else if name.ends_with(".raw") {
-        disk::verify(target, how)?
-    } else if let Ok(selection) = Selection::of(target) {
-        vec![image(&selection, how)?]
+        disk::verify(target, options)?
+    } else if let Ok(selection) = Selection::resolve(target) {
+        vec![image(&selection, options)?]
     } else {
         return Err(Error::new(format!("{}: neither an artifact of a build nor a raw disk image", target.display()))
             .hint("give a build's OUT directory, OUT@VERSION, an artifact, or a disk image whose name ends in .raw"));
@@ -85,7 +85,7 @@ pub fn run(target: &Path, how: How, output: &Output) -> Result<()> {
 }
 
 /// One image of an OUT folder, by its manifest.
-fn image(selection: &Selection, how: How) -> Result<Whole> {
+fn image(selection: &Selection, options: VerifyOptions) -> Result<Verified> {
     let (folder, manifest, path) = (
         &selection.folder,
         &selection.manifest,
@@ -133,12 +133,12 @@ fn image(selection: &Selection, how: How) -> Result<Whole> {
         &artifact("root.erofs"),
         &artifact("root.verity"),
         &hash,
-        how,
+        options,
     )?;
-    let bad = bytes::wrong(folder, manifest, how.jobs)?;
+    let bad = bytes::mismatched_artifacts(folder, manifest, options.jobs)?;
     if let Some(name) = bad.first() {
         if name.ends_with(".raw") {
-            disk::verify(&folder.join(name), how)?;
+            disk::verify(&folder.join(name), options)?;
         }
         return Err(Error::new(format!(
             "{}: not the bytes that the manifest was made from",
@@ -160,7 +160,7 @@ fn image(selection: &Selection, how: How) -> Result<Whole> {
             )));
         }
     }
-    Ok(Whole {
+    Ok(Verified {
         image: stem,
         artifacts: manifest.artifacts.len(),
         ..whole

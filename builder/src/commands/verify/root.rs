@@ -7,7 +7,7 @@ use std::thread;
 
 use adamant_contract::root_hash::RootHash;
 
-use super::{How, Whole, open, read_small};
+use super::{Verified, VerifyOptions, open, read_small};
 use crate::erofs::read::Image;
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
@@ -15,26 +15,31 @@ use crate::tree::show;
 use crate::verity::{self, Damage};
 
 /// A root with the files beside it that tools agree on: `X.root.verity` and `X.roothash`.
-pub fn with_sidecars(root: &Path, stem: &str, how: How) -> Result<Whole> {
+pub fn with_sidecars(root: &Path, stem: &str, options: VerifyOptions) -> Result<Verified> {
     let beside = |kind: &str| root.with_file_name(format!("{stem}.{kind}"));
     let hash_path = beside("roothash");
     let hash: RootHash = read_small(&hash_path)?
         .trim()
         .parse()
         .map_err(|why| Error::new(format!("{}: {why}", hash_path.display())))?;
-    Ok(Whole {
+    Ok(Verified {
         image: stem.to_owned(),
-        ..verify(root, &beside("root.verity"), &hash, how)?
+        ..verify(root, &beside("root.verity"), &hash, options)?
     })
 }
 
 /// A root and a tree in files of their own.
-pub fn verify(root: &Path, tree: &Path, hash: &RootHash, how: How) -> Result<Whole> {
+pub fn verify(
+    root: &Path,
+    tree: &Path,
+    hash: &RootHash,
+    options: VerifyOptions,
+) -> Result<Verified> {
     verify_parts(
         (open(root)?, open(tree)?),
         (&root.display().to_string(), &tree.display().to_string()),
         hash,
-        how,
+        options,
     )
 }
 
@@ -43,12 +48,12 @@ pub fn verify_parts(
     (root, tree): (Part, Part),
     names: (&str, &str),
     hash: &RootHash,
-    how: How,
-) -> Result<Whole> {
-    match verity::check(&root, &tree, hash, how.jobs)? {
+    options: VerifyOptions,
+) -> Result<Verified> {
+    match verity::check(&root, &tree, hash, options.jobs)? {
         Ok(superblock) => {
-            let inodes = check_structure(root, how).context(|| names.0)?;
-            Ok(Whole {
+            let inodes = check_structure(root, options).context(|| names.0)?;
+            Ok(Verified {
                 image: String::new(),
                 root_hash: hash.to_string(),
                 blocks: superblock.data_blocks,
@@ -92,9 +97,9 @@ fn owner(root: Part, block: u64) -> String {
 }
 
 /// Every inode, directory and index; every file's bytes where they are asked for.
-fn check_structure(root: Part, how: How) -> Result<u64> {
+fn check_structure(root: Part, options: VerifyOptions) -> Result<u64> {
     let image = Image::open(root)?;
-    if how.read_data {
+    if options.read_data {
         let next = AtomicUsize::new(0);
         let read = || loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
@@ -107,7 +112,7 @@ fn check_structure(root: Part, how: How) -> Result<u64> {
             }
         };
         thread::scope(|scope| {
-            let threads: Vec<_> = (0..how.jobs.clamp(1, image.inodes().max(1)))
+            let threads: Vec<_> = (0..options.jobs.clamp(1, image.inodes().max(1)))
                 .map(|_| scope.spawn(read))
                 .collect();
             threads.into_iter().try_for_each(|thread| {

@@ -1,15 +1,33 @@
-//! From one image of an output folder to a machine that can be started.
+//! The machine that an image's artifacts make, and what both of its starts need of QEMU's syntax.
 
 use std::path::PathBuf;
 
-use super::Machine;
 use crate::commands::selection::Selection;
 use crate::error::{Context, Error, Result};
+
+/// What is started.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Shown as the window's and the process' name.
+    pub name: String,
+    /// Kernel image.
+    pub kernel: PathBuf,
+    /// Initramfs.
+    pub initrd: PathBuf,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// Raw disk; never written to.
+    pub disk: PathBuf,
+    /// The unified kernel image on the disk, where firmware can start it.
+    pub efi: Option<PathBuf>,
+    /// Names of credentials that the image's policy lets in; `*` stands for any characters.
+    pub credentials: Vec<String>,
+}
 
 impl Machine {
     /// The machine that an image's artifacts make: ID_VERSION.{vmlinuz,initrd,cmdline,raw}, and
     /// .efi where firmware can start it.
-    pub fn of(selection: &Selection) -> Result<Machine> {
+    pub fn from_selection(selection: &Selection) -> Result<Machine> {
         let artifact = |suffix: &str| -> Result<PathBuf> {
             let path = selection.artifact(suffix).ok_or_else(|| {
                 let hint = match suffix {
@@ -46,4 +64,9 @@ impl Machine {
             name: selection.stem(),
         })
     }
+}
+
+/// Escapes commas in a value of QEMU's option lists: a comma inside a value is written twice.
+pub(super) fn escape_commas(value: &str) -> String {
+    value.replace(',', ",,")
 }
