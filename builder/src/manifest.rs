@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::definition::Layout;
+use crate::definition::Optimize;
 use crate::error::{Context, Error, Result};
 
 /// The only version there is.
@@ -114,13 +114,13 @@ pub struct RootRecord {
     pub compression: String,
     /// Largest compressed cluster, bytes.
     pub cluster: u32,
-    /// Where contents go; left out for `updates`.
+    /// The goal of the layout; left out for `updates`.
     #[serde(default, skip_serializing_if = "is_for_updates")]
-    pub layout: Layout,
-    /// SHA-256 of the root file system whose places this one keeps, hexadecimal; left out where
-    /// there was none. The same bytes need the same one.
+    pub optimize: Optimize,
+    /// SHA-256 of the reference image's root file system, hexadecimal; left out without one. The
+    /// same bytes need the same reference image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<String>,
+    pub reference: Option<String>,
     /// Inodes.
     pub inodes: u64,
     /// Bytes of file content before compression.
@@ -128,8 +128,8 @@ pub struct RootRecord {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_for_updates(layout: &Layout) -> bool {
-    *layout == Layout::Updates
+fn is_for_updates(optimize: &Optimize) -> bool {
+    *optimize == Optimize::Updates
 }
 
 /// A predicted value of PCR 11, SHA-256 bank.
@@ -382,8 +382,8 @@ mod tests {
                 tree_blocks: 2,
                 compression: "none".into(),
                 cluster: 4096,
-                layout: Layout::Updates,
-                previous: None,
+                optimize: Optimize::Updates,
+                reference: None,
                 inodes: 1,
                 content: 0,
             },

@@ -362,7 +362,7 @@ fn no_cache_a_cold_a_warm_a_damaged_and_a_shared_one_give_the_same_bytes() {
 
 #[test]
 fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
-    let scratch = Scratch::new("previous");
+    let scratch = Scratch::new("reference");
     let first = scratch.out("t_1.root.erofs");
     let build = |more: &[&str]| {
         scratch
@@ -373,8 +373,8 @@ fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
             .output()
             .unwrap()
     };
-    let error = |previous: &Path, more: &[&str]| {
-        let output = build(&[&["--previous", previous.to_str().unwrap()], more].concat());
+    let error = |reference: &Path, more: &[&str]| {
+        let output = build(&[&["--reference", reference.to_str().unwrap()], more].concat());
         assert!(!output.status.success());
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -385,7 +385,7 @@ fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
         "another text\n".repeat(5000).as_bytes(),
     );
     let out = scratch.0.join("out");
-    let checked = build(&["--previous", out.to_str().unwrap(), "--check"]);
+    let checked = build(&["--reference", out.to_str().unwrap(), "--check"]);
     assert_success(&checked);
     assert!(String::from_utf8_lossy(&checked.stderr).contains("identical"));
     scratch.verify("out/t_2.manifest.json").unwrap();
@@ -396,30 +396,30 @@ fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
     };
     let digest = tool("sha256sum", &[&first]).unwrap().stdout;
     assert_eq!(
-        root("t_2.manifest.json")["previous"],
+        root("t_2.manifest.json")["reference"],
         String::from_utf8_lossy(&digest[..64]).into_owned()
     );
-    assert_eq!(root("t_1.manifest.json").get("previous"), None);
+    assert_eq!(root("t_1.manifest.json").get("reference"), None);
 
     // Without it, or with another, it is another build.
     let said = |more: &[&str]| String::from_utf8_lossy(&build(more).stderr).into_owned();
     std::thread::sleep(Duration::from_millis(60));
     assert!(
-        !said(&["--previous", first.to_str().unwrap()]).contains("nothing changed"),
+        !said(&["--reference", first.to_str().unwrap()]).contains("nothing changed"),
         "--check looks at everything, and notes nothing"
     );
-    let again = said(&["--previous", first.to_str().unwrap()]);
+    let again = said(&["--reference", first.to_str().unwrap()]);
     assert!(again.contains("nothing changed"), "{again}");
     assert!(!said(&[]).contains("nothing changed"));
-    assert_eq!(root("t_2.manifest.json").get("previous"), None);
+    assert_eq!(root("t_2.manifest.json").get("reference"), None);
 
     // Of two images in OUT the newest is the reference.
     let digest = tool("sha256sum", &[&scratch.out("t_2.root.erofs")])
         .unwrap()
         .stdout;
-    assert_success(&build(&["--previous", out.to_str().unwrap()]));
+    assert_success(&build(&["--reference", out.to_str().unwrap()]));
     assert_eq!(
-        root("t_2.manifest.json")["previous"],
+        root("t_2.manifest.json")["reference"],
         String::from_utf8_lossy(&digest[..64]).into_owned()
     );
     let replaced = error(&scratch.out("t_2.root.erofs"), &["--check"]);
@@ -428,7 +428,7 @@ fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
         "{replaced}"
     );
     assert_success(&build(&[
-        "--previous",
+        "--reference",
         scratch.out("t_2.root.erofs").to_str().unwrap(),
     ]));
     let wrong = error(&scratch.0.join("files/usr/share/noise"), &[]);
@@ -439,7 +439,7 @@ fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
     fs::write(&first, &fs::read(&first).unwrap()[..BLOCK * 20]).unwrap();
     let cut = error(&first, &[]);
     assert!(
-        cut.contains("--previous") && cut.contains("super block"),
+        cut.contains("--reference") && cut.contains("super block"),
         "{cut}"
     );
 }

@@ -109,7 +109,7 @@ pub fn smallest(tar: &Path) -> String {
     definition(
         tar,
         "bench",
-        "[root]\ncompression = \"zstd:5\"\nlayout = \"smallest\"\n",
+        "[root]\ncompression = \"zstd:5\"\noptimize = \"size\"\n",
     )
 }
 

@@ -31,7 +31,7 @@ fn image_of(tar: &Path, dir: &Path, more: &str, previous: Option<&Image>) -> Ima
         command.args(
             previous
                 .iter()
-                .flat_map(|previous| [Path::new("--previous"), previous]),
+                .flat_map(|previous| [Path::new("--reference"), previous]),
         ),
     );
     image
@@ -168,7 +168,10 @@ fn agrees_with(
     for (judge, command) in judges {
         let Some(mut command) = command else { continue };
         let newer = judge != "fsck.erofs";
-        if !newer && (more.contains("zstd") || more.contains("smallest")) && !knows_zstd() {
+        if !newer
+            && (more.contains("zstd") || more.contains("optimize = \"size\""))
+            && !knows_zstd()
+        {
             tool::skipped(tool::Need::Host(
                 "this machine's fsck.erofs is too old for zstd and fragments: only a newer one is asked",
             ));
@@ -314,7 +317,7 @@ fn every_entry_of_a_debian_archive_comes_out_as_it_went_in() {
     agrees(
         "debian-tar-smallest",
         &tar,
-        "[root]\ncompression = \"zstd\"\nlayout = \"smallest\"\n",
+        "[root]\ncompression = \"zstd\"\noptimize = \"size\"\n",
         &["trixie"],
     );
     // Over an image that has more: its places become free.
@@ -341,7 +344,7 @@ fn every_entry_of_a_debian_archive_comes_out_as_it_went_in() {
     agrees(
         "debian-tar-smallest-lz4hc",
         &tar,
-        "[root]\ncompression = \"lz4hc\"\nlayout = \"smallest\"\n",
+        "[root]\ncompression = \"lz4hc\"\noptimize = \"size\"\n",
         &["bookworm"],
     );
 }
@@ -357,7 +360,7 @@ fn every_oddity_of_archives_comes_out_as_it_went_in() {
         "oddities-smallest",
         &odd,
         &plain,
-        "[root]\nlayout = \"smallest\"\n",
+        "[root]\noptimize = \"size\"\n",
         None,
         &["trixie"],
     );
@@ -378,12 +381,7 @@ fn a_file_beyond_4_gib_comes_out_as_it_went_in() {
     let tar = scratch.join("huge.tar");
     oddities::write_huge(&tar).unwrap_or_else(|e| panic!("{e}"));
     agrees("huge", &tar, "", &[]);
-    agrees(
-        "huge-smallest",
-        &tar,
-        "[root]\nlayout = \"smallest\"\n",
-        &[],
-    );
+    agrees("huge-smallest", &tar, "[root]\noptimize = \"size\"\n", &[]);
 }
 
 #[test]

@@ -110,10 +110,13 @@ pub struct Build {
     /// cores, user where possible; and compare
     #[arg(long)]
     check: bool,
-    /// Let what is in this image, too, stay where it was: servers that have it fetch less. The
-    /// same bytes need the same image again
+    /// Reuse the block positions of this image so that updates from it are smaller. The same bytes
+    /// need the same reference image
     #[arg(long, value_name = "OUT|root.erofs")]
-    previous: Option<PathBuf>,
+    reference: Option<PathBuf>,
+    /// The old name of --reference
+    #[arg(long, hide = true, value_name = "PATH", value_parser = renamed_to_reference)]
+    previous: Option<Infallible>,
     /// Make the disk in these formats too: qcow2, vhd, vmdk, ova, gce, raw.zst; can be repeated.
     /// The raw disk is always made, unless all there is to be is a uki, for network boot
     #[arg(long = "format", value_name = "LIST", value_delimiter = ',')]
@@ -392,7 +395,7 @@ impl Build {
         options.disk = self.formats.is_empty() || disks.count() > 0;
         options.formats.sort_unstable();
         options.formats.dedup();
-        options.previous.clone_from(&self.previous);
+        options.reference.clone_from(&self.reference);
         if self.force {
             options.replace = pipeline::Replace::SameVersion;
         }
@@ -414,7 +417,7 @@ impl Tuning {
             cache: self.cache.clone(),
             use_cache: !self.no_cache,
             keys: self.keys.clone(),
-            previous: None,
+            reference: None,
             unsigned: self.unsigned,
             timings: self.timings.clone(),
             epoch: self.epoch,
@@ -552,6 +555,10 @@ fn renamed_to_port(port: &str) -> Result<Infallible, String> {
     Err(format!("renamed to --port HOST:22: write --port {port}:22"))
 }
 
+fn renamed_to_reference(path: &str) -> Result<Infallible, String> {
+    Err(format!("renamed to --reference: write --reference {path}"))
+}
+
 /// Memory as QEMU takes it: at least what a kernel starts in.
 fn memory(text: &str) -> Result<String, String> {
     match values::size(text)? {
@@ -609,6 +616,7 @@ mod tests {
             "sign out --keys k",
             "build images/web --unsigned",
             "build images/web --keys k",
+            "build images/web --reference out@1.0",
             "drift root@a b --hosts - --jobs 8 --timeout 5m --ssh-option User=root --ssh-option IdentityFile=k --sudo --json",
             "completions bash",
         ] {
@@ -656,6 +664,7 @@ mod tests {
             "build d --jobs 0",
             "boot o --credential x",
             "boot o --ssh-port 2222",
+            "build d --previous out",
             "boot o --yes",
             "boot o --port 2222",
             "boot o --port 0:22",

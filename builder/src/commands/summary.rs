@@ -9,7 +9,7 @@ use adamant_contract::policy::Refresh;
 use serde::Serialize;
 
 use crate::definition::values::moment;
-use crate::definition::{Compression, Debian, Definition, Dir, FileKind, Layout, Origin};
+use crate::definition::{Compression, Debian, Definition, Dir, FileKind, Optimize, Origin};
 use crate::source;
 
 /// The answer, for people and as a document.
@@ -23,7 +23,7 @@ pub struct Summary {
     sources: Vec<SourceSummary>,
     compression: String,
     cluster: u32,
-    layout: Layout,
+    optimize: Optimize,
     keep: Vec<String>,
     volumes: Vec<VolumeSummary>,
     policy: adamant_contract::policy::Policy,
@@ -73,7 +73,7 @@ impl Summary {
                 .collect(),
             compression: compression(definition.root.compression),
             cluster: definition.root.cluster,
-            layout: definition.root.layout,
+            optimize: definition.root.optimize,
             keep: definition.keep.clone(),
             volumes: definition
                 .volumes
@@ -220,14 +220,14 @@ impl fmt::Display for Summary {
             }
             None => writeln!(f, "epoch      none: modification times stay as they are")?,
         }
-        let layout = if self.layout == Layout::Smallest {
-            "; smallest layout"
+        let optimize = if self.optimize == Optimize::Size {
+            "; optimized for size"
         } else {
             ""
         };
         writeln!(
             f,
-            "root       {}; clusters of {} KiB{layout}",
+            "root       {}; clusters of {} KiB{optimize}",
             self.compression,
             self.cluster >> 10
         )?;

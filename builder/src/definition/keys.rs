@@ -215,10 +215,10 @@ section! {
         /// read it (6.10 and configured), else lz4hc.
         compression: String = "string", "`auto`";
         /// Largest compressed cluster: a power of two from 4K to 1M. Larger ones compress better and read slower.
-        cluster: String = "size", "`64K`, or `128K` for the smallest layout";
-        /// `updates`: what two versions have in common stands in the same blocks, so that an update is small. `smallest`: some 15 % less, equal files
-        /// once; an update brings nearly all of it again, and single small files are read slower.
-        layout: String = "string", "`updates`";
+        cluster: String = "size", "`64K`, or `128K` with `optimize = \"size\"`";
+        /// `updates`: content that two versions share is in the same blocks, so updates are small. `size`: the image is about 15 % smaller and holds
+        /// equal files once, but an update transfers nearly all of it, and single small files are read more slowly.
+        optimize: String = "string", "`updates`";
     }
 }
 

@@ -334,8 +334,8 @@ pub struct Root {
     pub compression: Compression,
     /// Largest compressed cluster in bytes, a power of two from 4096 to 1 MiB.
     pub cluster: u32,
-    /// Where contents go.
-    pub layout: Layout,
+    /// Whether block positions favour small updates or a small image.
+    pub optimize: Optimize,
 }
 
 impl Default for Root {
@@ -343,20 +343,20 @@ impl Default for Root {
         Root {
             compression: Compression::Auto,
             cluster: 64 << 10,
-            layout: Layout::Updates,
+            optimize: Optimize::Updates,
         }
     }
 }
 
-/// What the root's layout is made for.
+/// The goal of the root file system's layout: small updates or a small image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Layout {
-    /// Small changes change few blocks.
+pub enum Optimize {
+    /// A small change of the input changes few blocks.
     #[default]
     Updates,
-    /// The least bytes; every change changes most of them.
-    Smallest,
+    /// The image is as small as possible; every change of the input changes most blocks.
+    Size,
 }
 
 /// Which compression the root gets.

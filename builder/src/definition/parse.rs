@@ -11,7 +11,7 @@ use toml::Spanned;
 use super::mirror::Mirror;
 use super::text::Text;
 use super::{
-    Compression, Debian, Definition, Dir, FileEntry, FileKind, Kernel, Layout, Limits, Origin,
+    Compression, Debian, Definition, Dir, FileEntry, FileKind, Kernel, Limits, Optimize, Origin,
     Root, Source, Volume, keys, unknown, values,
 };
 use crate::error::{Error, Result};
@@ -531,8 +531,8 @@ impl Reader<'_> {
     }
 
     fn root(&self, root: Option<&Spanned<keys::Root>>) -> Result<Root> {
-        /// What is read is always a whole cluster; here, small files share one.
-        const SMALLEST_CLUSTER: u32 = 128 << 10;
+        /// Small files share clusters when the image is optimized for size.
+        const OPTIMIZED_CLUSTER: u32 = 128 << 10;
         let default = Root::default();
         let Some(root) = root.map(Spanned::get_ref) else {
             return Ok(default);
@@ -543,21 +543,24 @@ impl Reader<'_> {
             .map_or(Ok(default.compression), |text| {
                 self.checked(text, |text| values::compression(text))
             })?;
-        let layout = root.layout.as_ref().map_or(Ok(default.layout), |text| {
-            self.checked(text, |text| values::layout(text))
-        })?;
-        if let Some(written) = root
-            .layout
+        let optimize = root
+            .optimize
             .as_ref()
-            .filter(|_| layout == Layout::Smallest && compression == Compression::None)
+            .map_or(Ok(default.optimize), |text| {
+                self.checked(text, |text| values::optimize(text))
+            })?;
+        if let Some(written) = root
+            .optimize
+            .as_ref()
+            .filter(|_| optimize == Optimize::Size && compression == Compression::None)
         {
             return Err(self.error(
                 written,
-                "layout \"smallest\" is a compressed one (choose another compression than none)",
+                "optimize = \"size\" needs compression (use another compression than none)",
             ));
         }
-        let usual = if layout == Layout::Smallest {
-            SMALLEST_CLUSTER
+        let usual = if optimize == Optimize::Size {
+            OPTIMIZED_CLUSTER
         } else {
             default.cluster
         };
@@ -567,7 +570,7 @@ impl Reader<'_> {
         Ok(Root {
             compression,
             cluster,
-            layout,
+            optimize,
         })
     }
 

@@ -432,6 +432,16 @@ fn mistakes_that_do_not_depend_on_each_other_are_told_at_once() {
 }
 
 #[test]
+fn a_renamed_key_is_refused_with_its_new_name() {
+    let error = parse(&format!("{GOOD}[root]\nlayout = \"smallest\"\n")).unwrap_err();
+    let told =
+        "7:1: key `layout` was renamed to `optimize` (write optimize = \"updates\" or \"size\")";
+    assert!(error.message().contains(told), "{error}");
+    let error = parse(&format!("{GOOD}[root]\noptimize = \"smallest\"\n")).unwrap_err();
+    assert!(error.message().contains("use updates or size"), "{error}");
+}
+
+#[test]
 fn columns_count_characters_and_lines_survive_windows_line_ends() {
     let error = parse("[image]\r\nid = \"web\"\r\nversion = \"é1\" # é\r\n").unwrap_err();
     assert!(error.message().contains(":3:11: "), "{error}");

@@ -1,5 +1,4 @@
-//! Every key that nobody knows, in one go. Serde stops at the first one; a person who renamed three
-//! keys wants to hear of all three.
+//! Reports every unknown key of a definition at once. Serde stops at the first one.
 
 use toml::de::{DeTable, DeValue};
 
@@ -7,7 +6,11 @@ use super::keys::{self, Section};
 use super::text::Text;
 use crate::error::Error;
 
-/// What may stand at the top, in the order of [`keys::File`].
+/// Keys that had another name before, with the new name and the values to write.
+const RENAMED: &[(&str, &str, &str, &str)] =
+    &[("[root]", "layout", "optimize", "\"updates\" or \"size\"")];
+
+/// The tables of a definition, in the order of [`keys::File`].
 const TABLES: &[(&str, Option<&Section>)] = &[
     ("image", Some(&keys::Image::SECTION)),
     ("source", Some(&keys::Source::SECTION)),
@@ -29,7 +32,7 @@ const TABLES: &[(&str, Option<&Section>)] = &[
     ("limits", Some(&keys::Limits::SECTION)),
 ];
 
-/// One error for each, in the order of the file; none where the text is no TOML.
+/// One error for each unknown key, in the order of the file; none if the text is not TOML.
 pub fn errors(text: &Text) -> Vec<Error> {
     let Ok(table) = DeTable::parse(text.text) else {
         return Vec::new();
@@ -42,7 +45,7 @@ pub fn errors(text: &Text) -> Vec<Error> {
                 key.span(),
                 text.unknown_key(key.span(), key.get_ref(), &names),
             )),
-            Some((_, Some(section))) => look(text, section, value.get_ref(), &mut found),
+            Some((_, Some(section))) => check_keys(text, section, value.get_ref(), &mut found),
             Some((_, None)) => {}
         }
     }
@@ -50,8 +53,8 @@ pub fn errors(text: &Text) -> Vec<Error> {
     found.into_iter().map(|(_, error)| error).collect()
 }
 
-/// A table, or each of a list of tables. What is neither is for serde to complain about.
-fn look(
+/// Checks the keys of a table, or of each table in a list. Serde reports any other value.
+fn check_keys(
     text: &Text,
     section: &Section,
     value: &DeValue,
@@ -59,24 +62,31 @@ fn look(
 ) {
     if let Some(list) = value.as_array() {
         list.iter()
-            .for_each(|value| look(text, section, value.get_ref(), found));
+            .for_each(|value| check_keys(text, section, value.get_ref(), found));
     }
     let names: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
     for (key, value) in value.as_table().into_iter().flatten() {
         if !names.contains(&&**key.get_ref()) {
-            found.push((
-                key.span(),
-                text.unknown_key(key.span(), key.get_ref(), &names),
-            ));
+            let renamed = RENAMED
+                .iter()
+                .find(|(title, old, ..)| *title == section.title && *old == key.get_ref());
+            let error = match renamed {
+                Some((_, old, new, values)) => text.error(
+                    key.span(),
+                    format!("key `{old}` was renamed to `{new}` (write {new} = {values})"),
+                ),
+                None => text.unknown_key(key.span(), key.get_ref(), &names),
+            };
+            found.push((key.span(), error));
         }
         if section.title == keys::Source::SECTION.title
             && key.get_ref() == "debian"
             && value.get_ref().is_table()
         {
-            look(text, &keys::Debian::SECTION, value.get_ref(), found);
+            check_keys(text, &keys::Debian::SECTION, value.get_ref(), found);
         }
         if section.title == keys::Seal::SECTION.title && key.get_ref() == "allow" {
-            look(text, &keys::Allow::SECTION, value.get_ref(), found);
+            check_keys(text, &keys::Allow::SECTION, value.get_ref(), found);
         }
     }
 }

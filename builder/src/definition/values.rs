@@ -1,7 +1,7 @@
 //! The small languages inside a definition's strings: sizes, durations, dates, names. Each function
 //! says in one phrase what is wrong and what to write instead.
 
-use super::{Compression, Layout};
+use super::{Compression, Optimize};
 
 /// Bytes: a whole number and K, M, G or T (powers of 1024), or none of them.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -107,13 +107,13 @@ pub fn compression(text: &str) -> Result<Compression, String> {
     })
 }
 
-/// The root's layout.
-pub fn layout(text: &str) -> Result<Layout, String> {
+/// The value of `[root] optimize`.
+pub fn optimize(text: &str) -> Result<Optimize, String> {
     match text {
-        "updates" => Ok(Layout::Updates),
-        "smallest" => Ok(Layout::Smallest),
+        "updates" => Ok(Optimize::Updates),
+        "size" => Ok(Optimize::Size),
         _ => Err(format!(
-            "layout {text:?} is not known (use updates or smallest)"
+            "optimize {text:?} is not known (use updates or size)"
         )),
     }
 }

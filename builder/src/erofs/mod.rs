@@ -45,7 +45,7 @@ pub struct Options {
     /// Largest compressed cluster, bytes: a power of two from 4096 to 1 MiB.
     pub cluster: u32,
     /// Where contents go.
-    pub layout: crate::definition::Layout,
+    pub optimize: crate::definition::Optimize,
     /// File system UUID, text order.
     pub uuid: [u8; 16],
     /// Volume label, at most 15 bytes.

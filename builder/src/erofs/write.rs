@@ -14,7 +14,7 @@ use super::previous::{self, Previous, Want};
 use super::small::Small;
 use super::xattr;
 use super::{Options, Sink, Written};
-use crate::definition::{Compression, Layout};
+use crate::definition::{Compression, Optimize};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Content, Kind, Node, Tree};
 
@@ -37,14 +37,14 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     let mut out = Out::new(&mut append);
 
     let mut small = Small::new(&options.spool)?;
-    let smallest = options.layout == Layout::Smallest;
+    let smallest = options.optimize == Optimize::Size;
     if smallest && settings.algorithm.is_none() {
         return Err(Error::new("the smallest layout is a compressed one"));
     }
     if smallest && previous.is_some() {
         return Err(
             Error::new("in the smallest layout nothing stays where it was")
-                .hint("leave --previous away, or [root] layout"),
+                .hint("leave out --reference, or [root] optimize"),
         );
     }
     let fragments = if smallest {

@@ -1,6 +1,6 @@
 //! Which compression the root gets: what the image's own kernel can read.
 
-use crate::definition::{Compression, Layout, ZSTD_LEVEL};
+use crate::definition::{Compression, Optimize, ZSTD_LEVEL};
 use crate::error::{Error, Result};
 use crate::initramfs::{Configured, Kernel};
 
@@ -39,9 +39,13 @@ pub fn choose(wanted: Compression, kernel: Option<&Kernel>) -> Result<Compressio
     }
 }
 
-/// Whether the image's kernel can read this layout, compressed like this.
-pub fn check_layout(layout: Layout, settled: Compression, kernel: Option<&Kernel>) -> Result<()> {
-    let Some(kernel) = kernel.filter(|_| layout == Layout::Smallest) else {
+/// Refuses `optimize = "size"` if the image's kernel cannot read it with this compression.
+pub fn check_optimize(
+    optimize: Optimize,
+    settled: Compression,
+    kernel: Option<&Kernel>,
+) -> Result<()> {
+    let Some(kernel) = kernel.filter(|_| optimize == Optimize::Size) else {
         return Ok(());
     };
     // Fragments came with 6.1, and are compressed (the kernel's fs/erofs/super.c,
@@ -53,10 +57,10 @@ pub fn check_layout(layout: Layout, settled: Compression, kernel: Option<&Kernel
             "it came with Linux 6.1"
         };
         return Err(Error::new(format!(
-            "root.layout: kernel {} can't read the smallest layout ({why})",
+            "root.optimize: kernel {} can't read an image optimized for size ({why})",
             kernel.release
         ))
-        .hint("write layout = \"updates\""));
+        .hint("write optimize = \"updates\""));
     }
     Ok(())
 }

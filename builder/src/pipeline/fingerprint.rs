@@ -235,12 +235,12 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
             }
         }
     }
-    if let Some(previous) = &options.previous {
+    if let Some(reference) = &options.reference {
         // Not by the time of its inode: where it is in OUT, building gives it another name there.
-        let meta = fs::metadata(previous).context(|| previous.display().to_string())?;
+        let meta = fs::metadata(reference).context(|| reference.display().to_string())?;
         take(&format!(
-            "previous {} {}:{} {} {:?}",
-            previous.display(),
+            "reference {} {}:{} {} {:?}",
+            reference.display(),
             meta.dev(),
             meta.ino(),
             meta.len(),

@@ -57,8 +57,8 @@ pub struct Options {
     pub use_cache: bool,
     /// Signs with the keys of this folder instead of the definition's.
     pub keys: Option<PathBuf>,
-    /// An image whose places are kept, or the OUT of one.
-    pub previous: Option<PathBuf>,
+    /// The reference image whose block positions are reused, or its OUT folder.
+    pub reference: Option<PathBuf>,
     /// Leaves what would be signed unsigned, for `adamant sign`.
     pub unsigned: bool,
     /// A page that shows where time went.
@@ -101,16 +101,16 @@ pub fn run(options: &Options, output: &Output) -> Result<PathBuf> {
     });
     reproduce::sweep(&out);
     // Now: a folder with one image in it may be the one that this build puts another into.
-    let previous = options
-        .previous
+    let reference = options
+        .reference
         .as_deref()
         .map(selection::root_path)
         .transpose()?;
-    if let Some(previous) = previous.as_deref().filter(|_| options.check) {
-        stays_for_check(previous, &out, &definition)?;
+    if let Some(reference) = reference.as_deref().filter(|_| options.check) {
+        refuse_replaced_reference(reference, &out, &definition)?;
     }
     let options = &Options {
-        previous,
+        reference,
         ..options.clone()
     };
     let question = fingerprint::Question::of(&definition, &out, options);
@@ -198,14 +198,14 @@ pub fn boot_folder(cache: &Path, definition: &Path) -> PathBuf {
     cache.join("boot").join(hex::encode(&digest[..8]))
 }
 
-/// The second build needs the image before as much as the first.
-fn stays_for_check(previous: &Path, out: &Path, definition: &Definition) -> Result<()> {
+/// Refuses `--check` if the first build replaces the reference image that the second build needs.
+fn refuse_replaced_reference(reference: &Path, out: &Path, definition: &Definition) -> Result<()> {
     let replaced = out.join(format!("{}.root.erofs", definition.stem()));
-    match (previous.canonicalize(), replaced.canonicalize()) {
+    match (reference.canonicalize(), replaced.canonicalize()) {
         (Ok(path), Ok(replaced)) if path == replaced => {
             let why = "this build would replace it, so that --check could not build from it again";
             Err(
-                Error::new(format!("--previous {}: {why}", previous.display()))
+                Error::new(format!("--reference {}: {why}", reference.display()))
                     .hint("raise [image] version, or put the artifacts elsewhere with --output"),
             )
         }

@@ -105,10 +105,10 @@ fn attempt(
         None
     };
     // Before anything is put into OUT, where it may be.
-    let previous = options
-        .previous
+    let reference = options
+        .reference
         .as_deref()
-        .map(|path| clock.time("previous", || previous(path)))
+        .map(|path| clock.time("reference", || read_reference(path)))
         .transpose()?;
     let mut tree = clock.time("sources", || load(definition, &surroundings, sources))?;
     let epoch = definition
@@ -146,7 +146,7 @@ fn attempt(
 
     let kernel = initramfs::find_kernel(&tree)?;
     let compression = compression::choose(definition.root.compression, kernel.as_ref())?;
-    compression::check_layout(definition.root.layout, compression, kernel.as_ref())?;
+    compression::check_optimize(definition.root.optimize, compression, kernel.as_ref())?;
     let initramfs = match &kernel {
         Some(kernel) => {
             let certificate = signers
@@ -207,14 +207,14 @@ fn attempt(
             &tree,
             definition,
             compression,
-            previous.clone(),
+            reference.clone(),
             means,
             &root_file,
             &tree_file,
         )
     })?;
-    if previous.is_some() && !root.written.stays {
-        output.warn("the places of the previous image would have made this one more than 1 % larger: everything was placed anew", None);
+    if reference.is_some() && !root.written.stays {
+        output.warn("with the block positions of the reference image this image would be more than 1 % larger, so they were not reused", None);
     }
 
     staging.sync(&root_name, &root_file);
@@ -327,7 +327,7 @@ fn attempt(
         epoch,
         kernel.as_ref(),
         compression,
-        previous.as_deref(),
+        reference.as_deref(),
         &root,
         list,
     )?;
@@ -363,11 +363,11 @@ fn attempt(
     })
 }
 
-/// The image whose places are kept.
-fn previous(path: &Path) -> Result<Arc<Previous>> {
-    let what = || format!("--previous {}", path.display());
+/// Reads the reference image.
+fn read_reference(path: &Path) -> Result<Arc<Previous>> {
+    let what = || format!("--reference {}", path.display());
     let file = File::open(path).and_then(Part::whole).context(what)?;
-    let hint = "give an OUT folder or a .root.erofs that adamant built; without --previous the image is as good, and a little more of it new to servers";
+    let hint = "name an OUT folder or a .root.erofs that adamant built, or leave out --reference: the image is then as good, but the update is larger";
     Ok(Arc::new(
         Previous::read(file)
             .context(what)
@@ -479,7 +479,7 @@ fn describe(
     epoch: Option<i64>,
     kernel: Option<&Kernel>,
     compression: crate::definition::Compression,
-    previous: Option<&Previous>,
+    reference: Option<&Previous>,
     root: &root::Root,
     artifacts: Vec<Artifact>,
 ) -> Result<Manifest> {
@@ -498,8 +498,8 @@ fn describe(
             tree_blocks: root.tree_blocks,
             compression: compression::name(compression),
             cluster: definition.root.cluster,
-            layout: definition.root.layout,
-            previous: previous.map(|previous| hex::encode(&previous.sha256)),
+            optimize: definition.root.optimize,
+            reference: reference.map(|reference| hex::encode(&reference.sha256)),
             inodes: root.written.inodes,
             content: root.written.content,
         },

@@ -60,7 +60,7 @@ pub fn write(
     let options = erofs::Options {
         compression,
         cluster: definition.root.cluster,
-        layout: definition.root.layout,
+        optimize: definition.root.optimize,
         uuid: verity::uuid_from(b"adamant erofs uuid\0", id),
         label: id.chars().take(LABEL_BYTES).collect(),
         jobs: means.jobs,

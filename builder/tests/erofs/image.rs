@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use adamant::definition::{Compression, Layout};
+use adamant::definition::{Compression, Optimize};
 use adamant::erofs::read::Image;
 use adamant::erofs::{self, BLOCK, Options, Previous, Sink, Written};
 use adamant::io::part::Part;
@@ -36,18 +36,18 @@ pub fn write(
     jobs: usize,
     path: &Path,
 ) -> adamant::Result<()> {
-    write_as(Layout::Updates, tree, compression, cluster, jobs, path)
+    write_as(Optimize::Updates, tree, compression, cluster, jobs, path)
 }
 
 pub fn write_as(
-    layout: Layout,
+    optimize: Optimize,
     tree: &Tree,
     compression: Compression,
     cluster: u32,
     jobs: usize,
     path: &Path,
 ) -> adamant::Result<()> {
-    let options = options(layout, compression, cluster, jobs);
+    let options = options(optimize, compression, cluster, jobs);
     erofs::write(
         tree,
         &options,
@@ -67,7 +67,7 @@ pub fn write_over(
 ) -> adamant::Result<Written> {
     let options = Options {
         previous: Some(previous.clone()),
-        ..options(Layout::Updates, compression, cluster, jobs)
+        ..options(Optimize::Updates, compression, cluster, jobs)
     };
     erofs::write(
         tree,
@@ -76,12 +76,12 @@ pub fn write_over(
     )
 }
 
-fn options(layout: Layout, compression: Compression, cluster: u32, jobs: usize) -> Options {
+fn options(optimize: Optimize, compression: Compression, cluster: u32, jobs: usize) -> Options {
     let (uuid, label) = ([7; 16], "test".to_owned());
     Options {
         compression,
         cluster,
-        layout,
+        optimize,
         uuid,
         label,
         jobs,

@@ -12,7 +12,7 @@ use adamant_skip::skip;
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
 
-use adamant::definition::{Compression, Layout};
+use adamant::definition::{Compression, Optimize};
 use adamant::erofs::BLOCK;
 use adamant::tree::{Kind, Meta, Tree};
 
@@ -75,7 +75,7 @@ fn the_smallest_layout_holds_every_oddity_and_what_is_equal_once() {
         .into_iter()
         .filter(|(compression, _)| *compression != Compression::None)
     {
-        write_as(Layout::Smallest, &tree, compression, cluster, 2, &image).unwrap();
+        write_as(Optimize::Size, &tree, compression, cluster, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
         if may_mount() {
             let mounted = Mounted::new(&image, scratch.0.join("mount"));
@@ -101,7 +101,7 @@ fn the_smallest_layout_holds_every_oddity_and_what_is_equal_once() {
             )
             .unwrap();
         }
-        write_as(Layout::Smallest, &tree, Compression::Lz4, 65536, 2, &image).unwrap();
+        write_as(Optimize::Size, &tree, Compression::Lz4, 65536, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
         assert!(std::fs::metadata(&image).unwrap().len() < 330_000);
         if may_mount() {
@@ -195,8 +195,8 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
         write(&tree, compression, 65536, 7, &many).unwrap();
         assert!(std::fs::read(&one).unwrap() == std::fs::read(&many).unwrap());
         if compression != Compression::None {
-            write_as(Layout::Smallest, &tree, compression, 65536, 1, &one).unwrap();
-            write_as(Layout::Smallest, &tree, compression, 65536, 7, &many).unwrap();
+            write_as(Optimize::Size, &tree, compression, 65536, 1, &one).unwrap();
+            write_as(Optimize::Size, &tree, compression, 65536, 7, &many).unwrap();
             assert!(std::fs::read(one).unwrap() == std::fs::read(many).unwrap());
         }
     }
@@ -372,11 +372,11 @@ fn damaged_images_are_refused_or_read_without_a_panic() {
     let mut random = Random(9);
     let mut refused = 0;
     for (seed, layout) in [
-        (3, Layout::Updates),
-        (5, Layout::Updates),
-        (11, Layout::Updates),
-        (5, Layout::Smallest),
-        (11, Layout::Smallest),
+        (3, Optimize::Updates),
+        (5, Optimize::Updates),
+        (11, Optimize::Updates),
+        (5, Optimize::Size),
+        (11, Optimize::Size),
     ] {
         write_as(layout, &generated(seed), Compression::Lz4, 16384, 2, &path).unwrap();
         let good = std::fs::read(&path).unwrap();

@@ -94,7 +94,7 @@ fn write(arguments: &[String]) -> Result<()> {
     let options = Options {
         compression: definition.root.compression,
         cluster: definition.root.cluster,
-        layout: definition.root.layout,
+        optimize: definition.root.optimize,
         uuid: verity::uuid_from(b"bench", "bench"),
         label: "bench".to_owned(),
         jobs,

@@ -143,8 +143,8 @@ impl Elsewhere {
         if let Some(keys) = &options.keys {
             command.arg("--keys").arg(absolute(keys)?);
         }
-        if let Some(previous) = &options.previous {
-            command.arg("--previous").arg(absolute(previous)?);
+        if let Some(reference) = &options.reference {
+            command.arg("--reference").arg(absolute(reference)?);
         }
         if options.unsigned {
             command.arg("--unsigned");

@@ -264,7 +264,7 @@ pub fn text(changed: &[Changed]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definition::{Compression, Layout};
+    use crate::definition::{Compression, Optimize};
     use crate::tree::{Content, Kind, Meta, Time, Tree};
 
     struct Disk(Vec<u8>);
@@ -315,7 +315,7 @@ mod tests {
         let options = crate::erofs::Options {
             compression: Compression::None,
             cluster: 65536,
-            layout: Layout::Updates,
+            optimize: Optimize::Updates,
             uuid: [0; 16],
             label: "x".to_owned(),
             jobs: 1,
