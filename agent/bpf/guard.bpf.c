@@ -25,7 +25,7 @@ enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 
 #define UNUSED 0x7fffffffffffffffull
 
 /* What a device number is: bits. */
-enum device {
+enum device_flags {
 	VOLUME = 1,  /* a volume's super block */
 	FIXED = 2,   /* a super block whose mounts stay where they are: the kernel's own file systems */
 	MEMORY = 4,  /* of them, one below which anything may be mounted: nothing in it can run or is the image's */
@@ -36,39 +36,41 @@ enum device {
 
 /* What the agent decided: all 0 until the seal, which writes it once and freezes it; `root` says whether it has. Lists are sorted, and what is unused
  * in them stands behind everything, with all bits but the sign. */
-const volatile struct decide {
-	u32 root;              /* the image */
-	u32 run;               /* /run */
-	u32 host;              /* the host's mount namespace */
-	u32 allowances;
+const volatile struct guard_config {
+	u32 root_device;       /* the verified root; 0 until the seal */
+	u32 run_device;        /* /run */
+	u32 host_namespace;    /* inode number of PID 1's mount namespace */
+	enum allowance allowances;
 	/* Programs of the image, by inode: systemd-shutdown, adamant-agent, systemd, systemd-executor, kmod, udevadm (which is systemd-udevd, too), and
 	 * systemd-modules-load. */
 	u64 shutdown, agent, manager, executor, kmod, udev, modules_load;
-	s64 built;             /* seconds since 1970: the clock does not go behind it */
+	s64 build_time;             /* seconds since 1970: the clock does not go behind it */
 	u64 black_box;         /* the agent's own partition, in which it tells of the end; 0 without one */
-	u64 marks;             /* a bit for each interpreter, see mark: 0 where scripts are allowed */
+	u64 interpreter_bloom;             /* a bit for each interpreter, see mark: 0 where scripts are allowed */
 	u64 devices[64];       /* device << 32 | what it is */
-	u64 places[16];        /* device << 32 | inode of a folder below which anything may be mounted */
-	u64 own[128];          /* device << 32 | inode of folders on volumes that are the agent's alone, and of the files in them */
+	u64 mount_points[16];        /* device << 32 | inode of a folder below which anything may be mounted */
+	u64 agent_owned[128];          /* device << 32 | inode of folders on volumes that are the agent's alone, and of the files in them */
 	u64 interpreters[32];  /* programs of the image that read no scripts from elsewhere, by inode */
 	u64 clocks[16];        /* programs of the image that set the clock, by inode */
-} decide = {};
+} config = {};
 
 u64 denials[HOOKS] = {};
 
 struct event {
 	u64 time;              /* nanoseconds since the kernel started */
-	u32 pid, uid, hook, device;
+	u32 pid, uid;
+	enum hook hook;
+	u32 device;
 	u64 inode;
 	char comm[16], parent[24], name[40];
 };
 
-struct { int unused; } events __attribute__((section(".maps"), used)) = {};
+struct { struct event record; } events __attribute__((section(".maps"), used)) = {};
 
 #define INLINE static inline __attribute__((always_inline))
 /* 64 bits: newer verifiers look at all of them, and half of a -1 is a large number. */
 #define PROGRAM_OR(name, otherwise) INLINE s64 name##_sealed(u64 *ctx); \
-	__attribute__((section("lsm/" #name), used)) s64 name(u64 *ctx) { return decide.root ? name##_sealed(ctx) : (otherwise); } \
+	__attribute__((section("lsm/" #name), used)) s64 name(u64 *ctx) { return config.root_device ? name##_sealed(ctx) : (otherwise); } \
 	INLINE s64 name##_sealed(u64 *ctx)
 #define PROGRAM(name) PROGRAM_OR(name, 0)
 /* A function of its own, so that its loop is checked once and not with each caller. */
@@ -101,7 +103,7 @@ INLINE void read_name(struct name *name, const char *from)
 }
 
 /* Counts a denial, and tells of it where there is room. */
-FUNCTION(deny) void deny(u32 hook, u32 device, u64 inode, u64 name)
+FUNCTION(deny) void deny(enum hook hook, u32 device, u64 inode, u64 name)
 {
 	if (hook < HOOKS)
 		__sync_fetch_and_add(&denials[hook], 1);
@@ -149,9 +151,9 @@ FUNCTION(deny_file) void deny_file(u32 hook, struct file *file) { deny_inode(hoo
 	list[at_]; })
 
 /* What this device is, as bits. */
-FUNCTION(kind_of) u32 kind_of(u32 device)
+FUNCTION(kind_of) enum device_flags kind_of(u32 device)
 {
-	u64 found = LAST(decide.devices, (u64)device << 32 | 0xffffffff);
+	u64 found = LAST(config.devices, (u64)device << 32 | 0xffffffff);
 	return found >> 32 == device && found != UNUSED ? found : 0;
 }
 
@@ -181,7 +183,7 @@ INLINE u64 type_of(struct super_block *sb)
 	return (u64)READ(type, name);
 }
 
-INLINE int allowed(enum allowance what) { return (decide.allowances & what) != 0; }
+INLINE int allowed(enum allowance what) { return (config.allowances & what) != 0; }
 
 /* --- who asks */
 
@@ -191,7 +193,7 @@ INLINE u64 program_of(struct task_struct *task)
 	struct mm_struct *mm = READ(task, mm);
 	struct file *file = READ(mm, exe_file);
 	struct inode *inode = READ(file, f_inode);
-	return device_of(inode) == decide.root ? READ(inode, i_ino) : 0;
+	return device_of(inode) == config.root_device ? READ(inode, i_ino) : 0;
 }
 
 INLINE u64 program(void) { return program_of(bpf_get_current_task_btf()); }
@@ -200,16 +202,16 @@ INLINE int is_init(void) { return bpf_get_current_task_btf()->tgid == 1; }
 FUNCTION(shutting_down) int shutting_down(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	if (!decide.shutdown || program_of(task) != decide.shutdown)
+	if (!config.shutdown || program_of(task) != config.shutdown)
 		return 0;
 	struct task_struct *parent = READ(task, real_parent);
-	return task->tgid == 1 || (READ(parent, tgid) == 1 && program_of(parent) == decide.shutdown);
+	return task->tgid == 1 || (READ(parent, tgid) == 1 && program_of(parent) == config.shutdown);
 }
 /* PID 1 that is none of the image's programs is the agent that has not handed over yet: from then on, what PID 1 becomes is checked. */
 INLINE int is_booting(void) { return is_init() && !program(); }
 /* The two that take the tree of mounts to pieces: the agent when it hands over, and systemd-shutdown. */
 INLINE int is_at_an_end(void) { return is_booting() || shutting_down(); }
-INLINE int is_agent(void) { return (decide.agent && program() == decide.agent) || is_booting(); }
+INLINE int is_agent(void) { return (config.agent && program() == config.agent) || is_booting(); }
 
 /* PID 1, and what it forks for its own work, such as generators: they are of its session, which nobody can join; services get their own. */
 INLINE int is_inits_own(void)
@@ -251,14 +253,14 @@ INLINE int in_host(void)
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct nsproxy *namespaces = READ(task, nsproxy);
 	struct mnt_namespace *mounts = READ(namespaces, mnt_ns);
-	return READ(mounts, ns.inum) == decide.host;
+	return READ(mounts, ns.inum) == config.host_namespace;
 }
 
 INLINE int may_run(struct inode *inode)
 {
 	struct super_block *sb = inode->i_sb;
 	u32 device = sb->s_dev;
-	if (device == decide.root || is(device, EXECUTE))
+	if (device == config.root_device || is(device, EXECUTE))
 		return 1;
 	return allowed(CONTAINERS) && sb->s_magic == OVERLAYFS_MAGIC && !in_host();
 }
@@ -266,7 +268,7 @@ INLINE int may_run(struct inode *inode)
 /* systemd-executor starts a service as its input says, and may therefore put itself into any cgroup. Only systemd starts it. */
 INLINE int is_executor_by_hand(struct inode *inode)
 {
-	return decide.executor && inode->i_ino == decide.executor && device_of(inode) == decide.root && program() != decide.manager;
+	return config.executor && inode->i_ino == config.executor && device_of(inode) == config.root_device && program() != config.manager;
 }
 
 /* Programs, scripts and interpreters, each when it is opened to be run. */
@@ -379,7 +381,7 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 INLINE int is_in_host(struct mount *mount)
 {
 	struct mnt_namespace *namespace = READ(mount, mnt_ns);
-	return READ(namespace, ns.inum) == decide.host;
+	return READ(namespace, ns.inum) == config.host_namespace;
 }
 
 FUNCTION(reaches_host) int reaches_host(struct mount *mount)
@@ -419,7 +421,7 @@ FUNCTION(in_place) int in_place(struct dentry *dentry)
 	u32 device = device_below(dentry);
 	for (int n = 0; n < 24; n++) {
 		u64 key = folder_key(device, READ(dentry, d_inode));
-		if (key && LAST(decide.places, key) == key)
+		if (key && LAST(config.mount_points, key) == key)
 			return 1;
 		struct dentry *parent = READ(dentry, d_parent);
 		if (parent == dentry)
@@ -455,19 +457,19 @@ FUNCTION(may_cover) int may_cover(struct path *path, const char *type)
 	if (is_at_an_end() || in_place(dentry))
 		return 1;
 	if (READ(dentry, d_parent) != dentry && is(device, MEMORY))
-		return device != decide.run || folder_of(dentry) == ANYBODY_S;
-	return type && device != decide.root && is_usual(type, dentry);
+		return device != config.run_device || folder_of(dentry) == ANYBODY_S;
+	return type && device != config.root_device && is_usual(type, dentry);
 }
 
 /* Whether mounts of this super block stay as the agent made them. */
-INLINE int stays(u32 device) { return device == decide.root || is(device, VOLUME | FIXED); }
+INLINE int stays(u32 device) { return device == config.root_device || is(device, VOLUME | FIXED); }
 
 /* systemd where it makes a service's namespace, and before it becomes the service: systemd-executor, or before systemd 254 a child of its own with a
  * session of its own, which those that enter the namespace of a running service do not have (`systemctl bind`). */
 INLINE int makes_a_service(void)
 {
 	u64 who = program();
-	return who && (decide.executor ? who == decide.executor : who == decide.manager && !is_inits_own());
+	return who && (config.executor ? who == config.executor : who == config.manager && !is_inits_own());
 }
 
 /* Whether what happens to this mount is seen by others than who does it: its namespace is used by others, too, or mounts propagate to another. Then it
@@ -485,7 +487,7 @@ FUNCTION(is_anothers) int is_anothers(struct mount *mount)
 INLINE int is_over_anothers(struct path *path)
 {
 	u32 device = device_below(READ(path, dentry));
-	return (device == decide.root || is(device, FIXED)) && is_anothers(AROUND(READ(path, mnt), struct mount, mnt));
+	return (device == config.root_device || is(device, FIXED)) && is_anothers(AROUND(READ(path, mnt), struct mount, mnt));
 }
 
 FUNCTION(deny_path) void deny_path(u32 hook, struct path *path)
@@ -583,7 +585,7 @@ PROGRAM(sb_kern_mount)
 	if (!device)
 		return 0;
 	u32 number = READ(device, bd_dev);
-	if (number == decide.root || is(number, VOLUME | DISK))
+	if (number == config.root_device || is(number, VOLUME | DISK))
 		return 0;
 	REFUSE(SB_KERN_MOUNT, number, 0, type_of(sb));
 }
@@ -619,7 +621,7 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 	u32 device = READ(sb, s_dev);
 	if (READ(sb, s_magic) == EFIVARFS_MAGIC)
 		return shutting_down() ? 0 : -EPERM;
-	if (device != decide.run) {
+	if (device != config.run_device) {
 		u32 kind = kind_of(device);
 		/* The way there leads through the root below the image's, which a mount namespace of one's own can be made to show. */
 		if (kind & PINS)
@@ -629,7 +631,7 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 		/* The agent's folder on a volume, and what is in it: by its own number, too, as a file that was opened by its handle may lie nowhere. */
 		struct dentry *parent = READ(dentry, d_parent);
 		u64 key = folder_key(device, READ(dentry, d_inode)), above = folder_key(device, READ(parent, d_inode));
-		return LAST(decide.own, key) != key && LAST(decide.own, above) != above ? 0 : is_agent() ? 0 : -EPERM;
+		return LAST(config.agent_owned, key) != key && LAST(config.agent_owned, above) != above ? 0 : is_agent() ? 0 : -EPERM;
 	}
 	switch (folder_of(dentry)) {
 	case ANYBODY_S:
@@ -638,7 +640,7 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 	case SYSTEMD_S:
 		return is_inits_own() ? 0 : -EPERM;
 	case KMOD_S:
-		return is_inits_own() || (decide.kmod && program() == decide.kmod && in_host()) ? 0 : -EPERM;
+		return is_inits_own() || (config.kmod && program() == config.kmod && in_host()) ? 0 : -EPERM;
 	case AGENT_S:
 		return is_agent() ? 0 : -EPERM;
 	}
@@ -687,13 +689,13 @@ PROGRAM(path_truncate)
 
 /* --- scripts */
 
-/* One of 64 bits for an inode, so that most programs are known for no interpreters without a look at the list. agent/src/boot/seal/decide.rs has the same. */
-INLINE u64 mark(u64 inode) { return 1ull << (inode * 0x9e3779b97f4a7c15 >> 58); }
+/* One of 64 bits for an inode, so that most programs are known for no interpreters without a look at the list. agent/src/boot/seal/config.rs has the same. */
+INLINE u64 bloom_bit(u64 inode) { return 1ull << (inode * 0x9e3779b97f4a7c15 >> 58); }
 
 /* Whether this program is an interpreter, and what is in a file that is not the image's may have been put there by somebody, for it to run. */
 FUNCTION(may_be_a_script) int may_be_a_script(struct file *file, u64 program)
 {
-	if (LAST(decide.interpreters, program) != program)
+	if (LAST(config.interpreters, program) != program)
 		return 0;
 	struct inode *inode = READ(file, f_inode);
 	struct super_block *sb = READ(inode, i_sb);
@@ -727,7 +729,7 @@ INLINE int reads_a_script(struct file *file, u32 device)
 	if (!mm)
 		return 0;
 	struct file *runs = mm->exe_file;
-	if (!runs || !(decide.marks & mark(runs->f_inode->i_ino)) || device == decide.root)
+	if (!runs || !(config.interpreter_bloom & bloom_bit(runs->f_inode->i_ino)) || device == config.root_device)
 		return 0;
 	u64 who = program();
 	return who && may_be_a_script(file, who);
@@ -754,7 +756,7 @@ FUNCTION(is_sealed_in_cgroups) int is_sealed_in_cgroups(struct dentry *dentry)
 		return 0;
 	if (IS(&name, "cgroup.procs") || IS(&name, "cgroup.threads") || IS(&name, "tasks")) {
 		u64 who = program();
-		return !who || (who != decide.executor && who != decide.manager);
+		return !who || (who != config.executor && who != config.manager);
 	}
 	return IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || IS(&name, "freezer.state");
 }
@@ -766,7 +768,7 @@ PROGRAM(file_open)
 	struct inode *inode = file->f_inode;
 	struct super_block *sb = inode->i_sb;
 	u64 magic = sb->s_magic;
-	if (decide.marks && file->f_mode & FMODE_READ && reads_a_script(file, sb->s_dev))
+	if (config.interpreter_bloom && file->f_mode & FMODE_READ && reads_a_script(file, sb->s_dev))
 		REFUSE_FILE(FILE_OPEN, file);
 	if (magic == PROC_MAGIC && is_kernels_memory(file))
 		REFUSE_FILE(FILE_OPEN, file);
@@ -774,7 +776,7 @@ PROGRAM(file_open)
 		return 0;
 	u32 kind = inode->i_mode & S_IFMT;
 	if (kind == S_IFBLK) {
-		if (is(inode->i_rdev, DISK) || (decide.black_box && inode->i_rdev == decide.black_box && is_agent()) || shutting_down())
+		if (is(inode->i_rdev, DISK) || (config.black_box && inode->i_rdev == config.black_box && is_agent()) || shutting_down())
 			return 0;
 		REFUSE_FILE(FILE_OPEN, file);
 	}
@@ -948,7 +950,7 @@ INLINE int is_rooted_in_image(struct task_struct *task)
 {
 	struct fs_struct *fs = READ(task, fs);
 	struct dentry *dentry = READ(fs, root.dentry);
-	return device_below(dentry) == decide.root && READ(dentry, d_parent) == dentry;
+	return device_below(dentry) == config.root_device && READ(dentry, d_parent) == dentry;
 }
 
 /* Whether this task may load a module of the image: PID 1, the modprobe that the kernel itself starts, systemd-udevd and systemd-modules-load. */
@@ -960,13 +962,13 @@ FUNCTION(may_load) int may_load(void)
 		return 1;
 	if (!who || !is_rooted_in_image(task))
 		return 0;
-	if (who == decide.kmod) {
+	if (who == config.kmod) {
 		/* The kernel's threads start nothing but the kernel's helpers, and nobody becomes a child of theirs later. */
 		struct task_struct *parent = READ(task, real_parent);
 		return in_host() && (READ(parent, flags) & PF_KTHREAD) != 0;
 	}
-	int service = who == decide.udev || who == decide.modules_load ? service_of(task) : OTHER_SERVICE;
-	return (service == UDEVD && who == decide.udev) || (service == MODULES_LOAD && who == decide.modules_load);
+	int service = who == config.udev || who == config.modules_load ? service_of(task) : OTHER_SERVICE;
+	return (service == UDEVD && who == config.udev) || (service == MODULES_LOAD && who == config.modules_load);
 }
 
 /* Modules, firmware, kernels to be started next: only as files of the image; and modules only for whom may_load names. Where no module can be loaded any
@@ -977,7 +979,7 @@ PROGRAM(kernel_read_file)
 	u32 what = ctx[1];
 	if (is_null(ctx, 0))
 		REFUSE(KERNEL_READ_FILE, 0, 0, 0);
-	if (device_of(READ(file, f_inode)) == decide.root &&
+	if (device_of(READ(file, f_inode)) == config.root_device &&
 	    (!allowed(MODULES) || what == READING_FIRMWARE || what == READING_POLICY || what == READING_X509_CERTIFICATE || may_load()))
 		return 0;
 	REFUSE_FILE(KERNEL_READ_FILE, file);
@@ -1001,7 +1003,7 @@ PROGRAM(kernel_module_request)
 PROGRAM(netlink_send)
 {
 	struct sock *sock = (void *)ctx[0];
-	if (!allowed(MODULES) || READ(sock, sk_protocol) != NETLINK_KOBJECT_UEVENT || (decide.udev && program() == decide.udev))
+	if (!allowed(MODULES) || READ(sock, sk_protocol) != NETLINK_KOBJECT_UEVENT || (config.udev && program() == config.udev))
 		return 0;
 	REFUSE(NETLINK_SEND, 0, 0, 0);
 }
@@ -1010,7 +1012,7 @@ PROGRAM(netlink_send)
 PROGRAM(task_alloc)
 {
 	u64 flags = ctx[1];
-	if (!(flags & CLONE_INTO_CGROUP) || allowed(CONTAINERS) || is_init() || (decide.manager && program() == decide.manager))
+	if (!(flags & CLONE_INTO_CGROUP) || allowed(CONTAINERS) || is_init() || (config.manager && program() == config.manager))
 		return 0;
 	REFUSE(TASK_ALLOC, 0, 0, 0);
 }
@@ -1025,14 +1027,14 @@ PROGRAM(settime)
 	if (is_null(ctx, 0))
 		return 0;
 	const struct timespec64 *time = (void *)ctx[0];
-	if (time->tv_sec >= decide.built)
+	if (time->tv_sec >= config.build_time)
 		return 0;
 	REFUSE(SETTIME, 0, 0, 0);
 }
 
 /* --- other processes */
 
-INLINE int is_ours(struct task_struct *task) { return task->tgid == 1 || (decide.agent && program_of(task) == decide.agent); }
+INLINE int is_ours(struct task_struct *task) { return task->tgid == 1 || (config.agent && program_of(task) == config.agent); }
 
 PROGRAM(ptrace_access_check)
 {
@@ -1061,7 +1063,7 @@ PROGRAM(task_kill)
 		/* SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS */
 		if (signal > 31 || !(1u << signal & (1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 8 | 1u << 11 | 1u << 31)))
 			return 0;
-	} else if (!decide.agent || program_of(task) != decide.agent || is_init() || is_agent()) {
+	} else if (!config.agent || program_of(task) != config.agent || is_init() || is_agent()) {
 		return 0;
 	}
 	REFUSE(TASK_KILL, signal, task->tgid, task->comm);
@@ -1105,7 +1107,7 @@ PROGRAM(capable)
 	}
 	/* settimeofday(2) and clock_settime(2) have a hook, which knows the time. Adding an offset and the hardware's clock have none. */
 	u64 who = program();
-	if (call == NR_SETTIMEOFDAY || call == NR_CLOCK_SETTIME || (who && LAST(decide.clocks, who) == who) || is_at_an_end())
+	if (call == NR_SETTIMEOFDAY || call == NR_CLOCK_SETTIME || (who && LAST(config.clocks, who) == who) || is_at_an_end())
 		return 0;
 	REFUSE(CAPABLE, capability, 0, 0);
 }
@@ -1133,7 +1135,7 @@ INLINE int may_call(u32 command, const u32 *attributes)
 	/* What PID 1 loads is compiled into it: IPAddressDeny=, RestrictFileSystems= and their like. */
 	if (allowed(BPF_PROGRAMS) || is_init())
 		return 1;
-	if (!decide.executor || program() != decide.executor)
+	if (!config.executor || program() != config.executor)
 		return 0;
 	u32 kind = 0;
 	switch (command) {

@@ -1,15 +1,15 @@
-//! Makes the agent smaller in every initramfs: no tables for unwinding (some 170 KB), no reader of
-//! them (180 KB), and packed relative relocations (DT_RELR, some 60 KB).
+//! Linker flags that make the agent, and so every initramfs, smaller: no unwind tables (170 KB), no
+//! reader of debugging information (180 KB), and packed relative relocations (DT_RELR, 60 KB).
 //!
-//! A static program relocates itself with its own C library's code, which knows the packed form
-//! from glibc 2.36 on (Debian 12). With an older one it would crash at its first instruction, so
-//! the C library is asked.
+//! A static program relocates itself with the code of its own C library. glibc supports the packed
+//! form from 2.36 on (Debian 12); with an older one the program would crash at its first
+//! instruction, so the version is checked.
 
 use std::env;
 use std::process::Command;
 
-/// Tells the linker.
-pub fn link() {
+/// Prints the flags for Cargo.
+pub fn print_linker_flags() {
     let target = env::var("TARGET").unwrap_or_default();
     let target_is_linux = target.contains("-linux-");
     if target.ends_with("-linux-gnu")
@@ -19,8 +19,7 @@ pub fn link() {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
     println!("cargo:rustc-check-cfg=cfg(without_tables)");
-    // Only the profile for images is optimized for size, and only it aborts on a panic; tests
-    // unwind.
+    // Only the profile `agent` optimizes for size, and only it aborts on a panic. Tests unwind.
     if target_is_linux && env::var("OPT_LEVEL").is_ok_and(|level| level == "z") {
         let script = env::current_dir()
             .unwrap_or_default()
@@ -28,7 +27,7 @@ pub fn link() {
         println!("cargo:rerun-if-changed={}", script.display());
         println!("cargo:rustc-link-arg-bins=-Wl,--no-eh-frame-hdr");
         println!("cargo:rustc-link-arg-bins=-T{}", script.display());
-        // The agent's own `_Unwind_Backtrace` (src/unwinding.rs) before libgcc's.
+        // `_Unwind_Backtrace` of src/unwinding.rs takes precedence over libgcc's.
         println!("cargo:rustc-cfg=without_tables");
         println!("cargo:rustc-link-arg-bins=-Wl,-z,muldefs");
     }

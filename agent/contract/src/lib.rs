@@ -16,7 +16,7 @@
 //! | the record of boots on the disk | [`blackbox`] |
 //! | kernel events and device names | [`uevent`], [`modalias`] |
 //! | fixed paths and names | [`paths`] |
-//! | what the seal sets, and what the guard counts | [`sysctls`], [`guard_abi`] |
+//! | the kernel settings of the seal | [`sysctls`] |
 //!
 //! All input is hostile: parsers are bounded, return errors and never panic. This crate has no
 //! build script, no C code, no threads, no network and no `unsafe`.
@@ -29,7 +29,6 @@ pub mod cmdline;
 pub mod credentials;
 pub mod ext4;
 pub mod gpt;
-pub mod guard_abi;
 pub mod hex;
 pub mod modalias;
 pub mod paths;

@@ -17,7 +17,6 @@ use adamant_contract::report;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::{chdir, chroot, dup2_stderr, dup2_stdin, dup2_stdout, execve};
 
@@ -26,6 +25,7 @@ use super::{
     Context, Failure, credentials, firmware, history, identity, locate, root, systemd, verify,
 };
 use crate::kernel::clock::since_kernel_start;
+use crate::kernel::process;
 
 const STAGE: &str = "handover";
 /// What moves into the image.
@@ -233,21 +233,8 @@ fn enter(init: &str) -> io::Error {
         let _ = dup2_stdout(&console);
         let _ = dup2_stderr(&console);
     }
-    // SAFETY: the call takes numbers only; it marks descriptors, and closes none that is still in
-    // use here.
-    unsafe {
-        libc::close_range(
-            3,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
-        )
-    };
-    for signal in Signal::iterator() {
-        let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
-        // SAFETY: the default disposition runs no code of ours.
-        let _ = unsafe { sigaction(signal, &default) };
-    }
-    let _ = SigSet::empty().thread_set_mask();
+    process::close_other_descriptors_on_exec();
+    process::reset_signals();
     let Err(error) = execve(&program, &arguments, &environment());
     error.into()
 }

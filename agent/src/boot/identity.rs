@@ -18,13 +18,13 @@ use adamant_contract::hex;
 use adamant_contract::paths::{IDENTITY_DIR, SYSROOT};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::libc;
 use nix::mount::{MsFlags, mount};
 
 use super::credentials::Received;
 use super::root::MountedRoot;
 use super::volumes::{self, MountedVolumes};
 use super::{Context, Failure};
+use crate::kernel::process;
 
 /// Where what is bound over the image's /etc/machine-id lies: in memory, so that it keeps no volume
 /// busy and nothing on a volume changes it.
@@ -77,12 +77,7 @@ pub fn run(
 
 /// 16 bytes from the kernel, as a version 4 UUID in text order, as systemd makes its ids.
 pub fn random() -> io::Result<[u8; 16]> {
-    let mut bytes = [0u8; 16];
-    // SAFETY: the kernel writes at most the buffer's length.
-    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if Errno::result(length)? != 16 {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
+    let mut bytes: [u8; 16] = process::random_bytes()?;
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     Ok(bytes)
@@ -361,7 +356,7 @@ mod tests {
             assert!(bind(ID, root.path(), &kept).unwrap());
             assert_eq!(fs::read_to_string(&place).unwrap(), format!("{ID}\n"));
             let error = fs::write(&place, "other").unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+            assert_eq!(error.raw_os_error(), Some(nix::libc::EROFS));
         });
     }
 }

@@ -28,6 +28,8 @@
 //! }
 //! ```
 
+#![forbid(unsafe_code)]
+
 use std::convert::Infallible;
 use std::fmt;
 
@@ -177,19 +179,19 @@ fn boot(context: &mut Context) -> Result<Infallible, Failure> {
     if cfg!(feature = "mistake") {
         panic!("made on purpose");
     }
-    let begun = seal::begin(&mounted);
+    let tasks = seal::SealTasks::start(&mounted);
     let received = context.stage("credentials", |c| credentials::run(&mounted, c))?;
     let volumes = context.stage("volumes", |c| volumes::run(mounted, c))?;
     let identified = context.stage("identity", |c| identity::run(volumes, received, c))?;
     context.stage("drivers", |c| {
         c.catch_up();
-        seal::load_drivers(&begun, c);
+        tasks.wait_for_drivers(c);
         Ok(())
     })?;
     context.stage("history", |c| {
         history::look_back(c);
         Ok(())
     })?;
-    let sealed = context.stage("seal", |c| seal::run(identified, &begun, c))?;
+    let sealed = context.stage("seal", |c| tasks.seal(identified, c))?;
     handover::run(sealed, context)
 }

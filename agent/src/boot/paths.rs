@@ -7,11 +7,9 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use adamant_contract::gpt::{Guid, Refusal, disk};
-use nix::libc;
 
 use crate::kernel::block::{self, Disk};
 
@@ -20,8 +18,6 @@ const NAME_LIMIT: u64 = 256;
 /// Designators that are unique in the world (SPC-4, 7.8.6; NVMe base specification, 4.7.1). Not
 /// among them is `t10.`, which virtual machines make of what their owner writes.
 const UNIQUE: [&str; 4] = ["naa.", "eui.", "uuid.", "nvme."];
-// <linux/fs.h>
-const BLKROSET: libc::c_ulong = 0x125d;
 
 /// What a disk says that it is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -132,13 +128,7 @@ impl OtherPath {
 }
 
 fn read_only(device: &Path) -> io::Result<()> {
-    let file = File::open(device)?;
-    let one: libc::c_int = 1;
-    // SAFETY: the request reads one int, which outlives the call.
-    match unsafe { libc::ioctl(file.as_raw_fd(), BLKROSET, &raw const one) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
+    block::set_read_only(File::open(device)?)
 }
 
 #[inline(never)]

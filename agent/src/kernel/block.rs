@@ -1,15 +1,16 @@
-//! Block devices as the kernel shows them in sysfs, and the kernel's list of a disk's partitions.
+//! Block devices: what sysfs says about them, the kernel's list of a disk's partitions, and their
+//! read-only flag.
 //!
-//! Trusts sysfs; trusts nothing that is on a disk.
+//! Trusts sysfs and nothing that is on a disk.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 
-/// A whole disk.
+/// A disk, as opposed to a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     /// Its node, for example /dev/vda.
@@ -37,16 +38,16 @@ pub struct Partition {
     pub bytes: u64,
 }
 
-/// sysfs counts in these, whatever the device's own sectors are.
+/// Bytes of sysfs' unit, whatever the size of the device's own sectors.
 const SYSFS_SECTOR: u64 = 512;
 
 impl Disk {
-    /// All whole disks with a medium, by name; none that are mapped onto others.
+    /// All disks with a medium, sorted by name, without those that are mapped onto others.
     pub fn all() -> io::Result<Vec<Disk>> {
         let mut disks = Vec::new();
         for entry in fs::read_dir("/sys/block")? {
             let name = entry?.file_name();
-            // A device may vanish while it is looked at.
+            // A device may disappear meanwhile.
             let Some(name) = name.to_str() else { continue };
             if ["dm-", "ram", "zram"]
                 .iter()
@@ -61,7 +62,7 @@ impl Disk {
         Ok(disks)
     }
 
-    /// The disk of this name in /sys/block.
+    /// The disk with this name in /sys/block.
     pub fn named(name: &str) -> io::Result<Disk> {
         let sys = Path::new("/sys/block").join(name);
         let bytes = number(&sys.join("size"))?.saturating_mul(SYSFS_SECTOR);
@@ -69,7 +70,7 @@ impl Disk {
             .map_err(io::Error::other)?;
         if sector < 512 {
             return Err(io::Error::other(format!(
-                "{name}: a sector of {sector} bytes"
+                "{name}: its sectors have {sector} bytes, less than 512"
             )));
         }
         Ok(Disk {
@@ -80,12 +81,12 @@ impl Disk {
         })
     }
 
-    /// Opens the disk, for writing too when asked.
+    /// Opens the disk for reading, and with `write` also for writing.
     pub fn open(&self, write: bool) -> io::Result<File> {
         OpenOptions::new().read(true).write(write).open(&self.path)
     }
 
-    /// The partition of this number (from 1), `None` where the kernel knows none.
+    /// The partition with this number (from 1). `None` where the kernel knows none.
     pub fn partition(&self, wanted: u32) -> io::Result<Option<Partition>> {
         for entry in fs::read_dir(Path::new("/sys/block").join(&self.name))? {
             let entry = entry?;
@@ -111,18 +112,18 @@ impl Disk {
         Ok(None)
     }
 
-    /// Tells the kernel of a partition it does not know: its number, first byte and size in bytes.
+    /// Adds a partition to the kernel's list: number, first byte and size in bytes.
     pub fn add_partition(&self, number: u32, start: u64, bytes: u64) -> io::Result<()> {
         self.blkpg(BLKPG_ADD_PARTITION, number, start, bytes)
     }
 
-    /// Tells the kernel the new size of a partition that is in use: its number, (unchanged) first
+    /// Changes the size of a partition that is in use, in the kernel's list: number, unchanged first
     /// byte and new size in bytes.
     pub fn resize_partition(&self, number: u32, start: u64, bytes: u64) -> io::Result<()> {
         self.blkpg(BLKPG_RESIZE_PARTITION, number, start, bytes)
     }
 
-    /// Makes the kernel forget a partition that is not in use.
+    /// Removes a partition that is not in use from the kernel's list.
     pub fn remove_partition(&self, number: u32) -> io::Result<()> {
         self.blkpg(BLKPG_DEL_PARTITION, number, 0, 0)
     }
@@ -137,15 +138,15 @@ impl Disk {
             devname: [0; 64],
             volname: [0; 64],
         };
-        let mut argument = BlkpgArgument {
+        let mut argument = BlkpgIoctlArg {
             op,
             flags: 0,
             datalen: size_of::<BlkpgPartition>() as libc::c_int,
-            data: &mut partition,
+            data: &raw mut partition,
         };
         let disk = self.open(false)?;
         // SAFETY: the request takes a `struct blkpg_ioctl_arg` whose `data` points to a `struct
-        // blkpg_partition`; both outlive the call.
+        // blkpg_partition` of length `datalen`. Both outlive the call.
         match unsafe { libc::ioctl(disk.as_raw_fd(), BLKPG, &raw mut argument) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
@@ -159,6 +160,7 @@ const BLKPG_ADD_PARTITION: libc::c_int = 1;
 const BLKPG_DEL_PARTITION: libc::c_int = 2;
 const BLKPG_RESIZE_PARTITION: libc::c_int = 3;
 
+/// `struct blkpg_partition`.
 #[repr(C)]
 struct BlkpgPartition {
     start: libc::c_longlong,
@@ -168,12 +170,39 @@ struct BlkpgPartition {
     volname: [libc::c_char; 64],
 }
 
+/// `struct blkpg_ioctl_arg`.
 #[repr(C)]
-struct BlkpgArgument {
+struct BlkpgIoctlArg {
     op: libc::c_int,
     flags: libc::c_int,
     datalen: libc::c_int,
     data: *mut BlkpgPartition,
+}
+
+// <linux/fs.h>
+const BLKROSET: libc::c_ulong = 0x125d;
+const BLKROGET: libc::c_ulong = 0x125e;
+
+/// Makes a block device read-only: the kernel refuses writes to it from all openings.
+pub fn set_read_only(device: impl AsFd) -> io::Result<()> {
+    let read_only: libc::c_int = 1;
+    let fd = device.as_fd().as_raw_fd();
+    // SAFETY: the request reads one int, which outlives the call.
+    match unsafe { libc::ioctl(fd, BLKROSET, &raw const read_only) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a block device is read-only to the kernel.
+pub fn is_read_only(device: impl AsFd) -> io::Result<bool> {
+    let mut read_only: libc::c_int = 0;
+    let fd = device.as_fd().as_raw_fd();
+    // SAFETY: the request writes one int, which outlives the call.
+    match unsafe { libc::ioctl(fd, BLKROGET, &raw mut read_only) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(read_only != 0),
+    }
 }
 
 /// The node of a device: sysfs writes `!` where the name has a `/`.
@@ -181,7 +210,7 @@ pub fn node(name: &str) -> PathBuf {
     Path::new("/dev").join(name.replace('!', "/"))
 }
 
-/// The number of the partition `name`, when it is one of the disk's.
+/// The number of the partition `name`, if it is one of the disk's.
 pub fn partition_number(disk: &str, name: &str) -> Option<u32> {
     let entry = Path::new("/sys/block")
         .join(disk)
@@ -190,7 +219,7 @@ pub fn partition_number(disk: &str, name: &str) -> Option<u32> {
     number(&entry).ok().and_then(|n| u32::try_from(n).ok())
 }
 
-/// The label that the disk's table gives to a partition, by the partition's folder in sysfs.
+/// The label of a partition in the disk's table, by the partition's directory in sysfs.
 pub fn label(folder: &Path) -> Option<String> {
     fs::read_to_string(folder.join("uevent"))
         .ok()?
@@ -199,7 +228,7 @@ pub fn label(folder: &Path) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// The device's number as device-mapper's tables take it: `MAJOR:MINOR`.
+/// The device number as device-mapper's tables contain it: `MAJOR:MINOR`.
 pub fn major_minor(name: &str) -> io::Result<String> {
     fs::read_to_string(Path::new("/sys/class/block").join(name).join("dev"))
         .map(|text| text.trim().to_owned())

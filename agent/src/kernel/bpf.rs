@@ -1,271 +1,443 @@
-//! The bpf() system call, as far as the guard needs it. Numbers and layouts: <linux/bpf.h>.
+//! The bpf() system call, as far as the guard needs it. Numbers and structures: <linux/bpf.h>, with
+//! its field names.
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::libc;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-const MAP_CREATE: libc::c_int = 0;
-const MAP_LOOKUP_ELEM: libc::c_int = 1;
-const MAP_UPDATE_ELEM: libc::c_int = 2;
-const PROG_LOAD: libc::c_int = 5;
-const OBJ_PIN: libc::c_int = 6;
-const MAP_GET_NEXT_ID: libc::c_int = 12;
-const MAP_GET_FD_BY_ID: libc::c_int = 14;
-const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-const RAW_TRACEPOINT_OPEN: libc::c_int = 17;
-const MAP_FREEZE: libc::c_int = 22;
-const PROG_TYPE_LSM: u32 = 29;
-const ATTACH_LSM_MAC: u32 = 27;
-const RINGBUF: u32 = 27;
-/// Bytes for what the verifier says, which is a line for each instruction that it follows: too few
-/// would be an error of its own.
-const LOG: usize = 16 << 20;
+use super::instruction::Instruction;
 
-/// A kind of map.
-#[derive(Clone, Copy)]
-pub enum Map {
-    /// One value of this many bytes that programs can only read.
-    Constant(u32),
-    /// One value of this many bytes.
-    Value(u32),
-    /// A ring of this many bytes, a power of two.
-    Ring(u32),
+// enum bpf_cmd
+const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
+const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_OBJ_PIN: libc::c_int = 6;
+const BPF_MAP_GET_NEXT_ID: libc::c_int = 12;
+const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+const BPF_MAP_FREEZE: libc::c_int = 22;
+// enum bpf_prog_type, enum bpf_attach_type
+const BPF_PROG_TYPE_LSM: u32 = 29;
+const BPF_LSM_MAC: u32 = 27;
+// enum bpf_map_type
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_MAP_TYPE_RINGBUF: u32 = 27;
+// Flags of maps
+const BPF_F_RDONLY: u32 = 1 << 3;
+const BPF_F_RDONLY_PROG: u32 = 1 << 7;
+/// Bytes of names, with a NUL at the end.
+const BPF_OBJ_NAME_LEN: usize = 16;
+/// The verifier writes a line for each instruction that it follows, and a log that is too small is
+/// an error of its own.
+const LOG_BYTES: usize = 16 << 20;
+
+// `union bpf_attr`: one structure for each command. The kernel takes missing bytes at the end as 0.
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct MapCreate {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+    numa_node: u32,
+    map_name: [u8; BPF_OBJ_NAME_LEN],
 }
 
-/// `union bpf_attr`: zeros, and what is written.
-struct Attributes([u8; 128]);
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct MapElement {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
 
-impl Attributes {
-    fn new(numbers: &[(usize, u32)], pointers: &[(usize, u64)]) -> Attributes {
-        let mut all = Attributes([0; 128]);
-        for (at, number) in numbers {
-            all.0[*at..at + 4].copy_from_slice(&number.to_ne_bytes());
-        }
-        for (at, pointer) in pointers {
-            all.0[*at..at + 8].copy_from_slice(&pointer.to_ne_bytes());
-        }
-        all
-    }
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct MapFreeze {
+    map_fd: u32,
+}
 
-    /// SAFETY: pointers in it must be what the command takes, and outlive the call.
-    unsafe fn call(&mut self, command: libc::c_int) -> io::Result<libc::c_int> {
-        // SAFETY: the kernel reads and writes at most the length given; what is behind pointers is
-        // the caller's promise.
-        let answer =
-            unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), self.0.len()) };
-        if answer < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(answer as libc::c_int)
-        }
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct GetId {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct GetInfo {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct ProgLoad {
+    prog_type: u32,
+    insn_cnt: u32,
+    insns: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log_buf: u64,
+    kern_version: u32,
+    prog_flags: u32,
+    prog_name: [u8; BPF_OBJ_NAME_LEN],
+    prog_ifindex: u32,
+    expected_attach_type: u32,
+    prog_btf_fd: u32,
+    func_info_rec_size: u32,
+    func_info: u64,
+    func_info_cnt: u32,
+    line_info_rec_size: u32,
+    line_info: u64,
+    line_info_cnt: u32,
+    attach_btf_id: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct RawTracepointOpen {
+    name: u64,
+    prog_fd: u32,
+    padding: u32,
+}
+
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct ObjPin {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// `struct bpf_map_info`, as far as it is used.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct MapInfo {
+    map_type: u32,
+    id: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    name: [u8; BPF_OBJ_NAME_LEN],
+}
+
+/// Calls bpf().
+///
+/// # Safety
+///
+/// Pointers in the attributes must be valid for what the command reads and writes.
+unsafe fn bpf<A: FromBytes + IntoBytes>(
+    command: libc::c_int,
+    attributes: &mut A,
+) -> io::Result<libc::c_int> {
+    let length = size_of::<A>();
+    // SAFETY: the kernel reads and writes at most `length` bytes of the attributes. The caller
+    // vouches for pointers in them.
+    let answer = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            (&raw mut *attributes).cast::<u8>(),
+            length,
+        )
+    };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(answer as libc::c_int)
     }
 }
 
-fn raw(fd: &OwnedFd) -> u32 {
-    fd.as_raw_fd() as u32
+/// Calls bpf() with a command that returns a new descriptor.
+///
+/// # Safety
+///
+/// As for [`bpf`]; and the command must be one that returns a new descriptor.
+unsafe fn bpf_fd<A: FromBytes + IntoBytes>(
+    command: libc::c_int,
+    attributes: &mut A,
+) -> io::Result<OwnedFd> {
+    // SAFETY: the caller vouches for the pointers.
+    let fd = unsafe { bpf(command, attributes) }?;
+    // SAFETY: the command returned a new descriptor, which nothing else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn raw(fd: BorrowedFd) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
 }
 
 /// A name as the kernel keeps it: at most 15 characters.
-fn name_into(attributes: &mut Attributes, at: usize, name: &str) {
-    let bytes = &name.as_bytes()[..name.len().min(15)];
-    attributes.0[at..at + bytes.len()].copy_from_slice(bytes);
+fn object_name(name: &str) -> [u8; BPF_OBJ_NAME_LEN] {
+    let mut bytes = [0; BPF_OBJ_NAME_LEN];
+    let length = name.len().min(BPF_OBJ_NAME_LEN - 1);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    bytes
 }
 
-/// Makes a map.
-pub fn map(kind: Map, name: &str) -> io::Result<OwnedFd> {
-    const ARRAY: u32 = 2;
-    const RDONLY_PROG: u32 = 1 << 7;
-    let (kind, key, value, entries, flags) = match kind {
-        Map::Constant(bytes) => (ARRAY, 4, bytes, 1, RDONLY_PROG),
-        Map::Value(bytes) => (ARRAY, 4, bytes, 1, 0),
-        Map::Ring(bytes) => (RINGBUF, 0, 0, bytes, 0),
-    };
-    let mut attributes = Attributes::new(
-        &[(0, kind), (4, key), (8, value), (12, entries), (16, flags)],
-        &[],
-    );
-    name_into(&mut attributes, 28, name);
-    // SAFETY: there is no pointer in it. The answer is a descriptor of ours alone.
-    unsafe {
-        attributes
-            .call(MAP_CREATE)
-            .map(|fd| OwnedFd::from_raw_fd(fd))
+fn create(attributes: &mut MapCreate) -> io::Result<OwnedFd> {
+    // SAFETY: these attributes contain no pointer, and BPF_MAP_CREATE returns a new descriptor.
+    unsafe { bpf_fd(BPF_MAP_CREATE, attributes) }
+}
+
+/// Whether programs may write to a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgramAccess {
+    /// They may only read.
+    Read,
+    /// They may read and write.
+    ReadWrite,
+}
+
+/// An array map with a single value of type `T`.
+pub struct ValueMap<T> {
+    fd: OwnedFd,
+    value: PhantomData<T>,
+}
+
+impl<T: FromBytes + IntoBytes + Immutable> ValueMap<T> {
+    /// Creates the map. Its value is all zeros.
+    pub fn create(name: &str, access: ProgramAccess) -> io::Result<ValueMap<T>> {
+        let mut attributes = MapCreate {
+            map_type: BPF_MAP_TYPE_ARRAY,
+            key_size: size_of::<u32>() as u32,
+            value_size: size_of::<T>() as u32,
+            max_entries: 1,
+            map_flags: match access {
+                ProgramAccess::Read => BPF_F_RDONLY_PROG,
+                ProgramAccess::ReadWrite => 0,
+            },
+            map_name: object_name(name),
+            ..MapCreate::new_zeroed()
+        };
+        Ok(ValueMap {
+            fd: create(&mut attributes)?,
+            value: PhantomData,
+        })
+    }
+
+    /// Opens an existing map by its name, for reading only. `None` where there is none.
+    pub fn open(name: &str) -> io::Result<Option<ValueMap<T>>> {
+        let Some(fd) = find(name, BPF_F_RDONLY)? else {
+            return Ok(None);
+        };
+        let found = info(fd.as_fd())?;
+        if found.map_type != BPF_MAP_TYPE_ARRAY
+            || found.key_size as usize != size_of::<u32>()
+            || found.value_size as usize != size_of::<T>()
+        {
+            return Err(io::Error::other(format!(
+                "the map {name} has values of {} bytes instead of {}: another version of the agent made it",
+                found.value_size,
+                size_of::<T>()
+            )));
+        }
+        Ok(Some(ValueMap {
+            fd,
+            value: PhantomData,
+        }))
+    }
+
+    /// Writes the value.
+    pub fn set(&self, value: &T) -> io::Result<()> {
+        let key = 0u32;
+        let mut attributes = MapElement {
+            map_fd: raw(self.fd.as_fd()),
+            key: &raw const key as u64,
+            value: value.as_bytes().as_ptr() as u64,
+            ..MapElement::new_zeroed()
+        };
+        // SAFETY: the kernel reads a key of 4 bytes and a value of the size of T: `create` and
+        // `open` have made sure of both sizes. Both outlive the call.
+        unsafe { bpf(BPF_MAP_UPDATE_ELEM, &mut attributes).map(drop) }
+    }
+
+    /// Reads the value.
+    pub fn get(&self) -> io::Result<T> {
+        let key = 0u32;
+        let mut value = T::new_zeroed();
+        let mut attributes = MapElement {
+            map_fd: raw(self.fd.as_fd()),
+            key: &raw const key as u64,
+            value: &raw mut value as u64,
+            ..MapElement::new_zeroed()
+        };
+        // SAFETY: the kernel reads a key of 4 bytes and writes a value of the size of T: `create`
+        // and `open` have made sure of both sizes. Both outlive the call, and any bytes are a T.
+        unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut attributes) }?;
+        Ok(value)
+    }
+
+    /// Makes the map read-only for all system calls from now on.
+    pub fn freeze(&self) -> io::Result<()> {
+        let mut attributes = MapFreeze {
+            map_fd: raw(self.fd.as_fd()),
+        };
+        // SAFETY: these attributes contain no pointer.
+        unsafe { bpf(BPF_MAP_FREEZE, &mut attributes).map(drop) }
     }
 }
 
-/// Writes the only value of a map.
-pub fn set(map: &OwnedFd, value: &[u8]) -> io::Result<()> {
-    let key = 0u32;
-    let mut attributes = Attributes::new(
-        &[(0, raw(map))],
-        &[(8, &raw const key as u64), (16, value.as_ptr() as u64)],
-    );
-    // SAFETY: the map was made with keys of 4 bytes and values of this length; both outlive the
-    // call.
-    unsafe { attributes.call(MAP_UPDATE_ELEM).map(drop) }
-}
-
-/// Reads the only value of a map, which must be as long as the map's values are: see [`info`].
-pub fn get(map: &OwnedFd, value: &mut [u8]) -> io::Result<()> {
-    if info(map)?.value as usize != value.len() {
-        return Err(io::Error::other("the map's values have another length"));
+impl<T> AsFd for ValueMap<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
-    let key = 0u32;
-    let mut attributes = Attributes::new(
-        &[(0, raw(map))],
-        &[(8, &raw const key as u64), (16, value.as_mut_ptr() as u64)],
-    );
-    // SAFETY: the kernel reads a key of 4 bytes and writes as many as the map's values have, as was
-    // just asked; both places outlive the call.
-    unsafe { attributes.call(MAP_LOOKUP_ELEM).map(drop) }
 }
 
-/// What a map is.
-pub struct Info {
-    /// As it was made with.
-    pub name: String,
-    /// Whether it is a ring of events.
-    pub is_ring: bool,
-    /// Bytes of a value.
-    pub value: u32,
-    /// Number of values; of a ring, its bytes.
-    pub entries: u32,
-}
-
-/// Asks what a map is.
-pub fn info(map: &OwnedFd) -> io::Result<Info> {
-    let mut found = [0u8; 128];
-    let mut attributes = Attributes::new(
-        &[(0, raw(map)), (4, found.len() as u32)],
-        &[(8, found.as_mut_ptr() as u64)],
-    );
-    // SAFETY: the kernel writes at most the length given to a place that outlives the call.
-    unsafe { attributes.call(OBJ_GET_INFO_BY_FD)? };
-    let number =
-        |at: usize| u32::from_ne_bytes([found[at], found[at + 1], found[at + 2], found[at + 3]]);
-    let name = found[24..40]
-        .split(|byte| *byte == 0)
-        .next()
-        .unwrap_or_default();
-    Ok(Info {
-        name: String::from_utf8_lossy(name).into_owned(),
-        is_ring: number(0) == RINGBUF,
-        value: number(12),
-        entries: number(16),
+/// Creates a ring buffer of this many bytes, a power of two.
+pub fn create_ring(name: &str, bytes: u32) -> io::Result<OwnedFd> {
+    create(&mut MapCreate {
+        map_type: BPF_MAP_TYPE_RINGBUF,
+        max_entries: bytes,
+        map_name: object_name(name),
+        ..MapCreate::new_zeroed()
     })
 }
 
-/// A map that was made by whomever, by its name; the first one. `None` where there is none.
-pub fn find(name: &str, write: bool) -> io::Result<Option<OwnedFd>> {
-    const RDONLY: u32 = 1 << 3;
-    let open = |id: u32, flags: u32| {
-        // SAFETY: there is no pointer in it. The answer is a descriptor of ours alone.
-        unsafe {
-            Attributes::new(&[(0, id), (8, flags)], &[])
-                .call(MAP_GET_FD_BY_ID)
-                .map(|fd| OwnedFd::from_raw_fd(fd))
-        }
+/// Opens an existing ring buffer by its name, and gives its size in bytes. `None` where there is
+/// none.
+pub fn open_ring(name: &str) -> io::Result<Option<(OwnedFd, u32)>> {
+    let Some(fd) = find(name, 0)? else {
+        return Ok(None);
+    };
+    let found = info(fd.as_fd())?;
+    if found.map_type != BPF_MAP_TYPE_RINGBUF {
+        return Err(io::Error::other(format!("{name} is not a ring buffer")));
+    }
+    Ok(Some((fd, found.max_entries)))
+}
+
+fn info(map: BorrowedFd) -> io::Result<MapInfo> {
+    let mut found = MapInfo::new_zeroed();
+    let mut attributes = GetInfo {
+        bpf_fd: raw(map),
+        info_len: size_of::<MapInfo>() as u32,
+        info: &raw mut found as u64,
+    };
+    // SAFETY: the kernel writes at most `info_len` bytes to `found`, which outlives the call, and
+    // any bytes are a MapInfo.
+    unsafe { bpf(BPF_OBJ_GET_INFO_BY_FD, &mut attributes) }?;
+    Ok(found)
+}
+
+/// The first map of this name in the kernel. `None` where there is none.
+fn find(name: &str, open_flags: u32) -> io::Result<Option<OwnedFd>> {
+    let open = |id: u32, open_flags: u32| {
+        let mut attributes = GetId {
+            id,
+            open_flags,
+            ..GetId::new_zeroed()
+        };
+        // SAFETY: these attributes contain no pointer, and BPF_MAP_GET_FD_BY_ID returns a new
+        // descriptor.
+        unsafe { bpf_fd(BPF_MAP_GET_FD_BY_ID, &mut attributes) }
     };
     let mut id = 0;
     loop {
-        let mut attributes = Attributes::new(&[(0, id)], &[]);
-        // SAFETY: there is no pointer in it.
-        match unsafe { attributes.call(MAP_GET_NEXT_ID) } {
-            Ok(_) => {
-                id = u32::from_ne_bytes([
-                    attributes.0[4],
-                    attributes.0[5],
-                    attributes.0[6],
-                    attributes.0[7],
-                ])
-            }
+        let mut attributes = GetId {
+            id,
+            ..GetId::new_zeroed()
+        };
+        // SAFETY: these attributes contain no pointer.
+        match unsafe { bpf(BPF_MAP_GET_NEXT_ID, &mut attributes) } {
+            Ok(_) => id = attributes.next_id,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         }
-        // One that went since, or is none of ours to look at, is not the one.
-        let Ok(map) = open(id, RDONLY) else { continue };
-        if info(&map).is_ok_and(|found| found.name == name) {
-            return if write { open(id, 0) } else { Ok(map) }.map(Some);
-        }
-    }
-}
-
-/// No system call writes to the map from now on.
-pub fn freeze(map: &OwnedFd) -> io::Result<()> {
-    // SAFETY: there is no pointer in it.
-    unsafe {
-        Attributes::new(&[(0, raw(map))], &[])
-            .call(MAP_FREEZE)
-            .map(drop)
-    }
-}
-
-/// Loads a program for the hook that this function of the kernel stands for. `Err` has what the
-/// verifier said last.
-pub fn load(instructions: &[u64], hook: u32, name: &str) -> Result<OwnedFd, String> {
-    let license = c"Dual MIT/GPL";
-    let mut log = Vec::new();
-    let mut first = None;
-    loop {
-        let numbers = [
-            (0, PROG_TYPE_LSM),
-            (4, instructions.len() as u32),
-            (24, u32::from(!log.is_empty())),
-            (28, log.len() as u32),
-            (68, ATTACH_LSM_MAC),
-            (108, hook),
-        ];
-        let place = if log.is_empty() {
-            0
-        } else {
-            log.as_mut_ptr() as u64
+        // A map that was removed meanwhile, or that this process must not open, is not the guard's.
+        let Ok(map) = open(id, BPF_F_RDONLY) else {
+            continue;
         };
-        let pointers = [
-            (8, instructions.as_ptr() as u64),
-            (16, license.as_ptr() as u64),
-            (32, place),
-        ];
-        let mut attributes = Attributes::new(&numbers, &pointers);
-        name_into(&mut attributes, 48, name);
-        // SAFETY: instructions, license and log outlive the call, and their lengths are given. The
-        // answer is a descriptor of ours alone.
-        match unsafe {
-            attributes
-                .call(PROG_LOAD)
-                .map(|fd| OwnedFd::from_raw_fd(fd))
-        } {
-            Ok(fd) => return Ok(fd),
-            // Once more, to be told why.
-            Err(error) if log.is_empty() => (log, first) = (vec![0u8; LOG], Some(error)),
-            Err(error) => return Err(format!("{}: {}", first.unwrap_or(error), last_lines(&log))),
+        if info(map.as_fd()).is_ok_and(|found| found.name == object_name(name)) {
+            return if open_flags == BPF_F_RDONLY {
+                Ok(map)
+            } else {
+                open(id, open_flags)
+            }
+            .map(Some);
         }
     }
 }
 
-/// Attaches a program; it stays as long as somebody holds the link.
-pub fn attach(program: &OwnedFd) -> io::Result<OwnedFd> {
-    // SAFETY: there is no pointer in it. The answer is a descriptor of ours alone.
-    unsafe {
-        Attributes::new(&[(8, raw(program))], &[])
-            .call(RAW_TRACEPOINT_OPEN)
-            .map(|fd| OwnedFd::from_raw_fd(fd))
+/// Loads a program for an LSM hook, given as the number of its function among the kernel's types.
+/// An error contains the last lines of the verifier's log.
+pub fn load_lsm_program(
+    instructions: &[Instruction],
+    hook: u32,
+    name: &str,
+) -> Result<OwnedFd, String> {
+    // SPDX-License-Identifier of agent/bpf/guard.bpf.c, as the kernel spells it.
+    let license = c"Dual MIT/GPL";
+    let mut attributes = ProgLoad {
+        prog_type: BPF_PROG_TYPE_LSM,
+        insn_cnt: instructions.len() as u32,
+        insns: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        prog_name: object_name(name),
+        expected_attach_type: BPF_LSM_MAC,
+        attach_btf_id: hook,
+        ..ProgLoad::new_zeroed()
+    };
+    // SAFETY: instructions and license outlive the call, the number of instructions is given, and
+    // the license ends with a NUL. BPF_PROG_LOAD returns a new descriptor.
+    let error = match unsafe { bpf_fd(BPF_PROG_LOAD, &mut attributes) } {
+        Ok(program) => return Ok(program),
+        Err(error) => error,
+    };
+    // A second attempt to get the reason: a log slows the verifier down.
+    let mut log = vec![0u8; LOG_BYTES];
+    attributes.log_level = 1;
+    attributes.log_size = log.len() as u32;
+    attributes.log_buf = log.as_mut_ptr() as u64;
+    // SAFETY: as above; and the kernel writes at most `log_size` bytes to the log, which outlives
+    // the call.
+    match unsafe { bpf_fd(BPF_PROG_LOAD, &mut attributes) } {
+        Ok(program) => Ok(program),
+        Err(_) => Err(format!("{error}: {}", last_lines(&log))),
     }
 }
 
-/// Holds something at a path in a BPF file system.
-pub fn pin(link: &OwnedFd, path: &CStr) -> io::Result<()> {
+/// Attaches a program to its hook. It stays attached as long as something holds the link.
+pub fn attach(program: BorrowedFd) -> io::Result<OwnedFd> {
+    let mut attributes = RawTracepointOpen {
+        prog_fd: raw(program),
+        ..RawTracepointOpen::new_zeroed()
+    };
+    // SAFETY: the pointer to a name is null, which LSM programs need, and BPF_RAW_TRACEPOINT_OPEN
+    // returns a new descriptor.
+    unsafe { bpf_fd(BPF_RAW_TRACEPOINT_OPEN, &mut attributes) }
+}
+
+/// Pins a link at a path in a BPF file system, which holds it from then on.
+pub fn pin(link: BorrowedFd, path: &CStr) -> io::Result<()> {
+    let mut attributes = ObjPin {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: raw(link),
+        ..ObjPin::new_zeroed()
+    };
     // SAFETY: the path ends with a NUL and outlives the call.
-    unsafe {
-        Attributes::new(&[(8, raw(link))], &[(0, path.as_ptr() as u64)])
-            .call(OBJ_PIN)
-            .map(drop)
-    }
+    unsafe { bpf(BPF_OBJ_PIN, &mut attributes).map(drop) }
 }
 
-/// The verifier's last words but its statistics. What lies behind the first NUL is what it said of
-/// paths that it has given up.
+/// The last lines of the verifier's log without its statistics. Text behind the first NUL is about
+/// paths that the verifier has abandoned.
 fn last_lines(log: &[u8]) -> String {
     let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default());
     let lines: Vec<&str> = text
@@ -273,4 +445,32 @@ fn last_lines(log: &[u8]) -> String {
         .filter(|line| !line.starts_with("processed "))
         .collect();
     lines[lines.len().saturating_sub(3)..].join(" / ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn attributes_have_the_offsets_of_the_kernels_header() {
+        // As gcc's offsetof() gives them for <linux/bpf.h> of Linux 6.12.
+        assert_eq!(offset_of!(MapCreate, map_name), 28);
+        assert_eq!(offset_of!(MapElement, key), 8);
+        assert_eq!(offset_of!(MapElement, flags), 24);
+        assert_eq!(offset_of!(GetInfo, info), 8);
+        assert_eq!(offset_of!(ProgLoad, log_buf), 32);
+        assert_eq!(offset_of!(ProgLoad, prog_name), 48);
+        assert_eq!(offset_of!(ProgLoad, expected_attach_type), 68);
+        assert_eq!(offset_of!(ProgLoad, attach_btf_id), 108);
+        assert_eq!(offset_of!(RawTracepointOpen, prog_fd), 8);
+        assert_eq!(offset_of!(MapInfo, name), 24);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_and_ends_with_a_nul() {
+        assert_eq!(&object_name("adamant_denials"), b"adamant_denials\0");
+        assert_eq!(&object_name("adamant_path_truncate"), b"adamant_path_tr\0");
+    }
 }

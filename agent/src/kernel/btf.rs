@@ -1,35 +1,35 @@
-//! The kernel's description of its own types (BTF), as far as the guard needs it: the places of
-//! fields, and the numbers of hooks.
+//! The kernel's description of its own types (BTF), as far as the guard needs it: offsets of fields
+//! and numbers of hooks.
 //!
-//! Format: the kernel's Documentation/bpf/btf.rst. It comes from the running kernel, which is
-//! trusted; all the same it is bounded, and what is not as expected is an error, not a panic.
+//! Format: the kernel's Documentation/bpf/btf.rst. The running kernel is trusted. Nevertheless all
+//! input is bounded, and unexpected input is an error, not a panic.
 
 use std::fs::File;
 use std::io::Read;
 
 const PATH: &str = "/sys/kernel/btf/vmlinux";
-/// Debian's kernels have some 5 MB.
+/// Debian's kernels have 5 MB.
 const LIMIT: u64 = 64 << 20;
 const HEADER: usize = 24;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_FUNC: u32 = 12;
-/// Deeper than this no field lies.
+/// Deepest nesting of structures without a name.
 const DEPTH: usize = 8;
 
-/// The types, with what was asked for.
+/// The kernel's types, and the numbers of the requested ones.
 pub struct Btf {
     bytes: Vec<u8>,
     types: usize,
     strings: usize,
-    /// Where each type begins; type 1 is the first.
+    /// Offsets of the types among `types`, from type 1 on.
     starts: Vec<u32>,
     structs: Vec<Option<u32>>,
     functions: Vec<Option<u32>>,
 }
 
 impl Btf {
-    /// Reads it, and looks for structures and functions by name. `Err` is a clause.
+    /// Reads the types, and finds structures and LSM hooks by name. `Err` is a clause.
     pub fn read(structs: &[&str], functions: &[&str]) -> Result<Btf, String> {
         let mut bytes = Vec::new();
         let mut file = File::open(PATH).map_err(|e| {
@@ -42,8 +42,7 @@ impl Btf {
             .take(LIMIT)
             .read_to_end(&mut bytes)
             .map_err(|e| format!("{PATH}: {e}"))?;
-        Btf::parse(bytes, structs, functions)
-            .ok_or_else(|| format!("{PATH} is not what it should be"))
+        Btf::parse(bytes, structs, functions).ok_or_else(|| format!("{PATH} has another format"))
     }
 
     fn parse(bytes: Vec<u8>, structs: &[&str], functions: &[&str]) -> Option<Btf> {
@@ -89,7 +88,7 @@ impl Btf {
         Some(btf)
     }
 
-    /// Keeps a type's number where its name is one of those asked for.
+    /// Keeps the number of a type if its name is one of the requested ones.
     fn note(
         &mut self,
         at: usize,
@@ -113,20 +112,20 @@ impl Btf {
             } else {
                 &mut self.structs
             };
-            if let Some(place) = list.get_mut(index) {
-                place.get_or_insert(id);
+            if let Some(found) = list.get_mut(index) {
+                found.get_or_insert(id);
             }
         }
         Some(())
     }
 
-    /// The number of a function that was asked for.
+    /// The number of a requested hook's function.
     pub fn function(&self, index: usize) -> Option<u32> {
         self.functions.get(index).copied().flatten()
     }
 
-    /// The place of a field in a structure that was asked for, in bytes.
-    pub fn place(&self, index: usize, path: &[&str]) -> Option<u32> {
+    /// The offset of a field in a requested structure, in bytes.
+    pub fn offset(&self, index: usize, path: &[&str]) -> Option<u32> {
         let mut id = self.structs.get(index).copied().flatten()?;
         let mut bits = 0u32;
         for name in path {
@@ -141,7 +140,7 @@ impl Btf {
         Some(self.types + *self.starts.get((id as usize).checked_sub(1)?)? as usize)
     }
 
-    /// A member's place in bits and its type, also of structures and unions without a name.
+    /// A member's offset in bits and its type. Looks into structures and unions without a name.
     fn member(&self, id: u32, wanted: &str, depth: usize) -> Option<(u32, u32)> {
         let at = self.start(id)?;
         let info = word(&self.bytes, at + 4)?;
@@ -149,11 +148,11 @@ impl Btf {
             return None;
         }
         for index in 0..(info & 0xffff) as usize {
-            let place = at + 12 + 12 * index;
-            let (name, member) = (word(&self.bytes, place)?, word(&self.bytes, place + 4)?);
-            // With the flag, the upper byte is a bit field's width.
+            let at = at + 12 + 12 * index;
+            let (name, member) = (word(&self.bytes, at)?, word(&self.bytes, at + 4)?);
+            // With the flag, the upper byte is the width of a bit field.
             let offset =
-                word(&self.bytes, place + 8)? & if info >> 31 == 1 { 0xff_ffff } else { u32::MAX };
+                word(&self.bytes, at + 8)? & if info >> 31 == 1 { 0xff_ffff } else { u32::MAX };
             let text = self.bytes.get(self.strings.checked_add(name as usize)?..)?;
             if text.first() == Some(&0) {
                 if let Some((inner, found)) = self
@@ -193,19 +192,19 @@ mod tests {
     use super::*;
     use adamant_skip::skip;
 
-    /// The running kernel's own, where it has one: compared with what bpftool would say is done in
-    /// the whole-system tests, by the guard working.
+    /// Reads the running kernel's types. That the offsets are right, the whole-system tests show: the
+    /// guard works.
     #[test]
     fn finds_fields_through_structures_without_a_name() {
         let Ok(btf) = Btf::read(&["file", "mount", "task_struct"], &["file_open"]) else {
             skip!(Host("this kernel has no BTF"));
         };
-        assert!(btf.place(0, &["f_path", "dentry"]) > btf.place(0, &["f_path", "mnt"]));
-        assert!(btf.place(2, &["comm"]).is_some() && btf.place(2, &["nothing"]).is_none());
+        assert!(btf.offset(0, &["f_path", "dentry"]) > btf.offset(0, &["f_path", "mnt"]));
+        assert!(btf.offset(2, &["comm"]).is_some() && btf.offset(2, &["nothing"]).is_none());
     }
 
     #[test]
-    fn nonsense_is_refused_and_never_a_panic() {
+    fn refuses_corrupted_types_without_a_panic() {
         let mut bytes = vec![0u8; 256];
         bytes[..2].copy_from_slice(&[0x9f, 0xeb]);
         bytes[4] = 24;
@@ -215,7 +214,7 @@ mod tests {
                 let mut bytes = bytes.clone();
                 bytes[at] = value;
                 if let Some(btf) = Btf::parse(bytes, &["a"], &["b"]) {
-                    assert_eq!(btf.place(0, &["x"]).or(btf.function(0)), None);
+                    assert_eq!(btf.offset(0, &["x"]).or(btf.function(0)), None);
                 }
             }
         }

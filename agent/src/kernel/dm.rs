@@ -1,16 +1,15 @@
-//! Device-mapper by ioctl: just what one read-only mapping needs.
+//! Device-mapper by ioctl, as far as one read-only mapping needs it.
 //!
-//! Interface: <linux/dm-ioctl.h>, version 4.
+//! Interface: <linux/dm-ioctl.h>, version 4, with its field names.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 
 use nix::libc;
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 const CONTROL: &str = "/dev/mapper/control";
-/// An answer is never longer than this.
-const BUFFER: usize = 16 * 1024;
 
 const DM_DEV_CREATE: u8 = 3;
 const DM_DEV_REMOVE: u8 = 4;
@@ -24,79 +23,103 @@ const DM_STATUS_TABLE_FLAG: u32 = 1 << 4;
 const DM_SKIP_LOCKFS_FLAG: u32 = 1 << 10;
 const DM_NOFLUSH_FLAG: u32 = 1 << 11;
 
-// `struct dm_ioctl`, by its fields' places.
-const HEADER: usize = 312;
-const AT_DATA_SIZE: usize = 12;
-const AT_DATA_START: usize = 16;
-const AT_TARGET_COUNT: usize = 20;
-const AT_FLAGS: usize = 28;
-const AT_DEV: usize = 40;
-const AT_NAME: usize = 48;
-const AT_UUID: usize = 176;
-const NAME_LEN: usize = 128;
-const UUID_LEN: usize = 129;
-// `struct dm_target_spec`: start, length, status, next, then 16 bytes of type.
-const SPEC: usize = 40;
-const AT_SPEC_TYPE: usize = 24;
-// `struct dm_target_versions`: next, then three numbers.
-const AT_VERSION: usize = 4;
+const DM_NAME_LEN: usize = 128;
+const DM_UUID_LEN: usize = 129;
+const DM_MAX_TYPE_NAME: usize = 16;
 
-/// `_IOWR(0xfd, command, struct dm_ioctl)`.
-const fn request(command: u8) -> libc::c_ulong {
-    3 << 30 | (HEADER as libc::c_ulong) << 16 | 0xfd << 8 | command as libc::c_ulong
+/// `struct dm_ioctl`.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct DmIoctl {
+    version: [u32; 3],
+    data_size: u32,
+    data_start: u32,
+    target_count: u32,
+    open_count: i32,
+    flags: u32,
+    event_nr: u32,
+    padding: u32,
+    dev: u64,
+    name: [u8; DM_NAME_LEN],
+    uuid: [u8; DM_UUID_LEN],
+    data: [u8; 7],
 }
 
-/// One request, and then its answer.
-struct Message(Box<[u8; BUFFER]>);
+/// `struct dm_target_spec`. The parameters follow, as a string with a NUL at its end.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct DmTargetSpec {
+    sector_start: u64,
+    length: u64,
+    status: i32,
+    next: u32,
+    target_type: [u8; DM_MAX_TYPE_NAME],
+}
+
+/// `struct dm_target_versions`. The target's name follows.
+#[derive(FromBytes, Immutable)]
+#[repr(C)]
+struct DmTargetVersions {
+    next: u32,
+    version: [u32; 3],
+}
+
+/// Room for what follows the header: longer than any answer about one target.
+const PAYLOAD: usize = 16 * 1024 - size_of::<DmIoctl>();
+
+/// A request, and after the ioctl its answer.
+#[derive(FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+struct Message {
+    header: DmIoctl,
+    payload: [u8; PAYLOAD],
+}
+
+/// `_IOWR(DM_IOCTL, command, struct dm_ioctl)`.
+const fn request(command: u8) -> libc::c_ulong {
+    const DM_IOCTL: libc::c_ulong = 0xfd;
+    3 << 30
+        | (size_of::<DmIoctl>() as libc::c_ulong) << 16
+        | DM_IOCTL << 8
+        | command as libc::c_ulong
+}
+
+/// Copies a string, cut to the field's length with a NUL at its end.
+fn set_text(field: &mut [u8], text: &str) {
+    let text = &text.as_bytes()[..text.len().min(field.len().saturating_sub(1))];
+    field[..text.len()].copy_from_slice(text);
+}
 
 impl Message {
-    fn new(name: &str, flags: u32) -> Message {
-        let mut bytes = Box::new([0; BUFFER]);
-        bytes[0..4].copy_from_slice(&4u32.to_ne_bytes());
-        let mut message = Message(bytes);
-        message.set_u32(AT_DATA_SIZE, BUFFER as u32);
-        message.set_u32(AT_DATA_START, HEADER as u32);
-        message.set_u32(AT_FLAGS, flags);
-        message.set_text(AT_NAME, NAME_LEN, name);
+    fn new(name: &str, flags: u32) -> Box<Message> {
+        let mut message = Box::new(Message::new_zeroed());
+        message.header.version[0] = 4;
+        message.header.data_size = size_of::<Message>() as u32;
+        message.header.data_start = size_of::<DmIoctl>() as u32;
+        message.header.flags = flags;
+        set_text(&mut message.header.name, name);
         message
     }
 
-    fn set_u32(&mut self, at: usize, value: u32) {
-        self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+    /// The answer's data. The kernel says where it starts.
+    fn data(&self) -> &[u8] {
+        self.as_bytes()
+            .get(self.header.data_start as usize..)
+            .unwrap_or_default()
     }
 
-    /// Cut to the room there is, with a zero byte behind it.
-    fn set_text(&mut self, at: usize, room: usize, text: &str) {
-        let text = &text.as_bytes()[..text.len().min(room - 1)];
-        self.0[at..at + text.len()].copy_from_slice(text);
-    }
-
-    fn u32_at(&self, at: usize) -> u32 {
-        self.0
-            .get(at..at + 4)
-            .map_or(0, |b| u32::from_ne_bytes([b[0], b[1], b[2], b[3]]))
-    }
-
-    fn u64_at(&self, at: usize) -> u64 {
-        u64::from(self.u32_at(at)) | u64::from(self.u32_at(at + 4)) << 32
-    }
-
-    /// Where the answer's data begins.
-    fn data_start(&self) -> usize {
-        (self.u32_at(AT_DATA_START) as usize).min(BUFFER)
-    }
-
-    fn send(mut self, control: &File, command: u8) -> io::Result<Message> {
-        // SAFETY: the request takes a buffer that begins with `struct dm_ioctl` and whose whole
-        // length that struct tells; it outlives the call.
-        match unsafe { libc::ioctl(control.as_raw_fd(), request(command), self.0.as_mut_ptr()) } {
+    fn send(mut self: Box<Self>, control: &File, command: u8) -> io::Result<Box<Message>> {
+        let message = &raw mut *self;
+        // SAFETY: the request takes a buffer that begins with `struct dm_ioctl`, whose `data_size`
+        // is the length of the buffer. The buffer outlives the call, and any bytes are a Message.
+        match unsafe { libc::ioctl(control.as_raw_fd(), request(command), message) } {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(self),
         }
     }
 }
 
-/// A mapped device with one read-only target over its whole length.
+/// A mapped device with one read-only target over its full length.
 pub struct Mapping {
     control: File,
     name: String,
@@ -106,7 +129,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// Makes the device, loads its table and starts it. `target` is the target's type, `sectors`
+    /// Creates the device, loads its table and starts it. `target` is the target's type, `sectors`
     /// the length in units of 512 bytes.
     pub fn create(
         name: &str,
@@ -117,15 +140,14 @@ impl Mapping {
     ) -> io::Result<Mapping> {
         let control = control()?;
         let mut create = Message::new(name, DM_READONLY_FLAG);
-        create.set_text(AT_UUID, UUID_LEN, uuid);
+        set_text(&mut create.header.uuid, uuid);
         let answer = create.send(&control, DM_DEV_CREATE)?;
-        let minor = minor(answer.u64_at(AT_DEV));
         let mapping = Mapping {
             control,
             name: name.to_owned(),
             target: target.to_owned(),
             sectors,
-            minor,
+            minor: minor(answer.header.dev),
         };
         let started = mapping.load(parameters).and_then(|()| mapping.resume());
         if started.is_err() {
@@ -134,8 +156,8 @@ impl Mapping {
         started.map(|()| mapping)
     }
 
-    /// Puts another table of the same target in the place of the running one; mounted file systems
-    /// and open files stay.
+    /// Replaces the table by another one of the same target. Mounted file systems and open files
+    /// keep working.
     pub fn replace(&self, parameters: &str) -> io::Result<()> {
         self.load(parameters)?;
         self.resume()
@@ -147,46 +169,54 @@ impl Mapping {
     }
 
     fn load(&self, parameters: &str) -> io::Result<()> {
-        let room = BUFFER - HEADER - SPEC;
-        if parameters.len() >= room {
-            return Err(io::Error::other("the table's line is too long"));
-        }
         let mut load = Message::new(&self.name, DM_READONLY_FLAG);
-        load.set_u32(AT_TARGET_COUNT, 1);
-        load.0[HEADER + 8..HEADER + 16].copy_from_slice(&self.sectors.to_ne_bytes());
-        load.set_text(HEADER + AT_SPEC_TYPE, SPEC - AT_SPEC_TYPE, &self.target);
-        load.set_text(HEADER + SPEC, room, parameters);
-        load.send(&self.control, DM_TABLE_LOAD).map(|_| ())
+        load.header.target_count = 1;
+        let mut spec = DmTargetSpec {
+            length: self.sectors,
+            ..DmTargetSpec::new_zeroed()
+        };
+        set_text(&mut spec.target_type, &self.target);
+        let (start, rest) = load.payload.split_at_mut(size_of::<DmTargetSpec>());
+        if parameters.len() >= rest.len() {
+            return Err(io::Error::other(format!(
+                "the table has {} bytes, at most {} are possible",
+                parameters.len(),
+                rest.len() - 1
+            )));
+        }
+        start.copy_from_slice(spec.as_bytes());
+        set_text(rest, parameters);
+        load.send(&self.control, DM_TABLE_LOAD).map(drop)
     }
 
-    /// Resuming takes the loaded table; a running device is stopped for just that moment.
+    /// Activates the loaded table. A running device is suspended for that moment only.
     fn resume(&self) -> io::Result<()> {
-        // There is nothing to write back: the device is read-only.
+        // The device is read-only, so there is nothing to write back.
         Message::new(&self.name, DM_SKIP_LOCKFS_FLAG | DM_NOFLUSH_FLAG)
             .send(&self.control, DM_DEV_SUSPEND)
-            .map(|_| ())
+            .map(drop)
     }
 }
 
-/// What the target of a mapped device reports of itself: for verity `V`, or `C` once it saw
-/// corruption.
+/// The status that the target of a mapped device reports: for verity `V`, or `C` after a corrupted
+/// block.
 pub fn status(name: &str) -> io::Result<String> {
-    ask(name, 0)
+    query_table(name, 0)
 }
 
-/// The parameters that the target of a mapped device has.
+/// The parameters of a mapped device's target.
 pub fn table(name: &str) -> io::Result<String> {
-    ask(name, DM_STATUS_TABLE_FLAG)
+    query_table(name, DM_STATUS_TABLE_FLAG)
 }
 
-fn ask(name: &str, flags: u32) -> io::Result<String> {
+fn query_table(name: &str, flags: u32) -> io::Result<String> {
     let answer = Message::new(name, flags).send(&control()?, DM_TABLE_STATUS)?;
-    if answer.u32_at(AT_TARGET_COUNT) == 0 {
-        return Err(io::Error::other("no table"));
+    if answer.header.target_count == 0 {
+        return Err(io::Error::other("the device has no table"));
     }
     let text = answer
-        .0
-        .get(answer.data_start() + SPEC..)
+        .data()
+        .get(size_of::<DmTargetSpec>()..)
         .unwrap_or_default();
     Ok(String::from_utf8_lossy(text.split(|&b| b == 0).next().unwrap_or_default()).into_owned())
 }
@@ -194,15 +224,16 @@ fn ask(name: &str, flags: u32) -> io::Result<String> {
 /// Version of a target type in the running kernel: major and minor.
 pub fn target_version(target: &str) -> io::Result<(u32, u32)> {
     let answer = Message::new(target, 0).send(&control()?, DM_GET_TARGET_VERSION)?;
-    let at = answer.data_start() + AT_VERSION;
-    Ok((answer.u32_at(at), answer.u32_at(at + 4)))
+    let (found, _) = DmTargetVersions::read_from_prefix(answer.data())
+        .map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))?;
+    Ok((found.version[0], found.version[1]))
 }
 
 fn control() -> io::Result<File> {
     OpenOptions::new().read(true).write(true).open(CONTROL)
 }
 
-/// The minor of a device number as the kernel writes it for user space (`huge_encode_dev`).
+/// The minor of a device number as the kernel encodes it for user space (`huge_encode_dev`).
 fn minor(dev: u64) -> u32 {
     (dev & 0xff | dev >> 12 & 0xfff00) as u32
 }
@@ -212,11 +243,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_the_kernels() {
-        // As in strace of dmsetup: DM_DEV_CREATE, DM_TABLE_LOAD.
+    fn requests_are_those_of_dmsetup() {
+        // As strace of dmsetup shows DM_DEV_CREATE and DM_TABLE_LOAD.
         assert_eq!(request(DM_DEV_CREATE), 0xc138_fd03);
         assert_eq!(request(DM_TABLE_LOAD), 0xc138_fd09);
         assert_eq!(minor(0xfd00), 0);
         assert_eq!(minor(0x10_fd01), 0x101);
+    }
+
+    #[test]
+    fn structures_have_the_sizes_of_the_kernels_header() {
+        assert_eq!(size_of::<DmIoctl>(), 312);
+        assert_eq!(size_of::<DmTargetSpec>(), 40);
+        assert_eq!(size_of::<DmTargetVersions>(), 16);
+        assert_eq!(size_of::<Message>(), 16 * 1024);
+    }
+
+    #[test]
+    fn texts_are_cut_to_their_field_and_end_with_a_nul() {
+        let mut field = [0; 4];
+        set_text(&mut field, "verity");
+        assert_eq!(&field, b"ver\0");
     }
 }

@@ -1,16 +1,15 @@
-//! The kernel's key retention service: how the device-mapper gets a signature (keyrings(7)).
+//! The kernel's key retention service, from which device-mapper takes a signature (keyrings(7)).
 
 use std::ffi::CString;
 use std::io;
 
 use nix::libc;
 
-/// Puts bytes, as a key of type `user` and with this name, into the keyring that only this thread
-/// has.
+/// Adds a key of type `user` to the keyring of this thread.
 pub fn add(name: &str, bytes: &[u8]) -> io::Result<()> {
     let name = CString::new(name)?;
-    // SAFETY: the kernel reads two strings that end with NUL and `len` bytes of a payload, all of
-    // which outlive the call.
+    // SAFETY: the kernel reads two strings that end with a NUL, and a payload of the given length. All
+    // three outlive the call.
     let key = unsafe {
         libc::syscall(
             libc::SYS_add_key,

@@ -1,5 +1,7 @@
-//! The interfaces of the kernel that the agent uses. All `unsafe` code of the agent is here, behind
-//! safe functions.
+//! The kernel interfaces that the agent uses. All `unsafe` code of the agent is here, behind safe
+//! functions: one operation in each block, with the reason why it is sound.
+
+#![deny(clippy::multiple_unsafe_ops_per_block)]
 
 pub mod beneath;
 pub mod block;
@@ -8,7 +10,14 @@ pub mod btf;
 pub mod clock;
 pub mod console;
 pub mod dm;
+pub mod guard_abi;
+pub mod instruction;
 pub mod keyring;
+pub mod memory;
+pub mod mounts;
+pub mod process;
+pub mod ring_buffer;
 pub mod tpm;
 pub mod uevents;
 pub mod watchdog;
+pub mod xattr;

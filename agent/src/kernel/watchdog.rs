@@ -1,5 +1,5 @@
-//! The hardware watchdog: armed first thing, so that a machine that hangs anywhere in the boot
-//! restarts, and handed to init alive.
+//! The hardware watchdog. The agent arms it before anything else, so that a machine that hangs in the
+//! boot restarts, and hands it over to init while it is armed.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -8,8 +8,8 @@ use std::path::Path;
 
 use nix::libc;
 
-/// Seconds without a sign of life until the hardware restarts the machine: longer than any single
-/// step of ours, and than init needs to take over.
+/// Seconds without a keepalive until the hardware restarts the machine: longer than any single step
+/// of the boot, and than init needs to take over.
 const TIMEOUT_SECONDS: libc::c_int = 120;
 const DEVICE: &str = "/dev/watchdog0";
 
@@ -24,7 +24,7 @@ mod ioctl {
 // WDIOF_CARDRESET
 const CARD_RESET: libc::c_int = 0x20;
 
-/// The watchdog, where there is one.
+/// The watchdog, if the machine has one.
 #[derive(Default)]
 pub struct Watchdog {
     device: Option<File>,
@@ -32,7 +32,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Arms it if there is one and it is not armed yet.
+    /// Arms the watchdog if the machine has one and it is not armed yet.
     pub fn arm(&mut self) {
         if self.device.is_some() || !Path::new(DEVICE).exists() {
             return;
@@ -42,7 +42,7 @@ impl Watchdog {
                 let mut seconds = TIMEOUT_SECONDS;
                 // SAFETY: the request reads and writes one int, which outlives the call.
                 if unsafe { ioctl::set_timeout(device.as_raw_fd(), &raw mut seconds) }.is_err() {
-                    // Some hardware has one fixed time, which is armed all the same.
+                    // Some hardware has a fixed timeout. It is armed nevertheless.
                     log::info!("{DEVICE}: its timeout can't be set");
                 }
                 let mut status = 0;
@@ -57,16 +57,16 @@ impl Watchdog {
         }
     }
 
-    /// A sign of life.
+    /// Sends a keepalive.
     pub fn alive(&mut self) {
         if let Some(device) = &mut self.device {
-            // Any byte but `V`, which would announce that closing disarms. A failure leaves it
-            // armed, which is the safe side.
+            // Any byte but `V`, which would allow closing to disarm it. After a failure it stays armed,
+            // which is safe.
             let _ = device.write(b"\0");
         }
     }
 
-    /// Whether it was what restarted the machine, as far as the hardware can tell.
+    /// Whether the watchdog caused the last restart, if the hardware reports that.
     pub fn fired(&self) -> bool {
         self.fired
     }
@@ -76,15 +76,14 @@ impl Watchdog {
         self.device.as_ref().map(|_| DEVICE)
     }
 
-    /// Disarms it: for a machine that is to stay halted.
+    /// Disarms the watchdog, for a machine that must stay halted.
     pub fn disarm(&mut self) {
         if let Some(mut device) = self.device.take() {
             let _ = device.write(b"V");
         }
     }
 
-    /// Lets go of the device without disarming it: from here the image's init must give the signs
-    /// of life.
+    /// Closes the device without disarming it: from here on the image's init must send keepalives.
     pub fn hand_over(&mut self) {
         self.alive();
         self.device = None;

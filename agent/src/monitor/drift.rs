@@ -5,23 +5,22 @@
 //! volumes that the image did not bring. What volumes hold is state, and only measured. A walk
 //! through a volume sees what is there while it walks.
 
-use std::ffi::c_int;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adamant_contract::guard_abi::HOOKS;
 use adamant_contract::paths::BOOT_REPORT_PATH;
 use adamant_contract::policy::{Image, Level, Policy};
-use nix::libc;
 
 use super::findings::{self, Finding};
 use super::guard::Counters;
 use super::{Root, members, policy, read, sockets, value};
 use crate::boot::systemd::{MODULE_LOADERS, RULE, RULES, unit_name};
+use crate::kernel::guard_abi::HOOKS;
+use crate::kernel::mounts::clone_mount;
 
 /// Entries of all volumes together that are looked at.
 const ENTRIES: u64 = 200_000;
@@ -432,19 +431,7 @@ fn is_same(one: &Path, other: &Path) -> std::io::Result<bool> {
 /// The image's tree without what is mounted in it, which no path leads to. `None` where the kernel
 /// gives it not: then nothing is known to be the image's.
 fn image_alone() -> Option<OwnedFd> {
-    // <linux/mount.h>
-    const OPEN_TREE_CLONE: c_int = 1;
-    // SAFETY: the path ends with a NUL and outlives the call. The answer is a descriptor of ours
-    // alone.
-    unsafe {
-        let tree = libc::syscall(
-            libc::SYS_open_tree,
-            libc::AT_FDCWD,
-            c"/".as_ptr(),
-            OPEN_TREE_CLONE | libc::O_CLOEXEC,
-        );
-        (tree >= 0).then(|| OwnedFd::from_raw_fd(tree as c_int))
-    }
+    clone_mount(c"/").ok()
 }
 
 #[cfg(test)]

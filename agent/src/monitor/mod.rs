@@ -4,6 +4,8 @@
 //! None of them changes anything but the agent's own files. What should be is known from the
 //! policy, which lies in the verified root.
 
+#![forbid(unsafe_code)]
+
 pub mod drift;
 mod events;
 mod findings;
@@ -21,11 +23,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adamant_contract::guard_abi::HOOKS;
 use adamant_contract::paths::{POLICY_PATH, ROOT_MAPPING};
 use adamant_contract::policy::Policy;
 use nix::sys::stat::{major, minor};
 
+use crate::kernel::guard_abi::HOOKS;
 use crate::kernel::{clock, dm};
 
 /// Longest file of the kernel's or the agent's that is read, bytes.

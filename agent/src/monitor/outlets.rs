@@ -4,13 +4,13 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 
-use adamant_contract::guard_abi::HOOKS;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
 use serde_json::Value;
 
 use super::events::{CLASSES, Event};
 use super::scrub::State;
 use super::{now, printable, replace, say};
+use crate::kernel::guard_abi::HOOKS;
 
 /// A line of JSON for each event.
 const EVENTS: &str = "/run/adamant/events.jsonl";

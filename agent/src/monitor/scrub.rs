@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use adamant_contract::policy::{Policy, is_below};
 use adamant_contract::verity::BLOCK;
-use nix::libc;
 
 use super::{RUN, Root, now, policy, read, replace, say, value};
 use crate::boot::scan::{CHUNK_BLOCKS, Chunks};
+use crate::kernel::process::lower_priority_to_idle;
 
 /// Where the result is kept from one boot to the next.
 const KEPT: &str = "/var/lib/adamant";
@@ -147,7 +147,7 @@ pub fn run(at_once: bool) -> Result<u8, String> {
     if at_once {
         return Ok(read_at_once(&root, &mut chunks, &path));
     }
-    be_idle();
+    lower_priority_to_idle();
     let (rate, every) = (
         u64::from(policy.verify.scrub_rate.max(1)),
         u64::from(policy.verify.scrub_every) * 3600,
@@ -307,20 +307,6 @@ fn keep(state: &mut State, block: u64, path: &str) {
             ": a restart begins anew",
         ]
         .concat());
-    }
-}
-
-/// The disk and the processors are for others first. Where the kernel refuses, the rate still
-/// holds.
-fn be_idle() {
-    // <linux/ioprio.h>
-    const WHO_PROCESS: libc::c_int = 1;
-    const CLASS_IDLE: libc::c_int = 3 << 13;
-    let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: numbers, and a structure that outlives the call; both are about this process alone.
-    unsafe {
-        libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE);
-        libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters);
     }
 }
 

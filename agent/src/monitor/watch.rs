@@ -15,20 +15,22 @@ use std::time::Duration;
 use adamant_contract::blackbox;
 use adamant_contract::paths::BOOT_REPORT_PATH;
 use adamant_contract::policy::{Policy, Reaction};
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::events::{CLASSES, Event, MINUTE, Told};
 use super::findings::{self, Finding, MOUNTS};
-use super::guard::{Counters, Denial, Ring};
+use super::guard::{Counters, Denial};
 use super::opened::Opened;
 use super::outlets::{metrics, notify, tell, write_metrics};
 use super::scrub::{self, State};
 use super::{members, policy, printable, read, say, value};
 use crate::boot::history::BlackBox;
 use crate::kernel::clock::since_kernel_start;
+use crate::kernel::guard_abi::EVENTS;
+use crate::kernel::process::{End, end_machine};
+use crate::kernel::ring_buffer::RingBuffer;
 use crate::kernel::uevents::Events;
 
 struct Watch {
@@ -73,7 +75,7 @@ pub fn run() -> Result<u8, String> {
     // Without the guard, everything else is still watched; that it is not there is told at boot.
     let guard =
         |e: io::Error| say(&["<4>adamant: watch: the guard's maps: ", &e.to_string()].concat());
-    let mut ring = Ring::open().unwrap_or_else(|e| {
+    let mut ring = RingBuffer::open(EVENTS).unwrap_or_else(|e| {
         guard(e);
         None
     });
@@ -137,7 +139,7 @@ pub fn run() -> Result<u8, String> {
         ];
         waits.extend(
             ring.as_ref()
-                .map(|ring| PollFd::new(ring.fd(), PollFlags::POLLIN)),
+                .map(|ring| PollFd::new(ring.as_fd(), PollFlags::POLLIN)),
         );
         let _ = poll(&mut waits, PollTimeout::from(wait as u16 * 1000));
         let ready: Vec<bool> = waits.iter().map(|one| one.any().unwrap_or(false)).collect();
@@ -281,7 +283,7 @@ impl Watch {
         }
     }
 
-    fn take_denials(&mut self, ring: Option<&mut Ring>) {
+    fn take_denials(&mut self, ring: Option<&mut RingBuffer>) {
         let mut denials = Vec::new();
         if let Some(ring) = ring {
             let since = self.since;
@@ -304,7 +306,7 @@ impl Watch {
     }
 
     /// Tells how many denials the ring had no room for.
-    fn tell_of_lost_denials(&mut self, ring: Option<&mut Ring>) {
+    fn tell_of_lost_denials(&mut self, ring: Option<&mut RingBuffer>) {
         // Counted first: what comes between is in the ring by then.
         let counted = self.counted();
         self.take_denials(ring);
@@ -373,8 +375,8 @@ impl Watch {
 /// of file systems are for that.
 fn end(event: &Event, reaction: Reaction) {
     let (word, how) = match reaction {
-        Reaction::Poweroff => ("switched off", libc::RB_POWER_OFF),
-        _ => ("restarted", libc::RB_AUTOBOOT),
+        Reaction::Poweroff => ("switched off", End::PowerOff),
+        _ => ("restarted", End::Restart),
     };
     let line = [
         "adamant: watch: ",
@@ -388,12 +390,6 @@ fn end(event: &Event, reaction: Reaction) {
     let _ = fs::write("/dev/kmsg", &line);
     say(&["<2>", line.trim_end()].concat());
     nix::unistd::sync();
-    // SAFETY: the call takes a number only.
-    if unsafe { libc::reboot(how) } != 0 {
-        say(&[
-            "<2>adamant: watch: that failed: ",
-            &io::Error::last_os_error().to_string(),
-        ]
-        .concat());
-    }
+    let error = end_machine(how);
+    say(&["<2>adamant: watch: that failed: ", &error.to_string()].concat());
 }

@@ -3,6 +3,8 @@
 //! What the boot found is in its report; what of it still holds is asked of the kernel anew. The
 //! exit code is 0 only when everything that the policy requires holds.
 
+#![forbid(unsafe_code)]
+
 mod now;
 #[cfg(test)]
 mod schema;

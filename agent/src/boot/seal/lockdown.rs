@@ -1,8 +1,6 @@
-//! Level `lockdown`: the kernel can't be changed, by modules, another kernel, its memory or its
-//! settings.
+//! Level `lockdown`: nobody can change the kernel through modules, kexec, its memory or its settings.
 //!
-//! Every setting is read back. One that this kernel does not have is no setting; those that the
-//! level stands on must be there.
+//! Every setting is read back. The level needs some settings; this kernel may lack the others.
 
 use std::fs;
 use std::io;
@@ -17,7 +15,7 @@ use nix::mount::{MsFlags, mount};
 use super::super::Context;
 use super::{enforced, missing};
 
-/// Seals, but for module loading.
+/// Puts the level in force, except for [`close_module_loading`].
 pub fn seal(allow: &Allow, context: &mut Context) {
     match lock() {
         Ok(()) => enforced(context, "lockdown=integrity"),
@@ -29,14 +27,14 @@ pub fn seal(allow: &Allow, context: &mut Context) {
     }
 }
 
-/// No module can be loaded any more, until the next start.
+/// Disables module loading until the next boot.
 pub fn close_module_loading(context: &mut Context) {
     let (path, value, needed) = NO_MODULES;
     set(path, value, needed, context);
 }
 
-/// Mounts where the kernel shows its security modules.
-pub fn see() -> Result<(), String> {
+/// Mounts securityfs, in which the kernel lists its security modules.
+pub fn mount_securityfs() -> Result<(), String> {
     match mount(
         Some("securityfs"),
         SECURITY,
@@ -49,9 +47,9 @@ pub fn see() -> Result<(), String> {
     }
 }
 
-/// The kernel's lockdown: only the words behind the one in brackets can still be chosen.
+/// Sets the kernel's lockdown. The mode can only become stricter.
 fn lock() -> Result<(), String> {
-    see()?;
+    mount_securityfs()?;
     let read = || {
         fs::read_to_string(LOCKDOWN).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => {
@@ -68,7 +66,7 @@ fn lock() -> Result<(), String> {
     if is_locked(lockdown(&now)) {
         Ok(())
     } else {
-        Err(format!("{LOCKDOWN} says {}", now.trim()))
+        Err(format!("{LOCKDOWN} is {}", now.trim()))
     }
 }
 

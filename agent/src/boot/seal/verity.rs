@@ -1,30 +1,25 @@
-//! Level `verity`: the partitions below the root are read-only to the kernel, and nothing that can
-//! be written is a place to execute from.
+//! Level `verity`: the root's partitions are read-only to the kernel, and no writable file system
+//! allows programs to be executed.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use adamant_contract::paths::SYSROOT;
-use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::super::identity::Identified;
 use super::super::{Context, systemd};
 use super::{enforced, missing};
+use crate::kernel::block;
 
-// <linux/fs.h>
-const BLKROSET: libc::c_ulong = 0x125d;
-const BLKROGET: libc::c_ulong = 0x125e;
-
-/// Seals.
+/// Puts the level in force.
 pub fn seal(identified: &Identified, context: &mut Context) {
     let located = identified.root().verified().located();
     for (role, device) in [("data", &located.data.path), ("tree", &located.tree.path)] {
-        match read_only(device) {
+        match make_read_only(device) {
             Ok(()) => enforced(context, format!("{role} partition read-only")),
             Err(error) => missing(
                 context,
@@ -38,7 +33,7 @@ pub fn seal(identified: &Identified, context: &mut Context) {
             "Another disk may take {disk}'s names in /dev/disk: udev's rule: {error}."
         ));
     }
-    memory(context);
+    mount_memory(context);
     let allowed = &identified.root().policy().seal.allow.execute;
     let volumes = identified.root().policy().volumes.iter();
     let volumes: Vec<_> = volumes
@@ -53,38 +48,28 @@ pub fn seal(identified: &Identified, context: &mut Context) {
     for (path, executable) in volumes.into_iter().chain(memory) {
         check(&path, executable, context);
     }
-    let place = Path::new(SYSROOT).join("tmp");
-    if fs::metadata(&place)
+    let tmp = Path::new(SYSROOT).join("tmp");
+    if fs::metadata(&tmp)
         .ok()
         .zip(fs::metadata(SYSROOT).ok())
         .is_some_and(|(tmp, root)| tmp.dev() != root.dev())
     {
-        check(&place.display().to_string(), false, context);
+        check(&tmp.display().to_string(), false, context);
     }
 }
 
-fn read_only(device: &Path) -> io::Result<()> {
+fn make_read_only(device: &Path) -> io::Result<()> {
     let file = File::open(device)?;
-    let (one, mut now): (libc::c_int, libc::c_int) = (1, 0);
-    // SAFETY: both requests take a pointer to an int, which outlives the calls.
-    let answers = unsafe {
-        [
-            libc::ioctl(file.as_raw_fd(), BLKROSET, &raw const one),
-            libc::ioctl(file.as_raw_fd(), BLKROGET, &raw mut now),
-        ]
-    };
-    if answers.contains(&-1) {
-        return Err(io::Error::last_os_error());
-    }
-    if now == 1 {
+    block::set_read_only(&file)?;
+    if block::is_read_only(&file)? {
         Ok(())
     } else {
-        Err(io::Error::other("the kernel still says that it is not"))
+        Err(io::Error::other("the kernel still takes writes"))
     }
 }
 
-/// What is in memory. systemd finds /tmp and /dev/shm mounted, and leaves them as they are.
-fn memory(context: &mut Context) {
+/// Mounts the file systems in memory. systemd finds /tmp and /dev/shm mounted and keeps them.
+fn mount_memory(context: &mut Context) {
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let tmp = format!("{SYSROOT}/tmp");
     let _ = fs::create_dir("/dev/shm");
@@ -93,9 +78,9 @@ fn memory(context: &mut Context) {
         (tmp.as_str(), Some("mode=1777,size=50%,nr_inodes=1m")),
     ];
     for (target, options) in new {
-        // An image without /tmp has none, and one with a volume there has that.
-        let own = |path: &str| fs::metadata(path).map(|m| m.dev()).ok();
-        if target == tmp && own(target) != own(SYSROOT) {
+        // Nothing is mounted where the image has no /tmp, or a volume there.
+        let device_of = |path: &str| fs::metadata(path).map(|m| m.dev()).ok();
+        if target == tmp && device_of(target) != device_of(SYSROOT) {
             continue;
         }
         let mounted = mount(
@@ -115,7 +100,7 @@ fn memory(context: &mut Context) {
         ("/run", safe),
         ("/dev", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC),
     ] {
-        // Whatever is not in force afterwards is seen by `check`.
+        // `check` reports flags that are not in force afterwards.
         let _ = mount(
             None::<&str>,
             target,
@@ -126,6 +111,7 @@ fn memory(context: &mut Context) {
     }
 }
 
+/// Reads the flags of a mount and reports whether they are in force.
 fn check(path: &str, executable: bool, context: &mut Context) {
     let flags = statvfs(path)
         .map(|found| found.flags())
@@ -135,12 +121,12 @@ fn check(path: &str, executable: bool, context: &mut Context) {
     } else {
         FsFlags::ST_NOSUID | FsFlags::ST_NOEXEC
     };
-    let place = path.trim_start_matches(SYSROOT);
+    let shown = path.trim_start_matches(SYSROOT);
     if flags.contains(wanted) {
         enforced(
             context,
             [
-                place,
+                shown,
                 if executable {
                     " nosuid"
                 } else {
@@ -153,7 +139,7 @@ fn check(path: &str, executable: bool, context: &mut Context) {
         missing(
             context,
             format!(
-                "{place} is not mounted nosuid{}",
+                "{shown} is not mounted nosuid{}",
                 if executable { "" } else { ",noexec" }
             ),
         );

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::superblock::Super;
 use super::tool::{Ended, Tool, ToolError};
 use crate::kernel::beneath;
-use crate::kernel::console;
+use crate::kernel::{console, mounts};
 
 /// Longest time for making a file system, for checking one, and for growing one. A check reads all
 /// metadata only after a crash that the journal can't mend.
@@ -48,9 +48,6 @@ const NEWER: [&str; 7] = [
 ];
 /// What e2fsck prints where there is no superblock that it can use.
 const NO_SUPERBLOCK: &str = "does not describe a valid";
-
-// <linux/ext4.h>: the argument is the new number of blocks.
-nix::ioctl_write_ptr!(resize_fs, b'f', 16, u64);
 
 /// Runs the image's programs.
 pub struct Programs<'a> {
@@ -447,8 +444,7 @@ pub fn grow(
         });
         let started = Instant::now();
         let next = next_size(found, now, step).min(blocks);
-        // SAFETY: the request reads one 64-bit number, which outlives the call.
-        unsafe { resize_fs(root.as_raw_fd(), &raw const next) }?;
+        mounts::resize_ext4(root, next)?;
         now = next;
         step = next_step(step, started.elapsed());
     }

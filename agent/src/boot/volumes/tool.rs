@@ -13,9 +13,9 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, unshare};
+
+use crate::kernel::process;
 
 /// Of the program's output, this many last bytes are kept.
 const KEPT: usize = 4096;
@@ -191,46 +191,7 @@ fn start(tool: &Tool<'_>) -> io::Result<(Child, File)> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .process_group(0);
-    let (sysroot, dev, proc) = (
-        sysroot.to_owned(),
-        sysroot.join("dev"),
-        sysroot.join("proc"),
-    );
-    let enter = move || {
-        nix::unistd::dup2_stderr(io::stdout())?;
-        nix::fcntl::fcntl(
-            &far_end,
-            nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty()),
-        )?;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )?;
-        mount(
-            Some("/dev"),
-            &dev,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )?;
-        mount(
-            Some("/proc"),
-            &proc,
-            None::<&str>,
-            MsFlags::MS_BIND,
-            None::<&str>,
-        )?;
-        nix::unistd::chroot(&sysroot)?;
-        nix::unistd::chdir("/")?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec the closure makes system calls only, with paths that were
-    // allocated before.
-    unsafe { command.pre_exec(enter) };
+    process::run_in_root(&mut command, sysroot, far_end.into());
     let child = command.spawn()?;
     Ok((child, File::from(OwnedFd::from(far))))
 }

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
-use nix::libc;
 use nix::sys::stat::{
     FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, futimens, mkdirat, mknodat,
     utimensat,
@@ -23,7 +22,7 @@ use super::pace::Pace;
 use super::print::{About, Digest, begin_content, digest_of_link};
 use super::units::{Entry, Member};
 use super::{Buffers, Fault};
-use crate::kernel::beneath;
+use crate::kernel::{beneath, xattr};
 
 /// After so many bytes what was written is made durable, so that no single wait for the disk is
 /// long.
@@ -269,27 +268,11 @@ pub fn copy_xattrs(from: &CStr, to: &CString, buffers: &mut Buffers) -> io::Resu
         one: value,
         ..
     } = buffers;
-    // SAFETY: the path is NUL-terminated and the kernel writes at most the buffer's length.
-    let length = unsafe { libc::llistxattr(from.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
-    for name in list[..Errno::result(length)? as usize].split_inclusive(|&b| b == 0) {
+    let length = xattr::list_at_path(from, list)?;
+    for name in list[..length].split_inclusive(|&b| b == 0) {
         let name = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
-        // SAFETY: both strings are NUL-terminated and the kernel writes at most the buffer's
-        // length.
-        let length = unsafe {
-            libc::lgetxattr(
-                from.as_ptr(),
-                name.as_ptr(),
-                value.as_mut_ptr().cast(),
-                value.len(),
-            )
-        };
-        let length = Errno::result(length)? as usize;
-        // SAFETY: both strings are NUL-terminated, and the first `length` bytes of the buffer were
-        // just written.
-        let set = unsafe {
-            libc::lsetxattr(to.as_ptr(), name.as_ptr(), value.as_ptr().cast(), length, 0)
-        };
-        Errno::result(set)?;
+        let length = xattr::get_at_path(from, name, value)?;
+        xattr::set_at_path(to, name, &value[..length])?;
     }
     Ok(())
 }

@@ -4,18 +4,17 @@
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::errno::Errno;
 use nix::fcntl::readlinkat;
-use nix::libc;
 use nix::sys::stat::{FileStat, SFlag};
 use sha2::{Digest as _, Sha256};
 
 use super::Buffers;
 use super::pace::Pace;
+use crate::kernel::xattr;
 
 /// The first half of a SHA-256: whoever could make two files of one digest would lose only a change
 /// of his own.
@@ -213,16 +212,14 @@ pub fn shape(path: &Path, about: &About) -> Digest {
 
 /// Begins the digest of an open entry's content with its extended attributes; and whether it has
 /// any, also such as are no data.
-pub fn begin_content(open: &impl AsRawFd, buffers: &mut Buffers) -> io::Result<(Hash, bool)> {
+pub fn begin_content(open: &impl AsFd, buffers: &mut Buffers) -> io::Result<(Hash, bool)> {
     let Buffers {
         many: list,
         one: value,
         ..
     } = buffers;
-    // SAFETY: the kernel writes at most the buffer's length.
-    let length =
-        unsafe { libc::flistxattr(open.as_raw_fd(), list.as_mut_ptr().cast(), list.len()) };
-    let length = Errno::result(length)? as usize;
+    let open = open.as_fd();
+    let length = xattr::list(open, list)?;
     let mut names: Vec<&[u8]> = list[..length]
         .split_inclusive(|&b| b == 0)
         .filter(|name| is_data(name))
@@ -232,16 +229,7 @@ pub fn begin_content(open: &impl AsRawFd, buffers: &mut Buffers) -> io::Result<(
     hash.number(names.len() as u64);
     for name in names {
         let text = CStr::from_bytes_with_nul(name).map_err(io::Error::other)?;
-        // SAFETY: the name ends with a NUL and the kernel writes at most the buffer's length.
-        let length = unsafe {
-            libc::fgetxattr(
-                open.as_raw_fd(),
-                text.as_ptr(),
-                value.as_mut_ptr().cast(),
-                value.len(),
-            )
-        };
-        let size = Errno::result(length)? as usize;
+        let size = xattr::get(open, text, value)?;
         hash.number(name.len() as u64);
         hash.number(size as u64);
         hash.add(name);
@@ -262,7 +250,7 @@ fn order(names: &mut [&[u8]]) {
 }
 
 /// The digest of an open directory's extended attributes, and whether it has any.
-pub fn attributes_of(open: &impl AsRawFd, buffers: &mut Buffers) -> io::Result<(Digest, bool)> {
+pub fn attributes_of(open: &impl AsFd, buffers: &mut Buffers) -> io::Result<(Digest, bool)> {
     begin_content(open, buffers).map(|(hash, any)| (hash.half(), any))
 }
 

@@ -10,6 +10,7 @@ use std::process::Command;
 
 use super::super::tests::{Folder, alone, is_root};
 use super::*;
+use crate::kernel::xattr;
 
 thread_local! {
     /// How many more changes of the volume there are until the power goes.
@@ -115,31 +116,14 @@ fn sh(folder: &Folder, script: &str) -> String {
 
 fn lsetxattr(path: &Path, name: &CStr, value: &[u8]) -> bool {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
-    // SAFETY: both strings are NUL-terminated and the value's length is its own.
-    unsafe {
-        libc::lsetxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_ptr().cast(),
-            value.len(),
-            0,
-        ) == 0
-    }
+    xattr::set_at_path(&path, name, value).is_ok()
 }
 
 fn lgetxattr(path: &Path, name: &CStr) -> Vec<u8> {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
     let mut value = vec![0; 4096];
-    // SAFETY: both strings are NUL-terminated and the kernel writes at most the buffer's length.
-    let length = unsafe {
-        libc::lgetxattr(
-            path.as_ptr(),
-            name.as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
-    };
-    value.truncate(usize::try_from(length).unwrap_or(0));
+    let length = xattr::get_at_path(&path, name, &mut value);
+    value.truncate(length.unwrap_or(0));
     value
 }
 

@@ -1,0 +1,149 @@
+//! Links the guard's programs for the running kernel: fills in the offsets of fields, the maps and
+//! the calls of functions.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::kernel::instruction::Instruction;
+
+/// A field of a kernel structure that the guard reads.
+pub struct Field {
+    /// The structure's name.
+    pub of: &'static str,
+    /// Names of the members that lead to the field, the outermost first.
+    pub path: &'static [&'static str],
+}
+
+/// A program or function as compiled. Positions are indexes of instructions.
+pub struct Code {
+    /// The name of the hook or of the function.
+    pub name: &'static str,
+    /// Its instructions, incomplete at the positions below.
+    pub instructions: &'static [Instruction],
+    /// Positions that need the offset of a field, and its index in [`FIELDS`].
+    fields: &'static [(u16, u16)],
+    /// Positions that need a map, and its index in [`Maps`].
+    maps: &'static [(u16, u16)],
+    /// Positions that call a function, and its index in [`FUNCTIONS`].
+    calls: &'static [(u16, u16)],
+}
+
+include!(concat!(env!("OUT_DIR"), "/guard.rs"));
+
+/// `src_reg` of an instruction that loads a map, or the address of an array map's value
+/// (BPF_PSEUDO_MAP_FD, BPF_PSEUDO_MAP_VALUE of <linux/bpf.h>).
+const PSEUDO_MAP_FD: u8 = 1;
+const PSEUDO_MAP_VALUE: u8 = 2;
+/// Index of the ring of events among the maps: the others are arrays.
+const EVENTS: usize = 2;
+
+/// The maps: configuration, counters, events.
+pub type Maps<'a> = [BorrowedFd<'a>; 3];
+
+/// A function in the linked program: its index, and where it starts once it is placed.
+struct Placed {
+    function: u16,
+    start: Option<usize>,
+}
+
+/// Appends all needed functions to a program, and fills in `offsets` (one for each of [`FIELDS`]),
+/// maps and calls.
+pub fn link(program: &Code, offsets: &[u32], maps: Maps) -> Vec<Instruction> {
+    let mut out: Vec<Instruction> = Vec::new();
+    let mut placed: Vec<Placed> = Vec::new();
+    let mut calls: Vec<(usize, u16)> = Vec::new();
+    append(program, offsets, maps, &mut out, &mut placed, &mut calls);
+    // Functions that are called by functions come behind their callers.
+    while let Some(next) = placed.iter_mut().find(|next| next.start.is_none()) {
+        next.start = Some(out.len());
+        if let Some(code) = FUNCTIONS.get(usize::from(next.function)) {
+            append(code, offsets, maps, &mut out, &mut placed, &mut calls);
+        }
+    }
+    for (at, function) in calls {
+        let start = placed
+            .iter()
+            .find(|found| found.function == function)
+            .and_then(|found| found.start)
+            .unwrap_or_default();
+        out[at].imm = (start as i64 - at as i64 - 1) as i32;
+    }
+    out
+}
+
+fn append(
+    code: &Code,
+    offsets: &[u32],
+    maps: Maps,
+    out: &mut Vec<Instruction>,
+    placed: &mut Vec<Placed>,
+    calls: &mut Vec<(usize, u16)>,
+) {
+    let start = out.len();
+    out.extend(code.instructions);
+    for (at, field) in code.fields {
+        let instruction = &mut out[start + usize::from(*at)];
+        let offset = offsets.get(usize::from(*field)).copied().unwrap_or(0);
+        if instruction.accesses_memory() {
+            instruction.off = offset as i16;
+        } else {
+            instruction.imm = offset.cast_signed();
+        }
+    }
+    for (at, map) in code.maps {
+        let instruction = &mut out[start + usize::from(*at)];
+        let index = usize::from(*map).min(EVENTS);
+        instruction.set_src_reg(if index == EVENTS {
+            PSEUDO_MAP_FD
+        } else {
+            PSEUDO_MAP_VALUE
+        });
+        instruction.imm = maps[index].as_raw_fd();
+    }
+    for (at, function) in code.calls {
+        calls.push((start + usize::from(*at), *function));
+        if !placed.iter().any(|found| found.function == *function) {
+            placed.push(Placed {
+                function: *function,
+                start: None,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::kernel::guard_abi::HOOKS;
+
+    #[test]
+    fn every_hook_has_a_counter_and_every_counter_a_hook() {
+        let mut programs: Vec<&str> = PROGRAMS.iter().map(|program| program.name).collect();
+        let mut counters = HOOKS.to_vec();
+        programs.sort_unstable();
+        counters.sort_unstable();
+        assert_eq!(programs, counters);
+    }
+
+    #[test]
+    fn calls_lead_to_the_functions_behind_the_program() {
+        let null = File::open("/dev/null").unwrap();
+        let offsets = vec![8; FIELDS.len()];
+        for program in PROGRAMS {
+            let linked = link(program, &offsets, [null.as_fd(); 3]);
+            assert!(linked.len() >= program.instructions.len() && linked.len() < 16_384);
+            for (at, instruction) in linked.iter().enumerate() {
+                if instruction.calls_function() {
+                    let target = at as i64 + 1 + i64::from(instruction.imm);
+                    assert!(
+                        target >= program.instructions.len() as i64 && target < linked.len() as i64,
+                        "{}",
+                        program.name
+                    );
+                }
+            }
+        }
+    }
+}

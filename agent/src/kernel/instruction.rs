@@ -1,0 +1,57 @@
+//! BPF instructions: `struct bpf_insn` of <linux/bpf.h>, with the kernel's field names.
+//!
+//! The build script uses this file, too (build/main.rs), so it depends on nothing else.
+
+/// One instruction. Loading a 64-bit constant takes two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+pub struct Instruction {
+    /// Operation.
+    pub code: u8,
+    /// `dst_reg` in the lower four bits, `src_reg` in the upper ones.
+    pub registers: u8,
+    /// Signed offset of loads, stores and jumps.
+    pub off: i16,
+    /// Signed constant.
+    pub imm: i32,
+}
+
+/// The classes of instructions, the lower three bits of `code`, that have an address as their
+/// operand: BPF_LDX, BPF_ST and BPF_STX.
+const MEMORY_CLASSES: std::ops::RangeInclusive<u8> = 1..=3;
+/// BPF_JMP | BPF_CALL.
+const CALL: u8 = 0x85;
+/// `src_reg` of a call: the target is a function of this program (BPF_PSEUDO_CALL).
+const PSEUDO_CALL: u8 = 1;
+
+impl Instruction {
+    /// Bytes of an instruction.
+    pub const SIZE: usize = size_of::<Instruction>();
+
+    /// Decodes an instruction of an object file for little-endian machines.
+    pub fn from_bytes(bytes: [u8; Instruction::SIZE]) -> Instruction {
+        let [code, registers, off @ .., a, b, c, d] = bytes;
+        Instruction {
+            code,
+            registers,
+            off: i16::from_le_bytes(off),
+            imm: i32::from_le_bytes([a, b, c, d]),
+        }
+    }
+
+    /// Whether it loads from memory or stores to it: the offset of a field goes into `off`, and
+    /// otherwise into `imm`.
+    pub fn accesses_memory(self) -> bool {
+        MEMORY_CLASSES.contains(&(self.code & 7))
+    }
+
+    /// Whether it calls a function of its own program: `imm` is then the distance in instructions.
+    pub fn calls_function(self) -> bool {
+        self.code == CALL && self.registers >> 4 == PSEUDO_CALL
+    }
+
+    /// Sets `src_reg`.
+    pub fn set_src_reg(&mut self, register: u8) {
+        self.registers = self.registers & 0x0f | register << 4;
+    }
+}
