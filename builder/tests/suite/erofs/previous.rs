@@ -10,10 +10,10 @@ use adamant::erofs::{BLOCK, Previous};
 use adamant::io::part::Part;
 use adamant::tree::{Kind, Meta, Tree};
 
-use crate::compare::*;
-use crate::image::*;
-use crate::trees::*;
-use crate::{Change, MAIN_WAYS, fix_checksum, server};
+use super::compare::*;
+use super::image::*;
+use super::trees::*;
+use super::{Change, MAIN_WAYS, fix_checksum, server};
 
 fn previous(path: &Path) -> adamant::Result<Arc<Previous>> {
     Previous::read(Part::whole(File::open(path).unwrap()).unwrap()).map(Arc::new)

@@ -1,8 +1,6 @@
 //! `adamant drift` by the real program, with a program in the place of ssh that plays the hosts:
 //! those that answer, and those that do not or should not.
 
-#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
-
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

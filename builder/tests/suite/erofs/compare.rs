@@ -9,7 +9,7 @@ use std::path::Path;
 
 use adamant::tree::{Kind, NodeId, Tree};
 
-use crate::image::open;
+use super::image::open;
 
 pub fn type_of(kind: &Kind) -> u16 {
     match kind {

@@ -1,8 +1,6 @@
 //! What goes into a root file system comes out of it: through our own reader, the kernel's mount
 //! and fsck.erofs.
 
-#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
-
 mod compare;
 mod image;
 mod previous;

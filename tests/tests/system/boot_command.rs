@@ -1,6 +1,5 @@
 //! `adamant boot` keeps what it promises to people and scripts: its exit codes, and that persisted
 //! machines are the user's.
-#![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;

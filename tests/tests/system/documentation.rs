@@ -1,5 +1,4 @@
 //! The commands in README.md and docs/*.md work as they are written, in order, in a fresh checkout.
-#![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

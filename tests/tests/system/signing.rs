@@ -233,7 +233,7 @@ fn a_token_and_a_command_sign_like_the_file() {
     let this = std::env::current_exe().unwrap();
     tool::run(
         tool::command(this)
-            .args(["--exact", "child_signs_by_token", "--ignored"])
+            .args(["--exact", "signing::child_signs_by_token", "--ignored"])
             .env("SOFTHSM2_CONF", &configuration)
             .env("ADAMANT_PIN", "1234")
             .env("ADAMANT_TEST_URI", &uri)
@@ -300,7 +300,7 @@ fn refuses_a_key_that_others_can_read_one_of_another_certificate_and_one_with_an
             .arg(&this)
             .args([
                 "--exact",
-                "child_opens_a_locked_key",
+                "signing::child_opens_a_locked_key",
                 "--ignored",
                 "--nocapture",
             ])

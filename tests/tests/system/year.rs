@@ -8,9 +8,9 @@ use adamant_tests::scratch::Scratch;
 use adamant_tests::server::{Server, reference};
 use serde_json::Value;
 
-const FLOOD: &str = include_str!("../year/flood.pl");
-const RACE: &str = include_str!("../year/race.pl");
-const LIFE: &str = include_str!("../year/life.sh");
+const FLOOD: &str = include_str!("../../year/flood.pl");
+const RACE: &str = include_str!("../../year/race.pl");
+const LIFE: &str = include_str!("../../year/life.sh");
 
 /// Promised for the watch, KiB.
 const MEMORY: u64 = 8 << 10;

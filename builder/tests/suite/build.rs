@@ -4,8 +4,6 @@
 //! The image has a kernel that is none and an agent that does nothing: nothing here is booted (the
 //! `tests` package boots).
 
-#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
-
 use adamant_skip::skip;
 use std::fs::{self, File};
 use std::io::Write;

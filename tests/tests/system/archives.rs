@@ -1,5 +1,4 @@
 //! Package archives: a small signed one of our own, read by apt and mmdebstrap.
-#![expect(clippy::unwrap_used, reason = "a panic in a test is a failed test")]
 
 use std::path::{Path, PathBuf};
 

@@ -310,7 +310,7 @@ fn write_one(format: &str, raw: &Path, out: &Path) {
 #[test]
 fn no_format_takes_more_than_64_mib_of_memory_with_16_threads() {
     const ONE: &str = "ADAMANT_TESTS_FORMAT";
-    const NAME: &str = "no_format_takes_more_than_64_mib_of_memory_with_16_threads";
+    const NAME: &str = "formats::no_format_takes_more_than_64_mib_of_memory_with_16_threads";
     if let Some(format) = std::env::var(ONE).ok().filter(|format| !format.is_empty()) {
         let path = |name: &str| std::env::var_os(format!("{ONE}_{name}")).unwrap();
         write_one(&format, Path::new(&path("RAW")), Path::new(&path("OUT")));
