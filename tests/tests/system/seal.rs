@@ -265,3 +265,65 @@ fn an_exception_of_the_policy_is_one_and_is_told() {
         "{console}"
     );
 }
+
+/// Each exception as a line of [seal.allow]. The attempts are in images/tiny/init/src/exceptions.rs.
+/// `binfmt` is missing: the tiny image has no module binfmt_misc. The agent's unit tests show its
+/// bit, and the attacks show that it is refused.
+const EXCEPTIONS: [(&str, &str); 8] = [
+    ("jit", "jit = true"),
+    ("debug", "debug = true"),
+    ("bpf", "bpf = true"),
+    ("containers", "containers = true"),
+    ("scripts", "scripts = [\"/usr/bin/dash\"]"),
+    ("execute", "execute = [\"state\"]"),
+    ("mounts", "mounts = [\"/mnt\"]"),
+    ("disks", "disks = [\"black-box\"]"),
+];
+
+/// Five boots are enough: each exception is allowed in another pair of them, so for any two
+/// exceptions a boot allows the first without the second. Opening both by either would show.
+#[test]
+fn each_exception_allows_what_it_names_and_nothing_else() {
+    const BOOTS: usize = 5;
+    let pairs: Vec<[usize; 2]> = (0..BOOTS)
+        .flat_map(|first| (first + 1..BOOTS).map(move |second| [first, second]))
+        .collect();
+    assert!(pairs.len() >= EXCEPTIONS.len());
+    for boot in 0..BOOTS {
+        let is_allowed = |exception: usize| pairs[exception].contains(&boot);
+        let allowed: Vec<&str> = (0..EXCEPTIONS.len())
+            .filter(|exception| is_allowed(*exception))
+            .map(|exception| EXCEPTIONS[exception].1)
+            .collect();
+        let console = start(
+            &tiny(
+                "trixie",
+                "guard",
+                "require",
+                &format!(
+                    "scripts = \"refuse\"\n[seal.allow]\n{}\n{READER}",
+                    allowed.join("\n")
+                ),
+            ),
+            &format!("seal-exceptions-{boot}"),
+            "tiny.exceptions",
+        );
+        for (index, (name, _)) in EXCEPTIONS.iter().enumerate() {
+            let expected = if is_allowed(index) {
+                "worked"
+            } else {
+                "refused"
+            };
+            assert_eq!(
+                lines(&console, &format!("tiny: try {name} ")),
+                [expected],
+                "{name}, allowed: {allowed:?}: {console}"
+            );
+        }
+        assert_eq!(
+            lines(&console, "tiny: try nothing "),
+            ["refused"],
+            "allowed: {allowed:?}: {console}"
+        );
+    }
+}

@@ -10,6 +10,7 @@
 //! writes its listing to the start of the block device OUT     tiny.speed=DEV,...  reads the files
 //! of the EROFS on each DEV, in order and at random places     tiny.cost           measures what
 //! usual work costs     tiny.seal           tries what the seal refuses
+//!     tiny.exceptions     tries what each exception of [seal.allow] allows
 //!     tiny.watchdog       lets the watchdog bite
 //!     tiny.panic          makes the kernel panic
 //!     tiny.status         prints what adamant-agent status says
@@ -17,6 +18,7 @@
 //! that says `end`     tiny.stay           does not switch off
 
 mod cost;
+mod exceptions;
 mod look;
 mod seal;
 mod serve;
@@ -33,6 +35,8 @@ fn main() {
         let arguments: Vec<String> = std::env::args().skip(1).collect();
         match arguments.first().map(String::as_str) {
             Some(cost::NOTHING) => return,
+            Some(exceptions::TRY) => return exceptions::try_all(),
+            Some(exceptions::WAIT) => return exceptions::wait(),
             Some(seal::READ) => std::process::exit(i32::from(seal::read_all().is_err())),
             Some(serve::CHILD) => serve::child(&arguments[1..].join(" ")),
             _ => {}

@@ -32,8 +32,8 @@ pub fn seal() -> io::Result<String> {
     let data = report.root.data.clone();
     let tries: [(&str, &dyn Fn() -> io::Result<()>); 4] = [
         ("exec", &exec),
-        ("map", &map),
-        ("cover", &cover),
+        ("map", &map_executable_memory),
+        ("cover", &mount_over_image),
         ("partition", &|| {
             OpenOptions::new()
                 .write(true)
@@ -157,9 +157,9 @@ fn exec() -> io::Result<()> {
     Command::new(program).output().map(drop)
 }
 
-/// Memory that can be executed and is of no file.
-fn map() -> io::Result<()> {
-    // SAFETY: a new mapping, which nothing else knows of.
+/// Maps anonymous memory that can be executed.
+pub fn map_executable_memory() -> io::Result<()> {
+    // SAFETY: a new mapping at an address that the kernel chooses: no memory in use changes.
     let mapped = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
@@ -177,8 +177,8 @@ fn map() -> io::Result<()> {
     }
 }
 
-/// Something over a folder of the image.
-fn cover() -> io::Result<()> {
+/// Mounts a tmpfs over a directory of the image.
+pub fn mount_over_image() -> io::Result<()> {
     mount(
         Some("tmpfs"),
         "/mnt",

@@ -25,6 +25,7 @@ pub fn work(name: &str, value: &str) {
         "list" => list(value),
         "speed" => crate::speed::speed(value),
         "cost" => crate::cost::cost(),
+        "exceptions" => crate::exceptions::exceptions(),
         "seal" => crate::seal::seal(),
         "serve" => crate::serve::serve(),
         "watchdog" => watchdog(),

@@ -1,0 +1,165 @@
+//! `tiny.exceptions`: for each exception of [seal.allow] an attempt that only this exception allows,
+//! and one that none allows. A child makes them, because the guard treats PID 1 differently.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use adamant_contract::paths::BOOT_REPORT_PATH;
+use adamant_contract::report::BootReport;
+use nix::mount::{MsFlags, mount};
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+
+use crate::seal::{READ, READER, map_executable_memory, mount_over_image};
+
+/// The argument that makes a child try everything.
+pub const TRY: &str = "try-exceptions";
+/// The argument that makes a child wait until its standard input ends.
+pub const WAIT: &str = "wait";
+/// The partition that the test allows to be written: it has no file system.
+const PARTITION: &str = "black-box";
+
+/// Starts the child.
+pub fn exceptions() -> io::Result<String> {
+    let ended = Command::new("/proc/self/exe").arg(TRY).status()?;
+    Ok(format!("{ended}"))
+}
+
+/// Waits for the end of the standard input.
+pub fn wait() {
+    let _ = io::copy(&mut io::stdin(), &mut io::sink());
+}
+
+/// An attempt, by the exception that allows it.
+type Attempt = (&'static str, fn() -> io::Result<()>);
+
+/// Makes all attempts, and prints whether each worked.
+pub fn try_all() {
+    const ATTEMPTS: [Attempt; 9] = [
+        ("jit", map_executable_memory),
+        ("debug", trace),
+        ("bpf", create_bpf_map),
+        ("containers", change_cgroup),
+        ("scripts", read_script),
+        ("execute", execute),
+        ("mounts", mount_over_image),
+        ("disks", write_partition),
+        ("nothing", write_image),
+    ];
+    for (name, attempt) in ATTEMPTS {
+        match attempt() {
+            Ok(()) => println!("tiny: try {name} worked"),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                println!("tiny: try {name} refused");
+            }
+            Err(error) => println!("tiny: try {name} failed: {error}"),
+        }
+    }
+}
+
+/// Attaches to a child, and opens the memory of a process for writing.
+fn trace() -> io::Result<()> {
+    let mut child = Command::new("/proc/self/exe")
+        .arg(WAIT)
+        .stdin(Stdio::piped())
+        .spawn()?;
+    let attached = i32::try_from(child.id())
+        .map_err(io::Error::other)
+        .and_then(|pid| Ok(ptrace::attach(Pid::from_raw(pid))?));
+    child.kill()?;
+    child.wait()?;
+    attached?;
+    OpenOptions::new()
+        .write(true)
+        .open("/proc/self/mem")
+        .map(drop)
+}
+
+/// BPF_MAP_CREATE of an array with one value of 8 bytes.
+fn create_bpf_map() -> io::Result<()> {
+    const BPF_MAP_CREATE: libc::c_int = 0;
+    // map_type (BPF_MAP_TYPE_ARRAY), key_size, value_size, max_entries
+    let attributes: [u32; 4] = [2, 4, 8, 1];
+    // SAFETY: the kernel reads the attributes, whose length is given and which contain no pointer.
+    let map = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_MAP_CREATE,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    if map < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Moves this process into a cgroup of its own.
+fn change_cgroup() -> io::Result<()> {
+    const CGROUPS: &str = "/sys/fs/cgroup";
+    let group = [CGROUPS, "/try"].concat();
+    if !fs::exists([CGROUPS, "/cgroup.procs"].concat())? {
+        let mounted = mount(
+            Some("cgroup2"),
+            CGROUPS,
+            Some("cgroup2"),
+            MsFlags::empty(),
+            None::<&str>,
+        );
+        mounted.map_err(|e| io::Error::other(format!("{CGROUPS}: {e}")))?;
+    }
+    fs::create_dir(&group).map_err(|e| io::Error::other(format!("{group}: {e}")))?;
+    fs::write(group + "/cgroup.procs", std::process::id().to_string())
+}
+
+/// Lets an interpreter read a script on a volume.
+fn read_script() -> io::Result<()> {
+    let script = "/var/script";
+    fs::write(script, "#!").map_err(|e| io::Error::other(format!("{script}: {e}")))?;
+    let ended = Command::new(READER).args([READ, script]).status()?;
+    if ended.success() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+}
+
+/// Executes a program on a volume.
+fn execute() -> io::Result<()> {
+    let program = "/var/program";
+    fs::copy("/proc/self/exe", program)
+        .and_then(|_| fs::set_permissions(program, fs::Permissions::from_mode(0o755)))
+        .map_err(|e| io::Error::other(format!("{program}: {e}")))?;
+    Command::new(program)
+        .arg(WAIT)
+        .stdin(Stdio::null())
+        .status()
+        .map(drop)
+}
+
+/// Opens a partition of the root's disk for writing.
+fn write_partition() -> io::Result<()> {
+    let label = format!("PARTNAME={PARTITION}");
+    for entry in fs::read_dir("/sys/class/block")? {
+        let entry = entry?;
+        let event = fs::read_to_string(entry.path().join("uevent"))?;
+        if event.lines().any(|line| line == label) {
+            let node = format!("/dev/{}", entry.file_name().display());
+            return OpenOptions::new().write(true).open(node).map(drop);
+        }
+    }
+    Err(io::Error::other(format!("no partition is {PARTITION}")))
+}
+
+/// Opens the image's own partition for writing.
+fn write_image() -> io::Result<()> {
+    let report: BootReport = serde_json::from_reader(File::open(BOOT_REPORT_PATH)?)?;
+    OpenOptions::new()
+        .write(true)
+        .open(report.root.data)
+        .map(drop)
+}
