@@ -1,17 +1,22 @@
-/* The guard: what came out of the verified image is what runs.
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The guard: only programs of the verified image run.
  *
- * One program for each hook of the kernel's security module interface (BPF LSM), one map of decisions, one of counters, one ring of events. The agent
- * attaches the programs while it still makes the machine ready, which takes the kernel longer than all that they will do; they let everything pass until
- * the seal writes the decisions and freezes them. No program writes anything else, none sleeps, none loops without a bound, and what can't be
- * told is refused. A hook answers 0, then the kernel's other modules are asked, or -EPERM, then nothing else counts.
+ * One program for each hook of the kernel's security module interface (BPF LSM), one map with the
+ * configuration, one with counters, one ring buffer with events. The agent attaches the programs
+ * early in the boot, because that takes the kernel seconds. They allow everything until the seal
+ * writes the configuration and freezes it. No program writes anything else, sleeps, or loops
+ * without a bound. A program refuses what it cannot decide. It returns 0, and the kernel asks its
+ * other modules, or -EPERM, and the kernel refuses.
  *
- * "The image" is the super block of the verified root, known by its device number: nothing else can have that number while it is mounted.
- * "The host" is PID 1's mount namespace. Names are looked at only below /proc, /sys and /run, where nobody but the kernel and root makes them.
+ * "The image" is the superblock of the verified root. Its device number identifies it: no other
+ * device gets that number while it is mounted. "The host" is PID 1's mount namespace. Names are
+ * compared only below /proc, /sys and /run, where only the kernel and root create files.
  *
  * docs/threat-model.md has the table of hooks and attacks. */
 #include "kernel.h"
 
-/* The hooks, in the order of the counters. agent/contract/src/guard_abi.rs has the same list, and a test holds them together. */
+/* The hooks, in the order of the counters. The build script generates the agent's list from this
+ * one. */
 enum hook {
 	BPRM_CHECK_SECURITY, MMAP_FILE, MMAP_ADDR, FILE_MPROTECT, SB_MOUNT, SB_REMOUNT, MOVE_MOUNT, SB_PIVOTROOT, SB_UMOUNT, SB_KERN_MOUNT,
 	FILE_OPEN, INODE_CREATE, INODE_MKNOD, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
@@ -21,37 +26,39 @@ enum hook {
 
 enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16, MOUNTS = 32, MODULES = 64 };
 
-/* In a list, behind everything. */
+/* Fills unused entries of the lists: greater than any key. */
 #define UNUSED 0x7fffffffffffffffull
 
-/* What a device number is: bits. */
+/* The flags of a device number. */
 enum device_flags {
-	VOLUME = 1,  /* a volume's super block */
-	FIXED = 2,   /* a super block whose mounts stay where they are: the kernel's own file systems */
-	MEMORY = 4,  /* of them, one below which anything may be mounted: nothing in it can run or is the image's */
-	EXECUTE = 8, /* a super block beside the image that programs may come from */
-	DISK = 16,   /* a block device that may be written to and mounted */
-	PINS = 32    /* the super block that holds the guard itself */
+	VOLUME = 1,  /* a volume's superblock */
+	FIXED = 2,   /* a superblock whose mounts may not change: the kernel's own file systems */
+	MEMORY = 4,  /* a file system in memory below which anything may be mounted: nothing in it can be executed */
+	EXECUTE = 8, /* a superblock other than the image that programs may be executed from */
+	DISK = 16,   /* a block device that may be written and mounted */
+	PINS = 32    /* the superblock that holds the guard's links */
 };
 
-/* What the agent decided: all 0 until the seal, which writes it once and freezes it; `root` says whether it has. Lists are sorted, and what is unused
- * in them stands behind everything, with all bits but the sign. */
+/* The configuration: all 0 until the seal, which writes it once and freezes it. `root_device` tells
+ * whether that has happened. Lists are sorted; unused entries at their end are UNUSED. The build
+ * script generates the agent's type from this one. */
 const volatile struct guard_config {
 	u32 root_device;       /* the verified root; 0 until the seal */
 	u32 run_device;        /* /run */
 	u32 host_namespace;    /* inode number of PID 1's mount namespace */
 	enum allowance allowances;
-	/* Programs of the image, by inode: systemd-shutdown, adamant-agent, systemd, systemd-executor, kmod, udevadm (which is systemd-udevd, too), and
+	/* Programs of the image, by inode: systemd-shutdown, adamant-agent, systemd,
+	 * systemd-executor, kmod, udevadm (which systemd-udevd is a link to) and
 	 * systemd-modules-load. */
 	u64 shutdown, agent, manager, executor, kmod, udev, modules_load;
-	s64 build_time;             /* seconds since 1970: the clock does not go behind it */
-	u64 black_box;         /* the agent's own partition, in which it tells of the end; 0 without one */
-	u64 interpreter_bloom;             /* a bit for each interpreter, see mark: 0 where scripts are allowed */
-	u64 devices[64];       /* device << 32 | what it is */
-	u64 mount_points[16];        /* device << 32 | inode of a folder below which anything may be mounted */
-	u64 agent_owned[128];          /* device << 32 | inode of folders on volumes that are the agent's alone, and of the files in them */
-	u64 interpreters[32];  /* programs of the image that read no scripts from elsewhere, by inode */
-	u64 clocks[16];        /* programs of the image that set the clock, by inode */
+	s64 build_time;        /* seconds since 1970: the earliest time that the clock may be set to */
+	u64 black_box;         /* the agent's partition for the reason of a boot's end; 0 without one */
+	u64 interpreter_bloom; /* bloom_bit() of each interpreter; 0 where scripts are allowed */
+	u64 devices[64];       /* device << 32 | enum device_flags */
+	u64 mount_points[16];  /* device << 32 | inode of a directory below which anything may be mounted */
+	u64 agent_owned[128];  /* device << 32 | inode of the agent's directories on volumes, and of the files in them */
+	u64 interpreters[32];  /* programs of the image, by inode, that may read scripts only from the image */
+	u64 clocks[16];        /* programs of the image, by inode, that may set the clock */
 } config = {};
 
 u64 denials[HOOKS] = {};
@@ -68,26 +75,29 @@ struct event {
 struct { struct event record; } events __attribute__((section(".maps"), used)) = {};
 
 #define INLINE static inline __attribute__((always_inline))
-/* 64 bits: newer verifiers look at all of them, and half of a -1 is a large number. */
+/* The result has 64 bits: newer verifiers check all of them, and a 32-bit -1 would be a large
+ * number. */
 #define PROGRAM_OR(name, otherwise) INLINE s64 name##_sealed(u64 *ctx); \
 	__attribute__((section("lsm/" #name), used)) s64 name(u64 *ctx) { return config.root_device ? name##_sealed(ctx) : (otherwise); } \
 	INLINE s64 name##_sealed(u64 *ctx)
 #define PROGRAM(name) PROGRAM_OR(name, 0)
-/* A function of its own, so that its loop is checked once and not with each caller. */
+/* A separate function, so that the verifier checks its loop once and not for each caller. */
 #define FUNCTION(name) __attribute__((noinline, section("function/" #name)))
 #define REFUSE(hook, device, inode, name) do { deny(hook, device, inode, (u64)(name)); return -EPERM; } while (0)
 
-/* An argument that may be null: the verifier takes arguments for never null and would take the test away. */
+/* Whether an argument is null. The verifier assumes that arguments are never null and would remove
+ * a plain test. */
 INLINE int is_null(u64 *ctx, u32 argument)
 {
 	u64 value = 0;
-	/* Hidden from the compiler: it would use the sum again to load the argument, which the verifier takes only from the context itself. */
+	/* Hides the address from the compiler. It would reuse the sum to load the argument, which
+	 * the verifier allows only from the context itself. */
 	__asm__ volatile("" : "+r"(ctx));
 	bpf_probe_read_kernel(&value, sizeof(value), ctx + argument);
 	return value == 0;
 }
 
-/* Names are compared eight bytes at a time, as numbers. */
+/* Names are compared as numbers of eight bytes. */
 struct name { u64 word[5]; };
 #define BYTE(text, n) ((u64)(u8)(text "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0")[n] << 8 * ((n) % 8))
 #define WORD(text, n) (BYTE(text, 8 * n) | BYTE(text, 8 * n + 1) | BYTE(text, 8 * n + 2) | BYTE(text, 8 * n + 3) | BYTE(text, 8 * n + 4) | \
@@ -102,7 +112,7 @@ INLINE void read_name(struct name *name, const char *from)
 	bpf_probe_read_kernel_str(name, sizeof(*name), from);
 }
 
-/* Counts a denial, and tells of it where there is room. */
+/* Counts a denial, and writes an event if the ring has room. */
 FUNCTION(deny) void deny(enum hook hook, u32 device, u64 inode, u64 name)
 {
 	if (hook < HOOKS)
@@ -125,8 +135,8 @@ FUNCTION(deny) void deny(enum hook hook, u32 device, u64 inode, u64 name)
 	bpf_ringbuf_submit(event, 0);
 }
 
-/* Pointers are followed with READ wherever that is not often: Linux 6.12 goes through all its types, by name, for each step from a pointer that it trusts,
- * each time that its verifier passes there. */
+/* Pointers are followed with READ except on frequent paths. At each step from a trusted pointer,
+ * the verifier of Linux 6.12 searches all kernel types by name, each time that it passes there. */
 FUNCTION(deny_inode) void deny_inode(u32 hook, struct inode *inode, struct dentry *dentry)
 {
 	struct super_block *sb = READ(inode, i_sb);
@@ -136,8 +146,9 @@ FUNCTION(deny_inode) void deny_inode(u32 hook, struct inode *inode, struct dentr
 FUNCTION(deny_file) void deny_file(u32 hook, struct file *file) { deny_inode(hook, READ(file, f_inode), READ(file, f_path.dentry)); }
 #define REFUSE_FILE(hook, file) do { deny_file(hook, file); return -EPERM; } while (0)
 
-/* The last number of a sorted list, of a power of two, that is not above the key. Without a branch: the verifier would follow each to its end. What the
- * compiler knows of the index, Linux 6.1 does not: it is masked all the same. */
+/* The last entry of a sorted list that is not greater than the key. The list's length is a power of
+ * two. The code has no branches, because the verifier would follow each of them. The verifier of
+ * Linux 6.1 loses the range of the index, which is therefore masked. */
 #define LAST(list, key) ({ \
 	u64 at_ = 0; \
 	_Pragma("unroll") for (u64 step_ = sizeof(list) / 16; step_; step_ /= 2) { \
@@ -150,7 +161,7 @@ FUNCTION(deny_file) void deny_file(u32 hook, struct file *file) { deny_inode(hoo
 	__asm__ volatile("%0 &= %1" : "+r"(at_) : "i"(sizeof(list) / 8 - 1)); \
 	list[at_]; })
 
-/* What this device is, as bits. */
+/* The flags of a device. */
 FUNCTION(kind_of) enum device_flags kind_of(u32 device)
 {
 	u64 found = LAST(config.devices, (u64)device << 32 | 0xffffffff);
@@ -187,7 +198,7 @@ INLINE int allowed(enum allowance what) { return (config.allowances & what) != 0
 
 /* --- who asks */
 
-/* The program that a task runs, as an inode of the image; 0 where it is none of the image's. */
+/* The inode of the program that a task runs; 0 if it is not a program of the image. */
 INLINE u64 program_of(struct task_struct *task)
 {
 	struct mm_struct *mm = READ(task, mm);
@@ -198,7 +209,8 @@ INLINE u64 program_of(struct task_struct *task)
 
 INLINE u64 program(void) { return program_of(bpf_get_current_task_btf()); }
 INLINE int is_init(void) { return bpf_get_current_task_btf()->tgid == 1; }
-/* systemd-shutdown, by its inode: it unmounts and detaches everything, as PID 1 and in children of its own, when nothing else runs any more. */
+/* Whether the task is systemd-shutdown, as PID 1 or as its child. It unmounts and detaches
+ * everything when nothing else runs any more. */
 FUNCTION(shutting_down) int shutting_down(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -207,14 +219,17 @@ FUNCTION(shutting_down) int shutting_down(void)
 	struct task_struct *parent = READ(task, real_parent);
 	return task->tgid == 1 || (READ(parent, tgid) == 1 && program_of(parent) == config.shutdown);
 }
-/* PID 1 that is none of the image's programs is the agent that has not handed over yet: from then on, what PID 1 becomes is checked. */
+/* PID 1 with a program from outside of the image is the agent before the handover. Every program
+ * that PID 1 executes later is checked. */
 INLINE int is_booting(void) { return is_init() && !program(); }
-/* The two that take the tree of mounts to pieces: the agent when it hands over, and systemd-shutdown. */
-INLINE int is_at_an_end(void) { return is_booting() || shutting_down(); }
+/* The two programs that take the mount tree apart: the agent at the handover, and systemd-shutdown.
+ */
+INLINE int takes_mounts_apart(void) { return is_booting() || shutting_down(); }
 INLINE int is_agent(void) { return (config.agent && program() == config.agent) || is_booting(); }
 
-/* PID 1, and what it forks for its own work, such as generators: they are of its session, which nobody can join; services get their own. */
-INLINE int is_inits_own(void)
+/* PID 1 and the children that it forks for its own work, such as generators. They share its
+ * session, which no other process can join; services get their own. */
+INLINE int is_init_or_its_child(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct signal_struct *signal = READ(task, signal);
@@ -225,7 +240,7 @@ INLINE int is_inits_own(void)
 	return is_init() || number == 1;
 }
 
-/* Whether the program lies in a folder of this name in the image. */
+/* Whether the program is in a directory of this name in the image. */
 INLINE int program_is_in(const u64 *folder)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -239,8 +254,9 @@ INLINE int program_is_in(const u64 *folder)
 	return name.word[0] == folder[0] && name.word[1] == folder[1] && name.word[2] == folder[2];
 }
 
-/* systemd and its services try what the kernel can (BPF), and set what the seal has set (core_pattern): they take no for an answer, and it is no news. */
-INLINE int is_systemds(void)
+/* systemd and its services test what the kernel supports (BPF), and set what the seal has set
+ * (core_pattern). They handle the refusal, so it is not an event. */
+INLINE int is_systemd_program(void)
 {
 	const u64 folder[] = { WORD("systemd", 0), 0, 0 };
 	return program_is_in(folder);
@@ -265,13 +281,14 @@ INLINE int may_run(struct inode *inode)
 	return allowed(CONTAINERS) && sb->s_magic == OVERLAYFS_MAGIC && !in_host();
 }
 
-/* systemd-executor starts a service as its input says, and may therefore put itself into any cgroup. Only systemd starts it. */
+/* systemd-executor starts a service as its input describes and may move itself into any cgroup.
+ * Only systemd may start it. */
 INLINE int is_executor_by_hand(struct inode *inode)
 {
 	return config.executor && inode->i_ino == config.executor && device_of(inode) == config.root_device && program() != config.manager;
 }
 
-/* Programs, scripts and interpreters, each when it is opened to be run. */
+/* Programs, scripts and interpreters, each when it is opened for execution. */
 PROGRAM(bprm_check_security)
 {
 	struct linux_binprm *bprm = (void *)ctx[0];
@@ -292,13 +309,13 @@ PROGRAM(mmap_file)
 		REFUSE(MMAP_FILE, 0, 0, 0);
 	}
 	struct file *file = (void *)ctx[0];
-	/* Pages that can be written as well as run are no longer the file's. */
+	/* Pages that are writable and executable no longer have the file's content. */
 	if (may_run(file->f_inode) && (allowed(JIT) || !(prot & PROT_WRITE)))
 		return 0;
 	REFUSE_FILE(MMAP_FILE, file);
 }
 
-/* The heap grows without mmap_file, and with this personality it would be executable. */
+/* The heap grows without mmap_file, and this personality makes it executable. */
 PROGRAM(mmap_addr)
 {
 	if (allowed(JIT) || !(bpf_get_current_task_btf()->personality & READ_IMPLIES_EXEC))
@@ -315,16 +332,17 @@ PROGRAM(file_mprotect)
 	struct file *file = vma->vm_file;
 	if (!file)
 		REFUSE(FILE_MPROTECT, 0, 0, 0);
-	/* A private page that was written to hangs on an anon_vma. */
+	/* A private page that was written has an anon_vma. */
 	if (may_run(file->f_inode) && !vma->anon_vma && !(prot & PROT_WRITE))
 		return 0;
 	REFUSE_FILE(FILE_MPROTECT, file);
 }
 
-/* --- folders of /run */
+/* --- directories of /run */
 
-/* Folders of /run that systemd takes instructions from, and the agent's own: who may change what is in them. Inside /run/systemd and /run/udev
- * nothing can be mounted, whosever the rest is. */
+/* Directories of /run from which systemd takes instructions, and the agent's own: who may change
+ * their content. Inside /run/systemd and /run/udev nothing can be mounted, not even where others
+ * may write. */
 enum folder { ANYBODY_S, INSIDE_S, SYSTEMD_S, KMOD_S, AGENT_S, NOBODY_S };
 
 FUNCTION(folder_of) int folder_of(struct dentry *dentry)
@@ -341,7 +359,7 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 		first = dentry;
 		dentry = parent;
 	}
-	/* Nothing of systemd's or the agent's lies that deep. */
+	/* systemd and the agent have no directories that deep. */
 	if (!end || !first)
 		return INSIDE_S;
 	struct name name;
@@ -349,7 +367,7 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	read_name(&name, text);
 	if (IS(&name, "adamant"))
 		return AGENT_S;
-	/* kmod writes here at every start which device nodes the image's modules have. */
+	/* At each start kmod writes here which device nodes the image's modules need. */
 	if (IS(&name, "tmpfiles.d"))
 		return KMOD_S;
 	if (IS(&name, "modprobe.d") || IS(&name, "sysctl.d") || IS(&name, "sysusers.d") || IS(&name, "modules-load.d") ||
@@ -358,14 +376,15 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	int systemd = IS(&name, "systemd"), udev = IS(&name, "udev");
 	if (!systemd && !udev)
 		return ANYBODY_S;
-	/* The folder itself: with another in its place, none of what follows would be found. */
+	/* The directory itself: a replacement would hide everything below it. */
 	if (!second)
 		return SYSTEMD_S;
 	text = READ(second, d_name.name);
 	read_name(&name, text);
 	if (udev)
 		return IS(&name, "rules.d") ? SYSTEMD_S : INSIDE_S;
-	/* The agent has written its units, and nobody else writes any: PID 1 would do so for `systemctl link --runtime`. */
+	/* The agent has written its units, and nobody else writes any. PID 1 would, for `systemctl
+	 * link --runtime`. */
 	if (IS(&name, "system"))
 		return NOBODY_S;
 	return IS(&name, "system.control") || IS(&name, "system.attached") || IS(&name, "transient") || IS(&name, "generator") ||
@@ -376,8 +395,9 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 
 /* --- mounts */
 
-/* Whether what happens to this mount is seen in the host: it is in its namespace, or mounts propagate there. Such rings are short; one that
- * is not walked to its end counts as seen, and so does one that mounts elsewhere are slaves of. */
+/* Whether changes at this mount are visible in the host: it is in the host's namespace, or its
+ * mounts propagate there. Peer groups are short. A group that the loop does not finish counts as
+ * visible, and so does one with slaves. */
 INLINE int is_in_host(struct mount *mount)
 {
 	struct mnt_namespace *namespace = READ(mount, mnt_ns);
@@ -406,15 +426,15 @@ FUNCTION(reaches_host) int reaches_host(struct mount *mount)
 	return 1;
 }
 
-/* A folder as the lists have it; 0 for one whose number they can't hold. */
+/* A directory as the lists contain it; 0 if its inode number is too large for them. */
 INLINE u64 folder_key(u32 device, struct inode *inode)
 {
 	u64 number = READ(inode, i_ino);
 	return number >> 32 ? 0 : (u64)device << 32 | number;
 }
 
-/* Whether a dentry is one of the places, or below one. */
-FUNCTION(in_place) int in_place(struct dentry *dentry)
+/* Whether a directory is one of the allowed mount points or below one. */
+FUNCTION(in_mount_point) int in_mount_point(struct dentry *dentry)
 {
 	if (!allowed(MOUNTS))
 		return 0;
@@ -431,12 +451,12 @@ FUNCTION(in_place) int in_place(struct dentry *dentry)
 	return 0;
 }
 
-/* The kernel's own file systems where systemd and everyone else expects them. */
-INLINE int is_usual(const char *type, struct dentry *place)
+/* The kernel's own file systems at their usual mount points. */
+INLINE int is_usual_mount(const char *type, struct dentry *place)
 {
 	struct name kind, name;
 	read_name(&kind, type);
-	/* What systemd mounts when somebody looks at it. */
+	/* systemd mounts this one on first access. */
 	struct super_block *sb = READ(place, d_sb);
 	if (READ(sb, s_magic) == AUTOFS_MAGIC)
 		return IS(&kind, "binfmt_misc");
@@ -449,33 +469,35 @@ INLINE int is_usual(const char *type, struct dentry *place)
 	       ((IS(&kind, "autofs") || IS(&kind, "binfmt_misc")) && IS(&name, "binfmt_misc"));
 }
 
-/* Whether something of this type may be mounted here, in the host. */
-FUNCTION(may_cover) int may_cover(struct path *path, const char *type)
+/* Whether a file system of this type may be mounted here, in the host. */
+FUNCTION(may_mount_over) int may_mount_over(struct path *path, const char *type)
 {
 	struct dentry *dentry = READ(path, dentry);
 	u32 device = device_below(dentry);
-	if (is_at_an_end() || in_place(dentry))
+	if (takes_mounts_apart() || in_mount_point(dentry))
 		return 1;
 	if (READ(dentry, d_parent) != dentry && is(device, MEMORY))
 		return device != config.run_device || folder_of(dentry) == ANYBODY_S;
-	return type && device != config.root_device && is_usual(type, dentry);
+	return type && device != config.root_device && is_usual_mount(type, dentry);
 }
 
-/* Whether mounts of this super block stay as the agent made them. */
-INLINE int stays(u32 device) { return device == config.root_device || is(device, VOLUME | FIXED); }
+/* Whether mounts of this superblock must stay as the agent made them. */
+INLINE int must_stay(u32 device) { return device == config.root_device || is(device, VOLUME | FIXED); }
 
-/* systemd where it makes a service's namespace, and before it becomes the service: systemd-executor, or before systemd 254 a child of its own with a
- * session of its own, which those that enter the namespace of a running service do not have (`systemctl bind`). */
+/* systemd while it makes a service's namespace and has not yet executed the service:
+ * systemd-executor, or before systemd 254 a child with a session of its own. A process that enters
+ * the namespace of a running service (`systemctl bind`) has no such session. */
 INLINE int makes_a_service(void)
 {
 	u64 who = program();
-	return who && (config.executor ? who == config.executor : who == config.manager && !is_inits_own());
+	return who && (config.executor ? who == config.executor : who == config.manager && !is_init_or_its_child());
 }
 
-/* Whether what happens to this mount is seen by others than who does it: its namespace is used by others, too, or mounts propagate to another. Then it
- * may be a service's own view of the image, which somebody has entered. Whoever has a namespace to himself may do in it as he likes. To read
- * /proc/self/mountinfo is to use it. */
-FUNCTION(is_anothers) int is_anothers(struct mount *mount)
+/* Whether others than the caller see changes at this mount: other processes use its namespace, or
+ * mounts propagate to another one. The mount may then be a service's view of the image that the
+ * caller has entered. A process with a namespace of its own may change it freely. Reading
+ * /proc/self/mountinfo counts as use. */
+FUNCTION(others_see) int others_see(struct mount *mount)
 {
 	struct mnt_namespace *namespace = READ(mount, mnt_ns);
 	struct list_head *peers = __builtin_preserve_access_index(&mount->mnt_share), *slaves = __builtin_preserve_access_index(&mount->mnt_slave_list);
@@ -483,11 +505,12 @@ FUNCTION(is_anothers) int is_anothers(struct mount *mount)
 	return (propagates || READ(namespace, ns.count.refs.counter) > 1) && !makes_a_service();
 }
 
-/* The image, and what the kernel and systemd say in /proc, /sys, /dev and /run: a service must not see another one there. */
-INLINE int is_over_anothers(struct path *path)
+/* The image, and what the kernel and systemd publish in /proc, /sys, /dev and /run. A service must
+ * not be shown anything else there. */
+INLINE int covers_what_others_see(struct path *path)
 {
 	u32 device = device_below(READ(path, dentry));
-	return (device == config.root_device || is(device, FIXED)) && is_anothers(AROUND(READ(path, mnt), struct mount, mnt));
+	return (device == config.root_device || is(device, FIXED)) && others_see(AROUND(READ(path, mnt), struct mount, mnt));
 }
 
 FUNCTION(deny_path) void deny_path(u32 hook, struct path *path)
@@ -502,35 +525,37 @@ PROGRAM(sb_mount)
 {
 	struct path *path = (void *)ctx[1];
 	u64 flags = ctx[3];
-	/* How mounts propagate is everybody's own affair; a remount of the super block is sb_remount's. */
+	/* Propagation is free. sb_remount handles remounts of the superblock. */
 	if (flags & MS_PROPAGATION || (flags & (MS_REMOUNT | MS_BIND)) == MS_REMOUNT)
 		return 0;
-	if (is_at_an_end())
+	if (takes_mounts_apart())
 		return 0;
 	struct vfsmount *below = READ(path, mnt);
 	if (!reaches_host(AROUND(below, struct mount, mnt))) {
-		/* Other flags of a mount cover nothing. */
-		if (flags & MS_REMOUNT || !is_over_anothers(path))
+		/* Changing the flags of a mount covers nothing. */
+		if (flags & MS_REMOUNT || !covers_what_others_see(path))
 			return 0;
 	} else if (flags & MS_REMOUNT) {
-		if (!stays(device_at(below)))
+		if (!must_stay(device_at(below)))
 			return 0;
 	} else if (!(flags & MS_MOVE && in_host())) {
-		/* What moves is only a name here, but it is of the namespace of whoever moves it: systemd does so where it makes credentials. */
-		if (may_cover(path, flags & (MS_BIND | MS_MOVE) || is_null(ctx, 2) ? 0 : (const char *)ctx[2]))
+		/* The source of a move is only a name here, but it belongs to the caller's
+		 * namespace. systemd moves mounts to make credentials. */
+		if (may_mount_over(path, flags & (MS_BIND | MS_MOVE) || is_null(ctx, 2) ? 0 : (const char *)ctx[2]))
 			return 0;
 	}
-	/* systemd mounts at its start what it finds mounted, with its own flags, and goes on without: that is no news. Units' mounts are of a child. */
+	/* At its start systemd mounts with its own flags what is mounted already, and goes on after
+	 * a refusal: that is not an event. Mounts of units come from a child. */
 	if (is_init())
 		return -EPERM;
 	REFUSE_PATH(SB_MOUNT, path);
 }
 
-/* Both ways of remounting a super block, which all namespaces share. */
+/* Both ways to remount a superblock, which all namespaces share. */
 PROGRAM(sb_remount)
 {
 	struct super_block *sb = (void *)ctx[0];
-	if (!stays(sb->s_dev) || is_at_an_end())
+	if (!must_stay(sb->s_dev) || takes_mounts_apart())
 		return 0;
 	REFUSE(SB_REMOUNT, sb->s_dev, 0, type_of(sb));
 }
@@ -539,15 +564,15 @@ PROGRAM(move_mount)
 {
 	struct path *from = (void *)ctx[0], *to = (void *)ctx[1];
 	struct vfsmount *moved = READ(from, mnt);
-	if (is_at_an_end())
+	if (takes_mounts_apart())
 		return 0;
-	/* A clone of a mount is in no namespace: to move it takes nothing away. */
-	if (is_in_host(AROUND(moved, struct mount, mnt)) && stays(device_at(moved)))
+	/* A cloned mount is in no namespace: moving it removes nothing. */
+	if (is_in_host(AROUND(moved, struct mount, mnt)) && must_stay(device_at(moved)))
 		REFUSE_PATH(MOVE_MOUNT, from);
 	if (!reaches_host(AROUND(READ(to, mnt), struct mount, mnt))) {
-		if (!is_over_anothers(to))
+		if (!covers_what_others_see(to))
 			return 0;
-	} else if (may_cover(to, (const char *)type_of(READ(moved, mnt_sb)))) {
+	} else if (may_mount_over(to, (const char *)type_of(READ(moved, mnt_sb)))) {
 		return 0;
 	}
 	REFUSE_PATH(MOVE_MOUNT, to);
@@ -556,8 +581,8 @@ PROGRAM(move_mount)
 PROGRAM(sb_pivotroot)
 {
 	struct path *path = (void *)ctx[1];
-	/* All that have the old root get the new one. */
-	if (is_at_an_end() || (!in_host() && (allowed(CONTAINERS) || !is_anothers(AROUND(READ(path, mnt), struct mount, mnt)))))
+	/* All processes with the old root get the new one. */
+	if (takes_mounts_apart() || (!in_host() && (allowed(CONTAINERS) || !others_see(AROUND(READ(path, mnt), struct mount, mnt)))))
 		return 0;
 	REFUSE_PATH(SB_PIVOTROOT, path);
 }
@@ -566,20 +591,20 @@ PROGRAM(sb_umount)
 {
 	struct vfsmount *mnt = (void *)ctx[0];
 	struct mount *mount = AROUND(mnt, struct mount, mnt);
-	if (!stays(device_at(mnt)))
+	if (!must_stay(device_at(mnt)))
 		return 0;
 	struct mount *parent = READ(mount, mnt_parent);
-	if ((!is_in_host(mount) && !reaches_host(parent)) || is_at_an_end())
+	if ((!is_in_host(mount) && !reaches_host(parent)) || takes_mounts_apart())
 		return 0;
 	REFUSE(SB_UMOUNT, device_at(mnt), 0, type_of(READ(mnt, mnt_sb)));
 }
 
-/* No file system of a disk that the image does not know. */
+/* Refuses file systems on disks that the image does not know. */
 PROGRAM(sb_kern_mount)
 {
 	struct super_block *sb = (void *)ctx[0];
 	struct block_device *device = READ(sb, s_bdev);
-	/* What is changed through an overlay is not the file that a hook is asked about. */
+	/* Hooks see the overlay's file, not the file of the image below it that changes. */
 	if (READ(sb, s_magic) == OVERLAYFS_MAGIC && !allowed(CONTAINERS))
 		REFUSE(SB_KERN_MOUNT, 0, 0, type_of(sb));
 	if (!device)
@@ -590,9 +615,10 @@ PROGRAM(sb_kern_mount)
 	REFUSE(SB_KERN_MOUNT, number, 0, type_of(sb));
 }
 
-/* --- files that are not files */
+/* --- files of the kernel */
 
-/* What in /proc turns the kernel against the image. Everything here was set by the seal stage, or is the kernel's default. */
+/* Files in /proc that can turn the kernel against the image. The seal has set all of them, or they
+ * have the kernel's default. */
 INLINE int is_sealed_in_proc(const struct name *name)
 {
 	return IS(name, "modprobe") || IS(name, "core_pattern") || IS(name, "core_pipe_limit") || IS(name, "core_uses_pid") || IS(name, "hotplug") ||
@@ -606,7 +632,8 @@ INLINE int is_sealed_in_proc(const struct name *name)
 	       IS(name, "force_sysfs_fallback");
 }
 
-/* And in /sys: programs that the kernel starts, where firmware comes from, how disks are bound and taken away, and sleeping into an image of the memory. */
+/* The same in /sys: programs that the kernel starts, the source of firmware, binding and removal of
+ * disks, and hibernation. */
 INLINE int is_sealed_in_sys(const struct name *name)
 {
 	return IS(name, "uevent_helper") || IS(name, "path") || IS(name, "resume") || IS(name, "resume_offset") || IS(name, "disk") || IS(name, "loading") ||
@@ -614,7 +641,7 @@ INLINE int is_sealed_in_sys(const struct name *name)
 	       IS(name, "delete") || IS(name, "remove") || IS(name, "unbind");
 }
 
-/* 0, or -EPERM where something in such a folder is to be changed by somebody else. */
+/* 0, or -EPERM if the caller may not change this entry of a protected directory. */
 FUNCTION(may_change) int may_change(struct dentry *dentry)
 {
 	struct super_block *sb = READ(dentry, d_sb);
@@ -623,12 +650,14 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 		return shutting_down() ? 0 : -EPERM;
 	if (device != config.run_device) {
 		u32 kind = kind_of(device);
-		/* The way there leads through the root below the image's, which a mount namespace of one's own can be made to show. */
+		/* A process reaches this file system through the root below the image's, which a
+		 * mount namespace of its own can expose. */
 		if (kind & PINS)
 			return -EPERM;
 		if (!(kind & VOLUME))
 			return 0;
-		/* The agent's folder on a volume, and what is in it: by its own number, too, as a file that was opened by its handle may lie nowhere. */
+		/* The agent's directory on a volume and its content. The entry's own number is
+		 * checked, too, because a file that was opened by its handle may have no parent. */
 		struct dentry *parent = READ(dentry, d_parent);
 		u64 key = folder_key(device, READ(dentry, d_inode)), above = folder_key(device, READ(parent, d_inode));
 		return LAST(config.agent_owned, key) != key && LAST(config.agent_owned, above) != above ? 0 : is_agent() ? 0 : -EPERM;
@@ -638,13 +667,13 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 	case INSIDE_S:
 		return 0;
 	case SYSTEMD_S:
-		return is_inits_own() ? 0 : -EPERM;
+		return is_init_or_its_child() ? 0 : -EPERM;
 	case KMOD_S:
-		return is_inits_own() || (config.kmod && program() == config.kmod && in_host()) ? 0 : -EPERM;
+		return is_init_or_its_child() || (config.kmod && program() == config.kmod && in_host()) ? 0 : -EPERM;
 	case AGENT_S:
 		return is_agent() ? 0 : -EPERM;
 	}
-	return is_at_an_end() ? 0 : -EPERM;
+	return takes_mounts_apart() ? 0 : -EPERM;
 }
 
 #define REFUSE_DENTRY(hook, dentry) REFUSE(hook, device_below(dentry), 0, READ(dentry, d_name.name))
@@ -661,7 +690,7 @@ CHANGES(inode_symlink, INODE_SYMLINK, 1)
 CHANGES(inode_unlink, INODE_UNLINK, 1)
 CHANGES(inode_rmdir, INODE_RMDIR, 1)
 
-/* Another name of a file is where it could be written to, too. */
+/* The file could be written through its new name. */
 PROGRAM(inode_link)
 {
 	struct dentry *from = (void *)ctx[0], *to = (void *)ctx[2];
@@ -689,10 +718,12 @@ PROGRAM(path_truncate)
 
 /* --- scripts */
 
-/* One of 64 bits for an inode, so that most programs are known for no interpreters without a look at the list. agent/src/boot/seal/config.rs has the same. */
+/* One of 64 bits for an inode: most programs are ruled out without a search of the list.
+ * agent/src/boot/seal/config.rs has the same function. */
 INLINE u64 bloom_bit(u64 inode) { return 1ull << (inode * 0x9e3779b97f4a7c15 >> 58); }
 
-/* Whether this program is an interpreter, and what is in a file that is not the image's may have been put there by somebody, for it to run. */
+/* Whether this program is an interpreter, and the file may contain a script from outside of the
+ * image. */
 FUNCTION(may_be_a_script) int may_be_a_script(struct file *file, u64 program)
 {
 	if (LAST(config.interpreters, program) != program)
@@ -702,10 +733,12 @@ FUNCTION(may_be_a_script) int may_be_a_script(struct file *file, u64 program)
 	u32 kind = READ(inode, i_mode) & S_IFMT, flags = file->f_flags;
 	if (kind == S_IFBLK)
 		return 1;
-	/* Pipes, sockets and terminals can't be told apart. What is opened to be executed is bprm_check_security's. */
+	/* Pipes, sockets and terminals are not checked. bprm_check_security handles files that are
+	 * opened for execution. */
 	if (kind != S_IFREG || flags & FMODE_EXEC)
 		return 0;
-	/* Nothing is in a file that was made, or emptied, by this very opening: a place for an interpreter's own data. */
+	/* A file that this very call creates or empties has no content yet: interpreters keep their
+	 * own data this way. */
 	if (flags & (O_TRUNC | O_TMPFILE) || (flags & (O_EXCL | O_CREAT)) == (O_EXCL | O_CREAT))
 		return 0;
 	switch (READ(sb, s_magic)) {
@@ -717,12 +750,13 @@ FUNCTION(may_be_a_script) int may_be_a_script(struct file *file, u64 program)
 	case DEBUGFS_MAGIC:
 	case TRACEFS_MAGIC:
 	case NSFS_MAGIC:
-		return 0; /* what the kernel says */
+		return 0; /* content generated by the kernel */
 	}
 	return !is(READ(sb, s_dev), EXECUTE);
 }
 
-/* The kernel knows no scripts, only which program reads what. Nearly all programs have no mark, which is asked first: this runs at every opening. */
+/* The kernel does not know scripts; it only knows which program reads which file. The bloom filter
+ * comes first because this runs at every opening, and few programs pass it. */
 INLINE int reads_a_script(struct file *file, u32 device)
 {
 	struct mm_struct *mm = bpf_get_current_task_btf()->mm;
@@ -735,7 +769,7 @@ INLINE int reads_a_script(struct file *file, u32 device)
 	return who && may_be_a_script(file, who);
 }
 
-/* All of the kernel's memory, to be read. */
+/* Whether the file is all of the kernel's memory. */
 FUNCTION(is_kernels_memory) int is_kernels_memory(struct file *file)
 {
 	struct name name;
@@ -744,8 +778,9 @@ FUNCTION(is_kernels_memory) int is_kernels_memory(struct file *file)
 	return IS(&name, "kcore") && !allowed(DEBUG);
 }
 
-/* Nobody but systemd moves processes from one cgroup to another, and no process can be told from PID 1 here: systemd does not answer any more once it
- * is taken out of its own. Killing and freezing all in a cgroup is asked for with `systemctl kill` and `freeze`. */
+/* Only systemd moves processes between cgroups: once it is removed from its own, it no longer
+ * responds. The file does not tell which process is meant, so PID 1 cannot be excepted. `systemctl
+ * kill` and `freeze` replace cgroup.kill and cgroup.freeze. */
 FUNCTION(is_sealed_in_cgroups) int is_sealed_in_cgroups(struct dentry *dentry)
 {
 	struct name name;
@@ -761,7 +796,7 @@ FUNCTION(is_sealed_in_cgroups) int is_sealed_in_cgroups(struct dentry *dentry)
 	return IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || IS(&name, "freezer.state");
 }
 
-/* Opening for writing; reading is free, but for interpreters and the kernel's memory. */
+/* Checks openings for writing. Reading is free, except for interpreters and the kernel's memory. */
 PROGRAM(file_open)
 {
 	struct file *file = (void *)ctx[0];
@@ -782,7 +817,7 @@ PROGRAM(file_open)
 	}
 	if (kind == S_IFCHR) {
 		u32 device = inode->i_rdev;
-		/* A disk's generic device takes requests by write. */
+		/* A disk's generic SCSI device takes commands by write. */
 		if ((device != CONTROL_OF_DEVICE_MAPPER && device >> 20 != SG_MAJOR && device >> 20 != MTD_MAJOR) || is_agent() || shutting_down())
 			return 0;
 		REFUSE_FILE(FILE_OPEN, file);
@@ -795,7 +830,8 @@ PROGRAM(file_open)
 	switch (magic) {
 	case PROC_MAGIC:
 		read_name(&name, READ(dentry, d_name.name));
-		/* A process may write even what it can't, and what is shared with the image, through its own `mem`. */
+		/* Through its own `mem`, a process can write read-only memory and memory shared
+		 * with the image. */
 		refused = is_sealed_in_proc(&name) || (IS(&name, "mem") && !allowed(DEBUG));
 		break;
 	case SYSFS_MAGIC:
@@ -818,21 +854,23 @@ PROGRAM(file_open)
 		break;
 	default:
 		refused = may_change(dentry) != 0;
-		/* swapon asks for this (Linux 6.9 and later); a file without a name, such as the C library's tmpfile() and systemd make, has one flag more. */
+		/* swapon opens files this way (Linux 6.9 and later). Unnamed files, as of the C
+		 * library's tmpfile() and systemd, have one more flag. */
 		if ((file->f_flags & (O_EXCL | O_CREAT | O_TMPFILE)) == O_EXCL)
 			refused = 1;
 	}
 	if (!refused || shutting_down())
 		return 0;
-	if (is_systemds())
+	if (is_systemd_program())
 		return -EPERM;
 	REFUSE_FILE(FILE_OPEN, file);
 }
 
 /* --- devices */
 
-/* Requests that write to a disk, or change what a device number stands for, without a write. <linux/fs.h>, <linux/blkpg.h>, <scsi/sg.h>,
- * <linux/nvme_ioctl.h>, <linux/loop.h>, <linux/nbd.h>, <linux/raid/md_u.h>, <linux/mmc/ioctl.h>, <linux/cdrom.h>, <linux/dm-ioctl.h> */
+/* Requests that write to a disk without write(), or change which disk a device number means.
+ * <linux/fs.h>, <linux/blkpg.h>, <scsi/sg.h>, <linux/nvme_ioctl.h>, <linux/loop.h>, <linux/nbd.h>,
+ * <linux/raid/md_u.h>, <linux/mmc/ioctl.h>, <linux/cdrom.h>, <linux/dm-ioctl.h> */
 INLINE int is_dangerous(u32 request)
 {
 	u32 kind = request >> 8 & 0xff, number = request & 0xff;
@@ -840,9 +878,9 @@ INLINE int is_dangerous(u32 request)
 	case 0x12: /* block: BLKROSET, BLKRRPART, BLKPG, BLKTRACESETUP, BLKDISCARD, BLKSECDISCARD, BLKZEROOUT, zones */
 		return number == 93 || number == 95 || number == 105 || number == 115 || number == 119 || number == 125 || number == 127 ||
 		       number == 131 || (number >= 134 && number <= 136);
-	case 0x4e: /* NVMe: all but its identity */
+	case 0x4e: /* NVMe: all but the request for its identity */
 		return number >= 0x41 && number <= 0x80;
-	case 0x4c: /* loop: all but questions */
+	case 0x4c: /* loop: all but queries */
 		return number != 3 && number != 5 && number != 0x82;
 	case 0xab: case 0xb3: case 0x09: case 0xfd: case 0xd4: /* nbd, mmc, md, device-mapper, bcache and others */
 		return kind != 0x09 || number >= 0x14;
@@ -850,11 +888,11 @@ INLINE int is_dangerous(u32 request)
 	return 0;
 }
 
-/* SG_IO and its elders: udev's own programs ask disks for their names with them. */
+/* SG_IO and its predecessors. udev's programs read the identity of disks with them. */
 INLINE int is_scsi(u32 request) { return request == 0x2285 || request == 0x2284 || request == 0x2283 || request == 1 || request == 0x5393; }
 
-/* FIFREEZE and the end of a file system's service (EXT4_IOC_SHUTDOWN): every writer waits for ever, or fails. FS_IOC_SETFSLABEL and EXT4_IOC_SETFSUUID:
- * the next boot would not know the volume. <linux/fs.h>, fs/ext4/ext4.h */
+/* FIFREEZE and EXT4_IOC_SHUTDOWN: after them every write blocks or fails. FS_IOC_SETFSLABEL and
+ * EXT4_IOC_SETFSUUID: the next boot would not find the volume. <linux/fs.h>, fs/ext4/ext4.h */
 INLINE int is_against_a_volume(u32 request)
 {
 	u32 kind = request >> 8 & 0xff, number = request & 0xff;
@@ -870,7 +908,7 @@ FUNCTION(may_ask) int may_ask(struct file *file, u32 request)
 	int scsi = is_scsi(request);
 	if (!scsi && !is_dangerous(request))
 		return 1;
-	/* On a terminal or a network device the same numbers are something else. */
+	/* Terminals and network devices use the same numbers for other requests. */
 	if (kind == S_IFCHR && device >> 20 == 5)
 		return 1;
 	if (is(device, DISK) || is_agent() || shutting_down())
@@ -908,8 +946,9 @@ PROGRAM(uring_cmd)
 
 /* --- the kernel itself */
 
-/* Services that load modules, by their cgroup: /system.slice/NAME, or a cgroup directly below it. Only systemd puts processes there: see
- * is_sealed_in_cgroups, task_alloc, is_executor_by_hand, and the drop-ins of agent/src/boot/systemd.rs. */
+/* Services that load modules, by their cgroup: /system.slice/NAME, or a cgroup directly below it.
+ * Only systemd puts processes there: see is_sealed_in_cgroups, task_alloc, is_executor_by_hand, and
+ * the drop-ins of agent/src/boot/systemd.rs. */
 enum service { OTHER_SERVICE, UDEVD, MODULES_LOAD };
 
 INLINE struct cgroup *cgroup_above(struct cgroup *cgroup)
@@ -945,7 +984,7 @@ FUNCTION(service_of) int service_of(struct task_struct *task)
 	return OTHER_SERVICE;
 }
 
-/* Whether a task's root directory is the image's. */
+/* Whether the image is the task's root directory. */
 INLINE int is_rooted_in_image(struct task_struct *task)
 {
 	struct fs_struct *fs = READ(task, fs);
@@ -953,7 +992,8 @@ INLINE int is_rooted_in_image(struct task_struct *task)
 	return device_below(dentry) == config.root_device && READ(dentry, d_parent) == dentry;
 }
 
-/* Whether this task may load a module of the image: PID 1, the modprobe that the kernel itself starts, systemd-udevd and systemd-modules-load. */
+/* Whether this task may load a module of the image: PID 1, the modprobe that the kernel starts,
+ * systemd-udevd and systemd-modules-load. */
 FUNCTION(may_load) int may_load(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -963,7 +1003,8 @@ FUNCTION(may_load) int may_load(void)
 	if (!who || !is_rooted_in_image(task))
 		return 0;
 	if (who == config.kmod) {
-		/* The kernel's threads start nothing but the kernel's helpers, and nobody becomes a child of theirs later. */
+		/* The kernel's threads start only the kernel's helpers, and no process becomes
+		 * their child later. */
 		struct task_struct *parent = READ(task, real_parent);
 		return in_host() && (READ(parent, flags) & PF_KTHREAD) != 0;
 	}
@@ -971,8 +1012,9 @@ FUNCTION(may_load) int may_load(void)
 	return (service == UDEVD && who == config.udev) || (service == MODULES_LOAD && who == config.modules_load);
 }
 
-/* Modules, firmware, kernels to be started next: only as files of the image; and modules only for whom may_load names. Where no module can be loaded any
- * more, the kernel does not ask here. */
+/* Modules, firmware and kernels for kexec must be files of the image, and only the tasks of
+ * may_load may load modules. Once module loading is disabled, the kernel does not call this hook.
+ */
 PROGRAM(kernel_read_file)
 {
 	struct file *file = (void *)ctx[0];
@@ -985,8 +1027,8 @@ PROGRAM(kernel_read_file)
 	REFUSE_FILE(KERNEL_READ_FILE, file);
 }
 
-/* What a task makes the kernel ask for: a protocol, a file system, a cipher. Whoever could not load a module himself does not get one this way. What
- * [seal] modules names is there already. */
+/* A module that the kernel requests for a task: a protocol, a file system, a cipher. A task that
+ * may not load modules does not get one this way. Modules of [seal] modules are loaded already. */
 PROGRAM(kernel_module_request)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
@@ -994,12 +1036,13 @@ PROGRAM(kernel_module_request)
 	struct user_namespace *namespace = READ(cred, user_ns);
 	if (!allowed(MODULES) || (READ(cred, cap_effective) >> CAP_SYS_MODULE & 1 && !READ(namespace, level)))
 		return 0;
-	if (is_systemds())
+	if (is_systemd_program())
 		return -EPERM;
 	REFUSE(KERNEL_MODULE_REQUEST, 0, 0, ctx[0]);
 }
 
-/* The kernel passes events that root sends to it on to systemd-udevd as its own, with any modalias. */
+/* The kernel forwards events that root sends to it to systemd-udevd as its own, with any modalias.
+ */
 PROGRAM(netlink_send)
 {
 	struct sock *sock = (void *)ctx[0];
@@ -1034,12 +1077,12 @@ PROGRAM(settime)
 
 /* --- other processes */
 
-INLINE int is_ours(struct task_struct *task) { return task->tgid == 1 || (config.agent && program_of(task) == config.agent); }
+INLINE int is_protected(struct task_struct *task) { return task->tgid == 1 || (config.agent && program_of(task) == config.agent); }
 
 PROGRAM(ptrace_access_check)
 {
 	struct task_struct *task = (void *)ctx[0];
-	if (!((u32)ctx[1] & PTRACE_MODE_ATTACH) || (allowed(DEBUG) && !is_ours(task)))
+	if (!((u32)ctx[1] & PTRACE_MODE_ATTACH) || (allowed(DEBUG) && !is_protected(task)))
 		return 0;
 	REFUSE(PTRACE_ACCESS_CHECK, 0, task->tgid, task->comm);
 }
@@ -1052,7 +1095,7 @@ PROGRAM(ptrace_traceme)
 	REFUSE(PTRACE_TRACEME, 0, parent->tgid, parent->comm);
 }
 
-/* Signals that make systemd freeze for good, and any for the agent that are not systemd's. */
+/* Signals that freeze systemd for good, and all signals for the agent that are not from systemd. */
 PROGRAM(task_kill)
 {
 	struct task_struct *task = (void *)ctx[0];
@@ -1069,16 +1112,17 @@ PROGRAM(task_kill)
 	REFUSE(TASK_KILL, signal, task->tgid, task->comm);
 }
 
-/* With no processor time left, the kernel ends a process by itself. */
+/* The kernel kills a process that has no processor time left. */
 PROGRAM(task_setrlimit)
 {
 	struct task_struct *task = (void *)ctx[0];
-	if (!is_ours(task) || is_init() || is_agent())
+	if (!is_protected(task) || is_init() || is_agent())
 		return 0;
 	REFUSE(TASK_SETRLIMIT, ctx[1], task->tgid, task->comm);
 }
 
-/* Who somebody is, is told by the program that runs: with this, a process can name another as its own. */
+/* The guard identifies a process by its program. With these requests a process can name another
+ * program as its own. */
 PROGRAM_OR(task_prctl, -ENOSYS)
 {
 	u64 what = ctx[1];
@@ -1087,32 +1131,35 @@ PROGRAM_OR(task_prctl, -ENOSYS)
 	REFUSE(TASK_PRCTL, what, 0, 0);
 }
 
-/* --- what no hook of its own asks about, but a capability */
+/* --- what only a capability protects */
 
 PROGRAM(capable)
 {
 	struct user_namespace *namespace = (void *)ctx[1];
 	u32 capability = ctx[2];
-	/* In a user namespace of one's own it is for the clocks of that alone. */
+	/* In its own user namespace, a task has the capability only for the clocks of that
+	 * namespace. */
 	if ((capability != CAP_SYS_TIME && (capability != CAP_SYS_MODULE || !allowed(MODULES))) || READ(namespace, level))
 		return 0;
 	struct pt_regs *registers = bpf_task_pt_regs(bpf_get_current_task_btf());
 	u32 call = READ(registers, orig_ax) & ~X32_SYSCALL_BIT;
-	/* Loading a module has a hook, taking one away has none. The two numbers are the system call's own in either of the processor's modes: in the other mode
-	 * they stand for calls that do not ask for this. */
+	/* Loading a module has a hook, unloading has none. Each number is that of the system call
+	 * in one of the processor's modes. In the other mode it means a call that does not check
+	 * this capability. */
 	if (capability == CAP_SYS_MODULE) {
 		if (call != NR_DELETE_MODULE && call != NR_DELETE_MODULE_32)
 			return 0;
 		REFUSE(CAPABLE, capability, 0, 0);
 	}
-	/* settimeofday(2) and clock_settime(2) have a hook, which knows the time. Adding an offset and the hardware's clock have none. */
+	/* settimeofday(2) and clock_settime(2) have a hook that knows the time. Adding an offset
+	 * and setting the hardware clock have none. */
 	u64 who = program();
-	if (call == NR_SETTIMEOFDAY || call == NR_CLOCK_SETTIME || (who && LAST(config.clocks, who) == who) || is_at_an_end())
+	if (call == NR_SETTIMEOFDAY || call == NR_CLOCK_SETTIME || (who && LAST(config.clocks, who) == who) || takes_mounts_apart())
 		return 0;
 	REFUSE(CAPABLE, capability, 0, 0);
 }
 
-/* Counting and sampling of the kernel and of others. */
+/* Counting and sampling events of the kernel and of other processes. */
 PROGRAM(perf_event_open)
 {
 	if (allowed(DEBUG))
@@ -1120,28 +1167,29 @@ PROGRAM(perf_event_open)
 	REFUSE(PERF_EVENT_OPEN, 0, 0, 0);
 }
 
-/* --- BPF: nobody else's programs, and nobody at ours */
+/* --- BPF: no programs of others, and no access to the guard's own */
 
 /* <linux/bpf.h>, enum bpf_cmd and bpf_prog_type */
 INLINE int may_call(u32 command, const u32 *attributes)
 {
 	switch (command) {
-	case 30: case 31: case 34: /* BPF_LINK_GET_FD_BY_ID, its list, BPF_LINK_DETACH: nobody */
+	case 30: case 31: case 34: /* BPF_LINK_GET_FD_BY_ID, its list, BPF_LINK_DETACH: refused for all */
 		return 0;
 	case 1: case 12: case 14: case 15: /* a map's value, the list of maps, a map, its description */
 		if (is_agent())
 			return 1;
 	}
-	/* What PID 1 loads is compiled into it: IPAddressDeny=, RestrictFileSystems= and their like. */
+	/* PID 1 loads only programs that are compiled into it: for IPAddressDeny=,
+	 * RestrictFileSystems= and others. */
 	if (allowed(BPF_PROGRAMS) || is_init())
 		return 1;
 	if (!config.executor || program() != config.executor)
 		return 0;
 	u32 kind = 0;
 	switch (command) {
-	case 0: case 1: case 2: case 3: case 4: case 8: case 9: case 15: case 16: case 22: /* maps, attaching to a cgroup, questions */
+	case 0: case 1: case 2: case 3: case 4: case 8: case 9: case 15: case 16: case 22: /* maps, attaching to a cgroup, queries */
 		return 1;
-	case 5: /* BPF_PROG_LOAD: of a cgroup: skb, sock, device, sock_addr, sysctl, sockopt */
+	case 5: /* BPF_PROG_LOAD of cgroup programs: skb, sock, device, sock_addr, sysctl, sockopt */
 		bpf_probe_read_kernel(&kind, sizeof(kind), attributes);
 		return kind == 8 || kind == 9 || kind == 15 || kind == 18 || kind == 23 || kind == 25;
 	}
@@ -1153,12 +1201,12 @@ PROGRAM(bpf)
 	u32 command = ctx[0];
 	if (may_call(command, (void *)ctx[1]))
 		return 0;
-	if (is_systemds())
+	if (is_systemd_program())
 		return -EPERM;
 	REFUSE(BPF, command, 0, 0);
 }
 
-INLINE int is_adamants(const char *from)
+INLINE int is_guards_own(const char *from)
 {
 	struct name name;
 	read_name(&name, from);
@@ -1170,9 +1218,9 @@ PROGRAM(bpf_map)
 	struct bpf_map *map = (void *)ctx[0];
 	u32 mode = ctx[1];
 	struct name name;
-	if (!is_adamants(map->name) || is_booting())
+	if (!is_guards_own(map->name) || is_booting())
 		return 0;
-	/* Reading the ring of events means to move its end. */
+	/* Reading the ring of events moves its end. */
 	read_name(&name, map->name);
 	if (is_agent() && (!(mode & FMODE_WRITE) || IS(&name, "adamant_events")))
 		return 0;
@@ -1182,7 +1230,7 @@ PROGRAM(bpf_map)
 PROGRAM(bpf_prog)
 {
 	struct bpf_prog *prog = (void *)ctx[0];
-	if (!is_adamants(prog->aux->name) || is_booting())
+	if (!is_guards_own(prog->aux->name) || is_booting())
 		return 0;
 	REFUSE(BPF_PROG, 0, 0, prog->aux->name);
 }

@@ -1,6 +1,8 @@
-/* What the guard knows of the kernel: the fields it reads, and no others. Their places are those of the running kernel: the compiler notes
- * each access (CO-RE), and the agent puts the offset from /sys/kernel/btf/vmlinux in before it loads the program. Numbers are user space ABI
- * or have been the same since before Linux 5.10; each names its header. */
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The kernel's interface as far as the guard uses it: the fields that it reads, and no others. The
+ * compiler notes each access to a field (CO-RE), and the agent fills in the offset from
+ * /sys/kernel/btf/vmlinux before it loads the program. Numbers are user space ABI or have been the
+ * same since before Linux 5.10; comments name their headers. */
 #pragma once
 
 typedef unsigned char u8;
@@ -20,7 +22,7 @@ struct ns_common {
 struct mnt_namespace { struct ns_common ns; };
 struct user_namespace { int level; };
 struct cred {
-	u64 cap_effective; /* the first 64 bits, of which Linux 6.1 has them as two halves, the lower one first */
+	u64 cap_effective; /* Linux 6.1 has two 32-bit halves here, the lower one first */
 	struct user_namespace *user_ns;
 };
 struct kernfs_node { const char *name; };
@@ -135,7 +137,7 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define PF_KTHREAD 0x00200000
 /* <linux/netlink.h> */
 #define NETLINK_KOBJECT_UEVENT 15
-/* include/linux/kernel_read_file.h. What else it lists are modules and kernels. */
+/* include/linux/kernel_read_file.h. Its other values mean modules and kernels. */
 #define READING_FIRMWARE 1
 #define READING_POLICY 5
 #define READING_X509_CERTIFICATE 6
@@ -158,7 +160,7 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define O_EXCL 0200
 #define O_CREAT 0100
 #define O_TRUNC 01000
-/* Without the bit that says folder, which others have too. */
+/* Without the bit of O_DIRECTORY, which is part of the header's constant. */
 #define O_TMPFILE 020000000
 #define PTRACE_MODE_ATTACH 2
 /* <linux/magic.h> */
@@ -174,7 +176,7 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define AUTOFS_MAGIC 0x0187
 #define SECURITYFS_MAGIC 0x73636673
 #define NSFS_MAGIC 0x6e736673
-/* include/linux/kdev_t.h: how the kernel writes a device number */
+/* include/linux/kdev_t.h: the kernel's encoding of a device number */
 #define DEVICE(major, minor) ((major) << 20 | (minor))
 #define CONTROL_OF_DEVICE_MAPPER DEVICE(10, 236)
 /* Documentation/admin-guide/devices.txt: SCSI generic, and flash memory */
@@ -183,11 +185,11 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 /* enum pid_type */
 #define PIDTYPE_SID 3
 
-/* A field of a structure that was found by arithmetic, not by following the kernel's own pointers. */
+/* Reads a field through a pointer that the verifier does not know. */
 #define READ(pointer, field) ({ \
 	typeof((pointer)->field) value_ = 0; \
 	bpf_probe_read_kernel(&value_, sizeof(value_), __builtin_preserve_access_index(&(pointer)->field)); \
 	value_; })
-/* The structure that holds this field. */
+/* The structure that contains this field (container_of). */
 #define AROUND(pointer, type, field) \
 	((type *)((u64)(pointer) - (u64)__builtin_preserve_access_index(&((type *)0)->field)))
