@@ -1,7 +1,6 @@
-//! What the agent says: to the kernel's log, and the reason of a failure to every console.
+//! The agent's messages: to the kernel's log, and the reason of a failure to every console.
 //!
-//! Promise: no call here blocks for longer than [`PATIENCE`] a console, and none fails: there would
-//! be nobody to tell.
+//! Promise: no call blocks for longer than [`TIMEOUT`] on each console, and none returns an error.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -15,8 +14,8 @@ use adamant_contract::paths::SYSROOT;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Longest wait for a console that takes no more characters (flow control).
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Longest wait for a console that accepts no more characters (flow control).
+const TIMEOUT: Duration = Duration::from_secs(1);
 /// The kernel refuses longer records (1024 bytes with the prefix).
 const LINE_LIMIT: usize = 900;
 
@@ -45,19 +44,19 @@ impl log::Log for KernelLog {
     fn flush(&self) {}
 }
 
-/// Sends what is logged to the kernel's log.
+/// Makes the kernel's log the target of the `log` crate.
 pub fn start_log() {
     if log::set_logger(&KernelLog).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
     }
 }
 
-/// Says a failure's line: in the kernel's log, and once on every console.
+/// Reports a failure in the kernel's log, and once on every console.
 pub fn announce(line: &str) {
     announce_at(CRITICAL, line);
 }
 
-/// Says what takes long: in the kernel's log, and once on every console, also with `quiet`.
+/// Reports a long operation in the kernel's log, and once on every console, even with `quiet`.
 pub fn say(line: &str) {
     announce_at(INFORMATION, line);
 }
@@ -74,8 +73,8 @@ fn announce_at(level: u8, line: &str) {
 }
 
 fn kernel_log(level: u8, line: &str) -> io::Result<()> {
-    // Opened anew each time: the kernel limits the rate for each opening, and would drop the one
-    // line that matters.
+    // Opened for each line: the kernel limits the rate for each opening and could drop the important
+    // line.
     let mut log = OpenOptions::new().write(true).open(device("kmsg"))?;
     log.write_all(format!("<{level}>{}\n", printable(line)).as_bytes())
 }
@@ -83,7 +82,7 @@ fn kernel_log(level: u8, line: &str) -> io::Result<()> {
 /// The newest line of the kernel's log that contains a text.
 pub fn last_logged(text: &str) -> Option<String> {
     let mut found = None;
-    each_logged(|line| {
+    for_each_logged(|line| {
         if line.contains(text) {
             found = Some(line.to_owned());
         }
@@ -94,7 +93,7 @@ pub fn last_logged(text: &str) -> Option<String> {
 /// The last lines of the kernel's log, oldest first.
 pub fn last_lines(count: usize) -> Vec<String> {
     let mut lines = VecDeque::with_capacity(count + 1);
-    each_logged(|line| {
+    for_each_logged(|line| {
         lines.push_back(printable(line));
         if lines.len() > count {
             lines.pop_front();
@@ -103,7 +102,7 @@ pub fn last_lines(count: usize) -> Vec<String> {
     lines.into()
 }
 
-fn each_logged(mut look: impl FnMut(&str)) {
+fn for_each_logged(mut visit: impl FnMut(&str)) {
     let Ok(mut log) = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK)
@@ -112,14 +111,14 @@ fn each_logged(mut look: impl FnMut(&str)) {
         return;
     };
     let mut record = [0; 8192];
-    // Reading ends with EAGAIN; a record overwritten meanwhile gives EPIPE, and the next one then.
-    // The bound is more than the log holds.
+    // Reading ends with EAGAIN. EPIPE means that the record was overwritten: the next read returns
+    // the oldest one. The bound is greater than the number of records in the log.
     for _ in 0..1_000_000 {
         match log.read(&mut record) {
             Ok(length) => {
-                // `level,sequence,time,flags;text`, then lines that begin with a space.
+                // `level,sequence,time,flags;text`, then continuation lines that begin with a space.
                 let line = String::from_utf8_lossy(&record[..length]);
-                look(
+                visit(
                     line.split_once(';')
                         .map_or("", |(_, line)| line.lines().next().unwrap_or_default()),
                 );
@@ -130,7 +129,7 @@ fn each_logged(mut look: impl FnMut(&str)) {
     }
 }
 
-/// Whether the kernel itself prints what it logs at this level on the consoles.
+/// Whether the kernel prints log records of this level on the consoles itself.
 fn kernel_prints(level: u8) -> bool {
     let setting = |name: &str| {
         fs::read_to_string(Path::new("/proc/sys/kernel").join(name)).unwrap_or_default()
@@ -142,8 +141,8 @@ fn kernel_prints(level: u8) -> bool {
     console_level.is_some_and(|limit| level < limit) && setting("printk_devkmsg").trim() != "off"
 }
 
-/// The line without what would move a cursor or end the record, bounded. Names from disks may be in
-/// it.
+/// The line with control characters replaced, and cut to [`LINE_LIMIT`]. It may contain names from
+/// disks.
 pub fn printable(line: &str) -> String {
     let mut text = String::new();
     for c in line.chars() {
@@ -165,7 +164,7 @@ fn consoles() -> Vec<PathBuf> {
     consoles
 }
 
-/// A node in /dev, which moves when the root is switched.
+/// A node in /dev, which is moved when the root is switched.
 fn device(name: &str) -> PathBuf {
     let path = Path::new("/dev").join(name);
     if path.exists() {
@@ -183,7 +182,7 @@ fn write_bounded(console: &Path, mut text: &[u8]) {
     else {
         return;
     };
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIMEOUT;
     while !text.is_empty() {
         match tty.write(text) {
             Ok(written) if written > 0 => text = &text[written..],
@@ -210,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_stays_one_line_of_bounded_length() {
+    fn a_message_is_one_line_of_bounded_length() {
         assert_eq!(printable("a\nb\x1b[2Jc"), "a?b?[2Jc");
         assert!(printable(&"é".repeat(1000)).len() <= LINE_LIMIT + '…'.len_utf8());
     }

@@ -3,7 +3,6 @@
 
 #![deny(clippy::multiple_unsafe_ops_per_block)]
 
-pub mod beneath;
 pub mod block;
 pub mod bpf;
 pub mod btf;
@@ -17,6 +16,7 @@ pub mod memory;
 pub mod mounts;
 pub mod process;
 pub mod ring_buffer;
+pub mod rooted_fs;
 pub mod tpm;
 pub mod uevents;
 pub mod watchdog;

@@ -1,4 +1,4 @@
-//! A TPM 2.0, by the one command that the boot needs (TCG, Trusted Platform Module Library, part 3:
+//! A TPM 2.0: only the command that the boot needs (TCG, Trusted Platform Module Library, part 3:
 //! TPM2_PCR_Event).
 
 use std::fs::{File, OpenOptions};
@@ -11,9 +11,9 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// The kernel's resource manager, which only a TPM 2.0 has.
+/// The kernel's resource manager. It exists only for a TPM 2.0.
 const DEVICE: &str = "/dev/tpmrm0";
-/// Hardware takes milliseconds.
+/// Longest wait for an answer. Hardware needs milliseconds.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Longest answer of a TPM, bytes (TPM2_MAX_RESPONSE_SIZE).
 const ANSWER: usize = 4096;
@@ -26,21 +26,21 @@ const HEADER: usize = 10;
 /// Handle, two empty sizes and attributes.
 const AUTHORIZATION: u32 = 9;
 
-/// Extends a PCR, in every bank that the TPM has, with the digest of a word.
-pub fn extend(pcr: u32, word: &str) -> io::Result<()> {
+/// Extends a PCR with the digest of an event, in every bank of the TPM.
+pub fn extend(pcr: u32, event: &str) -> io::Result<()> {
     let mut device = OpenOptions::new()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
         .open(DEVICE)?;
-    device.write_all(&command(pcr, word))?;
+    device.write_all(&command(pcr, event))?;
     wait(&device)?;
     let mut answer = [0; ANSWER];
     let length = device.read(&mut answer)?;
     match answer.get(6..HEADER).filter(|_| length >= HEADER) {
         Some([0, 0, 0, 0]) => Ok(()),
         Some(code) => Err(io::Error::other(format!(
-            "it answered 0x{}",
+            "the TPM answered 0x{}",
             adamant_contract::hex::encode(code)
         ))),
         None => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -62,16 +62,16 @@ fn wait(device: &File) -> io::Result<()> {
     }
 }
 
-fn command(pcr: u32, word: &str) -> Vec<u8> {
-    let word = &word.as_bytes()[..word.len().min(64)];
+fn command(pcr: u32, event: &str) -> Vec<u8> {
+    let event = &event.as_bytes()[..event.len().min(64)];
     let mut parameters = Vec::new();
     parameters.extend(pcr.to_be_bytes());
     parameters.extend(AUTHORIZATION.to_be_bytes());
     parameters.extend(TPM_RS_PW.to_be_bytes());
     // No nonce, no attributes, an empty password.
     parameters.extend([0; 5]);
-    parameters.extend((word.len() as u16).to_be_bytes());
-    parameters.extend(word);
+    parameters.extend((event.len() as u16).to_be_bytes());
+    parameters.extend(event);
     let mut bytes = Vec::with_capacity(HEADER + parameters.len());
     bytes.extend(TPM_ST_SESSIONS.to_be_bytes());
     bytes.extend(((HEADER + parameters.len()) as u32).to_be_bytes());
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_has_the_length_it_says() {
+    fn a_command_contains_its_own_length() {
         let bytes = command(11, "ready");
         assert_eq!(
             bytes[..14],

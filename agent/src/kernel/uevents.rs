@@ -1,4 +1,4 @@
-//! Waiting for devices, by the kernel's events.
+//! The kernel's device events (uevents).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,22 +12,22 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-/// The multicast group of the kernel's own events; udev's is 2.
+/// The multicast group of the kernel's events; udev's is 2.
 const KERNEL_GROUP: u32 = 1;
-/// Room for the events of many disks between two looks.
+/// Bytes of the socket's buffer: room for the events of many disks between two reads.
 const BUFFER: usize = 1 << 20;
 
-/// So many devices at once, and no more, are told of by name.
-const NAMES: usize = 1024;
+/// Most modaliases that one wait returns.
+const MAX_MODALIASES: usize = 1024;
 
-/// What events were about.
+/// A summary of events.
 #[derive(Debug, Default)]
-pub struct Seen {
-    /// A block device.
+pub struct Changes {
+    /// At least one was about a block device.
     pub block: bool,
-    /// Some that are not known, because there were too many.
+    /// Events were lost, because there were too many.
     pub lost: bool,
-    /// What devices that appeared are called by drivers.
+    /// Modaliases of devices that have appeared.
     pub names: Vec<String>,
 }
 
@@ -37,7 +37,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Opened before looking for devices, so that none appears unseen between looking and waiting.
+    /// Opens the socket. Callers do so before they search for devices, so that no device appears
+    /// unnoticed between search and wait.
     pub fn open() -> io::Result<Events> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(
@@ -51,17 +52,15 @@ impl Events {
         Ok(Events { socket })
     }
 
-    /// Waits until a device appeared, changed or went, or until the deadline, and says what was
-    /// seen.
-    pub fn wait(&self, deadline: Instant) -> io::Result<Seen> {
+    /// Waits for events of block devices or of new devices until the deadline, and summarizes them.
+    pub fn wait(&self, deadline: Instant) -> io::Result<Changes> {
         loop {
             let seen = self.drain()?;
             let left = deadline.saturating_duration_since(Instant::now());
             if seen.block || seen.lost || !seen.names.is_empty() || left.is_zero() {
                 return Ok(seen);
             }
-            // Rounded up, so that the last fraction of a millisecond is not spent turning in
-            // circles.
+            // Rounded up to milliseconds, so that the last fraction is not a busy loop.
             let timeout =
                 PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
             match poll(
@@ -74,20 +73,20 @@ impl Events {
         }
     }
 
-    /// To wait on, beside others.
+    /// The socket, to poll it together with others.
     pub fn socket(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 
-    fn drain(&self) -> io::Result<Seen> {
-        let mut seen = Seen::default();
-        self.each(&mut |event| match event {
+    fn drain(&self) -> io::Result<Changes> {
+        let mut seen = Changes::default();
+        self.for_each(&mut |event| match event {
             Some(event) => {
                 seen.block |= event.subsystem == "block";
                 if event.action == "add" {
-                    seen.lost |= seen.names.len() == NAMES;
+                    seen.lost |= seen.names.len() == MAX_MODALIASES;
                     seen.names
-                        .extend(event.modalias.filter(|_| seen.names.len() < NAMES));
+                        .extend(event.modalias.filter(|_| seen.names.len() < MAX_MODALIASES));
                 }
             }
             None => seen.lost = true,
@@ -95,12 +94,12 @@ impl Events {
         Ok(seen)
     }
 
-    /// Takes all events that are there; `None` stands for those that were lost.
-    pub fn each(&self, take: &mut dyn FnMut(Option<Event>)) -> io::Result<()> {
+    /// Calls `take` for each pending event, and with `None` where events were lost.
+    pub fn for_each(&self, take: &mut dyn FnMut(Option<Event>)) -> io::Result<()> {
         let mut buffer = [0; uevent::LIMIT];
         loop {
             match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
-                // Only the kernel has the port 0.
+                // Only the kernel sends from port 0.
                 Ok((length, Some(sender))) if sender.pid() == 0 => {
                     if let Some(event) = Event::parse(&buffer[..length]) {
                         take(Some(event));

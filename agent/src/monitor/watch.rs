@@ -163,7 +163,7 @@ pub fn run() -> Result<u8, String> {
             // Events are lost where there are many, and a device may be gone again: what is there
             // and what has come are both asked.
             let mut there = block_devices();
-            let _ = devices.each(&mut |event| {
+            let _ = devices.for_each(&mut |event| {
                 let name =
                     event.filter(|event| event.subsystem == "block" && event.action == "add");
                 let name =

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use super::super::Failure;
 use super::superblock::Super;
 use super::{Finding, Known, Stage, ext4, failure};
-use crate::kernel::beneath;
+use crate::kernel::rooted_fs;
 
 /// Kept of the start of a volume, and of its journal, bytes.
 const HEAD: u64 = 4 << 20;
@@ -85,14 +85,14 @@ impl Evidence {
     /// Keeps it on a volume, durably, when there is room to spare. Returns the file's path below
     /// the volume.
     pub fn keep(&self, volume: &OwnedFd) -> io::Result<String> {
-        let own = beneath::own_folder(
+        let own = rooted_fs::own_folder(
             volume,
-            &beneath::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default(),
+            &rooted_fs::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default(),
         )?;
-        let folder = beneath::own_folder(own, c"damaged")?;
-        let name = beneath::c_name(self.file.as_ref()).ok_or(io::ErrorKind::InvalidFilename)?;
+        let folder = rooted_fs::own_folder(own, c"damaged")?;
+        let name = rooted_fs::c_name(self.file.as_ref()).ok_or(io::ErrorKind::InvalidFilename)?;
         let path = format!("{IDENTITY_DIR}/damaged/{}", self.file);
-        let there = beneath::names(&folder)?;
+        let there = rooted_fs::names(&folder)?;
         if there.contains(&name) {
             return Ok(path);
         }
@@ -107,7 +107,7 @@ impl Evidence {
         {
             return Err(io::Error::other("too little free space"));
         }
-        beneath::write(folder, &name, &self.bytes)?;
+        rooted_fs::write(folder, &name, &self.bytes)?;
         Ok(path)
     }
 }
@@ -177,10 +177,10 @@ impl Stage<'_> {
             if fs::create_dir_all(self.evidence_mount).is_err() {
                 return None;
             }
-            let kept = beneath::open_trusted(self.evidence_mount)
+            let kept = rooted_fs::open_trusted(self.evidence_mount)
                 .and_then(|folder| ext4::mount_on(&known.device.path, &folder, false))
                 .map(|()| {
-                    let kept = beneath::open_trusted(self.evidence_mount)
+                    let kept = rooted_fs::open_trusted(self.evidence_mount)
                         .map_err(io::Error::from)
                         .and_then(|volume| evidence.keep(&volume));
                     // Nothing is open in it any more.

@@ -14,7 +14,7 @@ use super::probe;
 use super::progress::Progress;
 use super::superblock::Super;
 use super::tool::{Ended, Tool, ToolError};
-use crate::kernel::beneath;
+use crate::kernel::rooted_fs;
 use crate::kernel::{console, mounts};
 
 /// Longest time for making a file system, for checking one, and for growing one. A check reads all
@@ -406,7 +406,7 @@ pub fn unknown_to_kernel(device: &str, features: Features) -> Option<String> {
 
 /// Mounts a volume on an open folder; with `executable`, programs on it can be run.
 pub fn mount_on(device: &Path, folder: &OwnedFd, executable: bool) -> nix::Result<()> {
-    let target = beneath::path_of(folder);
+    let target = rooted_fs::path_of(folder);
     let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     flags.set(MsFlags::MS_NOEXEC, !executable);
     mount(

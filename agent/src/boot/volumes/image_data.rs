@@ -12,7 +12,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
-use crate::kernel::beneath::{self, kind, look};
+use crate::kernel::rooted_fs::{self, kind, stat_entry};
 
 /// A directory or a file of the image, opened before a volume hides it.
 pub struct Source {
@@ -41,21 +41,22 @@ impl Source {
     /// Shows it at `place`, a path below the root of its volume. What else was there is moved
     /// aside, to the name that is returned.
     pub fn show(&self, volume: &OwnedFd, place: &Path) -> nix::Result<Option<String>> {
-        let (Some(folder), Some(name)) =
-            (place.parent(), place.file_name().and_then(beneath::c_name))
-        else {
+        let (Some(folder), Some(name)) = (
+            place.parent(),
+            place.file_name().and_then(rooted_fs::c_name),
+        ) else {
             return Err(Errno::EINVAL);
         };
-        let folder = beneath::make_path(volume, folder)?;
+        let folder = rooted_fs::make_path(volume, folder)?;
         let aside = if self.is_folder {
-            beneath::folder_or_aside(&folder, &name)?
+            rooted_fs::folder_or_aside(&folder, &name)?
         } else {
             file_or_aside(&folder, &name)?
         };
         let target = open(volume, place)?;
         mount(
-            Some(beneath::path_of(&self.open).as_c_str()),
-            beneath::path_of(&target).as_c_str(),
+            Some(rooted_fs::path_of(&self.open).as_c_str()),
+            rooted_fs::path_of(&target).as_c_str(),
             None::<&str>,
             MsFlags::MS_BIND,
             None::<&str>,
@@ -71,7 +72,7 @@ impl Source {
             | MsFlags::MS_NOEXEC;
         mount(
             None::<&str>,
-            beneath::path_of(&shown).as_c_str(),
+            rooted_fs::path_of(&shown).as_c_str(),
             None::<&str>,
             flags,
             None::<&str>,
@@ -93,12 +94,12 @@ fn file_or_aside(
     name: &std::ffi::CStr,
 ) -> nix::Result<Option<std::ffi::CString>> {
     let mut aside = None;
-    match look(folder, name)? {
+    match stat_entry(folder, name)? {
         Some(found) if kind(&found) == SFlag::S_IFREG => return Ok(None),
         Some(_) => {
             let other = std::ffi::CString::new([name.to_bytes(), b".not-a-file"].concat())
                 .unwrap_or_default();
-            beneath::move_aside(folder, name, &other)?;
+            rooted_fs::move_aside(folder, name, &other)?;
             aside = Some(other);
         }
         None => {}

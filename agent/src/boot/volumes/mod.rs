@@ -47,7 +47,7 @@ use super::root::MountedRoot;
 use super::{Context, Failure};
 use crate::kernel::block::{Disk, Partition};
 
-pub use crate::kernel::beneath::{
+pub use crate::kernel::rooted_fs::{
     move_aside, own_folder, path_of, read as read_beneath, write as write_beneath,
 };
 

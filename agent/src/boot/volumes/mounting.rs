@@ -17,8 +17,8 @@ use super::probe::{self, Content};
 use super::progress::Progress;
 use super::seed::{self, Kept, NAMED, Outcome};
 use super::{Condemned, Finding, Known, Mounted, Stage, Stop, failure};
-use crate::kernel::beneath;
 use crate::kernel::block::Partition;
+use crate::kernel::rooted_fs;
 
 /// What to do with a volume that newer tools made.
 const NEWER_IMAGE: &str =
@@ -32,13 +32,13 @@ impl Stage<'_> {
         before: &[u64],
     ) -> Result<Vec<Mounted>, Stop> {
         let way_out = "add the mount point to the image as a folder";
-        let sysroot = beneath::open_trusted(self.sysroot)
+        let sysroot = rooted_fs::open_trusted(self.sysroot)
             .map_err(|e| failure("the root", e, "report this"))?;
         // All of the image's folders while nothing hides them.
         let mut images = Vec::new();
         for volume in self.volumes {
             images.push(
-                match beneath::open_path(&sysroot, below_root(&volume.mount)) {
+                match rooted_fs::open_path(&sysroot, below_root(&volume.mount)) {
                     Ok(folder) => Some(folder),
                     Err(Errno::ENOENT)
                         if self
@@ -182,7 +182,7 @@ impl Stage<'_> {
                 self.executable.contains(&volume.name),
             ) {
                 Ok(()) => {
-                    let folder = beneath::open_path(base, path).map_err(|e| {
+                    let folder = rooted_fs::open_path(base, path).map_err(|e| {
                         failure(
                             format!("{what}: opening it"),
                             e,
@@ -419,19 +419,19 @@ fn mount_point(
     warnings: &mut Vec<String>,
 ) -> nix::Result<OwnedFd> {
     if !in_volume {
-        return beneath::open_path(base, path);
+        return rooted_fs::open_path(base, path);
     }
-    let mut folder = beneath::open_path(base, Path::new(""))?;
+    let mut folder = rooted_fs::open_path(base, Path::new(""))?;
     for name in path {
-        let name = beneath::c_name(name).ok_or(Errno::EINVAL)?;
-        if let Some(aside) = beneath::folder_or_aside(&folder, &name)? {
+        let name = rooted_fs::c_name(name).ok_or(Errno::EINVAL)?;
+        if let Some(aside) = rooted_fs::folder_or_aside(&folder, &name)? {
             warnings.push(format!(
                 "{} in a volume was no folder and is now {}.",
                 path.display(),
                 aside.to_string_lossy()
             ));
         }
-        folder = beneath::open_folder(&folder, &name)?;
+        folder = rooted_fs::open_folder(&folder, &name)?;
     }
     Ok(folder)
 }

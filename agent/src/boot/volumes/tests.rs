@@ -106,7 +106,7 @@ impl Folder {
     }
 
     pub(crate) fn open(&self) -> OwnedFd {
-        crate::kernel::beneath::open_trusted(&self.0).unwrap()
+        crate::kernel::rooted_fs::open_trusted(&self.0).unwrap()
     }
 }
 

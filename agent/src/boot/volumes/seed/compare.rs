@@ -19,7 +19,7 @@ use super::pace::Pace;
 use super::print::{self, About, Digest, Print};
 use super::units::{Covered, Entry, Member};
 use super::{Buffers, Fault};
-use crate::kernel::beneath::{self, look, open_folder};
+use crate::kernel::rooted_fs::{self, open_folder, stat_entry};
 
 /// The names that were seen of inodes with several, and the number that they have.
 pub type Links = HashMap<u64, (u64, u64)>;
@@ -37,7 +37,7 @@ pub fn there(volume: &OwnedFd, path: &Path) -> There {
     let Some((folder, name)) = parent_of(volume, path) else {
         return There::Unknown;
     };
-    match folder.and_then(|folder| look(&folder, &name)) {
+    match folder.and_then(|folder| stat_entry(&folder, &name)) {
         Ok(Some(_)) => There::Something,
         Ok(None) | Err(Errno::ENOENT) => There::Nothing,
         Err(_) => There::Unknown,
@@ -50,8 +50,8 @@ pub fn parent_of(
     volume: &OwnedFd,
     path: &Path,
 ) -> Option<(nix::Result<OwnedFd>, std::ffi::CString)> {
-    let name = beneath::c_name(path.file_name()?)?;
-    Some((beneath::open_path(volume, path.parent()?), name))
+    let name = rooted_fs::c_name(path.file_name()?)?;
+    Some((rooted_fs::open_path(volume, path.parent()?), name))
 }
 
 /// A name as a path.
@@ -122,10 +122,10 @@ impl Comparison<'_, '_> {
         links: &mut Option<&mut Links>,
         level: usize,
     ) -> std::io::Result<bool> {
-        let (Some(print), true) = (left.next(), level <= beneath::MAX_DEPTH) else {
+        let (Some(print), true) = (left.next(), level <= rooted_fs::MAX_DEPTH) else {
             return Ok(false);
         };
-        let about = About::from(&look(folder, name)?.ok_or(Errno::ENOENT)?);
+        let about = About::from(&stat_entry(folder, name)?.ok_or(Errno::ENOENT)?);
         self.pace.entry();
         if print.shape != print::shape(path, &about)
             || (!about.is_folder() && print.modified != about.modified)
@@ -150,7 +150,8 @@ impl Comparison<'_, '_> {
             return Ok(false);
         }
         // More names than are left in the record are a difference, however many they are.
-        let Some(names) = beneath::names_up_to(&inside, left.len() + self.covered.0.len())? else {
+        let Some(names) = rooted_fs::names_up_to(&inside, left.len() + self.covered.0.len())?
+        else {
             return Ok(false);
         };
         for name in names {
@@ -193,13 +194,13 @@ impl Comparison<'_, '_> {
 /// Whether a place that is covered holds nothing: an empty directory or file. What else is below
 /// was put there by somebody, and stays.
 fn is_empty(folder: BorrowedFd, name: &CStr) -> bool {
-    let Ok(Some(found)) = look(folder, name) else {
+    let Ok(Some(found)) = stat_entry(folder, name) else {
         return false;
     };
     let about = About::from(&found);
     match about.is_folder() {
         true => open_folder(folder, name)
-            .and_then(|inside| beneath::names_up_to(&inside, 0))
+            .and_then(|inside| rooted_fs::names_up_to(&inside, 0))
             .is_ok_and(|names| names.is_some()),
         false => about.is_file() && about.size == 0,
     }

@@ -22,7 +22,7 @@ use super::pace::Pace;
 use super::print::{About, Digest, begin_content, digest_of_link};
 use super::units::{Entry, Member};
 use super::{Buffers, Fault};
-use crate::kernel::{beneath, xattr};
+use crate::kernel::{rooted_fs, xattr};
 
 /// After so many bytes what was written is made durable, so that no single wait for the disk is
 /// long.
@@ -218,8 +218,8 @@ impl<'a, 'p> Copier<'a, 'p> {
     }
 
     fn xattrs(&mut self, entry: &Entry, to: &Path) -> Result<(), Fault> {
-        let from = beneath::through_proc(self.image.as_fd(), entry.path.as_os_str().as_bytes());
-        let to = beneath::through_proc(self.staging.as_fd(), to.as_os_str().as_bytes());
+        let from = rooted_fs::through_proc(self.image.as_fd(), entry.path.as_os_str().as_bytes());
+        let to = rooted_fs::through_proc(self.staging.as_fd(), to.as_os_str().as_bytes());
         copy_xattrs(&from, &to, self.buffers).map_err(|why| Fault::volume(&entry.path, why))
     }
 }

@@ -31,7 +31,7 @@ use nix::unistd::syncfs;
 use self::compare::{Comparison, Links};
 use self::record::{Record, State, Text};
 use self::units::{Covered, Division};
-use crate::kernel::beneath;
+use crate::kernel::rooted_fs;
 use adamant_contract::paths::IDENTITY_DIR;
 use adamant_contract::policy::Refresh;
 
@@ -176,8 +176,8 @@ impl Buffers {
 
 /// Seeds a volume.
 pub fn seed(request: &Request, pace: &mut Pace) -> Result<Outcome, Fault> {
-    let own_name = beneath::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default();
-    let own = beneath::own_folder(request.volume, &own_name)
+    let own_name = rooted_fs::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default();
+    let own = rooted_fs::own_folder(request.volume, &own_name)
         .map_err(|e| Fault::volume(Path::new(IDENTITY_DIR), e))?;
     let text = Text::read(&own);
     let same_image = text
@@ -208,7 +208,7 @@ pub fn seed(request: &Request, pace: &mut Pace) -> Result<Outcome, Fault> {
     let record = work.finished(Record::read(&work.own, division, covered))?;
     if record.is_none() {
         // A directory of that name would stand in the way of every record.
-        beneath::remove_tree(&work.own, record::NAME).map_err(at_record)?;
+        rooted_fs::remove_tree(&work.own, record::NAME).map_err(at_record)?;
     }
     remove_staging(&work.own, work.pace)?;
     let (members, unlisted) = units::list(request.image, division, covered, &mut work.buffers)?;
@@ -235,7 +235,7 @@ fn at_record(why: impl Into<io::Error>) -> Fault {
 
 fn remove_staging(own: &OwnedFd, pace: &mut Pace) -> Result<(), Fault> {
     step();
-    beneath::remove_tree_with(own, STAGING, &mut || pace.entry()).map_err(at_staging)
+    rooted_fs::remove_tree_with(own, STAGING, &mut || pace.entry()).map_err(at_staging)
 }
 
 /// Stands before each change of the volume: here the tests cut the power.
@@ -288,7 +288,7 @@ impl<'p> Work<'_, 'p, '_> {
         {
             return Ok(Some(record));
         }
-        let staging = beneath::own_folder(&self.own, STAGING).map_err(at_staging)?;
+        let staging = rooted_fs::own_folder(&self.own, STAGING).map_err(at_staging)?;
         let mut members = std::mem::take(&mut record.members);
         members.change(|path, state| {
             let State::Moving { number, old, new } = state else {

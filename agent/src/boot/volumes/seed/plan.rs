@@ -9,7 +9,7 @@ use super::print::Print;
 use super::record::{Members, Record, State};
 use super::units::{Division, Member, linked};
 use super::{Fault, IDENTITY_DIR, Kept, LOGS, LOST_AND_FOUND, Work};
-use crate::kernel::beneath;
+use crate::kernel::rooted_fs;
 use adamant_contract::policy::Refresh;
 
 /// What is to be done.
@@ -415,7 +415,7 @@ impl Work<'_, '_, '_> {
     /// How many entries the volume's root has beside those that were seeded, the agent's own, and
     /// what is covered. `None` for more than that by far.
     fn names_beside(&self, recorded: &Members) -> Option<usize> {
-        let names = beneath::names_up_to(
+        let names = rooted_fs::names_up_to(
             self.request.volume,
             recorded.len() + self.covered.0.len() + 16,
         )

@@ -19,7 +19,7 @@ use super::print::{About, Print};
 use super::record::{self, Members, Record, State, Text};
 use super::units::{self, CONTAINER, Division, Entry, Member};
 use super::{Fault, Outcome, STAGING, Work, at_record, at_staging, step};
-use crate::kernel::beneath;
+use crate::kernel::rooted_fs;
 
 /// Left free, bytes: for the record, and for directories that grow.
 const RESERVE: u64 = 256 << 10;
@@ -74,7 +74,7 @@ impl Work<'_, '_, '_> {
         };
         let mut moves = Vec::new();
         if !plan.batches.is_empty() || plan.set_root {
-            let staging = beneath::own_folder(&self.own, STAGING).map_err(at_staging)?;
+            let staging = rooted_fs::own_folder(&self.own, STAGING).map_err(at_staging)?;
             self.stage(&mut plan, &staging, &mut moves, &mut outcome)?;
             self.publish(&mut plan, &staging, moves, &mut outcome)?;
         }
@@ -125,7 +125,7 @@ impl Work<'_, '_, '_> {
                 return Err(fault);
             }
             for left in moves.drain(begun..) {
-                beneath::remove_tree_with(staging, &staged_name(left.number), &mut || {
+                rooted_fs::remove_tree_with(staging, &staged_name(left.number), &mut || {
                     self.pace.entry()
                 })
                 .map_err(at_staging)?;
@@ -310,7 +310,7 @@ impl Work<'_, '_, '_> {
             members,
         };
         let written =
-            beneath::prepare(&self.own, record::NAME, &pending.to_bytes()).map_err(at_record)?;
+            rooted_fs::prepare(&self.own, record::NAME, &pending.to_bytes()).map_err(at_record)?;
         self.pace.tick();
         // What is staged and the record with it. ext4 keeps the order of renames: no move is
         // durable before the record is.
@@ -375,9 +375,9 @@ impl Work<'_, '_, '_> {
         nix::sys::stat::mkdirat(staging, NEW_CONTAINER, Mode::S_IRWXU)
             .map_err(|e| fail(e.into()))?;
         let image =
-            beneath::open_path(self.request.image, path).map_err(|e| Fault::image(path, e))?;
+            rooted_fs::open_path(self.request.image, path).map_err(|e| Fault::image(path, e))?;
         let made =
-            beneath::open_path(staging, Path::new(NEW_CONTAINER)).map_err(|e| fail(e.into()))?;
+            rooted_fs::open_path(staging, Path::new(NEW_CONTAINER)).map_err(|e| fail(e.into()))?;
         self.copy_folder(&image, &made, path)?;
         // Its own content is still to come, and its time does not matter.
         fsync(&made).map_err(|e| fail(e.into()))?;
@@ -396,8 +396,8 @@ impl Work<'_, '_, '_> {
         let nobody = (u32::MAX, u32::MAX);
         let copied = copy::copy_metadata(to.as_fd(), Path::new("."), &about, nobody);
         let (from, to) = (
-            beneath::through_proc(from.as_fd(), b"."),
-            beneath::through_proc(to.as_fd(), b"."),
+            rooted_fs::through_proc(from.as_fd(), b"."),
+            rooted_fs::through_proc(to.as_fd(), b"."),
         );
         copied
             .and_then(|()| copy::copy_xattrs(&from, &to, &mut self.buffers))
@@ -461,9 +461,9 @@ pub fn exchange(
     let (folder, name) = compare::parent_of(volume, path).ok_or(Errno::EINVAL)?;
     let (folder, staged) = (folder?, staged_name(number));
     match (had, has) {
-        (true, true) => beneath::exchange(staging, &staged, &folder, &name)?,
-        (false, true) => beneath::move_new(staging, &staged, &folder, &name)?,
-        (true, false) => beneath::move_new(&folder, &name, staging, &staged)?,
+        (true, true) => rooted_fs::exchange(staging, &staged, &folder, &name)?,
+        (false, true) => rooted_fs::move_new(staging, &staged, &folder, &name)?,
+        (true, false) => rooted_fs::move_new(&folder, &name, staging, &staged)?,
         (false, false) => {}
     }
     Ok(())

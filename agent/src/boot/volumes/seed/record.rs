@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use super::print::{Hash, PRINT_BYTES, Print};
 use super::units::{CONTAINER, Covered, Division};
 use super::{Kept, LOST_AND_FOUND};
-use crate::kernel::beneath;
+use crate::kernel::rooted_fs;
 use adamant_contract::paths::IDENTITY_DIR;
 
 /// The record's name in the agent's directory.
@@ -126,7 +126,7 @@ pub struct Text {
 impl Text {
     /// Reads the text alone. What follows it is not checked.
     pub fn read(own: &OwnedFd) -> Option<Text> {
-        let bytes = beneath::read_start(own, NAME, TEXT_LIMIT).ok()??;
+        let bytes = rooted_fs::read_start(own, NAME, TEXT_LIMIT).ok()??;
         Text::parse(&bytes).map(|(text, _)| text)
     }
 
@@ -172,7 +172,7 @@ impl Record {
     /// Reads a volume's record; `None` where there is none that can be believed. Paths that can't
     /// be members are left out.
     pub fn read(own: &OwnedFd, division: Division, covered: Covered) -> Option<Record> {
-        let bytes = beneath::read(own, NAME, LIMIT).ok()??;
+        let bytes = rooted_fs::read(own, NAME, LIMIT).ok()??;
         let mut record = Record::parse(&bytes)?;
         record
             .members
@@ -183,7 +183,7 @@ impl Record {
     /// Writes it so that after a power cut it is the old or the new one, and durable when this
     /// returns.
     pub fn write(&self, own: &OwnedFd) -> io::Result<()> {
-        beneath::write(own, NAME, &self.to_bytes())
+        rooted_fs::write(own, NAME, &self.to_bytes())
     }
 
     /// The file's bytes. Members that do not fit in are left out.

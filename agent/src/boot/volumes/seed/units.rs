@@ -15,7 +15,7 @@ use nix::sys::stat::SFlag;
 use super::compare::Links;
 use super::print::{About, Digest, Print, attributes_of};
 use super::{Buffers, Fault, LOST_AND_FOUND};
-use crate::kernel::beneath::{self, kind, look, names, open_folder};
+use crate::kernel::rooted_fs::{self, kind, names, open_folder, stat_entry};
 use adamant_contract::paths::IDENTITY_DIR;
 
 /// The directory on the volume at /var whose entries are units of their own.
@@ -115,7 +115,7 @@ pub fn list(
         if path == Path::new(IDENTITY_DIR) || path == Path::new(LOST_AND_FOUND) {
             continue;
         }
-        let found = look(image, &name)
+        let found = stat_entry(image, &name)
             .and_then(|found| found.ok_or(Errno::ENOENT))
             .map_err(|e| fail(&path, e))?;
         if division == Division::Members
@@ -172,17 +172,17 @@ impl Listing<'_> {
         entries: &mut Vec<Entry>,
         depth: usize,
     ) -> Result<(), Fault> {
-        if depth > beneath::MAX_DEPTH {
+        if depth > rooted_fs::MAX_DEPTH {
             return Err(Fault::image(&path, Errno::ELOOP));
         }
         let fail = |e: Errno| Fault::image(&path, e);
         let about = About::from(
-            &look(folder, name)
+            &stat_entry(folder, name)
                 .and_then(|found| found.ok_or(Errno::ENOENT))
                 .map_err(fail)?,
         );
         let mut inside = if about.is_folder() {
-            Some(beneath::open_dir(folder, name).map_err(fail)?)
+            Some(rooted_fs::open_dir(folder, name).map_err(fail)?)
         } else {
             None
         };
@@ -199,7 +199,7 @@ impl Listing<'_> {
             xattrs,
         });
         if let Some(inside) = &mut inside {
-            for name in beneath::names_in(inside).map_err(fail)? {
+            for name in rooted_fs::names_in(inside).map_err(fail)? {
                 let below = path.join(OsStr::from_bytes(name.to_bytes()));
                 if !self.covered.holds(&below) {
                     self.entry(inside.as_fd(), &name, below, entries, depth + 1)?;

@@ -1,8 +1,8 @@
-//! File access beneath a folder that somebody else may have written: no symbolic link is followed
-//! and nothing outside is reached.
+//! File access inside of a directory with hostile content, such as a volume: no function follows a
+//! symbolic link or leaves the directory.
 //!
-//! A volume's content is hostile. Every name is resolved from an open folder, one name at a time or
-//! with openat2's RESOLVE_BENEATH.
+//! Every name is resolved from an open directory, one name at a time or with openat2's
+//! RESOLVE_BENEATH.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
@@ -17,7 +17,7 @@ use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
-/// Deepest tree that is walked; deeper ones are not made by anybody in good faith.
+/// Deepest tree that is removed: programs do not make deeper ones.
 pub const MAX_DEPTH: usize = 100;
 
 const FOLDER: OFlag = OFlag::O_RDONLY
@@ -25,18 +25,18 @@ const FOLDER: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
 
-/// Opens the folder itself, by a path that is trusted.
+/// Opens a directory by a trusted path.
 pub fn open_trusted(path: &Path) -> nix::Result<OwnedFd> {
     nix::fcntl::open(path, FOLDER, Mode::empty())
 }
 
-/// Opens the folder `name` in `folder`; a link of that name is refused.
+/// Opens the directory `name` in `folder`. A symbolic link is an error.
 pub fn open_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
     openat(folder, name, FOLDER, Mode::empty())
 }
 
-/// Opens the folder at `path`, relative and of several names; a link on the way is refused, a mount
-/// crossed.
+/// Opens the directory at a relative path of several names. A symbolic link in it is an error; mounts
+/// are crossed.
 pub fn open_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(FOLDER)
@@ -49,8 +49,8 @@ pub fn open_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     openat2(folder, path, how)
 }
 
-/// Opens the folder at `path`, relative; what of it is missing is made. A link or a file on the way
-/// is refused.
+/// Opens the directory at a relative path, and makes its missing parts. A symbolic link or a file in
+/// it is an error.
 pub fn make_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     let mut folder = open_path(folder, Path::new(""))?;
     for name in path {
@@ -63,8 +63,8 @@ pub fn make_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     Ok(folder)
 }
 
-/// What `name` in `folder` is, or `None` when there is nothing.
-pub fn look(folder: impl AsFd, name: &CStr) -> nix::Result<Option<FileStat>> {
+/// Type and attributes of `name` in `folder`. `None` where there is no such entry.
+pub fn stat_entry(folder: impl AsFd, name: &CStr) -> nix::Result<Option<FileStat>> {
     match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(found) => Ok(Some(found)),
         Err(Errno::ENOENT) => Ok(None),
@@ -77,10 +77,10 @@ pub fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// Opens the folder `name` in `folder`, which is made when there is none. What is there instead and
-/// is no folder is taken away: the name is the agent's.
+/// Opens the directory `name` in `folder`, and makes it if it is missing. An entry of another type is
+/// removed: the name belongs to the agent.
 pub fn own_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
-    if look(&folder, name)?.is_some_and(|found| kind(&found) != SFlag::S_IFDIR) {
+    if stat_entry(&folder, name)?.is_some_and(|found| kind(&found) != SFlag::S_IFDIR) {
         unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
     }
     match mkdirat(&folder, name, Mode::S_IRWXU) {
@@ -89,18 +89,18 @@ pub fn own_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
     }
 }
 
-/// The names in a folder, sorted, without `.` and `..`.
+/// The names in a directory, sorted, without `.` and `..`.
 pub fn names(folder: impl AsFd) -> nix::Result<Vec<CString>> {
     // A descriptor of its own, because reading moves the position.
     names_in(&mut Dir::openat(folder, ".", FOLDER, Mode::empty())?)
 }
 
-/// Opens the folder `name` in `folder` to read its names; a link of that name is refused.
+/// Opens the directory `name` in `folder` to read its names. A symbolic link is an error.
 pub fn open_dir(folder: impl AsFd, name: &CStr) -> nix::Result<Dir> {
     Dir::openat(folder, name, FOLDER, Mode::empty())
 }
 
-/// As [`names`], of a folder that was just opened.
+/// As [`names`], of a directory that was just opened.
 pub fn names_in(dir: &mut Dir) -> nix::Result<Vec<CString>> {
     some_names(dir, usize::MAX)
 }
@@ -121,8 +121,7 @@ fn some_names(dir: &mut Dir, limit: usize) -> nix::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// The names in a folder, sorted, or `None` when there are more than `limit`: nobody in good faith
-/// has made so many.
+/// The names in a directory, sorted. `None` where there are more than `limit`.
 pub fn names_up_to(folder: impl AsFd, limit: usize) -> nix::Result<Option<Vec<CString>>> {
     let names = some_names(
         &mut Dir::openat(folder, ".", FOLDER, Mode::empty())?,
@@ -131,7 +130,7 @@ pub fn names_up_to(folder: impl AsFd, limit: usize) -> nix::Result<Option<Vec<CS
     Ok(Some(names).filter(|names| names.len() <= limit))
 }
 
-/// Removes `name` in `folder` with all that is in it.
+/// Removes `name` in `folder` with its content.
 pub fn remove_tree(folder: impl AsFd, name: &CStr) -> nix::Result<()> {
     remove_tree_with(folder, name, &mut || ())
 }
@@ -144,7 +143,7 @@ pub fn remove_tree_with(folder: impl AsFd, name: &CStr, step: &mut dyn FnMut()) 
         depth: usize,
         step: &mut dyn FnMut(),
     ) -> nix::Result<()> {
-        let Some(found) = look(folder, name)? else {
+        let Some(found) = stat_entry(folder, name)? else {
             return Ok(());
         };
         step();
@@ -163,8 +162,8 @@ pub fn remove_tree_with(folder: impl AsFd, name: &CStr, step: &mut dyn FnMut()) 
     remove(folder.as_fd(), name, 0, step)
 }
 
-/// Reads the regular file `name` in `folder`: `None` when there is nothing, an error when it is
-/// something else or longer than `limit`.
+/// Reads the regular file `name` in `folder`. `None` where there is no such entry; an entry of
+/// another type, or more than `limit` bytes, is an error.
 pub fn read(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let bytes = read_start(folder, name, limit + 1)?;
     if bytes.as_ref().is_some_and(|bytes| bytes.len() > limit) {
@@ -173,7 +172,7 @@ pub fn read(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<V
     Ok(bytes)
 }
 
-/// As [`read`], but of a longer file its first `limit` bytes.
+/// As [`read`], but reads the first `limit` bytes of a longer file.
 pub fn read_start(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
     use std::io::Read;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -191,23 +190,23 @@ pub fn read_start(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Op
     Ok(Some(bytes))
 }
 
-/// Writes the file `name` in `folder` so that after a power cut it is the old or the new one, and
-/// durable when this returns.
+/// Writes the file `name` in `folder`. After a power cut it has the old or the new content; once
+/// this returns, the new one.
 pub fn write(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(folder.as_fd(), name, bytes, true)?;
     nix::fcntl::renameat(&folder, temporary.as_c_str(), &folder, name)?;
     Ok(nix::unistd::fsync(folder)?)
 }
 
-/// Writes a file that takes the place of `name` in `folder` once it is renamed to it, and returns
-/// its name. It is not durable yet.
+/// Writes a file next to `name` in `folder`, for the caller to rename, and returns its name. A power
+/// cut may still lose it.
 pub fn prepare(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<CString> {
     temporary(folder.as_fd(), name, bytes, false)
 }
 
 fn temporary(folder: BorrowedFd, name: &CStr, bytes: &[u8], sync: bool) -> io::Result<CString> {
     use std::io::Write;
-    let temporary = beside(name);
+    let temporary = temporary_name(name);
     remove_tree(folder, &temporary)?;
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
@@ -221,19 +220,19 @@ fn temporary(folder: BorrowedFd, name: &CStr, bytes: &[u8], sync: bool) -> io::R
         .write_all(bytes)
         .and_then(|()| if sync { file.sync_all() } else { Ok(()) });
     if let Err(e) = written {
-        // Half a file is of no use, and on a full volume its room is.
+        // Frees the space of an incomplete file: the volume may be full.
         let _ = unlinkat(folder, temporary.as_c_str(), UnlinkatFlags::NoRemoveDir);
         return Err(e);
     }
     Ok(temporary)
 }
 
-fn beside(name: &CStr) -> CString {
+fn temporary_name(name: &CStr) -> CString {
     // A C string with a suffix without NUL is one again.
     CString::new([name.to_bytes(), b".new"].concat()).unwrap_or_default()
 }
 
-/// A path to what is at `below` in `folder`, for system calls that take no folder; it needs /proc.
+/// A path to `below` in `folder`, for system calls that take no directory. It needs /proc.
 pub fn through_proc(folder: BorrowedFd, below: &[u8]) -> CString {
     let path = [
         format!("/proc/self/fd/{}/", folder.as_raw_fd()).as_bytes(),
@@ -243,22 +242,22 @@ pub fn through_proc(folder: BorrowedFd, below: &[u8]) -> CString {
     CString::new(path).unwrap_or_default()
 }
 
-/// A path's last name as a C string. `None` for one that has none or holds a NUL.
+/// A name as a C string. `None` if it contains a NUL.
 pub fn c_name(name: &OsStr) -> Option<CString> {
     CString::new(name.as_bytes()).ok()
 }
 
-/// A path to the open folder itself, for system calls that take no descriptor; it needs /proc.
+/// A path to an open directory, for system calls that take no descriptor. It needs /proc.
 pub fn path_of(folder: &OwnedFd) -> CString {
     CString::new(format!("/proc/self/fd/{}", folder.as_raw_fd())).unwrap_or_default()
 }
 
-/// Moves an entry to a name that must be free.
+/// Moves an entry to a name that must not exist.
 pub fn move_new(from: impl AsFd, name: &CStr, to: impl AsFd, new: &CStr) -> nix::Result<()> {
     rename(from.as_fd(), name, to.as_fd(), new, libc::RENAME_NOREPLACE)
 }
 
-/// Exchanges two entries in one step.
+/// Exchanges two entries atomically.
 pub fn exchange(
     one: impl AsFd,
     name: &CStr,
@@ -281,7 +280,7 @@ fn rename(
     new: &CStr,
     flags: libc::c_uint,
 ) -> nix::Result<()> {
-    // SAFETY: both names end with a NUL and outlive the call, as the descriptors do.
+    // SAFETY: both names end with a NUL, and they and the descriptors outlive the call.
     let renamed = unsafe {
         libc::syscall(
             libc::SYS_renameat2,
@@ -295,11 +294,11 @@ fn rename(
     Errno::result(renamed).map(drop)
 }
 
-/// Sees to it that `name` in `folder` is a folder. What it was instead is moved aside, to the name
-/// that is returned.
+/// Makes sure that `name` in `folder` is a directory. An entry of another type is renamed; its new
+/// name is returned.
 pub fn folder_or_aside(folder: impl AsFd, name: &CStr) -> nix::Result<Option<CString>> {
     let mut aside = None;
-    match look(&folder, name)? {
+    match stat_entry(&folder, name)? {
         Some(found) if kind(&found) == SFlag::S_IFDIR => return Ok(None),
         Some(_) => {
             let other =
@@ -313,7 +312,7 @@ pub fn folder_or_aside(folder: impl AsFd, name: &CStr) -> nix::Result<Option<CSt
     Ok(aside)
 }
 
-/// Renames `name` in `folder`; what had the new name before is gone.
+/// Renames `name` in `folder`, and removes an entry that has the new name.
 pub fn move_aside(folder: impl AsFd, name: &CStr, new: &CStr) -> nix::Result<()> {
     remove_tree(&folder, new)?;
     nix::fcntl::renameat(&folder, name, &folder, new)
