@@ -5,7 +5,7 @@ use std::fs::File;
 
 use adamant_contract::gpt::Guid;
 
-use super::fat::{self, FatDirectory, FatGeometry};
+use super::fat::write::{FatDirectory, FatGeometry, LEAST_CLUSTERS, write_volume};
 
 use crate::error::{Context, Error, Result};
 
@@ -59,9 +59,9 @@ pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[EspEntr
     let geometries = [4096, sector].map(|cluster| FatGeometry::new(size, sector, cluster));
     let Some(geometry) = geometries
         .into_iter()
-        .find(|geometry| geometry.clusters >= fat::LEAST_CLUSTERS)
+        .find(|geometry| geometry.clusters >= LEAST_CLUSTERS)
     else {
-        let least = (fat::LEAST_CLUSTERS * u64::from(sector)).div_ceil(1 << 20) + 4;
+        let least = (LEAST_CLUSTERS * u64::from(sector)).div_ceil(1 << 20) + 4;
         return Err(Error::new(format!("an EFI system partition of {} MiB is too small for FAT32 with sectors of {sector} bytes", size >> 20))
             .hint(format!("make disk.esp at least {least}M")));
     };
@@ -73,7 +73,7 @@ pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[EspEntr
             .map_err(|why| Error::new(format!("the EFI system partition: {why}")))?;
     }
     let volume_id = u32::from_le_bytes([guid.0[0], guid.0[1], guid.0[2], guid.0[3]]);
-    fat::write(out, &geometry, volume_id, b"ESP        ", &root)
+    write_volume(out, &geometry, volume_id, b"ESP        ", &root)
         .context(|| "writing the EFI system partition")
 }
 

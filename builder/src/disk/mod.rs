@@ -6,7 +6,7 @@
 //! derived from the image's id or the root hash, never random.
 
 pub mod esp;
-mod fat;
+pub mod fat;
 mod write;
 
 use std::fs::File;

@@ -26,7 +26,7 @@ const MEMORY_MIB: u32 = 1024;
 pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
     let stem = facts.stem();
     let names = ["ovf", "vmdk", "mf"].map(|kind| format!("{stem}.{kind}"));
-    let disk = vmdk::write_from(raw, facts, Stream::new(out, DISK), jobs)?;
+    let disk = vmdk::write_to_stream(raw, facts, Stream::new(out, DISK), jobs)?;
     let mut descriptor = descriptor(raw.size, disk.size, facts).into_bytes();
     if descriptor.len() as u64 > DESCRIPTOR {
         return Err(Error::new(
@@ -49,7 +49,7 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
         names[1],
         hex::encode(&disk.sha256)
     );
-    let mut end = tar::ustar(&names[2], manifest.len() as u64, facts.epoch)?.to_vec();
+    let mut end = tar::ustar(&names[2], manifest.len() as u64, facts.epoch)?;
     end.extend_from_slice(manifest.as_bytes());
     // Padding, and the two empty blocks that end an archive.
     end.resize(

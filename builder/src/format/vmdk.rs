@@ -1,17 +1,21 @@
 //! A stream-optimized virtual machine disk: compressed grains behind markers, written and read from
 //! front to end.
 //!
-//! Format: VMware's "Virtual Disk Format 5.0" (2011), "Stream-Optimized Compressed Sparse Extents".
-//! Numbers are little-endian, places are in sectors of 512 bytes.
+//! Format: VMware's "Virtual Disk Format 5.0" (2011), "Stream-Optimized Compressed Sparse Extents",
+//! whose field names are used in snake case. Numbers are little-endian, offsets are in sectors of 512
+//! bytes.
 //!
 //! ```text
-//! header | descriptor | grains, each 32 MiB of the disk followed by its grain table | grain directory | footer | end of stream
+//! header | descriptor | grains, each 32 MiB of the disk followed by its grain table |
+//! grain directory | footer | end of stream
 //! ```
 
 use std::fs::File;
 
 use adamant_contract::hex;
 use sha2::{Digest, Sha256};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::deflate::Deflate;
 use super::pieces::{Raw, each};
@@ -21,34 +25,98 @@ use crate::error::{Error, Result};
 use crate::io::zeros::is_zero;
 
 const SECTOR: u64 = 512;
-/// Bytes of the disk that are compressed on their own: what VMware's tools take.
+/// Bytes of the disk that are compressed as one grain: the size that VMware's tools expect.
 const GRAIN: u64 = 64 << 10;
-/// Grains that one table is about, which VMware fixes.
+/// Entries of a grain table. VMware accepts no other number.
 const TABLE: u64 = 512;
 const PIECE: u64 = 1 << 20;
-const DESCRIPTOR_SECTORS: u64 = 20;
-/// Where the first grain's marker is, bytes: grains start on the size of a grain.
+const DESCRIPTOR_BYTES: u64 = 20 * SECTOR;
+/// Byte offset of the first grain's marker. It is a multiple of the size of a grain.
 const OVERHEAD: u64 = GRAIN;
-/// The directory's place where only the footer has it.
-const AT_END: u64 = u64::MAX;
-/// Line ends can be tested; grains are compressed; there are markers.
+/// Offset of the grain directory in the header: the footer has the real one.
+const GD_AT_END: u64 = u64::MAX;
+/// Bits of `flags`: the newline test is valid, grains are compressed, markers are present.
 const FLAGS: u32 = 1 | 1 << 16 | 1 << 17;
-/// That of compressed disks; readers that would write to one are to refuse it.
+/// Version of compressed disks. Readers that know it refuse to write to such a disk.
 const VERSION: u32 = 3;
-/// Largest extent: places in it have 32 bits.
+/// DEFLATE as the compression of grains.
+const COMPRESSION_DEFLATE: u16 = 1;
+/// Largest disk: offsets in it have 32 bits.
 const LARGEST: u64 = 2 << 40;
-const MARKER_TABLE: u32 = 1;
-const MARKER_DIRECTORY: u32 = 2;
-const MARKER_FOOTER: u32 = 3;
-/// More threads would take more memory than is promised.
+/// Upper bound of threads. More would exceed the promised memory.
 const THREADS: usize = 12;
 
-pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
-    write_from(raw, facts, Stream::new(out, 0), jobs)
+/// `SparseExtentHeader`.
+#[derive(FromZeros, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct SparseExtentHeader {
+    magic_number: [u8; 4],
+    version: U32,
+    flags: U32,
+    capacity: U64,
+    grain_size: U64,
+    descriptor_offset: U64,
+    descriptor_size: U64,
+    num_gtes_per_gt: U32,
+    rgd_offset: U64,
+    gd_offset: U64,
+    over_head: U64,
+    unclean_shutdown: u8,
+    /// These four bytes change if the file is transferred as text.
+    single_end_line_char: u8,
+    non_end_line_char: u8,
+    double_end_line_char1: u8,
+    double_end_line_char2: u8,
+    compress_algorithm: U16,
+    pad: [u8; 433],
 }
 
-/// The same at any place of a file.
-pub fn write_from(raw: Raw, facts: &Facts, stream: Stream, jobs: usize) -> Result<WrittenFile> {
+/// `Marker` of metadata: a sector.
+#[derive(FromZeros, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+struct MetadataMarker {
+    /// Sectors of metadata that follow.
+    val: U64,
+    /// Bytes of compressed data: 0 in a marker of metadata.
+    size: U32,
+    /// A [`MarkerType`].
+    kind: U32,
+    pad: [u8; 496],
+}
+
+/// `GrainMarker`: the compressed bytes of the grain follow, padded to a sector.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct GrainMarker {
+    /// Sector of the disk.
+    lba: U64,
+    /// Compressed bytes.
+    size: U32,
+}
+
+const _: () = assert!(size_of::<SparseExtentHeader>() as u64 == SECTOR);
+const _: () = assert!(size_of::<MetadataMarker>() as u64 == SECTOR);
+
+/// The metadata that follows a marker.
+#[derive(Debug, Clone, Copy)]
+enum MarkerType {
+    EndOfStream = 0,
+    GrainTable = 1,
+    GrainDirectory = 2,
+    Footer = 3,
+}
+
+pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
+    write_to_stream(raw, facts, Stream::new(out, 0), jobs)
+}
+
+/// Writes the disk to a stream that may start inside of a file.
+pub fn write_to_stream(
+    raw: Raw,
+    facts: &Facts,
+    stream: Stream,
+    jobs: usize,
+) -> Result<WrittenFile> {
     if raw.size > LARGEST {
         return Err(Error::new(format!(
             "{} GiB is more than the 2048 GiB that a virtual machine disk of this kind can have",
@@ -59,11 +127,11 @@ pub fn write_from(raw: Raw, facts: &Facts, stream: Stream, jobs: usize) -> Resul
     let tables = raw.size.div_ceil(GRAIN * TABLE);
     let mut disk = VmdkWriter {
         stream,
-        directory: vec![0; tables as usize],
-        table: vec![0; TABLE as usize],
-        number: 0,
+        directory: vec![U32::ZERO; tables as usize],
+        table: vec![U32::ZERO; TABLE as usize],
+        table_number: 0,
     };
-    disk.stream.put(&header(raw.size, AT_END))?;
+    disk.stream.put(header(raw.size, GD_AT_END).as_bytes())?;
     disk.stream.put(&descriptor(raw.size, facts)?)?;
     disk.stream.pad(OVERHEAD);
     each(
@@ -79,7 +147,7 @@ pub fn write_from(raw: Raw, facts: &Facts, stream: Stream, jobs: usize) -> Resul
     disk.finish(raw.size)
 }
 
-/// Some grains, compressed, one after the other; one of zeros has no bytes.
+/// Adjacent grains, each compressed. A grain of zeros has no bytes.
 struct Grains {
     bytes: Vec<u8>,
     lengths: Vec<usize>,
@@ -104,111 +172,117 @@ impl Grains {
 
 struct VmdkWriter<'a> {
     stream: Stream<'a>,
-    /// Where the tables are.
-    directory: Vec<u32>,
-    /// The table that is being filled, and its place in the directory.
-    table: Vec<u32>,
-    number: u64,
+    /// The grain directory: the offset of each grain table.
+    directory: Vec<U32>,
+    /// The grain table that is being filled.
+    table: Vec<U32>,
+    /// Its index in the directory.
+    table_number: u64,
 }
 
 impl VmdkWriter<'_> {
-    /// Puts grains in, the first of which has this number on the disk.
+    /// Writes grains. `first` is the number of the first grain on the disk.
     fn put(&mut self, first: u64, grains: &Grains) -> Result<()> {
         let mut rest = grains.bytes.as_slice();
         let mut buffer = Vec::new();
         for (number, length) in (first..).zip(&grains.lengths) {
-            if number / TABLE != self.number {
-                self.flush()?;
-                self.number = number / TABLE;
+            if number / TABLE != self.table_number {
+                self.flush_table()?;
+                self.table_number = number / TABLE;
             }
             if *length == 0 {
                 continue;
             }
-            let (now, later) = rest.split_at(*length);
+            let (grain, later) = rest.split_at(*length);
             rest = later;
-            self.table[(number % TABLE) as usize] = self.place()?;
+            self.table[(number % TABLE) as usize] = self.next_sector()?;
+            let marker = GrainMarker {
+                lba: U64::new(number * (GRAIN / SECTOR)),
+                size: U32::new(*length as u32),
+            };
             buffer.clear();
-            buffer.extend_from_slice(&(number * (GRAIN / SECTOR)).to_le_bytes());
-            buffer.extend_from_slice(&(*length as u32).to_le_bytes());
-            buffer.extend_from_slice(now);
+            buffer.extend_from_slice(marker.as_bytes());
+            buffer.extend_from_slice(grain);
             buffer.resize(buffer.len().next_multiple_of(SECTOR as usize), 0);
             self.stream.put(&buffer)?;
         }
         Ok(())
     }
 
-    /// Where the next byte goes, in sectors.
-    fn place(&self) -> Result<u32> {
-        u32::try_from(self.stream.size() / SECTOR).map_err(|_| {
-            Error::new("larger than the 2048 GiB that a virtual machine disk of this kind can have")
-        })
+    /// Offset of the next byte, in sectors.
+    fn next_sector(&self) -> Result<U32> {
+        u32::try_from(self.stream.size() / SECTOR)
+            .map(U32::new)
+            .map_err(|_| {
+                Error::new(
+                    "larger than the 2048 GiB that a virtual machine disk of this kind can have",
+                )
+            })
     }
 
-    fn marker(&mut self, sectors: u64, kind: u32) -> Result<()> {
-        let mut marker = [0; SECTOR as usize];
-        marker[..8].copy_from_slice(&sectors.to_le_bytes());
-        // From 8 on the length of compressed bytes, of which a marker of this kind has none.
-        marker[12..16].copy_from_slice(&kind.to_le_bytes());
-        self.stream.put(&marker)
+    fn put_marker(&mut self, sectors: u64, kind: MarkerType) -> Result<()> {
+        let marker = MetadataMarker {
+            val: U64::new(sectors),
+            kind: U32::new(kind as u32),
+            ..MetadataMarker::new_zeroed()
+        };
+        self.stream.put(marker.as_bytes())
     }
 
-    /// Writes the table, if there is something in it, and gives its numbers' room to the next one.
-    fn flush(&mut self) -> Result<()> {
-        if self.table.iter().all(|entry| *entry == 0) {
+    /// Writes the grain table unless it is empty, and clears it.
+    fn flush_table(&mut self) -> Result<()> {
+        if self.table.iter().all(|entry| *entry == U32::ZERO) {
             return Ok(());
         }
-        let table = little_endian(&self.table);
-        self.marker(table.len() as u64 / SECTOR, MARKER_TABLE)?;
-        self.directory[self.number as usize] = self.place()?;
+        let table = whole_sectors(&self.table);
+        self.put_marker(table.len() as u64 / SECTOR, MarkerType::GrainTable)?;
+        self.directory[self.table_number as usize] = self.next_sector()?;
         self.stream.put(&table)?;
-        self.table.fill(0);
+        self.table.fill(U32::ZERO);
         Ok(())
     }
 
     fn finish(mut self, size: u64) -> Result<WrittenFile> {
-        self.flush()?;
-        let directory = little_endian(&self.directory);
-        self.marker(directory.len() as u64 / SECTOR, MARKER_DIRECTORY)?;
-        let at = u64::from(self.place()?);
+        self.flush_table()?;
+        let directory = whole_sectors(&self.directory);
+        self.put_marker(directory.len() as u64 / SECTOR, MarkerType::GrainDirectory)?;
+        let gd_offset = u64::from(self.next_sector()?.get());
         self.stream.put(&directory)?;
-        self.marker(1, MARKER_FOOTER)?;
-        self.stream.put(&header(size, at))?;
-        // The end of the stream: a marker of nothing.
-        self.stream.put(&[0; SECTOR as usize])?;
+        self.put_marker(1, MarkerType::Footer)?;
+        self.stream.put(header(size, gd_offset).as_bytes())?;
+        self.put_marker(0, MarkerType::EndOfStream)?;
         self.stream.finish()
     }
 }
 
-/// Numbers in whole sectors.
-fn little_endian(numbers: &[u32]) -> Vec<u8> {
-    let mut bytes: Vec<u8> = numbers
-        .iter()
-        .flat_map(|number| number.to_le_bytes())
-        .collect();
+/// The bytes of a table, padded to whole sectors.
+fn whole_sectors(numbers: &[U32]) -> Vec<u8> {
+    let mut bytes = numbers.as_bytes().to_vec();
     bytes.resize(bytes.len().next_multiple_of(SECTOR as usize), 0);
     bytes
 }
 
-/// The header, and the footer, which is one more with the directory's place.
-fn header(size: u64, directory: u64) -> Vec<u8> {
-    let mut header = Vec::with_capacity(SECTOR as usize);
-    header.extend_from_slice(b"KDMV");
-    header.extend_from_slice(&VERSION.to_le_bytes());
-    header.extend_from_slice(&FLAGS.to_le_bytes());
-    for number in [size / SECTOR, GRAIN / SECTOR, 1, DESCRIPTOR_SECTORS] {
-        header.extend_from_slice(&number.to_le_bytes());
+/// The header. The footer is the same with the offset of the grain directory.
+fn header(size: u64, gd_offset: u64) -> SparseExtentHeader {
+    SparseExtentHeader {
+        magic_number: *b"KDMV",
+        version: U32::new(VERSION),
+        flags: U32::new(FLAGS),
+        capacity: U64::new(size / SECTOR),
+        grain_size: U64::new(GRAIN / SECTOR),
+        descriptor_offset: U64::new(1),
+        descriptor_size: U64::new(DESCRIPTOR_BYTES / SECTOR),
+        num_gtes_per_gt: U32::new(TABLE as u32),
+        gd_offset: U64::new(gd_offset),
+        over_head: U64::new(OVERHEAD / SECTOR),
+        single_end_line_char: b'\n',
+        non_end_line_char: b' ',
+        double_end_line_char1: b'\r',
+        double_end_line_char2: b'\n',
+        compress_algorithm: U16::new(COMPRESSION_DEFLATE),
+        // No redundant grain directory, and no unclean shutdown.
+        ..SparseExtentHeader::new_zeroed()
     }
-    header.extend_from_slice(&(TABLE as u32).to_le_bytes());
-    // No second directory.
-    for number in [0, directory, OVERHEAD / SECTOR] {
-        header.extend_from_slice(&number.to_le_bytes());
-    }
-    // Closed as it should be; and bytes that a transfer as text would change.
-    header.extend_from_slice(b"\0\n \r\n");
-    // Compressed by DEFLATE.
-    header.extend_from_slice(&1u16.to_le_bytes());
-    header.resize(SECTOR as usize, 0);
-    header
 }
 
 fn descriptor(size: u64, facts: &Facts) -> Result<Vec<u8>> {
@@ -219,7 +293,7 @@ fn descriptor(size: u64, facts: &Facts) -> Result<Vec<u8>> {
         ]
         .concat(),
     );
-    // 0xffffffff means "no parent", 0xfffffffe "unknown".
+    // Two values are reserved: 0xffffffff for "no parent", 0xfffffffe for "unknown".
     let content_id =
         u32::from_be_bytes([content[0], content[1], content[2], content[3]]) & 0x7fff_ffff;
     let uuid = hex::encode(&facts.guid.text_order());
@@ -238,11 +312,11 @@ fn descriptor(size: u64, facts: &Facts) -> Result<Vec<u8>> {
         pairs[8..].join(" "),
     );
     let mut bytes = text.into_bytes();
-    if bytes.len() as u64 > DESCRIPTOR_SECTORS * SECTOR {
+    if bytes.len() as u64 > DESCRIPTOR_BYTES {
         return Err(Error::new(
             "the image's id and version are too long for the disk's descriptor",
         ));
     }
-    bytes.resize((DESCRIPTOR_SECTORS * SECTOR) as usize, 0);
+    bytes.resize(DESCRIPTOR_BYTES as usize, 0);
     Ok(bytes)
 }

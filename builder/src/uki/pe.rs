@@ -1,89 +1,95 @@
-//! PE images (Microsoft's PE/COFF specification, PE32+): read, given more sections, and written
-//! again.
+//! PE images (Microsoft's PE/COFF specification, PE32+): parsed, extended by sections, and written.
 //!
-//! It promises that what it writes has its sections in order of address without overlap,
-//! `VirtualSize <= SizeOfRawData` for each that was added (so that measuring one by its virtual
-//! size measures its bytes and no padding), and no byte that depends on anything but its input.
-//! It trusts nothing in what it reads: every offset is checked against the file.
+//! A written image has its sections in order of address, without overlap. Each added section has
+//! `VirtualSize <= SizeOfRawData`, so that a measurement by its virtual size covers its bytes and no
+//! padding. The bytes depend on the input alone. Input is hostile: every offset is checked against
+//! the file.
+
+use std::mem::offset_of;
+
+use object::LittleEndian as LE;
+use object::pe::{
+    IMAGE_DIRECTORY_ENTRY_DEBUG, IMAGE_DIRECTORY_ENTRY_SECURITY,
+    IMAGE_DLLCHARACTERISTICS_NX_COMPAT, IMAGE_DOS_SIGNATURE, IMAGE_FILE_MACHINE_AMD64,
+    IMAGE_NT_OPTIONAL_HDR64_MAGIC, IMAGE_NT_SIGNATURE, IMAGE_SCN_CNT_CODE,
+    IMAGE_SCN_CNT_INITIALIZED_DATA, IMAGE_SCN_MEM_READ, IMAGE_SUBSYSTEM_EFI_APPLICATION,
+    ImageDataDirectory, ImageDosHeader, ImageFileHeader, ImageNtHeaders64, ImageOptionalHeader64,
+    ImageSectionHeader,
+};
+use object::pod::{bytes_of, bytes_of_slice, from_bytes, slice_from_bytes};
 
 use crate::error::{Error, Result};
 
-/// Largest image read, bytes: a unified kernel image has some 20 MB.
+/// Largest image that is read, bytes. A unified kernel image has about 20 MB.
 pub const LIMIT: u64 = 1 << 30;
 
-const SECTION_HEADER: usize = 40;
-const COFF_HEADER: usize = 20;
-/// Offsets in the optional header (PE32+).
-mod optional {
-    pub const MAGIC: usize = 0;
-    pub const INITIALIZED_DATA: usize = 8;
-    pub const CODE: usize = 4;
-    pub const SECTION_ALIGNMENT: usize = 32;
-    pub const FILE_ALIGNMENT: usize = 36;
-    pub const SIZE_OF_IMAGE: usize = 56;
-    pub const SIZE_OF_HEADERS: usize = 60;
-    pub const CHECKSUM: usize = 64;
-    pub const SUBSYSTEM: usize = 68;
-    pub const DLL_CHARACTERISTICS: usize = 70;
-    pub const DIRECTORIES: usize = 108;
-    /// The certificate table's directory entry: file offset and size.
-    pub const CERTIFICATES: usize = 112 + 4 * 8;
-    /// The debug directory's entry; what it points to holds file offsets.
-    pub const DEBUG: usize = 112 + 6 * 8;
-    /// Up to the certificate table's entry; kernels end soon after it.
-    pub const LEAST: usize = CERTIFICATES + 8;
-}
-const PE32_PLUS: u16 = 0x20b;
-const X86_64: u16 = 0x8664;
-const EFI_APPLICATION: u16 = 10;
-const NX_COMPAT: u16 = 0x100;
+/// Largest offset of the NT headers, bytes.
+const NT_OFFSET_LIMIT: usize = 1 << 20;
+/// Most sections of an image.
+const SECTIONS_LIMIT: usize = 256;
+const SECTION_HEADER: usize = size_of::<ImageSectionHeader>();
+const OPTIONAL_HEADER: usize = size_of::<ImageOptionalHeader64>();
+const DIRECTORY: usize = size_of::<ImageDataDirectory>();
 
-const CODE: u32 = 0x20;
-const INITIALIZED_DATA: u32 = 0x40;
-const READ: u32 = 0x4000_0000;
-
-/// One section.
+/// A section.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeSection {
-    /// Name, up to eight bytes.
+    /// Name, at most eight bytes.
     pub name: String,
-    /// Address in memory, from the image's base.
+    /// Address in memory, relative to the image's base.
     pub address: u32,
     /// Bytes in memory.
     pub virtual_size: u32,
-    /// What the loader makes of it.
+    /// `IMAGE_SCN_*` flags.
     pub characteristics: u32,
-    /// Bytes in the file, padded to its alignment.
+    /// Bytes in the file, padded to the file alignment.
     raw: Vec<u8>,
 }
 
 impl PeSection {
-    /// The section's bytes without the padding, which is what the stub measures.
+    /// The section's bytes without the padding, which systemd-stub measures.
     pub fn data(&self) -> &[u8] {
         &self.raw[..self.raw.len().min(self.virtual_size as usize)]
     }
+
+    /// The section's header. `offset` is the position of its bytes in the file.
+    fn header(&self, offset: u32) -> ImageSectionHeader {
+        let size = self.raw.len() as u32;
+        let mut header = ImageSectionHeader::default();
+        header.name[..self.name.len()].copy_from_slice(self.name.as_bytes());
+        header.virtual_size.set(LE, self.virtual_size);
+        header.virtual_address.set(LE, self.address);
+        header.size_of_raw_data.set(LE, size);
+        let offset = if size == 0 { 0 } else { offset };
+        header.pointer_to_raw_data.set(LE, offset);
+        header.characteristics.set(LE, self.characteristics);
+        header
+    }
 }
 
-/// An image.
+/// A PE image.
 #[derive(Debug, Clone)]
 pub struct PeImage {
-    /// Everything before the section table.
-    head: Vec<u8>,
-    /// Offset of the optional header in it.
-    optional: usize,
+    /// The DOS header, and everything up to the NT headers.
+    dos: Vec<u8>,
+    nt: ImageNtHeaders64,
+    /// The data directories, at least [`IMAGE_DIRECTORY_ENTRY_SECURITY`] and those before it.
+    directories: Vec<ImageDataDirectory>,
+    /// Bytes of the optional header after the data directories.
+    optional_tail: Vec<u8>,
     sections: Vec<PeSection>,
-    /// Attribute certificates, as they stand in the file.
+    /// Attribute certificates, as in the file.
     certificates: Vec<u8>,
 }
 
 impl PeImage {
-    /// Reads an x86-64 image. `name` is for messages.
+    /// Parses an x86-64 image. `name` is for messages.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<PeImage> {
         parse(bytes)
             .map_err(|why| Error::new(format!("{name}: not an EFI program for x86-64: {why}")))
     }
 
-    /// The sections in the table's order.
+    /// The sections in the order of the section table.
     pub fn sections(&self) -> &[PeSection] {
         &self.sections
     }
@@ -93,91 +99,113 @@ impl PeImage {
         self.sections.iter().find(|section| section.name == name)
     }
 
-    /// Attribute certificates (WIN_CERTIFICATE structures), empty when unsigned.
+    /// Attribute certificates (WIN_CERTIFICATE structures); empty if the image is not signed.
     pub fn certificates(&self) -> &[u8] {
         &self.certificates
     }
 
-    /// Whether it says of itself that it is an EFI application.
+    /// Whether the subsystem is that of EFI applications.
     pub fn is_efi_application(&self) -> bool {
-        self.u16(optional::SUBSYSTEM) == EFI_APPLICATION
+        self.nt.optional_header.subsystem.get(LE) == IMAGE_SUBSYSTEM_EFI_APPLICATION
     }
 
-    /// What each section's address is a multiple of.
+    /// The alignment of the sections' addresses.
     pub fn section_alignment(&self) -> u32 {
-        self.u32(optional::SECTION_ALIGNMENT)
+        self.nt.optional_header.section_alignment.get(LE)
     }
 
-    /// Whether it runs where data is not executable.
+    fn file_alignment(&self) -> u32 {
+        self.nt.optional_header.file_alignment.get(LE)
+    }
+
+    fn size_of_headers(&self) -> u32 {
+        self.nt.optional_header.size_of_headers.get(LE)
+    }
+
+    /// Whether the image declares that it runs with data that is not executable.
     pub fn is_nx_compatible(&self) -> bool {
-        self.u16(optional::DLL_CHARACTERISTICS) & NX_COMPAT != 0
+        let flags = self.nt.optional_header.dll_characteristics.get(LE);
+        flags & IMAGE_DLLCHARACTERISTICS_NX_COMPAT != 0
     }
 
-    /// Says that it does not.
+    /// Withdraws that declaration.
     pub fn clear_nx_compatible(&mut self) {
-        let flags = self.u16(optional::DLL_CHARACTERISTICS) & !NX_COMPAT;
-        self.set(optional::DLL_CHARACTERISTICS, &flags.to_le_bytes());
+        let flags = &mut self.nt.optional_header.dll_characteristics;
+        flags.set(LE, flags.get(LE) & !IMAGE_DLLCHARACTERISTICS_NX_COMPAT);
     }
 
-    /// Header slots that are free for more sections.
+    /// Bytes before the section table.
+    fn section_table_offset(&self) -> usize {
+        self.dos.len()
+            + size_of::<ImageNtHeaders64>()
+            + self.directories.len() * DIRECTORY
+            + self.optional_tail.len()
+    }
+
+    /// Number of sections that the headers have room for, besides those that exist.
     pub fn free_slots(&self) -> usize {
-        let used = self.head.len() + self.sections.len() * SECTION_HEADER;
-        (self.u32(optional::SIZE_OF_HEADERS) as usize).saturating_sub(used) / SECTION_HEADER
+        let used = self.section_table_offset() + self.sections.len() * SECTION_HEADER;
+        (self.size_of_headers() as usize).saturating_sub(used) / SECTION_HEADER
     }
 
-    /// Adds a section behind the others. `code` is for what is executed where it lies.
+    /// Adds a section after the others. `code` marks a section that is executed where it is loaded.
     pub fn add(&mut self, name: &str, data: Vec<u8>, code: bool) -> Result<()> {
         if name.is_empty() || name.len() > 8 {
-            return Err(Error::new(format!("{name:?} is no name of a section")));
+            return Err(Error::new(format!(
+                "{name:?} is not the name of a section: it needs 1 to 8 bytes"
+            )));
         }
         if self.free_slots() == 0 {
             return Err(Error::new(format!(
-                "no room in the stub's header for the section {name}"
+                "no room in the stub's headers for the section {name}"
             ))
             .hint("use a newer systemd-stub, or leave sections out"));
         }
         let end = self
             .sections
             .last()
-            .map_or(u64::from(self.u32(optional::SIZE_OF_HEADERS)), |last| {
+            .map_or(u64::from(self.size_of_headers()), |last| {
                 u64::from(last.address) + u64::from(last.virtual_size)
             });
-        let address = end.next_multiple_of(u64::from(self.u32(optional::SECTION_ALIGNMENT)));
+        let address = end.next_multiple_of(u64::from(self.section_alignment()));
         let virtual_size = data.len() as u64;
         if address + virtual_size > LIMIT {
             return Err(Error::new(format!(
-                "the section {name} has {virtual_size} bytes: the whole would be larger than {LIMIT}"
+                "with the section {name} of {virtual_size} bytes the image exceeds {LIMIT} bytes"
             )));
         }
-        let characteristics = READ | if code { CODE } else { INITIALIZED_DATA };
-        let raw = padded(data, self.u32(optional::FILE_ALIGNMENT));
+        let kind = if code {
+            IMAGE_SCN_CNT_CODE
+        } else {
+            IMAGE_SCN_CNT_INITIALIZED_DATA
+        };
+        let raw = padded(data, self.file_alignment());
         self.sections.push(PeSection {
             name: name.to_owned(),
             address: address as u32,
             virtual_size: virtual_size as u32,
-            characteristics,
+            characteristics: IMAGE_SCN_MEM_READ | kind,
             raw,
         });
         Ok(())
     }
 
-    /// Takes away the first section of this name and all that follow it.
-    pub fn split_off(&mut self, name: &str) -> Vec<PeSection> {
-        let at = self
-            .sections
+    fn position(&self, name: &str) -> Option<usize> {
+        self.sections
             .iter()
             .position(|section| section.name == name)
-            .unwrap_or(self.sections.len());
+    }
+
+    /// Removes and returns the first section of this name and all sections after it.
+    pub fn split_off(&mut self, name: &str) -> Vec<PeSection> {
+        let at = self.position(name).unwrap_or(self.sections.len());
         self.sections.split_off(at)
     }
 
-    /// Bytes that a section may have without reaching into the next one's addresses; `None`: there
-    /// is no such section.
+    /// Largest size of a section that does not overlap the next one, in bytes; `None` if there is no
+    /// such section.
     pub fn room(&self, name: &str) -> Option<u64> {
-        let index = self
-            .sections
-            .iter()
-            .position(|section| section.name == name)?;
+        let index = self.position(name)?;
         let next = self
             .sections
             .get(index + 1)
@@ -185,7 +213,7 @@ impl PeImage {
         Some(u64::from(next - self.sections[index].address))
     }
 
-    /// Replaces a section's bytes where it stands. Fails when there is no room for them.
+    /// Replaces the bytes of a section, which keeps its address. Fails if they do not fit.
     pub fn replace(&mut self, name: &str, data: Vec<u8>) -> Result<()> {
         if self.room(name).is_none_or(|room| data.len() as u64 > room) {
             return Err(Error::new(format!(
@@ -193,127 +221,103 @@ impl PeImage {
                 data.len()
             )));
         }
-        let alignment = self.u32(optional::FILE_ALIGNMENT);
-        if let Some(section) = self
-            .sections
-            .iter_mut()
-            .find(|section| section.name == name)
-        {
+        let alignment = self.file_alignment();
+        if let Some(index) = self.position(name) {
+            let section = &mut self.sections[index];
             section.virtual_size = data.len() as u32;
             section.raw = padded(data, alignment);
         }
         Ok(())
     }
 
-    /// The file's bytes, unsigned: headers, then each section's bytes in order.
+    /// The bytes of the unsigned image: the headers, then each section's bytes in order.
     pub fn write(&self) -> Result<Vec<u8>> {
-        let (file_alignment, section_alignment) = (
-            self.u32(optional::FILE_ALIGNMENT),
-            self.u32(optional::SECTION_ALIGNMENT),
-        );
         let headers = self
-            .u32(optional::SIZE_OF_HEADERS)
-            .next_multiple_of(file_alignment) as usize;
-        let total = self
-            .sections
-            .iter()
-            .fold(headers, |sum, section| sum + section.raw.len());
-        let mut out = Vec::with_capacity(total);
-        out.extend_from_slice(&self.head);
-        let mut at = headers as u32;
+            .size_of_headers()
+            .next_multiple_of(self.file_alignment());
+        let mut table = Vec::with_capacity(self.sections.len());
+        let mut offset = headers;
         let (mut code, mut initialized) = (0u32, 0u32);
         for section in &self.sections {
-            let mut header = [0; SECTION_HEADER];
-            header[..section.name.len()].copy_from_slice(section.name.as_bytes());
+            table.push(section.header(offset));
             let size = section.raw.len() as u32;
-            let place = if size == 0 { 0 } else { at };
-            for (offset, value) in [
-                (8, section.virtual_size),
-                (12, section.address),
-                (16, size),
-                (20, place),
-                (36, section.characteristics),
-            ] {
-                header[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
-            }
-            out.extend_from_slice(&header);
-            at += size;
-            if section.characteristics & CODE != 0 {
+            offset += size;
+            if section.characteristics & IMAGE_SCN_CNT_CODE != 0 {
                 code = code.saturating_add(size);
-            } else if section.characteristics & INITIALIZED_DATA != 0 {
+            } else if section.characteristics & IMAGE_SCN_CNT_INITIALIZED_DATA != 0 {
                 initialized = initialized.saturating_add(size);
             }
-        }
-        if out.len() > headers {
-            return Err(Error::new("the section table is larger than the headers"));
-        }
-        out.resize(headers, 0);
-        for section in &self.sections {
-            out.extend_from_slice(&section.raw);
         }
         let end = self
             .sections
             .last()
             .map_or(0, |last| last.address.saturating_add(last.virtual_size));
         let image = end
-            .checked_next_multiple_of(section_alignment)
+            .checked_next_multiple_of(self.section_alignment())
             .ok_or_else(|| Error::new("the sections' addresses end beyond 4 GiB"))?;
-        let mut patch = |offset: usize, value: u32| {
-            out[self.optional + offset..][..4].copy_from_slice(&value.to_le_bytes())
-        };
-        patch(optional::SIZE_OF_IMAGE, image);
-        patch(optional::SIZE_OF_HEADERS, headers as u32);
-        patch(optional::CODE, code);
-        patch(optional::INITIALIZED_DATA, initialized);
-        patch(optional::CHECKSUM, 0);
-        patch(optional::CERTIFICATES, 0);
-        patch(optional::CERTIFICATES + 4, 0);
-        if self.u32(optional::DIRECTORIES) > 6 {
-            // It would hold offsets in the old file.
-            patch(optional::DEBUG, 0);
-            patch(optional::DEBUG + 4, 0);
+
+        let mut nt = self.nt;
+        let file_header = &mut nt.file_header;
+        file_header
+            .number_of_sections
+            .set(LE, self.sections.len() as u16);
+        // The symbol table is dropped.
+        file_header.pointer_to_symbol_table.set(LE, 0);
+        file_header.number_of_symbols.set(LE, 0);
+        let optional = &mut nt.optional_header;
+        optional.size_of_image.set(LE, image);
+        optional.size_of_headers.set(LE, headers);
+        optional.size_of_code.set(LE, code);
+        optional.size_of_initialized_data.set(LE, initialized);
+        optional.check_sum.set(LE, 0);
+        let mut directories = self.directories.clone();
+        // Both would hold offsets into the parsed file.
+        for index in [IMAGE_DIRECTORY_ENTRY_SECURITY, IMAGE_DIRECTORY_ENTRY_DEBUG] {
+            if let Some(directory) = directories.get_mut(index) {
+                directory.virtual_address.set(LE, 0);
+                directory.size.set(LE, 0);
+            }
         }
-        let count = self.optional - COFF_HEADER + 2;
-        out[count..count + 2].copy_from_slice(&(self.sections.len() as u16).to_le_bytes());
-        // A symbol table is not carried over.
-        out[count + 6..count + 14].fill(0);
+
+        let mut out = Vec::with_capacity(offset as usize);
+        out.extend_from_slice(&self.dos);
+        out.extend_from_slice(bytes_of(&nt));
+        out.extend_from_slice(bytes_of_slice(&directories));
+        out.extend_from_slice(&self.optional_tail);
+        out.extend_from_slice(bytes_of_slice(&table));
+        if out.len() > headers as usize {
+            return Err(Error::new("the section table is larger than the headers"));
+        }
+        out.resize(headers as usize, 0);
+        for section in &self.sections {
+            out.extend_from_slice(&section.raw);
+        }
         Ok(out)
-    }
-
-    fn u16(&self, offset: usize) -> u16 {
-        u16_at(&self.head, self.optional + offset).unwrap_or_default()
-    }
-
-    fn u32(&self, offset: usize) -> u32 {
-        u32_at(&self.head, self.optional + offset).unwrap_or_default()
-    }
-
-    fn set(&mut self, offset: usize, bytes: &[u8]) {
-        self.head[self.optional + offset..][..bytes.len()].copy_from_slice(bytes);
     }
 }
 
-/// Where Authenticode leaves bytes out of its digest: the checksum, the certificate table's
-/// directory entry, and where the certificates would begin (Microsoft's "Windows Authenticode
-/// Portable Executable Signature Format").
+/// The parts of an image that its Authenticode digest skips: the checksum, the certificate table's
+/// directory entry, and the certificates (Microsoft's "Windows Authenticode Portable Executable
+/// Signature Format").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DigestGaps {
     /// File offset of the checksum's four bytes.
     pub checksum: usize,
     /// File offset of the directory entry's eight bytes.
     pub directory: usize,
-    /// File offset of the first byte behind the image proper.
+    /// File offset of the first byte after the image itself.
     pub end: usize,
 }
 
-/// Finds those places in an image's bytes.
+/// Finds these parts in an image's bytes.
 pub fn digest_gaps(name: &str, bytes: &[u8]) -> Result<DigestGaps> {
     let image = PeImage::parse(name, bytes)?;
-    let end = bytes.len() - image.certificates.len();
+    let nt = image.dos.len();
+    let optional = nt + offset_of!(ImageNtHeaders64, optional_header);
     Ok(DigestGaps {
-        checksum: image.optional + optional::CHECKSUM,
-        directory: image.optional + optional::CERTIFICATES,
-        end,
+        checksum: optional + offset_of!(ImageOptionalHeader64, check_sum),
+        directory: optional + OPTIONAL_HEADER + IMAGE_DIRECTORY_ENTRY_SECURITY * DIRECTORY,
+        end: bytes.len() - image.certificates.len(),
     })
 }
 
@@ -322,69 +326,74 @@ fn padded(mut data: Vec<u8>, alignment: u32) -> Vec<u8> {
     data
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(
-        bytes.get(at..at.checked_add(2)?)?.try_into().ok()?,
-    ))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(
-        bytes.get(at..at.checked_add(4)?)?.try_into().ok()?,
-    ))
-}
-
+/// `Err` is a clause that says what is wrong with the image.
 fn parse(bytes: &[u8]) -> std::result::Result<PeImage, String> {
-    let short = || "it ends inside its headers".to_owned();
-    if bytes.get(..2) != Some(b"MZ") {
+    let short = |()| "it ends inside its headers".to_owned();
+    let tail = |offset: usize| bytes.get(offset..).ok_or(()).map_err(short);
+    if !bytes.starts_with(&IMAGE_DOS_SIGNATURE.to_le_bytes()) {
         return Err("it does not start with MZ".to_owned());
     }
-    let pe = u32_at(bytes, 0x3c).ok_or_else(short)? as usize;
-    if pe > 1 << 20 || bytes.get(pe..pe + 4) != Some(b"PE\0\0") {
+    let (dos, _) = from_bytes::<ImageDosHeader>(bytes).map_err(short)?;
+    let nt_offset = dos.e_lfanew.get(LE) as usize;
+    let signature = IMAGE_NT_SIGNATURE.to_le_bytes();
+    if nt_offset > NT_OFFSET_LIMIT || !tail(nt_offset).is_ok_and(|nt| nt.starts_with(&signature)) {
         return Err("it has no PE header".to_owned());
     }
-    let coff = pe + 4;
-    let machine = u16_at(bytes, coff).ok_or_else(short)?;
-    let count = u16_at(bytes, coff + 2).ok_or_else(short)? as usize;
-    let optional_size = u16_at(bytes, coff + 16).ok_or_else(short)? as usize;
-    let optional = coff + COFF_HEADER;
-    let table = optional + optional_size;
-    let head = bytes.get(..table).ok_or_else(short)?.to_vec();
-    if machine != X86_64 || u16_at(bytes, optional + optional::MAGIC) != Some(PE32_PLUS) {
+    let (file_header, _) =
+        from_bytes::<ImageFileHeader>(tail(nt_offset + signature.len())?).map_err(short)?;
+    let machine = file_header.machine.get(LE);
+    let count = usize::from(file_header.number_of_sections.get(LE));
+    let optional_size = usize::from(file_header.size_of_optional_header.get(LE));
+    let optional_offset = nt_offset + offset_of!(ImageNtHeaders64, optional_header);
+    let table_offset = optional_offset + optional_size;
+    let optional_bytes = bytes
+        .get(optional_offset..table_offset)
+        .ok_or(())
+        .map_err(short)?;
+    if machine != IMAGE_FILE_MACHINE_AMD64
+        || !optional_bytes.starts_with(&IMAGE_NT_OPTIONAL_HDR64_MAGIC.to_le_bytes())
+    {
         return Err(format!("it is for another machine (type {machine:#x})"));
     }
-    let read = |offset| u32_at(&head, optional + offset).ok_or_else(short);
-    if optional_size < optional::LEAST || read(optional::DIRECTORIES)? < 5 {
-        return Err("its optional header is too short".to_owned());
+    let too_short = |()| "its optional header is too short".to_owned();
+    let (optional, rest) =
+        from_bytes::<ImageOptionalHeader64>(optional_bytes).map_err(too_short)?;
+    let directory_count = optional.number_of_rva_and_sizes.get(LE) as usize;
+    // Linux's kernels end soon after the certificate table's entry.
+    if rest.len() / DIRECTORY <= IMAGE_DIRECTORY_ENTRY_SECURITY
+        || directory_count <= IMAGE_DIRECTORY_ENTRY_SECURITY
+    {
+        return Err(too_short(()));
     }
     let (section_alignment, file_alignment) = (
-        read(optional::SECTION_ALIGNMENT)?,
-        read(optional::FILE_ALIGNMENT)?,
+        optional.section_alignment.get(LE),
+        optional.file_alignment.get(LE),
     );
-    // The specification: powers of two, the file's from 512 to 64 K. Kernels have smaller ones for
-    // addresses than the specification allows.
+    // The specification asks for powers of two, and for 512 to 64 K in the file. Kernels have
+    // smaller alignments of addresses than it allows.
     let sane = |alignment: u32| alignment.is_power_of_two() && (32..=1 << 21).contains(&alignment);
     if !sane(section_alignment) || !sane(file_alignment) {
         return Err(format!(
-            "its sections are aligned to {section_alignment} and {file_alignment}"
+            "its sections are aligned to {section_alignment} and {file_alignment} bytes"
         ));
     }
-    let headers = read(optional::SIZE_OF_HEADERS)? as usize;
-    if read(optional::DIRECTORIES)? as usize > (optional_size - 112) / 8 {
-        return Err("its directories have no room in its optional header".to_owned());
-    }
-    if headers > bytes.len() || headers < table + count * SECTION_HEADER || count > 256 {
+    let (directories, optional_tail) =
+        slice_from_bytes::<ImageDataDirectory>(rest, directory_count)
+            .map_err(|()| "its data directories do not fit into its optional header".to_owned())?;
+    let headers = optional.size_of_headers.get(LE) as usize;
+    if headers > bytes.len()
+        || headers < table_offset + count * SECTION_HEADER
+        || count > SECTIONS_LIMIT
+    {
         return Err(format!(
-            "its {count} sections' headers have no room in {headers} bytes"
+            "the headers of its {count} sections do not fit into {headers} bytes"
         ));
     }
+    let (table, _) =
+        slice_from_bytes::<ImageSectionHeader>(tail(table_offset)?, count).map_err(short)?;
     let mut sections = Vec::with_capacity(count);
     let mut free = 0;
-    for index in 0..count {
-        let header = bytes
-            .get(table + index * SECTION_HEADER..)
-            .and_then(|rest| rest.get(..SECTION_HEADER))
-            .ok_or_else(short)?;
+    for header in table {
         let section = parse_section(header, bytes, file_alignment)?;
         if section.virtual_size > 0 && section.address < free {
             return Err(format!(
@@ -398,48 +407,55 @@ fn parse(bytes: &[u8]) -> std::result::Result<PeImage, String> {
             .ok_or("a section ends beyond 4 GiB")?;
         sections.push(section);
     }
-    let (at, size) = (
-        read(optional::CERTIFICATES)? as usize,
-        read(optional::CERTIFICATES + 4)? as usize,
+    let entry = &directories[IMAGE_DIRECTORY_ENTRY_SECURITY];
+    // In this entry, and in no other, the address is an offset in the file.
+    let (offset, size) = (
+        entry.virtual_address.get(LE) as usize,
+        entry.size.get(LE) as usize,
     );
-    let certificates = match (at, size) {
-        (_, 0) => Vec::new(),
-        _ if at.checked_add(size) == Some(bytes.len()) && at >= headers => bytes[at..].to_vec(),
+    let certificates = match size {
+        0 => Vec::new(),
+        _ if offset.checked_add(size) == Some(bytes.len()) && offset >= headers => {
+            bytes[offset..].to_vec()
+        }
         _ => return Err("its signatures are not at its end".to_owned()),
     };
+    let (nt, _) = from_bytes::<ImageNtHeaders64>(tail(nt_offset)?).map_err(short)?;
     Ok(PeImage {
-        head,
-        optional,
+        dos: bytes[..nt_offset].to_vec(),
+        nt: *nt,
+        directories: directories.to_vec(),
+        optional_tail: optional_tail.to_vec(),
         sections,
         certificates,
     })
 }
 
 fn parse_section(
-    header: &[u8],
+    header: &ImageSectionHeader,
     bytes: &[u8],
     file_alignment: u32,
 ) -> std::result::Result<PeSection, String> {
-    let name = &header[..8];
-    let name = &name[..name.iter().position(|&b| b == 0).unwrap_or(8)];
-    let name = std::str::from_utf8(name)
-        .map_err(|_| "a section's name is not text")?
+    let name = header.name.split(|byte| *byte == 0).next();
+    let name = std::str::from_utf8(name.unwrap_or_default())
+        .map_err(|_| "a section's name is not UTF-8")?
         .to_owned();
-    let field = |at| u32_at(header, at).unwrap_or_default();
-    let (virtual_size, address, size, at) =
-        (field(8), field(12), field(16) as usize, field(20) as usize);
+    let (size, offset) = (
+        header.size_of_raw_data.get(LE) as usize,
+        header.pointer_to_raw_data.get(LE) as usize,
+    );
     let raw = match size {
         0 => &[][..],
-        _ => at
+        _ => offset
             .checked_add(size)
-            .and_then(|end| bytes.get(at..end))
-            .ok_or_else(|| format!("its section {name} ends behind the file"))?,
+            .and_then(|end| bytes.get(offset..end))
+            .ok_or_else(|| format!("its section {name} ends after the file's end"))?,
     };
     Ok(PeSection {
         name,
-        address,
-        virtual_size,
-        characteristics: field(36),
+        address: header.virtual_address.get(LE),
+        virtual_size: header.virtual_size.get(LE),
+        characteristics: header.characteristics.get(LE),
         raw: padded(raw.to_vec(), file_alignment),
     })
 }

@@ -17,9 +17,9 @@ use adamant_contract::gpt::{
 use adamant_contract::root_hash::RootHash;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 
-use crate::commands::inspect::fat::Fat;
 use crate::commands::selection::Selection;
 use crate::disk::esp::{self, EspEntry};
+use crate::disk::fat::read::{FatFile, FatReader};
 use crate::disk::{EMPTY, derived_guid, open_table};
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
@@ -137,8 +137,8 @@ impl PartitionedDisk {
         let file = self.file.try_clone().context(|| self.name.clone())?;
         let part = Part::range(file.into(), range.start, range.end - range.start)
             .ok_or_else(|| wrong("no possible partition".to_owned()))?;
-        let fat = Fat::open(part).map_err(wrong)?;
-        let entry = |file: &crate::commands::inspect::fat::File| {
+        let fat = FatReader::open(part).map_err(wrong)?;
+        let entry = |file: &FatFile| {
             Ok(EspEntry {
                 path: file.path.clone(),
                 bytes: fat.read(file, FILE_LIMIT).map_err(wrong)?,

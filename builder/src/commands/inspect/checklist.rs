@@ -13,6 +13,7 @@ use super::content;
 use super::found::{EspContent, InspectedDisk, RootPartitions};
 use super::program::EfiProgram;
 use crate::disk::EMPTY;
+use crate::disk::fat::read::FatKind;
 use crate::manifest::Manifest;
 use crate::sign::certificate::Certificate;
 use crate::verity::{self, Damage};
@@ -648,8 +649,8 @@ fn esp(disk: &InspectedDisk, trusted: &[Certificate]) -> Verdict {
         Some(Ok(esp)) => esp,
     };
     let mut faults = Vec::new();
-    if esp.bits != 32 {
-        faults.push(format!("FAT{}, not FAT32", esp.bits));
+    if esp.kind != FatKind::Fat32 {
+        faults.push(format!("FAT{}, not FAT32", esp.kind.bits()));
     }
     let lower = |path: &str| path.to_ascii_lowercase();
     if !esp

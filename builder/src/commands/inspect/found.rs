@@ -10,8 +10,8 @@ use adamant_contract::gpt::{
 use adamant_contract::root_hash::RootHash;
 use serde::Serialize;
 
-use super::fat::Fat;
 use super::program::{EfiProgram, ProgramSignature};
+use crate::disk::fat::read::{FatFile, FatKind, FatReader};
 use crate::disk::{self, EMPTY};
 use crate::error::{Context, Result};
 use crate::io::part::Part;
@@ -44,10 +44,10 @@ pub struct InspectedDisk {
 pub struct EspContent {
     /// Bytes.
     pub bytes: u64,
-    /// 12, 16 or 32.
-    pub bits: u32,
+    /// The kind of its file system.
+    pub kind: FatKind,
     /// Path, size, and whether it is read-only.
-    pub files: Vec<super::fat::File>,
+    pub files: Vec<FatFile>,
     /// Programs that could be read.
     pub programs: Vec<EfiProgram>,
     /// Those that could not, and why.
@@ -165,7 +165,7 @@ impl InspectedDisk {
     ) -> std::result::Result<EspContent, String> {
         let part = self.part(partition)?;
         let bytes = part.len();
-        let fat = Fat::open(part)?;
+        let fat = FatReader::open(part)?;
         let files = fat.files()?;
         let (mut programs, mut unread) = (Vec::new(), Vec::new());
         for file in files
@@ -192,7 +192,7 @@ impl InspectedDisk {
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Ok(EspContent {
             bytes,
-            bits: fat.bits(),
+            kind: fat.kind(),
             files,
             programs,
             unread,

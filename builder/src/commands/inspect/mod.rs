@@ -3,7 +3,6 @@
 
 mod checklist;
 mod content;
-pub(crate) mod fat;
 mod found;
 mod program;
 mod text;
