@@ -1,7 +1,7 @@
-//! The manifest: content hashes of everything a build made, and of everything it was made from.
+//! The manifest: hashes of all artifacts and of all sources of a build.
 //!
-//! `ID_VERSION.manifest.json`, described in docs/formats.md. It names no path of the build machine
-//! and no time of the build, so that equal inputs give equal manifests.
+//! It is the file `ID_VERSION.manifest.json`, which docs/formats.md describes. It contains no path
+//! of the build machine and no time of the build, so equal inputs give equal manifests.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,74 +12,75 @@ use serde::{Deserialize, Serialize};
 use crate::definition::Optimize;
 use crate::error::{Context, Error, Result};
 
-/// The only version there is.
+/// The only version of the format.
 pub const VERSION: u32 = 1;
-/// What a manifest's name ends in, behind `ID_VERSION`.
+/// Suffix of a manifest's name after `ID_VERSION`.
 pub const SUFFIX: &str = ".manifest.json";
-/// Largest manifest read, bytes.
+/// Largest manifest that is read, bytes.
 pub const LIMIT: u64 = 64 << 20;
 
-/// The whole manifest.
+/// A manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// Version of this format, [`VERSION`].
     pub version: u32,
-    /// Which image this is.
+    /// Id and version of the image.
     pub image: ImageVersion,
-    /// The program that made it, for example `adamant 0.1.0`.
+    /// The program that built the image, for example `adamant 0.1.0`.
     pub tool: String,
     /// SHA-256 of the definition's bytes, hexadecimal.
     pub definition: String,
-    /// Newest modification time in the image, seconds since 1970, where one was set.
+    /// Newest modification time in the image, seconds since 1970, if the definition sets one.
     pub epoch: Option<i64>,
     /// The root file system.
     pub root: RootRecord,
-    /// `uname -r` of the image's kernel, where it has one.
+    /// `uname -r` of the image's kernel, if it has one.
     pub kernel: Option<String>,
-    /// What a TPM's PCR 11 will hold, where there is a unified kernel image.
+    /// Predicted values of a TPM's PCR 11, if there is a unified kernel image.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pcr11: Vec<Measurement>,
-    /// The same in the debug profile, where there is one.
+    /// Predicted values in the debug profile, if there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pcr11_debug: Vec<Measurement>,
-    /// Names of credentials that the image's policy lets in; `*` stands for any characters.
+    /// Names of credentials that the image's policy accepts. `*` matches any characters.
     #[serde(default)]
     pub credentials: Vec<String>,
-    /// What was signed, or is to be, by whom.
+    /// Signatures that exist or that `adamant sign` will make.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signatures: Vec<SignatureRecord>,
-    /// Everything made, in a fixed order.
+    /// The artifacts, in a fixed order.
     pub artifacts: Vec<Artifact>,
-    /// What it was made from, in order of application.
+    /// The sources, in the order in which they are applied.
     pub sources: Vec<SourceRecord>,
-    /// How many entries each scrub rule removed or changed; rules that found nothing are left out.
+    /// Number of entries that each scrub rule removed or changed. Rules without a match are left
+    /// out.
     pub scrubbed: Vec<Scrubbed>,
-    /// Debian packages by name, where the image has dpkg's database.
+    /// Debian packages by name, if the image has dpkg's database.
     pub packages: Vec<Package>,
-    /// What the image ships below its volumes.
+    /// Content that the image ships for its volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<VolumeRecord>,
-    /// Data of the image that is shown on volumes from the verified root, as absolute paths.
+    /// Absolute paths of image data that the verified root provides on volumes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub image_data: Vec<String>,
 }
 
-/// What the image ships for a volume.
+/// Content that the image ships for a volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VolumeRecord {
-    /// Its name.
+    /// Name of the volume.
     pub name: String,
-    /// Where it is mounted.
+    /// Mount point.
     pub mount: String,
-    /// Whether a later image replaces units that nobody has changed: `unchanged` or `never`.
+    /// Whether a later image replaces unmodified units: `unchanged` or `never`.
     pub refresh: adamant_contract::policy::Refresh,
     /// Units, as absolute paths, sorted.
     pub units: Vec<String>,
 }
 
-/// Which image this is.
+/// Id and version of an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageVersion {
@@ -90,25 +91,25 @@ pub struct ImageVersion {
 }
 
 impl ImageVersion {
-    /// `ID_VERSION`: what the names of its artifacts start with.
+    /// `ID_VERSION`, the prefix of the artifacts' names.
     pub fn stem(&self) -> String {
         format!("{}_{}", self.id, self.version)
     }
 }
 
-/// The root file system and its tree. Blocks have 4096 bytes.
+/// The root file system and its hash tree. Blocks have 4096 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RootRecord {
     /// Root hash, 64 hexadecimal digits.
     pub hash: String,
-    /// Salt of the tree, hexadecimal.
+    /// Salt of the hash tree, hexadecimal.
     pub salt: String,
-    /// UUID of the tree's super block.
+    /// UUID in the superblock of the hash tree.
     pub verity_uuid: String,
     /// Data blocks.
     pub blocks: u64,
-    /// Blocks of super block and tree together.
+    /// Blocks of the hash tree, including its superblock.
     pub tree_blocks: u64,
     /// `none`, `lz4`, `lz4hc` or `zstd:LEVEL`.
     pub compression: String,
@@ -127,7 +128,10 @@ pub struct RootRecord {
     pub content: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde requires a reference"
+)]
 fn is_for_updates(optimize: &Optimize) -> bool {
     *optimize == Optimize::Updates
 }
@@ -143,7 +147,7 @@ pub struct Measurement {
     pub sha256: String,
 }
 
-/// One signature.
+/// A signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignatureRecord {
@@ -151,41 +155,41 @@ pub struct SignatureRecord {
     pub purpose: String,
     /// SHA-256 of the certificate's DER, hexadecimal.
     pub certificate: String,
-    /// Whether it was made already.
+    /// Whether the signature exists.
     pub signed: bool,
 }
 
-/// One file of the output folder.
+/// A file of the output folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
     /// File name.
     pub name: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// SHA-256 of all of it, hexadecimal; none where there are `parts`.
+    /// SHA-256 of the file, hexadecimal; left out if there are `parts`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// Of the disk, which is empty for the most part: what is in it, in order. All else is zeros,
-    /// and hashing these would take longer than all that a change of an image takes otherwise.
+    /// Parts of the raw disk that are not all zeros, in order. The zeros are not hashed, because
+    /// that would take longer than the rest of an incremental build.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<Piece>,
 }
 
-/// Bytes of a file.
+/// A part of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Piece {
-    /// Where they start.
+    /// Offset in bytes.
     pub offset: u64,
-    /// How many there are.
+    /// Size in bytes.
     pub size: u64,
     /// SHA-256, hexadecimal.
     pub sha256: String,
 }
 
 impl Artifact {
-    /// What is in it, in order, and in between only zeros.
+    /// The parts of the file in order. Between them are zeros.
     pub fn pieces(&self) -> Vec<Piece> {
         let whole = self.sha256.as_ref().map(|sha256| Piece {
             offset: 0,
@@ -195,8 +199,8 @@ impl Artifact {
         whole.map_or_else(|| self.parts.clone(), |whole| vec![whole])
     }
 
-    /// Whether every byte of it is said something about, and once.
-    fn is_plain(&self) -> bool {
+    /// Whether it has either one hash or parts in order that do not overlap.
+    fn is_consistent(&self) -> bool {
         let mut end = 0;
         let in_order = self.parts.iter().all(|part| {
             let follows = part.offset >= end;
@@ -207,47 +211,47 @@ impl Artifact {
     }
 }
 
-/// One source.
+/// A source of the image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceRecord {
-    /// debian, tar, dir or file.
+    /// `debian`, `tar`, `dir` or `file`.
     pub kind: String,
-    /// As the definition writes it.
+    /// The source as the definition writes it.
     pub name: String,
-    /// SHA-256 of what it gave, hexadecimal.
+    /// SHA-256 of its content, hexadecimal.
     pub sha256: String,
-    /// Entries it gave.
+    /// Number of entries.
     pub entries: u64,
-    /// Suites that the packages of a debian source came from.
+    /// Suites of the packages of a debian source.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suites: Vec<Suite>,
 }
 
-/// One suite of a package archive.
+/// A suite of a package archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
-    /// Address of the archive, without a user name and password.
+    /// URL of the archive, without user name and password.
     pub archive: String,
     /// Name of the suite, for example `trixie-security`.
     pub suite: String,
-    /// `Date` of its Release file, seconds since 1970; left out where it has none.
+    /// `Date` of its Release file, seconds since 1970; left out if it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<i64>,
 }
 
-/// One scrub rule's work.
+/// Number of entries that a scrub rule matched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scrubbed {
-    /// The rule's name.
+    /// Name of the rule.
     pub rule: String,
-    /// Entries removed or changed.
+    /// Number of entries that were removed or changed.
     pub entries: u64,
 }
 
-/// One Debian package.
+/// A Debian package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Package {
@@ -268,7 +272,7 @@ impl Manifest {
         Ok(json)
     }
 
-    /// Reads a manifest's file.
+    /// Reads a manifest from a file.
     pub fn read(path: &Path) -> Result<Manifest> {
         let name = path.display().to_string();
         let mut bytes = Vec::new();
@@ -278,12 +282,14 @@ impl Manifest {
             .read_to_end(&mut bytes)
             .context(|| name.clone())?;
         if bytes.len() as u64 > LIMIT {
-            return Err(Error::new(format!("{name}: larger than a manifest can be")));
+            return Err(Error::new(format!(
+                "{name}: larger than {LIMIT} bytes, the limit of a manifest"
+            )));
         }
         Manifest::parse(&name, &bytes)
     }
 
-    /// Reads a manifest. `name` is for messages.
+    /// Parses a manifest. `name` is for messages.
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Manifest> {
         #[derive(Deserialize)]
         struct Version {
@@ -299,8 +305,8 @@ impl Manifest {
                 Error::new(format!("{name}: not a manifest: {e}")).hint("build the image again")
             }
         };
-        // The version first: a newer manifest is refused for being newer, not for its first new
-        // key.
+        // The version is parsed first, so that the error for a newer manifest names its version and
+        // not an unknown key.
         let Version { version } = serde_json::from_slice(bytes).map_err(wrong)?;
         if version != VERSION {
             return Err(Error::new(format!(
@@ -309,7 +315,7 @@ impl Manifest {
             .hint("use a newer adamant"));
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(wrong)?;
-        // Names become paths below the output folder.
+        // Names become paths below the output folder, so they must not leave it.
         if let Some(bad) = manifest
             .artifacts
             .iter()
@@ -320,7 +326,7 @@ impl Manifest {
                 bad.name
             )));
         }
-        if let Some(bad) = manifest.artifacts.iter().find(|a| !a.is_plain()) {
+        if let Some(bad) = manifest.artifacts.iter().find(|a| !a.is_consistent()) {
             return Err(Error::new(format!(
                 "{name}: {}: neither one hash nor parts that follow each other",
                 bad.name
@@ -359,7 +365,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_a_newer_version_names_that_are_paths_and_parts_over_each_other() {
+    fn refuses_newer_versions_paths_as_names_and_overlapping_parts() {
         let piece = |offset, size| Piece {
             offset,
             size,

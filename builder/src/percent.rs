@@ -1,6 +1,6 @@
-//! Percent signs and two hexadecimal digits in place of bytes (RFC 3986, 2.1).
+//! Percent-encoding (RFC 3986, 2.1).
 
-/// The bytes that stand there; `None` where a percent sign is not followed by two digits.
+/// Decodes bytes; `None` if a percent sign is not followed by two hexadecimal digits.
 pub fn decode(text: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.iter().copied();

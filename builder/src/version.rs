@@ -1,18 +1,18 @@
-//! Version order: which of two versions is newer.
+//! The order of versions.
 //!
-//! Format: UAPI.10, the Version Format Specification, as `systemd-analyze compare-versions` and
-//! boot loaders apply it.
+//! Format: UAPI.10, Version Format Specification, as `systemd-analyze compare-versions` and boot
+//! loaders implement it.
 
 use std::cmp::Ordering;
 
-/// Compares two versions; any text is one. What is neither letter, digit nor one of `~ - ^ .` only
-/// separates.
+/// Compares two versions. Any text is a version. Characters other than letters, digits and `~ - ^
+/// .` only separate parts.
 pub fn compare(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     loop {
         a = skip_separators(a);
         b = skip_separators(b);
-        // A pre-release is older than what it comes before, even than the end.
+        // A pre-release is older than the version without it.
         match mark(&mut a, &mut b, b'~') {
             Ordering::Equal => {}
             unequal => return unequal,
@@ -55,7 +55,7 @@ fn skip_separators(text: &[u8]) -> &[u8] {
     &text[text.iter().position(known).unwrap_or(text.len())..]
 }
 
-/// One that starts with the mark is the smaller; when both do, both lose it.
+/// The version that starts with the mark is the smaller. If both start with it, both lose it.
 fn mark(a: &mut &[u8], b: &mut &[u8], mark: u8) -> Ordering {
     let (in_a, in_b) = (a.first() == Some(&mark), b.first() == Some(&mark));
     if in_a && in_b {
@@ -72,7 +72,7 @@ fn split(text: &[u8], class: fn(&u8) -> bool) -> (&[u8], &[u8]) {
     text.split_at(text.iter().position(|c| !class(c)).unwrap_or(text.len()))
 }
 
-/// Decimal digits of any length; no digit at all is less than 0.
+/// Compares decimal numbers of any length. No digit is less than 0.
 fn compare_numbers(a: &[u8], b: &[u8]) -> Ordering {
     let significant = |digits: &'_ [u8]| {
         digits
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_as_the_specification_says() {
+    fn orders_as_the_specification_requires() {
         // The specification's own chain, and kernels.
         for chain in [
             &[

@@ -201,7 +201,7 @@ pub struct Verify {
 }
 
 impl Verify {
-    /// VerifyOptions much is looked at, and by how many.
+    /// What to verify, and on how many threads.
     pub fn options(&self) -> VerifyOptions {
         VerifyOptions {
             read_data: self.read_data,
@@ -368,7 +368,7 @@ impl Cli {
         !self.quiet && matches!(self.verb, Verb::Build(_) | Verb::Verify(_) | Verb::Sign(_))
     }
 
-    /// VerifyOptions much is said, and in which form.
+    /// How much to print, and in which form.
     pub fn output(&self) -> Output {
         Output::new(self.quiet, self.verbose, self.json)
     }
@@ -481,7 +481,7 @@ impl Boot {
         Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
     }
 
-    /// VerifyOptions it is started.
+    /// How to start the machine.
     pub fn options(&self) -> boot::BootOptions {
         boot::BootOptions {
             smp: self.smp,

@@ -1,5 +1,5 @@
-//! `adamant diff`: what of one image another does not have, in blocks. That is what a server
-//! fetches that has the other.
+//! `adamant diff`: the blocks of an image that an older image does not have. A server with the
+//! older image transfers them to update.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -18,41 +18,41 @@ use crate::tree::show;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
-/// So many files are named; the others together are one line.
+/// Number of files that are listed. The others are summed up in one line.
 const NAMED: usize = 20;
 
-/// How an image differs from an older one.
+/// Difference of an image from an older one.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BlockDifference {
-    /// All blocks of 4096 bytes.
+    /// Blocks of the image, 4096 bytes each.
     pub blocks: u64,
-    /// Those that the other image has nowhere, each counted as often as it is there.
+    /// Blocks that the older image has at no position. Equal blocks count separately.
     pub new: u64,
-    /// Rows of neighbours that they form.
+    /// Runs of adjacent new blocks.
     pub runs: u64,
-    /// Bytes of new blocks by what is in them, most first; where files share a block, inodes and
-    /// directories.
+    /// Bytes of new blocks by owner, the largest first.
     pub owners: Vec<BlockOwner>,
 }
 
-/// New blocks with one owner.
+/// The new blocks of one owner.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct BlockOwner {
-    /// A file's first path, or what else it is.
+    /// The first path of a file, or a name for blocks that belong to no file.
     pub what: String,
     /// Bytes.
     pub bytes: u64,
 }
 
-/// Compares two images, each a build's OUT folder or a file. What is in the new blocks is told of
-/// our own root file systems alone.
+/// Compares two images and prints the difference. Each is a build's OUT folder or a file. The
+/// owners of new blocks are known for root file systems that adamant wrote; `blocks_only` leaves
+/// them out.
 pub fn print_difference(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result<()> {
     warn_of_other_id(old, new, output)?;
     let has = digests(&root(old)?).context(|| old.display().to_string())?;
     let part = root(new)?;
     let mut difference = BlockDifference::default();
     let mut fresh = Vec::new();
-    let known: HashSet<Name> = has.into_iter().collect();
+    let known: HashSet<BlockDigest> = has.into_iter().collect();
     for (block, name) in digests(&part)
         .context(|| new.display().to_string())?
         .into_iter()
@@ -71,7 +71,7 @@ pub fn print_difference(old: &Path, new: &Path, blocks_only: bool, output: &Outp
     output.answer(&text(&difference), &difference)
 }
 
-/// No server updates from an image to one of another id.
+/// Warns about images of different ids: no server updates from one to the other.
 fn warn_of_other_id(old: &Path, new: &Path, output: &Output) -> Result<()> {
     let selections = (
         Selection::resolve_if_image(old)?,
@@ -100,7 +100,7 @@ fn warn_of_other_id(old: &Path, new: &Path, output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// The root file system of a build, or all of a file.
+/// The root file system of a build, or a whole file.
 fn root(path: &Path) -> Result<Part> {
     let path = selection::root_path(path)?;
     File::open(&path)
@@ -131,10 +131,10 @@ fn text(difference: &BlockDifference) -> String {
     text
 }
 
-/// Half a digest: enough to tell blocks apart.
-type Name = [u8; 16];
+/// Half of a SHA-256 digest, which identifies a block's content.
+type BlockDigest = [u8; 16];
 
-fn digests(part: &Part) -> std::io::Result<Vec<Name>> {
+fn digests(part: &Part) -> std::io::Result<Vec<BlockDigest>> {
     let mut names = Vec::with_capacity((part.len() / BLOCK as u64) as usize);
     let mut buffer = vec![0; CHUNK];
     let mut at = 0;
@@ -142,7 +142,7 @@ fn digests(part: &Part) -> std::io::Result<Vec<Name>> {
         let take = (part.len() - at).min(CHUNK as u64) as usize;
         part.read_exact_at(&mut buffer[..take], at)?;
         for block in buffer[..take].chunks(BLOCK) {
-            let mut name = Name::default();
+            let mut name = BlockDigest::default();
             name.copy_from_slice(&Sha256::digest(block)[..16]);
             names.push(name);
         }
@@ -156,11 +156,11 @@ fn owners(part: Part, fresh: &[u64]) -> Result<Vec<BlockOwner>> {
     let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
     for &block in fresh {
         let what = match block {
-            0 => "the super block".to_owned(),
-            _ if image.is_metadata(block) => "inodes, and what is kept with them".to_owned(),
+            0 => "the superblock".to_owned(),
+            _ if image.is_metadata(block) => "inodes and inline data".to_owned(),
             _ => image
                 .owner(block)
-                .map_or_else(|| "nothing".to_owned(), |path| show(&path)),
+                .map_or_else(|| "no file".to_owned(), |path| show(&path)),
         };
         *bytes.entry(what).or_default() += BLOCK as u64;
     }

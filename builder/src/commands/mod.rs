@@ -1,4 +1,4 @@
-//! The subcommands that work on finished images. `build` is [`crate::pipeline`].
+//! The subcommands that work on built images. [`crate::pipeline`] is `adamant build`.
 
 pub mod boot;
 pub mod diff;

@@ -1,4 +1,4 @@
-//! Which image a command is about: `OUT` (its newest version), `OUT@VERSION`, or the path of an
+//! The image that a command works on: `OUT` (its newest version), `OUT@VERSION`, or the path of an
 //! artifact.
 
 use std::path::{Path, PathBuf};
@@ -8,19 +8,18 @@ use crate::manifest::{self, Manifest, SUFFIX};
 use crate::term::output::Output;
 use crate::version;
 
-/// One image of an output folder.
+/// An image of an output folder.
 #[derive(Debug)]
 pub struct Selection {
     /// The output folder.
     pub folder: PathBuf,
     /// The image's manifest.
     pub manifest: Manifest,
-    /// Versions in the folder that were not selected, newest first; empty where the target named
-    /// one.
+    /// Older versions in the folder, newest first; empty if the target names a version.
     pub older: Vec<String>,
 }
 
-/// What a target is by its path.
+/// A target, as its path describes it.
 enum Target {
     Folder(PathBuf),
     Version(PathBuf, String),
@@ -48,7 +47,7 @@ impl Target {
 }
 
 impl Selection {
-    /// The image that `target` selects.
+    /// Finds the image that `target` selects.
     pub fn resolve(target: &Path) -> Result<Selection> {
         match Target::parse(target)? {
             Target::Folder(folder) => newest(&folder),
@@ -57,7 +56,7 @@ impl Selection {
         }
     }
 
-    /// `None` for a file that belongs to no image: a disk or a root file system by itself.
+    /// The same; `None` for a file that belongs to no image, such as a single disk.
     pub fn resolve_if_image(target: &Path) -> Result<Option<Selection>> {
         match Target::parse(target)? {
             Target::File(file) => Ok(of_artifact(&file).ok()),
@@ -70,7 +69,7 @@ impl Selection {
         self.manifest.image.stem()
     }
 
-    /// Where `ID_VERSION.SUFFIX` is, if the manifest names it.
+    /// Path of `ID_VERSION.SUFFIX`, if the manifest lists it.
     pub fn artifact(&self, suffix: &str) -> Option<PathBuf> {
         let name = format!("{}.{suffix}", self.stem());
         self.manifest
@@ -80,12 +79,12 @@ impl Selection {
             .then(|| self.folder.join(name))
     }
 
-    /// Where the manifest is.
+    /// Path of the manifest.
     pub fn manifest_path(&self) -> PathBuf {
         self.folder.join(format!("{}{SUFFIX}", self.stem()))
     }
 
-    /// Says which version was selected where there was a choice.
+    /// Prints which version was selected, if there are several.
     pub fn announce(&self, output: &Output) {
         if let Some(next) = self.older.first() {
             let (folder, version, more) = (
@@ -105,7 +104,7 @@ impl Selection {
     }
 }
 
-/// All images of a folder, or the one that `target` selects otherwise.
+/// All images of a folder, or the one image that another target selects.
 pub fn resolve_all(target: &Path) -> Result<Vec<Selection>> {
     let Target::Folder(folder) = Target::parse(target)? else {
         return Selection::resolve(target).map(|one| vec![one]);
@@ -128,7 +127,7 @@ pub fn resolve_all(target: &Path) -> Result<Vec<Selection>> {
     }
 }
 
-/// The newest version of the only image id in a folder.
+/// The newest version in a folder whose images all have one id.
 fn newest(folder: &Path) -> Result<Selection> {
     let mut found = Vec::new();
     for path in manifest::files(folder)? {
@@ -169,7 +168,7 @@ fn newest(folder: &Path) -> Result<Selection> {
     })
 }
 
-/// The image with this version; `ID_VERSION` selects among several ids.
+/// The image with this version. `ID_VERSION` selects among images of several ids.
 fn with_version(folder: &Path, wanted: &str) -> Result<Selection> {
     let mut matching = Vec::new();
     let mut all = Vec::new();
@@ -212,7 +211,7 @@ fn with_version(folder: &Path, wanted: &str) -> Result<Selection> {
     }
 }
 
-/// The image that an artifact belongs to, by the manifest beside it.
+/// The image of an artifact, by the manifest in the same folder.
 fn of_artifact(file: &Path) -> Result<Selection> {
     let folder = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -247,16 +246,16 @@ fn of_artifact(file: &Path) -> Result<Selection> {
     .hint("give a build's OUT directory, OUT@VERSION, or the path of an artifact in OUT"))
 }
 
-/// Reads a manifest that is about the image its name says.
+/// Reads a manifest, and checks that it describes the image in its file name.
 fn read(path: &Path) -> Result<Manifest> {
     let manifest = Manifest::read(path)?;
     let about = manifest.image.stem();
     if stem(path) != about {
         return Err(Error::new(format!(
-            "{}: describes {about}, not what its name says",
+            "{}: describes {about}, which is not the image in its name",
             path.display()
         ))
-        .hint("give the file its name back, or build the image again"));
+        .hint("rename the file back, or build the image again"));
     }
     Ok(manifest)
 }
@@ -269,7 +268,7 @@ fn stem(path: &Path) -> String {
     name.strip_suffix(SUFFIX).unwrap_or(&name).to_owned()
 }
 
-/// A folder that holds no image: often the definition's, or one above OUT.
+/// The error for a folder without an image, which is often the definition's folder.
 fn no_image(folder: &Path) -> Error {
     let below = folder.join("out");
     let hint = if manifest::files(&below).is_ok_and(|found| !found.is_empty()) {
@@ -280,7 +279,7 @@ fn no_image(folder: &Path) -> Error {
             folder.display()
         )
     } else {
-        "give the folder that `adamant build` put its artifacts in: `out` beside the definition, or the one given with --output".to_owned()
+        "give the output folder of `adamant build`: `out` in the definition's folder, or the one named by --output".to_owned()
     };
     Error::new(format!(
         "{}: holds no image (no file in it ends in {SUFFIX})",
@@ -289,7 +288,8 @@ fn no_image(folder: &Path) -> Error {
     .hint(hint)
 }
 
-/// The image's root file system where `target` selects an image, else the file itself.
+/// Path of the root file system: of the image that `target` selects, or `target` itself if it is a
+/// file.
 pub fn root_path(target: &Path) -> Result<PathBuf> {
     if target.exists() && !target.is_dir() && !target.to_string_lossy().ends_with(SUFFIX) {
         return Ok(target.to_owned());
@@ -297,7 +297,7 @@ pub fn root_path(target: &Path) -> Result<PathBuf> {
     let selection = Selection::resolve(target)?;
     selection.artifact("root.erofs").ok_or_else(|| {
         Error::new(format!(
-            "{}: names no root file system",
+            "{}: lists no root file system",
             selection.manifest_path().display()
         ))
         .hint("build the image again")

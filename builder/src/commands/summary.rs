@@ -1,5 +1,6 @@
-//! `adamant summary`: what would be built, from what. Nothing is built or downloaded, and nothing
-//! read but the definition, the names it gives and what the cache has.
+//! `adamant summary`: prints what a build would make, and from which sources. It reads the
+//! definition and the cache, and checks whether the named files exist. It builds and downloads
+//! nothing.
 
 use std::fmt;
 use std::path::Path;
@@ -12,7 +13,7 @@ use crate::definition::values::moment;
 use crate::definition::{Compression, Debian, Definition, Dir, FileKind, Optimize, Origin};
 use crate::source;
 
-/// The answer, for people and as a document.
+/// The summary of a definition, as text and as JSON.
 #[derive(Debug, Serialize)]
 pub struct Summary {
     definition: String,
@@ -38,7 +39,7 @@ struct SourceSummary {
     what: String,
     at: String,
     location: String,
-    /// What a build would find there now.
+    /// State of the source, for example its size.
     state: String,
 }
 
@@ -51,12 +52,13 @@ struct VolumeSummary {
     refresh: Refresh,
 }
 
-/// What a build writes, after `ID_VERSION.`; those of the second row need a kernel in the image.
+/// Suffixes of the artifacts after `ID_VERSION.`. Those of the second list need a kernel in the
+/// image.
 const ARTIFACTS: &[&str] = &["root.erofs", "root.verity", "roothash", "manifest.json"];
 const KERNEL_ARTIFACTS: &[&str] = &["vmlinuz", "initrd", "cmdline", "raw"];
 
 impl Summary {
-    /// Of a definition; `cache` is where Debian archives are kept, if not in the user's own folder.
+    /// The summary of a definition. `cache` is the cache folder, by default the user's.
     pub fn new(definition: &Definition, cache: Option<&Path>) -> Summary {
         let cache = source::cache_folder(cache);
         let stem = definition.stem();
@@ -156,8 +158,8 @@ fn describe(
     }
 }
 
-/// Whether packages were put together before. Whether the archive has newer ones by now, only the
-/// archive knows.
+/// State of a package source: whether the cache has it. Whether the archive has newer packages is
+/// not checked.
 fn in_cache(debian: &Debian, cache: &Path) -> String {
     match source::debian::cached(debian, cache) {
         Ok(Some(date)) if debian.snapshot.is_some() => {
@@ -172,7 +174,7 @@ fn in_cache(debian: &Debian, cache: &Path) -> String {
     }
 }
 
-/// What is there: a build would stop at what is missing.
+/// State of a file or directory. A build fails if it is missing.
 fn on_disk(path: &Path) -> String {
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => "a directory".to_owned(),
@@ -183,9 +185,7 @@ fn on_disk(path: &Path) -> String {
 
 fn compression(compression: Compression) -> String {
     match compression {
-        Compression::Auto => {
-            "auto: zstd where the image's kernel can read it, else lz4hc".to_owned()
-        }
+        Compression::Auto => "auto: zstd if the image's kernel supports it, else lz4hc".to_owned(),
         Compression::None => "none".to_owned(),
         Compression::Lz4 => "lz4".to_owned(),
         Compression::Lz4hc => "lz4hc".to_owned(),
@@ -249,20 +249,20 @@ impl fmt::Display for Summary {
                 f,
                 "volume     {name} at {mount}, {} MiB, weight {weight}, refresh {}",
                 size >> 20,
-                word(refresh)
+                value_name(refresh)
             )?;
         }
         let (verify, failure) = (self.policy.verify, self.policy.failure);
         writeln!(
             f,
             "verify     {}; {} on corruption",
-            word(&verify.boot),
-            word(&verify.on_corruption)
+            value_name(&verify.boot),
+            value_name(&verify.on_corruption)
         )?;
         writeln!(
             f,
             "failure    {} after {} s",
-            word(&failure.action),
+            value_name(&failure.action),
             failure.after_seconds
         )?;
         if !self.cmdline.is_empty() {
@@ -283,8 +283,8 @@ impl fmt::Display for Summary {
     }
 }
 
-/// A policy's word, as it is written.
-fn word(value: &impl Serialize) -> String {
+/// The name of a value in the policy's JSON.
+fn value_name(value: &impl Serialize) -> String {
     serde_json::to_value(value)
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
@@ -296,7 +296,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_every_source_volume_and_artifact() {
+    fn lists_every_source_volume_and_artifact() {
         let text = "[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ndebian = { suite = \"trixie\", packages = [\"nginx\"] }\n\
                     [[source]]\ndir = \"not-there\"\nat = \"/srv\"\n[[file]]\npath = \"/x\"\ncontent = \"12\"\n";
         let definition = Definition::parse(text, Path::new("/nowhere/image.toml")).unwrap();

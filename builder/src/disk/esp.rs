@@ -1,5 +1,6 @@
-//! The EFI system partition: FAT32 (UEFI 2.10, 13.3) with the boot loader where firmware looks for
-//! it, and the unified kernel image where the boot loader does (UAPI.1).
+//! The EFI system partition (ESP): a FAT32 file system (UEFI 2.10, 13.3) with the boot loader at
+//! the firmware's default path and the unified kernel image in the boot loader's directory
+//! (UAPI.1).
 
 use std::fs::File;
 
@@ -9,27 +10,27 @@ use super::fat::write::{FatDirectory, FatGeometry, LEAST_CLUSTERS, write_volume}
 
 use crate::error::{Context, Error, Result};
 
-/// Where firmware looks for a boot loader on a disk that it was told nothing about.
+/// Default path of the boot loader, for firmware that has no boot entry for the disk.
 pub const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
-/// Where the boot loader looks for unified kernel images.
+/// Directory in which the boot loader looks for unified kernel images.
 pub const IMAGES: &str = "EFI/Linux";
-/// Tries that a new image has, and tries that it has had: single digits, both, always (UAPI.1,
+/// Boot counter in the name of a new image: tries left and tries done, one digit each (UAPI.1,
 /// systemd-boot(7)).
 const TRIES: &str = "+3-0";
-/// The boot loader's configuration. No `default`: it would start an image that was found bad. No
-/// editor: it would change the command line.
+/// The boot loader's configuration. It has no `default`, which would also start an image whose
+/// tries are used up. The editor is disabled because it can change the kernel command line.
 const LOADER_CONF: &str = "timeout 3\neditor no\n";
 
-/// What is put into it, in this order.
+/// A file of the EFI system partition.
 #[derive(Debug, Clone)]
 pub struct EspEntry {
-    /// Path with slashes, without one at its start.
+    /// Path with slashes between the names and none at its start.
     pub path: String,
     /// Content.
     pub bytes: Vec<u8>,
 }
 
-/// The entries for a boot loader and a unified kernel image.
+/// The files for a boot loader and a unified kernel image.
 pub fn entries(stem: &str, loader: Vec<u8>, image: Vec<u8>) -> Vec<EspEntry> {
     let entry = |path: String, bytes| EspEntry { path, bytes };
     vec![
@@ -42,20 +43,20 @@ pub fn entries(stem: &str, loader: Vec<u8>, image: Vec<u8>) -> Vec<EspEntry> {
     ]
 }
 
-/// Writes the file system into an empty file, sparse. Nothing in it depends on time or chance.
-/// Gives how many bytes of it are not all zeros.
+/// Writes the file system into an empty file, sparse. The bytes depend on the arguments alone.
+/// Returns the number of bytes from the start that are in use; the rest is zeros.
 pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[EspEntry]) -> Result<u64> {
     let needed: u64 = entries.iter().map(|entry| entry.bytes.len() as u64).sum();
     if needed > size / 100 * 95 {
         return Err(Error::new(format!(
-            "the EFI system partition has {} MiB, what goes into it {}",
+            "the EFI system partition has {} MiB, its files need {}",
             size >> 20,
             needed.div_ceil(1 << 20)
         ))
-        .hint("make disk.esp larger: three times a unified kernel image is what updates need"));
+        .hint("make disk.esp larger: updates need room for three unified kernel images"));
     }
-    // 4096: what flash and disks write at once; less only where FAT32 would otherwise have too few
-    // clusters.
+    // Flash and disks write 4096 bytes at once. Smaller clusters are used only if FAT32 would
+    // otherwise have too few.
     let geometries = [4096, sector].map(|cluster| FatGeometry::new(size, sector, cluster));
     let Some(geometry) = geometries
         .into_iter()
@@ -66,7 +67,7 @@ pub fn write(out: &File, size: u64, sector: u32, guid: &Guid, entries: &[EspEntr
             .hint(format!("make disk.esp at least {least}M")));
     };
     out.set_len(size)
-        .context(|| "making room for the EFI system partition")?;
+        .context(|| "setting the size of the EFI system partition")?;
     let mut root = FatDirectory::default();
     for entry in entries {
         root.add(&entry.path, &entry.bytes)
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn fsck_finds_nothing_and_mtools_the_files_under_their_long_names_with_both_sector_sizes() {
+    fn fsck_and_mtools_accept_the_volume_with_both_sector_sizes() {
         let image = vec![0x5a; 5_000_000];
         let entries = entries("debian_1.0.0", b"MZ loader".to_vec(), image.clone());
         for sector in [512, 4096] {
@@ -113,10 +114,10 @@ mod tests {
             else {
                 skip!(Program("fsck.vfat"));
             };
-            let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+            let report = String::from_utf8_lossy(&checked.stdout).into_owned();
             assert!(
-                checked.status.success() && said.lines().count() == 2,
-                "sector {sector}: {said}"
+                checked.status.success() && report.lines().count() == 2,
+                "sector {sector}: {report}"
             );
             let Ok(listed) = Command::new("mdir")
                 .args(["-/", "-b", "-i"])
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_entries_give_the_same_bytes_and_sizes_that_can_not_be_are_refused() {
+    fn is_reproducible_and_refuses_impossible_sizes() {
         use sha2::{Digest, Sha256};
         let entries = entries("a_1", vec![1; 70_000], vec![2; 300_000]);
         let digest = |name: &str| {
@@ -173,7 +174,7 @@ mod tests {
             write(&file, 48 << 20, 512, &Guid([7; 16]), &large)
                 .unwrap_err()
                 .to_string()
-                .contains("48 MiB, what goes into it 60")
+                .contains("48 MiB, its files need 60")
         );
         let _ = std::fs::remove_file(&path);
     }

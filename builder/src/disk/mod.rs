@@ -1,9 +1,8 @@
-//! The disk image: a GPT with the EFI system partition, the slots for root, tree and signature, and
-//! room for the volumes. WrittenDisk sparse, in one pass, by anyone: no loop device, no mount, no
-//! privilege.
+//! The disk image: a GPT with the EFI system partition, one or two slots, the black box and the
+//! volumes. It is written sparse and in one pass, without a loop device, a mount or privileges.
 //!
-//! DiskLayout and labels follow the Discoverable Partitions Specification (UAPI.2); every GUID is
-//! derived from the image's id or the root hash, never random.
+//! Types and labels follow the Discoverable Partitions Specification (UAPI.2). Every GUID is
+//! derived from the image's id or the root hash; none is random.
 
 pub mod esp;
 pub mod fat;
@@ -28,40 +27,40 @@ use crate::error::{Context, Error, Result};
 use crate::sign::roothash;
 use crate::verity::uuid_from;
 
-/// Partitions start and end on this grain, bytes: what partitioning tools use, and a multiple of
-/// every flash page.
+/// Alignment of the partitions' starts and ends, bytes. Partitioning tools use it, and it is a
+/// multiple of every flash page.
 pub const GRAIN: u64 = 1 << 20;
-/// A slot that the builder sizes itself is a multiple of this, bytes.
+/// Unit of the slot size that the builder chooses, bytes.
 const SLOT_GRAIN: u64 = 64 << 20;
-/// The label of a slot that nothing is in (systemd-sysupdate's convention).
+/// Label of the partitions of an empty slot (systemd-sysupdate's convention).
 pub const EMPTY: &str = "_empty";
 
-/// Where everything is on the disk.
+/// The partition table of a disk, and what each partition holds.
 #[derive(Debug, Clone)]
 pub struct DiskLayout {
     table: Table,
-    /// For each partition of the table, what is written into it.
+    /// The role of each partition of the table.
     roles: Vec<Role>,
 }
 
-/// What a partition holds in the disk image.
+/// Content of a partition in the disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Esp,
     Root,
-    Tree,
+    HashTree,
     Signature,
-    /// Nothing yet.
+    /// Empty until a boot or an update fills it.
     Blank,
 }
 
-/// What there is to be laid out.
+/// Sizes that decide the layout.
 #[derive(Debug, Clone, Copy)]
 pub struct PartitionSizes {
     /// Bytes of the root file system.
     pub root: u64,
-    /// Bytes of the verity tree.
-    pub tree: u64,
+    /// Bytes of the hash tree.
+    pub hash_tree: u64,
     /// Whether there is an EFI system partition.
     pub esp: bool,
     /// Whether the slots have a signature partition.
@@ -69,7 +68,7 @@ pub struct PartitionSizes {
 }
 
 impl DiskLayout {
-    /// The layout for a root and a tree of these sizes.
+    /// The layout for artifacts of these sizes.
     pub fn new(
         definition: &Definition,
         root_hash: &RootHash,
@@ -80,11 +79,11 @@ impl DiskLayout {
         } = definition;
         let slots = disk.slots.unwrap_or(if sizes.esp { 2 } else { 1 });
         let root_size = slot_size(definition, sizes.root, slots)?;
-        // A tree that fits the largest root that the slot can hold.
-        let tree_size = if root_size > sizes.root {
+        // The hash tree of the largest root that fits into the slot.
+        let hash_tree_size = if root_size > sizes.root {
             partition_blocks(root_size / 4096) * 4096
         } else {
-            sizes.tree
+            sizes.hash_tree
         };
         let derived = |purpose: &str| derived_guid(id, purpose);
         let mut parts = Vec::new();
@@ -107,12 +106,12 @@ impl DiskLayout {
             root_size,
         ));
         parts.push((
-            Role::Tree,
+            Role::HashTree,
             ROOT_VERITY_X86_64,
             root_hash.tree_partuuid(),
             ATTR_READ_ONLY,
             format!("{id}_{version}_verity"),
-            tree_size,
+            hash_tree_size,
         ));
         let signature = roothash::PARTITION as u64;
         if sizes.signature {
@@ -139,7 +138,7 @@ impl DiskLayout {
                 ))
             };
             empty(ROOT_X86_64, "slot 2 root", root_size);
-            empty(ROOT_VERITY_X86_64, "slot 2 verity", tree_size);
+            empty(ROOT_VERITY_X86_64, "slot 2 verity", hash_tree_size);
             if sizes.signature {
                 empty(ROOT_VERITY_SIG_X86_64, "slot 2 signature", signature);
             }
@@ -154,8 +153,8 @@ impl DiskLayout {
                 blackbox::BYTES,
             ));
         }
-        // On a disk that is made larger later, only the last partition can take what follows it:
-        // the one that wants most stands there.
+        // If the disk is enlarged later, only the last partition can grow into the new space, so
+        // the volume with the largest weight is last.
         let mut volumes: Vec<_> = definition.volumes.iter().rev().collect();
         volumes.sort_by_key(|volume| (volume.policy.weight, volume.size));
         for volume in volumes {
@@ -184,7 +183,7 @@ impl DiskLayout {
                 .filter(|&end| end < 1 << 62);
             let end = end.ok_or_else(|| {
                 Error::new(format!(
-                    "partition {label:?}: {bytes} bytes is no possible size"
+                    "partition {label:?}: {bytes} bytes is not a valid size"
                 ))
             })?;
             partitions.push(Some(Partition {
@@ -198,7 +197,7 @@ impl DiskLayout {
             roles.push(role);
             next = end;
         }
-        // One more grain holds the backup table.
+        // The backup table takes one more grain.
         let table = Table {
             disk: derived("disk"),
             sector: disk.sector,
@@ -208,28 +207,28 @@ impl DiskLayout {
         Ok(DiskLayout { table, roles })
     }
 
-    /// Size of the whole disk in bytes.
+    /// Size of the disk in bytes.
     pub fn bytes(&self) -> u64 {
         self.table.sectors * self.sector()
     }
 
-    /// Bytes of the EFI system partition; 0 where there is none.
+    /// Bytes of the EFI system partition; 0 if there is none.
     pub fn esp_bytes(&self) -> u64 {
         let mut all = self.table.partitions.iter().flatten().zip(&self.roles);
         all.find(|(_, role)| **role == Role::Esp)
             .map_or(0, |(partition, _)| partition.sectors() * self.sector())
     }
 
-    /// The layout of a disk that a build made.
-    pub fn of_disk(disk: &File) -> Result<DiskLayout> {
-        let bytes = disk.metadata().context(|| "its size")?.len();
+    /// Reads the layout of a disk that a build wrote.
+    pub fn read_from(disk: &File) -> Result<DiskLayout> {
+        let bytes = disk.metadata().context(|| "reading its size")?.len();
         let (_, found) =
             read_table(disk, bytes).map_err(|why| Error::new(format!("partition table: {why}")))?;
         let role = |partition: &Partition| match partition.kind {
             EFI_SYSTEM => Role::Esp,
             _ if partition.label == EMPTY => Role::Blank,
             ROOT_X86_64 => Role::Root,
-            ROOT_VERITY_X86_64 => Role::Tree,
+            ROOT_VERITY_X86_64 => Role::HashTree,
             ROOT_VERITY_SIG_X86_64 => Role::Signature,
             _ => Role::Blank,
         };
@@ -240,20 +239,21 @@ impl DiskLayout {
         })
     }
 
-    /// Bytes of a sector.
+    /// Size of a sector in bytes.
     pub fn sector(&self) -> u64 {
         u64::from(self.table.sector)
     }
 }
 
-/// Disks have sectors of 512 or 4096 bytes; where the table is says which.
+/// Reads the partition table of a file of `len` bytes. The position of the table tells whether the
+/// disk's sectors have 512 or 4096 bytes. Returns the size of a sector and the table.
 pub fn read_table(
     file: &File,
     len: u64,
 ) -> std::result::Result<(u64, gpt::disk::Found), gpt::Refusal> {
     if len < 34 * 512 {
         return Err(format!(
-            "{len} bytes are too few for one: the file is truncated, or is no disk"
+            "{len} bytes are too few for one: the file is truncated, or is not a disk"
         ));
     }
     match gpt::disk::read(file, 512, len / 512) {
@@ -264,8 +264,8 @@ pub fn read_table(
     }
 }
 
-/// The partition table of the disk image `path`; where there is none, what the file is instead, and
-/// what to do.
+/// Reads the partition table of the disk image `path`. The error for any other file says what kind
+/// of file it is, and what to do.
 pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::Found)> {
     let name = path.display();
     let len = file.metadata().context(|| name.to_string())?.len();
@@ -277,7 +277,7 @@ pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::Found)> {
     file.read_exact_at(&mut head, 0)
         .context(|| name.to_string())?;
     let starts = |at: usize, magic: &[u8]| head.get(at..at + magic.len()) == Some(magic);
-    let converted = "`qemu-img convert -O raw FROM TO` makes a raw disk of it";
+    let converted = "convert it with `qemu-img convert -O raw FROM TO`";
     let (what, hint) = if starts(512, b"EFI PART") || starts(4096, b"EFI PART") {
         (
             format!("a disk image with a damaged partition table, or truncated: {why}"),
@@ -311,11 +311,11 @@ pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::Found)> {
     Err(Error::new(format!("{name}: {what}")).hint(hint))
 }
 
-/// Bytes of a slot's root partition. A given size that leaves less headroom than is asked for is
-/// refused.
+/// Bytes of a slot's root partition. Fails if the configured size leaves less than the configured
+/// headroom.
 fn slot_size(definition: &Definition, root: u64, slots: u32) -> Result<u64> {
     let disk = &definition.disk;
-    // The root is at most this part of the slot.
+    // Largest part of the slot that the root may fill, percent.
     let share = 100 - disk.headroom.min(99);
     match disk.slot_size {
         Some(size) if u128::from(root) * 100 > u128::from(size) * u128::from(share) => {
@@ -330,12 +330,14 @@ fn slot_size(definition: &Definition, root: u64, slots: u32) -> Result<u64> {
             let wanted = u64::try_from(wanted)
                 .ok()
                 .and_then(|wanted| wanted.checked_next_multiple_of(SLOT_GRAIN));
-            wanted.ok_or_else(|| Error::new(format!("a root of {root} bytes fits into no slot")))
+            wanted.ok_or_else(|| {
+                Error::new(format!("a root of {root} bytes is too large for a slot"))
+            })
         }
     }
 }
 
-/// A GUID from the image's id and a purpose.
+/// Derives a GUID from the image's id and a purpose.
 pub fn derived_guid(id: &str, purpose: &str) -> Guid {
     Guid::from_text_order(uuid_from(format!("adamant {purpose}\0").as_bytes(), id))
 }
@@ -361,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_disk_is_what_sfdisk_and_second_hashes_say_it_is() {
+    fn sfdisk_reads_the_table_and_the_reported_hashes_are_right() {
         let dir = std::env::temp_dir().join(format!("adamant-disk-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("root"), vec![7; 5_000_192]).unwrap();
@@ -376,7 +378,7 @@ mod tests {
             &root_hash,
             PartitionSizes {
                 root: 5_000_192,
-                tree: 8192,
+                hash_tree: 8192,
                 esp: false,
                 signature: false,
             },
@@ -393,7 +395,7 @@ mod tests {
                 &DiskContents {
                     esp: None,
                     root: &open("root"),
-                    tree: &open("tree"),
+                    hash_tree: &open("tree"),
                     signature: &[],
                 },
                 &out,

@@ -1,4 +1,5 @@
-//! Writing the disk: sparse, its parts side by side, each hashed beside being copied.
+//! Writes the disk image, sparse. Partitions are copied in parallel, and hashed while they are
+//! copied.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -13,62 +14,61 @@ use crate::io::zeros;
 use crate::manifest::Piece;
 use crate::term::progress;
 
-/// Bytes copied at a time. Small enough to stay in a processor's cache.
+/// Bytes copied at a time; they fit into a processor's cache.
 const CHUNK: u64 = 1 << 20;
 
-/// What is written into the partitions. Files are read from their starts, to be copied and beside
-/// that to be hashed.
+/// Content of the partitions. Each file is read twice at the same time, to copy and to hash it.
 #[derive(Debug, Clone, Copy)]
 pub struct DiskContents<'a> {
-    /// The EFI system partition's file system, where the layout has one, and how many bytes of it
-    /// are not all zeros.
+    /// The EFI system partition's file system, if the layout has one, and how many bytes from its
+    /// start are in use.
     pub esp: Option<(&'a File, u64)>,
     /// The root file system.
     pub root: &'a File,
-    /// Its verity tree.
-    pub tree: &'a File,
-    /// The signature partition's bytes; empty: nobody has signed yet.
+    /// Its hash tree.
+    pub hash_tree: &'a File,
+    /// The signature partition's bytes; empty if the root hash is not signed yet.
     pub signature: &'a [u8],
 }
 
-/// What was written, so that nothing is read again to be hashed.
+/// Hashes of the written disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenDisk {
     /// SHA-256 of the root file system's artifact.
     pub root: [u8; 32],
-    /// What is in the disk, in order. All else is zeros.
+    /// The parts of the disk that are not all zeros, in order.
     pub pieces: Vec<Piece>,
 }
 
-/// Bytes for a place.
+/// Bytes that are written to the disk.
 enum Bytes<'a> {
-    Here(&'a [u8]),
-    In(Part),
+    Memory(&'a [u8]),
+    File(Part),
 }
 
 impl DiskLayout {
     /// Writes the disk into an empty file.
     pub fn write(&self, contents: &DiskContents, out: &File) -> Result<WrittenDisk> {
         out.set_len(self.bytes())
-            .context(|| "making room for the disk image")?;
+            .context(|| "setting the size of the disk image")?;
         let (primary, backup) = (self.table.primary(), self.table.backup());
-        let mut parts = vec![(0, Bytes::Here(&primary))];
+        let mut parts = vec![(0, Bytes::Memory(&primary))];
         let mut root = None;
         for (partition, role) in self.table.partitions.iter().flatten().zip(&self.roles) {
-            let whole = |file: &File| {
+            let whole_file = |file: &File| {
                 file.try_clone()
                     .and_then(Part::whole)
                     .context(|| partition.label.clone())
             };
             let bytes = match (role, contents.esp) {
-                (Role::Esp, Some((file, used))) => Bytes::In(whole(file)?.first(used)),
+                (Role::Esp, Some((file, used))) => Bytes::File(whole_file(file)?.first(used)),
                 (Role::Root, _) => {
                     root = Some(parts.len());
-                    Bytes::In(whole(contents.root)?)
+                    Bytes::File(whole_file(contents.root)?)
                 }
-                (Role::Tree, _) => Bytes::In(whole(contents.tree)?),
+                (Role::HashTree, _) => Bytes::File(whole_file(contents.hash_tree)?),
                 (Role::Signature, _) if !contents.signature.is_empty() => {
-                    Bytes::Here(contents.signature)
+                    Bytes::Memory(contents.signature)
                 }
                 _ => continue,
             };
@@ -82,10 +82,10 @@ impl DiskLayout {
             }
             parts.push((partition.first * self.sector(), bytes));
         }
-        parts.push((self.bytes() - backup.len() as u64, Bytes::Here(&backup)));
+        parts.push((self.bytes() - backup.len() as u64, Bytes::Memory(&backup)));
         progress::expect(parts.iter().map(|(_, bytes)| bytes.len()).sum());
-        // One of them is nearly all there is: copying and hashing it take as long as each other, so
-        // they are done side by side.
+        // The root is most of the data. Copying and hashing it take about the same time, so they
+        // run in parallel.
         let digests: Vec<Result<[u8; 32]>> = std::thread::scope(|scope| {
             let threads: Vec<_> = parts
                 .iter()
@@ -96,7 +96,7 @@ impl DiskLayout {
                     )
                 })
                 .collect();
-            let failed = || Error::new("a thread that writes the disk failed");
+            let failed = || Error::new("a thread that writes the disk image panicked");
             let ended = threads
                 .into_iter()
                 .map(|(digest, written)| (digest.join(), written.join()));
@@ -111,7 +111,7 @@ impl DiskLayout {
         let digests = digests.into_iter().collect::<Result<Vec<_>>>()?;
         let root = root
             .and_then(|index| digests.get(index).copied())
-            .ok_or_else(|| Error::new("the disk has no place for the root"))?;
+            .ok_or_else(|| Error::new("the disk's layout has no partition for the root"))?;
         let pieces = parts
             .iter()
             .zip(&digests)
@@ -121,7 +121,7 @@ impl DiskLayout {
                 sha256: hex::encode(digest),
             });
         let mut pieces: Vec<Piece> = pieces.collect();
-        // A table that `adamant sign` was given may name its partitions in any order.
+        // The table of a disk that `adamant sign` reads may list its partitions in any order.
         pieces.sort_by_key(|piece| piece.offset);
         Ok(WrittenDisk { root, pieces })
     }
@@ -130,26 +130,26 @@ impl DiskLayout {
 impl Bytes<'_> {
     fn len(&self) -> u64 {
         match self {
-            Bytes::Here(bytes) => bytes.len() as u64,
-            Bytes::In(part) => part.len(),
+            Bytes::Memory(bytes) => bytes.len() as u64,
+            Bytes::File(part) => part.len(),
         }
     }
 
     fn sha256(&self) -> Result<[u8; 32]> {
         match self {
-            Bytes::Here(bytes) => Ok(Sha256::digest(bytes).into()),
-            Bytes::In(part) => part
+            Bytes::Memory(bytes) => Ok(Sha256::digest(bytes).into()),
+            Bytes::File(part) => part
                 .sha256(|_| Ok(()))
                 .context(|| "reading the disk image's parts"),
         }
     }
 
-    /// Writes it to its place; what is zero stays a hole.
-    fn write(&self, out: &File, place: u64) -> Result<()> {
+    /// Writes the bytes at an offset; zeros stay a hole.
+    fn write(&self, out: &File, offset: u64) -> Result<()> {
         let part = match self {
-            Bytes::In(part) => part,
-            Bytes::Here(bytes) => {
-                out.write_all_at(bytes, place)
+            Bytes::File(part) => part,
+            Bytes::Memory(bytes) => {
+                out.write_all_at(bytes, offset)
                     .context(|| "writing the disk image")?;
                 progress::add(bytes.len() as u64);
                 return Ok(());
@@ -162,7 +162,7 @@ impl Bytes<'_> {
             part.read_exact_at(bytes, at)
                 .context(|| "reading the disk image's parts")?;
             if !zeros::is_zero(bytes) {
-                out.write_all_at(bytes, place + at)
+                out.write_all_at(bytes, offset + at)
                     .context(|| "writing the disk image")?;
             }
             progress::add(take);

@@ -1,8 +1,8 @@
-//! What Google Compute Engine makes an image from: `disk.raw` in a tar archive, compressed by gzip.
+//! The input of an image on Google Compute Engine: `disk.raw` in a tar archive, compressed by gzip.
 //!
 //! Formats: Google's "Create a custom image from an existing disk" (the file's name, the old GNU
-//! format of tar, holes, a size of whole GiB); RFC 1952 for gzip. One gzip stream whose blocks are
-//! compressed apart, so that several threads can, and end on bytes.
+//! format of tar, holes, a size of whole GiB); RFC 1952 for gzip. The archive is one gzip stream.
+//! Threads compress its pieces independently, so each piece ends on a byte boundary.
 
 use std::fs::File;
 use std::ops::Range;
@@ -15,20 +15,21 @@ use super::stream::Stream;
 use super::{Facts, WrittenFile, tar};
 use crate::error::Result;
 
-/// The disk's size is rounded up to this, bytes.
-const WHOLE: u64 = 1 << 30;
+/// The disk's size is rounded up to a multiple of this, bytes.
+const SIZE_UNIT: u64 = 1 << 30;
 const PIECE: u64 = 1 << 20;
 const NAME: &str = "disk.raw";
-/// tar pads archives to this.
+/// tar pads archives to a multiple of this, bytes.
 const RECORD: u64 = 20 * tar::BLOCK;
-/// More threads would take more memory than is promised.
+/// Upper bound of threads. More would exceed the promised memory.
 const THREADS: usize = 12;
-/// Magic, DEFLATE, no flags, no time, no hint on effort, unknown system.
+/// Magic number, DEFLATE, no flags, no time, no extra flags, unknown operating system.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
     let jobs = jobs.min(THREADS);
-    // The header lists what follows. Holes would do if all file systems had the same ones.
+    // The header lists the ranges of data. They come from the content and not from the file's
+    // holes, which differ between file systems.
     let mut data: Vec<Range<u64>> = Vec::new();
     each(
         raw,
@@ -44,7 +45,12 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
             Ok(())
         },
     )?;
-    let header = tar::sparse(NAME, raw.size.next_multiple_of(WHOLE), &data, facts.epoch)?;
+    let header = tar::sparse(
+        NAME,
+        raw.size.next_multiple_of(SIZE_UNIT),
+        &data,
+        facts.epoch,
+    )?;
 
     let mut gzip = Gzip {
         stream: Stream::new(out, 0),
@@ -64,12 +70,12 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
         },
         |_, block| gzip.put(block),
     )?;
-    // Two empty blocks end an archive.
+    // Two blocks of zeros end an archive.
     let end = (gzip.length + 2 * tar::BLOCK).next_multiple_of(RECORD) - gzip.length;
     gzip.finish(&vec![0; end as usize], &mut deflate)
 }
 
-/// Some bytes of the archive, compressed.
+/// A compressed piece of the archive.
 struct Block {
     bytes: Vec<u8>,
     sum: Crc,

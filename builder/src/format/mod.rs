@@ -1,11 +1,13 @@
-//! The disk image in the formats that clouds and hypervisors take, each made from the finished raw
-//! disk.
+//! The disk image in the formats that clouds and hypervisors accept, each made from the raw disk.
 //!
-//! Every format is one file with one function of one shape. Promises: bytes that depend on the
-//! disk's content and the [`Facts`] alone, not on the number of threads, on where the raw file has
-//! holes, or on the machine; what is zero costs neither reading nor room; at most some
-//! 64 MiB of memory; and the SHA-256 of what was written, made on the way where the format lets it
-//! be written from front to end.
+//! Every format is a module with the same function `write`. Its promises:
+//!
+//! - The bytes depend on the disk's content and the [`Facts`] alone. They do not depend on the
+//!   number of threads, on the holes of the raw file, or on the machine.
+//! - Holes are neither read nor stored.
+//! - Memory use is at most about 64 MiB.
+//! - The SHA-256 of the output is computed during writing, if the format can be written from front
+//!   to end.
 
 mod deflate;
 mod gce;
@@ -30,30 +32,30 @@ use adamant_contract::gpt::Guid;
 use self::pieces::Raw;
 use crate::error::{Context, Error, Result};
 
-/// What the disk's size must be a multiple of, bytes.
+/// The disk's size must be a multiple of this, bytes.
 const GRAIN: u64 = 1 << 20;
 
 /// A format of a disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Format {
-    /// The disk itself; every build makes it.
+    /// The disk itself, which every build makes.
     Raw,
-    /// The disk, compressed by zstd.
+    /// The disk, compressed with zstd.
     RawZst,
-    /// QEMU, Proxmox, OpenStack.
+    /// QEMU's copy-on-write disk, for QEMU, Proxmox and OpenStack.
     Qcow2,
-    /// Azure, Hyper-V: a fixed virtual hard disk.
+    /// A fixed virtual hard disk, for Azure and Hyper-V.
     Vhd,
-    /// VMware: a stream-optimized virtual machine disk.
+    /// A stream-optimized virtual machine disk, for VMware.
     Vmdk,
-    /// VMware, VirtualBox: a virtual machine with its disk.
+    /// A virtual machine with its disk, for VMware and VirtualBox.
     Ova,
-    /// Google Compute Engine: a tar archive, compressed by gzip.
+    /// A tar archive, compressed with gzip, for Google Compute Engine.
     Gce,
 }
 
 impl Format {
-    /// All of them.
+    /// All formats.
     pub const ALL: [Format; 7] = [
         Format::Raw,
         Format::RawZst,
@@ -64,7 +66,7 @@ impl Format {
         Format::Gce,
     ];
 
-    /// As the command line has it.
+    /// The format's name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Format::Raw => "raw",
@@ -77,7 +79,7 @@ impl Format {
         }
     }
 
-    /// What the artifact's name has after `ID_VERSION.`.
+    /// The suffix of the artifact's name, after `ID_VERSION.`.
     pub fn suffix(self) -> &'static str {
         match self {
             Format::Gce => "tar.gz",
@@ -96,26 +98,26 @@ impl FromStr for Format {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Format, String> {
-        // What a USB stick or a disk is written with is the raw disk.
+        // A USB stick is written with the raw disk.
         let text = if text == "usb" { "raw" } else { text };
         let known = || Format::ALL.map(Format::name).join(", ");
         Format::ALL
             .into_iter()
             .find(|format| format.name() == text)
-            .ok_or_else(|| format!("{text:?} is no format (use some of {}, or uki)", known()))
+            .ok_or_else(|| format!("{text:?} is not a format (use some of {}, or uki)", known()))
     }
 }
 
-/// What a format says about the image beside its content.
+/// Facts about the image that some formats store.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// IMAGE_ID.
     pub id: String,
     /// IMAGE_VERSION.
     pub version: String,
-    /// Tells this disk from all others, other versions of the image too.
+    /// Identifies this disk, also among the versions of the image.
     pub guid: Guid,
-    /// The time of making that is written down, seconds since 1970.
+    /// The stored time of creation, seconds since 1970.
     pub epoch: i64,
 }
 
@@ -125,17 +127,17 @@ impl Facts {
     }
 }
 
-/// What was written.
+/// Size and hash of a written file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WrittenFile {
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// SHA-256.
     pub sha256: [u8; 32],
 }
 
-/// Writes the disk `raw` in a format into the empty file `out`, on up to `jobs` threads. `out` must
-/// be readable too.
+/// Converts the disk `raw` to a format, on up to `jobs` threads. `out` is an empty file that can
+/// also be read.
 pub fn write(
     format: Format,
     raw: &File,
@@ -144,7 +146,7 @@ pub fn write(
     jobs: usize,
 ) -> Result<WrittenFile> {
     let make = match format {
-        Format::Raw => return Err(Error::new("the raw disk is there already")),
+        Format::Raw => return Err(Error::new("the raw disk exists already")),
         Format::RawZst => zst::write,
         Format::Qcow2 => qcow2::write,
         Format::Vhd => vhd::write,
@@ -156,10 +158,10 @@ pub fn write(
     let size = raw.metadata().context(what)?.len();
     if size == 0 || !size.is_multiple_of(GRAIN) {
         return Err(Error::new(format!(
-            "{}: the raw disk has {size} bytes, which is no whole number of MiB",
+            "{}: the raw disk has {size} bytes, which is not a multiple of 1 MiB",
             what()
         ))
-        .hint("give a finished disk: its size, as `adamant build` makes it, is always one"));
+        .hint("give a disk that `adamant build` wrote: its size is a multiple of 1 MiB"));
     }
     make(Raw { file: raw, size }, facts, out, jobs).context(what)
 }

@@ -1,9 +1,9 @@
-//! A virtual machine for VMware and VirtualBox: its descriptor, its disk as [`super::vmdk`] writes
-//! it, and a manifest of both, in a tar archive.
+//! A virtual machine for VMware and VirtualBox: a tar archive of its descriptor, its disk as
+//! [`super::vmdk`] writes it, and a manifest of both.
 //!
-//! Formats: DMTF DSP0243, "Open Virtualization Format Specification" 1.1.0, in the order and the
-//! ustar format that it wants; the firmware is VMware's own extension, which DSP0243 lets others
-//! ignore.
+//! Format: DMTF DSP0243, "Open Virtualization Format Specification" 1.1.0, which requires the order
+//! of the files and the ustar format. The firmware is VMware's own extension, which other programs
+//! may ignore.
 
 use std::fs::File;
 
@@ -15,12 +15,14 @@ use super::stream::{Stream, read_back, write_at};
 use super::{Facts, WrittenFile, tar, vmdk};
 use crate::error::{Error, Result};
 
-/// Room for the descriptor, which says how long the disk behind it is. The rest of it is spaces and
-/// line ends.
+/// Size of the descriptor in bytes. It contains the size of the disk that follows it, so its own
+/// size is fixed: line ends pad it.
 const DESCRIPTOR: u64 = 8 << 10;
+/// Offset of the disk in the archive, bytes.
 const DISK: u64 = tar::BLOCK + DESCRIPTOR + tar::BLOCK;
-/// What the machine gets where the importer is not asked for something else.
+/// Processors of the machine, unless the importing user chooses another number.
 const CORES: u32 = 2;
+/// Memory of the machine in MiB, likewise.
 const MEMORY_MIB: u32 = 1024;
 
 pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
@@ -51,13 +53,13 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
     );
     let mut end = tar::ustar(&names[2], manifest.len() as u64, facts.epoch)?;
     end.extend_from_slice(manifest.as_bytes());
-    // Padding, and the two empty blocks that end an archive.
+    // Padding, and the two blocks of zeros that end an archive.
     end.resize(
         end.len().next_multiple_of(tar::BLOCK as usize) + 2 * tar::BLOCK as usize,
         0,
     );
     write_at(out, &end, DISK + disk.size.next_multiple_of(tar::BLOCK))?;
-    // The disk's length stands before the disk.
+    // The descriptor, which is first in the file, contains the size of the disk.
     read_back(out)
 }
 

@@ -1,9 +1,9 @@
 //! QEMU's copy-on-write disk, version 3, with compressed clusters.
 //!
-//! Format: QEMU's `docs/interop/qcow2.txt`. Compression is DEFLATE, which every reader of versions 2
-//! and 3 supports. zstd needs an incompatible feature bit, which older readers and the checks of some
-//! clouds refuse, and it gains nothing on a root that is compressed already. No feature bit is set,
-//! and the disk refers to no other file.
+//! Format: QEMU's `docs/interop/qcow2.txt`. Compression is DEFLATE, which every reader of versions
+//! 2 and 3 supports. zstd needs an incompatible feature bit, which older readers and the checks of
+//! some clouds refuse, and it gains nothing on a root that is compressed already. No feature bit is
+//! set, and the disk refers to no other file.
 //!
 //! ```text
 //! header | level 1 table | clusters, each 512 MiB of the disk followed by its level 2 table |
@@ -41,8 +41,8 @@ const WINDOW: u8 = 12;
 const COPIED: u64 = 1 << 63;
 /// Flag of an entry: its cluster is compressed.
 const COMPRESSED: u64 = 1 << 62;
-/// First bit of a field in the entry of a compressed cluster: the number of sectors that the cluster
-/// touches, minus one.
+/// First bit of a field in the entry of a compressed cluster: the number of sectors that the
+/// cluster touches, minus one.
 const SECTORS: u32 = 62 - (BITS - 8);
 /// Upper bound of threads. More would exceed the promised memory.
 const THREADS: usize = 12;
@@ -203,8 +203,8 @@ impl<'a> Qcow2Writer<'a> {
     }
 
     /// Allocates room for a compressed cluster and returns its offset. It starts after the previous
-    /// compressed cluster if it fits there, or if it can continue in a new cluster at the end of the
-    /// file.
+    /// compressed cluster if it fits there, or if it can continue in a new cluster at the end of
+    /// the file.
     fn allocate_compressed(&mut self, length: u64) -> Result<u64> {
         let left = self.free.next_multiple_of(CLUSTER) - self.free;
         let mut fresh = None;

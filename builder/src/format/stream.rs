@@ -1,4 +1,4 @@
-//! Writing from front to end, hashed on the way; what is zero stays a hole.
+//! Writes a file from front to end and hashes it at the same time. Zeros stay holes.
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use super::WrittenFile;
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 
-/// A file, or the rest of one from some byte on, written in order.
+/// A file, or its rest from some offset, that is written in order.
 pub struct Stream<'a> {
     out: &'a File,
     start: u64,
@@ -32,7 +32,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Bytes so far.
+    /// Bytes that were written so far.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -45,7 +45,7 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Leaves out zeros until this many bytes are there.
+    /// Adds zeros, as a hole, until the stream has this size.
     pub fn zeros_until(&mut self, size: u64) {
         while self.size < size {
             let take = (size - self.size).min(ZEROS.len() as u64);
@@ -54,15 +54,14 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Writes zeros to the next multiple.
+    /// Adds zeros up to the next multiple.
     pub fn pad(&mut self, multiple: u64) {
         self.zeros_until(self.size.next_multiple_of(multiple));
     }
 
-    /// All of it, with zeros at the end.
+    /// Ends the stream, and sets the size of the file if the stream ends in a hole.
     pub fn finish(self) -> Result<WrittenFile> {
         let end = self.start + self.size;
-        // The last bytes may have been a hole.
         if self.out.metadata().context(|| "writing")?.len() < end {
             self.out.set_len(end).map_err(failed)?;
         }
@@ -73,12 +72,12 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// Writes at any place.
+/// Writes bytes at an offset.
 pub fn write_at(out: &File, bytes: &[u8], at: u64) -> Result<()> {
     out.write_all_at(bytes, at).map_err(failed)
 }
 
-/// What was written, read once more: for formats that can't be written from front to end.
+/// Hashes a written file by reading it again, for formats that can't be written from front to end.
 pub fn read_back(out: &File) -> Result<WrittenFile> {
     let part = out
         .try_clone()
@@ -95,10 +94,10 @@ fn failed(error: io::Error) -> Error {
         error.raw_os_error(),
         Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG)
     );
-    let said = Error::new(format!("writing: {error}"));
+    let error = Error::new(format!("writing: {error}"));
     if full {
-        said.hint("make room beside the output folder, or give another one with --output; the disk's other formats need room too")
+        error.hint("free space in the output folder's file system, or name another folder with --output; each format of the disk needs space")
     } else {
-        said
+        error
     }
 }

@@ -1,7 +1,8 @@
 //! Headers of tar archives, as two formats need them.
 //!
-//! Formats: POSIX.1-2008, pax, "ustar Interchange Format"; GNU tar's manual, "Basic Tar Format", for
-//! the old GNU format with sparse files. The field names are those of the manual's C structures.
+//! Formats: POSIX.1-2008, pax, "ustar Interchange Format"; GNU tar's manual, "Basic Tar Format",
+//! for the old GNU format with sparse files. The field names are those of the manual's C
+//! structures.
 
 use std::ops::Range;
 

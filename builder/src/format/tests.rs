@@ -38,7 +38,7 @@ impl Dir {
             .unwrap()
     }
 
-    /// WrittenFile in a format; the file's bytes are what they were said to be.
+    /// Converts a disk, and checks that size and hash of the output were reported correctly.
     fn write(&self, format: Format, raw: &File, name: &str, jobs: usize) -> WrittenFile {
         let written = write(format, raw, &facts(), &self.create(name), jobs).unwrap();
         let bytes = std::fs::read(self.path(name)).unwrap();

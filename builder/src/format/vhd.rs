@@ -21,8 +21,8 @@ const EPOCH: i64 = 946_684_800;
 /// The disk type "fixed hard disk".
 const FIXED: u32 = 2;
 /// The program that made the disk. QEMU computes the disk's size from the geometry, which is seldom
-/// exact, except for creators that it knows to use the size field. This value is QEMU's own for that
-/// case (block/vpc.c). QEMU writes it into disks for Azure that follow Azure's documentation.
+/// exact, except for creators that it knows to use the size field. This value is QEMU's own for
+/// that case (block/vpc.c). QEMU writes it into disks for Azure that follow Azure's documentation.
 const CREATOR: [u8; 4] = *b"qem2";
 
 /// "Hard Disk Footer Format".

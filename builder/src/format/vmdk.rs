@@ -2,8 +2,8 @@
 //! front to end.
 //!
 //! Format: VMware's "Virtual Disk Format 5.0" (2011), "Stream-Optimized Compressed Sparse Extents",
-//! whose field names are used in snake case. Numbers are little-endian, offsets are in sectors of 512
-//! bytes.
+//! whose field names are used in snake case. Numbers are little-endian, offsets are in sectors of
+//! 512 bytes.
 //!
 //! ```text
 //! header | descriptor | grains, each 32 MiB of the disk followed by its grain table |

@@ -1,7 +1,7 @@
-//! The raw disk, compressed by zstd.
+//! The raw disk, compressed with zstd.
 //!
-//! Format: RFC 8878. One frame for each piece, so that the bytes are the same for any number of
-//! threads, and so that frames can be unpacked on several threads too.
+//! Format: RFC 8878. Each piece is a frame, so the bytes do not depend on the number of threads,
+//! and several threads can also decompress.
 
 use std::fs::File;
 
@@ -12,11 +12,11 @@ use super::stream::Stream;
 use super::{Facts, WrittenFile};
 use crate::error::{Error, Result};
 
-/// Bytes in a frame.
+/// Bytes of the disk in one frame.
 const PIECE: u64 = 2 << 20;
-/// The highest one whose tables let four threads keep to the memory that is promised.
+/// Highest level at which four threads do not exceed the promised memory.
 const LEVEL: i32 = 8;
-/// More threads would take more memory than is promised.
+/// Upper bound of threads. More would exceed the promised memory.
 const THREADS: usize = 4;
 
 pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<WrittenFile> {
@@ -43,10 +43,10 @@ pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<Writte
     stream.finish()
 }
 
-/// What zeros become: always the same frame, but for the disk's last piece.
+/// Writes frames of zeros, which are all equal except for the disk's last piece.
 struct Zeros {
     frame: Vec<u8>,
-    /// Bytes of the disk that are written.
+    /// Bytes of the disk that are written so far.
     until: u64,
 }
 
@@ -66,7 +66,7 @@ impl Zeros {
 }
 
 fn context() -> Result<CCtx<'static>> {
-    let mut context = CCtx::try_create().ok_or_else(|| Error::new("no memory for zstd"))?;
+    let mut context = CCtx::try_create().ok_or_else(|| Error::new("zstd: out of memory"))?;
     for parameter in [
         CParameter::CompressionLevel(LEVEL),
         CParameter::ChecksumFlag(true),

@@ -1,27 +1,26 @@
-//! A newc cpio archive, the form in which the kernel takes an initramfs: the same entries give the
-//! same bytes.
+//! Writes newc cpio archives, the format of an initramfs. The same entries give the same bytes.
 //!
 //! Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Owners and
-//! times are all 0, inode numbers count up.
+//! times are 0, inode numbers count up.
 
 use std::collections::BTreeMap;
 
-/// What an entry is.
+/// Type and content of an entry.
 enum Kind {
     Directory,
     File(Vec<u8>),
-    /// Major and minor number.
+    /// Major and minor device number.
     CharDevice(u32, u32),
 }
 
-/// An archive to be: entries by path, each once.
+/// The entries of an archive by path, with their modes.
 #[derive(Default)]
 pub struct CpioArchive {
     entries: BTreeMap<String, (u32, Kind)>,
 }
 
 impl CpioArchive {
-    /// A directory and those above it, 0755. Paths are absolute.
+    /// Adds a directory and its parents with mode 0755. Paths are absolute.
     pub fn directory(&mut self, path: &str) {
         let path = path.trim_matches('/');
         if path.is_empty() {
@@ -35,12 +34,12 @@ impl CpioArchive {
             .or_insert((0o040_755, Kind::Directory));
     }
 
-    /// A file, with the directories above it.
+    /// Adds a file and its parent directories.
     pub fn file(&mut self, path: &str, permissions: u32, bytes: Vec<u8>) {
         self.insert(path, 0o100_000 | permissions, Kind::File(bytes));
     }
 
-    /// A character device, with the directories above it.
+    /// Adds a character device and its parent directories.
     pub fn char_device(&mut self, path: &str, permissions: u32, major: u32, minor: u32) {
         self.insert(
             path,
@@ -57,8 +56,8 @@ impl CpioArchive {
         self.entries.insert(path.to_owned(), (mode, kind));
     }
 
-    /// The archive's bytes, not compressed. Byte order of paths puts each directory before what is
-    /// in it.
+    /// The archive's bytes, uncompressed. Entries are in byte order of their paths, so each
+    /// directory precedes its content.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (inode, (path, (mode, kind))) in (1u32..).zip(&self.entries) {
@@ -70,7 +69,7 @@ impl CpioArchive {
             entry(&mut out, path, [inode, *mode, links], device, bytes);
         }
         entry(&mut out, "TRAILER!!!", [0, 0, 1], (0, 0), &[]);
-        // As cpio itself does it; the kernel skips zeros.
+        // Padded as GNU cpio pads it. The kernel skips zeros.
         out.resize(out.len().next_multiple_of(512), 0);
         out
     }
@@ -85,8 +84,8 @@ fn entry(
 ) {
     let size = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let name_size = path.len() as u32 + 1;
-    // Inode, mode, uid, gid, links, mtime, size, device major and minor, own device major and
-    // minor, name's size, checksum.
+    // c_ino, c_mode, c_uid, c_gid, c_nlink, c_mtime, c_filesize, c_maj, c_min, c_rmaj, c_rmin,
+    // c_namesize, c_chksum.
     let fields = [
         inode, mode, 0, 0, links, 0, size, 0, 0, device.0, device.1, name_size, 0,
     ];
@@ -109,7 +108,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     #[test]
-    fn cpio_lists_what_was_put_in() {
+    fn cpio_lists_all_entries() {
         let mut archive = CpioArchive::default();
         archive.file("/init", 0o755, b"#!".to_vec());
         archive.file("/usr/lib/x", 0o644, vec![1; 5]);

@@ -1,26 +1,26 @@
-//! Finding the image's kernel, and what its configuration says.
+//! Finds the image's kernel and its configuration.
 
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
 use crate::version;
 
-/// A kernel image is some 12 MB; nothing that is one comes near this.
+/// Largest kernel image, bytes. A kernel has about 12 MB.
 const IMAGE_LIMIT: u64 = 256 << 20;
-/// A configuration is some 300 KB.
+/// Largest configuration, bytes. It has about 300 KB.
 const CONFIG_LIMIT: u64 = 16 << 20;
 
-/// A kernel found in the tree.
+/// A kernel in the tree.
 #[derive(Debug, Clone)]
 pub struct Kernel {
     /// `uname -r`, for example `6.12.48+deb13-cloud-amd64`.
     pub release: String,
     /// Path of its image in the tree, for example `/boot/vmlinuz-6.12...`.
     pub image: Vec<u8>,
-    /// Its configuration (`/boot/config-RELEASE`), empty where there is none.
+    /// Its configuration (`/boot/config-RELEASE`); empty if there is none.
     pub config: String,
 }
 
-/// How the configuration has an option.
+/// Value of an option in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Configured {
     /// `=y`.
@@ -29,12 +29,12 @@ pub enum Configured {
     Module,
     /// Not set.
     No,
-    /// There is no configuration to ask.
+    /// There is no configuration.
     Unknown,
 }
 
 impl Kernel {
-    /// How the configuration has `CONFIG_option`.
+    /// The value of `CONFIG_option`.
     pub fn configured(&self, option: &str) -> Configured {
         if self.config.is_empty() {
             return Configured::Unknown;
@@ -51,9 +51,9 @@ impl Kernel {
         }
     }
 
-    /// Whether it is at least this version.
+    /// Whether the kernel has at least this version.
     pub fn is_at_least(&self, wanted: &str) -> bool {
-        // Only the number counts: `6.10-rc1` and `6.10.3+deb13` are both 6.10.
+        // Only the number is compared: `6.10-rc1` counts as 6.10.
         let number: &str = self
             .release
             .split(|c: char| c != '.' && !c.is_ascii_digit())
@@ -71,8 +71,8 @@ impl Kernel {
     }
 }
 
-/// The newest kernel in the tree (`/boot/vmlinuz-RELEASE` or `/usr/lib/modules/RELEASE/vmlinuz`);
-/// `None` where there is none.
+/// Finds the newest kernel in the tree (`/boot/vmlinuz-RELEASE` or
+/// `/usr/lib/modules/RELEASE/vmlinuz`); `None` if there is no kernel.
 pub fn find_kernel(tree: &Tree) -> Result<Option<Kernel>> {
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
     let mut offer = |release: &[u8], image: Vec<u8>| {
@@ -103,7 +103,7 @@ pub fn find_kernel(tree: &Tree) -> Result<Option<Kernel>> {
             [b"/usr/lib/modules/", release, b"/vmlinuz"].concat(),
         );
     }
-    // Of two places for one release, /boot comes first, always.
+    // If both paths exist for a release, /boot is used.
     let newest = found.into_iter().reduce(|best, other| {
         if version::compare(&other.0, &best.0).is_gt() {
             other

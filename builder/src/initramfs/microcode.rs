@@ -1,22 +1,22 @@
-//! Early microcode: an uncompressed cpio that the kernel looks into before anything else
-//! (Documentation/arch/x86/microcode.rst), from the files that Debian's intel-microcode and
-//! amd64-microcode install.
+//! Early microcode: an uncompressed cpio archive that the kernel reads first
+//! (Documentation/arch/x86/microcode.rst). It has the files of Debian's packages intel-microcode
+//! and amd64-microcode.
 
 use super::cpio::CpioArchive;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
 
-/// Where the files are, and what the kernel looks for.
+/// Folder of each vendor's files, and the name that the kernel looks for.
 const VENDORS: [(&[u8], &str); 2] = [
     (b"/usr/lib/firmware/intel-ucode", "GenuineIntel.bin"),
     (b"/usr/lib/firmware/amd-ucode", "AuthenticAMD.bin"),
 ];
 const DIRECTORY: &str = "/kernel/x86/microcode";
-/// All of Intel's together have some 15 MB.
+/// Largest file, bytes. Intel's files together have about 15 MB.
 const FILE_LIMIT: u64 = 16 << 20;
 
-/// The archive, uncompressed. Each vendor's files in the order of their names.
-pub fn early(tree: &Tree) -> Result<Vec<u8>> {
+/// Creates the archive. The files of a vendor are concatenated in the order of their names.
+pub fn early_archive(tree: &Tree) -> Result<Vec<u8>> {
     let mut archive = CpioArchive::default();
     let mut found = false;
     for (folder, name) in VENDORS {
@@ -26,7 +26,7 @@ pub fn early(tree: &Tree) -> Result<Vec<u8>> {
             .into_iter()
             .flat_map(|folder| tree.children(folder))
         {
-            // Beside microcode there are AMD's signatures and descriptions.
+            // AMD's folder also has signatures and descriptions.
             if file.ends_with(b".asc") || file.starts_with(b"README") {
                 continue;
             }

@@ -1,5 +1,5 @@
-//! The initramfs: the agent as /init and just the kernel modules needed. No tool of the host has a
-//! part in it, so the same tree gives the same bytes anywhere.
+//! The initramfs: the agent as /init, and the kernel modules that it needs. It is made without
+//! tools of the host, so the same tree gives the same bytes on any machine.
 
 mod cpio;
 mod kernel;
@@ -18,31 +18,31 @@ use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
 use crate::tree::Tree;
 
-/// The kernel's own unpacker takes windows of up to 128 MiB; the highest level that needs no
-/// special mode.
+/// Highest level of zstd outside of its ultra mode. The kernel's decompressor supports windows of
+/// up to 128 MiB.
 const ZSTD_LEVEL: i32 = 19;
 
 /// An initramfs.
 #[derive(Debug)]
 pub struct Initramfs {
-    /// Compressed for its kernel.
+    /// The archive, compressed in a way that the kernel supports.
     pub bytes: Vec<u8>,
-    /// The modules in it, in load order.
+    /// Names of the modules in load order.
     pub modules: Vec<String>,
 }
 
-/// What the agent holds against what it is started with.
+/// Configuration in the initramfs, against which the agent checks how it is started.
 #[derive(Debug)]
 pub struct EmbeddedConfig {
-    /// The certificate (PEM) that the root hash must be signed by.
+    /// The certificate (PEM) for the signature of the root hash.
     pub certificate: Option<String>,
-    /// Whether it must be.
+    /// Whether the signature is required.
     pub rule: Rule,
-    /// The command lines that the image is started with, without `roothash=`.
+    /// The allowed kernel command lines, without `roothash=`.
     pub command_lines: Vec<String>,
 }
 
-/// The initramfs for this kernel. `agent` is the program's bytes.
+/// Builds the initramfs for a kernel. `agent` has the bytes of the agent's program.
 pub fn build(
     tree: &Tree,
     definition: &Definition,
@@ -56,8 +56,8 @@ pub fn build(
     for mount_point in ["/proc", "/sys", "/dev", "/run", paths::SYSROOT] {
         archive.directory(mount_point);
     }
-    // The kernel opens it for init before it starts init; without it the agent's first words would
-    // be lost.
+    // The kernel opens the console before it starts init. Without it, the agent's first messages
+    // would be lost.
     archive.char_device("/dev/console", 0o600, 5, 1);
     archive.file("/init", 0o755, agent.to_vec());
     let release = format!(
@@ -116,10 +116,11 @@ fn compress(archive: &[u8], kernel: &Kernel, cache: Option<&Cache>) -> Result<Ve
     if kernel.configured("BLK_DEV_INITRD") == Configured::BuiltIn {
         return Ok(archive.to_vec());
     }
-    Err(
-        Error::new(format!("kernel {} takes no initramfs", kernel.release))
-            .hint("use a kernel with CONFIG_BLK_DEV_INITRD=y"),
-    )
+    Err(Error::new(format!(
+        "kernel {} does not support an initramfs",
+        kernel.release
+    ))
+    .hint("use a kernel with CONFIG_BLK_DEV_INITRD=y"))
 }
 
 fn zstd(archive: &[u8]) -> std::io::Result<Vec<u8>> {

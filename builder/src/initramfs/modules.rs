@@ -1,8 +1,9 @@
-//! Which kernel modules the initramfs needs, in an order in which each follows what it depends on.
+//! Selects the kernel modules of the initramfs, in an order in which each module follows its
+//! dependencies.
 //!
 //! Formats: depmod's modules.dep, modules.softdep, modules.alias and modules.builtin
-//! (modules.dep(5), modprobe.d(5)). A module's bytes stay as they were signed: unpacked, not
-//! changed.
+//! (modules.dep(5), modprobe.d(5)). Modules are decompressed but not changed, so their signatures
+//! stay valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -12,21 +13,22 @@ use crate::cache::{Cache, Key};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
 
-/// Without these no root can be read: module, and the option that has it.
+/// Modules without which no root can be mounted, and the kernel option of each.
 const REQUIRED: [(&str, &str); 2] = [("dm_verity", "DM_VERITY"), ("erofs", "EROFS_FS")];
 
-/// What machines need before their root can be read; a kernel that lacks one is for other machines.
+/// Modules that some machine needs before its root can be read. A kernel may lack any of them.
 const WANTED: [&str; 31] = [
-    // Watchdogs first: one is armed as soon as the modules are loaded that each machine needs.
+    // Watchdogs come first. One is armed as soon as the modules that every machine needs are
+    // loaded.
     "i6300esb",
     "iTCO_wdt",
-    // Credentials and the machine's own id.
+    // Credentials, and the machine's id.
     "qemu_fw_cfg",
     "dmi_sysfs",
-    // The TPM that the stub measured into; many kernels have its drivers built in.
+    // The TPM, whose drivers are built into many kernels.
     "tpm_crb",
     "tpm_tis",
-    // dm-verity asks for "sha256" and takes the fastest that is there when it starts.
+    // dm-verity requests "sha256" and gets the fastest implementation that is loaded.
     "sha256_generic",
     "sha256_ssse3",
     "crc32c_generic",
@@ -57,10 +59,10 @@ const WANTED: [&str; 31] = [
     "hv_utils",
 ];
 
-/// Drivers of what appears behind something else, and may do so late: where that is, they are there
-/// before it. A disk that comes so late that its driver would be asked for only when the root has
-/// been found must be seen all the same.
-const BEHIND: [(&str, &str); 8] = [
+/// Drivers of devices that appear late, behind another device or bus. The first module of a pair is
+/// loaded wherever the second is. Otherwise a disk that appears very late would be detected only
+/// after the root was found.
+const LOADED_WITH: [(&str, &str); 8] = [
     ("sd_mod", "scsi_mod"),
     ("sd_mod", "usbcore"),
     ("sd_mod", "hv_vmbus"),
@@ -71,27 +73,27 @@ const BEHIND: [(&str, &str); 8] = [
     ("hv_utils", "hv_vmbus"),
 ];
 
-/// Lists are some 100 KB to 1 MB.
+/// Largest file of depmod, bytes. They have 100 KB to 1 MB.
 const LIST_LIMIT: u64 = 64 << 20;
-/// The largest modules (graphics) have some 20 MB.
+/// Largest module, bytes. Graphics drivers have about 20 MB.
 const MODULE_LIMIT: u64 = 64 << 20;
-/// Modules together; the usual set has 3 MB.
+/// Largest sum of the modules, bytes. The usual set has 3 MB.
 const TOTAL_LIMIT: usize = 128 << 20;
-/// Deeper chains of dependencies do not exist.
+/// Largest depth of dependencies. Real kernels stay far below it.
 const DEPTH_LIMIT: usize = 64;
 
 /// A module for the initramfs.
 #[derive(Debug)]
 pub struct Module {
-    /// As the kernel names it, with `_`.
+    /// Name in the kernel's spelling, with `_`.
     pub name: String,
-    /// Absolute, ending in `.ko`.
+    /// Absolute path that ends in `.ko`.
     pub path: String,
-    /// Unpacked, with the signature at its end.
+    /// Decompressed content, with the signature at its end.
     pub bytes: Vec<u8>,
-    /// Names of the modules it needs.
+    /// Names of the modules on which it depends.
     pub needs: Vec<String>,
-    /// Names of the modules that it comes after, if they are there.
+    /// Names of modules that are loaded before it, if they are present.
     pub after: Vec<String>,
     /// When the agent loads it.
     pub when: When,
@@ -100,9 +102,9 @@ pub struct Module {
 /// When the agent loads a module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum When {
-    /// On each machine.
+    /// On every machine.
     Always,
-    /// Where a device has a name that is like one of these patterns, or another module needs it.
+    /// If a device's modalias matches one of these patterns, or another module depends on it.
     Devices(Vec<String>),
 }
 
@@ -111,7 +113,7 @@ impl Module {
     /// [`adamant_contract::paths::MODULE_LIST_PATH`].
     pub fn line(&self) -> String {
         let after: Vec<String> = self.after.iter().map(|name| format!("~{name}")).collect();
-        let words = std::iter::once(self.path.as_str())
+        let fields = std::iter::once(self.path.as_str())
             .chain(self.needs.iter().chain(&after).map(String::as_str));
         let behind = match &self.when {
             When::Always => Vec::new(),
@@ -119,11 +121,11 @@ impl Module {
                 .chain(patterns.iter().map(String::as_str))
                 .collect(),
         };
-        words.chain(behind).collect::<Vec<_>>().join(" ") + "\n"
+        fields.chain(behind).collect::<Vec<_>>().join(" ") + "\n"
     }
 }
 
-/// The modules for this kernel in load order: the builder's own list and `extra`.
+/// Selects the modules for a kernel, in load order: the built-in list and `extra`.
 pub fn select(
     tree: &Tree,
     kernel: &Kernel,
@@ -152,12 +154,12 @@ pub fn select(
                 "kernel.modules: kernel {} has no module {name:?}",
                 kernel.release
             ))
-            .hint("remove it, or install the package that has it"));
+            .hint("remove it, or install the package that contains it"));
         }
         order.want(name, 0)?;
     }
-    // What the definition names is loaded on each machine: it may be for something that no device's
-    // name shows.
+    // The definition's modules are loaded on every machine, because they may be for a purpose that
+    // no device shows.
     let named: BTreeSet<String> = extra.iter().flat_map(|name| index.real(name)).collect();
     let mut total = 0usize;
     let mut modules = Vec::new();
@@ -198,25 +200,25 @@ pub fn select(
     Ok(modules)
 }
 
-/// What depmod knows of a kernel's modules.
+/// depmod's data about a kernel's modules.
 #[derive(Default)]
 struct Index {
     /// `/usr/lib/modules/RELEASE`.
     base: String,
     modules: BTreeMap<String, Entry>,
     builtin: BTreeSet<String>,
-    /// By module: names or aliases, each with whether it goes before it.
+    /// Soft dependencies by module: a name or alias, and whether it is loaded before the module.
     soft: BTreeMap<String, Vec<(bool, String)>>,
-    /// Exact aliases: of what the kernel or another module asks for.
+    /// Modules by exact alias, which the kernel or another module requests.
     aliases: BTreeMap<String, Vec<String>>,
-    /// By module: the patterns of its devices' names.
+    /// Modalias patterns of devices by module.
     devices: BTreeMap<String, BTreeSet<String>>,
 }
 
 struct Entry {
-    /// Relative to the base, or absolute.
+    /// Path, relative to the base or absolute.
     path: String,
-    /// Names, the one to be loaded first at the end, as modules.dep has them.
+    /// Dependencies in the order of modules.dep: the one to load first is last.
     needs: Vec<String>,
 }
 
@@ -250,7 +252,7 @@ impl Index {
         {
             return Err(
                 Error::new(format!("{}: modules without modules.dep", index.base)).hint(format!(
-                    "run depmod {} where the image is put together",
+                    "run depmod {} when the image is assembled",
                     kernel.release
                 )),
             );
@@ -293,8 +295,8 @@ impl Index {
             else {
                 continue;
             };
-            // Devices' names have a bus and a colon; `devname:` is for programs that make device
-            // nodes.
+            // The alias of a device has a bus and a colon. `devname:` is for programs that create
+            // device nodes.
             if alias.starts_with("devname:") {
                 continue;
             }
@@ -315,12 +317,12 @@ impl Index {
         Ok(index)
     }
 
-    /// The patterns of the devices that a module is for, of these modules' own and of those that
-    /// they may stand before; `None`: it has none.
+    /// Modalias patterns of a module's devices, and of the modules with which [`LOADED_WITH`] loads
+    /// it; `None` if it has no patterns.
     fn patterns(&self, name: &str, all: &[String]) -> Option<BTreeSet<String>> {
         let mut patterns = self.devices.get(name)?.clone();
-        for (_, before) in BEHIND.iter().filter(|(behind, _)| *behind == name) {
-            // What is built in says nothing of its devices here.
+        for (_, before) in LOADED_WITH.iter().filter(|(behind, _)| *behind == name) {
+            // A built-in module has no patterns here.
             if self.builtin.contains(*before) {
                 return None;
             }
@@ -342,7 +344,7 @@ impl Index {
         Some(patterns)
     }
 
-    /// The modules that a name or an alias stands for.
+    /// The modules that a name or an alias denotes.
     fn real(&self, name: &str) -> Vec<String> {
         let name = normal(name);
         self.aliases
@@ -352,7 +354,7 @@ impl Index {
             .unwrap_or_else(|| vec![name])
     }
 
-    /// As a module or built in, by name or alias.
+    /// Whether the kernel has it as a module or built in, by name or alias.
     fn has(&self, name: &str) -> bool {
         let name = normal(name);
         self.modules.contains_key(&name)
@@ -361,11 +363,11 @@ impl Index {
     }
 }
 
-/// Collects modules depth-first, so that each comes after what it needs.
+/// Collects modules depth-first, so that each follows its dependencies.
 struct Order<'a> {
     index: &'a Index,
     seen: BTreeSet<String>,
-    /// Those that are there for themselves, and not because another one can't be without.
+    /// The modules that were requested, and not only added as a dependency.
     wanted: BTreeSet<String>,
     chosen: Vec<String>,
 }
@@ -397,7 +399,7 @@ impl Order<'_> {
         for need in entry.needs.iter().rev() {
             if !index.modules.contains_key(need) && !index.builtin.contains(need) {
                 return Err(Error::new(format!(
-                    "{}/modules.dep: {name} needs {need}, which is not there",
+                    "{}/modules.dep: {name} needs {need}, which does not exist",
                     index.base
                 )));
             }
@@ -424,7 +426,7 @@ fn module_name(path: &str) -> Option<String> {
     (!name.is_empty()).then(|| normal(name))
 }
 
-/// To the kernel `-` and `_` are the same in a module's name.
+/// Replaces `-` by `_`, which are equal in the name of a module.
 fn normal(name: &str) -> String {
     name.replace('-', "_")
 }
@@ -441,15 +443,17 @@ fn read_module(
     } else {
         format!("{base}/{path}")
     };
-    let content = tree
-        .file_content(path.as_bytes())
-        .ok_or_else(|| Error::new(format!("{path}: modules.dep lists it, but it is not there")))?;
+    let content = tree.file_content(path.as_bytes()).ok_or_else(|| {
+        Error::new(format!(
+            "{path}: modules.dep lists it, but it does not exist"
+        ))
+    })?;
     let packed = content
         .to_vec(MODULE_LIMIT)
         .context(|| show(path.as_bytes()))?;
     let key = || Key::new("module as the kernel takes it", &[], &packed);
     let bytes = Cache::remember(cache, key, || {
-        unpack(&packed).context(|| show(path.as_bytes()))
+        decompress(&packed).context(|| show(path.as_bytes()))
     })?;
     if !bytes.starts_with(b"\x7fELF") {
         return Err(Error::new(format!("{path}: not a kernel module")));
@@ -465,8 +469,8 @@ fn read_module(
     })
 }
 
-/// By content, not by name.
-fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
+/// Decompresses a module. The content decides the format, not the name.
+fn decompress(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let read = match packed {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => liblzma::read::XzDecoder::new(packed)
@@ -483,7 +487,7 @@ fn unpack(packed: &[u8]) -> std::io::Result<Vec<u8>> {
     if read as u64 > MODULE_LIMIT {
         return Err(std::io::Error::new(
             std::io::ErrorKind::FileTooLarge,
-            format!("more than {MODULE_LIMIT} bytes when unpacked"),
+            format!("more than {MODULE_LIMIT} bytes when decompressed"),
         ));
     }
     Ok(out)
@@ -565,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn each_module_follows_what_it_needs_and_keeps_its_signature() {
+    fn each_module_follows_its_dependencies_and_keeps_its_signature() {
         let modules = select(&with(|_| {}), &kernel(), &["crc32c".to_owned()], None).unwrap();
         let names: Vec<&str> = modules.iter().map(|m| m.name.as_str()).collect();
         assert_eq!(
@@ -589,7 +593,7 @@ mod tests {
     }
 
     #[test]
-    fn a_module_is_for_its_devices_for_another_one_or_for_each_machine() {
+    fn decides_whether_a_module_is_for_devices_or_for_every_machine() {
         let aliases = b"alias crc32c crc32c_intel\nalias cpu:type:x86*:feature:*0094* crc32c_intel\nalias cpu:a crc32c_intel\nalias acpi*:X-Y:* extra-one\n";
         let lines = |extra: &[String]| -> Vec<String> {
             let tree = with(|files| files[2].1 = aliases.to_vec());
@@ -617,7 +621,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_behind_something_is_there_before_it_comes() {
+    fn drivers_of_late_devices_are_loaded_with_their_bus() {
         let dep = b"k/dm-verity.ko:\nk/erofs.ko:\nk/scsi_mod.ko:\nk/virtio_scsi.ko: k/scsi_mod.ko\nk/sd_mod.ko: k/scsi_mod.ko\n".to_vec();
         let aliases = b"alias virtio:d8v* virtio_scsi\nalias scsi:t-0x00* sd_mod\nalias devname:x dm_verity\n".to_vec();
         let lines = |builtin: &str| -> Vec<String> {
@@ -650,7 +654,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_a_kernel_lacks() {
+    fn names_the_missing_module_of_a_kernel() {
         let kernel = kernel();
         let error = |tree: &Tree, extra: &[String]| {
             select(tree, &kernel, extra, None).unwrap_err().to_string()
@@ -665,7 +669,7 @@ mod tests {
         assert!(error(&with(|_| {}), &["nothing".to_owned()]).contains("no module \"nothing\""));
         assert!(
             error(&with(|files| files.retain(|f| f.0 != "k/dm-mod.ko")), &[])
-                .contains("it is not there")
+                .contains("it does not exist")
         );
         assert!(
             error(&with(|files| files[6].1 = b"text".to_vec()), &[])

@@ -32,8 +32,8 @@ impl Captured {
     }
 }
 
-/// Runs a command to its end and captures at most `limit` bytes of each output. `input` is written to
-/// its standard input if that is a pipe. The result is `None` if the deadline passed.
+/// Runs a command to its end and captures at most `limit` bytes of each output. `input` is written
+/// to its standard input if that is a pipe. The result is `None` if the deadline passed.
 pub fn capture(
     command: &mut Command,
     input: &[u8],
@@ -67,8 +67,8 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
 
 /// Lets the child inherit a descriptor under its own number, and returns that number.
 ///
-/// The caller keeps the descriptor open until the child has been started. The command holds no copy,
-/// because a copy would keep a socket open after the child's end.
+/// The caller keeps the descriptor open until the child has been started. The command holds no
+/// copy, because a copy would keep a socket open after the child's end.
 pub fn inherit(command: &mut Command, descriptor: BorrowedFd) -> i32 {
     let number = descriptor.as_raw_fd();
     // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe.

@@ -93,7 +93,7 @@ pub fn make(
     let contents = DiskContents {
         esp: esp.as_ref().map(|(file, used)| (file, *used)),
         root: parts.root,
-        tree: parts.tree,
+        hash_tree: parts.tree,
         signature: &signature,
     };
     let raw = artifacts.staging.file(&format!("{}.raw", artifacts.stem))?;

@@ -282,7 +282,7 @@ fn attempt(
             };
             let sizes = PartitionSizes {
                 root: root_size,
-                tree: tree_size,
+                hash_tree: tree_size,
                 esp: programs.is_some(),
                 signature: signers.verity.is_some(),
             };

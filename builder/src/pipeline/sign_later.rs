@@ -105,9 +105,9 @@ fn one(
     let (root, tree) = (open("root.erofs")?, open("root.verity")?);
     let layout = match old.artifact(".raw") {
         None => None,
-        Some(_) => {
-            Some(DiskLayout::of_disk(&open("raw")?).context(|| path("raw").display().to_string())?)
-        }
+        Some(_) => Some(
+            DiskLayout::read_from(&open("raw")?).context(|| path("raw").display().to_string())?,
+        ),
     };
     let formats: Vec<Format> = Format::ALL
         .into_iter()

@@ -108,7 +108,7 @@ pub fn unified(
         .transpose()
         .context(|| OS_RELEASE)?;
     let microcode = if definition.boot.microcode {
-        Some(microcode::early(tree)?)
+        Some(microcode::early_archive(tree)?)
     } else {
         None
     };

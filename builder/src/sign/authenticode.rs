@@ -1,5 +1,5 @@
 //! Signatures of EFI programs: Microsoft's "Windows Authenticode Portable Executable Signature
-//! Format", as UEFI Secure Boot (UEFI 2.10, 32.5.3.3) and shim take it.
+//! Format", as UEFI Secure Boot (UEFI 2.10, 32.5.3.3) and shim accept it.
 
 use sha2::{Digest, Sha256};
 
@@ -11,8 +11,7 @@ use crate::uki::pe;
 /// SPC_INDIRECT_DATA_OBJID.
 const INDIRECT_DATA: &str = "1.3.6.1.4.1.311.2.1.4";
 /// SpcIndirectDataContent in DER up to the digest: SPC_PE_IMAGE_DATA (1.3.6.1.4.1.311.2.1.15)
-/// without flags and with an empty file name, as the format has it for programs, then DigestInfo
-/// with SHA-256.
+/// without flags and with an empty file name, as the format requires, then DigestInfo with SHA-256.
 const INDIRECT_DATA_HEAD: [u8; 46] = [
     0x30, 0x4c, // SEQUENCE, 76
     0x30, 0x17, 0x06, 0x0a, 0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x02, 0x01,
@@ -25,11 +24,11 @@ const INDIRECT_DATA_HEAD: [u8; 46] = [
 ];
 /// WIN_CERT_REVISION_2_0 and WIN_CERT_TYPE_PKCS_SIGNED_DATA.
 const WIN_CERTIFICATE: [u8; 4] = [0x00, 0x02, 0x02, 0x00];
-/// Attribute certificates start and end on this grain.
+/// Alignment of attribute certificates, bytes.
 const GRAIN: usize = 8;
 
-/// The digest that is signed: of the whole file without its checksum, its certificates and what
-/// points to them.
+/// The signed digest: that of the file without its checksum, its certificates and their directory
+/// entry.
 fn digest(bytes: &[u8], gaps: &pe::DigestGaps) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(&bytes[..gaps.checksum]);
@@ -39,47 +38,47 @@ fn digest(bytes: &[u8], gaps: &pe::DigestGaps) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// The certificate that a program says it is signed with, `None` where it is not signed. Whether
-/// the signature holds, firmware says.
+/// The certificate in a program's signature; `None` if the program is not signed. The signature is
+/// not verified.
 pub fn signed_with(name: &str, bytes: &[u8]) -> Result<Option<Certificate>> {
-    Ok(opened(name, bytes)?.map(|message| message.certificate))
+    Ok(open_signature(name, bytes)?.map(|message| message.certificate))
 }
 
-/// The certificate that a program is signed with, and whether its key signed this program; the
-/// reason when it did not.
+/// The certificate in a program's signature, and the reason why the signature is invalid if it is;
+/// `None` if the program is not signed.
 pub fn check(
     name: &str,
     bytes: &[u8],
 ) -> Result<Option<(Certificate, std::result::Result<(), String>)>> {
-    let Some(message) = opened(name, bytes)? else {
+    let Some(message) = open_signature(name, bytes)? else {
         return Ok(None);
     };
     let content = message.content.as_deref().unwrap_or_default();
     let digest = digest(bytes, &pe::digest_gaps(name, bytes)?);
-    let holds = match content.ends_with(&digest) {
+    let valid = match content.ends_with(&digest) {
         false => Err("the program was altered after it was signed".to_owned()),
-        true => message.signs(content),
+        true => message.verify(content),
     };
-    Ok(Some((message.certificate, holds)))
+    Ok(Some((message.certificate, valid)))
 }
 
-fn opened(name: &str, bytes: &[u8]) -> Result<Option<message::SignedMessage>> {
+fn open_signature(name: &str, bytes: &[u8]) -> Result<Option<message::SignedMessage>> {
     let image = pe::PeImage::parse(name, bytes)?;
     let Some((head, message)) = image.certificates().split_at_checked(GRAIN) else {
         return Ok(None);
     };
     if head[4..] != WIN_CERTIFICATE {
         return Err(Error::new(format!(
-            "{name}: its signature is of a kind that firmware does not take"
+            "{name}: firmware does not support its kind of signature"
         ))
-        .hint("sign it anew"));
+        .hint("sign it again"));
     }
     message::open(message)
         .context(|| format!("{name}: its signature"))
         .map(Some)
 }
 
-/// The program with its signature; one that it had is replaced.
+/// Signs a program, and replaces an existing signature.
 pub fn sign(signer: &Signer, name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     let gaps = pe::digest_gaps(name, bytes)?;
     let content = [&INDIRECT_DATA_HEAD[..], &digest(bytes, &gaps)].concat();

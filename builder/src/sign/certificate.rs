@@ -1,4 +1,4 @@
-//! X.509 certificates (RFC 5280): read, asked, and made for keys of our own.
+//! X.509 certificates (RFC 5280): parsed, and created for our own keys.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,14 +24,14 @@ use x509_cert::time::Validity;
 
 use crate::error::{Context, Error, Result};
 
-/// Largest certificate file read, bytes.
+/// Largest certificate file, bytes.
 const LIMIT: u64 = 64 << 10;
-/// Smallest RSA key that firmware and kernels are asked to trust, bits.
+/// Smallest accepted RSA key, bits.
 const LEAST_RSA: usize = 2048;
 /// id-kp-codeSigning.
 const CODE_SIGNING: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.3");
 
-/// A certificate whose key this program knows how to use.
+/// A certificate with a supported public key.
 #[derive(Debug, Clone)]
 pub struct Certificate {
     parsed: x509_cert::Certificate,
@@ -45,12 +45,12 @@ enum PublicKey {
     P256(p256::ecdsa::VerifyingKey),
 }
 
-/// How a key signs.
+/// Signature algorithm of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// PKCS#1 v1.5 with SHA-256; everything takes it.
+    /// PKCS#1 v1.5 with SHA-256, which all firmware and kernels support.
     Rsa,
-    /// NIST P-256 with SHA-256; Debian 12's kernel and most firmware do not take it.
+    /// NIST P-256 with SHA-256, which Debian 12's kernel and most firmware do not support.
     EcdsaP256,
 }
 
@@ -82,7 +82,7 @@ impl Certificate {
         Certificate::new(parsed)
     }
 
-    /// The first and the last second it is valid, as RFC 3339 writes them.
+    /// First and last second of the validity, in the format of RFC 3339.
     pub fn validity(&self) -> (String, String) {
         let validity = self.parsed.tbs_certificate().validity();
         (
@@ -103,7 +103,7 @@ impl Certificate {
         Ok(Certificate { parsed, der, key })
     }
 
-    /// A self-signed one for a new RSA key.
+    /// Creates a self-signed certificate for an RSA key.
     pub fn self_signed(
         common_name: &str,
         key: &rsa::PrivateKey,
@@ -111,14 +111,13 @@ impl Certificate {
         days: u32,
     ) -> Result<Certificate> {
         let failed = |e: &dyn std::fmt::Display| {
-            Error::new(format!(
-                "the certificate {common_name:?} can't be made: {e}"
-            ))
+            Error::new(format!("creating the certificate {common_name:?}: {e}"))
         };
         let name: Name = format!("CN={common_name}")
             .parse()
             .map_err(|e| failed(&e))?;
-        // Positive and not zero in its first byte, so that every reader prints the same number.
+        // A positive number whose first byte is not 0, so that every program prints it in the same
+        // way.
         let mut serial = serial;
         serial[0] = serial[0] & 0x7f | 0x40;
         let signer = rsa::pkcs1v15::SigningKey::<Sha256>::new(key.clone());
@@ -137,7 +136,7 @@ impl Certificate {
         &self.der
     }
 
-    /// As text, PEM.
+    /// The certificate as PEM text.
     pub fn pem(&self) -> Result<String> {
         self.parsed
             .to_pem(LineEnding::LF)
@@ -149,12 +148,12 @@ impl Certificate {
         hex::encode(&Sha256::digest(&self.der))
     }
 
-    /// Whose it is, for people.
+    /// The subject's name, for messages.
     pub fn subject(&self) -> String {
         self.parsed.tbs_certificate().subject().to_string()
     }
 
-    /// How its key signs.
+    /// Signature algorithm of its key.
     pub fn algorithm(&self) -> Algorithm {
         match &self.key {
             PublicKey::Rsa(_) => Algorithm::Rsa,
@@ -177,8 +176,8 @@ impl Certificate {
             .map_err(|e| Error::new(format!("the public key can't be written: {e}")))
     }
 
-    /// The key alone, as it stands in SubjectPublicKeyInfo (RSAPublicKey, or a point): what systemd
-    /// fingerprints.
+    /// The key's bits in SubjectPublicKeyInfo (RSAPublicKey, or a point on the curve), of which
+    /// systemd makes a fingerprint.
     pub fn public_key_bits(&self) -> &[u8] {
         self.parsed
             .tbs_certificate()
@@ -201,7 +200,7 @@ impl Certificate {
         Ok(())
     }
 
-    /// Whether a signature of this SHA-256 digest was made with the certificate's key.
+    /// Whether the certificate's key made this signature of a SHA-256 digest.
     pub fn verifies(&self, digest: &[u8; 32], signature: &[u8]) -> bool {
         match &self.key {
             PublicKey::Rsa(key) => key
@@ -212,7 +211,7 @@ impl Certificate {
         }
     }
 
-    /// What signed messages and certificate stores know it by.
+    /// The parsed certificate.
     pub(super) fn parsed(&self) -> &x509_cert::Certificate {
         &self.parsed
     }
@@ -221,8 +220,8 @@ impl Certificate {
 impl PublicKey {
     fn parse(spki: &[u8]) -> Result<PublicKey> {
         let unknown = || {
-            Error::new("its key is neither RSA nor on the curve P-256")
-                .hint("use an RSA key of 2048 to 4096 bits: every firmware and kernel takes it")
+            Error::new("its key is neither an RSA key nor on the curve P-256")
+                .hint("use an RSA key of 2048 to 4096 bits, which all firmware and kernels support")
         };
         let info = SubjectPublicKeyInfoRef::from_der(spki).map_err(|_| unknown())?;
         if let Ok(key) = rsa::PublicKey::from_public_key_der(spki) {
@@ -240,7 +239,7 @@ impl PublicKey {
     }
 }
 
-/// Ours: self-signed, for signing code and nothing else.
+/// The profile of our certificates: self-signed, for code signing only.
 struct CodeSigning(Name);
 
 impl BuilderProfile for CodeSigning {
@@ -260,7 +259,7 @@ impl BuilderProfile for CodeSigning {
     ) -> x509_cert::builder::Result<Vec<Extension>> {
         let mut extensions = Vec::new();
         let subject = tbs.subject();
-        // Not a CA: it vouches for code, never for other certificates.
+        // Not a CA, so it can't sign other certificates.
         extensions.push(
             BasicConstraints {
                 ca: false,

@@ -1,8 +1,7 @@
-//! What enrols a certificate in firmware: signature lists (`.esl`) and signed updates of the
+//! Files that enrol a certificate in firmware: signature lists (`.esl`) and signed updates of the
 //! variables PK, KEK and db (`.auth`), UEFI 2.10, 8.2.2 and 32.4.1.
 //!
-//! One certificate takes all three places: the owner of the platform, of the key exchange and of
-//! what may start are the same.
+//! All three variables get the same certificate, because one owner controls them.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -24,12 +23,11 @@ const PKCS7: &str = "4aafd29d-68df-49ee-8aa9-347d375665a7";
 /// Non-volatile, boot service, runtime, time-based authenticated.
 pub const ATTRIBUTES: u32 = 0x27;
 
-/// The variables, in the order in which they are enrolled: the platform key last, because it ends
-/// setup mode.
+/// The variables in the order in which they are enrolled. PK is last because it ends setup mode.
 pub const VARIABLES: [(&str, &str); 3] =
     [("db", SECURITY_DATABASE), ("KEK", GLOBAL), ("PK", GLOBAL)];
 
-/// Names and bytes of all files.
+/// Names and bytes of the files.
 pub fn files(signer: &Signer, now: SystemTime) -> Result<Vec<(String, Vec<u8>)>> {
     let list = list(signer.certificate().der());
     let mut files = Vec::new();
@@ -43,7 +41,7 @@ pub fn files(signer: &Signer, now: SystemTime) -> Result<Vec<(String, Vec<u8>)>>
     Ok(files)
 }
 
-/// EFI_SIGNATURE_LIST with one certificate. Its owner is derived from it.
+/// EFI_SIGNATURE_LIST with one certificate. The owner's GUID is derived from the certificate.
 pub fn list(certificate: &[u8]) -> Vec<u8> {
     let size = 16 + certificate.len() as u32;
     let owner: [u8; 32] = Sha256::new()
@@ -90,11 +88,12 @@ fn update(
     Ok(out)
 }
 
-/// EFI_TIME with what an authenticated variable may have set: no fraction, zone or daylight.
+/// EFI_TIME without fraction, time zone and daylight saving, which must be 0 in authenticated
+/// variables.
 fn efi_time(now: SystemTime) -> Result<[u8; 16]> {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let date =
-        DateTime::from_unix_duration(since).map_err(|e| Error::new(format!("the clock: {e}")))?;
+    let date = DateTime::from_unix_duration(since)
+        .map_err(|e| Error::new(format!("the system clock: {e}")))?;
     let mut time = [0; 16];
     time[..2].copy_from_slice(&date.year().to_le_bytes());
     time[2..7].copy_from_slice(&[

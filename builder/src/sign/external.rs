@@ -1,5 +1,5 @@
-//! Keys that other programs hold: a PKCS#11 token, by OpenSC's pkcs11-tool, or anything that a
-//! command can reach (a KMS, an offline signer).
+//! Keys in other programs: on a PKCS#11 token, through OpenSC's pkcs11-tool, or behind a command (a
+//! KMS, an offline signer).
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -13,28 +13,28 @@ use crate::io::prerequisite;
 use crate::io::process;
 use crate::percent;
 
-/// A person may have to touch a token, or a service be asked twice.
+/// Longest wait for a signature. A person may have to touch a token, or a service to retry.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// An RSA-4096 signature has 512 bytes; what is longer is none.
+/// Largest signature, bytes. An RSA-4096 signature has 512.
 const SIGNATURE_LIMIT: u64 = 4096;
-/// Holds the token's PIN.
+/// Environment variable with the token's PIN.
 const PIN: &str = "ADAMANT_PIN";
 
-/// DER of `DigestInfo` with SHA-256 up to the digest (RFC 8017, 9.2, note 1): what a token's bare
-/// RSA mechanism signs.
+/// DER of `DigestInfo` with SHA-256 up to the digest (RFC 8017, 9.2, note 1), which the token's
+/// plain RSA mechanism signs.
 const DIGEST_INFO: [u8; 19] = [
     0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05,
     0x00, 0x04, 0x20,
 ];
 
-/// A command of the user's.
+/// A key behind a command of the user.
 pub struct CommandKey {
     command: String,
     algorithm: Algorithm,
 }
 
 impl CommandKey {
-    /// `command` is for the shell.
+    /// `command` is a shell command.
     pub fn new(command: &str, algorithm: Algorithm) -> CommandKey {
         CommandKey {
             command: command.to_owned(),
@@ -65,8 +65,7 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// Takes the attributes of an RFC 7512 URI that name token, key and module; the PIN comes from
-    /// `pin-source` (a file) or ADAMANT_PIN.
+    /// Parses an RFC 7512 URI that names token, key and module. The PIN comes from ADAMANT_PIN.
     pub fn open(uri: &str, algorithm: Algorithm) -> Result<TokenKey> {
         let body = uri.strip_prefix("pkcs11:").unwrap_or(uri);
         let (path, query) = body.split_once('?').unwrap_or((body, ""));
@@ -78,11 +77,13 @@ impl TokenKey {
             .filter(|attribute| !attribute.is_empty())
         {
             let (name, value) = attribute.split_once('=').ok_or_else(|| {
-                Error::new(format!("{attribute:?} is no attribute of a PKCS#11 URI"))
+                Error::new(format!(
+                    "{attribute:?} is not an attribute of a PKCS#11 URI"
+                ))
             })?;
             let bytes = percent::decode(value.as_bytes()).ok_or_else(|| {
                 Error::new(format!(
-                    "{value:?}: a percent sign is followed by two hexadecimal digits"
+                    "{value:?}: a percent sign must be followed by two hexadecimal digits"
                 ))
             })?;
             let text = || {
@@ -97,7 +98,7 @@ impl TokenKey {
                 "module-path" => arguments.extend(["--module".to_owned(), text()?]),
                 "pin-value" => {
                     return Err(Error::new(
-                        "pin-value: a PIN has no place in a definition or on a command line",
+                        "pin-value: a PIN does not belong in a definition or on a command line",
                     )
                     .hint(format!("put it into the environment variable {PIN}")));
                 }
@@ -110,15 +111,15 @@ impl TokenKey {
                 | "library-version" => {}
                 _ => {
                     return Err(Error::new(format!(
-                        "{name:?}: an attribute of PKCS#11 URIs that is not known here"
+                        "{name:?}: not a supported attribute of PKCS#11 URIs"
                     ))
-                    .hint("known are token, object, id, slot-id, type and module-path"));
+                    .hint("supported are token, object, id, slot-id, type and module-path"));
                 }
             }
             named |= matches!(name, "object" | "id");
         }
         if !named {
-            return Err(Error::new(format!("{uri}: it names no key"))
+            return Err(Error::new(format!("{uri}: the URI names no key"))
                 .hint("add object=LABEL or id=%01 to the URI"));
         }
         if std::env::var_os(PIN).is_some() {
@@ -158,7 +159,7 @@ impl SigningKey for TokenKey {
     }
 }
 
-/// Runs it with this input, for as long as [`DEADLINE`], and gives what it wrote.
+/// Runs a command with this input for at most [`DEADLINE`], and returns its output.
 fn capture_signature(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     let name = command.get_program().to_string_lossy().into_owned();
     command
@@ -169,15 +170,15 @@ fn capture_signature(command: &mut Command, input: &[u8]) -> Result<Vec<u8>> {
     let captured = captured
         .ok_or_else(|| Error::new(format!("no signature after {} s", DEADLINE.as_secs())))?;
     if !captured.status.success() {
-        let said = String::from_utf8_lossy(&captured.err);
-        let said = said
+        let stderr = String::from_utf8_lossy(&captured.err);
+        let last = stderr
             .lines()
             .rfind(|line| !line.trim().is_empty())
-            .unwrap_or("it said nothing");
-        return Err(Error::new(format!("it failed: {said}")));
+            .unwrap_or("no error message");
+        return Err(Error::new(format!("it failed: {last}")));
     }
     match captured.out.is_empty() {
-        true => Err(Error::new("it gave no signature")),
+        true => Err(Error::new("it wrote no signature")),
         false => Ok(captured.out),
     }
 }

@@ -1,4 +1,4 @@
-//! A key in a PEM file.
+//! Private keys in PEM files.
 
 use std::fs::File;
 use std::io::Read;
@@ -13,12 +13,12 @@ use sha2::Sha256;
 use super::SigningKey;
 use crate::error::{Context, Error, Result};
 
-/// Largest key file read, bytes.
+/// Largest key file, bytes.
 const LIMIT: u64 = 64 << 10;
-/// Holds the passphrase where nobody is there to be asked.
+/// Environment variable with the passphrase, for runs without a terminal.
 const PASSPHRASE: &str = "ADAMANT_PASSPHRASE";
 
-/// A key in memory. Both kinds are wiped when they go out of use.
+/// A key in memory, which is wiped on drop.
 pub enum PemKey {
     Rsa(Box<rsa::PrivateKey>),
     P256(p256::ecdsa::SigningKey),
@@ -27,27 +27,27 @@ pub enum PemKey {
 impl SigningKey for PemKey {
     fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
         match self {
-            // Blinded by chance, so that timing says nothing of the key; the signature does not
-            // depend on it.
+            // Random blinding hides the key from timing attacks. The signature does not depend on
+            // it.
             PemKey::Rsa(key) => key
                 .sign_with_rng(
                     &mut super::keys::random(),
                     rsa::Pkcs1v15Sign::new::<Sha256>(),
                     digest,
                 )
-                .map_err(|e| Error::new(format!("it can't sign: {e}"))),
+                .map_err(|e| Error::new(format!("signing: {e}"))),
             PemKey::P256(key) => {
                 let signature: p256::ecdsa::Signature = key
                     .sign_prehash(digest)
-                    .map_err(|e| Error::new(format!("it can't sign: {e}")))?;
+                    .map_err(|e| Error::new(format!("signing: {e}")))?;
                 Ok(signature.to_der().as_bytes().to_vec())
             }
         }
     }
 }
 
-/// Reads a key file that nobody else may read.
-pub fn read(path: &Path) -> Result<PemKey> {
+/// Reads a key file, which other users must not be able to read.
+pub fn read_key(path: &Path) -> Result<PemKey> {
     let name = || path.display().to_string();
     let mut file = File::open(path)
         .context(name)
@@ -55,12 +55,12 @@ pub fn read(path: &Path) -> Result<PemKey> {
     let meta = file.metadata().context(name)?;
     if meta.mode() & 0o077 != 0 {
         return Err(Error::new(format!(
-            "{}: others can read this key (mode {:04o})",
+            "{}: other users can read this key (mode {:04o})",
             path.display(),
             meta.mode() & 0o7777
         ))
         .hint(format!(
-            "chmod 600 {}; if others had access, make a new key",
+            "chmod 600 {}; if other users had access, create a new key",
             path.display()
         )));
     }
@@ -116,29 +116,34 @@ fn parse(text: &str, path: &Path) -> Result<PemKey> {
     }
 }
 
-/// From the environment, or from whoever sits at the terminal.
+/// Reads the passphrase from the environment or from the terminal.
 fn passphrase(path: &Path) -> Result<String> {
     if let Ok(value) = std::env::var(PASSPHRASE) {
         return Ok(value);
     }
     let without = || {
-        Error::new(format!("{}: it has a passphrase, and there is no terminal to ask for it", path.display()))
-            .hint(format!("put it into the environment variable {PASSPHRASE}, or use command: or pkcs11: for the key"))
+        Error::new(format!(
+            "{}: it has a passphrase, and there is no terminal to ask for it",
+            path.display()
+        ))
+        .hint(format!(
+            "set the environment variable {PASSPHRASE}, or use command: or pkcs11: for the key"
+        ))
     };
     let mut terminal = File::options()
         .read(true)
         .write(true)
         .open("/dev/tty")
         .map_err(|_| without())?;
-    ask(
+    read_silently(
         &mut terminal,
         &format!("Passphrase of {}: ", path.display()),
     )
     .context(|| "the terminal")
 }
 
-/// One line from the terminal, not shown.
-fn ask(terminal: &mut File, prompt: &str) -> std::io::Result<String> {
+/// Reads a line from the terminal without echo.
+fn read_silently(terminal: &mut File, prompt: &str) -> std::io::Result<String> {
     use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
     use std::io::{BufRead, Write};
     terminal.write_all(prompt.as_bytes())?;

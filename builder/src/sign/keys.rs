@@ -1,5 +1,5 @@
-//! `adamant keys new DIR`: a Secure Boot key, a verity key and a PCR key, each with its
-//! certificate, and the lists that enrol the first one in firmware.
+//! `adamant keys new DIR`: creates a Secure Boot key, a verity key and a PCR key, each with its
+//! certificate, and the files that enrol the Secure Boot certificate in firmware.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -16,22 +16,21 @@ use super::file::PemKey;
 use super::{Signer, SigningKey, enrol};
 use crate::error::{Context, Error, Result};
 
-/// Bits of a new key: what every firmware takes is 2048, what most take and none should go below is
-/// this.
+/// Bits of a new RSA key. All firmware supports 2048, most supports 3072, which is recommended.
 const BITS: usize = 3072;
-/// The keys: file name, and what the certificate is called.
+/// The keys: file name, and the end of the certificate's name.
 const KEYS: [(&str, &str); 3] = [
     ("secure-boot", "Secure Boot"),
     ("verity", "verity"),
     ("pcr", "PCR"),
 ];
 
-/// The kernel's random source. It never fails once the system is up.
+/// The kernel's random source, which never fails on a running system.
 pub(super) fn random() -> impl CryptoRng {
     UnwrapErr(getrandom::SysRng)
 }
 
-/// Makes the keys in a new folder. `name` is what the certificates say whose they are.
+/// Creates the keys in a new folder. `name` becomes part of the certificates' subjects.
 pub fn new(dir: &Path, name: &str, days: u32) -> Result<Vec<PathBuf>> {
     if name.is_empty()
         || name.len() > 40
@@ -39,15 +38,15 @@ pub fn new(dir: &Path, name: &str, days: u32) -> Result<Vec<PathBuf>> {
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || " ._-".contains(c))
     {
-        return Err(Error::new(format!("{name:?} is no name for keys"))
+        return Err(Error::new(format!("{name:?} is not a valid name for keys"))
             .hint("use up to 40 letters, digits, spaces and . _ -"));
     }
-    let there = |e: std::io::Error| {
+    let failed = |e: std::io::Error| {
         let hint = match e.kind() {
             std::io::ErrorKind::AlreadyExists => {
                 "name a folder that does not exist: keys are never overwritten"
             }
-            std::io::ErrorKind::NotFound => "make the folder above it first",
+            std::io::ErrorKind::NotFound => "create its parent folder first",
             _ => "name another folder",
         };
         Error::new(format!("{}: {}", dir.display(), crate::error::reason(&e))).hint(hint)
@@ -55,7 +54,7 @@ pub fn new(dir: &Path, name: &str, days: u32) -> Result<Vec<PathBuf>> {
     fs::DirBuilder::new()
         .mode(0o700)
         .create(dir)
-        .map_err(there)?;
+        .map_err(failed)?;
     let mut made = Vec::new();
     let mut put = |file: String, bytes: &[u8], mode: u32| -> Result<()> {
         let path = dir.join(file);
@@ -73,8 +72,8 @@ pub fn new(dir: &Path, name: &str, days: u32) -> Result<Vec<PathBuf>> {
     };
     for (file, what) in KEYS {
         let mut rng = random();
-        let key =
-            rsa::PrivateKey::new(&mut rng, BITS).map_err(|e| Error::new(format!("no key: {e}")))?;
+        let key = rsa::PrivateKey::new(&mut rng, BITS)
+            .map_err(|e| Error::new(format!("creating a key: {e}")))?;
         let mut serial = [0; 16];
         rng.fill_bytes(&mut serial);
         let certificate = Certificate::self_signed(&format!("{name} {what}"), &key, serial, days)?;

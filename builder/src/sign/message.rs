@@ -1,5 +1,5 @@
-//! Signed messages (PKCS#7 SignedData, version 1; RFC 2315, RFC 5652): the detached ones that
-//! kernel, systemd and firmware take, and the ones around an Authenticode digest.
+//! Signed messages (PKCS#7 SignedData, version 1; RFC 2315, RFC 5652): detached ones for the
+//! kernel, systemd and firmware, and enclosing ones for Authenticode.
 
 use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
 use cms::content_info::{CmsVersion, ContentInfo};
@@ -24,8 +24,8 @@ const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.100
 const CONTENT_TYPE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.3");
 const MESSAGE_DIGEST: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.4");
 
-/// A detached signature of these bytes without signed attributes, the signer's certificate inside:
-/// DER. It is what the kernel takes for a root hash, and firmware for a variable.
+/// A detached signature in DER, without signed attributes and with the signer's certificate. The
+/// kernel accepts it for a root hash, and firmware for a variable.
 pub fn detached(signer: &Signer, content: &[u8]) -> Result<Vec<u8>> {
     let signature = signer.sign(&Sha256::digest(content).into())?;
     let content = EncapsulatedContentInfo {
@@ -35,8 +35,8 @@ pub fn detached(signer: &Signer, content: &[u8]) -> Result<Vec<u8>> {
     signed(signer, content, None, signature).map_err(failed)
 }
 
-/// A signature of typed content that it holds, by way of signed attributes: DER. `content` is a
-/// whole DER value; its digest is that of its value's bytes, without tag and length (PKCS#7).
+/// A signature in DER that encloses its content, with signed attributes. `content` is a DER value.
+/// PKCS#7 computes the digest of its bytes without tag and length.
 pub fn enclosing(signer: &Signer, content_type: &str, content: &[u8]) -> Result<Vec<u8>> {
     let value = Any::from_der(content).map_err(failed)?;
     let content_type =
@@ -66,16 +66,16 @@ pub fn enclosing(signer: &Signer, content_type: &str, content: &[u8]) -> Result<
     signed(signer, content, Some(attributes), signature).map_err(failed)
 }
 
-/// A message that was read, and who says to have signed it. Nothing of it is verified yet.
+/// A parsed message and its signer. The signature is not verified yet.
 pub struct SignedMessage {
     /// The first signer's certificate.
     pub certificate: Certificate,
-    /// What the message holds, without tag and length; `None` where it is detached.
+    /// The enclosed content without tag and length; `None` if the message is detached.
     pub content: Option<Vec<u8>>,
     signer: SignerInfo,
 }
 
-/// Reads a message; what follows it is left alone.
+/// Parses a message. Bytes after it are ignored.
 pub fn open(message: &[u8]) -> Result<SignedMessage> {
     let wrong = |e: der::Error| Error::new(format!("not a signed message: {e}"));
     let info =
@@ -87,7 +87,7 @@ pub fn open(message: &[u8]) -> Result<SignedMessage> {
         .iter()
         .next()
         .cloned()
-        .ok_or_else(|| Error::new("a signed message that nobody signed"))?;
+        .ok_or_else(|| Error::new("a signed message without a signer"))?;
     let certificates = data.certificates.iter().flat_map(|set| set.0.iter());
     let certificates = certificates.filter_map(|choice| match choice {
         CertificateChoices::Certificate(certificate) => Some(certificate),
@@ -118,16 +118,16 @@ pub fn open(message: &[u8]) -> Result<SignedMessage> {
 }
 
 impl SignedMessage {
-    /// Whether the certificate's key signed these bytes; the reason when it did not.
-    pub fn signs(&self, content: &[u8]) -> std::result::Result<(), String> {
+    /// Verifies the signature of these bytes. `Err` has the reason why it is invalid.
+    pub fn verify(&self, content: &[u8]) -> std::result::Result<(), String> {
         let mut signed = Sha256::digest(content);
         if let Some(attributes) = &self.signer.signed_attrs {
-            let told = attributes
+            let digest = attributes
                 .iter()
                 .find(|attribute| attribute.oid == MESSAGE_DIGEST)
                 .and_then(|attribute| attribute.values.iter().next());
-            if told.is_none_or(|told| told.value() != signed.as_slice()) {
-                return Err("it is the signature of something else".to_owned());
+            if digest.is_none_or(|digest| digest.value() != signed.as_slice()) {
+                return Err("it is the signature of other content".to_owned());
             }
             signed = Sha256::digest(attributes.to_der().map_err(|e| e.to_string())?);
         }
@@ -137,7 +137,8 @@ impl SignedMessage {
         {
             true => Ok(()),
             false => Err(
-                "it was altered, or made with another key than that of its certificate".to_owned(),
+                "it was altered, or made with a key that does not belong to its certificate"
+                    .to_owned(),
             ),
         }
     }
@@ -192,5 +193,5 @@ fn signed(
 }
 
 fn failed(e: der::Error) -> Error {
-    Error::new(format!("the signature can't be written: {e}"))
+    Error::new(format!("encoding the signature: {e}"))
 }

@@ -1,6 +1,5 @@
-//! Signed values of a TPM's PCR 11 (`.pcrsig`, systemd-measure(1)): whoever holds a secret sealed
-//! to the PCR key, instead of to one image's measurements, gets it with every image that was
-//! signed.
+//! Signed values of a TPM's PCR 11 (`.pcrsig`, systemd-measure(1)). A secret that is sealed to the
+//! PCR key, instead of to one image's measurements, can be unsealed by every signed image.
 
 use adamant_contract::hex;
 use serde::Serialize;
@@ -12,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::uki::measure;
 use crate::uki::pe::PeImage;
 
-/// The PCR that the stub measures into.
+/// The PCR into which systemd-stub measures.
 const PCR: u8 = 11;
 /// TPM_CC_PolicyPCR (TPM 2.0 part 2, 6.5.2).
 const POLICY_PCR: u32 = 0x17f;
@@ -32,7 +31,7 @@ struct PcrSignature {
     sig: String,
 }
 
-/// The section's JSON: one signature for each phase that is reached while the system runs.
+/// The section's JSON: a signature for each phase of a running system.
 pub fn sign(signer: &Signer, image: &PeImage) -> Result<Vec<u8>> {
     let pkfp = hex::encode(&Sha256::digest(signer.certificate().public_key_bits()));
     let mut sha256 = Vec::new();
@@ -50,7 +49,7 @@ pub fn sign(signer: &Signer, image: &PeImage) -> Result<Vec<u8>> {
         });
     }
     serde_json::to_vec(&PcrSignatures { sha256 })
-        .map_err(|e| Error::new(format!("the PCR signatures can't be written: {e}")))
+        .map_err(|e| Error::new(format!("encoding the PCR signatures: {e}")))
 }
 
 /// Digest of the policy "PCR 11 has this value" (TPM 2.0 part 3, 23.7).

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{Signer, message};
 use crate::error::{Error, Result};
 
-/// Bytes of the signature partition: what systemd-repart makes it.
+/// Size of the signature partition in bytes, the same as systemd-repart's.
 pub const PARTITION: usize = 16 << 10;
 
-/// The partition's content.
+/// The JSON in the partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SignaturePartition {
@@ -27,7 +27,7 @@ pub fn sign(signer: &Signer, hash: &RootHash) -> Result<Vec<u8>> {
     message::detached(signer, hash.to_string().as_bytes())
 }
 
-/// The partition's bytes: the JSON, and NULs to the end.
+/// The partition's bytes: the JSON, padded with NULs.
 pub fn partition(signer: &Signer, hash: &RootHash, signature: &[u8]) -> Result<Vec<u8>> {
     let embedded = SignaturePartition {
         root_hash: hash.to_string(),
@@ -35,10 +35,10 @@ pub fn partition(signer: &Signer, hash: &RootHash, signature: &[u8]) -> Result<V
         signature: base64(signature),
     };
     let mut bytes = serde_json::to_vec(&embedded)
-        .map_err(|e| Error::new(format!("the signature partition can't be written: {e}")))?;
+        .map_err(|e| Error::new(format!("encoding the signature partition: {e}")))?;
     if bytes.len() >= PARTITION {
         return Err(Error::new(format!(
-            "the signature has {} bytes, its partition {PARTITION}",
+            "the signature needs {} bytes, but its partition has {PARTITION}",
             bytes.len()
         ))
         .hint("use a certificate without a chain"));

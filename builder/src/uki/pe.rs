@@ -1,9 +1,9 @@
 //! PE images (Microsoft's PE/COFF specification, PE32+): parsed, extended by sections, and written.
 //!
 //! A written image has its sections in order of address, without overlap. Each added section has
-//! `VirtualSize <= SizeOfRawData`, so that a measurement by its virtual size covers its bytes and no
-//! padding. The bytes depend on the input alone. Input is hostile: every offset is checked against
-//! the file.
+//! `VirtualSize <= SizeOfRawData`, so that a measurement by its virtual size covers its bytes and
+//! no padding. The bytes depend on the input alone. Input is hostile: every offset is checked
+//! against the file.
 
 use std::mem::offset_of;
 
@@ -202,8 +202,8 @@ impl PeImage {
         self.sections.split_off(at)
     }
 
-    /// Largest size of a section that does not overlap the next one, in bytes; `None` if there is no
-    /// such section.
+    /// Largest size of a section that does not overlap the next one, in bytes; `None` if there is
+    /// no such section.
     pub fn room(&self, name: &str) -> Option<u64> {
         let index = self.position(name)?;
         let next = self
@@ -326,7 +326,7 @@ fn padded(mut data: Vec<u8>, alignment: u32) -> Vec<u8> {
     data
 }
 
-/// `Err` is a clause that says what is wrong with the image.
+/// Parses an image. `Err` has the reason why it is invalid.
 fn parse(bytes: &[u8]) -> std::result::Result<PeImage, String> {
     let short = |()| "it ends inside its headers".to_owned();
     let tail = |offset: usize| bytes.get(offset..).ok_or(()).map_err(short);

@@ -1,9 +1,9 @@
-//! Profiles of a unified kernel image (UAPI.5): a `.profile` section begins one, and what follows
-//! it takes the place of the sections before the first. The boot loader offers each; the first is
-//! what is started by default.
+//! Profiles of a unified kernel image (UAPI.5). A `.profile` section starts a profile, and the
+//! sections after it replace the shared sections before the first profile. The boot loader offers
+//! each profile and starts the first by default.
 //!
-//! A debug profile differs in its command line, and in the name that it is sorted by. No value of
-//! PCR 11 is signed for it: what is sealed to the image stays closed there.
+//! The debug profile has its own kernel command line and its own name for sorting. No value of PCR
+//! 11 is signed for it, so secrets that are sealed to the image can't be unsealed in it.
 
 use super::measure;
 use super::pe::{PeImage, PeSection};
@@ -12,14 +12,14 @@ use crate::error::{Error, Result};
 const PROFILE: &str = ".profile";
 const MAIN: &[u8] = b"ID=main\nTITLE=Main\n";
 const DEBUG: &[u8] = b"ID=debug\nTITLE=Debug\n";
-/// The first systemd-stub that knows of them.
+/// First version of systemd-stub with profiles.
 const SINCE: u32 = 257;
 
-/// Adds the two profiles at the image's end.
+/// Adds the main and the debug profile at the end of the image.
 pub fn add_debug(image: &mut PeImage, cmdline: &str, os_release: &[u8]) -> Result<()> {
     if let Some(version) = measure::stub_version(image).filter(|version| *version < SINCE) {
         return Err(Error::new(format!(
-            "boot.debug: systemd-stub {version} knows no profiles"
+            "boot.debug: systemd-stub {version} does not support profiles"
         ))
         .hint(format!("use systemd-stub {SINCE} or newer")));
     }
@@ -29,8 +29,8 @@ pub fn add_debug(image: &mut PeImage, cmdline: &str, os_release: &[u8]) -> Resul
     image.add(".cmdline", cmdline.as_bytes().to_vec(), false)
 }
 
-/// os-release with another IMAGE_ID: boot loaders sort by it, and of two profiles with the same one
-/// systemd-boot 257 starts the second by default.
+/// os-release with another IMAGE_ID. Boot loaders sort by it, and of two profiles with the same
+/// IMAGE_ID systemd-boot 257 starts the second by default.
 fn sorted_behind(os_release: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(os_release);
     let (mut lines, mut id) = (String::new(), "image");
@@ -43,7 +43,7 @@ fn sorted_behind(os_release: &[u8]) -> Vec<u8> {
     format!("{lines}IMAGE_ID={id}-debug\n").into_bytes()
 }
 
-/// Adds a section that all profiles share: before the first.
+/// Adds a section that all profiles share, before the first profile.
 pub fn add_shared(image: &mut PeImage, name: &str, data: Vec<u8>) -> Result<()> {
     let profiles = image.split_off(PROFILE);
     image.add(name, data, false)?;
@@ -53,15 +53,16 @@ pub fn add_shared(image: &mut PeImage, name: &str, data: Vec<u8>) -> Result<()> 
     Ok(())
 }
 
-/// A profile: its ID, and the sections that count in it.
+/// A profile and its sections.
 pub struct Profile<'a> {
-    /// `ID=` of its `.profile`; empty for an image without profiles.
+    /// `ID=` of its `.profile`; empty if the image has no profiles.
     pub id: String,
-    /// Its own sections, and the shared ones that it has none of.
+    /// Its own sections, and the shared sections that it does not replace.
     pub sections: Vec<&'a PeSection>,
 }
 
-/// The profiles of an image, the one that is started by default first; one where it has none.
+/// The profiles of an image, the default one first. An image without profiles counts as one
+/// profile.
 pub fn profiles(image: &PeImage) -> Vec<Profile<'_>> {
     let starts: Vec<usize> = image
         .sections()
@@ -92,7 +93,7 @@ pub fn profiles(image: &PeImage) -> Vec<Profile<'_>> {
             .to_owned();
         let sections = base
             .iter()
-            .filter(|shared| !own.iter().any(|one| one.name == shared.name))
+            .filter(|shared| !own.iter().any(|replaced| replaced.name == shared.name))
             .chain(own)
             .collect();
         all.push(Profile { id, sections });
@@ -100,8 +101,8 @@ pub fn profiles(image: &PeImage) -> Vec<Profile<'_>> {
     all
 }
 
-/// PCR 11 in the debug profile, as [`measure::phases`] has it for the main one; `None` where there
-/// is none.
+/// Values of PCR 11 in the debug profile, like [`measure::phases`] for the main profile; `None` if
+/// there is no debug profile.
 pub fn debug_phases(image: &PeImage) -> Option<Vec<(String, [u8; 32])>> {
     profiles(image)
         .get(1)

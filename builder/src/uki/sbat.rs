@@ -1,16 +1,16 @@
-//! SBAT: the generations of the components in an image, by which firmware and shim revoke old ones
+//! SBAT: generation numbers of an image's components, by which firmware and shim revoke old ones
 //! (https://github.com/rhboot/shim/blob/main/SBAT.md).
 
 use super::pe::PeImage;
 use crate::error::{Error, Result};
 
-/// The format's own line, once and first.
+/// The first line, which describes the format.
 const HEADER: &str = "sbat,1,SBAT Version,sbat,1,https://github.com/rhboot/shim/blob/main/SBAT.md";
-/// The line that stands for the image as a whole, as other tools write it.
+/// The line of the unified kernel image itself, as other tools write it.
 const UKI: &str =
     "uki,1,UKI,uki,1,https://uapi-group.org/specifications/specs/unified_kernel_image/";
 
-/// The lines of both, and the image's own.
+/// Combines the lines of stub and kernel, and adds those of the image.
 pub fn merge(stub: &PeImage, kernel: &PeImage) -> Result<String> {
     let mut text = format!("{HEADER}\n");
     for (name, image) in [("stub", stub), ("kernel", kernel)] {

@@ -270,7 +270,7 @@ fn refuses_a_key_that_others_can_read_one_of_another_certificate_and_one_with_an
     fs::copy(dir.join("verity.key"), &copy).unwrap();
     for mode in [0o640, 0o604, 0o644] {
         fs::set_permissions(&copy, fs::Permissions::from_mode(mode)).unwrap();
-        assert!(open(&copy).contains("others can read this key"));
+        assert!(open(&copy).contains("other users can read this key"));
     }
     assert!(open(&dir.join("pcr.key")).contains("does not belong to the certificate"));
     assert!(open(&dir.join("nowhere.key")).contains("nowhere.key"));

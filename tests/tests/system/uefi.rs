@@ -452,7 +452,7 @@ fn a_persisted_machine_starts_the_version_that_was_written_into_it() {
     let disk = scratch.join("state/adamant/tiny/disk.raw");
     let said = tool::run(image::builder().arg("verify").arg(&disk));
     assert!(
-        said.contains("tiny_1: whole") && said.contains("tiny_2: whole"),
+        said.contains("tiny_1: OK") && said.contains("tiny_2: OK"),
         "{said}"
     );
 }

@@ -165,7 +165,7 @@ fn a_debug_profile_is_one_to_ukify_and_systemd_predicts_its_pcr_11_too() {
     let refused = uki::compose(&parts(&programs("bookworm").0))
         .unwrap_err()
         .to_string();
-    assert!(refused.contains("knows no profiles"), "{refused}");
+    assert!(refused.contains("does not support profiles"), "{refused}");
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn what_is_no_stub_or_no_kernel_is_refused() {
     let whole = compose(&stub, &linux, None).write().unwrap();
     for (stub, linux, why) in [
         (&b"MZ"[..], &linux[..], "the stub: not an EFI program"),
-        (&linux, &linux, "does not say systemd-stub"),
+        (&linux, &linux, "does not name systemd-stub"),
         (&whole, &linux, "it holds a kernel already"),
         (
             &stub,

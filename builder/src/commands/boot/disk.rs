@@ -1,6 +1,5 @@
-//! The disk that a machine writes to: an overlay over the image's disk that is gone when the
-//! machine ends, or the persisted machine's own disk. Also the black box on it, which tells how
-//! each start went.
+//! The disk that a machine writes to: a temporary overlay over the image's disk, or the persisted
+//! machine's own disk. Also reads the black box on it, which records how each start went.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -16,27 +15,27 @@ use crate::disk::open_table;
 use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
 
-/// The disk of one run.
+/// The disk of a run.
 #[derive(Debug)]
 pub struct MachineDisk {
     file: PathBuf,
     format: &'static str,
     black_box: Option<BlackBox>,
-    /// Held while the machine runs.
+    /// Holds the persisted machine's lock while the machine runs.
     _persisted: Option<Persisted>,
 }
 
-/// Where the black box is on the disk, and how it was before the run.
+/// The black box on the disk, and its state before the run.
 #[derive(Debug, Clone, Copy)]
 struct BlackBox {
     offset: u64,
     bytes: u64,
-    /// The number that the run's first record gets.
+    /// Number of the first record that the run will add.
     next: u64,
 }
 
 impl MachineDisk {
-    /// A new overlay in the folder `scratch`.
+    /// Creates an overlay in the folder `scratch`.
     pub fn overlay(machine: &Machine, scratch: &Path) -> Result<MachineDisk> {
         let base =
             std::fs::canonicalize(&machine.disk).context(|| machine.disk.display().to_string())?;
@@ -50,7 +49,7 @@ impl MachineDisk {
         let made = create.output().context(|| "starting qemu-img")?;
         if !made.status.success() {
             return Err(Error::new(format!(
-                "{}: making an overlay: {}",
+                "{}: creating the overlay: {}",
                 file.display(),
                 String::from_utf8_lossy(&made.stderr).trim()
             )));
@@ -64,7 +63,7 @@ impl MachineDisk {
         })
     }
 
-    /// The persisted machine's.
+    /// The persisted machine's disk.
     pub fn persisted(persisted: Persisted) -> Result<MachineDisk> {
         let file = persisted.disk();
         let black_box = find_black_box(&file)?;
@@ -76,7 +75,7 @@ impl MachineDisk {
         })
     }
 
-    /// For QEMU.
+    /// The disk as QEMU's arguments need it.
     pub fn drive(&self) -> Drive<'_> {
         Drive {
             file: &self.file,
@@ -84,43 +83,46 @@ impl MachineDisk {
         }
     }
 
-    /// Where it is; firmware's variables and the TPM's state are beside it.
+    /// Path of the disk. The firmware's variables and the TPM's state are in the same folder.
     pub fn path(&self) -> &Path {
         &self.file
     }
 
-    /// Whether it has a black box.
+    /// Whether the disk has a black box.
     pub fn has_black_box(&self) -> bool {
         self.black_box.is_some()
     }
 
-    /// The records that the run added, oldest first.
+    /// The records that the run added to the black box, oldest first.
     pub fn new_records(&self) -> Result<Vec<Record>> {
-        let Some(place) = self.black_box else {
+        let Some(black_box) = self.black_box else {
             return Ok(Vec::new());
         };
         let bytes = match self.format {
-            "raw" => read_range(&self.file, place.offset, place.bytes)?,
-            _ => self.read_overlay(place)?,
+            "raw" => read_range(&self.file, black_box.offset, black_box.bytes)?,
+            _ => self.read_overlay(black_box)?,
         };
         let Some(ring) = Ring::read(&bytes) else {
             return Ok(Vec::new());
         };
-        let added = usize::try_from(ring.next.saturating_sub(place.next)).unwrap_or(usize::MAX);
+        let added = usize::try_from(ring.next.saturating_sub(black_box.next)).unwrap_or(usize::MAX);
         let older = ring.records.len().saturating_sub(added);
         Ok(ring.records.into_iter().skip(older).collect())
     }
 
-    /// The black box as it is in the overlay, through qemu-img, which knows its format.
-    fn read_overlay(&self, place: BlackBox) -> Result<Vec<u8>> {
+    /// Reads the black box from the overlay with qemu-img.
+    fn read_overlay(&self, black_box: BlackBox) -> Result<Vec<u8>> {
         let to = self.file.with_extension("black-box");
         let block = blackbox::BLOCK as u64;
         let mut dd = Command::new(prerequisite::find("qemu-img")?);
         dd.args(["dd", "-f", "qcow2", "-O", "raw"])
             .arg(format!("bs={block}"));
-        // It counts from the disk's start also for what is skipped.
-        dd.arg(format!("skip={}", place.offset / block))
-            .arg(format!("count={}", (place.offset + place.bytes) / block));
+        // `count` includes the skipped blocks.
+        dd.arg(format!("skip={}", black_box.offset / block))
+            .arg(format!(
+                "count={}",
+                (black_box.offset + black_box.bytes) / block
+            ));
         let mut from = std::ffi::OsString::from("if=");
         from.push(&self.file);
         let mut into = std::ffi::OsString::from("of=");
@@ -139,12 +141,12 @@ impl MachineDisk {
             )));
         }
         let mut bytes = std::fs::read(&to).context(|| to.display().to_string())?;
-        bytes.truncate(usize::try_from(place.bytes).unwrap_or(usize::MAX));
+        bytes.truncate(usize::try_from(black_box.bytes).unwrap_or(usize::MAX));
         Ok(bytes)
     }
 }
 
-/// The black box of a raw disk, by its partition's type.
+/// Finds the black box of a raw disk by its partition type.
 fn find_black_box(disk: &Path) -> Result<Option<BlackBox>> {
     let what = || disk.display().to_string();
     let file = File::open(disk).context(what)?;

@@ -1,7 +1,7 @@
-//! UEFI firmware for the machine: OVMF and its variables, where wanted with one certificate
-//! enrolled as platform key, key exchange key and in db.
+//! UEFI firmware for the machine: OVMF and its variables, for Secure Boot with one certificate
+//! enrolled as PK, KEK and in db.
 //!
-//! Variables are written into OVMF's own empty store: EFI_FIRMWARE_VOLUME_HEADER,
+//! Variables are written into OVMF's empty variable store: EFI_FIRMWARE_VOLUME_HEADER,
 //! VARIABLE_STORE_HEADER and AUTHENTICATED_VARIABLE_HEADER as edk2 defines them
 //! (MdeModulePkg/Include/Guid/VariableFormat.h).
 
@@ -18,9 +18,9 @@ use crate::sign::certificate::Certificate;
 use crate::sign::{authenticode, enrol};
 use crate::uki::{measure, pe};
 
-/// Where distributions put it: code without and with Secure Boot, and the empty variables that go
-/// with both.
-const PLACES: [[&str; 3]; 3] = [
+/// Paths of OVMF in Debian, Fedora and Arch Linux: the code without and with Secure Boot, and the
+/// empty variable store for both.
+const OVMF_PATHS: [[&str; 3]; 3] = [
     [
         "/usr/share/OVMF/OVMF_CODE_4M.fd",
         "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
@@ -37,30 +37,30 @@ const PLACES: [[&str; 3]; 3] = [
         "/usr/share/edk2/x64/OVMF_VARS.4m.fd",
     ],
 ];
-/// The store has 540,672 bytes.
+/// Largest variable store, bytes. OVMF's has 540,672.
 const STORE_LIMIT: u64 = 4 << 20;
-/// The first stub that takes words from SMBIOS.
-const TAKES_WORDS: u32 = 254;
+/// First systemd-stub that accepts kernel arguments from SMBIOS.
+const ACCEPTS_ARGUMENTS: u32 = 254;
 
-/// gEfiAuthenticatedVariableGuid: the store's format.
+/// gEfiAuthenticatedVariableGuid: the format of the store.
 const AUTHENTICATED: &str = "aaf32c78-947b-439a-a180-2e144ec37792";
 /// gEfiSecureBootEnableDisableGuid.
 const SECURE_BOOT_ENABLE: &str = "f0a30bc7-af08-4556-99c4-001009c93a44";
 const STORE_HEADER: usize = 28;
 const VARIABLE_HEADER: usize = 60;
-/// A variable begins with it.
-const START: u16 = 0x55aa;
-/// The state of a variable that is complete and not deleted.
+/// Start of a variable's header (VARIABLE_DATA).
+const VARIABLE_DATA: u16 = 0x55aa;
+/// State of a complete variable that is not deleted (VAR_ADDED).
 const ADDED: u8 = 0x3f;
-/// Non-volatile, boot service.
+/// Attributes: non-volatile, boot service access.
 const NON_VOLATILE: u32 = 0x3;
-/// EFI_TIME of the enrolled variables: any later signed update replaces them.
+/// EFI_TIME of the enrolled variables, 2000-01-01. Any later signed update replaces them.
 const ENROLLED: [u8; 16] = [0xd0, 0x07, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 /// Firmware for one machine.
 #[derive(Debug, Clone)]
 pub struct Firmware {
-    /// Code, read only.
+    /// The firmware's code, read-only.
     pub code: PathBuf,
     /// The machine's own variables.
     pub variables: PathBuf,
@@ -69,7 +69,7 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    /// Its part of QEMU's command line.
+    /// QEMU's arguments for the firmware.
     pub fn arguments(&self) -> Vec<String> {
         let drive = |unit: u32, options: &str, path: &Path| {
             format!(
@@ -86,8 +86,8 @@ impl Firmware {
         .map(str::to_owned)
         .into();
         if self.secure_boot {
-            // Only firmware itself, in system management mode, can write its variables: else the
-            // system could enrol keys.
+            // Only the firmware, in system management mode, can write its variables. Otherwise the
+            // guest could enrol keys.
             arguments.extend(
                 [
                     "-machine",
@@ -103,8 +103,8 @@ impl Firmware {
     }
 }
 
-/// The firmware that starts `machine`, its variables beside the overlay `disk`; `append` is what is
-/// to be added to the kernel command line.
+/// Prepares the firmware that starts `machine`. Its variables are in the folder of `disk`. `append`
+/// has the arguments that are added to the kernel command line.
 pub fn prepare_machine(
     machine: &Machine,
     uefi: &Uefi,
@@ -113,20 +113,20 @@ pub fn prepare_machine(
 ) -> Result<Firmware> {
     let path = machine.efi.as_ref().ok_or_else(|| {
         Error::new(format!("{}: firmware can't start it, because it has no boot loader and no unified kernel image", machine.name))
-            .hint("add the package systemd-boot-efi to the image, or write boot.stub and boot.loader; without --uefi it starts as it is")
+            .hint("add the package systemd-boot-efi to the image, or set boot.stub and boot.loader; without --uefi QEMU starts its kernel")
     })?;
     let name = path.display().to_string();
     let bytes = bounded::read(path, pe::LIMIT).context(|| name.clone())?;
     if !append.trim().is_empty() {
         if uefi.secure_boot {
-            return Err(Error::new("--append: with Secure Boot the machine is started with the signed command line alone, as from its disk")
-                .hint("write the words into kernel.cmdline and build again, or start without --secure-boot"));
+            return Err(Error::new("--append: with Secure Boot the machine starts with the signed kernel command line alone")
+                .hint("add the arguments to kernel.cmdline and build again, or start without --secure-boot"));
         }
         if let Some(version) = measure::stub_version(&pe::PeImage::parse(&name, &bytes)?)
-            .filter(|version| *version < TAKES_WORDS)
+            .filter(|version| *version < ACCEPTS_ARGUMENTS)
         {
-            return Err(Error::new(format!("--append: the image's stub (systemd {version}) takes no words from outside, as from {TAKES_WORDS} on"))
-                .hint("start without --uefi, or write the words into kernel.cmdline and build again"));
+            return Err(Error::new(format!("--append: the image's systemd-stub {version} accepts no kernel arguments from QEMU, only {ACCEPTS_ARGUMENTS} and newer do"))
+                .hint("start without --uefi, or add the arguments to kernel.cmdline and build again"));
         }
     }
     if !uefi.secure_boot {
@@ -134,7 +134,7 @@ pub fn prepare_machine(
     }
     let signed = authenticode::signed_with(&name, &bytes)?.ok_or_else(|| {
         Error::new(format!(
-            "{name}: not signed: with Secure Boot no firmware starts it"
+            "{name}: not signed: firmware with Secure Boot does not start it"
         ))
         .hint("build it with --keys DIR, or start it without --secure-boot")
     })?;
@@ -144,33 +144,34 @@ pub fn prepare_machine(
         .map(|file| Certificate::read(file))
         .transpose()?
         .unwrap_or(signed);
-    // Variables that are kept belong to one certificate: those of another run are not taken for it.
+    // The file's name contains the certificate, so a run never uses variables of another
+    // certificate.
     prepare_variables(
         disk.with_extension(format!("{}.vars", &trusted.fingerprint()[..16])),
         Some(trusted.der()),
     )
 }
 
-/// Puts variables into `file`, unless it is there already. With a certificate (DER), Secure Boot is
-/// on and trusts it alone.
+/// Creates the variables in `file`, unless it exists. With a certificate (DER), Secure Boot is on
+/// and trusts only that certificate.
 pub fn prepare_variables(file: PathBuf, certificate: Option<&[u8]>) -> Result<Firmware> {
-    let place = PLACES.iter().find(|[code, secure, variables]| {
+    let found = OVMF_PATHS.iter().find(|[code, secure, variables]| {
         [code, secure, variables]
             .iter()
             .all(|path| Path::new(path).is_file())
     });
-    let [code, secure, variables] = place
-        .ok_or_else(|| prerequisite::missing(PLACES[0][0], "OVMF, UEFI firmware for QEMU,"))?;
+    let [code, secure, variables] = found
+        .ok_or_else(|| prerequisite::missing(OVMF_PATHS[0][0], "OVMF, UEFI firmware for QEMU,"))?;
     if !file.exists() {
         let mut store =
             bounded::read(Path::new(variables), STORE_LIMIT).context(|| variables.to_string())?;
         if let Some(certificate) = certificate {
             enrol(&mut store, certificate).ok_or_else(|| {
-                Error::new(format!("{variables}: not an empty store of variables"))
-                    .hint("install OVMF anew")
+                Error::new(format!("{variables}: not an empty variable store"))
+                    .hint("reinstall OVMF")
             })?;
         }
-        // Whole or not at all: what is there is taken as it is.
+        // Renamed when complete, because later runs use the file without a check.
         let new = file.with_extension("new");
         std::fs::write(&new, store)
             .and_then(|()| std::fs::rename(&new, &file))
@@ -184,7 +185,7 @@ pub fn prepare_variables(file: PathBuf, certificate: Option<&[u8]>) -> Result<Fi
     })
 }
 
-/// `None` when the store is not what it should be.
+/// Enrols a certificate; `None` if the store is not empty or not a variable store.
 fn enrol(store: &mut [u8], certificate: &[u8]) -> Option<()> {
     let header = usize::from(u16::from_le_bytes(store.get(48..50)?.try_into().ok()?));
     if store.get(40..44)? != b"_FVH" || store.get(header..header + 16)? != guid(AUTHENTICATED)? {
@@ -207,7 +208,7 @@ fn enrol(store: &mut [u8], certificate: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Writes a variable where the store is still empty, and gives the place of the next.
+/// Writes a variable at an offset of the empty store, and returns the offset of the next.
 fn put(
     store: &mut [u8],
     at: usize,
@@ -223,7 +224,7 @@ fn put(
         .flat_map(u16::to_le_bytes)
         .collect();
     let mut bytes = Vec::with_capacity(VARIABLE_HEADER + name.len() + data.len());
-    bytes.extend_from_slice(&START.to_le_bytes());
+    bytes.extend_from_slice(&VARIABLE_DATA.to_le_bytes());
     bytes.extend_from_slice(&[ADDED, 0]);
     bytes.extend_from_slice(&attributes.to_le_bytes());
     bytes.extend_from_slice(&[0; 8]);
@@ -235,7 +236,7 @@ fn put(
     bytes.extend_from_slice(&name);
     bytes.extend_from_slice(data);
     let room = store.get_mut(at..at + bytes.len())?;
-    // Flash that was erased.
+    // Erased flash.
     if room.iter().any(|byte| *byte != 0xff) {
         return None;
     }
@@ -251,7 +252,7 @@ fn guid(text: &str) -> Option<[u8; 16]> {
 mod tests {
     use super::*;
 
-    /// As edk2 lays it out: the volume's header, the store's, and erased flash.
+    /// The layout of edk2: the volume's header, the store's header, and erased flash.
     fn store() -> Vec<u8> {
         let mut store = vec![0xff; 64 << 10];
         store[..72 + STORE_HEADER].fill(0);
@@ -262,12 +263,12 @@ mod tests {
     }
 
     #[test]
-    fn variables_follow_each_other_and_a_used_small_or_foreign_store_is_refused() {
+    fn writes_variables_in_sequence_and_refuses_a_used_small_or_foreign_store() {
         let mut written = store();
         enrol(&mut written, &[7; 700]).unwrap();
         let mut at = 72 + STORE_HEADER;
         let mut names = Vec::new();
-        while written[at..at + 2] == START.to_le_bytes() {
+        while written[at..at + 2] == VARIABLE_DATA.to_le_bytes() {
             assert_eq!(written[at + 2], ADDED);
             let number = |offset: usize| {
                 u32::from_le_bytes(written[at + offset..at + offset + 4].try_into().unwrap())

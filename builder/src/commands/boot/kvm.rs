@@ -1,9 +1,8 @@
-//! Whether KVM works: not whether its device node is there, but whether a kernel really starts
-//! under it.
+//! Probes whether KVM works, by starting a kernel under it.
 //!
-//! A node can be there and be useless (nested virtualisation that stalls, missing permissions,
-//! another hypervisor holding the CPU). So the image's own kernel is started with nothing to mount:
-//! where KVM works it panics about that within a second and QEMU ends.
+//! The device node can exist and be useless: nested virtualisation may stall, permissions may be
+//! missing, or another hypervisor may hold the processor. The probe starts the image's kernel
+//! without a root file system. If KVM works, the kernel panics within a second and QEMU ends.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
@@ -13,12 +12,12 @@ use std::time::Duration;
 
 use crate::io::process;
 
-/// A kernel under a KVM that works is there in 1 s; one that is not there by now will not come.
+/// Longest wait for the panic. With working KVM it takes 1 s.
 const DEADLINE: Duration = Duration::from_secs(12);
-/// The most of its words that are listened to, bytes of each output.
+/// Most bytes of each output that are read.
 const SAID: u64 = 1 << 20;
 
-/// `Err` says in a clause why KVM can't be used. The verdict is kept until the host restarts.
+/// `Err` contains the reason why KVM can't be used. The verdict is cached until the host restarts.
 pub fn probe(qemu: &Path, kernel: &Path) -> Result<(), String> {
     let node = Path::new("/dev/kvm");
     match fs::metadata(node) {
@@ -31,17 +30,20 @@ pub fn probe(qemu: &Path, kernel: &Path) -> Result<(), String> {
     if let Err(error) = fs::OpenOptions::new().read(true).write(true).open(node) {
         return Err(format!("/dev/kvm: {}", crate::error::reason(&error)));
     }
-    let kept = verdict_file();
-    if let Some(kept) = kept.as_ref().and_then(|path| fs::read_to_string(path).ok()) {
-        match kept.trim() {
+    let cached = verdict_file();
+    if let Some(verdict) = cached
+        .as_ref()
+        .and_then(|path| fs::read_to_string(path).ok())
+    {
+        match verdict.trim() {
             "works" => return Ok(()),
             why if !why.is_empty() => return Err(why.to_owned()),
             _ => {}
         }
     }
-    let verdict = start(qemu, kernel);
-    if let Some(path) = kept {
-        // Only a saving of time: where it can't be kept, the next run probes again.
+    let verdict = start_kernel(qemu, kernel);
+    if let Some(path) = cached {
+        // If it can't be written, the next run probes again.
         let _ = path.parent().map(fs::create_dir_all);
         let _ = fs::write(
             &path,
@@ -51,7 +53,7 @@ pub fn probe(qemu: &Path, kernel: &Path) -> Result<(), String> {
     verdict
 }
 
-fn start(qemu: &Path, kernel: &Path) -> Result<(), String> {
+fn start_kernel(qemu: &Path, kernel: &Path) -> Result<(), String> {
     let mut command = Command::new(qemu);
     command
         .args([
@@ -83,12 +85,12 @@ fn start(qemu: &Path, kernel: &Path) -> Result<(), String> {
     match process::capture(&mut command, b"", SAID, DEADLINE) {
         Ok(Some(captured)) if captured.text().contains("Kernel panic") => Ok(()),
         Ok(Some(captured)) => {
-            let said = captured.text();
-            let last = said
+            let text = captured.text();
+            let last = text
                 .lines()
                 .rev()
                 .find(|line| !line.trim().is_empty())
-                .unwrap_or("QEMU ended without a word");
+                .unwrap_or("no output");
             log::debug!("the test guest under KVM: {}", last.trim());
             Err("a test guest did not start".to_owned())
         }
@@ -100,7 +102,7 @@ fn start(qemu: &Path, kernel: &Path) -> Result<(), String> {
     }
 }
 
-/// One file a host start: `/proc` names each with a UUID of its own.
+/// The file that caches the verdict. Its name contains the id of the host's boot.
 fn verdict_file() -> Option<PathBuf> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let cache = std::env::var_os("XDG_CACHE_HOME")

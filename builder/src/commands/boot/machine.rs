@@ -1,14 +1,14 @@
-//! The machine that an image's artifacts make, and what both of its starts need of QEMU's syntax.
+//! The virtual machine that an image's artifacts describe.
 
 use std::path::PathBuf;
 
 use crate::commands::selection::Selection;
 use crate::error::{Context, Error, Result};
 
-/// What is started.
+/// A virtual machine and the image that it starts.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Shown as the window's and the process' name.
+    /// Name of QEMU's window and process.
     pub name: String,
     /// Kernel image.
     pub kernel: PathBuf,
@@ -16,29 +16,29 @@ pub struct Machine {
     pub initrd: PathBuf,
     /// Kernel command line.
     pub cmdline: String,
-    /// Raw disk; never written to.
+    /// Raw disk, which is never written to.
     pub disk: PathBuf,
-    /// The unified kernel image on the disk, where firmware can start it.
+    /// The unified kernel image on the disk, if firmware can start the disk.
     pub efi: Option<PathBuf>,
-    /// Names of credentials that the image's policy lets in; `*` stands for any characters.
+    /// Names of credentials that the image's policy accepts. `*` matches any characters.
     pub credentials: Vec<String>,
 }
 
 impl Machine {
-    /// The machine that an image's artifacts make: ID_VERSION.{vmlinuz,initrd,cmdline,raw}, and
-    /// .efi where firmware can start it.
+    /// The machine of an image's artifacts ID_VERSION.{vmlinuz,initrd,cmdline,raw}, and .efi if the
+    /// image has one.
     pub fn from_selection(selection: &Selection) -> Result<Machine> {
         let artifact = |suffix: &str| -> Result<PathBuf> {
             let path = selection.artifact(suffix).ok_or_else(|| {
                 let hint = match suffix {
-                    "raw" => "it was built with --format uki alone: build it again without that",
+                    "raw" => "it was built with --format uki only: build it again with another format",
                     _ => "it was built without a kernel: add one to its sources (for example the package linux-image-cloud-amd64)",
                 };
                 Error::new(format!("{}: this image has no {suffix} file, so it can't be started", selection.manifest_path().display())).hint(hint)
             })?;
-            let lost = || {
+            let missing = || {
                 Error::new(format!(
-                    "{}: the manifest names this file, but it is not there",
+                    "{}: the manifest lists this file, but it does not exist",
                     path.display()
                 ))
                 .hint("build the image again")
@@ -46,7 +46,7 @@ impl Machine {
             if path.is_file() {
                 Ok(path)
             } else {
-                Err(lost())
+                Err(missing())
             }
         };
         let kernel = artifact("vmlinuz")?;

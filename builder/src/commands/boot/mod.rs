@@ -1,10 +1,10 @@
-//! `adamant boot`: an image in QEMU, the way its servers start it.
+//! `adamant boot`: starts an image in QEMU, as a server starts it.
 //!
-//! The artifacts are never written to: changes go to a copy-on-write overlay that is gone when QEMU
-//! ends, or, with `--persist`, to a disk in the user's state folder. By default QEMU starts the
-//! kernel itself, which saves seconds and needs no boot loader; with [`Uefi`] firmware starts the
-//! disk, as on a server. QEMU ends with us, at its deadline, when the guest switches itself off or
-//! halts, or when it restarts itself again and again.
+//! The artifacts are never written to. Changes go to a temporary overlay or, with `--persist`, to a
+//! disk in the user's state folder. By default QEMU starts the kernel itself, which saves seconds
+//! and needs no boot loader. With [`Uefi`] the firmware starts the disk, as on a server. QEMU ends
+//! when this process ends, at the deadline, when the guest powers off or halts, or when it restarts
+//! too often in a row.
 
 mod disk;
 pub mod firmware;
@@ -36,45 +36,45 @@ use crate::commands::selection::Selection;
 use crate::error::{Error, Result};
 use crate::io::part::last_bytes;
 
-/// Restarts that an operator may ask for, and that a failing image gets to show that it fails each
-/// time.
+/// Restarts in a row that are allowed by default. An operator may restart a machine, and an image
+/// that fails must fail more than once.
 pub const REBOOTS: u32 = 3;
 
-/// How a machine is started.
+/// How to start a machine.
 #[derive(Debug, Clone)]
 pub struct BootOptions {
     /// Virtual processors.
     pub smp: u32,
-    /// Memory as QEMU takes it, for example `1G`.
+    /// Memory in QEMU's syntax, for example `1G`.
     pub memory: String,
-    /// Hardware virtualisation or not.
+    /// Whether to use hardware virtualisation.
     pub accel: Accel,
-    /// Where the serial console goes.
+    /// Destination of the serial console.
     pub console: Console,
-    /// After this long QEMU is ended; `None` waits for the guest.
+    /// Time after which QEMU is stopped; `None` waits for the guest.
     pub timeout: Option<Duration>,
-    /// How often the machine may restart itself in a row before it is ended.
+    /// Restarts in a row that are allowed.
     pub reboots: u32,
-    /// Words added to the kernel command line.
+    /// Arguments that are added to the kernel command line.
     pub append: String,
-    /// Whether changes are kept for the next start.
+    /// Whether changes persist until the next start.
     pub persist: bool,
     /// `NAME=VALUE` credentials for the guest's systemd (SMBIOS type 11).
     pub credentials: Vec<String>,
-    /// Ports of this host's loopback address that lead to ports of the guest.
+    /// Ports of this host's loopback address that are forwarded to the guest.
     pub ports: Vec<Port>,
-    /// Firmware starts the disk, instead of QEMU the kernel.
+    /// Lets firmware start the disk; `None` lets QEMU start the kernel.
     pub uefi: Option<Uefi>,
 }
 
-/// How firmware starts the disk.
+/// How the firmware starts the disk.
 #[derive(Debug, Clone, Default)]
 pub struct Uefi {
-    /// Whether firmware starts only what is signed.
+    /// Whether Secure Boot is on.
     pub secure_boot: bool,
-    /// The certificate that it trusts; `None` takes the one that the image is signed with.
+    /// The certificate that the firmware trusts; `None` uses the one that the image is signed with.
     pub certificate: Option<PathBuf>,
-    /// Whether there is a TPM 2.0 that the start is measured into.
+    /// Whether the machine has a TPM 2.0.
     pub tpm: bool,
 }
 
@@ -96,15 +96,15 @@ impl Default for BootOptions {
     }
 }
 
-/// Hardware virtualisation or not.
+/// Whether to use hardware virtualisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Accel {
-    /// KVM where a probe shows that it works, else TCG.
+    /// KVM if a probe shows that it works, otherwise TCG.
     #[default]
     Auto,
-    /// KVM, or fail.
+    /// KVM. Fails if it does not work.
     Kvm,
-    /// Emulation: works everywhere, some ten times slower.
+    /// Emulation, which works everywhere and is about ten times slower.
     Tcg,
 }
 
@@ -121,15 +121,15 @@ impl std::str::FromStr for Accel {
     }
 }
 
-/// Where the serial console goes.
+/// Destination of the serial console.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Console {
-    /// This terminal, both ways; Ctrl-a x ends QEMU.
+    /// This terminal, input and output. Ctrl-a x ends QEMU.
     #[default]
     Interactive,
-    /// Shown here; nothing is typed into it.
+    /// Standard output, without input.
     ReadOnly,
-    /// Into a file, as it comes.
+    /// A file.
     File(PathBuf),
 }
 
@@ -146,10 +146,10 @@ impl std::str::FromStr for Console {
     }
 }
 
-/// The most of the console that is looked at to see how a start ended, bytes.
+/// Bytes at the end of the console's log that are read to find out how a start ended.
 const CONSOLE: u64 = 256 << 10;
 
-/// Starts the selected image and waits for the machine's end. `say` gets sentences for people.
+/// Starts the selected image and waits until the machine ends. `say` prints a message.
 pub fn boot_image(
     selection: &Selection,
     options: &BootOptions,
@@ -177,7 +177,7 @@ pub fn boot_image(
         true => MachineDisk::persisted(Persisted::open(selection, say)?)?,
         false => MachineDisk::overlay(machine, scratch.path())?,
     };
-    let kvm = choose(&qemu, machine, options.accel, say)?;
+    let kvm = choose_kvm(&qemu, machine, options.accel, say)?;
     let firmware = options
         .uefi
         .as_ref()
@@ -193,7 +193,7 @@ pub fn boot_image(
         firmware.as_ref(),
         kvm,
     )?;
-    // It ends after QEMU, when it goes out of use.
+    // The TPM ends after QEMU, when this value is dropped.
     let _tpm = match &options.uefi {
         Some(uefi) if uefi.tpm => Some(Tpm::attach(
             &mut command,
@@ -201,7 +201,7 @@ pub fn boot_image(
         )?),
         _ => None,
     };
-    let said = || {
+    let console_text = || {
         last_bytes(&console, CONSOLE)
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
@@ -213,10 +213,10 @@ pub fn boot_image(
     let run = qemu::supervise(
         &mut command,
         limits,
-        &mut || outcome::is_halted(&said()),
+        &mut || outcome::is_halted(&console_text()),
         say,
     )?;
-    let reached = outcome::reached(&disk.new_records()?, run.starts, &said());
+    let reached = outcome::reached(&disk.new_records()?, run.starts, &console_text());
     Ok(outcome::outcome(
         run.ended,
         &Evidence {
@@ -227,30 +227,36 @@ pub fn boot_image(
     ))
 }
 
-/// Whether a kernel command line sends the console to the first serial port, the only one that is
-/// shown.
+/// Whether a kernel command line sends the console to the first serial port. No other port is
+/// connected.
 fn has_serial_console(cmdline: &str) -> bool {
     let ports = [
         "console=ttyS0",
         "console=uart,io,0x3f8",
         "console=uart8250,io,0x3f8",
     ];
-    cmdline.split_whitespace().any(|word| {
+    cmdline.split_whitespace().any(|argument| {
         ports.iter().any(|port| {
-            word.strip_prefix(port)
+            argument
+                .strip_prefix(port)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(','))
         })
     })
 }
 
-fn choose(qemu: &Path, machine: &Machine, accel: Accel, say: &mut dyn FnMut(&str)) -> Result<bool> {
+fn choose_kvm(
+    qemu: &Path,
+    machine: &Machine,
+    accel: Accel,
+    say: &mut dyn FnMut(&str),
+) -> Result<bool> {
     match accel {
         Accel::Tcg => Ok(false),
         Accel::Kvm | Accel::Auto => match kvm::probe(qemu, &machine.kernel) {
             Ok(()) => Ok(true),
             Err(why) if accel == Accel::Kvm => {
                 Err(Error::new(format!("KVM does not work here: {why}"))
-                    .hint("--accel tcg works everywhere, some ten times slower"))
+                    .hint("use --accel tcg, which works everywhere and is about ten times slower"))
             }
             Err(why) => {
                 say(&format!(
@@ -267,7 +273,7 @@ mod tests {
     use super::has_serial_console;
 
     #[test]
-    fn only_the_first_serial_port_is_a_console_that_is_shown() {
+    fn only_the_first_serial_port_counts_as_a_console() {
         for shown in [
             "console=ttyS0",
             "ro console=tty0 console=ttyS0,115200n8 quiet",

@@ -1,9 +1,8 @@
-//! QEMU's monitor (the QEMU Machine Protocol): what it tells of a machine that restarts itself or
-//! is switched off.
+//! QEMU's monitor (QEMU Machine Protocol): reports when the machine restarts or powers off.
 //!
-//! A server whose operator restarts it shall restart, and one that fails and restarts for that
-//! reason, for ever, shall come to an end. From outside both look alike, so restarts are counted; a
-//! machine that ran for a while in between starts the count anew.
+//! A machine may restart when its operator asks for it, but a machine that fails and restarts
+//! forever must be stopped. From outside both look the same, so restarts are counted. The count
+//! starts again after the machine ran for a while.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsFd;
@@ -17,37 +16,37 @@ use serde::Deserialize;
 use crate::error::{Context, Result};
 use crate::io::process;
 
-/// A machine that ran this long did not fail to start.
+/// A machine that ran for this long has started successfully.
 const STEADY: Duration = Duration::from_secs(600);
-/// One restart is several resets: a kernel tries more ways than one, and SeaBIOS resets once more
-/// when it finds that it ran before. They come within 50 ms of each other; a machine needs longer
-/// than this to come far enough to restart.
+/// Resets within this time count as one restart. A kernel tries several ways to reset the machine,
+/// and SeaBIOS resets it once more. These resets come within 50 ms of each other; no machine starts
+/// and restarts within this time.
 const SAME: Duration = Duration::from_secs(2);
-/// The longest line that is listened to, bytes: events have some 200.
+/// Longest line that is read, bytes. Events have about 200.
 const LINE: u64 = 64 << 10;
 
-/// A machine restarted.
+/// Cause of a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// It did so itself.
+    /// The guest.
     ByGuest,
-    /// Its watchdog was not fed.
+    /// The watchdog, because the guest did not reset its timer in time.
     ByWatchdog,
 }
 
-/// What the monitor tells.
+/// An event that the monitor reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MonitorEvent {
     /// The machine restarted.
     Restart(Restart),
-    /// The machine was switched off: by itself, or by a person or a signal.
+    /// The machine powered off.
     Off {
-        /// Whether it did so itself.
+        /// Whether the guest did it; otherwise a person or a signal.
         by_guest: bool,
     },
 }
 
-/// The two ends of the line to QEMU.
+/// The two ends of the connection to QEMU.
 #[derive(Debug)]
 pub struct Monitor {
     ours: UnixStream,
@@ -55,9 +54,9 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Gives QEMU its end with its command line.
+    /// Adds QEMU's end of the connection to its command line.
     pub fn attach(command: &mut Command) -> Result<Monitor> {
-        let (ours, theirs) = UnixStream::pair().context(|| "a line to QEMU's monitor")?;
+        let (ours, theirs) = UnixStream::pair().context(|| "connecting to QEMU's monitor")?;
         let end = process::inherit(command, theirs.as_fd());
         command
             .arg("-chardev")
@@ -66,13 +65,13 @@ impl Monitor {
         Ok(Monitor { ours, theirs })
     }
 
-    /// Once QEMU runs: every event, as it comes. The line ends with QEMU.
+    /// Receives events. Call this when QEMU runs; the connection ends with QEMU.
     pub fn listen(self) -> Receiver<MonitorEvent> {
-        let (tell, events) = channel();
+        let (sender, events) = channel();
         let Monitor { ours, theirs } = self;
         drop(theirs);
         std::thread::spawn(move || {
-            // QEMU tells nothing before it was asked for its capabilities.
+            // QEMU sends no events before this command.
             let _ = (&ours).write_all(b"{\"execute\":\"qmp_capabilities\"}\n");
             let mut watchdog = false;
             let mut lines = BufReader::new(ours);
@@ -84,7 +83,7 @@ impl Monitor {
                     Ok(_) => {}
                 }
                 if let Some(event) = event(&line, &mut watchdog)
-                    && tell.send(event).is_err()
+                    && sender.send(event).is_err()
                 {
                     return;
                 }
@@ -94,7 +93,8 @@ impl Monitor {
     }
 }
 
-/// What one line of the monitor says. A watchdog announces itself before it resets the machine.
+/// Parses a line of the monitor. The event of a watchdog comes before the reset that it causes, so
+/// `watchdog` remembers it.
 fn event(line: &[u8], watchdog: &mut bool) -> Option<MonitorEvent> {
     #[derive(Deserialize)]
     struct Line {
@@ -114,7 +114,7 @@ fn event(line: &[u8], watchdog: &mut bool) -> Option<MonitorEvent> {
             *watchdog = line.data.action == "reset";
             None
         }
-        // A person at QEMU's own console can restart it too: that one knows what happens.
+        // A reset from QEMU's own console does not count, because a person asked for it.
         "RESET" => match (std::mem::take(watchdog), line.data.guest) {
             (true, _) => Some(MonitorEvent::Restart(Restart::ByWatchdog)),
             (false, true) => Some(MonitorEvent::Restart(Restart::ByGuest)),
@@ -136,7 +136,7 @@ pub struct RestartCount {
 }
 
 impl RestartCount {
-    /// So many are allowed, from now on.
+    /// A new count that allows this many restarts in a row.
     pub fn new(allowed: u32, now: Instant) -> RestartCount {
         RestartCount {
             allowed,
@@ -145,8 +145,8 @@ impl RestartCount {
         }
     }
 
-    /// One more, and how many there are now; `Err` with their number where that is too many,
-    /// `Ok(None)` where it belongs to the last one.
+    /// Counts a reset. Returns the number of restarts, `None` if the reset belongs to the last
+    /// restart, or `Err` with the number if it is too large.
     pub fn restarted(&mut self, now: Instant) -> Result<Option<u32>, u32> {
         let ran = now.duration_since(self.since);
         if ran < SAME && self.restarts > 0 {
@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn restarts_are_told_from_everything_else_that_the_monitor_says() {
+    fn recognizes_restarts_among_all_events() {
         let mut watchdog = false;
         let mut of = |line: &str| event(line.as_bytes(), &mut watchdog);
         for other in [
@@ -213,7 +213,7 @@ mod tests {
         let start = Instant::now();
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
         let mut count = RestartCount::new(2, start);
-        // Resets that belong together are one restart.
+        // Resets that follow each other closely are one restart.
         assert_eq!(
             [
                 count.restarted(at(20_000)),
@@ -229,7 +229,7 @@ mod tests {
             [Ok(Some(2)), Err(3)]
         );
         assert_eq!(RestartCount::new(0, start).restarted(at(1)), Err(1));
-        // One that restarts as fast as can be comes to an end too.
+        // A machine that restarts very fast is stopped too.
         let mut count = RestartCount::new(2, start);
         assert!((0..100).any(|n| count.restarted(at(n * 500)).is_err()));
     }

@@ -1,17 +1,16 @@
-//! How the machine ended: what the exit code of `adamant boot` says.
+//! How a run ended, and the exit code of `adamant boot` for it.
 //!
-//! The agent's own records in the black box decide. Each start has an id of its own there, and its
-//! record of the handover precedes anything that the image's init could write, so that init can't
-//! pass for the agent's refusal. An image without a black box has only the console: the agent's
-//! line counts where nothing before it says that init was started, and where only the kernel says
-//! something after it.
+//! The agent's records in the black box decide. Each start has its own id in them. The agent
+//! records the handover before init starts, so init can't forge a refusal of the agent. An image
+//! without a black box has only the console. There, the agent's line counts as a refusal if no
+//! handover comes before it, and only lines of the kernel come after it.
 
 use adamant_contract::blackbox::{Event, Record};
 
 use super::qemu::Ended;
 use crate::error::Error;
 
-/// The agent's stages, as its failures name them.
+/// Names of the agent's stages in its failures.
 const STAGES: [&str; 13] = [
     "agent",
     "early",
@@ -27,29 +26,29 @@ const STAGES: [&str; 13] = [
     "seal",
     "handover",
 ];
-/// How the agent's line on the console starts.
+/// Prefix of the agent's lines on the console.
 const AGENT: &str = "adamant: ";
-/// The agent's line in the kernel's log just before the handover, unless the kernel command line
-/// has `quiet`.
+/// Prefix of the line that the agent logs before the handover, unless the kernel command line has
+/// `quiet`.
 const HANDED_OVER: &str = "adamant: verified: ";
-/// How the kernel ends a machine: all that follows belongs to another start.
+/// Prefix of the line that the kernel logs last. Lines after it belong to another start.
 const KERNEL_ENDS: &str = "reboot: ";
-/// The kernel's last line of a machine that was halted and stays on.
+/// The kernel's last line when the machine is halted but stays on.
 pub const HALTED: &str = "reboot: System halted";
 
-/// How a run ended that adamant and QEMU did their part in.
+/// Result of a run in which adamant and QEMU did not fail.
 #[derive(Debug)]
 pub enum BootOutcome {
-    /// Init was reached, and the machine ended in order.
+    /// Init was started, and the machine powered off normally.
     InOrder,
     /// The agent refused the image.
     Refused(Error),
-    /// The machine failed in another way.
+    /// The machine failed for another reason.
     Failed(Error),
 }
 
 impl BootOutcome {
-    /// The exit code that stands for it; 1 and 2 are those of every command.
+    /// The exit code. 1 and 2 have the same meaning for every command.
     pub fn exit_code(&self) -> u8 {
         match self {
             BootOutcome::InOrder => 0,
@@ -58,7 +57,7 @@ impl BootOutcome {
         }
     }
 
-    /// What there is to be said about it.
+    /// The error that describes it, if it is one.
     pub fn error(&self) -> Option<&Error> {
         match self {
             BootOutcome::InOrder => None,
@@ -67,34 +66,34 @@ impl BootOutcome {
     }
 }
 
-/// How far the last start came.
+/// Progress of the last start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reached {
-    /// There is no record of it.
+    /// There is no record of the start.
     Nothing,
-    /// The agent was in this stage.
+    /// The agent reached this stage.
     Stage(String),
-    /// The agent refused the image, with this line.
+    /// The agent refused the image and logged this line.
     Refusal(String),
     /// The image's init was started.
     Init,
-    /// The machine failed after init was started, for this reason.
+    /// The machine failed after init was started; the reason.
     FailureAfterInit(String),
 }
 
-/// What is known of the last start.
+/// Evidence about the last start.
 #[derive(Debug)]
 pub struct Evidence {
-    /// How far it came.
+    /// How far it progressed.
     pub reached: Reached,
     /// Whether the disk has a black box.
     pub black_box: bool,
-    /// Whether the kernel's console is the serial port.
+    /// Whether the kernel's console is the first serial port.
     pub serial_console: bool,
 }
 
-/// How far the last of `starts` starts came, by the records that they added to the black box,
-/// oldest first, and by the console.
+/// Progress of the last of `starts` starts, by the records that they added to the black box (oldest
+/// first), and by the console.
 pub fn reached(records: &[Record], starts: usize, console: &str) -> Reached {
     let mut boots: Vec<&str> = Vec::new();
     for record in records {
@@ -102,7 +101,7 @@ pub fn reached(records: &[Record], starts: usize, console: &str) -> Reached {
             boots.push(&record.boot);
         }
     }
-    // A start that failed before its disk was found may have no record.
+    // A start that failed before it found its disk has no record.
     let from_console = || refusal(console).map(Reached::Refusal);
     let Some(last) = boots.last().filter(|_| boots.len() >= starts) else {
         return from_console().unwrap_or(Reached::Nothing);
@@ -123,7 +122,7 @@ pub fn reached(records: &[Record], starts: usize, console: &str) -> Reached {
     }
 }
 
-/// The agent's line, where it is how the console's last start ended.
+/// The agent's line that refuses the image, if the last start on the console ended with it.
 fn refusal(console: &str) -> Option<String> {
     let lines: Vec<&str> = console
         .lines()
@@ -132,7 +131,7 @@ fn refusal(console: &str) -> Option<String> {
         .collect();
     let at = lines
         .iter()
-        .rposition(|line| is_agents(without_time(line)))?;
+        .rposition(|line| is_agent_line(without_time(line)))?;
     let only_kernel = lines[at + 1..]
         .iter()
         .take_while(|line| !without_time(line).starts_with(KERNEL_ENDS))
@@ -147,13 +146,13 @@ fn refusal(console: &str) -> Option<String> {
     (only_kernel && !handed_over).then(|| without_time(lines[at]).to_owned())
 }
 
-fn is_agents(line: &str) -> bool {
+fn is_agent_line(line: &str) -> bool {
     line.strip_prefix(AGENT)
         .and_then(|rest| rest.split_once(": "))
         .is_some_and(|(stage, _)| STAGES.contains(&stage))
 }
 
-/// A line of the kernel's log without its time, `[    1.234567] `.
+/// Removes the kernel's time stamp, `[    1.234567] `, from a line.
 fn without_time(line: &str) -> &str {
     line.strip_prefix('[')
         .and_then(|rest| rest.split_once("] "))
@@ -161,7 +160,7 @@ fn without_time(line: &str) -> &str {
         .map_or(line, |(_, text)| text)
 }
 
-/// Whether the machine was halted: the kernel's word for it is the last on the console.
+/// Whether the machine was halted: the kernel says so in the last line of the console.
 pub fn is_halted(console: &str) -> bool {
     console
         .trim_end()
@@ -177,7 +176,7 @@ fn restarted(times: u32) -> String {
     }
 }
 
-/// What a run comes to.
+/// Combines how a run ended and how far it progressed.
 pub fn outcome(ended: Ended, evidence: &Evidence) -> BootOutcome {
     let stage = match &evidence.reached {
         Reached::Refusal(line) => {
@@ -201,22 +200,22 @@ pub fn outcome(ended: Ended, evidence: &Evidence) -> BootOutcome {
     let failed = |message: String, hint: &str| BootOutcome::Failed(Error::new(message).hint(hint));
     match ended {
         Ended::AtDeadline(seconds) => {
-            failed(format!("the machine was still running after {seconds} s{stage} and was ended"), "give it longer with --timeout, or look at its console")
+            failed(format!("the machine was still running after {seconds} s{stage} and was ended"), "raise --timeout, or look at its console")
         }
         Ended::Restarting(number) => {
-            failed(format!("{}{stage}", restarted(number)), "its console says why, if it failed to start; --reboots N lets it restart N times in a row")
+            failed(format!("{}{stage}", restarted(number)), "its console shows why, if it failed to start; --reboots N allows N restarts in a row")
         }
         Ended::ByItself | Ended::ByPerson => match evidence.reached {
             Reached::Init => BootOutcome::InOrder,
-            Reached::Stage(_) => failed(format!("the machine ended before init was started{stage}"), "its console may say why"),
+            Reached::Stage(_) => failed(format!("the machine ended before init was started{stage}"), "its console may show why"),
             _ if evidence.black_box => {
-                failed("the machine ended before the agent was started".to_owned(), "its console may say why: look at the boot loader's and the kernel's lines")
+                failed("the machine ended before the agent was started".to_owned(), "its console may show why: look at the lines of the boot loader and the kernel")
             }
             // Without a black box, the agent's line would be on the serial console.
             _ if evidence.serial_console => BootOutcome::InOrder,
             _ => failed(
-                "nobody can tell whether init was reached: the image has neither a black box nor a serial console".to_owned(),
-                "add console=ttyS0 to kernel.cmdline, or leave out `black_box = false` in [disk]",
+                "it is unknown whether init was started: the image has neither a black box nor a serial console".to_owned(),
+                "add console=ttyS0 to kernel.cmdline, or remove `black_box = false` from [disk]",
             ),
         },
     }
@@ -237,10 +236,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_start_counts_and_not_what_it_found_out_about_earlier_ones() {
+    fn only_records_of_the_last_start_count() {
         let refused = record("a", Event::Failed, "verify", "adamant: verify: x");
         let stage = record("b", Event::Stage, "history", "");
-        let found_out = record("a", Event::Failed, "seal", "Kernel panic");
+        let late = record("a", Event::Failed, "seal", "Kernel panic");
         let running = record("b", Event::Running, "handover", "");
         assert_eq!(
             reached(std::slice::from_ref(&refused), 1, ""),
@@ -251,14 +250,14 @@ mod tests {
             Reached::Stage("history".to_owned())
         );
         assert_eq!(
-            reached(&[refused.clone(), stage.clone(), found_out.clone()], 2, ""),
+            reached(&[refused.clone(), stage.clone(), late.clone()], 2, ""),
             Reached::Stage("history".to_owned())
         );
         assert_eq!(
-            reached(&[refused.clone(), stage.clone(), found_out, running], 2, ""),
+            reached(&[refused.clone(), stage.clone(), late, running], 2, ""),
             Reached::Init
         );
-        // The second start left no record: the first one's end says nothing about it.
+        // The second start left no record. The end of the first says nothing about the second.
         assert_eq!(reached(&[refused], 2, ""), Reached::Nothing);
         assert_eq!(reached(&[], 1, ""), Reached::Nothing);
     }
@@ -298,7 +297,7 @@ mod tests {
             ),
             Reached::Init
         );
-        // What is on the console does not matter where the black box says that init was started.
+        // The console is ignored if the black box records that init was started.
         assert_eq!(
             reached(&[running], 1, "adamant: verify: forged: x\n"),
             Reached::Init
@@ -306,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn on_the_console_the_agents_line_counts_only_as_the_end_of_a_start_without_a_handover() {
+    fn on_the_console_only_a_last_line_without_a_handover_is_a_refusal() {
         let line = "adamant: locate: roothash=: not on the kernel command line: add it";
         for console in [
             format!("{line}\r\n"),
@@ -334,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn every_way_to_end_has_one_outcome() {
+    fn every_end_of_a_run_has_one_exit_code() {
         let code = |ended: Ended, reached: Reached, black_box: bool, serial_console: bool| {
             outcome(
                 ended,
@@ -384,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_halted_machine_is_one_whose_kernel_said_so_last() {
+    fn recognizes_a_halted_machine_by_the_kernels_last_line() {
         assert!(is_halted("x\r\n[   12.345678] reboot: System halted\r\n"));
         assert!(
             !is_halted("reboot: System halted\n")

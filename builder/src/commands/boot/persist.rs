@@ -1,9 +1,9 @@
-//! Persisted machines: `adamant boot --persist` keeps disk, firmware variables and TPM state of
-//! each image id in a folder of the user's, never in OUT.
+//! Persisted machines: `adamant boot --persist` stores the disk, the firmware variables and the TPM
+//! state of each image id in the user's state folder, never in OUT.
 //!
-//! Promises: no build and no other run changes them; one run at a time uses them; a new version is
-//! written into a copy of the disk that takes the old one's place by one rename, so that a power
-//! cut leaves a disk that starts.
+//! Builds and other runs do not change them, and only one run uses them at a time. A new version is
+//! written into a copy of the disk, which then replaces the old disk by a rename. After a power cut
+//! the disk still starts.
 
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -15,14 +15,14 @@ use super::update;
 use crate::commands::selection::Selection;
 use crate::error::{Context, Error, Result};
 
-/// The persisted machine of an image id, locked for this run.
+/// A persisted machine, locked for this run.
 #[derive(Debug)]
 pub struct Persisted {
     folder: PathBuf,
     _lock: Flock<File>,
 }
 
-/// Where the machine of an image id is: $XDG_STATE_HOME/adamant/ID, by default
+/// Folder of the machine of an image id: $XDG_STATE_HOME/adamant/ID, by default
 /// ~/.local/state/adamant/ID.
 pub fn folder(id: &str) -> Result<PathBuf> {
     let absolute = |name: &str| {
@@ -30,7 +30,7 @@ pub fn folder(id: &str) -> Result<PathBuf> {
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    // A relative path there is to be ignored (XDG Base Directory Specification).
+    // The XDG Base Directory Specification says to ignore a relative path.
     let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
     let state = state.ok_or_else(|| {
         Error::new("--persist: neither XDG_STATE_HOME nor HOME names a folder for the machine")
@@ -40,8 +40,8 @@ pub fn folder(id: &str) -> Result<PathBuf> {
 }
 
 impl Persisted {
-    /// Opens the machine of this image's id, brings its disk to this image's version, and makes it
-    /// where there is none.
+    /// Opens the machine of the image's id, and writes this version of the image into its disk.
+    /// Creates the machine if it does not exist.
     pub fn open(selection: &Selection, say: &mut dyn FnMut(&str)) -> Result<Persisted> {
         let folder = folder(&selection.manifest.image.id)?;
         let persisted = Persisted {
@@ -49,7 +49,7 @@ impl Persisted {
             folder,
         };
         let (disk, new) = (persisted.disk(), persisted.folder.join("disk.raw.new"));
-        // What a run that was killed left.
+        // A killed run may have left it.
         remove_file(&new)?;
         if !disk.exists() {
             let image = selection.artifact("raw").ok_or_else(|| {
@@ -75,7 +75,7 @@ impl Persisted {
         Ok(persisted)
     }
 
-    /// Its disk, raw.
+    /// Path of the raw disk.
     pub fn disk(&self) -> PathBuf {
         self.folder.join("disk.raw")
     }
@@ -92,10 +92,10 @@ impl Persisted {
     }
 }
 
-/// Whoever asked for `--reset`: asked whether a folder with so many bytes is to be deleted.
+/// Asks the user whether to delete a folder that occupies this number of bytes.
 pub type Confirm<'a> = &'a mut dyn FnMut(&Path, u64) -> Result<bool>;
 
-/// Deletes the machine of this id, where there is one and `confirm` allows it.
+/// Deletes the machine of an image id if it exists and `confirm` agrees.
 pub fn reset(id: &str, confirm: Confirm, say: &mut dyn FnMut(&str)) -> Result<()> {
     let folder = folder(id)?;
     if !folder.join("disk.raw").exists() {
@@ -115,7 +115,7 @@ pub fn reset(id: &str, confirm: Confirm, say: &mut dyn FnMut(&str)) -> Result<()
 }
 
 fn lock(folder: &Path) -> Result<Flock<File>> {
-    // Volumes may hold secrets.
+    // Volumes may contain secrets.
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -139,7 +139,7 @@ fn lock(folder: &Path) -> Result<Flock<File>> {
     })
 }
 
-/// What the folder's files take on the disk.
+/// Bytes that the folder's files occupy on the disk.
 fn bytes_used(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries

@@ -1,4 +1,4 @@
-//! Ports of this host that lead into the machine.
+//! Ports of this host that are forwarded to the machine.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -7,12 +7,12 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// A TCP port of 127.0.0.1 and the port of the guest that it leads to.
+/// A TCP port of 127.0.0.1 and the guest's port to which it is forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port {
-    /// The host's.
+    /// Port of the host.
     pub host: u16,
-    /// The guest's.
+    /// Port of the guest.
     pub guest: u16,
 }
 
@@ -34,7 +34,7 @@ impl FromStr for Port {
     }
 }
 
-/// An error for the first port that QEMU could not listen on.
+/// Fails for the first port on which QEMU could not listen.
 pub fn check_free(ports: &[Port]) -> Result<()> {
     let mut given = BTreeSet::new();
     for port in ports {
@@ -45,7 +45,7 @@ pub fn check_free(ports: &[Port]) -> Result<()> {
             ))
             .hint("choose another HOST port for one of them"));
         }
-        // The listener is closed at once: QEMU opens its own.
+        // The listener is closed immediately. QEMU opens its own.
         if let Err(error) = TcpListener::bind((Ipv4Addr::LOCALHOST, port.host)) {
             let flag = format!("--port {}:{}", port.host, port.guest);
             return Err(match error.kind() {
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_pairs_of_port_numbers_alone() {
+    fn accepts_only_pairs_of_port_numbers() {
         assert_eq!(
             "2222:22".parse(),
             Ok(Port {
@@ -109,7 +109,7 @@ mod tests {
             "{error}"
         );
         drop(taken);
-        // A program that another test starts at this moment has the listener until its exec.
+        // A process that another test is starting holds the listener until its exec.
         let freed = (0..50).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(20));
             check_free(&[Port { host, guest: 22 }]).is_ok()

@@ -1,4 +1,4 @@
-//! QEMU as a child: found, given its command line, watched, and ended by its own pid.
+//! Runs QEMU as a child process: its command line, its supervision and its end.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,42 +16,42 @@ use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
 use crate::io::process::{self, POLL};
 
-/// The SMBIOS string that systemd's stub adds to the kernel command line (systemd-stub(7), since
-/// 254).
+/// Prefix of the SMBIOS string that systemd-stub appends to the kernel command line
+/// (systemd-stub(7), since version 254).
 const CMDLINE_EXTRA: &str = "io.systemd.stub.kernel-cmdline-extra=";
 
 /// How the machine ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// It switched itself off, or its kernel halted it.
+    /// The guest powered off or halted.
     ByItself,
-    /// The person at the console, or a signal, ended it.
+    /// The person at the console, or a signal, stopped QEMU.
     ByPerson,
-    /// The deadline passed, after so many seconds.
+    /// The deadline passed after this number of seconds.
     AtDeadline(u64),
-    /// It restarted itself so many times in a row, more often than it may.
+    /// The guest restarted more often in a row than allowed: the number of restarts.
     Restarting(u32),
 }
 
-/// A run from its start to its end.
+/// A finished run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MachineRun {
     /// How it ended.
     pub ended: Ended,
-    /// How often the machine started.
+    /// Number of starts.
     pub starts: usize,
 }
 
-/// How long and how often a machine may run.
+/// Limits of a run.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// `None`: as long as it likes.
+    /// Longest run; `None` for no limit.
     pub timeout: Option<Duration>,
-    /// Restarts in a row.
+    /// Allowed restarts in a row.
     pub reboots: u32,
 }
 
-/// How QEMU gets its disk.
+/// The disk, as QEMU's arguments need it.
 #[derive(Debug, Clone, Copy)]
 pub struct Drive<'a> {
     /// The file.
@@ -60,18 +60,19 @@ pub struct Drive<'a> {
     pub format: &'a str,
 }
 
-/// The QEMU for x86-64 in PATH.
+/// Finds QEMU for x86-64 in PATH.
 pub fn find_qemu() -> Result<PathBuf> {
     prerequisite::find("qemu-system-x86_64")
 }
 
-/// Emulation. What is written to memory that held translated code is slow until the code is
-/// forgotten, and after a restart all memory is such: with QEMU's usual gigabyte of translations a
-/// second start takes ten times as long as the first. The size is MiB.
+/// The accelerator for emulation, with a cache of 128 MiB for translated code. Writes to memory
+/// that has translated code are slow until the cache drops that code, and after a restart this is
+/// true for all memory. With QEMU's default cache of 1 GiB a second start takes ten times as long
+/// as the first.
 const TCG: &str = "tcg,tb-size=128";
 
-/// QEMU's command line for this machine, started by firmware or, without, by QEMU. All that the
-/// machine's console says also goes into `console`.
+/// QEMU's command line for a machine. Firmware starts the disk; without firmware, QEMU starts the
+/// kernel. The output of the machine's console is also written to the file `console`.
 pub fn qemu_command(
     qemu: &Path,
     machine: &Machine,
@@ -86,15 +87,15 @@ pub fn qemu_command(
     command
         .args(["-nodefaults", "-no-user-config", "-name"])
         .arg(escape_commas(&machine.name));
-    // Without the controller that is on every such board and that nothing hangs on: to look for
-    // disks there takes half a second.
+    // Without the board's SATA controller, because the kernel's search for disks on it takes half a
+    // second.
     command.args([
         "-machine",
         "q35,sata=off",
         "-accel",
         if kvm { "kvm" } else { TCG },
     ]);
-    // `max` has SHA-NI and the like under both; TCG with several threads where the host can.
+    // Both CPU models have SHA-NI and similar extensions.
     command.args(["-cpu", if kvm { "host" } else { "max" }]);
     command.args(["-smp", &options.smp.to_string(), "-m", &options.memory]);
     match firmware {
@@ -123,8 +124,7 @@ pub fn qemu_command(
         drive.format,
         escape_commas(&drive.file.display().to_string())
     ));
-    // A kernel that QEMU starts itself is first in the order of what is started, and nothing else
-    // may be.
+    // A kernel that QEMU loads has boot index 0, and no other device may have it.
     let disk = if firmware.is_some() {
         "virtio-blk-pci,drive=disk,bootindex=0"
     } else {
@@ -163,7 +163,7 @@ pub fn qemu_command(
         ));
     }
     let (end, stdin) = match &options.console {
-        // Ctrl-c goes to the guest, as on a real console; Ctrl-a x ends QEMU.
+        // Ctrl-c goes to the guest; Ctrl-a x ends QEMU.
         Console::Interactive => ("stdio,mux=on,signal=off".to_owned(), Stdio::inherit()),
         Console::ReadOnly => ("stdio".to_owned(), Stdio::null()),
         Console::File(file) => (
@@ -183,8 +183,8 @@ pub fn qemu_command(
     Ok(command)
 }
 
-/// Runs it to its end, to the deadline, or to one restart more than it may have. `halted` is asked
-/// now and then whether its kernel has halted it.
+/// Runs QEMU until it ends, the deadline passes, or the machine has restarted too often. `halted`
+/// returns whether the guest has halted, and is called every [`HALTED_EVERY`].
 pub fn supervise(
     command: &mut Command,
     limits: Limits,
@@ -194,24 +194,26 @@ pub fn supervise(
     let monitor = Monitor::attach(command)?;
     let _terminal = Terminal::remember();
     let mut child = process::spawn(command.stderr(Stdio::piped())).context(|| "starting QEMU")?;
-    let said = child
+    let stderr = child
         .stderr
         .take()
-        .map(|stderr| std::thread::spawn(move || process::bounded(stderr, SAID)));
+        .map(|stderr| std::thread::spawn(move || process::bounded(stderr, STDERR_LIMIT)));
     let events = monitor.listen();
     let mut count = RestartCount::new(limits.reboots, Instant::now());
     let (mut starts, mut by_person) = (1, false);
     let deadline = limits.timeout.map(|timeout| Instant::now() + timeout);
-    let mut look_at = Instant::now() + HALTED_EVERY;
+    let mut next_check = Instant::now() + HALTED_EVERY;
     let ended = loop {
         if let Some(status) = child.try_wait().context(|| "waiting for QEMU")? {
-            let said = said.and_then(|said| said.join().ok()).unwrap_or_default();
-            let said = String::from_utf8_lossy(&said);
+            let stderr = stderr
+                .and_then(|thread| thread.join().ok())
+                .unwrap_or_default();
+            let stderr = String::from_utf8_lossy(&stderr);
             if !status.success() {
-                return Err(failure(&said, &status.to_string()));
+                return Err(failure(&stderr, &status.to_string()));
             }
-            said.lines().for_each(|line| log::debug!("{line}"));
-            // The monitor's last words may come after QEMU's end.
+            stderr.lines().for_each(|line| log::debug!("{line}"));
+            // The monitor's last events may arrive after QEMU's end.
             let off = |event: MonitorEvent| matches!(event, MonitorEvent::Off { by_guest: false });
             by_person |= events.iter().any(off);
             break if by_person {
@@ -224,13 +226,13 @@ pub fn supervise(
             end(&mut child)?;
             break Ended::AtDeadline(limits.timeout.unwrap_or_default().as_secs());
         }
-        if Instant::now() >= look_at {
+        if Instant::now() >= next_check {
             if halted() {
-                say("the machine was halted, and is switched off");
+                say("the machine was halted; stopping QEMU");
                 end(&mut child)?;
                 break Ended::ByItself;
             }
-            look_at = Instant::now() + HALTED_EVERY;
+            next_check = Instant::now() + HALTED_EVERY;
         }
         let restart = match events.recv_timeout(POLL) {
             Ok(MonitorEvent::Restart(restart)) => restart,
@@ -238,14 +240,14 @@ pub fn supervise(
                 by_person |= !by_guest;
                 continue;
             }
-            // Where there is no monitor (any more), receiving does not wait.
+            // Without a connection to the monitor, receiving returns immediately.
             Err(_) => {
                 std::thread::sleep(POLL);
                 continue;
             }
         };
         let why = if restart == Restart::ByWatchdog {
-            "since its watchdog was not fed"
+            "because its watchdog expired"
         } else {
             "by itself"
         };
@@ -267,17 +269,17 @@ pub fn supervise(
     Ok(MachineRun { ended, starts })
 }
 
-/// How often the console is looked at for a machine that was halted.
+/// Interval of checks whether the guest has halted.
 const HALTED_EVERY: Duration = Duration::from_secs(2);
-/// The most of QEMU's own messages that are kept, bytes.
-const SAID: u64 = 64 << 10;
-/// How long QEMU may take to write what it holds in memory and to give the terminal back.
+/// Most bytes of QEMU's messages that are kept.
+const STDERR_LIMIT: u64 = 64 << 10;
+/// Time for QEMU to write its buffers and to restore the terminal.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Ends QEMU: by a signal that it answers in order, or by one that it can't.
+/// Stops QEMU with SIGTERM, and after [`GOODBYE`] with SIGKILL.
 fn end(child: &mut Child) -> Result<()> {
     if let Ok(pid) = i32::try_from(child.id()) {
-        // It is not waited for yet, so the number is its own.
+        // The child has not been waited for, so no other process has this number.
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
     }
     process::wait(child, GOODBYE)
@@ -285,9 +287,9 @@ fn end(child: &mut Child) -> Result<()> {
         .context(|| "ending QEMU")
 }
 
-/// Why QEMU did not run, in words of ours where the reason is known.
-fn failure(said: &str, status: &str) -> Error {
-    let lines: Vec<&str> = said
+/// The error for QEMU's messages and exit status, with a remedy for known causes.
+fn failure(stderr: &str, status: &str) -> Error {
+    let lines: Vec<&str> = stderr
         .lines()
         .map(|line| {
             line.strip_prefix("qemu-system-x86_64: ")
@@ -298,12 +300,12 @@ fn failure(said: &str, status: &str) -> Error {
         .collect();
     let has = |text: &str| lines.iter().any(|line| line.contains(text));
     if has("Failed to get") && has("lock") {
-        let file = said
+        let file = stderr
             .split_once("process using the image [")
             .and_then(|(_, rest)| rest.split_once(']'))
             .map_or("the machine's disk", |(file, _)| file);
         return Error::new(format!("{file}: another machine uses this disk"))
-            .hint("end the other machine first");
+            .hint("stop the other machine first");
     }
     if let Some(line) = lines
         .iter()
@@ -315,22 +317,23 @@ fn failure(said: &str, status: &str) -> Error {
         .hint("choose another HOST port");
     }
     if has("annot set up guest memory") || has("annot allocate memory") {
-        return Error::new("this host has not enough free memory for the machine")
-            .hint("give it less with --memory, or end other programs");
+        return Error::new("this host does not have enough free memory for the machine")
+            .hint("lower --memory, or stop other programs");
     }
     if has("No space left on device") {
-        return Error::new("no space left for the machine's changes")
+        return Error::new("no space left for the machine's overlay")
             .hint("free space in the folder for temporary files, or set TMPDIR to another one");
     }
     let last = lines.last().map_or_else(
-        || "it does not say why".to_owned(),
+        || "it printed no reason".to_owned(),
         |line| (*line).to_owned(),
     );
     Error::new(format!("QEMU failed ({status}): {last}"))
-        .hint("`adamant boot -v` shows all that QEMU said")
+        .hint("`adamant boot -v` shows all messages of QEMU")
 }
 
-/// The terminal's settings: QEMU changes them, and one that is killed does not change them back.
+/// The terminal's settings, which are restored on drop. QEMU changes them, and does not restore
+/// them when it is killed.
 struct Terminal(Option<Termios>);
 
 impl Terminal {
@@ -371,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn commas_in_values_do_not_become_options() {
+    fn escapes_commas_in_values() {
         let options = BootOptions {
             credentials: vec!["a=b,c".to_owned()],
             append: "x=1".to_owned(),
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn firmware_gets_the_disk_and_added_words_and_no_kernel() {
+    fn with_firmware_passes_the_disk_and_arguments_but_no_kernel() {
         let options = BootOptions {
             append: "a,b".to_owned(),
             ..BootOptions::default()
@@ -464,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn what_qemu_complains_of_is_told_in_our_words() {
+    fn explains_known_errors_of_qemu() {
         let lock = "qemu-system-x86_64: -device virtio-blk-pci,drive=disk: Failed to get \"write\" lock\nIs another process using the image [/s/web/disk.raw]?\n";
         assert_eq!(
             failure(lock, "1").message(),
@@ -483,14 +486,14 @@ mod tests {
         assert!(
             failure("", "signal: 9")
                 .message()
-                .ends_with("it does not say why")
+                .ends_with("it printed no reason")
         );
     }
 
     #[test]
-    fn a_child_that_outstays_its_deadline_is_ended() {
+    fn stops_the_child_at_its_deadline() {
         let started = Instant::now();
-        // It takes QEMU's arguments for what they are to it: nothing.
+        // The shell ignores QEMU's arguments.
         let mut child = Command::new("sh");
         child.args(["-c", "sleep 60", "sh"]);
         let limits = Limits {

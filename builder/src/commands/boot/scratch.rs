@@ -1,23 +1,23 @@
-//! The folder of one run, removed when it goes out of use.
+//! The temporary folder of a run.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Result};
 
-/// A folder of this process alone.
+/// A folder of this process, which is removed on drop.
 #[derive(Debug)]
 pub struct ScratchDir(PathBuf);
 
 impl ScratchDir {
-    /// A new one in the folder for temporary files.
+    /// Creates a folder in the system's folder for temporary files.
     pub fn new() -> Result<ScratchDir> {
         let dir = std::env::temp_dir().join(format!("adamant-boot-{}", std::process::id()));
-        // Not create_dir_all: a folder that is there already may be somebody else's.
+        // Fails if the folder exists, because it may belong to another user.
         std::fs::create_dir(&dir).context(|| dir.display().to_string())?;
         Ok(ScratchDir(dir))
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }

@@ -1,5 +1,5 @@
-//! A TPM 2.0 of its own for the machine: swtpm as a child beside QEMU, with a line between the two
-//! that nobody else can open.
+//! A TPM 2.0 for the machine: swtpm as a child process, connected to QEMU by a socket pair that no
+//! other process can open.
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -12,32 +12,32 @@ use crate::error::{Context, Result};
 use crate::io::prerequisite;
 use crate::io::process;
 
-/// swtpm ends by itself when QEMU's end of the line closes; how long that may take.
+/// Longest wait for swtpm, which ends when QEMU's end of the connection closes.
 const GOODBYE: Duration = Duration::from_secs(2);
 
-/// A running TPM. It ends when this goes out of use.
+/// A running TPM, which ends on drop.
 #[derive(Debug)]
 pub struct Tpm {
     swtpm: Child,
-    /// QEMU's end, which it inherits.
-    line: Option<UnixStream>,
+    /// QEMU's end of the connection, which QEMU inherits.
+    connection: Option<UnixStream>,
 }
 
 impl Tpm {
-    /// Starts one whose state is in the folder `state`, made where it is missing, and gives it to
-    /// QEMU with its command line.
+    /// Starts swtpm with its state in the folder `state`, which is created if necessary, and adds
+    /// the TPM to QEMU's command line.
     pub fn attach(command: &mut Command, state: &Path) -> Result<Tpm> {
         let program = prerequisite::find("swtpm")?;
-        // What the TPM keeps secret is in it.
+        // The folder contains the TPM's secrets.
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(state)
             .context(|| state.display().to_string())?;
-        let (ours, theirs) = UnixStream::pair().context(|| "a line between QEMU and its TPM")?;
+        let (ours, theirs) = UnixStream::pair().context(|| "connecting QEMU and swtpm")?;
         let mut swtpm = Command::new(program);
         let swtpms_end = process::inherit(&mut swtpm, theirs.as_fd());
-        // In the folder, because a path could have a comma, which divides options.
+        // It runs in the folder, because commas in a path would separate options.
         swtpm
             .current_dir(state)
             .args([
@@ -63,14 +63,14 @@ impl Tpm {
         ]);
         Ok(Tpm {
             swtpm,
-            line: Some(ours),
+            connection: Some(ours),
         })
     }
 }
 
 impl Drop for Tpm {
     fn drop(&mut self) {
-        self.line = None;
+        self.connection = None;
         let _ = process::wait(&mut self.swtpm, GOODBYE);
     }
 }

@@ -1,8 +1,8 @@
-//! Another version of an image written into a persisted machine's disk: root, hash tree and
-//! signature into a slot, its programs into the EFI system partition. Volumes, black box and
-//! everything else stay.
+//! Writes another version of an image into a persisted machine's disk: root, hash tree and
+//! signature into a slot, the programs into the EFI system partition. Volumes, black box and all
+//! other partitions are unchanged.
 //!
-//! All of it happens in a copy: the old disk is only read.
+//! The result is a copy; the old disk is only read.
 
 use std::fs::File;
 use std::ops::Range;
@@ -77,7 +77,7 @@ impl PartitionedDisk {
             .collect()
     }
 
-    /// Roots, trees and signatures belong together by their order.
+    /// The slots. The n-th root, hash tree and signature belong together.
     fn slots(&self) -> Vec<DiskSlot> {
         let (trees, signatures) = (
             self.partitions(ROOT_VERITY_X86_64),
@@ -103,7 +103,7 @@ impl PartitionedDisk {
         self.get(number).map_or("", |partition| &partition.label)
     }
 
-    /// The partition's bytes on the disk.
+    /// The range of the partition on the disk, bytes.
     fn range(&self, number: usize) -> Range<u64> {
         let sector = u64::from(self.table.sector);
         self.get(number).map_or(0..0, |partition| {
@@ -118,7 +118,7 @@ impl PartitionedDisk {
         })
     }
 
-    /// The slot whose partitions' ids spell this root hash.
+    /// The slot whose PARTUUIDs contain this root hash.
     fn slot_of(&self, hash: &RootHash) -> Option<DiskSlot> {
         let has = |number: Option<usize>, id: Guid| {
             number
@@ -130,13 +130,13 @@ impl PartitionedDisk {
         })
     }
 
-    /// Every file of the EFI system partition.
+    /// All files of the EFI system partition.
     fn esp_files(&self, number: usize) -> Result<Vec<EspEntry>> {
         let wrong = |why: String| Error::new(format!("{}: EFI system partition: {why}", self.name));
         let range = self.range(number);
         let file = self.file.try_clone().context(|| self.name.clone())?;
         let part = Part::range(file.into(), range.start, range.end - range.start)
-            .ok_or_else(|| wrong("no possible partition".to_owned()))?;
+            .ok_or_else(|| wrong("its offset and size exceed 64 bits".to_owned()))?;
         let fat = FatReader::open(part).map_err(wrong)?;
         let entry = |file: &FatFile| {
             Ok(EspEntry {
@@ -148,7 +148,7 @@ impl PartitionedDisk {
     }
 }
 
-/// The versions in a disk's slots, for people.
+/// The versions in a disk's slots, for messages.
 pub fn versions(disk: &Path) -> Result<Vec<String>> {
     let disk = PartitionedDisk::open(disk, false)?;
     Ok(disk
@@ -160,8 +160,8 @@ pub fn versions(disk: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// Writes the selected image into `new`, a copy of the disk `old`. Without a need for it nothing is
-/// written, and the result is `false`.
+/// Writes the selected image into `new`, a copy of the disk `old`. Returns `false`, and writes
+/// nothing, if the disk already has the image.
 pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bool> {
     let hash: RootHash = selection.manifest.root.hash.parse().map_err(|why| {
         Error::new(format!(
@@ -181,7 +181,7 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
     );
     let source = image.slot_of(&hash).ok_or_else(|| {
         Error::new(format!(
-            "{}: has no partition with the root {hash}",
+            "{}: no partition contains the root {hash}",
             image.name
         ))
         .hint("build the image again")
@@ -193,7 +193,7 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
     let present = disk.slot_of(&hash);
     let stem = selection.stem();
     let target = present
-        .or_else(|| choose(&disk, &stem))
+        .or_else(|| choose_slot(&disk, &stem))
         .ok_or_else(|| Error::new(format!("{}: has no slot for a root", disk.name)))?;
     let esp = match (image_esp, disk_esp) {
         (Some(theirs), Some(ours)) => {
@@ -215,11 +215,11 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
         }
         _ => None,
     };
-    let starts_it = esp.as_ref().is_none_or(|(_, merged)| !merged.changed);
-    if present.is_some() && starts_it {
+    let esp_is_current = esp.as_ref().is_none_or(|(_, merged)| !merged.changed);
+    if present.is_some() && esp_is_current {
         return Ok(false);
     }
-    // In bytes: of the root, of the tree, and of the signature, which fills its partition.
+    // Bytes of root, hash tree and signature. The signature fills its partition.
     let root = &selection.manifest.root;
     let used = [
         root.blocks.saturating_mul(4096),
@@ -276,7 +276,7 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
     Ok(true)
 }
 
-/// Which partition of the image goes into which of the disk.
+/// Pairs of partitions: the image's, and the disk's that receives its content.
 fn pairs(source: DiskSlot, target: DiskSlot) -> [(Option<usize>, Option<usize>); 3] {
     [
         (Some(source.root), Some(target.root)),
@@ -285,9 +285,9 @@ fn pairs(source: DiskSlot, target: DiskSlot) -> [(Option<usize>, Option<usize>);
     ]
 }
 
-/// The slot with the same version (of another build), else an empty one, else the one with the
-/// oldest version.
-fn choose(disk: &PartitionedDisk, stem: &str) -> Option<DiskSlot> {
+/// Chooses the slot to overwrite: one with the same version (of another build), an empty one, or
+/// the one with the oldest version, in this order.
+fn choose_slot(disk: &PartitionedDisk, stem: &str) -> Option<DiskSlot> {
     let slots = disk.slots();
     let labelled = |wanted: &str| {
         slots
@@ -314,7 +314,7 @@ fn version_of(label: &str) -> &str {
     label.rsplit_once('_').map_or(label, |(_, version)| version)
 }
 
-/// One error with all sizes and names, before anything is copied.
+/// Fails with all reasons why the image does not fit, before anything is copied.
 fn refuse_what_does_not_fit(
     image: &PartitionedDisk,
     source: DiskSlot,
@@ -378,24 +378,24 @@ fn refuse_what_does_not_fit(
         return Ok(());
     }
     Err(Error::new(format!("{}: {stem} does not fit into the persisted machine: {}", disk.name, faults.join("; ")))
-        .hint("`adamant boot --reset` starts the machine anew, without what its volumes hold; OUT@VERSION starts the version that it has"))
+        .hint("delete the machine and its volumes with `adamant boot --reset`, or start the version that it has with OUT@VERSION"))
 }
 
 fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// The files of an EFI system partition, and those that may be left out for want of room.
+/// The new files of an EFI system partition. Those in `older` are optional if room is short.
 struct Merged {
     entries: Vec<EspEntry>,
-    /// Unified kernel images of older versions, which other slots hold.
+    /// Unified kernel images of the older versions in other slots.
     older: Vec<EspEntry>,
     changed: bool,
 }
 
-/// The image's files replace those of their names. Of the disk's other unified kernel images of
-/// this id, only those stay that are older, because the boot loader starts the newest, and whose
-/// root is in another slot, by its label in `labels`.
+/// Merges the image's files with the disk's. The image's files replace those with the same names. A
+/// unified kernel image of another version stays if it is older, because the boot loader starts the
+/// newest, and if its root is in another slot: `labels` has their labels.
 fn merged(
     image: &[EspEntry],
     disk: Vec<EspEntry>,
@@ -413,8 +413,8 @@ fn merged(
         let unified = unified_stem(&entry.path, id);
         let same = |theirs: &&EspEntry| theirs.path.eq_ignore_ascii_case(&entry.path);
         if unified.as_deref() == Some(stem) {
-            // Its name may have the boot loader's count of tries: the file stays as it is when its
-            // content is the same.
+            // The boot loader counts tries in its name. The file keeps its name if its content is
+            // the same.
             let theirs = merged
                 .entries
                 .iter_mut()
@@ -451,8 +451,7 @@ fn merged(
     merged
 }
 
-/// `ID_VERSION` of a unified kernel image of this id, without the boot loader's count of tries
-/// (`+3-0`).
+/// `ID_VERSION` of a unified kernel image of this id, without the boot counter (`+3-0`).
 fn unified_stem(path: &str, id: &str) -> Option<String> {
     let (folder, name) = path.rsplit_once('/')?;
     let stem = name.strip_suffix(".efi")?;
@@ -462,7 +461,7 @@ fn unified_stem(path: &str, id: &str) -> Option<String> {
     .then(|| stem.to_owned())
 }
 
-/// Makes the EFI system partition's file system anew, with these files.
+/// Writes a new file system with these files into the EFI system partition.
 fn write_esp(
     copy: &PartitionedDisk,
     number: usize,
@@ -472,7 +471,7 @@ fn write_esp(
 ) -> Result<()> {
     let range = copy.range(number);
     let size = range.end - range.start;
-    // The newest of the older ones is what the machine falls back to.
+    // Newest first: the machine falls back to the newest of the older images.
     merged
         .older
         .sort_by(|a, b| version::compare(version_of(&b.path), version_of(&a.path)));
@@ -514,7 +513,7 @@ fn write_esp(
     }
 }
 
-/// Copies a disk with its holes.
+/// Copies a disk and its holes.
 pub fn copy_disk(from: &Path, to: &Path) -> Result<File> {
     let source = File::open(from).context(|| from.display().to_string())?;
     let what = || to.display().to_string();
@@ -532,22 +531,22 @@ pub fn copy_disk(from: &Path, to: &Path) -> Result<File> {
     target.set_len(len).context(what)?;
     let copied = copy_range(&source, 0..len, &target, 0);
     if copied.is_err() {
-        // A disk that is not whole takes room for nothing.
+        // An incomplete copy is useless.
         let _ = std::fs::remove_file(to);
     }
     copied.context(what)?;
     Ok(target)
 }
 
-/// Copies the data of a range; what is a hole there stays as it is. File systems that can share
-/// blocks do so.
-fn copy_range(from: &File, range: Range<u64>, to: &File, place: u64) -> std::io::Result<()> {
+/// Copies the data of a range to an offset of another file, without the holes. File systems that
+/// can share blocks do so.
+fn copy_range(from: &File, range: Range<u64>, to: &File, offset: u64) -> std::io::Result<()> {
     let mut at = range.start;
     while let Some(data) = zeros::next_data(from, at, range.end)? {
         at = data.start;
         while at < data.end {
             let take = (data.end - at).min(CHUNK);
-            let (mut source, mut target) = (at as i64, (place + at - range.start) as i64);
+            let (mut source, mut target) = (at as i64, (offset + at - range.start) as i64);
             at += match copy_file_range(
                 from,
                 Some(&mut source),
@@ -559,11 +558,11 @@ fn copy_range(from: &File, range: Range<u64>, to: &File, place: u64) -> std::io:
                 Err(nix::errno::Errno::ENOSPC) => {
                     return Err(std::io::ErrorKind::StorageFull.into());
                 }
-                // Kernels and file systems that can't.
+                // The kernel or the file system does not support it.
                 _ => {
                     let mut buffer = vec![0; take as usize];
                     from.read_exact_at(&mut buffer, at)?;
-                    to.write_all_at(&buffer, place + at - range.start)?;
+                    to.write_all_at(&buffer, offset + at - range.start)?;
                     take
                 }
             };
@@ -572,7 +571,7 @@ fn copy_range(from: &File, range: Range<u64>, to: &File, place: u64) -> std::io:
     Ok(())
 }
 
-/// Makes a range zeros.
+/// Fills a range with zeros, as a hole if possible.
 fn clear(file: &File, range: Range<u64>) -> std::io::Result<()> {
     let hole = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     if range.is_empty()
@@ -615,7 +614,7 @@ mod tests {
         ]
     }
 
-    /// The paths that stay or come, and whether anything has to be written.
+    /// The paths after the merge, and whether anything changes.
     fn paths(new: &str, on_disk: Vec<EspEntry>, labels: &[&str]) -> (Vec<String>, bool) {
         let merged = merged(&image(new), on_disk, labels, "web", &format!("web_{new}"));
         let mut paths: Vec<String> = merged
@@ -629,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn the_boot_loader_finds_the_new_version_as_the_newest_and_what_others_put_there() {
+    fn the_new_version_becomes_the_newest_and_foreign_files_stay() {
         let labels = ["web_1", "_empty"];
         let (all, changed) = paths(
             "2",
@@ -656,7 +655,7 @@ mod tests {
             ]
         );
         assert!(changed);
-        // Back to an older version: the boot loader would start the newer one.
+        // A downgrade removes the newer image, which the boot loader would start.
         let (all, changed) = paths(
             "1",
             [image("1"), image("2")[2..].to_vec()].concat(),
@@ -666,13 +665,13 @@ mod tests {
             changed && !all.iter().any(|path| path.contains("web_2")),
             "{all:?}"
         );
-        // A version whose slot is taken by another one can't start.
+        // A version whose slot is overwritten can't start.
         let (all, _) = paths("3", image("1"), &["web_2", "web_3"]);
         assert!(!all.iter().any(|path| path.contains("web_1")), "{all:?}");
     }
 
     #[test]
-    fn nothing_is_written_where_the_boot_loader_only_counted_tries() {
+    fn a_counted_try_alone_changes_nothing() {
         let mut on_disk = image("1");
         on_disk[2].path = "EFI/Linux/web_1.efi".to_owned();
         let (all, changed) = paths("1", on_disk, &["web_1", "_empty"]);

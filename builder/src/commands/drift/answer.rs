@@ -1,5 +1,5 @@
-//! What a host said, read as that of somebody who may be hostile: bounded, and with nothing in it
-//! that steers a terminal.
+//! A host's answer. It is hostile input: its size is bounded, and text from it can't control a
+//! terminal.
 
 use std::collections::BTreeMap;
 
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::io::process::Captured;
 
-/// Longest text of a host's that is kept, characters.
+/// Longest text of a host, characters. The rest is cut off.
 const LONGEST: usize = 300;
-/// Characters of a host's first line that a reason quotes.
+/// Characters of a host's first line that an error quotes.
 const QUOTED: usize = 80;
-/// Lines that may be where an answer starts.
+/// Number of lines that are tried as the start of an answer.
 const CANDIDATES: usize = 1000;
-/// Classes of differences, the most important first; a newer agent may know more.
+/// Classes of differences, the most important first. A newer agent may have more.
 const CLASSES: [&str; 8] = [
     "verity",
     "cmdline",
@@ -25,56 +25,56 @@ const CLASSES: [&str; 8] = [
     "sockets",
 ];
 
-/// What came of asking a host.
+/// Result of a query to a host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum HostOutcome {
-    /// It answered, and differs.
+    /// The host differs from its image.
     Drift(DriftAnswer),
-    /// There is no answer.
+    /// The host gave no answer.
     NotAsked {
-        /// Why: a clause.
+        /// The reason.
         reason: String,
     },
-    /// It answered, and nothing differs.
+    /// The host does not differ from its image.
     NoDrift(DriftAnswer),
 }
 
-/// What `adamant-agent drift --json` says.
+/// The output of `adamant-agent drift --json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DriftAnswer {
-    /// IMAGE_ID; agents from before this command do not tell.
+    /// IMAGE_ID; older agents do not report it.
     #[serde(default)]
     pub image_id: Option<String>,
     /// IMAGE_VERSION.
     #[serde(default)]
     pub image_version: Option<String>,
-    /// As the kernel has it, 64 hexadecimal digits; none where the root is not on the verified
+    /// Root hash in the kernel, 64 hexadecimal digits; `None` if the root is not on the verified
     /// device.
     #[serde(default)]
     pub root_hash: Option<String>,
-    /// All differences, the most important first.
+    /// The differences, the most important first.
     pub drift: Vec<DriftItem>,
-    /// How often the guard refused, by hook.
+    /// Number of the guard's denials by hook.
     #[serde(default)]
     pub denials: BTreeMap<String, u64>,
 }
 
-/// One difference.
+/// A difference of a host from its image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriftItem {
-    /// What kind it is of.
+    /// Class, for example `mounts`.
     pub class: String,
-    /// What it is about.
+    /// The object, for example a path.
     pub what: String,
-    /// How it is.
+    /// Actual state.
     pub is: String,
-    /// How it should be.
+    /// Expected state.
     pub should: String,
 }
 
 impl HostOutcome {
-    /// Of what ssh came back with.
+    /// Interprets the output and the exit status of ssh.
     pub fn from_ssh(said: &Captured) -> HostOutcome {
         match read(said) {
             Ok(answer) if answer.drift.is_empty() => HostOutcome::NoDrift(answer),
@@ -83,7 +83,7 @@ impl HostOutcome {
         }
     }
 
-    /// Its answer.
+    /// The host's answer, if it gave one.
     pub fn answer(&self) -> Option<&DriftAnswer> {
         match self {
             HostOutcome::Drift(answer) | HostOutcome::NoDrift(answer) => Some(answer),
@@ -91,7 +91,7 @@ impl HostOutcome {
         }
     }
 
-    /// For sorting: what a person must see first.
+    /// Sort key: drift first, the most important class first, then hosts without an answer.
     pub fn rank(&self) -> (usize, usize, usize) {
         match self {
             HostOutcome::Drift(answer) => (
@@ -120,18 +120,19 @@ fn rank(class: &str) -> usize {
 fn read(said: &Captured) -> Result<DriftAnswer, String> {
     let code = said.status.code();
     match code {
-        // As ssh says it of itself; no command of ours ends so.
+        // ssh's own errors. The agent never ends with this code.
         Some(255) => {
-            return Err(last_line(&said.err)
-                .unwrap_or_else(|| "ssh failed, and does not say why".to_owned()));
-        }
-        // The agent's own code for words that it does not know.
-        Some(2) => {
             return Err(
-                "its adamant-agent does not know `drift`: the image is older than that".to_owned(),
+                last_line(&said.err).unwrap_or_else(|| "ssh failed without a message".to_owned())
             );
         }
-        Some(126 | 127) => return Err(why("it has no adamant-agent that runs", said)),
+        // The agent's exit code for unknown arguments.
+        Some(2) => {
+            return Err(
+                "its adamant-agent has no command `drift`: the image is too old".to_owned(),
+            );
+        }
+        Some(126 | 127) => return Err(why("it can't run adamant-agent", said)),
         Some(0 | 1) => {}
         Some(code) => {
             return Err(why(
@@ -142,18 +143,18 @@ fn read(said: &Captured) -> Result<DriftAnswer, String> {
         None => return Err(why("ssh was killed", said)),
     }
     if said.out.iter().all(u8::is_ascii_whitespace) {
-        return Err(last_line(&said.err).unwrap_or_else(|| "it said nothing".to_owned()));
+        return Err(last_line(&said.err).unwrap_or_else(|| "no output".to_owned()));
     }
     let mut answer = find_answer(&said.out)?;
     if (code == Some(0)) != answer.drift.is_empty() {
-        return Err("it contradicts itself: its list of differences and its exit code".to_owned());
+        return Err("its list of differences contradicts its exit code".to_owned());
     }
     answer.clean()?;
     Ok(answer)
 }
 
-/// The agent's answer, also behind lines that the host's shell prints before it, and before lines
-/// that come after it.
+/// Finds the agent's answer in the output, also if the host's shell prints lines before or after
+/// it.
 fn find_answer(out: &[u8]) -> Result<DriftAnswer, String> {
     let starts = std::iter::once(0).chain(
         out.iter()
@@ -203,7 +204,7 @@ fn why(what: &str, said: &Captured) -> String {
     last_line(&said.err).map_or_else(|| what.to_owned(), |line| format!("{what}: {line}"))
 }
 
-/// Where a program says why it ended.
+/// The last line of the error output, which usually has the reason.
 fn last_line(err: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(err);
     text.lines()
@@ -246,7 +247,7 @@ impl DriftAnswer {
         Ok(())
     }
 
-    /// How many differences there are of each class, the most important first.
+    /// Number of differences of each class, the most important first.
     pub fn classes(&self) -> Vec<(&str, usize)> {
         let mut counts: Vec<(&str, usize)> = Vec::new();
         for one in &self.drift {
@@ -258,7 +259,7 @@ impl DriftAnswer {
         counts
     }
 
-    /// All denials together.
+    /// Number of all denials.
     pub fn denied(&self) -> u64 {
         self.denials
             .values()
@@ -266,16 +267,16 @@ impl DriftAnswer {
     }
 }
 
-/// Text for a terminal and for whoever copies from it: one line, of bounded length, without what
-/// moves a cursor or turns the direction of writing.
+/// Makes text safe for a terminal and for copying from it: a line of bounded length. Characters
+/// that move the cursor or change the writing direction are escaped.
 pub fn printable(text: &str) -> String {
     let mut out = String::new();
     let mut all = text.chars();
     for c in all.by_ref().take(LONGEST) {
-        // Bidirectional controls, invisible ones, and separators of lines (Unicode 16,
-        // Bidi_Control, zero width, Zl and Zp).
-        let turns = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || turns {
+        // Bidirectional controls, zero-width characters and line separators (Unicode 16:
+        // Bidi_Control, Zl and Zp).
+        let invisible = matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+        if c.is_control() || invisible {
             out.extend(c.escape_unicode())
         } else {
             out.push(c)
@@ -312,7 +313,7 @@ mod tests {
     const ONE: &str = r#"{"drift":[{"class":"units","what":"a","is":"there","should":"absent"},{"class":"verity","what":"b","is":"c","should":"d"}],"denials":{"x":2}}"#;
 
     #[test]
-    fn an_answer_is_read_whichever_version_of_the_agent_gave_it() {
+    fn reads_answers_of_older_and_newer_agents() {
         let HostOutcome::Drift(answer) = said(1, ONE, "") else {
             panic!()
         };
@@ -339,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_found_among_the_lines_of_the_hosts_shell() {
+    fn finds_the_answer_among_lines_of_the_hosts_shell() {
         for (before, after) in [
             ("*** web1 ***\nloading profile\n", "\n"),
             ("{ not ours }\n{\n", ""),
@@ -364,22 +365,22 @@ mod tests {
     }
 
     #[test]
-    fn no_answer_has_a_reason() {
+    fn gives_a_reason_for_every_missing_answer() {
         assert_eq!(
             reason(255, "", "@@@\nroot@a: Permission denied (publickey).\r\n"),
             "root@a: Permission denied (publickey)."
         );
-        assert_eq!(reason(255, ONE, ""), "ssh failed, and does not say why");
+        assert_eq!(reason(255, ONE, ""), "ssh failed without a message");
         assert_eq!(
             reason(127, "", "sh: 1: adamant-agent: not found"),
-            "it has no adamant-agent that runs: sh: 1: adamant-agent: not found"
+            "it can't run adamant-agent: sh: 1: adamant-agent: not found"
         );
         assert_eq!(
             reason(1, "", "adamant: drift: run it as root\n"),
             "adamant: drift: run it as root"
         );
-        assert_eq!(reason(0, " \n", ""), "it said nothing");
-        assert!(reason(2, "", "help").contains("does not know `drift`"));
+        assert_eq!(reason(0, " \n", ""), "no output");
+        assert!(reason(2, "", "help").contains("no command `drift`"));
         assert_eq!(reason(70, "", ""), "adamant-agent ended with exit code 70");
         for garbage in [
             "{",
@@ -403,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_a_host_says_steers_a_terminal() {
+    fn escapes_control_characters_of_a_host() {
         assert_eq!(
             printable("a\u{1b}]0;x\u{7}\n\u{9b}\u{202e}ü"),
             r"a\u{1b}]0;x\u{7}\u{a}\u{9b}\u{202e}ü"
@@ -429,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_comes_first() {
+    fn sorts_drift_before_missing_answers() {
         let ranks = [
             said(1, ONE, ""),
             said(1, &ONE.replace("verity", "mounts"), ""),

@@ -1,8 +1,8 @@
-//! Asking one host, by the user's own ssh with the user's own configuration.
+//! Queries a host with the user's own ssh and ssh configuration.
 //!
-//! Nobody is there to answer questions, nothing of ours is open to the host (no terminal, no agent,
-//! no forwarded port), and it has a deadline and a bound on what it may say: one that talks on, or
-//! not at all, is cut off, with all that ssh started.
+//! ssh asks no questions and gives the host no access: no terminal, no agent, no forwarded port.
+//! Time and output are bounded. If a bound is exceeded, ssh and all processes that it started are
+//! killed.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::AsFd;
@@ -17,14 +17,14 @@ use nix::unistd::Pid;
 use crate::io::prerequisite;
 use crate::io::process::{self, Captured};
 
-/// Most that a host may say on each of its outputs, bytes. Its agent says a few hundred for each
+/// Largest output of a host on each stream, bytes. The agent prints a few hundred for each
 /// difference.
 pub const LIMIT: u64 = 1 << 20;
-/// Seconds that a connection may take to come about, unless an option of the user's says otherwise.
+/// ssh's ConnectTimeout in seconds, unless the user sets one.
 const CONNECT: u64 = 15;
-/// What holds whatever the configuration says: no questions, nothing forwarded, no terminal, and no
-/// process that stays behind to share the connection. Connections that are shared already are used.
-const FIRM: [&str; 6] = [
+/// Options that override the user's configuration: no questions, nothing forwarded, no terminal,
+/// and no background process that shares the connection. Existing shared connections are used.
+const FIXED_OPTIONS: [&str; 6] = [
     "BatchMode=yes",
     "ClearAllForwardings=yes",
     "ForwardAgent=no",
@@ -33,51 +33,52 @@ const FIRM: [&str; 6] = [
     "ControlMaster=no",
 ];
 
-/// How hosts are asked.
+/// How to query hosts.
 #[derive(Debug, Clone)]
 pub struct SshOptions {
-    /// DriftOptions for ssh, as `KEY=VALUE` of ssh_config(5).
+    /// Options for ssh, as `KEY=VALUE` of ssh_config(5).
     pub options: Vec<String>,
-    /// By sudo, for users who are not root.
+    /// Whether to use sudo, for users other than root.
     pub sudo: bool,
-    /// How long each may take.
+    /// Longest time for each host.
     pub timeout: Duration,
 }
 
 impl SshOptions {
-    /// ssh with everything that it needs for this host.
+    /// The command line for a host.
     fn command(&self, host: &str) -> Command {
         let mut command = Command::new("ssh");
         command.arg("-T");
-        // The first value of an option counts.
+        // ssh uses the first value of an option.
         let connect = format!(
             "ConnectTimeout={}",
             CONNECT.min(self.timeout.as_secs().max(1))
         );
-        for option in FIRM
+        for option in FIXED_OPTIONS
             .into_iter()
             .chain(self.options.iter().map(String::as_str))
             .chain([connect.as_str()])
         {
             command.args(["-o", option]);
         }
-        let asked = if self.sudo {
+        let remote_command = if self.sudo {
             "sudo -n adamant-agent drift --json"
         } else {
             "adamant-agent drift --json"
         };
         command
-            .args(["--", host, asked])
+            .args(["--", host, remote_command])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // A group of its own, so that what it started can be ended with it.
+        // A process group of its own, so that all processes that it starts can be killed.
         command.process_group(0);
         command
     }
 
-    /// Asks; `Err` says why there is no answer. ssh ends as the command there did, or with 255.
-    pub fn ask(&self, host: &str) -> Result<Captured, String> {
+    /// Queries a host; `Err` has the reason why there is no answer. ssh ends with the exit code of
+    /// the remote command, or with 255.
+    pub fn query(&self, host: &str) -> Result<Captured, String> {
         run_ssh(&mut self.command(host), LIMIT, self.timeout)
     }
 }
@@ -90,18 +91,18 @@ fn run_ssh(command: &mut Command, limit: u64, timeout: Duration) -> Result<Captu
         ),
         _ => format!("ssh: {error}"),
     })?;
-    let said = listen(&mut child, limit, Instant::now() + timeout);
-    said.map_err(|cut| {
+    let captured = listen(&mut child, limit, Instant::now() + timeout);
+    captured.map_err(|cut| {
         end(&mut child);
         match cut {
             Cut::Deadline => format!("no answer within {} s", timeout.as_secs()),
-            Cut::Flood => format!("it said more than {} KiB, and was cut off", limit >> 10),
+            Cut::Flood => format!("its output exceeds {} KiB", limit >> 10),
             Cut::Broken(error) => format!("ssh: {error}"),
         }
     })
 }
 
-/// Why somebody was cut off.
+/// Why a query was stopped.
 enum Cut {
     Deadline,
     Flood,
@@ -114,24 +115,24 @@ impl From<io::Error> for Cut {
     }
 }
 
-/// Waits for its end, not for that of its outputs: whoever it left behind may hold them open for
-/// ever.
+/// Reads the outputs until the child ends. It does not wait for the end of the outputs, because a
+/// process that the child started may hold them open forever.
 fn listen(child: &mut Child, limit: u64, deadline: Instant) -> Result<Captured, Cut> {
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::Error::other("no pipes").into());
     };
-    never_wait(&stdout)?;
-    never_wait(&stderr)?;
+    set_nonblocking(&stdout)?;
+    set_nonblocking(&stderr)?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     loop {
-        // Asked before the last reading, so that nothing it said is missed.
+        // Checked before the last read, so that no output is missed.
         let ended = child.try_wait()?;
-        for (pipe, said) in [
+        for (pipe, output) in [
             (&mut stdout as &mut dyn Read, &mut out),
             (&mut stderr, &mut err),
         ] {
-            take(pipe, said, limit)?;
-            if said.len() as u64 > limit {
+            read_available(pipe, output, limit)?;
+            if output.len() as u64 > limit {
                 return Err(Cut::Flood);
             }
         }
@@ -145,23 +146,23 @@ fn listen(child: &mut Child, limit: u64, deadline: Instant) -> Result<Captured, 
     }
 }
 
-/// Takes what is there, and a byte more than the limit at most.
-fn take(pipe: &mut dyn Read, said: &mut Vec<u8>, limit: u64) -> io::Result<()> {
-    let room = (limit + 1).saturating_sub(said.len() as u64);
-    match pipe.take(room).read_to_end(said) {
+/// Reads the available bytes, up to one more than the limit.
+fn read_available(pipe: &mut dyn Read, output: &mut Vec<u8>, limit: u64) -> io::Result<()> {
+    let room = (limit + 1).saturating_sub(output.len() as u64);
+    match pipe.take(room).read_to_end(output) {
         Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
         _ => Ok(()),
     }
 }
 
-fn never_wait(pipe: &impl AsFd) -> io::Result<()> {
+fn set_nonblocking(pipe: &impl AsFd) -> io::Result<()> {
     fcntl(pipe.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
         .map(drop)
         .map_err(Into::into)
 }
 
-/// Ends it with all that it started. Once it has ended by itself and was waited for, its number may
-/// be somebody else's.
+/// Kills the child and its process group. Nothing is killed after the child was waited for, because
+/// another process may have its number then.
 fn end(child: &mut Child) {
     if let (Ok(None), Ok(id)) = (child.try_wait(), i32::try_from(child.id())) {
         let _ = killpg(Pid::from_raw(id), Signal::SIGKILL);
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_ssh_is_given_cannot_be_taken_for_an_option_nor_ask_a_question() {
+    fn passes_the_host_after_fixed_and_user_options() {
         let ssh = SshOptions {
             options: vec!["User=root".to_owned(), "ConnectTimeout=3".to_owned()],
             sudo: true,
@@ -202,7 +203,7 @@ mod tests {
             ["--", "web1", "sudo -n adamant-agent drift --json"]
         );
         let at = |word: &str| words.iter().position(|&w| w == word).unwrap();
-        // The user's word comes before our default, and after what holds always.
+        // The user's value precedes our default, and follows the fixed options.
         assert!(
             at("ControlMaster=no") < at("User=root")
                 && at("ConnectTimeout=3") < at("ConnectTimeout=5")
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_whole_also_when_somebody_holds_the_outputs_open() {
+    fn returns_all_output_although_a_process_holds_it_open() {
         let started = Instant::now();
         let said = shell(
             "sleep 60 & yes | head -c 300000; echo why >&2; exit 3",
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn who_talks_on_or_not_at_all_is_cut_off_with_all_it_started() {
+    fn stops_a_host_that_floods_or_stays_silent() {
         let started = Instant::now();
         assert_eq!(
             shell("sleep 60 & sleep 60", LIMIT, Duration::from_secs(1)).unwrap_err(),
@@ -236,7 +237,7 @@ mod tests {
             let flood = format!("yes >&{output}");
             assert_eq!(
                 shell(&flood, 64 << 10, Duration::from_secs(50)).unwrap_err(),
-                "it said more than 64 KiB, and was cut off"
+                "its output exceeds 64 KiB"
             );
         }
         assert!(started.elapsed() < Duration::from_secs(50));

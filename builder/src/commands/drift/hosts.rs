@@ -1,8 +1,7 @@
-//! Whom to ask: names from the command line, and from a list in a file.
+//! The hosts to query: names from the command line and from a file.
 //!
-//! A name goes to ssh as it is, so that all that ssh's own configuration says of it holds. What
-//! could be taken for an option, or for a command by a shell that the configuration calls
-//! (`ProxyCommand ... %h`), is no name.
+//! A name is passed to ssh unchanged, so that ssh's configuration applies. A name is refused if ssh
+//! could take it for an option, or a shell for a command (`ProxyCommand ... %h`).
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -11,12 +10,12 @@ use std::path::Path;
 use crate::error::{Context, Error, Result};
 use crate::io::bounded;
 
-/// Longest list that is read, bytes.
+/// Largest list, bytes.
 const LIMIT: u64 = 16 << 20;
-/// Longest name, bytes: a domain name has 253, a user's and a port come to it.
+/// Longest name, bytes. A domain name has at most 253; a user and a port are added to it.
 const LONGEST: usize = 512;
 
-/// The names in the order they were given, each once; `list` is a file, or `-` for the standard
+/// The names in the given order, without repetition. `list` is a file, or `-` for the standard
 /// input.
 pub fn collect_hosts(named: &[String], list: Option<&Path>) -> Result<Vec<String>> {
     let mut hosts = Vec::new();
@@ -25,12 +24,12 @@ pub fn collect_hosts(named: &[String], list: Option<&Path>) -> Result<Vec<String
         hosts.push(name.clone());
     }
     if let Some(path) = list {
-        let (place, text) = if path == Path::new("-") {
+        let (source, text) = if path == Path::new("-") {
             ("stdin".to_owned(), stdin()?)
         } else {
             (path.display().to_string(), file(path)?)
         };
-        hosts.extend(lines(&place, &text)?);
+        hosts.extend(lines(&source, &text)?);
     }
     if hosts.is_empty() {
         return Err(Error::new("no host to ask")
@@ -42,14 +41,14 @@ pub fn collect_hosts(named: &[String], list: Option<&Path>) -> Result<Vec<String
 }
 
 /// One name a line; `#` begins a comment.
-fn lines(place: &str, text: &str) -> Result<Vec<String>> {
+fn lines(source: &str, text: &str) -> Result<Vec<String>> {
     let mut hosts = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.split('#').next().unwrap_or_default().trim();
         if !line.is_empty() {
             check(line)
                 .map_err(|why| wrong(line, why))
-                .context(|| format!("{place}:{}", number + 1))?;
+                .context(|| format!("{source}:{}", number + 1))?;
             hosts.push(line.to_owned());
         }
     }
@@ -58,7 +57,7 @@ fn lines(place: &str, text: &str) -> Result<Vec<String>> {
 
 fn file(path: &Path) -> Result<String> {
     let bytes = bounded::read(path, LIMIT).context(|| path.display().to_string())?;
-    String::from_utf8(bytes).map_err(|_| Error::new(format!("{}: not a text", path.display())))
+    String::from_utf8(bytes).map_err(|_| Error::new(format!("{}: not UTF-8", path.display())))
 }
 
 fn stdin() -> Result<String> {
@@ -70,10 +69,10 @@ fn stdin() -> Result<String> {
         .context(|| "stdin")?;
     if bytes.len() as u64 > LIMIT {
         return Err(Error::new(format!(
-            "stdin: more than {LIMIT} bytes, the most that a list of hosts may have"
+            "stdin: more than {LIMIT} bytes, the limit of a list of hosts"
         )));
     }
-    String::from_utf8(bytes).map_err(|_| Error::new("stdin: not a text"))
+    String::from_utf8(bytes).map_err(|_| Error::new("stdin: not UTF-8"))
 }
 
 fn wrong(name: &str, why: &str) -> Error {
@@ -83,7 +82,7 @@ fn wrong(name: &str, why: &str) -> Error {
 }
 
 fn check(name: &str) -> Result<(), &'static str> {
-    // The same that ssh's own `valid_hostname` refuses since 9.6, for all of the name.
+    // The characters that `valid_hostname` of ssh refuses since 9.6, here in the whole name.
     let harmful = |c: char| c.is_whitespace() || c.is_control() || "'`\"$\\;&<>|(){}".contains(c);
     match name {
         "" => Err("it is empty"),
@@ -92,7 +91,7 @@ fn check(name: &str) -> Result<(), &'static str> {
             Err("ssh would take it for an option")
         }
         name if name.chars().any(char::is_whitespace) => Err("it has a space"),
-        name if name.chars().any(harmful) => Err("it has a character that no name has"),
+        name if name.chars().any(harmful) => Err("it has a character that is not allowed in names"),
         _ => Ok(()),
     }
 }
@@ -102,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_has_a_name_a_line_with_comments_and_each_counts_once() {
+    fn reads_one_name_a_line_and_removes_duplicates() {
         let list =
             "# the web\nweb1\n  root@web2  # spare\n\n\r\nssh://root@[fe80::1%eth0]:2222\nweb1\n";
         assert_eq!(
@@ -127,7 +126,7 @@ mod tests {
             collect_hosts(&[], Some(&path))
                 .unwrap_err()
                 .message()
-                .ends_with("not a text")
+                .ends_with("not UTF-8")
         );
         std::fs::write(&path, "# none\n").unwrap();
         assert_eq!(
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_refused_with_its_line() {
+    fn refuses_invalid_names_with_their_line() {
         for name in [
             "",
             "-oProxyCommand=id",
@@ -160,7 +159,7 @@ mod tests {
             error.message(),
             "hosts:3: \"b c\" is not a host: it has a space"
         );
-        // What is refused is not shown as it is.
+        // The refused name is escaped.
         assert!(
             !collect_hosts(&["\u{1b}[31mx".to_owned()], None)
                 .unwrap_err()

@@ -1,4 +1,4 @@
-//! Which images the hosts run, and where one image is not the same everywhere.
+//! The images that the hosts run, and the images of which the hosts run different variants.
 
 use std::collections::BTreeMap;
 
@@ -6,27 +6,27 @@ use serde::Serialize;
 
 use super::Host;
 
-/// An image, by its id.
+/// An image id and the variants that the hosts run.
 #[derive(Debug, Serialize)]
 pub struct RunningImage {
     /// IMAGE_ID.
     pub image_id: String,
-    /// What runs of it, most hosts first.
+    /// The variants, the one with the most hosts first.
     pub variants: Vec<ImageVariant>,
 }
 
-/// All hosts of an image with one root hash.
+/// A version and root hash of an image, and the hosts that run it.
 #[derive(Debug, Serialize)]
 pub struct ImageVariant {
     /// IMAGE_VERSION.
     pub image_version: Option<String>,
     /// 64 hexadecimal digits.
     pub root_hash: String,
-    /// Their names.
+    /// Names of the hosts.
     pub hosts: Vec<String>,
 }
 
-/// All images that hosts told of, by id.
+/// The images that the hosts reported, by id.
 pub fn running_images(hosts: &[Host]) -> Vec<RunningImage> {
     let mut found: BTreeMap<&str, Vec<ImageVariant>> = BTreeMap::new();
     for host in hosts {
@@ -63,7 +63,7 @@ pub fn running_images(hosts: &[Host]) -> Vec<RunningImage> {
     found.into_iter().map(image).collect()
 }
 
-/// Those of which not all hosts run the same.
+/// The images of which the hosts run different variants.
 pub fn mixed_images(hosts: &[Host]) -> Vec<RunningImage> {
     running_images(hosts)
         .into_iter()

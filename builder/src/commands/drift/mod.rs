@@ -1,9 +1,8 @@
-//! `adamant drift`: asks many hosts at once in what they differ from their images, and tells it in
-//! one table.
+//! `adamant drift`: reports in one table how running hosts differ from their images.
 //!
-//! Each host's own agent says it. A host is believed in that, but its words are bounded, and never
-//! reach a terminal unread; one that says something else than an answer, or nothing, is told as a
-//! host that could not be asked, and does not keep the others from being told.
+//! Each host's agent finds the differences. Its answer is trusted, but its size is bounded, and it
+//! is cleaned before it reaches a terminal. A host without a valid answer is listed as one that
+//! could not be asked; the others are reported nevertheless.
 
 mod answer;
 mod ask;
@@ -24,31 +23,31 @@ use self::answer::HostOutcome;
 use crate::error::Result;
 use crate::term::output::Output;
 
-/// Whom to ask, and how.
+/// Which hosts to query, and how.
 #[derive(Debug, Clone)]
 pub struct DriftOptions {
-    /// Hosts by name.
+    /// Names of hosts.
     pub hosts: Vec<String>,
-    /// A file with more of them, or `-`.
+    /// A file with further names, or `-` for the standard input.
     pub list: Option<PathBuf>,
-    /// How many are asked at the same time.
+    /// Number of hosts that are queried at the same time.
     pub jobs: NonZeroUsize,
-    /// How each is asked.
+    /// How each host is queried.
     pub ssh: SshOptions,
 }
 
-/// The worst that was found; the program's exit code says it.
+/// The worst result, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DriftVerdict {
-    /// All hosts were asked, and none differs.
+    /// All hosts answered, and none differs.
     NoDrift,
-    /// A host differs, whatever became of the others.
+    /// At least one host differs.
     Drift,
-    /// No host that answered differs, and another could not be asked.
+    /// No host differs, but at least one did not answer.
     NotAsked,
 }
 
-/// A host and what came of asking it.
+/// A host and the result of its query.
 #[derive(Debug, Serialize)]
 struct Host {
     #[serde(rename = "host")]
@@ -57,7 +56,7 @@ struct Host {
     outcome: HostOutcome,
 }
 
-/// The sums.
+/// Numbers of hosts by result.
 #[derive(Debug, Serialize)]
 struct Total {
     hosts: usize,
@@ -95,11 +94,11 @@ struct Document<'a> {
     total: Total,
 }
 
-/// Asks all, and tells what they said.
+/// Queries all hosts and prints the results.
 pub fn report_drift(options: &DriftOptions, output: &Output) -> Result<DriftVerdict> {
     let names = hosts::collect_hosts(&options.hosts, options.list.as_deref())?;
-    let mut hosts = ask_all(names, options, output);
-    // Stable: those of one rank stay as they were given.
+    let mut hosts = query_all(names, options, output);
+    // The sort is stable: hosts of equal rank stay in the given order.
     hosts.sort_by_key(|host| host.outcome.rank());
     let document = Document {
         hosts: &hosts,
@@ -111,8 +110,8 @@ pub fn report_drift(options: &DriftOptions, output: &Output) -> Result<DriftVerd
     Ok(verdict)
 }
 
-/// In the order of the names.
-fn ask_all(names: Vec<String>, options: &DriftOptions, output: &Output) -> Vec<Host> {
+/// Queries all hosts in parallel. The results are in the order of the names.
+fn query_all(names: Vec<String>, options: &DriftOptions, output: &Output) -> Vec<Host> {
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -122,17 +121,17 @@ fn ask_all(names: Vec<String>, options: &DriftOptions, output: &Output) -> Vec<H
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(name) = names.get(number) else { break };
                     let started = Instant::now();
-                    let outcome = match options.ssh.ask(name) {
-                        Ok(said) => HostOutcome::from_ssh(&said),
+                    let outcome = match options.ssh.query(name) {
+                        Ok(captured) => HostOutcome::from_ssh(&captured),
                         Err(reason) => HostOutcome::NotAsked { reason },
                     };
-                    let word = if outcome.answer().is_some() {
+                    let result = if outcome.answer().is_some() {
                         "answered"
                     } else {
                         "could not be asked"
                     };
                     output.detail(format_args!(
-                        "{name}: {word} after {:.1} s",
+                        "{name}: {result} after {:.1} s",
                         started.elapsed().as_secs_f64()
                     ));
                     outcomes
@@ -159,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drift_is_the_verdict_whatever_became_of_the_others() {
+    fn one_host_with_drift_decides_the_verdict() {
         let verdict = |drift, not_asked| {
             Total {
                 hosts: 9,

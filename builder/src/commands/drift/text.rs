@@ -1,4 +1,4 @@
-//! The answers of all hosts for a person: what must be seen first stands first.
+//! The table of all hosts for people, with the most important results first.
 
 use std::fmt::Write;
 
@@ -6,13 +6,13 @@ use super::answer::{DriftAnswer, HostOutcome};
 use super::images::{self, ImageVariant};
 use super::{Host, Total};
 
-/// Differences of one host that are shown.
+/// Number of differences of a host that are listed.
 const SHOWN: usize = 20;
-/// Hosts that are named in a line about an image.
+/// Number of hosts that are named in a line about an image.
 const NAMED: usize = 5;
 
-/// A table with a line for each host, its differences below it; then images that are not the same
-/// everywhere, and the sums.
+/// A table with a line for each host followed by its differences, then the images of which the
+/// hosts run different variants, and the totals.
 pub fn table(hosts: &[Host]) -> String {
     let mut out = String::new();
     let rows: Vec<[String; 4]> =
@@ -105,12 +105,12 @@ fn image(answer: &DriftAnswer) -> Option<String> {
     )
 }
 
-/// As the agent's status shows it.
+/// The first digits of a root hash, as `adamant-agent status` shows them.
 fn short(hash: &str) -> String {
     format!("{hash:.8}")
 }
 
-/// What the guard refused is no difference, and a reason to look.
+/// Denials of the guard are not a difference, but worth a look.
 fn denied(answer: &DriftAnswer) -> String {
     match answer.denied() {
         0 => String::new(),
@@ -151,7 +151,7 @@ fn variants(all: &[ImageVariant]) -> String {
             .iter()
             .any(|earlier| earlier.image_version == variant.image_version);
         let another = if again { "another " } else { "" };
-        // Those of the majority are not what one looks for.
+        // The hosts of the most common variant are not listed.
         let names = if number == 0 {
             String::new()
         } else {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_sees_the_worst_first_and_which_hosts_run_another_image() {
+    fn lists_drift_first_and_hosts_that_run_another_variant() {
         let hosts = [
             host("web3", HostOutcome::Drift(answer("1.2", "a", 21))),
             host(

@@ -1,5 +1,5 @@
-//! What tools of other projects ask of a disk, one line each, with the command that asks it
-//! (docs/formats.md, Checklist).
+//! Checks a disk against the requirements of other projects' tools. Each line names a requirement
+//! and the command that checks it (docs/formats.md, Checklist).
 
 use std::fmt;
 
@@ -18,27 +18,27 @@ use crate::manifest::Manifest;
 use crate::sign::certificate::Certificate;
 use crate::verity::{self, Damage};
 
-/// Grow the file system (UAPI.2): not for what must stay as it is.
+/// Flag "grow the file system" (UAPI.2), which verified partitions must not have.
 const ATTR_GROW: u64 = 1 << 59;
-/// Partitions start here, bytes.
+/// Start of the first partition, bytes.
 const FIRST: u64 = 1 << 20;
-/// Partitions start and end on this grain, bytes.
+/// Alignment of the partitions' starts and ends, bytes.
 const GRAIN: u64 = 4096;
-/// What systemd-repart makes an EFI system partition at least, bytes.
+/// Smallest EFI system partition that systemd-repart creates, bytes.
 const ESP_LEAST: u64 = 260 << 20;
 
-/// One line.
+/// A line of the checklist.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ChecklistLine {
-    /// Its number in the list.
+    /// Number in the list.
     pub number: u32,
-    /// What is asked.
+    /// The requirement.
     pub title: &'static str,
     /// The result.
     pub verdict: LineVerdict,
-    /// Why it differs or was not checked; or what was found.
+    /// Why it differs or was not checked, or what was found.
     pub why: String,
-    /// The command of another project that asks it.
+    /// The command that checks the requirement.
     pub command: &'static str,
 }
 
@@ -66,26 +66,29 @@ impl fmt::Display for LineVerdict {
     }
 }
 
-/// What a check found.
+/// Result of a check.
 enum Verdict {
+    /// A description of what was found.
     Ok(String),
+    /// The faults. An empty list means that the check passed.
     Differs(Vec<String>),
+    /// The reason.
     NotChecked(String),
 }
 
-/// Everything that the answers come from.
+/// The input of the checks.
 pub struct Subject<'a> {
     /// The disk.
     pub disk: &'a InspectedDisk,
-    /// The manifest beside it.
+    /// The disk's manifest, if there is one.
     pub manifest: Option<&'a Manifest>,
-    /// Certificates that signatures are compared with.
+    /// Trusted certificates.
     pub trusted: &'a [Certificate],
-    /// Threads.
+    /// Number of threads.
     pub jobs: usize,
 }
 
-/// All lines, in order.
+/// Runs all checks. The lines are in the order of the documentation.
 pub fn evaluate(subject: &Subject) -> Vec<ChecklistLine> {
     let mut lines = Vec::new();
     let mut line = |title, command, verdict: Verdict| {
@@ -151,7 +154,7 @@ pub fn evaluate(subject: &Subject) -> Vec<ChecklistLine> {
     line(
         "what the root holds",
         "systemd-dissect --mtree",
-        per_root(&roots, |root| root.holds()),
+        per_root(&roots, |root| root.files()),
     );
     line(
         "unified kernel image",
@@ -262,8 +265,8 @@ fn types(disk: &InspectedDisk) -> Verdict {
     Verdict::Differs(faults)
 }
 
-/// The root hash that PARTUUIDs spell is the one that the tree's top, the signature and the command
-/// line have.
+/// Checks that the root hash in the PARTUUIDs is that of the manifest, of the kernel command line
+/// and of the hash tree.
 fn root_hashes(subject: &Subject) -> Verdict {
     if subject.disk.roots.is_empty() {
         return Verdict::NotChecked("there is no root".to_owned());
@@ -271,19 +274,19 @@ fn root_hashes(subject: &Subject) -> Verdict {
     let mut faults = Vec::new();
     for root in &subject.disk.roots {
         let label = &root.data.label;
-        let Some(spelt) = InspectedDisk::spelt(root).map(|hash| hash.to_string()) else {
-            faults.push(format!("{label} has no tree"));
+        let Some(root_hash) = InspectedDisk::root_hash(root).map(|hash| hash.to_string()) else {
+            faults.push(format!("{label} has no hash tree"));
             continue;
         };
         let stem = subject
             .manifest
             .map(|manifest| format!("{}_{}", manifest.image.id, manifest.image.version));
         if let Some(manifest) = subject.manifest.filter(|_| stem.as_ref() == Some(label))
-            && manifest.root.hash != spelt
+            && manifest.root.hash != root_hash
         {
             faults.push(format!(
-                "{label}: PARTUUIDs spell {}…, the manifest has {}…",
-                &spelt[..12],
+                "{label}: the PARTUUIDs contain the root hash {}…, the manifest {}…",
+                &root_hash[..12],
                 &manifest.root.hash[..12.min(manifest.root.hash.len())]
             ));
         }
@@ -297,25 +300,25 @@ fn root_hashes(subject: &Subject) -> Verdict {
         if !unified.is_empty()
             && !unified
                 .iter()
-                .any(|program| program.argument("roothash") == Some(&spelt))
+                .any(|program| program.argument("roothash") == Some(&root_hash))
         {
             faults.push(format!(
                 "{label}: no unified kernel image on the ESP has roothash={}…",
-                &spelt[..12]
+                &root_hash[..12]
             ));
         }
-        if !top_fits(subject.disk, root) {
+        if !top_block_matches(subject.disk, root) {
             faults.push(format!(
-                "{label}: the tree's top is not the one that the PARTUUIDs spell"
+                "{label}: the top block of the hash tree does not match the root hash in the PARTUUIDs"
             ));
         }
     }
     Verdict::Differs(faults)
 }
 
-fn top_fits(disk: &InspectedDisk, root: &RootPartitions) -> bool {
+fn top_block_matches(disk: &InspectedDisk, root: &RootPartitions) -> bool {
     use adamant_contract::verity::{BLOCK, Fault, SUPERBLOCK, Superblock, check};
-    let (Some(hash), Some(tree)) = (InspectedDisk::spelt(root), &root.tree) else {
+    let (Some(hash), Some(tree)) = (InspectedDisk::root_hash(root), &root.tree) else {
         return false;
     };
     let Ok(tree) = disk.part(tree) else {
@@ -354,27 +357,17 @@ fn flags(disk: &InspectedDisk) -> Vec<String> {
                 has(ATTR_READ_ONLY),
                 true,
                 60,
-                "a strict policy takes only what is read-only",
+                "a strict image policy requires read-only partitions",
             );
-            wants(
-                has(ATTR_GROW),
-                false,
-                59,
-                "a root of a verity tree can't grow",
-            );
+            wants(has(ATTR_GROW), false, 59, "a verified root can't grow");
             wants(
                 has(ATTR_NO_AUTO),
                 part.label == EMPTY,
                 63,
-                "it is for slots without an image, which some systemd would take for the newest",
+                "it marks empty slots, which some versions of systemd would take for the newest",
             );
         } else if [gpt::VAR, gpt::SRV, gpt::HOME, gpt::LINUX_GENERIC].contains(&part.kind) {
-            wants(
-                has(ATTR_NO_AUTO),
-                true,
-                63,
-                "the agent mounts it, nobody else should",
-            );
+            wants(has(ATTR_NO_AUTO), true, 63, "only the agent may mount it");
         }
     }
     faults
@@ -407,7 +400,7 @@ fn policy(disk: &InspectedDisk) -> Vec<String> {
 
 fn one_root(disk: &InspectedDisk, roots: &[content::RootContent]) -> Verdict {
     if disk.roots.len() != 1 {
-        // Two versions are what updates make; then the newest label is the one that is started.
+        // Updates install a second version. systemd then uses the root with the newest label.
         return if disk.roots.is_empty() {
             Verdict::Differs(vec!["there is no root".to_owned()])
         } else {
@@ -429,7 +422,7 @@ fn labels(disk: &InspectedDisk) -> Verdict {
                 && part.label != format!("{label}{suffix}")
                 && part.label != *label
             {
-                faults.push(format!("{:?} does not go with {label:?}", part.label));
+                faults.push(format!("{:?} does not match {label:?}", part.label));
             }
         }
     }
@@ -439,12 +432,12 @@ fn labels(disk: &InspectedDisk) -> Verdict {
 fn blocks(subject: &Subject) -> Verdict {
     let disk = subject.disk;
     let mut faults = Vec::new();
-    let mut whole = 0;
+    let mut verified = 0;
     for root in &disk.roots {
         let label = &root.data.label;
         let result = (|| {
-            let (Some(hash), Some(tree)) = (InspectedDisk::spelt(root), &root.tree) else {
-                return Err("no tree".to_owned());
+            let (Some(hash), Some(tree)) = (InspectedDisk::root_hash(root), &root.tree) else {
+                return Err("no hash tree".to_owned());
             };
             let (data, tree) = crate::commands::verify::disk::trim_to_superblock(
                 disk.part(&root.data)?,
@@ -456,18 +449,18 @@ fn blocks(subject: &Subject) -> Verdict {
                 Ok(superblock) => Ok(superblock.data_blocks),
                 Err(Damage::Superblock(why)) => Err(why),
                 Err(Damage::Tree { block, .. }) => {
-                    Err(format!("block {block} of the tree was changed"))
+                    Err(format!("block {block} of the hash tree was changed"))
                 }
                 Err(Damage::Data { block }) => Err(format!("block {block} was changed")),
             }
         })();
         match result {
-            Ok(blocks) => whole += blocks,
+            Ok(blocks) => verified += blocks,
             Err(why) => faults.push(format!("{label}: {why}")),
         }
     }
-    if faults.is_empty() && whole > 0 {
-        Verdict::Ok(format!("{whole} blocks"))
+    if faults.is_empty() && verified > 0 {
+        Verdict::Ok(format!("{verified} blocks"))
     } else {
         Verdict::Differs(faults)
     }
@@ -482,13 +475,13 @@ fn signatures(subject: &Subject) -> Verdict {
             && !(part.sectors().saturating_mul(subject.disk.sector)).is_multiple_of(GRAIN)
         {
             faults.push(format!(
-                "{label}: the signature partition is no multiple of 4096 bytes"
+                "{label}: the signature partition's size is not a multiple of 4096 bytes"
             ));
         }
         match subject.disk.root_signature(root, subject.trusted) {
             Ok(None) => faults.push(format!("{label} is not signed")),
             Ok(Some(found))
-                if InspectedDisk::spelt(root)
+                if InspectedDisk::root_hash(root)
                     .is_some_and(|hash| hash.to_string() != found.root_hash) =>
             {
                 faults.push(format!(
@@ -533,7 +526,7 @@ fn per_root(
 
 fn unified(subject: &Subject) -> Verdict {
     let Some(Ok(esp)) = &subject.disk.esp else {
-        return Verdict::NotChecked("there is no ESP to look on".to_owned());
+        return Verdict::NotChecked("there is no ESP".to_owned());
     };
     let programs: Vec<&EfiProgram> = esp
         .programs
@@ -556,7 +549,7 @@ fn unified(subject: &Subject) -> Verdict {
     Verdict::Differs(faults)
 }
 
-/// What is wrong with a unified kernel image by itself, and beside its manifest.
+/// The faults of a unified kernel image, also compared with its manifest.
 pub fn program_faults(program: &EfiProgram, manifest: Option<&Manifest>) -> Vec<String> {
     let path = &program.path;
     let mut faults: Vec<String> = program
@@ -571,7 +564,7 @@ pub fn program_faults(program: &EfiProgram, manifest: Option<&Manifest>) -> Vec<
     }
     if program.cmdline.is_some() && program.argument("roothash").is_none() {
         faults.push(format!(
-            "{path}: its command line has no roothash=: it starts whatever root is newest"
+            "{path}: its command line has no roothash=: it starts the newest root"
         ));
     }
     let release = program.os_release.as_deref().unwrap_or_default();
@@ -612,7 +605,7 @@ fn pcr11(subject: &Subject) -> Verdict {
     }
     let Some(manifest) = subject.manifest else {
         return Verdict::NotChecked(
-            "predicted above; without a manifest there is nothing to compare it with".to_owned(),
+            "shown above; there is no manifest to compare it with".to_owned(),
         );
     };
     let predicted: Vec<(&str, &str)> = manifest
@@ -633,11 +626,11 @@ fn pcr11(subject: &Subject) -> Verdict {
     {
         Some(program) if same(program) => Verdict::Ok("as the manifest predicts".to_owned()),
         Some(program) => Verdict::Differs(vec![format!(
-            "{}: not what the manifest predicts",
+            "{}: differs from the manifest's prediction",
             program.path
         )]),
         None => Verdict::Differs(vec![
-            "the ESP does not hold the image of the manifest".to_owned(),
+            "the ESP does not contain the manifest's image".to_owned(),
         ]),
     }
 }
@@ -693,7 +686,10 @@ fn esp(disk: &InspectedDisk, trusted: &[Certificate]) -> Verdict {
         .lines()
         .any(|line| line.split_whitespace().next() == Some("default"))
     {
-        faults.push("loader.conf has `default`: it starts an image that was found bad".to_owned());
+        faults.push(
+            "loader.conf has `default`, which also starts an image whose tries are used up"
+                .to_owned(),
+        );
     }
     faults.extend(unsigned(esp, trusted));
     if !faults.is_empty() {
@@ -710,8 +706,8 @@ fn esp(disk: &InspectedDisk, trusted: &[Certificate]) -> Verdict {
     Verdict::Ok(format!("{} MiB{small}", esp.bytes >> 20))
 }
 
-/// Programs whose signature does not hold; where certificates were given, also those that nobody
-/// signed.
+/// Programs whose signature is invalid and, if certificates were given, programs without a
+/// signature.
 fn unsigned(esp: &EspContent, trusted: &[Certificate]) -> Vec<String> {
     let fault = |program: &EfiProgram| match &program.signature {
         Some(signature) => signature

@@ -1,4 +1,4 @@
-//! What a root holds, as far as others rely on it.
+//! Checks the content of a root file system that other projects' tools rely on.
 
 use std::collections::HashMap;
 
@@ -6,35 +6,35 @@ use super::found::{self, InspectedDisk};
 use crate::erofs::read::Image;
 use crate::error::Result;
 
-/// They have some 300 bytes.
+/// Largest os-release that is read, bytes. It has about 300.
 const OS_RELEASE_LIMIT: usize = 64 << 10;
-/// Where file systems are mounted in an image that can't make the directory itself.
+/// Mount points that a read-only root must contain.
 const MOUNT_POINTS: [&str; 6] = ["/proc", "/sys", "/dev", "/run", "/tmp", "/var"];
-/// What must be each server's own, or no image's at all.
+/// Files that no image may contain, because each server needs its own.
 const SECRETS: [&str; 3] = [
     "/var/lib/systemd/random-seed",
     "/var/lib/systemd/credential.secret",
     "/boot/loader/random-seed",
 ];
 
-/// What was found.
+/// Result of a check.
 pub enum ContentAnswer {
-    /// All as it should be; what was found.
+    /// The check passed; a description of what was found.
     Fine(String),
-    /// What is not.
+    /// The faults.
     Faults(Vec<String>),
-    /// Why that can't be said.
+    /// The root can't be checked; the reason.
     Unknown(String),
 }
 
-/// A root, opened as far as it can be.
+/// A root file system, or the reason why it can't be opened.
 pub struct RootContent {
     label: String,
     opened: std::result::Result<(Image, HashMap<Vec<u8>, usize>), String>,
 }
 
 impl RootContent {
-    /// Opens it.
+    /// Opens a root's file system.
     pub fn open(disk: &InspectedDisk, root: &found::RootPartitions) -> RootContent {
         let open = || {
             let data = disk.part(&root.data)?;
@@ -48,10 +48,14 @@ impl RootContent {
             data.read_exact_at(&mut magic, 1024)
                 .map_err(|e| e.to_string())?;
             if magic != [0xe2, 0xe1, 0xf5, 0xe0] {
-                return Err("it is no EROFS".to_owned());
+                return Err("not an EROFS file system".to_owned());
             }
-            let image = Image::open(data)
-                .map_err(|e| format!("not an EROFS as adamant writes it ({})", e.message()))?;
+            let image = Image::open(data).map_err(|e| {
+                format!(
+                    "an EROFS file system that adamant did not write ({})",
+                    e.message()
+                )
+            })?;
             let names = image.names().collect();
             Ok((image, names))
         };
@@ -61,15 +65,13 @@ impl RootContent {
         }
     }
 
-    fn ask(
+    fn check(
         &self,
-        ask: impl FnOnce(&Image, &HashMap<Vec<u8>, usize>) -> (Vec<String>, String),
+        check: impl FnOnce(&Image, &HashMap<Vec<u8>, usize>) -> (Vec<String>, String),
     ) -> ContentAnswer {
         match &self.opened {
-            Err(why) => {
-                ContentAnswer::Unknown(format!("{}: {why}; its own tools check it", self.label))
-            }
-            Ok((image, names)) => match ask(image, names) {
+            Err(why) => ContentAnswer::Unknown(format!("{}: {why}; use its own tools", self.label)),
+            Ok((image, names)) => match check(image, names) {
                 (faults, what) if faults.is_empty() => ContentAnswer::Fine(what),
                 (faults, _) => ContentAnswer::Faults(
                     faults
@@ -81,9 +83,9 @@ impl RootContent {
         }
     }
 
-    /// Every inode can be read.
+    /// Checks that every inode can be read.
     pub fn structure(&self) -> ContentAnswer {
-        self.ask(|image, _| {
+        self.check(|image, _| {
             let faults = (0..image.inodes())
                 .filter(|number| !image.is_fragment(*number))
                 .filter_map(|number| {
@@ -99,9 +101,9 @@ impl RootContent {
         })
     }
 
-    /// Its name and version.
+    /// Checks os-release for id and version.
     pub fn os_release(&self) -> ContentAnswer {
-        self.ask(|image, names| {
+        self.check(|image, names| {
             let text = names
                 .get(&b"/usr/lib/os-release"[..])
                 .map(|number| read(image, *number))
@@ -126,29 +128,30 @@ impl RootContent {
         })
     }
 
-    /// What must be there, and what must not.
-    pub fn holds(&self) -> ContentAnswer {
-        self.ask(|image, names| {
+    /// Checks for required and forbidden files.
+    pub fn files(&self) -> ContentAnswer {
+        self.check(|image, names| {
             let mut faults = Vec::new();
             let node = |path: &str| names.get(path.as_bytes()).copied();
             match node("/etc/os-release")
                 .map(|number| (image.stat(number).mode & 0o170_000, read(image, number)))
             {
                 Some((0o120_000, Ok(target))) if !target.starts_with('/') => {}
-                _ => faults.push("/etc/os-release is no relative link".to_owned()),
+                _ => faults.push("/etc/os-release is not a relative symbolic link".to_owned()),
             }
             match node("/etc/machine-id").map(|number| read(image, number)) {
                 Some(Ok(text)) if text.is_empty() || text == "uninitialized\n" => {}
                 Some(_) => faults.push(
                     "/etc/machine-id is not empty: all servers would have one identity".to_owned(),
                 ),
-                None => faults.push("no /etc/machine-id to bind a server's own over".to_owned()),
+                None => faults
+                    .push("no /etc/machine-id, over which a server's own is mounted".to_owned()),
             }
             faults.extend(
                 MOUNT_POINTS
                     .iter()
                     .filter(|path| node(path).is_none())
-                    .map(|path| format!("no {path} to mount at")),
+                    .map(|path| format!("no mount point {path}")),
             );
             let host_key = |path: &&Vec<u8>| {
                 path.starts_with(b"/etc/ssh/ssh_host_") && path.ends_with(b"_key")
@@ -165,13 +168,17 @@ impl RootContent {
                 .map(|path| String::from_utf8_lossy(path).into_owned())
                 .collect();
             secrets.sort();
-            faults.extend(secrets.into_iter().map(|path| format!("{path} is in it")));
+            faults.extend(
+                secrets
+                    .into_iter()
+                    .map(|path| format!("the image contains {path}")),
+            );
             (faults, String::new())
         })
     }
 }
 
-/// A small file's text, or a link's target.
+/// The text of a small file, or the target of a symbolic link.
 fn read(image: &Image, number: usize) -> Result<String> {
     let mut bytes = Vec::new();
     image.read(number, &mut |more| {

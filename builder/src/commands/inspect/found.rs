@@ -1,4 +1,5 @@
-//! What is on a disk: partitions, file systems, programs, and each root with what belongs to it.
+//! Reads a disk: partitions, the EFI system partition and its programs, and each root with its hash
+//! tree and signature.
 
 use std::fs::File as OsFile;
 use std::path::Path;
@@ -18,60 +19,60 @@ use crate::io::part::Part;
 use crate::sign::certificate::Certificate;
 use crate::sign::message;
 
-/// Largest program that is read from an EFI system partition, bytes.
+/// Largest program that is read from the EFI system partition, bytes.
 const PROGRAM_LIMIT: u64 = 512 << 20;
-/// Largest other file.
+/// Largest text file that is read, bytes.
 const TEXT_LIMIT: u64 = 64 << 10;
-/// Extended boot loader partitions hold unified kernel images too (UAPI.1).
+/// Type of extended boot loader partitions (UAPI.1).
 pub const XBOOTLDR: &str = "bc13c2ff-59e6-4262-a352-b275fd6f7172";
 
-/// A disk that was read.
+/// A disk image, as `adamant inspect` reads it.
 pub struct InspectedDisk {
-    /// Bytes of a sector.
+    /// Size of a sector in bytes.
     pub sector: u64,
-    /// What is not as it should be with the table.
+    /// Faults of the partition table that a boot would repair.
     pub repairs: Vec<String>,
     /// Number and entry of each partition.
     pub partitions: Vec<(usize, Partition)>,
     /// The EFI system partition, or why it can't be read.
     pub esp: Option<std::result::Result<EspContent, String>>,
-    /// Every root that is not empty.
+    /// Every root that has an image.
     pub roots: Vec<RootPartitions>,
     file: Arc<OsFile>,
 }
 
 /// An EFI system partition.
 pub struct EspContent {
-    /// Bytes.
+    /// Size in bytes.
     pub bytes: u64,
     /// The kind of its file system.
     pub kind: FatKind,
-    /// Path, size, and whether it is read-only.
+    /// All files.
     pub files: Vec<FatFile>,
-    /// Programs that could be read.
+    /// The EFI programs.
     pub programs: Vec<EfiProgram>,
-    /// Those that could not, and why.
+    /// Programs that could not be read, and why.
     pub unread: Vec<String>,
     /// The boot loader's configuration.
     pub loader_conf: Option<String>,
 }
 
-/// A root, its tree and its signature.
+/// The partitions of a root.
 pub struct RootPartitions {
     /// The data partition.
     pub data: Partition,
-    /// The tree with the label of the same version.
+    /// The hash tree of the same version, by its label.
     pub tree: Option<Partition>,
-    /// The signature with the label of the same version.
+    /// The signature of the same version, by its label.
     pub signature: Option<Partition>,
 }
 
-/// The signature partition's content, as far as it can be read.
+/// The content of a signature partition.
 #[derive(Debug, Clone, Serialize)]
 pub struct RootSignature {
-    /// The root hash that it says it signs.
+    /// The root hash that it claims to sign.
     pub root_hash: String,
-    /// Who signed.
+    /// The signature and its certificate.
     pub signature: ProgramSignature,
 }
 
@@ -99,7 +100,7 @@ impl InspectedDisk {
         Ok(disk)
     }
 
-    /// Partitions of a type that hold something.
+    /// Partitions of a type that are not empty.
     pub fn of_type(&self, kind: gpt::Guid) -> impl Iterator<Item = &Partition> {
         self.partitions
             .iter()
@@ -115,11 +116,11 @@ impl InspectedDisk {
             .zip(partition.sectors().checked_mul(self.sector));
         range
             .and_then(|(start, length)| Part::range(self.file.clone(), start, length))
-            .ok_or_else(|| "no possible partition".to_owned())
+            .ok_or_else(|| "the partition's offset and size exceed 64 bits".to_owned())
     }
 
-    /// The root hash that the PARTUUIDs of root and tree spell (UAPI.2).
-    pub fn spelt(root: &RootPartitions) -> Option<RootHash> {
+    /// The root hash in the PARTUUIDs of root and hash tree (UAPI.2).
+    pub fn root_hash(root: &RootPartitions) -> Option<RootHash> {
         let halves = [
             root.data.id.text_order(),
             root.tree.as_ref()?.id.text_order(),
@@ -127,7 +128,7 @@ impl InspectedDisk {
         halves.concat().try_into().ok().map(RootHash)
     }
 
-    /// What a root's signature partition holds.
+    /// Reads and checks a root's signature partition.
     pub fn root_signature(
         &self,
         root: &RootPartitions,
@@ -147,10 +148,8 @@ impl InspectedDisk {
         let root_hash = embedded.root_hash.to_string();
         let opened = message::open(&embedded.message).map_err(|e| e.message().to_owned())?;
         let holds = match opened.certificate.fingerprint() == embedded.certificate_fingerprint {
-            true => opened.signs(root_hash.as_bytes()),
-            false => {
-                Err("its certificateFingerprint is not that of the certificate inside".to_owned())
-            }
+            true => opened.verify(root_hash.as_bytes()),
+            false => Err("its certificateFingerprint is not that of its certificate".to_owned()),
         };
         Ok(Some(RootSignature {
             root_hash,
@@ -200,8 +199,9 @@ impl InspectedDisk {
         })
     }
 
-    /// Root, tree and signature belong together by their labels: `LABEL`, `LABEL_verity` and
-    /// `LABEL_sig`, or all the same; where there is one of each they do anyway.
+    /// Groups root, hash tree and signature by their labels: `LABEL`, `LABEL_verity` and
+    /// `LABEL_sig`, or equal labels. A single hash tree or signature belongs to a single root,
+    /// whatever its label.
     fn find_roots(&self) -> Vec<RootPartitions> {
         let pick = |kind: gpt::Guid, label: &str, suffix: &str| {
             let all: Vec<&Partition> = self.of_type(kind).collect();

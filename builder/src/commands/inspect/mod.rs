@@ -1,5 +1,6 @@
-//! `adamant inspect`: what is on a disk or in a unified kernel image, whoever made it, and whether
-//! it is as other projects' tools want it. Reads only, without privileges.
+//! `adamant inspect`: describes a disk or a unified kernel image, whatever program made it, and
+//! checks it against the requirements of other projects' tools. It only reads, and needs no
+//! privileges.
 
 mod checklist;
 mod content;
@@ -23,8 +24,8 @@ use crate::sign::certificate::Certificate;
 use crate::term::output::Output;
 use crate::uki::pe;
 
-/// Inspects a disk image, a unified kernel image, or all that a build made. An error when a line of
-/// the checklist differs.
+/// Inspects a disk image, a unified kernel image or a build's OUT folder, and prints the result.
+/// Fails if a line of the checklist differs.
 pub fn inspect_target(
     target: &Path,
     certificates: &[std::path::PathBuf],
@@ -171,8 +172,8 @@ fn inspect_program(
     ))
 }
 
-/// Whether a file begins as programs do. A disk can too, with boot code; then it has a partition
-/// table as well.
+/// Whether a file is an EFI program. A disk with boot code can start with the same bytes, but it
+/// has a partition table.
 fn is_program(path: &Path) -> Result<bool> {
     let name = || path.display().to_string();
     let mut head = Vec::new();

@@ -1,4 +1,4 @@
-//! An EFI program: what it is made of, who signed it, and what a TPM will hold of it.
+//! Describes an EFI program: its sections, its signature, and its measurements in a TPM.
 
 use adamant_contract::hex;
 use serde::Serialize;
@@ -10,59 +10,59 @@ use crate::sign::certificate::Certificate;
 use crate::uki::profile::{self, Profile};
 use crate::uki::{measure, pe};
 
-/// A program on the disk, or in a file.
+/// An EFI program on a disk or in a file.
 #[derive(Debug, Clone, Serialize)]
 pub struct EfiProgram {
-    /// Where it was found.
+    /// Path of the program.
     pub path: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// Its sections in the table's order.
     pub sections: Vec<SectionDigest>,
-    /// `.osrel`, `.cmdline` and `.uname`, where it has them.
+    /// Content of `.osrel`.
     pub os_release: Option<String>,
-    /// The kernel command line.
+    /// The kernel command line, from `.cmdline`.
     pub cmdline: Option<String>,
-    /// The kernel's release.
+    /// The kernel's release, from `.uname`.
     pub uname: Option<String>,
-    /// PCR 11 after each phase, SHA-256; where it is a unified kernel image.
+    /// PCR 11 after each phase, SHA-256; empty if it is not a unified kernel image.
     pub pcr11: Vec<(String, String)>,
-    /// The profiles behind the first, by ID, and PCR 11 in each.
+    /// Id and PCR 11 of each profile after the first.
     pub profiles: Vec<(String, Vec<(String, String)>)>,
-    /// Who signed it; `None` where nobody did.
+    /// The signature; `None` if the program is not signed.
     pub signature: Option<ProgramSignature>,
-    /// What is wrong with how it is put together.
+    /// Faults of the program's structure.
     pub faults: Vec<String>,
 }
 
-/// A section.
+/// A section and its hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SectionDigest {
     /// Name.
     pub name: String,
-    /// Bytes, as measured.
+    /// Size in bytes without padding.
     pub size: u64,
-    /// SHA-256 of them.
+    /// SHA-256 of these bytes, hexadecimal.
     pub sha256: String,
 }
 
-/// A signature and the certificate that it names.
+/// A signature and its certificate.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProgramSignature {
-    /// Whose it is.
+    /// Subject of the certificate.
     pub signer: String,
-    /// SHA-256 of the certificate.
+    /// SHA-256 of the certificate, hexadecimal.
     pub fingerprint: String,
-    /// The first and the last second the certificate is valid. Neither firmware nor kernel asks.
+    /// First and last second of the certificate's validity. Firmware and kernel ignore it.
     pub valid: (String, String),
-    /// Why it does not hold; `None` when it does.
+    /// Why the signature is invalid; `None` if it is valid.
     pub fault: Option<String>,
-    /// Whether the certificate is one of those given; `None` when none was.
+    /// Whether the certificate is trusted; `None` if no trusted certificates were given.
     pub trusted: Option<bool>,
 }
 
 impl ProgramSignature {
-    /// Of a certificate whose signature was checked.
+    /// Describes a signature that was checked.
     pub fn new(
         certificate: &Certificate,
         holds: std::result::Result<(), String>,
@@ -79,19 +79,19 @@ impl ProgramSignature {
         }
     }
 
-    /// What is wrong with it, if anything.
+    /// Why the signature is invalid or not trusted, if it is.
     pub fn fault(&self) -> Option<String> {
         match (&self.fault, self.trusted) {
             (Some(why), _) => Some(why.clone()),
             (None, Some(false)) => Some(format!(
-                "signed by {}, whose certificate is none of those given",
+                "signed by {}, whose certificate is not one of the given ones",
                 self.signer
             )),
             (None, _) => None,
         }
     }
 
-    /// Whose it is, for people.
+    /// A description for people.
     pub fn describe(&self) -> String {
         let trusted = if self.trusted.is_none() {
             "; compare with --certificate"
@@ -113,7 +113,7 @@ impl ProgramSignature {
 }
 
 impl EfiProgram {
-    /// Reads one.
+    /// Parses a program. `path` is for messages.
     pub fn parse(path: &str, bytes: &[u8], trusted: &[Certificate]) -> Result<EfiProgram> {
         let image = pe::PeImage::parse(path, bytes)?;
         let text = |name: &str| {
@@ -129,7 +129,7 @@ impl EfiProgram {
             sha256: hex::encode(&Sha256::digest(section.data())),
         });
         let is_unified = image.section(".linux").is_some();
-        let told = |profile: &Profile| {
+        let pcr11 = |profile: &Profile| {
             measure::phases_of(&image, &profile.sections)
                 .into_iter()
                 .map(|(phases, value)| (phases, hex::encode(&value)))
@@ -149,11 +149,11 @@ impl EfiProgram {
             os_release: text(".osrel"),
             cmdline: text(".cmdline"),
             uname: text(".uname"),
-            pcr11: profiles.first().map(told).unwrap_or_default(),
+            pcr11: profiles.first().map(pcr11).unwrap_or_default(),
             profiles: profiles
                 .iter()
                 .skip(1)
-                .map(|profile| (profile.id.clone(), told(profile)))
+                .map(|profile| (profile.id.clone(), pcr11(profile)))
                 .collect(),
             signature,
             faults: faults(&image),
@@ -165,20 +165,20 @@ impl EfiProgram {
         !self.pcr11.is_empty()
     }
 
-    /// A word of the command line.
+    /// The value of an argument of the kernel command line.
     pub fn argument(&self, key: &str) -> Option<&str> {
         self.cmdline
             .as_deref()?
             .split_whitespace()
-            .find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+            .find_map(|argument| argument.strip_prefix(key)?.strip_prefix('='))
     }
 }
 
-/// What the specification (UAPI.5) or those who measure do not take.
+/// Faults that violate the specification (UAPI.5) or that change measurements.
 fn faults(image: &pe::PeImage) -> Vec<String> {
     let mut faults = Vec::new();
     if !image.is_efi_application() {
-        faults.push("it is no EFI application (Subsystem 10)".to_owned());
+        faults.push("it is not an EFI application (Subsystem 10)".to_owned());
     }
     for pair in image.sections().windows(2) {
         if u64::from(pair[0].address) + u64::from(pair[0].virtual_size) > u64::from(pair[1].address)
@@ -193,7 +193,7 @@ fn faults(image: &pe::PeImage) -> Vec<String> {
     for section in image.sections() {
         if !section.address.is_multiple_of(grain) {
             faults.push(format!(
-                "section {} does not start on {grain} bytes",
+                "section {} is not aligned to {grain} bytes",
                 section.name
             ));
         }
@@ -210,7 +210,7 @@ fn faults(image: &pe::PeImage) -> Vec<String> {
     faults
 }
 
-/// Sections that hold what is measured byte by byte.
+/// Sections whose measured bytes must be exactly those in the file.
 const MEASURED: [&str; 8] = [
     ".linux", ".osrel", ".cmdline", ".initrd", ".ucode", ".uname", ".pcrpkey", ".profile",
 ];

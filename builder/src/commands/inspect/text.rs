@@ -1,4 +1,4 @@
-//! What was found, for people.
+//! The results of `adamant inspect` as text.
 
 use std::fmt::Write;
 
@@ -12,8 +12,8 @@ use super::found::{InspectedDisk, XBOOTLDR};
 use super::program::EfiProgram;
 use crate::disk::EMPTY;
 
-/// What the Discoverable Partitions Specification calls a partition's type, or what we call our
-/// own; `None` where it is none for x86-64.
+/// Name of a partition's type in the Discoverable Partitions Specification, or of a type of our
+/// own; `None` for any other type, also those of other architectures.
 pub fn type_name(partition: &Partition) -> Option<&'static str> {
     let known = [
         (gpt::ROOT_X86_64, "root"),
@@ -47,7 +47,7 @@ pub fn type_name(partition: &Partition) -> Option<&'static str> {
         })
 }
 
-/// The flags that are set, by number (UAPI.2).
+/// Numbers of the flags that are set (UAPI.2).
 pub fn flags(partition: &Partition) -> Vec<u32> {
     (0..64)
         .filter(|bit| partition.attributes >> bit & 1 == 1)
@@ -70,7 +70,7 @@ fn flag_names(partition: &Partition) -> String {
         .join(",")
 }
 
-/// The partition table.
+/// The partition table as text.
 pub fn partitions(disk: &InspectedDisk) -> String {
     let mut out = String::new();
     let rows: Vec<[String; 5]> = disk
@@ -111,7 +111,7 @@ pub fn partitions(disk: &InspectedDisk) -> String {
     out
 }
 
-/// A program.
+/// A program as text.
 pub fn program(program: &EfiProgram) -> String {
     let mut out = format!("{}  {} bytes\n", printable(&program.path), program.size);
     let signed = program
@@ -179,7 +179,7 @@ pub fn program(program: &EfiProgram) -> String {
     out
 }
 
-/// The checklist.
+/// The checklist as text.
 pub fn checklist(lines: &[ChecklistLine]) -> String {
     let mut out = String::new();
     for line in lines {
@@ -205,7 +205,7 @@ pub fn checklist(lines: &[ChecklistLine]) -> String {
     out
 }
 
-/// What stands on a disk may not steer a terminal.
+/// Replaces control characters, because text of a disk must not control a terminal.
 fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '?' } else { c })

@@ -1,4 +1,4 @@
-//! Whether artifacts have the bytes that the manifest says.
+//! Checks artifacts against the hashes in the manifest.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,16 +13,17 @@ use crate::io::zeros;
 use crate::manifest::{Artifact, Manifest};
 use crate::term::progress;
 
-/// Part of an artifact that is looked at by one thread.
+/// A part of an artifact that one thread checks.
 struct Stretch<'a> {
     artifact: &'a Artifact,
     at: u64,
     size: u64,
-    /// Hexadecimal; `None`: there are only zeros.
+    /// Expected hash, hexadecimal; `None` if the part must be zeros.
     sha256: Option<String>,
 }
 
-/// The names of the artifacts that have others, in the manifest's order. Their sizes are right.
+/// The names of the artifacts whose content differs from the manifest, in its order. The caller has
+/// checked their sizes.
 pub fn mismatched_artifacts(
     folder: &Path,
     manifest: &Manifest,
@@ -48,7 +49,7 @@ pub fn mismatched_artifacts(
             wrong.extend(
                 thread
                     .join()
-                    .unwrap_or_else(|_| Err(Error::new("a hashing thread failed")))?,
+                    .unwrap_or_else(|_| Err(Error::new("a hashing thread panicked")))?,
             );
         }
         Ok::<_, Error>(())
@@ -61,7 +62,7 @@ pub fn mismatched_artifacts(
         .collect())
 }
 
-/// All of an artifact: what is in it, and what is in between.
+/// The parts of an artifact: its pieces, and the zeros between them.
 fn parts(artifact: &Artifact) -> Vec<Stretch<'_>> {
     let mut all = Vec::new();
     let mut end = 0;
@@ -89,14 +90,18 @@ fn parts(artifact: &Artifact) -> Vec<Stretch<'_>> {
 impl Stretch<'_> {
     fn is_right(&self, path: &Path) -> Result<bool> {
         let what = || path.display().to_string();
-        // Opened for each: where a file has holes is found by its position.
+        // Each part opens the file, because searching for holes moves the position.
         let file = File::open(path).context(what)?;
         let Some(wanted) = &self.sha256 else {
             progress::add(self.size);
             return zeros::are_all(&file, self.at..self.at + self.size).context(what);
         };
-        let part = Part::range(Arc::new(file), self.at, self.size)
-            .ok_or_else(|| Error::new(format!("{}: too long", path.display())))?;
+        let part = Part::range(Arc::new(file), self.at, self.size).ok_or_else(|| {
+            Error::new(format!(
+                "{}: offset and size exceed 64 bits",
+                path.display()
+            ))
+        })?;
         let read = |bytes| {
             progress::add(bytes);
             Ok(())

@@ -1,5 +1,5 @@
-//! A disk image by itself: its partition table, and each root on it by the hash that the PARTUUIDs
-//! of root and tree spell (UAPI.2).
+//! Verifies a disk image without a manifest: its partition table, and each root by the root hash
+//! that the PARTUUIDs of root and hash tree contain (UAPI.2).
 
 use std::fs::File;
 use std::path::Path;
@@ -22,7 +22,7 @@ pub fn verify(path: &Path, options: VerifyOptions) -> Result<Vec<Verified>> {
     let (sector, found) = disk::open_table(path, &file)?;
     if let Some(repair) = found.repairs.first() {
         return Err(Error::new(format!("{show}: partition table: {repair}"))
-            .hint("build the image again, or have it repaired by a boot"));
+            .hint("build the image again, or boot it: the agent repairs its table"));
     }
     let partitions: Vec<&Partition> = found.table.partitions.iter().flatten().collect();
     let roots: Vec<&&Partition> = partitions
@@ -30,7 +30,7 @@ pub fn verify(path: &Path, options: VerifyOptions) -> Result<Vec<Verified>> {
         .filter(|p| p.kind == ROOT_X86_64 && p.label != EMPTY)
         .collect();
     if roots.is_empty() {
-        return Err(Error::new(format!("{show}: no root partition on it")));
+        return Err(Error::new(format!("{show}: no root partition")));
     }
     let part = |partition: &Partition| {
         let range = partition
@@ -41,7 +41,7 @@ pub fn verify(path: &Path, options: VerifyOptions) -> Result<Vec<Verified>> {
             .and_then(|(start, length)| Part::range(file.clone(), start, length))
             .ok_or_else(|| {
                 Error::new(format!(
-                    "{show}: {}: no possible partition",
+                    "{show}: {}: the partition's offset and size exceed 64 bits",
                     partition.label
                 ))
             })
@@ -53,7 +53,7 @@ pub fn verify(path: &Path, options: VerifyOptions) -> Result<Vec<Verified>> {
             .iter()
             .find(|p| p.kind == ROOT_VERITY_X86_64 && p.label == tree_label);
         let tree =
-            tree.ok_or_else(|| Error::new(format!("{show}: root {:?} has no tree (no root-verity partition is labelled {tree_label:?})", data.label)))?;
+            tree.ok_or_else(|| Error::new(format!("{show}: root {:?} has no hash tree (no root-verity partition is labelled {tree_label:?})", data.label)))?;
         let hash = RootHash(
             [data.id.text_order(), tree.id.text_order()]
                 .concat()
@@ -76,8 +76,8 @@ pub fn verify(path: &Path, options: VerifyOptions) -> Result<Vec<Verified>> {
     Ok(whole)
 }
 
-/// Partitions end on a grain, file system and tree before it: as much of them as the tree's
-/// superblock says.
+/// Shortens a root partition and its hash tree partition to the file system and the hash tree in
+/// them, whose sizes are in the superblock of the hash tree.
 pub fn trim_to_superblock(data: Part, tree: Part) -> std::result::Result<(Part, Part), String> {
     let mut bytes = [0; SUPERBLOCK];
     tree.read_exact_at(&mut bytes, 0)

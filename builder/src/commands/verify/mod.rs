@@ -1,7 +1,8 @@
-//! `adamant verify`: every hash in the manifest, the whole verity tree, and the file system's
-//! structure; what is in the files as well where that is asked for. Nothing is trusted but the root
-//! hash and the manifest; what is wrong is named by artifact, block and, in the root, the file it
-//! belongs to.
+//! `adamant verify`: checks every hash in the manifest, the whole hash tree and the structure of
+//! the file system, and on request that every file can be read.
+//!
+//! Only the root hash and the manifest are trusted. An error names the artifact and, in a root file
+//! system, the corrupted block and the file that it belongs to.
 
 mod bytes;
 pub mod disk;
@@ -23,10 +24,10 @@ use crate::term::progress;
 
 const ROOT: &str = ".root.erofs";
 
-/// What was found whole.
+/// An image that passed verification.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Verified {
-    /// `ID_VERSION`, or the disk partition's label.
+    /// `ID_VERSION`, or the label of the disk's partition.
     pub image: String,
     /// Root hash, hexadecimal.
     pub root_hash: String,
@@ -34,22 +35,22 @@ pub struct Verified {
     pub blocks: u64,
     /// Inodes of the root file system.
     pub inodes: u64,
-    /// Artifacts whose hash is what the manifest says.
+    /// Artifacts whose hashes match the manifest.
     pub artifacts: usize,
 }
 
-/// VerifyOptions much is looked at, and by options many.
+/// What to verify, and on how many threads.
 #[derive(Debug, Clone, Copy)]
 pub struct VerifyOptions {
-    /// Also unpack every file. The hashes say already that its bytes are those that were built;
-    /// this says that a server can read them.
+    /// Also decompress every file. The hashes already prove that the image is unchanged; this
+    /// proves that a server can read it.
     pub read_data: bool,
     /// Worker threads.
     pub jobs: usize,
 }
 
-/// Verifies a build's OUT directory, one image of it by its manifest, a root with its sidecars, or
-/// a disk image.
+/// Verifies an image of an OUT directory, a root file system with its `.root.verity` and
+/// `.roothash` files, or a disk image, and prints the result.
 pub fn verify_target(target: &Path, options: VerifyOptions, output: &Output) -> Result<()> {
     let name = target
         .file_name()
@@ -77,14 +78,14 @@ pub fn verify_target(target: &Path, options: VerifyOptions, output: &Output) -> 
             String::new()
         };
         text += &format!(
-            "{}: whole: {hashes}{} blocks, {} inodes, root hash {}\n",
+            "{}: OK: {hashes}{} blocks verified, {} inodes, root hash {}\n",
             whole.image, whole.blocks, whole.inodes, whole.root_hash
         );
     }
     output.answer(&text, &serde_json::json!({ "whole": found }))
 }
 
-/// One image of an OUT folder, by its manifest.
+/// Verifies an image of an OUT folder by its manifest.
 fn image(selection: &Selection, options: VerifyOptions) -> Result<Verified> {
     let (folder, manifest, path) = (
         &selection.folder,
@@ -101,15 +102,15 @@ fn image(selection: &Selection, options: VerifyOptions) -> Result<Verified> {
             .any(|artifact| artifact.name == name)
         {
             return Err(Error::new(format!(
-                "{}: says nothing about {name}",
+                "{}: does not list {name}",
                 path.display()
             )));
         }
     }
     check_sizes(folder, manifest)?;
     progress::begin("verify");
-    // The root and its tree are read twice: block by block, and as artifacts.
-    // For the eye alone: who wrote the manifest may say what they like.
+    // The root and its hash tree are read twice: block by block, and as artifacts. The numbers of a
+    // manifest can be wrong, but here they only control the progress display.
     let blocks = manifest
         .root
         .blocks
@@ -127,8 +128,8 @@ fn image(selection: &Selection, options: VerifyOptions) -> Result<Verified> {
         .parse()
         .map_err(|why| Error::new(format!("{}: root.hash: {why}", path.display())))?;
 
-    // The root first: a bad block there can be named, with its file; a hash only says that
-    // something is wrong.
+    // The root comes first, because this error names the corrupted block and its file. The hash of
+    // an artifact only shows that it was changed.
     let whole = root::verify(
         &artifact("root.erofs"),
         &artifact("root.verity"),
@@ -141,7 +142,7 @@ fn image(selection: &Selection, options: VerifyOptions) -> Result<Verified> {
             disk::verify(&folder.join(name), options)?;
         }
         return Err(Error::new(format!(
-            "{}: not the bytes that the manifest was made from",
+            "{}: its SHA-256 is not the one in the manifest",
             folder.join(name).display()
         ))
         .hint("build the image again"));
@@ -155,7 +156,7 @@ fn image(selection: &Selection, options: VerifyOptions) -> Result<Verified> {
         let wanted = format!("roothash={hash}");
         if !cmdline.split_whitespace().any(|word| word == wanted) {
             return Err(Error::new(format!(
-                "{}: has no {wanted}",
+                "{}: does not contain {wanted}",
                 artifact("cmdline").display()
             )));
         }
@@ -167,7 +168,7 @@ fn image(selection: &Selection, options: VerifyOptions) -> Result<Verified> {
     })
 }
 
-/// A file of one line.
+/// Reads the start of a small text file.
 fn read_small(path: &Path) -> Result<String> {
     let mut text = String::new();
     let what = || format!("{}", path.display());
@@ -185,7 +186,7 @@ fn check_sizes(folder: &Path, manifest: &Manifest) -> Result<()> {
         let meta = std::fs::metadata(&path).context(|| format!("{}", path.display()))?;
         if meta.len() != artifact.size {
             return Err(Error::new(format!(
-                "{}: has {} bytes, the manifest says {}",
+                "{}: has {} bytes, but {} in the manifest",
                 path.display(),
                 meta.len(),
                 artifact.size
@@ -196,7 +197,7 @@ fn check_sizes(folder: &Path, manifest: &Manifest) -> Result<()> {
     Ok(())
 }
 
-/// All of a file.
+/// Opens a file as a part.
 fn open(path: &Path) -> Result<Part> {
     File::open(path)
         .and_then(Part::whole)

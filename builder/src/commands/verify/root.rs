@@ -1,5 +1,4 @@
-//! A root and its tree: every block, and then, since its bytes are the ones that the hash names,
-//! the file system's structure.
+//! Verifies a root file system: every block by its hash tree, then the file system's structure.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +13,8 @@ use crate::io::part::Part;
 use crate::tree::show;
 use crate::verity::{self, Damage};
 
-/// A root with the files beside it that tools agree on: `X.root.verity` and `X.roothash`.
+/// Verifies a root whose hash tree and root hash are in the same folder, by the usual names
+/// `X.root.verity` and `X.roothash`.
 pub fn with_sidecars(root: &Path, stem: &str, options: VerifyOptions) -> Result<Verified> {
     let beside = |kind: &str| root.with_file_name(format!("{stem}.{kind}"));
     let hash_path = beside("roothash");
@@ -28,7 +28,7 @@ pub fn with_sidecars(root: &Path, stem: &str, options: VerifyOptions) -> Result<
     })
 }
 
-/// A root and a tree in files of their own.
+/// Verifies a root and a hash tree in separate files.
 pub fn verify(
     root: &Path,
     tree: &Path,
@@ -43,7 +43,7 @@ pub fn verify(
     )
 }
 
-/// A root and a tree, wherever they are; `names` are for messages.
+/// Verifies a root and a hash tree. `names` are for messages.
 pub fn verify_parts(
     (root, tree): (Part, Part),
     names: (&str, &str),
@@ -69,34 +69,33 @@ fn describe(damage: &Damage, root: Part, (root_name, tree_name): (&str, &str)) -
     let message = match damage {
         Damage::Superblock(why) => format!("{tree_name}: {why}"),
         Damage::Tree { level: 0, .. } => {
-            format!("{tree_name}: the tree's top block is not the one that the root hash names")
+            format!("{tree_name}: the top block of the hash tree does not match the root hash")
         }
         Damage::Tree { level, block } => format!(
-            "{tree_name}: block {block} of the tree (level {level} below its top) was changed"
+            "{tree_name}: block {block} of the hash tree (level {level} below its top) was changed"
         ),
         Damage::Data { block } => format!(
             "{root_name}: block {block} was changed: it belongs to {}",
             owner(root, *block)
         ),
     };
-    Error::new(message).hint(
-        "this image must not be used: build it again, or copy it again from where it is whole",
-    )
+    Error::new(message)
+        .hint("do not use this image: build it again, or copy it again from an intact copy")
 }
 
-/// What a block belongs to, as far as the file system itself, damaged as it is, can still tell.
+/// The owner of a block, as far as the damaged file system can tell.
 fn owner(root: Part, block: u64) -> String {
     match Image::open(root) {
         Ok(image) => image.owner(block).map_or_else(
             || "no file (free space or the file system's own structures)".to_owned(),
             |path| show(&path),
         ),
-        Err(_) if block == 0 => "the super block".to_owned(),
+        Err(_) if block == 0 => "the superblock".to_owned(),
         Err(error) => format!("the file system's own structures ({})", error.message()),
     }
 }
 
-/// Every inode, directory and index; every file's bytes where they are asked for.
+/// Reads every inode, directory and index, and on request every file. Returns the number of inodes.
 fn check_structure(root: Part, options: VerifyOptions) -> Result<u64> {
     let image = Image::open(root)?;
     if options.read_data {
@@ -106,7 +105,7 @@ fn check_structure(root: Part, options: VerifyOptions) -> Result<u64> {
             if number >= image.inodes() {
                 return Ok(());
             }
-            // Its bytes are read with what it is a part of.
+            // A fragment is read with the inode that contains it.
             if !image.is_fragment(number) {
                 image.read(number, &mut |_| Ok(()))?;
             }
@@ -118,7 +117,7 @@ fn check_structure(root: Part, options: VerifyOptions) -> Result<u64> {
             threads.into_iter().try_for_each(|thread| {
                 thread
                     .join()
-                    .unwrap_or_else(|_| Err(Error::new("a reading thread failed")))
+                    .unwrap_or_else(|_| Err(Error::new("a reading thread panicked")))
             })
         })?;
     }

@@ -42,8 +42,8 @@ enum Node<'a> {
 }
 
 impl<'a> FatDirectory<'a> {
-    /// Adds a file at a path below this directory, and the directories that lead to it. Fails if the
-    /// path exists, or if one of its directories is a file.
+    /// Adds a file at a path below this directory, and the directories that lead to it. Fails if
+    /// the path exists, or if one of its directories is a file.
     pub fn add(&mut self, path: &'a str, bytes: &'a [u8]) -> Result<(), String> {
         match path.split_once('/') {
             None => match self.entries.insert(path, Node::File(bytes)) {
@@ -77,8 +77,8 @@ pub struct FatGeometry {
 }
 
 impl FatGeometry {
-    /// The geometry of a volume of this many bytes. `cluster` is a multiple of `sector`; both are in
-    /// bytes.
+    /// The geometry of a volume of this many bytes. `cluster` is a multiple of `sector`; both are
+    /// in bytes.
     pub fn new(bytes: u64, sector: u32, cluster: u32) -> FatGeometry {
         let sector = u64::from(sector);
         let (sectors, cluster_sectors) = (bytes / sector, u64::from(cluster) / sector);
@@ -186,8 +186,8 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Allocates a chain of adjacent clusters for this many bytes, and returns the first; `None` for
-    /// 0 bytes.
+    /// Allocates a chain of adjacent clusters for this many bytes, and returns the first; `None`
+    /// for 0 bytes.
     fn allocate(&mut self, bytes: usize) -> io::Result<Option<u32>> {
         let count = (bytes as u64).div_ceil(self.geometry.cluster_bytes());
         let used = self.fat.len() as u64 - u64::from(FIRST_CLUSTER);
@@ -283,7 +283,8 @@ fn dir_entry(name: &[u8; 11], attribute: u8, cluster: u32, size: u32) -> DirEntr
 }
 
 /// Short names (eight characters and three of the extension) of a directory's names, in their
-/// order. A name that fits is used in upper case; any other becomes its beginning, `~` and a number.
+/// order. A name that fits is used in upper case; any other becomes its beginning, `~` and a
+/// number.
 fn short_names<'n>(names: impl Iterator<Item = &'n str>) -> io::Result<Vec<[u8; 11]>> {
     let mut taken: Vec<[u8; 11]> = Vec::new();
     for name in names {
