@@ -2,6 +2,8 @@
 //! Format", as UEFI Secure Boot (UEFI 2.10, 32.5.3.3) and shim accept it.
 
 use sha2::{Digest, Sha256};
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::certificate::Certificate;
 use super::{Signer, message};
@@ -22,8 +24,33 @@ const INDIRECT_DATA_HEAD: [u8; 46] = [
     0x00, // DigestInfo, SHA-256
     0x04, 0x20, // OCTET STRING, 32
 ];
-/// WIN_CERT_REVISION_2_0 and WIN_CERT_TYPE_PKCS_SIGNED_DATA.
-const WIN_CERTIFICATE: [u8; 4] = [0x00, 0x02, 0x02, 0x00];
+/// WIN_CERTIFICATE (UEFI 2.10, 32.2.4). The certificate follows it.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct WinCertificate {
+    /// Bytes, including this structure.
+    length: U32,
+    revision: U16,
+    certificate_type: U16,
+}
+
+/// WIN_CERT_REVISION_2_0.
+const REVISION: u16 = 0x0200;
+/// WIN_CERT_TYPE_PKCS_SIGNED_DATA.
+const PKCS_SIGNED_DATA: u16 = 0x0002;
+/// WIN_CERT_TYPE_EFI_GUID.
+pub(super) const EFI_GUID: u16 = 0x0ef1;
+
+impl WinCertificate {
+    /// The header of a certificate of `length` bytes.
+    pub(super) fn new(certificate_type: u16, length: usize) -> WinCertificate {
+        WinCertificate {
+            length: U32::new((size_of::<WinCertificate>() + length) as u32),
+            revision: U16::new(REVISION),
+            certificate_type: U16::new(certificate_type),
+        }
+    }
+}
 /// Alignment of attribute certificates, bytes.
 const GRAIN: usize = 8;
 
@@ -64,10 +91,10 @@ pub fn check(
 
 fn open_signature(name: &str, bytes: &[u8]) -> Result<Option<message::SignedMessage>> {
     let image = pe::PeImage::parse(name, bytes)?;
-    let Some((head, message)) = image.certificates().split_at_checked(GRAIN) else {
+    let Ok((header, message)) = WinCertificate::ref_from_prefix(image.certificates()) else {
         return Ok(None);
     };
-    if head[4..] != WIN_CERTIFICATE {
+    if header.revision != REVISION || header.certificate_type != PKCS_SIGNED_DATA {
         return Err(Error::new(format!(
             "{name}: firmware does not support its kind of signature"
         ))
@@ -87,8 +114,8 @@ pub fn sign(signer: &Signer, name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     out.extend_from_slice(&bytes[..gaps.end]);
     out.resize(gaps.end.next_multiple_of(GRAIN), 0);
     let start = out.len() as u32;
-    out.extend_from_slice(&(8 + signature.len() as u32).to_le_bytes());
-    out.extend_from_slice(&WIN_CERTIFICATE);
+    let header = WinCertificate::new(PKCS_SIGNED_DATA, signature.len());
+    out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(&signature);
     out.resize(out.len().next_multiple_of(GRAIN), 0);
     let size = out.len() as u32 - start;

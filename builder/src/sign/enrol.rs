@@ -8,7 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use adamant_contract::gpt::Guid;
 use sha2::{Digest, Sha256};
 use x509_cert::der::DateTime;
+use zerocopy::little_endian::{U16, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::authenticode::{EFI_GUID, WinCertificate};
 use super::{Signer, message};
 use crate::error::{Error, Result};
 
@@ -27,6 +30,63 @@ pub const ATTRIBUTES: u32 = 0x27;
 pub const VARIABLES: [(&str, &str); 3] =
     [("db", SECURITY_DATABASE), ("KEK", GLOBAL), ("PK", GLOBAL)];
 
+/// EFI_SIGNATURE_LIST with one EFI_SIGNATURE_DATA. The certificate follows it.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct SignatureList {
+    signature_type: [u8; 16],
+    signature_list_size: U32,
+    signature_header_size: U32,
+    signature_size: U32,
+    signature_owner: [u8; 16],
+}
+
+/// EFI_VARIABLE_AUTHENTICATION_2. The signature and the variable's new value follow it.
+#[derive(IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+struct VariableAuthentication2 {
+    time_stamp: EfiTime,
+    /// EFI_CERT_TYPE_PKCS7_GUID and the signature belong to this certificate.
+    hdr: WinCertificate,
+    cert_type: [u8; 16],
+}
+
+/// EFI_TIME.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct EfiTime {
+    year: U16,
+    month: u8,
+    day: u8,
+    hour: u8,
+    minute: u8,
+    second: u8,
+    pad1: u8,
+    nanosecond: U32,
+    time_zone: U16,
+    daylight: u8,
+    pad2: u8,
+}
+
+impl EfiTime {
+    /// The start of a day.
+    pub const fn date(year: u16, month: u8, day: u8) -> EfiTime {
+        EfiTime {
+            year: U16::new(year),
+            month,
+            day,
+            hour: 0,
+            minute: 0,
+            second: 0,
+            pad1: 0,
+            nanosecond: U32::ZERO,
+            time_zone: U16::ZERO,
+            daylight: 0,
+            pad2: 0,
+        }
+    }
+}
+
 /// Names and bytes of the files.
 pub fn files(signer: &Signer, now: SystemTime) -> Result<Vec<(String, Vec<u8>)>> {
     let list = list(signer.certificate().der());
@@ -43,20 +103,21 @@ pub fn files(signer: &Signer, now: SystemTime) -> Result<Vec<(String, Vec<u8>)>>
 
 /// EFI_SIGNATURE_LIST with one certificate. The owner's GUID is derived from the certificate.
 pub fn list(certificate: &[u8]) -> Vec<u8> {
-    let size = 16 + certificate.len() as u32;
     let owner: [u8; 32] = Sha256::new()
         .chain_update(b"adamant signature owner\0")
         .chain_update(certificate)
         .finalize()
         .into();
     let owner: [u8; 16] = owner[..16].try_into().unwrap_or_default();
-    let mut out = guid(X509).to_vec();
-    for number in [28 + size, 0, size] {
-        out.extend_from_slice(&number.to_le_bytes());
-    }
-    out.extend_from_slice(&owner);
-    out.extend_from_slice(certificate);
-    out
+    let length = certificate.len() as u32;
+    let list = SignatureList {
+        signature_type: guid(X509),
+        signature_list_size: U32::new(size_of::<SignatureList>() as u32 + length),
+        signature_header_size: U32::ZERO,
+        signature_size: U32::new(owner.len() as u32 + length),
+        signature_owner: owner,
+    };
+    [list.as_bytes(), certificate].concat()
 }
 
 /// EFI_VARIABLE_AUTHENTICATION_2 and the variable's new value.
@@ -73,37 +134,32 @@ fn update(
         &name[..],
         &guid(vendor),
         &ATTRIBUTES.to_le_bytes(),
-        &time,
+        time.as_bytes(),
         value,
     ]
     .concat();
     let signature = message::detached(signer, &signed)?;
-    let mut out = time.to_vec();
-    out.extend_from_slice(&(24 + signature.len() as u32).to_le_bytes());
-    // WIN_CERT_REVISION_2_0 and WIN_CERT_TYPE_EFI_GUID.
-    out.extend_from_slice(&[0x00, 0x02, 0xf1, 0x0e]);
-    out.extend_from_slice(&guid(PKCS7));
-    out.extend_from_slice(&signature);
-    out.extend_from_slice(value);
-    Ok(out)
+    let cert_type = guid(PKCS7);
+    let authentication = VariableAuthentication2 {
+        time_stamp: time,
+        hdr: WinCertificate::new(EFI_GUID, cert_type.len() + signature.len()),
+        cert_type,
+    };
+    Ok([authentication.as_bytes(), &signature, value].concat())
 }
 
 /// EFI_TIME without fraction, time zone and daylight saving, which must be 0 in authenticated
 /// variables.
-fn efi_time(now: SystemTime) -> Result<[u8; 16]> {
+fn efi_time(now: SystemTime) -> Result<EfiTime> {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let date = DateTime::from_unix_duration(since)
         .map_err(|e| Error::new(format!("the system clock: {e}")))?;
-    let mut time = [0; 16];
-    time[..2].copy_from_slice(&date.year().to_le_bytes());
-    time[2..7].copy_from_slice(&[
-        date.month(),
-        date.day(),
-        date.hour(),
-        date.minutes(),
-        date.seconds(),
-    ]);
-    Ok(time)
+    Ok(EfiTime {
+        hour: date.hour(),
+        minute: date.minutes(),
+        second: date.seconds(),
+        ..EfiTime::date(date.year(), date.month(), date.day())
+    })
 }
 
 fn guid(text: &str) -> [u8; 16] {

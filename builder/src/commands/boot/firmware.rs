@@ -8,6 +8,8 @@
 use std::path::{Path, PathBuf};
 
 use adamant_contract::gpt::Guid;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Uefi;
 use super::machine::{Machine, escape_commas};
@@ -15,6 +17,7 @@ use crate::error::{Context, Error, Result};
 use crate::io::bounded;
 use crate::io::prerequisite;
 use crate::sign::certificate::Certificate;
+use crate::sign::enrol::EfiTime;
 use crate::sign::{authenticode, enrol};
 use crate::uki::{measure, pe};
 
@@ -46,16 +49,61 @@ const ACCEPTS_ARGUMENTS: u32 = 254;
 const AUTHENTICATED: &str = "aaf32c78-947b-439a-a180-2e144ec37792";
 /// gEfiSecureBootEnableDisableGuid.
 const SECURE_BOOT_ENABLE: &str = "f0a30bc7-af08-4556-99c4-001009c93a44";
-const STORE_HEADER: usize = 28;
-const VARIABLE_HEADER: usize = 60;
 /// Start of a variable's header (VARIABLE_DATA).
 const VARIABLE_DATA: u16 = 0x55aa;
 /// State of a complete variable that is not deleted (VAR_ADDED).
 const ADDED: u8 = 0x3f;
 /// Attributes: non-volatile, boot service access.
 const NON_VOLATILE: u32 = 0x3;
-/// EFI_TIME of the enrolled variables, 2000-01-01. Any later signed update replaces them.
-const ENROLLED: [u8; 16] = [0xd0, 0x07, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// Time of the enrolled variables, 2000-01-01. Any later signed update replaces them.
+const ENROLLED: EfiTime = EfiTime::date(2000, 1, 1);
+/// Time of a variable without authentication.
+const NO_TIME: EfiTime = EfiTime::date(0, 0, 0);
+
+/// EFI_FIRMWARE_VOLUME_HEADER without the block map at its end.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct FirmwareVolumeHeader {
+    zero_vector: [u8; 16],
+    file_system_guid: [u8; 16],
+    fv_length: U64,
+    signature: [u8; 4],
+    attributes: U32,
+    /// Offset of the variable store.
+    header_length: U16,
+    checksum: U16,
+    ext_header_offset: U16,
+    reserved: u8,
+    revision: u8,
+}
+
+/// VARIABLE_STORE_HEADER.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct VariableStoreHeader {
+    signature: [u8; 16],
+    size: U32,
+    format: u8,
+    state: u8,
+    reserved: U16,
+    reserved1: U32,
+}
+
+/// AUTHENTICATED_VARIABLE_HEADER. Name and data follow it.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct VariableHeader {
+    start_id: U16,
+    state: u8,
+    reserved: u8,
+    attributes: U32,
+    monotonic_count: U64,
+    time_stamp: EfiTime,
+    pub_key_index: U32,
+    name_size: U32,
+    data_size: U32,
+    vendor_guid: [u8; 16],
+}
 
 /// Firmware for one machine.
 #[derive(Debug, Clone)]
@@ -187,12 +235,14 @@ pub fn prepare_variables(file: PathBuf, certificate: Option<&[u8]>) -> Result<Fi
 
 /// Enrols a certificate; `None` if the store is not empty or not a variable store.
 fn enrol(store: &mut [u8], certificate: &[u8]) -> Option<()> {
-    let header = usize::from(u16::from_le_bytes(store.get(48..50)?.try_into().ok()?));
-    if store.get(40..44)? != b"_FVH" || store.get(header..header + 16)? != guid(AUTHENTICATED)? {
+    let (volume, _) = FirmwareVolumeHeader::ref_from_prefix(store).ok()?;
+    let start = usize::from(volume.header_length.get());
+    let (variables, _) = VariableStoreHeader::ref_from_prefix(store.get(start..)?).ok()?;
+    if volume.signature != *b"_FVH" || variables.signature != guid(AUTHENTICATED)? {
         return None;
     }
     let list = enrol::list(certificate);
-    let mut at = header + STORE_HEADER;
+    let mut at = start + size_of::<VariableStoreHeader>();
     for (name, vendor) in enrol::VARIABLES {
         at = put(store, at, name, vendor, enrol::ATTRIBUTES, &ENROLLED, &list)?;
     }
@@ -202,7 +252,7 @@ fn enrol(store: &mut [u8], certificate: &[u8]) -> Option<()> {
         "SecureBootEnable",
         SECURE_BOOT_ENABLE,
         NON_VOLATILE,
-        &[0; 16],
+        &NO_TIME,
         &[1],
     )?;
     Some(())
@@ -215,7 +265,7 @@ fn put(
     name: &str,
     vendor: &str,
     attributes: u32,
-    time: &[u8; 16],
+    time: &EfiTime,
     data: &[u8],
 ) -> Option<usize> {
     let name: Vec<u8> = name
@@ -223,18 +273,17 @@ fn put(
         .chain([0])
         .flat_map(u16::to_le_bytes)
         .collect();
-    let mut bytes = Vec::with_capacity(VARIABLE_HEADER + name.len() + data.len());
-    bytes.extend_from_slice(&VARIABLE_DATA.to_le_bytes());
-    bytes.extend_from_slice(&[ADDED, 0]);
-    bytes.extend_from_slice(&attributes.to_le_bytes());
-    bytes.extend_from_slice(&[0; 8]);
-    bytes.extend_from_slice(time);
-    for number in [0, name.len() as u32, data.len() as u32] {
-        bytes.extend_from_slice(&number.to_le_bytes());
-    }
-    bytes.extend_from_slice(&guid(vendor)?);
-    bytes.extend_from_slice(&name);
-    bytes.extend_from_slice(data);
+    let header = VariableHeader {
+        start_id: U16::new(VARIABLE_DATA),
+        state: ADDED,
+        attributes: U32::new(attributes),
+        time_stamp: *time,
+        name_size: U32::new(name.len() as u32),
+        data_size: U32::new(data.len() as u32),
+        vendor_guid: guid(vendor)?,
+        ..VariableHeader::new_zeroed()
+    };
+    let bytes = [header.as_bytes(), &name, data].concat();
     let room = store.get_mut(at..at + bytes.len())?;
     // Erased flash.
     if room.iter().any(|byte| *byte != 0xff) {
@@ -252,13 +301,23 @@ fn guid(text: &str) -> Option<[u8; 16]> {
 mod tests {
     use super::*;
 
+    /// Bytes of the volume's header with its block map.
+    const HEADERS: usize = 72;
+
     /// The layout of edk2: the volume's header, the store's header, and erased flash.
     fn store() -> Vec<u8> {
         let mut store = vec![0xff; 64 << 10];
-        store[..72 + STORE_HEADER].fill(0);
-        store[40..44].copy_from_slice(b"_FVH");
-        store[48..50].copy_from_slice(&72u16.to_le_bytes());
-        store[72..88].copy_from_slice(&guid(AUTHENTICATED).unwrap());
+        let volume = FirmwareVolumeHeader {
+            signature: *b"_FVH",
+            header_length: U16::new(HEADERS as u16),
+            ..FirmwareVolumeHeader::new_zeroed()
+        };
+        let variables = VariableStoreHeader {
+            signature: guid(AUTHENTICATED).unwrap(),
+            ..VariableStoreHeader::new_zeroed()
+        };
+        volume.write_to_prefix(&mut store).unwrap();
+        variables.write_to_prefix(&mut store[HEADERS..]).unwrap();
         store
     }
 
@@ -266,21 +325,19 @@ mod tests {
     fn writes_variables_in_sequence_and_refuses_a_used_small_or_foreign_store() {
         let mut written = store();
         enrol(&mut written, &[7; 700]).unwrap();
-        let mut at = 72 + STORE_HEADER;
+        let mut at = HEADERS + size_of::<VariableStoreHeader>();
         let mut names = Vec::new();
         while written[at..at + 2] == VARIABLE_DATA.to_le_bytes() {
-            assert_eq!(written[at + 2], ADDED);
-            let number = |offset: usize| {
-                u32::from_le_bytes(written[at + offset..at + offset + 4].try_into().unwrap())
-                    as usize
-            };
-            let (name, data) = (number(36), number(40));
-            let units: Vec<u16> = written[at + 60..at + 60 + name]
+            let (header, rest) = VariableHeader::ref_from_prefix(&written[at..]).unwrap();
+            assert_eq!(header.state, ADDED);
+            let (name, data) = (header.name_size.get(), header.data_size.get());
+            let units: Vec<u16> = rest[..name as usize]
                 .chunks(2)
                 .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
                 .collect();
             names.push(String::from_utf16(&units).unwrap());
-            at = (at + 60 + name + data).next_multiple_of(4);
+            let size = size_of::<VariableHeader>() + name as usize + data as usize;
+            at = (at + size).next_multiple_of(4);
         }
         assert_eq!(names, ["db\0", "KEK\0", "PK\0", "SecureBootEnable\0"]);
         assert!(written[at..].iter().all(|byte| *byte == 0xff));
