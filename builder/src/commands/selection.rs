@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn several_ids_are_told_apart_by_name_alone() {
+    fn asks_for_an_id_if_there_are_several() {
         let folder = Folder::new("ids", &[("web", "1"), ("db", "1"), ("db", "2")]);
         let several = folder.select("").unwrap_err();
         assert!(
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_an_image_is_told_where_one_may_be() {
+    fn suggests_a_folder_if_there_is_no_image() {
         let folder = Folder::new("none", &[]);
         let hint = |folder: &Folder| {
             folder
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_under_another_images_name_is_refused() {
+    fn refuses_a_manifest_with_another_images_name() {
         let folder = Folder::new("renamed", &[("web", "1")]);
         std::fs::rename(
             folder.0.join("web_1.manifest.json"),

@@ -1,4 +1,4 @@
-//! Each format against the programs of others that read it.
+//! Checks each format with other projects' programs that read it.
 
 use adamant_skip::skip;
 use std::fs::File;
@@ -66,7 +66,7 @@ fn facts() -> Facts {
     }
 }
 
-/// Bytes that no program can make shorter, the same ones each time.
+/// Incompressible bytes, the same for the same `state`.
 fn noise(length: usize, mut state: u64) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -79,8 +79,8 @@ fn noise(length: usize, mut state: u64) -> Vec<u8> {
     bytes
 }
 
-/// What a disk can have: text, noise, both in turns, zeros that are written, holes, and something
-/// in its first and last bytes.
+/// A disk with text, noise, a mix of both, written zeros, holes, and data in its first and last
+/// bytes.
 fn raw(dir: &Dir, name: &str) -> File {
     let file = dir.create(name);
     file.set_len(SIZE).unwrap();
@@ -99,7 +99,7 @@ fn raw(dir: &Dir, name: &str) -> File {
         );
     }
     put(&vec![0; 3 * MIB as usize], 20 * MIB);
-    // On both sides of what one VMDK grain table, and one gzip block, is about.
+    // On both sides of the end of a VMDK grain table, and of a gzip block.
     put(&noise(4096, 3), 32 * MIB - 2048);
     put(&noise(100, 9), 50 * MIB - 50);
     put(&[0xff], SIZE - 1);
@@ -116,7 +116,7 @@ fn run(command: &mut Command) -> String {
     said
 }
 
-/// False, said aloud, where the machine lacks a program.
+/// Whether a program is installed. Prints SKIPPED if it is not.
 fn has(program: &str) -> bool {
     let there = Command::new(program).arg("--version").output().is_ok();
     if !there {
@@ -142,7 +142,7 @@ fn same(one: &Path, other: &Path) {
 }
 
 #[test]
-fn qemu_reads_the_disk_from_qcow2_and_finds_no_fault_in_it() {
+fn qemu_reads_and_checks_the_qcow2_disk() {
     let dir = Dir::new("qcow2");
     let raw = raw(&dir, "raw");
     let written = dir.write(Format::Qcow2, &raw, "disk.qcow2", 3);
@@ -170,7 +170,7 @@ fn qemu_reads_the_disk_from_qcow2_and_finds_no_fault_in_it() {
             "{check}"
         );
         compare(&dir, "qcow2", &dir.path("disk.qcow2"));
-        // It can be written to, which uses what we say about free clusters.
+        // Writing to the disk uses the reference counts.
         run(Command::new("qemu-io")
             .args([
                 "-f",
@@ -188,7 +188,7 @@ fn qemu_reads_the_disk_from_qcow2_and_finds_no_fault_in_it() {
 }
 
 #[test]
-fn qemu_reads_the_disk_from_vhd_whose_footer_is_that_of_a_fixed_disk() {
+fn qemu_reads_the_vhd_disk_as_a_fixed_disk() {
     let dir = Dir::new("vhd");
     let raw = raw(&dir, "raw");
     let written = dir.write(Format::Vhd, &raw, "disk.vhd", 3);
@@ -209,7 +209,7 @@ fn qemu_reads_the_disk_from_vhd_whose_footer_is_that_of_a_fixed_disk() {
     assert_eq!(&footer[68..84], b"0123456789abcdef");
     if has("qemu-img") {
         compare(&dir, "vpc", &dir.path("disk.vhd"));
-        // One bit of the footer, and its sum is wrong.
+        // A changed bit in the footer makes the checksum wrong.
         File::options()
             .write(true)
             .open(dir.path("disk.vhd"))
@@ -229,7 +229,7 @@ fn qemu_reads_the_disk_from_vhd_whose_footer_is_that_of_a_fixed_disk() {
 }
 
 #[test]
-fn qemu_reads_the_disk_from_vmdk() {
+fn qemu_reads_the_vmdk_disk() {
     let dir = Dir::new("vmdk");
     let raw = raw(&dir, "raw");
     dir.write(Format::Vmdk, &raw, "disk.vmdk", 3);
@@ -250,7 +250,7 @@ fn qemu_reads_the_disk_from_vmdk() {
 }
 
 #[test]
-fn vmdk_can_be_read_from_front_to_end_by_its_markers_alone() {
+fn vmdk_can_be_read_by_its_markers_alone() {
     let dir = Dir::new("stream");
     let raw = raw(&dir, "raw");
     dir.write(Format::Vmdk, &raw, "disk.vmdk", 2);
@@ -293,7 +293,7 @@ fn vmdk_can_be_read_from_front_to_end_by_its_markers_alone() {
 }
 
 #[test]
-fn tar_and_sha256sum_accept_the_ova_and_qemu_its_disk() {
+fn tar_sha256sum_and_qemu_accept_the_ova() {
     let dir = Dir::new("ova");
     let raw = raw(&dir, "raw");
     dir.write(Format::Ova, &raw, "web.ova", 3);
@@ -323,7 +323,7 @@ fn tar_and_sha256sum_accept_the_ova_and_qemu_its_disk() {
     run(Command::new("sha256sum")
         .args(["--check", "--strict", "sums"])
         .current_dir(&dir.0));
-    // The disk is the one that the format vmdk gives.
+    // The disk is the same as that of the format vmdk.
     dir.write(Format::Vmdk, &raw, "alone.vmdk", 1);
     same(&dir.path("alone.vmdk"), &dir.path("web_1.0.0.vmdk"));
     let descriptor = std::fs::read_to_string(dir.path("web_1.0.0.ovf")).unwrap();
@@ -349,7 +349,7 @@ fn tar_and_sha256sum_accept_the_ova_and_qemu_its_disk() {
 }
 
 #[test]
-fn gnu_tar_unpacks_the_disk_from_gce_with_its_holes_and_whole_gibibytes() {
+fn gnu_tar_unpacks_the_gce_disk_with_its_holes() {
     let dir = Dir::new("gce");
     let raw = raw(&dir, "raw");
     dir.write(Format::Gce, &raw, "disk.tar.gz", 3);
@@ -376,10 +376,10 @@ fn gnu_tar_unpacks_the_disk_from_gce_with_its_holes_and_whole_gibibytes() {
 }
 
 #[test]
-fn holes_are_described_as_gnu_tar_does_it() {
+fn sparse_headers_equal_those_of_gnu_tar() {
     let dir = Dir::new("sparse");
     let file = dir.create("disk.raw");
-    // More pieces than the header and one extension have room for.
+    // More ranges of data than fit into the header and one extension.
     file.set_len(1 << 30).unwrap();
     let data: Vec<_> = (0..30)
         .map(|piece| piece * 7 * MIB..piece * 7 * MIB + MIB)
@@ -411,7 +411,7 @@ fn holes_are_described_as_gnu_tar_does_it() {
         .unwrap()
         .read_exact_at(&mut theirs, 0)
         .unwrap();
-    // GNU tar also notes when it read the file and when the inode changed; so the sums differ too.
+    // GNU tar also stores atime and ctime, so the checksums differ too.
     for header in [&mut ours, &mut theirs] {
         header[345..369].fill(0);
         header[148..156].fill(0);
@@ -425,7 +425,7 @@ fn holes_are_described_as_gnu_tar_does_it() {
 }
 
 #[test]
-fn a_disk_of_more_than_eight_gibibytes_comes_through() {
+fn converts_a_disk_of_more_than_8_gib() {
     let dir = Dir::new("large");
     let raw = dir.create("raw");
     let size = 9 << 30;
@@ -468,7 +468,7 @@ fn zstd_unpacks_the_disk() {
 }
 
 #[test]
-fn neither_threads_nor_holes_nor_a_second_time_change_a_byte() {
+fn threads_and_holes_do_not_change_the_bytes() {
     let dir = Dir::new("same");
     let sparse = raw(&dir, "raw");
     let full = dir.create("full");
@@ -482,7 +482,7 @@ fn neither_threads_nor_holes_nor_a_second_time_change_a_byte() {
 }
 
 #[test]
-fn an_empty_disk_is_a_disk_too() {
+fn converts_an_empty_disk() {
     let dir = Dir::new("empty");
     let raw = dir.create("raw");
     raw.set_len(SIZE).unwrap();
@@ -502,7 +502,7 @@ fn an_empty_disk_is_a_disk_too() {
 }
 
 #[test]
-fn a_size_that_is_no_whole_number_of_mebibytes_is_refused() {
+fn refuses_a_size_that_is_not_a_multiple_of_1_mib() {
     let dir = Dir::new("odd");
     let raw = dir.create("raw");
     for size in [0, MIB + 512] {
@@ -518,7 +518,7 @@ fn a_size_that_is_no_whole_number_of_mebibytes_is_refused() {
 }
 
 #[test]
-fn a_disk_that_is_too_large_for_the_format_is_refused() {
+fn refuses_a_disk_that_is_too_large_for_the_format() {
     let dir = Dir::new("huge");
     let raw = dir.create("raw");
     if raw.set_len(3 << 40).is_err() {
@@ -531,7 +531,7 @@ fn a_disk_that_is_too_large_for_the_format_is_refused() {
 }
 
 #[test]
-fn a_full_disk_ends_it_with_the_reason() {
+fn reports_a_full_file_system() {
     let dir = Dir::new("full");
     let raw = raw(&dir, "raw");
     for format in Format::ALL.into_iter().skip(1) {
@@ -548,14 +548,16 @@ fn a_full_disk_ends_it_with_the_reason() {
             "{error}"
         );
         assert!(
-            error.way_out().is_some_and(|way| way.contains("make room")),
+            error
+                .way_out()
+                .is_some_and(|hint| hint.contains("free space")),
             "{error}"
         );
     }
 }
 
 #[test]
-fn formats_are_what_the_command_line_calls_them() {
+fn parses_the_names_of_formats() {
     for format in Format::ALL {
         assert_eq!(format.to_string().parse(), Ok(format));
     }
