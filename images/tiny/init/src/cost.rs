@@ -1,5 +1,5 @@
-//! `tiny.cost`: what usual work costs, in nanoseconds of the machine's clock. Under QEMU's
-//! `-icount` these are instructions, the same in every run.
+//! `tiny.cost`: the cost of usual work in nanoseconds of the machine's clock. With QEMU's `-icount`
+//! a nanosecond is an instruction, and all runs give the same figures.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -12,11 +12,11 @@ const MAPS: u32 = 1000;
 const FILES: u32 = 10_000;
 const FOLDER: &str = "/dev/shm/cost";
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/libc.so.6";
-/// The word that makes a child of ours end at once.
+/// The argument that makes a child end at once.
 pub const NOTHING: &str = "nothing";
 
-/// Measures, each twice: what is measured is the second time, when all is in memory.
-pub fn cost() -> io::Result<String> {
+/// Does each piece of work twice and measures the second time, when all files are in memory.
+pub fn measure() -> io::Result<String> {
     fs::create_dir_all(FOLDER)?;
     for file in 0..FILES {
         fs::write(format!("{FOLDER}/{file}"), [b'x'; 4096])?;
@@ -46,8 +46,8 @@ fn exec() -> io::Result<()> {
     Ok(())
 }
 
-/// As the dynamic linker does: the file, its header, a mapping of the whole, and over it the code
-/// and the data; then the code is used.
+/// Maps a library as the dynamic linker does: reads its header, maps the file, maps code and data over
+/// it, and touches the code.
 fn map() -> io::Result<()> {
     for _ in 0..MAPS {
         let mut file = File::open(LIBRARY)?;
@@ -72,8 +72,8 @@ fn map() -> io::Result<()> {
         let mut start = std::ptr::null_mut::<u8>();
         for (offset, length, prot, fixed) in parts {
             let place = start.wrapping_add(offset).cast();
-            // SAFETY: the first is a new mapping, and the others lie inside it; nothing else knows
-            // of it.
+            // SAFETY: the first mapping is new, and the others lie inside of it. Nothing refers to it
+            // yet.
             let mapped = unsafe {
                 libc::mmap(
                     place,
@@ -92,10 +92,10 @@ fn map() -> io::Result<()> {
             }
         }
         for page in (code..data).step_by(16 << 12) {
-            // SAFETY: inside the mapping that was just made, which can be read.
+            // SAFETY: the page lies in the mapping that was just made, which can be read.
             std::hint::black_box(unsafe { start.add(page).read_volatile() });
         }
-        // SAFETY: the whole of the mapping made above; no reference into it is left.
+        // SAFETY: this is the mapping made above, and no reference to it is left.
         if unsafe { libc::munmap(start.cast(), length) } != 0 {
             return Err(io::Error::last_os_error());
         }

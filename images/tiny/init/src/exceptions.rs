@@ -22,7 +22,7 @@ pub const WAIT: &str = "wait";
 const PARTITION: &str = "black-box";
 
 /// Starts the child.
-pub fn exceptions() -> io::Result<String> {
+pub fn try_in_child() -> io::Result<String> {
     let ended = Command::new("/proc/self/exe").arg(TRY).status()?;
     Ok(format!("{ended}"))
 }

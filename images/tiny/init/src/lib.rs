@@ -1,4 +1,3 @@
-//! What images/tiny and the tests share: one way to write a file system's contents down, so that
-//! two of them can be compared.
+//! Code that images/tiny and the tests share: listings of file systems for comparison.
 
 pub mod listing;

@@ -1,6 +1,6 @@
-//! A directory tree as text, one line an entry, in byte order of the paths: everything a file
-//! system keeps of an entry but its inode number and the times that it sets itself. Equal listings
-//! mean equal trees.
+//! A directory tree as text, one line for each entry, in byte order of the paths. A line has all
+//! attributes of an entry except its inode number and the times that the file system sets itself.
+//! Equal listings mean equal trees.
 //!
 //! ```text
 //! PATH TYPE MODE UID GID LINKS SECONDS.NANOSECONDS SIZE-OR-DEVICE CONTENT [NAME=VALUE ...]
@@ -8,7 +8,7 @@
 //!
 //! PATH is escaped, MODE octal, CONTENT the SHA-256 of a file's bytes or a link's escaped target,
 //! `-` otherwise; extended attributes follow in order of their names, values in hexadecimal.
-//! Directories show neither size nor links: both are the file system's own affair.
+//! Directories have neither size nor links: both depend on the file system.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
@@ -20,12 +20,12 @@ use std::path::Path;
 use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
-/// Writes the tree at `root` down, without entering what is mounted below it. Gives the number of
-/// entries, the root included.
+/// Writes the listing of the tree at `root`, without entering mounts below it. Returns the number of
+/// entries, including the root.
 pub fn write(root: &Path, out: &mut dyn Write) -> io::Result<u64> {
     let device = fs::symlink_metadata(root)?.dev();
     let mut count = 0;
-    // Names still to come; the last one is next, and so a directory's names come right after it.
+    // A stack of paths: the content of a directory follows it directly.
     let mut todo = vec![Vec::new()];
     while let Some(path) = todo.pop() {
         let full = root.join(OsStr::from_bytes(path.strip_prefix(b"/").unwrap_or(&path)));
@@ -98,7 +98,7 @@ fn line(path: &[u8], full: &Path, meta: &fs::Metadata, out: &mut dyn Write) -> i
     writeln!(out)
 }
 
-/// Printable ASCII stays, everything else (blanks and backslashes too) becomes `\xNN`.
+/// Keeps printable ASCII, and writes everything else (also blanks and backslashes) as `\xNN`.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
@@ -122,25 +122,27 @@ fn digest(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Every extended attribute of a path, a link's own and not its target's, sorted by name.
+/// All extended attributes of a path, sorted by name. A symbolic link is not followed.
 pub fn xattrs(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let names = grow(|buffer| unsafe {
-        // SAFETY: `path` is a C string, and the buffer is written to within its length only.
-        libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len())
+    let names = grow(|buffer| {
+        // SAFETY: the path ends with a NUL, and the kernel writes at most the buffer's length.
+        unsafe { libc::llistxattr(path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) }
     })?;
     let mut all = Vec::new();
     for name in names.split_inclusive(|&b| b == 0) {
         let c_name = CStr::from_bytes_with_nul(name)
-            .map_err(|_| io::Error::other("a name without an end"))?;
-        let value = grow(|buffer| unsafe {
-            // SAFETY: as above; `c_name` is a C string too.
-            libc::lgetxattr(
-                path.as_ptr(),
-                c_name.as_ptr(),
-                buffer.as_mut_ptr().cast(),
-                buffer.len(),
-            )
+            .map_err(|_| io::Error::other("a name without a NUL"))?;
+        let value = grow(|buffer| {
+            // SAFETY: as above; the name ends with a NUL, too.
+            unsafe {
+                libc::lgetxattr(
+                    path.as_ptr(),
+                    c_name.as_ptr(),
+                    buffer.as_mut_ptr().cast(),
+                    buffer.len(),
+                )
+            }
         })?;
         all.push((c_name.to_bytes().to_vec(), value));
     }

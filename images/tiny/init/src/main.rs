@@ -1,25 +1,29 @@
-//! The init of images/tiny. It prints what it sees, one `tiny: ` line each, does what `tiny.` words
-//! on the kernel command line ask for, and switches off. Tests read its lines; people can, too.
+//! The init of images/tiny. It prints facts about the machine, one `tiny: ` line each, does what
+//! arguments on the kernel command line with the prefix `tiny.` ask for, and switches off. Tests
+//! and people read its lines.
 //!
-//!     tiny.read=PATH      reads a file to its end
-//!     tiny.read-all       reads every file of the root
-//!     tiny.write=PATH     writes a small file and syncs it
-//!     tiny.fill=DIR       fills the file system at DIR, then shows that the state volume still
-//! takes writes     tiny.records        appends to a file on the state volume, with a sync and a
-//! line for each record, until the power goes     tiny.list=DEV,OUT   mounts the EROFS on DEV and
-//! writes its listing to the start of the block device OUT     tiny.speed=DEV,...  reads the files
-//! of the EROFS on each DEV, in order and at random places     tiny.cost           measures what
-//! usual work costs     tiny.seal           tries what the seal refuses
-//!     tiny.exceptions     tries what each exception of [seal.allow] allows
-//!     tiny.watchdog       lets the watchdog bite
-//!     tiny.panic          makes the kernel panic
-//!     tiny.status         prints what adamant-agent status says
-//!     tiny.serve          does what is asked for on the second serial port, a line each, until
-//! that says `end`     tiny.stay           does not switch off
+//! ```text
+//! tiny.read=PATH      reads a file to its end
+//! tiny.read-all       reads every file of the root
+//! tiny.write=PATH     writes a small file and syncs it
+//! tiny.fill=DIR       fills the file system at DIR, then writes to the state volume
+//! tiny.records        appends records to a file on the state volume, each with a sync and a line,
+//!                     until the power goes
+//! tiny.list=DEV,OUT   mounts the EROFS on DEV, writes its listing to the start of the device OUT
+//! tiny.speed=DEV,...  reads the files of the EROFS on each DEV, sequentially and at random
+//! tiny.cost           measures the cost of usual work
+//! tiny.seal           tries what the seal refuses
+//! tiny.exceptions     tries what each exception of [seal.allow] allows
+//! tiny.watchdog       opens the watchdog and never feeds it
+//! tiny.panic          makes the kernel panic
+//! tiny.status         prints the output of `adamant-agent status`
+//! tiny.serve          runs commands from the second serial port, a line each, until `end`
+//! tiny.stay           does not switch off
+//! ```
 
 mod cost;
 mod exceptions;
-mod look;
+mod machine;
 mod seal;
 mod serve;
 mod speed;
@@ -37,29 +41,29 @@ fn main() {
             Some(cost::NOTHING) => return,
             Some(exceptions::TRY) => return exceptions::try_all(),
             Some(exceptions::WAIT) => return exceptions::wait(),
-            Some(seal::READ) => std::process::exit(i32::from(seal::read_all().is_err())),
+            Some(seal::READ) => std::process::exit(i32::from(seal::open_all().is_err())),
             Some(serve::CHILD) => serve::child(&arguments[1..].join(" ")),
             _ => {}
         }
-        eprintln!("tiny-init is the init of images/tiny: it does nothing as an ordinary program");
+        eprintln!("tiny-init is the init of images/tiny and does nothing as an ordinary program");
         std::process::exit(2);
     }
-    // PID 1 must not end, whatever happens: a failure is one more line.
-    look::look();
+    // PID 1 must never end: a failure is only a line.
+    machine::print_facts();
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let mut stay = false;
-    for word in cmdline
+    for argument in cmdline
         .split_ascii_whitespace()
-        .filter_map(|word| word.strip_prefix("tiny."))
+        .filter_map(|argument| argument.strip_prefix("tiny."))
     {
-        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        let (name, value) = argument.split_once('=').unwrap_or((argument, ""));
         match name {
             "stay" => stay = true,
-            _ => work::work(name, value),
+            _ => work::perform(name, value),
         }
     }
     println!("tiny: done");
-    // What was mounted last goes first: the volumes are left clean.
+    // The last mount first, so that all volumes are clean.
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     let volumes = mounts
         .lines()

@@ -1,5 +1,4 @@
-//! `tiny.seal`: what the report says of the seal, what the kernel says, and what happens when the
-//! init, which is root, tries.
+//! `tiny.seal`: the report on the seal, the kernel's lockdown, and attempts that the seal refuses.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,8 +12,8 @@ use adamant_contract::sysctls;
 use nix::mount::{MsFlags, mount};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Prints it.
-pub fn seal() -> io::Result<String> {
+/// Prints the report, and the results of all attempts.
+pub fn try_all() -> io::Result<String> {
     let report: BootReport = fs::read(BOOT_REPORT_PATH)
         .and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::other))?;
     println!("tiny: seal reached {}", report.seal.reached);
@@ -53,13 +52,12 @@ pub fn seal() -> io::Result<String> {
     Ok("done".to_owned())
 }
 
-/// A program of the image's that has an interpreter's name, and is this very program: it opens what
-/// it is told to.
+/// A copy of this program in the image, under the name of an interpreter.
 pub const READER: &str = "/usr/bin/dash";
-/// The word that makes it do so.
+/// The argument that makes it open the files that follow.
 pub const READ: &str = "read";
 
-/// An interpreter opens files that are the image's, and others that are not.
+/// Lets an interpreter open files of the image and other files.
 fn scripts() -> io::Result<()> {
     let read = |name: &str, arguments: &[&str]| -> io::Result<()> {
         let ended = Command::new(READER)
@@ -100,7 +98,7 @@ fn scripts() -> io::Result<()> {
     read("pipe", &["/proc/self/fd/0"])?;
     read("new", &["+/var/new"])?;
     read("new-again", &["/var/new"])?;
-    // The same by a program that is no interpreter.
+    // The same file, opened by a program that is not an interpreter.
     println!(
         "tiny: try script other {}",
         if File::open("/var/script").is_ok() {
@@ -114,9 +112,9 @@ fn scripts() -> io::Result<()> {
     Ok(())
 }
 
-/// What the interpreter does: opens each, for reading; with a plus, as a file that was not there,
-/// for writing too.
-pub fn read_all() -> io::Result<()> {
+/// Opens each argument for reading. An argument with a plus sign is a new file, for reading and
+/// writing.
+pub fn open_all() -> io::Result<()> {
     for path in std::env::args().skip(2) {
         match path.strip_prefix('+') {
             Some(new) => OpenOptions::new()
@@ -130,7 +128,7 @@ pub fn read_all() -> io::Result<()> {
     Ok(())
 }
 
-/// The word in brackets; empty where there is none.
+/// The lockdown mode; empty where the kernel has none.
 fn lockdown() -> String {
     let _ = mount(
         Some("securityfs"),
@@ -142,7 +140,8 @@ fn lockdown() -> String {
     sysctls::lockdown(&fs::read_to_string(sysctls::LOCKDOWN).unwrap_or_default()).to_owned()
 }
 
-/// A program of the image's, copied to a volume from which the mount's flags keep nothing.
+/// Executes a copy of a program of the image on a volume, after an attempt to remount it without
+/// `noexec`.
 fn exec() -> io::Result<()> {
     let program = "/var/try";
     fs::copy("/proc/self/exe", program)?;

@@ -1,6 +1,5 @@
-//! `tiny.serve`: does what is asked for on the second serial port, as somebody with a root shell
-//! would. A line is a command; what it says is answered, and then one line that begins with `= `:
-//! how it ended.
+//! `tiny.serve`: runs commands from the second serial port with root's rights. Each line is a command.
+//! The answer is its output, and a line that begins with `= ` with its result.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -12,16 +11,16 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 
 const PORT: &str = "/dev/ttyS1";
-/// `_IO(0x12, 93)`: whether a block device is read-only.
+/// `_IO(0x12, 93)`: sets the read-only flag of a block device.
 const BLKROSET: libc::c_ulong = 0x125d;
 
-/// The word before a command that a child of ours is to obey: PID 1 is refused some things without
-/// a word, because systemd tries them at its start.
+/// The argument that makes a child run a command. The guard refuses some requests of PID 1 without an
+/// event, because systemd makes them at its start.
 pub const CHILD: &str = "do";
 
-/// Obeys a command as an ordinary process, and ends.
+/// Runs a command in an ordinary process, and ends.
 pub fn child(line: &str) -> ! {
-    match obey(line) {
+    match run_command(line) {
         Ok((said, _)) => {
             println!("{said}");
             std::process::exit(0)
@@ -47,7 +46,7 @@ pub fn serve() -> io::Result<String> {
             return Ok("ended".to_owned());
         }
         let (said, end) =
-            obey(&line).unwrap_or_else(|error| (String::new(), format!("failed: {error}")));
+            run_command(&line).unwrap_or_else(|error| (String::new(), format!("failed: {error}")));
         let gap = if said.is_empty() || said.ends_with('\n') {
             ""
         } else {
@@ -55,11 +54,11 @@ pub fn serve() -> io::Result<String> {
         };
         port.write_all(format!("{said}{gap}= {end}\n").as_bytes())?;
     }
-    Ok("nobody asks any more".to_owned())
+    Ok("the port was closed".to_owned())
 }
 
-/// What a command says, and how it ended.
-fn obey(line: &str) -> io::Result<(String, String)> {
+/// Runs a command; returns its output and its result.
+fn run_command(line: &str) -> io::Result<(String, String)> {
     let words: Vec<&str> = line.split(' ').collect();
     let mut said = String::new();
     match words.as_slice() {
@@ -74,7 +73,7 @@ fn obey(line: &str) -> io::Result<(String, String)> {
                 format!("{}", output.status),
             ));
         }
-        // Goes on by itself; what it says goes to a file.
+        // Runs in the background, with its output in a file.
         ["start", to, program, arguments @ ..] => {
             let out = File::create(to)?;
             let child = Command::new(program)
@@ -99,7 +98,7 @@ fn obey(line: &str) -> io::Result<(String, String)> {
             None::<&str>,
         )?,
         ["umount", at] => umount(*at)?,
-        // Opened for writing so often, each time closed again.
+        // Opens a file for writing this many times.
         ["open", path, times] => {
             let times: u64 = times.parse().map_err(io::Error::other)?;
             let refused = (0..times)
@@ -109,7 +108,7 @@ fn obey(line: &str) -> io::Result<(String, String)> {
         }
         ["writable", path] => {
             let device = File::open(path)?;
-            // SAFETY: the descriptor is open, and the kernel reads an int that outlives the call.
+            // SAFETY: the request reads one int, which outlives the call.
             if unsafe { libc::ioctl(device.as_raw_fd(), BLKROSET, &0i32) } != 0 {
                 return Err(io::Error::last_os_error());
             }

@@ -1,5 +1,5 @@
-//! `tiny.speed=DEVICE,...`: how fast the same files are read from several EROFS images, one after
-//! the other and at random places.
+//! `tiny.speed=DEVICE,...`: the speed of reading the same files from several EROFS images,
+//! sequentially and at random positions.
 
 use std::fs::{self, File};
 use std::io;
@@ -9,16 +9,16 @@ use std::time::Instant;
 
 use nix::mount::{MsFlags, mount, umount};
 
-/// Interleaved, so that what else the machine does meets all alike.
+/// Rounds over all devices: other load on the machine affects all of them.
 const ROUNDS: usize = 3;
-/// Reads at random places, each of so many bytes.
+/// Number and bytes of reads at random positions.
 const READS: usize = 3000;
 const SIZE: usize = 4096;
-const PLACE: &str = "/mnt";
+const MOUNT_POINT: &str = "/mnt";
 
-/// Prints a line for each device, round and kind of reading: microseconds, bytes given, and bytes
-/// that the device was asked for.
-pub fn speed(devices: &str) -> io::Result<String> {
+/// Prints a line for each device, round and kind of reading: microseconds, bytes of the files, and
+/// bytes read from the device.
+pub fn measure(devices: &str) -> io::Result<String> {
     let mut measured = 0;
     for round in 1..=ROUNDS {
         for device in devices.split(',') {
@@ -29,25 +29,25 @@ pub fn speed(devices: &str) -> io::Result<String> {
                 ),
                 ("random", random),
             ] {
-                // A new mount has nothing in memory.
+                // A new mount has no cached files.
                 mount(
                     Some(device),
-                    PLACE,
+                    MOUNT_POINT,
                     Some("erofs"),
                     MsFlags::MS_RDONLY,
                     None::<&str>,
                 )?;
-                let files = files(Path::new(PLACE))?;
+                let files = files(Path::new(MOUNT_POINT))?;
                 fs::write("/proc/sys/vm/drop_caches", "3")?;
-                let (asked, start) = (asked(device)?, Instant::now());
+                let (before, start) = (bytes_read(device)?, Instant::now());
                 let bytes = read(&files)?;
                 let time = start.elapsed().as_micros();
                 println!(
                     "tiny: speed {device} {round} {kind} {time} {bytes} {}",
-                    self::asked(device)? - asked
+                    bytes_read(device)? - before
                 );
                 measured += 1;
-                umount(PLACE)?;
+                umount(MOUNT_POINT)?;
             }
         }
     }
@@ -74,7 +74,7 @@ fn files(root: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
 
 /// Bytes that were read from a device since the kernel started (Documentation/block/stat.rst:
 /// sectors of 512 bytes).
-fn asked(device: &str) -> io::Result<u64> {
+fn bytes_read(device: &str) -> io::Result<u64> {
     let text = fs::read_to_string(format!(
         "/sys/class/block/{}/stat",
         device.trim_start_matches("/dev/")
@@ -85,7 +85,7 @@ fn asked(device: &str) -> io::Result<u64> {
         .and_then(|word| word.parse::<u64>().ok());
     sectors
         .map(|sectors| sectors * 512)
-        .ok_or_else(|| io::Error::other("no sectors in the device's figures"))
+        .ok_or_else(|| io::Error::other("the device's statistics have no sectors"))
 }
 
 fn sequential(files: &[(PathBuf, u64)]) -> io::Result<u64> {
@@ -103,8 +103,7 @@ fn sequential(files: &[(PathBuf, u64)]) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// The same places each time and on each image: a place's chance is the same for each byte of all
-/// files.
+/// The same positions in each run and on each image, evenly distributed over the bytes of all files.
 fn random(files: &[(PathBuf, u64)]) -> io::Result<u64> {
     let mut ends = Vec::new();
     let mut all = 0;

@@ -1,4 +1,4 @@
-//! What the init does when a word on the kernel command line asks for it.
+//! The work that arguments on the kernel command line ask for.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -8,25 +8,24 @@ use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 
-use crate::look::keep;
+use crate::machine::replace_file;
 
-/// Bytes in one record of `tiny.records`: its number in decimal, filled up with dots to the line's
-/// end.
+/// Bytes of a record of `tiny.records`: its number in decimal, dots, and a line feed.
 const RECORD: usize = 64;
 
-/// Does one piece of work and prints how it went.
-pub fn work(name: &str, value: &str) {
+/// Does one piece of work and prints its result.
+pub fn perform(name: &str, value: &str) {
     let done = match name {
         "read" => read(Path::new(value)).map(|bytes| format!("{bytes} bytes")),
         "read-all" => read_all(),
-        "write" => keep(Path::new(value), b"written\n").map(|()| "written".to_owned()),
+        "write" => replace_file(Path::new(value), b"written\n").map(|()| "written".to_owned()),
         "fill" => fill(Path::new(value)),
         "records" => records(),
         "list" => list(value),
-        "speed" => crate::speed::speed(value),
-        "cost" => crate::cost::cost(),
-        "exceptions" => crate::exceptions::exceptions(),
-        "seal" => crate::seal::seal(),
+        "speed" => crate::speed::measure(value),
+        "cost" => crate::cost::measure(),
+        "exceptions" => crate::exceptions::try_in_child(),
+        "seal" => crate::seal::try_all(),
         "serve" => crate::serve::serve(),
         "watchdog" => watchdog(),
         "panic" => std::fs::write("/proc/sysrq-trigger", "c")
@@ -94,13 +93,13 @@ fn fill(dir: &Path) -> io::Result<String> {
             Err(e) => break e,
         }
     };
-    keep(Path::new("/var/tiny/after-filling"), b"still writable\n")?;
+    replace_file(Path::new("/var/tiny/after-filling"), b"still writable\n")?;
     Ok(format!(
         "full after {bytes} bytes ({full}), state still takes writes"
     ))
 }
 
-/// Checks the records of earlier boots, then goes on where they end.
+/// Checks the records of earlier boots, then continues after them.
 fn records() -> io::Result<String> {
     let path = Path::new("/var/tiny/records");
     let before = fs::read(path).unwrap_or_default();
@@ -148,14 +147,13 @@ fn list(value: &str) -> io::Result<String> {
     )?;
     let mut out = io::BufWriter::with_capacity(1 << 20, OpenOptions::new().write(true).open(out)?);
     let entries = tiny_init::listing::write(Path::new("/mnt"), &mut out)?;
-    // A line of its own marks the end: the device is longer than the listing.
+    // Marks the end of the listing: the device is longer.
     out.write_all(b"end\n")?;
     out.into_inner()?.sync_all()?;
     Ok(format!("{entries} entries"))
 }
 
-/// Takes the watchdog over and never feeds it.
-/// Its lines, each as one of ours.
+/// Prints each line of `adamant-agent status` with a prefix.
 fn status() -> io::Result<String> {
     let output = std::process::Command::new("/usr/bin/adamant-agent")
         .arg("status")
@@ -166,6 +164,7 @@ fn status() -> io::Result<String> {
     Ok(format!("exit code {:?}", output.status.code()))
 }
 
+/// Opens the watchdog and never feeds it.
 fn watchdog() -> io::Result<String> {
     let _watchdog = OpenOptions::new().write(true).open("/dev/watchdog0")?;
     println!("tiny: the watchdog is not fed any more");

@@ -1,4 +1,4 @@
-//! What the init sees of the machine, without being asked.
+//! Facts about the machine, which the init always prints.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -7,8 +7,8 @@ use std::path::Path;
 use adamant_contract::paths::BOOT_REPORT_PATH;
 use adamant_contract::report::BootReport;
 
-/// Prints everything there is to see.
-pub fn look() {
+/// Prints all facts.
+pub fn print_facts() {
     println!("tiny: arguments {:?}", std::env::args().collect::<Vec<_>>());
     let mut variables: Vec<(String, String)> = std::env::vars().collect();
     variables.sort();
@@ -52,14 +52,14 @@ pub fn look() {
     {
         println!("tiny: mount {line}");
     }
-    report();
-    credentials();
-    tpm();
-    root();
-    counter();
+    print_report();
+    print_credentials();
+    print_pcr();
+    try_to_write_the_root();
+    count_boot();
 }
 
-fn report() {
+fn print_report() {
     let report = match fs::read(BOOT_REPORT_PATH)
         .and_then(|bytes| serde_json::from_slice::<BootReport>(&bytes).map_err(io::Error::other))
     {
@@ -126,8 +126,8 @@ fn report() {
     );
 }
 
-/// What was passed on: as systemd's init would find it.
-fn credentials() {
+/// Prints the credentials as systemd would find them.
+fn print_credentials() {
     for (kind, variable) in [
         ("plain", "CREDENTIALS_DIRECTORY"),
         ("encrypted", "ENCRYPTED_CREDENTIALS_DIRECTORY"),
@@ -154,15 +154,15 @@ fn credentials() {
     }
 }
 
-/// What was measured into the TPM for the unified kernel image, where there is one.
-fn tpm() {
+/// Prints the PCR of the unified kernel image, if the machine has a TPM.
+fn print_pcr() {
     if let Ok(value) = fs::read_to_string("/sys/class/tpm/tpm0/pcr-sha256/11") {
         println!("tiny: pcr 11 {}", value.trim().to_ascii_lowercase());
     }
 }
 
-/// Tries what must not work.
-fn root() {
+/// Tries to write to the root and to its device, which must fail.
+fn try_to_write_the_root() {
     match fs::write("/written", "x") {
         Ok(()) => println!("tiny: the root can be written to"),
         Err(e) => println!("tiny: the root refuses writes: {e}"),
@@ -180,7 +180,7 @@ fn root() {
 }
 
 /// Counts the boots of this server on its state volume.
-fn counter() {
+fn count_boot() {
     let path = Path::new("/var/tiny/counter");
     if !Path::new("/var").exists() {
         return;
@@ -190,14 +190,14 @@ fn counter() {
         .and_then(|text| text.trim().parse::<u64>().ok())
         .unwrap_or(0)
         .saturating_add(1);
-    match keep(path, count.to_string().as_bytes()) {
+    match replace_file(path, count.to_string().as_bytes()) {
         Ok(()) => println!("tiny: counter {count}"),
         Err(e) => println!("tiny: no counter: {e}"),
     }
 }
 
-/// Puts a whole file in place: a power cut leaves the old one or the new one.
-pub fn keep(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Replaces a file: after a power cut it has the old or the new content.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(parent)?;
     let new = path.with_extension("new");
