@@ -21,7 +21,7 @@ use super::locate::Located;
 use super::signature::Checked;
 use super::{Context, Failure};
 use crate::kernel::block::{self, Disk, Partition};
-use crate::kernel::dm::{self, Mapping};
+use crate::kernel::dm::{self, Mapping, VerityStatus};
 use crate::kernel::keyring;
 
 const STAGE: &str = "verify";
@@ -393,8 +393,8 @@ pub fn short(hash: &RootHash) -> String {
 
 /// What dm-verity found wrong, for a failure of a later stage that is only its consequence.
 pub fn damage_seen_by_the_kernel() -> Option<String> {
-    let status = dm::status(ROOT_MAPPING).ok()?;
-    status.starts_with('C').then(|| {
+    let status = dm::verity_status(ROOT_MAPPING).ok()?;
+    (status == VerityStatus::Corrupted).then(|| {
         crate::kernel::console::last_logged("device-mapper: verity:")
             .unwrap_or_else(|| "dm-verity found a bad block".to_owned())
     })

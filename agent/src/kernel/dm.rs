@@ -198,10 +198,29 @@ impl Mapping {
     }
 }
 
-/// The status that the target of a mapped device reports: for verity `V`, or `C` after a corrupted
-/// block.
-pub fn status(name: &str) -> io::Result<String> {
-    query_table(name, 0)
+/// The state of a verity target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerityStatus {
+    /// No corrupted block was read.
+    Valid,
+    /// A corrupted block was read.
+    Corrupted,
+}
+
+impl VerityStatus {
+    /// Parses a status line: `V` or `C`; other fields may follow.
+    fn parse(line: &str) -> io::Result<VerityStatus> {
+        match line.split_whitespace().next() {
+            Some("V") => Ok(VerityStatus::Valid),
+            Some("C") => Ok(VerityStatus::Corrupted),
+            _ => Err(io::Error::other(format!("the verity status is {line:?}"))),
+        }
+    }
+}
+
+/// The status of a mapped device with a verity target.
+pub fn verity_status(name: &str) -> io::Result<VerityStatus> {
+    VerityStatus::parse(&query_table(name, 0)?)
 }
 
 /// The parameters of a mapped device's target.
@@ -257,6 +276,15 @@ mod tests {
         assert_eq!(size_of::<DmTargetSpec>(), 40);
         assert_eq!(size_of::<DmTargetVersions>(), 16);
         assert_eq!(size_of::<Message>(), 16 * 1024);
+    }
+
+    #[test]
+    fn a_verity_status_is_one_of_two_letters() {
+        let parse = |line: &str| VerityStatus::parse(line).ok();
+        assert_eq!(parse("V "), Some(VerityStatus::Valid));
+        assert_eq!(parse("V - "), Some(VerityStatus::Valid));
+        assert_eq!(parse("C"), Some(VerityStatus::Corrupted));
+        assert_eq!(parse("").or(parse("0 8")).or(parse("Valid")), None);
     }
 
     #[test]

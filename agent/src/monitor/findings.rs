@@ -14,7 +14,8 @@ use adamant_contract::sysctls::{
 
 use super::mounts::{self, Mount};
 use super::{Root, members, read, value};
-use crate::kernel::{block, dm};
+use crate::kernel::block;
+use crate::kernel::dm::{self, VerityStatus};
 
 /// PID 1's: a service may have a mount namespace of its own.
 pub const MOUNTS: &str = "/proc/1/mountinfo";
@@ -109,15 +110,14 @@ fn verity(found: &mut Vec<Finding>) {
             "the verified device",
         ));
     }
-    match dm::status(ROOT_MAPPING) {
-        Ok(status) if status.trim_end() == "V" => {}
-        Ok(status) if status.starts_with('C') => found.push(Finding::new(
+    match dm::verity_status(ROOT_MAPPING) {
+        Ok(VerityStatus::Valid) => {}
+        Ok(VerityStatus::Corrupted) => found.push(Finding::new(
             "verity",
             "the root",
             "corrupted: a bad block was read",
             "as its root hash says",
         )),
-        Ok(status) => found.push(Finding::new("verity", "the root's device", &status, "V")),
         Err(error) => found.push(Finding::new(
             "verity",
             "the root's device",

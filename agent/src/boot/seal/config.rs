@@ -14,7 +14,6 @@ use adamant_contract::policy::Seal;
 use adamant_contract::report::BootReport;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
-use zerocopy::FromZeros;
 
 use super::super::identity::Identified;
 use super::super::root;
@@ -262,7 +261,6 @@ fn configure(
         agent_owned: sorted("files of the agent on volumes", numbers.agent_owned.clone())?,
         interpreters: sorted("interpreters", numbers.interpreters.clone())?,
         clocks: sorted("programs that set the clock", numbers.clocks.clone())?,
-        ..GuardConfig::new_zeroed()
     };
     Ok(Configuration {
         values,
@@ -335,7 +333,7 @@ fn partition(disk: &str, label: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use adamant_contract::policy::Allow;
-    use zerocopy::IntoBytes;
+    use zerocopy::{FromZeros, IntoBytes};
 
     use super::*;
 
@@ -525,7 +523,8 @@ mod tests {
             config.agent_owned.len(),
             MAX_VOLUMES * (1 + AGENT_FILES.len())
         );
-        // Volumes, partitions, four fixed file systems, /dev/shm, /tmp and the guard's links.
-        assert!(config.devices.len() >= MAX_VOLUMES + MAX_SEAL_NAMES + 4 + 2 + 1);
+        // /proc, /sys, /dev, /run, /dev/shm, /tmp and the guard's links.
+        const OTHERS: usize = 7;
+        assert!(config.devices.len() >= MAX_VOLUMES + MAX_SEAL_NAMES + OTHERS);
     }
 }
