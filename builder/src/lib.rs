@@ -16,7 +16,7 @@
 //! | [`erofs`] | the EROFS writer and reader |
 //! | [`verity`] | the dm-verity hash tree |
 //! | [`initramfs`], [`uki`], [`sign`] | what boots the root |
-//! | [`disk`], [`format`] | partition table, ESP, cloud formats |
+//! | [`disk`], [`mod@format`] | partition table, ESP, cloud formats |
 //! | [`manifest`] | the list of artifacts with their hashes |
 //! | [`pipeline`] | the stages of a build, in order |
 //! | [`commands`] | the other subcommands |

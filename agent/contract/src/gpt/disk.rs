@@ -1,7 +1,7 @@
 //! Reading a disk's table from whichever copy is whole, and writing both copies so that a power cut
 //! at any moment leaves one.
 //!
-//! Promise: at every moment of [`write`] either the copy in front or the copy in the disk's last
+//! Promise: at every moment of [`write()`] either the copy in front or the copy in the disk's last
 //! sectors is whole, and [`read`] finds it. Trusts nothing on the disk; trusts the disk to write a
 //! sector whole or not at all only for the protective MBR.
 
@@ -43,7 +43,7 @@ pub struct Found {
     pub table: Table,
     /// Why the copy in front was not used: `None` when it was.
     pub from_backup: Option<Refusal>,
-    /// What [`write`] of the same table would put right, each a clause; empty when there is
+    /// What [`write()`] of the same table would put right, each a clause; empty when there is
     /// nothing.
     pub repairs: Vec<String>,
 }
