@@ -41,7 +41,7 @@ impl Error {
     }
 
     /// The way out, where one is known.
-    pub fn way_out(&self) -> Option<&str> {
+    pub fn remedy(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 }

@@ -187,7 +187,7 @@ impl Ring {
 /// A boot that did not end as it should.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Bad {
+pub struct BadBoot {
     /// Its last record: what is known of its end.
     pub record: Record,
     /// How many starts ago; 1 is the one before this.
@@ -195,12 +195,13 @@ pub struct Bad {
     /// How many starts in a row ended so, up to and with this one: the tries.
     pub in_a_row: u64,
     /// What a person should read: how it ended, and why.
-    pub words: String,
+    #[serde(rename = "words")]
+    pub summary: String,
 }
 
 /// The newest boot that did not end as it should. `records` are those of other boots than the
 /// running one, oldest first.
-pub fn last_bad(records: &[Record]) -> Option<Bad> {
+pub fn last_bad(records: &[Record]) -> Option<BadBoot> {
     // The last record of each boot says how it ended. A clock may be wrong, but the order is not.
     let mut ends: Vec<&Record> = Vec::new();
     for record in records {
@@ -217,7 +218,7 @@ pub fn last_bad(records: &[Record]) -> Option<Bad> {
         .count();
     let record = (*ends.iter().rev().nth(good)?).clone();
     let in_a_row = ends.iter().rev().skip(good).take_while(is_bad).count() as u64;
-    let words = match record.event {
+    let summary = match record.event {
         Event::Stage => format!(
             "it ended in the stage {} without a word: power cut, reset or hang",
             record.stage
@@ -227,11 +228,11 @@ pub fn last_bad(records: &[Record]) -> Option<Bad> {
         }
         Event::Failed | Event::Ended => record.reason.clone(),
     };
-    Some(Bad {
+    Some(BadBoot {
         record,
         starts_ago: good as u64 + 1,
         in_a_row,
-        words,
+        summary,
     })
 }
 
@@ -372,7 +373,7 @@ mod tests {
         };
         let told = |all: &[(&str, Event)]| {
             last_bad(&boots(all))
-                .map(|bad| (bad.record.boot, bad.starts_ago, bad.in_a_row, bad.words))
+                .map(|bad| (bad.record.boot, bad.starts_ago, bad.in_a_row, bad.summary))
         };
         assert_eq!(told(&[]), None);
         assert_eq!(

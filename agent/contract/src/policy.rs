@@ -294,6 +294,17 @@ pub enum OnCorruption {
     Error,
 }
 
+impl OnCorruption {
+    /// The value in the policy.
+    pub fn name(self) -> &'static str {
+        match self {
+            OnCorruption::Reboot => "reboot",
+            OnCorruption::Panic => "panic",
+            OnCorruption::Error => "error",
+        }
+    }
+}
+
 /// What happens when the boot fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

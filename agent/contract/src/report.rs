@@ -1,19 +1,24 @@
-//! `/run/adamant/boot.json`: what the agent found, chose and did. Written once, before handover;
-//! read by `adamant-agent status`.
+//! The boot report, `/run/adamant/boot.json`: what the agent found, chose and did. The agent writes
+//! it once, before handover; `adamant-agent status`, `watch` and `drift` read it.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The only version there is.
+use crate::policy::{Enforce, Level, ModuleLoading, OnCorruption};
+use crate::signature::rule::Mode;
+
+/// The only version of this format.
 pub const VERSION: u32 = 1;
 
-/// The whole report.
+/// The complete report.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BootReport {
     /// Version of this format, [`VERSION`].
     pub version: u32,
     /// Version of the agent that booted this server.
     pub agent: String,
-    /// Kernel release, as `uname -r`.
+    /// Kernel release, as `uname -r` prints it.
     pub kernel: String,
     /// IMAGE_ID.
     pub image_id: String,
@@ -22,153 +27,252 @@ pub struct BootReport {
     /// 64 lowercase hexadecimal digits.
     pub root_hash: String,
     /// The verified root.
-    pub root: Root,
-    /// By whom the root hash was signed.
-    pub signature: Signature,
-    /// What started the kernel.
-    pub firmware: Firmware,
-    /// The stages in the order they ran.
-    pub stages: Vec<Stage>,
-    /// Seconds since 1970 that the clock stood at before it was set to the image's build time;
-    /// `None` when it was not behind that.
+    pub root: RootReport,
+    /// The signature of the root hash.
+    pub signature: SignatureReport,
+    /// The firmware that started the kernel.
+    pub firmware: FirmwareReport,
+    /// The stages in the order in which they ran.
+    pub stages: Vec<StageReport>,
+    /// Clock before it was set to the image's build time, in seconds since 1970. `None` if the
+    /// clock was not behind the build time.
     pub clock_was: Option<u64>,
-    /// What the world outside the image told it.
-    pub credentials: Credentials,
-    /// The modules loaded, in order.
+    /// Credentials offered by the hypervisor, the firmware, the command line and the disk.
+    pub credentials: CredentialsReport,
+    /// The loaded modules, in load order.
     pub modules: Vec<String>,
-    /// Seconds since 1970: the image's build time, which the clock is not set behind.
+    /// Build time of the image in seconds since 1970. The clock is never set to an earlier time.
     #[serde(default)]
     pub built: i64,
-    /// What the running machine refuses.
+    /// The seal.
     #[serde(default)]
-    pub seal: Seal,
+    pub seal: SealReport,
     /// The volumes, in mount order.
-    pub volumes: Vec<Volume>,
-    /// Directories and files on volumes in whose place the image's own are shown, read-only.
+    pub volumes: Vec<VolumeReport>,
+    /// Paths on volumes over which the image's own data is mounted read-only.
     #[serde(default)]
     pub image_data: Vec<String>,
-    /// Where the machine-id came from.
-    pub identity: Identity,
-    /// The black box's partition, if the disk has one: its device.
+    /// Origin of the machine-id.
+    pub identity: IdentityReport,
+    /// Device of the black box partition, if the disk has one.
     #[serde(default)]
     pub black_box: Option<String>,
-    /// The last boot that did not end as it should, where the black box or the kernel's store
-    /// knows of one.
+    /// The last failed boot that the black box or the kernel's pstore recorded.
     #[serde(default)]
-    pub last_bad_boot: Option<crate::blackbox::Bad>,
-    /// The hardware watchdog handed to init, if there is one: its device.
+    pub last_bad_boot: Option<crate::blackbox::BadBoot>,
+    /// Device of the hardware watchdog that init takes over, if the machine has one.
     pub watchdog: Option<String>,
-    /// What a person should know: each a sentence.
+    /// Warnings for the operator, one sentence each.
     pub warnings: Vec<String>,
-    /// The policy as it was read.
+    /// The policy as the agent read it.
     pub policy: Option<crate::policy::Policy>,
 }
 
 /// The verified root.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Root {
-    /// Data partition, for example /dev/vda1.
+pub struct RootReport {
+    /// Data device, for example /dev/vda1.
     pub data: String,
-    /// Verity partition.
+    /// Hash device.
     pub tree: String,
     /// Mapped device, for example /dev/dm-0.
     pub mapped: String,
-    /// 4 KiB data blocks.
+    /// Number of 4 KiB data blocks.
     pub blocks: u64,
     /// Blocks read through dm-verity before handover.
     pub blocks_checked: u64,
-    /// What the kernel does about a bad block from now on: reboot, panic or error.
-    pub on_corruption: String,
+    /// The kernel's reaction to a corrupted block from handover on.
+    pub on_corruption: OnCorruption,
 }
 
-/// What started the kernel.
+/// The firmware that started the kernel.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Firmware {
-    /// Whether it was UEFI firmware.
+pub struct FirmwareReport {
+    /// Whether it is UEFI firmware.
     pub uefi: bool,
-    /// Whether it starts only what is signed; `None` when that is not known.
+    /// Whether Secure Boot is on; `None` if unknown.
     pub secure_boot: Option<bool>,
-    /// Whether the stub measured the unified kernel image into the TPM's PCR 11.
+    /// Whether the stub measured the UKI into the TPM's PCR 11.
     pub measured: bool,
-    /// The phases that PCR 11 was extended with.
+    /// The boot phases that the agent extended PCR 11 with.
     pub phases: Vec<String>,
 }
 
-/// By whom the root hash was signed.
+/// The signature of the root hash.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Signature {
-    /// What the initramfs asked for: require, prefer or off.
-    pub rule: String,
-    /// The signer's common name, `None` when the signature was not verified.
+pub struct SignatureReport {
+    /// The signature rule of the initramfs.
+    pub rule: Mode,
+    /// Common name of the signer, `None` if no signature was verified.
     pub signer: Option<String>,
     /// SHA-256 of the signer's certificate, 64 lowercase hexadecimal digits.
     pub fingerprint: String,
-    /// What the kernel says of the same signature: `verified`, or why not; empty when it was not
-    /// asked.
+    /// The kernel's verdict on the same signature: `verified` or the reason for its refusal. Empty
+    /// if the kernel did not check it.
     pub kernel: String,
 }
 
-/// What the world outside the image told it: names, never values.
+/// Credentials offered to this machine: names, never values.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Credentials {
-    /// What was passed on to the image's init, and what the agent used itself.
-    pub accepted: Vec<Credential>,
-    /// What was not, the first 64.
-    pub dropped: Vec<Credential>,
-    /// How many were not.
+pub struct CredentialsReport {
+    /// Credentials that the agent used itself or passed on to init.
+    pub accepted: Vec<CredentialReport>,
+    /// The first 64 dropped credentials.
+    pub dropped: Vec<CredentialReport>,
+    /// Number of all dropped credentials.
     pub drops: u64,
 }
 
-/// A credential's name.
+/// A credential's name and origin.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Credential {
-    /// As the policy names it.
+pub struct CredentialReport {
+    /// Name of the credential, as `accept` patterns in the policy match it.
     pub name: String,
-    /// Where it came from.
+    /// Origin of the credential.
     pub source: String,
-    /// Why it was dropped; empty where it was not.
+    /// Reason for dropping it; empty for an accepted credential.
     pub why: String,
 }
 
-/// What the running machine refuses.
+/// The seal of the running machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Seal {
-    /// The level that the policy asks for: verity, lockdown or guard.
-    pub wanted: String,
-    /// What the policy asks for when the kernel can't give it: require or prefer.
-    pub enforce: String,
-    /// The level that is in force: `none`, or one of the three.
-    pub reached: String,
-    /// What is in force, each in a few words.
+pub struct SealReport {
+    /// The level that the policy asks for.
+    pub wanted: Level,
+    /// The policy's reaction to a kernel that cannot provide the level.
+    pub enforce: Enforce,
+    /// The level in force.
+    pub reached: ReachedLevel,
+    /// Parts of the seal that are in force, for example `kernel.modules_disabled=1`.
     pub enforced: Vec<String>,
-    /// What of the level is not in force, and why: each a clause.
+    /// Parts of the level that are not in force, each with the reason.
     pub missing: Vec<String>,
-    /// Exceptions that the policy makes.
+    /// Exceptions in the policy.
     pub allowances: Vec<String>,
-    /// How long modules can be loaded: `image`, as long as the machine runs, those of the image
-    /// and on request; `boot`, none any more; empty where the level restricts nothing.
-    pub module_loading: String,
-    /// Microseconds since the kernel started at which the guard had been tried and its counters
-    /// were set to 0; 0 without the guard.
+    /// Restriction of module loading.
+    pub module_loading: ModuleLoadingReport,
+    /// Microseconds since the kernel started at which the guard's self-test was over and its
+    /// counters were reset; 0 without the guard.
     pub since_us: u64,
 }
 
-/// One stage.
+/// The seal level that is in force.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReachedLevel {
+    /// Not even [`Level::Verity`] is complete.
+    #[default]
+    None,
+    /// [`Level::Verity`] is complete.
+    Verity,
+    /// [`Level::Lockdown`] is complete too.
+    Lockdown,
+    /// [`Level::Guard`] is complete too.
+    Guard,
+}
+
+impl ReachedLevel {
+    /// The name in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            ReachedLevel::None => "none",
+            ReachedLevel::Verity => Level::Verity.name(),
+            ReachedLevel::Lockdown => Level::Lockdown.name(),
+            ReachedLevel::Guard => Level::Guard.name(),
+        }
+    }
+}
+
+impl From<Level> for ReachedLevel {
+    fn from(level: Level) -> ReachedLevel {
+        match level {
+            Level::Verity => ReachedLevel::Verity,
+            Level::Lockdown => ReachedLevel::Lockdown,
+            Level::Guard => ReachedLevel::Guard,
+        }
+    }
+}
+
+/// Restriction of module loading in the running machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ModuleLoadingReport {
+    /// The level does not restrict module loading.
+    #[default]
+    #[serde(rename = "")]
+    Unrestricted,
+    /// Modules of the image can be loaded on request, see [`ModuleLoading::Image`].
+    Image,
+    /// No module can be loaded until the next boot.
+    Boot,
+}
+
+impl From<ModuleLoading> for ModuleLoadingReport {
+    fn from(loading: ModuleLoading) -> ModuleLoadingReport {
+        match loading {
+            ModuleLoading::Image => ModuleLoadingReport::Image,
+            ModuleLoading::Boot => ModuleLoadingReport::Boot,
+        }
+    }
+}
+
+/// The name of a boot stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // Each is documented as a module of `boot`.
+pub enum StageName {
+    Early,
+    Locate,
+    Signature,
+    Verify,
+    Root,
+    Credentials,
+    Volumes,
+    Identity,
+    Drivers,
+    History,
+    Seal,
+    Handover,
+    /// No stage: a panic of the agent itself.
+    Agent,
+}
+
+impl StageName {
+    /// The name in reports and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            StageName::Early => "early",
+            StageName::Locate => "locate",
+            StageName::Signature => "signature",
+            StageName::Verify => "verify",
+            StageName::Root => "root",
+            StageName::Credentials => "credentials",
+            StageName::Volumes => "volumes",
+            StageName::Identity => "identity",
+            StageName::Drivers => "drivers",
+            StageName::History => "history",
+            StageName::Seal => "seal",
+            StageName::Handover => "handover",
+            StageName::Agent => "agent",
+        }
+    }
+}
+
+/// One boot stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Stage {
-    /// early, locate, signature, verify, root, credentials, volumes, identity, drivers, history,
-    /// seal, handover.
-    pub name: String,
-    /// Microseconds since the kernel started (CLOCK_BOOTTIME).
+pub struct StageReport {
+    /// The stage.
+    pub name: StageName,
+    /// Start in microseconds since the kernel started (CLOCK_BOOTTIME).
     pub start_us: u64,
-    /// Microseconds it took.
+    /// Duration in microseconds.
     pub took_us: u64,
 }
 
 /// One volume.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Volume {
+pub struct VolumeReport {
     /// Partition label.
     pub name: String,
     /// Block device, for example /dev/vda3.
@@ -177,34 +281,110 @@ pub struct Volume {
     pub mount: String,
     /// Size in bytes after growing.
     pub bytes: u64,
-    /// made, clean, repaired, recreated.
-    pub state: String,
-    /// Bytes the partition grew by on this boot.
+    /// What this boot did to the file system.
+    pub state: VolumeState,
+    /// Bytes by which the partition grew during this boot.
     pub grown_by: u64,
-    /// Entries created from the image's tree on this boot.
+    /// Entries created from the image's tree during this boot.
     pub seeded: u64,
-    /// Units that this boot replaced because nobody had changed them, or removed because the image
-    /// has them no more.
+    /// Units replaced or removed during this boot, because the image has another version of them
+    /// or no longer has them, and nobody had changed them on this server.
     #[serde(default)]
     pub replaced: u64,
-    /// Units that stay as somebody has changed them on this server, although the image has other
-    /// content for them: absolute paths, the first 20.
+    /// The first 20 units that were changed on this server and therefore not replaced by the
+    /// image's version: absolute paths.
     #[serde(default)]
     pub kept: Vec<String>,
-    /// How many such units there are beside these.
+    /// Number of such units beyond the first 20.
     #[serde(default)]
     pub kept_more: u64,
-    /// Units of the image that are not on the volume, because there was no room for them or for
-    /// another reason: absolute paths, the first 20.
+    /// The first 20 units of the image that are missing on the volume, for lack of space or for
+    /// another reason: absolute paths.
     #[serde(default)]
     pub lacking: Vec<String>,
 }
 
-/// Where the machine-id came from.
+/// What a boot did to a volume's file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeState {
+    /// Made: the partition was empty.
+    Made,
+    /// Checked, without a finding.
+    #[default]
+    Clean,
+    /// Checked and repaired.
+    Repaired,
+    /// Replaced by a new one because it was damaged.
+    Recreated,
+    /// Mounted without a check, because the image's e2fsck cannot check it.
+    Unchecked,
+}
+
+impl VolumeState {
+    /// The name in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            VolumeState::Made => "made",
+            VolumeState::Clean => "clean",
+            VolumeState::Repaired => "repaired",
+            VolumeState::Recreated => "recreated",
+            VolumeState::Unchecked => "unchecked",
+        }
+    }
+}
+
+/// The machine-id and its origin.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Identity {
-    /// kept, made, hypervisor, transient.
-    pub source: String,
+pub struct IdentityReport {
+    /// Origin of the machine-id.
+    pub source: IdentitySource,
     /// 32 lowercase hexadecimal digits.
     pub machine_id: String,
 }
+
+/// Origin of the machine-id.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdentitySource {
+    /// The state volume had it.
+    Kept,
+    /// This boot made it and stored it on the state volume.
+    Made,
+    /// The hypervisor passed it.
+    Hypervisor,
+    /// This boot made it, and no volume could store it.
+    #[default]
+    Transient,
+}
+
+impl IdentitySource {
+    /// The name in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            IdentitySource::Kept => "kept",
+            IdentitySource::Made => "made",
+            IdentitySource::Hypervisor => "hypervisor",
+            IdentitySource::Transient => "transient",
+        }
+    }
+}
+
+/// Displays a type by its `name()`.
+macro_rules! display_name {
+    ($($type:ty),*) => {$(
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    )*};
+}
+
+display_name!(
+    StageName,
+    ReachedLevel,
+    VolumeState,
+    IdentitySource,
+    OnCorruption
+);

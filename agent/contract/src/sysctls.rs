@@ -22,8 +22,6 @@ pub const SETTINGS: [(&str, &str, bool); 15] = [
 /// Closes module loading until the next start. Set last, and not where the guard lets the image's
 /// modules be loaded on request.
 pub const NO_MODULES: (&str, &str, bool) = ("kernel/modules_disabled", "1", true);
-/// What the boot report says where that is so.
-pub const ON_REQUEST: &str = "image";
 /// Its path, beside the others: its value depends on an exception.
 pub const PTRACE: &str = "kernel/yama/ptrace_scope";
 

@@ -12,13 +12,14 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use adamant_contract::credentials::{Credential, LIMIT, Sorter, Source};
+use adamant_contract::report::StageName;
 use adamant_contract::{cmdline, report};
 use nix::mount::{MsFlags, mount};
 
 use super::root::MountedRoot;
 use super::{Context, Failure};
 
-const STAGE: &str = "credentials";
+const STAGE: StageName = StageName::Credentials;
 /// Where systemd has them, and whose path says that somebody has gathered them already (systemd:
 /// src/core/import-creds.c).
 pub const PLAIN: &str = "/run/credentials/@system";
@@ -34,14 +35,14 @@ const SMBIOS_LIMIT: u64 = 2 * LIMIT as u64;
 /// Files of one folder that are looked at.
 const FILES: usize = 16_384;
 
-/// What was told, as far as it concerns the agent. Only [`run`] makes one.
+/// What was told, as far as it concerns the agent. Only [`pass_credentials`] makes one.
 pub struct Received {
     /// `system.machine_id`, any bytes.
     pub machine_id: Option<Vec<u8>>,
 }
 
 /// Gathers, sorts and passes on.
-pub fn run(root: &MountedRoot, context: &mut Context) -> Result<Received, Failure> {
+pub fn pass_credentials(root: &MountedRoot, context: &mut Context) -> Result<Received, Failure> {
     let mut sorter = Sorter::new(&root.policy().credentials.accept);
     gather(&mut sorter, Path::new("/"));
     for dropped in &sorter.dropped {
@@ -66,11 +67,11 @@ pub fn run(root: &MountedRoot, context: &mut Context) -> Result<Received, Failur
             credential.value.len()
         );
     }
-    context.report.credentials = report::Credentials {
+    context.report.credentials = report::CredentialsReport {
         accepted: sorter
             .accepted
             .iter()
-            .map(|c| report::Credential {
+            .map(|c| report::CredentialReport {
                 name: c.name.clone(),
                 source: c.source.name().to_owned(),
                 why: String::new(),
@@ -79,7 +80,7 @@ pub fn run(root: &MountedRoot, context: &mut Context) -> Result<Received, Failur
         dropped: sorter
             .dropped
             .iter()
-            .map(|d| report::Credential {
+            .map(|d| report::CredentialReport {
                 name: d.name.clone(),
                 source: d.source.name().to_owned(),
                 why: d.why.to_owned(),

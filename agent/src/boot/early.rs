@@ -8,6 +8,7 @@ use std::os::fd::AsRawFd;
 use adamant_contract::cmdline::{self, CommandLine};
 use adamant_contract::paths::COMMAND_LINES_PATH;
 use adamant_contract::report;
+use adamant_contract::report::StageName;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::SigSet;
@@ -15,7 +16,7 @@ use nix::sys::signal::SigSet;
 use super::arriving::Arriving;
 use super::{Context, Failure, firmware};
 
-const STAGE: &str = "early";
+const STAGE: StageName = StageName::Early;
 
 /// The kernel's file systems are there, its command line was read, its events are being heard, and
 /// the devices that are there have their drivers.
@@ -25,7 +26,7 @@ pub struct Early {
 }
 
 /// Mounts what the kernel offers and loads the modules of the initramfs that this machine needs.
-pub fn run(context: &mut Context) -> Result<Early, Failure> {
+pub fn prepare(context: &mut Context) -> Result<Early, Failure> {
     // Nobody but the kernel can send a signal yet; none may end a boot half-way.
     let _ = SigSet::all().thread_block();
     mount_kernel_file_systems()?;
@@ -45,7 +46,7 @@ pub fn run(context: &mut Context) -> Result<Early, Failure> {
             "use a kernel with CONFIG_NET",
         )
     })?;
-    firmware::run(context);
+    firmware::detect(context);
     if context.report.firmware.secure_boot == Some(true) {
         only_the_image_s_own_words()?;
     }
@@ -116,8 +117,8 @@ fn read_command_line() -> Result<CommandLine, Failure> {
 /// a hypervisor can have systemd's stub add.
 fn only_the_image_s_own_words() -> Result<(), Failure> {
     let failure = |why: &dyn std::fmt::Display| {
-        let way_out = "start the image with its own command line: without kernel-cmdline-extra in the hypervisor's SMBIOS strings, and without addons";
-        Failure::new(STAGE, "kernel command line", why, way_out)
+        let remedy = "start the image with its own command line: without kernel-cmdline-extra in the hypervisor's SMBIOS strings, and without addons";
+        Failure::new(STAGE, "kernel command line", why, remedy)
     };
     let allowed = read(COMMAND_LINES_PATH)
         .and_then(|bytes| String::from_utf8(bytes).map_err(io::Error::other))

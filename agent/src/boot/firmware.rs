@@ -29,7 +29,7 @@ const PCR: u32 = 11;
 const PCR_VALUE: &str = "/sys/class/tpm/tpm0/pcr-sha256/11";
 
 /// Finds both out, and tells the TPM that the initramfs has begun.
-pub fn run(context: &mut Context) {
+pub fn detect(context: &mut Context) {
     let firmware = &mut context.report.firmware;
     firmware.uefi = Path::new(EFI).exists();
     if !firmware.uefi {
@@ -44,7 +44,7 @@ pub fn run(context: &mut Context) {
 /// was sealed for another one stays closed. Without a measured image there is nothing that the
 /// phases could be added to.
 pub fn phase(context: &mut Context, name: &str) {
-    let report::Firmware { measured: true, .. } = context.report.firmware else {
+    let report::FirmwareReport { measured: true, .. } = context.report.firmware else {
         return;
     };
     match tpm::extend(PCR, name) {

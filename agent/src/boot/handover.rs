@@ -14,6 +14,7 @@ use std::path::Path;
 
 use adamant_contract::paths::{BOOT_REPORT_PATH, SYSROOT};
 use adamant_contract::report;
+use adamant_contract::report::StageName;
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
@@ -27,7 +28,7 @@ use super::{
 use crate::kernel::clock::since_kernel_start;
 use crate::kernel::process;
 
-const STAGE: &str = "handover";
+const STAGE: StageName = StageName::Handover;
 /// What moves into the image.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 /// Where an init is looked for when the command line names none.
@@ -42,7 +43,7 @@ const INITS: [&str; 5] = [
 const INITRAMFS: [FsType; 2] = [FsType(0x8584_58f6), FsType(0x0102_1994)];
 
 /// Enters the root and becomes its init. Comes back only when that failed.
-pub fn run(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure> {
+pub fn start_init(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure> {
     let start = since_kernel_start();
     let mounted = sealed.root();
     let located = mounted.verified().located();
@@ -66,8 +67,8 @@ pub fn run(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure>
         .arm(mounted.policy().verify.on_corruption, context)?;
     context.watchdog.alive();
     context.report.watchdog = context.watchdog.path().map(str::to_owned);
-    context.report.stages.push(report::Stage {
-        name: STAGE.to_owned(),
+    context.report.stages.push(report::StageReport {
+        name: STAGE,
         start_us: start,
         took_us: since_kernel_start().saturating_sub(start),
     });
@@ -88,7 +89,7 @@ pub fn run(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure>
         since_kernel_start().saturating_sub(first) / 1000
     );
     switch_root().map_err(|(what, e)| Failure::new(STAGE, what, e, "report this"))?;
-    history::running();
+    history::record_running();
     context.watchdog.hand_over();
     let error = enter(&init);
     Err(Failure::new(

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use adamant_contract::blackbox::{self, BYTES, Event, PARTITION_TYPE, Record, Ring};
 use adamant_contract::gpt;
+use adamant_contract::report::StageName;
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -55,7 +56,7 @@ pub struct BlackBox {
 static OPEN: Mutex<Option<BlackBox>> = Mutex::new(None);
 
 /// Opens the black box of the root's disk, where it has one.
-pub fn begin(located: &Located, context: &mut Context) {
+pub fn open_black_box(located: &Located, context: &mut Context) {
     let this = Record {
         slot: block::label(&Path::new("/sys/class/block").join(&located.data.name))
             .unwrap_or_default(),
@@ -166,20 +167,20 @@ impl BlackBox {
 }
 
 /// A stage has begun: if it never ends, this is known of it.
-pub fn stage(name: &str) {
+pub fn record_stage(name: StageName) {
     note(Event::Stage, name);
 }
 
 /// Init is started next.
-pub fn running() {
-    note(Event::Running, "handover");
+pub fn record_running() {
+    note(Event::Running, StageName::Handover);
 }
 
-fn note(event: Event, stage: &str) {
+fn note(event: Event, stage: StageName) {
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     // A disk that takes no record will say so itself where it matters.
     if let Some(black_box) = &mut *open
-        && let Err(error) = black_box.note(event, stage, "", Vec::new())
+        && let Err(error) = black_box.note(event, stage.name(), "", Vec::new())
     {
         log::warn!("the black box takes no record: {error}");
         *open = None;
@@ -188,8 +189,11 @@ fn note(event: Event, stage: &str) {
 
 /// The boot has failed. Also called by a panic, from any thread, at any time; and before a disk was
 /// chosen, when the only black box there is will do.
-pub fn failed(failure: &Failure) {
-    let (stage, reason) = (failure.stage, console::printable(&failure.to_string()));
+pub fn record_failure(failure: &Failure) {
+    let (stage, reason) = (
+        failure.stage.name(),
+        console::printable(&failure.to_string()),
+    );
     let log = console::last_lines(LINES);
     let (done, wait) = mpsc::channel();
     let work = move || {
@@ -287,7 +291,7 @@ pub fn look_back(context: &mut Context) {
         log::warn!(
             "the last boot, of {}, failed: {}",
             bad.record.slot,
-            bad.words
+            bad.summary
         );
         // The report has them all.
         let log = &bad.record.log;

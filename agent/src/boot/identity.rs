@@ -16,6 +16,7 @@ use std::path::Path;
 
 use adamant_contract::hex;
 use adamant_contract::paths::{IDENTITY_DIR, SYSROOT};
+use adamant_contract::report::{IdentitySource, StageName};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
@@ -30,7 +31,7 @@ use crate::kernel::process;
 /// busy and nothing on a volume changes it.
 pub const RUN: &str = "/run/adamant/machine-id";
 
-/// A root that is ready to be entered. Only [`run`] makes one.
+/// A root that is ready to be entered. Only [`settle_identity`] makes one.
 pub struct Identified {
     volumes: MountedVolumes,
 }
@@ -43,14 +44,14 @@ impl Identified {
 }
 
 /// Makes or keeps the machine-id.
-pub fn run(
+pub fn settle_identity(
     volumes: MountedVolumes,
     received: Received,
     context: &mut Context,
 ) -> Result<Identified, Failure> {
     let fail = |why: io::Error| {
         Failure::new(
-            "identity",
+            StageName::Identity,
             "machine-id",
             why,
             "boot again; if it stays, look for messages about the disk and the random source",
@@ -70,7 +71,7 @@ pub fn run(
                 .to_owned(),
         );
     }
-    context.report.identity.source = settled.source.to_owned();
+    context.report.identity.source = settled.source;
     context.report.identity.machine_id = settled.id;
     Ok(Identified { volumes })
 }
@@ -86,7 +87,7 @@ pub fn random() -> io::Result<[u8; 16]> {
 /// The machine-id of this boot.
 #[derive(Debug)]
 struct Settled {
-    source: &'static str,
+    source: IdentitySource,
     id: String,
     warnings: Vec<String>,
 }
@@ -96,20 +97,20 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
     let made = |warnings| -> io::Result<Settled> {
         Ok(match &wished {
             Some(id) => Settled {
-                source: "hypervisor",
+                source: IdentitySource::Hypervisor,
                 id: id.clone(),
                 warnings,
             },
             None => Settled {
-                source: "made",
+                source: IdentitySource::Made,
                 id: hex::encode(&random()?),
                 warnings,
             },
         })
     };
     let unkept = |mut settled: Settled| {
-        if settled.source == "made" {
-            settled.source = "transient";
+        if settled.source == IdentitySource::Made {
+            settled.source = IdentitySource::Transient;
         }
         settled
     };
@@ -131,7 +132,7 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
                 warnings.push(format!("The hypervisor wishes machine-id {wished}, but this server has been {id} before and stays so."));
             }
             return Ok(Settled {
-                source: "kept",
+                source: IdentitySource::Kept,
                 id,
                 warnings,
             });
@@ -234,7 +235,10 @@ mod tests {
     fn an_id_is_made_once_and_kept_and_two_servers_differ() {
         let (one, other) = (Folder::new("identity-one"), Folder::new("identity-other"));
         let first = settle(Some(&one.open()), None).unwrap();
-        assert_eq!((first.source, first.warnings.len()), ("made", 0));
+        assert_eq!(
+            (first.source, first.warnings.len()),
+            (IdentitySource::Made, 0)
+        );
         assert_eq!(
             (&first.id[12..13], "89ab".contains(&first.id[16..17])),
             ("4", true),
@@ -242,9 +246,15 @@ mod tests {
             first.id
         );
         let second = settle(Some(&one.open()), None).unwrap();
-        assert_eq!((second.source, &second.id), ("kept", &first.id));
+        assert_eq!(
+            (second.source, &second.id),
+            (IdentitySource::Kept, &first.id)
+        );
         assert_ne!(settle(Some(&other.open()), None).unwrap().id, first.id);
-        assert_eq!(settle(None, None).unwrap().source, "transient");
+        assert_eq!(
+            settle(None, None).unwrap().source,
+            IdentitySource::Transient
+        );
     }
 
     #[test]
@@ -252,14 +262,17 @@ mod tests {
         let folder = Folder::new("identity-wished");
         assert_eq!(
             settle(None, Some(ID.to_owned())).unwrap().source,
-            "hypervisor"
+            IdentitySource::Hypervisor
         );
         let first = settle(Some(&folder.open()), Some(ID.to_owned())).unwrap();
-        assert_eq!((first.source, first.id.as_str()), ("hypervisor", ID));
+        assert_eq!(
+            (first.source, first.id.as_str()),
+            (IdentitySource::Hypervisor, ID)
+        );
         let later = settle(Some(&folder.open()), Some(ID.replace('0', "1"))).unwrap();
         assert_eq!(
             (later.source, later.id.as_str(), later.warnings.len()),
-            ("kept", ID, 1)
+            (IdentitySource::Kept, ID, 1)
         );
     }
 
@@ -282,7 +295,10 @@ mod tests {
             fs::create_dir(&own).unwrap();
             fs::write(own.join("machine-id"), bad).unwrap();
             let settled = settle(Some(&folder.open()), None).unwrap();
-            assert_eq!((settled.source, settled.warnings.len()), ("made", 1));
+            assert_eq!(
+                (settled.source, settled.warnings.len()),
+                (IdentitySource::Made, 1)
+            );
             assert_eq!(fs::read(own.join("machine-id.damaged")).unwrap(), bad);
             assert_eq!(
                 fs::read_to_string(own.join("machine-id")).unwrap(),
@@ -311,7 +327,10 @@ mod tests {
         );
         fs::remove_file(own.join("machine-id")).unwrap();
         fs::create_dir_all(own.join("machine-id/x")).unwrap();
-        assert_eq!(settle(Some(&folder.open()), None).unwrap().source, "made");
+        assert_eq!(
+            settle(Some(&folder.open()), None).unwrap().source,
+            IdentitySource::Made
+        );
         assert_eq!(
             fs::read_to_string(outside.path().join("machine-id")).unwrap(),
             ID

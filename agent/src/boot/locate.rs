@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use adamant_contract::cmdline::{CommandLine, DeviceName};
 use adamant_contract::gpt;
+use adamant_contract::report::StageName;
 use adamant_contract::root_hash::RootHash;
 
 use super::arriving::Arriving;
@@ -18,7 +19,7 @@ use super::paths::{self, Identity, OtherPath, Surveyed};
 use super::{Context, Failure, driverless};
 use crate::kernel::block::{self, Disk, Partition};
 
-const STAGE: &str = "locate";
+const STAGE: StageName = StageName::Locate;
 /// After both partitions were found: the time in which no other disk may appear. Two disks with one
 /// image must not be told apart by luck, which is also why [`look_again`] looks when there is
 /// nothing left to do.
@@ -42,7 +43,7 @@ pub struct Located {
 }
 
 /// Waits for the partitions, bounded.
-pub fn run(early: Early, context: &mut Context) -> Result<Located, Failure> {
+pub fn locate_root(early: Early, context: &mut Context) -> Result<Located, Failure> {
     let Early {
         cmdline,
         mut arriving,
@@ -123,7 +124,7 @@ fn wait(
             None => now + SETTLE,
             Some(why) if now >= deadline => {
                 let attach = "attach the disk that holds the image with this root hash, or boot with the command line that was built with it";
-                let (driver, way_out) =
+                let (driver, remedy) =
                     driverless::explain(&driverless::find(), &context.report.modules, attach)
                         .map_or((String::new(), attach.to_owned()), |(driver, remedy)| {
                             (format!("; {driver}"), remedy)
@@ -132,7 +133,7 @@ fn wait(
                     STAGE,
                     why.what.clone(),
                     format!("{}{driver}", why.why),
-                    way_out,
+                    remedy,
                 ));
             }
             Some(why) => {

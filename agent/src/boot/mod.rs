@@ -15,7 +15,7 @@
 //! ```
 //! use adamant_agent::boot::{Context, root, verify::VerifiedRoot};
 //! fn mount(verified: VerifiedRoot, context: &mut Context) {
-//!     let _ = root::run(verified, context);
+//!     let _ = root::mount_root(verified, context);
 //! }
 //! ```
 //!
@@ -24,7 +24,7 @@
 //! ```compile_fail,E0308
 //! use adamant_agent::boot::{Context, root, locate::Located};
 //! fn mount(located: Located, context: &mut Context) {
-//!     let _ = root::run(located, context);
+//!     let _ = root::mount_root(located, context);
 //! }
 //! ```
 
@@ -33,7 +33,7 @@
 use std::convert::Infallible;
 use std::fmt;
 
-use adamant_contract::report::{self, BootReport};
+use adamant_contract::report::{BootReport, StageName, StageReport};
 
 use crate::kernel::clock::since_kernel_start;
 use crate::kernel::{console, watchdog};
@@ -91,16 +91,16 @@ impl Context {
 
     fn stage<T>(
         &mut self,
-        name: &str,
-        run: impl FnOnce(&mut Context) -> Result<T, Failure>,
+        name: StageName,
+        stage: impl FnOnce(&mut Context) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         self.watchdog.alive();
-        history::stage(name);
+        history::record_stage(name);
         let start = since_kernel_start();
-        let result = run(self);
+        let result = stage(self);
         let took_us = since_kernel_start().saturating_sub(start);
-        self.report.stages.push(report::Stage {
-            name: name.to_owned(),
+        self.report.stages.push(StageReport {
+            name,
             start_us: start,
             took_us,
         });
@@ -113,28 +113,28 @@ impl Context {
 #[derive(Debug)]
 pub struct Failure {
     /// The stage it happened in.
-    pub stage: &'static str,
+    pub stage: StageName,
     /// What was being done, to what.
     pub what: String,
     /// Why it failed.
     pub why: String,
     /// What to do about it.
-    pub way_out: String,
+    pub remedy: String,
 }
 
 impl Failure {
     /// A failure of a stage.
     pub fn new(
-        stage: &'static str,
+        stage: StageName,
         what: impl Into<String>,
         why: impl fmt::Display,
-        way_out: impl Into<String>,
+        remedy: impl Into<String>,
     ) -> Failure {
         Failure {
             stage,
             what: what.into(),
             why: why.to_string(),
-            way_out: way_out.into(),
+            remedy: remedy.into(),
         }
     }
 }
@@ -144,13 +144,13 @@ impl fmt::Display for Failure {
         write!(
             f,
             "adamant: {}: {}: {}: {}",
-            self.stage, self.what, self.why, self.way_out
+            self.stage, self.what, self.why, self.remedy
         )
     }
 }
 
 /// Boots the image, as PID 1 of the initramfs. Whatever happens, this process never ends.
-pub fn run() -> ! {
+pub fn boot_image() -> ! {
     outcome::catch_panics();
     console::start_log();
     let mut context = Context {
@@ -158,9 +158,9 @@ pub fn run() -> ! {
         watchdog: watchdog::Watchdog::default(),
         arriving: None,
     };
-    let Err(mut failure) = boot(&mut context);
+    let Err(mut failure) = run_stages(&mut context);
     // `verify` names the block itself; what fails later may be only the consequence of one.
-    if failure.stage != "verify"
+    if failure.stage != StageName::Verify
         && let Some(damage) = verify::damage_seen_by_the_kernel()
     {
         failure.why = format!("{} ({damage})", failure.why);
@@ -169,29 +169,35 @@ pub fn run() -> ! {
 }
 
 /// Runs all stages. Comes back only with the reason why the image's init did not start.
-fn boot(context: &mut Context) -> Result<Infallible, Failure> {
-    let early = context.stage("early", early::run)?;
-    let located = context.stage("locate", |c| locate::run(early, c))?;
-    history::begin(&located, context);
-    let checked = context.stage("signature", |c| signature::run(located, c))?;
-    let verified = context.stage("verify", |c| verify::run(checked, c))?;
-    let mounted = context.stage("root", |c| root::run(verified, c))?;
+fn run_stages(context: &mut Context) -> Result<Infallible, Failure> {
+    let early = context.stage(StageName::Early, early::prepare)?;
+    let located = context.stage(StageName::Locate, |c| locate::locate_root(early, c))?;
+    history::open_black_box(&located, context);
+    let checked = context.stage(StageName::Signature, |c| {
+        signature::check_signature(located, c)
+    })?;
+    let verified = context.stage(StageName::Verify, |c| verify::verify_root(checked, c))?;
+    let mounted = context.stage(StageName::Root, |c| root::mount_root(verified, c))?;
     if cfg!(feature = "mistake") {
         panic!("made on purpose");
     }
     let tasks = seal::SealTasks::start(&mounted);
-    let received = context.stage("credentials", |c| credentials::run(&mounted, c))?;
-    let volumes = context.stage("volumes", |c| volumes::run(mounted, c))?;
-    let identified = context.stage("identity", |c| identity::run(volumes, received, c))?;
-    context.stage("drivers", |c| {
+    let received = context.stage(StageName::Credentials, |c| {
+        credentials::pass_credentials(&mounted, c)
+    })?;
+    let volumes = context.stage(StageName::Volumes, |c| volumes::mount_volumes(mounted, c))?;
+    let identified = context.stage(StageName::Identity, |c| {
+        identity::settle_identity(volumes, received, c)
+    })?;
+    context.stage(StageName::Drivers, |c| {
         c.catch_up();
         tasks.wait_for_drivers(c);
         Ok(())
     })?;
-    context.stage("history", |c| {
+    context.stage(StageName::History, |c| {
         history::look_back(c);
         Ok(())
     })?;
-    let sealed = context.stage("seal", |c| tasks.seal(identified, c))?;
-    handover::run(sealed, context)
+    let sealed = context.stage(StageName::Seal, |c| tasks.seal(identified, c))?;
+    handover::start_init(sealed, context)
 }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use adamant_contract::policy::{self, FailureAction, Fault};
+use adamant_contract::report::StageName;
 use nix::sys::reboot::{RebootMode, reboot};
 
 use super::{Context, Failure, history};
@@ -59,7 +60,7 @@ pub fn catch_panics() {
             .or(payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("panic");
         let failure = Failure::new(
-            "agent",
+            StageName::Agent,
             format!("{place}a mistake in the agent"),
             text,
             "boot another version of the image, and report this line",
@@ -71,7 +72,7 @@ pub fn catch_panics() {
 /// Says why, waits, and ends the boot.
 pub fn end(failure: &Failure, watchdog: &mut Watchdog) -> ! {
     console::announce(&failure.to_string());
-    history::failed(failure);
+    history::record_failure(failure);
     let outcome = OUTCOME
         .lock()
         .unwrap_or_else(PoisonError::into_inner)

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use adamant_contract::paths::{POLICY_LIMIT, POLICY_PATH, SYSROOT};
 use adamant_contract::policy::{Policy, VerifyBoot};
+use adamant_contract::report::StageName;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
@@ -17,9 +18,9 @@ use super::verify::VerifiedRoot;
 use super::{Context, Failure, outcome, scan};
 use crate::kernel::block::Disk;
 
-const STAGE: &str = "root";
+const STAGE: StageName = StageName::Root;
 
-/// The verified root, mounted read-only at [`SYSROOT`]. Only [`run`] makes one.
+/// The verified root, mounted read-only at [`SYSROOT`]. Only [`mount_root`] makes one.
 pub struct MountedRoot {
     verified: VerifiedRoot,
     policy: Policy,
@@ -43,7 +44,7 @@ impl MountedRoot {
 }
 
 /// Mounts it, reads the policy, and where that asks for it every block.
-pub fn run(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot, Failure> {
+pub fn mount_root(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot, Failure> {
     let _ = fs::create_dir(SYSROOT);
     // Device nodes come from devtmpfs alone. Set-user-ID programs are the image's own business.
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
@@ -57,7 +58,7 @@ pub fn run(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot,
         // The block that the root directory is in can be a bad one. Reading them all says which it
         // is, and that it is not the kernel's fault.
         if errno == Errno::EIO {
-            scan::run(&verified, context)?;
+            scan::read_all_blocks(&verified, context)?;
         }
         let why = if errno == Errno::ENODEV {
             "the kernel knows no erofs"
@@ -83,7 +84,7 @@ pub fn run(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot,
         .clone_from(&policy.image.version);
     context.report.policy = Some(policy.clone());
     if policy.verify.boot == VerifyBoot::Full {
-        scan::run(&verified, context)?;
+        scan::read_all_blocks(&verified, context)?;
     }
     Ok(MountedRoot { verified, policy })
 }

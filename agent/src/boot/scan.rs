@@ -10,6 +10,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use adamant_contract::report::StageName;
 use adamant_contract::verity::BLOCK;
 use nix::libc;
 
@@ -26,7 +27,7 @@ const MAX_READERS: usize = 8;
 const PROGRESS: Duration = Duration::from_secs(2);
 
 /// Reads every block; the first bad one is a failure that names it.
-pub fn run(root: &VerifiedRoot, context: &mut Context) -> Result<(), Failure> {
+pub fn read_all_blocks(root: &VerifiedRoot, context: &mut Context) -> Result<(), Failure> {
     let blocks = root.blocks();
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
@@ -75,7 +76,7 @@ pub fn run(root: &VerifiedRoot, context: &mut Context) -> Result<(), Failure> {
     result.map_err(|(block, error)| match block {
         Some(block) => root.explain(block, &error),
         None => Failure::new(
-            "verify",
+            StageName::Verify,
             "reading every block",
             error,
             "give the machine more memory",

@@ -1,6 +1,6 @@
 //! Third stage: checks who signed the root hash, before anything is done with it.
 //!
-//! Promise: only [`run`] makes a [`Checked`], which verity can't be set up without. With `require`
+//! Promise: only [`check_signature`] makes a [`Checked`], which verity can't be set up without. With `require`
 //! there is none unless the key of a certificate in the initramfs signed this root hash; otherwise
 //! the report says that nobody was asked, or that nobody did. Trusts the initramfs, with its
 //! certificates and its rule, and nothing on the disk.
@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use adamant_contract::gpt;
 use adamant_contract::paths::{CERTIFICATES, SIGNATURE_RULE_PATH};
 use adamant_contract::report;
+use adamant_contract::report::StageName;
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::signature::{
     self, CERTIFICATE_LIMIT, Certificate, Embedded, Mode, PARTITION_LIMIT, Rule,
@@ -24,7 +25,7 @@ use super::{Context, Failure};
 use crate::kernel::block::Disk;
 use crate::kernel::clock;
 
-const STAGE: &str = "signature";
+const STAGE: StageName = StageName::Signature;
 /// More certificates than this are not read.
 const MAX_CERTIFICATES: usize = 32;
 /// The label of a slot without an image (UAPI.2, systemd).
@@ -46,12 +47,12 @@ impl Checked {
 }
 
 /// Checks the signature as the initramfs asks for.
-pub fn run(located: Located, context: &mut Context) -> Result<Checked, Failure> {
+pub fn check_signature(located: Located, context: &mut Context) -> Result<Checked, Failure> {
     let rule = rule()?;
     context.report.built = rule.built;
     raise_clock(rule.built, context);
-    let mut report = report::Signature {
-        rule: rule.mode.to_string(),
+    let mut report = report::SignatureReport {
+        rule: rule.mode,
         ..Default::default()
     };
     let mut message = None;
@@ -124,12 +125,12 @@ fn verify(
     let mut other = None;
     for (number, content) in partitions(disk)? {
         let refused = |why| {
-            let way_out = "write the signed image to the disk again, or boot another version; for another signer, or after a certificate's end, build it again with a certificate that is valid";
+            let remedy = "write the signed image to the disk again, or boot another version; for another signer, or after a certificate's end, build it again with a certificate that is valid";
             Failure::new(
                 STAGE,
                 format!("signature partition {number} of {}", disk.path.display()),
                 why,
-                way_out,
+                remedy,
             )
         };
         let embedded = match content.and_then(|bytes| Embedded::parse(&bytes)) {
@@ -147,13 +148,12 @@ fn verify(
         }
     }
     Err(other.unwrap_or_else(|| {
-        let way_out =
-            "sign the image (adamant sign), or build it with [verify] signature = \"off\"";
+        let remedy = "sign the image (adamant sign), or build it with [verify] signature = \"off\"";
         Failure::new(
             STAGE,
             disk.path.display().to_string(),
             "it has no signature partition for this root hash",
-            way_out,
+            remedy,
         )
     }))
 }

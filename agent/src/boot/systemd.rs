@@ -23,9 +23,9 @@ pub fn feed_the_watchdog() -> io::Result<()> {
 
 /// A mount that systemd only sees but has no unit for is required by nothing, so that at shutdown
 /// it would be unmounted under those who still write to it, the journal first of all.
-pub fn describe_volumes(volumes: &[report::Volume]) -> io::Result<()> {
+pub fn describe_volumes(volumes: &[report::VolumeReport]) -> io::Result<()> {
     for volume in volumes {
-        let report::Volume {
+        let report::VolumeReport {
             name,
             device,
             mount,

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use adamant_contract::hex;
 use adamant_contract::paths::ROOT_MAPPING;
 use adamant_contract::policy::OnCorruption;
+use adamant_contract::report::StageName;
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::verity::{self, BLOCK, Fault, Superblock};
 use nix::errno::Errno;
@@ -24,7 +25,7 @@ use crate::kernel::block::{self, Disk, Partition};
 use crate::kernel::dm::{self, Mapping, VerityStatus};
 use crate::kernel::keyring;
 
-const STAGE: &str = "verify";
+const STAGE: StageName = StageName::Verify;
 /// The name of the key with the root hash's signature, in the agent's own keyring.
 const SIGNATURE_KEY: &str = "adamant:root";
 const RESTORE: &str = "write the image to the disk again, or boot another version";
@@ -33,7 +34,7 @@ const TOP: u64 = 1;
 /// From this version on the verity target can also restart or panic on I/O errors (Linux 6.12).
 const ON_ERROR_SINCE: (u32, u32) = (1, 10);
 
-/// A block device that gives only what the root hash stands for, or an error. Only [`run`] makes
+/// A block device that gives only what the root hash stands for, or an error. Only [`verify_root`] makes
 /// one.
 pub struct VerifiedRoot {
     located: Located,
@@ -43,7 +44,7 @@ pub struct VerifiedRoot {
 }
 
 /// Checks the verity superblock, makes the device and reads the tree's top through it.
-pub fn run(checked: Checked, context: &mut Context) -> Result<VerifiedRoot, Failure> {
+pub fn verify_root(checked: Checked, context: &mut Context) -> Result<VerifiedRoot, Failure> {
     let (located, message) = checked.into_parts();
     let tree = &located.tree.path;
     let file = File::open(tree)
@@ -322,15 +323,12 @@ impl VerifiedRoot {
     /// Makes the kernel act by itself on a bad block from now on; until here it was for the agent
     /// to say what is wrong.
     pub fn arm(&self, on_corruption: OnCorruption, context: &mut Context) -> Result<(), Failure> {
-        let (name, verb) = match on_corruption {
-            OnCorruption::Reboot => ("reboot", "restart"),
-            OnCorruption::Panic => ("panic", "panic"),
-            OnCorruption::Error => ("error", ""),
+        context.report.root.on_corruption = on_corruption;
+        let verb = match on_corruption {
+            OnCorruption::Reboot => "restart",
+            OnCorruption::Panic => "panic",
+            OnCorruption::Error => return Ok(()),
         };
-        context.report.root.on_corruption = name.to_owned();
-        if verb.is_empty() {
-            return Ok(());
-        }
         let on_bad_block = format!("{verb}_on_corruption");
         // The same version number is also found in kernels without it.
         if dm::target_version("verity").is_ok_and(|version| version >= ON_ERROR_SINCE)

@@ -1,9 +1,8 @@
-//! `adamant-agent drift`: everything in which the running machine differs from its image and
-//! policy.
+//! `adamant-agent drift`: all differences between the running machine and its image and policy.
 //!
-//! Most of it is `findings`. Beside that: units that systemd was given at run time, and programs on
-//! volumes that the image did not bring. What volumes hold is state, and only measured. A walk
-//! through a volume sees what is there while it walks.
+//! Besides the findings of `findings`: units made at run time, programs on volumes that the image
+//! does not have, and open ports. Other files on volumes are state; they are only measured. A walk
+//! through a volume sees the files that exist while it walks.
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -12,21 +11,19 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adamant_contract::paths::BOOT_REPORT_PATH;
-use adamant_contract::policy::{Image, Level, Policy};
+use adamant_contract::policy::{Level, Policy};
+use serde::{Serialize, Serializer};
 
-use super::findings::{self, Finding};
-use super::guard::Counters;
-use super::{Root, members, policy, read, sockets, value};
+use super::finding::{Class, Finding};
+use super::{VerifiedDevice, boot_report, denials, findings, json, policy, read, sockets};
 use crate::boot::systemd::{MODULE_LOADERS, RULE, RULES, unit_name};
-use crate::kernel::guard_abi::HOOKS;
 use crate::kernel::mounts::clone_mount;
 
-/// Entries of all volumes together that are looked at.
+/// Number of files that are looked at, on all volumes together.
 const ENTRIES: u64 = 200_000;
-/// Programs that are named.
+/// Number of programs that are listed.
 const NAMED: usize = 20;
-/// Where systemd takes units from that were not there when the image was built, and udev its rules.
+/// Directories with units and udev rules that are made at run time.
 const FOLDERS: [&str; 5] = [
     "/run/systemd/system",
     "/run/systemd/system.control",
@@ -35,231 +32,170 @@ const FOLDERS: [&str; 5] = [
     RULES,
 ];
 
-/// By how long ago a volume's growth is told, seconds.
+/// The period over which a volume's growth is measured, in seconds.
 const DAY: u64 = 86400;
 
-/// What a volume holds.
-#[derive(Default)]
-struct Held<'a> {
+/// The command's result.
+#[derive(Serialize)]
+struct DriftReport<'a> {
+    image_id: &'a str,
+    image_version: &'a str,
+    /// Root hash of the running root, `None` if it is not on dm-verity.
+    root_hash: Option<String>,
+    drift: Vec<Finding>,
+    /// Hooks of the guard and how often each refused an operation.
+    #[serde(serialize_with = "as_map")]
+    denials: Vec<(&'static str, u64)>,
+    /// Exceptions in the policy.
+    allowances: Vec<String>,
+    volumes: Vec<VolumeUse<'a>>,
+}
+
+fn as_map<S: Serializer>(pairs: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().copied())
+}
+
+/// The files on a volume.
+#[derive(Default, Serialize)]
+struct VolumeUse<'a> {
     volume: &'a str,
     files: u64,
     bytes: u64,
-    /// Bytes of files that were made within the last day: what it grew by, less what was deleted.
-    made: u64,
-    /// Bytes of older ones that were written to within the last day: it may have grown by a part
+    /// Bytes of the files that were created within the last day.
+    #[serde(rename = "made_bytes")]
+    created: u64,
+    /// Bytes of the older files that were modified within the last day. The volume grew by a part
     /// of them.
-    changed: u64,
-    /// How long ago the oldest of its files was made, seconds.
+    #[serde(rename = "changed_bytes")]
+    modified: u64,
+    /// Age of the oldest file in seconds.
+    #[serde(rename = "oldest_seconds")]
     oldest: u64,
-    /// Whether it has more than was looked at.
+    /// Whether the walk stopped at [`ENTRIES`].
     cut: bool,
 }
 
-/// The differences as text, or as JSON, and whether there are none.
-pub fn run(json: bool) -> Result<(String, bool), String> {
+/// What the command prints, and whether there is no drift.
+pub struct Drift {
+    /// Text for the standard output.
+    pub text: String,
+    /// True if nothing differs.
+    pub none: bool,
+}
+
+/// Compares the machine with its image and policy. Returns the result as text, or as JSON. `Err` is
+/// a line for the standard error.
+pub fn report_drift(json: bool) -> Result<Drift, String> {
     if !nix::unistd::geteuid().is_root() {
-        return Err("adamant: drift: only root is told by the kernel what it needs to know: run it as root\n".to_owned());
+        return Err("adamant: drift: only root may read the kernel's tables that this command compares: run it as root\n".to_owned());
     }
     let policy = policy()?;
-    let mut found = findings::all(&policy);
-    command_line(&mut found);
-    units(&policy, &mut found);
-    sockets::look(&policy, &mut found);
-    let held = volumes(&policy, &mut found);
-    let counts = Counters::open()
-        .ok()
-        .flatten()
-        .and_then(|counters| counters.read().ok());
+    let mut found = findings::all_findings(&policy);
+    check_root_hash(&mut found);
+    check_units(&policy, &mut found);
+    sockets::check_ports(&policy, &mut found);
+    let volumes = check_volumes(&policy, &mut found);
+    let counts = denials();
     if counts.is_none() && policy.seal.level == Level::Guard {
         found.push(Finding::new(
-            "guard",
+            Class::Guard,
             "its counters",
-            "not to be read",
-            "there, and open to this program run by root",
+            "not readable",
+            "readable by this program when root runs it",
         ));
     }
-    let denials = counts.unwrap_or([0; HOOKS.len()]);
-    let denials: Vec<(&str, String)> = HOOKS
-        .iter()
-        .zip(denials)
-        .filter(|(_, count)| *count > 0)
-        .map(|(hook, count)| (*hook, count.to_string()))
-        .collect();
-    let allowances = policy.seal.allow.used();
+    let none = found.is_empty();
+    let report = DriftReport {
+        image_id: &policy.image.id,
+        image_version: &policy.image.version,
+        root_hash: VerifiedDevice::find().ok().map(|root| root.hash),
+        drift: found,
+        denials: counts.unwrap_or_default(),
+        allowances: policy.seal.allow.used(),
+        volumes,
+    };
     let text = if json {
-        about(&policy.image) + &as_json(&found, &denials, &allowances, &held)
+        json::to_line(&report) + "\n"
     } else {
-        as_text(&found, &denials, &allowances, &held)
+        report.to_text()
     };
-    Ok((text, found.is_empty()))
+    Ok(Drift { text, none })
 }
 
-fn as_text(
-    found: &[Finding],
-    denials: &[(&str, String)],
-    allowances: &[String],
-    held: &[Held],
-) -> String {
-    let mut lines: Vec<String> = found
-        .iter()
-        .map(|one| super::printable(&one.line()))
-        .collect();
-    if lines.is_empty() {
-        lines.push("no drift".to_owned());
-    }
-    let list = |all: Vec<String>| {
-        if all.is_empty() {
-            "none".to_owned()
-        } else {
-            all.join(", ")
-        }
-    };
-    lines.push(
-        [
-            "denials: ",
-            &list(
-                denials
-                    .iter()
-                    .map(|(hook, count)| [hook, " ", count].concat())
-                    .collect(),
-            ),
-        ]
-        .concat(),
-    );
-    lines.push(["allowances: ", &list(allowances.to_vec())].concat());
-    for one in held {
-        let more = if one.cut {
-            ", and more that was not looked at"
-        } else {
-            ""
+impl DriftReport<'_> {
+    fn to_text(&self) -> String {
+        let list = |all: Vec<String>| {
+            if all.is_empty() {
+                "none".to_owned()
+            } else {
+                all.join(", ")
+            }
         };
-        let kib = |bytes: u64| (bytes >> 10).to_string();
-        let growth = [
-            ", of the last day ",
-            &kib(one.made),
-            " KiB made and ",
-            &kib(one.changed),
-            " KiB changed, the oldest of ",
-        ];
-        let size = [
-            "volume ",
-            one.volume,
-            ": ",
-            &one.files.to_string(),
-            " files, ",
-            &kib(one.bytes),
-            " KiB",
-        ];
-        lines.push(
-            [
-                &size.concat(),
-                &*growth.concat(),
-                &(one.oldest / DAY).to_string(),
-                " days",
-                more,
-            ]
-            .concat(),
-        );
-    }
-    lines.join("\n") + "\n"
-}
-
-/// Which image it is that nothing should differ from: how the object begins.
-fn about(image: &Image) -> String {
-    let hash = Root::find().map_or_else(
-        |_| "null".to_owned(),
-        |root| ["\"", &root.hash, "\""].concat(),
-    );
-    [
-        "{",
-        &members(&[("image_id", &image.id), ("image_version", &image.version)]),
-        ",\"root_hash\":",
-        &hash,
-        ",",
-    ]
-    .concat()
-}
-
-/// The rest of the object.
-fn as_json(
-    found: &[Finding],
-    denials: &[(&str, String)],
-    allowances: &[String],
-    held: &[Held],
-) -> String {
-    let found: Vec<String> = found
-        .iter()
-        .map(|one| ["{\"class\":\"", one.class, "\",", &one.members(), "}"].concat())
-        .collect();
-    let denials: Vec<String> = denials
-        .iter()
-        .map(|(hook, count)| ["\"", hook, "\":", count].concat())
-        .collect();
-    let allowances: Vec<String> = allowances
-        .iter()
-        .map(|one| ["\"", &super::escaped(one), "\""].concat())
-        .collect();
-    let held = held.iter().map(|one| {
-        let numbers = [
-            ("files", one.files),
-            ("bytes", one.bytes),
-            ("made_bytes", one.made),
-            ("changed_bytes", one.changed),
-            ("oldest_seconds", one.oldest),
-        ];
-        let numbers: Vec<String> = numbers
+        let mut lines: Vec<String> = self
+            .drift
             .iter()
-            .map(|(key, number)| [",\"", key, "\":", &number.to_string()].concat())
+            .map(|finding| json::printable(&finding.line()))
             .collect();
-        let cut = if one.cut { "true" } else { "false" };
-        [
-            "{",
-            &members(&[("volume", one.volume)]),
-            &numbers.concat(),
-            ",\"cut\":",
+        if lines.is_empty() {
+            lines.push("no drift".to_owned());
+        }
+        let denials = self
+            .denials
+            .iter()
+            .map(|(hook, count)| format!("{hook} {count}"));
+        lines.push(format!("denials: {}", list(denials.collect())));
+        lines.push(format!("allowances: {}", list(self.allowances.clone())));
+        for VolumeUse {
+            volume,
+            files,
+            bytes,
+            created,
+            modified,
+            oldest,
             cut,
-            "}",
-        ]
-        .concat()
-    });
-    let held: Vec<String> = held.collect();
-    let lists = [
-        &found.join(","),
-        "],\"denials\":{",
-        &denials.join(","),
-        "},\"allowances\":[",
-        &allowances.join(","),
-        "],\"volumes\":[",
-        &held.join(","),
-    ];
-    ["\"drift\":[", &lists.concat(), "]}\n"].concat()
+        } in &self.volumes
+        {
+            let more = if *cut {
+                ", and more files that were not looked at"
+            } else {
+                ""
+            };
+            lines.push(format!(
+                "volume {volume}: {files} files, {} KiB, of the last day {} KiB made and {} KiB changed, the oldest of {} days{more}",
+                bytes >> 10,
+                created >> 10,
+                modified >> 10,
+                oldest / DAY
+            ));
+        }
+        lines.join("\n") + "\n"
+    }
 }
 
-/// The root hash in three places: the command line, the report, and the kernel's table, which
-/// decides.
-fn command_line(found: &mut Vec<Finding>) {
-    let Ok(root) = Root::find() else { return };
+/// Compares the root hash in the kernel's table, which is in force, with those on the kernel command
+/// line and in the boot report.
+fn check_root_hash(found: &mut Vec<Finding>) {
+    let Ok(root) = VerifiedDevice::find() else {
+        return;
+    };
     let line = read("/proc/cmdline").unwrap_or_default();
-    let asked = line
+    let on_cmdline = line
         .split_ascii_whitespace()
-        .find_map(|word| word.strip_prefix("roothash="))
-        .unwrap_or("nothing");
-    let report = read(BOOT_REPORT_PATH).unwrap_or_default();
-    for (what, hash) in [
-        ("roothash=", asked),
-        (
-            "root_hash of the boot report",
-            value(&report, "root_hash").unwrap_or("nothing"),
-        ),
+        .find_map(|argument| argument.strip_prefix("roothash="));
+    let report = boot_report().map(|report| report.root_hash);
+    for (object, hash) in [
+        ("roothash=", on_cmdline),
+        ("root_hash of the boot report", report.as_deref()),
     ] {
+        let hash = hash.unwrap_or("missing");
         if hash != root.hash {
-            found.push(Finding::new("cmdline", what, hash, &root.hash));
+            found.push(Finding::new(Class::Cmdline, object, hash, &root.hash));
         }
     }
 }
 
-/// Units that the agent did not make, and were made since the boot.
-fn units(policy: &Policy, found: &mut Vec<Finding>) {
+/// Adds a finding for each unit that was made since the boot by others than the agent.
+fn check_units(policy: &Policy, found: &mut Vec<Finding>) {
     let mounts = policy
         .volumes
         .iter()
@@ -280,13 +216,13 @@ fn units(policy: &Policy, found: &mut Vec<Finding>) {
             {
                 continue;
             }
-            // A scope is only a name for processes that others started: it starts none. Sessions
-            // are such.
+            // A scope, for example of a login session, groups processes that exist already. It
+            // starts none.
             if !name.ends_with(".scope") && !name.ends_with(".scope.d") {
                 found.push(Finding::new(
-                    "units",
+                    Class::Units,
                     &[folder, "/", &name].concat(),
-                    "there",
+                    "present",
                     "absent",
                 ));
             }
@@ -294,48 +230,47 @@ fn units(policy: &Policy, found: &mut Vec<Finding>) {
     }
 }
 
-/// Walks through all volumes.
-fn volumes<'a>(policy: &'a Policy, found: &mut Vec<Finding>) -> Vec<Held<'a>> {
-    let image = image_alone();
+/// Measures all volumes, and adds a finding for each program that the image does not have.
+fn check_volumes<'a>(policy: &'a Policy, found: &mut Vec<Finding>) -> Vec<VolumeUse<'a>> {
+    let image = open_image_tree();
     let mut left = ENTRIES;
     let mut programs = Vec::new();
-    let mut held = Vec::new();
+    let mut uses = Vec::new();
     for volume in &policy.volumes {
         let may_run = policy.seal.allow.execute.contains(&volume.name);
         let mut all = Vec::new();
-        let mut one = walk(Path::new(&volume.mount), &mut left, &mut all);
-        one.volume = &volume.name;
-        held.push(one);
+        let mut usage = walk(Path::new(&volume.mount), &mut left, &mut all);
+        usage.volume = &volume.name;
+        uses.push(usage);
         if !may_run {
-            programs.extend(all.into_iter().filter(|path| {
-                !image
-                    .as_ref()
-                    .is_some_and(|image| is_the_images(image, path))
-            }));
+            programs.extend(
+                all.into_iter()
+                    .filter(|path| !image.as_ref().is_some_and(|image| is_in_image(image, path))),
+            );
         }
     }
     for path in programs.iter().take(NAMED) {
         found.push(Finding::new(
-            "executables",
+            Class::Executables,
             &path.to_string_lossy(),
-            "a program that the image did not bring",
+            "a program that the image does not have",
             "none",
         ));
     }
     if programs.len() > NAMED {
         found.push(Finding::new(
-            "executables",
+            Class::Executables,
             "further programs",
             &(programs.len() - NAMED).to_string(),
             "none",
         ));
     }
-    held
+    uses
 }
 
-/// Looks at everything of one file system below a folder, and notes its programs.
-fn walk<'a>(top: &Path, left: &mut u64, programs: &mut Vec<PathBuf>) -> Held<'a> {
-    let mut held = Held::default();
+/// Measures the files of one file system below a directory, and collects its programs.
+fn walk<'a>(top: &Path, left: &mut u64, programs: &mut Vec<PathBuf>) -> VolumeUse<'a> {
+    let mut usage = VolumeUse::default();
     let now = SystemTime::now();
     let device = fs::symlink_metadata(top).map(|found| found.dev()).ok();
     let mut folders = vec![top.to_owned()];
@@ -348,45 +283,45 @@ fn walk<'a>(top: &Path, left: &mut u64, programs: &mut Vec<PathBuf>) -> Held<'a>
                 continue;
             }
             if *left == 0 {
-                held.cut = true;
-                return held;
+                usage.cut = true;
+                return usage;
             }
             *left -= 1;
             if about.is_dir() {
                 folders.push(entry.path());
                 continue;
             }
-            held.count(&about, now);
+            usage.count(&about, now);
             if is_program(&entry.path(), &about) {
                 programs.push(entry.path());
             }
         }
     }
-    held
+    usage
 }
 
-impl Held<'_> {
+impl VolumeUse<'_> {
     fn count(&mut self, about: &Metadata, now: SystemTime) {
         let bytes = about.blocks() * 512;
         self.files += 1;
         self.bytes += bytes;
-        // What lies ahead of a clock that was set back is new.
+        // After the clock was set back, times lie in the future: such files count as new.
         let age = |time: std::io::Result<SystemTime>| {
             time.ok()
                 .map(|time| now.duration_since(time).map_or(0, |age| age.as_secs()))
         };
-        let written = age(about.modified()).unwrap_or(0);
-        let made = age(about.created()).unwrap_or(written);
-        self.oldest = self.oldest.max(made);
-        if made < DAY {
-            self.made += bytes;
-        } else if written < DAY {
-            self.changed += bytes;
+        let modified = age(about.modified()).unwrap_or(0);
+        let created = age(about.created()).unwrap_or(modified);
+        self.oldest = self.oldest.max(created);
+        if created < DAY {
+            self.created += bytes;
+        } else if modified < DAY {
+            self.modified += bytes;
         }
     }
 }
 
-/// Whether the kernel could be asked to run it.
+/// Whether a file is executable and begins like an ELF program or a script.
 fn is_program(path: &Path, about: &Metadata) -> bool {
     if !about.is_file() || about.permissions().mode() & 0o111 == 0 {
         return false;
@@ -396,21 +331,22 @@ fn is_program(path: &Path, about: &Metadata) -> bool {
     read.is_ok() && (start == b"\x7fELF" || start.starts_with(b"#!"))
 }
 
-/// Whether the image has the same file at the same place, from where it was copied when the volume
-/// was new.
-fn is_the_images(image: &OwnedFd, path: &Path) -> bool {
-    let theirs = [
+/// Whether the image has the same file at the same path: then it was copied to the volume by the
+/// agent.
+fn is_in_image(image: &OwnedFd, path: &Path) -> bool {
+    let original = [
         "/proc/self/fd/",
         &image.as_raw_fd().to_string(),
         &path.to_string_lossy(),
     ]
     .concat();
-    is_same(Path::new(&theirs), path).unwrap_or(false)
+    is_same(Path::new(&original), path).unwrap_or(false)
 }
 
-fn is_same(one: &Path, other: &Path) -> std::io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
-    let (about, length) = (one.metadata()?, other.metadata()?.len());
+/// Whether two files have the same content.
+fn is_same(first: &Path, second: &Path) -> std::io::Result<bool> {
+    let (mut first, mut second) = (File::open(first)?, File::open(second)?);
+    let (about, length) = (first.metadata()?, second.metadata()?.len());
     if !about.is_file() || about.len() != length {
         return Ok(false);
     }
@@ -418,8 +354,8 @@ fn is_same(one: &Path, other: &Path) -> std::io::Result<bool> {
     let mut left = length;
     while left > 0 {
         let part = left.min(a.len() as u64) as usize;
-        one.read_exact(&mut a[..part])?;
-        other.read_exact(&mut b[..part])?;
+        first.read_exact(&mut a[..part])?;
+        second.read_exact(&mut b[..part])?;
         if a[..part] != b[..part] {
             return Ok(false);
         }
@@ -428,9 +364,9 @@ fn is_same(one: &Path, other: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// The image's tree without what is mounted in it, which no path leads to. `None` where the kernel
-/// gives it not: then nothing is known to be the image's.
-fn image_alone() -> Option<OwnedFd> {
+/// Opens the image's tree without the file systems mounted in it. `None` if the kernel refuses: then
+/// no file counts as the image's.
+fn open_image_tree() -> Option<OwnedFd> {
     clone_mount(c"/").ok()
 }
 
@@ -441,7 +377,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn programs_on_volumes_are_found_and_nothing_else_is_called_one() {
+    fn only_executable_elf_files_and_scripts_count_as_programs() {
         let folder = std::env::temp_dir().join(format!("adamant-drift-{}", std::process::id()));
         fs::create_dir_all(folder.join("a/b")).unwrap();
         for (name, content, mode) in [
@@ -456,17 +392,21 @@ mod tests {
         }
         std::os::unix::fs::symlink("/bin/sh", folder.join("link")).unwrap();
         let mut programs = Vec::new();
-        let held = walk(&folder, &mut 100, &mut programs);
+        let usage = walk(&folder, &mut 100, &mut programs);
         programs.sort();
         assert_eq!(programs, [folder.join("a/b/elf"), folder.join("script")]);
-        assert_eq!((held.files, held.cut), (6, false));
+        assert_eq!((usage.files, usage.cut), (6, false));
         assert!(
-            held.bytes > 0 && (held.made, held.changed, held.oldest / 60) == (held.bytes, 0, 0)
+            usage.bytes > 0
+                && (usage.created, usage.modified, usage.oldest / 60) == (usage.bytes, 0, 0)
         );
-        let mut later = Held::default();
+        let mut later = VolumeUse::default();
         let about = fs::metadata(folder.join("data")).unwrap();
         later.count(&about, SystemTime::now() + Duration::from_secs(3 * DAY));
-        assert_eq!((later.made, later.changed, later.oldest / DAY), (0, 0, 3));
+        assert_eq!(
+            (later.created, later.modified, later.oldest / DAY),
+            (0, 0, 3)
+        );
         let file = File::open(folder.join("data")).unwrap();
         file.set_modified(SystemTime::now() + Duration::from_secs(2 * DAY + 100))
             .unwrap();
@@ -475,7 +415,7 @@ mod tests {
             SystemTime::now() + Duration::from_secs(3 * DAY),
         );
         assert_eq!(
-            (later.made, later.changed, later.files),
+            (later.created, later.modified, later.files),
             (0, about.blocks() * 512, 2)
         );
         let mut left = 3;
@@ -487,66 +427,48 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_say_the_same() {
-        let found = [Finding::new(
-            "mounts",
-            "/usr",
-            "tmpfs over it",
-            "not mounted over",
-        )];
-        let held = [Held {
-            volume: "state",
-            files: 3,
-            bytes: 4096,
-            made: 1024,
-            changed: 2048,
-            oldest: 2 * DAY + 5,
-            cut: false,
-        }];
-        let (denials, allowances) = ([("file_open", "2".to_owned())], ["jit".to_owned()]);
+    fn text_and_json_have_the_same_content() {
+        let full = || DriftReport {
+            image_id: "web",
+            image_version: "1.2",
+            root_hash: None,
+            drift: vec![Finding::new(
+                Class::Mounts,
+                "/usr",
+                "tmpfs over it",
+                "not mounted over",
+            )],
+            denials: vec![("file_open", 2)],
+            allowances: vec!["jit".to_owned()],
+            volumes: vec![VolumeUse {
+                volume: "state",
+                files: 3,
+                bytes: 4096,
+                created: 1024,
+                modified: 2048,
+                oldest: 2 * DAY + 5,
+                cut: false,
+            }],
+        };
+        let none = DriftReport {
+            drift: Vec::new(),
+            denials: Vec::new(),
+            allowances: Vec::new(),
+            volumes: Vec::new(),
+            ..full()
+        };
         assert_eq!(
-            as_text(&found, &denials, &allowances, &held),
+            full().to_text(),
             "mounts: /usr: is tmpfs over it, should be not mounted over\ndenials: file_open 2\nallowances: jit\nvolume state: 3 files, 4 KiB, \
              of the last day 1 KiB made and 2 KiB changed, the oldest of 2 days\n"
         );
         assert_eq!(
-            as_text(&[], &[], &[], &[]),
+            none.to_text(),
             "no drift\ndenials: none\nallowances: none\n"
         );
-        let image = Image {
-            id: "web".to_owned(),
-            version: "1.2".to_owned(),
-        };
-        let json =
-            |rest: String| serde_json::from_str::<serde_json::Value>(&(about(&image) + &rest));
-        let read = json(as_json(&found, &denials, &allowances, &held)).unwrap();
         assert_eq!(
-            (read["image_id"].as_str(), read["image_version"].as_str()),
-            (Some("web"), Some("1.2"))
+            json::to_line(&full()),
+            r#"{"image_id":"web","image_version":"1.2","root_hash":null,"drift":[{"class":"mounts","what":"/usr","is":"tmpfs over it","should":"not mounted over"}],"denials":{"file_open":2},"allowances":["jit"],"volumes":[{"volume":"state","files":3,"bytes":4096,"made_bytes":1024,"changed_bytes":2048,"oldest_seconds":172805,"cut":false}]}"#
         );
-        // This machine's root is none of ours.
-        assert!(read["root_hash"].is_null());
-        assert_eq!(
-            (
-                read["drift"][0]["what"].as_str(),
-                read["denials"]["file_open"].as_u64()
-            ),
-            (Some("/usr"), Some(2))
-        );
-        let volume = &read["volumes"][0];
-        assert_eq!(
-            [
-                &volume["made_bytes"],
-                &volume["changed_bytes"],
-                &volume["oldest_seconds"]
-            ]
-            .map(|n| n.as_u64()),
-            [Some(1024), Some(2048), Some(2 * DAY + 5)]
-        );
-        assert_eq!(
-            (volume["bytes"].as_u64(), read["allowances"][0].as_str()),
-            (Some(4096), Some("jit"))
-        );
-        assert!(json(as_json(&[], &[], &[], &[])).is_ok());
     }
 }

@@ -1,118 +1,126 @@
-//! What the watch tells of, and who was told of what: each thing once, and what repeats once a
-//! minute with its number of times.
+//! Violations that `watch` reports, and their rate limit: the first occurrence at once, repetitions
+//! once a minute with their number.
 
-use super::findings::Finding;
+use serde::Serialize;
+
+use super::finding::{Class, Difference, Finding};
 use super::guard::Denial;
-use super::members;
 
-/// Seconds between two looks at what nobody tells of, and between two tellings of the same.
+/// Seconds between two comparisons of what causes no event, and between two reports of the same
+/// violation.
 pub const MINUTE: u64 = 60;
-/// Different things that are remembered; more are counted together.
+/// Distinct violations that are remembered. Further ones are only counted.
 const REMEMBERED: usize = 256;
 /// The classes of violations, in the order of the counters.
-pub const CLASSES: [&str; 5] = ["mounts", "sysctls", "verity", "devices", "denials"];
+pub const CLASSES: [Class; 5] = [
+    Class::Mounts,
+    Class::Sysctls,
+    Class::Verity,
+    Class::Devices,
+    Class::Denials,
+];
 
-/// What is told.
+/// Something that `watch` reports.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    pub class: &'static str,
-    /// What is the same is told once.
+pub struct Violation {
+    pub class: Class,
+    /// Violations with the same key count as repetitions.
     pub key: String,
-    /// For a person.
+    /// The line for people.
     pub text: String,
-    /// For programs: members of an object.
-    pub members: String,
+    /// The members of the JSON object, for programs.
+    pub details: Details,
 }
 
-impl From<&Finding> for Event {
-    fn from(found: &Finding) -> Event {
-        Event {
+/// The members of a violation's JSON object besides time, class and times.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Details {
+    /// A finding.
+    Difference(Difference),
+    /// A denial of the guard.
+    Denial(Denial),
+    /// A new block device.
+    Device { name: String },
+    /// Denials without details: `lost` or `others`.
+    Denials { hook: &'static str },
+}
+
+impl From<&Finding> for Violation {
+    fn from(found: &Finding) -> Violation {
+        Violation {
             class: found.class,
             key: found.line(),
             text: found.line(),
-            members: found.members(),
+            details: Details::Difference(found.difference.clone()),
         }
     }
 }
 
-impl From<Denial> for Event {
-    fn from(denial: Denial) -> Event {
+impl From<Denial> for Violation {
+    fn from(denial: Denial) -> Violation {
         let Denial {
-            time: _,
             hook,
-            pid,
-            uid,
-            device,
-            inode,
             comm,
-            parent,
             name,
-        } = denial;
-        let numbers = [
-            ("pid", u64::from(pid)),
-            ("uid", u64::from(uid)),
-            ("inode", inode),
-        ];
-        let mut members = members(&[
-            ("hook", hook),
-            ("comm", &comm),
-            ("parent", &parent),
-            ("name", &name),
-            ("device", &device),
-        ]);
-        for (key, number) in numbers {
-            members += &[",\"", key, "\":", &number.to_string()].concat();
-        }
-        let key = [hook, "\0", &comm, "\0", &name].concat();
+            parent,
+            pid,
+            ..
+        } = &denial;
+        let key = [hook, "\0", comm, "\0", name].concat();
         let text = [
             "denials: ",
             hook,
             " of \"",
-            &name,
+            name,
             "\" refused to ",
-            &comm,
+            comm,
             " (",
             &pid.to_string(),
             ", of ",
-            &parent,
+            parent,
             ")",
         ]
         .concat();
-        Event {
-            class: "denials",
+        Violation {
+            class: Class::Denials,
             key,
             text,
-            members,
+            details: Details::Denial(denial),
         }
     }
 }
 
-/// Who was told of what.
+/// The violations of the last minute, to report repetitions together.
 #[derive(Default)]
-pub struct Told {
-    all: Vec<One>,
-    /// Different things beyond those that are remembered, since that was told.
+pub struct RateLimit {
+    remembered: Vec<Reported>,
+    /// Number of distinct violations beyond the remembered ones since their last report.
     others: u64,
-    others_told: u64,
+    others_reported: u64,
 }
 
-struct One {
-    event: Event,
-    /// Seconds since the kernel started.
+struct Reported {
+    violation: Violation,
+    /// Time of the last report, seconds since the kernel started.
     at: u64,
-    /// Times since then.
-    more: u64,
+    /// Repetitions since then.
+    repetitions: u64,
 }
 
-impl Told {
-    /// Something was seen. Whether it is to be told now.
-    pub fn seen(&mut self, event: &Event, now: u64) -> bool {
-        let full = self.all.len() >= REMEMBERED;
-        match self.all.iter_mut().find(|one| one.event.key == event.key) {
-            Some(one) => {
-                one.more += 1;
-                // The newest: its process may still be there.
-                one.event = event.clone();
+impl RateLimit {
+    /// Counts a violation. True if it must be reported now.
+    pub fn is_new(&mut self, violation: &Violation, now: u64) -> bool {
+        let full = self.remembered.len() >= REMEMBERED;
+        let known = self
+            .remembered
+            .iter_mut()
+            .find(|reported| reported.violation.key == violation.key);
+        match known {
+            Some(reported) => {
+                reported.repetitions += 1;
+                // The newest one is reported: its process may still exist.
+                reported.violation = violation.clone();
                 false
             }
             None if full => {
@@ -120,48 +128,48 @@ impl Told {
                 false
             }
             None => {
-                self.all.push(One {
-                    event: event.clone(),
+                self.remembered.push(Reported {
+                    violation: violation.clone(),
                     at: now,
-                    more: 0,
+                    repetitions: 0,
                 });
                 true
             }
         }
     }
 
-    /// When there is something to be told again, seconds since the kernel started.
-    pub fn next(&self) -> impl Iterator<Item = u64> + '_ {
-        self.all
+    /// Times at which repetitions are due, in seconds since the kernel started.
+    pub fn due_times(&self) -> impl Iterator<Item = u64> + '_ {
+        self.remembered
             .iter()
-            .filter(|one| one.more > 0)
-            .map(|one| one.at + MINUTE)
+            .filter(|reported| reported.repetitions > 0)
+            .map(|reported| reported.at + MINUTE)
     }
 
-    /// What is to be told again, each with its number of times. What did not come again is
-    /// forgotten.
-    pub fn due(&mut self, now: u64) -> Vec<(Event, u64)> {
+    /// Returns the violations whose repetitions are due, each with their number. Violations that
+    /// did not repeat within a minute are forgotten.
+    pub fn due(&mut self, now: u64) -> Vec<(Violation, u64)> {
         let mut due = Vec::new();
-        self.all.retain_mut(|one| {
-            if now < one.at + MINUTE {
+        self.remembered.retain_mut(|reported| {
+            if now < reported.at + MINUTE {
                 return true;
             }
-            let more = std::mem::take(&mut one.more);
-            one.at = now;
-            if more > 0 {
-                due.push((one.event.clone(), more));
+            let repetitions = std::mem::take(&mut reported.repetitions);
+            reported.at = now;
+            if repetitions > 0 {
+                due.push((reported.violation.clone(), repetitions));
             }
-            more > 0
+            repetitions > 0
         });
-        if self.others > 0 && now >= self.others_told + MINUTE {
-            let event = Event {
-                class: "denials",
+        if self.others > 0 && now >= self.others_reported + MINUTE {
+            let violation = Violation {
+                class: Class::Denials,
                 key: String::new(),
                 text: "denials: others of many kinds".to_owned(),
-                members: members(&[("hook", "others")]),
+                details: Details::Denials { hook: "others" },
             };
-            due.push((event, std::mem::take(&mut self.others)));
-            self.others_told = now;
+            due.push((violation, std::mem::take(&mut self.others)));
+            self.others_reported = now;
         }
         due
     }
@@ -171,70 +179,39 @@ impl Told {
 mod tests {
     use super::*;
 
-    fn event(key: &str) -> Event {
-        Event {
-            class: "denials",
+    fn violation(key: &str) -> Violation {
+        Violation {
+            class: Class::Denials,
             key: key.to_owned(),
             text: String::new(),
-            members: String::new(),
+            details: Details::Denials { hook: "lost" },
         }
     }
 
     #[test]
-    fn what_repeats_is_told_once_a_minute_with_its_number_of_times() {
-        let mut told = Told::default();
-        assert!(told.seen(&event("a"), 10));
+    fn repetitions_are_reported_once_a_minute_with_their_number() {
+        let mut limit = RateLimit::default();
+        assert!(limit.is_new(&violation("a"), 10));
         for _ in 0..5 {
-            assert!(!told.seen(&event("a"), 20));
+            assert!(!limit.is_new(&violation("a"), 20));
         }
-        assert!(told.seen(&event("b"), 30));
-        assert_eq!(told.due(69), []);
-        assert_eq!(told.due(70), [(event("a"), 5)]);
-        assert_eq!(told.due(130), []);
+        assert!(limit.is_new(&violation("b"), 30));
+        assert_eq!(limit.due(69), []);
+        assert_eq!(limit.due(70), [(violation("a"), 5)]);
+        assert_eq!(limit.due(130), []);
         // Forgotten, and so new.
-        assert!(told.seen(&event("a"), 131) && told.seen(&event("b"), 131));
+        assert!(limit.is_new(&violation("a"), 131) && limit.is_new(&violation("b"), 131));
     }
 
     #[test]
-    fn memory_has_an_end_and_what_is_beyond_it_is_counted() {
-        let mut told = Told::default();
+    fn memory_is_bounded_and_violations_beyond_it_are_counted() {
+        let mut limit = RateLimit::default();
         let new = (0..1000)
-            .filter(|number| told.seen(&event(&number.to_string()), 100))
+            .filter(|number| limit.is_new(&violation(&number.to_string()), 100))
             .count();
-        assert_eq!((new, told.all.len()), (REMEMBERED, REMEMBERED));
-        let due = told.due(100);
+        assert_eq!((new, limit.remembered.len()), (REMEMBERED, REMEMBERED));
+        let due = limit.due(100);
         assert_eq!((due.len(), due[0].1), (1, 1000 - REMEMBERED as u64));
-        assert_eq!((told.due(161), told.all.len()), (vec![], 0));
-    }
-
-    #[test]
-    fn an_event_is_a_line_of_json_whatever_a_name_holds() {
-        let denial = Denial {
-            time: 1,
-            hook: "file_open",
-            pid: 7,
-            uid: 0,
-            device: "254:3".to_owned(),
-            inode: 9,
-            comm: "s\"h".to_owned(),
-            parent: "x\ny".to_owned(),
-            name: "}\\".to_owned(),
-        };
-        let event = Event::from(denial);
-        let read: serde_json::Value =
-            serde_json::from_str(&format!("{{{}}}", event.members)).unwrap();
-        assert_eq!(
-            (
-                read["name"].as_str(),
-                read["parent"].as_str(),
-                read["pid"].as_u64()
-            ),
-            (Some("}\\"), Some("x\ny"), Some(7))
-        );
-        let finding = Finding::new("mounts", "/usr", "tmpfs over it", "not mounted over");
-        assert_eq!(
-            Event::from(&finding).members,
-            r#""what":"/usr","is":"tmpfs over it","should":"not mounted over""#
-        );
+        assert_eq!((limit.due(161), limit.remembered.len()), (vec![], 0));
     }
 }

@@ -1,90 +1,46 @@
-//! What of the running machine is not as the policy and the seal have it, as the kernel tells it
-//! now.
+//! Differences between the running machine and its policy, as the kernel reports them now.
 //!
-//! Nothing is remembered: the same question gives the same answer to `watch`, which tells what is
-//! new in it, and to `drift`, which tells all.
+//! Nothing is remembered. `drift` reports all findings; `watch` compares twice and reports the new
+//! ones.
 
 use std::path::Path;
 
 use adamant_contract::paths::{BOOT_REPORT_PATH, ROOT_MAPPING};
 use adamant_contract::policy::{Level, Policy};
+use adamant_contract::report::{BootReport, ModuleLoadingReport};
 use adamant_contract::sysctls::{
-    LOCKDOWN, NO_MODULES, ON_REQUEST, PTRACE, SETTINGS, holds, lockdown, ptrace_scope,
+    LOCKDOWN, NO_MODULES, PTRACE, SETTINGS, holds, lockdown, ptrace_scope,
 };
 
+use super::finding::{Class, Finding};
 use super::mounts::{self, Mount};
-use super::{Root, members, read, value};
+use super::{VerifiedDevice, read};
 use crate::kernel::block;
 use crate::kernel::dm::{self, VerityStatus};
 
-/// PID 1's: a service may have a mount namespace of its own.
+/// The mounts of PID 1. A service may have a mount namespace of its own.
 pub const MOUNTS: &str = "/proc/1/mountinfo";
-/// Bits of the kernel's taint that stand for another code than the image's kernel and modules:
+/// Taint bits that mean that the kernel runs other code than the image's kernel and modules:
 /// proprietary, forced, force-unloaded, user, overridden ACPI table, out-of-tree, unsigned, live
 /// patch, test (Documentation/admin-guide/tainted-kernels.rst).
 const TAINT: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 6 | 1 << 8 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 18;
 
-/// One difference.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Finding {
-    /// mounts, sysctls, verity, units or executables.
-    pub class: &'static str,
-    /// What it is about.
-    pub what: String,
-    pub is: String,
-    pub should: String,
-}
-
-impl Finding {
-    pub fn new(class: &'static str, what: &str, is: &str, should: &str) -> Finding {
-        Finding {
-            class,
-            what: what.to_owned(),
-            is: is.to_owned(),
-            should: should.to_owned(),
-        }
-    }
-
-    /// For programs: members of an object of JSON.
-    pub fn members(&self) -> String {
-        members(&[
-            ("what", &self.what),
-            ("is", &self.is),
-            ("should", &self.should),
-        ])
-    }
-
-    /// For a person.
-    pub fn line(&self) -> String {
-        [
-            self.class,
-            ": ",
-            &self.what,
-            ": is ",
-            &self.is,
-            ", should be ",
-            &self.should,
-        ]
-        .concat()
-    }
-}
-
-/// All.
-pub fn all(policy: &Policy) -> Vec<Finding> {
+/// Returns all findings.
+pub fn all_findings(policy: &Policy) -> Vec<Finding> {
     let mut found = Vec::new();
-    verity(&mut found);
-    of_mounts(policy, &mut found);
-    kernel(policy, &|path| read(path).ok(), &mut found);
+    check_verity(&mut found);
+    check_mounts(policy, &mut found);
+    check_kernel(policy, &|path| read(path).ok(), &mut found);
     found
 }
 
-/// Those of mounts.
-pub fn of_mounts(policy: &Policy, found: &mut Vec<Finding>) {
+/// Adds the findings about mounts.
+pub fn check_mounts(policy: &Policy, found: &mut Vec<Finding>) {
     let text = match read(MOUNTS) {
         Ok(text) => text,
         Err(error) => {
             return found.push(Finding::new(
-                "mounts",
+                Class::Mounts,
                 MOUNTS,
                 &error.to_string(),
                 "readable",
@@ -95,37 +51,29 @@ pub fn of_mounts(policy: &Policy, found: &mut Vec<Finding>) {
     mounts::compare(&table, policy, &label, found);
 }
 
-/// The partition's label behind a device number.
+/// The label of the partition with a device number.
 fn label(device: &str) -> Option<String> {
     block::label(&Path::new("/sys/dev/block").join(device))
 }
 
-/// Those of the verified root.
-fn verity(found: &mut Vec<Finding>) {
-    if let Err(why) = Root::find() {
-        found.push(Finding::new(
-            "verity",
-            "the root",
-            &why,
-            "the verified device",
-        ));
+/// Adds the findings about the verified root.
+fn check_verity(found: &mut Vec<Finding>) {
+    let mut add = |object: &str, actual: &str, expected: &str| {
+        found.push(Finding::new(Class::Verity, object, actual, expected));
+    };
+    if let Err(error) = VerifiedDevice::find() {
+        add("the root", &error.to_string(), "the verified device");
     }
     match dm::verity_status(ROOT_MAPPING) {
         Ok(VerityStatus::Valid) => {}
-        Ok(VerityStatus::Corrupted) => found.push(Finding::new(
-            "verity",
+        Ok(VerityStatus::Corrupted) => add(
             "the root",
-            "corrupted: a bad block was read",
+            "corrupted: dm-verity found a corrupted block",
             "as its root hash says",
-        )),
-        Err(error) => found.push(Finding::new(
-            "verity",
-            "the root's device",
-            &error.to_string(),
-            "V",
-        )),
+        ),
+        Err(error) => add("the root's device", &error.to_string(), "V"),
     }
-    // Version, data, tree.
+    // The table begins with the version, the data device and the hash device.
     for device in dm::table(ROOT_MAPPING)
         .unwrap_or_default()
         .split(' ')
@@ -134,72 +82,61 @@ fn verity(found: &mut Vec<Finding>) {
     {
         let read_only = read(&["/sys/dev/block/", device, "/ro"].concat());
         if read_only.is_ok_and(|text| text.trim_end() != "1") {
-            found.push(Finding::new(
-                "verity",
-                &["partition ", device, " below the root"].concat(),
-                "writable",
-                "read-only",
-            ));
+            let partition = ["partition ", device, " below the root"].concat();
+            add(&partition, "writable", "read-only");
         }
     }
 }
 
-/// Whether the guard lets the image's modules be loaded on request: the policy says so, and the
-/// seal did so. `read` reads a file.
+/// Whether the guard allows modules of the image to be loaded on request: both the policy and the
+/// boot report must say so. `read` reads a file.
 pub fn loads_modules_on_request(policy: &Policy, read: &dyn Fn(&str) -> Option<String>) -> bool {
-    // The policy in the report has the same key, behind this one.
     policy.seal.loads_modules_on_request()
         && read(BOOT_REPORT_PATH)
-            .is_some_and(|report| value(&report, "module_loading") == Some(ON_REQUEST))
+            .and_then(|report| serde_json::from_str::<BootReport>(&report).ok())
+            .is_some_and(|report| report.seal.module_loading == ModuleLoadingReport::Image)
 }
 
-/// Those of the kernel's settings. `read` reads a file.
-fn kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Vec<Finding>) {
+/// Adds the findings about the kernel's settings. `read` reads a file.
+fn check_kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &mut Vec<Finding>) {
+    let mut add = |setting: &str, actual: &str, expected: &str| {
+        found.push(Finding::new(Class::Sysctls, setting, actual, expected));
+    };
     if policy.seal.level >= Level::Lockdown {
         let scope = (PTRACE, ptrace_scope(policy.seal.allow.debug), false);
         let closed = (!loads_modules_on_request(policy, read)).then_some(NO_MODULES);
         for (path, wanted, needed) in SETTINGS.into_iter().chain([scope]).chain(closed) {
+            let name = path.replace('/', ".");
             match read(&["/proc/sys/", path].concat()) {
                 Some(now) if holds(now.trim(), wanted) => {}
-                Some(now) => found.push(Finding::new(
-                    "sysctls",
-                    &path.replace('/', "."),
-                    now.trim(),
-                    wanted,
-                )),
-                // This kernel does not have it.
+                Some(now) => add(&name, now.trim(), wanted),
+                // This kernel does not have the setting.
                 None if !needed => {}
-                None => found.push(Finding::new(
-                    "sysctls",
-                    &path.replace('/', "."),
-                    "not readable",
-                    wanted,
-                )),
+                None => add(&name, "not readable", wanted),
             }
         }
-        // Where securityfs is not mounted, nobody can ask.
+        // Without securityfs the lockdown mode cannot be read.
         if let Some(now) = read(LOCKDOWN)
             && lockdown(&now) == "none"
         {
-            found.push(Finding::new("sysctls", "lockdown", "none", "integrity"));
+            add("lockdown", "none", "integrity");
         }
     }
     let taint = read("/proc/sys/kernel/tainted")
         .and_then(|text| text.trim().parse::<u64>().ok())
         .unwrap_or(0);
     if taint & TAINT != 0 {
-        found.push(Finding::new(
-            "sysctls",
+        add(
             "kernel.tainted",
             &taint.to_string(),
-            "0: the kernel runs what the image did not bring",
-        ));
+            "0: the kernel runs code that is not from the image",
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use adamant_contract::report::BootReport;
+    use adamant_contract::report::SealReport;
 
     use super::*;
 
@@ -222,9 +159,9 @@ mod tests {
 
     #[test]
     fn a_sealed_kernel_has_no_findings_and_each_change_is_one() {
-        let look = |level: &str, path: &str, value: Option<&str>| {
+        let lines = |level: &str, path: &str, value: Option<&str>| {
             let mut found = Vec::new();
-            kernel(
+            check_kernel(
                 &policy(level),
                 &|asked| {
                     if asked == path {
@@ -237,27 +174,27 @@ mod tests {
             );
             found.iter().map(Finding::line).collect::<Vec<_>>()
         };
-        assert_eq!(look("guard", "", None), [""; 0]);
+        assert_eq!(lines("guard", "", None), [""; 0]);
         assert_eq!(
-            look("lockdown", "/proc/sys/kernel/modules_disabled", Some("0\n")),
+            lines("lockdown", "/proc/sys/kernel/modules_disabled", Some("0\n")),
             ["sysctls: kernel.modules_disabled: is 0, should be 1"]
         );
         assert_eq!(
-            look("lockdown", LOCKDOWN, Some("[none] integrity\n")),
+            lines("lockdown", LOCKDOWN, Some("[none] integrity\n")),
             ["sysctls: lockdown: is none, should be integrity"]
         );
         assert_eq!(
-            look("lockdown", "/proc/sys/kernel/kexec_load_disabled", None),
+            lines("lockdown", "/proc/sys/kernel/kexec_load_disabled", None),
             [""; 0]
         );
         assert_eq!(
-            look("verity", "/proc/sys/kernel/modules_disabled", Some("0\n")),
+            lines("verity", "/proc/sys/kernel/modules_disabled", Some("0\n")),
             [""; 0]
         );
-        // Open for the image's modules: only where the policy has it, and the seal has done so.
-        let report = |module_loading: &str| {
-            let seal = adamant_contract::report::Seal {
-                module_loading: module_loading.to_owned(),
+        // Module loading may be open only if both the policy and the boot report say so.
+        let report = |module_loading: ModuleLoadingReport| {
+            let seal = SealReport {
+                module_loading,
                 ..Default::default()
             };
             serde_json::to_string(&BootReport {
@@ -267,26 +204,26 @@ mod tests {
             })
             .unwrap()
         };
-        let open = |level: &str, module_loading: &str| {
+        let open = |level: &str, module_loading: ModuleLoadingReport| {
             let mut found = Vec::new();
             let read = |asked: &str| match asked {
                 BOOT_REPORT_PATH => Some(report(module_loading)),
                 "/proc/sys/kernel/modules_disabled" => Some("0\n".to_owned()),
                 other => sealed(other),
             };
-            kernel(&policy(level), &read, &mut found);
+            check_kernel(&policy(level), &read, &mut found);
             found.len()
         };
         assert_eq!(
             (
-                open("guard", "image"),
-                open("guard", "boot"),
-                open("lockdown", "image")
+                open("guard", ModuleLoadingReport::Image),
+                open("guard", ModuleLoadingReport::Boot),
+                open("lockdown", ModuleLoadingReport::Image)
             ),
             (0, 1, 1)
         );
         assert!(
-            look("verity", "/proc/sys/kernel/tainted", Some("4096\n"))[0]
+            lines("verity", "/proc/sys/kernel/tainted", Some("4096\n"))[0]
                 .starts_with("sysctls: kernel.tainted: is 4096")
         );
     }

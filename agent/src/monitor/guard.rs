@@ -2,6 +2,7 @@
 
 use std::io;
 
+use serde::Serialize;
 use zerocopy::FromBytes;
 
 use crate::kernel::bpf::ValueMap;
@@ -22,20 +23,24 @@ impl Counters {
     }
 }
 
-/// An attempt that the guard refused.
-#[derive(Debug, Clone, PartialEq)]
+/// An operation that the guard refused.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Denial {
-    /// Nanoseconds since the kernel started.
-    pub time: u64,
     pub hook: &'static str,
+    /// Name of the process.
+    pub comm: String,
+    /// Name of its parent process.
+    pub parent: String,
+    /// The object of the operation, for example a file name.
+    pub name: String,
+    /// `MAJOR:MINOR` of the object's file system, if the hook has one.
+    pub device: String,
     pub pid: u32,
     pub uid: u32,
-    /// `MAJOR:MINOR` of the superblock, where the hook has one.
-    pub device: String,
     pub inode: u64,
-    pub comm: String,
-    pub parent: String,
-    pub name: String,
+    /// Nanoseconds since the kernel started.
+    #[serde(skip)]
+    pub time: u64,
 }
 
 impl Denial {

@@ -1,15 +1,17 @@
-//! The commands that look after the running machine: `scrub` reads its root, `watch` tells of what
-//! happens to it, `drift` of what became of it.
+//! The commands for the running machine: `scrub` reads the root, `watch` reports violations, `drift`
+//! reports differences from the image.
 //!
-//! None of them changes anything but the agent's own files. What should be is known from the
-//! policy, which lies in the verified root.
+//! They change only the agent's own files. The policy, in the verified root, defines the expected
+//! state.
 
 #![forbid(unsafe_code)]
 
 pub mod drift;
 mod events;
+mod finding;
 mod findings;
 mod guard;
+mod json;
 mod mounts;
 mod opened;
 mod outlets;
@@ -23,19 +25,21 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adamant_contract::paths::{POLICY_PATH, ROOT_MAPPING};
+use adamant_contract::paths::{BOOT_REPORT_PATH, POLICY_PATH, ROOT_MAPPING};
 use adamant_contract::policy::Policy;
+use adamant_contract::report::BootReport;
 use nix::sys::stat::{major, minor};
+use thiserror::Error;
 
 use crate::kernel::guard_abi::HOOKS;
 use crate::kernel::{clock, dm};
 
-/// Longest file of the kernel's or the agent's that is read, bytes.
+/// Longest file that is read from the kernel or the agent's directories, in bytes.
 const LIMIT: u64 = 1 << 20;
-/// What the agent tells others, in memory.
+/// Directory, in memory, of the agent's files for other programs.
 const RUN: &str = "/run/adamant";
 
-/// A file's text.
+/// Reads a file as text.
 fn read(path: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
@@ -45,8 +49,7 @@ fn read(path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Puts a file in the place of another, or leaves that; once it is done, also a power cut does not
-/// undo it.
+/// Replaces a file's content atomically and durably.
 fn replace(path: &str, text: &str) -> io::Result<()> {
     let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder)?;
@@ -58,8 +61,8 @@ fn replace(path: &str, text: &str) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// How often the guard refused, by hook, where it did. `None` without a guard that lets itself be
-/// looked at.
+/// Denials of the guard by hook, without the hooks that refused nothing. `None` without a guard, or
+/// if it does not let this process read its counters.
 pub fn denials() -> Option<Vec<(&'static str, u64)>> {
     let counts = guard::Counters::open().ok()??.read().ok()?;
     Some(
@@ -71,12 +74,17 @@ pub fn denials() -> Option<Vec<(&'static str, u64)>> {
     )
 }
 
-/// What the readings of the root have found so far.
-pub fn last_scrub() -> Option<scrub::State> {
-    scrub::State::read(&scrub::path(&policy().ok()?))
+/// The stored state of the scrub.
+pub fn last_scrub() -> Option<scrub::ScrubState> {
+    scrub::ScrubState::read(&scrub::path(&policy().ok()?))
 }
 
-/// The image's policy.
+/// The boot report; `None` if it cannot be read.
+fn boot_report() -> Option<BootReport> {
+    serde_json::from_str(&read(BOOT_REPORT_PATH).ok()?).ok()
+}
+
+/// The image's policy. `Err` is a line for the standard error.
 fn policy() -> Result<Policy, String> {
     let fail = |why: String| {
         [
@@ -84,56 +92,61 @@ fn policy() -> Result<Policy, String> {
             POLICY_PATH,
             ": ",
             &why,
-            ": only the image that adamant built has it\n",
+            ": run this command on a server that runs an image of adamant\n",
         ]
         .concat()
     };
-    Policy::parse(
-        read(POLICY_PATH)
-            .map_err(|e| fail(e.to_string()))?
-            .as_bytes(),
-    )
-    .map_err(fail)
+    let text = read(POLICY_PATH).map_err(|e| fail(e.to_string()))?;
+    Policy::parse(text.as_bytes()).map_err(|e| fail(e.to_string()))
 }
 
-/// The verified device that the root is on.
-struct Root {
-    /// Its node.
+/// The dm-verity device that the running root is on.
+struct VerifiedDevice {
+    /// Its device node.
     device: PathBuf,
     /// Its length.
     bytes: u64,
-    /// As the kernel has it in the device's table, 64 hexadecimal digits.
+    /// The root hash in the kernel's table, 64 hexadecimal digits.
     hash: String,
 }
 
-impl Root {
-    /// `Err` is a clause.
-    fn find() -> Result<Root, String> {
+/// Why the running root is not on a dm-verity device.
+#[derive(Debug, Error)]
+enum NotVerified {
+    #[error("it is not on the verified device")]
+    OtherDevice,
+    #[error("sysfs does not show its device and size")]
+    NotInSysfs,
+    #[error("its device-mapper table: {0}")]
+    NoTable(io::Error),
+    #[error("its device-mapper table is not one of dm-verity")]
+    NotVerity,
+}
+
+impl VerifiedDevice {
+    fn find() -> Result<VerifiedDevice, NotVerified> {
         let folder = mapping_of(Path::new("/"), Path::new("/sys/dev/block"))
-            .ok_or("it is not on the verified device")?;
+            .ok_or(NotVerified::OtherDevice)?;
         let sectors = fs::read_to_string(folder.join("size"))
             .ok()
-            .and_then(|text| text.trim_end().parse::<u64>().ok());
-        let name = fs::canonicalize(&folder)
+            .and_then(|text| text.trim_end().parse::<u64>().ok())
+            .ok_or(NotVerified::NotInSysfs)?;
+        let device = fs::canonicalize(&folder)
             .ok()
-            .and_then(|path| path.file_name().map(|name| Path::new("/dev").join(name)));
-        let (Some(sectors), Some(device)) = (sectors, name) else {
-            return Err("the kernel does not tell its device and size".to_owned());
-        };
-        let table =
-            dm::table(ROOT_MAPPING).map_err(|e| ["its table: ", &e.to_string()].concat())?;
-        match root_hash(&table) {
-            Some(hash) => Ok(Root {
-                device,
-                bytes: sectors.saturating_mul(512),
-                hash: hash.to_owned(),
-            }),
-            None => Err("its table is not one of dm-verity".to_owned()),
-        }
+            .and_then(|path| path.file_name().map(|name| Path::new("/dev").join(name)))
+            .ok_or(NotVerified::NotInSysfs)?;
+        let table = dm::table(ROOT_MAPPING).map_err(NotVerified::NoTable)?;
+        let hash = root_hash(&table).ok_or(NotVerified::NotVerity)?;
+        Ok(VerifiedDevice {
+            device,
+            bytes: sectors.saturating_mul(512),
+            hash: hash.to_owned(),
+        })
     }
 }
 
-/// The folder in sysfs of the device that `root` lies on, where it is the one that the agent made.
+/// Returns the sysfs directory of the device that `root` is on, if it is the mapping that the agent
+/// made. `block` is /sys/dev/block.
 pub fn mapping_of(root: &Path, block: &Path) -> Option<PathBuf> {
     let found = fs::metadata(root).ok()?.dev();
     let folder = block.join(format!("{}:{}", major(found), minor(found)));
@@ -142,24 +155,24 @@ pub fn mapping_of(root: &Path, block: &Path) -> Option<PathBuf> {
         .then_some(folder)
 }
 
-/// Of a table of dm-verity: version, two devices, two block sizes, two numbers, the algorithm, and
-/// then it.
+/// The root hash in a dm-verity table. Before it: version, two devices, two block sizes, two
+/// numbers, and the algorithm.
 fn root_hash(table: &str) -> Option<&str> {
     table
         .split(' ')
         .nth(8)
-        .filter(|word| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+        .filter(|field| field.len() == 64 && field.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// A line for the journal, or for a person. Nobody reading is no reason to end.
-fn say(line: &str) {
+/// Prints a line for the journal or a person. A closed standard output is no reason to end.
+fn print_line(line: &str) {
     let mut out = io::stdout();
     let _ = out
         .write_all(&[line.as_bytes(), b"\n"].concat())
         .and_then(|()| out.flush());
 }
 
-/// Seconds from a moment to now, both since 1970.
+/// Seconds from a time, in seconds since 1970, until now.
 pub fn since(moment: u64) -> u64 {
     now().saturating_sub(moment)
 }
@@ -167,45 +180,6 @@ pub fn since(moment: u64) -> u64 {
 /// Seconds since 1970.
 fn now() -> u64 {
     clock::seconds(SystemTime::now())
-}
-
-/// Text within a string of JSON. Names come from whoever made them.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => {
-                let digit =
-                    |shift: u32| char::from_digit(c as u32 >> shift & 15, 16).unwrap_or('0');
-                out.extend(['\\', 'u', '0', '0', digit(4), digit(0)]);
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// Text for a terminal: escaped, but with its quotation marks.
-fn printable(text: &str) -> String {
-    escaped(text).replace("\\\"", "\"")
-}
-
-/// Strings as members of an object of JSON.
-fn members(all: &[(&str, &str)]) -> String {
-    let all: Vec<String> = all
-        .iter()
-        .map(|(key, value)| ["\"", key, "\":\"", &escaped(value), "\""].concat())
-        .collect();
-    all.join(",")
-}
-
-/// The first number or plain string of that name in JSON that the agent wrote itself.
-fn value<'a>(json: &'a str, key: &str) -> Option<&'a str> {
-    let (_, rest) = json.split_once(&["\"", key, "\":"].concat())?;
-    rest.split([',', '}', '\n'])
-        .next()
-        .map(|value| value.trim().trim_matches('"'))
 }
 
 #[cfg(test)]
@@ -224,13 +198,5 @@ mod tests {
             None
         );
         assert_eq!(root_hash(""), None);
-    }
-
-    #[test]
-    fn what_is_escaped_is_read_back() {
-        let text = "a\"b\\c\nd\u{1b}[31m\u{7f}\u{85}ä";
-        let read: serde_json::Value =
-            serde_json::from_str(&format!("\"{}\"", escaped(text))).unwrap();
-        assert_eq!(read.as_str(), Some(text));
     }
 }

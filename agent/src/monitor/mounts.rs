@@ -1,26 +1,27 @@
-//! The kernel's table of mounts (proc_pid_mountinfo(5)), and what in it should not be: something
-//! over the image or a volume, a volume that is gone, flags that are missing.
+//! Findings about mounts: mounts over the image or a volume, missing volumes, missing flags.
+//!
+//! The source is the kernel's table, see proc_pid_mountinfo(5).
 
 use adamant_contract::policy::{Level, Policy, is_below};
 
-use super::findings::Finding;
+use super::finding::{Class, Finding};
 
-/// One line.
+/// One line of the table.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mount {
     id: u32,
     parent: u32,
-    /// `MAJOR:MINOR` of the super block.
+    /// `MAJOR:MINOR` of the superblock.
     device: String,
-    /// Which directory or file of the file system it shows.
+    /// The directory or file of the file system that is mounted.
     root: String,
     point: String,
-    /// Of the mount itself, each followed by a comma.
+    /// Flags of the mount itself, each followed by a comma.
     flags: String,
     kind: String,
 }
 
-/// Where the kernel's own are, and what they must have.
+/// Mount points of kernel and memory file systems, and the flags that they must have.
 const KERNELS: [(&str, &str); 7] = [
     ("/proc", ""),
     ("/sys", ""),
@@ -30,7 +31,7 @@ const KERNELS: [(&str, &str); 7] = [
     ("/dev/shm", "nosuid,noexec"),
     ("/etc/machine-id", ""),
 ];
-/// What is mounted within /proc and /sys.
+/// File systems that may be mounted inside /proc and /sys.
 const WITHIN: [&str; 12] = [
     "cgroup2",
     "cgroup",
@@ -47,7 +48,7 @@ const WITHIN: [&str; 12] = [
 ];
 
 impl Mount {
-    /// Reads a line; `None` where it is none.
+    /// Parses a line; `None` if it is malformed.
     pub fn parse(line: &str) -> Option<Mount> {
         let (of_mount, of_super) = line.split_once(" - ")?;
         let mut words = of_mount.split(' ');
@@ -68,7 +69,7 @@ impl Mount {
         })
     }
 
-    /// Those of `wanted` that it does not have.
+    /// The flags in `wanted` that the mount lacks.
     fn lacks<'a>(&self, wanted: &'a str) -> Vec<&'a str> {
         wanted
             .split(',')
@@ -77,7 +78,8 @@ impl Mount {
     }
 }
 
-/// The kernel writes blanks, line ends and backslashes as a backslash and three octal digits.
+/// Decodes the kernel's escapes: a backslash and three octal digits for blanks, line feeds and
+/// backslashes.
 fn unescaped(text: &str) -> String {
     let mut parts = text.split('\\');
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -99,7 +101,8 @@ fn unescaped(text: &str) -> String {
     out
 }
 
-/// Compares. `label` gives the partition's label behind a device number.
+/// Adds a finding for each mount that differs from the policy. `label` maps a device number to the
+/// partition's label.
 pub fn compare(
     table: &[Mount],
     policy: &Policy,
@@ -107,14 +110,14 @@ pub fn compare(
     found: &mut Vec<Finding>,
 ) {
     let mut add = |what: &str, is: String, should: String| {
-        found.push(Finding::new("mounts", what, &is, &should))
+        found.push(Finding::new(Class::Mounts, what, &is, &should))
     };
     let parent = |mount: &Mount| {
         table
             .iter()
             .find(|other| other.id == mount.parent && other.id != mount.id)
     };
-    // One that lies over another at the same place is none of those that should be there.
+    // A mount on top of another at the same mount point is not the expected one.
     let first = |point: &str| {
         table.iter().find(|mount| {
             mount.point == point && parent(mount).is_none_or(|parent| parent.point != point)
@@ -202,7 +205,7 @@ pub fn compare(
             continue;
         };
         let over = covered.contains(&parent.device.as_str());
-        // What triggers a mount is covered by it.
+        // An automount point is covered by the mount that it triggers.
         let stacked = parent.point == mount.point && parent.kind != "autofs";
         let strange = matches!(parent.kind.as_str(), "proc" | "sysfs")
             && !WITHIN.contains(&mount.kind.as_str());
@@ -212,7 +215,7 @@ pub fn compare(
             .mounts
             .iter()
             .any(|place| mount.point == *place || is_below(&mount.point, place));
-        // systemd mounts the ESP when somebody looks there; with the guard it does not try.
+        // systemd mounts the ESP on access. With the guard, the agent disables that.
         let esp =
             policy.seal.level < Level::Guard && matches!(mount.point.as_str(), "/efi" | "/boot");
         if (over || stacked || strange) && !allowed && !esp {
@@ -246,7 +249,7 @@ mod tests {
 33 25 254:0 /var/lib/dpkg /var/lib/dpkg ro,nosuid,nodev,noexec,relatime - erofs /dev/dm-0 ro
 ";
 
-    fn look(table: &str) -> Vec<String> {
+    fn lines(table: &str) -> Vec<String> {
         let policy = r#"{"version": 1, "image": {"id": "a", "version": "1"}, "seal": {"level": "guard", "allow": {"mounts": ["/srv/containers"]}},
             "volume": [{"name": "state", "mount": "/var"}, {"name": "logs", "mount": "/var/log"}], "image_data": ["/var/lib/dpkg"]}"#;
         let policy = Policy::parse(policy.as_bytes()).unwrap();
@@ -265,12 +268,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_as_it_was_booted_has_no_findings() {
-        assert_eq!(look(TABLE), [""; 0]);
+    fn a_freshly_booted_server_has_no_findings() {
+        assert_eq!(lines(TABLE), [""; 0]);
     }
 
     #[test]
-    fn each_thing_that_hides_or_weakens_something_is_found() {
+    fn covering_mounts_and_missing_flags_are_found() {
         for (more, line) in [
             (
                 "40 20 0:30 / /usr rw - tmpfs x rw",
@@ -309,7 +312,7 @@ mod tests {
                 "mounts: /var/www: is erofs over it, should be not mounted over",
             ),
         ] {
-            assert_eq!(look(&[TABLE, more, "\n"].concat()), [line]);
+            assert_eq!(lines(&[TABLE, more, "\n"].concat()), [line]);
         }
         for (from, to, line) in [
             (
@@ -353,19 +356,19 @@ mod tests {
                 "mounts: /var/lib/dpkg: is erofs /var/lib/dpkg on 253:3, should be the image's, read-only",
             ),
         ] {
-            assert_eq!(look(&TABLE.replace(from, to)), [line]);
+            assert_eq!(lines(&TABLE.replace(from, to)), [line]);
         }
         for allowed in [
             "40 20 0:30 / /srv/containers rw - overlay x rw",
             "40 20 0:30 / /srv/containers/a rw - overlay x rw",
             "40 24 0:30 / /run/user/0 rw - tmpfs x rw",
         ] {
-            assert_eq!(look(&[TABLE, allowed, "\n"].concat()), [""; 0]);
+            assert_eq!(lines(&[TABLE, allowed, "\n"].concat()), [""; 0]);
         }
     }
 
     #[test]
-    fn nonsense_is_no_mount() {
+    fn malformed_lines_are_rejected() {
         for line in [
             "",
             "1 2",

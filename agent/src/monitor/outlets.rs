@@ -1,70 +1,79 @@
-//! Where the watch tells: the journal, a file of events, and a file of counters.
+//! The outputs of `watch`: the journal, a file of events, and a file of counters.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::events::{CLASSES, Event};
-use super::scrub::State;
-use super::{now, printable, replace, say};
+use super::events::{CLASSES, Details, Violation};
+use super::finding::Class;
+use super::json::{self, printable};
+use super::scrub::ScrubState;
+use super::{now, print_line, replace};
 use crate::kernel::guard_abi::HOOKS;
 
-/// A line of JSON for each event.
+/// File of violations, one JSON object a line.
 const EVENTS: &str = "/run/adamant/events.jsonl";
-/// Counters, in the text format of Prometheus.
+/// File of counters, in the text format of Prometheus.
 const METRICS: &str = "/run/adamant/metrics.prom";
-/// The events' file is put aside when it has that many bytes, in the place of the one before it.
+/// The file of violations is rotated at this size in bytes; one rotated file is kept.
 const EVENTS_LIMIT: u64 = 1 << 20;
-/// Where the journal takes entries with fields (systemd's "Native Journal Protocol").
+/// Socket for journal entries with fields (systemd's "Native Journal Protocol").
 const JOURNAL: &[u8] = b"/run/systemd/journal/socket";
 
-/// Tells of an event.
-pub fn tell(event: &Event, times: u64) {
+/// A line of the file of violations.
+#[derive(Serialize)]
+struct EventLine<'a> {
+    time: u64,
+    class: Class,
+    #[serde(flatten)]
+    details: &'a Details,
+    times: u64,
+}
+
+/// Reports a violation that occurred `times` times.
+pub fn report(violation: &Violation, times: u64) {
     let again = if times > 1 {
         [", ", &times.to_string(), " times"].concat()
     } else {
         String::new()
     };
-    let text = ["adamant: watch: ", &printable(&event.text), &again].concat();
-    let line = [
-        "{\"time\":",
-        &now().to_string(),
-        ",\"class\":\"",
-        event.class,
-        "\",",
-        &event.members,
-        ",\"times\":",
-        &times.to_string(),
-        "}\n",
-    ]
-    .concat();
-    if !send(JOURNAL, entry(&text, &line).as_bytes()) {
-        say(&["<4>", &text].concat());
+    let text = ["adamant: watch: ", &printable(&violation.text), &again].concat();
+    let line = EventLine {
+        time: now(),
+        class: violation.class,
+        details: &violation.details,
+        times,
+    };
+    if !send(JOURNAL, journal_entry(&text, &line).as_bytes()) {
+        print_line(&["<4>", &text].concat());
     }
-    if let Err(error) = append(EVENTS, &line) {
-        say(&[
-            "<4>adamant: watch: ",
-            EVENTS,
-            ": ",
-            &error.to_string(),
-            ": only the journal has the events",
-        ]
-        .concat());
+    if let Err(error) = append(EVENTS, &(json::to_line(&line) + "\n")) {
+        print_line(
+            &[
+                "<4>adamant: watch: ",
+                EVENTS,
+                ": ",
+                &error.to_string(),
+                ": only the journal has this event",
+            ]
+            .concat(),
+        );
     }
 }
 
-/// An entry for the journal: the text for people, and the event's members as fields.
-fn entry(text: &str, json: &str) -> String {
+/// Returns a journal entry: the text for people, and the members of the JSON object as fields.
+fn journal_entry(text: &str, line: &EventLine) -> String {
     let mut entry = [
         "MESSAGE=",
         text,
         "\nPRIORITY=4\nSYSLOG_IDENTIFIER=adamant-agent\n",
     ]
     .concat();
-    if let Ok(Value::Object(members)) = serde_json::from_str(json) {
+    if let Ok(Value::Object(members)) = serde_json::to_value(line) {
         for (key, value) in &members {
             let value = value.as_str().map_or_else(|| value.to_string(), printable);
             entry += &["ADAMANT_", &key.to_ascii_uppercase(), "=", &value, "\n"].concat();
@@ -73,7 +82,7 @@ fn entry(text: &str, json: &str) -> String {
     entry
 }
 
-/// Writes the counters, where they are others than the last time; `last` is what was written then.
+/// Writes the counters if they changed; `last` is the text that was written last.
 pub fn write_metrics(text: String, last: &mut String) {
     if text != *last && replace(METRICS, &text).is_ok() {
         *last = text;
@@ -84,7 +93,7 @@ pub fn write_metrics(text: String, last: &mut String) {
 pub fn metrics(
     denials: Option<&[u64; HOOKS.len()]>,
     violations: &[u64; CLASSES.len()],
-    scrub: Option<&State>,
+    scrub: Option<&ScrubState>,
 ) -> String {
     let mut out = String::new();
     let mut family =
@@ -115,7 +124,7 @@ pub fn metrics(
         &mut CLASSES
             .iter()
             .zip(violations)
-            .map(|(class, count)| ("class", *class, *count)),
+            .map(|(class, count)| ("class", class.name(), *count)),
     );
     if let Some(scrub) = scrub {
         for (name, number) in [
@@ -130,7 +139,7 @@ pub fn metrics(
     out
 }
 
-/// Writes a line to the end of a file that does not grow without end.
+/// Appends a line, and rotates the file before it exceeds its limit.
 fn append(path: &str, line: &str) -> io::Result<()> {
     if fs::metadata(path).is_ok_and(|found| found.len() + line.len() as u64 > EVENTS_LIMIT) {
         fs::rename(path, [path, ".1"].concat())?;
@@ -142,14 +151,14 @@ fn append(path: &str, line: &str) -> io::Result<()> {
         .write_all(line.as_bytes())
 }
 
-/// Tells the service manager (sd_notify(3)), where there is one.
+/// Notifies the service manager, if there is one (sd_notify(3)).
 pub fn notify(state: &str) {
     if let Some(path) = std::env::var_os("NOTIFY_SOCKET") {
         send(path.as_encoded_bytes(), state.as_bytes());
     }
 }
 
-/// Sends a datagram to a socket of this machine's; whether it was taken.
+/// Sends a datagram to a Unix socket. False if that failed.
 fn send(path: &[u8], text: &[u8]) -> bool {
     let address = match path.strip_prefix(b"@") {
         Some(name) => UnixAddr::new_abstract(name),
@@ -170,14 +179,25 @@ fn send(path: &[u8], text: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::finding::Finding;
+    use super::super::guard::Denial;
     use super::*;
 
     #[test]
-    fn an_entry_for_the_journal_has_the_members_as_fields_on_lines_of_their_own() {
-        let entry = entry(
-            "adamant: watch: x",
-            "{\"time\":5,\"class\":\"denials\",\"name\":\"a\\nPRIORITY=0\",\"times\":2}\n",
+    fn a_journal_entry_has_one_line_for_each_member() {
+        let line = EventLine {
+            time: 5,
+            class: Class::Denials,
+            details: &Details::Device {
+                name: "a\nPRIORITY=0".to_owned(),
+            },
+            times: 2,
+        };
+        assert_eq!(
+            json::to_line(&line),
+            r#"{"time":5,"class":"denials","name":"a\nPRIORITY=0","times":2}"#
         );
+        let entry = journal_entry("adamant: watch: x", &line);
         let lines: Vec<&str> = entry.lines().collect();
         assert_eq!(
             lines[..3],
@@ -200,15 +220,47 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_one_line_of_json_with_hostile_names() {
+        let denial = Denial {
+            hook: "file_open",
+            comm: "s\"h".to_owned(),
+            parent: "x\ny".to_owned(),
+            name: "}\\".to_owned(),
+            device: "254:3".to_owned(),
+            pid: 7,
+            uid: 0,
+            inode: 9,
+            time: 1,
+        };
+        let line = |violation: Violation| {
+            json::to_line(&EventLine {
+                time: 5,
+                class: violation.class,
+                details: &violation.details,
+                times: 2,
+            })
+        };
+        assert_eq!(
+            line(denial.into()),
+            r#"{"time":5,"class":"denials","hook":"file_open","comm":"s\"h","parent":"x\ny","name":"}\\","device":"254:3","pid":7,"uid":0,"inode":9,"times":2}"#
+        );
+        let finding = Finding::new(Class::Mounts, "/usr", "tmpfs over it", "not mounted over");
+        assert_eq!(
+            line((&finding).into()),
+            r#"{"time":5,"class":"mounts","what":"/usr","is":"tmpfs over it","should":"not mounted over","times":2}"#
+        );
+    }
+
+    #[test]
     fn metrics_are_in_the_text_format() {
         let mut denials = [0; HOOKS.len()];
         denials[10] = 3;
-        let state = State {
+        let state = ScrubState {
             position: 1,
             size: 2,
             errors: 3,
             last_full: 4,
-            ..State::default()
+            ..ScrubState::default()
         };
         let text = metrics(Some(&denials), &[1, 0, 0, 0, 0], Some(&state));
         for line in [
@@ -224,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_events_does_not_grow_without_end() {
+    fn the_file_of_events_is_rotated_at_its_limit() {
         let folder = std::env::temp_dir().join(format!("adamant-events-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let path = folder.join("events.jsonl").display().to_string();

@@ -1,11 +1,11 @@
-//! `adamant-agent scrub`: reads the whole verified root past the page cache, so that a bad block is
-//! found before it is needed.
+//! `adamant-agent scrub`: reads all blocks of the verified root past the page cache, to find
+//! corrupted blocks before a program needs them.
 //!
-//! Every block of data is checked on its path to the root hash, and so every block of the tree is
-//! needed: none stands over nothing. One that the kernel still has in memory from a read shortly
-//! before is not read from the disk again. What the kernel does about a bad block is the policy's
-//! `on_corruption`: only with `error` can more than one be named. Where it restarts the machine,
-//! the reading skips what it did not come through three times.
+//! dm-verity checks each data block along its path to the root hash, so the scrub covers all blocks
+//! of the hash tree. Hash blocks that the kernel has cached are not read from the disk again. The
+//! policy's `on_corruption` decides what the kernel does about a corrupted block: only with `error`
+//! can the scrub name more than one. If the kernel restarts the machine, the scrub skips a range of
+//! blocks after three attempts.
 
 use std::io::{IsTerminal, Write};
 use std::thread::sleep;
@@ -13,25 +13,26 @@ use std::time::{Duration, Instant};
 
 use adamant_contract::policy::{Policy, is_below};
 use adamant_contract::verity::BLOCK;
+use serde::{Deserialize, Serialize};
 
-use super::{RUN, Root, now, policy, read, replace, say, value};
+use super::{RUN, VerifiedDevice, json, now, policy, print_line, read, replace};
 use crate::boot::scan::{CHUNK_BLOCKS, Chunks};
 use crate::kernel::process::lower_priority_to_idle;
 
-/// Where the result is kept from one boot to the next.
+/// Directory of the state on a volume, where it outlives a reboot.
 const KEPT: &str = "/var/lib/adamant";
-/// Blocks between two writes of the position: 64 MiB.
+/// Number of blocks between two writes of the state: 64 MiB.
 const CHECKPOINT: u64 = 64 * CHUNK_BLOCKS;
-/// Starts at the same position before what is behind it is skipped.
+/// Attempts at the same position before the scrub skips the blocks up to the next checkpoint.
 const ATTEMPTS: u64 = 3;
-/// Bad blocks that are named in one reading.
+/// Number of corrupted blocks that are listed in one pass.
 const NAMED: u64 = 1000;
-/// The clock may be set while we wait.
+/// Longest sleep in seconds: the clock may be set in the meantime.
 const LONGEST_SLEEP: u64 = 3600;
 
 /// Progress and findings of a scrub. Times are in seconds since 1970.
-#[derive(Debug, Default, PartialEq)]
-pub struct State {
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScrubState {
     /// Bytes read so far.
     pub position: u64,
     /// Bytes of the root.
@@ -44,68 +45,45 @@ pub struct State {
     pub last_full: u64,
     /// Corrupted blocks found in this pass.
     pub errors: u64,
-    /// Number of the first corrupted block.
+    /// Byte position of the first corrupted block.
+    #[serde(default)]
     pub first_error: Option<u64>,
     /// Number of times that the scrub started at this position.
+    #[serde(default)]
     pub attempts: u64,
 }
 
-impl State {
-    /// As it was kept; `None` where there is none, or nobody can read it.
-    pub fn read(path: &str) -> Option<State> {
-        State::parse(&read(path).ok()?)
+impl ScrubState {
+    /// Reads the stored state; `None` if there is none that can be parsed.
+    pub fn read(path: &str) -> Option<ScrubState> {
+        ScrubState::parse(&read(path).ok()?)
     }
 
-    fn parse(text: &str) -> Option<State> {
-        let number = |key: &str| value(text, key).and_then(|value| value.parse().ok());
-        Some(State {
-            position: number("position")?,
-            size: number("size")?,
-            root_hash: value(text, "root_hash")?.to_owned(),
-            started: number("started")?,
-            last_full: number("last_full")?,
-            errors: number("errors")?,
-            first_error: number("first_error"),
-            attempts: number("attempts").unwrap_or(0),
-        })
+    fn parse(text: &str) -> Option<ScrubState> {
+        serde_json::from_str(text).ok()
     }
 
     fn to_json(&self) -> String {
-        let first_error = self
-            .first_error
-            .map_or("null".to_owned(), |at| at.to_string());
-        let State {
-            position,
-            size,
-            root_hash,
-            started,
-            last_full,
-            errors,
-            attempts,
-            ..
-        } = self;
-        format!(
-            "{{\"position\":{position},\"size\":{size},\"root_hash\":\"{root_hash}\",\"started\":{started},\"last_full\":{last_full},\"errors\":{errors},\"first_error\":{first_error},\"attempts\":{attempts}}}\n"
-        )
+        json::to_line(self) + "\n"
     }
 
-    /// What is known of this root, or the beginning.
-    fn of(root: &Root, kept: Option<State>) -> State {
+    /// Continues from a stored state if it belongs to this root, else starts anew.
+    fn resume(root: &VerifiedDevice, kept: Option<ScrubState>) -> ScrubState {
         let same = kept.filter(|kept| {
             kept.root_hash == root.hash
                 && kept.size == root.bytes
                 && kept.position < kept.size
                 && kept.position % BLOCK as u64 == 0
         });
-        same.unwrap_or_else(|| State {
+        same.unwrap_or_else(|| ScrubState {
             size: root.bytes,
             root_hash: root.hash.clone(),
-            ..State::default()
+            ..ScrubState::default()
         })
     }
 
-    /// Seconds until the next reading begins; 0 in the middle of one. A clock that stands before
-    /// the last start was set since.
+    /// Seconds until the next pass begins; 0 in the middle of one. If the start of the last pass
+    /// lies in the future, the clock was set back, and the next pass begins at once.
     fn wait(&self, now: u64, every: u64) -> u64 {
         if self.position > 0 || self.last_full < self.started || self.started > now {
             0
@@ -114,13 +92,13 @@ impl State {
         }
     }
 
-    fn bad(&mut self, block: u64) {
+    fn add_error(&mut self, block: u64) {
         self.errors += 1;
         self.first_error.get_or_insert(block * BLOCK as u64);
     }
 }
 
-/// The file with the state.
+/// Path of the state: on a volume if there is one above /var/lib, else in memory.
 pub fn path(policy: &Policy) -> String {
     let kept = policy
         .volumes
@@ -129,20 +107,20 @@ pub fn path(policy: &Policy) -> String {
     [if kept { KEPT } else { RUN }, "/scrub.json"].concat()
 }
 
-/// Reads the root: once and at once with `at_once`, else again and again. Gives the exit code;
-/// `Err` is the line for a person.
-pub fn run(at_once: bool) -> Result<u8, String> {
-    let fail = |why: &str| {
+/// Scrubs the root: with `at_once` one pass at full speed, else endlessly at the policy's rate.
+/// Returns the exit code; `Err` is a line for the standard error.
+pub fn scrub_root(at_once: bool) -> Result<u8, String> {
+    let fail = |why: &dyn std::fmt::Display| {
         [
             "adamant: scrub: the root: ",
-            why,
+            &why.to_string(),
             ": run it as root, on a server that adamant-agent has booted\n",
         ]
         .concat()
     };
     let policy = policy()?;
-    let root = Root::find().map_err(|why| fail(&why))?;
-    let mut chunks = Chunks::open(&root.device).map_err(|e| fail(&e.to_string()))?;
+    let root = VerifiedDevice::find().map_err(|why| fail(&why))?;
+    let mut chunks = Chunks::open(&root.device).map_err(|e| fail(&e))?;
     let path = path(&policy);
     if at_once {
         return Ok(read_at_once(&root, &mut chunks, &path));
@@ -152,7 +130,7 @@ pub fn run(at_once: bool) -> Result<u8, String> {
         u64::from(policy.verify.scrub_rate.max(1)),
         u64::from(policy.verify.scrub_every) * 3600,
     );
-    let mut state = State::of(&root, State::read(&path));
+    let mut state = ScrubState::resume(&root, ScrubState::read(&path));
     loop {
         let wait = state.wait(now(), every);
         if wait > 0 {
@@ -163,8 +141,14 @@ pub fn run(at_once: bool) -> Result<u8, String> {
     }
 }
 
-/// From the state's position to the end.
-fn read_slowly(root: &Root, chunks: &mut Chunks, state: &mut State, rate: u64, path: &str) {
+/// Reads from the state's position to the end of the root.
+fn read_slowly(
+    root: &VerifiedDevice,
+    chunks: &mut Chunks,
+    state: &mut ScrubState,
+    rate: u64,
+    path: &str,
+) {
     if state.position == 0 && state.attempts == 0 {
         (state.started, state.errors, state.first_error) = (now(), 0, None);
     }
@@ -172,30 +156,30 @@ fn read_slowly(root: &Root, chunks: &mut Chunks, state: &mut State, rate: u64, p
     let mut at = state.position / BLOCK as u64;
     if state.attempts >= ATTEMPTS {
         let end = (at + CHECKPOINT).min(blocks);
-        say(&format!(
-            "<3>adamant: scrub: {}: {ATTEMPTS} times the reading did not come through the {} blocks from {at} on: skipped",
+        print_line(&format!(
+            "<3>adamant: scrub: {}: {ATTEMPTS} attempts to read the {} blocks from block {at} on failed: they are skipped",
             root.device.display(),
             end - at
         ));
-        state.bad(at);
+        state.add_error(at);
         (at, state.attempts) = (end, 0);
     } else {
         state.attempts += 1;
     }
-    keep(state, at, path);
+    store(state, at, path);
     while at < blocks {
         let start = Instant::now();
         let count = CHUNK_BLOCKS.min(blocks - at);
         chunks.read(at, count, &mut |block, error| {
-            state.bad(block);
-            name("<3>", root, state, block, &error);
+            state.add_error(block);
+            print_error("<3>", root, state, block, &error);
             true
         });
         at += count;
         if at.is_multiple_of(CHECKPOINT) && at < blocks {
-            // It came through: the next start is the first one from here.
+            // A restart from here is the second attempt.
             state.attempts = 1;
-            keep(state, at, path);
+            store(state, at, path);
         }
         sleep(
             Duration::from_micros(count * BLOCK as u64 * 1_000_000 / (rate << 20))
@@ -203,17 +187,17 @@ fn read_slowly(root: &Root, chunks: &mut Chunks, state: &mut State, rate: u64, p
         );
     }
     (state.last_full, state.attempts) = (now(), 0);
-    keep(state, 0, path);
-    say(&format!(
+    store(state, 0, path);
+    print_line(&format!(
         "<6>adamant: scrub: {}: all {blocks} blocks were read or skipped, errors: {}",
         root.device.display(),
         state.errors
     ));
 }
 
-/// Everything, as fast as it goes.
-fn read_at_once(root: &Root, chunks: &mut Chunks, path: &str) -> u8 {
-    let mut state = State::of(root, None);
+/// Reads all blocks at full speed. Returns the exit code.
+fn read_at_once(root: &VerifiedDevice, chunks: &mut Chunks, path: &str) -> u8 {
+    let mut state = ScrubState::resume(root, None);
     state.started = now();
     let terminal = std::io::stdout().is_terminal();
     let (begin, mut shown) = (Instant::now(), Duration::ZERO);
@@ -225,8 +209,8 @@ fn read_at_once(root: &Root, chunks: &mut Chunks, path: &str) -> u8 {
     while at < blocks {
         let count = CHUNK_BLOCKS.min(blocks - at);
         chunks.read(at, count, &mut |block, error| {
-            state.bad(block);
-            name(
+            state.add_error(block);
+            print_error(
                 if terminal { "\r\x1b[K" } else { "" },
                 root,
                 &state,
@@ -251,62 +235,74 @@ fn read_at_once(root: &Root, chunks: &mut Chunks, path: &str) -> u8 {
         }
     }
     state.last_full = now();
-    let mut kept = [if terminal { "\n" } else { "" }, "adamant: scrub: "].concat();
+    let mut summary = [if terminal { "\n" } else { "" }, "adamant: scrub: "].concat();
     let (errors, time) = (state.errors, begin.elapsed());
-    kept += &format!(
+    summary += &format!(
         "{blocks} blocks of {}, {} MB in {} ms, {} MB/s: ",
         root.device.display(),
         megabytes(blocks),
         time.as_millis(),
         speed(blocks, time)
     );
-    say(&match errors {
+    print_line(&match errors {
         0 => [
-            &kept,
-            "all are what the root hash stands for, and so is every block of the tree",
+            &summary,
+            "all match the root hash, as do all blocks of the hash tree",
         ]
         .concat(),
         _ => format!(
-            "{kept}{errors} are bad: write the image to the disk again, or boot another version"
+            "{summary}{errors} are corrupted: write the image to the disk again, or boot another version"
         ),
     });
-    // In the middle of the service's reading, what that has found so far is no less true.
-    if State::read(path).is_none_or(|other| other.position == 0 || other.root_hash != root.hash) {
-        keep(&mut state, 0, path);
+    // Do not overwrite the state of a pass of the service that is in progress.
+    if ScrubState::read(path)
+        .is_none_or(|other| other.position == 0 || other.root_hash != root.hash)
+    {
+        store(&mut state, 0, path);
     }
     u8::from(errors > 0)
 }
 
-fn name(prefix: &str, root: &Root, state: &State, block: u64, error: &std::io::Error) {
+fn print_error(
+    prefix: &str,
+    root: &VerifiedDevice,
+    state: &ScrubState,
+    block: u64,
+    error: &std::io::Error,
+) {
     if state.errors > NAMED {
         return;
     }
-    say(&format!(
+    print_line(&format!(
         "{prefix}adamant: scrub: {}: block {block}, byte {}: {error}",
         root.device.display(),
         block * BLOCK as u64
     ));
     if state.errors == NAMED {
-        say(&[
-            prefix,
-            "adamant: scrub: further bad blocks are counted only",
-        ]
-        .concat());
+        print_line(
+            &[
+                prefix,
+                "adamant: scrub: further corrupted blocks are only counted",
+            ]
+            .concat(),
+        );
     }
 }
 
-/// Writes the state down. Where that fails, the next start begins where the last one did.
-fn keep(state: &mut State, block: u64, path: &str) {
+/// Stores the state. If that fails, a restart begins at the last stored position.
+fn store(state: &mut ScrubState, block: u64, path: &str) {
     state.position = block * BLOCK as u64;
     if let Err(error) = replace(path, &state.to_json()) {
-        say(&[
-            "<4>adamant: scrub: ",
-            path,
-            ": ",
-            &error.to_string(),
-            ": a restart begins anew",
-        ]
-        .concat());
+        print_line(
+            &[
+                "<4>adamant: scrub: ",
+                path,
+                ": ",
+                &error.to_string(),
+                ": a restart of the scrub begins at the last stored position",
+            ]
+            .concat(),
+        );
     }
 }
 
@@ -314,8 +310,8 @@ fn keep(state: &mut State, block: u64, path: &str) {
 mod tests {
     use super::*;
 
-    fn state() -> State {
-        State {
+    fn state() -> ScrubState {
+        ScrubState {
             position: 8192,
             size: 1 << 20,
             root_hash: "ab".repeat(32),
@@ -328,29 +324,29 @@ mod tests {
     }
 
     #[test]
-    fn the_state_is_read_as_it_was_written() {
+    fn the_state_survives_the_round_trip() {
         for state in [
             state(),
-            State {
+            ScrubState {
                 first_error: None,
                 ..state()
             },
         ] {
-            assert_eq!(State::parse(&state.to_json()), Some(state));
+            assert_eq!(ScrubState::parse(&state.to_json()), Some(state));
         }
-        assert_eq!(State::parse("{\"position\": -1}"), None);
-        assert_eq!(State::parse(""), None);
+        assert_eq!(ScrubState::parse("{\"position\": -1}"), None);
+        assert_eq!(ScrubState::parse(""), None);
     }
 
     #[test]
-    fn a_restart_goes_on_where_it_was_only_with_the_same_root() {
-        let root = |hash: &str, bytes| Root {
+    fn a_restart_resumes_only_on_the_same_root() {
+        let root = |hash: &str, bytes| VerifiedDevice {
             device: "/dev/dm-0".into(),
             bytes,
             hash: hash.to_owned(),
         };
         assert_eq!(
-            State::of(&root(&"ab".repeat(32), 1 << 20), Some(state())),
+            ScrubState::resume(&root(&"ab".repeat(32), 1 << 20), Some(state())),
             state()
         );
         for (other, kept) in [
@@ -358,27 +354,27 @@ mod tests {
             (root(&"ab".repeat(32), 2 << 20), state()),
             (
                 root(&"ab".repeat(32), 1 << 20),
-                State {
+                ScrubState {
                     position: 1 << 20,
                     ..state()
                 },
             ),
             (
                 root(&"ab".repeat(32), 1 << 20),
-                State {
+                ScrubState {
                     position: 1,
                     ..state()
                 },
             ),
         ] {
-            let new = State::of(&other, Some(kept));
+            let new = ScrubState::resume(&other, Some(kept));
             assert_eq!((new.position, new.errors, new.size), (0, 0, other.bytes));
         }
     }
 
     #[test]
-    fn the_next_reading_begins_that_long_after_the_last_one_began() {
-        let done = State {
+    fn passes_begin_at_the_interval() {
+        let done = ScrubState {
             position: 0,
             last_full: 1050,
             ..state()
@@ -387,20 +383,20 @@ mod tests {
         assert_eq!(done.wait(4600, 3600), 0);
         assert_eq!(done.wait(900, 3600), 0);
         assert_eq!(state().wait(1100, 3600), 0);
-        // It began, and ended before its first checkpoint.
+        // A pass that was interrupted before its first checkpoint.
         assert_eq!(
-            State {
+            ScrubState {
                 last_full: 900,
                 ..done
             }
             .wait(1100, 3600),
             0
         );
-        assert_eq!(State::default().wait(1_700_000_000, 3600), 0);
+        assert_eq!(ScrubState::default().wait(1_700_000_000, 3600), 0);
     }
 
     #[test]
-    fn the_result_outlives_a_boot_where_there_is_a_volume() {
+    fn the_state_is_stored_on_a_volume_if_there_is_one() {
         let policy = |mount: &str| {
             let text = format!(
                 r#"{{"version": 1, "image": {{"id": "a", "version": "1"}}, "volume": [{{"name": "state", "mount": "{mount}"}}]}}"#

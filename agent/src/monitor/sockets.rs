@@ -1,7 +1,7 @@
-//! Who waits for others to talk to it over the network, as the kernel lists it (proc(5),
-//! /proc/net/tcp and its siblings), against the policy's list.
+//! Compares the open network ports with the policy's list.
 //!
-//! Sees the network namespace that it runs in, which is the host's.
+//! The source is /proc/net/tcp and its siblings, see proc(5). They show the network namespace of
+//! this process, which is the host's.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,39 +9,40 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adamant_contract::policy::Policy;
 
-use super::findings::Finding;
+use super::finding::{Class, Finding};
 use super::read;
 
-/// Kinds of sockets: the file, and what it is called in the policy.
+/// Socket tables, and the protocol's name in the policy.
 const KINDS: [(&str, &str); 4] = [
     ("/proc/net/tcp", "tcp"),
     ("/proc/net/tcp6", "tcp"),
     ("/proc/net/udp", "udp"),
     ("/proc/net/udp6", "udp"),
 ];
-/// State of a TCP socket that listens, and of a UDP socket that takes from anybody.
+/// State of a listening TCP socket, and of a UDP socket that accepts datagrams from any address.
 const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
-/// Processes and descriptors that are looked through for the socket's owner.
+/// Number of processes, and of descriptors per process, that are searched for a socket's owner.
 const PROCESSES: usize = 4096;
 const DESCRIPTORS: usize = 4096;
 
-/// One that is open to others.
+/// A port that is open to other machines.
 #[derive(Debug, PartialEq)]
-struct Open {
+struct OpenPort {
     address: IpAddr,
     port: u16,
     kind: &'static str,
     inode: u64,
 }
 
-/// Finds those that the policy does not name. Without a list nothing is looked at.
-pub fn look(policy: &Policy, found: &mut Vec<Finding>) {
+/// Adds a finding for each open port that the policy does not list. A policy without a list allows
+/// all.
+pub fn check_ports(policy: &Policy, found: &mut Vec<Finding>) {
     let Some(wanted) = &policy.drift.listen else {
         return;
     };
-    // Whoever only asks others gets a port from this range, and a UDP socket does not say which of
-    // both it is.
+    // A client's UDP socket gets a port from this range, and the table does not tell it from a
+    // server's.
     let range = read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first = range
         .split_ascii_whitespace()
@@ -51,7 +52,7 @@ pub fn look(policy: &Policy, found: &mut Vec<Finding>) {
     let open = KINDS
         .iter()
         .flat_map(|(path, kind)| listening(&read(path).unwrap_or_default(), kind, first));
-    let strangers: Vec<Open> = open
+    let strangers: Vec<OpenPort> = open
         .filter(|one| {
             !wanted
                 .iter()
@@ -62,7 +63,7 @@ pub fn look(policy: &Policy, found: &mut Vec<Finding>) {
         return;
     }
     let owners = owners();
-    for Open {
+    for OpenPort {
         address,
         port,
         kind,
@@ -79,12 +80,12 @@ pub fn look(policy: &Policy, found: &mut Vec<Finding>) {
             Some(owner) => ["open, by ", owner].concat(),
             None => "open".to_owned(),
         };
-        found.push(Finding::new("sockets", &what, &is, "closed"));
+        found.push(Finding::new(Class::Sockets, &what, &is, "closed"));
     }
 }
 
-/// Reads one of the kernel's tables. What can't be read in it is left out.
-fn listening(table: &str, kind: &'static str, first_for_anybody: u16) -> Vec<Open> {
+/// Parses one of the tables. Malformed lines are left out.
+fn listening(table: &str, kind: &'static str, first_ephemeral: u16) -> Vec<OpenPort> {
     let mut all = Vec::new();
     for line in table.lines().skip(1) {
         // sl, local_address, rem_address, st, queues, timer, retrnsmt, uid, timeout, inode
@@ -101,11 +102,11 @@ fn listening(table: &str, kind: &'static str, first_for_anybody: u16) -> Vec<Ope
         let is_open = if kind == "tcp" {
             *state == LISTEN
         } else {
-            *state == UNCONNECTED && port < first_for_anybody
+            *state == UNCONNECTED && port < first_ephemeral
         };
-        // What only this machine can reach is its own affair.
+        // Ports that only this machine can reach do not count.
         if is_open && !address.is_loopback() {
-            all.push(Open {
+            all.push(OpenPort {
                 address,
                 port,
                 kind,
@@ -116,8 +117,8 @@ fn listening(table: &str, kind: &'static str, first_for_anybody: u16) -> Vec<Ope
     all
 }
 
-/// 8 hexadecimal digits, or 32: words of 32 bits in the machine's order, which are the address in
-/// the network's.
+/// Parses 8 or 32 hexadecimal digits: 32-bit values in host byte order that hold the address in
+/// network byte order.
 fn to_address(digits: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         u32::from_str_radix(digits.get(at..at + 8)?, 16)
@@ -137,7 +138,7 @@ fn to_address(digits: &str) -> Option<IpAddr> {
     }
 }
 
-/// Programs by the sockets that they hold: `NAME (PID)`.
+/// Maps socket inodes to the processes that hold them: `NAME (PID)`.
 fn owners() -> BTreeMap<u64, String> {
     let mut owners = BTreeMap::new();
     for process in fs::read_dir("/proc")
@@ -194,7 +195,7 @@ mod tests {
     const HEAD: &str = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n";
 
     #[test]
-    fn what_listens_is_told_from_what_asks() {
+    fn listening_sockets_are_told_from_clients() {
         let table = [
             HEAD,
             "   0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1 0 100 0 0 10 0\n",
@@ -255,25 +256,27 @@ mod tests {
         let mut policy =
             Policy::parse(br#"{"version": 1, "image": {"id": "web", "version": "1"}}"#).unwrap();
         let mut found = Vec::new();
-        look(&policy, &mut found);
+        check_ports(&policy, &mut found);
         assert_eq!(found, []);
         policy.drift.listen = Some(vec![]);
-        look(&policy, &mut found);
+        check_ports(&policy, &mut found);
         let mine = found
             .iter()
-            .find(|one| one.what == format!("0.0.0.0:{port}/tcp"))
+            .find(|one| one.difference.object == format!("0.0.0.0:{port}/tcp"))
             .unwrap();
         assert!(
-            mine.is.contains(&format!("({})", std::process::id())),
+            mine.difference
+                .actual
+                .contains(&format!("({})", std::process::id())),
             "{mine:?}"
         );
         policy.drift.listen = Some(vec![format!("{port}/tcp")]);
         found.clear();
-        look(&policy, &mut found);
+        check_ports(&policy, &mut found);
         assert!(
             !found
                 .iter()
-                .any(|one| one.what.ends_with(&format!(":{port}/tcp")))
+                .any(|one| one.difference.object.ends_with(&format!(":{port}/tcp")))
         );
     }
 }

@@ -1,9 +1,9 @@
-//! `adamant-agent watch`: tells of what happens to the running machine that should not, once each,
-//! and does what the policy says.
+//! `adamant-agent watch`: reports violations of the policy in the running machine, and reacts as
+//! the policy's `on_violation` says.
 //!
-//! It sleeps until the kernel has something to tell: a change of the mounts, an event of the guard,
-//! a new device. What nothing tells of is looked at every minute. Where it tells is `outlets`, and
-//! how often `events`.
+//! It sleeps until the kernel reports a change of the mounts, an event of the guard or a new device.
+//! What causes no event is compared every minute. `outlets` are the outputs, `events` limits the
+//! rate.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,19 +13,20 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use adamant_contract::blackbox;
-use adamant_contract::paths::BOOT_REPORT_PATH;
 use adamant_contract::policy::{Policy, Reaction};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::events::{CLASSES, Event, MINUTE, Told};
-use super::findings::{self, Finding, MOUNTS};
+use super::events::{CLASSES, Details, MINUTE, RateLimit, Violation};
+use super::finding::{Class, Finding};
+use super::findings::{self, MOUNTS};
 use super::guard::{Counters, Denial};
-use super::opened::Opened;
-use super::outlets::{metrics, notify, tell, write_metrics};
-use super::scrub::{self, State};
-use super::{members, policy, printable, read, say, value};
+use super::json::printable;
+use super::opened::DiskWatch;
+use super::outlets::{metrics, notify, report, write_metrics};
+use super::scrub::{self, ScrubState};
+use super::{boot_report, policy, print_line};
 use crate::boot::history::BlackBox;
 use crate::kernel::clock::since_kernel_start;
 use crate::kernel::guard_abi::EVENTS;
@@ -35,46 +36,57 @@ use crate::kernel::uevents::Events;
 
 struct Watch {
     policy: Policy,
-    told: Told,
-    /// What was found by the last look, and is therefore known.
+    limit: RateLimit,
+    /// The findings of the last comparison.
     known: Vec<Finding>,
-    /// The block devices that there were.
+    /// The block devices at the last comparison.
     devices: Vec<String>,
     violations: [u64; CLASSES.len()],
     counters: Option<Counters>,
+    /// Path of the scrub's state.
     scrub: String,
+    /// The counters that were written last.
     metrics: String,
-    /// Nanoseconds since the kernel started before which the guard was only tried, by the agent
-    /// itself.
+    /// End of the guard's self-test in nanoseconds since the kernel started. Earlier denials are
+    /// part of that test.
     since: u64,
-    /// Denials that came through the ring, or were told of as lost; what the guard has counted
-    /// beyond them, the ring had no room for.
+    /// Denials that came through the ring or were reported as lost. The ring had no room for those
+    /// that the guard counted beyond them.
     accounted: u64,
-    /// Where it is told how this boot ended.
+    /// Records the end of this boot.
     black_box: Option<BlackBox>,
-    /// Whether what is found has just happened, and was not there when the watch began.
+    /// False during the first comparison: its findings are older than the watch, so the policy's
+    /// reaction does not apply to them.
     started: bool,
 }
 
-/// Watches, for as long as the machine runs.
-pub fn run() -> Result<u8, String> {
+/// Watches until SIGTERM or SIGINT. Returns the exit code; `Err` is a line for the standard error.
+pub fn watch_machine() -> Result<u8, String> {
     let fail = |what: &str, e: io::Error| {
         [
             "adamant: watch: ",
             what,
             ": ",
             &e.to_string(),
-            ": run it as root, as a service of the image's\n",
+            ": run it as root, as a service of the image\n",
         ]
         .concat()
     };
     let policy = policy()?;
     let mounts = File::open(MOUNTS).map_err(|e| fail(MOUNTS, e))?;
     let devices = Events::open().map_err(|e| fail("the kernel's events", e))?;
-    let opened = Opened::watch().map_err(|e| fail("the disk's nodes", e))?;
-    // Without the guard, everything else is still watched; that it is not there is told at boot.
-    let guard =
-        |e: io::Error| say(&["<4>adamant: watch: the guard's maps: ", &e.to_string()].concat());
+    let disk = DiskWatch::start().map_err(|e| fail("the disk's nodes", e))?;
+    // Without the guard's maps, everything else is still watched. The boot has reported whether the
+    // guard is in force.
+    let guard = |e: io::Error| {
+        print_line(
+            &[
+                "<4>adamant: watch: the guard's maps cannot be opened, so its denials are not reported: ",
+                &e.to_string(),
+            ]
+            .concat(),
+        )
+    };
     let mut ring = RingBuffer::open(EVENTS).unwrap_or_else(|e| {
         guard(e);
         None
@@ -84,48 +96,42 @@ pub fn run() -> Result<u8, String> {
         None
     });
     let scrub = scrub::path(&policy);
-    let report = read(BOOT_REPORT_PATH).unwrap_or_default();
-    let since: u64 = value(&report, "since_us")
-        .and_then(|since| since.parse().ok())
-        .unwrap_or(0);
-    let end = the_end().map_err(|e| fail("signals", e))?;
+    let boot_report = boot_report().unwrap_or_default();
+    let end = end_signals().map_err(|e| fail("signals", e))?;
     let mut watch = Watch {
         policy,
-        told: Told::default(),
+        limit: RateLimit::default(),
         known: Vec::new(),
         devices: block_devices(),
         violations: [0; CLASSES.len()],
         counters,
         scrub,
         metrics: String::new(),
-        since: since.saturating_mul(1000),
+        since: boot_report.seal.since_us.saturating_mul(1000),
         accounted: 0,
         black_box: None,
         started: false,
     };
     watch.take_denials(ring.as_mut());
-    // Those before this watch were for the one before it.
+    // An earlier watch has reported the denials so far.
     watch.accounted = watch.counted();
-    watch.look();
+    watch.compare_all();
     watch.write_metrics();
     watch.started = true;
-    watch.black_box = value(&report, "black_box")
-        .filter(|path| path.starts_with('/'))
-        .and_then(|path| {
-            let refused = |e: io::Error| {
-                say(&["<4>adamant: watch: the black box: ", &e.to_string()].concat())
-            };
-            BlackBox::resume(Path::new(path))
-                .map_err(refused)
-                .ok()
-                .flatten()
-        });
+    watch.black_box = boot_report.black_box.and_then(|path| {
+        BlackBox::resume(Path::new(&path))
+            .map_err(|e| {
+                print_line(&["<4>adamant: watch: black box ", &path, ": ", &e.to_string()].concat())
+            })
+            .ok()
+            .flatten()
+    });
     watch.note(blackbox::Event::Watched, "");
     notify("READY=1");
-    let mut next_look = seconds() + MINUTE;
+    let mut next_comparison = seconds() + MINUTE;
     let mut changed = false;
     loop {
-        let next = watch.told.next().fold(next_look, u64::min);
+        let next = watch.limit.due_times().fold(next_comparison, u64::min);
         let wait = if changed {
             1
         } else {
@@ -134,7 +140,7 @@ pub fn run() -> Result<u8, String> {
         let mut waits = vec![
             PollFd::new(mounts.as_fd(), PollFlags::POLLPRI),
             PollFd::new(devices.socket(), PollFlags::POLLIN),
-            PollFd::new(opened.fd(), PollFlags::POLLIN),
+            PollFd::new(disk.fd(), PollFlags::POLLIN),
             PollFd::new(end.as_fd(), PollFlags::POLLIN),
         ];
         waits.extend(
@@ -142,57 +148,59 @@ pub fn run() -> Result<u8, String> {
                 .map(|ring| PollFd::new(ring.as_fd(), PollFlags::POLLIN)),
         );
         let _ = poll(&mut waits, PollTimeout::from(wait as u16 * 1000));
-        let ready: Vec<bool> = waits.iter().map(|one| one.any().unwrap_or(false)).collect();
-        // The last ones are written a second after they came, so that many at once are written
-        // once.
+        let ready: Vec<bool> = waits
+            .iter()
+            .map(|wait| wait.any().unwrap_or(false))
+            .collect();
+        // The counters are written after a second without events, so that a burst of events causes
+        // one write.
         if changed && !ready.contains(&true) {
             watch.write_metrics();
             changed = false;
         }
         if ready[3] {
-            // The service manager stops this last, when the machine is shut down.
+            // The service manager stops this service last when the machine shuts down.
             watch.take_denials(ring.as_mut());
             watch.write_metrics();
             watch.note(blackbox::Event::Ended, "");
             return Ok(0);
         }
         if ready[0] {
-            watch.look_at_mounts();
+            watch.compare_mounts();
         }
         if ready[1] {
-            // Events are lost where there are many, and a device may be gone again: what is there
-            // and what has come are both asked.
-            let mut there = block_devices();
+            // The kernel drops events when many come at once, and a device may be gone again: both
+            // the list of devices and the events count.
+            let mut devices_now = block_devices();
             let _ = devices.for_each(&mut |event| {
                 let name =
                     event.filter(|event| event.subsystem == "block" && event.action == "add");
                 let name =
                     name.and_then(|event| event.devpath.rsplit('/').next().map(str::to_owned));
-                there.extend(name.filter(|name| !there.contains(name)));
+                devices_now.extend(name.filter(|name| !devices_now.contains(name)));
             });
-            watch.look_at_devices(there);
+            watch.compare_devices(devices_now);
         }
         if ready[2] {
-            opened.each(&mut |node| {
-                watch.violation(
-                    (&Finding::new("verity", node, "opened for writing", "left alone")).into(),
-                )
+            disk.for_each_event(&mut |node| {
+                let finding = Finding::new(Class::Verity, node, "opened for writing", "left alone");
+                watch.violation((&finding).into())
             });
         }
         watch.take_denials(ring.as_mut());
         changed |= ready.contains(&true);
-        for (event, times) in watch.told.due(seconds()) {
-            tell(&event, times);
+        for (violation, times) in watch.limit.due(seconds()) {
+            report(&violation, times);
         }
-        if seconds() >= next_look {
-            watch.tell_of_lost_denials(ring.as_mut());
-            watch.look();
+        if seconds() >= next_comparison {
+            watch.report_lost_denials(ring.as_mut());
+            watch.compare_all();
             watch.write_metrics();
-            (changed, next_look) = (false, seconds() + MINUTE);
+            (changed, next_comparison) = (false, seconds() + MINUTE);
             notify("WATCHDOG=1");
         }
         if ready.contains(&true) {
-            // Whoever makes events without end gets twenty looks a second and no more.
+            // An endless stream of events is handled at most twenty times a second.
             sleep(Duration::from_millis(50));
         }
     }
@@ -203,8 +211,8 @@ fn seconds() -> u64 {
     since_kernel_start() / 1_000_000
 }
 
-/// What becomes readable when this is to end.
-fn the_end() -> io::Result<SignalFd> {
+/// A descriptor that becomes readable at SIGTERM or SIGINT.
+fn end_signals() -> io::Result<SignalFd> {
     let mut signals = SigSet::empty();
     signals.extend([Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block()?;
@@ -214,7 +222,7 @@ fn the_end() -> io::Result<SignalFd> {
     )?)
 }
 
-/// The block devices that there are.
+/// The names of all block devices.
 fn block_devices() -> Vec<String> {
     fs::read_dir("/sys/class/block")
         .into_iter()
@@ -225,60 +233,61 @@ fn block_devices() -> Vec<String> {
 }
 
 impl Watch {
-    /// For those who come after the next start.
+    /// Adds a record to the black box, for the next boot.
     fn note(&mut self, event: blackbox::Event, reason: &str) {
         if let Some(black_box) = &mut self.black_box
             && let Err(error) = black_box.note(event, "", reason, Vec::new())
         {
-            say(&[
-                "<4>adamant: watch: the black box takes no record: ",
-                &error.to_string(),
-            ]
-            .concat());
+            print_line(
+                &[
+                    "<4>adamant: watch: the black box: writing a record: ",
+                    &error.to_string(),
+                ]
+                .concat(),
+            );
         }
     }
 
-    /// At everything that nobody tells of.
-    fn look(&mut self) {
-        self.compare(findings::all(&self.policy), |_| true);
+    fn compare_all(&mut self) {
+        self.update_known(findings::all_findings(&self.policy), |_| true);
     }
 
-    fn look_at_mounts(&mut self) {
+    fn compare_mounts(&mut self) {
         let mut found = Vec::new();
-        findings::of_mounts(&self.policy, &mut found);
-        self.compare(found, |class| class == "mounts");
+        findings::check_mounts(&self.policy, &mut found);
+        self.update_known(found, |class| class == Class::Mounts);
     }
 
-    /// Tells what is new among the findings of some classes.
-    fn compare(&mut self, found: Vec<Finding>, looked_at: impl Fn(&str) -> bool) {
-        let new: Vec<Event> = found
+    /// Replaces the known findings of the checked classes, and reports the new ones.
+    fn update_known(&mut self, found: Vec<Finding>, is_checked: impl Fn(Class) -> bool) {
+        let new: Vec<Violation> = found
             .iter()
             .filter(|finding| !self.known.contains(finding))
-            .map(Event::from)
+            .map(Violation::from)
             .collect();
-        self.known.retain(|finding| !looked_at(finding.class));
+        self.known.retain(|finding| !is_checked(finding.class));
         self.known.extend(found);
-        for event in new {
-            self.violation(event);
+        for violation in new {
+            self.violation(violation);
         }
     }
 
-    /// Tells of the block devices that were not there before. An `add` can also be asked for, of
-    /// one that is.
-    fn look_at_devices(&mut self, there: Vec<String>) {
-        let new: Vec<String> = there
+    /// Reports new block devices. A process can also request an `add` event of an existing device
+    /// (uevent in sysfs), which is none.
+    fn compare_devices(&mut self, devices: Vec<String>) {
+        let new: Vec<String> = devices
             .iter()
             .filter(|name| !self.devices.contains(name))
             .cloned()
             .collect();
-        self.devices = there;
+        self.devices = devices;
         for name in new {
             let text = ["devices: ", &name, " is new"].concat();
-            self.violation(Event {
-                class: "devices",
+            self.violation(Violation {
+                class: Class::Devices,
                 key: text.clone(),
                 text,
-                members: members(&[("name", &name)]),
+                details: Details::Device { name },
             });
         }
     }
@@ -297,7 +306,7 @@ impl Watch {
         }
     }
 
-    /// How many denials the guard has counted.
+    /// Number of denials that the guard has counted.
     fn counted(&self) -> u64 {
         self.counters
             .as_ref()
@@ -305,55 +314,54 @@ impl Watch {
             .map_or(0, |counts| counts.iter().sum())
     }
 
-    /// Tells how many denials the ring had no room for.
-    fn tell_of_lost_denials(&mut self, ring: Option<&mut RingBuffer>) {
-        // Counted first: what comes between is in the ring by then.
+    /// Reports the number of denials that the ring had no room for.
+    fn report_lost_denials(&mut self, ring: Option<&mut RingBuffer>) {
+        // The counters are read first: denials in between are in the ring by then.
         let counted = self.counted();
         self.take_denials(ring);
         if let lost @ 1.. = counted.saturating_sub(self.accounted) {
             self.accounted = counted;
             let text = "denials: more than the guard's ring had room for".to_owned();
-            tell(
-                &Event {
-                    class: "denials",
+            report(
+                &Violation {
+                    class: Class::Denials,
                     key: text.clone(),
                     text,
-                    members: members(&[("hook", "lost")]),
+                    details: Details::Denials { hook: "lost" },
                 },
                 lost,
             );
         }
     }
 
-    fn violation(&mut self, event: Event) {
-        let class = CLASSES.iter().position(|class| *class == event.class);
+    fn violation(&mut self, violation: Violation) {
+        let class = CLASSES.iter().position(|class| *class == violation.class);
         if let Some(count) = class.and_then(|class| self.violations.get_mut(class)) {
             *count += 1;
         }
-        if self.told.seen(&event, seconds()) {
-            tell(&event, 1);
+        if self.limit.is_new(&violation, seconds()) {
+            report(&violation, 1);
         }
-        let wanted = &self.policy.on_violation;
-        let reaction = class.and_then(|class| {
-            [
-                wanted.mounts,
-                wanted.sysctls,
-                wanted.verity,
-                wanted.devices,
-                wanted.denials,
-            ]
-            .get(class)
-            .copied()
-        });
+        let on_violation = &self.policy.on_violation;
+        let reaction = match violation.class {
+            Class::Mounts => Some(on_violation.mounts),
+            Class::Sysctls => Some(on_violation.sysctls),
+            Class::Verity => Some(on_violation.verity),
+            Class::Devices => Some(on_violation.devices),
+            Class::Denials => Some(on_violation.denials),
+            Class::Cmdline | Class::Units | Class::Executables | Class::Sockets | Class::Guard => {
+                None
+            }
+        };
         if self.started
             && let Some(reaction @ (Reaction::Reboot | Reaction::Poweroff)) = reaction
         {
             self.write_metrics();
             self.note(
                 blackbox::Event::Failed,
-                &[&printable(&event.text), ": on_violation ended it"].concat(),
+                &[&printable(&violation.text), ": on_violation ended it"].concat(),
             );
-            end(&event, reaction);
+            react(&violation, reaction);
         }
     }
 
@@ -365,31 +373,37 @@ impl Watch {
         let text = metrics(
             denials.as_ref(),
             &self.violations,
-            State::read(&self.scrub).as_ref(),
+            ScrubState::read(&self.scrub).as_ref(),
         );
         write_metrics(text, &mut self.metrics);
     }
 }
 
-/// Restarts the machine or switches it off, at once: whoever did this must not go on. The journals
-/// of file systems are for that.
-fn end(event: &Event, reaction: Reaction) {
-    let (word, how) = match reaction {
+/// Restarts the machine or switches it off at once, without an orderly shutdown: an attacker must not
+/// get more time. The volumes' journals make that safe.
+fn react(violation: &Violation, reaction: Reaction) {
+    let (verb, how) = match reaction {
         Reaction::Poweroff => ("switched off", End::PowerOff),
         _ => ("restarted", End::Restart),
     };
     let line = [
         "adamant: watch: ",
-        &printable(&event.text),
+        &printable(&violation.text),
         ": as the policy says, this machine is ",
-        word,
+        verb,
         " now\n",
     ]
     .concat();
-    // The kernel's log is the one that outlives this, on a console and in pstore.
+    // Consoles and pstore keep the kernel's log.
     let _ = fs::write("/dev/kmsg", &line);
-    say(&["<2>", line.trim_end()].concat());
+    print_line(&["<2>", line.trim_end()].concat());
     nix::unistd::sync();
     let error = end_machine(how);
-    say(&["<2>adamant: watch: that failed: ", &error.to_string()].concat());
+    print_line(
+        &[
+            "<2>adamant: watch: the kernel refuses to end the machine: reset it: ",
+            &error.to_string(),
+        ]
+        .concat(),
+    );
 }

@@ -1,130 +1,144 @@
-//! What of the boot's report still holds, asked of the kernel anew.
+//! The current state, read from the kernel: whether the boot report still holds.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use adamant_contract::policy::{Enforce, Level};
+use adamant_contract::report::{BootReport, ReachedLevel};
 use adamant_contract::sysctls;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Map, Value, json};
 
-use crate::monitor::{self, scrub::State};
+use crate::monitor::{self, scrub::ScrubState};
 
-/// A volume's file system.
+/// The file system of a volume.
 pub struct Fill {
-    /// Bytes in use, and all of them.
+    /// Bytes in use.
     pub used: u64,
     /// All bytes.
     pub size: u64,
-    /// The kernel takes no writes: the policy of ext4 after an error.
+    /// Whether the kernel refuses writes, as ext4 does after an error.
     pub read_only: bool,
-    /// nosuid, nodev and noexec.
+    /// Whether it is mounted nosuid, as the agent mounts volumes.
     pub safe: bool,
 }
 
-/// What was asked.
+impl Fill {
+    /// Percentage in use.
+    pub fn percent(&self) -> u64 {
+        self.used.saturating_mul(100) / self.size.max(1)
+    }
+}
+
+/// The current state of the machine.
 pub struct Now {
     /// Whether the running root is the verified one.
     pub verified: bool,
-    /// The word in brackets of the kernel's lockdown; empty where there is none to be read.
+    /// The kernel's lockdown mode; empty if it cannot be read.
     pub lockdown: String,
     /// Whether modules can be loaded.
     pub modules: bool,
     /// The file systems at the volumes' mount points, in the report's order.
     pub volumes: Vec<Option<Fill>>,
-    /// How often the guard refused, by hook; `None` where there is none to be asked, or somebody
-    /// else than root asks.
+    /// Denials of the guard by hook; `None` without a guard, or if the caller is not root.
     pub denials: Option<Vec<(&'static str, u64)>>,
-    /// What reading the root has found; `None` where it was never read.
-    pub scrub: Option<State>,
+    /// State of the scrub; `None` if it never ran on this root.
+    pub scrub: Option<ScrubState>,
     /// Seconds since the kernel started.
     pub uptime: u64,
 }
 
 impl Now {
-    /// Asks.
-    pub fn ask(report: &Value) -> Now {
+    /// Reads the current state.
+    pub fn read(report: &BootReport) -> Now {
         let lockdown = fs::read_to_string(sysctls::LOCKDOWN).unwrap_or_default();
-        let mounts = super::list(report, "/volumes")
-            .iter()
-            .map(|volume| super::text(volume, "/mount").to_owned());
         Now {
             verified: monitor::mapping_of(Path::new("/"), Path::new("/sys/dev/block")).is_some(),
             lockdown: sysctls::lockdown(&lockdown).to_owned(),
             modules: fs::read_to_string("/proc/sys/kernel/modules_disabled")
                 .is_ok_and(|text| text.trim() == "0"),
-            volumes: mounts.map(|mount| fill(&mount)).collect(),
+            volumes: report
+                .volumes
+                .iter()
+                .map(|volume| fill(&volume.mount))
+                .collect(),
             denials: monitor::denials(),
-            scrub: monitor::last_scrub()
-                .filter(|scrub| scrub.root_hash == super::text(report, "/root_hash")),
+            scrub: monitor::last_scrub().filter(|scrub| scrub.root_hash == report.root_hash),
             uptime: nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
                 .map_or(0, |time| time.tv_sec() as u64),
         }
     }
 
-    /// What the policy requires and does not hold: each a sentence.
-    pub fn problems(&self, report: &Value) -> Vec<String> {
+    /// Returns a sentence for each requirement of the policy that does not hold.
+    pub fn problems(&self, report: &BootReport) -> Vec<String> {
         let mut out = Vec::new();
         let mut add = |text: String| out.push(text);
         if !self.verified {
-            add("What runs is not the root that was booted: restart the server.".to_owned());
+            add("The running root is not the one that was booted: restart the server.".to_owned());
         }
-        let wanted = super::text(report, "/seal/wanted");
-        let required = super::text(report, "/seal/enforce") == "require";
-        for missing in super::list(report, "/seal/missing") {
-            if required {
+        let seal = &report.seal;
+        if seal.enforce == Enforce::Require {
+            for missing in &seal.missing {
                 add([
-                    "The seal lacks what the policy requires: ",
-                    missing.as_str().unwrap_or_default(),
+                    "The seal lacks a part that the policy requires: ",
+                    missing,
                     ".",
                 ]
                 .concat());
             }
         }
-        if super::text(report, "/seal/reached") == "guard"
+        if seal.reached == ReachedLevel::Guard
             && self.denials.is_none()
             && nix::unistd::geteuid().is_root()
         {
-            add("The guard does not answer: restart the server.".to_owned());
+            add("The guard's counters cannot be read: restart the server.".to_owned());
         }
         if let Some(first) = self.scrub.as_ref().and_then(|scrub| scrub.first_error) {
             add([
-                "The disk has a bad block at byte ",
+                "The root has a corrupted block at byte ",
                 &first.to_string(),
-                " of the root: replace the disk, or write the image again.",
+                ": replace the disk, or write the image to it again.",
             ]
             .concat());
         }
-        let enforced = |what: &str| {
-            super::list(report, "/seal/enforced")
-                .iter()
-                .any(|one| one.as_str().is_some_and(|one| one.starts_with(what)))
-        };
-        if wanted != "verity" && enforced("lockdown") && !sysctls::is_locked(&self.lockdown) {
+        let enforced = |prefix: &str| seal.enforced.iter().any(|part| part.starts_with(prefix));
+        if seal.wanted != Level::Verity
+            && enforced("lockdown")
+            && !sysctls::is_locked(&self.lockdown)
+        {
+            add("The kernel's lockdown is off, or securityfs is no longer mounted at /sys/kernel/security: restart the server.".to_owned());
+        }
+        if enforced("kernel.modules_disabled") && self.modules {
             add(
-                "The kernel's lockdown is gone, or /sys/kernel/security is not what it was."
+                "Modules can be loaded although the seal disabled it: restart the server."
                     .to_owned(),
             );
         }
-        if enforced("kernel.modules_disabled") && self.modules {
-            add("Modules can be loaded again.".to_owned());
-        }
-        for (volume, now) in super::list(report, "/volumes").iter().zip(&self.volumes) {
-            let (name, mount) = (super::text(volume, "/name"), super::text(volume, "/mount"));
+        for (volume, now) in report.volumes.iter().zip(&self.volumes) {
             let why = match now {
                 None => "is not mounted",
                 Some(now) if now.read_only => {
-                    "takes no writes any more: see the kernel's log, then restart the server, which checks the volume"
+                    "refuses writes: read the kernel's log, then restart the server, which checks the volume"
                 }
-                Some(now) if !now.safe => "was mounted with other flags than the agent's",
+                Some(now) if !now.safe => "is mounted with other flags than the agent's",
                 Some(_) => continue,
             };
-            add(["The volume ", name, " at ", mount, " ", why, "."].concat());
+            add([
+                "The volume ",
+                &volume.name,
+                " at ",
+                &volume.mount,
+                " ",
+                why,
+                ".",
+            ]
+            .concat());
         }
         out
     }
 
-    /// For `--json`.
+    /// Returns the member `now` of `status --json`.
     pub fn to_json(&self, problems: &[String]) -> Value {
         let volume = |now: &Option<Fill>| match now {
             Some(now) => {
@@ -143,7 +157,7 @@ impl Now {
     }
 }
 
-/// The file system that is mounted here, and none that only lies above it.
+/// Returns the file system that is mounted at `path`; `None` if `path` is no mount point.
 fn fill(path: &str) -> Option<Fill> {
     let above = Path::new(path)
         .parent()
@@ -168,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_root_that_is_not_the_mapping_and_a_folder_that_is_no_volume_are_seen() {
+    fn another_root_and_a_folder_without_a_mount_are_recognized() {
         assert!(monitor::mapping_of(Path::new("/"), Path::new("/nowhere")).is_none());
         assert!(fill("/usr").is_none() && fill("/proc").is_some());
     }

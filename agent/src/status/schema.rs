@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 
 use super::now::{Fill, Now};
-use super::tests::sample;
-use crate::monitor::scrub::State;
+use super::page::tests::sample;
+use crate::monitor::scrub::ScrubState;
 
 fn schema() -> Value {
     serde_json::from_str(include_str!("../../../docs/status.schema.json")).unwrap()
@@ -94,7 +94,7 @@ fn page(full: bool) -> Value {
     let mut report = sample();
     report.stages.truncate(usize::from(full));
     if full {
-        let credential = adamant_contract::report::Credential::default();
+        let credential = adamant_contract::report::CredentialReport::default();
         report.credentials.accepted.push(credential.clone());
         report.credentials.dropped.push(credential);
         report.clock_was = Some(1);
@@ -106,7 +106,7 @@ fn page(full: bool) -> Value {
         report.volumes[0].kept.push("/var/www".to_owned());
         report.volumes[0].lacking.push("/var/lib/app".to_owned());
         report.black_box = Some("/dev/vda4".to_owned());
-        report.last_bad_boot = Some(adamant_contract::blackbox::Bad::default());
+        report.last_bad_boot = Some(adamant_contract::blackbox::BadBoot::default());
     }
     let volume = Fill {
         used: 1,
@@ -120,10 +120,10 @@ fn page(full: bool) -> Value {
         modules: false,
         volumes: vec![full.then_some(volume)],
         denials: full.then(|| vec![("bpf", 1)]),
-        scrub: full.then(State::default),
+        scrub: full.then(ScrubState::default),
         uptime: 1,
     };
-    report.identity.source = "kept".to_owned();
+    report.identity.source = adamant_contract::report::IdentitySource::Kept;
     let mut report = serde_json::to_value(&report).unwrap();
     // Any policy will do: its own document describes it.
     report["policy"] = json!({});

@@ -361,7 +361,7 @@ mod tests {
         let missing = folder.select("@3").unwrap_err();
         assert!(
             missing.message().ends_with("no image with version 3")
-                && missing.way_out().is_some_and(|hint| hint.contains("web_9")),
+                && missing.remedy().is_some_and(|hint| hint.contains("web_9")),
             "{missing}"
         );
         std::fs::write(folder.0.join("web_9.notes"), "x").unwrap();
@@ -409,7 +409,7 @@ mod tests {
             folder
                 .select("")
                 .unwrap_err()
-                .way_out()
+                .remedy()
                 .unwrap_or_default()
                 .to_owned()
         };

@@ -549,7 +549,7 @@ fn reports_a_full_file_system() {
         );
         assert!(
             error
-                .way_out()
+                .remedy()
                 .is_some_and(|hint| hint.contains("free space")),
             "{error}"
         );

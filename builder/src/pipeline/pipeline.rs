@@ -386,7 +386,7 @@ fn with_packages(error: Error, tree: &Tree) -> Error {
         .take(BIGGEST)
         .map(|(name, kib)| format!("{name} {} MiB", kib >> 10))
         .collect();
-    let Some(hint) = error.way_out().filter(|_| !biggest.is_empty()).map(|hint| {
+    let Some(hint) = error.remedy().filter(|_| !biggest.is_empty()).map(|hint| {
         format!(
             "{hint}; the biggest, before compression: {}",
             biggest.join(", ")

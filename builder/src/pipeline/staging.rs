@@ -536,7 +536,7 @@ mod tests {
                 .contains("holds a 1 with other content: it has root hash aa, this build has bb"),
             "{error}"
         );
-        assert!(error.way_out().is_some_and(|hint| hint.contains("--force")) && raw() == "x");
+        assert!(error.remedy().is_some_and(|hint| hint.contains("--force")) && raw() == "x");
         let error = publish("aa", "y", Replace::SameContent).unwrap_err();
         assert!(
             error

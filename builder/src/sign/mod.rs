@@ -51,7 +51,7 @@ impl std::str::FromStr for KeySource {
 fn with_new_keys(error: Error) -> Error {
     let make = "`adamant keys new DIR` creates keys and certificates; --keys DIR uses them";
     let hint = error
-        .way_out()
+        .remedy()
         .map_or_else(|| make.to_owned(), |hint| format!("{hint}; {make}"));
     error.hint(hint)
 }

@@ -235,7 +235,7 @@ mod tests {
                 error
                     .message()
                     .contains("/bin (the directory holds /bin/deep/tool)")
-                    && error.way_out() == Some("do this"),
+                    && error.remedy() == Some("do this"),
                 "{error}"
             );
         }

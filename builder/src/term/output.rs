@@ -84,9 +84,9 @@ impl Output {
 
     /// The failure that ends the program; with `--json` as the document too, unless there was one.
     pub fn error(&self, error: &Error) {
-        to_stderr(&labelled("error", error.message(), error.way_out()));
+        to_stderr(&labelled("error", error.message(), error.remedy()));
         if self.json && !self.written.swap(true, Ordering::Relaxed) {
-            let document = serde_json::json!({ "error": { "message": error.message(), "hint": error.way_out() } });
+            let document = serde_json::json!({ "error": { "message": error.message(), "hint": error.remedy() } });
             // There is no better place left to complain.
             let _ = to_stdout(&format!("{document:#}\n"));
         }

@@ -230,7 +230,7 @@ fn what_happens_to_a_locked_machine_is_found_and_told_once() {
     let wanted = [
         "mounts: /mnt: is tmpfs over it, should be not mounted over",
         "sysctls: fs.protected_symlinks: is 0, should be 1",
-        "executables: /var/program: is a program that the image did not bring, should be none",
+        "executables: /var/program: is a program that the image does not have, should be none",
     ];
     assert!(
         wanted.iter().all(|line| found.contains(line)) && found.len() == 4,

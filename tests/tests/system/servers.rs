@@ -179,7 +179,7 @@ fn root_logs_in_with_the_key_from_the_credential_and_the_host_key_stays() {
         assert_eq!(code, Some(1), "{table}");
         assert!(
             table.contains(
-                "units: /run/systemd/transient/stranger.service: is there, should be absent"
+                "units: /run/systemd/transient/stranger.service: is present, should be absent"
             ),
             "{table}"
         );

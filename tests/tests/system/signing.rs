@@ -56,7 +56,7 @@ fn new_keys_are_readable_by_their_owner_alone_and_never_overwritten() {
     let refused = keys::new(&dir, "tests", 30).unwrap_err();
     assert!(
         refused
-            .way_out()
+            .remedy()
             .is_some_and(|hint| hint.contains("never overwritten"))
     );
 }

@@ -9,7 +9,7 @@
 
 mod certificate;
 mod der;
-mod rule;
+pub mod rule;
 
 pub use certificate::{Certificate, LIMIT as CERTIFICATE_LIMIT};
 pub use rule::{Mode, Rule};

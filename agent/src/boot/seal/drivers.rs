@@ -126,7 +126,7 @@ impl Loaded {
                 break;
             }
             // The exit code only says that some device has no module, which is usual.
-            tool::run(Path::new(SYSROOT), "modprobe", &arguments, DEADLINE, tick)?;
+            tool::run_tool(Path::new(SYSROOT), "modprobe", &arguments, DEADLINE, tick)?;
             self.known = found;
         }
         Ok(self)
@@ -135,7 +135,7 @@ impl Loaded {
     /// Loads the modules that the policy names.
     fn load_named(mut self, modules: &[String]) -> Loaded {
         for module in modules {
-            match tool::run(
+            match tool::run_tool(
                 Path::new(SYSROOT),
                 "modprobe",
                 &["-b", module],

@@ -14,7 +14,7 @@ mod lockdown;
 mod verity;
 
 use adamant_contract::policy::{Enforce, Level};
-use adamant_contract::sysctls::ON_REQUEST;
+use adamant_contract::report::{ModuleLoadingReport, ReachedLevel, StageName};
 use nix::fcntl::OFlag;
 
 use super::identity::Identified;
@@ -22,7 +22,7 @@ use super::root::{self, MountedRoot};
 use super::{Context, Failure, systemd};
 use drivers::Hardware;
 
-const STAGE: &str = "seal";
+const STAGE: StageName = StageName::Seal;
 
 /// A root that may be entered. Only [`SealTasks::seal`] makes one.
 pub struct Sealed {
@@ -79,14 +79,9 @@ impl SealTasks {
     /// Seals the machine.
     pub fn seal(&self, identified: Identified, context: &mut Context) -> Result<Sealed, Failure> {
         let seal = &identified.root().policy().seal;
-        context.report.seal.wanted = seal.level.name().to_owned();
-        context.report.seal.enforce = if seal.enforce == Enforce::Require {
-            "require"
-        } else {
-            "prefer"
-        }
-        .to_owned();
-        context.report.seal.reached = "none".to_owned();
+        context.report.seal.wanted = seal.level;
+        context.report.seal.enforce = seal.enforce;
+        context.report.seal.reached = ReachedLevel::None;
         context.report.seal.allowances = seal.allow.used();
         let mut guarded = false;
         for level in [Level::Verity, Level::Lockdown, Level::Guard] {
@@ -112,7 +107,7 @@ impl SealTasks {
             context.watchdog.alive();
             let missing = context.report.seal.missing[before..].to_vec();
             if missing.is_empty() && context.report.seal.missing.is_empty() {
-                context.report.seal.reached = level.name().to_owned();
+                context.report.seal.reached = level.into();
             } else if !missing.is_empty() && seal.enforce == Enforce::Require {
                 let what = format!("level {:?}, which the policy requires", level.name());
                 let remedy = "boot a kernel that has it, with its command line as it was built, or write `enforce = \"prefer\"` in [seal]";
@@ -160,12 +155,12 @@ fn open_or_close_module_loading(guarded: bool, context: &mut Context) {
         context,
         "modules of the image alone, on request of the kernel, systemd-udevd and systemd-modules-load",
     );
-    context.report.seal.module_loading = ON_REQUEST.to_owned();
+    context.report.seal.module_loading = ModuleLoadingReport::Image;
 }
 
 fn close_module_loading(context: &mut Context) {
     lockdown::close_module_loading(context);
-    context.report.seal.module_loading = "boot".to_owned();
+    context.report.seal.module_loading = ModuleLoadingReport::Boot;
 }
 
 /// Reports a setting that is in force.

@@ -37,7 +37,7 @@ use std::path::Path;
 use adamant_contract::gpt::{ATTR_MAKING, ATTR_NEVER_USED, Table, grow};
 use adamant_contract::paths::SYSROOT;
 use adamant_contract::policy;
-use adamant_contract::report;
+use adamant_contract::report::{self, StageName};
 
 use self::evidence::Kept;
 use self::ext4::{Programs, Unsupported};
@@ -54,7 +54,7 @@ pub use crate::kernel::rooted_fs::{
 /// Where a healthy volume is mounted for the moment in which evidence is written to it.
 const EVIDENCE_MOUNT: &str = "/run/adamant/evidence";
 
-/// The root with its volumes mounted below it. Only [`run`] makes one.
+/// The root with its volumes mounted below it. Only [`mount_volumes`] makes one.
 pub struct MountedVolumes {
     root: MountedRoot,
     folders: Vec<(String, OwnedFd)>,
@@ -78,7 +78,7 @@ impl MountedVolumes {
 }
 
 /// Mounts the policy's volumes.
-pub fn run(root: MountedRoot, context: &mut Context) -> Result<MountedVolumes, Failure> {
+pub fn mount_volumes(root: MountedRoot, context: &mut Context) -> Result<MountedVolumes, Failure> {
     let policy = root.policy();
     if policy.volumes.is_empty() {
         return Ok(MountedVolumes {
@@ -138,7 +138,7 @@ struct Stage<'a> {
 
 /// A mounted volume.
 struct Mounted {
-    report: report::Volume,
+    report: report::VolumeReport,
     folder: OwnedFd,
 }
 
@@ -196,8 +196,8 @@ impl From<Failure> for Stop {
     }
 }
 
-fn failure(what: impl Into<String>, why: impl std::fmt::Display, way_out: &str) -> Failure {
-    Failure::new("volumes", what, why, way_out)
+fn failure(what: impl Into<String>, why: impl std::fmt::Display, remedy: &str) -> Failure {
+    Failure::new(StageName::Volumes, what, why, remedy)
 }
 
 impl Stage<'_> {

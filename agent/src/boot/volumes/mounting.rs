@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use adamant_contract::policy::{self, is_below};
-use adamant_contract::report;
+use adamant_contract::report::{self, VolumeState};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
@@ -31,7 +31,7 @@ impl Stage<'_> {
         known: &mut [Known],
         before: &[u64],
     ) -> Result<Vec<Mounted>, Stop> {
-        let way_out = "add the mount point to the image as a folder";
+        let remedy = "add the mount point to the image as a folder";
         let sysroot = rooted_fs::open_trusted(self.sysroot)
             .map_err(|e| failure("the root", e, "report this"))?;
         // All of the image's folders while nothing hides them.
@@ -52,7 +52,7 @@ impl Stage<'_> {
                         return Err(failure(
                             format!("volume {:?}: the image's {}", volume.name, volume.mount),
                             error,
-                            way_out,
+                            remedy,
                         )
                         .into());
                     }
@@ -320,11 +320,11 @@ impl Stage<'_> {
             });
         }
         let state = match known.finding {
-            Finding::Blank => "made",
-            Finding::Doubtful(_) | Finding::Damaged(_) => "recreated",
-            Finding::Unchecked(_) => "unchecked",
-            Finding::Sound { .. } if repaired => "repaired",
-            Finding::Sound { .. } => "clean",
+            Finding::Blank => VolumeState::Made,
+            Finding::Doubtful(_) | Finding::Damaged(_) => VolumeState::Recreated,
+            Finding::Unchecked(_) => VolumeState::Unchecked,
+            Finding::Sound { .. } if repaired => VolumeState::Repaired,
+            Finding::Sound { .. } => VolumeState::Clean,
         };
         self.warn_of(volume, &outcome);
         let lacking: Vec<String> = outcome
@@ -333,12 +333,12 @@ impl Stage<'_> {
             .map(|(name, _)| name)
             .take(NAMED)
             .collect();
-        let report = report::Volume {
+        let report = report::VolumeReport {
             name: volume.name.clone(),
             device: device.path.display().to_string(),
             mount: volume.mount.clone(),
             bytes: device.bytes,
-            state: state.to_owned(),
+            state,
             grown_by: device.bytes.saturating_sub(before),
             seeded: outcome.seeded,
             replaced: outcome.replaced,

@@ -165,17 +165,17 @@ pub(crate) struct Server {
 /// What a boot came to, with the mounted folders still there.
 pub(crate) struct Booted<'a> {
     image: &'a Path,
-    pub result: Result<Vec<report::Volume>, Failure>,
+    pub result: Result<Vec<report::VolumeReport>, Failure>,
     pub warnings: Vec<String>,
 }
 
 impl Booted<'_> {
-    pub(crate) fn volumes(&self) -> &[report::Volume] {
+    pub(crate) fn volumes(&self) -> &[report::VolumeReport] {
         self.result.as_ref().unwrap_or_else(|e| panic!("{e}"))
     }
 
     pub(crate) fn states(&self) -> Vec<&str> {
-        self.volumes().iter().map(|v| v.state.as_str()).collect()
+        self.volumes().iter().map(|v| v.state.name()).collect()
     }
 
     pub(crate) fn failure(&self) -> String {

@@ -71,7 +71,7 @@ struct Output {
 
 /// Runs a program of the image of which only its end matters. `Err` says in a clause why it could
 /// not be run to its end.
-pub fn run(
+pub fn run_tool(
     sysroot: &Path,
     program: &str,
     arguments: &[&str],

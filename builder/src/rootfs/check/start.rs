@@ -206,7 +206,7 @@ fn kernel(image: &Image) -> Vec<Finding> {
             return vec![error(
                 "unusable-kernel",
                 why.message().to_owned(),
-                why.way_out()
+                why.remedy()
                     .unwrap_or("install a kernel package")
                     .to_owned(),
             )];

@@ -471,7 +471,7 @@ fn the_remedy_lists_every_path_of_every_rule() {
         ("/root/.vault-token", "s.x"),
         ("/etc/a[1].pem", PEM),
     ]);
-    let hint = error.way_out().unwrap();
+    let hint = error.remedy().unwrap();
     assert!(
         hint.contains(
             "keep = [\"/etc/a\\\\[1\\\\].pem\", \"/etc/corosync/authkey\", \"/root/.vault-token\"]"
@@ -483,7 +483,7 @@ fn the_remedy_lists_every_path_of_every_rule() {
     let error = refusal(&many);
     assert!(
         error.message().contains("/srv/19.pem and 10 more")
-            && error.way_out().unwrap().contains("and 10 more"),
+            && error.remedy().unwrap().contains("and 10 more"),
         "{error}"
     );
 }
@@ -528,7 +528,7 @@ fn secrets_in_attributes_are_refused_with_path_and_name() {
                 error
                     .message()
                     .contains(&format!("/srv/x (attribute {name})"))
-                    && error.way_out().unwrap().contains("keep = [\"/srv/x\"]"),
+                    && error.remedy().unwrap().contains("keep = [\"/srv/x\"]"),
                 "{error}"
             );
         }

@@ -306,7 +306,7 @@ fn secrets_are_refused_by_rule_and_path_unless_kept() {
         );
         assert!(
             error
-                .way_out()
+                .remedy()
                 .unwrap()
                 .contains(&format!("keep = [{path:?}]")),
             "{error}"
