@@ -71,8 +71,10 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
             return Ok(outcome.exit_code());
         }
         Verb::Summary(args) => {
-            let summary =
-                summary::Summary::new(&Definition::read(&args.definition)?, args.cache.as_deref());
+            let summary = summary::DefinitionSummary::new(
+                &Definition::read(&args.definition)?,
+                args.cache.as_deref(),
+            );
             output.answer(&summary.to_string(), &summary)
         }
         Verb::Cache(args) => {

@@ -3,6 +3,7 @@
 //! It is the file `ID_VERSION.manifest.json`, which docs/formats.md describes. It contains no path
 //! of the build machine and no time of the build, so equal inputs give equal manifests.
 
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -147,12 +148,34 @@ pub struct Measurement {
     pub sha256: String,
 }
 
+/// What a signature is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignaturePurpose {
+    /// The boot loader and the unified kernel image, for firmware.
+    SecureBoot,
+    /// The root hash, for the agent and the kernel.
+    Verity,
+    /// Predicted values of PCR 11, for secrets that are sealed to a TPM.
+    Pcr,
+}
+
+impl fmt::Display for SignaturePurpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            SignaturePurpose::SecureBoot => "secure-boot",
+            SignaturePurpose::Verity => "verity",
+            SignaturePurpose::Pcr => "pcr",
+        })
+    }
+}
+
 /// A signature.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignatureRecord {
-    /// `secure-boot`, `verity` or `pcr`.
-    pub purpose: String,
+    /// What it is for.
+    pub purpose: SignaturePurpose,
     /// SHA-256 of the certificate's DER, hexadecimal.
     pub certificate: String,
     /// Whether the signature exists.
@@ -225,13 +248,13 @@ pub struct SourceRecord {
     pub entries: u64,
     /// Suites of the packages of a debian source.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub suites: Vec<Suite>,
+    pub suites: Vec<SuiteRecord>,
 }
 
 /// A suite of a package archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Suite {
+pub struct SuiteRecord {
     /// URL of the archive, without user name and password.
     pub archive: String,
     /// Name of the suite, for example `trixie-security`.

@@ -15,7 +15,7 @@ use crate::source;
 
 /// The summary of a definition, as text and as JSON.
 #[derive(Debug, Serialize)]
-pub struct Summary {
+pub struct DefinitionSummary {
     definition: String,
     definition_sha256: String,
     id: String,
@@ -57,12 +57,12 @@ struct VolumeSummary {
 const ARTIFACTS: &[&str] = &["root.erofs", "root.verity", "roothash", "manifest.json"];
 const KERNEL_ARTIFACTS: &[&str] = &["vmlinuz", "initrd", "cmdline", "raw"];
 
-impl Summary {
+impl DefinitionSummary {
     /// The summary of a definition. `cache` is the cache folder, by default the user's.
-    pub fn new(definition: &Definition, cache: Option<&Path>) -> Summary {
+    pub fn new(definition: &Definition, cache: Option<&Path>) -> DefinitionSummary {
         let cache = source::cache_folder(cache);
         let stem = definition.stem();
-        Summary {
+        DefinitionSummary {
             definition: definition.path.display().to_string(),
             definition_sha256: hex::encode(&definition.digest),
             id: definition.id.clone(),
@@ -193,7 +193,7 @@ fn compression(compression: Compression) -> String {
     }
 }
 
-impl fmt::Display for Summary {
+impl fmt::Display for DefinitionSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -300,7 +300,7 @@ mod tests {
         let text = "[image]\nid = \"web\"\nversion = \"1\"\n[[source]]\ndebian = { suite = \"trixie\", packages = [\"nginx\"] }\n\
                     [[source]]\ndir = \"not-there\"\nat = \"/srv\"\n[[file]]\npath = \"/x\"\ncontent = \"12\"\n";
         let definition = Definition::parse(text, Path::new("/nowhere/image.toml")).unwrap();
-        let text = Summary::new(&definition, Some(Path::new("/nowhere"))).to_string();
+        let text = DefinitionSummary::new(&definition, Some(Path::new("/nowhere"))).to_string();
         for part in [
             "web 1 (from",
             "trixie amd64 (important) + nginx",

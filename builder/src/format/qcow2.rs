@@ -188,8 +188,8 @@ impl<'a> Qcow2Writer<'a> {
                     (*length, (at, at | more << SECTORS | COMPRESSED))
                 }
             };
-            let (now, later) = rest.split_at(bytes);
-            write_at(self.out, now, entry.0)?;
+            let (data, later) = rest.split_at(bytes);
+            write_at(self.out, data, entry.0)?;
             self.level2[(number % TABLE) as usize] = entry.1;
             rest = later;
         }

@@ -11,7 +11,7 @@ const CONFIG_LIMIT: u64 = 16 << 20;
 
 /// A kernel in the tree.
 #[derive(Debug, Clone)]
-pub struct Kernel {
+pub struct ImageKernel {
     /// `uname -r`, for example `6.12.48+deb13-cloud-amd64`.
     pub release: String,
     /// Path of its image in the tree, for example `/boot/vmlinuz-6.12...`.
@@ -33,7 +33,7 @@ pub enum Configured {
     Unknown,
 }
 
-impl Kernel {
+impl ImageKernel {
     /// The value of `CONFIG_option`.
     pub fn configured(&self, option: &str) -> Configured {
         if self.config.is_empty() {
@@ -73,7 +73,7 @@ impl Kernel {
 
 /// Finds the newest kernel in the tree (`/boot/vmlinuz-RELEASE` or
 /// `/usr/lib/modules/RELEASE/vmlinuz`); `None` if there is no kernel.
-pub fn find_kernel(tree: &Tree) -> Result<Option<Kernel>> {
+pub fn find_kernel(tree: &Tree) -> Result<Option<ImageKernel>> {
     let mut found: Vec<(String, Vec<u8>)> = Vec::new();
     let mut offer = |release: &[u8], image: Vec<u8>| {
         if let Some(release) = valid_release(release)
@@ -115,7 +115,7 @@ pub fn find_kernel(tree: &Tree) -> Result<Option<Kernel>> {
         return Ok(None);
     };
     let config = read_config(tree, &release)?;
-    Ok(Some(Kernel {
+    Ok(Some(ImageKernel {
         release,
         image,
         config,

@@ -11,7 +11,7 @@ use std::io::Write;
 use adamant_contract::paths;
 use adamant_contract::signature::Rule;
 
-pub use kernel::{Configured, Kernel, find_kernel};
+pub use kernel::{Configured, ImageKernel, find_kernel};
 
 use crate::cache::{Cache, Key};
 use crate::definition::Definition;
@@ -46,7 +46,7 @@ pub struct EmbeddedConfig {
 pub fn build(
     tree: &Tree,
     definition: &Definition,
-    kernel: &Kernel,
+    kernel: &ImageKernel,
     agent: &[u8],
     embedded: &EmbeddedConfig,
     cache: Option<&Cache>,
@@ -96,7 +96,7 @@ pub fn build(
     })
 }
 
-fn compress(archive: &[u8], kernel: &Kernel, cache: Option<&Cache>) -> Result<Vec<u8>> {
+fn compress(archive: &[u8], kernel: &ImageKernel, cache: Option<&Cache>) -> Result<Vec<u8>> {
     if kernel.configured("RD_ZSTD") == Configured::BuiltIn {
         let key = || Key::new("initramfs by zstd", &[ZSTD_LEVEL as u64], archive);
         return Cache::remember(cache, key, || zstd(archive).context(|| "zstd"));

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
-use super::kernel::{Configured, Kernel};
+use super::kernel::{Configured, ImageKernel};
 use crate::cache::{Cache, Key};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
@@ -128,7 +128,7 @@ impl Module {
 /// Selects the modules for a kernel, in load order: the built-in list and `extra`.
 pub fn select(
     tree: &Tree,
-    kernel: &Kernel,
+    kernel: &ImageKernel,
     extra: &[String],
     cache: Option<&Cache>,
 ) -> Result<Vec<Module>> {
@@ -223,7 +223,7 @@ struct Entry {
 }
 
 impl Index {
-    fn read(tree: &Tree, kernel: &Kernel) -> Result<Index> {
+    fn read(tree: &Tree, kernel: &ImageKernel) -> Result<Index> {
         let mut index = Index {
             base: format!("/usr/lib/modules/{}", kernel.release),
             ..Index::default()
@@ -498,8 +498,8 @@ mod tests {
     use super::*;
     use crate::tree::{Content, Kind, Meta};
 
-    fn kernel() -> Kernel {
-        Kernel {
+    fn kernel() -> ImageKernel {
+        ImageKernel {
             release: "6.1".to_owned(),
             image: Vec::new(),
             config: String::new(),
@@ -661,7 +661,7 @@ mod tests {
         };
         let no_erofs = with(|files| files[0].1 = b"k/dm-verity.ko.xz:\n".to_vec());
         assert!(error(&no_erofs, &[]).contains("CONFIG_EROFS_FS"));
-        let built_in = Kernel {
+        let built_in = ImageKernel {
             config: "CONFIG_EROFS_FS=y\nCONFIG_DM_VERITY=y\n".to_owned(),
             ..kernel.clone()
         };

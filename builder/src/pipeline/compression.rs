@@ -2,11 +2,11 @@
 
 use crate::definition::{Compression, Optimize, ZSTD_LEVEL};
 use crate::error::{Error, Result};
-use crate::initramfs::{Configured, Kernel};
+use crate::initramfs::{Configured, ImageKernel};
 
 /// Settles `auto`, and refuses what the kernel says it can't read. Without a kernel, or without its
 /// configuration, `auto` is lz4hc, which every kernel with EROFS in common use reads.
-pub fn choose(wanted: Compression, kernel: Option<&Kernel>) -> Result<Compression> {
+pub fn choose(wanted: Compression, kernel: Option<&ImageKernel>) -> Result<Compression> {
     let Some(kernel) = kernel else {
         return Ok(if wanted == Compression::Auto {
             Compression::Lz4hc
@@ -43,7 +43,7 @@ pub fn choose(wanted: Compression, kernel: Option<&Kernel>) -> Result<Compressio
 pub fn check_optimize(
     optimize: Optimize,
     settled: Compression,
-    kernel: Option<&Kernel>,
+    kernel: Option<&ImageKernel>,
 ) -> Result<()> {
     let Some(kernel) = kernel.filter(|_| optimize == Optimize::Size) else {
         return Ok(());
@@ -82,14 +82,14 @@ mod tests {
 
     #[test]
     fn auto_is_what_the_kernel_can_read() {
-        let kernel = |release: &str, config: &str| Kernel {
+        let kernel = |release: &str, config: &str| ImageKernel {
             release: release.to_owned(),
             image: vec![],
             config: config.to_owned(),
         };
         let zip = "CONFIG_EROFS_FS=m\nCONFIG_EROFS_FS_ZIP=y\n";
         let zstd = format!("{zip}CONFIG_EROFS_FS_ZIP_ZSTD=y\n");
-        let auto = |kernel: &Kernel| choose(Compression::Auto, Some(kernel)).unwrap();
+        let auto = |kernel: &ImageKernel| choose(Compression::Auto, Some(kernel)).unwrap();
         assert_eq!(
             auto(&kernel("6.12.48+deb13-cloud-amd64", &zstd)),
             Compression::Zstd(ZSTD_LEVEL)

@@ -25,7 +25,7 @@ use crate::commands::selection;
 use crate::definition::{Definition, Sign};
 use crate::error::{Context, Error, Result};
 use crate::format::Format;
-use crate::manifest::{self, Manifest};
+use crate::manifest::{self, Manifest, SignaturePurpose};
 use crate::term::output::Output;
 use crate::term::timings;
 
@@ -70,14 +70,14 @@ pub struct Options {
 /// What the manifest says about who signs.
 fn signatures(signers: &signers::Signers) -> Vec<manifest::SignatureRecord> {
     let all = [
-        ("secure-boot", &signers.secure_boot),
-        ("verity", &signers.verity),
-        ("pcr", &signers.pcr),
+        (SignaturePurpose::SecureBoot, &signers.secure_boot),
+        (SignaturePurpose::Verity, &signers.verity),
+        (SignaturePurpose::Pcr, &signers.pcr),
     ];
-    let signature = |(purpose, holder): (&str, &Option<signers::Holder>)| {
+    let signature = |(purpose, holder): (SignaturePurpose, &Option<signers::Holder>)| {
         let holder = holder.as_ref()?;
         Some(manifest::SignatureRecord {
-            purpose: purpose.to_owned(),
+            purpose,
             certificate: holder.certificate.fingerprint(),
             signed: holder.signer.is_some(),
         })

@@ -16,7 +16,7 @@ use crate::definition::Definition;
 use crate::disk::{DiskLayout, PartitionSizes};
 use crate::erofs::Previous;
 use crate::error::{Context, Error, Result};
-use crate::initramfs::{self, Kernel};
+use crate::initramfs::{self, ImageKernel};
 use crate::io::part::Part;
 use crate::manifest::{self, Artifact, Manifest};
 use crate::rootfs::check::{Finding, check};
@@ -477,7 +477,7 @@ fn describe(
     sources: &[Loaded],
     scrubbed: &[Done],
     epoch: Option<i64>,
-    kernel: Option<&Kernel>,
+    kernel: Option<&ImageKernel>,
     compression: crate::definition::Compression,
     reference: Option<&Previous>,
     root: &root::Root,

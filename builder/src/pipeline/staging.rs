@@ -341,7 +341,7 @@ fn refuse_other_content(out: &Path, new: &Manifest) -> Result<()> {
             manifest
                 .signatures
                 .iter()
-                .map(|one| (one.purpose.clone(), one.certificate.clone(), one.signed))
+                .map(|one| (one.purpose, one.certificate.clone(), one.signed))
                 .collect::<Vec<_>>()
         };
         let differs = |artifact: &&manifest::Artifact| {

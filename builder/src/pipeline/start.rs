@@ -6,7 +6,7 @@ use std::path::Path;
 use super::signers::{self, Signers};
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
-use crate::initramfs::{Kernel, microcode};
+use crate::initramfs::{ImageKernel, microcode};
 use crate::io::bounded;
 use crate::sign::{authenticode, pcr};
 use crate::term::output::Output;
@@ -91,7 +91,7 @@ pub struct Started<'a> {
 pub fn unified(
     tree: &Tree,
     definition: &Definition,
-    kernel: &Kernel,
+    kernel: &ImageKernel,
     stub: &[u8],
     linux: &[u8],
     started: Started,

@@ -1,7 +1,7 @@
 //! X.509 certificates (RFC 5280): parsed, and created for our own keys.
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use adamant_contract::hex;
 use p256::ecdsa::signature::hazmat::PrehashVerifier;
@@ -47,7 +47,7 @@ enum PublicKey {
 
 /// Signature algorithm of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum KeyAlgorithm {
     /// PKCS#1 v1.5 with SHA-256, which all firmware and kernels support.
     Rsa,
     /// NIST P-256 with SHA-256, which Debian 12's kernel and most firmware do not support.
@@ -154,10 +154,10 @@ impl Certificate {
     }
 
     /// Signature algorithm of its key.
-    pub fn algorithm(&self) -> Algorithm {
+    pub fn algorithm(&self) -> KeyAlgorithm {
         match &self.key {
-            PublicKey::Rsa(_) => Algorithm::Rsa,
-            PublicKey::P256(_) => Algorithm::EcdsaP256,
+            PublicKey::Rsa(_) => KeyAlgorithm::Rsa,
+            PublicKey::P256(_) => KeyAlgorithm::EcdsaP256,
         }
     }
 
@@ -184,20 +184,6 @@ impl Certificate {
             .subject_public_key_info()
             .subject_public_key
             .raw_bytes()
-    }
-
-    /// Whether it is valid at this time; the reason when it is not.
-    pub fn valid_at(&self, time: SystemTime) -> std::result::Result<(), String> {
-        let now = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let validity = self.parsed.tbs_certificate().validity();
-        let (from, until) = (validity.not_before, validity.not_after);
-        if now < from.to_unix_duration() {
-            return Err(format!("is valid from {from} on"));
-        }
-        if now > until.to_unix_duration() {
-            return Err(format!("expired at {until}"));
-        }
-        Ok(())
     }
 
     /// Whether the certificate's key made this signature of a SHA-256 digest.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use adamant_contract::hex;
 
 use super::SigningKey;
-use super::certificate::Algorithm;
+use super::certificate::KeyAlgorithm;
 use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
 use crate::io::process;
@@ -30,12 +30,12 @@ const DIGEST_INFO: [u8; 19] = [
 /// A key behind a command of the user.
 pub struct CommandKey {
     command: String,
-    algorithm: Algorithm,
+    algorithm: KeyAlgorithm,
 }
 
 impl CommandKey {
     /// `command` is a shell command.
-    pub fn new(command: &str, algorithm: Algorithm) -> CommandKey {
+    pub fn new(command: &str, algorithm: KeyAlgorithm) -> CommandKey {
         CommandKey {
             command: command.to_owned(),
             algorithm,
@@ -46,8 +46,8 @@ impl CommandKey {
 impl SigningKey for CommandKey {
     fn sign(&self, digest: &[u8; 32]) -> Result<Vec<u8>> {
         let algorithm = match self.algorithm {
-            Algorithm::Rsa => "rsa-pkcs1v15-sha256",
-            Algorithm::EcdsaP256 => "ecdsa-p256-sha256",
+            KeyAlgorithm::Rsa => "rsa-pkcs1v15-sha256",
+            KeyAlgorithm::EcdsaP256 => "ecdsa-p256-sha256",
         };
         let mut command = Command::new("/bin/sh");
         command
@@ -61,12 +61,12 @@ impl SigningKey for CommandKey {
 /// A key on a token.
 pub struct TokenKey {
     arguments: Vec<String>,
-    algorithm: Algorithm,
+    algorithm: KeyAlgorithm,
 }
 
 impl TokenKey {
     /// Parses an RFC 7512 URI that names token, key and module. The PIN comes from ADAMANT_PIN.
-    pub fn open(uri: &str, algorithm: Algorithm) -> Result<TokenKey> {
+    pub fn open(uri: &str, algorithm: KeyAlgorithm) -> Result<TokenKey> {
         let body = uri.strip_prefix("pkcs11:").unwrap_or(uri);
         let (path, query) = body.split_once('?').unwrap_or((body, ""));
         let mut arguments = vec!["--sign".to_owned()];
@@ -141,11 +141,11 @@ impl SigningKey for TokenKey {
         let mut command = Command::new(prerequisite::find("pkcs11-tool")?);
         command.args(&self.arguments);
         let input = match self.algorithm {
-            Algorithm::Rsa => {
+            KeyAlgorithm::Rsa => {
                 command.args(["--mechanism", "RSA-PKCS"]);
                 [&DIGEST_INFO[..], digest].concat()
             }
-            Algorithm::EcdsaP256 => {
+            KeyAlgorithm::EcdsaP256 => {
                 command.args(["--mechanism", "ECDSA", "--signature-format", "openssl"]);
                 digest.to_vec()
             }

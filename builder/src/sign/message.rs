@@ -13,7 +13,7 @@ use x509_cert::der::{self, Decode, Encode, SliceReader};
 use x509_cert::spki::AlgorithmIdentifierOwned;
 
 use super::Signer;
-use super::certificate::{Algorithm, Certificate};
+use super::certificate::{Certificate, KeyAlgorithm};
 use crate::error::{Error, Result};
 
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
@@ -166,8 +166,8 @@ fn signed(
         digest_alg: with_null(SHA256),
         signed_attrs: attributes,
         signature_algorithm: match signer.certificate().algorithm() {
-            Algorithm::Rsa => with_null(RSA),
-            Algorithm::EcdsaP256 => AlgorithmIdentifierOwned {
+            KeyAlgorithm::Rsa => with_null(RSA),
+            KeyAlgorithm::EcdsaP256 => AlgorithmIdentifierOwned {
                 oid: ECDSA_SHA256,
                 parameters: None,
             },

@@ -8,9 +8,9 @@ use std::process::{Command, Stdio};
 
 use adamant_contract::blackbox::{self, Record, Ring};
 
-use super::machine::Machine;
+use super::machine::VirtualMachine;
 use super::persist::Persisted;
-use super::qemu::Drive;
+use super::qemu::{Drive, DriveFormat};
 use crate::disk::open_table;
 use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
@@ -19,7 +19,7 @@ use crate::io::prerequisite;
 #[derive(Debug)]
 pub struct MachineDisk {
     file: PathBuf,
-    format: &'static str,
+    format: DriveFormat,
     black_box: Option<BlackBox>,
     /// Holds the persisted machine's lock while the machine runs.
     _persisted: Option<Persisted>,
@@ -36,7 +36,7 @@ struct BlackBox {
 
 impl MachineDisk {
     /// Creates an overlay in the folder `scratch`.
-    pub fn overlay(machine: &Machine, scratch: &Path) -> Result<MachineDisk> {
+    pub fn overlay(machine: &VirtualMachine, scratch: &Path) -> Result<MachineDisk> {
         let base =
             std::fs::canonicalize(&machine.disk).context(|| machine.disk.display().to_string())?;
         let file = scratch.join("overlay.qcow2");
@@ -57,7 +57,7 @@ impl MachineDisk {
         let black_box = find_black_box(&base)?;
         Ok(MachineDisk {
             file,
-            format: "qcow2",
+            format: DriveFormat::Qcow2,
             black_box,
             _persisted: None,
         })
@@ -69,7 +69,7 @@ impl MachineDisk {
         let black_box = find_black_box(&file)?;
         Ok(MachineDisk {
             file,
-            format: "raw",
+            format: DriveFormat::Raw,
             black_box,
             _persisted: Some(persisted),
         })
@@ -99,8 +99,8 @@ impl MachineDisk {
             return Ok(Vec::new());
         };
         let bytes = match self.format {
-            "raw" => read_range(&self.file, black_box.offset, black_box.bytes)?,
-            _ => self.read_overlay(black_box)?,
+            DriveFormat::Raw => read_range(&self.file, black_box.offset, black_box.bytes)?,
+            DriveFormat::Qcow2 => self.read_overlay(black_box)?,
         };
         let Some(ring) = Ring::read(&bytes) else {
             return Ok(Vec::new());

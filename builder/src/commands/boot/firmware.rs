@@ -12,7 +12,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Uefi;
-use super::machine::{Machine, escape_commas};
+use super::machine::{VirtualMachine, escape_commas};
 use crate::error::{Context, Error, Result};
 use crate::io::bounded;
 use crate::io::prerequisite;
@@ -154,7 +154,7 @@ impl Firmware {
 /// Prepares the firmware that starts `machine`. Its variables are in the folder of `disk`. `append`
 /// has the arguments that are added to the kernel command line.
 pub fn prepare_machine(
-    machine: &Machine,
+    machine: &VirtualMachine,
     uefi: &Uefi,
     append: &str,
     disk: &Path,

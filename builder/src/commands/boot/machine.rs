@@ -7,7 +7,7 @@ use crate::error::{Context, Error, Result};
 
 /// A virtual machine and the image that it starts.
 #[derive(Debug, Clone)]
-pub struct Machine {
+pub struct VirtualMachine {
     /// Name of QEMU's window and process.
     pub name: String,
     /// Kernel image.
@@ -24,10 +24,10 @@ pub struct Machine {
     pub credentials: Vec<String>,
 }
 
-impl Machine {
+impl VirtualMachine {
     /// The machine of an image's artifacts ID_VERSION.{vmlinuz,initrd,cmdline,raw}, and .efi if the
     /// image has one.
-    pub fn from_selection(selection: &Selection) -> Result<Machine> {
+    pub fn from_selection(selection: &Selection) -> Result<VirtualMachine> {
         let artifact = |suffix: &str| -> Result<PathBuf> {
             let path = selection.artifact(suffix).ok_or_else(|| {
                 let hint = match suffix {
@@ -51,7 +51,7 @@ impl Machine {
         };
         let kernel = artifact("vmlinuz")?;
         let cmdline = artifact("cmdline")?;
-        Ok(Machine {
+        Ok(VirtualMachine {
             kernel,
             initrd: artifact("initrd")?,
             cmdline: std::fs::read_to_string(&cmdline)

@@ -22,14 +22,14 @@ mod update;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use machine::Machine;
+pub use machine::VirtualMachine;
 pub use outcome::BootOutcome;
 pub use port::Port;
 
 use self::disk::MachineDisk;
 use self::outcome::Evidence;
 use self::persist::Persisted;
-use self::qemu::Limits;
+use self::qemu::RunLimits;
 use self::scratch::ScratchDir;
 use self::tpm::Tpm;
 use crate::commands::selection::Selection;
@@ -155,7 +155,7 @@ pub fn boot_image(
     options: &BootOptions,
     say: &mut dyn FnMut(&str),
 ) -> Result<BootOutcome> {
-    let machine = &Machine::from_selection(selection)?;
+    let machine = &VirtualMachine::from_selection(selection)?;
     let qemu = qemu::find_qemu()?;
     for credential in &options.credentials {
         let name = credential.split('=').next().unwrap_or_default();
@@ -206,7 +206,7 @@ pub fn boot_image(
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
     };
-    let limits = Limits {
+    let limits = RunLimits {
         timeout: options.timeout,
         reboots: options.reboots,
     };
@@ -246,7 +246,7 @@ fn has_serial_console(cmdline: &str) -> bool {
 
 fn choose_kvm(
     qemu: &Path,
-    machine: &Machine,
+    machine: &VirtualMachine,
     accel: Accel,
     say: &mut dyn FnMut(&str),
 ) -> Result<bool> {

@@ -9,7 +9,7 @@ use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 
 use super::firmware::Firmware;
-use super::machine::{Machine, escape_commas};
+use super::machine::{VirtualMachine, escape_commas};
 use super::monitor::{Monitor, MonitorEvent, Restart, RestartCount};
 use super::{BootOptions, Console, Port};
 use crate::error::{Context, Error, Result};
@@ -44,7 +44,7 @@ pub struct MachineRun {
 
 /// Limits of a run.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct RunLimits {
     /// Longest run; `None` for no limit.
     pub timeout: Option<Duration>,
     /// Allowed restarts in a row.
@@ -56,8 +56,27 @@ pub struct Limits {
 pub struct Drive<'a> {
     /// The file.
     pub file: &'a Path,
-    /// `raw` or `qcow2`.
-    pub format: &'a str,
+    /// Its format.
+    pub format: DriveFormat,
+}
+
+/// Format of a disk for QEMU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriveFormat {
+    /// The disk itself.
+    Raw,
+    /// QEMU's copy-on-write disk.
+    Qcow2,
+}
+
+impl DriveFormat {
+    /// The name in QEMU's options.
+    fn name(self) -> &'static str {
+        match self {
+            DriveFormat::Raw => "raw",
+            DriveFormat::Qcow2 => "qcow2",
+        }
+    }
 }
 
 /// Finds QEMU for x86-64 in PATH.
@@ -75,7 +94,7 @@ const TCG: &str = "tcg,tb-size=128";
 /// kernel. The output of the machine's console is also written to the file `console`.
 pub fn qemu_command(
     qemu: &Path,
-    machine: &Machine,
+    machine: &VirtualMachine,
     options: &BootOptions,
     drive: Drive,
     console: &Path,
@@ -121,7 +140,7 @@ pub fn qemu_command(
     }
     command.arg("-drive").arg(format!(
         "if=none,id=disk,format={},discard=unmap,file={}",
-        drive.format,
+        drive.format.name(),
         escape_commas(&drive.file.display().to_string())
     ));
     // A kernel that QEMU loads has boot index 0, and no other device may have it.
@@ -187,7 +206,7 @@ pub fn qemu_command(
 /// returns whether the guest has halted, and is called every [`HALTED_EVERY`].
 pub fn supervise(
     command: &mut Command,
-    limits: Limits,
+    limits: RunLimits,
     halted: &mut dyn FnMut() -> bool,
     say: &mut dyn FnMut(&str),
 ) -> Result<MachineRun> {
@@ -357,12 +376,12 @@ mod tests {
     fn drive() -> Drive<'static> {
         Drive {
             file: Path::new("/d"),
-            format: "qcow2",
+            format: DriveFormat::Qcow2,
         }
     }
 
-    fn machine() -> Machine {
-        Machine {
+    fn machine() -> VirtualMachine {
+        VirtualMachine {
             name: "web_1,2".into(),
             kernel: "/k".into(),
             initrd: "/i".into(),
@@ -386,7 +405,7 @@ mod tests {
             &options,
             Drive {
                 file: Path::new("/tmp/a,b"),
-                format: "raw",
+                format: DriveFormat::Raw,
             },
             Path::new("/log"),
             None,
@@ -496,7 +515,7 @@ mod tests {
         // The shell ignores QEMU's arguments.
         let mut child = Command::new("sh");
         child.args(["-c", "sleep 60", "sh"]);
-        let limits = Limits {
+        let limits = RunLimits {
             timeout: Some(Duration::from_millis(100)),
             reboots: 0,
         };

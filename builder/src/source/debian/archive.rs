@@ -75,7 +75,7 @@ pub struct State {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Archive {
     /// Suites with their dates.
-    pub suites: Vec<manifest::Suite>,
+    pub suites: Vec<manifest::SuiteRecord>,
     /// What an operator should know.
     pub warnings: Vec<Warning>,
 }
@@ -312,7 +312,7 @@ pub fn state(debian: &Debian) -> Result<State, Failure> {
     let archive = Archive {
         suites: suites
             .iter()
-            .map(|s| manifest::Suite {
+            .map(|s| manifest::SuiteRecord {
                 archive: without_password(&s.uri),
                 suite: s.name.clone(),
                 date: s.release.date,
