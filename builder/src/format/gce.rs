@@ -10,7 +10,7 @@ use std::ops::Range;
 use flate2::Crc;
 
 use super::deflate::Deflate;
-use super::pieces::{Raw, each};
+use super::pieces::{Raw, map_pieces};
 use super::stream::Stream;
 use super::{Facts, WrittenFile, tar};
 use crate::error::Result;
@@ -31,7 +31,7 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
     // The header lists the ranges of data. They come from the content and not from the file's
     // holes, which differ between file systems.
     let mut data: Vec<Range<u64>> = Vec::new();
-    each(
+    map_pieces(
         raw,
         PIECE,
         jobs,
@@ -60,7 +60,7 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
     gzip.stream.put(&HEADER)?;
     let mut deflate = Deflate::new(false, 15);
     gzip.put(Block::new(&header, &mut deflate)?)?;
-    each(
+    map_pieces(
         raw,
         PIECE,
         jobs,

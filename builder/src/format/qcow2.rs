@@ -17,7 +17,7 @@ use zerocopy::big_endian::{U32, U64};
 use zerocopy::{FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::deflate::Deflate;
-use super::pieces::{Raw, each};
+use super::pieces::{Raw, map_pieces};
 use super::stream::{read_back, write_at};
 use super::{Facts, WrittenFile};
 use crate::error::{Error, Result};
@@ -84,7 +84,7 @@ pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<Writte
         ));
     }
     let mut disk = Qcow2Writer::new(out, raw.size);
-    each(
+    map_pieces(
         raw,
         PIECE,
         jobs.min(THREADS),

@@ -8,7 +8,7 @@ use std::fs::File;
 use zerocopy::big_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, Immutable, IntoBytes, KnownLayout};
 
-use super::pieces::{Raw, each};
+use super::pieces::{Raw, map_pieces};
 use super::stream::Stream;
 use super::{Facts, WrittenFile};
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, _jobs: usize) -> Result<Writte
     }
     let mut stream = Stream::new(out, 0);
     // One thread, because hashing takes most of the time.
-    each(
+    map_pieces(
         raw,
         PIECE,
         1,

@@ -18,7 +18,7 @@ use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::deflate::Deflate;
-use super::pieces::{Raw, each};
+use super::pieces::{Raw, map_pieces};
 use super::stream::Stream;
 use super::{Facts, WrittenFile};
 use crate::error::{Error, Result};
@@ -134,7 +134,7 @@ pub fn write_to_stream(
     disk.stream.put(header(raw.size, GD_AT_END).as_bytes())?;
     disk.stream.put(&descriptor(raw.size, facts)?)?;
     disk.stream.pad(OVERHEAD);
-    each(
+    map_pieces(
         raw,
         PIECE,
         jobs.min(THREADS),

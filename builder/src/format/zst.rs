@@ -7,7 +7,7 @@ use std::fs::File;
 
 use zstd_safe::{CCtx, CParameter};
 
-use super::pieces::{Raw, each};
+use super::pieces::{Raw, map_pieces};
 use super::stream::Stream;
 use super::{Facts, WrittenFile};
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ pub fn write(raw: Raw, _facts: &Facts, out: &File, jobs: usize) -> Result<Writte
         frame: frame(&mut context()?, &vec![0; PIECE as usize])?,
         until: 0,
     };
-    each(
+    map_pieces(
         raw,
         PIECE,
         jobs.min(THREADS),

@@ -1,6 +1,7 @@
-//! Files and processes: what several modules share.
+//! Files, processes and threads: what several modules share.
 
 pub mod bounded;
+pub mod ordered;
 pub mod part;
 pub mod prerequisite;
 pub mod process;

@@ -12,8 +12,6 @@ mod text;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 pub use ask::SshOptions;
@@ -21,6 +19,7 @@ use serde::Serialize;
 
 use self::answer::HostOutcome;
 use crate::error::Result;
+use crate::io::ordered::{Job, OrderedPool};
 use crate::term::output::Output;
 
 /// Which hosts to query, and how.
@@ -97,7 +96,7 @@ struct Document<'a> {
 /// Queries all hosts and prints the results.
 pub fn report_drift(options: &DriftOptions, output: &Output) -> Result<DriftVerdict> {
     let names = hosts::collect_hosts(&options.hosts, options.list.as_deref())?;
-    let mut hosts = query_all(names, options, output);
+    let mut hosts = query_all(names, options, output)?;
     // The sort is stable: hosts of equal rank stay in the given order.
     hosts.sort_by_key(|host| host.outcome.rank());
     let document = Document {
@@ -111,46 +110,40 @@ pub fn report_drift(options: &DriftOptions, output: &Output) -> Result<DriftVerd
 }
 
 /// Queries all hosts in parallel. The results are in the order of the names.
-fn query_all(names: Vec<String>, options: &DriftOptions, output: &Output) -> Vec<Host> {
-    let next = AtomicUsize::new(0);
-    let outcomes = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..options.jobs.get().min(names.len()) {
-            scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(name) = names.get(number) else { break };
-                    let started = Instant::now();
-                    let outcome = match options.ssh.query(name) {
-                        Ok(captured) => HostOutcome::from_ssh(&captured),
-                        Err(reason) => HostOutcome::NotAsked { reason },
-                    };
-                    let result = if outcome.answer().is_some() {
-                        "answered"
-                    } else {
-                        "could not be asked"
-                    };
-                    output.detail(format_args!(
-                        "{name}: {result} after {:.1} s",
-                        started.elapsed().as_secs_f64()
-                    ));
-                    outcomes
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((number, outcome));
-                }
-            });
-        }
-    });
-    let mut outcomes = outcomes
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    outcomes.sort_by_key(|(number, _)| *number);
-    names
-        .into_iter()
-        .zip(outcomes)
-        .map(|(name, (_, outcome))| Host { name, outcome })
-        .collect()
+fn query_all(names: Vec<String>, options: &DriftOptions, output: &Output) -> Result<Vec<Host>> {
+    let pool = OrderedPool {
+        threads: options.jobs.get().min(names.len()),
+        // Hosts cost nothing: an answer is small, and a slow host must not keep others waiting.
+        in_flight: 1,
+    };
+    let mut hosts = Vec::with_capacity(names.len());
+    let jobs = names.into_iter().map(|work| Job { cost: 0, work });
+    let query = |name: String| {
+        let started = Instant::now();
+        let outcome = match options.ssh.query(&name) {
+            Ok(captured) => HostOutcome::from_ssh(&captured),
+            Err(reason) => HostOutcome::NotAsked { reason },
+        };
+        let result = if outcome.answer().is_some() {
+            "answered"
+        } else {
+            "could not be asked"
+        };
+        output.detail(format_args!(
+            "{name}: {result} after {:.1} s",
+            started.elapsed().as_secs_f64()
+        ));
+        Ok(Host { name, outcome })
+    };
+    pool.map(
+        jobs,
+        |_| Ok(query),
+        |host| {
+            hosts.push(host);
+            Ok(())
+        },
+    )?;
+    Ok(hosts)
 }
 
 #[cfg(test)]
