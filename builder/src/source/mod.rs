@@ -23,7 +23,7 @@ use self::report::{Entry, Report};
 use crate::definition::{Definition, Dir, Limits, Origin};
 use crate::error::{Context, Error, Result};
 use crate::rootfs::check::Finding;
-use crate::tree::{Kind, Meta, NodeId, Step, Tree, parts, show};
+use crate::tree::{Kind, LinkPolicy, Meta, NodeId, Tree, parts, show};
 
 /// What the sources need from their surroundings.
 #[derive(Debug, Clone)]
@@ -204,8 +204,8 @@ fn land(tree: &Tree, at: &[u8], path: &[u8], is_directory: bool) -> Result<Vec<u
     let end = tree.follow(
         parts(at).chain(parts(path)),
         &mut |link| match link.is_last {
-            true if !(is_directory && tree.is_directory(&link.path())) => Step::Stay,
-            _ => Step::Follow,
+            true if !(is_directory && tree.is_directory(&link.path())) => LinkPolicy::NoFollow,
+            _ => LinkPolicy::Follow,
         },
     );
     end.map(|end| end.path()).map_err(|_| link_loop(path))

@@ -1,5 +1,5 @@
-//! A file's bytes, which stay where they are: pieces of an archive, of a spool or of memory, with
-//! holes between them.
+//! A file's bytes by reference: pieces of an archive, of a spool or of memory, with holes between
+//! them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -8,49 +8,48 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-/// A file's bytes: pieces of other files, with holes between them.
+/// A file's bytes: pieces of other files or of memory, with holes between them.
 #[derive(Clone, Debug)]
-pub struct Content(Inside);
+pub struct Content(Storage);
 
-/// There can be millions: what nearly all of them are, one piece of one archive, needs no memory of
-/// its own.
+/// There can be millions. Nearly all are one piece of an archive, which needs no allocation.
 #[derive(Clone, Debug)]
-enum Inside {
-    /// All of it, from an offset of an open file on.
+enum Storage {
+    /// One piece of an open file.
     Whole {
         file: Arc<File>,
         offset: u64,
         len: u64,
     },
-    /// All else.
+    /// Everything else.
     Pieces(Arc<Pieces>),
 }
 
 #[derive(Debug)]
 struct Pieces {
     len: u64,
-    /// In order, not overlapping, none empty, all within `len`.
+    /// In order, without overlaps, none empty, all within `len`.
     extents: Vec<Extent>,
 }
 
 /// A piece of a file's bytes.
 #[derive(Clone, Debug)]
 pub struct Extent {
-    /// Where it stands in the file, bytes.
+    /// Offset in the file, bytes.
     pub at: u64,
-    /// How long it is, bytes; never 0.
+    /// Length, bytes; never 0.
     pub len: u64,
-    /// Where its bytes are.
+    /// Its bytes.
     pub bytes: Bytes,
 }
 
-/// Where bytes are.
+/// Location of bytes.
 #[derive(Clone, Debug)]
 pub enum Bytes {
     /// In memory: small generated files.
     Memory(Arc<[u8]>),
-    /// In an open file (an archive or a spool), from this offset on. Read with pread, so many
-    /// threads can share it.
+    /// In an open file (an archive or a spool), from this offset on. Read with pread, so
+    /// several threads can share it.
     File(Arc<File>, u64),
 }
 
@@ -61,7 +60,7 @@ impl Default for Content {
 }
 
 impl Content {
-    /// Bytes that are in memory.
+    /// Bytes in memory.
     pub fn from_memory(bytes: impl Into<Arc<[u8]>>) -> Content {
         let bytes = bytes.into();
         let len = bytes.len() as u64;
@@ -84,19 +83,19 @@ impl Content {
         if len == 0 {
             Content::default()
         } else {
-            Content(Inside::Whole { file, offset, len })
+            Content(Storage::Whole { file, offset, len })
         }
     }
 
-    /// Pieces with holes between them. The caller has checked what `Content` promises of them; a
-    /// wrong order is an error.
+    /// Pieces with holes between them. Pieces out of order, that overlap, or beyond the end are an
+    /// error.
     pub fn sparse(len: u64, extents: Vec<Extent>) -> Result<Content> {
         let mut end = 0;
         for extent in &extents {
             let next = extent.at.checked_add(extent.len);
             if extent.at < end || extent.len == 0 || next.is_none_or(|next| next > len) {
                 return Err(Error::new(
-                    "pieces of a sparse file overlap or lie beyond its end",
+                    "pieces of a sparse file overlap, or lie beyond its end",
                 ));
             }
             end = next.unwrap_or(end);
@@ -114,31 +113,31 @@ impl Content {
     }
 
     fn pieces(len: u64, extents: Vec<Extent>) -> Content {
-        Content(Inside::Pieces(Arc::new(Pieces { len, extents })))
+        Content(Storage::Pieces(Arc::new(Pieces { len, extents })))
     }
 
     /// Length in bytes, holes included.
     pub fn len(&self) -> u64 {
         match &self.0 {
-            Inside::Whole { len, .. } => *len,
-            Inside::Pieces(pieces) => pieces.len,
+            Storage::Whole { len, .. } => *len,
+            Storage::Pieces(pieces) => pieces.len,
         }
     }
 
-    /// Bytes that are not in holes.
+    /// Number of bytes that are not in holes.
     pub fn data_len(&self) -> u64 {
         self.extents().map(|extent| extent.len).sum()
     }
 
-    /// Whether there are no bytes.
+    /// Whether the length is 0.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The pieces, in order; what lies between them is zero.
+    /// The pieces in order; bytes between them are zero.
     pub fn extents(&self) -> impl Iterator<Item = Extent> {
         let (whole, pieces) = match &self.0 {
-            Inside::Whole { file, offset, len } => (
+            Storage::Whole { file, offset, len } => (
                 Some(Extent {
                     at: 0,
                     len: *len,
@@ -146,7 +145,7 @@ impl Content {
                 }),
                 &[][..],
             ),
-            Inside::Pieces(pieces) => (None, &pieces.extents[..]),
+            Storage::Pieces(pieces) => (None, &pieces.extents[..]),
         };
         whole.into_iter().chain(pieces.iter().cloned())
     }
@@ -160,12 +159,12 @@ impl Content {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         match &self.0 {
-            Inside::Whole {
+            Storage::Whole {
                 file,
                 offset: start,
                 ..
             } => file.read_exact_at(buf, start + offset),
-            Inside::Pieces(pieces) => pieces.read_exact_at(offset, buf),
+            Storage::Pieces(pieces) => pieces.read_exact_at(offset, buf),
         }
     }
 
@@ -177,12 +176,15 @@ impl Content {
         }
     }
 
-    /// All bytes, refused when they are more than `limit`.
+    /// All bytes; an error if there are more than `limit`.
     pub fn to_vec(&self, limit: u64) -> io::Result<Vec<u8>> {
         if self.len() > limit {
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
-                format!("{} bytes, more than the {limit} expected here", self.len()),
+                format!(
+                    "it has {} bytes, more than the limit of {limit}",
+                    self.len()
+                ),
             ));
         }
         let mut bytes = vec![0; self.len() as usize];
@@ -192,7 +194,7 @@ impl Content {
 }
 
 impl Pieces {
-    /// The range lies within the file.
+    /// Like [`Content::read_exact_at`], for a range within the file.
     fn read_exact_at(&self, mut offset: u64, mut buf: &mut [u8]) -> io::Result<()> {
         let mut index = self.extents.partition_point(|e| e.at + e.len <= offset);
         while !buf.is_empty() {
@@ -226,7 +228,7 @@ impl Pieces {
     }
 }
 
-/// Reads a content from its start to its end.
+/// Reads a content sequentially.
 #[derive(Debug)]
 pub struct ContentReader {
     content: Content,

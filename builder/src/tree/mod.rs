@@ -1,9 +1,8 @@
-//! The merged file tree, in memory: names, metadata and where each file's bytes are. The bytes
-//! themselves stay in their source or its spool, so a tree of any size costs memory by its number
-//! of entries alone.
+//! The merged file tree in memory: names, metadata, and the position of each file's bytes. The bytes
+//! stay in their source or its spool, so memory grows only with the number of entries.
 
 mod content;
-mod way;
+mod resolve;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,9 +10,9 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 
 pub use content::{Bytes, Content, ContentReader, Extent};
-pub use way::{End, Link, Step, Stop};
+pub use resolve::{LinkPolicy, ResolveError, Resolved, SymlinkStep};
 
-/// Longest name of one entry, bytes (NAME_MAX).
+/// Longest name of an entry, bytes (NAME_MAX).
 pub const NAME_MAX: usize = 255;
 /// Longest link target, bytes (PATH_MAX without its NUL).
 pub const TARGET_MAX: usize = 4095;
@@ -22,8 +21,8 @@ pub const TARGET_MAX: usize = 4095;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct NodeId(pub u32);
 
-/// Seconds and nanoseconds since 1970 in UTC; the seconds may be negative. Packed, since there can
-/// be millions.
+/// Seconds and nanoseconds since 1970 in UTC; the seconds may be negative. Packed, because there
+/// can be millions.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 #[repr(C, packed(4))]
 pub struct Time {
@@ -37,10 +36,10 @@ pub struct Time {
 /// share memory.
 pub type Xattrs = Arc<BTreeMap<Box<[u8]>, Box<[u8]>>>;
 
-/// What every entry has.
+/// Metadata of an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Meta {
-    /// Permission bits, set-id bits and sticky: 0 to 0o7777.
+    /// Permission bits, set-id bits and sticky bit: 0 to 0o7777.
     pub mode: u16,
     /// Owner.
     pub uid: u32,
@@ -48,18 +47,18 @@ pub struct Meta {
     pub gid: u32,
     /// Modification time.
     pub mtime: Time,
-    /// Extended attributes; `None` where there are none.
+    /// Extended attributes; `None` for an entry without any.
     pub xattrs: Option<Xattrs>,
 }
 
-/// What an entry is.
+/// Type of an entry, and the data that belongs to the type.
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// Names in byte order.
     Directory(BTreeMap<Box<[u8]>, NodeId>),
     /// A regular file.
     File(Content),
-    /// The target, as it was written.
+    /// A symbolic link, with its target unchanged.
     Symlink(Box<[u8]>),
     /// A character device.
     CharDevice {
@@ -77,25 +76,25 @@ pub enum Kind {
     },
     /// A named pipe.
     Fifo,
-    /// A Unix socket's name.
+    /// A Unix socket.
     Socket,
 }
 
-/// One inode to be.
+/// A file, directory or other entry. It becomes an inode.
 #[derive(Clone, Debug)]
 pub struct Node {
     /// Owner, mode, time, extended attributes.
     pub meta: Meta,
-    /// Type and what belongs to it.
+    /// Type and data.
     pub kind: Kind,
-    /// Number of names, for everything but directories.
+    /// Number of names; 1 for directories.
     pub links: u32,
 }
 
 /// There can be millions of nodes.
 const _: () = assert!(size_of::<Node>() <= 72);
 
-/// The tree. The root directory is always there.
+/// A file tree. It always has a root directory.
 #[derive(Debug, Clone)]
 pub struct Tree {
     nodes: Vec<Node>,
@@ -111,7 +110,7 @@ impl Tree {
     /// The node of the root directory.
     pub const ROOT: NodeId = NodeId(0);
 
-    /// A tree with nothing but a root directory, 0755 root:root, time 0.
+    /// A tree with only a root directory: 0755 root:root, time 0.
     pub fn new() -> Tree {
         Tree {
             nodes: vec![Node {
@@ -130,18 +129,18 @@ impl Tree {
         &self.nodes[id.0 as usize]
     }
 
-    /// The node with this index, to be changed. Whoever changes the names of a directory keeps
-    /// `links` right.
+    /// The node with this index, mutable. A caller that changes the names of a directory must keep
+    /// `links` correct.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
         &mut self.nodes[id.0 as usize]
     }
 
-    /// One more than the highest index in use; removed nodes are counted too.
+    /// One more than the highest node index, removed nodes included.
     pub fn capacity(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Names in a directory, in byte order; nothing for what is not a directory.
+    /// Names in a directory, in byte order; none for another entry.
     pub fn children(&self, id: NodeId) -> impl Iterator<Item = (&[u8], NodeId)> {
         let names = match &self.node(id).kind {
             Kind::Directory(names) => Some(names),
@@ -150,8 +149,8 @@ impl Tree {
         names.into_iter().flatten().map(|(name, id)| (&**name, *id))
     }
 
-    /// What stands at a path, without following symbolic links. `path` may start with a slash;
-    /// empty parts are skipped.
+    /// The node at a path; symbolic links are not followed. `path` may start with a slash; empty
+    /// components are skipped.
     pub fn lookup(&self, path: &[u8]) -> Option<NodeId> {
         let mut at = Tree::ROOT;
         for part in parts(path) {
@@ -171,9 +170,9 @@ impl Tree {
         }
     }
 
-    /// Puts a node at a path, which must not be the root. Missing parents are made (0755 root:root,
-    /// time 0). What stood there is replaced; but a directory put where a directory stands
-    /// keeps the names in it and takes the new metadata.
+    /// Puts a node at a path, which must not be the root. Creates missing parents (0755 root:root,
+    /// time 0). It replaces another entry at the path; but a directory only gives its metadata to a
+    /// directory, whose names stay.
     pub fn insert(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<NodeId> {
         let (parent, name) = self.make_parents(path)?;
         if let Some(existing) = self.child(parent, name) {
@@ -185,7 +184,7 @@ impl Tree {
         }
         let id = NodeId(
             u32::try_from(self.nodes.len())
-                .map_err(|_| Error::new("more than 4,294,967,295 entries"))?,
+                .map_err(|_| Error::new("the tree has more than 4,294,967,295 entries"))?,
         );
         self.nodes.push(Node {
             meta,
@@ -196,7 +195,7 @@ impl Tree {
         Ok(id)
     }
 
-    /// Gives an existing node (not a directory) one more name.
+    /// Gives an existing node another name. Directories have only one.
     pub fn link(&mut self, path: &[u8], target: NodeId) -> Result<()> {
         if matches!(self.node(target).kind, Kind::Directory(_)) {
             return Err(Error::new(format!(
@@ -205,18 +204,21 @@ impl Tree {
             )));
         }
         let (parent, name) = self.make_parents(path)?;
-        match self.child(parent, name) {
-            Some(existing) if existing == target => return Ok(()),
-            Some(_) => self.unlink(parent, name),
-            None => {}
+        let existing = self.child(parent, name);
+        if existing == Some(target) {
+            return Ok(());
+        }
+        // Before the removal: the old entry can be a directory that contains the node's only name.
+        self.node_mut(target).links += 1;
+        if existing.is_some() {
+            self.unlink(parent, name);
         }
         self.add_name(parent, name, target);
-        self.node_mut(target).links += 1;
         Ok(())
     }
 
-    /// Replaces what these names of one file hold. Names of the same file that are not among them
-    /// keep it as it is: the given ones then become names of a new file with the same metadata.
+    /// Replaces the content of these names of one file. If the file has other names, these keep the
+    /// old content, and the given names become a new file with the same metadata.
     pub fn replace_content(&mut self, paths: &[&[u8]], content: Content) -> Result<()> {
         let Some((first, others)) = paths.split_first() else {
             return Ok(());
@@ -233,7 +235,7 @@ impl Tree {
         others.iter().try_for_each(|path| self.link(path, new))
     }
 
-    /// Takes away what stands at a path, with all below it. Nothing there is no error.
+    /// Removes the entry at a path, and everything below it. A missing entry is no error.
     pub fn remove(&mut self, path: &[u8]) {
         let path: Vec<&[u8]> = parts(path).collect();
         if let Some((name, parents)) = path.split_last()
@@ -243,16 +245,16 @@ impl Tree {
         }
     }
 
-    /// Every entry but the root, parents before children and names in byte order: path (starting
-    /// with a slash) and node. A node with several names comes once for each.
+    /// Path and node of every entry but the root. Parents come before children, and names in byte
+    /// order. Paths start with a slash. A node with several names comes once for each.
     pub fn walk(&self) -> Vec<(Vec<u8>, NodeId)> {
         let mut out = Vec::new();
         self.visit(&mut |path, id| out.push((path.to_vec(), id)));
         out
     }
 
-    /// As [`Tree::walk`], without keeping the paths.
-    pub fn visit(&self, see: &mut dyn FnMut(&[u8], NodeId)) {
+    /// Like [`Tree::walk`], but calls `visitor` instead of collecting the paths.
+    pub fn visit(&self, visitor: &mut dyn FnMut(&[u8], NodeId)) {
         let mut path = Vec::new();
         let mut stack = vec![(Tree::ROOT, 0usize, self.children(Tree::ROOT))];
         while let Some((_, length, children)) = stack.last_mut() {
@@ -264,7 +266,7 @@ impl Tree {
             };
             path.push(b'/');
             path.extend_from_slice(name);
-            see(&path, id);
+            visitor(&path, id);
             if matches!(self.node(id).kind, Kind::Directory(_)) {
                 stack.push((id, path.len(), self.children(id)));
             }
@@ -289,16 +291,16 @@ impl Tree {
             return;
         };
         let Some(id) = names.remove(name) else { return };
-        let mut gone = vec![id];
-        while let Some(id) = gone.pop() {
+        let mut removed = vec![id];
+        while let Some(id) = removed.pop() {
             let node = self.node_mut(id);
             node.links -= 1;
             if node.links > 0 {
                 continue;
             }
-            // The slot stays (indices are handed out), but what it held is let go.
+            // The slot stays, because callers have indices; its data is freed.
             match std::mem::replace(&mut node.kind, Kind::Fifo) {
-                Kind::Directory(names) => gone.extend(names.into_values()),
+                Kind::Directory(names) => removed.extend(names.into_values()),
                 _ => node.meta.xattrs = None,
             }
         }
@@ -308,12 +310,15 @@ impl Tree {
         let mut rest = parts(path).peekable();
         let mut at = Tree::ROOT;
         loop {
-            let name = rest
-                .next()
-                .ok_or_else(|| Error::new(format!("{}: not a path below the root", show(path))))?;
+            let name = rest.next().ok_or_else(|| {
+                Error::new(format!(
+                    "{}: the path names no entry below the root",
+                    show(path)
+                ))
+            })?;
             if name.len() > NAME_MAX || name == b"." || name == b".." || name.contains(&0) {
                 return Err(Error::new(format!(
-                    "{}: {:?} is not a file name",
+                    "{}: {:?} is not a valid file name",
                     show(path),
                     String::from_utf8_lossy(name)
                 )));
@@ -325,16 +330,16 @@ impl Tree {
                 Some(id) if matches!(self.node(id).kind, Kind::Directory(_)) => id,
                 Some(_) => {
                     return Err(Error::new(format!(
-                        "{}: {:?} in it is not a directory",
+                        "{}: its component {:?} is not a directory",
                         show(path),
                         String::from_utf8_lossy(name)
                     )));
                 }
                 None => {
-                    let id = NodeId(
-                        u32::try_from(self.nodes.len())
-                            .map_err(|_| Error::new("more than 4,294,967,295 entries"))?,
-                    );
+                    let id =
+                        NodeId(u32::try_from(self.nodes.len()).map_err(|_| {
+                            Error::new("the tree has more than 4,294,967,295 entries")
+                        })?);
                     self.nodes.push(Node {
                         meta: Meta {
                             mode: 0o755,
@@ -351,12 +356,12 @@ impl Tree {
     }
 }
 
-/// The non-empty parts of a path.
+/// The non-empty components of a path.
 pub fn parts(path: &[u8]) -> impl Iterator<Item = &[u8]> {
     path.split(|&b| b == b'/').filter(|part| !part.is_empty())
 }
 
-/// A path for people: what is not printable UTF-8 is escaped.
+/// A path for messages. Bytes that are not printable UTF-8 are escaped.
 pub fn show(path: &[u8]) -> String {
     match std::str::from_utf8(path) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
@@ -405,7 +410,16 @@ mod tests {
     }
 
     #[test]
-    fn new_content_reaches_the_given_names_alone() {
+    fn a_link_that_replaces_its_own_directory_keeps_the_content() {
+        let mut tree = Tree::new();
+        let file = tree.insert(b"/a/b", Meta::default(), file("b")).unwrap();
+        tree.link(b"/a", file).unwrap();
+        assert_eq!((tree.lookup(b"/a"), tree.node(file).links), (Some(file), 1));
+        assert!(matches!(&tree.node(file).kind, Kind::File(content) if content.len() == 1));
+    }
+
+    #[test]
+    fn new_content_changes_only_the_given_names() {
         let mut tree = Tree::new();
         let a = tree
             .insert(
@@ -434,7 +448,7 @@ mod tests {
         assert_eq!(tree.node(new).meta.mode, 0o640);
         assert!(matches!(&tree.node(new).kind, Kind::File(content) if content.is_empty()));
         assert!(matches!(&tree.node(old).kind, Kind::File(content) if content.len() == 4));
-        // All names of a file: the file itself.
+        // With all names of a file, the file itself changes.
         tree.replace_content(&[b"/a", b"/b"], Content::from_memory(&b"x"[..]))
             .unwrap();
         assert_eq!(tree.lookup(b"/a"), Some(new));

@@ -5,7 +5,7 @@ use adamant_contract::policy::Policy;
 
 use super::{Finding, Image};
 use crate::definition::Volume;
-use crate::tree::{Kind, Step, Stop, parts, show};
+use crate::tree::{Kind, LinkPolicy, ResolveError, parts, show};
 
 /// Mount points that agent and kernel need.
 const KERNELS: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
@@ -37,7 +37,7 @@ fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding>
         if let Kind::Symlink(target) = &image.tree.node(link.id).kind {
             links.push((format!("/{}", show(&link.path())), show(target)));
         }
-        Step::Follow
+        LinkPolicy::Follow
     });
     let what = volume.map_or_else(
         || mount.to_owned(),
@@ -64,7 +64,7 @@ fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding>
             "replace the link by a directory: [[file]] path = {link:?}, absent = true, and [[file]] path = {mount:?}, directory = true"
         );
         return match end {
-            Err(Stop::Circle | Stop::Refused(_)) => error(
+            Err(ResolveError::Loop | ResolveError::Refused(_)) => error(
                 "mount-point-link",
                 format!("{what} {goes} that is part of a symbolic link loop ({link} -> {target})"),
                 replace,

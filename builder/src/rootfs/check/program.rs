@@ -10,7 +10,7 @@ use super::elf::{self, Elf, Machine};
 use super::libraries::Search;
 use super::script::{self, FirstLine};
 use super::{Image, PATH};
-use crate::tree::{Content, Kind, NodeId, Stop, parts, show};
+use crate::tree::{Content, Kind, NodeId, ResolveError, parts, show};
 
 /// Interpreters of interpreters that the kernel follows (exec_binprm).
 const NESTED: usize = 5;
@@ -219,11 +219,11 @@ impl<'a> Programs<'a> {
             if let Kind::Symlink(target) = &self.image.tree.node(link.id).kind {
                 links.push((format!("/{}", show(&link.path())), show(target)));
             }
-            crate::tree::Step::Follow
+            crate::tree::LinkPolicy::Follow
         });
         let end = end.map_err(|stop| match stop {
-            Stop::Circle => Fault::LinkLoop,
-            Stop::Refused(_) => Fault::Missing,
+            ResolveError::Loop => Fault::LinkLoop,
+            ResolveError::Refused(_) => Fault::Missing,
         })?;
         let Some(id) = end.node() else {
             let dangling = links

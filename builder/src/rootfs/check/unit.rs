@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Image;
 use super::writable::Writable;
-use crate::tree::{Kind, Step, Stop, parts, show};
+use crate::tree::{Kind, LinkPolicy, ResolveError, parts, show};
 
 /// Where units are, the strongest first.
 pub const FOLDERS: [&str; 4] = [
@@ -109,9 +109,9 @@ fn other_name(name: &str, candidate: &str, end: &str) -> Option<String> {
 fn file_at(image: &Image, path: &str) -> File {
     match image
         .tree
-        .follow(parts(path.as_bytes()), &mut |_| Step::Follow)
+        .follow(parts(path.as_bytes()), &mut |_| LinkPolicy::Follow)
     {
-        Err(Stop::Circle | Stop::Refused(_)) => File::Absent,
+        Err(ResolveError::Loop | ResolveError::Refused(_)) => File::Absent,
         Ok(end) if end.path() == b"dev/null" => File::Null,
         Ok(end) => match end.node() {
             None => File::Absent,

@@ -7,7 +7,7 @@
 
 use crate::error::{Error, Result};
 use crate::source::link_loop;
-use crate::tree::{NodeId, Step, Stop, Tree, parts, show};
+use crate::tree::{LinkPolicy, NodeId, ResolveError, Tree, parts, show};
 
 /// Where an archive is put.
 pub struct Place {
@@ -40,15 +40,17 @@ impl Place {
             self.is_own(link.id),
             link.is_last,
         ) {
-            (true, true) => Step::Stay,
-            (true, false) => Step::Refuse,
-            (false, true) if !(is_directory && tree.is_directory(&link.path())) => Step::Stay,
-            (false, _) => Step::Follow,
+            (true, true) => LinkPolicy::NoFollow,
+            (true, false) => LinkPolicy::Refuse,
+            (false, true) if !(is_directory && tree.is_directory(&link.path())) => {
+                LinkPolicy::NoFollow
+            }
+            (false, _) => LinkPolicy::Follow,
         });
         match end {
             Ok(end) => Ok(end.path()),
-            Err(Stop::Circle) => Err(link_loop(path)),
-            Err(Stop::Refused(link)) => Err(Error::new(format!("{} leads through the symbolic link {:?} of the same archive", show(path), show(&link)))
+            Err(ResolveError::Loop) => Err(link_loop(path)),
+            Err(ResolveError::Refused(link)) => Err(Error::new(format!("{} leads through the symbolic link {:?} of the same archive", show(path), show(&link)))
                 .hint("such archives are made to write where they should not: make it again, from a real tree")),
         }
     }

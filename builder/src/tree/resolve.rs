@@ -1,55 +1,56 @@
-//! Ways through the tree: a path, followed as the image's own kernel would follow it. `..` of the
-//! root is the root, and absolute links start there again, so no way leads out of the image.
+//! Path resolution in the tree, like that of the image's own kernel. `..` of the root is the root,
+//! and absolute links start at the root, so no path leads out of the image.
 
 use super::{Kind, NodeId, Tree, parts};
 
-/// The most links followed on one way, as in Linux.
+/// Most symbolic links that are followed in one path, as in Linux.
 const LINKS_MAX: u32 = 40;
 
-/// What to do about a symbolic link on the way.
+/// What to do about a symbolic link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Go where it leads.
+pub enum LinkPolicy {
+    /// Follow it.
     Follow,
-    /// Take the link itself for what is meant; for the last part of a way.
-    Stay,
-    /// Go no further.
+    /// Resolve to the link itself. Only useful for the last component of a path.
+    NoFollow,
+    /// Fail.
     Refuse,
 }
 
-/// A symbolic link on the way.
+/// A symbolic link in a path.
 #[derive(Debug)]
-pub struct Link<'w> {
+pub struct SymlinkStep<'w> {
     /// The link.
     pub id: NodeId,
-    /// Whether the way ends with it.
+    /// Whether it is the last component of the path.
     pub is_last: bool,
-    before: &'w [Part<'w>],
+    /// The resolved components before it.
+    before: &'w [Component<'w>],
     name: &'w [u8],
 }
 
-/// Why a way has no end.
+/// Why a path can't be resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stop {
-    /// More links than Linux follows, most likely in a circle.
-    Circle,
-    /// The link of this name was refused.
+pub enum ResolveError {
+    /// A symbolic link loop: more links than Linux follows (ELOOP).
+    Loop,
+    /// The policy refused the link of this name.
     Refused(Vec<u8>),
 }
 
-/// Where a way leads.
+/// A resolved path.
 #[derive(Debug)]
-pub struct End<'w> {
-    parts: Vec<Part<'w>>,
-    /// Whether everything on the way was there.
-    whole: bool,
+pub struct Resolved<'w> {
+    components: Vec<Component<'w>>,
+    /// Whether all components exist.
+    exists: bool,
 }
 
-/// A name, and what it stands for, if it is there.
-type Part<'w> = (&'w [u8], Option<NodeId>);
+/// A name, and its node if it exists.
+type Component<'w> = (&'w [u8], Option<NodeId>);
 
-impl Link<'_> {
-    /// Where it stands, without links on the way there.
+impl SymlinkStep<'_> {
+    /// Its own path, without symbolic links in front of it.
     pub fn path(&self) -> Vec<u8> {
         self.before
             .iter()
@@ -60,38 +61,38 @@ impl Link<'_> {
     }
 }
 
-impl End<'_> {
-    /// The path without links on the way, and without a slash at its start.
+impl Resolved<'_> {
+    /// The path without symbolic links, and without a slash at its start.
     pub fn path(&self) -> Vec<u8> {
-        self.parts
+        self.components
             .iter()
             .map(|part| part.0)
             .collect::<Vec<_>>()
             .join(&b'/')
     }
 
-    /// What is there.
+    /// The node at the path, if it exists.
     pub fn node(&self) -> Option<NodeId> {
-        self.parts
+        self.components
             .last()
             .map_or(Some(Tree::ROOT), |last| last.1)
-            .filter(|_| self.whole)
+            .filter(|_| self.exists)
     }
 }
 
 impl Tree {
-    /// Follows a path, given by its parts; `step` decides about each symbolic link. Parts that are
-    /// not there stay as they are.
+    /// Resolves a path, given by its components; `policy` decides about each symbolic link.
+    /// Components that don't exist are kept as they are.
     pub fn follow<'w>(
         &'w self,
         path: impl Iterator<Item = &'w [u8]>,
-        step: &mut dyn FnMut(&Link) -> Step,
-    ) -> Result<End<'w>, Stop> {
+        policy: &mut dyn FnMut(&SymlinkStep) -> LinkPolicy,
+    ) -> Result<Resolved<'w>, ResolveError> {
         let mut todo: Vec<&[u8]> = path.collect();
         todo.reverse();
-        let mut end = End {
-            parts: Vec::with_capacity(todo.len()),
-            whole: true,
+        let mut resolved = Resolved {
+            components: Vec::with_capacity(todo.len()),
+            exists: true,
         };
         let mut followed = 0;
         while let Some(name) = todo.pop() {
@@ -99,51 +100,56 @@ impl Tree {
                 continue;
             }
             if name == b".." {
-                end.parts.pop();
+                resolved.components.pop();
                 continue;
             }
-            let directory = end.parts.last().map_or(Some(Tree::ROOT), |last| last.1);
+            let directory = resolved
+                .components
+                .last()
+                .map_or(Some(Tree::ROOT), |last| last.1);
             let id = directory.and_then(|directory| self.child(directory, name));
             let link = id.and_then(|id| match &self.node(id).kind {
                 Kind::Symlink(target) => Some((id, &**target)),
                 _ => None,
             });
             if let Some((id, target)) = link {
-                match step(&Link {
+                match policy(&SymlinkStep {
                     id,
                     is_last: todo.is_empty(),
-                    before: &end.parts,
+                    before: &resolved.components,
                     name,
                 }) {
-                    Step::Follow => {
+                    LinkPolicy::Follow => {
                         followed += 1;
                         if followed > LINKS_MAX {
-                            return Err(Stop::Circle);
+                            return Err(ResolveError::Loop);
                         }
                         if target.starts_with(b"/") {
-                            end.parts.clear();
+                            resolved.components.clear();
                         }
                         let from = todo.len();
                         todo.extend(parts(target));
                         todo[from..].reverse();
                         continue;
                     }
-                    Step::Stay => {}
-                    Step::Refuse => return Err(Stop::Refused(name.to_vec())),
+                    LinkPolicy::NoFollow => {}
+                    LinkPolicy::Refuse => return Err(ResolveError::Refused(name.to_vec())),
                 }
             }
-            end.whole &= id.is_some();
-            end.parts.push((name, id));
+            resolved.exists &= id.is_some();
+            resolved.components.push((name, id));
         }
-        Ok(end)
+        Ok(resolved)
     }
 
-    /// What stands at a path, following symbolic links.
+    /// The node at a path; symbolic links are followed.
     pub fn resolve(&self, path: &[u8]) -> Option<NodeId> {
-        self.follow(parts(path), &mut |_| Step::Follow).ok()?.node()
+        self.follow(parts(path), &mut |_| LinkPolicy::Follow)
+            .ok()?
+            .node()
     }
 
-    /// Whether a directory stands at a path, following symbolic links.
+    /// Whether there is a directory at a path; symbolic links are followed.
     pub fn is_directory(&self, path: &[u8]) -> bool {
         self.resolve(path)
             .is_some_and(|id| matches!(self.node(id).kind, Kind::Directory(_)))
@@ -161,20 +167,20 @@ mod tests {
     }
 
     #[test]
-    fn links_in_circles_lead_nowhere() {
+    fn a_symbolic_link_loop_is_an_error() {
         let mut tree = Tree::new();
         link(&mut tree, b"/a", b"b");
         link(&mut tree, b"/b", b"/../a");
         assert_eq!(tree.resolve(b"/a/x"), None);
         assert_eq!(
-            tree.follow(parts(b"a/x"), &mut |_| Step::Follow)
+            tree.follow(parts(b"a/x"), &mut |_| LinkPolicy::Follow)
                 .unwrap_err(),
-            Stop::Circle
+            ResolveError::Loop
         );
     }
 
     #[test]
-    fn a_way_stays_in_the_image_and_knows_what_is_not_there() {
+    fn no_path_leads_out_of_the_image_and_missing_components_are_kept() {
         let mut tree = Tree::new();
         let file = tree
             .insert(b"/etc/passwd", Meta::default(), Kind::Fifo)
@@ -183,15 +189,15 @@ mod tests {
         assert_eq!(tree.resolve(b"srv/out/passwd"), Some(file));
         assert_eq!(tree.resolve(b"/../.."), Some(Tree::ROOT));
         let end = tree
-            .follow(parts(b"/srv/out/new/./file"), &mut |_| Step::Follow)
+            .follow(parts(b"/srv/out/new/./file"), &mut |_| LinkPolicy::Follow)
             .unwrap();
         assert_eq!((end.path(), end.node()), (b"etc/new/file".to_vec(), None));
-        // What is not there has no parent either.
+        // A missing directory has no parent either.
         assert_eq!(tree.resolve(b"/new/../etc/passwd"), None);
     }
 
     #[test]
-    fn the_last_link_can_be_meant_itself_and_any_can_be_refused() {
+    fn the_policy_decides_about_each_link() {
         let mut tree = Tree::new();
         link(&mut tree, b"/bin", b"usr/bin");
         link(&mut tree, b"/usr/bin", b"tools");
@@ -199,20 +205,20 @@ mod tests {
         let end = tree.follow(parts(b"bin"), &mut |link| {
             seen.push(link.path());
             if link.path() == b"bin" {
-                Step::Follow
+                LinkPolicy::Follow
             } else {
-                Step::Stay
+                LinkPolicy::NoFollow
             }
         });
         assert_eq!(end.unwrap().path(), b"usr/bin");
         assert_eq!(seen, [b"bin".to_vec(), b"usr/bin".to_vec()]);
         let refused = tree.follow(parts(b"/bin/x"), &mut |link| {
             if link.is_last {
-                Step::Stay
+                LinkPolicy::NoFollow
             } else {
-                Step::Refuse
+                LinkPolicy::Refuse
             }
         });
-        assert_eq!(refused.unwrap_err(), Stop::Refused(b"bin".to_vec()));
+        assert_eq!(refused.unwrap_err(), ResolveError::Refused(b"bin".to_vec()));
     }
 }
