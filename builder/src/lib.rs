@@ -15,6 +15,7 @@
 //! | [`rootfs`] | what changes or checks the tree: scrubbing, checks, injected files |
 //! | [`erofs`] | the EROFS writer and reader |
 //! | [`verity`] | the dm-verity hash tree |
+//! | [`derive`] | salts and UUIDs derived from the image id |
 //! | [`initramfs`], [`uki`], [`sign`] | what boots the root |
 //! | [`disk`], [`mod@format`] | partition table, ESP, cloud formats |
 //! | [`manifest`] | the list of artifacts with their hashes |
@@ -28,6 +29,7 @@ pub mod cache;
 pub mod cli;
 pub mod commands;
 pub mod definition;
+pub mod derive;
 pub mod disk;
 pub mod erofs;
 pub mod error;

@@ -6,6 +6,7 @@ use adamant::cli::drift::exit_code;
 use adamant::cli::signing::KeysVerb;
 use adamant::cli::{self, CacheVerb, Cli, Target, Verb};
 use adamant::commands::boot;
+use adamant::commands::cache;
 use adamant::commands::diff;
 use adamant::commands::drift;
 use adamant::commands::inspect;
@@ -18,7 +19,7 @@ use adamant::sign::keys;
 use adamant::source::cache_folder;
 use adamant::term::output::Output;
 use adamant::term::progress;
-use adamant::{Context, Result, cache};
+use adamant::{Context, Result};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -80,9 +81,9 @@ fn run(verb: &Verb, output: &Output) -> Result<u8> {
         Verb::Cache(args) => {
             let folder = cache_folder(args.folder.as_deref());
             match &args.verb {
-                CacheVerb::Info => cache::verbs::info(&folder, output),
-                CacheVerb::Prune { size } => cache::verbs::prune(&folder, *size, output),
-                CacheVerb::Clear => cache::verbs::clear(&folder, output),
+                CacheVerb::Info => cache::print_info(&folder, output),
+                CacheVerb::Prune { size } => cache::prune(&folder, *size, output),
+                CacheVerb::Clear => cache::clear(&folder, output),
             }
         }
         Verb::Keys(args) => match &args.verb {

@@ -1,9 +1,10 @@
-//! The dm-verity hash tree, computed on the stream of blocks as they are written, and the check of
-//! a finished one.
+//! The dm-verity hash tree: computed from the stream of blocks as they are written, and checked for
+//! finished images.
 //!
-//! Format: as `veritysetup format` makes it (cryptsetup's lib/verity/verity_hash.c): version 1,
-//! hash type 1, SHA-256, 4096-byte blocks, the superblock in the first block, then the levels from
-//! the top down. A digest is SHA-256 of salt and block; 128 digests fill a block.
+//! The format is that of `veritysetup format` (cryptsetup's lib/verity/verity_hash.c): version 1,
+//! hash type 1, SHA-256, 4096-byte blocks. The superblock is in the first block of the hash device,
+//! then come the levels from the top down. A digest is SHA-256 of salt and block; 128 digests fill a
+//! block.
 
 use std::io::{self, Write};
 
@@ -11,65 +12,49 @@ use adamant_contract::root_hash::RootHash;
 use adamant_contract::verity::{DIGESTS_PER_BLOCK, Superblock, levels, partition_blocks};
 use sha2::{Digest, Sha256};
 
+use crate::derive::{derive_bytes, derive_uuid};
 use crate::erofs::{BLOCK, Sink};
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 use crate::term::progress;
 
-/// Bytes below which more threads cost more than they save.
+/// Bytes for each thread. With fewer bytes, starting a thread costs more than it saves.
 const WORTH_A_THREAD: usize = 256 << 10;
-/// Bytes that one thread reads at a time when a finished image is checked.
+/// Bytes that a thread reads at a time to check a finished image.
 const CHECK_CHUNK: usize = 1 << 20;
 
-/// Salt for an image id: the same for all its versions, so that equal blocks have equal digests
-/// (design, decision 2).
+/// The salt for an image id. All versions of an image have the same, so equal blocks have equal
+/// digests.
 pub fn salt(id: &str) -> [u8; 32] {
-    derived(b"adamant verity salt\0", id)
+    derive_bytes(b"adamant verity salt\0", id)
 }
 
-/// UUID of the verity superblock for an image id, text order.
+/// The UUID in the verity superblock for an image id, in text order.
 pub fn uuid(id: &str) -> [u8; 16] {
-    uuid_from(b"adamant verity uuid\0", id)
+    derive_uuid(b"adamant verity uuid\0", id)
 }
 
-/// SHA-256 of a purpose and an id: the source of everything that would otherwise be random.
-pub fn derived(purpose: &[u8], id: &str) -> [u8; 32] {
-    Sha256::new()
-        .chain_update(purpose)
-        .chain_update(id)
-        .finalize()
-        .into()
-}
-
-/// A UUID (version 8, "custom", RFC 9562) from a purpose and an id, text order.
-pub fn uuid_from(purpose: &[u8], id: &str) -> [u8; 16] {
-    let mut uuid = [0; 16];
-    uuid.copy_from_slice(&derived(purpose, id)[..16]);
-    uuid[6] = uuid[6] & 0x0f | 0x80;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    uuid
-}
-
-/// Collects the leaf digests of blocks as they come by: 32 bytes for each 4 KiB.
-pub struct Hasher {
+/// Collects the digests of data blocks: 32 bytes for each 4 KiB.
+pub struct VerityHasher {
     salt: Vec<u8>,
-    /// A hash state that has taken the salt.
+    /// The hash state after the salt.
     salted: Sha256,
     leaves: Vec<[u8; 32]>,
 }
 
-impl Hasher {
-    /// A hasher for this salt, of at most 256 bytes.
-    pub fn new(salt: &[u8]) -> Hasher {
-        Hasher {
+impl VerityHasher {
+    /// A hasher with this salt of at most 256 bytes.
+    pub fn new(salt: &[u8]) -> VerityHasher {
+        VerityHasher {
             salt: salt.to_vec(),
             salted: Sha256::new().chain_update(salt),
             leaves: Vec::new(),
         }
     }
 
-    /// Takes blocks `first..` (whole blocks; any order, each once). Hashes on up to `jobs` threads.
-    pub fn blocks(&mut self, first: u64, blocks: &[u8], jobs: usize) {
+    /// Hashes whole blocks, from number `first` on, with up to `jobs` threads. Blocks may come in any
+    /// order, but each only once.
+    pub fn add_blocks(&mut self, first: u64, blocks: &[u8], jobs: usize) {
         let first = first as usize;
         let count = blocks.len() / BLOCK;
         if self.leaves.len() < first + count {
@@ -83,13 +68,13 @@ impl Hasher {
         );
     }
 
-    /// Writes superblock block and tree, exactly as `veritysetup format` would, and gives the root
-    /// hash. There must be a block.
+    /// Writes superblock and hash tree like `veritysetup format`, and gives the root hash. Fails
+    /// without any data block.
     pub fn finish(self, uuid: [u8; 16], out: &mut dyn Write) -> io::Result<(RootHash, Superblock)> {
         if self.leaves.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "a hash tree over nothing",
+                "a hash tree needs at least one data block",
             ));
         }
         let superblock = Superblock {
@@ -97,7 +82,7 @@ impl Hasher {
             data_blocks: self.leaves.len() as u64,
             salt: self.salt,
         };
-        // From the leaves up: each level's blocks are what the next one hashes.
+        // From the bottom up: each level's blocks are hashed for the level above.
         let mut digests = self.leaves;
         let mut levels = Vec::new();
         while digests.len() > 1 {
@@ -116,7 +101,7 @@ impl Hasher {
     }
 }
 
-/// Digests in blocks of 128, the last one filled up with zeros.
+/// Packs digests into blocks of 128. Zeros fill the last block.
 fn pack(digests: &[[u8; 32]]) -> Vec<u8> {
     let mut bytes = digests.as_flattened().to_vec();
     bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
@@ -144,11 +129,11 @@ fn digest_some(salted: &Sha256, blocks: &[u8], digests: &mut [[u8; 32]]) {
     }
 }
 
-/// Passes blocks on to another sink and hashes them on the way.
+/// Hashes blocks and passes them on to another sink.
 pub struct HashingSink<'a> {
-    /// The hasher.
-    pub hasher: &'a mut Hasher,
-    /// Where the blocks go.
+    /// Gets every block.
+    pub hasher: &'a mut VerityHasher,
+    /// Gets every block after it.
     pub inner: &'a mut dyn Sink,
     /// Threads for hashing.
     pub jobs: usize,
@@ -156,8 +141,12 @@ pub struct HashingSink<'a> {
 }
 
 impl<'a> HashingSink<'a> {
-    /// Before the first block.
-    pub fn new(hasher: &'a mut Hasher, inner: &'a mut dyn Sink, jobs: usize) -> HashingSink<'a> {
+    /// A sink that has no blocks yet.
+    pub fn new(
+        hasher: &'a mut VerityHasher,
+        inner: &'a mut dyn Sink,
+        jobs: usize,
+    ) -> HashingSink<'a> {
         HashingSink {
             hasher,
             inner,
@@ -169,57 +158,56 @@ impl<'a> HashingSink<'a> {
 
 impl Sink for HashingSink<'_> {
     fn append(&mut self, blocks: &[u8]) -> io::Result<()> {
-        self.hasher.blocks(self.next, blocks, self.jobs);
+        self.hasher.add_blocks(self.next, blocks, self.jobs);
         self.next += (blocks.len() / BLOCK) as u64;
         self.inner.append(blocks)
     }
 
     fn first(&mut self, block: &[u8; BLOCK]) -> io::Result<()> {
-        self.hasher.blocks(0, block, 1);
+        self.hasher.add_blocks(0, block, 1);
         self.inner.first(block)
     }
 }
 
-/// What does not fit together in an image and its tree.
+/// The first contradiction between data, hash tree and root hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Damage {
-    /// The tree's superblock is not acceptable, or says something else than the files do.
+pub enum Corruption {
+    /// The superblock is not accepted, or does not match the lengths of the files.
     Superblock(String),
-    /// The first block of the tree (counted from the superblock's, which is 0) that its parent does
-    /// not confirm. Level 0 is the top.
-    Tree {
-        /// Level, from the top.
+    /// A block of the hash tree has another digest than its parent says.
+    HashTree {
+        /// Level; 0 is the top.
         level: usize,
-        /// Block of the tree file.
+        /// Block of the hash device; the superblock is block 0.
         block: u64,
     },
-    /// The first data block that the tree does not confirm.
+    /// A data block has another digest than the hash tree says.
     Data {
-        /// Block of the data file.
+        /// Block of the data device.
         block: u64,
     },
 }
 
-/// Checks a data file against its tree file and root hash: superblock, every level, every leaf.
-/// `Ok(Err(..))` names the first damage; an outer error means that reading failed.
+/// Checks data against hash tree and root hash: superblock, every level, every data block.
+/// `Ok(Err(..))` is the first corruption; an outer error means that reading failed.
 pub fn check(
     data: &Part,
     tree: &Part,
     root: &RootHash,
     jobs: usize,
-) -> Result<std::result::Result<Superblock, Damage>> {
+) -> Result<std::result::Result<Superblock, Corruption>> {
     let mut first = [0; BLOCK];
     let tree_len = tree.len();
     if tree_len < BLOCK as u64 {
-        return Ok(Err(Damage::Superblock(format!(
-            "the hash tree has {tree_len} bytes, less than the one block of the smallest one"
+        return Ok(Err(Corruption::Superblock(format!(
+            "the hash tree has {tree_len} bytes, less than one block"
         ))));
     }
     tree.read_exact_at(&mut first, 0)
         .context(|| "reading the hash tree")?;
     let superblock = match Superblock::parse(&first) {
         Ok(superblock) => superblock,
-        Err(why) => return Ok(Err(Damage::Superblock(why))),
+        Err(why) => return Ok(Err(Corruption::Superblock(why))),
     };
     let data_len = data.len();
     for (what, has, wanted) in [
@@ -231,8 +219,8 @@ pub fn check(
         ),
     ] {
         if has != wanted * BLOCK as u64 {
-            return Ok(Err(Damage::Superblock(format!(
-                "the {what} has {has} bytes where the superblock says {wanted} blocks of {BLOCK}"
+            return Ok(Err(Corruption::Superblock(format!(
+                "the {what} has {has} bytes, but the superblock says {wanted} blocks of {BLOCK}"
             ))));
         }
     }
@@ -240,8 +228,8 @@ pub fn check(
         .iter()
         .any(|&b| b != 0)
     {
-        return Ok(Err(Damage::Superblock(
-            "bytes behind the superblock that must be zero are not".to_owned(),
+        return Ok(Err(Corruption::Superblock(
+            "bytes behind the superblock must be zero, and are not".to_owned(),
         )));
     }
 
@@ -254,12 +242,12 @@ pub fn check(
             .get(level + 1)
             .copied()
             .unwrap_or(superblock.data_blocks);
-        if let Some(bad) =
-            first_bad(&salted, tree, at, &parents, jobs).context(|| "reading the hash tree")?
+        if let Some(corrupted) = first_corrupted(&salted, tree, at, &parents, jobs)
+            .context(|| "reading the hash tree")?
         {
-            return Ok(Err(Damage::Tree {
+            return Ok(Err(Corruption::HashTree {
                 level,
-                block: at + bad,
+                block: at + corrupted,
             }));
         }
         let mut bytes = vec![
@@ -281,15 +269,16 @@ pub fn check(
         at += blocks;
     }
     Ok(
-        match first_bad(&salted, data, 0, &parents, jobs).context(|| "reading the data")? {
-            Some(block) => Err(Damage::Data { block }),
+        match first_corrupted(&salted, data, 0, &parents, jobs).context(|| "reading the data")? {
+            Some(block) => Err(Corruption::Data { block }),
             None => Ok(superblock),
         },
     )
 }
 
-/// The first of `digests.len()` blocks, from block `start` of the file on, that has another digest.
-fn first_bad(
+/// The first block with another digest, of the blocks from `start` of the file on, counted from
+/// `start`.
+fn first_corrupted(
     salted: &Sha256,
     file: &Part,
     start: u64,
@@ -304,8 +293,8 @@ fn first_bad(
             .enumerate()
             .map(|(i, digests)| {
                 scope.spawn(move || {
-                    first_bad_of(salted, file, start + (i * share) as u64, digests)
-                        .map(|bad| bad.map(|bad| bad + (i * share) as u64))
+                    first_corrupted_of_thread(salted, file, start + (i * share) as u64, digests)
+                        .map(|corrupted| corrupted.map(|block| block + (i * share) as u64))
                 })
             })
             .collect();
@@ -313,19 +302,19 @@ fn first_bad(
             .into_iter()
             .map(|t| {
                 t.join()
-                    .unwrap_or_else(|_| Err(io::Error::other("a hashing thread failed")))
+                    .unwrap_or_else(|_| Err(io::Error::other("a hashing thread panicked")))
             })
             .collect();
     });
     for result in results {
-        if let Some(bad) = result? {
-            return Ok(Some(bad));
+        if let Some(corrupted) = result? {
+            return Ok(Some(corrupted));
         }
     }
     Ok(None)
 }
 
-fn first_bad_of(
+fn first_corrupted_of_thread(
     salted: &Sha256,
     file: &Part,
     start: u64,
@@ -359,23 +348,23 @@ mod tests {
         path
     }
 
-    /// Data of so many blocks, each another; with its tree.
+    /// Data of `blocks` distinct blocks, and its hash tree.
     fn build(blocks: usize) -> (Vec<u8>, Vec<u8>, RootHash) {
         let mut data = vec![0; blocks * BLOCK];
         for (i, block) in data.chunks_mut(BLOCK).enumerate() {
             block[..8].copy_from_slice(&(i as u64).to_le_bytes());
         }
-        let mut hasher = Hasher::new(&salt("test"));
+        let mut hasher = VerityHasher::new(&salt("test"));
         // Out of order, in one large piece and one small one.
-        hasher.blocks(1, &data[BLOCK..], 3);
-        hasher.blocks(0, &data[..BLOCK], 1);
+        hasher.add_blocks(1, &data[BLOCK..], 3);
+        hasher.add_blocks(0, &data[..BLOCK], 1);
         let mut tree = Vec::new();
         let (root, _) = hasher.finish(uuid("test"), &mut tree).unwrap();
         (data, tree, root)
     }
 
     #[test]
-    fn the_tree_is_byte_for_byte_what_veritysetup_makes() {
+    fn the_hash_tree_equals_that_of_veritysetup() {
         if Command::new("veritysetup")
             .arg("--version")
             .output()
@@ -424,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn the_check_names_the_first_bad_block_of_data_and_of_every_level() {
+    fn the_check_names_the_first_corrupted_block_of_data_and_of_every_level() {
         let dir = scratch("check");
         let (data, tree, root) = build(128 * 128 + 1);
         let judge = |data: &[u8], tree: &[u8], root: &RootHash| {
@@ -444,7 +433,7 @@ mod tests {
         for block in [0, 1, 8192, 128 * 128] {
             assert_eq!(
                 judge(&flipped(&data, block * BLOCK + 4095), &tree, &root),
-                Err(Damage::Data {
+                Err(Corruption::Data {
                     block: block as u64
                 })
             );
@@ -452,7 +441,7 @@ mod tests {
         for (level, block) in [(0, 1), (1, 2), (1, 3), (2, 4), (2, 132)] {
             assert_eq!(
                 judge(&data, &flipped(&tree, block * BLOCK + 4095), &root),
-                Err(Damage::Tree {
+                Err(Corruption::HashTree {
                     level,
                     block: block as u64
                 })
@@ -462,24 +451,24 @@ mod tests {
         other.0[31] ^= 1;
         assert_eq!(
             judge(&data, &tree, &other),
-            Err(Damage::Tree { level: 0, block: 1 })
+            Err(Corruption::HashTree { level: 0, block: 1 })
         );
         for at in [0, 8, 72, 600] {
             assert!(
                 matches!(
                     judge(&data, &flipped(&tree, at), &root),
-                    Err(Damage::Superblock(_))
+                    Err(Corruption::Superblock(_))
                 ),
                 "byte {at}"
             );
         }
         assert!(matches!(
             judge(&data[BLOCK..], &tree, &root),
-            Err(Damage::Superblock(_))
+            Err(Corruption::Superblock(_))
         ));
         assert!(matches!(
             judge(&data, &tree[..BLOCK], &root),
-            Err(Damage::Superblock(_))
+            Err(Corruption::Superblock(_))
         ));
         std::fs::remove_dir_all(dir).unwrap();
     }

@@ -1,13 +1,13 @@
-//! What builds keep for the next one: results of work that depends on nothing but its input, found
-//! by a digest of that input.
+//! The build cache: results of work that depends only on its input. It is content-addressed: the
+//! key of an entry is a digest of its input.
 //!
-//! Nothing that comes out of a build depends on the cache: what is found must have the digest it
-//! was kept with, and compressed clusters are unpacked and compared before they are used. All of it
-//! is safe to delete, at any time. Builds at the same time each read what is there, and each add a
-//! pack of their own, by one rename.
+//! No artifact depends on the cache. A value must have the digest that was stored with it, and
+//! compressed clusters are decompressed and compared before they are used. Everything in the cache
+//! may be deleted at any time. Concurrent builds read the same packs, and each adds a pack of its own
+//! by one rename.
 
 mod pack;
-pub mod verbs;
+pub mod prune;
 
 use std::collections::HashMap;
 use std::fs;
@@ -16,122 +16,126 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use self::pack::{Pack, Writer};
+use self::pack::{Pack, PackEntry, PackWriter};
 use crate::error::Result;
 
-/// What the packs may take, bytes; the ones that were not used for longest go first.
+/// Most bytes of all packs. Beyond it, the least recently used packs are evicted.
 pub const LIMIT: u64 = 4 << 30;
-/// A build that finds things in more packs than this writes what it used into one.
+/// A build that uses entries of more packs than this merges the used entries into one pack.
 const PACKS: usize = 12;
-/// Part of each key: raised when the same input gives other results than before.
+/// Part of each key. Raise it when the code gives another result for the same input.
 const FORMAT: u32 = 2;
 
-/// Says which work on which input.
+/// The key of an entry: a digest of the work's name, settings and input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
-
-impl Key {
-    /// For work of this name, done with these settings, on this input. The versions of this program
-    /// and of its libraries are part of it.
-    pub fn new(work: &str, settings: &[u64], input: &[u8]) -> Key {
-        let mut digest = blake3::Hasher::new();
-        for part in [
-            work.as_bytes(),
-            env!("CARGO_PKG_VERSION").as_bytes(),
-            &FORMAT.to_le_bytes(),
-            &zstd_safe::version_number().to_le_bytes(),
-            &crate::erofs::lz4_version().to_le_bytes(),
-        ] {
-            digest.update(&(part.len() as u64).to_le_bytes());
-            digest.update(part);
-        }
-        for setting in settings {
-            digest.update(&setting.to_le_bytes());
-        }
-        digest.update(input);
-        Key(digest.finalize().into())
-    }
-}
 
 /// The cache of one build.
 #[derive(Debug)]
 pub struct Cache {
     folder: PathBuf,
+    /// Start of each key's digest: the versions of this program and its libraries.
+    salt: blake3::Hasher,
     packs: Vec<Pack>,
-    /// The pack that has a key, and where in it.
-    index: HashMap<Key, (u32, pack::Place)>,
+    /// The pack of each key, and the position in it.
+    index: HashMap<Key, (u32, PackEntry)>,
+    /// Whether an entry of each pack was used.
     used: Vec<AtomicBool>,
-    found: AtomicU64,
+    hits: AtomicU64,
     new: Mutex<New>,
 }
 
 #[derive(Debug, Default)]
 struct New {
-    writer: Option<Writer>,
-    /// Whether writing failed: a cache that can't be written to is no reason not to build.
+    writer: Option<PackWriter>,
+    /// Whether writing failed. The build goes on without writing.
     failed: bool,
-    made: u64,
+    misses: u64,
 }
 
-/// What a build found in the cache, and did not.
+/// Statistics of a build.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Used {
-    /// Results that were there.
-    pub found: u64,
-    /// Results that had to be made.
-    pub made: u64,
+pub struct CacheStatistics {
+    /// Results that were in the cache.
+    pub hits: u64,
+    /// Results that were computed.
+    pub misses: u64,
 }
 
-/// Where the packs are, in the folder of all caches.
+/// The folder of the packs, in the folder of all caches.
 pub fn folder(cache: &Path) -> PathBuf {
     cache.join("results")
 }
 
 impl Cache {
-    /// Opens the cache in this folder, which is made. What is damaged there is taken away.
-    pub fn open(cache: &Path) -> Result<Cache> {
+    /// Opens the cache in this folder. Creates it if it is missing, and removes corrupted packs.
+    /// `version` becomes part of each key; it must change with the versions of all libraries that
+    /// decide the bytes of results.
+    pub fn open(cache: &Path, version: &[u8]) -> Result<Cache> {
         let folder = folder(cache);
         let opened = fs::create_dir_all(&folder).and_then(|()| packs(&folder));
         let packs = opened.unwrap_or_else(|error| {
             log::warn!(
-                "cache {}: {error}: this build goes on without it",
+                "reading the cache {}: {error}; the build continues without it",
                 folder.display()
             );
             Vec::new()
         });
         let mut index = HashMap::new();
         for (number, pack) in packs.iter().enumerate() {
-            for (key, place) in pack.entries() {
-                index.entry(key).or_insert((number as u32, place));
+            for (key, entry) in pack.entries() {
+                index.entry(key).or_insert((number as u32, entry));
             }
         }
         let used = packs.iter().map(|_| AtomicBool::new(false)).collect();
+        let mut salt = blake3::Hasher::new();
+        for part in [
+            env!("CARGO_PKG_VERSION").as_bytes(),
+            &FORMAT.to_le_bytes(),
+            version,
+        ] {
+            salt.update(&(part.len() as u64).to_le_bytes());
+            salt.update(part);
+        }
         Ok(Cache {
             folder,
+            salt,
             packs,
             index,
             used,
-            found: AtomicU64::new(0),
+            hits: AtomicU64::new(0),
             new: Mutex::default(),
         })
     }
 
-    /// What was kept for a key, whole.
+    /// The key for the work of this name, with these settings, on this input.
+    pub fn key(&self, work: &str, settings: &[u64], input: &[u8]) -> Key {
+        let mut digest = self.salt.clone();
+        digest.update(&(work.len() as u64).to_le_bytes());
+        digest.update(work.as_bytes());
+        for setting in settings {
+            digest.update(&setting.to_le_bytes());
+        }
+        digest.update(input);
+        Key(digest.finalize().into())
+    }
+
+    /// The value of a key.
     pub fn get(&self, key: &Key) -> Option<Vec<u8>> {
-        let (number, place) = self.index.get(key)?;
-        let value = self.packs.get(*number as usize)?.read(key, place)?;
+        let (number, entry) = self.index.get(key)?;
+        let value = self.packs.get(*number as usize)?.read(key, entry)?;
         self.used[*number as usize].store(true, Ordering::Relaxed);
-        self.found.fetch_add(1, Ordering::Relaxed);
+        self.hits.fetch_add(1, Ordering::Relaxed);
         Some(value)
     }
 
-    /// Keeps a value.
+    /// Adds a value.
     pub fn put(&self, key: Key, value: &[u8]) {
         let mut new = self
             .new
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        new.made += 1;
+        new.misses += 1;
         self.write(&mut new, key, value);
     }
 
@@ -142,36 +146,38 @@ impl Cache {
         let written = match &mut new.writer {
             Some(writer) => writer.put(key, value),
             none => {
-                Writer::new(&self.folder).and_then(|writer| none.insert(writer).put(key, value))
+                PackWriter::new(&self.folder).and_then(|writer| none.insert(writer).put(key, value))
             }
         };
         if let Err(error) = written {
             log::warn!(
-                "cache {}: {error}: what this build made is not kept",
+                "writing to the cache {}: {error}; results of this build are not cached",
                 self.folder.display()
             );
             new.failed = true;
         }
     }
 
-    /// What was work on this input the last time, or is now.
-    pub fn remember(
+    /// The cached value of a key, or else the computed one. Without a cache, computes it.
+    pub fn get_or_compute(
         cache: Option<&Cache>,
-        key: impl FnOnce() -> Key,
-        work: impl FnOnce() -> Result<Vec<u8>>,
+        key: impl FnOnce(&Cache) -> Key,
+        compute: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Vec<u8>> {
-        let Some(cache) = cache else { return work() };
-        let key = key();
+        let Some(cache) = cache else {
+            return compute();
+        };
+        let key = key(cache);
         if let Some(value) = cache.get(&key) {
             return Ok(value);
         }
-        let value = work()?;
+        let value = compute()?;
         cache.put(key, &value);
         Ok(value)
     }
 
-    /// Keeps what was made, marks what was used, and takes away what is too much.
-    pub fn finish(self) -> Used {
+    /// Writes new results, marks used packs, and evicts packs beyond the limit.
+    pub fn finish(self) -> CacheStatistics {
         let mut new = std::mem::take(
             &mut *self
                 .new
@@ -181,17 +187,17 @@ impl Cache {
         let used: Vec<usize> = (0..self.packs.len())
             .filter(|&number| self.used[number].load(Ordering::Relaxed))
             .collect();
-        let result = Used {
-            found: self.found.load(Ordering::Relaxed),
-            made: new.made,
+        let statistics = CacheStatistics {
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: new.misses,
         };
         if used.len() > PACKS {
-            for (key, (number, place)) in self
+            for (key, (number, entry)) in self
                 .index
                 .iter()
                 .filter(|(_, (number, _))| used.contains(&(*number as usize)))
             {
-                if let Some(value) = self.packs[*number as usize].read(key, place) {
+                if let Some(value) = self.packs[*number as usize].read(key, entry) {
                     self.write(&mut new, *key, &value);
                 }
             }
@@ -207,28 +213,28 @@ impl Cache {
                 }
                 Ok(()) => {}
                 Err(error) => log::warn!(
-                    "cache {}: {error}: what this build made is not kept",
+                    "writing to the cache {}: {error}; results of this build are not cached",
                     self.folder.display()
                 ),
             }
         }
-        if let Err(error) = verbs::prune_results(&self.folder, LIMIT) {
-            log::warn!("cache {}: {error}", self.folder.display());
+        if let Err(error) = prune::prune_results(&self.folder, LIMIT) {
+            log::warn!("evicting from the cache {}: {error}", self.folder.display());
         }
-        result
+        statistics
     }
 }
 
-/// All packs that are whole, the ones used last first.
+/// All valid packs, the most recently used first.
 fn packs(folder: &Path) -> io::Result<Vec<Pack>> {
     let mut found = Vec::new();
     for path in pack::paths(folder)? {
         match Pack::open(&path) {
             Ok(pack) => found.push(pack),
-            // Taken away by another build.
+            // Another build has evicted it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                log::warn!("cache {}: {error}: taken away", path.display());
+                log::warn!("cache pack {}: {error}; it is removed", path.display());
                 let _ = fs::remove_file(&path);
             }
         }

@@ -1,16 +1,16 @@
-//! A pack: values one behind another, then an index, then a footer with the index's place and
-//! digest. It is written without a name and gets one when it is whole, so a pack that is there was
-//! finished; what happened to it since, digests tell.
+//! A pack: values one behind another, then an index, then a footer with the index's position and
+//! digest. A pack is written without a name, and gets one when it is complete. Digests detect
+//! corruption after that.
 //!
-//! | bytes | what |
-//! |---|---|
-//! | the first 16 | `adamant results2` |
-//! | then | values |
-//! | then, 60 for each value | key (32), where it begins (8), its length (4), the first 16 bytes of BLAKE3 of key and value |
-//! | the last 64 | where the index begins (8), number of values (8), BLAKE3 of the index (32), `adamant results2` |
+//! | part | bytes | content |
+//! |---|---|---|
+//! | header | 16 | `adamant results2` |
+//! | values | | |
+//! | index | 60 for each value | [`IndexRecord`] |
+//! | footer | 64 | [`Footer`] |
 //!
-//! Numbers are little-endian. BLAKE3, since all that is found is hashed, as its input is: with
-//! SHA-256 that was a quarter of a build with few changes.
+//! Numbers are little-endian. Every key and every value that is used is hashed, therefore BLAKE3:
+//! SHA-256 took a quarter of the time of a build with few changes.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -22,42 +22,68 @@ use std::time::SystemTime;
 use adamant_contract::hex;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::Key;
 
 const MAGIC: &[u8; 16] = b"adamant results2";
-const ENTRY: usize = 60;
-const FOOTER: u64 = 64;
-/// What a pack's name ends with.
-const ENDING: &str = "pack";
-/// Largest value, bytes: a segment that did not shrink, and what is said about it.
+/// Extension of a pack's name.
+const EXTENSION: &str = "pack";
+/// Largest value, bytes. Larger ones are not cached.
 const VALUE_MAX: u32 = 64 << 20;
 
-/// Where a value is in its pack.
-#[derive(Debug, Clone, Copy)]
-pub struct Place {
-    at: u64,
-    len: u32,
-    check: [u8; 16],
+/// A record of the index.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct IndexRecord {
+    key: [u8; 32],
+    entry: PackEntry,
 }
 
-/// A pack that is read.
+/// Position and digest of a value in its pack.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct PackEntry {
+    offset: U64,
+    len: U32,
+    /// The first 16 bytes of BLAKE3 of key and value.
+    digest: [u8; 16],
+}
+
+/// The end of a pack.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct Footer {
+    index_offset: U64,
+    count: U64,
+    /// BLAKE3 of the index.
+    index_digest: [u8; 32],
+    magic: [u8; 16],
+}
+
+const _: () = assert!(size_of::<IndexRecord>() == 60 && size_of::<Footer>() == 64);
+
+/// A pack, open for reading.
 #[derive(Debug)]
 pub struct Pack {
-    /// Where it is.
+    /// Its file.
     pub path: PathBuf,
-    /// When it was used last.
+    /// Time of its last use.
     pub time: SystemTime,
     file: File,
     index: Vec<u8>,
 }
 
-/// All packs in a folder, whole or not.
+/// All packs in a folder, valid or not.
 pub fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == ENDING) {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == EXTENSION)
+        {
             paths.push(path);
         }
     }
@@ -65,32 +91,25 @@ pub fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn damaged(what: &str) -> io::Error {
+fn corrupted(what: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
-        format!("a damaged pack: {what}"),
+        format!("the pack is corrupted: {what}"),
     )
 }
 
-fn check(key: &Key, value: &[u8]) -> [u8; 16] {
+fn value_digest(key: &Key, value: &[u8]) -> [u8; 16] {
     let digest = blake3::Hasher::new()
         .update(&key.0)
         .update(value)
         .finalize();
-    let mut check = [0; 16];
-    check.copy_from_slice(&digest.as_bytes()[..16]);
-    check
-}
-
-fn number(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .rev()
-        .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    let mut first = [0; 16];
+    first.copy_from_slice(&digest.as_bytes()[..16]);
+    first
 }
 
 impl Pack {
-    /// Opens a pack whose index is whole.
+    /// Opens a pack and checks its index.
     pub fn open(path: &Path) -> io::Result<Pack> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -99,20 +118,23 @@ impl Pack {
         let meta = file.metadata()?;
         let footer_at = meta
             .len()
-            .checked_sub(FOOTER)
-            .ok_or_else(|| damaged("too short"))?;
-        let mut footer = [0; FOOTER as usize];
+            .checked_sub(size_of::<Footer>() as u64)
+            .ok_or_else(|| corrupted("it is too short"))?;
+        let mut footer = [0; size_of::<Footer>()];
         file.read_exact_at(&mut footer, footer_at)?;
-        let (index_at, count) = (number(&footer[..8]), number(&footer[8..16]));
-        let len = count
-            .checked_mul(ENTRY as u64)
-            .filter(|len| index_at.checked_add(*len) == Some(footer_at) && &footer[48..] == MAGIC);
-        let len = len.ok_or_else(|| damaged("its end is not that of a pack"))?;
+        let footer: Footer = zerocopy::transmute!(footer);
+        let index_at = footer.index_offset.get();
+        let len = footer
+            .count
+            .get()
+            .checked_mul(size_of::<IndexRecord>() as u64)
+            .filter(|len| index_at.checked_add(*len) == Some(footer_at) && footer.magic == *MAGIC);
+        let len = len.ok_or_else(|| corrupted("its footer is not that of a pack"))?;
         file.seek(SeekFrom::Start(index_at))?;
         let mut index = Vec::new();
         Read::by_ref(&mut file).take(len).read_to_end(&mut index)?;
-        if index.len() as u64 != len || blake3::hash(&index).as_bytes()[..] != footer[16..48] {
-            return Err(damaged("its index has another digest"));
+        if index.len() as u64 != len || *blake3::hash(&index).as_bytes() != footer.index_digest {
+            return Err(corrupted("its index has a wrong digest"));
         }
         Ok(Pack {
             path: path.to_owned(),
@@ -122,50 +144,41 @@ impl Pack {
         })
     }
 
-    /// What is in it.
-    pub fn entries(&self) -> impl Iterator<Item = (Key, Place)> {
-        self.index.as_chunks::<ENTRY>().0.iter().map(|entry| {
-            let (mut key, mut check) = ([0; 32], [0; 16]);
-            key.copy_from_slice(&entry[..32]);
-            check.copy_from_slice(&entry[44..]);
-            (
-                Key(key),
-                Place {
-                    at: number(&entry[32..40]),
-                    len: number(&entry[40..44]) as u32,
-                    check,
-                },
-            )
-        })
+    /// All keys, with the positions of their values.
+    pub fn entries(&self) -> impl Iterator<Item = (Key, PackEntry)> {
+        let records = <[IndexRecord]>::ref_from_bytes(&self.index).unwrap_or_default();
+        records.iter().map(|record| (Key(record.key), record.entry))
     }
 
-    /// A value, if it is still the one that was kept.
-    pub fn read(&self, key: &Key, place: &Place) -> Option<Vec<u8>> {
-        if place.len > VALUE_MAX {
+    /// A value, if it still has its digest.
+    pub fn read(&self, key: &Key, entry: &PackEntry) -> Option<Vec<u8>> {
+        if entry.len > VALUE_MAX {
             return None;
         }
-        let mut value = vec![0; place.len as usize];
-        self.file.read_exact_at(&mut value, place.at).ok()?;
-        (check(key, &value) == place.check).then_some(value)
+        let mut value = vec![0; entry.len.get() as usize];
+        self.file
+            .read_exact_at(&mut value, entry.offset.get())
+            .ok()?;
+        (value_digest(key, &value) == entry.digest).then_some(value)
     }
 
-    /// Notes that it was used.
+    /// Marks it as used now.
     pub fn touch(&self) {
-        // A cache that nobody may write to can't be marked; it is not pruned by us either.
+        // Fails for a cache without write permission, from which adamant evicts nothing either.
         let _ = self
             .file
             .set_times(FileTimes::new().set_modified(SystemTime::now()));
     }
 
-    /// Takes it away.
+    /// Deletes its file.
     pub fn remove(&self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// A pack that is written.
+/// A pack in the making.
 #[derive(Debug)]
-pub struct Writer {
+pub struct PackWriter {
     out: BufWriter<File>,
     at: u64,
     index: Vec<u8>,
@@ -173,9 +186,9 @@ pub struct Writer {
     named: Option<PathBuf>,
 }
 
-impl Writer {
+impl PackWriter {
     /// An empty one.
-    pub fn new(folder: &Path) -> io::Result<Writer> {
+    pub fn new(folder: &Path) -> io::Result<PackWriter> {
         let unnamed = OpenOptions::new()
             .read(true)
             .write(true)
@@ -204,7 +217,7 @@ impl Writer {
         };
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(MAGIC)?;
-        Ok(Writer {
+        Ok(PackWriter {
             out,
             at: MAGIC.len() as u64,
             index: Vec::new(),
@@ -217,35 +230,38 @@ impl Writer {
         let len = u32::try_from(value.len())
             .ok()
             .filter(|len| *len <= VALUE_MAX);
-        // What is too large to be kept is made again each time.
+        // Too large a value is computed again in each build.
         let Some(len) = len else { return Ok(()) };
         self.out.write_all(value)?;
-        self.index.extend_from_slice(&key.0);
-        self.index.extend_from_slice(&self.at.to_le_bytes());
-        self.index.extend_from_slice(&len.to_le_bytes());
-        self.index.extend_from_slice(&check(&key, value));
+        let record = IndexRecord {
+            key: key.0,
+            entry: PackEntry {
+                offset: self.at.into(),
+                len: len.into(),
+                digest: value_digest(&key, value),
+            },
+        };
+        self.index.extend_from_slice(record.as_bytes());
         self.at += u64::from(len);
         Ok(())
     }
 
-    /// Ends it, and gives it its name.
+    /// Writes index and footer, and gives the pack its name.
     pub fn finish(mut self, folder: &Path) -> io::Result<()> {
         let digest = *blake3::hash(&self.index).as_bytes();
-        let count = self.index.len() / ENTRY;
+        let footer = Footer {
+            index_offset: self.at.into(),
+            count: ((self.index.len() / size_of::<IndexRecord>()) as u64).into(),
+            index_digest: digest,
+            magic: *MAGIC,
+        };
         self.out.write_all(&self.index)?;
-        for part in [
-            &self.at.to_le_bytes()[..],
-            &(count as u64).to_le_bytes(),
-            &digest,
-            MAGIC,
-        ] {
-            self.out.write_all(part)?;
-        }
+        self.out.write_all(footer.as_bytes())?;
         let file = self
             .out
             .into_inner()
             .map_err(io::IntoInnerError::into_error)?;
-        let name = folder.join(format!("{}.{ENDING}", hex::encode(&digest[..16])));
+        let name = folder.join(format!("{}.{EXTENSION}", hex::encode(&digest[..16])));
         let done = match &self.named {
             Some(path) => fs::rename(path, &name),
             None => {
@@ -261,7 +277,7 @@ impl Writer {
             }
         };
         match done {
-            // Another build kept the same.
+            // Another build has written the same pack.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
         }

@@ -7,55 +7,65 @@ fn scratch(name: &str) -> PathBuf {
     path
 }
 
-fn key(number: u64) -> Key {
-    Key::new("test", &[number], b"")
+fn open(folder: &Path) -> Cache {
+    Cache::open(folder, b"test").unwrap()
+}
+
+fn key(cache: &Cache, number: u64) -> Key {
+    cache.key("test", &[number], b"")
 }
 
 fn value(number: u64) -> Vec<u8> {
     number.to_le_bytes().repeat(100 + number as usize)
 }
 
-fn keep(folder: &Path, numbers: std::ops::Range<u64>) -> Used {
-    let cache = Cache::open(folder).unwrap();
+fn statistics(hits: u64, misses: u64) -> CacheStatistics {
+    CacheStatistics { hits, misses }
+}
+
+fn fill(folder: &Path, numbers: std::ops::Range<u64>) -> CacheStatistics {
+    let cache = open(folder);
     for number in numbers {
-        if cache.get(&key(number)).is_none() {
-            cache.put(key(number), &value(number));
+        if cache.get(&key(&cache, number)).is_none() {
+            cache.put(key(&cache, number), &value(number));
         }
     }
     cache.finish()
 }
 
-fn all(folder: &Path) -> Vec<PathBuf> {
+fn packs_in(folder: &Path) -> Vec<PathBuf> {
     pack::paths(&super::folder(folder)).unwrap()
 }
 
 #[test]
-fn what_was_kept_is_found_and_only_that() {
+fn another_version_of_a_library_has_other_keys() {
+    let folder = scratch("versions");
+    let keys = [&b"1"[..], b"2"].map(|version| key(&Cache::open(&folder, version).unwrap(), 1));
+    assert_ne!(keys[0], keys[1]);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn finds_cached_entries_and_no_others() {
     let folder = scratch("found");
-    assert_eq!(keep(&folder, 0..50), Used { found: 0, made: 50 });
+    assert_eq!(fill(&folder, 0..50), statistics(0, 50));
+    assert_eq!(fill(&folder, 25..75), statistics(25, 25));
+    let cache = open(&folder);
+    assert!((0..75).all(|number| cache.get(&key(&cache, number)) == Some(value(number))));
+    assert_eq!(cache.get(&key(&cache, 75)), None);
+    assert_eq!(cache.get(&cache.key("other", &[1], b"")), None);
     assert_eq!(
-        keep(&folder, 25..75),
-        Used {
-            found: 25,
-            made: 25
-        }
-    );
-    let cache = Cache::open(&folder).unwrap();
-    assert!((0..75).all(|number| cache.get(&key(number)) == Some(value(number))));
-    assert_eq!(cache.get(&key(75)), None);
-    assert_eq!(cache.get(&Key::new("other", &[1], b"")), None);
-    assert_eq!(
-        (cache.finish(), all(&folder).len()),
-        (Used { found: 75, made: 0 }, 2)
+        (cache.finish(), packs_in(&folder).len()),
+        (statistics(75, 0), 2)
     );
     fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn a_flipped_byte_anywhere_loses_what_it_is_in_and_never_gives_something_else() {
+fn a_corrupted_pack_never_gives_a_wrong_value() {
     let folder = scratch("flipped");
-    keep(&folder, 0..5);
-    let path = all(&folder).remove(0);
+    fill(&folder, 0..5);
+    let path = packs_in(&folder).remove(0);
     let whole = fs::read(&path).unwrap();
     for at in (0..whole.len())
         .step_by(7)
@@ -64,11 +74,11 @@ fn a_flipped_byte_anywhere_loses_what_it_is_in_and_never_gives_something_else() 
         let mut bytes = whole.clone();
         bytes[at] ^= 0x40;
         fs::write(&path, bytes).unwrap();
-        let cache = Cache::open(&folder).unwrap();
+        let cache = open(&folder);
         for number in 0..5 {
             assert!(
                 cache
-                    .get(&key(number))
+                    .get(&key(&cache, number))
                     .is_none_or(|found| found == value(number)),
                 "byte {at}"
             );
@@ -76,73 +86,73 @@ fn a_flipped_byte_anywhere_loses_what_it_is_in_and_never_gives_something_else() 
     }
     for len in (0..whole.len()).step_by(97) {
         fs::write(&path, &whole[..len]).unwrap();
-        let cache = Cache::open(&folder).unwrap();
+        let cache = open(&folder);
         assert!(
-            (0..5).all(|number| cache.get(&key(number)).is_none()) && !path.exists(),
+            (0..5).all(|number| cache.get(&key(&cache, number)).is_none()) && !path.exists(),
             "{len} bytes"
         );
     }
-    assert_eq!(keep(&folder, 0..5), Used { found: 0, made: 5 });
+    assert_eq!(fill(&folder, 0..5), statistics(0, 5));
     fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn packs_that_are_deleted_while_they_are_used_do_no_harm() {
+fn packs_may_be_deleted_while_they_are_in_use() {
     let folder = scratch("deleted");
-    keep(&folder, 0..5);
-    let cache = Cache::open(&folder).unwrap();
+    fill(&folder, 0..5);
+    let cache = open(&folder);
     fs::remove_dir_all(super::folder(&folder)).unwrap();
-    assert_eq!(cache.get(&key(3)), Some(value(3)));
-    cache.put(key(9), &value(9));
-    assert_eq!(cache.finish(), Used { found: 1, made: 1 });
+    assert_eq!(cache.get(&key(&cache, 3)), Some(value(3)));
+    cache.put(key(&cache, 9), &value(9));
+    assert_eq!(cache.finish(), statistics(1, 1));
     fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn many_small_packs_become_one() {
+fn many_small_packs_are_merged() {
     let folder = scratch("many");
     for number in 0..2 * PACKS as u64 {
-        keep(&folder, number..number + 1);
+        fill(&folder, number..number + 1);
     }
-    assert_eq!(keep(&folder, 0..2 * PACKS as u64).made, 0);
-    assert_eq!(all(&folder).len(), 1);
-    assert_eq!(keep(&folder, 0..2 * PACKS as u64).made, 0);
+    assert_eq!(fill(&folder, 0..2 * PACKS as u64).misses, 0);
+    assert_eq!(packs_in(&folder).len(), 1);
+    assert_eq!(fill(&folder, 0..2 * PACKS as u64).misses, 0);
     fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn what_was_not_used_for_longest_goes_first() {
+fn the_least_recently_used_packs_are_evicted() {
     let folder = scratch("pruned");
     for number in 0..3 {
-        keep(&folder, number * 10..number * 10 + 10);
+        fill(&folder, number * 10..number * 10 + 10);
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
-    let before: u64 = all(&folder)
+    let before: u64 = packs_in(&folder)
         .iter()
         .map(|path| fs::metadata(path).unwrap().len())
         .sum();
-    // The first is used again.
-    keep(&folder, 0..1);
-    verbs::prune_results(&super::folder(&folder), before - 1).unwrap();
-    let cache = Cache::open(&folder).unwrap();
-    let there = |number| cache.get(&key(number)).is_some();
+    // Uses the first pack again.
+    fill(&folder, 0..1);
+    prune::prune_results(&super::folder(&folder), before - 1).unwrap();
+    let cache = open(&folder);
+    let there = |number| cache.get(&key(&cache, number)).is_some();
     assert!(there(0) && !there(10) && there(20));
     fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn builds_at_the_same_time_each_find_what_there_is() {
+fn concurrent_builds_share_the_cache() {
     let folder = scratch("together");
     std::thread::scope(|scope| {
         for start in 0..8 {
             let folder = &folder;
             scope.spawn(move || {
                 for round in 0..5 {
-                    keep(folder, start..start + 20 + round);
+                    fill(folder, start..start + 20 + round);
                 }
             });
         }
     });
-    assert_eq!(keep(&folder, 0..27).made, 0);
+    assert_eq!(fill(&folder, 0..27).misses, 0);
     fs::remove_dir_all(folder).unwrap();
 }

@@ -23,9 +23,9 @@ use adamant_contract::verity::partition_blocks;
 pub use write::{DiskContents, WrittenDisk};
 
 use crate::definition::Definition;
+use crate::derive::derive_uuid;
 use crate::error::{Context, Error, Result};
 use crate::sign::roothash;
-use crate::verity::uuid_from;
 
 /// Alignment of the partitions' starts and ends, bytes. Partitioning tools use it, and it is a
 /// multiple of every flash page.
@@ -339,7 +339,7 @@ fn slot_size(definition: &Definition, root: u64, slots: u32) -> Result<u64> {
 
 /// Derives a GUID from the image's id and a purpose.
 pub fn derived_guid(id: &str, purpose: &str) -> Guid {
-    Guid::from_text_order(uuid_from(format!("adamant {purpose}\0").as_bytes(), id))
+    Guid::from_text_order(derive_uuid(format!("adamant {purpose}\0").as_bytes(), id))
 }
 
 fn round_up(bytes: u64) -> Option<u64> {

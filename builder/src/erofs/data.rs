@@ -1,53 +1,55 @@
-//! The data area: file contents in order, read and compressed by several threads, given out by one.
+//! The data area: worker threads read and compress file contents, and one thread writes the results
+//! in order.
 //!
-//! Work is cut into pieces of at most one segment, so that one large file keeps all threads busy
-//! too. Threads take pieces in order, and take no more while [`in_flight`] bytes of source are
-//! under way: that bounds memory, whatever the files are. What comes out does not depend on
-//! the number of threads.
+//! A large file is cut into segments, so that it keeps all threads busy, too. Small files are
+//! handled in batches. [`in_flight`] bounds memory whatever the sizes of the files are. The output
+//! does not depend on the number of threads.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use super::compress::{Algorithm, SEGMENT, Segment};
+use super::block_writer::too_large;
+use super::caching_compressor::CachingCompressor;
+use super::compress::{SEGMENT, Segment};
 use super::format::{BLOCK, SLOT};
+use super::incompressible::is_incompressible;
 use super::index::{self, Extent};
-use super::kept::Keeping;
-use super::layout::ARENA_SPARE;
-use super::out::too_large;
-use super::packed::is_packed;
-use crate::cache::Cache;
+use super::layout::ARENA_ALIGNMENT;
+use super::settings::Settings;
+use super::stored::Stored;
 use crate::error::{Error, Result};
+use crate::io::ordered::{Job, OrderedPool};
 use crate::term::progress;
 use crate::term::timings;
 use crate::tree::Content;
 
-/// Bytes of source that may be under way: a segment for each thread and one more that is done,
-/// within bounds. Their compressed form takes at most as much again.
+/// Bytes of source that may be in flight: one segment in work and one finished for each thread, from
+/// 16 to 32 MiB. The compressed form takes at most as much again.
 fn in_flight(jobs: usize) -> u64 {
     (2 * jobs as u64 * SEGMENT as u64).clamp(16 << 20, 32 << 20)
 }
-/// Small files are taken together up to this many bytes.
+
+/// Most bytes of a batch of small files.
 const BATCH: u64 = 256 << 10;
-/// And up to this many files.
+/// Most files of a batch.
 const BATCH_FILES: usize = 64;
 
-/// Files up to this many bytes may be kept with their inode, when they become small enough.
+/// Files up to this many bytes are tried as one inline cluster.
 const INLINE_MAX: u64 = 16 << 10;
-/// A file shorter than this is not worth an index.
+/// Smaller files are not: the index would take more than compression saves.
 const INLINE_MIN: u64 = 64;
 
 /// The files to be stored, by number.
 pub trait Sources: Sync {
-    /// How many there are.
+    /// Number of files.
     fn count(&self) -> usize;
-    /// Length of one, bytes.
+    /// Length of a file, bytes.
     fn size(&self, file: usize) -> u64;
-    /// Whether the blocks of an arena end before this one's.
-    fn begins(&self, file: usize) -> bool;
-    /// One file.
+    /// Whether the file is the first of an arena (see [`super::layout`]).
+    fn begins_arena(&self, file: usize) -> bool;
+    /// A file.
     fn source(&self, file: usize) -> Source;
-    /// What messages call it.
+    /// A file's name for messages.
     fn name(&self, file: usize) -> String;
 }
 
@@ -55,253 +57,206 @@ pub trait Sources: Sync {
 pub struct Source {
     /// Its bytes.
     pub content: Content,
-    /// Whether it is kept with the inode, unless it is compressed: it has no blocks of its own
-    /// then.
+    /// Whether the inode's tail can hold it uncompressed. Then it needs no blocks.
     pub inline: bool,
-    /// Size of inode and extended attributes, which the index follows.
+    /// Size of inode and extended attributes, which precede the index.
     pub header: usize,
     /// Whether compression may be tried.
     pub compress: bool,
-    /// Whether it is many files in one, whose beginning tells nothing of the rest.
+    /// Whether it consists of many files, so that its first bytes say nothing about the others.
     pub many: bool,
 }
 
-/// How a file was stored.
-#[derive(Debug)]
-pub enum Stored {
-    /// As it is, from this block on.
-    Flat {
-        /// First block.
-        start: u32,
-    },
-    /// Compressed, in one cluster of so few bytes that it is kept with the inode.
-    Inline(Vec<u8>),
-    /// Compressed, from this block on.
-    Compressed {
-        /// First block.
-        start: u32,
-        /// Blocks in all.
-        blocks: u32,
-        /// The clusters.
-        extents: Box<[Extent]>,
-    },
+/// A range of a file, the unit of work.
+struct Range {
+    file: usize,
+    offset: u64,
+    len: u64,
 }
 
-/// How the data area is compressed.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// `None`: plain blocks.
-    pub algorithm: Option<Algorithm>,
-    /// Largest cluster, bytes.
-    pub cluster: usize,
-    /// Threads.
-    pub jobs: usize,
-    /// What was compressed before.
-    pub cache: Option<Arc<Cache>>,
-}
-
-/// One piece of a file.
+/// A processed range.
 struct Piece {
     file: usize,
     data: Vec<u8>,
-    /// `None`: flat.
-    extents: Option<Vec<Extent>>,
+    kind: PieceKind,
+    /// Whether the file ends here.
     last: bool,
-    /// `data` is kept with the inode.
-    inline: bool,
 }
 
-/// Where work stands; one lock for all of it.
-#[derive(Default)]
-struct Queue {
-    /// Next piece to be taken: file and offset in it.
-    file: usize,
-    offset: u64,
-    /// Number of the next batch to be taken.
-    batch: u64,
-    in_flight: u64,
-    /// What it may be at most.
-    limit: u64,
-    done: BTreeMap<u64, (u64, Result<Vec<Piece>>)>,
-    stop: bool,
+enum PieceKind {
+    /// `data` is whole uncompressed blocks.
+    Flat,
+    /// `data` is the blocks of these clusters.
+    Clusters(Vec<Extent>),
+    /// `data` is one cluster to be written behind the inode.
+    Inline,
 }
 
-/// Stores all files: `append` gets whole blocks in order, `stored` what became of each file, in
-/// order. `start` is the first block's number.
+/// A processed batch.
+struct Batch {
+    pieces: Vec<Piece>,
+    /// Bytes of the files.
+    bytes: u64,
+}
+
+/// Stores all files from block `start` on. `append` gets whole blocks in order; `stored` gets the
+/// result for each file, in order.
 pub fn store(
     sources: &dyn Sources,
     settings: &Settings,
     start: u32,
     append: &mut dyn FnMut(&[u8]) -> Result<()>,
     stored: &mut dyn FnMut(usize, Stored) -> Result<()>,
-) -> Result<u32> {
-    let limit = in_flight(settings.jobs);
-    let queue = Mutex::new(Queue {
-        limit,
-        ..Queue::default()
-    });
-    let pool = Pool {
-        buffers: Mutex::default(),
-        most: (2 * limit / SEGMENT as u64) as usize,
+) -> Result<()> {
+    let pool = OrderedPool {
+        threads: settings.jobs,
+        in_flight: in_flight(settings.jobs),
     };
-    let changed = Condvar::new();
-    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
-    let wait = |guard| changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
-
-    std::thread::scope(|scope| {
-        progress::expect((0..sources.count()).map(|file| sources.size(file)).sum());
-        for thread in 0..settings.jobs.max(1) {
-            let (lock, wait, settings, pool, changed) = (&lock, &wait, &settings, &pool, &changed);
-            scope.spawn(move || {
-                let mut worker = Worker::new(settings, pool);
-                while let Some((number, pieces)) = take(lock(), wait, sources) {
-                    let _span = timings::worker(thread, "contents");
-                    let bytes = pieces.iter().map(|p| p.2).sum();
-                    let result = pieces
-                        .into_iter()
-                        .map(|(file, offset, len)| worker.piece(file, offset, len, sources))
-                        .collect();
-                    lock().done.insert(number, (bytes, result));
-                    changed.notify_all();
-                }
-                changed.notify_all();
-            });
+    let buffers = BufferPool {
+        buffers: Mutex::default(),
+        capacity: (2 * pool.in_flight / SEGMENT as u64) as usize,
+    };
+    let mut assembler = Assembler {
+        sources,
+        append,
+        stored,
+        block: start,
+        file_start: start,
+        extents: Vec::new(),
+    };
+    progress::expect((0..sources.count()).map(|file| sources.size(file)).sum());
+    let batches = Batches {
+        sources,
+        file: 0,
+        offset: 0,
+    };
+    let make_worker = |thread| {
+        let mut worker = Worker {
+            buffers: &buffers,
+            compressor: CachingCompressor::new(settings),
+        };
+        Ok(move |ranges: Vec<Range>| {
+            let _span = timings::worker(thread, "contents");
+            let bytes = ranges.iter().map(|range| range.len).sum();
+            let pieces: Result<Vec<Piece>> = ranges
+                .into_iter()
+                .map(|range| worker.process(&range, sources))
+                .collect();
+            pieces.map(|pieces| Batch { pieces, bytes })
+        })
+    };
+    pool.map(batches, make_worker, |batch: Batch| {
+        for piece in batch.pieces {
+            assembler.add(piece, &buffers)?;
         }
-        let result = give_out(
-            &lock, &wait, &changed, &pool, sources, settings, start, append, stored,
-        );
-        lock().stop = true;
-        changed.notify_all();
-        result
+        progress::add(batch.bytes);
+        Ok(())
     })
 }
 
-/// File, offset and length.
-type Part = (usize, u64, u64);
-
-/// Takes the next batch: its number, and its pieces.
-fn take<'q>(
-    mut queue: MutexGuard<'q, Queue>,
-    wait: &dyn Fn(MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue>,
-    sources: &dyn Sources,
-) -> Option<(u64, Vec<Part>)> {
-    let count = sources.count();
-    while !queue.stop && queue.file < count && queue.in_flight >= queue.limit {
-        queue = wait(queue);
-    }
-    if queue.stop || queue.file >= count {
-        return None;
-    }
-    let mut pieces = Vec::new();
-    let mut bytes = 0;
-    while queue.file < count && pieces.len() < BATCH_FILES {
-        let left = sources.size(queue.file) - queue.offset;
-        let len = left.min(SEGMENT as u64);
-        if !pieces.is_empty() && bytes + len > BATCH {
-            break;
-        }
-        pieces.push((queue.file, queue.offset, len));
-        bytes += len;
-        if len == left {
-            queue.file += 1;
-            queue.offset = 0;
-        } else {
-            queue.offset += len;
-        }
-    }
-    queue.in_flight += bytes;
-    queue.batch += 1;
-    Some((queue.batch - 1, pieces))
+/// Cuts the files into batches.
+struct Batches<'a> {
+    sources: &'a dyn Sources,
+    /// The next range's file and offset in it.
+    file: usize,
+    offset: u64,
 }
 
-/// Gives out what the threads have done, in order.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "both ends of the queue, and what is between them"
-)]
-fn give_out<'q>(
-    lock: &dyn Fn() -> MutexGuard<'q, Queue>,
-    wait: &dyn Fn(MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue>,
-    changed: &Condvar,
-    pool: &Pool,
-    sources: &dyn Sources,
-    settings: &Settings,
-    start: u32,
-    append: &mut dyn FnMut(&[u8]) -> Result<()>,
-    stored: &mut dyn FnMut(usize, Stored) -> Result<()>,
-) -> Result<u32> {
-    let mut block = start;
-    let mut file_start = start;
-    let mut extents: Vec<Extent> = Vec::new();
-    let mut compressed = false;
-    let mut files = 0;
-    let mut batch = 0;
-    while files < sources.count() {
-        let mut queue = lock();
-        let (taken, pieces) = loop {
-            match queue.done.remove(&batch) {
-                Some(done) => break done,
-                None => queue = wait(queue),
+impl Iterator for Batches<'_> {
+    type Item = Job<Vec<Range>>;
+
+    fn next(&mut self) -> Option<Job<Vec<Range>>> {
+        let mut ranges = Vec::new();
+        let mut bytes = 0;
+        while self.file < self.sources.count() && ranges.len() < BATCH_FILES {
+            let left = self.sources.size(self.file) - self.offset;
+            let len = left.min(SEGMENT as u64);
+            if !ranges.is_empty() && bytes + len > BATCH {
+                break;
             }
+            ranges.push(Range {
+                file: self.file,
+                offset: self.offset,
+                len,
+            });
+            bytes += len;
+            if len == left {
+                self.file += 1;
+                self.offset = 0;
+            } else {
+                self.offset += len;
+            }
+        }
+        (!ranges.is_empty()).then_some(Job {
+            cost: bytes,
+            work: ranges,
+        })
+    }
+}
+
+/// Puts the pieces together to files, in order.
+struct Assembler<'a> {
+    sources: &'a dyn Sources,
+    append: &'a mut dyn FnMut(&[u8]) -> Result<()>,
+    stored: &'a mut dyn FnMut(usize, Stored) -> Result<()>,
+    /// The next block.
+    block: u32,
+    /// First block of the current file.
+    file_start: u32,
+    /// Clusters of the current file so far.
+    extents: Vec<Extent>,
+}
+
+impl Assembler<'_> {
+    fn add(&mut self, piece: Piece, buffers: &BufferPool) -> Result<()> {
+        let extents = match piece.kind {
+            PieceKind::Inline => return (self.stored)(piece.file, Stored::Inline(piece.data)),
+            PieceKind::Clusters(extents) => extents,
+            PieceKind::Flat => Vec::new(),
         };
-        drop(queue);
-        for piece in pieces? {
-            if piece.inline {
-                stored(piece.file, Stored::Inline(piece.data))?;
-                files += 1;
-                continue;
-            }
-            if block == file_start && !piece.data.is_empty() && sources.begins(piece.file) {
-                let spare = block.next_multiple_of(ARENA_SPARE) - block;
-                append(&vec![0; spare as usize * BLOCK])?;
-                block += spare;
-                file_start = block;
-            }
-            if let Some(more) = piece.extents {
-                compressed |= more.iter().any(|e| !e.plain);
-                extents.extend(more);
-            }
-            append(&piece.data)?;
-            let bytes = piece.data.len();
-            pool.give(piece.data);
-            let blocks = u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX);
-            block = block.checked_add(blocks).ok_or_else(too_large)?;
-            if piece.last {
-                let extents = std::mem::take(&mut extents);
-                let whole = std::mem::take(&mut compressed);
-                stored(
-                    piece.file,
-                    match whole && settings.algorithm.is_some() {
-                        true => Stored::Compressed {
-                            start: file_start,
-                            blocks: block - file_start,
-                            extents: extents.into(),
-                        },
-                        false => Stored::Flat { start: file_start },
-                    },
-                )?;
-                file_start = block;
-                files += 1;
-            }
+        if self.block == self.file_start
+            && !piece.data.is_empty()
+            && self.sources.begins_arena(piece.file)
+        {
+            let spare = self.block.next_multiple_of(ARENA_ALIGNMENT) - self.block;
+            (self.append)(&vec![0; spare as usize * BLOCK])?;
+            self.block += spare;
+            self.file_start = self.block;
         }
-        lock().in_flight -= taken;
-        progress::add(taken);
-        changed.notify_all();
-        batch += 1;
+        self.extents.extend(extents);
+        (self.append)(&piece.data)?;
+        let blocks = u32::try_from(piece.data.len() / BLOCK).unwrap_or(u32::MAX);
+        buffers.put(piece.data);
+        self.block = self.block.checked_add(blocks).ok_or_else(too_large)?;
+        if piece.last {
+            let (start, blocks) = (self.file_start, self.block - self.file_start);
+            let extents = std::mem::take(&mut self.extents);
+            let stored = if extents.iter().any(|extent| !extent.plain) {
+                Stored::Compressed {
+                    start,
+                    blocks,
+                    extents: extents.into(),
+                }
+            } else {
+                Stored::Flat { start }
+            };
+            (self.stored)(piece.file, stored)?;
+            self.file_start = self.block;
+        }
+        Ok(())
     }
-    Ok(block)
 }
 
-/// Buffers for large pieces, handed round. Left to the allocator, freed ones would stay with the
-/// thread that freed them, and memory would grow with the number of threads.
-struct Pool {
+/// Large buffers for reuse. The allocator would keep a freed buffer with the thread that freed it,
+/// and memory would grow with the number of threads.
+struct BufferPool {
     buffers: Mutex<Vec<Vec<u8>>>,
-    /// How many are kept.
-    most: usize,
+    /// Most buffers that are kept.
+    capacity: usize,
 }
 
-impl Pool {
-    /// An empty buffer with room for so many bytes.
+impl BufferPool {
+    /// An empty buffer with room for this many bytes.
     fn take(&self, bytes: usize) -> Vec<u8> {
         if bytes as u64 <= BATCH {
             return Vec::with_capacity(bytes);
@@ -313,9 +268,9 @@ impl Pool {
             .unwrap_or_else(|| Vec::with_capacity(SEGMENT))
     }
 
-    fn give(&self, mut buffer: Vec<u8>) {
+    fn put(&self, mut buffer: Vec<u8>) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffer.capacity() >= SEGMENT && buffers.len() < self.most {
+        if buffer.capacity() >= SEGMENT && buffers.len() < self.capacity {
             buffer.clear();
             buffers.push(buffer);
         }
@@ -323,96 +278,76 @@ impl Pool {
 }
 
 struct Worker<'a> {
-    pool: &'a Pool,
-    compressor: Option<Keeping>,
+    buffers: &'a BufferPool,
+    compressor: Option<CachingCompressor>,
 }
 
 impl Worker<'_> {
-    fn new<'p>(settings: &Settings, pool: &'p Pool) -> Worker<'p> {
-        Worker {
-            pool,
-            compressor: Keeping::new(settings),
-        }
-    }
-
-    fn piece(
-        &mut self,
-        file: usize,
-        offset: u64,
-        len: u64,
-        sources: &dyn Sources,
-    ) -> Result<Piece> {
-        let source = sources.source(file);
+    fn process(&mut self, range: &Range, sources: &dyn Sources) -> Result<Piece> {
+        let source = sources.source(range.file);
         let size = source.content.len();
-        let last = offset + len == size;
-        let whole = offset == 0 && last;
-        let wrong = |why: &dyn Display| Error::new(format!("{}: {why}", sources.name(file)));
-        let piece = |data: Vec<u8>| Piece {
-            file,
+        let last = range.offset + range.len == size;
+        let whole = range.offset == 0 && last;
+        let error = |why: &dyn Display| Error::new(format!("{}: {why}", sources.name(range.file)));
+        let piece = |kind, data| Piece {
+            file: range.file,
             data,
-            extents: None,
+            kind,
             last,
-            inline: false,
         };
         let compressor = self.compressor.as_mut().filter(|_| source.compress);
         if compressor.is_none() && source.inline {
-            return Ok(piece(Vec::new()));
+            return Ok(piece(PieceKind::Flat, Vec::new()));
         }
-        let mut input = self.pool.take(len as usize);
-        input.resize(len as usize, 0);
+        let mut input = self.buffers.take(range.len as usize);
+        input.resize(range.len as usize, 0);
         source
             .content
-            .read_exact_at(offset, &mut input)
-            .map_err(|e| wrong(&e))?;
-        if let Some(compressor) = compressor.filter(|_| source.many || !is_packed(&source.content))
+            .read_exact_at(range.offset, &mut input)
+            .map_err(|e| error(&e))?;
+        if let Some(compressor) =
+            compressor.filter(|_| source.many || !is_incompressible(&source.content))
         {
             if whole
                 && !source.many
                 && (INLINE_MIN..=INLINE_MAX).contains(&size)
-                && let Some(data) = compressor.whole(&input).map_err(|why| wrong(&why))?
-                && fits(data.len(), &input, &source)
+                && let Some(data) = compressor.compress_whole(&input).map_err(|e| error(&e))?
+                && is_inline_cluster_worth_it(data.len(), input.len(), &source)
             {
-                return Ok(Piece {
-                    inline: true,
-                    ..piece(data)
-                });
+                return Ok(piece(PieceKind::Inline, data));
             }
             if size > BLOCK as u64 {
                 let segment = compressor
-                    .segment(&input, self.pool.take(input.len()))
-                    .map_err(|why| wrong(&why))?;
-                if !whole || pays(&segment, size, source.header) {
-                    self.pool.give(input);
-                    return Ok(Piece {
-                        extents: Some(segment.extents),
-                        ..piece(segment.data)
-                    });
+                    .compress_segment(&input, self.buffers.take(input.len()))
+                    .map_err(|e| error(&e))?;
+                if !whole || is_compression_worth_it(&segment, size, source.header) {
+                    self.buffers.put(input);
+                    return Ok(piece(PieceKind::Clusters(segment.extents), segment.data));
                 }
             }
         }
         if source.inline {
-            return Ok(piece(Vec::new()));
+            return Ok(piece(PieceKind::Flat, Vec::new()));
         }
         input.resize(input.len().next_multiple_of(BLOCK), 0);
-        Ok(piece(input))
+        Ok(piece(PieceKind::Flat, input))
     }
 }
 
-/// Whether so many compressed bytes fit into a block together with inode and index, and take less
-/// room there than the file as it is.
-fn fits(compressed: usize, input: &[u8], source: &Source) -> bool {
-    let together =
-        source.header + index::len(input.len() as u64, source.header) as usize + compressed;
-    let flat = if source.inline {
-        source.header + input.len()
+/// Whether this many compressed bytes fit into a block together with inode and index, and save at
+/// least one slot against the uncompressed file.
+fn is_inline_cluster_worth_it(compressed: usize, size: usize, source: &Source) -> bool {
+    let with_inode = source.header + index::len(size as u64, source.header) as usize + compressed;
+    let uncompressed = if source.inline {
+        source.header + size
     } else {
         usize::MAX
     };
-    together <= flat.saturating_sub(SLOT).min(BLOCK)
+    with_inode <= uncompressed.saturating_sub(SLOT).min(BLOCK)
 }
 
-/// Whether a compressed file takes less room than a flat one, its index included.
-fn pays(segment: &Segment, size: u64, header: usize) -> bool {
+/// Whether a compressed file and its index take less room than the uncompressed file.
+fn is_compression_worth_it(segment: &Segment, size: u64, header: usize) -> bool {
     !segment.is_plain()
         && segment.data.len() as u64 + index::len(size, header)
             < size.next_multiple_of(BLOCK as u64)

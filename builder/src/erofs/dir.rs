@@ -1,28 +1,21 @@
-//! Directories on disk: names in byte order, `.` and `..` among them, in blocks that each start
-//! with their table.
+//! Directories on disk: names in byte order, including `.` and `..`, in blocks. Each block starts
+//! with a table of entries.
+
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::format::*;
 
-/// One name.
+/// One name in a directory.
 pub struct Name<'a> {
     /// The name.
     pub name: &'a [u8],
-    /// Its inode.
+    /// Number of its inode.
     pub nid: u64,
     /// `EROFS_FT_*`.
     pub file_type: u8,
 }
 
-pub const EROFS_FT_REG_FILE: u8 = 1;
-pub const EROFS_FT_DIR: u8 = 2;
-pub const EROFS_FT_CHRDEV: u8 = 3;
-pub const EROFS_FT_BLKDEV: u8 = 4;
-pub const EROFS_FT_FIFO: u8 = 5;
-pub const EROFS_FT_SOCK: u8 = 6;
-pub const EROFS_FT_SYMLINK: u8 = 7;
-
-/// Names in the order they have on disk: those given (in byte order), with `.` and `..` at their
-/// places.
+/// Adds `.` and `..` to names that are in byte order, and keeps the order.
 pub fn with_dots<'a, T: Clone>(
     names: impl Iterator<Item = (&'a [u8], T)>,
     dot: T,
@@ -37,7 +30,7 @@ pub fn with_dots<'a, T: Clone>(
     })
 }
 
-/// Size of the directory with these names (dots included), bytes.
+/// Size of a directory with these names, `.` and `..` included, bytes.
 pub fn size<'a>(names: impl Iterator<Item = &'a [u8]>) -> u64 {
     let mut full = 0;
     let mut used = 0;
@@ -52,7 +45,7 @@ pub fn size<'a>(names: impl Iterator<Item = &'a [u8]>) -> u64 {
     full + used as u64
 }
 
-/// The directory's bytes, as many as [`size`] says.
+/// The bytes of a directory. [`size`] computes their number.
 pub fn encode<'a>(names: impl Iterator<Item = Name<'a>>) -> Vec<u8> {
     let mut out = Vec::new();
     let mut block: Vec<Name<'a>> = Vec::new();
@@ -75,9 +68,13 @@ pub fn encode<'a>(names: impl Iterator<Item = Name<'a>>) -> Vec<u8> {
 fn encode_block(names: &[Name<'_>], out: &mut Vec<u8>) {
     let mut offset = names.len() * DIRENT;
     for name in names {
-        out.extend_from_slice(&name.nid.to_le_bytes());
-        out.extend_from_slice(&(offset as u16).to_le_bytes());
-        out.extend_from_slice(&[name.file_type, 0]);
+        let entry = ErofsDirent {
+            nid: name.nid.into(),
+            nameoff: (offset as u16).into(),
+            file_type: name.file_type,
+            reserved: 0,
+        };
+        out.extend_from_slice(entry.as_bytes());
         offset += name.name.len();
     }
     for name in names {
@@ -85,24 +82,25 @@ fn encode_block(names: &[Name<'_>], out: &mut Vec<u8>) {
     }
 }
 
-/// Reads one block of a directory (the last one may be shorter): names, inode numbers and types.
-/// `None` where it is damaged.
-pub fn decode(block: &[u8]) -> Option<Vec<(&[u8], u64, u8)>> {
-    let table = usize::from(get16(block, 8)?);
-    if table == 0 || table % DIRENT != 0 || table > block.len() {
+/// Reads one block of a directory (the last one may be shorter). `None` for a corrupted block.
+pub fn decode(block: &[u8]) -> Option<Vec<Name<'_>>> {
+    let (first, _) = ErofsDirent::read_from_prefix(block).ok()?;
+    // The names start behind the table.
+    let table = usize::from(first.nameoff.get());
+    if table == 0 || table % DIRENT != 0 {
         return None;
     }
-    let count = table / DIRENT;
-    let offset = |i: usize| get16(block, i * DIRENT + 8).map(usize::from);
-    let mut names = Vec::with_capacity(count);
-    for i in 0..count {
-        let start = offset(i)?;
-        let name = if i + 1 < count {
-            block.get(start..offset(i + 1)?)?
-        } else {
-            // The last name ends with the block or before the zeros that fill it.
-            let rest = block.get(start..)?;
-            &rest[..rest.iter().position(|&b| b == 0).unwrap_or(rest.len())]
+    let entries = <[ErofsDirent]>::ref_from_bytes(block.get(..table)?).ok()?;
+    let mut names = Vec::with_capacity(entries.len());
+    for (i, entry) in entries.iter().enumerate() {
+        let start = usize::from(entry.nameoff.get());
+        let name = match entries.get(i + 1) {
+            Some(next) => block.get(start..usize::from(next.nameoff.get()))?,
+            None => {
+                // The last name ends with the block, or before the zeros that fill it.
+                let rest = block.get(start..)?;
+                &rest[..rest.iter().position(|&b| b == 0).unwrap_or(rest.len())]
+            }
         };
         if start < table
             || name.is_empty()
@@ -112,11 +110,11 @@ pub fn decode(block: &[u8]) -> Option<Vec<(&[u8], u64, u8)>> {
         {
             return None;
         }
-        names.push((
+        names.push(Name {
             name,
-            get64(block, i * DIRENT)?,
-            *block.get(i * DIRENT + 10)?,
-        ));
+            nid: entry.nid.get(),
+            file_type: entry.file_type,
+        });
     }
     Some(names)
 }

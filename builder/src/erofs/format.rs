@@ -4,16 +4,17 @@
 //! Only what this project writes is here: 4096-byte blocks, flat and compressed-compact inodes, no
 //! chunks, no extra devices, and fragments that are whole files.
 
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
 /// File system block size, bytes.
 pub const BLOCK: usize = 4096;
 /// `BLOCK` as a shift.
 pub const BLOCK_BITS: u32 = 12;
 
 pub const EROFS_SUPER_MAGIC_V1: u32 = 0xE0F5_E1E2;
-/// Where the super block stands in block 0.
+/// Offset of the superblock in block 0, bytes.
 pub const EROFS_SUPER_OFFSET: usize = 1024;
-/// Size of the super block without extension slots.
-pub const SUPER_SIZE: usize = 128;
 
 pub const EROFS_FEATURE_COMPAT_SB_CHKSUM: u32 = 0x1;
 pub const EROFS_FEATURE_COMPAT_MTIME: u32 = 0x2;
@@ -29,10 +30,10 @@ pub const EROFS_INODE_COMPRESSED_COMPACT: u8 = 3;
 
 pub const EROFS_INODE_LAYOUT_EXTENDED: u16 = 1;
 pub const EROFS_I_DATALAYOUT_BIT: u32 = 1;
-/// Size of an inode in its two forms.
-pub const INODE_COMPACT: usize = 32;
-pub const INODE_EXTENDED: usize = 64;
-/// An inode's number counts slots of this size from the start of the metadata area.
+/// Size of an inode in its two forms, bytes.
+pub const INODE_COMPACT: usize = size_of::<ErofsInodeCompact>();
+pub const INODE_EXTENDED: usize = size_of::<ErofsInodeExtended>();
+/// An inode's number (nid) counts slots of this size from the start of the metadata area.
 pub const SLOT: usize = 32;
 
 pub const EROFS_XATTR_INDEX_USER: u8 = 1;
@@ -40,13 +41,20 @@ pub const EROFS_XATTR_INDEX_POSIX_ACL_ACCESS: u8 = 2;
 pub const EROFS_XATTR_INDEX_POSIX_ACL_DEFAULT: u8 = 3;
 pub const EROFS_XATTR_INDEX_TRUSTED: u8 = 4;
 pub const EROFS_XATTR_INDEX_SECURITY: u8 = 6;
-/// Size of `erofs_xattr_ibody_header`.
-pub const XATTR_IBODY_HEADER: usize = 12;
-/// Size of `erofs_xattr_entry` before its name.
-pub const XATTR_ENTRY: usize = 4;
+/// Size of the header of an inode's extended attributes, bytes.
+pub const XATTR_IBODY_HEADER: usize = size_of::<ErofsXattrIbodyHeader>();
+/// Size of an extended attribute's entry before its name, bytes.
+pub const XATTR_ENTRY: usize = size_of::<ErofsXattrEntry>();
 
-/// Size of `erofs_dirent`.
-pub const DIRENT: usize = 12;
+/// Size of a directory entry without its name, bytes.
+pub const DIRENT: usize = size_of::<ErofsDirent>();
+pub const EROFS_FT_REG_FILE: u8 = 1;
+pub const EROFS_FT_DIR: u8 = 2;
+pub const EROFS_FT_CHRDEV: u8 = 3;
+pub const EROFS_FT_BLKDEV: u8 = 4;
+pub const EROFS_FT_FIFO: u8 = 5;
+pub const EROFS_FT_SOCK: u8 = 6;
+pub const EROFS_FT_SYMLINK: u8 = 7;
 
 pub const Z_EROFS_COMPRESSION_LZ4: u8 = 0;
 pub const Z_EROFS_COMPRESSION_ZSTD: u8 = 3;
@@ -66,162 +74,236 @@ pub const Z_EROFS_LCLUSTER_TYPE_HEAD1: u32 = 1;
 pub const Z_EROFS_LCLUSTER_TYPE_NONHEAD: u32 = 2;
 /// Marks the first NONHEAD of a cluster, which holds the number of its blocks.
 pub const Z_EROFS_LI_D0_CBLKCNT: u32 = 1 << 11;
-/// Size of `z_erofs_map_header`.
-pub const Z_MAP_HEADER: usize = 8;
-/// In the header as one number: a file that is wholly in the packed inode, from the byte on that
-/// the other bits say.
+/// Size of the map header, bytes.
+pub const Z_MAP_HEADER: usize = size_of::<ZErofsMapHeader>();
+/// Bit of the map header as one 64-bit number: the whole file is in the packed inode, and the other
+/// bits are its offset there.
 pub const Z_EROFS_FRAGMENT_INODE: u64 = 1 << 63;
 
-/// Reads a little-endian number; `None` beyond the end.
-pub fn get<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..at.checked_add(N)?)?.try_into().ok()
-}
-
-/// A 16-bit number.
-pub fn get16(bytes: &[u8], at: usize) -> Option<u16> {
-    get(bytes, at).map(u16::from_le_bytes)
-}
-
-/// A 32-bit number.
-pub fn get32(bytes: &[u8], at: usize) -> Option<u32> {
-    get(bytes, at).map(u32::from_le_bytes)
-}
-
-/// A 64-bit number.
-pub fn get64(bytes: &[u8], at: usize) -> Option<u64> {
-    get(bytes, at).map(u64::from_le_bytes)
-}
-
-/// `erofs_super_block`, the fields that vary.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SuperBlock {
-    pub feature_incompat: u32,
-    pub root_nid: u16,
-    pub inos: u64,
-    /// Seconds that compact inodes have as their modification time.
-    pub epoch: u64,
+/// `erofs_super_block`.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
+)]
+#[repr(C)]
+pub struct ErofsSuperBlock {
+    pub magic: U32,
+    pub checksum: U32,
+    pub feature_compat: U32,
+    pub blkszbits: u8,
+    pub sb_extslots: u8,
+    pub root_nid: U16,
+    pub inos: U64,
+    /// Modification time of compact inodes, seconds since 1970.
+    pub epoch: U64,
     /// Nanoseconds of the same.
-    pub fixed_nsec: u32,
-    pub blocks: u32,
-    pub meta_blkaddr: u32,
-    pub xattr_blkaddr: u32,
-    /// The inode that fragments are in; 0 without one.
-    pub packed_nid: u64,
+    pub fixed_nsec: U32,
+    pub blocks: U32,
+    pub meta_blkaddr: U32,
+    pub xattr_blkaddr: U32,
     pub uuid: [u8; 16],
     pub volume_name: [u8; 16],
-    pub available_compr_algs: u16,
-    /// Compression configurations, each behind its length, as they follow the super block.
-    pub compr_cfgs: Vec<u8>,
+    pub feature_incompat: U32,
+    pub available_compr_algs: U16,
+    pub extra_devices: U16,
+    pub devt_slotoff: U16,
+    pub dirblkbits: u8,
+    pub xattr_prefix_count: u8,
+    pub xattr_prefix_start: U32,
+    /// Number of the packed inode; 0 without one.
+    pub packed_nid: U64,
+    pub xattr_filter_reserved: u8,
+    pub reserved2: [u8; 23],
 }
 
-impl SuperBlock {
-    /// Block 0 with its checksum.
-    pub fn encode(&self) -> [u8; BLOCK] {
+/// `erofs_inode_compact`.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ErofsInodeCompact {
+    pub i_format: U16,
+    pub i_xattr_icount: U16,
+    pub i_mode: U16,
+    pub i_nlink: U16,
+    pub i_size: U32,
+    pub i_reserved: U32,
+    pub i_u: U32,
+    pub i_ino: U32,
+    pub i_uid: U16,
+    pub i_gid: U16,
+    pub i_reserved2: U32,
+}
+
+/// `erofs_inode_extended`.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ErofsInodeExtended {
+    pub i_format: U16,
+    pub i_xattr_icount: U16,
+    pub i_mode: U16,
+    pub i_reserved: U16,
+    pub i_size: U64,
+    pub i_u: U32,
+    pub i_ino: U32,
+    pub i_uid: U32,
+    pub i_gid: U32,
+    pub i_mtime: U64,
+    pub i_mtime_nsec: U32,
+    pub i_nlink: U32,
+    pub i_reserved2: [u8; 16],
+}
+
+/// `erofs_xattr_ibody_header`.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ErofsXattrIbodyHeader {
+    pub h_name_filter: U32,
+    pub h_shared_count: u8,
+    pub h_reserved2: [u8; 7],
+}
+
+/// `erofs_xattr_entry`, which name and value follow.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ErofsXattrEntry {
+    pub e_name_len: u8,
+    pub e_name_index: u8,
+    pub e_value_size: U16,
+}
+
+/// `erofs_dirent`.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ErofsDirent {
+    pub nid: U64,
+    pub nameoff: U16,
+    pub file_type: u8,
+    pub reserved: u8,
+}
+
+/// `z_erofs_map_header`, without fragments.
+#[derive(Debug, Clone, Copy, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ZErofsMapHeader {
+    pub h_reserved1: U16,
+    pub h_idata_size: U16,
+    pub h_advise: U16,
+    pub h_algorithmtype: u8,
+    pub h_clusterbits: u8,
+}
+
+/// `z_erofs_lz4_cfgs`, behind its length.
+#[derive(Debug, Clone, Copy, Default, IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ZErofsLz4Cfgs {
+    pub size: U16,
+    pub max_distance: U16,
+    pub max_pclusterblks: U16,
+    pub reserved: [u8; 10],
+}
+
+/// `z_erofs_zstd_cfgs`, behind its length.
+#[derive(Debug, Clone, Copy, Default, IntoBytes, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ZErofsZstdCfgs {
+    pub size: U16,
+    pub format: u8,
+    /// The window's size as a power of two, minus 10.
+    pub windowlog: u8,
+    pub reserved: [u8; 4],
+}
+
+const _: () = assert!(size_of::<ErofsSuperBlock>() == 128 && INODE_COMPACT == 32);
+const _: () = assert!(INODE_EXTENDED == 64 && XATTR_IBODY_HEADER == 12 && XATTR_ENTRY == 4);
+const _: () = assert!(DIRENT == 12 && Z_MAP_HEADER == 8);
+
+const FEATURE_COMPAT: u32 = EROFS_FEATURE_COMPAT_SB_CHKSUM | EROFS_FEATURE_COMPAT_MTIME;
+
+impl ErofsSuperBlock {
+    /// Block 0 with this superblock, behind it the configurations of its compression algorithms
+    /// (each starts with its length). Sets magic number, block size, compatible features and
+    /// checksum.
+    pub fn encode(mut self, compr_cfgs: &[u8]) -> [u8; BLOCK] {
+        self.magic = EROFS_SUPER_MAGIC_V1.into();
+        self.feature_compat = FEATURE_COMPAT.into();
+        self.blkszbits = BLOCK_BITS as u8;
+        self.checksum = 0.into();
         let mut block = [0; BLOCK];
-        let s = &mut block[EROFS_SUPER_OFFSET..];
-        s[0..4].copy_from_slice(&EROFS_SUPER_MAGIC_V1.to_le_bytes());
-        s[8..12].copy_from_slice(
-            &(EROFS_FEATURE_COMPAT_SB_CHKSUM | EROFS_FEATURE_COMPAT_MTIME).to_le_bytes(),
-        );
-        s[12] = BLOCK_BITS as u8;
-        s[14..16].copy_from_slice(&self.root_nid.to_le_bytes());
-        s[16..24].copy_from_slice(&self.inos.to_le_bytes());
-        s[24..32].copy_from_slice(&self.epoch.to_le_bytes());
-        s[32..36].copy_from_slice(&self.fixed_nsec.to_le_bytes());
-        s[36..40].copy_from_slice(&self.blocks.to_le_bytes());
-        s[40..44].copy_from_slice(&self.meta_blkaddr.to_le_bytes());
-        s[44..48].copy_from_slice(&self.xattr_blkaddr.to_le_bytes());
-        s[48..64].copy_from_slice(&self.uuid);
-        s[64..80].copy_from_slice(&self.volume_name);
-        s[80..84].copy_from_slice(&self.feature_incompat.to_le_bytes());
-        s[84..86].copy_from_slice(&self.available_compr_algs.to_le_bytes());
-        s[96..104].copy_from_slice(&self.packed_nid.to_le_bytes());
-        let cfgs = &self.compr_cfgs[..self.compr_cfgs.len().min(256)];
-        s[SUPER_SIZE..SUPER_SIZE + cfgs.len()].copy_from_slice(cfgs);
-        let checksum = crc32c(!0, s);
-        s[4..8].copy_from_slice(&checksum.to_le_bytes());
+        let behind = EROFS_SUPER_OFFSET + size_of::<ErofsSuperBlock>();
+        block[behind..behind + compr_cfgs.len()].copy_from_slice(compr_cfgs);
+        block[EROFS_SUPER_OFFSET..behind].copy_from_slice(self.as_bytes());
+        self.checksum = crc32c(!0, &block[EROFS_SUPER_OFFSET..]).into();
+        block[EROFS_SUPER_OFFSET..behind].copy_from_slice(self.as_bytes());
         block
     }
 
-    /// Reads block 0. `Err` says in a clause what is wrong.
-    pub fn parse(block: &[u8; BLOCK]) -> Result<SuperBlock, String> {
-        let mut s = block[EROFS_SUPER_OFFSET..].to_vec();
-        let u16_at = |at| get16(&block[EROFS_SUPER_OFFSET..], at).unwrap_or_default();
-        let u32_at = |at| get32(&block[EROFS_SUPER_OFFSET..], at).unwrap_or_default();
-        let u64_at = |at| get64(&block[EROFS_SUPER_OFFSET..], at).unwrap_or_default();
-        if u32_at(0) != EROFS_SUPER_MAGIC_V1 {
-            return Err("no EROFS super block (magic number missing)".to_owned());
+    /// Reads the superblock from block 0. The error is a clause.
+    pub fn parse(block: &[u8; BLOCK]) -> Result<ErofsSuperBlock, String> {
+        let bytes = &block[EROFS_SUPER_OFFSET..];
+        let (mut superblock, behind) = ErofsSuperBlock::read_from_prefix(bytes)
+            .map_err(|_| "shorter than an EROFS superblock")?;
+        if superblock.magic != EROFS_SUPER_MAGIC_V1 {
+            return Err("no EROFS superblock (magic number missing)".to_owned());
         }
-        s[4..8].fill(0);
-        let checksum = crc32c(!0, &s);
-        if checksum != u32_at(4) {
+        let stored = superblock.checksum;
+        superblock.checksum = 0.into();
+        let checksum = crc32c(crc32c(!0, superblock.as_bytes()), behind);
+        superblock.checksum = stored;
+        if stored != checksum {
+            return Err(format!("checksum {stored:08x}, expected {checksum:08x}"));
+        }
+        if superblock.feature_compat != FEATURE_COMPAT {
             return Err(format!(
-                "checksum {:08x} where {checksum:08x} is right",
-                u32_at(4)
+                "compatible features {:#x}, which adamant never writes",
+                superblock.feature_compat
             ));
         }
-        if u32_at(8) != EROFS_FEATURE_COMPAT_SB_CHKSUM | EROFS_FEATURE_COMPAT_MTIME {
-            return Err(format!(
-                "compatible features {:#x}, which this program never writes",
-                u32_at(8)
-            ));
-        }
-        let feature_incompat = u32_at(80);
         const KNOWN: u32 = EROFS_FEATURE_INCOMPAT_LZ4_0PADDING
             | EROFS_FEATURE_INCOMPAT_COMPR_CFGS
             | EROFS_FEATURE_INCOMPAT_ZTAILPACKING
             | EROFS_FEATURE_INCOMPAT_FRAGMENTS;
+        let feature_incompat = superblock.feature_incompat.get();
         if feature_incompat & !KNOWN != 0 {
             return Err(format!(
-                "incompatible features {feature_incompat:#x}, which this program never writes"
+                "incompatible features {feature_incompat:#x}, which adamant never writes"
             ));
         }
-        if s[12] != BLOCK_BITS as u8 || s[13] != 0 || s[90] != 0 {
-            return Err("block size, extension slots or directory block size are not those this program writes".to_owned());
+        if superblock.blkszbits != BLOCK_BITS as u8
+            || superblock.sb_extslots != 0
+            || superblock.dirblkbits != 0
+        {
+            return Err(
+                "block size, extension slots or directory block size that adamant never writes"
+                    .to_owned(),
+            );
         }
-        let available_compr_algs = u16_at(84);
-        let mut compr_cfgs = Vec::new();
-        let mut at = SUPER_SIZE;
-        for algorithm in 0..16 {
-            if available_compr_algs & 1 << algorithm == 0 {
-                continue;
-            }
-            let size = usize::from(u16_at(at));
+        let mut cfgs = behind;
+        for _ in 0..superblock.available_compr_algs.get().count_ones() {
+            let (size, rest) = U16::read_from_prefix(cfgs).map_err(|_| "configuration missing")?;
+            let size = usize::from(size.get());
             if size > 64 {
                 return Err(format!(
                     "{size} bytes of configuration for one compression algorithm"
                 ));
             }
-            compr_cfgs.extend_from_slice(&s[at..at + 2 + size]);
-            at += 2 + size;
+            cfgs = rest.get(size..).unwrap_or_default();
         }
-        let mut uuid = [0; 16];
-        uuid.copy_from_slice(&s[48..64]);
-        let mut volume_name = [0; 16];
-        volume_name.copy_from_slice(&s[64..80]);
-        Ok(SuperBlock {
-            feature_incompat,
-            root_nid: u16_at(14),
-            inos: u64_at(16),
-            epoch: u64_at(24),
-            fixed_nsec: u32_at(32),
-            blocks: u32_at(36),
-            meta_blkaddr: u32_at(40),
-            xattr_blkaddr: u32_at(44),
-            packed_nid: if feature_incompat & EROFS_FEATURE_INCOMPAT_FRAGMENTS != 0 {
-                u64_at(96)
-            } else {
-                0
-            },
-            uuid,
-            volume_name,
-            available_compr_algs,
-            compr_cfgs,
-        })
+        if feature_incompat & EROFS_FEATURE_INCOMPAT_FRAGMENTS == 0 {
+            superblock.packed_nid = 0.into();
+        }
+        Ok(superblock)
     }
 }
 
-/// `erofs_inode_compact` and `erofs_inode_extended` as one.
+/// An inode in either of its forms, `erofs_inode_compact` or `erofs_inode_extended`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inode {
     pub extended: bool,
@@ -235,7 +317,7 @@ pub struct Inode {
     pub ino: u32,
     pub uid: u32,
     pub gid: u32,
-    /// Seconds and nanoseconds; compact inodes have the super block's.
+    /// Seconds and nanoseconds; compact inodes have the superblock's.
     pub mtime: (i64, u32),
 }
 
@@ -249,96 +331,98 @@ impl Inode {
         }
     }
 
-    /// The bytes on disk. What doesn't fit the compact form must have been given as extended.
+    /// The bytes on disk. The caller sets `extended` for an inode that the compact form can't hold.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(INODE_EXTENDED);
-        let format = u16::from(self.datalayout) << EROFS_I_DATALAYOUT_BIT
-            | if self.extended {
-                EROFS_INODE_LAYOUT_EXTENDED
-            } else {
-                0
-            };
-        out.extend_from_slice(&format.to_le_bytes());
-        out.extend_from_slice(&self.xattr_icount.to_le_bytes());
-        out.extend_from_slice(&self.mode.to_le_bytes());
+        let i_format = u16::from(self.datalayout) << EROFS_I_DATALAYOUT_BIT;
         if self.extended {
-            out.extend_from_slice(&[0; 2]);
-            out.extend_from_slice(&self.size.to_le_bytes());
-            out.extend_from_slice(&self.u.to_le_bytes());
-            out.extend_from_slice(&self.ino.to_le_bytes());
-            out.extend_from_slice(&self.uid.to_le_bytes());
-            out.extend_from_slice(&self.gid.to_le_bytes());
-            out.extend_from_slice(&self.mtime.0.to_le_bytes());
-            out.extend_from_slice(&self.mtime.1.to_le_bytes());
-            out.extend_from_slice(&self.nlink.to_le_bytes());
-            out.extend_from_slice(&[0; 16]);
+            let inode = ErofsInodeExtended {
+                i_format: (i_format | EROFS_INODE_LAYOUT_EXTENDED).into(),
+                i_xattr_icount: self.xattr_icount.into(),
+                i_mode: self.mode.into(),
+                i_size: self.size.into(),
+                i_u: self.u.into(),
+                i_ino: self.ino.into(),
+                i_uid: self.uid.into(),
+                i_gid: self.gid.into(),
+                i_mtime: (self.mtime.0 as u64).into(),
+                i_mtime_nsec: self.mtime.1.into(),
+                i_nlink: self.nlink.into(),
+                ..Default::default()
+            };
+            inode.as_bytes().to_vec()
         } else {
-            out.extend_from_slice(&(self.nlink as u16).to_le_bytes());
-            out.extend_from_slice(&(self.size as u32).to_le_bytes());
-            out.extend_from_slice(&[0; 4]);
-            out.extend_from_slice(&self.u.to_le_bytes());
-            out.extend_from_slice(&self.ino.to_le_bytes());
-            out.extend_from_slice(&(self.uid as u16).to_le_bytes());
-            out.extend_from_slice(&(self.gid as u16).to_le_bytes());
-            out.extend_from_slice(&[0; 4]);
+            let inode = ErofsInodeCompact {
+                i_format: i_format.into(),
+                i_xattr_icount: self.xattr_icount.into(),
+                i_mode: self.mode.into(),
+                i_nlink: (self.nlink as u16).into(),
+                i_size: (self.size as u32).into(),
+                i_u: self.u.into(),
+                i_ino: self.ino.into(),
+                i_uid: (self.uid as u16).into(),
+                i_gid: (self.gid as u16).into(),
+                ..Default::default()
+            };
+            inode.as_bytes().to_vec()
         }
-        out
     }
 
-    /// Reads an inode from the start of `bytes`; `fixed` is the time of compact ones. `None` where
-    /// bytes are missing or a bit is set that this program never sets.
+    /// Reads an inode from the start of `bytes`; `fixed` is the time of compact inodes. `None` for
+    /// missing bytes, or a bit of the format that adamant never sets.
     pub fn parse(bytes: &[u8], fixed: (i64, u32)) -> Option<Inode> {
-        let format = get16(bytes, 0)?;
+        let (format, _) = U16::read_from_prefix(bytes).ok()?;
+        let format = format.get();
         if format & !0xf != 0 {
             return None;
         }
-        let extended = format & EROFS_INODE_LAYOUT_EXTENDED != 0;
-        let (xattr_icount, mode) = (get16(bytes, 2)?, get16(bytes, 4)?);
         let datalayout = (format >> EROFS_I_DATALAYOUT_BIT) as u8 & 7;
-        Some(if extended {
-            Inode {
-                extended,
+        if format & EROFS_INODE_LAYOUT_EXTENDED != 0 {
+            let (inode, _) = ErofsInodeExtended::read_from_prefix(bytes).ok()?;
+            Some(Inode {
+                extended: true,
                 datalayout,
-                xattr_icount,
-                mode,
-                size: get64(bytes, 8)?,
-                u: get32(bytes, 16)?,
-                ino: get32(bytes, 20)?,
-                uid: get32(bytes, 24)?,
-                gid: get32(bytes, 28)?,
-                mtime: (get64(bytes, 32)? as i64, get32(bytes, 40)?),
-                nlink: get32(bytes, 44)?,
-            }
+                xattr_icount: inode.i_xattr_icount.get(),
+                mode: inode.i_mode.get(),
+                nlink: inode.i_nlink.get(),
+                size: inode.i_size.get(),
+                u: inode.i_u.get(),
+                ino: inode.i_ino.get(),
+                uid: inode.i_uid.get(),
+                gid: inode.i_gid.get(),
+                mtime: (inode.i_mtime.get() as i64, inode.i_mtime_nsec.get()),
+            })
         } else {
-            Inode {
-                extended,
+            let (inode, _) = ErofsInodeCompact::read_from_prefix(bytes).ok()?;
+            Some(Inode {
+                extended: false,
                 datalayout,
-                xattr_icount,
-                mode,
-                nlink: u32::from(get16(bytes, 6)?),
-                size: u64::from(get32(bytes, 8)?),
-                u: get32(bytes, 16)?,
-                ino: get32(bytes, 20)?,
-                uid: u32::from(get16(bytes, 24)?),
-                gid: u32::from(get16(bytes, 26)?),
+                xattr_icount: inode.i_xattr_icount.get(),
+                mode: inode.i_mode.get(),
+                nlink: u32::from(inode.i_nlink.get()),
+                size: u64::from(inode.i_size.get()),
+                u: inode.i_u.get(),
+                ino: inode.i_ino.get(),
+                uid: u32::from(inode.i_uid.get()),
+                gid: u32::from(inode.i_gid.get()),
                 mtime: fixed,
-            }
-        })
+            })
+        }
     }
 }
 
-/// The kernel's `new_encode_dev`; `None` for numbers it can't hold.
+/// A device number in the kernel's encoding (`new_encode_dev`); `None` for numbers that it can't
+/// hold.
 pub fn encode_dev(major: u32, minor: u32) -> Option<u32> {
     (major < 1 << 12 && minor < 1 << 20)
         .then_some(minor & 0xff | major << 8 | (minor & !0xff) << 12)
 }
 
-/// Its inverse: major and minor.
+/// Major and minor of an encoded device number.
 pub fn decode_dev(dev: u32) -> (u32, u32) {
     ((dev & 0xf_ff00) >> 8, dev & 0xff | dev >> 12 & 0xf_ff00)
 }
 
-/// CRC-32C (Castagnoli) as the kernel's `crc32c(seed, ...)` has it: no inversion before or after.
+/// CRC-32C (Castagnoli) like the kernel's `crc32c(seed, ...)`: no inversion before or after.
 pub fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
     let mut crc = seed;
     for &byte in bytes {

@@ -1,9 +1,8 @@
-//! The smallest form: the contents of all but large files in one packed inode that has no name,
-//! compressed as one, and every such file a fragment of it. Files with the same contents are the
-//! same fragment.
+//! Fragments: the contents of all but large files are compressed together, in one packed inode that
+//! has no name. Every such file is a fragment of it. Files with equal contents are the same fragment.
 //!
 //! Format: `z_erofs_map_header` with its highest bit set, in the kernel's fs/erofs/zmap.c. Linux
-//! reads it since 6.1.
+//! reads it since version 6.1.
 
 use std::collections::HashMap;
 
@@ -13,21 +12,21 @@ use super::inodes::{Inodes, Item, path_of};
 use crate::error::{Context, Result};
 use crate::tree::{Content, Extent, Kind, Tree};
 
-/// Larger files have clusters of their own: they gain little, and Linux before 6.18 reads all of a
-/// fragment for each page that is asked for (and before 6.11 reads some of more than 4 GiB
-/// wrongly).
+/// Larger files have clusters of their own. They gain little from fragments, and Linux before 6.18
+/// reads all of a fragment for each requested page. Linux before 6.11 reads some fragments of more
+/// than 4 GiB wrongly.
 const LARGEST: u64 = 1 << 20;
 
-/// Files in one.
+/// The packed inode's content.
 pub struct Fragments {
     /// The packed inode's bytes.
     pub content: Content,
-    /// Where each item's begin; `None` for what has none.
-    pub places: Vec<Option<u64>>,
+    /// For each inode the offset of its fragment; `None` for an inode that is no fragment.
+    pub offsets: Vec<Option<u64>>,
 }
 
-/// Puts the contents of all files together, in the order of their first paths: neighbours are
-/// alike.
+/// Concatenates the contents of all files in the order of their first paths, since neighbours are
+/// similar.
 pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
     let mut sizes: HashMap<u64, u32> = HashMap::new();
     let content = |item: &Item| match &tree.node(item.node).kind {
@@ -37,27 +36,27 @@ pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
     for content in inodes.items.iter().filter_map(content) {
         *sizes.entry(content.len()).or_default() += 1;
     }
-    let mut places = vec![None; inodes.items.len()];
+    let mut offsets = vec![None; inodes.items.len()];
     let mut known: HashMap<[u8; 32], u64> = HashMap::new();
     let (mut extents, mut end) = (Vec::new(), 0);
-    for (item, place) in inodes.items.iter().zip(&mut places) {
+    for (item, offset) in inodes.items.iter().zip(&mut offsets) {
         let Some(content) = content(item) else {
             continue;
         };
-        // Only what is as long as another can be the same.
+        // Files of a unique length have unique contents.
         let digest = if sizes[&content.len()] > 1 {
             Some(digest(&content).context(|| path_of(tree, item.node))?)
         } else {
             None
         };
         if let Some(same) = digest.and_then(|digest| known.get(&digest)) {
-            *place = Some(*same);
+            *offset = Some(*same);
             continue;
         }
         if let Some(digest) = digest {
             known.insert(digest, end);
         }
-        *place = Some(end);
+        *offset = Some(end);
         extents.extend(content.extents().map(|extent| Extent {
             at: end + extent.at,
             ..extent
@@ -66,7 +65,7 @@ pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
     }
     Ok(Fragments {
         content: Content::sparse(end, extents)?,
-        places,
+        offsets,
     })
 }
 
@@ -80,7 +79,7 @@ mod tests {
     use crate::tree::Meta;
 
     #[test]
-    fn the_same_contents_are_kept_once() {
+    fn equal_contents_are_stored_once() {
         let mut tree = Tree::new();
         for (name, bytes) in [
             ("a", "one"),
@@ -100,7 +99,7 @@ mod tests {
         let found = collect(&tree, &inodes).unwrap();
         assert_eq!(found.content.to_vec(100).unwrap(), b"onetwothree");
         assert_eq!(
-            found.places,
+            found.offsets,
             [None, Some(0), Some(3), None, Some(0), Some(6)]
         );
     }

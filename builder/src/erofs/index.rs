@@ -1,26 +1,29 @@
-//! The compact index of a compressed inode: for each 4 KiB of the file where its cluster begins,
-//! packed into 4 or 2 bytes each.
+//! The compact index of a compressed inode. It has an entry of 4 or 2 bytes for each 4 KiB of the
+//! file (a logical cluster), which says where the physical cluster begins.
 //!
-//! Format: `z_erofs_map_header` and the compacted forms in the kernel's fs/erofs/zmap.c. Clusters
-//! of one file stand one behind another, so that a pack needs one block address only. Every index
-//! is written with the big cluster flags, also when all clusters have one block.
+//! Format: `z_erofs_map_header` and the compacted forms in the kernel's fs/erofs/zmap.c. Entries
+//! come in packs that have one block address, so the clusters of a file are contiguous. Every index
+//! is written with the big cluster flags, also if all clusters have one block.
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::format::*;
 use crate::error::Result;
 
-/// One physical cluster of a file.
+/// A physical cluster of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Extent {
     /// Bytes of the file.
     pub len: u32,
     /// Blocks on disk.
     pub blocks: u16,
-    /// Stored as it is; then at most one block.
+    /// Stored uncompressed, in one block.
     pub plain: bool,
 }
 
-/// How many entries are in packs of 4 bytes each (two a pack), of 2 bytes each (sixteen a pack),
-/// and again of 4 bytes.
+/// Number of entries in packs of two entries with 4 bytes each (`initial`), of sixteen entries with
+/// 2 bytes each (`short`), and again of two (`end`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Packs {
     initial: u64,
@@ -29,13 +32,12 @@ struct Packs {
 }
 
 impl Packs {
-    /// For a file of `size` bytes whose index (behind the header) starts at `at` bytes from the
-    /// start of a block.
+    /// For a file of `size` bytes whose index (without the header) starts at byte `at` of a block.
     fn new(size: u64, at: usize) -> Packs {
         let total = size.div_ceil(BLOCK as u64);
         let initial = ((32 - at % 32) / 4 % 8) as u64;
         if initial >= total {
-            // Nothing is left for short packs, and 4-byte entries come in pairs in any case.
+            // No entries are left for short packs.
             return Packs {
                 initial: 0,
                 short: 0,
@@ -55,71 +57,71 @@ impl Packs {
     }
 }
 
-/// Bytes that header and index need, when what stands before them ends at `before` bytes behind a
-/// 32-byte boundary. The padding to 8 bytes in front of the header is counted too.
+/// Size of header and index, bytes. `before` is the number of bytes between a 32-byte boundary and
+/// the end of the data in front of them. Padding of the header to 8 bytes is included.
 pub fn len(size: u64, before: usize) -> u64 {
     let start = before.next_multiple_of(8);
     (start - before) as u64 + Z_MAP_HEADER as u64 + Packs::new(size, start + Z_MAP_HEADER).bytes()
 }
 
-/// Bytes that the header of a fragment needs, as [`len`] counts them.
+/// Size of the header of a fragment, counted like [`len`].
 pub fn fragment_len(before: usize) -> u64 {
     (before.next_multiple_of(8) - before + Z_MAP_HEADER) as u64
 }
 
-/// The header of a fragment from this byte of the packed inode on. `before` as in [`len`].
+/// Writes the header of a fragment that starts at byte `offset` of the packed inode. `before` as in
+/// [`len`].
 pub fn encode_fragment(
-    at: u64,
+    offset: u64,
     before: usize,
     put: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     put(&[0; 8][..before.next_multiple_of(8) - before])?;
-    put(&(at | Z_EROFS_FRAGMENT_INODE).to_le_bytes())
+    put(U64::new(offset | Z_EROFS_FRAGMENT_INODE).as_bytes())
 }
 
-/// Where a fragment begins in the packed inode; `None` for what has an index. `bytes` begins as in
+/// The offset of a fragment in the packed inode; `None` for an index. `bytes` starts like in
 /// [`decode`].
 pub fn fragment(before: usize, bytes: &[u8]) -> Option<u64> {
-    get64(bytes, before.next_multiple_of(8) - before)
-        .filter(|header| header & Z_EROFS_FRAGMENT_INODE != 0)
-        .map(|header| header ^ Z_EROFS_FRAGMENT_INODE)
+    let bytes = bytes.get(before.next_multiple_of(8) - before..)?;
+    let header = U64::read_from_prefix(bytes).ok()?.0.get();
+    (header & Z_EROFS_FRAGMENT_INODE != 0).then_some(header ^ Z_EROFS_FRAGMENT_INODE)
 }
 
-/// Where a file's clusters are.
+/// Position of a file's clusters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
-    /// One behind another, from this block on.
+pub enum ClusterAddress {
+    /// All of them, one behind another, from this block on.
     Blocks(u32),
-    /// The only one stands behind the index, and has so many bytes. It counts as one block, of
-    /// which there is no address.
+    /// The only cluster is behind the index and has this many bytes. It counts as one block, which
+    /// has no address.
     Inline(u16),
 }
 
-/// Writes header and index through `put`, piece by piece. `before` as in [`len`].
+/// Writes header and index piece by piece. `before` as in [`len`].
 pub fn encode(
     size: u64,
     before: usize,
     algorithm: u8,
-    place: Place,
+    address: ClusterAddress,
     extents: &[Extent],
     put: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let at = before.next_multiple_of(8);
     put(&[0; 8][..at - before])?;
-    let mut advise =
-        Z_EROFS_ADVISE_COMPACTED_2B | Z_EROFS_ADVISE_BIG_PCLUSTER_1 | Z_EROFS_ADVISE_BIG_PCLUSTER_2;
-    let mut header = [0; Z_MAP_HEADER];
-    let start = match place {
-        Place::Blocks(start) => start,
-        Place::Inline(bytes) => {
-            advise |= Z_EROFS_ADVISE_INLINE_PCLUSTER;
-            header[2..4].copy_from_slice(&bytes.to_le_bytes());
-            0
-        }
+    let (start, inline_bytes, inline_flag) = match address {
+        ClusterAddress::Blocks(start) => (start, 0, 0),
+        ClusterAddress::Inline(bytes) => (0, bytes, Z_EROFS_ADVISE_INLINE_PCLUSTER),
     };
-    header[4..6].copy_from_slice(&advise.to_le_bytes());
-    header[6] = algorithm;
-    put(&header)?;
+    let advise =
+        Z_EROFS_ADVISE_COMPACTED_2B | Z_EROFS_ADVISE_BIG_PCLUSTER_1 | Z_EROFS_ADVISE_BIG_PCLUSTER_2;
+    let header = ZErofsMapHeader {
+        h_idata_size: inline_bytes.into(),
+        h_advise: (advise | inline_flag).into(),
+        h_algorithmtype: algorithm,
+        ..Default::default()
+    };
+    put(header.as_bytes())?;
 
     let packs = Packs::new(size, at + Z_MAP_HEADER);
     let mut entries = Entries::new(size, start, extents);
@@ -132,15 +134,16 @@ pub fn encode(
             base.get_or_insert(entry.base);
             let low = match entry.kind {
                 EntryKind::Head { offset, .. } => offset,
-                EntryKind::Rest {
+                EntryKind::NonHead {
                     count: Some(blocks),
                     ..
                 } => Z_EROFS_LI_D0_CBLKCNT | blocks,
-                // The last of a pack looks ahead, all others look back.
-                EntryKind::Rest { ahead, .. } if i + 1 == count => {
+                // The last entry of a pack has the distance to the next head, the others that to
+                // their own head.
+                EntryKind::NonHead { ahead, .. } if i + 1 == count => {
                     ahead.min(Z_EROFS_LI_D0_CBLKCNT - 1)
                 }
-                EntryKind::Rest { back, .. } => back.min(Z_EROFS_LI_D0_CBLKCNT - 1),
+                EntryKind::NonHead { back, .. } => back.min(Z_EROFS_LI_D0_CBLKCNT - 1),
             };
             let value = u64::from(entry.kind.code() << BLOCK_BITS | low) << (i * bits % 8);
             for (byte, part) in buf[i * bits / 8..]
@@ -151,7 +154,7 @@ pub fn encode(
                 *byte |= part;
             }
         }
-        buf[bytes - 4..bytes].copy_from_slice(&base.unwrap_or(0).to_le_bytes());
+        buf[bytes - 4..bytes].copy_from_slice(U32::new(base.unwrap_or(0)).as_bytes());
         put(&buf[..bytes])
     };
     for _ in 0..packs.initial / 2 {
@@ -166,14 +169,14 @@ pub fn encode(
     Ok(())
 }
 
-/// What one 4 KiB of a file has as its entry.
+/// The entry of a logical cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EntryKind {
-    /// A cluster begins here, `offset` bytes into it.
+    /// A physical cluster begins here, at byte `offset` of the logical one.
     Head { plain: bool, offset: u32 },
-    /// Within a cluster: how far back it began, how far ahead the next one begins; the first says
-    /// how many blocks the cluster has.
-    Rest {
+    /// No physical cluster begins here. `back` and `ahead` are the distances to the heads around
+    /// it; the first such entry of a physical cluster has its number of blocks as `count`.
+    NonHead {
         back: u32,
         ahead: u32,
         count: Option<u32>,
@@ -185,27 +188,38 @@ impl EntryKind {
         match self {
             EntryKind::Head { plain: true, .. } => Z_EROFS_LCLUSTER_TYPE_PLAIN,
             EntryKind::Head { plain: false, .. } => Z_EROFS_LCLUSTER_TYPE_HEAD1,
-            EntryKind::Rest { .. } => Z_EROFS_LCLUSTER_TYPE_NONHEAD,
+            EntryKind::NonHead { .. } => Z_EROFS_LCLUSTER_TYPE_NONHEAD,
         }
     }
 }
 
 struct Entry {
     kind: EntryKind,
-    /// Address for a pack that starts here.
+    /// Block address for a pack that starts here.
     base: u32,
 }
 
-/// The entries in order, from the extents.
+/// Makes the entries in order from the extents.
 struct Entries<'a> {
     extents: std::slice::Iter<'a, Extent>,
-    /// Entries still to come, all extents together.
+    /// Number of entries still to come, of all extents.
     left: u64,
-    /// The current extent, its first block, entries of it given, entries of it in all.
-    current: Option<(Extent, u32, u32, u32)>,
-    /// Where the next extent begins in its entry, and on disk.
+    current: Option<Current>,
+    /// Byte of its logical cluster at which the next extent begins.
     offset: u32,
+    /// First block of the next extent.
     block: u32,
+}
+
+/// The extent whose entries are being made.
+struct Current {
+    extent: Extent,
+    /// First block.
+    block: u32,
+    /// Entries made so far.
+    made: u32,
+    /// Number of entries.
+    entries: u32,
 }
 
 impl<'a> Entries<'a> {
@@ -226,50 +240,42 @@ impl Iterator for Entries<'_> {
     fn next(&mut self) -> Option<Entry> {
         self.left = self.left.checked_sub(1)?;
         loop {
-            if let Some((extent, block, given, all)) = &mut self.current {
-                if *given < *all {
-                    let at = *given;
-                    *given += 1;
+            if let Some(current) = &mut self.current {
+                let next_block = current.block + u32::from(current.extent.blocks);
+                if current.made < current.entries {
+                    let at = current.made;
+                    current.made += 1;
                     let kind = match at {
                         0 => EntryKind::Head {
-                            plain: extent.plain,
+                            plain: current.extent.plain,
                             offset: self.offset,
                         },
-                        1 => EntryKind::Rest {
-                            back: 1,
-                            ahead: *all - 1,
-                            count: Some(u32::from(extent.blocks)),
-                        },
-                        _ => EntryKind::Rest {
+                        _ => EntryKind::NonHead {
                             back: at,
-                            ahead: *all - at,
-                            count: None,
+                            ahead: current.entries - at,
+                            count: (at == 1).then_some(u32::from(current.extent.blocks)),
                         },
                     };
-                    let base = if at < 2 {
-                        *block
-                    } else {
-                        *block + u32::from(extent.blocks)
-                    };
+                    let base = if at < 2 { current.block } else { next_block };
                     return Some(Entry { kind, base });
                 }
-                self.offset = (self.offset + extent.len) % BLOCK as u32;
-                self.block = *block + u32::from(extent.blocks);
+                self.offset = (self.offset + current.extent.len) % BLOCK as u32;
+                self.block = next_block;
                 self.current = None;
             }
             match self.extents.next() {
-                // A piece that ends within the entry it begins in is the file's last one: it has
+                // An extent that ends in the entry it begins in is the file's last one, and has
                 // that entry.
                 Some(extent) => {
-                    self.current = Some((
-                        *extent,
-                        self.block,
-                        0,
-                        ((self.offset + extent.len) / BLOCK as u32).max(1),
-                    ))
+                    self.current = Some(Current {
+                        extent: *extent,
+                        block: self.block,
+                        made: 0,
+                        entries: ((self.offset + extent.len) / BLOCK as u32).max(1),
+                    })
                 }
-                // The file ends within an entry that its last cluster didn't begin in: a head that
-                // only says where the end is.
+                // The file ends in an entry in which no cluster begins: a head that says where the
+                // end is.
                 None => {
                     return Some(Entry {
                         kind: EntryKind::Head {
@@ -284,19 +290,18 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// Reads an index: where the clusters are, and what they hold. `bytes` is what [`encode`] wrote,
-/// padding and header included. Only what this program would have written is accepted: the clusters
-/// found are written again and must give the same bytes.
+/// Reads an index. `bytes` is the output of [`encode`], padding and header included. Only an index
+/// that adamant would have written is accepted: it is encoded again and must give the same bytes.
 pub fn decode(
     size: u64,
     before: usize,
     algorithm: u8,
     bytes: &[u8],
-) -> std::result::Result<(Place, Vec<Extent>), String> {
-    let (place, extents) =
-        clusters(size, before, bytes).ok_or("its index is not one of clusters in order")?;
+) -> std::result::Result<(ClusterAddress, Vec<Extent>), String> {
+    let (address, extents) =
+        clusters(size, before, bytes).ok_or("its index does not describe clusters in order")?;
     let mut at = 0;
-    let mut put = |piece: &[u8]| {
+    let mut compare = |piece: &[u8]| {
         let end = at + piece.len();
         let same = bytes.get(at..end) == Some(piece);
         at = end;
@@ -306,25 +311,55 @@ pub fn decode(
             Err(crate::error::Error::new("its index contradicts itself"))
         }
     };
-    encode(size, before, algorithm, place, &extents, &mut put)
+    encode(size, before, algorithm, address, &extents, &mut compare)
         .map_err(|e| e.message().to_owned())?;
     match at == bytes.len() {
-        true => Ok((place, extents)),
-        false => Err("its index has another length than its size asks for".to_owned()),
+        true => Ok((address, extents)),
+        false => Err("its index has a wrong length for its size".to_owned()),
     }
 }
 
-fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(Place, Vec<Extent>)> {
-    let at = before.next_multiple_of(8) - before + Z_MAP_HEADER;
-    let packs = Packs::new(size, before + at);
-    let header = bytes.get(at - Z_MAP_HEADER..at)?;
-    let inline =
-        (get16(header, 4)? & Z_EROFS_ADVISE_INLINE_PCLUSTER != 0).then_some(get16(header, 2)?);
-    let mut rest = bytes.get(at..)?;
-    // Where each cluster begins in the file, whether it is plain, its blocks.
-    let mut heads: Vec<(u64, bool, u16)> = Vec::new();
-    let mut start = None;
+/// The beginning of a physical cluster, as the entries say it.
+struct Head {
+    /// Byte of the file.
+    start: u64,
+    plain: bool,
+    blocks: u16,
+}
+
+fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(ClusterAddress, Vec<Extent>)> {
+    let padding = before.next_multiple_of(8) - before;
+    let (header, packs) = ZErofsMapHeader::read_from_prefix(bytes.get(padding..)?).ok()?;
+    let (start, heads) = heads(size, before + padding + Z_MAP_HEADER, packs)?;
+    let extents = extents(size, &heads)?;
+    // Block addresses of the entries are 32-bit sums.
+    let blocks: u64 = extents.iter().map(|e| u64::from(e.blocks)).sum();
+    u32::try_from(u64::from(start) + blocks).ok()?;
+    if header.h_advise.get() & Z_EROFS_ADVISE_INLINE_PCLUSTER == 0 {
+        return Some((ClusterAddress::Blocks(start), extents));
+    }
+    let bytes = header.h_idata_size.get();
+    match extents[..] {
+        [
+            Extent {
+                plain: false,
+                blocks: 1,
+                ..
+            },
+        ] if (1..=BLOCK).contains(&usize::from(bytes)) => {
+            Some((ClusterAddress::Inline(bytes), extents))
+        }
+        _ => None,
+    }
+}
+
+/// Unpacks the entries of an index that starts at byte `at` of a block: the first pack's block
+/// address, and the heads in order.
+fn heads(size: u64, at: usize, mut rest: &[u8]) -> Option<(u32, Vec<Head>)> {
+    let packs = Packs::new(size, at);
     let total = size.div_ceil(BLOCK as u64);
+    let mut heads: Vec<Head> = Vec::new();
+    let mut start = None;
     let mut entry = 0;
     let kinds = [
         (packs.initial / 2, 2, 8),
@@ -332,34 +367,24 @@ fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(Place, Vec<Extent
         (packs.end.div_ceil(2), 2, 8),
     ];
     for (count, entries, len) in kinds {
-        let bits = (len - 4) * 8 / entries;
         for _ in 0..count {
             let (pack, behind) = rest.split_at_checked(len)?;
             rest = behind;
-            start = start.or(get32(pack, len - 4));
+            let (_, base) = U32::read_from_suffix(pack).ok()?;
+            start = start.or(Some(base.get()));
             for i in 0..entries {
                 if entry == total {
                     break;
                 }
-                let position = i * bits;
-                let word = u32::from_le_bytes([
-                    pack[position / 8],
-                    pack[position / 8 + 1],
-                    pack.get(position / 8 + 2).copied().unwrap_or(0),
-                    0,
-                ]);
-                let value = word >> (position % 8) & ((1 << bits) - 1);
-                let (kind, low) = (value >> BLOCK_BITS & 3, value & (BLOCK as u32 - 1));
+                let (kind, low) = unpack_entry(pack, i, (len - 4) * 8 / entries);
                 match kind {
-                    Z_EROFS_LCLUSTER_TYPE_PLAIN | Z_EROFS_LCLUSTER_TYPE_HEAD1 => {
-                        heads.push((
-                            entry * BLOCK as u64 + u64::from(low),
-                            kind == Z_EROFS_LCLUSTER_TYPE_PLAIN,
-                            1,
-                        ));
-                    }
+                    Z_EROFS_LCLUSTER_TYPE_PLAIN | Z_EROFS_LCLUSTER_TYPE_HEAD1 => heads.push(Head {
+                        start: entry * BLOCK as u64 + u64::from(low),
+                        plain: kind == Z_EROFS_LCLUSTER_TYPE_PLAIN,
+                        blocks: 1,
+                    }),
                     Z_EROFS_LCLUSTER_TYPE_NONHEAD if low & Z_EROFS_LI_D0_CBLKCNT != 0 => {
-                        heads.last_mut()?.2 = (low & !Z_EROFS_LI_D0_CBLKCNT) as u16
+                        heads.last_mut()?.blocks = (low & !Z_EROFS_LI_D0_CBLKCNT) as u16
                     }
                     Z_EROFS_LCLUSTER_TYPE_NONHEAD => {}
                     _ => return None,
@@ -368,40 +393,46 @@ fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(Place, Vec<Extent
             }
         }
     }
-    if heads.last().is_some_and(|(at, ..)| *at == size) {
+    // The head that only says where the file ends.
+    if heads.last().is_some_and(|head| head.start == size) {
         heads.pop();
     }
-    let ends = heads.iter().skip(1).map(|h| h.0).chain([size]);
+    (heads.first()?.start == 0).then_some((start?, heads))
+}
+
+/// Type and low bits of entry `i` of a pack whose entries have `bits` bits each.
+fn unpack_entry(pack: &[u8], i: usize, bits: usize) -> (u32, u32) {
+    let position = i * bits;
+    let word = u32::from_le_bytes([
+        pack[position / 8],
+        pack[position / 8 + 1],
+        pack.get(position / 8 + 2).copied().unwrap_or(0),
+        0,
+    ]);
+    let value = word >> (position % 8) & ((1 << bits) - 1);
+    (value >> BLOCK_BITS & 3, value & (BLOCK as u32 - 1))
+}
+
+/// The extents between heads; `None` for one that no cluster can have.
+fn extents(size: u64, heads: &[Head]) -> Option<Vec<Extent>> {
+    let ends = heads.iter().skip(1).map(|head| head.start).chain([size]);
     let mut extents = Vec::with_capacity(heads.len());
-    for (&(at, plain, blocks), end) in heads.iter().zip(ends) {
-        let len = u32::try_from(end.checked_sub(at)?).ok()?;
-        let room = u64::from(blocks) * BLOCK as u64;
+    for (head, end) in heads.iter().zip(ends) {
+        let len = u32::try_from(end.checked_sub(head.start)?).ok()?;
+        let room = u64::from(head.blocks) * BLOCK as u64;
         if len == 0
-            || blocks == 0
+            || head.blocks == 0
             || room > Z_EROFS_PCLUSTER_MAX_SIZE as u64
             || u64::from(len) > Z_EROFS_PCLUSTER_MAX_DSIZE
-            || plain && u64::from(len) > room
+            || head.plain && u64::from(len) > room
         {
             return None;
         }
-        extents.push(Extent { len, blocks, plain });
+        extents.push(Extent {
+            len,
+            blocks: head.blocks,
+            plain: head.plain,
+        });
     }
-    // The entries' addresses are 32-bit sums.
-    let blocks: u64 = extents.iter().map(|e| u64::from(e.blocks)).sum();
-    u32::try_from(u64::from(start?) + blocks).ok()?;
-    let place = match (inline, &extents[..]) {
-        (None, _) => Place::Blocks(start?),
-        (
-            Some(bytes @ 1..),
-            [
-                Extent {
-                    plain: false,
-                    blocks: 1,
-                    ..
-                },
-            ],
-        ) if usize::from(bytes) <= BLOCK => Place::Inline(bytes),
-        _ => return None,
-    };
-    (heads.first()?.0 == 0).then_some((place, extents))
+    Some(extents)
 }

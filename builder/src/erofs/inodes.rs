@@ -1,4 +1,4 @@
-//! The tree's inodes in the order of their first paths, with all that is known of each before
+//! The tree's inodes in the order of their first paths, with everything that is known before
 //! contents are stored.
 
 use std::collections::HashMap;
@@ -6,35 +6,34 @@ use std::collections::HashMap;
 use super::dir;
 use super::format::*;
 use super::layout::Key;
-use super::xattr;
+use super::xattr::XattrTables;
 use crate::error::{Error, Result};
 use crate::tree::{Kind, Node, NodeId, Time, Tree};
 
-/// The 64-byte form is needed.
+/// Flag in [`Item::set`]: the inode needs the extended form.
 const EXTENDED: u32 = 1 << 31;
-/// No extended attributes.
+/// Value of [`Item::set`] for an inode without extended attributes.
 const NO_SET: u32 = EXTENDED - 1;
 
-/// One inode to be written.
+/// An inode to be written.
 pub struct Item {
-    /// Where it is in the tree.
+    /// Its node in the tree.
     pub node: NodeId,
-    /// The directory its first name stands in, as an index of items; the root's own for the root.
+    /// Index of the item of the directory with its first name; the root's own for the root.
     pub parent: u32,
-    /// Number of its set of extended attributes, and in the highest bit whether the 64-byte form
-    /// is needed: there can be millions.
+    /// Number of its set of extended attributes, and [`EXTENDED`]. Packed, because there can be
+    /// millions of items.
     set: u32,
-    /// Link count as stat shows it.
+    /// Link count, as in stat.
     pub links: u32,
-    /// Bytes of content, names or target.
+    /// Bytes of a file's content, a directory's names, or a link's target.
     pub size: u64,
-    /// Its first path's.
+    /// Key of its first path.
     pub key: Key,
 }
 
 impl Item {
-    /// The inode that the contents of others are in, of so many bytes. It is no node of the tree,
-    /// and has no name.
+    /// The packed inode, of `size` bytes. It has no name, and no node in the tree.
     pub fn packed(size: u64) -> Item {
         let extended = if size > u64::from(u32::MAX) {
             EXTENDED
@@ -51,39 +50,42 @@ impl Item {
         }
     }
 
-    /// Whether the 64-byte form is needed.
+    /// Whether it needs the extended form.
     pub fn extended(&self) -> bool {
         self.set & EXTENDED != 0
     }
 }
 
-/// There is one for each inode.
+/// An image can have millions of inodes.
 const _: () = assert!(size_of::<Item>() <= 32);
 
-/// All of them; the root comes first.
+/// All inodes; the root is the first.
 pub struct Inodes {
+    /// In the order of their first paths.
     pub items: Vec<Item>,
     /// Index of the item for each node of the tree.
     by_node: Vec<u32>,
-    pub xattrs: xattr::Tables,
-    /// The time that compact inodes have.
+    /// Their extended attributes.
+    pub xattrs: XattrTables,
+    /// Modification time of compact inodes.
     pub fixed: Time,
 }
 
 impl Inodes {
-    /// Walks the tree. Compact inodes have the time that most have; or `kept`, where half as many
-    /// have it: another one would make all of them others.
-    pub fn collect(tree: &Tree, kept: Option<Time>) -> Result<Inodes> {
+    /// Walks the tree. Compact inodes get the most frequent modification time. `reference_time` is
+    /// preferred if at least half as many inodes have it, because another time would change every
+    /// compact inode.
+    pub fn collect(tree: &Tree, reference_time: Option<Time>) -> Result<Inodes> {
         let mut walk = Walk {
             tree,
             items: Vec::new(),
             by_node: vec![u32::MAX; tree.capacity()],
-            xattrs: xattr::Tables::default(),
+            xattrs: XattrTables::default(),
             times: HashMap::new(),
             path: Vec::new(),
         };
-        walk.run()?;
-        // The earliest of several.
+        walk.visit_all()?;
+        // Of several equally frequent times, the earliest.
         let (most, fixed) = walk
             .times
             .iter()
@@ -91,10 +93,10 @@ impl Inodes {
             .max()
             .map(|(count, time)| (count, time.0))
             .unwrap_or_default();
-        let fixed = kept
-            .filter(|kept| {
+        let fixed = reference_time
+            .filter(|time| {
                 walk.times
-                    .get(kept)
+                    .get(time)
                     .is_some_and(|count| count.saturating_mul(2) >= most)
             })
             .unwrap_or(fixed);
@@ -107,12 +109,12 @@ impl Inodes {
         } = walk;
         for item in &mut items {
             let meta = &tree.node(item.node).meta;
-            let short = meta.mtime == fixed
+            let compact = meta.mtime == fixed
                 && meta.uid <= u32::from(u16::MAX)
                 && meta.gid <= u32::from(u16::MAX)
                 && item.links <= u32::from(u16::MAX)
                 && item.size <= u64::from(u32::MAX);
-            item.set |= if short { 0 } else { EXTENDED };
+            item.set |= if compact { 0 } else { EXTENDED };
         }
         Ok(Inodes {
             items,
@@ -127,7 +129,7 @@ impl Inodes {
         self.by_node[node.0 as usize] as usize
     }
 
-    /// Inline body of an item's extended attributes.
+    /// Inline body of an item's extended attributes; empty without any.
     pub fn xattr_body(&self, item: &Item) -> &[u8] {
         match item.set & !EXTENDED {
             NO_SET => &[],
@@ -145,9 +147,10 @@ impl Inodes {
         inode + self.xattr_body(item).len()
     }
 
-    /// Whether what it holds fits behind its header, as it is. What does not has no tail there
-    /// either (the format could): its address would change the block that the tail is in.
-    pub fn inline(&self, item: &Item) -> bool {
+    /// Whether all of its data fits behind its header, uncompressed. The format also allows to put
+    /// only the last bytes of larger data there. adamant does not, because a change of the data's
+    /// address would then change the block with these bytes.
+    pub fn fits_tail(&self, item: &Item) -> bool {
         item.size > 0 && item.size <= (BLOCK - self.header(item).min(BLOCK)) as u64
     }
 }
@@ -156,15 +159,15 @@ struct Walk<'a> {
     tree: &'a Tree,
     items: Vec<Item>,
     by_node: Vec<u32>,
-    xattrs: xattr::Tables,
+    xattrs: XattrTables,
     times: HashMap<Time, u64>,
     path: Vec<u8>,
 }
 
 impl Walk<'_> {
-    fn run(&mut self) -> Result<()> {
+    fn visit_all(&mut self) -> Result<()> {
         let tree = self.tree;
-        self.see(Tree::ROOT, 0)?;
+        self.add(Tree::ROOT, 0)?;
         let mut stack = vec![(0, 0, tree.children(Tree::ROOT))];
         while let Some((directory, length, children)) = stack.last_mut() {
             let (directory, length) = (*directory, *length);
@@ -178,7 +181,7 @@ impl Walk<'_> {
             if self.by_node[node.0 as usize] != u32::MAX {
                 continue;
             }
-            let index = self.see(node, directory)?;
+            let index = self.add(node, directory)?;
             if matches!(tree.node(node).kind, Kind::Directory(_)) {
                 stack.push((index, self.path.len(), tree.children(node)));
             }
@@ -186,7 +189,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn see(&mut self, id: NodeId, parent: u32) -> Result<u32> {
+    fn add(&mut self, id: NodeId, parent: u32) -> Result<u32> {
         let index = u32::try_from(self.items.len())
             .ok()
             .filter(|i| *i < u32::MAX)
@@ -194,11 +197,11 @@ impl Walk<'_> {
         let node = self.tree.node(id);
         let path = &self.path;
         let set = match &node.meta.xattrs {
-            Some(set) if !set.is_empty() => self.xattrs.add(set, || shown(path))?,
+            Some(set) if !set.is_empty() => self.xattrs.add(set, || display_path(path))?,
             _ => NO_SET,
         };
         let (links, size) = measure(self.tree, id, node)
-            .map_err(|why| Error::new(format!("{}: {why}", shown(path))))?;
+            .map_err(|why| Error::new(format!("{}: {why}", display_path(path))))?;
         *self.times.entry(node.meta.mtime).or_default() += 1;
         self.by_node[id.0 as usize] = index;
         self.items.push(Item {
@@ -207,17 +210,17 @@ impl Walk<'_> {
             set,
             links,
             size,
-            key: Key::of(path),
+            key: Key::hash(path),
         });
         Ok(index)
     }
 }
 
-/// Link count and size; refuses what the format can't hold.
+/// Link count and size of an inode, or a clause that says why EROFS can't hold it.
 fn measure(tree: &Tree, id: NodeId, node: &Node) -> Result<(u32, u64), String> {
     if node.meta.mtime.nanoseconds > 999_999_999 {
         return Err(format!(
-            "modification time with {} nanoseconds",
+            "the modification time has {} nanoseconds, more than a second",
             node.meta.mtime.nanoseconds
         ));
     }
@@ -229,7 +232,7 @@ fn measure(tree: &Tree, id: NodeId, node: &Node) -> Result<(u32, u64), String> {
                 .count();
             let names = dir::with_dots(tree.children(id).map(|(name, _)| (name, ())), (), ());
             (
-                2 + u32::try_from(below).map_err(|_| "too many directories in it")?,
+                2 + u32::try_from(below).map_err(|_| "it has too many subdirectories")?,
                 dir::size(names.map(|(name, ())| name)),
             )
         }
@@ -237,7 +240,7 @@ fn measure(tree: &Tree, id: NodeId, node: &Node) -> Result<(u32, u64), String> {
         Kind::Symlink(target) => {
             if target.is_empty() || target.len() > crate::tree::TARGET_MAX || target.contains(&0) {
                 return Err(
-                    "the link's target is empty, longer than 4095 bytes or has a NUL in it"
+                    "the link's target is empty, longer than 4095 bytes, or contains a NUL byte"
                         .to_owned(),
                 );
             }
@@ -246,7 +249,7 @@ fn measure(tree: &Tree, id: NodeId, node: &Node) -> Result<(u32, u64), String> {
         Kind::CharDevice { major, minor } | Kind::BlockDevice { major, minor } => {
             if encode_dev(*major, *minor).is_none() {
                 return Err(format!(
-                    "device {major}:{minor} is beyond what the kernel has (4095:1048575)"
+                    "device {major}:{minor} exceeds the kernel's largest number (4095:1048575)"
                 ));
             }
             (node.links, 0)
@@ -255,7 +258,7 @@ fn measure(tree: &Tree, id: NodeId, node: &Node) -> Result<(u32, u64), String> {
     })
 }
 
-fn shown(path: &[u8]) -> String {
+fn display_path(path: &[u8]) -> String {
     if path.is_empty() {
         "/".to_owned()
     } else {
@@ -263,12 +266,12 @@ fn shown(path: &[u8]) -> String {
     }
 }
 
-/// A node's first path, for messages. Slow.
+/// A node's first path, for messages. It walks the tree, so it is slow.
 pub fn path_of(tree: &Tree, wanted: NodeId) -> String {
     let mut found = None;
     tree.visit(&mut |path, id| {
         if id == wanted && found.is_none() {
-            found = Some(shown(path));
+            found = Some(display_path(path));
         }
     });
     found.unwrap_or_else(|| "/".to_owned())

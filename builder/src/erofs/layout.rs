@@ -1,179 +1,176 @@
-//! Where things go. This file alone decides it:
+//! Where everything is in the file system. No other file decides it:
 //!
-//! | blocks | what |
+//! | blocks | content |
 //! |---|---|
-//! | 0 | super block |
-//! | then | contents of files, in the order of their first paths |
-//! | then | directories that are longer than a block, in the same order |
-//! | then | shared extended attributes |
-//! | then | inodes, each with its extended attributes, then what it holds where that is short, or its index |
+//! | 0 | superblock |
+//! | next | contents of files, in the order of their first paths |
+//! | next | directories of more than a block, in the same order |
+//! | next | shared extended attributes |
+//! | next | inodes, each with its extended attributes, then its tail or its index |
 //!
-//! An inode that fits into a block with all that belongs to it never crosses into the next one.
+//! An inode that fits into a block with its attributes and its tail or index does not cross a block
+//! boundary.
 //!
-//! The next version of an image is to have as many blocks in common with this one as can be. What
-//! makes blocks differ is not what changed but what that moves: addresses are in inodes, and
-//! numbers of inodes in directories. So inodes have an [`Area`] by what they tell of: other inodes,
-//! data, or no place at all; the last stay the same wherever they are, and are most of the
-//! metadata. Each area is cut into groups where a path's key says so, not where a block is full:
-//! what is inserted or grows moves its neighbours in its group, and no others. Several groups make
-//! a region, at whose end some blocks are left free, so that one more block in it does not change
-//! the numbers in all regions behind it.
+//! The goal is that two versions of an image have most blocks in common. A change itself touches few
+//! blocks; the positions that it moves touch many. Inodes contain block addresses, and directories
+//! contain inode numbers. Therefore:
 //!
-//! Who names the image before ([`super::previous`]) gets its places instead of these.
+//! - Inodes are sorted into [`Area`]s by what they contain: inode numbers, block addresses, or
+//!   neither. Inodes of the last kind are most of the metadata, and do not change when others move.
+//! - Each area is cut into groups. The key of a path decides where a group begins, not how full a
+//!   block is. So an inode that is added or grows moves only the other inodes of its group.
+//! - Several groups form a region, with a few free blocks at its end. So a group that grows by a
+//!   block does not change the inode numbers in all regions behind it.
+//!
+//! With a reference image, [`super::reference`] chooses the positions instead.
 
 use sha2::{Digest, Sha256};
 
 use super::format::*;
 
-/// Slots of a block.
+/// Number of slots in a block.
 pub const SLOTS: usize = BLOCK / SLOT;
 
-/// A number made of a path, evenly distributed: equal in all images that have the path.
+/// A hash of a path: evenly distributed, and equal in all images that have the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key(pub u64);
 
 impl Key {
-    /// That of a path.
-    pub fn of(path: &[u8]) -> Key {
+    /// The key of a path, or of other bytes.
+    pub fn hash(path: &[u8]) -> Key {
         let mut first = [0; 8];
         first.copy_from_slice(&Sha256::digest(path)[..8]);
         Key(u64::from_le_bytes(first))
     }
 
-    /// Whether something of this size begins here, when one is to begin in every `each` (same unit)
-    /// on average, in the long run. `purpose` (0 or 1): its answers are independent of the
-    /// other's.
-    fn begins(self, purpose: u32, size: u64, each: u64) -> bool {
-        let part = (self.0 >> (32 * purpose)) & 0xffff_ffff;
-        // size / each as a part of 2^32, without a product that overflows.
-        size >= each || part < (size << 32) / each
+    /// Whether a unit (a group, region or arena) begins at the item with this key and size. Units
+    /// have `average` bytes, or whatever unit `size` has, in the long run. The answers for the two
+    /// values of `purpose`, 0 and 1, are independent of each other.
+    fn begins(self, purpose: u32, size: u64, average: u64) -> bool {
+        let fraction = (self.0 >> (32 * purpose)) & 0xffff_ffff;
+        // size / average as a fraction of 2^32, without a product that overflows.
+        size >= average || fraction < (size << 32) / average
     }
 }
 
-/// Where an inode's metadata goes, in this order.
+/// A part of the metadata, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Area {
-    /// Directories whose entries are with their inode: it holds numbers of inodes. The root is
-    /// always one, since its number has only 16 bits.
+    /// Directories whose entries are in the tail: they contain inode numbers. The root is always
+    /// here, because its number has only 16 bits.
     Names,
-    /// What has blocks of data: it holds their addresses, and nothing else.
+    /// Inodes with data blocks: they contain block addresses.
     Addresses,
-    /// All else.
+    /// All other inodes.
     Rest,
 }
 
-/// An arena of data: about so many bytes of files. Small changes in it do not move what is in the
-/// next one, and so change no address there.
+/// Average size of an arena of file contents, bytes. A small change in one arena moves no contents
+/// in the next one, and so changes no addresses there.
 const ARENA: u64 = 32 << 20;
-/// Arenas end at a multiple of so many blocks.
-pub const ARENA_SPARE: u32 = 16;
+/// Arenas begin at a multiple of this number of blocks.
+pub const ARENA_ALIGNMENT: u32 = 16;
 
-/// Whether the file of this size at this path is the first of an arena.
+/// Whether a file with this key and size is the first of an arena.
 pub fn begins_arena(key: Key, size: u64) -> bool {
     key.begins(1, size, ARENA)
 }
 
-/// How an area is cut.
+/// How an area is cut into groups and regions.
 struct Cut {
     area: Area,
-    /// Blocks of a group, about.
+    /// Average blocks of a group.
     group: u64,
-    /// Blocks of a region, about.
+    /// Average blocks of a region.
     region: u64,
-    /// Regions end at a multiple of so many blocks.
-    spare: u64,
+    /// Regions begin at a multiple of this number of blocks.
+    alignment: u64,
 }
 
-/// Small groups change less, and leave more room unused: half a block each.
+/// Small groups move fewer inodes, but each group leaves half a block unused.
 const CUTS: [Cut; 3] = [
     Cut {
         area: Area::Names,
         group: 8,
         region: 64,
-        spare: 4,
+        alignment: 4,
     },
     Cut {
         area: Area::Addresses,
         group: 8,
         region: 64,
-        spare: 8,
+        alignment: 8,
     },
     Cut {
         area: Area::Rest,
         group: 16,
         region: 256,
-        spare: 16,
+        alignment: 16,
     },
 ];
 
-/// An area ends at a multiple of this part of the power of two below its length: growing, it does
-/// not move the next one at once.
-const AREA_SPARE: u64 = 32;
+/// An area's length is rounded up to a multiple of 1/32 of the power of two below it, so that an area
+/// can grow without moving the next one.
+const AREA_ROUNDING: u64 = 32;
+/// A group ends at this multiple of its minimum size if no key ended it before.
+const GROUP_MAX: u64 = 16;
 
-/// An inode to be placed.
+/// An inode that needs a position.
 #[derive(Debug, Clone, Copy)]
-pub struct Part {
-    /// All that belongs to it, the inode included.
+pub struct InodeRequest {
+    /// Size of the inode, its extended attributes and its tail or index.
     pub bytes: u64,
-    /// Its path's.
+    /// Key of its path.
     pub key: Key,
-    /// Where it goes.
+    /// The area that it belongs to.
     pub area: Area,
 }
 
-impl Part {
-    /// The same, in slots.
+impl InodeRequest {
+    /// Size in slots.
     pub fn slots(&self) -> u64 {
         self.bytes.div_ceil(SLOT as u64)
     }
 }
 
-/// Places so many inodes, of which the first is the root's; `part` tells of each, and is asked
-/// several times: a million of them are not kept. Gives their numbers, and how many blocks the
-/// metadata area has. `None` when it is full.
-pub fn place(count: usize, part: &dyn Fn(usize) -> Part) -> Option<(Vec<u64>, u64)> {
+/// The positions of inodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InodePositions {
+    /// Number (nid) of each inode.
+    pub numbers: Vec<u64>,
+    /// Blocks of the metadata area.
+    pub blocks: u64,
+}
+
+/// Chooses positions for `count` inodes; the first one is the root. `request` describes each, and is
+/// called several times, since a million requests would take too much memory. `None` when the
+/// metadata area is full.
+pub fn place(count: usize, request: &dyn Fn(usize) -> InodeRequest) -> Option<InodePositions> {
     let mut numbers = vec![0; count];
     let mut block = 0;
-    let mut group: Vec<Member> = Vec::new();
     for cut in &CUTS {
-        let (area, mut region) = (block, block);
-        let mut slots = 0;
+        let (area_start, mut region_start) = (block, block);
         let mut members = (0..count)
-            .map(|i| (i, part(i)))
-            .filter(|(_, part)| part.area == cut.area)
+            .map(|i| (i, request(i)))
+            .filter(|(_, request)| request.area == cut.area)
             .peekable();
-        while let Some((index, member)) = members.next() {
-            group.push(Member {
-                index,
-                slots: member.slots(),
-            });
-            slots += member.slots();
-            let least = cut.group * SLOTS as u64 / 2;
-            let ends = members.peek().is_none_or(|(_, next)| {
-                slots >= least && next.key.begins(0, next.slots(), least) || slots >= 16 * least
-            });
-            if !ends {
-                continue;
-            }
-            if block - region >= cut.region / 2
-                && part(group[0].index)
-                    .key
-                    .begins(1, slots, cut.region / 2 * SLOTS as u64)
-            {
-                block = block.next_multiple_of(cut.spare);
-                region = block;
+        while let Some(mut group) = next_group(&mut members, cut.group) {
+            if begins_region(&group, cut, block - region_start, request) {
+                block = block.next_multiple_of(cut.alignment);
+                region_start = block;
             }
             block += place_group(&mut group, block, &mut numbers)?;
-            group.clear();
-            slots = 0;
         }
-        if cut.area != Area::Rest && block > area {
-            block = area
-                + (block - area)
-                    .next_multiple_of((1u64 << (block - area).ilog2()).div_ceil(AREA_SPARE));
+        let length = block - area_start;
+        if cut.area != Area::Rest && length > 0 {
+            let unit = (1u64 << length.ilog2()).div_ceil(AREA_ROUNDING);
+            block = area_start + length.next_multiple_of(unit);
         }
     }
-    Some((numbers, block))
+    Some(InodePositions {
+        numbers,
+        blocks: block,
+    })
 }
 
 /// An inode of a group.
@@ -183,48 +180,90 @@ struct Member {
     slots: u64,
 }
 
-/// Places a group from `block` on, and gives how many blocks it takes.
-fn place_group(group: &mut [Member], block: u64, numbers: &mut [u64]) -> Option<u64> {
-    let mut places = Places::new();
-    if let Some(root) = group.iter().find(|member| member.index == 0) {
-        // The first slot of all stays unused: programs take inode number 0 for a name that was
-        // deleted. Then the root.
-        places.place(1)?;
-        numbers[0] = places.place(root.slots)?;
+/// Takes the members of the next group; `None` after the last.
+fn next_group(
+    members: &mut std::iter::Peekable<impl Iterator<Item = (usize, InodeRequest)>>,
+    average_blocks: u64,
+) -> Option<Vec<Member>> {
+    let minimum = average_blocks * SLOTS as u64 / 2;
+    let mut group = Vec::new();
+    let mut slots = 0;
+    while let Some((index, request)) = members.next() {
+        group.push(Member {
+            index,
+            slots: request.slots(),
+        });
+        slots += request.slots();
+        let ends = members.peek().is_none_or(|(_, next)| {
+            slots >= minimum && next.key.begins(0, next.slots(), minimum)
+                || slots >= GROUP_MAX * minimum
+        });
+        if ends {
+            break;
+        }
     }
-    // Large ones first: the others fill what they leave.
-    group.sort_by_key(|member| (std::cmp::Reverse(member.slots), member.index));
-    for member in group.iter().filter(|member| member.index != 0) {
-        numbers[member.index] = block * SLOTS as u64 + places.place(member.slots)?;
-    }
-    u32::try_from(block + places.blocks)
-        .ok()
-        .map(|_| places.blocks)
+    (!group.is_empty()).then_some(group)
 }
 
-/// Hands out places in a group, where the least room stays unused.
-struct Places {
-    /// Blocks by how many slots they have free.
+/// Whether a region begins with this group, `blocks` blocks behind the beginning of the last one.
+fn begins_region(
+    group: &[Member],
+    cut: &Cut,
+    blocks: u64,
+    request: &dyn Fn(usize) -> InodeRequest,
+) -> bool {
+    let minimum = cut.region / 2;
+    let slots = group.iter().map(|member| member.slots).sum();
+    blocks >= minimum
+        && group.first().is_some_and(|first| {
+            request(first.index)
+                .key
+                .begins(1, slots, minimum * SLOTS as u64)
+        })
+}
+
+/// Places a group from `block` on, and gives the number of blocks that it takes.
+fn place_group(group: &mut [Member], block: u64, numbers: &mut [u64]) -> Option<u64> {
+    let mut allocator = SlotAllocator::new();
+    if let Some(root) = group.iter().find(|member| member.index == 0) {
+        // The first slot of the area stays unused, because programs take inode number 0 for a
+        // deleted name. The root follows it.
+        allocator.allocate(1)?;
+        numbers[0] = allocator.allocate(root.slots)?;
+    }
+    // Large inodes first: small ones fill the gaps.
+    group.sort_by_key(|member| (std::cmp::Reverse(member.slots), member.index));
+    for member in group.iter().filter(|member| member.index != 0) {
+        numbers[member.index] = block * SLOTS as u64 + allocator.allocate(member.slots)?;
+    }
+    u32::try_from(block + allocator.blocks)
+        .ok()
+        .map(|_| allocator.blocks)
+}
+
+/// Allocates slots in a group, in the block with the least room that is enough.
+struct SlotAllocator {
+    /// Blocks by their number of free slots.
     free: Vec<Vec<u32>>,
     blocks: u64,
 }
 
-impl Places {
-    fn new() -> Places {
-        Places {
+impl SlotAllocator {
+    fn new() -> SlotAllocator {
+        SlotAllocator {
             free: vec![Vec::new(); SLOTS + 1],
             blocks: 0,
         }
     }
 
-    /// A place for so many slots: the first one's number. `None` when there is no more room.
-    fn place(&mut self, slots: u64) -> Option<u64> {
+    /// The first of `slots` free slots; `None` when there is no more room.
+    fn allocate(&mut self, slots: u64) -> Option<u64> {
         if slots > SLOTS as u64 {
             let first = self.blocks;
             let count = slots.div_ceil(SLOTS as u64);
             self.blocks += count;
             let unused = (count * SLOTS as u64 - slots) as usize;
-            self.give(u32::try_from(self.blocks - 1).ok()?, unused);
+            self.add_free(u32::try_from(self.blocks - 1).ok()?, unused);
             return Some(first * SLOTS as u64);
         }
         let slots = slots as usize;
@@ -236,11 +275,11 @@ impl Places {
                     (u32::try_from(self.blocks - 1).ok()?, SLOTS)
                 }
             };
-        self.give(block, room - slots);
+        self.add_free(block, room - slots);
         Some(u64::from(block) * SLOTS as u64 + (SLOTS - room) as u64)
     }
 
-    fn give(&mut self, block: u32, room: usize) {
+    fn add_free(&mut self, block: u32, room: usize) {
         if room > 0 {
             self.free[room].push(block);
         }
@@ -249,12 +288,14 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    /// Inodes with paths of their own, of every area and many sizes.
-    fn parts(count: u64) -> Vec<(u64, Part)> {
-        let part = |i: u64| {
-            let key = Key::of(format!("/{i}").as_bytes());
+    /// Inodes with distinct paths, of every area and many sizes; each with its number.
+    fn requests(count: u64) -> Vec<(u64, InodeRequest)> {
+        let request = |i: u64| {
+            let key = Key::hash(format!("/{i}").as_bytes());
             let area = [
                 Area::Names,
                 Area::Addresses,
@@ -269,87 +310,127 @@ mod tests {
             } else {
                 bytes
             };
-            Part {
+            InodeRequest {
                 bytes,
                 key,
                 area: if i == 0 { Area::Names } else { area },
             }
         };
-        (0..count).map(|i| (i, part(i))).collect()
+        (0..count).map(|i| (i, request(i))).collect()
     }
 
-    fn numbers(parts: &[(u64, Part)]) -> (Vec<u64>, u64) {
-        place(parts.len(), &|i| parts[i].1).unwrap()
+    fn place_all(requests: &[(u64, InodeRequest)]) -> InodePositions {
+        place(requests.len(), &|i| requests[i].1).unwrap()
     }
 
-    #[test]
-    fn nothing_shares_a_place_or_crosses_into_another_block() {
-        for count in [1, 2, 100, 20_000] {
-            let parts = parts(count);
-            let (numbers, blocks) = numbers(&parts);
-            let mut places: Vec<(u64, u64)> = numbers
-                .iter()
-                .zip(&parts)
-                .map(|(number, (_, part))| (*number, number + part.slots()))
-                .collect();
-            places.sort_unstable();
+    /// The invariants of every layout.
+    fn check(requests: &[InodeRequest], positions: &InodePositions) {
+        let slots = SLOTS as u64;
+        let mut ranges: Vec<(u64, u64, Area)> = positions
+            .numbers
+            .iter()
+            .zip(requests)
+            .map(|(number, request)| (*number, number + request.slots(), request.area))
+            .collect();
+        ranges.sort_unstable_by_key(|(start, end, _)| (*start, *end));
+        assert!(ranges[0].0 > 0, "slot 0 is used");
+        assert!(ranges.last().unwrap().1 <= positions.blocks * slots);
+        assert!(
+            positions.numbers[0] < 1 << 16,
+            "the root's number has 16 bits"
+        );
+        assert!(
+            ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0),
+            "overlap"
+        );
+        assert!(
+            ranges.windows(2).all(|pair| pair[0].2 <= pair[1].2),
+            "areas are mixed"
+        );
+        for (start, end, _) in ranges {
             assert!(
-                places[0].0 > 0
-                    && places.last().unwrap().1 <= blocks * SLOTS as u64
-                    && numbers[0] < 1 << 16
-            );
-            assert!(places.windows(2).all(|pair| pair[0].1 <= pair[1].0));
-            let slots = SLOTS as u64;
-            assert!(
-                places
-                    .iter()
-                    .all(|(start, end)| start / slots == (end - 1) / slots
-                        || start.is_multiple_of(slots))
+                start / slots == (end - 1) / slots || start.is_multiple_of(slots),
+                "{start}..{end} crosses a block boundary"
             );
         }
     }
 
+    fn any_request() -> impl Strategy<Value = InodeRequest> {
+        let bytes = prop_oneof![4 => 32u64..400, 2 => 32u64..4097, 1 => 4000u64..200_000];
+        let area = prop_oneof![Just(Area::Names), Just(Area::Addresses), Just(Area::Rest)];
+        (bytes, any::<u64>(), area).prop_map(|(bytes, key, area)| InodeRequest {
+            bytes,
+            key: Key(key),
+            area,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn inodes_never_overlap_or_cross_a_block_boundary(
+            root in 32u64..2000,
+            mut requests in prop::collection::vec(any_request(), 0..1500),
+        ) {
+            requests.insert(0, InodeRequest { bytes: root, key: Key::hash(b""), area: Area::Names });
+            let positions = place(requests.len(), &|i| requests[i]).unwrap();
+            check(&requests, &positions);
+            // The same input gives the same positions.
+            prop_assert_eq!(positions, place(requests.len(), &|i| requests[i]).unwrap());
+        }
+    }
+
     #[test]
-    fn what_is_inserted_moves_little() {
-        let before = parts(20_000);
-        let (old, blocks) = numbers(&before);
+    fn large_layouts_keep_the_invariants() {
+        let requests = requests(20_000);
+        let plain: Vec<InodeRequest> = requests.iter().map(|(_, request)| *request).collect();
+        check(&plain, &place_all(&requests));
+    }
+
+    #[test]
+    fn adding_an_inode_moves_few_others() {
+        let before = requests(20_000);
+        let old = place_all(&before);
         let mut moved = Vec::new();
         for at in (1..20_000).step_by(1999) {
             let mut after = before.clone();
-            let key = Key::of(format!("/{at}-").as_bytes());
+            let key = Key::hash(format!("/{at}-").as_bytes());
             after.insert(
                 at,
                 (
                     u64::MAX,
-                    Part {
+                    InodeRequest {
                         bytes: 900,
                         key,
                         area: Area::Rest,
                     },
                 ),
             );
-            let (new, _) = numbers(&after);
-            let kept = new
+            let new = place_all(&after);
+            let unmoved = new
+                .numbers
                 .iter()
                 .zip(&after)
-                .filter(|(number, (id, _))| old.get(*id as usize) == Some(number))
+                .filter(|(number, (id, _))| old.numbers.get(*id as usize) == Some(number))
                 .count();
-            moved.push(before.len() - kept);
+            moved.push(before.len() - unmoved);
         }
         moved.sort_unstable();
-        // A group, usually; where a region has no room left, all behind it.
+        // Usually one group; in a region without free blocks, all inodes behind it.
         assert!(
             moved[moved.len() / 2] < 100,
-            "{moved:?} of 20000 in {blocks} blocks"
+            "{moved:?} of 20000 in {} blocks",
+            old.blocks
         );
     }
 
     #[test]
-    fn little_room_is_lost() {
-        let parts = parts(50_000);
-        let wanted: u64 = parts.iter().map(|(_, part)| part.slots()).sum();
-        let (_, blocks) = numbers(&parts);
-        let lost = 1.0 - wanted as f64 / (blocks * SLOTS as u64) as f64;
-        assert!(lost < 0.12, "{lost}");
+    fn less_than_12_percent_of_the_slots_are_unused() {
+        let requests = requests(50_000);
+        let wanted: u64 = requests.iter().map(|(_, request)| request.slots()).sum();
+        let blocks = place_all(&requests).blocks;
+        let unused = 1.0 - wanted as f64 / (blocks * SLOTS as u64) as f64;
+        assert!(unused < 0.12, "{unused}");
     }
 }

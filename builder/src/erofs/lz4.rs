@@ -1,10 +1,10 @@
-//! LZ4's "fill this many bytes" calls, which lz4-sys builds but does not declare.
+//! LZ4 calls that fill a destination of a given size. lz4-sys builds them but does not declare them.
 
 use std::ffi::{c_char, c_int, c_void};
 
 use super::format::BLOCK;
 
-// The crate is linked for its C library; only this one of its own declarations is used.
+// The crate's other declarations are not used, only its C library.
 use lz4_sys::{LZ4_decompress_safe, LZ4_versionNumber};
 
 unsafe extern "C" {
@@ -27,23 +27,23 @@ unsafe extern "C" {
 
 /// LZ4's own default is 9, which searches four times as long for 0.3 % less.
 const LEVEL: c_int = 6;
-/// For ends that miss a block by a little.
-const LAST_LEVEL: c_int = 9;
-/// So many thousandths more than fits are a little: what [`LAST_LEVEL`] may gain.
-const LITTLE: usize = 8;
+/// Level of the second attempt at a cluster that exceeds a block boundary by little.
+const RETRY_LEVEL: c_int = 9;
+/// "Little" in thousandths of the cluster: what [`RETRY_LEVEL`] may gain.
+const RETRY_GAIN: usize = 8;
 
-/// The library's version: another one may give other bytes.
+/// The library's version. Another version may produce other bytes.
 pub fn version() -> u32 {
-    // SAFETY: takes nothing and gives a constant.
+    // SAFETY: the function has no arguments and returns a constant.
     unsafe { LZ4_versionNumber() }.unsigned_abs()
 }
 
-/// Compresses as much of `src` as fits into `dst`, fast. Gives bytes taken and bytes made.
+/// Compresses as much of `src` as fits into `dst`, fast. Returns bytes taken and bytes made.
 pub fn fill(src: &[u8], dst: &mut [u8]) -> (usize, usize) {
     let mut taken = c_int::try_from(src.len()).unwrap_or(c_int::MAX);
     let room = c_int::try_from(dst.len()).unwrap_or(c_int::MAX);
-    // SAFETY: both pointers are valid for the lengths given, which are those of the slices or less;
-    // the call keeps none of them.
+    // SAFETY: both pointers are valid for the given lengths, which are those of the slices or less,
+    // and the call does not keep them.
     let made = unsafe {
         LZ4_compress_destSize(
             src.as_ptr().cast(),
@@ -55,39 +55,39 @@ pub fn fill(src: &[u8], dst: &mut [u8]) -> (usize, usize) {
     (taken.max(0) as usize, made.max(0) as usize)
 }
 
-/// The state that high compression needs, kept between calls to save its allocation. Nothing in it
-/// carries over.
+/// The state for high compression. It is reused to save allocations; each call initialises it.
 pub struct HighCompression {
     state: Vec<u64>,
-    again: Vec<u8>,
+    /// Destination of a second attempt.
+    retry: Vec<u8>,
 }
 
 impl HighCompression {
     /// A new state.
     pub fn new() -> HighCompression {
-        // SAFETY: takes nothing and gives a constant.
+        // SAFETY: the function has no arguments and returns a constant.
         let size = unsafe { LZ4_sizeofStateHC() }.max(0) as usize;
         HighCompression {
             state: vec![0; size.div_ceil(8)],
-            again: Vec::new(),
+            retry: Vec::new(),
         }
     }
 
-    /// As [`fill`], with high compression. Where all of `src` fits, and a little less would have
-    /// taken a block less, it is searched once more, and longer: that is worth nearly as much
-    /// as searching everything so long, which takes many times the time.
+    /// Like [`fill`], with high compression. If all of `src` fits, but exceeds a block boundary by
+    /// little, a second attempt at a higher level may save the block. That gains nearly as much as
+    /// the higher level for everything, which takes many times as long.
     pub fn fill(&mut self, src: &[u8], dst: &mut [u8]) -> (usize, usize) {
         let (taken, made) = self.fill_at(LEVEL, src, dst);
-        let spill = made % BLOCK;
-        if taken == src.len() && made > BLOCK && spill > 0 && spill * 1000 <= made * LITTLE {
-            let mut again = std::mem::take(&mut self.again);
-            again.resize(made - spill, 0);
-            let (taken, less) = self.fill_at(LAST_LEVEL, src, &mut again);
+        let excess = made % BLOCK;
+        if taken == src.len() && made > BLOCK && excess > 0 && excess * 1000 <= made * RETRY_GAIN {
+            let mut retry = std::mem::take(&mut self.retry);
+            retry.resize(made - excess, 0);
+            let (taken, less) = self.fill_at(RETRY_LEVEL, src, &mut retry);
             let fits = taken == src.len();
             if fits {
-                dst[..less].copy_from_slice(&again[..less]);
+                dst[..less].copy_from_slice(&retry[..less]);
             }
-            self.again = again;
+            self.retry = retry;
             if fits {
                 return (taken, less);
             }
@@ -98,8 +98,8 @@ impl HighCompression {
     fn fill_at(&mut self, level: c_int, src: &[u8], dst: &mut [u8]) -> (usize, usize) {
         let mut taken = c_int::try_from(src.len()).unwrap_or(c_int::MAX);
         let room = c_int::try_from(dst.len()).unwrap_or(c_int::MAX);
-        // SAFETY: as in the function `fill`; the state is as large as the library asks for and
-        // aligned to 8 bytes, and the call initialises it itself.
+        // SAFETY: as in the function `fill`; the state has the size that the library asks for, is
+        // aligned to 8 bytes, and the call initialises it.
         let made = unsafe {
             LZ4_compress_HC_destSize(
                 self.state.as_mut_ptr().cast(),
@@ -114,14 +114,14 @@ impl HighCompression {
     }
 }
 
-/// Decompresses all of `src` into all of `dst`; false where it is damaged or has another length.
+/// Decompresses all of `src` into all of `dst`; false for corrupted data or another length.
 pub fn decompress(src: &[u8], dst: &mut [u8]) -> bool {
     let (Ok(src_len), Ok(dst_len)) = (c_int::try_from(src.len()), c_int::try_from(dst.len()))
     else {
         return false;
     };
-    // SAFETY: both pointers are valid for the lengths given; the call checks every access against
-    // them, whatever `src` holds.
+    // SAFETY: both pointers are valid for the given lengths; the call checks every access against
+    // them, whatever `src` contains.
     let made = unsafe {
         LZ4_decompress_safe(
             src.as_ptr().cast(),
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_that_misses_a_block_by_little_is_searched_longer() {
+    fn a_second_attempt_saves_a_block_or_changes_nothing() {
         let text: Vec<u8> = (0..9_000u32)
             .flat_map(|i| {
                 format!(

@@ -1,7 +1,10 @@
-//! Extended attributes: each distinct set becomes one inline body; a name and value that several
-//! inodes have stands once in the shared area.
+//! Extended attributes: each distinct set becomes one inline body. A name and value that several
+//! inodes have is stored once, in the shared area.
 
 use std::collections::BTreeMap;
+
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
 
 use super::format::*;
 use super::layout::Key;
@@ -11,31 +14,30 @@ use crate::tree::Xattrs;
 /// Most shared attributes of one inode (`h_shared_count` is a byte).
 const SHARED_MAX: usize = 255;
 
-/// Longer ones stand at the end, one behind another, bytes; labels and capabilities are short.
+/// Longer entries are appended at the end of the area, bytes. Labels and capabilities are short.
 const SPREAD: usize = 256;
-/// So many places are looked at, units of 4 bytes.
+/// Number of positions to try for an entry, in units of 4 bytes.
 const NEAR: usize = 4096;
-/// Most bytes of shared attributes: with the room between them, their places are numbers of 32
-/// bits.
+/// Most bytes of shared attributes, so that positions have 32 bits with the gaps included.
 const SHARED_BYTES: usize = 2 << 30;
 
-/// Most sets: their numbers have 31 bits, of which one stands for none.
+/// Most sets: their numbers have 31 bits, and one number means "no set".
 const SETS: u32 = (1 << 31) - 1;
 
 type Set = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
-/// All sets of a tree.
+/// All sets of extended attributes in a tree.
 #[derive(Default)]
-pub struct Tables {
+pub struct XattrTables {
     ids: BTreeMap<Xattrs, u32>,
     sets: Vec<(Xattrs, u64)>,
     bodies: Vec<Vec<u8>>,
     area: Vec<u8>,
 }
 
-impl Tables {
-    /// Notes a set that one more inode has, and gives its number. `path` is for the message when it
-    /// can't be held.
+impl XattrTables {
+    /// Counts one more inode with this set, and gives the set's number. `path` is for the message
+    /// about a set that EROFS can't hold.
     pub fn add(&mut self, set: &Xattrs, path: impl FnOnce() -> String) -> Result<u32> {
         if let Some(&id) = self.ids.get(set) {
             self.sets[id as usize].1 += 1;
@@ -43,7 +45,7 @@ impl Tables {
         }
         check(set).map_err(|why| {
             Error::new(format!("{}: {why}", path()))
-                .hint("leave the attribute out of the source, or make it smaller")
+                .hint("remove the attribute from the source, or make it smaller")
         })?;
         let id = u32::try_from(self.sets.len())
             .ok()
@@ -54,7 +56,7 @@ impl Tables {
         Ok(id)
     }
 
-    /// Decides what is shared, once all sets are known.
+    /// Chooses the shared attributes. Call it after the last [`XattrTables::add`].
     pub fn build(&mut self) {
         self.ids = BTreeMap::new();
         let mut uses: BTreeMap<(&[u8], &[u8]), u64> = BTreeMap::new();
@@ -76,11 +78,11 @@ impl Tables {
         }
         let (area, units) = spread(&entries, bytes);
         self.area = area;
-        let places: BTreeMap<(&[u8], &[u8]), u32> = shared.into_iter().zip(units).collect();
+        let positions: BTreeMap<(&[u8], &[u8]), u32> = shared.into_iter().zip(units).collect();
         self.bodies = self
             .sets
             .iter()
-            .map(|(set, _)| body(set, &places))
+            .map(|(set, _)| body(set, &positions))
             .collect();
     }
 
@@ -89,15 +91,17 @@ impl Tables {
         &self.bodies[id as usize]
     }
 
-    /// The shared area, to be padded to blocks.
+    /// The shared area; the caller pads it to blocks.
     pub fn area(&self) -> &[u8] {
         &self.area
     }
 }
 
-/// An area with these entries, `bytes` together, and where each begins in it, in units of 4 bytes.
-/// Each is as near behind the place that its own bytes say as there is room, so that one more
-/// leaves nearly all others, and with them the inodes that refer to them, as they are.
+/// An area with these entries of `bytes` bytes in all, and the position of each entry in units of 4
+/// bytes.
+///
+/// The hash of an entry decides its position, or the next free one. So one more entry leaves nearly
+/// all others in position, and with them the inodes that refer to them.
 fn spread(entries: &[Vec<u8>], bytes: usize) -> (Vec<u8>, Vec<u32>) {
     let wanted = bytes + bytes / 4;
     let len = wanted.next_multiple_of((wanted.next_power_of_two() / 8).max(BLOCK));
@@ -106,7 +110,7 @@ fn spread(entries: &[Vec<u8>], bytes: usize) -> (Vec<u8>, Vec<u32>) {
     let mut order: Vec<(Key, usize)> = entries
         .iter()
         .enumerate()
-        .map(|(i, entry)| (Key::of(entry), i))
+        .map(|(i, entry)| (Key::hash(entry), i))
         .collect();
     order.sort_unstable_by_key(|(key, i)| (key.0, *i));
     let mut units = vec![0; entries.len()];
@@ -139,7 +143,7 @@ pub fn icount(body: usize) -> u16 {
     }
 }
 
-/// Length of the body that `i_xattr_icount` says.
+/// Length of the body for an `i_xattr_icount`.
 pub fn body_len(icount: u16) -> usize {
     if icount == 0 {
         0
@@ -148,20 +152,23 @@ pub fn body_len(icount: u16) -> usize {
     }
 }
 
-fn body(set: &Set, places: &BTreeMap<(&[u8], &[u8]), u32>) -> Vec<u8> {
+fn body(set: &Set, positions: &BTreeMap<(&[u8], &[u8]), u32>) -> Vec<u8> {
     let shared: Vec<u32> = set
         .iter()
-        .filter_map(|(name, value)| places.get(&(&**name, &**value)).copied())
+        .filter_map(|(name, value)| positions.get(&(&**name, &**value)).copied())
         .take(SHARED_MAX)
         .collect();
-    let mut out = vec![0; XATTR_IBODY_HEADER];
-    out[4] = shared.len() as u8;
+    let header = ErofsXattrIbodyHeader {
+        h_shared_count: shared.len() as u8,
+        ..Default::default()
+    };
+    let mut out = header.as_bytes().to_vec();
     for id in &shared {
-        out.extend_from_slice(&id.to_le_bytes());
+        out.extend_from_slice(U32::new(*id).as_bytes());
     }
     let mut left = shared.len();
     for (name, value) in set {
-        if left > 0 && places.contains_key(&(&**name, &**value)) {
+        if left > 0 && positions.contains_key(&(&**name, &**value)) {
             left -= 1;
         } else {
             out.extend_from_slice(&entry(name, value));
@@ -172,15 +179,19 @@ fn body(set: &Set, places: &BTreeMap<(&[u8], &[u8]), u32>) -> Vec<u8> {
 
 fn entry(name: &[u8], value: &[u8]) -> Vec<u8> {
     let (index, rest) = split(name).unwrap_or((0, name));
-    let mut out = vec![rest.len() as u8, index];
-    out.extend_from_slice(&(value.len() as u16).to_le_bytes());
+    let header = ErofsXattrEntry {
+        e_name_len: rest.len() as u8,
+        e_name_index: index,
+        e_value_size: (value.len() as u16).into(),
+    };
+    let mut out = header.as_bytes().to_vec();
     out.extend_from_slice(rest);
     out.extend_from_slice(value);
     out.resize(out.len().next_multiple_of(4), 0);
     out
 }
 
-/// Name index and the rest of the name.
+/// Splits a full name into the index of its prefix and the rest.
 fn split(name: &[u8]) -> Option<(u8, &[u8])> {
     if name == b"system.posix_acl_access" {
         return Some((EROFS_XATTR_INDEX_POSIX_ACL_ACCESS, b""));
@@ -202,7 +213,8 @@ fn split(name: &[u8]) -> Option<(u8, &[u8])> {
     None
 }
 
-/// The full name for an index and the rest; `None` for what this program never writes.
+/// The full name for a prefix index and the rest; `None` for a combination that adamant never
+/// writes.
 pub fn join(index: u8, rest: &[u8]) -> Option<Vec<u8>> {
     let prefix: &[u8] = match (index, rest.is_empty()) {
         (EROFS_XATTR_INDEX_USER, false) => b"user.",
@@ -221,28 +233,27 @@ fn check(set: &Set) -> Result<(), String> {
         let shown = String::from_utf8_lossy(name);
         let Some((_, rest)) = split(name) else {
             return Err(format!(
-                "extended attribute {shown:?} is in a name space that EROFS can't hold (user, trusted, security and POSIX ACLs it can)"
+                "extended attribute {shown:?} is in a name space that EROFS can't hold (it holds user, trusted, security and POSIX ACLs)"
             ));
         };
         if rest.len() > 255 || name.contains(&0) {
             return Err(format!(
-                "extended attribute {shown:?} is not a name the kernel accepts"
+                "extended attribute {shown:?} has a name that the kernel does not accept"
             ));
         }
         if value.len() > usize::from(u16::MAX) {
             return Err(format!(
-                "extended attribute {shown:?} has {} bytes, EROFS holds at most {}",
+                "extended attribute {shown:?} has {} bytes, and EROFS holds at most {}",
                 value.len(),
                 u16::MAX
             ));
         }
         size += entry(name, value).len();
     }
-    // The kernel hands out one inode's attribute list through at most 64 KiB of names, but the
-    // format's own bound is that of i_xattr_icount.
+    // The kernel lists at most 64 KiB of names for an inode; i_xattr_icount is the format's bound.
     match size > body_len(u16::MAX) {
         true => Err(format!(
-            "extended attributes of {size} bytes together, EROFS holds at most {}",
+            "extended attributes of {size} bytes in all, and EROFS holds at most {}",
             body_len(u16::MAX)
         )),
         false => Ok(()),
@@ -254,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_more_shared_attribute_moves_few() {
+    fn adding_a_shared_attribute_moves_few_others() {
         let labels: Vec<Vec<u8>> = (0..400)
             .map(|i| {
                 entry(

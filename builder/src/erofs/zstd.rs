@@ -1,55 +1,61 @@
-//! Zstandard: clusters whose last block is full.
+//! Zstandard clusters whose last block is nearly full.
 //!
-//! zstd has no "fill this many bytes" mode, but after a flush it is known how long a frame has
-//! become. So a cluster is made of a few pieces: large ones, as long as zstd's own blocks, until it
-//! is nearly full, each by how well the one before went, and a small one for what is missing of its
-//! last 4 KiB. Each byte is compressed once, but for the few clusters that came out too long.
+//! zstd has no call that fills a destination of a given size. But after a flush the length of the
+//! frame so far is known. So a cluster is compressed in a few pieces. Large pieces of up to zstd's own
+//! block size come first, until the cluster is nearly full. Small pieces then fill its last 4 KiB.
+//! The compression ratio so far determines the length of the next piece. A cluster that exceeds its
+//! size is compressed again with a shorter piece; all others are compressed once.
 
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
 
-use super::compress::window_log;
-use super::format::BLOCK;
+use super::format::{BLOCK, Z_EROFS_ZSTD_MAX_DICT_SIZE};
 
-/// Bytes of input in one block of zstd's at most (RFC 8878, 3.1.1.2.4): a flush there costs
-/// nothing.
+/// Largest input of one zstd block, bytes (RFC 8878, 3.1.1.2.4). A flush at its end costs nothing.
 const PIECE: usize = 128 << 10;
-/// The part of the room in a cluster that a large piece is to fill: one that came out too long is
-/// all made again, and one more piece costs little.
+/// The fraction of the room in a cluster that a large piece should fill. A cluster that gets too long
+/// must be compressed again, but one more piece costs little.
 const LARGE: f64 = 0.75;
-/// The part of the rest of a block that a small one is to: it is compressed less well than what it
-/// is guessed by.
+/// The fraction of the rest of a block that a small piece should fill. Small pieces compress less
+/// well than the ratio so far suggests.
 const SMALL: f64 = 0.75;
-/// Bytes that may be lost at the end of a cluster's last block.
+/// Bytes that may stay unused at the end of a cluster's last block.
 const SLACK: usize = 512;
-/// So often a cluster that came out too long is made again; then it stays shorter.
-const AGAIN: u32 = 4;
-/// What the frame's header gets longer by, when it is known how much is in it, bytes.
-const SIZE: usize = 4;
-/// An empty block that is the last one, bytes.
-const END: usize = 3;
+/// Most attempts at a cluster that gets too long. After them it stays shorter.
+const ATTEMPTS: u32 = 4;
+/// Size of the field with the content's size, which is added to the frame's header at the end, bytes.
+const CONTENT_SIZE: usize = 4;
+/// Size of an empty last block, bytes.
+const EMPTY_BLOCK: usize = 3;
+
+/// The window that a reader needs for clusters of this size, as a power of two: eight times the
+/// cluster, up to the format's limit.
+pub fn window_log(cluster: usize) -> u32 {
+    (cluster * 8).min(Z_EROFS_ZSTD_MAX_DICT_SIZE).ilog2()
+}
 
 /// A compressor with its working memory.
 pub struct Zstd {
     context: CCtx<'static>,
-    /// Room for a longer header, and the frame so far.
+    /// Room for the content's size, and the frame so far.
     out: Vec<u8>,
+    /// Whether the last block of the frame is written.
     ended: bool,
-    /// Where the pieces of this cluster end in the input.
+    /// Ends of the pieces of this cluster in the input.
     ends: Vec<usize>,
 }
 
 impl Zstd {
-    /// At this level, for clusters of at most so many bytes.
+    /// A compressor at this level, for clusters of at most `cluster` bytes.
     pub fn new(level: i32, cluster: usize) -> Result<Zstd, String> {
-        let mut context = CCtx::try_create().ok_or("no memory for zstd")?;
+        let mut context = CCtx::try_create().ok_or("zstd can't allocate its memory")?;
         for parameter in [
             CParameter::CompressionLevel(level),
             CParameter::WindowLog(window_log(cluster)),
         ] {
             context.set_parameter(parameter).map_err(|code| {
                 format!(
-                    "zstd refuses level {level}: {}",
+                    "zstd does not accept level {level}: {}",
                     zstd_safe::get_error_name(code)
                 )
             })?;
@@ -62,15 +68,15 @@ impl Zstd {
         })
     }
 
-    /// Compresses all of the input into `out`; `None` where it does not fit.
-    pub fn whole(&mut self, input: &[u8], out: &mut [u8]) -> Option<usize> {
-        // What is too long for its room is the one thing that can be wrong here.
+    /// Compresses all of the input into `out`; `None` if it does not fit.
+    pub fn compress_whole(&mut self, input: &[u8], out: &mut [u8]) -> Option<usize> {
+        // The only possible error here is that `out` is too small.
         self.context.compress2(out, input).ok()
     }
 
-    /// Compresses as much of the input as a cluster takes, into `out`. Gives bytes taken and bytes
-    /// made, or no bytes made where there is no gain. `ratio` is what bytes taken for each made
-    /// are expected, and how many there were.
+    /// Compresses as much of the input as fits into a cluster, into `out`. Returns bytes taken and
+    /// bytes made; 0 bytes made means no gain. `ratio` is the expected number of input bytes for each
+    /// output byte, and the reached one afterwards.
     pub fn fill(
         &mut self,
         input: &[u8],
@@ -78,17 +84,17 @@ impl Zstd {
         ratio: &mut f64,
         out: &mut Vec<u8>,
     ) -> Result<(usize, usize), String> {
-        let mut again = 0;
+        let mut attempts = 0;
         self.ends.clear();
         let expected = (cluster as f64 * *ratio) as usize;
         'cluster: loop {
-            self.begin(expected.clamp(1, input.len()))?;
+            self.start_frame(expected.clamp(1, input.len()))?;
             let (mut taken, mut local) = (0, *ratio);
             for piece in 0.. {
                 let planned = self.ends.get(piece).copied();
                 let next = planned.or_else(|| {
-                    if again < AGAIN {
-                        next(taken, self.len(), local, input.len(), cluster)
+                    if attempts < ATTEMPTS {
+                        next_piece(taken, self.len(), local, input.len(), cluster)
                     } else {
                         None
                     }
@@ -103,17 +109,17 @@ impl Zstd {
                         *ratio = 1.0;
                         return Ok((end, 0));
                     }
-                    again += 1;
+                    attempts += 1;
                     self.ends.truncate(piece);
                     let shorter = ((end - taken) as f64 * (cluster - before) as f64
                         / (made - before) as f64
                         * LARGE) as usize;
                     if taken == 0 {
                         self.ends.push(shorter.clamp(least, end - 1));
-                    } else if again < AGAIN && shorter >= BLOCK {
+                    } else if attempts < ATTEMPTS && shorter >= BLOCK {
                         self.ends.push(taken + shorter.min(end - taken - 1));
                     } else {
-                        again = AGAIN;
+                        attempts = ATTEMPTS;
                     }
                     continue 'cluster;
                 }
@@ -123,7 +129,7 @@ impl Zstd {
                 }
                 taken = end;
             }
-            let made = self.end(taken)?;
+            let made = self.finish_frame(taken)?;
             *ratio = taken as f64 / made as f64;
             out.clear();
             out.extend_from_slice(&self.out);
@@ -131,23 +137,23 @@ impl Zstd {
         }
     }
 
-    /// Begins a frame that will have about so much in it.
-    fn begin(&mut self, expected: usize) -> Result<(), String> {
+    /// Starts a frame for about `expected` bytes of input.
+    fn start_frame(&mut self, expected: usize) -> Result<(), String> {
         self.context
             .reset(ResetDirective::SessionOnly)
-            .map_err(wrong)?;
+            .map_err(zstd_error)?;
         self.context
             .set_parameter(CParameter::SrcSizeHint(
                 u32::try_from(expected).unwrap_or(u32::MAX),
             ))
-            .map_err(wrong)?;
+            .map_err(zstd_error)?;
         self.out.clear();
-        self.out.resize(SIZE, 0);
+        self.out.resize(CONTENT_SIZE, 0);
         self.ended = false;
         Ok(())
     }
 
-    /// Adds a piece.
+    /// Compresses a piece.
     fn add(&mut self, input: &[u8], is_last: bool) -> Result<(), String> {
         self.ended = is_last;
         self.step(
@@ -173,40 +179,41 @@ impl Zstd {
                     &mut input,
                     directive,
                 )
-                .map_err(wrong)?;
+                .map_err(zstd_error)?;
             if left == 0 && input.pos() == input.src.len() {
                 return Ok(());
             }
         }
     }
 
-    /// Bytes that the frame has when it ends here.
+    /// Length of the frame if it ended here, bytes.
     fn len(&self) -> usize {
-        self.out.len() + if self.ended { 0 } else { END }
+        self.out.len() + if self.ended { 0 } else { EMPTY_BLOCK }
     }
 
-    /// Ends the frame, and writes into its header how much is in it, which readers want to know and
-    /// zstd did not. Gives its length.
-    fn end(&mut self, content: usize) -> Result<usize, String> {
+    /// Ends the frame and returns its length. Adds the content's size to the header, since readers
+    /// need it and zstd did not know it.
+    fn finish_frame(&mut self, content: usize) -> Result<usize, String> {
         if !self.ended {
             self.step(&[], ZSTD_EndDirective::ZSTD_e_end)?;
         }
-        // RFC 8878, 3.1.1.1: magic number, descriptor, window's size; a descriptor of 0x80 says
-        // that a content size of four bytes follows.
-        if self.out.get(SIZE + 4) == Some(&0) {
-            self.out.copy_within(SIZE..SIZE + 6, 0);
+        // RFC 8878, 3.1.1.1: magic number, descriptor, window size. A descriptor of 0x80 means that
+        // a content size of four bytes follows.
+        if self.out.get(CONTENT_SIZE + 4) == Some(&0) {
+            self.out.copy_within(CONTENT_SIZE..CONTENT_SIZE + 6, 0);
             self.out[4] = 0x80;
-            self.out[6..6 + SIZE].copy_from_slice(&(content as u32).to_le_bytes());
+            self.out[6..6 + CONTENT_SIZE].copy_from_slice(&(content as u32).to_le_bytes());
         } else {
-            // All of the input in one piece: then zstd has written it.
-            self.out.drain(..SIZE);
+            // With the input in one piece, zstd has written the size itself.
+            self.out.drain(..CONTENT_SIZE);
         }
         Ok(self.out.len())
     }
 }
 
-/// Where the next piece of a cluster ends in the input; `None`: it is as full as it needs to be.
-fn next(taken: usize, made: usize, ratio: f64, most: usize, cluster: usize) -> Option<usize> {
+/// End of the next piece of a cluster in the input of `len` bytes; `None` if the cluster is full
+/// enough.
+fn next_piece(taken: usize, made: usize, ratio: f64, len: usize, cluster: usize) -> Option<usize> {
     let room = cluster.saturating_sub(made);
     let bytes = if made == 0 || room > cluster / 8 {
         ((room as f64 * LARGE * ratio) as usize).min(PIECE)
@@ -217,10 +224,10 @@ fn next(taken: usize, made: usize, ratio: f64, most: usize, cluster: usize) -> O
         }
         ((slack as f64 * SMALL * ratio) as usize).min(PIECE)
     };
-    (taken < most).then(|| (taken + bytes.max(1)).min(most))
+    (taken < len).then(|| (taken + bytes.max(1)).min(len))
 }
 
-fn wrong(code: zstd_safe::ErrorCode) -> String {
+fn zstd_error(code: zstd_safe::ErrorCode) -> String {
     format!("zstd: {}", zstd_safe::get_error_name(code))
 }
 
@@ -228,7 +235,7 @@ fn wrong(code: zstd_safe::ErrorCode) -> String {
 mod tests {
     use super::*;
 
-    /// Text of numbers, some of it the same, some not.
+    /// Text with numbers, partly repeated.
     fn text(bytes: usize, seed: u32) -> Vec<u8> {
         let mut state = seed;
         let mut out = Vec::new();
@@ -243,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn clusters_are_full_and_hold_what_was_taken() {
+    fn clusters_are_full_and_decompress_to_their_input() {
         let mut input = text(1 << 20, 1);
         input.extend(vec![0; 3 << 20]);
         let mut noise = 1u64;
@@ -277,16 +284,16 @@ mod tests {
                 }
                 rest = &rest[taken..];
             }
-            println!("{cluster}: {blocks} blocks, {lost} bytes lost");
+            println!("{cluster}: {blocks} blocks, {lost} bytes unused");
             assert!(
                 cluster == 4096 || lost * 20 < blocks * BLOCK,
-                "{cluster}: {blocks} blocks, {lost} bytes lost"
+                "{cluster}: {blocks} blocks, {lost} bytes unused"
             );
         }
     }
 
     #[test]
-    fn what_does_not_shrink_is_told_to_be_no_gain() {
+    fn incompressible_data_gives_no_gain() {
         let mut state = 7u64;
         let noise: Vec<u8> = (0..200_000)
             .map(|_| {

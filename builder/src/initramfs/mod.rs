@@ -13,7 +13,7 @@ use adamant_contract::signature::Rule;
 
 pub use kernel::{Configured, ImageKernel, find_kernel};
 
-use crate::cache::{Cache, Key};
+use crate::cache::Cache;
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
 use crate::tree::Tree;
@@ -98,8 +98,8 @@ pub fn build(
 
 fn compress(archive: &[u8], kernel: &ImageKernel, cache: Option<&Cache>) -> Result<Vec<u8>> {
     if kernel.configured("RD_ZSTD") == Configured::BuiltIn {
-        let key = || Key::new("initramfs by zstd", &[ZSTD_LEVEL as u64], archive);
-        return Cache::remember(cache, key, || zstd(archive).context(|| "zstd"));
+        let key = |cache: &Cache| cache.key("initramfs by zstd", &[ZSTD_LEVEL as u64], archive);
+        return Cache::get_or_compute(cache, key, || zstd(archive).context(|| "zstd"));
     }
     if matches!(
         kernel.configured("RD_GZIP"),

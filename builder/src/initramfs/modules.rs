@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use super::kernel::{Configured, ImageKernel};
-use crate::cache::{Cache, Key};
+use crate::cache::Cache;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
 
@@ -451,8 +451,8 @@ fn read_module(
     let packed = content
         .to_vec(MODULE_LIMIT)
         .context(|| show(path.as_bytes()))?;
-    let key = || Key::new("module as the kernel takes it", &[], &packed);
-    let bytes = Cache::remember(cache, key, || {
+    let key = |cache: &Cache| cache.key("module as the kernel takes it", &[], &packed);
+    let bytes = Cache::get_or_compute(cache, key, || {
         decompress(&packed).context(|| show(path.as_bytes()))
     })?;
     if !bytes.starts_with(b"\x7fELF") {

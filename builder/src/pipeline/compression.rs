@@ -1,6 +1,7 @@
 //! Which compression the root gets: what the image's own kernel can read.
 
 use crate::definition::{Compression, Optimize, ZSTD_LEVEL};
+use crate::erofs::Algorithm;
 use crate::error::{Error, Result};
 use crate::initramfs::{Configured, ImageKernel};
 
@@ -63,6 +64,19 @@ pub fn check_optimize(
         .hint("write optimize = \"updates\""));
     }
     Ok(())
+}
+
+/// The algorithm for the EROFS writer; `None` for no compression. `Auto` must be settled before.
+pub fn algorithm(settled: Compression) -> Result<Option<Algorithm>> {
+    match settled {
+        Compression::None => Ok(None),
+        Compression::Lz4 => Ok(Some(Algorithm::Lz4)),
+        Compression::Lz4hc => Ok(Some(Algorithm::Lz4hc)),
+        Compression::Zstd(level) => Ok(Some(Algorithm::Zstd(level))),
+        Compression::Auto => Err(Error::new(
+            "root.compression \"auto\" was not settled before the root was written; this is a bug in adamant",
+        )),
+    }
 }
 
 /// As the definition and the manifest write it.

@@ -10,6 +10,7 @@ use adamant_contract::root_hash::RootHash;
 use super::artifacts::{Artifacts, Clock};
 use super::signers::{self, Signers};
 use super::start;
+use crate::derive::derive_uuid;
 use crate::disk::{self, DiskContents, DiskLayout};
 use crate::error::{Context, Result};
 use crate::format::{self, Facts, Format};
@@ -17,7 +18,6 @@ use crate::io::part::Part;
 use crate::manifest::ImageVersion;
 use crate::sign::roothash;
 use crate::uki::pe;
-use crate::verity::uuid_from;
 
 /// The running image, the one before it, and the one that is being written.
 const UNIFIED_IMAGES: u64 = 3;
@@ -136,7 +136,7 @@ pub fn digest(file: &File) -> std::io::Result<[u8; 32]> {
 /// so the content has a part in it.
 fn facts(image: &ImageVersion, root_hash: &RootHash, epoch: Option<i64>) -> Facts {
     let ImageVersion { id, version } = image;
-    let guid = Guid::from_text_order(uuid_from(
+    let guid = Guid::from_text_order(derive_uuid(
         b"adamant disk image\0",
         &format!("{id} {version} {root_hash}"),
     ));

@@ -14,7 +14,7 @@ use super::{Options, agent, cmdline, compression, machine, root, signatures, sig
 use crate::cache::Cache;
 use crate::definition::Definition;
 use crate::disk::{DiskLayout, PartitionSizes};
-use crate::erofs::Previous;
+use crate::erofs::{self, Reference};
 use crate::error::{Context, Error, Result};
 use crate::initramfs::{self, ImageKernel};
 use crate::io::part::Part;
@@ -100,7 +100,10 @@ fn attempt(
         believe,
     };
     let cache = if options.use_cache {
-        Some(Arc::new(Cache::open(&surroundings.cache)?))
+        Some(Arc::new(Cache::open(
+            &surroundings.cache,
+            &erofs::library_versions(),
+        )?))
     } else {
         None
     };
@@ -213,7 +216,7 @@ fn attempt(
             &tree_file,
         )
     })?;
-    if reference.is_some() && !root.written.stays {
+    if reference.is_some() && !root.written.placement_reused {
         output.warn("with the block positions of the reference image this image would be more than 1 % larger, so they were not reused", None);
     }
 
@@ -347,7 +350,7 @@ fn attempt(
         .unwrap_or_default();
     output.detail(format_args!(
         "cache: {} results found, {} made",
-        cached.found, cached.made
+        cached.hits, cached.misses
     ));
     let modules = initramfs
         .map(|initramfs| initramfs.modules)
@@ -364,12 +367,12 @@ fn attempt(
 }
 
 /// Reads the reference image.
-fn read_reference(path: &Path) -> Result<Arc<Previous>> {
+fn read_reference(path: &Path) -> Result<Arc<Reference>> {
     let what = || format!("--reference {}", path.display());
     let file = File::open(path).and_then(Part::whole).context(what)?;
     let hint = "name an OUT folder or a .root.erofs that adamant built, or leave out --reference: the image is then as good, but the update is larger";
     Ok(Arc::new(
-        Previous::read(file)
+        Reference::read(file)
             .context(what)
             .map_err(|error| error.hint(hint))?,
     ))
@@ -479,7 +482,7 @@ fn describe(
     epoch: Option<i64>,
     kernel: Option<&ImageKernel>,
     compression: crate::definition::Compression,
-    reference: Option<&Previous>,
+    reference: Option<&Reference>,
     root: &root::Root,
     artifacts: Vec<Artifact>,
 ) -> Result<Manifest> {

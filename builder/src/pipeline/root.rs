@@ -11,11 +11,12 @@ use adamant_contract::verity::{Superblock, partition_blocks};
 use sha2::{Digest, Sha256};
 
 use crate::cache::Cache;
-use crate::definition::{Compression, Definition};
-use crate::erofs::{self, BLOCK, Previous, Sink, Written};
+use crate::definition::{Compression, Definition, Optimize};
+use crate::derive::derive_uuid;
+use crate::erofs::{self, BLOCK, Reference, Sink, Written};
 use crate::error::{Context, Result};
 use crate::tree::Tree;
-use crate::verity::{self, Hasher, HashingSink};
+use crate::verity::{self, HashingSink, VerityHasher};
 
 /// Bytes of a volume label (EROFS on disk: 16 with the NUL).
 const LABEL_BYTES: usize = 15;
@@ -51,24 +52,24 @@ pub fn write(
     tree: &Tree,
     definition: &Definition,
     compression: Compression,
-    previous: Option<Arc<Previous>>,
+    reference: Option<Arc<Reference>>,
     means: Means,
     root: &File,
     hashes: &File,
 ) -> Result<Root> {
     let id = &definition.id;
     let options = erofs::Options {
-        compression,
+        compression: super::compression::algorithm(compression)?,
         cluster: definition.root.cluster,
-        optimize: definition.root.optimize,
-        uuid: verity::uuid_from(b"adamant erofs uuid\0", id),
+        fragments: definition.root.optimize == Optimize::Size,
+        uuid: derive_uuid(b"adamant erofs uuid\0", id),
         label: id.chars().take(LABEL_BYTES).collect(),
         jobs: means.jobs,
         spool: means.spool.to_owned(),
         cache: means.cache,
-        previous,
+        reference,
     };
-    let mut hasher = Hasher::new(&verity::salt(id));
+    let mut hasher = VerityHasher::new(&verity::salt(id));
     let mut file = FileSink {
         file: root,
         at: BLOCK as u64,

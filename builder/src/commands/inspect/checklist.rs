@@ -16,7 +16,7 @@ use crate::disk::EMPTY;
 use crate::disk::fat::read::FatKind;
 use crate::manifest::Manifest;
 use crate::sign::certificate::Certificate;
-use crate::verity::{self, Damage};
+use crate::verity::{self, Corruption};
 
 /// Flag "grow the file system" (UAPI.2), which verified partitions must not have.
 const ATTR_GROW: u64 = 1 << 59;
@@ -447,11 +447,11 @@ fn blocks(subject: &Subject) -> Verdict {
                 .map_err(|e| e.message().to_owned())?
             {
                 Ok(superblock) => Ok(superblock.data_blocks),
-                Err(Damage::Superblock(why)) => Err(why),
-                Err(Damage::Tree { block, .. }) => {
+                Err(Corruption::Superblock(why)) => Err(why),
+                Err(Corruption::HashTree { block, .. }) => {
                     Err(format!("block {block} of the hash tree was changed"))
                 }
-                Err(Damage::Data { block }) => Err(format!("block {block} was changed")),
+                Err(Corruption::Data { block }) => Err(format!("block {block} was changed")),
             }
         })();
         match result {

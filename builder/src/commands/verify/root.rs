@@ -11,7 +11,7 @@ use crate::erofs::read::Image;
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 use crate::tree::show;
-use crate::verity::{self, Damage};
+use crate::verity::{self, Corruption};
 
 /// Verifies a root whose hash tree and root hash are in the same folder, by the usual names
 /// `X.root.verity` and `X.roothash`.
@@ -65,16 +65,16 @@ pub fn verify_parts(
     }
 }
 
-fn describe(damage: &Damage, root: Part, (root_name, tree_name): (&str, &str)) -> Error {
-    let message = match damage {
-        Damage::Superblock(why) => format!("{tree_name}: {why}"),
-        Damage::Tree { level: 0, .. } => {
+fn describe(corruption: &Corruption, root: Part, (root_name, tree_name): (&str, &str)) -> Error {
+    let message = match corruption {
+        Corruption::Superblock(why) => format!("{tree_name}: {why}"),
+        Corruption::HashTree { level: 0, .. } => {
             format!("{tree_name}: the top block of the hash tree does not match the root hash")
         }
-        Damage::Tree { level, block } => format!(
+        Corruption::HashTree { level, block } => format!(
             "{tree_name}: block {block} of the hash tree (level {level} below its top) was changed"
         ),
-        Damage::Data { block } => format!(
+        Corruption::Data { block } => format!(
             "{root_name}: block {block} was changed: it belongs to {}",
             owner(root, *block)
         ),

@@ -264,7 +264,6 @@ pub fn text(changed: &[Changed]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definition::{Compression, Optimize};
     use crate::tree::{Content, Kind, Meta, Time, Tree};
 
     struct Disk(Vec<u8>);
@@ -313,15 +312,15 @@ mod tests {
         );
         change(&mut tree);
         let options = crate::erofs::Options {
-            compression: Compression::None,
+            compression: None,
             cluster: 65536,
-            optimize: Optimize::Updates,
+            fragments: false,
             uuid: [0; 16],
             label: "x".to_owned(),
             jobs: 1,
             spool: std::env::temp_dir(),
             cache: None,
-            previous: None,
+            reference: None,
         };
         let mut disk = Disk(vec![0; crate::erofs::BLOCK]);
         crate::erofs::write(&tree, &options, &mut disk).unwrap();

@@ -1,5 +1,5 @@
-//! Whether what comes out is what went in: through our own reader, and through a folder that a
-//! kernel or another tool made.
+//! Comparison of images with trees: through our own reader, and through a folder that the kernel or
+//! another tool made.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -107,8 +107,8 @@ pub fn our_reader_agrees(tree: &Tree, path: &Path) {
     }
 }
 
-/// Compares what stands below `root` on this machine with the tree; `whole`: owners, times, link
-/// counts and attributes too.
+/// Compares the folder `root` of this machine with the tree. `whole` includes owners, times, link
+/// counts and attributes.
 pub fn folder_agrees(tree: &Tree, root: &Path, whole: bool) {
     let mut count = 0;
     for (path, id) in all_of(tree) {
@@ -175,11 +175,7 @@ pub fn folder_agrees(tree: &Tree, root: &Path, whole: bool) {
             );
         }
     }
-    assert_eq!(
-        count_below(root),
-        count,
-        "entries that were not in the tree"
-    );
+    assert_eq!(count_below(root), count, "entries that are not in the tree");
 }
 
 pub fn count_below(root: &Path) -> usize {
@@ -198,7 +194,7 @@ pub fn count_below(root: &Path) -> usize {
 pub fn kernel_xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let path = CString::new(path.as_os_str().as_bytes()).unwrap();
     let mut list = vec![0u8; 1 << 16];
-    // SAFETY: the path ends with NUL, and the buffer is as long as is said.
+    // SAFETY: the path ends with NUL, and the buffer has the given length.
     let len = unsafe { nix::libc::llistxattr(path.as_ptr(), list.as_mut_ptr().cast(), list.len()) };
     list.truncate(usize::try_from(len).unwrap());
     let names = list.split(|&b| b == 0).filter(|n| !n.is_empty());

@@ -1,4 +1,4 @@
-//! Images in files: written, opened and mounted, and gone at the end.
+//! Images in files: writes, opens and mounts them, and removes them at the end.
 
 use adamant_skip::skip;
 use std::fs::File;
@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use adamant::definition::{Compression, Optimize};
 use adamant::erofs::read::Image;
-use adamant::erofs::{self, BLOCK, Options, Previous, Sink, Written};
+use adamant::erofs::{self, Algorithm, BLOCK, Options, Reference, Sink, Written};
 use adamant::io::part::Part;
 use adamant::tree::Tree;
 
@@ -31,63 +30,63 @@ impl Sink for ToFile {
 
 pub fn write(
     tree: &Tree,
-    compression: Compression,
+    compression: Option<Algorithm>,
     cluster: u32,
     jobs: usize,
     path: &Path,
 ) -> adamant::Result<()> {
-    write_as(Optimize::Updates, tree, compression, cluster, jobs, path)
+    let options = options(compression, cluster, jobs);
+    write_with(&options, tree, path).map(|_| ())
 }
 
-pub fn write_as(
-    optimize: Optimize,
+/// With small files as fragments of the packed inode.
+pub fn write_with_fragments(
     tree: &Tree,
-    compression: Compression,
+    compression: Option<Algorithm>,
     cluster: u32,
     jobs: usize,
     path: &Path,
 ) -> adamant::Result<()> {
-    let options = options(optimize, compression, cluster, jobs);
-    erofs::write(
-        tree,
-        &options,
-        &mut ToFile(File::create(path).unwrap(), BLOCK as u64),
-    )
-    .map(|_| ())
+    let options = Options {
+        fragments: true,
+        ..options(compression, cluster, jobs)
+    };
+    write_with(&options, tree, path).map(|_| ())
 }
 
-/// With the places of another image.
+fn write_with(options: &Options, tree: &Tree, path: &Path) -> adamant::Result<Written> {
+    let mut sink = ToFile(File::create(path).unwrap(), BLOCK as u64);
+    erofs::write(tree, options, &mut sink)
+}
+
+/// With a reference image.
 pub fn write_over(
-    previous: &Arc<Previous>,
+    reference: &Arc<Reference>,
     tree: &Tree,
-    compression: Compression,
+    compression: Option<Algorithm>,
     cluster: u32,
     jobs: usize,
     path: &Path,
 ) -> adamant::Result<Written> {
     let options = Options {
-        previous: Some(previous.clone()),
-        ..options(Optimize::Updates, compression, cluster, jobs)
+        reference: Some(reference.clone()),
+        ..options(compression, cluster, jobs)
     };
-    erofs::write(
-        tree,
-        &options,
-        &mut ToFile(File::create(path).unwrap(), BLOCK as u64),
-    )
+    write_with(&options, tree, path)
 }
 
-fn options(optimize: Optimize, compression: Compression, cluster: u32, jobs: usize) -> Options {
+fn options(compression: Option<Algorithm>, cluster: u32, jobs: usize) -> Options {
     let (uuid, label) = ([7; 16], "test".to_owned());
     Options {
         compression,
         cluster,
-        optimize,
+        fragments: false,
         uuid,
         label,
         jobs,
         spool: std::env::temp_dir(),
         cache: None,
-        previous: None,
+        reference: None,
     }
 }
 

@@ -1,48 +1,48 @@
-//! What goes into a root file system comes out of it: through our own reader, the kernel's mount
-//! and fsck.erofs.
+//! The content of a root file system equals the tree that it was made of: by our own reader, by the
+//! kernel's mount, and by fsck.erofs.
 
 mod compare;
 mod image;
-mod previous;
+mod properties;
+mod reference;
 mod trees;
 
 use adamant_skip::skip;
 use std::collections::{BTreeMap, HashSet};
 use std::process::Command;
 
-use adamant::definition::{Compression, Optimize};
-use adamant::erofs::BLOCK;
+use adamant::erofs::{Algorithm, BLOCK};
 use adamant::tree::{Kind, Meta, Tree};
 
 use compare::*;
 use image::*;
 use trees::*;
 
-const EVERY_WAY: [(Compression, u32); 9] = [
-    (Compression::None, 65536),
-    (Compression::Lz4, 4096),
-    (Compression::Lz4, 65536),
-    (Compression::Lz4hc, 8192),
-    (Compression::Lz4hc, 1 << 20),
-    (Compression::Zstd(3), 4096),
-    (Compression::Zstd(3), 65536),
-    (Compression::Zstd(1), 131072),
-    (Compression::Zstd(5), 1 << 20),
+const EVERY_SETTING: [(Option<Algorithm>, u32); 9] = [
+    (None, 65536),
+    (Some(Algorithm::Lz4), 4096),
+    (Some(Algorithm::Lz4), 65536),
+    (Some(Algorithm::Lz4hc), 8192),
+    (Some(Algorithm::Lz4hc), 1 << 20),
+    (Some(Algorithm::Zstd(3)), 4096),
+    (Some(Algorithm::Zstd(3)), 65536),
+    (Some(Algorithm::Zstd(1)), 131072),
+    (Some(Algorithm::Zstd(5)), 1 << 20),
 ];
 
-/// What checks from outside look at: they take longer.
-const MAIN_WAYS: [(Compression, u32); 4] = [
-    (Compression::None, 65536),
-    (Compression::Lz4, 65536),
-    (Compression::Lz4hc, 1 << 20),
-    (Compression::Zstd(3), 65536),
+/// Fewer settings for checks by other programs, which take longer.
+const MAIN_SETTINGS: [(Option<Algorithm>, u32); 4] = [
+    (None, 65536),
+    (Some(Algorithm::Lz4), 65536),
+    (Some(Algorithm::Lz4hc), 1 << 20),
+    (Some(Algorithm::Zstd(3)), 65536),
 ];
 
 #[test]
-fn every_oddity_comes_out_of_our_reader_as_it_went_in() {
+fn our_reader_returns_every_odd_entry_unchanged() {
     let scratch = Scratch::new("oddities-reader");
     let tree = oddities(20_500);
-    for (compression, cluster) in EVERY_WAY {
+    for (compression, cluster) in EVERY_SETTING {
         let image = scratch.0.join("image");
         write(&tree, compression, cluster, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
@@ -50,13 +50,13 @@ fn every_oddity_comes_out_of_our_reader_as_it_went_in() {
 }
 
 #[test]
-fn every_oddity_comes_out_of_the_kernels_mount_as_it_went_in() {
+fn the_kernel_shows_every_odd_entry_unchanged() {
     if !may_mount() {
         return;
     }
     let scratch = Scratch::new("oddities-mount");
     let tree = oddities(20_500);
-    for (compression, cluster) in MAIN_WAYS {
+    for (compression, cluster) in MAIN_SETTINGS {
         let image = scratch.0.join("image");
         write(&tree, compression, cluster, 2, &image).unwrap();
         let mounted = Mounted::new(&image, scratch.0.join("mount"));
@@ -65,22 +65,22 @@ fn every_oddity_comes_out_of_the_kernels_mount_as_it_went_in() {
 }
 
 #[test]
-fn the_smallest_layout_holds_every_oddity_and_what_is_equal_once() {
+fn fragments_keep_every_odd_entry_and_store_equal_files_once() {
     let scratch = Scratch::new("smallest");
     let image = scratch.0.join("image");
     let tree = oddities(1_500);
-    for (compression, cluster) in MAIN_WAYS
+    for (compression, cluster) in MAIN_SETTINGS
         .into_iter()
-        .filter(|(compression, _)| *compression != Compression::None)
+        .filter(|(compression, _)| compression.is_some())
     {
-        write_as(Optimize::Size, &tree, compression, cluster, 2, &image).unwrap();
+        write_with_fragments(&tree, compression, cluster, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
         if may_mount() {
             let mounted = Mounted::new(&image, scratch.0.join("mount"));
             folder_agrees(&tree, &mounted.0, true);
         }
     }
-    // Nothing that can be packed, nothing to be packed, nothing that shrinks; then the same twice.
+    // No file, an empty file, a tiny one, one that does not shrink, and two equal ones.
     let mut random = Random(3);
     let noise = random.noise(300_000);
     for contents in [
@@ -99,7 +99,7 @@ fn the_smallest_layout_holds_every_oddity_and_what_is_equal_once() {
             )
             .unwrap();
         }
-        write_as(Optimize::Size, &tree, Compression::Lz4, 65536, 2, &image).unwrap();
+        write_with_fragments(&tree, Some(Algorithm::Lz4), 65536, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
         assert!(std::fs::metadata(&image).unwrap().len() < 330_000);
         if may_mount() {
@@ -110,7 +110,7 @@ fn the_smallest_layout_holds_every_oddity_and_what_is_equal_once() {
 }
 
 #[test]
-fn fsck_finds_nothing_and_extracts_what_went_in() {
+fn fsck_accepts_the_image_and_extracts_the_tree() {
     if !may_mount()
         || Command::new("fsck.erofs")
             .arg("--version")
@@ -120,12 +120,12 @@ fn fsck_finds_nothing_and_extracts_what_went_in() {
         skip!(Program("fsck.erofs"));
     }
     let scratch = Scratch::new("oddities-fsck");
-    // erofs-utils 1.5 extracts each hard link as a file of its own.
+    // erofs-utils 1.5 extracts each hard link as a separate file.
     let tree = oddities(300);
-    // erofs-utils 1.5 knows no zstd.
-    for (compression, cluster) in MAIN_WAYS
+    // erofs-utils 1.5 does not support zstd.
+    for (compression, cluster) in MAIN_SETTINGS
         .into_iter()
-        .filter(|(c, _)| !matches!(c, Compression::Zstd(_)))
+        .filter(|(c, _)| !matches!(c, Some(Algorithm::Zstd(_))))
     {
         let (image, out) = (scratch.0.join("image"), scratch.0.join("out"));
         write(&tree, compression, cluster, 2, &image).unwrap();
@@ -140,7 +140,7 @@ fn fsck_finds_nothing_and_extracts_what_went_in() {
 }
 
 #[test]
-fn fsck_reads_an_image_whose_last_inode_would_end_with_its_block() {
+fn fsck_accepts_an_image_whose_last_inode_fills_its_block() {
     if Command::new("fsck.erofs")
         .arg("--version")
         .output()
@@ -151,12 +151,12 @@ fn fsck_reads_an_image_whose_last_inode_would_end_with_its_block() {
     let scratch = Scratch::new("last-inode");
     let image = scratch.0.join("image");
     let mut tree = Tree::new();
-    // Compact inodes of 32 bytes: somewhere in more than a block of them the last one ends where
-    // its block does.
+    // Compact inodes have 32 bytes. With more than a block of them, the last one ends with its block
+    // at least once.
     for n in 0..140 {
         tree.insert(format!("/{n:04}").as_bytes(), Meta::default(), Kind::Fifo)
             .unwrap();
-        write(&tree, Compression::None, 4096, 1, &image).unwrap();
+        write(&tree, None, 4096, 1, &image).unwrap();
         let output = Command::new("fsck.erofs").arg(&image).output().unwrap();
         assert!(
             output.status.success(),
@@ -172,7 +172,7 @@ fn generated_trees_survive_every_compression() {
     let scratch = Scratch::new("generated");
     for seed in 0..27 {
         let tree = generated(seed);
-        let (compression, cluster) = EVERY_WAY[seed as usize % EVERY_WAY.len()];
+        let (compression, cluster) = EVERY_SETTING[seed as usize % EVERY_SETTING.len()];
         let image = scratch.0.join("image");
         write(&tree, compression, cluster, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
@@ -187,24 +187,24 @@ fn generated_trees_survive_every_compression() {
 fn the_bytes_do_not_depend_on_the_number_of_threads() {
     let scratch = Scratch::new("threads");
     let tree = oddities(20_500);
-    for compression in [Compression::None, Compression::Lz4hc, Compression::Zstd(3)] {
+    for compression in [None, Some(Algorithm::Lz4hc), Some(Algorithm::Zstd(3))] {
         let (one, many) = (scratch.0.join("one"), scratch.0.join("many"));
         write(&tree, compression, 65536, 1, &one).unwrap();
         write(&tree, compression, 65536, 7, &many).unwrap();
         assert!(std::fs::read(&one).unwrap() == std::fs::read(&many).unwrap());
-        if compression != Compression::None {
-            write_as(Optimize::Size, &tree, compression, 65536, 1, &one).unwrap();
-            write_as(Optimize::Size, &tree, compression, 65536, 7, &many).unwrap();
+        if compression.is_some() {
+            write_with_fragments(&tree, compression, 65536, 1, &one).unwrap();
+            write_with_fragments(&tree, compression, 65536, 7, &many).unwrap();
             assert!(std::fs::read(one).unwrap() == std::fs::read(many).unwrap());
         }
     }
 }
 
-/// Something done to a tree.
+/// A change of a tree.
 type Change<'a> = &'a dyn Fn(&mut Tree);
 
-/// A tree as a server has one: many small texts, some larger files, in folders. `more` is done to
-/// it before it is whole.
+/// A tree like that of a server: many small texts and some larger files, in folders. `more` changes
+/// it at the end.
 fn server(more: Change) -> Tree {
     let mut tree = Tree::new();
     let mut random = Random(11);
@@ -267,12 +267,12 @@ fn a_small_change_changes_few_blocks() {
             put(tree, "/d07/f33a", vec![b'x'; 3000])
         }),
         ("a file removed", 20, &|tree| tree.remove(b"/d45/f12")),
-        // Its own blocks, about 50; and addresses behind it.
+        // About 50 blocks of its own, and the addresses of files behind it.
         ("a new large file", 100, &|tree| {
             put(tree, "/d01/f00a", Random(5).noise(200_000))
         }),
     ];
-    for compression in [Compression::None, Compression::Lz4hc, Compression::Zstd(3)] {
+    for compression in [None, Some(Algorithm::Lz4hc), Some(Algorithm::Zstd(3))] {
         let blocks = |name: &str, tree: &Tree| {
             let path = scratch.0.join(name);
             write(tree, compression, 65536, 2, &path).unwrap();
@@ -301,7 +301,7 @@ fn a_small_change_changes_few_blocks() {
 }
 
 #[test]
-fn refuses_what_the_format_cannot_hold_and_says_which_file() {
+fn refuses_entries_that_erofs_cannot_hold_and_names_the_file() {
     let scratch = Scratch::new("refused");
     for (set, kind) in [
         (xattrs(&[("user.too-long", vec![0; 65_536])]), Kind::Fifo),
@@ -326,7 +326,7 @@ fn refuses_what_the_format_cannot_hold_and_says_which_file() {
             kind,
         )
         .unwrap();
-        let error = write(&tree, Compression::None, 4096, 1, &scratch.0.join("image")).unwrap_err();
+        let error = write(&tree, None, 4096, 1, &scratch.0.join("image")).unwrap_err();
         assert!(error.message().starts_with("/some/where: "), "{error}");
     }
 }
@@ -344,7 +344,7 @@ fn names_the_file_that_a_block_belongs_to() {
         )
         .unwrap();
     }
-    write(&tree, Compression::None, 4096, 1, &image).unwrap();
+    write(&tree, None, 4096, 1, &image).unwrap();
     let image = open(image).unwrap();
     let owners: Vec<_> = (0..8).map(|block| image.owner(block)).collect();
     let (a, b) = (Some(b"/a".to_vec()), Some(b"/b".to_vec()));
@@ -364,21 +364,20 @@ fn names_the_file_that_a_block_belongs_to() {
 }
 
 #[test]
-fn damaged_images_are_refused_or_read_without_a_panic() {
+fn corrupted_images_are_refused_or_read_without_a_panic() {
     let scratch = Scratch::new("damaged");
     let path = scratch.0.join("image");
     let mut random = Random(9);
     let mut refused = 0;
-    for (seed, layout) in [
-        (3, Optimize::Updates),
-        (5, Optimize::Updates),
-        (11, Optimize::Updates),
-        (5, Optimize::Size),
-        (11, Optimize::Size),
-    ] {
-        write_as(layout, &generated(seed), Compression::Lz4, 16384, 2, &path).unwrap();
+    for (seed, fragments) in [(3, false), (5, false), (11, false), (5, true), (11, true)] {
+        let write_image = if fragments {
+            write_with_fragments
+        } else {
+            write
+        };
+        write_image(&generated(seed), Some(Algorithm::Lz4), 16384, 2, &path).unwrap();
         let good = std::fs::read(&path).unwrap();
-        // Most of what can be wrong is in the metadata, which is the last part.
+        // The metadata, where most errors are possible, is the last part.
         let from = good.len() as u64 / 2;
         for round in 0..120 {
             let mut bad = good.clone();
@@ -409,11 +408,11 @@ fn damaged_images_are_refused_or_read_without_a_panic() {
     }
     assert!(
         refused > 20,
-        "only {refused} of 600 damaged images were refused"
+        "only {refused} of 600 corrupted images were refused"
     );
 }
 
-/// Makes a changed super block credible, so that what it says is looked at.
+/// Corrects the checksum of a changed superblock, so that its fields are checked.
 fn fix_checksum(image: &mut [u8]) {
     image[1028..1032].fill(0);
     let mut crc = !0u32;

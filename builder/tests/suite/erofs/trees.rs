@@ -1,4 +1,4 @@
-//! Trees to write: one that holds every oddity, and generated ones.
+//! Trees to write: one with odd entries of every sort, and generated ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ impl Random {
         self.next() % n
     }
 
-    /// Less than a power of two that is itself drawn, so that small numbers are frequent.
+    /// A number below a random power of two, so that small numbers are frequent.
     pub fn upto(&mut self, bits: u64) -> usize {
         let limit = 1 << self.below(bits);
         self.below(limit) as usize
@@ -30,7 +30,7 @@ impl Random {
         (0..len).map(|_| (self.next() >> 32) as u8).collect()
     }
 
-    /// Bytes that shrink, as text does.
+    /// Bytes that compress like text.
     pub fn text(&mut self, len: usize) -> Vec<u8> {
         let words: Vec<Vec<u8>> = (0..200).map(|i| self.noise(2 + i % 9)).collect();
         let mut out = Vec::with_capacity(len + 16);
@@ -54,7 +54,7 @@ pub fn xattrs(list: &[(&str, Vec<u8>)]) -> Option<adamant::tree::Xattrs> {
     ))
 }
 
-/// An access control list as the kernel has it: version 2, owner, one user, group, mask, others.
+/// An access control list in the kernel's format: version 2, owner, one user, group, mask, others.
 pub fn acl() -> Vec<u8> {
     let mut acl = 2u32.to_le_bytes().to_vec();
     for (tag, perm, id) in [
@@ -71,7 +71,7 @@ pub fn acl() -> Vec<u8> {
     acl
 }
 
-/// One of everything that is odd.
+/// Odd entries of every sort.
 pub fn oddities(crowd: usize) -> Tree {
     let mut random = Random(42);
     let mut tree = Tree::new();
@@ -100,7 +100,7 @@ pub fn oddities(crowd: usize) -> Tree {
             file(vec![0; size]),
         );
     }
-    // Several segments; noise amid text; a file whose first segment alone is noise.
+    // Several segments, noise amid text, and a file of which only the first segment is noise.
     put(b"/large/text", plain(), file(random.text((5 << 20) + 17)));
     put(
         b"/large/noise",
@@ -334,7 +334,7 @@ pub fn oddities(crowd: usize) -> Tree {
     tree
 }
 
-/// A small tree that depends on the seed alone.
+/// A small tree that depends only on the seed.
 pub fn generated(seed: u64) -> Tree {
     let mut random = Random(seed * 2 + 1);
     let mut tree = Tree::new();

@@ -1,12 +1,12 @@
-//! Which files are packed already, and need not be tried.
+//! Detects files that are compressed already, so that no time is spent on compressing them.
 
 use super::format::BLOCK;
 use super::lz4;
 use crate::tree::Content;
 
-/// What archives, pictures and compressed files begin with. What begins so is looked at; what does
-/// not is compressed, or tried.
-const BEGINNINGS: [&[u8]; 14] = [
+/// First bytes of archives, pictures and compressed files. A file that starts with one of these is
+/// probed; any other file is compressed or tried.
+const MAGIC: [&[u8]; 14] = [
     b"\x1f\x8b\x08",           // gzip, RFC 1952
     b"\xfd7zXZ\0",             // xz
     b"\x28\xb5\x2f\xfd",       // zstd, RFC 8878
@@ -22,21 +22,22 @@ const BEGINNINGS: [&[u8]; 14] = [
     b"!<arch>\ndebian-binary", // deb
     b"LZIP",                   // lzip
 ];
-/// Bytes of the longest beginning.
-const BEGINNING: usize = 21;
+/// Length of the longest magic number, bytes.
+const MAGIC_MAX: usize = 21;
 
-/// Whether a file of at least a block is packed: it begins so, and a block from its middle does not
-/// shrink. A file that can't be read is not; what reads it next says why.
-pub fn is_packed(content: &Content) -> bool {
-    let mut beginning = [0; BEGINNING];
+/// Whether a file is compressed already: it has at least a block, starts with a magic number, and a
+/// block from its middle does not shrink. A file that can't be read gives false; the next read
+/// reports the error.
+pub fn is_incompressible(content: &Content) -> bool {
+    let mut first = [0; MAGIC_MAX];
     if content.len() < BLOCK as u64
-        || content.read_exact_at(0, &mut beginning).is_err()
-        || !BEGINNINGS.iter().any(|b| beginning.starts_with(b))
+        || content.read_exact_at(0, &mut first).is_err()
+        || !MAGIC.iter().any(|magic| first.starts_with(magic))
     {
         return false;
     }
     let mut middle = [0; BLOCK];
-    // A part of 32 is what makes no difference.
+    // A gain of less than 1/32 does not count.
     let mut room = [0; BLOCK - BLOCK / 32];
     content
         .read_exact_at((content.len() - BLOCK as u64) / 2, &mut middle)

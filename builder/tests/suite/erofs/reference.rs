@@ -1,22 +1,21 @@
-//! Images that keep the places of another, whatever that one is.
+//! Images with a reference image.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use adamant::definition::Compression;
-use adamant::erofs::{BLOCK, Previous};
+use adamant::erofs::{Algorithm, BLOCK, Reference};
 use adamant::io::part::Part;
 use adamant::tree::{Kind, Meta, Tree};
 
 use super::compare::*;
 use super::image::*;
 use super::trees::*;
-use super::{Change, MAIN_WAYS, fix_checksum, server};
+use super::{Change, MAIN_SETTINGS, fix_checksum, server};
 
-fn previous(path: &Path) -> adamant::Result<Arc<Previous>> {
-    Previous::read(Part::whole(File::open(path).unwrap()).unwrap()).map(Arc::new)
+fn read_reference(path: &Path) -> adamant::Result<Arc<Reference>> {
+    Reference::read(Part::whole(File::open(path).unwrap()).unwrap()).map(Arc::new)
 }
 
 fn put(tree: &mut Tree, path: &str, bytes: Vec<u8>) {
@@ -31,7 +30,7 @@ fn put(tree: &mut Tree, path: &str, bytes: Vec<u8>) {
     .unwrap();
 }
 
-/// Blocks of one that the other has not.
+/// Number of blocks of the new image that the old one does not have.
 fn new_blocks(old: &Path, new: &Path) -> usize {
     let blocks = |path: &Path| {
         std::fs::read(path)
@@ -48,11 +47,11 @@ fn new_blocks(old: &Path, new: &Path) -> usize {
 }
 
 #[test]
-fn what_did_not_change_stays_where_it_was() {
+fn unchanged_files_keep_their_blocks() {
     let scratch = Scratch::new("previous");
     let path = |name: &str| scratch.0.join(name);
-    // Contents, inode, its directory's inode or block, the super block; and what takes the place of
-    // what went.
+    // The limits allow for contents, inode, the directory's inode or block, the superblock, and
+    // entries that take over freed blocks.
     let changes: [(&str, usize, Change); 6] = [
         ("nothing", 0, &|_| ()),
         ("a line of a small file", 4, &|tree| {
@@ -69,11 +68,11 @@ fn what_did_not_change_stays_where_it_was() {
             put(tree, "/d01/f00", Random(5).noise(200_000))
         }),
     ];
-    for compression in [Compression::None, Compression::Lz4hc, Compression::Zstd(3)] {
+    for compression in [None, Some(Algorithm::Lz4hc), Some(Algorithm::Zstd(3))] {
         write(&server(&|_| ()), compression, 65536, 2, &path("before")).unwrap();
         for (what, most, change) in &changes {
             let tree = server(change);
-            let hint = previous(&path("before")).unwrap();
+            let hint = read_reference(&path("before")).unwrap();
             for jobs in [1, 3] {
                 let written = write_over(
                     &hint,
@@ -84,7 +83,7 @@ fn what_did_not_change_stays_where_it_was() {
                     &path(&format!("after-{jobs}")),
                 )
                 .unwrap();
-                assert!(written.stays, "{compression:?}: {what}");
+                assert!(written.placement_reused, "{compression:?}: {what}");
             }
             assert!(
                 std::fs::read(path("after-1")).unwrap() == std::fs::read(path("after-3")).unwrap(),
@@ -99,7 +98,7 @@ fn what_did_not_change_stays_where_it_was() {
 }
 
 #[test]
-fn every_oddity_survives_over_an_image_of_others() {
+fn odd_entries_survive_any_reference_image() {
     let scratch = Scratch::new("previous-oddities");
     let path = |name: &str| scratch.0.join(name);
     let tree = oddities(20_500);
@@ -108,15 +107,11 @@ fn every_oddity_survives_over_an_image_of_others() {
         put(&mut tree, "/d-of-another", Random(seed).noise(90_000));
         tree
     };
-    for (compression, cluster) in MAIN_WAYS {
-        for (seed, made_as) in [
-            (1, compression),
-            (2, Compression::None),
-            (3, Compression::Lz4),
-        ] {
+    for (compression, cluster) in MAIN_SETTINGS {
+        for (seed, made_as) in [(1, compression), (2, None), (3, Some(Algorithm::Lz4))] {
             write(&other(seed), made_as, cluster, 2, &path("before")).unwrap();
             write_over(
-                &previous(&path("before")).unwrap(),
+                &read_reference(&path("before")).unwrap(),
                 &tree,
                 compression,
                 cluster,
@@ -134,12 +129,12 @@ fn every_oddity_survives_over_an_image_of_others() {
 }
 
 #[test]
-fn a_year_of_changes_makes_an_image_little_larger() {
+fn a_year_of_reused_positions_makes_an_image_little_larger() {
     let scratch = Scratch::new("previous-year");
     let path = |name: &str| scratch.0.join(name);
     let mut random = Random(3);
     let mut tree = server(&|_| ());
-    write(&tree, Compression::Zstd(3), 65536, 2, &path("before")).unwrap();
+    write(&tree, Some(Algorithm::Zstd(3)), 65536, 2, &path("before")).unwrap();
     let mut anew_times = 0;
     for week in 0..52 {
         for _ in 0..8 {
@@ -158,17 +153,17 @@ fn a_year_of_changes_makes_an_image_little_larger() {
             }
         }
         let written = write_over(
-            &previous(&path("before")).unwrap(),
+            &read_reference(&path("before")).unwrap(),
             &tree,
-            Compression::Zstd(3),
+            Some(Algorithm::Zstd(3)),
             65536,
             2,
             &path("after"),
         )
         .unwrap();
-        anew_times += usize::from(!written.stays);
+        anew_times += usize::from(!written.placement_reused);
         our_reader_agrees(&tree, &path("after"));
-        write(&tree, Compression::Zstd(3), 65536, 2, &path("anew")).unwrap();
+        write(&tree, Some(Algorithm::Zstd(3)), 65536, 2, &path("anew")).unwrap();
         let len = |name: &str| std::fs::metadata(path(name)).unwrap().len();
         assert!(
             len("after") <= len("anew") + len("anew") / 100 + BLOCK as u64,
@@ -178,33 +173,37 @@ fn a_year_of_changes_makes_an_image_little_larger() {
         );
         std::fs::rename(path("after"), path("before")).unwrap();
     }
-    assert!(anew_times < 12, "placed anew {anew_times} times");
+    assert!(
+        anew_times < 12,
+        "placed without the reference {anew_times} times"
+    );
 }
 
 #[test]
-fn a_hostile_image_before_costs_nothing_but_places() {
+fn a_hostile_reference_image_only_wastes_one_percent() {
     let scratch = Scratch::new("previous-hostile");
     let path = |name: &str| scratch.0.join(name);
     let tree = server(&|tree| put(tree, "/new", vec![1; 50_000]));
-    write(&tree, Compression::Lz4, 65536, 2, &path("anew")).unwrap();
+    write(&tree, Some(Algorithm::Lz4), 65536, 2, &path("anew")).unwrap();
     let anew = std::fs::metadata(path("anew")).unwrap().len();
-    let check = |hint: &Arc<Previous>, what: &str| {
-        let written = write_over(hint, &tree, Compression::Lz4, 65536, 2, &path("after")).unwrap();
+    let check = |hint: &Arc<Reference>, what: &str| {
+        let written =
+            write_over(hint, &tree, Some(Algorithm::Lz4), 65536, 2, &path("after")).unwrap();
         our_reader_agrees(&tree, &path("after"));
         let len = std::fs::metadata(path("after")).unwrap().len();
         assert!(
             len <= anew + anew / 100 + BLOCK as u64,
             "{what}: {len} bytes instead of {anew}"
         );
-        written.stays
+        written.placement_reused
     };
 
-    // What asks for places far away, for two of one place, and for places of other kinds.
+    // Positions far away, two requests for one position, and positions of other types of entries.
     let far = server(&|tree| put(tree, "/!", Random(1).noise(8 << 20)));
-    write(&far, Compression::None, 65536, 2, &path("before")).unwrap();
+    write(&far, None, 65536, 2, &path("before")).unwrap();
     assert!(
-        !check(&previous(&path("before")).unwrap(), "far"),
-        "places that make an image larger are not taken"
+        !check(&read_reference(&path("before")).unwrap(), "far"),
+        "positions that make an image larger are not reused"
     );
     let linked = server(&|tree| {
         for i in 1..40 {
@@ -214,8 +213,8 @@ fn a_hostile_image_before_costs_nothing_but_places() {
             tree.link(name.as_bytes(), node).unwrap();
         }
     });
-    write(&linked, Compression::Lz4, 65536, 2, &path("before")).unwrap();
-    check(&previous(&path("before")).unwrap(), "links");
+    write(&linked, Some(Algorithm::Lz4), 65536, 2, &path("before")).unwrap();
+    check(&read_reference(&path("before")).unwrap(), "links");
     let turned = server(&|tree| {
         for i in 0..50 {
             let name = format!("/d10/f{i:02}");
@@ -228,13 +227,13 @@ fn a_hostile_image_before_costs_nothing_but_places() {
             .unwrap();
         }
     });
-    write(&turned, Compression::Lz4, 65536, 2, &path("before")).unwrap();
-    check(&previous(&path("before")).unwrap(), "other kinds");
+    write(&turned, Some(Algorithm::Lz4), 65536, 2, &path("before")).unwrap();
+    check(&read_reference(&path("before")).unwrap(), "other kinds");
 
-    // Damage: refused, or harmless.
+    // A corrupted reference image is refused, or harmless.
     write(
         &server(&|_| ()),
-        Compression::Lz4,
+        Some(Algorithm::Lz4),
         65536,
         2,
         &path("before"),
@@ -257,10 +256,10 @@ fn a_hostile_image_before_costs_nothing_but_places() {
         }
         fix_checksum(&mut bad);
         std::fs::write(path("bad"), &bad).unwrap();
-        match previous(&path("bad")) {
+        match read_reference(&path("bad")) {
             Err(_) => refused += 1,
             Ok(hint) => {
-                check(&hint, "damaged");
+                check(&hint, "corrupted");
                 taken += 1;
             }
         }

@@ -1,0 +1,19 @@
+//! Settings of the data area.
+
+use std::sync::Arc;
+
+use super::algorithm::Algorithm;
+use crate::cache::Cache;
+
+/// How the data area is compressed.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `None`: no compression.
+    pub algorithm: Option<Algorithm>,
+    /// Largest cluster, bytes.
+    pub cluster: usize,
+    /// Worker threads.
+    pub jobs: usize,
+    /// Results of earlier builds.
+    pub cache: Option<Arc<Cache>>,
+}
