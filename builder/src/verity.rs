@@ -13,7 +13,7 @@ use adamant_contract::verity::{DIGESTS_PER_BLOCK, Superblock, levels, partition_
 use sha2::{Digest, Sha256};
 
 use crate::derive::{derive_bytes, derive_uuid};
-use crate::erofs::{BLOCK, Sink};
+use crate::erofs::{BLOCK, BlockSink};
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 use crate::term::progress;
@@ -134,7 +134,7 @@ pub struct HashingSink<'a> {
     /// Gets every block.
     pub hasher: &'a mut VerityHasher,
     /// Gets every block after it.
-    pub inner: &'a mut dyn Sink,
+    pub inner: &'a mut dyn BlockSink,
     /// Threads for hashing.
     pub jobs: usize,
     next: u64,
@@ -144,7 +144,7 @@ impl<'a> HashingSink<'a> {
     /// A sink that has no blocks yet.
     pub fn new(
         hasher: &'a mut VerityHasher,
-        inner: &'a mut dyn Sink,
+        inner: &'a mut dyn BlockSink,
         jobs: usize,
     ) -> HashingSink<'a> {
         HashingSink {
@@ -156,7 +156,7 @@ impl<'a> HashingSink<'a> {
     }
 }
 
-impl Sink for HashingSink<'_> {
+impl BlockSink for HashingSink<'_> {
     fn append(&mut self, blocks: &[u8]) -> io::Result<()> {
         self.hasher.add_blocks(self.next, blocks, self.jobs);
         self.next += (blocks.len() / BLOCK) as u64;

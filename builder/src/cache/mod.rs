@@ -28,7 +28,7 @@ const FORMAT: u32 = 2;
 
 /// The key of an entry: a digest of the work's name, settings and input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Key([u8; 32]);
+pub struct CacheKey([u8; 32]);
 
 /// The cache of one build.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ pub struct Cache {
     salt: blake3::Hasher,
     packs: Vec<Pack>,
     /// The pack of each key, and the position in it.
-    index: HashMap<Key, (u32, PackEntry)>,
+    index: HashMap<CacheKey, (u32, PackEntry)>,
     /// Whether an entry of each pack was used.
     used: Vec<AtomicBool>,
     hits: AtomicU64,
@@ -109,7 +109,7 @@ impl Cache {
     }
 
     /// The key for the work of this name, with these settings, on this input.
-    pub fn key(&self, work: &str, settings: &[u64], input: &[u8]) -> Key {
+    pub fn key(&self, work: &str, settings: &[u64], input: &[u8]) -> CacheKey {
         let mut digest = self.salt.clone();
         digest.update(&(work.len() as u64).to_le_bytes());
         digest.update(work.as_bytes());
@@ -117,11 +117,11 @@ impl Cache {
             digest.update(&setting.to_le_bytes());
         }
         digest.update(input);
-        Key(digest.finalize().into())
+        CacheKey(digest.finalize().into())
     }
 
     /// The value of a key.
-    pub fn get(&self, key: &Key) -> Option<Vec<u8>> {
+    pub fn get(&self, key: &CacheKey) -> Option<Vec<u8>> {
         let (number, entry) = self.index.get(key)?;
         let value = self.packs.get(*number as usize)?.read(key, entry)?;
         self.used[*number as usize].store(true, Ordering::Relaxed);
@@ -130,7 +130,7 @@ impl Cache {
     }
 
     /// Adds a value.
-    pub fn put(&self, key: Key, value: &[u8]) {
+    pub fn put(&self, key: CacheKey, value: &[u8]) {
         let mut new = self
             .new
             .lock()
@@ -139,7 +139,7 @@ impl Cache {
         self.write(&mut new, key, value);
     }
 
-    fn write(&self, new: &mut New, key: Key, value: &[u8]) {
+    fn write(&self, new: &mut New, key: CacheKey, value: &[u8]) {
         if new.failed {
             return;
         }
@@ -161,7 +161,7 @@ impl Cache {
     /// The cached value of a key, or else the computed one. Without a cache, computes it.
     pub fn get_or_compute(
         cache: Option<&Cache>,
-        key: impl FnOnce(&Cache) -> Key,
+        key: impl FnOnce(&Cache) -> CacheKey,
         compute: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Vec<u8>> {
         let Some(cache) = cache else {

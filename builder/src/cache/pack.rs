@@ -25,7 +25,7 @@ use nix::libc;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::Key;
+use super::CacheKey;
 
 const MAGIC: &[u8; 16] = b"adamant results2";
 /// Extension of a pack's name.
@@ -98,7 +98,7 @@ fn corrupted(what: &str) -> io::Error {
     )
 }
 
-fn value_digest(key: &Key, value: &[u8]) -> [u8; 16] {
+fn value_digest(key: &CacheKey, value: &[u8]) -> [u8; 16] {
     let digest = blake3::Hasher::new()
         .update(&key.0)
         .update(value)
@@ -145,13 +145,15 @@ impl Pack {
     }
 
     /// All keys, with the positions of their values.
-    pub fn entries(&self) -> impl Iterator<Item = (Key, PackEntry)> {
+    pub fn entries(&self) -> impl Iterator<Item = (CacheKey, PackEntry)> {
         let records = <[IndexRecord]>::ref_from_bytes(&self.index).unwrap_or_default();
-        records.iter().map(|record| (Key(record.key), record.entry))
+        records
+            .iter()
+            .map(|record| (CacheKey(record.key), record.entry))
     }
 
     /// A value, if it still has its digest.
-    pub fn read(&self, key: &Key, entry: &PackEntry) -> Option<Vec<u8>> {
+    pub fn read(&self, key: &CacheKey, entry: &PackEntry) -> Option<Vec<u8>> {
         if entry.len > VALUE_MAX {
             return None;
         }
@@ -226,7 +228,7 @@ impl PackWriter {
     }
 
     /// Appends a value.
-    pub fn put(&mut self, key: Key, value: &[u8]) -> io::Result<()> {
+    pub fn put(&mut self, key: CacheKey, value: &[u8]) -> io::Result<()> {
         let len = u32::try_from(value.len())
             .ok()
             .filter(|len| *len <= VALUE_MAX);

@@ -11,7 +11,7 @@ fn open(folder: &Path) -> Cache {
     Cache::open(folder, b"test").unwrap()
 }
 
-fn key(cache: &Cache, number: u64) -> Key {
+fn key(cache: &Cache, number: u64) -> CacheKey {
     cache.key("test", &[number], b"")
 }
 

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::commands::selection::{self, Selection};
 use crate::erofs::BLOCK;
-use crate::erofs::read::Image;
+use crate::erofs::read::ErofsImage;
 use crate::error::{Context, Result};
 use crate::io::part::Part;
 use crate::term::output::Output;
@@ -152,7 +152,7 @@ fn digests(part: &Part) -> std::io::Result<Vec<BlockDigest>> {
 }
 
 fn owners(part: Part, fresh: &[u64]) -> Result<Vec<BlockOwner>> {
-    let image = Image::open(part)?;
+    let image = ErofsImage::open(part)?;
     let mut bytes: BTreeMap<String, u64> = BTreeMap::new();
     for &block in fresh {
         let what = match block {

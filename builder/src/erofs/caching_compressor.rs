@@ -12,8 +12,8 @@ use super::algorithm::Algorithm;
 use super::compress::{self, Compressor, Segment};
 use super::format::*;
 use super::index::Extent;
-use super::settings::Settings;
-use crate::cache::{Cache, Key};
+use super::settings::DataSettings;
+use crate::cache::{Cache, CacheKey};
 
 /// An extent in the cache.
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -44,7 +44,7 @@ pub struct CachingCompressor {
 
 impl CachingCompressor {
     /// `None` for settings without compression.
-    pub fn new(settings: &Settings) -> Option<CachingCompressor> {
+    pub fn new(settings: &DataSettings) -> Option<CachingCompressor> {
         let algorithm = settings.algorithm?;
         // Fast LZ4 takes about as long as computing and looking up a digest.
         let cache = settings
@@ -105,7 +105,7 @@ impl CachingCompressor {
         }
     }
 
-    fn key(&self, cache: &Cache, work: &str, input: &[u8]) -> Key {
+    fn key(&self, cache: &Cache, work: &str, input: &[u8]) -> CacheKey {
         let level = match self.algorithm {
             Algorithm::Lz4 => 0,
             Algorithm::Lz4hc => 1 << 32,
@@ -116,11 +116,11 @@ impl CachingCompressor {
         cache.key(work, &[level, self.cluster as u64], input)
     }
 
-    fn get(&self, key: Option<&Key>) -> Option<Vec<u8>> {
+    fn get(&self, key: Option<&CacheKey>) -> Option<Vec<u8>> {
         self.cache.as_ref()?.get(key?)
     }
 
-    fn put(&self, key: Option<Key>, value: &[u8]) {
+    fn put(&self, key: Option<CacheKey>, value: &[u8]) {
         if let (Some(cache), Some(key)) = (&self.cache, key) {
             cache.put(key, value);
         }
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     fn compressor(cache: Option<Cache>, algorithm: Algorithm) -> CachingCompressor {
-        CachingCompressor::new(&Settings {
+        CachingCompressor::new(&DataSettings {
             algorithm: Some(algorithm),
             cluster: 65536,
             jobs: 1,

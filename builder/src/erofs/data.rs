@@ -15,7 +15,7 @@ use super::format::{BLOCK, SLOT};
 use super::incompressible::is_incompressible;
 use super::index::{self, Extent};
 use super::layout::ARENA_ALIGNMENT;
-use super::settings::Settings;
+use super::settings::DataSettings;
 use super::stored::Stored;
 use crate::error::{Error, Result};
 use crate::io::ordered::{Job, OrderedPool};
@@ -40,7 +40,7 @@ const INLINE_MAX: u64 = 16 << 10;
 const INLINE_MIN: u64 = 64;
 
 /// The files to be stored, by number.
-pub trait Sources: Sync {
+pub trait FileSources: Sync {
     /// Number of files.
     fn count(&self) -> usize;
     /// Length of a file, bytes.
@@ -48,13 +48,13 @@ pub trait Sources: Sync {
     /// Whether the file is the first of an arena (see [`super::layout`]).
     fn begins_arena(&self, file: usize) -> bool;
     /// A file.
-    fn source(&self, file: usize) -> Source;
+    fn source(&self, file: usize) -> FileSource;
     /// A file's name for messages.
     fn name(&self, file: usize) -> String;
 }
 
 /// A file to be stored.
-pub struct Source {
+pub struct FileSource {
     /// Its bytes.
     pub content: Content,
     /// Whether the inode's tail can hold it uncompressed. Then it needs no blocks.
@@ -102,8 +102,8 @@ struct Batch {
 /// Stores all files from block `start` on. `append` gets whole blocks in order; `stored` gets the
 /// result for each file, in order.
 pub fn store(
-    sources: &dyn Sources,
-    settings: &Settings,
+    sources: &dyn FileSources,
+    settings: &DataSettings,
     start: u32,
     append: &mut dyn FnMut(&[u8]) -> Result<()>,
     stored: &mut dyn FnMut(usize, Stored) -> Result<()>,
@@ -156,7 +156,7 @@ pub fn store(
 
 /// Cuts the files into batches.
 struct Batches<'a> {
-    sources: &'a dyn Sources,
+    sources: &'a dyn FileSources,
     /// The next range's file and offset in it.
     file: usize,
     offset: u64,
@@ -196,7 +196,7 @@ impl Iterator for Batches<'_> {
 
 /// Puts the pieces together to files, in order.
 struct Assembler<'a> {
-    sources: &'a dyn Sources,
+    sources: &'a dyn FileSources,
     append: &'a mut dyn FnMut(&[u8]) -> Result<()>,
     stored: &'a mut dyn FnMut(usize, Stored) -> Result<()>,
     /// The next block.
@@ -283,7 +283,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn process(&mut self, range: &Range, sources: &dyn Sources) -> Result<Piece> {
+    fn process(&mut self, range: &Range, sources: &dyn FileSources) -> Result<Piece> {
         let source = sources.source(range.file);
         let size = source.content.len();
         let last = range.offset + range.len == size;
@@ -336,7 +336,7 @@ impl Worker<'_> {
 
 /// Whether this many compressed bytes fit into a block together with inode and index, and save at
 /// least one slot against the uncompressed file.
-fn is_inline_cluster_worth_it(compressed: usize, size: usize, source: &Source) -> bool {
+fn is_inline_cluster_worth_it(compressed: usize, size: usize, source: &FileSource) -> bool {
     let with_inode = source.header + index::len(size as u64, source.header) as usize + compressed;
     let uncompressed = if source.inline {
         source.header + size

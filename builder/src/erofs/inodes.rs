@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::dir;
 use super::format::*;
-use super::layout::Key;
+use super::layout::PathKey;
 use super::xattr::XattrTables;
 use crate::error::{Error, Result};
 use crate::tree::{Kind, Node, NodeId, Time, Tree};
@@ -28,8 +28,8 @@ pub struct Item {
     pub links: u32,
     /// Bytes of a file's content, a directory's names, or a link's target.
     pub size: u64,
-    /// Key of its first path.
-    pub key: Key,
+    /// PathKey of its first path.
+    pub key: PathKey,
 }
 
 impl Item {
@@ -46,7 +46,7 @@ impl Item {
             set: NO_SET | extended,
             links: 1,
             size,
-            key: Key(u64::MAX),
+            key: PathKey(u64::MAX),
         }
     }
 
@@ -210,7 +210,7 @@ impl Walk<'_> {
             set,
             links,
             size,
-            key: Key::hash(path),
+            key: PathKey::hash(path),
         });
         Ok(index)
     }

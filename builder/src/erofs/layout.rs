@@ -33,14 +33,14 @@ pub const SLOTS: usize = BLOCK / SLOT;
 
 /// A hash of a path: evenly distributed, and equal in all images that have the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Key(pub u64);
+pub struct PathKey(pub u64);
 
-impl Key {
+impl PathKey {
     /// The key of a path, or of other bytes.
-    pub fn hash(path: &[u8]) -> Key {
+    pub fn hash(path: &[u8]) -> PathKey {
         let mut first = [0; 8];
         first.copy_from_slice(&Sha256::digest(path)[..8]);
-        Key(u64::from_le_bytes(first))
+        PathKey(u64::from_le_bytes(first))
     }
 
     /// Whether a unit (a group, region or arena) begins at the item with this key and size. Units
@@ -72,7 +72,7 @@ const ARENA: u64 = 32 << 20;
 pub const ARENA_ALIGNMENT: u32 = 16;
 
 /// Whether a file with this key and size is the first of an arena.
-pub fn begins_arena(key: Key, size: u64) -> bool {
+pub fn begins_arena(key: PathKey, size: u64) -> bool {
     key.begins(1, size, ARENA)
 }
 
@@ -120,8 +120,8 @@ const GROUP_MAX: u64 = 16;
 pub struct InodeRequest {
     /// Size of the inode, its extended attributes and its tail or index.
     pub bytes: u64,
-    /// Key of its path.
-    pub key: Key,
+    /// PathKey of its path.
+    pub key: PathKey,
     /// The area that it belongs to.
     pub area: Area,
 }
@@ -295,7 +295,7 @@ mod tests {
     /// Inodes with distinct paths, of every area and many sizes; each with its number.
     fn requests(count: u64) -> Vec<(u64, InodeRequest)> {
         let request = |i: u64| {
-            let key = Key::hash(format!("/{i}").as_bytes());
+            let key = PathKey::hash(format!("/{i}").as_bytes());
             let area = [
                 Area::Names,
                 Area::Addresses,
@@ -360,7 +360,7 @@ mod tests {
         let area = prop_oneof![Just(Area::Names), Just(Area::Addresses), Just(Area::Rest)];
         (bytes, any::<u64>(), area).prop_map(|(bytes, key, area)| InodeRequest {
             bytes,
-            key: Key(key),
+            key: PathKey(key),
             area,
         })
     }
@@ -373,7 +373,7 @@ mod tests {
             root in 32u64..2000,
             mut requests in prop::collection::vec(any_request(), 0..1500),
         ) {
-            requests.insert(0, InodeRequest { bytes: root, key: Key::hash(b""), area: Area::Names });
+            requests.insert(0, InodeRequest { bytes: root, key: PathKey::hash(b""), area: Area::Names });
             let positions = place(requests.len(), &|i| requests[i]).unwrap();
             check(&requests, &positions);
             // The same input gives the same positions.
@@ -395,7 +395,7 @@ mod tests {
         let mut moved = Vec::new();
         for at in (1..20_000).step_by(1999) {
             let mut after = before.clone();
-            let key = Key::hash(format!("/{at}-").as_bytes());
+            let key = PathKey::hash(format!("/{at}-").as_bytes());
             after.insert(
                 at,
                 (

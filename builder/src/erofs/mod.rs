@@ -6,7 +6,7 @@
 //! of inodes and clusters, not with the size of files. The output depends only on the tree and the
 //! options, not on the number of threads.
 //!
-//! [`read::Image`] opens an image, and checks its structure completely.
+//! [`read::ErofsImage`] opens an image, and checks its structure completely.
 
 mod algorithm;
 mod block_writer;
@@ -46,7 +46,7 @@ pub use reference::Reference;
 
 /// How a file system is written.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct ErofsOptions {
     /// `None`: no compression.
     pub compression: Option<Algorithm>,
     /// Largest compressed cluster, bytes: a power of two from 4096 to 1 MiB.
@@ -78,8 +78,8 @@ pub fn library_versions() -> [u8; 8] {
 }
 
 /// The destination of blocks. They come in order, but block 0 (the superblock) comes last, by
-/// [`Sink::first`].
-pub trait Sink {
+/// [`BlockSink::first`].
+pub trait BlockSink {
     /// Appends whole blocks. The first call starts at block 1.
     fn append(&mut self, blocks: &[u8]) -> io::Result<()>;
     /// Block 0, once, at the end.
@@ -88,7 +88,7 @@ pub trait Sink {
 
 /// Facts about a written file system.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Written {
+pub struct WrittenErofs {
     /// Number of blocks, the superblock's included.
     pub blocks: u64,
     /// Number of inodes.
@@ -100,6 +100,10 @@ pub struct Written {
 }
 
 /// Writes the tree as a file system.
-pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Written> {
+pub fn write(
+    tree: &Tree,
+    options: &ErofsOptions,
+    sink: &mut dyn BlockSink,
+) -> Result<WrittenErofs> {
     write::write(tree, options, sink)
 }

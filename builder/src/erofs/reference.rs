@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use super::format::*;
-use super::layout::{InodePositions, InodeRequest, Key};
-use super::read::Image;
+use super::layout::{InodePositions, InodeRequest, PathKey};
+use super::read::ErofsImage;
 use crate::error::{Context, Result};
 use crate::io::part::Part;
 use crate::tree::Time;
@@ -27,7 +27,7 @@ pub const MAX_GROWTH: u64 = 100;
 /// The positions in a reference image.
 #[derive(Debug)]
 pub struct Reference {
-    /// Sorted by the number of the path's [`Key`]. A list, because there can be millions.
+    /// Sorted by the number of the path's [`PathKey`]. A list, because there can be millions.
     placements: Vec<(u64, OldPlacement)>,
     /// Modification time of compact inodes.
     pub time: Time,
@@ -59,8 +59,8 @@ impl OldPlacement {
 /// Data blocks that need a position.
 #[derive(Debug, Clone, Copy)]
 pub struct BlockRequest {
-    /// Key of the path.
-    pub key: Key,
+    /// PathKey of the path.
+    pub key: PathKey,
     /// Number of blocks.
     pub blocks: u32,
 }
@@ -69,7 +69,7 @@ impl Reference {
     /// Reads an image that adamant built, and checks its structure first.
     pub fn read(file: Part) -> Result<Reference> {
         let sha256 = file.sha256(|_| Ok(())).context(|| "reading it")?;
-        let image = Image::open(file)?;
+        let image = ErofsImage::open(file)?;
         let mut old = vec![OldPlacement::default(); image.inodes()];
         for extent in image.extents() {
             let old = &mut old[extent.inode];
@@ -86,10 +86,10 @@ impl Reference {
                 }
             }
         }
-        let root = (Key::hash(b"").0, old[0]);
+        let root = (PathKey::hash(b"").0, old[0]);
         let mut placements: Vec<(u64, OldPlacement)> = image
             .names()
-            .map(|(path, inode)| (Key::hash(&path).0, old[inode]))
+            .map(|(path, inode)| (PathKey::hash(&path).0, old[inode]))
             .chain([root])
             .collect();
         placements.sort_unstable_by_key(|(key, old)| (*key, old.number));
@@ -104,7 +104,7 @@ impl Reference {
         })
     }
 
-    fn placement(&self, key: Key) -> Option<&OldPlacement> {
+    fn placement(&self, key: PathKey) -> Option<&OldPlacement> {
         let first = self.placements.partition_point(|(known, _)| *known < key.0);
         self.placements
             .get(first)
@@ -117,7 +117,7 @@ impl Reference {
         // The superblock.
         let mut taken = Taken(BTreeMap::from([(0, 1)]));
         let mut starts = vec![None; requests.len()];
-        let old = |key: Key| {
+        let old = |key: PathKey| {
             self.placement(key)
                 .filter(|old| old.blocks > 0)
                 .map(|old| (old.start, old.blocks))
@@ -152,7 +152,7 @@ impl Reference {
         let mut taken = Taken(BTreeMap::from([(0, 1)]));
         let mut numbers = vec![None; count];
         let key_and_slots = |i: usize| (request(i).key, request(i).slots());
-        let old = |key: Key| {
+        let old = |key: PathKey| {
             self.placement(key)
                 .filter(|old| old.slots > 0)
                 .map(|old| (old.number, old.slots))
@@ -268,8 +268,8 @@ fn is_aligned(number: u64, slots: u64) -> bool {
 fn reuse(
     positions: &mut [Option<u32>],
     taken: &mut Taken,
-    request: &dyn Fn(usize) -> (Key, u64),
-    old: &dyn Fn(Key) -> Option<(u32, u32)>,
+    request: &dyn Fn(usize) -> (PathKey, u64),
+    old: &dyn Fn(PathKey) -> Option<(u32, u32)>,
     allowed: &dyn Fn(u64, u64) -> bool,
 ) {
     for grown in [false, true] {
@@ -412,7 +412,7 @@ mod tests {
             let requests: Vec<BlockRequest> = sizes
                 .iter()
                 .enumerate()
-                .map(|(i, (blocks, _))| BlockRequest { key: Key(i as u64), blocks: *blocks })
+                .map(|(i, (blocks, _))| BlockRequest { key: PathKey(i as u64), blocks: *blocks })
                 .collect();
             if let Some(starts) = reference.place_data(&requests) {
                 let ranges = starts.iter().zip(&requests).map(|(start, request)| {
@@ -420,7 +420,7 @@ mod tests {
                 });
                 prop_assert!(!overlap(ranges.chain([(0, 1)]).collect()));
             }
-            let inode = |i: usize| InodeRequest { bytes: sizes[i].1, key: Key(i as u64), area: Area::Rest };
+            let inode = |i: usize| InodeRequest { bytes: sizes[i].1, key: PathKey(i as u64), area: Area::Rest };
             if let Some(positions) = reference.place_inodes(sizes.len(), &inode) {
                 let ranges: Vec<(u64, u64)> = positions
                     .numbers

@@ -1,4 +1,4 @@
-//! Settings of the data area.
+//! DataSettings of the data area.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use crate::cache::Cache;
 
 /// How the data area is compressed.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct DataSettings {
     /// `None`: no compression.
     pub algorithm: Option<Algorithm>,
     /// Largest cluster, bytes.

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use super::format::*;
-use super::layout::Key;
+use super::layout::PathKey;
 use crate::error::{Error, Result};
 use crate::tree::Xattrs;
 
@@ -107,10 +107,10 @@ fn spread(entries: &[Vec<u8>], bytes: usize) -> (Vec<u8>, Vec<u32>) {
     let len = wanted.next_multiple_of((wanted.next_power_of_two() / 8).max(BLOCK));
     let mut area = vec![0; if entries.is_empty() { 0 } else { len }];
     let mut taken = vec![false; area.len() / 4];
-    let mut order: Vec<(Key, usize)> = entries
+    let mut order: Vec<(PathKey, usize)> = entries
         .iter()
         .enumerate()
-        .map(|(i, entry)| (Key::hash(entry), i))
+        .map(|(i, entry)| (PathKey::hash(entry), i))
         .collect();
     order.sort_unstable_by_key(|(key, i)| (key.0, *i));
     let mut units = vec![0; entries.len()];

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use crate::cache::Cache;
 use crate::definition::{Compression, Definition, Optimize};
 use crate::derive::derive_uuid;
-use crate::erofs::{self, BLOCK, Reference, Sink, Written};
+use crate::erofs::{self, BLOCK, BlockSink, Reference, WrittenErofs};
 use crate::error::{Context, Result};
 use crate::tree::Tree;
 use crate::verity::{self, HashingSink, VerityHasher};
@@ -28,7 +28,7 @@ pub struct Root {
     /// The tree's super block.
     pub superblock: Superblock,
     /// The file system.
-    pub written: Written,
+    pub written: WrittenErofs,
     /// Blocks of super block and tree together.
     pub tree_blocks: u64,
     /// SHA-256 of the tree's artifact.
@@ -58,7 +58,7 @@ pub fn write(
     hashes: &File,
 ) -> Result<Root> {
     let id = &definition.id;
-    let options = erofs::Options {
+    let options = erofs::ErofsOptions {
         compression: super::compression::algorithm(compression)?,
         cluster: definition.root.cluster,
         fragments: definition.root.optimize == Optimize::Size,
@@ -103,7 +103,7 @@ struct FileSink<'a> {
     at: u64,
 }
 
-impl Sink for FileSink<'_> {
+impl BlockSink for FileSink<'_> {
     fn append(&mut self, blocks: &[u8]) -> io::Result<()> {
         self.file.write_all_at(blocks, self.at)?;
         self.at += blocks.len() as u64;

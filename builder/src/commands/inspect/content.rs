@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::found::{self, InspectedDisk};
-use crate::erofs::read::Image;
+use crate::erofs::read::ErofsImage;
 use crate::error::Result;
 
 /// Largest os-release that is read, bytes. It has about 300.
@@ -30,7 +30,7 @@ pub enum ContentAnswer {
 /// A root file system, or the reason why it can't be opened.
 pub struct RootContent {
     label: String,
-    opened: std::result::Result<(Image, HashMap<Vec<u8>, usize>), String>,
+    opened: std::result::Result<(ErofsImage, HashMap<Vec<u8>, usize>), String>,
 }
 
 impl RootContent {
@@ -50,7 +50,7 @@ impl RootContent {
             if magic != [0xe2, 0xe1, 0xf5, 0xe0] {
                 return Err("not an EROFS file system".to_owned());
             }
-            let image = Image::open(data).map_err(|e| {
+            let image = ErofsImage::open(data).map_err(|e| {
                 format!(
                     "an EROFS file system that adamant did not write ({})",
                     e.message()
@@ -67,7 +67,7 @@ impl RootContent {
 
     fn check(
         &self,
-        check: impl FnOnce(&Image, &HashMap<Vec<u8>, usize>) -> (Vec<String>, String),
+        check: impl FnOnce(&ErofsImage, &HashMap<Vec<u8>, usize>) -> (Vec<String>, String),
     ) -> ContentAnswer {
         match &self.opened {
             Err(why) => ContentAnswer::Unknown(format!("{}: {why}; use its own tools", self.label)),
@@ -179,7 +179,7 @@ impl RootContent {
 }
 
 /// The text of a small file, or the target of a symbolic link.
-fn read(image: &Image, number: usize) -> Result<String> {
+fn read(image: &ErofsImage, number: usize) -> Result<String> {
     let mut bytes = Vec::new();
     image.read(number, &mut |more| {
         bytes.extend_from_slice(

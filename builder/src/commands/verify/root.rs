@@ -7,7 +7,7 @@ use std::thread;
 use adamant_contract::root_hash::RootHash;
 
 use super::{Verified, VerifyOptions, open, read_small};
-use crate::erofs::read::Image;
+use crate::erofs::read::ErofsImage;
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 use crate::tree::show;
@@ -85,7 +85,7 @@ fn describe(corruption: &Corruption, root: Part, (root_name, tree_name): (&str, 
 
 /// The owner of a block, as far as the damaged file system can tell.
 fn owner(root: Part, block: u64) -> String {
-    match Image::open(root) {
+    match ErofsImage::open(root) {
         Ok(image) => image.owner(block).map_or_else(
             || "no file (free space or the file system's own structures)".to_owned(),
             |path| show(&path),
@@ -97,7 +97,7 @@ fn owner(root: Part, block: u64) -> String {
 
 /// Reads every inode, directory and index, and on request every file. Returns the number of inodes.
 fn check_structure(root: Part, options: VerifyOptions) -> Result<u64> {
-    let image = Image::open(root)?;
+    let image = ErofsImage::open(root)?;
     if options.read_data {
         let next = AtomicUsize::new(0);
         let read = || loop {

@@ -24,7 +24,7 @@ const CACHED_CLUSTERS: usize = 8;
 const PACKED: &[u8] = b"(contents of files)";
 
 /// An image whose structure is correct.
-pub struct Image {
+pub struct ErofsImage {
     file: Part,
     /// `available_compr_algs` of the superblock.
     algorithms: u16,
@@ -102,7 +102,7 @@ pub struct ImageExtent {
 
 /// Metadata of an inode, as in stat.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stat {
+pub struct InodeStat {
     /// Type and permission bits.
     pub mode: u16,
     /// Link count.
@@ -121,9 +121,9 @@ pub struct Stat {
     pub compressed: bool,
 }
 
-impl Image {
+impl ErofsImage {
     /// Opens and checks an image.
-    pub fn open(file: Part) -> Result<Image> {
+    pub fn open(file: Part) -> Result<ErofsImage> {
         let len = file.len();
         let mut block = [0; BLOCK];
         file.read_exact_at(&mut block, 0)
@@ -156,7 +156,7 @@ impl Image {
             )));
         }
         used.sort_unstable();
-        let image = Image {
+        let image = ErofsImage {
             file,
             algorithms: superblock.available_compr_algs.get(),
             meta: u64::from(superblock.meta_blkaddr.get()) * BLOCK as u64,
@@ -182,14 +182,14 @@ impl Image {
     }
 
     /// Metadata of an inode.
-    pub fn stat(&self, number: usize) -> Stat {
+    pub fn stat(&self, number: usize) -> InodeStat {
         let i = &self.nodes[number].inode;
         let device = if matches!(i.mode >> 12, 2 | 6) {
             decode_dev(i.u)
         } else {
             (0, 0)
         };
-        Stat {
+        InodeStat {
             mode: i.mode,
             links: i.nlink,
             uid: i.uid,

@@ -1,14 +1,14 @@
 //! Storing the contents of files and long links.
 
 use crate::erofs::block_writer::BlockWriter;
-use crate::erofs::data::{self, Source, Sources};
+use crate::erofs::data::{self, FileSource, FileSources};
 use crate::erofs::format::*;
 use crate::erofs::fragments::Fragments;
 use crate::erofs::inline_spool::InlineSpool;
 use crate::erofs::inode_data::InodeData;
 use crate::erofs::inodes::{Inodes, Item, path_of};
 use crate::erofs::layout;
-use crate::erofs::settings::Settings;
+use crate::erofs::settings::DataSettings;
 use crate::erofs::stored::Stored;
 use crate::error::Result;
 use crate::tree::{Content, Kind, Tree};
@@ -34,7 +34,7 @@ pub fn store_contents(
     tree: &Tree,
     inodes: &Inodes,
     fragments: Option<&Fragments>,
-    settings: &Settings,
+    settings: &DataSettings,
     out: &mut BlockWriter<'_>,
     inline_spool: &mut InlineSpool,
 ) -> Result<Contents> {
@@ -138,7 +138,7 @@ impl FileContents<'_> {
     }
 }
 
-impl Sources for FileContents<'_> {
+impl FileSources for FileContents<'_> {
     fn count(&self) -> usize {
         self.files.len() + usize::from(self.packed.is_some())
     }
@@ -155,9 +155,9 @@ impl Sources for FileContents<'_> {
             .is_some_and(|item| layout::begins_arena(item.key, item.size))
     }
 
-    fn source(&self, file: usize) -> Source {
+    fn source(&self, file: usize) -> FileSource {
         let Some(item) = self.item(file) else {
-            return Source {
+            return FileSource {
                 content: self.packed.cloned().unwrap_or_default(),
                 inline: false,
                 header: INODE_EXTENDED,
@@ -170,7 +170,7 @@ impl Sources for FileContents<'_> {
             Kind::Symlink(target) => (Content::from_memory(&target[..]), false),
             _ => (Content::default(), false),
         };
-        Source {
+        FileSource {
             content,
             inline: self.inodes.fits_tail(item),
             header: self.inodes.header(item),

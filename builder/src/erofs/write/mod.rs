@@ -20,9 +20,9 @@ use super::fragments::{self, Fragments};
 use super::inline_spool::InlineSpool;
 use super::inode_data::InodeData;
 use super::inodes::Inodes;
-use super::settings::Settings;
+use super::settings::DataSettings;
 use super::zstd::window_log;
-use super::{Options, Sink, Written};
+use super::{BlockSink, ErofsOptions, WrittenErofs};
 use crate::error::{Context, Error, Result};
 use crate::tree::{Kind, Tree};
 
@@ -30,7 +30,11 @@ use crate::tree::{Kind, Tree};
 const LABEL_MAX: usize = 15;
 
 /// Writes the tree as a file system.
-pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Written> {
+pub fn write(
+    tree: &Tree,
+    options: &ErofsOptions,
+    sink: &mut dyn BlockSink,
+) -> Result<WrittenErofs> {
     let settings = settings(options)?;
     let label = label(&options.label)?;
     let reference = options.reference.as_deref();
@@ -98,7 +102,7 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     };
     sink.first(&encode_superblock(superblock, &contents, &settings))
         .context(|| "writing its superblock")?;
-    Ok(Written {
+    Ok(WrittenErofs {
         blocks: u64::from(blocks),
         inodes: inodes.items.len() as u64,
         content: inodes
@@ -111,14 +115,14 @@ pub fn write(tree: &Tree, options: &Options, sink: &mut dyn Sink) -> Result<Writ
     })
 }
 
-fn settings(options: &Options) -> Result<Settings> {
+fn settings(options: &ErofsOptions) -> Result<DataSettings> {
     let cluster = options.cluster as usize;
     if !cluster.is_power_of_two() || !(BLOCK..=Z_EROFS_PCLUSTER_MAX_SIZE).contains(&cluster) {
         return Err(Error::new(format!(
             "cluster of {cluster} bytes: it must be a power of two from 4096 to 1048576"
         )));
     }
-    Ok(Settings {
+    Ok(DataSettings {
         algorithm: options.compression,
         cluster,
         jobs: options.jobs,
@@ -137,7 +141,7 @@ fn label(text: &str) -> Result<[u8; 16]> {
     Ok(label)
 }
 
-fn fragments(tree: &Tree, inodes: &Inodes, options: &Options) -> Result<Option<Fragments>> {
+fn fragments(tree: &Tree, inodes: &Inodes, options: &ErofsOptions) -> Result<Option<Fragments>> {
     if !options.fragments {
         return Ok(None);
     }
@@ -166,7 +170,7 @@ fn root_nid(placement: &Placement) -> Result<u16> {
 fn encode_superblock(
     mut superblock: ErofsSuperBlock,
     contents: &Contents,
-    settings: &Settings,
+    settings: &DataSettings,
 ) -> [u8; BLOCK] {
     let data = &contents.data;
     let inline = data

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::erofs::read::Image;
+use crate::erofs::read::ErofsImage;
 use crate::error::{Context, Result};
 use crate::io::part::Part;
 use crate::tree::show;
@@ -78,10 +78,10 @@ pub fn compare(first: &Path, second: &Path) -> Result<Vec<Changed>> {
         File::open(path)
             .and_then(Part::whole)
             .context(|| path.display().to_string())
-            .and_then(Image::open)
+            .and_then(ErofsImage::open)
     };
     let (a, b) = (open(first)?, open(second)?);
-    let names = |image: &Image| -> BTreeMap<Vec<u8>, usize> {
+    let names = |image: &ErofsImage| -> BTreeMap<Vec<u8>, usize> {
         image.names().chain([(b"/".to_vec(), 0)]).collect()
     };
     let (in_a, in_b) = (names(&a), names(&b));
@@ -113,12 +113,12 @@ pub fn compare(first: &Path, second: &Path) -> Result<Vec<Changed>> {
 
 /// Digests of files, each read once.
 struct Contents<'a> {
-    image: &'a Image,
+    image: &'a ErofsImage,
     known: HashMap<usize, [u8; 32]>,
 }
 
 impl Contents<'_> {
-    fn new(image: &Image) -> Contents<'_> {
+    fn new(image: &ErofsImage) -> Contents<'_> {
         Contents {
             image,
             known: HashMap::new(),
@@ -179,7 +179,7 @@ struct Packages(HashMap<Vec<u8>, String>);
 impl Packages {
     /// A list that has the path decides; else the first script that names it.
     fn read(
-        image: &Image,
+        image: &ErofsImage,
         names: &BTreeMap<Vec<u8>, usize>,
         changed: &[(Vec<u8>, Vec<Aspect>)],
     ) -> Result<Packages> {
@@ -268,7 +268,7 @@ mod tests {
 
     struct Disk(Vec<u8>);
 
-    impl crate::erofs::Sink for Disk {
+    impl crate::erofs::BlockSink for Disk {
         fn append(&mut self, blocks: &[u8]) -> std::io::Result<()> {
             self.0.extend_from_slice(blocks);
             Ok(())
@@ -311,7 +311,7 @@ mod tests {
             file(b"/.\n/etc/link\n"),
         );
         change(&mut tree);
-        let options = crate::erofs::Options {
+        let options = crate::erofs::ErofsOptions {
             compression: None,
             cluster: 65536,
             fragments: false,

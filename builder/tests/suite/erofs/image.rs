@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use adamant::erofs::read::Image;
-use adamant::erofs::{self, Algorithm, BLOCK, Options, Reference, Sink, Written};
+use adamant::erofs::read::ErofsImage;
+use adamant::erofs::{self, Algorithm, BLOCK, BlockSink, ErofsOptions, Reference, WrittenErofs};
 use adamant::io::part::Part;
 use adamant::tree::Tree;
 
 struct ToFile(File, u64);
 
-impl Sink for ToFile {
+impl BlockSink for ToFile {
     fn append(&mut self, blocks: &[u8]) -> io::Result<()> {
         assert_eq!(blocks.len() % BLOCK, 0);
         self.0.write_all_at(blocks, self.1)?;
@@ -47,14 +47,14 @@ pub fn write_with_fragments(
     jobs: usize,
     path: &Path,
 ) -> adamant::Result<()> {
-    let options = Options {
+    let options = ErofsOptions {
         fragments: true,
         ..options(compression, cluster, jobs)
     };
     write_with(&options, tree, path).map(|_| ())
 }
 
-fn write_with(options: &Options, tree: &Tree, path: &Path) -> adamant::Result<Written> {
+fn write_with(options: &ErofsOptions, tree: &Tree, path: &Path) -> adamant::Result<WrittenErofs> {
     let mut sink = ToFile(File::create(path).unwrap(), BLOCK as u64);
     erofs::write(tree, options, &mut sink)
 }
@@ -67,17 +67,17 @@ pub fn write_over(
     cluster: u32,
     jobs: usize,
     path: &Path,
-) -> adamant::Result<Written> {
-    let options = Options {
+) -> adamant::Result<WrittenErofs> {
+    let options = ErofsOptions {
         reference: Some(reference.clone()),
         ..options(compression, cluster, jobs)
     };
     write_with(&options, tree, path)
 }
 
-fn options(compression: Option<Algorithm>, cluster: u32, jobs: usize) -> Options {
+fn options(compression: Option<Algorithm>, cluster: u32, jobs: usize) -> ErofsOptions {
     let (uuid, label) = ([7; 16], "test".to_owned());
-    Options {
+    ErofsOptions {
         compression,
         cluster,
         fragments: false,
@@ -90,8 +90,8 @@ fn options(compression: Option<Algorithm>, cluster: u32, jobs: usize) -> Options
     }
 }
 
-pub fn open(path: impl AsRef<Path>) -> adamant::Result<Image> {
-    Image::open(Part::whole(File::open(path).unwrap()).unwrap())
+pub fn open(path: impl AsRef<Path>) -> adamant::Result<ErofsImage> {
+    ErofsImage::open(Part::whole(File::open(path).unwrap()).unwrap())
 }
 
 pub struct Scratch(pub PathBuf);
