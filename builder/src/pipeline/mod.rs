@@ -3,7 +3,7 @@
 mod agent;
 mod artifacts;
 mod cmdline;
-mod compression;
+pub mod compression;
 mod fingerprint;
 mod machine;
 mod pipeline;

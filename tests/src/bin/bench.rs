@@ -3,7 +3,7 @@
 //!
 //!     bench [ARCHIVE] [--rounds N] [--json FILE] [none|lz4|lz4hc|zstd|zstd:LEVEL ...]
 //!     bench DEFINITION [--rounds N] [--json FILE]
-//!     bench write DEFINITION OUT JOBS [PREVIOUS]     what "root" measures: sources -> file system
+//!     bench write DEFINITION OUT JOBS [REFERENCE]     what "root" measures: sources -> file system
 //! and hash tree, as `adamant build` does it
 //!
 //! `root` is what mkfs.erofs does, and the hash tree with it; `build` is the whole of `adamant
@@ -22,9 +22,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
-use adamant::definition::{Definition, ZSTD_LEVEL};
-use adamant::erofs::{self, BLOCK, Options, Previous, Sink};
+use adamant::definition::{Definition, Optimize, ZSTD_LEVEL};
+use adamant::derive::derive_uuid;
+use adamant::erofs::{self, BLOCK, BlockSink, ErofsOptions, Reference};
 use adamant::io::part::Part;
+use adamant::pipeline::compression;
 use adamant::source::{self, Surroundings};
 use adamant::verity;
 use adamant_tests::scratch::Scratch;
@@ -52,7 +54,7 @@ fn main() -> ExitCode {
 
 struct ToFile(File, u64);
 
-impl Sink for ToFile {
+impl BlockSink for ToFile {
     fn append(&mut self, blocks: &[u8]) -> io::Result<()> {
         self.0.write_all_at(blocks, self.1)?;
         self.1 += blocks.len() as u64;
@@ -65,14 +67,14 @@ impl Sink for ToFile {
 }
 
 fn write(arguments: &[String]) -> Result<()> {
-    let (definition, out, jobs, previous) = match arguments {
+    let (definition, out, jobs, reference) = match arguments {
         [definition, out, jobs] => (definition, out, jobs, None),
-        [definition, out, jobs, previous] => (definition, out, jobs, Some(previous)),
-        _ => return Err("write DEFINITION OUT JOBS [PREVIOUS]".into()),
+        [definition, out, jobs, reference] => (definition, out, jobs, Some(reference)),
+        _ => return Err("write DEFINITION OUT JOBS [REFERENCE]".into()),
     };
-    let previous = previous
+    let reference = reference
         .map(|path| {
-            Previous::read(Part::whole(File::open(path)?)?)
+            Reference::read(Part::whole(File::open(path)?)?)
                 .map_err(|e| io::Error::other(e.to_string()))
         })
         .transpose()?;
@@ -91,19 +93,20 @@ fn write(arguments: &[String]) -> Result<()> {
     let mut sources = Vec::new();
     let tree = source::load(&definition, &surroundings, &mut sources).map_err(|e| e.to_string())?;
     let jobs = jobs.parse()?;
-    let options = Options {
-        compression: definition.root.compression,
+    let options = ErofsOptions {
+        compression: compression::algorithm(definition.root.compression)
+            .map_err(|e| e.to_string())?,
         cluster: definition.root.cluster,
-        optimize: definition.root.optimize,
-        uuid: verity::uuid_from(b"bench", "bench"),
+        fragments: definition.root.optimize == Optimize::Size,
+        uuid: derive_uuid(b"bench", "bench"),
         label: "bench".to_owned(),
         jobs,
         spool: surroundings.spool.clone(),
         cache: None,
-        previous: previous.map(Arc::new),
+        reference: reference.map(Arc::new),
     };
     let mut file = ToFile(File::create(out)?, BLOCK as u64);
-    let mut hasher = verity::Hasher::new(&verity::salt("bench"));
+    let mut hasher = verity::VerityHasher::new(&verity::salt("bench"));
     let mut sink = verity::HashingSink::new(&mut hasher, &mut file, jobs);
     erofs::write(&tree, &options, &mut sink).map_err(|e| e.to_string())?;
     let mut tree_file = io::BufWriter::new(File::create(format!("{out}.verity"))?);
