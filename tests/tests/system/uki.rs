@@ -272,7 +272,7 @@ fn what_is_no_stub_or_no_kernel_is_refused() {
             b"\x1f\x8b compressed",
             "the kernel: not an EFI program",
         ),
-        (&stub[..stub.len() / 2], &linux, "ends behind the file"),
+        (&stub[..stub.len() / 2], &linux, "ends after the file's end"),
     ] {
         let refused = uki::compose(&parts(stub, linux)).unwrap_err().to_string();
         assert!(refused.contains(why), "{refused}");
