@@ -1,6 +1,7 @@
 //! Programs of other projects that the builder starts, and the Debian packages that have them. The
 //! list is the one that `images/prerequisites` installs.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
@@ -19,8 +20,11 @@ pub fn package(wanted: &str) -> Option<&'static str> {
 
 /// A program in PATH, /usr/sbin or /sbin, which are not in every user's PATH.
 pub fn find(program: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    find_with_path(&std::env::var_os("PATH").unwrap_or_default(), program)
+}
+
+fn find_with_path(path: &OsStr, program: &str) -> Result<PathBuf> {
+    let places = std::env::split_paths(path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     places
         .map(|place| place.join(program))
         .find(|file| file.is_file())
@@ -79,6 +83,20 @@ mod tests {
                 "{line}"
             );
         }
+    }
+
+    #[test]
+    fn finds_programs_in_path_first_and_then_in_sbin() {
+        let find = |path: &str, program| find_with_path(OsStr::new(path), program);
+        assert_eq!(
+            find("/nonexistent:/bin", "sh").unwrap(),
+            PathBuf::from("/bin/sh")
+        );
+        assert_eq!(
+            find("/bin", "ldconfig").unwrap(),
+            PathBuf::from("/usr/sbin/ldconfig")
+        );
+        assert!(find("/nonexistent", "sh").is_err());
     }
 
     #[test]

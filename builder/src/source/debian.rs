@@ -30,6 +30,7 @@ use super::{ArchiveHash, Budget, Loaded, Surroundings, dpkg, tar};
 use crate::definition::mirror::Mirror;
 use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
+use crate::io::prerequisite;
 use crate::tree::Tree;
 
 /// Raised when the same definition and archives give another result: when what is done with
@@ -309,23 +310,18 @@ fn hash(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// As `mmdebstrap --version` says it, which takes it a quarter of a second: it is a script, and its
-/// version stands in it.
+/// The output of `mmdebstrap --version`. Starting mmdebstrap takes a quarter of a second, so its
+/// version is read from the script where possible.
 fn version() -> Result<String> {
-    let places = std::env::var_os("PATH").unwrap_or_default();
-    let script = std::env::split_paths(&places)
-        .map(|place| place.join("mmdebstrap"))
-        .find(|path| path.is_file());
-    let text = script.and_then(|path| crate::io::bounded::read(&path, 4 << 20).ok());
+    let script = prerequisite::find("mmdebstrap")?;
+    let text = crate::io::bounded::read(&script, 4 << 20).unwrap_or_default();
     let line = text
-        .as_deref()
-        .unwrap_or_default()
         .split(|&b| b == b'\n')
         .find_map(|line| line.strip_prefix(b"our $VERSION = '")?.strip_suffix(b"';"));
     if let Some(version) = line.and_then(|version| std::str::from_utf8(version).ok()) {
         return Ok(format!("mmdebstrap {version}"));
     }
-    let output = Command::new("mmdebstrap")
+    let output = Command::new(&script)
         .arg("--version")
         .stdin(Stdio::null())
         .output()

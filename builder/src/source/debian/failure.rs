@@ -143,15 +143,13 @@ impl Machine {
                 |b| String::from_utf8_lossy(&b).into_owned(),
             )
         };
-        let places = std::env::var_os("PATH").unwrap_or_default();
         let settings = [
             "kernel/unprivileged_userns_clone",
             "user/max_user_namespaces",
             "kernel/apparmor_restrict_unprivileged_userns",
         ];
         Machine {
-            newuidmap: std::env::split_paths(&places)
-                .any(|place| place.join("newuidmap").is_file()),
+            newuidmap: prerequisite::find("newuidmap").is_ok(),
             subuid: read("/etc/subuid"),
             subgid: read("/etc/subgid"),
             settings: settings
