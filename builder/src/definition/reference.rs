@@ -63,8 +63,9 @@ A rule acts on the names that it lists, and on no other name of the same file. `
 
 const SERVERS: &str = "
 Five more rules change files: `machine-id` empties /etc/machine-id; `database-numbers` replaces the random number in Berkeley DB files (`/etc/**/*.db`
-and /etc/sasldb2) with one made of the path; `password-dates` (in /etc/shadow), `keystore-times` (in Java's list of certificate authorities) and
-`newer-times` set what is newer than the image's epoch to it.
+and /etc/sasldb2) with one made of the path, clears their free space, and sets the time that postfix writes into a map to the image's epoch;
+`password-dates` (in /etc/shadow), `keystore-times` (in Java's list of certificate authorities) and `newer-times` set what is newer than the image's
+epoch to it.
 
 A database that PostgreSQL, MariaDB or slapd makes at its installation, and a repository that etckeeper makes of /etc, is an error that names its directory:
 its bytes are others in each build. Leave it out with `absent`, or list it in `keep`.

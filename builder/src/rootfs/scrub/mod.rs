@@ -35,7 +35,7 @@ const MACHINE_ID: &str = "machine-id";
 const PASSWORD_DATES: &str = "password-dates";
 /// The rule that clamps modification times.
 const TIMES: &str = "newer-times";
-/// The rule that replaces the random number in databases of Berkeley DB.
+/// The rule that makes databases of Berkeley DB the same in each build.
 const DATABASES: &str = "database-numbers";
 /// The rule that clamps the times in Java's list of certificate authorities.
 const KEYSTORE_TIMES: &str = "keystore-times";
@@ -64,7 +64,7 @@ pub fn scrub(tree: &mut Tree, definition: &Definition, epoch: Option<i64>) -> Re
     });
     done.push(Done {
         rule: DATABASES,
-        paths: databases::number_by_path(tree, &keep)?,
+        paths: databases::make_reproducible(tree, &keep, epoch)?,
     });
     if let Some(epoch) = epoch {
         done.push(Done {
