@@ -25,11 +25,11 @@ const LABEL_BYTES: usize = 15;
 pub struct Root {
     /// The root hash.
     pub hash: RootHash,
-    /// The tree's super block.
+    /// The tree's superblock.
     pub superblock: Superblock,
     /// The file system.
     pub written: WrittenErofs,
-    /// Blocks of super block and tree together.
+    /// Blocks of superblock and tree together.
     pub tree_blocks: u64,
     /// SHA-256 of the tree's artifact.
     pub tree_sha256: [u8; 32],

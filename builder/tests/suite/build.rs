@@ -437,7 +437,7 @@ fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
     fs::write(&first, &fs::read(&first).unwrap()[..BLOCK * 20]).unwrap();
     let cut = error(&first, &[]);
     assert!(
-        cut.contains("--reference") && cut.contains("super block"),
+        cut.contains("--reference") && cut.contains("superblock"),
         "{cut}"
     );
 }
@@ -648,12 +648,12 @@ fn verify_names_the_artifact_the_block_and_the_file() {
     assert!(
         fresh("t_1.root.erofs", 1030)
             .0
-            .contains("it belongs to the super block")
+            .contains("it belongs to the superblock")
     );
     assert!(
         fresh("t_1.root.verity", 4096 * 2 + 5)
             .0
-            .contains("block 2 of the tree (level 1 below its top)")
+            .contains("block 2 of the hash tree (level 1 below its top)")
     );
     assert!(fresh("t_1.root.verity", 4096 + 5).0.contains("top block"));
     assert!(fresh("t_1.root.verity", 100).0.contains("root hash"));
