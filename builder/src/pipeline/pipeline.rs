@@ -24,7 +24,9 @@ use crate::rootfs::inject;
 use crate::rootfs::scrub::keep::Keep;
 use crate::rootfs::scrub::{self, Done, scrub};
 use crate::rootfs::volumes;
-use crate::source::{Loaded, Surroundings, bound_lengths, cache_folder, debian, dpkg, load};
+use crate::source::{
+    CacheTrust, LoadContext, Loaded, bound_lengths, cache_folder, debian, dpkg, load,
+};
 use crate::term::output::Output;
 use crate::tree::{Tree, show};
 use crate::uki;
@@ -59,25 +61,38 @@ pub fn build(
     output: &Output,
 ) -> Result<Built> {
     let mut sources = Vec::new();
-    match attempt(definition, out, options, output, true, &mut sources) {
-        // Whatever went wrong, that is why. Now nothing is believed of the cache, and what is
-        // damaged is made again.
-        Err(_) if sources.iter().any(Loaded::is_damaged) => {
+    match attempt(
+        definition,
+        out,
+        options,
+        output,
+        CacheTrust::Optimistic,
+        &mut sources,
+    ) {
+        // A corrupted archive of the cache explains any error. Build again with verified archives.
+        Err(_) if sources.iter().any(Loaded::is_corrupted) => {
             output.warn("packages in the cache are damaged: they are put together again, and all is built from the start", None);
-            attempt(definition, out, options, output, false, &mut sources)
+            attempt(
+                definition,
+                out,
+                options,
+                output,
+                CacheTrust::Verified,
+                &mut sources,
+            )
         }
         done => done,
     }
 }
 
-/// Builds once. `sources` are those that were loaded; with `believe`, what the cache has of them is
-/// looked at while it is used.
+/// Builds once. `sources` receives the loaded sources. `trust_cache` decides whether archives of
+/// the cache are used before their digest is known.
 fn attempt(
     definition: &Definition,
     out: &Path,
     options: &Options,
     output: &Output,
-    believe: bool,
+    trust_cache: CacheTrust,
     sources: &mut Vec<Loaded>,
 ) -> Result<Built> {
     let stem = definition.stem();
@@ -93,15 +108,15 @@ fn attempt(
         cache_folder(options.cache.as_deref()),
         staging.parent().to_owned(),
     );
-    let surroundings = Surroundings {
+    let context = LoadContext {
         cache,
         spool,
         use_cache: options.use_cache,
-        believe,
+        trust_cache,
     };
     let cache = if options.use_cache {
         Some(Arc::new(Cache::open(
-            &surroundings.cache,
+            &context.cache,
             &erofs::library_versions(),
         )?))
     } else {
@@ -113,7 +128,7 @@ fn attempt(
         .as_deref()
         .map(|path| clock.time("reference", || read_reference(path)))
         .transpose()?;
-    let mut tree = clock.time("sources", || load(definition, &surroundings, sources))?;
+    let mut tree = clock.time("sources", || load(definition, &context, sources))?;
     let epoch = definition
         .epoch
         .or_else(|| sources.iter().filter_map(|source| source.date).max());
@@ -201,7 +216,7 @@ fn attempt(
     let names = [out.join(&root_name), out.join(&tree_name)];
     let means = root::Means {
         jobs: options.jobs,
-        spool: &surroundings.spool,
+        spool: &context.spool,
         names: [&names[0], &names[1]],
         cache: cache.clone(),
     };
@@ -223,7 +238,9 @@ fn attempt(
     staging.sync(&root_name, &root_file);
 
     // Before anything is signed.
-    if clock.time("source hash", || Ok(sources.iter().any(Loaded::is_damaged)))? {
+    if clock.time("source hash", || {
+        Ok(sources.iter().any(Loaded::is_corrupted))
+    })? {
         return Err(Error::new("what the cache has of the sources is damaged"));
     }
 

@@ -1,9 +1,8 @@
-//! Extended attributes and access control lists of a directory on the building machine: which of
-//! them belong to the image.
+//! Which extended attributes and access control lists of a directory source go into the image.
 //!
-//! Without `owner = "keep"` a directory gives one attribute, the capabilities of programs. With it,
-//! it gives all that Linux keeps for the content's own sake. What describes the building machine's
-//! storage and its security modules never belongs to an image.
+//! Without `owner = "keep"` only the capabilities of programs are copied. With it, all attributes
+//! are copied except those that describe the storage or the security modules of the building
+//! machine.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,12 +16,12 @@ use crate::tree::Xattrs;
 
 /// Capabilities of a program (capabilities(7)).
 const CAPABILITY: &[u8] = b"security.capability";
-/// The list that decides about access to an entry.
+/// The access control list of an entry.
 const ACCESS: &[u8] = b"system.posix_acl_access";
-/// The list that new entries of a directory get.
+/// The default access control list: new entries of a directory get it.
 const DEFAULT: &[u8] = b"system.posix_acl_default";
-/// Attributes of an overlay's upper layer that say that entries of lower layers are hidden or lie
-/// elsewhere; below `trusted.` or `user.`.
+/// Attributes of an overlayfs upper layer that hide or redirect entries of lower layers, without
+/// the prefix `trusted.` or `user.`.
 const LAYER_MARKS: [&[u8]; 5] = [
     b"overlay.opaque",
     b"overlay.whiteout",
@@ -31,20 +30,20 @@ const LAYER_MARKS: [&[u8]; 5] = [
     b"overlay.metacopy",
 ];
 
-/// What an entry's attributes say.
+/// The attributes of one entry.
 #[derive(Debug, Default)]
 pub struct Attributes {
-    /// Those that go into the image.
+    /// Attributes that go into the image.
     pub kept: Option<Xattrs>,
-    /// The permissions of the entry's group, where a list has them: the mode then holds the list's
-    /// mask in their place (acl(5)).
+    /// The permissions of the entry's group, if the entry has an access control list: its mode then
+    /// holds the list's mask in the group bits (acl(5)).
     pub group: Option<u16>,
-    /// Whether the entry belongs to one layer of several.
+    /// Whether an attribute marks the entry as part of one image layer.
     pub is_layer: bool,
 }
 
-/// Reads them; `place` leads to the entry, whose last part is not followed. `path` is what messages
-/// call it.
+/// Reads the attributes of the entry at `place`; the last component is not followed. `path` is the
+/// path for messages.
 pub fn read(
     place: &Path,
     path: &[u8],
@@ -90,7 +89,7 @@ pub fn read(
     Ok(found)
 }
 
-/// Whether this attribute makes its entry a part of one layer of several.
+/// Whether this attribute marks its entry as part of one image layer.
 pub fn is_layer_mark(name: &[u8]) -> bool {
     let rest = name
         .strip_prefix(b"trusted.")
@@ -108,7 +107,7 @@ fn is_content(name: &[u8], keep_owner: bool) -> bool {
     name == CAPABILITY || keep_owner && is_own && !is_overlay
 }
 
-/// The group's own permissions in an access control list (`struct posix_acl_xattr_header`, version
+/// The permissions of the group in an access control list (`struct posix_acl_xattr_header`, version
 /// 2).
 fn group_permissions(list: &[u8]) -> Option<u16> {
     const GROUP_OBJ: u16 = 0x04;
@@ -124,9 +123,8 @@ fn group_permissions(list: &[u8]) -> Option<u16> {
         .map(|entry| entry.1 & 0o7)
 }
 
-/// Capabilities that hold in the building user's namespace alone (`struct vfs_ns_cap_data`,
-/// revision 3, with the number of its root) become those of revision 2: in the image everything is
-/// root's.
+/// Converts capabilities of revision 3, which hold only in the user namespace of the building user
+/// (`struct vfs_ns_cap_data`), to revision 2: files of the image belong to root.
 fn capability_of_root(value: Vec<u8>) -> Vec<u8> {
     match *value {
         [low, mid, high, 3, ref data @ ..] if data.len() == 20 => {

@@ -1,9 +1,9 @@
-//! Debian packages, installed into an archive by mmdebstrap, which needs no root.
+//! Debian packages, installed into an archive by mmdebstrap without root.
 //!
-//! The result is cached. The key of an entry is a digest of everything that decides it: the
-//! definition's table, mmdebstrap's version, the keyrings, and the state of the archives (their
-//! Release files). If an archive can't be reached, the newest entry for the same table is used,
-//! with a warning. apt checks the archives' signatures; nothing here turns that off.
+//! The archive is cached. The key of a cache entry is a digest of all its inputs: the table of the
+//! definition, the version of mmdebstrap, the keyrings, and the Release files of the package
+//! archives. If a package archive is unreachable, the newest cache entry for the same table is
+//! used, with a warning. apt always checks the signatures of the package archives.
 
 mod archive;
 mod bootstrap;
@@ -26,43 +26,43 @@ use self::archive::{Failure, State};
 use self::cache::Cache;
 pub use self::cache::archives;
 pub use self::databases::Database;
-use super::{ArchiveHash, Budget, Loaded, Surroundings, dpkg, tar};
+use super::{ArchiveHash, Budget, CacheTrust, LoadContext, Loaded, dpkg, tar};
 use crate::definition::mirror::Mirror;
 use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
 use crate::tree::Tree;
 
-/// Raised when the same definition and archives give another result: when what is done with
-/// mmdebstrap changes.
+/// Increase this number when a change here makes mmdebstrap produce another result from the same
+/// inputs.
 const FORMAT: u32 = 2;
 
-/// Installs the packages, or takes them from the cache, and loads the result.
+/// Installs the packages or takes them from the cache, and loads the result.
 pub fn load(
     tree: &mut Tree,
     at: &[u8],
     debian: &Debian,
     budget: &mut Budget,
-    surroundings: &Surroundings,
+    context: &LoadContext,
 ) -> Result<Loaded> {
-    let (words, state) = ask(debian);
-    let words = words?;
-    let cache = Cache::open(&surroundings.cache, &words)?;
+    let (inputs, state) = inputs_and_state(debian);
+    let inputs = inputs?;
+    let cache = Cache::open(&context.cache, &inputs)?;
     let name = format!("{} {}", debian.suite, debian.packages.join(" "));
-    // The entry is read while it is hashed. What it makes stays apart until it is known to be an
-    // archive.
-    if surroundings.use_cache
-        && surroundings.believe
+    // The cache entry is read and hashed at the same time, into a copy of the tree until it has
+    // been read to its end.
+    if context.use_cache
+        && context.trust_cache == CacheTrust::Optimistic
         && let Ok(state) = &state
         && let Some(entry) = cache.find(&cache.key(&state.digest))?
     {
         let (mut apart, mut left) = (tree.clone(), *budget);
-        match tar::load(&mut apart, at, entry.path(), &mut left, &surroundings.spool) {
+        match tar::load(&mut apart, at, entry.path(), &mut left, &context.spool) {
             Ok(loaded) => {
                 log::info!("suite {}: packages from the cache", debian.suite);
                 (*tree, *budget) = (apart, left);
-                let claim = Some(entry.claim(&loaded.sha256));
-                let sha256 = made_of(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
+                let expected = Some(entry.expected_hash(&loaded.sha256));
+                let sha256 = packages_digest(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
                 let archive = Some(entry.archive().clone());
                 let databases = databases::find(tree, at);
                 return Ok(Loaded {
@@ -70,13 +70,13 @@ pub fn load(
                     name,
                     date: Some(entry.seconds()),
                     sha256,
-                    claim,
+                    expected,
                     archive,
                     databases,
                     ..loaded
                 });
             }
-            // It is damaged, or exceeds the limits: the slow way says which.
+            // The entry is corrupted or exceeds the limits: the slow path below reports which.
             Err(error) => log::warn!(
                 "suite {}: the packages in the cache can't be read: {error}",
                 debian.suite
@@ -84,12 +84,12 @@ pub fn load(
         }
     }
     let entry = match state {
-        Ok(state) => current(debian, &state, &cache, surroundings)?,
+        Ok(state) => current(debian, &state, &cache, context)?,
         Err(Failure::Refused(error)) => return Err(error),
-        Err(Failure::Unreachable(why)) => newest(debian, &why, &cache, surroundings)?,
+        Err(Failure::Unreachable(why)) => newest(debian, &why, &cache, context)?,
     };
-    let loaded = tar::load(tree, at, entry.path(), budget, &surroundings.spool)?;
-    let sha256 = made_of(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
+    let loaded = tar::load(tree, at, entry.path(), budget, &context.spool)?;
+    let sha256 = packages_digest(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
     let (archive, databases) = (Some(entry.archive().clone()), databases::find(tree, at));
     Ok(Loaded {
         kind: "debian",
@@ -102,16 +102,16 @@ pub fn load(
     })
 }
 
-/// The entry for the archives' current state; makes it if the cache has none.
+/// The cache entry for the current state of the archives; installs the packages if there is none.
 fn current(
     debian: &Debian,
     state: &State,
     cache: &Cache,
-    surroundings: &Surroundings,
+    context: &LoadContext,
 ) -> Result<cache::Entry> {
     let key = cache.key(&state.digest);
     let known = || {
-        if surroundings.use_cache {
+        if context.use_cache {
             cache.get(&key)
         } else {
             Ok(None)
@@ -122,28 +122,28 @@ fn current(
         return Ok(entry);
     }
     state.check(debian)?;
-    let place = cache.place(&key)?;
-    // Another build may have made it while this one waited for the place.
+    let slot = cache.lock_slot(&key)?;
+    // Another build may have created the entry while this one waited for the lock.
     if let Some(entry) = known()? {
         return Ok(entry);
     }
-    bootstrap::bootstrap(debian, state, place.path(), &cache.log())?;
-    place.keep(state.date, state.archive.clone())
+    bootstrap::bootstrap(debian, state, slot.path(), &cache.log())?;
+    slot.publish(state.date, state.archive.clone())
 }
 
-/// The newest entry for this source, for a build that can't reach an archive.
+/// The newest cache entry for this source, for a build that cannot reach a package archive.
 fn newest(
     debian: &Debian,
     why: &Error,
     cache: &Cache,
-    surroundings: &Surroundings,
+    context: &LoadContext,
 ) -> Result<cache::Entry> {
     let why = format!(
         "suite {}: the archive can't be reached: {}",
         debian.suite,
         why.message()
     );
-    if !surroundings.use_cache {
+    if !context.use_cache {
         return Err(Error::new(why).hint("connect to the network, or build without --no-cache"));
     }
     let Some(entry) = cache.newest()? else {
@@ -160,37 +160,36 @@ fn newest(
     Ok(entry)
 }
 
-/// A digest of all that decides what a build would get for this source. An error if the archive
-/// can't be reached.
+/// A digest of all inputs of this source. An error if an archive is unreachable.
 pub fn state(debian: &Debian) -> Result<[u8; 32]> {
-    let (words, state) = ask(debian);
+    let (inputs, state) = inputs_and_state(debian);
     Ok(Sha256::new()
-        .chain_update(words?)
+        .chain_update(inputs?)
         .chain_update(state?.digest)
         .finalize()
         .into())
 }
 
-/// The definition's table with the tools that read it, and the state of the archives; both take
-/// about as long.
-fn ask(debian: &Debian) -> (Result<String>, Result<State, Failure>) {
+/// The table of the definition with the tool versions, and the state of the archives. Both take
+/// about as long, so they run in parallel.
+fn inputs_and_state(debian: &Debian) -> (Result<String>, Result<State, Failure>) {
     std::thread::scope(|scope| {
         let state = scope.spawn(|| archive::state(debian));
         (
-            words(debian),
+            inputs(debian),
             state.join().unwrap_or_else(|_| {
                 Err(Failure::Unreachable(Error::new(
-                    "asking the archive failed",
+                    "reading the state of the archive failed",
                 )))
             }),
         )
     })
 }
 
-/// What the result was made from: one digest over the packages with their versions. The bytes of
-/// what mmdebstrap gives differ each time, in host keys and logs, which scrubbing takes out; the
-/// packages are what stays. `None` where dpkg's database is not part of the variant.
-fn made_of(tree: &Tree, at: &[u8]) -> Result<Option<[u8; 32]>> {
+/// A digest of the installed packages with their versions. The bytes of the archive differ in each
+/// run, in host keys and logs, which scrubbing removes; the packages do not. `None` if the variant
+/// has no dpkg database.
+fn packages_digest(tree: &Tree, at: &[u8]) -> Result<Option<[u8; 32]>> {
     let packages = dpkg::installed_packages(tree, at)?;
     let mut digest = Sha256::new();
     for package in &packages {
@@ -202,16 +201,15 @@ fn made_of(tree: &Tree, at: &[u8]) -> Result<Option<[u8; 32]>> {
     Ok((!packages.is_empty()).then(|| digest.finalize().into()))
 }
 
-/// What a build would find in the cache: the archive's date of the newest entry for this source,
-/// seconds since 1970.
+/// The publication date of the newest cache entry for this source, seconds since 1970.
 pub fn cached(debian: &Debian, cache: &Path) -> Result<Option<i64>> {
-    Cache::at(cache, &words(debian)?).newest_date()
+    Cache::at(cache, &inputs(debian)?).newest_date()
 }
 
-/// Everything the definition says, and the tools that read it.
-fn words(debian: &Debian) -> Result<String> {
+/// The table of the definition and the versions of the tools that read it, in one line.
+fn inputs(debian: &Debian) -> Result<String> {
     let keyring = adamant_contract::hex::encode(&keyrings(debian)?);
-    // Where its file is does not count.
+    // The path of the definition does not matter.
     let named = Debian {
         keyring: debian.keyring.as_ref().map(|_| PathBuf::new()),
         ..debian.clone()
@@ -219,8 +217,8 @@ fn words(debian: &Debian) -> Result<String> {
     Ok(format!("{FORMAT} {named:?} keyring {keyring} {}", version()?).replace(['\n', '\0'], " "))
 }
 
-/// Keyrings that mmdebstrap uses when the definition names none: what apt trusts here, and Debian's
-/// own, which it names to apt where apt does not know the keys in it (mmdebstrap(1), --keyring).
+/// Keyrings that mmdebstrap uses by default: the keys that apt trusts on this machine, and Debian's
+/// own, which mmdebstrap passes to apt if apt lacks them (mmdebstrap(1), --keyring).
 const TRUSTED: [&str; 4] = [
     "/etc/apt/trusted.gpg",
     "/etc/apt/trusted.gpg.d",
@@ -228,7 +226,7 @@ const TRUSTED: [&str; 4] = [
     "/usr/share/keyrings/debian-archive-keyring.pgp",
 ];
 
-/// One digest over the keyrings that decide whether the archive's signatures are good.
+/// A digest of the keyrings that verify the archives' signatures.
 fn keyrings(debian: &Debian) -> Result<[u8; 32]> {
     let mut digest = Sha256::new();
     for signed_by in debian
@@ -251,7 +249,7 @@ fn keyrings(debian: &Debian) -> Result<[u8; 32]> {
                     .collect::<std::io::Result<Vec<_>>>()
             });
             files = list.context(|| format!("keyrings in {}", place.display()))?;
-            // The others mean nothing to apt.
+            // apt ignores all other files.
             files.retain(|file| {
                 file.extension()
                     .is_some_and(|ending| ending == "gpg" || ending == "asc")
@@ -334,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_made_of_the_bytes_of_the_keyring_and_not_of_its_name() {
+    fn the_key_is_packages_digest_the_bytes_of_the_keyring_and_not_of_its_name() {
         let dir = std::env::temp_dir().join(format!("adamant-keyring-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let of = |name: &str, bytes: &str| {
@@ -362,8 +360,8 @@ mod tests {
         );
         assert!(error("text.gpg", Some("-----BEGIN PGP PUBLIC KEY BLOCK-----")).contains(".asc"));
         assert!(error("binary.asc", Some("\u{1}")).contains(".gpg"));
-        // Without one, what this machine trusts is read: files that are there have a digest, and
-        // none is no error.
+        // The default keyrings of this machine: existing files have a digest, and missing files are
+        // no error.
         keyrings(&archive::tests::debian("trixie")).unwrap();
         std::fs::remove_dir_all(&dir).unwrap();
     }

@@ -1,13 +1,15 @@
 //! A directory as a source.
 //!
-//! Links are taken as links and never followed; file systems mounted below it are entered only when
-//! told; each file is read once, into the spool, so that what is hashed is what is built.
+//! Symbolic links are copied and never followed. Mounted file systems below the directory are
+//! entered only with `cross_mounts = true`. Each file is read once, into the spool, so that the
+//! hash describes the built content.
 //!
-//! By default what differs between two checkouts of the same files does not count: everything is
-//! root's, times are the epoch's, nobody else may write (which is where umasks differ) unless the
-//! sticky bit says that it is intended, and access control lists and attributes stay behind;
-//! a directory that an earlier source made keeps its metadata. `owner = "keep"` takes owners,
-//! modes, lists, attributes and times as they are.
+//! By default, differences between two checkouts of the same files do not change the image: root
+//! owns everything, times are the epoch of the image, group and others cannot write unless the
+//! sticky bit is set (umasks differ), and access control lists and attributes are skipped. A
+//! directory that an earlier source created keeps its metadata.
+//!
+//! `owner = "keep"` copies owners, modes, access control lists, attributes and times unchanged.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
@@ -30,10 +32,10 @@ use crate::definition::Dir;
 use crate::error::{Context, Error, Result, of_io};
 use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree};
 
-/// Deeper folders are refused.
+/// Maximum directory depth.
 const DEPTH: usize = 512;
 
-/// Takes all of the directory below `at`.
+/// Adds all entries of the directory below `at`.
 pub fn load(
     tree: &mut Tree,
     at: &[u8],
@@ -62,8 +64,8 @@ pub fn load(
         entries: 0,
         report: Report::default(),
     };
-    // The folder itself may be given as a link: that is how the definition names it. Below it
-    // nothing is followed.
+    // The directory itself may be a symbolic link in the definition. Links below it are not
+    // followed.
     let handle = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY)
@@ -96,7 +98,7 @@ pub fn load(
         name: String::new(),
         findings,
         sha256: super::ArchiveHash::known(walk.digest.finalize().into()),
-        claim: None,
+        expected: None,
         entries: walk.entries,
         date: None,
         archive: None,
@@ -112,7 +114,7 @@ struct Walk<'a> {
     tree: &'a mut Tree,
     budget: &'a mut Budget,
     spool: Spool,
-    /// Files with several names, by device and inode: node and first path.
+    /// Files with several hard links, by device and inode: their node and first path.
     linked: HashMap<(u64, u64), (NodeId, Vec<u8>)>,
     digest: Sha256,
     entries: u64,
@@ -124,7 +126,7 @@ impl Walk<'_> {
         self.dir.path.join(OsStr::from_bytes(path))
     }
 
-    /// All entries of an open folder, in byte order. `path` is relative to the source.
+    /// Adds all entries of an open directory, in byte order. `path` is relative to the source.
     fn folder(&mut self, folder: OwnedFd, path: &mut Vec<u8>, depth: usize) -> Result<()> {
         let here = self_path(&folder);
         if depth > DEPTH {
@@ -145,7 +147,7 @@ impl Walk<'_> {
                 path.push(b'/');
             }
             path.extend_from_slice(name.as_bytes());
-            // What fails below a directory names its own path.
+            // An error below a directory already names its own path.
             if let Some(below) = self
                 .entry(&here.join(&name), path)
                 .context(|| format!("{}", self.shown(path).display()))?
@@ -157,8 +159,8 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Takes one entry, to which `place` leads through its open folder. Returns the handle of a
-    /// directory, whose entries are next.
+    /// Adds one entry; `place` is its path through the open parent directory. Returns a handle if
+    /// it is a directory, whose entries are read next.
     fn entry(&mut self, place: &Path, path: &[u8]) -> Result<Option<OwnedFd>> {
         self.budget.entry()?;
         self.entries += 1;
@@ -257,8 +259,8 @@ impl Walk<'_> {
         Ok(handle.map(OwnedFd::from))
     }
 
-    /// A directory that an earlier source made. An overlay has it for what is in it: `tmp/x` must
-    /// not take /tmp's mode away.
+    /// A directory that an earlier source created keeps its metadata: an overlay with `tmp/x` must
+    /// not change the mode of /tmp.
     fn passes_through(&self, path: &[u8], made: &Kind) -> Result<Option<NodeId>> {
         if self.dir.keep_owner || !matches!(made, Kind::Directory(_)) {
             return Ok(None);
@@ -295,7 +297,7 @@ impl Walk<'_> {
                 mode,
             ));
         }
-        // A list puts its mask where the group's permissions are without one.
+        // With an access control list, the group bits of the mode hold the list's mask.
         let own = attributes
             .group
             .map_or(mode, |group| mode & !0o070 | group << 3);
@@ -340,7 +342,7 @@ impl Walk<'_> {
             let end = seek(file, start, libc::SEEK_HOLE)?
                 .unwrap_or(length)
                 .clamp(start + 1, length);
-            // Holes fill no disk, and are not read.
+            // Holes need no disk space and are not read.
             self.budget.bytes(end - start)?;
             let mut range = Hashing {
                 from: Range {
@@ -374,8 +376,8 @@ impl Walk<'_> {
         Ok((Content::sparse(length, extents)?, digest.finalize().into()))
     }
 
-    /// One line of the canonical listing: every field with its length, so that no two listings look
-    /// alike.
+    /// Adds one line to the canonical listing. Every field has a length prefix, so different
+    /// listings never have equal bytes.
     fn note(&mut self, path: &[u8], what: &[u8], meta: &Meta, rest: &[u8]) {
         let Time {
             seconds,
@@ -400,8 +402,8 @@ impl Walk<'_> {
     }
 }
 
-/// Whether this entry means "deleted" in one layer of several: the names of the OCI image
-/// specification ("Whiteouts") and of aufs, and the device of overlayfs.
+/// Whether this entry deletes an entry of a lower layer: the names of the OCI image specification
+/// ("Whiteouts") and of aufs, and the device number of overlayfs.
 fn is_whiteout(path: &[u8], found: &Metadata) -> bool {
     path.rsplit(|byte| *byte == b'/')
         .next()
@@ -409,8 +411,9 @@ fn is_whiteout(path: &[u8], found: &Metadata) -> bool {
         || found.file_type().is_char_device() && found.rdev() == 0
 }
 
-/// The mode in the image of what becomes root's: nobody else may write, as with the umask 022. A
-/// directory's sticky bit shows that all may, by intent: no umask makes it.
+/// The mode in the image of an entry that root will own: group and others cannot write, as with
+/// umask 022. A directory with the sticky bit keeps its mode: no umask sets that bit, so write
+/// access for all is intended.
 fn mode_of_root(mode: u16, is_directory: bool) -> u16 {
     if is_directory && mode & 0o1000 != 0 {
         mode
@@ -419,13 +422,13 @@ fn mode_of_root(mode: u16, is_directory: bool) -> u16 {
     }
 }
 
-/// A path that leads to an open file whatever happens to its names.
+/// A path that leads to an open file even if its names change.
 fn self_path(handle: &impl AsRawFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()))
 }
 
-/// The next data or hole from `at` on; `None` where there is none, or where the file system can't
-/// tell (then all is data).
+/// The next data or hole from `at` on. `None` at the end, or if the file system cannot report holes
+/// (all is data then).
 fn seek(file: &File, at: u64, whence: i32) -> Result<Option<u64>> {
     // SAFETY: lseek takes an open descriptor and two numbers.
     let found = unsafe { libc::lseek(file.as_raw_fd(), at as i64, whence) };
@@ -435,7 +438,7 @@ fn seek(file: &File, at: u64, whence: i32) -> Result<Option<u64>> {
         Err(nix::errno::Errno::EINVAL | nix::errno::Errno::EOPNOTSUPP) => {
             Ok((whence == libc::SEEK_DATA).then_some(at))
         }
-        Err(error) => Err(Error::new(format!("looking for holes: {}", error.desc()))),
+        Err(error) => Err(Error::new(format!("finding holes: {}", error.desc()))),
     }
 }
 
@@ -455,7 +458,7 @@ impl Read for Range<'_> {
     }
 }
 
-/// Hashes what passes through.
+/// A reader that hashes the bytes it passes on.
 pub(super) struct Hashing<'a, R> {
     pub from: R,
     pub digest: &'a mut Sha256,

@@ -1,4 +1,4 @@
-//! Single entries, written in the definition itself.
+//! `[[file]]` sources: single entries whose content is in the definition or in one file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,7 +13,7 @@ use crate::definition::{FileEntry, FileKind};
 use crate::error::{Context, Error, Result, of_io};
 use crate::tree::{Content, Kind, Meta, TARGET_MAX, Time, Tree};
 
-/// Puts the entry into the tree. Its time is the image's epoch, or 0.
+/// Adds the entry to the tree. Its time is the epoch of the image, or 0.
 pub fn load(
     tree: &mut Tree,
     at: &[u8],
@@ -119,7 +119,7 @@ pub fn load(
         kind: "file",
         name: entry.path.clone(),
         sha256: super::ArchiveHash::known(digest.finalize().into()),
-        claim: None,
+        expected: None,
         entries: 1,
         date: None,
         archive: None,

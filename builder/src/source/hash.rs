@@ -1,4 +1,4 @@
-//! The hash of an archive, made beside whatever else is done with it until somebody asks.
+//! SHA-256 of an archive, computed by a background thread while the archive is read.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,17 +10,17 @@ use adamant_contract::hex;
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 
-/// SHA-256 of a source, there or on its way.
+/// SHA-256 of a source, known or still being computed.
 #[derive(Debug, Clone)]
 pub struct ArchiveHash(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 enum State {
     Known(Result<[u8; 32], String>),
-    OnItsWay(Running),
+    Pending(Running),
 }
 
-/// A thread that ends with who waits for it.
+/// The hashing thread. It stops when the last `ArchiveHash` that waits for it is dropped.
 #[derive(Debug)]
 struct Running {
     stop: Arc<AtomicBool>,
@@ -37,13 +37,13 @@ impl Drop for Running {
 }
 
 impl ArchiveHash {
-    /// One that is known.
+    /// A known hash.
     pub fn known(sha256: [u8; 32]) -> ArchiveHash {
         ArchiveHash(Arc::new(Mutex::new(State::Known(Ok(sha256)))))
     }
 
-    /// That of an archive, from now on. When nobody is left who could ask for it, it is given up.
-    pub fn of(archive: Part) -> Result<ArchiveHash> {
+    /// Starts hashing an archive in the background. Dropping the last copy cancels it.
+    pub fn start(archive: Part) -> Result<ArchiveHash> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();
         let go_on = move |_| {
@@ -57,18 +57,16 @@ impl ArchiveHash {
             .name("hash".to_owned())
             .spawn(move || archive.sha256(go_on))
             .context(|| "starting a thread")?;
-        Ok(ArchiveHash(Arc::new(Mutex::new(State::OnItsWay(
-            Running {
-                stop,
-                thread: Some(thread),
-            },
-        )))))
+        Ok(ArchiveHash(Arc::new(Mutex::new(State::Pending(Running {
+            stop,
+            thread: Some(thread),
+        })))))
     }
 
-    /// Waits for it.
+    /// Waits for the hash.
     pub fn wait(&self) -> Result<[u8; 32]> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::OnItsWay(running) = &mut *state {
+        if let State::Pending(running) = &mut *state {
             let done = running.thread.take().map(JoinHandle::join);
             let done = done
                 .and_then(Result::ok)
@@ -78,23 +76,23 @@ impl ArchiveHash {
         match &*state {
             State::Known(Ok(sha256)) => Ok(*sha256),
             State::Known(Err(why)) => Err(Error::new(format!("reading the archive: {why}"))),
-            State::OnItsWay(_) => Err(Error::new("hashing the archive failed")),
+            State::Pending(_) => Err(Error::new("hashing the archive failed")),
         }
     }
 }
 
-/// What the hash of an archive that comes from a cache has to be.
+/// The expected hash of an archive from a cache.
 #[derive(Debug, Clone)]
-pub struct Claim {
-    /// What it is.
+pub struct ExpectedHash {
+    /// The hash of the archive as read.
     pub hash: ArchiveHash,
-    /// What it has to be, hexadecimal.
+    /// The expected hash, hexadecimal.
     pub sha256: String,
 }
 
-impl Claim {
-    /// Whether it holds; waits for the hash.
-    pub fn holds(&self) -> bool {
+impl ExpectedHash {
+    /// Whether the two hashes are equal. Waits for the hash of the archive.
+    pub fn matches(&self) -> bool {
         self.hash
             .wait()
             .is_ok_and(|sha256| hex::encode(&sha256) == self.sha256)

@@ -1,9 +1,9 @@
-//! Sources: each yields entries into the tree. Everything in them is hostile until it is in the
-//! tree.
+//! Sources: each one adds entries to the tree. All of their input is hostile and is checked before
+//! it enters the tree.
 //!
-//! A source is put below a directory of the image. A symbolic link that an earlier source put on
-//! the way there is followed as the image's own kernel would follow it, never out of the image:
-//! `/bin/x` on a Debian lands in `/usr/bin/x`.
+//! A source is placed below a directory of the image. A symbolic link in that path which an earlier
+//! source created is followed as the kernel of the image would follow it, and never leads out of
+//! the image: on Debian `/bin/x` lands in `/usr/bin/x`.
 
 mod attributes;
 pub mod debian;
@@ -18,30 +18,37 @@ pub mod tar;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-pub use self::hash::{ArchiveHash, Claim};
+pub use self::hash::{ArchiveHash, ExpectedHash};
 use self::report::{Entry, Report};
 use crate::definition::{Definition, Dir, Limits, Origin};
 use crate::error::{Context, Error, Result};
 use crate::rootfs::check::Finding;
 use crate::tree::{Kind, LinkPolicy, Meta, NodeId, Tree, parts, show};
 
-/// What the sources need from their surroundings.
+/// How far archives of the cache are trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheTrust {
+    /// The digest of an archive is checked before its use.
+    Verified,
+    /// An archive is used while it is hashed, which saves time. The caller must check
+    /// [`Loaded::is_corrupted`] before it publishes a result, and also after an error.
+    Optimistic,
+}
+
+/// Settings for loading sources.
 #[derive(Debug, Clone)]
-pub struct Surroundings {
-    /// Folder for what is kept between builds (Debian archives that were put together).
+pub struct LoadContext {
+    /// Folder of the cache (archives of installed Debian packages).
     pub cache: PathBuf,
-    /// Folder on a file system with room for spools (unnamed temporary files).
+    /// Folder for spools (unnamed temporary files); its file system needs free space for them.
     pub spool: PathBuf,
     /// Whether caches may be used.
     pub use_cache: bool,
-    /// Whether an archive of the cache is taken before it is known to be whole. Who does has to
-    /// ask [`Loaded::is_damaged`] before anybody gets to see what was made of it, and also
-    /// when something goes wrong.
-    pub believe: bool,
+    /// How far cached archives are trusted.
+    pub trust_cache: CacheTrust,
 }
 
-/// Where things are kept between builds: the folder that was named, else `adamant` in the user's
-/// cache folder.
+/// The cache folder: the given one, else `adamant` in the user's cache folder.
 pub fn cache_folder(named: Option<&Path>) -> PathBuf {
     let environment = |name| {
         std::env::var_os(name)
@@ -61,32 +68,34 @@ pub fn cache_folder(named: Option<&Path>) -> PathBuf {
 pub struct Loaded {
     /// debian, tar, dir or file.
     pub kind: &'static str,
-    /// For people: suite and packages, or the path as the definition writes it.
+    /// For people: suite and packages, or the path as written in the definition.
     pub name: String,
-    /// SHA-256 over what it gave: the archive's bytes, or a canonical listing with contents.
+    /// SHA-256 of the archive, or of a canonical listing with the contents.
     pub sha256: ArchiveHash,
-    /// What was believed of it.
-    pub claim: Option<Claim>,
-    /// Entries it gave.
+    /// The digest that an archive from the cache must have.
+    pub expected: Option<ExpectedHash>,
+    /// Number of entries added to the tree.
     pub entries: u64,
-    /// Seconds since 1970 that its archive was published; only `debian` knows.
+    /// Publication date of the archive, seconds since 1970; only for `debian`.
     pub date: Option<i64>,
-    /// The package archives; only `debian` has them.
+    /// The package archives; only for `debian`.
     pub archive: Option<debian::Archive>,
-    /// Databases that packages made at their installation; only `debian` has them.
+    /// Databases that package scripts created; only for `debian`.
     pub databases: Vec<debian::Database>,
-    /// What an operator should know about it.
+    /// Warnings for the operator.
     pub findings: Vec<Finding>,
 }
 
 impl Loaded {
-    /// Whether it came from a cache, and is not what was put there; waits until that is known.
-    pub fn is_damaged(&self) -> bool {
-        self.claim.as_ref().is_some_and(|claim| !claim.holds())
+    /// Whether the cached archive is corrupted. Waits for its hash.
+    pub fn is_corrupted(&self) -> bool {
+        self.expected
+            .as_ref()
+            .is_some_and(|expected| !expected.matches())
     }
 }
 
-/// What is left of the limits: all sources draw on it.
+/// The unused part of the limits, shared by all sources.
 #[derive(Debug, Clone, Copy)]
 pub struct Budget {
     limits: Limits,
@@ -95,7 +104,7 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// All of it.
+    /// The full limits.
     pub fn new(limits: Limits) -> Budget {
         Budget {
             limits,
@@ -104,7 +113,7 @@ impl Budget {
         }
     }
 
-    /// Draws one entry.
+    /// Counts one entry.
     pub fn entry(&mut self) -> Result<()> {
         self.entries = self.entries.checked_sub(1).ok_or_else(|| {
             Error::new(format!(
@@ -116,7 +125,7 @@ impl Budget {
         Ok(())
     }
 
-    /// Draws bytes of content.
+    /// Counts bytes of content.
     pub fn bytes(&mut self, count: u64) -> Result<()> {
         self.bytes = self.bytes.checked_sub(count).ok_or_else(|| {
             Error::new(format!(
@@ -127,18 +136,13 @@ impl Budget {
         })?;
         Ok(())
     }
-
-    /// Bytes that are left.
-    pub fn bytes_left(&self) -> u64 {
-        self.bytes
-    }
 }
 
-/// Applies the definition's sources in order. Those that come to `loaded` are there also when one
-/// after them can't be loaded.
+/// Loads the definition's sources in order. After an error, `loaded` holds the sources before the
+/// failed one.
 pub fn load(
     definition: &Definition,
-    surroundings: &Surroundings,
+    context: &LoadContext,
     loaded: &mut Vec<Loaded>,
 ) -> Result<Tree> {
     let mut tree = Tree::new();
@@ -146,17 +150,15 @@ pub fn load(
     loaded.clear();
     for source in &definition.sources {
         let at = source.at.as_bytes();
-        let one = match &source.origin {
-            Origin::Debian(debian) => {
-                debian::load(&mut tree, at, debian, &mut budget, surroundings)
-            }
-            Origin::Tar(path) => tar::load(&mut tree, at, path, &mut budget, &surroundings.spool),
+        let result = match &source.origin {
+            Origin::Debian(debian) => debian::load(&mut tree, at, debian, &mut budget, context),
+            Origin::Tar(path) => tar::load(&mut tree, at, path, &mut budget, &context.spool),
             Origin::Dir(dir) => dir::load(
                 &mut tree,
                 at,
                 dir,
                 &mut budget,
-                &surroundings.spool,
+                &context.spool,
                 definition.epoch,
             ),
             Origin::File(file) => file::load(
@@ -164,21 +166,21 @@ pub fn load(
                 at,
                 file,
                 &mut budget,
-                &surroundings.spool,
+                &context.spool,
                 definition.epoch,
             ),
         };
-        let mut one = one.context(|| source.location.clone())?;
+        let mut summary = result.context(|| source.location.clone())?;
         if let Origin::Tar(path) | Origin::Dir(Dir { path, .. }) = &source.origin {
             // As the definition writes it: where the definition itself is does not count.
             let base = definition.path.parent().unwrap_or(&definition.path);
-            one.name = path
+            summary.name = path
                 .strip_prefix(base)
                 .unwrap_or(path)
                 .display()
                 .to_string();
         }
-        loaded.push(one);
+        loaded.push(summary);
     }
     Ok(tree)
 }
@@ -247,7 +249,7 @@ fn put(
             ))),
         };
     }
-    if !report.admits(tree, &landed, Entry::of(&kind)) {
+    if !report.admits(tree, &landed, Entry::from_kind(&kind)) {
         return Ok(None);
     }
     tree.insert(&landed, meta, kind).map(Some)
@@ -340,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_kept() {
+    fn refuses_more_entries_or_bytes_than_the_limits() {
         let mut budget = Budget::new(Limits {
             bytes: 10,
             entries: 1,

@@ -1,8 +1,8 @@
-//! What an operator should know about a source: entries that would hide others, marks of image
-//! layers, changed modes, attributes left out.
+//! Findings about one source: entries that would hide other entries, whiteouts of image layers,
+//! changed modes, skipped attributes.
 //!
-//! What loses data is an error, raised when the whole source was read, so that it names all paths
-//! at once. The rest are warnings.
+//! Data loss is an error. It is raised after the complete source was read, so that it lists all
+//! paths. Everything else is a warning.
 
 use std::collections::BTreeMap;
 
@@ -11,29 +11,29 @@ use crate::rootfs::check::Finding;
 use crate::term::path_list::Paths;
 use crate::tree::{Kind, NodeId, Tree, show};
 
-/// Names of attributes that one message lists.
+/// Maximum number of attribute names in one message.
 const ATTRIBUTES: usize = 64;
 
-/// What one source did beside adding entries.
+/// Side effects of one source.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Entries that would replace a directory with entries in it.
+    /// Entries that would replace a directory that is not empty.
     hiding: Paths,
-    /// Entries of another type than what they replaced.
+    /// Entries that replaced an entry of another type.
     replaced: Paths,
-    /// Marks for deleted entries of lower layers.
+    /// Whiteouts: marks that delete entries of lower layers.
     whiteouts: Paths,
-    /// Directories and programs whose mode is another one in the image.
+    /// Directories and programs whose mode differs in the image.
     modes: Paths,
-    /// Attributes that were left out: how many entries have each, and the first of them.
+    /// Skipped attributes: the number of entries that have each, and the first such entry.
     attributes: BTreeMap<String, (u64, String)>,
 }
 
 impl Report {
-    /// Whether an entry may take this path, which has no symbolic link on its way. A directory with
-    /// entries in it gives way to nothing but another directory.
+    /// Whether an entry may be inserted at this path, whose parents are no symbolic links. Only a
+    /// directory can replace a directory that is not empty.
     pub fn admits(&mut self, tree: &Tree, path: &[u8], entry: Entry) -> bool {
-        // That nothing but a directory can be the root is for the tree to say.
+        // The tree itself checks that the root is a directory.
         let Some(there) = tree.lookup(path).filter(|there| *there != Tree::ROOT) else {
             return true;
         };
@@ -54,7 +54,7 @@ impl Report {
                 self.replaced.push(format!(
                     "{} (a directory instead of a {})",
                     shown(),
-                    Entry::of(old).name()
+                    Entry::from_kind(old).name()
                 ));
                 true
             }
@@ -70,18 +70,18 @@ impl Report {
         }
     }
 
-    /// Notes a mark that means "deleted" in a layer, which is not an entry of a tree.
+    /// Records a whiteout, which never becomes an entry of the tree.
     pub fn whiteout(&mut self, path: &[u8]) {
         self.whiteouts.push(show(path));
     }
 
-    /// Notes an entry whose mode is another one in the image.
+    /// Records an entry whose mode differs in the image.
     pub fn mode(&mut self, path: &[u8], was: u16, is: u16) {
         self.modes
             .push(format!("{} ({is:04o} instead of {was:04o})", show(path)));
     }
 
-    /// Notes an attribute that does not come into the image.
+    /// Records an attribute that is not copied into the image.
     pub fn left_out(&mut self, name: &[u8], path: &[u8]) {
         let name = show(name);
         if self.attributes.len() < ATTRIBUTES || self.attributes.contains_key(&name) {
@@ -92,8 +92,8 @@ impl Report {
         }
     }
 
-    /// The error, if this source would lose data; else its warnings. `hint` tells what to do about
-    /// hidden directories.
+    /// Returns the error if this source would lose data, else the warnings. `hint` is the remedy
+    /// for hidden directories.
     pub fn finish(self, hint: &str) -> Result<Vec<Finding>> {
         if !self.hiding.is_empty() {
             return Err(Error::new(format!(
@@ -145,7 +145,7 @@ impl Report {
     }
 }
 
-/// The type of an entry that is to be put somewhere.
+/// The type of a new entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
     /// A directory.
@@ -154,13 +154,13 @@ pub enum Entry {
     File,
     /// A symbolic link.
     Symlink,
-    /// Anything else, by its name.
+    /// Any other type, by name.
     Other(&'static str),
 }
 
 impl Entry {
-    /// That of a node.
-    pub fn of(kind: &Kind) -> Entry {
+    /// The type of a node.
+    pub fn from_kind(kind: &Kind) -> Entry {
         match kind {
             Kind::Directory(_) => Entry::Directory,
             Kind::File(_) => Entry::File,
@@ -181,8 +181,7 @@ impl Entry {
     }
 }
 
-/// An entry below a directory that is not empty: the first that is no directory itself, if there is
-/// one.
+/// One entry below a directory that is not empty, preferably not a directory itself.
 fn inside(tree: &Tree, directory: NodeId, shown: &str) -> String {
     let mut path = shown.to_owned();
     let mut at = directory;

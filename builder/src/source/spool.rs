@@ -1,5 +1,5 @@
-//! The spool: an unnamed file that holds what sources give and what can't stay where it is
-//! (unpacked archives, files of a directory). The kernel forgets it when we end, however we end.
+//! The spool: an unnamed temporary file for the contents of sources (unpacked archives, files of a
+//! directory). The kernel deletes it when the process ends, even after a crash.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

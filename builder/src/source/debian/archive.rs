@@ -1,7 +1,6 @@
-//! The archives of a source: which suites they have, and the state of each by its Release file.
-//!
-//! Only dates and digests are taken from Release files, to know whether the cache is current; apt
-//! checks their signatures when packages are installed.
+//! The package archives of a source: their suites, and the state of each by its Release file.
+//! Release files only provide dates and digests, to know whether a cache entry is current. apt
+//! checks their signatures when it installs packages.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -19,9 +18,9 @@ use crate::manifest;
 const MIRROR: &str = "http://deb.debian.org/debian";
 const SECURITY: &str = "http://security.debian.org/debian-security";
 const SNAPSHOT: &str = "http://snapshot.debian.org/archive";
-/// Suites of the archive that get neither updates nor security suites of their own.
+/// Suites without update and security suites.
 const ROLLING: [&str; 4] = ["sid", "unstable", "experimental", "rc-buggy"];
-/// What the name of a suite ends in that is itself an addition to another.
+/// Name endings of suites that extend another suite.
 const ADDITIONS: [&str; 6] = [
     "-updates",
     "-security",
@@ -30,7 +29,7 @@ const ADDITIONS: [&str; 6] = [
     "-proposed-updates",
     "/updates",
 ];
-/// Suites that are suggested for a name that an archive does not have.
+/// Suites to suggest for an unknown name.
 const SUITES: [&str; 18] = [
     "trixie",
     "bookworm",
@@ -51,13 +50,14 @@ const SUITES: [&str; 18] = [
     "questing",
     "devel",
 ];
-/// InRelease files have some 200 KB; a Packages file of a small archive without one may be larger.
+/// Maximum size of a Release file. InRelease files have about 200 KB; the Packages file of a small
+/// archive without a Release file may be larger.
 const LIMIT: u64 = 16 << 20;
 
-/// What decides which packages an archive gives.
+/// The state of the archives: it determines the packages that a build gets.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// Over all Release files.
+    /// Digest of all Release files.
     pub digest: [u8; 32],
     /// The newest file's `Date`, seconds since 1970.
     pub date: i64,
@@ -65,36 +65,36 @@ pub struct State {
     pub lines: Vec<String>,
     /// deb822 stanzas for mmdebstrap.
     pub stanzas: Vec<String>,
-    /// For manifest and messages.
+    /// For the manifest and for messages.
     pub archive: Archive,
-    /// The suites that were found.
+    /// The suites that exist.
     pub suites: Vec<Suite>,
 }
 
-/// What manifest and messages say about the archives of a source.
+/// The archives of a source, for the manifest and for messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Archive {
     /// Suites with their dates.
     pub suites: Vec<manifest::SuiteRecord>,
-    /// What an operator should know.
+    /// Warnings for the operator.
     pub warnings: Vec<Warning>,
 }
 
 /// A suite that is missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
-    /// Which suite of which archive, and what follows.
+    /// The missing suite, its archive, and the consequence.
     pub message: String,
     /// The remedy.
     pub remedy: String,
 }
 
-/// Why the state of the archives is not known.
+/// Why the state of the archives is unknown.
 #[derive(Debug)]
 pub enum Failure {
-    /// An archive can't be reached: packages of an earlier build may do.
+    /// An archive is unreachable: packages of an earlier build can be used.
     Unreachable(Error),
-    /// The definition asks for something that the archives do not have.
+    /// The definition names something that the archives do not have.
     Refused(Error),
 }
 
@@ -113,7 +113,7 @@ pub struct Suite {
     pub uri: String,
     /// Name.
     pub name: String,
-    /// Components that are used.
+    /// Components in use.
     pub components: Vec<String>,
     /// Its Release file.
     pub release: Release,
@@ -121,7 +121,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Address of the folder that its Release file is in.
+    /// Address of the folder of its Release file.
     pub fn folder(&self) -> String {
         folder(&self.uri, &self.name)
     }
@@ -134,25 +134,25 @@ fn folder(uri: &str, name: &str) -> String {
     }
 }
 
-/// What a suite is asked for.
+/// Why a suite is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     /// A line or stanza names it.
     Named,
-    /// The definition's suite at the archive with this number.
+    /// The suite of the definition, from the archive with this number.
     Base(usize),
     Updates(usize),
     Security(usize),
 }
 
-/// A suite that an archive is asked for.
+/// A suite to request from an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Candidate {
     entry: Entry,
     role: Role,
 }
 
-/// The archive that is used for the suites of a definition's address, or Debian's own.
+/// The archives to ask for the suites of one address of the definition, or Debian's own archives.
 fn candidates(debian: &Debian) -> Vec<Candidate> {
     let suite = &debian.suite;
     let has_additions = !ROLLING.contains(&suite.as_str())
@@ -190,7 +190,8 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
         }
     };
     if let Some(at) = &debian.snapshot {
-        // A snapshot's Release files are as old as it is.
+        // The Release files of a snapshot are as old as the snapshot, so their expiry is not
+        // checked.
         archive(
             0,
             &format!("{SNAPSHOT}/debian/{at}"),
@@ -202,8 +203,8 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
     }
     for (number, mirror) in debian.mirrors.iter().enumerate() {
         if let Mirror::Address(uri) = mirror {
-            // Debian's security suites are in an archive of their own, other distributions' in the
-            // same.
+            // Debian has a separate archive for security suites; other distributions use the same
+            // archive.
             let beside = uri
                 .strip_suffix("/debian")
                 .map(|parent| format!("{parent}/debian-security"));
@@ -233,12 +234,11 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
     all
 }
 
-/// What an archive said about a suite: its Release file, or another file that changes with its
-/// packages.
+/// A file of a suite that changes with its packages: the Release file or a replacement.
 type Found = Option<(Vec<u8>, Release)>;
 
-/// Asks for the Release file of a suite.
-fn ask(entry: &Entry, proxy: Option<&str>) -> Result<Found> {
+/// Downloads the Release file of a suite.
+fn fetch_release(entry: &Entry, proxy: Option<&str>) -> Result<Found> {
     let folder = folder(&entry.uri, &entry.suite);
     for name in ["InRelease", "Release"] {
         if let Answer::Bytes(bytes) = fetch(&format!("{folder}/{name}"), proxy, LIMIT)? {
@@ -256,20 +256,22 @@ fn ask(entry: &Entry, proxy: Option<&str>) -> Result<Found> {
     Ok(None)
 }
 
-/// Asks the archives for all suites of a source.
+/// Reads the state of all suites of a source.
 pub fn state(debian: &Debian) -> Result<State, Failure> {
     let candidates = candidates(debian);
     let mut answers: Vec<Result<Found>> = Vec::new();
-    // All at the same time: each takes as long as the network does.
+    // All in parallel: each waits for the network.
     std::thread::scope(|scope| {
         let threads: Vec<_> = candidates
             .iter()
-            .map(|candidate| scope.spawn(|| ask(&candidate.entry, debian.proxy.as_deref())))
+            .map(|candidate| {
+                scope.spawn(|| fetch_release(&candidate.entry, debian.proxy.as_deref()))
+            })
             .collect();
         answers.extend(threads.into_iter().map(|thread| {
             thread
                 .join()
-                .unwrap_or_else(|_| Err(Error::new("asking the archive failed")))
+                .unwrap_or_else(|_| Err(Error::new("reading the state of the archive failed")))
         }));
     });
     let answers = answers
@@ -331,7 +333,7 @@ pub fn state(debian: &Debian) -> Result<State, Failure> {
     })
 }
 
-/// Of several places that an archive's security suite may be in, the first that has it.
+/// If several addresses may have a security suite, the first that has it.
 fn choose(asked: Vec<(Candidate, Found)>) -> Vec<(Candidate, Found)> {
     let mut chosen: Vec<(Candidate, Found)> = Vec::new();
     for (candidate, answer) in asked {
@@ -348,9 +350,9 @@ fn choose(asked: Vec<(Candidate, Found)>) -> Vec<(Candidate, Found)> {
     chosen
 }
 
-/// Lines and stanzas for mmdebstrap: a line for each suite of an address, the others as the
-/// definition writes them. apt copies packages of this machine's files: dpkg, which runs in the new
-/// root, would not find them where `file:` says.
+/// Lines and stanzas for mmdebstrap: one line for each suite of an address; other lines and stanzas
+/// as written in the definition. `file:` becomes `copy:`, so that apt copies the packages: dpkg
+/// runs in the new root and cannot read files of this machine.
 fn written(debian: &Debian, suites: &[Suite]) -> (Vec<String>, Vec<String>) {
     let named: usize = debian
         .mirrors
@@ -379,7 +381,7 @@ fn written(debian: &Debian, suites: &[Suite]) -> (Vec<String>, Vec<String>) {
     (lines, stanzas)
 }
 
-/// An error if a suite that must be there is not.
+/// An error if a required suite is missing.
 fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
     let named = found
         .iter()
@@ -406,7 +408,7 @@ fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
             .find(|(candidate, _)| candidate.role == Role::Base(wanted))
             .map(|(candidate, _)| &candidate.entry)
     };
-    // An address of a security archive alone is of use beside one that has the suite.
+    // The address of a security archive alone is valid only beside an archive that has the suite.
     if let Some(nothing) = numbers
         .iter()
         .copied()
@@ -457,7 +459,7 @@ fn no_suite(debian: &Debian, entries: &[&Entry], name: &str) -> Error {
         return error.hint(format!("the archive needs the file {}/InRelease or Release; with [trusted=yes] Packages is enough", folder(&entry.uri, name)));
     }
     let has = |near: &&str| {
-        ask(
+        fetch_release(
             &Entry {
                 suite: (*near).to_owned(),
                 ..(*entry).clone()
@@ -487,7 +489,7 @@ fn no_suite(debian: &Debian, entries: &[&Entry], name: &str) -> Error {
     }
 }
 
-/// Suites with updates that no archive of the source has.
+/// Update and security suites that no archive of the source has.
 fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
     let suite = &debian.suite;
     let has = |name: &str| {
@@ -504,7 +506,7 @@ fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
     };
     let rolling =
         ROLLING.contains(&suite.as_str()) || ADDITIONS.iter().any(|ending| suite.ends_with(ending));
-    // Of other distributions nobody knows which suites there should be.
+    // The suites of other distributions are unknown.
     let by_lines = found
         .iter()
         .all(|(candidate, _)| candidate.role == Role::Named);
@@ -572,7 +574,7 @@ fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
 }
 
 impl State {
-    /// Refuses what apt would refuse, or install in another way than the definition says.
+    /// Refuses suites that apt would refuse, or would install differently from the definition.
     pub fn check(&self, debian: &Debian) -> Result<()> {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)

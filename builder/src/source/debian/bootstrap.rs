@@ -1,4 +1,4 @@
-//! Runs mmdebstrap, in surroundings that are the same on every machine.
+//! Runs mmdebstrap in an environment that is the same on every machine.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,24 +16,23 @@ use crate::definition::Debian;
 use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
 
-/// Lines of mmdebstrap's output that are kept for the message about a failure.
+/// Maximum number of mmdebstrap's output lines kept for an error message.
 const LINES: usize = 20_000;
-/// Longest line of it that is kept, bytes.
+/// Maximum length of such a line, bytes.
 const LINE: u64 = 4 << 10;
-/// The host name while packages are installed: some write it into their configuration.
+/// The host name while packages are installed: some packages write it into their configuration.
 const HOST: &str = "localhost";
-/// What apt trusts beside trusted.gpg.d, if the definition names no keyring: Debian's own keys,
-/// which not every distribution has there.
+/// Keyrings that apt trusts in addition to trusted.gpg.d if the definition names none: Debian's own
+/// keys, which other distributions may lack in trusted.gpg.d.
 const DEBIAN_KEYRINGS: [&str; 2] = [
     "/usr/share/keyrings/debian-archive-keyring.gpg",
     "/usr/share/keyrings/debian-archive-keyring.pgp",
 ];
-/// apt's old file of keys. It takes the same place in apt's configuration.
+/// apt's old keyring file. It is configured by the same apt option.
 const TRUSTED: &str = "/etc/apt/trusted.gpg";
 
-/// Before packages are unpacked: the machine's name and its resolver's addresses and domains do not
-/// count. mmdebstrap runs in a UTS namespace of its own; if it does not, the machine keeps its
-/// name.
+/// Runs before packages are unpacked and hides the host name and the resolver configuration of this
+/// machine. mmdebstrap runs in its own UTS namespace; without one, the host name stays unchanged.
 fn setup_hook() -> Option<String> {
     let ours = std::fs::read_link("/proc/self/ns/uts").ok()?;
     let hosts = "127.0.0.1 localhost\\n::1 localhost\\n";
@@ -43,8 +42,8 @@ fn setup_hook() -> Option<String> {
     ))
 }
 
-/// After that: a package's own link to systemd-resolved stays, and so does a file of hosts that a
-/// package changed.
+/// Runs after the installation. It keeps a package's own link to systemd-resolved and a hosts file
+/// that a package changed.
 fn customize_hook() -> String {
     let hosts = "127.0.0.1 localhost\\n::1 localhost\\n";
     format!(
@@ -76,7 +75,7 @@ fn command(debian: &Debian, state: &State, tar: &Path) -> Command {
             .arg(format!("--aptopt=Acquire::https::Proxy \"{proxy}\""));
     }
     if debian.snapshot.is_some() {
-        // A snapshot's index is as old as it is; its signature is checked all the same.
+        // The index of a snapshot is as old as the snapshot. Its signature is still checked.
         command.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
     }
     let own = || {
@@ -99,11 +98,11 @@ fn command(debian: &Debian, state: &State, tar: &Path) -> Command {
     command
 }
 
-/// Installs the packages into an archive. `log` is where mmdebstrap's output is left if it fails.
+/// Installs the packages into an archive. After a failure, `log` holds the output of mmdebstrap.
 pub fn bootstrap(debian: &Debian, state: &State, tar: &Path, log: &Path) -> Result<()> {
     let mut command = command(debian, state, tar);
     for (name, _) in std::env::vars_os() {
-        // What decides the result is in the cache's key; the rest of the environment must not.
+        // All inputs are in the cache key; no other environment variable may change the result.
         let name = name.to_string_lossy().into_owned();
         if !matches!(
             name.as_str(),
@@ -138,8 +137,8 @@ pub fn bootstrap(debian: &Debian, state: &State, tar: &Path, log: &Path) -> Resu
     // async-signal-safe.
     unsafe {
         command.pre_exec(move || {
-            // Without root, mmdebstrap makes a namespace itself. If this fails, the hook leaves the
-            // machine's name alone.
+            // Without root, mmdebstrap creates a namespace itself. If unshare fails, the hook does
+            // not set the host name.
             if is_root {
                 let _ = unshare(CloneFlags::CLONE_NEWUTS);
             }
@@ -153,7 +152,7 @@ pub fn bootstrap(debian: &Debian, state: &State, tar: &Path, log: &Path) -> Resu
     );
     let mut child = command.spawn().map_err(missing)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // Read before anything else is done; an error shows in what mmdebstrap says.
+        // Read to the end first; the output explains a failure.
         let _ = stdin
             .write_all(state.stanzas.join("\n\n").as_bytes())
             .and_then(|()| stdin.write_all(b"\n"));
@@ -174,7 +173,7 @@ pub fn bootstrap(debian: &Debian, state: &State, tar: &Path, log: &Path) -> Resu
     ))
 }
 
-/// mmdebstrap could not be started.
+/// The error if mmdebstrap cannot be started.
 pub fn missing(error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::NotFound => prerequisite::missing("mmdebstrap", "mmdebstrap"),
@@ -182,7 +181,7 @@ pub fn missing(error: std::io::Error) -> Error {
     }
 }
 
-/// Passes on what it says, and keeps the last lines.
+/// Logs the output and keeps its last lines.
 fn listen(child: &mut Child) -> Vec<String> {
     let mut last = VecDeque::new();
     let Some(said) = child.stderr.take() else {
@@ -192,14 +191,14 @@ fn listen(child: &mut Child) -> Vec<String> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        // A line without an end is bounded too.
+        // Bounds a line without a newline.
         match (&mut said).take(LINE).read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => return last.into(),
             Ok(_) => {}
         }
         let text = String::from_utf8_lossy(&line).trim_end().to_owned();
         log::debug!("mmdebstrap: {text}");
-        // Progress bars are no news.
+        // Progress bars are not logged.
         if !text.trim().is_empty() && !text.contains("done]") {
             last.push_back(text);
         }

@@ -1,9 +1,10 @@
-//! Archives that were put together before: `KEY.tar`, and `KEY.json` with its digest, its date and
-//! the words it stands for.
+//! Cached archives of installed packages: `KEY.tar`, and `KEY.json` with its digest, its date and
+//! the inputs of the key.
 //!
-//! Entries appear by rename, tar first. A damaged entry is found by its digest and made again. An
-//! entry in the making is `KEY.new.tar`, locked by the build that makes it: builds of other sources
-//! do not wait for it, and one that nobody holds is a killed build's. All of it is safe to delete.
+//! Entries are created by rename, the tar file first. A corrupted entry is detected by its digest
+//! and created again. An unfinished entry is `KEY.new.tar`, locked by the build that writes it:
+//! builds of other sources do not wait for it, and without a lock it belongs to a killed build. All
+//! files are safe to delete.
 
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
@@ -19,19 +20,19 @@ use sha2::{Digest, Sha256};
 use super::archive::Archive;
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
-use crate::source::{ArchiveHash, Claim};
+use crate::source::{ArchiveHash, ExpectedHash};
 
-/// What the name of an entry in the making ends with.
+/// Ending of the name of an unfinished entry.
 const NEW: &str = ".new.tar";
 
-/// The cache, seen for one source.
+/// The cache entries of one source.
 #[derive(Debug)]
 pub struct Cache {
     folder: PathBuf,
-    words: String,
+    inputs: String,
 }
 
-/// An entry that is there.
+/// A finished entry.
 #[derive(Debug)]
 pub struct Entry {
     path: PathBuf,
@@ -40,17 +41,18 @@ pub struct Entry {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
-    words: String,
+    #[serde(rename = "words")]
+    inputs: String,
     sha256: String,
     bytes: u64,
-    /// Of the archive, seconds since 1970.
+    /// Date of the package archives, seconds since 1970.
     date: i64,
-    /// What manifest and messages say about the archives.
+    /// The package archives, for the manifest and for messages.
     #[serde(default)]
     archive: Archive,
 }
 
-/// The files of every entry in the folder of all caches, each with its archive first.
+/// The files of all entries in the cache folder; the first file of each entry is its archive.
 pub fn archives(cache: &Path) -> io::Result<Vec<Vec<PathBuf>>> {
     let mut found = Vec::new();
     for file in fs::read_dir(cache.join("debian"))? {
@@ -64,14 +66,14 @@ pub fn archives(cache: &Path) -> io::Result<Vec<Vec<PathBuf>>> {
     Ok(found)
 }
 
-/// A place for a new entry. Held by one build at a time.
+/// An unfinished entry. One build at a time holds its lock.
 #[derive(Debug)]
-pub struct Place<'a> {
+pub struct CacheSlot<'a> {
     cache: &'a Cache,
     key: String,
     temporary: PathBuf,
     lock: Flock<File>,
-    kept: bool,
+    is_published: bool,
 }
 
 impl Entry {
@@ -80,37 +82,37 @@ impl Entry {
         &self.path
     }
 
-    /// What its SHA-256 has to be for these to be the bytes it was made of.
-    pub fn claim(&self, hash: &ArchiveHash) -> Claim {
-        Claim {
+    /// The digest that the archive must have if it is not corrupted.
+    pub fn expected_hash(&self, hash: &ArchiveHash) -> ExpectedHash {
+        ExpectedHash {
             hash: hash.clone(),
             sha256: self.record.sha256.clone(),
         }
     }
 
-    /// The date of the Debian archive it was made from, seconds since 1970.
+    /// The date of the package archives, seconds since 1970.
     pub fn seconds(&self) -> i64 {
         self.record.date
     }
 
-    /// The suites that it was made from.
+    /// The package archives.
     pub fn archive(&self) -> &Archive {
         &self.record.archive
     }
 }
 
 impl Cache {
-    /// The one in this folder, which need not be there.
-    pub fn at(folder: &Path, words: &str) -> Cache {
+    /// The cache in this folder, which may not exist.
+    pub fn at(folder: &Path, inputs: &str) -> Cache {
         Cache {
             folder: folder.join("debian"),
-            words: words.to_owned(),
+            inputs: inputs.to_owned(),
         }
     }
 
-    /// Makes the folder, and takes away what killed builds left in it.
-    pub fn open(folder: &Path, words: &str) -> Result<Cache> {
-        let cache = Cache::at(folder, words);
+    /// Creates the folder, and deletes unfinished entries of killed builds.
+    pub fn open(folder: &Path, inputs: &str) -> Result<Cache> {
+        let cache = Cache::at(folder, inputs);
         fs::create_dir_all(&cache.folder)
             .context(|| format!("cache {}", cache.folder.display()))?;
         for file in fs::read_dir(&cache.folder)
@@ -127,17 +129,17 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The key for these words and this state of the archive.
+    /// The key for these inputs and this state of the package archives.
     pub fn key(&self, archive: &[u8; 32]) -> String {
         let digest = Sha256::new()
-            .chain_update(&self.words)
+            .chain_update(&self.inputs)
             .chain_update([0])
             .chain_update(archive)
             .finalize();
         hex::encode(&digest[..16])
     }
 
-    /// The entry for a key, if it is there and whole.
+    /// The entry for a key, if it exists and its digest is right.
     pub fn get(&self, key: &str) -> Result<Option<Entry>> {
         let Some(entry) = self.find(key)? else {
             return Ok(None);
@@ -149,8 +151,7 @@ impl Cache {
         Ok(None)
     }
 
-    /// The entry for a key, if it is there. Whether it is whole, [`Entry::claim`] says to who has
-    /// read it.
+    /// The entry for a key, if it exists. Check the digest with [`Entry::expected_hash`] after reading it.
     pub fn find(&self, key: &str) -> Result<Option<Entry>> {
         let path = self.folder.join(format!("{key}.tar"));
         let Some(record) = self.record(&self.folder.join(format!("{key}.json")))? else {
@@ -166,16 +167,16 @@ impl Cache {
             .len()
             != record.bytes
         {
-            log::warn!("cache entry {key} is damaged and will be made again");
+            log::warn!("cache entry {key} is corrupted and will be created again");
             return Ok(None);
         }
-        // For who takes away what was not used for longest. A cache that is another's stays as it
-        // is.
+        // Marks the entry as used, because eviction removes the least recently used entries.
+        // Without write access it stays unmarked.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
         Ok(Some(Entry { path, record }))
     }
 
-    /// The newest whole entry for these words, whatever state of the archive it is from.
+    /// The newest uncorrupted entry for these inputs, for any state of the package archives.
     pub fn newest(&self) -> Result<Option<Entry>> {
         let mut found = self.records()?;
         while let Some((_, key)) = found.pop() {
@@ -186,7 +187,7 @@ impl Cache {
         Ok(None)
     }
 
-    /// The date of the newest entry for these words, seconds since 1970, going by its record alone.
+    /// The date of the newest entry for these inputs, seconds since 1970. Reads only the records.
     pub fn newest_date(&self) -> Result<Option<i64>> {
         let there = |(date, key): &(i64, String)| {
             self.folder
@@ -197,7 +198,7 @@ impl Cache {
         Ok(self.records()?.iter().rev().find_map(there))
     }
 
-    /// Date and key of every entry for these words, the newest last.
+    /// Date and key of every entry for these inputs, newest last.
     fn records(&self) -> Result<Vec<(i64, String)>> {
         let list = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -219,14 +220,14 @@ impl Cache {
         Ok(found)
     }
 
-    /// Where the output of a failed mmdebstrap is left; the next failure replaces it.
+    /// The file for the output of a failed mmdebstrap; the next failure overwrites it.
     pub fn log(&self) -> PathBuf {
         self.folder.join("mmdebstrap.log")
     }
 
-    /// A place for a new entry. Waits while another build makes the same one: then it may be there
-    /// already.
-    pub fn place(&self, key: &str) -> Result<Place<'_>> {
+    /// Starts a new entry. Waits while another build creates the same one, which may exist
+    /// afterwards.
+    pub fn lock_slot(&self, key: &str) -> Result<CacheSlot<'_>> {
         let temporary = self.folder.join(format!("{key}{NEW}"));
         let shown = || format!("{}", temporary.display());
         loop {
@@ -240,23 +241,24 @@ impl Cache {
             let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => lock,
                 Err((file, _)) => {
-                    log::info!("another build puts the same packages together; waiting for it");
+                    log::info!("another build installs the same packages; waiting for it");
                     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| {
                         Error::new(format!("{}: locking: {}", shown(), error.desc()))
                     })?
                 }
             };
-            // Who held it before has renamed or removed it: then it is not what stands there now.
+            // The earlier holder of the lock has renamed or deleted its file. Only a lock on the
+            // current file counts.
             let ours = lock.metadata().context(shown)?;
             if fs::metadata(&temporary)
                 .is_ok_and(|now| (now.dev(), now.ino()) == (ours.dev(), ours.ino()))
             {
-                return Ok(Place {
+                return Ok(CacheSlot {
                     cache: self,
                     key: key.to_owned(),
                     temporary,
                     lock,
-                    kept: false,
+                    is_published: false,
                 });
             }
         }
@@ -267,27 +269,27 @@ impl Cache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context(|| format!("{}", path.display()))?,
         };
-        // A record of another format or other words is simply not ours.
+        // Ignores records of another format or with other inputs.
         Ok(serde_json::from_slice::<Record>(&bytes)
             .ok()
-            .filter(|record| record.words == self.words))
+            .filter(|record| record.inputs == self.inputs))
     }
 }
 
-impl Place<'_> {
-    /// Where to put the archive.
+impl CacheSlot<'_> {
+    /// Path for the archive.
     pub fn path(&self) -> &Path {
         &self.temporary
     }
 
-    /// Makes it an entry.
-    pub fn keep(mut self, date: i64, archive: Archive) -> Result<Entry> {
+    /// Publishes it as a finished entry.
+    pub fn publish(mut self, date: i64, archive: Archive) -> Result<Entry> {
         let (sha256, bytes) = sha256(&self.temporary)?;
         self.lock
             .sync_all()
             .context(|| format!("{}", self.temporary.display()))?;
         let record = Record {
-            words: self.cache.words.clone(),
+            inputs: self.cache.inputs.clone(),
             sha256,
             bytes,
             date,
@@ -299,14 +301,14 @@ impl Place<'_> {
         let temporary = folder.join(format!("{}.new", self.key));
         fs::write(&temporary, json).context(|| format!("{}", temporary.display()))?;
         fs::rename(&self.temporary, &path).context(|| format!("{}", path.display()))?;
-        self.kept = true;
+        self.is_published = true;
         fs::rename(&temporary, folder.join(format!("{}.json", self.key)))
             .context(|| format!("{}", path.display()))?;
         Ok(Entry { path, record })
     }
 }
 
-/// A file's SHA-256, hexadecimal, and its length in bytes.
+/// SHA-256 (hexadecimal) and length in bytes of a file.
 fn sha256(path: &Path) -> Result<(String, u64)> {
     let what = || format!("{}", path.display());
     let part = File::open(path).and_then(Part::whole).context(what)?;
@@ -316,9 +318,9 @@ fn sha256(path: &Path) -> Result<(String, u64)> {
     ))
 }
 
-impl Drop for Place<'_> {
+impl Drop for CacheSlot<'_> {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.is_published {
             let _ = fs::remove_file(&self.temporary);
         }
     }
@@ -329,15 +331,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_damaged_entry_and_other_words_are_not_found() {
+    fn ignores_corrupted_entries_and_other_inputs() {
         let dir = std::env::temp_dir().join(format!("adamant-cache-{}", std::process::id()));
         let cache = Cache::open(&dir, "trixie a").unwrap();
         let (old, new) = (cache.key(&[1; 32]), cache.key(&[2; 32]));
         assert!(cache.get(&old).unwrap().is_none() && cache.newest().unwrap().is_none());
         for (key, date) in [(&old, 5), (&new, 9)] {
-            let place = cache.place(key).unwrap();
-            fs::write(place.path(), key).unwrap();
-            place.keep(date, Archive::default()).unwrap();
+            let slot = cache.lock_slot(key).unwrap();
+            fs::write(slot.path(), key).unwrap();
+            slot.publish(date, Archive::default()).unwrap();
         }
         assert_eq!(cache.newest().unwrap().unwrap().seconds(), 9);
         let path = cache.get(&new).unwrap().unwrap().path().to_owned();
@@ -346,7 +348,7 @@ mod tests {
         assert_eq!(cache.newest().unwrap().unwrap().seconds(), 5);
         let other = Cache::open(&dir, "trixie b").unwrap();
         assert!(other.newest().unwrap().is_none() && other.newest_date().unwrap().is_none());
-        // Going by the records, the altered one is there.
+        // The records alone still list the altered entry.
         assert_eq!(Cache::at(&dir, "trixie a").newest_date().unwrap(), Some(9));
         assert_eq!(
             Cache::at(&dir.join("nowhere"), "trixie a")
@@ -365,24 +367,24 @@ mod tests {
         fs::write(&left, "a killed build's").unwrap();
         let cache = Cache::open(&dir, "trixie").unwrap();
         assert!(!left.exists());
-        let first = cache.place("aa").unwrap();
+        let first = cache.lock_slot("aa").unwrap();
         fs::write(first.path(), "packages").unwrap();
-        // Neither another entry nor opening the cache waits, and what is in the making is left
-        // alone.
-        drop(cache.place("bb").unwrap());
+        // Another entry does not wait, opening the cache does not wait, and unfinished entries
+        // stay.
+        drop(cache.lock_slot("bb").unwrap());
         let cache = Cache::open(&dir, "trixie").unwrap();
         assert!(first.path().exists());
         std::thread::scope(|scope| {
             let second = scope.spawn(|| {
-                let place = cache.place("aa").unwrap();
+                let slot = cache.lock_slot("aa").unwrap();
                 (
                     cache.get("aa").unwrap().is_some(),
-                    fs::metadata(place.path()).unwrap().len(),
+                    fs::metadata(slot.path()).unwrap().len(),
                 )
             });
             std::thread::sleep(std::time::Duration::from_millis(50));
             assert!(!second.is_finished());
-            first.keep(7, Archive::default()).unwrap();
+            first.publish(7, Archive::default()).unwrap();
             assert_eq!(second.join().unwrap(), (true, 0));
         });
         let mut names: Vec<_> = fs::read_dir(dir.join("debian"))

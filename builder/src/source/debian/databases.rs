@@ -1,23 +1,23 @@
-//! Databases and repositories that packages make at their installation: with random numbers and the
-//! time, so that no two builds are the same.
+//! Databases and repositories that package scripts create. They hold random numbers and times, so
+//! they differ in each build.
 
 use crate::rootfs::check::Finding;
 use crate::rootfs::scrub::keep::Keep;
 use crate::tree::{NodeId, Tree, show};
 
-/// Directories below this many are searched for a database's mark.
+/// Maximum depth of the search for a database's marker file.
 const DEPTH: usize = 3;
 
 /// A kind of database.
 #[derive(Debug, PartialEq, Eq)]
 struct Kind {
-    /// The directory that it is in, or that its directories are below.
+    /// The directory of the database, or a parent of it.
     place: &'static str,
-    /// A file, relative to the database's directory, that each has.
+    /// A file that every such database has, relative to its directory.
     mark: &'static str,
-    /// What makes one.
+    /// The package that creates it.
     program: &'static str,
-    /// What a person calls it.
+    /// Its name in messages.
     noun: &'static str,
 }
 
@@ -72,19 +72,19 @@ const KINDS: &[Kind] = &[
     },
 ];
 
-/// A database that a package made.
+/// A database that a package created.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Database {
     /// Its directory in the image.
     directory: Vec<u8>,
-    /// Path of its mark in the image.
+    /// Path of its marker file in the image.
     mark: Vec<u8>,
-    /// The mark itself: a later source may put another in its place.
+    /// The marker's node: a later source may replace it.
     node: NodeId,
     kind: &'static Kind,
 }
 
-/// Searches what a source put below `at`.
+/// Finds the databases that a source added below `at`.
 pub fn find(tree: &Tree, at: &[u8]) -> Vec<Database> {
     let at = if at == b"/" { b"" } else { at };
     let mut found: Vec<Database> = Vec::new();
@@ -123,7 +123,7 @@ pub fn find(tree: &Tree, at: &[u8]) -> Vec<Database> {
 }
 
 impl Database {
-    /// An error, unless the image does not have it any more, or the definition keeps it.
+    /// An error, unless the image no longer has the database or the definition keeps it.
     pub fn finding(&self, tree: &Tree, keep: &Keep) -> Option<Finding> {
         if tree.lookup(&self.mark) != Some(self.node) || keep.holds(&self.mark) {
             return None;
@@ -188,12 +188,12 @@ mod tests {
                 "/etc/ldap/slapd.d"
             ]
         );
-        // What the hint says is a remedy.
+        // The remedy in the hint works.
         let keep = Keep::new(&["/var/lib/postgresql/17/main/**".to_owned()]).unwrap();
         assert_eq!(shown(&tree, &keep), ["/var/lib/mysql", "/etc/ldap/slapd.d"]);
         tree.remove(b"/etc/ldap/slapd.d");
         assert_eq!(shown(&tree, &keep), ["/var/lib/mysql"]);
-        // A later source brings its own.
+        // A later source brings its own database.
         tree.insert(
             b"/var/lib/mysql/ibdata1",
             Meta::default(),

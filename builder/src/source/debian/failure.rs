@@ -1,4 +1,4 @@
-//! What mmdebstrap, apt and dpkg say when they fail, as one sentence with a remedy.
+//! Explains failures of mmdebstrap, apt and dpkg in one sentence with a remedy.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::definition::Debian;
 use crate::error::Error;
 use crate::io::prerequisite;
 
-/// Packages that one message names.
+/// Maximum number of packages in one message.
 const NAMED: usize = 5;
 
-/// The error for a failed mmdebstrap. `said` are its lines, `log` the file that holds them.
+/// The error for a failed mmdebstrap. `said` is its output, `log` the file that holds it.
 pub fn explain(
     debian: &Debian,
     state: &State,
@@ -39,7 +39,7 @@ pub fn explain(
     Error::new(format!("suite {}: {why}", debian.suite)).hint(format!("{remedy}{log}"))
 }
 
-/// Lines of mmdebstrap that only say that a command failed.
+/// mmdebstrap's lines that only report a failed command.
 fn is_summary(line: &str) -> bool {
     line.contains(" failed with exit code")
         || line.starts_with("setup failed")
@@ -63,36 +63,36 @@ fn cause(debian: &Debian, state: &State, said: &[String]) -> Option<Cause> {
         .or_else(|| signature(debian, state, said))
         .or_else(|| {
             let line = find("is not valid yet")?;
-            Some((format!("the Release file is from the future: {}", told(line)), "set this machine's clock".to_owned()))
+            Some((format!("the Release file is from the future: {}", cleaned(line)), "set this machine's clock".to_owned()))
         })
         .or_else(|| {
             let line = find("is expired (invalid since")?;
-            Some((format!("a Release file has expired: {}", told(line)), "use a mirror that is up to date, or check-valid-until=no in a deb line".to_owned()))
+            Some((format!("a Release file has expired: {}", cleaned(line)), "use a mirror that is up to date, or check-valid-until=no in a deb line".to_owned()))
         })
         .or_else(|| {
             let line = find("does not have a Release file")?;
-            Some((format!("an archive has no such suite: {}", told(line)), "check `suite` and `mirrors`".to_owned()))
+            Some((format!("an archive has no such suite: {}", cleaned(line)), "check `suite` and `mirrors`".to_owned()))
         })
         .or_else(|| {
             let line = find("The method driver")?;
-            Some((format!("apt can't read from an archive: {}", told(line)), "use http, https, file or copy in `mirrors`, or install the method".to_owned()))
+            Some((format!("apt can't read from an archive: {}", cleaned(line)), "use http, https, file or copy in `mirrors`, or install the method".to_owned()))
         })
         .or_else(|| configure(said))
         .or_else(|| network(said))
         .or_else(|| {
             let line = find("cannot be executed natively").or_else(|| find("arch-test"))?;
             let remedy = format!("build on a machine of architecture {}, or install qemu-user-static", debian.architecture);
-            Some((told(line), remedy))
+            Some((cleaned(line), remedy))
         })
         .or_else(|| {
             let line = find("Permission denied")?;
             let remedy = "without root, mmdebstrap's user needs access to TMPDIR and to the archive's files: chmod a+rX them, or build as root";
-            Some((told(line), remedy.to_owned()))
+            Some((cleaned(line), remedy.to_owned()))
         })
 }
 
-/// A line without its marks, its address's password, and what it is followed by.
-fn told(line: &str) -> String {
+/// A line without its prefix, the password of its address, and its trailing details.
+fn cleaned(line: &str) -> String {
     let line = line
         .trim()
         .trim_start_matches("E: ")
@@ -126,12 +126,12 @@ fn without_root(said: &[String]) -> Option<Cause> {
     ))
 }
 
-/// What of a machine decides whether its users can make user namespaces.
+/// The settings of a machine that decide whether users can create user namespaces.
 struct Machine {
     newuidmap: bool,
     subuid: String,
     subgid: String,
-    /// Files below /proc/sys that forbid it, with their contents.
+    /// Files below /proc/sys that forbid user namespaces, with their contents.
     settings: Vec<(&'static str, String)>,
 }
 
@@ -220,7 +220,7 @@ fn no_space(said: &[String]) -> Option<Cause> {
     }
 }
 
-/// Packages that no list of the archive has.
+/// Packages that no package list of the archive has.
 fn unknown_packages(debian: &Debian, state: &State, said: &[String]) -> Option<Cause> {
     let mut missing: Vec<&str> = said
         .iter()
@@ -248,7 +248,7 @@ fn unknown_packages(debian: &Debian, state: &State, said: &[String]) -> Option<C
         let version = said
             .iter()
             .find(|line| line.starts_with("E: Version '") || line.starts_with("E: Release '"))?;
-        return Some((told(version), "see the versions of the archive with `apt-cache madison PACKAGE`, or leave the version out".to_owned()));
+        return Some((cleaned(version), "see the versions of the archive with `apt-cache madison PACKAGE`, or leave the version out".to_owned()));
     }
     let proxy = debian.proxy.as_deref();
     let mut names = Names::default();
@@ -266,7 +266,7 @@ fn unknown_packages(debian: &Debian, state: &State, said: &[String]) -> Option<C
             .all(|suite| suite.components.is_empty())
             .then_some(""),
     ) {
-        names.add(Names::of(
+        names.add(Names::fetch(
             &state.suites,
             component,
             &debian.architecture,
@@ -280,9 +280,9 @@ fn unknown_packages(debian: &Debian, state: &State, said: &[String]) -> Option<C
             remedies.push(format!("{name}: {instead}"));
             continue;
         }
-        // Another component may have it; their lists are fetched once.
+        // Another component may have the package; its lists are fetched once.
         let others = elsewhere.get_or_insert_with(|| other_components(debian, state));
-        if let Some((component, _)) = others.iter().find(|(_, names)| names.has(name)) {
+        if let Some((component, _)) = others.iter().find(|(_, names)| names.contains(name)) {
             remedies.push(format!("{name}: add \"{component}\" to `components`"));
         } else if let Some((_, instead)) = others
             .iter()
@@ -334,7 +334,7 @@ fn other_components(debian: &Debian, state: &State) -> Vec<(String, Names)> {
         .map(|other| {
             (
                 other.clone(),
-                Names::of(
+                Names::fetch(
                     std::slice::from_ref(base),
                     other,
                     &debian.architecture,
@@ -345,7 +345,7 @@ fn other_components(debian: &Debian, state: &State) -> Vec<(String, Names)> {
         .collect()
 }
 
-/// Packages that exist and can't be installed together.
+/// Packages that exist but cannot be installed together.
 fn unmet(said: &[String]) -> Option<Cause> {
     let from = said
         .iter()
@@ -354,7 +354,7 @@ fn unmet(said: &[String]) -> Option<Cause> {
         .iter()
         .map(|line| line.trim())
         .take_while(|line| line.contains(" : ") || line.starts_with("Depends:"))
-        .map(told)
+        .map(cleaned)
         .collect();
     let first = needs
         .first()
@@ -370,7 +370,7 @@ fn unmet(said: &[String]) -> Option<Cause> {
     ))
 }
 
-/// Keys and signatures.
+/// Errors about keys and signatures.
 fn signature(debian: &Debian, state: &State, said: &[String]) -> Option<Cause> {
     if let Some(line) = said
         .iter()
@@ -378,7 +378,7 @@ fn signature(debian: &Debian, state: &State, said: &[String]) -> Option<Cause> {
     {
         let remedy = "make the keyring readable, and the directories above it: chmod a+r FILE, chmod a+x DIRECTORY";
         return Some((
-            format!("apt's user can't read a keyring: {}", told(line)),
+            format!("apt's user can't read a keyring: {}", cleaned(line)),
             remedy.to_owned(),
         ));
     }
@@ -442,12 +442,12 @@ fn signature(debian: &Debian, state: &State, said: &[String]) -> Option<Cause> {
     }
     let line = unsigned?;
     Some((
-        format!("an archive is not signed: {}", told(line)),
+        format!("an archive is not signed: {}", cleaned(line)),
         "sign its Release file, or write [trusted=yes] in a deb line".to_owned(),
     ))
 }
 
-/// A package's own script.
+/// A failed package script.
 fn configure(said: &[String]) -> Option<Cause> {
     let line = said
         .iter()
@@ -464,7 +464,7 @@ fn configure(said: &[String]) -> Option<Cause> {
         .unwrap_or_default();
     let why = said
         .get(from + 1)
-        .map(|line| told(line))
+        .map(|line| cleaned(line))
         .unwrap_or_default();
     let remedy = "a package's script runs without network, services and devices; leave the package out, or install it in a source of your own";
     Some((
@@ -525,7 +525,7 @@ fn network(said: &[String]) -> Option<Cause> {
         Some((
             format!(
                 "packages can't be fetched: {}",
-                told(line.split(" [IP:").next().unwrap_or(line))
+                cleaned(line.split(" [IP:").next().unwrap_or(line))
             ),
             (*remedy).to_owned(),
         ))

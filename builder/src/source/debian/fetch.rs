@@ -1,5 +1,5 @@
-//! Downloads small files of an archive with apt's own helper, so that its proxies, certificates and
-//! methods count.
+//! Downloads small files of an archive with apt-helper, so that apt's proxies, certificates and
+//! methods apply.
 
 use std::fs;
 use std::io;
@@ -11,21 +11,21 @@ use crate::io::bounded;
 
 const HELPER: &str = "/usr/lib/apt/apt-helper";
 
-/// What an archive that can be reached says about a file.
+/// The answer of a reachable archive about a file.
 #[derive(Debug)]
 pub enum Answer {
-    /// The file's bytes.
+    /// The content of the file.
     Bytes(Vec<u8>),
-    /// The archive does not have it.
+    /// The archive does not have the file.
     Missing,
 }
 
-/// Fetches a file of at most `limit` bytes. An error means that the archive can't be reached.
+/// Fetches a file of at most `limit` bytes. An error means that the archive is unreachable.
 pub fn fetch(url: &str, proxy: Option<&str>, limit: u64) -> Result<Answer> {
     if let Some(path) = local(url) {
         return read(&path, limit);
     }
-    // A name that nobody can have guessed.
+    // mkdtemp picks a name that other users cannot predict.
     let folder = nix::unistd::mkdtemp(&std::env::temp_dir().join("adamant-archive-XXXXXX"))
         .context(|| "a temporary folder")?;
     let answer = download(url, proxy, &folder.join("file"), limit);
@@ -33,7 +33,7 @@ pub fn fetch(url: &str, proxy: Option<&str>, limit: u64) -> Result<Answer> {
     answer
 }
 
-/// The path on this machine that an address names.
+/// The local path of an address, if it is a file.
 pub fn local(url: &str) -> Option<PathBuf> {
     let path = url
         .strip_prefix("file:")
@@ -90,14 +90,14 @@ fn download(url: &str, proxy: Option<&str>, file: &Path, limit: u64) -> Result<A
     }
 }
 
-/// Why a download failed, in apt's words; `None` if the archive does not have the file.
+/// apt's reason for a failed download; `None` if the archive does not have the file.
 fn reason(said: &str, url: &str) -> Option<String> {
     let failed = said
         .lines()
         .find_map(|line| line.strip_prefix("E: Failed to fetch "))
         .unwrap_or_default();
     let why = failed.strip_prefix(url).unwrap_or(failed).trim();
-    // `[IP: ...]` is the proxy's or server's address.
+    // `[IP: ...]` is the address of the proxy or server.
     let why = why.split(" [IP:").next().unwrap_or(why).trim();
     if why.starts_with("404")
         || why.starts_with("410")

@@ -1,4 +1,4 @@
-//! Names of packages in an archive, for the message about one that does not exist.
+//! Package names of an archive, to suggest a name for an unknown package.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read};
@@ -7,25 +7,31 @@ use super::archive::Suite;
 use super::fetch::{Answer, fetch};
 use crate::source::tar::packing::Packing;
 
-/// Longest list of packages that is fetched, bytes: Debian's main has 10 MB.
+/// Maximum size of a compressed package list, bytes: Debian's main has 10 MB.
 const LIMIT: u64 = 128 << 20;
-/// Longest list of packages that is read, bytes.
+/// Maximum size of a package list, bytes.
 const UNPACKED: u64 = 1 << 30;
-/// Names that are offered for one that does not exist.
+/// Maximum number of suggested names.
 const OFFERED: usize = 3;
 
-/// Names of packages of some suites.
+/// The package names of some suites.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Names {
-    /// Packages.
+    /// Names of packages.
     real: BTreeSet<String>,
-    /// Names that packages provide, each with its packages.
+    /// Names of virtual packages, each with the packages that provide it.
     provided: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Names {
-    /// Reads the lists of one component of the suites; what can't be fetched is left out.
-    pub fn of(suites: &[Suite], component: &str, architecture: &str, proxy: Option<&str>) -> Names {
+    /// Reads the package lists of one component of the suites. Lists that cannot be fetched are
+    /// skipped.
+    pub fn fetch(
+        suites: &[Suite],
+        component: &str,
+        architecture: &str,
+        proxy: Option<&str>,
+    ) -> Names {
         let mut names = Names::default();
         for suite in suites {
             let folder = match suite.name.ends_with('/') {
@@ -57,7 +63,7 @@ impl Names {
     }
 
     fn read(&mut self, packed: &[u8]) {
-        let Ok(reader) = Packing::of(packed).reader(packed) else {
+        let Ok(reader) = Packing::detect(packed).reader(packed) else {
             return;
         };
         let mut reader = BufReader::new(reader.take(UNPACKED));
@@ -88,13 +94,12 @@ impl Names {
         }
     }
 
-    /// Whether there is a package of this name.
-    pub fn has(&self, name: &str) -> bool {
+    /// Whether a package has this name.
+    pub fn contains(&self, name: &str) -> bool {
         self.real.contains(name)
     }
 
-    /// What to write instead of a name that no package has: the packages that provide it, or the
-    /// nearest names.
+    /// A suggestion for an unknown name: the packages that provide it, or the nearest names.
     pub fn instead_of(&self, name: &str) -> Option<String> {
         if let Some(packages) = self.provided.get(name) {
             let packages: Vec<&str> = packages.iter().map(String::as_str).take(OFFERED).collect();
@@ -104,7 +109,7 @@ impl Names {
         if let Some(nearest) = near(name, &all).first() {
             return Some(format!("did you mean `{nearest}`?"));
         }
-        // `openssh` stands for openssh-server to people.
+        // People write `openssh` for openssh-server.
         let longer = format!("{name}-");
         let mut names: Vec<&str> = all
             .into_iter()
@@ -125,8 +130,7 @@ impl Names {
     }
 }
 
-/// The known names that a mistyped one may stand for, the nearest first: at most a third of the
-/// letters differ.
+/// Known names similar to a mistyped one, nearest first: at most a third of the letters differ.
 pub fn near<'a>(unknown: &str, known: &[&'a str]) -> Vec<&'a str> {
     let limit = (unknown.chars().count().max(3) / 3).min(4);
     let is_close = |word: &str| word.len().abs_diff(unknown.len()) <= limit;
@@ -152,11 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn offers_the_nearest_name_or_what_provides_it() {
+    fn suggests_the_nearest_name_or_a_provider() {
         let names = names(
             b"Package: nginx\nVersion: 1\nProvides: httpd, nginx-abi-1.26.3-1 (= 1)\n\nPackage: openssh-client\n\nPackage: openssh-server\nProvides: ssh-server\n\nPackage: apache2\nProvides: httpd\n",
         );
-        assert!(names.has("nginx") && !names.has("httpd"));
+        assert!(names.contains("nginx") && !names.contains("httpd"));
         assert_eq!(names.instead_of("ngnix").unwrap(), "did you mean `nginx`?");
         assert_eq!(
             names.instead_of("httpd").unwrap(),
@@ -170,16 +174,16 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read_packed_and_damaged_ones_are_not_believed() {
+    fn reads_compressed_lists_and_ignores_corrupted_ones() {
         let list = b"Package: nginx\n";
         let packed = zstd::encode_all(list.as_slice(), 1).unwrap();
-        assert!(names(&packed).has("nginx"));
+        assert!(names(&packed).contains("nginx"));
         assert_eq!(names(&packed[..packed.len() / 2]), Names::default());
         assert_eq!(names(&[0xff; 100]), Names::default());
     }
 
     #[test]
-    fn a_name_that_is_not_near_is_not_offered() {
+    fn does_not_suggest_a_distant_name() {
         assert_eq!(near("trixi", &["trixie", "sid", "trixie"]), ["trixie"]);
         assert_eq!(near("nobel", &["noble", "jammy"]), ["noble"]);
         assert!(near("warty", &["trixie", "sid", "bookworm"]).is_empty());

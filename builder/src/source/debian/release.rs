@@ -1,25 +1,25 @@
-//! A suite's Release file: the fields that decide whether and how its packages can be used. Its
-//! signature is for apt to check.
+//! A suite's Release file: the fields that decide whether and how its packages can be used. apt
+//! checks its signature.
 
 use crate::definition::values;
 
 /// Fields of a Release file, or of the signed text in an InRelease file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Release {
-    /// When the archive wrote it, seconds since 1970.
+    /// Publication time, seconds since 1970.
     pub date: Option<i64>,
-    /// When it stops being valid, seconds since 1970.
+    /// Expiry time, seconds since 1970.
     pub valid_until: Option<i64>,
-    /// Who publishes the archive, for example `Debian`.
+    /// The publisher, for example `Debian`.
     pub origin: String,
-    /// Components; none if the file names none.
+    /// Components; empty if the file lists none.
     pub components: Vec<String>,
-    /// Architectures; none if the file names none.
+    /// Architectures; empty if the file lists none.
     pub architectures: Vec<String>,
 }
 
 impl Release {
-    /// Reads the fields before the lists of files.
+    /// Parses the fields before the file lists.
     pub fn parse(bytes: &[u8]) -> Release {
         let text = String::from_utf8_lossy(bytes);
         let mut release = Release::default();
@@ -49,8 +49,8 @@ impl Release {
     }
 }
 
-/// Reads `Sat, 14 Nov 2026 09:30:12 UTC` (RFC 5322 without a numeric zone, as archives write it) as
-/// seconds since 1970.
+/// Parses `Sat, 14 Nov 2026 09:30:12 UTC` (RFC 5322 without a numeric zone, the usual form in
+/// archives) into seconds since 1970.
 fn date(text: &str) -> Option<i64> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let [_, day, month, year, time, "UTC" | "GMT" | "Z" | "+0000"] = words[..] else {

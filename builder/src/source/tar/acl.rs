@@ -1,9 +1,8 @@
-//! POSIX access control lists: from the text in extended headers (POSIX.1e draft 17, section 23.3,
-//! with star's numeric ids) to the attributes that Linux keeps (`struct posix_acl_xattr_header`,
-//! version 2).
+//! POSIX access control lists: converts the text of extended headers (POSIX.1e draft 17, section
+//! 23.3, with star's numeric ids) to Linux attributes (`struct posix_acl_xattr_header`, version 2).
 //!
-//! Names are looked up among the owners and groups that the archive's own entries name, then in the
-//! image's /etc/passwd and /etc/group; the machine that builds says nothing here.
+//! Names are resolved from the owners and groups of the archive's entries, then from the image's
+//! /etc/passwd and /etc/group, never from those of the building machine.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,11 +14,11 @@ use crate::tree::{Kind, NodeId, Tree};
 const ACCESS: &[u8] = b"system.posix_acl_access";
 const DEFAULT: &[u8] = b"system.posix_acl_default";
 
-/// The lists met so far, to be settled when all names are known.
+/// The access control lists read so far. They are converted when all names are known.
 #[derive(Default)]
 pub struct Acls {
     lists: BTreeMap<NodeId, Vec<Attribute>>,
-    /// Owners and groups by name.
+    /// Ids of owners and groups by name.
     pub names: Names,
 }
 
@@ -27,7 +26,7 @@ pub struct Acls {
 type Attribute = (&'static [u8], Vec<u8>);
 
 impl Acls {
-    /// Keeps the lists of an entry, in place of those its node had before.
+    /// Stores the lists of an entry and replaces earlier lists of its node.
     pub fn note(
         &mut self,
         id: NodeId,
@@ -46,7 +45,7 @@ impl Acls {
             .filter_map(|(name, text)| Some((name, text.clone()?)))
             .collect();
         if !lists.is_empty() {
-            memory.take(lists.iter().map(|list| list.1.len() as u64).sum())?;
+            memory.reserve(lists.iter().map(|list| list.1.len() as u64).sum())?;
             self.lists.insert(id, lists);
         }
         Ok(())
@@ -64,7 +63,7 @@ impl Acls {
             for (name, text) in lists {
                 let entries = parse(&text, &self.names)
                     .context(|| format!("the access control list \"{}\"", text.escape_ascii()))?;
-                // What the mode says already has no attribute in Linux.
+                // Linux stores no attribute for a list that only repeats the mode.
                 if name == DEFAULT || entries.len() > 3 {
                     attributes.push((name, binary(&entries)));
                 }
@@ -75,7 +74,7 @@ impl Acls {
     }
 }
 
-/// Owners and groups by name; `None` for one that has several numbers.
+/// Ids of owners and groups by name; `None` for a name with several ids.
 #[derive(Default)]
 pub struct Names {
     owners: HashMap<Vec<u8>, Option<u32>>,
@@ -83,7 +82,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Takes what an entry says.
+    /// Records the owner and group of an entry.
     pub fn learn(
         &mut self,
         owner: &[u8],
@@ -101,7 +100,7 @@ impl Names {
                 Some(known) if *known == Some(id) => {}
                 Some(known) => *known = None,
                 None => {
-                    memory.take(name.len() as u64)?;
+                    memory.reserve(name.len() as u64)?;
                     map.insert(name.to_vec(), Some(id));
                 }
             }
@@ -110,11 +109,11 @@ impl Names {
     }
 }
 
-/// The longest /etc/passwd or /etc/group that is read.
+/// Maximum size of /etc/passwd and /etc/group.
 const ACCOUNTS_MAX: u64 = 16 << 20;
 
-/// Adds the names of a file of lines `NAME:PASSWORD:ID:...`. The first line with a name counts;
-/// lines that say nothing are passed over, as the image's own C library does.
+/// Adds the names of a file with lines `NAME:PASSWORD:ID:...`. The first line for a name counts.
+/// Invalid lines are ignored, as in the C library.
 fn known_to_image(tree: &Tree, path: &[u8], names: &mut HashMap<Vec<u8>, Option<u32>>) {
     let Some(Kind::File(content)) = tree.resolve(path).map(|id| &tree.node(id).kind) else {
         return;
@@ -140,10 +139,11 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// Tag, id (for `USER` and `GROUP`) and permissions: in the order that Linux wants.
+/// Tag, id (for `USER` and `GROUP`) and permissions, in the order that Linux requires.
 type Entries = BTreeMap<(u16, u32), u16>;
 
-/// Entries between commas or newlines: `TYPE:NAME:PERMISSIONS`, with star also `:ID`.
+/// Parses entries separated by commas or newlines: `TYPE:NAME:PERMISSIONS`, in star's form with
+/// `:ID`.
 fn parse(text: &[u8], names: &Names) -> Result<Entries> {
     let mut entries = Entries::new();
     for entry in text.split(|&byte| byte == b',' || byte == b'\n') {
@@ -210,7 +210,7 @@ fn bits(permissions: &[u8]) -> Option<u16> {
     })
 }
 
-/// The number beside the name, or the name as a number, or what the archive's entries say.
+/// The explicit id, else the name as a number, else the id from the known names.
 fn id(name: &[u8], number: Option<&[u8]>, known: &HashMap<Vec<u8>, Option<u32>>) -> Result<u32> {
     let written = number.filter(|number| !number.is_empty()).unwrap_or(name);
     let id = match decimal(written) {

@@ -1,20 +1,20 @@
-//! The 512-byte header block: POSIX.1-1988 "ustar", its predecessor of Unix V7, and GNU's and
-//! star's variants of it.
+//! The 512-byte header block: POSIX.1-1988 "ustar", its Unix V7 predecessor, and the variants of
+//! GNU and star.
 
 use crate::error::{Error, Result};
 
-/// Archives are made of blocks of this many bytes.
+/// Size of a tar block, bytes.
 pub const BLOCK: usize = 512;
-/// The longest path the image's kernel can be asked for (PATH_MAX without its NUL).
+/// Maximum path length of the image's kernel (PATH_MAX without the NUL).
 pub const PATH_MAX: usize = 4095;
 
 /// A block.
 pub type Block = [u8; BLOCK];
 
-/// A header whose checksum was right.
+/// A header with a valid checksum.
 pub struct Header(Block);
 
-/// Which variant a header is of; it decides where a long name continues.
+/// The variant of a header; it decides where a long name continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Format {
     V7,
@@ -24,7 +24,7 @@ enum Format {
 }
 
 impl Header {
-    /// Checks the sum over the block, which old archivers made of signed bytes.
+    /// Checks the checksum. Old archivers summed signed bytes; that sum is accepted too.
     pub fn new(block: Block) -> Result<Header> {
         let sum = |value: fn(u8) -> i64| -> i64 {
             let blank = 8 * i64::from(b' ');
@@ -50,7 +50,7 @@ impl Header {
         }
     }
 
-    /// Whether GNU's own fields (sparse maps) are where it puts them.
+    /// Whether the header has GNU's own fields (sparse maps).
     pub fn is_gnu(&self) -> bool {
         self.format() == Format::Gnu
     }
@@ -60,7 +60,7 @@ impl Header {
         self.0[156]
     }
 
-    /// The name, with its first part from the prefix where the variant has one.
+    /// The name, with the prefix if the variant has one.
     pub fn name(&self) -> Vec<u8> {
         let name = text(&self.0[..100]);
         let prefix = match self.format() {
@@ -80,12 +80,12 @@ impl Header {
         text(&self.0[157..257]).to_vec()
     }
 
-    /// Bytes of content that follow.
+    /// Length of the content that follows, bytes.
     pub fn size(&self) -> Result<u64> {
         self.field("size", 124..136)
     }
 
-    /// Permission bits; what else old archivers put there is in the type flag too.
+    /// Permission bits. Old archivers also stored the type here; the type flag has it too.
     pub fn mode(&self) -> Result<u16> {
         let mode: u64 = self.field("mode", 100..108)?;
         Ok((mode & 0o7777) as u16)
@@ -106,7 +106,7 @@ impl Header {
         self.field("modification time", 136..148)
     }
 
-    /// The owner's name where the archive was made.
+    /// Name of the owner on the machine that created the archive.
     pub fn owner(&self) -> &[u8] {
         if self.format() == Format::V7 {
             &[]
@@ -115,7 +115,7 @@ impl Header {
         }
     }
 
-    /// The group's name where the archive was made.
+    /// Name of the group on the machine that created the archive.
     pub fn group(&self) -> &[u8] {
         if self.format() == Format::V7 {
             &[]
@@ -138,8 +138,8 @@ impl Header {
         Ok((major, minor))
     }
 
-    /// GNU's old sparse files: the four first pieces, whether a block with more follows, and the
-    /// file's real length.
+    /// GNU's old sparse format: the first four pieces, whether a block with more pieces follows,
+    /// and the length of the file with holes.
     pub fn sparse(&self) -> Result<(&[u8], bool, u64)> {
         Ok((
             &self.0[386..482],
@@ -157,13 +157,13 @@ impl Header {
 
 const DAMAGED: &str = "the archive is damaged or not a tar archive: make or fetch it again";
 
-/// A text field ends with its first NUL or its last byte.
+/// A text field ends at its first NUL or at its last byte.
 fn text(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or_default()
 }
 
-/// A number: octal digits between blanks, or, with the first bit set, two's complement in base 256.
-/// A blank field is 0.
+/// Parses a number: octal digits between blanks, or, with the first bit set, two's complement in
+/// base 256. A blank field is 0.
 pub fn number(field: &[u8]) -> Result<i128, String> {
     let Some((&first, rest)) = field.split_first() else {
         return Ok(0);

@@ -1,5 +1,5 @@
-//! Where an archive's bytes come from, and where the bytes of its files stay: a plain archive keeps
-//! them in its file, others are unpacked into a spool (or, without files, into memory) while they
+//! Reads an archive's bytes and stores the contents of its files. A plain archive keeps the
+//! contents in its own file. Other archives are unpacked into a spool (or into memory) while they
 //! are read.
 
 use std::fs::File;
@@ -12,46 +12,46 @@ use crate::error::{Context, Error, Result, of_io};
 use crate::source::spool::Spool;
 use crate::tree::{Bytes, Content, Extent};
 
-/// Zeroes that may follow an archive's end: writers fill up their last record, of 10 KiB and rarely
-/// of a few MiB.
+/// Maximum number of zeroes after the end of the archive: writers pad their last record, which has
+/// 10 KiB and rarely a few MiB.
 const FILL_MAX: u64 = 64 << 20;
-/// Read ahead in plain archives; most headers are near each other.
+/// Bytes to read ahead in plain archives; most headers are near each other.
 const WINDOW: usize = 64 << 10;
 
-/// An archive being read.
+/// An open archive.
 pub struct Input<'a> {
     from: From<'a>,
     at: u64,
 }
 
 enum From<'a> {
-    /// A plain archive of this length, and what was read ahead from an offset on.
+    /// A plain archive: its length, and the bytes read ahead with their offset.
     Plain {
         file: Arc<File>,
         len: u64,
         window: Vec<u8>,
         start: u64,
     },
-    /// Anything that can only be read once.
+    /// A stream that can be read once.
     Stream {
         read: Box<dyn Read + 'a>,
         sink: Sink,
     },
 }
 
-/// Where the bytes of files go that come by stream.
+/// Storage for file contents from a stream.
 pub enum Sink {
-    /// Into an unnamed file.
+    /// An unnamed file.
     Spool(Spool),
-    /// Into memory.
+    /// Memory.
     Memory,
 }
 
-/// Bytes of a file, as a place where pieces of them can be found.
+/// The stored bytes of a file, from which pieces can be taken.
 pub struct Held(Bytes);
 
 impl Held {
-    /// The piece of `len` bytes from `offset` on.
+    /// The piece of `len` bytes at `offset`.
     pub fn piece(&self, offset: u64, len: u64) -> Bytes {
         match &self.0 {
             Bytes::File(file, start) => Bytes::File(file.clone(), start + offset),
@@ -61,7 +61,7 @@ impl Held {
         }
     }
 
-    /// All `len` bytes as a file's content.
+    /// All `len` bytes as the content of a file.
     pub fn content(self, len: u64) -> Result<Content> {
         if len == 0 {
             return Ok(Content::default());
@@ -91,7 +91,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// An archive that is unpacked or comes through a pipe.
+    /// A stream: an archive that is decompressed or comes through a pipe.
     pub fn stream(read: Box<dyn Read + 'a>, sink: Sink) -> Input<'a> {
         Input {
             from: From::Stream { read, sink },
@@ -99,12 +99,12 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// The offset reached, in unpacked bytes.
+    /// The current offset in unpacked bytes.
     pub fn at(&self) -> u64 {
         self.at
     }
 
-    /// The next block; `None` at the end of the bytes.
+    /// The next block; `None` at the end of the input.
     pub fn block(&mut self) -> Result<Option<Block>> {
         let mut block = [0; BLOCK];
         match self.fill(&mut block)? {
@@ -114,12 +114,12 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// The next block, which must be there.
+    /// The next block; an error at the end of the input.
     pub fn expect_block(&mut self) -> Result<Block> {
         self.block()?.ok_or_else(|| self.truncated())
     }
 
-    /// The next bytes, and the filling up to a whole block; the caller has bounded them.
+    /// The next `len` bytes and their padding to a full block. The caller bounds `len`.
     pub fn bytes(&mut self, len: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; len.next_multiple_of(BLOCK)];
         if self.fill(&mut bytes)? < bytes.len() {
@@ -129,7 +129,7 @@ impl<'a> Input<'a> {
         Ok(bytes)
     }
 
-    /// Leaves out a file's bytes and the filling after them.
+    /// Skips the bytes of a file and their padding.
     pub fn skip(&mut self, len: u64) -> Result<()> {
         let (fill, end) = self.end_of(len)?;
         match &mut self.from {
@@ -148,7 +148,7 @@ impl<'a> Input<'a> {
         Ok(())
     }
 
-    /// How many bytes fill the last block of so many, and where the next block begins.
+    /// The number of padding bytes after content of length `len`, and the offset of the next block.
     fn end_of(&self, len: u64) -> Result<(u64, u64)> {
         let fill = len.wrapping_neg() % BLOCK as u64;
         let end = self
@@ -159,7 +159,7 @@ impl<'a> Input<'a> {
         Ok((fill, end))
     }
 
-    /// A file's bytes and the filling after them. They are not looked at, only kept.
+    /// Stores the bytes of a file and skips the padding.
     pub fn hold(&mut self, len: u64) -> Result<Held> {
         let (fill, end) = self.end_of(len)?;
         let held = match &mut self.from {
@@ -193,7 +193,7 @@ impl<'a> Input<'a> {
         Ok(held)
     }
 
-    /// Reads what follows the end of the archive: zeroes, a bounded number of them.
+    /// Reads the bytes after the end of the archive: a bounded number of zeroes.
     pub fn finish(&mut self) -> Result<()> {
         let end = self.at;
         let mut bytes = [0; 8192];
@@ -217,7 +217,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Fills the buffer as far as there are bytes.
+    /// Fills the buffer as far as the input reaches.
     fn fill(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let mut done = 0;
         while done < buffer.len() {
@@ -260,8 +260,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// What it means that the archive's bytes can't be read: a reader that knows has said so already
-/// ([`super::packing`]).
+/// The error for unreadable bytes of the archive. [`super::packing`] may have given it its message
+/// already.
 fn unpacking(error: io::Error) -> Error {
     let damaged =
         |why: String| Error::new(why).hint("the archive is damaged: make or fetch it again");
@@ -271,7 +271,7 @@ fn unpacking(error: io::Error) -> Error {
             Error::new("the compressed data ends early")
                 .hint("the archive is truncated: make or fetch it again")
         }
-        // The machine failed, and not what was read.
+        // An error of the machine, not of the archive.
         Err(error) if error.raw_os_error().is_some() => of_io("reading the archive", &error),
         Err(error) => damaged(format!("the compressed data is corrupted: {error}")),
     }

@@ -1,21 +1,20 @@
-//! Archives: ustar, GNU and pax, plain or compressed with gzip, zstd or xz, into the tree.
+//! Archives: ustar, GNU and pax, uncompressed or compressed with gzip, zstd or xz.
 //!
-//! Everything that the tree keeps arrives as the archive has it: names of any bytes, times to the
-//! nanosecond, ids, attributes, holes. What can't arrive so is refused, and what is ambiguous too.
-//! Nothing is trusted: headers, maps and lengths are bounded before memory or time is
-//! spent on them, and nothing is ever written outside of the tree and the spool, so no name and no
-//! link can lead out of the image.
+//! All metadata that the tree can hold is preserved: names of any bytes, times to the nanosecond,
+//! ids, attributes, holes. Entries that cannot be preserved or are ambiguous are refused. Headers,
+//! maps and lengths are bounded before memory or time is spent on them. Nothing is written outside
+//! of the tree and the spool, so no name and no link can lead out of the image.
 //!
 //! Formats: POSIX.1-2001 `pax` ("ustar Interchange Format", "pax Interchange Format"); GNU tar
 //! 1.35's manual, "Basic Tar Format" and "Storing Sparse Files"; star(4) and libarchive's tar(5)
-//! for the keys of theirs.
+//! for their own keys.
 
 mod acl;
 mod header;
 mod input;
+mod mount_path;
 pub(super) mod packing;
 mod pax;
-mod place;
 mod sparse;
 #[cfg(test)]
 mod tests;
@@ -28,9 +27,9 @@ use std::sync::Arc;
 use self::acl::Acls;
 use self::header::{BLOCK, Header, PATH_MAX};
 use self::input::{Input, Sink};
+use self::mount_path::MountPath;
 use self::packing::Packing;
 use self::pax::Pax;
-use self::place::Place;
 use self::sparse::Map;
 use super::report::{Entry, Report};
 use super::{Budget, HIDING_HINT, Loaded, attributes, bound_lengths, is_whiteout_name};
@@ -40,13 +39,13 @@ use crate::io::zeros::is_zero;
 use crate::rootfs::check::Finding;
 use crate::tree::{Content, Kind, Meta, NodeId, TARGET_MAX, Time, Tree, Xattrs, parts, show};
 
-/// Names, targets, attributes and maps that one archive may make us remember, bytes; a compressed
+/// Maximum memory for the names, targets, attributes and maps of one archive, bytes. A compressed
 /// megabyte can hold as many as a real root.
 const MEMORY_MAX: u64 = 1 << 30;
-/// Headers that only say something about the next entry; real archives have up to three in a row.
+/// Maximum number of extended headers before one entry; real archives have up to three.
 const EXTENSIONS_MAX: u32 = 8;
 
-/// Takes all of the archive below `at`, a directory of the image.
+/// Loads the archive below `at`, a directory of the image.
 pub fn load(
     tree: &mut Tree,
     at: &[u8],
@@ -56,12 +55,12 @@ pub fn load(
 ) -> Result<Loaded> {
     let (sha256, taken) = packing::open(tree, at, archive, budget, spool_folder)
         .context(|| archive.display().to_string())?;
-    let Taken { entries, findings } = taken;
+    let Summary { entries, findings } = taken;
     Ok(Loaded {
         kind: "tar",
         name: archive.display().to_string(),
         sha256,
-        claim: None,
+        expected: None,
         entries,
         date: None,
         findings,
@@ -70,27 +69,27 @@ pub fn load(
     })
 }
 
-/// An archive in memory, read without touching any file.
+/// Loads an archive from memory, without any file.
 pub fn read_bytes(bytes: &[u8], limits: Limits) -> Result<Tree> {
     let mut tree = Tree::new();
-    let input = Input::stream(Packing::of(bytes).reader(bytes)?, Sink::Memory);
-    Reading::new(&mut tree, b"/", &mut Budget::new(limits))?.run(input)?;
+    let input = Input::stream(Packing::detect(bytes).reader(bytes)?, Sink::Memory);
+    Reading::new(&mut tree, b"/", &mut Budget::new(limits))?.load(input)?;
     bound_lengths(&tree, limits)?;
     Ok(tree)
 }
 
-/// What an archive gave.
-pub struct Taken {
+/// The result of one archive.
+pub struct Summary {
     entries: u64,
     findings: Vec<Finding>,
 }
 
-/// Bytes that this archive makes us remember.
+/// Memory that is left for this archive, bytes.
 #[derive(Default)]
 struct Memory(u64);
 
 impl Memory {
-    fn take(&mut self, bytes: u64) -> Result<()> {
+    fn reserve(&mut self, bytes: u64) -> Result<()> {
         self.0 = self.0.saturating_add(bytes);
         if self.0 > MEMORY_MAX {
             return Err(Error::new(format!(
@@ -103,33 +102,33 @@ impl Memory {
     }
 }
 
-/// An archive on its way into the tree.
+/// An archive while it is loaded into the tree.
 struct Reading<'t> {
     tree: &'t mut Tree,
     budget: &'t mut Budget,
-    place: Place,
+    mount_path: MountPath,
     memory: Memory,
-    /// Entries so far, for messages and for the manifest.
+    /// Number of entries so far, for messages and for the manifest.
     entries: u64,
-    /// Name of the entry being read, for messages.
+    /// Name of the current entry, for messages.
     name: Vec<u8>,
-    /// What global extended headers say.
+    /// Keys of global extended headers.
     global: Pax,
-    /// Sets of attributes in use: most entries that have any share them.
+    /// Sets of attributes in use: most entries with attributes share a set.
     attributes: HashSet<Xattrs>,
     acls: Acls,
-    /// Hard links to what did not come yet, by where they will stand.
+    /// Hard links whose target has not appeared yet, by their landed path.
     links: BTreeMap<Vec<u8>, Vec<u8>>,
     report: Report,
 }
 
 impl<'t> Reading<'t> {
     fn new(tree: &'t mut Tree, at: &[u8], budget: &'t mut Budget) -> Result<Reading<'t>> {
-        let place = Place::new(tree, at)?;
+        let mount_path = MountPath::new(tree, at)?;
         Ok(Reading {
             tree,
             budget,
-            place,
+            mount_path,
             memory: Memory::default(),
             entries: 0,
             name: Vec::new(),
@@ -141,14 +140,14 @@ impl<'t> Reading<'t> {
         })
     }
 
-    fn run(mut self, mut input: Input) -> Result<Taken> {
+    fn load(mut self, mut input: Input) -> Result<Summary> {
         loop {
             let start = input.at();
             self.name.clear();
             let more = self
                 .entry(&mut input)
                 .context(|| match (self.entries, &*self.name) {
-                    // Nothing of it made sense yet.
+                    // The first header was invalid: this is no tar archive.
                     (0, b"") if start == input.at().saturating_sub(BLOCK as u64) => {
                         "not a tar archive, plain or packed with gzip, zstd or xz".to_owned()
                     }
@@ -165,13 +164,13 @@ impl<'t> Reading<'t> {
         input.finish()?;
         self.settle_links()?;
         self.settle_acls()?;
-        Ok(Taken {
+        Ok(Summary {
             entries: self.entries,
             findings: self.report.finish(HIDING_HINT)?,
         })
     }
 
-    /// One entry with what is said about it; false at the end of the archive.
+    /// Reads one entry with its extended headers; false at the end of the archive.
     fn entry(&mut self, input: &mut Input) -> Result<bool> {
         let mut said = None;
         let (mut long_name, mut long_link) = (None, None);
@@ -195,7 +194,7 @@ impl<'t> Reading<'t> {
                 b'g' => self.global.read(&extension(&header, input)?, true)?,
                 b'L' => long_name = Some(long(&extension(&header, input)?)?),
                 b'K' => long_link = Some(long(&extension(&header, input)?)?),
-                // A name for the whole archive.
+                // A label of the archive.
                 b'V' => no_content(header.size()?, "a volume label")?,
                 _ => break header,
             }
@@ -219,12 +218,12 @@ impl<'t> Reading<'t> {
             .or(long_link)
             .unwrap_or_else(|| header.link());
         self.name.clone_from(&name);
-        self.take(&header, &said, &name, &link, input)?;
+        self.add_entry(&header, &said, &name, &link, input)?;
         Ok(true)
     }
 
-    /// Puts an entry into the tree.
-    fn take(
+    /// Adds an entry to the tree.
+    fn add_entry(
         &mut self,
         header: &Header,
         said: &Pax,
@@ -234,7 +233,7 @@ impl<'t> Reading<'t> {
     ) -> Result<()> {
         self.budget.entry()?;
         let path = relative(name, "name")?;
-        self.memory.take((path.len() + link.len()) as u64)?;
+        self.memory.reserve((path.len() + link.len()) as u64)?;
         if parts(&path).any(is_whiteout_name) || header.flag() == b'3' && header.device()? == (0, 0)
         {
             self.report.whiteout(&path);
@@ -298,12 +297,12 @@ impl<'t> Reading<'t> {
         mut size: u64,
         input: &mut Input,
     ) -> Result<Content> {
-        let memory = &mut |bytes| self.memory.take(bytes);
+        let memory = &mut |bytes| self.memory.reserve(bytes);
         let map = match header.flag() {
             b'S' => Some(Map::old(header, input, memory)?),
             _ => Map::extended(&said.sparse, &mut size, input, memory)?,
         };
-        // What fills a disk: holes do not.
+        // Counts data only: holes need no disk space.
         self.budget.bytes(size)?;
         let held = input.hold(size)?;
         match map {
@@ -342,7 +341,7 @@ impl<'t> Reading<'t> {
         })
     }
 
-    /// The one copy of a set of attributes; no set where there are none.
+    /// The shared copy of a set of attributes; `None` for an empty set.
     fn attributes(&mut self, all: BTreeMap<Box<[u8]>, Box<[u8]>>) -> Result<Option<Xattrs>> {
         if all.is_empty() {
             return Ok(None);
@@ -351,7 +350,7 @@ impl<'t> Reading<'t> {
         if let Some(same) = self.attributes.get(&all) {
             return Ok(Some(same.clone()));
         }
-        self.memory.take(
+        self.memory.reserve(
             all.iter()
                 .map(|(name, value)| (name.len() + value.len()) as u64)
                 .sum(),
@@ -360,11 +359,11 @@ impl<'t> Reading<'t> {
         Ok(Some(all))
     }
 
-    /// Puts an entry into the tree, unless it would hide others.
+    /// Adds an entry to the tree, unless it would hide others.
     fn put(&mut self, path: &[u8], meta: Meta, kind: Kind) -> Result<Option<NodeId>> {
-        let landing = self
-            .place
-            .of(self.tree, path, matches!(kind, Kind::Directory(_)))?;
+        let landing =
+            self.mount_path
+                .landing(self.tree, path, matches!(kind, Kind::Directory(_)))?;
         if parts(&landing).next().is_none() {
             if !matches!(kind, Kind::Directory(_)) {
                 return Err(Error::new("the root of the image must be a directory"));
@@ -372,7 +371,10 @@ impl<'t> Reading<'t> {
             self.tree.node_mut(Tree::ROOT).meta = meta;
             return Ok(Some(Tree::ROOT));
         }
-        if !self.report.admits(self.tree, &landing, Entry::of(&kind)) {
+        if !self
+            .report
+            .admits(self.tree, &landing, Entry::from_kind(&kind))
+        {
             return Ok(None);
         }
         self.links.remove(&landing);
@@ -382,12 +384,12 @@ impl<'t> Reading<'t> {
         Ok(Some(id))
     }
 
-    /// A hard link: now where its target came already, else at the end.
+    /// Adds a hard link, now if its target exists, else at the end of the archive.
     fn link(&mut self, path: &[u8], target: &[u8]) -> Result<()> {
-        let path = self.place.of(self.tree, path, false)?;
-        let target = self.place.of(self.tree, target, false)?;
+        let path = self.mount_path.landing(self.tree, path, false)?;
+        let target = self.mount_path.landing(self.tree, target, false)?;
         match self.tree.lookup(&target) {
-            Some(id) if self.place.is_own(id) => self.link_now(&path, &target, id),
+            Some(id) if self.mount_path.is_own(id) => self.link_now(&path, &target, id),
             _ => {
                 self.links.insert(path, target);
                 Ok(())
@@ -411,8 +413,7 @@ impl<'t> Reading<'t> {
         self.draw_parents(before + 1)
     }
 
-    /// Makes the hard links that came before what they lead to, or lead to what an earlier source
-    /// gave.
+    /// Adds the hard links that precede their target or lead to an entry of an earlier source.
     fn settle_links(&mut self) -> Result<()> {
         let mut links = std::mem::take(&mut self.links);
         while let Some((path, mut target)) = links.pop_first() {
@@ -422,7 +423,7 @@ impl<'t> Reading<'t> {
             }
             if chain.contains(&target) {
                 return Err(Error::new(format!(
-                    "{}: hard links that lead to each other in a circle",
+                    "{}: a loop of hard links",
                     show(&target)
                 )));
             }
@@ -440,7 +441,7 @@ impl<'t> Reading<'t> {
                 if self
                     .tree
                     .lookup(path)
-                    .is_some_and(|there| self.place.is_own(there))
+                    .is_some_and(|there| self.mount_path.is_own(there))
                 {
                     return Err(Error::new(format!(
                         "{}: both a hard link and a directory",
@@ -471,7 +472,7 @@ impl<'t> Reading<'t> {
         Ok(())
     }
 
-    /// Missing parents are entries too, beside the one that was drawn already.
+    /// Counts missing parents as entries; the entry itself is counted already.
     fn draw_parents(&mut self, before: usize) -> Result<()> {
         (before + 1..self.tree.capacity()).try_for_each(|_| self.budget.entry())
     }
@@ -479,7 +480,7 @@ impl<'t> Reading<'t> {
 
 const TRUNCATED: &str = "it is truncated: make or fetch it again";
 
-/// The end is two blocks of zeroes.
+/// The archive ends with two blocks of zeroes.
 fn end(input: &mut Input, extensions: u32) -> Result<bool> {
     match input.block()? {
         Some(block) if is_zero(&block) => {}
@@ -524,7 +525,7 @@ fn long(bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(bytes[..end].to_vec())
 }
 
-/// A name in the archive as a path below where the archive is put.
+/// Checks a name of the archive and returns it as a relative path.
 fn relative(name: &[u8], what: &str) -> Result<Vec<u8>> {
     let refuse = |why: &str| Error::new(format!("the {what} \"{}\" {why}", show(name)));
     if name.is_empty() {

@@ -1,5 +1,4 @@
-//! An archive's file: how it is packed, told by its content and not by its name, and the hash of
-//! its bytes.
+//! Detects an archive's compression by its content, not by its name, and hashes its bytes.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -10,21 +9,21 @@ use sha2::{Digest, Sha256};
 
 use super::input::{Input, Sink};
 use super::unpack::{Xz, Zstd};
-use super::{Reading, Taken};
+use super::{Reading, Summary};
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 use crate::source::spool::Spool;
 use crate::source::{ArchiveHash, Budget};
 use crate::tree::Tree;
 
-/// Takes all of an archive; its hash, and what it gave.
+/// Loads an archive; returns its hash and its entries.
 pub fn open(
     tree: &mut Tree,
     at: &[u8],
     archive: &Path,
     budget: &mut Budget,
     spool_folder: &Path,
-) -> Result<(ArchiveHash, Taken)> {
+) -> Result<(ArchiveHash, Summary)> {
     let mut file = File::open(archive).context(|| "opening the archive")?;
     let metadata = file.metadata().context(|| "opening the archive")?;
     if metadata.is_dir() {
@@ -36,7 +35,7 @@ pub fn open(
         .take(MAGIC_MAX)
         .read_to_end(&mut start)
         .context(|| "reading the archive")?;
-    let packing = Packing::of(&start);
+    let packing = Packing::detect(&start);
     if packing == Packing::Plain && metadata.is_file() {
         return plain(tree, at, Arc::new(file), metadata.len(), budget);
     }
@@ -49,26 +48,26 @@ pub fn open(
         packing.reader(BufReader::with_capacity(256 << 10, hashing))?,
         Sink::Spool(Spool::new(spool_folder)?),
     );
-    let taken = Reading::new(tree, at, budget)?.run(input)?;
-    Ok((ArchiveHash::known(hash.finalize().into()), taken))
+    let summary = Reading::new(tree, at, budget)?.load(input)?;
+    Ok((ArchiveHash::known(hash.finalize().into()), summary))
 }
 
-/// A plain archive is read by its headers, and beside that as a whole for its hash.
+/// A plain archive is read by its headers; a background thread hashes the complete file.
 fn plain(
     tree: &mut Tree,
     at: &[u8],
     file: Arc<File>,
     len: u64,
     budget: &mut Budget,
-) -> Result<(ArchiveHash, Taken)> {
+) -> Result<(ArchiveHash, Summary)> {
     let all = Part::range(file.clone(), 0, len)
         .ok_or_else(|| Error::new("the archive is longer than a file can be"))?;
-    let hash = ArchiveHash::of(all)?;
-    let taken = Reading::new(tree, at, budget)?.run(Input::plain(file, len))?;
-    Ok((hash, taken))
+    let hash = ArchiveHash::start(all)?;
+    let summary = Reading::new(tree, at, budget)?.load(Input::plain(file, len))?;
+    Ok((hash, summary))
 }
 
-/// Hashes what passes.
+/// A reader that hashes the bytes it passes on.
 struct Hashing<'a, R> {
     read: R,
     hash: &'a mut Sha256,
@@ -82,26 +81,26 @@ impl<R: Read> Read for Hashing<'_, R> {
     }
 }
 
-/// Bytes that tell how an archive is packed.
+/// Number of bytes that identify the compression.
 const MAGIC_MAX: u64 = 6;
 
-/// How an archive is packed.
+/// The compression of an archive.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Packing {
     Plain,
     Gzip,
     Zstd,
     Xz,
-    /// Something else, by its name.
+    /// An unsupported format, by name.
     Other(&'static str),
 }
 
 impl Packing {
-    /// By an archive's first bytes.
-    pub fn of(start: &[u8]) -> Packing {
+    /// Detects it from the first bytes of the archive.
+    pub fn detect(start: &[u8]) -> Packing {
         match start {
             [0x1f, 0x8b, ..] => Packing::Gzip,
-            // A frame, or one that decoders skip.
+            // A frame, or a skippable frame.
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Packing::Xz,
             [b'B', b'Z', b'h', b'1'..=b'9', ..] => Packing::Other("bzip2"),
@@ -115,7 +114,7 @@ impl Packing {
         }
     }
 
-    /// What is packed.
+    /// A reader for the decompressed archive.
     pub fn reader<'a>(self, packed: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
         Ok(match self {
             Packing::Plain => Box::new(packed),

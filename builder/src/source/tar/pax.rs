@@ -7,23 +7,23 @@ use crate::error::{Error, Result};
 use crate::percent;
 use crate::tree::{NAME_MAX, Time};
 
-/// The longest extended header, bytes. Attributes of one file add up to 64 KiB in Linux, and names
-/// to some KiB.
+/// Maximum length of an extended header, bytes. Linux limits the attributes of a file to 64 KiB,
+/// and names have a few KiB.
 pub const LENGTH_MAX: u64 = 1 << 20;
-/// The longest value of an attribute, bytes: EROFS counts them with 16 bits.
+/// Maximum length of an attribute's value, bytes: EROFS has a 16-bit length field.
 const VALUE_MAX: usize = 65535;
 
 /// Attributes by name.
 type Attributes = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
-/// What extended headers say about an entry.
+/// The metadata of an entry from extended headers.
 #[derive(Clone, Debug, Default)]
 pub struct Pax {
     /// Name.
     pub path: Option<Vec<u8>>,
     /// Target of a link.
     pub link: Option<Vec<u8>>,
-    /// Bytes of content that follow.
+    /// Length of the content that follows, bytes.
     pub size: Option<u64>,
     /// Owner.
     pub uid: Option<u32>,
@@ -37,33 +37,33 @@ pub struct Pax {
     pub mtime: Option<Time>,
     /// Access control list of the entry, as text.
     pub acl_access: Option<Vec<u8>>,
-    /// Access control list of what is made in the directory, as text.
+    /// Default access control list of a directory, as text.
     pub acl_default: Option<Vec<u8>>,
-    /// What GNU tar says of files with holes.
+    /// GNU tar's keys for sparse files.
     pub sparse: Sparse,
-    /// Names of attributes of the file system that the archive was made on.
+    /// Names of attributes that describe the file system of the archived files.
     pub left_out: BTreeSet<Vec<u8>>,
     schily: Attributes,
     libarchive: Attributes,
 }
 
-/// GNU's keys for files with holes.
+/// GNU's keys for sparse files.
 #[derive(Clone, Debug, Default)]
 pub struct Sparse {
-    /// Version of the format, 1.0.
+    /// Major version of the format.
     pub major: Option<u64>,
-    /// Second part of the version.
+    /// Minor version of the format.
     pub minor: Option<u64>,
-    /// The file's name; the entry's own is made up.
+    /// Name of the file; the name in the header is a placeholder.
     pub name: Option<Vec<u8>>,
     /// Length of the file with its holes (`size` in 0.0 and 0.1, `realsize` in 1.0).
     pub real_size: Option<u64>,
-    /// Offsets and lengths one after the other, of 0.0 and 0.1.
+    /// Alternating offsets and lengths of 0.0 and 0.1.
     pub map: Option<Vec<u64>>,
 }
 
 impl Pax {
-    /// Adds what the records say; a `global` header speaks of all following entries.
+    /// Adds the records of one header. A `global` header applies to all following entries.
     pub fn read(&mut self, mut records: &[u8], global: bool) -> Result<()> {
         while !records.is_empty() {
             let (record, rest) = next(records)?;
@@ -92,7 +92,7 @@ impl Pax {
         Ok(())
     }
 
-    /// All attributes. Where both forms of one are there, star's counts: it has no second encoding.
+    /// All attributes. If an attribute has both forms, star's wins: it needs no second encoding.
     pub fn xattrs(&self) -> Attributes {
         let mut all = self.libarchive.clone();
         all.extend(
@@ -103,8 +103,8 @@ impl Pax {
         all
     }
 
-    /// An empty value takes a key back. Keys that are not here say nothing that a tree keeps
-    /// (comments, other times, character sets).
+    /// Applies one record. An empty value removes a key. Keys without a counterpart in the tree
+    /// (comments, other times, character sets) are ignored.
     fn record(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
         let text = || (!value.is_empty()).then(|| value.to_vec());
         match key {
@@ -127,7 +127,7 @@ impl Pax {
             b"SCHILY.acl.ace" => {
                 return Err("NFSv4 access control lists have no place in the image".into());
             }
-            // The kernel keeps a NUL after the label, which the record leaves out.
+            // The kernel stores a NUL after the label, which the record omits.
             b"RHT.security.selinux" => attribute(
                 &mut self.schily,
                 b"security.selinux",
@@ -171,7 +171,7 @@ impl Pax {
     }
 }
 
-/// The next record without its length and newline, and what follows it.
+/// The value of the next record without its length and newline, and the remaining bytes.
 fn next(records: &[u8]) -> Result<(&[u8], &[u8])> {
     let space = records
         .iter()
@@ -221,7 +221,7 @@ fn id(value: &[u8]) -> Result<Option<u32>, String> {
         .transpose()
 }
 
-/// A decimal number; nothing else, no sign.
+/// A decimal number without a sign.
 pub fn decimal(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
@@ -229,8 +229,8 @@ pub fn decimal(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Seconds with a fraction and a sign; rounded towards the past where there are more than nine
-/// digits, as the standard says.
+/// Seconds with a fraction and a sign. More than nine digits are rounded towards the past, as the
+/// standard requires.
 fn time(value: &[u8]) -> Result<Time, String> {
     let wrong = || format!("\"{}\" is not a time", value.escape_ascii());
     let (negative, digits) = match value {
@@ -255,7 +255,7 @@ fn time(value: &[u8]) -> Result<Time, String> {
     });
     let mut seconds = whole;
     if negative {
-        // -1.25 is 0.75 after -2.
+        // -1.25 s is 0.75 s after -2 s.
         nanoseconds += u32::from(fraction.iter().skip(9).any(|&digit| digit != b'0'));
         seconds = -whole;
         if nanoseconds > 0 {
@@ -269,14 +269,14 @@ fn time(value: &[u8]) -> Result<Time, String> {
     })
 }
 
-/// Whether an attribute describes the file system that the archive was made on (btrfs, NFS, CIFS,
-/// NTFS) and not the file. Archivers that take all attributes take these too.
+/// Whether an attribute describes the file system of the archived files (btrfs, NFS, CIFS, NTFS)
+/// and not the file. Archivers that copy all attributes include these.
 fn is_of_file_system(name: &[u8]) -> bool {
     name.starts_with(b"btrfs.")
         || name.starts_with(b"system.") && !name.starts_with(b"system.posix_acl_")
 }
 
-/// Takes an attribute that the image's kernel can give back.
+/// Adds an attribute, if the image's kernel can return it.
 fn attribute(all: &mut Attributes, name: &[u8], value: &[u8]) -> Result<(), String> {
     let known = name == b"system.posix_acl_access"
         || name == b"system.posix_acl_default"
@@ -304,7 +304,7 @@ fn attribute(all: &mut Attributes, name: &[u8], value: &[u8]) -> Result<(), Stri
     Ok(())
 }
 
-/// GNU tar writes `%` and `=` in the names of attributes as %25 and %3D.
+/// Decodes an attribute name: GNU tar writes `%` and `=` as %25 and %3D.
 fn unquote(name: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(name.len());
     let mut rest = name;
@@ -323,7 +323,7 @@ fn unquote(name: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Base 64 of RFC 4648, with or without its filling.
+/// Base64 of RFC 4648, with or without padding.
 fn base64(text: &[u8]) -> Result<Vec<u8>, String> {
     let filling = text.iter().rev().take_while(|&&byte| byte == b'=').count();
     let digits = &text[..text.len() - filling];

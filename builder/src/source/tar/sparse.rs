@@ -1,5 +1,5 @@
-//! Files with holes: GNU tar's old form (pieces in the header and in blocks after it) and its three
-//! forms in extended headers.
+//! Sparse files: GNU tar's old format (pieces in the header and in blocks after it) and its three
+//! formats in extended headers.
 
 use super::header::{Header, number};
 use super::input::{Held, Input};
@@ -10,7 +10,7 @@ use crate::tree::{Content, Extent};
 /// Offset and length of a piece, in bytes of the file.
 type Piece = (u64, u64);
 
-/// Which bytes of a file are in the archive, and its length with its holes.
+/// The pieces of a file that are in the archive, and its length with holes.
 pub struct Map {
     pieces: Vec<Piece>,
     /// Length of the file.
@@ -18,7 +18,7 @@ pub struct Map {
 }
 
 impl Map {
-    /// GNU's old form; reads the blocks with more pieces that follow the header.
+    /// GNU's old format; reads the blocks with more pieces after the header.
     pub fn old(
         header: &Header,
         input: &mut Input,
@@ -36,8 +36,8 @@ impl Map {
         Ok(Map { pieces, len })
     }
 
-    /// The forms in extended headers, `None` where they speak of no holes; `size` is what is in the
-    /// archive, and 1.0 takes its map from there.
+    /// The formats in extended headers; `None` if they describe no holes. `size` is the length in
+    /// the archive. Format 1.0 stores its map at the start of these bytes.
     pub fn extended(
         said: &pax::Sparse,
         size: &mut u64,
@@ -83,7 +83,7 @@ impl Map {
         }
     }
 
-    /// The content, whose pieces stand one after the other in what is held.
+    /// The content of the file. Its pieces follow each other in the stored bytes.
     pub fn content(&self, size: u64, held: &Held) -> Result<Content> {
         let total = self
             .pieces
@@ -133,8 +133,8 @@ fn add(pieces: &mut Vec<Piece>, fields: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// GNU's 1.0: the map stands before the bytes, as decimal lines, first the number of pieces, and
-/// fills whole blocks.
+/// GNU's format 1.0: a map of decimal lines before the content, first the number of pieces, padded
+/// to full blocks.
 fn leading(
     size: &mut u64,
     input: &mut Input,

@@ -1,4 +1,4 @@
-//! Decompressors with a bound on their memory, and with errors that tell an archive that needs more
+//! Decompressors with a memory limit. Their errors distinguish an archive that needs more memory
 //! from a corrupted one.
 
 use std::io::{self, BufRead, Read};
@@ -10,19 +10,19 @@ use crate::error::{Context, Error, Result};
 /// The largest zstd window and xz dictionary, as a power of two: 256 MiB. The strongest presets
 /// need 128 MiB (`zstd --ultra -22`) and 64 MiB (`xz -9`).
 const WINDOW_LOG_MAX: u32 = 28;
-/// What xz may use: its dictionary, and some for itself.
+/// Memory limit of xz: the dictionary and its own state.
 const XZ_MEMORY_MAX: u64 = (1 << WINDOW_LOG_MAX) + (4 << 20);
-/// Bytes from which the window of a zstd frame can be told (RFC 8878, 3.1.1.1).
+/// Number of bytes that contain the window size of a zstd frame (RFC 8878, 3.1.1.1).
 const ZSTD_HEADER: usize = 18;
 
-/// Numbers of zstd's errors (`ZSTD_ErrorCode`) that do not mean corrupted data.
+/// zstd error codes (`ZSTD_ErrorCode`) that do not mean corrupted data.
 const ZSTD_WINDOW_TOO_LARGE: usize = 16;
 const ZSTD_DICTIONARY_WRONG: usize = 32;
 
-/// zstd frames, one after the other.
+/// A reader of concatenated zstd frames.
 pub struct Zstd<'a, R: BufRead> {
     decoder: zstd::stream::read::Decoder<'a, R>,
-    /// The first frame's window, bytes.
+    /// The window of the first frame, bytes.
     window: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ impl<R: BufRead> Read for Zstd<'_, R> {
     }
 }
 
-/// The window that a frame needs, from its header.
+/// The window of a frame, from its header.
 fn zstd_window(frame: &[u8]) -> Option<u64> {
     let frame = frame
         .get(..ZSTD_HEADER.min(frame.len()))?
@@ -78,7 +78,7 @@ fn zstd_window(frame: &[u8]) -> Option<u64> {
         let base = 1u64 << (10 + (window >> 3));
         return Some(base + base / 8 * u64::from(window & 7));
     }
-    // The window is the content, whose length follows the number of a dictionary.
+    // The content is the window; its length follows the dictionary id.
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
     let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
     let bytes = rest.get(dictionary..dictionary + length)?;
@@ -89,7 +89,7 @@ fn zstd_window(frame: &[u8]) -> Option<u64> {
     Some(if length == 2 { size + 256 } else { size })
 }
 
-/// xz streams, one after the other.
+/// A reader of concatenated xz streams.
 pub struct Xz<R> {
     packed: R,
     stream: Stream,
@@ -125,7 +125,7 @@ impl<R: BufRead> Xz<R> {
         io::Error::other(known)
     }
 
-    /// The memory that the stream asks for: the decoder takes no limit below that.
+    /// The memory that the stream needs; the decoder accepts no smaller limit.
     fn needed(&mut self) -> Option<u64> {
         let (mut too_little, mut enough) = (XZ_MEMORY_MAX, 1u64 << 33);
         self.stream.set_memlimit(enough).ok()?;
@@ -201,7 +201,7 @@ mod tests {
             .map_err(|error| error.to_string())
     }
 
-    /// A frame of one raw block, `x`, whose header asks for this window.
+    /// A frame with one raw block, `x`, whose header declares this window.
     fn zstd(window: u8) -> Vec<u8> {
         [
             &[0x28, 0xb5, 0x2f, 0xfd, 0, window][..],
@@ -225,7 +225,7 @@ mod tests {
             "{error}"
         );
         assert!(!error.contains("is damaged"), "{error}");
-        // In a second frame the window is not known.
+        // The window of a second frame is unknown.
         let error =
             read(&mut Zstd::new(&[zstd(of(20)), zstd(of(30))].concat()[..]).unwrap()).unwrap_err();
         assert!(error.contains("more than 256 MiB"), "{error}");
@@ -275,9 +275,8 @@ mod tests {
             read(&mut Xz::new(&xz(64 << 20)[..]).unwrap()).unwrap(),
             b"text"
         );
-        // The header's byte for the dictionary, from the table of the format (xz-file-format,
-        // 5.3.1), with the header's checksum: the encoder would take many times as much
-        // memory to write such a stream.
+        // The dictionary byte of the header (xz-file-format, 5.3.1) with a matching checksum. An
+        // encoder would need many times as much memory to write such a stream.
         for (byte, mib) in [(32u8, None), (34, Some("513")), (40, None)] {
             let mut packed = xz(4096);
             let header = 12..12 + (usize::from(packed[12]) + 1) * 4;

@@ -172,25 +172,25 @@ fn hostile_archives_are_refused_with_a_reason() {
         (
             "a hard link to itself",
             Writer::default().link("l", "l").end(),
-            "circle",
+            "a loop of hard links",
         ),
         (
-            "hard links in a circle",
+            "a loop of hard links",
             Writer::default()
                 .link("a", "b")
                 .link("b", "c")
                 .link("c", "a")
                 .end(),
-            "circle",
+            "a loop of hard links",
         ),
         (
-            "hard links into a circle",
+            "hard links into a loop",
             Writer::default()
                 .link("a", "b")
                 .link("b", "c")
                 .link("c", "b")
                 .end(),
-            "circle",
+            "a loop of hard links",
         ),
         (
             "a hard link to a directory",

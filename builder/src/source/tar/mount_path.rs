@@ -1,31 +1,31 @@
-//! Where an entry lands in the image.
+//! Where an entry of an archive lands in the image.
 //!
-//! Symbolic links that earlier sources put on the way are followed as the image's own kernel would
-//! follow them: on a Debian, whose /bin is a link to usr/bin, an overlay's `bin/x` lands in
-//! /usr/bin. Links of the archive itself are refused on the way: no archive of a real tree has
-//! an entry below one, and those that have are made to reach where they should not.
+//! Symbolic links that earlier sources created are followed as the image's kernel would follow
+//! them: on Debian, where /bin is a link to usr/bin, an overlay's `bin/x` lands in /usr/bin. An
+//! entry below a symbolic link of the same archive is refused: no archive of a real tree has one,
+//! and such archives are made to write to unexpected paths.
 
 use crate::error::{Error, Result};
 use crate::source::link_loop;
 use crate::tree::{LinkPolicy, NodeId, ResolveError, Tree, parts, show};
 
-/// Where an archive is put.
-pub struct Place {
-    /// The directory it is put below, with its links followed.
+/// The directory that an archive is loaded into.
+pub struct MountPath {
+    /// Its path in the image, with symbolic links followed.
     at: Vec<u8>,
-    /// The first node that is the archive's own.
+    /// The first node that the archive itself adds.
     first: usize,
 }
 
-impl Place {
-    /// Below this directory of the tree, which need not be there yet.
-    pub fn new(tree: &Tree, at: &[u8]) -> Result<Place> {
-        let place = Place {
+impl MountPath {
+    /// For this directory of the tree, which may not exist yet.
+    pub fn new(tree: &Tree, at: &[u8]) -> Result<MountPath> {
+        let mount_path = MountPath {
             at: Vec::new(),
             first: tree.capacity(),
         };
-        let at = place.of(tree, at, true)?;
-        Ok(Place { at, ..place })
+        let at = mount_path.landing(tree, at, true)?;
+        Ok(MountPath { at, ..mount_path })
     }
 
     /// Whether the archive, not an earlier source, made this node.
@@ -34,8 +34,8 @@ impl Place {
     }
 
     /// The path where `path` lands. A directory over an earlier source's link to a directory lands
-    /// where that leads.
-    pub fn of(&self, tree: &Tree, path: &[u8], is_directory: bool) -> Result<Vec<u8>> {
+    /// in the directory that the link leads to.
+    pub fn landing(&self, tree: &Tree, path: &[u8], is_directory: bool) -> Result<Vec<u8>> {
         let end = tree.follow(parts(&self.at).chain(parts(path)), &mut |link| match (
             self.is_own(link.id),
             link.is_last,
@@ -51,7 +51,7 @@ impl Place {
             Ok(end) => Ok(end.path()),
             Err(ResolveError::Loop) => Err(link_loop(path)),
             Err(ResolveError::Refused(link)) => Err(Error::new(format!("{} leads through the symbolic link {:?} of the same archive", show(path), show(&link)))
-                .hint("such archives are made to write where they should not: make it again, from a real tree")),
+                .hint("such archives are made to write to unexpected paths: create the archive again, from a real tree")),
         }
     }
 }
