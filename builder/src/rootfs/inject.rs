@@ -1,6 +1,5 @@
-//! What the builder adds to the merged tree so that the agent and the image's init find what they
-//! need: the policy, the agent itself, mount points, the image's name and version in os-release,
-//! and an empty machine-id.
+//! Adds files that the agent and the image's init need: the policy, the agent, mount points, the
+//! image's name and version in os-release, and an empty machine-id.
 
 use std::collections::BTreeMap;
 
@@ -15,11 +14,11 @@ use crate::tree::{Content, Kind, Meta, Time, Tree};
 
 const OS_RELEASE: &str = "/usr/lib/os-release";
 const OS_RELEASE_LINK: &str = "/etc/os-release";
-/// They have some 300 bytes.
+/// Maximum size of os-release, bytes; usually it has 300 bytes.
 const OS_RELEASE_LIMIT: u64 = 64 << 10;
 
-/// Mount points of the kernel's, of temporary file systems and of the EFI system partition, with
-/// their permissions; /var for the state of images without a volume.
+/// Mount points of kernel file systems, of temporary file systems and of the EFI system partition,
+/// with their modes. /var holds the state of images without a volume.
 const MOUNT_POINTS: [(&str, u16); 7] = [
     ("/efi", 0o755),
     ("/proc", 0o555),
@@ -30,7 +29,7 @@ const MOUNT_POINTS: [(&str, u16); 7] = [
     ("/var", 0o755),
 ];
 
-/// Adds it all. `epoch` is the modification time of what is new.
+/// Adds all files. `epoch` is the modification time of new entries.
 pub fn inject(
     tree: &mut Tree,
     definition: &Definition,
@@ -77,7 +76,7 @@ fn directory(tree: &mut Tree, path: &str, meta: Meta) -> Result<()> {
             ))),
         };
     }
-    // A dangling symbolic link stays: the check of mount points names it.
+    // A dangling symbolic link stays: the check of mount points reports it.
     if tree.lookup(path.as_bytes()).is_some() {
         return Ok(());
     }
@@ -92,14 +91,15 @@ fn write_policy(tree: &Tree, definition: &Definition) -> Result<Vec<u8>> {
     let text = policy
         .to_json()
         .map_err(|e| Error::new(format!("the policy can't be written: {e}")))?;
-    // The agent's own parser has the last word: what it would refuse must not be built.
+    // The agent's own parser checks the policy, so that no image has a policy that the agent
+    // refuses.
     Policy::parse(&text)
         .map_err(|why| Error::new(format!("the agent would refuse this policy: {why}")))?;
     Ok(text)
 }
 
-/// IMAGE_ID and IMAGE_VERSION in os-release: the file in /usr/lib, and a relative link to it in
-/// /etc, as os-release(5) wants it.
+/// Writes IMAGE_ID and IMAGE_VERSION to os-release: the file is in /usr/lib, with a relative link
+/// to it in /etc, as os-release(5) requires.
 fn name_image(tree: &mut Tree, definition: &Definition, fresh: Meta) -> Result<()> {
     let found = tree
         .resolve(OS_RELEASE_LINK.as_bytes())
@@ -152,8 +152,8 @@ fn name_image(tree: &mut Tree, definition: &Definition, fresh: Meta) -> Result<(
     Ok(())
 }
 
-/// os-release(5): values with other characters than these are quoted. Ids and versions have none
-/// that would end a quotation.
+/// Quotes a value for os-release(5) if it has special characters. Ids and versions contain no quote
+/// characters.
 fn quoted(value: &str) -> String {
     if value
         .bytes()

@@ -1,9 +1,9 @@
-//! Which programs of an image run what a file or a line tells them: shells and interpreters by
-//! their usual names, and what the definition names.
+//! Finds the interpreters of an image: shells and other programs that run their input as a program.
+//! They are found by their usual names and by the definition's list.
 //!
-//! What is looked for are programs whose usual input is a program. Those that work on data and can
-//! be made to start something (sed, ed, vim, find, less, jq, sqlite3) are none: what they read is
-//! data nearly always, and to refuse it to them would break more than it keeps out.
+//! Only programs whose usual input is a program count. Programs that process data and could start
+//! others (sed, ed, vim, find, less, jq, sqlite3) do not: their input is nearly always data, so
+//! refusing it would break more than it protects.
 
 use crate::definition::{Definition, Scripts};
 use crate::tree::{Kind, NodeId, Tree, show};
@@ -54,10 +54,10 @@ const INTERPRETERS: [&str; 40] = [
     "uwsgi",
     "wish",
 ];
-/// What is behind a name, beside a version.
+/// What may follow an interpreter's name, besides a version.
 const VARIANTS: [&str; 4] = ["-static", "-dbg", "-x86_64-linux-gnu", ".real"];
 
-/// The name without a version or a variant: python3.13, lua5.4, perl5.40-x86_64-linux-gnu,
+/// The name without version and variant: python3.13, lua5.4, perl5.40-x86_64-linux-gnu,
 /// bash-static.
 fn bare(name: &str) -> &str {
     let name = VARIANTS
@@ -77,18 +77,19 @@ pub fn is_interpreter(name: &str) -> bool {
     INTERPRETERS.contains(&name) || INTERPRETERS.contains(&bare(name))
 }
 
-/// The dynamic loader. Started by its own name it runs any program of the image, and to the kernel
-/// the one that runs is the loader.
+/// Whether this is the name of a dynamic loader. When it is started directly, it runs any program
+/// of the image, and the kernel sees only the loader.
 fn is_loader(name: &str) -> bool {
     name.starts_with("ld") && name.contains(".so")
 }
 
-/// The last part of a path.
+/// The last component of a path.
 pub fn name_of(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or_default()
 }
 
-/// Whether it is a machine's program: the kernel knows a script's interpreter, never the script.
+/// Whether the file is a machine program. The kernel identifies the interpreter of a script, never
+/// the script.
 pub fn is_program(tree: &Tree, id: NodeId) -> bool {
     let node = tree.node(id);
     let mut magic = [0; 4];
@@ -96,8 +97,9 @@ pub fn is_program(tree: &Tree, id: NodeId) -> bool {
         && magic == *b"\x7fELF"
 }
 
-/// All of the image, each once, by the path that is a file where there is one: by name, by a link
-/// of such a name, and by the definition's list. Not those that volumes will be mounted over.
+/// All interpreters of the image, each once: by name, by a symbolic link with such a name, and by
+/// the definition's list. Prefers a path that is a regular file. Files below mount points of volumes
+/// are excluded.
 pub fn find(tree: &Tree, definition: &Definition) -> Vec<(String, NodeId)> {
     let mut found: Vec<(String, NodeId)> = Vec::new();
     let hidden = |path: &str| {
@@ -131,8 +133,8 @@ pub fn find(tree: &Tree, definition: &Definition) -> Vec<(String, NodeId)> {
     found
 }
 
-/// The paths of those that read no scripts from outside the image: all but the exceptions, where
-/// scripts are refused at all.
+/// Paths of interpreters that may read no scripts from outside the image: all but the exceptions of
+/// the definition. Empty if the seal does not refuse scripts.
 pub fn refused(tree: &Tree, definition: &Definition) -> Vec<String> {
     if definition.scripts == Scripts::Allow {
         return Vec::new();

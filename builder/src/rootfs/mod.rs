@@ -1,4 +1,4 @@
-//! What changes or checks the file tree before it becomes a file system.
+//! Changes and checks of the file tree before it is written as a file system.
 
 pub mod check;
 pub mod inject;

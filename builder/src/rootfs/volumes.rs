@@ -1,6 +1,6 @@
-//! What an image ships below its volumes: data that describes the image, which is shown from the
-//! verified root, and units, which the agent puts on the volume and later replaces as long as
-//! nobody has changed them.
+//! The image's files below its volumes. Data that describes the image is bind-mounted from the
+//! verified root. Other files form units: the agent seeds them to the volume and replaces them in
+//! later images unless a server changed them.
 
 use std::collections::BTreeSet;
 
@@ -10,19 +10,18 @@ use adamant_contract::policy::is_below;
 use crate::definition::Definition;
 use crate::tree::{Kind, NodeId, Tree, parts, show};
 
-/// What describes the image and belongs beside its /usr: what the package managers of the
-/// distributions keep of what is installed, and from where. Nothing else changes it on a server
-/// whose packages can't change, and scanners look for it at its usual place. Data that services
-/// write as well is not here (dnf's history, man's index, systemd's catalog): it is in units.
+/// Data that describes the image and belongs to its /usr: the package databases of the
+/// distributions. It cannot change on a server, and scanners expect it at its usual path. Data that
+/// services also write is not listed (dnf's history, the index of man, systemd's catalog); it is
+/// seeded as units.
 const IMAGE_DATA: &[&str] = &[
-    // Debian: packages; where they can be had; which came as dependencies; what was answered at
-    // their installation.
+    // Debian: packages, package lists, automatically installed packages, debconf answers.
     "/var/lib/dpkg",
     "/var/lib/apt/lists",
     "/var/lib/apt/extended_states",
     "/var/lib/aptitude",
     "/var/cache/debconf",
-    // RPM; Arch; opkg; Gentoo; Void; Slackware, before version 15 in /var/log.
+    // RPM; Arch; opkg; Gentoo; Void; Slackware (before version 15 in /var/log).
     "/var/lib/rpm",
     "/var/lib/pacman",
     "/var/lib/opkg",
@@ -32,13 +31,13 @@ const IMAGE_DATA: &[&str] = &[
     "/var/log/packages",
 ];
 
-/// The mount point below which, and below whose directory `lib`, each entry is a unit.
+/// The mount point below which each entry is a unit, also below its directory `lib`.
 const STATE: &str = "/var";
-/// What the agent never seeds at a volume's root.
+/// Entries at the root of a volume that the agent never seeds.
 const NOT_SEEDED: [&[u8]; 2] = [IDENTITY_DIR.as_bytes(), b"lost+found"];
 
-/// Data of the image that its volumes would hide, as absolute paths: directories and regular files.
-/// A symbolic link is none: what it leads to is not on the volume, or is found by its own path.
+/// Image data below the volumes, as absolute paths of directories and regular files. Symbolic links
+/// are excluded: their target is outside of the volume or has its own path.
 pub fn image_data(tree: &Tree, definition: &Definition) -> Vec<String> {
     let mounts = || {
         definition
@@ -50,7 +49,7 @@ pub fn image_data(tree: &Tree, definition: &Definition) -> Vec<String> {
         let node = tree.lookup(path.as_bytes()).map(|id| &tree.node(id).kind);
         matches!(node, Some(Kind::Directory(_) | Kind::File(_)))
             && mounts().any(|mount| is_below(path, mount))
-            // A volume that is mounted there is the operator's word.
+            // The operator chose to mount a volume there.
             && !mounts().any(|mount| mount == path || is_below(mount, path))
     };
     IMAGE_DATA
@@ -60,17 +59,17 @@ pub fn image_data(tree: &Tree, definition: &Definition) -> Vec<String> {
         .collect()
 }
 
-/// What the agent puts on a volume.
+/// The files that the agent seeds to a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shipped {
     /// Units by absolute path, sorted.
     pub units: Vec<String>,
-    /// Every entry, but for the directory that is the volume's root: absolute path and node.
+    /// All entries except the root directory of the volume: absolute path and node.
     pub entries: Vec<(Vec<u8>, NodeId)>,
 }
 
-/// What the image ships for the volume at `mount`: neither what belongs to volumes below it nor the
-/// image's data.
+/// The image's files for the volume at `mount`, without those of volumes below it and without image
+/// data.
 pub fn shipped(tree: &Tree, definition: &Definition, mount: &str) -> Shipped {
     let data = image_data(tree, definition);
     let covered = |path: &[u8]| {

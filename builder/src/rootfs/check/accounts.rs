@@ -1,5 +1,5 @@
-//! Accounts that units run as, and that the image does not have. On a read-only /etc nothing can
-//! add them at the start.
+//! Accounts that units run as and that the image lacks. On a read-only /etc they cannot be added at
+//! the start.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use super::units::Units;
 use super::writable::Writable;
 use super::{Finding, Image};
 
-/// Folders of sysusers.d(5), the strongest first.
+/// Folders of sysusers.d(5), highest priority first.
 const SYSUSERS: [&str; 3] = [
     "/etc/sysusers.d",
     "/usr/local/lib/sysusers.d",
@@ -15,8 +15,7 @@ const SYSUSERS: [&str; 3] = [
 ];
 /// Folders of users and groups in JSON (nss-systemd(8)).
 const USERDB: [&str; 3] = ["/etc/userdb", "/usr/local/lib/userdb", "/usr/lib/userdb"];
-/// Sources of accounts that the image shows, or that have no more than those it has
-/// (nsswitch.conf(5)).
+/// Account sources whose accounts are all in the image (nsswitch.conf(5)).
 const LOCAL: [&str; 6] = [
     "files",
     "compat",
@@ -60,9 +59,9 @@ impl Account {
 struct Accounts {
     users: BTreeSet<String>,
     groups: BTreeSet<String>,
-    /// Users and groups that sysusers.d describes: the file of each.
+    /// Users and groups of sysusers.d, each with the file that describes it.
     described: [BTreeMap<String, String>; 2],
-    /// Whether a server or a file elsewhere may have more of them.
+    /// Whether a server or a file elsewhere may provide more accounts.
     is_open: [bool; 2],
 }
 
@@ -118,7 +117,7 @@ impl Accounts {
                 .iter()
                 .flat_map(|folder| image.names(folder))
                 .filter_map(|name| name.strip_suffix(suffix).map(str::to_owned));
-            // systemd knows these without a file.
+            // systemd creates these without a file.
             listed
                 .chain(json)
                 .chain(own.iter().map(|name| (*name).to_owned()))
@@ -160,7 +159,7 @@ impl Accounts {
         } else {
             &self.groups
         };
-        // Specifiers are not known before the unit runs; numbers need no name.
+        // Specifiers are unknown before the unit runs; numbers need no name.
         let is_known = value.is_empty()
             || value.contains('%')
             || value.bytes().all(|b| b.is_ascii_digit())
@@ -189,7 +188,7 @@ impl Accounts {
     }
 }
 
-/// Users and groups of sysusers.d, with the file that describes each.
+/// Users and groups of sysusers.d, each with the file that describes it.
 fn described(image: &Image) -> [BTreeMap<String, String>; 2] {
     let mut files: BTreeMap<String, String> = BTreeMap::new();
     for folder in SYSUSERS {
@@ -216,7 +215,7 @@ fn described(image: &Image) -> [BTreeMap<String, String>; 2] {
                     .or_insert_with(|| path.clone());
             };
             match &words[..] {
-                // A user has a group of its name.
+                // A user has a group of the same name.
                 ["u" | "u!", name, ..] => [0, 1].into_iter().for_each(|at| add(at, name)),
                 ["g", name, ..] => add(1, name),
                 ["m", user, group, ..] => {

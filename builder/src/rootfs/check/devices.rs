@@ -1,25 +1,24 @@
-//! Which devices a machine from this image has without anybody attaching one: the partitions of the
-//! image's own disk.
+//! Devices that a machine has without attached disks: the partitions of the image's own disk.
 
 use std::collections::BTreeSet;
 
 use super::Image;
 use crate::disk::derived_guid;
 
-/// What is known of a device that a configuration names.
+/// The kind of device that a configuration names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// A partition of this image's disk, or one that programs make when they are asked for it.
+    /// A partition of this image's disk, or one that programs create on demand.
     Present,
     /// A file of the image or of a volume.
     File,
-    /// Nothing that this image's disk has.
+    /// A device that this image's disk does not have.
     Absent,
-    /// No device: a server's name, or what a file system without a device has there.
+    /// No device: a server's name, or the source of a file system without a device.
     NoDevice,
 }
 
-/// Devices that the kernel or a program makes, whatever the disk is.
+/// Devices that the kernel or a program creates on any disk.
 const MADE: [&str; 7] = [
     "/dev/zram",
     "/dev/ram",
@@ -72,7 +71,7 @@ const WITHOUT_DEVICE: [&str; 40] = [
     "sysfs",
     "tmpfs",
 ];
-/// More of them, whose names begin like this, and those that /sys has.
+/// Name prefixes of more such file systems, and those in /sys.
 const WITHOUT_DEVICE_BEGIN: [&str; 4] = ["fuse.", "tracefs", "virtiofs", "selinuxfs"];
 
 /// The disk of this image.
@@ -83,7 +82,7 @@ pub struct Devices {
     file_systems: BTreeSet<String>,
     /// PARTUUIDs, in lower case.
     ids: BTreeSet<String>,
-    /// `/dev/mapper/NAME` that /etc/crypttab opens from something present.
+    /// `/dev/mapper/NAME` that /etc/crypttab opens from a present device.
     mapped: BTreeSet<String>,
 }
 
@@ -109,8 +108,8 @@ impl Devices {
             file_systems: volumes,
             mapped: BTreeSet::new(),
         };
-        // The labels that `disk` gives: there is an EFI system partition where there is something
-        // for firmware to start.
+        // The labels that `disk` sets. There is an EFI system partition if the firmware has a file
+        // to start.
         if definition.boot.stub.is_some()
             || image.exists("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
         {
@@ -126,7 +125,8 @@ impl Devices {
         self.mapped.insert(name.to_owned());
     }
 
-    /// Judges a device as fstab(5) and crypttab(5) write it, for a file system of this type.
+    /// Classifies a device in the syntax of fstab(5) and crypttab(5), for a file system of this
+    /// type.
     pub fn presence(&self, device: &str, kind: &str) -> Presence {
         let kind = kind.split(',').next().unwrap_or_default();
         if WITHOUT_DEVICE.contains(&kind)
@@ -149,7 +149,7 @@ impl Devices {
                 "LABEL" => self.file_systems.contains(value),
                 "PARTLABEL" => self.partitions.contains(value),
                 "PARTUUID" => self.ids.contains(&value.to_ascii_lowercase()),
-                // UUIDs of file systems are made on each machine.
+                // Each machine creates its own UUIDs of file systems.
                 _ => false,
             });
         }
@@ -170,7 +170,7 @@ impl Devices {
                     || ["root", "null", "zero", "urandom", "random"].contains(&rest),
             ),
             None if device.starts_with('/') => Presence::File,
-            // ZFS names pools, other file systems servers.
+            // The source of ZFS is a pool, of other file systems a server.
             None => match kind {
                 "zfs" | "swap" | "crypt" => Presence::Absent,
                 _ => Presence::NoDevice,
@@ -179,7 +179,7 @@ impl Devices {
     }
 }
 
-/// `\040` and the like (getmntent(3)).
+/// Decodes `\040` and similar escapes (getmntent(3)).
 pub fn unescaped(field: &str) -> String {
     let bytes = field.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());

@@ -1,7 +1,8 @@
-//! The few parts of an ELF file that decide whether the kernel and the dynamic loader can start it.
+//! Parses the parts of an ELF file that decide whether the kernel and the dynamic loader can start
+//! it.
 //!
-//! The file comes from a source and is hostile. Only the headers and the strings that they name are
-//! read, each at its offset and within the bounds that the kernel has (fs/binfmt_elf.c).
+//! The file comes from a source and is hostile. Only the headers and the strings that they refer to
+//! are read, within the kernel's limits (fs/binfmt_elf.c).
 
 use object::elf::{
     DT_NEEDED, DT_NULL, DT_RPATH, DT_RUNPATH, DT_SONAME, DT_STRTAB, ELFMAG, EM_386, EM_AARCH64,
@@ -13,28 +14,28 @@ use object::{LittleEndian, Pod};
 
 use crate::tree::Content;
 
-/// Largest table of program headers that the kernel reads, bytes.
+/// Maximum size of the program headers in the kernel, bytes.
 const PROGRAM_HEADERS_LIMIT: usize = 64 << 10;
-/// Largest dynamic section that is read, bytes: 8,192 entries.
+/// Maximum size of the dynamic section, bytes: 8,192 entries.
 const DYNAMIC_LIMIT: u64 = 128 << 10;
-/// Longest string that is read, bytes (PATH_MAX).
+/// Maximum length of a string, bytes (PATH_MAX).
 const STRING_LIMIT: usize = 4096;
 
-/// The processor and the word size that a file is for.
+/// The processor and word size of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Machine {
     /// x86-64.
     X86_64,
-    /// 32-bit x86, which an x86-64 kernel runs too.
+    /// 32-bit x86, which an x86-64 kernel also runs.
     I386,
     /// Another processor: its name, or its number in the header.
     Other(&'static str, u16),
 }
 
-/// What a program or library needs.
+/// The requirements of a program or library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elf {
-    /// What it is for. For another machine nothing else is read.
+    /// Its machine. For another machine, nothing else is read.
     pub machine: Machine,
     /// The dynamic loader (`PT_INTERP`).
     pub loader: Option<Vec<u8>>,
@@ -42,21 +43,21 @@ pub struct Elf {
     pub needed: Vec<Vec<u8>>,
     /// `DT_SONAME`.
     pub soname: Option<Vec<u8>>,
-    /// `DT_RPATH`, still with its colons.
+    /// `DT_RPATH`, not split at its colons.
     pub rpath: Option<Vec<u8>>,
-    /// `DT_RUNPATH`, still with its colons.
+    /// `DT_RUNPATH`, not split at its colons.
     pub runpath: Option<Vec<u8>>,
 }
 
-/// Why it is no ELF file that can be started.
+/// Why an ELF file cannot be started.
 pub type Malformed = &'static str;
 
-/// Whether a file begins like an ELF file.
+/// Whether a file starts with the ELF magic number.
 pub fn is_elf(head: &[u8]) -> bool {
     head.starts_with(&ELFMAG)
 }
 
-/// Reads a file that begins like an ELF file.
+/// Parses a file that starts with the ELF magic number.
 pub fn read(content: &Content) -> Result<Elf, Malformed> {
     let mut start = [0; 20];
     read_at(content, 0, &mut start)?;
@@ -179,8 +180,7 @@ fn read_dynamic<H: FileHeader<Endian = LittleEndian>>(
             None => {}
         }
     }
-    // The table's address is one in memory: the segment that is loaded there says where it is in
-    // the file.
+    // The address of the table is in memory: the segment that contains it gives the file offset.
     let Some((_, address)) = entries.iter().find(|(tag, _)| *tag == DT_STRTAB) else {
         return Ok(());
     };
@@ -294,7 +294,7 @@ mod tests {
 
     #[test]
     fn reads_a_real_program_as_other_tools_do() {
-        // This test itself: its libraries, as the dynamic loader found them.
+        // This test program: its libraries, as the dynamic loader found them.
         let own = std::fs::read("/proc/self/exe").unwrap();
         let elf = read(&Content::from_memory(own)).unwrap();
         assert_eq!(elf.machine, Machine::X86_64);
@@ -325,7 +325,7 @@ mod tests {
                 let _ = read(&Content::from_memory(bytes));
             }
         }
-        // Offsets of 64 bits that wrap.
+        // 64-bit offsets that overflow.
         for at in (16..good.len() - 8).step_by(8) {
             let mut bytes = good.clone();
             bytes[at..at + 8].fill(0xff);

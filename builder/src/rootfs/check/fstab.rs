@@ -1,5 +1,5 @@
-//! /etc/fstab and /etc/crypttab of an installed machine: lines whose device no machine from this
-//! image has (fstab(5), crypttab(5), systemd-fstab-generator(8)).
+//! Lines of /etc/fstab and /etc/crypttab, left over from an installed machine, whose device no
+//! machine with this image has (fstab(5), crypttab(5), systemd-fstab-generator(8)).
 
 use super::devices::{Devices, Presence, unescaped};
 use super::units::Units;
@@ -8,9 +8,9 @@ use super::{Finding, Image};
 
 const FSTAB: &str = "/etc/fstab";
 const CRYPTTAB: &str = "/etc/crypttab";
-/// Lines that a message names; the rest is counted.
+/// Maximum number of lines listed in a message; the rest is counted.
 const NAMED: usize = 40;
-/// Where the kernel's own file systems are: systemd takes no line of fstab for them.
+/// Mount points of kernel file systems: systemd ignores their lines in fstab.
 const KERNELS: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 
 /// A line of /etc/fstab.
@@ -41,7 +41,8 @@ impl Line {
         self.has("_netdev")
     }
 
-    /// Whether the start goes on without it: it is not mounted by itself, or may fail.
+    /// Whether a failure does not stop the start: the line is not mounted automatically, or may
+    /// fail.
     fn is_optional(&self) -> bool {
         self.has("noauto") || self.has("nofail")
     }
@@ -86,8 +87,8 @@ fn parse(text: &str) -> Vec<Line> {
         .collect()
 }
 
-/// Mount points below which something can be written: those whose file system can be there. A
-/// directory that is bound elsewhere is writable where it `is_writable` itself.
+/// Mount points of writable file systems whose device may exist. A bind mount is writable if its
+/// source `is_writable`.
 pub fn writable_places(
     lines: &[Line],
     devices: &Devices,
@@ -117,17 +118,17 @@ pub fn writable_places(
         .collect()
 }
 
-/// What a line does to the start.
+/// The effect of a line on the start.
 enum Effect {
     /// Emergency mode, after a wait for the device or at once.
     Emergency(String),
-    /// A wait for the device, and a unit that fails.
+    /// A wait for the device, and a failed unit.
     Failure(String),
-    /// Nothing: the agent has mounted the place.
+    /// None: the agent has mounted a file system there.
     Unused(String),
 }
 
-/// Judges every line.
+/// Checks every line.
 pub fn check(
     image: &Image,
     lines: &[Line],
@@ -151,8 +152,8 @@ pub fn check(
     }
     let (mut stops, mut fails, mut unused) = (Vec::new(), Vec::new(), Vec::new());
     for line in lines {
-        // A unit of the same name in /etc is stronger than the one that systemd makes of the line,
-        // also an empty one.
+        // A unit of the same name in /etc overrides the unit that systemd generates from the line,
+        // even if it is empty.
         if units.is_some() && image.is_named(&format!("/etc/systemd/system/{}", unit_name(line))) {
             continue;
         }
@@ -226,7 +227,7 @@ fn effect(image: &Image, line: &Line, writable: &Writable, devices: &Devices) ->
         .clone()
         .filter(|_| !line.is_optional() && !line.is_remote())
     {
-        // Nothing waits for swap, or for a mount point before somebody looks at it.
+        // Nothing waits for swap, or for an automount point before its first access.
         let waits = line.is_swap() || line.has("x-systemd.automount");
         return Some(if waits {
             Effect::Failure(trouble)
@@ -263,7 +264,7 @@ fn effect(image: &Image, line: &Line, writable: &Writable, devices: &Devices) ->
         return (!is_own)
             .then(|| Effect::Unused(format!("{named}: the volume {name:?} is mounted there")));
     }
-    // Only a directory can be mounted on, but for a file that is bound over a file.
+    // A mount point must be a directory, except for a file that is bind-mounted over a file.
     let is_there = image.is_directory(&line.place) || line.is_bind() && image.exists(&line.place);
     if trouble.is_none()
         && line.place.starts_with('/')
@@ -297,7 +298,7 @@ fn parent(path: &str) -> &str {
     )
 }
 
-/// The name of the unit that systemd makes of the line (systemd-escape(1)).
+/// The name of the unit that systemd generates from the line (systemd-escape(1)).
 fn unit_name(line: &Line) -> String {
     let (path, kind) = if line.is_swap() {
         (&line.device, "swap")
@@ -320,7 +321,7 @@ fn unit_name(line: &Line) -> String {
     format!("{name}.{kind}")
 }
 
-/// Devices of /etc/crypttab that the machine does not have; those that it can open are noted.
+/// Finds devices of /etc/crypttab that the machine lacks. Adds the mapped devices that it can open.
 pub fn check_crypttab(
     image: &Image,
     devices: &mut Devices,

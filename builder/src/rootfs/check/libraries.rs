@@ -1,13 +1,12 @@
-//! Where the dynamic loaders of glibc and musl look for libraries (ld.so(8), musl's
-//! ldso/dynlink.c).
+//! The library search of the dynamic loaders of glibc and musl (ld.so(8), musl's ldso/dynlink.c).
 
 use super::Image;
 use super::elf::Elf;
 use super::program::Found;
 use crate::tree::{Kind, parts, show};
 
-/// Directories that glibc's loader looks at without a cache, of Debian and of other distributions.
-/// One that a distribution's loader does not know is empty there.
+/// Directories that glibc's loader searches without a cache, in Debian and other distributions. A
+/// directory that a distribution's loader does not search is empty there.
 const FOLDERS: [&str; 8] = [
     "/lib/x86_64-linux-gnu",
     "/usr/lib/x86_64-linux-gnu",
@@ -18,14 +17,14 @@ const FOLDERS: [&str; 8] = [
     "/lib",
     "/usr/lib",
 ];
-/// The same for musl, unless /etc/ld-musl-x86_64.path says otherwise.
+/// The search path of musl, unless /etc/ld-musl-x86_64.path exists.
 const MUSL_FOLDERS: [&str; 3] = ["/lib", "/usr/local/lib", "/usr/lib"];
-/// Names of libraries that musl's loader itself is: what follows `lib`, up to a point.
+/// Libraries that musl's loader itself provides: the name between `lib` and the first dot.
 const MUSL_ITSELF: [&[u8]; 7] = [b"c", b"pthread", b"rt", b"m", b"dl", b"util", b"xnet"];
-/// Largest cache that is read, bytes; one of a large system has 200 KB.
+/// Maximum size of the cache, bytes; a large system has 200 KB.
 const CACHE_LIMIT: u64 = 16 << 20;
 
-/// The loader's search path, without what a program itself names.
+/// The search path of the loader, without the paths of the programs.
 pub struct Search {
     /// Paths that /etc/ld.so.cache lists, by name.
     cached: std::collections::BTreeMap<Vec<u8>, Vec<String>>,
@@ -42,8 +41,7 @@ impl Search {
                 _ => None,
             }
         });
-        // Both formats of the cache end with a table of strings: the paths, each with a NUL behind
-        // it.
+        // Both cache formats end with a table of strings: paths, each terminated by a NUL.
         for text in cache
             .unwrap_or_default()
             .split(|b| *b == 0)
@@ -66,8 +64,8 @@ impl Search {
         }
     }
 
-    /// The directories that an object itself names for what it needs, and those that the libraries
-    /// it loads inherit. `at`: its path; `inherited`: those of the objects that loaded it.
+    /// The search directories of one object, and those that its libraries inherit. `at` is the path
+    /// of the object; `inherited` are the directories of the objects that loaded it.
     pub fn own_folders(
         &self,
         at: &str,
@@ -80,7 +78,7 @@ impl Search {
                 .collect::<Vec<_>>()
         };
         let inherits = match elf.runpath {
-            // DT_RPATH says nothing beside DT_RUNPATH.
+            // DT_RUNPATH overrides DT_RPATH.
             Some(_) => inherited.to_vec(),
             None => expand(&elf.rpath)
                 .into_iter()
@@ -95,7 +93,7 @@ impl Search {
         (own, inherits)
     }
 
-    /// Paths at which the loader looks, in its order.
+    /// Candidate paths in the loader's order.
     pub fn candidates(&self, name: &str, own: &[String], loader: &Found) -> Vec<String> {
         if name.contains('/') {
             return vec![format!("/{}", name.trim_start_matches('/'))];
@@ -113,7 +111,7 @@ impl Search {
                 .flatten()
                 .cloned(),
         );
-        // A loader built for another place, such as Nix's, looks beside itself.
+        // A loader built for another prefix, such as Nix's, searches its own directory.
         let beside = loader
             .path
             .rsplit_once('/')
@@ -128,7 +126,8 @@ impl Search {
         paths
     }
 
-    /// musl's loader is the C library, by each of its old names.
+    /// Whether this name is the C library itself: musl's loader provides it under each of its old
+    /// names.
     pub fn is_loader_itself(&self, name: &[u8], loader: &Found) -> bool {
         let stem = name
             .strip_prefix(b"lib")
@@ -136,7 +135,7 @@ impl Search {
         is_musl(loader) && stem.is_some_and(|stem| MUSL_ITSELF.contains(&stem))
     }
 
-    /// A file of this name, wherever it is.
+    /// Any file with this name.
     pub fn elsewhere(&self, image: &Image, name: &[u8]) -> Option<String> {
         let mut found = None;
         image.tree.visit(&mut |path, _| {
@@ -155,8 +154,8 @@ fn is_musl(loader: &Found) -> bool {
         || loader.path.contains("/libc.musl-")
 }
 
-/// The directories of a list, with `$ORIGIN` and `$LIB` replaced. What stands for the processor's
-/// name is left out.
+/// Splits a list of directories and expands `$ORIGIN` and `$LIB`. Directories with the name of the
+/// platform are left out.
 fn expanded(list: &str, object: &str) -> Vec<String> {
     let origin = object.rsplit_once('/').map_or("", |(folder, _)| folder);
     let mut folders = Vec::new();

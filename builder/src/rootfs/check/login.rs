@@ -1,18 +1,17 @@
-//! `accept = ["ssh.authorized_keys.root"]`: whether a key that comes as this credential lets
-//! anybody in.
+//! `accept = ["ssh.authorized_keys.root"]`: whether a key from this credential allows a login.
 
 use super::units::Units;
 use super::writable::Writable;
 use super::{Finding, Image};
 
 const CREDENTIAL: &str = "ssh.authorized_keys.root";
-/// Folders of tmpfiles.d(5), the strongest first.
+/// Folders of tmpfiles.d(5), highest priority first.
 const TMPFILES: [&str; 3] = [
     "/etc/tmpfiles.d",
     "/usr/local/lib/tmpfiles.d",
     "/usr/lib/tmpfiles.d",
 ];
-/// What makes the credential a login where the root is read-only.
+/// How to make the credential work on a read-only root.
 const HINT: &str = "have systemd-tmpfiles write the key to /run, and let sshd read it there:\n\
     [[file]]\npath = \"/etc/tmpfiles.d/provision.conf\"\ncontent = \"\"\"\nd  /run/ssh/authorized_keys       0755 root root - -\n\
     f^ /run/ssh/authorized_keys/root  0600 root root - ssh.authorized_keys.root\n\"\"\"\n\
@@ -29,7 +28,7 @@ pub fn check(image: &Image, units: &Units, writable: &Writable) -> Option<Findin
     {
         return None;
     }
-    // A unit that reads the credential has its own way.
+    // A unit that reads the credential itself needs no check.
     let is_read = |text: &str| {
         text.contains(CREDENTIAL)
             || text.contains("ssh.authorized_keys")
@@ -104,7 +103,7 @@ fn obstacle(image: &Image, units: &Units, writable: &Writable) -> Option<(String
         .all("AuthorizedKeysCommand")
         .iter()
         .any(|command| !command.eq_ignore_ascii_case("none"))
-        || units.run("AuthorizedKeysFile")
+        || units.runs_command("AuthorizedKeysFile")
     {
         return None;
     }
@@ -129,8 +128,8 @@ fn obstacle(image: &Image, units: &Units, writable: &Writable) -> Option<(String
     })
 }
 
-/// Paths that systemd-tmpfiles writes the credential to, each with the file that says so (`f^` of
-/// tmpfiles.d(5)).
+/// Paths where systemd-tmpfiles writes the credential, each with the file that configures it (`f^`
+/// of tmpfiles.d(5)).
 fn written_by_tmpfiles(image: &Image) -> Vec<(String, String)> {
     let mut files: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
     for folder in TMPFILES {
@@ -175,7 +174,7 @@ fn root_home(image: &Image) -> String {
     home.trim_end_matches('/').to_owned()
 }
 
-/// Settings of sshd_config and of the files that Debian's includes, in no certain order.
+/// Settings of sshd_config and of the files that Debian's includes, in any order.
 struct SshConfig {
     settings: Vec<(String, String)>,
 }
@@ -199,7 +198,7 @@ impl SshConfig {
                 .map(str::trim)
                 .filter(|line| !line.starts_with('#'))
             {
-                // What follows a condition does not hold for everybody.
+                // Settings after a `Match` condition do not apply to every user.
                 if line
                     .split_whitespace()
                     .next()
@@ -226,12 +225,12 @@ impl SshConfig {
             .collect()
     }
 
-    /// sshd takes the first value of a key.
+    /// sshd uses the first value of a key.
     fn first(&self, key: &str) -> Option<&str> {
         self.all(key).first().copied()
     }
 
-    /// Files that root's keys are read from.
+    /// Files with root's authorized keys.
     fn key_files(&self, home: &str) -> Vec<String> {
         let written = self
             .first("AuthorizedKeysFile")

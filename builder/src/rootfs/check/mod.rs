@@ -1,8 +1,8 @@
-//! Checks on the finished tree that save an operator a night.
+//! Checks on the finished tree.
 //!
-//! They promise no proof that a server will work, only that known ways not to work are named before
-//! it is one. What makes the image useless is an error; what breaks one service, or what the
-//! operator may have meant, is a warning.
+//! They do not prove that a server will work. They report known faults before deployment. A fault
+//! that makes the image useless is an error. A fault of one service, or an uncertain one, is a
+//! warning.
 
 mod accounts;
 mod devices;
@@ -32,30 +32,30 @@ mod writable;
 use crate::definition::Definition;
 use crate::tree::{Kind, NodeId, Tree, parts, show};
 
-/// Something an operator would want to know before the image is on a server.
+/// A fault that the operator should know before deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Whether the image can't work like this.
+    /// Whether the image cannot work.
     pub is_error: bool,
-    /// The rule's name.
+    /// Name of the rule.
     pub rule: &'static str,
-    /// What is wrong, in one sentence.
+    /// The fault, in one sentence.
     pub message: String,
-    /// What to write into image.toml.
+    /// The remedy, usually lines for image.toml.
     pub hint: String,
 }
 
-/// The finished tree and what the definition says about it.
+/// The finished tree and its definition.
 struct Image<'a> {
     tree: &'a Tree,
     definition: &'a Definition,
 }
 
-/// Configuration files and units are smaller than this, bytes.
+/// Maximum size of a configuration file or unit, bytes.
 const TEXT_LIMIT: u64 = 1 << 20;
-/// Names that a message lists; the rest is counted.
+/// Maximum number of names in a message; the rest is counted.
 const NAMED: usize = 5;
-/// Where systemd, shells and env look for a program by its name.
+/// The search path of systemd, shells and env for programs.
 const PATH: [&str; 6] = [
     "/usr/local/sbin",
     "/usr/local/bin",
@@ -64,10 +64,10 @@ const PATH: [&str; 6] = [
     "/sbin",
     "/bin",
 ];
-/// Where the agent mounts something else before it starts the image's init.
+/// Where the agent mounts another file system before it starts init.
 const MOUNTED_OVER: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/tmp"];
 
-/// Looks at the tree as the agent and init will find it. Errors come first.
+/// Runs all checks. Errors come first.
 pub fn check(tree: &Tree, definition: &Definition) -> Vec<Finding> {
     let image = Image { tree, definition };
     let programs = program::Programs::new(&image);
@@ -112,7 +112,7 @@ pub fn check(tree: &Tree, definition: &Definition) -> Vec<Finding> {
 }
 
 impl Image<'_> {
-    /// The text of a file, links followed; nothing where there is none.
+    /// The text of a file, following links; empty if there is none.
     fn text(&self, path: &str) -> Option<String> {
         let id = self.tree.resolve(path.as_bytes())?;
         self.text_of(id)
@@ -132,7 +132,7 @@ impl Image<'_> {
         self.tree.resolve(path.as_bytes()).is_some()
     }
 
-    /// Whether a name is there, wherever it leads.
+    /// Whether an entry with this name exists, whatever its target.
     fn is_named(&self, path: &str) -> bool {
         let Some((folder, name)) = path.rsplit_once('/') else {
             return false;
@@ -148,7 +148,7 @@ impl Image<'_> {
         self.tree.is_directory(path.as_bytes())
     }
 
-    /// Names in a directory, links followed; those that are not UTF-8 are left out.
+    /// Names in a directory, following links. Names that are not UTF-8 are skipped.
     fn names(&self, path: &str) -> Vec<String> {
         let Some(id) = self.tree.resolve(path.as_bytes()) else {
             return Vec::new();
@@ -160,8 +160,8 @@ impl Image<'_> {
     }
 }
 
-/// Relative links with more `..` than there are directories above them: in the image they end at
-/// its root, but a tool that unpacks or mounts it elsewhere follows them out.
+/// Relative links with more `..` than parent directories. In the image they stop at the root, but a
+/// tool that unpacks or mounts the image elsewhere follows them out of it.
 fn links_that_leave(image: &Image) -> Option<Finding> {
     let mut leaving = Vec::new();
     image.tree.visit(&mut |path, id| {
@@ -203,7 +203,7 @@ fn leaves(path: &[u8], target: &[u8]) -> bool {
     false
 }
 
-/// The first few of many.
+/// The first names of a list, and the number of the others.
 fn listed(all: &[String]) -> String {
     let more = if all.len() > NAMED {
         format!(" and {} more", all.len() - NAMED)

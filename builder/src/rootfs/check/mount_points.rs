@@ -1,5 +1,5 @@
-//! Where the agent mounts: each mount point is a directory of the image, and no symbolic link leads
-//! there, because the agent follows none.
+//! The agent's mount points: each must be a directory of the image, without symbolic links in its
+//! path, because the agent follows none.
 
 use adamant_contract::policy::Policy;
 
@@ -7,7 +7,7 @@ use super::{Finding, Image};
 use crate::definition::Volume;
 use crate::tree::{Kind, LinkPolicy, ResolveError, parts, show};
 
-/// Mount points that agent and kernel need.
+/// Mount points that the agent and the kernel need.
 const KERNELS: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 
 pub fn check(image: &Image) -> Vec<Finding> {
@@ -80,7 +80,7 @@ fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding>
                         };
                         format!("write mount = {real:?}{directory}; or {replace}")
                     }
-                    // The whole of the merged /usr hangs on a link such as /lib.
+                    // Links such as /lib depend on the merged /usr.
                     Some(_) if link != mount => format!(
                         "mount the volume elsewhere, for example below /srv or /var: {real} belongs to the image"
                     ),
@@ -126,7 +126,7 @@ fn is_possible(image: &Image, volume: &Volume, path: &str) -> bool {
     {
         own.mount = path.to_owned();
     }
-    // The policy has an order, which the new path may need to be another.
+    // The policy orders volumes by mount point, and the new path may change the order.
     policy
         .volumes
         .sort_by_key(|volume| volume.mount.matches('/').count());

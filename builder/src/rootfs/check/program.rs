@@ -1,5 +1,5 @@
-//! Whether a program of the image can be started: by the kernel (execve(2)), and by the dynamic
-//! loader (ld.so(8)).
+//! Whether the kernel (execve(2)) and the dynamic loader (ld.so(8)) can start a program of the
+//! image.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,64 +12,64 @@ use super::script::{self, FirstLine};
 use super::{Image, PATH};
 use crate::tree::{Content, Kind, NodeId, ResolveError, parts, show};
 
-/// Interpreters of interpreters that the kernel follows (exec_binprm).
+/// Maximum depth of nested interpreters in the kernel (exec_binprm).
 const NESTED: usize = 5;
-/// Objects of one program that are looked at; more are made by nobody in good faith.
+/// Maximum number of objects checked for one program, a bound for hostile images.
 const OBJECTS: usize = 4096;
 
-/// Why a program cannot be started. Paths are of the image and start with a slash.
+/// Why a program cannot be started. Paths are absolute paths of the image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing has this path.
+    /// The path does not exist.
     Missing,
-    /// A symbolic link on the path leads to nothing: the link and its target.
+    /// A dangling symbolic link in the path: the link and its target.
     Dangling(String, String),
-    /// The path has more symbolic links than the kernel follows.
+    /// The path has a symbolic link loop, or more links than the kernel follows.
     LinkLoop,
     /// A directory, a device or a socket.
     NotAFile,
-    /// Nobody may execute it.
+    /// The file is not executable.
     NotExecutable,
-    /// It lies below this mount point of a volume, which is mounted noexec.
+    /// It is below this mount point of a volume, which is mounted noexec.
     OnVolume(String),
-    /// It lies below this directory, where another file system is mounted before it can be started.
+    /// It is below this directory, where another file system is mounted first.
     Hidden(String),
-    /// It has no bytes.
+    /// The file is empty.
     Empty,
     /// It is neither an ELF file nor a script.
     NoProgram,
-    /// An ELF file that is cut off or wrong.
+    /// A truncated or invalid ELF file.
     Malformed(&'static str),
     /// An ELF file for another processor.
     OtherMachine(String),
-    /// A script with the line ends of Windows; its interpreter.
+    /// A script with Windows line ends; its interpreter.
     CarriageReturn(String),
     /// A script with a byte order mark.
     ByteOrderMark,
-    /// A script with `#!` and no interpreter, or with one that is too long.
+    /// A script with `#!` and a missing or too long interpreter.
     NoInterpreter,
     /// A script whose interpreter cannot be started.
     Interpreter(String, Box<Fault>),
-    /// A script that `env` starts with a program that is in no directory of PATH.
+    /// A script whose program for `env` is in no directory of PATH.
     EnvProgram(String),
-    /// Too many interpreters of interpreters.
+    /// Too many nested interpreters.
     TooDeep,
     /// An ELF file whose dynamic loader cannot be started.
     Loader(String, Box<Fault>),
     /// A library that the dynamic loader does not find.
     Library(MissingLibrary),
-    /// A library that is found, and cannot be used where it is.
+    /// A library that exists but cannot be used.
     UnusableLibrary(String, Box<Fault>),
 }
 
-/// A library that is needed and not found.
+/// A missing library.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingLibrary {
-    /// As it is needed.
+    /// Its name in the requiring object.
     pub name: String,
-    /// The library that needs it, unless it is the program itself.
+    /// The library that requires it; `None` for the program itself.
     pub needed_by: Option<String>,
-    /// A file of that name where the loader does not look.
+    /// A file of that name outside of the loader's search path.
     pub elsewhere: Option<String>,
 }
 
@@ -140,7 +140,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What another program that is needed lacks, in one clause where that is enough.
+/// A clause about the fault of a required program, for the message of the requiring one.
 fn chained(f: &mut fmt::Formatter<'_>, what: &str, path: &str, fault: &Fault) -> fmt::Result {
     match fault {
         Fault::Missing => write!(f, "its {what} {path} is not in the image"),
@@ -150,7 +150,7 @@ fn chained(f: &mut fmt::Formatter<'_>, what: &str, path: &str, fault: &Fault) ->
 }
 
 impl Fault {
-    /// What to do about it, for the program at `path`.
+    /// The remedy for the program at `path`.
     pub fn remedy(&self, path: &str) -> String {
         match self {
             Fault::NotExecutable => format!("give it an executable mode: [[file]] path = {path:?}, copy = \"...\", mode = \"0755\""),
@@ -180,7 +180,7 @@ impl Fault {
     }
 }
 
-/// What is known of the programs of an image.
+/// Checks the programs of an image and remembers the results.
 pub struct Programs<'a> {
     image: &'a Image<'a>,
     search: Search,
@@ -188,10 +188,10 @@ pub struct Programs<'a> {
     judged: RefCell<BTreeMap<NodeId, Option<Fault>>>,
 }
 
-/// A file with its path, links followed.
+/// A file with its resolved path.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Without links.
+    /// The path without symbolic links.
     pub path: String,
     /// The file.
     pub id: NodeId,
@@ -207,12 +207,12 @@ impl<'a> Programs<'a> {
         }
     }
 
-    /// Why the program at this path cannot be started as the machine runs; `None` if it can.
+    /// Why the program at this path cannot be started on a running machine; `None` if it can.
     pub fn fault(&self, path: &str) -> Option<Fault> {
         self.fault_at(path, 0)
     }
 
-    /// Where a path leads.
+    /// Resolves a path.
     pub fn find(&self, path: &str) -> Result<Found, Fault> {
         let mut links = Vec::new();
         let end = self.image.tree.follow(parts(path.as_bytes()), &mut |link| {
@@ -251,14 +251,14 @@ impl<'a> Programs<'a> {
             return known.clone();
         }
         let fault = self.file_fault(&found, depth);
-        // What depends on the depth is not true of the file alone.
+        // A result that depends on the depth is not stored for the file.
         if fault != Some(Fault::TooDeep) && depth == 0 {
             self.judged.borrow_mut().insert(found.id, fault.clone());
         }
         fault
     }
 
-    /// What is mounted over a path before the image's init starts.
+    /// The file system that is mounted over a path before init starts.
     fn place_fault(&self, path: &str) -> Option<Fault> {
         let below = |place: &str| path == place || adamant_contract::policy::is_below(path, place);
         let definition = self.image.definition;
@@ -305,7 +305,7 @@ impl<'a> Programs<'a> {
                 interpreter,
                 argument,
             } => {
-                // A relative path starts at the working directory, which is the root for init and
+                // A relative path starts at the working directory, which is / for init and
                 // services.
                 let path = format!("/{}", show(&interpreter).trim_start_matches('/'));
                 match self.fault_at(&path, depth + 1) {
@@ -317,7 +317,7 @@ impl<'a> Programs<'a> {
         }
     }
 
-    /// `#!/usr/bin/env NAME`: env looks for it in PATH.
+    /// `#!/usr/bin/env NAME`: env searches PATH for the name.
     fn env_fault(&self, interpreter: &str, argument: Option<&[u8]>) -> Option<Fault> {
         let name = argument
             .filter(|_| interpreter.ends_with("/env"))
@@ -352,7 +352,8 @@ impl<'a> Programs<'a> {
         self.library_fault(found, elf, &loader)
     }
 
-    /// The kernel loads the loader itself: it must be an ELF file for this machine, and executable.
+    /// The kernel loads the dynamic loader itself: it must be an executable ELF file for this
+    /// machine.
     fn loader_fault(&self, path: &str) -> Option<Fault> {
         let found = match self.find(path) {
             Ok(found) => found,
@@ -382,7 +383,7 @@ impl<'a> Programs<'a> {
         }
     }
 
-    /// The first library, in the loader's order, that it does not find.
+    /// The first library, in the loader's order, that the loader does not find.
     fn library_fault(&self, program: &Found, elf: &Elf, loader: &Found) -> Option<Fault> {
         struct Object {
             path: Option<String>,
@@ -454,7 +455,7 @@ impl<'a> Programs<'a> {
         None
     }
 
-    /// A library of the right machine; the loader skips any other.
+    /// A library for the right machine; the loader skips others.
     fn library(
         &self,
         path: &str,
@@ -482,7 +483,7 @@ impl<'a> Programs<'a> {
     }
 }
 
-/// The bytes by which the kernel tells what a file is.
+/// The magic bytes by which the kernel detects the type of a file.
 pub fn head(content: &Content) -> std::io::Result<Vec<u8>> {
     let mut head = vec![0; content.len().min(script::HEAD as u64) as usize];
     content.read_exact_at(0, &mut head)?;

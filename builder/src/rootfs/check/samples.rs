@@ -1,5 +1,5 @@
-//! For tests: a small image that has nothing wrong with it, and ELF programs of headers, a loader
-//! and a dynamic section, without code.
+//! For tests: a small image without faults, and ELF programs that consist of headers, a loader and
+//! a dynamic section, without code.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::tree::{Content, Kind, Meta, Tree};
 
 use object::elf::{EM_X86_64, PT_DYNAMIC, PT_INTERP, PT_LOAD};
 
-/// A program or library to be.
+/// Describes a program or library to create.
 #[derive(Debug, Clone, Copy)]
 pub struct Program<'a> {
     /// `e_machine`.
@@ -39,13 +39,13 @@ impl Default for Program<'_> {
     }
 }
 
-/// Address that the file is loaded at.
+/// Load address of the file.
 const BASE: u64 = 0x40_0000;
 const HEADER: u64 = 64;
 const PROGRAM_HEADER: u64 = 56;
 
 impl Program<'_> {
-    /// The file's bytes.
+    /// The bytes of the file.
     pub fn bytes(&self) -> Vec<u8> {
         let mut strings = vec![0u8];
         let mut add = |text: &str| {
@@ -105,8 +105,8 @@ impl Program<'_> {
     }
 }
 
-/// A small image that has nothing wrong with it: paths with a text, a link's target after `->`, a
-/// directory with a slash at its end.
+/// A small image without faults: paths with a text, with a link target after `->`, or with a final
+/// slash for a directory.
 const GOOD: &[(&str, &str)] = &[
     ("/proc/", ""),
     ("/sys/", ""),
@@ -169,13 +169,13 @@ const GOOD: &[(&str, &str)] = &[
     ),
 ];
 
-/// What is found in the good image after a change: entries that are put into it, or taken out of it
-/// where the text is `-`. `ELF` is a program, and a text after `0644:` is not executable.
+/// Findings in the good image after a change: entries that are added, or removed if the text is
+/// `-`. `ELF` is a program; a text after `0644:` is not executable.
 pub fn found(head: &str, changes: &[(&str, &str)]) -> Vec<Finding> {
     found_with(head, changes, |_| ())
 }
 
-/// The same, with a last change to the tree.
+/// The same, with a final change to the tree.
 pub fn found_with(
     head: &str,
     changes: &[(&str, &str)],
@@ -213,7 +213,7 @@ pub fn found_with(
     check(&tree, &definition)
 }
 
-/// Puts an executable file into a tree.
+/// Adds an executable file to a tree.
 pub fn put(tree: &mut Tree, path: &str, bytes: impl Into<Vec<u8>>) {
     let meta = Meta {
         mode: 0o755,
@@ -228,7 +228,7 @@ pub fn put(tree: &mut Tree, path: &str, bytes: impl Into<Vec<u8>>) {
 }
 
 /// Rule and severity of each finding, with its message.
-pub fn told(findings: &[Finding]) -> Vec<String> {
+pub fn summaries(findings: &[Finding]) -> Vec<String> {
     findings
         .iter()
         .map(|found| {

@@ -1,34 +1,34 @@
-//! The first line of a script, as the kernel reads it (fs/binfmt_script.c).
+//! The first line of a script, as the kernel parses it (fs/binfmt_script.c).
 
-/// Bytes of a file that the kernel looks at to find out what it is (BINPRM_BUF_SIZE).
+/// Number of bytes from which the kernel detects the type of a file (BINPRM_BUF_SIZE).
 pub const HEAD: usize = 256;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What the first bytes of a file say about how it is started.
+/// How a file is started, from its first bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FirstLine {
     /// No script.
     Other,
-    /// `#!` and an interpreter, with everything behind it as one argument.
+    /// `#!` and an interpreter; the rest of the line is one argument.
     Script {
-        /// The interpreter's path.
+        /// The path of the interpreter.
         interpreter: Vec<u8>,
-        /// What follows it, without the white space around it.
+        /// The argument without surrounding white space.
         argument: Option<Vec<u8>>,
     },
-    /// The line ends with a carriage return, which the kernel takes for a part of the name. The
+    /// The line ends with a carriage return, which the kernel treats as part of the name. Holds the
     /// name without it.
     CarriageReturn(Vec<u8>),
-    /// A byte order mark stands before `#!`: the kernel does not see a script.
+    /// A byte order mark precedes `#!`: the kernel does not detect a script.
     ByteOrderMark,
     /// `#!` and no interpreter.
     NoInterpreter,
-    /// The interpreter's path is longer than what the kernel reads.
+    /// The path of the interpreter is longer than the bytes that the kernel reads.
     TooLong,
 }
 
-/// Judges the first bytes of a file, at most [`HEAD`]; `is_whole`: the file has no more.
+/// Parses the first bytes of a file, at most [`HEAD`]; `is_whole` says that the file has no more.
 pub fn first_line(head: &[u8], is_whole: bool) -> FirstLine {
     if head
         .strip_prefix(BYTE_ORDER_MARK)

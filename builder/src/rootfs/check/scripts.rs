@@ -1,12 +1,12 @@
-//! Executable scripts that no kernel starts: saved with the line ends of Windows or with a byte
-//! order mark.
+//! Executable scripts that the kernel cannot start: files with Windows line ends or a byte order
+//! mark.
 
 use super::program::head;
 use super::script::{self, FirstLine};
 use super::{Finding, Image, listed};
 use crate::tree::{Kind, show};
 
-/// Examples and documentation are not run where they are.
+/// Examples and documentation are not run in these directories.
 const EXAMPLES: [&str; 2] = ["/usr/share/doc/", "/usr/share/man/"];
 
 pub fn check(image: &Image) -> Vec<Finding> {

@@ -1,4 +1,4 @@
-//! What the seal needs of the image, and what the definition wants to have nowhere in it.
+//! Requirements of the seal, and faults in its part of the definition.
 
 use super::{Finding, Image, listed};
 use crate::definition::{Deny, Enforce, Level};
@@ -17,7 +17,7 @@ pub fn check(image: &Image) -> Vec<Finding> {
     findings
 }
 
-/// The image's executable files whose names, without a version, are of these.
+/// Executable files of the image with one of these names, ignoring a version.
 fn denied(image: &Image) -> Vec<Finding> {
     let wanted = &image.definition.deny;
     let mut found: Vec<(Deny, Vec<String>)> =
@@ -60,7 +60,7 @@ fn denied(image: &Image) -> Vec<Finding> {
     found.into_iter().map(finding).collect()
 }
 
-/// A kernel that can't have the guard.
+/// An error if the kernel cannot load the guard.
 fn kernel(image: &Image) -> Option<Finding> {
     let seal = &image.definition.seal;
     let kernel = find_kernel(image.tree)
@@ -79,7 +79,7 @@ fn kernel(image: &Image) -> Option<Finding> {
     })
 }
 
-/// Without modprobe no drivers are loaded before modules are disabled.
+/// Without modprobe, no drivers are loaded before modules are disabled.
 fn tools(image: &Image) -> Option<Finding> {
     let has_modprobe = ["/usr/sbin/modprobe", "/sbin/modprobe"]
         .iter()
@@ -94,7 +94,7 @@ fn tools(image: &Image) -> Option<Finding> {
     })
 }
 
-/// Exceptions that would stand for nothing.
+/// Exceptions without an effect.
 fn places(image: &Image) -> Option<Finding> {
     let below_a_volume = |path: &str| {
         image
@@ -124,8 +124,8 @@ fn places(image: &Image) -> Option<Finding> {
     })
 }
 
-/// Names of interpreters that are none: the guard would know another program, or nobody would have
-/// the exception that was meant.
+/// Listed interpreters that are none: the guard would know another program, or the intended program
+/// would have no exception.
 fn exceptions(image: &Image) -> Vec<Finding> {
     let definition = image.definition;
     if definition.interpreters.is_empty() && definition.seal.allow.scripts.is_empty() {

@@ -1,4 +1,4 @@
-//! What commonly goes wrong with services on a read-only root: sshd's host keys, /tmp, /var, homes,
+//! Common faults of services on a read-only root: sshd's host keys, /tmp, /var, home directories,
 //! open accounts.
 
 use super::units::Units;
@@ -23,7 +23,7 @@ fn warning(rule: &'static str, message: String, hint: impl Into<String>) -> Find
     }
 }
 
-/// Where host keys are to be put instead, and who makes them.
+/// The remedy for host keys: another path, and who creates them.
 const HOST_KEY_HINT: &str = "let sshd find its key on the state volume, and have it made there:\n\
     [[file]]\npath = \"/etc/ssh/sshd_config.d/host-key.conf\"\ncontent = \"HostKey /var/lib/ssh/ssh_host_ed25519_key\\n\"\n\
     [[file]]\npath = \"/etc/systemd/system/ssh.service.d/host-key.conf\"\n\
@@ -31,7 +31,7 @@ const HOST_KEY_HINT: &str = "let sshd find its key on the state volume, and have
     ExecStartPre=/bin/sh -c 'test -s /var/lib/ssh/ssh_host_ed25519_key || ssh-keygen -q -t ed25519 -N \\\"\\\" -f /var/lib/ssh/ssh_host_ed25519_key'\\n\
     ExecStartPre=/usr/sbin/sshd -t\\n\"";
 
-/// sshd does not start without a host key, and a key in the image is every server's.
+/// sshd does not start without a host key, and a key in the image would be shared by all servers.
 fn host_keys(image: &Image, units: &Units, writable: &Writable) -> Option<Finding> {
     if !image.exists("/usr/sbin/sshd")
         || !units.any(&["ssh.service", "sshd.service", "ssh.socket", "sshd.socket"])
@@ -56,13 +56,13 @@ fn host_keys(image: &Image, units: &Units, writable: &Writable) -> Option<Findin
         .filter(|key| writable.holds(key))
         .cloned()
         .collect();
-    // A key named on sshd's own command line is not in its configuration.
-    if on_volume.is_empty() && !units.run("HostKey") && !units.run("sshd -h") {
+    // A key on sshd's own command line is not in its configuration.
+    if on_volume.is_empty() && !units.runs_command("HostKey") && !units.runs_command("sshd -h") {
         let message = format!(
             "sshd will not start: its host keys ({}) are on the read-only root, where none can be made",
             listed(&keys)
         );
-        // A server that nobody can log into was not meant.
+        // Without authorized keys or passwords, no login was intended.
         let hint = format!(
             "{HOST_KEY_HINT}\nor, where nobody is to log in, mask it: [[file]] path = \"/etc/systemd/system/ssh.service\", link = \"/dev/null\""
         );
@@ -74,7 +74,7 @@ fn host_keys(image: &Image, units: &Units, writable: &Writable) -> Option<Findin
     if on_volume.is_empty() {
         return None;
     }
-    (!units.run("ssh-keygen") && !units.run("sshd-keygen")).then(|| {
+    (!units.runs_command("ssh-keygen") && !units.runs_command("sshd-keygen")).then(|| {
         warning(
             "sshd-without-host-keys",
             format!(
@@ -86,7 +86,7 @@ fn host_keys(image: &Image, units: &Units, writable: &Writable) -> Option<Findin
     })
 }
 
-/// `HostKey` of sshd_config and what it includes, else sshd's defaults (sshd_config(5)).
+/// `HostKey` of sshd_config and its included files, else sshd's defaults (sshd_config(5)).
 fn configured_keys(image: &Image) -> Vec<String> {
     let mut texts = vec![image.text("/etc/ssh/sshd_config").unwrap_or_default()];
     for name in image
@@ -128,8 +128,8 @@ fn state(writable: &Writable) -> Option<Finding> {
     })
 }
 
-/// Homes of people who can log in. root's own is left out: on a server that is never changed
-/// nothing belongs there.
+/// Home directories of users who can log in. root's is left out: nothing is stored there on a
+/// server that never changes.
 fn homes(image: &Image, writable: &Writable) -> Option<Finding> {
     let passwd = image.text("/etc/passwd").unwrap_or_default();
     let homes: Vec<String> = passwd
@@ -157,7 +157,7 @@ fn homes(image: &Image, writable: &Writable) -> Option<Finding> {
     })
 }
 
-/// An empty password lets everyone in who reaches a login.
+/// An empty password admits everyone at a login prompt.
 fn open_accounts(image: &Image) -> Option<Finding> {
     let shadow = image.text("/etc/shadow").unwrap_or_default();
     let open: Vec<String> = shadow

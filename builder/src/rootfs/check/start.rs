@@ -1,11 +1,11 @@
-//! What has to be there for the agent to reach the image's init.
+//! Requirements for the agent to start the image's init.
 
 use super::program::{Fault, Programs};
 use super::{Finding, Image};
 use crate::initramfs::{Configured, find_kernel};
 use crate::tree::{Kind, show};
 
-/// Where the agent looks for an init, in its order.
+/// Paths where the agent looks for init, in order.
 const INITS: [&str; 5] = [
     "/sbin/init",
     "/usr/lib/systemd/systemd",
@@ -13,9 +13,9 @@ const INITS: [&str; 5] = [
     "/bin/init",
     "/init",
 ];
-/// Where the agent looks for programs of the image.
+/// Directories where the agent looks for programs of the image.
 const PROGRAM_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// One of these finds the disk: module, and the option that builds it in.
+/// Drivers for the disk, of which one is needed: the module, and the option that builds it in.
 const DISKS: [(&str, &str); 7] = [
     ("virtio_blk", "VIRTIO_BLK"),
     ("virtio_scsi", "SCSI_VIRTIO"),
@@ -45,7 +45,7 @@ fn error(rule: &'static str, message: String, hint: impl Into<String>) -> Findin
     }
 }
 
-/// A file that somebody may execute, links followed: what the agent takes for a program.
+/// An executable file, following links: the agent's condition for a program.
 fn is_executable(image: &Image, path: &str) -> bool {
     image.tree.resolve(path.as_bytes()).is_some_and(|id| {
         let node = image.tree.node(id);
@@ -53,11 +53,11 @@ fn is_executable(image: &Image, path: &str) -> bool {
     })
 }
 
-/// The agent starts the init that the command line names, or the first of the usual ones, and no
-/// other if that fails.
+/// The agent starts the init of the kernel command line, or the first of the usual paths. If that
+/// fails, it tries no other.
 fn init(image: &Image, programs: &Programs) -> Option<Finding> {
     const HINT: &str = "add the package systemd-sysv to a debian source, or [[file]] path = \"/sbin/init\", copy = \"...\", mode = \"0755\"";
-    // As in the kernel, the last one counts, and what follows `--` is for init.
+    // As in the kernel, the last `init=` counts, and arguments after `--` are for init.
     let words = image
         .definition
         .kernel
@@ -98,7 +98,7 @@ fn with_target(programs: &Programs, path: &str) -> String {
     }
 }
 
-/// The agent runs them to make, check and grow volumes.
+/// Programs that the agent runs to create, check and grow volumes.
 fn volume_tools(image: &Image, programs: &Programs) -> Vec<Finding> {
     if image.definition.volumes.is_empty() {
         return Vec::new();
@@ -179,7 +179,7 @@ fn machine_id(image: &Image) -> Option<Finding> {
     }
 }
 
-/// The builder writes the name; what stands in its way is found here.
+/// The builder writes the image's name; this finds entries that prevent it.
 fn image_name(image: &Image) -> Option<Finding> {
     let text = image
         .text("/etc/os-release")
@@ -196,8 +196,8 @@ fn image_name(image: &Image) -> Option<Finding> {
     })
 }
 
-/// A kernel that can't find a disk, or has nothing to mount volumes with. No kernel at all is no
-/// mistake: then there is only the root.
+/// A kernel that cannot find a disk or mount volumes. An image without a kernel is valid: it
+/// consists of the root only.
 fn kernel(image: &Image) -> Vec<Finding> {
     let kernel = match find_kernel(image.tree) {
         Ok(Some(kernel)) => kernel,
@@ -216,7 +216,7 @@ fn kernel(image: &Image) -> Vec<Finding> {
         .iter()
         .find_map(|base| image.text(&format!("{base}/{}/modules.dep", kernel.release)));
     let modules = modules.unwrap_or_default();
-    // The left side of each line is a module's path; names have - or _ as their authors liked.
+    // The left side of each line is a module's path. Module names may have - or _.
     let names: std::collections::BTreeSet<String> = modules
         .lines()
         .filter_map(|line| {
@@ -253,7 +253,7 @@ fn kernel(image: &Image) -> Vec<Finding> {
     findings
 }
 
-/// `adamant boot`, and the consoles of most clouds, show the first serial port.
+/// `adamant boot` and the consoles of most clouds show the first serial port.
 fn serial_console(image: &Image) -> Option<Finding> {
     let cmdline = &image.definition.kernel.cmdline;
     let has_one = cmdline.split_whitespace().any(|word| {

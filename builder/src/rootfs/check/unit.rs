@@ -1,5 +1,4 @@
-//! One unit of systemd: its file, its drop-ins, and what its settings say (systemd.unit(5),
-//! systemd.syntax(7)).
+//! One systemd unit: its file, its drop-ins and its settings (systemd.unit(5), systemd.syntax(7)).
 
 use std::collections::BTreeMap;
 
@@ -7,7 +6,7 @@ use super::Image;
 use super::writable::Writable;
 use crate::tree::{Kind, LinkPolicy, ResolveError, parts, show};
 
-/// Where units are, the strongest first.
+/// Folders of units, highest priority first.
 pub const FOLDERS: [&str; 4] = [
     "/etc/systemd/system",
     "/usr/local/lib/systemd/system",
@@ -18,13 +17,13 @@ pub const FOLDERS: [&str; 4] = [
 /// A line of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// The section, without brackets; empty before the first one.
+    /// The section, without brackets; empty before the first section.
     pub section: String,
-    /// Before the `=`.
+    /// The key before the `=`.
     pub key: String,
-    /// Behind it.
+    /// The value after the `=`.
     pub value: String,
-    /// The file that it stands in: an index of [`Unit::files`].
+    /// The file of the line: an index of [`Unit::files`].
     pub file: usize,
 }
 
@@ -36,27 +35,27 @@ pub struct Unit {
     settings: Vec<Setting>,
 }
 
-/// What a unit's name leads to.
+/// The result of a unit lookup.
 pub enum Lookup {
     /// A unit.
     Unit(Unit),
-    /// Another name of this unit.
+    /// An alias of this unit.
     Alias(String),
-    /// A unit that the image has switched off: a link to /dev/null or an empty file.
+    /// A masked unit: a link to /dev/null or an empty file.
     Masked,
-    /// No file of this name, or a symbolic link that leads to nothing.
+    /// No file of this name, or a dangling symbolic link.
     Missing,
 }
 
-/// What is at one path.
+/// The entry at one path.
 enum File {
     Absent,
     Null,
-    /// The path without links, and the text.
+    /// The resolved path, and the text.
     Text(String, String),
 }
 
-/// Reads a unit by its name; `getty@tty1.service` is an instance of `getty@.service`.
+/// Reads a unit by name; `getty@tty1.service` is an instance of `getty@.service`.
 pub fn look_up(image: &Image, name: &str) -> Lookup {
     if name.contains('/') {
         return Lookup::Missing;
@@ -88,8 +87,7 @@ pub fn template_of(name: &str) -> Option<String> {
     (!instance.is_empty()).then(|| format!("{stem}@.{kind}"))
 }
 
-/// The name behind a link to another unit of the same type, as an instance where the link was a
-/// template's.
+/// The name of the target of an alias, as an instance if the link belongs to a template.
 fn other_name(name: &str, candidate: &str, end: &str) -> Option<String> {
     let real = end.rsplit('/').next().unwrap_or_default();
     let kind = |name: &str| name.rsplit_once('.').map(|(_, kind)| kind.to_owned());
@@ -136,8 +134,8 @@ impl Unit {
             settings: Vec::new(),
         };
         unit.add(path, &text);
-        // Of drop-ins with the same name the strongest folder's counts; all are read in the order
-        // of their names.
+        // Of drop-ins with the same name, the one in the folder with the highest priority counts.
+        // All are read in the order of their names.
         let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
         let mut drop_ins: BTreeMap<String, String> = BTreeMap::new();
         for owner in [Some(name), template, Some(kind)].into_iter().flatten() {
@@ -182,7 +180,7 @@ impl Unit {
         &self.settings
     }
 
-    /// All values of a key; an empty one takes back those before it.
+    /// All values of a key; an empty value clears the earlier ones.
     pub fn values<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         let reset = self
             .settings
@@ -214,7 +212,7 @@ impl Unit {
         })
     }
 
-    /// Whether a condition keeps it from starting on this image, so that it can't fail.
+    /// Whether a condition prevents its start on this image, so that it cannot fail.
     pub fn is_skipped(&self, image: &Image, writable: &Writable) -> bool {
         let mut triggers = Vec::new();
         for setting in self
@@ -243,7 +241,7 @@ impl Unit {
     }
 }
 
-/// Whether a condition about a path holds; `None` where the running machine decides.
+/// Whether a condition about a path is true; `None` if it depends on the running machine.
 fn condition(image: &Image, writable: &Writable, what: &str, path: &str) -> Option<bool> {
     if !path.starts_with('/') || path.contains(['%', '*', '?']) {
         return None;
@@ -251,7 +249,7 @@ fn condition(image: &Image, writable: &Writable, what: &str, path: &str) -> Opti
     if what == "PathIsReadWrite" {
         return Some(writable.holds(path));
     }
-    // What is not in the image, and can't be made, is not there.
+    // A path that is neither in the image nor in a writable directory does not exist.
     if writable.holds(path) {
         return None;
     }
@@ -270,8 +268,8 @@ fn condition(image: &Image, writable: &Writable, what: &str, path: &str) -> Opti
     }
 }
 
-/// Section, key and value of each line; a backslash at the end joins the next line, and comments
-/// may stand between.
+/// Section, key and value of each line. A backslash at the end joins the next line; comments may be
+/// in between.
 fn parse(text: &str) -> Vec<(String, String, String)> {
     let mut out = Vec::new();
     let mut section = String::new();

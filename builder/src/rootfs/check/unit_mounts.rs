@@ -1,4 +1,4 @@
-//! Enabled `.mount` and `.swap` units whose device no machine from this image has
+//! Enabled `.mount` and `.swap` units whose device no machine with this image has
 //! (systemd.mount(5), systemd.swap(5)).
 
 use super::devices::{Devices, Presence};

@@ -1,4 +1,4 @@
-//! Programs that units start, and that cannot be started (systemd.service(5)).
+//! Programs of units that cannot be started (systemd.service(5)).
 
 use super::program::{Fault, Programs};
 use super::unit::Unit;
@@ -6,14 +6,14 @@ use super::units::Units;
 use super::writable::Writable;
 use super::{Finding, Image, PATH};
 
-/// Settings whose command must work for the unit to start.
+/// Settings whose command must succeed for the unit to start.
 const COMMANDS: [&str; 4] = [
     "ExecCondition",
     "ExecStartPre",
     "ExecStart",
     "ExecStartPost",
 ];
-/// Settings that give a unit other files than the image's.
+/// Settings that give a unit another root than the image's.
 const OTHER_FILES: [&str; 8] = [
     "RootDirectory",
     "RootImage",
@@ -57,7 +57,8 @@ pub fn check(
                     Some(found) => found,
                     None => continue,
                 };
-                // What a running machine brings, or knows how to start, is not known here.
+                // Programs that a running machine provides, or can start by registered formats, are
+                // unknown here.
                 let is_unknown = match &fault {
                     Fault::NoProgram => has_formats,
                     Fault::Missing | Fault::Dangling(..) => writable.holds(&path),
@@ -77,8 +78,8 @@ pub fn check(
     findings
 }
 
-/// The program's path and why it cannot be started; `None` where it can, or where only the running
-/// unit knows.
+/// The program's path and why it cannot be started; `None` if it can, or if that depends on the
+/// running unit.
 fn find(program: &str, unit: &Unit, programs: &Programs) -> Option<(String, Fault)> {
     if program.is_empty() || program.contains(['%', '$']) {
         return None;
@@ -103,7 +104,7 @@ fn find(program: &str, unit: &Unit, programs: &Programs) -> Option<(String, Faul
         let path = format!("{folder}/{program}");
         match programs.fault(&path) {
             None => return None,
-            // It is there, and not to be executed: systemd looks further.
+            // A file that is not executable: systemd continues its search.
             Some(Fault::Missing | Fault::NotExecutable) => {}
             Some(fault) => first = first.or(Some((path, fault))),
         }
@@ -115,11 +116,11 @@ fn find(program: &str, unit: &Unit, programs: &Programs) -> Option<(String, Faul
 #[derive(Debug, PartialEq, Eq)]
 struct Command {
     program: String,
-    /// Whether the unit copes with a failure.
+    /// Whether the unit tolerates a failure.
     may_fail: bool,
 }
 
-/// The commands of one line; ` ; ` stands between them.
+/// The commands of one line, separated by ` ; `.
 fn commands(line: &str) -> Vec<Command> {
     let mut out = Vec::new();
     let mut is_first = true;
@@ -139,8 +140,8 @@ fn commands(line: &str) -> Vec<Command> {
     out
 }
 
-/// The words of a line, without the quotes around them. Only the first of each command is looked
-/// at, so escapes stay as they are.
+/// The words of a line, without quotes. Only the first word of each command is used, so escapes are
+/// not decoded.
 fn words(line: &str) -> Vec<String> {
     let mut out = Vec::new();
     let mut word = String::new();

@@ -1,5 +1,4 @@
-//! Lines of units that systemd ignores: unknown sections and keys, and values that it does not
-//! know.
+//! Unit lines that systemd ignores: unknown sections, keys and values.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,9 +8,9 @@ use super::{Finding, Image};
 use crate::definition::nearest;
 use crate::tree::Kind;
 
-/// Keys that systemd 257 knows, of all sections, for an image whose systemd cannot be asked.
+/// Keys of systemd 257, of all sections, for an image whose systemd cannot be read.
 const KEYS: &str = include_str!("unit_keys.txt");
-/// Where systemd's own code is: the library since systemd 252, the program itself before.
+/// Paths of systemd's code: a library since systemd 252, before that the program.
 const FOLDERS: [&str; 5] = [
     "/usr/lib/systemd",
     "/usr/lib/x86_64-linux-gnu/systemd",
@@ -19,10 +18,10 @@ const FOLDERS: [&str; 5] = [
     "/lib/systemd",
     "/usr/lib",
 ];
-/// Largest program that is read, bytes; systemd has 4 MB.
+/// Maximum size of a program, bytes; systemd has 4 MB.
 const PROGRAM_LIMIT: u64 = 32 << 20;
 
-/// Values of keys that have a few.
+/// Keys with a fixed set of values.
 const VALUES: [(&str, &[&str]); 3] = [
     (
         "Type",
@@ -52,21 +51,21 @@ const VALUES: [(&str, &[&str]); 3] = [
     ("KillMode", &["control-group", "process", "mixed", "none"]),
 ];
 
-/// What systemd understands.
+/// Sections and keys that systemd knows.
 enum Known {
-    /// As this image's own systemd has it: keys by section.
+    /// From this image's own systemd: keys by section.
     Exactly(BTreeMap<String, BTreeSet<String>>),
-    /// Keys of some systemd, of any section.
+    /// Keys of another systemd, of any section.
     About(BTreeSet<String>),
 }
 
 pub fn check(image: &Image, units: &Units) -> Vec<Finding> {
-    let known = Known::of(image);
+    let known = Known::from_image(image);
     let mut findings = Vec::new();
     let mut told = BTreeSet::new();
     for (name, unit) in units.enabled() {
         for (message, hint) in complaints(&known, name, unit) {
-            // A template's line is wrong once for all its instances.
+            // A faulty line of a template is reported once for all instances.
             if told.insert(message.clone()) {
                 findings.push(Finding {
                     is_error: false,
@@ -137,7 +136,7 @@ fn complaints(known: &Known, name: &str, unit: &Unit) -> Vec<(String, String)> {
     out
 }
 
-/// The section of a unit's own type: `Service` for `a.service`.
+/// The section of a unit's type: `Service` for `a.service`.
 fn section_of(name: &str) -> String {
     let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
     let mut letters = kind.chars();
@@ -147,7 +146,7 @@ fn section_of(name: &str) -> String {
 }
 
 impl Known {
-    fn of(image: &Image) -> Known {
+    fn from_image(image: &Image) -> Known {
         for folder in FOLDERS {
             let mut names = image.names(folder);
             names.retain(|name| name == "systemd" || name.starts_with("libsystemd-core-"));
@@ -164,8 +163,7 @@ impl Known {
         Known::About(KEYS.lines().map(str::to_owned).collect())
     }
 
-    /// Whether systemd ignores a key, and the known one that is near; `None` where that is not
-    /// known.
+    /// Whether systemd ignores a key, with a similar known key; `None` if unknown.
     fn judge(&self, section: &str, key: &str) -> Option<(bool, Option<&str>)> {
         let near = |keys: &'_ BTreeSet<String>| {
             let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -178,7 +176,7 @@ impl Known {
                 Some((!keys.contains(key), found.map(String::as_str)))
             }
             Known::About(keys) if keys.contains(key) => None,
-            // A newer systemd may know it, unless it looks like a mistyped one.
+            // A newer systemd may know the key, unless it resembles a known key.
             Known::About(keys) => near(keys)
                 .and_then(|near| keys.get(&near))
                 .map(|near| (true, Some(near.as_str()))),
@@ -186,7 +184,7 @@ impl Known {
     }
 }
 
-/// systemd's code holds each key as `Section.Key`, a string with a NUL at both ends
+/// Systemd's code holds each key as a string `Section.Key`, with a NUL on both sides
 /// (src/core/load-fragment-gperf).
 fn keys_of(image: &Image, path: &str) -> BTreeMap<String, BTreeSet<String>> {
     let mut out: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

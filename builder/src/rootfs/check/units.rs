@@ -1,5 +1,5 @@
-//! systemd's units that start at boot: which they are, those that do not exist, and where they want
-//! to write (systemd.unit(5), systemd.exec(5)).
+//! The units that start at boot: their names, missing units, and the paths that they write to
+//! (systemd.unit(5), systemd.exec(5)).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,47 +8,47 @@ use super::writable::Writable;
 use super::{Finding, Image, listed};
 use crate::tree::Kind;
 
-/// Targets that every start reaches.
+/// Targets that every boot reaches.
 const TARGETS: [&str; 4] = [
     "default.target",
     "local-fs.target",
     "sysinit.target",
     "multi-user.target",
 ];
-/// Types of units that exist without a file: systemd makes them of what it finds, or of /etc/fstab.
+/// Unit types that need no file: systemd creates them from devices or from /etc/fstab.
 const WITHOUT_FILE: [&str; 6] = ["device", "mount", "swap", "automount", "slice", "scope"];
 
-/// Programs that make units at the start.
+/// Programs that generate units at the start.
 const GENERATORS: [&str; 4] = [
     "/etc/systemd/system-generators",
     "/usr/local/lib/systemd/system-generators",
     "/usr/lib/systemd/system-generators",
     "/lib/systemd/system-generators",
 ];
-/// Largest generator that is read, bytes.
+/// Maximum size of a generator, bytes.
 const GENERATOR_LIMIT: u64 = 16 << 20;
 
 /// Units that start at boot.
 #[derive(Default)]
 pub struct Units {
     enabled: BTreeMap<String, Unit>,
-    /// Other names of them.
+    /// Aliases of units.
     aliases: BTreeSet<String>,
-    /// Those without which the default target is not reached.
+    /// Units that the default target requires.
     required: BTreeSet<String>,
     missing: Vec<Missing>,
 }
 
-/// A unit that does not exist, and what asks for it.
+/// A missing unit, and the reason why it is needed.
 struct Missing {
     name: String,
     asked: Asked,
 }
 
-/// What asks for a unit.
+/// Why a unit is needed.
 #[derive(Clone)]
 enum Asked {
-    /// A link in a folder of wants, requires or upholds, and the unit that the folder belongs to.
+    /// A link in a folder of wants, requires or upholds, and the unit of that folder.
     Link {
         path: String,
         owner: String,
@@ -56,7 +56,7 @@ enum Asked {
     },
     /// A setting of a unit.
     Setting { owner: String, key: &'static str },
-    /// Nothing in particular.
+    /// No specific reason.
     Boot,
 }
 
@@ -83,7 +83,7 @@ impl Units {
                 Lookup::Alias(real) => {
                     needs.entry(name.clone()).or_default().push(real.clone());
                     known.insert(name.clone(), false);
-                    // The folders of an alias hold for the unit, too.
+                    // The folders of an alias apply to the unit, too.
                     todo.extend(linked(image, &name, &mut needs));
                     todo.push((real, asked));
                     units.aliases.insert(name);
@@ -115,7 +115,7 @@ impl Units {
                     )
                 }));
             }
-            // What is only wanted may be missing: units name what other packages bring.
+            // A wanted unit may be missing: units list optional units of other packages.
             for key in ["Wants", "Upholds"] {
                 todo.extend(unit.words(key).map(|other| (other.to_owned(), Asked::Boot)));
             }
@@ -143,7 +143,7 @@ impl Units {
             .map(|(name, unit)| (name.as_str(), unit))
     }
 
-    /// Whether the default target is not reached without this unit.
+    /// Whether the default target requires this unit.
     pub fn is_required(&self, name: &str) -> bool {
         self.required.contains(name)
     }
@@ -155,8 +155,8 @@ impl Units {
             .any(|name| self.enabled.contains_key(*name) || self.aliases.contains(*name))
     }
 
-    /// Whether a command of any unit holds this text.
-    pub fn run(&self, text: &str) -> bool {
+    /// Whether a command of any unit contains this text.
+    pub fn runs_command(&self, text: &str) -> bool {
         self.enabled
             .values()
             .flat_map(Unit::settings)
@@ -181,7 +181,7 @@ impl Units {
 
     fn note_missing(&mut self, image: &Image, name: &str, asked: Asked) {
         let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
-        // systemd makes services of /etc/init.d, and generators make others at the start.
+        // systemd generates services from /etc/init.d, and generators add others at the start.
         let stem = name.strip_suffix(".service").unwrap_or(name);
         let is_script = image.exists(&format!("/etc/init.d/{stem}"))
             || image.exists(&format!("/etc/init.d/{stem}.sh"));
@@ -198,7 +198,7 @@ impl Units {
         });
     }
 
-    /// Units that are enabled or needed, and do not exist.
+    /// Enabled or required units that do not exist.
     pub fn check_missing(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         if self
@@ -248,7 +248,7 @@ impl Units {
         findings
     }
 
-    /// Units that want to write where nothing is writable, gathered by place.
+    /// Units that write to paths which are not writable, grouped by path.
     pub fn check(&self, image: &Image, writable: &Writable) -> Vec<Finding> {
         let mut by_place: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (name, unit) in &self.enabled {
@@ -256,7 +256,7 @@ impl Units {
                 continue;
             }
             for path in unit.writes() {
-                // Instances and specifiers are not known before the unit runs.
+                // Instances and specifiers are unknown before the unit runs.
                 if !path.contains('%') && !writable.holds(&path) && !unit.finds(image, &path) {
                     by_place
                         .entry(place_of(&path))
@@ -283,7 +283,7 @@ impl Units {
     }
 }
 
-/// Whether a generator (systemd.generator(7)) holds the unit's name, and so most likely makes it.
+/// Whether a generator (systemd.generator(7)) contains the unit's name, and so probably creates it.
 fn is_generated(image: &Image, name: &str) -> bool {
     let text = name
         .split_once('@')
@@ -306,8 +306,8 @@ fn is_generated(image: &Image, name: &str) -> bool {
         })
 }
 
-/// What the links in a unit's folders ask for. A link to /dev/null in a stronger folder takes a
-/// weaker one back.
+/// The units that the links in a unit's folders name. A link to /dev/null in a folder of higher
+/// priority cancels one of lower priority.
 fn linked(
     image: &Image,
     owner: &str,
@@ -351,7 +351,7 @@ fn linked(
     out
 }
 
-/// A socket, timer or path starts the service of its name, or the one that it names.
+/// A socket, timer or path unit starts the service of its name, or the service that it names.
 fn started_by(name: &str, unit: &Unit) -> Option<(String, Asked)> {
     let (stem, kind) = name.rsplit_once('.')?;
     let key = match kind {
@@ -379,7 +379,7 @@ fn first_unit(units: &[String]) -> &str {
         .unwrap_or_default()
 }
 
-/// The directory at the top that a volume could be for.
+/// The top-level directory that a volume could be mounted at.
 fn place_of(path: &str) -> String {
     format!(
         "/{}",
@@ -391,7 +391,7 @@ fn place_of(path: &str) -> String {
 }
 
 impl Unit {
-    /// Absolute paths that it writes.
+    /// Absolute paths that the unit writes to.
     fn writes(&self) -> Vec<String> {
         let mut paths = Vec::new();
         for (key, base) in [
@@ -400,14 +400,14 @@ impl Unit {
             ("LogsDirectory", "/var/log"),
             ("ConfigurationDirectory", "/etc"),
         ] {
-            // `name:link` makes a link beside it.
+            // `name:link` also creates a link.
             let names = self.words(key).filter_map(|name| name.split(':').next());
             paths.extend(names.map(|name| format!("{base}/{name}")));
         }
         for key in ["ReadWritePaths", "ReadWriteDirectories"] {
-            // `-` says that it need not be there; the unit copes. A whole top directory (`/etc` for
-            // logind and hostnamed) is a permission for what a person may ask for
-            // later, not something that the unit needs to start.
+            // With the prefix `-`, the path may be missing. A top-level directory (`/etc` for
+            // logind and hostnamed) is a permission for later requests, which the unit does not
+            // need at its start.
             let is_deep = |path: &&str| {
                 path.starts_with('/') && path.trim_end_matches('/').matches('/').count() > 1
             };
@@ -431,7 +431,7 @@ impl Unit {
         paths
     }
 
-    /// A configuration directory that the image has need not be made.
+    /// A configuration directory that exists in the image is not created.
     fn finds(&self, image: &Image, path: &str) -> bool {
         path.strip_prefix("/etc/")
             .is_some_and(|name| self.words("ConfigurationDirectory").any(|own| own == name))

@@ -1,8 +1,8 @@
-//! Whether what the image ships for a volume fits into it as the disk image has it.
+//! Whether the image's files for a volume fit into the file system of the volume.
 //!
-//! The agent makes an ext4 with blocks of 4 KiB and inodes of 256 bytes. How many blocks and inodes
-//! that leaves is e2fsprogs' arithmetic (mke2fs(8), lib/ext2fs/initialize.c), with the inode ratios
-//! of its mke2fs.conf.
+//! The agent creates an ext4 with blocks of 4 KiB and inodes of 256 bytes. The number of free
+//! blocks and inodes follows the arithmetic of e2fsprogs (mke2fs(8), lib/ext2fs/initialize.c), with
+//! the inode ratios of its mke2fs.conf.
 
 use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
 
@@ -14,20 +14,20 @@ use crate::tree::{Content, Kind, Node, show};
 const BLOCK: u64 = 4096;
 const INODE: u64 = 256;
 const GROUP: u64 = 32768;
-/// From this size on mke2fs.conf has one inode for 16 KiB, and not for 4 KiB.
+/// From this size on, mke2fs.conf has one inode per 16 KiB instead of 4 KiB.
 const MANY_INODES_BELOW: u64 = 512 << 20;
-/// The inodes that ext4 has for itself, and lost+found.
+/// Reserved inodes of ext4, and lost+found.
 const OWN_INODES: u64 = 11;
-/// Blocks of the root, of lost+found, and of the inode that keeps blocks to grow by.
+/// Blocks of the root directory, of lost+found, and of the resize inode.
 const OWN_BLOCKS: u64 = 1 + 4 + 1;
-/// What the agent needs: its directory, its record, the machine-id, and directories that grow.
+/// Reserve for the agent: its directory, its record, the machine-id, and growing directories.
 const AGENT_BLOCKS: u64 = 64;
 const AGENT_INODES: u64 = 16;
-/// Sizes that are suggested are multiples of this.
+/// Suggested sizes are multiples of this.
 const STEP: u64 = 16 << 20;
-/// The agent leaves out runs of zeros of this length.
+/// The agent replaces runs of zeroes of this length by holes.
 const ZEROS: usize = 64 << 10;
-/// Units that a message lists.
+/// Maximum number of units listed in a message.
 const NAMED: usize = 3;
 
 /// Blocks and inodes.
@@ -38,8 +38,8 @@ struct Room {
 }
 
 impl Room {
-    /// What a new file system of this size has for content.
-    fn of(bytes: u64) -> Room {
+    /// Free blocks and inodes of a new file system of this size.
+    fn for_size(bytes: u64) -> Room {
         let blocks = bytes / BLOCK;
         let in_group = if bytes < SMALL_VOLUME {
             SMALL_VOLUME_GROUP
@@ -54,8 +54,8 @@ impl Room {
         let groups = blocks.div_ceil(in_group);
         let table = (bytes / ratio).div_ceil(groups).div_ceil(BLOCK / INODE);
         let inodes = table * (BLOCK / INODE) * groups;
-        // Descriptors of 64 bytes, and as many blocks of them as a file system of 1,024 times the
-        // size has, with a copy of them in some groups.
+        // Group descriptors have 64 bytes. Blocks are reserved for the descriptors of a file system
+        // of 1,024 times the size, with copies in some groups.
         let per_block = BLOCK / 64;
         let descriptors = groups.div_ceil(per_block);
         let later = (blocks * 1024)
@@ -69,7 +69,7 @@ impl Room {
             + journal(blocks)
             + orphans(blocks)
             + OWN_BLOCKS;
-        // ext4 keeps 2 % for its own metadata, at most 4,096 blocks.
+        // ext4 reserves 2 % for its own metadata, at most 4,096 blocks.
         let kept = (blocks / 50).min(4096);
         Room {
             blocks: blocks.saturating_sub(overhead + kept + AGENT_BLOCKS),
@@ -107,7 +107,7 @@ fn journal(blocks: u64) -> u64 {
     }
 }
 
-/// ext2fs_default_orphan_file_blocks, for e2fsprogs that make such a file.
+/// ext2fs_default_orphan_file_blocks, for versions of e2fsprogs that create such a file.
 fn orphans(blocks: u64) -> u64 {
     if blocks < 128 << 10 {
         32
@@ -116,7 +116,7 @@ fn orphans(blocks: u64) -> u64 {
     }
 }
 
-/// Every volume.
+/// Checks every volume.
 pub fn check(image: &Image) -> Vec<Finding> {
     image
         .definition
@@ -129,11 +129,12 @@ pub fn check(image: &Image) -> Vec<Finding> {
 fn too_small(image: &Image, volume: &Volume) -> Option<Finding> {
     let mount = &volume.policy.mount;
     let shipped = shipped(image.tree, image.definition, mount);
-    let room = Room::of(volume.size);
+    let room = Room::for_size(volume.size);
     if needs(image, &shipped, false).fits(room) {
         return None;
     }
-    // Long runs of zeros become holes: they are looked for only where it matters.
+    // Long runs of zeroes become holes. The search for them is slow, so it runs only if the result
+    // depends on it.
     let need = needs(image, &shipped, true);
     if need.fits(room) {
         return None;
@@ -182,7 +183,7 @@ fn too_small(image: &Image, volume: &Volume) -> Option<Finding> {
     })
 }
 
-/// What an image's entries take on a volume.
+/// Blocks and inodes that the image's entries need on a volume.
 fn needs(image: &Image, shipped: &Shipped, without_zeros: bool) -> Room {
     let mut seen = std::collections::HashSet::new();
     let mut need = Room::default();
@@ -196,7 +197,7 @@ fn needs(image: &Image, shipped: &Shipped, without_zeros: bool) -> Room {
             + match &node.kind {
                 Kind::File(content) => file(content, without_zeros),
                 Kind::Directory(names) => directory(names.keys().map(|name| name.len() as u64)),
-                // Shorter ones are in the inode.
+                // Shorter targets are stored in the inode.
                 Kind::Symlink(target) => u64::from(target.len() >= 60),
                 _ => 0,
             };
@@ -209,7 +210,7 @@ fn file(content: &Content, without_zeros: bool) -> u64 {
     if without_zeros {
         blocks -= zeros(content) / BLOCK;
     }
-    // The inode has room for four extents, of which none is longer than a small group.
+    // The inode has room for four extents, each at most as long as a small group.
     blocks
         + if blocks > 4 * SMALL_VOLUME_GROUP {
             blocks.div_ceil(SMALL_VOLUME_GROUP).div_ceil(340)
@@ -218,14 +219,14 @@ fn file(content: &Content, without_zeros: bool) -> u64 {
         }
 }
 
-/// Bytes in runs of zeros that become holes. What can't be read counts as none: a later stage says
-/// why.
+/// Bytes in runs of zeroes that become holes. An unreadable file counts as 0; a later stage reports
+/// the error.
 fn zeros(content: &Content) -> u64 {
     let run = ZEROS as u64;
     let mut buffer = vec![0; ZEROS];
     let (mut end, mut zeros) = (0, 0);
     for extent in content.extents() {
-        // A hole, less the runs that it shares with what is beside it.
+        // A hole, minus the blocks at its ends that it shares with data.
         zeros += (extent.at / run).saturating_sub(u64::div_ceil(end, run)) * run;
         let mut at = extent.at.next_multiple_of(run);
         end = extent.at + extent.len;
@@ -241,8 +242,8 @@ fn zeros(content: &Content) -> u64 {
     zeros + (content.len() / run).saturating_sub(end.div_ceil(run)) * run
 }
 
-/// Names take 8 bytes more than they have, in multiples of 4; the blocks of an index are on average
-/// three quarters full.
+/// A directory entry needs 8 bytes more than its name, in multiples of 4. Blocks of an index are
+/// three quarters full on average.
 fn directory(names: impl Iterator<Item = u64>) -> u64 {
     let bytes: u64 = names
         .map(|length| (8 + length).next_multiple_of(4))
@@ -255,7 +256,7 @@ fn directory(names: impl Iterator<Item = u64>) -> u64 {
     }
 }
 
-/// Attributes that have no room in the inode take a block.
+/// Attributes that do not fit into the inode need a block.
 fn attributes(node: &Node) -> u64 {
     let bytes: usize = node
         .meta
@@ -267,9 +268,9 @@ fn attributes(node: &Node) -> u64 {
     u64::from(bytes > 88)
 }
 
-/// The size to suggest: one that has room, and a quarter more for what services write.
+/// The suggested size: enough for the image's files, and a quarter more for services.
 fn enough(need: Room, from: u64) -> Option<u64> {
-    let fits = |bytes: &u64| need.fits(Room::of(*bytes));
+    let fits = |bytes: &u64| need.fits(Room::for_size(*bytes));
     let sizes = |from: u64| (0..60_000).map(move |step| from.next_multiple_of(STEP) + step * STEP);
     let least = sizes(from).find(fits)?;
     sizes(least + least / 4).find(fits)
@@ -280,7 +281,7 @@ fn largest(image: &Image, shipped: &Shipped, mount: &str) -> String {
         Kind::File(content) => content.len(),
         _ => 0,
     };
-    // The sum of each unit's files; of a volume that is one unit, each entry's.
+    // The sum of the files of each unit; for a volume that is one unit, the size of each entry.
     let mut sums: std::collections::BTreeMap<String, (u64, u64)> =
         std::collections::BTreeMap::new();
     for (path, id) in &shipped.entries {
@@ -369,7 +370,7 @@ mod tests {
                     .unwrap()
             };
             let (free, inodes) = (value("Free blocks:"), value("Free inodes:"));
-            let room = Room::of(bytes);
+            let room = Room::for_size(bytes);
             let usable = free - (bytes / BLOCK / 50).min(4096) - AGENT_BLOCKS;
             assert!(
                 room.blocks <= usable && room.blocks * 100 >= usable * 98,

@@ -1,20 +1,20 @@
-//! Where a running server can write: its volumes, and what the kernel and init mount in memory.
+//! Writable paths of a running server: volumes, and memory file systems of the kernel and init.
 
 use super::Image;
 use super::devices::Devices;
 use super::fstab::{self, Line};
 use super::units::Units;
 
-/// Directories below which something can be written.
+/// Directories below which files can be written.
 pub struct Writable {
     places: Vec<String>,
 }
 
 impl Writable {
-    /// Volumes, the kernel's own file systems, enabled mount units, and the lines of fstab whose
-    /// file system can be there.
+    /// Volumes, kernel file systems, enabled mount units, and lines of fstab whose device may
+    /// exist.
     pub fn new(image: &Image, units: &Units, lines: &[Line], devices: &Devices) -> Writable {
-        // The agent mounts memory at /tmp where nothing else is.
+        // The agent mounts a tmpfs at /tmp if nothing else is mounted there.
         let mut places: Vec<String> = ["/run", "/dev", "/proc", "/sys", "/tmp"]
             .map(str::to_owned)
             .into();
@@ -33,9 +33,9 @@ impl Writable {
         }
     }
 
-    /// Whether something can be written at or below this path.
+    /// Whether this path, or a path below it, can be written.
     pub fn holds(&self, path: &str) -> bool {
-        // /var/run is a link to /run in every distribution, and units still name it.
+        // /var/run is a link to /run in every distribution, and units still use it.
         let path = path
             .strip_prefix("/var/run")
             .filter(|rest| rest.is_empty() || rest.starts_with('/'))

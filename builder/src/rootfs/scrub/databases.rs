@@ -11,12 +11,12 @@ use super::keep::Keep;
 use crate::error::{Context, Result};
 use crate::tree::{Content, Kind, Tree, show};
 
-/// Where maps are.
+/// Directories of maps.
 const FOLDER: &[u8] = b"/etc/";
 const SUFFIX: &[u8] = b".db";
-/// The one map without the suffix.
+/// The only map without the suffix.
 const SASL: &[u8] = b"/etc/sasldb2";
-/// Larger maps stay as they are, bytes.
+/// Maximum size of a map that is changed, bytes.
 const LARGEST: u64 = 16 << 20;
 
 /// The metadata page that all types start with (DBMETA of Berkeley DB's db_page.h): its type, its
@@ -28,7 +28,7 @@ const PAGE_SIZE: std::ops::Range<usize> = 20..24;
 const NUMBER: std::ops::Range<usize> = 52..72;
 /// Flag: the page has a checksum.
 const CHECKSUM: u8 = 1;
-/// Hash, tree and queue.
+/// Magic numbers of hash, B-tree and queue databases.
 const MAGICS: [u32; 3] = [0x0006_1561, 0x0005_3162, 0x0004_2253];
 
 /// Sizes of pages that the library accepts, bytes.
@@ -89,7 +89,7 @@ pub fn make_reproducible(tree: &mut Tree, keep: &Keep, epoch: Option<i64>) -> Re
     Ok(changed)
 }
 
-/// Whether these bytes start with a metadata page whose number can be replaced.
+/// Whether these bytes start with a metadata page whose file id can be replaced.
 fn is_database(bytes: &[u8]) -> bool {
     let magic = bytes[MAGIC]
         .try_into()

@@ -1,5 +1,5 @@
-//! The paths that the definition keeps: globs over paths as bytes, so that a name that is not UTF-8
-//! can be kept too.
+//! Paths that the definition excludes from scrubbing: globs over paths as bytes, so that names that
+//! are not UTF-8 can match.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -8,8 +8,7 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::error::{Error, Result};
 
-/// One glob; the error says in a phrase what is wrong with it. `*` and `?` stay within a directory,
-/// `**` does not.
+/// Compiles one glob; the error is a phrase for a message. `*` and `?` do not match `/`; `**` does.
 pub fn compile(glob: &str) -> Result<globset::Glob, String> {
     if !glob.starts_with('/') && glob != "**" {
         return Err("a glob starts with / or is \"**\"".to_owned());
@@ -28,7 +27,7 @@ pub struct Keep {
 }
 
 impl Keep {
-    /// Compiles them.
+    /// Compiles the globs.
     pub fn new(globs: &[String]) -> Result<Keep> {
         let mut set = GlobSetBuilder::new();
         for glob in globs {
@@ -46,13 +45,13 @@ impl Keep {
         self.everything
     }
 
-    /// Whether this path is kept.
+    /// Whether this path is excluded from scrubbing.
     pub fn holds(&self, path: &[u8]) -> bool {
         self.everything || self.globs.is_match(as_path(path))
     }
 }
 
-/// The glob that is this path alone. A byte that is not UTF-8 becomes `?`.
+/// A glob that matches only this path. A byte that is not UTF-8 becomes `?`.
 pub fn as_glob(path: &[u8]) -> String {
     let mut glob = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
@@ -67,7 +66,7 @@ pub fn as_glob(path: &[u8]) -> String {
     glob
 }
 
-/// A path of the tree as globs take it: any bytes.
+/// Converts a path of the tree for globset; it may hold any bytes.
 pub fn as_path(path: &[u8]) -> &Path {
     Path::new(std::ffi::OsStr::from_bytes(path))
 }

@@ -1,8 +1,8 @@
-//! Java's list of certificate authorities, a keystore of type JKS: each entry has the time of its
-//! making in it. The times become the epoch.
+//! Java's list of certificate authorities, a JKS keystore. Each entry holds its creation time; the
+//! times are clamped to the epoch.
 //!
 //! The format is that of OpenJDK's sun.security.provider.JavaKeyStore: a header, entries, and a
-//! SHA-1 digest over password, a constant and all before it.
+//! SHA-1 digest over the password, a constant and all preceding bytes.
 
 use sha1::{Digest, Sha1};
 
@@ -10,24 +10,24 @@ use super::keep::Keep;
 use crate::error::{Context, Result};
 use crate::tree::{Content, Kind, Tree, show};
 
-/// Where distributions have the list.
+/// Paths of the list in distributions.
 const PATHS: [&[u8]; 3] = [
     b"/etc/ssl/certs/java/cacerts",
     b"/etc/pki/java/cacerts",
     b"/etc/pki/ca-trust/extracted/java/cacerts",
 ];
-/// Largest list, bytes; Debian's has 170 KB.
+/// Maximum size of a list, bytes; Debian's has 170 KB.
 const LARGEST: u64 = 16 << 20;
 const MAGIC: [u8; 4] = [0xfe, 0xed, 0xfe, 0xed];
 const VERSION: u32 = 2;
 /// The tag of a certificate without a key.
 const CERTIFICATE: u32 = 2;
 const DIGEST: usize = 20;
-/// What every Java has as the list's password: it protects nothing.
+/// The password of the list in every Java; it protects nothing.
 const PASSWORD: &str = "changeit";
 const CONSTANT: &[u8] = b"Mighty Aphrodite";
 
-/// Sets times behind `epoch` (seconds since 1970) to it; the paths of the lists that were changed.
+/// Clamps times after `epoch` (seconds since 1970) to it. Returns the paths of changed lists.
 pub fn clamp(tree: &mut Tree, keep: &Keep, epoch: i64) -> Result<Vec<Vec<u8>>> {
     let mut changed = Vec::new();
     for path in PATHS {
@@ -49,7 +49,8 @@ pub fn clamp(tree: &mut Tree, keep: &Keep, epoch: i64) -> Result<Vec<Vec<u8>>> {
     Ok(changed)
 }
 
-/// The list with other times; `None` for what is no list of certificates, or has another password.
+/// The list with clamped times; `None` if the bytes are no list of certificates or have another
+/// password.
 fn clamped(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
     let end = bytes.len().checked_sub(DIGEST)?;
     if digest(&bytes[..end])[..] != bytes[end..] {
@@ -61,7 +62,7 @@ fn clamped(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
         bytes: &bytes[..end],
         at: 0,
     };
-    if reader.take(4)? != MAGIC || reader.number()? != VERSION {
+    if reader.bytes(4)? != MAGIC || reader.number()? != VERSION {
         return None;
     }
     for _ in 0..reader.number()? {
@@ -70,11 +71,11 @@ fn clamped(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
         }
         reader.text()?;
         let at = reader.at;
-        let time = u64::from_be_bytes(reader.take(8)?.try_into().ok()?);
+        let time = u64::from_be_bytes(reader.bytes(8)?.try_into().ok()?);
         list[at..at + 8].copy_from_slice(&time.min(limit).to_be_bytes());
         reader.text()?;
         let length = reader.number()? as usize;
-        reader.take(length)?;
+        reader.bytes(length)?;
     }
     if reader.at != end {
         return None;
@@ -100,19 +101,19 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+    fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
         let taken = self.bytes.get(self.at..self.at.checked_add(count)?)?;
         self.at += count;
         Some(taken)
     }
 
     fn number(&mut self) -> Option<u32> {
-        Some(u32::from_be_bytes(self.take(4)?.try_into().ok()?))
+        Some(u32::from_be_bytes(self.bytes(4)?.try_into().ok()?))
     }
 
     fn text(&mut self) -> Option<&'a [u8]> {
-        let length = u16::from_be_bytes(self.take(2)?.try_into().ok()?);
-        self.take(length.into())
+        let length = u16::from_be_bytes(self.bytes(2)?.try_into().ok()?);
+        self.bytes(length.into())
     }
 }
 

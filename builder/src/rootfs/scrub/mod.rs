@@ -1,11 +1,12 @@
-//! Scrubbing: identity and noise out, secrets refused.
+//! Scrubbing: removes identity and build-dependent data, refuses secrets.
 //!
-//! It promises that what must differ between servers or between builds is not in the image, and
-//! that a secret is not there unless the definition keeps its path. It looks at paths, at small
-//! files and attributes as texts, and for keys in all but programs; it can't find a secret that
-//! looks like nothing, or that is packed.
+//! After scrubbing, the image holds no data that must differ between servers or builds, and no
+//! secret unless the definition excludes its path. The search covers paths, the text of small files
+//! and attributes, and keys in all files except programs. It cannot find a secret that looks like
+//! ordinary data or is compressed.
 //!
-//! Rules name paths. Another name of the same file that no rule names keeps its content.
+//! Rules name paths. If another hard link of a file matches no rule, the file keeps its content
+//! under that name.
 
 mod databases;
 pub mod keep;
@@ -29,29 +30,29 @@ use crate::tree::{Content, Kind, Meta, NodeId, Time, Tree, show};
 use keep::Keep;
 use rules::{Action, RULES, SNAKEOIL};
 
-/// The rule that leaves /etc/machine-id empty.
+/// The rule that empties /etc/machine-id.
 const MACHINE_ID: &str = "machine-id";
-/// The rule that makes the day of the last change in /etc/shadow no later than the epoch.
+/// The rule that clamps the last change in /etc/shadow to the epoch.
 const PASSWORD_DATES: &str = "password-dates";
 /// The rule that clamps modification times.
 const TIMES: &str = "newer-times";
 /// The rule that makes databases of Berkeley DB the same in each build.
 const DATABASES: &str = "database-numbers";
-/// The rule that clamps the times in Java's list of certificate authorities.
+/// The rule that clamps times in Java's list of certificate authorities.
 const KEYSTORE_TIMES: &str = "keystore-times";
 
-/// What one rule did.
+/// The result of one rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Done {
     /// The rule's name.
     pub rule: &'static str,
-    /// The paths it removed or changed.
+    /// Removed or changed paths.
     pub paths: Vec<Vec<u8>>,
 }
 
-/// Applies every rule; `epoch` (seconds since 1970) is what newer modification times are clamped
-/// to. Secrets are an error that names the rule and each path. What did nothing is left out of the
-/// answer.
+/// Applies every rule. Modification times after `epoch` (seconds since 1970) are clamped to it. A
+/// secret is an error that lists the rule and each path. Rules without an effect are not in the
+/// result.
 pub fn scrub(tree: &mut Tree, definition: &Definition, epoch: Option<i64>) -> Result<Vec<Done>> {
     let keep = Keep::new(&definition.keep)?;
     if keep.everything() {
@@ -85,8 +86,7 @@ pub fn scrub(tree: &mut Tree, definition: &Definition, epoch: Option<i64>) -> Re
     Ok(done)
 }
 
-/// What an operator should know about removed files: services that need one of their own on each
-/// server.
+/// Findings about removed files: services that need their own file on each server.
 pub fn notes(done: &[Done]) -> Vec<Finding> {
     let note = |done: &Done| {
         let rule = RULES.iter().find(|rule| rule.name == done.rule)?;
@@ -128,7 +128,8 @@ fn apply_table(tree: &mut Tree, keep: &Keep) -> Result<Vec<Done>> {
             hits.push((rule, path.to_vec(), id));
         }
     });
-    // Names of the same file are emptied together: those that no rule names keep its content.
+    // All names of a file that match a rule are emptied together. Names that match no rule keep the
+    // content.
     let mut emptied: BTreeMap<NodeId, Vec<Vec<u8>>> = BTreeMap::new();
     let mut shared: BTreeMap<NodeId, (usize, Vec<u8>)> = BTreeMap::new();
     for (rule, path, id) in hits {
@@ -158,8 +159,8 @@ fn apply_table(tree: &mut Tree, keep: &Keep) -> Result<Vec<Done>> {
     Ok(done)
 }
 
-/// The names of links to a certificate are hashes of its subject, which is the building machine's
-/// name.
+/// Removes links to the snakeoil certificate. Their names are hashes of its subject, which is the
+/// host name of the building machine.
 fn remove_snakeoil_links(tree: &mut Tree, keep: &Keep) -> Vec<Vec<u8>> {
     const FOLDER: &[u8] = b"/etc/ssl/certs";
     let Some(folder) = tree.lookup(FOLDER) else {
@@ -175,7 +176,7 @@ fn remove_snakeoil_links(tree: &mut Tree, keep: &Keep) -> Vec<Vec<u8>> {
     links
 }
 
-/// Fails when a removed secret is still in the image under a name that no rule covers.
+/// Fails if a removed secret is still in the image under a name that no rule covers.
 fn refuse_other_names(
     tree: &Tree,
     keep: &Keep,
@@ -203,7 +204,7 @@ fn refuse_other_names(
     .hint("leave these names out of the sources"))
 }
 
-/// All globs of the table in one set, and for each the index of its rule.
+/// All globs of the table in one set, and the index of the rule for each.
 fn compile_table() -> Result<(GlobSet, Vec<usize>)> {
     let mut set = GlobSetBuilder::new();
     let mut rule_of = Vec::new();
@@ -223,8 +224,8 @@ fn compile_table() -> Result<(GlobSet, Vec<usize>)> {
     Ok((set, rule_of))
 }
 
-/// An empty /etc/machine-id is what init and the agent put the server's own over; without one,
-/// systemd on a read-only root has none at all.
+/// Init and the agent bind-mount the server's own machine-id over this empty file. Without the
+/// file, systemd has no machine-id on a read-only root.
 fn empty_machine_id(tree: &mut Tree, keep: &Keep) -> Result<Vec<Vec<u8>>> {
     const PATH: &[u8] = b"/etc/machine-id";
     if keep.holds(PATH) {
@@ -249,18 +250,18 @@ fn empty_machine_id(tree: &mut Tree, keep: &Keep) -> Result<Vec<Vec<u8>>> {
     Ok(vec![PATH.to_vec()])
 }
 
-/// Whether systemd is the image's init or could be.
+/// Whether the image has systemd.
 pub(crate) fn has_systemd(tree: &Tree) -> bool {
     tree.resolve(b"/usr/lib/systemd/systemd")
         .or(tree.resolve(b"/lib/systemd/systemd"))
         .is_some()
 }
 
-/// The third field of /etc/shadow is the day of the last change: the day of the build, for accounts
-/// that packages made.
+/// Clamps the third field of /etc/shadow, the day of the last change. For accounts of packages it
+/// is the day of the build.
 fn clamp_password_dates(tree: &mut Tree, keep: &Keep, epoch: i64) -> Result<Vec<Vec<u8>>> {
     const PATH: &[u8] = b"/etc/shadow";
-    /// Far more than any image's accounts need, bytes.
+    /// Maximum size of the file, bytes: more than any image needs.
     const LIMIT: u64 = 1 << 20;
     let Some(id) = tree.lookup(PATH).filter(|_| !keep.holds(PATH)) else {
         return Ok(Vec::new());
@@ -305,7 +306,7 @@ fn clamp_times(tree: &mut Tree, keep: &Keep, epoch: i64) -> Vec<Vec<u8>> {
     if tree.node(Tree::ROOT).meta.mtime > limit {
         newer.push((b"/".to_vec(), Tree::ROOT));
     }
-    // All names of a file share its time: one that is kept keeps it for the others.
+    // All names of a file share its time: one excluded name excludes the others.
     let mut kept = HashSet::new();
     tree.visit(&mut |path, id| {
         if tree.node(id).meta.mtime > limit {

@@ -1,39 +1,39 @@
-//! What is removed, as a table: a name, the paths, what happens to them, and why.
+//! The table of scrub rules: a name, paths, an action and the reason.
 
 use crate::tree::{Content, Kind, Node};
 
-/// What happens to an entry that a rule names. Directories always stay.
+/// The action on an entry that matches a rule. Directories are never removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// The entry goes.
+    /// Removes the entry.
     Remove,
-    /// The file stays with its owner and mode, its bytes go.
+    /// Empties the file; owner and mode stay.
     Empty,
-    /// A regular file goes, a symbolic link stays.
+    /// Removes a regular file; a symbolic link stays.
     RemoveFile,
-    /// Python's byte code goes when it is valid by the time of its source; by the source's hash it
-    /// stays (PEP 552).
+    /// Removes Python byte code that is validated by the time of its source. Byte code that is
+    /// validated by the hash of its source stays (PEP 552).
     RemoveTimedBytecode,
 }
 
 /// A rule.
 #[derive(Debug)]
 pub struct Rule {
-    /// How counts, messages and documents call it.
+    /// Name in counts, messages and documents.
     pub name: &'static str,
     /// Globs over absolute paths.
     pub paths: &'static [&'static str],
-    /// What happens.
+    /// The action.
     pub action: Action,
-    /// Why.
+    /// The reason.
     pub reason: &'static str,
-    /// Whether it holds a secret, which may not stay under another name either.
+    /// Whether the file holds a secret, which must not stay under another name.
     pub is_secret: bool,
-    /// How a server gets its own, where a service needs one and does not make it by itself.
+    /// How to create the file on each server, if a service needs it and does not create it.
     pub server: Option<&'static str>,
 }
 
-/// What most rules are: no secret, and nothing that a service waits for.
+/// A rule without secret and without a service that needs the file, as most rules are.
 const PLAIN: Rule = Rule {
     name: "",
     paths: &[],
@@ -42,16 +42,17 @@ const PLAIN: Rule = Rule {
     is_secret: false,
     server: None,
 };
-/// A secret that a service makes by itself when it starts.
+/// A rule for a secret that a service creates at its start.
 const SECRET: Rule = Rule {
     is_secret: true,
     ..PLAIN
 };
 
-/// The rule whose certificate has links named after the building machine beside it.
+/// The rule for the snakeoil certificate; links to it are named after the host name of the building
+/// machine.
 pub const SNAKEOIL: &str = "snakeoil-certificate";
 
-/// In the order in which they are reported. The first rule that names a path decides.
+/// In the order of reports. The first rule that matches a path decides.
 pub const RULES: &[Rule] = &[
     Rule {
         name: "ssh-host-keys",
@@ -399,8 +400,9 @@ impl Action {
     }
 }
 
-/// Whether byte code is valid by a time: all of it before Python 3.7 (magic number 3390), since
-/// then with bit 0 of the flags clear. What is too short to be byte code is of no use either.
+/// Whether byte code is validated by a time: all byte code before Python 3.7 (magic number 3390),
+/// later if bit 0 of its flags is clear. A file too short for byte code is useless and counts as
+/// well.
 fn is_timed(content: &Content) -> bool {
     let mut header = [0; 8];
     if content.read_exact_at(0, &mut header).is_err() {

@@ -1,6 +1,6 @@
 //! Mount points that are links, and devices that no machine from the image has.
 
-use crate::rootfs::check::samples::{found, told};
+use crate::rootfs::check::samples::{found, summaries};
 
 fn volumes(list: &[(&str, &str)]) -> String {
     list.iter()
@@ -131,7 +131,7 @@ fn fstab(text: &str) -> Vec<String> {
         ("/mnt/", ""),
         ("/opt/disk.img", "x"),
     ];
-    told(&found("", &changes))
+    summaries(&found("", &changes))
         .into_iter()
         .filter(|line| line.contains("stab"))
         .collect()
@@ -223,7 +223,7 @@ fn lines_that_no_start_waits_for_are_not_named() {
         ("/srv/data/", ""),
         ("/etc/systemd/system/srv-data.mount", "-> /dev/null"),
     ];
-    assert_eq!(told(&found("", &masked)), [""; 0]);
+    assert_eq!(summaries(&found("", &masked)), [""; 0]);
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn a_line_of_a_disk_that_is_not_there_makes_nothing_writable() {
 #[test]
 fn crypttab_and_mount_units_are_held_to_the_same() {
     let crypt = |line: &str, fstab: &str| {
-        told(&found(
+        summaries(&found(
             "",
             &[
                 ("/etc/crypttab", line),
@@ -296,7 +296,7 @@ fn crypttab_and_mount_units_are_held_to_the_same() {
             format!("/etc/systemd/system/{folder}/srv.{kind}"),
         );
         let section = if kind == "swap" { "Swap" } else { "Mount" };
-        told(&found(
+        summaries(&found(
             "",
             &[
                 (&unit, &format!("[{section}]\nWhat={what}\n")),
@@ -336,6 +336,6 @@ fn without_systemd_nothing_stops_and_the_lines_are_named() {
         ("/usr/sbin/init", "ELF"),
         ("/etc/fstab", "UUID=x / ext4 defaults 0 1\n"),
     ];
-    let told = told(&found("", &without));
+    let told = summaries(&found("", &without));
     assert!(told.len() == 1 && told[0].starts_with("warning stale-fstab: /etc/fstab has lines that cannot be mounted: line 1: / (UUID=x)"), "{told:?}");
 }

@@ -2,13 +2,13 @@
 
 use object::elf::{EM_386, EM_AARCH64};
 
-use crate::rootfs::check::samples::{Program, found, found_with, put, told};
+use crate::rootfs::check::samples::{Program, found, found_with, put, summaries};
 
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
 /// The one finding about init, or none.
 fn init(changes: &[(&str, &str)], program: Program, more: &[(&str, Program)]) -> Vec<String> {
-    told(&found_with("", changes, |tree| {
+    summaries(&found_with("", changes, |tree| {
         put(tree, "/usr/lib/systemd/systemd", program.bytes());
         for (path, program) in more {
             put(tree, path, program.bytes());
@@ -219,7 +219,7 @@ fn an_init_that_the_kernel_does_not_start_is_refused_with_the_reason() {
             ("/dangling", "-> bin/gone"),
             ("/usr/bin/env", "ELF"),
         ];
-        let told: Vec<_> = told(&found("", &changes))
+        let told: Vec<_> = summaries(&found("", &changes))
             .into_iter()
             .filter(|line| line.starts_with("error"))
             .collect();
@@ -265,15 +265,15 @@ fn an_init_that_can_run_is_accepted_whatever_it_is() {
         // A link that leads nowhere is passed over where another init can be started.
         &[("/usr/sbin/init", "-> /nowhere")],
     ] {
-        assert_eq!(told(&found("", changes)), [""; 0], "{changes:?}");
+        assert_eq!(summaries(&found("", changes)), [""; 0], "{changes:?}");
     }
 }
 
 #[test]
 fn the_init_of_the_command_line_is_the_one_that_is_judged() {
     let head = |init: &str| format!("kernel = {{ cmdline = \"init=/x {init} -- init=/y\" }}");
-    assert_eq!(told(&found(&head("init=/bin/sh"), &[])), [""; 0]);
-    let findings = told(&found(&head("init=/bin/none"), &[]));
+    assert_eq!(summaries(&found(&head("init=/bin/sh"), &[])), [""; 0]);
+    let findings = summaries(&found(&head("init=/bin/none"), &[]));
     assert_eq!(
         findings,
         [
@@ -293,7 +293,7 @@ fn a_dangling_init_and_a_link_loop_are_named() {
         ("-> init", "its path is a symbolic link loop"),
         ("0644:text", "it is not executable"),
     ] {
-        let findings = told(&found("", &[gone, ("/usr/sbin/init", link)]));
+        let findings = summaries(&found("", &[gone, ("/usr/sbin/init", link)]));
         assert_eq!(
             findings,
             [format!(
@@ -307,13 +307,13 @@ fn a_dangling_init_and_a_link_loop_are_named() {
 fn tools_for_volumes_must_run_too() {
     let findings = found("", &[("/usr/sbin/mke2fs", "#!/no/such\n")]);
     assert_eq!(
-        told(&findings),
+        summaries(&findings),
         [
             "error volume-tool-cannot-run: there are volumes, and /usr/sbin/mkfs.ext4 (which is /usr/sbin/mke2fs) cannot run: its interpreter /no/such is not in the image"
         ]
     );
     assert_eq!(
-        told(&found(
+        summaries(&found(
             "volumes = []",
             &[
                 ("/usr/sbin/mke2fs", "#!/no/such\n"),
@@ -333,7 +333,7 @@ fn a_volume_that_may_be_executed_from_may_hold_programs() {
     ];
     assert_eq!(found("", &changes).len(), 1);
     let allowed = "[seal]\nlevel = \"guard\"\n[seal.allow]\nexecute = [\"state\"]";
-    let errors: Vec<_> = told(&found(allowed, &changes))
+    let errors: Vec<_> = summaries(&found(allowed, &changes))
         .into_iter()
         .filter(|line| line.contains("cannot run"))
         .collect();
@@ -350,7 +350,7 @@ fn executable_scripts_with_foreign_line_ends_or_a_mark_are_named() {
         ("/usr/share/doc/x/e", "#!/bin/sh\r\n"),
     ];
     assert_eq!(
-        told(&found("", &changes)),
+        summaries(&found("", &changes)),
         [
             "warning script-line-ends: executable scripts whose lines end with CR LF, so the kernel does not find their interpreter: /usr/local/bin/a",
             "warning script-byte-order-mark: executable scripts that start with a UTF-8 byte order mark, so the kernel does not see #!: /opt/b.py",

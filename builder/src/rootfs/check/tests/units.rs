@@ -1,6 +1,6 @@
 //! Units that are enabled and cannot work.
 
-use crate::rootfs::check::samples::{found, found_with, put, told};
+use crate::rootfs::check::samples::{found, found_with, put, summaries};
 
 const APP: &str = "/usr/lib/systemd/system/app.service";
 const LINK: (&str, &str) = (
@@ -14,13 +14,13 @@ fn app(text: &str, more: &[(&str, &str)]) -> Vec<String> {
         .into_iter()
         .chain(more.iter().copied())
         .collect();
-    told(&found("", &changes))
+    summaries(&found("", &changes))
 }
 
 #[test]
 fn an_enabled_unit_that_does_not_exist_is_named_with_its_link() {
     let wants = |name: &str| format!("/etc/systemd/system/multi-user.target.wants/{name}");
-    let told_of = |changes: &[(&str, &str)]| told(&found("", changes));
+    let told_of = |changes: &[(&str, &str)]| summaries(&found("", changes));
     let (ghost, instance, alias) = (
         wants("ghost.service"),
         wants("ghost@a.service"),
@@ -352,7 +352,7 @@ fn the_images_own_systemd_decides_which_keys_are_known() {
         b"\0Unit.Description\0Service.ExecStart\0Service.NewKey\0Service.Type\0Install.WantedBy\0"
             .as_slice();
     let told_of = |line: &str| {
-        told(&found_with(
+        summaries(&found_with(
             "",
             &[(APP, &format!("[Service]\n{line}\n")), LINK],
             |tree| {
@@ -400,11 +400,11 @@ const SSHD: [(&str, &str); 5] = [
 fn a_credential_for_roots_key_that_lets_nobody_in_is_named() {
     let with = |more: &[(&str, &str)]| -> Vec<String> {
         let changes: Vec<_> = SSHD.iter().chain(more).copied().collect();
-        told(&found(ACCEPT, &changes))
+        summaries(&found(ACCEPT, &changes))
     };
     let begin = "warning credential-without-effect: [credentials] accepts \"ssh.authorized_keys.root\", and nobody can log in with it: ";
     assert_eq!(
-        told(&found(ACCEPT, &[])),
+        summaries(&found(ACCEPT, &[])),
         [format!("{begin}the image has no SSH server")]
     );
     assert_eq!(
@@ -466,7 +466,7 @@ fn a_credential_for_roots_key_that_lets_nobody_in_is_named() {
     );
     // Nobody asked for it.
     assert_eq!(
-        told(&found("[credentials]\naccept = [\"network.*\"]", &[])),
+        summaries(&found("[credentials]\naccept = [\"network.*\"]", &[])),
         [""; 0]
     );
 }
@@ -486,5 +486,8 @@ fn a_kernel_without_a_serial_console_is_named() {
     assert_eq!(rules("quiet console=tty0"), ["no-serial-console"]);
     assert_eq!(rules("console=ttyS1"), ["no-serial-console"]);
     assert_eq!(rules("console=tty0 console=ttyS0,115200n8"), [""; 0]);
-    assert_eq!(told(&found("kernel = { cmdline = \"\" }", &[])), [""; 0]);
+    assert_eq!(
+        summaries(&found("kernel = { cmdline = \"\" }", &[])),
+        [""; 0]
+    );
 }

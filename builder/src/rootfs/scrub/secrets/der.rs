@@ -1,8 +1,8 @@
-//! Private keys in DER, the form without words: PKCS#1 (RFC 8017, A.1.2), DSA's like it, SEC 1 (RFC
-//! 5915), PKCS#8 (RFC 5958), and PKCS#12 (RFC 7292) where it holds a key beside certificates. The
-//! whole file is looked at, so what is no key does not pass for one by chance.
+//! Detects private keys in DER: PKCS#1 (RFC 8017, A.1.2), DSA in the same form, SEC 1 (RFC 5915),
+//! PKCS#8 (RFC 5958), and PKCS#12 (RFC 7292) if it holds a key besides certificates. The structure
+//! must fill the complete file, so that other data does not match by chance.
 
-/// Larger files are no key and no bundle of keys, bytes.
+/// Maximum size of a key or a bundle of keys, bytes.
 pub const LIMIT: u64 = 1 << 20;
 
 const INTEGER: u8 = 0x02;
@@ -12,25 +12,26 @@ const SEQUENCE: u8 = 0x30;
 
 /// 1.2.840.113549.1.5: password-based encryption of PKCS#5.
 const PKCS5: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05];
-/// 1.2.840.113549.1.12.1: that of PKCS#12.
+/// 1.2.840.113549.1.12.1: password-based encryption of PKCS#12.
 const PKCS12_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x01];
-/// 1.2.840.113549.1.12.10.1, as it stands in a bag: 1 is a key, 2 an encrypted one.
+/// 1.2.840.113549.1.12.10.1, the prefix of bag types: 1 is a key, 2 an encrypted key.
 const BAG: &[u8] = &[
     OID, 0x0b, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x0c, 0x0a, 0x01,
 ];
-/// The shortest and longest private value of an elliptic curve in use, bytes.
+/// Shortest and longest private value of an elliptic curve in use, bytes.
 const EC_KEY: std::ops::RangeInclusive<usize> = 20..=66;
 
-/// Whether these are all bytes of a private key, encrypted or not, or of a bundle with one.
+/// Whether the bytes are exactly a private key, encrypted or not, or a bundle with one.
 pub fn is_private_key(bytes: &[u8]) -> bool {
-    // Some programs write PKCS#12 without lengths (BER); only its start looks different.
+    // Some programs write PKCS#12 with indefinite lengths (BER). Then only the start of the file is
+    // checked.
     if bytes.starts_with(&[SEQUENCE, 0x80, INTEGER, 1, 3]) {
         return holds_key_bag(bytes);
     }
     let Some((SEQUENCE, body, rest)) = element(bytes) else {
         return false;
     };
-    // A line end from an editor or a pipe does not make it another file.
+    // An editor or a pipe may have appended a newline.
     if !rest.iter().all(u8::is_ascii_whitespace) {
         return false;
     }
@@ -49,7 +50,7 @@ pub fn is_private_key(bytes: &[u8]) -> bool {
     }
 }
 
-/// Tag, content and what follows.
+/// Tag, content and remaining bytes.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, mut rest) = rest.split_first()?;
@@ -70,7 +71,7 @@ fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, content, rest))
 }
 
-/// An algorithm's name, and the key as octets.
+/// An algorithm identifier, and the key as an octet string.
 fn is_pkcs8(rest: &[u8]) -> bool {
     let Some((SEQUENCE, algorithm, rest)) = element(rest) else {
         return false;
@@ -91,7 +92,7 @@ fn is_ec(rest: &[u8]) -> bool {
     matches!(element(rest), Some((OCTETS, key, rest)) if EC_KEY.contains(&key.len()) && (rest.is_empty() || matches!(rest[0], 0xa0 | 0xa1)))
 }
 
-/// How many integers there are, where there is nothing else.
+/// The number of integers, if there is nothing else.
 fn integers(bytes: &[u8]) -> Option<usize> {
     let (mut rest, mut count) = (bytes, 0);
     while !rest.is_empty() {
@@ -103,8 +104,8 @@ fn integers(bytes: &[u8]) -> Option<usize> {
     Some(count)
 }
 
-/// How many integers there are before something else: an RSA key of more than two primes has a list
-/// of those after its eight numbers.
+/// Counts the leading integers. An RSA key with more than two primes has a list of them after its
+/// eight numbers.
 fn leading_integers(bytes: &[u8]) -> usize {
     let (mut rest, mut count) = (bytes, 0);
     while let Some((INTEGER, _, after)) = element(rest) {

@@ -1,5 +1,5 @@
-//! Private keys in words: PEM (RFC 7468), OpenSSH, PuTTY, OpenPGP, OpenVPN, age; in UTF-8 and
-//! UTF-16, in files of any size.
+//! Detects private keys in text form: PEM (RFC 7468), OpenSSH, PuTTY, OpenPGP, OpenVPN, age; in
+//! UTF-8 and UTF-16, in files of any size.
 
 use std::borrow::Cow;
 use std::io;
@@ -10,13 +10,13 @@ use crate::tree::Content;
 
 /// Bytes read at a time.
 const CHUNK: usize = 1 << 20;
-/// What is needed from the start of a key on to tell that it is one, bytes.
+/// Number of bytes from the start of a key that identify it.
 const ENOUGH: usize = 4 << 10;
-/// What the words of a key start with.
+/// The first bytes of each text form.
 const STARTS: [&str; 3] = ["-----BEGIN ", "AGE-SECRET-KEY-1", "\nPrivate-Lines:"];
 
-/// A PEM block with a body, a PuTTY key, an age identity. A line that only names the header is
-/// documentation.
+/// Whether the text has a PEM block with a body, a PuTTY key or an age identity. A header line
+/// alone is documentation.
 pub fn holds_private_key(text: &str) -> bool {
     if text.starts_with("PuTTY-User-Key-File-") || text.contains("\nPrivate-Lines:") {
         return true;
@@ -43,8 +43,8 @@ pub fn holds_private_key(text: &str) -> bool {
     })
 }
 
-/// Whether base64 follows: at least one line of 32 digits, after headers (`Proc-Type:`) if there
-/// are any. In JSON and shell strings the line ends are written as `\n`.
+/// Whether base64 follows: at least one line of 32 digits, after optional headers (`Proc-Type:`).
+/// JSON and shell strings write newlines as `\n`.
 fn has_body(body: &str) -> bool {
     let body = body.get(..body.len().min(2048)).unwrap_or(body);
     let base64 = |b: u8| b.is_ascii_alphanumeric() || b"+/=".contains(&b);
@@ -58,8 +58,8 @@ fn has_body(body: &str) -> bool {
         })
 }
 
-/// The same for a file that is too large to be looked at as one text. Programs are left out:
-/// cryptographic libraries carry keys to test themselves with.
+/// Searches a file that is too large to be read as one text. Programs are skipped: cryptographic
+/// libraries contain keys for their self-tests.
 pub fn large_file_holds_private_key(content: &Content) -> io::Result<bool> {
     let mut magic = [0; 4];
     content.read_exact_at(0, &mut magic)?;
@@ -68,8 +68,7 @@ pub fn large_file_holds_private_key(content: &Content) -> io::Result<bool> {
     }
     let finders = STARTS.map(|start| memmem::Finder::new(start.as_bytes()));
     let mut buffer = vec![0; CHUNK];
-    // Holes have no words in them, and can be as long as one likes: only what is there is read,
-    // pieces that follow each other as one.
+    // Only data is read, because holes can be arbitrarily long. Adjacent pieces are read as one.
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for extent in content.extents() {
         match ranges.last_mut() {
@@ -92,22 +91,23 @@ pub fn large_file_holds_private_key(content: &Content) -> io::Result<bool> {
             if at + window.len() as u64 == end {
                 break;
             }
-            // What starts in the last bytes is seen whole the next time.
+            // A key that starts in the last bytes is complete in the next round.
             at += (window.len() - ENOUGH) as u64;
         }
     }
     Ok(false)
 }
 
-/// The text of a file. What is not text is no reason to look away: its ASCII characters are looked
-/// at, which is what all words of all rules are of.
+/// The text of a file. A binary file is reduced to its ASCII characters, since all rules search for
+/// ASCII text.
 pub fn text(bytes: &[u8]) -> Cow<'_, str> {
     let read = |unit: fn([u8; 2]) -> u16, bytes: &[u8]| {
         char::decode_utf16(bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])))
             .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
             .collect()
     };
-    // Most of a text of letters has a zero in every second byte, with or without a mark in front.
+    // UTF-16 text in Latin script has a zero in most pairs of bytes, with or without a byte order
+    // mark.
     let zeros = |odd: usize| {
         bytes
             .iter()
@@ -124,8 +124,8 @@ pub fn text(bytes: &[u8]) -> Cow<'_, str> {
         [0xfe, 0xff, rest @ ..] => Cow::Owned(read(u16::from_be_bytes, rest)),
         [first, 0, ..] if *first != 0 && zeros(1) => Cow::Owned(read(u16::from_le_bytes, bytes)),
         [0, second, ..] if *second != 0 && zeros(0) => Cow::Owned(read(u16::from_be_bytes, bytes)),
-        // Most files are neither text nor wholly strange: replacing byte by byte is many times as
-        // fast as looking for what is well-formed.
+        // Replacing byte by byte is many times faster than searching for well-formed UTF-8 in files
+        // that are partly binary.
         _ if !bytes.is_ascii() => {
             let ascii = bytes
                 .iter()

@@ -1,8 +1,8 @@
-//! Secrets that no image may hold: private keys, keys that machines share, cloud credentials, shell
-//! histories and passwords in plain text.
+//! Refuses secrets: private keys, shared keys, cloud credentials, shell histories and passwords in
+//! plain text.
 //!
-//! A path alone rarely proves a secret, and words alone never do: most rules ask for both, so that
-//! documentation and empty examples pass. Extended attributes are looked at as files are.
+//! Most rules require both a path and a text, so that documentation and empty examples pass.
+//! Extended attributes are checked like files.
 
 mod der;
 mod keys;
@@ -19,28 +19,29 @@ use crate::tree::{Content, Kind, Meta, Tree, show};
 
 pub use self::rules::paths_by_name;
 
-/// Files up to this size are looked at as one text by every rule, bytes: keys and credentials are
-/// small. In larger ones keys are searched for.
+/// Maximum size of a file that every rule checks as one text, bytes: keys and credentials are
+/// small. Larger files are only searched for keys.
 const SCANNED: u64 = 64 << 10;
-/// Of larger files whose path alone is suspicious (a history, a file of accounts), this much is
-/// looked at, bytes.
+/// Number of bytes that are checked in a larger file whose path alone is suspicious (a history, a
+/// list of accounts).
 const HEAD: u64 = 4 << 20;
-/// So many files are looked at together.
+/// Number of files in one batch for the worker threads.
 const BATCH: usize = 2048;
 
 /// Path and content.
 type File = (Vec<u8>, Content);
 
-/// A secret that was found.
+/// A secret in the image.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Secret {
     rule: &'static str,
     path: Vec<u8>,
-    /// The extended attribute that holds it; `None`: the file's content.
+    /// The extended attribute that holds the secret; `None` for the content of the file.
     attribute: Option<Vec<u8>>,
 }
 
-/// Fails when there is a secret whose path is not kept, with each rule and its paths.
+/// Fails if the image holds a secret whose path is not excluded. The error lists each rule and its
+/// paths.
 pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
     let rules = compile_rules()?;
     let mut found: Vec<Secret> = Vec::new();
@@ -48,7 +49,7 @@ pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
     let mut failed = None;
     let mut batch = Vec::with_capacity(BATCH);
     let mut look = |batch: &mut Vec<File>| {
-        let secrets = look(&rules, batch);
+        let secrets = check_files(&rules, batch);
         for (file, secret) in batch.drain(..).zip(secrets) {
             match secret {
                 Ok(rule) => found.extend(rule.map(|rule| Secret {
@@ -77,10 +78,10 @@ pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
         }
         batch.push((path.to_vec(), content.clone()));
         if batch.len() == BATCH {
-            look(&mut batch);
+            check_files(&mut batch);
         }
     });
-    look(&mut batch);
+    check_files(&mut batch);
     found.extend(in_attributes);
     match failed {
         Some(error) => Err(error),
@@ -89,7 +90,8 @@ pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
     }
 }
 
-/// Secrets in an entry's attributes. Every value is small, and is looked at as text and as a key.
+/// Finds secrets in the attributes of an entry. Every value is small and is checked as text and as
+/// DER.
 fn secrets_of_attributes<'a>(path: &'a [u8], meta: &'a Meta) -> impl Iterator<Item = Secret> + 'a {
     meta.xattrs
         .iter()
@@ -113,8 +115,8 @@ fn secrets_of_attributes<'a>(path: &'a [u8], meta: &'a Meta) -> impl Iterator<It
         })
 }
 
-/// Looks at files on all cores; what is in each, in their order.
-fn look(
+/// Checks files on all cores. The results keep the order of the files.
+fn check_files(
     (globs, rule_of): &(GlobSet, Vec<usize>),
     files: &[File],
 ) -> Vec<std::io::Result<Option<&'static str>>> {
@@ -142,7 +144,7 @@ fn look(
             .collect();
         let failed = |count| {
             (0..count)
-                .map(|_| Err(std::io::Error::other("looking for secrets failed")))
+                .map(|_| Err(std::io::Error::other("the search for secrets failed")))
                 .collect()
         };
         threads
@@ -170,11 +172,10 @@ fn compile_rules() -> Result<(GlobSet, Vec<usize>)> {
     ))
 }
 
-/// The name of the rule that finds a secret in this file, if one does. `rules` are those that its
-/// path calls for.
+/// The name of the first rule that finds a secret in this file. `rules` are the rules for its path.
 fn secret_in(content: &Content, rules: &[usize]) -> std::io::Result<Option<&'static str>> {
     let whole = content.len() <= SCANNED;
-    // Of what is larger, only what its path makes suspicious is worth a look as a text.
+    // A larger file is checked as text only if its path is suspicious.
     let rules = rules
         .iter()
         .map(|rule| &RULES[*rule])
@@ -201,7 +202,7 @@ fn secret_in(content: &Content, rules: &[usize]) -> std::io::Result<Option<&'sta
     Ok(is_key.then_some(PRIVATE_KEY))
 }
 
-/// Whether it is worth being read whole to see if it is a key.
+/// Whether the file starts like DER, so that it must be read completely.
 fn starts_der(content: &Content) -> std::io::Result<bool> {
     let mut start = [0; 2];
     content.read_exact_at(0, &mut start)?;

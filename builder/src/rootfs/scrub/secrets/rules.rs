@@ -1,4 +1,4 @@
-//! Which files hold which secrets, as a table.
+//! The table of secret rules: paths and a check of the content.
 
 use super::keys;
 use super::text::{
@@ -6,25 +6,25 @@ use super::text::{
     npm_token, quoted_after, secret_variable, unhashed, url_with_password, valued, words,
 };
 
-/// The rules of this path are for every file.
+/// The path pattern of rules that apply to every file.
 pub const EVERYWHERE: &[&str] = &["/**"];
 
-/// Keys of public-key cryptography.
+/// Rule name of keys of public-key cryptography.
 pub const PRIVATE_KEY: &str = "private-key";
 const SHARED: &str = "shared-key";
 const CLOUD: &str = "cloud-credentials";
 const HISTORY: &str = "shell-history";
 const PASSWORD: &str = "plain-text-password";
-/// All names, in the order of messages.
+/// All rule names, in the order of messages.
 pub const NAMES: [&str; 5] = [CLOUD, PASSWORD, PRIVATE_KEY, SHARED, HISTORY];
 
-/// A rule: which files, and what in them is a secret.
+/// A rule: the files that it applies to, and a check that detects a secret in them.
 pub struct Rule {
-    /// How messages and documents call it.
+    /// Name in messages and documents.
     pub name: &'static str,
     /// Globs over absolute paths.
     pub paths: &'static [&'static str],
-    /// Whether a file's text holds one.
+    /// Whether the text of a file holds such a secret.
     pub is_secret: fn(&str) -> bool,
 }
 
@@ -36,7 +36,7 @@ const fn rule(name: &'static str, paths: &'static [&'static str], is_secret: IsS
     }
 }
 
-/// Globs of all rules of a name but those for every file, for the reference.
+/// The globs of all rules by name, without rules for every file, for the reference.
 pub fn paths_by_name() -> impl Iterator<Item = (&'static str, Vec<&'static str>)> {
     let paths = |name| {
         RULES
@@ -52,7 +52,7 @@ pub fn paths_by_name() -> impl Iterator<Item = (&'static str, Vec<&'static str>)
 /// Whether a text holds a secret.
 pub type IsSecret = fn(&str) -> bool;
 
-/// What is looked for in extended attributes.
+/// Checks for extended attributes.
 pub const ATTRIBUTE_RULES: &[(&str, IsSecret)] = &[
     (PRIVATE_KEY, keys::holds_private_key),
     (CLOUD, is_service_account),
@@ -61,10 +61,10 @@ pub const ATTRIBUTE_RULES: &[(&str, IsSecret)] = &[
     (PASSWORD, |text| lines(text).any(secret_variable)),
 ];
 
-/// Where a key in JSON (RFC 7517) is a server's and not a test's.
+/// Paths where a key in JSON (RFC 7517) belongs to a server and not to a test.
 const OWN: &[&str] = &["/{etc,root,home,srv,opt,var,usr/local}/**"];
 
-/// The first rule that finds a secret in a file names it.
+/// The first rule that finds a secret in a file determines its name in the message.
 pub const RULES: &[Rule] = &[
     rule(PRIVATE_KEY, EVERYWHERE, keys::holds_private_key),
     rule(
@@ -310,7 +310,7 @@ pub const RULES: &[Rule] = &[
         |text| has_words(text, 3),
     ),
     rule(PASSWORD, &["/etc/rsync*.secrets"], |text| fields(text, 2)),
-    // Mail: what a server sends with.
+    // Mail: credentials for sending.
     rule(
         PASSWORD,
         &["/etc/{msmtprc,fetchmailrc}", "/**/.{msmtprc,fetchmailrc}"],
@@ -353,7 +353,7 @@ pub const RULES: &[Rule] = &[
         valued(text, &["dnpass"])
             || lines(text).any(|line| line.starts_with("connect") && line.contains("password="))
     }),
-    // What services ask others with.
+    // Credentials of services for other services.
     rule(
         PASSWORD,
         &["/etc/ddclient.conf", "/etc/ddclient/*"],
@@ -451,7 +451,7 @@ pub const RULES: &[Rule] = &[
         ],
         anything,
     ),
-    // Keys that machines share, and whose owner can act as any of them.
+    // Keys that several machines share: each holder can act as any of them.
     rule(
         SHARED,
         &[

@@ -1,10 +1,10 @@
-//! What in a text is a secret: the value of a key, a word behind another, a URL's password.
+//! Detects secrets in a text: the value of a key, a word after another word, the password of a URL.
 
 pub fn anything(_: &str) -> bool {
     true
 }
 
-/// An access key's id with a secret beside it.
+/// Whether the text has an AWS access key id together with a secret.
 pub fn holds_aws_key(text: &str) -> bool {
     let key_id = |(at, prefix): (usize, &str)| {
         text[at + prefix.len()..]
@@ -16,27 +16,27 @@ pub fn holds_aws_key(text: &str) -> bool {
     let has_id =
         || text.match_indices("AKIA").any(key_id) || text.match_indices("ASIA").any(key_id);
     let lower = || text.to_ascii_lowercase();
-    // Cheap first: nearly all files stop here.
+    // The cheap test first: nearly all files end here.
     (text.contains("AKIA") || text.contains("ASIA"))
         && has_id()
         && (lower().contains("secret_access_key") || lower().contains("secretaccesskey"))
 }
 
-/// Lines that say something: no comment, not empty.
+/// Lines that are neither empty nor comments.
 pub fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with(['#', ';']))
 }
 
-/// Each word with the one after it, line by line.
+/// Pairs of adjacent words within a line.
 pub fn words(text: &str) -> impl Iterator<Item = (&str, &str)> {
     lines(text).flat_map(|line| line.split_whitespace().zip(line.split_whitespace().skip(1)))
 }
 
 /// Whether one of these keys has a value, in `key = value`, `key: value` or JSON.
 pub fn valued(text: &str, keys: &[&str]) -> bool {
-    // JSON may stand on one line: each of its pairs is looked at like a line.
+    // JSON may be on one line, so each of its pairs is checked like a line.
     text.split(['\n', ',', '{', '}'])
         .map(str::trim)
         .filter(|part| !part.starts_with(['#', ';']))
@@ -49,7 +49,7 @@ pub fn valued(text: &str, keys: &[&str]) -> bool {
         })
 }
 
-/// A value that stands for itself: not empty, no reference to a variable or a file, no placeholder.
+/// Whether a value is a literal: not empty, no reference to a variable or a file, no placeholder.
 pub fn is_literal(value: &str) -> bool {
     !value.is_empty()
         && !value.starts_with(['$', '/', '<', '{', '%', '['])
@@ -68,7 +68,7 @@ pub fn npm_token(text: &str) -> bool {
     })
 }
 
-/// `https://user:password@host`.
+/// Whether the line has `https://user:password@host`.
 pub fn url_with_password(line: &str) -> bool {
     line.match_indices("://").any(|(at, _)| {
         let authority = line[at + 3..]
@@ -85,7 +85,8 @@ pub fn url_with_password(line: &str) -> bool {
     })
 }
 
-/// An account whose password is neither hashed nor locked nor elsewhere (crypt(5)).
+/// Whether a line is an account whose password is neither hashed nor locked nor stored elsewhere
+/// (crypt(5)).
 pub fn unhashed(line: &str) -> bool {
     let Some(password) = line.split(':').nth(1) else {
         return false;
@@ -98,7 +99,7 @@ pub fn unhashed(line: &str) -> bool {
     !(password.is_empty() || password == "x" || password.starts_with(['$', '_']) || des)
 }
 
-/// `DB_PASSWORD=hunter2`, with or without `export`.
+/// Whether the line is like `DB_PASSWORD=hunter2`, with or without `export`.
 pub fn secret_variable(line: &str) -> bool {
     let line = line.strip_prefix("export ").unwrap_or(line);
     let Some((name, value)) = line.split_once('=') else {
@@ -121,7 +122,7 @@ pub fn secret_variable(line: &str) -> bool {
         && is_literal(value.trim().trim_matches(['"', '\'']))
 }
 
-/// Whether a line starts with one of these words and has a literal value behind it.
+/// Whether a line starts with one of these words, followed by a literal value.
 pub fn first_word(text: &str, keys: &[&str]) -> bool {
     lines(text).any(|line| {
         let mut words = line.split_whitespace();
@@ -132,7 +133,7 @@ pub fn first_word(text: &str, keys: &[&str]) -> bool {
     })
 }
 
-/// Whether one of these words has a literal value behind it, anywhere in a line.
+/// Whether one of these words is followed by a literal value, anywhere in a line.
 pub fn any_word(text: &str, keys: &[&str]) -> bool {
     words(text).any(|(key, value)| {
         keys.contains(&key.trim_start_matches(':'))
@@ -140,10 +141,10 @@ pub fn any_word(text: &str, keys: &[&str]) -> bool {
     })
 }
 
-/// Whether one of these keys has a value that is a key in base 64: `key = value`, `key: value`,
-/// `"key": "value"`, `key "value";`.
+/// Whether one of these keys has a base64 key as its value: `key = value`, `key: value`, `"key":
+/// "value"`, `key "value";`.
 pub fn holds_base64(text: &str, keys: &[&str]) -> bool {
-    /// Shorter ones are names and numbers, digits.
+    /// Minimum number of digits; shorter values are names and numbers.
     const SHORTEST: usize = 16;
     let is_value = |rest: &str| {
         let value = rest.trim_start_matches(|c: char| c.is_whitespace() || "=:\"'".contains(c));
@@ -151,7 +152,7 @@ pub fn holds_base64(text: &str, keys: &[&str]) -> bool {
             .bytes()
             .take_while(|b| b.is_ascii_alphanumeric() || b"+/=".contains(b))
             .count();
-        // Behind a longer word than the key there would be no separator.
+        // A longer word that starts like the key has no separator here.
         digits >= SHORTEST
             && value.len() < rest.len()
             && value[digits..]
@@ -168,7 +169,7 @@ pub fn holds_base64(text: &str, keys: &[&str]) -> bool {
     })
 }
 
-/// Whether some line has this many fields between colons, none of them empty.
+/// Whether a line has this many fields between colons, none of them empty.
 pub fn fields(text: &str, fields: usize) -> bool {
     lines(text).any(|line| {
         line.split(':')
@@ -179,14 +180,14 @@ pub fn fields(text: &str, fields: usize) -> bool {
     })
 }
 
-/// Whether some line has this many words.
+/// Whether a line has this many words.
 pub fn has_words(text: &str, count: usize) -> bool {
     lines(text).any(|line| line.split_whitespace().count() >= count)
 }
 
 /// Whether a quoted text that is not empty follows this word, as in `$dbpass='x'`.
 pub fn quoted_after(text: &str, word: &str) -> bool {
-    /// What WordPress' example has.
+    /// The value in WordPress' example file.
     const PLACEHOLDER: &str = "password_here";
     text.match_indices(word).any(|(at, word)| {
         let rest = text[at + word.len()..].trim_start_matches([' ', '\t', ',', '=']);
