@@ -27,7 +27,7 @@ use adamant::derive::derive_uuid;
 use adamant::erofs::{self, BLOCK, BlockSink, ErofsOptions, Reference};
 use adamant::io::part::Part;
 use adamant::pipeline::compression;
-use adamant::source::{self, Surroundings};
+use adamant::source::{self, CacheTrust, LoadContext};
 use adamant::verity;
 use adamant_tests::scratch::Scratch;
 use adamant_tests::{archive, image, tool};
@@ -84,14 +84,14 @@ fn write(arguments: &[String]) -> Result<()> {
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."))
         .to_owned();
-    let surroundings = Surroundings {
+    let context = LoadContext {
         cache: spool.clone(),
         spool,
         use_cache: false,
-        believe: true,
+        trust_cache: CacheTrust::Optimistic,
     };
     let mut sources = Vec::new();
-    let tree = source::load(&definition, &surroundings, &mut sources).map_err(|e| e.to_string())?;
+    let tree = source::load(&definition, &context, &mut sources).map_err(|e| e.to_string())?;
     let jobs = jobs.parse()?;
     let options = ErofsOptions {
         compression: compression::algorithm(definition.root.compression)
@@ -101,7 +101,7 @@ fn write(arguments: &[String]) -> Result<()> {
         uuid: derive_uuid(b"bench", "bench"),
         label: "bench".to_owned(),
         jobs,
-        spool: surroundings.spool.clone(),
+        spool: context.spool.clone(),
         cache: None,
         reference: reference.map(Arc::new),
     };
