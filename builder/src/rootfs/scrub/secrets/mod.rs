@@ -48,7 +48,7 @@ pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
     let mut in_attributes: Vec<Secret> = Vec::new();
     let mut failed = None;
     let mut batch = Vec::with_capacity(BATCH);
-    let mut look = |batch: &mut Vec<File>| {
+    let mut check_batch = |batch: &mut Vec<File>| {
         let secrets = check_files(&rules, batch);
         for (file, secret) in batch.drain(..).zip(secrets) {
             match secret {
@@ -78,10 +78,10 @@ pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
         }
         batch.push((path.to_vec(), content.clone()));
         if batch.len() == BATCH {
-            check_files(&mut batch);
+            check_batch(&mut batch);
         }
     });
-    check_files(&mut batch);
+    check_batch(&mut batch);
     found.extend(in_attributes);
     match failed {
         Some(error) => Err(error),
