@@ -17,10 +17,10 @@ cp -a /usr/bin/less . 2>/dev/null; rm -f /usr/bin/less; [ ! -e /usr/bin/less ]
 chmod u+s /usr/bin/dash && [ -u /usr/bin/dash ]
 
 ### A05 verity: remount / writable
-# who refuses it: EROFS (the super block can't be writable)
+# who refuses it: EROFS (the superblock can't be writable)
 mount -o remount,rw / && touch /etc/x && [ -e /etc/x ]
 
-### A06 verity: reconfigure the root's super block with fspick and fsconfig
+### A06 verity: reconfigure the root's superblock with fspick and fsconfig
 # who refuses it: EROFS
 $poke reconfigure / rw && touch /etc/x && [ -e /etc/x ]
 

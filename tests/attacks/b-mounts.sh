@@ -188,7 +188,7 @@ host test ! -e /run/systemd
 cp -a /run/systemd copy 2>/dev/null; mount -t tmpfs tmpfs /run/systemd && undo 'umount -l /run/systemd'
 host sh -c 'mkdir -p /run/systemd/system && touch /run/systemd/system/x.service'
 
-### B33 guard: the root's super block remounted with other options
+### B33 guard: the root's superblock remounted with other options
 # who refuses it: guard, sb_remount
 mount -o remount,ro,user_xattr,noacl / && mount -o remount,ro,acl /
 
@@ -208,7 +208,7 @@ host grep -q evil /etc/hosts
 undo 'systemctl stop opt.automount opt.mount'; systemd-mount --automount=yes --no-block tmpfs -t tmpfs /opt 2>&1 || systemd-mount -A -t tmpfs tmpfs /opt
 sleep 1; host grep -q ' /opt ' /proc/self/mountinfo
 
-### B37 guard slow: a mount unit, made by systemd for whoever asks
+### B37 guard slow: a mount unit, made by systemd for any user
 # who refuses it: guard, sb_mount and move_mount
 undo 'systemctl stop srv.mount'; systemd-mount -t tmpfs tmpfs /srv; host grep -q ' /srv ' /proc/self/mountinfo
 

@@ -385,7 +385,7 @@ $poke bpf maps
 # who refuses it: guard, inode_unlink
 unshare -m perl -e 'open F, "<", "/proc/self/ns/mnt" or exit 1; $r = "/"; syscall(166, $r, 2) == 0 or do { print "umount: $!\n"; exit 1 }; syscall(308, fileno F, 0x20000) == 0 or do { print "setns: $!\n"; exit 1 }; @l = glob "/guard/*"; print "links: @l\n"; for (grep { !/task_prctl/ } @l) { unlink $_ or print "$_: $!\n" } exit((-e $l[0]) || !@l ? 1 : 0)'
 
-### D68 guard: a BPF program that kills whoever comes by a kprobe
+### D68 guard: a BPF program that kills every task that hits a kprobe
 # who refuses it: guard, bpf (lockdown refuses those that write memory)
 $poke bpf kill
 

@@ -123,7 +123,7 @@ g=/sys/fs/cgroup/evil-f29; mkdir $g; undo "echo 0 >$g/cgroup.freeze; echo 1 >/sy
 mkdir freezer; mount -t cgroup -o freezer none freezer || skip 'the kernel has none'; undo "echo THAWED >freezer/a/freezer.state; echo 1 >freezer/cgroup.procs; rmdir freezer/a; umount -l freezer"
 mkdir freezer/a; echo 1 >freezer/a/cgroup.procs || exit; echo FROZEN >freezer/a/freezer.state && grep -q FRO freezer/a/freezer.state
 
-### F33 guard: PID 1 taken out of its own cgroup, after which systemd answers nobody
+### F33 guard: PID 1 taken out of its own cgroup, after which systemd answers no request
 # who refuses it: guard, file_open
 g=/sys/fs/cgroup/evil-f33; mkdir $g; undo "echo 1 >/sys/fs/cgroup/init.scope/cgroup.procs; rmdir $g"; echo 1 >$g/cgroup.procs && grep -q evil-f33 /proc/1/cgroup
 

@@ -1,12 +1,16 @@
-/* What a shell can't do by itself: one subcommand for each kind of system call that the attacks need. Static, and no privileges of its own.
+/* What a shell can't do by itself: one subcommand for each kind of system call that the attacks
+ * need. Static, and no privileges of its own.
  *
- * It is part of the image in the attack suite, so that it may run: it stands for the perl, python or C interpreter that a real attacker finds
- * there. A copy of it on a volume is what must not run.
+ * It is part of the image in the attack suite, so that it may run: it stands for the perl,
+ * python or C interpreter that a real attacker finds there. A copy of it on a volume is what
+ * must not run.
  *
- * Exit code 0: what was asked for happened. 1: the kernel said no, with its errno on standard error. 77: this kernel or machine has no such thing. */
+ * Exit code 0: what was asked for happened. 1: the kernel said no, with its errno on standard
+ * error. 77: this kernel or machine has no such thing. */
 
 #ifdef LIBRARY
-/* A library that says so when it is loaded; without the C library, so that any program can load it. */
+/* A library that says so when it is loaded; without the C library, so that any program can load
+ * it. */
 __attribute__((constructor)) static void loaded(void)
 {
 	static const char text[] = "evil library loaded\n";
@@ -122,7 +126,8 @@ static void scsi_command(struct sg_io_hdr *header, unsigned char *command, int w
 	header->timeout = 5000;
 }
 
-/* scsi PATH SECTOR [write]: reads a sector and writes it back with SG_IO; with `write` by the sg driver's write(2) instead of an ioctl. */
+/* scsi PATH SECTOR [write]: reads a sector and writes it back with SG_IO; with `write` by the sg
+ * driver's write(2) instead of an ioctl. */
 static int scsi(int n, char **a)
 {
 	unsigned char command[10], sense[32], data[512];
@@ -206,7 +211,8 @@ static int blkpg(int n, char **a)
 	return 0;
 }
 
-/* loop DEVICE FILE: LOOP_CONFIGURE through descriptors that are only for reading, where that is enough. */
+/* loop DEVICE FILE: LOOP_CONFIGURE through descriptors that are only for reading, where that is
+ * enough. */
 static int loop(int n, char **a)
 {
 	(void)n;
@@ -267,7 +273,8 @@ static int ring_do(struct ring *ring, struct io_uring_sqe *entry, size_t size)
 	return result;
 }
 
-/* uring PATH OFFSET [TEXT]: opens and writes without openat and write. Without a text, the same bytes as are there. */
+/* uring PATH OFFSET [TEXT]: opens and writes without openat and write. Without a text, the same
+ * bytes as are there. */
 static int uring(int n, char **a)
 {
 	struct ring ring;
@@ -289,7 +296,8 @@ static int uring(int n, char **a)
 	return written == (int)length ? 0 : 1;
 }
 
-/* uring-nvme PATH BLOCK: IORING_OP_URING_CMD with NVME_URING_CMD_IO, a block read and written back. */
+/* uring-nvme PATH BLOCK: IORING_OP_URING_CMD with NVME_URING_CMD_IO, a block read and written
+ * back. */
 static int uring_nvme(int n, char **a)
 {
 	(void)n;
@@ -338,7 +346,8 @@ static const unsigned char code[] = { 0xb8, 42, 0, 0, 0, 0xc3 };
 
 static int run(void *at) { int answer = ((int (*)(void))at)(); printf("code ran: %d\n", answer); return answer == 42 ? 0 : 1; }
 
-/* memory anonymous|shared|rwx|mprotect|pkey|heap|stack|memfd|shm|personality|private FILE|map FILE|uffd|mremap FILE|writev|self FILE|thread */
+/* memory anonymous|shared|rwx|mprotect|pkey|heap|stack|memfd|shm|personality|private FILE|map
+ * FILE|uffd|mremap FILE|writev|self FILE|thread */
 static int memory(int n, char **a)
 {
 	const char *how = a[0];
@@ -604,7 +613,8 @@ static int clone_tree(int n, char **a)
 	return 0;
 }
 
-/* move SOURCE TARGET: the mount itself. beneath SOURCE TARGET: a clone of it below what is mounted there. */
+/* move SOURCE TARGET: the mount itself. beneath SOURCE TARGET: a clone of it below what is
+ * mounted there. */
 static int move_(int n, char **a)
 {
 	(void)n;
@@ -656,7 +666,8 @@ static int pivot(int n, char **a)
 	return 0;
 }
 
-/* handle PATH FLAGS [TEXT]: the file by its handle, no path leads to it. With a text, that is written. */
+/* handle PATH FLAGS [TEXT]: the file by its handle, no path leads to it. With a text, that is
+ * written. */
 static int handle(int n, char **a)
 {
 	struct { struct file_handle handle; unsigned char room[128]; } h = { .handle = { .handle_bytes = 128 } };
@@ -689,7 +700,8 @@ static int dm_call(int fd, unsigned long request, struct dm_ioctl *header, size_
 	return ioctl(fd, request, header);
 }
 
-/* dm create NAME SECTORS TYPE PARAMETERS | dm load NAME SECTORS TYPE PARAMETERS | dm remove|suspend|rename NAME [NEW] | dm message NAME TEXT */
+/* dm create NAME SECTORS TYPE PARAMETERS | dm load NAME SECTORS TYPE PARAMETERS | dm
+ * remove|suspend|rename NAME [NEW] | dm message NAME TEXT */
 static int dm(int n, char **a)
 {
 	static char buffer[16384];
@@ -804,7 +816,8 @@ static int into(int n, char **a)
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
 }
 
-/* kexec-file PATH: loads a kernel to be started next, and unloads it again. kexec: a segment by the older call. */
+/* kexec-file PATH: loads a kernel to be started next, and unloads it again. kexec: a segment by
+ * the older call. */
 static int kexec_file(int n, char **a)
 {
 	(void)n;
@@ -825,7 +838,8 @@ static int kexec(int n, char **a)
 	return 0;
 }
 
-/* bpf KIND: what a program, map or link of BPF can be asked for. Those that look for the guard's own say whose they got. */
+/* bpf KIND: what a program, map or link of BPF can be asked for. Those that look for the guard's
+ * own say whose they got. */
 static int bpf_call(int command, union bpf_attr *attributes) { return syscall(SYS_bpf, command, attributes, sizeof(*attributes)); }
 
 static int bpf_each(int next, int get, int links)
@@ -855,7 +869,8 @@ static int bpf_each(int next, int get, int links)
 		attributes.info.info_len = sizeof(info);
 		attributes.info.info = (uintptr_t)info;
 		int told = bpf_call(BPF_OBJ_GET_INFO_BY_FD, &attributes);
-		/* The name is at 64 in a program's description, at 24 in a map's; links are the guard's where they are of LSM programs. */
+		/* The name is at 64 in a program's description, at 24 in a map's; links are the guard's
+		 * where they are of LSM programs. */
 		const char *name = get == BPF_PROG_GET_FD_BY_ID ? info + 64 : info + 24;
 		if (links ? *(unsigned *)info == 2 /* tracing */ : told == 0 && !strncmp(name, "adamant_", 8)) {
 			printf("got %s (id %u)\n", links ? "a link" : name, id);
@@ -947,7 +962,8 @@ static int perf(int n, char **a)
 	return 0;
 }
 
-/* clock settime|settimeofday|adjtimex|adjtime SECONDS: sets the clock back to it, looks, and sets it forward again. */
+/* clock settime|settimeofday|adjtimex|adjtime SECONDS: sets the clock back to it, looks, and
+ * sets it forward again. */
 static int clock_(int n, char **a)
 {
 	(void)n;
@@ -999,7 +1015,8 @@ static unsigned long stack_of(pid_t pid)
 	return end ? end - 8 : 0;
 }
 
-/* vm-write PID: the last eight bytes of its stack, which are always zero, with themselves. mem-write PID: the same through /proc/PID/mem. */
+/* vm-write PID: the last eight bytes of its stack, which are always zero, with themselves.
+ * mem-write PID: the same through /proc/PID/mem. */
 static int vm_write(int n, char **a)
 {
 	(void)n;
@@ -1078,7 +1095,8 @@ static const struct { const char *name; int arguments; int (*run)(int, char **);
 int main(int count, char **arguments)
 {
 	setvbuf(stdout, 0, _IONBF, 0);
-	/* Without arguments it says hello: a file system that is mounted with it has nobody who gives it any. */
+	/* Without arguments it says hello: a file system that is mounted with it has nobody who
+	 * gives it any. */
 	const char *name = count > 1 ? arguments[1] : "hello";
 	for (size_t at = 0; at < sizeof(commands) / sizeof(*commands); at++)
 		if (!strcmp(commands[at].name, name) && count - 2 >= commands[at].arguments)
