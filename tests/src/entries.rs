@@ -87,8 +87,7 @@ pub fn signature(bytes: &[u8]) {
     }
 }
 
-/// Verity super blocks: what is accepted is written back as the same bytes, and its tree has a
-/// size.
+/// Verity superblocks: an accepted one encodes to the same bytes, and its hash tree has a size.
 pub fn verity_superblock(bytes: &[u8]) {
     if let Ok(read) = Superblock::parse(bytes) {
         assert_eq!(read.encode()[..], bytes[..512]);

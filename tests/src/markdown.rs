@@ -202,8 +202,8 @@ pub fn script(page: &str, blocks: &[Block]) -> String {
             Mark::Fails => format!(
                 "echo '=== {name}: must fail'\nset +e\n( set -e\n{commands})\ncode=$?\nset -e\n[ $code != 0 ] || {{ echo '{name}: did not fail'; exit 1; }}\n"
             ),
-            // `running` is there as long as the commands run, so that whoever types for them does
-            // not outlast them.
+            // The file `running` exists as long as the commands run, so that the process that types
+            // for them ends with them.
             Mark::Interactive(text) => format!(
                 "echo '=== {name}: until {text}, then Ctrl-a x'\nconsole=$(mktemp) running=$(mktemp)\n\
                  ( trap 'rm -f \"$running\"' EXIT\n{commands}) < <(\n\

@@ -130,7 +130,7 @@ cmdline = "console=ttyS0"
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        // What is kept between builds is no leftover.
+        // The cache is not a leftover.
         names.retain(|name| name != "cache");
         names.sort();
         names
@@ -587,7 +587,7 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
     };
     for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM] {
         let mut command = scratch.adamant("build");
-        // Whoever runs this test in the background may ignore SIGINT, and children inherit that.
+        // A shell may start this test with SIGINT ignored, and children inherit that.
         // SAFETY: the default installs no handler.
         let heed = || {
             unsafe {

@@ -1,5 +1,5 @@
-//! Configuration without change: what the image's policy names reaches its init, whoever says it,
-//! and nothing else does.
+//! Configuration from outside: only credentials that the policy names reach the image's init, from
+//! every source.
 
 use std::fs;
 

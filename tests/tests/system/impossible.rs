@@ -1,5 +1,5 @@
-//! Machine images that can't be: each is refused with what is wrong and the way out, and nothing is
-//! left where the image would be.
+//! Machine images that cannot be built: each is refused with a reason and a remedy, and OUT stays
+//! empty.
 
 use std::fs;
 use std::path::Path;

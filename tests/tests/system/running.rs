@@ -215,7 +215,7 @@ fn what_happens_to_a_locked_machine_is_found_and_told_once() {
     // is a program that the image did not bring.
     server.ask("write /proc/sys/fs/protected_symlinks 0");
     server.ask("program /var/program");
-    // Whoever opens the disk around its partitions is told of; where the guard is, that is refused.
+    // The watch reports that a program opened the disk as a whole; the guard would refuse it.
     assert_eq!(server.ask("open /dev/vda 1"), "refused 0 times");
     server.until_told("verity", "what", "/dev/vda");
     let data = alter::root(&server.disk).number;
@@ -319,7 +319,7 @@ fn bad_blocks(server: &mut Server) {
         "{blocks} blocks"
     );
     alter::flip(&server.disk, data.start + of_data * BLOCK + 17);
-    // The super block is the first of the partition.
+    // The superblock is in the first block of the partition.
     alter::flip(
         &server.disk,
         tree.start + (1 + level_start + of_tree) * BLOCK + 100,

@@ -1,5 +1,5 @@
-//! The reference images as servers: Debian comes up whole, twice, lets in whoever has the key, and
-//! is no hindrance on a normal day.
+//! The reference images as servers: Debian starts without a failed unit, twice, accepts a login with
+//! the right key, and allows everyday work.
 
 use std::path::Path;
 
@@ -241,8 +241,8 @@ fn a_cloud_s_metadata_service_gives_root_its_key_as_the_documentation_says() {
     };
     image::build(&folder, &image.dir);
 
-    // The service, as QEMU starts it for each connection: a token for whoever asks to be given one,
-    // a key for whoever has it.
+    // The metadata service, which QEMU starts for each connection: it gives out a token, and for
+    // a token the key.
     let login = Login {
         key: key(&scratch),
         port: free_port(),
