@@ -1,97 +1,163 @@
-//! One error type for the builder: what was being done, to what, why it failed, and what to do
-//! about it.
+//! The builder's error type: what failed, on which object, why, and the remedy.
 
 use std::{fmt, io};
 
-/// What the builder's functions return.
+/// The result of the builder's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A failure a person can act on.
+/// An error with a message for users.
 #[derive(Debug)]
 pub struct Error {
+    kind: ErrorKind,
     message: String,
-    hint: Option<String>,
-    storage_full: bool,
+    remedy: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The class of an error.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A file or folder does not exist.
+    NotFound,
+    /// The user may not access an object.
+    PermissionDenied,
+    /// A file ends before its data does.
+    Truncated,
+    /// A file system is full.
+    StorageFull,
+    /// The disk quota is exceeded.
+    QuotaExceeded,
+    /// Any other error.
+    #[default]
+    Other,
+}
+
+impl From<io::ErrorKind> for ErrorKind {
+    fn from(kind: io::ErrorKind) -> ErrorKind {
+        match kind {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::UnexpectedEof => ErrorKind::Truncated,
+            io::ErrorKind::StorageFull => ErrorKind::StorageFull,
+            io::ErrorKind::QuotaExceeded => ErrorKind::QuotaExceeded,
+            _ => ErrorKind::Other,
+        }
+    }
 }
 
 impl Error {
-    /// What failed, to what, and why: one line, no full stop.
+    /// An error with this message: what failed, on which object, and why, without a full stop.
     pub fn new(message: impl Into<String>) -> Error {
         Error {
+            kind: ErrorKind::Other,
             message: message.into(),
-            hint: None,
-            storage_full: false,
+            remedy: None,
+            source: None,
         }
     }
 
-    /// Adds the way out: what to write, run or change.
-    pub fn hint(mut self, hint: impl Into<String>) -> Error {
-        self.hint = Some(hint.into());
+    /// Sets the remedy: what the user should write, run or change.
+    pub fn hint(mut self, remedy: impl Into<String>) -> Error {
+        self.remedy = Some(remedy.into());
         self
     }
 
-    /// The message without the way out.
+    /// The class of the error.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The message without the remedy.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether a file system had no space left, also where another error's text says so.
-    pub fn is_storage_full(&self) -> bool {
-        self.storage_full || self.message.contains("No space left on device")
+    /// The remedy, if there is one.
+    pub fn remedy(&self) -> Option<&str> {
+        self.remedy.as_deref()
     }
 
-    /// The way out, where one is known.
-    pub fn remedy(&self) -> Option<&str> {
-        self.hint.as_deref()
+    /// Whether a file system is full. Messages of child processes count too.
+    pub fn is_storage_full(&self) -> bool {
+        self.kind == ErrorKind::StorageFull || self.message.contains("No space left on device")
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        match &self.hint {
-            Some(hint) => write!(f, "\n  {hint}"),
+        match &self.remedy {
+            Some(remedy) => write!(f, "\n  {remedy}"),
             None => Ok(()),
         }
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
 
-/// Says what was being done when a lower-level error came up.
+/// Adds the failed operation and its object to an error.
 pub trait Context<T> {
-    /// Puts `what: ` before the error's own text.
+    /// Puts `what: ` before the error's own message.
     fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T>;
 }
 
-impl<T> Context<T> for std::io::Result<T> {
+impl<T> Context<T> for io::Result<T> {
     fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|e| of_io(&what().into(), &e))
+        self.map_err(|error| {
+            let described = from_io(&what().into(), &error);
+            Error {
+                source: Some(Box::new(error)),
+                ..described
+            }
+        })
     }
 }
 
-/// An I/O error of `what`, in words that say what it means where the system's do not.
-pub fn of_io(what: &str, error: &io::Error) -> Error {
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => Error::new(format!(
+impl<T> Context<T> for nix::Result<T> {
+    fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|errno| Error {
+            kind: io::Error::from(errno).kind().into(),
+            source: Some(Box::new(errno)),
+            ..Error::new(format!("{}: {}", what().into(), errno.desc()))
+        })
+    }
+}
+
+impl<T> Context<T> for Result<T> {
+    fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
+        self.map_err(|error| Error {
+            message: format!("{}: {}", what().into(), error.message),
+            ..error
+        })
+    }
+}
+
+/// An I/O error during `what`. Where the system's message does not help, the error has its own
+/// message and a remedy.
+pub fn from_io(what: &str, error: &io::Error) -> Error {
+    let kind = ErrorKind::from(error.kind());
+    let described = match kind {
+        ErrorKind::Truncated => Error::new(format!(
             "{what}: the file is truncated: it ends before the data that belongs there"
         ))
-        .hint("copy it again from where it is complete, or build it again"),
-        io::ErrorKind::StorageFull => {
-            let error = Error::new(format!("{what}: no space left on its file system"))
-                .hint("free space there, or choose a folder on another file system");
-            Error {
-                storage_full: true,
-                ..error
-            }
-        }
-        io::ErrorKind::QuotaExceeded => Error::new(format!("{what}: the disk quota is exceeded"))
+        .hint("copy it again from a complete copy, or build it again"),
+        ErrorKind::StorageFull => Error::new(format!("{what}: no space left on its file system"))
+            .hint("free space there, or choose a folder on another file system"),
+        ErrorKind::QuotaExceeded => Error::new(format!("{what}: the disk quota is exceeded"))
             .hint("free space there, or choose a folder on another file system"),
         _ => Error::new(format!("{what}: {}", reason(error))),
-    }
+    };
+    Error { kind, ..described }
 }
 
-/// An I/O error's own text, without the system's number.
+/// The message of an I/O error without the system's error number.
 pub fn reason(error: &io::Error) -> String {
     let text = match error.kind() {
         io::ErrorKind::UnexpectedEof => return "the file is truncated".to_owned(),
@@ -104,43 +170,49 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
-impl<T> Context<T> for Result<T> {
-    fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|e| Error {
-            message: format!("{}: {}", what().into(), e.message),
-            ..e
-        })
-    }
-}
-
-impl<T> Context<T> for nix::Result<T> {
-    fn context<S: Into<String>>(self, what: impl FnOnce() -> S) -> Result<T> {
-        self.map_err(|e| Error::new(format!("{}: {}", what().into(), e.desc())))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use super::*;
 
+    fn with_context(error: io::Error) -> Error {
+        Err::<(), _>(error).context(|| "/out/a.raw").unwrap_err()
+    }
+
     #[test]
-    fn a_system_error_says_what_it_means_and_what_to_do() {
-        let of = |error: io::Error| {
-            Err::<(), _>(error)
-                .context(|| "/out/a.raw")
-                .unwrap_err()
-                .to_string()
-        };
+    fn a_system_error_has_a_clear_message_and_a_remedy() {
         assert_eq!(
-            of(io::Error::from_raw_os_error(nix::libc::ENOENT)),
+            with_context(io::Error::from_raw_os_error(nix::libc::ENOENT)).to_string(),
             "/out/a.raw: No such file or directory"
         );
-        assert!(of(io::ErrorKind::UnexpectedEof.into()).starts_with(
-            "/out/a.raw: the file is truncated: it ends before the data that belongs there\n  "
-        ));
         assert!(
-            of(io::Error::from_raw_os_error(nix::libc::ENOSPC))
+            with_context(io::ErrorKind::UnexpectedEof.into())
+                .to_string()
+                .starts_with("/out/a.raw: the file is truncated: it ends before the data that belongs there\n  ")
+        );
+        assert!(
+            with_context(io::Error::from_raw_os_error(nix::libc::ENOSPC))
+                .to_string()
                 .starts_with("/out/a.raw: no space left on its file system\n  free space")
         );
+    }
+
+    #[test]
+    fn context_keeps_kind_source_and_remedy() {
+        let error = with_context(io::Error::from_raw_os_error(nix::libc::ENOSPC));
+        let outer = Err::<(), _>(error)
+            .context(|| "writing the disk")
+            .unwrap_err();
+        assert_eq!(outer.kind(), ErrorKind::StorageFull);
+        assert!(outer.is_storage_full() && outer.source().is_some() && outer.remedy().is_some());
+        assert_eq!(
+            outer.message(),
+            "writing the disk: /out/a.raw: no space left on its file system"
+        );
+        let errno = Err::<(), _>(nix::errno::Errno::EACCES)
+            .context(|| "/x")
+            .unwrap_err();
+        assert_eq!(errno.kind(), ErrorKind::PermissionDenied);
     }
 }

@@ -10,20 +10,22 @@
 //! | module | subject |
 //! |---|---|
 //! | [`definition`] | `image.toml`: keys, values, errors |
-//! | [`source`] | archives, directories, files and Debian packages as input |
+//! | [`source`] | input: archives, directories, files and Debian packages |
 //! | [`tree`] | the file tree in memory |
-//! | [`rootfs`] | what changes or checks the tree: scrubbing, checks, injected files |
+//! | [`rootfs`] | scrubbing, checks and the builder's own files in the tree |
 //! | [`erofs`] | the EROFS writer and reader |
 //! | [`verity`] | the dm-verity hash tree |
 //! | [`derive`] | salts and UUIDs derived from the image id |
-//! | [`initramfs`], [`uki`], [`sign`] | what boots the root |
+//! | [`initramfs`], [`uki`], [`sign`] | the initramfs, the unified kernel image, signatures |
 //! | [`disk`], [`mod@format`] | partition table, ESP, cloud formats |
 //! | [`manifest`] | the list of artifacts with their hashes |
 //! | [`pipeline`] | the stages of a build, in order |
 //! | [`commands`] | the other subcommands |
 //! | [`cli`] | the command line |
-//! | [`cache`] | results of earlier builds |
-//! | [`io`], [`term`] | what several of these share: files and processes, output |
+//! | [`cache`] | cached results of earlier builds |
+//! | [`glob`] | globs over paths of the image |
+//! | [`io`] | files, processes and worker threads |
+//! | [`term`] | messages, progress, JSON documents |
 
 pub mod cache;
 pub mod cli;
@@ -34,6 +36,7 @@ pub mod disk;
 pub mod erofs;
 pub mod error;
 pub mod format;
+pub mod glob;
 pub mod initramfs;
 pub mod io;
 pub mod manifest;

@@ -6,47 +6,51 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::commands::drift::{DriftOptions, DriftVerdict, SshOptions};
+use crate::commands::drift::{DriftOptions, DriftVerdict, SshOptions, report_drift};
 use crate::definition::values;
+use crate::error::Result;
+use crate::term::output::Output;
 
-/// `adamant drift`
+/// Arguments of `adamant drift`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Runs `adamant-agent drift --json` on each host, as root, by your own ssh with your own configuration: write a host as ssh takes it. Nothing is asked on
-the terminal: keys and host keys must be known before. The table has the worst first: drift, hosts that could not be asked, hosts without drift.
+Runs `adamant-agent drift --json` as root on each host, through your ssh and its configuration. A
+HOST is any host that ssh accepts. ssh runs without a terminal, so keys and host keys must be known.
+The table lists hosts with drift first, then hosts that failed, then hosts without drift.
 
 Examples:
   adamant drift root@web1 root@web2
   adamant drift --hosts servers --ssh-option User=root --json
   terraform output -json web | jq -r '.[]' | adamant drift --hosts -
 
-Exit codes: 0 no drift anywhere, 1 drift on some host, 2 wrong usage or no list of hosts, 3 no drift seen, but some host could not be asked")]
-pub struct Drift {
-    /// Whom to ask: HOST, USER@HOST or ssh://USER@HOST:PORT
+Exit codes: 0 no drift, 1 drift on a host, 2 wrong usage or no readable list of hosts, 3 no drift
+found, but a host failed")]
+pub struct DriftArgs {
+    /// Hosts to query: HOST, USER@HOST or ssh://USER@HOST:PORT
     #[arg(value_name = "HOST", required_unless_present = "list")]
     hosts: Vec<String>,
-    /// Ask the hosts of this list too, one a line, `#` begins a comment; `-` reads it from stdin
+    /// Also query the hosts in this list, one a line, `#` starts a comment; `-` reads stdin
     #[arg(long = "hosts", value_name = "FILE")]
     list: Option<PathBuf>,
-    /// How many hosts are asked at the same time
+    /// Number of hosts to query in parallel
     #[arg(long, value_name = "N", default_value = "32", value_parser = jobs)]
     jobs: NonZeroUsize,
-    /// How long each host may take, for example 30s or 5m
+    /// Time limit for each host, for example 30s or 5m
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = timeout)]
     timeout: Duration,
-    /// An option for ssh as in ssh_config(5), for example User=root or IdentityFile=KEY; can be
+    /// Pass an option of ssh_config(5) to ssh, for example User=root or IdentityFile=KEY; can be
     /// repeated
-    #[arg(long = "ssh-option", value_name = "KEY=VALUE", value_parser = option)]
+    #[arg(long = "ssh-option", value_name = "KEY=VALUE", value_parser = ssh_option)]
     options: Vec<String>,
-    /// Call the agent by `sudo -n`, for users who are not root
+    /// Run the agent through `sudo -n`, for users other than root
     #[arg(long)]
     sudo: bool,
 }
 
-impl Drift {
-    /// For the command.
-    pub fn options(&self) -> DriftOptions {
-        DriftOptions {
+impl DriftArgs {
+    /// Queries the hosts and prints the report.
+    pub fn execute(&self, output: &Output) -> Result<u8> {
+        let options = DriftOptions {
             hosts: self.hosts.clone(),
             list: self.list.clone(),
             jobs: self.jobs,
@@ -55,12 +59,12 @@ impl Drift {
                 sudo: self.sudo,
                 timeout: self.timeout,
             },
-        }
+        };
+        report_drift(&options, output).map(exit_code)
     }
 }
 
-/// The exit code that stands for it.
-pub fn exit_code(verdict: DriftVerdict) -> u8 {
+fn exit_code(verdict: DriftVerdict) -> u8 {
     match verdict {
         DriftVerdict::NoDrift => 0,
         DriftVerdict::Drift => 1,
@@ -68,23 +72,23 @@ pub fn exit_code(verdict: DriftVerdict) -> u8 {
     }
 }
 
-/// Each takes two descriptors and a few more for its start, of the 1,024 that a process has.
-fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+/// Each connection needs two file descriptors and a few more at its start; a process has 1,024.
+fn jobs(text: &str) -> std::result::Result<NonZeroUsize, String> {
     text.parse()
         .ok()
         .filter(|jobs: &NonZeroUsize| jobs.get() <= 256)
         .ok_or_else(|| format!("{text:?} is not a number from 1 to 256"))
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+fn timeout(text: &str) -> std::result::Result<Duration, String> {
     match values::duration(text)? {
-        0 => Err("a host needs longer than that".to_owned()),
-        seconds if seconds > 86_400 => Err("a day is the most".to_owned()),
+        0 => Err("the time limit must be longer than 0s".to_owned()),
+        seconds if seconds > 86_400 => Err("the time limit must be at most one day".to_owned()),
         seconds => Ok(Duration::from_secs(seconds)),
     }
 }
 
-fn option(text: &str) -> Result<String, String> {
+fn ssh_option(text: &str) -> std::result::Result<String, String> {
     match text.split_once(['=', ' ']) {
         Some((key, _)) if !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric()) => {
             Ok(text.to_owned())

@@ -8,7 +8,6 @@ pub mod keys;
 mod machine;
 pub mod mirror;
 mod parse;
-pub mod reference;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -579,11 +579,9 @@ impl Reader<'_> {
             return Ok(Vec::new());
         };
         self.words(&scrub.keep, |glob| {
-            crate::rootfs::scrub::keep::compile(glob)
-                .map(|_| ())
-                .map_err(|why| {
-                    format!("keep {glob:?}: {why} (write for example \"/etc/ssh/ssh_host_*\")")
-                })
+            crate::glob::compile_glob(glob).map(|_| ()).map_err(|why| {
+                format!("keep {glob:?}: {why} (write for example \"/etc/ssh/ssh_host_*\")")
+            })
         })
     }
 

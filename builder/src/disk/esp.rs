@@ -104,8 +104,8 @@ mod tests {
             let (path, file) = scratch(&format!("fsck-{sector}"));
             let used = write(&file, 512 << 20, sector, &Guid([7; 16]), &entries).unwrap();
             assert!(
-                crate::io::zeros::are_all(&file, used..512 << 20).unwrap()
-                    && !crate::io::zeros::are_all(&file, used - 4096..used).unwrap()
+                crate::io::zeros::is_zero_range(&file, used..512 << 20).unwrap()
+                    && !crate::io::zeros::is_zero_range(&file, used - 4096..used).unwrap()
             );
             let Ok(checked) = Command::new("/usr/sbin/fsck.vfat")
                 .arg("-n")

@@ -1,10 +1,10 @@
-//! Reading small files whole: never more than a bound, whatever the file turns out to be.
+//! Reads small files, with a limit on their size.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The file's bytes; an error when there are more than `limit` of them.
+/// Reads a file. A file with more than `limit` bytes is an error.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?
@@ -13,7 +13,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > limit {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("larger than {limit} bytes, the most such a file may have"),
+            format!("larger than the limit of {limit} bytes"),
         ));
     }
     Ok(bytes)

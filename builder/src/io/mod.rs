@@ -1,4 +1,4 @@
-//! Files, processes and threads: what several modules share.
+//! Files, processes and worker threads.
 
 pub mod bounded;
 pub mod ordered;

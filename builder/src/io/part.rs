@@ -1,5 +1,4 @@
-//! Part of a file: all of an artifact, or one partition of a disk image, read without being taken
-//! out of it.
+//! Parts of files: an artifact, or one partition inside a disk image.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -9,10 +8,10 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-/// Bytes read at a time to be hashed.
+/// Bytes of one read.
 const CHUNK: u64 = 1 << 20;
 
-/// What is wanted lies behind a part's end.
+/// The error about a read beyond the end of a part.
 fn truncated(len: u64) -> io::Error {
     io::Error::new(
         io::ErrorKind::UnexpectedEof,
@@ -20,17 +19,17 @@ fn truncated(len: u64) -> io::Error {
     )
 }
 
-/// The last bytes of a file, at most so many.
-pub fn last_bytes(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+/// Reads the last bytes of a file, at most `limit`.
+pub fn last_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(most)))?;
+    file.seek(SeekFrom::Start(len.saturating_sub(limit)))?;
     let mut bytes = Vec::new();
-    file.take(most).read_to_end(&mut bytes)?;
+    file.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
-/// A range of bytes of an open file. Read with pread, so many threads can share it.
+/// A range of bytes of an open file. It is read with pread, so threads can share it.
 #[derive(Debug, Clone)]
 pub struct Part {
     file: Arc<File>,
@@ -39,7 +38,7 @@ pub struct Part {
 }
 
 impl Part {
-    /// All of a file, as long as it is now.
+    /// A complete file, with its current length.
     pub fn whole(file: impl Into<Arc<File>>) -> io::Result<Part> {
         let file = file.into();
         let len = file.metadata()?.len();
@@ -50,13 +49,13 @@ impl Part {
         })
     }
 
-    /// From a byte on, so many bytes; `None` where no offset can be that large.
+    /// `len` bytes from byte `start` on; `None` if the end exceeds the largest offset.
     pub fn range(file: Arc<File>, start: u64, len: u64) -> Option<Part> {
         start.checked_add(len)?;
         Some(Part { file, start, len })
     }
 
-    /// Its first bytes only; all of it where it is shorter.
+    /// The first `len` bytes, or all if there are fewer.
     pub fn first(self, len: u64) -> Part {
         Part {
             len: self.len.min(len),
@@ -64,17 +63,17 @@ impl Part {
         }
     }
 
-    /// Length in bytes.
+    /// The length in bytes.
     pub fn len(&self) -> u64 {
         self.len
     }
 
-    /// Whether there are no bytes.
+    /// Whether the part is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Fills `buffer` from its byte `at`; what lies outside is an error.
+    /// Fills `buffer` with the bytes from `at` on. A read beyond the end is an error.
     pub fn read_exact_at(&self, buffer: &mut [u8], at: u64) -> io::Result<()> {
         if at
             .checked_add(buffer.len() as u64)
@@ -94,8 +93,8 @@ impl Part {
             })
     }
 
-    /// SHA-256 of all of it. `read` is told of the bytes as they are read, and ends it with an
-    /// error.
+    /// Computes the SHA-256. `read` is called with the number of bytes after each read; its error ends
+    /// the computation.
     pub fn sha256(&self, mut read: impl FnMut(u64) -> io::Result<()>) -> io::Result<[u8; 32]> {
         let (mut hash, mut buffer, mut at) =
             (Sha256::new(), vec![0; CHUNK.min(self.len) as usize], 0);

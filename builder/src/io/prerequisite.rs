@@ -1,5 +1,5 @@
-//! Programs of other projects that the builder starts, and the Debian packages that have them. The
-//! list is the one that `images/prerequisites` installs.
+//! The external programs that the builder starts, with their Debian packages. `images/prerequisites`
+//! installs the same list.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 const LIST: &str = include_str!("../../prerequisites.txt");
 
-/// The Debian package that has a program or a file of the list.
+/// The Debian package of a program or file in the list.
 pub fn package(wanted: &str) -> Option<&'static str> {
     LIST.lines()
         .filter(|line| !line.starts_with('#'))
@@ -18,7 +18,7 @@ pub fn package(wanted: &str) -> Option<&'static str> {
         })
 }
 
-/// A program in PATH, /usr/sbin or /sbin, which are not in every user's PATH.
+/// Finds a program in PATH, /usr/sbin or /sbin. The last two are not in every user's PATH.
 pub fn find(program: &str) -> Result<PathBuf> {
     find_with_path(&std::env::var_os("PATH").unwrap_or_default(), program)
 }
@@ -31,13 +31,12 @@ fn find_with_path(path: &OsStr, program: &str) -> Result<PathBuf> {
         .ok_or_else(|| missing(program, program))
 }
 
-/// The error about a program or a file of the list that is not there; `name` is what a person calls
-/// it.
+/// The error about a missing program or file of the list. Messages call it `name`.
 pub fn missing(wanted: &str, name: &str) -> Error {
     Error::new(format!("{name} is not installed")).hint(remedy(wanted))
 }
 
-/// How a program or a file of the list gets there.
+/// The command that installs a program or file of the list.
 pub fn remedy(wanted: &str) -> String {
     match package(wanted) {
         Some(package) => format!("apt-get install {package}"),

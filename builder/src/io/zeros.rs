@@ -1,4 +1,4 @@
-//! Where a file has nothing but zeros, as a disk image has in most of its length.
+//! Finds the ranges of a file that contain only zeros, without reading holes.
 
 use std::fs::File;
 use std::io;
@@ -8,24 +8,22 @@ use std::os::unix::fs::FileExt;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
-/// Bytes read at a time.
+/// Bytes of one read.
 const CHUNK: u64 = 1 << 20;
 
-/// Whether there is nothing but zeros.
+/// Whether all bytes are zero.
 pub fn is_zero(bytes: &[u8]) -> bool {
-    // Whole lines of the processor's cache at a time: with an exit after each byte this would be
-    // ten times slower.
+    // One cache line at a time: an exit after each byte would be ten times slower.
     bytes
         .chunks(64)
         .all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
-/// Where there may be something else than zeros, at or after `at` and before `end`; `None` where
-/// there is not. A file system that knows of no holes gives all that is left. The file's position
-/// moves.
+/// The next range between `at` and `end` that may contain other bytes than zeros; `None` if there is
+/// none. A file system without holes gives the rest of the file. Changes the file's position.
 pub fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<Range<u64>>> {
     let start = match lseek(file, at as i64, Whence::SeekData) {
-        // A device that has no position is at 0 for ever.
+        // A device without a position stays at 0.
         Ok(start) => (start as u64).max(at),
         Err(Errno::ENXIO) => return Ok(None),
         Err(Errno::EINVAL | Errno::EOPNOTSUPP) => at,
@@ -36,8 +34,8 @@ pub fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<Range<u64>
     Ok((!range.is_empty()).then_some(range))
 }
 
-/// Whether a part of a file is all zeros. Holes are not read.
-pub fn are_all(file: &File, part: Range<u64>) -> io::Result<bool> {
+/// Whether a range of a file contains only zeros.
+pub fn is_zero_range(file: &File, part: Range<u64>) -> io::Result<bool> {
     let mut buffer = vec![0; CHUNK.min(part.end.saturating_sub(part.start)) as usize];
     let mut at = part.start;
     while let Some(data) = next_data(file, at, part.end)? {
@@ -60,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_byte_that_is_not_zero_is_found_beside_holes_and_written_zeros() {
+    fn finds_a_byte_that_is_not_zero_between_holes_and_written_zeros() {
         let path = std::env::temp_dir().join(format!("adamant-zeros-{}", std::process::id()));
         let file = File::options()
             .read(true)
@@ -71,19 +69,19 @@ mod tests {
             .unwrap();
         file.set_len(20 << 20).unwrap();
         file.write_all_at(&[0; 70_000], 3 << 20).unwrap();
-        assert!(are_all(&file, 0..20 << 20).unwrap());
+        assert!(is_zero_range(&file, 0..20 << 20).unwrap());
         file.write_all_at(&[1], (7 << 20) + 5).unwrap();
-        assert!(!are_all(&file, 0..20 << 20).unwrap());
+        assert!(!is_zero_range(&file, 0..20 << 20).unwrap());
         let at = (7 << 20) + 5;
         assert!(
-            are_all(&file, 0..at).unwrap()
-                && are_all(&file, at + 1..20 << 20).unwrap()
-                && !are_all(&file, at..at + 1).unwrap()
+            is_zero_range(&file, 0..at).unwrap()
+                && is_zero_range(&file, at + 1..20 << 20).unwrap()
+                && !is_zero_range(&file, at..at + 1).unwrap()
         );
-        assert!(are_all(&file, at..at).unwrap());
+        assert!(is_zero_range(&file, at..at).unwrap());
         assert!(
-            are_all(&File::open("/dev/zero").unwrap(), 0..5000).unwrap(),
-            "no holes to ask for"
+            is_zero_range(&File::open("/dev/zero").unwrap(), 0..5000).unwrap(),
+            "a device without holes"
         );
         assert_eq!(next_data(&file, 19 << 20, 20 << 20).unwrap(), None);
         std::fs::remove_file(&path).unwrap();

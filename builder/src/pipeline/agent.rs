@@ -1,5 +1,5 @@
-//! Finding the agent's program, and making sure that it can be PID 1 of an initramfs: static, for
-//! this machine.
+//! Finds the agent's program and checks that it can be PID 1 of an initramfs: a static program for
+//! x86-64.
 //!
 //! Format: ELF-64, System V ABI, chapters 4 and 5.
 
@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use crate::error::{Context, Error, Result};
 
 const NAME: &str = "adamant-agent";
-/// Some 1.5 MB optimized, some 30 MB with what a debugger needs.
+/// Largest program, bytes. The agent has about 1.7 MB, with debug information about 30 MB.
 const LIMIT: u64 = 128 << 20;
 const HOW_TO_BUILD: &str = "build it with: cargo build --profile agent -p adamant-agent";
 
-/// The agent's bytes: from `given`, else from $ADAMANT_AGENT, else from where it is beside this
+/// Reads the agent's program: from `given`, else from $ADAMANT_AGENT, else from the folder of this
 /// program.
 pub fn read(given: Option<&Path>) -> Result<Vec<u8>> {
     let path = find(given)?;
@@ -36,7 +36,7 @@ pub fn read(given: Option<&Path>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where it is that [`read`] reads.
+/// The path that [`read`] reads.
 pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     locate(
         given,
@@ -45,8 +45,8 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     )
 }
 
-/// Where the agent is beside this program.
-pub fn locate_beside() -> Result<PathBuf> {
+/// The agent in the folder of this program.
+pub fn find_beside_builder() -> Result<PathBuf> {
     locate(None, None, std::env::current_exe().ok().as_deref())
 }
 
@@ -62,25 +62,26 @@ fn locate(
         return Ok(path.into());
     }
     let folder = program.and_then(Path::parent);
-    // In Cargo's target folder the one that is built for size is the one for images.
-    let places = [
+    // In Cargo's target folder, the program of the profile `agent` is optimized for size.
+    let candidates = [
         folder
             .and_then(Path::parent)
             .map(|target| target.join("agent").join(NAME)),
         folder.map(|folder| folder.join(NAME)),
     ];
-    places
+    candidates
         .into_iter()
         .flatten()
         .find(|path| path.is_file())
         .ok_or_else(|| {
-            Error::new("the agent's program was not found beside this one").hint(format!(
-                "{HOW_TO_BUILD}; or name it with --agent or ADAMANT_AGENT"
-            ))
+            Error::new("the agent's program, adamant-agent, is not in the folder of this program")
+                .hint(format!(
+                    "{HOW_TO_BUILD}; or name it with --agent or ADAMANT_AGENT"
+                ))
         })
 }
 
-/// `Err` says in a clause why this can't be PID 1 of an initramfs.
+/// Checks the ELF header. The error is a phrase that says why this cannot be PID 1 of an initramfs.
 fn check(elf: &[u8]) -> Result<(), String> {
     const PROGRAM_HEADER: usize = 56;
     let bytes = |at: usize, n: usize| elf.get(at..at.checked_add(n)?);
@@ -113,7 +114,7 @@ fn check(elf: &[u8]) -> Result<(), String> {
         let header = at
             .checked_add(index * PROGRAM_HEADER)
             .ok_or("a truncated program")?;
-        // PT_INTERP: it wants a dynamic loader, which no initramfs of ours has.
+        // PT_INTERP asks for a dynamic loader, which the initramfs does not have.
         if number(header, 4)? == 3 {
             return Err("linked dynamically, but it has to be static".to_owned());
         }
@@ -126,8 +127,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn takes_a_static_program_and_says_what_is_wrong_with_others() {
-        // This test is itself static, and the shell is not.
+    fn accepts_a_static_program_and_refuses_others() {
+        // This test program is static, and the shell is not.
         let own = std::fs::read(std::env::current_exe().unwrap()).unwrap();
         assert_eq!(check(&own), Ok(()));
         if let Ok(shell) = std::fs::read("/bin/sh") {

@@ -1,15 +1,20 @@
-//! The kernel command line: the root hash, what the agent and systemd need, and what the definition
-//! adds.
+//! The kernel command line: the root hash, the arguments that the agent and systemd need, and the
+//! arguments of the definition.
 
 use adamant_contract::root_hash::RootHash;
 
-use crate::error::{Error, Result};
+use crate::definition::Definition;
+use crate::error::{Context, Error, Result};
 
-/// The kernel's COMMAND_LINE_SIZE on x86, with the NUL at the end: what is longer is cut off in
-/// silence.
+/// The kernel's COMMAND_LINE_SIZE on x86, with the NUL at the end. The kernel drops a longer tail
+/// without a message.
 const LIMIT: usize = 2048;
 
-/// Words that would make the kernel, the agent or systemd take another root than the verified one.
+/// `systemd.verity=no`: the agent has set up the root, and systemd's generator would wait for
+/// devices that are in use already. `panic=10`: a kernel that panics restarts after 10 seconds.
+const BASE: &str = "ro systemd.verity=no panic=10";
+
+/// Arguments that make the kernel, the agent or systemd use another root than the verified one.
 const RESERVED: [&str; 12] = [
     "roothash",
     "root",
@@ -25,40 +30,66 @@ const RESERVED: [&str; 12] = [
     "noinitrd",
 ];
 
-/// The command line for this root. `systemd.verity=no`: the agent has set the root up, and
-/// systemd's generator would wait for what it finds done. `panic=10`: a kernel that panics
-/// restarts.
-pub fn compose(root_hash: &RootHash, added: &str) -> Result<String> {
-    let line = format!("roothash={root_hash} {}", words(added)?);
+/// The command lines of an image without `roothash=`. The agent compares its own command line with
+/// them if Secure Boot is on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KernelArguments {
+    /// For the default profile.
+    pub regular: String,
+    /// For the debug profile.
+    pub debug: Option<String>,
+}
+
+impl KernelArguments {
+    /// Composes and checks the arguments of a definition.
+    pub fn new(definition: &Definition) -> Result<KernelArguments> {
+        let own = &definition.kernel.cmdline;
+        let debug = definition.boot.debug.as_ref().map(|added| {
+            arguments(&format!("{own} {added}")).context(|| "boot.debug, after kernel.cmdline")
+        });
+        Ok(KernelArguments {
+            regular: arguments(own)?,
+            debug: debug.transpose()?,
+        })
+    }
+
+    /// All command lines, the regular one first.
+    pub fn list(&self) -> Vec<String> {
+        std::iter::once(&self.regular)
+            .chain(&self.debug)
+            .cloned()
+            .collect()
+    }
+}
+
+/// The command line with these arguments for the root with this hash.
+pub fn with_root_hash(root_hash: &RootHash, arguments: &str) -> Result<String> {
+    let line = format!("roothash={root_hash} {arguments}");
     if line.len() >= LIMIT {
         return Err(Error::new(format!(
-            "kernel.cmdline: the whole command line has {} bytes, the kernel takes {}",
+            "kernel.cmdline: the command line has {} bytes, but the kernel takes at most {}",
             line.len(),
             LIMIT - 1
         ))
-        .hint("put some of it into the image's files"));
+        .hint("move some arguments into files of the image, for example /etc/sysctl.d"));
     }
     Ok(line)
 }
 
-/// All of it but the root hash: what the agent holds the command line against where Secure Boot is
-/// on.
-pub fn words(added: &str) -> Result<String> {
-    check(added)?;
-    Ok(format!("ro systemd.verity=no panic=10 {}", added.trim())
-        .trim_end()
-        .to_owned())
+fn arguments(added: &str) -> Result<String> {
+    refuse_reserved(added)?;
+    Ok(format!("{BASE} {}", added.trim()).trim_end().to_owned())
 }
 
-fn check(added: &str) -> Result<()> {
+fn refuse_reserved(added: &str) -> Result<()> {
     if added.chars().any(char::is_control) {
         return Err(Error::new(
-            "kernel.cmdline has a line break or another control character",
+            "kernel.cmdline contains a line break or another control character",
         ));
     }
-    for word in added.split_whitespace() {
-        // To the kernel `-` and `_` are the same in a parameter's name.
-        let key = word
+    for argument in added.split_whitespace() {
+        // The kernel treats `-` and `_` in a parameter's name as the same character.
+        let key = argument
             .split('=')
             .next()
             .unwrap_or_default()
@@ -66,7 +97,7 @@ fn check(added: &str) -> Result<()> {
             .replace('-', "_");
         if RESERVED.contains(&key.as_str()) || key.starts_with("systemd.verity_") {
             return Err(Error::new(format!(
-                "kernel.cmdline: {word:?} would have another root taken than the verified one"
+                "kernel.cmdline: {argument:?} would boot another root than the verified one"
             ))
             .hint("remove it from kernel.cmdline"));
         }
@@ -79,8 +110,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn has_the_root_hash_and_refuses_another_root() {
+    fn contains_the_root_hash_and_refuses_another_root() {
         let hash = RootHash([0xab; 32]);
+        let compose =
+            |hash: &RootHash, added: &str| with_root_hash(hash, &super::arguments(added)?);
         let line = compose(&hash, " console=ttyS0 ").unwrap();
         assert_eq!(
             line,

@@ -1,12 +1,12 @@
-//! Which compression the root gets: what the image's own kernel can read.
+//! Chooses the compression of the root: one that the image's own kernel can read.
 
 use crate::definition::{Compression, Optimize, ZSTD_LEVEL};
 use crate::erofs::Algorithm;
 use crate::error::{Error, Result};
 use crate::initramfs::{Configured, ImageKernel};
 
-/// Settles `auto`, and refuses what the kernel says it can't read. Without a kernel, or without its
-/// configuration, `auto` is lz4hc, which every kernel with EROFS in common use reads.
+/// Resolves `auto`, and refuses a compression that the kernel's configuration excludes. Without a
+/// kernel or its configuration, `auto` is lz4hc, which every common kernel with EROFS reads.
 pub fn choose(wanted: Compression, kernel: Option<&ImageKernel>) -> Result<Compression> {
     let Some(kernel) = kernel else {
         return Ok(if wanted == Compression::Auto {
@@ -16,11 +16,11 @@ pub fn choose(wanted: Compression, kernel: Option<&ImageKernel>) -> Result<Compr
         });
     };
     let can_read_any = kernel.configured("EROFS_FS_ZIP") != Configured::No;
-    // zstd came with 6.10 (the kernel's fs/erofs/Kconfig).
+    // Linux supports zstd since 6.10 (the kernel's fs/erofs/Kconfig).
     let zstd = kernel.configured("EROFS_FS_ZIP_ZSTD");
     let refuse = |option: &str, instead: &str| {
         Err(Error::new(format!(
-            "root.compression: kernel {} can't read it ({option} is not set)",
+            "root.compression: kernel {} can't read this compression ({option} is not set)",
             kernel.release
         ))
         .hint(format!("write compression = {instead:?}")))
@@ -43,19 +43,18 @@ pub fn choose(wanted: Compression, kernel: Option<&ImageKernel>) -> Result<Compr
 /// Refuses `optimize = "size"` if the image's kernel cannot read it with this compression.
 pub fn check_optimize(
     optimize: Optimize,
-    settled: Compression,
+    compression: Compression,
     kernel: Option<&ImageKernel>,
 ) -> Result<()> {
     let Some(kernel) = kernel.filter(|_| optimize == Optimize::Size) else {
         return Ok(());
     };
-    // Fragments came with 6.1, and are compressed (the kernel's fs/erofs/super.c,
-    // z_erofs_fill_inode).
-    if settled == Compression::None || !kernel.is_at_least("6.1") {
-        let why = if settled == Compression::None {
+    // Linux supports fragments since 6.1, and only compressed (fs/erofs/super.c, z_erofs_fill_inode).
+    if compression == Compression::None || !kernel.is_at_least("6.1") {
+        let why = if compression == Compression::None {
             "CONFIG_EROFS_FS_ZIP is not set"
         } else {
-            "it came with Linux 6.1"
+            "it needs Linux 6.1"
         };
         return Err(Error::new(format!(
             "root.optimize: kernel {} can't read an image optimized for size ({why})",
@@ -66,20 +65,20 @@ pub fn check_optimize(
     Ok(())
 }
 
-/// The algorithm for the EROFS writer; `None` for no compression. `Auto` must be settled before.
-pub fn algorithm(settled: Compression) -> Result<Option<Algorithm>> {
-    match settled {
+/// The algorithm for the EROFS writer; `None` for no compression. `Auto` is an error.
+pub fn algorithm(compression: Compression) -> Result<Option<Algorithm>> {
+    match compression {
         Compression::None => Ok(None),
         Compression::Lz4 => Ok(Some(Algorithm::Lz4)),
         Compression::Lz4hc => Ok(Some(Algorithm::Lz4hc)),
         Compression::Zstd(level) => Ok(Some(Algorithm::Zstd(level))),
         Compression::Auto => Err(Error::new(
-            "root.compression \"auto\" was not settled before the root was written; this is a bug in adamant",
+            "root.compression \"auto\" was not resolved before the root was written; this is a bug in adamant",
         )),
     }
 }
 
-/// As the definition and the manifest write it.
+/// The name in the definition and the manifest.
 pub fn name(compression: Compression) -> String {
     match compression {
         Compression::Auto => "auto".to_owned(),
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_is_what_the_kernel_can_read() {
+    fn auto_is_a_compression_that_the_kernel_can_read() {
         let kernel = |release: &str, config: &str| ImageKernel {
             release: release.to_owned(),
             image: vec![],

@@ -1,10 +1,10 @@
-//! Whether a build would give what is in OUT already: nothing that goes into it has changed since,
-//! and neither has what came out.
+//! The fingerprint of a build's inputs. A build whose inputs and artifacts have not changed since it
+//! last ran is skipped.
 //!
-//! Changed is what another inode, length, time or mode says, as for make and cargo; a Debian
-//! archive says it itself. What was read while it was changed counts as changed the next time,
-//! since everything is looked at before the first byte is read. `--check`, `--no-cache` and
-//! `--timings` do not ask.
+//! As in make and cargo, a file counts as changed if its inode, length, times or mode changed. For a
+//! Debian archive, its own state counts. The fingerprint is computed before any input is read, so an
+//! input that changes during the build counts as changed in the next one. `--check`, `--no-cache`
+//! and `--timings` always build.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +16,7 @@ use adamant_contract::hex;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::pipeline::Built;
+use super::stages::Built;
 use super::{Options, agent};
 use crate::definition::{Definition, FileKind, Origin};
 use crate::error::{Context, Result};
@@ -24,43 +24,43 @@ use crate::manifest::{self, Manifest};
 use crate::sign::KeySource;
 use crate::source::{cache_folder, debian};
 
-/// Part of the key: raised when a record means something else.
+/// Part of the fingerprint. It changes whenever the meaning of a record does.
 const FORMAT: u32 = 1;
-/// Files of a source's folder that are looked at; with more, a build is never taken for unchanged.
-const LOOKED_AT: usize = 1 << 20;
-/// More than the kernel's coarsest clock for files: 10 ms.
+/// Number of files in the fingerprint. A build with more files is never skipped.
+const MAX_FILES: usize = 1 << 20;
+/// Longer than the coarsest resolution of the kernel's file times, 10 ms.
 const TICK: Duration = Duration::from_millis(25);
 
-/// What there is to be said of a build, again.
+/// The record of a build in the cache: its fingerprint, and results that are reported again.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Record {
+pub struct BuildRecord {
     key: String,
-    /// Names of the artifacts, and how each looked.
+    /// Names of the artifacts, with the state of each file.
     artifacts: Vec<(String, String)>,
     /// Modules in the initramfs.
     pub modules: Vec<String>,
-    /// What an operator should know.
-    pub warnings: Vec<Warning>,
+    /// Warnings for the operator.
+    pub warnings: Vec<BuildWarning>,
 }
 
-/// A finding as a document has it.
+/// A warning of a build, as in the JSON document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Warning {
-    /// The rule's name.
+pub struct BuildWarning {
+    /// The name of the rule.
     pub rule: String,
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// The way out.
+    /// The remedy.
     pub hint: String,
 }
 
-impl Warning {
-    /// All of a build's.
-    pub fn of(built: &Built) -> Vec<Warning> {
+impl BuildWarning {
+    /// All warnings of a build.
+    pub fn list(built: &Built) -> Vec<BuildWarning> {
         built
             .findings
             .iter()
-            .map(|f| Warning {
+            .map(|f| BuildWarning {
                 rule: f.rule.to_owned(),
                 message: f.message.clone(),
                 hint: f.hint.clone(),
@@ -69,49 +69,51 @@ impl Warning {
     }
 }
 
-/// Where the record of a build is, and what it has to say for the build to be the same.
-pub struct Question {
-    path: PathBuf,
+/// The fingerprint of a build, with the path of its record.
+pub struct Fingerprint {
+    record_path: PathBuf,
     key: String,
     out: PathBuf,
     manifest: String,
 }
 
-impl Question {
-    /// Looks at all that goes into a build. `None` where that can't be told without building.
-    pub fn of(definition: &Definition, out: &Path, options: &Options) -> Option<Question> {
+impl Fingerprint {
+    /// Computes the fingerprint. The result is `None` if the build cannot be skipped.
+    pub fn compute(definition: &Definition, out: &Path, options: &Options) -> Option<Fingerprint> {
         if options.check || !options.use_cache || options.timings.is_some() {
             return None;
         }
         let key = key(definition, options).ok().flatten()?;
-        let place = Sha256::digest(
+        let location = Sha256::digest(
             std::path::absolute(out)
                 .ok()?
                 .join(definition.stem())
                 .as_os_str()
                 .as_bytes(),
         );
-        let path = cache_folder(options.cache.as_deref())
+        let record_path = cache_folder(options.cache.as_deref())
             .join("builds")
-            .join(format!("{}.json", hex::encode(&place[..16])));
-        Some(Question {
-            path,
+            .join(format!("{}.json", hex::encode(&location[..16])));
+        Some(Fingerprint {
+            record_path,
             key: hex::encode(&key),
             out: out.to_owned(),
             manifest: format!("{}{}", definition.stem(), manifest::SUFFIX),
         })
     }
 
-    /// The earlier build, if it was the same and its artifacts are as it left them.
-    pub fn answer(&self) -> Option<(Record, Manifest)> {
-        let record: Record =
-            serde_json::from_slice(&crate::io::bounded::read(&self.path, 16 << 20).ok()?).ok()?;
-        let same = |(name, look): &(String, String)| {
-            !name.contains('/') && looks(&self.out.join(name)).as_ref() == Some(look)
+    /// The record and manifest of the last build, if it had the same fingerprint and its artifacts
+    /// are unchanged.
+    pub fn up_to_date(&self) -> Option<(BuildRecord, Manifest)> {
+        let record: BuildRecord =
+            serde_json::from_slice(&crate::io::bounded::read(&self.record_path, 16 << 20).ok()?)
+                .ok()?;
+        let is_unchanged = |(name, state): &(String, String)| {
+            !name.contains('/') && file_state(&self.out.join(name)).as_ref() == Some(state)
         };
         if record.key != self.key
             || record.artifacts.is_empty()
-            || !record.artifacts.iter().all(same)
+            || !record.artifacts.iter().all(is_unchanged)
         {
             return None;
         }
@@ -119,8 +121,8 @@ impl Question {
         Some((record, manifest))
     }
 
-    /// Writes down what was built. Where that fails, the next build builds.
-    pub fn note(&self, built: &Built) {
+    /// Records a build. After a failure, the next build is not skipped.
+    pub fn record(&self, built: &Built) {
         let names = built
             .manifest
             .artifacts
@@ -128,52 +130,52 @@ impl Question {
             .map(|artifact| artifact.name.clone())
             .chain([self.manifest.clone()]);
         let artifacts: Option<Vec<_>> = names
-            .map(|name| looks(&self.out.join(&name)).map(|look| (name, look)))
+            .map(|name| file_state(&self.out.join(&name)).map(|state| (name, state)))
             .collect();
         let Some(artifacts) = artifacts else { return };
-        let record = Record {
+        let record = BuildRecord {
             key: self.key.clone(),
             artifacts,
             modules: built.modules.clone(),
-            warnings: Warning::of(built),
+            warnings: BuildWarning::list(built),
         };
         let write = || -> std::io::Result<()> {
-            let folder = self.path.parent().unwrap_or(Path::new("."));
+            let folder = self.record_path.parent().unwrap_or(Path::new("."));
             fs::create_dir_all(folder)?;
             let new = self
-                .path
+                .record_path
                 .with_extension(format!("{}.new", std::process::id()));
             fs::write(&new, serde_json::to_vec(&record)?)?;
-            fs::rename(new, &self.path)
+            fs::rename(new, &self.record_path)
         };
         if let Err(error) = write() {
-            log::debug!("{}: {error}", self.path.display());
+            log::debug!("{}: {error}", self.record_path.display());
         }
     }
 }
 
-/// How something looks that goes into a build. `None` also where it changed just now: what changes
-/// once more in the same tick of the kernel's clock would look the same.
-fn settled(path: &Path) -> Option<String> {
-    let (look, changed) = look_at(path)?;
+/// The state of an input. The result is `None` if the input changed just now, because a second change
+/// within the same tick of the kernel's clock would give the same state.
+fn settled_state(path: &Path) -> Option<String> {
+    let (state, changed) = state_and_time(path)?;
     SystemTime::now()
         .duration_since(changed)
         .is_ok_and(|age| age > TICK)
-        .then_some(look)
+        .then_some(state)
 }
 
-/// What changes when a file or folder does, of a link and of what it leads to. `None` where it is
-/// not there.
-fn looks(path: &Path) -> Option<String> {
-    Some(look_at(path)?.0)
+/// The state of a file or folder, and of a symbolic link with its target. The result is `None` if it
+/// does not exist.
+fn file_state(path: &Path) -> Option<String> {
+    Some(state_and_time(path)?.0)
 }
 
-/// How it looks, and when it changed last.
-fn look_at(path: &Path) -> Option<(String, SystemTime)> {
+/// The state, and the time of the last change.
+fn state_and_time(path: &Path) -> Option<(String, SystemTime)> {
     let changed = |m: &fs::Metadata| {
         Some(UNIX_EPOCH + Duration::new(u64::try_from(m.ctime()).ok()?, m.ctime_nsec() as u32))
     };
-    let look = |m: &fs::Metadata| -> String {
+    let state = |m: &fs::Metadata| -> String {
         let times = (m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec());
         format!(
             "{}:{} {:o} {} {} {times:?}",
@@ -186,21 +188,26 @@ fn look_at(path: &Path) -> Option<(String, SystemTime)> {
     };
     let own = fs::symlink_metadata(path).ok()?;
     if !own.is_symlink() {
-        return Some((look(&own), changed(&own)?));
+        return Some((state(&own), changed(&own)?));
     }
-    // A link in a source may lead nowhere, or into the image.
+    // The target of a link in a source may be missing, or be a path of the image.
     let target = fs::read_link(path).ok()?;
-    let behind = fs::metadata(path).ok();
-    let last = behind
+    let followed = fs::metadata(path).ok();
+    let last = followed
         .as_ref()
         .map_or(Some(UNIX_EPOCH), changed)?
         .max(changed(&own)?);
     Some((
-        format!("{} {target:?} {:?}", look(&own), behind.as_ref().map(look)),
+        format!(
+            "{} {target:?} {:?}",
+            state(&own),
+            followed.as_ref().map(state)
+        ),
         last,
     ))
 }
 
+/// The key, or `None` if the build cannot be skipped.
 fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
     let mut digest = Sha256::new();
     let mut take = |text: &str| {
@@ -224,7 +231,7 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
             Origin::Debian(debian) => take(&hex::encode(&debian::state(debian)?)),
             Origin::Tar(path) => files.push(path.clone()),
             Origin::Dir(dir) => {
-                if !walk(&dir.path, &mut files) {
+                if !list_files(&dir.path, &mut files) {
                     return Ok(None);
                 }
             }
@@ -236,7 +243,7 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
         }
     }
     if let Some(reference) = &options.reference {
-        // Not by the time of its inode: where it is in OUT, building gives it another name there.
+        // Without the inode's change time: if the file is in OUT, a build links it into a new folder.
         let meta = fs::metadata(reference).context(|| reference.display().to_string())?;
         take(&format!(
             "reference {} {}:{} {} {:?}",
@@ -267,18 +274,18 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
         }
     }
     for file in files {
-        // What is not there is for the build to complain about.
-        let Some(look) = settled(&file) else {
+        // The build reports a missing file.
+        let Some(state) = settled_state(&file) else {
             return Ok(None);
         };
-        take(&format!("{} {look}", file.display()));
+        take(&format!("{} {state}", file.display()));
     }
     Ok(Some(digest.finalize().into()))
 }
 
-/// All below a folder, in order; links are taken as they are. `false` where it can't be read, or is
-/// too much.
-fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> bool {
+/// Adds a folder and all paths below it, in order, without following links. The result is `false` if
+/// the folder cannot be read or has too many files.
+fn list_files(folder: &Path, files: &mut Vec<PathBuf>) -> bool {
     let Ok(entries) = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
     else {
         return false;
@@ -290,7 +297,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) -> bool {
         let Ok(meta) = fs::symlink_metadata(&path) else {
             return false;
         };
-        if files.len() > LOOKED_AT || meta.is_dir() && !walk(&path, files) {
+        if files.len() > MAX_FILES || meta.is_dir() && !list_files(&path, files) {
             return false;
         }
         if !meta.is_dir() {

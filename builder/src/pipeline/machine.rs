@@ -1,6 +1,6 @@
 //! The machine image around a finished root: signatures, EFI system partition, disk, and the disk's
-//! further formats. A build does it at its end, and `adamant sign` does it again with what an
-//! unsigned build left; the same parts and keys give the same bytes either way.
+//! other formats. A build writes it at its end. `adamant sign` writes it again from the artifacts of
+//! an unsigned build; the same parts and keys give the same bytes.
 
 use std::fs::File;
 
@@ -8,8 +8,8 @@ use adamant_contract::gpt::Guid;
 use adamant_contract::root_hash::RootHash;
 
 use super::artifacts::{Artifacts, Clock};
+use super::programs;
 use super::signers::{self, Signers};
-use super::start;
 use crate::derive::derive_uuid;
 use crate::disk::{self, DiskContents, DiskLayout};
 use crate::error::{Context, Result};
@@ -17,93 +17,78 @@ use crate::format::{self, Facts, Format};
 use crate::io::part::Part;
 use crate::manifest::ImageVersion;
 use crate::sign::roothash;
-use crate::uki::pe;
+use crate::uki::pe::PeImage;
 
-/// The running image, the one before it, and the one that is being written.
-const UNIFIED_IMAGES: u64 = 3;
+/// UKIs that an EFI system partition must have space for: the running image, the one before it, and
+/// the one that an update writes.
+const UKIS: u64 = 3;
 
-/// What it is put together from.
-pub struct Parts<'a> {
-    /// Which image this is.
+/// The boot loader and the UKI, before they are signed.
+pub struct UnsignedPrograms {
+    /// systemd's boot loader.
+    pub loader: Vec<u8>,
+    /// The unified kernel image.
+    pub uki: PeImage,
+}
+
+/// The parts of a machine image.
+pub struct MachineParts<'a> {
+    /// The image's id and version.
     pub image: &'a ImageVersion,
     /// The root hash.
     pub hash: RootHash,
-    /// Boot loader and unified kernel image, unsigned, where firmware is to start the disk.
-    pub programs: Option<(Vec<u8>, pe::PeImage)>,
+    /// The programs that firmware starts; `None` for an image that firmware cannot start.
+    pub programs: Option<UnsignedPrograms>,
     /// The root file system.
     pub root: &'a File,
-    /// Its verity tree.
-    pub tree: &'a File,
-    /// Where everything is on the disk; `None` where there is to be none.
+    /// Its hash tree, with the superblock.
+    pub hash_tree: &'a File,
+    /// The partitions; `None` if no disk is wanted.
     pub layout: Option<&'a DiskLayout>,
-    /// Further formats of the disk.
+    /// Formats of the disk besides raw.
     pub formats: &'a [Format],
     /// Newest modification time in the image.
     pub epoch: Option<i64>,
 }
 
-/// Signs, and writes disk and formats. Gives the SHA-256 of the root, which was read on the way.
-pub fn make(
-    parts: Parts,
+/// Signs the parts and writes the disk in all formats. Returns the SHA-256 of the root, which is
+/// read on the way.
+pub fn write_machine_image(
+    parts: MachineParts,
     signers: &Signers,
     artifacts: &mut Artifacts,
-    clock: &mut Clock,
+    clock: &Clock,
     jobs: usize,
 ) -> Result<[u8; 32]> {
-    let Parts { image, hash, .. } = parts;
-    let signature = sign_root_hash(&hash, signers, artifacts)?;
+    let signature = sign_root_hash(&parts.hash, signers, artifacts)?;
     let programs = match parts.programs {
         None => None,
-        Some((loader, unified)) => {
-            let (loader, unified) = clock.time("sign", || start::sign(loader, unified, signers))?;
-            artifacts.put("efi", &unified)?;
-            artifacts.put("loader.efi", &loader)?;
-            Some((loader, unified))
+        Some(UnsignedPrograms { loader, uki }) => {
+            let signed = clock.time("sign", || programs::sign(loader, uki, signers))?;
+            artifacts.put("efi", &signed.uki)?;
+            artifacts.put("loader.efi", &signed.loader)?;
+            Some(signed)
         }
     };
     let Some(layout) = parts.layout else {
-        return clock.time("hash", || digest(parts.root).context(|| "the root"));
+        return clock.time("hash", || digest(parts.root).context(|| "reading the root"));
     };
-    let esp = match programs {
-        None => None,
-        Some((loader, unified)) => {
-            let room = layout.esp_bytes() / (unified.len() as u64).max(1);
-            if (1..UNIFIED_IMAGES).contains(&room) {
-                let what = format!(
-                    "the EFI system partition has room for {room} unified kernel images of {} MiB",
-                    unified.len().div_ceil(1 << 20)
-                );
-                clock.output.warn(what, Some("make disk.esp larger: a new image is written beside the one that runs and the one before it"));
-            }
-            let file = artifacts.staging.scratch()?;
-            let entries = disk::esp::entries(artifacts.stem, loader, unified);
-            let guid = disk::derived_guid(&image.id, "esp");
-            let used = clock.time("esp", || {
-                disk::esp::write(
-                    &file,
-                    layout.esp_bytes(),
-                    layout.sector() as u32,
-                    &guid,
-                    &entries,
-                )
-            })?;
-            Some((file, used))
-        }
-    };
+    let esp = programs
+        .map(|programs| write_esp(programs, layout, parts.image, artifacts, clock))
+        .transpose()?;
     let contents = DiskContents {
         esp: esp.as_ref().map(|(file, used)| (file, *used)),
         root: parts.root,
-        hash_tree: parts.tree,
+        hash_tree: parts.hash_tree,
         signature: &signature,
     };
     let raw = artifacts.staging.file(&format!("{}.raw", artifacts.stem))?;
     let written = clock.time("disk", || layout.write(&contents, &raw))?;
     artifacts.note_parts("raw", layout.bytes(), written.pieces);
-    let facts = facts(image, &hash, parts.epoch);
+    let facts = facts(parts.image, &parts.hash, parts.epoch);
     for &format in parts.formats {
-        let out = artifacts
-            .staging
-            .file(&format!("{}.{}", artifacts.stem, format.suffix()))?;
+        let name = format!("{}.{}", artifacts.stem, format.suffix());
+        let out = artifacts.staging.file(&name)?;
         let written = clock.time(format.name(), || {
             format::write(format, &raw, &facts, &out, jobs)
         })?;
@@ -112,8 +97,37 @@ pub fn make(
     Ok(written.root)
 }
 
-/// The root hash's signature as an artifact, and the bytes of its partition; empty where nobody
-/// signs.
+/// Writes the EFI system partition into a temporary file. Returns the file and the bytes in use.
+fn write_esp(
+    programs: programs::SignedPrograms,
+    layout: &DiskLayout,
+    image: &ImageVersion,
+    artifacts: &Artifacts,
+    clock: &Clock,
+) -> Result<(File, u64)> {
+    let programs::SignedPrograms { loader, uki } = programs;
+    let fitting = layout.esp_bytes() / (uki.len() as u64).max(1);
+    if (1..UKIS).contains(&fitting) {
+        let mib = uki.len().div_ceil(1 << 20);
+        clock.output.warn(
+            format_args!(
+                "the EFI system partition has room for {fitting} unified kernel images of {mib} MiB"
+            ),
+            Some("make disk.esp larger: an update writes a new image beside the running one and the one before it"),
+        );
+    }
+    let file = artifacts.staging.scratch()?;
+    let entries = disk::esp::entries(artifacts.stem, loader, uki);
+    let guid = disk::derived_guid(&image.id, "esp");
+    let (bytes, sector) = (layout.esp_bytes(), layout.sector() as u32);
+    let used = clock.time("esp", || {
+        disk::esp::write(&file, bytes, sector, &guid, &entries)
+    })?;
+    Ok((file, used))
+}
+
+/// Writes the signature of the root hash as an artifact and returns the bytes of its partition; empty
+/// without a signer.
 fn sign_root_hash(
     hash: &RootHash,
     signers: &Signers,
@@ -127,13 +141,13 @@ fn sign_root_hash(
     roothash::partition(signer, hash, &signature)
 }
 
-/// The SHA-256 of all of a file.
+/// The SHA-256 of a file.
 pub fn digest(file: &File) -> std::io::Result<[u8; 32]> {
     Part::whole(file.try_clone()?)?.sha256(|_| Ok(()))
 }
 
-/// What the disk's formats say about it. To a hypervisor two disks of one GUID are the same disk,
-/// so the content has a part in it.
+/// Facts that the disk's formats record. Hypervisors take two disks with the same GUID for one disk,
+/// so the GUID depends on the content.
 fn facts(image: &ImageVersion, root_hash: &RootHash, epoch: Option<i64>) -> Facts {
     let ImageVersion { id, version } = image;
     let guid = Guid::from_text_order(derive_uuid(

@@ -1,15 +1,18 @@
-//! The root file system and its verity tree, in one pass over the blocks.
+//! Writes the root file system and its hash tree in one pass over the blocks, and defines the
+//! stage after that, [`RootWritten`].
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::verity::{Superblock, partition_blocks};
 use sha2::{Digest, Sha256};
 
+use super::compression;
+use super::content::Checked;
 use crate::cache::Cache;
 use crate::definition::{Compression, Definition, Optimize};
 use crate::derive::derive_uuid;
@@ -18,95 +21,117 @@ use crate::error::{Context, Result};
 use crate::tree::Tree;
 use crate::verity::{self, HashingSink, VerityHasher};
 
-/// Bytes of a volume label (EROFS on disk: 16 with the NUL).
+/// Bytes of an EROFS volume label: 16 on disk, with the NUL.
 const LABEL_BYTES: usize = 15;
 
-/// What was written.
-pub struct Root {
+/// Fourth stage: the root file system and its hash tree are complete.
+pub(super) struct RootWritten {
+    pub checked: Checked,
+    pub root: WrittenRoot,
+    pub root_file: File,
+    pub hash_tree_file: File,
+}
+
+/// Facts about a root file system and its hash tree.
+pub struct WrittenRoot {
     /// The root hash.
     pub hash: RootHash,
-    /// The tree's superblock.
+    /// The superblock of the hash tree.
     pub superblock: Superblock,
-    /// The file system.
+    /// Facts about the file system.
     pub written: WrittenErofs,
-    /// Blocks of superblock and tree together.
-    pub tree_blocks: u64,
-    /// SHA-256 of the tree's artifact.
-    pub tree_sha256: [u8; 32],
+    /// Blocks of superblock and hash tree together.
+    pub hash_tree_blocks: u64,
+    /// SHA-256 of the hash tree's artifact.
+    pub hash_tree_sha256: [u8; 32],
 }
 
-/// What it is done with; none of it changes a byte.
-pub struct Means<'a> {
+impl WrittenRoot {
+    /// Bytes of the file system.
+    pub fn root_bytes(&self) -> u64 {
+        self.written.blocks * BLOCK as u64
+    }
+
+    /// Bytes of superblock and hash tree together.
+    pub fn hash_tree_bytes(&self) -> u64 {
+        self.hash_tree_blocks * BLOCK as u64
+    }
+}
+
+/// How the root is written. Only the reference image changes the bytes.
+pub struct WriteOptions {
     /// Worker threads.
     pub jobs: usize,
-    /// A folder for a temporary file.
-    pub spool: &'a Path,
-    /// What messages call the two files.
-    pub names: [&'a Path; 2],
-    /// What was compressed before.
+    /// The folder for a temporary file.
+    pub spool: PathBuf,
+    /// The name of the root file system in messages.
+    pub root_name: PathBuf,
+    /// The name of the hash tree in messages.
+    pub hash_tree_name: PathBuf,
+    /// Compressed clusters of earlier builds.
     pub cache: Option<Arc<Cache>>,
+    /// The image whose block positions are reused.
+    pub reference: Option<Arc<Reference>>,
 }
 
-/// Writes both into empty files. Salt and UUIDs come from the image id alone (docs/formats.md).
-pub fn write(
+/// Writes root file system and hash tree into empty files. Salt and UUIDs are derived from the image
+/// id alone (docs/formats.md).
+pub fn write_root(
     tree: &Tree,
     definition: &Definition,
     compression: Compression,
-    reference: Option<Arc<Reference>>,
-    means: Means,
-    root: &File,
-    hashes: &File,
-) -> Result<Root> {
+    options: WriteOptions,
+    root_file: &File,
+    hash_tree_file: &File,
+) -> Result<WrittenRoot> {
     let id = &definition.id;
-    let options = erofs::ErofsOptions {
-        compression: super::compression::algorithm(compression)?,
+    let erofs_options = erofs::ErofsOptions {
+        compression: compression::algorithm(compression)?,
         cluster: definition.root.cluster,
         fragments: definition.root.optimize == Optimize::Size,
         uuid: derive_uuid(b"adamant erofs uuid\0", id),
         label: id.chars().take(LABEL_BYTES).collect(),
-        jobs: means.jobs,
-        spool: means.spool.to_owned(),
-        cache: means.cache,
-        reference,
+        jobs: options.jobs,
+        spool: options.spool,
+        cache: options.cache,
+        reference: options.reference,
     };
     let mut hasher = VerityHasher::new(&verity::salt(id));
     let mut file = FileSink {
-        file: root,
-        at: BLOCK as u64,
+        file: root_file,
+        position: BLOCK as u64,
     };
-    let written = erofs::write(
-        tree,
-        &options,
-        &mut HashingSink::new(&mut hasher, &mut file, means.jobs),
-    )
-    .context(|| format!("writing {}", means.names[0].display()))?;
-    let mut out = Tee {
-        inner: BufWriter::new(hashes),
+    let mut sink = HashingSink::new(&mut hasher, &mut file, options.jobs);
+    let written = erofs::write(tree, &erofs_options, &mut sink)
+        .context(|| format!("writing {}", options.root_name.display()))?;
+    let mut out = Sha256Writer {
+        inner: BufWriter::new(hash_tree_file),
         sha256: Sha256::new(),
     };
-    let done = hasher
+    let finished = hasher
         .finish(verity::uuid(id), &mut out)
-        .and_then(|done| out.inner.flush().map(|()| done));
-    let (hash, superblock) = done.context(|| format!("writing {}", means.names[1].display()))?;
-    Ok(Root {
+        .and_then(|finished| out.inner.flush().map(|()| finished));
+    let (hash, superblock) =
+        finished.context(|| format!("writing {}", options.hash_tree_name.display()))?;
+    Ok(WrittenRoot {
         hash,
-        tree_blocks: partition_blocks(superblock.data_blocks),
+        hash_tree_blocks: partition_blocks(superblock.data_blocks),
         superblock,
         written,
-        tree_sha256: out.sha256.finalize().into(),
+        hash_tree_sha256: out.sha256.finalize().into(),
     })
 }
 
-/// Blocks into a file: block 0 at the end.
+/// Writes blocks into a file in order, and block 0 last.
 struct FileSink<'a> {
     file: &'a File,
-    at: u64,
+    position: u64,
 }
 
 impl BlockSink for FileSink<'_> {
     fn append(&mut self, blocks: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(blocks, self.at)?;
-        self.at += blocks.len() as u64;
+        self.file.write_all_at(blocks, self.position)?;
+        self.position += blocks.len() as u64;
         Ok(())
     }
 
@@ -115,13 +140,13 @@ impl BlockSink for FileSink<'_> {
     }
 }
 
-/// Hashes what is written.
-struct Tee<W> {
+/// Hashes the bytes that it writes.
+struct Sha256Writer<W> {
     inner: W,
     sha256: Sha256,
 }
 
-impl<W: Write> Write for Tee<W> {
+impl<W: Write> Write for Sha256Writer<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.sha256.update(&bytes[..written]);

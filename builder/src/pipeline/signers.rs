@@ -1,71 +1,75 @@
-//! Who signs this build. Opened before anything is built, so that a key that can't be used is found
-//! in seconds.
+//! The certificates and keys of a build. They are opened before anything is built, so that an
+//! unusable key is reported within seconds.
 
 use adamant_contract::signature::{Mode, Rule};
 
 use crate::definition::{Sign, SignBy};
 use crate::error::{Error, Result};
+use crate::manifest::{SignaturePurpose, SignatureRecord};
 use crate::sign::Signer;
 use crate::sign::certificate::Certificate;
 
-/// The certificates of a build, and who signs for them.
+/// The identities that sign a build.
 #[derive(Debug, Default)]
 pub struct Signers {
-    /// Boot loader and unified kernel image.
-    pub secure_boot: Option<Holder>,
-    /// The root hash.
-    pub verity: Option<Holder>,
-    /// Values of PCR 11.
-    pub pcr: Option<Holder>,
+    /// Signs boot loader and unified kernel image.
+    pub secure_boot: Option<SigningIdentity>,
+    /// Signs the root hash.
+    pub verity: Option<SigningIdentity>,
+    /// Signs values of PCR 11.
+    pub pcr: Option<SigningIdentity>,
 }
 
-/// A certificate, and whoever can sign for it; nobody in an unsigned build.
+/// A certificate with its key.
 #[derive(Debug)]
-pub struct Holder {
+pub struct SigningIdentity {
     /// The certificate.
     pub certificate: Certificate,
-    /// Who signs.
+    /// The key; `None` in an unsigned build.
     pub signer: Option<Signer>,
 }
 
-/// Opens them. With `unsigned`, certificates alone are read: somebody else signs later.
+/// Opens certificates and keys. With `unsigned`, only certificates are read; `adamant sign` signs
+/// later.
 pub fn open(sign: &Sign, unsigned: bool) -> Result<Signers> {
-    let holder = |what: &str, by: &Option<SignBy>| -> Result<Option<Holder>> {
+    let identity = |purpose: &str, by: &Option<SignBy>| -> Result<Option<SigningIdentity>> {
         let Some(by) = by else { return Ok(None) };
         let certificate = Certificate::read(&by.certificate)?;
         let signer = match &by.key {
             _ if unsigned => None,
             Some(key) => Some(Signer::open(key, certificate.clone())?),
             None => {
-                return Err(Error::new(format!("sign.{what} has a certificate but no key"))
-                    .hint("write a key, or build with --unsigned and sign the output folder later, with `adamant sign`"));
+                return Err(Error::new(format!(
+                    "sign.{purpose} has a certificate but no key"
+                ))
+                .hint("write a key, or build with --unsigned and sign the output folder later with `adamant sign`"));
             }
         };
-        Ok(Some(Holder {
+        Ok(Some(SigningIdentity {
             certificate,
             signer,
         }))
     };
     Ok(Signers {
-        secure_boot: holder("secure_boot", &sign.secure_boot)?,
-        verity: holder("verity", &sign.verity)?,
-        pcr: holder("pcr", &sign.pcr)?,
+        secure_boot: identity("secure_boot", &sign.secure_boot)?,
+        verity: identity("verity", &sign.verity)?,
+        pcr: identity("pcr", &sign.pcr)?,
     })
 }
 
-/// The signer of a holder that has one.
-pub fn signer(holder: &Option<Holder>) -> Option<&Signer> {
-    holder.as_ref()?.signer.as_ref()
+/// The key of an identity, if both exist.
+pub fn signer(identity: &Option<SigningIdentity>) -> Option<&Signer> {
+    identity.as_ref()?.signer.as_ref()
 }
 
-/// Whether the agent is to refuse a root hash that is not signed.
-pub fn rule(wanted: Option<Mode>, signers: &Signers, epoch: Option<i64>) -> Result<Rule> {
+/// Whether the agent refuses a root hash that is not signed.
+pub fn signature_rule(wanted: Option<Mode>, signers: &Signers, epoch: Option<i64>) -> Result<Rule> {
     let mode = match (wanted, &signers.verity) {
         (Some(mode @ (Mode::Require | Mode::Prefer)), None) => {
             return Err(Error::new(format!(
                 "verify.signature is {mode}, but there is no verity certificate"
             ))
-            .hint("name one in [sign], or give a folder of keys with --keys"));
+            .hint("name one in [sign], or pass a folder of keys with --keys"));
         }
         (Some(mode), _) => mode,
         (None, Some(_)) => Mode::Require,
@@ -75,4 +79,23 @@ pub fn rule(wanted: Option<Mode>, signers: &Signers, epoch: Option<i64>) -> Resu
         mode,
         built: epoch.unwrap_or_default(),
     })
+}
+
+/// The manifest's records of the signatures.
+pub fn records(signers: &Signers) -> Vec<SignatureRecord> {
+    [
+        (SignaturePurpose::SecureBoot, &signers.secure_boot),
+        (SignaturePurpose::Verity, &signers.verity),
+        (SignaturePurpose::Pcr, &signers.pcr),
+    ]
+    .into_iter()
+    .filter_map(|(purpose, identity)| {
+        let identity = identity.as_ref()?;
+        Some(SignatureRecord {
+            purpose,
+            certificate: identity.certificate.fingerprint(),
+            signed: identity.signer.is_some(),
+        })
+    })
+    .collect()
 }

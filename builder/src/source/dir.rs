@@ -29,7 +29,7 @@ use super::{
     Budget, HIDING_HINT, Loaded, attributes, directory_landing, is_whiteout_name, landing, put,
 };
 use crate::definition::Dir;
-use crate::error::{Context, Error, Result, of_io};
+use crate::error::{Context, Error, Result, from_io};
 use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree};
 
 /// Maximum directory depth.
@@ -354,7 +354,7 @@ impl Walk<'_> {
             };
             let (offset, count) = self
                 .spool
-                .append(&mut range, &|error| of_io("reading", &error))?;
+                .append(&mut range, &|error| from_io("reading", &error))?;
             if count != end - start {
                 return Err(Error::new("became shorter while it was read")
                     .hint("build again when nothing writes to it"));

@@ -10,7 +10,7 @@ use super::report::Report;
 use super::spool::Spool;
 use super::{Budget, Loaded, put};
 use crate::definition::{FileEntry, FileKind};
-use crate::error::{Context, Error, Result, of_io};
+use crate::error::{Context, Error, Result, from_io};
 use crate::tree::{Content, Kind, Meta, TARGET_MAX, Time, Tree};
 
 /// Adds the entry to the tree. Its time is the epoch of the image, or 0.
@@ -72,7 +72,7 @@ pub fn load(
                 digest: &mut digest,
             };
             let (start, length) = spool.append(&mut reader, &|error| {
-                of_io(&format!("reading {}", from.display()), &error)
+                from_io(&format!("reading {}", from.display()), &error)
             })?;
             if length != meta.len() {
                 return Err(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use nix::libc;
 
-use crate::error::{Error, Result, of_io};
+use crate::error::{Error, Result, from_io};
 
 /// An unnamed file that grows.
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl Spool {
 
 /// Why a temporary file can't be made or written.
 fn full_or_broken(folder: &Path, error: &io::Error) -> Error {
-    of_io(
+    from_io(
         &format!("writing a temporary file in {}", folder.display()),
         error,
     )

@@ -1,4 +1,4 @@
-//! The terminal: what people and programs see of a command.
+//! Output of commands: messages, JSON documents, progress and timings.
 
 pub mod output;
 pub mod path_list;

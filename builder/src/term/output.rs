@@ -1,8 +1,7 @@
-//! What people and programs see: text for people on stderr, one JSON document on stdout with
-//! `--json`.
+//! Output of a command: text on stderr, and with `--json` one JSON document on stdout.
 //!
-//! Promises: at most one document on stdout, and whole lines on stderr. A reader that went away (a
-//! closed pipe) ends nothing and panics nowhere; a full disk behind stdout is an error.
+//! At most one document is written to stdout, and only complete lines to stderr. A closed pipe is
+//! not an error; a full disk is.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -13,18 +12,18 @@ use serde::Serialize;
 use crate::error::{Context, Error, Result};
 use crate::term::progress;
 
-/// How much is said, and in which form.
+/// The verbosity and the format of the output.
 #[derive(Debug, Default)]
 pub struct Output {
     quiet: bool,
     verbose: bool,
     json: bool,
-    /// Whether the document was written.
+    /// Whether the JSON document was written.
     written: AtomicBool,
 }
 
 impl Output {
-    /// `quiet` leaves warnings and errors, `verbose` adds details, `json` writes the result as a
+    /// `quiet` leaves only warnings and errors, `verbose` adds details, `json` writes the result as a
     /// document.
     pub fn new(quiet: bool, verbose: bool, json: bool) -> Output {
         Output {
@@ -35,9 +34,9 @@ impl Output {
         }
     }
 
-    /// From now on the same people hear what the pipeline says in its logs: warnings always, news
-    /// unless `-q`, details with `-v`.
-    pub fn hear_logs(&self) {
+    /// Prints the log records of this program from now on: warnings always, information without
+    /// `-q`, details with `-v`.
+    pub fn install_logger(&self) {
         let logger = Logger(Output {
             quiet: self.quiet,
             verbose: self.verbose,
@@ -49,51 +48,52 @@ impl Output {
         } else {
             log::LevelFilter::Info
         });
-        // Fails only when it was called before, in a test.
+        // It fails only if a logger is installed already, as in tests.
         let _ = log::set_boxed_logger(Box::new(logger));
     }
 
-    /// Whether the result is wanted as a document.
+    /// Whether the result is written as a JSON document.
     pub fn json(&self) -> bool {
         self.json
     }
 
-    /// Whether details are wanted: for those that are costly to find.
+    /// Whether details are printed. Ask before computing costly details.
     pub fn verbose(&self) -> bool {
         self.verbose && !self.quiet
     }
 
-    /// A line for people, left out with `-q`.
+    /// Prints a line, unless `-q` was given.
     pub fn say(&self, line: impl Display) {
         if !self.quiet {
             to_stderr(&format!("{line}\n"));
         }
     }
 
-    /// A line that only `-v` shows.
+    /// Prints a line with `-v`.
     pub fn detail(&self, line: impl Display) {
         if self.verbose() {
             to_stderr(&format!("{line}\n"));
         }
     }
 
-    /// Something that a person should know even with `-q`; `hint` says what to do about it.
+    /// Prints a warning, also with `-q`, with its remedy.
     pub fn warn(&self, message: impl Display, hint: Option<&str>) {
         to_stderr(&labelled("warning", &message.to_string(), hint));
     }
 
-    /// The failure that ends the program; with `--json` as the document too, unless there was one.
+    /// Prints the error that ends the program. With `--json` it is also the document, unless one was
+    /// written already.
     pub fn error(&self, error: &Error) {
         to_stderr(&labelled("error", error.message(), error.remedy()));
         if self.json && !self.written.swap(true, Ordering::Relaxed) {
             let document = serde_json::json!({ "error": { "message": error.message(), "hint": error.remedy() } });
-            // There is no better place left to complain.
+            // A failure cannot be reported anywhere else.
             let _ = to_stdout(&format!("{document:#}\n"));
         }
     }
 
-    /// What was asked for: `text` on stdout, or with `--json` the document there and the text on
-    /// stderr.
+    /// Prints the result of a query: `text` on stdout, or with `--json` the document on stdout and the
+    /// text on stderr.
     pub fn answer(&self, text: &str, document: &impl Serialize) -> Result<()> {
         if self.json {
             if !self.quiet {
@@ -104,7 +104,7 @@ impl Output {
         to_stdout(text).context(|| "stdout")
     }
 
-    /// With `--json` the result on stdout; without it nothing. Once in a program's life.
+    /// Writes the result to stdout with `--json`. Only the first call writes.
     pub fn document(&self, document: &impl Serialize) -> Result<()> {
         if !self.json || self.written.swap(true, Ordering::Relaxed) {
             return Ok(());
@@ -119,7 +119,7 @@ struct Logger(Output);
 
 impl log::Log for Logger {
     fn enabled(&self, metadata: &log::Metadata) -> bool {
-        // Other crates' logs are for their authors.
+        // The records of other crates do not help users.
         metadata.target().starts_with("adamant")
     }
 
@@ -144,7 +144,7 @@ fn labelled(label: &str, message: &str, hint: Option<&str>) -> String {
     }
 }
 
-/// A terminal that went away must not end a build.
+/// A closed terminal does not end a build.
 fn to_stderr(text: &str) {
     progress::write(text.as_bytes());
 }
@@ -155,7 +155,7 @@ fn to_stdout(text: &str) -> io::Result<()> {
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
     {
-        // `adamant summary . | head -1` is no failure.
+        // `adamant summary . | head -1` is not an error.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_way_out_stands_on_lines_of_its_own() {
+    fn the_remedy_is_on_lines_of_its_own() {
         assert_eq!(
             labelled("error", "a: b", Some("do c\ndo d")),
             "error: a: b\n  do c\n  do d\n"

@@ -1,12 +1,12 @@
-//! Paths in messages: the first few by name, the others by number, so that no message grows with
-//! its input.
+//! Lists of paths in messages. The first paths are named and the others counted, so the length of a
+//! message is bounded.
 
 use std::fmt;
 
-/// Paths of this many entries are named; the others are counted.
+/// Number of paths that are named.
 const NAMED: usize = 20;
 
-/// What a message lists.
+/// A list of paths for a message.
 #[derive(Debug, Clone, Default)]
 pub struct Paths {
     named: Vec<String>,
@@ -14,7 +14,7 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// Adds one.
+    /// Adds a path.
     pub fn push(&mut self, path: impl Into<String>) {
         if self.named.len() < NAMED {
             self.named.push(path.into());
@@ -23,12 +23,12 @@ impl Paths {
         }
     }
 
-    /// Whether there are none.
+    /// Whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.named.is_empty()
     }
 
-    /// Those that are named.
+    /// The paths that are named.
     pub fn named(&self) -> &[String] {
         &self.named
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_the_first_and_counts_the_others() {
+    fn names_the_first_paths_and_counts_the_others() {
         assert_eq!(
             ["/a", "/b"].into_iter().collect::<Paths>().to_string(),
             "/a, /b"

@@ -1,8 +1,8 @@
-//! What a person sees who waits for more than a second: one line on the terminal, with rate and
-//! remaining time where these are known.
+//! The progress line of a stage that takes longer than a second, with rate and remaining time if
+//! they are known.
 //!
-//! A process does one thing at a time, so there is one line. Where stderr is no terminal, nothing
-//! is ever drawn.
+//! A process has one stage at a time, so there is one line. Nothing is drawn if stderr is not a
+//! terminal.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,51 +10,51 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// How often the line is drawn.
-const OFTEN: Duration = Duration::from_millis(200);
-/// What takes less time than this is not worth a line.
-const SHORT: Duration = Duration::from_secs(1);
+/// Time between two updates of the line.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// A stage that takes less time has no line.
+const DELAY: Duration = Duration::from_secs(1);
 
 static STAGE: Mutex<Option<(&'static str, Instant)>> = Mutex::new(None);
 static DONE: AtomicU64 = AtomicU64::new(0);
 static TOTAL: AtomicU64 = AtomicU64::new(0);
-/// Whether the line stands on the terminal. Changed with stderr locked.
+/// Whether the terminal shows the line. Changed only while stderr is locked.
 static DRAWN: AtomicBool = AtomicBool::new(false);
 static END: AtomicBool = AtomicBool::new(false);
 
-/// A stage begins.
-pub fn begin(stage: &'static str) {
+/// Starts a stage.
+pub fn start_stage(stage: &'static str) {
     TOTAL.store(0, Ordering::Relaxed);
     DONE.store(0, Ordering::Relaxed);
     *STAGE.lock().unwrap_or_else(PoisonError::into_inner) = Some((stage, Instant::now()));
 }
 
-/// It is about so many bytes.
+/// Sets the number of bytes that the stage processes.
 pub fn expect(bytes: u64) {
     TOTAL.store(bytes, Ordering::Relaxed);
 }
 
-/// So many of them are done.
+/// Adds to the number of bytes that are done.
 pub fn add(bytes: u64) {
     DONE.fetch_add(bytes, Ordering::Relaxed);
 }
 
-/// The stage is over.
-pub fn end() {
+/// Ends the stage.
+pub fn end_stage() {
     *STAGE.lock().unwrap_or_else(PoisonError::into_inner) = None;
 }
 
-/// While this lives, the line is drawn.
+/// Draws the line until it is dropped.
 #[derive(Debug)]
-pub struct Shown(Option<JoinHandle<()>>);
+pub struct ProgressLine(Option<JoinHandle<()>>);
 
-/// Draws the line from now on, if there is a terminal.
-pub fn show() -> Shown {
+/// Starts to draw the line if stderr is a terminal.
+pub fn show() -> ProgressLine {
     if !io::stderr().is_terminal() {
-        return Shown(None);
+        return ProgressLine(None);
     }
     END.store(false, Ordering::Relaxed);
-    Shown(
+    ProgressLine(
         std::thread::Builder::new()
             .name("progress".to_owned())
             .spawn(draw)
@@ -62,7 +62,7 @@ pub fn show() -> Shown {
     )
 }
 
-impl Drop for Shown {
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         END.store(true, Ordering::Relaxed);
         if let Some(thread) = self.0.take() {
@@ -75,9 +75,9 @@ impl Drop for Shown {
 
 fn draw() {
     while !END.load(Ordering::Relaxed) {
-        std::thread::park_timeout(OFTEN);
+        std::thread::park_timeout(INTERVAL);
         let stage = *STAGE.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((stage, since)) = stage.filter(|(_, since)| since.elapsed() >= SHORT) {
+        if let Some((stage, since)) = stage.filter(|(_, since)| since.elapsed() >= DELAY) {
             let line = line(
                 stage,
                 since.elapsed(),
@@ -91,8 +91,7 @@ fn draw() {
     }
 }
 
-/// Writes to stderr; the line is taken away before, so that nothing is written behind it. A
-/// terminal that went away must not end anything.
+/// Writes to stderr, after removing the progress line. A closed terminal is not an error.
 pub fn write(bytes: &[u8]) {
     let mut stderr = io::stderr().lock();
     if DRAWN.swap(false, Ordering::Relaxed) {
@@ -101,7 +100,7 @@ pub fn write(bytes: &[u8]) {
     let _ = stderr.write_all(bytes);
 }
 
-/// `root: 63 %, 254 of 403 MB, 18.2 MB/s, 8 s left`, or what of it is known.
+/// `root: 63 %, 254 of 403 MB, 18.2 MB/s, 8 s left`, or only the time if the total is unknown.
 fn line(stage: &str, elapsed: Duration, done: u64, total: u64) -> String {
     let seconds = elapsed.as_secs_f64();
     if done == 0 || total == 0 {
@@ -124,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_line_says_what_is_known() {
+    fn the_line_has_rate_and_remaining_time_if_the_total_is_known() {
         assert_eq!(
             line("sources", Duration::from_millis(1600), 0, 0),
             "sources: 2 s"

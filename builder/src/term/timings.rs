@@ -1,11 +1,11 @@
-//! `--timings`: what a build's time went to, as a table and as a page that shows what ran beside
-//! what.
+//! `--timings`: the time of each stage as a table, and a page that shows stages and workers in
+//! parallel.
 
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Spans closer than this are one, in the page.
+/// Equal spans with a shorter gap are shown as one.
 const GAP: Duration = Duration::from_millis(2);
 
 static SPANS: Mutex<Option<Recording>> = Mutex::new(None);
@@ -15,18 +15,18 @@ struct Recording {
     spans: Vec<Span>,
 }
 
-/// Something that took time, on one thread.
+/// An activity of one thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Span {
-    /// The row it is in: the stages, or a worker.
+    /// The row of the page: the stages, or a worker.
     row: String,
     what: &'static str,
-    /// From the recording's start.
+    /// Relative to the start of the recording.
     from: Duration,
     to: Duration,
 }
 
-/// From now on it is written down what takes how long.
+/// Starts a recording.
 pub fn record() {
     *SPANS.lock().unwrap_or_else(PoisonError::into_inner) = Some(Recording {
         start: Instant::now(),
@@ -34,33 +34,33 @@ pub fn record() {
     });
 }
 
-/// Something begins; it lasts until this is dropped.
+/// An activity that lasts until this is dropped.
 #[derive(Debug)]
-pub struct Guard {
+pub struct SpanGuard {
     row: Option<usize>,
     what: &'static str,
     since: Instant,
 }
 
-/// A stage begins.
-pub fn stage(what: &'static str) -> Guard {
-    Guard {
+/// Starts a stage.
+pub fn stage(what: &'static str) -> SpanGuard {
+    SpanGuard {
         row: None,
         what,
         since: Instant::now(),
     }
 }
 
-/// A worker of this number begins with something.
-pub fn worker(number: usize, what: &'static str) -> Guard {
-    Guard {
+/// Starts an activity of the worker with this number.
+pub fn worker(number: usize, what: &'static str) -> SpanGuard {
+    SpanGuard {
         row: Some(number),
         what,
         since: Instant::now(),
     }
 }
 
-impl Drop for Guard {
+impl Drop for SpanGuard {
     fn drop(&mut self) {
         let mut recording = SPANS.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(Recording { start, spans }) = &mut *recording else {
@@ -86,9 +86,8 @@ impl Drop for Guard {
     }
 }
 
-/// The table and the page of what was written down since [`record`]; nothing where that was not
-/// called.
-pub fn told() -> Option<(String, String)> {
+/// Ends the recording and returns its table and page; `None` without a recording.
+pub fn finish() -> Option<(String, String)> {
     let recording = SPANS
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -140,7 +139,7 @@ fn page(spans: &[Span]) -> String {
         );
         for span in spans.iter().filter(|span| span.row == row) {
             let (from, took) = (span.from.as_secs_f64(), (span.to - span.from).as_secs_f64());
-            // A colour for each word, the same in every page.
+            // The colour is derived from the name, so it is the same in every page.
             let hue = span.what.bytes().fold(7u32, |hue, byte| {
                 hue.wrapping_mul(31).wrapping_add(u32::from(byte))
             }) % 360;

@@ -94,7 +94,7 @@ impl Stretch<'_> {
         let file = File::open(path).context(what)?;
         let Some(wanted) = &self.sha256 else {
             progress::add(self.size);
-            return zeros::are_all(&file, self.at..self.at + self.size).context(what);
+            return zeros::is_zero_range(&file, self.at..self.at + self.size).context(what);
         };
         let part = Part::range(Arc::new(file), self.at, self.size).ok_or_else(|| {
             Error::new(format!(

@@ -108,7 +108,7 @@ fn image(selection: &Selection, options: VerifyOptions) -> Result<Verified> {
         }
     }
     check_sizes(folder, manifest)?;
-    progress::begin("verify");
+    progress::start_stage("verify");
     // The root and its hash tree are read twice: block by block, and as artifacts. The numbers of a
     // manifest can be wrong, but here they only control the progress display.
     let blocks = manifest

@@ -1,5 +1,4 @@
-//! Which files two root file systems have with different content or metadata. Where their bytes are
-//! does not count.
+//! Compares two root file systems file by file: content and metadata, but not block positions.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -13,36 +12,36 @@ use crate::error::{Context, Result};
 use crate::io::part::Part;
 use crate::tree::show;
 
-/// Files that a message names; documents have all.
+/// Number of files in a message; the JSON document has all.
 const NAMED: usize = 20;
-/// Where dpkg keeps each package's list of files and its scripts.
+/// The folder of dpkg's file lists and maintainer scripts.
 const DPKG: &[u8] = b"/var/lib/dpkg/info/";
-/// Longest of these that is read, bytes.
+/// Largest list or script that is read, bytes.
 const LIMIT: usize = 4 << 20;
 
-/// One path that differs.
+/// A path with its differences.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Changed {
+pub struct FileDifference {
     /// The path.
     pub path: String,
-    /// In what it differs.
+    /// The aspects that differ.
     pub differs: Vec<Aspect>,
-    /// The Debian package that has the file, or whose script names it.
+    /// The Debian package that ships the file, or whose script names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub package: Option<String>,
 }
 
-/// In what two files differ.
+/// An aspect in which two files differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aspect {
-    /// Only the first build has it.
+    /// The file is only in the first build.
     OnlyFirst,
-    /// Only the second build has it.
+    /// The file is only in the second build.
     OnlySecond,
-    /// A file in one build, a directory or link in the other.
+    /// The file types differ.
     Type,
-    /// Bytes, or the target of a link.
+    /// Bytes, or the target of a symbolic link.
     Content,
     /// Permission bits.
     Mode,
@@ -52,7 +51,7 @@ pub enum Aspect {
     Time,
     /// Extended attributes.
     Attributes,
-    /// Number of names.
+    /// Number of hard links.
     Links,
 }
 
@@ -73,7 +72,7 @@ impl Aspect {
 }
 
 /// Compares two root file systems file by file.
-pub fn compare(first: &Path, second: &Path) -> Result<Vec<Changed>> {
+pub fn compare(first: &Path, second: &Path) -> Result<Vec<FileDifference>> {
     let open = |path: &Path| {
         File::open(path)
             .and_then(Part::whole)
@@ -103,15 +102,15 @@ pub fn compare(first: &Path, second: &Path) -> Result<Vec<Changed>> {
         .for_each(|path| add(path, vec![Aspect::OnlySecond]));
     changed.sort();
     let packages = Packages::read(&a, &in_a, &changed)?;
-    let changed = changed.into_iter().map(|(path, differs)| Changed {
-        package: packages.of(&path),
+    let changed = changed.into_iter().map(|(path, differs)| FileDifference {
+        package: packages.package(&path),
         path: show(&path),
         differs,
     });
     Ok(changed.collect())
 }
 
-/// Digests of files, each read once.
+/// Digests of files. Each file is read once.
 struct Contents<'a> {
     image: &'a ErofsImage,
     known: HashMap<usize, [u8; 32]>,
@@ -148,7 +147,7 @@ fn aspects(a: &mut Contents, one: usize, b: &mut Contents, other: usize) -> Resu
     }
     let mut differs = Vec::new();
     let is_directory = x.mode >> 12 == DIRECTORY;
-    // What is in a directory are the paths below it.
+    // The entries of a directory are compared as paths.
     if !is_directory
         && (x.size != y.size || x.device != y.device || a.digest(one)? != b.digest(other)?)
     {
@@ -173,11 +172,11 @@ fn aspects(a: &mut Contents, one: usize, b: &mut Contents, other: usize) -> Resu
     Ok(differs)
 }
 
-/// The packages of paths, by dpkg's database in the image.
+/// The package of each path, from dpkg's database in the image.
 struct Packages(HashMap<Vec<u8>, String>);
 
 impl Packages {
-    /// A list that has the path decides; else the first script that names it.
+    /// The package whose list contains the path, or else the first one with a script that names it.
     fn read(
         image: &ErofsImage,
         names: &BTreeMap<Vec<u8>, usize>,
@@ -231,13 +230,13 @@ impl Packages {
         Ok(Packages(scripted))
     }
 
-    fn of(&self, path: &[u8]) -> Option<String> {
+    fn package(&self, path: &[u8]) -> Option<String> {
         self.0.get(path).cloned()
     }
 }
 
-/// The differences for people: one path a line.
-pub fn text(changed: &[Changed]) -> String {
+/// The differences as text, one path a line.
+pub fn text(changed: &[FileDifference]) -> String {
     let mut text = match changed.len() {
         0 => return "no file differs in content or metadata".to_owned(),
         1 => "1 file differs".to_owned(),
@@ -253,10 +252,7 @@ pub fn text(changed: &[Changed]) -> String {
         text += &format!("\n    {}: {}{package}", file.path, aspects.join(", "));
     }
     if changed.len() > NAMED {
-        text += &format!(
-            "\n    and {} more, which --json names",
-            changed.len() - NAMED
-        );
+        text += &format!("\n    and {} more; --json lists all", changed.len() - NAMED);
     }
     text
 }

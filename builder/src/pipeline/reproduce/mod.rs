@@ -1,76 +1,83 @@
-//! `build --check`: the same definition a second time, from scratch, by a process of its own that
-//! lives in other circumstances: another folder, time zone, locale, umask, number of threads and of
-//! cores, where possible another user, and no cache. Then every artifact is compared to the last
-//! byte.
+//! `build --check`: builds the definition a second time in another environment and compares every
+//! byte of the artifacts.
+//!
+//! The second build is a child process without a cache. It has another folder, time zone, locale,
+//! umask, number of threads and cores, and another user and host name where possible.
 
-mod elsewhere;
+mod environment;
 mod files;
-mod scratch;
+mod work_folder;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use self::elsewhere::Elsewhere;
-use self::scratch::{Scratch, Tidy};
+use self::environment::VariedEnvironment;
+use self::work_folder::{SignalGuard, WorkFolder};
 use super::{Built, Options};
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
 use crate::term::output::Output;
 
-pub use files::Changed;
-pub use scratch::sweep;
+pub use files::FileDifference;
+pub use work_folder::sweep;
 
-/// Bytes compared at a time.
+/// Bytes of one comparison.
 const CHUNK: usize = 1 << 20;
-/// The most of its words that are shown when the second build fails, bytes.
-const SAID: u64 = 64 << 10;
+/// Longest output of a failed second build that the error contains, bytes.
+const OUTPUT_LIMIT: u64 = 64 << 10;
 
-/// What came of it.
+/// The result of the comparison.
 #[derive(Debug)]
-pub struct Compared {
-    /// What was different for the second build, in words.
+pub struct Comparison {
+    /// The variations of the second build, as text.
     pub varied: Vec<String>,
-    /// The first difference in a sentence; `None` when every byte is the same.
+    /// The first difference; `None` if all bytes are equal.
     pub difference: Option<String>,
-    /// The files that differ, if the root file systems do.
-    pub files: Vec<Changed>,
+    /// The files that differ, if the root file systems differ.
+    pub files: Vec<FileDifference>,
 }
 
-/// Builds again and compares.
+/// Builds a second time and compares the artifacts.
 pub fn compare(
     first: &Built,
     definition: &Definition,
     options: &Options,
     output: &Output,
-) -> Result<Compared> {
-    // In this order, so that signals wait until the folder is gone.
-    let tidy = Tidy::begin()?;
-    let scratch = Scratch::beside(&first.out)?;
-    tidy.watch(scratch.path());
-    let folder = scratch.path().join("second");
-    let mut elsewhere = Elsewhere::from(definition, options);
+) -> Result<Comparison> {
+    // The guard is dropped after the folder, so signals are blocked until the folder is removed.
+    let signals = SignalGuard::block()?;
+    let work_folder = WorkFolder::create(&first.out)?;
+    signals.remove_on_signal(work_folder.path());
+    let folder = work_folder.path().join("second");
+    let mut environment = VariedEnvironment::choose(definition, options);
     loop {
         output.say(format_args!(
             "building a second time, from scratch: {}",
-            elsewhere.words().join(", ")
+            environment.variations().join(", ")
         ));
-        match (
-            second(definition, options, elsewhere, &scratch, &folder, &tidy),
-            elsewhere.as_same_user(),
-        ) {
+        let built = second_build(
+            definition,
+            options,
+            environment,
+            &work_folder,
+            &folder,
+            &signals,
+        );
+        match (built, environment.as_same_user()) {
             (Ok(()), _) => break,
             (Err(error), None) => return Err(error),
             (Err(error), Some(same)) => {
-                // Most often: what only root may read. That is no difference in what comes out.
-                output.detail(format_args!("not as another user: {error}"));
-                elsewhere = same;
+                // The other user usually lacks permission to read a source, which says nothing about
+                // the artifacts.
+                output.detail(format_args!("another user cannot build: {error}"));
+                environment = same;
             }
         }
     }
-    // The root first: when it differs, so do its tree, its hash and the disk, and only it has
-    // files.
+    // The root first: if it differs, its hash tree, root hash and disk differ too, and only the root
+    // has files to name.
     let root = format!("{}.root.erofs", first.stem);
     let manifest = format!("{}.manifest.json", first.stem);
     let others = first
@@ -94,29 +101,29 @@ pub fn compare(
             break;
         }
     }
-    Ok(Compared {
-        varied: elsewhere.words(),
+    Ok(Comparison {
+        varied: environment.variations(),
         difference,
         files,
     })
 }
 
 /// Runs the second build to its end.
-fn second(
+fn second_build(
     definition: &Definition,
     options: &Options,
-    elsewhere: Elsewhere,
-    scratch: &Scratch,
+    environment: VariedEnvironment,
+    work_folder: &WorkFolder,
     folder: &Path,
-    tidy: &Tidy,
+    signals: &SignalGuard,
 ) -> Result<()> {
-    elsewhere.prepare(folder)?;
-    let said = scratch.path().join("said");
-    let mut command = elsewhere.command(definition, options, scratch, folder)?;
-    command.stderr(File::create(&said).context(|| format!("{}", said.display()))?);
-    *tidy.child() = Some(command.spawn().context(|| "starting the second build")?);
+    environment.prepare(folder)?;
+    let log = work_folder.path().join("log");
+    let mut command = environment.command(definition, options, work_folder, folder)?;
+    command.stderr(File::create(&log).context(|| format!("{}", log.display()))?);
+    *signals.child() = Some(command.spawn().context(|| "starting the second build")?);
     let status = loop {
-        let status = tidy
+        let status = signals
             .child()
             .as_mut()
             .map(|child| child.try_wait())
@@ -132,11 +139,11 @@ fn second(
         return Ok(());
     }
     let mut text = Vec::new();
-    File::open(&said)
+    File::open(&log)
         .and_then(|file| {
-            std::io::Read::read_to_end(&mut std::io::Read::take(file, SAID), &mut text)
+            std::io::Read::read_to_end(&mut std::io::Read::take(file, OUTPUT_LIMIT), &mut text)
         })
-        .context(|| format!("{}", said.display()))?;
+        .context(|| format!("{}", log.display()))?;
     Err(Error::new(format!(
         "the second build failed ({status}):\n{}",
         String::from_utf8_lossy(&text).trim_end()
@@ -173,7 +180,7 @@ fn first_difference(first: &Path, second: &Path, name: &str) -> Result<Option<St
         at += take as u64;
     }
     Ok((a_length != b_length)
-        .then(|| format!("{name} has {a_length} bytes, the second time {b_length}")))
+        .then(|| format!("{name} has {a_length} bytes, in the second build {b_length}")))
 }
 
 #[cfg(test)]
@@ -183,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_the_artifact_and_the_byte() {
+    fn a_difference_names_the_artifact_and_the_byte() {
         let dir = std::env::temp_dir().join(format!("adamant-again-{}", std::process::id()));
         let write = |of: &str, bytes: &[u8]| {
             fs::create_dir_all(dir.join(of)).unwrap();
@@ -198,7 +205,7 @@ mod tests {
         write("b", &bytes);
         assert_eq!(compare().unwrap(), format!("x.raw at byte {}", CHUNK + 3));
         write("b", &[0; 7]);
-        assert!(compare().unwrap().contains("the second time 7"));
+        assert!(compare().unwrap().contains("in the second build 7"));
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -6,8 +6,8 @@
 
 use sha1::{Digest, Sha1};
 
-use super::keep::Keep;
 use crate::error::{Context, Result};
+use crate::glob::PathGlobs;
 use crate::tree::{Content, Kind, Tree, show};
 
 /// Paths of the list in distributions.
@@ -28,7 +28,7 @@ const PASSWORD: &str = "changeit";
 const CONSTANT: &[u8] = b"Mighty Aphrodite";
 
 /// Clamps times after `epoch` (seconds since 1970) to it. Returns the paths of changed lists.
-pub fn clamp(tree: &mut Tree, keep: &Keep, epoch: i64) -> Result<Vec<Vec<u8>>> {
+pub fn clamp(tree: &mut Tree, keep: &PathGlobs, epoch: i64) -> Result<Vec<Vec<u8>>> {
     let mut changed = Vec::new();
     for path in PATHS {
         let Some(id) = tree.lookup(path).filter(|_| !keep.holds(path)) else {

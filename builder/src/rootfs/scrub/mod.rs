@@ -9,7 +9,6 @@
 //! under that name.
 
 mod databases;
-pub mod keep;
 mod keystore;
 #[cfg(test)]
 mod package_tests;
@@ -24,10 +23,10 @@ use globset::{GlobSet, GlobSetBuilder};
 
 use crate::definition::Definition;
 use crate::error::{Error, Result};
+use crate::glob::PathGlobs;
 use crate::rootfs::check::Finding;
 use crate::term::path_list::Paths;
 use crate::tree::{Content, Kind, Meta, NodeId, Time, Tree, show};
-use keep::Keep;
 use rules::{Action, RULES, SNAKEOIL};
 
 /// The rule that empties /etc/machine-id.
@@ -54,7 +53,7 @@ pub struct Done {
 /// secret is an error that lists the rule and each path. Rules without an effect are not in the
 /// result.
 pub fn scrub(tree: &mut Tree, definition: &Definition, epoch: Option<i64>) -> Result<Vec<Done>> {
-    let keep = Keep::new(&definition.keep)?;
+    let keep = PathGlobs::new(&definition.keep)?;
     if keep.everything() {
         return Ok(Vec::new());
     }
@@ -105,7 +104,7 @@ pub fn notes(done: &[Done]) -> Vec<Finding> {
     done.iter().filter_map(note).collect()
 }
 
-fn apply_table(tree: &mut Tree, keep: &Keep) -> Result<Vec<Done>> {
+fn apply_table(tree: &mut Tree, keep: &PathGlobs) -> Result<Vec<Done>> {
     let (globs, rule_of) = compile_table()?;
     let mut done: Vec<Done> = RULES
         .iter()
@@ -117,7 +116,7 @@ fn apply_table(tree: &mut Tree, keep: &Keep) -> Result<Vec<Done>> {
     let mut hits: Vec<(usize, Vec<u8>, NodeId)> = Vec::new();
     tree.visit(&mut |path, id| {
         let first = globs
-            .matches(keep::as_path(path))
+            .matches(crate::glob::as_path(path))
             .into_iter()
             .map(|glob| rule_of[glob])
             .min();
@@ -161,7 +160,7 @@ fn apply_table(tree: &mut Tree, keep: &Keep) -> Result<Vec<Done>> {
 
 /// Removes links to the snakeoil certificate. Their names are hashes of its subject, which is the
 /// host name of the building machine.
-fn remove_snakeoil_links(tree: &mut Tree, keep: &Keep) -> Vec<Vec<u8>> {
+fn remove_snakeoil_links(tree: &mut Tree, keep: &PathGlobs) -> Vec<Vec<u8>> {
     const FOLDER: &[u8] = b"/etc/ssl/certs";
     let Some(folder) = tree.lookup(FOLDER) else {
         return Vec::new();
@@ -179,7 +178,7 @@ fn remove_snakeoil_links(tree: &mut Tree, keep: &Keep) -> Vec<Vec<u8>> {
 /// Fails if a removed secret is still in the image under a name that no rule covers.
 fn refuse_other_names(
     tree: &Tree,
-    keep: &Keep,
+    keep: &PathGlobs,
     removed: &BTreeMap<NodeId, (usize, Vec<u8>)>,
 ) -> Result<()> {
     let mut found = Paths::default();
@@ -211,7 +210,7 @@ fn compile_table() -> Result<(GlobSet, Vec<usize>)> {
     for (index, rule) in RULES.iter().enumerate() {
         for glob in rule.paths {
             set.add(
-                keep::compile(glob).map_err(|why| {
+                crate::glob::compile_glob(glob).map_err(|why| {
                     Error::new(format!("scrub rule {}: {glob:?}: {why}", rule.name))
                 })?,
             );
@@ -226,7 +225,7 @@ fn compile_table() -> Result<(GlobSet, Vec<usize>)> {
 
 /// Init and the agent bind-mount the server's own machine-id over this empty file. Without the
 /// file, systemd has no machine-id on a read-only root.
-fn empty_machine_id(tree: &mut Tree, keep: &Keep) -> Result<Vec<Vec<u8>>> {
+fn empty_machine_id(tree: &mut Tree, keep: &PathGlobs) -> Result<Vec<Vec<u8>>> {
     const PATH: &[u8] = b"/etc/machine-id";
     if keep.holds(PATH) {
         return Ok(Vec::new());
@@ -259,7 +258,7 @@ pub(crate) fn has_systemd(tree: &Tree) -> bool {
 
 /// Clamps the third field of /etc/shadow, the day of the last change. For accounts of packages it
 /// is the day of the build.
-fn clamp_password_dates(tree: &mut Tree, keep: &Keep, epoch: i64) -> Result<Vec<Vec<u8>>> {
+fn clamp_password_dates(tree: &mut Tree, keep: &PathGlobs, epoch: i64) -> Result<Vec<Vec<u8>>> {
     const PATH: &[u8] = b"/etc/shadow";
     /// Maximum size of the file, bytes: more than any image needs.
     const LIMIT: u64 = 1 << 20;
@@ -297,7 +296,7 @@ fn clamp_password_dates(tree: &mut Tree, keep: &Keep, epoch: i64) -> Result<Vec<
     Ok(vec![PATH.to_vec()])
 }
 
-fn clamp_times(tree: &mut Tree, keep: &Keep, epoch: i64) -> Vec<Vec<u8>> {
+fn clamp_times(tree: &mut Tree, keep: &PathGlobs, epoch: i64) -> Vec<Vec<u8>> {
     let limit = Time {
         seconds: epoch,
         nanoseconds: 0,

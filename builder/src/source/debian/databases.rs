@@ -1,8 +1,8 @@
 //! Databases and repositories that package scripts create. They hold random numbers and times, so
 //! they differ in each build.
 
+use crate::glob::PathGlobs;
 use crate::rootfs::check::Finding;
-use crate::rootfs::scrub::keep::Keep;
 use crate::tree::{NodeId, Tree, show};
 
 /// Maximum depth of the search for a database's marker file.
@@ -124,7 +124,7 @@ pub fn find(tree: &Tree, at: &[u8]) -> Vec<Database> {
 
 impl Database {
     /// An error, unless the image no longer has the database or the definition keeps it.
-    pub fn finding(&self, tree: &Tree, keep: &Keep) -> Option<Finding> {
+    pub fn finding(&self, tree: &Tree, keep: &PathGlobs) -> Option<Finding> {
         if tree.lookup(&self.mark) != Some(self.node) || keep.holds(&self.mark) {
             return None;
         }
@@ -172,8 +172,8 @@ mod tests {
             "/srv/pg_control",
         ]);
         let found = find(&tree, b"/");
-        let none = Keep::new(&[]).unwrap();
-        let shown = |tree: &Tree, keep: &Keep| -> Vec<String> {
+        let none = PathGlobs::new(&[]).unwrap();
+        let shown = |tree: &Tree, keep: &PathGlobs| -> Vec<String> {
             let all = found
                 .iter()
                 .filter_map(|database| database.finding(tree, keep));
@@ -189,7 +189,7 @@ mod tests {
             ]
         );
         // The remedy in the hint works.
-        let keep = Keep::new(&["/var/lib/postgresql/17/main/**".to_owned()]).unwrap();
+        let keep = PathGlobs::new(&["/var/lib/postgresql/17/main/**".to_owned()]).unwrap();
         assert_eq!(shown(&tree, &keep), ["/var/lib/mysql", "/etc/ldap/slapd.d"]);
         tree.remove(b"/etc/ldap/slapd.d");
         assert_eq!(shown(&tree, &keep), ["/var/lib/mysql"]);

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::header::{BLOCK, Block};
-use crate::error::{Context, Error, Result, of_io};
+use crate::error::{Context, Error, Result, from_io};
 use crate::source::spool::Spool;
 use crate::tree::{Bytes, Content, Extent};
 
@@ -272,7 +272,7 @@ fn unpacking(error: io::Error) -> Error {
                 .hint("the archive is truncated: make or fetch it again")
         }
         // An error of the machine, not of the archive.
-        Err(error) if error.raw_os_error().is_some() => of_io("reading the archive", &error),
+        Err(error) if error.raw_os_error().is_some() => from_io("reading the archive", &error),
         Err(error) => damaged(format!("the compressed data is corrupted: {error}")),
     }
 }

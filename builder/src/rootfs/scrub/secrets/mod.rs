@@ -12,8 +12,8 @@ mod text;
 use globset::{GlobSet, GlobSetBuilder};
 
 use self::rules::{EVERYWHERE, PRIVATE_KEY, RULES};
-use super::keep::{Keep, as_glob, as_path, compile};
 use crate::error::{Error, Result};
+use crate::glob::{PathGlobs, as_glob, as_path, compile_glob};
 use crate::term::path_list::Paths;
 use crate::tree::{Content, Kind, Meta, Tree, show};
 
@@ -42,7 +42,7 @@ struct Secret {
 
 /// Fails if the image holds a secret whose path is not excluded. The error lists each rule and its
 /// paths.
-pub fn refuse(tree: &Tree, keep: &Keep) -> Result<()> {
+pub fn refuse(tree: &Tree, keep: &PathGlobs) -> Result<()> {
     let rules = compile_rules()?;
     let mut found: Vec<Secret> = Vec::new();
     let mut in_attributes: Vec<Secret> = Vec::new();
@@ -159,7 +159,7 @@ fn compile_rules() -> Result<(GlobSet, Vec<usize>)> {
     let mut rule_of = Vec::new();
     for (index, rule) in RULES.iter().enumerate() {
         for glob in rule.paths {
-            set.add(compile(glob).map_err(|why| {
+            set.add(compile_glob(glob).map_err(|why| {
                 Error::new(format!("secret rule {}: {glob:?}: {why}", rule.name))
             })?);
             rule_of.push(index);

@@ -1,9 +1,7 @@
-//! The folder that the second build happens in: hidden, beside OUT, on whose file system there is
-//! room for it.
+//! The work folder of the second build: hidden, beside OUT, on the same file system.
 //!
-//! It goes when the comparison ends, and when a signal ends the program. A kill that nobody can
-//! answer leaves it behind; it is locked while somebody works in it, so the next build sees that
-//! nobody does and takes it away.
+//! It is removed when the comparison ends, and when a signal ends the program. After SIGKILL it
+//! remains. It is locked while it is in use, so the next build finds it unlocked and removes it.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -17,57 +15,58 @@ use nix::sys::signal::{SigSet, Signal, raise};
 
 use crate::error::{Context, Error, Result};
 
-/// The folder. Whoever has its lock works in it.
+/// The work folder, locked for as long as it is in use.
 #[derive(Debug)]
-pub struct Scratch {
+pub struct WorkFolder {
     path: PathBuf,
     lock: Flock<File>,
 }
 
-impl Scratch {
-    /// A new one beside OUT.
-    pub fn beside(out: &Path) -> Result<Scratch> {
-        let (parent, mut name) = around(out)?;
+impl WorkFolder {
+    /// Creates a folder beside OUT.
+    pub fn create(out: &Path) -> Result<WorkFolder> {
+        let (parent, mut name) = parent_and_prefix(out)?;
         name.push(std::process::id().to_string());
         let path = parent.join(name);
-        let whole = File::open(&parent).context(|| format!("{}", parent.display()))?;
-        // Nobody sweeps between its making and its locking.
-        let _making = Flock::lock(whole, FlockArg::LockExclusive).map_err(|(_, error)| {
-            Error::new(format!("{}: locking: {}", parent.display(), error.desc()))
-        })?;
+        let parent_folder = File::open(&parent).context(|| format!("{}", parent.display()))?;
+        // With this lock, no other build sweeps the folder before it is locked itself.
+        let _sweep_lock =
+            Flock::lock(parent_folder, FlockArg::LockExclusive).map_err(|(_, error)| {
+                Error::new(format!("{}: locking: {}", parent.display(), error.desc()))
+            })?;
         fs::create_dir(&path).context(|| format!("{}", path.display()))?;
         let lock = File::open(&path).context(|| format!("{}", path.display()))?;
         let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| {
             Error::new(format!("{}: locking: {}", path.display(), error.desc()))
         })?;
-        Ok(Scratch { path, lock })
+        Ok(WorkFolder { path, lock })
     }
 
-    /// Where it is, absolute.
+    /// The absolute path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The descriptor that holds the lock: the second build inherits it, so that the folder is in
-    /// use for as long as either lives.
+    /// The descriptor with the lock. The second build inherits it, so the folder stays locked until both
+    /// processes have ended.
     pub fn lock(&self) -> RawFd {
         self.lock.as_raw_fd()
     }
 }
 
-impl Drop for Scratch {
+impl Drop for WorkFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
     }
 }
 
-/// Takes away what killed builds left beside OUT. What can't be taken away is not worth a failure.
+/// Removes work folders of killed builds beside OUT. Errors are ignored.
 pub fn sweep(out: &Path) {
-    let Ok((parent, name)) = around(out) else {
+    let Ok((parent, name)) = parent_and_prefix(out) else {
         return;
     };
-    let Ok(Ok(_sweeping)) =
-        File::open(&parent).map(|whole| Flock::lock(whole, FlockArg::LockExclusiveNonblock))
+    let Ok(Ok(_sweep_lock)) =
+        File::open(&parent).map(|folder| Flock::lock(folder, FlockArg::LockExclusiveNonblock))
     else {
         return;
     };
@@ -87,8 +86,8 @@ pub fn sweep(out: &Path) {
     }
 }
 
-/// The folder that OUT is in, and what the names of its scratch folders start with.
-fn around(out: &Path) -> Result<(PathBuf, OsString)> {
+/// The parent of OUT, and the prefix of the names of its work folders.
+fn parent_and_prefix(out: &Path) -> Result<(PathBuf, OsString)> {
     let out = std::path::absolute(out).context(|| format!("{}", out.display()))?;
     let mut name = OsStr::new(".").to_owned();
     name.push(out.file_name().unwrap_or_default());
@@ -96,54 +95,56 @@ fn around(out: &Path) -> Result<(PathBuf, OsString)> {
     Ok((out.parent().unwrap_or(Path::new("/")).to_owned(), name))
 }
 
-/// While it lives, interrupt, hang-up and termination end the second build and take its folder away
-/// before they end the program.
-pub struct Tidy {
+/// Handles SIGINT, SIGHUP and SIGTERM: they end the second build and remove its folder before they
+/// end the program.
+pub struct SignalGuard {
     child: Arc<Mutex<Option<Child>>>,
     signals: SigSet,
     before: SigSet,
 }
 
-impl Tidy {
-    /// From now on they wait. It begins before there is a folder, so that there is no moment in
-    /// which one could be left behind.
-    pub fn begin() -> Result<Tidy> {
+impl SignalGuard {
+    /// Blocks the signals. Call it before the folder is created, so that no signal leaves the folder
+    /// behind.
+    pub fn block() -> Result<SignalGuard> {
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
             .into_iter()
             .collect();
-        let before = SigSet::thread_get_mask().context(|| "the mask of signals")?;
-        signals.thread_block().context(|| "the mask of signals")?;
-        Ok(Tidy {
+        let before = SigSet::thread_get_mask().context(|| "reading the signal mask")?;
+        signals
+            .thread_block()
+            .context(|| "setting the signal mask")?;
+        Ok(SignalGuard {
             child: Arc::new(Mutex::new(None)),
             signals,
             before,
         })
     }
 
-    /// From now on they are answered, for this folder; also those that have waited.
-    pub fn watch(&self, scratch: &Path) {
-        let (signals, theirs, scratch) = (self.signals, self.child.clone(), scratch.to_owned());
+    /// Starts to handle the signals, also pending ones, for this folder.
+    pub fn remove_on_signal(&self, folder: &Path) {
+        let (signals, shared, folder) = (self.signals, self.child.clone(), folder.to_owned());
         std::thread::spawn(move || {
             let Ok(signal) = signals.wait() else { return };
-            // Held to the end: there will be no further child.
-            let mut child = lock(&theirs);
+            // The lock is held to the end, so that no further child is started.
+            let mut child = lock(&shared);
             if let Some(child) = child.as_mut() {
                 let _ = child.kill();
                 let _ = child.wait();
             }
-            let _ = fs::remove_dir_all(&scratch);
+            let _ = fs::remove_dir_all(&folder);
             let _ = signals.thread_unblock();
             let _ = raise(signal);
         });
     }
 
-    /// The second build, once there is one.
+    /// The process of the second build, after its start.
     pub fn child(&self) -> MutexGuard<'_, Option<Child>> {
         lock(&self.child)
     }
 }
 
-impl Drop for Tidy {
+impl Drop for SignalGuard {
     fn drop(&mut self) {
         let _ = self.before.thread_set_mask();
     }
@@ -158,13 +159,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_nobody_works_in_is_swept_and_what_somebody_works_in_is_not() {
+    fn sweep_removes_unlocked_work_folders_only() {
         let dir = std::env::temp_dir().join(format!("adamant-scratch-{}", std::process::id()));
         let out = dir.join("out");
         fs::create_dir_all(dir.join(".out.adamant-check-1/second")).unwrap();
         fs::create_dir_all(dir.join(".out.adamant-check-notes")).unwrap();
         fs::create_dir_all(dir.join(".other.adamant-check-1")).unwrap();
-        let used = Scratch::beside(&out).unwrap();
+        let used = WorkFolder::create(&out).unwrap();
         sweep(&out);
         let names = || {
             let mut names: Vec<_> = fs::read_dir(&dir)

@@ -1,5 +1,5 @@
-//! The circumstances of the second build: whatever may differ between two machines does, as far as
-//! one machine can make it.
+//! The environment of the second build. It differs from the first build's in everything that may
+//! differ between two machines, as far as one machine can vary it.
 
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -13,7 +13,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, Uid};
 
 use super::super::{Options, agent};
-use super::scratch::Scratch;
+use super::work_folder::WorkFolder;
 use crate::definition::{Definition, Origin};
 use crate::error::{Context, Error, Result};
 
@@ -23,95 +23,98 @@ const ZONE: &str = "Pacific/Kiritimati";
 const LOCALE: &str = "tr_TR.UTF-8";
 const HOST: &str = "elsewhere";
 
-/// What is different.
+/// The variations of the second build.
 #[derive(Debug, Clone, Copy)]
-pub struct Elsewhere {
-    /// The only core it may use, where this program may use others too.
+pub struct VariedEnvironment {
+    /// The only core that it may use, if this process may use several.
     core: Option<usize>,
-    /// Threads.
+    /// Number of threads.
     jobs: usize,
-    /// Whether it is another user's.
-    nobody: bool,
-    /// Whether the machine has another name for it.
-    named: bool,
+    /// Whether it runs as user `nobody`.
+    is_other_user: bool,
+    /// Whether it has another host name.
+    has_other_host_name: bool,
 }
 
-/// Whether this user may make a UTS namespace. Tried in a thread of its own, which alone is in it
-/// then.
-fn may_name() -> bool {
+/// Whether this user may create a UTS namespace. A new thread tries it, because the namespace then
+/// belongs to that thread only.
+fn may_set_host_name() -> bool {
     std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWUTS).is_ok())
         .join()
         .unwrap_or(false)
 }
 
-impl Elsewhere {
-    /// As different as can be. Another user needs root, and sources that do without: mmdebstrap
-    /// takes root, or sub-ids that nobody has.
-    pub fn from(definition: &Definition, options: &Options) -> Elsewhere {
+impl VariedEnvironment {
+    /// Chooses as many variations as possible. Another user requires root here and sources that do
+    /// not need root: mmdebstrap needs root, or subordinate ids that `nobody` does not have.
+    pub fn choose(definition: &Definition, options: &Options) -> VariedEnvironment {
         let allowed = sched_getaffinity(Pid::from_raw(0)).ok();
         let cores: Vec<usize> = (0..CpuSet::count())
             .filter(|core| allowed.is_some_and(|set| set.is_set(*core).unwrap_or(false)))
             .collect();
-        let nobody = Uid::effective().is_root()
+        let is_other_user = Uid::effective().is_root()
             && !definition
                 .sources
                 .iter()
                 .any(|source| matches!(source.origin, Origin::Debian(_)));
-        Elsewhere {
+        VariedEnvironment {
             core: cores.last().copied().filter(|_| cores.len() > 1),
             jobs: if options.jobs == 1 { 3 } else { 1 },
-            nobody,
-            // The other user may not.
-            named: !nobody && may_name(),
+            is_other_user,
+            // `nobody` may not set a host name.
+            has_other_host_name: !is_other_user && may_set_host_name(),
         }
     }
 
-    /// The same, as the same user; `None` where it is that already.
-    pub fn as_same_user(self) -> Option<Elsewhere> {
-        self.nobody.then_some(Elsewhere {
-            nobody: false,
+    /// The same environment without another user; `None` if it has none.
+    pub fn as_same_user(self) -> Option<VariedEnvironment> {
+        self.is_other_user.then_some(VariedEnvironment {
+            is_other_user: false,
             ..self
         })
     }
 
-    /// What is different, in words.
-    pub fn words(self) -> Vec<String> {
-        let mut words = vec![
+    /// The variations, as text.
+    pub fn variations(self) -> Vec<String> {
+        let mut variations = vec![
             "another folder".to_owned(),
             format!("time zone {ZONE}"),
             format!("locale {LOCALE}"),
             "umask 077".to_owned(),
         ];
-        words.push(match self.jobs {
+        variations.push(match self.jobs {
             1 => "1 thread".to_owned(),
             jobs => format!("{jobs} threads"),
         });
-        words.extend(self.core.map(|core| format!("core {core} alone")));
-        words.extend(self.nobody.then(|| format!("user {NOBODY}")));
-        words.extend(self.named.then(|| format!("host name {HOST}")));
-        words.push("no cache".to_owned());
-        words
+        variations.extend(self.core.map(|core| format!("only core {core}")));
+        variations.extend(self.is_other_user.then(|| format!("user {NOBODY}")));
+        variations.extend(
+            self.has_other_host_name
+                .then(|| format!("host name {HOST}")),
+        );
+        variations.push("no cache".to_owned());
+        variations
     }
 
-    /// Makes an empty folder in the scratch for the artifacts; what an earlier try left there goes.
+    /// Creates an empty folder for the second build, and removes that of an earlier attempt.
     pub fn prepare(self, folder: &Path) -> Result<()> {
         if folder.exists() {
             fs::remove_dir_all(folder).context(|| format!("{}", folder.display()))?;
         }
         fs::create_dir(folder).context(|| format!("{}", folder.display()))?;
-        if self.nobody {
+        if self.is_other_user {
             std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY))
                 .context(|| format!("{}", folder.display()))?;
         }
         Ok(())
     }
 
-    /// The second build of this definition, into `folder`/out.
+    /// The command that builds this definition into `folder`/out.
     pub fn command(
         self,
         definition: &Definition,
         options: &Options,
-        scratch: &Scratch,
+        work_folder: &WorkFolder,
         folder: &Path,
     ) -> Result<Command> {
         let absolute =
@@ -137,8 +140,8 @@ impl Elsewhere {
         {
             command.arg("--agent").arg(absolute(Path::new(&agent))?);
         } else {
-            // The program is started by another name, so it would look in another place.
-            command.arg("--agent").arg(agent::locate_beside()?);
+            // The child is started as /proc/self/exe, so it cannot find the agent beside itself.
+            command.arg("--agent").arg(agent::find_beside_builder()?);
         }
         if let Some(keys) = &options.keys {
             command.arg("--keys").arg(absolute(keys)?);
@@ -161,7 +164,7 @@ impl Elsewhere {
             .env("LC_ALL", LOCALE)
             .env("LANG", LOCALE)
             .env("TMPDIR", folder);
-        if self.nobody {
+        if self.is_other_user {
             command.uid(NOBODY).gid(NOBODY);
         }
         let mut cores = CpuSet::new();
@@ -170,27 +173,28 @@ impl Elsewhere {
                 .set(core)
                 .map_err(|error| Error::new(format!("core {core}: {}", error.desc())))?;
         }
-        let (pinned, named, lock) = (self.core.is_some(), self.named, scratch.lock());
-        // SAFETY: between fork and exec only umask, unshare, sethostname, sched_setaffinity, fcntl,
-        // sigprocmask and prctl are called, which are async-signal-safe. The descriptor is
-        // the scratch folder's, which outlives the command's start.
+        let (is_pinned, has_other_host_name) = (self.core.is_some(), self.has_other_host_name);
+        let lock = work_folder.lock();
+        // SAFETY: between fork and exec, only umask, unshare, sethostname, sched_setaffinity, fcntl,
+        // sigprocmask and prctl are called, which are async-signal-safe. The descriptor belongs to
+        // the work folder, which outlives the start of the command.
         unsafe {
             command.pre_exec(move || {
                 umask(Mode::from_bits_truncate(0o077));
-                if named {
+                if has_other_host_name {
                     unshare(CloneFlags::CLONE_NEWUTS)?;
                     nix::unistd::sethostname(HOST)?;
                 }
-                if pinned {
+                if is_pinned {
                     sched_setaffinity(Pid::from_raw(0), &cores)?;
                 }
                 if libc::fcntl(lock, libc::F_SETFD, 0) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
-                // Ours wait for `Tidy`, and are inherited: with SIGTERM held back, it would outlive
-                // us.
+                // The child inherits the signals that `SignalGuard` blocks. With SIGTERM blocked it
+                // would outlive this process.
                 SigSet::empty().thread_set_mask()?;
-                // After the user has changed, which would take it back.
+                // A change of the user resets this setting, so it comes last.
                 nix::sys::prctl::set_pdeathsig(Signal::SIGTERM).map_err(Into::into)
             });
         }
