@@ -207,7 +207,7 @@ pub fn check(
         .context(|| "reading the hash tree")?;
     let superblock = match Superblock::parse(&first) {
         Ok(superblock) => superblock,
-        Err(why) => return Ok(Err(Corruption::Superblock(why))),
+        Err(why) => return Ok(Err(Corruption::Superblock(why.to_string()))),
     };
     let data_len = data.len();
     for (what, has, wanted) in [

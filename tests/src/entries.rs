@@ -4,8 +4,8 @@
 
 use adamant_contract::cmdline::CommandLine;
 use adamant_contract::credentials::Sorter;
-use adamant_contract::gpt::disk::{self, Disk};
-use adamant_contract::gpt::{self, Guid, Partition, Table};
+use adamant_contract::gpt::disk::{self, TableStorage};
+use adamant_contract::gpt::{self, Guid, Partition, PartitionTable};
 use adamant_contract::policy::Policy;
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::signature::{self, Certificate, Embedded};
@@ -75,7 +75,7 @@ pub fn signature(bytes: &[u8]) {
     let _ = Certificate::from_pem(bytes);
     if let (Ok(embedded), Ok(trusted)) =
         (Embedded::parse(bytes), Certificate::from_pem(CERTIFICATE))
-        && let Ok(signer) = signature::check(
+        && let Ok(signer) = signature::check_signature(
             &embedded,
             &embedded.root_hash,
             std::slice::from_ref(&trusted),
@@ -119,7 +119,7 @@ pub fn partition_table(bytes: &[u8]) {
     }
     let sectors = image.len() as u64 / u64::from(sector);
     let mut disk = Bytes(image);
-    if let Ok(found) = disk::read(&disk, sector, sectors) {
+    if let Ok(found) = disk::read_table(&disk, sector, sectors) {
         let mut spans: Vec<(u64, u64)> = found
             .table
             .partitions
@@ -139,9 +139,9 @@ pub fn partition_table(bytes: &[u8]) {
             "{spans:?}"
         );
         // What was read can be written, and reads as the same.
-        if found.table.sectors == sectors && disk::write(&mut disk, &found.table).is_ok() {
+        if found.table.sectors == sectors && disk::write_table(&mut disk, &found.table).is_ok() {
             assert_eq!(
-                disk::read(&disk, sector, sectors).map(|again| again.table),
+                disk::read_table(&disk, sector, sectors).map(|again| again.table),
                 Ok(found.table)
             );
         }
@@ -238,7 +238,7 @@ fn archives() -> Vec<Vec<u8>> {
 /// A disk in memory.
 struct Bytes(Vec<u8>);
 
-impl Disk for Bytes {
+impl TableStorage for Bytes {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> std::io::Result<()> {
         let range = usize::try_from(at)
             .ok()
@@ -334,7 +334,7 @@ pub fn doors() -> Vec<Door> {
             attributes: gpt::ATTR_READ_ONLY,
             label: label.to_owned(),
         };
-        let table = Table {
+        let table = PartitionTable {
             disk: Guid([9; 16]),
             sector,
             sectors,
@@ -345,7 +345,7 @@ pub fn doors() -> Vec<Door> {
             ],
         };
         let mut disk = Bytes(vec![0; sectors as usize * sector as usize]);
-        disk::write(&mut disk, &table).unwrap_or_else(|e| panic!("{e}"));
+        disk::write_table(&mut disk, &table).unwrap_or_else(|e| panic!("{e}"));
         tables.push([&[flags][..], &disk.0].concat());
     }
     vec![

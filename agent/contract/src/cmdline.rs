@@ -1,33 +1,91 @@
-//! The kernel command line, as far as the agent reads it.
+//! The kernel command line: the arguments that the agent reads.
 //!
-//! Format: the kernel's Documentation/admin-guide/kernel-parameters.rst and lib/cmdline.c: words
-//! between white space, a double quote hides white space, everything after `--` belongs to init.
-//! The command line is hostile input: it is bounded, and a word said twice with two meanings is
-//! refused instead of picking one.
+//! Format: the kernel's Documentation/admin-guide/kernel-parameters.rst and lib/cmdline.c.
+//! Arguments are separated by white space, double quotes protect white space, and everything after
+//! `--` belongs to init. The command line is hostile input: its length is bounded, and an argument
+//! with two different values is refused.
 
 use std::time::Duration;
 
-use crate::gpt::Guid;
-use crate::root_hash::RootHash;
+use thiserror::Error;
 
-/// Longest command line read, bytes. The kernel's own limit on x86-64 is 2048.
+use crate::gpt::{Guid, NotAGuid};
+use crate::root_hash::{NotARootHash, RootHash};
+
+/// Longest accepted command line in bytes. The kernel's own limit on x86-64 is 2048.
 pub const LIMIT: usize = 64 * 1024;
-/// Longest wait for the root's devices, when the command line says nothing.
+/// Longest wait for the root's devices without `adamant.device_timeout=`.
 pub const DEVICE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The longest wait that can be asked for, seconds.
+/// Largest value of `adamant.device_timeout=`, in seconds.
 pub const DEVICE_TIMEOUT_MAX: u64 = 600;
 
-/// Why a command line can't be used: a clause for a person.
-pub type Refusal = String;
+/// Why a command line is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CommandLineError {
+    /// It is longer than [`LIMIT`].
+    #[error("longer than {LIMIT} bytes")]
+    TooLong,
+    /// An argument has an empty value.
+    #[error("{0}= has no value")]
+    NoValue(&'static str),
+    /// An argument has two different values.
+    #[error("{key}= is given twice, as {first} and as {second}")]
+    Twice {
+        /// The argument.
+        key: &'static str,
+        /// One of its values.
+        first: String,
+        /// The other value.
+        second: String,
+    },
+    /// `roothash=` is malformed.
+    #[error("roothash={value}: {source}")]
+    RootHash {
+        /// The value.
+        value: String,
+        /// What is wrong with it.
+        source: NotARootHash,
+    },
+    /// A device argument is malformed.
+    #[error("{key}={value}: {source}")]
+    Device {
+        /// The argument.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it.
+        source: NotADevice,
+    },
+    /// `init=` is malformed.
+    #[error("init={0}: not an absolute path")]
+    Init(String),
+    /// `adamant.device_timeout=` is malformed or too large.
+    #[error("adamant.device_timeout={0}: not a number of seconds from 1 to {DEVICE_TIMEOUT_MAX}")]
+    Timeout(String),
+}
 
-/// What the agent takes from the command line.
+/// Why a text does not name a device.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NotADevice {
+    /// The PARTUUID is malformed.
+    #[error(transparent)]
+    PartUuid(#[from] NotAGuid),
+    /// The PARTLABEL is empty.
+    #[error("an empty label")]
+    EmptyLabel,
+    /// It has another form.
+    #[error("not PARTUUID=, PARTLABEL= or a node in /dev")]
+    OtherForm,
+}
+
+/// The arguments that the agent reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandLine {
     /// `roothash=`.
     pub root_hash: Option<RootHash>,
     /// `systemd.verity_root_data=`.
     pub root_data: Option<DeviceName>,
-    /// `systemd.verity_root_hash=`: the verity partition, in spite of its name.
+    /// `systemd.verity_root_hash=`: the hash device, despite its name.
     pub root_tree: Option<DeviceName>,
     /// `init=`: an absolute path inside the image.
     pub init: Option<String>,
@@ -35,7 +93,7 @@ pub struct CommandLine {
     pub device_timeout: Duration,
 }
 
-/// A partition, named in one of the ways that need no udev.
+/// The name of a partition, in a form that works without udev.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceName {
     /// `PARTUUID=` or `/dev/disk/by-partuuid/`.
@@ -47,25 +105,32 @@ pub enum DeviceName {
 }
 
 impl CommandLine {
-    /// Reads the contents of /proc/cmdline.
-    pub fn parse(bytes: &[u8]) -> Result<CommandLine, Refusal> {
+    /// Parses the content of /proc/cmdline.
+    pub fn parse(bytes: &[u8]) -> Result<CommandLine, CommandLineError> {
         if bytes.len() > LIMIT {
-            return Err(format!("longer than {LIMIT} bytes"));
+            return Err(CommandLineError::TooLong);
         }
-        let words = words(bytes);
-        let root_hash = one(&words, "roothash")?
-            .map(|text| {
-                text.parse()
-                    .map_err(|why| format!("roothash={text}: {why}"))
+        let arguments = arguments(bytes);
+        let root_hash = unique_value(&arguments, "roothash")?
+            .map(|value| {
+                value
+                    .parse()
+                    .map_err(|source| CommandLineError::RootHash { value, source })
             })
             .transpose()?;
-        let device = |key: &str| {
-            one(&words, key)?
-                .map(|text| DeviceName::parse(&text).map_err(|why| format!("{key}={text}: {why}")))
+        let device = |key| {
+            unique_value(&arguments, key)?
+                .map(|value| {
+                    DeviceName::parse(&value).map_err(|source| CommandLineError::Device {
+                        key,
+                        value,
+                        source,
+                    })
+                })
                 .transpose()
         };
-        // As in the kernel, the last `init=` counts: boot loaders let a person append one.
-        let init = words
+        // As in the kernel, the last `init=` counts, because people append one in the boot loader.
+        let init = arguments
             .iter()
             .rev()
             .find(|(key, _)| key == "init")
@@ -73,19 +138,15 @@ impl CommandLine {
         if let Some(init) = &init
             && !init.starts_with('/')
         {
-            return Err(format!("init={init}: not an absolute path"));
+            return Err(CommandLineError::Init(init.clone()));
         }
-        let device_timeout = match one(&words, "adamant.device_timeout")? {
+        let device_timeout = match unique_value(&arguments, "adamant.device_timeout")? {
             None => DEVICE_TIMEOUT,
             Some(text) => match text.parse() {
                 Ok(seconds) if (1..=DEVICE_TIMEOUT_MAX).contains(&seconds) => {
                     Duration::from_secs(seconds)
                 }
-                _ => {
-                    return Err(format!(
-                        "adamant.device_timeout={text}: not a number of seconds from 1 to {DEVICE_TIMEOUT_MAX}"
-                    ));
-                }
+                _ => return Err(CommandLineError::Timeout(text)),
             },
         };
         Ok(CommandLine {
@@ -98,8 +159,8 @@ impl CommandLine {
     }
 }
 
-/// Whether a command line has a root hash and otherwise the words of one of these lines, in their
-/// order, and no others. The words behind `--` count too.
+/// Whether a command line consists of one root hash and the arguments of one of `lines`, in the same
+/// order. Arguments after `--` count too.
 pub fn is_one_of(bytes: &[u8], lines: &str) -> bool {
     let split = |text: &str| {
         text.split_ascii_whitespace()
@@ -109,37 +170,42 @@ pub fn is_one_of(bytes: &[u8], lines: &str) -> bool {
     let Ok(text) = std::str::from_utf8(bytes) else {
         return false;
     };
-    let (hashes, words): (Vec<_>, Vec<_>) = split(text)
+    let (hashes, arguments): (Vec<_>, Vec<_>) = split(text)
         .into_iter()
-        .partition(|word| word.starts_with("roothash="));
-    hashes.len() == 1 && lines.lines().any(|line| split(line) == words)
+        .partition(|argument| argument.starts_with("roothash="));
+    hashes.len() == 1 && lines.lines().any(|line| split(line) == arguments)
 }
 
-/// The values that a key has, each as often as it is said: for keys that add up. The kernel takes
-/// `-` and `_` for the same in keys.
+/// Returns all values of an argument that can be given several times. The kernel treats `-` and `_`
+/// in keys as equal.
 pub fn values(bytes: &[u8], key: &str) -> Vec<String> {
     let bytes = &bytes[..bytes.len().min(LIMIT)];
-    words(bytes)
+    arguments(bytes)
         .into_iter()
         .filter(|(k, _)| k.replace('-', "_") == key)
         .filter_map(|(_, value)| value)
         .collect()
 }
 
-/// The value of a key that may be said once, or several times in the same words. The kernel takes
-/// `-` and `_` for the same in keys.
-fn one(words: &[(String, Option<String>)], key: &str) -> Result<Option<String>, Refusal> {
+/// Returns the value of an argument that may be given several times only with the same value. The
+/// kernel treats `-` and `_` in keys as equal.
+fn unique_value(
+    arguments: &[(String, Option<String>)],
+    key: &'static str,
+) -> Result<Option<String>, CommandLineError> {
     let mut found: Option<&str> = None;
-    for (_, value) in words.iter().filter(|(k, _)| k.replace('-', "_") == key) {
+    for (_, value) in arguments.iter().filter(|(k, _)| k.replace('-', "_") == key) {
         let value = value
             .as_deref()
             .filter(|v| !v.is_empty())
-            .ok_or_else(|| format!("{key}= has no value"))?;
+            .ok_or(CommandLineError::NoValue(key))?;
         match found {
             Some(earlier) if earlier != value => {
-                return Err(format!(
-                    "{key}= is given twice, as {earlier} and as {value}"
-                ));
+                return Err(CommandLineError::Twice {
+                    key,
+                    first: earlier.to_owned(),
+                    second: value.to_owned(),
+                });
             }
             _ => found = Some(value),
         }
@@ -147,47 +213,47 @@ fn one(words: &[(String, Option<String>)], key: &str) -> Result<Option<String>, 
     Ok(found.map(str::to_owned))
 }
 
-/// The words up to `--`, split at their first `=`. What is not UTF-8 is replaced: no key or value
-/// of ours has any.
-fn words(bytes: &[u8]) -> Vec<(String, Option<String>)> {
-    let mut words = Vec::new();
-    let (mut word, mut quoted, mut any) = (Vec::new(), false, false);
+/// Splits the arguments up to `--`, each at its first `=`. Bytes that are not UTF-8 are replaced: the
+/// agent's keys and values have none.
+fn arguments(bytes: &[u8]) -> Vec<(String, Option<String>)> {
+    let mut arguments = Vec::new();
+    let (mut argument, mut quoted, mut any) = (Vec::new(), false, false);
     for &byte in bytes.iter().chain(b" ") {
         if byte == b'"' {
             (quoted, any) = (!quoted, true);
         } else if !quoted && (byte.is_ascii_whitespace() || byte == 0) {
             if any {
-                let text = String::from_utf8_lossy(&word).into_owned();
+                let text = String::from_utf8_lossy(&argument).into_owned();
                 if text == "--" {
                     break;
                 }
-                words.push(match text.split_once('=') {
+                arguments.push(match text.split_once('=') {
                     Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
                     None => (text, None),
                 });
             }
-            word.clear();
+            argument.clear();
             any = false;
         } else {
-            word.push(byte);
+            argument.push(byte);
             any = true;
         }
     }
-    words
+    arguments
 }
 
 impl DeviceName {
-    /// Reads the forms that need no udev.
-    pub fn parse(text: &str) -> Result<DeviceName, Refusal> {
+    /// Parses a device name.
+    pub fn parse(text: &str) -> Result<DeviceName, NotADevice> {
         let after =
             |prefixes: [&str; 2]| prefixes.iter().find_map(|prefix| text.strip_prefix(prefix));
         if let Some(id) = after(["PARTUUID=", "/dev/disk/by-partuuid/"]) {
-            return id.parse().map(DeviceName::PartUuid).map_err(str::to_owned);
+            return Ok(DeviceName::PartUuid(id.parse()?));
         }
         if let Some(label) = after(["PARTLABEL=", "/dev/disk/by-partlabel/"]) {
             let label = unescape(label);
             return if label.is_empty() {
-                Err("an empty label".to_owned())
+                Err(NotADevice::EmptyLabel)
             } else {
                 Ok(DeviceName::PartLabel(label))
             };
@@ -200,12 +266,12 @@ impl DeviceName {
             {
                 Ok(DeviceName::Node(name.replace('/', "!")))
             }
-            _ => Err("not PARTUUID=, PARTLABEL= or a node in /dev".to_owned()),
+            _ => Err(NotADevice::OtherForm),
         }
     }
 }
 
-/// udev writes bytes that may not stand in a file name as `\x20`.
+/// Decodes udev's escapes for bytes that are not allowed in file names, for example `\x20`.
 fn unescape(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -235,11 +301,11 @@ mod tests {
     const HASH: &str = "f6f9916eced28986000102030405060708090a0b0c0d0e0f1011121314151617";
 
     fn refusal(text: &str) -> String {
-        CommandLine::parse(text.as_bytes()).unwrap_err()
+        CommandLine::parse(text.as_bytes()).unwrap_err().to_string()
     }
 
     #[test]
-    fn reads_what_systemd_would() {
+    fn reads_the_arguments_as_systemd_does() {
         let text = format!(
             "BOOT_IMAGE=/x console=ttyS0 roothash={HASH} systemd.verity_root_data=PARTUUID=4f68bce3-e8cd-4db1-96e7-fbcaf984b709 systemd.verity-root-hash=/dev/vdb2 init=/bin/a adamant.device_timeout=5 \"dyndbg=a b\" init=/bin/b -- roothash=x\n"
         );
@@ -255,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_two_meanings_and_nonsense() {
+    fn refuses_contradicting_and_malformed_arguments() {
         assert!(CommandLine::parse(format!("roothash={HASH} roothash={HASH}").as_bytes()).is_ok());
         assert!(
             refusal(&format!(

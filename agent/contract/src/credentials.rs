@@ -1,83 +1,86 @@
-//! Credentials: what the world outside the image may tell its init (systemd.system-credentials(7)),
-//! and the rule about which of it gets there.
+//! System credentials (systemd.system-credentials(7)), and the rule that decides which of them reach
+//! the image's init.
 //!
-//! Promise: [`Sorter`] lets through what the policy names, once, and within bounds; everything else
-//! is dropped, and counted with its reason. Values are bytes of any kind, and appear in no message.
+//! Promise: [`Sorter`] accepts a credential only if the policy names it, only once, and within bounds.
+//! It drops all others and counts them with a reason. Values are arbitrary bytes, and appear in no
+//! message.
 
-use crate::base64;
+use base64ct::{Base64, Encoding};
+
 use crate::cmdline;
 
-/// Most bytes of all values together, and of one: systemd's own limit.
+/// Largest size in bytes of all values together: systemd's own limit.
 pub const LIMIT: usize = 1 << 20;
-/// Most credentials that are let through.
+/// Largest number of accepted credentials.
 pub const MAX_ACCEPTED: usize = 256;
-/// So many that were dropped are named; of the others only the number is kept.
+/// Number of dropped credentials that are listed. Further ones are only counted.
 pub const MAX_NAMED: usize = 64;
-/// Longest name, bytes: that of a file.
+/// Longest name in bytes: that of a file.
 const NAME_LIMIT: usize = 255;
 
-/// Where a credential came from.
+/// Origin of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
+pub enum CredentialSource {
     /// QEMU's firmware configuration, `opt/io.systemd.credentials/NAME`.
     FwCfg,
     /// An SMBIOS string of type 11.
     Smbios,
     /// The kernel command line.
     CommandLine,
-    /// The EFI system partition. Anybody can write to it, so systemd takes from there what was
-    /// encrypted for this machine.
+    /// The EFI system partition. It is not protected against writes, so systemd accepts only credentials
+    /// that were encrypted for this machine.
     Esp,
 }
 
-impl Source {
-    /// In words.
+impl CredentialSource {
+    /// The name in messages and in the boot report.
     pub fn name(self) -> &'static str {
         match self {
-            Source::FwCfg => "fw_cfg",
-            Source::Smbios => "SMBIOS",
-            Source::CommandLine => "the command line",
-            Source::Esp => "the EFI system partition",
+            CredentialSource::FwCfg => "fw_cfg",
+            CredentialSource::Smbios => "SMBIOS",
+            CredentialSource::CommandLine => "the command line",
+            CredentialSource::Esp => "the EFI system partition",
         }
     }
 }
 
-/// One that was let through.
+/// An accepted credential.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// As the policy names it.
+    /// Its name.
     pub name: String,
-    /// Any bytes.
+    /// Its value: arbitrary bytes.
     pub value: Vec<u8>,
-    /// Where it came from.
-    pub source: Source,
+    /// Its origin.
+    pub source: CredentialSource,
 }
 
-/// One that was not.
+/// A dropped credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropped {
-    /// Printable, and at most 64 characters of it.
+    /// Its name: printable, at most 64 characters.
     pub name: String,
-    /// Where it came from.
-    pub source: Source,
-    /// Why.
+    /// Its origin.
+    pub source: CredentialSource,
+    /// Why it was dropped.
     pub why: &'static str,
 }
 
-/// Sorts what is offered, in the order in which it is: of two with one name the first counts.
+/// Accepts or drops credentials in the order in which they are offered. Of two with the same name the
+/// first one counts.
 pub struct Sorter<'a> {
     accept: &'a [String],
-    /// What was let through.
+    /// The accepted credentials.
     pub accepted: Vec<Credential>,
-    /// What was dropped, the first [`MAX_NAMED`].
+    /// The first [`MAX_NAMED`] dropped credentials.
     pub dropped: Vec<Dropped>,
-    /// How many were dropped.
+    /// Number of dropped credentials.
     pub drops: u64,
     bytes: usize,
 }
 
 impl<'a> Sorter<'a> {
-    /// Lets through what one of these globs names.
+    /// A sorter that accepts the names that match one of these patterns.
     pub fn new(accept: &'a [String]) -> Sorter<'a> {
         Sorter {
             accept,
@@ -88,11 +91,10 @@ impl<'a> Sorter<'a> {
         }
     }
 
-    /// Takes a credential or drops it. The value is only asked for where the name would be let
-    /// through.
+    /// Accepts or drops a credential. Calls `value` only if the name is accepted.
     pub fn offer(
         &mut self,
-        source: Source,
+        source: CredentialSource,
         name: &[u8],
         value: impl FnOnce() -> Result<Vec<u8>, &'static str>,
     ) {
@@ -101,8 +103,8 @@ impl<'a> Sorter<'a> {
         }
     }
 
-    /// Drops what can't even be offered: what has no name, or can't be read.
-    pub fn drop(&mut self, source: Source, name: &[u8], why: &'static str) {
+    /// Drops a credential that is malformed or cannot be read.
+    pub fn drop(&mut self, source: CredentialSource, name: &[u8], why: &'static str) {
         self.drops += 1;
         if self.dropped.len() < MAX_NAMED {
             let printable = String::from_utf8_lossy(name)
@@ -120,7 +122,7 @@ impl<'a> Sorter<'a> {
 
     fn take(
         &mut self,
-        source: Source,
+        source: CredentialSource,
         name: &[u8],
         value: impl FnOnce() -> Result<Vec<u8>, &'static str>,
     ) -> Result<(), &'static str> {
@@ -131,11 +133,11 @@ impl<'a> Sorter<'a> {
         if !is_accepted(self.accept, name) {
             return Err("the image's policy does not name it");
         }
-        let encrypted = source == Source::Esp;
+        let encrypted = source == CredentialSource::Esp;
         if self
             .accepted
             .iter()
-            .any(|there| there.name == name && (there.source == Source::Esp) == encrypted)
+            .any(|there| there.name == name && (there.source == CredentialSource::Esp) == encrypted)
         {
             return Err("it was given before");
         }
@@ -154,9 +156,9 @@ impl<'a> Sorter<'a> {
         Ok(())
     }
 
-    /// Offers the credentials among the OEM strings of an SMBIOS structure (SMBIOS 3.7, 7.12): a
-    /// formatted part, its length in the second byte, then strings that end with NUL. A string
-    /// has the value as it is or, for any bytes, in base64.
+    /// Offers the credentials among the OEM strings of an SMBIOS structure (SMBIOS 3.7, 7.12). It has a
+    /// formatted part, whose length is the second byte, and then strings that end with NUL. A string
+    /// has the value as text or in Base64.
     pub fn offer_smbios(&mut self, structure: &[u8]) {
         let strings = structure
             .get(1)
@@ -169,21 +171,25 @@ impl<'a> Sorter<'a> {
             let (kind, rest) = split(string, b':').unwrap_or((string, b""));
             match (kind, split(rest, b'=')) {
                 (b"io.systemd.credential", Some((name, value))) => {
-                    self.offer(Source::Smbios, name, || Ok(value.to_vec()))
+                    self.offer(CredentialSource::Smbios, name, || Ok(value.to_vec()))
                 }
                 (b"io.systemd.credential.binary", Some((name, value))) => {
-                    self.offer(Source::Smbios, name, || decode(value))
+                    self.offer(CredentialSource::Smbios, name, || decode(value))
                 }
                 (b"io.systemd.credential" | b"io.systemd.credential.binary", None) => {
-                    self.drop(Source::Smbios, rest, "it is not NAME=VALUE")
+                    self.drop(CredentialSource::Smbios, rest, "it is not NAME=VALUE")
                 }
-                _ => self.drop(Source::Smbios, kind, "that is no kind of credential"),
+                _ => self.drop(
+                    CredentialSource::Smbios,
+                    kind,
+                    "that is no kind of credential",
+                ),
             }
         }
     }
 
     /// Offers the credentials on a kernel command line: `systemd.set_credential=NAME:VALUE`, and
-    /// `systemd.set_credential_binary=` in base64.
+    /// `systemd.set_credential_binary=NAME:BASE64`.
     pub fn offer_command_line(&mut self, line: &[u8]) {
         for (key, binary) in [
             ("systemd.set_credential", false),
@@ -191,13 +197,17 @@ impl<'a> Sorter<'a> {
         ] {
             for word in cmdline::values(line, key) {
                 let Some((name, value)) = word.split_once(':') else {
-                    // Without a value it is a name whose value systemd finds elsewhere: there is no
-                    // elsewhere here.
-                    self.drop(Source::CommandLine, word.as_bytes(), "it is not NAME:VALUE");
+                    // systemd looks up the value of a credential without one in other sources. The
+                    // agent has no others.
+                    self.drop(
+                        CredentialSource::CommandLine,
+                        word.as_bytes(),
+                        "it is not NAME:VALUE",
+                    );
                     continue;
                 };
                 let value = value.as_bytes();
-                self.offer(Source::CommandLine, name.as_bytes(), || {
+                self.offer(CredentialSource::CommandLine, name.as_bytes(), || {
                     if binary {
                         decode(value)
                     } else {
@@ -210,7 +220,10 @@ impl<'a> Sorter<'a> {
 }
 
 fn decode(digits: &[u8]) -> Result<Vec<u8>, &'static str> {
-    base64::decode(digits).map_err(|_| "it is not base64")
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|digits| Base64::decode_vec(digits).ok())
+        .ok_or("it is not base64")
 }
 
 fn split(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
@@ -317,7 +330,7 @@ mod tests {
         let accept = globs(&["*"]);
         let mut sorter = Sorter::new(&accept);
         for name in ["", ".", "..", "a/b", "a:b", "a\nb", "ä", &"x".repeat(256)] {
-            sorter.offer(Source::FwCfg, name.as_bytes(), || {
+            sorter.offer(CredentialSource::FwCfg, name.as_bytes(), || {
                 panic!("its value is not asked for")
             });
         }
@@ -329,12 +342,14 @@ mod tests {
                     && !d.name.contains('\n')
                     && d.name.len() <= 128)
         );
-        sorter.offer(Source::FwCfg, b"large", || Ok(vec![0; LIMIT + 1]));
+        sorter.offer(CredentialSource::FwCfg, b"large", || Ok(vec![0; LIMIT + 1]));
         assert!(sorter.accepted.is_empty() && sorter.drops == 9);
         for number in 0..10_000 {
-            sorter.offer(Source::Smbios, format!("n{number}").as_bytes(), || {
-                Ok(vec![0; 8])
-            });
+            sorter.offer(
+                CredentialSource::Smbios,
+                format!("n{number}").as_bytes(),
+                || Ok(vec![0; 8]),
+            );
         }
         assert_eq!(
             (sorter.accepted.len(), sorter.drops, sorter.dropped.len()),
@@ -346,8 +361,8 @@ mod tests {
     fn what_is_from_the_esp_does_not_stand_in_for_what_is_not() {
         let accept = globs(&["*"]);
         let mut sorter = Sorter::new(&accept);
-        sorter.offer(Source::Esp, b"a", || Ok(vec![1]));
-        sorter.offer(Source::FwCfg, b"a", || Ok(vec![2]));
+        sorter.offer(CredentialSource::Esp, b"a", || Ok(vec![1]));
+        sorter.offer(CredentialSource::FwCfg, b"a", || Ok(vec![2]));
         assert_eq!(sorter.accepted.len(), 2);
     }
 

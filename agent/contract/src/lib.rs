@@ -23,7 +23,6 @@
 
 #![forbid(unsafe_code)]
 
-mod base64;
 pub mod blackbox;
 pub mod cmdline;
 pub mod credentials;

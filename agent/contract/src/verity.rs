@@ -1,11 +1,14 @@
-//! dm-verity on disk: the superblock (version 1) and the arithmetic of the tree behind it.
+//! dm-verity on disk: the superblock (version 1) and the geometry of the hash tree behind it.
 //!
 //! Format: cryptsetup's lib/verity/verity.c and the kernel's
-//! Documentation/admin-guide/device-mapper/verity.rst. Only what this project makes is accepted:
-//! SHA-256, 4096-byte data and hash blocks, hash type 1 (salt before data), salt of at most 256
-//! bytes.
+//! Documentation/admin-guide/device-mapper/verity.rst. Accepted is only the format that the builder
+//! writes: SHA-256, 4096-byte data and hash blocks, hash type 1 (salt before data), salt of at most
+//! 256 bytes.
 
 use sha2::{Digest, Sha256};
+use thiserror::Error;
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::root_hash::RootHash;
 
@@ -15,6 +18,31 @@ pub const BLOCK: usize = 4096;
 pub const DIGESTS_PER_BLOCK: u64 = 128;
 /// Size of the superblock, bytes.
 pub const SUPERBLOCK: usize = 512;
+
+/// The superblock on disk, with the field names of cryptsetup's `struct verity_sb`.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct VeritySb {
+    signature: [u8; 8],
+    version: U32,
+    hash_type: U32,
+    uuid: [u8; 16],
+    algorithm: [u8; 32],
+    data_block_size: U32,
+    hash_block_size: U32,
+    data_blocks: U64,
+    salt_size: U16,
+    pad1: [u8; 6],
+    salt: [u8; 256],
+    pad2: [u8; 168],
+}
+
+const SIGNATURE: [u8; 8] = *b"verity\0\0";
+const ALGORITHM: [u8; 32] = {
+    let mut name = [0; 32];
+    (name[0], name[1], name[2], name[3], name[4], name[5]) = (b's', b'h', b'a', b'2', b'5', b'6');
+    name
+};
 
 /// The superblock's fields that vary.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,87 +55,108 @@ pub struct Superblock {
     pub salt: Vec<u8>,
 }
 
-/// Why bytes are not a superblock this agent accepts.
-pub type Refusal = String;
+/// Why a superblock is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SuperblockError {
+    /// There are too few bytes.
+    #[error("shorter than a verity superblock")]
+    TooShort,
+    /// The signature is missing.
+    #[error("no verity superblock (signature missing)")]
+    NoSignature,
+    /// A field has another value than the only supported one.
+    #[error("{field} {value}, only {supported} is accepted")]
+    Unsupported {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: u32,
+        /// The supported value.
+        supported: u32,
+    },
+    /// The hash algorithm is another one.
+    #[error("hash algorithm is not sha256")]
+    Algorithm,
+    /// The number of data blocks is impossible.
+    #[error("{0} data blocks is not possible")]
+    DataBlocks(u64),
+    /// The salt is too long.
+    #[error("salt of {0} bytes, at most 256 are possible")]
+    SaltSize(u16),
+    /// Unused bytes are not zero.
+    #[error("bytes that must be zero are not")]
+    NotZero,
+}
 
 impl Superblock {
-    /// Writes the 512 bytes as `veritysetup format` does. The salt must be at most 256 bytes.
+    /// Encodes the 512 bytes as `veritysetup format` does. The salt must be at most 256 bytes.
     pub fn encode(&self) -> [u8; SUPERBLOCK] {
-        let mut out = [0; SUPERBLOCK];
-        out[0..8].copy_from_slice(b"verity\0\0");
-        out[8..12].copy_from_slice(&1u32.to_le_bytes()); // superblock version
-        out[12..16].copy_from_slice(&1u32.to_le_bytes()); // hash type
-        out[16..32].copy_from_slice(&self.uuid);
-        out[32..38].copy_from_slice(b"sha256");
-        out[64..68].copy_from_slice(&(BLOCK as u32).to_le_bytes());
-        out[68..72].copy_from_slice(&(BLOCK as u32).to_le_bytes());
-        out[72..80].copy_from_slice(&self.data_blocks.to_le_bytes());
         let salt = &self.salt[..self.salt.len().min(256)];
-        out[80..82].copy_from_slice(&(salt.len() as u16).to_le_bytes());
-        out[88..88 + salt.len()].copy_from_slice(salt);
-        out
+        let mut out = VeritySb {
+            signature: SIGNATURE,
+            version: 1.into(),
+            hash_type: 1.into(),
+            uuid: self.uuid,
+            algorithm: ALGORITHM,
+            data_block_size: (BLOCK as u32).into(),
+            hash_block_size: (BLOCK as u32).into(),
+            data_blocks: self.data_blocks.into(),
+            salt_size: (salt.len() as u16).into(),
+            pad1: [0; 6],
+            salt: [0; 256],
+            pad2: [0; 168],
+        };
+        out.salt[..salt.len()].copy_from_slice(salt);
+        zerocopy::transmute!(out)
     }
 
-    /// Reads the first 512 bytes of a verity partition. `Err` says in a clause what is wrong.
-    pub fn parse(bytes: &[u8]) -> Result<Superblock, Refusal> {
-        let Some(bytes) = bytes.get(..SUPERBLOCK) else {
-            return Err("shorter than a verity superblock".to_owned());
-        };
-        let u32_at = |at: usize| {
-            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-        };
-        if &bytes[0..8] != b"verity\0\0" {
-            return Err("no verity superblock (signature missing)".to_owned());
+    /// Parses the first 512 bytes of a hash device.
+    pub fn parse(bytes: &[u8]) -> Result<Superblock, SuperblockError> {
+        let (found, _) = VeritySb::ref_from_prefix(bytes).map_err(|_| SuperblockError::TooShort)?;
+        if found.signature != SIGNATURE {
+            return Err(SuperblockError::NoSignature);
         }
-        for (name, value, wanted) in [
-            ("superblock version", u32_at(8), 1),
-            ("hash type", u32_at(12), 1),
-            ("data block size", u32_at(64), BLOCK as u32),
-            ("hash block size", u32_at(68), BLOCK as u32),
+        for (field, value, supported) in [
+            ("superblock version", found.version, 1),
+            ("hash type", found.hash_type, 1),
+            ("data block size", found.data_block_size, BLOCK as u32),
+            ("hash block size", found.hash_block_size, BLOCK as u32),
         ] {
-            if value != wanted {
-                return Err(format!("{name} {value}, only {wanted} is accepted"));
+            if value.get() != supported {
+                return Err(SuperblockError::Unsupported {
+                    field,
+                    value: value.get(),
+                    supported,
+                });
             }
         }
-        let mut algorithm = [0; 32];
-        algorithm[..6].copy_from_slice(b"sha256");
-        if bytes[32..64] != algorithm {
-            return Err("hash algorithm is not sha256".to_owned());
+        if found.algorithm != ALGORITHM {
+            return Err(SuperblockError::Algorithm);
         }
-        let mut data_blocks = [0; 8];
-        data_blocks.copy_from_slice(&bytes[72..80]);
-        let data_blocks = u64::from_le_bytes(data_blocks);
-        // 2^51 blocks are 2^63 bytes: more can't be addressed, and sums below would overflow.
+        let data_blocks = found.data_blocks.get();
+        // 2^51 blocks are 2^63 bytes. More cannot be addressed, and sums below would overflow.
         if data_blocks == 0 || data_blocks > 1 << 51 {
-            return Err(format!("{data_blocks} data blocks is not possible"));
+            return Err(SuperblockError::DataBlocks(data_blocks));
         }
-        let salt_size = usize::from(u16::from_le_bytes([bytes[80], bytes[81]]));
-        if salt_size > 256 {
-            return Err(format!(
-                "salt of {salt_size} bytes, at most 256 are possible"
-            ));
-        }
-        let mut uuid = [0; 16];
-        uuid.copy_from_slice(&bytes[16..32]);
-        let (salt, rest) = bytes[88..344].split_at(salt_size);
-        if bytes[82..88]
-            .iter()
-            .chain(rest)
-            .chain(&bytes[344..])
-            .any(|&b| b != 0)
-        {
-            return Err("bytes that must be zero are not".to_owned());
+        let salt_size = found.salt_size.get();
+        let (salt, rest) = found
+            .salt
+            .split_at_checked(salt_size.into())
+            .ok_or(SuperblockError::SaltSize(salt_size))?;
+        let unused = found.pad1.iter().chain(rest).chain(&found.pad2);
+        if unused.into_iter().any(|&byte| byte != 0) {
+            return Err(SuperblockError::NotZero);
         }
         Ok(Superblock {
-            uuid,
+            uuid: found.uuid,
             data_blocks,
             salt: salt.to_vec(),
         })
     }
 }
 
-/// The tree's levels, top first: how many hash blocks each has. Over one block there is none, as in
-/// the kernel: its digest is the root hash.
+/// Returns the number of hash blocks of each level of the hash tree, top first. A single data block
+/// has no level, as in the kernel: its digest is the root hash.
 pub fn levels(data_blocks: u64) -> Vec<u64> {
     let mut levels = Vec::new();
     let mut blocks = data_blocks;
@@ -119,29 +168,29 @@ pub fn levels(data_blocks: u64) -> Vec<u64> {
     levels
 }
 
-/// Size of superblock block and tree together, in blocks of [`BLOCK`] bytes.
+/// Size of superblock and hash tree together, in blocks of [`BLOCK`] bytes.
 pub fn partition_blocks(data_blocks: u64) -> u64 {
     1 + levels(data_blocks).iter().sum::<u64>()
 }
 
-/// A block that is not what the root hash stands for, or that can't be read.
+/// A block that does not match the root hash, or cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// Block of the verity partition, counted from its start.
-    Tree(u64),
-    /// Block of the data partition.
+pub enum CorruptedBlock {
+    /// Block of the hash device, counted from its start.
+    Hash(u64),
+    /// Block of the data device.
     Data(u64),
 }
 
-/// The way from the top of the tree down to a data block: for each level the hash block, counted
-/// from the start of the verity partition, and which of its digests is the next one's. `block` must
-/// be one of the data blocks.
+/// Returns the path from the top of the hash tree down to a data block: for each level the number of
+/// the hash block on the hash device, and the index of the next block's digest in it. `block` must
+/// be less than `data_blocks`.
 pub fn path(data_blocks: u64, block: u64) -> Vec<(u64, usize)> {
     let levels = levels(data_blocks);
     let mut steps = Vec::with_capacity(levels.len());
     let mut start = 1;
     for (depth, blocks) in levels.iter().enumerate() {
-        // A block of this level covers 128 to the power of its height above the data.
+        // A hash block covers 128^h data blocks, where h is its height above the data.
         let below = levels.len() - depth - 1;
         let digest = (0..below).fold(block, |n, _| n / DIGESTS_PER_BLOCK);
         steps.push((
@@ -153,18 +202,18 @@ pub fn path(data_blocks: u64, block: u64) -> Vec<(u64, usize)> {
     steps
 }
 
-/// Follows the way from the root hash to one data block by our own reading, and names the first
-/// block that is wrong. `read` fills a block of the verity partition ([`Fault::Tree`]) or the data
-/// partition ([`Fault::Data`]), and says whether it could.
-pub fn check(
+/// Verifies the path from the root hash to one data block without the kernel. `Err` is the first
+/// corrupted block. `read` fills a block of the hash device or the data device, and returns false if
+/// that failed.
+pub fn check_path(
     superblock: &Superblock,
     root: &RootHash,
     block: u64,
-    mut read: impl FnMut(Fault, &mut [u8; BLOCK]) -> bool,
-) -> Result<(), Fault> {
+    mut read: impl FnMut(CorruptedBlock, &mut [u8; BLOCK]) -> bool,
+) -> Result<(), CorruptedBlock> {
     let mut wanted = root.0;
     let mut bytes = [0; BLOCK];
-    let mut matches = |at: Fault, wanted: &[u8; 32]| -> Option<[u8; BLOCK]> {
+    let mut matches = |at: CorruptedBlock, wanted: &[u8; 32]| -> Option<[u8; BLOCK]> {
         let hash = |bytes: &[u8; BLOCK]| {
             <[u8; 32]>::from(
                 Sha256::new()
@@ -176,11 +225,11 @@ pub fn check(
         (read(at, &mut bytes) && hash(&bytes) == *wanted).then_some(bytes)
     };
     for (at, digest) in path(superblock.data_blocks, block) {
-        let tree = Fault::Tree(at);
+        let tree = CorruptedBlock::Hash(at);
         let bytes = matches(tree, &wanted).ok_or(tree)?;
         wanted.copy_from_slice(&bytes[digest * 32..digest * 32 + 32]);
     }
-    let data = Fault::Data(block);
+    let data = CorruptedBlock::Data(block);
     matches(data, &wanted).map(|_| ()).ok_or(data)
 }
 
@@ -189,8 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn superblock_survives_the_round_trip_and_every_changed_byte_outside_salt_uuid_and_count_is_refused()
-     {
+    fn superblock_survives_the_round_trip_and_changed_constants_are_refused() {
         let superblock = Superblock {
             uuid: [7; 16],
             data_blocks: 1000,
@@ -208,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_are_counted_top_first() {
+    fn levels_are_listed_top_first() {
         assert!(levels(1).is_empty());
         assert_eq!(levels(2), [1]);
         assert_eq!(partition_blocks(1), 1);
@@ -226,8 +274,7 @@ mod tests {
             .into()
     }
 
-    /// A tree built bottom-up, to be walked top-down. (That it is veritysetup's is shown where
-    /// images are built.)
+    /// A hash tree. (The builder's tests compare ours with veritysetup's.)
     fn tree(salt: &[u8], data: &[Vec<u8>]) -> (RootHash, Vec<Vec<u8>>) {
         let mut levels: Vec<Vec<Vec<u8>>> = Vec::new();
         let mut below: Vec<Vec<u8>> = data.to_vec();
@@ -252,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn names_the_block_that_is_wrong() {
+    fn names_the_first_corrupted_block() {
         let data: Vec<Vec<u8>> = (0..300u64).map(|n| vec![n as u8; BLOCK]).collect();
         let superblock = Superblock {
             uuid: [0; 16],
@@ -261,11 +308,11 @@ mod tests {
         };
         let (root, tree) = tree(&superblock.salt, &data);
         assert_eq!(tree.len() as u64, partition_blocks(300));
-        let check_with = |block, bad: Option<Fault>, root: &RootHash| {
-            check(&superblock, root, block, |at, out| {
+        let check_with = |block, bad: Option<CorruptedBlock>, root: &RootHash| {
+            check_path(&superblock, root, block, |at, out| {
                 out.copy_from_slice(match at {
-                    Fault::Tree(n) => &tree[n as usize],
-                    Fault::Data(n) => &data[n as usize],
+                    CorruptedBlock::Hash(n) => &tree[n as usize],
+                    CorruptedBlock::Data(n) => &data[n as usize],
                 });
                 out[0] ^= u8::from(bad == Some(at));
                 true
@@ -275,18 +322,18 @@ mod tests {
             assert_eq!(check_with(block, None, &root), Ok(()));
             assert_eq!(
                 check_with(block, None, &RootHash([1; 32])),
-                Err(Fault::Tree(1))
+                Err(CorruptedBlock::Hash(1))
             );
             for bad in [
-                Fault::Tree(1),
-                Fault::Tree(2 + block / 128),
-                Fault::Data(block),
+                CorruptedBlock::Hash(1),
+                CorruptedBlock::Hash(2 + block / 128),
+                CorruptedBlock::Data(block),
             ] {
                 assert_eq!(check_with(block, Some(bad), &root), Err(bad));
             }
             assert_eq!(
-                check(&superblock, &root, block, |_, _| false),
-                Err(Fault::Tree(1))
+                check_path(&superblock, &root, block, |_, _| false),
+                Err(CorruptedBlock::Hash(1))
             );
         }
     }

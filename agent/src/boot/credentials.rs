@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use adamant_contract::credentials::{Credential, LIMIT, Sorter, Source};
+use adamant_contract::credentials::{Credential, CredentialSource, LIMIT, Sorter};
 use adamant_contract::report::StageName;
 use adamant_contract::{cmdline, report};
 use nix::mount::{MsFlags, mount};
@@ -91,11 +91,11 @@ pub fn pass_credentials(root: &MountedRoot, context: &mut Context) -> Result<Rec
     let mut accepted = sorter.accepted;
     let machine_id = accepted
         .iter()
-        .position(|c| c.name == MACHINE_ID && c.source != Source::Esp)
+        .position(|c| c.name == MACHINE_ID && c.source != CredentialSource::Esp)
         .map(|at| accepted.remove(at).value);
     let (encrypted, plain): (Vec<_>, Vec<_>) = accepted
         .into_iter()
-        .partition(|credential| credential.source == Source::Esp);
+        .partition(|credential| credential.source == CredentialSource::Esp);
     for (folder, credentials) in [(PLAIN, plain), (ENCRYPTED, encrypted)] {
         pass_on(Path::new(folder), &credentials)
             .map_err(|e| Failure::new(STAGE, folder, e, "give the machine more memory"))?;
@@ -109,17 +109,25 @@ fn gather(sorter: &mut Sorter, root: &Path) {
     for (name, path) in files(
         &firmware.join("qemu_fw_cfg/by_name/opt/io.systemd.credentials"),
         sorter,
-        Source::FwCfg,
+        CredentialSource::FwCfg,
     ) {
-        sorter.offer(Source::FwCfg, &name, || {
+        sorter.offer(CredentialSource::FwCfg, &name, || {
             read(&path.join("raw"), LIMIT as u64)
         });
     }
-    for (name, path) in files(&firmware.join("dmi/entries"), sorter, Source::Smbios) {
+    for (name, path) in files(
+        &firmware.join("dmi/entries"),
+        sorter,
+        CredentialSource::Smbios,
+    ) {
         if name.starts_with(b"11-") {
             match read(&path.join("raw"), SMBIOS_LIMIT) {
                 Ok(structure) => sorter.offer_smbios(&structure),
-                Err(why) => sorter.drop(Source::Smbios, &[b"structure ", &name[..]].concat(), why),
+                Err(why) => sorter.drop(
+                    CredentialSource::Smbios,
+                    &[b"structure ", &name[..]].concat(),
+                    why,
+                ),
             }
         }
     }
@@ -130,17 +138,21 @@ fn gather(sorter: &mut Sorter, root: &Path) {
         for (name, path) in files(
             &root.join(folder.trim_start_matches('/')),
             sorter,
-            Source::Esp,
+            CredentialSource::Esp,
         ) {
             if let Some(name) = name.strip_suffix(b".cred") {
-                sorter.offer(Source::Esp, name, || read(&path, LIMIT as u64));
+                sorter.offer(CredentialSource::Esp, name, || read(&path, LIMIT as u64));
             }
         }
     }
 }
 
 /// What is in a folder, by name: shorter ones first, so that numbers stand in their order.
-fn files(folder: &Path, sorter: &mut Sorter, source: Source) -> Vec<(Vec<u8>, std::path::PathBuf)> {
+fn files(
+    folder: &Path,
+    sorter: &mut Sorter,
+    source: CredentialSource,
+) -> Vec<(Vec<u8>, std::path::PathBuf)> {
     let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut found: Vec<_> = entries
         .by_ref()
@@ -286,7 +298,7 @@ mod tests {
                 &[Credential {
                     name: "a".to_owned(),
                     value: b"\0\xff".to_vec(),
-                    source: Source::Smbios,
+                    source: CredentialSource::Smbios,
                 }],
             )
             .unwrap();

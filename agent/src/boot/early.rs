@@ -110,7 +110,8 @@ fn read_command_line() -> Result<CommandLine, Failure> {
             "correct it in the boot loader, or boot the image's own",
         )
     };
-    CommandLine::parse(&read("/proc/cmdline").map_err(|e| failure(e.to_string()))?).map_err(failure)
+    CommandLine::parse(&read("/proc/cmdline").map_err(|e| failure(e.to_string()))?)
+        .map_err(|e| failure(e.to_string()))
 }
 
 /// With Secure Boot on, everything that starts the kernel is signed; what is not are the words that

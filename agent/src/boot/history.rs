@@ -77,7 +77,7 @@ pub fn open_black_box(located: &Located, context: &mut Context) {
 }
 
 fn open(disk: &Disk, this: Record) -> io::Result<Option<BlackBox>> {
-    let Ok(found) = gpt::disk::read(&disk.open(false)?, disk.sector, disk.sectors) else {
+    let Ok(found) = gpt::disk::read_table(&disk.open(false)?, disk.sector, disk.sectors) else {
         return Ok(None);
     };
     let number = (1..)

@@ -172,10 +172,10 @@ struct Missing {
 }
 
 /// A table that was made for sectors of another size stands elsewhere, and counts otherwise.
-fn other_sectors(file: &File, disk: &Disk) -> Option<gpt::Refusal> {
+fn other_sectors(file: &File, disk: &Disk) -> Option<String> {
     let other = if disk.sector == 512 { 4096 } else { 512 };
     let sectors = disk.sectors.saturating_mul(u64::from(disk.sector)) / other;
-    gpt::disk::read(file, other as u32, sectors).ok()?;
+    gpt::disk::read_table(file, other as u32, sectors).ok()?;
     Some(format!(
         "it has one for sectors of {other} bytes, this disk's have {}: write an image that was built with disk.sector = {0}",
         disk.sector
@@ -210,7 +210,8 @@ impl Survey {
         })?;
         let read = |disk: &Disk| {
             let file = disk.open(false).map_err(|e| e.to_string())?;
-            gpt::disk::read(&file, disk.sector, disk.sectors)
+            gpt::disk::read_table(&file, disk.sector, disk.sectors)
+                .map_err(|e| e.to_string())
                 .map_err(|why| other_sectors(&file, disk).unwrap_or(why))
         };
         let disks = disks.into_iter().map(|disk| {
@@ -424,7 +425,7 @@ impl Survey {
 
 /// Repairs a table whose write was interrupted, and tells the kernel, which reads only the copy in
 /// front, of partitions it does not know.
-fn make_known(disk: &Disk, found: &gpt::disk::Found, context: &mut Context) {
+fn make_known(disk: &Disk, found: &gpt::disk::FoundTable, context: &mut Context) {
     let unknown: Vec<_> = (1..)
         .zip(&found.table.partitions)
         .filter_map(|(number, entry)| Some((number, entry.as_ref()?)))
@@ -434,7 +435,7 @@ fn make_known(disk: &Disk, found: &gpt::disk::Found, context: &mut Context) {
         let repairs = found.repairs.join("; ");
         match disk
             .open(true)
-            .and_then(|mut file| gpt::disk::write(&mut file, &found.table))
+            .and_then(|mut file| gpt::disk::write_table(&mut file, &found.table))
         {
             Ok(()) => context.warn(format!(
                 "The partition table of {} was repaired: {repairs}.",
@@ -481,14 +482,14 @@ impl std::fmt::Display for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use adamant_contract::gpt::{Guid, Table};
+    use adamant_contract::gpt::{Guid, PartitionTable};
 
     const ID: Guid = gpt::ROOT_X86_64;
 
     fn disk(
         name: &str,
         ids: &[Option<(Guid, &str)>],
-    ) -> (Disk, Result<gpt::disk::Found, gpt::Refusal>) {
+    ) -> (Disk, Result<gpt::disk::FoundTable, String>) {
         let partition = |(at, part): (u64, &Option<(Guid, &str)>)| {
             part.map(|(id, label)| gpt::Partition {
                 kind: gpt::LINUX_GENERIC,
@@ -499,7 +500,7 @@ mod tests {
                 label: label.to_owned(),
             })
         };
-        let table = Table {
+        let table = PartitionTable {
             disk: Guid::ZERO,
             sector: 512,
             sectors: 4096,
@@ -513,7 +514,7 @@ mod tests {
         };
         (
             disk,
-            Ok(gpt::disk::Found {
+            Ok(gpt::disk::FoundTable {
                 table,
                 from_backup: None,
                 repairs: Vec::new(),

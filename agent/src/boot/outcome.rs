@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use adamant_contract::policy::{self, FailureAction, Fault};
+use adamant_contract::policy::{self, FailureAction, FaultReaction};
 use adamant_contract::report::StageName;
 use nix::sys::reboot::{RebootMode, reboot};
 
@@ -15,12 +15,12 @@ use crate::kernel::console;
 use crate::kernel::watchdog::Watchdog;
 
 /// Until the policy is read nothing but the default is known.
-static OUTCOME: Mutex<Option<policy::Failure>> = Mutex::new(None);
+static OUTCOME: Mutex<Option<policy::FailurePolicy>> = Mutex::new(None);
 /// Time for the consoles to print the line, also when the policy asks for no delay.
 const LEAST_DELAY: Duration = Duration::from_millis(500);
 
 /// From now on a failure ends as this policy says, and so does one of the kernel's.
-pub fn set(outcome: policy::Failure, context: &mut Context) {
+pub fn set(outcome: policy::FailurePolicy, context: &mut Context) {
     *OUTCOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     // Seconds after a panic; 0 is no restart. The kernel can't switch off instead.
     let panic = if outcome.action == FailureAction::Halt {
@@ -28,7 +28,13 @@ pub fn set(outcome: policy::Failure, context: &mut Context) {
     } else {
         outcome.after_seconds.max(1)
     };
-    let word = |fault: Fault| if fault == Fault::Panic { "1" } else { "0" };
+    let word = |fault: FaultReaction| {
+        if fault == FaultReaction::Panic {
+            "1"
+        } else {
+            "0"
+        }
+    };
     for (name, value) in [
         ("panic", panic.to_string().as_str()),
         ("panic_on_oops", word(outcome.oops)),

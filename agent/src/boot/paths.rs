@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use adamant_contract::gpt::{Guid, Refusal, disk};
+use adamant_contract::gpt::{Guid, disk};
 
 use crate::kernel::block::{self, Disk};
 
@@ -29,7 +29,7 @@ pub struct Identity {
 }
 
 /// A disk with its table.
-pub type Surveyed = (Disk, Result<disk::Found, Refusal>);
+pub type Surveyed = (Disk, Result<disk::FoundTable, String>);
 
 /// Another path to a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +104,7 @@ pub fn merge(disks: Vec<(Surveyed, Identity)>) -> (Vec<(Surveyed, Identity)>, Ve
     (kept, others)
 }
 
-fn table_id(found: &Result<disk::Found, Refusal>) -> Option<Guid> {
+fn table_id(found: &Result<disk::FoundTable, String>) -> Option<Guid> {
     found.as_ref().ok().map(|found| found.table.disk)
 }
 
@@ -156,12 +156,12 @@ fn printable(bytes: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use adamant_contract::gpt::Table;
+    use adamant_contract::gpt::PartitionTable;
 
     use super::*;
 
     fn disk(name: &str, table: u8, sectors: u64, wwid: Option<&str>) -> (Surveyed, Identity) {
-        let table = Table {
+        let table = PartitionTable {
             disk: Guid([table; 16]),
             sector: 512,
             sectors: 4096,
@@ -180,7 +180,7 @@ mod tests {
         (
             (
                 disk,
-                Ok(disk::Found {
+                Ok(disk::FoundTable {
                     table,
                     from_backup: None,
                     repairs: Vec::new(),

@@ -104,7 +104,7 @@ fn read_policy() -> Result<Policy, String> {
     file.take(POLICY_LIMIT as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(|e| e.to_string())?;
-    Policy::parse(&bytes)
+    Policy::parse(&bytes).map_err(|e| e.to_string())
 }
 
 /// Opens a path of the image; its symbolic links lead to where they lead once the image is the

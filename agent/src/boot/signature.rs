@@ -17,7 +17,7 @@ use adamant_contract::report;
 use adamant_contract::report::StageName;
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::signature::{
-    self, CERTIFICATE_LIMIT, Certificate, Embedded, Mode, PARTITION_LIMIT, Rule,
+    self, CERTIFICATE_LIMIT, Certificate, Embedded, Mode, NotARule, PARTITION_LIMIT, Rule,
 };
 
 use super::locate::Located;
@@ -108,7 +108,7 @@ fn rule() -> Result<Rule, Failure> {
     match File::open(SIGNATURE_RULE_PATH)
         .and_then(|file| file.take(RULE_LIMIT).read_to_string(&mut text))
     {
-        Ok(_) => text.parse().map_err(|why: String| wrong(&why)),
+        Ok(_) => text.parse().map_err(|why: NotARule| wrong(&why)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Rule::default()),
         Err(e) => Err(wrong(&e)),
     }
@@ -124,7 +124,7 @@ fn verify(
     let clock = i64::try_from(clock::seconds(SystemTime::now())).unwrap_or(i64::MAX);
     let mut other = None;
     for (number, content) in partitions(disk)? {
-        let refused = |why| {
+        let refused = |why: String| {
             let remedy = "write the signed image to the disk again, or boot another version; for another signer, or after a certificate's end, build it again with a certificate that is valid";
             Failure::new(
                 STAGE,
@@ -133,18 +133,22 @@ fn verify(
                 remedy,
             )
         };
-        let embedded = match content.and_then(|bytes| Embedded::parse(&bytes)) {
+        let embedded = match content
+            .and_then(|bytes| Embedded::parse(&bytes).map_err(|error| error.to_string()))
+        {
             Ok(embedded) => embedded,
             Err(why) => {
                 other = Some(refused(why));
                 continue;
             }
         };
-        match signature::check(&embedded, root_hash, &trusted, clock.max(built)) {
+        match signature::check_signature(&embedded, root_hash, &trusted, clock.max(built)) {
             Ok(signer) => return Ok((signer.clone(), embedded.message)),
-            Err(why) if embedded.root_hash == *root_hash => return Err(refused(why)),
+            Err(why) if embedded.root_hash == *root_hash => {
+                return Err(refused(why.to_string()));
+            }
             // The other slot's, unless there is no other.
-            Err(why) => other = other.or_else(|| Some(refused(why))),
+            Err(why) => other = other.or_else(|| Some(refused(why.to_string()))),
         }
     }
     Err(other.unwrap_or_else(|| {
@@ -182,7 +186,7 @@ fn certificates(dir: &Path) -> Result<Vec<Certificate>, Failure> {
                     .read_to_end(&mut bytes)
             })
             .map_err(|e| e.to_string())?;
-        Certificate::from_pem(&bytes)
+        Certificate::from_pem(&bytes).map_err(|error| error.to_string())
     };
     paths
         .iter()
@@ -205,7 +209,7 @@ fn partitions(disk: &Disk) -> Result<Vec<(u32, Content)>, Failure> {
         )
     };
     let file = disk.open(false).map_err(|e| wrong(&e))?;
-    let Ok(found) = gpt::disk::read(&file, disk.sector, disk.sectors) else {
+    let Ok(found) = gpt::disk::read_table(&file, disk.sector, disk.sectors) else {
         return Ok(Vec::new());
     };
     let signatures = (1..)

@@ -15,7 +15,7 @@ use adamant_contract::paths::ROOT_MAPPING;
 use adamant_contract::policy::OnCorruption;
 use adamant_contract::report::StageName;
 use adamant_contract::root_hash::RootHash;
-use adamant_contract::verity::{self, BLOCK, Fault, Superblock};
+use adamant_contract::verity::{self, BLOCK, CorruptedBlock, Superblock};
 use nix::errno::Errno;
 
 use super::locate::Located;
@@ -149,7 +149,7 @@ fn read_superblock(file: &File, located: &Located) -> Result<Superblock, Failure
     let mut bytes = [0; verity::SUPERBLOCK];
     file.read_exact_at(&mut bytes, 0)
         .map_err(|e| refuse(format!("its superblock can't be read: {e}")))?;
-    let superblock = Superblock::parse(&bytes).map_err(refuse)?;
+    let superblock = Superblock::parse(&bytes).map_err(|e| refuse(e.to_string()))?;
     let (blocks, tree_blocks) = (
         superblock.data_blocks,
         verity::partition_blocks(superblock.data_blocks),
@@ -171,12 +171,14 @@ fn read_superblock(file: &File, located: &Located) -> Result<Superblock, Failure
 /// that the two don't belong together.
 fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<(), Failure> {
     let mut top_read = Ok(());
-    let mut read = |at: Fault, bytes: &mut [u8; BLOCK]| {
-        let Fault::Tree(TOP) = at else { return false };
+    let mut read = |at: CorruptedBlock, bytes: &mut [u8; BLOCK]| {
+        let CorruptedBlock::Hash(TOP) = at else {
+            return false;
+        };
         top_read = file.read_exact_at(bytes, TOP * BLOCK as u64);
         top_read.is_ok()
     };
-    let result = verity::check(superblock, &located.root_hash, 0, &mut read);
+    let result = verity::check_path(superblock, &located.root_hash, 0, &mut read);
     let what = format!("verity partition {}", located.tree.path.display());
     if let Err(error) = top_read {
         return Err(Failure::new(
@@ -187,7 +189,7 @@ fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<
         ));
     }
     // A fault further down is not looked at yet.
-    if result == Err(Fault::Tree(TOP)) {
+    if result == Err(CorruptedBlock::Hash(TOP)) {
         let why = format!(
             "the top of its tree is not what the root hash {} stands for",
             short(&located.root_hash)
@@ -284,10 +286,10 @@ impl VerifiedRoot {
         } = &self.located;
         let (data_file, tree_file) = (File::open(&data.path), File::open(&tree.path));
         let mut unreadable = None;
-        let result = verity::check(&self.superblock, root_hash, block, |at, bytes| {
+        let result = verity::check_path(&self.superblock, root_hash, block, |at, bytes| {
             let (file, number) = match at {
-                Fault::Tree(number) => (&tree_file, number),
-                Fault::Data(number) => (&data_file, number),
+                CorruptedBlock::Hash(number) => (&tree_file, number),
+                CorruptedBlock::Data(number) => (&data_file, number),
             };
             let read = file.as_ref().map_err(|e| e.to_string()).and_then(|f| {
                 f.read_exact_at(bytes, number * BLOCK as u64)
@@ -297,8 +299,8 @@ impl VerifiedRoot {
             unreadable.is_none()
         });
         let (what, number, role) = match result {
-            Err(Fault::Tree(number)) => (&tree.path, number, "tree"),
-            Err(Fault::Data(number)) => (&data.path, number, "data"),
+            Err(CorruptedBlock::Hash(number)) => (&tree.path, number, "tree"),
+            Err(CorruptedBlock::Data(number)) => (&data.path, number, "data"),
             Ok(()) => {
                 return Failure::new(
                     STAGE,

@@ -290,11 +290,11 @@ section! {
         after: String = "duration", "`10s`";
         /// What the kernel does about a mistake of its own, after which nothing is certain any more: `panic`, which is a restart after `after`, or
         /// with `action = "halt"` none; `log` ends the process that met it, and goes on.
-        oops: super::Fault = "`panic` or `log`", "`panic`";
+        oops: super::FaultReaction = "`panic` or `log`", "`panic`";
         /// The same for a processor that has done nothing but one piece of the kernel's work for some 20 seconds. A virtual machine whose host is busy looks like that.
-        lockup: super::Fault = "`panic` or `log`", "`log`";
+        lockup: super::FaultReaction = "`panic` or `log`", "`log`";
         /// The same for a process that has waited for the kernel for two minutes, such as for a disk that does not answer.
-        hung_task: super::Fault = "`panic` or `log`", "`log`";
+        hung_task: super::FaultReaction = "`panic` or `log`", "`log`";
     }
 }
 

@@ -30,8 +30,8 @@ pub const ZSTD_LEVEL: i32 = 12;
 pub(crate) use text::nearest;
 
 pub use adamant_contract::policy::{
-    Enforce, FailureAction, Fault, FileSystem, Level, ModuleLoading, OnCorruption, OnDamage,
-    Reaction, Refresh, VerifyBoot,
+    Enforce, FailureAction, FaultReaction, FileSystem, Level, ModuleLoading, OnCorruption,
+    OnDamage, Reaction, Refresh, VerifyBoot,
 };
 pub use adamant_contract::signature::Mode;
 
@@ -100,7 +100,7 @@ pub struct Definition {
     /// What the world outside may tell the image's init.
     pub credentials: adamant_contract::policy::Credentials,
     /// What happens when the boot fails.
-    pub failure: adamant_contract::policy::Failure,
+    pub failure: adamant_contract::policy::FailurePolicy,
     /// What the running machine refuses.
     pub seal: adamant_contract::policy::Seal,
     /// Whether interpreters read scripts from anywhere.
@@ -227,7 +227,7 @@ fn empty_policy() -> Policy {
         },
         verify: policy::Verify::default(),
         credentials: policy::Credentials::default(),
-        failure: policy::Failure::default(),
+        failure: policy::FailurePolicy::default(),
         seal: policy::Seal::default(),
         on_violation: policy::OnViolation::default(),
         drift: policy::Drift::default(),

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::path::{Component, Path, PathBuf};
 
-use adamant_contract::policy::{self, Policy, is_below};
+use adamant_contract::policy::{self, Policy, PolicyKey, is_below};
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
@@ -712,12 +712,10 @@ impl Reader<'_> {
             volumes: vec![volume.clone()],
             ..super::empty_policy()
         };
-        alone
-            .check()
-            .map_err(|why| match why.contains("volume name") {
-                true => self.error(name, why),
-                false => self.error(mount, why),
-            })?;
+        alone.check().map_err(|why| match why.key() {
+            Some(PolicyKey::VolumeName) => self.error(name, why),
+            _ => self.error(mount, why),
+        })?;
         Ok(Volume {
             policy: volume,
             size: bytes,
@@ -756,8 +754,8 @@ impl Reader<'_> {
         Ok(out)
     }
 
-    fn failure(&self, failure: Option<&Spanned<keys::Failure>>) -> Result<policy::Failure> {
-        let mut out = policy::Failure::default();
+    fn failure(&self, failure: Option<&Spanned<keys::Failure>>) -> Result<policy::FailurePolicy> {
+        let mut out = policy::FailurePolicy::default();
         let Some(failure) = failure.map(Spanned::get_ref) else {
             return Ok(out);
         };

@@ -15,7 +15,7 @@ use std::path::Path;
 use adamant_contract::blackbox;
 use adamant_contract::gpt::{
     self, ATTR_NEVER_USED, ATTR_NO_AUTO, ATTR_READ_ONLY, EFI_SYSTEM, Guid, LABEL_UNITS, Partition,
-    ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, Table, volume_type,
+    PartitionTable, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64, ROOT_X86_64, volume_type,
 };
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::verity::partition_blocks;
@@ -38,7 +38,7 @@ pub const EMPTY: &str = "_empty";
 /// The partition table of a disk, and what each partition holds.
 #[derive(Debug, Clone)]
 pub struct DiskLayout {
-    table: Table,
+    table: PartitionTable,
     /// The role of each partition of the table.
     roles: Vec<Role>,
 }
@@ -198,7 +198,7 @@ impl DiskLayout {
             next = end;
         }
         // The backup table takes one more grain.
-        let table = Table {
+        let table = PartitionTable {
             disk: derived("disk"),
             sector: disk.sector,
             sectors: (next + GRAIN) / sector,
@@ -250,23 +250,23 @@ impl DiskLayout {
 pub fn read_table(
     file: &File,
     len: u64,
-) -> std::result::Result<(u64, gpt::disk::Found), gpt::Refusal> {
+) -> std::result::Result<(u64, gpt::disk::FoundTable), String> {
     if len < 34 * 512 {
         return Err(format!(
             "{len} bytes are too few for one: the file is truncated, or is not a disk"
         ));
     }
-    match gpt::disk::read(file, 512, len / 512) {
+    match gpt::disk::read_table(file, 512, len / 512) {
         Ok(found) => Ok((512, found)),
-        Err(why) => gpt::disk::read(file, 4096, len / 4096)
+        Err(why) => gpt::disk::read_table(file, 4096, len / 4096)
             .map(|found| (4096, found))
-            .map_err(|_| why),
+            .map_err(|_| why.to_string()),
     }
 }
 
 /// Reads the partition table of the disk image `path`. The error for any other file says what kind
 /// of file it is, and what to do.
-pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::Found)> {
+pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::FoundTable)> {
     let name = path.display();
     let len = file.metadata().context(|| name.to_string())?.len();
     let why = match read_table(file, len) {

@@ -79,7 +79,7 @@ fn what_the_doors_start_from_is_accepted() {
                 }
                 "signature" => Embedded::parse(seed).is_ok(),
                 "verity_superblock" => Superblock::parse(seed).is_ok(),
-                "partition_table" => gpt::Table::parse_primary(
+                "partition_table" => gpt::PartitionTable::parse_primary(
                     &seed[1..],
                     if seed[0] == 1 { 512 } else { 4096 },
                     256,

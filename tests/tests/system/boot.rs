@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::path::Path;
 
-use adamant_contract::gpt::{Table, disk};
+use adamant_contract::gpt::{PartitionTable, disk};
 use adamant_tests::alter;
 use adamant_tests::image::{self, Tiny};
 use adamant_tests::machine::Setup;
@@ -222,7 +222,7 @@ fn with_large_sectors(from: &Path, to: &Path) {
     const SECTOR: u32 = 4096;
     let file = File::open(from).unwrap_or_else(|e| panic!("{}: {e}", from.display()));
     let length = file.metadata().map(|meta| meta.len()).unwrap_or_default();
-    let small = disk::read(&file, 512, length / 512)
+    let small = disk::read_table(&file, 512, length / 512)
         .unwrap_or_else(|e| panic!("{e}"))
         .table;
     alter::copy(from, to);
@@ -238,7 +238,7 @@ fn with_large_sectors(from: &Path, to: &Path) {
         (partition.first, partition.last) =
             (first / u64::from(SECTOR), end / u64::from(SECTOR) - 1);
     }
-    let large = Table {
+    let large = PartitionTable {
         disk: small.disk,
         sector: SECTOR,
         sectors: (length + (1 << 20)) / u64::from(SECTOR),
@@ -250,7 +250,7 @@ fn with_large_sectors(from: &Path, to: &Path) {
         .open(to)
         .unwrap_or_else(|e| panic!("{}: {e}", to.display()));
     alter::zero(to, 512, 34 * 512);
-    disk::write(&mut file, &large).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
+    disk::write_table(&mut file, &large).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use adamant::sign::roothash;
 use adamant_contract::root_hash::RootHash;
-use adamant_contract::signature::{Certificate, Embedded, check};
+use adamant_contract::signature::{Certificate, Embedded, check_signature};
 use adamant_tests::alter;
 use adamant_tests::esp::{signed, signer};
 use adamant_tests::image::{Image, POWEROFF_AT_ONCE, SMALL_VOLUMES, Tiny, other_keys, our_keys};
@@ -67,7 +67,9 @@ fn no_bit_of_a_signature_partition_can_change_without_being_noticed() {
         [Certificate::from_pem(&fs::read(our_keys().join("verity.crt")).unwrap()).unwrap()];
     let good = Embedded::parse(&partition).unwrap();
     assert_eq!(
-        check(&good, &hash, &trusted, 0).unwrap().fingerprint(),
+        check_signature(&good, &hash, &trusted, 0)
+            .unwrap()
+            .fingerprint(),
         good.certificate_fingerprint
     );
     let used = partition.iter().position(|byte| *byte == 0).unwrap();
@@ -76,7 +78,7 @@ fn no_bit_of_a_signature_partition_can_change_without_being_noticed() {
             let mut altered = partition.clone();
             altered[at] ^= 1 << bit;
             let accepted = Embedded::parse(&altered)
-                .is_ok_and(|embedded| check(&embedded, &hash, &trusted, 0).is_ok());
+                .is_ok_and(|embedded| check_signature(&embedded, &hash, &trusted, 0).is_ok());
             // White space after the JSON is the same signature.
             assert!(
                 !accepted || (at, altered[at]) == (used, b' '),

@@ -1,28 +1,30 @@
-//! Reading a disk's table from whichever copy is whole, and writing both copies so that a power cut
-//! at any moment leaves one.
+//! The two copies of a partition table on a disk. Reading uses an intact copy; writing keeps one
+//! intact at any time, so that a power cut cannot lose the table.
 //!
-//! Promise: at every moment of [`write()`] either the copy in front or the copy in the disk's last
-//! sectors is whole, and [`read`] finds it. Trusts nothing on the disk; trusts the disk to write a
-//! sector whole or not at all only for the protective MBR.
+//! Promise: at every moment of [`write_table`], the primary or the backup is intact, and
+//! [`read_table`] finds it. Nothing on the disk is trusted. That the disk writes a sector completely
+//! or not at all matters only for the protective MBR.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::Refusal;
-use super::table::{Table, head_bytes, tail_bytes};
+use zerocopy::IntoBytes;
 
-/// Something with a partition table: a block device, an image file or, in tests, bytes.
-pub trait Disk {
-    /// Fills `buffer` from the byte `at`.
+use super::TableError;
+use super::table::{GptHeader, LegacyMbr, PartitionTable, head_bytes, tail_bytes};
+
+/// Storage with a partition table: a block device, an image file or, in tests, memory.
+pub trait TableStorage {
+    /// Fills `buffer` from byte `at` on.
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()>;
-    /// Writes all of `bytes` at the byte `at`.
+    /// Writes all of `bytes` at byte `at`.
     fn write_at(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
-    /// Returns when everything written before is durable.
+    /// Makes all previous writes durable.
     fn flush(&mut self) -> io::Result<()>;
 }
 
-impl Disk for File {
+impl TableStorage for File {
     fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.read_exact_at(buffer, at)
     }
@@ -36,53 +38,56 @@ impl Disk for File {
     }
 }
 
-/// A table that was read.
+/// The result of [`read_table`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// The table. `table.sectors` is shorter than the disk when the disk has grown since.
-    pub table: Table,
-    /// Why the copy in front was not used: `None` when it was.
-    pub from_backup: Option<Refusal>,
-    /// What [`write()`] of the same table would put right, each a clause; empty when there is
-    /// nothing.
+pub struct FoundTable {
+    /// The table. `table.sectors` is smaller than the disk if the disk has grown.
+    pub table: PartitionTable,
+    /// Why the primary was not used; `None` if it was.
+    pub from_backup: Option<TableError>,
+    /// Defects that [`write_table`] with the same table would repair, one message each.
     pub repairs: Vec<String>,
 }
 
-/// Reads the table of a disk of `sectors` sectors of `sector` bytes: the copy in front or, when
-/// that is not whole, the one at the end.
-pub fn read(disk: &impl Disk, sector: u32, sectors: u64) -> Result<Found, Refusal> {
+/// Reads the table of a disk with `sectors` sectors of `sector` bytes: the primary or, if that is not
+/// intact, the backup.
+pub fn read_table(
+    disk: &impl TableStorage,
+    sector: u32,
+    sectors: u64,
+) -> Result<FoundTable, TableError> {
     let mut head = vec![0; head_bytes(sector)];
     disk.read_at(0, &mut head)
-        .map_err(|e| format!("reading its start: {e}"))?;
-    let primary = Table::parse_primary(&head, sector, sectors);
+        .map_err(|e| TableError::ReadStart(e.to_string()))?;
+    let primary = PartitionTable::parse_primary(&head, sector, sectors);
     let mut repairs = Vec::new();
-    if protective_record(&head).is_none() {
+    let protective = LegacyMbr::read(&head).and_then(|mbr| mbr.protective_record());
+    if protective.is_none() {
         repairs.push("the protective MBR is missing".to_owned());
     }
     match primary {
         Ok(table) => {
             match read_backup(disk, sector, table.sectors) {
                 Ok(backup) if backup == table => {}
-                Ok(_) => {
-                    repairs.push("the backup at the end differs from the table in front".to_owned())
-                }
-                Err(why) => repairs.push(format!("the backup at the end is not whole: {why}")),
+                Ok(_) => repairs.push("the backup at the end differs from the primary".to_owned()),
+                Err(why) => repairs.push(format!("the backup at the end is not intact: {why}")),
             }
-            Ok(Found {
+            Ok(FoundTable {
                 table,
                 from_backup: None,
                 repairs,
             })
         }
         Err(why) => {
-            let Some(table) = backup_places(&head, sector, sectors)
+            let protected = protective.map_or(0, |(_, length)| u64::from(length));
+            let Some(table) = possible_lengths(&head, protected, sector, sectors)
                 .into_iter()
                 .find_map(|sectors| read_backup(disk, sector, sectors).ok())
             else {
-                return Err(format!("{why}, and there is no whole backup at the end"));
+                return Err(TableError::NoBackup(Box::new(why)));
             };
-            repairs.push(format!("the table in front is not whole: {why}"));
-            Ok(Found {
+            repairs.push(format!("the primary at the start is not intact: {why}"));
+            Ok(FoundTable {
                 table,
                 from_backup: Some(why),
                 repairs,
@@ -91,50 +96,43 @@ pub fn read(disk: &impl Disk, sector: u32, sectors: u64) -> Result<Found, Refusa
     }
 }
 
-/// The disk lengths whose last sectors may hold the backup: the disk's own, then those that the
-/// damaged start still speaks of, because the disk may have grown since.
-fn backup_places(head: &[u8], sector: u32, sectors: u64) -> Vec<u64> {
-    let mut places = vec![sectors];
-    let mut other = [0; 8];
-    other.copy_from_slice(&head[sector as usize + 32..sector as usize + 40]);
-    let spoken = [
-        u64::from_le_bytes(other),
-        protective_record(head).map_or(0, |(_, length)| u64::from(length)),
-    ];
-    places.extend(
-        spoken
+/// Returns the disk lengths at whose end the backup may be: the disk's own, then those in the damaged
+/// header and in the protective MBR, because the disk may have grown. `protected` is the length of
+/// the protective MBR's record.
+fn possible_lengths(head: &[u8], protected: u64, sector: u32, sectors: u64) -> Vec<u64> {
+    let header = head.get(sector as usize..);
+    let alternate = header
+        .and_then(GptHeader::read_unchecked)
+        .map_or(0, |header| header.alternate_lba.get());
+    let last_sectors = [alternate, protected];
+    let mut lengths = vec![sectors];
+    lengths.extend(
+        last_sectors
             .iter()
             .filter_map(|last| last.checked_add(1))
-            .filter(|&known| known < sectors),
+            .filter(|&length| length < sectors),
     );
-    places
+    lengths
 }
 
-fn read_backup(disk: &impl Disk, sector: u32, sectors: u64) -> Result<Table, Refusal> {
+fn read_backup(
+    disk: &impl TableStorage,
+    sector: u32,
+    sectors: u64,
+) -> Result<PartitionTable, TableError> {
     let mut tail = vec![0; tail_bytes(sector)];
     let at = sectors
         .checked_mul(u64::from(sector))
         .and_then(|end| end.checked_sub(tail.len() as u64))
-        .ok_or("no room for one")?;
-    disk.read_at(at, &mut tail).map_err(|e| e.to_string())?;
-    Table::parse_backup(&tail, sector, sectors)
+        .ok_or(TableError::TooShort("a backup"))?;
+    disk.read_at(at, &mut tail)
+        .map_err(|e| TableError::ReadBackup(e.to_string()))?;
+    PartitionTable::parse_backup(&tail, sector, sectors)
 }
 
-/// Where the protective MBR's record of type 0xEE stands, and the length it tells.
-fn protective_record(head: &[u8]) -> Option<(usize, u32)> {
-    if head.get(510..512) != Some(&[0x55, 0xaa]) {
-        return None;
-    }
-    [446, 462, 478, 494].into_iter().find_map(|at| {
-        let record = &head[at..at + 16];
-        let length = u32::from_le_bytes([record[12], record[13], record[14], record[15]]);
-        (record[4] == 0xee && record[8..12] == [1, 0, 0, 0]).then_some((at, length))
-    })
-}
-
-/// Writes both copies: the one at the end, and only when it is durable the one in front. Boot code
-/// in the MBR stays.
-pub fn write(disk: &mut impl Disk, table: &Table) -> io::Result<()> {
+/// Writes both copies: first the backup and, when it is durable, the primary. Boot code in the MBR is
+/// kept.
+pub fn write_table(disk: &mut impl TableStorage, table: &PartitionTable) -> io::Result<()> {
     let sector = table.sector as usize;
     let backup = table.backup();
     let at = (table.sectors.checked_mul(table.sector.into()))
@@ -144,15 +142,20 @@ pub fn write(disk: &mut impl Disk, table: &Table) -> io::Result<()> {
     disk.flush()?;
 
     let primary = table.primary();
-    let mut mbr = vec![0; sector];
-    disk.read_at(0, &mut mbr)?;
-    match protective_record(&mbr) {
-        Some((at, _)) => mbr[at..at + 16].copy_from_slice(&table.protective_record()),
-        None => mbr.copy_from_slice(&primary[..sector]),
+    let mut mbr_sector = vec![0; sector];
+    disk.read_at(0, &mut mbr_sector)?;
+    let protective = LegacyMbr::read(&mbr_sector)
+        .and_then(|mbr| mbr.protective_record().map(|(index, _)| (mbr, index)));
+    match protective {
+        Some((mut mbr, index)) => {
+            mbr.set_record(index, table.protective_record());
+            let _ = mbr.write_to_prefix(&mut mbr_sector);
+        }
+        None => mbr_sector.copy_from_slice(&primary[..sector]),
     }
     disk.write_at(2 * sector as u64, &primary[2 * sector..])?;
     disk.write_at(sector as u64, &primary[sector..2 * sector])?;
-    disk.write_at(0, &mbr)?;
+    disk.write_at(0, &mbr_sector)?;
     disk.flush()
 }
 
@@ -169,7 +172,7 @@ mod tests {
         log: Vec<Option<(u64, Vec<u8>)>>,
     }
 
-    impl Disk for Recorder {
+    impl TableStorage for Recorder {
         fn read_at(&self, at: u64, buffer: &mut [u8]) -> io::Result<()> {
             let at = at as usize;
             buffer.copy_from_slice(
@@ -192,36 +195,36 @@ mod tests {
         }
     }
 
-    fn disk_with(table: &Table, sectors: u64) -> Recorder {
+    fn disk_with(table: &PartitionTable, sectors: u64) -> Recorder {
         let mut disk = Recorder {
             bytes: vec![0; (sectors * u64::from(table.sector)) as usize],
             log: Vec::new(),
         };
-        write(&mut disk, table).unwrap();
+        write_table(&mut disk, table).unwrap();
         disk.log.clear();
         disk
     }
 
     #[test]
-    fn reads_the_backup_when_the_front_is_gone_and_says_so() {
+    fn reads_the_backup_when_the_primary_is_gone_and_reports_it() {
         let table = sample(512, 32768);
         for length in [table.sectors, table.sectors + 4096] {
             let mut disk = disk_with(&table, length);
             assert_eq!(
-                read(&disk, 512, length).unwrap(),
-                Found {
+                read_table(&disk, 512, length).unwrap(),
+                FoundTable {
                     table: table.clone(),
                     from_backup: None,
                     repairs: vec![]
                 }
             );
             disk.bytes[512..520].fill(0);
-            let found = read(&disk, 512, length).unwrap();
+            let found = read_table(&disk, 512, length).unwrap();
             assert_eq!(found.table, table);
             assert!(found.from_backup.is_some() && !found.repairs.is_empty());
-            write(&mut disk, &found.table).unwrap();
+            write_table(&mut disk, &found.table).unwrap();
             assert_eq!(
-                read(&disk, 512, length).unwrap().repairs,
+                read_table(&disk, 512, length).unwrap().repairs,
                 Vec::<String>::new()
             );
         }
@@ -232,12 +235,11 @@ mod tests {
         let table = sample(512, 32768);
         let mut disk = disk_with(&table, table.sectors);
         disk.bytes[..446].fill(0x90);
-        write(&mut disk, &table).unwrap();
+        write_table(&mut disk, &table).unwrap();
         assert!(disk.bytes[..446].iter().all(|&b| b == 0x90));
     }
 
-    /// Within what is between two flushes the disk may do anything: any subset of its sectors, in
-    /// any order, may have arrived.
+    /// Between two flushes the disk may have written any subset of the sectors, in any order.
     #[test]
     fn a_power_cut_at_any_moment_of_growing_leaves_the_old_or_the_new_table() {
         for (sector, old_sectors, sectors) in [
@@ -253,7 +255,7 @@ mod tests {
                 partition.last = new.sectors - 100;
             }
             let mut after = before.clone();
-            write(&mut after, &new).unwrap();
+            write_table(&mut after, &new).unwrap();
             // A moment: everything up to `epoch` flushes is there, and of the next epoch's sectors
             // those that the seed picks.
             let mut seen = [0; 2];
@@ -284,15 +286,15 @@ mod tests {
                             }
                         }
                     }
-                    let found = read(&disk, sector, sectors)
+                    let found = read_table(&disk, sector, sectors)
                         .unwrap_or_else(|e| panic!("epoch {epoch} seed {seed}: {e}"));
                     assert!(found.table == old || found.table == new);
                     seen[usize::from(found.table == new)] += 1;
                     // The next boot finishes it.
-                    write(&mut disk, &new).unwrap();
+                    write_table(&mut disk, &new).unwrap();
                     assert_eq!(
-                        read(&disk, sector, sectors).unwrap(),
-                        Found {
+                        read_table(&disk, sector, sectors).unwrap(),
+                        FoundTable {
                             table: new.clone(),
                             from_backup: None,
                             repairs: vec![]
@@ -365,7 +367,7 @@ mod tests {
         let path = scratch("theirs", &vec![0; 16 << 20]);
         let script = "label: gpt\nlabel-id: 11111111-2222-3333-4444-555555555555\nstart=2048, size=4096, name=state, type=4d21b016-b534-45c2-a9fb-5c16e091fd2d\nsize=2048, name=logs, attrs=\"GUID:63\"\n";
         if run("sfdisk", &[&path], script).is_some() {
-            let found = read(&File::open(&path).unwrap(), 512, 32768).unwrap();
+            let found = read_table(&File::open(&path).unwrap(), 512, 32768).unwrap();
             assert_eq!(found.repairs, Vec::<String>::new());
             assert_eq!(
                 found.table.disk.to_string(),
@@ -400,7 +402,7 @@ mod tests {
         )
         .is_some()
         {
-            let found = read(&File::open(&path).unwrap(), 512, 32768).unwrap();
+            let found = read_table(&File::open(&path).unwrap(), 512, 32768).unwrap();
             let part = found.table.partitions[0].as_ref().unwrap();
             assert_eq!(
                 (part.label.as_str(), part.attributes, part.last),

@@ -1,29 +1,29 @@
-//! Which partitions take the space of a disk that is larger than its image.
+//! Distribution of the free space of a disk that is larger than its image.
 //!
-//! Volumes at the end of the disk that hold nothing yet share the free space by weight and may be
-//! moved for it: that is the first boot. Once they hold a file system nothing is ever moved, so
-//! only the last partition of the disk can take what follows it.
+//! On the first boot, the blank volumes at the end of the disk share the free space by weight, and are
+//! moved for it. A volume with a file system is never moved, so later only the last partition of the
+//! disk can grow.
 
-use super::table::{ENTRIES, LABEL_UNITS, Table};
+use super::table::{ENTRIES, LABEL_UNITS, PartitionTable};
 use super::{ATTR_NO_AUTO, ATTR_READ_ONLY, Guid, LINUX_GENERIC};
 
 /// Partitions start and end at multiples of this many bytes.
 pub const GRAIN: u64 = 1 << 20;
 
-/// A volume, as far as growing goes.
+/// A volume that may grow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Growable {
-    /// Index into [`Table::partitions`].
+    /// Index into [`PartitionTable::partitions`].
     pub index: usize,
     /// Share of the free space; 0 keeps the size.
     pub weight: u32,
-    /// Holds nothing, so it may be moved.
+    /// Whether it is blank, so that it may be moved.
     pub blank: bool,
 }
 
-/// The table for the same disk with `sectors` sectors, in which no partition is smaller and none
-/// but blank ones has moved.
-pub fn plan(table: &Table, sectors: u64, volumes: &[Growable]) -> Table {
+/// Returns the table for the same disk with `sectors` sectors. No partition shrinks, and only blank
+/// ones move.
+pub fn plan(table: &PartitionTable, sectors: u64, volumes: &[Growable]) -> PartitionTable {
     let mut new = table.clone();
     new.sectors = sectors.max(table.sectors);
     let grain = GRAIN / u64::from(table.sector.max(1));
@@ -61,7 +61,7 @@ pub fn plan(table: &Table, sectors: u64, volumes: &[Growable]) -> Table {
         .iter()
         .map(|v| new.partitions[v.index].as_ref().map_or(0, |p| p.sectors()))
         .collect();
-    // Reckoned from the next grain on, so that rounding the starts up can't lead beyond the end.
+    // Computed from the next grain on, so that rounding up the starts cannot exceed the end.
     let needed: u64 = sizes
         .iter()
         .fold(start.div_ceil(grain).saturating_mul(grain), |sum, size| {
@@ -76,8 +76,8 @@ pub fn plan(table: &Table, sectors: u64, volumes: &[Growable]) -> Table {
     let (mut at, mut left, mut weights_left) = (start, free, weights);
     for (volume, size) in run.iter().zip(sizes) {
         let weight = u64::from(volume.weight);
-        // Of what is left, so that rounding leaves nothing over; 128 bits, because sectors times
-        // weight may not fit 64.
+        // A share of the remaining space, so that rounding leaves no gap; in 128 bits, because
+        // sectors times weight may exceed 64.
         let share = if weight == 0 {
             0
         } else {
@@ -102,12 +102,16 @@ pub fn plan(table: &Table, sectors: u64, volumes: &[Growable]) -> Table {
     new
 }
 
-/// The table in which the partition `index` is kept as `damaged-NAME`, read-only and mounted by
-/// nobody, and a new one of its size, type, label and attributes takes its place elsewhere; with
-/// the new one's index. `None` when there is no room, or no free entry.
+/// Renames the partition `index` to `damaged-NAME`, read-only and not mounted automatically, and adds
+/// a new partition of the same size, type, label and attributes at another position. Returns the new
+/// table and the new partition's index; `None` if there is no space, or no free entry.
 ///
-/// The new one gets `id`, which must be random.
-pub fn set_aside(table: &Table, index: usize, id: Guid) -> Option<(Table, usize)> {
+/// `id` is the new partition's PARTUUID. It must be random.
+pub fn set_aside(
+    table: &PartitionTable,
+    index: usize,
+    id: Guid,
+) -> Option<(PartitionTable, usize)> {
     let grain = GRAIN / u64::from(table.sector.max(1));
     let mut new = table.clone();
     new.partitions.resize(ENTRIES, None);
@@ -148,7 +152,7 @@ mod tests {
 
     const MIB: u64 = 2048;
 
-    fn table(parts: &[(u64, u64)], mib: u64) -> Table {
+    fn table(parts: &[(u64, u64)], mib: u64) -> PartitionTable {
         let parts = parts.iter().enumerate().map(|(n, &(first, length))| {
             let (first, last) = (first * MIB, (first + length) * MIB - 1);
             Some(Partition {
@@ -160,7 +164,7 @@ mod tests {
                 label: n.to_string(),
             })
         });
-        Table {
+        PartitionTable {
             disk: Guid([9; 16]),
             sector: 512,
             sectors: mib * MIB,
@@ -168,7 +172,7 @@ mod tests {
         }
     }
 
-    fn ranges(table: &Table) -> Vec<(u64, u64)> {
+    fn ranges(table: &PartitionTable) -> Vec<(u64, u64)> {
         table
             .partitions
             .iter()
@@ -253,7 +257,7 @@ mod tests {
             ("damaged-1", "1", Guid([7; 16]))
         );
         assert_eq!(
-            Table::parse_primary(&new.primary(), 512, new.sectors),
+            PartitionTable::parse_primary(&new.primary(), 512, new.sectors),
             Ok(new.clone())
         );
         assert_eq!(
@@ -294,7 +298,7 @@ mod tests {
                 }
             }
             let new = plan(&old, old.sectors + random(1 << 22), &volumes);
-            let read = Table::parse_primary(&new.primary(), 512, new.sectors).unwrap();
+            let read = PartitionTable::parse_primary(&new.primary(), 512, new.sectors).unwrap();
             for (index, (before, after)) in old
                 .partitions
                 .iter()

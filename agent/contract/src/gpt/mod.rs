@@ -1,5 +1,5 @@
-//! GUID partition tables: the types and labels this project uses; a table's bytes ([`Table`]), and
-//! a disk's two copies of it ([`disk`]).
+//! GUID partition tables: partition types and attributes, the bytes of a table
+//! ([`PartitionTable`]), and the two copies on a disk ([`disk`]).
 //!
 //! Formats: UEFI Specification 2.10, chapter 5; Discoverable Partitions Specification (UAPI.2).
 
@@ -10,20 +10,134 @@ pub mod disk;
 pub mod grow;
 mod table;
 
-pub use table::{ENTRIES, LABEL_UNITS, Partition, Table, head_bytes, tail_bytes};
+pub use table::{ENTRIES, LABEL_UNITS, Partition, PartitionTable, head_bytes, tail_bytes};
 
-/// Why bytes are not a table this project accepts: a clause for a person.
-pub type Refusal = String;
+use thiserror::Error;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+/// Why a partition table is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TableError {
+    /// Reading the disk failed.
+    #[error("reading its start: {0}")]
+    ReadStart(String),
+    /// Reading the backup failed.
+    #[error("{0}")]
+    ReadBackup(String),
+    /// Neither copy is intact.
+    #[error("{0}, and there is no intact backup at the end")]
+    NoBackup(Box<TableError>),
+    /// The disk's sector size is not supported.
+    #[error("sectors of {0} bytes, only 512 and 4096 are possible")]
+    SectorSize(u32),
+    /// The disk is too small for a table, or impossibly large.
+    #[error("{0} sectors is no disk for a partition table")]
+    DiskSize(u64),
+    /// There are too few bytes.
+    #[error("too short for {0}")]
+    TooShort(&'static str),
+    /// The signature is missing.
+    #[error("no partition table (signature missing)")]
+    NoSignature,
+    /// The header has an impossible size.
+    #[error("header of {0} bytes")]
+    HeaderSize(u32),
+    /// The header's checksum does not match.
+    #[error("header checksum is wrong")]
+    HeaderChecksum,
+    /// The revision is not 1.0.
+    #[error("revision {0:#x}, only 0x10000 is known")]
+    Revision(u32),
+    /// There are too many entries, or they have another size.
+    #[error("{count} entries of {size} bytes, at most {ENTRIES} of 128 are accepted")]
+    Entries {
+        /// Number of entries.
+        count: u32,
+        /// Size of an entry in bytes.
+        size: u32,
+    },
+    /// The entries' checksum does not match.
+    #[error("entries' checksum is wrong")]
+    EntriesChecksum,
+    /// The primary header names other positions than its own.
+    #[error("header says it is at sector {my_lba} with entries at {entries}, not 1 and 2")]
+    PrimaryPosition {
+        /// Sector of the header.
+        my_lba: u64,
+        /// First sector of the entries.
+        entries: u64,
+    },
+    /// The backup header names other positions than its own.
+    #[error(
+        "header says it is at sector {my_lba} with the other at {alternate}, not {expected} and 1"
+    )]
+    BackupPosition {
+        /// Sector of the header.
+        my_lba: u64,
+        /// Sector of the other header.
+        alternate: u64,
+        /// The disk's last sector.
+        expected: u64,
+    },
+    /// The backup's entries are not directly before its header.
+    #[error("entries at sector {0} are not next to their header")]
+    EntriesPosition(u64),
+    /// The table is for a disk of 2^64 sectors.
+    #[error("no disk is that long")]
+    Endless,
+    /// The table is for a longer disk.
+    #[error("the table is for a disk of {table} sectors, this one has {disk}")]
+    LongerDisk {
+        /// Sectors of the disk in the table.
+        table: u64,
+        /// Sectors of the disk.
+        disk: u64,
+    },
+    /// The range of usable sectors is impossible.
+    #[error("usable sectors {0} to {1} are impossible")]
+    Usable(u64, u64),
+    /// A label is not UTF-16.
+    #[error("partition {0}: label is not UTF-16")]
+    Label(usize),
+    /// A partition is not within the usable sectors.
+    #[error("partition {number}: sectors {first} to {last} lie outside the disk's usable ones")]
+    Outside {
+        /// Number of the partition.
+        number: usize,
+        /// Its first sector.
+        first: u64,
+        /// Its last sector.
+        last: u64,
+    },
+    /// Two partitions overlap.
+    #[error("partitions {0} and {1} overlap")]
+    Overlap(usize, usize),
+}
 
 /// A GUID in its on-disk byte order (first three fields little-endian).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    FromBytes,
+    IntoBytes,
+    KnownLayout,
+    Immutable,
+    Unaligned,
+)]
+#[repr(transparent)]
 pub struct Guid(pub [u8; 16]);
 
 impl Guid {
     /// All zero: an unused entry.
     pub const ZERO: Guid = Guid([0; 16]);
 
-    /// From 16 bytes in the order in which they are written as text.
+    /// Converts from the byte order of the text form.
     pub const fn from_text_order(b: [u8; 16]) -> Guid {
         Guid([
             b[3], b[2], b[1], b[0], b[5], b[4], b[7], b[6], b[8], b[9], b[10], b[11], b[12], b[13],
@@ -31,7 +145,7 @@ impl Guid {
         ])
     }
 
-    /// The 16 bytes in the order in which they are written as text.
+    /// Converts to the byte order of the text form.
     pub const fn text_order(&self) -> [u8; 16] {
         // The swap is its own inverse.
         Guid::from_text_order(self.0).0
@@ -59,26 +173,30 @@ impl fmt::Debug for Guid {
     }
 }
 
-impl FromStr for Guid {
-    type Err = &'static str;
+/// A text is not a GUID.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("not a GUID (8-4-4-4-12 hexadecimal digits)")]
+pub struct NotAGuid;
 
-    /// Takes the 8-4-4-4-12 form, of either case.
-    fn from_str(text: &str) -> Result<Guid, &'static str> {
-        const WRONG: &str = "not a GUID (8-4-4-4-12 hexadecimal digits)";
+impl FromStr for Guid {
+    type Err = NotAGuid;
+
+    /// Parses the 8-4-4-4-12 form, in either case.
+    fn from_str(text: &str) -> Result<Guid, NotAGuid> {
         let bytes = text.as_bytes();
         if bytes.len() != 36 {
-            return Err(WRONG);
+            return Err(NotAGuid);
         }
         let mut out = [0u8; 16];
         let mut digits = 0;
         for (at, &c) in bytes.iter().enumerate() {
             if matches!(at, 8 | 13 | 18 | 23) {
                 if c != b'-' {
-                    return Err(WRONG);
+                    return Err(NotAGuid);
                 }
                 continue;
             }
-            let digit = (c as char).to_digit(16).ok_or(WRONG)? as u8;
+            let digit = (c as char).to_digit(16).ok_or(NotAGuid)? as u8;
             out[digits / 2] = out[digits / 2] << 4 | digit;
             digits += 1;
         }
@@ -96,7 +214,7 @@ const fn hex_guid(high: u64, low: u64) -> Guid {
 
 /// Root file system, x86-64 (UAPI.2).
 pub const ROOT_X86_64: Guid = hex_guid(0x4f68bce3e8cd4db1, 0x96e7fbcaf984b709);
-/// Verity tree of the root, x86-64 (UAPI.2).
+/// Hash tree of the root, x86-64 (UAPI.2).
 pub const ROOT_VERITY_X86_64: Guid = hex_guid(0x2c7357edebd246d9, 0xaec123d437ec2bf5);
 /// Type: signature of the root hash.
 pub const ROOT_VERITY_SIG_X86_64: Guid = hex_guid(0x41092b059fc84523, 0x994f2def0408b176);
@@ -113,22 +231,18 @@ pub const LINUX_GENERIC: Guid = hex_guid(0x0fc63daf84834772, 0x8e793d69d8477de4)
 
 /// Attribute bit 60: the partition is read-only (UAPI.2).
 pub const ATTR_READ_ONLY: u64 = 1 << 60;
-/// Attribute bit 63: nothing mounts it by itself (UAPI.2). Set on volumes, which are the agent's
-/// alone.
+/// Attribute bit 63: not mounted automatically (UAPI.2). Set on volumes, which only the agent mounts.
 pub const ATTR_NO_AUTO: u64 = 1 << 63;
 
-/// Attribute bit 48, the first that UEFI leaves to the type's owner: set while a volume has no file
-/// system of its own yet, from before it is first written to until what was made is durable.
-/// Whatever is in such a partition may be overwritten.
+/// Attribute bit 48, the first bit that UEFI leaves to the type's owner: set while the file system of
+/// a volume is being made, until it is durable. The content of such a partition may be overwritten.
 pub const ATTR_MAKING: u64 = 1 << 48;
 
-/// Attribute bit 49: set by the builder on a volume into which nothing was ever written, and taken
-/// away by the agent, in a write of the table that is durable before anything is written to the
-/// volume. Whether it is blank takes a short look then.
+/// Attribute bit 49: nothing was ever written to the volume. The builder sets it. The agent clears it
+/// durably before it writes to the volume. With it, a short check shows whether a volume is blank.
 pub const ATTR_NEVER_USED: u64 = 1 << 49;
 
-/// The partition type of a volume, by its mount point. There is none for /var/log, so that is a
-/// generic one.
+/// Returns the partition type of a volume with a mount point. /var/log has no type of its own.
 pub fn volume_type(mount: &str) -> Guid {
     match mount {
         "/var" => VAR,

@@ -1,78 +1,203 @@
-//! A partition table as bytes: protective MBR, header and entries in front, entries and header
-//! again at the end.
+//! The bytes of a partition table: protective MBR, header and entries at the start of the disk,
+//! entries and header again at its end.
 //!
-//! Format: UEFI Specification 2.10, 5.2.3 (protective MBR) and 5.3 (GPT). What is written has 128
-//! entries of 128 bytes, directly behind the header in front and directly before it at the end, as
-//! every tool writes them. What is read may have fewer entries, not more and not elsewhere: each
-//! field is checked, because the disk is not trusted.
+//! Format: UEFI Specification 2.10, 5.2.3 (protective MBR) and 5.3 (GPT). Tables are written as every
+//! tool writes them: 128 entries of 128 bytes, directly after the primary header and directly before
+//! the backup header. Tables with fewer entries are accepted, but not with more or at other
+//! positions. The disk is not trusted, so each field is checked.
 
-use super::{Guid, Refusal};
+use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::{Guid, TableError};
 
 /// Entries in a table.
 pub const ENTRIES: usize = 128;
-/// Size of an entry, bytes.
-pub const ENTRY: usize = 128;
+/// Size of an entry in bytes.
+pub const ENTRY: usize = size_of::<GptEntry>();
 /// UTF-16 units in a label.
 pub const LABEL_UNITS: usize = 36;
-/// Size of the header's fields, bytes.
-const HEADER: usize = 92;
-const SIGNATURE: &[u8; 8] = b"EFI PART";
+/// Size of the header's fields in bytes.
+const HEADER: usize = size_of::<GptHeader>();
+const SIGNATURE: [u8; 8] = *b"EFI PART";
 const REVISION: u32 = 0x0001_0000;
+
+/// The header on disk, with the field names of the kernel's block/partitions/efi.h.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct GptHeader {
+    signature: [u8; 8],
+    revision: U32,
+    header_size: U32,
+    header_crc32: U32,
+    reserved1: U32,
+    my_lba: U64,
+    pub(super) alternate_lba: U64,
+    first_usable_lba: U64,
+    last_usable_lba: U64,
+    disk_guid: Guid,
+    partition_entry_lba: U64,
+    num_partition_entries: U32,
+    sizeof_partition_entry: U32,
+    partition_entry_array_crc32: U32,
+}
+
+/// An entry on disk, with the field names of the kernel's block/partitions/efi.h.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct GptEntry {
+    partition_type_guid: Guid,
+    unique_partition_guid: Guid,
+    starting_lba: U64,
+    ending_lba: U64,
+    attributes: U64,
+    partition_name: [U16; LABEL_UNITS],
+}
+
+/// A record of the MBR, with the field names of the kernel's block/partitions/efi.h.
+#[derive(Debug, Clone, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct MbrRecord {
+    boot_indicator: u8,
+    start_head: u8,
+    start_sector: u8,
+    start_track: u8,
+    os_type: u8,
+    end_head: u8,
+    end_sector: u8,
+    end_track: u8,
+    starting_lba: U32,
+    size_in_lba: U32,
+}
+
+/// The protective MBR.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub(super) struct LegacyMbr {
+    boot_code: [u8; 440],
+    unique_mbr_signature: U32,
+    unknown: U16,
+    partition_record: [MbrRecord; 4],
+    signature: U16,
+}
+
+/// Type of the record of a protective MBR.
+const EFI_PMBR_OSTYPE_EFI_GPT: u8 = 0xee;
+const MSDOS_MBR_SIGNATURE: u16 = 0xaa55;
+
+impl LegacyMbr {
+    /// Reads the MBR at the start of a disk; `None` without its signature.
+    pub(super) fn read(head: &[u8]) -> Option<LegacyMbr> {
+        let (mbr, _) = LegacyMbr::read_from_prefix(head).ok()?;
+        (mbr.signature.get() == MSDOS_MBR_SIGNATURE).then_some(mbr)
+    }
+
+    /// The index of the protective record, and the number of sectors that it covers.
+    pub(super) fn protective_record(&self) -> Option<(usize, u32)> {
+        self.partition_record
+            .iter()
+            .position(|record| {
+                record.os_type == EFI_PMBR_OSTYPE_EFI_GPT && record.starting_lba.get() == 1
+            })
+            .map(|index| (index, self.partition_record[index].size_in_lba.get()))
+    }
+
+    /// Replaces a record.
+    pub(super) fn set_record(&mut self, index: usize, record: MbrRecord) {
+        if let Some(slot) = self.partition_record.get_mut(index) {
+            *slot = record;
+        }
+    }
+}
 
 /// One partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
-    /// Its type.
+    /// The partition's type.
     pub kind: Guid,
-    /// Its own id, PARTUUID.
+    /// PARTUUID.
     pub id: Guid,
     /// First sector.
     pub first: u64,
-    /// Last sector, which belongs to it.
+    /// Last sector, inclusive.
     pub last: u64,
     /// Attribute bits.
     pub attributes: u64,
-    /// At most 36 UTF-16 units; what is beyond them is not written.
+    /// At most 36 UTF-16 units. Further ones are not written.
     pub label: String,
 }
 
 impl Partition {
-    /// Its length in sectors.
+    /// Length in sectors.
     pub fn sectors(&self) -> u64 {
         self.last.saturating_sub(self.first).saturating_add(1)
     }
+
+    /// Decodes an entry; `None` for an unused one.
+    fn from_entry(entry: &GptEntry, number: usize) -> Result<Option<Partition>, TableError> {
+        if entry.partition_type_guid == Guid::ZERO {
+            return Ok(None);
+        }
+        let units = entry.partition_name.iter().map(|unit| unit.get());
+        let label = char::decode_utf16(units.take_while(|&unit| unit != 0))
+            .collect::<Result<String, _>>()
+            .map_err(|_| TableError::Label(number))?;
+        Ok(Some(Partition {
+            kind: entry.partition_type_guid,
+            id: entry.unique_partition_guid,
+            first: entry.starting_lba.get(),
+            last: entry.ending_lba.get(),
+            attributes: entry.attributes.get(),
+            label,
+        }))
+    }
+
+    fn to_entry(&self) -> GptEntry {
+        let mut partition_name = [U16::ZERO; LABEL_UNITS];
+        for (unit, value) in partition_name.iter_mut().zip(self.label.encode_utf16()) {
+            unit.set(value);
+        }
+        GptEntry {
+            partition_type_guid: self.kind,
+            unique_partition_guid: self.id,
+            starting_lba: self.first.into(),
+            ending_lba: self.last.into(),
+            attributes: self.attributes.into(),
+            partition_name,
+        }
+    }
 }
 
-/// A whole table.
+/// The content of a partition table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
-    /// The disk's id.
+pub struct PartitionTable {
+    /// The disk's GUID.
     pub disk: Guid,
-    /// Size of a sector, bytes: 512 or 4096.
+    /// Sector size in bytes: 512 or 4096.
     pub sector: u32,
-    /// The disk's length in sectors, as this table knows it.
+    /// Length of the disk in sectors, according to this table.
     pub sectors: u64,
-    /// By partition number less one; shorter than [`ENTRIES`] means that the rest is unused.
+    /// The partition with number N is at index N - 1. Entries beyond the end are unused.
     pub partitions: Vec<Option<Partition>>,
 }
 
-impl Table {
-    /// Sectors of one copy of the entries.
+impl PartitionTable {
+    /// Number of sectors of one copy of the entries.
     pub fn entry_sectors(&self) -> u64 {
         entry_sectors(self.sector)
     }
 
-    /// First sector a partition may use.
+    /// First sector that a partition may use.
     pub fn first_usable(&self) -> u64 {
         2 + self.entry_sectors()
     }
 
-    /// Last sector a partition may use.
+    /// Last sector that a partition may use.
     pub fn last_usable(&self) -> u64 {
         self.sectors.saturating_sub(2 + self.entry_sectors())
     }
 
-    /// What stands at the start of the disk: protective MBR, header, entries.
+    /// Encodes the start of the disk: protective MBR, header, entries.
     pub fn primary(&self) -> Vec<u8> {
         let entries = self.entries();
         let mut out = self.protective_mbr();
@@ -81,7 +206,7 @@ impl Table {
         out
     }
 
-    /// What stands at the end of the disk: entries, header. Its last byte is the disk's last.
+    /// Encodes the end of the disk: entries, header.
     pub fn backup(&self) -> Vec<u8> {
         let mut out = self.entries();
         let header = self.header(
@@ -94,241 +219,130 @@ impl Table {
         out
     }
 
-    /// The protective MBR's sector (5.2.3): one partition of type 0xEE over the whole disk.
+    /// Encodes the sector with the protective MBR (5.2.3): one partition of type 0xEE over the
+    /// complete disk.
     pub fn protective_mbr(&self) -> Vec<u8> {
-        let mut out = vec![0; self.sector as usize];
-        out[446..462].copy_from_slice(&self.protective_record());
-        out[510..512].copy_from_slice(&[0x55, 0xaa]);
+        let mut mbr = LegacyMbr::new_zeroed();
+        mbr.signature = MSDOS_MBR_SIGNATURE.into();
+        mbr.set_record(0, self.protective_record());
+        let mut out = mbr.as_bytes().to_vec();
+        out.resize(self.sector as usize, 0);
         out
     }
 
-    pub(super) fn protective_record(&self) -> [u8; 16] {
-        let mut record = [
-            0x00, 0x00, 0x02, 0x00, 0xee, 0xff, 0xff, 0xff, 1, 0, 0, 0, 0, 0, 0, 0,
-        ];
+    pub(super) fn protective_record(&self) -> MbrRecord {
         let length = u32::try_from(self.sectors.saturating_sub(1)).unwrap_or(u32::MAX);
-        record[12..].copy_from_slice(&length.to_le_bytes());
-        record
+        MbrRecord {
+            boot_indicator: 0,
+            start_head: 0,
+            start_sector: 2,
+            start_track: 0,
+            os_type: EFI_PMBR_OSTYPE_EFI_GPT,
+            end_head: 0xff,
+            end_sector: 0xff,
+            end_track: 0xff,
+            starting_lba: 1.into(),
+            size_in_lba: length.into(),
+        }
     }
 
     fn entries(&self) -> Vec<u8> {
         let mut out = vec![0; ENTRIES * ENTRY];
         for (slot, partition) in out.chunks_exact_mut(ENTRY).zip(&self.partitions) {
-            let Some(partition) = partition else { continue };
-            slot[0..16].copy_from_slice(&partition.kind.0);
-            slot[16..32].copy_from_slice(&partition.id.0);
-            slot[32..40].copy_from_slice(&partition.first.to_le_bytes());
-            slot[40..48].copy_from_slice(&partition.last.to_le_bytes());
-            slot[48..56].copy_from_slice(&partition.attributes.to_le_bytes());
-            for (unit, value) in slot[56..]
-                .chunks_exact_mut(2)
-                .zip(partition.label.encode_utf16())
-            {
-                unit.copy_from_slice(&value.to_le_bytes());
+            if let Some(partition) = partition {
+                slot.copy_from_slice(partition.to_entry().as_bytes());
             }
         }
         out
     }
 
-    fn header(&self, entries: &[u8], own: u64, other: u64, entries_at: u64) -> Vec<u8> {
-        let mut out = vec![0; self.sector as usize];
-        out[0..8].copy_from_slice(SIGNATURE);
-        out[8..12].copy_from_slice(&REVISION.to_le_bytes());
-        out[12..16].copy_from_slice(&(HEADER as u32).to_le_bytes());
-        out[24..32].copy_from_slice(&own.to_le_bytes());
-        out[32..40].copy_from_slice(&other.to_le_bytes());
-        out[40..48].copy_from_slice(&self.first_usable().to_le_bytes());
-        out[48..56].copy_from_slice(&self.last_usable().to_le_bytes());
-        out[56..72].copy_from_slice(&self.disk.0);
-        out[72..80].copy_from_slice(&entries_at.to_le_bytes());
-        out[80..84].copy_from_slice(&(ENTRIES as u32).to_le_bytes());
-        out[84..88].copy_from_slice(&(ENTRY as u32).to_le_bytes());
-        out[88..92].copy_from_slice(&crc32(entries).to_le_bytes());
-        let crc = crc32(&out[..HEADER]);
-        out[16..20].copy_from_slice(&crc.to_le_bytes());
+    fn header(&self, entries: &[u8], my: u64, alternate: u64, entries_at: u64) -> Vec<u8> {
+        let mut header = GptHeader {
+            signature: SIGNATURE,
+            revision: REVISION.into(),
+            header_size: (HEADER as u32).into(),
+            header_crc32: U32::ZERO,
+            reserved1: U32::ZERO,
+            my_lba: my.into(),
+            alternate_lba: alternate.into(),
+            first_usable_lba: self.first_usable().into(),
+            last_usable_lba: self.last_usable().into(),
+            disk_guid: self.disk,
+            partition_entry_lba: entries_at.into(),
+            num_partition_entries: (ENTRIES as u32).into(),
+            sizeof_partition_entry: (ENTRY as u32).into(),
+            partition_entry_array_crc32: crc32(entries).into(),
+        };
+        header.header_crc32 = crc32(header.as_bytes()).into();
+        let mut out = header.as_bytes().to_vec();
+        out.resize(self.sector as usize, 0);
         out
     }
 
-    /// Reads what stands at the start of a disk of `sectors` sectors; `head` needs [`head_bytes`].
-    /// The table may know a shorter disk: it has grown.
-    pub fn parse_primary(head: &[u8], sector: u32, sectors: u64) -> Result<Table, Refusal> {
+    /// Parses the start of a disk of `sectors` sectors; `head` needs [`head_bytes`]. The table may be
+    /// for a shorter disk, because the disk may have grown since.
+    pub fn parse_primary(
+        head: &[u8],
+        sector: u32,
+        sectors: u64,
+    ) -> Result<PartitionTable, TableError> {
         check_geometry(sector, sectors)?;
         let size = sector as usize;
-        let header = Header::parse(
+        let header = GptHeader::parse(
             head.get(size..2 * size)
-                .ok_or("too short for a partition table")?,
+                .ok_or(TableError::TooShort("a partition table"))?,
         )?;
-        if header.own != 1 || header.entries_at != 2 {
-            return Err(format!(
-                "header says it is at sector {} with entries at {}, not 1 and 2",
-                header.own, header.entries_at
-            ));
+        let (my_lba, entries) = (header.my_lba.get(), header.partition_entry_lba.get());
+        if my_lba != 1 || entries != 2 {
+            return Err(TableError::PrimaryPosition { my_lba, entries });
         }
-        let known = header.other.checked_add(1).ok_or("no disk is that long")?;
-        if known > sectors {
-            return Err(format!(
-                "the table is for a disk of {known} sectors, this one has {sectors}"
-            ));
+        let table = header
+            .alternate_lba
+            .get()
+            .checked_add(1)
+            .ok_or(TableError::Endless)?;
+        if table > sectors {
+            return Err(TableError::LongerDisk {
+                table,
+                disk: sectors,
+            });
         }
-        header.table(head.get(2 * size..).unwrap_or_default(), sector, known)
+        header.table(head.get(2 * size..).unwrap_or_default(), sector, table)
     }
 
-    /// Reads what stands at the end of a disk of `sectors` sectors; `tail` ends with the disk and
-    /// needs [`tail_bytes`].
-    pub fn parse_backup(tail: &[u8], sector: u32, sectors: u64) -> Result<Table, Refusal> {
+    /// Parses the end of a disk of `sectors` sectors; `tail` ends with the disk and needs
+    /// [`tail_bytes`].
+    pub fn parse_backup(
+        tail: &[u8],
+        sector: u32,
+        sectors: u64,
+    ) -> Result<PartitionTable, TableError> {
         check_geometry(sector, sectors)?;
         let at = tail
             .len()
             .checked_sub(sector as usize)
-            .ok_or("too short for a partition table")?;
-        let header = Header::parse(&tail[at..])?;
-        if header.own != sectors - 1 || header.other != 1 {
-            return Err(format!(
-                "header says it is at sector {} with the other at {}, not {} and 1",
-                header.own,
-                header.other,
-                sectors - 1
-            ));
+            .ok_or(TableError::TooShort("a partition table"))?;
+        let header = GptHeader::parse(&tail[at..])?;
+        let (my_lba, alternate) = (header.my_lba.get(), header.alternate_lba.get());
+        if my_lba != sectors - 1 || alternate != 1 {
+            return Err(TableError::BackupPosition {
+                my_lba,
+                alternate,
+                expected: sectors - 1,
+            });
         }
-        let back = header
-            .own
-            .checked_sub(header.entries_at)
+        let entries_at = header.partition_entry_lba.get();
+        let back = my_lba
+            .checked_sub(entries_at)
             .and_then(|n| n.checked_mul(u64::from(sector)))
             .and_then(|n| usize::try_from(n).ok());
         match back.and_then(|back| at.checked_sub(back)) {
             Some(from) => header.table(&tail[from..at], sector, sectors),
-            None => Err(format!(
-                "entries at sector {} are not next to their header",
-                header.entries_at
-            )),
+            None => Err(TableError::EntriesPosition(entries_at)),
         }
     }
-}
 
-/// Bytes at the start of a disk that hold protective MBR, header and entries.
-pub fn head_bytes(sector: u32) -> usize {
-    2 * sector as usize + ENTRIES * ENTRY
-}
-
-/// Bytes at the end of a disk that hold entries and header.
-pub fn tail_bytes(sector: u32) -> usize {
-    sector as usize + ENTRIES * ENTRY
-}
-
-fn entry_sectors(sector: u32) -> u64 {
-    ((ENTRIES * ENTRY) as u64).div_ceil(u64::from(sector.max(1)))
-}
-
-fn check_geometry(sector: u32, sectors: u64) -> Result<(), Refusal> {
-    if sector != 512 && sector != 4096 {
-        return Err(format!(
-            "sectors of {sector} bytes, only 512 and 4096 are possible"
-        ));
-    }
-    if sectors < 2 * entry_sectors(sector) + 4 || sectors > u64::MAX / u64::from(sector) {
-        return Err(format!(
-            "{sectors} sectors is no disk for a partition table"
-        ));
-    }
-    Ok(())
-}
-
-/// The header's fields that vary.
-struct Header {
-    own: u64,
-    other: u64,
-    first_usable: u64,
-    last_usable: u64,
-    disk: Guid,
-    entries_at: u64,
-    count: usize,
-    entries_crc: u32,
-}
-
-impl Header {
-    fn parse(sector: &[u8]) -> Result<Header, Refusal> {
-        if sector.len() < 512 || &sector[0..8] != SIGNATURE {
-            return Err("no partition table (signature missing)".to_owned());
-        }
-        let size = u32_at(sector, 12) as usize;
-        if size < HEADER || size > sector.len() {
-            return Err(format!("header of {size} bytes"));
-        }
-        let mut checked = sector[..size].to_vec();
-        checked[16..20].fill(0);
-        if crc32(&checked) != u32_at(sector, 16) {
-            return Err("header checksum is wrong".to_owned());
-        }
-        let (revision, count, entry) = (u32_at(sector, 8), u32_at(sector, 80), u32_at(sector, 84));
-        if revision != REVISION {
-            return Err(format!(
-                "revision {revision:#x}, only {REVISION:#x} is known"
-            ));
-        }
-        if count == 0 || count as usize > ENTRIES || entry as usize != ENTRY {
-            return Err(format!(
-                "{count} entries of {entry} bytes, at most {ENTRIES} of {ENTRY} are accepted"
-            ));
-        }
-        Ok(Header {
-            own: u64_at(sector, 24),
-            other: u64_at(sector, 32),
-            first_usable: u64_at(sector, 40),
-            last_usable: u64_at(sector, 48),
-            disk: guid_at(sector, 56),
-            entries_at: u64_at(sector, 72),
-            count: count as usize,
-            entries_crc: u32_at(sector, 88),
-        })
-    }
-
-    fn table(&self, entries: &[u8], sector: u32, sectors: u64) -> Result<Table, Refusal> {
-        check_geometry(sector, sectors)?;
-        let entries = entries
-            .get(..self.count * ENTRY)
-            .ok_or("too short for its entries")?;
-        if crc32(entries) != self.entries_crc {
-            return Err("entries' checksum is wrong".to_owned());
-        }
-        let mut table = Table {
-            disk: self.disk,
-            sector,
-            sectors,
-            partitions: vec![None; ENTRIES],
-        };
-        if self.first_usable < table.first_usable()
-            || self.first_usable > self.last_usable
-            || self.last_usable > table.last_usable()
-        {
-            return Err(format!(
-                "usable sectors {} to {} can't be",
-                self.first_usable, self.last_usable
-            ));
-        }
-        for (index, entry) in entries.chunks_exact(ENTRY).enumerate() {
-            let partition =
-                parse_entry(entry).map_err(|why| format!("partition {}: {why}", index + 1))?;
-            if let Some(found) = &partition
-                && (found.first > found.last
-                    || found.first < self.first_usable
-                    || found.last > self.last_usable)
-            {
-                return Err(format!(
-                    "partition {}: sectors {} to {} lie outside the disk's usable ones",
-                    index + 1,
-                    found.first,
-                    found.last
-                ));
-            }
-            table.partitions[index] = partition;
-        }
-        table.check_overlaps()?;
-        Ok(table)
-    }
-}
-
-impl Table {
-    fn check_overlaps(&self) -> Result<(), Refusal> {
+    fn check_overlaps(&self) -> Result<(), TableError> {
         let mut ranges: Vec<_> = self
             .partitions
             .iter()
@@ -337,52 +351,118 @@ impl Table {
             .collect();
         ranges.sort_unstable();
         match ranges.windows(2).find(|pair| pair[0].1 >= pair[1].0) {
-            Some(pair) => Err(format!(
-                "partitions {} and {} overlap",
-                pair[0].2, pair[1].2
-            )),
+            Some(pair) => Err(TableError::Overlap(pair[0].2, pair[1].2)),
             None => Ok(()),
         }
     }
 }
 
-fn parse_entry(entry: &[u8]) -> Result<Option<Partition>, Refusal> {
-    let kind = guid_at(entry, 0);
-    if kind == Guid::ZERO {
-        return Ok(None);
+/// Number of bytes at the start of a disk with protective MBR, header and entries.
+pub fn head_bytes(sector: u32) -> usize {
+    2 * sector as usize + ENTRIES * ENTRY
+}
+
+/// Number of bytes at the end of a disk with entries and header.
+pub fn tail_bytes(sector: u32) -> usize {
+    sector as usize + ENTRIES * ENTRY
+}
+
+fn entry_sectors(sector: u32) -> u64 {
+    ((ENTRIES * ENTRY) as u64).div_ceil(u64::from(sector.max(1)))
+}
+
+fn check_geometry(sector: u32, sectors: u64) -> Result<(), TableError> {
+    if sector != 512 && sector != 4096 {
+        return Err(TableError::SectorSize(sector));
     }
-    let units = entry[56..]
-        .chunks_exact(2)
-        .map(|unit| u16::from_le_bytes([unit[0], unit[1]]));
-    let label = char::decode_utf16(units.take_while(|&unit| unit != 0))
-        .collect::<Result<String, _>>()
-        .map_err(|_| "label is not UTF-16")?;
-    Ok(Some(Partition {
-        kind,
-        id: guid_at(entry, 16),
-        first: u64_at(entry, 32),
-        last: u64_at(entry, 40),
-        attributes: u64_at(entry, 48),
-        label,
-    }))
+    if sectors < 2 * entry_sectors(sector) + 4 || sectors > u64::MAX / u64::from(sector) {
+        return Err(TableError::DiskSize(sectors));
+    }
+    Ok(())
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+impl GptHeader {
+    /// Reads a header without checking it.
+    pub(super) fn read_unchecked(sector: &[u8]) -> Option<GptHeader> {
+        Some(GptHeader::read_from_prefix(sector).ok()?.0)
+    }
+
+    fn parse(sector: &[u8]) -> Result<GptHeader, TableError> {
+        let header = GptHeader::read_unchecked(sector)
+            .filter(|header| sector.len() >= 512 && header.signature == SIGNATURE)
+            .ok_or(TableError::NoSignature)?;
+        let size = header.header_size.get() as usize;
+        if size < HEADER || size > sector.len() {
+            return Err(TableError::HeaderSize(header.header_size.get()));
+        }
+        // The checksum covers all `size` bytes, with its own field as 0.
+        let mut checked = header.clone();
+        checked.header_crc32 = U32::ZERO;
+        let checked = [checked.as_bytes(), &sector[HEADER..size]].concat();
+        if crc32(&checked) != header.header_crc32.get() {
+            return Err(TableError::HeaderChecksum);
+        }
+        if header.revision.get() != REVISION {
+            return Err(TableError::Revision(header.revision.get()));
+        }
+        let (count, size) = (
+            header.num_partition_entries.get(),
+            header.sizeof_partition_entry.get(),
+        );
+        if count == 0 || count as usize > ENTRIES || size as usize != ENTRY {
+            return Err(TableError::Entries { count, size });
+        }
+        Ok(header)
+    }
+
+    /// Checks the entries, and builds the table.
+    fn table(
+        &self,
+        entries: &[u8],
+        sector: u32,
+        sectors: u64,
+    ) -> Result<PartitionTable, TableError> {
+        check_geometry(sector, sectors)?;
+        let entries = entries
+            .get(..self.num_partition_entries.get() as usize * ENTRY)
+            .ok_or(TableError::TooShort("its entries"))?;
+        if crc32(entries) != self.partition_entry_array_crc32.get() {
+            return Err(TableError::EntriesChecksum);
+        }
+        let mut table = PartitionTable {
+            disk: self.disk_guid,
+            sector,
+            sectors,
+            partitions: vec![None; ENTRIES],
+        };
+        let usable = (self.first_usable_lba.get(), self.last_usable_lba.get());
+        if usable.0 < table.first_usable() || usable.0 > usable.1 || usable.1 > table.last_usable()
+        {
+            return Err(TableError::Usable(usable.0, usable.1));
+        }
+        for (index, entry) in entries.chunks_exact(ENTRY).enumerate() {
+            let number = index + 1;
+            let entry =
+                GptEntry::ref_from_bytes(entry).map_err(|_| TableError::TooShort("an entry"))?;
+            let partition = Partition::from_entry(entry, number)?;
+            if let Some(Partition { first, last, .. }) = partition
+                && (first > last || first < usable.0 || last > usable.1)
+            {
+                return Err(TableError::Outside {
+                    number,
+                    first,
+                    last,
+                });
+            }
+            table.partitions[index] = partition;
+        }
+        table.check_overlaps()?;
+        Ok(table)
+    }
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
-}
-
-fn guid_at(bytes: &[u8], at: usize) -> Guid {
-    let mut guid = [0; 16];
-    guid.copy_from_slice(&bytes[at..at + 16]);
-    Guid(guid)
-}
-
-/// CRC-32 as UEFI wants it (reflected, 0xEDB88320). Bit by bit: a table takes more room than the 16
-/// KiB it would speed up are worth.
+/// CRC-32 of UEFI (reflected, 0xEDB88320), bit by bit: for 16 KiB, a lookup table is not worth its
+/// size in the agent.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |mut crc, &byte| {
         crc ^= u32::from(byte);
@@ -397,8 +477,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 pub(super) mod tests {
     use super::*;
 
-    pub fn sample(sector: u32, sectors: u64) -> Table {
-        let mut table = Table {
+    pub fn sample(sector: u32, sectors: u64) -> PartitionTable {
+        let mut table = PartitionTable {
             disk: Guid([1; 16]),
             sector,
             sectors,
@@ -425,7 +505,7 @@ pub(super) mod tests {
         table
     }
 
-    /// Recomputes both checksums, so that a changed field is judged for itself.
+    /// Recomputes both checksums, so that only the changed field can be refused.
     fn resealed(head: &mut [u8], sector: usize) {
         let crc = crc32(&head[2 * sector..2 * sector + ENTRIES * ENTRY]).to_le_bytes();
         head[sector + 88..sector + 92].copy_from_slice(&crc);
@@ -435,29 +515,29 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn checksum_is_the_one_everybody_uses() {
+    fn the_checksum_is_crc_32() {
         assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
     }
 
     #[test]
-    fn tables_survive_the_round_trip_in_both_places_and_sector_sizes() {
+    fn both_copies_survive_the_round_trip_with_both_sector_sizes() {
         for sector in [512, 4096] {
             let table = sample(sector, (16 << 20) / u64::from(sector));
             assert_eq!(
-                Table::parse_primary(&table.primary(), sector, table.sectors),
+                PartitionTable::parse_primary(&table.primary(), sector, table.sectors),
                 Ok(table.clone())
             );
             assert_eq!(
-                Table::parse_backup(&table.backup(), sector, table.sectors),
+                PartitionTable::parse_backup(&table.backup(), sector, table.sectors),
                 Ok(table.clone())
             );
             assert_eq!(
-                Table::parse_primary(&table.primary(), sector, table.sectors + 99),
+                PartitionTable::parse_primary(&table.primary(), sector, table.sectors + 99),
                 Ok(table.clone()),
                 "a disk that has grown"
             );
             assert!(
-                Table::parse_primary(&table.primary(), sector, table.sectors - 1).is_err(),
+                PartitionTable::parse_primary(&table.primary(), sector, table.sectors - 1).is_err(),
                 "a disk that has shrunk"
             );
             assert_eq!(table.primary().len(), head_bytes(sector));
@@ -473,14 +553,14 @@ pub(super) mod tests {
             let mut bad = head.clone();
             bad[at] ^= 0x10;
             assert!(
-                Table::parse_primary(&bad, 512, table.sectors).is_err(),
+                PartitionTable::parse_primary(&bad, 512, table.sectors).is_err(),
                 "byte {at}"
             );
         }
     }
 
     #[test]
-    fn every_lie_under_a_right_checksum_is_refused() {
+    fn every_wrong_field_under_a_valid_checksum_is_refused() {
         let table = sample(512, 32768);
         let last = table.last_usable();
         let lies: [(usize, u64, &str); 11] = [
@@ -500,22 +580,28 @@ pub(super) mod tests {
             let mut bad = table.primary();
             bad[at..at + 8].copy_from_slice(&value.to_le_bytes());
             resealed(&mut bad, 512);
-            let error = Table::parse_primary(&bad, 512, table.sectors).unwrap_err();
+            let error = PartitionTable::parse_primary(&bad, 512, table.sectors)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains(why), "{error}, not {why}");
         }
         for size in [0u32, 91, 513, u32::MAX] {
             let mut bad = table.primary();
             bad[512 + 12..512 + 16].copy_from_slice(&size.to_le_bytes());
             assert!(
-                Table::parse_primary(&bad, 512, table.sectors)
+                PartitionTable::parse_primary(&bad, 512, table.sectors)
                     .unwrap_err()
+                    .to_string()
                     .contains("header of")
             );
         }
         for length in [0, 511, 512, 1023, 1024, 5000] {
-            assert!(Table::parse_primary(&table.primary()[..length], 512, table.sectors).is_err());
             assert!(
-                Table::parse_backup(
+                PartitionTable::parse_primary(&table.primary()[..length], 512, table.sectors)
+                    .is_err()
+            );
+            assert!(
+                PartitionTable::parse_backup(
                     &table.backup()[table.backup().len() - length..],
                     512,
                     table.sectors
@@ -524,15 +610,15 @@ pub(super) mod tests {
             );
         }
         for sectors in [0, 1, 67, u64::MAX] {
-            assert!(Table::parse_primary(&table.primary(), 512, sectors).is_err());
-            assert!(Table::parse_backup(&table.backup(), 512, sectors).is_err());
+            assert!(PartitionTable::parse_primary(&table.primary(), 512, sectors).is_err());
+            assert!(PartitionTable::parse_backup(&table.backup(), 512, sectors).is_err());
         }
     }
 
-    /// Bounded fuzzing under right checksums: what is accepted keeps every promise and reads back
-    /// from what it would be written as.
+    /// Bounded fuzzing with valid checksums: accepted tables fulfil all promises and survive the round
+    /// trip.
     #[test]
-    fn whatever_is_accepted_lies_within_the_disk_without_overlap() {
+    fn accepted_tables_lie_within_the_disk_without_overlap() {
         let (table, mut state, mut accepted) = (sample(512, 32768), 3u64, 0);
         let mut random = |below: u64| {
             state = state
@@ -558,7 +644,7 @@ pub(super) mod tests {
                 }
             }
             resealed(&mut head, 512);
-            let Ok(found) = Table::parse_primary(&head, 512, 32768) else {
+            let Ok(found) = PartitionTable::parse_primary(&head, 512, 32768) else {
                 continue;
             };
             accepted += 1;
@@ -570,17 +656,17 @@ pub(super) mod tests {
             assert!(parts.windows(2).all(|pair| pair[0].last < pair[1].first));
             assert!(found.sectors <= 32768);
             assert_eq!(
-                Table::parse_primary(&found.primary(), 512, found.sectors),
+                PartitionTable::parse_primary(&found.primary(), 512, found.sectors),
                 Ok(found.clone())
             );
             assert_eq!(
-                Table::parse_backup(&found.backup(), 512, found.sectors),
+                PartitionTable::parse_backup(&found.backup(), 512, found.sectors),
                 Ok(found)
             );
         }
         assert!(
             accepted > 20,
-            "{accepted} only: the test no longer reaches what it is for"
+            "{accepted} only: the test no longer covers accepted tables"
         );
     }
 }

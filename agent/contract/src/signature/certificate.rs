@@ -1,14 +1,53 @@
-//! The certificates that root hashes are signed by: X.509 (RFC 5280), PEM. They lie in the
-//! initramfs, which is trusted: what is read here is whose signature to expect, not whether to.
+//! The certificates of the signers of root hashes: X.509 (RFC 5280), PEM. They are in the initramfs,
+//! which is trusted already.
 
+use base64ct::{Base64, Encoding};
 use rsa::BoxedUint;
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
-use super::der::{self, Reader, Value};
-use super::{Refusal, base64};
+use super::der::{self, DerError, Reader, Value};
 use crate::hex;
 
-/// Longest file with a certificate, bytes.
+/// Why a certificate is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum CertificateError {
+    /// The file is too long.
+    #[error("{0} bytes, more than the {LIMIT} of a certificate")]
+    TooLong(usize),
+    /// The file is not text.
+    #[error("not PEM")]
+    NotPem,
+    /// A line of PEM is missing.
+    #[error("without a line {0}")]
+    NoLine(&'static str),
+    /// The content is not Base64.
+    #[error("not Base64")]
+    NotBase64,
+    /// The structure is malformed.
+    #[error(transparent)]
+    Der(#[from] DerError),
+    /// The public key is not a number of bytes.
+    #[error("the length of the public key is not a multiple of 8 bits")]
+    KeyBits,
+    /// The RSA key is too short or too long.
+    #[error("an RSA key of {0} bits, {min} to {max} are possible", min = RSA_BITS.start(), max = RSA_BITS.end())]
+    RsaLength(usize),
+    /// The RSA key is invalid.
+    #[error("an invalid RSA key: {0}")]
+    Rsa(String),
+    /// The key is not on the curve.
+    #[error("the key is not a point of P-256")]
+    NotAPoint,
+    /// The key's algorithm is not supported.
+    #[error("its key is neither RSA nor on the curve P-256")]
+    KeyAlgorithm,
+    /// A time is malformed.
+    #[error("an invalid time in the validity period")]
+    Time,
+}
+
+/// Longest accepted file in bytes.
 pub const LIMIT: usize = 64 << 10;
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
@@ -20,19 +59,19 @@ const EC: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
 const P256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
 /// 2.5.4.3, a common name.
 const COMMON_NAME: &[u8] = &[0x55, 4, 3];
-/// A shorter RSA key could be broken, a longer one is nobody's. Bits.
+/// Accepted lengths of RSA keys in bits. Shorter ones could be broken.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
 /// A certificate.
 #[derive(Debug, Clone)]
 pub struct Certificate {
     pub(super) der: Vec<u8>,
-    /// Issuer and serial number, as they stand in it.
+    /// Issuer and serial number, as encoded in the certificate.
     pub(super) id: (Vec<u8>, Vec<u8>),
     pub(super) key: PublicKey,
-    /// The common name, or the whole subject in hexadecimal where it has none.
+    /// The common name, or the subject in hexadecimal if it has none.
     pub subject: String,
-    /// First and last second of its validity, since 1970.
+    /// First and last second of the validity period, since 1970.
     pub validity: (i64, i64),
 }
 
@@ -43,30 +82,23 @@ pub(super) enum PublicKey {
 }
 
 impl Certificate {
-    /// Reads the first certificate of a PEM file.
-    pub fn from_pem(bytes: &[u8]) -> Result<Certificate, Refusal> {
+    /// Parses the first certificate of a PEM file.
+    pub fn from_pem(bytes: &[u8]) -> Result<Certificate, CertificateError> {
         if bytes.len() > LIMIT {
-            return Err(format!(
-                "{} bytes, more than the {LIMIT} of a certificate",
-                bytes.len()
-            ));
+            return Err(CertificateError::TooLong(bytes.len()));
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| "not PEM".to_owned())?;
+        let text = std::str::from_utf8(bytes).map_err(|_| CertificateError::NotPem)?;
         let (_, rest) = text
             .split_once(BEGIN)
-            .ok_or_else(|| format!("without a line {BEGIN}"))?;
-        let (body, _) = rest
-            .split_once(END)
-            .ok_or_else(|| format!("without a line {END}"))?;
-        let digits: Vec<u8> = body
-            .bytes()
-            .filter(|byte| !byte.is_ascii_whitespace())
-            .collect();
-        Certificate::from_der(&base64::decode(&digits)?)
+            .ok_or(CertificateError::NoLine(BEGIN))?;
+        let (body, _) = rest.split_once(END).ok_or(CertificateError::NoLine(END))?;
+        let digits: String = body.split_ascii_whitespace().collect();
+        let der = Base64::decode_vec(&digits).map_err(|_| CertificateError::NotBase64)?;
+        Certificate::from_der(&der)
     }
 
-    /// Reads DER.
-    pub fn from_der(bytes: &[u8]) -> Result<Certificate, Refusal> {
+    /// Parses a certificate in DER.
+    pub fn from_der(bytes: &[u8]) -> Result<Certificate, CertificateError> {
         let mut outer = Reader(bytes);
         let mut certificate = outer.enter(der::SEQUENCE, "certificate")?;
         outer.end("certificate")?;
@@ -88,20 +120,20 @@ impl Certificate {
         })
     }
 
-    /// SHA-256 of its bytes, lowercase hexadecimal.
+    /// SHA-256 of the DER, lowercase hexadecimal.
     pub fn fingerprint(&self) -> String {
         hex::encode(&Sha256::digest(&self.der))
     }
 }
 
 impl PublicKey {
-    /// SubjectPublicKeyInfo.
-    fn read(mut info: Reader) -> Result<PublicKey, Refusal> {
+    /// Parses SubjectPublicKeyInfo.
+    fn read(mut info: Reader) -> Result<PublicKey, CertificateError> {
         let mut algorithm = info.enter(der::SEQUENCE, "key algorithm")?;
         let kind = algorithm.take(der::OID, "key algorithm")?.content;
         let bits = info.take(der::BIT_STRING, "public key")?.content;
         let [0, bits @ ..] = bits else {
-            return Err("a public key that is no whole number of bytes".to_owned());
+            return Err(CertificateError::KeyBits);
         };
         match kind {
             RSA => {
@@ -117,29 +149,25 @@ impl PublicKey {
                 let length =
                     n.len() * 8 - n.first().map_or(0, |first| first.leading_zeros() as usize);
                 if !RSA_BITS.contains(&length) || e.len() > 4 {
-                    return Err(format!(
-                        "an RSA key of {length} bits, {} to {} are possible",
-                        RSA_BITS.start(),
-                        RSA_BITS.end()
-                    ));
+                    return Err(CertificateError::RsaLength(length));
                 }
                 let key = rsa::PublicKey::new(
                     BoxedUint::from_be_slice_vartime(n),
                     BoxedUint::from_be_slice_vartime(e),
                 );
                 key.map(|key| PublicKey::Rsa(Box::new(key)))
-                    .map_err(|e| format!("an RSA key that is none: {e}"))
+                    .map_err(|e| CertificateError::Rsa(e.to_string()))
             }
             EC if algorithm.take(der::OID, "curve")?.content == P256 => {
                 let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(bits)
-                    .map_err(|_| "a key that is no point of P-256".to_owned())?;
+                    .map_err(|_| CertificateError::NotAPoint)?;
                 Ok(PublicKey::P256(Box::new(key)))
             }
-            _ => Err("its key is neither RSA nor on the curve P-256".to_owned()),
+            _ => Err(CertificateError::KeyAlgorithm),
         }
     }
 
-    /// Whether a signature of a message, by way of its SHA-256, was made with this key.
+    /// Whether a signature over the SHA-256 of a message was made with this key.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
         let digest = Sha256::digest(message);
         match self {
@@ -155,9 +183,9 @@ impl PublicKey {
     }
 }
 
-/// UTCTime or GeneralizedTime as RFC 5280 has them: down to the second, in UTC.
-fn time(value: Value) -> Result<i64, Refusal> {
-    let wrong = || "a time that is none".to_owned();
+/// Parses a UTCTime or GeneralizedTime of RFC 5280: with seconds, in UTC.
+fn time(value: Value) -> Result<i64, CertificateError> {
+    let wrong = || CertificateError::Time;
     let text = std::str::from_utf8(value.content).map_err(|_| wrong())?;
     let digits = text
         .strip_suffix('Z')

@@ -1,29 +1,76 @@
-//! The root hash's signature: the JSON of a root-verity-sig partition (UAPI.2), and the PKCS#7
-//! message in it (RFC 2315), checked with certificates that are trusted already.
+//! The signature of the root hash: the JSON of a root-verity-sig partition (UAPI.2) and the PKCS#7
+//! message (RFC 2315) in it, verified with certificates that are trusted already.
 //!
-//! Promise: [`check`] accepts no bytes but those that a trusted certificate's key signed this root
-//! hash with. Nothing in the partition is trusted: a certificate in the message makes nobody
-//! trusted, it only must not be another one than the signer's. There is one form of a message: any
-//! other byte in it is refused. What the JSON has beside the three known keys is tolerated, and not
-//! looked at.
+//! Promise: [`check_signature`] accepts only a signature of this root hash by the key of a trusted
+//! certificate. Nothing in the partition is trusted. A certificate in the message gains no trust; it
+//! must be the signer's. A message has exactly one accepted encoding. Unknown JSON keys are ignored.
 
 mod certificate;
 mod der;
 pub mod rule;
 
-pub use certificate::{Certificate, LIMIT as CERTIFICATE_LIMIT};
-pub use rule::{Mode, Rule};
+pub use certificate::{Certificate, CertificateError, LIMIT as CERTIFICATE_LIMIT};
+pub use rule::{Mode, NotARule, Rule};
 
+use base64ct::{Base64, Encoding};
 use serde::Deserialize;
+use thiserror::Error;
 
-use crate::base64;
-use crate::root_hash::RootHash;
+use crate::root_hash::{NotARootHash, RootHash};
+pub use der::DerError;
 use der::Reader;
 
-/// Why it is refused.
-pub type Refusal = String;
+/// Why a signature or certificate is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SignatureError {
+    /// The partition is too large.
+    #[error("{0} bytes, more than the {PARTITION_LIMIT} of a signature partition")]
+    PartitionTooLarge(usize),
+    /// The partition is empty.
+    #[error("empty")]
+    Empty,
+    /// There are other bytes after the JSON than NULs.
+    #[error("bytes follow the NUL that ends the JSON")]
+    TrailingBytes,
+    /// The JSON is malformed.
+    #[error("not the JSON of a signature: {0}")]
+    Json(String),
+    /// A hash in the JSON is malformed.
+    #[error("its rootHash or certificateFingerprint is not 64 lowercase hexadecimal digits")]
+    NotDigits,
+    /// The root hash in the JSON is malformed.
+    #[error("its rootHash: {0}")]
+    RootHash(#[from] NotARootHash),
+    /// The message is not Base64.
+    #[error("its signature: not Base64")]
+    NotBase64,
+    /// The signature is for another root hash.
+    #[error("it is the signature of another image, whose root hash is {0}")]
+    OtherRootHash(RootHash),
+    /// The message is not the PKCS#7 message of a root hash.
+    #[error("not a signed message: {0}")]
+    Message(DerError),
+    /// No trusted certificate belongs to the signer.
+    #[error("signed by a certificate that is not trusted here, {0}")]
+    Untrusted(String),
+    /// The fingerprint in the JSON is not the signer's.
+    #[error("its certificateFingerprint is not that of {0}")]
+    OtherFingerprint(String),
+    /// The certificate in the message is not the signer's.
+    #[error("the certificate inside is not that of {0}")]
+    OtherCertificate(String),
+    /// The signature does not verify.
+    #[error("altered, or made with another key than that of {0}")]
+    Invalid(String),
+    /// The signer's certificate has expired.
+    #[error("the certificate of {0} has expired")]
+    Expired(String),
+    /// A certificate file is malformed.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
 
-/// Largest signature partition, bytes; systemd has the same limit.
+/// Largest signature partition in bytes, as in systemd.
 pub const PARTITION_LIMIT: usize = 4 << 20;
 /// 1.2.840.113549.1.7.1, data.
 const DATA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1];
@@ -36,20 +83,20 @@ const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 /// 1.2.840.10045.4.3.2, ecdsa-with-SHA256.
 const ECDSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 
-/// What a signature partition holds. Nothing of it is verified.
+/// The content of a signature partition, not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Embedded {
-    /// The root hash that it says it signs.
+    /// The root hash that it claims to sign.
     pub root_hash: RootHash,
     /// SHA-256 of the certificate, 64 lowercase hexadecimal digits.
     pub certificate_fingerprint: String,
-    /// PKCS#7, DER.
+    /// PKCS#7 message, DER.
     pub message: Vec<u8>,
 }
 
 impl Embedded {
-    /// Reads a partition: JSON, then NULs to its end.
-    pub fn parse(partition: &[u8]) -> Result<Embedded, Refusal> {
+    /// Parses a partition: JSON, then NULs to its end.
+    pub fn parse(partition: &[u8]) -> Result<Embedded, SignatureError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Json {
@@ -58,10 +105,7 @@ impl Embedded {
             signature: String,
         }
         if partition.len() > PARTITION_LIMIT {
-            return Err(format!(
-                "{} bytes, more than the {PARTITION_LIMIT} of a signature partition",
-                partition.len()
-            ));
+            return Err(SignatureError::PartitionTooLarge(partition.len()));
         }
         let end = partition
             .iter()
@@ -69,28 +113,21 @@ impl Embedded {
             .unwrap_or(partition.len());
         let (text, tail) = partition.split_at(end);
         if text.is_empty() {
-            return Err("empty".to_owned());
+            return Err(SignatureError::Empty);
         }
         if tail.iter().any(|&byte| byte != 0) {
-            return Err("something follows the NUL that ends it".to_owned());
+            return Err(SignatureError::TrailingBytes);
         }
-        let json: Json = serde_json::from_slice(text)
-            .map_err(|e| format!("not the JSON of a signature: {e}"))?;
+        let json: Json =
+            serde_json::from_slice(text).map_err(|e| SignatureError::Json(e.to_string()))?;
         let lowercase = |text: &str| {
             text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         };
         if !lowercase(&json.root_hash) || !lowercase(&json.certificate_fingerprint) {
-            return Err(
-                "its rootHash or certificateFingerprint is not 64 lowercase hexadecimal digits"
-                    .to_owned(),
-            );
+            return Err(SignatureError::NotDigits);
         }
-        let root_hash = json
-            .root_hash
-            .parse()
-            .map_err(|e| format!("its rootHash: {e}"))?;
-        let message = base64::decode(json.signature.as_bytes())
-            .map_err(|why| format!("its signature: {why}"))?;
+        let root_hash = json.root_hash.parse()?;
+        let message = Base64::decode_vec(&json.signature).map_err(|_| SignatureError::NotBase64)?;
         Ok(Embedded {
             root_hash,
             certificate_fingerprint: json.certificate_fingerprint,
@@ -99,63 +136,53 @@ impl Embedded {
     }
 }
 
-/// Which of the trusted certificates signed this root hash. `now` is seconds since 1970. A
-/// certificate that has expired is refused; one that is not valid yet is not, because then the
-/// clock is the more likely to be wrong, and nothing is gained by refusing.
-pub fn check<'c>(
+/// Returns the trusted certificate whose key signed this root hash. `now` is in seconds since 1970. An
+/// expired certificate is refused. One that is not valid yet is accepted: more likely the clock is
+/// wrong, and a refusal would gain nothing.
+pub fn check_signature<'c>(
     embedded: &Embedded,
     root_hash: &RootHash,
     trusted: &'c [Certificate],
     now: i64,
-) -> Result<&'c Certificate, Refusal> {
+) -> Result<&'c Certificate, SignatureError> {
     if embedded.root_hash != *root_hash {
-        return Err(format!(
-            "it is the signature of another image, whose root hash is {}",
-            embedded.root_hash
-        ));
+        return Err(SignatureError::OtherRootHash(embedded.root_hash));
     }
-    let message =
-        Message::parse(&embedded.message).map_err(|why| format!("not a signed message: {why}"))?;
+    let message = SignedData::parse(&embedded.message).map_err(SignatureError::Message)?;
     let signer = trusted.iter().find(|certificate| {
         (certificate.id.0.as_slice(), certificate.id.1.as_slice()) == message.signer
     });
-    let signer = signer.ok_or_else(|| {
-        format!(
-            "signed by a certificate that is not trusted here, {}",
-            embedded.certificate_fingerprint
-        )
-    })?;
-    let whose = &signer.subject;
+    let signer = signer
+        .ok_or_else(|| SignatureError::Untrusted(embedded.certificate_fingerprint.clone()))?;
+    let subject = || signer.subject.clone();
     if signer.fingerprint() != embedded.certificate_fingerprint {
-        return Err(format!("its certificateFingerprint is not that of {whose}"));
+        return Err(SignatureError::OtherFingerprint(subject()));
     }
     if message
         .certificate
         .is_some_and(|inside| inside != signer.der)
     {
-        return Err(format!("the certificate inside is not that of {whose}"));
+        return Err(SignatureError::OtherCertificate(subject()));
     }
-    let of_its_kind = matches!(
+    let algorithm_fits = matches!(
         (&signer.key, message.algorithm),
         (certificate::PublicKey::Rsa(_), RSA) | (certificate::PublicKey::P256(_), ECDSA_SHA256)
     );
-    if !of_its_kind
+    if !algorithm_fits
         || !signer
             .key
             .verifies(root_hash.to_string().as_bytes(), message.signature)
     {
-        return Err(format!(
-            "altered, or made with another key than that of {whose}"
-        ));
+        return Err(SignatureError::Invalid(subject()));
     }
     if now > signer.validity.1 {
-        return Err(format!("the certificate of {whose} has expired"));
+        return Err(SignatureError::Expired(subject()));
     }
     Ok(signer)
 }
 
-/// A signed message, detached, with one signer and without signed attributes.
-struct Message<'a> {
+/// A detached signature with one signer and without signed attributes.
+struct SignedData<'a> {
     certificate: Option<&'a [u8]>,
     /// Issuer and serial number.
     signer: (&'a [u8], &'a [u8]),
@@ -163,8 +190,8 @@ struct Message<'a> {
     signature: &'a [u8],
 }
 
-impl Message<'_> {
-    fn parse(bytes: &[u8]) -> Result<Message<'_>, Refusal> {
+impl SignedData<'_> {
+    fn parse(bytes: &[u8]) -> Result<SignedData<'_>, DerError> {
         let mut outer = Reader(bytes);
         let mut info = outer.enter(der::SEQUENCE, "content info")?;
         outer.end("content info")?;
@@ -184,9 +211,11 @@ impl Message<'_> {
         digests.end("digest algorithms")?;
         let mut content = data.enter(der::SEQUENCE, "content")?;
         exactly(
-            content.take(der::OID, "type of what is signed")?.content,
+            content
+                .take(der::OID, "type of the signed content")?
+                .content,
             DATA,
-            "type of what is signed",
+            "type of the signed content",
         )?;
         content.end("a detached signature's content")?;
         let certificate = data.optional(der::CONTEXT_0)?.map(|set| set.content);
@@ -205,11 +234,11 @@ impl Message<'_> {
         let serial = id.take(der::INTEGER, "signer's serial number")?.whole;
         id.end("signer's certificate")?;
         exactly(algorithm(&mut signer)?, SHA256, "signer's digest algorithm")?;
-        // Signed attributes would be here: they have another tag.
+        // Signed attributes would be here; they have another tag and are refused.
         let algorithm = algorithm(&mut signer)?;
         let signature = signer.take(der::OCTET_STRING, "signature")?.content;
         signer.end("signer")?;
-        Ok(Message {
+        Ok(SignedData {
             certificate,
             signer: (issuer, serial),
             algorithm,
@@ -218,8 +247,8 @@ impl Message<'_> {
     }
 }
 
-/// AlgorithmIdentifier without parameters.
-fn algorithm<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
+/// Reads an AlgorithmIdentifier without parameters.
+fn algorithm<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], DerError> {
     let mut inside = reader.enter(der::SEQUENCE, "algorithm")?;
     let id = inside.take(der::OID, "algorithm")?.content;
     if let Some(null) = inside.optional(der::NULL)? {
@@ -229,11 +258,12 @@ fn algorithm<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], Refusal> {
     Ok(id)
 }
 
-fn exactly(found: &[u8], expected: &[u8], what: &str) -> Result<(), Refusal> {
+/// Refuses any other value than the expected one.
+fn exactly(found: &[u8], expected: &[u8], field: &'static str) -> Result<(), DerError> {
     if found == expected {
         Ok(())
     } else {
-        Err(format!("another {what} than a root hash's signature has"))
+        Err(DerError::OtherValue(field))
     }
 }
 
@@ -303,8 +333,8 @@ mod tests {
                 return;
             };
             let trusted = [certificate];
-            let by =
-                check(&embedded, &HASH, &trusted, 0).unwrap_or_else(|why| panic!("{name}: {why}"));
+            let by = check_signature(&embedded, &HASH, &trusted, 0)
+                .unwrap_or_else(|why| panic!("{name}: {why}"));
             assert_eq!(by.subject, name);
             assert_eq!(by.validity.1 - by.validity.0, 30 * 86_400);
         }
@@ -320,7 +350,7 @@ mod tests {
             };
             let trusted = [certificate];
             let refused = |message: Vec<u8>| {
-                check(
+                check_signature(
                     &Embedded {
                         message,
                         ..embedded.clone()
@@ -378,19 +408,22 @@ mod tests {
             (&attributes, HASH, 0, "detached signature's content"),
             (&embedded, HASH, until + 1, "has expired"),
         ] {
-            let refused = check(embedded, &hash, &trusted, now).unwrap_err();
+            let refused = check_signature(embedded, &hash, &trusted, now)
+                .unwrap_err()
+                .to_string();
             assert!(refused.contains(why), "{refused}");
         }
-        assert!(check(&embedded, &HASH, &trusted, until).is_ok());
-        assert!(check(&embedded, &HASH, &[], 0).is_err());
+        assert!(check_signature(&embedded, &HASH, &trusted, until).is_ok());
+        assert!(check_signature(&embedded, &HASH, &[], 0).is_err());
         // A certificate of the same name and number, and another key.
         let twin = Certificate {
             key: other.key,
             ..trusted[0].clone()
         };
         assert!(
-            check(&embedded, &HASH, &[twin], 0)
+            check_signature(&embedded, &HASH, &[twin], 0)
                 .unwrap_err()
+                .to_string()
                 .contains("altered")
         );
     }
@@ -410,7 +443,7 @@ mod tests {
         for (bytes, why) in [
             (vec![0; 4096], "empty"),
             (vec![0; PARTITION_LIMIT + 1], "more than"),
-            (partition(&json, b"\0\0x"), "follows the NUL"),
+            (partition(&json, b"\0\0x"), "follow the NUL"),
             (partition(&json, b"x"), "not the JSON"),
             (partition(&json.replace("a5a5", "A5a5"), b""), "lowercase"),
             (partition(&json.replace("Zg==", "Zh=="), b""), "not Base64"),
@@ -419,7 +452,7 @@ mod tests {
                 "not the JSON",
             ),
         ] {
-            let refused = Embedded::parse(&bytes).unwrap_err();
+            let refused = Embedded::parse(&bytes).unwrap_err().to_string();
             assert!(refused.contains(why), "{refused}");
         }
     }

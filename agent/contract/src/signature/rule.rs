@@ -1,32 +1,32 @@
-//! Whether a root hash must be signed: one line in the initramfs, the mode and the image's build
-//! time in seconds since 1970.
+//! The signature rule: one line in the initramfs with the mode and the image's build time in seconds
+//! since 1970.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Refusal;
+use thiserror::Error;
 
 /// Whether a root hash must be signed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// What is not signed is refused.
+    /// A root hash without a valid signature is refused.
     Require,
-    /// What is not signed starts, with a warning.
+    /// A root hash without a valid signature causes a warning.
     Prefer,
-    /// It is not looked at.
+    /// Signatures are not checked.
     #[default]
     Off,
 }
 
-/// The line.
+/// The signature rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Rule {
-    /// Whether it must be signed.
+    /// Whether the root hash must be signed.
     pub mode: Mode,
-    /// When the image was built, 0 where that is not known. A clock that is behind it is wrong.
+    /// Build time of the image, 0 if unknown. An earlier clock is wrong.
     pub built: i64,
 }
 
@@ -46,11 +46,16 @@ impl fmt::Display for Rule {
     }
 }
 
-impl FromStr for Rule {
-    type Err = Refusal;
+/// A text is not a signature rule.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0:?} is not require, prefer or off and a time")]
+pub struct NotARule(String);
 
-    fn from_str(text: &str) -> Result<Rule, Refusal> {
-        let wrong = || format!("{text:?} is not require, prefer or off and a time");
+impl FromStr for Rule {
+    type Err = NotARule;
+
+    fn from_str(text: &str) -> Result<Rule, NotARule> {
+        let wrong = || NotARule(text.to_owned());
         let (mode, built) = text.trim_end().split_once(' ').ok_or_else(wrong)?;
         let mode = [Mode::Require, Mode::Prefer, Mode::Off]
             .into_iter()
@@ -68,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_what_it_writes_and_nothing_else() {
+    fn rules_survive_the_round_trip_and_others_are_refused() {
         for mode in [Mode::Require, Mode::Prefer, Mode::Off] {
             let rule = Rule {
                 mode,

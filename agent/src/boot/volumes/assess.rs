@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use adamant_contract::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, Table, grow};
+use adamant_contract::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, PartitionTable, grow};
 use adamant_contract::policy::OnDamage;
 
 use super::super::{Failure, identity};
@@ -180,7 +180,7 @@ impl Stage<'_> {
     pub(super) fn prepare_replacements(
         &mut self,
         known: &mut [Known],
-        table: &mut Table,
+        table: &mut PartitionTable,
     ) -> Result<(), Failure> {
         for position in 0..known.len() {
             let volume = &self.volumes[position];

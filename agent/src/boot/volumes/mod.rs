@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use adamant_contract::gpt::{ATTR_MAKING, ATTR_NEVER_USED, Table, grow};
+use adamant_contract::gpt::{ATTR_MAKING, ATTR_NEVER_USED, PartitionTable, grow};
 use adamant_contract::paths::SYSROOT;
 use adamant_contract::policy;
 use adamant_contract::report::{self, StageName};
@@ -283,7 +283,7 @@ impl Stage<'_> {
     }
 
     /// The table with the disk's free space given out and what is to be made claimed.
-    fn grown(&self, known: &[Known], table: Table) -> Table {
+    fn grown(&self, known: &[Known], table: PartitionTable) -> PartitionTable {
         let volumes = known.iter().zip(self.volumes);
         let growable: Vec<grow::Growable> = volumes
             .map(|(known, volume)| grow::Growable {

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 
-use adamant_contract::gpt::{self, Table};
+use adamant_contract::gpt::{self, PartitionTable};
 use adamant_contract::policy::Volume;
 
 use crate::kernel::block::{Disk, Partition};
@@ -13,7 +13,7 @@ pub struct Partitions<'a> {
     disk: &'a Disk,
     file: File,
     /// The table as it is on the disk.
-    pub table: Table,
+    pub table: PartitionTable,
     /// What is wrong with one of the disk's two copies of it.
     pub repairs: Vec<String>,
 }
@@ -22,7 +22,8 @@ impl<'a> Partitions<'a> {
     /// Reads a disk's table. `Err` is a clause.
     pub fn open(disk: &'a Disk) -> Result<Partitions<'a>, String> {
         let file = disk.open(true).map_err(|e| format!("opening it: {e}"))?;
-        let found = gpt::disk::read(&file, disk.sector, disk.sectors)?;
+        let found =
+            gpt::disk::read_table(&file, disk.sector, disk.sectors).map_err(|e| e.to_string())?;
         Ok(Partitions {
             disk,
             file,
@@ -65,9 +66,9 @@ impl<'a> Partitions<'a> {
 
     /// Writes a changed table, and anything that has to be repaired, and tells the kernel where
     /// `volumes` (indexes) are now. `Err` is a clause.
-    pub fn save(&mut self, table: Table, volumes: &[usize]) -> Result<(), String> {
+    pub fn save(&mut self, table: PartitionTable, volumes: &[usize]) -> Result<(), String> {
         if table != self.table || !self.repairs.is_empty() {
-            gpt::disk::write(&mut self.file, &table)
+            gpt::disk::write_table(&mut self.file, &table)
                 .map_err(|e| format!("writing the partition table: {e}"))?;
             self.table = table;
             self.repairs.clear();

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use adamant_contract::gpt::{self, Guid, Table};
+use adamant_contract::gpt::{self, Guid, PartitionTable};
 use adamant_contract::policy::{FileSystem, OnDamage, Refresh};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -250,7 +250,7 @@ impl Server {
             part(2, gpt::VAR, "state", 2, state),
             part(3, gpt::LINUX_GENERIC, "logs", 2 + state, logs),
         ];
-        server.set_table(&Table {
+        server.set_table(&PartitionTable {
             disk: Guid([9; 16]),
             sector,
             sectors: (2 + state + logs + 1) * mib,
@@ -267,14 +267,14 @@ impl Server {
             .unwrap()
     }
 
-    pub(crate) fn table(&self) -> gpt::disk::Found {
+    pub(crate) fn table(&self) -> gpt::disk::FoundTable {
         let file = self.file();
         let sectors = file.metadata().unwrap().len() / u64::from(self.sector);
-        gpt::disk::read(&file, self.sector, sectors).unwrap()
+        gpt::disk::read_table(&file, self.sector, sectors).unwrap()
     }
 
-    pub(crate) fn set_table(&self, table: &Table) {
-        gpt::disk::write(&mut self.file(), table).unwrap();
+    pub(crate) fn set_table(&self, table: &PartitionTable) {
+        gpt::disk::write_table(&mut self.file(), table).unwrap();
     }
 
     /// First byte and length of a volume.
@@ -1076,7 +1076,7 @@ fn a_damaged_partition_table_is_repaired_from_its_backup() {
             booted
                 .warnings
                 .iter()
-                .any(|w| w.contains("partition table") && w.contains("in front is not whole")),
+                .any(|w| w.contains("partition table") && w.contains("at the start is not intact")),
             "{:?}",
             booted.warnings
         );

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use adamant_contract::blackbox;
 use adamant_contract::gpt::{
-    self, ATTR_READ_ONLY, EFI_SYSTEM, Guid, Partition, ROOT_VERITY_SIG_X86_64, ROOT_VERITY_X86_64,
-    ROOT_X86_64, Table,
+    self, ATTR_READ_ONLY, EFI_SYSTEM, Guid, Partition, PartitionTable, ROOT_VERITY_SIG_X86_64,
+    ROOT_VERITY_X86_64, ROOT_X86_64,
 };
 use adamant_contract::root_hash::RootHash;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
@@ -35,7 +35,7 @@ const FILE_LIMIT: u64 = 512 << 20;
 struct PartitionedDisk {
     file: File,
     name: String,
-    table: Table,
+    table: PartitionTable,
 }
 
 /// Numbers of a slot's partitions in the table.
@@ -272,7 +272,7 @@ pub fn write_version(old: &Path, new: &Path, selection: &Selection) -> Result<bo
     if let Some((number, merged)) = esp {
         write_esp(&copy, number, merged, &selection.manifest.image.id, new)?;
     }
-    gpt::disk::write(&mut copy.file, &copy.table).context(|| what(&copy.name))?;
+    gpt::disk::write_table(&mut copy.file, &copy.table).context(|| what(&copy.name))?;
     Ok(true)
 }
 

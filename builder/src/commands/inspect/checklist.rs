@@ -317,7 +317,7 @@ fn root_hashes(subject: &Subject) -> Verdict {
 }
 
 fn top_block_matches(disk: &InspectedDisk, root: &RootPartitions) -> bool {
-    use adamant_contract::verity::{BLOCK, Fault, SUPERBLOCK, Superblock, check};
+    use adamant_contract::verity::{BLOCK, CorruptedBlock, SUPERBLOCK, Superblock, check_path};
     let (Some(hash), Some(tree)) = (InspectedDisk::root_hash(root), &root.tree) else {
         return false;
     };
@@ -328,14 +328,14 @@ fn top_block_matches(disk: &InspectedDisk, root: &RootPartitions) -> bool {
     let Ok(superblock) = tree
         .read_exact_at(&mut bytes, 0)
         .map_err(|e| e.to_string())
-        .and_then(|()| Superblock::parse(&bytes))
+        .and_then(|()| Superblock::parse(&bytes).map_err(|e| e.to_string()))
     else {
         return false;
     };
-    let result = check(&superblock, &hash, 0, |at, bytes| {
-        matches!(at, Fault::Tree(1)) && tree.read_exact_at(bytes, BLOCK as u64).is_ok()
+    let result = check_path(&superblock, &hash, 0, |at, bytes| {
+        matches!(at, CorruptedBlock::Hash(1)) && tree.read_exact_at(bytes, BLOCK as u64).is_ok()
     });
-    result != Err(Fault::Tree(1))
+    result != Err(CorruptedBlock::Hash(1))
 }
 
 fn flags(disk: &InspectedDisk) -> Vec<String> {

@@ -144,7 +144,8 @@ impl InspectedDisk {
         let mut bytes = vec![0; part.len() as usize];
         part.read_exact_at(&mut bytes, 0)
             .map_err(|e| e.to_string())?;
-        let embedded = adamant_contract::signature::Embedded::parse(&bytes)?;
+        let embedded =
+            adamant_contract::signature::Embedded::parse(&bytes).map_err(|e| e.to_string())?;
         let root_hash = embedded.root_hash.to_string();
         let opened = message::open(&embedded.message).map_err(|e| e.message().to_owned())?;
         let holds = match opened.certificate.fingerprint() == embedded.certificate_fingerprint {

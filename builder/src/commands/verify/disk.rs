@@ -82,7 +82,9 @@ pub fn trim_to_superblock(data: Part, tree: Part) -> std::result::Result<(Part, 
     let mut bytes = [0; SUPERBLOCK];
     tree.read_exact_at(&mut bytes, 0)
         .map_err(|e| e.to_string())?;
-    let blocks = Superblock::parse(&bytes)?.data_blocks;
+    let blocks = Superblock::parse(&bytes)
+        .map_err(|e| e.to_string())?
+        .data_blocks;
     Ok((
         data.first(blocks.saturating_mul(BLOCK as u64)),
         tree.first(partition_blocks(blocks).saturating_mul(BLOCK as u64)),
