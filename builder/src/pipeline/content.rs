@@ -25,7 +25,7 @@ pub(super) type SharedSources = Arc<[source::Loaded]>;
 
 /// Whether a cached source turned out to be damaged. Waits until this is known.
 pub(super) fn is_any_damaged(sources: &[source::Loaded]) -> bool {
-    sources.iter().any(source::Loaded::is_damaged)
+    sources.iter().any(source::Loaded::is_corrupted)
 }
 
 /// The file tree of the image, and its origin.
@@ -47,7 +47,7 @@ impl Loaded {
         let tree = context
             .clock
             .time("sources", || {
-                source::load(definition, &context.surroundings, &mut sources)
+                source::load(definition, &context.load_context, &mut sources)
             })
             .map_err(|error| FailedAttempt::new(error, &sources))?;
         let published = sources.iter().filter_map(|source| source.date).max();
@@ -160,7 +160,7 @@ impl Checked {
         let hash_tree_file = staging.file(&hash_tree_name)?;
         let options = WriteOptions {
             jobs: context.options.jobs,
-            spool: context.surroundings.spool.clone(),
+            spool: context.load_context.spool.clone(),
             root_name: context.out.join(&root_name),
             hash_tree_name: context.out.join(&hash_tree_name),
             cache: context.cache.clone(),
@@ -184,8 +184,8 @@ impl Checked {
         }
         staging.sync(&root_name, &root_file);
         // Nothing may be signed before the content is known to be right.
-        let is_damaged = || Ok(is_any_damaged(&self.content.sources));
-        if context.clock.time("source hash", is_damaged)? {
+        let is_corrupted = || Ok(is_any_damaged(&self.content.sources));
+        if context.clock.time("source hash", is_corrupted)? {
             return Err(Error::new("the sources in the cache are damaged"));
         }
         Ok(RootWritten {

@@ -26,7 +26,7 @@ use crate::io::part::Part;
 use crate::manifest::Manifest;
 use crate::rootfs::check::Finding;
 use crate::rootfs::scrub::Done;
-use crate::source::{Surroundings, cache_folder};
+use crate::source::{CacheTrust, LoadContext, cache_folder};
 use crate::term::output::Output;
 
 /// The result of a build.
@@ -58,30 +58,30 @@ pub fn build(
     options: &Options,
     output: &Output,
 ) -> Result<Built> {
-    match attempt(definition, out, options, output, true) {
+    match attempt(definition, out, options, output, CacheTrust::Optimistic) {
         Err(failed) if failed.is_cache_damaged => {
             output.warn(
                 "packages in the cache are damaged: they are installed again, and the build starts over",
                 None,
             );
-            attempt(definition, out, options, output, false)
+            attempt(definition, out, options, output, CacheTrust::Verified)
         }
         result => result,
     }
     .map_err(|failed| failed.error)
 }
 
-/// Runs all stages once. `trusts_cache` allows the use of cached packages before their hashes are
+/// Runs all stages once. `trust_cache` allows the use of cached packages before their hashes are
 /// verified.
 fn attempt(
     definition: &Definition,
     out: &Path,
     options: &Options,
     output: &Output,
-    trusts_cache: bool,
+    trust_cache: CacheTrust,
 ) -> Result<Built, FailedAttempt> {
     let staging = Staging::open(out)?;
-    let context = BuildContext::open(definition, out, options, output, &staging, trusts_cache)?;
+    let context = BuildContext::open(definition, out, options, output, &staging, trust_cache)?;
     let loaded = Loaded::load(&context)?;
     let sources: SharedSources = loaded.sources();
     match finish_stages(loaded, &context, staging) {
@@ -143,7 +143,7 @@ pub(super) struct BuildContext<'a> {
     pub agent: Vec<u8>,
     pub signers: Signers,
     /// Folders and cache policy of the sources.
-    pub surroundings: Surroundings,
+    pub load_context: LoadContext,
     /// The cache of compressed clusters.
     pub cache: Option<Arc<Cache>>,
     /// The reference image.
@@ -159,20 +159,20 @@ impl<'a> BuildContext<'a> {
         options: &'a Options,
         output: &'a Output,
         staging: &Staging,
-        trusts_cache: bool,
+        trust_cache: CacheTrust,
     ) -> Result<BuildContext<'a>> {
         let clock = Clock::new(output);
         let agent = agent::read(options.agent.as_deref())?;
         let signers = signers::open(&definition.sign, options.unsigned)?;
-        let surroundings = Surroundings {
+        let load_context = LoadContext {
             cache: cache_folder(options.cache.as_deref()),
             spool: staging.parent().to_owned(),
             use_cache: options.use_cache,
-            believe: trusts_cache,
+            trust_cache,
         };
         let cache = if options.use_cache {
             Some(Arc::new(Cache::open(
-                &surroundings.cache,
+                &load_context.cache,
                 &erofs::library_versions(),
             )?))
         } else {
@@ -192,7 +192,7 @@ impl<'a> BuildContext<'a> {
             stem: definition.stem(),
             agent,
             signers,
-            surroundings,
+            load_context,
             cache,
             reference,
             clock,

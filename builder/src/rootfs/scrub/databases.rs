@@ -54,7 +54,11 @@ const MADE_AT: &[u8] = b"YP_LAST_MODIFIED";
 
 /// Gives each database below /etc the number of its path, clears its free space, and sets a time of
 /// making after `epoch` to `epoch`. Returns the paths of the databases that it changed.
-pub fn make_reproducible(tree: &mut Tree, keep: &PathGlobs, epoch: Option<i64>) -> Result<Vec<Vec<u8>>> {
+pub fn make_reproducible(
+    tree: &mut Tree,
+    keep: &PathGlobs,
+    epoch: Option<i64>,
+) -> Result<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     tree.visit(&mut |path, id| {
         if let Kind::File(content) = &tree.node(id).kind
