@@ -41,26 +41,37 @@ pub fn print_reference(output: &Output) -> Result<u8> {
 fn markdown() -> String {
     let mut page = HEAD.to_owned();
     for section in SECTIONS {
-        // Writing to a String cannot fail.
-        let _ = write!(
-            page,
-            "\n## `{}`\n\n{}\n\n| key | value | default | meaning |\n|---|---|---|---|\n",
-            section.title,
-            joined(section.doc)
-        );
+        page += &format!("\n## `{}`\n\n", section.title);
+        page += &wrapped(&joined(section.doc), "");
+        page += "\n| key | value | default |\n|---|---|---|\n";
         for key in section.keys {
-            let _ = writeln!(
-                page,
-                "| `{}` | {} | {} | {} |",
-                key.name,
-                key.shape,
-                key.default,
-                joined(key.doc).replace('|', "\\|")
-            );
+            page += &format!("| `{}` | {} | {} |\n", key.name, key.shape, key.default);
+        }
+        page += "\n";
+        for key in section.keys {
+            page += &wrapped(&format!("- `{}`: {}", key.name, joined(key.doc)), "  ");
         }
     }
     add_scrubbing(&mut page);
     page
+}
+
+/// Wraps a paragraph at 100 columns. All lines but the first start with `indent`.
+fn wrapped(text: &str, indent: &str) -> String {
+    const COLUMNS: usize = 100;
+    let mut lines = String::new();
+    let mut line = String::new();
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > COLUMNS {
+            lines += &line;
+            lines.push('\n');
+            line = indent.to_owned();
+        } else if !line.is_empty() {
+            line.push(' ');
+        }
+        line += word;
+    }
+    lines + &line + "\n"
 }
 
 const SCRUBBING: &str = "

@@ -9,7 +9,7 @@ use adamant_contract::hex;
 use adamant_contract::policy::Refresh;
 use serde::Serialize;
 
-use crate::definition::values::moment;
+use crate::definition::values::format_time;
 use crate::definition::{Compression, Debian, Definition, Dir, FileKind, Optimize, Origin};
 use crate::source;
 
@@ -163,11 +163,11 @@ fn describe(
 fn in_cache(debian: &Debian, cache: &Path) -> String {
     match source::debian::cached(debian, cache) {
         Ok(Some(date)) if debian.snapshot.is_some() => {
-            format!("cached, archive of {}", moment(date))
+            format!("cached, archive of {}", format_time(date))
         }
         Ok(Some(date)) => format!(
             "cached, archive of {}; to be fetched if there is a newer one",
-            moment(date)
+            format_time(date)
         ),
         Ok(None) => "to be fetched".to_owned(),
         Err(e) => format!("MISSING: {}", e.message()),
@@ -214,7 +214,7 @@ impl fmt::Display for DefinitionSummary {
             writeln!(f, "{:<10} {}{at}{state}", source.kind, source.what)?;
         }
         match self.epoch {
-            Some(epoch) => writeln!(f, "epoch      {}", moment(epoch))?,
+            Some(epoch) => writeln!(f, "epoch      {}", format_time(epoch))?,
             None if self.sources.iter().any(|source| source.kind == "debian") => {
                 writeln!(f, "epoch      the archive's own date")?
             }

@@ -1,11 +1,11 @@
-//! A value of `mirrors`: an archive's address, lines of sources.list(5), or deb822 stanzas
+//! Values of `mirrors`: the address of an archive, lines of sources.list(5), or deb822 stanzas
 //! (sources.list(5), "DEB822-STYLE FORMAT").
 
 use std::path::PathBuf;
 
-/// Longest value of `mirrors`, bytes: a stanza may hold a key.
+/// Longest value of `mirrors`, bytes. A stanza may contain a key.
 const LIMIT: usize = 64 << 10;
-/// Options that apt knows (sources.list(5)), by their names in the one-line style.
+/// Options of apt (sources.list(5)), with their names in the one-line style.
 const OPTIONS: &[&str] = &[
     "arch",
     "lang",
@@ -27,7 +27,7 @@ const OPTIONS: &[&str] = &[
     "include",
     "exclude",
 ];
-/// Fields of a stanza that are no options.
+/// Fields of a stanza that are not options.
 const FIELDS: &[&str] = &[
     "types",
     "uris",
@@ -44,7 +44,7 @@ pub enum Mirror {
     Address(String),
     /// Lines in the one-line style.
     Lines(Vec<Line>),
-    /// Stanzas, as they were written, and the suites that they name.
+    /// Stanzas as written, with the suites that they name.
     Stanzas(String, Vec<Entry>),
 }
 
@@ -53,7 +53,7 @@ pub enum Mirror {
 pub struct Line {
     /// The line with single spaces.
     pub text: String,
-    /// The suite that it names; `None` for sources.
+    /// The suite of the line; `None` for source packages.
     pub entry: Option<Entry>,
 }
 
@@ -62,25 +62,25 @@ pub struct Line {
 pub struct Entry {
     /// Address of the archive.
     pub uri: String,
-    /// Name of the suite. A name that ends in a slash is a directory without components.
+    /// Name of the suite. With a slash at the end it is a directory without components.
     pub suite: String,
     /// Components.
     pub components: Vec<String>,
-    /// Whether apt takes packages from it without a signature.
+    /// Whether apt accepts its packages without a signature.
     pub is_trusted: bool,
-    /// Whether apt refuses it after its `Valid-Until`.
+    /// Whether apt refuses the archive after its `Valid-Until`.
     pub expires: bool,
-    /// Keyrings of the building machine.
+    /// Keyrings on the build machine.
     pub signed_by: Vec<PathBuf>,
 }
 
 impl Mirror {
-    /// Reads a value of `mirrors`.
+    /// Parses a value of `mirrors`.
     pub fn parse(text: &str) -> Result<Mirror, String> {
         let text = text.trim();
         if text.len() > LIMIT {
             return Err(format!(
-                "this mirror has {} bytes, at most {LIMIT} are possible",
+                "this mirror has {} bytes, but at most {LIMIT} are allowed",
                 text.len()
             ));
         }
@@ -123,7 +123,7 @@ impl Mirror {
         address(text).map(|()| Mirror::Address(text.trim_end_matches('/').to_owned()))
     }
 
-    /// The suites that it names itself; none for an address.
+    /// The suites that the value names; none for an address.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         let (lines, stanzas): (&[Line], &[Entry]) = match self {
             Mirror::Address(_) => (&[], &[]),
@@ -157,9 +157,9 @@ impl Line {
             let Some((inside, behind)) = behind.split_once(']') else {
                 return wrong("the options have no closing bracket");
             };
-            for word in inside.split_whitespace() {
-                let Some((name, value)) = word.split_once('=') else {
-                    return wrong(&format!("option {word:?} has no value"));
+            for option in inside.split_whitespace() {
+                let Some((name, value)) = option.split_once('=') else {
+                    return wrong(&format!("option {option:?} has no value"));
                 };
                 options.set(
                     name.trim_end_matches(['+', '-']),
@@ -173,14 +173,14 @@ impl Line {
             );
             rest = behind;
         }
-        let mut words = rest.split_whitespace();
-        let Some(uri) = words.next() else {
+        let mut fields = rest.split_whitespace();
+        let Some(uri) = fields.next() else {
             return wrong("the address is missing");
         };
-        let Some(suite) = words.next() else {
+        let Some(suite) = fields.next() else {
             return wrong("the suite is missing");
         };
-        let components: Vec<String> = words.map(str::to_owned).collect();
+        let components: Vec<String> = fields.map(str::to_owned).collect();
         let entry = options.entry(uri, suite, &components)?;
         let text = format!("{kind}{shown} {uri} {suite} {}", components.join(" "))
             .trim_end()
@@ -192,7 +192,7 @@ impl Line {
     }
 }
 
-/// Options that decide how the archive is read; apt reads the others.
+/// Options that change how adamant reads the archive. apt handles the others.
 #[derive(Default)]
 struct Options {
     is_trusted: bool,
@@ -267,13 +267,13 @@ fn is_line(text: &str) -> bool {
         .is_some_and(|word| matches!(word, "deb" | "deb-src"))
 }
 
-/// Whether a stanza has a field of this name. `http` is none: an address starts with it.
+/// Whether this is the name of a field. `http` is not, because an address starts with it.
 fn is_field(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     FIELDS.contains(&&*name) || name.starts_with("x-") || OPTIONS.contains(&option(&name))
 }
 
-/// The option's name in the one-line style.
+/// The name of the option in the one-line style.
 fn option(field: &str) -> &str {
     match field {
         "architectures" => "arch",
@@ -305,7 +305,7 @@ fn address(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The suites of all stanzas that are enabled.
+/// The suites of all enabled stanzas.
 fn stanzas(text: &str) -> Result<Vec<Entry>, String> {
     let mut entries = Vec::new();
     let mut fields: Vec<(String, String)> = Vec::new();
@@ -369,7 +369,7 @@ fn stanza(fields: &[(String, String)], entries: &mut Vec<Entry>) -> Result<(), S
         if FIELDS.contains(&&**name) || name.starts_with("x-") {
             continue;
         }
-        // A key in the stanza itself.
+        // The stanza contains the key itself.
         if name == "signed-by" && value.contains("-----BEGIN PGP PUBLIC KEY BLOCK-----") {
             continue;
         }
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_without_its_last_slash() {
+    fn an_address_loses_its_last_slash() {
         for (text, address) in [
             (
                 "http://deb.debian.org/debian/",
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn what_apt_would_not_take_is_refused_with_the_remedy() {
+    fn refuses_values_that_apt_would_refuse() {
         for (text, why) in [
             ("", "empty"),
             ("# nothing", "empty"),
@@ -561,8 +561,8 @@ mod tests {
             ),
             ("http://x/\u{7}", "control character"),
         ] {
-            let told = Mirror::parse(text).unwrap_err();
-            assert!(told.contains(why), "{text:?}: {told}");
+            let error = Mirror::parse(text).unwrap_err();
+            assert!(error.contains(why), "{text:?}: {error}");
         }
     }
 }

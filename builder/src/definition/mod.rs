@@ -1,18 +1,21 @@
-//! The definition: `image.toml`, read, checked and with every path resolved.
+//! The definition, `image.toml`: parsed, checked and with all paths resolved.
 //!
-//! What it promises: a `Definition` is complete and consistent, and what the builder accepts the
-//! agent accepts too. It trusts nothing in the text: every mistake is an error with file, line,
-//! column and what to write instead, and as many as can be told apart are told at once.
+//! A [`Definition`] is complete and consistent, and the agent accepts its policy. Every error has
+//! file, line, column and a remedy. Independent errors are reported together.
 
+mod agent_policy;
 pub mod keys;
 mod machine;
 pub mod mirror;
 mod parse;
+mod seal;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod text;
 mod unknown;
 pub mod values;
+mod volumes;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::sign::KeySource;
 
-/// Level of `zstd` without one: beyond it, time doubles for less than a percent.
+/// Default level of `zstd`. The next level takes twice the time and saves less than 1 %.
 pub const ZSTD_LEVEL: i32 = 12;
 
 pub(crate) use text::nearest;
@@ -35,22 +38,22 @@ pub use adamant_contract::policy::{
 };
 pub use adamant_contract::signature::Mode;
 
-/// Something that an image may have to do without.
+/// A class of programs that the definition can forbid in the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Deny {
-    /// Shells, by the usual names.
+    /// Shells, by their usual names.
     Shell,
-    /// Interpreters, by the usual names, with or without a version.
+    /// Interpreters, by their usual names, with or without a version.
     Interpreter,
-    /// Files that run as their owner or group.
+    /// Files with the setuid or setgid bit.
     Setuid,
-    /// Servers for SSH.
+    /// SSH servers.
     Ssh,
 }
 
 impl Deny {
-    /// As it is written.
+    /// The name in the definition.
     pub fn name(self) -> &'static str {
         match self {
             Deny::Shell => "shell",
@@ -61,72 +64,72 @@ impl Deny {
     }
 }
 
-/// Whether interpreters of the image read scripts from anywhere.
+/// Whether the image's interpreters may read scripts that are not part of the image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scripts {
-    /// They do.
+    /// They may.
     #[default]
     Allow,
-    /// Only files of the image.
+    /// They may only read files of the image.
     Refuse,
 }
 
 /// A checked definition.
 #[derive(Debug, Clone)]
 pub struct Definition {
-    /// The file it was read from.
+    /// The path of the file.
     pub path: PathBuf,
     /// SHA-256 of the file's bytes.
     pub digest: [u8; 32],
-    /// IMAGE_ID: 1 to 28 of a-z 0-9 . _ - (so that labels fit into a GPT).
+    /// IMAGE_ID: 1 to 28 of a-z 0-9 . _ -, so that partition labels fit into the GPT.
     pub id: String,
     /// IMAGE_VERSION, UAPI.10.
     pub version: String,
-    /// Seconds since 1970 that newer modification times are clamped to.
+    /// Upper limit of modification times, seconds since 1970.
     pub epoch: Option<i64>,
-    /// In order of application; `[[file]]` entries come last.
+    /// In the order of application; `[[file]]` entries are last.
     pub sources: Vec<Source>,
-    /// How the root is written.
+    /// Format of the root file system.
     pub root: Root,
-    /// Globs of paths that scrubbing leaves alone.
+    /// Globs of paths that scrubbing ignores.
     pub keep: Vec<String>,
     /// Parents before children.
     pub volumes: Vec<Volume>,
-    /// How the root is verified at boot.
+    /// Verification of the root.
     pub verify: adamant_contract::policy::Verify,
-    /// Whether the root hash must be signed, where the definition says so.
+    /// Whether the root hash must be signed; `None`: the default applies.
     pub signature: Option<adamant_contract::signature::Mode>,
-    /// What the world outside may tell the image's init.
+    /// Credentials that the image's init receives from outside.
     pub credentials: adamant_contract::policy::Credentials,
-    /// What happens when the boot fails.
+    /// Reaction to a failed boot.
     pub failure: adamant_contract::policy::FailurePolicy,
-    /// What the running machine refuses.
+    /// Restrictions of the running machine.
     pub seal: adamant_contract::policy::Seal,
-    /// Whether interpreters read scripts from anywhere.
+    /// Whether interpreters may read foreign scripts.
     pub scripts: Scripts,
-    /// Programs that are interpreters beside the usual ones, by path.
+    /// Paths of additional interpreters.
     pub interpreters: Vec<String>,
-    /// What the image must not hold.
+    /// Programs that the image must not contain.
     pub deny: Vec<Deny>,
-    /// What the watch does about violations.
+    /// Reaction of the watch to violations.
     pub on_violation: adamant_contract::policy::OnViolation,
-    /// What the machine is held against, beside the image.
+    /// Expected state of the machine, besides the image.
     pub drift: adamant_contract::policy::Drift,
-    /// The kernel's command line and modules.
+    /// Kernel command line and modules.
     pub kernel: Kernel,
-    /// What firmware starts.
+    /// Programs that firmware starts.
     pub boot: Boot,
-    /// What the image is signed with.
+    /// Keys that sign the image.
     pub sign: Sign,
     /// The disk image.
     pub disk: Disk,
-    /// Bounds on what sources may hold.
+    /// Limits for the content of the sources.
     pub limits: Limits,
 }
 
 impl Definition {
-    /// Reads a definition: a file, or a directory's `image.toml`.
+    /// Reads a definition from a file, or from `image.toml` in a directory.
     pub fn read(path: &Path) -> Result<Definition> {
         let path = if path.is_dir() {
             path.join("image.toml")
@@ -136,7 +139,7 @@ impl Definition {
         let mut bytes = Vec::new();
         let missing = |e: std::io::Error| {
             Error::new(format!("{}: {e}", path.display()))
-                .hint("give a definition, or a directory that holds an image.toml")
+                .hint("name a definition, or a directory with an image.toml")
         };
         let file = std::fs::File::open(&path).map_err(missing)?;
         file.take(parse::LIMIT + 1)
@@ -144,7 +147,7 @@ impl Definition {
             .context(|| path.display().to_string())?;
         if bytes.len() as u64 > parse::LIMIT {
             return Err(Error::new(format!(
-                "{}: larger than {} bytes, the most a definition may have",
+                "{}: larger than the limit of {} bytes for a definition",
                 path.display(),
                 parse::LIMIT
             )));
@@ -163,13 +166,13 @@ impl Definition {
         Definition::parse(&text, &path)
     }
 
-    /// Reads a definition from its text; nothing else is looked at. `path` is what messages call it
-    /// by, and its folder is what paths in it are relative to.
+    /// Parses a definition from its text, without reading other files. Messages name `path`, and paths
+    /// in the definition are relative to its folder.
     pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         parse::parse(text, path)
     }
 
-    /// What the agent is told.
+    /// The policy for the agent.
     pub fn policy(&self) -> Policy {
         Policy {
             version: policy::VERSION,
@@ -192,18 +195,16 @@ impl Definition {
         }
     }
 
-    /// Whether the volumes are those of a definition that says nothing about volumes.
+    /// Whether the volumes are the default.
     pub fn has_default_volumes(&self) -> bool {
         let defaults = Volume::defaults();
         self.volumes.len() == defaults.len()
-            && self
-                .volumes
-                .iter()
-                .zip(&defaults)
-                .all(|(one, other)| one.size == other.size && one.policy == other.policy)
+            && self.volumes.iter().zip(&defaults).all(|(volume, default)| {
+                volume.size == default.size && volume.policy == default.policy
+            })
     }
 
-    /// A path of this definition as it was written there: relative to its folder.
+    /// A path as the definition writes it: relative to the definition's folder.
     pub fn as_written<'a>(&self, path: &'a Path) -> &'a Path {
         self.path
             .parent()
@@ -211,13 +212,13 @@ impl Definition {
             .unwrap_or(path)
     }
 
-    /// `ID_VERSION`, with which every artifact's name begins.
+    /// `ID_VERSION`, the start of every artifact's name.
     pub fn stem(&self) -> String {
         format!("{}_{}", self.id, self.version)
     }
 }
 
-/// A policy of no image, to be filled.
+/// A policy without values.
 fn empty_policy() -> Policy {
     Policy {
         version: policy::VERSION,
@@ -236,18 +237,18 @@ fn empty_policy() -> Policy {
     }
 }
 
-/// One source, with where it is put and where the definition says so.
+/// A source with its directory in the image.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// What it is.
+    /// The origin of the entries.
     pub origin: Origin,
-    /// The directory of the image it is put below: `/` or an absolute path.
+    /// The directory of the image for the content: an absolute path.
     pub at: String,
-    /// `image.toml:12:1`, for messages.
+    /// The position in the definition, for messages: `image.toml:12:1`.
     pub location: String,
 }
 
-/// Where entries come from.
+/// The origin of a source's entries.
 #[derive(Debug, Clone)]
 pub enum Origin {
     /// Debian packages.
@@ -260,26 +261,26 @@ pub enum Origin {
     File(FileEntry),
 }
 
-/// Debian packages, put together by mmdebstrap.
+/// Debian packages, installed by mmdebstrap.
 #[derive(Debug, Clone)]
 pub struct Debian {
     /// Suite, for example `trixie`.
     pub suite: String,
-    /// Packages beside those of the variant.
+    /// Packages in addition to those of the variant.
     pub packages: Vec<String>,
-    /// mmdebstrap's variant, `important` unless said otherwise.
+    /// mmdebstrap's variant, by default `important`.
     pub variant: String,
     /// Architecture, `amd64`.
     pub architecture: String,
-    /// Components, `main` unless said otherwise.
+    /// Components, by default `main`.
     pub components: Vec<String>,
     /// Archives instead of Debian's own.
     pub mirrors: Vec<mirror::Mirror>,
-    /// A date of the snapshot archive (`20261101T000000Z`) instead of now.
+    /// Time in the snapshot archive (`20261101T000000Z`); `None`: the current archive.
     pub snapshot: Option<String>,
     /// HTTP proxy for the downloads.
     pub proxy: Option<String>,
-    /// Keyrings or certificates that the archive must be signed by, instead of Debian's.
+    /// Keyring that must have signed the archive, instead of Debian's.
     pub keyring: Option<PathBuf>,
     /// Whether recommended packages are installed too.
     pub recommends: bool,
@@ -288,20 +289,20 @@ pub struct Debian {
 /// A directory.
 #[derive(Debug, Clone)]
 pub struct Dir {
-    /// Where it is.
+    /// The path on the build machine.
     pub path: PathBuf,
-    /// Owners and groups as they are, instead of root:root.
+    /// Whether owners and groups are kept, instead of root:root.
     pub keep_owner: bool,
-    /// Whether other file systems mounted below it are entered.
+    /// Whether other file systems that are mounted below it are included.
     pub cross_mounts: bool,
 }
 
-/// A single entry, written in the definition itself.
+/// A `[[file]]` entry.
 #[derive(Debug, Clone)]
 pub struct FileEntry {
     /// Absolute path in the image.
     pub path: String,
-    /// What it is.
+    /// The kind of entry.
     pub kind: FileKind,
     /// Permission bits; `None`: 0644 for files, 0755 for directories.
     pub mode: Option<u16>,
@@ -311,7 +312,7 @@ pub struct FileEntry {
     pub gid: u32,
 }
 
-/// What a single entry is.
+/// The kind of a `[[file]]` entry.
 #[derive(Debug, Clone)]
 pub enum FileKind {
     /// A file with these bytes.
@@ -322,14 +323,14 @@ pub enum FileKind {
     Link(String),
     /// A directory.
     Directory,
-    /// Nothing: what stands there is removed.
+    /// Nothing: the path and everything below it is removed.
     Absent,
 }
 
-/// How the root is written.
+/// The table `[root]`.
 #[derive(Debug, Clone)]
 pub struct Root {
-    /// Which compression.
+    /// Compression.
     pub compression: Compression,
     /// Largest compressed cluster in bytes, a power of two from 4096 to 1 MiB.
     pub cluster: u32,
@@ -358,16 +359,16 @@ pub enum Optimize {
     Size,
 }
 
-/// Which compression the root gets.
+/// The compression of the root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// zstd where the image's kernel can (6.10 and configured), else lz4hc.
+    /// zstd if the image's kernel supports it (Linux 6.10 or later, and configured), else lz4hc.
     Auto,
-    /// Plain blocks.
+    /// No compression.
     None,
     /// LZ4, fast.
     Lz4,
-    /// LZ4, high compression: the same reader.
+    /// LZ4 with high compression. The reader is the same.
     Lz4hc,
     /// Zstandard at this level, 1 to 22.
     Zstd(i32),
@@ -376,15 +377,14 @@ pub enum Compression {
 /// A volume: its policy and its size on the disk image.
 #[derive(Debug, Clone)]
 pub struct Volume {
-    /// What the agent is told.
+    /// The agent's part.
     pub policy: adamant_contract::policy::Volume,
     /// Size in bytes on the disk image, a multiple of 1 MiB.
     pub size: u64,
 }
 
 impl Volume {
-    /// What there is when the definition says nothing: state at /var, and logs at /var/log so that
-    /// they can't fill it.
+    /// The default: state at /var, and logs at /var/log so that logs cannot fill the state volume.
     fn defaults() -> Vec<Volume> {
         let volume = |name: &str, mount: &str, size| Volume {
             policy: policy::Volume {
@@ -404,41 +404,41 @@ impl Volume {
     }
 }
 
-/// The kernel's command line and modules.
-#[derive(Debug, Clone)]
+/// The table `[kernel]`.
+#[derive(Debug, Clone, Default)]
 pub struct Kernel {
-    /// Added to what the builder writes.
+    /// Arguments in addition to the builder's own.
     pub cmdline: String,
-    /// Modules by name beside the builder's own list.
+    /// Names of modules in addition to the builder's own.
     pub modules: Vec<String>,
 }
 
-/// What firmware starts.
+/// The table `[boot]`.
 #[derive(Debug, Clone, Default)]
 pub struct Boot {
     /// systemd's stub, instead of the image's own.
     pub stub: Option<PathBuf>,
     /// systemd's boot loader, instead of the image's own.
     pub loader: Option<PathBuf>,
-    /// Whether early microcode is in the unified kernel image.
+    /// Whether the unified kernel image contains early microcode.
     pub microcode: bool,
-    /// Words for the command line of a debug profile.
+    /// Kernel arguments of the debug profile.
     pub debug: Option<String>,
 }
 
-/// What the image is signed with.
+/// The table `[sign]`.
 #[derive(Debug, Clone, Default)]
 pub struct Sign {
-    /// Boot loader and unified kernel image.
+    /// Signs boot loader and unified kernel image.
     pub secure_boot: Option<SignBy>,
-    /// The root hash.
+    /// Signs the root hash.
     pub verity: Option<SignBy>,
-    /// Predicted values of PCR 11.
+    /// Signs the predicted values of PCR 11.
     pub pcr: Option<SignBy>,
 }
 
 impl Sign {
-    /// All three, from a folder made by `adamant keys new`.
+    /// The three keys in a folder from `adamant keys new`.
     pub fn from_folder(folder: &Path) -> Sign {
         let by = |name: &str| {
             Some(SignBy {
@@ -457,24 +457,24 @@ impl Sign {
 /// A key and its certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignBy {
-    /// Where the key is held; `None`: somebody else signs later.
+    /// The key; `None` if `adamant sign` signs later.
     pub key: Option<KeySource>,
     /// Its certificate.
     pub certificate: PathBuf,
 }
 
-/// The disk image.
+/// The table `[disk]`.
 #[derive(Debug, Clone)]
 pub struct Disk {
     /// Bytes of the EFI system partition, a multiple of 1 MiB.
     pub esp: u64,
-    /// One or two; `None`: two where there is a boot loader.
+    /// One or two; `None`: two with a boot loader, else one.
     pub slots: Option<u32>,
-    /// Bytes of a slot's root partition, a multiple of 1 MiB.
+    /// Bytes of each slot's root partition, a multiple of 1 MiB.
     pub slot_size: Option<u64>,
-    /// Percent of a slot that must stay free.
+    /// Minimum free space of a slot, percent.
     pub headroom: u64,
-    /// Whether it has a black box.
+    /// Whether the disk has a black box partition.
     pub black_box: bool,
     /// Bytes of a sector.
     pub sector: u32,
@@ -493,12 +493,12 @@ impl Default for Disk {
     }
 }
 
-/// Bounds on what sources may hold.
+/// The table `[limits]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of all files together, after decompression.
+    /// Total bytes of all files, after decompression.
     pub bytes: u64,
-    /// Entries.
+    /// Number of entries.
     pub entries: u64,
 }
 

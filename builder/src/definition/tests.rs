@@ -1,4 +1,4 @@
-//! What a wrong definition is told, word by word.
+//! Parsing of definitions, and the exact errors about wrong ones.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ fn the_smallest_definition_has_both_default_volumes() {
 }
 
 #[test]
-fn every_key_of_the_issue_is_understood() {
+fn parses_every_key() {
     let text = r#"
 [image]
 id = "debian"
@@ -132,7 +132,7 @@ entries = 1000
 }
 
 #[test]
-fn each_mistake_is_named_with_its_place_and_the_remedy() {
+fn each_error_has_its_position_and_a_remedy() {
     let with = |more: &str| format!("{GOOD}{more}");
     let replaced = |from: &str, to: &str| GOOD.replace(from, to);
     let volume = |line: &str| {
@@ -147,7 +147,7 @@ fn each_mistake_is_named_with_its_place_and_the_remedy() {
         ),
         (
             "[image]\nid = \"a\"\nversion = \"1\"\n".to_owned(),
-            "1:1: there is no source (write a [[source]] with debian, tar or dir)",
+            "1:1: the definition has no source (write a [[source]] with debian, tar or dir)",
         ),
         (
             replaced("id =", "idd ="),
@@ -203,11 +203,11 @@ fn each_mistake_is_named_with_its_place_and_the_remedy() {
         ),
         (
             replaced("[image]\n", "[image]\nepoch = \"soon\"\n"),
-            "2:9: epoch is not a moment (use seconds since 1970 or a date, for example 2026-11-01T00:00:00Z)",
+            "2:9: epoch is not a time (use seconds since 1970 or a date, for example 2026-11-01T00:00:00Z)",
         ),
         (
             replaced("tar = \"root.tar\"", ""),
-            "4:1: this source gives nothing (write one of debian = { ... }, tar = \"...\" or dir = \"...\")",
+            "4:1: this source is empty (write one of debian = { ... }, tar = \"...\" or dir = \"...\")",
         ),
         (
             with("dir = \"x\"\n"),
@@ -215,15 +215,15 @@ fn each_mistake_is_named_with_its_place_and_the_remedy() {
         ),
         (
             with("owner = \"keep\"\n"),
-            "6:9: key `owner` belongs to a source with dir (leave it out)",
+            "6:9: key `owner` has an effect only with dir (leave it out)",
         ),
         (
             with("at = \"srv\"\n"),
-            "6:6: \"srv\" is not a path in the image (write it from / on, without . or .. or // or a slash at its end)",
+            "6:6: \"srv\" is not a path in the image (write an absolute path without ., .., // or a slash at the end)",
         ),
         (
             replaced("[[source]]", "[source]"),
-            "4:1: this is a table, a list of tables is expected (write its name in double brackets, for example [[source]])",
+            "4:1: this is a table, but a list of tables is expected (write its name in double brackets, for example [[source]])",
         ),
         (
             replaced("tar = \"root.tar\"", "debian = { sutie = \"trixie\" }"),
@@ -249,7 +249,7 @@ fn each_mistake_is_named_with_its_place_and_the_remedy() {
         ),
         (
             with("[[file]]\npath = \"/a/../b\"\ncontent = \"\"\n"),
-            "7:8: \"/a/../b\" is not a path in the image (write it from / on, without . or .. or // or a slash at its end)",
+            "7:8: \"/a/../b\" is not a path in the image (write an absolute path without ., .., // or a slash at the end)",
         ),
         (
             with("[[file]]\npath = \"/a\"\n"),
@@ -285,7 +285,7 @@ fn each_mistake_is_named_with_its_place_and_the_remedy() {
         ),
         (
             volume("").replace("64M", "100K"),
-            "9:8: volume \"state\": size \"100K\" is not whole MiB (use for example 512M)",
+            "9:8: volume \"state\": size \"100K\" is not a whole number of MiB (use for example 512M)",
         ),
         (
             volume("").replace("/var", "/etc/x"),
@@ -313,7 +313,7 @@ fn each_mistake_is_named_with_its_place_and_the_remedy() {
         ),
         (
             format!("volumes = [1]\n{GOOD}"),
-            "1:11: `volumes` can only be the empty list (write a [[volume]] for each)",
+            "1:11: `volumes` can only be an empty list (write a [[volume]] for each volume)",
         ),
         (
             with("[failure]\nafter = \"ten\"\n"),
@@ -333,37 +333,37 @@ fn each_mistake_is_named_with_its_place_and_the_remedy() {
         ),
         (
             with("[kernel]\ncmdline = \"a\\nb\"\n"),
-            "7:11: cmdline holds a control character or a second line (write it on one line)",
+            "7:11: cmdline contains a line break or another control character (write one line)",
         ),
         (
             with("[kernel]\nmodules = [\"../x\"]\n"),
-            "7:12: \"../x\" is not a module's name (write it without path and .ko, for example \"virtio_net\")",
+            "7:12: \"../x\" is not a module name (write it without path and .ko, for example \"virtio_net\")",
         ),
         (
             with("[seal]\nlevel = \"lockdown\"\nscripts = \"refuse\"\n"),
-            "8:11: only level \"guard\" can refuse scripts (write level = \"guard\", or leave scripts out)",
+            "8:11: scripts = \"refuse\" needs level \"guard\" (write level = \"guard\", or leave out scripts)",
         ),
         (
             with("[seal]\nlevel = \"guard\"\nallow = { scripts = [\"/usr/bin/perl\"] }\n"),
-            "8:21: this says nothing where scripts are allowed (write scripts = \"refuse\" in [seal], or leave it out)",
+            "8:21: this has no effect while scripts are allowed (write scripts = \"refuse\" in [seal], or leave it out)",
         ),
         (
             with("[seal]\nlevel = \"guard\"\nscripts = \"refuse\"\ninterpreters = [\"engine\"]\n"),
-            "9:17: \"engine\" is not a path in the image (write it from / on, without . or .. or // or a slash at its end)",
+            "9:17: \"engine\" is not a path in the image (write an absolute path without ., .., // or a slash at the end)",
         ),
         (
             with("[seal]\nlevel = \"lockdown\"\nmodule_loading = \"image\"\n"),
-            "8:18: only level \"guard\" can tell who loads a module (write level = \"guard\", or leave module_loading out)",
+            "8:18: module_loading = \"image\" needs level \"guard\" (write level = \"guard\", or leave out module_loading)",
         ),
         (
             with("[seal]\nmodule_loading = \"boot\"\n"),
-            "7:18: level \"verity\" does not restrict modules (write level = \"lockdown\" or \"guard\", or leave module_loading out)",
+            "7:18: level \"verity\" does not restrict modules (write level = \"lockdown\" or \"guard\", or leave out module_loading)",
         ),
         (
             with(
                 "[seal]\nlevel = \"guard\"\nmodule_loading = \"image\"\nallow = { containers = true }\n",
             ),
-            "8:18: with the exceptions containers and debug, the guard can't tell who loads a module (write module_loading = \"boot\", and in modules what is needed later)",
+            "8:18: with the exception containers or debug, the guard can't tell which program loads a module (write module_loading = \"boot\", and list later modules in modules)",
         ),
         (
             with("[seal]\nlevel = \"guard\"\nmodule_loading = \"never\"\n"),
@@ -384,7 +384,7 @@ fn each_mistake_is_named_with_its_place_and_the_remedy() {
 }
 
 #[test]
-fn mistakes_that_do_not_depend_on_each_other_are_told_at_once() {
+fn independent_errors_are_reported_together() {
     let lines = |text: &str| -> Vec<String> {
         let error = parse(text).unwrap_err();
         error
@@ -425,7 +425,7 @@ fn mistakes_that_do_not_depend_on_each_other_are_told_at_once() {
             "18:9: after \"x\""
         ]
     );
-    // A hundred of one kind are not news a hundred times.
+    // Repeated errors are cut off.
     let many = format!("{GOOD}{}", "[[source]]\n".repeat(100));
     assert_eq!(lines(&many).len(), 21);
     assert_eq!(lines(&many)[20], "and 80 more");
@@ -434,21 +434,21 @@ fn mistakes_that_do_not_depend_on_each_other_are_told_at_once() {
 #[test]
 fn a_renamed_key_is_refused_with_its_new_name() {
     let error = parse(&format!("{GOOD}[root]\nlayout = \"smallest\"\n")).unwrap_err();
-    let told =
+    let message =
         "7:1: key `layout` was renamed to `optimize` (write optimize = \"updates\" or \"size\")";
-    assert!(error.message().contains(told), "{error}");
+    assert!(error.message().contains(message), "{error}");
     let error = parse(&format!("{GOOD}[root]\noptimize = \"smallest\"\n")).unwrap_err();
     assert!(error.message().contains("use updates or size"), "{error}");
 }
 
 #[test]
-fn columns_count_characters_and_lines_survive_windows_line_ends() {
+fn columns_count_characters_and_windows_line_ends_are_accepted() {
     let error = parse("[image]\r\nid = \"web\"\r\nversion = \"é1\" # é\r\n").unwrap_err();
     assert!(error.message().contains(":3:11: "), "{error}");
 }
 
 #[test]
-fn hostile_text_is_an_error_and_never_a_panic() {
+fn hostile_text_is_an_error_not_a_panic() {
     let deep = "a = ".to_owned() + &"[".repeat(100_000);
     let dotted = "a.".repeat(100_000) + "b = 1";
     for text in [
@@ -467,7 +467,7 @@ fn hostile_text_is_an_error_and_never_a_panic() {
     ] {
         assert!(parse(text).is_err());
     }
-    // Every cut of a good text, and every single byte replaced by one that means something to TOML.
+    // Every prefix of a valid text, and every byte replaced by one that is significant in TOML.
     for at in 0..GOOD.len() {
         let _ = parse(&GOOD[..at]);
         for byte in ["\"", "[", "]", "=", "\n", "{", "\0", "é"] {

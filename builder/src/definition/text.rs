@@ -1,20 +1,20 @@
-//! A definition's text, and where in it something stands.
+//! The text of a definition, and errors with their position in it.
 
 use std::ops::Range;
 use std::path::Path;
 
 use crate::error::Error;
 
-/// The text with the name that messages call it by.
+/// The text with its path.
 pub struct Text<'a> {
-    /// As it was given: messages name it like this.
+    /// The path as given, for messages.
     pub path: &'a Path,
-    /// The whole file.
+    /// The content of the file.
     pub text: &'a str,
 }
 
 impl Text<'_> {
-    /// `PATH:LINE:COLUMN`, both from 1 on, the column in characters.
+    /// `PATH:LINE:COLUMN`, both starting at 1, the column in characters.
     pub fn location(&self, span: Range<usize>) -> String {
         let mut start = span.start.min(self.text.len());
         while !self.text.is_char_boundary(start) {
@@ -32,22 +32,22 @@ impl Text<'_> {
         format!("{}:{line}:{column}", self.path.display())
     }
 
-    /// An error at this place.
+    /// An error at this position.
     pub fn error(&self, span: Range<usize>, what: impl std::fmt::Display) -> Error {
         Error::new(format!("{}: {what}", self.location(span)))
     }
 
-    /// A key at this place that is none of those known there.
+    /// An error about an unknown key at this position.
     pub fn unknown_key(&self, span: Range<usize>, unknown: &str, known: &[&str]) -> Error {
         self.error(span, unknown_key(unknown, known))
     }
 
-    /// What TOML or serde found wrong, in our words.
+    /// An error of TOML or serde, with a clearer message.
     pub fn syntax(&self, error: &toml::de::Error) -> Error {
         let span = error.span().unwrap_or(0..0);
         self.error(
             span.clone(),
-            in_our_words(error.message(), self.text.get(span).unwrap_or_default()),
+            clearer_message(error.message(), self.text.get(span).unwrap_or_default()),
         )
     }
 }
@@ -60,8 +60,8 @@ fn unknown_key(unknown: &str, known: &[&str]) -> String {
     }
 }
 
-/// Rewrites a message of serde so that it speaks of keys and tables and says what to write.
-fn in_our_words(message: &str, found: &str) -> String {
+/// Rewrites a message of serde in terms of keys and tables, with a remedy.
+fn clearer_message(message: &str, found: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field `")
         && let Some((unknown, rest)) = rest.split_once('`')
     {
@@ -73,15 +73,15 @@ fn in_our_words(message: &str, found: &str) -> String {
     {
         let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
         return match nearest(unknown, &known) {
-            Some(word) => format!("{unknown:?} is not known here (did you mean {word:?}?)"),
+            Some(near) => format!("{unknown:?} is not known here (did you mean {near:?}?)"),
             None => format!("{unknown:?} is not known here (use {})", known.join(" or ")),
         };
     }
-    let mut words = message.replace('\n', ", ");
-    if words.starts_with("invalid type: map") && words.ends_with("expected a sequence") {
+    let mut text = message.replace('\n', ", ");
+    if text.starts_with("invalid type: map") && text.ends_with("expected a sequence") {
         return match found.trim_start().starts_with('[') {
-            true => "this is a table, a list of tables is expected (write its name in double brackets, for example [[source]])".to_owned(),
-            false => "this is a table, a list is expected (write for example [\"a\", \"b\"])".to_owned(),
+            true => "this is a table, but a list of tables is expected (write its name in double brackets, for example [[source]])".to_owned(),
+            false => "this is a table, but a list is expected (write for example [\"a\", \"b\"])".to_owned(),
         };
     }
     for (theirs, ours) in [
@@ -96,26 +96,26 @@ fn in_our_words(message: &str, found: &str) -> String {
         ),
         ("expected u64", "expected a whole number"),
     ] {
-        words = words.replacen(theirs, ours, 1);
+        text = text.replacen(theirs, ours, 1);
     }
-    words
+    text
 }
 
-/// The known word that a mistyped one most likely meant: at most a third of the longer word's
-/// letters differ. `None` where none is near.
+/// The known name that a mistyped name most likely means: at most a third of the longer name's
+/// letters differ. The result is `None` if no name is that similar.
 pub fn nearest<'a>(unknown: &str, known: &[&'a str]) -> Option<&'a str> {
-    /// A key can be as long as the file, and comparing takes the square of that; no known word is
-    /// longer.
+    /// Longest name that is compared. A key can be as long as the file, and the time grows with the
+    /// square of the length.
     const LONGEST: usize = 64;
-    // Nobody means another word by letters of another case, or by `-` for `_`.
-    let plain = |word: &str| word.to_ascii_lowercase().replace('-', "_");
+    // Case and `-` for `_` do not make another name.
+    let plain = |name: &str| name.to_ascii_lowercase().replace('-', "_");
     let letters = unknown.chars().count();
     if letters > LONGEST {
         return None;
     }
-    let distance = |word: &str| strsim::damerau_levenshtein(&plain(unknown), &plain(word));
-    let (distance, word) = known.iter().map(|word| (distance(word), *word)).min()?;
-    (distance * 3 <= letters.max(word.chars().count())).then_some(word)
+    let distance = |name: &str| strsim::damerau_levenshtein(&plain(unknown), &plain(name));
+    let (distance, name) = known.iter().map(|name| (distance(name), *name)).min()?;
+    (distance * 3 <= letters.max(name.chars().count())).then_some(name)
 }
 
 #[cfg(test)]
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_word_that_is_near_is_suggested() {
+    fn suggests_only_similar_names() {
         let known = [
             "id",
             "at",
@@ -146,7 +146,7 @@ mod tests {
             ("tra", Some("tar")),
             ("idd", Some("id")),
             ("wieght", Some("weight")),
-            // One of two letters, two of four and three of five are other words.
+            // One of two letters, two of four and three of five differ too much.
             ("it", None),
             ("a", None),
             ("path", None),

@@ -2,7 +2,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, Section};
+use super::keys::{self, TableReference};
 use super::text::Text;
 use crate::error::Error;
 
@@ -10,26 +10,26 @@ use crate::error::Error;
 const RENAMED: &[(&str, &str, &str, &str)] =
     &[("[root]", "layout", "optimize", "\"updates\" or \"size\"")];
 
-/// The tables of a definition, in the order of [`keys::File`].
-const TABLES: &[(&str, Option<&Section>)] = &[
-    ("image", Some(&keys::Image::SECTION)),
-    ("source", Some(&keys::Source::SECTION)),
-    ("file", Some(&keys::FileEntry::SECTION)),
-    ("root", Some(&keys::Root::SECTION)),
-    ("scrub", Some(&keys::Scrub::SECTION)),
+/// The tables of a definition, in the order of [`keys::DefinitionTables`].
+const TABLES: &[(&str, Option<&TableReference>)] = &[
+    ("image", Some(&keys::ImageTable::SECTION)),
+    ("source", Some(&keys::SourceTable::SECTION)),
+    ("file", Some(&keys::FileTable::SECTION)),
+    ("root", Some(&keys::RootTable::SECTION)),
+    ("scrub", Some(&keys::ScrubTable::SECTION)),
     ("volumes", None),
-    ("volume", Some(&keys::Volume::SECTION)),
-    ("verify", Some(&keys::Verify::SECTION)),
-    ("credentials", Some(&keys::Credentials::SECTION)),
-    ("failure", Some(&keys::Failure::SECTION)),
-    ("seal", Some(&keys::Seal::SECTION)),
-    ("on_violation", Some(&keys::OnViolation::SECTION)),
-    ("drift", Some(&keys::Drift::SECTION)),
-    ("kernel", Some(&keys::Kernel::SECTION)),
-    ("boot", Some(&keys::Boot::SECTION)),
-    ("sign", Some(&keys::Sign::SECTION)),
-    ("disk", Some(&keys::Disk::SECTION)),
-    ("limits", Some(&keys::Limits::SECTION)),
+    ("volume", Some(&keys::VolumeTable::SECTION)),
+    ("verify", Some(&keys::VerifyTable::SECTION)),
+    ("credentials", Some(&keys::CredentialsTable::SECTION)),
+    ("failure", Some(&keys::FailureTable::SECTION)),
+    ("seal", Some(&keys::SealTable::SECTION)),
+    ("on_violation", Some(&keys::OnViolationTable::SECTION)),
+    ("drift", Some(&keys::DriftTable::SECTION)),
+    ("kernel", Some(&keys::KernelTable::SECTION)),
+    ("boot", Some(&keys::BootTable::SECTION)),
+    ("sign", Some(&keys::SignTable::SECTION)),
+    ("disk", Some(&keys::DiskTable::SECTION)),
+    ("limits", Some(&keys::LimitsTable::SECTION)),
 ];
 
 /// One error for each unknown key, in the order of the file; none if the text is not TOML.
@@ -56,7 +56,7 @@ pub fn errors(text: &Text) -> Vec<Error> {
 /// Checks the keys of a table, or of each table in a list. Serde reports any other value.
 fn check_keys(
     text: &Text,
-    section: &Section,
+    section: &TableReference,
     value: &DeValue,
     found: &mut Vec<(std::ops::Range<usize>, Error)>,
 ) {
@@ -79,14 +79,14 @@ fn check_keys(
             };
             found.push((key.span(), error));
         }
-        if section.title == keys::Source::SECTION.title
+        if section.title == keys::SourceTable::SECTION.title
             && key.get_ref() == "debian"
             && value.get_ref().is_table()
         {
-            check_keys(text, &keys::Debian::SECTION, value.get_ref(), found);
+            check_keys(text, &keys::DebianTable::SECTION, value.get_ref(), found);
         }
-        if section.title == keys::Seal::SECTION.title && key.get_ref() == "allow" {
-            check_keys(text, &keys::Allow::SECTION, value.get_ref(), found);
+        if section.title == keys::SealTable::SECTION.title && key.get_ref() == "allow" {
+            check_keys(text, &keys::AllowTable::SECTION, value.get_ref(), found);
         }
     }
 }

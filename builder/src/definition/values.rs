@@ -1,9 +1,9 @@
-//! The small languages inside a definition's strings: sizes, durations, dates, names. Each function
-//! says in one phrase what is wrong and what to write instead.
+//! Values inside the strings of a definition: sizes, durations, dates, names. The error of each
+//! function is a phrase with a remedy in parentheses.
 
 use super::{Compression, Optimize};
 
-/// Bytes: a whole number and K, M, G or T (powers of 1024), or none of them.
+/// Bytes: a whole number, optionally with K, M, G or T (powers of 1024).
 pub fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is not a size (use for example 512M or 2G)");
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -21,7 +21,7 @@ pub fn size(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{text:?} is larger than any disk"))
 }
 
-/// Seconds: a whole number and s, m or h.
+/// Seconds: a whole number with s, m or h.
 pub fn duration(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is not a duration (use for example 10s, 5m or 1h)");
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
@@ -36,7 +36,7 @@ pub fn duration(text: &str) -> Result<u64, String> {
         .ok_or_else(wrong)
 }
 
-/// Digits alone: no sign, no space, no underscore.
+/// A number of digits only: no sign, no space, no underscore.
 fn whole(digits: &str) -> Option<u64> {
     digits
         .bytes()
@@ -45,7 +45,7 @@ fn whole(digits: &str) -> Option<u64> {
         .flatten()
 }
 
-/// IMAGE_ID.
+/// Checks an IMAGE_ID.
 pub fn id(text: &str) -> Result<(), String> {
     let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
     if !text.bytes().all(known)
@@ -58,8 +58,8 @@ pub fn id(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// IMAGE_VERSION in the version format of UAPI.10. `_` separates id and version in labels and `+`
-/// the counter of tries in names of boot entries (UAPI.1), so neither can be part of a version.
+/// Checks an IMAGE_VERSION in the version format of UAPI.10. `_` separates id and version in labels,
+/// and `+` starts the boot counter in names of boot entries (UAPI.1), so a version has neither.
 pub fn version(text: &str) -> Result<(), String> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b".~^-".contains(&b);
     if !text.bytes().all(known) || !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
@@ -70,8 +70,8 @@ pub fn version(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Id and version together: `ID_VERSION_verity` is a partition label, and those have room for 36
-/// UTF-16 units (UEFI 2.10, 5.3.3).
+/// Checks that the longest partition label, `ID_VERSION_verity`, fits: a label has room for 36 UTF-16
+/// units (UEFI 2.10, 5.3.3).
 pub fn label(id: &str, version: &str) -> Result<(), String> {
     let length = format!("{id}_{version}_verity").encode_utf16().count();
     if length > 36 {
@@ -83,7 +83,7 @@ pub fn label(id: &str, version: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The root's compression.
+/// The value of `[root] compression`.
 pub fn compression(text: &str) -> Result<Compression, String> {
     if let Some(level) = text.strip_prefix("zstd:") {
         return match whole(level) {
@@ -118,7 +118,7 @@ pub fn optimize(text: &str) -> Result<Optimize, String> {
     }
 }
 
-/// The root's cluster size, bytes.
+/// The value of `[root] cluster`, bytes.
 pub fn cluster(text: &str) -> Result<u32, String> {
     match size(text).map_err(|why| format!("cluster {why}"))? {
         bytes @ 4096..=1_048_576 if bytes.is_power_of_two() => Ok(bytes as u32),
@@ -128,7 +128,7 @@ pub fn cluster(text: &str) -> Result<u32, String> {
     }
 }
 
-/// Permission bits.
+/// Permission bits in octal.
 pub fn mode(text: &str) -> Result<u16, String> {
     let octal =
         !text.is_empty() && text.len() <= 5 && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
@@ -140,7 +140,7 @@ pub fn mode(text: &str) -> Result<u16, String> {
     }
 }
 
-/// An absolute path in the image, without `.`, `..`, empty parts or a slash at its end.
+/// Checks an absolute path in the image: no `.`, `..`, empty component or slash at the end.
 pub fn absolute(text: &str) -> Result<(), String> {
     let parts_ok = text.starts_with('/')
         && text.len() > 1
@@ -151,14 +151,14 @@ pub fn absolute(text: &str) -> Result<(), String> {
         && !text.contains('\0');
     if !parts_ok {
         return Err(format!(
-            "{text:?} is not a path in the image (write it from / on, without . or .. or // or a slash at its end)"
+            "{text:?} is not a path in the image (write an absolute path without ., .., // or a slash at the end)"
         ));
     }
     Ok(())
 }
 
-/// A name that is handed to another program as a word: no option, no second word.
-pub fn word(what: &str, text: &str) -> Result<(), String> {
+/// Checks a name that becomes one argument of another program: no option, no space.
+pub fn argument(what: &str, text: &str) -> Result<(), String> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b"._+:=/*-".contains(&b);
     if text.is_empty() || text.len() > 255 || text.starts_with('-') || !text.bytes().all(known) {
         return Err(format!(
@@ -168,23 +168,23 @@ pub fn word(what: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// One line of text without control characters, at most `limit` bytes.
+/// Checks a line of text: no control characters, at most `limit` bytes.
 pub fn line(what: &str, text: &str, limit: usize) -> Result<(), String> {
     if text.chars().any(char::is_control) {
         return Err(format!(
-            "{what} holds a control character or a second line (write it on one line)"
+            "{what} contains a line break or another control character (write one line)"
         ));
     }
     if text.len() > limit {
         return Err(format!(
-            "{what} has {} bytes, at most {limit} are possible",
+            "{what} has {} bytes, but at most {limit} are allowed",
             text.len()
         ));
     }
     Ok(())
 }
 
-/// A module's name.
+/// Checks the name of a kernel module.
 pub fn module(text: &str) -> Result<(), String> {
     if text.is_empty()
         || text.len() > 64
@@ -193,14 +193,14 @@ pub fn module(text: &str) -> Result<(), String> {
             .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
     {
         return Err(format!(
-            "{text:?} is not a module's name (write it without path and .ko, for example \"virtio_net\")"
+            "{text:?} is not a module name (write it without path and .ko, for example \"virtio_net\")"
         ));
     }
     Ok(())
 }
 
-/// Words that decide what is booted: the builder writes them, and a second one would contradict it.
-const OWN_WORDS: &[&str] = &[
+/// Kernel arguments that choose the root. The builder writes them; a second one would contradict it.
+const OWN_ARGUMENTS: &[&str] = &[
     "roothash",
     "usrhash",
     "systemd.verity",
@@ -211,18 +211,18 @@ const OWN_WORDS: &[&str] = &[
     "initrd",
 ];
 
-/// Words for the kernel's command line. The kernel takes 2048 bytes on x86; the builder's own words
-/// need some of them.
+/// Checks arguments for the kernel command line. The kernel takes 2,048 bytes on x86; the builder's
+/// own arguments need some of them.
 pub fn cmdline(text: &str) -> Result<(), String> {
     line("cmdline", text, 1536)?;
     if text.matches('"').count() % 2 == 1 {
-        return Err("cmdline has a quote without its other half".to_owned());
+        return Err("cmdline has a quote that is not closed".to_owned());
     }
-    let key = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
+    let key = |argument: &str| argument.split('=').next().unwrap_or_default().to_owned();
     match text
         .split_whitespace()
         .map(key)
-        .find(|key| OWN_WORDS.contains(&key.as_str()))
+        .find(|key| OWN_ARGUMENTS.contains(&key.as_str()))
     {
         Some(key) => Err(format!(
             "cmdline: `{key}=` is written by the builder (leave it out)"
@@ -231,28 +231,28 @@ pub fn cmdline(text: &str) -> Result<(), String> {
     }
 }
 
-/// A moment of the snapshot archive.
+/// Checks a time in the snapshot archive.
 pub fn snapshot(text: &str) -> Result<(), String> {
     let bytes = text.as_bytes();
     let digits = |from: usize, to: usize| bytes[from..to].iter().all(u8::is_ascii_digit);
     if bytes.len() != 16 || bytes[8] != b'T' || bytes[15] != b'Z' || !digits(0, 8) || !digits(9, 15)
     {
         return Err(format!(
-            "snapshot {text:?} is not a moment (use for example \"20261101T000000Z\")"
+            "snapshot {text:?} is not a time of the archive (use for example \"20261101T000000Z\")"
         ));
     }
     Ok(())
 }
 
-/// Seconds since 1970 from an integer, a TOML date or a string that holds either.
+/// Seconds since 1970, from an integer, a TOML date, or a string with either.
 pub fn epoch(value: &toml::Value) -> Result<i64, String> {
     let wrong = || {
-        "epoch is not a moment (use seconds since 1970 or a date, for example 2026-11-01T00:00:00Z)"
+        "epoch is not a time (use seconds since 1970 or a date, for example 2026-11-01T00:00:00Z)"
             .to_owned()
     };
     let seconds = match value {
         toml::Value::Integer(seconds) => *seconds,
-        toml::Value::Datetime(moment) => from_date(moment).ok_or_else(wrong)?,
+        toml::Value::Datetime(date) => from_date(date).ok_or_else(wrong)?,
         toml::Value::String(text) => match whole(text) {
             Some(seconds) => i64::try_from(seconds).map_err(|_| wrong())?,
             None => text
@@ -264,15 +264,15 @@ pub fn epoch(value: &toml::Value) -> Result<i64, String> {
         },
         _ => return Err(wrong()),
     };
-    // Up to the year 9999: later ones are mistakes, and other tools can't print them.
+    // Other tools cannot print years after 9999.
     if !(0..=253_402_300_799).contains(&seconds) {
         return Err(wrong());
     }
     Ok(seconds)
 }
 
-/// A date with or without a time; without an offset it is UTC, so that the machine's time zone does
-/// not decide what is built.
+/// A date with or without a time. Without an offset it is UTC, so that the image does not depend on
+/// the build machine's time zone.
 fn from_date(moment: &toml::value::Datetime) -> Option<i64> {
     let date = moment.date?;
     let days = days_since_1970(
@@ -290,8 +290,8 @@ fn from_date(moment: &toml::value::Datetime) -> Option<i64> {
     Some(days * 86400 + time - offset)
 }
 
-/// Days of the proleptic Gregorian calendar, counted in years that begin in March so that a leap
-/// day is a year's last.
+/// Days of the proleptic Gregorian calendar. Years are counted from March, so that a leap day is the
+/// last day of its year.
 pub(crate) fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
@@ -300,7 +300,7 @@ pub(crate) fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
 }
 
 /// Seconds since 1970 for people: RFC 3339 in UTC.
-pub fn moment(seconds: i64) -> String {
+pub fn format_time(seconds: i64) -> String {
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     // The other way round: eras of 400 years, in each of which the calendar repeats.
     let shifted = days + 719_468;
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_utc_unless_they_say_otherwise() {
+    fn dates_without_an_offset_are_utc() {
         let of = |text: &str| epoch(&toml::Value::String(text.to_owned()));
         assert_eq!(of("1970-01-01"), Ok(0));
         assert_eq!(of("2000-02-29T12:00:00Z"), Ok(951_825_600));
@@ -362,16 +362,18 @@ mod tests {
     }
 
     #[test]
-    fn a_moment_is_written_as_it_is_read() {
-        assert_eq!(moment(0), "1970-01-01T00:00:00Z");
-        assert_eq!(moment(951_825_600), "2000-02-29T12:00:00Z");
-        assert_eq!(moment(-1), "1969-12-31T23:59:59Z");
-        assert_eq!(moment(253_402_300_799), "9999-12-31T23:59:59Z");
-        // Every day of some decades around the ends of centuries, at a second that walks through
-        // the day.
+    fn a_formatted_time_parses_to_the_same_time() {
+        assert_eq!(format_time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(format_time(951_825_600), "2000-02-29T12:00:00Z");
+        assert_eq!(format_time(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(format_time(253_402_300_799), "9999-12-31T23:59:59Z");
+        // Every day of some decades around the ends of centuries, at varying times of day.
         for day in (0..20_000).chain(45_000..60_000) {
             let seconds = day * 86_400 + day * 7919 % 86_400;
-            assert_eq!(epoch(&toml::Value::String(moment(seconds))), Ok(seconds));
+            assert_eq!(
+                epoch(&toml::Value::String(format_time(seconds))),
+                Ok(seconds)
+            );
         }
     }
 

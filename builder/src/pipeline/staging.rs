@@ -1,9 +1,8 @@
-//! The output folder: it appears whole or not at all.
+//! The output folder, which changes atomically.
 //!
-//! Artifacts are written to files without a name, which the kernel forgets when we end, however we
-//! end. Only when all are complete do they get names, in a new folder that takes the old one's
-//! place by one rename. A kill in that last moment leaves a hidden folder beside the output at
-//! most, which the next build removes.
+//! Artifacts are written to unnamed files, which the kernel deletes when the process ends. When all
+//! are complete, they get names in a new folder, and one rename exchanges it with the old folder. A
+//! kill at that time leaves at most a hidden folder beside the output, which the next build removes.
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
@@ -20,16 +19,16 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::error::{Context, Error, Result};
 use crate::manifest::{self, Manifest};
 
-/// What a build may replace in its output folder.
+/// The content that a build may replace in its output folder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Replace {
-    /// An image of the same id and version only if it has the same content. Artifacts of other
-    /// versions stay.
+    /// An image with the same id and version, if it has the same content. Artifacts of other versions
+    /// are kept.
     #[default]
     SameContent,
-    /// An image of the same id and version, whatever its content. Artifacts of other versions stay.
+    /// An image with the same id and version. Artifacts of other versions are kept.
     SameVersion,
-    /// Everything, for work directories.
+    /// Everything, for work folders.
     Everything,
 }
 
@@ -38,24 +37,23 @@ pub enum Replace {
 pub struct Staging {
     out: PathBuf,
     parent: PathBuf,
-    /// Where names are given, beside the output.
-    fresh: PathBuf,
+    /// The new folder, beside the output.
+    new_folder: PathBuf,
     files: Vec<(String, File)>,
-    /// Those that are on their way to the disk already.
-    begun: Vec<(String, JoinHandle<io::Result<()>>)>,
-    /// Artifacts that stay from an earlier build of the same version.
+    /// Files that a thread is already writing to the disk.
+    syncing: Vec<(String, JoinHandle<io::Result<()>>)>,
+    /// Artifacts of an earlier build of the same version that are kept.
     kept: Vec<String>,
-    /// File systems without unnamed files: held from the start, since the names are there from the
-    /// start.
+    /// The lock, if the file system has no unnamed files: the files then have names from the start.
     named: Option<Flock<File>>,
 }
 
 impl Staging {
-    /// Prepares to fill `out`, which must be absent, empty, or an output folder of ours.
+    /// Prepares new content for `out`, which must be missing, empty, or an output folder of adamant.
     pub fn open(out: &Path) -> Result<Staging> {
         let name = out.file_name().filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| {
-            Error::new(format!("{}: not a folder's name", out.display()))
+            Error::new(format!("{}: not the name of a folder", out.display()))
                 .hint("write for example --output out")
         })?;
         let parent = match out.parent() {
@@ -63,21 +61,21 @@ impl Staging {
             _ => PathBuf::from("."),
         };
         fs::create_dir_all(&parent).context(|| format!("{}", parent.display()))?;
-        others(out, &[], &[])?;
-        let mut fresh = std::ffi::OsString::from(".");
-        fresh.push(name);
-        fresh.push(".adamant-new");
+        other_artifacts(out, &[], &[])?;
+        let mut new_name = std::ffi::OsString::from(".");
+        new_name.push(name);
+        new_name.push(".adamant-new");
         let mut staging = Staging {
             out: out.to_owned(),
-            fresh: parent.join(fresh),
+            new_folder: parent.join(new_name),
             parent,
             files: Vec::new(),
-            begun: Vec::new(),
+            syncing: Vec::new(),
             kept: Vec::new(),
             named: None,
         };
         staging.sweep();
-        match unnamed(&staging.parent) {
+        match unnamed_file(&staging.parent) {
             Ok(_) => {}
             Err(error)
                 if matches!(
@@ -86,43 +84,44 @@ impl Staging {
                 ) =>
             {
                 staging.named = Some(staging.lock()?);
-                staging.make_fresh()?;
+                staging.create_new_folder()?;
             }
             Err(error) => return Err(Error::new(format!("{}: {error}", staging.parent.display()))),
         }
         Ok(staging)
     }
 
-    /// The folder beside the output, on the same file system: the place for other temporary files.
+    /// The parent of the output folder. It is on the same file system, so other temporary files fit
+    /// there too.
     pub fn parent(&self) -> &Path {
         &self.parent
     }
 
-    /// A new, empty artifact.
+    /// Creates an empty artifact.
     pub fn file(&mut self, name: &str) -> Result<File> {
         let file = if self.named.is_some() {
             OpenOptions::new()
                 .read(true)
                 .write(true)
                 .create_new(true)
-                .open(self.fresh.join(name))
+                .open(self.new_folder.join(name))
         } else {
-            unnamed(&self.parent)
+            unnamed_file(&self.parent)
         };
         let file = file.context(|| format!("{name} in {}", self.parent.display()))?;
-        // Whatever the umask.
+        // Independent of the umask.
         file.set_permissions(fs::Permissions::from_mode(0o644))
             .context(|| name)?;
-        let again = file.try_clone().context(|| name)?;
+        let clone = file.try_clone().context(|| name)?;
         self.files.push((name.to_owned(), file));
-        Ok(again)
+        Ok(clone)
     }
 
-    /// A new, empty file that is gone when it is closed.
+    /// Creates a temporary file, which is deleted when it is closed.
     pub fn scratch(&self) -> Result<File> {
-        let file = match unnamed(&self.parent) {
+        let file = match unnamed_file(&self.parent) {
             Err(_) if self.named.is_some() => {
-                let path = self.fresh.join(".scratch");
+                let path = self.new_folder.join(".scratch");
                 let file = OpenOptions::new()
                     .read(true)
                     .write(true)
@@ -135,7 +134,7 @@ impl Staging {
         file.context(|| format!("a temporary file in {}", self.parent.display()))
     }
 
-    /// A new artifact with these bytes.
+    /// Creates an artifact with these bytes.
     pub fn put(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         use std::io::Write;
         self.file(name)?
@@ -143,23 +142,23 @@ impl Staging {
             .context(|| format!("writing {name}"))
     }
 
-    /// An artifact is whole: it goes to the disk while others are made.
+    /// Starts to write a complete artifact to the disk, in parallel to the next stages.
     pub fn sync(&mut self, name: &str, file: &File) {
         if let Ok(file) = file.try_clone() {
-            // What goes wrong is kept for the end: the kernel tells it once.
-            self.begun
+            // The kernel reports an error once, so the result is kept until the end.
+            self.syncing
                 .push((name.to_owned(), std::thread::spawn(move || file.sync_all())));
         }
     }
 
-    /// Has an artifact of the same version that is there already stay there.
+    /// Keeps an existing artifact of the same version.
     pub fn keep(&mut self, name: &str) {
         self.kept.push(name.to_owned());
     }
 
-    /// Moves the artifacts of `new` into the output folder, where `replace` allows it.
+    /// Moves the artifacts of `new` into the output folder, if `replace` allows it.
     pub fn publish(mut self, new: &Manifest, replace: Replace) -> Result<()> {
-        // All at once: the file system has one journal for them.
+        // In parallel, because the file system writes them in one journal transaction.
         std::thread::scope(|scope| {
             let synced: Vec<_> = self
                 .files
@@ -169,38 +168,38 @@ impl Staging {
             synced.into_iter().try_for_each(|(name, synced)| {
                 synced
                     .join()
-                    .unwrap_or_else(failed)
+                    .unwrap_or_else(sync_panicked)
                     .context(|| format!("writing {name}"))
             })
         })?;
-        self.begun.drain(..).try_for_each(|(name, thread)| {
+        self.syncing.drain(..).try_for_each(|(name, thread)| {
             thread
                 .join()
-                .unwrap_or_else(failed)
+                .unwrap_or_else(sync_panicked)
                 .context(|| format!("writing {name}"))
         })?;
-        // The rest takes milliseconds: interruptions wait for its end.
-        let _uninterrupted = Uninterrupted::begin();
-        let done = self.give_names(new, replace);
-        if done.is_err() {
-            let _ = fs::remove_dir_all(&self.fresh);
+        // The rest takes milliseconds. Signals are handled after it.
+        let _blocked = BlockedSignals::block();
+        let result = self.exchange_folders(new, replace);
+        if result.is_err() {
+            let _ = fs::remove_dir_all(&self.new_folder);
         }
-        done
+        result
     }
 
-    fn give_names(&mut self, new: &Manifest, replace: Replace) -> Result<()> {
+    fn exchange_folders(&mut self, new: &Manifest, replace: Replace) -> Result<()> {
         let lock = match self.named.take() {
             Some(lock) => lock,
             None => {
                 let lock = self.lock()?;
-                self.make_fresh()?;
+                self.create_new_folder()?;
                 for (name, file) in &self.files {
                     let source = format!("/proc/self/fd/{}", file.as_raw_fd());
                     nix::unistd::linkat(
                         AT_FDCWD,
                         source.as_str(),
                         AT_FDCWD,
-                        &self.fresh.join(name),
+                        &self.new_folder.join(name),
                         AtFlags::AT_SYMLINK_FOLLOW,
                     )
                     .context(|| format!("naming {name}"))?;
@@ -215,30 +214,34 @@ impl Staging {
         let others = if replace == Replace::Everything {
             Vec::new()
         } else {
-            others(&self.out, &names, &self.kept)?
+            other_artifacts(&self.out, &names, &self.kept)?
         };
-        for other in others {
-            let file = &other;
-            fs::hard_link(self.out.join(file), self.fresh.join(file))
+        for file in &others {
+            fs::hard_link(self.out.join(file), self.new_folder.join(file))
                 .context(|| format!("{}: keeping {file}", self.out.display()))?;
         }
-        sync_dir(&self.fresh)?;
+        sync_dir(&self.new_folder)?;
         let replaces = self.out.symlink_metadata().is_ok();
         let flags = if replaces {
             RenameFlags::RENAME_EXCHANGE
         } else {
             RenameFlags::RENAME_NOREPLACE
         };
-        renameat2(AT_FDCWD, &self.fresh, AT_FDCWD, &self.out, flags)
-            .context(|| format!("{}: putting it in place", self.out.display()))?;
+        renameat2(AT_FDCWD, &self.new_folder, AT_FDCWD, &self.out, flags).context(|| {
+            format!(
+                "{}: exchanging the old folder with the new one",
+                self.out.display()
+            )
+        })?;
         sync_dir(&self.parent)?;
-        // Now the old one bears the hidden name.
-        remove(&self.fresh)?;
+        // The old folder has the hidden name now.
+        remove_folder(&self.new_folder)?;
         drop(lock);
         Ok(())
     }
 
-    /// One build at a time gives names: an flock on the parent itself, which leaves nothing behind.
+    /// Locks the parent folder, so that one build at a time exchanges folders. An flock on the folder
+    /// itself needs no lock file.
     fn lock(&self) -> Result<Flock<File>> {
         let dir = File::open(&self.parent).context(|| format!("{}", self.parent.display()))?;
         Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, error)| {
@@ -250,59 +253,59 @@ impl Staging {
         })
     }
 
-    /// Removes what a killed build left, unless a build is about to give names just now.
+    /// Removes the new folder of a killed build, unless another build holds the lock.
     fn sweep(&self) {
-        if self.fresh.exists()
+        if self.new_folder.exists()
             && let Ok(dir) = File::open(&self.parent)
             && let Ok(_lock) = Flock::lock(dir, FlockArg::LockExclusiveNonblock)
         {
-            let _ = fs::remove_dir_all(&self.fresh);
+            let _ = fs::remove_dir_all(&self.new_folder);
         }
     }
 
-    fn make_fresh(&self) -> Result<()> {
-        // We hold the lock, so whoever made it is gone.
-        remove(&self.fresh)?;
-        fs::create_dir(&self.fresh).context(|| format!("{}", self.fresh.display()))?;
-        fs::set_permissions(&self.fresh, fs::Permissions::from_mode(0o755))
-            .context(|| format!("{}", self.fresh.display()))
+    fn create_new_folder(&self) -> Result<()> {
+        // This process holds the lock, so the build that created the folder has ended.
+        remove_folder(&self.new_folder)?;
+        fs::create_dir(&self.new_folder).context(|| format!("{}", self.new_folder.display()))?;
+        fs::set_permissions(&self.new_folder, fs::Permissions::from_mode(0o755))
+            .context(|| format!("{}", self.new_folder.display()))
     }
 }
 
 impl Drop for Staging {
     fn drop(&mut self) {
         if self.named.is_some() {
-            let _ = fs::remove_dir_all(&self.fresh);
+            let _ = fs::remove_dir_all(&self.new_folder);
         }
     }
 }
 
-/// While it lives, interrupt, hang-up and termination wait.
-struct Uninterrupted(SigSet);
+/// Blocks SIGINT, SIGTERM and SIGHUP until it is dropped.
+struct BlockedSignals(SigSet);
 
-impl Uninterrupted {
-    fn begin() -> Option<Uninterrupted> {
+impl BlockedSignals {
+    fn block() -> Option<BlockedSignals> {
         let before = SigSet::thread_get_mask().ok()?;
         let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
             .into_iter()
             .collect();
         set.thread_block().ok()?;
-        Some(Uninterrupted(before))
+        Some(BlockedSignals(before))
     }
 }
 
-impl Drop for Uninterrupted {
+impl Drop for BlockedSignals {
     fn drop(&mut self) {
         let _ = self.0.thread_set_mask();
     }
 }
 
-/// What a thread that ended by itself came to.
-fn failed(_: Box<dyn Any + Send>) -> io::Result<()> {
-    Err(io::Error::other("a thread that syncs failed"))
+/// The result of a sync thread that panicked.
+fn sync_panicked(_: Box<dyn Any + Send>) -> io::Result<()> {
+    Err(io::Error::other("a sync thread panicked"))
 }
 
-fn unnamed(dir: &Path) -> io::Result<File> {
+fn unnamed_file(dir: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .write(true)
@@ -311,7 +314,7 @@ fn unnamed(dir: &Path) -> io::Result<File> {
         .open(dir)
 }
 
-fn remove(dir: &Path) -> Result<()> {
+fn remove_folder(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::new(format!("{}: {error}", dir.display())))
@@ -326,8 +329,8 @@ fn sync_dir(dir: &Path) -> Result<()> {
         .context(|| format!("{}", dir.display()))
 }
 
-/// An image that others may have installed already keeps its content: two different images of one
-/// version can't be told apart later.
+/// Refuses other content under an existing version. Servers may already have that image, and two
+/// images with one version cannot be distinguished later.
 fn refuse_other_content(out: &Path, new: &Manifest) -> Result<()> {
     let manifest::ImageVersion { id, version } = &new.image;
     let path = out.join(format!("{id}_{version}{}", manifest::SUFFIX));
@@ -336,12 +339,12 @@ fn refuse_other_content(out: &Path, new: &Manifest) -> Result<()> {
     }
     let old = Manifest::read(&path)?;
     let difference = if old.root.hash == new.root.hash {
-        // Other signers are asked for by name, and change what depends on their certificates.
+        // The user chose other signers, and their certificates change the artifacts.
         let signers = |manifest: &Manifest| {
             manifest
                 .signatures
                 .iter()
-                .map(|one| (one.purpose, one.certificate.clone(), one.signed))
+                .map(|record| (record.purpose, record.certificate.clone(), record.signed))
                 .collect::<Vec<_>>()
         };
         let differs = |artifact: &&manifest::Artifact| {
@@ -369,14 +372,14 @@ fn refuse_other_content(out: &Path, new: &Manifest) -> Result<()> {
             old.root.hash, new.root.hash
         )
     };
-    Err(Error::new(format!("{}: holds {id} {version} with other content: {difference}", out.display()))
+    Err(Error::new(format!("{}: contains {id} {version} with other content: {difference}", out.display()))
         .hint("raise [image] version, choose another folder with --output, or replace the image with --force"))
 }
 
-/// What an output folder holds beside `names`: artifacts of other builds, each named in a manifest
-/// there. Anything else means that it is no output folder, and must not be replaced. `kept` are
-/// artifacts of the version in the making that stay as they are.
-fn others(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<String>> {
+/// The artifacts in an output folder besides `names`: artifacts of other builds, each listed in a
+/// manifest there. A folder with any other file is not an output folder and must not be replaced.
+/// `kept` lists artifacts of the new version that stay as they are.
+fn other_artifacts(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<String>> {
     let listing = match fs::read_dir(out) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.context(|| format!("{}", out.display()))?,
@@ -402,7 +405,7 @@ fn others(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<String>> {
                 .artifacts
                 .into_iter()
                 .map(|artifact| artifact.name);
-            // With its manifest goes all that it names: this build may make less.
+            // A replaced manifest takes its artifacts along, because the new build may have fewer.
             if names.contains(&name.as_str()) {
                 replaced.extend(artifacts.clone());
             }
@@ -413,7 +416,7 @@ fn others(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<String>> {
     }
     if let Some(foreign) = found.iter().filter(|name| !known.contains(name)).min() {
         return Err(Error::new(format!(
-            "{}: holds {foreign:?}, which adamant did not build, so the folder is not replaced",
+            "{}: contains {foreign:?}, which adamant did not build, so the folder is not replaced",
             out.display()
         ))
         .hint("give another folder with --output, or move that file away"));
@@ -472,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_build_leaves_no_trace_and_a_finished_one_replaces_its_own_version_only() {
+    fn an_unfinished_build_leaves_no_files_and_a_finished_one_replaces_only_its_version() {
         let dir = Dir::new("replace");
         let mut staging = Staging::open(&dir.0.join("out")).unwrap();
         staging.put("a_1.raw", b"x").unwrap();
@@ -495,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_second_build_of_a_version_does_not_make_any_more_is_gone() {
+    fn a_second_build_of_a_version_removes_artifacts_that_it_does_not_make() {
         let dir = Dir::new("fewer");
         build(&dir, "2", b"two").unwrap();
         build(&dir, "1", b"one").unwrap();
@@ -514,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_replaced_by_other_content_of_its_version_only_when_asked_to() {
+    fn other_content_replaces_a_version_only_with_force() {
         let dir = Dir::new("content");
         let publish = |root: &str, raw: &str, replace: Replace| -> Result<()> {
             let text = String::from_utf8(manifest("1")).unwrap();
@@ -531,9 +534,9 @@ mod tests {
         publish("aa", "x", Replace::SameContent).unwrap();
         let error = publish("bb", "y", Replace::SameContent).unwrap_err();
         assert!(
-            error
-                .message()
-                .contains("holds a 1 with other content: it has root hash aa, this build has bb"),
+            error.message().contains(
+                "contains a 1 with other content: it has root hash aa, this build has bb"
+            ),
             "{error}"
         );
         assert!(error.remedy().is_some_and(|hint| hint.contains("--force")) && raw() == "x");
@@ -571,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_build_left_is_removed_by_the_next() {
+    fn the_next_build_removes_the_folder_of_a_killed_one() {
         let dir = Dir::new("killed");
         fs::create_dir_all(dir.0.join(".out.adamant-new/x")).unwrap();
         drop(Staging::open(&dir.0.join("out")).unwrap());

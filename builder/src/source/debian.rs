@@ -155,7 +155,7 @@ fn newest(
     };
     log::warn!(
         "{why}; using the packages of an earlier build, archive of {}",
-        values::moment(entry.seconds())
+        values::format_time(entry.seconds())
     );
     Ok(entry)
 }

@@ -1,8 +1,8 @@
-//! Builds by the real program: what comes out, what independent tools say about it, and what is
-//! left when a build does not come to its end.
+//! Builds with the real program: the artifacts, their verification by independent tools, and the
+//! output folder after an interrupted build.
 //!
-//! The image has a kernel that is none and an agent that does nothing: nothing here is booted (the
-//! `tests` package boots).
+//! The image has a placeholder kernel and an agent that exits at once, because nothing here boots
+//! (the `tests` package boots).
 
 use adamant_skip::skip;
 use std::fs::{self, File};
@@ -27,7 +27,7 @@ impl Scratch {
             std::env::temp_dir().join(format!("adamant-build-{}-{name}", std::process::id()));
         fs::create_dir_all(path.join("files/usr/share")).unwrap();
         let scratch = Scratch(path);
-        // 3 MB that do not compress, and a text that does.
+        // 3 MB of incompressible bytes, and a compressible text.
         let mut state = 1u64;
         let noise = std::iter::repeat_with(|| {
             state ^= state << 13;
@@ -130,7 +130,7 @@ cmdline = "console=ttyS0"
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        // The cache is not a leftover.
+        // The cache folder is not an output.
         names.retain(|name| name != "cache");
         names.sort();
         names
@@ -177,7 +177,7 @@ fn assert_success(output: &Output) {
     );
 }
 
-/// `None` and a word where the tool is not installed.
+/// Runs a tool; `None` if it is not installed, which is reported.
 fn tool(name: &str, args: &[&Path]) -> Option<Output> {
     let path = format!(
         "{}:/usr/sbin:/sbin",
@@ -192,7 +192,7 @@ fn tool(name: &str, args: &[&Path]) -> Option<Output> {
 }
 
 #[test]
-fn what_is_built_is_whole_to_us_and_to_the_tools_of_others() {
+fn artifacts_pass_our_verification_and_that_of_independent_tools() {
     let scratch = Scratch::new("whole");
     assert_success(&scratch.build());
     assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
@@ -251,7 +251,7 @@ fn what_is_built_is_whole_to_us_and_to_the_tools_of_others() {
 }
 
 #[test]
-fn a_second_build_is_the_same_to_the_last_byte() {
+fn a_second_build_has_the_same_bytes() {
     let scratch = Scratch::new("again");
     let output = scratch
         .adamant("build")
@@ -284,7 +284,7 @@ fn a_second_build_is_the_same_to_the_last_byte() {
     assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
 }
 
-/// The packs that the cache consists of.
+/// The pack files of the cache.
 fn packs(scratch: &Scratch) -> Vec<PathBuf> {
     let list = fs::read_dir(scratch.0.join("cache/adamant/results")).unwrap();
     list.map(|entry| entry.unwrap().path())
@@ -293,7 +293,7 @@ fn packs(scratch: &Scratch) -> Vec<PathBuf> {
 }
 
 #[test]
-fn no_cache_a_cold_a_warm_a_damaged_and_a_shared_one_give_the_same_bytes() {
+fn the_bytes_do_not_depend_on_the_state_of_the_cache() {
     let scratch = Scratch::new("caches");
     for file in 0..200 {
         scratch.write(
@@ -359,7 +359,7 @@ fn no_cache_a_cold_a_warm_a_damaged_and_a_shared_one_give_the_same_bytes() {
 }
 
 #[test]
-fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
+fn the_manifest_records_the_reference_image_that_the_same_bytes_need() {
     let scratch = Scratch::new("reference");
     let first = scratch.out("t_1.root.erofs");
     let build = |more: &[&str]| {
@@ -399,7 +399,7 @@ fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
     );
     assert_eq!(root("t_1.manifest.json").get("reference"), None);
 
-    // Without it, or with another, it is another build.
+    // Without a reference, or with another one, the build is not skipped.
     let said = |more: &[&str]| String::from_utf8_lossy(&build(more).stderr).into_owned();
     std::thread::sleep(Duration::from_millis(60));
     assert!(
@@ -443,13 +443,13 @@ fn an_image_before_is_written_down_and_needed_for_the_same_bytes() {
 }
 
 #[test]
-fn a_build_of_what_did_not_change_says_so_and_any_change_is_built() {
+fn an_unchanged_build_is_skipped_and_any_change_is_built() {
     let scratch = Scratch::new("unchanged");
     let says = |output: &Output| {
         assert_success(output);
         String::from_utf8_lossy(&output.stderr).contains("nothing changed since it was built")
     };
-    // What was written this very moment could change again and look the same.
+    // A file that was written just now could change again without a new time.
     let settle = || std::thread::sleep(Duration::from_millis(60));
     let mut versions = Vec::new();
     let mut again = |what: &str| {
@@ -481,7 +481,7 @@ fn a_build_of_what_did_not_change_says_so_and_any_change_is_built() {
     again("a missing artifact");
     versions.dedup();
     assert!(versions.len() >= 4, "{versions:?}");
-    // Who asks for certainty gets it.
+    // These options always build.
     for option in ["--no-cache", "--check"] {
         let output = scratch
             .adamant("build")
@@ -496,7 +496,7 @@ fn a_build_of_what_did_not_change_says_so_and_any_change_is_built() {
 }
 
 #[test]
-fn a_second_build_has_the_keys_of_the_first() {
+fn the_second_build_of_check_uses_the_same_keys() {
     let scratch = Scratch::new("again-keys");
     let keys = scratch.0.join("keys");
     adamant::sign::keys::new(&keys, "test", 1).unwrap();
@@ -518,10 +518,9 @@ fn a_second_build_has_the_keys_of_the_first() {
     );
 }
 
-/// What only root may read is no reason to fail: then the user is the one thing that stays the
-/// same.
+/// A source that only root can read is not an error: the second build then runs as the same user.
 #[test]
-fn a_second_build_does_without_another_user_where_that_one_may_not_read() {
+fn check_keeps_the_user_if_another_one_cannot_read_a_source() {
     let scratch = Scratch::new("private");
     fs::set_permissions(
         scratch.0.join("files/usr/share/text"),
@@ -544,8 +543,7 @@ fn a_second_build_does_without_another_user_where_that_one_may_not_read() {
 }
 
 #[test]
-fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and_an_interrupted_one_leaves_nothing()
- {
+fn an_interrupted_check_removes_its_folder_and_the_next_build_that_of_a_killed_one() {
     let scratch = Scratch::new("killcheck");
     let strays = || {
         scratch
@@ -554,8 +552,8 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
             .filter(|name| name.starts_with(".out.adamant-check-"))
             .count()
     };
-    // Both builds read this key, which is a pipe. The first is given it; the second waits for it,
-    // however fast or slow the machine is, until it is ended.
+    // Both builds read this key from a pipe. The test writes it once, for the first build; the second
+    // build waits for it until it is ended.
     let keys = scratch.0.join("keys");
     adamant::sign::keys::new(&keys, "test", 1).unwrap();
     let pipe = keys.join("verity.key");
@@ -570,7 +568,7 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
             child.try_wait().unwrap().is_none(),
             "it ended before it could be ended"
         );
-        // Fails while nobody reads.
+        // Opening fails while the pipe has no reader.
         match File::options()
             .write(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -578,7 +576,7 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
         {
             Ok(held) if strays() > 0 => return held,
             Ok(mut given) => {
-                // The next to read finds another pipe, not the end of this one.
+                // The next reader opens another pipe, so it does not see the end of this one.
                 renew();
                 given.write_all(&key).unwrap();
             }
@@ -587,8 +585,8 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
     };
     for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM] {
         let mut command = scratch.adamant("build");
-        // A shell may start this test with SIGINT ignored, and children inherit that.
-        // SAFETY: the default installs no handler.
+        // A shell in the background may ignore SIGINT, and children inherit that.
+        // SAFETY: the default action installs no handler.
         let heed = || {
             unsafe {
                 nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigDfl)
@@ -612,7 +610,7 @@ fn a_check_that_is_killed_leaves_nothing_that_the_next_build_does_not_remove_and
         let status = child.wait().unwrap();
         assert_eq!(status.signal(), Some(signal as i32));
         assert_eq!(strays(), usize::from(signal == Signal::SIGKILL), "{signal}");
-        // The second build ends with the first, a moment later.
+        // The second build ends shortly after the first.
         let deadline = std::time::Instant::now() + Duration::from_secs(300);
         while strays() > 0 {
             assert!(
@@ -680,9 +678,9 @@ fn verify_names_the_artifact_the_block_and_the_file() {
     assert!(scratch.verify("out").unwrap_err().contains("t_1.vmlinuz"));
 }
 
-/// What was wrong before the hashes were made is right to them, and is found where files are read.
+/// The hashes match data that was damaged before hashing; only reading the files finds it.
 #[test]
-fn verify_finds_data_that_was_hashed_but_can_not_be_unpacked() {
+fn verify_read_data_finds_data_that_cannot_be_decompressed() {
     let scratch = Scratch::new("hashed");
     let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
     let text = text.replace(
@@ -699,9 +697,8 @@ fn verify_finds_data_that_was_hashed_but_can_not_be_unpacked() {
         scratch.out("t_1.root.verity"),
     );
     let mut bytes = fs::read(&root).unwrap();
-    // Behind the magic of the first Zstandard frame (RFC 8878, 3.1.1) is nothing that could be. The
-    // frames behind it are of other files: with those damaged as well, any of them could be met
-    // first.
+    // The bytes after the magic number of the first Zstandard frame (RFC 8878, 3.1.1) become invalid.
+    // The next frames belong to other files; damaging those too would make the first error random.
     let at = (0..bytes.len() - 8)
         .find(|at| bytes[*at..].starts_with(&[0x28, 0xb5, 0x2f, 0xfd]))
         .unwrap();
@@ -734,7 +731,7 @@ fn verify_finds_data_that_was_hashed_but_can_not_be_unpacked() {
 }
 
 #[test]
-fn a_tree_without_a_kernel_gives_the_root_alone_and_says_so() {
+fn an_image_without_a_kernel_has_only_a_root_and_a_warning() {
     let scratch = Scratch::new("rootonly");
     let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
     scratch.write(
@@ -790,9 +787,9 @@ fn a_failed_build_leaves_the_output_as_it_was() {
     }
 }
 
-/// From before the program's first step to after its last.
+/// Kills a build at many times, from before its first step to after its last.
 #[test]
-fn a_kill_at_any_moment_leaves_one_whole_output() {
+fn a_kill_at_any_time_leaves_a_complete_output() {
     let scratch = Scratch::new("kill");
     let started = std::time::Instant::now();
     assert_success(&scratch.build());
@@ -820,7 +817,7 @@ fn a_kill_at_any_moment_leaves_one_whole_output() {
             .into_iter()
             .filter(|name| !["agent", "files", "image.toml", "out"].contains(&name.as_str()))
             .collect();
-        // Only between the names and the rename is there something to be seen, and it is hidden.
+        // Between naming and renaming there is a hidden folder.
         assert!(
             strays.iter().all(|name| name == ".out.adamant-new"),
             "{strays:?}"

@@ -591,7 +591,7 @@ impl State {
                     suite.name,
                     suite.components.join(" ")
                 );
-                return Err(Error::new(format!("suite {}: the Release file of {uri} expired at {}", suite.name, values::moment(until)))
+                return Err(Error::new(format!("suite {}: the Release file of {uri} expired at {}", suite.name, values::format_time(until)))
                     .hint(format!("use a mirror that is up to date, or accept this state with mirrors = [\"{line}\"]")));
             }
             let architectures = &suite.release.architectures;
