@@ -1,5 +1,5 @@
-//! Replaces libgcc's unwinder: the agent's program has no unwind tables (no-unwinding.ld), so libgcc
-//! could never find a caller.
+//! Replaces libgcc's unwinder: the agent's program has no unwind tables (no-unwinding.ld), so
+//! libgcc could never find a caller.
 //!
 //! The linker prefers this function because it comes first (build/small.rs). The standard library's
 //! reader of debugging information, 180 KB, is then unreachable, and the linker drops it.

@@ -4,7 +4,8 @@
 //! Data flows one way:
 //!
 //! ```text
-//! definition -> source -> tree -> rootfs -> erofs -> verity -> initramfs, uki, sign -> disk -> format -> manifest
+//! definition -> source -> tree -> rootfs -> erofs -> verity
+//!            -> initramfs, uki, sign -> disk -> format -> manifest
 //! ```
 //!
 //! | module | subject |

@@ -3,8 +3,8 @@
 //!
 //! The format is that of `veritysetup format` (cryptsetup's lib/verity/verity_hash.c): version 1,
 //! hash type 1, SHA-256, 4096-byte blocks. The superblock is in the first block of the hash device,
-//! then come the levels from the top down. A digest is SHA-256 of salt and block; 128 digests fill a
-//! block.
+//! then come the levels from the top down. A digest is SHA-256 of salt and block; 128 digests fill
+//! a block.
 
 use std::io::{self, Write};
 
@@ -52,8 +52,8 @@ impl VerityHasher {
         }
     }
 
-    /// Hashes whole blocks, from number `first` on, with up to `jobs` threads. Blocks may come in any
-    /// order, but each only once.
+    /// Hashes whole blocks, from number `first` on, with up to `jobs` threads. Blocks may come in
+    /// any order, but each only once.
     pub fn add_blocks(&mut self, first: u64, blocks: &[u8], jobs: usize) {
         let first = first as usize;
         let count = blocks.len() / BLOCK;

@@ -1,9 +1,11 @@
-//! The black box: a small partition that outlives boots, also those that fail before any volume can
-//! be mounted. A ring of records, each in one block with a checksum of its own, written whole and
-//! always over the oldest: what is cut off while it is written costs nothing but itself.
+//! The black box: a small partition with the records of earlier boots, also of boots that failed
+//! before a volume could be mounted.
 //!
-//! What is read is hostile: whoever had the disk can have written it. It decides nothing and is
-//! only shown.
+//! It is a ring of blocks. Each record fills one block, has its own checksum, and overwrites the
+//! oldest record. A power cut during a write loses only the record that is being written.
+//!
+//! Records are hostile input, because anyone with the disk can write them. They are shown, and
+//! decide nothing.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

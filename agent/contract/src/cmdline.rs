@@ -159,8 +159,8 @@ impl CommandLine {
     }
 }
 
-/// Whether a command line consists of one root hash and the arguments of one of `lines`, in the same
-/// order. Arguments after `--` count too.
+/// Whether a command line consists of one root hash and the arguments of one of `lines`, in the
+/// same order. Arguments after `--` count too.
 pub fn is_one_of(bytes: &[u8], lines: &str) -> bool {
     let split = |text: &str| {
         text.split_ascii_whitespace()
@@ -213,8 +213,8 @@ fn unique_value(
     Ok(found.map(str::to_owned))
 }
 
-/// Splits the arguments up to `--`, each at its first `=`. Bytes that are not UTF-8 are replaced: the
-/// agent's keys and values have none.
+/// Splits the arguments up to `--`, each at its first `=`. Bytes that are not UTF-8 are replaced:
+/// the agent's keys and values have none.
 fn arguments(bytes: &[u8]) -> Vec<(String, Option<String>)> {
     let mut arguments = Vec::new();
     let (mut argument, mut quoted, mut any) = (Vec::new(), false, false);

@@ -1,9 +1,9 @@
-//! System credentials (systemd.system-credentials(7)), and the rule that decides which of them reach
-//! the image's init.
+//! System credentials (systemd.system-credentials(7)), and the rule that decides which of them
+//! reach the image's init.
 //!
-//! Promise: [`Sorter`] accepts a credential only if the policy names it, only once, and within bounds.
-//! It drops all others and counts them with a reason. Values are arbitrary bytes, and appear in no
-//! message.
+//! Promise: [`Sorter`] accepts a credential only if the policy names it, only once, and within
+//! bounds. It drops all others and counts them with a reason. Values are arbitrary bytes, and
+//! appear in no message.
 
 use base64ct::{Base64, Encoding};
 
@@ -27,8 +27,8 @@ pub enum CredentialSource {
     Smbios,
     /// The kernel command line.
     CommandLine,
-    /// The EFI system partition. It is not protected against writes, so systemd accepts only credentials
-    /// that were encrypted for this machine.
+    /// The EFI system partition. It is not protected against writes, so systemd accepts only
+    /// credentials that were encrypted for this machine.
     Esp,
 }
 
@@ -66,8 +66,8 @@ pub struct Dropped {
     pub why: &'static str,
 }
 
-/// Accepts or drops credentials in the order in which they are offered. Of two with the same name the
-/// first one counts.
+/// Accepts or drops credentials in the order in which they are offered. Of two with the same name
+/// the first one counts.
 pub struct Sorter<'a> {
     accept: &'a [String],
     /// The accepted credentials.
@@ -156,9 +156,9 @@ impl<'a> Sorter<'a> {
         Ok(())
     }
 
-    /// Offers the credentials among the OEM strings of an SMBIOS structure (SMBIOS 3.7, 7.12). It has a
-    /// formatted part, whose length is the second byte, and then strings that end with NUL. A string
-    /// has the value as text or in Base64.
+    /// Offers the credentials among the OEM strings of an SMBIOS structure (SMBIOS 3.7, 7.12). It
+    /// has a formatted part, whose length is the second byte, and then strings that end with
+    /// NUL. A string has the value as text or in Base64.
     pub fn offer_smbios(&mut self, structure: &[u8]) {
         let strings = structure
             .get(1)

@@ -1,5 +1,5 @@
-//! The policy: the image's instructions to the agent. It is a JSON file inside the verified root, so
-//! it needs no signature of its own.
+//! The policy: the image's instructions to the agent. It is a JSON file inside the verified root,
+//! so it needs no signature of its own.
 //!
 //! The builder derives it from the definition. The agent refuses a policy with an unknown `version`
 //! or an unknown key: it never ignores an instruction.
@@ -508,8 +508,8 @@ impl Policy {
         Ok(policy)
     }
 
-    /// Returns the volume that holds a path: of the volumes mounted above it, the one with the longest
-    /// mount point.
+    /// Returns the volume that holds a path: of the volumes mounted above it, the one with the
+    /// longest mount point.
     pub fn volume_of(&self, path: &str) -> Option<&Volume> {
         self.volumes
             .iter()

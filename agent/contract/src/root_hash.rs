@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::gpt::Guid;
 use crate::hex;
 
-/// The SHA-256 at the top of a dm-verity tree, 32 bytes.
+/// The SHA-256 digest at the top of a dm-verity hash tree, 32 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RootHash(pub [u8; 32]);
 

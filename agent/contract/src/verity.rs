@@ -182,9 +182,9 @@ pub enum CorruptedBlock {
     Data(u64),
 }
 
-/// Returns the path from the top of the hash tree down to a data block: for each level the number of
-/// the hash block on the hash device, and the index of the next block's digest in it. `block` must
-/// be less than `data_blocks`.
+/// Returns the path from the top of the hash tree down to a data block: for each level the number
+/// of the hash block on the hash device, and the index of the next block's digest in it. `block`
+/// must be less than `data_blocks`.
 pub fn path(data_blocks: u64, block: u64) -> Vec<(u64, usize)> {
     let levels = levels(data_blocks);
     let mut steps = Vec::with_capacity(levels.len());
@@ -203,8 +203,8 @@ pub fn path(data_blocks: u64, block: u64) -> Vec<(u64, usize)> {
 }
 
 /// Verifies the path from the root hash to one data block without the kernel. `Err` is the first
-/// corrupted block. `read` fills a block of the hash device or the data device, and returns false if
-/// that failed.
+/// corrupted block. `read` fills a block of the hash device or the data device, and returns false
+/// if that failed.
 pub fn check_path(
     superblock: &Superblock,
     root: &RootHash,

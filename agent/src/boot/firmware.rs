@@ -1,6 +1,6 @@
-//! What started the kernel: whether it was firmware with Secure Boot on, and whether systemd's stub
-//! measured the unified kernel image. Nothing depends on it but words to people, and whether the
-//! TPM is told of the boot's phases.
+//! Finds out how the kernel was started: by firmware with Secure Boot on, and with a unified kernel
+//! image that systemd's stub measured. The boot report shows both. Only the measurement of boot
+//! phases into the TPM depends on them.
 //!
 //! EFI variables say the same, but mounting them reads each of them from firmware: seconds on an
 //! emulated machine, and on some real ones.

@@ -94,7 +94,7 @@ pub fn look_again(located: &Located, context: &mut Context) -> Result<(), Failur
     let survey = Survey::of_all_disks()?;
     let wanted = names(&located.cmdline, &located.root_hash);
     for (role, name) in ["root", "verity"].into_iter().zip(&wanted) {
-        // What is gone now is in use, and missed by whoever reads it.
+        // A partition that is gone by now is in use by this boot: its next read fails.
         survey.find(role, name)?;
     }
     let [data, tree] = &wanted;

@@ -62,7 +62,7 @@ pub mod volumes;
 pub struct Context {
     /// What was found and done so far.
     pub report: BootReport,
-    /// The hardware watchdog, where there is one. Whoever works or waits for long calls `alive` at
+    /// The hardware watchdog, if there is one. Code that works or waits for long calls `alive` at
     /// least every few seconds.
     pub watchdog: watchdog::Watchdog,
     /// What listens for devices, between the stages that do.

@@ -147,8 +147,8 @@ impl Chunks {
         })
     }
 
-    /// Reads `count` blocks from `first` on, at most [`CHUNK_BLOCKS`]. `bad` is told of each that
-    /// can't be read, and whether the rest is wanted is its answer.
+    /// Reads `count` blocks from `first` on, at most [`CHUNK_BLOCKS`]. Calls `bad`
+    /// for each block that cannot be read; `bad` returns whether to go on.
     pub fn read(&mut self, first: u64, count: u64, bad: &mut dyn FnMut(u64, io::Error) -> bool) {
         let chunk =
             &mut self.buffer[self.aligned..self.aligned + count.min(CHUNK_BLOCKS) as usize * BLOCK];

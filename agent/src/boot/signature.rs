@@ -1,9 +1,9 @@
 //! Third stage: checks who signed the root hash, before anything is done with it.
 //!
-//! Promise: only [`check_signature`] makes a [`Checked`], which verity can't be set up without. With `require`
-//! there is none unless the key of a certificate in the initramfs signed this root hash; otherwise
-//! the report says that nobody was asked, or that nobody did. Trusts the initramfs, with its
-//! certificates and its rule, and nothing on the disk.
+//! Promise: only [`check_signature`] makes a [`Checked`], which verity can't be set up without.
+//! With `require` there is none unless the key of a certificate in the initramfs signed this root
+//! hash; otherwise the report says that nobody was asked, or that nobody did. Trusts the initramfs,
+//! with its certificates and its rule, and nothing on the disk.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

@@ -1,5 +1,5 @@
-//! What an image's systemd is told of what the agent has set up: files in /run that it reads when
-//! it starts. Another init does not mind.
+//! Files in /run that tell the image's systemd about mounts, the watchdog and devices that the
+//! agent has set up. systemd reads them when it starts; another init ignores them.
 
 use std::fs;
 use std::io;

@@ -34,8 +34,8 @@ const TOP: u64 = 1;
 /// From this version on the verity target can also restart or panic on I/O errors (Linux 6.12).
 const ON_ERROR_SINCE: (u32, u32) = (1, 10);
 
-/// A block device that gives only what the root hash stands for, or an error. Only [`verify_root`] makes
-/// one.
+/// A block device that gives only what the root hash stands for, or an error. Only [`verify_root`]
+/// makes one.
 pub struct VerifiedRoot {
     located: Located,
     superblock: Superblock,
@@ -371,7 +371,7 @@ impl VerifiedRoot {
 }
 
 /// The length that an EROFS gives itself in its first block: the low 32 bits of its number of
-/// blocks (super block at 1024: magic at 0, log2 of the block size at 12, blocks at 36; the
+/// blocks (superblock at 1024: magic at 0, log2 of the block size at 12, blocks at 36; the
 /// kernel's fs/erofs/erofs_fs.h). `None` when it is no EROFS; the kernel says so when it is
 /// mounted.
 fn file_system_bytes(first: &[u8; BLOCK]) -> Option<u64> {

@@ -117,8 +117,8 @@ impl Disk {
         self.blkpg(BLKPG_ADD_PARTITION, number, start, bytes)
     }
 
-    /// Changes the size of a partition that is in use, in the kernel's list: number, unchanged first
-    /// byte and new size in bytes.
+    /// Changes the size of a partition that is in use, in the kernel's list: number, unchanged
+    /// first byte and new size in bytes.
     pub fn resize_partition(&self, number: u32, start: u64, bytes: u64) -> io::Result<()> {
         self.blkpg(BLKPG_RESIZE_PARTITION, number, start, bytes)
     }

@@ -29,7 +29,8 @@ pub struct Btf {
 }
 
 impl Btf {
-    /// Reads the types, and finds structures and LSM hooks by name. `Err` is a clause.
+    /// Reads the types, and finds structures and LSM hooks by name. The error is a phrase for a
+    /// message.
     pub fn read(structs: &[&str], functions: &[&str]) -> Result<Btf, String> {
         let mut bytes = Vec::new();
         let mut file = File::open(PATH).map_err(|e| {
@@ -192,8 +193,8 @@ mod tests {
     use super::*;
     use adamant_skip::skip;
 
-    /// Reads the running kernel's types. That the offsets are right, the whole-system tests show: the
-    /// guard works.
+    /// Reads the running kernel's types. That the offsets are right, the whole-system tests show:
+    /// the guard works.
     #[test]
     fn finds_fields_through_structures_without_a_name() {
         let Ok(btf) = Btf::read(&["file", "mount", "task_struct"], &["file_open"]) else {

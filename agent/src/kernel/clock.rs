@@ -17,8 +17,8 @@ pub fn since_kernel_start() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| Duration::from(t).as_micros() as u64)
 }
 
-/// Sets the real-time clock to `least`, in seconds since 1970, if it is earlier. Returns the previous
-/// time if the clock was set.
+/// Sets the real-time clock to `least`, in seconds since 1970, if it is earlier. Returns the
+/// previous time if the clock was set.
 ///
 /// A machine with an empty or without a clock battery starts in 1970 or in its firmware's year.
 pub fn raise_to(least: u64) -> io::Result<Option<u64>> {

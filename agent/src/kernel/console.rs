@@ -73,8 +73,8 @@ fn announce_at(level: u8, line: &str) {
 }
 
 fn kernel_log(level: u8, line: &str) -> io::Result<()> {
-    // Opened for each line: the kernel limits the rate for each opening and could drop the important
-    // line.
+    // Opened for each line: the kernel limits the rate for each opening and could drop the
+    // important line.
     let mut log = OpenOptions::new().write(true).open(device("kmsg"))?;
     log.write_all(format!("<{level}>{}\n", printable(line)).as_bytes())
 }
@@ -116,7 +116,8 @@ fn for_each_logged(mut visit: impl FnMut(&str)) {
     for _ in 0..1_000_000 {
         match log.read(&mut record) {
             Ok(length) => {
-                // `level,sequence,time,flags;text`, then continuation lines that begin with a space.
+                // `level,sequence,time,flags;text`, then continuation lines that begin with a
+                // space.
                 let line = String::from_utf8_lossy(&record[..length]);
                 visit(
                     line.split_once(';')

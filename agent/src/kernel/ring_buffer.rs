@@ -89,7 +89,8 @@ impl RingBuffer {
         unsafe { position.as_ref() }
     }
 
-    /// The memory is read-only, where only relaxed loads are allowed: the fence orders what follows.
+    /// The memory is read-only, where only relaxed loads are allowed: the fence orders what
+    /// follows.
     fn producer_position(&self) -> u64 {
         let position = self.producer.start().cast::<AtomicU64>();
         // SAFETY: the page is mapped for reading as long as `self` lives, is aligned, and begins
@@ -113,8 +114,8 @@ impl RingBuffer {
         header
     }
 
-    /// The bytes of a record that is complete: `offset` lies within the first copy of the data or at
-    /// its end, and `length` is less than the ring's.
+    /// The bytes of a record that is complete: `offset` lies within the first copy of the data or
+    /// at its end, and `length` is less than the ring's.
     fn record(&self, offset: usize, length: usize) -> &[u8] {
         // SAFETY: the caller's offset lies within the mapping.
         let start = unsafe { self.producer.start().add(offset) };

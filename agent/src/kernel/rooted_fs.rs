@@ -35,8 +35,8 @@ pub fn open_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
     openat(folder, name, FOLDER, Mode::empty())
 }
 
-/// Opens the directory at a relative path of several names. A symbolic link in it is an error; mounts
-/// are crossed.
+/// Opens the directory at a relative path of several names. A symbolic link in it is an error;
+/// mounts are crossed.
 pub fn open_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(FOLDER)
@@ -49,8 +49,8 @@ pub fn open_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     openat2(folder, path, how)
 }
 
-/// Opens the directory at a relative path, and makes its missing parts. A symbolic link or a file in
-/// it is an error.
+/// Opens the directory at a relative path, and makes its missing parts. A symbolic link or a file
+/// in it is an error.
 pub fn make_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     let mut folder = open_path(folder, Path::new(""))?;
     for name in path {
@@ -77,8 +77,8 @@ pub fn kind(stat: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits())
 }
 
-/// Opens the directory `name` in `folder`, and makes it if it is missing. An entry of another type is
-/// removed: the name belongs to the agent.
+/// Opens the directory `name` in `folder`, and makes it if it is missing. An entry of another type
+/// is removed: the name belongs to the agent.
 pub fn own_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
     if stat_entry(&folder, name)?.is_some_and(|found| kind(&found) != SFlag::S_IFDIR) {
         unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
@@ -198,8 +198,8 @@ pub fn write(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<()> {
     Ok(nix::unistd::fsync(folder)?)
 }
 
-/// Writes a file next to `name` in `folder`, for the caller to rename, and returns its name. A power
-/// cut may still lose it.
+/// Writes a file next to `name` in `folder`, for the caller to rename, and returns its name. A
+/// power cut may still lose it.
 pub fn prepare(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<CString> {
     temporary(folder.as_fd(), name, bytes, false)
 }

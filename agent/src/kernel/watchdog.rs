@@ -1,5 +1,5 @@
-//! The hardware watchdog. The agent arms it before anything else, so that a machine that hangs in the
-//! boot restarts, and hands it over to init while it is armed.
+//! The hardware watchdog. The agent arms it before anything else, so that a machine that hangs in
+//! the boot restarts, and hands it over to init while it is armed.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -60,8 +60,8 @@ impl Watchdog {
     /// Sends a keepalive.
     pub fn alive(&mut self) {
         if let Some(device) = &mut self.device {
-            // Any byte but `V`, which would allow closing to disarm it. After a failure it stays armed,
-            // which is safe.
+            // Any byte but `V`, which would allow closing to disarm it. After a failure it stays
+            // armed, which is safe.
             let _ = device.write(b"\0");
         }
     }

@@ -172,8 +172,8 @@ impl DriftReport<'_> {
     }
 }
 
-/// Compares the root hash in the kernel's table, which is in force, with those on the kernel command
-/// line and in the boot report.
+/// Compares the root hash in the kernel's table, which is in force, with those on the kernel
+/// command line and in the boot report.
 fn check_root_hash(found: &mut Vec<Finding>) {
     let Ok(root) = VerifiedDevice::find() else {
         return;
@@ -364,8 +364,8 @@ fn is_same(first: &Path, second: &Path) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Opens the image's tree without the file systems mounted in it. `None` if the kernel refuses: then
-/// no file counts as the image's.
+/// Opens the image's tree without the file systems mounted in it. `None` if the kernel refuses:
+/// then no file counts as the image's.
 fn open_image_tree() -> Option<OwnedFd> {
     clone_mount(c"/").ok()
 }

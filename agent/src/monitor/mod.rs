@@ -1,5 +1,5 @@
-//! The commands for the running machine: `scrub` reads the root, `watch` reports violations, `drift`
-//! reports differences from the image.
+//! The commands for the running machine: `scrub` reads the root, `watch` reports violations,
+//! `drift` reports differences from the image.
 //!
 //! They change only the agent's own files. The policy, in the verified root, defines the expected
 //! state.

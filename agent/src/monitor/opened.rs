@@ -1,6 +1,6 @@
-//! Detects writers of the root's disk and partitions where no guard refuses them: inotify(7) reports
-//! writes, and closes of descriptors that could write. It sees only the nodes in /dev, not other
-//! nodes of the same devices.
+//! Detects writers of the root's disk and partitions where no guard refuses them: inotify(7)
+//! reports writes, and closes of descriptors that could write. It sees only the nodes in /dev, not
+//! other nodes of the same devices.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};

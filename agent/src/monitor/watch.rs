@@ -1,9 +1,9 @@
 //! `adamant-agent watch`: reports violations of the policy in the running machine, and reacts as
 //! the policy's `on_violation` says.
 //!
-//! It sleeps until the kernel reports a change of the mounts, an event of the guard or a new device.
-//! What causes no event is compared every minute. `outlets` are the outputs, `events` limits the
-//! rate.
+//! It sleeps until the kernel reports a change of the mounts, an event of the guard or a new
+//! device. What causes no event is compared every minute. `outlets` are the outputs, `events`
+//! limits the rate.
 
 use std::fs::{self, File};
 use std::io;
@@ -379,8 +379,8 @@ impl Watch {
     }
 }
 
-/// Restarts the machine or switches it off at once, without an orderly shutdown: an attacker must not
-/// get more time. The volumes' journals make that safe.
+/// Restarts the machine or switches it off at once, without an orderly shutdown: an attacker must
+/// not get more time. The volumes' journals make that safe.
 fn react(violation: &Violation, reaction: Reaction) {
     let (verb, how) = match reaction {
         Reaction::Poweroff => ("switched off", End::PowerOff),

@@ -3,8 +3,8 @@
 //!
 //! No artifact depends on the cache. A value must have the digest that was stored with it, and
 //! compressed clusters are decompressed and compared before they are used. Everything in the cache
-//! may be deleted at any time. Concurrent builds read the same packs, and each adds a pack of its own
-//! by one rename.
+//! may be deleted at any time. Concurrent builds read the same packs, and each adds a pack of its
+//! own by one rename.
 
 mod pack;
 pub mod prune;

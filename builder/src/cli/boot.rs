@@ -86,7 +86,8 @@ pub struct BootArgs {
     /// server does
     #[arg(long)]
     uefi: bool,
-    /// Like --uefi, with Secure Boot. The firmware trusts only the certificate that signed the image
+    /// Like --uefi, with Secure Boot. The firmware trusts only the certificate that signed the
+    /// image
     #[arg(long)]
     secure_boot: bool,
     /// With Secure Boot, trust this certificate (PEM or DER) instead

@@ -32,8 +32,9 @@ pub struct BuildArgs {
     /// Replace an image with the same id and version but other content in OUT
     #[arg(long)]
     force: bool,
-    /// Build a second time from scratch and compare every byte. The second build has another folder,
-    /// time zone, locale, umask, number of cores, and user and host name where possible
+    /// Build a second time from scratch and compare every byte. The second build has another
+    /// folder, time zone, locale, umask, number of cores, and user and host name where
+    /// possible
     #[arg(long)]
     check: bool,
     /// Reuse the block positions of this image so that updates from it are smaller. The same bytes
@@ -122,7 +123,8 @@ pub struct BuildTuning {
     /// Do not use the cache
     #[arg(long, conflicts_with = "cache")]
     no_cache: bool,
-    /// Sign with the keys in this folder, from `adamant keys new`, instead of the definition's keys
+    /// Sign with the keys in this folder, from `adamant keys new`, instead of the definition's
+    /// keys
     #[arg(long, value_name = "DIR", conflicts_with = "unsigned")]
     keys: Option<PathBuf>,
     /// Read certificates but no keys. `adamant sign OUT` signs later and gives the same bytes

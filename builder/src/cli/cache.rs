@@ -32,8 +32,8 @@ enum CacheVerb {
     Info,
     /// Evict least recently used entries
     Prune {
-        /// Limit each kind of entry to this size, for example 2G [default: 4 GiB of build results, as
-        /// after each build]
+        /// Limit each kind of entry to this size, for example 2G [default: 4 GiB of build results,
+        /// as after each build]
         #[arg(long, value_parser = values::size)]
         size: Option<u64>,
     },

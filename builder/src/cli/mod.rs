@@ -1,5 +1,5 @@
-//! The command line. Each subcommand has one file with its arguments, its help text, and the function
-//! that executes it. Manual page and shell completions are generated from the same types.
+//! The command line. Each subcommand has one file with its arguments, its help text, and the
+//! function that executes it. Manual page and shell completions are generated from the same types.
 
 pub mod boot;
 pub mod build;

@@ -16,7 +16,8 @@ pub struct VerifyArgs {
     /// An OUT directory (its newest version), OUT@VERSION, an artifact, or a disk image
     #[arg(value_name = "OUT|IMAGE")]
     target: PathBuf,
-    /// Also decompress every file. This finds errors that were made before the hashes were computed
+    /// Also decompress every file. This finds errors that were made before the hashes were
+    /// computed
     #[arg(long)]
     read_data: bool,
     /// Number of worker threads [default: one for each core]

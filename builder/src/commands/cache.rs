@@ -56,8 +56,8 @@ pub fn print_info(cache: &Path, output: &Output) -> Result<()> {
     output.answer(&text, &info)
 }
 
-/// Evicts the least recently used entries until the cache has at most `limit` bytes. Without a limit,
-/// evicts the results that the next build would evict, too.
+/// Evicts the least recently used entries until the cache has at most `limit` bytes. Without a
+/// limit, evicts the results that the next build would evict, too.
 pub fn prune(cache: &Path, limit: Option<u64>, output: &Output) -> Result<()> {
     let mut entries = results(&folder(cache))?;
     if limit.is_some() {

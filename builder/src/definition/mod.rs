@@ -166,8 +166,8 @@ impl Definition {
         Definition::parse(&text, &path)
     }
 
-    /// Parses a definition from its text, without reading other files. Messages name `path`, and paths
-    /// in the definition are relative to its folder.
+    /// Parses a definition from its text, without reading other files. Messages name `path`, and
+    /// paths in the definition are relative to its folder.
     pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         parse::parse(text, path)
     }

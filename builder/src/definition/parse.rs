@@ -18,7 +18,8 @@ pub const LIMIT: u64 = 1 << 20;
 /// Largest volume or partition, bytes: the limit of ext4 with 4096-byte blocks and 32-bit numbers.
 pub(super) const LARGEST_VOLUME: u64 = 16 << 40;
 
-/// Parses a definition. Messages name `path`, and paths in the definition are relative to its folder.
+/// Parses a definition. Messages name `path`, and paths in the definition are relative to its
+/// folder.
 pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     let text = Text { path, text };
     let tables: keys::DefinitionTables = toml::from_str(text.text)
@@ -72,8 +73,8 @@ pub(super) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads all tables, even after an error, so that all errors are reported together. A table with an
-    /// error has its default value.
+    /// Reads all tables, even after an error, so that all errors are reported together. A table
+    /// with an error has its default value.
     fn definition(
         &self,
         tables: &keys::DefinitionTables,

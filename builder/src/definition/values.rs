@@ -58,8 +58,9 @@ pub fn id(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks an IMAGE_VERSION in the version format of UAPI.10. `_` separates id and version in labels,
-/// and `+` starts the boot counter in names of boot entries (UAPI.1), so a version has neither.
+/// Checks an IMAGE_VERSION in the version format of UAPI.10. `_` separates id and version in
+/// labels, and `+` starts the boot counter in names of boot entries (UAPI.1), so a version has
+/// neither.
 pub fn version(text: &str) -> Result<(), String> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b".~^-".contains(&b);
     if !text.bytes().all(known) || !text.starts_with(|c: char| c.is_ascii_alphanumeric()) {
@@ -70,8 +71,8 @@ pub fn version(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that the longest partition label, `ID_VERSION_verity`, fits: a label has room for 36 UTF-16
-/// units (UEFI 2.10, 5.3.3).
+/// Checks that the longest partition label, `ID_VERSION_verity`, fits: a label has room for 36
+/// UTF-16 units (UEFI 2.10, 5.3.3).
 pub fn label(id: &str, version: &str) -> Result<(), String> {
     let length = format!("{id}_{version}_verity").encode_utf16().count();
     if length > 36 {
@@ -199,7 +200,8 @@ pub fn module(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Kernel arguments that choose the root. The builder writes them; a second one would contradict it.
+/// Kernel arguments that choose the root. The builder writes them; a second one would contradict
+/// it.
 const OWN_ARGUMENTS: &[&str] = &[
     "roothash",
     "usrhash",
@@ -290,8 +292,8 @@ fn from_date(moment: &toml::value::Datetime) -> Option<i64> {
     Some(days * 86400 + time - offset)
 }
 
-/// Days of the proleptic Gregorian calendar. Years are counted from March, so that a leap day is the
-/// last day of its year.
+/// Days of the proleptic Gregorian calendar. Years are counted from March, so that a leap day is
+/// the last day of its year.
 pub(crate) fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;

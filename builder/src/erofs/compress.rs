@@ -11,8 +11,8 @@ use super::zstd::Zstd;
 /// of a file may be shorter.
 pub const SEGMENT: usize = 4 << 20;
 
-/// Decompresses a cluster into all of `out`. `algorithm` is the number in a map header. False if the
-/// cluster is corrupted or has another decompressed length.
+/// Decompresses a cluster into all of `out`. `algorithm` is the number in a map header. False if
+/// the cluster is corrupted or has another decompressed length.
 pub fn decompress_cluster(algorithm: u8, cluster: &[u8], out: &mut [u8]) -> bool {
     // Zeros precede the compressed bytes (EROFS_FEATURE_INCOMPAT_LZ4_0PADDING).
     let padding = cluster
@@ -83,8 +83,8 @@ impl Compressor {
             .map(|made| &self.scratch[..made])
     }
 
-    /// Compresses a segment of at most [`SEGMENT`] bytes. Parts that don't shrink stay plain. `data`
-    /// is an empty buffer for the output.
+    /// Compresses a segment of at most [`SEGMENT`] bytes. Parts that don't shrink stay plain.
+    /// `data` is an empty buffer for the output.
     pub fn compress_segment(&mut self, input: &[u8], data: Vec<u8>) -> Result<Segment, String> {
         let mut out = Segment {
             data,
@@ -99,7 +99,8 @@ impl Compressor {
                 break;
             }
             let (taken, made) = match &mut self.engine {
-                // Data behind incompressible data is mostly incompressible, too. Fast LZ4 finds out.
+                // Data behind incompressible data is mostly incompressible, too. Fast LZ4 finds
+                // out.
                 Engine::Lz4hc(_)
                     if last_was_plain && !shrinks(lz4::fill(rest, &mut self.scratch)) =>
                 {

@@ -23,8 +23,8 @@ use crate::term::progress;
 use crate::term::timings;
 use crate::tree::Content;
 
-/// Bytes of source that may be in flight: one segment in work and one finished for each thread, from
-/// 16 to 32 MiB. The compressed form takes at most as much again.
+/// Bytes of source that may be in flight: one segment in work and one finished for each thread,
+/// from 16 to 32 MiB. The compressed form takes at most as much again.
 fn in_flight(jobs: usize) -> u64 {
     (2 * jobs as u64 * SEGMENT as u64).clamp(16 << 20, 32 << 20)
 }

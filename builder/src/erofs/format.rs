@@ -245,7 +245,7 @@ impl ErofsSuperBlock {
         block
     }
 
-    /// Reads the superblock from block 0. The error is a clause.
+    /// Reads the superblock from block 0. The error is a phrase for a message.
     pub fn parse(block: &[u8; BLOCK]) -> Result<ErofsSuperBlock, String> {
         let bytes = &block[EROFS_SUPER_OFFSET..];
         let (mut superblock, behind) = ErofsSuperBlock::read_from_prefix(bytes)

@@ -1,5 +1,6 @@
 //! Fragments: the contents of all but large files are compressed together, in one packed inode that
-//! has no name. Every such file is a fragment of it. Files with equal contents are the same fragment.
+//! has no name. Every such file is a fragment of it. Files with equal contents are the same
+//! fragment.
 //!
 //! Format: `z_erofs_map_header` with its highest bit set, in the kernel's fs/erofs/zmap.c. Linux
 //! reads it since version 6.1.

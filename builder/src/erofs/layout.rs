@@ -11,9 +11,9 @@
 //! An inode that fits into a block with its attributes and its tail or index does not cross a block
 //! boundary.
 //!
-//! The goal is that two versions of an image have most blocks in common. A change itself touches few
-//! blocks; the positions that it moves touch many. Inodes contain block addresses, and directories
-//! contain inode numbers. Therefore:
+//! The goal is that two versions of an image have most blocks in common. A change itself touches
+//! few blocks; the positions that it moves touch many. Inodes contain block addresses, and
+//! directories contain inode numbers. Therefore:
 //!
 //! - Inodes are sorted into [`Area`]s by what they contain: inode numbers, block addresses, or
 //!   neither. Inodes of the last kind are most of the metadata, and do not change when others move.
@@ -109,8 +109,8 @@ const CUTS: [Cut; 3] = [
     },
 ];
 
-/// An area's length is rounded up to a multiple of 1/32 of the power of two below it, so that an area
-/// can grow without moving the next one.
+/// An area's length is rounded up to a multiple of 1/32 of the power of two below it, so that an
+/// area can grow without moving the next one.
 const AREA_ROUNDING: u64 = 32;
 /// A group ends at this multiple of its minimum size if no key ended it before.
 const GROUP_MAX: u64 = 16;
@@ -142,8 +142,8 @@ pub struct InodePositions {
     pub blocks: u64,
 }
 
-/// Chooses positions for `count` inodes; the first one is the root. `request` describes each, and is
-/// called several times, since a million requests would take too much memory. `None` when the
+/// Chooses positions for `count` inodes; the first one is the root. `request` describes each, and
+/// is called several times, since a million requests would take too much memory. `None` when the
 /// metadata area is full.
 pub fn place(count: usize, request: &dyn Fn(usize) -> InodeRequest) -> Option<InodePositions> {
     let mut numbers = vec![0; count];

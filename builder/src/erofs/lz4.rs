@@ -1,4 +1,5 @@
-//! LZ4 calls that fill a destination of a given size. lz4-sys builds them but does not declare them.
+//! LZ4 calls that fill a destination of a given size. lz4-sys builds them but does not declare
+//! them.
 
 use std::ffi::{c_char, c_int, c_void};
 

@@ -254,8 +254,8 @@ impl NewInodes {
     }
 }
 
-/// Whether an inode of `slots` slots may begin at slot `number`: it must not cross a block boundary,
-/// unless it is larger than a block and begins with one.
+/// Whether an inode of `slots` slots may begin at slot `number`: it must not cross a block
+/// boundary, unless it is larger than a block and begins with one.
 fn is_aligned(number: u64, slots: u64) -> bool {
     number.is_multiple_of(SLOTS) || number % SLOTS + slots <= SLOTS
 }

@@ -1,10 +1,10 @@
 //! Zstandard clusters whose last block is nearly full.
 //!
 //! zstd has no call that fills a destination of a given size. But after a flush the length of the
-//! frame so far is known. So a cluster is compressed in a few pieces. Large pieces of up to zstd's own
-//! block size come first, until the cluster is nearly full. Small pieces then fill its last 4 KiB.
-//! The compression ratio so far determines the length of the next piece. A cluster that exceeds its
-//! size is compressed again with a shorter piece; all others are compressed once.
+//! frame so far is known. So a cluster is compressed in a few pieces. Large pieces of up to zstd's
+//! own block size come first, until the cluster is nearly full. Small pieces then fill its last 4
+//! KiB. The compression ratio so far determines the length of the next piece. A cluster that
+//! exceeds its size is compressed again with a shorter piece; all others are compressed once.
 
 use zstd_safe::zstd_sys::ZSTD_EndDirective;
 use zstd_safe::{CCtx, CParameter, InBuffer, OutBuffer, ResetDirective};
@@ -13,8 +13,8 @@ use super::format::{BLOCK, Z_EROFS_ZSTD_MAX_DICT_SIZE};
 
 /// Largest input of one zstd block, bytes (RFC 8878, 3.1.1.2.4). A flush at its end costs nothing.
 const PIECE: usize = 128 << 10;
-/// The fraction of the room in a cluster that a large piece should fill. A cluster that gets too long
-/// must be compressed again, but one more piece costs little.
+/// The fraction of the room in a cluster that a large piece should fill. A cluster that gets too
+/// long must be compressed again, but one more piece costs little.
 const LARGE: f64 = 0.75;
 /// The fraction of the rest of a block that a small piece should fill. Small pieces compress less
 /// well than the ratio so far suggests.
@@ -23,7 +23,8 @@ const SMALL: f64 = 0.75;
 const SLACK: usize = 512;
 /// Most attempts at a cluster that gets too long. After them it stays shorter.
 const ATTEMPTS: u32 = 4;
-/// Size of the field with the content's size, which is added to the frame's header at the end, bytes.
+/// Size of the field with the content's size, which is added to the frame's header at the end,
+/// bytes.
 const CONTENT_SIZE: usize = 4;
 /// Size of an empty last block, bytes.
 const EMPTY_BLOCK: usize = 3;
@@ -75,8 +76,8 @@ impl Zstd {
     }
 
     /// Compresses as much of the input as fits into a cluster, into `out`. Returns bytes taken and
-    /// bytes made; 0 bytes made means no gain. `ratio` is the expected number of input bytes for each
-    /// output byte, and the reached one afterwards.
+    /// bytes made; 0 bytes made means no gain. `ratio` is the expected number of input bytes for
+    /// each output byte, and the reached one afterwards.
     pub fn fill(
         &mut self,
         input: &[u8],

@@ -93,8 +93,8 @@ impl Part {
             })
     }
 
-    /// Computes the SHA-256. `read` is called with the number of bytes after each read; its error ends
-    /// the computation.
+    /// Computes the SHA-256. `read` is called with the number of bytes after each read; its error
+    /// ends the computation.
     pub fn sha256(&self, mut read: impl FnMut(u64) -> io::Result<()>) -> io::Result<[u8; 32]> {
         let (mut hash, mut buffer, mut at) =
             (Sha256::new(), vec![0; CHUNK.min(self.len) as usize], 0);

@@ -1,5 +1,5 @@
-//! The external programs that the builder starts, with their Debian packages. `images/prerequisites`
-//! installs the same list.
+//! The external programs that the builder starts, with their Debian packages.
+//! `images/prerequisites` installs the same list.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;

@@ -19,8 +19,8 @@ pub fn is_zero(bytes: &[u8]) -> bool {
         .all(|line| line.iter().fold(0, |all, byte| all | byte) == 0)
 }
 
-/// The next range between `at` and `end` that may contain other bytes than zeros; `None` if there is
-/// none. A file system without holes gives the rest of the file. Changes the file's position.
+/// The next range between `at` and `end` that may contain other bytes than zeros; `None` if there
+/// is none. A file system without holes gives the rest of the file. Changes the file's position.
 pub fn next_data(file: &File, at: u64, end: u64) -> io::Result<Option<Range<u64>>> {
     let start = match lseek(file, at as i64, Whence::SeekData) {
         // A device without a position stays at 0.

@@ -49,7 +49,8 @@ pub fn check_optimize(
     let Some(kernel) = kernel.filter(|_| optimize == Optimize::Size) else {
         return Ok(());
     };
-    // Linux supports fragments since 6.1, and only compressed (fs/erofs/super.c, z_erofs_fill_inode).
+    // Linux supports fragments since 6.1, and only compressed (fs/erofs/super.c,
+    // z_erofs_fill_inode).
     if compression == Compression::None || !kernel.is_at_least("6.1") {
         let why = if compression == Compression::None {
             "CONFIG_EROFS_FS_ZIP is not set"

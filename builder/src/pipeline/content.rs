@@ -240,7 +240,8 @@ impl BootFiles {
     }
 }
 
-/// Warns about an image without a kernel, and refuses it if the options ask for artifacts that boot.
+/// Warns about an image without a kernel, and refuses it if the options ask for artifacts that
+/// boot.
 fn accept_missing_kernel(context: &BuildContext) -> Result<()> {
     let wanted = if context.options.disk {
         context.options.formats.first().map(|format| format.name())

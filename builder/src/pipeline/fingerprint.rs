@@ -1,10 +1,10 @@
-//! The fingerprint of a build's inputs. A build whose inputs and artifacts have not changed since it
-//! last ran is skipped.
+//! The fingerprint of a build's inputs. A build whose inputs and artifacts have not changed since
+//! it last ran is skipped.
 //!
-//! As in make and cargo, a file counts as changed if its inode, length, times or mode changed. For a
-//! Debian archive, its own state counts. The fingerprint is computed before any input is read, so an
-//! input that changes during the build counts as changed in the next one. `--check`, `--no-cache`
-//! and `--timings` always build.
+//! As in make and cargo, a file counts as changed if its inode, length, times or mode changed. For
+//! a Debian archive, its own state counts. The fingerprint is computed before any input is read, so
+//! an input that changes during the build counts as changed in the next one. `--check`,
+//! `--no-cache` and `--timings` always build.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -154,8 +154,8 @@ impl Fingerprint {
     }
 }
 
-/// The state of an input. The result is `None` if the input changed just now, because a second change
-/// within the same tick of the kernel's clock would give the same state.
+/// The state of an input. The result is `None` if the input changed just now, because a second
+/// change within the same tick of the kernel's clock would give the same state.
 fn settled_state(path: &Path) -> Option<String> {
     let (state, changed) = state_and_time(path)?;
     SystemTime::now()
@@ -164,8 +164,8 @@ fn settled_state(path: &Path) -> Option<String> {
         .then_some(state)
 }
 
-/// The state of a file or folder, and of a symbolic link with its target. The result is `None` if it
-/// does not exist.
+/// The state of a file or folder, and of a symbolic link with its target. The result is `None` if
+/// it does not exist.
 fn file_state(path: &Path) -> Option<String> {
     Some(state_and_time(path)?.0)
 }
@@ -243,7 +243,8 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
         }
     }
     if let Some(reference) = &options.reference {
-        // Without the inode's change time: if the file is in OUT, a build links it into a new folder.
+        // Without the inode's change time: if the file is in OUT, a build links it into a new
+        // folder.
         let meta = fs::metadata(reference).context(|| reference.display().to_string())?;
         take(&format!(
             "reference {} {}:{} {} {:?}",
@@ -283,8 +284,8 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
     Ok(Some(digest.finalize().into()))
 }
 
-/// Adds a folder and all paths below it, in order, without following links. The result is `false` if
-/// the folder cannot be read or has too many files.
+/// Adds a folder and all paths below it, in order, without following links. The result is `false`
+/// if the folder cannot be read or has too many files.
 fn list_files(folder: &Path, files: &mut Vec<PathBuf>) -> bool {
     let Ok(entries) = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
     else {

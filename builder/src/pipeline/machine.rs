@@ -1,6 +1,6 @@
 //! The machine image around a finished root: signatures, EFI system partition, disk, and the disk's
-//! other formats. A build writes it at its end. `adamant sign` writes it again from the artifacts of
-//! an unsigned build; the same parts and keys give the same bytes.
+//! other formats. A build writes it at its end. `adamant sign` writes it again from the artifacts
+//! of an unsigned build; the same parts and keys give the same bytes.
 
 use std::fs::File;
 
@@ -126,8 +126,8 @@ fn write_esp(
     Ok((file, used))
 }
 
-/// Writes the signature of the root hash as an artifact and returns the bytes of its partition; empty
-/// without a signer.
+/// Writes the signature of the root hash as an artifact and returns the bytes of its partition;
+/// empty without a signer.
 fn sign_root_hash(
     hash: &RootHash,
     signers: &Signers,
@@ -146,8 +146,8 @@ pub fn digest(file: &File) -> std::io::Result<[u8; 32]> {
     Part::whole(file.try_clone()?)?.sha256(|_| Ok(()))
 }
 
-/// Facts that the disk's formats record. Hypervisors take two disks with the same GUID for one disk,
-/// so the GUID depends on the content.
+/// Facts that the disk's formats record. Hypervisors take two disks with the same GUID for one
+/// disk, so the GUID depends on the content.
 fn facts(image: &ImageVersion, root_hash: &RootHash, epoch: Option<i64>) -> Facts {
     let ImageVersion { id, version } = image;
     let guid = Guid::from_text_order(derive_uuid(

@@ -216,7 +216,8 @@ fn write_document(built: &Built, comparison: Option<&Comparison>, output: &Outpu
     }))
 }
 
-/// Adds the folder to an error that says only that no space is left. Temporary files are beside OUT.
+/// Adds the folder to an error that says only that no space is left. Temporary files are beside
+/// OUT.
 fn name_full_folder(error: Error, out: &Path) -> Error {
     if !error.is_storage_full() || error.message().starts_with('/') {
         return error;

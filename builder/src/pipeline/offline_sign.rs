@@ -1,5 +1,5 @@
-//! `adamant sign`: signs the artifacts of `adamant build --unsigned`, for example on another machine
-//! that has the keys. The bytes are the same as with signing during the build.
+//! `adamant sign`: signs the artifacts of `adamant build --unsigned`, for example on another
+//! machine that has the keys. The bytes are the same as with signing during the build.
 
 use std::fs::File;
 use std::path::Path;

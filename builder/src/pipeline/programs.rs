@@ -36,7 +36,8 @@ pub struct SignedPrograms {
     pub uki: Vec<u8>,
 }
 
-/// Finds both programs. The result is `None` if the image has neither and the definition names none.
+/// Finds both programs. The result is `None` if the image has neither and the definition names
+/// none.
 pub fn find_programs(
     tree: &Tree,
     definition: &Definition,

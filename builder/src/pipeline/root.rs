@@ -74,8 +74,8 @@ pub struct WriteOptions {
     pub reference: Option<Arc<Reference>>,
 }
 
-/// Writes root file system and hash tree into empty files. Salt and UUIDs are derived from the image
-/// id alone (docs/formats.md).
+/// Writes root file system and hash tree into empty files. Salt and UUIDs are derived from the
+/// image id alone (docs/formats.md).
 pub fn write_root(
     tree: &Tree,
     definition: &Definition,

@@ -2,7 +2,8 @@
 //!
 //! Artifacts are written to unnamed files, which the kernel deletes when the process ends. When all
 //! are complete, they get names in a new folder, and one rename exchanges it with the old folder. A
-//! kill at that time leaves at most a hidden folder beside the output, which the next build removes.
+//! kill at that time leaves at most a hidden folder beside the output, which the next build
+//! removes.
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
@@ -22,8 +23,8 @@ use crate::manifest::{self, Manifest};
 /// The content that a build may replace in its output folder.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Replace {
-    /// An image with the same id and version, if it has the same content. Artifacts of other versions
-    /// are kept.
+    /// An image with the same id and version, if it has the same content. Artifacts of other
+    /// versions are kept.
     #[default]
     SameContent,
     /// An image with the same id and version. Artifacts of other versions are kept.
@@ -44,12 +45,14 @@ pub struct Staging {
     syncing: Vec<(String, JoinHandle<io::Result<()>>)>,
     /// Artifacts of an earlier build of the same version that are kept.
     kept: Vec<String>,
-    /// The lock, if the file system has no unnamed files: the files then have names from the start.
+    /// The lock, if the file system has no unnamed files: the files then have names from the
+    /// start.
     named: Option<Flock<File>>,
 }
 
 impl Staging {
-    /// Prepares new content for `out`, which must be missing, empty, or an output folder of adamant.
+    /// Prepares new content for `out`, which must be missing, empty, or an output folder of
+    /// adamant.
     pub fn open(out: &Path) -> Result<Staging> {
         let name = out.file_name().filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| {
@@ -240,8 +243,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Locks the parent folder, so that one build at a time exchanges folders. An flock on the folder
-    /// itself needs no lock file.
+    /// Locks the parent folder, so that one build at a time exchanges folders. An flock on the
+    /// folder itself needs no lock file.
     fn lock(&self) -> Result<Flock<File>> {
         let dir = File::open(&self.parent).context(|| format!("{}", self.parent.display()))?;
         Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, error)| {

@@ -73,8 +73,8 @@ impl RootWritten {
         })
     }
 
-    /// Writes all artifacts that boot the root. Returns the SHA-256 of the root, which is read on the
-    /// way, with the predicted measurements.
+    /// Writes all artifacts that boot the root. Returns the SHA-256 of the root, which is read on
+    /// the way, with the predicted measurements.
     fn write_machine(
         &self,
         boot_files: &BootFiles,

@@ -98,8 +98,8 @@ pub fn is_program(tree: &Tree, id: NodeId) -> bool {
 }
 
 /// All interpreters of the image, each once: by name, by a symbolic link with such a name, and by
-/// the definition's list. Prefers a path that is a regular file. Files below mount points of volumes
-/// are excluded.
+/// the definition's list. Prefers a path that is a regular file. Files below mount points of
+/// volumes are excluded.
 pub fn find(tree: &Tree, definition: &Definition) -> Vec<(String, NodeId)> {
     let mut found: Vec<(String, NodeId)> = Vec::new();
     let hidden = |path: &str| {

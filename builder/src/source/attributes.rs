@@ -35,8 +35,8 @@ const LAYER_MARKS: [&[u8]; 5] = [
 pub struct Attributes {
     /// Attributes that go into the image.
     pub kept: Option<Xattrs>,
-    /// The permissions of the entry's group, if the entry has an access control list: its mode then
-    /// holds the list's mask in the group bits (acl(5)).
+    /// The permissions of the entry's group, if the entry has an access control list: its mode
+    /// then holds the list's mask in the group bits (acl(5)).
     pub group: Option<u16>,
     /// Whether an attribute marks the entry as part of one image layer.
     pub is_layer: bool,

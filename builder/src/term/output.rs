@@ -23,8 +23,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// `quiet` leaves only warnings and errors, `verbose` adds details, `json` writes the result as a
-    /// document.
+    /// `quiet` leaves only warnings and errors, `verbose` adds details, `json` writes the result as
+    /// a document.
     pub fn new(quiet: bool, verbose: bool, json: bool) -> Output {
         Output {
             quiet,
@@ -81,8 +81,8 @@ impl Output {
         to_stderr(&labelled("warning", &message.to_string(), hint));
     }
 
-    /// Prints the error that ends the program. With `--json` it is also the document, unless one was
-    /// written already.
+    /// Prints the error that ends the program. With `--json` it is also the document, unless one
+    /// was written already.
     pub fn error(&self, error: &Error) {
         to_stderr(&labelled("error", error.message(), error.remedy()));
         if self.json && !self.written.swap(true, Ordering::Relaxed) {
@@ -92,8 +92,8 @@ impl Output {
         }
     }
 
-    /// Prints the result of a query: `text` on stdout, or with `--json` the document on stdout and the
-    /// text on stderr.
+    /// Prints the result of a query: `text` on stdout, or with `--json` the document on stdout and
+    /// the text on stderr.
     pub fn answer(&self, text: &str, document: &impl Serialize) -> Result<()> {
         if self.json {
             if !self.quiet {

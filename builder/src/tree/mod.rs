@@ -1,5 +1,5 @@
-//! The merged file tree in memory: names, metadata, and the position of each file's bytes. The bytes
-//! stay in their source or its spool, so memory grows only with the number of entries.
+//! The merged file tree in memory: names, metadata, and the position of each file's bytes. The
+//! bytes stay in their source or its spool, so memory grows only with the number of entries.
 
 mod content;
 mod resolve;

@@ -552,8 +552,8 @@ fn an_interrupted_check_removes_its_folder_and_the_next_build_that_of_a_killed_o
             .filter(|name| name.starts_with(".out.adamant-check-"))
             .count()
     };
-    // Both builds read this key from a pipe. The test writes it once, for the first build; the second
-    // build waits for it until it is ended.
+    // Both builds read this key from a pipe. The test writes it once, for the first build; the
+    // second build waits for it until it is ended.
     let keys = scratch.0.join("keys");
     adamant::sign::keys::new(&keys, "test", 1).unwrap();
     let pipe = keys.join("verity.key");
@@ -697,8 +697,9 @@ fn verify_read_data_finds_data_that_cannot_be_decompressed() {
         scratch.out("t_1.root.verity"),
     );
     let mut bytes = fs::read(&root).unwrap();
-    // The bytes after the magic number of the first Zstandard frame (RFC 8878, 3.1.1) become invalid.
-    // The next frames belong to other files; damaging those too would make the first error random.
+    // The bytes after the magic number of the first Zstandard frame (RFC 8878, 3.1.1) become
+    // invalid. The next frames belong to other files; damaging those too would make the first
+    // error random.
     let at = (0..bytes.len() - 8)
         .find(|at| bytes[*at..].starts_with(&[0x28, 0xb5, 0x2f, 0xfd]))
         .unwrap();

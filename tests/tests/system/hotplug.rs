@@ -1,4 +1,5 @@
-//! With `module_loading = "image"`, a device that is plugged into a sealed server gets its driver from the image: systemd-udevd loads the module, and root cannot.
+//! With `module_loading = "image"`, a device that is plugged into a sealed server gets its driver
+//! from the image: systemd-udevd loads the module, and root cannot.
 
 use std::fs;
 
@@ -6,7 +7,8 @@ use adamant_tests::machine::Setup;
 use adamant_tests::scratch::Scratch;
 use adamant_tests::server::{Server, reference};
 
-/// The driver of the controller. In Debian's cloud kernel it is a module, and no other device of the machine needs it.
+/// The driver of the controller. In Debian's cloud kernel it is a module, and no other device of
+/// the machine needs it.
 const MODULE: &str = "virtio_scsi";
 /// The first bytes of the disk, and its length.
 const CONTENT: &str = "a disk that was plugged in later";
@@ -89,7 +91,8 @@ fn a_hot_plugged_controller_and_its_disk_work_with_a_module_that_root_cannot_loa
     ));
     assert_eq!(said, format!("{CONTENT}\n{}\n", LENGTH / 512));
 
-    // The guard counted the refusals of root's attempts, and it refused nothing else. The machine stays sealed.
+    // The guard counted the refusals of root's attempts, and it refused nothing else. The machine
+    // stays sealed.
     let said = server.ask("adamant-agent status");
     let denials: Vec<&str> = said
         .lines()

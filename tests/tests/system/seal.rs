@@ -266,9 +266,9 @@ fn an_exception_of_the_policy_is_one_and_is_told() {
     );
 }
 
-/// Each exception as a line of [seal.allow]. The attempts are in images/tiny/init/src/exceptions.rs.
-/// `binfmt` is missing: the tiny image has no module binfmt_misc. The agent's unit tests show its
-/// bit, and the attacks show that it is refused.
+/// Each exception as a line of [seal.allow]. The attempts are in
+/// images/tiny/init/src/exceptions.rs. `binfmt` is missing: the tiny image has no module
+/// binfmt_misc. The agent's unit tests show its bit, and the attacks show that it is refused.
 const EXCEPTIONS: [(&str, &str); 8] = [
     ("jit", "jit = true"),
     ("debug", "debug = true"),

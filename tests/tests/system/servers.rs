@@ -1,5 +1,5 @@
-//! The reference images as servers: Debian starts without a failed unit, twice, accepts a login with
-//! the right key, and allows everyday work.
+//! The reference images as servers: Debian starts without a failed unit, twice, accepts a login
+//! with the right key, and allows everyday work.
 
 use std::path::Path;
 

@@ -2,8 +2,8 @@
 //! intact at any time, so that a power cut cannot lose the table.
 //!
 //! Promise: at every moment of [`write_table`], the primary or the backup is intact, and
-//! [`read_table`] finds it. Nothing on the disk is trusted. That the disk writes a sector completely
-//! or not at all matters only for the protective MBR.
+//! [`read_table`] finds it. Nothing on the disk is trusted. That the disk writes a sector
+//! completely or not at all matters only for the protective MBR.
 
 use std::fs::File;
 use std::io;
@@ -49,8 +49,8 @@ pub struct FoundTable {
     pub repairs: Vec<String>,
 }
 
-/// Reads the table of a disk with `sectors` sectors of `sector` bytes: the primary or, if that is not
-/// intact, the backup.
+/// Reads the table of a disk with `sectors` sectors of `sector` bytes: the primary or, if that is
+/// not intact, the backup.
 pub fn read_table(
     disk: &impl TableStorage,
     sector: u32,
@@ -96,9 +96,9 @@ pub fn read_table(
     }
 }
 
-/// Returns the disk lengths at whose end the backup may be: the disk's own, then those in the damaged
-/// header and in the protective MBR, because the disk may have grown. `protected` is the length of
-/// the protective MBR's record.
+/// Returns the disk lengths at whose end the backup may be: the disk's own, then those in the
+/// damaged header and in the protective MBR, because the disk may have grown. `protected` is the
+/// length of the protective MBR's record.
 fn possible_lengths(head: &[u8], protected: u64, sector: u32, sectors: u64) -> Vec<u64> {
     let header = head.get(sector as usize..);
     let alternate = header
@@ -130,8 +130,8 @@ fn read_backup(
     PartitionTable::parse_backup(&tail, sector, sectors)
 }
 
-/// Writes both copies: first the backup and, when it is durable, the primary. Boot code in the MBR is
-/// kept.
+/// Writes both copies: first the backup and, when it is durable, the primary. Boot code in the MBR
+/// is kept.
 pub fn write_table(disk: &mut impl TableStorage, table: &PartitionTable) -> io::Result<()> {
     let sector = table.sector as usize;
     let backup = table.backup();

@@ -1,8 +1,8 @@
 //! Distribution of the free space of a disk that is larger than its image.
 //!
-//! On the first boot, the blank volumes at the end of the disk share the free space by weight, and are
-//! moved for it. A volume with a file system is never moved, so later only the last partition of the
-//! disk can grow.
+//! On the first boot, the blank volumes at the end of the disk share the free space by weight, and
+//! are moved for it. A volume with a file system is never moved, so later only the last partition
+//! of the disk can grow.
 
 use super::table::{ENTRIES, LABEL_UNITS, PartitionTable};
 use super::{ATTR_NO_AUTO, ATTR_READ_ONLY, Guid, LINUX_GENERIC};
@@ -102,9 +102,9 @@ pub fn plan(table: &PartitionTable, sectors: u64, volumes: &[Growable]) -> Parti
     new
 }
 
-/// Renames the partition `index` to `damaged-NAME`, read-only and not mounted automatically, and adds
-/// a new partition of the same size, type, label and attributes at another position. Returns the new
-/// table and the new partition's index; `None` if there is no space, or no free entry.
+/// Renames the partition `index` to `damaged-NAME`, read-only and not mounted automatically, and
+/// adds a new partition of the same size, type, label and attributes at another position. Returns
+/// the new table and the new partition's index; `None` if there is no space, or no free entry.
 ///
 /// `id` is the new partition's PARTUUID. It must be random.
 pub fn set_aside(

@@ -231,15 +231,18 @@ pub const LINUX_GENERIC: Guid = hex_guid(0x0fc63daf84834772, 0x8e793d69d8477de4)
 
 /// Attribute bit 60: the partition is read-only (UAPI.2).
 pub const ATTR_READ_ONLY: u64 = 1 << 60;
-/// Attribute bit 63: not mounted automatically (UAPI.2). Set on volumes, which only the agent mounts.
+/// Attribute bit 63: not mounted automatically (UAPI.2). Set on volumes, which only the agent
+/// mounts.
 pub const ATTR_NO_AUTO: u64 = 1 << 63;
 
-/// Attribute bit 48, the first bit that UEFI leaves to the type's owner: set while the file system of
-/// a volume is being made, until it is durable. The content of such a partition may be overwritten.
+/// Attribute bit 48, the first bit that UEFI leaves to the type's owner: set while the file system
+/// of a volume is being made, until it is durable. The content of such a partition may be
+/// overwritten.
 pub const ATTR_MAKING: u64 = 1 << 48;
 
-/// Attribute bit 49: nothing was ever written to the volume. The builder sets it. The agent clears it
-/// durably before it writes to the volume. With it, a short check shows whether a volume is blank.
+/// Attribute bit 49: nothing was ever written to the volume. The builder sets it. The agent clears
+/// it durably before it writes to the volume. With it, a short check shows whether a volume is
+/// blank.
 pub const ATTR_NEVER_USED: u64 = 1 << 49;
 
 /// Returns the partition type of a volume with a mount point. /var/log has no type of its own.

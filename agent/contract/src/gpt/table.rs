@@ -1,9 +1,9 @@
 //! The bytes of a partition table: protective MBR, header and entries at the start of the disk,
 //! entries and header again at its end.
 //!
-//! Format: UEFI Specification 2.10, 5.2.3 (protective MBR) and 5.3 (GPT). Tables are written as every
-//! tool writes them: 128 entries of 128 bytes, directly after the primary header and directly before
-//! the backup header. Tables with fewer entries are accepted, but not with more or at other
+//! Format: UEFI Specification 2.10, 5.2.3 (protective MBR) and 5.3 (GPT). Tables are written as
+//! every tool writes them: 128 entries of 128 bytes, directly after the primary header and directly
+//! before the backup header. Tables with fewer entries are accepted, but not with more or at other
 //! positions. The disk is not trusted, so each field is checked.
 
 use zerocopy::little_endian::{U16, U32, U64};
@@ -279,8 +279,8 @@ impl PartitionTable {
         out
     }
 
-    /// Parses the start of a disk of `sectors` sectors; `head` needs [`head_bytes`]. The table may be
-    /// for a shorter disk, because the disk may have grown since.
+    /// Parses the start of a disk of `sectors` sectors; `head` needs [`head_bytes`]. The table may
+    /// be for a shorter disk, because the disk may have grown since.
     pub fn parse_primary(
         head: &[u8],
         sector: u32,
@@ -615,8 +615,8 @@ pub(super) mod tests {
         }
     }
 
-    /// Bounded fuzzing with valid checksums: accepted tables fulfil all promises and survive the round
-    /// trip.
+    /// Bounded fuzzing with valid checksums: accepted tables fulfil all promises and survive the
+    /// round trip.
     #[test]
     fn accepted_tables_lie_within_the_disk_without_overlap() {
         let (table, mut state, mut accepted) = (sample(512, 32768), 3u64, 0);

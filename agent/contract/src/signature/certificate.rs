@@ -1,5 +1,5 @@
-//! The certificates of the signers of root hashes: X.509 (RFC 5280), PEM. They are in the initramfs,
-//! which is trusted already.
+//! The certificates of the signers of root hashes: X.509 (RFC 5280), PEM. They are in the
+//! initramfs, which is trusted already.
 
 use base64ct::{Base64, Encoding};
 use rsa::BoxedUint;

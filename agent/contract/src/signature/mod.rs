@@ -2,8 +2,9 @@
 //! message (RFC 2315) in it, verified with certificates that are trusted already.
 //!
 //! Promise: [`check_signature`] accepts only a signature of this root hash by the key of a trusted
-//! certificate. Nothing in the partition is trusted. A certificate in the message gains no trust; it
-//! must be the signer's. A message has exactly one accepted encoding. Unknown JSON keys are ignored.
+//! certificate. Nothing in the partition is trusted. A certificate in the message gains no trust;
+//! it must be the signer's. A message has exactly one accepted encoding. Unknown JSON keys are
+//! ignored.
 
 mod certificate;
 mod der;
@@ -136,9 +137,9 @@ impl Embedded {
     }
 }
 
-/// Returns the trusted certificate whose key signed this root hash. `now` is in seconds since 1970. An
-/// expired certificate is refused. One that is not valid yet is accepted: more likely the clock is
-/// wrong, and a refusal would gain nothing.
+/// Returns the trusted certificate whose key signed this root hash. `now` is in seconds since 1970.
+/// An expired certificate is refused. One that is not valid yet is accepted: more likely the clock
+/// is wrong, and a refusal would gain nothing.
 pub fn check_signature<'c>(
     embedded: &Embedded,
     root_hash: &RootHash,

@@ -1,5 +1,5 @@
-//! The signature rule: one line in the initramfs with the mode and the image's build time in seconds
-//! since 1970.
+//! The signature rule: one line in the initramfs with the mode and the image's build time in
+//! seconds since 1970.
 
 use std::fmt;
 use std::str::FromStr;

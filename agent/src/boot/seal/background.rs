@@ -19,7 +19,7 @@ pub struct BackgroundTask<T> {
 }
 
 impl<T: Send + 'static> BackgroundTask<T> {
-    /// Starts `work`, which may take as long as `timeout`. `Err` is a clause.
+    /// Starts `work`, which may take as long as `timeout`. The error is a phrase for a message.
     pub fn start(
         does: &'static str,
         timeout: Duration,
@@ -39,7 +39,7 @@ impl<T: Send + 'static> BackgroundTask<T> {
         })
     }
 
-    /// Waits for the result, and feeds the watchdog meanwhile. `Err` is a clause.
+    /// Waits for the result, and feeds the watchdog meanwhile. The error is a phrase for a message.
     pub fn wait(&self, context: &mut Context) -> Result<T, String> {
         for _ in 0..self.timeout.as_secs() {
             match self.result.recv_timeout(Duration::from_secs(1)) {

@@ -54,7 +54,8 @@ pub struct Configuration {
 }
 
 /// Looks up all numbers and combines them with the policy. `pins` is the directory with the guard's
-/// links. With `modules_on_request` the guard decides who loads modules. `Err` is a clause.
+/// links. With `modules_on_request` the guard decides who loads modules. The error is a phrase for
+/// a message.
 pub fn configuration(
     identified: &Identified,
     seal: &Seal,
@@ -170,8 +171,8 @@ impl Numbers {
         }
         for path in &seal.interpreters {
             let inode = program(path);
-            // The builder found this interpreter. Without its inode the guard would not know it, and
-            // would let it read scripts from anywhere.
+            // The builder found this interpreter. Without its inode the guard would not know it,
+            // and would let it read scripts from anywhere.
             if inode == 0 {
                 return Err([path, " is not a program of the image"].concat());
             }

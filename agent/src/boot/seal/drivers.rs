@@ -1,6 +1,6 @@
 //! Loads the drivers of the present hardware, and the modules that the policy names: after the seal
-//! no module can be loaded. Where modules are loaded on request, the image's systemd-udevd loads the
-//! drivers, and only the policy's modules are loaded here.
+//! no module can be loaded. Where modules are loaded on request, the image's systemd-udevd loads
+//! the drivers, and only the policy's modules are loaded here.
 //!
 //! The image's own modprobe, in a chroot of the verified root, knows which module a device needs. A
 //! driver can reveal new devices, such as a network card behind a bus, so modprobe is called again
@@ -96,9 +96,9 @@ pub fn start_loading(modules: &[String], hardware: Hardware) -> Result<Option<Lo
     Ok(Some(loading))
 }
 
-/// Waits until the drivers are loaded, and loads those of devices that have appeared since. A module
-/// that the policy names and that cannot be loaded is a warning; hardware without a driver is none.
-/// `Err` is a clause.
+/// Waits until the drivers are loaded, and loads those of devices that have appeared since. A
+/// module that the policy names and that cannot be loaded is a warning; hardware without a driver
+/// is none. The error is a phrase for a message.
 pub fn finish(loading: &Loading, context: &mut Context) -> Result<(), String> {
     let loaded = loading
         .wait(context)?

@@ -1,9 +1,10 @@
 //! Level `guard`: loads the BPF-LSM programs of agent/bpf/guard.bpf.c into the running kernel.
 //!
-//! Promise: either every hook that this kernel has is attached, tested, and out of everybody's reach
-//! until the next reboot, or the report says what is missing. A BPF file system that is mounted only
-//! in the initramfs holds the links. A process that unmounts the image in a mount namespace of its
-//! own gets to see that file system, so the guard also refuses to delete the links.
+//! Promise: either every hook that this kernel has is attached, tested, and out of everybody's
+//! reach until the next reboot, or the report says what is missing. A BPF file system that is
+//! mounted only in the initramfs holds the links. A process that unmounts the image in a mount
+//! namespace of its own gets to see that file system, so the guard also refuses to delete the
+//! links.
 //!
 //! In two steps, because the kernel needs seconds to check and attach the programs:
 //! [`start_attaching`] attaches them in the background as soon as a verified policy wants them, and
@@ -52,7 +53,7 @@ pub struct Attached {
     hooks: usize,
 }
 
-/// Starts to attach the programs. `Err` is a clause.
+/// Starts to attach the programs. The error is a phrase for a message.
 pub fn start_attaching() -> Result<Attaching, String> {
     BackgroundTask::start("attaches the guard", TIMEOUT, attach)
 }

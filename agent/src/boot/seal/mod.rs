@@ -2,8 +2,8 @@
 //! extent of the policy's level.
 //!
 //! Each level has a module, which reads back every setting that it makes. The report lists what the
-//! kernel did not accept; where the policy requires the level, the boot fails. The guard comes last,
-//! so it needs no exceptions for the boot.
+//! kernel did not accept; where the policy requires the level, the boot fails. The guard comes
+//! last, so it needs no exceptions for the boot.
 
 mod background;
 mod config;

@@ -1,6 +1,6 @@
-//! What is kept of a damaged volume before it is repaired or a new one takes its place: its first
-//! MiBs (superblock, group descriptors) and its journal, for whoever wants to know what happened.
-//! Bounded, because a healthy volume's room is worth more.
+//! Evidence of a damaged volume, saved before the volume is repaired or made again: its first MiBs
+//! (superblock, group descriptors) and its journal. The size is bounded, because the space on a
+//! healthy volume is worth more.
 
 use std::fmt;
 use std::fs::{self, File};

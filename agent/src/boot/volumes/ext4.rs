@@ -172,9 +172,9 @@ impl Programs<'_> {
         }
     }
 
-    /// Doubts a file system, also one that says it is in order, and repairs everything that e2fsck
-    /// knows to repair, because nobody is there to be asked. What was there before may be lost:
-    /// whoever wants it keeps it first. `Damaged` means that e2fsck can't repair it.
+    /// Checks a file system, also one that is marked clean, and repairs everything that e2fsck can
+    /// repair, because no operator can be asked. A repair can lose data: save evidence first.
+    /// `Damaged` means that e2fsck can't repair it.
     pub fn repair(
         &mut self,
         device: &Path,

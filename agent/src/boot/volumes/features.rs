@@ -1,5 +1,5 @@
-//! The optional features of an ext4 file system: what the superblock asks of whoever mounts or
-//! checks it.
+//! The optional features of an ext4 file system, which a kernel must know to mount it and e2fsck to
+//! check it.
 //!
 //! Names are those of e2fsprogs' lib/e2p/feature.c, versions those of its release notes.
 

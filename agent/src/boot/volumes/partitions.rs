@@ -19,7 +19,7 @@ pub struct Partitions<'a> {
 }
 
 impl<'a> Partitions<'a> {
-    /// Reads a disk's table. `Err` is a clause.
+    /// Reads a disk's table. The error is a phrase for a message.
     pub fn open(disk: &'a Disk) -> Result<Partitions<'a>, String> {
         let file = disk.open(true).map_err(|e| format!("opening it: {e}"))?;
         let found =
@@ -32,8 +32,8 @@ impl<'a> Partitions<'a> {
         })
     }
 
-    /// The volume's partition, as an index into the table: the one with its label and type. `Err`
-    /// is a clause.
+    /// The volume's partition, as an index into the table: the one with its label and type. The
+    /// error is a phrase for a message.
     pub fn find(&self, volume: &Volume) -> Result<usize, String> {
         let kind = gpt::volume_type(&volume.mount);
         let labelled = self
@@ -64,8 +64,8 @@ impl<'a> Partitions<'a> {
         }
     }
 
-    /// Writes a changed table, and anything that has to be repaired, and tells the kernel where
-    /// `volumes` (indexes) are now. `Err` is a clause.
+    /// Writes a changed table with its repairs, and updates the kernel's partitions of `volumes`
+    /// (indexes). The error is a phrase for a message.
     pub fn save(&mut self, table: PartitionTable, volumes: &[usize]) -> Result<(), String> {
         if table != self.table || !self.repairs.is_empty() {
             gpt::disk::write_table(&mut self.file, &table)
@@ -118,7 +118,7 @@ impl<'a> Partitions<'a> {
         ))
     }
 
-    /// The kernel's device for an index. `Err` is a clause.
+    /// The kernel's device for an index. The error is a phrase for a message.
     pub fn device(&self, index: usize) -> Result<Partition, String> {
         let found = self
             .disk

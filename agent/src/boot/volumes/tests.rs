@@ -15,8 +15,8 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::*;
 
-/// Held by whoever starts programs or unmounts: a program just forked holds copies of all that is
-/// open, and what is open can't be unmounted.
+/// Held while a program is started or a file system unmounted: a child holds copies of all open
+/// files between fork and exec, and a file system with open files cannot be unmounted.
 static PROGRAMS: Mutex<()> = Mutex::new(());
 
 pub(crate) fn alone() -> MutexGuard<'static, ()> {

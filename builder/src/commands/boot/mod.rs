@@ -72,7 +72,8 @@ pub struct BootOptions {
 pub struct Uefi {
     /// Whether Secure Boot is on.
     pub secure_boot: bool,
-    /// The certificate that the firmware trusts; `None` uses the one that the image is signed with.
+    /// The certificate that the firmware trusts; `None` uses the one that the image is signed
+    /// with.
     pub certificate: Option<PathBuf>,
     /// Whether the machine has a TPM 2.0.
     pub tpm: bool,

@@ -1,8 +1,8 @@
 //! Opens an image and checks its structure completely: superblock, every inode, the order of every
 //! directory, every index, link counts, and that no byte has two owners.
 //!
-//! It accepts only images that the writer makes. Every byte is treated as hostile: the image's length
-//! bounds work and memory, and nothing panics.
+//! It accepts only images that the writer makes. Every byte is treated as hostile: the image's
+//! length bounds work and memory, and nothing panics.
 
 mod check;
 mod data;
@@ -206,8 +206,8 @@ impl ErofsImage {
         &self.nodes[number].xattrs
     }
 
-    /// First path of the file that a block belongs to. For a metadata block with several inodes, that
-    /// of the first one. `None` for a block of no file.
+    /// First path of the file that a block belongs to. For a metadata block with several inodes,
+    /// that of the first one. `None` for a block of no file.
     pub fn owner(&self, block: u64) -> Option<Vec<u8>> {
         let (start, end) = (block * BLOCK as u64, (block + 1) * BLOCK as u64);
         let from = self.used.partition_point(|used| used.end <= start);
@@ -262,8 +262,8 @@ impl ErofsImage {
         self.nodes.len() - usize::from(self.packed.is_some())
     }
 
-    /// Gives an inode's data (a file's bytes, a link's target, a directory's blocks) to `put`, piece
-    /// by piece.
+    /// Gives an inode's data (a file's bytes, a link's target, a directory's blocks) to `put`,
+    /// piece by piece.
     pub fn read(&self, number: usize, put: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<()> {
         let node = &self.nodes[number];
         let what = || String::from_utf8_lossy(&self.name_of(number)).into_owned();

@@ -175,9 +175,9 @@ impl VariedEnvironment {
         }
         let (is_pinned, has_other_host_name) = (self.core.is_some(), self.has_other_host_name);
         let lock = work_folder.lock();
-        // SAFETY: between fork and exec, only umask, unshare, sethostname, sched_setaffinity, fcntl,
-        // sigprocmask and prctl are called, which are async-signal-safe. The descriptor belongs to
-        // the work folder, which outlives the start of the command.
+        // SAFETY: between fork and exec, only umask, unshare, sethostname, sched_setaffinity,
+        // fcntl, sigprocmask and prctl are called, which are async-signal-safe. The
+        // descriptor belongs to the work folder, which outlives the start of the command.
         unsafe {
             command.pre_exec(move || {
                 umask(Mode::from_bits_truncate(0o077));

@@ -69,15 +69,15 @@ pub fn compare(
             (Ok(()), _) => break,
             (Err(error), None) => return Err(error),
             (Err(error), Some(same)) => {
-                // The other user usually lacks permission to read a source, which says nothing about
-                // the artifacts.
+                // The other user usually lacks permission to read a source, which says nothing
+                // about the artifacts.
                 output.detail(format_args!("another user cannot build: {error}"));
                 environment = same;
             }
         }
     }
-    // The root first: if it differs, its hash tree, root hash and disk differ too, and only the root
-    // has files to name.
+    // The root first: if it differs, its hash tree, root hash and disk differ too, and only the
+    // root has files to name.
     let root = format!("{}.root.erofs", first.stem);
     let manifest = format!("{}.manifest.json", first.stem);
     let others = first

@@ -47,8 +47,8 @@ impl WorkFolder {
         &self.path
     }
 
-    /// The descriptor with the lock. The second build inherits it, so the folder stays locked until both
-    /// processes have ended.
+    /// The descriptor with the lock. The second build inherits it, so the folder stays locked until
+    /// both processes have ended.
     pub fn lock(&self) -> RawFd {
         self.lock.as_raw_fd()
     }
@@ -104,8 +104,8 @@ pub struct SignalGuard {
 }
 
 impl SignalGuard {
-    /// Blocks the signals. Call it before the folder is created, so that no signal leaves the folder
-    /// behind.
+    /// Blocks the signals. Call it before the folder is created, so that no signal leaves the
+    /// folder behind.
     pub fn block() -> Result<SignalGuard> {
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
             .into_iter()

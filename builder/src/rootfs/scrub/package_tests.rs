@@ -592,7 +592,8 @@ fn databases_get_the_number_of_their_path() {
     }
 }
 
-/// A page of Berkeley DB with these items at its end, the offsets that lead to them, and `free` in the space between.
+/// A page of Berkeley DB with these items at its end, the offsets that lead to them, and `free` in
+/// the space between.
 fn page(kind: u8, items: &[Vec<u8>], free: u8) -> Vec<u8> {
     let mut page = vec![free; 512];
     page[..26].fill(0);

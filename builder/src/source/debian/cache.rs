@@ -151,7 +151,8 @@ impl Cache {
         Ok(None)
     }
 
-    /// The entry for a key, if it exists. Check the digest with [`Entry::expected_hash`] after reading it.
+    /// The entry for a key, if it exists. Check the digest with [`Entry::expected_hash`] after
+    /// reading it.
     pub fn find(&self, key: &str) -> Result<Option<Entry>> {
         let path = self.folder.join(format!("{key}.tar"));
         let Some(record) = self.record(&self.folder.join(format!("{key}.json")))? else {

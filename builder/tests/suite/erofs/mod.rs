@@ -151,8 +151,8 @@ fn fsck_accepts_an_image_whose_last_inode_fills_its_block() {
     let scratch = Scratch::new("last-inode");
     let image = scratch.0.join("image");
     let mut tree = Tree::new();
-    // Compact inodes have 32 bytes. With more than a block of them, the last one ends with its block
-    // at least once.
+    // Compact inodes have 32 bytes. With more than a block of them, the last one ends with its
+    // block at least once.
     for n in 0..140 {
         tree.insert(format!("/{n:04}").as_bytes(), Meta::default(), Kind::Fifo)
             .unwrap();

@@ -46,8 +46,8 @@ fn exec() -> io::Result<()> {
     Ok(())
 }
 
-/// Maps a library as the dynamic linker does: reads its header, maps the file, maps code and data over
-/// it, and touches the code.
+/// Maps a library as the dynamic linker does: reads its header, maps the file, maps code and data
+/// over it, and touches the code.
 fn map() -> io::Result<()> {
     for _ in 0..MAPS {
         let mut file = File::open(LIBRARY)?;
@@ -72,8 +72,8 @@ fn map() -> io::Result<()> {
         let mut start = std::ptr::null_mut::<u8>();
         for (offset, length, prot, fixed) in parts {
             let place = start.wrapping_add(offset).cast();
-            // SAFETY: the first mapping is new, and the others lie inside of it. Nothing refers to it
-            // yet.
+            // SAFETY: the first mapping is new, and the others lie inside of it. Nothing refers to
+            // it yet.
             let mapped = unsafe {
                 libc::mmap(
                     place,

@@ -1,5 +1,6 @@
-//! `tiny.exceptions`: for each exception of [seal.allow] an attempt that only this exception allows,
-//! and one that none allows. A child makes them, because the guard treats PID 1 differently.
+//! `tiny.exceptions`: for each exception of [seal.allow] an attempt that only this exception
+//! allows, and one that none allows. A child makes them, because the guard treats PID 1
+//! differently.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;

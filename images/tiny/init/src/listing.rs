@@ -20,8 +20,8 @@ use std::path::Path;
 use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
-/// Writes the listing of the tree at `root`, without entering mounts below it. Returns the number of
-/// entries, including the root.
+/// Writes the listing of the tree at `root`, without entering mounts below it. Returns the number
+/// of entries, including the root.
 pub fn write(root: &Path, out: &mut dyn Write) -> io::Result<u64> {
     let device = fs::symlink_metadata(root)?.dev();
     let mut count = 0;

@@ -1,5 +1,5 @@
-//! `tiny.serve`: runs commands from the second serial port with root's rights. Each line is a command.
-//! The answer is its output, and a line that begins with `= ` with its result.
+//! `tiny.serve`: runs commands from the second serial port with root's rights. Each line is a
+//! command. The answer is its output, and a line that begins with `= ` with its result.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -14,8 +14,8 @@ const PORT: &str = "/dev/ttyS1";
 /// `_IO(0x12, 93)`: sets the read-only flag of a block device.
 const BLKROSET: libc::c_ulong = 0x125d;
 
-/// The argument that makes a child run a command. The guard refuses some requests of PID 1 without an
-/// event, because systemd makes them at its start.
+/// The argument that makes a child run a command. The guard refuses some requests of PID 1 without
+/// an event, because systemd makes them at its start.
 pub const CHILD: &str = "do";
 
 /// Runs a command in an ordinary process, and ends.

@@ -103,7 +103,8 @@ fn sequential(files: &[(PathBuf, u64)]) -> io::Result<u64> {
     Ok(bytes)
 }
 
-/// The same positions in each run and on each image, evenly distributed over the bytes of all files.
+/// The same positions in each run and on each image, evenly distributed over the bytes of all
+/// files.
 fn random(files: &[(PathBuf, u64)]) -> io::Result<u64> {
     let mut ends = Vec::new();
     let mut all = 0;

@@ -16,8 +16,8 @@ use super::Buffers;
 use super::pace::Pace;
 use crate::kernel::xattr;
 
-/// The first half of a SHA-256: whoever could make two files of one digest would lose only a change
-/// of his own.
+/// The first half of a SHA-256. A user who makes two files with one digest can lose only his own
+/// change.
 pub type Digest = [u8; 16];
 
 /// A digest in the making. Its code is there once, and not inlined at each use.
