@@ -1,6 +1,5 @@
 //! `adamant build`, and the build options that `adamant boot` shares.
 
-use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -42,8 +41,8 @@ pub struct BuildArgs {
     #[arg(long, value_name = "OUT|root.erofs")]
     reference: Option<PathBuf>,
     /// The old name of --reference
-    #[arg(long, hide = true, value_name = "PATH", value_parser = renamed_to_reference)]
-    previous: Option<Infallible>,
+    #[arg(long, hide = true, value_name = "PATH", conflicts_with = "reference")]
+    previous: Option<PathBuf>,
     /// Also write the disk in these formats: qcow2, vhd, vmdk, ova, gce, raw.zst; can be repeated.
     /// The raw disk is always written, except with `uki` alone, for network boot
     #[arg(long = "format", value_name = "LIST", value_delimiter = ',')]
@@ -53,6 +52,9 @@ pub struct BuildArgs {
 impl BuildArgs {
     /// Builds the image.
     pub fn execute(&self, output: &Output) -> Result<u8> {
+        if self.previous.is_some() {
+            output.warn("--previous was renamed to --reference", None);
+        }
         pipeline::build_definition(&self.options(), output).map(|_| SUCCESS)
     }
 
@@ -80,7 +82,7 @@ impl BuildArgs {
             check: self.check,
             disk: wants_disk,
             formats: disks,
-            reference: self.reference.clone(),
+            reference: self.reference.clone().or_else(|| self.previous.clone()),
             ..self.tuning.options(&self.definition)
         }
     }
@@ -163,8 +165,4 @@ impl BuildTuning {
 
 fn epoch(text: &str) -> std::result::Result<i64, String> {
     values::epoch(&toml::Value::String(text.to_owned()))
-}
-
-fn renamed_to_reference(path: &str) -> std::result::Result<Infallible, String> {
-    Err(format!("renamed to --reference: write --reference {path}"))
 }

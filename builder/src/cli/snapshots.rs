@@ -78,7 +78,6 @@ fn errors_of_usage_are_those_of_the_golden_file() {
         "build",
         "build d --format vdi",
         "build d --jobs 0",
-        "build d --previous out",
         "build d --epoch yesterday",
         "build d --keys k --unsigned",
         "build d -q -v",

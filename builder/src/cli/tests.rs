@@ -69,7 +69,7 @@ fn wrong_usage_is_refused() {
         "build",
         "build d --format vdi",
         "build d --format",
-        "build d --previous out",
+        "build d --previous out --reference out",
         "build d -q -v",
         "build d --jobs 0",
         "boot out --smp 0",

@@ -205,15 +205,16 @@ impl Reference {
 
 /// Allocates slots for inodes that can't keep a position: first in blocks that change in any case,
 /// then in unused blocks, then behind the last block.
-struct NewInodes {
+struct NewInodes<'a> {
     gaps: Gaps,
-    unused: std::vec::IntoIter<u64>,
+    /// Lazy: the gaps of a sparse reference image can hold millions of blocks.
+    unused: Box<dyn Iterator<Item = u64> + 'a>,
     /// The block behind the last one.
     end: u64,
 }
 
-impl NewInodes {
-    fn new(taken: &Taken, changed: &BTreeSet<u64>) -> NewInodes {
+impl<'a> NewInodes<'a> {
+    fn new(taken: &Taken, changed: &'a BTreeSet<u64>) -> NewInodes<'a> {
         let mut gaps = Gaps::default();
         for block in changed {
             for (start, end) in taken.gaps_in(block * SLOTS, (block + 1) * SLOTS) {
@@ -224,14 +225,14 @@ impl NewInodes {
             .end()
             .max(changed.last().map_or(0, |block| (block + 1) * SLOTS))
             .div_ceil(SLOTS);
-        let unused: Vec<u64> = taken
-            .gaps()
+        let ranges: Vec<(u64, u64)> = taken.gaps().collect();
+        let unused = ranges
+            .into_iter()
             .flat_map(|(start, end)| start.div_ceil(SLOTS)..end / SLOTS)
-            .filter(|block| !changed.contains(block))
-            .collect();
+            .filter(|block| !changed.contains(block));
         NewInodes {
             gaps,
-            unused: unused.into_iter(),
+            unused: Box::new(unused),
             end,
         }
     }
