@@ -20,14 +20,14 @@ use crate::term::output::Output;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The artifacts never change. By default, changes go to an overlay that is deleted when the machine
-stops. With --persist they go to a disk of the machine, which no build changes; the first start of
-another version writes that version to the disk and keeps the volumes.
-With the interactive console, Ctrl-a x stops the machine. The guest may reboot. After more than
---reboots failed boots in a row, QEMU is stopped with an error.
+stops. With --persist, changes go to the machine's own disk, which builds do not change. The first
+start of another version writes that version to the disk and keeps the volumes.
+With the interactive console, Ctrl-a x stops the machine. The guest may reboot: more than --reboots
+reboots in a row, each within ten minutes, are an error.
 Without --uefi, QEMU loads kernel and initramfs itself, which is seconds faster.
 
 Exit codes: 0 init started and the machine shut down normally; 1 adamant or QEMU failed; 2 wrong
-usage; 3 the agent refused the image, whatever [failure] action then did; 4 the machine failed in
+usage; 3 the agent refused the image (with any [failure] action); 4 the machine failed in
 another way, before or after init started (kernel panic, restarts, timeout)")]
 pub struct BootArgs {
     /// An OUT directory (its newest version), OUT@VERSION, an artifact, or a definition, which is
@@ -59,8 +59,8 @@ pub struct BootArgs {
     /// Stop the machine after this time and fail, for example 90s or 5m
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     timeout: Option<Duration>,
-    /// Stop the machine and fail after more than this number of reboots. The count restarts after
-    /// ten minutes without a reboot
+    /// Stop the machine with an error after more than this number of reboots in a row. Ten minutes
+    /// without a reboot start a new count
     #[arg(long, value_name = "N", default_value_t = boot::REBOOTS)]
     reboots: u32,
     /// Append arguments to the kernel command line. Not with Secure Boot, which signs it

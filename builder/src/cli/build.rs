@@ -36,8 +36,8 @@ pub struct BuildArgs {
     /// possible
     #[arg(long)]
     check: bool,
-    /// Reuse the block positions of this image so that updates from it are smaller. The same bytes
-    /// need the same reference image
+    /// Reuse the block positions of this image so that updates from it are smaller. A later
+    /// build gives the same bytes only with the same reference image
     #[arg(long, value_name = "OUT|root.erofs")]
     reference: Option<PathBuf>,
     /// The old name of --reference

@@ -105,7 +105,7 @@ fn hostile_archives_are_refused_with_a_reason() {
         (
             "a name of 256 bytes",
             pax("path", &[b'n'; 256]),
-            "not a file name",
+            "not a valid file name",
         ),
         (
             "a path of 4096 bytes",
