@@ -93,7 +93,7 @@ fn check_verity(found: &mut Vec<Finding>) {
 pub fn loads_modules_on_request(policy: &Policy, read: &dyn Fn(&str) -> Option<String>) -> bool {
     policy.seal.loads_modules_on_request()
         && read(BOOT_REPORT_PATH)
-            .and_then(|report| serde_json::from_str::<BootReport>(&report).ok())
+            .and_then(|report| crate::monitor::json::from_text::<BootReport>(&report))
             .is_some_and(|report| report.seal.module_loading == ModuleLoadingReport::Image)
 }
 

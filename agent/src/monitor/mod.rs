@@ -81,7 +81,7 @@ pub fn last_scrub() -> Option<scrub::ScrubState> {
 
 /// The boot report; `None` if it cannot be read.
 fn boot_report() -> Option<BootReport> {
-    serde_json::from_str(&read(BOOT_REPORT_PATH).ok()?).ok()
+    json::from_text(&read(BOOT_REPORT_PATH).ok()?)
 }
 
 /// The image's policy. `Err` is a line for the standard error.

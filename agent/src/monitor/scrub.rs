@@ -60,7 +60,7 @@ impl ScrubState {
     }
 
     fn parse(text: &str) -> Option<ScrubState> {
-        serde_json::from_str(text).ok()
+        super::json::from_text(text)
     }
 
     fn to_json(&self) -> String {
