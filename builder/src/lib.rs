@@ -16,7 +16,7 @@
 //! | [`rootfs`] | scrubbing, checks and the builder's own files in the tree |
 //! | [`erofs`] | the EROFS writer and reader |
 //! | [`verity`] | the dm-verity hash tree |
-//! | [`derive`] | salts and UUIDs derived from the image id |
+//! | [`mod@derive`] | salts and UUIDs derived from the image id |
 //! | [`initramfs`], [`uki`], [`sign`] | the initramfs, the unified kernel image, signatures |
 //! | [`disk`], [`mod@format`] | partition table, ESP, cloud formats |
 //! | [`manifest`] | the list of artifacts with their hashes |

@@ -1,6 +1,6 @@
 //! EROFS: the writer and the reader of root file systems.
 //!
-//! [`write`] walks the tree once for its inodes and streams all contents to the sink. Storing
+//! [`write()`] walks the tree once for its inodes and streams all contents to the sink. Storing
 //! contents decides what is compressed, and how long each index is. Then every inode gets its
 //! position, and directories, shared attributes and inodes are written. Memory grows with the
 //! number of inodes and clusters, not with the size of files. The output depends only on the tree

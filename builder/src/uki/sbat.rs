@@ -1,5 +1,5 @@
 //! SBAT: generation numbers of an image's components, by which firmware and shim revoke old ones
-//! (https://github.com/rhboot/shim/blob/main/SBAT.md).
+//! (<https://github.com/rhboot/shim/blob/main/SBAT.md>).
 
 use super::pe::PeImage;
 use crate::error::{Error, Result};

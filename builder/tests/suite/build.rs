@@ -586,13 +586,11 @@ fn an_interrupted_check_removes_its_folder_and_the_next_build_that_of_a_killed_o
     for signal in [Signal::SIGKILL, Signal::SIGINT, Signal::SIGTERM] {
         let mut command = scratch.adamant("build");
         // A shell in the background may ignore SIGINT, and children inherit that.
-        // SAFETY: the default action installs no handler.
         let heed = || {
-            unsafe {
-                nix::sys::signal::signal(Signal::SIGINT, nix::sys::signal::SigHandler::SigDfl)
-            }
-            .map(drop)
-            .map_err(Into::into)
+            let default = nix::sys::signal::SigHandler::SigDfl;
+            // SAFETY: the default action installs no handler.
+            let earlier = unsafe { nix::sys::signal::signal(Signal::SIGINT, default) };
+            earlier.map(drop).map_err(Into::into)
         };
         // SAFETY: between fork and exec only signal(2) is called, which is async-signal-safe, and
         // installs no handler.
