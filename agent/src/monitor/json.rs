@@ -29,8 +29,8 @@ fn escape_controls(text: &str) -> String {
 
 /// Reads a value; `None` if the text is not its JSON.
 ///
-/// The agent reads JSON from bytes everywhere: a second kind of reader would double the code of each
-/// type (some 70 KB for the boot report).
+/// The agent reads JSON from bytes everywhere. A second kind of reader would double the code of a
+/// type: about 70 KB for the boot report.
 pub fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_slice(text.as_bytes()).ok()
 }
