@@ -27,6 +27,7 @@ mod impossible;
 mod inspect;
 mod netboot;
 mod outcomes;
+mod postgresql;
 mod power_cuts;
 mod refusals;
 mod running;
