@@ -261,7 +261,7 @@ fn a_limit_on_file_sizes_ends_the_build_with_the_reason_and_without_a_trace() {
     assert!(
         !output.status.success()
             && said.contains("the disk as vhd: writing: File too large")
-            && said.contains("make room"),
+            && said.contains("free space"),
         "{said}"
     );
     assert_eq!(fs::read(image.path("manifest.json")).unwrap(), before);
