@@ -43,7 +43,7 @@ fn a_hot_plugged_controller_and_its_disk_work_with_a_module_that_root_cannot_loa
     let said = server
         .ask("adamant-agent status; cat /proc/sys/kernel/modules_disabled; adamant-agent drift");
     assert!(
-        said.contains("modules: those of the image, on request of the kernel and systemd-udevd\n"),
+        said.contains("modules: only the image's, on request of the kernel and systemd-udevd\n"),
         "{said}"
     );
     assert!(
