@@ -346,13 +346,13 @@ fn bad_blocks(server: &mut Server) {
     assert!(!holds, "{said}");
     assert!(
         said.contains(&format!(
-            "The disk has a bad block at byte {} of the root",
+            "The root has a corrupted block at byte {}",
             of_data * BLOCK
         )),
         "{said}"
     );
     assert!(
-        said.contains(&format!("{} bad blocks", 1 + BELOW)),
+        said.contains(&format!("{} corrupted blocks", 1 + BELOW)),
         "{said}"
     );
     let json: Value =
