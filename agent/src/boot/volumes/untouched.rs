@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use adamant_contract::ext4::SMALL_VOLUME_GROUP;
+use adamant_contract::ext4::{SMALL_VOLUME_GROUP, superblock_copies};
 
 use super::probe::is_zero;
 
@@ -76,15 +76,9 @@ fn places(bytes: u64) -> Vec<u64> {
         let first = if block == KIB { KIB } else { 0 };
         let group = group * block;
         let last = bytes.saturating_sub(first + 1) / group;
-        // Groups 1, the powers of 3, 5 and 7 (sparse_super), and the last (sparse_super2).
-        places.extend([first + group, first + last * group]);
-        for base in [3, 5, 7] {
-            let mut number: u64 = base;
-            while number <= last {
-                places.push(first + number * group);
-                number = number.saturating_mul(base);
-            }
-        }
+        // The copies of sparse_super, and the last group's (sparse_super2).
+        places.extend(superblock_copies(last).map(|number| first + number * group));
+        places.push(first + last * group);
     }
     let end = bytes / ZFS_LABEL * ZFS_LABEL;
     for label in [

@@ -4,10 +4,11 @@
 //! blocks and inodes follows the arithmetic of e2fsprogs (mke2fs(8), lib/ext2fs/initialize.c), with
 //! the inode ratios of its mke2fs.conf.
 
-use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
+use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP, superblock_copies};
 
 use super::{Finding, Image};
 use crate::definition::Volume;
+use crate::io::zeros::is_zero;
 use crate::rootfs::volumes::{Shipped, shipped};
 use crate::tree::{Content, Kind, Node, show};
 
@@ -84,12 +85,7 @@ impl Room {
 
 /// sparse_super: groups 0 and 1, and powers of 3, 5 and 7.
 fn has_copy(group: u64) -> bool {
-    let is_power = |base: u64| {
-        std::iter::successors(Some(base), |power| power.checked_mul(base))
-            .take_while(|power| *power <= group)
-            .any(|power| power == group)
-    };
-    group <= 1 || [3, 5, 7].into_iter().any(is_power)
+    group == 0 || superblock_copies(group).any(|copy| copy == group)
 }
 
 /// ext2fs_default_journal_size.
@@ -232,7 +228,7 @@ fn zeros(content: &Content) -> u64 {
         end = extent.at + extent.len;
         while at + run <= end {
             match content.read_exact_at(at, &mut buffer) {
-                Ok(()) if buffer.iter().all(|&b| b == 0) => zeros += run,
+                Ok(()) if is_zero(&buffer) => zeros += run,
                 Ok(()) => {}
                 Err(_) => return zeros,
             }

@@ -18,6 +18,7 @@ use nix::sys::stat::{
 use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, getegid, geteuid, linkat, symlinkat, syncfs};
 
+use super::super::probe::is_zero;
 use super::pace::Pace;
 use super::print::{About, Digest, begin_content, digest_of_link};
 use super::units::{Entry, Member};
@@ -298,7 +299,7 @@ pub fn zeros(
         if count == 0 {
             return Ok(zeros);
         }
-        if buffers.many[..count].iter().all(|&b| b == 0) {
+        if is_zero(&buffers.many[..count]) {
             zeros += count as u64;
         }
         pace.read(count as u64);
