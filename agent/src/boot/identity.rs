@@ -25,6 +25,7 @@ use super::credentials::Received;
 use super::root::MountedRoot;
 use super::volumes::{self, MountedVolumes};
 use super::{Context, Failure};
+use crate::kernel::mounts::restrict_bind_mount;
 use crate::kernel::process;
 
 /// Where what is bound over the image's /etc/machine-id lies: in memory, so that it keeps no volume
@@ -195,20 +196,7 @@ fn bind(id: &str, sysroot: &Path, run: &Path) -> io::Result<bool> {
         MsFlags::MS_BIND,
         None::<&str>,
     )?;
-    // Binding leaves the flags of what is bound; this path leads to the new mount, which is on top.
-    let flags = MsFlags::MS_REMOUNT
-        | MsFlags::MS_BIND
-        | MsFlags::MS_RDONLY
-        | MsFlags::MS_NOSUID
-        | MsFlags::MS_NODEV
-        | MsFlags::MS_NOEXEC;
-    mount(
-        None::<&str>,
-        &sysroot.join("etc/machine-id"),
-        None::<&str>,
-        flags,
-        None::<&str>,
-    )?;
+    restrict_bind_mount(&sysroot.join("etc/machine-id"))?;
     Ok(true)
 }
 

@@ -3,8 +3,10 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::libc;
+use nix::mount::{MsFlags, mount};
 
 // <linux/mount.h>
 const OPEN_TREE_CLONE: libc::c_int = 1;
@@ -12,6 +14,18 @@ const OPEN_TREE_CLONE: libc::c_int = 1;
 mod ioctl {
     // EXT4_IOC_RESIZE_FS
     nix::ioctl_write_ptr!(ext4_resize_fs, b'f', 16, u64);
+}
+
+/// Makes a bind mount read-only, nosuid, nodev and noexec. Binding itself keeps the flags of the
+/// bound mount. `path` must lead to the new mount, which is on top.
+pub fn restrict_bind_mount<P: ?Sized + NixPath>(path: &P) -> nix::Result<()> {
+    let flags = MsFlags::MS_REMOUNT
+        | MsFlags::MS_BIND
+        | MsFlags::MS_RDONLY
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NODEV
+        | MsFlags::MS_NOEXEC;
+    mount(None::<&str>, path, None::<&str>, flags, None::<&str>)
 }
 
 /// Clones the mount at a path without the mounts below it: a tree that no path leads to.

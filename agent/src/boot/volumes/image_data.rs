@@ -12,6 +12,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use crate::kernel::mounts::restrict_bind_mount;
 use crate::kernel::rooted_fs::{self, kind, stat_entry};
 
 /// A directory or a file of the image, opened before a volume hides it.
@@ -61,22 +62,9 @@ impl Source {
             MsFlags::MS_BIND,
             None::<&str>,
         )?;
-        // Binding leaves the flags of what is bound; opened again, the path leads to the new mount,
-        // which is on top.
+        // Opened again, the path leads to the new mount.
         let shown = open(volume, place)?;
-        let flags = MsFlags::MS_REMOUNT
-            | MsFlags::MS_BIND
-            | MsFlags::MS_RDONLY
-            | MsFlags::MS_NOSUID
-            | MsFlags::MS_NODEV
-            | MsFlags::MS_NOEXEC;
-        mount(
-            None::<&str>,
-            rooted_fs::path_of(&shown).as_c_str(),
-            None::<&str>,
-            flags,
-            None::<&str>,
-        )?;
+        restrict_bind_mount(rooted_fs::path_of(&shown).as_c_str())?;
         Ok(aside.map(|aside| aside.to_string_lossy().into_owned()))
     }
 }
