@@ -190,20 +190,8 @@ impl Accounts {
 
 /// Users and groups of sysusers.d, each with the file that describes it.
 fn described(image: &Image) -> [BTreeMap<String, String>; 2] {
-    let mut files: BTreeMap<String, String> = BTreeMap::new();
-    for folder in SYSUSERS {
-        for name in image
-            .names(folder)
-            .into_iter()
-            .filter(|name| name.ends_with(".conf"))
-        {
-            files
-                .entry(name.clone())
-                .or_insert_with(|| format!("{folder}/{name}"));
-        }
-    }
     let mut out = [BTreeMap::new(), BTreeMap::new()];
-    for path in files.into_values() {
+    for path in image.configuration_files(&SYSUSERS) {
         for line in image.text(&path).unwrap_or_default().lines() {
             let words: Vec<&str> = line
                 .split_whitespace()

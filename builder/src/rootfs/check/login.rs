@@ -131,20 +131,8 @@ fn obstacle(image: &Image, units: &Units, writable: &Writable) -> Option<(String
 /// Paths where systemd-tmpfiles writes the credential, each with the file that configures it (`f^`
 /// of tmpfiles.d(5)).
 fn written_by_tmpfiles(image: &Image) -> Vec<(String, String)> {
-    let mut files: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
-    for folder in TMPFILES {
-        for name in image
-            .names(folder)
-            .into_iter()
-            .filter(|name| name.ends_with(".conf"))
-        {
-            files
-                .entry(name.clone())
-                .or_insert_with(|| format!("{folder}/{name}"));
-        }
-    }
     let mut out = Vec::new();
-    for file in files.into_values() {
+    for file in image.configuration_files(&TMPFILES) {
         for line in image
             .text(&file)
             .unwrap_or_default()

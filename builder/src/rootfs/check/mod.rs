@@ -29,6 +29,8 @@ mod units;
 mod volumes;
 mod writable;
 
+use std::collections::BTreeMap;
+
 use crate::definition::Definition;
 use crate::tree::{Kind, NodeId, Tree, parts, show};
 
@@ -146,6 +148,21 @@ impl Image<'_> {
 
     fn is_directory(&self, path: &str) -> bool {
         self.tree.is_directory(path.as_bytes())
+    }
+
+    /// Paths of the `.conf` files in `folders`, highest priority first, sorted by file name. A file
+    /// hides files of the same name in later folders.
+    fn configuration_files(&self, folders: &[&str]) -> Vec<String> {
+        let mut files: BTreeMap<String, String> = BTreeMap::new();
+        for folder in folders {
+            for name in self.names(folder) {
+                if name.ends_with(".conf") {
+                    let path = format!("{folder}/{name}");
+                    files.entry(name).or_insert(path);
+                }
+            }
+        }
+        files.into_values().collect()
     }
 
     /// Names in a directory, following links. Names that are not UTF-8 are skipped.
