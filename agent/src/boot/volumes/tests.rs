@@ -116,18 +116,23 @@ impl Drop for Folder {
     }
 }
 
-/// Runs in a thread with a mount namespace of its own, which takes all that was mounted with it.
+/// Moves this thread into a mount namespace of its own, from which no mount reaches the host.
+fn leave_host_mounts() {
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )
+    .unwrap();
+}
+
+/// Runs `test` in a thread with a mount namespace of its own, which ends with the thread.
 pub(crate) fn in_own_mounts(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
-        unshare(CloneFlags::CLONE_NEWNS).unwrap();
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )
-        .unwrap();
+        leave_host_mounts();
         test();
     });
     if let Err(panic) = thread.join() {
@@ -325,15 +330,7 @@ impl Server {
         let device = String::from_utf8(output.stdout).unwrap().trim().to_owned();
         let name = device.trim_start_matches("/dev/").to_owned();
         let run = || {
-            unshare(CloneFlags::CLONE_NEWNS).unwrap();
-            mount(
-                None::<&str>,
-                "/",
-                None::<&str>,
-                MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-                None::<&str>,
-            )
-            .unwrap();
+            leave_host_mounts();
             for folder in ["usr", "bin", "sbin", "lib", "lib64", "etc"] {
                 let (from, to) = (Path::new("/").join(folder), self.image.path().join(folder));
                 if from.exists() && self.has_programs {
