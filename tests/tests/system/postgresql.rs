@@ -166,7 +166,7 @@ fn no_byte_is_replaced(name: &str, volumes: &str, names: &[&str], unit: &str) {
 }
 
 #[test]
-#[ignore = "long: two more Debians, with PostgreSQL"]
+#[ignore = "long: two more Debian images, with PostgreSQL"]
 fn no_byte_of_a_postgresql_cluster_on_the_state_volume_is_replaced_by_an_update() {
     no_byte_is_replaced(
         "postgresql-state",
@@ -177,7 +177,7 @@ fn no_byte_of_a_postgresql_cluster_on_the_state_volume_is_replaced_by_an_update(
 }
 
 #[test]
-#[ignore = "long: two more Debians, with PostgreSQL on a volume of its own"]
+#[ignore = "long: two more Debian images, with PostgreSQL on a volume of its own"]
 fn no_byte_of_a_postgresql_cluster_on_its_own_volume_is_replaced_by_an_update() {
     let volume = format!("\n[[volume]]\nname = \"db\"\nmount = {CLUSTER:?}\nsize = \"256M\"\n");
     no_byte_is_replaced(
