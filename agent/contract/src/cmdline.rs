@@ -43,7 +43,7 @@ pub enum CommandLineError {
     RootHash {
         /// The value.
         value: String,
-        /// What is wrong with it.
+        /// Reason of the refusal.
         source: NotARootHash,
     },
     /// A device argument is malformed.
@@ -53,7 +53,7 @@ pub enum CommandLineError {
         key: &'static str,
         /// Its value.
         value: String,
-        /// What is wrong with it.
+        /// Reason of the refusal.
         source: NotADevice,
     },
     /// `init=` is malformed.

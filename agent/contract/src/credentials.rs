@@ -240,7 +240,7 @@ fn is_name(name: &str) -> bool {
             .all(|b| (b' '..0x7f).contains(&b) && b != b':' && b != b'/')
 }
 
-/// Whether a policy may say this: a name in which `*` stands for any characters.
+/// Whether this is a valid glob in a policy: a credential name in which `*` matches any characters.
 pub fn is_glob(glob: &str) -> bool {
     is_name(glob)
 }
@@ -252,7 +252,7 @@ pub fn is_accepted(accept: &[String], name: &str) -> bool {
         .any(|glob| matches(glob.as_bytes(), name.as_bytes()))
 }
 
-/// `*` stands for any number of any bytes.
+/// Whether the glob matches the name. `*` matches any number of bytes.
 fn matches(glob: &[u8], name: &[u8]) -> bool {
     let (mut g, mut n) = (0, 0);
     let mut star = None;

@@ -6,8 +6,8 @@ pub const SMALL_VOLUME: u64 = 2 * 32768 * 4096;
 /// Blocks of 4 KiB in a block group of a small volume.
 pub const SMALL_VOLUME_GROUP: u64 = 2048;
 
-/// The block groups from 1 to `last` that hold a copy of the superblock (`sparse_super`): group 1, and
-/// the powers of 3, 5 and 7.
+/// The block groups from 1 to `last` that hold a copy of the superblock (`sparse_super`): group 1,
+/// and the powers of 3, 5 and 7.
 pub fn superblock_copies(last: u64) -> impl Iterator<Item = u64> {
     let powers =
         |base: u64| std::iter::successors(Some(base), move |power| power.checked_mul(base));

@@ -288,7 +288,7 @@ pub struct VolumeReport {
     /// Entries created from the image's tree during this boot.
     pub seeded: u64,
     /// Units replaced or removed during this boot, because the image has another version of them
-    /// or no longer has them, and nobody had changed them on this server.
+    /// or none. Only units that were unchanged on this server are replaced.
     #[serde(default)]
     pub replaced: u64,
     /// The first 20 units that were changed on this server and therefore not replaced by the

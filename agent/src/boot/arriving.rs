@@ -42,8 +42,8 @@ impl Arriving {
         }
     }
 
-    /// Loads what is left: a disk may be behind something that does not say what it is. Gives how
-    /// many were loaded.
+    /// Loads the remaining modules, because a disk can be behind a device without a modalias.
+    /// Returns the number of loaded modules.
     pub fn load_the_rest(&mut self, context: &mut Context) -> usize {
         self.modules.load_the_rest(context)
     }

@@ -1,9 +1,8 @@
-//! Sixth stage: passes on to the image's init what the world outside tells it, as far as the policy
-//! names it.
+//! The stage that passes credentials from outside on to the image's init, if the policy names them.
 //!
-//! Promise: init finds the credentials that [`adamant_contract::credentials`] let through, in
-//! memory, read-only and for root alone, and is told where, which keeps systemd from gathering any
-//! itself. Nothing that is offered makes a boot fail.
+//! Promise: init finds the credentials that [`adamant_contract::credentials`] accepts in memory,
+//! readable by root only. Environment variables give their directory, so systemd does not collect
+//! credentials itself. No credential can make a boot fail.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -35,7 +34,7 @@ const SMBIOS_LIMIT: u64 = 2 * LIMIT as u64;
 /// Files of one folder that are looked at.
 const FILES: usize = 16_384;
 
-/// What was told, as far as it concerns the agent. Only [`pass_credentials`] makes one.
+/// The credentials that the agent itself uses. Only [`pass_credentials`] makes one.
 pub struct Received {
     /// `system.machine_id`, any bytes.
     pub machine_id: Option<Vec<u8>>,

@@ -96,9 +96,8 @@ fn find_below(buses: &Path) -> Vec<Driverless> {
     found
 }
 
-/// What is wrong, as a clause, and what to do; `loaded` are the modules that were loaded, `attach`
-/// is what to do where the disk may be elsewhere: many servers have USB controllers that nothing is
-/// behind.
+/// The fault, as a phrase, and its remedy. `loaded` are the loaded modules. `attach` is the remedy
+/// if the disk can be elsewhere: many servers have USB controllers without a device.
 pub fn explain(found: &[Driverless], loaded: &[String], attach: &str) -> Option<(String, String)> {
     if found.is_empty() {
         return None;

@@ -1,5 +1,5 @@
-//! First stage: the kernel's file systems, the log, the watchdog, the modules, and what firmware
-//! says of itself.
+//! The stage that mounts the kernel's file systems, starts log and watchdog, loads modules, and
+//! reads how firmware started the machine.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -114,8 +114,8 @@ fn read_command_line() -> Result<CommandLine, Failure> {
         .map_err(|e| failure(e.to_string()))
 }
 
-/// With Secure Boot on, everything that starts the kernel is signed; what is not are the words that
-/// a hypervisor can have systemd's stub add.
+/// Refuses foreign kernel arguments if Secure Boot is on. Everything else that starts the kernel is
+/// signed then, but a hypervisor can make systemd's stub add arguments.
 fn only_the_image_s_own_words() -> Result<(), Failure> {
     let failure = |why: &dyn std::fmt::Display| {
         let remedy = "start the image with its own command line: without kernel-cmdline-extra in the hypervisor's SMBIOS strings, and without addons";

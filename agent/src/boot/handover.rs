@@ -1,4 +1,4 @@
-//! Last stage: the image's init takes this process over.
+//! The stage that starts the image's own init in this process.
 //!
 //! Promise: init finds what systemd's INITRD_INTERFACE describes, and nothing of the initramfs: no
 //! file, no memory, no descriptor, no signal disposition, no mount.
@@ -171,8 +171,8 @@ fn switch_root() -> Result<(), (&'static str, io::Error)> {
     chdir("/").map_err(|e| ("changing the root", e.into()))
 }
 
-/// Deletes what is in a folder, without entering other file systems. What can't be deleted only
-/// keeps some memory.
+/// Deletes the entries of a directory without entering other file systems. An entry that cannot be
+/// deleted only occupies memory.
 fn empty(folder: &Path, device: u64) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -1,9 +1,9 @@
-//! What happened before, and what is happening now, for those who come later: the black box on the
-//! root's disk, and the kernel's own (pstore).
+//! The history of boots: reads how earlier boots ended, and records this one, in the black box on
+//! the root's disk and from the kernel's store (pstore).
 //!
-//! Promise: nothing here ends a boot, and a failed one waits no longer than [`PATIENCE`] for its
-//! record; a disk that hangs earlier, under the record of a stage, is the watchdog's. A machine
-//! without a black box boots as one with it does.
+//! Promise: no error here ends a boot. A failed boot waits at most [`PATIENCE`] for its record. If
+//! the disk hangs during the record of a stage, the watchdog restarts the machine. A machine
+//! without a black box boots in the same way.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};

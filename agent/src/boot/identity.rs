@@ -1,13 +1,13 @@
-//! Eighth stage: what makes this server itself, its machine-id.
+//! The stage that gives the server its identity: the machine-id.
 //!
-//! Promise: it is made once, from the kernel's random source or as the hypervisor wishes, kept on
-//! the state volume, and stays the same over reboots and image versions. What runs sees it at
-//! /etc/machine-id, read-only, from before its init starts. An image has none; two servers from one
-//! image differ.
+//! Promise: the machine-id is made once, from the kernel's random source or from the hypervisor's
+//! setting, and stored on the state volume. It stays the same over reboots and image versions.
+//! Programs see it at /etc/machine-id, read-only, before init starts. Images have none, so two
+//! servers from one image differ.
 //!
-//! A kept one that can't be one is not silently replaced: it is set aside as `machine-id.damaged`,
-//! and there is a warning. One that the hypervisor wishes counts only as long as there is none: a
-//! server's identity does not change because its host's settings did.
+//! An invalid stored machine-id is renamed `machine-id.damaged`, with a warning. The hypervisor's
+//! setting counts only if no machine-id is stored: a change of the host's settings does not change
+//! the server's identity.
 
 use std::fs;
 use std::io;
@@ -28,8 +28,8 @@ use super::{Context, Failure};
 use crate::kernel::mounts::restrict_bind_mount;
 use crate::kernel::process;
 
-/// Where what is bound over the image's /etc/machine-id lies: in memory, so that it keeps no volume
-/// busy and nothing on a volume changes it.
+/// The file that is bound over the image's /etc/machine-id. It is in memory, so that it keeps no
+/// volume busy and does not change with one.
 pub const RUN: &str = "/run/adamant/machine-id";
 
 /// A root that is ready to be entered. Only [`settle_identity`] makes one.

@@ -1,9 +1,10 @@
-//! Second stage: finds the root's data and verity partitions, over all disks.
+//! The stage that finds the partitions of root and hash tree, on all disks.
 //!
-//! Promises: two candidates are refused, not chosen between, also when the second one appears later
-//! in the boot; what is not there is waited for, but not longer than the deadline; a disk whose
-//! partition table was damaged by an interrupted write is read by its backup, and repaired when it
-//! is the root's. Trusts nothing on any disk: what is found here is only a candidate for `verify`.
+//! - Two candidates for one partition are refused, also if the second appears later in the boot.
+//! - The stage waits for missing partitions, but not longer than the deadline.
+//! - If an interrupted write damaged a partition table, its backup is read; the table of the root's
+//!   disk is repaired.
+//! - Nothing on a disk is trusted: a found partition is only a candidate for `verify`.
 
 use std::fs::File;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
-//! Fourth stage: mounts the verified root and reads the policy inside it.
+//! The stage that mounts the verified root and reads the policy inside it.
 //!
-//! Promise: what is mounted is the verified device, read-only; the policy was read from inside it,
-//! by a path that can't lead out of it.
+//! Promise: the mounted file system is on the verified device, read-only. The policy comes from
+//! inside it, by a path that cannot lead out of it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

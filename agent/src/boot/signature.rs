@@ -1,9 +1,9 @@
-//! Third stage: checks who signed the root hash, before anything is done with it.
+//! The stage that checks the signature of the root hash before the root hash is used.
 //!
-//! Promise: only [`check_signature`] makes a [`Checked`], which verity can't be set up without.
-//! With `require` there is none unless the key of a certificate in the initramfs signed this root
-//! hash; otherwise the report says that nobody was asked, or that nobody did. Trusts the initramfs,
-//! with its certificates and its rule, and nothing on the disk.
+//! Promise: only [`check_signature`] makes a [`Checked`], and verity cannot be set up without one.
+//! With `require`, the key of a certificate in the initramfs must have signed this root hash. With
+//! other rules, the report says that no signature was checked or valid. The stage trusts the
+//! initramfs with its certificates and its rule, and nothing on the disk.
 
 use std::fs::{self, File};
 use std::io::{self, Read};

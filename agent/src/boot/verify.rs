@@ -1,9 +1,9 @@
-//! Fourth stage: sets dm-verity up, and reads through it.
+//! The stage that sets up dm-verity and reads through it.
 //!
-//! Promise: a [`VerifiedRoot`] is a block device that gives only what the root hash stands for, or
-//! an I/O error. Everything read from the two partitions before the kernel has the table is bounded
-//! and checked against the root hash or the partitions' sizes. Trusts the root hash on the command
-//! line, and the kernel.
+//! Promise: reads of a [`VerifiedRoot`] return data that matches the root hash, or an I/O error.
+//! Data that is read from the two partitions before the kernel has the table is bounded, and
+//! checked against the root hash or the partitions' sizes. The stage trusts the root hash on the
+//! kernel command line, and the kernel.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,16 +1,18 @@
-//! Fifth stage: the volumes, which outlive images.
+//! The stage that finds, makes, checks, grows, mounts and seeds the volumes, which outlive images.
 //!
-//! They are partitions of the root's own disk, found by label and type. Promise: a partition that
-//! holds nothing becomes a file system, one that holds an ext4 is checked unless it was unmounted
-//! in order, and grown. It is made anew only if the policy says so, an e2fsck that knows all of its
-//! features can't repair it, and evidence was kept. An unknown feature, a sector that can't be read
-//! and a program that fails are never a reason. Whenever the power goes, the next boot finishes
-//! what was begun. Nothing in a volume is trusted: it is hostile input to verified programs.
+//! Volumes are partitions of the root's own disk, found by label and type. Nothing in a volume is
+//! trusted: it is hostile input to the programs of the verified image.
 //!
-//! The order is what makes it safe. Look at all of them; keep evidence of what is beyond a repair
-//! that is safe by itself, and only then repair it; write one partition table, which grows and
-//! claims (ATTR_MAKING) what is to be made; make; write the table that ends the claims; only then
-//! mount, grow and seed.
+//! - An unused partition becomes a file system.
+//! - An ext4 is checked, unless it was unmounted cleanly, and grown to its partition.
+//! - A volume is made again only if the policy allows it, an e2fsck that knows all its features
+//!   cannot repair it, and evidence was saved. An unknown feature, an unreadable sector or a
+//!   failing program is never a reason.
+//! - After a power cut at any moment, the next boot finishes the work.
+//!
+//! The order makes this safe: look at all volumes; save evidence before a repair that can lose
+//! data, then repair; write one partition table that grows partitions and marks those to be made
+//! (ATTR_MAKING); make them; write the table without the marks; mount, grow and seed.
 
 mod assess;
 mod evidence;
