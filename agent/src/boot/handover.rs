@@ -12,7 +12,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use adamant_contract::paths::{BOOT_REPORT_PATH, SYSROOT};
+use adamant_contract::paths::{BOOT_REPORT_PATH, INITS, SYSROOT};
 use adamant_contract::report;
 use adamant_contract::report::StageName;
 use nix::fcntl::OFlag;
@@ -31,14 +31,6 @@ use crate::kernel::process;
 const STAGE: StageName = StageName::Handover;
 /// What moves into the image.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
-/// Where an init is looked for when the command line names none.
-const INITS: [&str; 5] = [
-    "/sbin/init",
-    "/usr/lib/systemd/systemd",
-    "/etc/init",
-    "/bin/init",
-    "/init",
-];
 /// The file systems an initramfs can be; nothing else is ever emptied. <linux/magic.h>
 const INITRAMFS: [FsType; 2] = [FsType(0x8584_58f6), FsType(0x0102_1994)];
 

@@ -1,18 +1,12 @@
 //! Requirements for the agent to start the image's init.
 
+use adamant_contract::paths::INITS;
+
 use super::program::{Fault, Programs};
 use super::{Finding, Image};
 use crate::initramfs::{Configured, find_kernel};
 use crate::tree::{Kind, show};
 
-/// Paths where the agent looks for init, in order.
-const INITS: [&str; 5] = [
-    "/sbin/init",
-    "/usr/lib/systemd/systemd",
-    "/etc/init",
-    "/bin/init",
-    "/init",
-];
 /// Directories where the agent looks for programs of the image.
 const PROGRAM_FOLDERS: [&str; 4] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 /// Drivers for the disk, of which one is needed: the module, and the option that builds it in.
