@@ -26,6 +26,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::CacheKey;
+use crate::io::unnamed::create_unnamed;
 
 const MAGIC: &[u8; 16] = b"adamant results2";
 /// Extension of a pack's name.
@@ -191,19 +192,9 @@ pub struct PackWriter {
 impl PackWriter {
     /// An empty one.
     pub fn new(folder: &Path) -> io::Result<PackWriter> {
-        let unnamed = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_TMPFILE)
-            .open(folder);
-        let (file, named) = match unnamed {
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)
-                ) =>
-            {
+        let (file, named) = match create_unnamed(folder)? {
+            Some(file) => (file, None),
+            None => {
                 let path = folder.join(format!(".{}.new", std::process::id()));
                 (
                     OpenOptions::new()
@@ -215,7 +206,6 @@ impl PackWriter {
                     Some(path),
                 )
             }
-            other => (other?, None),
         };
         let mut out = BufWriter::with_capacity(1 << 20, file);
         out.write_all(MAGIC)?;

@@ -5,4 +5,5 @@ pub mod ordered;
 pub mod part;
 pub mod prerequisite;
 pub mod process;
+pub mod unnamed;
 pub mod zeros;

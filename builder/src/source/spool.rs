@@ -7,9 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::libc;
-
 use crate::error::{Error, Result, from_io};
+use crate::io::unnamed::create_unnamed;
 
 /// An unnamed file that grows.
 #[derive(Debug)]
@@ -22,20 +21,9 @@ pub struct Spool {
 impl Spool {
     /// A new spool on the file system of this folder.
     pub fn new(folder: &Path) -> Result<Spool> {
-        let unnamed = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_TMPFILE)
-            .open(folder);
-        let file = match unnamed {
+        let file = match create_unnamed(folder) {
             // File systems without unnamed files: one that loses its name at once.
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL)
-                ) =>
-            {
+            Ok(None) => {
                 let path = folder.join(format!(".adamant-spool-{}", std::process::id()));
                 let file = OpenOptions::new()
                     .read(true)
@@ -45,7 +33,8 @@ impl Spool {
                     .open(&path);
                 file.and_then(|file| std::fs::remove_file(&path).map(|()| file))
             }
-            other => other,
+            Ok(Some(file)) => Ok(file),
+            Err(error) => Err(error),
         };
         let file = file.map_err(|error| full_or_broken(folder, &error))?;
         Ok(Spool {
