@@ -28,7 +28,7 @@ pub const ROOT_MAPPING: &str = "root";
 pub const SYSROOT: &str = "/sysroot";
 /// The folder below a state volume's root that holds what makes this server itself (machine-id).
 pub const IDENTITY_DIR: &str = ".adamant";
-/// Paths where the agent looks for the image's init, in order, if the kernel command line names none.
+/// Paths where the agent looks for init, in order, if the kernel command line names none.
 pub const INITS: [&str; 5] = [
     "/sbin/init",
     "/usr/lib/systemd/systemd",
