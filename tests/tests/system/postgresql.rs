@@ -149,7 +149,7 @@ fn no_byte_is_replaced(name: &str, volumes: &str, names: &[&str], unit: &str) {
     let status = server.ask("adamant-agent status");
     assert!(
         status.lines().any(
-            |line| line.contains("changed on this server, so not the image's: ")
+            |line| line.contains("not updated, because changed on this server: ")
                 && line.contains(unit)
         ),
         "{status}"
