@@ -1,4 +1,4 @@
-//! Looking at volumes: what each holds, what of it can be repaired, and what must be replaced.
+//! Assesses each volume: detects its content, repairs it, or prepares its replacement.
 
 use std::fs::File;
 
@@ -14,7 +14,7 @@ use super::tool::ToolError;
 use super::{Condemned, Finding, Known, Stage, failure, untouched};
 
 impl Stage<'_> {
-    /// Looks at a volume, and repairs what is safe to repair by itself.
+    /// Detects a volume's content, and makes the repairs that `e2fsck -p` considers safe.
     pub(super) fn assess(
         &mut self,
         position: usize,
@@ -73,7 +73,7 @@ impl Stage<'_> {
                 let remedy = "move its content elsewhere and take its signature away (wipefs --all), or correct [[volume]]";
                 return Err(failure(&what, format!("it holds {kind}, not ext4"), remedy));
             }
-            // A superblock may be left where only e2fsck finds it.
+            // A superblock may be left in a position that only e2fsck searches.
             Ok(Content::Unknown) => {
                 Finding::Doubtful("it holds data of an unknown kind, not ext4".to_owned())
             }
@@ -96,8 +96,9 @@ impl Stage<'_> {
                     "restore the partition table, or the whole disk",
                 ));
             }
-            // The check would load a program and its libraries, and end with the same verdict.
-            // Errors that the superblock does not know of, mounting shows.
+            // A clean file system skips the check, which would load a program and its libraries and
+            // end with the same verdict. Errors that the superblock does not record appear when the
+            // volume is mounted.
             Ok(Content::Ext4(found)) if found.clean && !found.features.has_unknown() => {
                 Finding::Sound { repaired: false }
             }
@@ -120,8 +121,8 @@ impl Stage<'_> {
         Ok(known)
     }
 
-    /// Repairs what only asking would be safe for, after evidence was kept: what a repair takes
-    /// away is gone.
+    /// Repairs file systems where `e2fsck -p` refused to. Evidence is saved first, because such a
+    /// repair can delete data.
     pub(super) fn repair_doubtful(&mut self, known: &mut [Known]) -> Result<(), Failure> {
         for position in 0..known.len() {
             let Finding::Doubtful(doubt) = &known[position].finding else {
@@ -142,9 +143,9 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Keeps evidence of a volume as it is, and then repairs all that can be repaired. A disk that
-    /// can't be read, or a program that fails, ends the boot: neither says anything of the file
-    /// system.
+    /// Saves evidence of a volume, then repairs everything that can be repaired. A disk that can't
+    /// be read and a program that fails end the boot, because neither proves that the file system
+    /// is damaged.
     pub(super) fn repair(
         &mut self,
         position: usize,
@@ -174,9 +175,9 @@ impl Stage<'_> {
             .map_err(failed)
     }
 
-    /// Ends the boot for a damaged volume, or sees to it that evidence is kept: the whole volume
-    /// where the disk has room, parts on a sound volume else, and if there is none in memory,
-    /// for its own new file system.
+    /// Ends the boot for a damaged volume if the policy says so. Otherwise evidence is saved first:
+    /// the complete volume where the disk has room; else a part of it on a sound volume; and if
+    /// there is none, in memory, for the volume's own new file system.
     pub(super) fn prepare_replacements(
         &mut self,
         known: &mut [Known],

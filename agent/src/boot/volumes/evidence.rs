@@ -1,6 +1,6 @@
 //! Evidence of a damaged volume, saved before the volume is repaired or made again: its first MiBs
-//! (superblock, group descriptors) and its journal. The size is bounded, because the space on a
-//! healthy volume is worth more.
+//! (superblock, group descriptors) and its journal. The size is bounded, so that evidence never
+//! fills a healthy volume.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -19,27 +19,27 @@ use super::superblock::Super;
 use super::{Finding, Known, Stage, ext4, failure};
 use crate::kernel::rooted_fs;
 
-/// Kept of the start of a volume, and of its journal, bytes.
+/// Bytes saved from the start of a volume, and bytes saved from its journal.
 const HEAD: u64 = 4 << 20;
 const JOURNAL: u64 = 16 << 20;
-/// Files of evidence on one volume; later ones are not kept.
+/// Most files of evidence on one volume. Later evidence is not saved.
 const FILES: usize = 8;
-/// Of a volume's free space, evidence takes at most one part in so many.
+/// Evidence takes at most 1/`SHARE` of a volume's free space.
 const SHARE: u64 = 4;
 const CHUNK: usize = 64 << 10;
 
-/// Parts of a damaged volume: text up to the first empty line, which says which bytes of the volume
-/// follow, in that order.
+/// Parts of a damaged volume. The content is a text up to the first empty line, which lists ranges
+/// of the volume, and then the bytes of those ranges in the same order.
 pub struct Evidence {
-    /// File name: the volume's name and the start of the content's hash, so that keeping it twice
-    /// makes one file.
+    /// File name: the volume's name and the start of the content's hash, so that the same evidence
+    /// makes one file however often it is saved.
     pub file: String,
     bytes: Vec<u8>,
 }
 
 impl Evidence {
-    /// Reads it from the volume `name` of `bytes` bytes, with the journal where its superblock
-    /// tells where that is.
+    /// Reads the evidence from the volume `name` of `bytes` bytes. The journal is included if the
+    /// superblock says where it is.
     pub fn take(name: &str, partition: &File, bytes: u64, known: Option<&Super>) -> Evidence {
         let mut ranges = vec![(0, HEAD.min(bytes))];
         let mut left = JOURNAL;
@@ -63,7 +63,7 @@ impl Evidence {
             let chunks = content[from..]
                 .chunks_mut(CHUNK)
                 .zip((first..).step_by(CHUNK));
-            // A bad disk gives some of it: the rest stays zero, and is counted.
+            // A failing disk returns part of it. Unreadable bytes stay zero and are counted.
             let unread = chunks
                 .filter_map(|(chunk, at)| partition.read_exact_at(chunk, at).err())
                 .count();
@@ -82,7 +82,7 @@ impl Evidence {
         }
     }
 
-    /// Keeps it on a volume, durably, when there is room to spare. Returns the file's path below
+    /// Saves the evidence durably on a volume that has room to spare. Returns the file's path below
     /// the volume.
     pub fn keep(&self, volume: &OwnedFd) -> io::Result<String> {
         let own = rooted_fs::own_folder(
@@ -112,19 +112,19 @@ impl Evidence {
     }
 }
 
-/// What has become of a volume's evidence.
+/// Where a volume's evidence is.
 #[derive(Clone, Default)]
 pub enum Kept {
-    /// None was taken: there was no need.
+    /// None was taken, because none was needed.
     #[default]
     Nothing,
-    /// It is on another volume: its path in the running image.
+    /// On another volume: its path in the running image.
     Elsewhere(String),
-    /// No other volume could take it.
+    /// In memory, because no other volume had room for it.
     InMemory(Rc<Evidence>),
 }
 
-/// A clause.
+/// A part of a sentence about the volume.
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -136,9 +136,8 @@ impl fmt::Display for Kept {
 }
 
 impl Stage<'_> {
-    /// Keeps evidence of a volume on a sound one or, if none takes it, in memory, for the volume
-    /// itself once it is in order again. What was kept first stays: it is nearest to what
-    /// happened.
+    /// Saves evidence of a volume on a sound one or, if none has room, in memory until the volume
+    /// itself is sound again. Earlier evidence is not replaced, because it is closest to the cause.
     pub(super) fn keep(&self, position: usize, known: &mut [Known]) -> Result<(), Failure> {
         if !matches!(known[position].kept, Kept::Nothing) {
             return Ok(());
@@ -159,8 +158,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Writes evidence to the first sound volume, other than the one at `position`, that takes it;
-    /// where that is.
+    /// Writes evidence to the first sound volume with room, other than the one at `position`.
+    /// Returns the path in the running image.
     fn keep_elsewhere(
         &self,
         position: usize,
@@ -183,7 +182,7 @@ impl Stage<'_> {
                     let kept = rooted_fs::open_trusted(self.evidence_mount)
                         .map_err(io::Error::from)
                         .and_then(|volume| evidence.keep(&volume));
-                    // Nothing is open in it any more.
+                    // Nothing is open on the volume any more.
                     let unmounted = umount2(self.evidence_mount, MntFlags::empty());
                     kept.and_then(|path| unmounted.map(|()| path).map_err(io::Error::from))
                 });

@@ -1,4 +1,5 @@
-//! ext4 by the image's own e2fsprogs: making, checking, and, by the kernel, mounting and growing.
+//! Makes, checks and repairs ext4 file systems with the image's own e2fsprogs, and mounts and grows
+//! them through the kernel.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,16 +18,16 @@ use super::tool::{Ended, Tool, ToolError};
 use crate::kernel::rooted_fs;
 use crate::kernel::{console, mounts};
 
-/// Longest time for making a file system, for checking one, and for growing one. A check reads all
-/// metadata only after a crash that the journal can't mend.
+/// Longest time for making, for checking and for growing a file system. A check reads all metadata
+/// only after damage that replaying the journal can't repair.
 const MAKE_DEADLINE: Duration = Duration::from_secs(300);
 const CHECK_DEADLINE: Duration = Duration::from_secs(1800);
 const GROW_DEADLINE: Duration = Duration::from_secs(1800);
-/// Longest label that ext4 has room for, bytes.
+/// Longest label of an ext4 file system, bytes.
 const LABEL: usize = 16;
 
-/// Errors of the disk or the machine in what e2fsck prints. The volume may be in order. A block
-/// beyond the disk's end, to which a damaged pointer leads, gives other errors.
+/// Errors of the disk or the machine in e2fsck's output. They say nothing about the volume, which
+/// may be sound. A damaged pointer to a block beyond the disk's end gives other errors.
 const TROUBLE: [&str; 7] = [
     "Input/output error",
     "No data available",
@@ -46,36 +47,36 @@ const NEWER: [&str; 7] = [
     "unknown read-only feature",
     "version not supported by this e2fsck",
 ];
-/// What e2fsck prints where there is no superblock that it can use.
+/// What e2fsck prints if it finds no usable superblock.
 const NO_SUPERBLOCK: &str = "does not describe a valid";
 
-/// Runs the image's programs.
+/// Runs the image's e2fsprogs on one volume.
 pub struct Programs<'a> {
-    /// The image.
+    /// The mounted root of the image.
     pub sysroot: &'a Path,
-    /// The volume's name, for progress on the console.
+    /// The volume's name, for progress lines on the console.
     pub volume: &'a str,
     /// Called about every second while a program runs.
     pub tick: &'a mut dyn FnMut(),
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Checked {
-    /// In order; the journal may have been replayed.
+    /// No errors. The journal may have been replayed.
     Clean,
-    /// Put right: what the program said.
+    /// All errors were repaired. Holds e2fsck's output.
     Repaired(String),
-    /// Errors are left, more than was asked to be repaired: what the program said.
+    /// Errors are left that this kind of check does not repair. Holds e2fsck's output.
     Damaged(String),
-    /// Not checked: this e2fsck is older than what made the file system.
+    /// Not checked, because this e2fsck is older than the program that made the file system.
     Unsupported(Unsupported),
 }
 
-/// Why a file system can't be checked.
+/// Why this image's programs can't check or mount a file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsupported {
-    /// A clause.
+    /// For the end of a sentence about the volume.
     pub why: String,
 }
 
@@ -85,10 +86,10 @@ impl Programs<'_> {
         let name = self.volume;
         let label = &name[..name.len().min(LABEL)];
         let path = device.to_string_lossy();
-        // 4 KiB blocks and 256-byte inodes whatever the size: what small volumes get by default
-        // can't grow far nor tell time beyond 2038. The kernel zeroes inode tables and
-        // journal later, in its own time. A flexible group of small ones is as large as one
-        // of full ones, 2 GiB: the kernel grows by one at a time.
+        // 4 KiB blocks and 256-byte inodes at every size: mke2fs' defaults for small volumes can't
+        // grow far, and can't store dates beyond 2038. The kernel zeroes inode tables and the
+        // journal later, in the background. A flexible group of small groups is as large as one of
+        // full groups, 2 GiB, because the kernel grows by one flexible group at a time.
         let (small_group, small_flexible) = (
             SMALL_VOLUME_GROUP.to_string(),
             (SMALL_VOLUME / 2 * 16 / (SMALL_VOLUME_GROUP * 4096)).to_string(),
@@ -135,8 +136,8 @@ impl Programs<'_> {
         })
     }
 
-    /// Checks, and repairs only what is safe to repair without asking. `Damaged` means that there
-    /// is more.
+    /// Checks, and makes only the repairs that `e2fsck -p` considers safe. `Damaged` means that
+    /// other errors are left.
     pub fn check(&mut self, device: &Path, features: Features) -> Result<Checked, ToolError> {
         let ended = self.fsck(&["-p", &device.to_string_lossy()], true)?;
         if let Some(unsupported) = self.unsupported(&ended, features) {
@@ -146,15 +147,15 @@ impl Programs<'_> {
         match ended.code {
             0 => Ok(Checked::Clean),
             1 | 2 => Ok(Checked::Repaired(ended.said)),
-            // Bits: 4 is errors left, 8 an operational error, which a bad superblock is too: only a
-            // repair can tell.
+            // Exit bits: 4 is "errors left"; 8 is an operational error, which includes a corrupted
+            // superblock. Only a repair shows which of them it is.
             4 | 8 | 12 => Ok(Checked::Damaged(ended.said)),
             _ => Err(failed("fsck.ext4", &ended)),
         }
     }
 
-    /// Tells without writing whether a repair makes sense: `None` when it does. A sector that can't
-    /// be read would be overwritten by it, and what has no superblock is not repaired.
+    /// Decides without writing whether a repair is possible; `None` if it is. A repair would
+    /// overwrite unreadable sectors, and e2fsck can't repair a file system without any superblock.
     pub fn examine(
         &mut self,
         device: &Path,
@@ -172,8 +173,8 @@ impl Programs<'_> {
         }
     }
 
-    /// Checks a file system, also one that is marked clean, and repairs everything that e2fsck can
-    /// repair, because no operator can be asked. A repair can lose data: save evidence first.
+    /// Checks a file system even if it is marked clean, and repairs everything that e2fsck can
+    /// repair, because there is no operator to ask. A repair can delete data: save evidence first.
     /// `Damaged` means that e2fsck can't repair it.
     pub fn repair(
         &mut self,
@@ -197,8 +198,8 @@ impl Programs<'_> {
         }
     }
 
-    /// Runs e2fsck, and again with a copy of the superblock where it finds none. It looks for
-    /// copies only where full groups have them.
+    /// Runs e2fsck, and runs it again with a copy of the superblock if it finds none. e2fsck itself
+    /// searches for copies only in file systems with full-size groups.
     #[inline(never)]
     fn with_each_superblock(
         &mut self,
@@ -228,7 +229,7 @@ impl Programs<'_> {
         Ok(ended)
     }
 
-    /// Whether e2fsck refused a file system because it is too old for it.
+    /// Whether e2fsck refused a file system because e2fsck is too old.
     #[inline(never)]
     fn unsupported(&mut self, ended: &Ended, features: Features) -> Option<Unsupported> {
         if !ended.seen.iter().any(|text| NEWER.contains(text)) {
@@ -273,7 +274,7 @@ impl Programs<'_> {
 /// The remedy for a disk that fails.
 const DISK: &str = "check the disk and its connection; the kernel's log has its messages";
 
-/// `e2fsck -C` writes a pass, how much of it is done, and how much there is.
+/// Parses a progress line of `e2fsck -C`: pass, units done, units in total.
 #[inline(never)]
 fn how_far(line: &str) -> String {
     let mut numbers = line
@@ -288,7 +289,7 @@ fn how_far(line: &str) -> String {
     }
 }
 
-/// ` 1.47.0`, of the first line that `e2fsck -V` prints.
+/// The version, as ` 1.47.0`, from the first line of `e2fsck -V`.
 fn version(said: &str) -> String {
     said.split_ascii_whitespace()
         .nth(1)
@@ -296,8 +297,8 @@ fn version(said: &str) -> String {
         .unwrap_or_default()
 }
 
-/// Refuses the result of an e2fsck that met an I/O error or ran out of memory: it says nothing
-/// about the file system.
+/// Rejects the result of an e2fsck that met an I/O error or ran out of memory, because it says
+/// nothing about the file system.
 #[inline(never)]
 fn trouble(ended: &Ended) -> Result<(), ToolError> {
     let Some(text) = ended.seen.iter().find(|text| TROUBLE.contains(text)) else {
@@ -330,7 +331,7 @@ fn lacks_superblock(ended: &Ended) -> Option<Checked> {
 #[inline(never)]
 fn failed(program: &str, ended: &Ended) -> ToolError {
     let (how, remedy) = match ended.code {
-        // Also of the kernel, where there is too little memory.
+        // The kernel kills programs as well, when memory runs out.
         137 => ("was killed".to_owned(), "give the machine more memory"),
         129..=192 => (
             format!("was ended by signal {}", ended.code - 128),
@@ -356,8 +357,8 @@ fn failed(program: &str, ended: &Ended) -> ToolError {
     }
 }
 
-/// Why the kernel refuses to mount a file system, where it is not damage: it lacks a feature. A
-/// clause, from the kernel's log.
+/// Why the kernel refuses to mount a file system that is not damaged: the kernel lacks a feature.
+/// Taken from the kernel's log, for the end of a sentence.
 #[inline(never)]
 pub fn unknown_to_kernel(device: &str, features: Features) -> Option<String> {
     let line = console::last_logged(&format!("EXT4-fs ({device}): "))?;
@@ -404,7 +405,7 @@ pub fn unknown_to_kernel(device: &str, features: Features) -> Option<String> {
     Some(format!("{named}which this image's kernel {what}: {said}"))
 }
 
-/// Mounts a volume on an open folder; with `executable`, programs on it can be run.
+/// Mounts a volume on an open directory. With `executable`, programs on it can be run.
 pub fn mount_on(device: &Path, folder: &OwnedFd, executable: bool) -> nix::Result<()> {
     let target = rooted_fs::path_of(folder);
     let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -418,14 +419,14 @@ pub fn mount_on(device: &Path, folder: &OwnedFd, executable: bool) -> nix::Resul
     )
 }
 
-/// Groups to grow by at first; then as many as take about [`STEP`].
+/// Number of groups in the first step of growing. Later steps are sized to take about [`STEP`].
 const FIRST_STEP: u64 = 16;
-/// How long one step should take: the watchdog hears nothing meanwhile.
+/// How long one step should take. The watchdog is not fed during a step.
 const STEP: Duration = Duration::from_secs(1);
 
-/// Grows the mounted file system to `blocks` blocks, in steps, each of which the kernel journals:
-/// whenever the power goes, it can be mounted, and the next start goes on. Gives the blocks that it
-/// has when time is up.
+/// Grows the mounted file system to `blocks` blocks, in steps that the kernel journals: after a
+/// power cut at any moment it can be mounted, and the next boot continues. Returns the number of
+/// blocks when the deadline ends the growth.
 pub fn grow(
     root: &OwnedFd,
     found: &Super,
@@ -451,8 +452,8 @@ pub fn grow(
     Ok(now)
 }
 
-/// The end of the group that is `step` groups further: the kernel leaves out a last group that is
-/// too short for what belongs into it.
+/// The end of the group that is `step` groups further. The kernel drops a last group that is too
+/// short for its own metadata.
 fn next_size(found: &Super, now: u64, step: u64) -> u64 {
     let groups = now.saturating_sub(found.first) / found.group;
     found

@@ -1,23 +1,22 @@
-//! The optional features of an ext4 file system, which a kernel must know to mount it and e2fsck to
-//! check it.
+//! The optional features of an ext4 file system. A kernel must know them to mount it, and e2fsck
+//! must know them to check it.
 //!
-//! Names are those of e2fsprogs' lib/e2p/feature.c, versions those of its release notes.
+//! Names are from e2fsprogs' lib/e2p/feature.c, versions from its release notes.
 
 use std::fmt;
 
 /// The three sets of feature flags in a superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features {
-    /// s_feature_compat: a kernel that does not know one of these mounts the file system all the
-    /// same.
+    /// s_feature_compat: a kernel without support for one of these can still mount the file system.
     pub compat: u32,
-    /// s_feature_incompat: a kernel that does not know one of these can't mount it.
+    /// s_feature_incompat: a kernel without support for one of these can't mount the file system.
     pub incompat: u32,
-    /// s_feature_ro_compat: a kernel that does not know one of these can only read it.
+    /// s_feature_ro_compat: a kernel without support for one of these can mount it read-only.
     pub ro_compat: u32,
 }
 
-/// One of the three sets.
+/// Which of the three sets a feature belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Set {
     Compat,
@@ -25,7 +24,7 @@ pub enum Set {
     RoCompat,
 }
 
-/// One feature.
+/// One feature: its set and its bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Feature {
     set: Set,
@@ -41,8 +40,9 @@ pub const METADATA_CSUM: u32 = 1 << 10;
 /// The orphan file is not empty (ro_compat).
 pub const ORPHAN_PRESENT: u32 = 1 << 16;
 
-/// Set and bit, name, and the first version of e2fsprogs that checks it: none where all in use do,
-/// `-` where no release does. One text, because the agent has to be small.
+/// For each feature: set and bit, name, and the first version of e2fsprogs that can check it. No
+/// version means that all versions in use can; `-` means that none can. It is one string to keep
+/// the agent small.
 const KNOWN: &str = "\
 C0 dir_prealloc,C1 imagic_inodes,C2 has_journal,C3 ext_attr,C4 resize_inode,C5 dir_index,C6 lazy_bg,C8 snapshot_bitmap,C9 sparse_super2 1.43,\
 C10 fast_commit 1.46.0,C11 stable_inodes 1.46.0,C12 orphan_file 1.47.0,\
@@ -52,12 +52,13 @@ R0 sparse_super,R1 large_file,R2 btree_dir -,R3 huge_file,R4 uninit_bg,R5 dir_nl
 R11 replica -,R12 read-only 1.43,R13 project 1.43,R14 shared_blocks 1.45.0,R15 verity 1.44.4,R16 orphan_present 1.47.0";
 
 impl Features {
-    /// Whether there is one that has no name here: adamant is older than what made the file system.
+    /// Whether a feature is set that this table does not have: the file system was made by programs
+    /// newer than adamant.
     pub fn has_unknown(self) -> bool {
         self.list().iter().any(|feature| feature.known().is_none())
     }
 
-    /// Each feature that is set.
+    /// Lists all features that are set.
     pub fn list(self) -> Vec<Feature> {
         let mut list = Vec::new();
         for (set, bits) in [
@@ -74,8 +75,8 @@ impl Features {
         list
     }
 
-    /// Those that a program's text names: by their name, or as e2fsprogs names what it does not
-    /// know (`FEATURE_C12`).
+    /// The features that a program's output names, either by name or by number as e2fsprogs does
+    /// for features it does not know (`FEATURE_C12`).
     pub fn named_in(self, text: &str) -> Vec<Feature> {
         let mut list = self.list();
         list.retain(|feature| {
@@ -86,7 +87,7 @@ impl Features {
         list
     }
 
-    /// Those of one set whose bits are in `mask`.
+    /// The features of one set whose bits are in `mask`.
     pub fn masked(self, set: Set, mask: u32) -> Vec<Feature> {
         let mut list = self.list();
         list.retain(|feature| feature.set == set && mask >> feature.bit & 1 == 1);
@@ -95,7 +96,7 @@ impl Features {
 }
 
 impl Feature {
-    /// Its name and version.
+    /// Looks up its name and version.
     #[inline(never)]
     fn known(self) -> Option<(&'static str, &'static str)> {
         let number = self.number();
@@ -106,7 +107,7 @@ impl Feature {
         })
     }
 
-    /// As e2fsprogs names what it does not know.
+    /// Its number as e2fsprogs prints it for features that it does not know.
     fn number(self) -> String {
         let set = match self.set {
             Set::Compat => 'C',
@@ -124,7 +125,7 @@ impl Feature {
 
 const PREFIX: &str = "FEATURE_";
 
-/// Its name, and the e2fsprogs that it needs.
+/// Its name, and the version of e2fsprogs that it needs.
 impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())?;
@@ -172,7 +173,7 @@ mod tests {
                 }
                 .has_unknown()
         );
-        // An old e2fsck has only a number for what a newer one names.
+        // An old e2fsck prints a number for a feature that a newer one names.
         let text = "/dev/vda5 has unsupported feature(s): FEATURE_C12 FEATURE_C14";
         assert_eq!(
             sentence(&found.named_in(text)),

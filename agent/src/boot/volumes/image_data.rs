@@ -1,8 +1,9 @@
-//! Data on volumes that describes the image, such as the package manager's database: what is shown
-//! at its place is the image's own, read-only.
+//! Shows data that describes the image, such as the package manager's database, read-only on
+//! volumes.
 //!
-//! Promise: what a reader finds there belongs to the running image, whatever the volume holds below
-//! it, which stays as it is. A path that the volume turns into a symbolic link leads nowhere else.
+//! Promise: a reader of these paths gets the running image's data, whatever the volume holds below
+//! them. The volume's own data stays unchanged. A path that the volume turned into a symbolic link
+//! is not followed.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -24,7 +25,7 @@ pub struct Source {
 }
 
 impl Source {
-    /// Opens it in the image; no link on the way is followed.
+    /// Opens it in the image, without following symbolic links.
     pub fn open(sysroot: &OwnedFd, path: &str) -> nix::Result<Source> {
         let open = open(sysroot, Path::new(path.trim_start_matches('/')))?;
         let is_folder = match kind(&fstat(&open)?) {
@@ -39,8 +40,8 @@ impl Source {
         })
     }
 
-    /// Shows it at `place`, a path below the root of its volume. What else was there is moved
-    /// aside, to the name that is returned.
+    /// Mounts it at `place`, a path below the volume's root. Anything of another type there is
+    /// moved aside; its new name is returned.
     pub fn show(&self, volume: &OwnedFd, place: &Path) -> nix::Result<Option<String>> {
         let (Some(folder), Some(name)) = (
             place.parent(),
@@ -62,7 +63,7 @@ impl Source {
             MsFlags::MS_BIND,
             None::<&str>,
         )?;
-        // Opened again, the path leads to the new mount.
+        // The path is opened again, because it now leads to the new mount.
         let shown = open(volume, place)?;
         restrict_bind_mount(rooted_fs::path_of(&shown).as_c_str())?;
         Ok(aside.map(|aside| aside.to_string_lossy().into_owned()))
@@ -76,7 +77,7 @@ fn open(folder: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
     openat2(folder, path, how)
 }
 
-/// Sees to it that `name` in `folder` is a regular file. What it was instead is moved aside.
+/// Makes sure that `name` in `folder` is a regular file. Anything of another type is moved aside.
 fn file_or_aside(
     folder: &OwnedFd,
     name: &std::ffi::CStr,
@@ -153,7 +154,7 @@ mod tests {
                     "{path}"
                 );
             }
-            // A link in the way is not followed, nor is one in the place itself, which is moved
+            // A symbolic link on the path is not followed, nor is one at its end, which is moved
             // aside.
             let dpkg = Source::open(&root, "/var/lib/dpkg").unwrap();
             assert!(dpkg.show(&on, Path::new("lib/apt.d/dpkg")).is_err());

@@ -3,16 +3,17 @@
 //! Volumes are partitions of the root's own disk, found by label and type. Nothing in a volume is
 //! trusted: it is hostile input to the programs of the verified image.
 //!
-//! - An unused partition becomes a file system.
-//! - An ext4 is checked, unless it was unmounted cleanly, and grown to its partition.
+//! - An unused partition gets a new file system.
+//! - An ext4 file system is checked, unless it was unmounted cleanly, and grown to its partition's
+//!   size.
 //! - A volume is made again only if the policy allows it, an e2fsck that knows all its features
 //!   cannot repair it, and evidence was saved. An unknown feature, an unreadable sector or a
 //!   failing program is never a reason.
 //! - After a power cut at any moment, the next boot finishes the work.
 //!
-//! The order makes this safe: look at all volumes; save evidence before a repair that can lose
-//! data, then repair; write one partition table that grows partitions and marks those to be made
-//! (ATTR_MAKING); make them; write the table without the marks; mount, grow and seed.
+//! The order makes this safe: assess all volumes; save evidence, then make repairs that can lose
+//! data; write one partition table that grows partitions and marks those to be made (ATTR_MAKING);
+//! make their file systems; write the table without the marks; mount, grow and seed.
 
 mod assess;
 mod evidence;
@@ -53,7 +54,7 @@ pub use crate::kernel::rooted_fs::{
     move_aside, own_folder, path_of, read as read_beneath, write as write_beneath,
 };
 
-/// Where a healthy volume is mounted for the moment in which evidence is written to it.
+/// Where a healthy volume is mounted for the short time in which evidence is written to it.
 const EVIDENCE_MOUNT: &str = "/run/adamant/evidence";
 
 /// The root with its volumes mounted below it. Only [`mount_volumes`] makes one.
@@ -63,13 +64,13 @@ pub struct MountedVolumes {
 }
 
 impl MountedVolumes {
-    /// The root the volumes are mounted on.
+    /// The root that the volumes are mounted on.
     pub fn root(&self) -> &MountedRoot {
         &self.root
     }
 
-    /// The volume that keeps what makes this server itself, an open folder: the one at /var, else
-    /// the first. `None` when there are no volumes.
+    /// The open directory of the volume with the server's identity: the volume at /var, else the
+    /// first. `None` if there are no volumes.
     pub fn state(&self) -> Option<&OwnedFd> {
         self.folders
             .iter()
@@ -120,21 +121,21 @@ pub fn mount_volumes(root: MountedRoot, context: &mut Context) -> Result<Mounted
     Ok(MountedVolumes { root, folders })
 }
 
-/// What the stage works on.
+/// The stage's input and the state that its steps share.
 struct Stage<'a> {
     disk: &'a Disk,
     sysroot: &'a Path,
     evidence_mount: &'a Path,
     volumes: &'a [policy::Volume],
-    /// What of the image is shown on volumes: absolute paths.
+    /// Absolute paths of the image's data that are to be shown on volumes.
     image_data: &'a [String],
-    /// Volumes that programs may come from, by name.
+    /// Names of the volumes from which programs may be executed.
     executable: &'a [String],
-    /// Names the image, in the record of what was seeded.
+    /// Names the image in the seeding record.
     mark: &'a str,
     warnings: &'a mut Vec<String>,
     tick: &'a mut dyn FnMut(),
-    /// Those of `image_data` that are shown.
+    /// The paths of `image_data` that were shown.
     shown: Vec<String>,
 }
 
@@ -144,31 +145,31 @@ struct Mounted {
     folder: OwnedFd,
 }
 
-/// What is to be done with a volume.
+/// The result of assessing a volume, which decides the next step.
 #[derive(Debug)]
 enum Finding {
-    /// It holds nothing: make a file system.
+    /// It holds nothing: a file system is made.
     Blank,
-    /// In order, or put in order again.
+    /// It has no errors, or no longer has any.
     Sound { repaired: bool },
-    /// Made by newer tools, so that the image's e2fsck can't check it. It is mounted if the kernel
-    /// mounts it, and never made anew.
+    /// Made by newer programs, so that the image's e2fsck can't check it. It is mounted if the
+    /// kernel can, and never made again.
     Unchecked(Unsupported),
-    /// What is safe to repair without asking does not help: what the check said.
+    /// `e2fsck -p` does not repair its errors. Holds e2fsck's output.
     Doubtful(String),
-    /// Not ext4, or an e2fsck that knows all of its features can't repair it: why. The only finding
-    /// after which a volume is made anew.
+    /// Not ext4, or an e2fsck that knows all of its features can't repair it. Holds the reason.
+    /// Only such a volume is made again.
     Damaged(String),
 }
 
 impl Finding {
-    /// Whether a new file system takes the place of what is there.
+    /// Whether a new file system replaces the partition's content.
     fn is_to_be_made(&self) -> bool {
         matches!(self, Finding::Blank | Finding::Damaged(_))
     }
 }
 
-/// A volume's place and what is known of it.
+/// A volume's partition with the result of its assessment.
 struct Known {
     index: usize,
     finding: Finding,
@@ -184,11 +185,11 @@ struct Condemned {
     kept: Kept,
 }
 
-/// Why an attempt ended.
+/// Why an attempt to mount all volumes ended.
 enum Stop {
-    /// The boot can't go on.
+    /// The boot fails.
     Failed(Failure),
-    /// A volume is condemned: its position.
+    /// The volume at this position turned out to be damaged.
     Condemned(usize, Condemned),
 }
 
@@ -203,8 +204,8 @@ fn failure(what: impl Into<String>, why: impl std::fmt::Display, remedy: &str) -
 }
 
 impl Stage<'_> {
-    /// Tries until all is mounted. Each try that ends otherwise has condemned one more volume, so
-    /// there are few.
+    /// Repeats attempts until all volumes are mounted. Each failed attempt condemns one more
+    /// volume, so the number of attempts is bounded.
     fn run(&mut self) -> Result<Vec<Mounted>, Failure> {
         let mut condemned = BTreeMap::new();
         loop {
@@ -284,7 +285,8 @@ impl Stage<'_> {
         self.mount_all(&mut known, &before)
     }
 
-    /// The table with the disk's free space given out and what is to be made claimed.
+    /// Plans the new table: grows the volumes into the disk's free space, and marks the partitions
+    /// whose file systems will be made.
     fn grown(&self, known: &[Known], table: PartitionTable) -> PartitionTable {
         let volumes = known.iter().zip(self.volumes);
         let growable: Vec<grow::Growable> = volumes

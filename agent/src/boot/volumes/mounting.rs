@@ -1,5 +1,5 @@
-//! Mounting the volumes, parents first, each grown to its partition and seeded before the next is
-//! mounted in it.
+//! Mounts the volumes, parents first. Each is grown to its partition's size and seeded before a
+//! volume below it is mounted.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -20,12 +20,12 @@ use super::{Condemned, Finding, Known, Mounted, Stage, Stop, failure};
 use crate::kernel::block::Partition;
 use crate::kernel::rooted_fs;
 
-/// What to do with a volume that newer tools made.
+/// The remedy for a volume that newer programs made.
 const NEWER_IMAGE: &str =
     "start the image that made the volume, or one whose kernel and e2fsprogs are as new";
 
 impl Stage<'_> {
-    /// Mounts all, parents first, and seeds each before the next is mounted in it.
+    /// Mounts all volumes, parents first, and seeds each before a volume below it is mounted.
     pub(super) fn mount_all(
         &mut self,
         known: &mut [Known],
@@ -34,7 +34,7 @@ impl Stage<'_> {
         let remedy = "add the mount point to the image as a folder";
         let sysroot = rooted_fs::open_trusted(self.sysroot)
             .map_err(|e| failure("the root", e, "report this"))?;
-        // All of the image's folders while nothing hides them.
+        // The image's directories are opened while no volume hides them.
         let mut images = Vec::new();
         for volume in self.volumes {
             images.push(
@@ -72,8 +72,7 @@ impl Stage<'_> {
             ) {
                 Ok(one) => mounted.push(one),
                 Err(stop) => {
-                    // For the next try. What can't be unmounted will be found busy there, and be
-                    // said.
+                    // For the next attempt, which reports a volume that can't be unmounted as busy.
                     while let Some(one) = mounted.pop() {
                         drop(one.folder);
                         let _ = umount2(
@@ -89,7 +88,7 @@ impl Stage<'_> {
         Ok(mounted)
     }
 
-    /// Opens what of the image is shown on volumes, while none of them hides it.
+    /// Opens the image's data that is to be shown on volumes, before a volume hides it.
     fn open_image_data(&mut self, sysroot: &OwnedFd) -> Vec<Source> {
         let mut sources = Vec::new();
         for path in self.image_data {
@@ -103,8 +102,8 @@ impl Stage<'_> {
         sources
     }
 
-    /// Shows it. What the volume has in the way is no reason not to start: the report and
-    /// `adamant-agent drift` name what is not shown.
+    /// Shows the image's data on the volumes. A path that can't be shown does not stop the boot:
+    /// the report and `adamant-agent drift` name it.
     fn show_image_data(&mut self, sources: &[Source], mounted: &[Mounted]) {
         self.shown.clear();
         for source in sources {
@@ -349,7 +348,7 @@ impl Stage<'_> {
         Ok(Mounted { report, folder })
     }
 
-    /// What of seeding a person should know.
+    /// Warns about results of seeding that an operator should know.
     fn warn_of(&mut self, volume: &policy::Volume, outcome: &Outcome) {
         let name = &volume.name;
         if let Some((first, why)) = outcome.lacking.first() {
@@ -376,8 +375,8 @@ impl Stage<'_> {
         }
     }
 
-    /// A file system that is smaller than its partition is grown; one that can't be is still good
-    /// for what it holds.
+    /// Grows a file system that is smaller than its partition. A failure is a warning only, because
+    /// the data remains usable.
     fn grow_file_system(&mut self, volume: &policy::Volume, device: &Partition, folder: &OwnedFd) {
         let found = File::open(&device.path).and_then(|file| probe::probe(&file, device.bytes));
         let Ok(Content::Ext4(found)) = found else {
@@ -410,8 +409,8 @@ fn below_root(mount: &str) -> &Path {
     Path::new(mount.trim_start_matches('/'))
 }
 
-/// The folder to mount on. In a volume, which is somebody else's work, it is made where it is
-/// missing, and what else is there is moved aside.
+/// Opens the directory to mount on. In a parent volume, whose content is not trusted, a missing
+/// directory is made, and anything of another type is moved aside.
 fn mount_point(
     base: &OwnedFd,
     path: &Path,

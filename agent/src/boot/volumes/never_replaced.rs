@@ -1,6 +1,6 @@
-//! Volumes that are never made anew, also where the policy says `on_damage = "recreate"`: what is
-//! newer than the image, what can't be read, what a failing program says nothing about. On real
-//! file systems, altered by e2fsprogs' own debugger.
+//! Tests that a volume is not made again, even with `on_damage = "recreate"`, if it is newer than
+//! the image, if it can't be read, or if a program failed. They use real file systems that debugfs
+//! alters.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -11,7 +11,7 @@ use adamant_contract::policy::OnDamage;
 use super::superblock::{OFFSET, SIZE};
 use super::tests::{MIB, Server, tool};
 
-/// A server that has run, with 7 as its data.
+/// A server after its first boot, with a data file of bytes 7.
 fn server(name: &str, on_damage: OnDamage) -> Option<Server> {
     let mut server = Server::new(name, 24, 16, 43 * MIB)?;
     server.volumes[0].on_damage = on_damage;
@@ -19,7 +19,7 @@ fn server(name: &str, on_damage: OnDamage) -> Option<Server> {
     Some(server)
 }
 
-/// Lets debugfs do things to the volume `state`.
+/// Runs debugfs requests on the volume `state`.
 fn debug(server: &Server, requests: &[&str]) {
     let (start, length) = server.place("state");
     let path = format!("{}-state", server.disk.path());
@@ -40,7 +40,7 @@ fn content(server: &Server) -> Vec<u8> {
     bytes
 }
 
-/// Not unmounted in order.
+/// Marks the file system as not unmounted cleanly.
 const DIRTY: &str = "set_super_value state 0";
 const RECOVER: &str = "feature needs_recovery";
 
@@ -115,7 +115,7 @@ fn a_volume_that_the_kernel_can_t_mount_for_a_feature_is_refused_by_name_and_lef
     }
 }
 
-/// The journal has features of its own, which the superblock does not tell.
+/// The journal has feature flags of its own, which the superblock does not show.
 #[test]
 fn a_volume_with_a_newer_journal_is_refused_and_its_journal_left_as_it_is() {
     let Some(server) = server("journal", OnDamage::Recreate) else {
@@ -139,7 +139,7 @@ fn a_volume_with_a_newer_journal_is_refused_and_its_journal_left_as_it_is() {
             "{line}"
         );
     });
-    // e2fsck notes in the superblock that it has not finished.
+    // e2fsck notes in the superblock that it did not finish.
     let (first, after) = ((OFFSET as usize) + SIZE, content(&server));
     assert!(before[first..] == after[first..], "it was written to");
     server.write_in("state", journal + 0x28, &[0, 0, 0, 0]);
@@ -362,7 +362,7 @@ fn the_builder_s_mark_is_gone_before_a_file_system_is_made_and_never_comes_back(
             .map(|p| p.attributes & (ATTR_NEVER_USED | ATTR_MAKING))
             .collect::<Vec<_>>()
     };
-    // Making fails, after the table was written.
+    // Making fails after the table was written.
     let mut failing = server;
     failing.has_programs = false;
     failing.boot(|booted| {

@@ -1,5 +1,5 @@
-//! The volumes' partitions: finding them in the disk's table, changing the table, and telling the
-//! kernel.
+//! The volumes' partitions: finds them in the disk's partition table, changes the table, and
+//! updates the kernel.
 
 use std::fs::File;
 
@@ -14,12 +14,12 @@ pub struct Partitions<'a> {
     file: File,
     /// The table as it is on the disk.
     pub table: PartitionTable,
-    /// What is wrong with one of the disk's two copies of it.
+    /// What is wrong with one of the disk's two copies of the table.
     pub repairs: Vec<String>,
 }
 
 impl<'a> Partitions<'a> {
-    /// Reads a disk's table. The error is a phrase for a message.
+    /// Reads a disk's table.
     pub fn open(disk: &'a Disk) -> Result<Partitions<'a>, String> {
         let file = disk.open(true).map_err(|e| format!("opening it: {e}"))?;
         let found =
@@ -32,8 +32,7 @@ impl<'a> Partitions<'a> {
         })
     }
 
-    /// The volume's partition, as an index into the table: the one with its label and type. The
-    /// error is a phrase for a message.
+    /// The index of the volume's partition in the table: the one with its label and type.
     pub fn find(&self, volume: &Volume) -> Result<usize, String> {
         let kind = gpt::volume_type(&volume.mount);
         let labelled = self
@@ -65,7 +64,7 @@ impl<'a> Partitions<'a> {
     }
 
     /// Writes a changed table with its repairs, and updates the kernel's partitions of `volumes`
-    /// (indexes). The error is a phrase for a message.
+    /// (indexes).
     pub fn save(&mut self, table: PartitionTable, volumes: &[usize]) -> Result<(), String> {
         if table != self.table || !self.repairs.is_empty() {
             gpt::disk::write_table(&mut self.file, &table)
@@ -77,7 +76,7 @@ impl<'a> Partitions<'a> {
             .map_err(|e| format!("telling the kernel of a changed partition: {e}"))
     }
 
-    /// Removes first, so that nothing is in the way of what grows or moves.
+    /// Moved partitions are removed first, so that no old one overlaps a new one.
     fn tell_kernel(&self, volumes: &[usize]) -> std::io::Result<()> {
         let mut wanted = Vec::new();
         for &index in volumes {
@@ -101,7 +100,7 @@ impl<'a> Partitions<'a> {
         Ok(())
     }
 
-    /// Number, first byte and length in bytes.
+    /// Number, first byte and length in bytes of a partition.
     fn place(&self, index: usize) -> std::io::Result<(u32, u64, u64)> {
         let partition = self
             .table
@@ -110,7 +109,7 @@ impl<'a> Partitions<'a> {
             .and_then(Option::as_ref)
             .ok_or(std::io::ErrorKind::NotFound)?;
         let sector = u64::from(self.table.sector);
-        // The table was checked to lie within the disk, whose bytes can be counted.
+        // The table was checked to lie within the disk, so its byte offsets fit in 64 bits.
         Ok((
             index as u32 + 1,
             partition.first.saturating_mul(sector),
@@ -118,7 +117,7 @@ impl<'a> Partitions<'a> {
         ))
     }
 
-    /// The kernel's device for an index. The error is a phrase for a message.
+    /// The kernel's device for an index.
     pub fn device(&self, index: usize) -> Result<Partition, String> {
         let found = self
             .disk

@@ -1,7 +1,7 @@
-//! What a partition holds, told from a few reads: nothing, an ext4 file system, or something else
+//! Detects a partition's content from a few reads: nothing, an ext4 file system, or something else
 //! that must not be overwritten.
 //!
-//! Trusts nothing that it reads.
+//! Nothing that it reads is trusted.
 
 use std::fs::File;
 use std::io;
@@ -11,25 +11,25 @@ use adamant_contract::ext4::SMALL_VOLUME_GROUP;
 
 use super::superblock::{OFFSET, SIZE, Super};
 
-/// What a partition holds.
+/// A partition's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Content {
-    /// Zeros wherever it was looked.
+    /// All bytes that were read are zero.
     Blank,
-    /// ext2, ext3 or ext4, at least a superblock of it.
+    /// ext2, ext3 or ext4: at least one superblock was found.
     Ext4(Super),
-    /// The signature of something else.
+    /// The signature of something else. Holds its name.
     Foreign(&'static str),
-    /// Data of an unknown kind: an ext4 of which no superblock is left, or anything else.
+    /// Data of an unknown kind, for example an ext4 file system without any superblock.
     Unknown,
 }
 
-/// First and last bytes that are looked at as a whole.
+/// Bytes at the start and at the end of the partition that are read completely.
 const EDGE: u64 = 1 << 20;
-/// Size and number of the looks taken in between.
+/// Size and number of the samples between start and end.
 const LOOK: u64 = 64 << 10;
 const LOOKS: u64 = 64;
-/// Where backup superblocks are: the second block group's first block, for small volumes and for
+/// Positions of backup superblocks: the second block group's first block, for small volumes and for
 /// full groups of 1, 2 and 4 KiB blocks.
 const BACKUPS: [u64; 4] = [
     SMALL_VOLUME_GROUP << 12,
@@ -38,7 +38,7 @@ const BACKUPS: [u64; 4] = [
     32768 << 12,
 ];
 
-/// Offset, bytes there and name of what is often found on disks.
+/// Signatures that are common on disks: offset, bytes and name.
 const KNOWN: [(usize, &[u8], &str); 16] = [
     (0, b"XFSB", "XFS"),
     (0x10040, b"_BHRfS_M", "btrfs"),
@@ -58,9 +58,9 @@ const KNOWN: [(usize, &[u8], &str); 16] = [
     (512, b"EFI PART", "a partition table"),
 ];
 
-/// Looks at a partition of `bytes` bytes.
+/// Detects the content of a partition of `bytes` bytes.
 pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
-    // Most starts find a file system here, and need no more.
+    // Most boots find a file system here and need no other read.
     let mut head = vec![0; 2048.min(bytes) as usize];
     partition.read_exact_at(&mut head, 0)?;
     let primary = Super::parse(
@@ -116,12 +116,12 @@ pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
     })
 }
 
-/// A copy of the superblock that is a possible one: its block number and the size of a block.
+/// Block number and block size of the first valid copy of the superblock.
 pub fn backup(partition: &File, bytes: u64) -> Option<(u64, u64)> {
     copy(partition, bytes).map(|(at, found)| (at / found.block, found.block))
 }
 
-/// A copy of the superblock that is a possible one, and its place.
+/// The first valid copy of the superblock, and its byte position.
 fn copy(partition: &File, bytes: u64) -> Option<(u64, Super)> {
     BACKUPS
         .into_iter()
@@ -134,10 +134,10 @@ fn copy(partition: &File, bytes: u64) -> Option<(u64, Super)> {
         })
 }
 
-/// Whether there are only zeros.
+/// Whether all bytes are zero.
 pub fn is_zero(bytes: &[u8]) -> bool {
     const ZEROS: [u8; 4096] = [0; 4096];
-    // Compared as wholes, which the C library does in the widest steps that the processor has.
+    // One comparison of slices, because memcmp uses the processor's widest instructions.
     bytes
         .chunks(ZEROS.len())
         .all(|chunk| chunk == &ZEROS[..chunk.len()])

@@ -1,14 +1,14 @@
-//! Work that may take long: each step feeds the watchdog, and every ten seconds a line on the
-//! consoles says what is being done and how far it is.
+//! Progress of long work: each step feeds the watchdog, and every ten seconds a line on the
+//! consoles names the work and its progress.
 
 use std::time::{Duration, Instant};
 
 use crate::kernel::console;
 
-/// Between two lines.
+/// Time between two lines on the consoles.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// One such work.
+/// Progress of one task.
 pub struct Progress<'a> {
     tick: &'a mut dyn FnMut(),
     what: String,
@@ -17,7 +17,7 @@ pub struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    /// Begins. `what` is what is being done, to what; `tick` feeds the watchdog.
+    /// Starts the clock. `what` names the work and its object; `tick` feeds the watchdog.
     pub fn new(what: String, tick: &'a mut dyn FnMut()) -> Progress<'a> {
         let started = Instant::now();
         Progress {
@@ -28,7 +28,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// A sign of life. `how_far` is asked when a line is due; it may be empty.
+    /// Feeds the watchdog. `how_far` is called when a line is due; it may return an empty string.
     pub fn alive(&mut self, how_far: &dyn Fn() -> String) {
         (self.tick)();
         let now = Instant::now();

@@ -1,40 +1,39 @@
-//! The superblock of an ext4 file system. Trusts nothing that it reads.
+//! The superblock of an ext4 file system. Nothing that it reads is trusted.
 //!
-//! Offsets are those of the kernel's Documentation/filesystems/ext4/super.rst.
+//! The layout is from the kernel's Documentation/filesystems/ext4/super.rst.
 
 use super::features::{self, Features};
 
 /// Size of a superblock, bytes.
 pub const SIZE: usize = 1024;
-/// Where it is in the file system, bytes.
+/// Its byte position in the file system.
 pub const OFFSET: u64 = 1024;
 
-/// What is used of an ext4 superblock.
+/// The fields of an ext4 superblock that the agent needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Super {
-    /// Bytes in a block.
+    /// Size of a block, bytes.
     pub block: u64,
-    /// Blocks in the file system.
+    /// Number of blocks in the file system.
     pub blocks: u64,
-    /// Blocks in a block group.
+    /// Number of blocks in a block group.
     pub group: u64,
-    /// The first group's first block: 1 where a block has 1 KiB, else 0.
+    /// The first group's first block: 1 with blocks of 1 KiB, else 0.
     pub first: u64,
-    /// Whether it says that it was unmounted in order and that nothing was found wrong with it,
-    /// and asks for no check every so often (tune2fs -c and -i): `e2fsck -p` looks no further
-    /// then.
+    /// Whether the file system was unmounted cleanly, has no recorded errors, and asks for no
+    /// periodic check (tune2fs -c and -i). `e2fsck -p` does nothing then.
     pub clean: bool,
-    /// Whether its checksum is wrong: something in it was changed by nobody who knows ext4. False
-    /// where it has none.
+    /// Whether the checksum is wrong, so that the superblock was not changed by ext4 code. False
+    /// for a file system without checksums.
     pub corrupted: bool,
-    /// What is optional in ext4, and used.
+    /// The optional features in use.
     pub features: Features,
-    /// The journal's places as far as the superblock tells them: first block, number of blocks.
+    /// The journal's extents as far as the superblock lists them: first block, number of blocks.
     pub journal: Vec<(u64, u64)>,
 }
 
 impl Super {
-    /// Reads the 1024 bytes of a superblock; `None` when it isn't a possible one.
+    /// Parses the 1024 bytes of a superblock; `None` if they are not a valid one.
     #[inline(never)]
     pub fn parse(bytes: &[u8]) -> Option<Super> {
         let bytes: &[u8; SIZE] = bytes.try_into().ok()?;
@@ -56,7 +55,7 @@ impl Super {
                 0
             };
         // s_jnl_blocks is a copy of the journal inode's i_block: an extent header (magic 0xF30A),
-        // then extents when its depth is 0.
+        // and, if its depth is 0, extents.
         const EXTENTS: usize = 0x10c;
         let leaf = u16_at(EXTENTS) == 0xf30a && u16_at(EXTENTS + 6) == 0;
         let count = if leaf {
@@ -71,8 +70,8 @@ impl Super {
                 u16_at(at + 4).min(32768),
             )
         });
-        // s_state: unmounted, and neither errors nor orphans. s_max_mnt_count is signed, and not
-        // positive where it is unused.
+        // s_state: cleanly unmounted, without errors and orphans. s_max_mnt_count is signed, and
+        // not positive where it is unused.
         const UNMOUNTED: u64 = 1;
         let asks_for_checks = (1..0x8000).contains(&u16_at(0x36)) || u32_at(0x44) != 0;
         let needs_recovery = features.incompat & features::NEEDS_RECOVERY != 0;
@@ -95,13 +94,13 @@ impl Super {
         })
     }
 
-    /// Its length, bytes.
+    /// Size of the file system, bytes.
     pub fn bytes(&self) -> u64 {
         self.blocks.saturating_mul(self.block)
     }
 }
 
-/// CRC-32C as ext4 uses it: begun with all ones, not inverted at the end.
+/// CRC-32C as ext4 uses it: initial value all ones, not inverted at the end.
 fn crc32c(bytes: &[u8]) -> u32 {
     bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
@@ -160,7 +159,7 @@ mod tests {
                 && !found.features.has_unknown()
                 && found.bytes() == 64 << 20
         );
-        // The checksum is kept right by debugfs; by nobody else.
+        // Only ext4 tools such as debugfs keep the checksum right.
         assert!(tool(
             "debugfs",
             &["-w", "-R", "feature FEATURE_C14", scratch.path()]

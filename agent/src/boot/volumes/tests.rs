@@ -1,5 +1,4 @@
-//! The stage on real loop devices, with the kernel's ext4 and the host's e2fsprogs standing in for
-//! the image's.
+//! Tests of the stage on real loop devices, with the kernel's ext4 and the host's e2fsprogs.
 
 use adamant_skip::skip;
 use std::fs::{self, File};
@@ -23,7 +22,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     PROGRAMS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the test may go on; says why not otherwise.
+/// Whether the test runs as root; prints a reason if it does not.
 pub(crate) fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
@@ -32,8 +31,8 @@ pub(crate) fn is_root() -> bool {
     root
 }
 
-/// Runs a tool of the host. False, with a word, when it is not installed; a failing one fails the
-/// test.
+/// Runs a tool of the host. Prints a line and returns false if it is not installed. A failing tool
+/// fails the test.
 pub(crate) fn tool(program: &str, arguments: &[&str]) -> bool {
     let _alone = alone();
     match Command::new(program)
@@ -59,7 +58,7 @@ fn scratch_path(name: &str) -> PathBuf {
     std::env::temp_dir().join(format!("adamant-{}-{name}", std::process::id()))
 }
 
-/// A file of zeros that goes away.
+/// A file of zeros that is removed on drop.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -90,7 +89,7 @@ impl Drop for Scratch {
     }
 }
 
-/// A folder that goes away.
+/// A directory that is removed on drop.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -153,7 +152,7 @@ fn volume(name: &str, mount: &str) -> policy::Volume {
     }
 }
 
-/// A disk image with a root, `state` and `logs`, an image with something to seed, and the policy.
+/// A disk image with a root, `state` and `logs`; an image with something to seed; and the policy.
 pub(crate) struct Server {
     pub disk: Scratch,
     image: Folder,
@@ -163,11 +162,11 @@ pub(crate) struct Server {
     sector: u32,
     /// Whether the image has this machine's programs.
     pub has_programs: bool,
-    /// A script that stands in the image instead of its fsck.ext4.
+    /// A script that replaces the image's fsck.ext4.
     pub fsck: Option<String>,
 }
 
-/// What a boot came to, with the mounted folders still there.
+/// The result of a boot, while the volumes are still mounted.
 pub(crate) struct Booted<'a> {
     image: &'a Path,
     pub result: Result<Vec<report::VolumeReport>, Failure>,
@@ -193,7 +192,7 @@ impl Booted<'_> {
 }
 
 impl Server {
-    /// `None` where loop devices or programs are missing, with a word.
+    /// `None`, after a printed line, if loop devices or programs are missing.
     pub(crate) fn new(name: &str, state: u64, logs: u64, disk: u64) -> Option<Server> {
         Server::with_sector(512, name, state, logs, disk)
     }
@@ -307,8 +306,8 @@ impl Server {
         self.file().set_len(bytes).unwrap();
     }
 
-    /// Runs the stage on a loop device in a mount namespace of its own, then `look`, then takes
-    /// everything down as a shutdown does.
+    /// Runs the stage on a loop device in a mount namespace of its own, then `look`, then unmounts
+    /// everything as a shutdown does.
     pub(crate) fn boot(&self, look: impl FnOnce(&Booted) + Send) {
         let _alone = alone();
         let output = Command::new("losetup")
@@ -420,8 +419,8 @@ impl Server {
     }
 }
 
-/// Growing a mounted ext4 needs CAP_SYS_RESOURCE, which containers' root often has not. In a
-/// machine of its own the whole-system tests see it grow.
+/// Growing a mounted ext4 needs CAP_SYS_RESOURCE, which root often lacks in containers. The
+/// whole-system tests grow volumes in a virtual machine.
 fn may_resize() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let effective = status
@@ -513,7 +512,7 @@ fn a_volume_that_was_unmounted_in_order_is_mounted_without_a_program_and_another
             (vec!["clean", "clean"], 0)
         )
     });
-    // s_state of a file system without errors that nobody has unmounted.
+    // s_state of a file system without errors that was not unmounted.
     server.write_in("logs", 1024 + 0x3a, &[0, 0]);
     server.boot(|booted| {
         assert!(
@@ -649,7 +648,7 @@ fn a_volume_with_something_else_is_never_overwritten_unless_asked() {
         .read_exact_at(&mut there, server.place("state").0)
         .unwrap();
     assert!(there == noise);
-    // Nothing was begun: logs is blank still. Once it is sound it takes the evidence.
+    // No work was begun: `logs` is still blank. Once it is sound, the evidence is saved on it.
     let damaged = std::mem::replace(&mut server.volumes[0], volume("logs", "/var/log"));
     server.volumes.truncate(1);
     server.boot(|booted| assert_eq!(booted.states(), ["made"]));
@@ -769,7 +768,7 @@ fn a_destroyed_superblock_is_repaired_from_its_copy_and_the_data_is_there() {
     }
 }
 
-/// The only file of evidence in a volume's folder: what it has of the damaged volume's start.
+/// The only file of evidence in a volume's directory: the bytes of the damaged volume's start.
 fn evidence_in(folder: &Path) -> Vec<u8> {
     let files: Vec<PathBuf> = fs::read_dir(folder.join(".adamant/damaged"))
         .unwrap()
@@ -788,8 +787,8 @@ fn evidence_in(folder: &Path) -> Vec<u8> {
 
 #[test]
 fn what_a_repair_takes_away_is_kept_before() {
-    // A superblock that only its copy can replace is seen by the check; group descriptors by
-    // mounting alone.
+    // The check finds a superblock that only its copy can replace; only mounting finds wrong group
+    // descriptors.
     let noise: Vec<u8> = (0..1024u32).map(|n| (n * 7 % 251) as u8 | 1).collect();
     for (name, at, damage) in [
         ("kept-super", 1024, noise),
@@ -844,7 +843,8 @@ fn damage_that_only_mounting_shows_is_repaired_or_the_volume_made_anew() {
         return;
     };
     server.boot(|booted| fs::write(booted.path("var/lib/data"), vec![7; 1 << 20]).unwrap());
-    // The group descriptors, of which e2fsck -p takes a clean file system's word.
+    // The group descriptors, which `e2fsck -p` does not check in a file system that is marked
+    // clean.
     server.write_in("state", 4096, &[0xff; 4096]);
     server.boot(|booted| {
         assert_eq!(booted.states(), ["repaired", "clean"]);
@@ -888,7 +888,7 @@ fn a_full_log_volume_stops_nothing() {
     server.boot(|booted| {
         assert!(booted.path("var/log/README").exists());
         assert!(booted.warnings.is_empty());
-        // Full to the last block: a new image has nothing to say about it but a warning.
+        // Full to the last block: a new image only causes a warning.
         let _ = fs::write(booted.path("var/log/filler"), vec![1; 16 << 20]);
         fs::remove_file(booted.path("var/log/.adamant/seeded")).unwrap();
         let _ = fs::write(booted.path("var/log/filler2"), vec![1; 16 << 20]);
@@ -918,7 +918,7 @@ fn what_fits_is_seeded_although_something_does_not_and_the_rest_when_there_is_ro
         "a service does not start without this\n",
     )
     .unwrap();
-    // 40 MB of zeros take no room.
+    // 40 MB of zeros take no space.
     fs::write(server.image.path().join("var/zeros"), vec![0; 40 << 20]).unwrap();
     for start in 0..2 {
         server.boot(|booted| {
@@ -977,7 +977,7 @@ fn an_update_brings_its_own_package_list_and_pages_and_a_rollback_the_earlier_on
     };
     let read = |booted: &Booted, path: &str| fs::read_to_string(booted.path(path)).unwrap();
     write(&server, "1");
-    // An earlier image had put the list on the volume.
+    // An earlier image put the list on the volume.
     server.image_data = vec!["/var/lib/apt/extended_states".to_owned()];
     server.boot(|booted| assert_eq!(read(booted, "var/lib/dpkg/status"), "1"));
     server.image_data = vec![
@@ -1002,7 +1002,7 @@ fn an_update_brings_its_own_package_list_and_pages_and_a_rollback_the_earlier_on
             if replaced == 2 {
                 fs::write(booted.path("var/lib/mine/data"), "mine").unwrap();
             } else {
-                // A rollback to what was seeded has nothing newer for it.
+                // A rollback to the seeded version does not report files as kept.
                 let kept = if version == "3" {
                     vec!["/var/lib/mine".to_owned()]
                 } else {
@@ -1095,7 +1095,7 @@ fn what_a_hostile_volume_holds_leads_nowhere_else() {
         symlink(outside.path(), booted.path("var/lib")).unwrap();
         fs::remove_dir_all(booted.path("var/.adamant")).unwrap();
         symlink(outside.path(), booted.path("var/.adamant")).unwrap();
-        // So that taking it down finds what it mounted.
+        // So that the teardown finds the mounts.
         fs::remove_file(booted.path("var/log")).unwrap();
         fs::create_dir(booted.path("var/log")).unwrap();
         mount(

@@ -1,9 +1,9 @@
-//! Running the image's own mkfs and fsck: verified programs, in a chroot of the verified root, with
-//! nothing of ours but the devices.
+//! Runs the image's own mkfs and fsck: verified programs in a chroot of the verified root, with
+//! devices and /proc but no other file of the agent.
 //!
-//! Promise: returns within the deadline plus a few seconds, keeps a bounded part of what the
-//! program says, and leaves no mount behind: the program has a mount namespace of its own, which
-//! ends with it.
+//! Promise: the call returns within the deadline plus a few seconds, keeps a bounded part of the
+//! output, and leaves no mount behind. The program has a mount namespace of its own, which ends
+//! with it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,60 +17,62 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::kernel::process;
 
-/// Of the program's output, this many last bytes are kept.
+/// Number of bytes at the end of the program's output that are returned.
 const KEPT: usize = 4096;
-/// How long a killed program may take to end, before it is left alone.
+/// How long to wait for a killed program to end.
 const END: Duration = Duration::from_secs(5);
 
-/// A program of the image, and what is made of its output.
+/// A program of the image to run, with its arguments and limits.
 pub struct Tool<'a> {
-    /// The image.
+    /// The mounted root of the image.
     pub sysroot: &'a Path,
-    /// Its name, found in the image.
+    /// The program's name, searched in the image's PATH.
     pub program: &'a str,
-    /// Its arguments.
+    /// The program's arguments.
     pub arguments: &'a [&'a str],
-    /// The option that takes the number of a descriptor on which the program tells how far it is.
+    /// The option that takes the number of a file descriptor to which the program writes its
+    /// progress.
     pub progress: Option<&'a str>,
-    /// The longest that it may run.
+    /// Longest run time.
     pub deadline: Duration,
-    /// Texts to look for in all of its output. None may be longer than [`OVERLAP`].
+    /// Texts to search for in all of its output. None may be longer than [`OVERLAP`].
     pub watched: &'a [&'static str],
 }
 
-/// The longest text that is looked for, bytes.
+/// Longest text that can be searched for, bytes.
 const OVERLAP: usize = 80;
 
 /// How a program ended.
 pub struct Ended {
-    /// Exit code; a signal counts as 128 plus its number, as in a shell.
+    /// Exit code; for a signal, 128 plus its number, as in a shell.
     pub code: i32,
     /// The last of its output, on one line.
     pub said: String,
-    /// Those of the watched texts that were in its output.
+    /// The watched texts that its output contained.
     pub seen: Vec<&'static str>,
 }
 
-/// Why a program could not do its work. It says nothing about what the program was to work on.
+/// Why a program could not be run to its end. It says nothing about the device that the program was
+/// to work on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolError {
-    /// A clause.
+    /// For the end of a sentence.
     pub why: String,
     /// What to do.
     pub remedy: &'static str,
 }
 
-/// What a running program has written.
+/// What a running program has written so far.
 #[derive(Default)]
 struct Output {
     said: Vec<u8>,
     seen: Vec<&'static str>,
-    /// The last line that tells how far the program is.
+    /// The last line of progress.
     how_far: Vec<u8>,
 }
 
-/// Runs a program of the image of which only its end matters. `Err` says in a clause why it could
-/// not be run to its end.
+/// Runs a program of the image without watched texts and progress. The error is the reason why it
+/// could not be run to its end.
 pub fn run_tool(
     sysroot: &Path,
     program: &str,
@@ -90,8 +92,8 @@ pub fn run_tool(
 }
 
 impl Tool<'_> {
-    /// Runs it. `alive` is called about every second with the last line that tells how far the
-    /// program is, to keep a watchdog fed.
+    /// Runs it. `alive` is called about every second with the last line of progress, to feed the
+    /// watchdog.
     pub fn run(&self, alive: &mut dyn FnMut(&str)) -> Result<Ended, ToolError> {
         run_to_end(self, alive)
     }
@@ -168,7 +170,7 @@ fn not_started(program: &str, error: &io::Error) -> ToolError {
     }
 }
 
-/// The program, and where it tells how far it is.
+/// Starts the program. Returns it with the pipe that receives its progress.
 fn start(tool: &Tool<'_>) -> io::Result<(Child, File)> {
     let Tool {
         sysroot,
@@ -196,7 +198,7 @@ fn start(tool: &Tool<'_>) -> io::Result<(Child, File)> {
     Ok((child, File::from(OwnedFd::from(far))))
 }
 
-/// Reads what the program writes until it ends: its exit code, or `None` when `until` has come
+/// Reads the program's output until it ends. Returns its exit code, or `None` if `until` comes
 /// first.
 #[inline(never)]
 fn wait(
@@ -209,8 +211,8 @@ fn wait(
 ) -> Option<i32> {
     let (mut open, mut far_open) = (child.stdout.is_some(), true);
     loop {
-        // A failed wait can't be told from an ended program, and there is nobody else who could
-        // have waited for it.
+        // An error is treated as "still running": no other code waits for this child, so the next
+        // call succeeds or the deadline ends the wait.
         if let Some(status) = child.try_wait().unwrap_or_default() {
             drain(child, output, watched);
             return Some(
@@ -224,8 +226,8 @@ fn wait(
             return None;
         }
         alive(&String::from_utf8_lossy(&output.how_far));
-        // An ending program closes its output first, which wakes this up; one that closes it early
-        // is asked about every 20 ms.
+        // A program that ends closes its output, which wakes up the poll. One that closes its
+        // output early is checked every 20 ms.
         match (&child.stdout, open) {
             (Some(stdout), true) => {
                 let slice = left.min(Duration::from_secs(1)).as_millis() as u16;
@@ -251,7 +253,7 @@ fn wait(
     }
 }
 
-/// Takes what is there to read; false when there will be no more.
+/// Reads available output; false at the end of the output.
 #[inline(never)]
 fn read_some(child: &mut Child, output: &mut Output, watched: &[&'static str]) -> bool {
     let mut buffer = [0; 1024];
@@ -274,7 +276,7 @@ fn read_some(child: &mut Child, output: &mut Output, watched: &[&'static str]) -
     count > 0
 }
 
-/// Takes the last line of what the program tells of its progress; false when there will be no more.
+/// Reads the last line of progress; false at the end of the pipe.
 fn read_far(mut far: &File, output: &mut Output) -> bool {
     let mut buffer = [0; 4096];
     let count = far.read(&mut buffer).unwrap_or(0);
@@ -287,8 +289,8 @@ fn read_far(mut far: &File, output: &mut Output) -> bool {
     count > 0
 }
 
-/// What an ended program has left in the pipe. Its children may hold the pipe open: only what is
-/// there now is read.
+/// Reads output that an ended program left in the pipe. Its children may hold the pipe open, so
+/// only bytes that are available now are read.
 fn drain(child: &mut Child, output: &mut Output, watched: &[&'static str]) {
     for _ in 0..64 {
         let ready = child.stdout.as_ref().is_some_and(|stdout| {
@@ -301,7 +303,7 @@ fn drain(child: &mut Child, output: &mut Output, watched: &[&'static str]) {
     }
 }
 
-/// A program's output as one line for a person: the end of it, without control characters.
+/// The end of a program's output as one line without control characters.
 #[inline(never)]
 fn one_line(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
@@ -451,7 +453,7 @@ mod tests {
             error.why.contains("has no mkfs.none") && error.remedy.contains("put e2fsprogs"),
             "{error:?}"
         );
-        // Nobody may run it.
+        // The file has no permission to be executed.
         let path = std::env::temp_dir().join(format!("adamant-no-program-{}", std::process::id()));
         std::fs::write(&path, [0x7f; 200]).unwrap();
         std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))

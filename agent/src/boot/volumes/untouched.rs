@@ -1,9 +1,9 @@
-//! The short look at a partition that the builder marked as never used: zeros at every place where
-//! the signature of a file system, a volume manager or a RAID, or a copy of an ext4 superblock,
-//! would be.
+//! The short probe of a partition that the builder marked as never used. It checks that the bytes
+//! are zero at every position of a signature of a file system, a volume manager or a RAID, or of a
+//! copy of an ext4 superblock.
 //!
-//! The places are those that libblkid and `wipefs` search, and those where mke2fs puts copies. A
-//! partition without the mark gets the long look ([`super::probe`]), whatever is in these places.
+//! The positions are those that libblkid and `wipefs` search, and those of the copies that mke2fs
+//! writes. A partition without the mark gets the long probe ([`super::probe`]).
 
 use std::fs::File;
 use std::io;
@@ -16,21 +16,21 @@ use super::probe::is_zero;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 
-/// Looked at without a gap at the start, bytes: nearly all signatures; swap of all page sizes;
-/// LVM's labels; md 1.1 and 1.2; the first two headers of LUKS2; btrfs and UFS at 64 KiB; the first
-/// of ZFS's labels and the start of the second; UFS2 at 256 KiB.
+/// Bytes at the start that are read completely. They contain nearly all signatures; swap of all
+/// page sizes; LVM's labels; md 1.1 and 1.2; the first two headers of LUKS2; btrfs and UFS at 64
+/// KiB; the first ZFS label and the start of the second; UFS2 at 256 KiB.
 const HEAD: u64 = 288 * KIB;
-/// Looked at without a gap at the end, bytes: md 0.90 and 1.0, firmware RAIDs, DRBD, the second
-/// superblock of NILFS2, and a backup partition table.
+/// Bytes at the end that are read completely. They contain md 0.90 and 1.0, firmware RAIDs, DRBD,
+/// the second superblock of NILFS2, and a backup partition table.
 const TAIL: u64 = 192 * KIB;
-/// Looked at elsewhere, bytes.
+/// Bytes that are read at each position in between.
 const LOOK: u64 = 4 * KIB;
 /// The second header of LUKS2 for each size of its first one, beyond [`HEAD`]; VMFS at 1 and 2 MiB.
 const LUKS_HEADERS: [u64; 4] = [512 * KIB, MIB, 2 * MIB, 4 * MIB];
 /// Copies of a btrfs superblock: 64 MiB, 256 GiB and 1 PiB.
 const BTRFS_COPIES: [u64; 3] = [64 * MIB, 256 << 30, 1 << 50];
-/// Blocks in an ext4 group, and bytes in a block: as mke2fs makes them by default for each size of
-/// a block, and as the agent has them made.
+/// Blocks in an ext4 group, and bytes in a block: mke2fs' defaults for each block size, and the
+/// agent's own choice for small volumes.
 const EXT4_GROUPS: [(u64, u64); 8] = [
     (SMALL_VOLUME_GROUP, 4 * KIB),
     (8192, KIB),
@@ -41,14 +41,15 @@ const EXT4_GROUPS: [(u64, u64); 8] = [
     (65528, 32 * KIB),
     (65528, 64 * KIB),
 ];
-/// One label of ZFS; two are at the start and two at the end of what is a multiple of it. Within
-/// it: names and values, and the first uberblock.
+/// Size of a ZFS label. Two labels are at the start, and two at the end of the last full multiple
+/// of this size. After it: positions of names and values and of the first uberblock in a label.
 const ZFS_LABEL: u64 = 256 * KIB;
 const ZFS_PARTS: [u64; 2] = [16 * KIB, 128 * KIB];
-/// Allocation groups of XFS, each of which begins with a superblock, on all but the largest disks.
+/// Number of XFS allocation groups, each of which begins with a superblock, on all but the largest
+/// disks.
 const XFS_GROUPS: u64 = 4;
 
-/// Whether a partition of `bytes` bytes holds zeros in all places.
+/// Whether a partition of `bytes` bytes is zero at all positions.
 #[inline(never)]
 pub fn is_untouched(partition: &File, bytes: u64) -> io::Result<bool> {
     let mut buffer = vec![0; HEAD as usize];
@@ -67,12 +68,12 @@ pub fn is_untouched(partition: &File, bytes: u64) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The places between head and tail.
+/// The positions between head and tail.
 #[inline(never)]
 fn places(bytes: u64) -> Vec<u64> {
     let mut places = [&LUKS_HEADERS[..], &BTRFS_COPIES].concat();
     for (group, block) in EXT4_GROUPS {
-        // The first block of a 1 KiB file system is outside of its groups.
+        // The first block of a file system with 1 KiB blocks is outside of its groups.
         let first = if block == KIB { KIB } else { 0 };
         let group = group * block;
         let last = bytes.saturating_sub(first + 1) / group;
@@ -121,8 +122,7 @@ mod tests {
         }
     }
 
-    /// Offsets that libblkid and wipefs search, by what is found there; negative ones count from
-    /// the end.
+    /// Offsets that libblkid and wipefs search, by signature; negative ones count from the end.
     #[test]
     fn one_byte_at_the_place_of_a_signature_is_enough() {
         let bytes = 300 * MIB + 4096;

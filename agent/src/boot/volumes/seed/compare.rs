@@ -1,8 +1,7 @@
-//! Whether a volume still has what was seeded, and whether the image still has the same. Both stop
-//! at the first difference.
+//! Compares a volume with what was seeded, and the image with what was seeded. Both stop at the
+//! first difference.
 //!
-//! What can't be read counts as changed: a comparison is never a reason to repair or remake a
-//! volume.
+//! Unreadable data counts as changed: a comparison is never a reason to repair or remake a volume.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
@@ -21,18 +20,19 @@ use super::units::{Covered, Entry, Member};
 use super::{Buffers, Fault};
 use crate::kernel::rooted_fs::{self, open_folder, stat_entry};
 
-/// The names that were seen of inodes with several, and the number that they have.
+/// For each inode with several hard links: number of names seen, and its link count.
 pub type Links = HashMap<u64, (u64, u64)>;
 
-/// What stands at a member's place.
+/// What the volume has at a member's path.
 pub enum There {
     Nothing,
     Something,
-    /// A link or a file stands where a directory is on the way, or the disk does not tell.
+    /// A symbolic link or a file is in the position of a parent directory, or the disk does not
+    /// answer.
     Unknown,
 }
 
-/// Looks at a member's place on the volume.
+/// Checks whether a member's path exists on the volume.
 pub fn there(volume: &OwnedFd, path: &Path) -> There {
     let Some((folder, name)) = parent_of(volume, path) else {
         return There::Unknown;
@@ -44,8 +44,8 @@ pub fn there(volume: &OwnedFd, path: &Path) -> There {
     }
 }
 
-/// The open directory that a path of the volume lies in, and the last name. `None` for a path that
-/// has none.
+/// The open parent directory of a path on the volume, and the last name of the path. `None` for a
+/// path without one.
 pub fn parent_of(
     volume: &OwnedFd,
     path: &Path,
@@ -59,18 +59,18 @@ pub fn path_of(name: &CStr) -> PathBuf {
     OsStr::from_bytes(name.to_bytes()).into()
 }
 
-/// Comparing a volume with its record.
+/// Compares a volume with its record.
 pub struct Comparison<'a, 'p> {
     pub volume: &'a OwnedFd,
     pub covered: Covered<'a>,
     pub buffers: &'a mut Buffers,
     pub pace: &'a mut Pace<'p>,
-    /// Whether something below a place that is covered is a difference: what is replaced would
-    /// take it along.
+    /// Whether data below a covered path counts as a difference, because replacing the member would
+    /// move that data away.
     pub with_covered: bool,
 }
 
-/// What of the entries is compared.
+/// The part of each entry that is compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Depth {
     Metadata,
@@ -78,9 +78,9 @@ enum Depth {
 }
 
 impl Comparison<'_, '_> {
-    /// Whether a member is as these prints tell; without prints, whether there is nothing. First
-    /// all metadata, then all content: a database that was used differs in the first. `links`
-    /// gathers the names of inodes that have several.
+    /// Whether a member matches these prints; without prints, whether it does not exist. All
+    /// metadata is compared before any content, because a database that was used differs in
+    /// metadata already. `links` collects the names of inodes with several.
     pub fn is_as(&mut self, path: &Path, prints: Option<&[Print]>, links: &mut Links) -> bool {
         match (there(self.volume, path), prints) {
             (There::Nothing, None) => true,
@@ -149,7 +149,7 @@ impl Comparison<'_, '_> {
         {
             return Ok(false);
         }
-        // More names than are left in the record are a difference, however many they are.
+        // More names than the record has left are a difference; the rest need not be read.
         let Some(names) = rooted_fs::names_up_to(&inside, left.len() + self.covered.0.len())?
         else {
             return Ok(false);
@@ -191,8 +191,8 @@ impl Comparison<'_, '_> {
     }
 }
 
-/// Whether a place that is covered holds nothing: an empty directory or file. What else is below
-/// was put there by somebody, and stays.
+/// Whether a covered path holds only an empty directory or file. Other data below it was written by
+/// a user or a program, and stays.
 fn is_empty(folder: BorrowedFd, name: &CStr) -> bool {
     let Ok(Some(found)) = stat_entry(folder, name) else {
         return false;
@@ -206,8 +206,8 @@ fn is_empty(folder: BorrowedFd, name: &CStr) -> bool {
     }
 }
 
-/// Whether the image's member has the same content as these prints, times aside. What has to be
-/// read of the image for it is noted in the entries.
+/// Whether the image's member has the same content as these prints, except for times. Digests that
+/// had to be computed are stored in the entries.
 pub fn image_is_as(
     image: &OwnedFd,
     member: &mut Member,
@@ -234,7 +234,7 @@ pub fn image_is_as(
     Ok(true)
 }
 
-/// Reads what is not known yet of an entry of the image.
+/// Computes the digest of an entry of the image, unless it is known.
 pub fn read_content(
     image: &OwnedFd,
     entry: &mut Entry,
@@ -271,7 +271,7 @@ pub fn root_is_as(volume: &OwnedFd, print: Option<&Print>, buffers: &mut Buffers
     })
 }
 
-/// What the record keeps of a volume's root, or of the image's directory for it.
+/// The print of a volume's root, or of the image's directory for it.
 pub fn root_print(folder: &OwnedFd, buffers: &mut Buffers) -> Option<Print> {
     let about = About::from(&nix::sys::stat::fstat(folder).ok()?);
     let (content, _) = print::attributes_of(folder, buffers).ok()?;

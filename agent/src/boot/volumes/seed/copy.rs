@@ -1,5 +1,4 @@
-//! Copying members of the image into the staging directory, with as few system calls for each entry
-//! as it takes.
+//! Copies members of the image into the staging directory with few system calls for each entry.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
@@ -25,8 +24,7 @@ use super::units::{Entry, Member};
 use super::{Buffers, Fault};
 use crate::kernel::{rooted_fs, xattr};
 
-/// After so many bytes what was written is made durable, so that no single wait for the disk is
-/// long.
+/// Written data is synced after this number of bytes, so that each wait for the disk is short.
 const SYNC_BYTES: u64 = 64 << 20;
 
 /// Copies from an image to the staging directory of a volume.
@@ -35,16 +33,17 @@ pub struct Copier<'a, 'p> {
     pub staging: &'a OwnedFd,
     pub buffers: &'a mut Buffers,
     pub pace: &'a mut Pace<'p>,
-    /// Inodes with several names: where the first copy is staged, and its digest.
+    /// Inodes with several names: number, path of the first copy in the staging directory, and
+    /// digest.
     links: Vec<(u64, PathBuf, Digest)>,
-    /// Permission bits that a new entry does not get when it is made.
+    /// The umask: permission bits that new entries do not get.
     umask: u32,
-    /// Whom a new entry belongs to.
+    /// Owner and group of new entries.
     owner: (u32, u32),
 }
 
 impl<'a, 'p> Copier<'a, 'p> {
-    /// A copier that has copied nothing.
+    /// Makes a copier that has copied nothing.
     pub fn new(
         image: &'a OwnedFd,
         staging: &'a OwnedFd,
@@ -64,7 +63,8 @@ impl<'a, 'p> Copier<'a, 'p> {
         }
     }
 
-    /// Copies a member, as `staged` in the staging directory, and notes the digests of its content.
+    /// Copies a member to the name `staged` in the staging directory, and stores the digests of its
+    /// content in the member.
     pub fn member(&mut self, member: &mut Member, staged: &str) -> Result<(), Fault> {
         let top = member.path.clone();
         let place = |entry: &Entry| -> PathBuf {
@@ -77,8 +77,8 @@ impl<'a, 'p> Copier<'a, 'p> {
             let to = place(entry);
             self.entry(entry, &to)?;
         }
-        // Making what is in a directory changes its time; a default ACL of it must not reach what
-        // the image has in it.
+        // Directories get their attributes last: making entries in one changes its time, and its
+        // default ACL must not apply to the entries.
         for entry in member
             .entries
             .iter()
@@ -134,7 +134,7 @@ impl<'a, 'p> Copier<'a, 'p> {
         Ok(())
     }
 
-    /// Copies a regular file; long runs of zeros become holes.
+    /// Copies a regular file. Long runs of zeros become holes.
     fn file(&mut self, entry: &Entry, to: &Path) -> Result<Digest, Fault> {
         let read = |why: io::Error| Fault::image(&entry.path, why);
         let write = |why: io::Error| Fault::volume(&entry.path, why);
@@ -175,8 +175,8 @@ impl<'a, 'p> Copier<'a, 'p> {
         if end < about.size {
             to_file.set_len(about.size).map_err(write)?;
         }
-        // A new owner takes set-id bits and capabilities away: first the owner, then the
-        // permissions, then attributes, and the time last.
+        // A change of owner clears set-id bits and capabilities. So the order is owner,
+        // permissions, attributes, time.
         if (about.uid, about.gid) != self.owner {
             fchown(
                 &to_file,
@@ -196,7 +196,7 @@ impl<'a, 'p> Copier<'a, 'p> {
         Ok(hash.half())
     }
 
-    /// Makes what was written durable where it is much.
+    /// Syncs the volume after every [`SYNC_BYTES`] bytes.
     fn sync_at_times(&mut self, written: u64, entry: &Entry) -> Result<(), Fault> {
         self.buffers.unsynced += written;
         if self.buffers.unsynced >= SYNC_BYTES {
@@ -207,7 +207,8 @@ impl<'a, 'p> Copier<'a, 'p> {
         Ok(())
     }
 
-    /// Owner, permissions, time and extended attributes of what is no regular file.
+    /// Copies owner, permissions, time and extended attributes of an entry that is not a regular
+    /// file.
     fn attributes(&mut self, entry: &Entry, to: &Path, xattrs: bool) -> Result<(), Fault> {
         copy_metadata(self.staging.as_fd(), to, &entry.about, self.owner)
             .map_err(|why| Fault::volume(&entry.path, why))?;
@@ -229,7 +230,7 @@ fn time(about: &About) -> TimeSpec {
     TimeSpec::new(about.modified.0, about.modified.1.into())
 }
 
-/// Owner, permissions and time, by name.
+/// Copies owner, permissions and time, by name.
 pub fn copy_metadata(
     to: BorrowedFd,
     name: &Path,
@@ -262,7 +263,7 @@ pub fn copy_metadata(
     )?)
 }
 
-/// Copies all extended attributes from one path to another; none of the two is followed.
+/// Copies all extended attributes from one path to another, without following symbolic links.
 pub fn copy_xattrs(from: &CStr, to: &CString, buffers: &mut Buffers) -> io::Result<()> {
     let Buffers {
         many: list,
@@ -278,7 +279,7 @@ pub fn copy_xattrs(from: &CStr, to: &CString, buffers: &mut Buffers) -> io::Resu
     Ok(())
 }
 
-/// How many bytes of a file of the image are in runs of zeros that [`Copier`] makes holes.
+/// Number of bytes of the image's file that are in runs of zeros which [`Copier`] turns into holes.
 pub fn zeros(
     image: &OwnedFd,
     entry: &Entry,
@@ -306,8 +307,8 @@ pub fn zeros(
     }
 }
 
-/// This process' umask, which can't be asked for without a change that other threads would see. All
-/// bits where the kernel does not tell.
+/// This process' umask. It is read from /proc, because umask(2) can only read it by changing it,
+/// which other threads would see. All bits if the kernel does not show it.
 pub fn umask() -> u32 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));

@@ -1,13 +1,15 @@
-//! Seeding: what the image has below a volume's mount point is put on the volume, and replaced by a
-//! later image's as long as nobody has changed it.
+//! Seeding: copies the image's content below a volume's mount point to the volume, and replaces it
+//! by a later image's content unless it was changed on the server.
 //!
-//! Promise: a member appears in its place whole, with content, owner, mode, attributes, times and
-//! links, or not at all, whenever the power goes; and what somebody has added, changed or deleted
-//! on the server stays as it is. Everything is first made in a staging directory on the same volume
-//! and made durable; then the record says what is about to move, then it moves, and then the record
-//! says what is there. A start that finds a record of moves finishes them first. Trusts the image,
-//! which is verified, and not the volume: no link in it is followed, and a record that is missing
-//! or altered means that everything was changed.
+//! Promise: after a power cut at any moment, a member exists completely, with content, owner, mode,
+//! attributes, times and links, or not at all. Anything that was added, changed or deleted on the
+//! server stays as it is.
+//!
+//! All copies are first made in a staging directory on the same volume, and synced. Then the record
+//! lists the moves; then the members are moved; then the record lists the result. A boot that finds
+//! a record of moves finishes them first. The image is trusted, because it is verified. The volume
+//! is not: no symbolic link in it is followed, and a record that is missing or altered means that
+//! everything counts as changed.
 
 mod compare;
 mod copy;
@@ -39,56 +41,57 @@ pub use self::pace::Pace;
 
 const STAGING: &CStr = c"seeding";
 const LOST_AND_FOUND: &str = "lost+found";
-/// Largest value of an xattr, and largest list of their names (Linux's XATTR_SIZE_MAX,
+/// Largest value of an extended attribute, and largest list of their names (Linux's XATTR_SIZE_MAX,
 /// XATTR_LIST_MAX).
 const XATTR_LIMIT: usize = 65536;
-/// The volume whose entries are units of their own.
+/// The mount point of the volume whose entries are separate units.
 const STATE: &str = "/var";
-/// The volume on which programs expect directories of their own, which no program makes.
+/// The mount point of the volume where programs expect their own directories, which packages ship
+/// and programs do not make.
 const LOGS: &str = "/var/log";
-/// Units that are named; the rest is counted.
+/// Largest number of units that are listed by name. Others are only counted.
 pub const NAMED: usize = 20;
 
-/// What is seeded onto what.
+/// The input of seeding one volume.
 pub struct Request<'a> {
-    /// The image's directory at the mount point: open, and not yet covered by the volume.
+    /// The image's directory at the mount point, opened before the volume covers it.
     pub image: &'a OwnedFd,
     /// The mounted volume's root.
     pub volume: &'a OwnedFd,
     /// The mount point in the image.
     pub mount: &'a str,
-    /// Places on the volume that show something else once the server runs, relative to it: see
-    /// [`Covered`].
+    /// Paths relative to the volume that will be covered by other mounts: see [`Covered`].
     pub covered: &'a [PathBuf],
-    /// Whether units that nobody changed are replaced.
+    /// Whether unchanged units are replaced.
     pub refresh: Refresh,
-    /// Names the image: a volume that was seeded with the same mark is left alone.
+    /// Names the image. A volume that was seeded with the same mark is left alone.
     pub mark: &'a str,
 }
 
-/// What seeding has done.
+/// The result of seeding.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Entries that were put where there was nothing.
+    /// Number of entries that were copied to paths where nothing existed.
     pub seeded: u64,
-    /// Units whose content was replaced by this image's, or removed because it has none.
+    /// Number of units that were replaced by this image's, or removed because the image no longer
+    /// has them.
     pub replaced: u64,
-    /// Units that stay as they are although this image has other content for them.
+    /// Changed units, which stay although this image has other content for them.
     pub kept: Kept,
-    /// Whether those were found at this start.
+    /// Whether those were found at this boot.
     pub compared: bool,
-    /// What could not be put on the volume, and why.
+    /// Paths that could not be copied to the volume, and why.
     pub lacking: Vec<(String, String)>,
-    /// Units that nobody changed and that could not be replaced all the same, and why.
+    /// Unchanged units that could not be replaced, and why.
     pub unreplaced: Vec<(String, String)>,
 }
 
-/// Units by name.
+/// Names of units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kept {
     /// Absolute paths in the image, at most [`NAMED`].
     pub names: Vec<String>,
-    /// How many there are beside these.
+    /// Number of further units.
     pub more: u64,
 }
 
@@ -104,7 +107,7 @@ impl Kept {
         }
     }
 
-    /// For a sentence.
+    /// The names as a list for a sentence.
     pub fn listed(&self) -> String {
         let more = if self.more > 0 {
             format!(" and {} more", self.more)
@@ -118,7 +121,7 @@ impl Kept {
 /// Why seeding stopped.
 #[derive(Debug)]
 pub struct Fault {
-    /// Whether it was the image that could not be read, and not the volume.
+    /// Whether the image could not be read. Otherwise the volume failed.
     pub of_image: bool,
     /// The entry, relative to the mount point.
     pub path: PathBuf,
@@ -143,7 +146,7 @@ impl Fault {
         }
     }
 
-    /// Whether the device or the file system is damaged, rather than full or of an unexpected
+    /// Whether the device or the file system is damaged. False if it is full or has an unexpected
     /// shape.
     pub fn is_damage(&self) -> bool {
         matches!(
@@ -153,14 +156,14 @@ impl Fault {
     }
 }
 
-/// Memory for what is copied, of one entry after the other: to be given it anew takes longer than
-/// most entries.
+/// Buffers that are reused for all entries, because allocating them again takes longer than most
+/// entries.
 pub struct Buffers {
-    /// Content, or names of xattrs.
+    /// Content, or names of extended attributes.
     many: Vec<u8>,
-    /// An xattr's value.
+    /// The value of an extended attribute.
     one: Vec<u8>,
-    /// Bytes that were written since the last time that everything was made durable.
+    /// Number of bytes written since the last sync.
     unsynced: u64,
 }
 
@@ -184,7 +187,7 @@ pub fn seed(request: &Request, pace: &mut Pace) -> Result<Outcome, Fault> {
         .as_ref()
         .is_some_and(|text| text.mark == request.mark.trim_end());
     if let Some(text) = text.filter(|text| same_image && !text.lacking) {
-        // What a power cut left of the last step.
+        // Remains of a step that a power cut interrupted.
         remove_staging(&own, pace)?;
         return Ok(Outcome {
             kept: text.kept,
@@ -207,7 +210,7 @@ pub fn seed(request: &Request, pace: &mut Pace) -> Result<Outcome, Fault> {
     };
     let record = work.finished(Record::read(&work.own, division, covered))?;
     if record.is_none() {
-        // A directory of that name would stand in the way of every record.
+        // A directory of that name would prevent every record from being written.
         rooted_fs::remove_tree(&work.own, record::NAME).map_err(at_record)?;
     }
     remove_staging(&work.own, work.pace)?;
@@ -218,7 +221,7 @@ pub fn seed(request: &Request, pace: &mut Pace) -> Result<Outcome, Fault> {
         .map(|fault| (work.name(&fault.path), fault.why.to_string()))
         .collect();
     let done = work.carry_out(plan, lacking);
-    // On failure, too: a full volume needs its room back.
+    // Also on failure: a full volume needs the space of the staged copies.
     let removed = remove_staging(&work.own, work.pace);
     let outcome = done?;
     removed?;
@@ -238,13 +241,13 @@ fn remove_staging(own: &OwnedFd, pace: &mut Pace) -> Result<(), Fault> {
     rooted_fs::remove_tree_with(own, STAGING, &mut || pace.entry()).map_err(at_staging)
 }
 
-/// Stands before each change of the volume: here the tests cut the power.
+/// Called before each change of the volume. Tests simulate power cuts here.
 fn step() {
     #[cfg(test)]
     tests::step();
 }
 
-/// What all steps share.
+/// The state that all steps share.
 struct Work<'a, 'p, 'q> {
     request: &'a Request<'a>,
     /// The agent's directory on the volume.
@@ -266,7 +269,7 @@ impl<'p> Work<'_, 'p, '_> {
         }
     }
 
-    /// A member's name in the image.
+    /// A member's absolute path in the image.
     fn name(&self, path: &Path) -> String {
         let name = format!("{}/{}", self.request.mount, path.display());
         name.chars()
@@ -275,8 +278,9 @@ impl<'p> Work<'_, 'p, '_> {
             .collect()
     }
 
-    /// Finishes what a power cut left half done: what was about to move and is as it was before
-    /// moves now. What somebody has changed since then is forgotten, and so counts as changed.
+    /// Finishes moves that a power cut interrupted. A member that is still as it was before its
+    /// move is moved now. One that was changed since then is dropped from the record, and so counts
+    /// as changed.
     fn finished(&mut self, record: Option<Record>) -> Result<Option<Record>, Fault> {
         let Some(mut record) = record else {
             return Ok(None);
@@ -319,7 +323,8 @@ impl<'p> Work<'_, 'p, '_> {
             true
         });
         record.members = members;
-        // Whether the root had its turn is not known: if not, it keeps what it has.
+        // The record does not show whether the root's metadata was set. If it was not, the root
+        // stays as it is.
         if !compare::root_is_as(self.request.volume, record.root.as_ref(), &mut self.buffers) {
             record.root = None;
         }

@@ -1,24 +1,25 @@
-//! Long work that gives signs of life.
+//! Feeds the watchdog during long work on a volume.
 
 use std::time::{Duration, Instant};
 
-/// How often they are given while there is work.
+/// Time between two ticks while there is work.
 const TICK: Duration = Duration::from_secs(1);
-/// The clock is asked once in so many bytes.
+/// The clock is read once in this number of bytes.
 const BYTES: u64 = 1 << 20;
-/// What an entry counts, bytes: it takes about as long as reading so many.
+/// The weight of an entry in bytes: handling it takes about as long as reading this number of
+/// bytes.
 const ENTRY: u64 = 32 << 10;
 
 /// Counts work on a volume.
 pub struct Pace<'a> {
     tick: &'a mut dyn FnMut(),
-    /// Work since the clock was asked.
+    /// Work since the clock was read, bytes.
     uncounted: u64,
     ticked: Instant,
 }
 
 impl<'a> Pace<'a> {
-    /// `tick` feeds the watchdog and says on the consoles what takes long.
+    /// `tick` feeds the watchdog and shows long work on the consoles.
     pub fn new(tick: &'a mut dyn FnMut()) -> Pace<'a> {
         Pace {
             tick,
@@ -27,17 +28,17 @@ impl<'a> Pace<'a> {
         }
     }
 
-    /// An entry was handled.
+    /// Counts a handled entry.
     pub fn entry(&mut self) {
         self.count(ENTRY);
     }
 
-    /// Bytes were read, compared or written.
+    /// Counts bytes that were read, compared or written.
     pub fn read(&mut self, bytes: u64) {
         self.count(bytes);
     }
 
-    /// Gives a sign of life before something that takes its time.
+    /// Ticks before a step that may take long.
     pub fn tick(&mut self) {
         (self.tick)();
         self.ticked = Instant::now();

@@ -1,4 +1,4 @@
-//! Deciding, without touching anything, what is seeded, replaced, removed and left alone.
+//! Decides, without changing the volume, which members are seeded, replaced, removed and kept.
 
 use std::path::{Path, PathBuf};
 
@@ -12,11 +12,11 @@ use super::{Fault, IDENTITY_DIR, Kept, LOGS, LOST_AND_FOUND, Work};
 use crate::kernel::rooted_fs;
 use adamant_contract::policy::Refresh;
 
-/// What is to be done.
+/// The result of planning.
 pub struct Plan {
     pub members: Vec<Member>,
     pub batches: Vec<Batch>,
-    /// What is remembered of members that nothing is done about.
+    /// Recorded members that do not change.
     pub settled: Members,
     pub root: Option<Print>,
     /// Whether the volume's root gets the metadata of the image's directory.
@@ -26,17 +26,17 @@ pub struct Plan {
     pub compared: bool,
 }
 
-/// What happens together or not at all.
+/// Members that are moved together or not at all.
 #[derive(Default)]
 pub struct Batch {
-    /// Positions of members.
+    /// Positions in [`Plan::members`].
     pub members: Vec<usize>,
-    /// What is replaced, by path: what it is like.
+    /// The members that are replaced or removed, by path, with their prints.
     pub old: Members,
 }
 
 impl Plan {
-    /// What was seeded and the image has no more.
+    /// Seeded members that the image no longer has.
     fn removed(&self, recorded: &Members) -> Vec<PathBuf> {
         let mut shipped = Members::default();
         self.members
@@ -51,7 +51,7 @@ impl Plan {
 }
 
 impl Batch {
-    /// Of what is put only where there is nothing.
+    /// A batch of members that do not exist on the volume.
     fn first(members: Vec<usize>) -> Batch {
         Batch {
             members,
@@ -59,20 +59,20 @@ impl Batch {
         }
     }
 
-    /// Whether it puts something only where there is nothing.
+    /// Whether the batch replaces nothing.
     pub fn is_first(&self) -> bool {
         self.old.is_empty()
     }
 }
 
-/// What is known of a member of the image.
+/// How a member of the image compares with the volume and its record.
 #[derive(Clone, Copy, PartialEq)]
 enum Standing {
-    /// It was never seeded, and nothing is in its place.
+    /// It was never seeded, and does not exist on the volume.
     Missing,
-    /// It was never seeded, and is there all the same, with the same content.
+    /// It was never seeded, but exists with the same content.
     Found,
-    /// Something else stands in its place.
+    /// It was never seeded, and its path holds something else.
     Foreign,
     /// It was seeded, and this image has the same content.
     Same,
@@ -81,7 +81,7 @@ enum Standing {
 }
 
 impl Work<'_, '_, '_> {
-    /// Decides.
+    /// Makes the plan.
     pub fn plan(
         &mut self,
         members: Vec<Member>,
@@ -128,7 +128,7 @@ impl Work<'_, '_, '_> {
             Division::Whole if fresh || same_image => plan_first(&mut plan, &standings),
             Division::Whole => self.plan_whole(&mut plan, &standings, &recorded, known),
         }
-        // What is replaced or removed is remembered once that is done.
+        // Replaced and removed members are recorded after their moves.
         let mut replaced = Members::default();
         plan.batches
             .iter()
@@ -192,7 +192,7 @@ impl Work<'_, '_, '_> {
         Ok(standings)
     }
 
-    /// Each member is a unit, or all that a hard link connects.
+    /// Plans a volume where each member is a unit. Members that share a hard link form one unit.
     fn plan_members(
         &mut self,
         plan: &mut Plan,
@@ -216,7 +216,8 @@ impl Work<'_, '_, '_> {
                 let path = &plan.members[*position].path;
                 match standings[*position] {
                     Standing::Missing => batch.members.push(*position),
-                    // One that is the same is put there anew only for its link to one that is not.
+                    // A member with the same content is replaced only if it shares a hard link with
+                    // one that differs.
                     Standing::Other | Standing::Same => {
                         batch.members.push(*position);
                         batch
@@ -233,7 +234,7 @@ impl Work<'_, '_, '_> {
             }
         }
         if replaces {
-            // A member above a place that is covered has to stay as long as that is used.
+            // A member above a covered path stays as long as that path is covered.
             for path in plan
                 .removed(recorded)
                 .iter()
@@ -264,7 +265,7 @@ impl Work<'_, '_, '_> {
                     .filter(|path| !is_same(path))
                     .map(Path::to_owned),
             );
-            // What is new in it comes alone.
+            // New members of the batch are seeded alone.
             let members: Vec<usize> = batch
                 .members
                 .into_iter()
@@ -277,7 +278,7 @@ impl Work<'_, '_, '_> {
         if !replaces {
             return;
         }
-        // In the order of the image, then what it has no more.
+        // In the image's order; then members that the image no longer has.
         let stays = |(member, standing): &(&Member, &Standing)| {
             **standing == Standing::Foreign || kept.contains(&member.path)
         };
@@ -298,7 +299,7 @@ impl Work<'_, '_, '_> {
             .for_each(|name| plan.kept.add(name));
     }
 
-    /// All members are one unit.
+    /// Plans a volume where all members form one unit.
     fn plan_whole(
         &mut self,
         plan: &mut Plan,
@@ -318,7 +319,7 @@ impl Work<'_, '_, '_> {
         {
             return;
         }
-        // The whole unit is compared, also what stays as it is.
+        // All of the unit is compared, including members that will not be replaced.
         let unit = Batch {
             members: Vec::new(),
             old: recorded.clone(),
@@ -357,8 +358,9 @@ impl Work<'_, '_, '_> {
         plan.batches.push(batch);
     }
 
-    /// A service writes its logs into a directory that its package brought, and that nobody else
-    /// makes: a new one is added although the unit was changed, without any file in it.
+    /// On the log volume, adds new directories, without their files, although the unit was changed:
+    /// a service writes its logs into a directory that its package ships and that it can't make
+    /// itself.
     fn plan_directories(&mut self, plan: &mut Plan, standings: &[Standing]) {
         for (position, standing) in standings.iter().enumerate() {
             let member = &mut plan.members[position];
@@ -374,8 +376,8 @@ impl Work<'_, '_, '_> {
         }
     }
 
-    /// Divides batches into those that nobody has changed and the others. A hard link to something
-    /// that is not replaced as well is a change.
+    /// Divides batches into unchanged and changed ones. A hard link to a file that is not replaced
+    /// as well counts as a change.
     fn unchanged(&mut self, batches: Vec<Batch>) -> (Vec<Batch>, Vec<Batch>) {
         let (mut unchanged, mut changed) = (Vec::new(), Vec::new());
         for batch in batches {
@@ -412,8 +414,8 @@ impl Work<'_, '_, '_> {
         }
     }
 
-    /// How many entries the volume's root has beside those that were seeded, the agent's own, and
-    /// what is covered. `None` for more than that by far.
+    /// Number of entries in the volume's root other than the seeded ones, the agent's own and
+    /// covered paths. `None` if there are far more entries than expected.
     fn names_beside(&self, recorded: &Members) -> Option<usize> {
         let names = rooted_fs::names_up_to(
             self.request.volume,
@@ -434,7 +436,8 @@ impl Work<'_, '_, '_> {
     }
 }
 
-/// What was never seeded of a volume that is one unit, entry by entry: some may find no room.
+/// Plans the first seeding of a volume that is one unit, with a batch for each member, so that some
+/// are seeded although others do not fit.
 fn plan_first(plan: &mut Plan, standings: &[Standing]) {
     for group in linked(&plan.members) {
         let members: Vec<usize> = group

@@ -1,5 +1,4 @@
-//! What is remembered of an entry, to tell whether it was changed: its metadata and digests, in 44
-//! bytes.
+//! The print of an entry: its metadata and digests in 44 bytes, recorded to detect changes.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -16,11 +15,11 @@ use super::Buffers;
 use super::pace::Pace;
 use crate::kernel::xattr;
 
-/// The first half of a SHA-256. A user who makes two files with one digest can lose only his own
-/// change.
+/// The first half of a SHA-256. A user who makes two files with the same digest can only lose a
+/// change of their own.
 pub type Digest = [u8; 16];
 
-/// A digest in the making. Its code is there once, and not inlined at each use.
+/// A digest in progress. Its functions are never inlined, to keep the agent small.
 pub struct Hash(Sha256);
 
 impl Hash {
@@ -38,13 +37,13 @@ impl Hash {
         self.add(&number.to_le_bytes());
     }
 
-    /// All of it.
+    /// The complete digest.
     #[inline(never)]
     pub fn whole(self) -> [u8; 32] {
         self.0.finalize().into()
     }
 
-    /// Its first half.
+    /// The first half of the digest.
     pub fn half(self) -> Digest {
         let mut digest = [0; 16];
         digest.copy_from_slice(&self.whole()[..16]);
@@ -52,8 +51,8 @@ impl Hash {
     }
 }
 
-/// Extended attributes that are data: the others are labels of the running system's, which changes
-/// them without anybody's doing.
+/// Whether an extended attribute is data. The others are labels of the running system, which
+/// changes them by itself.
 fn is_data(name: &[u8]) -> bool {
     let labels: [&[u8]; 4] = [
         b"security.selinux\0",
@@ -95,7 +94,7 @@ impl From<&FileStat> for About {
 }
 
 impl About {
-    /// The type alone.
+    /// The type bits of the mode.
     pub fn kind(&self) -> SFlag {
         SFlag::from_bits_truncate(self.mode & SFlag::S_IFMT.bits())
     }
@@ -104,7 +103,7 @@ impl About {
         self.kind() == SFlag::S_IFDIR
     }
 
-    /// Whether it has several names. A directory's links are not names.
+    /// Whether a file has several names. A directory's links are not names.
     pub fn is_linked(&self) -> bool {
         self.links > 1 && !self.is_folder()
     }
@@ -114,22 +113,22 @@ impl About {
     }
 }
 
-/// What the record keeps of an entry.
+/// The record of one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Print {
     /// Digest of path, type, permissions, owner, size, device number and number of links.
     pub shape: Digest,
     /// Digest of extended attributes and content; a symbolic link's content is its target.
     pub content: Digest,
-    /// When it was modified; 0 for a directory, whose time tells nothing that its entries do not.
+    /// Modification time; 0 for a directory, whose time only reflects changes of its entries.
     pub modified: (i64, u32),
 }
 
-/// Bytes of a print in the record.
+/// Size of a print in the record, bytes.
 pub const PRINT_BYTES: usize = 16 + 16 + 8 + 4;
 
 impl Print {
-    /// Of an entry at `path`, relative to the volume.
+    /// The print of an entry at `path`, relative to the volume.
     pub fn new(path: &Path, about: &About, content: Digest) -> Print {
         Print {
             shape: shape(path, about),
@@ -142,13 +141,13 @@ impl Print {
         }
     }
 
-    /// Whether the entry is the same but for when it was modified, which differs between two builds
-    /// of the same content.
+    /// Whether the entries are equal except for the modification time, which differs between two
+    /// builds of the same content.
     pub fn is_same_content(&self, other: &Print) -> bool {
         (self.shape, self.content) == (other.shape, other.content)
     }
 
-    /// For the record.
+    /// The print as bytes of the record.
     pub fn to_bytes(self) -> [u8; PRINT_BYTES] {
         let mut bytes = [0; PRINT_BYTES];
         bytes[..16].copy_from_slice(&self.shape);
@@ -158,7 +157,7 @@ impl Print {
         bytes
     }
 
-    /// From the record.
+    /// A print from bytes of the record.
     pub fn from_bytes(bytes: &[u8; PRINT_BYTES]) -> Print {
         let mut print = Print {
             shape: [0; 16],
@@ -210,8 +209,8 @@ pub fn shape(path: &Path, about: &About) -> Digest {
     hash.half()
 }
 
-/// Begins the digest of an open entry's content with its extended attributes; and whether it has
-/// any, also such as are no data.
+/// Begins the digest of an open entry's content with its extended attributes. Also returns whether
+/// it has any, including those that are not data.
 pub fn begin_content(open: &impl AsFd, buffers: &mut Buffers) -> io::Result<(Hash, bool)> {
     let Buffers {
         many: list,
@@ -238,7 +237,7 @@ pub fn begin_content(open: &impl AsFd, buffers: &mut Buffers) -> io::Result<(Has
     Ok((hash, length > 0))
 }
 
-/// Sorts the few names that there are.
+/// Sorts a short list of names.
 fn order(names: &mut [&[u8]]) {
     for end in 1..names.len() {
         let mut at = end;
@@ -254,7 +253,7 @@ pub fn attributes_of(open: &impl AsFd, buffers: &mut Buffers) -> io::Result<(Dig
     begin_content(open, buffers).map(|(hash, any)| (hash.half(), any))
 }
 
-/// The digest of an open file: its extended attributes, and `size` bytes.
+/// The digest of an open file: its extended attributes and `size` bytes.
 pub fn digest_of_file(
     mut file: &File,
     size: u64,

@@ -1,5 +1,4 @@
-//! Carrying a plan out: staging, one record of what is about to move, the moves, and the record of
-//! what is there.
+//! Carries out a plan: stages copies, records the moves, moves, and records the result.
 
 use std::ffi::CString;
 use std::io;
@@ -21,9 +20,9 @@ use super::units::{self, CONTAINER, Division, Entry, Member};
 use super::{Fault, Outcome, STAGING, Work, at_record, at_staging, step};
 use crate::kernel::rooted_fs;
 
-/// Left free, bytes: for the record, and for directories that grow.
+/// Bytes that are left free for the record and for directories that grow.
 const RESERVE: u64 = 256 << 10;
-/// The name of a new directory for members, among the numbers of what is staged.
+/// The name of a new container directory. Other names in the staging directory are numbers.
 const NEW_CONTAINER: &str = "container";
 
 /// A staged member.
@@ -35,7 +34,7 @@ struct Move {
     entries: u64,
 }
 
-/// Room that is needed or free on a volume.
+/// Space that is needed or free on a volume.
 #[derive(Default)]
 struct Room {
     bytes: u64,
@@ -60,7 +59,7 @@ impl std::ops::Add for Room {
 }
 
 impl Work<'_, '_, '_> {
-    /// Does what was decided.
+    /// Carries out the plan.
     pub fn carry_out(
         &mut self,
         mut plan: Plan,
@@ -96,7 +95,7 @@ impl Work<'_, '_, '_> {
         Ok(outcome)
     }
 
-    /// Copies all that fits. Where not everything does, the smallest come first.
+    /// Copies all batches that fit. If not all fit, the smallest are copied first.
     fn stage(
         &mut self,
         plan: &mut Plan,
@@ -140,7 +139,7 @@ impl Work<'_, '_, '_> {
                 }
                 _ => format!("{}: {}", self.name(&fault.path), fault.why),
             };
-            // What can't be replaced stays what it is.
+            // A unit that can't be replaced keeps its record.
             for path in batch.old.paths() {
                 plan.settled
                     .settle(path, batch.old.settled(path).unwrap_or_default());
@@ -167,8 +166,8 @@ impl Work<'_, '_, '_> {
         Ok(())
     }
 
-    /// Whether a batch fits. One that does not by its size may have long runs of zeros, which take
-    /// no room.
+    /// Whether a batch fits. If its size does not, its long runs of zeros are subtracted, because
+    /// they take no space.
     fn has_room_for(&mut self, plan: &Plan, batch: &Batch) -> Result<bool, Fault> {
         let (mut need, room) = (needs(plan, batch), self.room()?);
         if need.inodes > room.inodes || need.bytes <= room.bytes {
@@ -196,7 +195,8 @@ impl Work<'_, '_, '_> {
         moves: &mut Vec<Move>,
     ) -> Result<(), Fault> {
         step();
-        // Out of the plan while they are worked on: only links among them are made.
+        // The members are taken out of the plan while they are worked on: hard links are only made
+        // among them.
         let mut members: Vec<Member> = batch
             .members
             .iter()
@@ -230,7 +230,7 @@ impl Work<'_, '_, '_> {
             *number += 1;
             let old = old.settled(&member.path).map(<[Print]>::to_vec);
             let path = member.path.clone();
-            // Noted first: what fails halfway is removed by its number.
+            // Added before the copy, so that a copy that fails halfway is removed by its number.
             moves.push(Move {
                 path,
                 number: *number,
@@ -260,7 +260,7 @@ impl Work<'_, '_, '_> {
         Ok(())
     }
 
-    /// Moves what is staged to where it belongs, once all of it is durable.
+    /// Moves staged copies into place after all of them were synced.
     fn publish(
         &mut self,
         plan: &mut Plan,
@@ -268,8 +268,8 @@ impl Work<'_, '_, '_> {
         moves: Vec<Move>,
         outcome: &mut Outcome,
     ) -> Result<(), Fault> {
-        // Of a new file system first: once it holds anything, the next start would leave its root
-        // alone.
+        // A new file system's root gets its metadata first: the next boot would not touch the root
+        // of one that holds data.
         let was = plan.root.take();
         if plan.set_root {
             plan.root = root_print(self.request.image, &mut self.buffers);
@@ -303,7 +303,7 @@ impl Work<'_, '_, '_> {
                 },
             );
         }
-        // It names no image: whichever starts next has to finish the moves.
+        // The mark is empty, so that the next boot finishes the moves whichever image it has.
         let pending = Record {
             text: Text::default(),
             root: plan.root,
@@ -312,7 +312,7 @@ impl Work<'_, '_, '_> {
         let written =
             rooted_fs::prepare(&self.own, record::NAME, &pending.to_bytes()).map_err(at_record)?;
         self.pace.tick();
-        // What is staged and the record with it. ext4 keeps the order of renames: no move is
+        // Syncs the staged copies and the record. ext4 keeps the order of renames, so no move is
         // durable before the record is.
         syncfs(self.request.volume).map_err(|e| at_staging(io::Error::from(e)))?;
         self.pace.tick();
@@ -364,7 +364,7 @@ impl Work<'_, '_, '_> {
         Ok(())
     }
 
-    /// The directory that members are in, with the image's metadata.
+    /// Makes the container directory with the image's metadata.
     fn make_container(&mut self, staging: &OwnedFd) -> Result<(), Fault> {
         let path = Path::new(CONTAINER);
         if !matches!(there(self.request.volume, path), There::Nothing) {
@@ -379,14 +379,14 @@ impl Work<'_, '_, '_> {
         let made =
             rooted_fs::open_path(staging, Path::new(NEW_CONTAINER)).map_err(|e| fail(e.into()))?;
         self.copy_folder(&image, &made, path)?;
-        // Its own content is still to come, and its time does not matter.
+        // Its entries follow later, so its time does not matter yet.
         fsync(&made).map_err(|e| fail(e.into()))?;
         nix::fcntl::renameat(staging, NEW_CONTAINER, self.request.volume, path)
             .map_err(|e| fail(e.into()))
     }
 
-    /// A new file system's root is the image's directory in owner, permissions, attributes and
-    /// time, too.
+    /// Gives a new file system's root the owner, permissions, attributes and time of the image's
+    /// directory.
     fn copy_root(&mut self) -> Result<(), Fault> {
         self.copy_folder(self.request.image, self.request.volume, Path::new("."))
     }
@@ -406,8 +406,8 @@ impl Work<'_, '_, '_> {
 
     fn room(&self) -> Result<Room, Fault> {
         let free = fstatvfs(self.request.volume).map_err(at_staging)?;
-        // Blocks that are reserved for root are root's; ext4 keeps 2 % for its own metadata, at
-        // most 4,096 blocks.
+        // Blocks that are reserved for root may be used by root; ext4 keeps 2 % for its own
+        // metadata, at most 4,096 blocks.
         let blocks = free
             .blocks_free()
             .saturating_sub((free.blocks() / 50).min(4096));
@@ -447,8 +447,8 @@ fn staged_name(number: u32) -> CString {
     CString::new(number.to_string()).unwrap_or_default()
 }
 
-/// Puts what is staged under a number in a member's place, and what was there in the staging
-/// directory.
+/// Exchanges the staged copy of a number with the member's path. The previous content then is in
+/// the staging directory.
 pub fn exchange(
     volume: &OwnedFd,
     staging: &OwnedFd,

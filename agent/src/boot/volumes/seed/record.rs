@@ -1,8 +1,8 @@
-//! `.adamant/seeded`: which image a volume was last seeded from, and what was put there.
+//! `.adamant/seeded`: which image a volume was last seeded from, and a print of every seeded entry.
 //!
-//! A text, an empty line, then numbers, and at the end the SHA-256 of everything before. The first
-//! line names the image. A file that is missing, longer than [`LIMIT`], altered or of another kind
-//! is no record, and then everything on the volume counts as changed.
+//! Format: a text, an empty line, numbers, and the SHA-256 of everything before it. The first line
+//! names the image. A file that is missing, longer than [`LIMIT`], altered or of another format is
+//! not a record; then everything on the volume counts as changed.
 
 use std::ffi::CStr;
 use std::fmt::Write;
@@ -19,24 +19,24 @@ use adamant_contract::paths::IDENTITY_DIR;
 
 /// The record's name in the agent's directory.
 pub const NAME: &CStr = c"seeded";
-/// Longest record, bytes: about 370,000 entries. What would make it longer is not recorded, and
-/// counts as changed.
+/// Longest record, bytes: about 370,000 entries. Further members are not recorded, and count as
+/// changed.
 pub const LIMIT: usize = 16 << 20;
-/// Longest text in front of the numbers, bytes: what is read at a start of the same image.
+/// Longest text before the numbers, bytes. A boot of the same image reads only the text.
 const TEXT_LIMIT: usize = 16 << 10;
 /// The second line.
 const FORMAT: &str = "format 2";
 const DIGEST_BYTES: usize = 32;
-/// Stands for no list.
+/// Marks an absent list.
 const NO_LIST: u32 = u32::MAX;
 
-/// What is remembered of a member.
+/// The recorded state of a member.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {
-    /// It was seeded, and was like this then.
+    /// It was seeded with these prints.
     Settled(Vec<Print>),
-    /// It was about to be exchanged with what is staged under this number; `None` stands for
-    /// nothing.
+    /// It was about to be exchanged with the staged copy of this number. `None` means that nothing
+    /// exists.
     Moving {
         number: u32,
         old: Option<Vec<Print>>,
@@ -44,7 +44,7 @@ pub enum State {
     },
 }
 
-/// What is remembered, by path: a list in the order of the paths' bytes.
+/// Recorded states by path, in the order of the paths' bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Members(Vec<(PathBuf, State)>);
 
@@ -59,7 +59,7 @@ impl Members {
         }
     }
 
-    /// What is remembered of a member that nothing happens to.
+    /// The prints of a member that is not moving.
     pub fn settled(&self, path: &Path) -> Option<&[Print]> {
         match &self.0.get(self.position(path).ok()?)?.1 {
             State::Settled(prints) => Some(prints),
@@ -67,7 +67,7 @@ impl Members {
         }
     }
 
-    /// Remembers something of a member, instead of what was remembered before.
+    /// Records a member's state, replacing an earlier one.
     pub fn set(&mut self, path: PathBuf, state: State) {
         match self.position(&path) {
             Ok(at) => self.0[at].1 = state,
@@ -75,7 +75,7 @@ impl Members {
         }
     }
 
-    /// As [`Members::set`], of a member that is as these prints tell.
+    /// Records a member as settled with these prints.
     pub fn settle(&mut self, path: &Path, prints: &[Print]) {
         self.set(path.to_owned(), State::Settled(prints.to_vec()));
     }
@@ -96,7 +96,7 @@ impl Members {
         self.0.is_empty()
     }
 
-    /// Changes what is remembered; members of which nothing comes back are forgotten.
+    /// Updates each member's state. Members for which the function returns nothing are removed.
     pub fn change(&mut self, mut change: impl FnMut(&Path, &mut State) -> bool) {
         self.0.retain_mut(|(path, state)| change(path, state));
     }
@@ -106,31 +106,31 @@ impl Members {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Record {
     pub text: Text,
-    /// The volume's root, where its metadata came from the image.
+    /// The print of the volume's root, if its metadata came from the image.
     pub root: Option<Print>,
     /// By path, relative to the volume.
     pub members: Members,
 }
 
-/// The text in front.
+/// The text before the numbers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Text {
     /// Names the image: `ID VERSION ROOTHASH`; empty before the first seeding was finished.
     pub mark: String,
-    /// Whether something of this image found no room, and is tried again at each start.
+    /// Whether parts of this image did not fit; each boot tries them again.
     pub lacking: bool,
-    /// Units that stayed as they were although this image has them newer.
+    /// Changed units, which stayed although this image has newer content for them.
     pub kept: Kept,
 }
 
 impl Text {
-    /// Reads the text alone. What follows it is not checked.
+    /// Reads the text alone. The rest of the file is not checked.
     pub fn read(own: &OwnedFd) -> Option<Text> {
         let bytes = rooted_fs::read_start(own, NAME, TEXT_LIMIT).ok()??;
         Text::parse(&bytes).map(|(text, _)| text)
     }
 
-    /// The text, and where the numbers begin.
+    /// The text, and the position where the numbers begin.
     fn parse(bytes: &[u8]) -> Option<(Text, usize)> {
         let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
         let mut lines = std::str::from_utf8(bytes.get(..end)?).ok()?.lines();
@@ -169,8 +169,8 @@ impl Text {
 }
 
 impl Record {
-    /// Reads a volume's record; `None` where there is none that can be believed. Paths that can't
-    /// be members are left out.
+    /// Reads a volume's record; `None` without a valid one. Paths that can't be members are left
+    /// out.
     pub fn read(own: &OwnedFd, division: Division, covered: Covered) -> Option<Record> {
         let bytes = rooted_fs::read(own, NAME, LIMIT).ok()??;
         let mut record = Record::parse(&bytes)?;
@@ -180,13 +180,12 @@ impl Record {
         Some(record)
     }
 
-    /// Writes it so that after a power cut it is the old or the new one, and durable when this
-    /// returns.
+    /// Writes the record atomically and durably.
     pub fn write(&self, own: &OwnedFd) -> io::Result<()> {
         rooted_fs::write(own, NAME, &self.to_bytes())
     }
 
-    /// The file's bytes. Members that do not fit in are left out.
+    /// The file's bytes. Members that do not fit are left out.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.text.write().into_bytes();
         list(&mut bytes, self.root.as_ref().map(std::slice::from_ref));
@@ -215,7 +214,7 @@ impl Record {
         bytes
     }
 
-    /// Reads the file's bytes.
+    /// Parses the file's bytes.
     pub fn parse(bytes: &[u8]) -> Option<Record> {
         let (bytes, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST_BYTES)?)?;
         if self::digest(bytes)[..] != *digest {
@@ -262,7 +261,7 @@ fn list(bytes: &mut Vec<u8>, prints: Option<&[Print]>) {
     }
 }
 
-/// Bytes that are left to read.
+/// The rest of the bytes to parse.
 struct Rest<'a>(&'a [u8]);
 
 impl<'a> Rest<'a> {

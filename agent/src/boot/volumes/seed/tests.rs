@@ -1,4 +1,5 @@
-//! Seeding on directories of this machine; what a power cut leaves is made by hand.
+//! Tests of seeding on directories of this machine. A simulated power cut unwinds before the chosen
+//! change of the volume.
 
 use std::cell::Cell;
 use std::ffi::CString;
@@ -13,11 +14,11 @@ use super::*;
 use crate::kernel::xattr;
 
 thread_local! {
-    /// How many more changes of the volume there are until the power goes.
+    /// Number of further changes of the volume before the simulated power cut.
     static UNTIL_CUT: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// What a cut unwinds with, past everything that would tidy up.
+/// The panic payload of a power cut, which skips all cleanup.
 struct PowerCut;
 
 pub fn step() {
@@ -52,7 +53,7 @@ impl Server {
         }
     }
 
-    /// A start of the image called `mark`.
+    /// Boots the image called `mark`.
     fn start(&self, mark: &str) -> Outcome {
         self.try_start(mark).unwrap()
     }
@@ -70,7 +71,7 @@ impl Server {
         seed(&request, &mut Pace::new(&mut || ()))
     }
 
-    /// Puts another version of the image in the place of the last.
+    /// Replaces the image by another version.
     fn image(&self, script: &str) {
         sh(
             &self.image,
@@ -78,13 +79,13 @@ impl Server {
         );
     }
 
-    /// What somebody does on the server.
+    /// Runs a script on the server's volume.
     fn volume(&self, script: &str) -> String {
         sh(&self.volume, script)
     }
 
-    /// All that is on the volume but the agent's own and the sizes of directories, with times,
-    /// links and content.
+    /// Lists the volume with times, links and content, except for the agent's own files and the
+    /// sizes of directories.
     fn list(&self) -> String {
         let entries = r"find . -mindepth 1 ! -path './.adamant*' \( -type d -printf 'd %m %U:%G %p\n' -o -printf '%y %m %U:%G %s %T@ %n %l %p\n' \)";
         let content = "find . -type f ! -path './.adamant*' -exec cksum {} +";
@@ -127,8 +128,8 @@ fn lgetxattr(path: &Path, name: &CStr) -> Vec<u8> {
     value
 }
 
-/// Type, mode, owner, size, blocks' worth of holes aside, mtime to the nanosecond, links, target,
-/// device, path.
+/// Type, mode, owner, size, blocks without holes, mtime to the nanosecond, links, target, device,
+/// path.
 const LIST: &str =
     r"find . -mindepth 1 ! -path './.adamant*' -printf '%y %m %U:%G %s %T@ %n %l %p\n'";
 
@@ -181,12 +182,12 @@ fn every_kind_of_entry_arrives_as_it_was() {
     );
     let before = sh(image, LIST);
     let outcome = server.start("one");
-    // The mount point of another volume is made when that is mounted.
+    // The mount point of another volume is made when that volume is mounted.
     let expected: String = before
         .split_inclusive('\n')
         .filter(|line| !line.contains("./log"))
         .collect();
-    // A folder's size is its file system's affair.
+    // The size of a directory depends on its file system.
     let plain = |text: &str| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         for line in lines.iter_mut().filter(|line| line.starts_with('d')) {
@@ -198,7 +199,7 @@ fn every_kind_of_entry_arrives_as_it_was() {
             ]
             .join(" ");
         }
-        // /var/lib is no unit's, and was made before what is in it.
+        // /var/lib belongs to no unit, and was made before its content.
         lines.retain(|line| !line.ends_with(" ./lib"));
         lines.sort();
         lines
@@ -250,8 +251,8 @@ fn every_kind_of_entry_arrives_as_it_was() {
         (root.mode() & 0o7777, root.uid(), root.gid()),
         (0o751, 3, 4)
     );
-    // What was recorded is what arrived, to the last attribute: the same image under another name
-    // has nothing to do, another is put in its place.
+    // The record equals the result down to the last attribute: the same image under another name
+    // has nothing to do, and another image replaces it.
     let before = server.list();
     assert_eq!(
         (server.start("two").replaced, server.list() == before),
@@ -262,7 +263,7 @@ fn every_kind_of_entry_arrives_as_it_was() {
         "touch -d '2001-01-01' lib/fifo; chmod 600 lib/fifo",
     );
     let outcome = server.start("three");
-    // lib/fifo is a unit of its own.
+    // lib/fifo is a separate unit.
     assert_eq!((outcome.replaced, outcome.kept.names.len()), (1, 0));
     sh(&server.image, "echo new >> lib/deep/second");
     let outcome = server.start("four");
@@ -454,7 +455,7 @@ fn a_unit_in_which_anything_was_changed_stays_with_every_byte() {
             "2\n",
             "another unit is replaced all the same"
         );
-        // It stays and is named at each later start, whatever images come and go.
+        // It stays and is named at each later boot, with every image.
         let again = server.start("two");
         assert_eq!((kept(&again), again.compared), (vec!["/var/www"], false));
         server.image(FIRST);
@@ -566,7 +567,7 @@ fn what_the_volume_has_without_a_record_is_taken_over_only_where_it_is_the_same(
     );
 }
 
-/// As far as seeding is concerned, what initdb makes.
+/// A directory like that of initdb.
 const CLUSTER: &str = "
     mkdir -p base/1 base/5 global pg_wal/archive_status; chmod 700 .; echo 17 > PG_VERSION; head -c 8192 /dev/zero | tr '\\0' a > base/1/1259
     head -c 8192 /dev/zero | tr '\\0' a > base/5/1259; head -c 8192 /dev/zero > global/pg_control; head -c 65536 /dev/zero > pg_wal/000000010000000000000001";
@@ -605,7 +606,7 @@ fn no_byte_of_a_database_that_was_used_is_replaced() {
             assert_eq!((outcome.replaced, outcome.seeded, kept(&outcome)), (0, 0, vec![unit]), "{change}");
             assert_eq!(server.list(), before, "{name}: {change}");
         }
-        // One that was never used belongs to the image still.
+        // A cluster that was never used still belongs to the image.
         let server = Server::new(&format!("cluster-{name}-unused"), mount);
         server.image(&format!("mkdir -p {folder}; cd {folder}; {CLUSTER}"));
         server.start("one");
@@ -686,8 +687,8 @@ fn a_hard_link_between_units_is_never_broken() {
             assert_eq!(server.volume(inodes), expected, "{change}");
         }
     }
-    // A later image without the link: both units are the image's, and so both are replaced; with
-    // one that was changed none is.
+    // A later image without the link: both units are unchanged, and so both are replaced. If one
+    // was changed, neither is.
     for change in ["true", "echo x > lib/b/added"] {
         let server = Server::new("unlinked", "/var");
         server.image(&linked.replace('V', "1"));
@@ -705,7 +706,7 @@ fn a_hard_link_between_units_is_never_broken() {
             }
         );
     }
-    // One file of a unit linked with one that is outside of all units leads nowhere.
+    // A hard link between a unit's file and a file outside of all units is ignored.
     let server = Server::new("link-outside", "/srv");
     server.image("mkdir a b; echo 1 > a/file; ln a/file b/file");
     server.start("one");
@@ -731,12 +732,12 @@ fn places_that_are_covered_are_no_part_of_a_unit_and_hold_what_they_held() {
         server.volume("find . -mindepth 1 ! -path './.adamant*' | sort"),
         "./lib\n./lib/apt\n./lib/apt/file\n./lib/apt/periodic\n"
     );
-    // Mount points are made later, and hold nothing.
+    // Mount points are made later, and are empty.
     server.volume("mkdir lib/dpkg lib/apt/lists log; touch lib/apt/extended_states");
     server.image("mkdir -p lib/apt/lists lib/apt/periodic lib/dpkg log/x; echo j > lib/apt/lists/index; echo 2 > lib/apt/file");
     assert_eq!(server.start("two").replaced, 1);
     assert_eq!(server.volume("cat lib/apt/file"), "2\n");
-    // A database of an earlier image below them is somebody's.
+    // A database of an earlier image below them was written on the server.
     server.volume("mkdir -p lib/apt/lists; echo old > lib/apt/lists/index");
     server.image("mkdir -p lib/apt/periodic; echo 3 > lib/apt/file");
     let outcome = server.start("three");
@@ -747,7 +748,8 @@ fn places_that_are_covered_are_no_part_of_a_unit_and_hold_what_they_held() {
         ),
         (vec!["/var/lib/apt"], "old\n2\n".to_owned())
     );
-    // It is no difference on a volume without a record: what is the same beside it is taken over.
+    // Data below a covered path is no difference on a volume without a record: equal members around
+    // it are adopted.
     server.image("mkdir -p lib/apt/lists lib/apt/periodic; echo 2 > lib/apt/file");
     server.volume("rm .adamant/seeded");
     let time = fs::metadata(server.volume.path().join("lib/apt/file"))
@@ -777,8 +779,8 @@ fn whenever_the_power_goes_the_next_start_ends_as_if_it_had_not() {
         let mut cuts = 0;
         for number in 0.. {
             let server = Server::new(&format!("power{}", mount.replace('/', "-")), mount);
-            // The first cut may come at the first start already, and a second one while the first
-            // is mended.
+            // The first cut may come at the first boot already, and a second one while the first is
+            // repaired.
             let cut_start = |mark: &str, at: u32| {
                 UNTIL_CUT.set(Some(at));
                 let ended = catch_unwind(AssertUnwindSafe(|| server.start(mark)));
@@ -807,7 +809,7 @@ fn whenever_the_power_goes_the_next_start_ends_as_if_it_had_not() {
                 cut_start("two", number / 2);
             }
             if second && number % 3 == 0 {
-                // The first image comes again instead: a rollback.
+                // The first image boots again: a rollback.
                 server.image(&versions[0]);
                 server.start("one");
                 assert_eq!(

@@ -1,4 +1,5 @@
-//! What the image has for a volume, divided into members: what one rename puts into place.
+//! Divides the image's content for a volume into members: a member is moved into place by one
+//! rename.
 //!
 //! On the volume at /var the entries directly below /var and below /var/lib are the members, and
 //! each is a unit. On any other volume the entries directly below its root are the members, and all
@@ -18,7 +19,7 @@ use super::{Buffers, Fault, LOST_AND_FOUND};
 use crate::kernel::rooted_fs::{self, kind, names, open_folder, stat_entry};
 use adamant_contract::paths::IDENTITY_DIR;
 
-/// The directory on the volume at /var whose entries are units of their own.
+/// The directory on the volume at /var whose entries are separate units.
 pub const CONTAINER: &str = "lib";
 
 /// How a volume is divided into units.
@@ -30,18 +31,18 @@ pub enum Division {
     Whole,
 }
 
-/// Places on the volume that show something else once the server runs: mount points of other
-/// volumes, and data that comes from the image. All paths are relative to the volume.
+/// Paths, relative to the volume, that other mounts cover once the server runs: mount points of
+/// other volumes, and data that is shown from the image.
 #[derive(Debug, Clone, Copy)]
 pub struct Covered<'a>(pub &'a [PathBuf]);
 
 impl Covered<'_> {
-    /// Whether this path is such a place.
+    /// Whether this path is covered.
     pub fn holds(&self, path: &Path) -> bool {
         self.0.iter().any(|place| place == path)
     }
 
-    /// Whether such a place lies below this path.
+    /// Whether a covered path is below this path.
     pub fn is_above_one(&self, path: &Path) -> bool {
         self.0
             .iter()
@@ -54,16 +55,17 @@ impl Covered<'_> {
 pub struct Entry {
     /// Relative to the volume.
     pub path: PathBuf,
-    /// Its metadata; the number of links is that among the listed entries.
+    /// Its metadata. The number of links counts only listed entries.
     pub about: About,
     /// Digest of its attributes and content, once they were read.
     pub content: Option<Digest>,
-    /// Whether a directory has extended attributes; of others that shows when they are read.
+    /// Whether a directory has extended attributes. For other entries this is known once they are
+    /// read.
     pub xattrs: bool,
 }
 
 impl Entry {
-    /// What the record keeps of it. Content that was not read counts as none.
+    /// The print for the record. Content that was not read counts as empty.
     pub fn print(&self) -> Print {
         Print::new(&self.path, &self.about, self.content.unwrap_or_default())
     }
@@ -94,9 +96,9 @@ impl Member {
     }
 }
 
-/// Lists what the image has, without the places that are covered, in the order of names.
+/// Lists the image's members in the order of names, without covered paths.
 ///
-/// What can't be listed, because it is too deep, comes in the second list.
+/// The second list has the entries that can't be listed because they are nested too deep.
 pub fn list(
     image: &OwnedFd,
     division: Division,
@@ -210,7 +212,8 @@ impl Listing<'_> {
     }
 }
 
-/// Counts links among these members alone: other names of an inode lie where no link is made to.
+/// Counts links among these members only, because hard links to other files are not made on the
+/// volume.
 pub fn count_links(members: &mut [Member]) {
     let mut links = Links::new();
     for entry in members
@@ -229,11 +232,11 @@ pub fn count_links(members: &mut [Member]) {
     }
 }
 
-/// Members that a hard link connects, as groups of positions: they are put into place together or
+/// Groups the positions of members that share hard links. A group is moved into place together or
 /// not at all.
 pub fn linked(members: &[Member]) -> Vec<Vec<usize>> {
     let mut group_of: Vec<usize> = (0..members.len()).collect();
-    // In the place of a number of names, the position of the first member with one.
+    // For each inode: the position of the first member that has one of its names.
     let mut first = Links::new();
     for (position, member) in members.iter().enumerate() {
         for entry in member
