@@ -478,7 +478,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn growing_goes_by_whole_groups_and_as_fast_as_the_disk() {
+    fn grows_by_complete_groups_at_the_disk_s_speed() {
         let found = Super {
             block: 1024,
             blocks: 10_000,
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_and_version_are_read_from_what_e2fsck_prints() {
+    fn parses_progress_and_version_from_e2fsck_s_output() {
         assert_eq!(how_far("1 30 120 /dev/vda5"), "pass 1 of 5, 25 %");
         assert_eq!(
             (how_far(""), how_far("2 1 0 x"), how_far("x")),

@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn features_have_the_names_that_e2fsprogs_gives_them() {
+    fn names_features_as_e2fsprogs_does() {
         let found = Features {
             compat: 1 << 12 | 1 << 14,
             incompat: 1 << 17,
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn each_feature_is_in_the_table_once() {
+    fn lists_each_feature_once() {
         let keys: Vec<&str> = KNOWN
             .split(',')
             .map(|entry| entry.split_once(' ').unwrap().0)

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_images_own_is_shown_read_only_and_what_lies_below_stays() {
+    fn shows_the_image_s_data_read_only_and_keeps_the_volume_s() {
         if !is_root() {
             return;
         }

@@ -45,7 +45,7 @@ const DIRTY: &str = "set_super_value state 0";
 const RECOVER: &str = "feature needs_recovery";
 
 #[test]
-fn a_volume_with_a_feature_that_the_kernel_may_ignore_is_mounted_without_a_check() {
+fn mounts_without_a_check_a_volume_with_an_unknown_compatible_feature() {
     for on_damage in [OnDamage::Fail, OnDamage::Recreate] {
         for (name, requests) in [
             ("clean", &["feature FEATURE_C14"][..]),
@@ -78,7 +78,7 @@ fn a_volume_with_a_feature_that_the_kernel_may_ignore_is_mounted_without_a_check
 }
 
 #[test]
-fn a_volume_that_the_kernel_can_t_mount_for_a_feature_is_refused_by_name_and_left_as_it_is() {
+fn names_the_feature_that_the_kernel_lacks_and_leaves_the_volume_unchanged() {
     for on_damage in [OnDamage::Fail, OnDamage::Recreate] {
         for feature in ["FEATURE_I20", "FEATURE_R25"] {
             for (name, more) in [
@@ -117,7 +117,7 @@ fn a_volume_that_the_kernel_can_t_mount_for_a_feature_is_refused_by_name_and_lef
 
 /// The journal has feature flags of its own, which the superblock does not show.
 #[test]
-fn a_volume_with_a_newer_journal_is_refused_and_its_journal_left_as_it_is() {
+fn refuses_a_newer_journal_and_leaves_it_unchanged() {
     let Some(server) = server("journal", OnDamage::Recreate) else {
         return;
     };
@@ -148,7 +148,7 @@ fn a_volume_with_a_newer_journal_is_refused_and_its_journal_left_as_it_is() {
 }
 
 #[test]
-fn features_that_the_image_s_programs_know_are_checked_as_always() {
+fn checks_volumes_with_features_that_the_image_knows() {
     for features in [
         "metadata_csum_seed",
         "orphan_file",
@@ -214,7 +214,7 @@ fn features_that_the_image_s_programs_know_are_checked_as_always() {
 }
 
 #[test]
-fn a_program_that_fails_says_nothing_about_a_volume() {
+fn never_concludes_damage_from_a_failing_program() {
     let Some(mut server) = server("failing", OnDamage::Recreate) else {
         return;
     };
@@ -267,7 +267,7 @@ fn a_program_that_fails_says_nothing_about_a_volume() {
 }
 
 #[test]
-fn without_programs_a_volume_stays_as_it_is() {
+fn leaves_a_volume_unchanged_without_e2fsprogs() {
     let Some(mut server) = server("no-programs", OnDamage::Recreate) else {
         return;
     };
@@ -285,7 +285,7 @@ fn without_programs_a_volume_stays_as_it_is() {
 }
 
 #[test]
-fn another_signature_is_refused_with_either_policy() {
+fn refuses_another_file_system_with_either_policy() {
     for on_damage in [OnDamage::Fail, OnDamage::Recreate] {
         let Some(server) = server("signature", on_damage) else {
             return;
@@ -307,7 +307,7 @@ fn another_signature_is_refused_with_either_policy() {
 }
 
 #[test]
-fn a_file_system_that_is_larger_than_its_partition_is_refused_and_left_as_it_is() {
+fn refuses_a_file_system_larger_than_its_partition_and_leaves_it_unchanged() {
     let Some(server) = server("larger", OnDamage::Recreate) else {
         return;
     };
@@ -325,7 +325,7 @@ fn a_file_system_that_is_larger_than_its_partition_is_refused_and_left_as_it_is(
 }
 
 #[test]
-fn a_corrupted_superblock_is_not_believed_that_it_is_newer() {
+fn trusts_no_feature_of_a_corrupted_superblock() {
     let Some(server) = server("corrupted", OnDamage::Fail) else {
         return;
     };
@@ -343,7 +343,7 @@ fn a_corrupted_superblock_is_not_believed_that_it_is_newer() {
 }
 
 #[test]
-fn the_builder_s_mark_is_gone_before_a_file_system_is_made_and_never_comes_back() {
+fn clears_the_never_used_mark_before_it_makes_a_file_system() {
     let Some(server) = Server::new("mark", 24, 16, 43 * MIB) else {
         return;
     };
@@ -384,7 +384,7 @@ fn the_builder_s_mark_is_gone_before_a_file_system_is_made_and_never_comes_back(
 }
 
 #[test]
-fn a_marked_volume_that_holds_something_is_judged_like_any_other() {
+fn assesses_a_marked_volume_with_data_like_any_other() {
     let Some(mut server) = Server::new("marked", 24, 16, 43 * MIB) else {
         return;
     };

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_are_blank_and_one_byte_at_an_edge_is_not() {
+    fn reports_zeros_as_blank_and_one_byte_at_an_edge_as_unknown() {
         let size = 40 << 20;
         let scratch = Scratch::new("blank", size);
         assert_eq!(looked_at(&scratch, size), Content::Blank);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ext4_is_told_with_its_size_and_journal_also_when_only_its_backup_is_left() {
+    fn finds_ext4_with_size_and_journal_even_from_a_backup_superblock() {
         for (block, size) in [("1024", 40u64 << 20), ("4096", 200 << 20)] {
             let scratch = Scratch::new("ext4", size);
             if !tool("mkfs.ext4", &["-q", "-F", "-b", block, scratch.path()]) {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_system_is_clean_unless_something_in_its_super_block_asks_for_a_check() {
+    fn reads_a_file_system_as_clean_unless_its_superblock_asks_for_a_check() {
         let size = 40 << 20;
         let scratch = Scratch::new("clean", size);
         let is_clean = || {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn other_file_systems_are_named() {
+    fn names_other_file_systems() {
         for (program, arguments, name) in [
             ("mkfs.xfs", &["-q"][..], "XFS"),
             ("mkfs.btrfs", &["-q"], "btrfs"),

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_says_what_how_far_and_since_when() {
+    fn prints_task_progress_and_elapsed_time() {
         let mut ticks = 0;
         let mut tick = || ticks += 1;
         let mut progress = Progress::new("checking volume \"state\"".to_owned(), &mut tick);

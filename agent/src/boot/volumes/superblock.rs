@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn features_and_checksum_are_those_that_e2fsprogs_writes() {
+    fn reads_the_features_and_checksum_that_e2fsprogs_writes() {
         let scratch = Scratch::new("super-features", 64 << 20);
         if !tool(
             "mkfs.ext4",
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn any_superblock_is_read_without_a_panic() {
+    fn parses_any_superblock_without_a_panic() {
         let mut state = 1u64;
         for _ in 0..20_000 {
             let mut bytes = [0u8; SIZE];

@@ -439,7 +439,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn the_first_boot_makes_and_seeds_and_the_second_keeps() {
+fn first_boot_makes_and_seeds_volumes_and_second_boot_keeps_them() {
     let Some(server) = Server::new("first", 32, 16, 51 * MIB) else {
         return;
     };
@@ -500,7 +500,7 @@ fn the_first_boot_makes_and_seeds_and_the_second_keeps() {
 }
 
 #[test]
-fn a_volume_that_was_unmounted_in_order_is_mounted_without_a_program_and_another_is_not() {
+fn checks_only_volumes_that_were_not_unmounted_cleanly() {
     let Some(mut server) = Server::new("in-order", 32, 16, 51 * MIB) else {
         return;
     };
@@ -524,7 +524,7 @@ fn a_volume_that_was_unmounted_in_order_is_mounted_without_a_program_and_another
 }
 
 #[test]
-fn a_larger_disk_is_shared_at_first_and_later_given_to_the_last() {
+fn shares_disk_space_at_first_boot_and_gives_later_growth_to_the_last_volume() {
     let Some(mut server) = Server::new("grow", 16, 16, 100 * MIB) else {
         return;
     };
@@ -582,7 +582,7 @@ fn a_larger_disk_is_shared_at_first_and_later_given_to_the_last() {
 }
 
 #[test]
-fn a_disk_of_large_sectors_is_like_any_other() {
+fn works_on_a_disk_with_4096_byte_sectors() {
     let Some(server) = Server::with_sector(4096, "large-sectors", 16, 16, 60 * MIB) else {
         return;
     };
@@ -607,7 +607,7 @@ fn a_disk_of_large_sectors_is_like_any_other() {
 }
 
 #[test]
-fn a_volume_whose_making_was_cut_off_is_made_again() {
+fn makes_a_volume_again_whose_making_was_interrupted() {
     let Some(server) = Server::new("cut", 16, 16, 60 * MIB) else {
         return;
     };
@@ -625,7 +625,7 @@ fn a_volume_whose_making_was_cut_off_is_made_again() {
 }
 
 #[test]
-fn a_volume_with_something_else_is_never_overwritten_unless_asked() {
+fn overwrites_foreign_data_only_if_the_policy_allows_it() {
     let Some(mut server) = Server::new("foreign", 16, 160, 179 * MIB) else {
         return;
     };
@@ -676,7 +676,7 @@ fn a_volume_with_something_else_is_never_overwritten_unless_asked() {
 }
 
 #[test]
-fn a_damaged_volume_is_kept_whole_where_the_disk_has_room() {
+fn keeps_a_complete_damaged_volume_if_the_disk_has_room() {
     let Some(mut server) = Server::new("aside", 16, 16, 120 * MIB) else {
         return;
     };
@@ -709,7 +709,7 @@ fn a_damaged_volume_is_kept_whole_where_the_disk_has_room() {
 }
 
 #[test]
-fn a_lone_volume_of_noise_keeps_what_it_can_in_its_successor() {
+fn saves_evidence_of_the_only_volume_in_its_new_file_system() {
     let Some(mut server) = Server::new("lone", 200, 1, 204 * MIB) else {
         return;
     };
@@ -736,7 +736,7 @@ fn a_lone_volume_of_noise_keeps_what_it_can_in_its_successor() {
 }
 
 #[test]
-fn a_destroyed_superblock_is_repaired_from_its_copy_and_the_data_is_there() {
+fn repairs_a_destroyed_superblock_from_its_copy_without_losing_data() {
     for (name, size) in [("super-small", 16), ("super", 300)] {
         let Some(server) = Server::new(name, size, 16, (size + 19) * MIB) else {
             return;
@@ -786,7 +786,7 @@ fn evidence_in(folder: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_repair_takes_away_is_kept_before() {
+fn saves_evidence_before_a_repair_deletes_data() {
     // The check finds a superblock that only its copy can replace; only mounting finds wrong group
     // descriptors.
     let noise: Vec<u8> = (0..1024u32).map(|n| (n * 7 % 251) as u8 | 1).collect();
@@ -823,7 +823,7 @@ fn what_a_repair_takes_away_is_kept_before() {
 }
 
 #[test]
-fn a_lone_volume_keeps_what_its_repair_takes_away_in_itself() {
+fn saves_evidence_of_the_only_volume_on_itself_after_its_repair() {
     let Some(mut server) = Server::new("kept-lone", 200, 1, 204 * MIB) else {
         return;
     };
@@ -838,7 +838,7 @@ fn a_lone_volume_keeps_what_its_repair_takes_away_in_itself() {
 }
 
 #[test]
-fn damage_that_only_mounting_shows_is_repaired_or_the_volume_made_anew() {
+fn repairs_or_remakes_a_volume_whose_damage_only_mounting_shows() {
     let Some(mut server) = Server::new("mounting", 160, 160, 323 * MIB) else {
         return;
     };
@@ -858,7 +858,7 @@ fn damage_that_only_mounting_shows_is_repaired_or_the_volume_made_anew() {
 }
 
 #[test]
-fn a_full_log_volume_stops_nothing() {
+fn boots_with_a_full_log_volume() {
     let Some(server) = Server::new("full", 32, 16, 51 * MIB) else {
         return;
     };
@@ -898,7 +898,7 @@ fn a_full_log_volume_stops_nothing() {
 }
 
 #[test]
-fn what_fits_is_seeded_although_something_does_not_and_the_rest_when_there_is_room() {
+fn seeds_what_fits_and_the_rest_once_there_is_room() {
     let Some(server) = Server::new("fits", 24, 16, 43 * MIB) else {
         return;
     };
@@ -960,7 +960,7 @@ fn what_fits_is_seeded_although_something_does_not_and_the_rest_when_there_is_ro
 }
 
 #[test]
-fn an_update_brings_its_own_package_list_and_pages_and_a_rollback_the_earlier_ones() {
+fn shows_the_running_image_s_package_list_and_pages_after_update_and_rollback() {
     let Some(mut server) = Server::new("update", 24, 16, 43 * MIB) else {
         return;
     };
@@ -1038,7 +1038,7 @@ fn an_update_brings_its_own_package_list_and_pages_and_a_rollback_the_earlier_on
 }
 
 #[test]
-fn no_partition_several_and_one_of_another_type_are_refused_by_name() {
+fn refuses_a_missing_an_ambiguous_and_a_wrongly_typed_partition() {
     let Some(server) = Server::new("match", 16, 16, 40 * MIB) else {
         return;
     };
@@ -1061,7 +1061,7 @@ fn no_partition_several_and_one_of_another_type_are_refused_by_name() {
 }
 
 #[test]
-fn a_damaged_partition_table_is_repaired_from_its_backup() {
+fn repairs_a_damaged_partition_table_from_its_backup() {
     let Some(server) = Server::new("table", 16, 16, 35 * MIB) else {
         return;
     };
@@ -1082,7 +1082,7 @@ fn a_damaged_partition_table_is_repaired_from_its_backup() {
 }
 
 #[test]
-fn what_a_hostile_volume_holds_leads_nowhere_else() {
+fn follows_no_symbolic_link_out_of_a_hostile_volume() {
     let Some(server) = Server::new("hostile", 16, 16, 35 * MIB) else {
         return;
     };

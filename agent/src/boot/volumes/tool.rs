@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_never_ends_is_killed_at_its_deadline_and_quoted() {
+    fn kills_a_program_at_its_deadline_and_quotes_its_output() {
         if !is_root() {
             return;
         }
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_says_is_kept_in_bounds_and_on_one_line() {
+    fn returns_a_bounded_end_of_the_output_on_one_line() {
         if !is_root() {
             return;
         }
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_seen_wherever_it_stands_in_the_output() {
+    fn finds_a_watched_text_anywhere_in_the_output() {
         if !is_root() {
             return;
         }
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_tells_how_far_it_is() {
+    fn passes_on_the_program_s_progress() {
         if !is_root() {
             return;
         }
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_can_t_be_started_is_named_with_the_remedy() {
+    fn names_a_program_that_can_t_be_started_with_the_remedy() {
         if !is_root() {
             return;
         }

@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_partition_is_untouched_whatever_its_size() {
+    fn accepts_zeros_of_any_size_as_untouched() {
         for bytes in [
             0,
             1,
@@ -124,7 +124,7 @@ mod tests {
 
     /// Offsets that libblkid and wipefs search, by signature; negative ones count from the end.
     #[test]
-    fn one_byte_at_the_place_of_a_signature_is_enough() {
+    fn finds_one_byte_at_each_position_of_a_signature() {
         let bytes = 300 * MIB + 4096;
         let end = |from: u64| bytes - from;
         let places: [(&str, Vec<u64>); 18] = [
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_other_programs_make_is_seen_also_without_its_start() {
+    fn finds_what_other_programs_make_even_without_its_start() {
         let makers: [(&str, &[&str], bool); 11] = [
             ("mkfs.ext4", &["-q", "-F", "-b", "1024"], true),
             ("mkfs.ext4", &["-q", "-F", "-b", "2048"], true),

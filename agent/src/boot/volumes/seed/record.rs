@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_read_as_it_was_written_and_an_altered_one_is_none() {
+    fn reads_the_record_it_wrote_and_refuses_an_altered_one() {
         let bytes = record().to_bytes();
         assert_eq!(Record::parse(&bytes), Some(record()));
         assert_eq!(
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_that_lie_are_no_record() {
+    fn refuses_a_record_with_wrong_counts() {
         let mut bytes = record().to_bytes();
         bytes.truncate(bytes.len() - DIGEST_BYTES);
         let start = bytes.windows(2).position(|pair| pair == b"\n\n").unwrap() + 2;
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn only_members_are_taken_from_a_record() {
+    fn accepts_only_member_paths_from_a_record() {
         for (path, members, whole) in [
             ("www", true, true),
             ("lib/a", true, false),

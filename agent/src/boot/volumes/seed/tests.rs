@@ -147,7 +147,7 @@ line'; touch $(printf 'lib/\\351')
     touch -h -d '1965-01-02 03:04:05.5' lib/file";
 
 #[test]
-fn every_kind_of_entry_arrives_as_it_was() {
+fn seeds_every_kind_of_entry_with_all_its_metadata() {
     if !is_root() {
         return;
     }
@@ -279,7 +279,7 @@ fn every_kind_of_entry_arrives_as_it_was() {
 }
 
 #[test]
-fn what_is_there_is_never_touched_and_a_unit_that_is_missing_comes_with_the_next_image() {
+fn never_touches_existing_units_and_seeds_missing_ones_with_the_next_image() {
     if !is_root() {
         return;
     }
@@ -307,7 +307,7 @@ fn what_is_there_is_never_touched_and_a_unit_that_is_missing_comes_with_the_next
 }
 
 #[test]
-fn an_unfinished_seeding_is_done_again_from_the_start() {
+fn restarts_an_unfinished_seeding() {
     let server = Server::new("again", "/var");
     let (image, volume) = (&server.image, &server.volume);
     fs::create_dir_all(image.path().join("a/b")).unwrap();
@@ -330,7 +330,7 @@ fn an_unfinished_seeding_is_done_again_from_the_start() {
 }
 
 #[test]
-fn an_image_of_absurd_depth_and_a_volume_of_links_are_survived() {
+fn survives_an_image_nested_too_deep_and_a_volume_of_symbolic_links() {
     let (server, outside) = (Server::new("absurd", "/var"), Folder::new("absurd-outside"));
     let (image, volume) = (&server.image, &server.volume);
     fs::create_dir_all(image.path().join("d/".repeat(150))).unwrap();
@@ -373,7 +373,7 @@ const SECOND: &str = "
     ln -s other lib/app/data/link; echo 2 > lib/new/file; echo cached > cache/x; touch -d '2001-01-01' cache/x";
 
 #[test]
-fn what_nobody_changed_is_replaced_and_a_rollback_brings_it_back() {
+fn replaces_unchanged_units_and_restores_them_on_rollback() {
     let server = Server::new("replace", "/var");
     server.image(FIRST);
     server.start("one");
@@ -419,7 +419,7 @@ fn what_nobody_changed_is_replaced_and_a_rollback_brings_it_back() {
 }
 
 #[test]
-fn a_unit_in_which_anything_was_changed_stays_with_every_byte() {
+fn keeps_every_byte_of_a_changed_unit() {
     for (number, change) in [
         "echo mine > www/index.html",
         "echo 1 > www/index.html",
@@ -467,7 +467,7 @@ fn a_unit_in_which_anything_was_changed_stays_with_every_byte() {
 }
 
 #[test]
-fn changes_of_owner_and_attributes_count_and_labels_do_not() {
+fn counts_changes_of_owner_and_attributes_but_not_of_labels() {
     if !is_root() {
         return;
     }
@@ -507,7 +507,7 @@ fn changes_of_owner_and_attributes_count_and_labels_do_not() {
 }
 
 #[test]
-fn without_a_record_that_can_be_believed_everything_counts_as_changed() {
+fn treats_everything_as_changed_without_a_valid_record() {
     let spoil = [
         "rm .adamant/seeded",
         "printf 'web 1 hash\n' > .adamant/seeded",
@@ -553,7 +553,7 @@ fn without_a_record_that_can_be_believed_everything_counts_as_changed() {
 }
 
 #[test]
-fn what_the_volume_has_without_a_record_is_taken_over_only_where_it_is_the_same() {
+fn adopts_unrecorded_units_only_if_they_are_equal() {
     let server = Server::new("found", "/var");
     server.image(FIRST);
     server.start("one");
@@ -573,7 +573,7 @@ const CLUSTER: &str = "
     head -c 8192 /dev/zero | tr '\\0' a > base/5/1259; head -c 8192 /dev/zero > global/pg_control; head -c 65536 /dev/zero > pg_wal/000000010000000000000001";
 
 #[test]
-fn no_byte_of_a_database_that_was_used_is_replaced() {
+fn replaces_no_byte_of_a_used_database() {
     let next = CLUSTER.replace("tr '\\0' a", "tr '\\0' b").replace(
         "echo 17",
         "mkdir base/9; echo x > base/9/PG_VERSION; echo 17",
@@ -622,7 +622,7 @@ fn no_byte_of_a_database_that_was_used_is_replaced() {
 }
 
 #[test]
-fn a_volume_that_somebody_filled_takes_nothing_from_a_later_image_but_directories_for_logs() {
+fn adds_only_log_directories_to_a_volume_that_was_changed() {
     for (mount, line) in [
         ("/srv", ""),
         ("/var/log", "d 750 ./nginx\nd 755 ./nginx/sites\n"),
@@ -641,7 +641,7 @@ fn a_volume_that_somebody_filled_takes_nothing_from_a_later_image_but_directorie
 }
 
 #[test]
-fn refresh_never_adds_what_is_new_and_replaces_nothing() {
+fn refresh_never_adds_new_units_and_replaces_none() {
     for mount in ["/var", "/srv"] {
         let mut server = Server::new(&format!("never{}", mount.replace('/', "-")), mount);
         server.refresh = Refresh::Never;
@@ -664,7 +664,7 @@ fn refresh_never_adds_what_is_new_and_replaces_nothing() {
 }
 
 #[test]
-fn a_hard_link_between_units_is_never_broken() {
+fn never_breaks_a_hard_link_between_units() {
     let linked = "mkdir -p lib/a lib/b lib/c; echo V > lib/a/file; ln lib/a/file lib/b/file; ln lib/a/file top; echo V > lib/c/own";
     let inodes = "stat -c %i lib/a/file lib/b/file top | uniq | wc -l; cat lib/a/file lib/c/own";
     for (number, (change, expected, replaced)) in [
@@ -716,7 +716,7 @@ fn a_hard_link_between_units_is_never_broken() {
 }
 
 #[test]
-fn places_that_are_covered_are_no_part_of_a_unit_and_hold_what_they_held() {
+fn ignores_covered_paths_and_keeps_their_content() {
     let mut server = Server::new("covered", "/var");
     server.covered = [
         "lib/apt/lists",
@@ -764,7 +764,7 @@ fn places_that_are_covered_are_no_part_of_a_unit_and_hold_what_they_held() {
 }
 
 #[test]
-fn whenever_the_power_goes_the_next_start_ends_as_if_it_had_not() {
+fn finishes_seeding_after_a_power_cut_at_any_step() {
     for (mount, change) in [
         ("/var", "echo mine > lib/mine; echo x >> cache/x"),
         ("/srv", "true"),
@@ -836,7 +836,7 @@ fn whenever_the_power_goes_the_next_start_ends_as_if_it_had_not() {
 }
 
 #[test]
-fn what_somebody_changed_between_a_power_cut_and_the_next_start_stays() {
+fn keeps_changes_made_between_a_power_cut_and_the_next_boot() {
     for number in 0..12 {
         let server = Server::new("cut-and-changed", "/var");
         server.image(FIRST);
@@ -857,7 +857,7 @@ fn what_somebody_changed_between_a_power_cut_and_the_next_start_stays() {
 }
 
 #[test]
-fn a_member_that_stands_for_a_way_out_of_the_volume_is_left_alone() {
+fn ignores_recorded_members_outside_of_the_volume() {
     let server = Server::new("way-out", "/var");
     let outside = Folder::new("way-out-outside");
     server.image(FIRST);
