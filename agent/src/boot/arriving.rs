@@ -1,4 +1,4 @@
-//! Devices that appear while the agent starts, and the modules that they ask for.
+//! Handles devices that appear while the agent runs, and loads the modules that they ask for.
 
 use std::io;
 use std::time::Instant;
@@ -7,28 +7,28 @@ use super::Context;
 use super::modules::Modules;
 use crate::kernel::uevents::Events;
 
-/// The kernel's events, and the modules of the initramfs that have not been asked for yet.
+/// The kernel's events, and the modules of the initramfs that are not loaded yet.
 pub struct Arriving {
     events: Events,
     modules: Modules,
 }
 
 impl Arriving {
-    /// Begins to listen, and loads what the devices need that are there.
+    /// Starts to listen, and loads the modules for the present devices.
     pub fn open(context: &mut Context) -> io::Result<Arriving> {
-        // Before looking for devices, so that none appears unseen between looking and listening.
+        // Opened before the first search, so that no device is missed between search and events.
         let events = Events::open()?;
         let mut modules = Modules::read(context);
         modules.load(context);
         Ok(Arriving { events, modules })
     }
 
-    /// Waits until a disk may have appeared, changed or gone, or until the deadline, and says
-    /// whether one may have. Other devices get their drivers meanwhile.
+    /// Waits until a disk may have appeared, changed or gone, or until the deadline. Returns
+    /// whether one may have. Meanwhile other devices get their drivers.
     pub fn wait_for_disk(&mut self, until: Instant, context: &mut Context) -> io::Result<bool> {
         loop {
             let seen = self.events.wait(until)?;
-            // A driver brings disks, of which the kernel tells later.
+            // A driver brings disks, which the kernel announces later.
             let loaded = match seen.lost {
                 true => self.modules.load(context),
                 false => self.modules.load_for(&seen.names, context),
@@ -48,7 +48,7 @@ impl Arriving {
         self.modules.load_the_rest(context)
     }
 
-    /// Loads what devices ask for that have appeared since, without waiting.
+    /// Loads modules for devices that have appeared since the last call, without waiting.
     pub fn catch_up(&mut self, context: &mut Context) -> io::Result<()> {
         self.wait_for_disk(Instant::now(), context).map(drop)
     }

@@ -19,19 +19,18 @@ use super::root::MountedRoot;
 use super::{Context, Failure};
 
 const STAGE: StageName = StageName::Credentials;
-/// Where systemd has them, and whose path says that somebody has gathered them already (systemd:
-/// src/core/import-creds.c).
+/// systemd's directory for credentials. Its variable tells systemd that they were collected already
+/// (systemd: src/core/import-creds.c).
 pub const PLAIN: &str = "/run/credentials/@system";
-/// Those that only this machine can decrypt.
+/// systemd's directory for credentials that only this machine can decrypt.
 pub const ENCRYPTED: &str = "/run/credentials/@encrypted";
-/// What systemd-stub found on the EFI system partition (systemd-stub(7)).
+/// Credentials that systemd-stub found on the EFI system partition (systemd-stub(7)).
 const FROM_ESP: [&str; 2] = ["/.extra/credentials", "/.extra/global_credentials"];
-/// Used by the agent itself, and not passed on: the image's /etc/machine-id is there before its
-/// init.
+/// Used by the agent itself and not passed on, because /etc/machine-id exists before init starts.
 const MACHINE_ID: &str = "system.machine_id";
-/// Largest SMBIOS structure that is read, bytes: room for what all may have together, in base64.
+/// Largest SMBIOS structure that is read, bytes: enough for all credentials together, in base64.
 const SMBIOS_LIMIT: u64 = 2 * LIMIT as u64;
-/// Files of one folder that are looked at.
+/// Most files that are read of one directory.
 const FILES: usize = 16_384;
 
 /// The credentials that the agent itself uses. Only [`pass_credentials`] makes one.
@@ -40,7 +39,7 @@ pub struct Received {
     pub machine_id: Option<Vec<u8>>,
 }
 
-/// Gathers, sorts and passes on.
+/// Collects, sorts and passes on all credentials.
 pub fn pass_credentials(root: &MountedRoot, context: &mut Context) -> Result<Received, Failure> {
     let mut sorter = Sorter::new(&root.policy().credentials.accept);
     gather(&mut sorter, Path::new("/"));
@@ -102,7 +101,8 @@ pub fn pass_credentials(root: &MountedRoot, context: &mut Context) -> Result<Rec
     Ok(Received { machine_id })
 }
 
-/// Everything that is offered, what the hypervisor says before what the disk says.
+/// Collects all offered credentials. The hypervisor's come before the disk's, because the first of
+/// a name counts.
 fn gather(sorter: &mut Sorter, root: &Path) {
     let firmware = root.join("sys/firmware");
     for (name, path) in files(
@@ -146,7 +146,8 @@ fn gather(sorter: &mut Sorter, root: &Path) {
     }
 }
 
-/// What is in a folder, by name: shorter ones first, so that numbers stand in their order.
+/// Reads the files of a directory by name. Shorter names come first, so that numbers are in numeric
+/// order.
 fn files(
     folder: &Path,
     sorter: &mut Sorter,
@@ -177,7 +178,8 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, &'static str> {
     }
 }
 
-/// Writes them into a file system in memory, one that is never swapped out, and makes it read-only.
+/// Writes the credentials into a file system in memory that is never swapped out, and makes it
+/// read-only.
 fn pass_on(folder: &Path, credentials: &[Credential]) -> io::Result<()> {
     fs::create_dir_all(folder.parent().unwrap_or(folder))?;
     match fs::DirBuilder::new().mode(0o700).create(folder) {

@@ -1,5 +1,5 @@
-//! Controllers behind which a disk may be, and for which this image has no driver: why a disk that
-//! is attached was not found.
+//! Finds controllers for which this image has no driver, to explain why an attached disk was not
+//! found.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -7,21 +7,21 @@ use std::path::Path;
 
 use adamant_contract::modalias::is_like;
 
-/// As many are named in a message.
+/// Most devices that a message names.
 const NAMED: usize = 3;
-/// More devices than this on a bus are not looked at.
+/// Most devices of a bus that are read.
 const DEVICES: usize = 4096;
-/// A device's name is at most a page.
+/// Longest modalias, bytes: a page.
 const NAME_LIMIT: u64 = 4096;
 
-/// Bus, a pattern of the names that devices for disks have there, and what such a device is.
+/// For each kind of device: its bus, a pattern of the modaliases, and its name in messages.
 const KINDS: &str = "\
 pci pci:*bc01sc* storage controller,pci pci:*bc0Csc03* USB controller,pci pci:*bc08sc05* SD card controller,pci pci:v00001AF4d* virtio device,\
 virtio virtio:d00000002v* virtio disk,virtio virtio:d00000008v* virtio SCSI controller,usb usb:*ic08isc* USB disk,\
 vmbus vmbus:d96361baa104294db60572e2ffb1dc7f Hyper-V storage controller,xen xen:vbd Xen disk";
 
-/// Drivers of common controllers, by pattern. Which others there are, the image's own modules.alias
-/// tells.
+/// Drivers of common controllers, by pattern, for the remedy. Drivers of other controllers are in
+/// the image's own modules.alias.
 const DRIVERS: &str = "\
 pci:v00001AF4d* virtio_pci,pci:v00001000d0000005[BDF]* megaraid_sas,pci:v00001000d0000001[4567]*bc01* megaraid_sas,pci:v00001000d00000060* megaraid_sas,\
 pci:v00001000d0000007[13489]* megaraid_sas,pci:v00001000d000000[689ACDE]*bc01* mpt3sas,pci:v00001000d0000007[02]* mpt3sas,\
@@ -33,13 +33,13 @@ virtio:d00000002v* virtio_blk,virtio:d00000008v* virtio_scsi,usb:*ic08isc06ip62*
 /// A device without a driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Driverless {
-    /// What it is, and its address on its bus.
+    /// Its kind, and its address on the bus.
     what: String,
     modalias: String,
     driver: Option<&'static str>,
 }
 
-/// All of them.
+/// Finds all of them.
 pub fn find() -> Vec<Driverless> {
     find_below(Path::new("/sys/bus"))
 }
@@ -77,7 +77,7 @@ fn find_below(buses: &Path) -> Vec<Driverless> {
                     _ => String::new(),
                 };
                 let what = format!("{kind} {}{ids}", entry.file_name().to_string_lossy());
-                // In order, which that of a folder's entries is not.
+                // Sorted, because the order of a directory's entries is not defined.
                 let at = found
                     .iter()
                     .position(|other: &Driverless| other.what > what)

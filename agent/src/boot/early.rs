@@ -18,16 +18,17 @@ use super::{Context, Failure, firmware};
 
 const STAGE: StageName = StageName::Early;
 
-/// The kernel's file systems are there, its command line was read, its events are being heard, and
-/// the devices that are there have their drivers.
+/// The state after the stage: the kernel's file systems are mounted, its command line was read, its
+/// events are received, and the present devices have their drivers.
 pub struct Early {
     pub(super) cmdline: CommandLine,
     pub(super) arriving: Arriving,
 }
 
-/// Mounts what the kernel offers and loads the modules of the initramfs that this machine needs.
+/// Mounts the kernel's file systems and loads the modules of the initramfs that this machine needs.
 pub fn prepare(context: &mut Context) -> Result<Early, Failure> {
-    // Nobody but the kernel can send a signal yet; none may end a boot half-way.
+    // Signals are blocked, so that none can end the boot half-way. Only the kernel could have sent
+    // one so far.
     let _ = SigSet::all().thread_block();
     mount_kernel_file_systems()?;
     fill_standard_descriptors();
@@ -53,7 +54,7 @@ pub fn prepare(context: &mut Context) -> Result<Early, Failure> {
     Ok(Early { cmdline, arriving })
 }
 
-/// As systemd's INITRD_INTERFACE wants them.
+/// The mounts that systemd's INITRD_INTERFACE requires.
 fn mount_kernel_file_systems() -> Result<(), Failure> {
     let safe = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     for (target, kind, flags, options) in [
@@ -74,7 +75,7 @@ fn mount_kernel_file_systems() -> Result<(), Failure> {
     ] {
         let _ = fs::create_dir(target);
         match mount(Some(kind), target, Some(kind), flags, options) {
-            // devtmpfs may be there already: the kernel can mount it by itself.
+            // devtmpfs may be mounted already: the kernel can do so by itself.
             Ok(()) | Err(Errno::EBUSY) => {}
             Err(error) => {
                 return Err(Failure::new(
@@ -89,9 +90,9 @@ fn mount_kernel_file_systems() -> Result<(), Failure> {
     Ok(())
 }
 
-/// On a machine without any console the kernel starts this process without descriptors 0 to 2: the
-/// next file opened would get one of them, and whatever writes to "standard error" would write into
-/// it.
+/// Opens /dev/null on those of the descriptors 0 to 2 that are closed. A machine without a console
+/// starts this process without them. The next opened file would get such a number, and output to
+/// "standard error" would be written into that file.
 fn fill_standard_descriptors() {
     while let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
         if null.as_raw_fd() > 2 {

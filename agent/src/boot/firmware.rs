@@ -14,21 +14,21 @@ use adamant_contract::report;
 use super::Context;
 use crate::kernel::tpm;
 
-/// There is such a folder when UEFI firmware started the machine.
+/// This directory exists if UEFI firmware started the machine.
 const EFI: &str = "/sys/firmware/efi";
-/// The kernel's `struct boot_params`, and where its EFI stub notes what it found
+/// The kernel's `struct boot_params`, where its EFI stub stores the state of Secure Boot
 /// (Documentation/arch/x86/zero-page.rst, `secure_boot`; include/linux/efi.h, `enum
 /// efi_secureboot_mode`).
 const BOOT_PARAMS: &str = "/sys/kernel/boot_params/data";
 const AT_SECURE_BOOT: u64 = 0x1ec;
 const DISABLED: u8 = 2;
 const ENABLED: u8 = 3;
-/// The PCR of unified kernel images (UAPI.7, Linux TPM PCR registry). Nothing else is measured into
-/// it: zero until a stub did.
+/// The PCR of unified kernel images (UAPI.7, Linux TPM PCR registry). Only the stub and later
+/// phases extend it, so it is zero without a stub.
 const PCR: u32 = 11;
 const PCR_VALUE: &str = "/sys/class/tpm/tpm0/pcr-sha256/11";
 
-/// Finds both out, and tells the TPM that the initramfs has begun.
+/// Detects both, and measures the start of the initramfs into the TPM.
 pub fn detect(context: &mut Context) {
     let firmware = &mut context.report.firmware;
     firmware.uefi = Path::new(EFI).exists();
@@ -40,9 +40,9 @@ pub fn detect(context: &mut Context) {
     phase(context, "enter-initrd");
 }
 
-/// Tells the TPM that the boot has reached this phase (systemd-pcrphase.service(8)), so that what
-/// was sealed for another one stays closed. Without a measured image there is nothing that the
-/// phases could be added to.
+/// Measures a boot phase into the TPM (systemd-pcrphase.service(8)), so that secrets that are
+/// sealed to another phase stay sealed. Does nothing without a measured image, because the PCR then
+/// has no base value.
 pub fn phase(context: &mut Context, name: &str) {
     let report::FirmwareReport { measured: true, .. } = context.report.firmware else {
         return;
@@ -67,7 +67,7 @@ fn secure_boot(params: &Path) -> Option<bool> {
     }
 }
 
-/// Whether a PCR, in hexadecimal digits, is not what it is at power-on.
+/// Whether a PCR, in hexadecimal digits, differs from its value at power-on.
 fn is_measured(digits: &str) -> bool {
     digits
         .bytes()

@@ -29,12 +29,12 @@ use crate::kernel::clock::since_kernel_start;
 use crate::kernel::process;
 
 const STAGE: StageName = StageName::Handover;
-/// What moves into the image.
+/// The mount points that move into the image.
 const MOVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
-/// The file systems an initramfs can be; nothing else is ever emptied. <linux/magic.h>
+/// The file systems that an initramfs can be on. Nothing else is ever emptied. <linux/magic.h>
 const INITRAMFS: [FsType; 2] = [FsType(0x8584_58f6), FsType(0x0102_1994)];
 
-/// Enters the root and becomes its init. Comes back only when that failed.
+/// Enters the root and becomes its init. Returns only on failure.
 pub fn start_init(sealed: Sealed, context: &mut Context) -> Result<Infallible, Failure> {
     let start = since_kernel_start();
     let mounted = sealed.root();
@@ -92,8 +92,8 @@ pub fn start_init(sealed: Sealed, context: &mut Context) -> Result<Infallible, F
     ))
 }
 
-/// The image's init: the one asked for, or the first of the usual ones. Each is looked for as it
-/// will be found after the root is switched.
+/// Finds the image's init: the requested one, or the first of the usual paths. Symbolic links are
+/// resolved as they will be after the root is switched.
 fn find_init(asked: Option<&str>) -> Result<String, Failure> {
     let is_program = |path: &str| {
         root::open_inside(path, OFlag::O_PATH)
@@ -123,7 +123,7 @@ fn find_init(asked: Option<&str>) -> Result<String, Failure> {
     }
 }
 
-/// For those who come after: the report, and what systemd must know.
+/// Writes the report, and systemd's files in /run.
 fn leave_word(context: &Context) -> io::Result<()> {
     let mut json = serde_json::to_vec_pretty(&context.report).map_err(io::Error::other)?;
     json.push(b'\n');
@@ -181,8 +181,9 @@ fn empty(folder: &Path, device: u64) {
     }
 }
 
-/// What the kernel gave to us, and where credentials are: systemd gathers none itself where
-/// somebody has done so before. A word on the kernel command line could say another place.
+/// The environment for init: the kernel's, and the directories of credentials. systemd does not
+/// collect credentials itself if these variables are set. Both are removed from the kernel's
+/// variables first, because a kernel argument could set another directory.
 fn environment() -> Vec<CString> {
     let ours = [
         ("CREDENTIALS_DIRECTORY", credentials::PLAIN),
@@ -200,8 +201,7 @@ fn environment() -> Vec<CString> {
         .collect()
 }
 
-/// Becomes the init, with the arguments and the environment that the kernel gave to us. Comes back
-/// only with the reason why not.
+/// Executes init with the kernel's arguments and environment. Returns the error if that fails.
 fn enter(init: &str) -> io::Error {
     let Ok(program) = CString::new(init) else {
         return io::ErrorKind::InvalidInput.into();

@@ -26,21 +26,22 @@ use crate::kernel::clock::seconds;
 use crate::kernel::clock::since_kernel_start;
 use crate::kernel::console;
 
-/// Longest wait for a disk that takes no record.
+/// Longest wait for the disk to accept a record.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// So many of the kernel's lines are offered to a record, which keeps the last that have room.
+/// Number of the kernel's log lines that are offered to a record. It keeps as many of the last
+/// lines as fit.
 const LINES: usize = 60;
-/// And so many of them are said on the console of the next boot.
+/// Number of lines of that record that the next boot prints on the console.
 const LINES_TOLD: usize = 8;
-/// Where the kernel shows what outlived a panic: systemd's place for it, and most that is read of
-/// one file, bytes.
+/// The directory in which the kernel shows records that survived a panic (systemd's mount point),
+/// and the most that is read of one file, bytes.
 const PSTORE: &str = "/sys/fs/pstore";
 const PSTORE_LIMIT: u64 = 64 << 10;
-/// How the line begins that says why.
+/// The start of the log line with the panic's reason.
 const PANIC: &str = "Kernel panic";
-/// The parts of one panic are written within this time.
+/// All parts of one panic are written within this time.
 const ONE_PANIC: Duration = Duration::from_secs(60);
-/// A store holds some dozens at most.
+/// Most files that are read; a store holds some dozens.
 const PSTORE_FILES: usize = 1024;
 
 /// An open black box.
@@ -48,14 +49,14 @@ pub struct BlackBox {
     path: PathBuf,
     file: File,
     ring: Ring,
-    /// What all records of this boot have.
+    /// The fields that all records of this boot have in common.
     this: Record,
 }
 
-/// From the moment the disk is known until init takes over.
+/// Open from the moment the disk is known until init takes over.
 static OPEN: Mutex<Option<BlackBox>> = Mutex::new(None);
 
-/// Opens the black box of the root's disk, where it has one.
+/// Opens the black box of the root's disk, if it has one.
 pub fn open_black_box(located: &Located, context: &mut Context) {
     let this = Record {
         slot: block::label(&Path::new("/sys/class/block").join(&located.data.name))
@@ -116,8 +117,8 @@ impl BlackBox {
         }))
     }
 
-    /// Goes on with the records of this boot, in the running machine. `None` where it has none
-    /// there.
+    /// Continues the records of this boot in the running system. `None` if the disk has no black
+    /// box.
     pub fn resume(path: &Path) -> io::Result<Option<BlackBox>> {
         let Some(mut open) = BlackBox::open(path, Record::default())? else {
             return Ok(None);
@@ -166,19 +167,19 @@ impl BlackBox {
     }
 }
 
-/// A stage has begun: if it never ends, this is known of it.
+/// Records that a stage has begun. If the stage never ends, this is the last record.
 pub fn record_stage(name: StageName) {
     note(Event::Stage, name);
 }
 
-/// Init is started next.
+/// Records that init is started next.
 pub fn record_running() {
     note(Event::Running, StageName::Handover);
 }
 
 fn note(event: Event, stage: StageName) {
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-    // A disk that takes no record will say so itself where it matters.
+    // A disk that does not accept the record fails the boot elsewhere if the boot needs it.
     if let Some(black_box) = &mut *open
         && let Err(error) = black_box.note(event, stage.name(), "", Vec::new())
     {
@@ -187,8 +188,8 @@ fn note(event: Event, stage: StageName) {
     }
 }
 
-/// The boot has failed. Also called by a panic, from any thread, at any time; and before a disk was
-/// chosen, when the only black box there is will do.
+/// Records that the boot has failed. A panic calls it too, from any thread at any time. Before a
+/// disk was chosen, the only black box of the machine is used.
 pub fn record_failure(failure: &Failure) {
     let (stage, reason) = (
         failure.stage.name(),
@@ -209,7 +210,7 @@ pub fn record_failure(failure: &Failure) {
         }
         let _ = done.send(());
     };
-    // A disk that hangs must not keep the machine from its outcome.
+    // A disk that hangs must not delay the configured outcome.
     if thread::Builder::new().spawn(work).is_ok() {
         let _ = wait.recv_timeout(PATIENCE);
     }
@@ -228,8 +229,8 @@ fn fail_in(
         .map_or(Ok(()), |open| open.note(Event::Failed, stage, reason, log))
 }
 
-/// Where it is not known which disk is this machine's, one that is not the only one must not be
-/// written to.
+/// The machine's only black box. If there are several and the machine's own disk is not known, none
+/// may be written to.
 fn the_only_one() -> Option<BlackBox> {
     let mut found = Disk::all()
         .ok()?
@@ -239,7 +240,7 @@ fn the_only_one() -> Option<BlackBox> {
     found.next().is_none().then_some(one)
 }
 
-/// Finds out how the boots before this one ended, for the report and the log.
+/// Reads how earlier boots ended, for the report and the log.
 pub fn look_back(context: &mut Context) {
     let panic = last_panic(Path::new(PSTORE)).map(|panic| (panic.time, (panic.reason, panic.log)));
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -250,9 +251,9 @@ pub fn look_back(context: &mut Context) {
     let silent = records
         .last()
         .is_some_and(|last| !matches!(last.event, Event::Failed | Event::Ended));
-    // What the box could not hear: the kernel's end, or the hardware's.
-    // The store may not have been emptied since another panic: this one must have come after all
-    // that its boot said.
+    // Adds a panic or a watchdog reset, which the black box could not record. The kernel's store
+    // may still hold an older panic, so only one that is newer than all records of that boot
+    // counts.
     let last = records.last().map_or(0, |last| last.time);
     let panic = panic
         .filter(|(time, _)| *time >= last)
@@ -274,7 +275,7 @@ pub fn look_back(context: &mut Context) {
             log,
             ..last
         };
-        // For those who look later: the kernel's own store is emptied when it was read.
+        // Copied into the black box, because systemd empties the kernel's store after it was read.
         if let Some(open) = &mut *open {
             let _ = open.write(&record);
         }
@@ -293,7 +294,7 @@ pub fn look_back(context: &mut Context) {
             bad.record.slot,
             bad.summary
         );
-        // The report has them all.
+        // The report has all lines.
         let log = &bad.record.log;
         for line in &log[log.len().saturating_sub(LINES_TOLD)..] {
             log::info!("then: {line}");
@@ -301,17 +302,17 @@ pub fn look_back(context: &mut Context) {
     }
 }
 
-/// What the kernel's store holds of a panic.
+/// A panic in the kernel's store.
 struct Panic {
     /// Seconds since 1970.
     time: u64,
-    /// The line that says so.
+    /// The log line with the reason.
     reason: String,
-    /// The last ones of the log.
+    /// The last lines of the log.
     log: Vec<String>,
 }
 
-/// The newest panic that the kernel's store holds.
+/// The newest panic in the kernel's store.
 fn last_panic(folder: &Path) -> Option<Panic> {
     let path = folder.to_str()?;
     if !folder.is_dir() {
@@ -334,8 +335,8 @@ fn last_panic(folder: &Path) -> Option<Panic> {
 
 fn newest_panic(folder: &Path) -> Option<Panic> {
     let mut newest: Option<((SystemTime, bool), String)> = None;
-    // A store of small records, as firmware's variables are, has the line in another part than the
-    // end of the log.
+    // If the store has only small records, as with EFI variables, the line with the reason is in
+    // another part than the end of the log.
     let mut said: Option<(SystemTime, String)> = None;
     for entry in fs::read_dir(folder).ok()?.flatten().take(PSTORE_FILES) {
         if !entry.file_name().as_encoded_bytes().starts_with(b"dmesg-") {
@@ -345,7 +346,7 @@ fn newest_panic(folder: &Path) -> Option<Panic> {
         let read = File::open(entry.path())
             .and_then(|file| file.take(PSTORE_LIMIT).read_to_end(&mut bytes));
         let text = String::from_utf8_lossy(&bytes).into_owned();
-        // The first line says what it is; part 1 is the one with the end of the log.
+        // The first line names the record; part 1 has the end of the log.
         if read.is_err() || !text.starts_with("Panic#") {
             continue;
         }
@@ -390,7 +391,7 @@ fn newest_panic(folder: &Path) -> Option<Panic> {
     })
 }
 
-/// A line of the store without its level and time: `<0>[    3.100000] text`.
+/// Removes level and time from a line of the store: `<0>[    3.100000] text`.
 fn bare(line: &str) -> String {
     let text = line
         .strip_prefix('<')
@@ -440,7 +441,7 @@ mod tests {
             log,
             ["last?[2J", "Kernel panic - not syncing: sysrq", "CPU: 0"]
         );
-        // The line in another part of the same panic, and not that of an older one.
+        // The reason in another part of the same panic, and not that of an older one.
         write("dmesg-efi-5", "Panic#1 Part1\n<4>[    9.0] the end\n", 300);
         assert_eq!(newest_panic(&folder).unwrap().reason, "the kernel panicked");
         write(

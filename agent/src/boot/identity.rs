@@ -163,7 +163,7 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
     Ok(settled)
 }
 
-/// The id in a kept file: 32 lowercase hexadecimal digits, not all zero, and at most a line feed.
+/// The id in a stored file: 32 lowercase hexadecimal digits, not all zero, and at most a line feed.
 fn kept(bytes: &[u8]) -> Option<String> {
     let digits = bytes.strip_suffix(b"\n").unwrap_or(bytes);
     let right = digits.len() == 32
@@ -174,7 +174,7 @@ fn kept(bytes: &[u8]) -> Option<String> {
     right.then(|| String::from_utf8_lossy(digits).into_owned())
 }
 
-/// Binds the id over the image's /etc/machine-id. False when the image has no such file.
+/// Binds the id over the image's /etc/machine-id. Returns false if the image has no such file.
 fn bind(id: &str, sysroot: &Path, run: &Path) -> io::Result<bool> {
     if let Some(folder) = run.parent() {
         fs::create_dir_all(folder)?;
@@ -200,7 +200,7 @@ fn bind(id: &str, sysroot: &Path, run: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The machine-id that the hypervisor wishes, if it is one, as hexadecimal digits or as a UUID.
+/// The hypervisor's machine-id, if it is valid: hexadecimal digits or a UUID.
 fn wished(credential: &[u8]) -> Option<String> {
     let digits = std::str::from_utf8(credential)
         .ok()?

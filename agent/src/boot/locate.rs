@@ -21,29 +21,29 @@ use super::{Context, Failure, driverless};
 use crate::kernel::block::{self, Disk, Partition};
 
 const STAGE: StageName = StageName::Locate;
-/// After both partitions were found: the time in which no other disk may appear. Two disks with one
-/// image must not be told apart by luck, which is also why [`look_again`] looks when there is
-/// nothing left to do.
+/// Time to wait for further disks after both partitions were found. Two disks with the same image
+/// must be refused, not chosen by chance. For the same reason [`look_again`] searches once more at
+/// the end of the boot.
 const SETTLE: Duration = Duration::from_millis(25);
-/// When modules are tried that no device has asked for.
+/// Time after which modules are tried that no device has asked for.
 const LAST_RESORT: Duration = Duration::from_secs(3);
-/// How often the watchdog hears from the wait.
+/// Time between two feedings of the watchdog while waiting.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
-/// What to do about two disks that only seem to be one.
+/// The remedy for two disks that are probably one.
 const ONE_PATH: &str = "attach it by one path only, or have the storage give it a world wide name (NAA, EUI-64 or UUID), by which several paths are known to be one disk; \
                         if they are two disks, detach one";
 
-/// Where the root is. Nothing of it is verified yet.
+/// The located root. Nothing of it is verified yet.
 pub struct Located {
     pub(super) cmdline: CommandLine,
     pub(super) root_hash: RootHash,
     pub(super) data: Partition,
     pub(super) tree: Partition,
-    /// The disk that `data` is on.
+    /// The disk with the partition `data`.
     pub(super) disk: Disk,
 }
 
-/// Waits for the partitions, bounded.
+/// Waits for the partitions until the deadline.
 pub fn locate_root(early: Early, context: &mut Context) -> Result<Located, Failure> {
     let Early {
         cmdline,
@@ -76,7 +76,7 @@ pub fn locate_root(early: Early, context: &mut Context) -> Result<Located, Failu
     })
 }
 
-/// What data and tree partition are called.
+/// The names of the data and hash partitions.
 fn names(cmdline: &CommandLine, root_hash: &RootHash) -> [DeviceName; 2] {
     let data = cmdline
         .root_data
@@ -89,13 +89,13 @@ fn names(cmdline: &CommandLine, root_hash: &RootHash) -> [DeviceName; 2] {
     [data, tree]
 }
 
-/// Looks at all disks once more: a second one with the same image may have been too slow to be seen
-/// the first time. Refuses it all the same, and closes another path to the same disk.
+/// Searches all disks once more, because a second disk with the same image may have been too slow
+/// for the first search. Refuses such a disk, and makes other paths to the same disk read-only.
 pub fn look_again(located: &Located, context: &mut Context) -> Result<(), Failure> {
     let survey = Survey::of_all_disks()?;
     let wanted = names(&located.cmdline, &located.root_hash);
     for (role, name) in ["root", "verity"].into_iter().zip(&wanted) {
-        // A partition that is gone by now is in use by this boot: its next read fails.
+        // A partition that has disappeared is in use by this boot, so its next read fails.
         survey.find(role, name)?;
     }
     let [data, tree] = &wanted;
@@ -103,8 +103,8 @@ pub fn look_again(located: &Located, context: &mut Context) -> Result<(), Failur
     Ok(())
 }
 
-/// Looks, and looks again whenever a block device appears, until both partitions are there once and
-/// nothing more appears.
+/// Searches the disks, and again whenever a block device appears, until both partitions exist
+/// exactly once and no other disk appears.
 fn wait(
     data: &DeviceName,
     tree: &DeviceName,
@@ -165,14 +165,15 @@ fn wait(
     }
 }
 
-/// What is not there.
+/// Why a partition was not found.
 #[derive(Debug)]
 struct Missing {
     what: String,
     why: String,
 }
 
-/// A table that was made for sectors of another size stands elsewhere, and counts otherwise.
+/// Why a disk has no usable partition table if its table was made for another sector size. Such a table has
+/// another position and counts other sectors.
 fn other_sectors(file: &File, disk: &Disk) -> Option<String> {
     let other = if disk.sector == 512 { 4096 } else { 512 };
     let sectors = disk.sectors.saturating_mul(u64::from(disk.sector)) / other;
@@ -183,19 +184,19 @@ fn other_sectors(file: &File, disk: &Disk) -> Option<String> {
     ))
 }
 
-/// All disks with their tables, each once.
+/// All disks with their tables; each disk once, even if it has several paths.
 struct Survey {
     disks: Vec<Surveyed>,
-    /// What each of them says that it is.
+    /// The identity of each disk.
     identities: Vec<Identity>,
     other_paths: Vec<OtherPath>,
 }
 
-/// A place that a name stands for.
+/// A partition or disk that a name refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place<'a> {
     disk: &'a Disk,
-    /// Number in the table, from 1; 0 is the whole disk.
+    /// Number in the table, from 1; 0 is the complete disk.
     number: u32,
 }
 
@@ -228,8 +229,8 @@ impl Survey {
         })
     }
 
-    /// Makes all other paths to the disk that these partitions are on read-only: what goes through
-    /// one of them is not seen in the others' caches.
+    /// Makes all other paths to the disk of these partitions read-only, because writes through one
+    /// path do not reach the caches of the others.
     fn close_other_paths(&self, wanted: [&DeviceName; 2], context: &mut Context) {
         let used: Vec<&str> = wanted
             .iter()
@@ -252,7 +253,7 @@ impl Survey {
                     disk.name, disk.name
                 ),
             };
-            // The second look finds what the first one has found.
+            // The second search finds the same paths again.
             if !context.report.warnings.contains(&sentence) {
                 context.warn(sentence);
             }
@@ -285,7 +286,7 @@ impl Survey {
         }
     }
 
-    /// What says that several places are on one disk, without proving it.
+    /// Evidence, though not proof, that several locations are on the same disk.
     fn same_by_name(&self, places: &[Place<'_>]) -> Option<String> {
         let identity = |disk: &Disk| {
             self.disks
@@ -307,7 +308,7 @@ impl Survey {
             })
     }
 
-    /// All places that a name stands for.
+    /// All locations that a name refers to.
     fn places(&self, wanted: &DeviceName) -> Vec<Place<'_>> {
         let mut places = Vec::new();
         for (disk, found) in &self.disks {
@@ -333,7 +334,7 @@ impl Survey {
         places
     }
 
-    /// What there is instead, disk by disk.
+    /// Describes what each disk has instead.
     fn why_not(&self) -> String {
         if self.disks.is_empty() {
             return "no disk appeared".to_owned();
@@ -353,8 +354,7 @@ impl Survey {
         format!("not found: {}", disks.join("; "))
     }
 
-    /// Repairs the tables of the disks that the root is on, and makes them known to the kernel,
-    /// where needed.
+    /// Repairs the partition tables of the root's disks, and informs the kernel if necessary.
     fn repair(&self, wanted: [&DeviceName; 2], context: &mut Context) {
         let places: Vec<Place<'_>> = wanted.iter().flat_map(|name| self.places(name)).collect();
         for (disk, found) in &self.disks {
@@ -368,7 +368,7 @@ impl Survey {
         }
     }
 
-    /// The kernel's partition for a name that stands for exactly one.
+    /// The kernel's partition for a name that refers to exactly one.
     fn settle(&self, role: &str, wanted: &DeviceName) -> Result<(Disk, Partition), Failure> {
         let what = format!("{role} partition {}", describe(wanted));
         let gone = || {
@@ -424,8 +424,8 @@ impl Survey {
     }
 }
 
-/// Repairs a table whose write was interrupted, and tells the kernel, which reads only the copy in
-/// front, of partitions it does not know.
+/// Repairs a table whose write was interrupted, and informs the kernel of partitions that it does
+/// not know, because it reads only the first copy of the table.
 fn make_known(disk: &Disk, found: &gpt::disk::FoundTable, context: &mut Context) {
     let unknown: Vec<_> = (1..)
         .zip(&found.table.partitions)

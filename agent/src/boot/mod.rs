@@ -58,27 +58,27 @@ pub mod systemd;
 pub mod verify;
 pub mod volumes;
 
-/// What all stages share: the report that grows, and the watchdog that must hear from us.
+/// The state that all stages share: the report, and the watchdog to feed.
 pub struct Context {
-    /// What was found and done so far.
+    /// The report so far.
     pub report: BootReport,
     /// The hardware watchdog, if there is one. Code that works or waits for long calls `alive` at
     /// least every few seconds.
     pub watchdog: watchdog::Watchdog,
-    /// What listens for devices, between the stages that do.
+    /// The listener for devices, passed between the stages that need it.
     arriving: Option<arriving::Arriving>,
 }
 
 impl Context {
-    /// Notes in the report, and says in the log, what a person should know although the boot goes
-    /// on. A whole sentence.
+    /// Adds a warning to the report and the log, for a problem that does not stop the boot.
+    /// `sentence` is a complete sentence.
     pub fn warn(&mut self, sentence: String) {
         log::warn!("{sentence}");
         self.report.warnings.push(sentence);
     }
 
-    /// Gives devices that have appeared meanwhile their drivers, for the last time: a second disk
-    /// with the same image must be seen.
+    /// Loads drivers for devices that have appeared meanwhile, for the last time, so that a second
+    /// disk with the same image is found.
     fn catch_up(&mut self) {
         if let Some(mut arriving) = self.arriving.take()
             && let Err(error) = arriving.catch_up(self)
@@ -109,12 +109,12 @@ impl Context {
     }
 }
 
-/// Why the boot can't go on. One line for a person.
+/// Why the boot failed. Printed as one line.
 #[derive(Debug)]
 pub struct Failure {
-    /// The stage it happened in.
+    /// The stage that failed.
     pub stage: StageName,
-    /// What was being done, to what.
+    /// What was being done, on which object.
     pub what: String,
     /// Why it failed.
     pub why: String,
@@ -149,7 +149,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Boots the image, as PID 1 of the initramfs. Whatever happens, this process never ends.
+/// Boots the image, as PID 1 of the initramfs. This process never ends.
 pub fn boot_image() -> ! {
     outcome::catch_panics();
     console::start_log();
@@ -159,7 +159,8 @@ pub fn boot_image() -> ! {
         arriving: None,
     };
     let Err(mut failure) = run_stages(&mut context);
-    // `verify` names the block itself; what fails later may be only the consequence of one.
+    // `verify` names the block itself. A later failure may only be the consequence of a corrupted
+    // block.
     if failure.stage != StageName::Verify
         && let Some(damage) = verify::damage_seen_by_the_kernel()
     {
@@ -168,7 +169,7 @@ pub fn boot_image() -> ! {
     outcome::end(&failure, &mut context.watchdog)
 }
 
-/// Runs all stages. Comes back only with the reason why the image's init did not start.
+/// Runs all stages. Returns only if the image's init did not start.
 fn run_stages(context: &mut Context) -> Result<Infallible, Failure> {
     let early = context.stage(StageName::Early, early::prepare)?;
     let located = context.stage(StageName::Locate, |c| locate::locate_root(early, c))?;

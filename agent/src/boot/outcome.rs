@@ -1,5 +1,5 @@
-//! How a boot that failed ends: its line, the delay, then reboot, poweroff or halt. Never a shell,
-//! a hang or the end of PID 1.
+//! Ends a failed boot: prints the failure, waits, then reboots, powers off or halts. It never
+//! starts a shell, hangs or lets PID 1 end.
 
 use std::fs;
 use std::sync::{Mutex, PoisonError};
@@ -14,15 +14,15 @@ use super::{Context, Failure, history};
 use crate::kernel::console;
 use crate::kernel::watchdog::Watchdog;
 
-/// Until the policy is read nothing but the default is known.
+/// `None` until the policy was read; then the default applies.
 static OUTCOME: Mutex<Option<policy::FailurePolicy>> = Mutex::new(None);
-/// Time for the consoles to print the line, also when the policy asks for no delay.
+/// Shortest delay, so that the consoles can print the line.
 const LEAST_DELAY: Duration = Duration::from_millis(500);
 
-/// From now on a failure ends as this policy says, and so does one of the kernel's.
+/// Sets the outcome of later failures and of kernel panics.
 pub fn set(outcome: policy::FailurePolicy, context: &mut Context) {
     *OUTCOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-    // Seconds after a panic; 0 is no restart. The kernel can't switch off instead.
+    // Seconds between a panic and the restart; 0 is no restart. The kernel can't power off instead.
     let panic = if outcome.action == FailureAction::Halt {
         0
     } else {
@@ -43,8 +43,8 @@ pub fn set(outcome: policy::FailurePolicy, context: &mut Context) {
     ] {
         let path = ["/proc/sys/kernel/", name].concat();
         let _ = fs::write(&path, value);
-        // A kernel without the detector has no such setting: nothing is lost where nothing is asked
-        // for.
+        // A kernel without the detector does not have this setting. That is no problem if the
+        // policy does not ask for it.
         let now = fs::read_to_string(&path).unwrap_or_else(|_| "0".to_owned());
         if now.trim() != value {
             context.warn(format!("The kernel does not take kernel.{name} = {value}, which the policy's `failure` stands for: use one that has this detector."));
@@ -52,7 +52,7 @@ pub fn set(outcome: policy::FailurePolicy, context: &mut Context) {
     }
 }
 
-/// A panic of the agent is a failed boot like any other.
+/// Treats a panic of the agent as a failed boot.
 pub fn catch_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic
@@ -75,7 +75,7 @@ pub fn catch_panics() {
     }));
 }
 
-/// Says why, waits, and ends the boot.
+/// Prints the failure, waits, and ends the boot.
 pub fn end(failure: &Failure, watchdog: &mut Watchdog) -> ! {
     console::announce(&failure.to_string());
     history::record_failure(failure);
@@ -83,7 +83,7 @@ pub fn end(failure: &Failure, watchdog: &mut Watchdog) -> ! {
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .unwrap_or_default();
-    // A disk that hangs must not keep the machine from its outcome.
+    // A disk that hangs must not delay the configured outcome.
     let _ = thread::Builder::new().spawn(nix::unistd::sync);
     let start = Instant::now();
     let delay = Duration::from_secs(outcome.after_seconds.into()).max(LEAST_DELAY);
@@ -100,8 +100,8 @@ pub fn end(failure: &Failure, watchdog: &mut Watchdog) -> ! {
         }
     };
     loop {
-        // It does not come back, unless this process lacks the right, as it does when it is not the
-        // machine's PID 1.
+        // It only returns if this process lacks the permission because it is not the machine's PID
+        // 1.
         let Err(error) = reboot(mode);
         console::announce(&format!(
             "adamant: reboot: the kernel refuses: {error}: reset the machine"

@@ -1,9 +1,10 @@
-//! Several paths to one disk: a LUN behind two controllers appears as two disks of the kernel.
+//! Detects several paths to one disk: a LUN behind two controllers appears as two disks of the
+//! kernel.
 //!
 //! Two disks are one if they have the same world wide name, the same size and the same partition
-//! table's id. Any other sign that they are one, such as a serial number that somebody has chosen,
-//! is good enough for a message only: to take a copy of a disk for a path to it would be found out
-//! too late.
+//! table id. Weaker evidence, such as a serial number that an administrator can choose, is used in
+//! messages only. A copy of a disk that is taken for a second path to it would cause harm before
+//! anyone notices.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -15,11 +16,11 @@ use crate::kernel::block::{self, Disk};
 
 /// Longest name that is read, bytes.
 const NAME_LIMIT: u64 = 256;
-/// Designators that are unique in the world (SPC-4, 7.8.6; NVMe base specification, 4.7.1). Not
-/// among them is `t10.`, which virtual machines make of what their owner writes.
+/// Designators that are unique in the world (SPC-4, 7.8.6; NVMe base specification, 4.7.1). `t10.`
+/// is not among them: virtual machines derive it from a name that their owner chooses.
 const UNIQUE: [&str; 4] = ["naa.", "eui.", "uuid.", "nvme."];
 
-/// What a disk says that it is.
+/// What a disk reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Identity {
     /// Its world wide name, as the kernel writes it.
@@ -36,14 +37,14 @@ pub type Surveyed = (Disk, Result<disk::FoundTable, String>);
 pub struct OtherPath {
     /// The name of the disk that is used.
     pub of: String,
-    /// The same disk once more.
+    /// The path that is not used.
     pub disk: Disk,
-    /// The name by which that is known.
+    /// The world wide name that both have.
     pub wwid: String,
 }
 
 impl Identity {
-    /// Of a disk in /sys/block.
+    /// Reads the identity of a disk from /sys/block.
     #[inline(never)]
     pub fn read(name: &str) -> Identity {
         let sys = Path::new("/sys/block").join(name);
@@ -56,7 +57,7 @@ impl Identity {
         }
     }
 
-    /// Its world wide name, if it is one that no two disks have.
+    /// Its world wide name, if that is unique in the world.
     fn unique(&self) -> Option<&str> {
         self.wwid.as_deref().filter(|wwid| {
             UNIQUE.iter().any(|kind| {
@@ -66,7 +67,7 @@ impl Identity {
         })
     }
 
-    /// Why this disk seems to be another one, for a message.
+    /// Why this disk is probably the same as another one, for a message.
     pub fn alike(&self, other: &Identity) -> Option<String> {
         let same = |mine: &Option<String>, others: &Option<String>| {
             mine.clone().filter(|mine| Some(mine) == others.as_ref())
@@ -79,7 +80,7 @@ impl Identity {
     }
 }
 
-/// Leaves one of several paths to a disk, the first by name, and gives the others.
+/// Keeps one of several paths to a disk, the first by name, and returns the others.
 #[inline(never)]
 pub fn merge(disks: Vec<(Surveyed, Identity)>) -> (Vec<(Surveyed, Identity)>, Vec<OtherPath>) {
     let (mut kept, mut others): (Vec<(Surveyed, Identity)>, Vec<OtherPath>) =
@@ -109,8 +110,7 @@ fn table_id(found: &Result<disk::FoundTable, String>) -> Option<Guid> {
 }
 
 impl OtherPath {
-    /// Makes the path, and the partitions that the kernel has found on it, read-only: all that is
-    /// written goes one way.
+    /// Makes the path and its partitions read-only, so that all writes use the other path.
     #[inline(never)]
     pub fn close(&self) -> io::Result<()> {
         let folder = Path::new("/sys/block").join(&self.disk.name);
@@ -146,7 +146,7 @@ fn text(path: &Path) -> Option<String> {
     bytes(path).and_then(|bytes| printable(&bytes))
 }
 
-/// A name without what is around it; `None` where there is none, or none that a person could read.
+/// Trims a name. `None` if nothing is left, or if it is not printable.
 #[inline(never)]
 fn printable(bytes: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(bytes);
@@ -232,7 +232,7 @@ mod tests {
                 Vec::<String>::new()
             );
         }
-        // Names that anybody can give, and no names at all.
+        // Names that are not unique, and empty names.
         for wwid in [
             "t10.ATA QEMU HARDDISK lun7",
             "0QEMU    QEMU HARDDISK   lun7",

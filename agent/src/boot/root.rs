@@ -32,21 +32,21 @@ impl MountedRoot {
         &self.policy
     }
 
-    /// The disk that the root is on, and therefore the volumes.
+    /// The disk with the root and the volumes.
     pub fn disk(&self) -> &Disk {
         self.verified.disk()
     }
 
-    /// The device behind it.
+    /// The verified device.
     pub(super) fn verified(&self) -> &VerifiedRoot {
         &self.verified
     }
 }
 
-/// Mounts it, reads the policy, and where that asks for it every block.
+/// Mounts the root, reads the policy, and, if the policy asks for it, reads every block.
 pub fn mount_root(verified: VerifiedRoot, context: &mut Context) -> Result<MountedRoot, Failure> {
     let _ = fs::create_dir(SYSROOT);
-    // Device nodes come from devtmpfs alone. Set-user-ID programs are the image's own business.
+    // Device nodes come from devtmpfs alone. Set-user-ID programs in the image are allowed.
     let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
     if let Err(errno) = mount(
         Some(&verified.device()),
@@ -55,8 +55,8 @@ pub fn mount_root(verified: VerifiedRoot, context: &mut Context) -> Result<Mount
         flags,
         None::<&str>,
     ) {
-        // The block that the root directory is in can be a bad one. Reading them all says which it
-        // is, and that it is not the kernel's fault.
+        // The root directory's block may be corrupted. Reading all blocks finds out which one it
+        // is, and that the kernel is not the cause.
         if errno == Errno::EIO {
             scan::read_all_blocks(&verified, context)?;
         }
@@ -107,8 +107,7 @@ fn read_policy() -> Result<Policy, String> {
     Policy::parse(&bytes).map_err(|e| e.to_string())
 }
 
-/// Opens a path of the image; its symbolic links lead to where they lead once the image is the
-/// root.
+/// Opens a path of the image. Symbolic links are resolved as if the image were the root.
 pub fn open_inside(path: &str, flags: OFlag) -> io::Result<File> {
     let root = File::open(SYSROOT)?;
     let how = OpenHow::new()

@@ -1,4 +1,4 @@
-//! Reads the whole verified root through dm-verity, for images that want every block checked before
+//! Reads all blocks of the verified root through dm-verity, for images that require this before
 //! their init starts.
 
 use std::fs::{File, OpenOptions};
@@ -17,16 +17,16 @@ use nix::libc;
 use super::verify::VerifiedRoot;
 use super::{Context, Failure};
 
-/// Bytes a read: large enough to keep dm-verity's workers busy.
+/// Bytes of one read: large enough to keep dm-verity's workers busy.
 const CHUNK: usize = 1 << 20;
-/// Blocks in a read.
+/// Blocks of one read.
 pub const CHUNK_BLOCKS: u64 = (CHUNK / BLOCK) as u64;
-/// More readers than this gain nothing: the kernel hashes on all cores anyway.
+/// Most reader threads. More gain nothing, because the kernel hashes on all cores anyway.
 const MAX_READERS: usize = 8;
-/// Between two lines of progress.
+/// Time between two lines of progress.
 const PROGRESS: Duration = Duration::from_secs(2);
 
-/// Reads every block; the first bad one is a failure that names it.
+/// Reads every block. The first corrupted block is a failure that names it.
 pub fn read_all_blocks(root: &VerifiedRoot, context: &mut Context) -> Result<(), Failure> {
     let blocks = root.blocks();
     let next = AtomicU64::new(0);
@@ -54,7 +54,7 @@ pub fn read_all_blocks(root: &VerifiedRoot, context: &mut Context) -> Result<(),
         let (mut first_bad, mut said) = (Ok(()), start);
         loop {
             match results.recv_timeout(Duration::from_millis(100)) {
-                // The lowest block, so that the same damage gives the same line.
+                // The lowest block, so that the same corruption gives the same message.
                 Ok(Err(bad)) if first_bad.as_ref().err().is_none_or(|(at, _)| bad.0 < *at) => {
                     first_bad = Err(bad)
                 }
@@ -96,7 +96,7 @@ fn megabytes(blocks: u64) -> u64 {
     blocks * BLOCK as u64 / 1_000_000
 }
 
-/// Takes chunk after chunk until none is left. `Err` has the block that could not be read.
+/// Reads chunks until none is left. `Err` has the block that could not be read.
 fn read_chunks(
     device: &Path,
     blocks: u64,
@@ -123,7 +123,7 @@ fn read_chunks(
     Ok(())
 }
 
-/// A device that is read in large pieces.
+/// A device that is read in large chunks.
 pub struct Chunks {
     file: File,
     buffer: Vec<u8>,
@@ -131,8 +131,8 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// Opens the device to be read past the page cache: a large root would push everything else out
-    /// of it, and what is in it is not read from the disk.
+    /// Opens the device for reads that bypass the page cache: a large root would evict everything
+    /// else from it, and cached blocks would not be read from the disk.
     pub fn open(device: &Path) -> io::Result<Chunks> {
         let file = OpenOptions::new()
             .read(true)
@@ -155,7 +155,8 @@ impl Chunks {
         if self.file.read_exact_at(chunk, first * BLOCK as u64).is_ok() {
             return;
         }
-        // Which one? And if it was none of them, the disk had a bad moment only.
+        // Reads the blocks one by one to find the failing one. If all can be read now, the error
+        // was temporary.
         for (block, bytes) in (first..).zip(chunk.chunks_exact_mut(BLOCK)) {
             if let Err(error) = self.file.read_exact_at(bytes, block * BLOCK as u64)
                 && !bad(block, error)

@@ -26,7 +26,7 @@ use crate::kernel::block::Disk;
 use crate::kernel::clock;
 
 const STAGE: StageName = StageName::Signature;
-/// More certificates than this are not read.
+/// Most certificates that are read.
 const MAX_CERTIFICATES: usize = 32;
 /// The label of a slot without an image (UAPI.2, systemd).
 const EMPTY_SLOT: &str = "_empty";
@@ -35,18 +35,18 @@ const RULE_LIMIT: u64 = 64;
 /// A root hash that was signed, or need not be.
 pub struct Checked {
     located: Located,
-    /// The message that a trusted certificate's key signed, for the kernel to see too.
+    /// The message that a trusted certificate's key signed, for the kernel to check too.
     message: Option<Vec<u8>>,
 }
 
 impl Checked {
-    /// What was located, and the signature that was verified.
+    /// The located partitions, and the verified signature.
     pub(super) fn into_parts(self) -> (Located, Option<Vec<u8>>) {
         (self.located, self.message)
     }
 }
 
-/// Checks the signature as the initramfs asks for.
+/// Checks the signature by the rule in the initramfs.
 pub fn check_signature(located: Located, context: &mut Context) -> Result<Checked, Failure> {
     let rule = rule()?;
     context.report.built = rule.built;
@@ -114,7 +114,7 @@ fn rule() -> Result<Rule, Failure> {
     }
 }
 
-/// Who signed the root hash, and the message that shows it.
+/// Returns the signer, and the signed message.
 fn verify(
     disk: &Disk,
     root_hash: &RootHash,
@@ -147,7 +147,7 @@ fn verify(
             Err(why) if embedded.root_hash == *root_hash => {
                 return Err(refused(why.to_string()));
             }
-            // The other slot's, unless there is no other.
+            // The signature of another slot. It is only reported if there is no better reason.
             Err(why) => other = other.or_else(|| Some(refused(why.to_string()))),
         }
     }
@@ -195,8 +195,7 @@ fn certificates(dir: &Path) -> Result<Vec<Certificate>, Failure> {
         .collect()
 }
 
-/// Number and content of the signature partitions on the root's own disk; of those that hold
-/// something.
+/// The signature partitions on the root's disk that are not empty: number and content.
 type Content = Result<Vec<u8>, String>;
 
 fn partitions(disk: &Disk) -> Result<Vec<(u32, Content)>, Failure> {

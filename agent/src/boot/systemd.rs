@@ -1,5 +1,5 @@
-//! Files in /run that tell the image's systemd about mounts, the watchdog and devices that the
-//! agent has set up. systemd reads them when it starts; another init ignores them.
+//! Writes files to /run that describe mounts, the watchdog and devices to the image's systemd.
+//! systemd reads them when it starts. Other init systems ignore them.
 
 use std::fs;
 use std::io;
@@ -7,22 +7,24 @@ use std::path::Path;
 
 use adamant_contract::report;
 
-/// systemd-system.conf(5). Its name sorts first, so that a drop-in of the image's own decides.
+/// See systemd-system.conf(5). Its name sorts first, so that a drop-in of the image overrides it.
 const WATCHDOG: &str = "/run/systemd/system.conf.d/00-adamant-watchdog.conf";
-/// Units here come after those of /etc and before those of /usr/lib (systemd.unit(5)).
+/// Units in this directory override those of /usr/lib, and those of /etc override them
+/// (systemd.unit(5)).
 const UNITS: &str = "/run/systemd/system";
 /// Directory for udev rules that are made at run time.
 pub const RULES: &str = "/run/udev/rules.d";
 /// File name of the agent's udev rules.
 pub const RULE: &str = "00-adamant.rules";
 
-/// Left alone, systemd does not touch an armed watchdog, and the machine would restart under it.
+/// Makes systemd feed the watchdog. By default it does not touch a watchdog that is already armed,
+/// and the machine would reset.
 pub fn feed_the_watchdog() -> io::Result<()> {
     write(Path::new(WATCHDOG), "[Manager]\nRuntimeWatchdogSec=60s\n")
 }
 
-/// A mount that systemd only sees but has no unit for is required by nothing, so that at shutdown
-/// it would be unmounted under those who still write to it, the journal first of all.
+/// Writes units for the volumes. Without one, no service requires the mount, so that systemd would
+/// unmount it at shutdown while the journal and others still write to it.
 pub fn describe_volumes(volumes: &[report::VolumeReport]) -> io::Result<()> {
     for volume in volumes {
         let report::VolumeReport {
@@ -42,8 +44,8 @@ pub fn describe_volumes(volumes: &[report::VolumeReport]) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for what is in memory: systemd's own units of these names would be mounted over it, or
-/// ask for other flags.
+/// Writes a unit for a file system in memory. Without it, systemd would mount its own unit of the
+/// same name over it, or change its mount options.
 pub fn describe_memory(mount: &str) -> io::Result<()> {
     describe(
         mount,
@@ -54,8 +56,8 @@ pub fn describe_memory(mount: &str) -> io::Result<()> {
     )
 }
 
-/// What is bound over the image's /etc/machine-id stays there: nothing can unmount it, and nobody
-/// has to try.
+/// Writes a unit for the bind mount over /etc/machine-id, so that systemd does not try to unmount
+/// it: nothing can.
 pub fn describe_machine_id(source: &str) -> io::Result<()> {
     describe(
         "/etc/machine-id",
@@ -66,7 +68,7 @@ pub fn describe_machine_id(source: &str) -> io::Result<()> {
     )
 }
 
-/// The same for data of the image that is shown on a volume.
+/// Writes units for data of the image that is shown on a volume, which can't be unmounted either.
 pub fn describe_image_data(paths: &[String]) -> io::Result<()> {
     paths.iter().try_for_each(|path| {
         describe(
@@ -79,7 +81,7 @@ pub fn describe_image_data(paths: &[String]) -> io::Result<()> {
     })
 }
 
-/// The unit of something that is mounted already, and stays so until the machine ends.
+/// The unit of a file system that is already mounted and stays mounted until the machine ends.
 fn describe(mount: &str, what: &str, description: &str, order: &str, how: &str) -> io::Result<()> {
     let unit = format!(
         "[Unit]\nDescription={description}\nDefaultDependencies=no\n{order}\n[Mount]\nWhat={what}\nWhere={mount}\n{how}"
@@ -87,8 +89,8 @@ fn describe(mount: &str, what: &str, description: &str, order: &str, how: &str) 
     write(&Path::new(UNITS).join(unit_name(mount)), &unit)
 }
 
-/// systemd finds the disk's ESP by itself and makes automounts for it, which the guard refuses:
-/// without a unit there is nothing to fail.
+/// Stops systemd from making automounts for the disk's ESP, which the guard refuses, so that no
+/// unit fails.
 pub fn leave_the_esp_alone(allowed: &[String]) -> io::Result<()> {
     for mount in ["/efi", "/boot"]
         .iter()
@@ -105,12 +107,13 @@ pub fn leave_the_esp_alone(allowed: &[String]) -> io::Result<()> {
     Ok(())
 }
 
-/// Services that load modules on request. The guard knows them by their cgroups: into one that is
-/// delegated, systemd puts whatever process root names. And systemd-modules-load would take the
-/// names of modules from a command line that root has put into the manager's environment.
+/// Services that load modules on request. The guard recognizes them by their cgroups. Two ways
+/// around that are closed here: systemd puts any process that root names into a delegated cgroup,
+/// and systemd-modules-load would take module names from a command line in the manager's
+/// environment, which root can set.
 pub const MODULE_LOADERS: [&str; 2] = ["systemd-udevd.service.d", "systemd-modules-load.service.d"];
 
-/// Has nobody but systemd start what the guard takes for these services.
+/// Makes sure that only systemd itself can start processes that the guard takes for these services.
 pub fn keep_module_loaders_apart() -> io::Result<()> {
     for folder in MODULE_LOADERS {
         write(
@@ -121,8 +124,8 @@ pub fn keep_module_loaders_apart() -> io::Result<()> {
     Ok(())
 }
 
-/// Names below /dev/disk stay with the partitions of the disk that the machine started from
-/// (udev(7), "OPTIONS"), whatever labels another has that appears.
+/// Gives names below /dev/disk to the partitions of the disk that the machine started from
+/// (udev(7), "OPTIONS"), even if a disk with the same labels appears.
 pub fn keep_names(disk: &str) -> io::Result<()> {
     let between = if disk.ends_with(|last: char| last.is_ascii_digit()) {
         "p"

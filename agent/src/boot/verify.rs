@@ -26,15 +26,15 @@ use crate::kernel::dm::{self, Mapping, VerityStatus};
 use crate::kernel::keyring;
 
 const STAGE: StageName = StageName::Verify;
-/// The name of the key with the root hash's signature, in the agent's own keyring.
+/// The name of the key with the root hash's signature in the agent's own keyring.
 const SIGNATURE_KEY: &str = "adamant:root";
 const RESTORE: &str = "write the image to the disk again, or boot another version";
-/// Block of the verity partition with the top of the tree.
+/// Block of the hash partition with the top of the hash tree.
 const TOP: u64 = 1;
-/// From this version on the verity target can also restart or panic on I/O errors (Linux 6.12).
+/// The version of the verity target that can restart or panic on I/O errors (Linux 6.12).
 const ON_ERROR_SINCE: (u32, u32) = (1, 10);
 
-/// A block device that gives only what the root hash stands for, or an error. Only [`verify_root`]
+/// A block device that returns only data matching the root hash, or an error. Only [`verify_root`]
 /// makes one.
 pub struct VerifiedRoot {
     located: Located,
@@ -43,7 +43,7 @@ pub struct VerifiedRoot {
     table: Table,
 }
 
-/// Checks the verity superblock, makes the device and reads the tree's top through it.
+/// Checks the verity superblock, makes the device and reads the hash tree's top through it.
 pub fn verify_root(checked: Checked, context: &mut Context) -> Result<VerifiedRoot, Failure> {
     let (located, message) = checked.into_parts();
     let tree = &located.tree.path;
@@ -93,8 +93,8 @@ pub fn verify_root(checked: Checked, context: &mut Context) -> Result<VerifiedRo
             signature: Some(SIGNATURE_KEY),
             ..table.clone()
         };
-        // Trusted by the agent is enough; what the kernel trusts is the firmware's and the
-        // distribution's affair.
+        // A kernel that rejects the signature is no failure, because the agent has verified it. The
+        // kernel's keys are those of firmware and distribution, which may not include the signer.
         match keyring::add(SIGNATURE_KEY, &message).and_then(|()| create(&signed)) {
             Ok(mapping) => {
                 (seen, table, context.report.signature.kernel) =
@@ -102,7 +102,7 @@ pub fn verify_root(checked: Checked, context: &mut Context) -> Result<VerifiedRo
             }
             Err(error) => {
                 let why = kernels_reason(&error);
-                // The device-mapper has just called it an error.
+                // The device-mapper's own log line calls it an error.
                 log::info!(
                     "no harm: the kernel was asked about the signature too, and {why}; the agent has verified it"
                 );
@@ -135,7 +135,7 @@ pub fn verify_root(checked: Checked, context: &mut Context) -> Result<VerifiedRo
     Ok(root)
 }
 
-/// The superblock, if it fits both partitions.
+/// Reads the superblock, and checks that it fits both partitions.
 fn read_superblock(file: &File, located: &Located) -> Result<Superblock, Failure> {
     let Located { data, tree, .. } = located;
     let refuse = |why: String| {
@@ -167,8 +167,8 @@ fn read_superblock(file: &File, located: &Located) -> Result<Superblock, Failure
     Ok(superblock)
 }
 
-/// Compares the top of the tree with the root hash. The kernel would do the same, but could not say
-/// that the two don't belong together.
+/// Compares the top of the hash tree with the root hash. The kernel would do the same, but its
+/// error does not show that the two don't belong together.
 fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<(), Failure> {
     let mut top_read = Ok(());
     let mut read = |at: CorruptedBlock, bytes: &mut [u8; BLOCK]| {
@@ -188,7 +188,7 @@ fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<
             RESTORE,
         ));
     }
-    // A fault further down is not looked at yet.
+    // Corrupted blocks further down are found later.
     if result == Err(CorruptedBlock::Hash(TOP)) {
         let why = format!(
             "the top of its tree is not what the root hash {} stands for",
@@ -204,17 +204,18 @@ fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<
     Ok(())
 }
 
-/// The verity target's parameters; <https://docs.kernel.org/admin-guide/device-mapper/verity.html>.
+/// The verity target's parameters; see
+/// <https://docs.kernel.org/admin-guide/device-mapper/verity.html>.
 #[derive(Clone)]
 struct Table {
     /// Devices, sizes, root hash and salt.
     line: String,
-    /// The key that holds the root hash's signature, where the kernel is to check it too.
+    /// The key that holds the root hash's signature, if the kernel is to check it too.
     signature: Option<&'static str>,
 }
 
 impl Table {
-    /// The whole line, with these optional parameters.
+    /// The complete line, with these optional parameters.
     fn with(&self, options: &[&str]) -> String {
         let signature = self.signature.map(|key| ["root_hash_sig_key_desc", key]);
         let words: Vec<&str> = signature.iter().flatten().chain(options).copied().collect();
@@ -226,7 +227,7 @@ impl Table {
     }
 }
 
-/// Why the kernel did not take a signature that the agent did, in words.
+/// Why the kernel rejected a signature that the agent accepted.
 fn kernels_reason(error: &io::Error) -> String {
     match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
         Errno::ENOKEY => "the signer's certificate is in none of its keyrings".to_owned(),
@@ -239,17 +240,17 @@ fn kernels_reason(error: &io::Error) -> String {
 }
 
 impl VerifiedRoot {
-    /// Its node.
+    /// Its device node.
     pub fn device(&self) -> PathBuf {
         block::node(&self.mapping.device())
     }
 
-    /// The disk it is on.
+    /// The disk that it is on.
     pub fn disk(&self) -> &Disk {
         &self.located.disk
     }
 
-    /// What was located.
+    /// The located partitions.
     pub(super) fn located(&self) -> &Located {
         &self.located
     }
@@ -259,9 +260,9 @@ impl VerifiedRoot {
         self.superblock.data_blocks
     }
 
-    /// The root hash does not bind the number of blocks in the verity superblock: with fewer of
-    /// them the tree can still fit. What the file system, whose first block is verified, says
-    /// of its own length does.
+    /// Checks the size of the root. The root hash does not bind the number of blocks in the verity
+    /// superblock: a smaller number can have the same hash tree. The file system's first block is
+    /// verified and contains the file system's size.
     fn check_length(&self, first: &[u8; BLOCK]) -> Result<(), Failure> {
         let (needed, there) = (
             file_system_bytes(first).unwrap_or(0).div_ceil(BLOCK as u64),
@@ -276,7 +277,7 @@ impl VerifiedRoot {
         Ok(())
     }
 
-    /// Names the block behind a failed read of a block, by following the tree ourselves.
+    /// Finds the block that caused a read error by following the hash tree.
     pub(super) fn explain(&self, block: u64, error: &io::Error) -> Failure {
         let Located {
             data,
@@ -322,8 +323,8 @@ impl VerifiedRoot {
         )
     }
 
-    /// Makes the kernel act by itself on a bad block from now on; until here it was for the agent
-    /// to say what is wrong.
+    /// Makes the kernel handle corrupted blocks by itself from now on. Until here the agent
+    /// reported them.
     pub fn arm(&self, on_corruption: OnCorruption, context: &mut Context) -> Result<(), Failure> {
         context.report.root.on_corruption = on_corruption;
         let verb = match on_corruption {
@@ -357,7 +358,7 @@ impl VerifiedRoot {
             })
     }
 
-    /// The name that systemd and people know it by.
+    /// Makes the device's link in /dev/mapper, by which systemd and people know it.
     fn link(&self) -> io::Result<()> {
         fs::create_dir_all("/dev/mapper")?;
         match std::os::unix::fs::symlink(
@@ -370,10 +371,9 @@ impl VerifiedRoot {
     }
 }
 
-/// The length that an EROFS gives itself in its first block: the low 32 bits of its number of
-/// blocks (superblock at 1024: magic at 0, log2 of the block size at 12, blocks at 36; the
-/// kernel's fs/erofs/erofs_fs.h). `None` when it is no EROFS; the kernel says so when it is
-/// mounted.
+/// Size of an EROFS image by its first block: the low 32 bits of its number of blocks (superblock
+/// at 1024: magic at 0, log2 of the block size at 12, blocks at 36; the kernel's
+/// fs/erofs/erofs_fs.h). `None` if it is not EROFS, which the mount reports.
 fn file_system_bytes(first: &[u8; BLOCK]) -> Option<u64> {
     let superblock = &first[1024..1024 + 128];
     let blocks = u32::from_le_bytes([
@@ -386,12 +386,12 @@ fn file_system_bytes(first: &[u8; BLOCK]) -> Option<u64> {
         .then(|| u64::from(blocks) << superblock[12].min(16))
 }
 
-/// The start of a root hash, enough for a person to tell two apart.
+/// The first digits of a root hash, enough for a person to recognize it.
 pub fn short(hash: &RootHash) -> String {
     format!("{}…", hex::encode(&hash.0[..4]))
 }
 
-/// What dm-verity found wrong, for a failure of a later stage that is only its consequence.
+/// The corruption that dm-verity has found, to explain a failure of a later stage.
 pub fn damage_seen_by_the_kernel() -> Option<String> {
     let status = dm::verity_status(ROOT_MAPPING).ok()?;
     (status == VerityStatus::Corrupted).then(|| {
@@ -430,7 +430,7 @@ mod tests {
         assert_eq!(file_system_bytes(&first), Some(4_096_000));
     }
 
-    /// Made by another tool, so that the two do not share a mistake.
+    /// Compares with mkfs.erofs, so that a common mistake is found.
     #[test]
     fn the_length_is_what_mkfs_erofs_writes() {
         let path =

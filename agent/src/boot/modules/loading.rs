@@ -1,5 +1,5 @@
-//! Loading several modules at once: most of what it takes is waiting for hardware, and checking
-//! signatures.
+//! Loads several modules at the same time, because most of the time is spent waiting for hardware
+//! and checking signatures.
 
 use std::collections::BTreeSet;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -9,36 +9,36 @@ use nix::errno::Errno;
 
 use super::Module;
 
-/// At most so many at once.
+/// Most threads.
 const THREADS: usize = 4;
-/// Of each thread, bytes.
+/// Stack size of a thread, bytes.
 const STACK: usize = 64 << 10;
 
-/// What became of a module.
+/// The result of loading a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is loaded.
+    /// It was loaded.
     Loaded,
-    /// It was loaded or built in before.
+    /// It was loaded before, or is built in.
     ThereBefore,
-    /// For hardware that is not there, such as a processor's SHA instructions or another
-    /// hypervisor's bus; or it needs such a one.
+    /// Its hardware does not exist, such as a processor's SHA instructions or another hypervisor's
+    /// bus; or a module that it depends on is absent.
     Absent,
-    /// It can't be loaded.
+    /// The kernel refused it.
     Failed(Errno),
 }
 
 struct State<'a> {
-    /// By the modules' places: whether somebody loads it, or did.
+    /// For each module, whether a thread has started to load it.
     started: Vec<bool>,
-    /// By the modules' places: what became of it, once that is known.
+    /// For each module, the result once it is known.
     outcomes: Vec<Option<Outcome>>,
-    /// Names of those that this machine can't have.
+    /// Names of modules for hardware that this machine does not have.
     absent: &'a mut BTreeSet<String>,
 }
 
-/// Runs `load` for each module, after those of them that it needs or comes after. Gives what became
-/// of each.
+/// Runs `load` for each module, after the modules that it depends on or follows. Returns the
+/// results.
 pub fn all(
     modules: &[Module],
     absent: &mut BTreeSet<String>,
@@ -51,11 +51,12 @@ pub fn all(
     });
     let changed = Condvar::new();
     let work = || {
-        // A thread that panics ends the boot; what it leaves is whole all the same, since each
-        // change is one step.
+        // A thread that panics ends the boot. The state is consistent even then, because each
+        // change is a single step.
         let mut now = state.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(first) = now.started.iter().position(|started| !started) {
-            // Where each waits for another one, the list is wrong, and the first one is tried.
+            // If all of them wait for each other, the list has a loop; then the first module is
+            // tried.
             let ready = (first..modules.len())
                 .find(|&index| now.is_ready(modules, index))
                 .or_else(|| (!now.is_anything_being_loaded()).then_some(first));
@@ -65,7 +66,7 @@ pub fn all(
             };
             now.started[index] = true;
             let module = &modules[index];
-            // The kernel would only complain about each symbol that is missing.
+            // Loading it would only make the kernel log each missing symbol.
             let outcome = if module
                 .needs
                 .iter()
@@ -86,7 +87,7 @@ pub fn all(
         }
     };
     thread::scope(|scope| {
-        // What can't be started, the others do.
+        // If a thread can't be started, the other threads do its work.
         let others: Vec<_> = (1..THREADS.min(modules.len()))
             .filter_map(|_| {
                 thread::Builder::new()

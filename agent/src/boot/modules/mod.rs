@@ -1,9 +1,9 @@
-//! The kernel modules of the initramfs: of those in its list, the ones that each machine needs and
-//! the ones that this machine's devices ask for, each after those it needs.
+//! Loads kernel modules of the initramfs: those that every machine needs, and those that this
+//! machine's devices ask for. Each is loaded after the modules that it depends on.
 //!
-//! A device's name (modalias) says what it is, and the list has the patterns that the kernel's
-//! drivers give, as depmod(8) collects them. Loading all of them would work, too: probing for
-//! hardware that is not there takes most of an initramfs's time.
+//! A device's modalias says what it is. The module list has the patterns of the kernel's drivers,
+//! as depmod(8) collects them. Loading all modules would also work, but probing for absent hardware
+//! takes most of an initramfs's time.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -19,39 +19,39 @@ use loading::Outcome;
 
 mod loading;
 
-/// Longest list read, bytes: some drivers have hundreds of devices.
+/// Longest list that is read, bytes: some drivers have hundreds of devices.
 const LIST_LIMIT: u64 = 1 << 20;
-/// A device's name is at most a page, which a processor's features can fill.
+/// Longest modalias: a page, which a processor's feature list can fill.
 const NAME_LIMIT: u64 = 4096;
-/// More devices than this are not looked at.
+/// Most devices that are read.
 const DEVICES: usize = 4096;
-/// Buses behind buses, at most.
+/// Deepest nesting of buses.
 const PASSES: usize = 8;
 const BUSES: &str = "/sys/bus";
 const PROCESSOR: &str = "/sys/devices/system/cpu/modalias";
 
-/// What is in the list and has not been tried yet.
+/// The modules of the list that were not tried yet.
 #[derive(Default)]
 pub struct Modules {
     all: Vec<Module>,
-    /// Those that this machine can't have.
+    /// Names of modules for hardware that this machine does not have.
     absent: BTreeSet<String>,
 }
 
 struct Module {
     path: String,
     name: String,
-    /// Names of modules that it can't be without.
+    /// Names of modules that must be loaded before it.
     needs: Vec<String>,
-    /// Names of modules that it comes after, if they are loaded.
+    /// Names of modules that, if they are loaded at all, must be loaded before it.
     after: Vec<String>,
-    /// Of devices; `None`: for each machine.
+    /// Patterns of modaliases. `None`: every machine needs the module.
     patterns: Option<Vec<String>>,
 }
 
 impl Modules {
-    /// Reads the list. Where it can't be read, the boot goes on without: whether it needs one shows
-    /// later, where it can be said what is missing.
+    /// Reads the list. If it can't be read, the boot continues without modules; a later stage
+    /// reports what is missing.
     pub fn read(context: &mut Context) -> Modules {
         match read(MODULE_LIST_PATH, LIST_LIMIT) {
             Ok(list) => Modules {
@@ -68,8 +68,8 @@ impl Modules {
         }
     }
 
-    /// Loads what each machine needs, and what the devices need that are there. Gives how many were
-    /// loaded.
+    /// Loads the modules that every machine needs and those for the present devices. Returns the
+    /// number of loaded modules.
     pub fn load(&mut self, context: &mut Context) -> usize {
         let (mut known, mut loaded) = (BTreeSet::new(), 0);
         for pass in 0..PASSES {
@@ -89,25 +89,25 @@ impl Modules {
         loaded
     }
 
-    /// Loads what devices need that have just appeared. Gives how many were loaded.
+    /// Loads the modules for devices that have just appeared. Returns the number of loaded modules.
     pub fn load_for(&mut self, names: &[String], context: &mut Context) -> usize {
         let chosen =
             self.choose(&|pattern| names.iter().any(|name| modalias::is_like(pattern, name)));
         self.load_those(&chosen, context)
     }
 
-    /// Loads all that is left, for a device that does not say what it is. Gives how many were
-    /// loaded.
+    /// Loads all remaining modules, for a device without a modalias. Returns the number of loaded
+    /// modules.
     pub fn load_the_rest(&mut self, context: &mut Context) -> usize {
         let chosen = self.all.iter().map(|module| module.name.clone()).collect();
         self.load_those(&chosen, context)
     }
 
-    /// The names of those that are for each machine, or for a device, and of those that these need
-    /// or come after.
+    /// The names of modules for every machine and for the given devices, with everything that these
+    /// depend on or follow.
     fn choose(&self, is_asked: &dyn Fn(&str) -> bool) -> BTreeSet<String> {
         let mut chosen = BTreeSet::new();
-        // From the end: each stands behind those it needs.
+        // Backwards, because each module follows its dependencies in the list.
         for module in self.all.iter().rev() {
             let asked = module
                 .patterns
@@ -148,7 +148,7 @@ impl Modules {
                 )),
             }
         }
-        // One of them may have brought a watchdog.
+        // A module may have brought a watchdog.
         context.watchdog.arm();
         context.watchdog.alive();
         loaded
@@ -185,7 +185,7 @@ impl Module {
     }
 }
 
-/// The names of all devices, on all buses, and the processor's.
+/// The modaliases of all devices on all buses, and of the processor.
 fn devices() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut note = |path: &str| {
@@ -230,7 +230,7 @@ fn load_one(module: &Module) -> Outcome {
     };
     match load() {
         Ok(()) => {
-            // Its pages are now in the kernel twice: as a module, and as a file of the initramfs.
+            // Its pages are in memory twice now: in the module, and in the initramfs' file.
             let _ = fs::remove_file(&module.path);
             Outcome::Loaded
         }
@@ -240,7 +240,7 @@ fn load_one(module: &Module) -> Outcome {
     }
 }
 
-/// The kernel's name of a module: its file's, with `_` for `-`.
+/// The kernel's name of a module: its file name with `_` for `-`.
 fn name(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     file.strip_suffix(".ko").unwrap_or(file).replace('-', "_")

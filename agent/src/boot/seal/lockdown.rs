@@ -1,4 +1,4 @@
-//! Level `lockdown`: nobody can change the kernel through modules, kexec, its memory or its
+//! Level `lockdown`: the kernel can't be changed through modules, kexec, its memory or its
 //! settings.
 //!
 //! Every setting is read back. The level needs some settings; this kernel may lack the others.
