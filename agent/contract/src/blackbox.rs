@@ -1,26 +1,26 @@
-//! The black box: a small partition with the records of earlier boots, also of boots that failed
+//! The black box: a small partition with the records of earlier boots, including boots that failed
 //! before a volume could be mounted.
 //!
 //! It is a ring of blocks. Each record fills one block, has its own checksum, and overwrites the
 //! oldest record. A power cut during a write loses only the record that is being written.
 //!
-//! Records are hostile input, because anyone with the disk can write them. They are shown, and
-//! decide nothing.
+//! Records are hostile input, because anyone with access to the disk can write them. They are only
+//! shown; no decision depends on them.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::gpt::Guid;
 
-/// The type of its partition, this project's own: nothing else looks at it or mounts it.
+/// The type of its partition, defined by this project, so that no other program uses or mounts it.
 pub const PARTITION_TYPE: Guid = Guid::from_text_order([
     0x8f, 0x4a, 0x6b, 0x1e, 0x0c, 0x35, 0x4d, 0x27, 0x9b, 0xd8, 0x61, 0xf2, 0xa7, 0x3e, 0x5c, 0x90,
 ]);
 /// Its label.
 pub const LABEL: &str = "black-box";
-/// Bytes that the builder gives it, and at most these are used.
+/// Size that the builder gives to the partition. Bytes beyond it are not used.
 pub const BYTES: u64 = 1 << 20;
-/// A record's block, bytes: the sector of every disk, or a multiple of it.
+/// Size of a record's block, bytes: a multiple of every disk's sector size.
 pub const BLOCK: usize = 4096;
 const BLOCKS: usize = BYTES as usize / BLOCK;
 
@@ -30,23 +30,24 @@ const VERSION: u32 = 1;
 /// as if these 32 bytes were 0.
 const HEADER: usize = 56;
 const CHECKSUM: std::ops::Range<usize> = 24..56;
-/// A disk that starts a thousand times a second for a thousand years stays below.
+/// Far beyond reach: a machine that boots a thousand times a second for a thousand years stays
+/// below.
 const LAST_SEQUENCE: u64 = 1 << 48;
 
-/// What a record tells of.
+/// The kind of a record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Event {
     /// A stage of the boot has begun.
     #[default]
     Stage,
-    /// The image's init was started. Nobody there may be able to tell of its end.
+    /// The image's init was started. Possibly no program there records the end.
     Running,
-    /// `adamant-agent watch` runs, and will tell of the end.
+    /// `adamant-agent watch` runs, and will record the end.
     Watched,
-    /// The boot, or the running machine, failed: `reason` says why.
+    /// The boot or the running machine failed; `reason` says why.
     Failed,
-    /// The machine was shut down, or restarted, as it should be.
+    /// The machine was shut down or restarted in an orderly way.
     Ended,
 }
 
@@ -54,9 +55,9 @@ pub enum Event {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
-    /// The kernel's boot id, 32 hexadecimal digits: records of one boot have the same.
+    /// The kernel's boot id, 32 hexadecimal digits, which all records of one boot share.
     pub boot: String,
-    /// What it tells of.
+    /// The kind of the record.
     pub event: Event,
     /// Seconds since 1970 by the machine's clock, which may be wrong.
     pub time: u64,
@@ -68,15 +69,15 @@ pub struct Record {
     pub root_hash: String,
     /// The stage of the boot, or empty.
     pub stage: String,
-    /// Why it failed, a line for a person.
+    /// Why the boot failed, as one line for the operator.
     pub reason: String,
     /// The kernel's last lines.
     pub log: Vec<String>,
 }
 
 impl Record {
-    /// Its block. The kernel's lines that have no room are left out, the oldest first, then the end
-    /// of the reason.
+    /// Encodes the record as a block. If it is too long, the oldest log lines are left out first,
+    /// then the end of the reason.
     pub fn to_block(&self, sequence: u64) -> Vec<u8> {
         let mut record = self.clone();
         let text = loop {
@@ -91,7 +92,7 @@ impl Record {
                     .take(record.reason.chars().count() / 2)
                     .collect();
                 if record.reason.is_empty() {
-                    // Nothing of what is left is long, unless somebody has made it so.
+                    // The other fields are only long if another program wrote them.
                     record = Record {
                         boot: record.boot.chars().take(64).collect(),
                         event: record.event,
@@ -115,7 +116,8 @@ impl Record {
         block
     }
 
-    /// Reads a block: its sequence number and the record. `None` for what is no whole record.
+    /// Decodes a block to its sequence number and the record. `None` if it is not a complete
+    /// record.
     fn from_block(block: &[u8]) -> Option<(u64, Record)> {
         let number = |at: usize| {
             block
@@ -144,20 +146,20 @@ impl Record {
     }
 }
 
-/// All records, and where the next one goes.
+/// The records, and the position of the next one.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Ring {
     /// Oldest first.
     pub records: Vec<Record>,
     /// Sequence number of the next record.
     pub next: u64,
-    /// How many there can be.
+    /// Number of records that fit.
     blocks: u64,
 }
 
 impl Ring {
-    /// Reads the partition's bytes, or its first [`BYTES`]. `None` where it has no room for two
-    /// records.
+    /// Parses the partition's bytes, at most the first [`BYTES`]. `None` if there is no space for
+    /// two records.
     pub fn read(bytes: &[u8]) -> Option<Ring> {
         let blocks = (bytes.len() / BLOCK).min(BLOCKS);
         if blocks < 2 {
@@ -177,8 +179,7 @@ impl Ring {
         })
     }
 
-    /// The place of the next record: its sequence number, and the byte at which it is to be
-    /// written. It then counts as written.
+    /// Reserves the position of the next record. Returns its sequence number and byte position.
     pub fn take_place(&mut self) -> (u64, u64) {
         let sequence = self.next;
         self.next += 1;
@@ -186,25 +187,26 @@ impl Ring {
     }
 }
 
-/// A boot that did not end as it should.
+/// A boot that did not end in an orderly way.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct BadBoot {
-    /// Its last record: what is known of its end.
+    /// Its last record.
     pub record: Record,
-    /// How many starts ago; 1 is the one before this.
+    /// Number of boots since then, with the current one: 1 is the previous boot.
     pub starts_ago: u64,
-    /// How many starts in a row ended so, up to and with this one: the tries.
+    /// Number of consecutive boots that ended like this, up to and including this one.
     pub in_a_row: u64,
-    /// What a person should read: how it ended, and why.
+    /// A line for the operator: how the boot ended, and why.
     #[serde(rename = "words")]
     pub summary: String,
 }
 
-/// The newest boot that did not end as it should. `records` are those of other boots than the
+/// The newest boot that did not end in an orderly way. `records` are those of other boots than the
 /// running one, oldest first.
 pub fn last_bad(records: &[Record]) -> Option<BadBoot> {
-    // The last record of each boot says how it ended. A clock may be wrong, but the order is not.
+    // The last record of each boot shows how it ended. Records are in order even if a clock was
+    // wrong.
     let mut ends: Vec<&Record> = Vec::new();
     for record in records {
         match ends.last_mut() {
@@ -258,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_partition_is_an_empty_ring_and_one_without_room_is_none() {
+    fn reads_a_blank_partition_as_empty_and_refuses_one_that_is_too_small() {
         assert_eq!(
             Ring::read(&vec![0; BYTES as usize]),
             Some(Ring {
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_overwritten_and_the_order_stays() {
+    fn overwrites_the_oldest_records_and_keeps_the_order() {
         let mut disk = vec![0; 8 * BLOCK];
         for number in 0..20 {
             let mut ring = Ring::read(&disk).unwrap();
@@ -298,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_cut_off_or_altered_anywhere_costs_only_itself() {
+    fn loses_only_the_record_that_is_cut_off_or_altered() {
         let mut disk = vec![0; 4 * BLOCK];
         let mut ring = Ring::read(&disk).unwrap();
         for boot in ["a", "b"] {
@@ -330,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_is_left_out_from_the_oldest_line_on() {
+    fn leaves_out_the_oldest_lines_of_a_long_record() {
         let log: Vec<String> = (0..200)
             .map(|number| format!("{number} {}", "\"".repeat(40)))
             .collect();
@@ -360,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_number_that_would_end_the_ring_is_no_record() {
+    fn refuses_the_last_sequence_numbers() {
         let mut disk = vec![0; 4 * BLOCK];
         disk[..BLOCK].copy_from_slice(&record("a", Event::Failed).to_block(u64::MAX));
         assert_eq!(Ring::read(&disk).unwrap().next, 1);
     }
 
     #[test]
-    fn the_last_bad_boot_is_found_with_its_tries() {
+    fn finds_the_last_bad_boot_and_counts_its_attempts() {
         let boots = |all: &[(&str, Event)]| {
             all.iter()
                 .map(|(boot, event)| record(boot, *event))
@@ -417,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn no_bytes_make_it_panic() {
+    fn any_bytes_parse_without_a_panic() {
         let mut seed = 1u64;
         let mut random = || {
             seed = seed
@@ -431,7 +433,7 @@ mod tests {
                 let at = usize::from(random()) * 16 % BLOCK;
                 block[at] = random();
             }
-            // With a checksum that fits, too.
+            // Also with a valid checksum.
             if let Some(end) = block
                 .get(12..16)
                 .map(|bytes| HEADER + bytes[0] as usize + (bytes[1] as usize) * 256)

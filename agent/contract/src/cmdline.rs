@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_with_other_words_is_not_one_of_those() {
+    fn refuses_a_command_line_with_other_arguments() {
         let lines = "ro panic=10 console=ttyS0\nro panic=10 console=ttyS0 debug\n";
         for line in [
             "roothash=1 ro panic=10 console=ttyS0\n",

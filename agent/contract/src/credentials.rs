@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_named_gets_through_and_the_first_of_two() {
+    fn accepts_only_named_credentials_and_the_first_of_two() {
         let accept = globs(&["ssh.*", "a*c", "system.hostname"]);
         let mut sorter = Sorter::new(&accept);
         let strings = b"other\0io.systemd.credential:ssh.key=k=1\0io.systemd.credential:secret=x\0io.systemd.credential.binary:abc=AAH/\0io.systemd.credential.odd:abc=1\0io.systemd.credential:abc\0io.systemd.credential:ssh.key=2";
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_none_too_many_and_too_large_ones_are_dropped() {
+    fn drops_invalid_names_and_too_many_or_too_large_credentials() {
         let accept = globs(&["*"]);
         let mut sorter = Sorter::new(&accept);
         for name in ["", ".", "..", "a/b", "a:b", "a\nb", "ä", &"x".repeat(256)] {
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_from_the_esp_does_not_stand_in_for_what_is_not() {
+    fn never_uses_a_credential_of_the_esp_in_place_of_another_source_s() {
         let accept = globs(&["*"]);
         let mut sorter = Sorter::new(&accept);
         sorter.offer(CredentialSource::Esp, b"a", || Ok(vec![1]));
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn lying_structures_hold_nothing() {
+    fn finds_nothing_in_structures_with_wrong_lengths() {
         let accept = globs(&["*"]);
         let mut sorter = Sorter::new(&accept);
         for bad in [&b""[..], &[11], &[11, 200, 0, 0, 1], &structure(b"")] {
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_star_stands_for_anything_and_nothing_else_does() {
+    fn matches_anything_with_a_star_and_only_with_a_star() {
         for (glob, name) in [
             ("*", ""),
             ("*", "x"),

@@ -1,12 +1,13 @@
-//! Devices' names and the patterns of drivers, as depmod(8) and the kernel's file2alias make them:
-//! `*`, `?` and `[a-f]`, and `-` is as good as `_`.
+//! Matches modaliases of devices with patterns of drivers, as depmod(8) and the kernel's file2alias
+//! make them: `*`, `?` and `[a-f]`; `-` and `_` are equal.
 
-/// Whether a device's name is like a driver's pattern. Takes at most the product of both lengths in
-/// steps, whatever they say.
+/// Whether a modalias matches a driver's pattern. The number of steps is at most the product of
+/// both lengths, for any input.
 pub fn is_like(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
-    // Where the last star stands, and what it took so far: only the last one has to give way.
+    // The position of the last star, and the number of bytes that it matched. Only the last star
+    // needs backtracking.
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {
         if pattern.get(p) == Some(&b'*') {
@@ -27,7 +28,7 @@ pub fn is_like(pattern: &str, name: &str) -> bool {
         .all(|&byte| byte == b'*')
 }
 
-/// How much of the pattern stands for this one byte; `None` where it is another one.
+/// The length of the part of the pattern that matches this byte; `None` if it does not match.
 fn one(pattern: &[u8], byte: u8) -> Option<usize> {
     let same = |a: u8, b: u8| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_'));
     match *pattern.first()? {
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_of_drivers_fit_their_devices_and_no_others() {
+    fn matches_devices_with_their_drivers_patterns_only() {
         let network = "pci:v00001AF4d00001000sv00001AF4sd00000001bc02sc00i00";
         for (pattern, name, like) in [
             ("pci:v00001AF4d*sv*sd*bc*sc*i*", network, true),
@@ -91,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn many_stars_take_no_time_to_speak_of() {
+    fn matches_many_stars_in_bounded_time() {
         assert!(!is_like(&("*a".repeat(2000) + "b"), &"a".repeat(4000)));
     }
 }

@@ -876,7 +876,7 @@ mod tests {
     }
 
     #[test]
-    fn data_of_the_image_belongs_to_the_volume_next_above_it() {
+    fn image_data_belongs_to_the_closest_volume_above_it() {
         let policy = with_volume("db", "/var/lib").replace(
             "}]}",
             "}], \"image_data\": [\"/var/lib/dpkg\", \"/var/cache/x\"]}",
@@ -896,7 +896,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_guard_that_knows_who_asks_leaves_module_loading_open() {
+    fn leaves_module_loading_open_only_if_the_guard_knows_the_requester() {
         let open = |seal: &str| {
             let text = GOOD.replacen(
                 "\"volume\"",

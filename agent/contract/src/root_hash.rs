@@ -1,4 +1,5 @@
-//! The root hash: the one number that names an image. Everything the agent trusts hangs on it.
+//! The root hash: the digest that identifies an image. Everything that the agent trusts depends on
+//! it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,7 +29,7 @@ impl RootHash {
     }
 }
 
-/// Why a text is not a root hash.
+/// A text is not a root hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotARootHash(pub &'static str);
 
@@ -43,7 +44,7 @@ impl std::error::Error for NotARootHash {}
 impl FromStr for RootHash {
     type Err = NotARootHash;
 
-    /// Takes exactly 64 hexadecimal digits, of either case.
+    /// Parses exactly 64 hexadecimal digits, of either case.
     fn from_str(text: &str) -> Result<Self, NotARootHash> {
         let bytes = text.as_bytes();
         if bytes.len() != 64 {
@@ -94,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_root_hash() {
+    fn refuses_other_texts_than_root_hashes() {
         for text in ["", "f6", &"g".repeat(64), &"é".repeat(32)] {
             assert!(text.parse::<RootHash>().is_err(), "{text}");
         }

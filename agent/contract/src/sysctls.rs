@@ -1,7 +1,7 @@
-//! What the level `lockdown` sets below /proc/sys: the seal writes it, and the running machine is
-//! compared with it.
+//! The kernel settings of level `lockdown` below /proc/sys. The seal writes them, and
+//! `adamant-agent drift` compares the running machine with them.
 
-/// A setting below /proc/sys: its path, its value, and whether the level stands on it.
+/// The settings: path below /proc/sys, value, and whether the level requires it.
 pub const SETTINGS: [(&str, &str, bool); 15] = [
     ("kernel/kexec_load_disabled", "1", false),
     ("kernel/unprivileged_bpf_disabled", "1", true),
@@ -19,31 +19,31 @@ pub const SETTINGS: [(&str, &str, bool); 15] = [
     ("fs/protected_fifos", "2", true),
     ("fs/protected_regular", "2", true),
 ];
-/// Closes module loading until the next start. Set last, and not where the guard lets the image's
+/// Disables module loading until the next boot. Set last, and not if the guard lets the image's
 /// modules be loaded on request.
 pub const NO_MODULES: (&str, &str, bool) = ("kernel/modules_disabled", "1", true);
-/// Its path, beside the others: its value depends on an exception.
+/// The path of a further setting, whose value depends on an exception.
 pub const PTRACE: &str = "kernel/yama/ptrace_scope";
 
-/// The value of [`PTRACE`]: with 3 it can't be lowered again; a debugger attaches with 1, to its
-/// children and with CAP_SYS_PTRACE.
+/// The value of [`PTRACE`]. 3 can't be lowered again. With 1, a debugger can attach to its
+/// children, and with CAP_SYS_PTRACE to all processes.
 pub fn ptrace_scope(debug: bool) -> &'static str {
     if debug { "1" } else { "3" }
 }
 
-/// Whether a setting that is read as `now` is as strict as it should be. Some can only be raised,
-/// and stand higher.
+/// Whether the value `now` is at least as strict as `wanted`. Some settings can only be raised and
+/// may be higher.
 pub fn holds(now: &str, wanted: &str) -> bool {
     now == wanted
         || matches!((now.parse::<u32>(), wanted.parse::<u32>()), (Ok(now), Ok(wanted)) if now > wanted && wanted > 0)
 }
 
-/// Where securityfs is mounted.
+/// The mount point of securityfs.
 pub const SECURITY: &str = "/sys/kernel/security";
-/// The kernel's lockdown: its words, the one that is in force in brackets.
+/// The kernel's lockdown file: all modes, with the current one in brackets.
 pub const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// The word in brackets of what [`LOCKDOWN`] holds; empty where there is none.
+/// The mode in brackets in the content of [`LOCKDOWN`]; empty if there is none.
 pub fn lockdown(text: &str) -> &str {
     text.split('[')
         .nth(1)
@@ -51,7 +51,7 @@ pub fn lockdown(text: &str) -> &str {
         .unwrap_or_default()
 }
 
-/// Whether that word keeps the kernel from being changed.
+/// Whether this mode keeps the kernel from being changed.
 pub fn is_locked(word: &str) -> bool {
     matches!(word, "integrity" | "confidentiality")
 }
@@ -61,7 +61,7 @@ mod tests {
     use super::{holds, is_locked, lockdown};
 
     #[test]
-    fn the_word_in_brackets_is_the_one_in_force() {
+    fn finds_the_lockdown_mode_in_brackets() {
         assert_eq!(
             [
                 "[none] integrity confidentiality\n",
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn stricter_holds_and_looser_does_not() {
+    fn accepts_stricter_values_and_refuses_looser_ones() {
         for (now, wanted, yes) in [
             ("1", "1", true),
             ("2", "1", true),

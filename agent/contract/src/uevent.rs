@@ -1,12 +1,12 @@
-//! The kernel's device events (NETLINK_KOBJECT_UEVENT), as far as the agent reads them.
+//! Parses the kernel's device events (NETLINK_KOBJECT_UEVENT).
 //!
 //! Format: lib/kobject_uevent.c: `ACTION@DEVPATH`, then `KEY=VALUE` strings, each ended by a zero
-//! byte. Messages of udev (`libudev`) are not the kernel's and refused.
+//! byte. Messages of udev (`libudev`) do not come from the kernel and are refused.
 
-/// Largest message the kernel sends (its buffer of 2048 bytes for the strings, and the header).
+/// Largest message of the kernel, bytes: its buffer of 2048 bytes for the strings, and the header.
 pub const LIMIT: usize = 8192;
 
-/// One event.
+/// A device event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// add, remove, change, ...
@@ -15,14 +15,14 @@ pub struct Event {
     pub devpath: String,
     /// block, pci, ...
     pub subsystem: String,
-    /// The node below /dev, where there is one.
+    /// The node below /dev, if the device has one.
     pub devname: Option<String>,
-    /// What the device is called by drivers, where it is called anything.
+    /// The modalias, by which drivers are found, if the device has one.
     pub modalias: Option<String>,
 }
 
 impl Event {
-    /// Reads one message; `None` for what the kernel would not have sent.
+    /// Parses one message; `None` for a message that the kernel would not send.
     pub fn parse(message: &[u8]) -> Option<Event> {
         if message.len() > LIMIT {
             return None;
@@ -34,7 +34,8 @@ impl Event {
         for string in strings {
             let (key, value) = string.split_once('=')?;
             match key {
-                // The header and the strings say the same, or someone else wrote them.
+                // The kernel repeats the header in the strings. A message that contradicts itself
+                // has another sender.
                 "ACTION" if value != action => return None,
                 "DEVPATH" if value != devpath => return None,
                 "SUBSYSTEM" => subsystem = Some(value),
@@ -69,7 +70,7 @@ mod tests {
     const ADD: &[u8] = b"add@/devices/pci0/virtio0/block/vda\0ACTION=add\0DEVPATH=/devices/pci0/virtio0/block/vda\0SUBSYSTEM=block\0MAJOR=254\0MINOR=0\0DEVNAME=vda\0DEVTYPE=disk\0SEQNUM=1006\0";
 
     #[test]
-    fn reads_what_the_kernel_sends() {
+    fn reads_messages_of_the_kernel() {
         let event = Event::parse(ADD).unwrap();
         assert_eq!(
             (
@@ -88,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_it_does_not_send() {
+    fn refuses_messages_that_the_kernel_does_not_send() {
         let text = String::from_utf8(ADD.to_vec()).unwrap();
         for bad in [
             String::new(),

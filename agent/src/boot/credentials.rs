@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_are_found_in_all_places_and_the_hypervisor_comes_first() {
+    fn finds_credentials_of_all_sources_and_prefers_the_hypervisor_s() {
         let root = Folder::new("credentials");
         let put = |path: &str, bytes: &[u8]| {
             let path = root.path().join(path);
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_on_is_for_root_alone_and_stays_as_it_is() {
+    fn passes_credentials_on_read_only_and_for_root_only() {
         if !is_root() {
             return;
         }

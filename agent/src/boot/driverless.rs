@@ -185,7 +185,7 @@ mod tests {
     const OTHER: &str = "pci:v00001234d00005678sv00000000sd00000000bc01sc07i00";
 
     #[test]
-    fn controllers_without_a_driver_are_found_and_others_are_not() {
+    fn finds_only_controllers_without_a_driver() {
         let buses = std::env::temp_dir().join(format!("adamant-driverless-{}", std::process::id()));
         let device = |bus: &str, name: &str, modalias: &str| {
             let path = buses.join(bus).join("devices").join(name);
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_is_not_known_is_asked_for_and_one_that_failed_is_named() {
+    fn asks_for_an_unknown_driver_and_names_one_that_failed() {
         let device = |modalias: &str| Driverless {
             what: "storage controller 1".to_owned(),
             driver: driver(modalias),

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_known_is_neither_on_nor_off() {
+    fn reports_an_unknown_state_as_unknown() {
         let path = std::env::temp_dir().join(format!("adamant-boot-params-{}", std::process::id()));
         for (mode, known) in [
             (0, None),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pcr_of_zeros_was_not_measured_into() {
+    fn recognizes_a_pcr_of_zeros_as_unmeasured() {
         assert!(!is_measured("") && !is_measured(&"0".repeat(64)) && !is_measured("00\n"));
         assert!(is_measured(&format!("{}A\n", "0".repeat(63))));
     }

@@ -409,7 +409,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_newest_panic_is_found_among_what_the_kernel_kept() {
+    fn finds_the_newest_panic_in_the_kernel_s_store() {
         let folder = std::env::temp_dir().join(format!("adamant-pstore-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let write = |name: &str, text: &str, age: u64| {

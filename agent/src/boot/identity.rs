@@ -220,7 +220,7 @@ mod tests {
     const ID: &str = "0123456789abcdef0123456789abcdef";
 
     #[test]
-    fn an_id_is_made_once_and_kept_and_two_servers_differ() {
+    fn makes_an_id_once_and_a_different_one_for_each_server() {
         let (one, other) = (Folder::new("identity-one"), Folder::new("identity-other"));
         let first = settle(Some(&one.open()), None).unwrap();
         assert_eq!(
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_hypervisor_wishes_counts_only_for_a_new_server() {
+    fn uses_the_hypervisor_s_id_only_for_a_new_server() {
         let folder = Folder::new("identity-wished");
         assert_eq!(
             settle(None, Some(ID.to_owned())).unwrap().source,
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_id_is_set_aside_and_said() {
+    fn sets_a_damaged_id_aside_with_a_warning() {
         for (number, bad) in [
             &b""[..],
             b"uninitialized\n",
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn links_and_folders_in_the_way_lead_nowhere_else() {
+    fn follows_no_link_and_replaces_directories_at_its_paths() {
         let folder = Folder::new("identity-links");
         let outside = Folder::new("identity-outside");
         fs::write(outside.path().join("machine-id"), ID).unwrap();
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_is_an_id_or_nothing() {
+    fn accepts_only_valid_ids_of_the_hypervisor() {
         for (given, taken) in [
             ("01234567-89AB-cdef-0123-456789abcdef", Some(ID)),
             (ID, Some(ID)),
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_bound_is_read_only() {
+    fn binds_the_id_read_only() {
         if !is_root() {
             return;
         }

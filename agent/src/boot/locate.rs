@@ -172,8 +172,8 @@ struct Missing {
     why: String,
 }
 
-/// Why a disk has no usable partition table if its table was made for another sector size. Such a table has
-/// another position and counts other sectors.
+/// Why a disk has no usable partition table, if its table was made for another sector size. Such a
+/// table has another position and counts other sectors.
 fn other_sectors(file: &File, disk: &Disk) -> Option<String> {
     let other = if disk.sector == 512 { 4096 } else { 512 };
     let sectors = disk.sectors.saturating_mul(u64::from(disk.sector)) / other;
@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_two_disks_that_seem_to_be_one_as_what_they_seem_to_be() {
+    fn names_the_evidence_that_two_refused_disks_are_one() {
         let mut survey = survey(vec![
             disk("sda", &[Some((ID, "web_1"))]),
             disk("sdb", &[Some((ID, "web_1"))]),
@@ -596,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_there_instead() {
+    fn describes_what_the_disks_have_instead() {
         let mut survey = survey(vec![disk("vda", &[Some((gpt::VAR, "state"))])]);
         survey.disks.push((
             survey.disks[0].0.clone(),

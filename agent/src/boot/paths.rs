@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn one_name_one_size_and_one_table_are_one_disk() {
+    fn treats_disks_with_equal_name_size_and_table_as_one() {
         let wwid = Some("naa.5000c50015ea71aa");
         let three = vec![
             disk("sda", 1, 4096, wwid),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_less_than_that_are_two_disks() {
+    fn treats_disks_with_weaker_evidence_as_two() {
         let wwid = Some("naa.5000c50015ea71aa");
         for other in [
             disk("sdb", 2, 4096, wwid),
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_names_what_two_disks_have_in_common() {
+    fn names_the_common_property_of_two_disks() {
         let of = |wwid| disk("sda", 1, 4096, wwid).1;
         assert_eq!(
             of(Some("t10.x")).alike(&of(Some("t10.x"))),

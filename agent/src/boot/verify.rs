@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_systems_own_length_is_told_and_nonsense_is_not_taken_for_one() {
+    fn reads_the_size_of_erofs_and_refuses_other_data() {
         let mut first = [0xff; BLOCK];
         assert_eq!(file_system_bytes(&first), None);
         first[1024..1028].copy_from_slice(&[0xe2, 0xe1, 0xf5, 0xe0]);
@@ -432,7 +432,7 @@ mod tests {
 
     /// Compares with mkfs.erofs, so that a common mistake is found.
     #[test]
-    fn the_length_is_what_mkfs_erofs_writes() {
+    fn reads_the_size_that_mkfs_erofs_writes() {
         let path =
             std::env::temp_dir().join(format!("adamant-erofs-length-{}", std::process::id()));
         let folder = env!("CARGO_MANIFEST_DIR");

@@ -81,7 +81,7 @@ impl Disk {
         })
     }
 
-    /// Opens the disk for reading, and with `write` also for writing.
+    /// Opens the disk for reading or, with `write`, for reading and writing.
     pub fn open(&self, write: bool) -> io::Result<File> {
         OpenOptions::new().read(true).write(write).open(&self.path)
     }

@@ -1,5 +1,5 @@
-//! The bpf() system call, as far as the guard needs it. Numbers and structures: <linux/bpf.h>, with
-//! its field names.
+//! The commands of the bpf() system call that the guard needs. Numbers and structures:
+//! <linux/bpf.h>, with its field names.
 
 use std::ffi::CStr;
 use std::io;
@@ -125,7 +125,7 @@ struct ObjPin {
     file_flags: u32,
 }
 
-/// `struct bpf_map_info`, as far as it is used.
+/// The used part of `struct bpf_map_info`.
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 struct MapInfo {
@@ -233,7 +233,7 @@ impl<T: FromBytes + IntoBytes + Immutable> ValueMap<T> {
         })
     }
 
-    /// Opens an existing map by its name, for reading only. `None` where there is none.
+    /// Opens an existing map by its name, for reading only. `None` if there is none.
     pub fn open(name: &str) -> io::Result<Option<ValueMap<T>>> {
         let Some(fd) = find(name, BPF_F_RDONLY)? else {
             return Ok(None);
@@ -337,7 +337,7 @@ fn info(map: BorrowedFd) -> io::Result<MapInfo> {
     Ok(found)
 }
 
-/// The first map of this name in the kernel. `None` where there is none.
+/// The first map of this name in the kernel. `None` if there is none.
 fn find(name: &str, open_flags: u32) -> io::Result<Option<OwnedFd>> {
     let open = |id: u32, open_flags: u32| {
         let mut attributes = GetId {

@@ -1,5 +1,5 @@
-//! The kernel's description of its own types (BTF), as far as the guard needs it: offsets of fields
-//! and numbers of hooks.
+//! The kernel's description of its own types (BTF), reduced to what the guard needs: offsets of
+//! fields and numbers of hooks.
 //!
 //! Format: the kernel's Documentation/bpf/btf.rst. The running kernel is trusted. Nevertheless all
 //! input is bounded, and unexpected input is an error, not a panic.
@@ -193,8 +193,8 @@ mod tests {
     use super::*;
     use adamant_skip::skip;
 
-    /// Reads the running kernel's types. That the offsets are right, the whole-system tests show:
-    /// the guard works.
+    /// Reads the running kernel's types. The whole-system tests show that the offsets are right,
+    /// because the guard works.
     #[test]
     fn finds_fields_through_structures_without_a_name() {
         let Ok(btf) = Btf::read(&["file", "mount", "task_struct"], &["file_open"]) else {

@@ -1,4 +1,4 @@
-//! Device-mapper by ioctl, as far as one read-only mapping needs it.
+//! The device-mapper's ioctls for one read-only mapping.
 //!
 //! Interface: <linux/dm-ioctl.h>, version 4, with its field names.
 
@@ -64,7 +64,7 @@ struct DmTargetVersions {
     version: [u32; 3],
 }
 
-/// Room for what follows the header: longer than any answer about one target.
+/// Size of the data after the header: longer than any answer about one target.
 const PAYLOAD: usize = 16 * 1024 - size_of::<DmIoctl>();
 
 /// A request, and after the ioctl its answer.

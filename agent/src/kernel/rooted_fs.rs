@@ -63,7 +63,7 @@ pub fn make_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     Ok(folder)
 }
 
-/// Type and attributes of `name` in `folder`. `None` where there is no such entry.
+/// Type and attributes of `name` in `folder`. `None` if there is no such entry.
 pub fn stat_entry(folder: impl AsFd, name: &CStr) -> nix::Result<Option<FileStat>> {
     match fstatat(folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(found) => Ok(Some(found)),
@@ -162,7 +162,7 @@ pub fn remove_tree_with(folder: impl AsFd, name: &CStr, step: &mut dyn FnMut()) 
     remove(folder.as_fd(), name, 0, step)
 }
 
-/// Reads the regular file `name` in `folder`. `None` where there is no such entry; an entry of
+/// Reads the regular file `name` in `folder`. `None` if there is no such entry; an entry of
 /// another type, or more than `limit` bytes, is an error.
 pub fn read(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let bytes = read_start(folder, name, limit + 1)?;

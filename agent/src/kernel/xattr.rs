@@ -1,5 +1,5 @@
-//! Extended attributes (xattr(7)). Buffers are the caller's; each function returns the number of
-//! bytes it has written to them.
+//! Extended attributes (xattr(7)). Each function writes to the caller's buffer and returns the
+//! number of bytes.
 
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, BorrowedFd};

@@ -19,7 +19,7 @@ use super::{VerifiedDevice, boot_report, denials, findings, json, policy, read, 
 use crate::boot::systemd::{MODULE_LOADERS, RULE, RULES, unit_name};
 use crate::kernel::mounts::clone_mount;
 
-/// Number of files that are looked at, on all volumes together.
+/// Most files that are read on all volumes together.
 const ENTRIES: u64 = 200_000;
 /// Number of programs that are listed.
 const NAMED: usize = 20;

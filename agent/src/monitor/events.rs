@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::finding::{Class, Difference, Finding};
 use super::guard::Denial;
 
-/// Seconds between two comparisons of what causes no event, and between two reports of the same
+/// Seconds between two comparisons of state without events, and between two reports of the same
 /// violation.
 pub const MINUTE: u64 = 60;
 /// Distinct violations that are remembered. Further ones are only counted.

@@ -49,7 +49,7 @@ impl Class {
 /// One difference.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Finding {
-    /// What kind of thing differs.
+    /// The subject.
     pub class: Class,
     /// The object that differs.
     #[serde(flatten)]

@@ -1,6 +1,6 @@
 //! Differences between the running machine and its policy, as the kernel reports them now.
 //!
-//! Nothing is remembered. `drift` reports all findings; `watch` compares twice and reports the new
+//! Nothing is stored. `drift` reports all findings; `watch` compares twice and reports the new
 //! ones.
 
 use std::path::Path;

@@ -12,7 +12,7 @@ use crate::kernel::guard_abi::{DENIALS, Denials, GuardEvent, HOOKS};
 pub struct Counters(ValueMap<Denials>);
 
 impl Counters {
-    /// `None` where there is no guard.
+    /// `None` if there is no guard.
     pub fn open() -> io::Result<Option<Counters>> {
         Ok(ValueMap::open(DENIALS)?.map(Counters))
     }

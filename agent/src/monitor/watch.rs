@@ -2,7 +2,7 @@
 //! the policy's `on_violation` says.
 //!
 //! It sleeps until the kernel reports a change of the mounts, an event of the guard or a new
-//! device. What causes no event is compared every minute. `outlets` are the outputs, `events`
+//! device. State without events is compared every minute. `outlets` are the outputs, `events`
 //! limits the rate.
 
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! What `status --json` gives is what docs/status.schema.json says. The few words of JSON Schema
-//! that are used there are understood here.
+//! Tests that the output of `status --json` matches docs/status.schema.json. Only the keywords of
+//! JSON Schema that this file uses are supported.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn schema() -> Value {
     serde_json::from_str(include_str!("../../../docs/status.schema.json")).unwrap()
 }
 
-/// What is wrong with a value, with its place.
+/// Checks a value. The error names the position and the violation.
 fn check(value: &Value, schema: &Value, place: &str) -> Result<(), String> {
     let wrong = |why: &str| Err(format!("{place}: {why}: {value}"));
     if let Some(one) = schema.get("oneOf").and_then(Value::as_array) {
@@ -89,7 +89,7 @@ fn check(value: &Value, schema: &Value, place: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// As `status --json` puts it together.
+/// The output as `status --json` composes it.
 fn page(full: bool) -> Value {
     let mut report = sample();
     report.stages.truncate(usize::from(full));
@@ -125,21 +125,21 @@ fn page(full: bool) -> Value {
     };
     report.identity.source = adamant_contract::report::IdentitySource::Kept;
     let mut report = serde_json::to_value(&report).unwrap();
-    // Any policy will do: its own document describes it.
+    // The policy has a schema of its own, so any object will do.
     report["policy"] = json!({});
     report["now"] = now.to_json(&[]);
     report
 }
 
 #[test]
-fn the_status_for_programs_is_what_its_schema_says() {
+fn status_json_matches_its_schema() {
     for full in [true, false] {
         assert_eq!(check(&page(full), &schema(), "status"), Ok(()));
     }
 }
 
 #[test]
-fn what_is_not_in_the_schema_is_noticed() {
+fn refuses_members_that_the_schema_lacks() {
     let breaks: [(&str, Value); 6] = [
         ("/version", json!(2)),
         ("/seal/reached", json!("safe")),

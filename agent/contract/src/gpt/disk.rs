@@ -256,8 +256,8 @@ mod tests {
             }
             let mut after = before.clone();
             write_table(&mut after, &new).unwrap();
-            // A moment: everything up to `epoch` flushes is there, and of the next epoch's sectors
-            // those that the seed picks.
+            // A moment: everything up to `epoch` flushes is on the disk, and of the next epoch the
+            // sectors that the seed picks.
             let mut seen = [0; 2];
             for epoch in 0..2 {
                 for seed in 0..120u64 {
@@ -273,8 +273,8 @@ mod tests {
                             state ^= state << 13;
                             state ^= state >> 7;
                             state ^= state << 17;
-                            // Seeds 0 and 1 are nothing and all of the epoch, then sparse, half and
-                            // dense picks.
+                            // Seeds 0 and 1 pick nothing and all of the epoch; others pick few,
+                            // half or most sectors.
                             let picked = match seed {
                                 0 => false,
                                 1 => true,
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn sfdisk_and_sgdisk_accept_what_is_written() {
+    fn writes_tables_that_sfdisk_and_sgdisk_accept() {
         let table = sample(512, 32768);
         let path = scratch("ours", &disk_with(&table, table.sectors).bytes);
         if let Some(text) = run("sfdisk", &["--verify", &path], "") {
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn what_sfdisk_and_sgdisk_write_is_read() {
+    fn reads_tables_of_sfdisk_and_sgdisk() {
         let path = scratch("theirs", &vec![0; 16 << 20]);
         let script = "label: gpt\nlabel-id: 11111111-2222-3333-4444-555555555555\nstart=2048, size=4096, name=state, type=4d21b016-b534-45c2-a9fb-5c16e091fd2d\nsize=2048, name=logs, attrs=\"GUID:63\"\n";
         if run("sfdisk", &[&path], script).is_some() {

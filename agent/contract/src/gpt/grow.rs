@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn blank_volumes_share_by_weight_and_nothing_is_lost_to_rounding() {
+    fn shares_space_among_blank_volumes_by_weight_without_a_remainder() {
         let old = table(&[(1, 10), (11, 20), (31, 10)], 42);
         let new = plan(&old, 142 * MIB, &[vol(1, 3, true), vol(2, 1, true)]);
         assert_eq!(ranges(&new), [(1, 10), (11, 95), (106, 35)]);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_volume_is_set_aside_whole_where_there_is_room() {
+    fn sets_a_damaged_volume_aside_if_the_disk_has_space() {
         let old = table(&[(1, 10), (11, 20), (61, 10)], 92);
         let (new, index) = set_aside(&old, 1, Guid([7; 16])).unwrap();
         assert_eq!(
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn any_disk_gives_a_table_that_reads_and_in_which_nothing_shrank() {
+    fn makes_readable_tables_and_shrinks_no_partition_on_any_disk() {
         let mut state = 7u64;
         let mut random = |below: u64| {
             state = state

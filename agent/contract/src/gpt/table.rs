@@ -461,8 +461,8 @@ impl GptHeader {
     }
 }
 
-/// CRC-32 of UEFI (reflected, 0xEDB88320), bit by bit: for 16 KiB, a lookup table is not worth its
-/// size in the agent.
+/// CRC-32 of UEFI (reflected, 0xEDB88320), bit by bit: for 16 KiB, a lookup table would cost more
+/// in the agent's size than it saves in time.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |mut crc, &byte| {
         crc ^= u32::from(byte);

@@ -138,8 +138,8 @@ impl Embedded {
 }
 
 /// Returns the trusted certificate whose key signed this root hash. `now` is in seconds since 1970.
-/// An expired certificate is refused. One that is not valid yet is accepted: more likely the clock
-/// is wrong, and a refusal would gain nothing.
+/// An expired certificate is refused. One that is not valid yet is accepted, because a wrong clock
+/// is the more likely cause.
 pub fn check_signature<'c>(
     embedded: &Embedded,
     root_hash: &RootHash,
@@ -182,7 +182,7 @@ pub fn check_signature<'c>(
     Ok(signer)
 }
 
-/// A detached signature with one signer and without signed attributes.
+/// The parts of a detached signature with one signer and without signed attributes.
 struct SignedData<'a> {
     certificate: Option<&'a [u8]>,
     /// Issuer and serial number.
@@ -290,8 +290,7 @@ mod tests {
         );
     }
 
-    /// A certificate and its signature of [`HASH`], both made by OpenSSL, so that they don't share
-    /// a mistake with us.
+    /// A certificate and its signature of [`HASH`], both made by OpenSSL as an independent check.
     fn made_by_openssl(name: &str, key: &str, options: &str) -> Option<(Certificate, Embedded)> {
         if Command::new("openssl").arg("version").output().is_err() {
             skip!(Program("openssl"), None);
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn takes_what_openssl_signs_and_says_by_whom() {
+    fn accepts_openssl_s_signatures_and_names_the_signer() {
         for (name, key, options) in [
             ("rsa", "rsa:2048", "-nocerts"),
             ("inside", "rsa:3072", "-md sha256"),
@@ -375,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn gives_the_reason_of_each_refusal() {
         let Some((certificate, embedded)) = made_by_openssl("mine", "rsa:2048", "-nocerts") else {
             return;
         };

@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn each_comes_after_those_it_needs_or_wants_to_come_after() {
+    fn loads_each_module_after_its_dependencies() {
         let lines = [
             "/m/a.ko",
             "/m/b.ko a",
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_something_absent_is_not_tried_and_what_only_comes_after_it_is() {
+    fn skips_modules_with_absent_dependencies() {
         let modules = modules(&["/m/a.ko", "/m/b.ko a", "/m/c.ko b", "/m/d.ko ~a"]);
         let mut absent = BTreeSet::new();
         let (order, outcomes) = order(&modules, &mut absent, &["a"]);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_goes_in_circles_comes_to_an_end() {
+    fn ends_with_a_list_that_has_a_dependency_loop() {
         let modules = modules(&["/m/a.ko b", "/m/b.ko a", "/m/c.ko ~c"]);
         assert_eq!(
             order(&modules, &mut BTreeSet::new(), &[]).1,

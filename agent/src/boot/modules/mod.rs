@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_each_machine_needs_and_what_devices_ask_for_is_chosen_with_what_that_needs() {
+    fn chooses_modules_for_every_machine_and_for_devices_with_their_dependencies() {
         let all = modules(&[
             "/m/lib.ko |",
             "/m/lib-2.ko |",
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_says_path_needs_order_and_devices() {
+    fn parses_a_line_of_the_module_list() {
         let module =
             Module::parse("/usr/lib/m/dm-verity.ko dm_mod ~sha256_ssse3 | pci:v1 usb:*").unwrap();
         assert_eq!(
