@@ -224,7 +224,7 @@ pub fn last_bad(records: &[Record]) -> Option<BadBoot> {
     let in_a_row = ends.iter().rev().skip(good).take_while(is_bad).count() as u64;
     let summary = match record.event {
         Event::Stage => format!(
-            "it ended in the stage {} without a word: power cut, reset or hang",
+            "it ended in the stage {} without a further record: power cut, reset or hang",
             record.stage
         ),
         Event::Running | Event::Watched => {
@@ -406,7 +406,8 @@ mod tests {
                 "a".to_owned(),
                 3,
                 1,
-                "it ended in the stage verify without a word: power cut, reset or hang".to_owned()
+                "it ended in the stage verify without a further record: power cut, reset or hang"
+                    .to_owned()
             ))
         );
         assert_eq!(told(&[("a", Event::Running), ("b", Event::Running)]), None);

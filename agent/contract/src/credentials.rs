@@ -179,11 +179,7 @@ impl<'a> Sorter<'a> {
                 (b"io.systemd.credential" | b"io.systemd.credential.binary", None) => {
                     self.drop(CredentialSource::Smbios, rest, "it is not NAME=VALUE")
                 }
-                _ => self.drop(
-                    CredentialSource::Smbios,
-                    kind,
-                    "that is no kind of credential",
-                ),
+                _ => self.drop(CredentialSource::Smbios, kind, "unknown kind of credential"),
             }
         }
     }
@@ -317,7 +313,7 @@ mod tests {
             dropped,
             [
                 ("secret", "the image's policy does not name it"),
-                ("io.systemd.credential.odd", "that is no kind of credential"),
+                ("io.systemd.credential.odd", "unknown kind of credential"),
                 ("abc", "it is not NAME=VALUE"),
                 ("ssh.key", "it was given before"),
                 ("aXc", "it is not base64")

@@ -848,7 +848,7 @@ impl Volume {
                 return refuse(
                     PolicyKey::VolumeMount,
                     format!(
-                        "volume {:?}: {} is not a place for a volume: {reserved} belongs to the image or the kernel",
+                        "volume {:?}: {} can't be a volume's mount point: {reserved} belongs to the image or the kernel",
                         self.name, self.mount
                     ),
                 );

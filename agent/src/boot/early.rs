@@ -49,7 +49,7 @@ pub fn prepare(context: &mut Context) -> Result<Early, Failure> {
     })?;
     firmware::detect(context);
     if context.report.firmware.secure_boot == Some(true) {
-        only_the_image_s_own_words()?;
+        refuse_foreign_arguments()?;
     }
     Ok(Early { cmdline, arriving })
 }
@@ -117,7 +117,7 @@ fn read_command_line() -> Result<CommandLine, Failure> {
 
 /// Refuses foreign kernel arguments if Secure Boot is on. Everything else that starts the kernel is
 /// signed then, but a hypervisor can make systemd's stub add arguments.
-fn only_the_image_s_own_words() -> Result<(), Failure> {
+fn refuse_foreign_arguments() -> Result<(), Failure> {
     let failure = |why: &dyn std::fmt::Display| {
         let remedy = "start the image with its own command line: without kernel-cmdline-extra in the hypervisor's SMBIOS strings, and without addons";
         Failure::new(STAGE, "kernel command line", why, remedy)
@@ -128,7 +128,7 @@ fn only_the_image_s_own_words() -> Result<(), Failure> {
     match cmdline::is_one_of(&read("/proc/cmdline").map_err(|e| failure(&e))?, &allowed) {
         true => Ok(()),
         false => Err(failure(
-            &"Secure Boot is on, and it has words that are not in the signed image",
+            &"Secure Boot is on, and it has arguments that are not in the signed image",
         )),
     }
 }

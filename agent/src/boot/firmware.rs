@@ -50,7 +50,7 @@ pub fn phase(context: &mut Context, name: &str) {
     match tpm::extend(PCR, name) {
         Ok(()) => context.report.firmware.phases.push(name.to_owned()),
         Err(error) => context.warn(format!(
-            "The TPM was not told of the phase {name}: {error}."
+            "The boot phase {name} was not measured into the TPM: {error}."
         )),
     }
 }

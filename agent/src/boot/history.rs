@@ -183,7 +183,7 @@ fn note(event: Event, stage: StageName) {
     if let Some(black_box) = &mut *open
         && let Err(error) = black_box.note(event, stage.name(), "", Vec::new())
     {
-        log::warn!("the black box takes no record: {error}");
+        log::warn!("writing a record to the black box: {error}");
         *open = None;
     }
 }
@@ -206,7 +206,7 @@ pub fn record_failure(failure: &Failure) {
             Ok(mut open) => fail_in(&mut open, stage, &reason, log),
         };
         if let Err(error) = written {
-            log::warn!("the black box takes no record: {error}");
+            log::warn!("writing a record to the black box: {error}");
         }
         let _ = done.send(());
     };

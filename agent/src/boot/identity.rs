@@ -55,7 +55,7 @@ pub fn settle_identity(
             StageName::Identity,
             "machine-id",
             why,
-            "boot again; if it stays, look for messages about the disk and the random source",
+            "boot again; if it fails again, look for messages about the disk and the random source",
         )
     };
     let settled = settle(
@@ -130,7 +130,7 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
     match (found, id) {
         (_, Some(id)) => {
             if let Some(wished) = wished.filter(|wished| *wished != id) {
-                warnings.push(format!("The hypervisor wishes machine-id {wished}, but this server has been {id} before and stays so."));
+                warnings.push(format!("The hypervisor asks for machine-id {wished}, but this server keeps {id}, which it had before."));
             }
             return Ok(Settled {
                 source: IdentitySource::Kept,
@@ -148,9 +148,9 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
             let aside = volumes::move_aside(&own, c"machine-id", c"machine-id.damaged");
             let kept = aside.map_or_else(
                 |e| format!("could not be kept: {e}"),
-                |()| "is kept beside it as machine-id.damaged".to_owned(),
+                |()| "is kept as machine-id.damaged".to_owned(),
             );
-            warnings.push(format!("The kept machine-id was damaged ({why}), so this server gets a new one; the damaged one {kept}."));
+            warnings.push(format!("The stored machine-id was damaged ({why}), so this server gets a new one; the damaged one {kept}."));
         }
     }
     let mut settled = made(warnings)?;

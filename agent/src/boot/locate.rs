@@ -375,7 +375,7 @@ impl Survey {
             Failure::new(
                 STAGE,
                 what.clone(),
-                "vanished while it was looked at",
+                "disappeared while it was read",
                 "check the disk's connection",
             )
         };
@@ -410,7 +410,7 @@ impl Survey {
             ) != (partition.start, partition.bytes)
         }) {
             let why = format!(
-                "the kernel sees {} elsewhere than its partition table says",
+                "the kernel has another position for {} than the partition table",
                 partition.name
             );
             return Err(Failure::new(

@@ -47,7 +47,7 @@ pub fn set(outcome: policy::FailurePolicy, context: &mut Context) {
         // policy does not ask for it.
         let now = fs::read_to_string(&path).unwrap_or_else(|_| "0".to_owned());
         if now.trim() != value {
-            context.warn(format!("The kernel does not take kernel.{name} = {value}, which the policy's `failure` stands for: use one that has this detector."));
+            context.warn(format!("The kernel has no setting kernel.{name}, which the policy's `failure` sets to {value}: use a kernel with this detector."));
         }
     }
 }

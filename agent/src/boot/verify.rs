@@ -158,7 +158,7 @@ fn read_superblock(file: &File, located: &Located) -> Result<Superblock, Failure
         let room = partition.bytes / BLOCK as u64;
         if blocks > room {
             let why = format!(
-                "its superblock asks for {blocks} {role} blocks, but {} has room for {room}",
+                "its superblock asks for {blocks} {role} blocks, but {} has space for {room}",
                 partition.path.display()
             );
             return Err(refuse(why));
@@ -184,14 +184,14 @@ fn check_top(file: &File, located: &Located, superblock: &Superblock) -> Result<
         return Err(Failure::new(
             STAGE,
             what,
-            format!("the top of its tree can't be read: {error}"),
+            format!("the top of its hash tree can't be read: {error}"),
             RESTORE,
         ));
     }
     // Corrupted blocks further down are found later.
     if result == Err(CorruptedBlock::Hash(TOP)) {
         let why = format!(
-            "the top of its tree is not what the root hash {} stands for",
+            "the top of its hash tree does not match the root hash {}",
             short(&located.root_hash)
         );
         return Err(Failure::new(
@@ -270,8 +270,7 @@ impl VerifiedRoot {
         );
         if needed > there {
             let what = format!("verity partition {}", self.located.tree.path.display());
-            let why =
-                format!("its superblock speaks of {there} data blocks, but the root has {needed}");
+            let why = format!("its superblock has {there} data blocks, but the root has {needed}");
             return Err(Failure::new(STAGE, what, why, RESTORE));
         }
         Ok(())
@@ -313,7 +312,7 @@ impl VerifiedRoot {
         };
         let why = match unreadable {
             Some(error) => format!("can't be read: {error}"),
-            None => "is not what the root hash stands for".to_owned(),
+            None => "does not match the root hash".to_owned(),
         };
         Failure::new(
             STAGE,
@@ -396,7 +395,7 @@ pub fn damage_seen_by_the_kernel() -> Option<String> {
     let status = dm::verity_status(ROOT_MAPPING).ok()?;
     (status == VerityStatus::Corrupted).then(|| {
         crate::kernel::console::last_logged("device-mapper: verity:")
-            .unwrap_or_else(|| "dm-verity found a bad block".to_owned())
+            .unwrap_or_else(|| "dm-verity found a corrupted block".to_owned())
     })
 }
 

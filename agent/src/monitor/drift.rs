@@ -156,7 +156,7 @@ impl DriftReport<'_> {
         } in &self.volumes
         {
             let more = if *cut {
-                ", and more files that were not looked at"
+                ", and more files that were not read"
             } else {
                 ""
             };

@@ -289,7 +289,7 @@ fn each_error_has_its_position_and_a_remedy() {
         ),
         (
             volume("").replace("/var", "/etc/x"),
-            "8:9: volume \"state\": /etc/x is not a place for a volume: /etc belongs to the image or the kernel",
+            "8:9: volume \"state\": /etc/x can't be a volume's mount point: /etc belongs to the image or the kernel",
         ),
         (
             volume("").replace("\"state\"", "\"_empty\""),

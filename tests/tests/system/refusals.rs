@@ -69,7 +69,7 @@ fn one_byte(name: &str, place: impl FnOnce(&Image, &Path) -> u64) {
     refused(
         name,
         "verify",
-        &["is not what the root hash"],
+        &["does not match the root hash"],
         |image, disk| {
             let at = place(image, disk);
             alter::flip(disk, at);

@@ -338,7 +338,7 @@ fn with_secure_boot_words_that_the_host_adds_to_the_command_line_make_the_image_
         ]);
         let console = setup.start(&scratch).wait_for_end();
         assert_eq!(
-            console.contains("adamant: early: kernel command line: Secure Boot is on, and it has words that are not in the signed image"),
+            console.contains("adamant: early: kernel command line: Secure Boot is on, and it has arguments that are not in the signed image"),
             secure,
             "{console}"
         );

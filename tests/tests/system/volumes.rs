@@ -416,7 +416,7 @@ fn what_a_repair_takes_away_is_kept_on_another_volume_before() {
     let console = server.boot("");
     let warning = value(&console, "tiny: warning Volume \"state\" was repaired:");
     assert!(
-        warning.contains("parts of what it was are kept as /var/log/.adamant/damaged/state-"),
+        warning.contains("evidence of it is kept as /var/log/.adamant/damaged/state-"),
         "{warning}"
     );
     assert_eq!(value(&console, "tiny: counter"), "2");

@@ -250,12 +250,12 @@ fn test_hooks(identified: &Identified, allow: &Allow) -> Result<(), String> {
         != Some(libc::EPERM)
     {
         return Err(format!(
-            "the guard is attached, but lets {} be opened for writing",
+            "the guard is attached, but does not refuse to open {} for writing",
             data.display()
         ));
     }
     if !allow.jit && memory::try_executable_memory() != Err(Errno::EPERM) {
-        return Err("the guard is attached, but lets memory be executed".to_owned());
+        return Err("the guard is attached, but does not refuse executable memory".to_owned());
     }
     Ok(())
 }

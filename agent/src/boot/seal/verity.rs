@@ -64,7 +64,7 @@ fn make_read_only(device: &Path) -> io::Result<()> {
     if block::is_read_only(&file)? {
         Ok(())
     } else {
-        Err(io::Error::other("the kernel still takes writes"))
+        Err(io::Error::other("the kernel still accepts writes"))
     }
 }
 

@@ -215,7 +215,7 @@ impl Stage<'_> {
                 grow::set_aside(table, known[position].index, gpt::Guid::from_text_order(id))
             {
                 self.warnings.push(format!(
-                    "{said}; the damaged one is kept whole as partition {} (damaged-{}).",
+                    "{said}; the damaged one is kept completely as partition {} (damaged-{}).",
                     known[position].index + 1,
                     volume.name
                 ));

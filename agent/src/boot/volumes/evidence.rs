@@ -128,9 +128,9 @@ pub enum Kept {
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Kept::Nothing => f.write_str("nothing of what it was is kept"),
-            Kept::Elsewhere(place) => write!(f, "parts of what it was are kept as {place}"),
-            Kept::InMemory(_) => f.write_str("no other volume could take parts of what it was"),
+            Kept::Nothing => f.write_str("no evidence of it is kept"),
+            Kept::Elsewhere(place) => write!(f, "evidence of it is kept as {place}"),
+            Kept::InMemory(_) => f.write_str("no other volume had room for evidence"),
         }
     }
 }

@@ -311,7 +311,7 @@ fn trouble(ended: &Ended) -> Result<(), ToolError> {
     };
     Err(ToolError {
         why: format!(
-            "fsck.ext4 ended with {} because of {text:?}, so that nothing is known of the file system: {}",
+            "fsck.ext4 ended with {} because of {text:?}, which says nothing about the file system: {}",
             ended.code, ended.said
         ),
         remedy,

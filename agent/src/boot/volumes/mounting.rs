@@ -116,11 +116,11 @@ impl Stage<'_> {
                 Ok(aside) => {
                     self.shown.push(source.path.clone());
                     if let Some(aside) = aside {
-                        self.warnings.push(format!("{} on volume {:?} was of another type and is now {aside}.", source.path, volume.report.name));
+                        self.warnings.push(format!("{} on volume {:?} had another type and is now {aside}.", source.path, volume.report.name));
                     }
                 }
                 Err(error) => self.warnings.push(format!(
-                    "The image's {} can't be shown on volume {:?}: {error}. Remove what stands in its way there, and start again.",
+                    "The image's {} can't be shown on volume {:?}: {error}. Remove the file or directory at this path on the volume, and reboot.",
                     source.path, volume.report.name
                 )),
             }
@@ -172,7 +172,7 @@ impl Stage<'_> {
                 failure(
                     format!("{what}: its mount point"),
                     e,
-                    "make it a folder in the image",
+                    "make it a directory in the image",
                 )
             })?;
             let trouble = match ext4::mount_on(
@@ -222,7 +222,7 @@ impl Stage<'_> {
                         Err(fault) if !fault.is_damage() => {
                             let (path, why) = (fault.path.display(), &fault.why);
                             self.warnings.push(format!(
-                                "Nothing of the image was put on volume {:?}: {path}: {why}.",
+                                "Nothing was seeded on volume {:?}: {path}: {why}.",
                                 volume.name
                             ));
                             break (folder, Outcome::default());
@@ -274,7 +274,7 @@ impl Stage<'_> {
                 return Err(failure(what, format!("{trouble}: {unknown}"), NEWER_IMAGE).into());
             }
             if doubted {
-                let why = format!("{trouble}, after e2fsck found it in order or repaired it");
+                let why = format!("{trouble}, although e2fsck found no errors or repaired them");
                 return Err(failure(what, why, "look at the kernel's log, and at the volume on another machine: nothing on it was replaced").into());
             }
             doubted = true;
@@ -304,16 +304,16 @@ impl Stage<'_> {
         let known = &known[position];
         if let Finding::Unchecked(unsupported) = &known.finding {
             let (name, why) = (&volume.name, &unsupported.why);
-            self.warnings.push(format!("Volume {name:?} was mounted without a check: {why}. To have it checked, start an image that is as new."));
+            self.warnings.push(format!("Volume {name:?} was mounted without a check: {why}. To have it checked, boot an image with an e2fsck that knows them."));
         }
         if let evidence::Kept::InMemory(evidence) = &known.kept {
             self.warnings.push(match evidence.keep(&folder) {
                 Ok(path) => format!(
-                    "Parts of the damaged volume {:?} are kept as {}/{path}.",
+                    "Evidence of the damaged volume {:?} is kept as {}/{path}.",
                     volume.name, volume.mount
                 ),
                 Err(error) => format!(
-                    "Nothing of the damaged volume {:?} could be kept: {error}.",
+                    "No evidence of the damaged volume {:?} could be kept: {error}.",
                     volume.name
                 ),
             });
@@ -355,9 +355,9 @@ impl Stage<'_> {
             let (count, rest) = (
                 outcome.lacking.len(),
                 if outcome.seeded > 0 {
-                    "all else is there"
+                    "the others were seeded"
                 } else {
-                    "nothing was seeded at this start"
+                    "nothing was seeded at this boot"
                 },
             );
             self.warnings.push(format!(
@@ -369,7 +369,7 @@ impl Stage<'_> {
         }
         if outcome.compared && outcome.kept != Kept::default() {
             self.warnings.push(format!(
-                "Volume {name:?}: these stay as they are on this server, and the image's newer content is not used for them: {}.",
+                "Volume {name:?}: these were changed on this server and stay as they are, so the image's newer content is not used: {}.",
                 outcome.kept.listed()
             ));
         }
@@ -390,7 +390,7 @@ impl Stage<'_> {
         match ext4::grow(folder, &found, blocks, &mut progress) {
             Ok(now) if now < blocks => {
                 let warning = format!(
-                    "Volume {:?} was grown to {now} of {blocks} blocks only, because it takes long: the next start goes on.",
+                    "Volume {:?} was grown to only {now} of {blocks} blocks, because growing takes long: the next boot continues.",
                     volume.name
                 );
                 self.warnings.push(warning);
@@ -425,7 +425,7 @@ fn mount_point(
         let name = rooted_fs::c_name(name).ok_or(Errno::EINVAL)?;
         if let Some(aside) = rooted_fs::folder_or_aside(&folder, &name)? {
             warnings.push(format!(
-                "{} in a volume was no folder and is now {}.",
+                "{} in a volume was not a directory and is now {}.",
                 path.display(),
                 aside.to_string_lossy()
             ));

@@ -53,7 +53,7 @@ const KNOWN: [(usize, &[u8], &str); 16] = [
     (3, b"EXFAT   ", "exFAT"),
     (82, b"FAT32", "FAT"),
     (54, b"FAT1", "FAT"),
-    (0, b"verity\0\0", "a verity tree"),
+    (0, b"verity\0\0", "a dm-verity hash tree"),
     (32769, b"CD001", "ISO 9660"),
     (512, b"EFI PART", "a partition table"),
 ];

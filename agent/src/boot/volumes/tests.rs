@@ -692,7 +692,7 @@ fn keeps_a_complete_damaged_volume_if_the_disk_has_room() {
             booted
                 .warnings
                 .iter()
-                .any(|w| w.contains("kept whole as partition 2 (damaged-state)")),
+                .any(|w| w.contains("kept completely as partition 2 (damaged-state)")),
             "{:?}",
             booted.warnings
         );
@@ -801,7 +801,7 @@ fn saves_evidence_before_a_repair_deletes_data() {
         server.write_in("state", at, &damage);
         server.boot(|booted| {
             assert_eq!(booted.states(), ["repaired", "clean"]);
-            let place = "parts of what it was are kept as /var/log/.adamant/damaged/state-";
+            let place = "evidence of it is kept as /var/log/.adamant/damaged/state-";
             assert!(
                 booted.warnings.iter().any(|w| w.contains(place)),
                 "{name}: {:?}",
@@ -879,7 +879,7 @@ fn boots_with_a_full_log_volume() {
             assert!(
                 booted.path("var/log/README").exists()
                     && booted.volumes()[1].lacking == ["/var/log/huge"],
-                "all else is there"
+                "the others were seeded"
             );
             fs::write(booted.path("var/lib/app/state"), vec![1; 1 << 20]).unwrap();
         });
@@ -929,9 +929,9 @@ fn seeds_what_fits_and_the_rest_once_there_is_room() {
                 booted.warnings
             );
             let rest = if start == 0 {
-                "all else is there"
+                "the others were seeded"
             } else {
-                "nothing was seeded at this start"
+                "nothing was seeded at this boot"
             };
             let warned = |w: &String| {
                 w.starts_with("Volume \"state\" lacks 2 of the units")
@@ -1132,7 +1132,7 @@ fn follows_no_symbolic_link_out_of_a_hostile_volume() {
             booted
                 .warnings
                 .iter()
-                .any(|w| w.contains("no folder and is now log.not-a-folder")),
+                .any(|w| w.contains("not a directory and is now log.not-a-folder")),
             "{:?}",
             booted.warnings
         );

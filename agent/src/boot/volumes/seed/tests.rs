@@ -343,7 +343,7 @@ fn survives_an_image_nested_too_deep_and_a_volume_of_symbolic_links() {
     assert_eq!(
         server.volume("cat small; ls"),
         "xsmall\n",
-        "all else is there"
+        "the others were seeded"
     );
     fs::write(outside.path().join("seeded"), "two").unwrap();
     fs::remove_dir_all(image.path().join("d")).unwrap();
