@@ -6,14 +6,14 @@ use adamant_contract::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, PartitionTable, 
 use adamant_contract::policy::OnDamage;
 
 use super::super::{Failure, identity};
-use super::evidence::Kept;
-use super::ext4::Checked;
+use super::evidence::EvidenceState;
+use super::ext4::FsckResult;
 use super::partitions::Partitions;
-use super::probe::{self, Content};
+use super::probe::{self, PartitionContent};
 use super::tool::ToolError;
-use super::{Condemned, Finding, Known, Stage, failure, untouched};
+use super::{AssessedVolume, Assessment, Condemned, VolumesStage, failure, untouched};
 
-impl Stage<'_> {
+impl VolumesStage<'_> {
     /// Detects a volume's content, and makes the repairs that `e2fsck -p` considers safe.
     pub(super) fn assess(
         &mut self,
@@ -21,7 +21,7 @@ impl Stage<'_> {
         index: usize,
         partitions: &Partitions,
         condemned: Option<&Condemned>,
-    ) -> Result<Known, Failure> {
+    ) -> Result<AssessedVolume, Failure> {
         let volume = &self.volumes[position];
         let what = format!(
             "volume {:?}, partition {} of {}",
@@ -41,12 +41,12 @@ impl Stage<'_> {
                 .as_ref()
                 .is_some_and(|p| p.attributes & mark != 0)
         };
-        let mut known = Known {
+        let mut known = AssessedVolume {
             index,
-            finding: Finding::Blank,
+            finding: Assessment::Blank,
             device,
             found: None,
-            kept: Kept::default(),
+            kept: EvidenceState::default(),
         };
         if is_marked(ATTR_MAKING) {
             return Ok(known);
@@ -55,27 +55,27 @@ impl Stage<'_> {
             let is_blank =
                 is_marked(ATTR_NEVER_USED) && untouched::is_untouched(&file, known.device.bytes)?;
             if is_blank {
-                Ok(Content::Blank)
+                Ok(PartitionContent::Blank)
             } else {
                 probe::probe(&file, known.device.bytes)
             }
         });
-        if let Ok(Content::Ext4(found)) = &content {
+        if let Ok(PartitionContent::Ext4(found)) = &content {
             known.found = Some(found.clone());
         }
         if let Some(Condemned { why, kept }) = condemned {
-            (known.finding, known.kept) = (Finding::Damaged(why.clone()), kept.clone());
+            (known.finding, known.kept) = (Assessment::Damaged(why.clone()), kept.clone());
             return Ok(known);
         }
         known.finding = match content {
-            Ok(Content::Blank) => Finding::Blank,
-            Ok(Content::Foreign(kind)) => {
+            Ok(PartitionContent::Blank) => Assessment::Blank,
+            Ok(PartitionContent::Foreign(kind)) => {
                 let remedy = "move its content elsewhere and take its signature away (wipefs --all), or correct [[volume]]";
                 return Err(failure(&what, format!("it holds {kind}, not ext4"), remedy));
             }
             // A superblock may be left in a position that only e2fsck searches.
-            Ok(Content::Unknown) => {
-                Finding::Doubtful("it holds data of an unknown kind, not ext4".to_owned())
+            Ok(PartitionContent::Unknown) => {
+                Assessment::Doubtful("it holds data of an unknown kind, not ext4".to_owned())
             }
             Err(error) => {
                 return Err(failure(
@@ -84,7 +84,7 @@ impl Stage<'_> {
                     "check the disk and its connection",
                 ));
             }
-            Ok(Content::Ext4(found)) if found.bytes() > known.device.bytes => {
+            Ok(PartitionContent::Ext4(found)) if found.bytes() > known.device.bytes => {
                 let why = format!(
                     "its file system has {} bytes, the partition only {}",
                     found.bytes(),
@@ -99,22 +99,22 @@ impl Stage<'_> {
             // A clean file system skips the check, which would load a program and its libraries and
             // end with the same verdict. Errors that the superblock does not record appear when the
             // volume is mounted.
-            Ok(Content::Ext4(found)) if found.clean && !found.features.has_unknown() => {
-                Finding::Sound { repaired: false }
+            Ok(PartitionContent::Ext4(found)) if found.clean && !found.features.has_unknown() => {
+                Assessment::Sound { repaired: false }
             }
-            Ok(Content::Ext4(found)) => {
+            Ok(PartitionContent::Ext4(found)) => {
                 let checked = self
-                    .programs(volume)
+                    .e2fsprogs(volume)
                     .check(&known.device.path, found.features);
                 match checked.map_err(|error| failure(&what, error.why, error.remedy))? {
-                    Checked::Clean => Finding::Sound { repaired: false },
-                    Checked::Repaired(said) => {
+                    FsckResult::Clean => Assessment::Sound { repaired: false },
+                    FsckResult::Repaired(said) => {
                         self.warnings
                             .push(format!("Volume {:?} was repaired: {said}.", volume.name));
-                        Finding::Sound { repaired: true }
+                        Assessment::Sound { repaired: true }
                     }
-                    Checked::Damaged(why) => Finding::Doubtful(why),
-                    Checked::Unsupported(unsupported) => Finding::Unchecked(unsupported),
+                    FsckResult::Damaged(why) => Assessment::Doubtful(why),
+                    FsckResult::Unsupported(unsupported) => Assessment::Unchecked(unsupported),
                 }
             }
         };
@@ -123,21 +123,21 @@ impl Stage<'_> {
 
     /// Repairs file systems where `e2fsck -p` refused to. Evidence is saved first, because such a
     /// repair can delete data.
-    pub(super) fn repair_doubtful(&mut self, known: &mut [Known]) -> Result<(), Failure> {
+    pub(super) fn repair_doubtful(&mut self, known: &mut [AssessedVolume]) -> Result<(), Failure> {
         for position in 0..known.len() {
-            let Finding::Doubtful(doubt) = &known[position].finding else {
+            let Assessment::Doubtful(doubt) = &known[position].finding else {
                 continue;
             };
             let doubt = doubt.clone();
             known[position].finding = match self.repair(position, known)? {
-                Checked::Damaged(why) => Finding::Damaged(format!("{doubt}; {why}")),
-                Checked::Clean | Checked::Repaired(_) => {
+                FsckResult::Damaged(why) => Assessment::Damaged(format!("{doubt}; {why}")),
+                FsckResult::Clean | FsckResult::Repaired(_) => {
                     let (name, kept) = (&self.volumes[position].name, &known[position].kept);
                     self.warnings
                         .push(format!("Volume {name:?} was repaired: {doubt}; {kept}."));
-                    Finding::Sound { repaired: true }
+                    Assessment::Sound { repaired: true }
                 }
-                Checked::Unsupported(unsupported) => Finding::Unchecked(unsupported),
+                FsckResult::Unsupported(unsupported) => Assessment::Unchecked(unsupported),
             };
         }
         Ok(())
@@ -149,10 +149,10 @@ impl Stage<'_> {
     pub(super) fn repair(
         &mut self,
         position: usize,
-        known: &mut [Known],
-    ) -> Result<Checked, Failure> {
+        known: &mut [AssessedVolume],
+    ) -> Result<FsckResult, Failure> {
         let volume = &self.volumes[position];
-        let Known { device, found, .. } = &known[position];
+        let AssessedVolume { device, found, .. } = &known[position];
         let (device, features) = (
             device.clone(),
             found
@@ -163,14 +163,14 @@ impl Stage<'_> {
         let what = format!("volume {:?} ({})", volume.name, device.path.display());
         let failed = |error: ToolError| failure(what.as_str(), error.why, error.remedy);
         if let Some(checked) = self
-            .programs(volume)
+            .e2fsprogs(volume)
             .examine(&device.path, device.bytes, features)
             .map_err(failed)?
         {
             return Ok(checked);
         }
-        self.keep(position, known)?;
-        self.programs(volume)
+        self.save_evidence(position, known)?;
+        self.e2fsprogs(volume)
             .repair(&device.path, device.bytes, features)
             .map_err(failed)
     }
@@ -180,12 +180,12 @@ impl Stage<'_> {
     /// there is none, in memory, for the volume's own new file system.
     pub(super) fn prepare_replacements(
         &mut self,
-        known: &mut [Known],
+        known: &mut [AssessedVolume],
         table: &mut PartitionTable,
     ) -> Result<(), Failure> {
         for position in 0..known.len() {
             let volume = &self.volumes[position];
-            let Finding::Damaged(why) = &known[position].finding else {
+            let Assessment::Damaged(why) = &known[position].finding else {
                 continue;
             };
             let what = format!(
@@ -222,7 +222,7 @@ impl Stage<'_> {
                 (*table, known[position].index) = (with_new, index);
                 continue;
             }
-            self.keep(position, known)?;
+            self.save_evidence(position, known)?;
             self.warnings
                 .push(format!("{said}; {}.", known[position].kept));
         }

@@ -15,8 +15,8 @@ use nix::mount::{MntFlags, umount2};
 use sha2::{Digest, Sha256};
 
 use super::super::Failure;
-use super::superblock::Super;
-use super::{Finding, Known, Stage, ext4, failure};
+use super::superblock::Ext4Superblock;
+use super::{AssessedVolume, Assessment, VolumesStage, ext4, failure};
 use crate::kernel::rooted_fs;
 
 /// Bytes saved from the start of a volume, and bytes saved from its journal.
@@ -40,7 +40,12 @@ pub struct Evidence {
 impl Evidence {
     /// Reads the evidence from the volume `name` of `bytes` bytes. The journal is included if the
     /// superblock says where it is.
-    pub fn take(name: &str, partition: &File, bytes: u64, known: Option<&Super>) -> Evidence {
+    pub fn collect(
+        name: &str,
+        partition: &File,
+        bytes: u64,
+        known: Option<&Ext4Superblock>,
+    ) -> Evidence {
         let mut ranges = vec![(0, HEAD.min(bytes))];
         let mut left = JOURNAL;
         for (first, count) in known.iter().flat_map(|found| {
@@ -84,7 +89,7 @@ impl Evidence {
 
     /// Saves the evidence durably on a volume that has room to spare. Returns the file's path below
     /// the volume.
-    pub fn keep(&self, volume: &OwnedFd) -> io::Result<String> {
+    pub fn save(&self, volume: &OwnedFd) -> io::Result<String> {
         let own = rooted_fs::own_folder(
             volume,
             &rooted_fs::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default(),
@@ -114,7 +119,7 @@ impl Evidence {
 
 /// Where a volume's evidence is.
 #[derive(Clone, Default)]
-pub enum Kept {
+pub enum EvidenceState {
     /// None was taken, because none was needed.
     #[default]
     Nothing,
@@ -125,24 +130,29 @@ pub enum Kept {
 }
 
 /// A part of a sentence about the volume.
-impl fmt::Display for Kept {
+impl fmt::Display for EvidenceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Kept::Nothing => f.write_str("no evidence of it is kept"),
-            Kept::Elsewhere(place) => write!(f, "evidence of it is kept as {place}"),
-            Kept::InMemory(_) => f.write_str("no other volume had room for evidence"),
+            EvidenceState::Nothing => f.write_str("no evidence of it is kept"),
+            EvidenceState::Elsewhere(place) => write!(f, "evidence of it is kept as {place}"),
+            EvidenceState::InMemory(_) => f.write_str("no other volume had room for evidence"),
         }
     }
 }
 
-impl Stage<'_> {
+impl VolumesStage<'_> {
     /// Saves evidence of a volume on a sound one or, if none has room, in memory until the volume
     /// itself is sound again. Earlier evidence is not replaced, because it is closest to the cause.
-    pub(super) fn keep(&self, position: usize, known: &mut [Known]) -> Result<(), Failure> {
-        if !matches!(known[position].kept, Kept::Nothing) {
+    pub(super) fn save_evidence(
+        &self,
+        position: usize,
+        known: &mut [AssessedVolume],
+    ) -> Result<(), Failure> {
+        if !matches!(known[position].kept, EvidenceState::Nothing) {
             return Ok(());
         }
-        let (volume, Known { device, found, .. }) = (&self.volumes[position], &known[position]);
+        let (volume, AssessedVolume { device, found, .. }) =
+            (&self.volumes[position], &known[position]);
         let opened = File::open(&device.path).map_err(|e| {
             failure(
                 format!("volume {:?} ({})", volume.name, device.path.display()),
@@ -150,20 +160,20 @@ impl Stage<'_> {
                 "replace the disk",
             )
         })?;
-        let evidence = Evidence::take(&volume.name, &opened, device.bytes, found.as_ref());
-        known[position].kept = match self.keep_elsewhere(position, known, &evidence) {
-            Some(place) => Kept::Elsewhere(place),
-            None => Kept::InMemory(Rc::new(evidence)),
+        let evidence = Evidence::collect(&volume.name, &opened, device.bytes, found.as_ref());
+        known[position].kept = match self.save_on_another_volume(position, known, &evidence) {
+            Some(place) => EvidenceState::Elsewhere(place),
+            None => EvidenceState::InMemory(Rc::new(evidence)),
         };
         Ok(())
     }
 
     /// Writes evidence to the first sound volume with room, other than the one at `position`.
     /// Returns the path in the running image.
-    fn keep_elsewhere(
+    fn save_on_another_volume(
         &self,
         position: usize,
-        known: &[Known],
+        known: &[AssessedVolume],
         evidence: &Evidence,
     ) -> Option<String> {
         let others = (0..)
@@ -171,7 +181,7 @@ impl Stage<'_> {
             .filter(|(other, _)| *other != position)
             .map(|(_, other)| other);
         for (known, volume) in
-            others.filter(|(known, _)| matches!(known.finding, Finding::Sound { .. }))
+            others.filter(|(known, _)| matches!(known.finding, Assessment::Sound { .. }))
         {
             if fs::create_dir_all(self.evidence_mount).is_err() {
                 return None;
@@ -181,7 +191,7 @@ impl Stage<'_> {
                 .map(|()| {
                     let kept = rooted_fs::open_trusted(self.evidence_mount)
                         .map_err(io::Error::from)
-                        .and_then(|volume| evidence.keep(&volume));
+                        .and_then(|volume| evidence.save(&volume));
                     // Nothing is open on the volume any more.
                     let unmounted = umount2(self.evidence_mount, MntFlags::empty());
                     kept.and_then(|path| unmounted.map(|()| path).map_err(io::Error::from))

@@ -13,8 +13,8 @@ use nix::mount::{MsFlags, mount};
 use super::features::{self, Features};
 use super::probe;
 use super::progress::Progress;
-use super::superblock::Super;
-use super::tool::{Ended, Tool, ToolError};
+use super::superblock::Ext4Superblock;
+use super::tool::{Tool, ToolError, ToolExit};
 use crate::kernel::rooted_fs;
 use crate::kernel::{console, mounts};
 
@@ -51,7 +51,7 @@ const NEWER: [&str; 7] = [
 const NO_SUPERBLOCK: &str = "does not describe a valid";
 
 /// Runs the image's e2fsprogs on one volume.
-pub struct Programs<'a> {
+pub struct E2fsprogs<'a> {
     /// The mounted root of the image.
     pub sysroot: &'a Path,
     /// The volume's name, for progress lines on the console.
@@ -62,7 +62,7 @@ pub struct Programs<'a> {
 
 /// The result of a check.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Checked {
+pub enum FsckResult {
     /// No errors. The journal may have been replayed.
     Clean,
     /// All errors were repaired. Holds e2fsck's output.
@@ -80,9 +80,9 @@ pub struct Unsupported {
     pub why: String,
 }
 
-impl Programs<'_> {
+impl E2fsprogs<'_> {
     /// Makes a file system and waits until it is durable.
-    pub fn make(&mut self, device: &Path, bytes: u64) -> Result<(), ToolError> {
+    pub fn make_file_system(&mut self, device: &Path, bytes: u64) -> Result<(), ToolError> {
         let name = self.volume;
         let label = &name[..name.len().min(LABEL)];
         let path = device.to_string_lossy();
@@ -122,7 +122,7 @@ impl Programs<'_> {
             format!("making a file system for volume {name:?}"),
             self.tick,
         );
-        let ended = tool.run(&mut |_| progress.alive(&String::new))?;
+        let ended = tool.run_to_end(&mut |_| progress.alive(&String::new))?;
         if ended.code != 0 {
             return Err(failed("mkfs.ext4", &ended));
         }
@@ -138,18 +138,18 @@ impl Programs<'_> {
 
     /// Checks, and makes only the repairs that `e2fsck -p` considers safe. `Damaged` means that
     /// other errors are left.
-    pub fn check(&mut self, device: &Path, features: Features) -> Result<Checked, ToolError> {
+    pub fn check(&mut self, device: &Path, features: Features) -> Result<FsckResult, ToolError> {
         let ended = self.fsck(&["-p", &device.to_string_lossy()], true)?;
         if let Some(unsupported) = self.unsupported(&ended, features) {
-            return Ok(Checked::Unsupported(unsupported));
+            return Ok(FsckResult::Unsupported(unsupported));
         }
         trouble(&ended)?;
         match ended.code {
-            0 => Ok(Checked::Clean),
-            1 | 2 => Ok(Checked::Repaired(ended.said)),
+            0 => Ok(FsckResult::Clean),
+            1 | 2 => Ok(FsckResult::Repaired(ended.said)),
             // Exit bits: 4 is "errors left"; 8 is an operational error, which includes a corrupted
             // superblock. Only a repair shows which of them it is.
-            4 | 8 | 12 => Ok(Checked::Damaged(ended.said)),
+            4 | 8 | 12 => Ok(FsckResult::Damaged(ended.said)),
             _ => Err(failed("fsck.ext4", &ended)),
         }
     }
@@ -161,10 +161,10 @@ impl Programs<'_> {
         device: &Path,
         bytes: u64,
         features: Features,
-    ) -> Result<Option<Checked>, ToolError> {
+    ) -> Result<Option<FsckResult>, ToolError> {
         let ended = self.with_each_superblock("-fn", device, bytes)?;
         if let Some(unsupported) = self.unsupported(&ended, features) {
-            return Ok(Some(Checked::Unsupported(unsupported)));
+            return Ok(Some(FsckResult::Unsupported(unsupported)));
         }
         trouble(&ended)?;
         match ended.code {
@@ -181,16 +181,16 @@ impl Programs<'_> {
         device: &Path,
         bytes: u64,
         features: Features,
-    ) -> Result<Checked, ToolError> {
+    ) -> Result<FsckResult, ToolError> {
         let ended = self.with_each_superblock("-fy", device, bytes)?;
         if let Some(unsupported) = self.unsupported(&ended, features) {
-            return Ok(Checked::Unsupported(unsupported));
+            return Ok(FsckResult::Unsupported(unsupported));
         }
         trouble(&ended)?;
         match ended.code {
-            0 => Ok(Checked::Clean),
-            1 | 2 => Ok(Checked::Repaired(ended.said)),
-            4..=7 => Ok(Checked::Damaged(format!(
+            0 => Ok(FsckResult::Clean),
+            1 | 2 => Ok(FsckResult::Repaired(ended.said)),
+            4..=7 => Ok(FsckResult::Damaged(format!(
                 "fsck.ext4 can't repair it: {}",
                 ended.said
             ))),
@@ -206,13 +206,13 @@ impl Programs<'_> {
         how: &str,
         device: &Path,
         bytes: u64,
-    ) -> Result<Ended, ToolError> {
+    ) -> Result<ToolExit, ToolError> {
         let path = device.to_string_lossy();
         let ended = self.fsck(&[how, &path], true)?;
         if ended.seen.contains(&NO_SUPERBLOCK)
             && let Some((block, size)) = File::open(device)
                 .ok()
-                .and_then(|file| probe::backup(&file, bytes))
+                .and_then(|file| probe::backup_superblock(&file, bytes))
         {
             return self.fsck(
                 &[
@@ -231,7 +231,7 @@ impl Programs<'_> {
 
     /// Whether e2fsck refused a file system because e2fsck is too old.
     #[inline(never)]
-    fn unsupported(&mut self, ended: &Ended, features: Features) -> Option<Unsupported> {
+    fn unsupported(&mut self, ended: &ToolExit, features: Features) -> Option<Unsupported> {
         if !ended.seen.iter().any(|text| NEWER.contains(text)) {
             return None;
         }
@@ -255,7 +255,7 @@ impl Programs<'_> {
     }
 
     #[inline(never)]
-    fn fsck(&mut self, arguments: &[&str], is_check: bool) -> Result<Ended, ToolError> {
+    fn fsck(&mut self, arguments: &[&str], is_check: bool) -> Result<ToolExit, ToolError> {
         let watched = [&TROUBLE[..], &NEWER, &[NO_SUPERBLOCK]].concat();
         let progress = is_check.then_some("-C");
         let tool = Tool {
@@ -267,7 +267,7 @@ impl Programs<'_> {
             watched: &watched,
         };
         let mut progress = Progress::new(format!("checking volume {:?}", self.volume), self.tick);
-        tool.run(&mut |line| progress.alive(&|| how_far(line)))
+        tool.run_to_end(&mut |line| progress.alive(&|| how_far(line)))
     }
 }
 
@@ -300,7 +300,7 @@ fn version(said: &str) -> String {
 /// Rejects the result of an e2fsck that met an I/O error or ran out of memory, because it says
 /// nothing about the file system.
 #[inline(never)]
-fn trouble(ended: &Ended) -> Result<(), ToolError> {
+fn trouble(ended: &ToolExit) -> Result<(), ToolError> {
     let Some(text) = ended.seen.iter().find(|text| TROUBLE.contains(text)) else {
         return Ok(());
     };
@@ -318,9 +318,9 @@ fn trouble(ended: &Ended) -> Result<(), ToolError> {
     })
 }
 
-fn lacks_superblock(ended: &Ended) -> Option<Checked> {
+fn lacks_superblock(ended: &ToolExit) -> Option<FsckResult> {
     ended.seen.contains(&NO_SUPERBLOCK).then(|| {
-        Checked::Damaged(format!(
+        FsckResult::Damaged(format!(
             "fsck.ext4 can't repair it, because it finds no superblock: {}",
             ended.said
         ))
@@ -329,7 +329,7 @@ fn lacks_superblock(ended: &Ended) -> Option<Checked> {
 
 /// The error for a program whose exit code says nothing about the volume.
 #[inline(never)]
-fn failed(program: &str, ended: &Ended) -> ToolError {
+fn failed(program: &str, ended: &ToolExit) -> ToolError {
     let (how, remedy) = match ended.code {
         // The kernel kills programs as well, when memory runs out.
         137 => ("was killed".to_owned(), "give the machine more memory"),
@@ -374,12 +374,12 @@ pub fn unknown_to_kernel(device: &str, features: Features) -> Option<String> {
         if said.contains("couldn't mount RDWR because of unsupported optional features") {
             (
                 "can only read",
-                features.masked(features::Set::RoCompat, mask()),
+                features.masked(features::FeatureSet::RoCompat, mask()),
             )
         } else if said.contains("couldn't mount because of unsupported optional features") {
             (
                 "can't mount",
-                features.masked(features::Set::Incompat, mask()),
+                features.masked(features::FeatureSet::Incompat, mask()),
             )
         } else if ["CONFIG_", "revision level too high", "unsupported"]
             .iter()
@@ -429,7 +429,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// blocks when the deadline ends the growth.
 pub fn grow(
     root: &OwnedFd,
-    found: &Super,
+    found: &Ext4Superblock,
     blocks: u64,
     progress: &mut Progress<'_>,
 ) -> io::Result<u64> {
@@ -454,7 +454,7 @@ pub fn grow(
 
 /// The end of the group that is `step` groups further. The kernel drops a last group that is too
 /// short for its own metadata.
-fn next_size(found: &Super, now: u64, step: u64) -> u64 {
+fn next_size(found: &Ext4Superblock, now: u64, step: u64) -> u64 {
     let groups = now.saturating_sub(found.first) / found.group;
     found
         .first
@@ -479,7 +479,7 @@ mod tests {
 
     #[test]
     fn grows_by_complete_groups_at_the_disk_s_speed() {
-        let found = Super {
+        let found = Ext4Superblock {
             block: 1024,
             blocks: 10_000,
             group: 8192,

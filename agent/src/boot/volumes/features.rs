@@ -18,7 +18,7 @@ pub struct Features {
 
 /// Which of the three sets a feature belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Set {
+pub enum FeatureSet {
     Compat,
     Incompat,
     RoCompat,
@@ -27,7 +27,7 @@ pub enum Set {
 /// One feature: its set and its bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Feature {
-    set: Set,
+    set: FeatureSet,
     bit: u32,
 }
 
@@ -62,9 +62,9 @@ impl Features {
     pub fn list(self) -> Vec<Feature> {
         let mut list = Vec::new();
         for (set, bits) in [
-            (Set::Compat, self.compat),
-            (Set::Incompat, self.incompat),
-            (Set::RoCompat, self.ro_compat),
+            (FeatureSet::Compat, self.compat),
+            (FeatureSet::Incompat, self.incompat),
+            (FeatureSet::RoCompat, self.ro_compat),
         ] {
             list.extend(
                 (0..u32::BITS)
@@ -88,7 +88,7 @@ impl Features {
     }
 
     /// The features of one set whose bits are in `mask`.
-    pub fn masked(self, set: Set, mask: u32) -> Vec<Feature> {
+    pub fn masked(self, set: FeatureSet, mask: u32) -> Vec<Feature> {
         let mut list = self.list();
         list.retain(|feature| feature.set == set && mask >> feature.bit & 1 == 1);
         list
@@ -110,9 +110,9 @@ impl Feature {
     /// Its number as e2fsprogs prints it for features that it does not know.
     fn number(self) -> String {
         let set = match self.set {
-            Set::Compat => 'C',
-            Set::Incompat => 'I',
-            Set::RoCompat => 'R',
+            FeatureSet::Compat => 'C',
+            FeatureSet::Incompat => 'I',
+            FeatureSet::RoCompat => 'R',
         };
         format!("{PREFIX}{set}{}", self.bit)
     }
@@ -180,7 +180,7 @@ mod tests {
             "features orphan_file (e2fsprogs 1.47.0 or newer) and FEATURE_C14 (no e2fsprogs up to 1.47 has it)"
         );
         assert_eq!(
-            sentence(&found.masked(Set::Incompat, 0xffff_ffff)),
+            sentence(&found.masked(FeatureSet::Incompat, 0xffff_ffff)),
             "feature casefold (e2fsprogs 1.45.1 or newer)"
         );
         assert!(found.named_in("FEATURE_C1 FEATURE_I14").is_empty());

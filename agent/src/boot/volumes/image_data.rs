@@ -17,23 +17,23 @@ use crate::kernel::mounts::restrict_bind_mount;
 use crate::kernel::rooted_fs::{self, kind, stat_entry};
 
 /// A directory or a file of the image, opened before a volume hides it.
-pub struct Source {
+pub struct ImageDataSource {
     /// Its absolute path.
     pub path: String,
     open: OwnedFd,
     is_folder: bool,
 }
 
-impl Source {
+impl ImageDataSource {
     /// Opens it in the image, without following symbolic links.
-    pub fn open(sysroot: &OwnedFd, path: &str) -> nix::Result<Source> {
+    pub fn open(sysroot: &OwnedFd, path: &str) -> nix::Result<ImageDataSource> {
         let open = open(sysroot, Path::new(path.trim_start_matches('/')))?;
         let is_folder = match kind(&fstat(&open)?) {
             SFlag::S_IFDIR => true,
             SFlag::S_IFREG => false,
             _ => return Err(Errno::EINVAL),
         };
-        Ok(Source {
+        Ok(ImageDataSource {
             path: path.to_owned(),
             open,
             is_folder,
@@ -42,7 +42,7 @@ impl Source {
 
     /// Mounts it at `place`, a path below the volume's root. Anything of another type there is
     /// moved aside; its new name is returned.
-    pub fn show(&self, volume: &OwnedFd, place: &Path) -> nix::Result<Option<String>> {
+    pub fn mount_at(&self, volume: &OwnedFd, place: &Path) -> nix::Result<Option<String>> {
         let (Some(folder), Some(name)) = (
             place.parent(),
             place.file_name().and_then(rooted_fs::c_name),
@@ -131,9 +131,9 @@ mod tests {
                 ("/var/lib/apt/extended_states", "lib/apt/extended_states"),
             ] {
                 assert_eq!(
-                    Source::open(&root, path)
+                    ImageDataSource::open(&root, path)
                         .unwrap()
-                        .show(&on, Path::new(place)),
+                        .mount_at(&on, Path::new(place)),
                     Ok(None)
                 );
             }
@@ -156,11 +156,11 @@ mod tests {
             }
             // A symbolic link on the path is not followed, nor is one at its end, which is moved
             // aside.
-            let dpkg = Source::open(&root, "/var/lib/dpkg").unwrap();
-            assert!(dpkg.show(&on, Path::new("lib/apt.d/dpkg")).is_err());
+            let dpkg = ImageDataSource::open(&root, "/var/lib/dpkg").unwrap();
+            assert!(dpkg.mount_at(&on, Path::new("lib/apt.d/dpkg")).is_err());
             symlink(outside.path(), volume.path().join("lib/link")).unwrap();
             assert_eq!(
-                dpkg.show(&on, Path::new("lib/link")),
+                dpkg.mount_at(&on, Path::new("lib/link")),
                 Ok(Some("link.not-a-folder".to_owned()))
             );
             assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
@@ -172,7 +172,7 @@ mod tests {
                 fs::read_to_string(volume.path().join("lib/dpkg/status")).unwrap(),
                 "old"
             );
-            assert!(Source::open(&root, "/var/lib/none").is_err());
+            assert!(ImageDataSource::open(&root, "/var/lib/none").is_err());
         });
     }
 }

@@ -42,10 +42,10 @@ use adamant_contract::paths::SYSROOT;
 use adamant_contract::policy;
 use adamant_contract::report::{self, StageName};
 
-use self::evidence::Kept;
-use self::ext4::{Programs, Unsupported};
+use self::evidence::EvidenceState;
+use self::ext4::{E2fsprogs, Unsupported};
 use self::partitions::Partitions;
-use self::superblock::Super;
+use self::superblock::Ext4Superblock;
 use super::root::MountedRoot;
 use super::{Context, Failure};
 use crate::kernel::block::{Disk, Partition};
@@ -95,7 +95,7 @@ pub fn mount_volumes(root: MountedRoot, context: &mut Context) -> Result<Mounted
     );
     let mut warnings = Vec::new();
     let watchdog = &mut context.watchdog;
-    let mut stage = Stage {
+    let mut stage = VolumesStage {
         disk: root.disk(),
         sysroot: Path::new(SYSROOT),
         evidence_mount: Path::new(EVIDENCE_MOUNT),
@@ -107,7 +107,7 @@ pub fn mount_volumes(root: MountedRoot, context: &mut Context) -> Result<Mounted
         tick: &mut || watchdog.alive(),
         shown: Vec::new(),
     };
-    let mounted = stage.run();
+    let mounted = stage.mount_all_attempts();
     let shown = std::mem::take(&mut stage.shown);
     for warning in warnings {
         context.warn(warning);
@@ -122,7 +122,7 @@ pub fn mount_volumes(root: MountedRoot, context: &mut Context) -> Result<Mounted
 }
 
 /// The stage's input and the state that its steps share.
-struct Stage<'a> {
+struct VolumesStage<'a> {
     disk: &'a Disk,
     sysroot: &'a Path,
     evidence_mount: &'a Path,
@@ -147,7 +147,7 @@ struct Mounted {
 
 /// The result of assessing a volume, which decides the next step.
 #[derive(Debug)]
-enum Finding {
+enum Assessment {
     /// It holds nothing: a file system is made.
     Blank,
     /// It has no errors, or no longer has any.
@@ -162,40 +162,40 @@ enum Finding {
     Damaged(String),
 }
 
-impl Finding {
+impl Assessment {
     /// Whether a new file system replaces the partition's content.
     fn is_to_be_made(&self) -> bool {
-        matches!(self, Finding::Blank | Finding::Damaged(_))
+        matches!(self, Assessment::Blank | Assessment::Damaged(_))
     }
 }
 
 /// A volume's partition with the result of its assessment.
-struct Known {
+struct AssessedVolume {
     index: usize,
-    finding: Finding,
+    finding: Assessment,
     device: Partition,
-    found: Option<Super>,
-    kept: Kept,
+    found: Option<Ext4Superblock>,
+    kept: EvidenceState,
 }
 
 /// A volume that seemed to be sound and is not.
 #[derive(Clone)]
 struct Condemned {
     why: String,
-    kept: Kept,
+    kept: EvidenceState,
 }
 
 /// Why an attempt to mount all volumes ended.
-enum Stop {
+enum AttemptError {
     /// The boot fails.
     Failed(Failure),
     /// The volume at this position turned out to be damaged.
     Condemned(usize, Condemned),
 }
 
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Stop {
-        Stop::Failed(failure)
+impl From<Failure> for AttemptError {
+    fn from(failure: Failure) -> AttemptError {
+        AttemptError::Failed(failure)
     }
 }
 
@@ -203,16 +203,16 @@ fn failure(what: impl Into<String>, why: impl std::fmt::Display, remedy: &str) -
     Failure::new(StageName::Volumes, what, why, remedy)
 }
 
-impl Stage<'_> {
+impl VolumesStage<'_> {
     /// Repeats attempts until all volumes are mounted. Each failed attempt condemns one more
     /// volume, so the number of attempts is bounded.
-    fn run(&mut self) -> Result<Vec<Mounted>, Failure> {
+    fn mount_all_attempts(&mut self) -> Result<Vec<Mounted>, Failure> {
         let mut condemned = BTreeMap::new();
         loop {
             let (position, now) = match self.attempt(&condemned) {
                 Ok(mounted) => return Ok(mounted),
-                Err(Stop::Failed(failure)) => return Err(failure),
-                Err(Stop::Condemned(position, now)) => (position, now),
+                Err(AttemptError::Failed(failure)) => return Err(failure),
+                Err(AttemptError::Condemned(position, now)) => (position, now),
             };
             if let Some(before) = condemned.insert(position, now.clone()) {
                 let what = format!("volume {:?}", self.volumes[position].name);
@@ -228,7 +228,10 @@ impl Stage<'_> {
         }
     }
 
-    fn attempt(&mut self, condemned: &BTreeMap<usize, Condemned>) -> Result<Vec<Mounted>, Stop> {
+    fn attempt(
+        &mut self,
+        condemned: &BTreeMap<usize, Condemned>,
+    ) -> Result<Vec<Mounted>, AttemptError> {
         let on_disk = |why: String| {
             failure(
                 self.disk.path.display().to_string(),
@@ -240,7 +243,7 @@ impl Stage<'_> {
         let repairs = partitions.repairs.join("; ");
         let mut places = Vec::new();
         for volume in self.volumes {
-            let found = partitions.find(volume);
+            let found = partitions.find_volume(volume);
             let what = || format!("volume {:?} on {}", volume.name, self.disk.path.display());
             places.push(found.map_err(|why| {
                 failure(
@@ -267,14 +270,14 @@ impl Stage<'_> {
         self.repair_doubtful(&mut known)?;
         let mut table = partitions.table.clone();
         self.prepare_replacements(&mut known, &mut table)?;
-        let table = self.grown(&known, table);
+        let table = self.plan_table(&known, table);
         let before: Vec<u64> = known.iter().map(|known| known.device.bytes).collect();
         let indexes: Vec<usize> = known.iter().map(|known| known.index).collect();
         partitions.save(table, &indexes).map_err(on_disk)?;
         for known in &mut known {
             known.device = partitions.device(known.index).map_err(on_disk)?;
         }
-        self.make_all(&known)?;
+        self.make_file_systems(&known)?;
         let mut made = partitions.table.clone();
         for &index in &indexes {
             if let Some(partition) = &mut made.partitions[index] {
@@ -287,13 +290,13 @@ impl Stage<'_> {
 
     /// Plans the new table: grows the volumes into the disk's free space, and marks the partitions
     /// whose file systems will be made.
-    fn grown(&self, known: &[Known], table: PartitionTable) -> PartitionTable {
+    fn plan_table(&self, known: &[AssessedVolume], table: PartitionTable) -> PartitionTable {
         let volumes = known.iter().zip(self.volumes);
         let growable: Vec<grow::Growable> = volumes
             .map(|(known, volume)| grow::Growable {
                 index: known.index,
                 weight: volume.weight,
-                blank: matches!(known.finding, Finding::Blank),
+                blank: matches!(known.finding, Assessment::Blank),
             })
             .collect();
         let mut table = grow::plan(&table, self.disk.sectors, &growable);
@@ -308,14 +311,14 @@ impl Stage<'_> {
         table
     }
 
-    fn make_all(&mut self, known: &[Known]) -> Result<(), Failure> {
+    fn make_file_systems(&mut self, known: &[AssessedVolume]) -> Result<(), Failure> {
         for (known, volume) in known.iter().zip(self.volumes) {
             if !known.finding.is_to_be_made() {
                 continue;
             }
             let made = self
-                .programs(volume)
-                .make(&known.device.path, known.device.bytes);
+                .e2fsprogs(volume)
+                .make_file_system(&known.device.path, known.device.bytes);
             let what = || {
                 format!(
                     "making a file system for volume {:?} on {}",
@@ -328,8 +331,8 @@ impl Stage<'_> {
         Ok(())
     }
 
-    fn programs<'b>(&'b mut self, volume: &'b policy::Volume) -> Programs<'b> {
-        Programs {
+    fn e2fsprogs<'b>(&'b mut self, volume: &'b policy::Volume) -> E2fsprogs<'b> {
+        E2fsprogs {
             sysroot: self.sysroot,
             volume: &volume.name,
             tick: &mut *self.tick,

@@ -11,12 +11,12 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::evidence;
-use super::ext4::{self, Checked};
-use super::image_data::Source;
-use super::probe::{self, Content};
+use super::ext4::{self, FsckResult};
+use super::image_data::ImageDataSource;
+use super::probe::{self, PartitionContent};
 use super::progress::Progress;
-use super::seed::{self, Kept, NAMED, Outcome};
-use super::{Condemned, Finding, Known, Mounted, Stage, Stop, failure};
+use super::seed::{self, KeptUnits, NAMED, SeedOutcome};
+use super::{AssessedVolume, Assessment, AttemptError, Condemned, Mounted, VolumesStage, failure};
 use crate::kernel::block::Partition;
 use crate::kernel::rooted_fs;
 
@@ -24,13 +24,13 @@ use crate::kernel::rooted_fs;
 const NEWER_IMAGE: &str =
     "start the image that made the volume, or one whose kernel and e2fsprogs are as new";
 
-impl Stage<'_> {
+impl VolumesStage<'_> {
     /// Mounts all volumes, parents first, and seeds each before a volume below it is mounted.
     pub(super) fn mount_all(
         &mut self,
-        known: &mut [Known],
+        known: &mut [AssessedVolume],
         before: &[u64],
-    ) -> Result<Vec<Mounted>, Stop> {
+    ) -> Result<Vec<Mounted>, AttemptError> {
         let remedy = "add the mount point to the image as a folder";
         let sysroot = rooted_fs::open_trusted(self.sysroot)
             .map_err(|e| failure("the root", e, "report this"))?;
@@ -89,10 +89,10 @@ impl Stage<'_> {
     }
 
     /// Opens the image's data that is to be shown on volumes, before a volume hides it.
-    fn open_image_data(&mut self, sysroot: &OwnedFd) -> Vec<Source> {
+    fn open_image_data(&mut self, sysroot: &OwnedFd) -> Vec<ImageDataSource> {
         let mut sources = Vec::new();
         for path in self.image_data {
-            match Source::open(sysroot, path) {
+            match ImageDataSource::open(sysroot, path) {
                 Ok(source) => sources.push(source),
                 Err(error) => self.warnings.push(format!(
                     "The image's {path} can't be shown on its volume: {error}."
@@ -104,7 +104,7 @@ impl Stage<'_> {
 
     /// Shows the image's data on the volumes. A path that can't be shown does not stop the boot:
     /// the report and `adamant-agent drift` name it.
-    fn show_image_data(&mut self, sources: &[Source], mounted: &[Mounted]) {
+    fn show_image_data(&mut self, sources: &[ImageDataSource], mounted: &[Mounted]) {
         self.shown.clear();
         for source in sources {
             let above = mounted
@@ -112,7 +112,7 @@ impl Stage<'_> {
                 .filter(|one| is_below(&source.path, &one.report.mount))
                 .max_by_key(|one| one.report.mount.len());
             let Some(volume) = above else { continue };
-            match source.show(&volume.folder, Path::new(&source.path[volume.report.mount.len() + 1..])) {
+            match source.mount_at(&volume.folder, Path::new(&source.path[volume.report.mount.len() + 1..])) {
                 Ok(aside) => {
                     self.shown.push(source.path.clone());
                     if let Some(aside) = aside {
@@ -130,12 +130,12 @@ impl Stage<'_> {
     fn mount_one(
         &mut self,
         position: usize,
-        known: &mut [Known],
+        known: &mut [AssessedVolume],
         before: u64,
         image: Option<&OwnedFd>,
         sysroot: &OwnedFd,
         mounted: &[Mounted],
-    ) -> Result<Mounted, Stop> {
+    ) -> Result<Mounted, AttemptError> {
         let volume = &self.volumes[position];
         let device = known[position].device.clone();
         let what = format!(
@@ -164,7 +164,10 @@ impl Stage<'_> {
             .filter(|path| is_below(path, &volume.mount))
             .map(|path| PathBuf::from(&path[volume.mount.len() + 1..]))
             .collect();
-        let mut repaired = matches!(known[position].finding, Finding::Sound { repaired: true });
+        let mut repaired = matches!(
+            known[position].finding,
+            Assessment::Sound { repaired: true }
+        );
         let mut doubted = false;
         let (folder, outcome) = loop {
             let point = mount_point(base, path, parent.is_some(), self.warnings);
@@ -188,16 +191,16 @@ impl Stage<'_> {
                             "look for messages about the disk",
                         )
                     })?;
-                    if !matches!(known[position].finding, Finding::Unchecked(_)) {
+                    if !matches!(known[position].finding, Assessment::Unchecked(_)) {
                         self.grow_file_system(volume, &device, &folder);
                     }
                     let mut progress =
                         Progress::new(format!("seeding volume {:?}", volume.name), self.tick);
                     let mut tick = || progress.alive(&String::new);
                     let seeded = image.map_or_else(
-                        || Ok(Outcome::default()),
+                        || Ok(SeedOutcome::default()),
                         |image| {
-                            let request = seed::Request {
+                            let request = seed::SeedRequest {
                                 image,
                                 volume: &folder,
                                 mount: &volume.mount,
@@ -225,7 +228,7 @@ impl Stage<'_> {
                                 "Nothing was seeded on volume {:?}: {path}: {why}.",
                                 volume.name
                             ));
-                            break (folder, Outcome::default());
+                            break (folder, SeedOutcome::default());
                         }
                         Err(fault) => {
                             drop(folder);
@@ -267,7 +270,7 @@ impl Stage<'_> {
                 .map(|found| found.features)
                 .unwrap_or_default();
             let unknown = match &known[position].finding {
-                Finding::Unchecked(unsupported) => Some(unsupported.why.clone()),
+                Assessment::Unchecked(unsupported) => Some(unsupported.why.clone()),
                 _ => ext4::unknown_to_kernel(&device.name, features),
             };
             if let Some(unknown) = unknown {
@@ -279,14 +282,14 @@ impl Stage<'_> {
             }
             doubted = true;
             match self.repair(position, known)? {
-                Checked::Damaged(why) => {
+                FsckResult::Damaged(why) => {
                     let condemned = Condemned {
                         why: format!("{trouble}; {why}"),
                         kept: known[position].kept.clone(),
                     };
-                    return Err(Stop::Condemned(position, condemned));
+                    return Err(AttemptError::Condemned(position, condemned));
                 }
-                Checked::Unsupported(unsupported) => {
+                FsckResult::Unsupported(unsupported) => {
                     return Err(failure(
                         what,
                         format!("{trouble}: {}", unsupported.why),
@@ -294,7 +297,7 @@ impl Stage<'_> {
                     )
                     .into());
                 }
-                Checked::Clean | Checked::Repaired(_) => repaired = true,
+                FsckResult::Clean | FsckResult::Repaired(_) => repaired = true,
             }
             self.warnings.push(format!(
                 "Volume {:?} was repaired: {trouble}; {}.",
@@ -302,12 +305,12 @@ impl Stage<'_> {
             ));
         };
         let known = &known[position];
-        if let Finding::Unchecked(unsupported) = &known.finding {
+        if let Assessment::Unchecked(unsupported) = &known.finding {
             let (name, why) = (&volume.name, &unsupported.why);
             self.warnings.push(format!("Volume {name:?} was mounted without a check: {why}. To have it checked, boot an image with an e2fsck that knows them."));
         }
-        if let evidence::Kept::InMemory(evidence) = &known.kept {
-            self.warnings.push(match evidence.keep(&folder) {
+        if let evidence::EvidenceState::InMemory(evidence) = &known.kept {
+            self.warnings.push(match evidence.save(&folder) {
                 Ok(path) => format!(
                     "Evidence of the damaged volume {:?} is kept as {}/{path}.",
                     volume.name, volume.mount
@@ -319,11 +322,11 @@ impl Stage<'_> {
             });
         }
         let state = match known.finding {
-            Finding::Blank => VolumeState::Made,
-            Finding::Doubtful(_) | Finding::Damaged(_) => VolumeState::Recreated,
-            Finding::Unchecked(_) => VolumeState::Unchecked,
-            Finding::Sound { .. } if repaired => VolumeState::Repaired,
-            Finding::Sound { .. } => VolumeState::Clean,
+            Assessment::Blank => VolumeState::Made,
+            Assessment::Doubtful(_) | Assessment::Damaged(_) => VolumeState::Recreated,
+            Assessment::Unchecked(_) => VolumeState::Unchecked,
+            Assessment::Sound { .. } if repaired => VolumeState::Repaired,
+            Assessment::Sound { .. } => VolumeState::Clean,
         };
         self.warn_of(volume, &outcome);
         let lacking: Vec<String> = outcome
@@ -349,7 +352,7 @@ impl Stage<'_> {
     }
 
     /// Warns about results of seeding that an operator should know.
-    fn warn_of(&mut self, volume: &policy::Volume, outcome: &Outcome) {
+    fn warn_of(&mut self, volume: &policy::Volume, outcome: &SeedOutcome) {
         let name = &volume.name;
         if let Some((first, why)) = outcome.lacking.first() {
             let (count, rest) = (
@@ -367,7 +370,7 @@ impl Stage<'_> {
         for (unit, why) in outcome.unreplaced.iter().take(NAMED) {
             self.warnings.push(format!("Volume {name:?}: {unit} could not be replaced by the image's and stays as it is: {why}."));
         }
-        if outcome.compared && outcome.kept != Kept::default() {
+        if outcome.compared && outcome.kept != KeptUnits::default() {
             self.warnings.push(format!(
                 "Volume {name:?}: these were changed on this server and stay as they are, so the image's newer content is not used: {}.",
                 outcome.kept.listed()
@@ -379,7 +382,7 @@ impl Stage<'_> {
     /// the data remains usable.
     fn grow_file_system(&mut self, volume: &policy::Volume, device: &Partition, folder: &OwnedFd) {
         let found = File::open(&device.path).and_then(|file| probe::probe(&file, device.bytes));
-        let Ok(Content::Ext4(found)) = found else {
+        let Ok(PartitionContent::Ext4(found)) = found else {
             return;
         };
         let blocks = device.bytes / found.block;

@@ -33,7 +33,7 @@ impl<'a> Partitions<'a> {
     }
 
     /// The index of the volume's partition in the table: the one with its label and type.
-    pub fn find(&self, volume: &Volume) -> Result<usize, String> {
+    pub fn find_volume(&self, volume: &Volume) -> Result<usize, String> {
         let kind = gpt::volume_type(&volume.mount);
         let labelled = self
             .table

@@ -9,15 +9,15 @@ use std::os::unix::fs::FileExt;
 
 use adamant_contract::ext4::SMALL_VOLUME_GROUP;
 
-use super::superblock::{OFFSET, SIZE, Super};
+use super::superblock::{Ext4Superblock, OFFSET, SIZE};
 
 /// A partition's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum PartitionContent {
     /// All bytes that were read are zero.
     Blank,
     /// ext2, ext3 or ext4: at least one superblock was found.
-    Ext4(Super),
+    Ext4(Ext4Superblock),
     /// The signature of something else. Holds its name.
     Foreign(&'static str),
     /// Data of an unknown kind, for example an ext4 file system without any superblock.
@@ -59,24 +59,26 @@ const KNOWN: [(usize, &[u8], &str); 16] = [
 ];
 
 /// Detects the content of a partition of `bytes` bytes.
-pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
+pub fn probe(partition: &File, bytes: u64) -> io::Result<PartitionContent> {
     // Most boots find a file system here and need no other read.
     let mut head = vec![0; 2048.min(bytes) as usize];
     partition.read_exact_at(&mut head, 0)?;
-    let primary = Super::parse(
+    let primary = Ext4Superblock::parse(
         head.get(OFFSET as usize..OFFSET as usize + SIZE)
             .unwrap_or_default(),
     );
     if let Some(found) = primary {
         // A corrupted superblock is replaced by its copy, if there is one.
         let copy = if found.corrupted {
-            copy(partition, bytes)
+            superblock_copy(partition, bytes)
         } else {
             None
         };
-        return Ok(Content::Ext4(copy.map_or(found, |(_, copy)| Super {
-            clean: false,
-            ..copy
+        return Ok(PartitionContent::Ext4(copy.map_or(found, |(_, copy)| {
+            Ext4Superblock {
+                clean: false,
+                ..copy
+            }
         })));
     }
     head.resize(EDGE.min(bytes) as usize, 0);
@@ -85,7 +87,7 @@ pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
         .iter()
         .find(|(at, magic, _)| head.get(*at..at + magic.len()) == Some(magic))
     {
-        return Ok(Content::Foreign(name));
+        return Ok(PartitionContent::Foreign(name));
     }
     let mut blank = is_zero(&head);
     let spread = (1..LOOKS).map(|n| bytes / LOOKS * n / 4096 * 4096);
@@ -100,9 +102,9 @@ pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
         let look = &mut buffer[..LOOK.min(bytes - at) as usize];
         partition.read_exact_at(look, at)?;
         if BACKUPS.contains(&at)
-            && let Some(found) = Super::parse(&look[..look.len().min(SIZE)])
+            && let Some(found) = Ext4Superblock::parse(&look[..look.len().min(SIZE)])
         {
-            return Ok(Content::Ext4(Super {
+            return Ok(PartitionContent::Ext4(Ext4Superblock {
                 clean: false,
                 ..found
             }));
@@ -110,26 +112,26 @@ pub fn probe(partition: &File, bytes: u64) -> io::Result<Content> {
         blank &= is_zero(look);
     }
     Ok(if blank {
-        Content::Blank
+        PartitionContent::Blank
     } else {
-        Content::Unknown
+        PartitionContent::Unknown
     })
 }
 
 /// Block number and block size of the first valid copy of the superblock.
-pub fn backup(partition: &File, bytes: u64) -> Option<(u64, u64)> {
-    copy(partition, bytes).map(|(at, found)| (at / found.block, found.block))
+pub fn backup_superblock(partition: &File, bytes: u64) -> Option<(u64, u64)> {
+    superblock_copy(partition, bytes).map(|(at, found)| (at / found.block, found.block))
 }
 
 /// The first valid copy of the superblock, and its byte position.
-fn copy(partition: &File, bytes: u64) -> Option<(u64, Super)> {
+fn superblock_copy(partition: &File, bytes: u64) -> Option<(u64, Ext4Superblock)> {
     BACKUPS
         .into_iter()
         .filter(|at| at.saturating_add(SIZE as u64) <= bytes)
         .find_map(|at| {
             let mut look = [0; SIZE];
             partition.read_exact_at(&mut look, at).ok()?;
-            let found = Super::parse(&look)?;
+            let found = Ext4Superblock::parse(&look)?;
             (at.is_multiple_of(found.block) && !found.corrupted).then_some((at, found))
         })
 }
@@ -148,7 +150,7 @@ mod tests {
     use super::super::tests::{Scratch, tool};
     use super::*;
 
-    fn looked_at(scratch: &Scratch, length: u64) -> Content {
+    fn looked_at(scratch: &Scratch, length: u64) -> PartitionContent {
         probe(&File::open(scratch.path()).unwrap(), length).unwrap()
     }
 
@@ -156,7 +158,7 @@ mod tests {
     fn reports_zeros_as_blank_and_one_byte_at_an_edge_as_unknown() {
         let size = 40 << 20;
         let scratch = Scratch::new("blank", size);
-        assert_eq!(looked_at(&scratch, size), Content::Blank);
+        assert_eq!(looked_at(&scratch, size), PartitionContent::Blank);
         for at in [
             0,
             511,
@@ -167,11 +169,15 @@ mod tests {
             8193 << 10,
         ] {
             scratch.write(at, &[1]);
-            assert_eq!(looked_at(&scratch, size), Content::Unknown, "byte {at}");
+            assert_eq!(
+                looked_at(&scratch, size),
+                PartitionContent::Unknown,
+                "byte {at}"
+            );
             scratch.write(at, &[0]);
         }
         for size in [0, 1, 1023, 1024, 70_000] {
-            assert_eq!(looked_at(&scratch, size), Content::Blank);
+            assert_eq!(looked_at(&scratch, size), PartitionContent::Blank);
         }
     }
 
@@ -182,7 +188,7 @@ mod tests {
             if !tool("mkfs.ext4", &["-q", "-F", "-b", block, scratch.path()]) {
                 return;
             }
-            let Content::Ext4(found) = looked_at(&scratch, size) else {
+            let PartitionContent::Ext4(found) = looked_at(&scratch, size) else {
                 panic!("not told")
             };
             assert_eq!(
@@ -201,7 +207,7 @@ mod tests {
                 "the journal's own superblock"
             );
             scratch.write(0, &[0; 4096]);
-            let Content::Ext4(backup) = looked_at(&scratch, size) else {
+            let PartitionContent::Ext4(backup) = looked_at(&scratch, size) else {
                 panic!("backup not told")
             };
             assert_eq!((backup.block, backup.blocks), (found.block, found.blocks));
@@ -215,7 +221,7 @@ mod tests {
         let is_clean = || {
             matches!(
                 looked_at(&scratch, size),
-                Content::Ext4(Super { clean: true, .. })
+                PartitionContent::Ext4(Ext4Superblock { clean: true, .. })
             )
         };
         let made = || {
@@ -256,7 +262,7 @@ mod tests {
         assert!(
             matches!(
                 looked_at(&scratch, size),
-                Content::Ext4(Super { clean: false, .. })
+                PartitionContent::Ext4(Ext4Superblock { clean: false, .. })
             ),
             "a copy of the superblock does not know"
         );
@@ -272,7 +278,10 @@ mod tests {
         ] {
             let scratch = Scratch::new("foreign", 320 << 20);
             if tool(program, &[arguments, &[scratch.path()]].concat()) {
-                assert_eq!(looked_at(&scratch, 320 << 20), Content::Foreign(name));
+                assert_eq!(
+                    looked_at(&scratch, 320 << 20),
+                    PartitionContent::Foreign(name)
+                );
             }
         }
     }

@@ -11,7 +11,7 @@ pub const OFFSET: u64 = 1024;
 
 /// The fields of an ext4 superblock that the agent needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Super {
+pub struct Ext4Superblock {
     /// Size of a block, bytes.
     pub block: u64,
     /// Number of blocks in the file system.
@@ -32,10 +32,10 @@ pub struct Super {
     pub journal: Vec<(u64, u64)>,
 }
 
-impl Super {
+impl Ext4Superblock {
     /// Parses the 1024 bytes of a superblock; `None` if they are not a valid one.
     #[inline(never)]
-    pub fn parse(bytes: &[u8]) -> Option<Super> {
+    pub fn parse(bytes: &[u8]) -> Option<Ext4Superblock> {
         let bytes: &[u8; SIZE] = bytes.try_into().ok()?;
         let u16_at = |at: usize| u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
         let u32_at = |at: usize| u16_at(at) | u16_at(at + 2) << 16;
@@ -82,7 +82,7 @@ impl Super {
         let clean = u16_at(0x3a) == UNMOUNTED
             && !(needs_recovery || has_orphans || had_errors || asks_for_checks || corrupted);
         let (group, first) = (u32_at(0x20).max(1), u32_at(0x14).min(1));
-        (blocks > 0).then(|| Super {
+        (blocks > 0).then(|| Ext4Superblock {
             block: 1024 << log,
             blocks,
             group,
@@ -117,13 +117,13 @@ mod tests {
     use super::super::tests::{Scratch, tool};
     use super::*;
 
-    fn read(scratch: &Scratch) -> Super {
+    fn read(scratch: &Scratch) -> Ext4Superblock {
         let mut bytes = [0; SIZE];
         File::open(scratch.path())
             .unwrap()
             .read_exact_at(&mut bytes, OFFSET)
             .unwrap();
-        Super::parse(&bytes).unwrap()
+        Ext4Superblock::parse(&bytes).unwrap()
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
             bytes[0x18..0x1c].copy_from_slice(&(state as u32 % 8).to_le_bytes());
             let extents = bytes[3];
             bytes[0x10c..0x114].copy_from_slice(&[0x0a, 0xf3, extents, 0, 4, 0, 0, 0]);
-            if let Some(found) = Super::parse(&bytes) {
+            if let Some(found) = Ext4Superblock::parse(&bytes) {
                 assert!(found.block <= 65536 && found.journal.len() <= 4 && found.group > 0);
             }
         }

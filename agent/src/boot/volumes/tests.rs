@@ -359,7 +359,7 @@ impl Server {
             let disk = Disk::named(&name).unwrap();
             let (mut warnings, mut ticks) = (Vec::new(), 0);
             let evidence = self.image.path().join("dev");
-            let mut stage = Stage {
+            let mut stage = VolumesStage {
                 disk: &disk,
                 sysroot: self.image.path(),
                 evidence_mount: &evidence,
@@ -371,7 +371,7 @@ impl Server {
                 tick: &mut || ticks += 1,
                 shown: Vec::new(),
             };
-            let result = stage.run();
+            let result = stage.mount_all_attempts();
             let shown: Vec<PathBuf> = stage
                 .shown
                 .iter()

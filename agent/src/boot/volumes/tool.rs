@@ -43,7 +43,7 @@ pub struct Tool<'a> {
 const OVERLAP: usize = 80;
 
 /// How a program ended.
-pub struct Ended {
+pub struct ToolExit {
     /// Exit code; for a signal, 128 plus its number, as in a shell.
     pub code: i32,
     /// The last of its output, on one line.
@@ -64,7 +64,7 @@ pub struct ToolError {
 
 /// What a running program has written so far.
 #[derive(Default)]
-struct Output {
+struct ToolOutput {
     said: Vec<u8>,
     seen: Vec<&'static str>,
     /// The last line of progress.
@@ -79,7 +79,7 @@ pub fn run_tool(
     arguments: &[&str],
     deadline: Duration,
     tick: &mut dyn FnMut(),
-) -> Result<Ended, String> {
+) -> Result<ToolExit, String> {
     let tool = Tool {
         sysroot,
         program,
@@ -88,18 +88,18 @@ pub fn run_tool(
         deadline,
         watched: &[],
     };
-    tool.run(&mut |_| tick()).map_err(|error| error.why)
+    tool.run_to_end(&mut |_| tick()).map_err(|error| error.why)
 }
 
 impl Tool<'_> {
     /// Runs it. `alive` is called about every second with the last line of progress, to feed the
     /// watchdog.
-    pub fn run(&self, alive: &mut dyn FnMut(&str)) -> Result<Ended, ToolError> {
+    pub fn run_to_end(&self, alive: &mut dyn FnMut(&str)) -> Result<ToolExit, ToolError> {
         run_to_end(self, alive)
     }
 }
 
-fn run_to_end(tool: &Tool<'_>, alive: &mut dyn FnMut(&str)) -> Result<Ended, ToolError> {
+fn run_to_end(tool: &Tool<'_>, alive: &mut dyn FnMut(&str)) -> Result<ToolExit, ToolError> {
     let Tool {
         program,
         deadline,
@@ -108,7 +108,7 @@ fn run_to_end(tool: &Tool<'_>, alive: &mut dyn FnMut(&str)) -> Result<Ended, Too
     } = tool;
     let until = Instant::now() + *deadline;
     let (mut child, far) = start(tool).map_err(|error| not_started(program, &error))?;
-    let mut output = Output::default();
+    let mut output = ToolOutput::default();
     let ended = wait(&mut child, &far, &mut output, watched, until, alive);
     if ended.is_none() {
         // An error means that it has just ended.
@@ -135,7 +135,7 @@ fn run_to_end(tool: &Tool<'_>, alive: &mut dyn FnMut(&str)) -> Result<Ended, Too
     }
     let said = one_line(&output.said);
     match ended {
-        Some(code) => Ok(Ended {
+        Some(code) => Ok(ToolExit {
             code,
             said,
             seen: output.seen,
@@ -204,7 +204,7 @@ fn start(tool: &Tool<'_>) -> io::Result<(Child, File)> {
 fn wait(
     child: &mut Child,
     far: &File,
-    output: &mut Output,
+    output: &mut ToolOutput,
     watched: &[&'static str],
     until: Instant,
     alive: &mut dyn FnMut(&str),
@@ -255,7 +255,7 @@ fn wait(
 
 /// Reads available output; false at the end of the output.
 #[inline(never)]
-fn read_some(child: &mut Child, output: &mut Output, watched: &[&'static str]) -> bool {
+fn read_some(child: &mut Child, output: &mut ToolOutput, watched: &[&'static str]) -> bool {
     let mut buffer = [0; 1024];
     let Some(stdout) = &mut child.stdout else {
         return false;
@@ -277,7 +277,7 @@ fn read_some(child: &mut Child, output: &mut Output, watched: &[&'static str]) -
 }
 
 /// Reads the last line of progress; false at the end of the pipe.
-fn read_far(mut far: &File, output: &mut Output) -> bool {
+fn read_far(mut far: &File, output: &mut ToolOutput) -> bool {
     let mut buffer = [0; 4096];
     let count = far.read(&mut buffer).unwrap_or(0);
     let lines = buffer[..count].trim_ascii_end();
@@ -291,7 +291,7 @@ fn read_far(mut far: &File, output: &mut Output) -> bool {
 
 /// Reads output that an ended program left in the pipe. Its children may hold the pipe open, so
 /// only bytes that are available now are read.
-fn drain(child: &mut Child, output: &mut Output, watched: &[&'static str]) {
+fn drain(child: &mut Child, output: &mut ToolOutput, watched: &[&'static str]) {
     for _ in 0..64 {
         let ready = child.stdout.as_ref().is_some_and(|stdout| {
             let mut polled = [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
@@ -323,7 +323,7 @@ mod tests {
     use super::super::tests::{alone, is_root};
     use super::*;
 
-    fn sh(script: &str, deadline: Duration) -> Result<Ended, ToolError> {
+    fn sh(script: &str, deadline: Duration) -> Result<ToolExit, ToolError> {
         let _alone = alone();
         let watched = &["the last", "not there"];
         Tool {
@@ -334,7 +334,7 @@ mod tests {
             deadline,
             watched,
         }
-        .run(&mut |_| ())
+        .run_to_end(&mut |_| ())
     }
 
     #[test]
@@ -422,7 +422,7 @@ mod tests {
             watched: &[],
         };
         assert_eq!(
-            tool.run(&mut |line| lines.push(line.to_owned()))
+            tool.run_to_end(&mut |line| lines.push(line.to_owned()))
                 .unwrap()
                 .said,
             "end"
@@ -446,7 +446,7 @@ mod tests {
                 deadline: Duration::from_secs(1),
                 watched: &[],
             };
-            tool.run(&mut |_| ()).err().unwrap()
+            tool.run_to_end(&mut |_| ()).err().unwrap()
         };
         let error = start("mkfs.none");
         assert!(

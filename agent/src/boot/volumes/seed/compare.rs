@@ -15,16 +15,16 @@ use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, SFlag};
 
 use super::pace::Pace;
-use super::print::{self, About, Digest, Print};
+use super::print::{self, Digest, EntryMetadata, Print};
 use super::units::{Covered, Entry, Member};
-use super::{Buffers, Fault};
+use super::{Buffers, SeedError};
 use crate::kernel::rooted_fs::{self, open_folder, stat_entry};
 
 /// For each inode with several hard links: number of names seen, and its link count.
 pub type Links = HashMap<u64, (u64, u64)>;
 
 /// What the volume has at a member's path.
-pub enum There {
+pub enum PathState {
     Nothing,
     Something,
     /// A symbolic link or a file is in the position of a parent directory, or the disk does not
@@ -33,14 +33,14 @@ pub enum There {
 }
 
 /// Checks whether a member's path exists on the volume.
-pub fn there(volume: &OwnedFd, path: &Path) -> There {
+pub fn path_state(volume: &OwnedFd, path: &Path) -> PathState {
     let Some((folder, name)) = parent_of(volume, path) else {
-        return There::Unknown;
+        return PathState::Unknown;
     };
     match folder.and_then(|folder| stat_entry(&folder, &name)) {
-        Ok(Some(_)) => There::Something,
-        Ok(None) | Err(Errno::ENOENT) => There::Nothing,
-        Err(_) => There::Unknown,
+        Ok(Some(_)) => PathState::Something,
+        Ok(None) | Err(Errno::ENOENT) => PathState::Nothing,
+        Err(_) => PathState::Unknown,
     }
 }
 
@@ -81,10 +81,15 @@ impl Comparison<'_, '_> {
     /// Whether a member matches these prints; without prints, whether it does not exist. All
     /// metadata is compared before any content, because a database that was used differs in
     /// metadata already. `links` collects the names of inodes with several.
-    pub fn is_as(&mut self, path: &Path, prints: Option<&[Print]>, links: &mut Links) -> bool {
-        match (there(self.volume, path), prints) {
-            (There::Nothing, None) => true,
-            (There::Something, Some(prints)) => {
+    pub fn is_unchanged(
+        &mut self,
+        path: &Path,
+        prints: Option<&[Print]>,
+        links: &mut Links,
+    ) -> bool {
+        match (path_state(self.volume, path), prints) {
+            (PathState::Nothing, None) => true,
+            (PathState::Something, Some(prints)) => {
                 self.matches(path, prints, Depth::Metadata, &mut Some(links))
                     && self.matches(path, prints, Depth::Content, &mut None)
             }
@@ -125,23 +130,22 @@ impl Comparison<'_, '_> {
         let (Some(print), true) = (left.next(), level <= rooted_fs::MAX_DEPTH) else {
             return Ok(false);
         };
-        let about = About::from(&stat_entry(folder, name)?.ok_or(Errno::ENOENT)?);
-        self.pace.entry();
-        if print.shape != print::shape(path, &about)
-            || (!about.is_folder() && print.modified != about.modified)
+        let metadata = EntryMetadata::from(&stat_entry(folder, name)?.ok_or(Errno::ENOENT)?);
+        self.pace.count_entry();
+        if print.shape != print::shape(path, &metadata)
+            || (!metadata.is_folder() && print.modified != metadata.modified)
         {
             return Ok(false);
         }
         if let Some(links) = links
-            && about.is_linked()
+            && metadata.is_linked()
         {
-            let seen = links.entry(about.inode).or_insert((0, about.links));
+            let seen = links.entry(metadata.inode).or_insert((0, metadata.links));
             seen.0 += 1;
         }
-        if !about.is_folder() {
-            return Ok(
-                depth == Depth::Metadata || print.content == self.content(folder, name, &about)?
-            );
+        if !metadata.is_folder() {
+            return Ok(depth == Depth::Metadata
+                || print.content == self.content(folder, name, &metadata)?);
         }
         let inside = open_folder(folder, name)?;
         if depth == Depth::Content
@@ -156,7 +160,7 @@ impl Comparison<'_, '_> {
         };
         for name in names {
             let below = path.join(OsStr::from_bytes(name.to_bytes()));
-            let same = match self.covered.holds(&below) {
+            let same = match self.covered.covers(&below) {
                 true => !self.with_covered || is_empty(inside.as_fd(), &name),
                 false => {
                     self.entry(inside.as_fd(), &name, &below, left, depth, links, level + 1)?
@@ -173,14 +177,14 @@ impl Comparison<'_, '_> {
         &mut self,
         folder: BorrowedFd,
         name: &CStr,
-        about: &About,
+        metadata: &EntryMetadata,
     ) -> std::io::Result<Digest> {
-        match about.kind() {
+        match metadata.kind() {
             SFlag::S_IFREG => {
                 let flags =
                     OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
                 let file = File::from(openat(folder, name, flags, Mode::empty())?);
-                print::digest_of_file(&file, about.size, self.buffers, self.pace)
+                print::digest_of_file(&file, metadata.size, self.buffers, self.pace)
             }
             SFlag::S_IFLNK => Ok(print::digest_of_link(
                 folder,
@@ -197,31 +201,31 @@ fn is_empty(folder: BorrowedFd, name: &CStr) -> bool {
     let Ok(Some(found)) = stat_entry(folder, name) else {
         return false;
     };
-    let about = About::from(&found);
-    match about.is_folder() {
+    let metadata = EntryMetadata::from(&found);
+    match metadata.is_folder() {
         true => open_folder(folder, name)
             .and_then(|inside| rooted_fs::names_up_to(&inside, 0))
             .is_ok_and(|names| names.is_some()),
-        false => about.is_file() && about.size == 0,
+        false => metadata.is_file() && metadata.size == 0,
     }
 }
 
 /// Whether the image's member has the same content as these prints, except for times. Digests that
 /// had to be computed are stored in the entries.
-pub fn image_is_as(
+pub fn image_matches(
     image: &OwnedFd,
     member: &mut Member,
     prints: &[Print],
     buffers: &mut Buffers,
     pace: &mut Pace,
-) -> Result<bool, Fault> {
+) -> Result<bool, SeedError> {
     if member.entries.len() != prints.len() {
         return Ok(false);
     }
     let shapes = member.entries.iter().zip(prints);
     if shapes
         .into_iter()
-        .any(|(entry, print)| print::shape(&entry.path, &entry.about) != print.shape)
+        .any(|(entry, print)| print::shape(&entry.path, &entry.metadata) != print.shape)
     {
         return Ok(false);
     }
@@ -240,13 +244,13 @@ pub fn read_content(
     entry: &mut Entry,
     buffers: &mut Buffers,
     pace: &mut Pace,
-) -> Result<(), Fault> {
+) -> Result<(), SeedError> {
     if entry.content.is_some() {
         return Ok(());
     }
-    pace.entry();
+    pace.count_entry();
     let mut read = || -> std::io::Result<Digest> {
-        match entry.about.kind() {
+        match entry.metadata.kind() {
             SFlag::S_IFREG => {
                 let file = File::from(openat(
                     image,
@@ -254,18 +258,18 @@ pub fn read_content(
                     OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
                     Mode::empty(),
                 )?);
-                print::digest_of_file(&file, entry.about.size, buffers, pace)
+                print::digest_of_file(&file, entry.metadata.size, buffers, pace)
             }
             SFlag::S_IFLNK => Ok(print::digest_of_link(image.as_fd(), &entry.path)?),
             _ => Ok(Digest::default()),
         }
     };
-    entry.content = Some(read().map_err(|why| Fault::image(&entry.path, why))?);
+    entry.content = Some(read().map_err(|why| SeedError::image(&entry.path, why))?);
     Ok(())
 }
 
 /// Whether the volume's root has the metadata and attributes of this print.
-pub fn root_is_as(volume: &OwnedFd, print: Option<&Print>, buffers: &mut Buffers) -> bool {
+pub fn root_matches(volume: &OwnedFd, print: Option<&Print>, buffers: &mut Buffers) -> bool {
     print.is_none_or(|print| {
         root_print(volume, buffers).is_some_and(|now| now.is_same_content(print))
     })
@@ -273,7 +277,7 @@ pub fn root_is_as(volume: &OwnedFd, print: Option<&Print>, buffers: &mut Buffers
 
 /// The print of a volume's root, or of the image's directory for it.
 pub fn root_print(folder: &OwnedFd, buffers: &mut Buffers) -> Option<Print> {
-    let about = About::from(&nix::sys::stat::fstat(folder).ok()?);
+    let metadata = EntryMetadata::from(&nix::sys::stat::fstat(folder).ok()?);
     let (content, _) = print::attributes_of(folder, buffers).ok()?;
-    Some(Print::new(Path::new(""), &about, content))
+    Some(Print::new(Path::new(""), &metadata, content))
 }

@@ -19,9 +19,9 @@ use nix::unistd::{Gid, Uid, fchown, fchownat, getegid, geteuid, linkat, symlinka
 
 use super::super::probe::is_zero;
 use super::pace::Pace;
-use super::print::{About, Digest, begin_content, digest_of_link};
+use super::print::{Digest, EntryMetadata, begin_content, digest_of_link};
 use super::units::{Entry, Member};
-use super::{Buffers, Fault};
+use super::{Buffers, SeedError};
 use crate::kernel::{rooted_fs, xattr};
 
 /// Written data is synced after this number of bytes, so that each wait for the disk is short.
@@ -65,7 +65,7 @@ impl<'a, 'p> Copier<'a, 'p> {
 
     /// Copies a member to the name `staged` in the staging directory, and stores the digests of its
     /// content in the member.
-    pub fn member(&mut self, member: &mut Member, staged: &str) -> Result<(), Fault> {
+    pub fn copy_member(&mut self, member: &mut Member, staged: &str) -> Result<(), SeedError> {
         let top = member.path.clone();
         let place = |entry: &Entry| -> PathBuf {
             match entry.path.strip_prefix(&top) {
@@ -83,20 +83,22 @@ impl<'a, 'p> Copier<'a, 'p> {
             .entries
             .iter()
             .rev()
-            .filter(|entry| entry.about.is_folder())
+            .filter(|entry| entry.metadata.is_folder())
         {
             self.attributes(entry, &place(entry), entry.xattrs)?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, entry: &mut Entry, to: &Path) -> Result<(), Fault> {
-        self.pace.entry();
-        let about = entry.about;
-        let several = about.links > 1 && !about.is_folder();
+    fn entry(&mut self, entry: &mut Entry, to: &Path) -> Result<(), SeedError> {
+        self.pace.count_entry();
+        let metadata = entry.metadata;
+        let several = metadata.links > 1 && !metadata.is_folder();
         if several
-            && let Some((_, first, content)) =
-                self.links.iter().find(|(inode, ..)| *inode == about.inode)
+            && let Some((_, first, content)) = self
+                .links
+                .iter()
+                .find(|(inode, ..)| *inode == metadata.inode)
         {
             entry.content = Some(*content);
             let linked = linkat(
@@ -106,56 +108,56 @@ impl<'a, 'p> Copier<'a, 'p> {
                 to,
                 AtFlags::empty(),
             );
-            return linked.map_err(|why| Fault::volume(&entry.path, why));
+            return linked.map_err(|why| SeedError::volume(&entry.path, why));
         }
-        let fail = |why: Errno| Fault::volume(&entry.path, why);
-        match about.kind() {
+        let fail = |why: Errno| SeedError::volume(&entry.path, why);
+        match metadata.kind() {
             SFlag::S_IFDIR => mkdirat(self.staging, to, Mode::S_IRWXU).map_err(fail)?,
             SFlag::S_IFREG => entry.content = Some(self.file(entry, to)?),
             SFlag::S_IFLNK => {
                 let target = readlinkat(self.image, &entry.path)
-                    .map_err(|why| Fault::image(&entry.path, why))?;
+                    .map_err(|why| SeedError::image(&entry.path, why))?;
                 symlinkat(target.as_os_str(), self.staging, to).map_err(fail)?;
                 entry.content = Some(
                     digest_of_link(self.image.as_fd(), &entry.path)
-                        .map_err(|why| Fault::image(&entry.path, why))?,
+                        .map_err(|why| SeedError::image(&entry.path, why))?,
                 );
                 self.attributes(entry, to, true)?;
             }
             special => {
-                mknodat(self.staging, to, special, Mode::S_IRWXU, about.device).map_err(fail)?;
+                mknodat(self.staging, to, special, Mode::S_IRWXU, metadata.device).map_err(fail)?;
                 entry.content = Some(Digest::default());
                 self.attributes(entry, to, true)?;
             }
         }
         if several && let Some(content) = entry.content {
-            self.links.push((about.inode, to.to_owned(), content));
+            self.links.push((metadata.inode, to.to_owned(), content));
         }
         Ok(())
     }
 
     /// Copies a regular file. Long runs of zeros become holes.
-    fn file(&mut self, entry: &Entry, to: &Path) -> Result<Digest, Fault> {
-        let read = |why: io::Error| Fault::image(&entry.path, why);
-        let write = |why: io::Error| Fault::volume(&entry.path, why);
-        let about = entry.about;
+    fn file(&mut self, entry: &Entry, to: &Path) -> Result<Digest, SeedError> {
+        let read = |why: io::Error| SeedError::image(&entry.path, why);
+        let write = |why: io::Error| SeedError::volume(&entry.path, why);
+        let metadata = entry.metadata;
         let from = openat(
             self.image,
             &entry.path,
             OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC,
             Mode::empty(),
         );
-        let mut from = File::from(from.map_err(|why| Fault::image(&entry.path, why))?);
+        let mut from = File::from(from.map_err(|why| SeedError::image(&entry.path, why))?);
         let flags =
             OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let made = about.mode & 0o777;
+        let made = metadata.mode & 0o777;
         let to_file = openat(self.staging, to, flags, Mode::from_bits_truncate(made))
-            .map_err(|why| Fault::volume(&entry.path, why))?;
+            .map_err(|why| SeedError::volume(&entry.path, why))?;
         let to_file = File::from(to_file);
         let (mut hash, has_xattrs) = begin_content(&from, self.buffers).map_err(read)?;
         let (mut at, mut end) = (0, 0);
-        while at < about.size {
-            let part = (about.size - at).min(self.buffers.many.len() as u64) as usize;
+        while at < metadata.size {
+            let part = (metadata.size - at).min(self.buffers.many.len() as u64) as usize;
             let count = from.read(&mut self.buffers.many[..part]).map_err(read)?;
             if count == 0 {
                 return Err(read(io::ErrorKind::UnexpectedEof.into()));
@@ -169,39 +171,39 @@ impl<'a, 'p> Copier<'a, 'p> {
                     .map_err(write)?;
                 end = at;
             }
-            self.pace.read(count as u64);
+            self.pace.count_bytes(count as u64);
             self.sync_at_times(count as u64, entry)?;
         }
-        if end < about.size {
-            to_file.set_len(about.size).map_err(write)?;
+        if end < metadata.size {
+            to_file.set_len(metadata.size).map_err(write)?;
         }
         // A change of owner clears set-id bits and capabilities. So the order is owner,
         // permissions, attributes, time.
-        if (about.uid, about.gid) != self.owner {
+        if (metadata.uid, metadata.gid) != self.owner {
             fchown(
                 &to_file,
-                Some(Uid::from_raw(about.uid)),
-                Some(Gid::from_raw(about.gid)),
+                Some(Uid::from_raw(metadata.uid)),
+                Some(Gid::from_raw(metadata.gid)),
             )
             .map_err(|why| write(why.into()))?;
         }
-        if about.mode & 0o7777 != made & !self.umask {
-            fchmod(&to_file, Mode::from_bits_truncate(about.mode & 0o7777))
+        if metadata.mode & 0o7777 != made & !self.umask {
+            fchmod(&to_file, Mode::from_bits_truncate(metadata.mode & 0o7777))
                 .map_err(|why| write(why.into()))?;
         }
         if has_xattrs {
             self.xattrs(entry, to)?;
         }
-        futimens(&to_file, &time(&about), &time(&about)).map_err(|why| write(why.into()))?;
-        Ok(hash.half())
+        futimens(&to_file, &time(&metadata), &time(&metadata)).map_err(|why| write(why.into()))?;
+        Ok(hash.half_digest())
     }
 
     /// Syncs the volume after every [`SYNC_BYTES`] bytes.
-    fn sync_at_times(&mut self, written: u64, entry: &Entry) -> Result<(), Fault> {
+    fn sync_at_times(&mut self, written: u64, entry: &Entry) -> Result<(), SeedError> {
         self.buffers.unsynced += written;
         if self.buffers.unsynced >= SYNC_BYTES {
             self.buffers.unsynced = 0;
-            syncfs(self.staging).map_err(|why| Fault::volume(&entry.path, why))?;
+            syncfs(self.staging).map_err(|why| SeedError::volume(&entry.path, why))?;
             self.pace.tick();
         }
         Ok(())
@@ -209,9 +211,9 @@ impl<'a, 'p> Copier<'a, 'p> {
 
     /// Copies owner, permissions, time and extended attributes of an entry that is not a regular
     /// file.
-    fn attributes(&mut self, entry: &Entry, to: &Path, xattrs: bool) -> Result<(), Fault> {
-        copy_metadata(self.staging.as_fd(), to, &entry.about, self.owner)
-            .map_err(|why| Fault::volume(&entry.path, why))?;
+    fn attributes(&mut self, entry: &Entry, to: &Path, xattrs: bool) -> Result<(), SeedError> {
+        copy_metadata(self.staging.as_fd(), to, &entry.metadata, self.owner)
+            .map_err(|why| SeedError::volume(&entry.path, why))?;
         if xattrs {
             self.xattrs(entry, to)
         } else {
@@ -219,46 +221,46 @@ impl<'a, 'p> Copier<'a, 'p> {
         }
     }
 
-    fn xattrs(&mut self, entry: &Entry, to: &Path) -> Result<(), Fault> {
+    fn xattrs(&mut self, entry: &Entry, to: &Path) -> Result<(), SeedError> {
         let from = rooted_fs::through_proc(self.image.as_fd(), entry.path.as_os_str().as_bytes());
         let to = rooted_fs::through_proc(self.staging.as_fd(), to.as_os_str().as_bytes());
-        copy_xattrs(&from, &to, self.buffers).map_err(|why| Fault::volume(&entry.path, why))
+        copy_xattrs(&from, &to, self.buffers).map_err(|why| SeedError::volume(&entry.path, why))
     }
 }
 
-fn time(about: &About) -> TimeSpec {
-    TimeSpec::new(about.modified.0, about.modified.1.into())
+fn time(metadata: &EntryMetadata) -> TimeSpec {
+    TimeSpec::new(metadata.modified.0, metadata.modified.1.into())
 }
 
 /// Copies owner, permissions and time, by name.
 pub fn copy_metadata(
     to: BorrowedFd,
     name: &Path,
-    about: &About,
+    metadata: &EntryMetadata,
     owner: (u32, u32),
 ) -> io::Result<()> {
-    if (about.uid, about.gid) != owner {
+    if (metadata.uid, metadata.gid) != owner {
         fchownat(
             to,
             name,
-            Some(Uid::from_raw(about.uid)),
-            Some(Gid::from_raw(about.gid)),
+            Some(Uid::from_raw(metadata.uid)),
+            Some(Gid::from_raw(metadata.gid)),
             AtFlags::AT_SYMLINK_NOFOLLOW,
         )?;
     }
-    if about.kind() != SFlag::S_IFLNK {
+    if metadata.kind() != SFlag::S_IFLNK {
         fchmodat(
             to,
             name,
-            Mode::from_bits_truncate(about.mode & 0o7777),
+            Mode::from_bits_truncate(metadata.mode & 0o7777),
             FchmodatFlags::FollowSymlink,
         )?;
     }
     Ok(utimensat(
         to,
         name,
-        &time(about),
-        &time(about),
+        &time(metadata),
+        &time(metadata),
         UtimensatFlags::NoFollowSymlink,
     )?)
 }
@@ -280,13 +282,13 @@ pub fn copy_xattrs(from: &CStr, to: &CString, buffers: &mut Buffers) -> io::Resu
 }
 
 /// Number of bytes of the image's file that are in runs of zeros which [`Copier`] turns into holes.
-pub fn zeros(
+pub fn count_zeros(
     image: &OwnedFd,
     entry: &Entry,
     buffers: &mut Buffers,
     pace: &mut Pace,
-) -> Result<u64, Fault> {
-    let fail = |why: io::Error| Fault::image(&entry.path, why);
+) -> Result<u64, SeedError> {
+    let fail = |why: io::Error| SeedError::image(&entry.path, why);
     let file = openat(
         image,
         &entry.path,
@@ -303,7 +305,7 @@ pub fn zeros(
         if is_zero(&buffers.many[..count]) {
             zeros += count as u64;
         }
-        pace.read(count as u64);
+        pace.count_bytes(count as u64);
     }
 }
 

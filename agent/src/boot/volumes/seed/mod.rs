@@ -31,7 +31,7 @@ use nix::libc;
 use nix::unistd::syncfs;
 
 use self::compare::{Comparison, Links};
-use self::record::{Record, State, Text};
+use self::record::{MemberState, RecordHeader, SeedRecord};
 use self::units::{Covered, Division};
 use crate::kernel::rooted_fs;
 use adamant_contract::paths::IDENTITY_DIR;
@@ -53,7 +53,7 @@ const LOGS: &str = "/var/log";
 pub const NAMED: usize = 20;
 
 /// The input of seeding one volume.
-pub struct Request<'a> {
+pub struct SeedRequest<'a> {
     /// The image's directory at the mount point, opened before the volume covers it.
     pub image: &'a OwnedFd,
     /// The mounted volume's root.
@@ -70,14 +70,14 @@ pub struct Request<'a> {
 
 /// The result of seeding.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct SeedOutcome {
     /// Number of entries that were copied to paths where nothing existed.
     pub seeded: u64,
     /// Number of units that were replaced by this image's, or removed because the image no longer
     /// has them.
     pub replaced: u64,
     /// Changed units, which stay although this image has other content for them.
-    pub kept: Kept,
+    pub kept: KeptUnits,
     /// Whether those were found at this boot.
     pub compared: bool,
     /// Paths that could not be copied to the volume, and why.
@@ -88,14 +88,14 @@ pub struct Outcome {
 
 /// Names of units.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Kept {
+pub struct KeptUnits {
     /// Absolute paths in the image, at most [`NAMED`].
     pub names: Vec<String>,
     /// Number of further units.
     pub more: u64,
 }
 
-impl Kept {
+impl KeptUnits {
     fn add(&mut self, name: String) {
         if self.names.contains(&name) {
             return;
@@ -120,7 +120,7 @@ impl Kept {
 
 /// Why seeding stopped.
 #[derive(Debug)]
-pub struct Fault {
+pub struct SeedError {
     /// Whether the image could not be read. Otherwise the volume failed.
     pub of_image: bool,
     /// The entry, relative to the mount point.
@@ -129,17 +129,17 @@ pub struct Fault {
     pub why: io::Error,
 }
 
-impl Fault {
-    fn image(path: &Path, why: impl Into<io::Error>) -> Fault {
-        Fault {
+impl SeedError {
+    fn image(path: &Path, why: impl Into<io::Error>) -> SeedError {
+        SeedError {
             of_image: true,
             path: path.to_owned(),
             why: why.into(),
         }
     }
 
-    fn volume(path: &Path, why: impl Into<io::Error>) -> Fault {
-        Fault {
+    fn volume(path: &Path, why: impl Into<io::Error>) -> SeedError {
+        SeedError {
             of_image: false,
             path: path.to_owned(),
             why: why.into(),
@@ -178,29 +178,29 @@ impl Buffers {
 }
 
 /// Seeds a volume.
-pub fn seed(request: &Request, pace: &mut Pace) -> Result<Outcome, Fault> {
+pub fn seed(request: &SeedRequest, pace: &mut Pace) -> Result<SeedOutcome, SeedError> {
     let own_name = rooted_fs::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default();
     let own = rooted_fs::own_folder(request.volume, &own_name)
-        .map_err(|e| Fault::volume(Path::new(IDENTITY_DIR), e))?;
-    let text = Text::read(&own);
+        .map_err(|e| SeedError::volume(Path::new(IDENTITY_DIR), e))?;
+    let text = RecordHeader::load(&own);
     let same_image = text
         .as_ref()
         .is_some_and(|text| text.mark == request.mark.trim_end());
     if let Some(text) = text.filter(|text| same_image && !text.lacking) {
         // Remains of a step that a power cut interrupted.
         remove_staging(&own, pace)?;
-        return Ok(Outcome {
+        return Ok(SeedOutcome {
             kept: text.kept,
-            ..Outcome::default()
+            ..SeedOutcome::default()
         });
     }
     let division = if request.mount == STATE {
-        Division::Members
+        Division::EachMember
     } else {
-        Division::Whole
+        Division::OneUnit
     };
     let covered = Covered(request.covered);
-    let mut work = Work {
+    let mut work = Seeding {
         request,
         own,
         division,
@@ -208,13 +208,14 @@ pub fn seed(request: &Request, pace: &mut Pace) -> Result<Outcome, Fault> {
         buffers: Buffers::new(),
         pace,
     };
-    let record = work.finished(Record::read(&work.own, division, covered))?;
+    let record = work.finished(SeedRecord::load(&work.own, division, covered))?;
     if record.is_none() {
         // A directory of that name would prevent every record from being written.
         rooted_fs::remove_tree(&work.own, record::NAME).map_err(at_record)?;
     }
     remove_staging(&work.own, work.pace)?;
-    let (members, unlisted) = units::list(request.image, division, covered, &mut work.buffers)?;
+    let (members, unlisted) =
+        units::list_members(request.image, division, covered, &mut work.buffers)?;
     let plan = work.plan(members, record, same_image)?;
     let lacking = unlisted
         .into_iter()
@@ -228,17 +229,17 @@ pub fn seed(request: &Request, pace: &mut Pace) -> Result<Outcome, Fault> {
     Ok(outcome)
 }
 
-fn at_staging(why: impl Into<io::Error>) -> Fault {
-    Fault::volume(&Path::new(IDENTITY_DIR).join("seeding"), why)
+fn at_staging(why: impl Into<io::Error>) -> SeedError {
+    SeedError::volume(&Path::new(IDENTITY_DIR).join("seeding"), why)
 }
 
-fn at_record(why: impl Into<io::Error>) -> Fault {
-    Fault::volume(&Path::new(IDENTITY_DIR).join("seeded"), why)
+fn at_record(why: impl Into<io::Error>) -> SeedError {
+    SeedError::volume(&Path::new(IDENTITY_DIR).join("seeded"), why)
 }
 
-fn remove_staging(own: &OwnedFd, pace: &mut Pace) -> Result<(), Fault> {
+fn remove_staging(own: &OwnedFd, pace: &mut Pace) -> Result<(), SeedError> {
     step();
-    rooted_fs::remove_tree_with(own, STAGING, &mut || pace.entry()).map_err(at_staging)
+    rooted_fs::remove_tree_with(own, STAGING, &mut || pace.count_entry()).map_err(at_staging)
 }
 
 /// Called before each change of the volume. Tests simulate power cuts here.
@@ -248,8 +249,8 @@ fn step() {
 }
 
 /// The state that all steps share.
-struct Work<'a, 'p, 'q> {
-    request: &'a Request<'a>,
+struct Seeding<'a, 'p, 'q> {
+    request: &'a SeedRequest<'a>,
     /// The agent's directory on the volume.
     own: OwnedFd,
     division: Division,
@@ -258,7 +259,7 @@ struct Work<'a, 'p, 'q> {
     pace: &'q mut Pace<'p>,
 }
 
-impl<'p> Work<'_, 'p, '_> {
+impl<'p> Seeding<'_, 'p, '_> {
     fn comparison(&mut self) -> Comparison<'_, 'p> {
         Comparison {
             volume: self.request.volume,
@@ -281,27 +282,33 @@ impl<'p> Work<'_, 'p, '_> {
     /// Finishes moves that a power cut interrupted. A member that is still as it was before its
     /// move is moved now. One that was changed since then is dropped from the record, and so counts
     /// as changed.
-    fn finished(&mut self, record: Option<Record>) -> Result<Option<Record>, Fault> {
+    fn finished(&mut self, record: Option<SeedRecord>) -> Result<Option<SeedRecord>, SeedError> {
         let Some(mut record) = record else {
             return Ok(None);
         };
         if record
             .members
             .iter()
-            .all(|(_, state)| matches!(state, State::Settled(_)))
+            .all(|(_, state)| matches!(state, MemberState::Settled(_)))
         {
             return Ok(Some(record));
         }
         let staging = rooted_fs::own_folder(&self.own, STAGING).map_err(at_staging)?;
         let mut members = std::mem::take(&mut record.members);
-        members.change(|path, state| {
-            let State::Moving { number, old, new } = state else {
+        members.update_all(|path, state| {
+            let MemberState::Moving { number, old, new } = state else {
                 return true;
             };
             let mut links = Links::new();
-            let now = if self.comparison().is_as(path, new.as_deref(), &mut links) {
+            let now = if self
+                .comparison()
+                .is_unchanged(path, new.as_deref(), &mut links)
+            {
                 new.take()
-            } else if self.comparison().is_as(path, old.as_deref(), &mut links) {
+            } else if self
+                .comparison()
+                .is_unchanged(path, old.as_deref(), &mut links)
+            {
                 let moved = publish::exchange(
                     self.request.volume,
                     &staging,
@@ -319,17 +326,17 @@ impl<'p> Work<'_, 'p, '_> {
                 None
             };
             let Some(prints) = now else { return false };
-            *state = State::Settled(prints);
+            *state = MemberState::Settled(prints);
             true
         });
         record.members = members;
         // The record does not show whether the root's metadata was set. If it was not, the root
         // stays as it is.
-        if !compare::root_is_as(self.request.volume, record.root.as_ref(), &mut self.buffers) {
+        if !compare::root_matches(self.request.volume, record.root.as_ref(), &mut self.buffers) {
             record.root = None;
         }
         syncfs(self.request.volume).map_err(|e| at_record(io::Error::from(e)))?;
-        record.write(&self.own).map_err(at_record)?;
+        record.store(&self.own).map_err(at_record)?;
         Ok(Some(record))
     }
 }

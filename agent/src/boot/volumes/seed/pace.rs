@@ -29,12 +29,12 @@ impl<'a> Pace<'a> {
     }
 
     /// Counts a handled entry.
-    pub fn entry(&mut self) {
+    pub fn count_entry(&mut self) {
         self.count(ENTRY);
     }
 
     /// Counts bytes that were read, compared or written.
-    pub fn read(&mut self, bytes: u64) {
+    pub fn count_bytes(&mut self, bytes: u64) {
         self.count(bytes);
     }
 

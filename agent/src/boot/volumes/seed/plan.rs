@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::compare::{
-    self, Links, There, image_is_as, read_content, root_is_as, root_print, there,
+    self, Links, PathState, image_matches, path_state, read_content, root_matches, root_print,
 };
 use super::print::Print;
-use super::record::{Members, Record, State};
-use super::units::{Division, Member, linked};
-use super::{Fault, IDENTITY_DIR, Kept, LOGS, LOST_AND_FOUND, Work};
+use super::record::{MemberState, Members, SeedRecord};
+use super::units::{Division, Member, group_by_links};
+use super::{IDENTITY_DIR, KeptUnits, LOGS, LOST_AND_FOUND, SeedError, Seeding};
 use crate::kernel::rooted_fs;
 use adamant_contract::policy::Refresh;
 
@@ -21,7 +21,7 @@ pub struct Plan {
     pub root: Option<Print>,
     /// Whether the volume's root gets the metadata of the image's directory.
     pub set_root: bool,
-    pub kept: Kept,
+    pub kept: KeptUnits,
     /// Whether the volume was compared with the image.
     pub compared: bool,
 }
@@ -37,14 +37,14 @@ pub struct Batch {
 
 impl Plan {
     /// Seeded members that the image no longer has.
-    fn removed(&self, recorded: &Members) -> Vec<PathBuf> {
+    fn removed_members(&self, recorded: &Members) -> Vec<PathBuf> {
         let mut shipped = Members::default();
         self.members
             .iter()
             .for_each(|member| shipped.settle(&member.path, &[]));
         recorded
             .paths()
-            .filter(|path| shipped.settled(path).is_none())
+            .filter(|path| shipped.settled_prints(path).is_none())
             .map(Path::to_owned)
             .collect()
     }
@@ -52,7 +52,7 @@ impl Plan {
 
 impl Batch {
     /// A batch of members that do not exist on the volume.
-    fn first(members: Vec<usize>) -> Batch {
+    fn adding(members: Vec<usize>) -> Batch {
         Batch {
             members,
             old: Members::default(),
@@ -60,7 +60,7 @@ impl Batch {
     }
 
     /// Whether the batch replaces nothing.
-    pub fn is_first(&self) -> bool {
+    pub fn adds_only(&self) -> bool {
         self.old.is_empty()
     }
 }
@@ -80,21 +80,21 @@ enum Standing {
     Other,
 }
 
-impl Work<'_, '_, '_> {
+impl Seeding<'_, '_, '_> {
     /// Makes the plan.
     pub fn plan(
         &mut self,
         members: Vec<Member>,
-        record: Option<Record>,
+        record: Option<SeedRecord>,
         same_image: bool,
-    ) -> Result<Plan, Fault> {
+    ) -> Result<Plan, SeedError> {
         let known = record.is_some();
-        let Record {
+        let SeedRecord {
             root,
             members: recorded,
             text,
         } = record.unwrap_or_default();
-        let fresh = !known && self.names_beside(&Members::default()) == Some(0);
+        let fresh = !known && self.count_other_entries(&Members::default()) == Some(0);
         let compared = !fresh && !same_image;
         let mut plan = Plan {
             members,
@@ -102,15 +102,15 @@ impl Work<'_, '_, '_> {
             settled: Members::default(),
             root,
             set_root: fresh,
-            kept: Kept::default(),
+            kept: KeptUnits::default(),
             compared,
         };
         let standings = self.standings(&mut plan.members, &recorded, same_image)?;
         for (member, standing) in plan.members.iter().zip(&standings) {
             if *standing == Standing::Found {
-                plan.settled.set(
+                plan.settled.insert(
                     member.path.clone(),
-                    State::Settled(
+                    MemberState::Settled(
                         member
                             .entries
                             .iter()
@@ -124,9 +124,9 @@ impl Work<'_, '_, '_> {
             plan.kept = text.kept;
         }
         match self.division {
-            Division::Members => self.plan_members(&mut plan, &standings, &recorded, same_image),
-            Division::Whole if fresh || same_image => plan_first(&mut plan, &standings),
-            Division::Whole => self.plan_whole(&mut plan, &standings, &recorded, known),
+            Division::EachMember => self.plan_members(&mut plan, &standings, &recorded, same_image),
+            Division::OneUnit if fresh || same_image => plan_first(&mut plan, &standings),
+            Division::OneUnit => self.plan_whole(&mut plan, &standings, &recorded, known),
         }
         // Replaced and removed members are recorded after their moves.
         let mut replaced = Members::default();
@@ -136,10 +136,10 @@ impl Work<'_, '_, '_> {
             .for_each(|path| replaced.settle(path, &[]));
         for path in recorded
             .paths()
-            .filter(|path| replaced.settled(path).is_none())
+            .filter(|path| replaced.settled_prints(path).is_none())
         {
             plan.settled
-                .settle(path, recorded.settled(path).unwrap_or_default());
+                .settle(path, recorded.settled_prints(path).unwrap_or_default());
         }
         Ok(plan)
     }
@@ -149,16 +149,16 @@ impl Work<'_, '_, '_> {
         members: &mut [Member],
         recorded: &Members,
         same_image: bool,
-    ) -> Result<Vec<Standing>, Fault> {
+    ) -> Result<Vec<Standing>, SeedError> {
         let mut standings = Vec::new();
         for member in members {
             standings.push(
                 match (
-                    recorded.settled(&member.path),
-                    there(self.request.volume, &member.path),
+                    recorded.settled_prints(&member.path),
+                    path_state(self.request.volume, &member.path),
                 ) {
                     (Some(_), _) if same_image => Standing::Same,
-                    (Some(prints), _) => match image_is_as(
+                    (Some(prints), _) => match image_matches(
                         self.request.image,
                         member,
                         prints,
@@ -168,9 +168,9 @@ impl Work<'_, '_, '_> {
                         true => Standing::Same,
                         false => Standing::Other,
                     },
-                    (None, There::Nothing) => Standing::Missing,
-                    (None, There::Unknown) => Standing::Foreign,
-                    (None, There::Something) => {
+                    (None, PathState::Nothing) => Standing::Missing,
+                    (None, PathState::Unknown) => Standing::Foreign,
+                    (None, PathState::Something) => {
                         for entry in &mut member.entries {
                             read_content(self.request.image, entry, &mut self.buffers, self.pace)?;
                         }
@@ -181,7 +181,11 @@ impl Work<'_, '_, '_> {
                             .collect();
                         let mut comparison = self.comparison();
                         comparison.with_covered = false;
-                        match comparison.is_as(&member.path, Some(&prints), &mut Links::new()) {
+                        match comparison.is_unchanged(
+                            &member.path,
+                            Some(&prints),
+                            &mut Links::new(),
+                        ) {
                             true => Standing::Found,
                             false => Standing::Foreign,
                         }
@@ -202,7 +206,7 @@ impl Work<'_, '_, '_> {
     ) {
         let replaces = self.request.refresh == Refresh::Unchanged && !same_image;
         let (mut candidates, mut changed): (Vec<Batch>, Vec<Batch>) = (Vec::new(), Vec::new());
-        for group in linked(&plan.members) {
+        for group in group_by_links(&plan.members) {
             let has = |wanted: &[Standing]| {
                 group
                     .iter()
@@ -222,13 +226,13 @@ impl Work<'_, '_, '_> {
                         batch.members.push(*position);
                         batch
                             .old
-                            .settle(path, recorded.settled(path).unwrap_or_default());
+                            .settle(path, recorded.settled_prints(path).unwrap_or_default());
                     }
                     Standing::Foreign | Standing::Found => {}
                 }
             }
             match () {
-                () if batch.is_first() => plan.batches.push(batch),
+                () if batch.adds_only() => plan.batches.push(batch),
                 () if !replaces || has(&[Standing::Foreign]) => changed.push(batch),
                 () => candidates.push(batch),
             }
@@ -236,14 +240,14 @@ impl Work<'_, '_, '_> {
         if replaces {
             // A member above a covered path stays as long as that path is covered.
             for path in plan
-                .removed(recorded)
+                .removed_members(recorded)
                 .iter()
-                .filter(|path| !self.covered.is_above_one(path))
+                .filter(|path| !self.covered.is_above_covered(path))
             {
                 let mut batch = Batch::default();
                 batch
                     .old
-                    .settle(path, recorded.settled(path).unwrap_or_default());
+                    .settle(path, recorded.settled_prints(path).unwrap_or_default());
                 candidates.push(batch);
             }
         }
@@ -272,7 +276,7 @@ impl Work<'_, '_, '_> {
                 .filter(|position| standings[*position] == Standing::Missing)
                 .collect();
             if !members.is_empty() {
-                plan.batches.push(Batch::first(members));
+                plan.batches.push(Batch::adding(members));
             }
         }
         if !replaces {
@@ -307,7 +311,7 @@ impl Work<'_, '_, '_> {
         recorded: &Members,
         known: bool,
     ) {
-        let removed = plan.removed(recorded);
+        let removed = plan.removed_members(recorded);
         let root = root_print(self.request.image, &mut self.buffers);
         let root_differs = plan
             .root
@@ -325,8 +329,8 @@ impl Work<'_, '_, '_> {
             old: recorded.clone(),
         };
         let is_unchanged = known
-            && self.names_beside(recorded) == Some(0)
-            && root_is_as(self.request.volume, plan.root.as_ref(), &mut self.buffers)
+            && self.count_other_entries(recorded) == Some(0)
+            && root_matches(self.request.volume, plan.root.as_ref(), &mut self.buffers)
             && self.unchanged(vec![unit]).1.is_empty();
         if !is_unchanged {
             plan.kept.add(self.request.mount.to_owned());
@@ -336,7 +340,7 @@ impl Work<'_, '_, '_> {
             return;
         }
         let mut batch = Batch::default();
-        for group in linked(&plan.members) {
+        for group in group_by_links(&plan.members) {
             if group
                 .iter()
                 .any(|position| matches!(standings[*position], Standing::Other | Standing::Missing))
@@ -350,7 +354,7 @@ impl Work<'_, '_, '_> {
             .map(|position| &plan.members[*position].path)
             .chain(&removed)
         {
-            if let Some(prints) = recorded.settled(path) {
+            if let Some(prints) = recorded.settled_prints(path) {
                 batch.old.settle(path, prints);
             }
         }
@@ -368,10 +372,10 @@ impl Work<'_, '_, '_> {
                 && member
                     .entries
                     .first()
-                    .is_some_and(|top| top.about.is_folder())
+                    .is_some_and(|top| top.metadata.is_folder())
             {
-                member.entries.retain(|entry| entry.about.is_folder());
-                plan.batches.push(Batch::first(vec![position]));
+                member.entries.retain(|entry| entry.metadata.is_folder());
+                plan.batches.push(Batch::adding(vec![position]));
             }
         }
     }
@@ -384,7 +388,7 @@ impl Work<'_, '_, '_> {
             let mut links = Links::new();
             let is_as = batch.old.paths().all(|path| {
                 self.comparison()
-                    .is_as(path, batch.old.settled(path), &mut links)
+                    .is_unchanged(path, batch.old.settled_prints(path), &mut links)
             });
             if is_as {
                 unchanged.push((batch, links))
@@ -416,7 +420,7 @@ impl Work<'_, '_, '_> {
 
     /// Number of entries in the volume's root other than the seeded ones, the agent's own and
     /// covered paths. `None` if there are far more entries than expected.
-    fn names_beside(&self, recorded: &Members) -> Option<usize> {
+    fn count_other_entries(&self, recorded: &Members) -> Option<usize> {
         let names = rooted_fs::names_up_to(
             self.request.volume,
             recorded.len() + self.covered.0.len() + 16,
@@ -424,7 +428,7 @@ impl Work<'_, '_, '_> {
         .ok()??;
         let is_known = |path: &PathBuf| {
             let own = *path == Path::new(IDENTITY_DIR) || *path == Path::new(LOST_AND_FOUND);
-            own || recorded.settled(path).is_some() || self.covered.holds(path)
+            own || recorded.settled_prints(path).is_some() || self.covered.covers(path)
         };
         Some(
             names
@@ -439,13 +443,13 @@ impl Work<'_, '_, '_> {
 /// Plans the first seeding of a volume that is one unit, with a batch for each member, so that some
 /// are seeded although others do not fit.
 fn plan_first(plan: &mut Plan, standings: &[Standing]) {
-    for group in linked(&plan.members) {
+    for group in group_by_links(&plan.members) {
         let members: Vec<usize> = group
             .into_iter()
             .filter(|position| standings[*position] == Standing::Missing)
             .collect();
         if !members.is_empty() {
-            plan.batches.push(Batch::first(members));
+            plan.batches.push(Batch::adding(members));
         }
     }
 }

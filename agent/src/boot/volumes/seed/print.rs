@@ -39,14 +39,14 @@ impl Hash {
 
     /// The complete digest.
     #[inline(never)]
-    pub fn whole(self) -> [u8; 32] {
+    pub fn digest(self) -> [u8; 32] {
         self.0.finalize().into()
     }
 
     /// The first half of the digest.
-    pub fn half(self) -> Digest {
+    pub fn half_digest(self) -> Digest {
         let mut digest = [0; 16];
-        digest.copy_from_slice(&self.whole()[..16]);
+        digest.copy_from_slice(&self.digest()[..16]);
         digest
     }
 }
@@ -65,7 +65,7 @@ fn is_data(name: &[u8]) -> bool {
 
 /// An entry's metadata.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct About {
+pub struct EntryMetadata {
     /// Type and permissions.
     pub mode: u32,
     pub uid: u32,
@@ -78,9 +78,9 @@ pub struct About {
     pub device: u64,
 }
 
-impl From<&FileStat> for About {
-    fn from(found: &FileStat) -> About {
-        About {
+impl From<&FileStat> for EntryMetadata {
+    fn from(found: &FileStat) -> EntryMetadata {
+        EntryMetadata {
             mode: found.st_mode,
             uid: found.st_uid,
             gid: found.st_gid,
@@ -93,7 +93,7 @@ impl From<&FileStat> for About {
     }
 }
 
-impl About {
+impl EntryMetadata {
     /// The type bits of the mode.
     pub fn kind(&self) -> SFlag {
         SFlag::from_bits_truncate(self.mode & SFlag::S_IFMT.bits())
@@ -129,14 +129,14 @@ pub const PRINT_BYTES: usize = 16 + 16 + 8 + 4;
 
 impl Print {
     /// The print of an entry at `path`, relative to the volume.
-    pub fn new(path: &Path, about: &About, content: Digest) -> Print {
+    pub fn new(path: &Path, metadata: &EntryMetadata, content: Digest) -> Print {
         Print {
-            shape: shape(path, about),
+            shape: shape(path, metadata),
             content,
-            modified: if about.is_folder() {
+            modified: if metadata.is_folder() {
                 (0, 0)
             } else {
-                about.modified
+                metadata.modified
             },
         }
     }
@@ -175,38 +175,42 @@ impl Print {
 }
 
 /// The digest of an entry's metadata.
-pub fn shape(path: &Path, about: &About) -> Digest {
-    let kind = about.kind();
+pub fn shape(path: &Path, metadata: &EntryMetadata) -> Digest {
+    let kind = metadata.kind();
     let is_device = kind == SFlag::S_IFCHR || kind == SFlag::S_IFBLK;
     // Linux gives a symbolic link all permissions, and a directory the size and the links that its
     // file system needs.
     let mode = if kind == SFlag::S_IFLNK {
         kind.bits()
     } else {
-        about.mode
+        metadata.mode
     };
-    let size = if about.is_file() || kind == SFlag::S_IFLNK {
-        about.size
+    let size = if metadata.is_file() || kind == SFlag::S_IFLNK {
+        metadata.size
     } else {
         0
     };
-    let links = if about.is_folder() { 0 } else { about.links };
+    let links = if metadata.is_folder() {
+        0
+    } else {
+        metadata.links
+    };
     let path = path.as_os_str().as_bytes();
     let mut hash = Hash::new();
     hash.number(path.len() as u64);
     hash.add(path);
-    let device = if is_device { about.device } else { 0 };
+    let device = if is_device { metadata.device } else { 0 };
     for number in [
         mode.into(),
-        about.uid.into(),
-        about.gid.into(),
+        metadata.uid.into(),
+        metadata.gid.into(),
         size,
         links,
         device,
     ] {
         hash.number(number);
     }
-    hash.half()
+    hash.half_digest()
 }
 
 /// Begins the digest of an open entry's content with its extended attributes. Also returns whether
@@ -223,7 +227,7 @@ pub fn begin_content(open: &impl AsFd, buffers: &mut Buffers) -> io::Result<(Has
         .split_inclusive(|&b| b == 0)
         .filter(|name| is_data(name))
         .collect();
-    order(&mut names);
+    sort_names(&mut names);
     let mut hash = Hash::new();
     hash.number(names.len() as u64);
     for name in names {
@@ -238,7 +242,7 @@ pub fn begin_content(open: &impl AsFd, buffers: &mut Buffers) -> io::Result<(Has
 }
 
 /// Sorts a short list of names.
-fn order(names: &mut [&[u8]]) {
+fn sort_names(names: &mut [&[u8]]) {
     for end in 1..names.len() {
         let mut at = end;
         while at > 0 && names[at] < names[at - 1] {
@@ -250,7 +254,7 @@ fn order(names: &mut [&[u8]]) {
 
 /// The digest of an open directory's extended attributes, and whether it has any.
 pub fn attributes_of(open: &impl AsFd, buffers: &mut Buffers) -> io::Result<(Digest, bool)> {
-    begin_content(open, buffers).map(|(hash, any)| (hash.half(), any))
+    begin_content(open, buffers).map(|(hash, any)| (hash.half_digest(), any))
 }
 
 /// The digest of an open file: its extended attributes and `size` bytes.
@@ -270,14 +274,14 @@ pub fn digest_of_file(
         }
         hash.add(&buffers.many[..count]);
         left -= count as u64;
-        pace.read(count as u64);
+        pace.count_bytes(count as u64);
     }
-    Ok(hash.half())
+    Ok(hash.half_digest())
 }
 
 /// The digest of a symbolic link's target.
 pub fn digest_of_link(folder: BorrowedFd, name: &Path) -> nix::Result<Digest> {
     let mut hash = Hash::new();
     hash.add(readlinkat(folder, name)?.as_bytes());
-    Ok(hash.half())
+    Ok(hash.half_digest())
 }

@@ -11,13 +11,13 @@ use nix::sys::stat::Mode;
 use nix::sys::statvfs::fstatvfs;
 use nix::unistd::{fsync, syncfs};
 
-use super::compare::{self, There, root_print, there};
+use super::compare::{self, PathState, path_state, root_print};
 use super::copy::{self, Copier};
 use super::plan::{Batch, Plan};
-use super::print::{About, Print};
-use super::record::{self, Members, Record, State, Text};
+use super::print::{EntryMetadata, Print};
+use super::record::{self, MemberState, Members, RecordHeader, SeedRecord};
 use super::units::{self, CONTAINER, Division, Entry, Member};
-use super::{Fault, Outcome, STAGING, Work, at_record, at_staging, step};
+use super::{STAGING, SeedError, SeedOutcome, Seeding, at_record, at_staging, step};
 use crate::kernel::rooted_fs;
 
 /// Bytes that are left free for the record and for directories that grow.
@@ -58,18 +58,18 @@ impl std::ops::Add for Room {
     }
 }
 
-impl Work<'_, '_, '_> {
+impl Seeding<'_, '_, '_> {
     /// Carries out the plan.
     pub fn carry_out(
         &mut self,
         mut plan: Plan,
         lacking: Vec<(String, String)>,
-    ) -> Result<Outcome, Fault> {
-        let mut outcome = Outcome {
+    ) -> Result<SeedOutcome, SeedError> {
+        let mut outcome = SeedOutcome {
             lacking,
             kept: std::mem::take(&mut plan.kept),
             compared: plan.compared,
-            ..Outcome::default()
+            ..SeedOutcome::default()
         };
         let mut moves = Vec::new();
         if !plan.batches.is_empty() || plan.set_root {
@@ -77,7 +77,7 @@ impl Work<'_, '_, '_> {
             self.stage(&mut plan, &staging, &mut moves, &mut outcome)?;
             self.publish(&mut plan, &staging, moves, &mut outcome)?;
         }
-        let text = Text {
+        let text = RecordHeader {
             mark: self.request.mark.trim_end().to_owned(),
             lacking: !outcome.lacking.is_empty(),
             kept: outcome.kept.clone(),
@@ -85,12 +85,12 @@ impl Work<'_, '_, '_> {
         self.pace.tick();
         syncfs(self.request.volume).map_err(|e| at_record(io::Error::from(e)))?;
         step();
-        Record {
+        SeedRecord {
             text,
             root: plan.root,
             members: plan.settled,
         }
-        .write(&self.own)
+        .store(&self.own)
         .map_err(at_record)?;
         Ok(outcome)
     }
@@ -101,8 +101,8 @@ impl Work<'_, '_, '_> {
         plan: &mut Plan,
         staging: &OwnedFd,
         moves: &mut Vec<Move>,
-        outcome: &mut Outcome,
-    ) -> Result<(), Fault> {
+        outcome: &mut SeedOutcome,
+    ) -> Result<(), SeedError> {
         let mut batches = std::mem::take(&mut plan.batches);
         let all = batches
             .iter()
@@ -116,7 +116,7 @@ impl Work<'_, '_, '_> {
         for batch in batches {
             let begun = moves.len();
             let staged = match is_tight && !self.has_room_for(plan, &batch)? {
-                true => Err(Fault::volume(Path::new(""), Errno::ENOSPC)),
+                true => Err(SeedError::volume(Path::new(""), Errno::ENOSPC)),
                 false => self.stage_batch(plan, &batch, staging, umask, &mut number, moves),
             };
             let Err(fault) = staged else { continue };
@@ -125,7 +125,7 @@ impl Work<'_, '_, '_> {
             }
             for left in moves.drain(begun..) {
                 rooted_fs::remove_tree_with(staging, &staged_name(left.number), &mut || {
-                    self.pace.entry()
+                    self.pace.count_entry()
                 })
                 .map_err(at_staging)?;
             }
@@ -142,9 +142,9 @@ impl Work<'_, '_, '_> {
             // A unit that can't be replaced keeps its record.
             for path in batch.old.paths() {
                 plan.settled
-                    .settle(path, batch.old.settled(path).unwrap_or_default());
+                    .settle(path, batch.old.settled_prints(path).unwrap_or_default());
             }
-            if batch.is_first() {
+            if batch.adds_only() {
                 let names = batch
                     .members
                     .iter()
@@ -155,8 +155,8 @@ impl Work<'_, '_, '_> {
                 continue;
             }
             let unit = match self.division {
-                Division::Members => batch.old.paths().map(|path| self.name(path)).collect(),
-                Division::Whole => vec![self.request.mount.to_owned()],
+                Division::EachMember => batch.old.paths().map(|path| self.name(path)).collect(),
+                Division::OneUnit => vec![self.request.mount.to_owned()],
             };
             for name in unit {
                 outcome.kept.add(name.clone());
@@ -168,7 +168,7 @@ impl Work<'_, '_, '_> {
 
     /// Whether a batch fits. If its size does not, its long runs of zeros are subtracted, because
     /// they take no space.
-    fn has_room_for(&mut self, plan: &Plan, batch: &Batch) -> Result<bool, Fault> {
+    fn has_room_for(&mut self, plan: &Plan, batch: &Batch) -> Result<bool, SeedError> {
         let (mut need, room) = (needs(plan, batch), self.room()?);
         if need.inodes > room.inodes || need.bytes <= room.bytes {
             return Ok(need.fits(&room));
@@ -177,9 +177,9 @@ impl Work<'_, '_, '_> {
             .members
             .iter()
             .flat_map(|position| &plan.members[*position].entries)
-            .filter(|entry| entry.about.is_file())
+            .filter(|entry| entry.metadata.is_file())
         {
-            let zeros = copy::zeros(self.request.image, entry, &mut self.buffers, self.pace)?;
+            let zeros = copy::count_zeros(self.request.image, entry, &mut self.buffers, self.pace)?;
             need.bytes = need.bytes.saturating_sub(zeros);
         }
         Ok(need.fits(&room))
@@ -193,7 +193,7 @@ impl Work<'_, '_, '_> {
         umask: u32,
         number: &mut u32,
         moves: &mut Vec<Move>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SeedError> {
         step();
         // The members are taken out of the plan while they are worked on: hard links are only made
         // among them.
@@ -218,7 +218,7 @@ impl Work<'_, '_, '_> {
         umask: u32,
         number: &mut u32,
         moves: &mut Vec<Move>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SeedError> {
         let mut copier = Copier::new(
             self.request.image,
             staging,
@@ -228,7 +228,7 @@ impl Work<'_, '_, '_> {
         );
         for member in &mut *members {
             *number += 1;
-            let old = old.settled(&member.path).map(<[Print]>::to_vec);
+            let old = old.settled_prints(&member.path).map(<[Print]>::to_vec);
             let path = member.path.clone();
             // Added before the copy, so that a copy that fails halfway is removed by its number.
             moves.push(Move {
@@ -238,7 +238,7 @@ impl Work<'_, '_, '_> {
                 new: None,
                 entries: member.entries.len() as u64,
             });
-            copier.member(member, &number.to_string())?;
+            copier.copy_member(member, &number.to_string())?;
             if let Some(last) = moves.last_mut() {
                 last.new = Some(member.entries.iter().map(Entry::print).collect());
             }
@@ -247,12 +247,15 @@ impl Work<'_, '_, '_> {
         members
             .iter()
             .for_each(|member| shipped.settle(&member.path, &[]));
-        for path in old.paths().filter(|path| shipped.settled(path).is_none()) {
+        for path in old
+            .paths()
+            .filter(|path| shipped.settled_prints(path).is_none())
+        {
             *number += 1;
             moves.push(Move {
                 path: path.to_owned(),
                 number: *number,
-                old: old.settled(path).map(<[Print]>::to_vec),
+                old: old.settled_prints(path).map(<[Print]>::to_vec),
                 new: None,
                 entries: 0,
             });
@@ -266,8 +269,8 @@ impl Work<'_, '_, '_> {
         plan: &mut Plan,
         staging: &OwnedFd,
         moves: Vec<Move>,
-        outcome: &mut Outcome,
-    ) -> Result<(), Fault> {
+        outcome: &mut SeedOutcome,
+    ) -> Result<(), SeedError> {
         // A new file system's root gets its metadata first: the next boot would not touch the root
         // of one that holds data.
         let was = plan.root.take();
@@ -294,9 +297,9 @@ impl Work<'_, '_, '_> {
             ..
         } in &moves
         {
-            members.set(
+            members.insert(
                 path.clone(),
-                State::Moving {
+                MemberState::Moving {
                     number: *number,
                     old: old.clone(),
                     new: new.clone(),
@@ -304,8 +307,8 @@ impl Work<'_, '_, '_> {
             );
         }
         // The mark is empty, so that the next boot finishes the moves whichever image it has.
-        let pending = Record {
-            text: Text::default(),
+        let pending = SeedRecord {
+            text: RecordHeader::default(),
             root: plan.root,
             members,
         };
@@ -344,11 +347,11 @@ impl Work<'_, '_, '_> {
                         None => outcome.seeded += entries,
                     }
                     if let Some(prints) = new {
-                        plan.settled.set(path, State::Settled(prints));
+                        plan.settled.insert(path, MemberState::Settled(prints));
                     }
                 }
                 Err(why) => {
-                    let fault = Fault::volume(&path, why);
+                    let fault = SeedError::volume(&path, why);
                     if fault.is_damage() {
                         return Err(fault);
                     }
@@ -356,7 +359,7 @@ impl Work<'_, '_, '_> {
                         .lacking
                         .push((self.name(&path), fault.why.to_string()));
                     if let Some(prints) = old {
-                        plan.settled.set(path, State::Settled(prints));
+                        plan.settled.insert(path, MemberState::Settled(prints));
                     }
                 }
             }
@@ -365,17 +368,17 @@ impl Work<'_, '_, '_> {
     }
 
     /// Makes the container directory with the image's metadata.
-    fn make_container(&mut self, staging: &OwnedFd) -> Result<(), Fault> {
+    fn make_container(&mut self, staging: &OwnedFd) -> Result<(), SeedError> {
         let path = Path::new(CONTAINER);
-        if !matches!(there(self.request.volume, path), There::Nothing) {
+        if !matches!(path_state(self.request.volume, path), PathState::Nothing) {
             return Ok(());
         }
         step();
-        let fail = |why: io::Error| Fault::volume(path, why);
+        let fail = |why: io::Error| SeedError::volume(path, why);
         nix::sys::stat::mkdirat(staging, NEW_CONTAINER, Mode::S_IRWXU)
             .map_err(|e| fail(e.into()))?;
-        let image =
-            rooted_fs::open_path(self.request.image, path).map_err(|e| Fault::image(path, e))?;
+        let image = rooted_fs::open_path(self.request.image, path)
+            .map_err(|e| SeedError::image(path, e))?;
         let made =
             rooted_fs::open_path(staging, Path::new(NEW_CONTAINER)).map_err(|e| fail(e.into()))?;
         self.copy_folder(&image, &made, path)?;
@@ -387,24 +390,26 @@ impl Work<'_, '_, '_> {
 
     /// Gives a new file system's root the owner, permissions, attributes and time of the image's
     /// directory.
-    fn copy_root(&mut self) -> Result<(), Fault> {
+    fn copy_root(&mut self) -> Result<(), SeedError> {
         self.copy_folder(self.request.image, self.request.volume, Path::new("."))
     }
 
-    fn copy_folder(&mut self, from: &OwnedFd, to: &OwnedFd, path: &Path) -> Result<(), Fault> {
-        let about = About::from(&nix::sys::stat::fstat(from).map_err(|e| Fault::image(path, e))?);
+    fn copy_folder(&mut self, from: &OwnedFd, to: &OwnedFd, path: &Path) -> Result<(), SeedError> {
+        let metadata = EntryMetadata::from(
+            &nix::sys::stat::fstat(from).map_err(|e| SeedError::image(path, e))?,
+        );
         let nobody = (u32::MAX, u32::MAX);
-        let copied = copy::copy_metadata(to.as_fd(), Path::new("."), &about, nobody);
+        let copied = copy::copy_metadata(to.as_fd(), Path::new("."), &metadata, nobody);
         let (from, to) = (
             rooted_fs::through_proc(from.as_fd(), b"."),
             rooted_fs::through_proc(to.as_fd(), b"."),
         );
         copied
             .and_then(|()| copy::copy_xattrs(&from, &to, &mut self.buffers))
-            .map_err(|why| Fault::volume(path, why))
+            .map_err(|why| SeedError::volume(path, why))
     }
 
-    fn room(&self) -> Result<Room, Fault> {
+    fn room(&self) -> Result<Room, SeedError> {
         let free = fstatvfs(self.request.volume).map_err(at_staging)?;
         // Blocks that are reserved for root may be used by root; ext4 keeps 2 % for its own
         // metadata, at most 4,096 blocks.

@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::print::{Hash, PRINT_BYTES, Print};
 use super::units::{CONTAINER, Covered, Division};
-use super::{Kept, LOST_AND_FOUND};
+use super::{KeptUnits, LOST_AND_FOUND};
 use crate::kernel::rooted_fs;
 use adamant_contract::paths::IDENTITY_DIR;
 
@@ -32,7 +32,7 @@ const NO_LIST: u32 = u32::MAX;
 
 /// The recorded state of a member.
 #[derive(Debug, Clone, PartialEq)]
-pub enum State {
+pub enum MemberState {
     /// It was seeded with these prints.
     Settled(Vec<Print>),
     /// It was about to be exchanged with the staged copy of this number. `None` means that nothing
@@ -46,7 +46,7 @@ pub enum State {
 
 /// Recorded states by path, in the order of the paths' bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Members(Vec<(PathBuf, State)>);
+pub struct Members(Vec<(PathBuf, MemberState)>);
 
 impl Members {
     fn position(&self, path: &Path) -> Result<usize, usize> {
@@ -60,15 +60,15 @@ impl Members {
     }
 
     /// The prints of a member that is not moving.
-    pub fn settled(&self, path: &Path) -> Option<&[Print]> {
+    pub fn settled_prints(&self, path: &Path) -> Option<&[Print]> {
         match &self.0.get(self.position(path).ok()?)?.1 {
-            State::Settled(prints) => Some(prints),
-            State::Moving { .. } => None,
+            MemberState::Settled(prints) => Some(prints),
+            MemberState::Moving { .. } => None,
         }
     }
 
     /// Records a member's state, replacing an earlier one.
-    pub fn set(&mut self, path: PathBuf, state: State) {
+    pub fn insert(&mut self, path: PathBuf, state: MemberState) {
         match self.position(&path) {
             Ok(at) => self.0[at].1 = state,
             Err(at) => self.0.insert(at, (path, state)),
@@ -77,10 +77,10 @@ impl Members {
 
     /// Records a member as settled with these prints.
     pub fn settle(&mut self, path: &Path, prints: &[Print]) {
-        self.set(path.to_owned(), State::Settled(prints.to_vec()));
+        self.insert(path.to_owned(), MemberState::Settled(prints.to_vec()));
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Path, &State)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &MemberState)> {
         self.0.iter().map(|(path, state)| (path.as_path(), state))
     }
 
@@ -97,15 +97,15 @@ impl Members {
     }
 
     /// Updates each member's state. Members for which the function returns nothing are removed.
-    pub fn change(&mut self, mut change: impl FnMut(&Path, &mut State) -> bool) {
+    pub fn update_all(&mut self, mut change: impl FnMut(&Path, &mut MemberState) -> bool) {
         self.0.retain_mut(|(path, state)| change(path, state));
     }
 }
 
 /// A volume's record.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Record {
-    pub text: Text,
+pub struct SeedRecord {
+    pub text: RecordHeader,
     /// The print of the volume's root, if its metadata came from the image.
     pub root: Option<Print>,
     /// By path, relative to the volume.
@@ -114,29 +114,29 @@ pub struct Record {
 
 /// The text before the numbers.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Text {
+pub struct RecordHeader {
     /// Names the image: `ID VERSION ROOTHASH`; empty before the first seeding was finished.
     pub mark: String,
     /// Whether parts of this image did not fit; each boot tries them again.
     pub lacking: bool,
     /// Changed units, which stayed although this image has newer content for them.
-    pub kept: Kept,
+    pub kept: KeptUnits,
 }
 
-impl Text {
+impl RecordHeader {
     /// Reads the text alone. The rest of the file is not checked.
-    pub fn read(own: &OwnedFd) -> Option<Text> {
+    pub fn load(own: &OwnedFd) -> Option<RecordHeader> {
         let bytes = rooted_fs::read_start(own, NAME, TEXT_LIMIT).ok()??;
-        Text::parse(&bytes).map(|(text, _)| text)
+        RecordHeader::parse(&bytes).map(|(text, _)| text)
     }
 
     /// The text, and the position where the numbers begin.
-    fn parse(bytes: &[u8]) -> Option<(Text, usize)> {
+    fn parse(bytes: &[u8]) -> Option<(RecordHeader, usize)> {
         let end = bytes.windows(2).position(|pair| pair == b"\n\n")?;
         let mut lines = std::str::from_utf8(bytes.get(..end)?).ok()?.lines();
-        let mut text = Text {
+        let mut text = RecordHeader {
             mark: lines.next()?.to_owned(),
-            ..Text::default()
+            ..RecordHeader::default()
         };
         if lines.next()? != FORMAT {
             return None;
@@ -152,7 +152,7 @@ impl Text {
         Some((text, end + 2))
     }
 
-    fn write(&self) -> String {
+    fn to_text(&self) -> String {
         let mut out = format!("{}\n{FORMAT}\n", self.mark);
         if self.lacking {
             out += "lacking\n";
@@ -168,26 +168,26 @@ impl Text {
     }
 }
 
-impl Record {
+impl SeedRecord {
     /// Reads a volume's record; `None` without a valid one. Paths that can't be members are left
     /// out.
-    pub fn read(own: &OwnedFd, division: Division, covered: Covered) -> Option<Record> {
+    pub fn load(own: &OwnedFd, division: Division, covered: Covered) -> Option<SeedRecord> {
         let bytes = rooted_fs::read(own, NAME, LIMIT).ok()??;
-        let mut record = Record::parse(&bytes)?;
+        let mut record = SeedRecord::parse(&bytes)?;
         record
             .members
-            .change(|path, _| is_member(path, division) && !covered.holds(path));
+            .update_all(|path, _| is_member(path, division) && !covered.covers(path));
         Some(record)
     }
 
     /// Writes the record atomically and durably.
-    pub fn write(&self, own: &OwnedFd) -> io::Result<()> {
+    pub fn store(&self, own: &OwnedFd) -> io::Result<()> {
         rooted_fs::write(own, NAME, &self.to_bytes())
     }
 
     /// The file's bytes. Members that do not fit are left out.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.text.write().into_bytes();
+        let mut bytes = self.text.to_text().into_bytes();
         list(&mut bytes, self.root.as_ref().map(std::slice::from_ref));
         for (path, state) in self.members.iter() {
             let before = bytes.len();
@@ -195,11 +195,11 @@ impl Record {
             bytes.extend((path.len() as u32).to_le_bytes());
             bytes.extend(path);
             match state {
-                State::Settled(prints) => {
+                MemberState::Settled(prints) => {
                     bytes.extend(NO_LIST.to_le_bytes());
                     list(&mut bytes, Some(prints));
                 }
-                State::Moving { number, old, new } => {
+                MemberState::Moving { number, old, new } => {
                     bytes.extend(number.to_le_bytes());
                     list(&mut bytes, old.as_deref());
                     list(&mut bytes, new.as_deref());
@@ -215,13 +215,13 @@ impl Record {
     }
 
     /// Parses the file's bytes.
-    pub fn parse(bytes: &[u8]) -> Option<Record> {
+    pub fn parse(bytes: &[u8]) -> Option<SeedRecord> {
         let (bytes, digest) = bytes.split_at_checked(bytes.len().checked_sub(DIGEST_BYTES)?)?;
         if self::digest(bytes)[..] != *digest {
             return None;
         }
-        let (text, start) = Text::parse(bytes)?;
-        let mut rest = Rest(bytes.get(start..)?);
+        let (text, start) = RecordHeader::parse(bytes)?;
+        let mut rest = RecordReader(bytes.get(start..)?);
         let root = rest.list()?.and_then(|prints| prints.first().copied());
         let mut members = Members::default();
         while !rest.0.is_empty() {
@@ -230,16 +230,16 @@ impl Record {
                 rest.take(length as usize)?.to_vec(),
             ));
             let state = match rest.number()? {
-                NO_LIST => State::Settled(rest.list()??),
-                number => State::Moving {
+                NO_LIST => MemberState::Settled(rest.list()??),
+                number => MemberState::Moving {
                     number,
                     old: rest.list()?,
                     new: rest.list()?,
                 },
             };
-            members.set(path, state);
+            members.insert(path, state);
         }
-        Some(Record {
+        Some(SeedRecord {
             text,
             root,
             members,
@@ -250,7 +250,7 @@ impl Record {
 fn digest(bytes: &[u8]) -> [u8; DIGEST_BYTES] {
     let mut hash = Hash::new();
     hash.add(bytes);
-    hash.whole()
+    hash.digest()
 }
 
 fn list(bytes: &mut Vec<u8>, prints: Option<&[Print]>) {
@@ -262,9 +262,9 @@ fn list(bytes: &mut Vec<u8>, prints: Option<&[Print]>) {
 }
 
 /// The rest of the bytes to parse.
-struct Rest<'a>(&'a [u8]);
+struct RecordReader<'a>(&'a [u8]);
 
-impl<'a> Rest<'a> {
+impl<'a> RecordReader<'a> {
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -302,7 +302,7 @@ fn is_member(path: &Path, division: Division) -> bool {
     }
     match names.len() {
         1 => path != Path::new(IDENTITY_DIR) && path != Path::new(LOST_AND_FOUND),
-        2 => division == Division::Members && path.starts_with(CONTAINER),
+        2 => division == Division::EachMember && path.starts_with(CONTAINER),
         _ => false,
     }
 }
@@ -311,17 +311,17 @@ fn is_member(path: &Path, division: Division) -> bool {
 mod tests {
     use super::*;
 
-    fn record() -> Record {
+    fn record() -> SeedRecord {
         let print = |n: u8| Print {
             shape: [n; 16],
             content: [n + 1; 16],
             modified: (-3, 7),
         };
         let members = [
-            ("lib/a", State::Settled(vec![print(1), print(2)])),
+            ("lib/a", MemberState::Settled(vec![print(1), print(2)])),
             (
                 "www",
-                State::Moving {
+                MemberState::Moving {
                     number: 4,
                     old: None,
                     new: Some(vec![print(3)]),
@@ -329,22 +329,22 @@ mod tests {
             ),
             (
                 "x\n\u{fffd}",
-                State::Moving {
+                MemberState::Moving {
                     number: 5,
                     old: Some(vec![print(8)]),
                     new: None,
                 },
             ),
         ];
-        let text = Text {
+        let text = RecordHeader {
             mark: "web 1 hash".to_owned(),
             lacking: true,
-            kept: Kept {
+            kept: KeptUnits {
                 names: vec!["/var/www".to_owned()],
                 more: 3,
             },
         };
-        Record {
+        SeedRecord {
             text,
             root: Some(print(9)),
             members: Members(
@@ -358,19 +358,19 @@ mod tests {
     #[test]
     fn reads_the_record_it_wrote_and_refuses_an_altered_one() {
         let bytes = record().to_bytes();
-        assert_eq!(Record::parse(&bytes), Some(record()));
+        assert_eq!(SeedRecord::parse(&bytes), Some(record()));
         assert_eq!(
-            Text::parse(&bytes).map(|(text, _)| text),
+            RecordHeader::parse(&bytes).map(|(text, _)| text),
             Some(record().text)
         );
         for at in 0..bytes.len() {
             let mut altered = bytes.clone();
             altered[at] ^= 1;
-            assert_eq!(Record::parse(&altered), None, "byte {at}");
-            assert_eq!(Record::parse(&bytes[..at]), None, "cut at {at}");
+            assert_eq!(SeedRecord::parse(&altered), None, "byte {at}");
+            assert_eq!(SeedRecord::parse(&bytes[..at]), None, "cut at {at}");
         }
         assert_eq!(
-            Record::parse(b"web 1 hash\n"),
+            SeedRecord::parse(b"web 1 hash\n"),
             None,
             "what an earlier agent wrote"
         );
@@ -384,7 +384,7 @@ mod tests {
         bytes[start..start + 4].copy_from_slice(&(NO_LIST - 1).to_le_bytes());
         let digest = digest(&bytes);
         bytes.extend_from_slice(&digest);
-        assert_eq!(Record::parse(&bytes), None);
+        assert_eq!(SeedRecord::parse(&bytes), None);
     }
 
     #[test]
@@ -403,8 +403,8 @@ mod tests {
         ] {
             assert_eq!(
                 (
-                    is_member(Path::new(path), Division::Members),
-                    is_member(Path::new(path), Division::Whole)
+                    is_member(Path::new(path), Division::EachMember),
+                    is_member(Path::new(path), Division::OneUnit)
                 ),
                 (members, whole),
                 "{path}"

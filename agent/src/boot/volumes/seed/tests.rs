@@ -30,7 +30,7 @@ pub fn step() {
 }
 
 /// A server's volume and the image for it.
-struct Server {
+struct SeedServer {
     image: Folder,
     volume: Folder,
     mount: &'static str,
@@ -38,13 +38,13 @@ struct Server {
     covered: Vec<PathBuf>,
 }
 
-impl Server {
-    fn new(name: &str, mount: &'static str) -> Server {
+impl SeedServer {
+    fn new(name: &str, mount: &'static str) -> SeedServer {
         let (image, volume) = (
             Folder::new(&format!("{name}-image")),
             Folder::new(&format!("{name}-volume")),
         );
-        Server {
+        SeedServer {
             image,
             volume,
             mount,
@@ -54,13 +54,13 @@ impl Server {
     }
 
     /// Boots the image called `mark`.
-    fn start(&self, mark: &str) -> Outcome {
+    fn start(&self, mark: &str) -> SeedOutcome {
         self.try_start(mark).unwrap()
     }
 
-    fn try_start(&self, mark: &str) -> Result<Outcome, Fault> {
+    fn try_start(&self, mark: &str) -> Result<SeedOutcome, SeedError> {
         let (image, volume) = (self.image.open(), self.volume.open());
-        let request = Request {
+        let request = SeedRequest {
             image: &image,
             volume: &volume,
             mount: self.mount,
@@ -96,7 +96,7 @@ impl Server {
     }
 }
 
-fn kept(outcome: &Outcome) -> Vec<&str> {
+fn kept(outcome: &SeedOutcome) -> Vec<&str> {
     outcome.kept.names.iter().map(String::as_str).collect()
 }
 
@@ -151,7 +151,7 @@ fn seeds_every_kind_of_entry_with_all_its_metadata() {
     if !is_root() {
         return;
     }
-    let mut server = Server::new("seed", "/var");
+    let mut server = SeedServer::new("seed", "/var");
     server.covered.push(PathBuf::from("log"));
     let (image, volume) = (&server.image, &server.volume);
     sh(image, TREE);
@@ -283,7 +283,7 @@ fn never_touches_existing_units_and_seeds_missing_ones_with_the_next_image() {
     if !is_root() {
         return;
     }
-    let server = Server::new("keep", "/var");
+    let server = SeedServer::new("keep", "/var");
     server.image("mkdir -p a/b c; echo image > a/file; echo image > a/b/file; echo image > c/file; echo image > d");
     server.volume(
         "mkdir -p a/b d; echo own > a/file; chmod 600 a/file; ln -s /etc c; echo own > d/own",
@@ -308,7 +308,7 @@ fn never_touches_existing_units_and_seeds_missing_ones_with_the_next_image() {
 
 #[test]
 fn restarts_an_unfinished_seeding() {
-    let server = Server::new("again", "/var");
+    let server = SeedServer::new("again", "/var");
     let (image, volume) = (&server.image, &server.volume);
     fs::create_dir_all(image.path().join("a/b")).unwrap();
     fs::write(image.path().join("a/b/file"), "whole").unwrap();
@@ -331,7 +331,10 @@ fn restarts_an_unfinished_seeding() {
 
 #[test]
 fn survives_an_image_nested_too_deep_and_a_volume_of_symbolic_links() {
-    let (server, outside) = (Server::new("absurd", "/var"), Folder::new("absurd-outside"));
+    let (server, outside) = (
+        SeedServer::new("absurd", "/var"),
+        Folder::new("absurd-outside"),
+    );
     let (image, volume) = (&server.image, &server.volume);
     fs::create_dir_all(image.path().join("d/".repeat(150))).unwrap();
     fs::write(image.path().join("small"), "x").unwrap();
@@ -374,7 +377,7 @@ const SECOND: &str = "
 
 #[test]
 fn replaces_unchanged_units_and_restores_them_on_rollback() {
-    let server = Server::new("replace", "/var");
+    let server = SeedServer::new("replace", "/var");
     server.image(FIRST);
     server.start("one");
     let (first, after) = (server.list(), server.volume("cat www/index.html"));
@@ -440,7 +443,7 @@ fn keeps_every_byte_of_a_changed_unit() {
     .iter()
     .enumerate()
     {
-        let server = Server::new(&format!("changed-{number}"), "/var");
+        let server = SeedServer::new(&format!("changed-{number}"), "/var");
         server.image(FIRST);
         server.start("one");
         server.volume(change);
@@ -479,7 +482,7 @@ fn counts_changes_of_owner_and_attributes_but_not_of_labels() {
     .into_iter()
     .enumerate()
     {
-        let server = Server::new(&format!("attributes-{number}"), "/var");
+        let server = SeedServer::new(&format!("attributes-{number}"), "/var");
         server.image(FIRST);
         server.start("one");
         assert!(lsetxattr(
@@ -498,7 +501,7 @@ fn counts_changes_of_owner_and_attributes_but_not_of_labels() {
             "{change:?}"
         );
     }
-    let server = Server::new("owner", "/var");
+    let server = SeedServer::new("owner", "/var");
     server.image(FIRST);
     server.start("one");
     server.volume("chown 7 www/deep/page");
@@ -520,7 +523,7 @@ fn treats_everything_as_changed_without_a_valid_record() {
     ];
     for (number, spoil) in spoil.iter().enumerate() {
         for mount in ["/var", "/srv"] {
-            let server = Server::new(
+            let server = SeedServer::new(
                 &format!("spoilt-{number}{}", mount.replace('/', "-")),
                 mount,
             );
@@ -554,7 +557,7 @@ fn treats_everything_as_changed_without_a_valid_record() {
 
 #[test]
 fn adopts_unrecorded_units_only_if_they_are_equal() {
-    let server = Server::new("found", "/var");
+    let server = SeedServer::new("found", "/var");
     server.image(FIRST);
     server.start("one");
     server.volume("rm .adamant/seeded; echo mine > note");
@@ -594,10 +597,10 @@ fn replaces_no_byte_of_a_used_database() {
         .iter()
         .enumerate()
         {
-            let server = Server::new(&format!("cluster-{name}-{number}"), mount);
+            let server = SeedServer::new(&format!("cluster-{name}-{number}"), mount);
             let within = |script: &str| format!("mkdir -p {folder}; cd {folder}; {script}");
             server.image(&within(CLUSTER));
-            assert_eq!(server.start("one").kept, Kept::default());
+            assert_eq!(server.start("one").kept, KeptUnits::default());
             server.volume(&within(change));
             let before = server.list();
             server.image(&within(&next));
@@ -607,11 +610,11 @@ fn replaces_no_byte_of_a_used_database() {
             assert_eq!(server.list(), before, "{name}: {change}");
         }
         // A cluster that was never used still belongs to the image.
-        let server = Server::new(&format!("cluster-{name}-unused"), mount);
+        let server = SeedServer::new(&format!("cluster-{name}-unused"), mount);
         server.image(&format!("mkdir -p {folder}; cd {folder}; {CLUSTER}"));
         server.start("one");
         server.image(&format!("mkdir -p {folder}; cd {folder}; {next}"));
-        assert_eq!(server.start("two").kept, Kept::default());
+        assert_eq!(server.start("two").kept, KeptUnits::default());
         assert_eq!(
             server.volume(&format!(
                 "cd {folder}; cat base/9/PG_VERSION; head -c 1 base/1/1259; stat -c %a ."
@@ -627,7 +630,7 @@ fn adds_only_log_directories_to_a_volume_that_was_changed() {
         ("/srv", ""),
         ("/var/log", "d 750 ./nginx\nd 755 ./nginx/sites\n"),
     ] {
-        let server = Server::new(&format!("filled{}", mount.replace('/', "-")), mount);
+        let server = SeedServer::new(&format!("filled{}", mount.replace('/', "-")), mount);
         server.image("mkdir nothing");
         server.start("one");
         server.volume("echo data > data");
@@ -643,7 +646,7 @@ fn adds_only_log_directories_to_a_volume_that_was_changed() {
 #[test]
 fn refresh_never_adds_new_units_and_replaces_none() {
     for mount in ["/var", "/srv"] {
-        let mut server = Server::new(&format!("never{}", mount.replace('/', "-")), mount);
+        let mut server = SeedServer::new(&format!("never{}", mount.replace('/', "-")), mount);
         server.refresh = Refresh::Never;
         server.image(FIRST);
         server.start("one");
@@ -676,7 +679,7 @@ fn never_breaks_a_hard_link_between_units() {
     .into_iter()
     .enumerate()
     {
-        let server = Server::new(&format!("linked-{number}"), "/var");
+        let server = SeedServer::new(&format!("linked-{number}"), "/var");
         server.image(&linked.replace('V', "1"));
         server.start("one");
         server.volume(change);
@@ -690,7 +693,7 @@ fn never_breaks_a_hard_link_between_units() {
     // A later image without the link: both units are unchanged, and so both are replaced. If one
     // was changed, neither is.
     for change in ["true", "echo x > lib/b/added"] {
-        let server = Server::new("unlinked", "/var");
+        let server = SeedServer::new("unlinked", "/var");
         server.image(&linked.replace('V', "1"));
         server.start("one");
         server.volume(change);
@@ -707,7 +710,7 @@ fn never_breaks_a_hard_link_between_units() {
         );
     }
     // A hard link between a unit's file and a file outside of all units is ignored.
-    let server = Server::new("link-outside", "/srv");
+    let server = SeedServer::new("link-outside", "/srv");
     server.image("mkdir a b; echo 1 > a/file; ln a/file b/file");
     server.start("one");
     server.image("mkdir a b; echo 2 > a/file; ln a/file b/file");
@@ -717,7 +720,7 @@ fn never_breaks_a_hard_link_between_units() {
 
 #[test]
 fn ignores_covered_paths_and_keeps_their_content() {
-    let mut server = Server::new("covered", "/var");
+    let mut server = SeedServer::new("covered", "/var");
     server.covered = [
         "lib/apt/lists",
         "lib/dpkg",
@@ -778,7 +781,7 @@ fn finishes_seeding_after_a_power_cut_at_any_step() {
         });
         let mut cuts = 0;
         for number in 0.. {
-            let server = Server::new(&format!("power{}", mount.replace('/', "-")), mount);
+            let server = SeedServer::new(&format!("power{}", mount.replace('/', "-")), mount);
             // The first cut may come at the first boot already, and a second one while the first is
             // repaired.
             let cut_start = |mark: &str, at: u32| {
@@ -838,7 +841,7 @@ fn finishes_seeding_after_a_power_cut_at_any_step() {
 #[test]
 fn keeps_changes_made_between_a_power_cut_and_the_next_boot() {
     for number in 0..12 {
-        let server = Server::new("cut-and-changed", "/var");
+        let server = SeedServer::new("cut-and-changed", "/var");
         server.image(FIRST);
         server.start("one");
         server.image(SECOND);
@@ -858,7 +861,7 @@ fn keeps_changes_made_between_a_power_cut_and_the_next_boot() {
 
 #[test]
 fn ignores_recorded_members_outside_of_the_volume() {
-    let server = Server::new("way-out", "/var");
+    let server = SeedServer::new("way-out", "/var");
     let outside = Folder::new("way-out-outside");
     server.image(FIRST);
     server.start("one");

@@ -14,8 +14,8 @@ use nix::errno::Errno;
 use nix::sys::stat::SFlag;
 
 use super::compare::Links;
-use super::print::{About, Digest, Print, attributes_of};
-use super::{Buffers, Fault, LOST_AND_FOUND};
+use super::print::{Digest, EntryMetadata, Print, attributes_of};
+use super::{Buffers, LOST_AND_FOUND, SeedError};
 use crate::kernel::rooted_fs::{self, kind, names, open_folder, stat_entry};
 use adamant_contract::paths::IDENTITY_DIR;
 
@@ -26,9 +26,9 @@ pub const CONTAINER: &str = "lib";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Division {
     /// Each member is a unit: the volume at /var.
-    Members,
+    EachMember,
     /// All members are one unit.
-    Whole,
+    OneUnit,
 }
 
 /// Paths, relative to the volume, that other mounts cover once the server runs: mount points of
@@ -38,12 +38,12 @@ pub struct Covered<'a>(pub &'a [PathBuf]);
 
 impl Covered<'_> {
     /// Whether this path is covered.
-    pub fn holds(&self, path: &Path) -> bool {
+    pub fn covers(&self, path: &Path) -> bool {
         self.0.iter().any(|place| place == path)
     }
 
     /// Whether a covered path is below this path.
-    pub fn is_above_one(&self, path: &Path) -> bool {
+    pub fn is_above_covered(&self, path: &Path) -> bool {
         self.0
             .iter()
             .any(|place| place != path && place.starts_with(path))
@@ -56,7 +56,7 @@ pub struct Entry {
     /// Relative to the volume.
     pub path: PathBuf,
     /// Its metadata. The number of links counts only listed entries.
-    pub about: About,
+    pub metadata: EntryMetadata,
     /// Digest of its attributes and content, once they were read.
     pub content: Option<Digest>,
     /// Whether a directory has extended attributes. For other entries this is known once they are
@@ -67,7 +67,7 @@ pub struct Entry {
 impl Entry {
     /// The print for the record. Content that was not read counts as empty.
     pub fn print(&self) -> Print {
-        Print::new(&self.path, &self.about, self.content.unwrap_or_default())
+        Print::new(&self.path, &self.metadata, self.content.unwrap_or_default())
     }
 }
 
@@ -86,8 +86,8 @@ impl Member {
         self.entries
             .iter()
             .map(|entry| {
-                if entry.about.is_file() {
-                    entry.about.size.next_multiple_of(4096)
+                if entry.metadata.is_file() {
+                    entry.metadata.size.next_multiple_of(4096)
                 } else {
                     4096
                 }
@@ -99,19 +99,19 @@ impl Member {
 /// Lists the image's members in the order of names, without covered paths.
 ///
 /// The second list has the entries that can't be listed because they are nested too deep.
-pub fn list(
+pub fn list_members(
     image: &OwnedFd,
     division: Division,
     covered: Covered,
     buffers: &mut Buffers,
-) -> Result<(Vec<Member>, Vec<Fault>), Fault> {
+) -> Result<(Vec<Member>, Vec<SeedError>), SeedError> {
     let mut listing = Listing {
         covered,
         members: Vec::new(),
         unlisted: Vec::new(),
         buffers,
     };
-    let fail = |path: &Path, why: Errno| Fault::image(path, why);
+    let fail = |path: &Path, why: Errno| SeedError::image(path, why);
     for name in names(image).map_err(|e| fail(Path::new("."), e))? {
         let path = PathBuf::from(OsStr::from_bytes(name.to_bytes()));
         if path == Path::new(IDENTITY_DIR) || path == Path::new(LOST_AND_FOUND) {
@@ -120,20 +120,20 @@ pub fn list(
         let found = stat_entry(image, &name)
             .and_then(|found| found.ok_or(Errno::ENOENT))
             .map_err(|e| fail(&path, e))?;
-        if division == Division::Members
+        if division == Division::EachMember
             && path == Path::new(CONTAINER)
             && kind(&found) == SFlag::S_IFDIR
         {
             let container = open_folder(image, &name).map_err(|e| fail(&path, e))?;
             for name in names(&container).map_err(|e| fail(&path, e))? {
-                listing.member(
+                listing.add_member(
                     container.as_fd(),
                     &name,
                     path.join(OsStr::from_bytes(name.to_bytes())),
                 )?;
             }
         } else {
-            listing.member(image.as_fd(), &name, path)?;
+            listing.add_member(image.as_fd(), &name, path)?;
         }
     }
     let Listing {
@@ -148,13 +148,18 @@ pub fn list(
 struct Listing<'a> {
     covered: Covered<'a>,
     members: Vec<Member>,
-    unlisted: Vec<Fault>,
+    unlisted: Vec<SeedError>,
     buffers: &'a mut Buffers,
 }
 
 impl Listing<'_> {
-    fn member(&mut self, folder: BorrowedFd, name: &CStr, path: PathBuf) -> Result<(), Fault> {
-        if self.covered.holds(&path) {
+    fn add_member(
+        &mut self,
+        folder: BorrowedFd,
+        name: &CStr,
+        path: PathBuf,
+    ) -> Result<(), SeedError> {
+        if self.covered.covers(&path) {
             return Ok(());
         }
         let mut entries = Vec::new();
@@ -173,17 +178,17 @@ impl Listing<'_> {
         path: PathBuf,
         entries: &mut Vec<Entry>,
         depth: usize,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), SeedError> {
         if depth > rooted_fs::MAX_DEPTH {
-            return Err(Fault::image(&path, Errno::ELOOP));
+            return Err(SeedError::image(&path, Errno::ELOOP));
         }
-        let fail = |e: Errno| Fault::image(&path, e);
-        let about = About::from(
+        let fail = |e: Errno| SeedError::image(&path, e);
+        let metadata = EntryMetadata::from(
             &stat_entry(folder, name)
                 .and_then(|found| found.ok_or(Errno::ENOENT))
                 .map_err(fail)?,
         );
-        let mut inside = if about.is_folder() {
+        let mut inside = if metadata.is_folder() {
             Some(rooted_fs::open_dir(folder, name).map_err(fail)?)
         } else {
             None
@@ -191,19 +196,19 @@ impl Listing<'_> {
         let (content, xattrs) = match &inside {
             Some(inside) => attributes_of(inside, self.buffers)
                 .map(|(content, any)| (Some(content), any))
-                .map_err(|why| Fault::image(&path, why))?,
+                .map_err(|why| SeedError::image(&path, why))?,
             None => (None, false),
         };
         entries.push(Entry {
             path: path.clone(),
-            about,
+            metadata,
             content,
             xattrs,
         });
         if let Some(inside) = &mut inside {
             for name in rooted_fs::names_in(inside).map_err(fail)? {
                 let below = path.join(OsStr::from_bytes(name.to_bytes()));
-                if !self.covered.holds(&below) {
+                if !self.covered.covers(&below) {
                     self.entry(inside.as_fd(), &name, below, entries, depth + 1)?;
                 }
             }
@@ -219,22 +224,24 @@ pub fn count_links(members: &mut [Member]) {
     for entry in members
         .iter()
         .flat_map(|member| &member.entries)
-        .filter(|entry| entry.about.is_linked())
+        .filter(|entry| entry.metadata.is_linked())
     {
-        links.entry(entry.about.inode).or_insert((0, 0)).0 += 1;
+        links.entry(entry.metadata.inode).or_insert((0, 0)).0 += 1;
     }
     for entry in members
         .iter_mut()
         .flat_map(|member| &mut member.entries)
-        .filter(|entry| entry.about.is_linked())
+        .filter(|entry| entry.metadata.is_linked())
     {
-        entry.about.links = links.get(&entry.about.inode).map_or(1, |(names, _)| *names);
+        entry.metadata.links = links
+            .get(&entry.metadata.inode)
+            .map_or(1, |(names, _)| *names);
     }
 }
 
 /// Groups the positions of members that share hard links. A group is moved into place together or
 /// not at all.
-pub fn linked(members: &[Member]) -> Vec<Vec<usize>> {
+pub fn group_by_links(members: &[Member]) -> Vec<Vec<usize>> {
     let mut group_of: Vec<usize> = (0..members.len()).collect();
     // For each inode: the position of the first member that has one of its names.
     let mut first = Links::new();
@@ -242,10 +249,10 @@ pub fn linked(members: &[Member]) -> Vec<Vec<usize>> {
         for entry in member
             .entries
             .iter()
-            .filter(|entry| entry.about.is_linked())
+            .filter(|entry| entry.metadata.is_linked())
         {
             let other = group_of[first
-                .entry(entry.about.inode)
+                .entry(entry.metadata.inode)
                 .or_insert((position as u64, 0))
                 .0 as usize];
             let own = group_of[position];
