@@ -950,7 +950,7 @@ mod tests {
             (GOOD.replace("/var", "/var/../etc"), "not a mount point"),
             (
                 GOOD.replace("/var", "/usr/local"),
-                "not a place for a volume",
+                "can't be a volume's mount point",
             ),
             (GOOD.replace("\"state\"", "\"_empty\""), "not a volume name"),
             (with_volume("x", "/var"), "both mount"),
