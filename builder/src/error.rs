@@ -18,7 +18,7 @@ pub struct Error {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A file or folder does not exist.
+    /// A file or directory does not exist.
     NotFound,
     /// The user may not access an object.
     PermissionDenied,
@@ -149,9 +149,9 @@ pub fn from_io(what: &str, error: &io::Error) -> Error {
         ))
         .hint("copy it again from a complete copy, or build it again"),
         ErrorKind::StorageFull => Error::new(format!("{what}: no space left on its file system"))
-            .hint("free space there, or choose a folder on another file system"),
+            .hint("free space there, or choose a directory on another file system"),
         ErrorKind::QuotaExceeded => Error::new(format!("{what}: the disk quota is exceeded"))
-            .hint("free space there, or choose a folder on another file system"),
+            .hint("free space there, or choose a directory on another file system"),
         _ => Error::new(format!("{what}: {}", reason(error))),
     };
     Error { kind, ..described }

@@ -182,7 +182,7 @@ pub struct SignatureRecord {
     pub signed: bool,
 }
 
-/// A file of the output folder.
+/// A file of the output directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Artifact {
@@ -323,7 +323,7 @@ impl Manifest {
                 "{name}: the manifest is truncated at line {}",
                 e.line()
             ))
-            .hint("copy the folder again from where it is complete, or build the image again"),
+            .hint("copy the directory again from where it is complete, or build the image again"),
             false => {
                 Error::new(format!("{name}: not a manifest: {e}")).hint("build the image again")
             }
@@ -338,7 +338,7 @@ impl Manifest {
             .hint("use a newer adamant"));
         }
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(wrong)?;
-        // Names become paths below the output folder, so they must not leave it.
+        // Names become paths below the output directory, so they must not leave it.
         if let Some(bad) = manifest
             .artifacts
             .iter()
@@ -366,7 +366,7 @@ impl Manifest {
     }
 }
 
-/// The manifests in a folder, sorted.
+/// The manifests in a directory, sorted.
 pub fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let what = || folder.display().to_string();
     let mut found = Vec::new();

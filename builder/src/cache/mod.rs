@@ -62,13 +62,13 @@ pub struct CacheStatistics {
     pub misses: u64,
 }
 
-/// The folder of the packs, in the folder of all caches.
+/// The directory of the packs, in the directory of all caches.
 pub fn folder(cache: &Path) -> PathBuf {
     cache.join("results")
 }
 
 impl Cache {
-    /// Opens the cache in this folder. Creates it if it is missing, and removes corrupted packs.
+    /// Opens the cache in this directory. Creates it if it is missing, and removes corrupted packs.
     /// `version` becomes part of each key; it must change with the versions of all libraries that
     /// decide the bytes of results.
     pub fn open(cache: &Path, version: &[u8]) -> Result<Cache> {

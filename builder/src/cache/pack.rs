@@ -76,7 +76,7 @@ pub struct Pack {
     index: Vec<u8>,
 }
 
-/// All packs in a folder, valid or not.
+/// All packs in a directory, valid or not.
 pub fn paths(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {

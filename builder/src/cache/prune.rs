@@ -18,7 +18,7 @@ pub struct CacheEntry {
     pub files: Vec<PathBuf>,
 }
 
-/// Evicts the least recently used results in this folder until they have at most `limit` bytes.
+/// Evicts the least recently used results in this directory until they have at most `limit` bytes.
 pub fn prune_results(results_folder: &Path, limit: u64) -> Result<()> {
     for path in least_recently_used(results(results_folder)?, limit)
         .iter()
@@ -42,13 +42,13 @@ pub fn least_recently_used(mut entries: Vec<CacheEntry>, limit: u64) -> Vec<Cach
     entries
 }
 
-/// The packs of results in this folder.
+/// The packs of results in this directory.
 pub fn results(folder: &Path) -> Result<Vec<CacheEntry>> {
     entries(|| pack::paths(folder).map(|paths| paths.into_iter().map(|path| vec![path]).collect()))
         .context(|| format!("reading the cache {}", folder.display()))
 }
 
-/// Entries from lists of files. A missing folder has no entries.
+/// Entries from lists of files. A missing directory has no entries.
 pub fn entries(
     list: impl FnOnce() -> io::Result<Vec<Vec<PathBuf>>>,
 ) -> io::Result<Vec<CacheEntry>> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::build::BuildTuning;
+use super::parse_number;
 use crate::commands::boot::{self, BootOptions, Uefi};
 use crate::commands::selection::Selection;
 use crate::definition::values;
@@ -19,33 +20,34 @@ use crate::term::output::Output;
 /// Arguments of `adamant boot`
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The artifacts never change. By default, changes go to an overlay that is deleted when the machine
-stops. With --persist, changes go to the machine's own disk, which builds do not change. The first
-start of another version writes that version to the disk and keeps the volumes.
-With the interactive console, Ctrl-a x stops the machine. The guest may reboot: more than --reboots
+The artifacts never change. By default, changes go to an overlay that is deleted when the virtual
+machine stops. With --persist, changes go to the virtual machine's own disk, which builds do not
+change. The first start of another version writes that version to the disk and keeps the volumes.
+With the interactive console, Ctrl-a x stops the virtual machine. It may reboot: more than --reboots
 reboots in a row, each within ten minutes, are an error.
 Without --uefi, QEMU loads kernel and initramfs itself, which is seconds faster.
 
-Exit codes: 0 init started and the machine shut down normally; 1 adamant or QEMU failed; 2 wrong
-usage; 3 the agent refused the image (with any [failure] action); 4 the machine failed in
-another way, before or after init started (kernel panic, restarts, timeout)")]
+Exit codes: 0 init started and the virtual machine shut down normally; 1 adamant or QEMU failed;
+2 wrong usage; 3 the agent refused the image (with any [failure] action); 4 the virtual machine
+failed in another way, before or after init started (kernel panic, restarts, timeout)")]
 pub struct BootArgs {
     /// An OUT directory (its newest version), OUT@VERSION, an artifact, or a definition, which is
     /// built first
     #[arg(value_name = "OUT|DEFINITION")]
     target: PathBuf,
-    /// Keep the machine's disk, firmware variables and TPM state for the next start, in
+    /// Keep the virtual machine's disk, firmware variables and TPM state for the next start, in
     /// $XDG_STATE_HOME/adamant/ID [default: ~/.local/state/adamant/ID]
     #[arg(long)]
     persist: bool,
-    /// Delete the persistent machine after a confirmation, and start a new one; implies --persist
+    /// Delete the persistent virtual machine after a confirmation, and start a new one; implies
+    /// --persist
     #[arg(long)]
     reset: bool,
     /// With --reset, delete without a confirmation
     #[arg(long, requires = "reset")]
     yes: bool,
     /// Number of virtual processors
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = parse_processors)]
     smp: u32,
     /// Memory size, for example 512M or 2G
     #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory)]
@@ -56,12 +58,12 @@ pub struct BootArgs {
     /// Console: interactive, read-only, or a file to write the console output to
     #[arg(long, value_name = "WHERE", default_value = "interactive")]
     console: boot::Console,
-    /// Stop the machine after this time and fail, for example 90s or 5m
+    /// Stop the virtual machine after this time and fail, for example 90s or 5m
     #[arg(long, value_name = "DURATION", value_parser = timeout)]
     timeout: Option<Duration>,
-    /// Stop the machine with an error after more than this number of reboots in a row. Ten minutes
-    /// without a reboot start a new count
-    #[arg(long, value_name = "N", default_value_t = boot::REBOOTS)]
+    /// Stop the virtual machine with an error after more than this number of reboots in a row. Ten
+    /// minutes without a reboot start a new count
+    #[arg(long, value_name = "N", default_value_t = boot::REBOOTS, value_parser = parse_reboots)]
     reboots: u32,
     /// Append arguments to the kernel command line. Not with Secure Boot, which signs it
     #[arg(
@@ -71,12 +73,12 @@ pub struct BootArgs {
         allow_hyphen_values = true
     )]
     append: String,
-    /// Pass a systemd credential to the guest, for example ssh.authorized_keys.root=KEY; can be
-    /// repeated
+    /// Pass a systemd credential to the virtual machine, for example ssh.authorized_keys.root=KEY;
+    /// can be repeated
     #[arg(long = "credential", value_name = "NAME=VALUE", value_parser = credential)]
     credentials: Vec<String>,
-    /// Forward TCP port HOST of 127.0.0.1 to port GUEST of the machine, for example 2222:22 for
-    /// ssh; can be repeated
+    /// Forward TCP port HOST of 127.0.0.1 to port GUEST of the virtual machine, for example
+    /// 2222:22 for ssh; can be repeated
     #[arg(long = "port", value_name = "HOST:GUEST")]
     ports: Vec<boot::Port>,
     /// The old name of --port
@@ -133,7 +135,7 @@ impl BootArgs {
         Ok(outcome.exit_code())
     }
 
-    /// A definition is built in a work folder below the cache.
+    /// A definition is built in a work directory below the cache.
     fn target(&self) -> Result<BootTarget> {
         let is_definition = self.target.join("image.toml").is_file()
             || self.target.extension().is_some_and(|e| e == "toml");
@@ -150,8 +152,8 @@ impl BootArgs {
         })))
     }
 
-    /// Whether the folder of a persistent machine may be deleted: with --yes, or after the user
-    /// confirmed it on the terminal.
+    /// Whether the directory of a persistent virtual machine may be deleted: with --yes, or after
+    /// the user confirmed it on the terminal.
     fn confirm_deletion(&self, folder: &Path, bytes: u64) -> Result<bool> {
         if self.yes {
             return Ok(true);
@@ -204,6 +206,14 @@ impl BootArgs {
     }
 }
 
+fn parse_processors(text: &str) -> std::result::Result<u32, String> {
+    parse_number(text, 1..=255)
+}
+
+fn parse_reboots(text: &str) -> std::result::Result<u32, String> {
+    parse_number(text, 0..=u32::MAX)
+}
+
 fn timeout(text: &str) -> std::result::Result<Duration, String> {
     match values::duration(text)? {
         0 => Err("the timeout must be longer than 0s".to_owned()),
@@ -219,7 +229,7 @@ fn renamed_to_port(port: &str) -> std::result::Result<Infallible, String> {
 fn memory(text: &str) -> std::result::Result<String, String> {
     match values::size(text)? {
         bytes if bytes < 64 << 20 => Err(format!(
-            "{text:?} is too little for a machine (use 64M or more)"
+            "{text:?} is too little for a virtual machine (use 64M or more)"
         )),
         bytes => Ok(format!("{}M", bytes >> 20)),
     }

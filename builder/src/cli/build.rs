@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use super::{SUCCESS, worker_threads};
+use super::{SUCCESS, parse_jobs, worker_threads};
 use crate::definition::values;
 use crate::error::Result;
 use crate::format::Format;
@@ -25,14 +25,14 @@ pub struct BuildArgs {
     definition: PathBuf,
     #[command(flatten)]
     tuning: BuildTuning,
-    /// Write the artifacts to this folder [default: `out` beside the definition]
+    /// Write the artifacts to this directory [default: `out` in the definition's directory]
     #[arg(short, long, value_name = "OUT")]
     output: Option<PathBuf>,
     /// Replace an image with the same id and version but other content in OUT
     #[arg(long)]
     force: bool,
     /// Build a second time from scratch and compare every byte. The second build has another
-    /// folder, time zone, locale, umask, number of cores, and user and host name where
+    /// directory, time zone, locale, umask, number of cores, and user and host name where
     /// possible
     #[arg(long)]
     check: bool,
@@ -113,19 +113,19 @@ impl FromStr for FormatArgument {
 #[derive(Debug, Clone, Args)]
 pub struct BuildTuning {
     /// Number of worker threads; the artifacts do not depend on it [default: one for each core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_jobs)]
     jobs: Option<NonZeroUsize>,
-    /// Use this agent program [default: adamant-agent beside this program]
+    /// Use this agent program [default: adamant-agent in the directory of this program]
     #[arg(long, value_name = "PATH")]
     agent: Option<PathBuf>,
-    /// Cache installed Debian packages and compressed clusters in this folder [default:
+    /// Cache installed Debian packages and compressed clusters in this directory [default:
     /// $XDG_CACHE_HOME/adamant or ~/.cache/adamant]
     #[arg(long, value_name = "DIR")]
     pub(super) cache: Option<PathBuf>,
     /// Do not use the cache
     #[arg(long, conflicts_with = "cache")]
     no_cache: bool,
-    /// Sign with the keys in this folder, from `adamant keys new`, instead of the definition's
+    /// Sign with the keys in this directory, from `adamant keys new`, instead of the definition's
     /// keys
     #[arg(long, value_name = "DIR", conflicts_with = "unsigned")]
     keys: Option<PathBuf>,
@@ -141,7 +141,7 @@ pub struct BuildTuning {
 }
 
 impl BuildTuning {
-    /// Options for a build of this definition into its usual folder, as a raw disk.
+    /// Options for a build of this definition into its usual directory, as a raw disk.
     pub(super) fn options(&self, definition: &Path) -> pipeline::Options {
         pipeline::Options {
             definition: definition.to_owned(),

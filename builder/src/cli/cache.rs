@@ -20,7 +20,7 @@ pub struct CacheArgs {
     /// The action
     #[command(subcommand)]
     verb: CacheVerb,
-    /// The cache folder [default: $XDG_CACHE_HOME/adamant or ~/.cache/adamant]
+    /// The cache directory [default: $XDG_CACHE_HOME/adamant or ~/.cache/adamant]
     #[arg(long = "cache", value_name = "DIR", global = true)]
     folder: Option<PathBuf>,
 }

@@ -29,11 +29,11 @@ pub struct DriftArgs {
     /// Hosts to query: HOST, USER@HOST or ssh://USER@HOST:PORT
     #[arg(value_name = "HOST", required_unless_present = "list")]
     hosts: Vec<String>,
-    /// Also query the hosts in this list, one a line, `#` starts a comment; `-` reads stdin
+    /// Also query the hosts in this list, one per line, `#` starts a comment; `-` reads stdin
     #[arg(long = "hosts", value_name = "FILE")]
     list: Option<PathBuf>,
     /// Number of hosts to query in parallel
-    #[arg(long, value_name = "N", default_value = "32", value_parser = jobs)]
+    #[arg(long, value_name = "N", default_value = "32", value_parser = parse_connections)]
     jobs: NonZeroUsize,
     /// Time limit for each host, for example 30s or 5m
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = timeout)]
@@ -73,11 +73,11 @@ fn exit_code(verdict: DriftVerdict) -> u8 {
 }
 
 /// Each connection needs two file descriptors and a few more at its start; a process has 1,024.
-fn jobs(text: &str) -> std::result::Result<NonZeroUsize, String> {
+fn parse_connections(text: &str) -> std::result::Result<NonZeroUsize, String> {
     text.parse()
         .ok()
         .filter(|jobs: &NonZeroUsize| jobs.get() <= 256)
-        .ok_or_else(|| format!("{text:?} is not a number from 1 to 256"))
+        .ok_or_else(|| format!("{text:?} is not a whole number from 1 to 256"))
 }
 
 fn timeout(text: &str) -> std::result::Result<Duration, String> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::SUCCESS;
+use super::{SUCCESS, parse_number};
 use crate::error::Result;
 use crate::sign::keys;
 use crate::term::output::Output;
@@ -28,15 +28,19 @@ The keys are RSA with 3072 bits, readable only by you, and have no passphrase; `
 adds one. Keep them off the build machine if you can: `adamant build --unsigned` needs only the
 certificates.")]
     New {
-        /// The folder to create; it must not exist
+        /// The directory to create; it must not exist
         dir: PathBuf,
         /// The owner's name in the certificates
         #[arg(long, default_value = "adamant")]
         name: String,
         /// Days until the certificates expire
-        #[arg(long, default_value_t = 3650, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+        #[arg(long, default_value_t = 3650, value_parser = parse_days)]
         days: u32,
     },
+}
+
+fn parse_days(text: &str) -> std::result::Result<u32, String> {
+    parse_number(text, 1..=36_500)
 }
 
 impl KeysArgs {

@@ -19,6 +19,7 @@ mod tests;
 pub mod verify;
 
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 
 use clap::{Parser, Subcommand};
 
@@ -102,6 +103,26 @@ impl Cli {
     pub fn output(&self) -> Output {
         Output::new(self.quiet, self.verbose, self.json)
     }
+}
+
+/// Parses a whole number in a range.
+fn parse_number(text: &str, range: RangeInclusive<u32>) -> std::result::Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| {
+            format!(
+                "{text:?} is not a whole number from {} to {}",
+                range.start(),
+                range.end()
+            )
+        })
+}
+
+/// Parses a number of worker threads.
+fn parse_jobs(text: &str) -> std::result::Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| format!("{text:?} is not a number of threads (use 1 or more)"))
 }
 
 /// The number of worker threads: `jobs`, or one for each core.

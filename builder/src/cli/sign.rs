@@ -18,7 +18,7 @@ the disk in all its formats again. The bytes are the same as with signing during
 pub struct SignArgs {
     /// An OUT directory (all its images), OUT@VERSION, or an artifact
     out: PathBuf,
-    /// Sign with the keys in this folder, from `adamant keys new`
+    /// Sign with the keys in this directory, from `adamant keys new`
     #[arg(
         long,
         value_name = "DIR",

@@ -15,7 +15,7 @@ use crate::term::output::Output;
 pub struct SummaryArgs {
     /// The definition, or a directory with an image.toml
     definition: PathBuf,
-    /// Look for cached Debian packages in this folder
+    /// Look for cached Debian packages in this directory
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
 }

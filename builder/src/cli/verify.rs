@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{SUCCESS, worker_threads};
+use super::{SUCCESS, parse_jobs, worker_threads};
 use crate::commands::verify::{VerifyOptions, verify_target};
 use crate::error::Result;
 use crate::term::output::Output;
@@ -21,7 +21,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     read_data: bool,
     /// Number of worker threads [default: one for each core]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_jobs)]
     jobs: Option<NonZeroUsize>,
 }
 

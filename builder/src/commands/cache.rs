@@ -17,7 +17,7 @@ use crate::term::output::Output;
 /// The document of `adamant cache info --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CacheInfo {
-    /// The folder of all caches.
+    /// The directory of all caches.
     pub folder: PathBuf,
     /// Archives of Debian sources.
     pub archives: CacheUsage,
@@ -97,7 +97,7 @@ fn evict(entries: &[CacheEntry], output: &Output) -> Result<()> {
             .parent()
             .filter(|folder| folder.parent().is_some_and(|above| above.ends_with("boot")))
         {
-            // Fails as long as the folder is not empty.
+            // Fails as long as the directory is not empty.
             let _ = fs::remove_dir(work);
         }
     }

@@ -43,7 +43,7 @@ pub struct BlockOwner {
     pub bytes: u64,
 }
 
-/// Compares two images and prints the difference. Each is a build's OUT folder or a file. The
+/// Compares two images and prints the difference. Each is a build's OUT directory or a file. The
 /// owners of new blocks are known for root file systems that adamant wrote; `blocks_only` leaves
 /// them out.
 pub fn print_difference(old: &Path, new: &Path, blocks_only: bool, output: &Output) -> Result<()> {

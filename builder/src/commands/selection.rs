@@ -8,14 +8,14 @@ use crate::manifest::{self, Manifest, SUFFIX};
 use crate::term::output::Output;
 use crate::version;
 
-/// An image of an output folder.
+/// An image of an output directory.
 #[derive(Debug)]
 pub struct Selection {
-    /// The output folder.
+    /// The output directory.
     pub folder: PathBuf,
     /// The image's manifest.
     pub manifest: Manifest,
-    /// Older versions in the folder, newest first; empty if the target names a version.
+    /// Older versions in the directory, newest first; empty if the target names a version.
     pub older: Vec<String>,
 }
 
@@ -104,7 +104,7 @@ impl Selection {
     }
 }
 
-/// All images of a folder, or the one image that another target selects.
+/// All images of a directory, or the one image that another target selects.
 pub fn resolve_all(target: &Path) -> Result<Vec<Selection>> {
     let Target::Folder(folder) = Target::parse(target)? else {
         return Selection::resolve(target).map(|one| vec![one]);
@@ -127,7 +127,7 @@ pub fn resolve_all(target: &Path) -> Result<Vec<Selection>> {
     }
 }
 
-/// The newest version in a folder whose images all have one id.
+/// The newest version in a directory whose images all have one id.
 fn newest(folder: &Path) -> Result<Selection> {
     let mut found = Vec::new();
     for path in manifest::files(folder)? {
@@ -211,7 +211,7 @@ fn with_version(folder: &Path, wanted: &str) -> Result<Selection> {
     }
 }
 
-/// The image of an artifact, by the manifest in the same folder.
+/// The image of an artifact, by the manifest in the same directory.
 fn of_artifact(file: &Path) -> Result<Selection> {
     let folder = match file.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -268,7 +268,7 @@ fn stem(path: &Path) -> String {
     name.strip_suffix(SUFFIX).unwrap_or(&name).to_owned()
 }
 
-/// The error for a folder without an image, which is often the definition's folder.
+/// The error for a directory without an image, which is often the definition's directory.
 fn no_image(folder: &Path) -> Error {
     let below = folder.join("out");
     let hint = if manifest::files(&below).is_ok_and(|found| !found.is_empty()) {
@@ -279,7 +279,7 @@ fn no_image(folder: &Path) -> Error {
             folder.display()
         )
     } else {
-        "give the output folder of `adamant build`: `out` in the definition's folder, or the one named by --output".to_owned()
+        "give the output directory of `adamant build`: `out` in the definition's directory, or the one named by --output".to_owned()
     };
     Error::new(format!(
         "{}: holds no image (no file in it ends in {SUFFIX})",

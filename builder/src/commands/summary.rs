@@ -58,7 +58,7 @@ const ARTIFACTS: &[&str] = &["root.erofs", "root.verity", "roothash", "manifest.
 const KERNEL_ARTIFACTS: &[&str] = &["vmlinuz", "initrd", "cmdline", "raw"];
 
 impl DefinitionSummary {
-    /// The summary of a definition. `cache` is the cache folder, by default the user's.
+    /// The summary of a definition. `cache` is the cache directory, by default the user's.
     pub fn new(definition: &Definition, cache: Option<&Path>) -> DefinitionSummary {
         let cache = source::cache_folder(cache);
         let stem = definition.stem();

@@ -460,7 +460,7 @@ section! {
 section! {
     /// Keys that sign the image. The certificates are part of the image's bytes; the keys are not.
     "[sign]" SignTable {
-        /// Folder from `adamant keys new`, relative to the definition. `--keys` overrides it.
+        /// Directory from `adamant keys new`, relative to the definition. `--keys` overrides it.
         keys: String = "path", "nothing is signed";
         /// Key that firmware trusts. It signs boot loader and unified kernel image.
         secure_boot: Spanned<KeyTable> = "table", "`secure-boot.key` and `.crt` in `keys`";

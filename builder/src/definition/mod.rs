@@ -167,7 +167,7 @@ impl Definition {
     }
 
     /// Parses a definition from its text, without reading other files. Messages name `path`, and
-    /// paths in the definition are relative to its folder.
+    /// paths in the definition are relative to its directory.
     pub fn parse(text: &str, path: &Path) -> Result<Definition> {
         parse::parse(text, path)
     }
@@ -204,7 +204,7 @@ impl Definition {
             })
     }
 
-    /// A path as the definition writes it: relative to the definition's folder.
+    /// A path as the definition writes it: relative to the definition's directory.
     pub fn as_written<'a>(&self, path: &'a Path) -> &'a Path {
         self.path
             .parent()
@@ -438,7 +438,7 @@ pub struct Sign {
 }
 
 impl Sign {
-    /// The three keys in a folder from `adamant keys new`.
+    /// The three keys in a directory from `adamant keys new`.
     pub fn from_folder(folder: &Path) -> Sign {
         let by = |name: &str| {
             Some(SignBy {

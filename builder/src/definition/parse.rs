@@ -19,7 +19,7 @@ pub const LIMIT: u64 = 1 << 20;
 pub(super) const LARGEST_VOLUME: u64 = 16 << 40;
 
 /// Parses a definition. Messages name `path`, and paths in the definition are relative to its
-/// folder.
+/// directory.
 pub fn parse(text: &str, path: &Path) -> Result<Definition> {
     let text = Text { path, text };
     let tables: keys::DefinitionTables = toml::from_str(text.text)
@@ -194,7 +194,7 @@ impl Reader<'_> {
         if text.is_empty() || text.contains('\0') {
             return Err(self.error(
                 value,
-                format!("{text:?} is not a path (write it relative to the definition)"),
+                format!("{text:?} is not a path (write a path relative to the definition)"),
             ));
         }
         // Without `.` components, a path has the same name in messages and manifests.

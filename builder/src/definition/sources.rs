@@ -215,7 +215,10 @@ impl Reader<'_> {
         if matches!(kind, FileKind::Absent | FileKind::Link(_))
             && let Some(mode) = &entry.mode
         {
-            return Err(self.error(mode, "a mode here has no effect (leave it out)"));
+            return Err(self.error(
+                mode,
+                "a symbolic link and an absent path have no mode (leave it out)",
+            ));
         }
         let owner = |id: &Option<Spanned<u32>>| id.as_ref().map_or(0, |id| *id.get_ref());
         let file = FileEntry {

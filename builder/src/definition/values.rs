@@ -18,7 +18,7 @@ pub fn size(text: &str) -> Result<u64, String> {
     let number: u64 = whole(digits).ok_or_else(wrong)?;
     number
         .checked_mul(1 << shift)
-        .ok_or_else(|| format!("{text:?} is larger than any disk"))
+        .ok_or_else(|| format!("{text:?} is larger than any disk (use 16T or less)"))
 }
 
 /// Seconds: a whole number with s, m or h.

@@ -305,7 +305,7 @@ pub fn open_table(path: &Path, file: &File) -> Result<(u64, gpt::disk::FoundTabl
     } else {
         (
             format!("neither a disk with a partition table nor an EFI program: {why}"),
-            "give a raw disk image, a unified kernel image (.efi) or a build's OUT folder",
+            "give a raw disk image, a unified kernel image (.efi) or a build's OUT directory",
         )
     };
     Err(Error::new(format!("{name}: {what}")).hint(hint))

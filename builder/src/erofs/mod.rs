@@ -60,7 +60,7 @@ pub struct ErofsOptions {
     pub label: String,
     /// Worker threads; the output does not depend on it.
     pub jobs: usize,
-    /// A folder for unnamed temporary files.
+    /// A directory for unnamed temporary files.
     pub spool: PathBuf,
     /// Cache of compressed clusters between builds.
     pub cache: Option<Arc<Cache>>,

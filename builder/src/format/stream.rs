@@ -96,7 +96,7 @@ fn failed(error: io::Error) -> Error {
     );
     let error = Error::new(format!("writing: {error}"));
     if full {
-        error.hint("free space in the output folder's file system, or name another folder with --output; each format of the disk needs space")
+        error.hint("free space in the output directory's file system, or name another directory with --output; each format of the disk needs space")
     } else {
         error
     }

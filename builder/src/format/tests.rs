@@ -13,7 +13,7 @@ use super::*;
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 65 * MIB;
 
-/// A folder that goes with the test.
+/// A directory that goes with the test.
 struct Dir(PathBuf);
 
 impl Dir {

@@ -6,7 +6,7 @@ use super::cpio::CpioArchive;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Tree, show};
 
-/// Folder of each vendor's files, and the name that the kernel looks for.
+/// Directory of each vendor's files, and the name that the kernel looks for.
 const VENDORS: [(&[u8], &str); 2] = [
     (b"/usr/lib/firmware/intel-ucode", "GenuineIntel.bin"),
     (b"/usr/lib/firmware/amd-ucode", "AuthenticAMD.bin"),
@@ -26,7 +26,7 @@ pub fn early_archive(tree: &Tree) -> Result<Vec<u8>> {
             .into_iter()
             .flat_map(|folder| tree.children(folder))
         {
-            // AMD's folder also has signatures and descriptions.
+            // AMD's directory also has signatures and descriptions.
             if file.ends_with(b".asc") || file.starts_with(b"README") {
                 continue;
             }

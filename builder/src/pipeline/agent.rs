@@ -15,8 +15,8 @@ const NAME: &str = "adamant-agent";
 const LIMIT: u64 = 128 << 20;
 const HOW_TO_BUILD: &str = "build it with: cargo build --profile agent -p adamant-agent";
 
-/// Reads the agent's program: from `given`, else from $ADAMANT_AGENT, else from the folder of this
-/// program.
+/// Reads the agent's program: from `given`, else from $ADAMANT_AGENT, else from the directory of
+/// this program.
 pub fn read(given: Option<&Path>) -> Result<Vec<u8>> {
     let path = find(given)?;
     let what = || format!("the agent {}", path.display());
@@ -45,7 +45,7 @@ pub fn find(given: Option<&Path>) -> Result<PathBuf> {
     )
 }
 
-/// The agent in the folder of this program.
+/// The agent in the directory of this program.
 pub fn find_beside_builder() -> Result<PathBuf> {
     locate(None, None, std::env::current_exe().ok().as_deref())
 }
@@ -62,7 +62,7 @@ fn locate(
         return Ok(path.into());
     }
     let folder = program.and_then(Path::parent);
-    // In Cargo's target folder, the program of the profile `agent` is optimized for size.
+    // In Cargo's target directory, the program of the profile `agent` is optimized for size.
     let candidates = [
         folder
             .and_then(Path::parent)
@@ -74,10 +74,12 @@ fn locate(
         .flatten()
         .find(|path| path.is_file())
         .ok_or_else(|| {
-            Error::new("the agent's program, adamant-agent, is not in the folder of this program")
-                .hint(format!(
-                    "{HOW_TO_BUILD}; or name it with --agent or ADAMANT_AGENT"
-                ))
+            Error::new(
+                "the agent's program, adamant-agent, is not in the directory of this program",
+            )
+            .hint(format!(
+                "{HOW_TO_BUILD}; or name it with --agent or ADAMANT_AGENT"
+            ))
         })
 }
 

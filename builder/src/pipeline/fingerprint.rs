@@ -164,8 +164,8 @@ fn settled_state(path: &Path) -> Option<String> {
         .then_some(state)
 }
 
-/// The state of a file or folder, and of a symbolic link with its target. The result is `None` if
-/// it does not exist.
+/// The state of a file or directory, and of a symbolic link with its target. The result is `None`
+/// if it does not exist.
 fn file_state(path: &Path) -> Option<String> {
     Some(state_and_time(path)?.0)
 }
@@ -244,7 +244,7 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
     }
     if let Some(reference) = &options.reference {
         // Without the inode's change time: if the file is in OUT, a build links it into a new
-        // folder.
+        // directory.
         let meta = fs::metadata(reference).context(|| reference.display().to_string())?;
         take(&format!(
             "reference {} {}:{} {} {:?}",
@@ -284,8 +284,8 @@ fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
     Ok(Some(digest.finalize().into()))
 }
 
-/// Adds a folder and all paths below it, in order, without following links. The result is `false`
-/// if the folder cannot be read or has too many files.
+/// Adds a directory and all paths below it, in order, without following links. The result is
+/// `false` if the directory cannot be read or has too many files.
 fn list_files(folder: &Path, files: &mut Vec<PathBuf>) -> bool {
     let Ok(entries) = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
     else {

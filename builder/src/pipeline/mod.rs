@@ -45,9 +45,9 @@ pub use staging::Replace;
 pub struct Options {
     /// The definition, or a directory with an image.toml.
     pub definition: PathBuf,
-    /// The folder for the artifacts; `None`: `out` beside the definition.
+    /// The directory for the artifacts; `None`: `out` beside the definition.
     pub out: Option<PathBuf>,
-    /// What may be replaced in the output folder.
+    /// What may be replaced in the output directory.
     pub replace: Replace,
     /// Whether a second build is compared with the first.
     pub check: bool,
@@ -59,13 +59,13 @@ pub struct Options {
     pub jobs: usize,
     /// The agent's program; `None`: adamant-agent beside this program.
     pub agent: Option<PathBuf>,
-    /// The cache folder; `None`: the user's cache folder.
+    /// The cache directory; `None`: the user's cache directory.
     pub cache: Option<PathBuf>,
     /// Whether the cache may be used.
     pub use_cache: bool,
-    /// Signs with the keys of this folder instead of the definition's.
+    /// Signs with the keys of this directory instead of the definition's.
     pub keys: Option<PathBuf>,
-    /// The reference image whose block positions are reused, or its OUT folder.
+    /// The reference image whose block positions are reused, or its OUT directory.
     pub reference: Option<PathBuf>,
     /// Leaves the image unsigned, for `adamant sign`.
     pub unsigned: bool,
@@ -98,12 +98,13 @@ impl Options {
     }
 }
 
-/// Builds a definition and returns the folder of the artifacts.
+/// Builds a definition and returns the directory of the artifacts.
 pub fn build_definition(options: &Options, output: &Output) -> Result<PathBuf> {
     let definition = options.read_definition()?;
     let out = options.output_folder(&definition);
     reproduce::sweep(&out);
-    // The reference is resolved before the build, which may add a newer image to the same folder.
+    // The reference is resolved before the build, which may add a newer image to the same
+    // directory.
     let reference = options
         .reference
         .as_deref()
@@ -216,7 +217,7 @@ fn write_document(built: &Built, comparison: Option<&Comparison>, output: &Outpu
     }))
 }
 
-/// Adds the folder to an error that says only that no space is left. Temporary files are beside
+/// Adds the directory to an error that says only that no space is left. Temporary files are beside
 /// OUT.
 fn name_full_folder(error: Error, out: &Path) -> Error {
     if !error.is_storage_full() || error.message().starts_with('/') {
@@ -236,10 +237,11 @@ fn name_full_folder(error: Error, out: &Path) -> Error {
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
     Error::new(format!("{}: no space left on its file system, while {action}", folder.display()))
-        .hint("free space there, or choose a folder on another file system with --output; the cache (--cache) and TMPDIR need space too")
+        .hint("free space there, or choose a directory on another file system with --output; the cache (--cache) and TMPDIR need space too")
 }
 
-/// The folder in which `adamant boot DEFINITION` builds: one for each definition, below the cache.
+/// The directory in which `adamant boot DEFINITION` builds: one for each definition, below the
+/// cache.
 pub fn boot_folder(cache: &Path, definition: &Path) -> PathBuf {
     let digest = Sha256::digest(definition.as_os_str().as_bytes());
     cache.join("boot").join(hex::encode(&digest[..8]))
@@ -253,7 +255,7 @@ fn refuse_replaced_reference(reference: &Path, out: &Path, definition: &Definiti
             "--reference {}: this build would replace it, but --check needs it for the second build",
             reference.display()
         ))
-        .hint("raise [image] version, or choose another folder with --output")),
+        .hint("raise [image] version, or choose another directory with --output")),
         _ => Ok(()),
     }
 }

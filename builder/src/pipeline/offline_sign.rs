@@ -23,7 +23,7 @@ use crate::manifest::{self, Manifest};
 use crate::term::output::Output;
 use crate::uki::pe::{self, PeImage};
 
-/// Signs every unsigned image of an output folder, or the one that `target` selects.
+/// Signs every unsigned image of an output directory, or the one that `target` selects.
 pub fn sign_output_folder(target: &Path, sign: &Sign, jobs: usize, output: &Output) -> Result<()> {
     let signers = signers::open(sign, false)?;
     let mut signed = Vec::new();
@@ -186,7 +186,9 @@ fn require_digest(manifest: &Manifest, name: &str, digest: &[u8; 32]) -> Result<
         .find(|artifact| artifact.name == name);
     match artifact {
         Some(artifact) if artifact.sha256.as_ref() == Some(&hex::encode(digest)) => Ok(()),
-        _ => Err(Error::new(format!("{name} is not what its manifest says"))
-            .hint("copy the output folder again from an undamaged copy, or build again")),
+        _ => Err(Error::new(format!(
+            "{name} is not the file that its manifest describes"
+        ))
+        .hint("copy the output directory again from an undamaged copy, or build again")),
     }
 }

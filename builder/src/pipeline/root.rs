@@ -62,7 +62,7 @@ impl WrittenRoot {
 pub struct WriteOptions {
     /// Worker threads.
     pub jobs: usize,
-    /// The folder for a temporary file.
+    /// The directory for a temporary file.
     pub spool: PathBuf,
     /// The name of the root file system in messages.
     pub root_name: PathBuf,

@@ -42,7 +42,7 @@ pub fn open(sign: &Sign, unsigned: bool) -> Result<Signers> {
                 return Err(Error::new(format!(
                     "sign.{purpose} has a certificate but no key"
                 ))
-                .hint("write a key, or build with --unsigned and sign the output folder later with `adamant sign`"));
+                .hint("write a key, or build with --unsigned and sign the output directory later with `adamant sign`"));
             }
         };
         Ok(Some(SigningIdentity {
@@ -69,7 +69,7 @@ pub fn signature_rule(wanted: Option<Mode>, signers: &Signers, epoch: Option<i64
             return Err(Error::new(format!(
                 "verify.signature is {mode}, but there is no verity certificate"
             ))
-            .hint("name one in [sign], or pass a folder of keys with --keys"));
+            .hint("name one in [sign], or pass a directory of keys with --keys"));
         }
         (Some(mode), _) => mode,
         (None, Some(_)) => Mode::Require,

@@ -32,7 +32,7 @@ use crate::term::output::Output;
 /// The result of a build.
 #[derive(Debug)]
 pub struct Built {
-    /// The folder of the artifacts.
+    /// The directory of the artifacts.
     pub out: PathBuf,
     /// `ID_VERSION`, the start of every artifact's name.
     pub stem: String,
@@ -142,7 +142,7 @@ pub(super) struct BuildContext<'a> {
     /// The agent's program.
     pub agent: Vec<u8>,
     pub signers: Signers,
-    /// Folders and cache policy of the sources.
+    /// Directories and cache policy of the sources.
     pub load_context: LoadContext,
     /// The cache of compressed clusters.
     pub cache: Option<Arc<Cache>>,
@@ -226,7 +226,7 @@ impl<'a> BuildContext<'a> {
 
 fn read_reference(path: &Path) -> Result<Arc<Reference>> {
     let what = || format!("--reference {}", path.display());
-    let remedy = "name an OUT folder or a .root.erofs that adamant built, or leave out --reference: the image is then as good, but the update is larger";
+    let remedy = "name an OUT directory or a .root.erofs that adamant built, or leave out --reference: the image is equally good, but the update is larger";
     let file = File::open(path).and_then(Part::whole).context(what)?;
     Reference::read(file)
         .map(Arc::new)

@@ -1,9 +1,9 @@
-//! The output folder, which changes atomically.
+//! The output directory, which changes atomically.
 //!
 //! Artifacts are written to unnamed files, which the kernel deletes when the process ends. When all
-//! are complete, they get names in a new folder, and one rename exchanges it with the old folder. A
-//! kill at that time leaves at most a hidden folder beside the output, which the next build
-//! removes.
+//! are complete, they get names in a new directory, and one rename exchanges it with the old
+//! directory. A kill at that time leaves at most a hidden directory beside the output, which the
+//! next build removes.
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
@@ -20,7 +20,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::error::{Context, Error, Result};
 use crate::manifest::{self, Manifest};
 
-/// The content that a build may replace in its output folder.
+/// The content that a build may replace in its output directory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Replace {
     /// An image with the same id and version, if it has the same content. Artifacts of other
@@ -29,16 +29,16 @@ pub enum Replace {
     SameContent,
     /// An image with the same id and version. Artifacts of other versions are kept.
     SameVersion,
-    /// Everything, for work folders.
+    /// Everything, for work directories.
     Everything,
 }
 
-/// Artifacts on their way into an output folder.
+/// Artifacts on their way into an output directory.
 #[derive(Debug)]
 pub struct Staging {
     out: PathBuf,
     parent: PathBuf,
-    /// The new folder, beside the output.
+    /// The new directory, beside the output.
     new_folder: PathBuf,
     files: Vec<(String, File)>,
     /// Files that a thread is already writing to the disk.
@@ -51,12 +51,12 @@ pub struct Staging {
 }
 
 impl Staging {
-    /// Prepares new content for `out`, which must be missing, empty, or an output folder of
+    /// Prepares new content for `out`, which must be missing, empty, or an output directory of
     /// adamant.
     pub fn open(out: &Path) -> Result<Staging> {
         let name = out.file_name().filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| {
-            Error::new(format!("{}: not the name of a folder", out.display()))
+            Error::new(format!("{}: not the name of a directory", out.display()))
                 .hint("write for example --output out")
         })?;
         let parent = match out.parent() {
@@ -94,8 +94,8 @@ impl Staging {
         Ok(staging)
     }
 
-    /// The parent of the output folder. It is on the same file system, so other temporary files fit
-    /// there too.
+    /// The parent of the output directory. It is on the same file system, so other temporary files
+    /// fit there too.
     pub fn parent(&self) -> &Path {
         &self.parent
     }
@@ -159,7 +159,7 @@ impl Staging {
         self.kept.push(name.to_owned());
     }
 
-    /// Moves the artifacts of `new` into the output folder, if `replace` allows it.
+    /// Moves the artifacts of `new` into the output directory, if `replace` allows it.
     pub fn publish(mut self, new: &Manifest, replace: Replace) -> Result<()> {
         // In parallel, because the file system writes them in one journal transaction.
         std::thread::scope(|scope| {
@@ -232,19 +232,19 @@ impl Staging {
         };
         renameat2(AT_FDCWD, &self.new_folder, AT_FDCWD, &self.out, flags).context(|| {
             format!(
-                "{}: exchanging the old folder with the new one",
+                "{}: exchanging the old directory with the new one",
                 self.out.display()
             )
         })?;
         sync_dir(&self.parent)?;
-        // The old folder has the hidden name now.
+        // The old directory has the hidden name now.
         remove_folder(&self.new_folder)?;
         drop(lock);
         Ok(())
     }
 
-    /// Locks the parent folder, so that one build at a time exchanges folders. An flock on the
-    /// folder itself needs no lock file.
+    /// Locks the parent directory, so that one build at a time exchanges directories. An flock on
+    /// the directory itself needs no lock file.
     fn lock(&self) -> Result<Flock<File>> {
         let dir = File::open(&self.parent).context(|| format!("{}", self.parent.display()))?;
         Flock::lock(dir, FlockArg::LockExclusive).map_err(|(_, error)| {
@@ -256,7 +256,7 @@ impl Staging {
         })
     }
 
-    /// Removes the new folder of a killed build, unless another build holds the lock.
+    /// Removes the new directory of a killed build, unless another build holds the lock.
     fn sweep(&self) {
         if self.new_folder.exists()
             && let Ok(dir) = File::open(&self.parent)
@@ -267,7 +267,7 @@ impl Staging {
     }
 
     fn create_new_folder(&self) -> Result<()> {
-        // This process holds the lock, so the build that created the folder has ended.
+        // This process holds the lock, so the build that created the directory has ended.
         remove_folder(&self.new_folder)?;
         fs::create_dir(&self.new_folder).context(|| format!("{}", self.new_folder.display()))?;
         fs::set_permissions(&self.new_folder, fs::Permissions::from_mode(0o755))
@@ -376,12 +376,12 @@ fn refuse_other_content(out: &Path, new: &Manifest) -> Result<()> {
         )
     };
     Err(Error::new(format!("{}: contains {id} {version} with other content: {difference}", out.display()))
-        .hint("raise [image] version, choose another folder with --output, or replace the image with --force"))
+        .hint("raise [image] version, choose another directory with --output, or replace the image with --force"))
 }
 
-/// The artifacts in an output folder besides `names`: artifacts of other builds, each listed in a
-/// manifest there. A folder with any other file is not an output folder and must not be replaced.
-/// `kept` lists artifacts of the new version that stay as they are.
+/// The artifacts in an output directory besides `names`: artifacts of other builds, each listed in
+/// a manifest there. A directory with any other file is not an output directory and must not be
+/// replaced. `kept` lists artifacts of the new version that stay as they are.
 fn other_artifacts(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<String>> {
     let listing = match fs::read_dir(out) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -419,10 +419,10 @@ fn other_artifacts(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<St
     }
     if let Some(foreign) = found.iter().filter(|name| !known.contains(name)).min() {
         return Err(Error::new(format!(
-            "{}: contains {foreign:?}, which adamant did not build, so the folder is not replaced",
+            "{}: contains {foreign:?}, which adamant did not build, so the directory is not replaced",
             out.display()
         ))
-        .hint("give another folder with --output, or move that file away"));
+        .hint("give another directory with --output, or move that file away"));
     }
     found.retain(|name| {
         !names.contains(&name.as_str()) && (!replaced.contains(name) || kept.contains(name))

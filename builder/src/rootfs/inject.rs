@@ -69,10 +69,10 @@ fn directory(tree: &mut Tree, path: &str, meta: Meta) -> Result<()> {
         return match tree.node(there).kind {
             Kind::Directory(_) => Ok(()),
             _ => Err(Error::new(format!(
-                "{path}: something else than a directory stands where a file system will be mounted"
+                "{path}: not a directory, but a file system will be mounted there"
             ))
             .hint(format!(
-                "have it removed: [[file]] path = {path:?}, absent = true"
+                "remove it: [[file]] path = {path:?}, absent = true"
             ))),
         };
     }

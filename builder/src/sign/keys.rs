@@ -30,7 +30,7 @@ pub(super) fn random() -> impl CryptoRng {
     UnwrapErr(getrandom::SysRng)
 }
 
-/// Creates the keys in a new folder. `name` becomes part of the certificates' subjects.
+/// Creates the keys in a new directory. `name` becomes part of the certificates' subjects.
 pub fn new(dir: &Path, name: &str, days: u32) -> Result<Vec<PathBuf>> {
     if name.is_empty()
         || name.len() > 40
@@ -44,10 +44,10 @@ pub fn new(dir: &Path, name: &str, days: u32) -> Result<Vec<PathBuf>> {
     let failed = |e: std::io::Error| {
         let hint = match e.kind() {
             std::io::ErrorKind::AlreadyExists => {
-                "name a folder that does not exist: keys are never overwritten"
+                "name a directory that does not exist: keys are never overwritten"
             }
-            std::io::ErrorKind::NotFound => "create its parent folder first",
-            _ => "name another folder",
+            std::io::ErrorKind::NotFound => "create its parent directory first",
+            _ => "name another directory",
         };
         Error::new(format!("{}: {}", dir.display(), crate::error::reason(&e))).hint(hint)
     };

@@ -131,7 +131,7 @@ impl Walk<'_> {
         let here = self_path(&folder);
         if depth > DEPTH {
             return Err(Error::new(format!(
-                "{}: more than {DEPTH} folders deep",
+                "{}: more than {DEPTH} directories deep",
                 self.shown(path).display()
             )));
         }
@@ -222,7 +222,7 @@ impl Walk<'_> {
                     .into_vec();
                 if target.len() > TARGET_MAX {
                     return Err(Error::new(format!(
-                        "a link's target of {} bytes, more than {TARGET_MAX}",
+                        "the target of the symbolic link has {} bytes, more than the {TARGET_MAX} of Linux",
                         target.len()
                     )));
                 }

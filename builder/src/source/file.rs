@@ -43,7 +43,7 @@ pub fn load(
         FileKind::Link(target) => {
             if target.is_empty() || target.len() > TARGET_MAX || target.contains('\0') {
                 return Err(Error::new(format!(
-                    "{}: a link's target has 1 to {TARGET_MAX} bytes and no NUL",
+                    "{}: the target of a symbolic link must have 1 to {TARGET_MAX} bytes and no NUL",
                     entry.path
                 )));
             }
@@ -62,7 +62,7 @@ pub fn load(
             let meta = file.metadata().context(|| format!("{}", from.display()))?;
             if !meta.is_file() {
                 return Err(Error::new(format!("{}: not a file", from.display()))
-                    .hint("copy takes one file; use a [[source]] with dir for a folder"));
+                    .hint("`copy` takes one file; use a [[source]] with `dir` for a directory"));
             }
             budget.bytes(meta.len())?;
             let mut spool = Spool::new(spool)?;
@@ -110,7 +110,7 @@ pub fn load(
         put(tree, at, path, meta, kind, &mut report)?;
     }
     let absent = format!(
-        "write [[file]] path = {:?}, absent = true before it, if the directory is to go",
+        "write [[file]] path = {:?}, absent = true before it to remove the directory",
         entry.path
     );
     let findings = report.finish(&absent)?;

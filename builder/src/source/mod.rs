@@ -38,9 +38,9 @@ pub enum CacheTrust {
 /// Settings for loading sources.
 #[derive(Debug, Clone)]
 pub struct LoadContext {
-    /// Folder of the cache (archives of installed Debian packages).
+    /// Directory of the cache (archives of installed Debian packages).
     pub cache: PathBuf,
-    /// Folder for spools (unnamed temporary files); its file system needs free space for them.
+    /// Directory for spools (unnamed temporary files); its file system needs free space for them.
     pub spool: PathBuf,
     /// Whether caches may be used.
     pub use_cache: bool,
@@ -48,7 +48,7 @@ pub struct LoadContext {
     pub trust_cache: CacheTrust,
 }
 
-/// The cache folder: the given one, else `adamant` in the user's cache folder.
+/// The cache directory: the given one, else `adamant` in the user's cache directory.
 pub fn cache_folder(named: Option<&Path>) -> PathBuf {
     let environment = |name| {
         std::env::var_os(name)
@@ -120,7 +120,7 @@ impl Budget {
                 "with this entry the sources have more than {} entries",
                 self.limits.entries
             ))
-            .hint("raise `entries` under [limits] if the sources are to hold that many")
+            .hint("raise `entries` under [limits] if the sources really have that many")
         })?;
         Ok(())
     }
@@ -132,7 +132,7 @@ impl Budget {
                 "with this file the sources have more than {} bytes of files",
                 self.limits.bytes
             ))
-            .hint("raise `bytes` under [limits] if the sources are to hold that much")
+            .hint("raise `bytes` under [limits] if the sources really have that much")
         })?;
         Ok(())
     }
@@ -317,8 +317,8 @@ mod tests {
             b"srv/web/index.html"
         );
         assert!(landing(&tree, b"/", b"loop/y").is_err());
-        // A folder over a link to a folder leaves the link, and the folder it leads to gets the
-        // metadata.
+        // A directory over a link to a directory leaves the link, and the directory it leads to
+        // gets the metadata.
         put(
             &mut tree,
             b"/",

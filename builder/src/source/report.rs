@@ -104,7 +104,7 @@ impl Report {
         }
         if !self.whiteouts.is_empty() {
             let what = format!(
-                "this is one layer of several, not a whole tree: whiteouts mark entries of lower layers as deleted: {}",
+                "the source is one layer of a container image or an overlay: its whiteouts delete entries of lower layers: {}",
                 self.whiteouts
             );
             return Err(Error::new(what).hint(
@@ -135,8 +135,8 @@ impl Report {
             findings.push(Finding {
                 is_error: false,
                 rule: "source-modes",
-                message: format!("a directory source takes no write permission for group and others: {}", self.modes),
-                hint: "write owner = \"keep\" for this source to take modes, owners and times as they are,\n\
+                message: format!("a directory source removes write permission for group and others: {}", self.modes),
+                hint: "write owner = \"keep\" for this source to keep modes, owners and times,\n\
                        or set one mode with [[file]] path = \"...\", directory = true, mode = \"2775\""
                     .to_owned(),
             });

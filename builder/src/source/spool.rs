@@ -19,7 +19,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// A new spool on the file system of this folder.
+    /// A new spool on the file system of this directory.
     pub fn new(folder: &Path) -> Result<Spool> {
         let file = match create_unnamed(folder) {
             // File systems without unnamed files: one that loses its name at once.

@@ -1,5 +1,5 @@
 //! Builds with the real program: the artifacts, their verification by independent tools, and the
-//! output folder after an interrupted build.
+//! output directory after an interrupted build.
 //!
 //! The image has a placeholder kernel and an agent that exits at once, because nothing here boots
 //! (the `tests` package boots).
@@ -130,7 +130,7 @@ cmdline = "console=ttyS0"
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        // The cache folder is not an output.
+        // The cache directory is not an output.
         names.retain(|name| name != "cache");
         names.sort();
         names
@@ -817,7 +817,7 @@ fn a_kill_at_any_time_leaves_a_complete_output() {
             .into_iter()
             .filter(|name| !["agent", "files", "image.toml", "out"].contains(&name.as_str()))
             .collect();
-        // Between naming and renaming there is a hidden folder.
+        // Between naming and renaming there is a hidden directory.
         assert!(
             strays.iter().all(|name| name == ".out.adamant-new"),
             "{strays:?}"
@@ -825,7 +825,7 @@ fn a_kill_at_any_time_leaves_a_complete_output() {
         hidden += strays.len();
     }
     assert!(killed > 0, "no kill came in time");
-    println!("{killed} of {KILLS} killed, {hidden} hidden folders left to the next build");
+    println!("{killed} of {KILLS} killed, {hidden} hidden directories left to the next build");
     assert_success(&scratch.build());
     assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
 }

@@ -382,7 +382,7 @@ fn signing_later_gives_the_bytes_of_signing_at_once_and_signs_nothing_else() {
         assert!(
             !refused.status.success()
                 && tool::lossy(&refused.stderr)
-                    .contains("tiny_1.efi is not what its manifest says")
+                    .contains("tiny_1.efi is not the file that its manifest describes")
         );
         fs::write(&image, &unsigned).unwrap();
 

@@ -175,7 +175,7 @@ fn find_answer(out: &[u8]) -> Result<DriftAnswer, String> {
                 if rest.is_empty() || rest.starts_with(b"\n") || rest.starts_with(b"\r\n") {
                     return Ok(answer);
                 }
-                first.get_or_insert_with(|| "more follows it on its line".to_owned());
+                first.get_or_insert_with(|| "other text follows it on the same line".to_owned());
             }
             Some(Err(error)) => {
                 first.get_or_insert_with(|| printable(&error.to_string()));
@@ -218,7 +218,10 @@ impl DriftAnswer {
     fn clean(&mut self) -> Result<(), String> {
         if let Some(hash) = &mut self.root_hash {
             if hash.len() != 64 || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
-                return Err("not an answer of adamant-agent's: root_hash is none".to_owned());
+                return Err(
+                    "not an answer of adamant-agent's: root_hash is not 64 hexadecimal digits"
+                        .to_owned(),
+                );
             }
             hash.make_ascii_lowercase();
         }

@@ -32,7 +32,7 @@ pub fn collect_hosts(named: &[String], list: Option<&Path>) -> Result<Vec<String
         hosts.extend(lines(&source, &text)?);
     }
     if hosts.is_empty() {
-        return Err(Error::new("no host to ask")
+        return Err(Error::new("no host to query")
             .hint("name hosts, or give a list of them with --hosts FILE"));
     }
     let mut seen = HashSet::new();
@@ -78,7 +78,7 @@ fn stdin() -> Result<String> {
 fn wrong(name: &str, why: &str) -> Error {
     let shown: String = name.chars().take(80).collect();
     Error::new(format!("{shown:?} is not a host: {why}"))
-        .hint("write HOST, USER@HOST or ssh://USER@HOST:PORT, one a line")
+        .hint("write HOST, USER@HOST or ssh://USER@HOST:PORT, one per line")
 }
 
 fn check(name: &str) -> Result<(), &'static str> {
@@ -131,7 +131,7 @@ mod tests {
         std::fs::write(&path, "# none\n").unwrap();
         assert_eq!(
             collect_hosts(&[], Some(&path)).unwrap_err().message(),
-            "no host to ask"
+            "no host to query"
         );
         std::fs::remove_file(&path).unwrap();
         assert!(collect_hosts(&[], Some(&path)).is_err());

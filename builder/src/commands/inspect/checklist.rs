@@ -124,7 +124,7 @@ pub fn evaluate(subject: &Subject) -> Vec<ChecklistLine> {
         types(disk),
     );
     line(
-        "PARTUUIDs spell the root hash",
+        "PARTUUIDs contain the root hash",
         "systemd-dissect --root-hash --validate",
         root_hashes(subject),
     );
@@ -140,7 +140,7 @@ pub fn evaluate(subject: &Subject) -> Vec<ChecklistLine> {
         one_root(disk, &roots),
     );
     line("labels", "systemd-analyze compare-versions", labels(disk));
-    line("verity tree and every block", "veritysetup verify", blocks);
+    line("hash tree and every block", "veritysetup verify", blocks);
     line(
         "signature of the root hash",
         "openssl cms -verify",
@@ -152,7 +152,7 @@ pub fn evaluate(subject: &Subject) -> Vec<ChecklistLine> {
         per_root(&roots, |root| root.structure()),
     );
     line(
-        "what the root holds",
+        "files of the root",
         "systemd-dissect --mtree",
         per_root(&roots, |root| root.files()),
     );
@@ -167,26 +167,26 @@ pub fn evaluate(subject: &Subject) -> Vec<ChecklistLine> {
         "fsck.vfat -n",
         esp(disk, subject.trusted),
     );
-    let by_running = |what: &str| Verdict::NotChecked(format!("{what} shows it"));
+    let by_running = |what: &str| Verdict::NotChecked(format!("needs {what}"));
     line(
-        "boot counting and the way back",
+        "boot counting and fallback",
         "five starts in QEMU",
-        by_running("starting it"),
+        by_running("a boot of the disk"),
     );
     line(
         "nothing for systemd-repart to change",
         "systemd-repart --dry-run=yes",
-        by_running("the command"),
+        by_running("this command"),
     );
     line(
         "two builds are equal",
         "adamant build --check",
-        by_running("the command"),
+        by_running("this command"),
     );
     line(
         "credentials reach the image",
         "adamant boot --credential",
-        by_running("starting it"),
+        by_running("a boot of the disk"),
     );
     lines
 }
@@ -239,10 +239,10 @@ fn types(disk: &InspectedDisk) -> Verdict {
         faults.push("more than one ESP".to_owned());
     }
     if trees > roots {
-        faults.push(format!("{trees} verity trees for {roots} roots"));
+        faults.push(format!("{trees} hash trees for {roots} roots"));
     }
     if signatures > trees {
-        faults.push(format!("{signatures} signatures for {trees} verity trees"));
+        faults.push(format!("{signatures} signatures for {trees} hash trees"));
     }
     let unknown: Vec<String> = disk
         .partitions

@@ -24,7 +24,7 @@ use crate::sign::certificate::Certificate;
 use crate::term::output::Output;
 use crate::uki::pe;
 
-/// Inspects a disk image, a unified kernel image or a build's OUT folder, and prints the result.
+/// Inspects a disk image, a unified kernel image or a build's OUT directory, and prints the result.
 /// Fails if a line of the checklist differs.
 pub fn inspect_target(
     target: &Path,

@@ -85,7 +85,7 @@ pub fn verify_target(target: &Path, options: VerifyOptions, output: &Output) -> 
     output.answer(&text, &serde_json::json!({ "whole": found }))
 }
 
-/// Verifies an image of an OUT folder by its manifest.
+/// Verifies an image of an OUT directory by its manifest.
 fn image(selection: &Selection, options: VerifyOptions) -> Result<Verified> {
     let (folder, manifest, path) = (
         &selection.folder,

@@ -13,7 +13,7 @@ use crate::io::part::Part;
 use crate::tree::show;
 use crate::verity::{self, Corruption};
 
-/// Verifies a root whose hash tree and root hash are in the same folder, by the usual names
+/// Verifies a root whose hash tree and root hash are in the same directory, by the usual names
 /// `X.root.verity` and `X.roothash`.
 pub fn with_sidecars(root: &Path, stem: &str, options: VerifyOptions) -> Result<Verified> {
     let beside = |kind: &str| root.with_file_name(format!("{stem}.{kind}"));

@@ -77,7 +77,7 @@ impl VariedEnvironment {
     /// The variations, as text.
     pub fn variations(self) -> Vec<String> {
         let mut variations = vec![
-            "another folder".to_owned(),
+            "another directory".to_owned(),
             format!("time zone {ZONE}"),
             format!("locale {LOCALE}"),
             "umask 077".to_owned(),
@@ -96,7 +96,7 @@ impl VariedEnvironment {
         variations
     }
 
-    /// Creates an empty folder for the second build, and removes that of an earlier attempt.
+    /// Creates an empty directory for the second build, and removes that of an earlier attempt.
     pub fn prepare(self, folder: &Path) -> Result<()> {
         if folder.exists() {
             fs::remove_dir_all(folder).context(|| format!("{}", folder.display()))?;
@@ -177,7 +177,7 @@ impl VariedEnvironment {
         let lock = work_folder.lock();
         // SAFETY: between fork and exec, only umask, unshare, sethostname, sched_setaffinity,
         // fcntl, sigprocmask and prctl are called, which are async-signal-safe. The
-        // descriptor belongs to the work folder, which outlives the start of the command.
+        // descriptor belongs to the work directory, which outlives the start of the command.
         unsafe {
             command.pre_exec(move || {
                 umask(Mode::from_bits_truncate(0o077));

@@ -14,7 +14,7 @@ use crate::tree::show;
 
 /// Number of files in a message; the JSON document has all.
 const NAMED: usize = 20;
-/// The folder of dpkg's file lists and maintainer scripts.
+/// The directory of dpkg's file lists and maintainer scripts.
 const DPKG: &[u8] = b"/var/lib/dpkg/info/";
 /// Largest list or script that is read, bytes.
 const LIMIT: usize = 4 << 20;

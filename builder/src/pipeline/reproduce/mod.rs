@@ -1,8 +1,8 @@
 //! `build --check`: builds the definition a second time in another environment and compares every
 //! byte of the artifacts.
 //!
-//! The second build is a child process without a cache. It has another folder, time zone, locale,
-//! umask, number of threads and cores, and another user and host name where possible.
+//! The second build is a child process without a cache. It has another directory, time zone,
+//! locale, umask, number of threads and cores, and another user and host name where possible.
 
 mod environment;
 mod files;
@@ -46,7 +46,8 @@ pub fn compare(
     options: &Options,
     output: &Output,
 ) -> Result<Comparison> {
-    // The guard is dropped after the folder, so signals are blocked until the folder is removed.
+    // The guard is dropped after the directory, so signals are blocked until the directory is
+    // removed.
     let signals = SignalGuard::block()?;
     let work_folder = WorkFolder::create(&first.out)?;
     signals.remove_on_signal(work_folder.path());

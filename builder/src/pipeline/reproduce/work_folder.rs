@@ -1,4 +1,4 @@
-//! The work folder of the second build: hidden, beside OUT, on the same file system.
+//! The work directory of the second build: hidden, beside OUT, on the same file system.
 //!
 //! It is removed when the comparison ends, and when a signal ends the program. After SIGKILL it
 //! remains. It is locked while it is in use, so the next build finds it unlocked and removes it.
@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal, raise};
 
 use crate::error::{Context, Error, Result};
 
-/// The work folder, locked for as long as it is in use.
+/// The work directory, locked for as long as it is in use.
 #[derive(Debug)]
 pub struct WorkFolder {
     path: PathBuf,
@@ -23,13 +23,13 @@ pub struct WorkFolder {
 }
 
 impl WorkFolder {
-    /// Creates a folder beside OUT.
+    /// Creates a directory beside OUT.
     pub fn create(out: &Path) -> Result<WorkFolder> {
         let (parent, mut name) = parent_and_prefix(out)?;
         name.push(std::process::id().to_string());
         let path = parent.join(name);
         let parent_folder = File::open(&parent).context(|| format!("{}", parent.display()))?;
-        // With this lock, no other build sweeps the folder before it is locked itself.
+        // With this lock, no other build sweeps the directory before it is locked itself.
         let _sweep_lock =
             Flock::lock(parent_folder, FlockArg::LockExclusive).map_err(|(_, error)| {
                 Error::new(format!("{}: locking: {}", parent.display(), error.desc()))
@@ -47,8 +47,8 @@ impl WorkFolder {
         &self.path
     }
 
-    /// The descriptor with the lock. The second build inherits it, so the folder stays locked until
-    /// both processes have ended.
+    /// The descriptor with the lock. The second build inherits it, so the directory stays locked
+    /// until both processes have ended.
     pub fn lock(&self) -> RawFd {
         self.lock.as_raw_fd()
     }
@@ -60,7 +60,7 @@ impl Drop for WorkFolder {
     }
 }
 
-/// Removes work folders of killed builds beside OUT. Errors are ignored.
+/// Removes work directories of killed builds beside OUT. Errors are ignored.
 pub fn sweep(out: &Path) {
     let Ok((parent, name)) = parent_and_prefix(out) else {
         return;
@@ -86,7 +86,7 @@ pub fn sweep(out: &Path) {
     }
 }
 
-/// The parent of OUT, and the prefix of the names of its work folders.
+/// The parent of OUT, and the prefix of the names of its work directories.
 fn parent_and_prefix(out: &Path) -> Result<(PathBuf, OsString)> {
     let out = std::path::absolute(out).context(|| format!("{}", out.display()))?;
     let mut name = OsStr::new(".").to_owned();
@@ -95,8 +95,8 @@ fn parent_and_prefix(out: &Path) -> Result<(PathBuf, OsString)> {
     Ok((out.parent().unwrap_or(Path::new("/")).to_owned(), name))
 }
 
-/// Handles SIGINT, SIGHUP and SIGTERM: they end the second build and remove its folder before they
-/// end the program.
+/// Handles SIGINT, SIGHUP and SIGTERM: they end the second build and remove its directory before
+/// they end the program.
 pub struct SignalGuard {
     child: Arc<Mutex<Option<Child>>>,
     signals: SigSet,
@@ -104,8 +104,8 @@ pub struct SignalGuard {
 }
 
 impl SignalGuard {
-    /// Blocks the signals. Call it before the folder is created, so that no signal leaves the
-    /// folder behind.
+    /// Blocks the signals. Call it before the directory is created, so that no signal leaves the
+    /// directory behind.
     pub fn block() -> Result<SignalGuard> {
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
             .into_iter()
@@ -121,7 +121,7 @@ impl SignalGuard {
         })
     }
 
-    /// Starts to handle the signals, also pending ones, for this folder.
+    /// Starts to handle the signals, also pending ones, for this directory.
     pub fn remove_on_signal(&self, folder: &Path) {
         let (signals, shared, folder) = (self.signals, self.child.clone(), folder.to_owned());
         std::thread::spawn(move || {

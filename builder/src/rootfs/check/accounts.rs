@@ -7,13 +7,13 @@ use super::units::Units;
 use super::writable::Writable;
 use super::{Finding, Image};
 
-/// Folders of sysusers.d(5), highest priority first.
+/// Directories of sysusers.d(5), highest priority first.
 const SYSUSERS: [&str; 3] = [
     "/etc/sysusers.d",
     "/usr/local/lib/sysusers.d",
     "/usr/lib/sysusers.d",
 ];
-/// Folders of users and groups in JSON (nss-systemd(8)).
+/// Directories of users and groups in JSON (nss-systemd(8)).
 const USERDB: [&str; 3] = ["/etc/userdb", "/usr/local/lib/userdb", "/usr/lib/userdb"];
 /// Account sources whose accounts are all in the image (nsswitch.conf(5)).
 const LOCAL: [&str; 6] = [
@@ -174,14 +174,14 @@ impl Accounts {
                     "{unit} cannot start: it has {key}={value}, a {noun} that only {conf} describes; systemd-sysusers cannot add it to the read-only {file}"
                 ),
                 format!(
-                    "run systemd-sysusers --root=DIR when the source is made; or give a {file} that has the {noun}, with a number that stays the same in all \
+                    "run systemd-sysusers --root=DIR when you make the source; or provide a {file} with the {noun}, under a number that is the same in all \
                      versions; or write DynamicUser=yes in a drop-in of {unit}"
                 ),
             ),
             None => (
                 format!("{unit} cannot start: it has {key}={value}, and {file} has no such {noun}"),
                 format!(
-                    "correct {key}=; or add the package that makes the {noun}; or write DynamicUser=yes in a drop-in of {unit}"
+                    "correct {key}=; or add the package that creates the {noun}; or write DynamicUser=yes in a drop-in of {unit}"
                 ),
             ),
         })

@@ -98,7 +98,7 @@ fn read_as<H: FileHeader<Endian = LittleEndian>>(
     content: &Content,
     machine: Machine,
 ) -> Result<Elf, Malformed> {
-    let header: H = read_pod(content, 0, "its header is cut off")?;
+    let header: H = read_pod(content, 0, "its header is truncated")?;
     if !matches!(header.e_type(LittleEndian), ET_EXEC | ET_DYN) {
         return Err("it is an object file or a core dump, not a program");
     }
@@ -246,7 +246,7 @@ fn string(content: &Content, offset: u64, beyond: Malformed) -> Result<Vec<u8>, 
 fn read_at(content: &Content, offset: u64, bytes: &mut [u8]) -> Result<(), Malformed> {
     content
         .read_exact_at(offset, bytes)
-        .map_err(|_| "it is cut off")
+        .map_err(|_| "it is truncated")
 }
 
 #[cfg(test)]

@@ -164,7 +164,7 @@ pub fn check(
             None => {}
         }
     }
-    let remedy = "remove the file: [[file]] path = \"/etc/fstab\", absent = true; or keep only lines for what this image has, such as LABEL=NAME of a volume. \
+    let remedy = "remove the file: [[file]] path = \"/etc/fstab\", absent = true; or keep only lines for devices of this image, such as LABEL=NAME of a volume. \
                   A line for a disk that is attached to the machine needs the option nofail";
     let finding = |is_error, rule, message: &str, lines: Vec<String>, hint: &str| {
         (!lines.is_empty()).then(|| Finding {
@@ -175,7 +175,7 @@ pub fn check(
         })
     };
     let stop = match units {
-        Some(_) => "has lines that stop the machine in emergency mode, where nobody can log in",
+        Some(_) => "has lines that stop the boot in emergency mode, where no login is possible",
         None => "has lines that cannot be mounted",
     };
     [
@@ -183,14 +183,14 @@ pub fn check(
         finding(
             false,
             "stale-fstab",
-            "has lines that make the machine wait for nothing and then fail",
+            "has lines that make the boot wait for a missing device and then fail",
             fails,
             remedy,
         ),
         finding(
             false,
             "fstab-on-volume",
-            "has lines for what the agent has mounted already, which are not used",
+            "has lines for mount points that the agent mounts itself, so they have no effect",
             unused,
             "remove these lines",
         ),
@@ -273,7 +273,7 @@ fn effect(image: &Image, line: &Line, writable: &Writable, devices: &Devices) ->
         && !line.is_optional()
     {
         let what = format!(
-            "{named}: the image has no directory {}, and none can be made on the read-only root",
+            "{named}: the image has no directory {}, and it cannot be created on the read-only root",
             line.place
         );
         let is_local = !line.is_remote()

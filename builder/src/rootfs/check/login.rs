@@ -5,7 +5,7 @@ use super::writable::Writable;
 use super::{Finding, Image};
 
 const CREDENTIAL: &str = "ssh.authorized_keys.root";
-/// Folders of tmpfiles.d(5), highest priority first.
+/// Directories of tmpfiles.d(5), highest priority first.
 const TMPFILES: [&str; 3] = [
     "/etc/tmpfiles.d",
     "/usr/local/lib/tmpfiles.d",
@@ -45,9 +45,7 @@ pub fn check(image: &Image, units: &Units, writable: &Writable) -> Option<Findin
     Some(Finding {
         is_error: false,
         rule: "credential-without-effect",
-        message: format!(
-            "[credentials] accepts {CREDENTIAL:?}, and nobody can log in with it: {why}"
-        ),
+        message: format!("[credentials] accepts {CREDENTIAL:?}, but it allows no login: {why}"),
         hint,
     })
 }

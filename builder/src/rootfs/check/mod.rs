@@ -151,7 +151,7 @@ impl Image<'_> {
     }
 
     /// Paths of the `.conf` files in `folders`, highest priority first, sorted by file name. A file
-    /// hides files of the same name in later folders.
+    /// hides files of the same name in later directories.
     fn configuration_files(&self, folders: &[&str]) -> Vec<String> {
         let mut files: BTreeMap<String, String> = BTreeMap::new();
         for folder in folders {
@@ -199,7 +199,7 @@ fn links_that_leave(image: &Image) -> Option<Finding> {
         rule: "link-leaves-image",
         message: format!("symbolic links lead out of the image: {}", listed(&leaving)),
         hint: format!(
-            "give them a target inside, for example [[file]] path = {first:?}, link = \"...\"; or absent = true"
+            "give them a target inside the image, for example [[file]] path = {first:?}, link = \"...\"; or absent = true"
         ),
     })
 }

@@ -88,7 +88,9 @@ fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding>
                 };
                 error(
                     "mount-point-link",
-                    format!("{what} {goes} ({chain}), and the agent follows none when it mounts"),
+                    format!(
+                        "{what} {goes} ({chain}), and the agent follows no symbolic links when it mounts"
+                    ),
                     hint,
                 )
             }
@@ -99,14 +101,14 @@ fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding>
         Some(Kind::Directory(_)) => None,
         Some(_) => error(
             "no-mount-point",
-            format!("{what} is no directory, but a file system is mounted there"),
+            format!("{what} is not a directory, but a file system is mounted there"),
             format!(
                 "[[file]] path = {mount:?}, absent = true, and [[file]] path = {mount:?}, directory = true"
             ),
         ),
         None => error(
             "no-mount-point",
-            format!("{what} is no directory of the image, but a file system is mounted there"),
+            format!("{what} does not exist in the image, but a file system is mounted there"),
             format!("[[file]] path = {mount:?}, directory = true"),
         ),
     }

@@ -115,7 +115,7 @@ impl fmt::Display for Fault {
                 PATH.join(", ")
             ),
             Fault::TooDeep => {
-                f.write_str("its interpreter is a script of a script, deeper than the kernel goes")
+                f.write_str("its interpreter is a script whose interpreter is a script, nested deeper than the kernel allows")
             }
             Fault::Loader(path, fault) => chained(f, "dynamic loader", path, fault),
             Fault::UnusableLibrary(path, fault) => chained(f, "library", path, fault),
@@ -131,7 +131,7 @@ impl fmt::Display for Fault {
                 match elsewhere {
                     Some(path) => write!(
                         f,
-                        " is not found: the dynamic loader does not look at {path}"
+                        " is not found: the dynamic loader does not search {path}"
                     ),
                     None => f.write_str(" is not in the image"),
                 }
@@ -170,7 +170,7 @@ impl Fault {
                 Some(_) => "run ldconfig when the source is made, so that /etc/ld.so.cache lists it; or put the library into /usr/lib".to_owned(),
                 None => "add the package that brings the library".to_owned(),
             },
-            Fault::OtherMachine(_) => "take the program that was built for x86-64 (amd64)".to_owned(),
+            Fault::OtherMachine(_) => "use the program that was built for x86-64 (amd64)".to_owned(),
             Fault::LinkLoop | Fault::Dangling(..) => "give the link a target that is in the image".to_owned(),
             Fault::Missing => format!("add the package that brings {path}"),
             Fault::NotAFile | Fault::Empty | Fault::NoProgram | Fault::Malformed(_) | Fault::NoInterpreter | Fault::TooDeep => {
@@ -371,7 +371,7 @@ impl<'a> Programs<'a> {
         }
         match head(content) {
             Ok(head) if elf::is_elf(&head) => {}
-            _ => return Some(Fault::Malformed("it is no ELF file")),
+            _ => return Some(Fault::Malformed("it is not an ELF file")),
         }
         match &*self.parse(found.id, content) {
             Ok(Elf {

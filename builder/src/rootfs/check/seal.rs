@@ -52,7 +52,7 @@ fn denied(image: &Image) -> Vec<Finding> {
             listed(&paths)
         ),
         hint: format!(
-            "[[file]] path = {:?}, absent = true; or leave out the package that brings it; or take {:?} out of deny",
+            "remove it with [[file]] path = {:?}, absent = true; or leave out its package; or remove {:?} from deny",
             paths[0],
             deny.name()
         ),
@@ -158,18 +158,18 @@ fn exceptions(image: &Image) -> Vec<Finding> {
     } else {
         format!("the image has {}", listed(&all))
     };
-    let more = "name a program of the image, not a script and nothing below a volume".to_owned();
+    let more = "name a program of the image that is neither a script nor below a volume".to_owned();
     [
         wrong(
             "[seal] interpreters",
             unknown(&definition.interpreters),
-            "is no program of the image",
+            "is not a program of the image",
             more,
         ),
         wrong(
             "[seal.allow] scripts",
             unknown(&definition.seal.allow.scripts),
-            "is no interpreter of the image",
+            "is not an interpreter of the image",
             format!("name one of its interpreters: {all}"),
         ),
     ]

@@ -24,7 +24,7 @@ fn warning(rule: &'static str, message: String, hint: impl Into<String>) -> Find
 }
 
 /// The remedy for host keys: another path, and who creates them.
-const HOST_KEY_HINT: &str = "let sshd find its key on the state volume, and have it made there:\n\
+const HOST_KEY_HINT: &str = "let sshd read its host key from the state volume, and create the key there:\n\
     [[file]]\npath = \"/etc/ssh/sshd_config.d/host-key.conf\"\ncontent = \"HostKey /var/lib/ssh/ssh_host_ed25519_key\\n\"\n\
     [[file]]\npath = \"/etc/systemd/system/ssh.service.d/host-key.conf\"\n\
     content = \"[Service]\\nStateDirectory=ssh\\nExecStartPre=\\n\
@@ -46,7 +46,7 @@ fn host_keys(image: &Image, units: &Units, writable: &Writable) -> Option<Findin
         .collect();
     if !in_image.is_empty() {
         let message = format!(
-            "sshd's host keys are in the image, the same for every server and readable by whoever has it: {}",
+            "sshd's host keys are in the image, the same on every server and readable by anyone with the image: {}",
             listed(&in_image)
         );
         return Some(warning("sshd-shared-host-keys", message, HOST_KEY_HINT));
@@ -59,12 +59,12 @@ fn host_keys(image: &Image, units: &Units, writable: &Writable) -> Option<Findin
     // A key on sshd's own command line is not in its configuration.
     if on_volume.is_empty() && !units.runs_command("HostKey") && !units.runs_command("sshd -h") {
         let message = format!(
-            "sshd will not start: its host keys ({}) are on the read-only root, where none can be made",
+            "sshd will not start: its host keys ({}) are on the read-only root, where they cannot be created",
             listed(&keys)
         );
         // Without authorized keys or passwords, no login was intended.
         let hint = format!(
-            "{HOST_KEY_HINT}\nor, where nobody is to log in, mask it: [[file]] path = \"/etc/systemd/system/ssh.service\", link = \"/dev/null\""
+            "{HOST_KEY_HINT}\nor, if no login is intended, mask it: [[file]] path = \"/etc/systemd/system/ssh.service\", link = \"/dev/null\""
         );
         return Some(Finding {
             is_error: true,
@@ -78,7 +78,7 @@ fn host_keys(image: &Image, units: &Units, writable: &Writable) -> Option<Findin
         warning(
             "sshd-without-host-keys",
             format!(
-                "no unit that starts at boot makes sshd's host keys ({})",
+                "no unit that starts at boot creates sshd's host keys ({})",
                 listed(&on_volume)
             ),
             HOST_KEY_HINT,
@@ -122,7 +122,7 @@ fn state(writable: &Writable) -> Option<Finding> {
     (!writable.holds("/var")).then(|| {
         warning(
             "var-read-only",
-            "nothing can be written in /var: services that keep state there fail, and the server's identity lasts until it restarts".to_owned(),
+            "/var is read-only: services that store state there fail, and the server has another identity after each start".to_owned(),
             "[[volume]] name = \"state\", mount = \"/var\", size = \"512M\"",
         )
     })
@@ -170,7 +170,7 @@ fn open_accounts(image: &Image) -> Option<Finding> {
         warning(
             "empty-password",
             format!("accounts with an empty password: {}", listed(&open)),
-            "lock them (`*` in the second field of /etc/shadow), and hand out keys by the credential ssh.authorized_keys.root",
+            "lock them (`*` in the second field of /etc/shadow), and pass SSH keys in the credential ssh.authorized_keys.root",
         )
     })
 }

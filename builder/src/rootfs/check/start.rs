@@ -115,11 +115,11 @@ fn volume_tools(image: &Image, programs: &Programs) -> Vec<Finding> {
             Some(fault) => findings.push(error(
                 "volume-tool-cannot-run",
                 format!(
-                    "there are volumes, and {} cannot run: {fault}",
+                    "the volumes need {}, which cannot run: {fault}",
                     with_target(programs, &path)
                 ),
                 format!(
-                    "{}; or write volumes = [] above all tables",
+                    "{}; or write volumes = [] before the first table",
                     fault.remedy(&path)
                 ),
             )),
@@ -129,10 +129,10 @@ fn volume_tools(image: &Image, programs: &Programs) -> Vec<Finding> {
         findings.push(error(
             "no-volume-tools",
             format!(
-                "there are volumes, but the image has no {} to make, check and grow them with",
+                "the image has no {}, which the agent needs to create, check and grow volumes",
                 missing.join(", ")
             ),
-            "add the package e2fsprogs to a debian source, or write volumes = [] above all tables",
+            "add the package e2fsprogs to a debian source, or write volumes = [] before the first table",
         ));
     }
     findings
@@ -143,7 +143,7 @@ fn machine_id(image: &Image) -> Option<Finding> {
     const HINT: &str = "[[file]] path = \"/etc/machine-id\", content = \"\"";
     let Some(id) = image.tree.lookup(PATH.as_bytes()) else {
         let message = format!(
-            "{PATH} is missing: on a read-only root init can't make one, and the server's own has no place"
+            "{PATH} is missing: init can't create it on a read-only root, and the server's own machine-id can't be mounted over it"
         );
         return crate::rootfs::scrub::has_systemd(image.tree)
             .then(|| error("no-machine-id", message, HINT));
@@ -161,13 +161,13 @@ fn machine_id(image: &Image) -> Option<Finding> {
             is_error: false,
             rule: "shared-machine-id",
             message: format!(
-                "{PATH} is kept as it is: without a state volume every server from this image is the same machine"
+                "{PATH} is kept: without a state volume, all servers of this image have the same machine-id"
             ),
-            hint: "take /etc/machine-id out of [scrub] keep".to_owned(),
+            hint: "remove /etc/machine-id from [scrub] keep".to_owned(),
         }),
         _ => Some(error(
             "no-machine-id",
-            format!("{PATH} is not a file: the server's own can't be put over it"),
+            format!("{PATH} is not a file: the server's own machine-id can't be mounted over it"),
             HINT,
         )),
     }
@@ -239,8 +239,8 @@ fn kernel(image: &Image) -> Vec<Finding> {
     {
         findings.push(error(
             "no-ext4",
-            format!("there are volumes, but {path} has no ext4"),
-            "use a kernel with CONFIG_EXT4_FS, or write volumes = [] above all tables",
+            format!("{path} does not support ext4, which the volumes need"),
+            "use a kernel with CONFIG_EXT4_FS, or write volumes = [] before the first table",
         ));
     }
     findings.extend(serial_console(image));

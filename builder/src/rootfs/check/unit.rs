@@ -6,7 +6,7 @@ use super::Image;
 use super::writable::Writable;
 use crate::tree::{Kind, LinkPolicy, ResolveError, parts, show};
 
-/// Folders of units, highest priority first.
+/// Directories of units, highest priority first.
 pub const FOLDERS: [&str; 4] = [
     "/etc/systemd/system",
     "/usr/local/lib/systemd/system",
@@ -134,8 +134,8 @@ impl Unit {
             settings: Vec::new(),
         };
         unit.add(path, &text);
-        // Of drop-ins with the same name, the one in the folder with the highest priority counts.
-        // All are read in the order of their names.
+        // Of drop-ins with the same name, the one in the directory with the highest priority
+        // counts. All are read in the order of their names.
         let kind = name.rsplit_once('.').map_or("", |(_, kind)| kind);
         let mut drop_ins: BTreeMap<String, String> = BTreeMap::new();
         for owner in [Some(name), template, Some(kind)].into_iter().flatten() {

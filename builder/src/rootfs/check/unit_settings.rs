@@ -98,7 +98,7 @@ fn complaints(known: &Known, name: &str, unit: &Unit) -> Vec<(String, String)> {
                     Some(near) => format!("write [{near}]"),
                     None => "remove the section".to_owned(),
                 };
-                out.push((format!("{file}: systemd ignores the section [{section}], which it does not know here"), hint));
+                out.push((format!("{file}: systemd ignores the section [{section}], which is unknown in units of this type"), hint));
             }
             continue;
         }
@@ -126,7 +126,7 @@ fn complaints(known: &Known, name: &str, unit: &Unit) -> Vec<(String, String)> {
             };
             out.push((
                 format!(
-                    "{file}: systemd ignores {key}={}, a value that it does not know",
+                    "{file}: systemd ignores {key}={}, an unknown value",
                     setting.value
                 ),
                 hint,

@@ -48,7 +48,7 @@ struct Missing {
 /// Why a unit is needed.
 #[derive(Clone)]
 enum Asked {
-    /// A link in a folder of wants, requires or upholds, and the unit of that folder.
+    /// A link in a directory of wants, requires or upholds, and the unit of that directory.
     Link {
         path: String,
         owner: String,
@@ -83,7 +83,7 @@ impl Units {
                 Lookup::Alias(real) => {
                     needs.entry(name.clone()).or_default().push(real.clone());
                     known.insert(name.clone(), false);
-                    // The folders of an alias apply to the unit, too.
+                    // The directories of an alias apply to the unit, too.
                     todo.extend(linked(image, &name, &mut needs));
                     todo.push((real, asked));
                     units.aliases.insert(name);
@@ -270,10 +270,10 @@ impl Units {
             .map(|(place, units)| Finding {
                 is_error: false,
                 rule: "unit-writes-read-only",
-                message: format!("units want to write below {place}, where nothing is writable: {}", listed(&units)),
+                message: format!("units write below {place}, which is read-only: {}", listed(&units)),
                 hint: match place.as_str() {
                     "/etc" | "/usr" | "/boot" => format!(
-                        "give it another place with a drop-in, or mask it: [[file]] path = \"/etc/systemd/system/{}\", link = \"/dev/null\"",
+                        "change the path with a drop-in, or mask the unit: [[file]] path = \"/etc/systemd/system/{}\", link = \"/dev/null\"",
                         first_unit(&units)
                     ),
                     _ => format!("[[volume]] name = {:?}, mount = {place:?}, size = \"64M\"", place.trim_start_matches('/').replace('/', "-")),
@@ -306,8 +306,8 @@ fn is_generated(image: &Image, name: &str) -> bool {
         })
 }
 
-/// The units that the links in a unit's folders name. A link to /dev/null in a folder of higher
-/// priority cancels one of lower priority.
+/// The units that the links in a unit's directories name. A link to /dev/null in a directory of
+/// higher priority cancels one of lower priority.
 fn linked(
     image: &Image,
     owner: &str,

@@ -137,7 +137,7 @@ fn too_small(image: &Image, volume: &Volume) -> Option<Finding> {
     }
     let name = &volume.policy.name;
     let message = format!(
-        "volume {name:?} at {mount} is too small for what the image ships there: {} bytes and {} inodes are needed, but an ext4 of {} MiB has {} bytes and \
+        "volume {name:?} at {mount} is too small for the image's files: {} bytes and {} inodes are needed, but an ext4 of {} MiB has {} bytes and \
          {} inodes for content. The largest: {}",
         need.blocks * BLOCK,
         need.inodes,

@@ -65,7 +65,7 @@ pub const RULES: &[Rule] = &[
             "/etc/lsh_host_key*",
         ],
         action: Action::Remove,
-        reason: "each server makes its own",
+        reason: "keys of one server; each server creates its own",
         ..SECRET
     },
     Rule {
@@ -84,7 +84,7 @@ pub const RULES: &[Rule] = &[
             "/var/lib/random-seed",
         ],
         action: Action::Remove,
-        reason: "a seed that two servers share is none",
+        reason: "two servers must not share a seed",
         ..SECRET
     },
     Rule {
@@ -95,14 +95,14 @@ pub const RULES: &[Rule] = &[
             "/var/lib/NetworkManager/secret_key",
         ],
         action: Action::Remove,
-        reason: "the key that a server's credentials are sealed with",
+        reason: "keys that encrypt the credentials of one server",
         ..SECRET
     },
     Rule {
         name: "storage-identity",
         paths: &["/etc/iscsi/initiatorname.iscsi", "/etc/nvme/host{id,nqn}"],
         action: Action::Remove,
-        reason: "the name under which a storage server knows one server",
+        reason: "the name that identifies one server to storage",
         ..PLAIN
     },
     Rule {
@@ -117,25 +117,25 @@ pub const RULES: &[Rule] = &[
             "/var/lib/dhcpv6/*duid",
         ],
         action: Action::Remove,
-        reason: "addresses of the building machine",
+        reason: "network addresses of the build machine",
         ..PLAIN
     },
     Rule {
         name: "rndc-key",
         paths: &["/etc/bind/rndc.key"],
-        reason: "bind9 makes it at its installation",
+        reason: "a key that the installation of bind9 creates",
         server: Some(
-            "named runs without it. For rndc, make one on the volume when the server starts: rndc-confgen -a -c /var/lib/bind/rndc.key,\n\
-             and name it with rndc -k and in a controls statement of named.conf",
+            "named runs without this key. For rndc, create one on the volume when the server starts: rndc-confgen -a -c /var/lib/bind/rndc.key,\n\
+             and name its path with rndc -k and in a controls statement of named.conf",
         ),
         ..SECRET
     },
     Rule {
         name: "munge-key",
         paths: &["/etc/munge/munge.key"],
-        reason: "munge makes it at its installation",
+        reason: "a key that the installation of munge creates",
         server: Some(
-            "munged needs a key that all hosts of a cluster share: hand it over as a systemd credential, or make one on the volume with\n\
+            "munged needs a key that all hosts of a cluster share: pass it as a systemd credential, or create one on the volume with\n\
              mungekey -c -k /var/lib/munge/munge.key, and write OPTIONS=\"--key-file=/var/lib/munge/munge.key\" into /etc/default/munge",
         ),
         ..SECRET
@@ -143,7 +143,7 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "erlang-cookie",
         paths: &["/**/.erlang.cookie"],
-        reason: "rabbitmq-server makes it at its installation; Erlang makes a new one at its start",
+        reason: "a secret that the installation of rabbitmq-server creates; Erlang creates a new one at its start",
         ..SECRET
     },
     Rule {
@@ -152,7 +152,7 @@ pub const RULES: &[Rule] = &[
             "/etc/unbound/unbound_{control,server}.{key,pem}",
             "/etc/nsd/nsd_{control,server}.{key,pem}",
         ],
-        reason: "unbound and nsd make them at their installation",
+        reason: "keys that the installation of unbound or nsd creates",
         server: Some(
             "the servers run without them. For unbound-control and nsd-control, set control-interface to a path: a Unix socket needs no keys",
         ),
@@ -164,43 +164,43 @@ pub const RULES: &[Rule] = &[
             "/etc/ssl/private/ssl-cert-snakeoil.key",
             "/etc/ssl/certs/ssl-cert-snakeoil.pem",
         ],
-        reason: "ssl-cert makes it at its installation, for the building machine's name",
+        reason: "a key and a certificate that the installation of ssl-cert creates for the host name of the build machine",
         server: Some(
-            "services that name it (postgresql, dovecot, xrdp, web servers) need a certificate of their own: make it on a volume when the server\n\
-             starts, or hand it over as a systemd credential, and name its path in their configuration",
+            "services that use this certificate (postgresql, dovecot, xrdp, web servers) need one of their own: create it on a volume when the server\n\
+             starts, or pass it as a systemd credential, and write its path into their configuration",
         ),
         ..SECRET
     },
     Rule {
         name: "xrdp-key",
         paths: &["/etc/xrdp/rsakeys.ini"],
-        reason: "xrdp makes it at its installation",
+        reason: "a key that the installation of xrdp creates",
         server: Some(
-            "write security_layer=tls into /etc/xrdp/xrdp.ini, with certificate and key_file on a volume: only RDP's own encryption needs this key",
+            "write security_layer=tls into /etc/xrdp/xrdp.ini, and set certificate and key_file to paths on a volume: only RDP's own encryption needs this key",
         ),
         ..SECRET
     },
     Rule {
         name: "host-id",
         paths: &["/etc/hostid"],
-        reason: "the number by which storage knows one server",
+        reason: "the number that identifies one server to storage",
         server: Some(
-            "ZFS takes a server's own number from the kernel argument spl.spl_hostid, or from the path in spl.spl_hostid_path",
+            "ZFS reads a server's own number from the kernel argument spl.spl_hostid, or from the path in spl.spl_hostid_path",
         ),
         ..PLAIN
     },
     Rule {
         name: "tor-keys",
         paths: &["/var/lib/tor/keys/**"],
-        reason: "the identity of one relay; tor makes a new one at its start",
+        reason: "the identity of one relay; tor creates a new one at its start",
         ..SECRET
     },
     Rule {
         name: "salt-minion-key",
         paths: &["/etc/salt/pki/minion/minion.{pem,pub}"],
-        reason: "the identity of one minion",
+        reason: "the identity of one Salt minion",
         server: Some(
-            "write pki_dir: /var/lib/salt/pki/minion into /etc/salt/minion: salt-minion then makes its key on the volume",
+            "write pki_dir: /var/lib/salt/pki/minion into /etc/salt/minion: salt-minion then creates its key on the volume",
         ),
         ..SECRET
     },
@@ -210,7 +210,7 @@ pub const RULES: &[Rule] = &[
             "/var/lib/mysql/auto.cnf",
             "/var/lib/mysql/{ca,ca-key,server-cert,server-key,client-cert,client-key,private_key,public_key}.pem",
         ],
-        reason: "made when a database is made; mysqld makes new ones at its start",
+        reason: "keys and identity of one database server; mysqld creates new ones at its start",
         ..SECRET
     },
     Rule {
@@ -224,7 +224,7 @@ pub const RULES: &[Rule] = &[
             "/var/lib/glusterd/glusterd.info",
             "/var/lib/fwupd/pki/{secret.key,client.pem}",
         ],
-        reason: "the identity of one server in a network; made anew at the service's start",
+        reason: "the identity of one server in a network; the service creates a new one at its start",
         ..SECRET
     },
     Rule {
@@ -234,7 +234,7 @@ pub const RULES: &[Rule] = &[
             "/etc/cron.d/popularity-contest",
             "/var/lib/whoopsie/whoopsie-id",
         ],
-        reason: "a random number or minute from the package's installation",
+        reason: "a random number or minute, chosen at the installation of the package",
         ..PLAIN
     },
     Rule {
@@ -245,7 +245,7 @@ pub const RULES: &[Rule] = &[
             "/etc/lvm/{archive,backup}/**",
             "/etc/lvm/devices/**",
         ],
-        reason: "disks of the building machine",
+        reason: "describes the disks of the build machine",
         ..PLAIN
     },
     Rule {
@@ -256,14 +256,14 @@ pub const RULES: &[Rule] = &[
             "/**/.rnd",
             "/**/.gnupg/random_seed",
         ],
-        reason: "made by programs of a user on the building machine",
+        reason: "session secrets of a user on the build machine",
         ..SECRET
     },
     Rule {
         name: "cloud-init-state",
         paths: &["/var/lib/cloud/**"],
         action: Action::Remove,
-        reason: "says that this server was set up already",
+        reason: "records that cloud-init has set up this server already",
         ..PLAIN
     },
     Rule {
@@ -299,7 +299,7 @@ pub const RULES: &[Rule] = &[
             "/var/log/{dpkg,alternatives,bootstrap,apt,fontconfig}.log",
         ],
         action: Action::Remove,
-        reason: "back-ups and logs of the build",
+        reason: "backups and logs of the build",
         ..PLAIN
     },
     Rule {
@@ -310,35 +310,35 @@ pub const RULES: &[Rule] = &[
             "/var/log/installer/**",
         ],
         action: Action::Remove,
-        reason: "what happened on the building machine",
+        reason: "log entries of the build machine",
         ..PLAIN
     },
     Rule {
         name: "logs",
         paths: &["/var/log/**"],
         action: Action::Empty,
-        reason: "what happened on the building machine; owner and mode are kept",
+        reason: "log entries of the build machine; the empty file stays, with its owner and mode",
         ..PLAIN
     },
     Rule {
         name: "ldconfig",
         paths: &["/var/cache/ldconfig/**"],
         action: Action::Remove,
-        reason: "holds inode numbers and times",
+        reason: "contains inode numbers and times of the build",
         ..PLAIN
     },
     Rule {
         name: "caches",
         paths: &["/var/cache/man/**", "/var/cache/fontconfig/**"],
         action: Action::Remove,
-        reason: "hold times; made again when they are needed",
+        reason: "contain times of the build; programs create them again when needed",
         ..PLAIN
     },
     Rule {
         name: "python-bytecode",
         paths: &["/**/*.pyc"],
         action: Action::RemoveTimedBytecode,
-        reason: "holds the time of its source",
+        reason: "contains the modification time of its source",
         ..PLAIN
     },
     Rule {
@@ -349,7 +349,7 @@ pub const RULES: &[Rule] = &[
             "/var/lib/initramfs-tools/*",
         ],
         action: Action::Remove,
-        reason: "made by the building machine's time and place; the image starts from the builder's own",
+        reason: "contains times and paths of the build machine; the image uses the builder's own initramfs",
         ..PLAIN
     },
     Rule {
@@ -359,7 +359,7 @@ pub const RULES: &[Rule] = &[
             "/etc/.pwd.lock",
         ],
         action: Action::Remove,
-        reason: "the state before the last change",
+        reason: "the content before the last change",
         ..PLAIN
     },
     Rule {
@@ -374,14 +374,14 @@ pub const RULES: &[Rule] = &[
             "/etc/.resolv.conf.systemd-resolved.bak",
         ],
         action: Action::Remove,
-        reason: "left over by an editor or an upgrade",
+        reason: "leftovers of an editor or an upgrade",
         ..PLAIN
     },
     Rule {
         name: "temporary-files",
         paths: &["/run/**", "/tmp/**", "/var/tmp/**"],
         action: Action::Remove,
-        reason: "left over by the build",
+        reason: "leftovers of the build",
         ..PLAIN
     },
 ];

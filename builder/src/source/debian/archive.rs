@@ -121,7 +121,7 @@ pub struct Suite {
 }
 
 impl Suite {
-    /// Address of the folder of its Release file.
+    /// Address of the directory of its Release file.
     pub fn folder(&self) -> String {
         folder(&self.uri, &self.name)
     }

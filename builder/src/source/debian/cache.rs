@@ -52,7 +52,7 @@ struct Record {
     archive: Archive,
 }
 
-/// The files of all entries in the cache folder; the first file of each entry is its archive.
+/// The files of all entries in the cache directory; the first file of each entry is its archive.
 pub fn archives(cache: &Path) -> io::Result<Vec<Vec<PathBuf>>> {
     let mut found = Vec::new();
     for file in fs::read_dir(cache.join("debian"))? {
@@ -102,7 +102,7 @@ impl Entry {
 }
 
 impl Cache {
-    /// The cache in this folder, which may not exist.
+    /// The cache in this directory, which may not exist.
     pub fn at(folder: &Path, inputs: &str) -> Cache {
         Cache {
             folder: folder.join("debian"),
@@ -110,7 +110,7 @@ impl Cache {
         }
     }
 
-    /// Creates the folder, and deletes unfinished entries of killed builds.
+    /// Creates the directory, and deletes unfinished entries of killed builds.
     pub fn open(folder: &Path, inputs: &str) -> Result<Cache> {
         let cache = Cache::at(folder, inputs);
         fs::create_dir_all(&cache.folder)

@@ -133,11 +133,11 @@ impl Database {
             is_error: true,
             rule: "databases",
             message: format!(
-                "{path}: a package made this {} at its installation, with random numbers and the time: each build would have another root hash",
+                "{path}: a package created this {} at its installation with random numbers and the current time, so each build would have another root hash",
                 self.kind.noun
             ),
             hint: format!(
-                "write [[file]] path = \"{path}\" absent = true, and make it on a volume when the server starts ({}); or ship these bytes: [scrub] keep = [\"{path}/**\"]",
+                "write [[file]] path = \"{path}\" absent = true, and create it on a volume when the server starts ({}); or keep these bytes: [scrub] keep = [\"{path}/**\"]",
                 self.kind.program
             ),
         })

@@ -214,7 +214,7 @@ fn no_space(said: &[String]) -> Option<Cause> {
     match line.contains("tar: ") && !line.contains("mmdebstrap.") {
         true => Some((
             "no space left for the archive of packages in the cache".to_owned(),
-            "free some gigabytes there, or name another place with --cache".to_owned(),
+            "free some gigabytes there, or name another directory with --cache".to_owned(),
         )),
         false => Some((format!("no space left in {}", temporary.display()), remedy)),
     }

@@ -27,7 +27,7 @@ pub fn fetch(url: &str, proxy: Option<&str>, limit: u64) -> Result<Answer> {
     }
     // mkdtemp picks a name that other users cannot predict.
     let folder = nix::unistd::mkdtemp(&std::env::temp_dir().join("adamant-archive-XXXXXX"))
-        .context(|| "a temporary folder")?;
+        .context(|| "creating a temporary directory")?;
     let answer = download(url, proxy, &folder.join("file"), limit);
     let _ = fs::remove_dir_all(&folder);
     answer

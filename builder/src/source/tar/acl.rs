@@ -37,7 +37,7 @@ impl Acls {
         self.lists.remove(&id);
         if said.acl_default.is_some() && !is_directory {
             return Err(Error::new(
-                "a default access control list on what is not a directory",
+                "a default access control list of an entry that is not a directory",
             ));
         }
         let lists: Vec<Attribute> = [(ACCESS, &said.acl_access), (DEFAULT, &said.acl_default)]
@@ -161,7 +161,7 @@ fn parse(text: &[u8], names: &Names) -> Result<Entries> {
             .collect();
         let wrong = || {
             Error::new(format!(
-                "\"{}\" in it is not an entry",
+                "\"{}\" is not an entry of the form TYPE:NAME:PERMISSIONS",
                 entry.escape_ascii()
             ))
         };
@@ -183,18 +183,18 @@ fn parse(text: &[u8], names: &Names) -> Result<Entries> {
         };
         if entries.insert(key, permissions).is_some() {
             return Err(Error::new(format!(
-                "\"{}\" in it is there twice",
+                "the entry \"{}\" occurs twice",
                 entry.escape_ascii()
             )));
         }
     }
     let has = |tag| entries.range((tag, 0)..=(tag, u32::MAX)).next().is_some();
     if !has(USER_OBJ) || !has(GROUP_OBJ) || !has(OTHER) {
-        return Err(Error::new("it lacks user, group or other"));
+        return Err(Error::new("the entry for user, group or other is missing"));
     }
     if (has(USER) || has(GROUP)) && !has(MASK) {
         return Err(Error::new(
-            "it lacks the mask that named users and groups need",
+            "the mask is missing, which named users and groups need",
         ));
     }
     Ok(entries)
@@ -219,8 +219,8 @@ fn id(name: &[u8], number: Option<&[u8]>, known: &HashMap<Vec<u8>, Option<u32>>)
         None => known.get(name).copied().flatten(),
     };
     id.filter(|&id| id != u32::MAX).ok_or_else(|| {
-        let error = Error::new(format!("\"{}\" in it is neither a number nor known to the archive or the image", name.escape_ascii()));
-        error.hint("give the image this name in /etc/passwd or /etc/group, or the file a list with numbers")
+        let error = Error::new(format!("\"{}\" is not a number, and neither the archive nor the image has this name", name.escape_ascii()));
+        error.hint("add the name to /etc/passwd or /etc/group of the image, or write numbers into the list")
     })
 }
 

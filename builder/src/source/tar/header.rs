@@ -132,7 +132,7 @@ impl Header {
         );
         if major > 0xfff || minor > 0xf_ffff {
             return Err(Error::new(format!(
-                "device {major}:{minor}: Linux knows no such number (at most 4095:1048575)"
+                "device {major}:{minor} is beyond the largest of Linux, 4095:1048575"
             )));
         }
         Ok((major, minor))

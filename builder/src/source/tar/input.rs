@@ -200,10 +200,8 @@ impl<'a> Input<'a> {
         loop {
             let count = self.fill(&mut bytes)?;
             if bytes[..count].iter().any(|&byte| byte != 0) {
-                let error = Error::new(format!(
-                    "something follows the end of the archive at byte {end}"
-                ));
-                return Err(error.hint("archives one after the other are several: give each a [[source]] of its own, or join them with `tar --concatenate`"));
+                let error = Error::new(format!("the archive has data after its end at byte {end}"));
+                return Err(error.hint("if the file holds several archives: give each a [[source]] of its own, or join them with `tar --concatenate`"));
             }
             if count < bytes.len() {
                 return Ok(());
@@ -212,7 +210,7 @@ impl<'a> Input<'a> {
                 return Err(Error::new(format!(
                     "more than {FILL_MAX} zeroes follow the end of the archive at byte {end}"
                 ))
-                .hint("cut them off"));
+                .hint("remove the zeroes after the end of the archive"));
             }
         }
     }

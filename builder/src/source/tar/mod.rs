@@ -93,7 +93,7 @@ impl Memory {
         self.0 = self.0.saturating_add(bytes);
         if self.0 > MEMORY_MAX {
             return Err(Error::new(format!(
-                "names, links and attributes of more than {} MiB",
+                "the names, links and attributes of the archive have more than {} MiB",
                 MEMORY_MAX >> 20
             ))
             .hint("split the archive, or leave attributes out"));
@@ -149,7 +149,7 @@ impl<'t> Reading<'t> {
                 .context(|| match (self.entries, &*self.name) {
                     // The first header was invalid: this is no tar archive.
                     (0, b"") if start == input.at().saturating_sub(BLOCK as u64) => {
-                        "not a tar archive, plain or packed with gzip, zstd or xz".to_owned()
+                        "not a tar archive, plain or compressed with gzip, zstd or xz".to_owned()
                     }
                     (_, b"") => format!("entry {} at byte {start}", self.entries + 1),
                     (_, name) => {
@@ -177,10 +177,10 @@ impl<'t> Reading<'t> {
         let mut extensions = 0;
         let header = loop {
             let Some(block) = input.block()? else {
-                return Err(
-                    Error::new("the archive stops without its end, two blocks of zeroes")
-                        .hint(TRUNCATED),
-                );
+                return Err(Error::new(
+                    "the archive ends without the two blocks of zeroes that mark its end",
+                )
+                .hint(TRUNCATED));
             };
             if is_zero(&block) {
                 return end(input, extensions);
@@ -316,7 +316,7 @@ impl<'t> Reading<'t> {
         let gid = said.gid.map_or_else(|| header.gid(), Ok)?;
         if uid == u32::MAX || gid == u32::MAX {
             return Err(Error::new(format!(
-                "owner or group {}: Linux keeps this number for `none`",
+                "owner or group {}: Linux reserves this number for `none`",
                 u32::MAX
             )));
         }
@@ -433,9 +433,7 @@ impl<'t> Reading<'t> {
                     show(&chain[chain.len() - 1]),
                     show(&target)
                 );
-                return Err(
-                    Error::new(what).hint("make the archive again, from all of the tree at once")
-                );
+                return Err(Error::new(what).hint("make the archive again from the complete tree"));
             };
             for path in chain.iter().rev() {
                 if self
@@ -485,12 +483,14 @@ fn end(input: &mut Input, extensions: u32) -> Result<bool> {
     match input.block()? {
         Some(block) if is_zero(&block) => {}
         Some(_) => {
-            return Err(Error::new("a single block of zeroes amid the archive")
-                .hint("the archive is damaged: make or fetch it again"));
+            return Err(
+                Error::new("a single block of zeroes in the middle of the archive")
+                    .hint("the archive is damaged: make or fetch it again"),
+            );
         }
         None => {
             return Err(Error::new(
-                "the archive stops after the first of the two blocks of zeroes at its end",
+                "the archive ends after the first of the two blocks of zeroes that mark its end",
             )
             .hint(TRUNCATED));
         }
@@ -506,7 +506,7 @@ fn extension(header: &Header, input: &mut Input) -> Result<Vec<u8>> {
     let size = header.size()?;
     if size > pax::LENGTH_MAX {
         return Err(Error::new(format!(
-            "an extended header of {size} bytes; at most {} are taken",
+            "an extended header of {size} bytes, more than the limit of {}",
             pax::LENGTH_MAX
         )));
     }
@@ -520,7 +520,7 @@ fn long(bytes: &[u8]) -> Result<Vec<u8>> {
         .rposition(|&byte| byte != 0)
         .map_or(0, |last| last + 1);
     if bytes[..end].contains(&0) {
-        return Err(Error::new("a name with a NUL in it"));
+        return Err(Error::new("a name contains a NUL"));
     }
     Ok(bytes[..end].to_vec())
 }
@@ -553,7 +553,7 @@ fn no_content(size: u64, what: &str) -> Result<()> {
     match size {
         0 => Ok(()),
         _ => Err(Error::new(format!(
-            "{what} with {size} bytes of content: archivers do not agree whether they follow"
+            "{what} with {size} bytes of content, which not all archivers store"
         ))
         .hint("make the archive again with GNU tar")),
     }
@@ -591,6 +591,6 @@ fn unknown(flag: u8) -> Error {
             .hint("make the archive again with `tar --format=pax`");
         }
     };
-    Error::new(format!("{what}, which is not taken"))
+    Error::new(format!("{what}, which is not supported"))
         .hint("make the archive again with `tar --format=pax`")
 }

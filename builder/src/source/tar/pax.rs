@@ -125,7 +125,7 @@ impl Pax {
             b"SCHILY.acl.access" => self.acl_access = text(),
             b"SCHILY.acl.default" => self.acl_default = text(),
             b"SCHILY.acl.ace" => {
-                return Err("NFSv4 access control lists have no place in the image".into());
+                return Err("EROFS does not support NFSv4 access control lists".into());
             }
             // The kernel stores a NUL after the label, which the record omits.
             b"RHT.security.selinux" => attribute(
@@ -141,7 +141,7 @@ impl Pax {
             b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
                 let map = self.sparse.map.get_or_insert_default();
                 if map.len() % 2 != usize::from(key.ends_with(b"numbytes")) {
-                    return Err("offsets and lengths must take turns".into());
+                    return Err("offsets and lengths must alternate".into());
                 }
                 map.push(number(value)?.ok_or("an empty number")?);
             }
@@ -165,7 +165,7 @@ impl Pax {
                     name => attribute(&mut self.libarchive, &name, &base64(value)?)?,
                 }
             }
-            _ => log::debug!("extended header: {} is not kept", key.escape_ascii()),
+            _ => log::debug!("extended header: {} is ignored", key.escape_ascii()),
         }
         Ok(())
     }
@@ -211,13 +211,16 @@ fn number(value: &[u8]) -> Result<Option<u64>, String> {
         [] => Ok(None),
         _ => decimal(value)
             .map(Some)
-            .ok_or_else(|| format!("\"{}\" is not a number that fits", value.escape_ascii())),
+            .ok_or_else(|| format!("\"{}\" is not a number below 2^64", value.escape_ascii())),
     }
 }
 
 fn id(value: &[u8]) -> Result<Option<u32>, String> {
     number(value)?
-        .map(|id| u32::try_from(id).map_err(|_| format!("{id} is more than Linux knows")))
+        .map(|id| {
+            u32::try_from(id)
+                .map_err(|_| format!("{id} is more than the largest number of Linux, 4294967295"))
+        })
         .transpose()
 }
 
@@ -287,7 +290,7 @@ fn attribute(all: &mut Attributes, name: &[u8], value: &[u8]) -> Result<(), Stri
                     .is_some_and(|rest| !rest.is_empty())
             });
     if !known {
-        return Err("EROFS keeps attributes in user, trusted, security and system.posix_acl_* alone; leave it out (`--xattrs-exclude`)".into());
+        return Err("EROFS supports only attributes in user, trusted, security and system.posix_acl_* (leave others out with `--xattrs-exclude`)".into());
     }
     if name.len() > NAME_MAX || name.contains(&0) {
         return Err(format!(
@@ -296,7 +299,7 @@ fn attribute(all: &mut Attributes, name: &[u8], value: &[u8]) -> Result<(), Stri
     }
     if value.len() > VALUE_MAX {
         return Err(format!(
-            "{} bytes, more than the {VALUE_MAX} that EROFS keeps",
+            "{} bytes, more than the {VALUE_MAX} of EROFS",
             value.len()
         ));
     }

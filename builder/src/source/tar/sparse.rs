@@ -91,7 +91,7 @@ impl Map {
             .try_fold(0u64, |sum, piece| sum.checked_add(piece.1));
         if total != Some(size) {
             return Err(Error::new(
-                "the pieces of a sparse file are not as long as what the archive holds of it",
+                "the pieces of a sparse file do not add up to the length of its data in the archive",
             ));
         }
         let mut offset = 0;
@@ -125,7 +125,7 @@ fn add(pieces: &mut Vec<Piece>, fields: &[u8]) -> Result<()> {
         };
         let (Some(at), Some(len)) = (field(&pair[..12]), field(&pair[12..])) else {
             return Err(Error::new(
-                "the map of a sparse file holds something that is not a number",
+                "the map of a sparse file contains a field that is not a number",
             ));
         };
         pieces.push((at, len));
@@ -141,7 +141,7 @@ fn leading(
     memory: &mut dyn FnMut(u64) -> Result<()>,
 ) -> Result<Vec<Piece>> {
     let wrong =
-        || Error::new("the map before the bytes of a sparse file is not as GNU's format 1.0 says");
+        || Error::new("the map before the data of a sparse file does not follow GNU's format 1.0");
     let mut numbers = Vec::new();
     let mut wanted = None;
     let mut line = Vec::new();

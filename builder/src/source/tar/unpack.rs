@@ -170,7 +170,7 @@ impl<R: BufRead> Read for Xz<R> {
             if taken == 0 {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    "the xz stream does not go on",
+                    "the xz decoder makes no progress",
                 ));
             }
         }

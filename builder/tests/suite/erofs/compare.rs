@@ -1,5 +1,5 @@
-//! Comparison of images with trees: through our own reader, and through a folder that the kernel or
-//! another tool made.
+//! Comparison of images with trees: through our own reader, and through a directory that the kernel
+//! or another tool made.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
@@ -107,8 +107,8 @@ pub fn our_reader_agrees(tree: &Tree, path: &Path) {
     }
 }
 
-/// Compares the folder `root` of this machine with the tree. `whole` includes owners, times, link
-/// counts and attributes.
+/// Compares the directory `root` of this machine with the tree. `whole` includes owners, times,
+/// link counts and attributes.
 pub fn folder_agrees(tree: &Tree, root: &Path, whole: bool) {
     let mut count = 0;
     for (path, id) in all_of(tree) {

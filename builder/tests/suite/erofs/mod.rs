@@ -203,8 +203,8 @@ fn the_bytes_do_not_depend_on_the_number_of_threads() {
 /// A change of a tree.
 type Change<'a> = &'a dyn Fn(&mut Tree);
 
-/// A tree like that of a server: many small texts and some larger files, in folders. `more` changes
-/// it at the end.
+/// A tree like that of a server: many small texts and some larger files, in directories. `more`
+/// changes it at the end.
 fn server(more: Change) -> Tree {
     let mut tree = Tree::new();
     let mut random = Random(11);

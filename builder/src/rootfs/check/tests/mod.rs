@@ -336,7 +336,7 @@ fn what_the_seal_denies_or_needs_is_an_error_with_its_paths() {
             "interpreters = [\"/usr/bin/python3\"]\n[seal.allow]\nscripts = [\"/usr/bin/sh\", \"/usr/bin/perl\"]"
         ),
         [
-            "[seal] interpreters names /usr/bin/python3, which is no program of the image (name a program of the image, not a script and nothing below a volume)",
+            "[seal] interpreters names /usr/bin/python3, which is no program of the image (name a program of the image that is neither a script nor below a volume)",
             "[seal.allow] scripts names /usr/bin/perl, which is no interpreter of the image (name one of its interpreters: the image has /usr/bin/dash)",
         ]
     );

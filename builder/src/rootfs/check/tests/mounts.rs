@@ -143,9 +143,9 @@ fn lines_whose_device_is_not_on_the_disk_are_named_by_what_they_do() {
     assert_eq!(
         fstab(text),
         [
-            "error stale-fstab: /etc/fstab has lines that stop the machine in emergency mode, where nobody can log in: line 2: / (UUID=0f2b): this image's disk has no \
+            "error stale-fstab: /etc/fstab has lines that stop the boot in emergency mode, where no login is possible: line 2: / (UUID=0f2b): this image's disk has no \
              such device; line 3: /boot/efi (UUID=5C2A-91F0): this image's disk has no such device; line 4: /srv/data (/dev/vdb1): this image's disk has no such device",
-            "warning stale-fstab: /etc/fstab has lines that make the machine wait for nothing and then fail: line 5: swap (UUID=aa): this image's disk has no such device",
+            "warning stale-fstab: /etc/fstab has lines that make the boot wait for a missing device and then fail: line 5: swap (UUID=aa): this image's disk has no such device",
         ]
     );
     for (line, part) in [
@@ -178,7 +178,7 @@ fn lines_whose_device_is_not_on_the_disk_are_named_by_what_they_do() {
         ("/swapfile none swap sw 0 0", "warning stale-fstab"),
         (
             "UUID=x /var ext4 nofail 0 2",
-            "warning fstab-on-volume: /etc/fstab has lines for what the agent has mounted already, which are not used: line 1: /var (UUID=x): the volume \"state\"",
+            "warning fstab-on-volume: /etc/fstab has lines for mount points that the agent mounts itself, so they have no effect: line 1: /var (UUID=x): the volume \"state\"",
         ),
         ("tmpfs /var/log tmpfs defaults", "warning fstab-on-volume"),
         ("tmpfs / tmpfs defaults", "the root is the verified image"),

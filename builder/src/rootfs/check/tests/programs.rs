@@ -181,7 +181,7 @@ fn an_init_that_the_kernel_does_not_start_is_refused_with_the_reason() {
         ),
         (
             "#!/self\n",
-            "its interpreter is a script of a script, deeper than the kernel goes",
+            "its interpreter is a script whose interpreter is a script, nested deeper than the kernel allows",
         ),
         (
             "#!/tmp/sh\n",

@@ -242,8 +242,8 @@ fn refusal(mut found: Vec<Secret>) -> Error {
         String::new()
     };
     Error::new(format!("the image would hold secrets: {}", lists.join("; "))).hint(format!(
-        "leave them out of the sources ([[file]] absent = true removes a path) and hand them to the server another way: a systemd credential, a volume;\n\
-         or, where they are no secrets after all, write into image.toml{more}:\n  [scrub]\n  keep = [{}]",
+        "leave them out of the sources ([[file]] absent = true removes a path) and pass them to the server in another way: as a systemd credential or on a volume;\n\
+         or, if they are not secrets, write into image.toml{more}:\n  [scrub]\n  keep = [{}]",
         globs.named().join(", ")
     ))
 }
