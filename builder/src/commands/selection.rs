@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn asks_for_an_id_if_there_are_several() {
+    fn suggests_ids_if_the_directory_has_several() {
         let folder = Folder::new("ids", &[("web", "1"), ("db", "1"), ("db", "2")]);
         let several = folder.select("").unwrap_err();
         assert!(
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn suggests_a_folder_if_there_is_no_image() {
+    fn suggests_a_directory_if_there_is_no_image() {
         let folder = Folder::new("none", &[]);
         let hint = |folder: &Folder| {
             folder

@@ -448,7 +448,7 @@ fn columns_count_characters_and_windows_line_ends_are_accepted() {
 }
 
 #[test]
-fn hostile_text_is_an_error_not_a_panic() {
+fn hostile_text_is_an_error_and_never_a_panic() {
     let deep = "a = ".to_owned() + &"[".repeat(100_000);
     let dotted = "a.".repeat(100_000) + "b = 1";
     for text in [

@@ -250,7 +250,7 @@ fn qemu_reads_the_vmdk_disk() {
 }
 
 #[test]
-fn vmdk_can_be_read_by_its_markers_alone() {
+fn vmdk_is_readable_by_its_markers_alone() {
     let dir = Dir::new("stream");
     let raw = raw(&dir, "raw");
     dir.write(Format::Vmdk, &raw, "disk.vmdk", 2);

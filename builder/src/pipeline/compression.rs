@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_is_a_compression_that_the_kernel_can_read() {
+    fn auto_chooses_a_compression_that_the_kernel_can_read() {
         let kernel = |release: &str, config: &str| ImageKernel {
             release: release.to_owned(),
             image: vec![],

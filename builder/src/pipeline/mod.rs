@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_about_a_full_file_system_names_the_folder_once() {
+    fn an_error_about_a_full_file_system_names_the_directory_once() {
         let full = || std::io::Error::from_raw_os_error(nix::libc::ENOSPC);
         for error in [
             Err::<(), _>(full())

@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_with_foreign_files_is_not_replaced() {
+    fn a_directory_with_foreign_files_is_not_replaced() {
         let dir = Dir::new("foreign");
         build(&dir, "1", b"one").unwrap();
         fs::write(dir.0.join("out/thesis.tex"), "years of work").unwrap();
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_build_removes_the_folder_of_a_killed_one() {
+    fn the_next_build_removes_the_directory_of_a_killed_one() {
         let dir = Dir::new("killed");
         fs::create_dir_all(dir.0.join(".out.adamant-new/x")).unwrap();
         drop(Staging::open(&dir.0.join("out")).unwrap());

@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_tree_gets_all_that_agent_and_init_need() {
+    fn injects_all_files_that_agent_and_init_need() {
         let mut tree = Tree::new();
         inject(&mut tree, &definition(), b"agent", Some(5)).unwrap();
         assert!(
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn os_release_keeps_its_other_lines_and_moves_to_its_place() {
+    fn os_release_keeps_its_other_lines_and_moves_to_usr_lib() {
         let mut tree = Tree::new();
         let text = b"NAME=\"Debian\"\nIMAGE_ID=old\nVERSION_ID=13";
         tree.insert(

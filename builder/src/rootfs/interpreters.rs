@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn interpreters_are_found_once_by_their_names_and_their_links_names() {
+    fn finds_each_interpreter_once_by_its_name_or_a_link() {
         assert_eq!(refused(""), [""; 0]);
         let usual = [
             "/usr/bin/dash",
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_adds_some_and_excepts_others_by_any_of_their_names() {
+    fn the_definition_adds_and_excludes_interpreters_by_any_name() {
         let all = "scripts = \"refuse\"\ninterpreters = [\"/usr/bin/engine\"]\n[seal.allow]\nscripts = [\"/usr/bin/sh\", \"/usr/bin/python3.13\"]";
         assert_eq!(
             refused(all),

@@ -172,7 +172,7 @@ mod tests {
     ];
 
     #[test]
-    fn units_are_what_the_agent_takes_for_units() {
+    fn units_are_those_that_the_agent_seeds() {
         let (tree, definition) = (tree(&FILES), definition(""));
         assert_eq!(
             image_data(&tree, &definition),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn data_without_a_volume_above_it_or_with_one_below_it_stays_what_it_is() {
+    fn image_data_is_listed_only_below_volumes() {
         let tree = tree(&FILES);
         assert_eq!(image_data(&tree, &definition("volumes = []\n")), [""; 0]);
         let volume = |mount: &str| {
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_where_data_is_expected_is_a_unit_like_any_other() {
+    fn a_link_in_place_of_image_data_is_a_unit() {
         let mut tree = tree(&["/usr/lib/sysimage/rpm/rpmdb.sqlite"]);
         tree.insert(
             b"/var/lib/rpm",

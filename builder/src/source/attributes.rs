@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_capabilities_go_into_the_image_unless_the_owner_is_kept() {
+    fn copies_only_capabilities_unless_the_owner_is_kept() {
         for (name, root, keep) in [
             ("security.capability", true, true),
             ("system.posix_acl_access", false, true),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn the_groups_own_permissions_are_not_the_mask() {
+    fn reads_the_permissions_of_the_group_and_not_the_mask() {
         let list = |entries: &[(u16, u16)]| {
             let mut list = 2u32.to_le_bytes().to_vec();
             for (tag, permissions) in entries {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn capabilities_of_a_namespace_become_those_of_the_machine() {
+    fn converts_capabilities_of_a_user_namespace() {
         let capability = [[1, 0, 0, 3].as_slice(), &[7; 16], &1000u32.to_le_bytes()].concat();
         assert_eq!(
             capability_of_root(capability),

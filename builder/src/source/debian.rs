@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_is_packages_digest_the_bytes_of_the_keyring_and_not_of_its_name() {
+    fn the_cache_key_depends_on_the_content_of_the_keyring_and_not_on_its_name() {
         let dir = std::env::temp_dir().join(format!("adamant-keyring-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let of = |name: &str, bytes: &str| {

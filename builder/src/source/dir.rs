@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_taken_as_links_and_hard_links_stay_one_file() {
+    fn copies_symbolic_links_unchanged_and_keeps_hard_links() {
         let scratch = Scratch::new("links");
         let source = scratch.0.join("source");
         fs::write(scratch.0.join("secret"), "outside").unwrap();
@@ -537,7 +537,7 @@ mod tests {
     }
 
     #[test]
-    fn two_checkouts_are_equal_and_as_they_are_only_when_asked() {
+    fn two_checkouts_are_equal_unless_the_owner_is_kept() {
         let scratch = Scratch::new("checkout");
         let file = scratch.0.join("source/a");
         let digest = |mode, time: u64, keep| {
@@ -573,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_of_an_earlier_source_keeps_its_mode_and_owner_unless_told_otherwise() {
+    fn a_directory_of_an_earlier_source_keeps_its_metadata_by_default() {
         let scratch = Scratch::new("through");
         let source = scratch.0.join("source");
         fs::create_dir_all(source.join("tmp/new")).unwrap();
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sticky_bit_keeps_a_mode_and_other_lost_bits_are_told() {
+    fn warns_of_removed_mode_bits_except_with_the_sticky_bit() {
         let scratch = Scratch::new("modes");
         let source = scratch.0.join("source");
         for (name, mode) in [
@@ -677,7 +677,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_are_refused_with_all_their_whiteouts() {
+    fn refuses_image_layers_and_names_all_whiteouts() {
         let scratch = Scratch::new("layer");
         let source = scratch.0.join("source");
         fs::create_dir_all(source.join("etc/.wh..wh.plnk")).unwrap();
@@ -704,7 +704,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_or_file_does_not_hide_what_an_earlier_source_put_into_a_directory() {
+    fn a_link_or_file_never_hides_a_directory_of_an_earlier_source() {
         let scratch = Scratch::new("hides");
         let source = scratch.0.join("source");
         symlink("usr/bin", source.join("bin")).unwrap();
@@ -742,7 +742,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_deep_below_names_its_path_once() {
+    fn an_error_in_a_subdirectory_names_its_path_once() {
         let scratch = Scratch::new("once");
         fs::create_dir_all(scratch.0.join("source/a/b/c")).unwrap();
         fs::write(scratch.0.join("source/a/b/c/large"), [1; 100]).unwrap();
@@ -759,7 +759,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_counts_for_nothing_until_the_image_is_written() {
+    fn holes_count_only_when_the_image_is_written() {
         let scratch = Scratch::new("long-hole");
         let file = File::create(scratch.0.join("source/lastlog")).unwrap();
         file.write_all_at(b"x", 400_000_000_000).unwrap();
@@ -782,7 +782,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_are_kept_and_attributes_with_the_owner() {
+    fn keeps_holes_and_with_the_owner_attributes() {
         let scratch = Scratch::new("holes");
         let path = scratch.0.join("source/sparse");
         let file = File::create(&path).unwrap();
@@ -816,7 +816,7 @@ mod tests {
     }
 
     #[test]
-    fn the_digest_is_that_of_the_directory_whatever_came_before_it() {
+    fn the_digest_does_not_depend_on_earlier_sources() {
         let scratch = Scratch::new("digest");
         let source = scratch.0.join("source");
         fs::write(source.join("a"), "text").unwrap();
@@ -846,7 +846,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_the_limits_is_refused() {
+    fn refuses_a_directory_beyond_the_limits() {
         let scratch = Scratch::new("limits");
         fs::write(scratch.0.join("source/a"), [0; 100]).unwrap();
         let error = scratch

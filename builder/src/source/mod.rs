@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_land_where_links_lead_within_the_image() {
+    fn entries_follow_links_inside_the_image() {
         let mut tree = Tree::new();
         tree.insert(b"/usr/bin", Meta::default(), folder()).unwrap();
         tree.insert(b"/bin", Meta::default(), link(b"usr/bin"))

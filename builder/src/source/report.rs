@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_with_entries_gives_way_to_no_other_type() {
+    fn only_a_directory_replaces_a_directory_that_is_not_empty() {
         for entry in [Entry::File, Entry::Symlink, Entry::Other("device")] {
             let mut report = Report::default();
             assert!(!report.admits(&tree(), b"bin", entry));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn warns_of_types_that_hide_what_was_reached_before() {
+    fn warns_of_entries_that_replace_another_type() {
         for (path, entry, warns) in [
             ("file", Entry::Directory, true),
             ("dangling", Entry::Directory, true),

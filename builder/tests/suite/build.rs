@@ -544,7 +544,7 @@ fn check_keeps_the_user_if_another_one_cannot_read_a_source() {
 }
 
 #[test]
-fn an_interrupted_check_removes_its_folder_and_the_next_build_that_of_a_killed_one() {
+fn an_interrupted_check_removes_its_directory_and_the_next_build_that_of_a_killed_one() {
     let scratch = Scratch::new("killcheck");
     let strays = || {
         scratch

@@ -116,7 +116,7 @@ impl Drop for Fleet {
 }
 
 #[test]
-fn the_worst_comes_first_and_the_exit_code_says_it() {
+fn sorts_the_worst_host_first_and_returns_its_exit_code() {
     let fleet = Fleet::new("worst");
     let (code, text) = fleet.text(&["fine1", "behind", "refused", "fine2", "drifted"]);
     let lines: Vec<&str> = text.lines().collect();
@@ -149,7 +149,7 @@ fn the_worst_comes_first_and_the_exit_code_says_it() {
 }
 
 #[test]
-fn programs_get_one_document_of_one_shape() {
+fn json_output_is_one_document_with_a_fixed_structure() {
     let fleet = Fleet::new("json");
     let (code, document) = fleet.json(
         &["drifted", "--hosts", "-"],
@@ -268,7 +268,7 @@ fn a_host_without_an_answer_is_listed_with_the_reason_and_delays_no_other_host()
 }
 
 #[test]
-fn a_host_steers_no_terminal() {
+fn output_of_a_host_cannot_control_the_terminal() {
     let fleet = Fleet::new("escapes");
     let (code, text) = fleet.text(&["escapes", "screams", "garbage"]);
     assert_eq!(code, Some(1));
@@ -282,7 +282,7 @@ fn a_host_steers_no_terminal() {
 }
 
 #[test]
-fn no_more_are_asked_at_once_than_wanted() {
+fn queries_at_most_the_given_number_of_hosts_in_parallel() {
     let fleet = Fleet::new("jobs");
     let list = fleet.0.join("list");
     fs::write(
@@ -306,7 +306,7 @@ fn no_more_are_asked_at_once_than_wanted() {
 }
 
 #[test]
-fn hosts_are_asked_at_the_same_time() {
+fn queries_hosts_in_parallel() {
     let fleet = Fleet::new("together");
     let list = fleet.0.join("list");
     fs::write(
@@ -319,7 +319,7 @@ fn hosts_are_asked_at_the_same_time() {
 }
 
 #[test]
-fn what_is_no_host_is_refused_before_anybody_is_asked() {
+fn refuses_invalid_host_names_before_any_query() {
     let fleet = Fleet::new("refused");
     let list = fleet.0.join("list");
     fs::write(&list, "fine1\nfine2;id\n").unwrap();

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_one_name_a_line_and_removes_duplicates() {
+    fn reads_one_name_per_line_and_removes_duplicates() {
         let list =
             "# the web\nweb1\n  root@web2  # spare\n\n\r\nssh://root@[fe80::1%eth0]:2222\nweb1\n";
         assert_eq!(

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_real_program_as_other_tools_do() {
+    fn reads_the_libraries_of_a_real_program() {
         // This test program: its libraries, as the dynamic loader found them.
         let own = std::fs::read("/proc/self/exe").unwrap();
         let elf = read(&Content::from_memory(own)).unwrap();

@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn units_have_the_names_that_systemd_gives_them() {
+    fn names_units_of_fstab_lines_as_systemd_does() {
         let name = |place: &str| {
             unit_name(&Line {
                 number: 1,

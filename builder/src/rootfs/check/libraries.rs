@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn search_paths_are_expanded_from_the_objects_own_place() {
+    fn expands_search_paths_from_the_directory_of_the_object() {
         assert_eq!(
             expanded("$ORIGIN/../lib:/opt/${LIB}", "/opt/app/bin/x"),
             [

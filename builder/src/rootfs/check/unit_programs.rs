@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_lose_their_prefixes_and_quotes() {
+    fn parses_commands_without_their_prefixes_and_quotes() {
         let read = |line: &str| {
             commands(line)
                 .into_iter()

@@ -312,7 +312,7 @@ mod tests {
     use crate::tree::{Meta, Tree};
 
     #[test]
-    fn the_room_is_what_mkfs_leaves() {
+    fn computes_the_free_space_that_mkfs_leaves() {
         let Ok(version) = Command::new("mkfs.ext4").arg("-V").output() else {
             skip!(Program("mkfs.ext4"));
         };
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_volumes_are_written_out_where_one_of_them_is_too_small() {
+    fn suggests_all_default_volumes_if_one_is_too_small() {
         let mut tree = Tree::new();
         put(
             &mut tree,
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_links_and_what_the_volume_does_not_get_take_no_room() {
+    fn holes_hard_links_and_files_outside_the_volume_need_no_space() {
         let mut tree = Tree::new();
         tree.insert(
             b"/var/log/lastlog",

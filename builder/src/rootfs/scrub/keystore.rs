@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_the_build_become_the_epoch_and_the_digest_fits() {
+    fn clamps_keystore_times_to_the_epoch_and_updates_the_digest() {
         assert_eq!(
             clamped(&list(&[7_000, 5_000_001, 9_999_999]), 5_000).unwrap(),
             list(&[7_000, 5_000_000, 5_000_000])
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_of_certificates_stays() {
+    fn keeps_files_that_are_not_certificate_lists() {
         let whole = list(&[9_999_999]);
         for cut in 0..whole.len() {
             assert_eq!(clamped(&whole[..cut], 1), None);

@@ -50,7 +50,7 @@ fn refusal(files: &[(&str, &str)]) -> Error {
 }
 
 #[test]
-fn emptying_a_log_leaves_its_other_names_outside_of_the_rule_alone() {
+fn emptying_a_log_keeps_the_content_of_names_without_a_rule() {
     let mut tree = tree(&[("/var/log/a", "text"), ("/var/log/whole", "gone")]);
     let id = tree.lookup(b"/var/log/a").unwrap();
     for name in [&b"/var/log/b"[..], b"/var/log/kept", b"/usr/share/a"] {
@@ -83,7 +83,7 @@ fn emptying_a_log_leaves_its_other_names_outside_of_the_rule_alone() {
 }
 
 #[test]
-fn other_names_of_changed_files_keep_content_and_a_kept_name_keeps_the_time() {
+fn hard_links_without_a_rule_keep_content_and_kept_links_keep_the_time() {
     let mut tree = tree(&[
         ("/etc/shadow", "root:*:20781:0:99999:7:::\n"),
         ("/srv/a", "x"),
@@ -117,7 +117,7 @@ fn other_names_of_changed_files_keep_content_and_a_kept_name_keeps_the_time() {
 }
 
 #[test]
-fn what_packages_make_at_installation_is_removed_and_told_with_the_way_to_a_servers_own() {
+fn removes_secrets_of_package_installations_and_explains_how_servers_create_them() {
     for (rule, path, needs_note) in [
         ("rndc-key", "/etc/bind/rndc.key", true),
         ("munge-key", "/etc/munge/munge.key", true),
@@ -196,7 +196,7 @@ fn what_packages_make_at_installation_is_removed_and_told_with_the_way_to_a_serv
 }
 
 #[test]
-fn links_named_after_the_building_machine_go_with_its_certificate() {
+fn removes_links_named_after_the_host_name_of_the_build_machine() {
     let mut image = tree(&[("/etc/ssl/certs/ssl-cert-snakeoil.pem", "x")]);
     for (path, target) in [
         (
@@ -397,7 +397,7 @@ fn keys_and_passwords_of_services_are_refused_by_path_unless_kept() {
 }
 
 #[test]
-fn what_packages_ship_for_configuration_passes() {
+fn accepts_the_configuration_files_of_packages() {
     let public = format!("[Peer]\nPublicKey = {WG}\nEndpoint = vpn.example.org:51820\n");
     for (path, text) in [
         ("/etc/wireguard/wg0.conf", &*public),
@@ -553,7 +553,7 @@ fn database(number: u8) -> Vec<u8> {
 }
 
 #[test]
-fn databases_get_the_number_of_their_path() {
+fn derives_the_number_of_a_database_from_its_path() {
     let image = |number, path: &str| {
         let mut tree = Tree::new();
         tree.insert(
@@ -611,7 +611,7 @@ fn page(kind: u8, items: &[Vec<u8>], free: u8) -> Vec<u8> {
 }
 
 #[test]
-fn the_time_and_the_free_space_of_a_database_do_not_reach_the_image() {
+fn removes_time_and_free_space_of_databases() {
     let hash = |bytes: &[u8]| [&[1], bytes].concat();
     let leaf = |bytes: &[u8]| {
         [

@@ -43,7 +43,7 @@ use crate::tree::show;
 const KEY: &str = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n-----END OPENSSH PRIVATE KEY-----\n";
 
 #[test]
-fn what_differs_between_servers_and_builds_is_removed() {
+fn removes_files_that_differ_between_servers_or_builds() {
     let noise = [
         "/etc/ssh/ssh_host_rsa_key",
         "/etc/ssh/ssh_host_rsa_key.pub",
@@ -103,7 +103,7 @@ fn what_differs_between_servers_and_builds_is_removed() {
 }
 
 #[test]
-fn kept_paths_stay_and_two_stars_turn_scrubbing_off() {
+fn keep_excludes_paths_and_two_stars_turn_scrubbing_off() {
     let files = [
         ("/etc/ssh/ssh_host_rsa_key", KEY),
         ("/var/log/dpkg.log", "x"),
@@ -121,7 +121,7 @@ fn kept_paths_stay_and_two_stars_turn_scrubbing_off() {
 }
 
 #[test]
-fn the_machine_id_is_left_empty_and_made_where_systemd_needs_it() {
+fn empties_the_machine_id_and_creates_it_for_systemd() {
     let mut with_id = tree(&[("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")]);
     scrub(&mut with_id, &definition(""), None).unwrap();
     let mut without = tree(&[("/usr/lib/systemd/systemd", "ELF")]);
@@ -137,7 +137,7 @@ fn the_machine_id_is_left_empty_and_made_where_systemd_needs_it() {
 }
 
 #[test]
-fn a_dbus_machine_id_that_is_a_link_stays() {
+fn keeps_a_dbus_machine_id_that_is_a_link() {
     let mut tree = tree(&[]);
     tree.insert(
         b"/var/lib/dbus/machine-id",
@@ -150,7 +150,7 @@ fn a_dbus_machine_id_that_is_a_link_stays() {
 }
 
 #[test]
-fn bytecode_that_carries_a_time_goes_and_that_of_a_hash_stays() {
+fn removes_bytecode_with_a_time_and_keeps_bytecode_with_a_hash() {
     // Magic number of Python 3.13 and the flags: by time, by hash checked, by hash unchecked; and
     // Python 2.7.
     let files = [
@@ -321,7 +321,7 @@ fn secrets_are_refused_by_rule_and_path_unless_kept() {
 }
 
 #[test]
-fn what_only_looks_like_a_secret_passes() {
+fn accepts_files_that_only_resemble_secrets() {
     for (path, text) in [
         (
             "/usr/share/doc/x",
@@ -414,7 +414,7 @@ fn keys_are_found_in_large_files_and_in_utf_16_but_not_in_programs() {
 }
 
 #[test]
-fn keys_in_der_are_found_and_what_only_looks_like_one_passes() {
+fn finds_keys_in_der_and_accepts_similar_files() {
     let ed25519 = [
         &[
             0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
@@ -444,7 +444,7 @@ fn keys_in_der_are_found_and_what_only_looks_like_one_passes() {
 
 /// Keys as openssl writes them, and certificates, public keys and parameters beside them.
 #[test]
-fn keys_that_openssl_writes_are_told_from_all_else_that_it_writes() {
+fn finds_keys_of_openssl_and_accepts_its_other_files() {
     let dir = std::env::temp_dir().join(format!("adamant-secrets-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let make = |line: &str| -> Option<Vec<u8>> {
@@ -508,7 +508,7 @@ fn keys_that_openssl_writes_are_told_from_all_else_that_it_writes() {
 }
 
 #[test]
-fn names_that_are_not_utf8_are_scrubbed_like_others() {
+fn scrubs_names_that_are_not_utf8() {
     let mut tree = Tree::new();
     tree.insert(b"/var/cache/apt/\xff\xfe", Meta::default(), Kind::Fifo)
         .unwrap();

@@ -81,7 +81,7 @@ fn names(debian: &Debian) -> Vec<String> {
 }
 
 #[test]
-fn a_release_gets_its_updates_and_security_and_a_snapshot_all_three_of_one_date() {
+fn a_release_includes_its_update_and_security_suites() {
     assert_eq!(names(&debian("sid")), ["http://deb.debian.org/debian sid"]);
     assert_eq!(
         names(&debian("trixie")),
@@ -112,7 +112,7 @@ fn a_release_gets_its_updates_and_security_and_a_snapshot_all_three_of_one_date(
 }
 
 #[test]
-fn a_mirror_of_debian_has_its_security_suite_in_the_archive_beside_it() {
+fn finds_the_security_suite_of_a_debian_mirror_in_the_neighbouring_archive() {
     let local = Local::new("beside")
         .suite("debian/dists/trixie", RELEASE)
         .suite("debian/dists/trixie-updates", RELEASE)
@@ -149,7 +149,7 @@ fn a_mirror_of_debian_has_its_security_suite_in_the_archive_beside_it() {
 }
 
 #[test]
-fn a_mirror_of_ubuntu_has_its_security_suite_itself() {
+fn finds_the_security_suite_of_an_ubuntu_mirror_in_the_same_archive() {
     let ubuntu = RELEASE.replace("Debian", "Ubuntu");
     let local = Local::new("ubuntu")
         .suite("ubuntu/dists/noble", &ubuntu)
@@ -164,7 +164,7 @@ fn a_mirror_of_ubuntu_has_its_security_suite_itself() {
 }
 
 #[test]
-fn a_mirror_without_security_and_updates_is_named_in_a_warning() {
+fn warns_of_a_mirror_without_update_and_security_suites() {
     let local = Local::new("bare")
         .suite("debian/dists/trixie", RELEASE)
         .suite("security/dists/trixie-security", LATER);
@@ -196,7 +196,7 @@ fn a_mirror_without_security_and_updates_is_named_in_a_warning() {
 }
 
 #[test]
-fn lines_and_stanzas_name_their_suites_themselves() {
+fn lines_and_stanzas_define_their_own_suites() {
     let local = Local::new("lines")
         .suite("a/dists/trixie", RELEASE)
         .suite("a/dists/trixie-security", RELEASE)
@@ -348,7 +348,7 @@ fn an_expired_release_and_a_wrong_component_or_architecture_are_refused() {
 }
 
 #[test]
-fn an_archive_that_cannot_be_reached_is_not_taken_for_one_without_the_suite() {
+fn an_unreachable_archive_is_not_a_missing_suite() {
     let answer = state(&with("trixie", &["http://127.0.0.1:9/debian"]));
     // Without apt's helper there is no answer either.
     let Err(Failure::Unreachable(error)) = answer else {

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn databases_of_packages_are_refused_by_their_directory() {
+    fn names_the_directory_of_a_database_that_a_package_created() {
         let mut tree = tree(&[
             "/var/lib/postgresql/17/main/global/pg_control",
             "/var/lib/mysql/ibdata1",
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn databases_below_the_directory_of_a_source_are_found() {
+    fn finds_databases_below_the_directory_of_a_source() {
         assert_eq!(
             find(&tree(&["/etc/.git/HEAD", "/srv/.git/HEAD"]), b"/").len(),
             1

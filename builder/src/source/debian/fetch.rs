@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_file_is_told_from_an_archive_that_cannot_be_reached() {
+    fn distinguishes_a_missing_file_from_an_unreachable_archive() {
         let url = "http://x/dists/a/InRelease";
         assert_eq!(
             reason(

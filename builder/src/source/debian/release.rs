@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_are_read_as_debian_writes_them() {
+    fn reads_dates_in_debians_format() {
         assert_eq!(date(" Sat, 01 Jan 2000 00:00:00 UTC"), Some(946_684_800));
         assert_eq!(date("Thu, 29 Feb 2024 12:34:56 UTC"), Some(1_709_210_096));
         assert_eq!(date("Thu,  5 Feb 2024  2:34:56 UTC"), Some(1_707_100_496));

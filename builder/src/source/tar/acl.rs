@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_become_what_linux_keeps() {
+    fn converts_lists_to_the_attributes_of_linux() {
         let mut names = Names::default();
         names
             .learn(b"lisa", 1000, b"staff", 50, &mut Memory::default())

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_octal_or_base_256_of_either_sign() {
+    fn reads_octal_and_signed_base_256_numbers() {
         for (field, value) in [
             (&b"0000644\0"[..], 0o644),
             (b"   644 \0", 0o644),

@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn base_64_with_and_without_filling() {
+    fn decodes_base64_with_and_without_padding() {
         assert_eq!(base64(b"YQ=="), Ok(b"a".to_vec()));
         assert_eq!(base64(b"YWI"), Ok(b"ab".to_vec()));
         assert_eq!(base64(b"YWJj"), Ok(b"abc".to_vec()));

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zstd_window_up_to_256_mib_is_read_and_a_larger_one_is_told() {
+    fn reads_zstd_windows_up_to_256_mib_and_explains_larger_ones() {
         let of = |log: u8| (log - 10) << 3;
         assert_eq!(
             read(&mut Zstd::new(&zstd(of(28))[..]).unwrap()).unwrap(),
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_zstd_dictionary_that_is_missing_is_told() {
+    fn explains_a_missing_zstd_dictionary() {
         let samples: Vec<Vec<u8>> = (0..500)
             .map(|n| format!("line {n} of a text, number {n} of 500").into_bytes())
             .collect();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_xz_dictionary_up_to_256_mib_is_read_and_a_larger_one_is_told() {
+    fn reads_xz_dictionaries_up_to_256_mib_and_explains_larger_ones() {
         assert_eq!(
             read(&mut Xz::new(&xz(64 << 20)[..]).unwrap()).unwrap(),
             b"text"

@@ -11,7 +11,7 @@ fn a_good_image_has_no_findings() {
 }
 
 #[test]
-fn what_makes_an_image_useless_is_an_error() {
+fn faults_that_make_an_image_useless_are_errors() {
     for (rule, part, changes) in [
         (
             "no-init",
@@ -95,7 +95,7 @@ fn what_makes_an_image_useless_is_an_error() {
 }
 
 #[test]
-fn what_breaks_one_service_is_a_warning_with_what_to_write() {
+fn faults_of_one_service_are_warnings_with_a_remedy() {
     let wanted = |unit: &str| format!("/etc/systemd/system/multi-user.target.wants/{unit}");
     let bad = wanted("bad.service");
     let ssh = wanted("ssh.service");
@@ -189,7 +189,7 @@ fn what_breaks_one_service_is_a_warning_with_what_to_write() {
 }
 
 #[test]
-fn without_volumes_state_has_no_place() {
+fn warns_of_an_image_without_a_state_volume() {
     let rules: Vec<_> = found("volumes = []", &[])
         .into_iter()
         .map(|finding| finding.rule)
@@ -198,7 +198,7 @@ fn without_volumes_state_has_no_place() {
 }
 
 #[test]
-fn what_the_operator_already_did_is_not_complained_about() {
+fn accepts_an_image_with_all_remedies_applied() {
     let ssh = (
         "/etc/systemd/system/multi-user.target.wants/ssh.service",
         "x",
@@ -285,7 +285,7 @@ fn links_up_to_the_root_stay_in_the_image() {
 }
 
 #[test]
-fn what_the_seal_denies_or_needs_is_an_error_with_its_paths() {
+fn names_programs_that_the_seal_denies_or_needs() {
     let changes = [
         ("/usr/bin/dash", "ELF"),
         ("/usr/bin/sh", "-> dash"),

@@ -89,7 +89,7 @@ fn a_volume_on_a_symbolic_link_is_refused_with_link_target_and_remedy() {
 }
 
 #[test]
-fn what_the_kernel_needs_is_a_directory_and_no_link() {
+fn mount_points_of_the_kernel_must_be_directories() {
     let findings = mount_points(
         &[("state", "/var")],
         &[
@@ -138,7 +138,7 @@ fn fstab(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn lines_whose_device_is_not_on_the_disk_are_named_by_what_they_do() {
+fn names_fstab_lines_without_a_device_by_their_effect() {
     let text = "# installer\nUUID=0f2b / ext4 errors=remount-ro 0 1\nUUID=5C2A-91F0\t/boot/efi vfat umask=0077 0 1\n/dev/vdb1 /srv/data ext4 defaults 0 2\nUUID=aa none swap sw 0 0\n";
     assert_eq!(
         fstab(text),
@@ -193,7 +193,7 @@ fn lines_whose_device_is_not_on_the_disk_are_named_by_what_they_do() {
 }
 
 #[test]
-fn lines_that_no_start_waits_for_are_not_named() {
+fn accepts_fstab_lines_that_do_not_delay_the_boot() {
     for line in [
         "UUID=5C2A-91F0 /boot/efi vfat noauto 0 1",
         "UUID=7d1d /srv/data ext4 defaults,nofail 0 2",
@@ -227,7 +227,7 @@ fn lines_that_no_start_waits_for_are_not_named() {
 }
 
 #[test]
-fn a_line_of_a_disk_that_is_not_there_makes_nothing_writable() {
+fn an_fstab_line_without_a_device_makes_nothing_writable() {
     let unit = [
         ("/etc/systemd/system/multi-user.target.wants/w.service", "x"),
         (
@@ -256,7 +256,7 @@ fn a_line_of_a_disk_that_is_not_there_makes_nothing_writable() {
 }
 
 #[test]
-fn crypttab_and_mount_units_are_held_to_the_same() {
+fn names_missing_devices_of_crypttab_and_mount_units() {
     let crypt = |line: &str, fstab: &str| {
         summaries(&found(
             "",
@@ -330,7 +330,7 @@ fn crypttab_and_mount_units_are_held_to_the_same() {
 }
 
 #[test]
-fn without_systemd_nothing_stops_and_the_lines_are_named() {
+fn without_systemd_fstab_lines_are_only_a_warning() {
     let without = [
         ("/usr/lib/systemd", "-"),
         ("/usr/sbin/init", "ELF"),

@@ -251,7 +251,7 @@ fn an_init_that_the_kernel_does_not_start_is_refused_with_the_reason() {
 }
 
 #[test]
-fn an_init_that_can_run_is_accepted_whatever_it_is() {
+fn accepts_every_init_that_can_run() {
     let systemd = "/usr/lib/systemd/systemd";
     for changes in [
         &[(systemd, "#!/bin/sh\n")][..],
@@ -270,7 +270,7 @@ fn an_init_that_can_run_is_accepted_whatever_it_is() {
 }
 
 #[test]
-fn the_init_of_the_command_line_is_the_one_that_is_judged() {
+fn checks_the_init_of_the_kernel_command_line() {
     let head = |init: &str| format!("kernel = {{ cmdline = \"init=/x {init} -- init=/y\" }}");
     assert_eq!(summaries(&found(&head("init=/bin/sh"), &[])), [""; 0]);
     let findings = summaries(&found(&head("init=/bin/none"), &[]));
@@ -283,7 +283,7 @@ fn the_init_of_the_command_line_is_the_one_that_is_judged() {
 }
 
 #[test]
-fn a_dangling_init_and_a_link_loop_are_named() {
+fn names_a_dangling_init_and_a_link_loop() {
     let gone = ("/usr/lib/systemd/systemd", "-");
     for (link, why) in [
         (
@@ -304,7 +304,7 @@ fn a_dangling_init_and_a_link_loop_are_named() {
 }
 
 #[test]
-fn tools_for_volumes_must_run_too() {
+fn volume_tools_must_be_able_to_run() {
     let findings = found("", &[("/usr/sbin/mke2fs", "#!/no/such\n")]);
     assert_eq!(
         summaries(&findings),
@@ -326,7 +326,7 @@ fn tools_for_volumes_must_run_too() {
 }
 
 #[test]
-fn a_volume_that_may_be_executed_from_may_hold_programs() {
+fn accepts_programs_on_volumes_with_the_exception_execute() {
     let changes = [
         ("/usr/lib/systemd/systemd", "#!/var/lib/sh\n"),
         ("/var/lib/sh", "ELF"),
@@ -341,7 +341,7 @@ fn a_volume_that_may_be_executed_from_may_hold_programs() {
 }
 
 #[test]
-fn executable_scripts_with_foreign_line_ends_or_a_mark_are_named() {
+fn names_scripts_with_windows_line_ends_or_a_byte_order_mark() {
     let changes = [
         ("/usr/local/bin/a", "#!/bin/sh\r\nexit\r\n"),
         ("/opt/b.py", "\u{feff}#!/usr/bin/python3\n"),

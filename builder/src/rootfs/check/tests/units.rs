@@ -222,7 +222,7 @@ fn a_program_that_a_unit_cannot_start_is_named() {
 }
 
 #[test]
-fn an_account_that_the_image_does_not_have_is_named_with_where_it_is_described() {
+fn names_missing_accounts_with_the_file_that_describes_them() {
     for (line, part) in [
         (
             "User=ghost",
@@ -282,7 +282,7 @@ fn an_account_that_the_image_does_not_have_is_named_with_where_it_is_described()
 }
 
 #[test]
-fn lines_that_systemd_ignores_are_named_with_what_was_meant() {
+fn names_lines_that_systemd_ignores_with_the_nearest_valid_line() {
     let hints = |text: &str, more: &[(&str, &str)]| -> Vec<String> {
         let changes: Vec<_> = [(APP, text), LINK]
             .into_iter()
@@ -397,7 +397,7 @@ const SSHD: [(&str, &str); 5] = [
 ];
 
 #[test]
-fn a_credential_for_roots_key_that_lets_nobody_in_is_named() {
+fn warns_of_a_root_key_credential_that_allows_no_login() {
     let with = |more: &[(&str, &str)]| -> Vec<String> {
         let changes: Vec<_> = SSHD.iter().chain(more).copied().collect();
         summaries(&found(ACCEPT, &changes))
@@ -472,7 +472,7 @@ fn a_credential_for_roots_key_that_lets_nobody_in_is_named() {
 }
 
 #[test]
-fn a_kernel_without_a_serial_console_is_named() {
+fn warns_of_a_kernel_command_line_without_a_serial_console() {
     let kernel = [
         ("/boot/vmlinuz-6.1", "MZ"),
         ("/usr/lib/modules/6.1/modules.dep", ""),

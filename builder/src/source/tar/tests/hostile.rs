@@ -504,7 +504,7 @@ fn hostile_archives_are_refused_with_a_reason() {
 }
 
 #[test]
-fn an_archive_cut_at_any_block_or_inside_it_is_refused() {
+fn refuses_an_archive_truncated_at_any_byte() {
     let whole = Writer::default()
         .directory("d")
         .file("d/f", &[7; 1300])
@@ -560,7 +560,7 @@ fn xz(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn zeroes_without_end_are_refused() {
+fn refuses_endless_zeroes() {
     let mut bytes = Writer::default().file("f", b"x").end();
     bytes.resize(80 << 20, 0);
     assert!(

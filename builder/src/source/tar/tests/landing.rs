@@ -38,7 +38,7 @@ fn text(tree: &Tree, path: &str) -> String {
 }
 
 #[test]
-fn hard_links_find_later_entries_and_chains_of_them() {
+fn hard_links_to_later_entries_and_chains_are_resolved() {
     let tree = read(
         &Writer::default()
             .link("a", "b")
@@ -56,7 +56,7 @@ fn hard_links_find_later_entries_and_chains_of_them() {
 }
 
 #[test]
-fn the_last_of_entries_at_one_path_counts() {
+fn the_last_entry_at_a_path_wins() {
     let bytes = Writer::default()
         .file("a", b"1")
         .link("first", "a")
@@ -83,7 +83,7 @@ fn the_last_of_entries_at_one_path_counts() {
 }
 
 #[test]
-fn directories_may_come_after_what_is_in_them_and_missing_ones_are_made() {
+fn accepts_directories_after_their_content_and_creates_missing_ones() {
     let directory = Entry::new(b'5', b"d/", b"")
         .number(100..108, 0o1777)
         .number(136..148, 99);
@@ -187,7 +187,7 @@ fn links_of_earlier_sources_are_followed_within_the_image() {
 }
 
 #[test]
-fn an_archive_is_put_below_a_directory() {
+fn loads_an_archive_below_a_directory() {
     let mut tree = Tree::new();
     load(
         &mut tree,
@@ -213,7 +213,7 @@ fn an_archive_is_put_below_a_directory() {
 }
 
 #[test]
-fn extended_headers_say_what_blocks_can_not() {
+fn extended_headers_override_header_blocks() {
     let global = Entry::new(
         b'g',
         b"g",
@@ -279,7 +279,7 @@ fn extended_headers_say_what_blocks_can_not() {
 }
 
 #[test]
-fn a_link_of_an_archive_does_not_hide_what_an_earlier_source_put_into_a_directory() {
+fn a_link_of_an_archive_never_hides_a_directory_of_an_earlier_source() {
     let mut tree = read(
         &Writer::default()
             .file("bin/tool", b"x")
@@ -319,7 +319,7 @@ fn a_link_of_an_archive_does_not_hide_what_an_earlier_source_put_into_a_director
 }
 
 #[test]
-fn file_system_attributes_of_the_archives_machine_are_left_out() {
+fn skips_attributes_that_describe_the_file_system_of_the_archived_files() {
     let keys: [(&[u8], &[u8]); 4] = [
         (b"SCHILY.xattr.btrfs.compression", b"zstd"),
         (b"SCHILY.xattr.system.nfs4_acl", b"x"),
