@@ -1,5 +1,6 @@
 //! Output of commands: messages, JSON documents, progress and timings.
 
+pub mod columns;
 pub mod output;
 pub mod path_list;
 pub mod progress;

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::answer::{DriftAnswer, HostOutcome};
 use super::images::{self, ImageVariant};
 use super::{Host, Total};
+use crate::term::columns::column_width;
 
 /// Number of differences of a host that are listed.
 const SHOWN: usize = 20;
@@ -19,12 +20,7 @@ pub fn table(hosts: &[Host]) -> String {
         std::iter::once(["HOST", "IMAGE", "ROOT HASH", "DRIFT"].map(str::to_owned))
             .chain(hosts.iter().map(row))
             .collect();
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or_default()
-    };
+    let width = |column| column_width(&rows, column);
     let (names, images, hashes) = (width(0), width(1), width(2));
     for (number, [name, image, hash, drift]) in rows.iter().enumerate() {
         // Writing to a String can't fail.

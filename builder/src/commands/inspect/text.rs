@@ -11,6 +11,7 @@ use super::checklist::{ChecklistLine, LineVerdict};
 use super::found::{InspectedDisk, XBOOTLDR};
 use super::program::EfiProgram;
 use crate::disk::EMPTY;
+use crate::term::columns::column_width;
 
 /// Name of a partition's type in the Discoverable Partitions Specification, or of a type of our
 /// own; `None` for any other type, also those of other architectures.
@@ -93,12 +94,7 @@ pub fn partitions(disk: &InspectedDisk) -> String {
             ]
         })
         .collect();
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or_default()
-    };
+    let width = |column| column_width(&rows, column);
     let (labels, kinds, sizes) = (width(1), width(2), width(3));
     for ([number, label, kind, size, flags], (_, part)) in rows.iter().zip(&disk.partitions) {
         let line = format!(

@@ -2,7 +2,7 @@
 
 use super::units::Units;
 use super::writable::Writable;
-use super::{Finding, Image};
+use super::{Finding, Image, setting_lines};
 
 const CREDENTIAL: &str = "ssh.authorized_keys.root";
 /// Directories of tmpfiles.d(5), highest priority first.
@@ -131,13 +131,7 @@ fn obstacle(image: &Image, units: &Units, writable: &Writable) -> Option<(String
 fn written_by_tmpfiles(image: &Image) -> Vec<(String, String)> {
     let mut out = Vec::new();
     for file in image.configuration_files(&TMPFILES) {
-        for line in image
-            .text(&file)
-            .unwrap_or_default()
-            .lines()
-            .map(str::trim)
-            .filter(|line| !line.starts_with('#'))
-        {
+        for line in setting_lines(&image.text(&file).unwrap_or_default()) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             if let [kind, path, _, _, _, _, argument, ..] = fields[..]
                 && kind.contains('^')
@@ -177,13 +171,7 @@ impl SshConfig {
             .collect();
         let mut settings = Vec::new();
         for file in files {
-            for line in image
-                .text(&file)
-                .unwrap_or_default()
-                .lines()
-                .map(str::trim)
-                .filter(|line| !line.starts_with('#'))
-            {
+            for line in setting_lines(&image.text(&file).unwrap_or_default()) {
                 // Settings after a `Match` condition do not apply to every user.
                 if line
                     .split_whitespace()

@@ -220,6 +220,13 @@ fn leaves(path: &[u8], target: &[u8]) -> bool {
     false
 }
 
+/// The lines of a configuration file without white space around them, except comments (`#`).
+fn setting_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with('#'))
+}
+
 /// The first names of a list, and the number of the others.
 fn listed(all: &[String]) -> String {
     let more = if all.len() > NAMED {
