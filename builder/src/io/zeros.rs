@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn finds_a_byte_that_is_not_zero_between_holes_and_written_zeros() {
-        let path = std::env::temp_dir().join(format!("adamant-zeros-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
         let file = File::options()
             .read(true)
             .write(true)
@@ -84,6 +85,5 @@ mod tests {
             "a device without holes"
         );
         assert_eq!(next_data(&file, 19 << 20, 20 << 20).unwrap(), None);
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::definition::Dir;
 use crate::error::{Context, Error, Result, from_io};
+use crate::io::hashing::HashingReader;
 use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree};
 
 /// Maximum directory depth.
@@ -344,13 +345,13 @@ impl Walk<'_> {
                 .clamp(start + 1, length);
             // Holes need no disk space and are not read.
             self.budget.bytes(end - start)?;
-            let mut range = Hashing {
-                from: Range {
+            let mut range = HashingReader {
+                inner: Range {
                     file,
                     at: start,
                     end,
                 },
-                digest: &mut digest,
+                sha256: &mut digest,
             };
             let (offset, count) = self
                 .spool
@@ -458,41 +459,26 @@ impl Read for Range<'_> {
     }
 }
 
-/// A reader that hashes the bytes it passes on.
-pub(super) struct Hashing<'a, R> {
-    pub from: R,
-    pub digest: &'a mut Sha256,
-}
-
-impl<R: Read> Read for Hashing<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.from.read(buffer)?;
-        self.digest.update(&buffer[..count]);
-        Ok(count)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::definition::Limits;
     use std::os::unix::fs::{PermissionsExt, symlink};
+    use tempfile::TempDir;
 
-    struct Scratch(PathBuf);
+    struct Scratch(TempDir);
 
     impl Scratch {
-        fn new(name: &str) -> Scratch {
-            let dir =
-                std::env::temp_dir().join(format!("adamant-dir-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&dir);
-            fs::create_dir_all(dir.join("source")).unwrap();
+        fn new() -> Scratch {
+            let dir = tempfile::tempdir().unwrap();
+            fs::create_dir(dir.path().join("source")).unwrap();
             Scratch(dir)
         }
 
         fn load(&self, keep_owner: bool, limits: Limits) -> Result<(Tree, Loaded)> {
             let mut tree = Tree::new();
             let dir = Dir {
-                path: self.0.join("source"),
+                path: self.0.path().join("source"),
                 keep_owner,
                 cross_mounts: false,
             };
@@ -501,24 +487,18 @@ mod tests {
                 b"/srv",
                 &dir,
                 &mut Budget::new(limits),
-                &self.0,
+                self.0.path(),
                 Some(7),
             )?;
             Ok((tree, loaded))
         }
     }
 
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     #[test]
     fn copies_symbolic_links_unchanged_and_keeps_hard_links() {
-        let scratch = Scratch::new("links");
-        let source = scratch.0.join("source");
-        fs::write(scratch.0.join("secret"), "outside").unwrap();
+        let scratch = Scratch::new();
+        let source = scratch.0.path().join("source");
+        fs::write(scratch.0.path().join("secret"), "outside").unwrap();
         symlink("../secret", source.join("out")).unwrap();
         symlink("/etc", source.join("etc")).unwrap();
         fs::write(source.join("a"), "text").unwrap();
@@ -538,8 +518,8 @@ mod tests {
 
     #[test]
     fn two_checkouts_are_equal_unless_the_owner_is_kept() {
-        let scratch = Scratch::new("checkout");
-        let file = scratch.0.join("source/a");
+        let scratch = Scratch::new();
+        let file = scratch.0.path().join("source/a");
         let digest = |mode, time: u64, keep| {
             fs::write(&file, "text").unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
@@ -574,8 +554,8 @@ mod tests {
 
     #[test]
     fn a_directory_of_an_earlier_source_keeps_its_metadata_by_default() {
-        let scratch = Scratch::new("through");
-        let source = scratch.0.join("source");
+        let scratch = Scratch::new();
+        let source = scratch.0.path().join("source");
         fs::create_dir_all(source.join("tmp/new")).unwrap();
         fs::create_dir_all(source.join("bin")).unwrap();
         fs::write(source.join("bin/tool"), "x").unwrap();
@@ -614,7 +594,7 @@ mod tests {
                 b"/",
                 &dir,
                 &mut Budget::new(Limits::default()),
-                &scratch.0,
+                scratch.0.path(),
                 Some(7),
             )
             .unwrap();
@@ -633,8 +613,8 @@ mod tests {
 
     #[test]
     fn warns_of_removed_mode_bits_except_with_the_sticky_bit() {
-        let scratch = Scratch::new("modes");
-        let source = scratch.0.join("source");
+        let scratch = Scratch::new();
+        let source = scratch.0.path().join("source");
         for (name, mode) in [
             ("drop", 0o1777),
             ("team", 0o3770),
@@ -678,8 +658,8 @@ mod tests {
 
     #[test]
     fn refuses_image_layers_and_names_all_whiteouts() {
-        let scratch = Scratch::new("layer");
-        let source = scratch.0.join("source");
+        let scratch = Scratch::new();
+        let source = scratch.0.path().join("source");
         fs::create_dir_all(source.join("etc/.wh..wh.plnk")).unwrap();
         fs::write(source.join("etc/.wh.old"), "").unwrap();
         let error = scratch
@@ -705,8 +685,8 @@ mod tests {
 
     #[test]
     fn a_link_or_file_never_hides_a_directory_of_an_earlier_source() {
-        let scratch = Scratch::new("hides");
-        let source = scratch.0.join("source");
+        let scratch = Scratch::new();
+        let source = scratch.0.path().join("source");
         symlink("usr/bin", source.join("bin")).unwrap();
         fs::write(source.join("lib"), "x").unwrap();
         fs::hard_link(source.join("lib"), source.join("opt")).unwrap();
@@ -724,7 +704,7 @@ mod tests {
             b"/",
             &dir,
             &mut Budget::new(Limits::default()),
-            &scratch.0,
+            scratch.0.path(),
             None,
         )
         .unwrap_err()
@@ -743,9 +723,9 @@ mod tests {
 
     #[test]
     fn an_error_in_a_subdirectory_names_its_path_once() {
-        let scratch = Scratch::new("once");
-        fs::create_dir_all(scratch.0.join("source/a/b/c")).unwrap();
-        fs::write(scratch.0.join("source/a/b/c/large"), [1; 100]).unwrap();
+        let scratch = Scratch::new();
+        fs::create_dir_all(scratch.0.path().join("source/a/b/c")).unwrap();
+        fs::write(scratch.0.path().join("source/a/b/c/large"), [1; 100]).unwrap();
         let error = scratch
             .load(
                 false,
@@ -760,8 +740,8 @@ mod tests {
 
     #[test]
     fn holes_count_only_when_the_image_is_written() {
-        let scratch = Scratch::new("long-hole");
-        let file = File::create(scratch.0.join("source/lastlog")).unwrap();
+        let scratch = Scratch::new();
+        let file = File::create(scratch.0.path().join("source/lastlog")).unwrap();
         file.write_all_at(b"x", 400_000_000_000).unwrap();
         let limits = Limits {
             bytes: 1 << 20,
@@ -783,8 +763,8 @@ mod tests {
 
     #[test]
     fn keeps_holes_and_with_the_owner_attributes() {
-        let scratch = Scratch::new("holes");
-        let path = scratch.0.join("source/sparse");
+        let scratch = Scratch::new();
+        let path = scratch.0.path().join("source/sparse");
         let file = File::create(&path).unwrap();
         file.write_all_at(b"end", (8 << 20) - 3).unwrap();
         file.set_len(9 << 20).unwrap();
@@ -817,8 +797,8 @@ mod tests {
 
     #[test]
     fn the_digest_does_not_depend_on_earlier_sources() {
-        let scratch = Scratch::new("digest");
-        let source = scratch.0.join("source");
+        let scratch = Scratch::new();
+        let source = scratch.0.path().join("source");
         fs::write(source.join("a"), "text").unwrap();
         fs::hard_link(source.join("a"), source.join("b")).unwrap();
         let dir = Dir {
@@ -832,7 +812,7 @@ mod tests {
                 b"/",
                 &dir,
                 &mut Budget::new(Limits::default()),
-                &scratch.0,
+                scratch.0.path(),
                 None,
             )
             .unwrap()
@@ -847,8 +827,8 @@ mod tests {
 
     #[test]
     fn refuses_a_directory_beyond_the_limits() {
-        let scratch = Scratch::new("limits");
-        fs::write(scratch.0.join("source/a"), [0; 100]).unwrap();
+        let scratch = Scratch::new();
+        fs::write(scratch.0.path().join("source/a"), [0; 100]).unwrap();
         let error = scratch
             .load(
                 false,

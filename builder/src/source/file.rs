@@ -11,6 +11,7 @@ use super::spool::Spool;
 use super::{Budget, Loaded, put};
 use crate::definition::{FileEntry, FileKind};
 use crate::error::{Context, Error, Result, from_io};
+use crate::io::hashing::HashingReader;
 use crate::tree::{Content, Kind, Meta, TARGET_MAX, Time, Tree};
 
 /// Adds the entry to the tree. Its time is the epoch of the image, or 0.
@@ -67,9 +68,9 @@ pub fn load(
             budget.bytes(meta.len())?;
             let mut spool = Spool::new(spool)?;
             digest.update("file\0");
-            let mut reader = super::dir::Hashing {
-                from: std::io::Read::take(file, meta.len().saturating_add(1)),
-                digest: &mut digest,
+            let mut reader = HashingReader {
+                inner: std::io::Read::take(file, meta.len().saturating_add(1)),
+                sha256: &mut digest,
             };
             let (start, length) = spool.append(&mut reader, &|error| {
                 from_io(&format!("reading {}", from.display()), &error)

@@ -11,6 +11,7 @@ use super::input::{Input, Sink};
 use super::unpack::{Xz, Zstd};
 use super::{Reading, Summary};
 use crate::error::{Context, Error, Result};
+use crate::io::hashing::HashingReader;
 use crate::io::part::Part;
 use crate::source::spool::Spool;
 use crate::source::{ArchiveHash, Budget};
@@ -40,9 +41,9 @@ pub fn open(
         return plain(tree, at, Arc::new(file), metadata.len(), budget);
     }
     let mut hash = Sha256::new();
-    let hashing = Hashing {
-        read: Cursor::new(start).chain(file),
-        hash: &mut hash,
+    let hashing = HashingReader {
+        inner: Cursor::new(start).chain(file),
+        sha256: &mut hash,
     };
     let input = Input::stream(
         packing.reader(BufReader::with_capacity(256 << 10, hashing))?,
@@ -65,20 +66,6 @@ fn plain(
     let hash = ArchiveHash::start(all)?;
     let summary = Reading::new(tree, at, budget)?.load(Input::plain(file, len))?;
     Ok((hash, summary))
-}
-
-/// A reader that hashes the bytes it passes on.
-struct Hashing<'a, R> {
-    read: R,
-    hash: &'a mut Sha256,
-}
-
-impl<R: Read> Read for Hashing<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.read.read(buffer)?;
-        self.hash.update(&buffer[..count]);
-        Ok(count)
-    }
 }
 
 /// Number of bytes that identify the compression.
