@@ -341,13 +341,6 @@ mod tests {
     use adamant_skip::skip;
     use std::process::Command;
 
-    fn scratch(name: &str) -> std::path::PathBuf {
-        let path =
-            std::env::temp_dir().join(format!("adamant-verity-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        path
-    }
-
     /// Data of `blocks` distinct blocks, and its hash tree.
     fn build(blocks: usize) -> (Vec<u8>, Vec<u8>, RootHash) {
         let mut data = vec![0; blocks * BLOCK];
@@ -372,7 +365,8 @@ mod tests {
         {
             skip!(Program("veritysetup"));
         }
-        let dir = scratch("format");
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         for blocks in [1, 2, 128, 129, 128 * 128, 128 * 128 + 1] {
             let (data, tree, root) = build(blocks);
             std::fs::write(dir.join("data"), &data).unwrap();
@@ -409,12 +403,12 @@ mod tests {
                 "{blocks} blocks"
             );
         }
-        std::fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn the_check_names_the_first_corrupted_block_of_data_and_of_every_level() {
-        let dir = scratch("check");
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         let (data, tree, root) = build(128 * 128 + 1);
         let judge = |data: &[u8], tree: &[u8], root: &RootHash| {
             let (data_path, tree_path) = (dir.join("data"), dir.join("tree"));
@@ -470,6 +464,5 @@ mod tests {
             judge(&data, &tree[..BLOCK], &root),
             Err(Corruption::Superblock(_))
         ));
-        std::fs::remove_dir_all(dir).unwrap();
     }
 }

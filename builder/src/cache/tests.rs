@@ -1,12 +1,5 @@
 use super::*;
 
-fn scratch(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("adamant-cache-{name}-{}", std::process::id()));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
-}
-
 fn open(folder: &Path) -> Cache {
     Cache::open(folder, b"test").unwrap()
 }
@@ -39,15 +32,16 @@ fn packs_in(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn another_version_of_a_library_has_other_keys() {
-    let folder = scratch("versions");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
     let keys = [&b"1"[..], b"2"].map(|version| key(&Cache::open(&folder, version).unwrap(), 1));
     assert_ne!(keys[0], keys[1]);
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn finds_cached_entries_and_no_others() {
-    let folder = scratch("found");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
     assert_eq!(fill(&folder, 0..50), statistics(0, 50));
     assert_eq!(fill(&folder, 25..75), statistics(25, 25));
     let cache = open(&folder);
@@ -58,12 +52,12 @@ fn finds_cached_entries_and_no_others() {
         (cache.finish(), packs_in(&folder).len()),
         (statistics(75, 0), 2)
     );
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn a_corrupted_pack_never_gives_a_wrong_value() {
-    let folder = scratch("flipped");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
     fill(&folder, 0..5);
     let path = packs_in(&folder).remove(0);
     let whole = fs::read(&path).unwrap();
@@ -93,36 +87,36 @@ fn a_corrupted_pack_never_gives_a_wrong_value() {
         );
     }
     assert_eq!(fill(&folder, 0..5), statistics(0, 5));
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn packs_may_be_deleted_while_they_are_in_use() {
-    let folder = scratch("deleted");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
     fill(&folder, 0..5);
     let cache = open(&folder);
     fs::remove_dir_all(super::folder(&folder)).unwrap();
     assert_eq!(cache.get(&key(&cache, 3)), Some(value(3)));
     cache.put(key(&cache, 9), &value(9));
     assert_eq!(cache.finish(), statistics(1, 1));
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn many_small_packs_are_merged() {
-    let folder = scratch("many");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
     for number in 0..2 * PACKS as u64 {
         fill(&folder, number..number + 1);
     }
     assert_eq!(fill(&folder, 0..2 * PACKS as u64).misses, 0);
     assert_eq!(packs_in(&folder).len(), 1);
     assert_eq!(fill(&folder, 0..2 * PACKS as u64).misses, 0);
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn the_least_recently_used_packs_are_evicted() {
-    let folder = scratch("pruned");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
     for number in 0..3 {
         fill(&folder, number * 10..number * 10 + 10);
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -137,12 +131,12 @@ fn the_least_recently_used_packs_are_evicted() {
     let cache = open(&folder);
     let there = |number| cache.get(&key(&cache, number)).is_some();
     assert!(there(0) && !there(10) && there(20));
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
 fn concurrent_builds_share_the_cache() {
-    let folder = scratch("together");
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
     std::thread::scope(|scope| {
         for start in 0..8 {
             let folder = &folder;
@@ -154,5 +148,4 @@ fn concurrent_builds_share_the_cache() {
         }
     });
     assert_eq!(fill(&folder, 0..27).misses, 0);
-    fs::remove_dir_all(folder).unwrap();
 }

@@ -157,8 +157,8 @@ mod tests {
 
     #[test]
     fn work_directories_of_boot_are_counted_and_cleared() {
-        let cache =
-            std::env::temp_dir().join(format!("adamant-cache-booted-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let cache = scratch.path();
         let work = cache.join("boot/0123");
         fs::create_dir_all(&work).unwrap();
         fs::write(work.join("a_1.manifest.json"), "x").unwrap();
@@ -171,6 +171,5 @@ mod tests {
         );
         clear(&cache, &Output::new(true, false, false)).unwrap();
         assert!(!work.exists() && booted(&cache).unwrap().is_empty());
-        fs::remove_dir_all(&cache).unwrap();
     }
 }

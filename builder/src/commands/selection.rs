@@ -307,48 +307,40 @@ pub fn root_path(target: &Path) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tempfile::TempDir;
 
-    struct Folder(PathBuf);
+    struct Folder(TempDir);
 
     impl Folder {
-        fn new(name: &str, images: &[(&str, &str)]) -> Folder {
-            let folder = Folder(
-                std::env::temp_dir()
-                    .join(format!("adamant-selection-{name}-{}", std::process::id())),
-            );
-            std::fs::create_dir_all(&folder.0).unwrap();
+        fn new(images: &[(&str, &str)]) -> Folder {
+            let folder = Folder(tempfile::tempdir().unwrap());
             for (id, version) in images {
                 let json = format!(
                     r#"{{"version":1,"image":{{"id":"{id}","version":"{version}"}},"tool":"","definition":"","epoch":null,"root":{{"hash":"","salt":"","verity_uuid":"","blocks":1,"tree_blocks":1,"compression":"","cluster":1,"inodes":1,"content":1}},
                     "kernel":null,"artifacts":[{{"name":"{id}_{version}.raw","size":1,"sha256":""}}],"sources":[],"scrubbed":[],"packages":[]}}"#
                 );
-                std::fs::write(folder.0.join(format!("{id}_{version}{SUFFIX}")), json).unwrap();
-                std::fs::write(folder.0.join(format!("{id}_{version}.raw")), "x").unwrap();
+                std::fs::write(
+                    folder.0.path().join(format!("{id}_{version}{SUFFIX}")),
+                    json,
+                )
+                .unwrap();
+                std::fs::write(folder.0.path().join(format!("{id}_{version}.raw")), "x").unwrap();
             }
             folder
         }
 
         fn select(&self, what: &str) -> Result<String> {
-            Selection::resolve(Path::new(&format!("{}{what}", self.0.display())))
+            Selection::resolve(Path::new(&format!("{}{what}", self.0.path().display())))
                 .map(|selection| selection.stem())
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
         }
     }
 
     #[test]
     fn selects_the_newest_version_unless_a_version_or_an_artifact_is_named() {
-        let folder = Folder::new(
-            "newest",
-            &[("web", "9"), ("web", "10"), ("web", "10~rc1"), ("web", "2")],
-        );
+        let folder = Folder::new(&[("web", "9"), ("web", "10"), ("web", "10~rc1"), ("web", "2")]);
         assert_eq!(folder.select("").unwrap(), "web_10");
         assert_eq!(
-            Selection::resolve(&folder.0).unwrap().older,
+            Selection::resolve(folder.0.path()).unwrap().older,
             ["10~rc1", "9", "2"]
         );
         assert_eq!(folder.select("@9").unwrap(), "web_9");
@@ -364,7 +356,7 @@ mod tests {
                 && missing.remedy().is_some_and(|hint| hint.contains("web_9")),
             "{missing}"
         );
-        std::fs::write(folder.0.join("web_9.notes"), "x").unwrap();
+        std::fs::write(folder.0.path().join("web_9.notes"), "x").unwrap();
         assert!(
             folder
                 .select("/web_9.notes")
@@ -383,7 +375,7 @@ mod tests {
 
     #[test]
     fn suggests_ids_if_the_directory_has_several() {
-        let folder = Folder::new("ids", &[("web", "1"), ("db", "1"), ("db", "2")]);
+        let folder = Folder::new(&[("web", "1"), ("db", "1"), ("db", "2")]);
         let several = folder.select("").unwrap_err();
         assert!(
             several
@@ -404,7 +396,7 @@ mod tests {
 
     #[test]
     fn suggests_a_directory_if_there_is_no_image() {
-        let folder = Folder::new("none", &[]);
+        let folder = Folder::new(&[]);
         let hint = |folder: &Folder| {
             folder
                 .select("")
@@ -414,19 +406,19 @@ mod tests {
                 .to_owned()
         };
         assert!(hint(&folder).contains("--output"));
-        std::fs::write(folder.0.join("image.toml"), "").unwrap();
+        std::fs::write(folder.0.path().join("image.toml"), "").unwrap();
         assert!(hint(&folder).contains("adamant build"));
-        std::fs::create_dir(folder.0.join("out")).unwrap();
-        std::fs::write(folder.0.join("out/web_1.manifest.json"), "").unwrap();
+        std::fs::create_dir(folder.0.path().join("out")).unwrap();
+        std::fs::write(folder.0.path().join("out/web_1.manifest.json"), "").unwrap();
         assert!(hint(&folder).contains("did you mean"));
     }
 
     #[test]
     fn refuses_a_manifest_with_another_images_name() {
-        let folder = Folder::new("renamed", &[("web", "1")]);
+        let folder = Folder::new(&[("web", "1")]);
         std::fs::rename(
-            folder.0.join("web_1.manifest.json"),
-            folder.0.join("web_2.manifest.json"),
+            folder.0.path().join("web_1.manifest.json"),
+            folder.0.path().join("web_2.manifest.json"),
         )
         .unwrap();
         assert!(

@@ -83,33 +83,23 @@ mod tests {
     use super::*;
     use adamant_skip::skip;
     use std::process::Command;
-
-    fn scratch(name: &str) -> (std::path::PathBuf, File) {
-        let path = std::env::temp_dir().join(format!("adamant-esp-{name}-{}", std::process::id()));
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path)
-            .unwrap();
-        (path, file)
-    }
+    use tempfile::NamedTempFile;
 
     #[test]
     fn fsck_and_mtools_accept_the_volume_with_both_sector_sizes() {
         let image = vec![0x5a; 5_000_000];
         let entries = entries("debian_1.0.0", b"MZ loader".to_vec(), image.clone());
         for sector in [512, 4096] {
-            let (path, file) = scratch(&format!("fsck-{sector}"));
-            let used = write(&file, 512 << 20, sector, &Guid([7; 16]), &entries).unwrap();
+            let scratch = NamedTempFile::new().unwrap();
+            let (path, file) = (scratch.path(), scratch.as_file());
+            let used = write(file, 512 << 20, sector, &Guid([7; 16]), &entries).unwrap();
             assert!(
-                crate::io::zeros::is_zero_range(&file, used..512 << 20).unwrap()
-                    && !crate::io::zeros::is_zero_range(&file, used - 4096..used).unwrap()
+                crate::io::zeros::is_zero_range(file, used..512 << 20).unwrap()
+                    && !crate::io::zeros::is_zero_range(file, used - 4096..used).unwrap()
             );
             let Ok(checked) = Command::new("/usr/sbin/fsck.vfat")
                 .arg("-n")
-                .arg(&path)
+                .arg(path)
                 .output()
             else {
                 skip!(Program("fsck.vfat"));
@@ -121,7 +111,7 @@ mod tests {
             );
             let Ok(listed) = Command::new("mdir")
                 .args(["-/", "-b", "-i"])
-                .arg(&path)
+                .arg(path)
                 .arg("::")
                 .output()
             else {
@@ -137,13 +127,12 @@ mod tests {
             }
             let read = Command::new("mtype")
                 .arg("-i")
-                .arg(&path)
+                .arg(path)
                 .arg("::/EFI/Linux/debian_1.0.0+3-0.efi")
                 .output()
                 .unwrap()
                 .stdout;
             assert!(read == image);
-            let _ = std::fs::remove_file(&path);
         }
     }
 
@@ -151,15 +140,13 @@ mod tests {
     fn is_reproducible_and_refuses_impossible_sizes() {
         use sha2::{Digest, Sha256};
         let entries = entries("a_1", vec![1; 70_000], vec![2; 300_000]);
-        let digest = |name: &str| {
-            let (path, file) = scratch(name);
-            write(&file, 48 << 20, 512, &Guid([7; 16]), &entries).unwrap();
-            let digest = Sha256::digest(std::fs::read(&path).unwrap());
-            let _ = std::fs::remove_file(&path);
-            digest
+        let digest = || {
+            let scratch = NamedTempFile::new().unwrap();
+            write(scratch.as_file(), 48 << 20, 512, &Guid([7; 16]), &entries).unwrap();
+            Sha256::digest(std::fs::read(scratch.path()).unwrap())
         };
-        assert_eq!(digest("first"), digest("second"));
-        let (path, file) = scratch("refused");
+        assert_eq!(digest(), digest());
+        let file = tempfile::tempfile().unwrap();
         assert!(
             write(&file, 48 << 20, 4096, &Guid([7; 16]), &entries)
                 .unwrap_err()
@@ -176,6 +163,5 @@ mod tests {
                 .to_string()
                 .contains("48 MiB, its files need 60")
         );
-        let _ = std::fs::remove_file(&path);
     }
 }

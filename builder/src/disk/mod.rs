@@ -364,8 +364,8 @@ mod tests {
 
     #[test]
     fn sfdisk_reads_the_table_and_the_reported_hashes_are_right() {
-        let dir = std::env::temp_dir().join(format!("adamant-disk-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         std::fs::write(dir.join("root"), vec![7; 5_000_192]).unwrap();
         std::fs::write(dir.join("tree"), vec![8; 8192]).unwrap();
         let open = |name: &str| File::open(dir.join(name)).unwrap();
@@ -478,6 +478,5 @@ mod tests {
                 &"0FC63DAF-8483-4772-8E79-3D69D8477DE4".into()
             )
         );
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

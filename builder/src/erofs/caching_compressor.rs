@@ -237,10 +237,8 @@ mod tests {
     #[test]
     fn a_corrupted_cache_never_changes_the_output() {
         for algorithm in [Algorithm::Lz4hc, Algorithm::Zstd(3)] {
-            let folder = std::env::temp_dir().join(format!(
-                "adamant-caching-{}-{algorithm:?}",
-                std::process::id()
-            ));
+            let scratch = tempfile::tempdir().unwrap();
+            let folder = scratch.path();
             let input = input();
             let small = &input[..3000];
             let mut fresh = compressor(None, algorithm);
@@ -282,7 +280,6 @@ mod tests {
                 vec![0x55; 5000],
                 Vec::new(),
             ] {
-                std::fs::remove_dir_all(&folder).unwrap();
                 let mut writer = compressor(open(&folder), algorithm);
                 let cache = Arc::into_inner(writer.cache.take().unwrap()).unwrap();
                 let keys = (
@@ -303,7 +300,6 @@ mod tests {
                 let found = caching.compress_whole(small).unwrap();
                 assert!(found == whole || wrong.is_empty() && found.is_none());
             }
-            std::fs::remove_dir_all(&folder).unwrap();
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 
 use super::*;
 
@@ -14,18 +15,15 @@ const MIB: u64 = 1 << 20;
 const SIZE: u64 = 65 * MIB;
 
 /// A directory that goes with the test.
-struct Dir(PathBuf);
+struct Dir(TempDir);
 
 impl Dir {
-    fn new(name: &str) -> Dir {
-        let dir =
-            std::env::temp_dir().join(format!("adamant-format-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
+    fn new() -> Dir {
+        Dir(tempfile::tempdir().unwrap())
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.0.path().join(name)
     }
 
     fn create(&self, name: &str) -> File {
@@ -48,12 +46,6 @@ impl Dir {
             "{format}"
         );
         written
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
@@ -143,7 +135,7 @@ fn same(one: &Path, other: &Path) {
 
 #[test]
 fn qemu_reads_and_checks_the_qcow2_disk() {
-    let dir = Dir::new("qcow2");
+    let dir = Dir::new();
     let raw = raw(&dir, "raw");
     let written = dir.write(Format::Qcow2, &raw, "disk.qcow2", 3);
     assert!(written.size < 12 * MIB, "{}", written.size);
@@ -189,7 +181,7 @@ fn qemu_reads_and_checks_the_qcow2_disk() {
 
 #[test]
 fn qemu_reads_the_vhd_disk_as_a_fixed_disk() {
-    let dir = Dir::new("vhd");
+    let dir = Dir::new();
     let raw = raw(&dir, "raw");
     let written = dir.write(Format::Vhd, &raw, "disk.vhd", 3);
     assert_eq!(written.size, SIZE + 512);
@@ -230,7 +222,7 @@ fn qemu_reads_the_vhd_disk_as_a_fixed_disk() {
 
 #[test]
 fn qemu_reads_the_vmdk_disk() {
-    let dir = Dir::new("vmdk");
+    let dir = Dir::new();
     let raw = raw(&dir, "raw");
     dir.write(Format::Vmdk, &raw, "disk.vmdk", 3);
     if has("qemu-img") {
@@ -251,7 +243,7 @@ fn qemu_reads_the_vmdk_disk() {
 
 #[test]
 fn vmdk_is_readable_by_its_markers_alone() {
-    let dir = Dir::new("stream");
+    let dir = Dir::new();
     let raw = raw(&dir, "raw");
     dir.write(Format::Vmdk, &raw, "disk.vmdk", 2);
     let bytes = std::fs::read(dir.path("disk.vmdk")).unwrap();
@@ -294,7 +286,7 @@ fn vmdk_is_readable_by_its_markers_alone() {
 
 #[test]
 fn tar_sha256sum_and_qemu_accept_the_ova() {
-    let dir = Dir::new("ova");
+    let dir = Dir::new();
     let raw = raw(&dir, "raw");
     dir.write(Format::Ova, &raw, "web.ova", 3);
     let list = run(Command::new("tar").args(["-tvf"]).arg(dir.path("web.ova")));
@@ -311,7 +303,7 @@ fn tar_sha256sum_and_qemu_accept_the_ova() {
         .arg("-xf")
         .arg(dir.path("web.ova"))
         .arg("-C")
-        .arg(&dir.0));
+        .arg(dir.0.path()));
     let manifest = std::fs::read_to_string(dir.path("web_1.0.0.mf")).unwrap();
     std::fs::write(
         dir.path("sums"),
@@ -322,7 +314,7 @@ fn tar_sha256sum_and_qemu_accept_the_ova() {
     .unwrap();
     run(Command::new("sha256sum")
         .args(["--check", "--strict", "sums"])
-        .current_dir(&dir.0));
+        .current_dir(dir.0.path()));
     // The disk is the same as that of the format vmdk.
     dir.write(Format::Vmdk, &raw, "alone.vmdk", 1);
     same(&dir.path("alone.vmdk"), &dir.path("web_1.0.0.vmdk"));
@@ -350,7 +342,7 @@ fn tar_sha256sum_and_qemu_accept_the_ova() {
 
 #[test]
 fn gnu_tar_unpacks_the_gce_disk_with_its_holes() {
-    let dir = Dir::new("gce");
+    let dir = Dir::new();
     let raw = raw(&dir, "raw");
     dir.write(Format::Gce, &raw, "disk.tar.gz", 3);
     run(Command::new("gzip").arg("-t").arg(dir.path("disk.tar.gz")));
@@ -367,7 +359,7 @@ fn gnu_tar_unpacks_the_gce_disk_with_its_holes() {
         .arg("-xzf")
         .arg(dir.path("disk.tar.gz"))
         .arg("-C")
-        .arg(&dir.0));
+        .arg(dir.0.path()));
     let meta = std::fs::metadata(dir.path("disk.raw")).unwrap();
     assert_eq!(meta.len(), 1 << 30);
     assert!(meta.blocks() * 512 < 24 * MIB);
@@ -377,7 +369,7 @@ fn gnu_tar_unpacks_the_gce_disk_with_its_holes() {
 
 #[test]
 fn sparse_headers_equal_those_of_gnu_tar() {
-    let dir = Dir::new("sparse");
+    let dir = Dir::new();
     let file = dir.create("disk.raw");
     // More ranges of data than fit into the header and one extension.
     file.set_len(1 << 30).unwrap();
@@ -404,7 +396,7 @@ fn sparse_headers_equal_those_of_gnu_tar() {
         .args(tar)
         .arg(dir.path("theirs.tar"))
         .arg("-C")
-        .arg(&dir.0)
+        .arg(dir.0.path())
         .arg("disk.raw"));
     let mut theirs = vec![0; ours.len()];
     File::open(dir.path("theirs.tar"))
@@ -426,7 +418,7 @@ fn sparse_headers_equal_those_of_gnu_tar() {
 
 #[test]
 fn converts_a_disk_of_more_than_8_gib() {
-    let dir = Dir::new("large");
+    let dir = Dir::new();
     let raw = dir.create("raw");
     let size = 9 << 30;
     raw.set_len(size).unwrap();
@@ -437,7 +429,7 @@ fn converts_a_disk_of_more_than_8_gib() {
         .arg("-xzf")
         .arg(dir.path("disk.tar.gz"))
         .arg("-C")
-        .arg(&dir.0));
+        .arg(dir.0.path()));
     let there = File::open(dir.path("disk.raw")).unwrap();
     assert_eq!(there.metadata().unwrap().len(), size);
     let mut end = [0; 5000];
@@ -456,20 +448,20 @@ fn converts_a_disk_of_more_than_8_gib() {
 
 #[test]
 fn zstd_unpacks_the_disk() {
-    let dir = Dir::new("zst");
+    let dir = Dir::new();
     let raw = raw(&dir, "raw");
     dir.write(Format::RawZst, &raw, "disk.raw.zst", 3);
     if has("zstd") {
         run(Command::new("zstd")
             .args(["-q", "-d", "disk.raw.zst"])
-            .current_dir(&dir.0));
+            .current_dir(dir.0.path()));
         same(&dir.path("raw"), &dir.path("disk.raw"));
     }
 }
 
 #[test]
 fn threads_and_holes_do_not_change_the_bytes() {
-    let dir = Dir::new("same");
+    let dir = Dir::new();
     let sparse = raw(&dir, "raw");
     let full = dir.create("full");
     full.write_all_at(&std::fs::read(dir.path("raw")).unwrap(), 0)
@@ -483,7 +475,7 @@ fn threads_and_holes_do_not_change_the_bytes() {
 
 #[test]
 fn converts_an_empty_disk() {
-    let dir = Dir::new("empty");
+    let dir = Dir::new();
     let raw = dir.create("raw");
     raw.set_len(SIZE).unwrap();
     for (format, theirs) in [
@@ -503,7 +495,7 @@ fn converts_an_empty_disk() {
 
 #[test]
 fn refuses_a_size_that_is_not_a_multiple_of_1_mib() {
-    let dir = Dir::new("odd");
+    let dir = Dir::new();
     let raw = dir.create("raw");
     for size in [0, MIB + 512] {
         raw.set_len(size).unwrap();
@@ -519,7 +511,7 @@ fn refuses_a_size_that_is_not_a_multiple_of_1_mib() {
 
 #[test]
 fn refuses_a_disk_that_is_too_large_for_the_format() {
-    let dir = Dir::new("huge");
+    let dir = Dir::new();
     let raw = dir.create("raw");
     if raw.set_len(3 << 40).is_err() {
         skip!(Host("no file of 3 TiB in the temporary directory"));
@@ -532,7 +524,7 @@ fn refuses_a_disk_that_is_too_large_for_the_format() {
 
 #[test]
 fn reports_a_full_file_system() {
-    let dir = Dir::new("full");
+    let dir = Dir::new();
     let raw = raw(&dir, "raw");
     for format in Format::ALL.into_iter().skip(1) {
         let full = File::options()

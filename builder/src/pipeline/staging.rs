@@ -434,30 +434,22 @@ fn other_artifacts(out: &Path, names: &[&str], kept: &[String]) -> Result<Vec<St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tempfile::TempDir;
 
-    struct Dir(PathBuf);
+    struct Dir(TempDir);
 
     impl Dir {
-        fn new(name: &str) -> Dir {
-            let dir =
-                std::env::temp_dir().join(format!("adamant-staging-{name}-{}", std::process::id()));
-            fs::create_dir_all(&dir).unwrap();
-            Dir(dir)
+        fn new() -> Dir {
+            Dir(tempfile::tempdir().unwrap())
         }
 
         fn names(&self, of: &str) -> Vec<String> {
-            let mut names: Vec<_> = fs::read_dir(self.0.join(of))
+            let mut names: Vec<_> = fs::read_dir(self.0.path().join(of))
                 .unwrap()
                 .map(|e| e.unwrap().file_name().into_string().unwrap())
                 .collect();
             names.sort();
             names
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 
@@ -470,7 +462,7 @@ mod tests {
     }
 
     fn build(dir: &Dir, version: &str, bytes: &[u8]) -> Result<()> {
-        let mut staging = Staging::open(&dir.0.join("out"))?;
+        let mut staging = Staging::open(&dir.0.path().join("out"))?;
         staging.put(&format!("a_{version}.raw"), bytes)?;
         let manifest = manifest(version);
         staging.put(&format!("a_{version}.manifest.json"), &manifest)?;
@@ -479,8 +471,8 @@ mod tests {
 
     #[test]
     fn an_unfinished_build_leaves_no_files_and_a_finished_one_replaces_only_its_version() {
-        let dir = Dir::new("replace");
-        let mut staging = Staging::open(&dir.0.join("out")).unwrap();
+        let dir = Dir::new();
+        let mut staging = Staging::open(&dir.0.path().join("out")).unwrap();
         staging.put("a_1.raw", b"x").unwrap();
         drop(staging);
         assert_eq!(dir.names("."), [""; 0]);
@@ -496,16 +488,19 @@ mod tests {
                 "a_2.raw"
             ]
         );
-        assert_eq!(fs::read(dir.0.join("out/a_1.raw")).unwrap(), b"one again");
+        assert_eq!(
+            fs::read(dir.0.path().join("out/a_1.raw")).unwrap(),
+            b"one again"
+        );
         assert_eq!(dir.names("."), ["out"]);
     }
 
     #[test]
     fn a_second_build_of_a_version_removes_artifacts_that_it_does_not_make() {
-        let dir = Dir::new("fewer");
+        let dir = Dir::new();
         build(&dir, "2", b"two").unwrap();
         build(&dir, "1", b"one").unwrap();
-        let mut staging = Staging::open(&dir.0.join("out")).unwrap();
+        let mut staging = Staging::open(&dir.0.path().join("out")).unwrap();
         staging.put("a_1.manifest.json", &manifest("1")).unwrap();
         staging
             .publish(
@@ -521,18 +516,18 @@ mod tests {
 
     #[test]
     fn other_content_replaces_a_version_only_with_force() {
-        let dir = Dir::new("content");
+        let dir = Dir::new();
         let publish = |root: &str, raw: &str, replace: Replace| -> Result<()> {
             let text = String::from_utf8(manifest("1")).unwrap();
             let text = text
                 .replacen("\"hash\":\"\"", &format!("\"hash\":\"{root}\""), 1)
                 .replacen("\"sha256\":\"\"", &format!("\"sha256\":\"{raw}\""), 1);
-            let mut staging = Staging::open(&dir.0.join("out"))?;
+            let mut staging = Staging::open(&dir.0.path().join("out"))?;
             staging.put("a_1.raw", raw.as_bytes())?;
             staging.put("a_1.manifest.json", text.as_bytes())?;
             staging.publish(&Manifest::parse("", text.as_bytes())?, replace)
         };
-        let raw = || fs::read_to_string(dir.0.join("out/a_1.raw")).unwrap();
+        let raw = || fs::read_to_string(dir.0.path().join("out/a_1.raw")).unwrap();
         publish("aa", "x", Replace::SameContent).unwrap();
         publish("aa", "x", Replace::SameContent).unwrap();
         let error = publish("bb", "y", Replace::SameContent).unwrap_err();
@@ -565,9 +560,9 @@ mod tests {
 
     #[test]
     fn a_directory_with_foreign_files_is_not_replaced() {
-        let dir = Dir::new("foreign");
+        let dir = Dir::new();
         build(&dir, "1", b"one").unwrap();
-        fs::write(dir.0.join("out/thesis.tex"), "years of work").unwrap();
+        fs::write(dir.0.path().join("out/thesis.tex"), "years of work").unwrap();
         let error = build(&dir, "2", b"two").unwrap_err();
         assert!(error.message().contains("thesis.tex"), "{error}");
         assert_eq!(
@@ -578,11 +573,11 @@ mod tests {
 
     #[test]
     fn the_next_build_removes_the_directory_of_a_killed_one() {
-        let dir = Dir::new("killed");
-        fs::create_dir_all(dir.0.join(".out.adamant-new/x")).unwrap();
-        drop(Staging::open(&dir.0.join("out")).unwrap());
+        let dir = Dir::new();
+        fs::create_dir_all(dir.0.path().join(".out.adamant-new/x")).unwrap();
+        drop(Staging::open(&dir.0.path().join("out")).unwrap());
         assert_eq!(dir.names("."), [""; 0]);
-        fs::create_dir_all(dir.0.join(".out.adamant-new/x")).unwrap();
+        fs::create_dir_all(dir.0.path().join(".out.adamant-new/x")).unwrap();
         build(&dir, "1", b"one").unwrap();
         assert_eq!(dir.names("."), ["out"]);
     }

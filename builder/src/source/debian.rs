@@ -333,8 +333,8 @@ mod tests {
 
     #[test]
     fn the_cache_key_depends_on_the_content_of_the_keyring_and_not_on_its_name() {
-        let dir = std::env::temp_dir().join(format!("adamant-keyring-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         let of = |name: &str, bytes: &str| {
             std::fs::write(dir.join(name), bytes).unwrap();
             keyrings(&Debian {
@@ -363,6 +363,5 @@ mod tests {
         // The default keyrings of this machine: existing files have a digest, and missing files are
         // no error.
         keyrings(&archive::tests::debian("trixie")).unwrap();
-        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -1,14 +1,13 @@
 //! The spool: an unnamed temporary file for the contents of sources (unpacked archives, files of a
 //! directory). The kernel deletes it when the process ends, even after a crash.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result, from_io};
-use crate::io::unnamed::create_unnamed;
 
 /// An unnamed file that grows.
 #[derive(Debug)]
@@ -21,22 +20,7 @@ pub struct Spool {
 impl Spool {
     /// A new spool on the file system of this directory.
     pub fn new(folder: &Path) -> Result<Spool> {
-        let file = match create_unnamed(folder) {
-            // File systems without unnamed files: one that loses its name at once.
-            Ok(None) => {
-                let path = folder.join(format!(".adamant-spool-{}", std::process::id()));
-                let file = OpenOptions::new()
-                    .read(true)
-                    .write(true)
-                    .mode(0o600)
-                    .create_new(true)
-                    .open(&path);
-                file.and_then(|file| std::fs::remove_file(&path).map(|()| file))
-            }
-            Ok(Some(file)) => Ok(file),
-            Err(error) => Err(error),
-        };
-        let file = file.map_err(|error| full_or_broken(folder, &error))?;
+        let file = tempfile::tempfile_in(folder).map_err(|error| full_or_broken(folder, &error))?;
         Ok(Spool {
             folder: folder.to_owned(),
             file: Arc::new(file),
@@ -81,7 +65,6 @@ fn full_or_broken(folder: &Path, error: &io::Error) -> Error {
 
 impl Write for Spool {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        use std::os::unix::fs::FileExt;
         self.file.write_all_at(bytes, self.length)?;
         self.length += bytes.len() as u64;
         Ok(bytes.len())

@@ -16,17 +16,16 @@ use std::time::Duration;
 use nix::libc;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
+use tempfile::TempDir;
 
 const BLOCK: usize = 4096;
 
-struct Scratch(PathBuf);
+struct Scratch(TempDir);
 
 impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path =
-            std::env::temp_dir().join(format!("adamant-build-{}-{name}", std::process::id()));
-        fs::create_dir_all(path.join("files/usr/share")).unwrap();
-        let scratch = Scratch(path);
+    fn new() -> Scratch {
+        let scratch = Scratch(tempfile::tempdir().unwrap());
+        fs::create_dir_all(scratch.0.path().join("files/usr/share")).unwrap();
         // 3 MB of incompressible bytes, and a compressible text.
         let mut state = 1u64;
         let noise = std::iter::repeat_with(|| {
@@ -47,7 +46,7 @@ impl Scratch {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.0.join(name), bytes).unwrap();
+        fs::write(self.0.path().join(name), bytes).unwrap();
     }
 
     fn define(&self, version: &str) {
@@ -83,8 +82,8 @@ cmdline = "console=ttyS0"
         let mut command = Command::new(env!("CARGO_BIN_EXE_adamant"));
         command
             .arg(verb)
-            .env("ADAMANT_AGENT", self.0.join("agent"))
-            .env("XDG_CACHE_HOME", self.0.join("cache"))
+            .env("ADAMANT_AGENT", self.0.path().join("agent"))
+            .env("XDG_CACHE_HOME", self.0.path().join("cache"))
             .stdin(Stdio::null());
         command
     }
@@ -93,7 +92,7 @@ cmdline = "console=ttyS0"
     fn build(&self) -> Output {
         self.adamant("build")
             .arg("--force")
-            .arg(&self.0)
+            .arg(self.0.path())
             .output()
             .unwrap()
     }
@@ -109,7 +108,7 @@ cmdline = "console=ttyS0"
     fn verify_with(&self, target: &str, flags: &[&str]) -> Result<String, String> {
         let output = self
             .adamant("verify")
-            .arg(self.0.join(target))
+            .arg(self.0.path().join(target))
             .args(flags)
             .output()
             .unwrap();
@@ -122,11 +121,11 @@ cmdline = "console=ttyS0"
     }
 
     fn out(&self, name: &str) -> PathBuf {
-        self.0.join("out").join(name)
+        self.0.path().join("out").join(name)
     }
 
     fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(&self.0)
+        let mut names: Vec<_> = fs::read_dir(self.0.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -142,12 +141,6 @@ cmdline = "console=ttyS0"
         let mut bytes = fs::read(&path).unwrap();
         bytes[at] ^= 1;
         fs::write(path, bytes).unwrap();
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -193,7 +186,7 @@ fn tool(name: &str, args: &[&Path]) -> Option<Output> {
 
 #[test]
 fn artifacts_pass_our_verification_and_that_of_independent_tools() {
-    let scratch = Scratch::new("whole");
+    let scratch = Scratch::new();
     assert_success(&scratch.build());
     assert_eq!(scratch.names(), ["agent", "files", "image.toml", "out"]);
     assert!(
@@ -252,11 +245,11 @@ fn artifacts_pass_our_verification_and_that_of_independent_tools() {
 
 #[test]
 fn a_second_build_has_the_same_bytes() {
-    let scratch = Scratch::new("again");
+    let scratch = Scratch::new();
     let output = scratch
         .adamant("build")
         .args(["--check", "--json"])
-        .arg(&scratch.0)
+        .arg(scratch.0.path())
         .output()
         .unwrap();
     assert_success(&output);
@@ -287,7 +280,7 @@ fn a_second_build_has_the_same_bytes() {
 
 /// The pack files of the cache.
 fn packs(scratch: &Scratch) -> Vec<PathBuf> {
-    let list = fs::read_dir(scratch.0.join("cache/adamant/results")).unwrap();
+    let list = fs::read_dir(scratch.0.path().join("cache/adamant/results")).unwrap();
     list.map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "pack"))
         .collect()
@@ -295,7 +288,7 @@ fn packs(scratch: &Scratch) -> Vec<PathBuf> {
 
 #[test]
 fn the_bytes_do_not_depend_on_the_state_of_the_cache() {
-    let scratch = Scratch::new("caches");
+    let scratch = Scratch::new();
     for file in 0..200 {
         scratch.write(
             &format!("files/usr/share/{file}"),
@@ -304,14 +297,14 @@ fn the_bytes_do_not_depend_on_the_state_of_the_cache() {
                 .as_bytes(),
         );
     }
-    let root = |out: &str| fs::read(scratch.0.join(out).join("t_1.root.erofs")).unwrap();
+    let root = |out: &str| fs::read(scratch.0.path().join(out).join("t_1.root.erofs")).unwrap();
     let build = |out: &str, more: &[&str]| {
         let mut command = scratch.adamant("build");
         command
             .arg("-o")
-            .arg(scratch.0.join(out))
+            .arg(scratch.0.path().join(out))
             .args(more)
-            .arg(scratch.0.join("image.toml"));
+            .arg(scratch.0.path().join("image.toml"));
         command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -324,7 +317,7 @@ fn the_bytes_do_not_depend_on_the_state_of_the_cache() {
     };
     let right = built("none", &["--no-cache"]);
     assert!(
-        !scratch.0.join("cache/adamant/results").exists(),
+        !scratch.0.path().join("cache/adamant/results").exists(),
         "--no-cache keeps nothing"
     );
     for (out, jobs) in [("cold", "2"), ("warm", "1")] {
@@ -349,7 +342,7 @@ fn the_bytes_do_not_depend_on_the_state_of_the_cache() {
     }
     fs::write(pack, &whole[..whole.len() / 2]).unwrap();
     assert!(built("half", &[]) == right);
-    fs::remove_dir_all(scratch.0.join("cache")).unwrap();
+    fs::remove_dir_all(scratch.0.path().join("cache")).unwrap();
     let together: Vec<Child> = (0..4)
         .map(|i| build(&format!("together-{i}"), &[]))
         .collect();
@@ -361,13 +354,13 @@ fn the_bytes_do_not_depend_on_the_state_of_the_cache() {
 
 #[test]
 fn the_manifest_records_the_reference_image_that_the_same_bytes_need() {
-    let scratch = Scratch::new("reference");
+    let scratch = Scratch::new();
     let first = scratch.out("t_1.root.erofs");
     let build = |more: &[&str]| {
         scratch
             .adamant("build")
             .arg("--force")
-            .arg(&scratch.0)
+            .arg(scratch.0.path())
             .args(more)
             .output()
             .unwrap()
@@ -383,7 +376,7 @@ fn the_manifest_records_the_reference_image_that_the_same_bytes_need() {
         "files/usr/share/another",
         "another text\n".repeat(5000).as_bytes(),
     );
-    let out = scratch.0.join("out");
+    let out = scratch.0.path().join("out");
     let checked = build(&["--reference", out.to_str().unwrap(), "--check"]);
     assert_success(&checked);
     assert!(String::from_utf8_lossy(&checked.stderr).contains("identical"));
@@ -430,7 +423,7 @@ fn the_manifest_records_the_reference_image_that_the_same_bytes_need() {
         "--reference",
         scratch.out("t_2.root.erofs").to_str().unwrap(),
     ]));
-    let wrong = error(&scratch.0.join("files/usr/share/noise"), &[]);
+    let wrong = error(&scratch.0.path().join("files/usr/share/noise"), &[]);
     assert!(
         wrong.contains("files/usr/share/noise") && wrong.contains("that adamant built"),
         "{wrong}"
@@ -445,7 +438,7 @@ fn the_manifest_records_the_reference_image_that_the_same_bytes_need() {
 
 #[test]
 fn an_unchanged_build_is_skipped_and_any_change_is_built() {
-    let scratch = Scratch::new("unchanged");
+    let scratch = Scratch::new();
     let says = |output: &Output| {
         assert_success(output);
         String::from_utf8_lossy(&output.stderr).contains("nothing changed since it was built")
@@ -467,14 +460,14 @@ fn an_unchanged_build_is_skipped_and_any_change_is_built() {
     );
     again("a file's content");
     fs::set_permissions(
-        scratch.0.join("files/usr/share/text"),
+        scratch.0.path().join("files/usr/share/text"),
         fs::Permissions::from_mode(0o640),
     )
     .unwrap();
     again("a file's mode");
-    fs::write(scratch.0.join("files/usr/share/new"), "").unwrap();
+    fs::write(scratch.0.path().join("files/usr/share/new"), "").unwrap();
     again("a new file");
-    fs::remove_file(scratch.0.join("files/usr/share/new")).unwrap();
+    fs::remove_file(scratch.0.path().join("files/usr/share/new")).unwrap();
     again("a removed file");
     scratch.flip("t_1.root.erofs", 5000);
     again("an altered artifact");
@@ -488,8 +481,8 @@ fn an_unchanged_build_is_skipped_and_any_change_is_built() {
             .adamant("build")
             .arg(option)
             .arg("-o")
-            .arg(scratch.0.join("out"))
-            .arg(scratch.0.join("image.toml"))
+            .arg(scratch.0.path().join("out"))
+            .arg(scratch.0.path().join("image.toml"))
             .output()
             .unwrap();
         assert!(!says(&output), "{option}");
@@ -498,14 +491,14 @@ fn an_unchanged_build_is_skipped_and_any_change_is_built() {
 
 #[test]
 fn the_second_build_of_check_uses_the_same_keys() {
-    let scratch = Scratch::new("again-keys");
-    let keys = scratch.0.join("keys");
+    let scratch = Scratch::new();
+    let keys = scratch.0.path().join("keys");
     adamant::sign::keys::new(&keys, "test", 1).unwrap();
     let output = scratch
         .adamant("build")
         .args(["--check", "--json", "--keys"])
         .arg(&keys)
-        .arg(&scratch.0)
+        .arg(scratch.0.path())
         .output()
         .unwrap();
     assert_success(&output);
@@ -522,16 +515,16 @@ fn the_second_build_of_check_uses_the_same_keys() {
 /// A source that only root can read is not an error: the second build then runs as the same user.
 #[test]
 fn check_keeps_the_user_if_another_one_cannot_read_a_source() {
-    let scratch = Scratch::new("private");
+    let scratch = Scratch::new();
     fs::set_permissions(
-        scratch.0.join("files/usr/share/text"),
+        scratch.0.path().join("files/usr/share/text"),
         fs::Permissions::from_mode(0o600),
     )
     .unwrap();
     let output = scratch
         .adamant("build")
         .args(["--check", "--json"])
-        .arg(&scratch.0)
+        .arg(scratch.0.path())
         .output()
         .unwrap();
     assert_success(&output);
@@ -545,7 +538,7 @@ fn check_keeps_the_user_if_another_one_cannot_read_a_source() {
 
 #[test]
 fn an_interrupted_check_removes_its_directory_and_the_next_build_that_of_a_killed_one() {
-    let scratch = Scratch::new("killcheck");
+    let scratch = Scratch::new();
     let strays = || {
         scratch
             .names()
@@ -555,7 +548,7 @@ fn an_interrupted_check_removes_its_directory_and_the_next_build_that_of_a_kille
     };
     // Both builds read this key from a pipe. The test writes it once, for the first build; the
     // second build waits for it until it is ended.
-    let keys = scratch.0.join("keys");
+    let keys = scratch.0.path().join("keys");
     adamant::sign::keys::new(&keys, "test", 1).unwrap();
     let pipe = keys.join("verity.key");
     let key = fs::read(&pipe).unwrap();
@@ -600,7 +593,7 @@ fn an_interrupted_check_removes_its_directory_and_the_next_build_that_of_a_kille
             .arg("--check")
             .arg("--keys")
             .arg(&keys)
-            .arg(&scratch.0)
+            .arg(scratch.0.path())
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
@@ -627,7 +620,7 @@ fn an_interrupted_check_removes_its_directory_and_the_next_build_that_of_a_kille
 
 #[test]
 fn verify_names_the_artifact_the_block_and_the_file() {
-    let scratch = Scratch::new("flip");
+    let scratch = Scratch::new();
     let fresh = |name: &str, at: usize| {
         assert_success(&scratch.build());
         scratch.flip(name, at);
@@ -680,8 +673,8 @@ fn verify_names_the_artifact_the_block_and_the_file() {
 /// The hashes match data that was damaged before hashing; only reading the files finds it.
 #[test]
 fn verify_read_data_finds_data_that_cannot_be_decompressed() {
-    let scratch = Scratch::new("hashed");
-    let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
+    let scratch = Scratch::new();
+    let text = fs::read_to_string(scratch.0.path().join("image.toml")).unwrap();
     let text = text.replace(
         "CONFIG_RD_ZSTD=y",
         "CONFIG_RD_ZSTD=y\\nCONFIG_EROFS_FS_ZIP_ZSTD=y",
@@ -732,8 +725,8 @@ fn verify_read_data_finds_data_that_cannot_be_decompressed() {
 
 #[test]
 fn an_image_without_a_kernel_has_only_a_root_and_a_warning() {
-    let scratch = Scratch::new("rootonly");
-    let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
+    let scratch = Scratch::new();
+    let text = fs::read_to_string(scratch.0.path().join("image.toml")).unwrap();
     scratch.write(
         "image.toml",
         text.replace("/boot/vmlinuz-6.12.1", "/boot/something")
@@ -742,7 +735,7 @@ fn an_image_without_a_kernel_has_only_a_root_and_a_warning() {
     let output = scratch.build();
     assert_success(&output);
     assert!(String::from_utf8_lossy(&output.stderr).contains("has no kernel"));
-    let mut names: Vec<_> = fs::read_dir(scratch.0.join("out"))
+    let mut names: Vec<_> = fs::read_dir(scratch.0.path().join("out"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
@@ -766,10 +759,10 @@ fn an_image_without_a_kernel_has_only_a_root_and_a_warning() {
 
 #[test]
 fn a_failed_build_leaves_the_output_as_it_was() {
-    let scratch = Scratch::new("failed");
+    let scratch = Scratch::new();
     assert_success(&scratch.build());
     let before = fs::read(scratch.out("t_1.manifest.json")).unwrap();
-    let text = fs::read_to_string(scratch.0.join("image.toml")).unwrap();
+    let text = fs::read_to_string(scratch.0.path().join("image.toml")).unwrap();
     for (from, to) in [
         ("console=ttyS0", "root=/dev/vda1"),
         ("dir = \"files\"", "dir = \"missing\""),
@@ -790,7 +783,7 @@ fn a_failed_build_leaves_the_output_as_it_was() {
 /// Kills a build at many times, from before its first step to after its last.
 #[test]
 fn a_kill_at_any_time_leaves_a_complete_output() {
-    let scratch = Scratch::new("kill");
+    let scratch = Scratch::new();
     let started = std::time::Instant::now();
     assert_success(&scratch.build());
     let whole = started.elapsed();
@@ -800,7 +793,7 @@ fn a_kill_at_any_time_leaves_a_complete_output() {
         scratch.define(&(n + 2).to_string());
         let mut child = scratch
             .adamant("build")
-            .arg(&scratch.0)
+            .arg(scratch.0.path())
             .stderr(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -832,18 +825,18 @@ fn a_kill_at_any_time_leaves_a_complete_output() {
 
 #[test]
 fn a_full_disk_leaves_the_output_as_it_was() {
-    let scratch = Scratch::new("full");
+    let scratch = Scratch::new();
     scratch.write("run", b"set -e\nmount -t tmpfs -o size=\"$3\" tmpfs \"$1/small\"\n\"$2\" build \"$1\" -o \"$1/small/out\"\nls -A \"$1/small\"\nfor n in 2 3 4 5; do sed -i \"s/^version = .*/version = \\\"$n\\\"/\" \"$1/image.toml\"; \"$2\" build \"$1\" -o \"$1/small/out\" || { echo refused; break; }; done\n\"$2\" verify \"$1/small/out\"\nls -A \"$1/small\"\n");
-    fs::create_dir(scratch.0.join("small")).unwrap();
+    fs::create_dir(scratch.0.path().join("small")).unwrap();
     let mut command = Command::new("unshare");
     command
         .args(["-m", "sh"])
-        .arg(scratch.0.join("run"))
-        .arg(&scratch.0)
+        .arg(scratch.0.path().join("run"))
+        .arg(scratch.0.path())
         .arg(env!("CARGO_BIN_EXE_adamant"))
         .arg("12M");
     let output = command
-        .env("ADAMANT_AGENT", scratch.0.join("agent"))
+        .env("ADAMANT_AGENT", scratch.0.path().join("agent"))
         .output()
         .unwrap();
     let (said, errors) = (

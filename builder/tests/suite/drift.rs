@@ -4,11 +4,11 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// The host is what stands behind `--`; what it does follows from its name.
 const SSH: &str = r#"#!/bin/sh
@@ -42,24 +42,31 @@ rm "$FLEET/running/$2"
 exit $code
 "#;
 
-struct Fleet(PathBuf);
+struct Fleet(TempDir);
 
 impl Fleet {
-    fn new(name: &str) -> Fleet {
-        let path =
-            std::env::temp_dir().join(format!("adamant-fleet-{}-{name}", std::process::id()));
-        fs::create_dir_all(path.join("running")).unwrap();
-        fs::write(path.join("ssh"), SSH).unwrap();
-        fs::set_permissions(path.join("ssh"), fs::Permissions::from_mode(0o755)).unwrap();
-        Fleet(path)
+    fn new() -> Fleet {
+        let folder = tempfile::tempdir().unwrap();
+        let ssh = folder.path().join("ssh");
+        fs::create_dir(folder.path().join("running")).unwrap();
+        fs::write(&ssh, SSH).unwrap();
+        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).unwrap();
+        Fleet(folder)
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_adamant"));
-        command.arg("drift").args(arguments).env("FLEET", &self.0);
+        command
+            .arg("drift")
+            .args(arguments)
+            .env("FLEET", self.0.path());
         command.env(
             "PATH",
-            format!("{}:{}", self.0.display(), std::env::var("PATH").unwrap()),
+            format!(
+                "{}:{}",
+                self.0.path().display(),
+                std::env::var("PATH").unwrap()
+            ),
         );
         let mut child = command
             .stdin(Stdio::piped())
@@ -105,19 +112,13 @@ impl Fleet {
     }
 
     fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.0.join(name)).unwrap()
-    }
-}
-
-impl Drop for Fleet {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        fs::read_to_string(self.0.path().join(name)).unwrap()
     }
 }
 
 #[test]
 fn sorts_the_worst_host_first_and_returns_its_exit_code() {
-    let fleet = Fleet::new("worst");
+    let fleet = Fleet::new();
     let (code, text) = fleet.text(&["fine1", "behind", "refused", "fine2", "drifted"]);
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(
@@ -150,7 +151,7 @@ fn sorts_the_worst_host_first_and_returns_its_exit_code() {
 
 #[test]
 fn json_output_is_one_document_with_a_fixed_structure() {
-    let fleet = Fleet::new("json");
+    let fleet = Fleet::new();
     let (code, document) = fleet.json(
         &["drifted", "--hosts", "-"],
         "fine1 # the first\n\n# none\nrefused\nfine1\n",
@@ -202,7 +203,7 @@ fn json_output_is_one_document_with_a_fixed_structure() {
 
 #[test]
 fn a_host_without_an_answer_is_listed_with_the_reason_and_delays_no_other_host() {
-    let fleet = Fleet::new("reasons");
+    let fleet = Fleet::new();
     let names = [
         "hangs", "floods", "garbage", "other", "refused", "changed", "plain", "old", "user",
         "screams", "fine1",
@@ -269,7 +270,7 @@ fn a_host_without_an_answer_is_listed_with_the_reason_and_delays_no_other_host()
 
 #[test]
 fn output_of_a_host_cannot_control_the_terminal() {
-    let fleet = Fleet::new("escapes");
+    let fleet = Fleet::new();
     let (code, text) = fleet.text(&["escapes", "screams", "garbage"]);
     assert_eq!(code, Some(1));
     assert!(
@@ -283,8 +284,8 @@ fn output_of_a_host_cannot_control_the_terminal() {
 
 #[test]
 fn queries_at_most_the_given_number_of_hosts_in_parallel() {
-    let fleet = Fleet::new("jobs");
-    let list = fleet.0.join("list");
+    let fleet = Fleet::new();
+    let list = fleet.0.path().join("list");
     fs::write(
         &list,
         (0..8).map(|n| format!("fine{n}\n")).collect::<String>(),
@@ -307,8 +308,8 @@ fn queries_at_most_the_given_number_of_hosts_in_parallel() {
 
 #[test]
 fn queries_hosts_in_parallel() {
-    let fleet = Fleet::new("together");
-    let list = fleet.0.join("list");
+    let fleet = Fleet::new();
+    let list = fleet.0.path().join("list");
     fs::write(
         &list,
         (0..8).map(|n| format!("together{n}\n")).collect::<String>(),
@@ -320,8 +321,8 @@ fn queries_hosts_in_parallel() {
 
 #[test]
 fn refuses_invalid_host_names_before_any_query() {
-    let fleet = Fleet::new("refused");
-    let list = fleet.0.join("list");
+    let fleet = Fleet::new();
+    let list = fleet.0.path().join("list");
     fs::write(&list, "fine1\nfine2;id\n").unwrap();
     for arguments in [
         vec!["--", "fine1", "-oProxyCommand=id"],
@@ -342,12 +343,12 @@ fn refuses_invalid_host_names_before_any_query() {
         String::from_utf8_lossy(&said.stderr).contains("list:2: \"fine2;id\" is not a host"),
         "{said:?}"
     );
-    assert!(!fleet.0.join("calls").exists());
+    assert!(!fleet.0.path().join("calls").exists());
 }
 
 #[test]
 fn the_users_options_and_sudo_reach_ssh() {
-    let fleet = Fleet::new("options");
+    let fleet = Fleet::new();
     assert_eq!(
         fleet
             .text(&[

@@ -113,7 +113,8 @@ mod tests {
                 "web1"
             ]
         );
-        let path = std::env::temp_dir().join(format!("adamant-hosts-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
         std::fs::write(&path, list).unwrap();
         let hosts =
             collect_hosts(&["db1".to_owned(), "root@web2".to_owned()], Some(&path)).unwrap();

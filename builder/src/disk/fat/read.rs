@@ -329,8 +329,8 @@ mod tests {
 
     #[test]
     fn reads_fat12_fat16_and_fat32_volumes_of_dosfstools() {
-        let folder = std::env::temp_dir().join(format!("adamant-fat-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path();
         let (image, content) = (folder.join("fat"), folder.join("content"));
         std::fs::write(
             &content,
@@ -388,6 +388,5 @@ mod tests {
             );
             assert!(fat.read(&files[0], 1000).is_err());
         }
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

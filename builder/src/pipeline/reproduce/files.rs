@@ -261,6 +261,7 @@ pub fn text(changed: &[FileDifference]) -> String {
 mod tests {
     use super::*;
     use crate::tree::{Content, Kind, Meta, Time, Tree};
+    use tempfile::NamedTempFile;
 
     struct Disk(Vec<u8>);
 
@@ -280,7 +281,7 @@ mod tests {
         Kind::File(Content::from_memory(bytes))
     }
 
-    fn image(name: &str, change: impl Fn(&mut Tree)) -> std::path::PathBuf {
+    fn image(change: impl Fn(&mut Tree)) -> NamedTempFile {
         let mut tree = Tree::new();
         let mut add = |path: &str, kind: Kind| {
             tree.insert(
@@ -320,16 +321,15 @@ mod tests {
         };
         let mut disk = Disk(vec![0; crate::erofs::BLOCK]);
         crate::erofs::write(&tree, &options, &mut disk).unwrap();
-        let path =
-            std::env::temp_dir().join(format!("adamant-again-files-{name}-{}", std::process::id()));
-        std::fs::write(&path, disk.0).unwrap();
-        path
+        let file = NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), disk.0).unwrap();
+        file
     }
 
     #[test]
     fn names_the_files_that_differ_and_no_others() {
-        let first = image("first", |_| ());
-        let second = image("second", |tree| {
+        let first = image(|_| ());
+        let second = image(|tree| {
             let id = tree.lookup(b"/etc/aliases.db").unwrap();
             tree.node_mut(id).kind = file(b"two, and longer, so that all behind it moves");
             let id = tree.lookup(b"/etc/link").unwrap();
@@ -343,7 +343,7 @@ mod tests {
             tree.insert(b"/etc/new", Meta::default(), file(b""))
                 .unwrap();
         });
-        let changed = compare(&first, &second).unwrap();
+        let changed = compare(first.path(), second.path()).unwrap();
         let shown: Vec<String> = text(&changed)
             .lines()
             .map(|line| line.trim().to_owned())
@@ -358,9 +358,7 @@ mod tests {
                 "/etc/same: owner"
             ]
         );
-        assert_eq!(compare(&first, &first).unwrap(), []);
+        assert_eq!(compare(first.path(), first.path()).unwrap(), []);
         assert_eq!(text(&[]), "no file differs in content or metadata");
-        std::fs::remove_file(first).unwrap();
-        std::fs::remove_file(second).unwrap();
     }
 }

@@ -192,7 +192,8 @@ mod tests {
 
     #[test]
     fn a_difference_names_the_artifact_and_the_byte() {
-        let dir = std::env::temp_dir().join(format!("adamant-again-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         let write = |of: &str, bytes: &[u8]| {
             fs::create_dir_all(dir.join(of)).unwrap();
             fs::write(dir.join(of).join("x.raw"), bytes).unwrap();
@@ -207,6 +208,5 @@ mod tests {
         assert_eq!(compare().unwrap(), format!("x.raw at byte {}", CHUNK + 3));
         write("b", &[0; 7]);
         assert!(compare().unwrap().contains("in the second build 7"));
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn sweep_removes_unlocked_work_folders_only() {
-        let dir = std::env::temp_dir().join(format!("adamant-scratch-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         let out = dir.join("out");
         fs::create_dir_all(dir.join(".out.adamant-check-1/second")).unwrap();
         fs::create_dir_all(dir.join(".out.adamant-check-notes")).unwrap();
@@ -185,6 +186,5 @@ mod tests {
             names(),
             [".other.adamant-check-1", ".out.adamant-check-notes"]
         );
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

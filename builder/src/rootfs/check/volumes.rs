@@ -317,7 +317,8 @@ mod tests {
             skip!(Program("mkfs.ext4"));
         };
         println!("{}", String::from_utf8_lossy(&version.stderr));
-        let path = std::env::temp_dir().join(format!("adamant-room-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("file");
         for mib in [
             16, 17, 24, 63, 64, 100, 255, 256, 300, 511, 512, 1000, 1024, 5000, 20_000, 100_000,
         ] {
@@ -375,7 +376,6 @@ mod tests {
             );
             assert_eq!(room.inodes, inodes - AGENT_INODES, "{mib} MiB");
         }
-        let _ = std::fs::remove_file(&path);
     }
 
     fn findings(volumes: &str, tree: &Tree) -> Vec<Finding> {

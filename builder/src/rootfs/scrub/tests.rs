@@ -445,8 +445,8 @@ fn finds_keys_in_der_and_accepts_similar_files() {
 /// Keys as openssl writes them, and certificates, public keys and parameters beside them.
 #[test]
 fn finds_keys_of_openssl_and_accepts_its_other_files() {
-    let dir = std::env::temp_dir().join(format!("adamant-secrets-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path();
     let make = |line: &str| -> Option<Vec<u8>> {
         let done = std::process::Command::new("openssl")
             .args(line.split(' '))
@@ -504,7 +504,6 @@ fn finds_keys_of_openssl_and_accepts_its_other_files() {
     ] {
         assert!(!of(line), "{line}");
     }
-    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 #[test]

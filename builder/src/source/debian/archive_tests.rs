@@ -1,6 +1,8 @@
 use super::*;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use tempfile::TempDir;
 
 pub fn debian(suite: &str) -> Debian {
     Debian {
@@ -18,38 +20,27 @@ pub fn debian(suite: &str) -> Debian {
 }
 
 /// An archive in a directory, with Release files alone.
-struct Local(PathBuf);
+struct Local(TempDir);
 
 impl Local {
-    fn new(name: &str) -> Local {
-        let path = std::env::temp_dir().join(format!(
-            "adamant-local-archive-{name}-{}",
-            std::process::id()
-        ));
-        let _ = fs::remove_dir_all(&path);
-        Local(path)
+    fn new() -> Local {
+        Local(tempfile::tempdir().unwrap())
     }
 
     fn suite(self, path: &str, release: &str) -> Local {
-        let folder = self.0.join(path);
+        let folder = self.0.path().join(path);
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join("InRelease"), release).unwrap();
         self
     }
 
     fn uri(&self, path: &str) -> String {
-        format!("file:{}/{path}", self.0.display())
+        format!("file:{}/{path}", self.0.path().display())
     }
 
     /// What mmdebstrap is given for it.
     fn copied(&self, path: &str) -> String {
         self.uri(path).replace("file:", "copy:")
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 
@@ -113,7 +104,7 @@ fn a_release_includes_its_update_and_security_suites() {
 
 #[test]
 fn finds_the_security_suite_of_a_debian_mirror_in_the_neighbouring_archive() {
-    let local = Local::new("beside")
+    let local = Local::new()
         .suite("debian/dists/trixie", RELEASE)
         .suite("debian/dists/trixie-updates", RELEASE)
         .suite("debian-security/dists/trixie-security", LATER);
@@ -151,7 +142,7 @@ fn finds_the_security_suite_of_a_debian_mirror_in_the_neighbouring_archive() {
 #[test]
 fn finds_the_security_suite_of_an_ubuntu_mirror_in_the_same_archive() {
     let ubuntu = RELEASE.replace("Debian", "Ubuntu");
-    let local = Local::new("ubuntu")
+    let local = Local::new()
         .suite("ubuntu/dists/noble", &ubuntu)
         .suite("ubuntu/dists/noble-updates", &ubuntu)
         .suite("ubuntu/dists/noble-security", &ubuntu);
@@ -165,7 +156,7 @@ fn finds_the_security_suite_of_an_ubuntu_mirror_in_the_same_archive() {
 
 #[test]
 fn warns_of_a_mirror_without_update_and_security_suites() {
-    let local = Local::new("bare")
+    let local = Local::new()
         .suite("debian/dists/trixie", RELEASE)
         .suite("security/dists/trixie-security", LATER);
     let mirror = local.uri("debian");
@@ -197,7 +188,7 @@ fn warns_of_a_mirror_without_update_and_security_suites() {
 
 #[test]
 fn lines_and_stanzas_define_their_own_suites() {
-    let local = Local::new("lines")
+    let local = Local::new()
         .suite("a/dists/trixie", RELEASE)
         .suite("a/dists/trixie-security", RELEASE)
         .suite("b", LATER);
@@ -243,9 +234,9 @@ fn lines_and_stanzas_define_their_own_suites() {
 
 #[test]
 fn an_archive_without_a_signature_needs_packages_only_if_it_is_trusted() {
-    let local = Local::new("flat").suite("base/dists/trixie", RELEASE);
-    fs::create_dir(local.0.join("flat")).unwrap();
-    fs::write(local.0.join("flat/Packages"), "Package: x\n").unwrap();
+    let local = Local::new().suite("base/dists/trixie", RELEASE);
+    fs::create_dir(local.0.path().join("flat")).unwrap();
+    fs::write(local.0.path().join("flat/Packages"), "Package: x\n").unwrap();
     let base = format!("deb {} trixie main", local.uri("base"));
     let state = state(&with(
         "trixie",
@@ -270,7 +261,7 @@ fn an_archive_without_a_signature_needs_packages_only_if_it_is_trusted() {
 
 #[test]
 fn a_suite_that_does_not_exist_is_refused_with_the_nearest_name() {
-    let local = Local::new("missing")
+    let local = Local::new()
         .suite("dists/trixie", RELEASE)
         .suite("dists/our-own", RELEASE);
     for (suite, near) in [("trixi", "`trixie`"), ("our-onw", "`our-own`")] {
@@ -295,13 +286,13 @@ fn a_suite_that_does_not_exist_is_refused_with_the_nearest_name() {
     // One address of two that has nothing is named.
     let told = refused(&with("trixie", &[&local.uri(""), &local.uri("other")]));
     assert!(told.contains(&local.uri("other")), "{told}");
-    assert!(Path::new(&local.0).exists());
+    assert!(Path::new(local.0.path()).exists());
 }
 
 #[test]
 fn an_expired_release_and_a_wrong_component_or_architecture_are_refused() {
     let expired = format!("{RELEASE}Valid-Until: Sat, 08 Jan 2000 00:00:00 UTC\n");
-    let local = Local::new("expired")
+    let local = Local::new()
         .suite("old/dists/trixie", &expired)
         .suite("new/dists/trixie", RELEASE);
     let check = |debian: &Debian| state(debian).unwrap().check(debian);

@@ -333,7 +333,8 @@ mod tests {
 
     #[test]
     fn ignores_corrupted_entries_and_other_inputs() {
-        let dir = std::env::temp_dir().join(format!("adamant-cache-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         let cache = Cache::open(&dir, "trixie a").unwrap();
         let (old, new) = (cache.key(&[1; 32]), cache.key(&[2; 32]));
         assert!(cache.get(&old).unwrap().is_none() && cache.newest().unwrap().is_none());
@@ -357,12 +358,12 @@ mod tests {
                 .unwrap(),
             None
         );
-        fs::remove_dir_all(&dir).unwrap();
     }
 
     #[test]
     fn only_builds_of_the_same_entry_wait_for_each_other() {
-        let dir = std::env::temp_dir().join(format!("adamant-cache-locks-{}", std::process::id()));
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path();
         let left = dir.join("debian/00.new.tar");
         fs::create_dir_all(dir.join("debian")).unwrap();
         fs::write(&left, "a killed build's").unwrap();
@@ -394,6 +395,5 @@ mod tests {
             .collect();
         names.sort();
         assert_eq!(names, ["aa.json", "aa.tar"]);
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

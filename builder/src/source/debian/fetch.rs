@@ -1,8 +1,9 @@
 //! Downloads small files of an archive with apt-helper, so that apt's proxies, certificates and
 //! methods apply.
 
-use std::fs;
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -25,12 +26,12 @@ pub fn fetch(url: &str, proxy: Option<&str>, limit: u64) -> Result<Answer> {
     if let Some(path) = local(url) {
         return read(&path, limit);
     }
-    // mkdtemp picks a name that other users cannot predict.
-    let folder = nix::unistd::mkdtemp(&std::env::temp_dir().join("adamant-archive-XXXXXX"))
+    let folder = tempfile::Builder::new()
+        .prefix("adamant-archive-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
         .context(|| "creating a temporary directory")?;
-    let answer = download(url, proxy, &folder.join("file"), limit);
-    let _ = fs::remove_dir_all(&folder);
-    answer
+    download(url, proxy, &folder.path().join("file"), limit)
 }
 
 /// The local path of an address, if it is a file.

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base64ct::{Base64Unpadded, Encoding};
+
 use crate::error::{Error, Result};
 use crate::percent;
 use crate::tree::{NAME_MAX, Time};
@@ -326,36 +328,14 @@ fn unquote(name: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Base64 of RFC 4648, with or without padding.
+/// Decodes Base64 (RFC 4648), with or without padding.
 fn base64(text: &[u8]) -> Result<Vec<u8>, String> {
-    let filling = text.iter().rev().take_while(|&&byte| byte == b'=').count();
-    let digits = &text[..text.len() - filling];
-    let mut out = Vec::with_capacity(digits.len() / 4 * 3 + 2);
-    for group in digits.chunks(4) {
-        let mut bits = 0u32;
-        for &digit in group {
-            let value = match digit {
-                b'A'..=b'Z' => digit - b'A',
-                b'a'..=b'z' => digit - b'a' + 26,
-                b'0'..=b'9' => digit - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                _ => return Err("not base 64".into()),
-            };
-            bits = bits << 6 | u32::from(value);
-        }
-        bits <<= 6 * (4 - group.len());
-        match group.len() {
-            4 => out.extend(&bits.to_be_bytes()[1..]),
-            3 => out.extend(&bits.to_be_bytes()[1..3]),
-            2 => out.extend(&bits.to_be_bytes()[1..2]),
-            _ => return Err("not base 64: a digit too many".into()),
-        }
-    }
-    if filling > 2 {
-        return Err("not base 64: too much filling".into());
-    }
-    Ok(out)
+    let padding = text.iter().rev().take_while(|&&byte| byte == b'=').count();
+    std::str::from_utf8(&text[..text.len() - padding])
+        .ok()
+        .filter(|_| padding <= 2)
+        .and_then(|digits| Base64Unpadded::decode_vec(digits).ok())
+        .ok_or_else(|| "the value is not Base64".to_owned())
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use adamant::erofs::read::ErofsImage;
 use adamant::erofs::{self, Algorithm, BLOCK, BlockSink, ErofsOptions, Reference, WrittenErofs};
 use adamant::io::part::Part;
 use adamant::tree::Tree;
+use tempfile::TempDir;
 
 struct ToFile(File, u64);
 
@@ -94,22 +95,11 @@ pub fn open(path: impl AsRef<Path>) -> adamant::Result<ErofsImage> {
     ErofsImage::open(Part::whole(File::open(path).unwrap()).unwrap())
 }
 
-pub struct Scratch(pub PathBuf);
+pub struct Scratch(pub TempDir);
 
 impl Scratch {
-    pub fn new(name: &str) -> Scratch {
-        let path =
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
+    pub fn new() -> Scratch {
+        Scratch(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap())
     }
 }
 

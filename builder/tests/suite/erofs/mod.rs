@@ -40,10 +40,10 @@ const MAIN_SETTINGS: [(Option<Algorithm>, u32); 4] = [
 
 #[test]
 fn our_reader_returns_every_odd_entry_unchanged() {
-    let scratch = Scratch::new("oddities-reader");
+    let scratch = Scratch::new();
     let tree = oddities(20_500);
     for (compression, cluster) in EVERY_SETTING {
-        let image = scratch.0.join("image");
+        let image = scratch.0.path().join("image");
         write(&tree, compression, cluster, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
     }
@@ -54,20 +54,20 @@ fn the_kernel_shows_every_odd_entry_unchanged() {
     if !may_mount() {
         return;
     }
-    let scratch = Scratch::new("oddities-mount");
+    let scratch = Scratch::new();
     let tree = oddities(20_500);
     for (compression, cluster) in MAIN_SETTINGS {
-        let image = scratch.0.join("image");
+        let image = scratch.0.path().join("image");
         write(&tree, compression, cluster, 2, &image).unwrap();
-        let mounted = Mounted::new(&image, scratch.0.join("mount"));
+        let mounted = Mounted::new(&image, scratch.0.path().join("mount"));
         folder_agrees(&tree, &mounted.0, true);
     }
 }
 
 #[test]
 fn fragments_keep_every_odd_entry_and_store_equal_files_once() {
-    let scratch = Scratch::new("smallest");
-    let image = scratch.0.join("image");
+    let scratch = Scratch::new();
+    let image = scratch.0.path().join("image");
     let tree = oddities(1_500);
     for (compression, cluster) in MAIN_SETTINGS
         .into_iter()
@@ -76,7 +76,7 @@ fn fragments_keep_every_odd_entry_and_store_equal_files_once() {
         write_with_fragments(&tree, compression, cluster, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
         if may_mount() {
-            let mounted = Mounted::new(&image, scratch.0.join("mount"));
+            let mounted = Mounted::new(&image, scratch.0.path().join("mount"));
             folder_agrees(&tree, &mounted.0, true);
         }
     }
@@ -103,7 +103,7 @@ fn fragments_keep_every_odd_entry_and_store_equal_files_once() {
         our_reader_agrees(&tree, &image);
         assert!(std::fs::metadata(&image).unwrap().len() < 330_000);
         if may_mount() {
-            let mounted = Mounted::new(&image, scratch.0.join("mount"));
+            let mounted = Mounted::new(&image, scratch.0.path().join("mount"));
             folder_agrees(&tree, &mounted.0, true);
         }
     }
@@ -119,7 +119,7 @@ fn fsck_accepts_the_image_and_extracts_the_tree() {
     {
         skip!(Program("fsck.erofs"));
     }
-    let scratch = Scratch::new("oddities-fsck");
+    let scratch = Scratch::new();
     // erofs-utils 1.5 extracts each hard link as a separate file.
     let tree = oddities(300);
     // erofs-utils 1.5 does not support zstd.
@@ -127,7 +127,7 @@ fn fsck_accepts_the_image_and_extracts_the_tree() {
         .into_iter()
         .filter(|(c, _)| !matches!(c, Some(Algorithm::Zstd(_))))
     {
-        let (image, out) = (scratch.0.join("image"), scratch.0.join("out"));
+        let (image, out) = (scratch.0.path().join("image"), scratch.0.path().join("out"));
         write(&tree, compression, cluster, 2, &image).unwrap();
         run(Command::new("fsck.erofs").arg(&image));
         let _ = std::fs::remove_dir_all(&out);
@@ -148,8 +148,8 @@ fn fsck_accepts_an_image_whose_last_inode_fills_its_block() {
     {
         skip!(Program("fsck.erofs"));
     }
-    let scratch = Scratch::new("last-inode");
-    let image = scratch.0.join("image");
+    let scratch = Scratch::new();
+    let image = scratch.0.path().join("image");
     let mut tree = Tree::new();
     // Compact inodes have 32 bytes. With more than a block of them, the last one ends with its
     // block at least once.
@@ -169,15 +169,15 @@ fn fsck_accepts_an_image_whose_last_inode_fills_its_block() {
 
 #[test]
 fn generated_trees_survive_every_compression() {
-    let scratch = Scratch::new("generated");
+    let scratch = Scratch::new();
     for seed in 0..27 {
         let tree = generated(seed);
         let (compression, cluster) = EVERY_SETTING[seed as usize % EVERY_SETTING.len()];
-        let image = scratch.0.join("image");
+        let image = scratch.0.path().join("image");
         write(&tree, compression, cluster, 2, &image).unwrap();
         our_reader_agrees(&tree, &image);
         if seed % 4 == 0 && nix::unistd::geteuid().is_root() {
-            let mounted = Mounted::new(&image, scratch.0.join("mount"));
+            let mounted = Mounted::new(&image, scratch.0.path().join("mount"));
             folder_agrees(&tree, &mounted.0, true);
         }
     }
@@ -185,10 +185,10 @@ fn generated_trees_survive_every_compression() {
 
 #[test]
 fn the_bytes_do_not_depend_on_the_number_of_threads() {
-    let scratch = Scratch::new("threads");
+    let scratch = Scratch::new();
     let tree = oddities(20_500);
     for compression in [None, Some(Algorithm::Lz4hc), Some(Algorithm::Zstd(3))] {
-        let (one, many) = (scratch.0.join("one"), scratch.0.join("many"));
+        let (one, many) = (scratch.0.path().join("one"), scratch.0.path().join("many"));
         write(&tree, compression, 65536, 1, &one).unwrap();
         write(&tree, compression, 65536, 7, &many).unwrap();
         assert!(std::fs::read(&one).unwrap() == std::fs::read(&many).unwrap());
@@ -247,7 +247,7 @@ fn server(more: Change) -> Tree {
 
 #[test]
 fn a_small_change_changes_few_blocks() {
-    let scratch = Scratch::new("updates");
+    let scratch = Scratch::new();
     let put = |tree: &mut Tree, path: &str, bytes: Vec<u8>| {
         tree.insert(
             path.as_bytes(),
@@ -274,7 +274,7 @@ fn a_small_change_changes_few_blocks() {
     ];
     for compression in [None, Some(Algorithm::Lz4hc), Some(Algorithm::Zstd(3))] {
         let blocks = |name: &str, tree: &Tree| {
-            let path = scratch.0.join(name);
+            let path = scratch.0.path().join(name);
             write(tree, compression, 65536, 2, &path).unwrap();
             open(&path).unwrap();
             std::fs::read(&path)
@@ -302,7 +302,7 @@ fn a_small_change_changes_few_blocks() {
 
 #[test]
 fn refuses_entries_that_erofs_cannot_hold_and_names_the_file() {
-    let scratch = Scratch::new("refused");
+    let scratch = Scratch::new();
     for (set, kind) in [
         (xattrs(&[("user.too-long", vec![0; 65_536])]), Kind::Fifo),
         (xattrs(&[("system.nfs4_acl", vec![0; 4])]), Kind::Fifo),
@@ -326,15 +326,15 @@ fn refuses_entries_that_erofs_cannot_hold_and_names_the_file() {
             kind,
         )
         .unwrap();
-        let error = write(&tree, None, 4096, 1, &scratch.0.join("image")).unwrap_err();
+        let error = write(&tree, None, 4096, 1, &scratch.0.path().join("image")).unwrap_err();
         assert!(error.message().starts_with("/some/where: "), "{error}");
     }
 }
 
 #[test]
 fn names_the_file_that_a_block_belongs_to() {
-    let scratch = Scratch::new("owner");
-    let image = scratch.0.join("image");
+    let scratch = Scratch::new();
+    let image = scratch.0.path().join("image");
     let mut tree = Tree::new();
     for name in ["/a", "/b"] {
         tree.insert(
@@ -365,8 +365,8 @@ fn names_the_file_that_a_block_belongs_to() {
 
 #[test]
 fn corrupted_images_are_refused_or_read_without_a_panic() {
-    let scratch = Scratch::new("damaged");
-    let path = scratch.0.join("image");
+    let scratch = Scratch::new();
+    let path = scratch.0.path().join("image");
     let mut random = Random(9);
     let mut refused = 0;
     for (seed, fragments) in [(3, false), (5, false), (11, false), (5, true), (11, true)] {

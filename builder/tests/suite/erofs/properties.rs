@@ -177,8 +177,8 @@ proptest! {
         cluster in 12u32..21,
         jobs in 1usize..4,
     ) {
-        let scratch = Scratch::new("properties");
-        let path = |name: &str| scratch.0.join(name);
+        let scratch = Scratch::new();
+        let path = |name: &str| scratch.0.path().join(name);
         let cluster = 1 << cluster;
         let mut tree = Tree::new();
         apply(&mut tree, &steps);

@@ -48,8 +48,8 @@ fn new_blocks(old: &Path, new: &Path) -> usize {
 
 #[test]
 fn unchanged_files_keep_their_blocks() {
-    let scratch = Scratch::new("previous");
-    let path = |name: &str| scratch.0.join(name);
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.0.path().join(name);
     // The limits allow for contents, inode, the directory's inode or block, the superblock, and
     // entries that take over freed blocks.
     let changes: [(&str, usize, Change); 6] = [
@@ -99,8 +99,8 @@ fn unchanged_files_keep_their_blocks() {
 
 #[test]
 fn odd_entries_survive_any_reference_image() {
-    let scratch = Scratch::new("previous-oddities");
-    let path = |name: &str| scratch.0.join(name);
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.0.path().join(name);
     let tree = oddities(20_500);
     let other = |seed: u64| {
         let mut tree = oddities(9_000);
@@ -130,8 +130,8 @@ fn odd_entries_survive_any_reference_image() {
 
 #[test]
 fn a_year_of_reused_positions_makes_an_image_little_larger() {
-    let scratch = Scratch::new("previous-year");
-    let path = |name: &str| scratch.0.join(name);
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.0.path().join(name);
     let mut random = Random(3);
     let mut tree = server(&|_| ());
     write(&tree, Some(Algorithm::Zstd(3)), 65536, 2, &path("before")).unwrap();
@@ -181,8 +181,8 @@ fn a_year_of_reused_positions_makes_an_image_little_larger() {
 
 #[test]
 fn a_hostile_reference_image_only_wastes_one_percent() {
-    let scratch = Scratch::new("previous-hostile");
-    let path = |name: &str| scratch.0.join(name);
+    let scratch = Scratch::new();
+    let path = |name: &str| scratch.0.path().join(name);
     let tree = server(&|tree| put(tree, "/new", vec![1; 50_000]));
     write(&tree, Some(Algorithm::Lz4), 65536, 2, &path("anew")).unwrap();
     let anew = std::fs::metadata(path("anew")).unwrap().len();

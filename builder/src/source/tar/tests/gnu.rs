@@ -13,7 +13,7 @@ use nix::libc;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 
-use super::Folder;
+use super::scratch;
 use crate::definition::Limits;
 use crate::source::{Budget, tar};
 use crate::tree::{Kind, Tree, show};
@@ -294,7 +294,7 @@ fn compare(tree: &Tree, root: &Path, can: &Can) -> usize {
 }
 
 fn round_trip(arguments: &[&str], can: &Can) {
-    let folder = Folder::new();
+    let folder = scratch();
     let root = folder.path().join("root");
     fs::create_dir(&root).unwrap();
     make(&root, can);

@@ -361,7 +361,7 @@ fn hostile_archives_are_refused_with_a_reason() {
         (
             "an attribute not in base 64",
             pax("LIBARCHIVE.xattr.user.x", b"*"),
-            "base 64",
+            "not Base64",
         ),
         (
             "a broken list",

@@ -1,13 +1,13 @@
 //! Where entries land: order, links, replaced entries, and what earlier sources left.
 
-use super::Folder;
+use super::scratch;
 use super::writer::{Entry, Writer};
 use crate::definition::Limits;
 use crate::source::{Budget, tar};
 use crate::tree::{Kind, Meta, Time, Tree};
 
 fn load(tree: &mut Tree, at: &[u8], bytes: &[u8]) {
-    let folder = Folder::new();
+    let folder = scratch();
     let path = folder.path().join("a.tar");
     std::fs::write(&path, bytes).unwrap();
     tar::load(
@@ -168,7 +168,7 @@ fn links_of_earlier_sources_are_followed_within_the_image() {
         (text(&tree, "/bin"), text(&tree, "/usr/bin/a")),
         ("now a file".into(), "a".into())
     );
-    let folder = Folder::new();
+    let folder = scratch();
     let path = folder.path().join("a.tar");
     std::fs::write(&path, Writer::default().file("loop/x", b"").end()).unwrap();
     let said = tar::load(
@@ -287,7 +287,7 @@ fn a_link_of_an_archive_never_hides_a_directory_of_an_earlier_source() {
             .directory("sbin")
             .end(),
     );
-    let folder = Folder::new();
+    let folder = scratch();
     let path = folder.path().join("root.tar");
     let root = Writer::default()
         .directory("usr/bin")
