@@ -108,10 +108,10 @@ pub fn evaluate(subject: &Subject) -> Vec<ChecklistLine> {
     };
     let disk = subject.disk;
     let blocks = blocks(subject);
-    let roots: Vec<content::RootContent> = disk
+    let roots: Vec<content::InspectedRoot> = disk
         .roots
         .iter()
-        .map(|root| content::RootContent::open(disk, root))
+        .map(|root| content::InspectedRoot::open(disk, root))
         .collect();
     line(
         "partition table",
@@ -398,7 +398,7 @@ fn policy(disk: &InspectedDisk) -> Vec<String> {
     faults
 }
 
-fn one_root(disk: &InspectedDisk, roots: &[content::RootContent]) -> Verdict {
+fn one_root(disk: &InspectedDisk, roots: &[content::InspectedRoot]) -> Verdict {
     if disk.roots.len() != 1 {
         // Updates install a second version. systemd then uses the root with the newest label.
         return if disk.roots.is_empty() {
@@ -407,7 +407,7 @@ fn one_root(disk: &InspectedDisk, roots: &[content::RootContent]) -> Verdict {
             Verdict::Ok(format!("{} roots", disk.roots.len()))
         };
     }
-    per_root(roots, content::RootContent::os_release)
+    per_root(roots, content::InspectedRoot::os_release)
 }
 
 fn labels(disk: &InspectedDisk) -> Verdict {
@@ -505,8 +505,8 @@ fn signatures(subject: &Subject) -> Verdict {
 
 /// The same question for every root.
 fn per_root(
-    roots: &[content::RootContent],
-    ask: impl Fn(&content::RootContent) -> content::ContentAnswer,
+    roots: &[content::InspectedRoot],
+    ask: impl Fn(&content::InspectedRoot) -> content::ContentAnswer,
 ) -> Verdict {
     let (mut faults, mut told, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
     for root in roots {

@@ -28,14 +28,14 @@ pub enum ContentAnswer {
 }
 
 /// A root file system, or the reason why it can't be opened.
-pub struct RootContent {
+pub struct InspectedRoot {
     label: String,
     opened: std::result::Result<(ErofsImage, HashMap<Vec<u8>, usize>), String>,
 }
 
-impl RootContent {
+impl InspectedRoot {
     /// Opens a root's file system.
-    pub fn open(disk: &InspectedDisk, root: &found::RootPartitions) -> RootContent {
+    pub fn open(disk: &InspectedDisk, root: &found::RootPartitions) -> InspectedRoot {
         let open = || {
             let data = disk.part(&root.data)?;
             let data = match &root.tree {
@@ -59,7 +59,7 @@ impl RootContent {
             let names = image.names().collect();
             Ok((image, names))
         };
-        RootContent {
+        InspectedRoot {
             label: root.data.label.clone(),
             opened: open(),
         }
