@@ -56,7 +56,7 @@ pub struct Manifest {
     pub sources: Vec<SourceRecord>,
     /// Number of entries that each scrub rule removed or changed. Rules without a match are left
     /// out.
-    pub scrubbed: Vec<Scrubbed>,
+    pub scrubbed: Vec<ScrubCount>,
     /// Debian packages by name, if the image has dpkg's database.
     pub packages: Vec<Package>,
     /// Content that the image ships for its volumes.
@@ -267,7 +267,7 @@ pub struct SuiteRecord {
 /// Number of entries that a scrub rule matched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Scrubbed {
+pub struct ScrubCount {
     /// Name of the rule.
     pub rule: String,
     /// Number of entries that were removed or changed.

@@ -83,7 +83,7 @@ impl Started {
                 .scrubbed
                 .iter()
                 .filter(|done| !done.paths.is_empty())
-                .map(|done| manifest::Scrubbed {
+                .map(|done| manifest::ScrubCount {
                     rule: done.rule.to_owned(),
                     entries: done.paths.len() as u64,
                 })
