@@ -26,7 +26,7 @@ use self::archive::{Failure, State};
 use self::cache::Cache;
 pub use self::cache::archives;
 pub use self::databases::Database;
-use super::{ArchiveHash, Budget, CacheTrust, LoadContext, Loaded, dpkg, tar};
+use super::{ArchiveHash, Budget, CacheTrust, LoadContext, LoadedSource, dpkg, tar};
 use crate::definition::mirror::Mirror;
 use crate::definition::{Debian, values};
 use crate::error::{Context, Error, Result};
@@ -44,7 +44,7 @@ pub fn load(
     debian: &Debian,
     budget: &mut Budget,
     context: &LoadContext,
-) -> Result<Loaded> {
+) -> Result<LoadedSource> {
     let (inputs, state) = inputs_and_state(debian);
     let inputs = inputs?;
     let cache = Cache::open(&context.cache, &inputs)?;
@@ -65,7 +65,7 @@ pub fn load(
                 let sha256 = packages_digest(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
                 let archive = Some(entry.archive().clone());
                 let databases = databases::find(tree, at);
-                return Ok(Loaded {
+                return Ok(LoadedSource {
                     kind: "debian",
                     name,
                     date: Some(entry.seconds()),
@@ -91,7 +91,7 @@ pub fn load(
     let loaded = tar::load(tree, at, entry.path(), budget, &context.spool)?;
     let sha256 = packages_digest(tree, at)?.map_or(loaded.sha256, ArchiveHash::known);
     let (archive, databases) = (Some(entry.archive().clone()), databases::find(tree, at));
-    Ok(Loaded {
+    Ok(LoadedSource {
         kind: "debian",
         name,
         date: Some(entry.seconds()),

@@ -26,7 +26,8 @@ use sha2::{Digest, Sha256};
 use super::report::{Entry, Report};
 use super::spool::Spool;
 use super::{
-    Budget, HIDING_HINT, Loaded, attributes, directory_landing, is_whiteout_name, landing, put,
+    Budget, HIDING_HINT, LoadedSource, attributes, directory_landing, is_whiteout_name, landing,
+    put,
 };
 use crate::definition::Dir;
 use crate::error::{Context, Error, Result, from_io};
@@ -44,7 +45,7 @@ pub fn load(
     budget: &mut Budget,
     spool: &Path,
     epoch: Option<i64>,
-) -> Result<Loaded> {
+) -> Result<LoadedSource> {
     let meta = fs::metadata(&dir.path).context(|| format!("{}", dir.path.display()))?;
     if !meta.is_dir() {
         return Err(
@@ -94,7 +95,7 @@ pub fn load(
         .report
         .finish(HIDING_HINT)
         .context(|| dir.path.display().to_string())?;
-    Ok(Loaded {
+    Ok(LoadedSource {
         kind: "dir",
         name: String::new(),
         findings,
@@ -475,7 +476,7 @@ mod tests {
             Scratch(dir)
         }
 
-        fn load(&self, keep_owner: bool, limits: Limits) -> Result<(Tree, Loaded)> {
+        fn load(&self, keep_owner: bool, limits: Limits) -> Result<(Tree, LoadedSource)> {
             let mut tree = Tree::new();
             let dir = Dir {
                 path: self.0.path().join("source"),

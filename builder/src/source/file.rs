@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::report::Report;
 use super::spool::Spool;
-use super::{Budget, Loaded, put};
+use super::{Budget, LoadedSource, put};
 use crate::definition::{FileEntry, FileKind};
 use crate::error::{Context, Error, Result, from_io};
 use crate::io::hashing::HashingReader;
@@ -22,7 +22,7 @@ pub fn load(
     budget: &mut Budget,
     spool: &Path,
     epoch: Option<i64>,
-) -> Result<Loaded> {
+) -> Result<LoadedSource> {
     budget.entry()?;
     let path = entry.path.as_bytes();
     let mut digest = Sha256::new();
@@ -115,7 +115,7 @@ pub fn load(
         entry.path
     );
     let findings = report.finish(&absent)?;
-    Ok(Loaded {
+    Ok(LoadedSource {
         findings,
         kind: "file",
         name: entry.path.clone(),

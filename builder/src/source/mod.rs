@@ -31,7 +31,7 @@ pub enum CacheTrust {
     /// The digest of an archive is checked before its use.
     Verified,
     /// An archive is used while it is hashed, which saves time. The caller must check
-    /// [`Loaded::is_corrupted`] before it publishes a result, and also after an error.
+    /// [`LoadedSource::is_corrupted`] before it publishes a result, and also after an error.
     Optimistic,
 }
 
@@ -65,7 +65,7 @@ pub fn cache_folder(named: Option<&Path>) -> PathBuf {
 
 /// One source as the manifest records it.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedSource {
     /// debian, tar, dir or file.
     pub kind: &'static str,
     /// For people: suite and packages, or the path as written in the definition.
@@ -86,7 +86,7 @@ pub struct Loaded {
     pub findings: Vec<Finding>,
 }
 
-impl Loaded {
+impl LoadedSource {
     /// Whether the cached archive is corrupted. Waits for its hash.
     pub fn is_corrupted(&self) -> bool {
         self.expected
@@ -143,7 +143,7 @@ impl Budget {
 pub fn load(
     definition: &Definition,
     context: &LoadContext,
-    loaded: &mut Vec<Loaded>,
+    loaded: &mut Vec<LoadedSource>,
 ) -> Result<Tree> {
     let mut tree = Tree::new();
     let mut budget = Budget::new(definition.limits);

@@ -32,7 +32,7 @@ use self::packing::Packing;
 use self::pax::Pax;
 use self::sparse::Map;
 use super::report::{Entry, Report};
-use super::{Budget, HIDING_HINT, Loaded, attributes, bound_lengths, is_whiteout_name};
+use super::{Budget, HIDING_HINT, LoadedSource, attributes, bound_lengths, is_whiteout_name};
 use crate::definition::Limits;
 use crate::error::{Context, Error, Result};
 use crate::io::zeros::is_zero;
@@ -52,11 +52,11 @@ pub fn load(
     archive: &Path,
     budget: &mut Budget,
     spool_folder: &Path,
-) -> Result<Loaded> {
+) -> Result<LoadedSource> {
     let (sha256, taken) = packing::open(tree, at, archive, budget, spool_folder)
         .context(|| archive.display().to_string())?;
     let Summary { entries, findings } = taken;
-    Ok(Loaded {
+    Ok(LoadedSource {
         kind: "tar",
         name: archive.display().to_string(),
         sha256,
