@@ -21,11 +21,11 @@ use crate::term::output::Output;
 use crate::tree::{Tree, show};
 
 /// The sources of a build, which its failure handling needs too.
-pub(super) type SharedSources = Arc<[source::Loaded]>;
+pub(super) type SharedSources = Arc<[source::LoadedSource]>;
 
 /// Whether a cached source turned out to be damaged. Waits until this is known.
-pub(super) fn is_any_damaged(sources: &[source::Loaded]) -> bool {
-    sources.iter().any(source::Loaded::is_corrupted)
+pub(super) fn is_any_damaged(sources: &[source::LoadedSource]) -> bool {
+    sources.iter().any(source::LoadedSource::is_corrupted)
 }
 
 /// The file tree of the image, and its origin.

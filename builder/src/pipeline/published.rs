@@ -133,7 +133,7 @@ impl Started {
     }
 }
 
-fn source_record(source: &source::Loaded) -> Result<manifest::SourceRecord> {
+fn source_record(source: &source::LoadedSource) -> Result<manifest::SourceRecord> {
     let sha256 = source.sha256.wait().context(|| source.name.clone())?;
     Ok(manifest::SourceRecord {
         kind: source.kind.to_owned(),

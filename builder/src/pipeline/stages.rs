@@ -114,7 +114,7 @@ pub(super) struct FailedAttempt {
 
 impl FailedAttempt {
     /// A failure while `sources` were in use.
-    pub fn new(error: Error, sources: &[crate::source::Loaded]) -> FailedAttempt {
+    pub fn new(error: Error, sources: &[crate::source::LoadedSource]) -> FailedAttempt {
         FailedAttempt {
             is_cache_damaged: is_any_damaged(sources),
             error,
