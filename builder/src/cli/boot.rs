@@ -108,7 +108,7 @@ enum BootTarget {
     /// An image in an OUT directory.
     Artifacts(PathBuf),
     /// A definition, with the options of its build.
-    Definition(Box<pipeline::Options>),
+    Definition(Box<pipeline::BuildOptions>),
 }
 
 impl BootArgs {
@@ -145,7 +145,7 @@ impl BootArgs {
         let definition =
             std::fs::canonicalize(&self.target).context(|| self.target.display().to_string())?;
         let cache = cache_folder(self.tuning.cache.as_deref());
-        Ok(BootTarget::Definition(Box::new(pipeline::Options {
+        Ok(BootTarget::Definition(Box::new(pipeline::BuildOptions {
             out: Some(pipeline::boot_folder(&cache, &definition)),
             replace: Replace::Everything,
             ..self.tuning.options(&self.target)

@@ -59,7 +59,7 @@ impl BuildArgs {
     }
 
     /// The options for the pipeline.
-    pub(super) fn options(&self) -> pipeline::Options {
+    pub(super) fn options(&self) -> pipeline::BuildOptions {
         let mut disks: Vec<Format> = self
             .formats
             .iter()
@@ -72,7 +72,7 @@ impl BuildArgs {
         disks.retain(|format| *format != Format::Raw);
         disks.sort_unstable();
         disks.dedup();
-        pipeline::Options {
+        pipeline::BuildOptions {
             out: self.output.clone(),
             replace: if self.force {
                 Replace::SameVersion
@@ -142,8 +142,8 @@ pub struct BuildTuning {
 
 impl BuildTuning {
     /// Options for a build of this definition into its usual directory, as a raw disk.
-    pub(super) fn options(&self, definition: &Path) -> pipeline::Options {
-        pipeline::Options {
+    pub(super) fn options(&self, definition: &Path) -> pipeline::BuildOptions {
+        pipeline::BuildOptions {
             definition: definition.to_owned(),
             out: None,
             replace: Replace::SameContent,

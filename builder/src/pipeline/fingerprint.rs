@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::stages::Built;
-use super::{Options, agent};
+use super::{BuildOptions, agent};
 use crate::definition::{Definition, FileKind, Origin};
 use crate::error::{Context, Result};
 use crate::manifest::{self, Manifest};
@@ -79,7 +79,11 @@ pub struct Fingerprint {
 
 impl Fingerprint {
     /// Computes the fingerprint. The result is `None` if the build cannot be skipped.
-    pub fn compute(definition: &Definition, out: &Path, options: &Options) -> Option<Fingerprint> {
+    pub fn compute(
+        definition: &Definition,
+        out: &Path,
+        options: &BuildOptions,
+    ) -> Option<Fingerprint> {
         if options.check || !options.use_cache || options.timings.is_some() {
             return None;
         }
@@ -208,7 +212,7 @@ fn state_and_time(path: &Path) -> Option<(String, SystemTime)> {
 }
 
 /// The key, or `None` if the build cannot be skipped.
-fn key(definition: &Definition, options: &Options) -> Result<Option<[u8; 32]>> {
+fn key(definition: &Definition, options: &BuildOptions) -> Result<Option<[u8; 32]>> {
     let mut digest = Sha256::new();
     let mut take = |text: &str| {
         digest.update((text.len() as u64).to_le_bytes());

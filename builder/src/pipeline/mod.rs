@@ -42,7 +42,7 @@ pub use staging::Replace;
 
 /// The options of a build.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct BuildOptions {
     /// The definition, or a directory with an image.toml.
     pub definition: PathBuf,
     /// The directory for the artifacts; `None`: `out` beside the definition.
@@ -75,7 +75,7 @@ pub struct Options {
     pub epoch: Option<i64>,
 }
 
-impl Options {
+impl BuildOptions {
     /// Reads the definition, with the overrides of these options.
     fn read_definition(&self) -> Result<Definition> {
         let mut definition = Definition::read(&self.definition)?;
@@ -99,7 +99,7 @@ impl Options {
 }
 
 /// Builds a definition and returns the directory of the artifacts.
-pub fn build_definition(options: &Options, output: &Output) -> Result<PathBuf> {
+pub fn build_definition(options: &BuildOptions, output: &Output) -> Result<PathBuf> {
     let definition = options.read_definition()?;
     let out = options.output_folder(&definition);
     reproduce::sweep(&out);
@@ -113,7 +113,7 @@ pub fn build_definition(options: &Options, output: &Output) -> Result<PathBuf> {
     if let Some(reference) = reference.as_deref().filter(|_| options.check) {
         refuse_replaced_reference(reference, &out, &definition)?;
     }
-    let options = &Options {
+    let options = &BuildOptions {
         reference,
         ..options.clone()
     };

@@ -17,7 +17,7 @@ use super::content::{Loaded, SharedSources, is_any_damaged};
 use super::published::Published;
 use super::signers::{self, Signers};
 use super::staging::Staging;
-use super::{Options, agent};
+use super::{BuildOptions, agent};
 use crate::cache::Cache;
 use crate::definition::Definition;
 use crate::erofs::{self, Reference};
@@ -55,7 +55,7 @@ pub struct Built {
 pub fn build(
     definition: &Definition,
     out: &Path,
-    options: &Options,
+    options: &BuildOptions,
     output: &Output,
 ) -> Result<Built> {
     match attempt(definition, out, options, output, CacheTrust::Optimistic) {
@@ -76,7 +76,7 @@ pub fn build(
 fn attempt(
     definition: &Definition,
     out: &Path,
-    options: &Options,
+    options: &BuildOptions,
     output: &Output,
     trust_cache: CacheTrust,
 ) -> Result<Built, FailedAttempt> {
@@ -135,7 +135,7 @@ impl From<Error> for FailedAttempt {
 pub(super) struct BuildContext<'a> {
     pub definition: &'a Definition,
     pub out: &'a Path,
-    pub options: &'a Options,
+    pub options: &'a BuildOptions,
     pub output: &'a Output,
     /// `ID_VERSION`.
     pub stem: String,
@@ -156,7 +156,7 @@ impl<'a> BuildContext<'a> {
     fn open(
         definition: &'a Definition,
         out: &'a Path,
-        options: &'a Options,
+        options: &'a BuildOptions,
         output: &'a Output,
         staging: &Staging,
         trust_cache: CacheTrust,

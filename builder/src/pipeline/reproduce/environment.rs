@@ -12,7 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, Uid};
 
-use super::super::{Options, agent};
+use super::super::{BuildOptions, agent};
 use super::work_folder::WorkFolder;
 use crate::definition::{Definition, Origin};
 use crate::error::{Context, Error, Result};
@@ -47,7 +47,7 @@ fn may_set_host_name() -> bool {
 impl VariedEnvironment {
     /// Chooses as many variations as possible. Another user requires root here and sources that do
     /// not need root: mmdebstrap needs root, or subordinate ids that `nobody` does not have.
-    pub fn choose(definition: &Definition, options: &Options) -> VariedEnvironment {
+    pub fn choose(definition: &Definition, options: &BuildOptions) -> VariedEnvironment {
         let allowed = sched_getaffinity(Pid::from_raw(0)).ok();
         let cores: Vec<usize> = (0..CpuSet::count())
             .filter(|core| allowed.is_some_and(|set| set.is_set(*core).unwrap_or(false)))
@@ -113,7 +113,7 @@ impl VariedEnvironment {
     pub fn command(
         self,
         definition: &Definition,
-        options: &Options,
+        options: &BuildOptions,
         work_folder: &WorkFolder,
         folder: &Path,
     ) -> Result<Command> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use self::environment::VariedEnvironment;
 use self::work_folder::{SignalGuard, WorkFolder};
-use super::{Built, Options};
+use super::{BuildOptions, Built};
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
 use crate::term::output::Output;
@@ -43,7 +43,7 @@ pub struct Comparison {
 pub fn compare(
     first: &Built,
     definition: &Definition,
-    options: &Options,
+    options: &BuildOptions,
     output: &Output,
 ) -> Result<Comparison> {
     // The guard is dropped after the directory, so signals are blocked until the directory is
@@ -112,7 +112,7 @@ pub fn compare(
 /// Runs the second build to its end.
 fn second_build(
     definition: &Definition,
-    options: &Options,
+    options: &BuildOptions,
     environment: VariedEnvironment,
     work_folder: &WorkFolder,
     folder: &Path,
