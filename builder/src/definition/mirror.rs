@@ -151,7 +151,7 @@ impl Line {
             return wrong("this line does not start with deb");
         };
         let mut rest = rest.trim_start();
-        let mut options = Options::default();
+        let mut options = MirrorOptions::default();
         let mut shown = String::new();
         if let Some(behind) = rest.strip_prefix('[') {
             let Some((inside, behind)) = behind.split_once(']') else {
@@ -194,13 +194,13 @@ impl Line {
 
 /// Options that change how adamant reads the archive. apt handles the others.
 #[derive(Default)]
-struct Options {
+struct MirrorOptions {
     is_trusted: bool,
     never_expires: bool,
     signed_by: Vec<PathBuf>,
 }
 
-impl Options {
+impl MirrorOptions {
     fn set(&mut self, name: &str, value: &str, separator: char) -> Result<(), String> {
         if !OPTIONS.contains(&name) {
             let known: Vec<&str> = OPTIONS.iter().chain(FIELDS).copied().collect();
@@ -364,7 +364,7 @@ fn stanza(fields: &[(String, String)], entries: &mut Vec<Entry>) -> Result<(), S
             .map(str::to_owned)
             .collect::<Vec<_>>()
     };
-    let mut options = Options::default();
+    let mut options = MirrorOptions::default();
     for (name, value) in fields {
         if FIELDS.contains(&&**name) || name.starts_with("x-") {
             continue;
