@@ -43,14 +43,14 @@ pub enum Mirror {
     /// The address of an archive that has the definition's suite.
     Address(String),
     /// Lines in the one-line style.
-    Lines(Vec<Line>),
+    Lines(Vec<MirrorLine>),
     /// Stanzas as written, with the suites that they name.
     Stanzas(String, Vec<Entry>),
 }
 
 /// One line of the one-line style.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct MirrorLine {
     /// The line with single spaces.
     pub text: String,
     /// The suite of the line; `None` for source packages.
@@ -105,7 +105,7 @@ impl Mirror {
                 .map(str::trim)
                 .filter(|line| !line.is_empty() && !line.starts_with('#'));
             return lines
-                .map(Line::parse)
+                .map(MirrorLine::parse)
                 .collect::<Result<_, _>>()
                 .map(Mirror::Lines);
         }
@@ -125,7 +125,7 @@ impl Mirror {
 
     /// The suites that the value names; none for an address.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        let (lines, stanzas): (&[Line], &[Entry]) = match self {
+        let (lines, stanzas): (&[MirrorLine], &[Entry]) = match self {
             Mirror::Address(_) => (&[], &[]),
             Mirror::Lines(lines) => (lines, &[]),
             Mirror::Stanzas(_, entries) => (&[], entries),
@@ -137,8 +137,8 @@ impl Mirror {
     }
 }
 
-impl Line {
-    fn parse(text: &str) -> Result<Line, String> {
+impl MirrorLine {
+    fn parse(text: &str) -> Result<MirrorLine, String> {
         let wrong = |why: &str| {
             Err(format!(
                 "{text:?}: {why} (write: deb [OPTION=VALUE ...] ADDRESS SUITE COMPONENT ...)"
@@ -185,7 +185,7 @@ impl Line {
         let text = format!("{kind}{shown} {uri} {suite} {}", components.join(" "))
             .trim_end()
             .to_owned();
-        Ok(Line {
+        Ok(MirrorLine {
             text,
             entry: (kind == "deb").then_some(entry),
         })
