@@ -45,7 +45,7 @@ pub enum Mirror {
     /// Lines in the one-line style.
     Lines(Vec<MirrorLine>),
     /// Stanzas as written, with the suites that they name.
-    Stanzas(String, Vec<Entry>),
+    Stanzas(String, Vec<MirrorSuite>),
 }
 
 /// One line of the one-line style.
@@ -54,12 +54,12 @@ pub struct MirrorLine {
     /// The line with single spaces.
     pub text: String,
     /// The suite of the line; `None` for source packages.
-    pub entry: Option<Entry>,
+    pub entry: Option<MirrorSuite>,
 }
 
 /// One suite of one archive, for binary packages.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct MirrorSuite {
     /// Address of the archive.
     pub uri: String,
     /// Name of the suite. With a slash at the end it is a directory without components.
@@ -124,8 +124,8 @@ impl Mirror {
     }
 
     /// The suites that the value names; none for an address.
-    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
-        let (lines, stanzas): (&[MirrorLine], &[Entry]) = match self {
+    pub fn entries(&self) -> impl Iterator<Item = &MirrorSuite> {
+        let (lines, stanzas): (&[MirrorLine], &[MirrorSuite]) = match self {
             Mirror::Address(_) => (&[], &[]),
             Mirror::Lines(lines) => (lines, &[]),
             Mirror::Stanzas(_, entries) => (&[], entries),
@@ -237,7 +237,7 @@ impl MirrorOptions {
         Ok(())
     }
 
-    fn entry(&self, uri: &str, suite: &str, components: &[String]) -> Result<Entry, String> {
+    fn entry(&self, uri: &str, suite: &str, components: &[String]) -> Result<MirrorSuite, String> {
         address(uri)?;
         let is_flat = suite.ends_with('/');
         if is_flat && !components.is_empty() {
@@ -250,7 +250,7 @@ impl MirrorOptions {
                 "{uri} {suite}: the components are missing (write for example main)"
             ));
         }
-        Ok(Entry {
+        Ok(MirrorSuite {
             uri: uri.trim_end_matches('/').to_owned(),
             suite: suite.to_owned(),
             components: components.to_vec(),
@@ -306,7 +306,7 @@ fn address(text: &str) -> Result<(), String> {
 }
 
 /// The suites of all enabled stanzas.
-fn stanzas(text: &str) -> Result<Vec<Entry>, String> {
+fn stanzas(text: &str) -> Result<Vec<MirrorSuite>, String> {
     let mut entries = Vec::new();
     let mut fields: Vec<(String, String)> = Vec::new();
     for line in text.lines().chain([""]) {
@@ -350,7 +350,7 @@ fn stanzas(text: &str) -> Result<Vec<Entry>, String> {
     Ok(entries)
 }
 
-fn stanza(fields: &[(String, String)], entries: &mut Vec<Entry>) -> Result<(), String> {
+fn stanza(fields: &[(String, String)], entries: &mut Vec<MirrorSuite>) -> Result<(), String> {
     let get = |name: &str| {
         fields
             .iter()
@@ -404,7 +404,7 @@ fn stanza(fields: &[(String, String)], entries: &mut Vec<Entry>) -> Result<(), S
 mod tests {
     use super::*;
 
-    fn entries(text: &str) -> Vec<Entry> {
+    fn entries(text: &str) -> Vec<MirrorSuite> {
         Mirror::parse(text).unwrap().entries().cloned().collect()
     }
 

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::fetch::{Answer, fetch, local, without_password};
 use super::release::Release;
-use crate::definition::mirror::{Entry, Mirror};
+use crate::definition::mirror::{Mirror, MirrorSuite};
 use crate::definition::{Debian, values};
 use crate::error::{Error, Result};
 use crate::manifest;
@@ -148,7 +148,7 @@ enum Role {
 /// A suite to request from an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Candidate {
-    entry: Entry,
+    entry: MirrorSuite,
     role: Role,
 }
 
@@ -160,7 +160,7 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
     let mut all = Vec::new();
     let mut add = |uri: &str, name: String, role: Role, expires: bool| {
         let components = debian.components.clone();
-        let entry = Entry {
+        let entry = MirrorSuite {
             uri: uri.to_owned(),
             suite: name,
             components,
@@ -223,7 +223,7 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
         .map(|entry| {
             let suite = entry.suite.replace("$(ARCH)", &debian.architecture);
             Candidate {
-                entry: Entry {
+                entry: MirrorSuite {
                     suite,
                     ..entry.clone()
                 },
@@ -238,7 +238,7 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
 type Found = Option<(Vec<u8>, Release)>;
 
 /// Downloads the Release file of a suite.
-fn fetch_release(entry: &Entry, proxy: Option<&str>) -> Result<Found> {
+fn fetch_release(entry: &MirrorSuite, proxy: Option<&str>) -> Result<Found> {
     let folder = folder(&entry.uri, &entry.suite);
     for name in ["InRelease", "Release"] {
         if let Answer::Bytes(bytes) = fetch(&format!("{folder}/{name}"), proxy, LIMIT)? {
@@ -435,7 +435,7 @@ fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
     })
 }
 
-fn no_suite(debian: &Debian, entries: &[&Entry], name: &str) -> Error {
+fn no_suite(debian: &Debian, entries: &[&MirrorSuite], name: &str) -> Error {
     let uris: Vec<String> = entries
         .iter()
         .map(|entry| without_password(&entry.uri))
@@ -460,7 +460,7 @@ fn no_suite(debian: &Debian, entries: &[&Entry], name: &str) -> Error {
     }
     let has = |near: &&str| {
         fetch_release(
-            &Entry {
+            &MirrorSuite {
                 suite: (*near).to_owned(),
                 ..(*entry).clone()
             },
