@@ -15,7 +15,7 @@ const KERNELS: [&str; 4] = ["/proc", "/sys", "/dev", "/run"];
 
 /// A line of /etc/fstab.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
+pub struct FstabLine {
     number: usize,
     device: String,
     /// The mount point; `none` for swap.
@@ -24,7 +24,7 @@ pub struct Line {
     options: Vec<String>,
 }
 
-impl Line {
+impl FstabLine {
     fn has(&self, option: &str) -> bool {
         self.options.iter().any(|one| one == option)
     }
@@ -54,11 +54,11 @@ impl Line {
 }
 
 /// The lines of /etc/fstab.
-pub fn read(image: &Image) -> Vec<Line> {
+pub fn read(image: &Image) -> Vec<FstabLine> {
     parse(&image.text(FSTAB).unwrap_or_default())
 }
 
-fn parse(text: &str) -> Vec<Line> {
+fn parse(text: &str) -> Vec<FstabLine> {
     text.lines()
         .enumerate()
         .filter(|(_, line)| !line.trim_start().starts_with('#'))
@@ -76,7 +76,7 @@ fn parse(text: &str) -> Vec<Line> {
             } else {
                 place
             };
-            Some(Line {
+            Some(FstabLine {
                 number: at + 1,
                 device,
                 place,
@@ -90,11 +90,11 @@ fn parse(text: &str) -> Vec<Line> {
 /// Mount points of writable file systems whose device may exist. A bind mount is writable if its
 /// source `is_writable`.
 pub fn writable_places(
-    lines: &[Line],
+    lines: &[FstabLine],
     devices: &Devices,
     is_writable: impl Fn(&str) -> bool,
 ) -> Vec<String> {
-    let is_mounted = |line: &&Line| {
+    let is_mounted = |line: &&FstabLine| {
         if !line.place.starts_with('/')
             || line.place.len() == 1
             || line.has("ro")
@@ -131,7 +131,7 @@ enum Effect {
 /// Checks every line.
 pub fn check(
     image: &Image,
-    lines: &[Line],
+    lines: &[FstabLine],
     units: Option<&Units>,
     writable: &Writable,
     devices: &Devices,
@@ -200,7 +200,12 @@ pub fn check(
     .collect()
 }
 
-fn effect(image: &Image, line: &Line, writable: &Writable, devices: &Devices) -> Option<Effect> {
+fn effect(
+    image: &Image,
+    line: &FstabLine,
+    writable: &Writable,
+    devices: &Devices,
+) -> Option<Effect> {
     if line.has("noauto")
         || KERNELS
             .iter()
@@ -299,7 +304,7 @@ fn parent(path: &str) -> &str {
 }
 
 /// The name of the unit that systemd generates from the line (systemd-escape(1)).
-fn unit_name(line: &Line) -> String {
+fn unit_name(line: &FstabLine) -> String {
     let (path, kind) = if line.is_swap() {
         (&line.device, "swap")
     } else {
@@ -406,7 +411,7 @@ mod tests {
     #[test]
     fn names_units_of_fstab_lines_as_systemd_does() {
         let name = |place: &str| {
-            unit_name(&Line {
+            unit_name(&FstabLine {
                 number: 1,
                 device: "/dev/disk/by-uuid/a-b".to_owned(),
                 place: place.to_owned(),

@@ -2,7 +2,7 @@
 
 use super::Image;
 use super::devices::Devices;
-use super::fstab::{self, Line};
+use super::fstab::{self, FstabLine};
 use super::units::Units;
 
 /// Directories below which files can be written.
@@ -13,7 +13,7 @@ pub struct Writable {
 impl Writable {
     /// Volumes, kernel file systems, enabled mount units, and lines of fstab whose device may
     /// exist.
-    pub fn new(image: &Image, units: &Units, lines: &[Line], devices: &Devices) -> Writable {
+    pub fn new(image: &Image, units: &Units, lines: &[FstabLine], devices: &Devices) -> Writable {
         // The agent mounts a tmpfs at /tmp if nothing else is mounted there.
         let mut places: Vec<String> = ["/run", "/dev", "/proc", "/sys", "/tmp"]
             .map(str::to_owned)
