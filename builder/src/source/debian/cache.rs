@@ -34,7 +34,7 @@ pub struct Cache {
 
 /// A finished entry.
 #[derive(Debug)]
-pub struct Entry {
+pub struct CachedArchive {
     path: PathBuf,
     record: Record,
 }
@@ -76,7 +76,7 @@ pub struct CacheSlot<'a> {
     is_published: bool,
 }
 
-impl Entry {
+impl CachedArchive {
     /// The archive.
     pub fn path(&self) -> &Path {
         &self.path
@@ -140,7 +140,7 @@ impl Cache {
     }
 
     /// The entry for a key, if it exists and its digest is right.
-    pub fn get(&self, key: &str) -> Result<Option<Entry>> {
+    pub fn get(&self, key: &str) -> Result<Option<CachedArchive>> {
         let Some(entry) = self.find(key)? else {
             return Ok(None);
         };
@@ -151,9 +151,9 @@ impl Cache {
         Ok(None)
     }
 
-    /// The entry for a key, if it exists. Check the digest with [`Entry::expected_hash`] after
+    /// The entry for a key, if it exists. Check the digest with [`CachedArchive::expected_hash`] after
     /// reading it.
-    pub fn find(&self, key: &str) -> Result<Option<Entry>> {
+    pub fn find(&self, key: &str) -> Result<Option<CachedArchive>> {
         let path = self.folder.join(format!("{key}.tar"));
         let Some(record) = self.record(&self.folder.join(format!("{key}.json")))? else {
             return Ok(None);
@@ -174,11 +174,11 @@ impl Cache {
         // Marks the entry as used, because eviction removes the least recently used entries.
         // Without write access it stays unmarked.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
-        Ok(Some(Entry { path, record }))
+        Ok(Some(CachedArchive { path, record }))
     }
 
     /// The newest uncorrupted entry for these inputs, for any state of the package archives.
-    pub fn newest(&self) -> Result<Option<Entry>> {
+    pub fn newest(&self) -> Result<Option<CachedArchive>> {
         let mut found = self.records()?;
         while let Some((_, key)) = found.pop() {
             if let Some(entry) = self.get(&key)? {
@@ -284,7 +284,7 @@ impl CacheSlot<'_> {
     }
 
     /// Publishes it as a finished entry.
-    pub fn publish(mut self, date: i64, archive: Archive) -> Result<Entry> {
+    pub fn publish(mut self, date: i64, archive: Archive) -> Result<CachedArchive> {
         let (sha256, bytes) = sha256(&self.temporary)?;
         self.lock
             .sync_all()
@@ -305,7 +305,7 @@ impl CacheSlot<'_> {
         self.is_published = true;
         fs::rename(&temporary, folder.join(format!("{}.json", self.key)))
             .context(|| format!("{}", path.display()))?;
-        Ok(Entry { path, record })
+        Ok(CachedArchive { path, record })
     }
 }
 
