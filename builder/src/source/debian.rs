@@ -108,7 +108,7 @@ fn current(
     state: &State,
     cache: &Cache,
     context: &LoadContext,
-) -> Result<cache::Entry> {
+) -> Result<cache::CachedArchive> {
     let key = cache.key(&state.digest);
     let known = || {
         if context.use_cache {
@@ -137,7 +137,7 @@ fn newest(
     why: &Error,
     cache: &Cache,
     context: &LoadContext,
-) -> Result<cache::Entry> {
+) -> Result<cache::CachedArchive> {
     let why = format!(
         "suite {}: the archive can't be reached: {}",
         debian.suite,
