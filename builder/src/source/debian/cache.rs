@@ -27,7 +27,7 @@ const NEW: &str = ".new.tar";
 
 /// The cache entries of one source.
 #[derive(Debug)]
-pub struct Cache {
+pub struct ArchiveCache {
     folder: PathBuf,
     inputs: String,
 }
@@ -69,7 +69,7 @@ pub fn archives(cache: &Path) -> io::Result<Vec<Vec<PathBuf>>> {
 /// An unfinished entry. One build at a time holds its lock.
 #[derive(Debug)]
 pub struct CacheSlot<'a> {
-    cache: &'a Cache,
+    cache: &'a ArchiveCache,
     key: String,
     temporary: PathBuf,
     lock: Flock<File>,
@@ -101,18 +101,18 @@ impl CachedArchive {
     }
 }
 
-impl Cache {
+impl ArchiveCache {
     /// The cache in this directory, which may not exist.
-    pub fn at(folder: &Path, inputs: &str) -> Cache {
-        Cache {
+    pub fn at(folder: &Path, inputs: &str) -> ArchiveCache {
+        ArchiveCache {
             folder: folder.join("debian"),
             inputs: inputs.to_owned(),
         }
     }
 
     /// Creates the directory, and deletes unfinished entries of killed builds.
-    pub fn open(folder: &Path, inputs: &str) -> Result<Cache> {
-        let cache = Cache::at(folder, inputs);
+    pub fn open(folder: &Path, inputs: &str) -> Result<ArchiveCache> {
+        let cache = ArchiveCache::at(folder, inputs);
         fs::create_dir_all(&cache.folder)
             .context(|| format!("cache {}", cache.folder.display()))?;
         for file in fs::read_dir(&cache.folder)
@@ -335,7 +335,7 @@ mod tests {
     fn ignores_corrupted_entries_and_other_inputs() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path();
-        let cache = Cache::open(&dir, "trixie a").unwrap();
+        let cache = ArchiveCache::open(&dir, "trixie a").unwrap();
         let (old, new) = (cache.key(&[1; 32]), cache.key(&[2; 32]));
         assert!(cache.get(&old).unwrap().is_none() && cache.newest().unwrap().is_none());
         for (key, date) in [(&old, 5), (&new, 9)] {
@@ -348,12 +348,15 @@ mod tests {
         fs::write(path, "altered").unwrap();
         assert!(cache.get(&new).unwrap().is_none());
         assert_eq!(cache.newest().unwrap().unwrap().seconds(), 5);
-        let other = Cache::open(&dir, "trixie b").unwrap();
+        let other = ArchiveCache::open(&dir, "trixie b").unwrap();
         assert!(other.newest().unwrap().is_none() && other.newest_date().unwrap().is_none());
         // The records alone still list the altered entry.
-        assert_eq!(Cache::at(&dir, "trixie a").newest_date().unwrap(), Some(9));
         assert_eq!(
-            Cache::at(&dir.join("nowhere"), "trixie a")
+            ArchiveCache::at(&dir, "trixie a").newest_date().unwrap(),
+            Some(9)
+        );
+        assert_eq!(
+            ArchiveCache::at(&dir.join("nowhere"), "trixie a")
                 .newest_date()
                 .unwrap(),
             None
@@ -367,14 +370,14 @@ mod tests {
         let left = dir.join("debian/00.new.tar");
         fs::create_dir_all(dir.join("debian")).unwrap();
         fs::write(&left, "a killed build's").unwrap();
-        let cache = Cache::open(&dir, "trixie").unwrap();
+        let cache = ArchiveCache::open(&dir, "trixie").unwrap();
         assert!(!left.exists());
         let first = cache.lock_slot("aa").unwrap();
         fs::write(first.path(), "packages").unwrap();
         // Another entry does not wait, opening the cache does not wait, and unfinished entries
         // stay.
         drop(cache.lock_slot("bb").unwrap());
-        let cache = Cache::open(&dir, "trixie").unwrap();
+        let cache = ArchiveCache::open(&dir, "trixie").unwrap();
         assert!(first.path().exists());
         std::thread::scope(|scope| {
             let second = scope.spawn(|| {
