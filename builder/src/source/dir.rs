@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use sha2::{Digest, Sha256};
 
-use super::report::{Entry, Report};
+use super::report::{EntryType, Report};
 use super::spool::Spool;
 use super::{
     Budget, HIDING_HINT, LoadedSource, attributes, directory_landing, is_whiteout_name, landing,
@@ -180,7 +180,7 @@ impl Walk<'_> {
         {
             self.note(path, b"name", &Meta::default(), &name);
             let landed = landing(self.tree, self.at, path)?;
-            if self.report.admits(self.tree, &landed, Entry::File) {
+            if self.report.admits(self.tree, &landed, EntryType::File) {
                 self.tree.link(&landed, first)?;
             }
             return Ok(None);

@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub use self::hash::{ArchiveHash, ExpectedHash};
-use self::report::{Entry, Report};
+use self::report::{EntryType, Report};
 use crate::definition::{Definition, Dir, Limits, Origin};
 use crate::error::{Context, Error, Result};
 use crate::rootfs::check::Finding;
@@ -249,7 +249,7 @@ fn put(
             ))),
         };
     }
-    if !report.admits(tree, &landed, Entry::from_kind(&kind)) {
+    if !report.admits(tree, &landed, EntryType::from_kind(&kind)) {
         return Ok(None);
     }
     tree.insert(&landed, meta, kind).map(Some)

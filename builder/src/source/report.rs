@@ -32,14 +32,14 @@ pub struct Report {
 impl Report {
     /// Whether an entry may be inserted at this path, whose parents are no symbolic links. Only a
     /// directory can replace a directory that is not empty.
-    pub fn admits(&mut self, tree: &Tree, path: &[u8], entry: Entry) -> bool {
+    pub fn admits(&mut self, tree: &Tree, path: &[u8], entry: EntryType) -> bool {
         // The tree itself checks that the root is a directory.
         let Some(there) = tree.lookup(path).filter(|there| *there != Tree::ROOT) else {
             return true;
         };
         let shown = || format!("/{}", show(path).trim_start_matches('/'));
         match (&tree.node(there).kind, entry) {
-            (Kind::Directory(_), Entry::Directory) => true,
+            (Kind::Directory(_), EntryType::Directory) => true,
             (Kind::Directory(names), _) if names.is_empty() => true,
             (Kind::Directory(_), _) => {
                 self.hiding.push(format!(
@@ -50,15 +50,17 @@ impl Report {
                 ));
                 false
             }
-            (old, Entry::Directory) => {
+            (old, EntryType::Directory) => {
                 self.replaced.push(format!(
                     "{} (a directory instead of a {})",
                     shown(),
-                    Entry::from_kind(old).name()
+                    EntryType::from_kind(old).name()
                 ));
                 true
             }
-            (Kind::Symlink(_), Entry::Other(_) | Entry::File) if tree.is_directory(path) => {
+            (Kind::Symlink(_), EntryType::Other(_) | EntryType::File)
+                if tree.is_directory(path) =>
+            {
                 self.replaced.push(format!(
                     "{} (a {} instead of a symbolic link to a directory)",
                     shown(),
@@ -147,7 +149,7 @@ impl Report {
 
 /// The type of a new entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
+pub enum EntryType {
     /// A directory.
     Directory,
     /// A file or a hard link to one.
@@ -158,25 +160,25 @@ pub enum Entry {
     Other(&'static str),
 }
 
-impl Entry {
+impl EntryType {
     /// The type of a node.
-    pub fn from_kind(kind: &Kind) -> Entry {
+    pub fn from_kind(kind: &Kind) -> EntryType {
         match kind {
-            Kind::Directory(_) => Entry::Directory,
-            Kind::File(_) => Entry::File,
-            Kind::Symlink(_) => Entry::Symlink,
-            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => Entry::Other("device"),
-            Kind::Fifo => Entry::Other("named pipe"),
-            Kind::Socket => Entry::Other("socket"),
+            Kind::Directory(_) => EntryType::Directory,
+            Kind::File(_) => EntryType::File,
+            Kind::Symlink(_) => EntryType::Symlink,
+            Kind::CharDevice { .. } | Kind::BlockDevice { .. } => EntryType::Other("device"),
+            Kind::Fifo => EntryType::Other("named pipe"),
+            Kind::Socket => EntryType::Other("socket"),
         }
     }
 
     fn name(self) -> &'static str {
         match self {
-            Entry::Directory => "directory",
-            Entry::File => "file",
-            Entry::Symlink => "symbolic link",
-            Entry::Other(name) => name,
+            EntryType::Directory => "directory",
+            EntryType::File => "file",
+            EntryType::Symlink => "symbolic link",
+            EntryType::Other(name) => name,
         }
     }
 }
@@ -226,7 +228,11 @@ mod tests {
 
     #[test]
     fn only_a_directory_replaces_a_directory_that_is_not_empty() {
-        for entry in [Entry::File, Entry::Symlink, Entry::Other("device")] {
+        for entry in [
+            EntryType::File,
+            EntryType::Symlink,
+            EntryType::Other("device"),
+        ] {
             let mut report = Report::default();
             assert!(!report.admits(&tree(), b"bin", entry));
             let error = report.finish("do this").unwrap_err();
@@ -240,9 +246,9 @@ mod tests {
         }
         let mut report = Report::default();
         assert!(
-            report.admits(&tree(), b"bin", Entry::Directory)
-                && report.admits(&tree(), b"empty", Entry::Symlink)
-                && report.admits(&tree(), b"new", Entry::File)
+            report.admits(&tree(), b"bin", EntryType::Directory)
+                && report.admits(&tree(), b"empty", EntryType::Symlink)
+                && report.admits(&tree(), b"new", EntryType::File)
         );
         assert!(report.finish("").unwrap().is_empty());
     }
@@ -250,12 +256,12 @@ mod tests {
     #[test]
     fn warns_of_entries_that_replace_another_type() {
         for (path, entry, warns) in [
-            ("file", Entry::Directory, true),
-            ("dangling", Entry::Directory, true),
-            ("sbin", Entry::File, true),
-            ("sbin", Entry::Symlink, false),
-            ("file", Entry::Symlink, false),
-            ("dangling", Entry::File, false),
+            ("file", EntryType::Directory, true),
+            ("dangling", EntryType::Directory, true),
+            ("sbin", EntryType::File, true),
+            ("sbin", EntryType::Symlink, false),
+            ("file", EntryType::Symlink, false),
+            ("dangling", EntryType::File, false),
         ] {
             let mut report = Report::default();
             assert!(report.admits(&tree(), path.as_bytes(), entry));

@@ -31,7 +31,7 @@ use self::mount_path::MountPath;
 use self::packing::Packing;
 use self::pax::Pax;
 use self::sparse::Map;
-use super::report::{Entry, Report};
+use super::report::{EntryType, Report};
 use super::{Budget, HIDING_HINT, LoadedSource, attributes, bound_lengths, is_whiteout_name};
 use crate::definition::Limits;
 use crate::error::{Context, Error, Result};
@@ -373,7 +373,7 @@ impl<'t> Reading<'t> {
         }
         if !self
             .report
-            .admits(self.tree, &landing, Entry::from_kind(&kind))
+            .admits(self.tree, &landing, EntryType::from_kind(&kind))
         {
             return Ok(None);
         }
@@ -404,7 +404,7 @@ impl<'t> Reading<'t> {
                 show(target)
             )));
         }
-        if !self.report.admits(self.tree, path, Entry::File) {
+        if !self.report.admits(self.tree, path, EntryType::File) {
             return Ok(());
         }
         self.links.remove(path);
