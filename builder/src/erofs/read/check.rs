@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use super::data::{decode_index, header, read_flat, read_index};
-use super::{DirectoryName, Node, PackedCluster, PackedInode, UsedRange, Xattrs};
+use super::{DirectoryName, ImageXattrs, Node, PackedCluster, PackedInode, UsedRange};
 use crate::erofs::dir::{self, Name};
 use crate::erofs::format::*;
 use crate::erofs::index::{self, ClusterAddress};
@@ -296,7 +296,7 @@ impl<'a> Check<'a> {
         Ok(behind)
     }
 
-    fn attributes(&mut self, inode: &Inode, at: u64) -> Result<Xattrs, String> {
+    fn attributes(&mut self, inode: &Inode, at: u64) -> Result<ImageXattrs, String> {
         let mut found = BTreeMap::new();
         let len = xattr::body_len(inode.xattr_icount);
         if len == 0 {

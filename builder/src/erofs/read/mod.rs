@@ -68,7 +68,7 @@ struct PackedCluster {
 }
 
 /// Extended attributes by full name; shared ones share memory.
-pub type Xattrs = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
+pub type ImageXattrs = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
 
 /// A name in a directory.
 struct DirectoryName {
@@ -86,7 +86,7 @@ struct Node {
     first: Option<usize>,
     /// Offset of its data in the packed inode, for a fragment.
     fragment: Option<u64>,
-    xattrs: Xattrs,
+    xattrs: ImageXattrs,
 }
 
 /// Bytes that belong to an inode.
@@ -202,7 +202,7 @@ impl ErofsImage {
     }
 
     /// An inode's extended attributes.
-    pub fn xattrs(&self, number: usize) -> &Xattrs {
+    pub fn xattrs(&self, number: usize) -> &ImageXattrs {
         &self.nodes[number].xattrs
     }
 
