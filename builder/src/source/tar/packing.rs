@@ -8,7 +8,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::input::{Input, Sink};
-use super::unpack::{Xz, Zstd};
+use super::unpack::{Xz, ZstdReader};
 use super::{Reading, Summary};
 use crate::error::{Context, Error, Result};
 use crate::io::hashing::HashingReader;
@@ -106,7 +106,7 @@ impl Packing {
         Ok(match self {
             Packing::Plain => Box::new(packed),
             Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
-            Packing::Zstd => Box::new(Zstd::new(packed)?),
+            Packing::Zstd => Box::new(ZstdReader::new(packed)?),
             Packing::Xz => Box::new(Xz::new(packed)?),
             Packing::Other(name) => {
                 return Err(Error::new(format!(

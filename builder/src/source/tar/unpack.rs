@@ -20,13 +20,13 @@ const ZSTD_WINDOW_TOO_LARGE: usize = 16;
 const ZSTD_DICTIONARY_WRONG: usize = 32;
 
 /// A reader of concatenated zstd frames.
-pub struct Zstd<'a, R: BufRead> {
+pub struct ZstdReader<'a, R: BufRead> {
     decoder: zstd::stream::read::Decoder<'a, R>,
     /// The window of the first frame, bytes.
     window: Option<u64>,
 }
 
-impl<R: BufRead> Zstd<'_, R> {
+impl<R: BufRead> ZstdReader<'_, R> {
     pub fn new(mut packed: R) -> Result<Self> {
         let window = packed.fill_buf().ok().and_then(zstd_window);
         let mut decoder = zstd::stream::read::Decoder::with_buffer(packed)
@@ -34,7 +34,7 @@ impl<R: BufRead> Zstd<'_, R> {
         decoder
             .window_log_max(WINDOW_LOG_MAX)
             .context(|| "starting the zstd decompressor")?;
-        Ok(Zstd { decoder, window })
+        Ok(ZstdReader { decoder, window })
     }
 
     fn explain(&self, error: io::Error) -> io::Error {
@@ -58,7 +58,7 @@ impl<R: BufRead> Zstd<'_, R> {
     }
 }
 
-impl<R: BufRead> Read for Zstd<'_, R> {
+impl<R: BufRead> Read for ZstdReader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.decoder
             .read(buffer)
@@ -214,10 +214,10 @@ mod tests {
     fn reads_zstd_windows_up_to_256_mib_and_explains_larger_ones() {
         let of = |log: u8| (log - 10) << 3;
         assert_eq!(
-            read(&mut Zstd::new(&zstd(of(28))[..]).unwrap()).unwrap(),
+            read(&mut ZstdReader::new(&zstd(of(28))[..]).unwrap()).unwrap(),
             b"x"
         );
-        let error = read(&mut Zstd::new(&zstd(of(30))[..]).unwrap()).unwrap_err();
+        let error = read(&mut ZstdReader::new(&zstd(of(30))[..]).unwrap()).unwrap_err();
         assert!(
             error.contains("zstd needs 1024 MiB")
                 && error.contains("allows 256 MiB")
@@ -226,8 +226,8 @@ mod tests {
         );
         assert!(!error.contains("is damaged"), "{error}");
         // The window of a second frame is unknown.
-        let error =
-            read(&mut Zstd::new(&[zstd(of(20)), zstd(of(30))].concat()[..]).unwrap()).unwrap_err();
+        let error = read(&mut ZstdReader::new(&[zstd(of(20)), zstd(of(30))].concat()[..]).unwrap())
+            .unwrap_err();
         assert!(error.contains("more than 256 MiB"), "{error}");
         assert_eq!(
             (
@@ -249,7 +249,7 @@ mod tests {
             .unwrap()
             .compress(&samples[7])
             .unwrap();
-        let error = read(&mut Zstd::new(&packed[..]).unwrap()).unwrap_err();
+        let error = read(&mut ZstdReader::new(&packed[..]).unwrap()).unwrap_err();
         assert!(
             error.contains("dictionary") && !error.contains("damaged"),
             "{error}"
