@@ -22,7 +22,7 @@ use std::process::{Command, Stdio};
 use sha2::{Digest, Sha256};
 
 pub use self::archive::{Archive, Warning};
-use self::archive::{Failure, State};
+use self::archive::{ArchiveState, Failure};
 use self::cache::Cache;
 pub use self::cache::archives;
 pub use self::databases::Database;
@@ -105,7 +105,7 @@ pub fn load(
 /// The cache entry for the current state of the archives; installs the packages if there is none.
 fn current(
     debian: &Debian,
-    state: &State,
+    state: &ArchiveState,
     cache: &Cache,
     context: &LoadContext,
 ) -> Result<cache::CachedArchive> {
@@ -172,7 +172,7 @@ pub fn state(debian: &Debian) -> Result<[u8; 32]> {
 
 /// The table of the definition with the tool versions, and the state of the archives. Both take
 /// about as long, so they run in parallel.
-fn inputs_and_state(debian: &Debian) -> (Result<String>, Result<State, Failure>) {
+fn inputs_and_state(debian: &Debian) -> (Result<String>, Result<ArchiveState, Failure>) {
     std::thread::scope(|scope| {
         let state = scope.spawn(|| archive::state(debian));
         (

@@ -56,7 +56,7 @@ const LIMIT: u64 = 16 << 20;
 
 /// The state of the archives: it determines the packages that a build gets.
 #[derive(Debug, Clone)]
-pub struct State {
+pub struct ArchiveState {
     /// Digest of all Release files.
     pub digest: [u8; 32],
     /// The newest file's `Date`, seconds since 1970.
@@ -257,7 +257,7 @@ fn fetch_release(entry: &MirrorSuite, proxy: Option<&str>) -> Result<Found> {
 }
 
 /// Reads the state of all suites of a source.
-pub fn state(debian: &Debian) -> Result<State, Failure> {
+pub fn state(debian: &Debian) -> Result<ArchiveState, Failure> {
     let candidates = candidates(debian);
     let mut answers: Vec<Result<Found>> = Vec::new();
     // All in parallel: each waits for the network.
@@ -323,7 +323,7 @@ pub fn state(debian: &Debian) -> Result<State, Failure> {
         warnings,
     };
     let (lines, stanzas) = written(debian, &suites);
-    Ok(State {
+    Ok(ArchiveState {
         digest: digest.finalize().into(),
         date,
         lines,
@@ -573,7 +573,7 @@ fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
     warnings
 }
 
-impl State {
+impl ArchiveState {
     /// Refuses suites that apt would refuse, or would install differently from the definition.
     pub fn check(&self, debian: &Debian) -> Result<()> {
         let now = SystemTime::now()

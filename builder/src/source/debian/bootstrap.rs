@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 
-use super::archive::State;
+use super::archive::ArchiveState;
 use super::failure;
 use crate::definition::Debian;
 use crate::error::{Context, Error, Result};
@@ -51,7 +51,7 @@ fn customize_hook() -> String {
     )
 }
 
-fn command(debian: &Debian, state: &State, tar: &Path) -> Command {
+fn command(debian: &Debian, state: &ArchiveState, tar: &Path) -> Command {
     let mut command = Command::new("mmdebstrap");
     command
         .arg(format!("--variant={}", debian.variant))
@@ -99,7 +99,7 @@ fn command(debian: &Debian, state: &State, tar: &Path) -> Command {
 }
 
 /// Installs the packages into an archive. After a failure, `log` holds the output of mmdebstrap.
-pub fn bootstrap(debian: &Debian, state: &State, tar: &Path, log: &Path) -> Result<()> {
+pub fn bootstrap(debian: &Debian, state: &ArchiveState, tar: &Path, log: &Path) -> Result<()> {
     let mut command = command(debian, state, tar);
     for (name, _) in std::env::vars_os() {
         // All inputs are in the cache key; no other environment variable may change the result.

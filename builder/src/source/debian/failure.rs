@@ -4,7 +4,7 @@ use std::path::Path;
 
 use nix::unistd::{Uid, User};
 
-use super::archive::State;
+use super::archive::ArchiveState;
 use super::fetch::without_password;
 use super::packages::Names;
 use crate::definition::Debian;
@@ -17,7 +17,7 @@ const NAMED: usize = 5;
 /// The error for a failed mmdebstrap. `said` is its output, `log` the file that holds it.
 pub fn explain(
     debian: &Debian,
-    state: &State,
+    state: &ArchiveState,
     said: &[String],
     status: &str,
     log: Option<&Path>,
@@ -50,7 +50,7 @@ fn is_summary(line: &str) -> bool {
 
 type Cause = (String, String);
 
-fn cause(debian: &Debian, state: &State, said: &[String]) -> Option<Cause> {
+fn cause(debian: &Debian, state: &ArchiveState, said: &[String]) -> Option<Cause> {
     let find = |text: &str| {
         said.iter()
             .map(String::as_str)
@@ -221,7 +221,7 @@ fn no_space(said: &[String]) -> Option<Cause> {
 }
 
 /// Packages that no package list of the archive has.
-fn unknown_packages(debian: &Debian, state: &State, said: &[String]) -> Option<Cause> {
+fn unknown_packages(debian: &Debian, state: &ArchiveState, said: &[String]) -> Option<Cause> {
     let mut missing: Vec<&str> = said
         .iter()
         .filter_map(|line| {
@@ -321,7 +321,7 @@ fn unknown_packages(debian: &Debian, state: &State, said: &[String]) -> Option<C
     ))
 }
 
-fn other_components(debian: &Debian, state: &State) -> Vec<(String, Names)> {
+fn other_components(debian: &Debian, state: &ArchiveState) -> Vec<(String, Names)> {
     let Some(base) = state.suites.first() else {
         return Vec::new();
     };
@@ -371,7 +371,7 @@ fn unmet(said: &[String]) -> Option<Cause> {
 }
 
 /// Errors about keys and signatures.
-fn signature(debian: &Debian, state: &State, said: &[String]) -> Option<Cause> {
+fn signature(debian: &Debian, state: &ArchiveState, said: &[String]) -> Option<Cause> {
     if let Some(line) = said
         .iter()
         .find(|line| line.contains("is not readable by user"))

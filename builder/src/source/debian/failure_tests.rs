@@ -1,8 +1,8 @@
 use super::*;
 use crate::source::debian::archive::{Archive, tests::debian};
 
-fn nothing() -> State {
-    State {
+fn nothing() -> ArchiveState {
+    ArchiveState {
         digest: [0; 32],
         date: 0,
         lines: vec![],
