@@ -12,10 +12,10 @@ use crate::io::part::Part;
 
 /// SHA-256 of a source, known or still being computed.
 #[derive(Debug, Clone)]
-pub struct ArchiveHash(Arc<Mutex<State>>);
+pub struct ArchiveHash(Arc<Mutex<HashState>>);
 
 #[derive(Debug)]
-enum State {
+enum HashState {
     Known(Result<[u8; 32], String>),
     Pending(Running),
 }
@@ -39,7 +39,7 @@ impl Drop for Running {
 impl ArchiveHash {
     /// A known hash.
     pub fn known(sha256: [u8; 32]) -> ArchiveHash {
-        ArchiveHash(Arc::new(Mutex::new(State::Known(Ok(sha256)))))
+        ArchiveHash(Arc::new(Mutex::new(HashState::Known(Ok(sha256)))))
     }
 
     /// Starts hashing an archive in the background. Dropping the last copy cancels it.
@@ -57,26 +57,28 @@ impl ArchiveHash {
             .name("hash".to_owned())
             .spawn(move || archive.sha256(go_on))
             .context(|| "starting a thread")?;
-        Ok(ArchiveHash(Arc::new(Mutex::new(State::Pending(Running {
-            stop,
-            thread: Some(thread),
-        })))))
+        Ok(ArchiveHash(Arc::new(Mutex::new(HashState::Pending(
+            Running {
+                stop,
+                thread: Some(thread),
+            },
+        )))))
     }
 
     /// Waits for the hash.
     pub fn wait(&self) -> Result<[u8; 32]> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let State::Pending(running) = &mut *state {
+        if let HashState::Pending(running) = &mut *state {
             let done = running.thread.take().map(JoinHandle::join);
             let done = done
                 .and_then(Result::ok)
                 .unwrap_or_else(|| Err(io::Error::other("hashing failed")));
-            *state = State::Known(done.map_err(|error| error.to_string()));
+            *state = HashState::Known(done.map_err(|error| error.to_string()));
         }
         match &*state {
-            State::Known(Ok(sha256)) => Ok(*sha256),
-            State::Known(Err(why)) => Err(Error::new(format!("reading the archive: {why}"))),
-            State::Pending(_) => Err(Error::new("hashing the archive failed")),
+            HashState::Known(Ok(sha256)) => Ok(*sha256),
+            HashState::Known(Err(why)) => Err(Error::new(format!("reading the archive: {why}"))),
+            HashState::Pending(_) => Err(Error::new("hashing the archive failed")),
         }
     }
 }
