@@ -45,7 +45,7 @@ impl OrderedPool {
         W: FnMut(J) -> Result<T>,
     {
         let shared = Shared {
-            state: Mutex::new(State::new(jobs)),
+            state: Mutex::new(PoolState::new(jobs)),
             changed: Condvar::new(),
             in_flight: self.in_flight.max(1),
         };
@@ -79,13 +79,13 @@ fn panic_error() -> Error {
 
 /// What the threads share.
 struct Shared<I, T> {
-    state: Mutex<State<I, T>>,
+    state: Mutex<PoolState<I, T>>,
     /// Signalled at every change of the state.
     changed: Condvar,
     in_flight: u64,
 }
 
-struct State<I, T> {
+struct PoolState<I, T> {
     /// Jobs that no thread has taken yet.
     jobs: I,
     /// Number of jobs taken so far, which is the next job's number.
@@ -102,9 +102,9 @@ struct State<I, T> {
     panicked: bool,
 }
 
-impl<I, T> State<I, T> {
-    fn new(jobs: I) -> State<I, T> {
-        State {
+impl<I, T> PoolState<I, T> {
+    fn new(jobs: I) -> PoolState<I, T> {
+        PoolState {
             jobs,
             taken: 0,
             in_flight: 0,
@@ -118,11 +118,11 @@ impl<I, T> State<I, T> {
 
 impl<I, T> Shared<I, T> {
     /// A panic cannot leave the state half changed, but in `jobs`, which is not asked again.
-    fn lock(&self) -> MutexGuard<'_, State<I, T>> {
+    fn lock(&self) -> MutexGuard<'_, PoolState<I, T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'s>(&self, state: MutexGuard<'s, State<I, T>>) -> MutexGuard<'s, State<I, T>> {
+    fn wait<'s>(&self, state: MutexGuard<'s, PoolState<I, T>>) -> MutexGuard<'s, PoolState<I, T>> {
         self.changed
             .wait(state)
             .unwrap_or_else(PoisonError::into_inner)
