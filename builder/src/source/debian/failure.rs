@@ -6,7 +6,7 @@ use nix::unistd::{Uid, User};
 
 use super::archive::ArchiveState;
 use super::fetch::without_password;
-use super::packages::Names;
+use super::packages::PackageNames;
 use crate::definition::Debian;
 use crate::error::Error;
 use crate::io::prerequisite;
@@ -251,7 +251,7 @@ fn unknown_packages(debian: &Debian, state: &ArchiveState, said: &[String]) -> O
         return Some((cleaned(version), "see the versions of the archive with `apt-cache madison PACKAGE`, or leave the version out".to_owned()));
     }
     let proxy = debian.proxy.as_deref();
-    let mut names = Names::default();
+    let mut names = PackageNames::default();
     let mut components: Vec<&String> = state
         .suites
         .iter()
@@ -266,7 +266,7 @@ fn unknown_packages(debian: &Debian, state: &ArchiveState, said: &[String]) -> O
             .all(|suite| suite.components.is_empty())
             .then_some(""),
     ) {
-        names.add(Names::fetch(
+        names.add(PackageNames::fetch(
             &state.suites,
             component,
             &debian.architecture,
@@ -274,7 +274,7 @@ fn unknown_packages(debian: &Debian, state: &ArchiveState, said: &[String]) -> O
         ));
     }
     let mut remedies = Vec::new();
-    let mut elsewhere: Option<Vec<(String, Names)>> = None;
+    let mut elsewhere: Option<Vec<(String, PackageNames)>> = None;
     for name in missing.iter().take(NAMED) {
         if let Some(instead) = names.instead_of(name) {
             remedies.push(format!("{name}: {instead}"));
@@ -321,7 +321,7 @@ fn unknown_packages(debian: &Debian, state: &ArchiveState, said: &[String]) -> O
     ))
 }
 
-fn other_components(debian: &Debian, state: &ArchiveState) -> Vec<(String, Names)> {
+fn other_components(debian: &Debian, state: &ArchiveState) -> Vec<(String, PackageNames)> {
     let Some(base) = state.suites.first() else {
         return Vec::new();
     };
@@ -334,7 +334,7 @@ fn other_components(debian: &Debian, state: &ArchiveState) -> Vec<(String, Names
         .map(|other| {
             (
                 other.clone(),
-                Names::fetch(
+                PackageNames::fetch(
                     std::slice::from_ref(base),
                     other,
                     &debian.architecture,

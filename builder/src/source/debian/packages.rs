@@ -16,14 +16,14 @@ const OFFERED: usize = 3;
 
 /// The package names of some suites.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Names {
+pub struct PackageNames {
     /// Names of packages.
     real: BTreeSet<String>,
     /// Names of virtual packages, each with the packages that provide it.
     provided: BTreeMap<String, BTreeSet<String>>,
 }
 
-impl Names {
+impl PackageNames {
     /// Reads the package lists of one component of the suites. Lists that cannot be fetched are
     /// skipped.
     pub fn fetch(
@@ -31,8 +31,8 @@ impl Names {
         component: &str,
         architecture: &str,
         proxy: Option<&str>,
-    ) -> Names {
-        let mut names = Names::default();
+    ) -> PackageNames {
+        let mut names = PackageNames::default();
         for suite in suites {
             let folder = match suite.name.ends_with('/') {
                 true => suite.folder(),
@@ -55,7 +55,7 @@ impl Names {
     }
 
     /// Adds the names of another component.
-    pub fn add(&mut self, other: Names) {
+    pub fn add(&mut self, other: PackageNames) {
         self.real.extend(other.real);
         for (name, packages) in other.provided {
             self.provided.entry(name).or_default().extend(packages);
@@ -149,8 +149,8 @@ pub fn near<'a>(unknown: &str, known: &[&'a str]) -> Vec<&'a str> {
 mod tests {
     use super::*;
 
-    fn names(list: &[u8]) -> Names {
-        let mut names = Names::default();
+    fn names(list: &[u8]) -> PackageNames {
+        let mut names = PackageNames::default();
         names.read(list);
         names
     }
@@ -178,8 +178,8 @@ mod tests {
         let list = b"Package: nginx\n";
         let packed = zstd::encode_all(list.as_slice(), 1).unwrap();
         assert!(names(&packed).contains("nginx"));
-        assert_eq!(names(&packed[..packed.len() / 2]), Names::default());
-        assert_eq!(names(&[0xff; 100]), Names::default());
+        assert_eq!(names(&packed[..packed.len() / 2]), PackageNames::default());
+        assert_eq!(names(&[0xff; 100]), PackageNames::default());
     }
 
     #[test]
