@@ -19,7 +19,7 @@ const DEFAULT: &[u8] = b"system.posix_acl_default";
 pub struct Acls {
     lists: BTreeMap<NodeId, Vec<Attribute>>,
     /// Ids of owners and groups by name.
-    pub names: Names,
+    pub names: AccountNames,
 }
 
 /// An attribute: name and value.
@@ -76,12 +76,12 @@ impl Acls {
 
 /// Ids of owners and groups by name; `None` for a name with several ids.
 #[derive(Default)]
-pub struct Names {
+pub struct AccountNames {
     owners: HashMap<Vec<u8>, Option<u32>>,
     groups: HashMap<Vec<u8>, Option<u32>>,
 }
 
-impl Names {
+impl AccountNames {
     /// Records the owner and group of an entry.
     pub fn learn(
         &mut self,
@@ -144,7 +144,7 @@ type Entries = BTreeMap<(u16, u32), u16>;
 
 /// Parses entries separated by commas or newlines: `TYPE:NAME:PERMISSIONS`, in star's form with
 /// `:ID`.
-fn parse(text: &[u8], names: &Names) -> Result<Entries> {
+fn parse(text: &[u8], names: &AccountNames) -> Result<Entries> {
     let mut entries = Entries::new();
     for entry in text.split(|&byte| byte == b',' || byte == b'\n') {
         let entry = entry
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn converts_lists_to_the_attributes_of_linux() {
-        let mut names = Names::default();
+        let mut names = AccountNames::default();
         names
             .learn(b"lisa", 1000, b"staff", 50, &mut Memory::default())
             .unwrap();
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn refuses_lists_that_linux_would_refuse() {
-        let mut names = Names::default();
+        let mut names = AccountNames::default();
         names
             .learn(b"two", 1, b"", 0, &mut Memory::default())
             .unwrap();
