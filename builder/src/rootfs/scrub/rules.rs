@@ -18,7 +18,7 @@ pub enum Action {
 
 /// A rule.
 #[derive(Debug)]
-pub struct Rule {
+pub struct ScrubRule {
     /// Name in counts, messages and documents.
     pub name: &'static str,
     /// Globs over absolute paths.
@@ -34,7 +34,7 @@ pub struct Rule {
 }
 
 /// A rule without secret and without a service that needs the file, as most rules are.
-const PLAIN: Rule = Rule {
+const PLAIN: ScrubRule = ScrubRule {
     name: "",
     paths: &[],
     action: Action::Remove,
@@ -43,7 +43,7 @@ const PLAIN: Rule = Rule {
     server: None,
 };
 /// A rule for a secret that a service creates at its start.
-const SECRET: Rule = Rule {
+const SECRET: ScrubRule = ScrubRule {
     is_secret: true,
     ..PLAIN
 };
@@ -53,8 +53,8 @@ const SECRET: Rule = Rule {
 pub const SNAKEOIL: &str = "snakeoil-certificate";
 
 /// In the order of reports. The first rule that matches a path decides.
-pub const RULES: &[Rule] = &[
-    Rule {
+pub const RULES: &[ScrubRule] = &[
+    ScrubRule {
         name: "ssh-host-keys",
         paths: &[
             "/etc/ssh/ssh_host_*",
@@ -68,14 +68,14 @@ pub const RULES: &[Rule] = &[
         reason: "keys of one server; each server creates its own",
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "dbus-machine-id",
         paths: &["/var/lib/dbus/machine-id"],
         action: Action::RemoveFile,
         reason: "a copy of /etc/machine-id",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "random-seeds",
         paths: &[
             "/var/lib/systemd/random-seed",
@@ -87,7 +87,7 @@ pub const RULES: &[Rule] = &[
         reason: "two servers must not share a seed",
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "credential-secrets",
         paths: &[
             "/var/lib/systemd/credential.secret",
@@ -98,14 +98,14 @@ pub const RULES: &[Rule] = &[
         reason: "keys that encrypt the credentials of one server",
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "storage-identity",
         paths: &["/etc/iscsi/initiatorname.iscsi", "/etc/nvme/host{id,nqn}"],
         action: Action::Remove,
         reason: "the name that identifies one server to storage",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "dhcp-leases",
         paths: &[
             "/var/lib/dhcp/*lease*",
@@ -120,7 +120,7 @@ pub const RULES: &[Rule] = &[
         reason: "network addresses of the build machine",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "rndc-key",
         paths: &["/etc/bind/rndc.key"],
         reason: "a key that the installation of bind9 creates",
@@ -130,7 +130,7 @@ pub const RULES: &[Rule] = &[
         ),
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "munge-key",
         paths: &["/etc/munge/munge.key"],
         reason: "a key that the installation of munge creates",
@@ -140,13 +140,13 @@ pub const RULES: &[Rule] = &[
         ),
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "erlang-cookie",
         paths: &["/**/.erlang.cookie"],
         reason: "a secret that the installation of rabbitmq-server creates; Erlang creates a new one at its start",
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "dns-control-keys",
         paths: &[
             "/etc/unbound/unbound_{control,server}.{key,pem}",
@@ -158,7 +158,7 @@ pub const RULES: &[Rule] = &[
         ),
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: SNAKEOIL,
         paths: &[
             "/etc/ssl/private/ssl-cert-snakeoil.key",
@@ -171,7 +171,7 @@ pub const RULES: &[Rule] = &[
         ),
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "xrdp-key",
         paths: &["/etc/xrdp/rsakeys.ini"],
         reason: "a key that the installation of xrdp creates",
@@ -180,7 +180,7 @@ pub const RULES: &[Rule] = &[
         ),
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "host-id",
         paths: &["/etc/hostid"],
         reason: "the number that identifies one server to storage",
@@ -189,13 +189,13 @@ pub const RULES: &[Rule] = &[
         ),
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "tor-keys",
         paths: &["/var/lib/tor/keys/**"],
         reason: "the identity of one relay; tor creates a new one at its start",
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "salt-minion-key",
         paths: &["/etc/salt/pki/minion/minion.{pem,pub}"],
         reason: "the identity of one Salt minion",
@@ -204,7 +204,7 @@ pub const RULES: &[Rule] = &[
         ),
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "mysql-identity",
         paths: &[
             "/var/lib/mysql/auto.cnf",
@@ -213,7 +213,7 @@ pub const RULES: &[Rule] = &[
         reason: "keys and identity of one database server; mysqld creates new ones at its start",
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "node-identity",
         paths: &[
             "/var/lib/zerotier-one/{identity.*,authtoken.secret}",
@@ -227,7 +227,7 @@ pub const RULES: &[Rule] = &[
         reason: "the identity of one server in a network; the service creates a new one at its start",
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "reporting-identity",
         paths: &[
             "/etc/popularity-contest.conf",
@@ -237,7 +237,7 @@ pub const RULES: &[Rule] = &[
         reason: "a random number or minute, chosen at the installation of the package",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "disks",
         paths: &[
             "/etc/multipath/{wwids,bindings,prkeys}",
@@ -248,7 +248,7 @@ pub const RULES: &[Rule] = &[
         reason: "describes the disks of the build machine",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "session-cookies",
         paths: &[
             "/**/.{Xauthority,ICEauthority}",
@@ -259,14 +259,14 @@ pub const RULES: &[Rule] = &[
         reason: "session secrets of a user on the build machine",
         ..SECRET
     },
-    Rule {
+    ScrubRule {
         name: "cloud-init-state",
         paths: &["/var/lib/cloud/**"],
         action: Action::Remove,
         reason: "records that cloud-init has set up this server already",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "clocks",
         paths: &[
             "/var/lib/systemd/timesync/clock",
@@ -277,7 +277,7 @@ pub const RULES: &[Rule] = &[
         reason: "the time of the build",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "apt",
         paths: &[
             "/var/cache/apt/**",
@@ -289,7 +289,7 @@ pub const RULES: &[Rule] = &[
         reason: "caches and logs of the build",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "dpkg",
         paths: &[
             "/var/lib/dpkg/*-old",
@@ -302,7 +302,7 @@ pub const RULES: &[Rule] = &[
         reason: "backups and logs of the build",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "old-logs",
         paths: &[
             "/var/log/journal/**",
@@ -313,35 +313,35 @@ pub const RULES: &[Rule] = &[
         reason: "log entries of the build machine",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "logs",
         paths: &["/var/log/**"],
         action: Action::Empty,
         reason: "log entries of the build machine; the empty file stays, with its owner and mode",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "ldconfig",
         paths: &["/var/cache/ldconfig/**"],
         action: Action::Remove,
         reason: "contains inode numbers and times of the build",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "caches",
         paths: &["/var/cache/man/**", "/var/cache/fontconfig/**"],
         action: Action::Remove,
         reason: "contain times of the build; programs create them again when needed",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "python-bytecode",
         paths: &["/**/*.pyc"],
         action: Action::RemoveTimedBytecode,
         reason: "contains the modification time of its source",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "initramfs",
         paths: &[
             "/boot/initr{d,amfs}*",
@@ -352,7 +352,7 @@ pub const RULES: &[Rule] = &[
         reason: "contains times and paths of the build machine; the image uses the builder's own initramfs",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "account-backups",
         paths: &[
             "/etc/{passwd,group,shadow,gshadow,subuid,subgid}-",
@@ -362,7 +362,7 @@ pub const RULES: &[Rule] = &[
         reason: "the content before the last change",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "editor-backups",
         paths: &[
             "/**/*~",
@@ -377,7 +377,7 @@ pub const RULES: &[Rule] = &[
         reason: "leftovers of an editor or an upgrade",
         ..PLAIN
     },
-    Rule {
+    ScrubRule {
         name: "temporary-files",
         paths: &["/run/**", "/tmp/**", "/var/tmp/**"],
         action: Action::Remove,
