@@ -19,7 +19,7 @@ const PASSWORD: &str = "plain-text-password";
 pub const NAMES: [&str; 5] = [CLOUD, PASSWORD, PRIVATE_KEY, SHARED, HISTORY];
 
 /// A rule: the files that it applies to, and a check that detects a secret in them.
-pub struct Rule {
+pub struct SecretRule {
     /// Name in messages and documents.
     pub name: &'static str,
     /// Globs over absolute paths.
@@ -28,8 +28,12 @@ pub struct Rule {
     pub is_secret: fn(&str) -> bool,
 }
 
-const fn rule(name: &'static str, paths: &'static [&'static str], is_secret: IsSecret) -> Rule {
-    Rule {
+const fn rule(
+    name: &'static str,
+    paths: &'static [&'static str],
+    is_secret: IsSecret,
+) -> SecretRule {
+    SecretRule {
         name,
         paths,
         is_secret,
@@ -65,7 +69,7 @@ pub const ATTRIBUTE_RULES: &[(&str, IsSecret)] = &[
 const OWN: &[&str] = &["/{etc,root,home,srv,opt,var,usr/local}/**"];
 
 /// The first rule that finds a secret in a file determines its name in the message.
-pub const RULES: &[Rule] = &[
+pub const RULES: &[SecretRule] = &[
     rule(PRIVATE_KEY, EVERYWHERE, keys::holds_private_key),
     rule(
         PRIVATE_KEY,
