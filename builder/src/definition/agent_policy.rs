@@ -3,11 +3,11 @@
 use adamant_contract::policy::{self, Policy};
 use toml::Spanned;
 
-use super::parse::Reader;
+use super::parse::DefinitionReader;
 use super::{keys, values};
 use crate::error::Result;
 
-impl Reader<'_> {
+impl DefinitionReader<'_> {
     pub(super) fn verify(
         &self,
         verify: Option<&Spanned<keys::VerifyTable>>,

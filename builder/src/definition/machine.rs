@@ -2,7 +2,7 @@
 
 use toml::Spanned;
 
-use super::parse::{LARGEST_VOLUME, Reader};
+use super::parse::{DefinitionReader, LARGEST_VOLUME};
 use super::{Boot, Disk, Kernel, Sign, SignBy, keys, values};
 use crate::error::Result;
 use crate::sign::KeySource;
@@ -11,7 +11,7 @@ use crate::sign::KeySource;
 /// specification), and a cluster has at least one sector.
 const SMALLEST_ESP: u64 = 33 << 20;
 
-impl Reader<'_> {
+impl DefinitionReader<'_> {
     pub(super) fn kernel(&self, kernel: Option<&Spanned<keys::KernelTable>>) -> Result<Kernel> {
         let Some(kernel) = kernel.map(Spanned::get_ref) else {
             return Ok(Kernel {

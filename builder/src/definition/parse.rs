@@ -30,7 +30,7 @@ pub fn parse(text: &str, path: &Path) -> Result<Definition> {
             "table [image] is missing (write [image], id = \"...\" and version = \"...\")",
         ));
     };
-    let reader = Reader {
+    let reader = DefinitionReader {
         base: path.parent().unwrap_or(Path::new("")),
         text: &text,
         errors: RefCell::default(),
@@ -65,14 +65,14 @@ fn join_errors(errors: Vec<Error>) -> Option<Error> {
 }
 
 /// The text that is parsed, and the errors found so far.
-pub(super) struct Reader<'a> {
+pub(super) struct DefinitionReader<'a> {
     base: &'a Path,
     pub(super) text: &'a Text<'a>,
     /// Errors found so far.
     errors: RefCell<Vec<Error>>,
 }
 
-impl Reader<'_> {
+impl DefinitionReader<'_> {
     /// Reads all tables, even after an error, so that all errors are reported together. A table
     /// with an error has its default value.
     fn definition(

@@ -3,7 +3,7 @@
 use adamant_contract::policy::{Allow, ModuleLoading, Policy, Seal};
 use toml::Spanned;
 
-use super::parse::Reader;
+use super::parse::DefinitionReader;
 use super::{Deny, Level, Scripts, Volume, keys, values};
 use crate::error::Result;
 
@@ -16,7 +16,7 @@ pub(super) struct SealSettings {
     pub deny: Vec<Deny>,
 }
 
-impl Reader<'_> {
+impl DefinitionReader<'_> {
     pub(super) fn seal(
         &self,
         seal: Option<&Spanned<keys::SealTable>>,

@@ -3,11 +3,11 @@
 use toml::Spanned;
 
 use super::mirror::Mirror;
-use super::parse::Reader;
+use super::parse::DefinitionReader;
 use super::{Debian, Dir, FileEntry, FileKind, Origin, Source, keys, values};
 use crate::error::Result;
 
-impl Reader<'_> {
+impl DefinitionReader<'_> {
     pub(super) fn source(&self, spanned: &Spanned<keys::SourceTable>) -> Result<Source> {
         let source = spanned.get_ref();
         let origin = match (&source.debian, &source.tar, &source.dir) {

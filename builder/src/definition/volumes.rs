@@ -3,14 +3,14 @@
 use adamant_contract::policy::{self, Policy, PolicyKey, is_below};
 use toml::Spanned;
 
-use super::parse::{LARGEST_VOLUME, Reader};
+use super::parse::{DefinitionReader, LARGEST_VOLUME};
 use super::{Volume, keys, values};
 use crate::error::Result;
 
 /// Smallest volume, bytes: ext4 with a journal needs it.
 const SMALLEST_VOLUME: u64 = 16 << 20;
 
-impl Reader<'_> {
+impl DefinitionReader<'_> {
     /// The volumes of the definition or the default, parents before children.
     pub(super) fn volumes(&self, file: &keys::DefinitionTables) -> Result<Vec<Volume>> {
         let none = file.volumes.as_ref();
