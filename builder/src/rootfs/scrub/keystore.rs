@@ -58,7 +58,7 @@ fn clamped(bytes: &[u8], epoch: i64) -> Option<Vec<u8>> {
     }
     let limit = u64::try_from(epoch).ok()?.checked_mul(1000)?;
     let mut list = bytes[..end].to_vec();
-    let mut reader = Reader {
+    let mut reader = KeystoreReader {
         bytes: &bytes[..end],
         at: 0,
     };
@@ -95,12 +95,12 @@ fn digest(list: &[u8]) -> [u8; DIGEST] {
         .into()
 }
 
-struct Reader<'a> {
+struct KeystoreReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> KeystoreReader<'a> {
     fn bytes(&mut self, count: usize) -> Option<&'a [u8]> {
         let taken = self.bytes.get(self.at..self.at.checked_add(count)?)?;
         self.at += count;
