@@ -95,7 +95,7 @@ pub struct Definition {
     /// Globs of paths that scrubbing ignores.
     pub keep: Vec<String>,
     /// Parents before children.
-    pub volumes: Vec<Volume>,
+    pub volumes: Vec<VolumeDefinition>,
     /// Verification of the root.
     pub verify: adamant_contract::policy::Verify,
     /// Whether the root hash must be signed; `None`: the default applies.
@@ -197,7 +197,7 @@ impl Definition {
 
     /// Whether the volumes are the default.
     pub fn has_default_volumes(&self) -> bool {
-        let defaults = Volume::defaults();
+        let defaults = VolumeDefinition::defaults();
         self.volumes.len() == defaults.len()
             && self.volumes.iter().zip(&defaults).all(|(volume, default)| {
                 volume.size == default.size && volume.policy == default.policy
@@ -376,17 +376,17 @@ pub enum Compression {
 
 /// A volume: its policy and its size on the disk image.
 #[derive(Debug, Clone)]
-pub struct Volume {
+pub struct VolumeDefinition {
     /// The agent's part.
     pub policy: adamant_contract::policy::Volume,
     /// Size in bytes on the disk image, a multiple of 1 MiB.
     pub size: u64,
 }
 
-impl Volume {
+impl VolumeDefinition {
     /// The default: state at /var, and logs at /var/log so that logs cannot fill the state volume.
-    fn defaults() -> Vec<Volume> {
-        let volume = |name: &str, mount: &str, size| Volume {
+    fn defaults() -> Vec<VolumeDefinition> {
+        let volume = |name: &str, mount: &str, size| VolumeDefinition {
             policy: policy::Volume {
                 name: name.to_owned(),
                 mount: mount.to_owned(),

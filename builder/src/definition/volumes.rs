@@ -4,7 +4,7 @@ use adamant_contract::policy::{self, Policy, PolicyKey, is_below};
 use toml::Spanned;
 
 use super::parse::{DefinitionReader, LARGEST_VOLUME};
-use super::{Volume, keys, values};
+use super::{VolumeDefinition, keys, values};
 use crate::error::Result;
 
 /// Smallest volume, bytes: ext4 with a journal needs it.
@@ -12,7 +12,7 @@ const SMALLEST_VOLUME: u64 = 16 << 20;
 
 impl DefinitionReader<'_> {
     /// The volumes of the definition or the default, parents before children.
-    pub(super) fn volumes(&self, file: &keys::DefinitionTables) -> Result<Vec<Volume>> {
+    pub(super) fn volumes(&self, file: &keys::DefinitionTables) -> Result<Vec<VolumeDefinition>> {
         let none = file.volumes.as_ref();
         if let Some(none) = none.filter(|list| !list.get_ref().is_empty()) {
             return Err(self.error(
@@ -24,7 +24,7 @@ impl DefinitionReader<'_> {
             return Ok(if none.is_some() {
                 Vec::new()
             } else {
-                Volume::defaults()
+                VolumeDefinition::defaults()
             });
         };
         if none.is_some() {
@@ -33,7 +33,7 @@ impl DefinitionReader<'_> {
                 "`volumes = []` and a [[volume]] contradict each other (leave one out)",
             ));
         }
-        let mut volumes: Vec<Volume> = Vec::new();
+        let mut volumes: Vec<VolumeDefinition> = Vec::new();
         for spanned in written.get_ref() {
             let Some(volume) = self.collect(self.volume(spanned)) else {
                 continue;
@@ -87,7 +87,7 @@ impl DefinitionReader<'_> {
         Ok(volumes)
     }
 
-    fn volume(&self, spanned: &Spanned<keys::VolumeTable>) -> Result<Volume> {
+    fn volume(&self, spanned: &Spanned<keys::VolumeTable>) -> Result<VolumeDefinition> {
         let keys = spanned.get_ref();
         let name = self.required(spanned, "name", &keys.name)?;
         let mount = self.required(spanned, "mount", &keys.mount)?;
@@ -144,7 +144,7 @@ impl DefinitionReader<'_> {
             Some(PolicyKey::VolumeName) => self.error(name, why),
             _ => self.error(mount, why),
         })?;
-        Ok(Volume {
+        Ok(VolumeDefinition {
             policy: volume,
             size: bytes,
         })

@@ -4,7 +4,7 @@
 use adamant_contract::policy::Policy;
 
 use super::{Finding, Image};
-use crate::definition::Volume;
+use crate::definition::VolumeDefinition;
 use crate::tree::{Kind, LinkPolicy, ResolveError, parts, show};
 
 /// Mount points that the agent and the kernel need.
@@ -31,7 +31,7 @@ fn error(rule: &'static str, message: String, hint: String) -> Option<Finding> {
     })
 }
 
-fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding> {
+fn judge(image: &Image, mount: &str, volume: Option<&VolumeDefinition>) -> Option<Finding> {
     let mut links: Vec<(String, String)> = Vec::new();
     let end = image.tree.follow(parts(mount.as_bytes()), &mut |link| {
         if let Kind::Symlink(target) = &image.tree.node(link.id).kind {
@@ -115,7 +115,7 @@ fn judge(image: &Image, mount: &str, volume: Option<&Volume>) -> Option<Finding>
 }
 
 /// Whether the volume could be mounted at this path instead.
-fn is_possible(image: &Image, volume: &Volume, path: &str) -> bool {
+fn is_possible(image: &Image, volume: &VolumeDefinition, path: &str) -> bool {
     let mut policy: Policy = image.definition.policy();
     let is_taken = policy
         .volumes

@@ -7,7 +7,7 @@
 use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP, superblock_copies};
 
 use super::{Finding, Image};
-use crate::definition::Volume;
+use crate::definition::VolumeDefinition;
 use crate::io::zeros::is_zero;
 use crate::rootfs::volumes::{Shipped, shipped};
 use crate::tree::{Content, Kind, Node, show};
@@ -122,7 +122,7 @@ pub fn check(image: &Image) -> Vec<Finding> {
         .collect()
 }
 
-fn too_small(image: &Image, volume: &Volume) -> Option<Finding> {
+fn too_small(image: &Image, volume: &VolumeDefinition) -> Option<Finding> {
     let mount = &volume.policy.mount;
     let shipped = shipped(image.tree, image.definition, mount);
     let room = Room::for_size(volume.size);
