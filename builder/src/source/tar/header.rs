@@ -9,10 +9,10 @@ pub const BLOCK: usize = 512;
 pub const PATH_MAX: usize = 4095;
 
 /// A block.
-pub type Block = [u8; BLOCK];
+pub type TarBlock = [u8; BLOCK];
 
 /// A header with a valid checksum.
-pub struct Header(Block);
+pub struct Header(TarBlock);
 
 /// The variant of a header; it decides where a long name continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +25,7 @@ enum Format {
 
 impl Header {
     /// Checks the checksum. Old archivers summed signed bytes; that sum is accepted too.
-    pub fn new(block: Block) -> Result<Header> {
+    pub fn new(block: TarBlock) -> Result<Header> {
         let sum = |value: fn(u8) -> i64| -> i64 {
             let blank = 8 * i64::from(b' ');
             let outside = block[..148].iter().chain(&block[156..]);

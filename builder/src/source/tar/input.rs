@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::header::{BLOCK, Block};
+use super::header::{BLOCK, TarBlock};
 use crate::error::{Context, Error, Result, from_io};
 use crate::source::spool::Spool;
 use crate::tree::{Bytes, Content, Extent};
@@ -105,7 +105,7 @@ impl<'a> Input<'a> {
     }
 
     /// The next block; `None` at the end of the input.
-    pub fn block(&mut self) -> Result<Option<Block>> {
+    pub fn block(&mut self) -> Result<Option<TarBlock>> {
         let mut block = [0; BLOCK];
         match self.fill(&mut block)? {
             0 => Ok(None),
@@ -115,7 +115,7 @@ impl<'a> Input<'a> {
     }
 
     /// The next block; an error at the end of the input.
-    pub fn expect_block(&mut self) -> Result<Block> {
+    pub fn expect_block(&mut self) -> Result<TarBlock> {
         self.block()?.ok_or_else(|| self.truncated())
     }
 
