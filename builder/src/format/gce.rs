@@ -59,14 +59,14 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
     };
     gzip.stream.put(&HEADER)?;
     let mut deflate = Deflate::new(false, 15);
-    gzip.put(Block::new(&header, &mut deflate)?)?;
+    gzip.put(GzipBlock::new(&header, &mut deflate)?)?;
     map_pieces(
         raw,
         PIECE,
         jobs,
         || {
             let mut deflate = Deflate::new(false, 15);
-            Ok(move |bytes: &[u8]| Block::new(bytes, &mut deflate))
+            Ok(move |bytes: &[u8]| GzipBlock::new(bytes, &mut deflate))
         },
         |_, block| gzip.put(block),
     )?;
@@ -76,18 +76,18 @@ pub fn write(raw: Raw, facts: &Facts, out: &File, jobs: usize) -> Result<Written
 }
 
 /// A compressed piece of the archive.
-struct Block {
+struct GzipBlock {
     bytes: Vec<u8>,
     sum: Crc,
     length: u64,
 }
 
-impl Block {
-    fn new(plain: &[u8], deflate: &mut Deflate) -> Result<Block> {
+impl GzipBlock {
+    fn new(plain: &[u8], deflate: &mut Deflate) -> Result<GzipBlock> {
         let (mut bytes, mut sum) = (Vec::new(), Crc::new());
         deflate.flush(plain, &mut bytes)?;
         sum.update(plain);
-        Ok(Block {
+        Ok(GzipBlock {
             bytes,
             sum,
             length: plain.len() as u64,
@@ -102,7 +102,7 @@ struct Gzip<'a> {
 }
 
 impl Gzip<'_> {
-    fn put(&mut self, block: Block) -> Result<()> {
+    fn put(&mut self, block: GzipBlock) -> Result<()> {
         self.stream.put(&block.bytes)?;
         self.sum.combine(&block.sum);
         self.length += block.length;
