@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::tree::{Content, Kind, Tree};
 
 /// The stored contents.
-pub struct Contents {
+pub struct StoredContents {
     /// Data of each inode.
     pub data: Vec<InodeData>,
     /// The packed inode, if there are fragments.
@@ -37,7 +37,7 @@ pub fn store_contents(
     settings: &DataSettings,
     out: &mut BlockWriter<'_>,
     inline_spool: &mut InlineSpool,
-) -> Result<Contents> {
+) -> Result<StoredContents> {
     let offsets = fragments.map(|fragments| &fragments.offsets[..]);
     let mut data: Vec<InodeData> = inodes
         .items
@@ -94,7 +94,7 @@ pub fn store_contents(
         },
     )?;
     inline_spool.flush()?;
-    Ok(Contents {
+    Ok(StoredContents {
         data,
         packed,
         end: out.next_block()?,

@@ -1,6 +1,6 @@
 //! Writing data with known positions, and the inodes.
 
-use super::contents::{Contents, PackedInode};
+use super::contents::{PackedInode, StoredContents};
 use super::placement::Placement;
 use crate::erofs::block_writer::BlockWriter;
 use crate::erofs::content_spool::ContentSpool;
@@ -60,7 +60,7 @@ fn directory(tree: &Tree, inodes: &Inodes, item: &Item, numbers: &[u64]) -> Vec<
 pub struct Metadata<'a> {
     pub tree: &'a Tree,
     pub inodes: &'a Inodes,
-    pub contents: &'a Contents,
+    pub contents: &'a StoredContents,
     pub placement: &'a Placement,
     /// Number of the compression algorithm, for map headers.
     pub algorithm: u8,

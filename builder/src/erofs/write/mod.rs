@@ -9,7 +9,7 @@ mod placement;
 
 use zerocopy::IntoBytes;
 
-use self::contents::{Contents, store_contents};
+use self::contents::{StoredContents, store_contents};
 use self::metadata::{Metadata, write_data};
 use self::placement::{Placement, place, reuse_placement};
 use super::algorithm::Algorithm;
@@ -169,7 +169,7 @@ fn root_nid(placement: &Placement) -> Result<u16> {
 /// Block 0: adds features and compression algorithms to the superblock.
 fn encode_superblock(
     mut superblock: ErofsSuperBlock,
-    contents: &Contents,
+    contents: &StoredContents,
     settings: &DataSettings,
 ) -> [u8; BLOCK] {
     let data = &contents.data;

@@ -1,6 +1,6 @@
 //! The positions of inodes and data.
 
-use super::contents::{Contents, PackedInode};
+use super::contents::{PackedInode, StoredContents};
 use crate::erofs::block_writer::too_large;
 use crate::erofs::index;
 use crate::erofs::inode_data::InodeData;
@@ -37,10 +37,10 @@ impl Placement {
 pub fn place(
     tree: &Tree,
     inodes: &Inodes,
-    contents: &Contents,
+    contents: &StoredContents,
     spooled: bool,
 ) -> Result<Placement> {
-    let Contents { data, packed, end } = contents;
+    let StoredContents { data, packed, end } = contents;
     let count = inodes.items.len() + usize::from(packed.is_some());
     let request = |i: usize| match packed.as_ref().filter(|_| i == inodes.items.len()) {
         Some(PackedInode { item, data }) => InodeRequest {
