@@ -84,7 +84,7 @@ pub fn compare(first: &Path, second: &Path) -> Result<Vec<FileDifference>> {
         image.names().chain([(b"/".to_vec(), 0)]).collect()
     };
     let (in_a, in_b) = (names(&a), names(&b));
-    let (mut of_a, mut of_b) = (Contents::new(&a), Contents::new(&b));
+    let (mut of_a, mut of_b) = (ContentDigests::new(&a), ContentDigests::new(&b));
     let mut changed = Vec::new();
     let mut add = |path: &[u8], differs: Vec<Aspect>| {
         if !differs.is_empty() {
@@ -111,14 +111,14 @@ pub fn compare(first: &Path, second: &Path) -> Result<Vec<FileDifference>> {
 }
 
 /// Digests of files. Each file is read once.
-struct Contents<'a> {
+struct ContentDigests<'a> {
     image: &'a ErofsImage,
     known: HashMap<usize, [u8; 32]>,
 }
 
-impl Contents<'_> {
-    fn new(image: &ErofsImage) -> Contents<'_> {
-        Contents {
+impl ContentDigests<'_> {
+    fn new(image: &ErofsImage) -> ContentDigests<'_> {
+        ContentDigests {
             image,
             known: HashMap::new(),
         }
@@ -139,7 +139,12 @@ impl Contents<'_> {
     }
 }
 
-fn aspects(a: &mut Contents, one: usize, b: &mut Contents, other: usize) -> Result<Vec<Aspect>> {
+fn aspects(
+    a: &mut ContentDigests,
+    one: usize,
+    b: &mut ContentDigests,
+    other: usize,
+) -> Result<Vec<Aspect>> {
     const DIRECTORY: u16 = 4;
     let (x, y) = (a.image.stat(one), b.image.stat(other));
     if x.mode >> 12 != y.mode >> 12 {
