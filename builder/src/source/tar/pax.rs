@@ -42,7 +42,7 @@ pub struct Pax {
     /// Default access control list of a directory, as text.
     pub acl_default: Option<Vec<u8>>,
     /// GNU tar's keys for sparse files.
-    pub sparse: Sparse,
+    pub sparse: SparseKeys,
     /// Names of attributes that describe the file system of the archived files.
     pub left_out: BTreeSet<Vec<u8>>,
     schily: Attributes,
@@ -51,7 +51,7 @@ pub struct Pax {
 
 /// GNU's keys for sparse files.
 #[derive(Clone, Debug, Default)]
-pub struct Sparse {
+pub struct SparseKeys {
     /// Major version of the format.
     pub major: Option<u64>,
     /// Minor version of the format.
