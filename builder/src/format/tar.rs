@@ -55,7 +55,7 @@ struct OldGnuHeader {
     offset: [u8; 12],
     longnames: [u8; 4],
     unused: u8,
-    sp: [Sparse; 4],
+    sp: [SparseRange; 4],
     isextended: u8,
     realsize: [u8; 12],
     padding: [u8; 17],
@@ -65,7 +65,7 @@ struct OldGnuHeader {
 #[derive(FromZeros, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct SparseHeader {
-    sp: [Sparse; 21],
+    sp: [SparseRange; 21],
     isextended: u8,
     padding: [u8; 7],
 }
@@ -73,7 +73,7 @@ struct SparseHeader {
 /// A range of data in a sparse file.
 #[derive(FromZeros, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Sparse {
+struct SparseRange {
     offset: [u8; 12],
     numbytes: [u8; 12],
 }
@@ -132,7 +132,7 @@ pub fn sparse(name: &str, size: u64, data: &[Range<u64>], mtime: i64) -> Result<
     Ok(blocks)
 }
 
-fn list(fields: &mut [Sparse], pieces: &[(u64, u64)]) {
+fn list(fields: &mut [SparseRange], pieces: &[(u64, u64)]) {
     for (field, (offset, length)) in fields.iter_mut().zip(pieces) {
         number(&mut field.offset, *offset);
         number(&mut field.numbytes, *length);
