@@ -75,7 +75,7 @@ struct Range {
 }
 
 /// A processed range.
-struct Piece {
+struct StoredPiece {
     file: usize,
     data: Vec<u8>,
     kind: PieceKind,
@@ -94,7 +94,7 @@ enum PieceKind {
 
 /// A processed batch.
 struct Batch {
-    pieces: Vec<Piece>,
+    pieces: Vec<StoredPiece>,
     /// Bytes of the files.
     bytes: u64,
 }
@@ -138,7 +138,7 @@ pub fn store(
         Ok(move |ranges: Vec<Range>| {
             let _span = timings::worker(thread, "contents");
             let bytes = ranges.iter().map(|range| range.len).sum();
-            let pieces: Result<Vec<Piece>> = ranges
+            let pieces: Result<Vec<StoredPiece>> = ranges
                 .into_iter()
                 .map(|range| worker.process(&range, sources))
                 .collect();
@@ -208,7 +208,7 @@ struct Assembler<'a> {
 }
 
 impl Assembler<'_> {
-    fn add(&mut self, piece: Piece, buffers: &BufferPool) -> Result<()> {
+    fn add(&mut self, piece: StoredPiece, buffers: &BufferPool) -> Result<()> {
         let extents = match piece.kind {
             PieceKind::Inline => return (self.stored)(piece.file, Stored::Inline(piece.data)),
             PieceKind::Clusters(extents) => extents,
@@ -283,13 +283,13 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn process(&mut self, range: &Range, sources: &dyn FileSources) -> Result<Piece> {
+    fn process(&mut self, range: &Range, sources: &dyn FileSources) -> Result<StoredPiece> {
         let source = sources.source(range.file);
         let size = source.content.len();
         let last = range.offset + range.len == size;
         let whole = range.offset == 0 && last;
         let error = |why: &dyn Display| Error::new(format!("{}: {why}", sources.name(range.file)));
-        let piece = |kind, data| Piece {
+        let piece = |kind, data| StoredPiece {
             file: range.file,
             data,
             kind,
