@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::tree::{Content, Extent};
 
 /// Offset and length of a piece, in bytes of the file.
-type Piece = (u64, u64);
+type SparsePiece = (u64, u64);
 
 /// The pieces of a file that are in the archive, and its length with holes.
 pub struct Map {
-    pieces: Vec<Piece>,
+    pieces: Vec<SparsePiece>,
     /// Length of the file.
     pub len: u64,
 }
@@ -113,7 +113,7 @@ impl Map {
 }
 
 /// Pairs of 12-byte fields, up to the first empty one.
-fn add(pieces: &mut Vec<Piece>, fields: &[u8]) -> Result<()> {
+fn add(pieces: &mut Vec<SparsePiece>, fields: &[u8]) -> Result<()> {
     for pair in fields.chunks_exact(24) {
         if pair.iter().all(|&byte| byte == 0) {
             return Ok(());
@@ -139,7 +139,7 @@ fn leading(
     size: &mut u64,
     input: &mut Input,
     memory: &mut dyn FnMut(u64) -> Result<()>,
-) -> Result<Vec<Piece>> {
+) -> Result<Vec<SparsePiece>> {
     let wrong =
         || Error::new("the map before the data of a sparse file does not follow GNU's format 1.0");
     let mut numbers = Vec::new();
