@@ -196,13 +196,13 @@ pub struct Artifact {
     /// Parts of the raw disk that are not all zeros, in order. The zeros are not hashed, because
     /// that would take longer than the rest of an incremental build.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub parts: Vec<Piece>,
+    pub parts: Vec<ArtifactPart>,
 }
 
 /// A part of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Piece {
+pub struct ArtifactPart {
     /// Offset in bytes.
     pub offset: u64,
     /// Size in bytes.
@@ -213,8 +213,8 @@ pub struct Piece {
 
 impl Artifact {
     /// The parts of the file in order. Between them are zeros.
-    pub fn pieces(&self) -> Vec<Piece> {
-        let whole = self.sha256.as_ref().map(|sha256| Piece {
+    pub fn pieces(&self) -> Vec<ArtifactPart> {
+        let whole = self.sha256.as_ref().map(|sha256| ArtifactPart {
             offset: 0,
             size: self.size,
             sha256: sha256.clone(),
@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn refuses_newer_versions_paths_as_names_and_overlapping_parts() {
-        let piece = |offset, size| Piece {
+        let piece = |offset, size| ArtifactPart {
             offset,
             size,
             sha256: "00".into(),

@@ -11,7 +11,7 @@ use super::{DiskLayout, Role};
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 use crate::io::zeros;
-use crate::manifest::Piece;
+use crate::manifest::ArtifactPart;
 use crate::term::progress;
 
 /// Bytes copied at a time; they fit into a processor's cache.
@@ -37,7 +37,7 @@ pub struct WrittenDisk {
     /// SHA-256 of the root file system's artifact.
     pub root: [u8; 32],
     /// The parts of the disk that are not all zeros, in order.
-    pub pieces: Vec<Piece>,
+    pub pieces: Vec<ArtifactPart>,
 }
 
 /// Bytes that are written to the disk.
@@ -115,12 +115,12 @@ impl DiskLayout {
         let pieces = parts
             .iter()
             .zip(&digests)
-            .map(|((at, bytes), digest)| Piece {
+            .map(|((at, bytes), digest)| ArtifactPart {
                 offset: *at,
                 size: bytes.len(),
                 sha256: hex::encode(digest),
             });
-        let mut pieces: Vec<Piece> = pieces.collect();
+        let mut pieces: Vec<ArtifactPart> = pieces.collect();
         // The table of a disk that `adamant sign` reads may list its partitions in any order.
         pieces.sort_by_key(|piece| piece.offset);
         Ok(WrittenDisk { root, pieces })

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::staging::Staging;
 use crate::error::Result;
-use crate::manifest::{Artifact, Piece};
+use crate::manifest::{Artifact, ArtifactPart};
 use crate::term::output::Output;
 use crate::term::progress;
 use crate::term::timings;
@@ -51,7 +51,7 @@ impl<'a> Artifacts<'a> {
     }
 
     /// Records a sparse artifact that is already written.
-    pub fn note_parts(&mut self, kind: &str, size: u64, parts: Vec<Piece>) {
+    pub fn note_parts(&mut self, kind: &str, size: u64, parts: Vec<ArtifactPart>) {
         self.list.push(Artifact {
             name: format!("{}.{kind}", self.stem),
             size,
