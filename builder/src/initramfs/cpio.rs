@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 /// Type and content of an entry.
-enum Kind {
+enum CpioKind {
     Directory,
     File(Vec<u8>),
     /// Major and minor device number.
@@ -16,7 +16,7 @@ enum Kind {
 /// The entries of an archive by path, with their modes.
 #[derive(Default)]
 pub struct CpioArchive {
-    entries: BTreeMap<String, (u32, Kind)>,
+    entries: BTreeMap<String, (u32, CpioKind)>,
 }
 
 impl CpioArchive {
@@ -31,12 +31,12 @@ impl CpioArchive {
         }
         self.entries
             .entry(path.to_owned())
-            .or_insert((0o040_755, Kind::Directory));
+            .or_insert((0o040_755, CpioKind::Directory));
     }
 
     /// Adds a file and its parent directories.
     pub fn file(&mut self, path: &str, permissions: u32, bytes: Vec<u8>) {
-        self.insert(path, 0o100_000 | permissions, Kind::File(bytes));
+        self.insert(path, 0o100_000 | permissions, CpioKind::File(bytes));
     }
 
     /// Adds a character device and its parent directories.
@@ -44,11 +44,11 @@ impl CpioArchive {
         self.insert(
             path,
             0o020_000 | permissions,
-            Kind::CharDevice(major, minor),
+            CpioKind::CharDevice(major, minor),
         );
     }
 
-    fn insert(&mut self, path: &str, mode: u32, kind: Kind) {
+    fn insert(&mut self, path: &str, mode: u32, kind: CpioKind) {
         let path = path.trim_matches('/');
         if let Some((parent, _)) = path.rsplit_once('/') {
             self.directory(parent);
@@ -62,9 +62,9 @@ impl CpioArchive {
         let mut out = Vec::new();
         for (inode, (path, (mode, kind))) in (1u32..).zip(&self.entries) {
             let (links, device, bytes): (u32, (u32, u32), &[u8]) = match kind {
-                Kind::Directory => (2, (0, 0), &[]),
-                Kind::File(bytes) => (1, (0, 0), bytes),
-                Kind::CharDevice(major, minor) => (1, (*major, *minor), &[]),
+                CpioKind::Directory => (2, (0, 0), &[]),
+                CpioKind::File(bytes) => (1, (0, 0), bytes),
+                CpioKind::CharDevice(major, minor) => (1, (*major, *minor), &[]),
             };
             entry(&mut out, path, [inode, *mode, links], device, bytes);
         }
