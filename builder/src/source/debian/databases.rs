@@ -10,7 +10,7 @@ const DEPTH: usize = 3;
 
 /// A kind of database.
 #[derive(Debug, PartialEq, Eq)]
-struct Kind {
+struct DatabaseKind {
     /// The directory of the database, or a parent of it.
     place: &'static str,
     /// A file that every such database has, relative to its directory.
@@ -21,50 +21,50 @@ struct Kind {
     noun: &'static str,
 }
 
-const KINDS: &[Kind] = &[
-    Kind {
+const KINDS: &[DatabaseKind] = &[
+    DatabaseKind {
         place: "/var/lib/postgresql",
         mark: "global/pg_control",
         program: "pg_createcluster",
         noun: "database",
     },
-    Kind {
+    DatabaseKind {
         place: "/var/lib/mysql",
         mark: "ibdata1",
         program: "mariadb-install-db or mysqld --initialize",
         noun: "database",
     },
-    Kind {
+    DatabaseKind {
         place: "/var/lib/mysql",
         mark: "aria_log_control",
         program: "mariadb-install-db",
         noun: "database",
     },
-    Kind {
+    DatabaseKind {
         place: "/etc/ldap/slapd.d",
         mark: "cn=config.ldif",
         program: "slapadd -n 0",
         noun: "database",
     },
-    Kind {
+    DatabaseKind {
         place: "/var/lib/ldap",
         mark: "data.mdb",
         program: "slapadd",
         noun: "database",
     },
-    Kind {
+    DatabaseKind {
         place: "/etc/.git",
         mark: "HEAD",
         program: "etckeeper init",
         noun: "repository",
     },
-    Kind {
+    DatabaseKind {
         place: "/etc/.bzr",
         mark: "branch-format",
         program: "etckeeper init",
         noun: "repository",
     },
-    Kind {
+    DatabaseKind {
         place: "/etc/.hg",
         mark: "requires",
         program: "etckeeper init",
@@ -81,7 +81,7 @@ pub struct Database {
     mark: Vec<u8>,
     /// The marker's node: a later source may replace it.
     node: NodeId,
-    kind: &'static Kind,
+    kind: &'static DatabaseKind,
 }
 
 /// Finds the databases that a source added below `at`.
