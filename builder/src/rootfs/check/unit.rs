@@ -48,7 +48,7 @@ pub enum Lookup {
 }
 
 /// The entry at one path.
-enum File {
+enum UnitFile {
     Absent,
     Null,
     /// The resolved path, and the text.
@@ -65,10 +65,10 @@ pub fn look_up(image: &Image, name: &str) -> Lookup {
         for folder in FOLDERS {
             let path = format!("{folder}/{candidate}");
             match file_at(image, &path) {
-                File::Absent => {}
-                File::Null => return Lookup::Masked,
-                File::Text(_, text) if text.trim().is_empty() => return Lookup::Masked,
-                File::Text(end, text) => {
+                UnitFile::Absent => {}
+                UnitFile::Null => return Lookup::Masked,
+                UnitFile::Text(_, text) if text.trim().is_empty() => return Lookup::Masked,
+                UnitFile::Text(end, text) => {
                     if let Some(alias) = other_name(name, candidate, &end) {
                         return Lookup::Alias(alias);
                     }
@@ -104,19 +104,21 @@ fn other_name(name: &str, candidate: &str, end: &str) -> Option<String> {
     }
 }
 
-fn file_at(image: &Image, path: &str) -> File {
+fn file_at(image: &Image, path: &str) -> UnitFile {
     match image
         .tree
         .follow(parts(path.as_bytes()), &mut |_| LinkPolicy::Follow)
     {
-        Err(ResolveError::Loop | ResolveError::Refused(_)) => File::Absent,
-        Ok(end) if end.path() == b"dev/null" => File::Null,
+        Err(ResolveError::Loop | ResolveError::Refused(_)) => UnitFile::Absent,
+        Ok(end) if end.path() == b"dev/null" => UnitFile::Null,
         Ok(end) => match end.node() {
-            None => File::Absent,
+            None => UnitFile::Absent,
             Some(id) => match (&image.tree.node(id).kind, image.text_of(id)) {
-                (Kind::File(_), Some(text)) => File::Text(format!("/{}", show(&end.path())), text),
-                (Kind::CharDevice { .. }, _) => File::Null,
-                _ => File::Absent,
+                (Kind::File(_), Some(text)) => {
+                    UnitFile::Text(format!("/{}", show(&end.path())), text)
+                }
+                (Kind::CharDevice { .. }, _) => UnitFile::Null,
+                _ => UnitFile::Absent,
             },
         },
     }
@@ -153,7 +155,7 @@ impl Unit {
             }
         }
         for path in drop_ins.into_values() {
-            if let File::Text(_, text) = file_at(image, &path) {
+            if let UnitFile::Text(_, text) = file_at(image, &path) {
                 unit.add(path, &text);
             }
         }
