@@ -29,7 +29,7 @@ const HEAD: u64 = 4 << 20;
 const BATCH: usize = 2048;
 
 /// Path and content.
-type File = (Vec<u8>, Content);
+type ScannedFile = (Vec<u8>, Content);
 
 /// A secret in the image.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +48,7 @@ pub fn refuse(tree: &Tree, keep: &PathGlobs) -> Result<()> {
     let mut in_attributes: Vec<Secret> = Vec::new();
     let mut failed = None;
     let mut batch = Vec::with_capacity(BATCH);
-    let mut check_batch = |batch: &mut Vec<File>| {
+    let mut check_batch = |batch: &mut Vec<ScannedFile>| {
         let secrets = check_files(&rules, batch);
         for (file, secret) in batch.drain(..).zip(secrets) {
             match secret {
@@ -118,9 +118,9 @@ fn secrets_of_attributes<'a>(path: &'a [u8], meta: &'a Meta) -> impl Iterator<It
 /// Checks files on all cores. The results keep the order of the files.
 fn check_files(
     (globs, rule_of): &(GlobSet, Vec<usize>),
-    files: &[File],
+    files: &[ScannedFile],
 ) -> Vec<std::io::Result<Option<&'static str>>> {
-    let secret = |(path, content): &File| {
+    let secret = |(path, content): &ScannedFile| {
         let rules: Vec<usize> = globs
             .matches(as_path(path))
             .into_iter()
