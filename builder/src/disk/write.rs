@@ -41,7 +41,7 @@ pub struct WrittenDisk {
 }
 
 /// Bytes that are written to the disk.
-enum Bytes<'a> {
+enum PartitionBytes<'a> {
     Memory(&'a [u8]),
     File(Part),
 }
@@ -52,7 +52,7 @@ impl DiskLayout {
         out.set_len(self.bytes())
             .context(|| "setting the size of the disk image")?;
         let (primary, backup) = (self.table.primary(), self.table.backup());
-        let mut parts = vec![(0, Bytes::Memory(&primary))];
+        let mut parts = vec![(0, PartitionBytes::Memory(&primary))];
         let mut root = None;
         for (partition, role) in self.table.partitions.iter().flatten().zip(&self.roles) {
             let whole_file = |file: &File| {
@@ -61,14 +61,16 @@ impl DiskLayout {
                     .context(|| partition.label.clone())
             };
             let bytes = match (role, contents.esp) {
-                (Role::Esp, Some((file, used))) => Bytes::File(whole_file(file)?.first(used)),
+                (Role::Esp, Some((file, used))) => {
+                    PartitionBytes::File(whole_file(file)?.first(used))
+                }
                 (Role::Root, _) => {
                     root = Some(parts.len());
-                    Bytes::File(whole_file(contents.root)?)
+                    PartitionBytes::File(whole_file(contents.root)?)
                 }
-                (Role::HashTree, _) => Bytes::File(whole_file(contents.hash_tree)?),
+                (Role::HashTree, _) => PartitionBytes::File(whole_file(contents.hash_tree)?),
                 (Role::Signature, _) if !contents.signature.is_empty() => {
-                    Bytes::Memory(contents.signature)
+                    PartitionBytes::Memory(contents.signature)
                 }
                 _ => continue,
             };
@@ -82,7 +84,10 @@ impl DiskLayout {
             }
             parts.push((partition.first * self.sector(), bytes));
         }
-        parts.push((self.bytes() - backup.len() as u64, Bytes::Memory(&backup)));
+        parts.push((
+            self.bytes() - backup.len() as u64,
+            PartitionBytes::Memory(&backup),
+        ));
         progress::expect(parts.iter().map(|(_, bytes)| bytes.len()).sum());
         // The root is most of the data. Copying and hashing it take about the same time, so they
         // run in parallel.
@@ -127,18 +132,18 @@ impl DiskLayout {
     }
 }
 
-impl Bytes<'_> {
+impl PartitionBytes<'_> {
     fn len(&self) -> u64 {
         match self {
-            Bytes::Memory(bytes) => bytes.len() as u64,
-            Bytes::File(part) => part.len(),
+            PartitionBytes::Memory(bytes) => bytes.len() as u64,
+            PartitionBytes::File(part) => part.len(),
         }
     }
 
     fn sha256(&self) -> Result<[u8; 32]> {
         match self {
-            Bytes::Memory(bytes) => Ok(Sha256::digest(bytes).into()),
-            Bytes::File(part) => part
+            PartitionBytes::Memory(bytes) => Ok(Sha256::digest(bytes).into()),
+            PartitionBytes::File(part) => part
                 .sha256(|_| Ok(()))
                 .context(|| "reading the disk image's parts"),
         }
@@ -147,8 +152,8 @@ impl Bytes<'_> {
     /// Writes the bytes at an offset; zeros stay a hole.
     fn write(&self, out: &File, offset: u64) -> Result<()> {
         let part = match self {
-            Bytes::File(part) => part,
-            Bytes::Memory(bytes) => {
+            PartitionBytes::File(part) => part,
+            PartitionBytes::Memory(bytes) => {
                 out.write_all_at(bytes, offset)
                     .context(|| "writing the disk image")?;
                 progress::add(bytes.len() as u64);
