@@ -32,11 +32,11 @@ const DATE: U16 = U16::new(0x21);
 /// Files and directories by name.
 #[derive(Debug, Default)]
 pub struct FatDirectory<'a> {
-    entries: BTreeMap<&'a str, Node<'a>>,
+    entries: BTreeMap<&'a str, FatNode<'a>>,
 }
 
 #[derive(Debug)]
-enum Node<'a> {
+enum FatNode<'a> {
     File(&'a [u8]),
     Directory(FatDirectory<'a>),
 }
@@ -46,17 +46,17 @@ impl<'a> FatDirectory<'a> {
     /// the path exists, or if one of its directories is a file.
     pub fn add(&mut self, path: &'a str, bytes: &'a [u8]) -> Result<(), String> {
         match path.split_once('/') {
-            None => match self.entries.insert(path, Node::File(bytes)) {
+            None => match self.entries.insert(path, FatNode::File(bytes)) {
                 None => Ok(()),
                 Some(_) => Err(format!("{path} exists twice")),
             },
             Some((name, rest)) => match self
                 .entries
                 .entry(name)
-                .or_insert_with(|| Node::Directory(FatDirectory::default()))
+                .or_insert_with(|| FatNode::Directory(FatDirectory::default()))
             {
-                Node::Directory(directory) => directory.add(rest, bytes),
-                Node::File(_) => Err(format!("{name} is a file and a directory")),
+                FatNode::Directory(directory) => directory.add(rest, bytes),
+                FatNode::File(_) => Err(format!("{name} is a file and a directory")),
             },
         }
     }
@@ -248,8 +248,10 @@ impl Writer<'_> {
         for ((name, node), short) in directory.entries.iter().zip(&shorts) {
             bytes.extend_from_slice(long_entries(name, short).as_bytes());
             let (attribute, cluster, size) = match node {
-                Node::Directory(below) => (attr::DIRECTORY, self.directory(below, here, None)?, 0),
-                Node::File(content) => {
+                FatNode::Directory(below) => {
+                    (attr::DIRECTORY, self.directory(below, here, None)?, 0)
+                }
+                FatNode::File(content) => {
                     let size = u32::try_from(content.len())
                         .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
                     let cluster = self.allocate(content.len())?;
