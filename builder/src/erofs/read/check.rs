@@ -7,7 +7,7 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U32;
 
 use super::data::{decode_index, header, read_flat, read_index};
-use super::{DirectoryName, ImageXattrs, Node, PackedCluster, PackedInode, UsedRange};
+use super::{DirectoryName, ImageNode, ImageXattrs, PackedCluster, PackedInode, UsedRange};
 use crate::erofs::dir::{self, Name};
 use crate::erofs::format::*;
 use crate::erofs::index::{self, ClusterAddress};
@@ -26,7 +26,7 @@ pub struct Check<'a> {
     xattrs: u64,
     fixed: (i64, u32),
     algorithms: u16,
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<ImageNode>,
     pub names: Vec<DirectoryName>,
     pub used: Vec<UsedRange>,
     /// Index of the node for each inode number.
@@ -87,7 +87,7 @@ impl<'a> Check<'a> {
 
     fn check_packed(&mut self, nid: u64) -> Result<(), String> {
         let node = self.inode(nid, None)?;
-        let Node {
+        let ImageNode {
             inode,
             at,
             fragment,
@@ -187,7 +187,7 @@ impl<'a> Check<'a> {
             node: Some(node),
         });
         self.by_nid.insert(nid, node);
-        self.nodes.push(Node {
+        self.nodes.push(ImageNode {
             inode,
             at,
             first: name,

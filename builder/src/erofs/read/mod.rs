@@ -32,7 +32,7 @@ pub struct ErofsImage {
     meta: u64,
     /// Modification time of compact inodes.
     fixed: (i64, u32),
-    nodes: Vec<Node>,
+    nodes: Vec<ImageNode>,
     names: Vec<DirectoryName>,
     /// Ranges in order.
     used: Vec<UsedRange>,
@@ -78,7 +78,7 @@ struct DirectoryName {
 }
 
 /// An inode of an image.
-struct Node {
+struct ImageNode {
     inode: Inode,
     /// Its first byte in the image.
     at: u64,
