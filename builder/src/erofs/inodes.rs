@@ -76,7 +76,7 @@ impl Inodes {
     /// preferred if at least half as many inodes have it, because another time would change every
     /// compact inode.
     pub fn collect(tree: &Tree, reference_time: Option<Time>) -> Result<Inodes> {
-        let mut walk = Walk {
+        let mut walk = InodeWalk {
             tree,
             items: Vec::new(),
             by_node: vec![u32::MAX; tree.capacity()],
@@ -101,7 +101,7 @@ impl Inodes {
             })
             .unwrap_or(fixed);
         walk.xattrs.build();
-        let Walk {
+        let InodeWalk {
             mut items,
             by_node,
             xattrs,
@@ -155,7 +155,7 @@ impl Inodes {
     }
 }
 
-struct Walk<'a> {
+struct InodeWalk<'a> {
     tree: &'a Tree,
     items: Vec<Item>,
     by_node: Vec<u32>,
@@ -164,7 +164,7 @@ struct Walk<'a> {
     path: Vec<u8>,
 }
 
-impl Walk<'_> {
+impl InodeWalk<'_> {
     fn visit_all(&mut self) -> Result<()> {
         let tree = self.tree;
         self.add(Tree::ROOT, 0)?;
