@@ -53,7 +53,7 @@ pub fn load(
                 .hint("use tar = for an archive, [[file]] for one file"),
         );
     }
-    let mut walk = Walk {
+    let mut walk = DirectoryWalk {
         dir,
         at,
         epoch,
@@ -108,7 +108,7 @@ pub fn load(
     })
 }
 
-struct Walk<'a> {
+struct DirectoryWalk<'a> {
     dir: &'a Dir,
     at: &'a [u8],
     epoch: Option<i64>,
@@ -123,7 +123,7 @@ struct Walk<'a> {
     report: Report,
 }
 
-impl Walk<'_> {
+impl DirectoryWalk<'_> {
     fn shown(&self, path: &[u8]) -> PathBuf {
         self.dir.path.join(OsStr::from_bytes(path))
     }
