@@ -347,7 +347,7 @@ impl DirectoryWalk<'_> {
             // Holes need no disk space and are not read.
             self.budget.bytes(end - start)?;
             let mut range = HashingReader {
-                inner: Range {
+                inner: FileRange {
                     file,
                     at: start,
                     end,
@@ -445,13 +445,13 @@ fn seek(file: &File, at: u64, whence: i32) -> Result<Option<u64>> {
 }
 
 /// A range of a file.
-struct Range<'a> {
+struct FileRange<'a> {
     file: &'a File,
     at: u64,
     end: u64,
 }
 
-impl Read for Range<'_> {
+impl Read for FileRange<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let take = (self.end - self.at).min(buffer.len() as u64) as usize;
         let count = self.file.read_at(&mut buffer[..take], self.at)?;
