@@ -68,7 +68,7 @@ pub struct FileSource {
 }
 
 /// A range of a file, the unit of work.
-struct Range {
+struct SourceRange {
     file: usize,
     offset: u64,
     len: u64,
@@ -135,7 +135,7 @@ pub fn store(
             buffers: &buffers,
             compressor: CachingCompressor::new(settings),
         };
-        Ok(move |ranges: Vec<Range>| {
+        Ok(move |ranges: Vec<SourceRange>| {
             let _span = timings::worker(thread, "contents");
             let bytes = ranges.iter().map(|range| range.len).sum();
             let pieces: Result<Vec<StoredPiece>> = ranges
@@ -163,9 +163,9 @@ struct Batches<'a> {
 }
 
 impl Iterator for Batches<'_> {
-    type Item = Job<Vec<Range>>;
+    type Item = Job<Vec<SourceRange>>;
 
-    fn next(&mut self) -> Option<Job<Vec<Range>>> {
+    fn next(&mut self) -> Option<Job<Vec<SourceRange>>> {
         let mut ranges = Vec::new();
         let mut bytes = 0;
         while self.file < self.sources.count() && ranges.len() < BATCH_FILES {
@@ -174,7 +174,7 @@ impl Iterator for Batches<'_> {
             if !ranges.is_empty() && bytes + len > BATCH {
                 break;
             }
-            ranges.push(Range {
+            ranges.push(SourceRange {
                 file: self.file,
                 offset: self.offset,
                 len,
@@ -283,7 +283,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    fn process(&mut self, range: &Range, sources: &dyn FileSources) -> Result<StoredPiece> {
+    fn process(&mut self, range: &SourceRange, sources: &dyn FileSources) -> Result<StoredPiece> {
         let source = sources.source(range.file);
         let size = source.content.len();
         let last = range.offset + range.len == size;
