@@ -16,7 +16,7 @@ pub struct Header(TarBlock);
 
 /// The variant of a header; it decides where a long name continues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Format {
+enum HeaderFormat {
     V7,
     Ustar,
     Gnu,
@@ -41,18 +41,20 @@ impl Header {
         Ok(Header(block))
     }
 
-    fn format(&self) -> Format {
+    fn format(&self) -> HeaderFormat {
         match &self.0[257..265] {
-            b"ustar  \0" => Format::Gnu,
-            magic if magic.starts_with(b"ustar\0") && &self.0[508..512] == b"tar\0" => Format::Star,
-            magic if magic.starts_with(b"ustar") => Format::Ustar,
-            _ => Format::V7,
+            b"ustar  \0" => HeaderFormat::Gnu,
+            magic if magic.starts_with(b"ustar\0") && &self.0[508..512] == b"tar\0" => {
+                HeaderFormat::Star
+            }
+            magic if magic.starts_with(b"ustar") => HeaderFormat::Ustar,
+            _ => HeaderFormat::V7,
         }
     }
 
     /// Whether the header has GNU's own fields (sparse maps).
     pub fn is_gnu(&self) -> bool {
-        self.format() == Format::Gnu
+        self.format() == HeaderFormat::Gnu
     }
 
     /// The type flag.
@@ -64,9 +66,9 @@ impl Header {
     pub fn name(&self) -> Vec<u8> {
         let name = text(&self.0[..100]);
         let prefix = match self.format() {
-            Format::Ustar => text(&self.0[345..500]),
-            Format::Star => text(&self.0[345..476]),
-            Format::V7 | Format::Gnu => &[],
+            HeaderFormat::Ustar => text(&self.0[345..500]),
+            HeaderFormat::Star => text(&self.0[345..476]),
+            HeaderFormat::V7 | HeaderFormat::Gnu => &[],
         };
         if prefix.is_empty() {
             name.to_vec()
@@ -108,7 +110,7 @@ impl Header {
 
     /// Name of the owner on the machine that created the archive.
     pub fn owner(&self) -> &[u8] {
-        if self.format() == Format::V7 {
+        if self.format() == HeaderFormat::V7 {
             &[]
         } else {
             text(&self.0[265..297])
@@ -117,7 +119,7 @@ impl Header {
 
     /// Name of the group on the machine that created the archive.
     pub fn group(&self) -> &[u8] {
-        if self.format() == Format::V7 {
+        if self.format() == HeaderFormat::V7 {
             &[]
         } else {
             text(&self.0[297..329])
