@@ -16,7 +16,7 @@ pub const LENGTH_MAX: u64 = 1 << 20;
 const VALUE_MAX: usize = 65535;
 
 /// Attributes by name.
-type Attributes = BTreeMap<Box<[u8]>, Box<[u8]>>;
+type AttributeMap = BTreeMap<Box<[u8]>, Box<[u8]>>;
 
 /// The metadata of an entry from extended headers.
 #[derive(Clone, Debug, Default)]
@@ -45,8 +45,8 @@ pub struct Pax {
     pub sparse: SparseKeys,
     /// Names of attributes that describe the file system of the archived files.
     pub left_out: BTreeSet<Vec<u8>>,
-    schily: Attributes,
-    libarchive: Attributes,
+    schily: AttributeMap,
+    libarchive: AttributeMap,
 }
 
 /// GNU's keys for sparse files.
@@ -95,7 +95,7 @@ impl Pax {
     }
 
     /// All attributes. If an attribute has both forms, star's wins: it needs no second encoding.
-    pub fn xattrs(&self) -> Attributes {
+    pub fn xattrs(&self) -> AttributeMap {
         let mut all = self.libarchive.clone();
         all.extend(
             self.schily
@@ -282,7 +282,7 @@ fn is_of_file_system(name: &[u8]) -> bool {
 }
 
 /// Adds an attribute, if the image's kernel can return it.
-fn attribute(all: &mut Attributes, name: &[u8], value: &[u8]) -> Result<(), String> {
+fn attribute(all: &mut AttributeMap, name: &[u8], value: &[u8]) -> Result<(), String> {
     let known = name == b"system.posix_acl_access"
         || name == b"system.posix_acl_default"
         || [&b"user."[..], b"trusted.", b"security."]
