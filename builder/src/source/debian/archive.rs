@@ -136,7 +136,7 @@ fn folder(uri: &str, name: &str) -> String {
 
 /// Why a suite is requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum SuiteRole {
     /// A line or stanza names it.
     Named,
     /// The suite of the definition, from the archive with this number.
@@ -149,7 +149,7 @@ enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Candidate {
     entry: MirrorSuite,
-    role: Role,
+    role: SuiteRole,
 }
 
 /// The archives to ask for the suites of one address of the definition, or Debian's own archives.
@@ -158,7 +158,7 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
     let has_additions = !ROLLING.contains(&suite.as_str())
         && !ADDITIONS.iter().any(|ending| suite.ends_with(ending));
     let mut all = Vec::new();
-    let mut add = |uri: &str, name: String, role: Role, expires: bool| {
+    let mut add = |uri: &str, name: String, role: SuiteRole, expires: bool| {
         let components = debian.components.clone();
         let entry = MirrorSuite {
             uri: uri.to_owned(),
@@ -171,19 +171,19 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
         all.push(Candidate { entry, role });
     };
     let mut archive = |number: usize, uri: &str, security: &[&str], expires: bool| {
-        add(uri, suite.clone(), Role::Base(number), expires);
+        add(uri, suite.clone(), SuiteRole::Base(number), expires);
         if has_additions {
             add(
                 uri,
                 format!("{suite}-updates"),
-                Role::Updates(number),
+                SuiteRole::Updates(number),
                 expires,
             );
             security.iter().for_each(|uri| {
                 add(
                     uri,
                     format!("{suite}-security"),
-                    Role::Security(number),
+                    SuiteRole::Security(number),
                     expires,
                 )
             });
@@ -227,7 +227,7 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
                     suite,
                     ..entry.clone()
                 },
-                role: Role::Named,
+                role: SuiteRole::Named,
             }
         });
     all.extend(named);
@@ -338,7 +338,7 @@ fn choose(asked: Vec<(Candidate, Found)>) -> Vec<(Candidate, Found)> {
     let mut chosen: Vec<(Candidate, Found)> = Vec::new();
     for (candidate, answer) in asked {
         let same = chosen.iter_mut().find(|(known, _)| {
-            matches!(known.role, Role::Security(_)) && known.role == candidate.role
+            matches!(known.role, SuiteRole::Security(_)) && known.role == candidate.role
         });
         match same {
             Some((_, Some(_))) => {}
@@ -385,13 +385,15 @@ fn written(debian: &Debian, suites: &[Suite]) -> (Vec<String>, Vec<String>) {
 fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
     let named = found
         .iter()
-        .find(|(candidate, answer)| candidate.role == Role::Named && answer.is_none());
+        .find(|(candidate, answer)| candidate.role == SuiteRole::Named && answer.is_none());
     if let Some((Candidate { entry, .. }, _)) = named {
         return Some(no_suite(debian, &[entry], &entry.suite));
     }
-    let number = |role: Role| match role {
-        Role::Named => None,
-        Role::Base(number) | Role::Updates(number) | Role::Security(number) => Some(number),
+    let number = |role: SuiteRole| match role {
+        SuiteRole::Named => None,
+        SuiteRole::Base(number) | SuiteRole::Updates(number) | SuiteRole::Security(number) => {
+            Some(number)
+        }
     };
     let mut numbers: Vec<usize> = found
         .iter()
@@ -405,7 +407,7 @@ fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
     };
     let base = |wanted: usize| {
         of(wanted)
-            .find(|(candidate, _)| candidate.role == Role::Base(wanted))
+            .find(|(candidate, _)| candidate.role == SuiteRole::Base(wanted))
             .map(|(candidate, _)| &candidate.entry)
     };
     // The address of a security archive alone is valid only beside an archive that has the suite.
@@ -421,7 +423,7 @@ fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
         ));
     }
     let has_base = found.iter().any(|(candidate, answer)| {
-        matches!(candidate.role, Role::Base(_) | Role::Named) && answer.is_some()
+        matches!(candidate.role, SuiteRole::Base(_) | SuiteRole::Named) && answer.is_some()
     });
     (!has_base).then(|| {
         no_suite(
@@ -509,11 +511,11 @@ fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
     // The suites of other distributions are unknown.
     let by_lines = found
         .iter()
-        .all(|(candidate, _)| candidate.role == Role::Named);
+        .all(|(candidate, _)| candidate.role == SuiteRole::Named);
     if rolling || by_lines && !(origin("Debian") || origin("Ubuntu")) {
         return Vec::new();
     }
-    let asked = |wanted: fn(Role) -> bool| {
+    let asked = |wanted: fn(SuiteRole) -> bool| {
         let mut uris: Vec<String> = found
             .iter()
             .filter(|(candidate, _)| wanted(candidate.role))
@@ -542,7 +544,7 @@ fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
         } else {
             String::new()
         };
-        let place = asked(|role| matches!(role, Role::Security(_)));
+        let place = asked(|role| matches!(role, SuiteRole::Security(_)));
         let message = format!(
             "suite {security}: {place} does not have it, so the image gets no security updates"
         );
@@ -559,7 +561,7 @@ fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
         } else {
             String::new()
         };
-        let place = asked(|role| matches!(role, Role::Updates(_)));
+        let place = asked(|role| matches!(role, SuiteRole::Updates(_)));
         let message = format!(
             "suite {updates}: {place} does not have it, so the image gets only the updates of the last release"
         );
