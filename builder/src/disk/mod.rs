@@ -40,12 +40,12 @@ pub const EMPTY: &str = "_empty";
 pub struct DiskLayout {
     table: PartitionTable,
     /// The role of each partition of the table.
-    roles: Vec<Role>,
+    roles: Vec<PartitionRole>,
 }
 
 /// Content of a partition in the disk image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Role {
+enum PartitionRole {
     Esp,
     Root,
     HashTree,
@@ -89,7 +89,7 @@ impl DiskLayout {
         let mut parts = Vec::new();
         if sizes.esp {
             parts.push((
-                Role::Esp,
+                PartitionRole::Esp,
                 EFI_SYSTEM,
                 derived("esp"),
                 0,
@@ -98,7 +98,7 @@ impl DiskLayout {
             ));
         }
         parts.push((
-            Role::Root,
+            PartitionRole::Root,
             ROOT_X86_64,
             root_hash.data_partuuid(),
             ATTR_READ_ONLY,
@@ -106,7 +106,7 @@ impl DiskLayout {
             root_size,
         ));
         parts.push((
-            Role::HashTree,
+            PartitionRole::HashTree,
             ROOT_VERITY_X86_64,
             root_hash.tree_partuuid(),
             ATTR_READ_ONLY,
@@ -117,7 +117,7 @@ impl DiskLayout {
         if sizes.signature {
             let guid = derived_guid(&root_hash.to_string(), "signature");
             parts.push((
-                Role::Signature,
+                PartitionRole::Signature,
                 ROOT_VERITY_SIG_X86_64,
                 guid,
                 ATTR_READ_ONLY,
@@ -129,7 +129,7 @@ impl DiskLayout {
             let attributes = ATTR_READ_ONLY | ATTR_NO_AUTO;
             let mut empty = |kind, purpose: &str, size| {
                 parts.push((
-                    Role::Blank,
+                    PartitionRole::Blank,
                     kind,
                     derived(purpose),
                     attributes,
@@ -145,7 +145,7 @@ impl DiskLayout {
         }
         if disk.black_box {
             parts.push((
-                Role::Blank,
+                PartitionRole::Blank,
                 blackbox::PARTITION_TYPE,
                 derived("black box"),
                 ATTR_NO_AUTO,
@@ -161,7 +161,7 @@ impl DiskLayout {
             let name = &volume.policy.name;
             let attributes = ATTR_NO_AUTO | ATTR_NEVER_USED;
             parts.push((
-                Role::Blank,
+                PartitionRole::Blank,
                 volume_type(&volume.policy.mount),
                 derived(&format!("volume {name}")),
                 attributes,
@@ -215,7 +215,7 @@ impl DiskLayout {
     /// Bytes of the EFI system partition; 0 if there is none.
     pub fn esp_bytes(&self) -> u64 {
         let mut all = self.table.partitions.iter().flatten().zip(&self.roles);
-        all.find(|(_, role)| **role == Role::Esp)
+        all.find(|(_, role)| **role == PartitionRole::Esp)
             .map_or(0, |(partition, _)| partition.sectors() * self.sector())
     }
 
@@ -225,12 +225,12 @@ impl DiskLayout {
         let (_, found) =
             read_table(disk, bytes).map_err(|why| Error::new(format!("partition table: {why}")))?;
         let role = |partition: &Partition| match partition.kind {
-            EFI_SYSTEM => Role::Esp,
-            _ if partition.label == EMPTY => Role::Blank,
-            ROOT_X86_64 => Role::Root,
-            ROOT_VERITY_X86_64 => Role::HashTree,
-            ROOT_VERITY_SIG_X86_64 => Role::Signature,
-            _ => Role::Blank,
+            EFI_SYSTEM => PartitionRole::Esp,
+            _ if partition.label == EMPTY => PartitionRole::Blank,
+            ROOT_X86_64 => PartitionRole::Root,
+            ROOT_VERITY_X86_64 => PartitionRole::HashTree,
+            ROOT_VERITY_SIG_X86_64 => PartitionRole::Signature,
+            _ => PartitionRole::Blank,
         };
         let roles = found.table.partitions.iter().flatten().map(role).collect();
         Ok(DiskLayout {

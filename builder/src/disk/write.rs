@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use adamant_contract::hex;
 use sha2::{Digest, Sha256};
 
-use super::{DiskLayout, Role};
+use super::{DiskLayout, PartitionRole};
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 use crate::io::zeros;
@@ -61,15 +61,17 @@ impl DiskLayout {
                     .context(|| partition.label.clone())
             };
             let bytes = match (role, contents.esp) {
-                (Role::Esp, Some((file, used))) => {
+                (PartitionRole::Esp, Some((file, used))) => {
                     PartitionBytes::File(whole_file(file)?.first(used))
                 }
-                (Role::Root, _) => {
+                (PartitionRole::Root, _) => {
                     root = Some(parts.len());
                     PartitionBytes::File(whole_file(contents.root)?)
                 }
-                (Role::HashTree, _) => PartitionBytes::File(whole_file(contents.hash_tree)?),
-                (Role::Signature, _) if !contents.signature.is_empty() => {
+                (PartitionRole::HashTree, _) => {
+                    PartitionBytes::File(whole_file(contents.hash_tree)?)
+                }
+                (PartitionRole::Signature, _) if !contents.signature.is_empty() => {
                     PartitionBytes::Memory(contents.signature)
                 }
                 _ => continue,
