@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::algorithm::Algorithm;
 use super::compress::{self, Compressor, Segment};
 use super::format::*;
-use super::index::Extent;
+use super::index::ClusterExtent;
 use super::settings::DataSettings;
 use crate::cache::{Cache, CacheKey};
 
@@ -180,7 +180,7 @@ fn decode(mut bytes: Vec<u8>) -> Option<Segment> {
     let (extents, data) = <[CachedExtent]>::ref_from_prefix_with_elems(rest, count).ok()?;
     let extents = extents
         .iter()
-        .map(|extent| Extent {
+        .map(|extent| ClusterExtent {
             len: extent.len.get(),
             blocks: extent.blocks.get(),
             plain: extent.plain != 0,
@@ -229,7 +229,7 @@ mod tests {
             .collect()
     }
 
-    fn segment(compressor: &mut CachingCompressor, input: &[u8]) -> (Vec<u8>, Vec<Extent>) {
+    fn segment(compressor: &mut CachingCompressor, input: &[u8]) -> (Vec<u8>, Vec<ClusterExtent>) {
         let segment = compressor.compress_segment(input, Vec::new()).unwrap();
         (segment.data, segment.extents)
     }

@@ -3,7 +3,7 @@
 
 use super::algorithm::Algorithm;
 use super::format::*;
-use super::index::Extent;
+use super::index::ClusterExtent;
 use super::lz4;
 use super::zstd::Zstd;
 
@@ -33,7 +33,7 @@ pub struct Segment {
     /// Whole blocks.
     pub data: Vec<u8>,
     /// The clusters in `data`, in order.
-    pub extents: Vec<Extent>,
+    pub extents: Vec<ClusterExtent>,
 }
 
 /// A compressor with its working memory. The output depends only on parameters and input.
@@ -131,7 +131,7 @@ impl Compressor {
             out.data.resize(out.data.len() + blocks * BLOCK - made, 0);
             out.data.extend_from_slice(&self.scratch[..made]);
             last_was_plain = false;
-            out.extents.push(Extent {
+            out.extents.push(ClusterExtent {
                 len: taken as u32,
                 blocks: blocks as u16,
                 plain: false,
@@ -151,7 +151,7 @@ impl Segment {
     fn push_plain(&mut self, bytes: &[u8]) {
         for block in bytes.chunks(BLOCK) {
             self.data.extend_from_slice(block);
-            self.extents.push(Extent {
+            self.extents.push(ClusterExtent {
                 len: block.len() as u32,
                 blocks: 1,
                 plain: true,

@@ -13,7 +13,7 @@ use super::caching_compressor::CachingCompressor;
 use super::compress::{SEGMENT, Segment};
 use super::format::{BLOCK, SLOT};
 use super::incompressible::is_incompressible;
-use super::index::{self, Extent};
+use super::index::{self, ClusterExtent};
 use super::layout::ARENA_ALIGNMENT;
 use super::settings::DataSettings;
 use super::stored::Stored;
@@ -87,7 +87,7 @@ enum PieceKind {
     /// `data` is whole uncompressed blocks.
     Flat,
     /// `data` is the blocks of these clusters.
-    Clusters(Vec<Extent>),
+    Clusters(Vec<ClusterExtent>),
     /// `data` is one cluster to be written behind the inode.
     Inline,
 }
@@ -204,7 +204,7 @@ struct Assembler<'a> {
     /// First block of the current file.
     file_start: u32,
     /// Clusters of the current file so far.
-    extents: Vec<Extent>,
+    extents: Vec<ClusterExtent>,
 }
 
 impl Assembler<'_> {

@@ -13,7 +13,7 @@ use crate::error::Result;
 
 /// A physical cluster of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
+pub struct ClusterExtent {
     /// Bytes of the file.
     pub len: u32,
     /// Blocks on disk.
@@ -104,7 +104,7 @@ pub fn encode(
     before: usize,
     algorithm: u8,
     address: ClusterAddress,
-    extents: &[Extent],
+    extents: &[ClusterExtent],
     put: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let at = before.next_multiple_of(8);
@@ -201,7 +201,7 @@ struct Entry {
 
 /// Makes the entries in order from the extents.
 struct Entries<'a> {
-    extents: std::slice::Iter<'a, Extent>,
+    extents: std::slice::Iter<'a, ClusterExtent>,
     /// Number of entries still to come, of all extents.
     left: u64,
     current: Option<Current>,
@@ -213,7 +213,7 @@ struct Entries<'a> {
 
 /// The extent whose entries are being made.
 struct Current {
-    extent: Extent,
+    extent: ClusterExtent,
     /// First block.
     block: u32,
     /// Entries made so far.
@@ -223,7 +223,7 @@ struct Current {
 }
 
 impl<'a> Entries<'a> {
-    fn new(size: u64, start: u32, extents: &'a [Extent]) -> Entries<'a> {
+    fn new(size: u64, start: u32, extents: &'a [ClusterExtent]) -> Entries<'a> {
         Entries {
             extents: extents.iter(),
             left: size.div_ceil(BLOCK as u64),
@@ -297,7 +297,7 @@ pub fn decode(
     before: usize,
     algorithm: u8,
     bytes: &[u8],
-) -> std::result::Result<(ClusterAddress, Vec<Extent>), String> {
+) -> std::result::Result<(ClusterAddress, Vec<ClusterExtent>), String> {
     let (address, extents) =
         clusters(size, before, bytes).ok_or("its index does not describe clusters in order")?;
     let mut at = 0;
@@ -327,7 +327,11 @@ struct Head {
     blocks: u16,
 }
 
-fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(ClusterAddress, Vec<Extent>)> {
+fn clusters(
+    size: u64,
+    before: usize,
+    bytes: &[u8],
+) -> Option<(ClusterAddress, Vec<ClusterExtent>)> {
     let padding = before.next_multiple_of(8) - before;
     let (header, packs) = ZErofsMapHeader::read_from_prefix(bytes.get(padding..)?).ok()?;
     let (start, heads) = heads(size, before + padding + Z_MAP_HEADER, packs)?;
@@ -341,7 +345,7 @@ fn clusters(size: u64, before: usize, bytes: &[u8]) -> Option<(ClusterAddress, V
     let bytes = header.h_idata_size.get();
     match extents[..] {
         [
-            Extent {
+            ClusterExtent {
                 plain: false,
                 blocks: 1,
                 ..
@@ -414,7 +418,7 @@ fn unpack_entry(pack: &[u8], i: usize, bits: usize) -> (u32, u32) {
 }
 
 /// The extents between heads; `None` for one that no cluster can have.
-fn extents(size: u64, heads: &[Head]) -> Option<Vec<Extent>> {
+fn extents(size: u64, heads: &[Head]) -> Option<Vec<ClusterExtent>> {
     let ends = heads.iter().skip(1).map(|head| head.start).chain([size]);
     let mut extents = Vec::with_capacity(heads.len());
     for (head, end) in heads.iter().zip(ends) {
@@ -428,7 +432,7 @@ fn extents(size: u64, heads: &[Head]) -> Option<Vec<Extent>> {
         {
             return None;
         }
-        extents.push(Extent {
+        extents.push(ClusterExtent {
             len,
             blocks: head.blocks,
             plain: head.plain,

@@ -1,7 +1,7 @@
 //! Where the data of each inode is, once contents are stored.
 
 use super::format::*;
-use super::index::Extent;
+use super::index::ClusterExtent;
 use super::inline_spool::{InlineSpool, SpoolRef};
 use super::stored::Stored;
 use crate::error::Result;
@@ -42,7 +42,7 @@ pub struct Clusters {
     /// First block.
     pub start: u32,
     blocks: u32,
-    extents: Box<[Extent]>,
+    extents: Box<[ClusterExtent]>,
 }
 
 impl InodeData {
@@ -57,7 +57,7 @@ impl InodeData {
                 extents,
             } => match extents[..] {
                 [
-                    Extent {
+                    ClusterExtent {
                         blocks,
                         plain: false,
                         ..
@@ -128,8 +128,8 @@ impl InodeData {
     }
 
     /// Calls `work` with the clusters of a file of `size` bytes.
-    pub fn with_extents<T>(&self, size: u64, work: impl FnOnce(&[Extent]) -> T) -> T {
-        let single = |blocks| Extent {
+    pub fn with_extents<T>(&self, size: u64, work: impl FnOnce(&[ClusterExtent]) -> T) -> T {
+        let single = |blocks| ClusterExtent {
             len: size as u32,
             blocks,
             plain: false,

@@ -1,6 +1,6 @@
 //! The result of storing one file.
 
-use super::index::Extent;
+use super::index::ClusterExtent;
 
 /// How a file was stored.
 #[derive(Debug)]
@@ -19,6 +19,6 @@ pub enum Stored {
         /// Number of blocks of all clusters.
         blocks: u32,
         /// The clusters.
-        extents: Box<[Extent]>,
+        extents: Box<[ClusterExtent]>,
     },
 }

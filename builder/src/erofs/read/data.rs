@@ -4,7 +4,7 @@ use std::io;
 
 use crate::erofs::compress;
 use crate::erofs::format::*;
-use crate::erofs::index::{self, ClusterAddress, Extent};
+use crate::erofs::index::{self, ClusterAddress, ClusterExtent};
 use crate::erofs::xattr;
 use crate::io::part::Part;
 
@@ -34,7 +34,7 @@ pub fn decode_index(
     inode: &Inode,
     bytes: &[u8],
     algorithms: u16,
-) -> Result<(ClusterAddress, Vec<Extent>), String> {
+) -> Result<(ClusterAddress, Vec<ClusterExtent>), String> {
     if !matches!(
         algorithm(algorithms),
         Z_EROFS_COMPRESSION_LZ4 | Z_EROFS_COMPRESSION_ZSTD
@@ -77,7 +77,7 @@ pub fn read_cluster(
     file: &Part,
     at: u64,
     stored: usize,
-    extent: Extent,
+    extent: ClusterExtent,
     algorithm: u8,
 ) -> io::Result<Vec<u8>> {
     let mut stored = vec![0; stored];

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use self::check::{Check, is_dir};
 use self::data::{CHUNK, algorithm, decode_index, header, read_cluster, read_flat, read_index};
 use super::format::*;
-use super::index::{ClusterAddress, Extent};
+use super::index::{ClusterAddress, ClusterExtent};
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 
@@ -64,7 +64,7 @@ struct PackedCluster {
     offset: u64,
     /// Its first byte in the image.
     position: u64,
-    extent: Extent,
+    extent: ClusterExtent,
 }
 
 /// Extended attributes by full name; shared ones share memory.
