@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::inodes::{Inodes, Item, path_of};
 use crate::error::{Context, Result};
-use crate::tree::{Content, Extent, Kind, Tree};
+use crate::tree::{Content, ContentExtent, Kind, Tree};
 
 /// Larger files have clusters of their own. They gain little from fragments, and Linux before 6.18
 /// reads all of a fragment for each requested page. Linux before 6.11 reads some fragments of more
@@ -58,7 +58,7 @@ pub fn collect(tree: &Tree, inodes: &Inodes) -> Result<Fragments> {
             known.insert(digest, end);
         }
         *offset = Some(end);
-        extents.extend(content.extents().map(|extent| Extent {
+        extents.extend(content.extents().map(|extent| ContentExtent {
             at: end + extent.at,
             ..extent
         }));

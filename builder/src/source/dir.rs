@@ -32,7 +32,7 @@ use super::{
 use crate::definition::Dir;
 use crate::error::{Context, Error, Result, from_io};
 use crate::io::hashing::HashingReader;
-use crate::tree::{Bytes, Content, Extent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree};
+use crate::tree::{Bytes, Content, ContentExtent, Kind, Meta, NodeId, TARGET_MAX, Time, Tree};
 
 /// Maximum directory depth.
 const DEPTH: usize = 512;
@@ -361,7 +361,7 @@ impl DirectoryWalk<'_> {
                 return Err(Error::new("became shorter while it was read")
                     .hint("build again when nothing writes to it"));
             }
-            extents.push(Extent {
+            extents.push(ContentExtent {
                 at: start,
                 len: count,
                 bytes: Bytes::File(self.spool.file().clone(), offset),

@@ -29,12 +29,12 @@ enum Storage {
 struct Pieces {
     len: u64,
     /// In order, without overlaps, none empty, all within `len`.
-    extents: Vec<Extent>,
+    extents: Vec<ContentExtent>,
 }
 
 /// A piece of a file's bytes.
 #[derive(Clone, Debug)]
-pub struct Extent {
+pub struct ContentExtent {
     /// Offset in the file, bytes.
     pub at: u64,
     /// Length, bytes; never 0.
@@ -69,7 +69,7 @@ impl Content {
             if len == 0 {
                 Vec::new()
             } else {
-                vec![Extent {
+                vec![ContentExtent {
                     at: 0,
                     len,
                     bytes: Bytes::Memory(bytes),
@@ -89,7 +89,7 @@ impl Content {
 
     /// Pieces with holes between them. Pieces out of order, that overlap, or beyond the end are an
     /// error.
-    pub fn sparse(len: u64, extents: Vec<Extent>) -> Result<Content> {
+    pub fn sparse(len: u64, extents: Vec<ContentExtent>) -> Result<Content> {
         let mut end = 0;
         for extent in &extents {
             let next = extent.at.checked_add(extent.len);
@@ -102,7 +102,7 @@ impl Content {
         }
         Ok(match &extents[..] {
             [
-                Extent {
+                ContentExtent {
                     at: 0,
                     len: all,
                     bytes: Bytes::File(file, offset),
@@ -112,7 +112,7 @@ impl Content {
         })
     }
 
-    fn pieces(len: u64, extents: Vec<Extent>) -> Content {
+    fn pieces(len: u64, extents: Vec<ContentExtent>) -> Content {
         Content(Storage::Pieces(Arc::new(Pieces { len, extents })))
     }
 
@@ -135,10 +135,10 @@ impl Content {
     }
 
     /// The pieces in order; bytes between them are zero.
-    pub fn extents(&self) -> impl Iterator<Item = Extent> {
+    pub fn extents(&self) -> impl Iterator<Item = ContentExtent> {
         let (whole, pieces) = match &self.0 {
             Storage::Whole { file, offset, len } => (
-                Some(Extent {
+                Some(ContentExtent {
                     at: 0,
                     len: *len,
                     bytes: Bytes::File(file.clone(), *offset),
@@ -251,12 +251,12 @@ mod tests {
     #[test]
     fn holes_read_as_zero() {
         let extents = vec![
-            Extent {
+            ContentExtent {
                 at: 2,
                 len: 2,
                 bytes: Bytes::Memory(Arc::from(*b"ab")),
             },
-            Extent {
+            ContentExtent {
                 at: 4,
                 len: 1,
                 bytes: Bytes::Memory(Arc::from(*b"c")),

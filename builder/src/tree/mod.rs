@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
-pub use content::{Bytes, Content, ContentReader, Extent};
+pub use content::{Bytes, Content, ContentExtent, ContentReader};
 pub use resolve::{LinkPolicy, ResolveError, Resolved, SymlinkStep};
 
 /// Longest name of an entry, bytes (NAME_MAX).

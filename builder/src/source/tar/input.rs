@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::header::{BLOCK, TarBlock};
 use crate::error::{Context, Error, Result, from_io};
 use crate::source::spool::Spool;
-use crate::tree::{Bytes, Content, Extent};
+use crate::tree::{Bytes, Content, ContentExtent};
 
 /// Maximum number of zeroes after the end of the archive: writers pad their last record, which has
 /// 10 KiB and rarely a few MiB.
@@ -68,7 +68,7 @@ impl Held {
         }
         Content::sparse(
             len,
-            vec![Extent {
+            vec![ContentExtent {
                 at: 0,
                 len,
                 bytes: self.0,

@@ -5,7 +5,7 @@ use super::header::{Header, number};
 use super::input::{Held, Input};
 use super::pax::{self, decimal};
 use crate::error::{Error, Result};
-use crate::tree::{Content, Extent};
+use crate::tree::{Content, ContentExtent};
 
 /// Offset and length of a piece, in bytes of the file.
 type SparsePiece = (u64, u64);
@@ -98,7 +98,7 @@ impl Map {
         let mut extents = Vec::new();
         for &(at, len) in &self.pieces {
             if len > 0 {
-                extents.push(Extent {
+                extents.push(ContentExtent {
                     at,
                     len,
                     bytes: held.piece(offset, len),

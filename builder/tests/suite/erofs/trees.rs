@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use adamant::erofs::BLOCK;
-use adamant::tree::{Bytes, Content, Extent, Kind, Meta, Time, Tree};
+use adamant::tree::{Bytes, Content, ContentExtent, Kind, Meta, Time, Tree};
 
 pub struct Random(pub u64);
 
@@ -122,7 +122,7 @@ pub fn oddities(crowd: usize) -> Tree {
         islands.extend(random.text(text));
     }
     put(b"/large/islands", plain(), file(islands));
-    let piece = Extent {
+    let piece = ContentExtent {
         at: 7_000_000,
         len: 5000,
         bytes: Bytes::Memory(random.noise(5000).into()),
