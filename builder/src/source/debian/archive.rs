@@ -235,10 +235,10 @@ fn candidates(debian: &Debian) -> Vec<Candidate> {
 }
 
 /// A file of a suite that changes with its packages: the Release file or a replacement.
-type Found = Option<(Vec<u8>, Release)>;
+type FoundRelease = Option<(Vec<u8>, Release)>;
 
 /// Downloads the Release file of a suite.
-fn fetch_release(entry: &MirrorSuite, proxy: Option<&str>) -> Result<Found> {
+fn fetch_release(entry: &MirrorSuite, proxy: Option<&str>) -> Result<FoundRelease> {
     let folder = folder(&entry.uri, &entry.suite);
     for name in ["InRelease", "Release"] {
         if let Answer::Bytes(bytes) = fetch(&format!("{folder}/{name}"), proxy, LIMIT)? {
@@ -259,7 +259,7 @@ fn fetch_release(entry: &MirrorSuite, proxy: Option<&str>) -> Result<Found> {
 /// Reads the state of all suites of a source.
 pub fn state(debian: &Debian) -> Result<ArchiveState, Failure> {
     let candidates = candidates(debian);
-    let mut answers: Vec<Result<Found>> = Vec::new();
+    let mut answers: Vec<Result<FoundRelease>> = Vec::new();
     // All in parallel: each waits for the network.
     std::thread::scope(|scope| {
         let threads: Vec<_> = candidates
@@ -334,8 +334,8 @@ pub fn state(debian: &Debian) -> Result<ArchiveState, Failure> {
 }
 
 /// If several addresses may have a security suite, the first that has it.
-fn choose(asked: Vec<(Candidate, Found)>) -> Vec<(Candidate, Found)> {
-    let mut chosen: Vec<(Candidate, Found)> = Vec::new();
+fn choose(asked: Vec<(Candidate, FoundRelease)>) -> Vec<(Candidate, FoundRelease)> {
+    let mut chosen: Vec<(Candidate, FoundRelease)> = Vec::new();
     for (candidate, answer) in asked {
         let same = chosen.iter_mut().find(|(known, _)| {
             matches!(known.role, SuiteRole::Security(_)) && known.role == candidate.role
@@ -382,7 +382,7 @@ fn written(debian: &Debian, suites: &[Suite]) -> (Vec<String>, Vec<String>) {
 }
 
 /// An error if a required suite is missing.
-fn missing(debian: &Debian, found: &[(Candidate, Found)]) -> Option<Error> {
+fn missing(debian: &Debian, found: &[(Candidate, FoundRelease)]) -> Option<Error> {
     let named = found
         .iter()
         .find(|(candidate, answer)| candidate.role == SuiteRole::Named && answer.is_none());
@@ -492,7 +492,7 @@ fn no_suite(debian: &Debian, entries: &[&MirrorSuite], name: &str) -> Error {
 }
 
 /// Update and security suites that no archive of the source has.
-fn warnings(debian: &Debian, found: &[(Candidate, Found)]) -> Vec<Warning> {
+fn warnings(debian: &Debian, found: &[(Candidate, FoundRelease)]) -> Vec<Warning> {
     let suite = &debian.suite;
     let has = |name: &str| {
         found
