@@ -2,7 +2,7 @@
 
 use super::Image;
 use super::elf::Elf;
-use super::program::Found;
+use super::program::FoundFile;
 use crate::tree::{Kind, parts, show};
 
 /// Directories that glibc's loader searches without a cache, in Debian and other distributions. A
@@ -94,7 +94,7 @@ impl Search {
     }
 
     /// Candidate paths in the loader's order.
-    pub fn candidates(&self, name: &str, own: &[String], loader: &Found) -> Vec<String> {
+    pub fn candidates(&self, name: &str, own: &[String], loader: &FoundFile) -> Vec<String> {
         if name.contains('/') {
             return vec![format!("/{}", name.trim_start_matches('/'))];
         }
@@ -128,7 +128,7 @@ impl Search {
 
     /// Whether this name is the C library itself: musl's loader provides it under each of its old
     /// names.
-    pub fn is_loader_itself(&self, name: &[u8], loader: &Found) -> bool {
+    pub fn is_loader_itself(&self, name: &[u8], loader: &FoundFile) -> bool {
         let stem = name
             .strip_prefix(b"lib")
             .and_then(|rest| rest.split(|b| *b == b'.').next());
@@ -147,7 +147,7 @@ impl Search {
     }
 }
 
-fn is_musl(loader: &Found) -> bool {
+fn is_musl(loader: &FoundFile) -> bool {
     // /lib/ld-musl-x86_64.so.1 is the file itself, or a link to libc.so.
     loader.path.contains("/ld-musl-")
         || loader.path.ends_with("/libc.so")

@@ -190,7 +190,7 @@ pub struct Programs<'a> {
 
 /// A file with its resolved path.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct FoundFile {
     /// The path without symbolic links.
     pub path: String,
     /// The file.
@@ -213,7 +213,7 @@ impl<'a> Programs<'a> {
     }
 
     /// Resolves a path.
-    pub fn find(&self, path: &str) -> Result<Found, Fault> {
+    pub fn find(&self, path: &str) -> Result<FoundFile, Fault> {
         let mut links = Vec::new();
         let end = self.image.tree.follow(parts(path.as_bytes()), &mut |link| {
             if let Kind::Symlink(target) = &self.image.tree.node(link.id).kind {
@@ -233,7 +233,7 @@ impl<'a> Programs<'a> {
                 Fault::Dangling(link, target)
             }));
         };
-        Ok(Found {
+        Ok(FoundFile {
             path: format!("/{}", show(&end.path())),
             id,
         })
@@ -278,7 +278,7 @@ impl<'a> Programs<'a> {
         }
     }
 
-    fn file_fault(&self, found: &Found, depth: usize) -> Option<Fault> {
+    fn file_fault(&self, found: &FoundFile, depth: usize) -> Option<Fault> {
         let node = self.image.tree.node(found.id);
         let Kind::File(content) = &node.kind else {
             return Some(Fault::NotAFile);
@@ -330,7 +330,7 @@ impl<'a> Programs<'a> {
         (is_name && !is_found()).then(|| Fault::EnvProgram(name.to_owned()))
     }
 
-    fn elf_fault(&self, found: &Found, content: &Content) -> Option<Fault> {
+    fn elf_fault(&self, found: &FoundFile, content: &Content) -> Option<Fault> {
         let parsed = self.parse(found.id, content);
         let elf = match &*parsed {
             Ok(elf) => elf,
@@ -384,7 +384,7 @@ impl<'a> Programs<'a> {
     }
 
     /// The first library, in the loader's order, that the loader does not find.
-    fn library_fault(&self, program: &Found, elf: &Elf, loader: &Found) -> Option<Fault> {
+    fn library_fault(&self, program: &FoundFile, elf: &Elf, loader: &FoundFile) -> Option<Fault> {
         struct Object {
             path: Option<String>,
             needed: Vec<Vec<u8>>,
@@ -460,7 +460,7 @@ impl<'a> Programs<'a> {
         &self,
         path: &str,
         machine: Machine,
-    ) -> Option<(Found, Rc<Result<Elf, elf::Malformed>>)> {
+    ) -> Option<(FoundFile, Rc<Result<Elf, elf::Malformed>>)> {
         let found = self.find(path).ok()?;
         let Kind::File(content) = &self.image.tree.node(found.id).kind else {
             return None;
