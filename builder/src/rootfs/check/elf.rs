@@ -23,7 +23,7 @@ const STRING_LIMIT: usize = 4096;
 
 /// The processor and word size of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Machine {
+pub enum ElfMachine {
     /// x86-64.
     X86_64,
     /// 32-bit x86, which an x86-64 kernel also runs.
@@ -36,7 +36,7 @@ pub enum Machine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elf {
     /// Its machine. For another machine, nothing else is read.
-    pub machine: Machine,
+    pub machine: ElfMachine,
     /// The dynamic loader (`PT_INTERP`).
     pub loader: Option<Vec<u8>>,
     /// `DT_NEEDED`, in order.
@@ -64,8 +64,8 @@ pub fn read(content: &Content) -> Result<Elf, Malformed> {
     let (class, data) = (start[4], start[5]);
     let machine = u16::from_le_bytes([start[18], start[19]]);
     match (class, data, machine) {
-        (2, 1, EM_X86_64) => read_as::<FileHeader64<LittleEndian>>(content, Machine::X86_64),
-        (1, 1, EM_386) => read_as::<FileHeader32<LittleEndian>>(content, Machine::I386),
+        (2, 1, EM_X86_64) => read_as::<FileHeader64<LittleEndian>>(content, ElfMachine::X86_64),
+        (1, 1, EM_386) => read_as::<FileHeader32<LittleEndian>>(content, ElfMachine::I386),
         (1 | 2, 1 | 2, _) => {
             let machine = if data == 2 {
                 machine.swap_bytes()
@@ -82,7 +82,7 @@ pub fn read(content: &Content) -> Result<Elf, Malformed> {
                 _ => "",
             };
             Ok(Elf {
-                machine: Machine::Other(name, machine),
+                machine: ElfMachine::Other(name, machine),
                 loader: None,
                 needed: Vec::new(),
                 soname: None,
@@ -96,7 +96,7 @@ pub fn read(content: &Content) -> Result<Elf, Malformed> {
 
 fn read_as<H: FileHeader<Endian = LittleEndian>>(
     content: &Content,
-    machine: Machine,
+    machine: ElfMachine,
 ) -> Result<Elf, Malformed> {
     let header: H = read_pod(content, 0, "its header is truncated")?;
     if !matches!(header.e_type(LittleEndian), ET_EXEC | ET_DYN) {
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(
             (elf.machine, elf.loader.as_deref(), elf.runpath.as_deref()),
             (
-                Machine::X86_64,
+                ElfMachine::X86_64,
                 Some(&b"/lib64/ld.so"[..]),
                 Some(&b"$ORIGIN/../lib"[..])
             )
@@ -288,7 +288,7 @@ mod tests {
         };
         assert_eq!(
             read(&Content::from_memory(arm.bytes())).unwrap().machine,
-            Machine::Other("64-bit Arm", EM_AARCH64)
+            ElfMachine::Other("64-bit Arm", EM_AARCH64)
         );
     }
 
@@ -297,7 +297,7 @@ mod tests {
         // This test program: its libraries, as the dynamic loader found them.
         let own = std::fs::read("/proc/self/exe").unwrap();
         let elf = read(&Content::from_memory(own)).unwrap();
-        assert_eq!(elf.machine, Machine::X86_64);
+        assert_eq!(elf.machine, ElfMachine::X86_64);
         let shell = read(&Content::from_memory(std::fs::read("/bin/sh").unwrap())).unwrap();
         assert_eq!(
             shell.loader.as_deref(),

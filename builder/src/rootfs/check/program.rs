@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
-use super::elf::{self, Elf, Machine};
+use super::elf::{self, Elf, ElfMachine};
 use super::libraries::Search;
 use super::script::{self, FirstLine};
 use super::{Image, PATH};
@@ -336,7 +336,7 @@ impl<'a> Programs<'a> {
             Ok(elf) => elf,
             Err(why) => return Some(Fault::Malformed(why)),
         };
-        if let Machine::Other(name, number) = elf.machine {
+        if let ElfMachine::Other(name, number) = elf.machine {
             return Some(Fault::OtherMachine(if name.is_empty() {
                 format!("machine {number} of ELF")
             } else {
@@ -375,7 +375,7 @@ impl<'a> Programs<'a> {
         }
         match &*self.parse(found.id, content) {
             Ok(Elf {
-                machine: Machine::Other(name, _),
+                machine: ElfMachine::Other(name, _),
                 ..
             }) => Some(Fault::OtherMachine((*name).to_owned())),
             Ok(_) => None,
@@ -459,7 +459,7 @@ impl<'a> Programs<'a> {
     fn library(
         &self,
         path: &str,
-        machine: Machine,
+        machine: ElfMachine,
     ) -> Option<(FoundFile, Rc<Result<Elf, elf::Malformed>>)> {
         let found = self.find(path).ok()?;
         let Kind::File(content) = &self.image.tree.node(found.id).kind else {
