@@ -119,7 +119,7 @@ fn without_root(said: &[String]) -> Option<Cause> {
         .ok()
         .flatten()
         .map_or_else(|| Uid::effective().to_string(), |user| user.name);
-    let (why, remedy) = userns(&user, &Machine::this())?;
+    let (why, remedy) = userns(&user, &NamespaceSettings::this())?;
     Some((
         format!("user {user} can't build without root: {why}"),
         format!("{remedy}; or build as root"),
@@ -127,7 +127,7 @@ fn without_root(said: &[String]) -> Option<Cause> {
 }
 
 /// The settings of a machine that decide whether users can create user namespaces.
-struct Machine {
+struct NamespaceSettings {
     newuidmap: bool,
     subuid: String,
     subgid: String,
@@ -135,8 +135,8 @@ struct Machine {
     settings: Vec<(&'static str, String)>,
 }
 
-impl Machine {
-    fn this() -> Machine {
+impl NamespaceSettings {
+    fn this() -> NamespaceSettings {
         let read = |path: &str| {
             crate::io::bounded::read(Path::new(path), 1 << 20).map_or_else(
                 |_| String::new(),
@@ -148,7 +148,7 @@ impl Machine {
             "user/max_user_namespaces",
             "kernel/apparmor_restrict_unprivileged_userns",
         ];
-        Machine {
+        NamespaceSettings {
             newuidmap: prerequisite::find("newuidmap").is_ok(),
             subuid: read("/etc/subuid"),
             subgid: read("/etc/subgid"),
@@ -159,7 +159,7 @@ impl Machine {
     }
 }
 
-fn userns(user: &str, machine: &Machine) -> Option<Cause> {
+fn userns(user: &str, machine: &NamespaceSettings) -> Option<Cause> {
     if !machine.newuidmap {
         return Some((
             "newuidmap is not installed".to_owned(),

@@ -127,7 +127,7 @@ fn each_failure_is_one_line_with_a_remedy_and_the_log() {
 
 #[test]
 fn a_build_without_root_names_what_is_missing() {
-    let machine = |newuidmap, ids: &str, settings: &[(&'static str, &str)]| Machine {
+    let machine = |newuidmap, ids: &str, settings: &[(&'static str, &str)]| NamespaceSettings {
         newuidmap,
         subuid: ids.to_owned(),
         subgid: ids.to_owned(),
@@ -136,7 +136,7 @@ fn a_build_without_root_names_what_is_missing() {
             .map(|(name, value)| (*name, (*value).to_owned()))
             .collect(),
     };
-    let why = |machine: &Machine| userns("me", machine).unwrap();
+    let why = |machine: &NamespaceSettings| userns("me", machine).unwrap();
     assert_eq!(why(&machine(false, "", &[])).1, "apt-get install uidmap");
     let none = why(&machine(true, "mee:100000:65536\n", &[]));
     assert!(
