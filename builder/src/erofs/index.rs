@@ -193,7 +193,7 @@ impl EntryKind {
     }
 }
 
-struct Entry {
+struct IndexEntry {
     kind: EntryKind,
     /// Block address for a pack that starts here.
     base: u32,
@@ -235,9 +235,9 @@ impl<'a> Entries<'a> {
 }
 
 impl Iterator for Entries<'_> {
-    type Item = Entry;
+    type Item = IndexEntry;
 
-    fn next(&mut self) -> Option<Entry> {
+    fn next(&mut self) -> Option<IndexEntry> {
         self.left = self.left.checked_sub(1)?;
         loop {
             if let Some(current) = &mut self.current {
@@ -257,7 +257,7 @@ impl Iterator for Entries<'_> {
                         },
                     };
                     let base = if at < 2 { current.block } else { next_block };
-                    return Some(Entry { kind, base });
+                    return Some(IndexEntry { kind, base });
                 }
                 self.offset = (self.offset + current.extent.len) % BLOCK as u32;
                 self.block = next_block;
@@ -277,7 +277,7 @@ impl Iterator for Entries<'_> {
                 // The file ends in an entry in which no cluster begins: a head that says where the
                 // end is.
                 None => {
-                    return Some(Entry {
+                    return Some(IndexEntry {
                         kind: EntryKind::Head {
                             plain: true,
                             offset: self.offset,
