@@ -205,7 +205,7 @@ pub fn select(
 struct Index {
     /// `/usr/lib/modules/RELEASE`.
     base: String,
-    modules: BTreeMap<String, Entry>,
+    modules: BTreeMap<String, DepEntry>,
     builtin: BTreeSet<String>,
     /// Soft dependencies by module: a name or alias, and whether it is loaded before the module.
     soft: BTreeMap<String, Vec<(bool, String)>>,
@@ -215,7 +215,7 @@ struct Index {
     devices: BTreeMap<String, BTreeSet<String>>,
 }
 
-struct Entry {
+struct DepEntry {
     /// Path, relative to the base or absolute.
     path: String,
     /// Dependencies in the order of modules.dep: the one to load first is last.
@@ -268,7 +268,7 @@ impl Index {
             let needs = needs.split_whitespace().filter_map(module_name).collect();
             index.modules.insert(
                 name,
-                Entry {
+                DepEntry {
                     path: path.to_owned(),
                     needs,
                 },
