@@ -32,7 +32,7 @@ pub struct Check<'a> {
     /// Index of the node for each inode number.
     by_nid: HashMap<u64, usize>,
     /// Shared attributes that were read already.
-    shared: HashMap<u32, Attribute>,
+    shared: HashMap<u32, NamedValue>,
     /// Bytes of directories, indexes and attributes that may still be read. It bounds the work by
     /// the image's length.
     budget: u64,
@@ -329,7 +329,7 @@ impl<'a> Check<'a> {
     }
 
     /// An attribute of the shared area. Each is read only once.
-    fn shared_attribute(&mut self, id: u32) -> Result<Attribute, String> {
+    fn shared_attribute(&mut self, id: u32) -> Result<NamedValue, String> {
         if let Some(known) = self.shared.get(&id) {
             return Ok(known.clone());
         }
@@ -439,10 +439,10 @@ impl<'a> Check<'a> {
 }
 
 /// Name and value.
-type Attribute = (Arc<[u8]>, Arc<[u8]>);
+type NamedValue = (Arc<[u8]>, Arc<[u8]>);
 
 /// The attribute at the start of `bytes`, and the length of its entry.
-fn attribute(bytes: &[u8]) -> Option<(Attribute, usize)> {
+fn attribute(bytes: &[u8]) -> Option<(NamedValue, usize)> {
     let (header, rest) = ErofsXattrEntry::read_from_prefix(bytes).ok()?;
     let (name, rest) = rest.split_at_checked(usize::from(header.e_name_len))?;
     let value = rest.get(..usize::from(header.e_value_size.get()))?;
