@@ -124,8 +124,8 @@ pub fn encode(
     put(header.as_bytes())?;
 
     let packs = Packs::new(size, at + Z_MAP_HEADER);
-    let mut entries = Entries::new(size, start, extents);
-    let mut pack = |entries: &mut Entries<'_>, count: usize, bytes: usize| {
+    let mut entries = IndexEntries::new(size, start, extents);
+    let mut pack = |entries: &mut IndexEntries<'_>, count: usize, bytes: usize| {
         let mut buf = [0u8; 32];
         let bits = (bytes - 4) * 8 / count;
         let mut base = None;
@@ -200,7 +200,7 @@ struct IndexEntry {
 }
 
 /// Makes the entries in order from the extents.
-struct Entries<'a> {
+struct IndexEntries<'a> {
     extents: std::slice::Iter<'a, ClusterExtent>,
     /// Number of entries still to come, of all extents.
     left: u64,
@@ -222,9 +222,9 @@ struct Current {
     entries: u32,
 }
 
-impl<'a> Entries<'a> {
-    fn new(size: u64, start: u32, extents: &'a [ClusterExtent]) -> Entries<'a> {
-        Entries {
+impl<'a> IndexEntries<'a> {
+    fn new(size: u64, start: u32, extents: &'a [ClusterExtent]) -> IndexEntries<'a> {
+        IndexEntries {
             extents: extents.iter(),
             left: size.div_ceil(BLOCK as u64),
             current: None,
@@ -234,7 +234,7 @@ impl<'a> Entries<'a> {
     }
 }
 
-impl Iterator for Entries<'_> {
+impl Iterator for IndexEntries<'_> {
     type Item = IndexEntry;
 
     fn next(&mut self) -> Option<IndexEntry> {
