@@ -95,29 +95,29 @@ fn run_ssh(command: &mut Command, limit: u64, timeout: Duration) -> Result<Captu
     captured.map_err(|cut| {
         end(&mut child);
         match cut {
-            Cut::Deadline => format!("no answer within {} s", timeout.as_secs()),
-            Cut::Flood => format!("its output exceeds {} KiB", limit >> 10),
-            Cut::Broken(error) => format!("ssh: {error}"),
+            QueryStop::Deadline => format!("no answer within {} s", timeout.as_secs()),
+            QueryStop::Flood => format!("its output exceeds {} KiB", limit >> 10),
+            QueryStop::Broken(error) => format!("ssh: {error}"),
         }
     })
 }
 
 /// Why a query was stopped.
-enum Cut {
+enum QueryStop {
     Deadline,
     Flood,
     Broken(io::Error),
 }
 
-impl From<io::Error> for Cut {
-    fn from(error: io::Error) -> Cut {
-        Cut::Broken(error)
+impl From<io::Error> for QueryStop {
+    fn from(error: io::Error) -> QueryStop {
+        QueryStop::Broken(error)
     }
 }
 
 /// Reads the outputs until the child ends. It does not wait for the end of the outputs, because a
 /// process that the child started may hold them open forever.
-fn listen(child: &mut Child, limit: u64, deadline: Instant) -> Result<Captured, Cut> {
+fn listen(child: &mut Child, limit: u64, deadline: Instant) -> Result<Captured, QueryStop> {
     let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(io::Error::other("no pipes").into());
     };
@@ -133,14 +133,14 @@ fn listen(child: &mut Child, limit: u64, deadline: Instant) -> Result<Captured, 
         ] {
             read_available(pipe, output, limit)?;
             if output.len() as u64 > limit {
-                return Err(Cut::Flood);
+                return Err(QueryStop::Flood);
             }
         }
         if let Some(status) = ended {
             return Ok(Captured { status, out, err });
         }
         if Instant::now() >= deadline {
-            return Err(Cut::Deadline);
+            return Err(QueryStop::Deadline);
         }
         std::thread::sleep(process::POLL);
     }
