@@ -4,7 +4,7 @@ use adamant_contract::policy::{Allow, ModuleLoading, Policy, Seal};
 use toml::Spanned;
 
 use super::parse::DefinitionReader;
-use super::{Deny, Level, Scripts, Volume, keys, values};
+use super::{Deny, Level, Scripts, VolumeDefinition, keys, values};
 use crate::error::Result;
 
 /// The values of `[seal]`. Only the first is part of the policy.
@@ -20,7 +20,7 @@ impl DefinitionReader<'_> {
     pub(super) fn seal(
         &self,
         seal: Option<&Spanned<keys::SealTable>>,
-        volumes: &[Volume],
+        volumes: &[VolumeDefinition],
     ) -> Result<SealSettings> {
         let Some(table) = seal else {
             return Ok(SealSettings::default());

@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::archive::{Archive, Warning};
 use self::archive::{ArchiveState, Failure};
-use self::cache::Cache;
+use self::cache::ArchiveCache;
 pub use self::cache::archives;
 pub use self::databases::Database;
 use super::{ArchiveHash, Budget, CacheTrust, LoadContext, LoadedSource, dpkg, tar};
@@ -47,7 +47,7 @@ pub fn load(
 ) -> Result<LoadedSource> {
     let (inputs, state) = inputs_and_state(debian);
     let inputs = inputs?;
-    let cache = Cache::open(&context.cache, &inputs)?;
+    let cache = ArchiveCache::open(&context.cache, &inputs)?;
     let name = format!("{} {}", debian.suite, debian.packages.join(" "));
     // The cache entry is read and hashed at the same time, into a copy of the tree until it has
     // been read to its end.
@@ -106,7 +106,7 @@ pub fn load(
 fn current(
     debian: &Debian,
     state: &ArchiveState,
-    cache: &Cache,
+    cache: &ArchiveCache,
     context: &LoadContext,
 ) -> Result<cache::CachedArchive> {
     let key = cache.key(&state.digest);
@@ -135,7 +135,7 @@ fn current(
 fn newest(
     debian: &Debian,
     why: &Error,
-    cache: &Cache,
+    cache: &ArchiveCache,
     context: &LoadContext,
 ) -> Result<cache::CachedArchive> {
     let why = format!(
@@ -203,7 +203,7 @@ fn packages_digest(tree: &Tree, at: &[u8]) -> Result<Option<[u8; 32]>> {
 
 /// The publication date of the newest cache entry for this source, seconds since 1970.
 pub fn cached(debian: &Debian, cache: &Path) -> Result<Option<i64>> {
-    Cache::at(cache, &inputs(debian)?).newest_date()
+    ArchiveCache::at(cache, &inputs(debian)?).newest_date()
 }
 
 /// The table of the definition and the versions of the tools that read it, in one line.

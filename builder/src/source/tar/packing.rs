@@ -1,7 +1,7 @@
 //! Detects an archive's compression by its content, not by its name, and hashes its bytes.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 

@@ -39,7 +39,7 @@ impl Map {
     /// The formats in extended headers; `None` if they describe no holes. `size` is the length in
     /// the archive. Format 1.0 stores its map at the start of these bytes.
     pub fn extended(
-        said: &pax::Sparse,
+        said: &pax::SparseKeys,
         size: &mut u64,
         input: &mut Input,
         memory: &mut dyn FnMut(u64) -> Result<()>,
