@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+use serde_json::error::Category;
+
 /// The result of the builder's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -170,6 +172,29 @@ pub fn reason(error: &io::Error) -> String {
     }
 }
 
+/// Why a JSON document is not accepted, without the names of Rust types.
+pub fn json_reason(error: &serde_json::Error) -> String {
+    let position = format!("line {}, column {}", error.line(), error.column());
+    let message = error.to_string();
+    let field = |start: &str| {
+        let rest = message.strip_prefix(start)?;
+        rest.split_once('`').map(|(name, _)| name)
+    };
+    match error.classify() {
+        Category::Io | Category::Eof => "it ends too early".to_owned(),
+        Category::Syntax => format!("it is not valid JSON at {position}"),
+        Category::Data => {
+            if let Some(name) = field("missing field `") {
+                format!("the field `{name}` is missing at {position}")
+            } else if let Some(name) = field("unknown field `") {
+                format!("the field `{name}` is unknown at {position}")
+            } else {
+                format!("a value has a wrong type or range at {position}")
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::error::Error as _;
@@ -196,6 +221,34 @@ mod tests {
                 .to_string()
                 .starts_with("/out/a.raw: no space left on its file system\n  free space")
         );
+    }
+
+    #[test]
+    fn reasons_about_json_name_the_field_and_no_rust_type() {
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Document {
+            #[expect(dead_code, reason = "only its type is used")]
+            number: u32,
+        }
+        let reason = |text: &str| json_reason(&serde_json::from_str::<Document>(text).unwrap_err());
+        assert_eq!(reason("{"), "it ends too early");
+        assert_eq!(reason("{x"), "it is not valid JSON at line 1, column 2");
+        assert_eq!(
+            reason("{}"),
+            "the field `number` is missing at line 1, column 2"
+        );
+        assert_eq!(
+            reason(r#"{"name":1}"#),
+            "the field `name` is unknown at line 1, column 7"
+        );
+        for text in ["[1, 2]", r#"{"number":"1"}"#, r#"{"number":-1}"#, "5"] {
+            assert!(
+                reason(text).starts_with("a value has a wrong type or range at line 1"),
+                "{}",
+                reason(text)
+            );
+        }
     }
 
     #[test]

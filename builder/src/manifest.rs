@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::definition::Optimize;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, json_reason};
 
 /// The only version of the format.
 pub const VERSION: u32 = 1;
@@ -324,9 +324,8 @@ impl Manifest {
                 e.line()
             ))
             .hint("copy the directory again from where it is complete, or build the image again"),
-            false => {
-                Error::new(format!("{name}: not a manifest: {e}")).hint("build the image again")
-            }
+            false => Error::new(format!("{name}: not a manifest: {}", json_reason(&e)))
+                .hint("build the image again"),
         };
         // The version is parsed first, so that the error for a newer manifest names its version and
         // not an unknown key.

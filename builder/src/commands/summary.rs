@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::definition::values::format_time;
 use crate::definition::{Compression, Debian, Definition, Dir, FileKind, Optimize, Origin};
+use crate::error::reason;
 use crate::source;
 
 /// The summary of a definition, as text and as JSON.
@@ -179,7 +180,7 @@ fn on_disk(path: &Path) -> String {
     match std::fs::metadata(path) {
         Ok(meta) if meta.is_dir() => "a directory".to_owned(),
         Ok(meta) => format!("{} bytes", meta.len()),
-        Err(e) => format!("MISSING: {e}"),
+        Err(e) => format!("MISSING: {}", reason(&e)),
     }
 }
 

@@ -24,7 +24,7 @@ use adamant_contract::policy::{self, Policy};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, reason};
 use crate::sign::KeySource;
 
 /// Default level of `zstd`. The next level takes twice the time and saves less than 1 %.
@@ -138,7 +138,7 @@ impl Definition {
         };
         let mut bytes = Vec::new();
         let missing = |e: std::io::Error| {
-            Error::new(format!("{}: {e}", path.display()))
+            Error::new(format!("{}: {}", path.display(), reason(&e)))
                 .hint("name a definition, or a directory with an image.toml")
         };
         let file = std::fs::File::open(&path).map_err(missing)?;

@@ -14,7 +14,7 @@ use super::*;
 const MIB: u64 = 1 << 20;
 const SIZE: u64 = 65 * MIB;
 
-/// A directory that goes with the test.
+/// A directory for one test.
 struct Dir(TempDir);
 
 impl Dir {

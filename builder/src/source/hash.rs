@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use adamant_contract::hex;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, reason};
 use crate::io::part::Part;
 
 /// SHA-256 of a source, known or still being computed.
@@ -77,7 +77,9 @@ impl ArchiveHash {
         }
         match &*state {
             HashState::Known(Ok(sha256)) => Ok(*sha256),
-            HashState::Known(Err(why)) => Err(Error::new(format!("reading the archive: {why}"))),
+            HashState::Known(Err(why)) => {
+                Err(Error::new(format!("reading the archive: {}", reason(why))))
+            }
             HashState::Pending(_) => Err(Error::new("hashing the archive failed")),
         }
     }

@@ -318,7 +318,7 @@ fn the_bytes_do_not_depend_on_the_state_of_the_cache() {
     let right = built("none", &["--no-cache"]);
     assert!(
         !scratch.0.path().join("cache/adamant/results").exists(),
-        "--no-cache keeps nothing"
+        "--no-cache writes no cache entry"
     );
     for (out, jobs) in [("cold", "2"), ("warm", "1")] {
         assert!(built(out, &["--jobs", jobs]) == right, "{out}");
@@ -398,7 +398,7 @@ fn the_manifest_records_the_reference_image_that_the_same_bytes_need() {
     std::thread::sleep(Duration::from_millis(60));
     assert!(
         !said(&["--reference", first.to_str().unwrap()]).contains("nothing changed"),
-        "--check looks at everything, and notes nothing"
+        "--check always builds and records nothing"
     );
     let again = said(&["--reference", first.to_str().unwrap()]);
     assert!(again.contains("nothing changed"), "{again}");
@@ -560,7 +560,7 @@ fn an_interrupted_check_removes_its_directory_and_the_next_build_that_of_a_kille
     let wait_for_the_second = |child: &mut Child| loop {
         assert!(
             child.try_wait().unwrap().is_none(),
-            "it ended before it could be ended"
+            "the build ended before the signal"
         );
         // Opening fails while the pipe has no reader.
         match File::options()

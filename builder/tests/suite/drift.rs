@@ -1,5 +1,5 @@
-//! `adamant drift` by the real program, with a program in the place of ssh that plays the hosts:
-//! those that answer, and those that do not or should not.
+//! `adamant drift` by the real program. A script in place of ssh plays the hosts: some answer, some
+//! fail.
 
 use std::fs;
 use std::io::Write;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The host is what stands behind `--`; what it does follows from its name.
+/// The argument after `--` is the host; its name selects its behaviour.
 const SSH: &str = r#"#!/bin/sh
 echo "$@" >>"$FLEET/calls"
 while [ "$1" != -- ]; do shift; done
@@ -81,7 +81,7 @@ impl Fleet {
             .write_all(input.as_bytes())
             .unwrap();
         let output = child.wait_with_output().unwrap();
-        // Whatever was asked for, nothing that comes out steers a terminal.
+        // The output never contains control characters, whatever the hosts answer.
         let controls = |bytes: &[u8]| {
             String::from_utf8(bytes.to_vec())
                 .unwrap()
@@ -210,7 +210,7 @@ fn a_host_without_an_answer_is_listed_with_the_reason_and_delays_no_other_host()
     ];
     let started = Instant::now();
     let (code, document) = fleet.json(&[&names[..], &["--timeout", "20s"]].concat(), "");
-    // A hundred megabytes are not waited for, a deadline is.
+    // A host is stopped at the output limit, so the time limit of the slowest host counts.
     assert!(
         started.elapsed() < Duration::from_secs(60),
         "{:?}",
@@ -235,7 +235,7 @@ fn a_host_without_an_answer_is_listed_with_the_reason_and_delays_no_other_host()
         reason("garbage")
     );
     assert!(
-        reason("other").contains("missing field `drift`"),
+        reason("other").contains("the field `drift` is missing"),
         "{}",
         reason("other")
     );
@@ -255,7 +255,7 @@ fn a_host_without_an_answer_is_listed_with_the_reason_and_delays_no_other_host()
         reason("user")
     );
     assert_eq!(reason("screams"), r"\u{1b}[2J\u{9b}31mwords");
-    // What ssh had started is gone too.
+    // Processes that ssh had started are killed, too.
     let left = fleet.read("left");
     let gone = || {
         !fs::read_to_string(format!("/proc/{}/cmdline", left.trim()))
@@ -277,7 +277,7 @@ fn output_of_a_host_cannot_control_the_terminal() {
         text.contains(r"\u{1b}[2J: \u{9b}31m\u{202e}: is \u{7}, should be a\u{a}b"),
         "{text}"
     );
-    // In the document as well, which is looked at in terminals.
+    // Also in the document, because people view it in terminals.
     let (_, document) = fleet.json(&["escapes"], "");
     assert_eq!(document["hosts"][0]["drift"][0]["is"], r"\u{7}");
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::json_reason;
 use crate::io::process::Captured;
 
 /// Longest text of a host, characters. The rest is cut off.
@@ -178,7 +179,7 @@ fn find_answer(out: &[u8]) -> Result<DriftAnswer, String> {
                 first.get_or_insert_with(|| "other text follows it on the same line".to_owned());
             }
             Some(Err(error)) => {
-                first.get_or_insert_with(|| printable(&error.to_string()));
+                first.get_or_insert_with(|| printable(&json_reason(&error)));
             }
             None => {}
         }

@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::error::reason;
 use crate::io::prerequisite;
 use crate::io::process::{self, Captured};
 
@@ -89,7 +90,7 @@ fn run_ssh(command: &mut Command, limit: u64, timeout: Duration) -> Result<Captu
             "ssh is not installed on this machine: {}",
             prerequisite::remedy("ssh")
         ),
-        _ => format!("ssh: {error}"),
+        _ => format!("ssh: {}", reason(&error)),
     })?;
     let captured = listen(&mut child, limit, Instant::now() + timeout);
     captured.map_err(|cut| {
@@ -97,7 +98,7 @@ fn run_ssh(command: &mut Command, limit: u64, timeout: Duration) -> Result<Captu
         match cut {
             QueryStop::Deadline => format!("no answer within {} s", timeout.as_secs()),
             QueryStop::Flood => format!("its output exceeds {} KiB", limit >> 10),
-            QueryStop::Broken(error) => format!("ssh: {error}"),
+            QueryStop::Broken(error) => format!("ssh: {}", reason(&error)),
         }
     })
 }

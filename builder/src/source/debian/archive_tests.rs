@@ -38,7 +38,7 @@ impl Local {
         format!("file:{}/{path}", self.0.path().display())
     }
 
-    /// What mmdebstrap is given for it.
+    /// The address that mmdebstrap gets.
     fn copied(&self, path: &str) -> String {
         self.uri(path).replace("file:", "copy:")
     }

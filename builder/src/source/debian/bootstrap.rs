@@ -13,7 +13,7 @@ use nix::unistd::Uid;
 use super::archive::ArchiveState;
 use super::failure;
 use crate::definition::Debian;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, reason};
 use crate::io::prerequisite;
 
 /// Maximum number of mmdebstrap's output lines kept for an error message.
@@ -177,7 +177,7 @@ pub fn bootstrap(debian: &Debian, state: &ArchiveState, tar: &Path, log: &Path) 
 pub fn missing(error: std::io::Error) -> Error {
     match error.kind() {
         std::io::ErrorKind::NotFound => prerequisite::missing("mmdebstrap", "mmdebstrap"),
-        _ => Error::new(format!("mmdebstrap: {error}")),
+        _ => Error::new(format!("starting mmdebstrap: {}", reason(&error))),
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Result, reason as io_reason};
 use crate::io::bounded;
 
 const HELPER: &str = "/usr/lib/apt/apt-helper";
@@ -46,7 +46,11 @@ fn read(path: &Path, limit: u64) -> Result<Answer> {
     match bounded::read(path, limit) {
         Ok(bytes) => Ok(Answer::Bytes(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Answer::Missing),
-        Err(error) => Err(Error::new(format!("{}: {error}", path.display()))),
+        Err(error) => Err(Error::new(format!(
+            "{}: {}",
+            path.display(),
+            io_reason(&error)
+        ))),
     }
 }
 
@@ -78,7 +82,7 @@ fn download(url: &str, proxy: Option<&str>, file: &Path, limit: u64) -> Result<A
     let output = command.output().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::new(format!("{HELPER} is not installed"))
             .hint("install apt: mmdebstrap needs it too"),
-        _ => Error::new(format!("{HELPER}: {error}")),
+        _ => Error::new(format!("starting {HELPER}: {}", io_reason(&error))),
     })?;
     if output.status.success() {
         return read(file, limit);

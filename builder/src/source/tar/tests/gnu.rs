@@ -1,5 +1,5 @@
-//! GNU tar writes a tree of every kind of entry in each of its formats; what we read must be what
-//! the kernel says of the tree.
+//! GNU tar archives a tree with every kind of entry in each of its formats. Our reader must return
+//! the metadata that the kernel reports.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -18,7 +18,7 @@ use crate::definition::Limits;
 use crate::source::{Budget, tar};
 use crate::tree::{Kind, Tree, show};
 
-/// What only some formats can say.
+/// Features that only some formats have.
 struct Can {
     long: bool,
     fractions: bool,
@@ -46,7 +46,8 @@ fn set_attribute(path: &Path, name: &str, value: &[u8]) {
         CString::new(path.as_os_str().as_bytes()).unwrap(),
         CString::new(name).unwrap(),
     );
-    // SAFETY: both strings end with a NUL, the value is as long as said, and all outlive the call.
+    // SAFETY: both strings end with a NUL, the value has the given length, and all outlive the
+    // call.
     let done = unsafe {
         libc::lsetxattr(
             path.as_ptr(),
@@ -67,7 +68,7 @@ fn set_attribute(path: &Path, name: &str, value: &[u8]) {
 fn attributes(path: &Path) -> Vec<(Vec<u8>, Vec<u8>)> {
     let c_path = CString::new(path.as_os_str().as_bytes()).unwrap();
     let mut names = vec![0u8; 65536];
-    // SAFETY: the path ends with a NUL and the buffer is as long as said.
+    // SAFETY: the path ends with a NUL, and the buffer has the given length.
     let length =
         unsafe { libc::llistxattr(c_path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
     let names = &names[..usize::try_from(length).unwrap()];
@@ -202,7 +203,7 @@ fn make(root: &Path, can: &Can) {
     set_time(root, 1_234_567_890, 0);
 }
 
-/// Compares with what the kernel says; the number of entries.
+/// Compares the tree with the metadata that the kernel reports. Returns the number of entries.
 fn compare(tree: &Tree, root: &Path, can: &Can) -> usize {
     let mut entries = vec![(b"/".to_vec(), Tree::ROOT)];
     entries.extend(tree.walk());
@@ -221,7 +222,7 @@ fn compare(tree: &Tree, root: &Path, can: &Can) -> usize {
                 let bytes = File::open(&real).unwrap();
                 let (mut ours, mut theirs) = (vec![0; 1 << 20], vec![0; 1 << 20]);
                 let mut same = content.len() == metadata.len();
-                // Of the one with gigabytes of nothing, the first.
+                // Of the file with a hole of several GiB, only the first 64 MiB.
                 for at in (0..content.len().min(64 << 20)).step_by(1 << 20) {
                     let take = (content.len() - at).min(1 << 20) as usize;
                     content.read_exact_at(at, &mut ours[..take]).unwrap();
@@ -300,8 +301,8 @@ fn round_trip(arguments: &[&str], can: &Can) {
     make(&root, can);
     let acls = can.attributes && Command::new("setfacl").arg("--version").output().is_ok();
     if acls {
-        // GNU tar writes names where this machine knows them, whatever it is told; so must the
-        // image.
+        // GNU tar always writes the names that this machine knows, so the image must know them,
+        // too.
         fs::create_dir(root.join("etc")).unwrap();
         fs::copy("/etc/passwd", root.join("etc/passwd")).unwrap();
         fs::copy("/etc/group", root.join("etc/group")).unwrap();

@@ -1,4 +1,4 @@
-//! Archives made to do harm, or damaged: each is refused, with a reason.
+//! Hostile and corrupted archives: each is refused with a reason.
 
 use super::writer::{Entry, Writer, record};
 use crate::definition::Limits;
@@ -517,8 +517,7 @@ fn refuses_an_archive_truncated_at_any_byte() {
     for length in (0..whole.len()).filter(|length| matches!(length % 512, 0 | 1 | 511)) {
         refused(&format!("cut to {length} bytes"), &whole[..length]);
     }
-    // Packed: the end of the stream is as good as the end of the file, and a cut stream is noticed
-    // though the archive in it is whole.
+    // Compressed archives: a truncated stream is an error, also if the archive in it is complete.
     for pack in [
         gzip as fn(&[u8]) -> Vec<u8>,
         |bytes| zstd::encode_all(bytes, 1).unwrap(),

@@ -1,4 +1,4 @@
-//! Where entries land: order, links, replaced entries, and what earlier sources left.
+//! Where entries land: order, links, replaced entries, and entries of earlier sources.
 
 use super::scratch;
 use super::writer::{Entry, Writer};
@@ -158,7 +158,7 @@ fn links_of_earlier_sources_are_followed_within_the_image() {
         tree.node(tree.lookup(b"/bin").unwrap()).kind,
         Kind::Symlink(_)
     ));
-    // A file where the link is replaces the link alone.
+    // A file at the path of a link replaces only the link.
     load(
         &mut tree,
         b"/",
@@ -203,7 +203,7 @@ fn loads_an_archive_below_a_directory() {
         tree.node(tree.lookup(b"/srv/web").unwrap()).meta.mode,
         0o750
     );
-    // Hard links find what an earlier source gave, too.
+    // Hard links can refer to entries of earlier sources.
     load(
         &mut tree,
         b"/srv/web",

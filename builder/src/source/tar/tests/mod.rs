@@ -1,4 +1,4 @@
-//! What archives become, judged by GNU tar and the kernel, and hostile ones.
+//! Archives of GNU tar, archives made block by block, and hostile archives.
 
 mod gnu;
 mod hostile;

@@ -1,10 +1,10 @@
-//! Archives made block by block, so that each byte of them can be wrong.
+//! Makes archives block by block, so that a test can corrupt any byte.
 
-/// An archive being made.
+/// An unfinished archive.
 #[derive(Clone, Default)]
 pub struct Writer(pub Vec<u8>);
 
-/// A header and what follows it.
+/// A header and its content.
 #[derive(Clone)]
 pub struct Entry {
     pub block: [u8; 512],
@@ -40,7 +40,7 @@ impl Entry {
         self.put(range.start, format!("{value:0width$o}\0").as_bytes())
     }
 
-    /// Its checksum, right.
+    /// Sets the correct checksum.
     pub fn sealed(mut self) -> Entry {
         self.block[148..156].fill(b' ');
         let sum: u32 = self.block.iter().map(|&byte| u32::from(byte)).sum();
@@ -55,7 +55,7 @@ impl Writer {
         self.bytes(&entry.content)
     }
 
-    /// Content, filled up to a whole block.
+    /// Content, padded to full blocks.
     pub fn bytes(mut self, content: &[u8]) -> Writer {
         self.0.extend(content);
         self.0.resize(self.0.len().next_multiple_of(512), 0);
