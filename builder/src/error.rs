@@ -242,7 +242,7 @@ mod tests {
             reason(r#"{"name":1}"#),
             "the field `name` is unknown at line 1, column 7"
         );
-        for text in ["[1, 2]", r#"{"number":"1"}"#, r#"{"number":-1}"#, "5"] {
+        for text in ["[[1]]", r#"{"number":"1"}"#, r#"{"number":-1}"#] {
             assert!(
                 reason(text).starts_with("a value has a wrong type or range at line 1"),
                 "{}",

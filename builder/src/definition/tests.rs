@@ -432,6 +432,77 @@ fn independent_errors_are_reported_together() {
 }
 
 #[test]
+fn errors_about_types_name_no_rust_type() {
+    const RUST: [&str; 9] = [
+        "i128", "u128", "u32", "u64", "variant", "sequence", "map", "wanted", "nothing",
+    ];
+    for line in WRONG_TYPES {
+        let error = parse(&format!("{GOOD}{line}\n")).unwrap_err();
+        let named = RUST.iter().find(|name| error.message().contains(**name));
+        assert_eq!(named, None, "{line}: {error}");
+    }
+    let message = |line: &str| parse(&format!("{GOOD}{line}\n")).unwrap_err().to_string();
+    for line in ["boot = 5", "boot = []", "boot = {}", "boot = { lazy = 1 }"] {
+        assert!(
+            message(&format!("[verify]\n{line}")).contains("wrong type: expected a string"),
+            "{line}"
+        );
+    }
+    assert!(
+        message("[disk]\nslots = 999999999999999999999999999999999999999999")
+            .contains("the number is too large")
+    );
+    assert!(
+        message("[disk]\nslots = 99999999999999999999999")
+            .contains("expected a whole number from 0 to 4294967295")
+    );
+}
+
+/// Values of a wrong type or range, and text that is not TOML.
+const WRONG_TYPES: &[&str] = &[
+    "[disk]\nslots = 99999999999999999999999",
+    "[disk]\nslots = 999999999999999999999999999999999999999999",
+    "[disk]\nslots = 99999999999",
+    "[disk]\nslots = 1.5",
+    "[disk]\nslots = \"2\"",
+    "[disk]\nslots = 3",
+    "[disk]\nslots = 01",
+    "[disk]\nblack_box = \"yes\"",
+    "[disk]\nesp = 512",
+    "[disk]\nesp = 1e400",
+    "[limits]\nentries = -5",
+    "[limits]\nentries = 99999999999999999999999",
+    "[verify]\nboot = 5",
+    "[verify]\nboot = true",
+    "[verify]\nboot = [\"lazy\"]",
+    "[verify]\nboot = {}",
+    "[verify]\nboot = { lazy = 1 }",
+    "[verify]\nboot = { lazy = 1, full = 2 }",
+    "[verify]\nboot = 2026-01-01",
+    "verify = 5",
+    "[[verify]]\nboot = \"lazy\"",
+    "[seal]\ndeny = \"shell\"",
+    "[seal]\ndeny = [1]",
+    "[seal]\ndeny = [{ a = 1 }]",
+    "[seal]\nallow = 1",
+    "[seal]\nmodules = [1]",
+    "[scrub]\nkeep = \"a\"",
+    "[file]\npath = \"/a\"",
+    "[[file]]\npath = \"/a\"\nuid = \"root\"",
+    "[[file]]\npath = \"/a\"\nmode = 640",
+    "[[file]]\npath = \"/a\"\ncontent = 2026-01-01",
+    "[[source]]\ndebian = \"trixie\"",
+    "[drift]\nlisten = [22]",
+    "a",
+    "a =",
+    "a = b",
+    "[image",
+    "[image]",
+    "tar = \"b\"",
+    "x = \"\\q\"",
+];
+
+#[test]
 fn a_renamed_key_is_refused_with_its_new_name() {
     let error = parse(&format!("{GOOD}[root]\nlayout = \"smallest\"\n")).unwrap_err();
     let message =

@@ -77,6 +77,21 @@ fn clearer_message(message: &str, found: &str) -> String {
             None => format!("{unknown:?} is not known here (use {})", known.join(" or ")),
         };
     }
+    // toml's own messages about an enumeration with a value of another type.
+    if [
+        "wanted ",
+        "expected table",
+        "expected empty ",
+        "unexpected keys in table",
+    ]
+    .iter()
+    .any(|start| message.starts_with(start))
+    {
+        return "wrong type: expected a string".to_owned();
+    }
+    if message.contains("number overflowed") {
+        return "the number is too large".to_owned();
+    }
     let mut text = message.replace('\n', ", ");
     if text.starts_with("invalid type: map") && text.ends_with("expected a sequence") {
         return match found.trim_start().starts_with('[') {
@@ -89,6 +104,9 @@ fn clearer_message(message: &str, found: &str) -> String {
         ("invalid type: sequence", "wrong type: list"),
         ("invalid type: ", "wrong type: "),
         ("invalid value: ", "wrong value: "),
+        ("` as i128", "`"),
+        (", expected nothing", ""),
+        ("` as u128", "`"),
         ("expected a sequence", "expected a list"),
         (
             "expected u32",

@@ -20,12 +20,12 @@ fn faults_that_make_an_image_useless_are_errors() {
         ),
         (
             "no-mount-point",
-            "/proc is no directory of the image",
+            "/proc does not exist in the image",
             &[("/proc", "-")],
         ),
         (
             "no-mount-point",
-            "/var/log, the mount point of volume \"logs\", is no directory",
+            "/var/log, the mount point of volume \"logs\", does not exist in the image",
             &[("/var/log", "-")],
         ),
         (
@@ -73,7 +73,7 @@ fn faults_that_make_an_image_useless_are_errors() {
         ),
         (
             "no-ext4",
-            "no ext4",
+            "does not support ext4",
             &[
                 ("/boot/vmlinuz-6.1", "MZ"),
                 ("/boot/config-6.1", "CONFIG_EROFS=y\n"),
@@ -132,7 +132,7 @@ fn faults_of_one_service_are_warnings_with_a_remedy() {
         ),
         (
             "sshd-without-host-keys",
-            "no unit that starts at boot makes",
+            "no unit that starts at boot creates",
             "HostKey /var/lib/ssh",
             vec![
                 (&*ssh, "x"),
@@ -336,8 +336,8 @@ fn names_programs_that_the_seal_denies_or_needs() {
             "interpreters = [\"/usr/bin/python3\"]\n[seal.allow]\nscripts = [\"/usr/bin/sh\", \"/usr/bin/perl\"]"
         ),
         [
-            "[seal] interpreters names /usr/bin/python3, which is no program of the image (name a program of the image that is neither a script nor below a volume)",
-            "[seal.allow] scripts names /usr/bin/perl, which is no interpreter of the image (name one of its interpreters: the image has /usr/bin/dash)",
+            "[seal] interpreters names /usr/bin/python3, which is not a program of the image (name a program of the image that is neither a script nor below a volume)",
+            "[seal.allow] scripts names /usr/bin/perl, which is not an interpreter of the image (name one of its interpreters: the image has /usr/bin/dash)",
         ]
     );
     let kernel = [

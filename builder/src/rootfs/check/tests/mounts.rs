@@ -30,7 +30,7 @@ fn a_volume_on_a_symbolic_link_is_refused_with_link_target_and_remedy() {
             &[("/home", "-> var/home"), ("/var/home/", "")]
         ),
         [
-            "/home, the mount point of volume \"home\", is a symbolic link (/home -> var/home), and the agent follows none when it mounts (write mount = \"/var/home\"; \
+            "/home, the mount point of volume \"home\", is a symbolic link (/home -> var/home), and the agent follows no symbolic links when it mounts (write mount = \"/var/home\"; \
              or replace the link by a directory: [[file]] path = \"/home\", absent = true, and [[file]] path = \"/home\", directory = true)"
         ]
     );
@@ -101,8 +101,8 @@ fn mount_points_of_the_kernel_must_be_directories() {
     );
     assert_eq!(findings.len(), 3, "{findings:?}");
     assert!(
-        findings[0].contains("/proc is no directory of the image")
-            && findings[1].contains("/sys is no directory, but"),
+        findings[0].contains("/proc does not exist in the image")
+            && findings[1].contains("/sys is not a directory, but"),
         "{findings:?}"
     );
     assert!(
@@ -116,7 +116,7 @@ fn mount_points_of_the_kernel_must_be_directories() {
     let file = mount_points(&[("state", "/var"), ("a", "/srv/a")], &[("/srv/a", "text")]);
     assert!(
         file.len() == 1
-            && file[0].contains("/srv/a, the mount point of volume \"a\", is no directory, but"),
+            && file[0].contains("/srv/a, the mount point of volume \"a\", is not a directory, but"),
         "{file:?}"
     );
 }

@@ -68,7 +68,7 @@ fn an_init_without_its_loader_or_a_library_is_refused_with_the_missing_file() {
     assert_eq!(
         init(&links, dynamic, &[loader, libc, core, deep]),
         cannot_run(
-            "the library libdeep.so, which /usr/lib/systemd/private/libcore.so needs, is not found: the dynamic loader does not look at \
+            "the library libdeep.so, which /usr/lib/systemd/private/libcore.so needs, is not found: the dynamic loader does not search \
              /usr/lib/systemd/private/libdeep.so"
         )
     );
@@ -134,7 +134,7 @@ fn a_library_that_only_the_cache_lists_is_found_there() {
     assert_eq!(
         init(&[], program, &files),
         cannot_run(
-            "the library libx.so is not found: the dynamic loader does not look at /usr/local/lib/libx.so"
+            "the library libx.so is not found: the dynamic loader does not search /usr/local/lib/libx.so"
         )
     );
     let cache = [(
@@ -153,7 +153,7 @@ fn an_init_that_the_kernel_does_not_start_is_refused_with_the_reason() {
             "text\n",
             "it is neither an ELF program nor a script with #!",
         ),
-        ("\x7fELF", "it is a damaged ELF program: it is cut off"),
+        ("\x7fELF", "it is a damaged ELF program: it is truncated"),
         (
             "#!\n",
             "its #! line names no interpreter that the kernel can read",
@@ -309,7 +309,7 @@ fn volume_tools_must_be_able_to_run() {
     assert_eq!(
         summaries(&findings),
         [
-            "error volume-tool-cannot-run: there are volumes, and /usr/sbin/mkfs.ext4 (which is /usr/sbin/mke2fs) cannot run: its interpreter /no/such is not in the image"
+            "error volume-tool-cannot-run: the volumes need /usr/sbin/mkfs.ext4 (which is /usr/sbin/mke2fs), which cannot run: its interpreter /no/such is not in the image"
         ]
     );
     assert_eq!(

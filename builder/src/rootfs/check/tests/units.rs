@@ -300,13 +300,11 @@ fn names_lines_that_systemd_ignores_with_the_nearest_valid_line() {
         ),
         (
             "Type=smple",
-            Some("systemd ignores Type=smple, a value that it does not know (write Type=simple)"),
+            Some("systemd ignores Type=smple, an unknown value (write Type=simple)"),
         ),
         (
             "Restart=sometimes",
-            Some(
-                "systemd ignores Restart=sometimes, a value that it does not know (write one of no, always",
-            ),
+            Some("systemd ignores Restart=sometimes, an unknown value (write one of no, always"),
         ),
         (
             "Type=notify\nRestart=on-failure\nKillMode=mixed\nX-Own=1\nCapabilityBoundingSet=\nWatchdogSec=3min",
@@ -315,7 +313,7 @@ fn names_lines_that_systemd_ignores_with_the_nearest_valid_line() {
         (
             "[Servcie]\nExecStart=/bin/sh",
             Some(
-                "systemd ignores the section [Servcie], which it does not know here (write [Service])",
+                "systemd ignores the section [Servcie], which is unknown in units of this type (write [Service])",
             ),
         ),
         ("[X-Own]\nA=1\n[Install]\nWantedBy=multi-user.target", None),
@@ -402,7 +400,7 @@ fn warns_of_a_root_key_credential_that_allows_no_login() {
         let changes: Vec<_> = SSHD.iter().chain(more).copied().collect();
         summaries(&found(ACCEPT, &changes))
     };
-    let begin = "warning credential-without-effect: [credentials] accepts \"ssh.authorized_keys.root\", and nobody can log in with it: ";
+    let begin = "warning credential-without-effect: [credentials] accepts \"ssh.authorized_keys.root\", but it allows no login: ";
     assert_eq!(
         summaries(&found(ACCEPT, &[])),
         [format!("{begin}the image has no SSH server")]
