@@ -1,11 +1,103 @@
-//! Parses the tables about the machine around the root: kernel, boot programs, keys and disk.
+//! The tables about the machine around the root (kernel, boot programs, keys, disk), and their
+//! parser.
+
+use std::path::{Path, PathBuf};
 
 use toml::Spanned;
 
 use super::parse::{DefinitionReader, LARGEST_VOLUME};
-use super::{Boot, Disk, Kernel, Sign, SignBy, keys, values};
+use super::{keys, values};
 use crate::error::Result;
 use crate::sign::KeySource;
+
+/// The table `[kernel]`.
+#[derive(Debug, Clone, Default)]
+pub struct Kernel {
+    /// Arguments in addition to the builder's own.
+    pub cmdline: String,
+    /// Names of modules in addition to the builder's own.
+    pub modules: Vec<String>,
+}
+
+/// The table `[boot]`.
+#[derive(Debug, Clone, Default)]
+pub struct Boot {
+    /// systemd's stub, instead of the image's own.
+    pub stub: Option<PathBuf>,
+    /// systemd's boot loader, instead of the image's own.
+    pub loader: Option<PathBuf>,
+    /// Whether the unified kernel image contains early microcode.
+    pub microcode: bool,
+    /// Kernel arguments of the debug profile.
+    pub debug: Option<String>,
+}
+
+/// The table `[sign]`.
+#[derive(Debug, Clone, Default)]
+pub struct Sign {
+    /// Signs boot loader and unified kernel image.
+    pub secure_boot: Option<SignBy>,
+    /// Signs the root hash.
+    pub verity: Option<SignBy>,
+    /// Signs the predicted values of PCR 11.
+    pub pcr: Option<SignBy>,
+}
+
+impl Sign {
+    /// The three keys in a directory from `adamant keys new`.
+    pub fn from_folder(folder: &Path) -> Sign {
+        let by = |name: &str| {
+            Some(SignBy {
+                key: Some(KeySource::File(folder.join(format!("{name}.key")))),
+                certificate: folder.join(format!("{name}.crt")),
+            })
+        };
+        Sign {
+            secure_boot: by("secure-boot"),
+            verity: by("verity"),
+            pcr: by("pcr"),
+        }
+    }
+}
+
+/// A key and its certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignBy {
+    /// The key; `None` if `adamant sign` signs later.
+    pub key: Option<KeySource>,
+    /// Its certificate.
+    pub certificate: PathBuf,
+}
+
+/// The table `[disk]`.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// Bytes of the EFI system partition, a multiple of 1 MiB.
+    pub esp: u64,
+    /// One or two; `None`: two with a boot loader, else one.
+    pub slots: Option<u32>,
+    /// Bytes of each slot's root partition, a multiple of 1 MiB.
+    pub slot_size: Option<u64>,
+    /// Minimum free space of a slot, percent.
+    pub headroom: u64,
+    /// Whether the disk has a black box partition.
+    pub black_box: bool,
+    /// Bytes of a sector.
+    pub sector: u32,
+}
+
+impl Default for Disk {
+    fn default() -> Self {
+        Disk {
+            esp: 512 << 20,
+            slots: None,
+            slot_size: None,
+            headroom: 50,
+            black_box: true,
+            sector: 512,
+        }
+    }
+}
 
 /// Smallest EFI system partition, bytes. FAT32 has at least 65,525 clusters (Microsoft's FAT
 /// specification), and a cluster has at least one sector.

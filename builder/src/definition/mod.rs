@@ -25,12 +25,14 @@ use adamant_contract::policy::{self, Policy};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result, reason};
-use crate::sign::KeySource;
 
 /// Default level of `zstd`. The next level takes twice the time and saves less than 1 %.
 pub const ZSTD_LEVEL: i32 = 12;
 
 pub(crate) use text::nearest;
+
+pub use self::machine::{Boot, Disk, Kernel, Sign, SignBy};
+pub use self::volumes::VolumeDefinition;
 
 pub use adamant_contract::policy::{
     Enforce, FailureAction, FaultReaction, FileSystem, Level, ModuleLoading, OnCorruption,
@@ -372,125 +374,6 @@ pub enum Compression {
     Lz4hc,
     /// Zstandard at this level, 1 to 22.
     Zstd(i32),
-}
-
-/// A volume: its policy and its size on the disk image.
-#[derive(Debug, Clone)]
-pub struct VolumeDefinition {
-    /// The agent's part.
-    pub policy: adamant_contract::policy::Volume,
-    /// Size in bytes on the disk image, a multiple of 1 MiB.
-    pub size: u64,
-}
-
-impl VolumeDefinition {
-    /// The default: state at /var, and logs at /var/log so that logs cannot fill the state volume.
-    fn defaults() -> Vec<VolumeDefinition> {
-        let volume = |name: &str, mount: &str, size| VolumeDefinition {
-            policy: policy::Volume {
-                name: name.to_owned(),
-                mount: mount.to_owned(),
-                filesystem: FileSystem::default(),
-                weight: 1,
-                on_damage: OnDamage::default(),
-                refresh: Refresh::default(),
-            },
-            size,
-        };
-        vec![
-            volume("state", "/var", 512 << 20),
-            volume("logs", "/var/log", 256 << 20),
-        ]
-    }
-}
-
-/// The table `[kernel]`.
-#[derive(Debug, Clone, Default)]
-pub struct Kernel {
-    /// Arguments in addition to the builder's own.
-    pub cmdline: String,
-    /// Names of modules in addition to the builder's own.
-    pub modules: Vec<String>,
-}
-
-/// The table `[boot]`.
-#[derive(Debug, Clone, Default)]
-pub struct Boot {
-    /// systemd's stub, instead of the image's own.
-    pub stub: Option<PathBuf>,
-    /// systemd's boot loader, instead of the image's own.
-    pub loader: Option<PathBuf>,
-    /// Whether the unified kernel image contains early microcode.
-    pub microcode: bool,
-    /// Kernel arguments of the debug profile.
-    pub debug: Option<String>,
-}
-
-/// The table `[sign]`.
-#[derive(Debug, Clone, Default)]
-pub struct Sign {
-    /// Signs boot loader and unified kernel image.
-    pub secure_boot: Option<SignBy>,
-    /// Signs the root hash.
-    pub verity: Option<SignBy>,
-    /// Signs the predicted values of PCR 11.
-    pub pcr: Option<SignBy>,
-}
-
-impl Sign {
-    /// The three keys in a directory from `adamant keys new`.
-    pub fn from_folder(folder: &Path) -> Sign {
-        let by = |name: &str| {
-            Some(SignBy {
-                key: Some(KeySource::File(folder.join(format!("{name}.key")))),
-                certificate: folder.join(format!("{name}.crt")),
-            })
-        };
-        Sign {
-            secure_boot: by("secure-boot"),
-            verity: by("verity"),
-            pcr: by("pcr"),
-        }
-    }
-}
-
-/// A key and its certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignBy {
-    /// The key; `None` if `adamant sign` signs later.
-    pub key: Option<KeySource>,
-    /// Its certificate.
-    pub certificate: PathBuf,
-}
-
-/// The table `[disk]`.
-#[derive(Debug, Clone)]
-pub struct Disk {
-    /// Bytes of the EFI system partition, a multiple of 1 MiB.
-    pub esp: u64,
-    /// One or two; `None`: two with a boot loader, else one.
-    pub slots: Option<u32>,
-    /// Bytes of each slot's root partition, a multiple of 1 MiB.
-    pub slot_size: Option<u64>,
-    /// Minimum free space of a slot, percent.
-    pub headroom: u64,
-    /// Whether the disk has a black box partition.
-    pub black_box: bool,
-    /// Bytes of a sector.
-    pub sector: u32,
-}
-
-impl Default for Disk {
-    fn default() -> Self {
-        Disk {
-            esp: 512 << 20,
-            slots: None,
-            slot_size: None,
-            headroom: 50,
-            black_box: true,
-            sector: 512,
-        }
-    }
 }
 
 /// The table `[limits]`.

@@ -1,11 +1,41 @@
-//! Parses the volumes of a definition.
+//! The volumes of a definition, and their parser.
 
 use adamant_contract::policy::{self, Policy, PolicyKey, is_below};
 use toml::Spanned;
 
 use super::parse::{DefinitionReader, LARGEST_VOLUME};
-use super::{VolumeDefinition, keys, values};
+use super::{FileSystem, OnDamage, Refresh, keys, values};
 use crate::error::Result;
+
+/// A volume: its policy and its size on the disk image.
+#[derive(Debug, Clone)]
+pub struct VolumeDefinition {
+    /// The agent's part.
+    pub policy: adamant_contract::policy::Volume,
+    /// Size in bytes on the disk image, a multiple of 1 MiB.
+    pub size: u64,
+}
+
+impl VolumeDefinition {
+    /// The default: state at /var, and logs at /var/log so that logs cannot fill the state volume.
+    pub(super) fn defaults() -> Vec<VolumeDefinition> {
+        let volume = |name: &str, mount: &str, size| VolumeDefinition {
+            policy: policy::Volume {
+                name: name.to_owned(),
+                mount: mount.to_owned(),
+                filesystem: FileSystem::default(),
+                weight: 1,
+                on_damage: OnDamage::default(),
+                refresh: Refresh::default(),
+            },
+            size,
+        };
+        vec![
+            volume("state", "/var", 512 << 20),
+            volume("logs", "/var/log", 256 << 20),
+        ]
+    }
+}
 
 /// Smallest volume, bytes: ext4 with a journal needs it.
 const SMALLEST_VOLUME: u64 = 16 << 20;

@@ -2,6 +2,7 @@
 //! tools of the host, so the same tree gives the same bytes on any machine.
 
 mod cpio;
+mod depmod;
 mod kernel;
 pub mod microcode;
 mod modules;

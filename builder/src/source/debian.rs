@@ -13,6 +13,7 @@ mod failure;
 mod fetch;
 mod packages;
 mod release;
+mod suites;
 
 use std::fs::File;
 use std::io::Read;

@@ -73,13 +73,11 @@ impl ArchiveHash {
             let done = done
                 .and_then(Result::ok)
                 .unwrap_or_else(|| Err(io::Error::other("hashing failed")));
-            *state = HashState::Known(done.map_err(|error| error.to_string()));
+            *state = HashState::Known(done.map_err(|error| reason(&error)));
         }
         match &*state {
             HashState::Known(Ok(sha256)) => Ok(*sha256),
-            HashState::Known(Err(why)) => {
-                Err(Error::new(format!("reading the archive: {}", reason(why))))
-            }
+            HashState::Known(Err(why)) => Err(Error::new(format!("reading the archive: {why}"))),
             HashState::Pending(_) => Err(Error::new("hashing the archive failed")),
         }
     }

@@ -7,6 +7,7 @@
 mod accounts;
 mod devices;
 mod elf;
+mod fault;
 mod fstab;
 mod libraries;
 mod login;

@@ -2,7 +2,8 @@
 
 use adamant_contract::paths::INITS;
 
-use super::program::{Fault, Programs};
+use super::fault::Fault;
+use super::program::Programs;
 use super::{Finding, Image};
 use crate::initramfs::{Configured, find_kernel};
 use crate::tree::{Kind, show};

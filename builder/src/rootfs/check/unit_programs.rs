@@ -1,6 +1,7 @@
 //! Programs of units that cannot be started (systemd.service(5)).
 
-use super::program::{Fault, Programs};
+use super::fault::Fault;
+use super::program::Programs;
 use super::unit::Unit;
 use super::units::Units;
 use super::writable::Writable;

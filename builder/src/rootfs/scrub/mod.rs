@@ -8,6 +8,8 @@
 //! Rules name paths. If another hard link of a file matches no rule, the file keeps its content
 //! under that name.
 
+#[cfg(test)]
+mod database_tests;
 mod databases;
 mod keystore;
 #[cfg(test)]

@@ -151,8 +151,8 @@ impl ArchiveCache {
         Ok(None)
     }
 
-    /// The entry for a key, if it exists. Check the digest with [`CachedArchive::expected_hash`] after
-    /// reading it.
+    /// The entry for a key, if it exists. Check the digest with
+    /// [`CachedArchive::expected_hash`] after reading it.
     pub fn find(&self, key: &str) -> Result<Option<CachedArchive>> {
         let path = self.folder.join(format!("{key}.tar"));
         let Some(record) = self.record(&self.folder.join(format!("{key}.json")))? else {

@@ -1,3 +1,4 @@
+use super::namespaces::{NamespaceSettings, userns};
 use super::*;
 use crate::source::debian::archive::{Archive, tests::debian};
 

@@ -1,18 +1,16 @@
 //! Explains failures of mmdebstrap, apt and dpkg in one sentence with a remedy.
 
+mod namespaces;
+mod packages;
+
 use std::path::Path;
 
-use nix::unistd::{Uid, User};
-
+use self::namespaces::without_root;
+use self::packages::{unknown_packages, unmet};
 use super::archive::ArchiveState;
 use super::fetch::without_password;
-use super::packages::PackageNames;
 use crate::definition::Debian;
 use crate::error::Error;
-use crate::io::prerequisite;
-
-/// Maximum number of packages in one message.
-const NAMED: usize = 5;
 
 /// The error for a failed mmdebstrap. `said` is its output, `log` the file that holds it.
 pub fn explain(
@@ -105,101 +103,6 @@ fn cleaned(line: &str) -> String {
         .to_owned()
 }
 
-fn without_root(said: &[String]) -> Option<Cause> {
-    let mentions = |text: &str| said.iter().any(|line| line.contains(text));
-    if Uid::effective().is_root()
-        || !(mentions("unable to pick chroot mode automatically")
-            || mentions("newuidmap")
-            || mentions("unshare() failed")
-            || mentions("/etc/subuid"))
-    {
-        return None;
-    }
-    let user = User::from_uid(Uid::effective())
-        .ok()
-        .flatten()
-        .map_or_else(|| Uid::effective().to_string(), |user| user.name);
-    let (why, remedy) = userns(&user, &NamespaceSettings::this())?;
-    Some((
-        format!("user {user} can't build without root: {why}"),
-        format!("{remedy}; or build as root"),
-    ))
-}
-
-/// The settings of a machine that decide whether users can create user namespaces.
-struct NamespaceSettings {
-    newuidmap: bool,
-    subuid: String,
-    subgid: String,
-    /// Files below /proc/sys that forbid user namespaces, with their contents.
-    settings: Vec<(&'static str, String)>,
-}
-
-impl NamespaceSettings {
-    fn this() -> NamespaceSettings {
-        let read = |path: &str| {
-            crate::io::bounded::read(Path::new(path), 1 << 20).map_or_else(
-                |_| String::new(),
-                |b| String::from_utf8_lossy(&b).into_owned(),
-            )
-        };
-        let settings = [
-            "kernel/unprivileged_userns_clone",
-            "user/max_user_namespaces",
-            "kernel/apparmor_restrict_unprivileged_userns",
-        ];
-        NamespaceSettings {
-            newuidmap: prerequisite::find("newuidmap").is_ok(),
-            subuid: read("/etc/subuid"),
-            subgid: read("/etc/subgid"),
-            settings: settings
-                .map(|name| (name, read(&format!("/proc/sys/{name}")).trim().to_owned()))
-                .into(),
-        }
-    }
-}
-
-fn userns(user: &str, machine: &NamespaceSettings) -> Option<Cause> {
-    if !machine.newuidmap {
-        return Some((
-            "newuidmap is not installed".to_owned(),
-            prerequisite::remedy("newuidmap"),
-        ));
-    }
-    let has = |text: &str| {
-        text.lines()
-            .any(|line| line.split(':').next() == Some(user))
-    };
-    for (file, text) in [
-        ("/etc/subuid", &machine.subuid),
-        ("/etc/subgid", &machine.subgid),
-    ] {
-        if !has(text) {
-            let remedy =
-                format!("usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}");
-            return Some((format!("{file} has no line for {user}"), remedy));
-        }
-    }
-    for (name, value) in &machine.settings {
-        let (forbids, allowed) = match *name {
-            "kernel/apparmor_restrict_unprivileged_userns" => (value == "1", "0"),
-            "user/max_user_namespaces" => (value == "0", "15000"),
-            _ => (value == "0", "1"),
-        };
-        if forbids {
-            let key = name.replace('/', ".");
-            return Some((
-                format!("{key} is {value}"),
-                format!("sysctl {key}={allowed}"),
-            ));
-        }
-    }
-    Some((
-        "the kernel refuses a user namespace".to_owned(),
-        "allow user namespaces, in a container also with its seccomp profile".to_owned(),
-    ))
-}
-
 fn no_space(said: &[String]) -> Option<Cause> {
     let line = said.iter().find(|line| {
         line.contains("No space left on device")
@@ -218,156 +121,6 @@ fn no_space(said: &[String]) -> Option<Cause> {
         )),
         false => Some((format!("no space left in {}", temporary.display()), remedy)),
     }
-}
-
-/// Packages that no package list of the archive has.
-fn unknown_packages(debian: &Debian, state: &ArchiveState, said: &[String]) -> Option<Cause> {
-    let mut missing: Vec<&str> = said
-        .iter()
-        .filter_map(|line| {
-            let line = line.trim();
-            line.strip_prefix("E: Unable to locate package ")
-                .or_else(|| {
-                    line.strip_prefix("E: Couldn't find any package by glob '")?
-                        .strip_suffix('\'')
-                })
-                .or_else(|| {
-                    line.strip_prefix("E: Package '")?
-                        .strip_suffix("' has no installation candidate")
-                })
-                .or_else(|| {
-                    line.strip_prefix("E: Couldn't find task '")?
-                        .strip_suffix('\'')
-                })
-        })
-        .map(str::trim)
-        .collect();
-    missing.sort_unstable();
-    missing.dedup();
-    if missing.is_empty() {
-        let version = said
-            .iter()
-            .find(|line| line.starts_with("E: Version '") || line.starts_with("E: Release '"))?;
-        return Some((cleaned(version), "see the versions of the archive with `apt-cache madison PACKAGE`, or leave the version out".to_owned()));
-    }
-    let proxy = debian.proxy.as_deref();
-    let mut names = PackageNames::default();
-    let mut components: Vec<&String> = state
-        .suites
-        .iter()
-        .flat_map(|suite| &suite.components)
-        .collect();
-    components.sort_unstable();
-    components.dedup();
-    for component in components.iter().map(|component| component.as_str()).chain(
-        state
-            .suites
-            .iter()
-            .all(|suite| suite.components.is_empty())
-            .then_some(""),
-    ) {
-        names.add(PackageNames::fetch(
-            &state.suites,
-            component,
-            &debian.architecture,
-            proxy,
-        ));
-    }
-    let mut remedies = Vec::new();
-    let mut elsewhere: Option<Vec<(String, PackageNames)>> = None;
-    for name in missing.iter().take(NAMED) {
-        if let Some(instead) = names.instead_of(name) {
-            remedies.push(format!("{name}: {instead}"));
-            continue;
-        }
-        // Another component may have the package; its lists are fetched once.
-        let others = elsewhere.get_or_insert_with(|| other_components(debian, state));
-        if let Some((component, _)) = others.iter().find(|(_, names)| names.contains(name)) {
-            remedies.push(format!("{name}: add \"{component}\" to `components`"));
-        } else if let Some((_, instead)) = others
-            .iter()
-            .find_map(|(component, names)| Some((component, names.instead_of(name)?)))
-        {
-            remedies.push(format!("{name}: {instead}"));
-        } else {
-            remedies.push(format!(
-                "{name}: search the archive with `apt-cache search`, or remove it from `packages`"
-            ));
-        }
-    }
-    let shown: Vec<String> = missing
-        .iter()
-        .take(NAMED)
-        .map(|name| format!("`{name}`"))
-        .collect();
-    let more = missing.len().saturating_sub(NAMED);
-    let more = if more > 0 {
-        format!(" and {more} more")
-    } else {
-        String::new()
-    };
-    let what = if missing.len() == 1 {
-        "package"
-    } else {
-        "packages"
-    };
-    let verb = if missing.len() == 1 { "does" } else { "do" };
-    Some((
-        format!(
-            "{what} {}{more} {verb} not exist in the archive",
-            shown.join(", ")
-        ),
-        remedies.join("; "),
-    ))
-}
-
-fn other_components(debian: &Debian, state: &ArchiveState) -> Vec<(String, PackageNames)> {
-    let Some(base) = state.suites.first() else {
-        return Vec::new();
-    };
-    let others = base
-        .release
-        .components
-        .iter()
-        .filter(|component| !base.components.contains(component));
-    others
-        .map(|other| {
-            (
-                other.clone(),
-                PackageNames::fetch(
-                    std::slice::from_ref(base),
-                    other,
-                    &debian.architecture,
-                    debian.proxy.as_deref(),
-                ),
-            )
-        })
-        .collect()
-}
-
-/// Packages that exist but cannot be installed together.
-fn unmet(said: &[String]) -> Option<Cause> {
-    let from = said
-        .iter()
-        .position(|line| line.contains("The following packages have unmet dependencies"))?;
-    let needs: Vec<String> = said[from + 1..]
-        .iter()
-        .map(|line| line.trim())
-        .take_while(|line| line.contains(" : ") || line.starts_with("Depends:"))
-        .map(cleaned)
-        .collect();
-    let first = needs
-        .first()
-        .cloned()
-        .unwrap_or_else(|| "packages have unmet dependencies".to_owned());
-    let (package, need) = first
-        .split_once(" : ")
-        .unwrap_or((&first, "dependencies that are not met"));
-    let remedy = "choose versions that fit, or name the suites of the same release in `mirrors`";
-    Some((
-        format!("package {package} can't be installed: {need}"),
-        remedy.to_owned(),
-    ))
 }
 
 /// Errors about keys and signatures.
@@ -533,5 +286,4 @@ fn network(said: &[String]) -> Option<Cause> {
 }
 
 #[cfg(test)]
-#[path = "failure_tests.rs"]
 mod tests;
