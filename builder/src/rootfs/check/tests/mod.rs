@@ -30,7 +30,7 @@ fn faults_that_make_an_image_useless_are_errors() {
         ),
         (
             "no-volume-tools",
-            "no e2fsck to",
+            "no e2fsck, which the agent needs",
             &[("/usr/sbin/e2fsck", "-")],
         ),
         ("no-machine-id", "missing", &[("/etc/machine-id", "-")]),
