@@ -8,7 +8,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use adamant::commands::boot::firmware;
+use adamant::commands::boot::command::{
+    Accelerator, DiskBus, Drive, DriveCache, DriveFormat, Hardware, QemuCommand, file_device,
+};
+use adamant::commands::boot::{Port, find_qemu, firmware};
+use adamant::io::process;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::alter;
@@ -24,16 +28,42 @@ const SLOTS: usize = 2;
 /// machine that is busy, is slow.
 pub const DEADLINE: Duration = Duration::from_secs(240);
 
-/// What to start.
+/// What starts the machine.
+enum Start {
+    /// QEMU starts a kernel.
+    Kernel {
+        kernel: PathBuf,
+        initrd: PathBuf,
+        cmdline: String,
+    },
+    /// Firmware starts the first disk.
+    Firmware {
+        /// The certificate (DER) that Secure Boot trusts; `None`: Secure Boot is off.
+        certificate: Option<Vec<u8>>,
+        /// The file for its variables; `None`: a new one.
+        variables: Option<PathBuf>,
+    },
+}
+
+/// A disk of a machine.
+struct Disk {
+    path: PathBuf,
+    format: DriveFormat,
+    cache: DriveCache,
+    /// `None`: the monitor can plug it in.
+    bus: Option<DiskBus>,
+}
+
+/// A machine to be started.
 pub struct Setup {
-    kernel: PathBuf,
-    initrd: PathBuf,
-    cmdline: String,
-    firmware: Option<Option<Vec<u8>>>,
-    disks: Vec<PathBuf>,
+    start: Start,
+    disks: Vec<Disk>,
     memory: &'static str,
     extra: Vec<String>,
+    network: Option<Vec<Port>>,
     serves: bool,
+    restarts: bool,
+    console: Option<PathBuf>,
     stores: Vec<PathBuf>,
     deadline: Duration,
 }
@@ -41,48 +71,105 @@ pub struct Setup {
 impl Setup {
     /// The image's own kernel, initramfs and command line; no disk yet.
     pub fn of(image: &Image) -> Setup {
-        Setup {
+        Setup::new(Start::Kernel {
             kernel: image.path("vmlinuz"),
             initrd: image.path("initrd"),
             cmdline: image.cmdline(),
-            firmware: None,
+        })
+    }
+
+    /// Firmware starts the first disk. Its variables persist in this file.
+    pub fn with_variables(variables: impl Into<PathBuf>) -> Setup {
+        Setup::new(Start::Firmware {
+            certificate: None,
+            variables: Some(variables.into()),
+        })
+    }
+
+    fn new(start: Start) -> Setup {
+        Setup {
+            start,
             disks: Vec::new(),
             memory: "512M",
             extra: Vec::new(),
+            network: None,
             serves: false,
+            restarts: false,
+            console: None,
             stores: Vec::new(),
             deadline: DEADLINE,
         }
     }
 
-    /// Firmware starts the first disk, and nobody gives it a kernel; with a certificate (DER),
-    /// Secure Boot is on and trusts it alone.
+    /// Firmware starts the first disk instead of QEMU a kernel. With a certificate (DER), Secure
+    /// Boot is on and trusts it alone.
     pub fn firmware(mut self, certificate: Option<&[u8]>) -> Setup {
-        self.firmware = Some(certificate.map(<[u8]>::to_vec));
+        self.start = Start::Firmware {
+            certificate: certificate.map(<[u8]>::to_vec),
+            variables: None,
+        };
         self
     }
 
     /// Another initramfs.
     pub fn initrd(mut self, path: impl Into<PathBuf>) -> Setup {
-        self.initrd = path.into();
+        if let Start::Kernel { initrd, .. } = &mut self.start {
+            *initrd = path.into();
+        }
         self
     }
 
     /// One more disk (a raw image), which the machine writes to.
     pub fn disk(mut self, path: impl Into<PathBuf>) -> Setup {
-        self.disks.push(path.into());
+        self.disks.push(Disk {
+            path: path.into(),
+            format: DriveFormat::Raw,
+            cache: DriveCache::Writeback,
+            bus: Some(DiskBus::Virtio),
+        });
         self
     }
 
-    /// More words on the kernel command line.
-    pub fn append(mut self, words: &str) -> Setup {
-        self.cmdline = format!("{} {words}", self.cmdline);
+    /// One more disk, a copy-on-write file that nothing needs after a power cut of the host.
+    /// Without a bus, the monitor can plug it in later: its id is `disk` and its number.
+    pub fn overlay(mut self, path: impl Into<PathBuf>, bus: Option<DiskBus>) -> Setup {
+        self.disks.push(Disk {
+            path: path.into(),
+            format: DriveFormat::Qcow2,
+            cache: DriveCache::Unsafe,
+            bus,
+        });
         self
     }
 
-    /// The command line, changed.
+    /// A network, with ports of this host that lead to the machine's.
+    pub fn network(mut self, ports: &[Port]) -> Setup {
+        self.network = Some(ports.to_vec());
+        self
+    }
+
+    /// The machine restarts when it restarts, instead of ending; a watchdog restarts it too.
+    pub fn restarts(mut self) -> Setup {
+        self.restarts = true;
+        self
+    }
+
+    /// Appends the console's output to this file instead of a new one.
+    pub fn console(mut self, path: impl Into<PathBuf>) -> Setup {
+        self.console = Some(path.into());
+        self
+    }
+
+    /// More arguments on the kernel command line.
+    pub fn append(self, arguments: &str) -> Setup {
+        self.cmdline(|cmdline| format!("{cmdline} {arguments}"))
+    }
+
+    /// The command line, changed. Firmware passes the image's own.
     pub fn cmdline(mut self, change: impl FnOnce(&str) -> String) -> Setup {
-        self.cmdline = change(&self.cmdline);
+        if let Start::Kernel { cmdline, .. } = &mut self.start {
+            *cmdline = change(cmdline);
+        }
         self
     }
 
@@ -119,93 +206,96 @@ impl Setup {
     /// Switches it on. Waits for its turn first.
     pub fn start(self, scratch: &Scratch) -> Machine {
         let slot = slot();
-        let serial = scratch.join(format!("serial-{}.log", unique()));
-        let mut command = tool::command("qemu-system-x86_64");
-        command.args([
-            "-nodefaults",
-            "-no-user-config",
-            "-machine",
-            "q35,accel=tcg",
-            "-cpu",
-            "max",
-            "-smp",
-            "2",
-            "-m",
-            self.memory,
-        ]);
-        command
-            .args([
-                "-display",
-                "none",
-                "-no-reboot",
-                "-monitor",
-                "stdio",
-                "-serial",
-            ])
-            .arg(format!("file:{}", serial.display()));
-        match &self.firmware {
-            None => command
-                .arg("-kernel")
-                .arg(&self.kernel)
-                .arg("-initrd")
-                .arg(&self.initrd)
-                .arg("-append")
-                .arg(&self.cmdline),
-            Some(certificate) => {
-                let variables = scratch.join(format!("variables-{}.fd", unique()));
-                command.args(
-                    firmware::prepare_variables(variables, certificate.as_deref())
-                        .unwrap_or_else(|e| panic!("{e}"))
-                        .arguments(),
-                )
-            }
+        let new_file = |kind: &str| scratch.join(format!("{kind}-{}", unique()));
+        let serial = self.console.clone().unwrap_or_else(|| new_file("serial"));
+        let qemu = find_qemu().unwrap_or_else(|e| panic!("{e}"));
+        let hardware = Hardware {
+            name: "test",
+            accelerator: Accelerator::Tcg,
+            sata: true,
+            smp: 2,
+            memory: self.memory,
         };
+        let mut command = QemuCommand::new(&qemu, hardware);
+        command.arguments(["-monitor", "stdio"]);
+        match self.restarts {
+            true => command.watchdog(),
+            false => command.arguments(["-no-reboot"]),
+        }
+        let append = if self.console.is_some() {
+            ",append=on"
+        } else {
+            ""
+        };
+        command.serial("console", &format!("{}{append}", file_device(&serial)));
+        match &self.start {
+            Start::Kernel {
+                kernel,
+                initrd,
+                cmdline,
+            } => command.kernel(kernel, Some(initrd), cmdline),
+            Start::Firmware {
+                certificate,
+                variables,
+            } => {
+                let variables = variables.clone().unwrap_or_else(|| new_file("variables"));
+                let firmware = firmware::prepare_variables(variables, certificate.as_deref());
+                command.firmware(&firmware.unwrap_or_else(|e| panic!("{e}")));
+            }
+        }
+        if self
+            .disks
+            .iter()
+            .any(|disk| disk.bus == Some(DiskBus::Scsi))
+        {
+            command.scsi_controller();
+        }
         for (index, disk) in self.disks.iter().enumerate() {
-            command.arg("-drive").arg(format!(
-                "if=none,id=disk{index},format=raw,cache=writeback,discard=unmap,file={}",
-                disk.display()
-            ));
-            // A kernel that QEMU starts itself is first in the order of what is started, and
-            // nothing else may be.
-            let order = if self.firmware.is_some() {
-                format!(",bootindex={index}")
-            } else {
-                String::new()
+            let id = format!("disk{index}");
+            let drive = Drive {
+                file: &disk.path,
+                format: disk.format,
+                cache: disk.cache,
             };
-            command
-                .arg("-device")
-                .arg(format!("virtio-blk-pci,drive=disk{index}{order}"));
+            let boots = matches!(self.start, Start::Firmware { .. });
+            match disk.bus {
+                Some(bus) => command.disk(&id, drive, bus, boots.then_some(index)),
+                None => command.drive(&id, drive),
+            }
+        }
+        if let Some(ports) = &self.network {
+            command.network(ports);
+            command.random_numbers();
         }
         let talk = self.serves.then(|| {
-            let path = scratch.join(format!("talk-{}", unique()));
-            command
-                .arg("-chardev")
-                .arg(format!("pipe,id=talk,path={}", path.display()))
-                .args(["-serial", "chardev:talk"]);
+            let path = new_file("talk");
+            command.serial("talk", &format!("pipe,path={}", path.display()));
             Talk::new(&path)
         });
-        // Starts are counted on the disk, and how they ended is remembered there: one that the
-        // emulation spoilt must leave no trace.
-        let before = self.disks.iter().chain(&self.stores).map(|path| {
-            let kept = scratch.join(format!("before-{}", unique()));
-            alter::copy(path, &kept);
-            (kept, path.clone())
+        // Starts are counted on the disk, which also records how they ended. A start that the
+        // emulation spoils must leave no trace. A machine that restarts handles such starts itself.
+        let starts_left = if self.restarts { 0 } else { 3 };
+        let disks = self.disks.iter().map(|disk| &disk.path);
+        let before = disks.chain(&self.stores).filter(|_| starts_left > 0);
+        let before = before.map(|path| {
+            let copy = new_file("before");
+            alter::copy(path, &copy);
+            (copy, path.clone())
         });
         let before = before.collect();
-        command.args(&self.extra);
-        let errors = scratch.join(format!("qemu-{}.log", unique()));
+        command.arguments(&self.extra);
+        let errors = new_file("qemu");
         let log = File::create(&errors).unwrap_or_else(|e| panic!("{}: {e}", errors.display()));
+        let mut command = command.into_command();
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log);
-        let child = command
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let child = process::spawn(&mut command).unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let deadline = Instant::now() + self.deadline;
         Machine {
             command,
-            starts_left: 3,
+            starts_left,
             before,
             child,
             serial,

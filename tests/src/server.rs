@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
+use adamant::commands::boot::Port;
+
 use crate::image::{self, Image, lock, target_dir, workspace};
 use crate::machine::{Machine, Setup};
 use crate::scratch::Scratch;
@@ -23,27 +25,18 @@ pub fn reference(name: &str) -> Image {
     }
 }
 
-/// A server of an image, on a network of its own unless the arguments for QEMU say another.
-pub fn setup(image: &Image, disk: &Path, words: &str, arguments: &[&str]) -> Setup {
-    let network = [
-        "-netdev",
-        "user,id=net",
-        "-device",
-        "virtio-net-pci,netdev=net",
-        "-device",
-        "virtio-rng-pci",
-    ];
-    let arguments = if arguments.is_empty() {
-        &network[..]
-    } else {
-        arguments
-    };
-    Setup::of(image)
+/// A server of an image, on a network of its own unless the arguments for QEMU have another.
+pub fn setup(image: &Image, disk: &Path, append: &str, arguments: &[&str]) -> Setup {
+    let setup = Setup::of(image)
         .disk(disk)
         .memory("1G")
-        .append(words)
+        .append(append)
         .arguments(arguments)
-        .deadline(2 * BOOT)
+        .deadline(2 * BOOT);
+    match arguments.is_empty() {
+        true => setup.network(&[]),
+        false => setup,
+    }
 }
 
 /// A running server with a root shell by SSH.
@@ -69,19 +62,13 @@ impl Server {
             key: key(scratch),
             port: free_port(),
         };
-        let network = format!("user,id=net,hostfwd=tcp:127.0.0.1:{}-:22", login.port);
+        let ssh = Port {
+            host: login.port,
+            guest: 22,
+        };
         let credential = login.credential();
-        let arguments = [
-            "-netdev",
-            &network,
-            "-device",
-            "virtio-net-pci,netdev=net",
-            "-device",
-            "virtio-rng-pci",
-            "-smbios",
-            &credential,
-        ];
-        let mut machine = change(setup(image, disk, "", &arguments)).start(scratch);
+        let setup = setup(image, disk, "", &["-smbios", &credential]).network(&[ssh]);
+        let mut machine = change(setup).start(scratch);
         // Not for the prompt itself, which is no whole line.
         machine.wait_for(&format!(
             "{} ttyS0",

@@ -8,9 +8,10 @@ use std::process::{Command, Stdio};
 
 use adamant_contract::blackbox::{self, Record, Ring};
 
+use super::command::{Drive, DriveCache, DriveFormat};
 use super::machine::VirtualMachine;
 use super::persist::Persisted;
-use super::qemu::{Drive, DriveFormat};
+
 use crate::disk::open_table;
 use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
@@ -80,6 +81,7 @@ impl MachineDisk {
         Drive {
             file: &self.file,
             format: self.format,
+            cache: DriveCache::Writeback,
         }
     }
 

@@ -7,9 +7,10 @@
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
+use super::command::{Accelerator, Hardware, QemuCommand};
 use crate::io::process;
 
 /// Longest wait for the panic. With working KVM it takes 1 s.
@@ -54,31 +55,21 @@ pub fn probe(qemu: &Path, kernel: &Path) -> Result<(), String> {
 }
 
 fn start_kernel(qemu: &Path, kernel: &Path) -> Result<(), String> {
-    let mut command = Command::new(qemu);
+    let mut command = QemuCommand::new(
+        qemu,
+        Hardware {
+            name: "probe",
+            accelerator: Accelerator::Kvm,
+            sata: true,
+            smp: 2,
+            memory: "256M",
+        },
+    );
+    command.kernel(kernel, None, "console=ttyS0 panic=-1 quiet");
+    command.serial("console", "stdio");
+    command.arguments(["-no-reboot"]);
+    let mut command = command.into_command();
     command
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-            "-machine",
-            "q35,accel=kvm",
-            "-cpu",
-            "host",
-            "-smp",
-            "2",
-            "-m",
-            "256M",
-        ])
-        .args([
-            "-serial",
-            "stdio",
-            "-append",
-            "console=ttyS0 panic=-1 quiet",
-            "-kernel",
-        ])
-        .arg(kernel)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

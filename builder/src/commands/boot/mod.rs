@@ -6,6 +6,7 @@
 //! when this process ends, at the deadline, when the guest powers off or halts, or when it restarts
 //! too often in a row.
 
+pub mod command;
 mod disk;
 pub mod firmware;
 mod kvm;
@@ -25,7 +26,9 @@ use std::time::Duration;
 pub use machine::VirtualMachine;
 pub use outcome::BootOutcome;
 pub use port::Port;
+pub use qemu::find_qemu;
 
+use self::command::Accelerator;
 use self::disk::MachineDisk;
 use self::outcome::Evidence;
 use self::persist::Persisted;
@@ -157,7 +160,7 @@ pub fn boot_image(
     say: &mut dyn FnMut(&str),
 ) -> Result<BootOutcome> {
     let machine = &VirtualMachine::from_selection(selection)?;
-    let qemu = qemu::find_qemu()?;
+    let qemu = find_qemu()?;
     for credential in &options.credentials {
         let name = credential.split('=').next().unwrap_or_default();
         if !adamant_contract::credentials::is_accepted(&machine.credentials, name) {
@@ -178,7 +181,7 @@ pub fn boot_image(
         true => MachineDisk::persisted(Persisted::open(selection, say)?)?,
         false => MachineDisk::overlay(machine, scratch.path())?,
     };
-    let kvm = choose_kvm(&qemu, machine, options.accel, say)?;
+    let accelerator = choose_accelerator(&qemu, machine, options.accel, say)?;
     let firmware = options
         .uefi
         .as_ref()
@@ -192,7 +195,7 @@ pub fn boot_image(
         disk.drive(),
         &console,
         firmware.as_ref(),
-        kvm,
+        accelerator,
     )?;
     // The TPM ends after QEMU, when this value is dropped.
     let _tpm = match &options.uefi {
@@ -245,16 +248,16 @@ fn has_serial_console(cmdline: &str) -> bool {
     })
 }
 
-fn choose_kvm(
+fn choose_accelerator(
     qemu: &Path,
     machine: &VirtualMachine,
     accel: Accel,
     say: &mut dyn FnMut(&str),
-) -> Result<bool> {
+) -> Result<Accelerator> {
     match accel {
-        Accel::Tcg => Ok(false),
+        Accel::Tcg => Ok(Accelerator::Tcg),
         Accel::Kvm | Accel::Auto => match kvm::probe(qemu, &machine.kernel) {
-            Ok(()) => Ok(true),
+            Ok(()) => Ok(Accelerator::Kvm),
             Err(why) if accel == Accel::Kvm => {
                 Err(Error::new(format!("KVM does not work here: {why}"))
                     .hint("use --accel tcg, which works everywhere and is about ten times slower"))
@@ -263,7 +266,7 @@ fn choose_kvm(
                 say(&format!(
                     "no KVM ({why}): the machine is emulated, about ten times slower"
                 ));
-                Ok(false)
+                Ok(Accelerator::Tcg)
             }
         },
     }

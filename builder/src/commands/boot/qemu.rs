@@ -8,10 +8,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 
+use super::command::{Accelerator, DiskBus, Drive, Hardware, QemuCommand, file_device};
 use super::firmware::Firmware;
 use super::machine::{VirtualMachine, escape_commas};
 use super::monitor::{Monitor, MonitorEvent, Restart, RestartCount};
-use super::{BootOptions, Console, Port};
+use super::{BootOptions, Console};
 use crate::error::{Context, Error, Result};
 use crate::io::prerequisite;
 use crate::io::process::{self, POLL};
@@ -51,44 +52,10 @@ pub struct RunLimits {
     pub reboots: u32,
 }
 
-/// The disk, as QEMU's arguments need it.
-#[derive(Debug, Clone, Copy)]
-pub struct Drive<'a> {
-    /// The file.
-    pub file: &'a Path,
-    /// Its format.
-    pub format: DriveFormat,
-}
-
-/// Format of a disk for QEMU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DriveFormat {
-    /// The disk itself.
-    Raw,
-    /// QEMU's copy-on-write disk.
-    Qcow2,
-}
-
-impl DriveFormat {
-    /// The name in QEMU's options.
-    fn name(self) -> &'static str {
-        match self {
-            DriveFormat::Raw => "raw",
-            DriveFormat::Qcow2 => "qcow2",
-        }
-    }
-}
-
 /// Finds QEMU for x86-64 in PATH.
 pub fn find_qemu() -> Result<PathBuf> {
     prerequisite::find("qemu-system-x86_64")
 }
-
-/// The accelerator for emulation, with a cache of 128 MiB for translated code. Writes to memory
-/// that has translated code are slow until the cache drops that code, and after a restart this is
-/// true for all memory. With QEMU's default cache of 1 GiB a second start takes ten times as long
-/// as the first.
-const TCG: &str = "tcg,tb-size=128";
 
 /// QEMU's command line for a machine. Firmware starts the disk; without firmware, QEMU starts the
 /// kernel. The output of the machine's console is also written to the file `console`.
@@ -99,76 +66,36 @@ pub fn qemu_command(
     drive: Drive,
     console: &Path,
     firmware: Option<&Firmware>,
-    kvm: bool,
+    accelerator: Accelerator,
 ) -> Result<Command> {
     let append = options.append.trim();
-    let mut command = Command::new(qemu);
-    command
-        .args(["-nodefaults", "-no-user-config", "-name"])
-        .arg(escape_commas(&machine.name));
-    // Without the board's SATA controller, because the kernel's search for disks on it takes half a
-    // second.
-    command.args([
-        "-machine",
-        "q35,sata=off",
-        "-accel",
-        if kvm { "kvm" } else { TCG },
-    ]);
-    // Both CPU models have SHA-NI and similar extensions.
-    command.args(["-cpu", if kvm { "host" } else { "max" }]);
-    command.args(["-smp", &options.smp.to_string(), "-m", &options.memory]);
+    let mut command = QemuCommand::new(
+        qemu,
+        Hardware {
+            name: &machine.name,
+            accelerator,
+            sata: false,
+            smp: options.smp,
+            memory: &options.memory,
+        },
+    );
     match firmware {
         Some(firmware) => {
-            command.args(firmware.arguments());
+            command.firmware(firmware);
             if !append.is_empty() {
-                command.arg("-smbios").arg(format!(
-                    "type=11,value={CMDLINE_EXTRA}{}",
-                    escape_commas(append)
-                ));
+                command.smbios_string(&format!("{CMDLINE_EXTRA}{append}"));
             }
         }
         None => {
             let cmdline = [machine.cmdline.trim(), append].join(" ");
-            command
-                .arg("-kernel")
-                .arg(&machine.kernel)
-                .arg("-initrd")
-                .arg(&machine.initrd)
-                .arg("-append")
-                .arg(cmdline.trim());
+            command.kernel(&machine.kernel, Some(&machine.initrd), cmdline.trim());
         }
     }
-    command.arg("-drive").arg(format!(
-        "if=none,id=disk,format={},discard=unmap,file={}",
-        drive.format.name(),
-        escape_commas(&drive.file.display().to_string())
-    ));
-    // A kernel that QEMU loads has boot index 0, and no other device may have it.
-    let disk = if firmware.is_some() {
-        "virtio-blk-pci,drive=disk,bootindex=0"
-    } else {
-        "virtio-blk-pci,drive=disk"
-    };
-    command.args([
-        "-device",
-        disk,
-        "-device",
-        "virtio-rng-pci",
-        "-device",
-        "i6300esb",
-        "-watchdog-action",
-        "reset",
-    ]);
-    let forward: String = options
-        .ports
-        .iter()
-        .map(|Port { host, guest }| format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"))
-        .collect();
-    command
-        .arg("-netdev")
-        .arg(format!("user,id=net{forward}"))
-        .args(["-device", "virtio-net-pci,netdev=net"]);
-    command.args(["-display", "none"]);
+    let boot_index = firmware.map(|_| 0);
+    command.disk("disk", drive, DiskBus::Virtio, boot_index);
+    command.random_numbers();
+    command.watchdog();
+    command.network(&options.ports);
     for credential in &options.credentials {
         if !credential.split_once('=').is_some_and(|(name, _)| {
             !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c == ':')
@@ -176,29 +103,21 @@ pub fn qemu_command(
             return Err(Error::new(format!("{credential:?} is not a credential"))
                 .hint("write --credential NAME=VALUE"));
         }
-        command.arg("-smbios").arg(format!(
-            "type=11,value=io.systemd.credential:{}",
-            escape_commas(credential)
-        ));
+        command.smbios_string(&format!("io.systemd.credential:{credential}"));
     }
     let (end, stdin) = match &options.console {
         // Ctrl-c goes to the guest; Ctrl-a x ends QEMU.
         Console::Interactive => ("stdio,mux=on,signal=off".to_owned(), Stdio::inherit()),
         Console::ReadOnly => ("stdio".to_owned(), Stdio::null()),
-        Console::File(file) => (
-            format!("file,path={}", escape_commas(&file.display().to_string())),
-            Stdio::null(),
-        ),
+        Console::File(file) => (file_device(file), Stdio::null()),
     };
     let log = escape_commas(&console.display().to_string());
-    command
-        .arg("-chardev")
-        .arg(format!("{end},id=console,logfile={log}"))
-        .args(["-serial", "chardev:console"])
-        .stdin(stdin);
+    command.serial("console", &format!("{end},logfile={log}"));
     if options.console == Console::Interactive {
-        command.args(["-mon", "chardev=console"]);
+        command.arguments(["-mon", "chardev=console"]);
     }
+    let mut command = command.into_command();
+    command.stdin(stdin);
     Ok(command)
 }
 
@@ -371,12 +290,14 @@ impl Drop for Terminal {
 
 #[cfg(test)]
 mod tests {
+    use super::super::command::{DriveCache, DriveFormat};
     use super::*;
 
     fn drive() -> Drive<'static> {
         Drive {
             file: Path::new("/d"),
             format: DriveFormat::Qcow2,
+            cache: DriveCache::Writeback,
         }
     }
 
@@ -406,10 +327,11 @@ mod tests {
             Drive {
                 file: Path::new("/tmp/a,b"),
                 format: DriveFormat::Raw,
+                cache: DriveCache::Writeback,
             },
             Path::new("/log"),
             None,
-            false,
+            Accelerator::Tcg,
         )
         .unwrap();
         let args: Vec<_> = command
@@ -440,7 +362,7 @@ mod tests {
             drive(),
             Path::new("/log"),
             Some(&firmware),
-            false,
+            Accelerator::Tcg,
         )
         .unwrap();
         let args: Vec<_> = command
@@ -477,7 +399,7 @@ mod tests {
                     drive(),
                     Path::new("/log"),
                     None,
-                    false
+                    Accelerator::Tcg
                 )
                 .is_err(),
                 "{bad}"
