@@ -4,6 +4,7 @@
 
 pub mod alter;
 pub mod archive;
+pub mod attacks;
 pub mod entries;
 pub mod esp;
 pub mod image;

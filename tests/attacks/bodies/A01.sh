@@ -1,0 +1,1 @@
+touch /usr/x && [ -e /usr/x ]

@@ -1,0 +1,1 @@
+mount -o remount,rw / && touch /etc/x && [ -e /etc/x ]

@@ -1,0 +1,1 @@
+$poke reconfigure / rw && touch /etc/x && [ -e /etc/x ]

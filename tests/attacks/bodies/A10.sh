@@ -1,0 +1,1 @@
+$poke exchange /usr/bin/less /usr/bin/dash

@@ -1,0 +1,1 @@
+$poke handle /etc/shadow 1 evil

@@ -1,0 +1,1 @@
+$poke uring /usr/bin/less 0 evil

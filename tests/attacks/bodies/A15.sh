@@ -1,0 +1,1 @@
+$poke uring-path unlink /usr/bin/less

@@ -1,0 +1,1 @@
+ln /usr/bin/dash /etc/x

@@ -1,0 +1,1 @@
+mknod /etc/x c 1 3

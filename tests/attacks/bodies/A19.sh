@@ -1,0 +1,1 @@
+touch /proc/1/root/etc/x && [ -e /etc/x ]

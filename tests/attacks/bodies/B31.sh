@@ -1,0 +1,2 @@
+mount -t tmpfs tmpfs /run && undo 'umount -l /run'
+host test ! -e /run/systemd

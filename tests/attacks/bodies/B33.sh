@@ -1,0 +1,1 @@
+mount -o remount,ro,user_xattr,noacl / && mount -o remount,ro,acl /

@@ -1,0 +1,1 @@
+undo 'systemctl stop srv.mount'; systemd-mount -t tmpfs tmpfs /srv; host grep -q ' /srv ' /proc/self/mountinfo

@@ -1,0 +1,1 @@
+mount -t sysfs sysfs /opt && undo 'umount -l /opt'; host test -d /opt/kernel

@@ -1,0 +1,1 @@
+$poke write "/dev/$data" 4096

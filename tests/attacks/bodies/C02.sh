@@ -1,0 +1,1 @@
+$poke write "/dev/$tree" 4096

@@ -1,0 +1,1 @@
+$poke write "/dev/dm-${root#*:}" 4096

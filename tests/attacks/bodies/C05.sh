@@ -1,0 +1,1 @@
+$poke uring "/dev/$data" 4096

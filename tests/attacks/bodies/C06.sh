@@ -1,0 +1,1 @@
+$poke write "/dev/$disk" $((start * 512 + 4096))

@@ -1,0 +1,1 @@
+$poke uring "/dev/$disk" $((start * 512 + 4096))

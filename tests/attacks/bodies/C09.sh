@@ -1,0 +1,1 @@
+flock "/dev/$disk" $poke write /proc/self/fd/3 $((start * 512 + 4096))

@@ -1,0 +1,1 @@
+undo "blockdev --setro /dev/$data"; blockdev --setrw "/dev/$data" && $poke write "/dev/$data" 4096

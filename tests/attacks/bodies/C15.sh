@@ -1,0 +1,1 @@
+need /dev/nvme0n1; blockdev --rereadpt /dev/nvme0n1

@@ -1,0 +1,1 @@
+$poke write "/dev/$disk" 0

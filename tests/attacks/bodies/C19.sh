@@ -1,0 +1,1 @@
+mkdir -p /run/c19; undo 'umount -l /run/c19; rmdir /run/c19'; mount -t vfat "/dev/$esp" /run/c19 || exit; undo 'rm -f /run/c19/evil'; echo evil >/run/c19/evil && sync -f /run/c19/evil && grep -q evil /run/c19/evil

@@ -1,0 +1,1 @@
+$poke write "/dev/$esp" 0

@@ -1,0 +1,1 @@
+other_slot; $poke write "/dev/$other" 4096

@@ -1,0 +1,1 @@
+$poke write "/dev/$var" 0

@@ -1,0 +1,1 @@
+$poke dm remove "$dm"

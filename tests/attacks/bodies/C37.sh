@@ -1,0 +1,1 @@
+need /dev/nvme0n1; $poke nvme /dev/nvme0n1 100

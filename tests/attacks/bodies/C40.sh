@@ -1,0 +1,1 @@
+need /dev/ng0n1; $poke uring-nvme /dev/ng0n1 100

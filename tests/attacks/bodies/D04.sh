@@ -1,0 +1,1 @@
+module dummy; undo 'rmmod dummy'; $poke module "$ko" && grep -q '^dummy ' /proc/modules

@@ -1,0 +1,1 @@
+undo 'rmmod dummy'; modprobe dummy && grep -q '^dummy ' /proc/modules

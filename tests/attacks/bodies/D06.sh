@@ -1,0 +1,1 @@
+absent dummy; undo 'ip link del evil0; rmmod dummy'; powerless ip link add evil0 type dummy && ip link show evil0

@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/modules_disabled 0

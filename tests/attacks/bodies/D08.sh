@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/modprobe "$PWD/evil"

@@ -1,0 +1,2 @@
+absent dummy; p=$(systemctl show -p MainPID --value systemd-udevd); [ "${p:-0}" != 0 ] || skip 'no systemd-udevd'; mkdir rules; echo 'KERNEL=="null", RUN{builtin}+="kmod load dummy"' >rules/99-evil.rules
+undo "rmmod dummy; nsenter -t $p -m umount /run/udev/rules.d; udevadm control --reload"; nsenter -t "$p" -m mount --bind "$PWD/rules" /run/udev/rules.d && udevadm control --reload && echo add >/sys/devices/virtual/mem/null/uevent; became dummy

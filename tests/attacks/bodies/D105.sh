@@ -1,0 +1,1 @@
+absent dummy; undo 'rmmod dummy'; systemctl start modprobe@dummy.service && became dummy

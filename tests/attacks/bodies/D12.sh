@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/core_pattern /run/core

@@ -1,0 +1,1 @@
+setting /sys/kernel/uevent_helper "$PWD/evil"

@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/poweroff_cmd "$PWD/evil"

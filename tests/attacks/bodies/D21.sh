@@ -1,0 +1,1 @@
+printf '#!/bin/sh\n' >/usr/sbin/request-key

@@ -1,0 +1,1 @@
+modprobe msr 2>/dev/null; need /dev/cpu/0/msr; dd if=/dev/cpu/0/msr of=value bs=8 count=1 skip=372 iflag=skip_bytes status=none && dd if=value of=/dev/cpu/0/msr bs=8 count=1 seek=372 oflag=seek_bytes conv=notrunc status=none

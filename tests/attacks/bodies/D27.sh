@@ -1,0 +1,1 @@
+r=$(find /sys/devices/pci* -name 'resource[0-5]'); [ -n "$r" ] || skip 'no PCI'; perl -e 'for (@ARGV) { open F, "+<", $_ or do { print "$!\n"; next }; exit 0 if syscall(9, 0, 4096, 3, 1, fileno(F), 0) > 0; print "$!\n" } exit 1' $r

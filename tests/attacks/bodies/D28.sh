@@ -1,0 +1,1 @@
+c=$(ls /sys/bus/pci/devices/*/config | head -n 1); need "${c:-none}"; perl -e 'open F, "+<", $ARGV[0] or do { print "$!\n"; exit 1 }; sysread F, $v, 64; sysseek F, 60, 0; defined syswrite F, substr($v, 60, 1) or do { print "$!\n"; exit 1 }' "$c"

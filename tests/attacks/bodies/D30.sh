@@ -1,0 +1,1 @@
+t=/sys/kernel/tracing; mount -t tracefs tracefs $t 2>/dev/null; need $t/kprobe_events; undo "echo '-:evil' >>$t/kprobe_events"; echo 'p:evil do_sys_openat2' >>$t/kprobe_events && grep -q evil $t/kprobe_events

@@ -1,0 +1,1 @@
+t=/sys/kernel/tracing; need $t/events/sched/sched_switch/trigger; undo "echo '!traceoff' >$t/events/sched/sched_switch/trigger; echo 1 >$t/tracing_on"; echo traceoff >$t/events/sched/sched_switch/trigger

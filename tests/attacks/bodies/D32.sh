@@ -1,0 +1,1 @@
+t=/sys/kernel/tracing; need $t/current_tracer; grep -q function $t/available_tracers || skip 'no function tracer'; undo "echo nop >$t/current_tracer; echo >$t/set_ftrace_filter"; echo do_sys_openat2 >$t/set_ftrace_filter && echo function >$t/current_tracer

@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/kexec_load_disabled 0

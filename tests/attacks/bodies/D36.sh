@@ -1,0 +1,1 @@
+need /proc/sysrq-trigger; echo h >/proc/sysrq-trigger

@@ -1,0 +1,1 @@
+need /sys/power/state; grep -q disk /sys/power/state

@@ -1,0 +1,1 @@
+need /dev/snapshot; exec 3</dev/snapshot

@@ -1,0 +1,1 @@
+dd if=/dev/zero of=swap bs=1M count=4 2>/dev/null; chmod 600 swap; mkswap swap >/dev/null; swapon swap || exit; undo "swapoff $PWD/swap"; $poke write "$PWD/swap" 8192 evil || $poke write "/dev/$var" 0

@@ -1,0 +1,1 @@
+b=/proc/sys/fs/binfmt_misc; ls $b >/dev/null; [ -e $b/register ] || mount -t binfmt_misc binfmt_misc $b 2>/dev/null; need $b/register; undo "echo -1 >$b/evil"; echo ':evil:M::EVIL::/bin/sh:' >$b/register && [ -e $b/evil ]

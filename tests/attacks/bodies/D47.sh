@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/unprivileged_bpf_disabled 0

@@ -1,0 +1,1 @@
+setting /proc/sys/fs/suid_dumpable 1

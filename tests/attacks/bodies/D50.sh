@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/kptr_restrict 0

@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/randomize_va_space 0

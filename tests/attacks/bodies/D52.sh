@@ -1,0 +1,1 @@
+setting /proc/sys/fs/protected_symlinks 0 && setting /proc/sys/fs/protected_hardlinks 0

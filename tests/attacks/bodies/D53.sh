@@ -1,0 +1,1 @@
+setting /proc/sys/vm/mmap_min_addr 0

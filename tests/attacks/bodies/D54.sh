@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/perf_event_paranoid -1

@@ -1,0 +1,1 @@
+setting /proc/sys/net/core/bpf_jit_harden 0

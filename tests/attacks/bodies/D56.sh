@@ -1,0 +1,1 @@
+mkdir p; unshare --mount --pid --fork sh -c "mount -t proc proc '$PWD/p' && echo 0 >'$PWD/p/sys/kernel/kptr_restrict'"; undo 'echo 2 >/proc/sys/kernel/kptr_restrict'; [ "$(cat /proc/sys/kernel/kptr_restrict)" = 0 ]

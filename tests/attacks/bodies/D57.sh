@@ -1,0 +1,1 @@
+undo 'rm -rf /run/sysctl.d/evil.conf; echo 2 >/proc/sys/kernel/kptr_restrict'; mkdir -p /run/sysctl.d; echo 'kernel.kptr_restrict = 0' >/run/sysctl.d/zz-evil.conf; undo 'rm -f /run/sysctl.d/zz-evil.conf'; systemctl restart systemd-sysctl; [ "$(cat /proc/sys/kernel/kptr_restrict)" = 0 ]

@@ -1,0 +1,1 @@
+$poke clock settime 1000000000

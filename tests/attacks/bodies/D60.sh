@@ -1,0 +1,1 @@
+$poke clock settimeofday 1000000000

@@ -1,0 +1,1 @@
+$poke clock adjtime 1000000000

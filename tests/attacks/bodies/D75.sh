@@ -1,0 +1,1 @@
+mount -t bpf bpf /run/d75 2>/dev/null; mkdir -p /run/d75; undo 'umount -l /run/d75; rmdir /run/d75'; mount -t bpf bpf /run/d75; ls /run/d75 | grep -q . && $poke bpf pinned "/run/d75/$(ls /run/d75 | head -n 1)"

@@ -1,0 +1,1 @@
+perl -e '$t = "asymmetric"; $n = ""; $k = "x" x 64; open F, "<", "/proc/keys" or exit 1; for (<F>) { next unless /^(\w+) .*(builtin|secondary)_trusted_keys/; $f = 1; $id = hex $1; $id -= 2**32 if $id >= 2**31; exit 0 if syscall(248, $t, $n, $k, length $k, $id) >= 0; print "$!\n" } exit($f ? 1 : 77)'

@@ -1,0 +1,1 @@
+echo 3 >/proc/sys/vm/drop_caches

@@ -1,0 +1,1 @@
+before=$(wc -l </proc/modules); user perl -e 'for $f (1 .. 45) { socket(S, $f, $_, 0) for 1 .. 5 } socket(S, 2, 5, 132); socket(S, 2, 6, 33); socket(A, 38, 5, 0) and bind(A, pack("S a14 L L a64", 38, "hash", 0, 0, "wp512"))'; [ "$(wc -l </proc/modules)" -gt "$before" ]

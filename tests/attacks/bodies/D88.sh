@@ -1,0 +1,1 @@
+absent dummy; undo 'rmmod dummy'; $poke uevent /devices/virtual/mem/null mem dummy; became dummy

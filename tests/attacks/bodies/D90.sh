@@ -1,0 +1,1 @@
+absent dummy; undo 'rmmod dummy'; busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager StartTransientUnit 'ssa(sv)a(sa(sv))' evil-d90.service replace 2 Type s oneshot ExecStartEx 'a(sasas)' 1 /usr/bin/udevadm 4 udevadm test-builtin 'kmod load dummy' /sys/class/net/lo 1 privileged 0; became dummy

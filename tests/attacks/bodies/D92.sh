@@ -1,0 +1,1 @@
+absent dummy; undo 'rmmod dummy'; g=/sys/fs/cgroup/system.slice/systemd-udevd.service; [ ! -d $g/udev ] || g=$g/udev; need $g; $poke into $g /usr/bin/udevadm test-builtin 'kmod load dummy' /sys/class/net/lo; became dummy

@@ -1,0 +1,1 @@
+absent dummy; undo 'rmmod dummy'; sh -c 'busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager AttachProcessesToUnit ssau systemd-udevd.service "" 1 $$ && exec udevadm test-builtin "kmod load dummy" /sys/class/net/lo'; became dummy

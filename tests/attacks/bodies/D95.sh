@@ -1,0 +1,1 @@
+need /usr/lib/systemd/systemd-executor; /usr/lib/systemd/systemd-executor --version

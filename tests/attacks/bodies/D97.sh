@@ -1,0 +1,1 @@
+absent dummy; undo 'rmmod dummy; systemctl unset-environment SYSTEMD_PROC_CMDLINE'; systemctl set-environment SYSTEMD_PROC_CMDLINE=modules_load=dummy && systemctl restart systemd-modules-load; became dummy

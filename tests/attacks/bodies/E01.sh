@@ -1,0 +1,1 @@
+evil /var; ran "$($evil hello)"

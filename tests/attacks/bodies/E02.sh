@@ -1,0 +1,1 @@
+evil /var/log; ran "$($evil hello)"

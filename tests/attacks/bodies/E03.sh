@@ -1,0 +1,1 @@
+evil /run; ran "$($evil hello)"

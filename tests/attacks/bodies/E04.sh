@@ -1,0 +1,1 @@
+evil /tmp; ran "$($evil hello)"

@@ -1,0 +1,1 @@
+evil /dev/shm; ran "$($evil hello)"

@@ -1,0 +1,1 @@
+evil /dev; ran "$($evil hello)"

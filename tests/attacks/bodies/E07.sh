@@ -1,0 +1,1 @@
+cp /usr/bin/echo echo; ran "$(/lib64/ld-linux-x86-64.so.2 ./echo 'evil program ran')"

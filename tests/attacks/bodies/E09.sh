@@ -1,0 +1,1 @@
+undo 'mount -o remount,bind,noexec /var'; mount -o remount,bind,exec /var; evil /var; ran "$($evil hello)"

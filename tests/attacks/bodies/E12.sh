@@ -1,0 +1,1 @@
+ran "$(unshare -m sh -c "mount -t tmpfs tmpfs /tmp && mkdir -p /tmp/u/bin /tmp/w && cp $poke /tmp/u/bin/evil && mount -t overlay -o lowerdir=/usr,upperdir=/tmp/u,workdir=/tmp/w overlay /usr && /usr/bin/evil hello")"

@@ -1,0 +1,1 @@
+ran "$($poke memfd $poke)"

@@ -1,0 +1,1 @@
+ran "$($poke tmpfile "$PWD" $poke)"

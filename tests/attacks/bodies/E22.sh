@@ -1,0 +1,1 @@
+$poke setattr /var 8 0; undo "$poke setattr /var 0 8"; cp /lib/x86_64-linux-gnu/libc.so.6 . && case $(LD_LIBRARY_PATH=$PWD perl -e 'print grep { m{/var/.*libc} } do { open F, "<", "/proc/self/maps"; <F> }') in *libc*) ;; *) false ;; esac

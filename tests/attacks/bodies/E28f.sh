@@ -1,0 +1,1 @@
+printf 'BEGIN { system("echo evil program ran") }\n' >script; ran "$(awk -f script)"

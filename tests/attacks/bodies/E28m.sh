@@ -1,0 +1,1 @@
+printf 'echo evil program ran\n' >script; ran "$(bash script)"

@@ -1,0 +1,1 @@
+ran "$(perl -e 'print "evil program ran\n"')"

@@ -1,0 +1,1 @@
+$poke memory private-rwx /usr/bin/dash

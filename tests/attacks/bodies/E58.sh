@@ -1,0 +1,1 @@
+$poke setattr /var 8 0; undo "$poke setattr /var 0 8"; mkdir -p c/usr c/etc c/proc c/sys c/dev c/run c/tmp c/var; cp $poke c/evil; ran "$(timeout 9 systemd-run -q --pipe --wait -p "RootDirectory=$PWD/c" /evil hello)"

@@ -1,0 +1,1 @@
+undo 'rm -f /run/systemd/system/evil.service; systemctl daemon-reload'; mkdir -p /run/systemd/system; printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >/run/systemd/system/evil.service; systemctl daemon-reload; systemctl start evil; [ -e "$mark" ]

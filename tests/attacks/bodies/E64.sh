@@ -1,0 +1,1 @@
+d=/run/systemd/system/systemd-journald.service.d; undo "rm -rf $d; systemctl daemon-reload"; mkdir -p $d; printf '[Service]\nEnvironment=EVIL=1\n' >$d/evil.conf; systemctl daemon-reload; systemctl show -P Environment systemd-journald | grep -q EVIL

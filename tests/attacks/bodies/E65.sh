@@ -1,0 +1,1 @@
+printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >evil65.service; undo 'rm -f /run/systemd/system/evil65.service; systemctl daemon-reload'; systemctl link --runtime "$PWD/evil65.service"; systemctl start evil65; [ -e "$mark" ]

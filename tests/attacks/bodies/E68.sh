@@ -1,0 +1,2 @@
+cp -a /run/systemd /run/e68 2>/dev/null; mkdir -p /run/e68/system; printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >/run/e68/system/evil68.service
+undo 'rm -rf /run/e68; systemctl daemon-reload'; $poke exchange /run/systemd /run/e68 && undo "$poke exchange /run/systemd /run/e68"; timeout 5 kill -HUP 1; sleep 3; systemctl start evil68; [ -e "$mark" ] || [ -e /run/systemd/system/evil68.service ]

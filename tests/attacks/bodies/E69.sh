@@ -1,0 +1,1 @@
+printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >/run/evil69.service; undo 'rm -f /run/evil69.service /run/systemd/system/evil69.service; systemctl daemon-reload'; ln /run/evil69.service /run/systemd/system/evil69.service; systemctl daemon-reload; systemctl start evil69; [ -e "$mark" ]

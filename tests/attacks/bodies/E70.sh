@@ -1,0 +1,1 @@
+printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >evil70.service; undo 'rm -f /run/systemd/system/evil70.service; systemctl daemon-reload'; $poke uring-path symlink "$PWD/evil70.service" /run/systemd/system/evil70.service; systemctl daemon-reload; systemctl start evil70; [ -e "$mark" ]

@@ -1,0 +1,1 @@
+printf '[Service]\nType=oneshot\nExecStart=/bin/touch %s\n' "$mark" >evil72.service; undo 'rm -f /run/systemd/generator/evil72.service; systemctl daemon-reload'; cp evil72.service /run/systemd/generator/ && systemctl start evil72; [ -e "$mark" ] || [ -e /run/systemd/generator/evil72.service ]

@@ -1,0 +1,1 @@
+undo 'rm -rf /run/systemd/system-generators'; mkdir -p /run/systemd/system-generators && printf '#!/bin/sh\ntouch %s\n' "$mark" >/run/systemd/system-generators/evil && chmod 755 /run/systemd/system-generators/evil; systemctl daemon-reload; [ -e "$mark" ]

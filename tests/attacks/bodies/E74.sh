@@ -1,0 +1,1 @@
+undo 'rm -f /run/udev/rules.d/99-evil.rules; udevadm control --reload'; mkdir -p /run/udev/rules.d; printf 'KERNEL=="null", RUN+="/bin/touch %s"\n' "$mark" >/run/udev/rules.d/99-evil.rules; udevadm control --reload; udevadm trigger -c change /dev/null; udevadm settle -t 5; sleep 1; [ -e "$mark" ] || [ -e /run/udev/rules.d/99-evil.rules ]

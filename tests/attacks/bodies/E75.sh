@@ -1,0 +1,1 @@
+undo 'rm -f /run/modprobe.d/evil.conf'; mkdir -p /run/modprobe.d; printf 'install evil75 /bin/touch %s\n' "$mark" >/run/modprobe.d/evil.conf; modprobe evil75; [ -e "$mark" ] || [ -e /run/modprobe.d/evil.conf ]

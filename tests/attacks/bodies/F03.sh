@@ -1,0 +1,2 @@
+everyone
+$poke vm-write 1

@@ -1,0 +1,2 @@
+everyone
+$poke mem-write 1

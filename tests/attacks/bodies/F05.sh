@@ -1,0 +1,2 @@
+everyone
+$poke steal 1 1

@@ -1,0 +1,2 @@
+everyone
+pid=$(systemctl show -P MainPID systemd-journald); $poke trace "$pid"

@@ -1,0 +1,1 @@
+pid=$(pidof adamant-agent | tr ' ' '\n' | head -n 1); [ -n "$pid" ] || skip 'no agent runs'; g=/sys/fs/cgroup$(cut -d : -f 3 "/proc/$pid/cgroup"); undo "echo 0 >$g/cgroup.freeze"; echo 1 >"$g/cgroup.freeze"; sleep 0.5; grep -q 'frozen 1' "$g/cgroup.events"

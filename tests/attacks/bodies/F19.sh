@@ -1,0 +1,1 @@
+unit=$(systemctl list-units --no-legend --plain 'adamant*.service' --state=running | awk '$1 !~ /attacks/ { print $1; exit }'); [ -n "$unit" ] || skip 'no agent runs'; undo "systemctl start $unit"; systemctl stop "$unit"; ! systemctl is-active -q "$unit"

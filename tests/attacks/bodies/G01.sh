@@ -1,0 +1,1 @@
+mkdir -p /run/g01; undo 'umount -l /run/g01; rmdir /run/g01'; mount -t vfat "/dev/$esp" /run/g01 || exit; undo 'rm -f /run/g01/EFI/Linux/evil.efi'; mkdir -p /run/g01/EFI/Linux; echo evil >/run/g01/EFI/Linux/evil.efi && sync -f /run/g01/EFI/Linux/evil.efi && [ -s /run/g01/EFI/Linux/evil.efi ]

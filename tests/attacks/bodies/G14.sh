@@ -1,0 +1,1 @@
+need sfdisk; echo "$(sfdisk --part-label "/dev/$disk" 4)" >was; undo "sfdisk -q --no-reread --part-label /dev/$disk 4 _empty"; sfdisk -q --no-reread --part-label "/dev/$disk" 4 evil && [ "$(sfdisk --part-label "/dev/$disk" 4)" = evil ]

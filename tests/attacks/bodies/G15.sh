@@ -1,0 +1,1 @@
+[ "$(cat /sys/kernel/kexec_loaded)" = 1 ]

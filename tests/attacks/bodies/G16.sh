@@ -1,0 +1,1 @@
+[ -d /sys/kernel/config/acpi/table ] || modprobe acpi_configfs 2>/dev/null; need /sys/kernel/config/acpi/table; undo 'rmdir /sys/kernel/config/acpi/table/evil'; mkdir /sys/kernel/config/acpi/table/evil && printf 'SSDT\044\000\000\000\002\000EVIL  EVIL    \001\000\000\000EVIL\001\000\000\000' >/sys/kernel/config/acpi/table/evil/aml

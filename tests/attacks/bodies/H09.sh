@@ -1,0 +1,1 @@
+undo 'fsfreeze -u /var/log'; fsfreeze -f /var/log

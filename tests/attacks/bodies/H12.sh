@@ -1,0 +1,1 @@
+echo x >/var/log/evil && rm /var/log/evil

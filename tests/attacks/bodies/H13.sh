@@ -1,0 +1,1 @@
+echo 'evil says all is well' | systemd-cat -t adamant-agent

@@ -1,0 +1,1 @@
+f=/sys/class/block/$disk/device/delete; need "$f"; exec 3>"$f"

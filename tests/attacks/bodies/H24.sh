@@ -1,0 +1,1 @@
+f=/var/.adamant/machine-id; need $f; cp $f was; undo "cat was >$f"; echo 2 >/proc/sys/vm/drop_caches; $poke handle $f 1 evil && exit; undo 'rm -f /var/h24'; ln $f /var/h24 && echo evil >/var/h24 && grep -q evil $f
