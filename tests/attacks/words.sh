@@ -82,3 +82,24 @@ other_slot() {
 }
 # lives: not applicable if an earlier attack ended PID 1.
 lives() { timeout 5 systemctl is-active -q multi-user.target || skip 'PID 1 is gone already'; }
+# cgroup_v1: whether the kernel has the first version of cgroups.
+cgroup_v1() { grep -q '^nodev[[:space:]]*cgroup$' /proc/filesystems || skip 'no cgroup v1'; }
+# driver MODULE FILE: loads the module that makes FILE. If the image has the module and the kernel
+# does not load it, the attack is refused. Without the module, it is not applicable.
+driver() {
+  [ ! -e "$2" ] || return 0
+  modprobe -n -q "$1" || skip "no module $1"
+  modprobe "$1"
+  [ -e "$2" ] || exit 1
+}
+# service_with_mounts: the process of a service with its own mount namespace, as `$pid`. A user, who
+# can't see the namespaces of services, takes the first service.
+service_with_mounts() {
+  everyone
+  for unit in systemd-logind systemd-udevd systemd-resolved systemd-networkd systemd-timesyncd; do
+    pid=$(systemctl show -P MainPID $unit)
+    [ "${pid:-0}" != 0 ] && [ -d "/proc/$pid" ] || continue
+    [ "$(readlink "/proc/$pid/ns/mnt")" = "$hosts_mounts" ] || return 0
+  done
+  skip 'no service has a mount namespace of its own'
+}

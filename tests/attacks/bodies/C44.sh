@@ -1,1 +1,1 @@
-modprobe zram 2>/dev/null; need /dev/zram0; undo 'umount -l /run/c44; echo 1 >/sys/block/zram0/reset'; echo 16M >/sys/block/zram0/disksize; dd if=$here/evil.img of=/dev/zram0 bs=1M 2>/dev/null; mkdir -p /run/c44; mount -o ro,noload /dev/zram0 /run/c44; ran "$(/run/c44/program)"
+driver zram /dev/zram0; undo 'umount -l /run/c44; echo 1 >/sys/block/zram0/reset'; echo 16M >/sys/block/zram0/disksize; dd if=$here/evil.img of=/dev/zram0 bs=1M 2>/dev/null; mkdir -p /run/c44; mount -o ro,noload /dev/zram0 /run/c44; ran "$(/run/c44/program)"
