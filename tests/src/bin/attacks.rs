@@ -7,8 +7,8 @@
 //!         first one counts. --write: between the lines <!-- attacks:begin --> and <!-- attacks:end
 //!         --> of FILE, and not on standard output
 //!     attacks machine DIRECTORY DISK OTHER SECONDS
-//!         starts DISK, with OTHER as the attacker's disk, until all attacks were tried; the console
-//!         is DIRECTORY/console
+//!         starts DISK, with OTHER as the attacker's disk, until all attacks were tried; the
+//!         console is DIRECTORY/console
 //!
 //! Exit code 1: an attack that had to be refused worked, or the machine did not try all attacks.
 //! 2: usage, or a fault of the suite's files.
