@@ -220,8 +220,8 @@ pub fn scsi_v4(arguments: &Arguments) -> Result {
 }
 
 plain! {
-    /// The kernel's `struct nvme_passthru_cmd` and `struct nvme_uring_cmd`, which differ in the last
-    /// field's name.
+    /// The kernel's `struct nvme_passthru_cmd` and `struct nvme_uring_cmd`. Only the last field's
+    /// name differs.
     struct NvmeCommand {
         opcode: u8,
         flags: u8,

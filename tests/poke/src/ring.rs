@@ -180,8 +180,8 @@ impl Ring {
     /// Submits an entry and waits for its completion.
     fn submit(&mut self, entry: &Submission) -> io::Result<i32> {
         let length = self.size.submission();
-        // SAFETY: the mapping has room for several entries of this length. The kernel reads an entry
-        // only in io_uring_enter.
+        // SAFETY: the mapping has room for several entries of this length. The kernel reads an
+        // entry only in io_uring_enter.
         unsafe {
             std::ptr::copy_nonoverlapping(entry.bytes().as_ptr(), self.submissions, length);
         }

@@ -1,5 +1,5 @@
-//! On a machine without a guard, the subcommands must do what they ask for. Otherwise an attack that
-//! fails would look like one that was refused.
+//! On a machine without a guard, the subcommands must do what they ask for. Otherwise an attack
+//! that fails would look like a refused one.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

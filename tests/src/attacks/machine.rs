@@ -30,7 +30,7 @@ struct Files {
 }
 
 /// Starts the machine until all attacks were tried, or the deadline. `disk` and `other` are raw
-/// disks, which are not changed; the machine's files are in `directory`. Returns whether all attacks
+/// disks, which stay unchanged. The console's file is in `directory`. Returns whether all attacks
 /// were tried; `say` prints a message.
 pub fn run_attacks(
     directory: &Path,
