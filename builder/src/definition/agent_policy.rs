@@ -94,11 +94,14 @@ impl DefinitionReader<'_> {
     }
 
     /// Each port is checked alone, so that an error has the position of the port.
-    pub(super) fn drift(&self, table: Option<&Spanned<keys::DriftTable>>) -> Result<policy::Drift> {
+    pub(super) fn drift(
+        &self,
+        table: Option<&Spanned<keys::DriftTable>>,
+    ) -> Result<policy::DriftPolicy> {
         let Some(ports) = table.and_then(|table| table.get_ref().listen.as_ref()) else {
-            return Ok(policy::Drift::default());
+            return Ok(policy::DriftPolicy::default());
         };
-        let with_ports = |ports: Vec<String>| policy::Drift {
+        let with_ports = |ports: Vec<String>| policy::DriftPolicy {
             listen: Some(ports),
         };
         for port in ports.get_ref() {

@@ -117,7 +117,7 @@ pub struct Definition {
     /// Reaction of the watch to violations.
     pub on_violation: adamant_contract::policy::OnViolation,
     /// Expected state of the machine, besides the image.
-    pub drift: adamant_contract::policy::Drift,
+    pub drift: adamant_contract::policy::DriftPolicy,
     /// Kernel command line and modules.
     pub kernel: Kernel,
     /// Programs that firmware starts.
@@ -233,7 +233,7 @@ fn empty_policy() -> Policy {
         failure: policy::FailurePolicy::default(),
         seal: policy::Seal::default(),
         on_violation: policy::OnViolation::default(),
-        drift: policy::Drift::default(),
+        drift: policy::DriftPolicy::default(),
         volumes: Vec::new(),
         image_data: Vec::new(),
     }

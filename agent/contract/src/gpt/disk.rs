@@ -12,7 +12,8 @@ use std::os::unix::fs::FileExt;
 use zerocopy::IntoBytes;
 
 use super::TableError;
-use super::table::{GptHeader, LegacyMbr, PartitionTable, head_bytes, tail_bytes};
+use super::mbr::LegacyMbr;
+use super::table::{GptHeader, PartitionTable, head_bytes, tail_bytes};
 
 /// Storage with a partition table: a block device, an image file or, in tests, memory.
 pub trait TableStorage {
@@ -61,7 +62,7 @@ pub fn read_table(
         .map_err(|e| TableError::ReadStart(e.to_string()))?;
     let primary = PartitionTable::parse_primary(&head, sector, sectors);
     let mut repairs = Vec::new();
-    let protective = LegacyMbr::read(&head).and_then(|mbr| mbr.protective_record());
+    let protective = LegacyMbr::parse(&head).and_then(|mbr| mbr.protective_record());
     if protective.is_none() {
         repairs.push("the protective MBR is missing".to_owned());
     }
@@ -144,7 +145,7 @@ pub fn write_table(disk: &mut impl TableStorage, table: &PartitionTable) -> io::
     let primary = table.primary();
     let mut mbr_sector = vec![0; sector];
     disk.read_at(0, &mut mbr_sector)?;
-    let protective = LegacyMbr::read(&mbr_sector)
+    let protective = LegacyMbr::parse(&mbr_sector)
         .and_then(|mbr| mbr.protective_record().map(|(index, _)| (mbr, index)));
     match protective {
         Some((mut mbr, index)) => {

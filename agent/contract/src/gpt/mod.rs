@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 pub mod disk;
 pub mod grow;
+mod mbr;
 mod table;
 
 pub use table::{ENTRIES, LABEL_UNITS, Partition, PartitionTable, head_bytes, tail_bytes};
