@@ -9,7 +9,7 @@ use adamant_contract::gpt::{self, Guid, Partition, PartitionTable};
 use adamant_contract::policy::Policy;
 use adamant_contract::root_hash::RootHash;
 use adamant_contract::signature::{self, Certificate, Embedded};
-use adamant_contract::uevent::Event;
+use adamant_contract::uevent::DeviceEvent;
 use adamant_contract::verity::{self, Superblock};
 
 use crate::alter::Random;
@@ -29,7 +29,7 @@ pub fn command_line(bytes: &[u8]) {
 
 /// The kernel's device events.
 pub fn uevent(bytes: &[u8]) {
-    if let Some(event) = Event::parse(bytes) {
+    if let Some(event) = DeviceEvent::parse(bytes) {
         assert!(event.devpath.starts_with('/') && !event.action.is_empty());
     }
 }

@@ -9,6 +9,8 @@
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::gpt::Guid;
 
@@ -26,18 +28,41 @@ const BLOCKS: usize = BYTES as usize / BLOCK;
 
 const MAGIC: [u8; 8] = *b"adamant\x1b";
 const VERSION: u32 = 1;
-/// Before the text: magic, version, length of the text, sequence number, SHA-256 of header and text
-/// as if these 32 bytes were 0.
-const HEADER: usize = 56;
-const CHECKSUM: std::ops::Range<usize> = 24..56;
+const HEADER: usize = size_of::<BlockHeader>();
 /// Far beyond reach: a machine that boots a thousand times a second for a thousand years stays
 /// below.
 const LAST_SEQUENCE: u64 = 1 << 48;
 
+/// The start of a record's block. The record's JSON follows.
+#[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct BlockHeader {
+    magic: [u8; 8],
+    version: U32,
+    /// Length of the JSON in bytes.
+    length: U32,
+    /// Sequence number of the record.
+    sequence: U64,
+    /// SHA-256 of header and JSON as if these 32 bytes were 0.
+    checksum: [u8; 32],
+}
+
+impl BlockHeader {
+    /// The header with the right checksum for this JSON.
+    fn sealed(mut self, json: &[u8]) -> BlockHeader {
+        self.checksum = [0; 32];
+        let digest = Sha256::new()
+            .chain_update(self.as_bytes())
+            .chain_update(json);
+        self.checksum = digest.finalize().into();
+        self
+    }
+}
+
 /// The kind of a record.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Event {
+pub enum BootEvent {
     /// A stage of the boot has begun.
     #[default]
     Stage,
@@ -54,11 +79,11 @@ pub enum Event {
 /// One record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Record {
+pub struct BootRecord {
     /// The kernel's boot id, 32 hexadecimal digits, which all records of one boot share.
     pub boot: String,
     /// The kind of the record.
-    pub event: Event,
+    pub event: BootEvent,
     /// Seconds since 1970 by the machine's clock, which may be wrong.
     pub time: u64,
     /// Milliseconds since the kernel started.
@@ -75,7 +100,7 @@ pub struct Record {
     pub log: Vec<String>,
 }
 
-impl Record {
+impl BootRecord {
     /// Encodes the record as a block. If it is too long, the oldest log lines are left out first,
     /// then the end of the reason.
     pub fn to_block(&self, sequence: u64) -> Vec<u8> {
@@ -93,86 +118,75 @@ impl Record {
                     .collect();
                 if record.reason.is_empty() {
                     // The other fields are only long if another program wrote them.
-                    record = Record {
+                    record = BootRecord {
                         boot: record.boot.chars().take(64).collect(),
                         event: record.event,
-                        ..Record::default()
+                        ..BootRecord::default()
                     };
                 }
             } else {
                 record.log.remove(0);
             }
         };
+        let header = BlockHeader {
+            magic: MAGIC,
+            version: VERSION.into(),
+            length: (text.len() as u32).into(),
+            sequence: sequence.into(),
+            checksum: [0; 32],
+        };
         let mut block = Vec::with_capacity(BLOCK);
-        block.extend(MAGIC);
-        block.extend(VERSION.to_le_bytes());
-        block.extend((text.len() as u32).to_le_bytes());
-        block.extend(sequence.to_le_bytes());
-        block.extend([0; 32]);
+        block.extend(header.sealed(&text).as_bytes());
         block.extend(text);
-        let checksum = Sha256::digest(&block);
-        block[CHECKSUM].copy_from_slice(&checksum);
         block.resize(BLOCK, 0);
         block
     }
 
     /// Decodes a block to its sequence number and the record. `None` if it is not a complete
     /// record.
-    fn from_block(block: &[u8]) -> Option<(u64, Record)> {
-        let number = |at: usize| {
-            block
-                .get(at..at + 4)?
-                .try_into()
-                .ok()
-                .map(u32::from_le_bytes)
-        };
-        if !block.starts_with(&MAGIC) || number(8)? != VERSION {
+    fn from_block(block: &[u8]) -> Option<(u64, BootRecord)> {
+        let (header, rest) = BlockHeader::ref_from_prefix(block).ok()?;
+        if header.magic != MAGIC || header.version != VERSION {
             return None;
         }
-        let text = block.get(HEADER..HEADER.checked_add(usize::try_from(number(12)?).ok()?)?)?;
-        let checksum = Sha256::new()
-            .chain_update(block.get(..CHECKSUM.start)?)
-            .chain_update([0; 32])
-            .chain_update(text)
-            .finalize();
-        if *block.get(CHECKSUM)? != *checksum {
+        let text = rest.get(..usize::try_from(header.length.get()).ok()?)?;
+        if header.checksum != header.clone().sealed(text).checksum {
             return None;
         }
-        let sequence = u64::from_le_bytes(block[16..24].try_into().ok()?);
         let record = serde_json::from_slice(text).ok()?;
         (1..=LAST_SEQUENCE)
-            .contains(&sequence)
-            .then_some((sequence, record))
+            .contains(&header.sequence.get())
+            .then_some((header.sequence.get(), record))
     }
 }
 
 /// The records, and the position of the next one.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Ring {
+pub struct RecordRing {
     /// Oldest first.
-    pub records: Vec<Record>,
+    pub records: Vec<BootRecord>,
     /// Sequence number of the next record.
     pub next: u64,
     /// Number of records that fit.
     blocks: u64,
 }
 
-impl Ring {
+impl RecordRing {
     /// Parses the partition's bytes, at most the first [`BYTES`]. `None` if there is no space for
     /// two records.
-    pub fn read(bytes: &[u8]) -> Option<Ring> {
+    pub fn parse(bytes: &[u8]) -> Option<RecordRing> {
         let blocks = (bytes.len() / BLOCK).min(BLOCKS);
         if blocks < 2 {
             return None;
         }
-        let mut found: Vec<(u64, Record)> = bytes
+        let mut found: Vec<(u64, BootRecord)> = bytes
             .chunks_exact(BLOCK)
             .take(blocks)
-            .filter_map(Record::from_block)
+            .filter_map(BootRecord::from_block)
             .collect();
         found.sort_by_key(|(sequence, _)| *sequence);
         let next = found.last().map_or(1, |(sequence, _)| sequence + 1);
-        Some(Ring {
+        Some(RecordRing {
             records: found.into_iter().map(|(_, record)| record).collect(),
             next,
             blocks: blocks as u64,
@@ -180,7 +194,7 @@ impl Ring {
     }
 
     /// Reserves the position of the next record. Returns its sequence number and byte position.
-    pub fn take_place(&mut self) -> (u64, u64) {
+    pub fn reserve_next(&mut self) -> (u64, u64) {
         let sequence = self.next;
         self.next += 1;
         (sequence, sequence % self.blocks.max(1) * BLOCK as u64)
@@ -192,7 +206,7 @@ impl Ring {
 #[serde(default)]
 pub struct BadBoot {
     /// Its last record.
-    pub record: Record,
+    pub record: BootRecord,
     /// Number of boots since then, with the current one: 1 is the previous boot.
     pub starts_ago: u64,
     /// Number of consecutive boots that ended like this, up to and including this one.
@@ -204,17 +218,18 @@ pub struct BadBoot {
 
 /// The newest boot that did not end in an orderly way. `records` are those of other boots than the
 /// running one, oldest first.
-pub fn last_bad(records: &[Record]) -> Option<BadBoot> {
+pub fn last_bad(records: &[BootRecord]) -> Option<BadBoot> {
     // The last record of each boot shows how it ended. Records are in order even if a clock was
     // wrong.
-    let mut ends: Vec<&Record> = Vec::new();
+    let mut ends: Vec<&BootRecord> = Vec::new();
     for record in records {
         match ends.last_mut() {
             Some(last) if last.boot == record.boot => *last = record,
             _ => ends.push(record),
         }
     }
-    let is_bad = |record: &&&Record| !matches!(record.event, Event::Running | Event::Ended);
+    let is_bad =
+        |record: &&&BootRecord| !matches!(record.event, BootEvent::Running | BootEvent::Ended);
     let good = ends
         .iter()
         .rev()
@@ -223,14 +238,14 @@ pub fn last_bad(records: &[Record]) -> Option<BadBoot> {
     let record = (*ends.iter().rev().nth(good)?).clone();
     let in_a_row = ends.iter().rev().skip(good).take_while(is_bad).count() as u64;
     let summary = match record.event {
-        Event::Stage => format!(
+        BootEvent::Stage => format!(
             "it ended in the stage {} without a further record: power cut, reset or hang",
             record.stage
         ),
-        Event::Running | Event::Watched => {
+        BootEvent::Running | BootEvent::Watched => {
             "it was not shut down: power cut, reset or hang".to_owned()
         }
-        Event::Failed | Event::Ended => record.reason.clone(),
+        BootEvent::Failed | BootEvent::Ended => record.reason.clone(),
     };
     Some(BadBoot {
         record,
@@ -244,48 +259,48 @@ pub fn last_bad(records: &[Record]) -> Option<BadBoot> {
 mod tests {
     use super::*;
 
-    fn record(boot: &str, event: Event) -> Record {
-        Record {
+    fn record(boot: &str, event: BootEvent) -> BootRecord {
+        BootRecord {
             boot: boot.to_owned(),
             event,
             stage: "verify".to_owned(),
             reason: "why".to_owned(),
-            ..Record::default()
+            ..BootRecord::default()
         }
     }
 
-    fn write(disk: &mut [u8], ring: &mut Ring, record: &Record) {
-        let (sequence, at) = ring.take_place();
+    fn write(disk: &mut [u8], ring: &mut RecordRing, record: &BootRecord) {
+        let (sequence, at) = ring.reserve_next();
         disk[at as usize..at as usize + BLOCK].copy_from_slice(&record.to_block(sequence));
     }
 
     #[test]
     fn reads_a_blank_partition_as_empty_and_refuses_one_that_is_too_small() {
         assert_eq!(
-            Ring::read(&vec![0; BYTES as usize]),
-            Some(Ring {
+            RecordRing::parse(&vec![0; BYTES as usize]),
+            Some(RecordRing {
                 records: vec![],
                 next: 1,
                 blocks: 256
             })
         );
-        assert_eq!(Ring::read(&[0; BLOCK]), None);
-        assert_eq!(Ring::read(&vec![0; 3 << 20]).unwrap().blocks, 256);
+        assert_eq!(RecordRing::parse(&[0; BLOCK]), None);
+        assert_eq!(RecordRing::parse(&vec![0; 3 << 20]).unwrap().blocks, 256);
     }
 
     #[test]
     fn overwrites_the_oldest_records_and_keeps_the_order() {
         let mut disk = vec![0; 8 * BLOCK];
         for number in 0..20 {
-            let mut ring = Ring::read(&disk).unwrap();
+            let mut ring = RecordRing::parse(&disk).unwrap();
             assert_eq!(ring.next, number + 1);
             write(
                 &mut disk,
                 &mut ring,
-                &record(&number.to_string(), Event::Ended),
+                &record(&number.to_string(), BootEvent::Ended),
             );
         }
-        let boots: Vec<String> = Ring::read(&disk)
+        let boots: Vec<String> = RecordRing::parse(&disk)
             .unwrap()
             .records
             .into_iter()
@@ -302,9 +317,9 @@ mod tests {
     #[test]
     fn loses_only_the_record_that_is_cut_off_or_altered() {
         let mut disk = vec![0; 4 * BLOCK];
-        let mut ring = Ring::read(&disk).unwrap();
+        let mut ring = RecordRing::parse(&disk).unwrap();
         for boot in ["a", "b"] {
-            write(&mut disk, &mut ring, &record(boot, Event::Failed));
+            write(&mut disk, &mut ring, &record(boot, BootEvent::Failed));
         }
         let end = disk[2 * BLOCK..3 * BLOCK]
             .iter()
@@ -313,7 +328,7 @@ mod tests {
         for at in 0..=end {
             let mut altered = disk.clone();
             altered[2 * BLOCK + at] ^= 1;
-            let read = Ring::read(&altered).unwrap();
+            let read = RecordRing::parse(&altered).unwrap();
             assert_eq!(
                 (read.records.len(), read.records[0].boot.as_str(), read.next),
                 (1, "a", 2),
@@ -321,14 +336,14 @@ mod tests {
             );
         }
         // The first sectors of the next record over an old one.
-        let next = Record {
+        let next = BootRecord {
             reason: "r".repeat(1000),
-            ..record("c", Event::Failed)
+            ..record("c", BootEvent::Failed)
         }
         .to_block(3);
         disk[3 * BLOCK..3 * BLOCK + 512].copy_from_slice(&next[..512]);
         disk[3 * BLOCK + 512..].fill(7);
-        assert_eq!(Ring::read(&disk).unwrap().records.len(), 2);
+        assert_eq!(RecordRing::parse(&disk).unwrap().records.len(), 2);
     }
 
     #[test]
@@ -336,27 +351,30 @@ mod tests {
         let log: Vec<String> = (0..200)
             .map(|number| format!("{number} {}", "\"".repeat(40)))
             .collect();
-        let long = Record {
+        let long = BootRecord {
             log,
             reason: "r".repeat(500),
-            ..record("a", Event::Failed)
+            ..record("a", BootEvent::Failed)
         };
-        let (_, read) = Record::from_block(&long.to_block(1)).unwrap();
+        let (_, read) = BootRecord::from_block(&long.to_block(1)).unwrap();
         assert_eq!((read.log.last(), read.reason.len()), (long.log.last(), 500));
         assert!(read.log.len() > 20);
-        let longer = Record {
+        let longer = BootRecord {
             log: vec![],
             reason: "é\n".repeat(5000),
-            ..record("a", Event::Failed)
+            ..record("a", BootEvent::Failed)
         };
-        let (_, read) = Record::from_block(&longer.to_block(1)).unwrap();
+        let (_, read) = BootRecord::from_block(&longer.to_block(1)).unwrap();
         assert!(!read.reason.is_empty() && longer.reason.starts_with(&read.reason));
-        let hopeless = Record {
+        let hopeless = BootRecord {
             slot: "x".repeat(9000),
-            ..record("a", Event::Failed)
+            ..record("a", BootEvent::Failed)
         };
         assert_eq!(
-            Record::from_block(&hopeless.to_block(1)).unwrap().1.boot,
+            BootRecord::from_block(&hopeless.to_block(1))
+                .unwrap()
+                .1
+                .boot,
             "a"
         );
     }
@@ -364,43 +382,43 @@ mod tests {
     #[test]
     fn refuses_the_last_sequence_numbers() {
         let mut disk = vec![0; 4 * BLOCK];
-        disk[..BLOCK].copy_from_slice(&record("a", Event::Failed).to_block(u64::MAX));
-        assert_eq!(Ring::read(&disk).unwrap().next, 1);
+        disk[..BLOCK].copy_from_slice(&record("a", BootEvent::Failed).to_block(u64::MAX));
+        assert_eq!(RecordRing::parse(&disk).unwrap().next, 1);
     }
 
     #[test]
     fn finds_the_last_bad_boot_and_counts_its_attempts() {
-        let boots = |all: &[(&str, Event)]| {
+        let boots = |all: &[(&str, BootEvent)]| {
             all.iter()
                 .map(|(boot, event)| record(boot, *event))
                 .collect::<Vec<_>>()
         };
-        let told = |all: &[(&str, Event)]| {
+        let told = |all: &[(&str, BootEvent)]| {
             last_bad(&boots(all))
                 .map(|bad| (bad.record.boot, bad.starts_ago, bad.in_a_row, bad.summary))
         };
         assert_eq!(told(&[]), None);
         assert_eq!(
             told(&[
-                ("a", Event::Stage),
-                ("a", Event::Running),
-                ("a", Event::Ended)
+                ("a", BootEvent::Stage),
+                ("a", BootEvent::Running),
+                ("a", BootEvent::Ended)
             ]),
             None
         );
         assert_eq!(
             told(&[
-                ("a", Event::Ended),
-                ("b", Event::Failed),
-                ("c", Event::Failed)
+                ("a", BootEvent::Ended),
+                ("b", BootEvent::Failed),
+                ("c", BootEvent::Failed)
             ]),
             Some(("c".to_owned(), 1, 2, "why".to_owned()))
         );
         assert_eq!(
             told(&[
-                ("a", Event::Stage),
-                ("b", Event::Ended),
-                ("c", Event::Ended)
+                ("a", BootEvent::Stage),
+                ("b", BootEvent::Ended),
+                ("c", BootEvent::Ended)
             ]),
             Some((
                 "a".to_owned(),
@@ -410,9 +428,12 @@ mod tests {
                     .to_owned()
             ))
         );
-        assert_eq!(told(&[("a", Event::Running), ("b", Event::Running)]), None);
         assert_eq!(
-            told(&[("a", Event::Running), ("a", Event::Watched)])
+            told(&[("a", BootEvent::Running), ("b", BootEvent::Running)]),
+            None
+        );
+        assert_eq!(
+            told(&[("a", BootEvent::Running), ("a", BootEvent::Watched)])
                 .unwrap()
                 .3,
             "it was not shut down: power cut, reset or hang"
@@ -429,22 +450,17 @@ mod tests {
             (seed >> 33) as u8
         };
         for round in 0..200 {
-            let mut block = record("a", Event::Failed).to_block(round);
+            let mut block = record("a", BootEvent::Failed).to_block(round);
             for _ in 0..8 {
                 let at = usize::from(random()) * 16 % BLOCK;
                 block[at] = random();
             }
             // Also with a valid checksum.
-            if let Some(end) = block
-                .get(12..16)
-                .map(|bytes| HEADER + bytes[0] as usize + (bytes[1] as usize) * 256)
-                .filter(|end| *end <= BLOCK)
-            {
-                block[CHECKSUM].fill(0);
-                let checksum = Sha256::digest(&block[..end]);
-                block[CHECKSUM].copy_from_slice(&checksum);
+            let (header, rest) = BlockHeader::mut_from_prefix(&mut block).unwrap();
+            if let Some(text) = rest.get(..header.length.get() as usize) {
+                *header = header.clone().sealed(text);
             }
-            let _ = Record::from_block(&block).map(|(_, record)| last_bad(&[record]));
+            let _ = BootRecord::from_block(&block).map(|(_, record)| last_bad(&[record]));
         }
     }
 }

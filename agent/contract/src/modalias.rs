@@ -3,17 +3,17 @@
 
 /// Whether a modalias matches a driver's pattern. The number of steps is at most the product of
 /// both lengths, for any input.
-pub fn is_like(pattern: &str, name: &str) -> bool {
+pub fn matches(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
-    // The position of the last star, and the number of bytes that it matched. Only the last star
+    // The position of the last star, and the end of what it matched in the name. Only the last star
     // needs backtracking.
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {
         if pattern.get(p) == Some(&b'*') {
             star = Some((p, n));
             p += 1;
-        } else if let Some(length) = one(&pattern[p.min(pattern.len())..], name[n]) {
+        } else if let Some(length) = matching_length(&pattern[p.min(pattern.len())..], name[n]) {
             p += length;
             n += 1;
         } else if let Some((at, taken)) = star {
@@ -29,7 +29,7 @@ pub fn is_like(pattern: &str, name: &str) -> bool {
 }
 
 /// The length of the part of the pattern that matches this byte; `None` if it does not match.
-fn one(pattern: &[u8], byte: u8) -> Option<usize> {
+fn matching_length(pattern: &[u8], byte: u8) -> Option<usize> {
     let same = |a: u8, b: u8| a == b || (matches!(a, b'-' | b'_') && matches!(b, b'-' | b'_'));
     match *pattern.first()? {
         b'?' => Some(1),
@@ -87,12 +87,12 @@ mod tests {
             ("a[b", "ab", false),
             ("xen:vbd", "xen:vbd", true),
         ] {
-            assert_eq!(is_like(pattern, name), like, "{pattern} {name}");
+            assert_eq!(matches(pattern, name), like, "{pattern} {name}");
         }
     }
 
     #[test]
     fn matches_many_stars_in_bounded_time() {
-        assert!(!is_like(&("*a".repeat(2000) + "b"), &"a".repeat(4000)));
+        assert!(!matches(&("*a".repeat(2000) + "b"), &"a".repeat(4000)));
     }
 }

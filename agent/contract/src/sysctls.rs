@@ -33,7 +33,7 @@ pub fn ptrace_scope(debug: bool) -> &'static str {
 
 /// Whether the value `now` is at least as strict as `wanted`. Some settings can only be raised and
 /// may be higher.
-pub fn holds(now: &str, wanted: &str) -> bool {
+pub fn is_as_strict(now: &str, wanted: &str) -> bool {
     now == wanted
         || matches!((now.parse::<u32>(), wanted.parse::<u32>()), (Ok(now), Ok(wanted)) if now > wanted && wanted > 0)
 }
@@ -91,7 +91,7 @@ mod tests {
             ("", "1", false),
             ("-1", "3", false),
         ] {
-            assert_eq!(holds(now, wanted), yes, "{now} {wanted}");
+            assert_eq!(is_as_strict(now, wanted), yes, "{now} {wanted}");
         }
     }
 }

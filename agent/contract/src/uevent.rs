@@ -8,7 +8,7 @@ pub const LIMIT: usize = 8192;
 
 /// A device event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Event {
+pub struct DeviceEvent {
     /// add, remove, change, ...
     pub action: String,
     /// Path below /sys.
@@ -21,9 +21,9 @@ pub struct Event {
     pub modalias: Option<String>,
 }
 
-impl Event {
+impl DeviceEvent {
     /// Parses one message; `None` for a message that the kernel would not send.
-    pub fn parse(message: &[u8]) -> Option<Event> {
+    pub fn parse(message: &[u8]) -> Option<DeviceEvent> {
         if message.len() > LIMIT {
             return None;
         }
@@ -53,7 +53,7 @@ impl Event {
         if !word(action) || !devpath.starts_with('/') {
             return None;
         }
-        Some(Event {
+        Some(DeviceEvent {
             action: action.to_owned(),
             devpath: devpath.to_owned(),
             subsystem: subsystem?.to_owned(),
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn reads_messages_of_the_kernel() {
-        let event = Event::parse(ADD).unwrap();
+        let event = DeviceEvent::parse(ADD).unwrap();
         assert_eq!(
             (
                 event.action.as_str(),
@@ -81,7 +81,7 @@ mod tests {
             ("add", "block", Some("vda"))
         );
         assert_eq!(event.modalias, None);
-        let event = Event::parse(b"add@/devices/pci0\0ACTION=add\0DEVPATH=/devices/pci0\0SUBSYSTEM=pci\0MODALIAS=pci:v1AF4\0SEQNUM=7\0").unwrap();
+        let event = DeviceEvent::parse(b"add@/devices/pci0\0ACTION=add\0DEVPATH=/devices/pci0\0SUBSYSTEM=pci\0MODALIAS=pci:v1AF4\0SEQNUM=7\0").unwrap();
         assert_eq!(
             (event.devname, event.modalias.as_deref()),
             (None, Some("pci:v1AF4"))
@@ -101,12 +101,12 @@ mod tests {
             text.replacen("add@", "@", 1)
                 .replace("ACTION=add", "ACTION="),
         ] {
-            assert_eq!(Event::parse(bad.as_bytes()), None, "{bad:?}");
+            assert_eq!(DeviceEvent::parse(bad.as_bytes()), None, "{bad:?}");
         }
-        assert_eq!(Event::parse(&[0xff; 100]), None);
-        assert_eq!(Event::parse(&vec![b'a'; LIMIT + 1]), None);
+        assert_eq!(DeviceEvent::parse(&[0xff; 100]), None);
+        assert_eq!(DeviceEvent::parse(&vec![b'a'; LIMIT + 1]), None);
         for end in 0..ADD.len() {
-            let _ = Event::parse(&ADD[..end]);
+            let _ = DeviceEvent::parse(&ADD[..end]);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::Path;
 
-use adamant_contract::modalias::is_like;
+use adamant_contract::modalias;
 
 /// Most devices that a message names.
 const NAMED: usize = 3;
@@ -63,7 +63,7 @@ fn find_below(buses: &Path) -> Vec<Driverless> {
                     .strip_prefix(bus)?
                     .strip_prefix(' ')?
                     .split_once(' ')?;
-                is_like(pattern, &modalias).then_some(kind)
+                modalias::matches(pattern, &modalias).then_some(kind)
             });
             if let Some(kind) = kind
                 && !path.join("driver").exists()
@@ -161,7 +161,7 @@ fn driver(modalias: &str) -> Option<&'static str> {
     DRIVERS
         .split(',')
         .filter_map(|entry| entry.split_once(' '))
-        .find(|(pattern, _)| is_like(pattern, modalias))
+        .find(|(pattern, _)| modalias::matches(pattern, modalias))
         .map(|(_, driver)| driver)
 }
 

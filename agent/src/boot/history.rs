@@ -1,7 +1,7 @@
 //! The history of boots: reads how earlier boots ended, and records this one, in the black box on
 //! the root's disk and from the kernel's store (pstore).
 //!
-//! Promise: no error here ends a boot. A failed boot waits at most [`PATIENCE`] for its record. If
+//! Promise: no error here ends a boot. A failed boot waits at most [`RECORD_TIMEOUT`] for its record. If
 //! the disk hangs during the record of a stage, the watchdog restarts the machine. A machine
 //! without a black box boots in the same way.
 
@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError, TryLockError, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use adamant_contract::blackbox::{self, BYTES, Event, PARTITION_TYPE, Record, Ring};
+use adamant_contract::blackbox::{self, BYTES, BootEvent, BootRecord, PARTITION_TYPE, RecordRing};
 use adamant_contract::gpt;
 use adamant_contract::report::StageName;
 use nix::libc;
@@ -27,12 +27,12 @@ use crate::kernel::clock::since_kernel_start;
 use crate::kernel::console;
 
 /// Longest wait for the disk to accept a record.
-const PATIENCE: Duration = Duration::from_secs(2);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 /// Number of the kernel's log lines that are offered to a record. It keeps as many of the last
 /// lines as fit.
 const LINES: usize = 60;
 /// Number of lines of that record that the next boot prints on the console.
-const LINES_TOLD: usize = 8;
+const LINES_PRINTED: usize = 8;
 /// The directory in which the kernel shows records that survived a panic (systemd's mount point),
 /// and the most that is read of one file, bytes.
 const PSTORE: &str = "/sys/fs/pstore";
@@ -48,9 +48,9 @@ const PSTORE_FILES: usize = 1024;
 pub struct BlackBox {
     path: PathBuf,
     file: File,
-    ring: Ring,
+    ring: RecordRing,
     /// The fields that all records of this boot have in common.
-    this: Record,
+    this: BootRecord,
 }
 
 /// Open from the moment the disk is known until init takes over.
@@ -58,11 +58,11 @@ static OPEN: Mutex<Option<BlackBox>> = Mutex::new(None);
 
 /// Opens the black box of the root's disk, if it has one.
 pub fn open_black_box(located: &Located, context: &mut Context) {
-    let this = Record {
+    let this = BootRecord {
         slot: block::label(&Path::new("/sys/class/block").join(&located.data.name))
             .unwrap_or_default(),
         root_hash: located.root_hash.to_string(),
-        ..Record::default()
+        ..BootRecord::default()
     };
     match open(&located.disk, this) {
         Ok(Some(open)) => {
@@ -77,7 +77,7 @@ pub fn open_black_box(located: &Located, context: &mut Context) {
     }
 }
 
-fn open(disk: &Disk, this: Record) -> io::Result<Option<BlackBox>> {
+fn open(disk: &Disk, this: BootRecord) -> io::Result<Option<BlackBox>> {
     let Ok(found) = gpt::disk::read_table(&disk.open(false)?, disk.sector, disk.sectors) else {
         return Ok(None);
     };
@@ -96,7 +96,7 @@ fn open(disk: &Disk, this: Record) -> io::Result<Option<BlackBox>> {
 }
 
 impl BlackBox {
-    fn open(path: &Path, this: Record) -> io::Result<Option<BlackBox>> {
+    fn open(path: &Path, this: BootRecord) -> io::Result<Option<BlackBox>> {
         // Each record is on the disk when its write returns.
         let file = OpenOptions::new()
             .read(true)
@@ -109,18 +109,18 @@ impl BlackBox {
             .unwrap_or_default()
             .trim()
             .replace('-', "");
-        Ok(Ring::read(&bytes).map(|ring| BlackBox {
+        Ok(RecordRing::parse(&bytes).map(|ring| BlackBox {
             path: path.to_owned(),
             file,
             ring,
-            this: Record { boot, ..this },
+            this: BootRecord { boot, ..this },
         }))
     }
 
     /// Continues the records of this boot in the running system. `None` if the disk has no black
     /// box.
     pub fn resume(path: &Path) -> io::Result<Option<BlackBox>> {
-        let Some(mut open) = BlackBox::open(path, Record::default())? else {
+        let Some(mut open) = BlackBox::open(path, BootRecord::default())? else {
             return Ok(None);
         };
         let Some(mine) = open
@@ -133,7 +133,7 @@ impl BlackBox {
             return Ok(None);
         };
         let (slot, root_hash) = (mine.slot.clone(), mine.root_hash.clone());
-        open.this = Record {
+        open.this = BootRecord {
             slot,
             root_hash,
             ..open.this
@@ -141,20 +141,20 @@ impl BlackBox {
         Ok(Some(open))
     }
 
-    fn write(&mut self, record: &Record) -> io::Result<()> {
-        let (sequence, at) = self.ring.take_place();
+    fn write(&mut self, record: &BootRecord) -> io::Result<()> {
+        let (sequence, at) = self.ring.reserve_next();
         self.file.write_all_at(&record.to_block(sequence), at)
     }
 
     /// Adds a record of this boot.
-    pub fn note(
+    pub fn add_record(
         &mut self,
-        event: Event,
+        event: BootEvent,
         stage: &str,
         reason: &str,
         log: Vec<String>,
     ) -> io::Result<()> {
-        let record = Record {
+        let record = BootRecord {
             event,
             time: seconds(SystemTime::now()),
             uptime_ms: since_kernel_start() / 1000,
@@ -169,19 +169,19 @@ impl BlackBox {
 
 /// Records that a stage has begun. If the stage never ends, this is the last record.
 pub fn record_stage(name: StageName) {
-    note(Event::Stage, name);
+    add_record(BootEvent::Stage, name);
 }
 
 /// Records that init is started next.
 pub fn record_running() {
-    note(Event::Running, StageName::Handover);
+    add_record(BootEvent::Running, StageName::Handover);
 }
 
-fn note(event: Event, stage: StageName) {
+fn add_record(event: BootEvent, stage: StageName) {
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     // A disk that does not accept the record fails the boot elsewhere if the boot needs it.
     if let Some(black_box) = &mut *open
-        && let Err(error) = black_box.note(event, stage.name(), "", Vec::new())
+        && let Err(error) = black_box.add_record(event, stage.name(), "", Vec::new())
     {
         log::warn!("writing a record to the black box: {error}");
         *open = None;
@@ -212,7 +212,7 @@ pub fn record_failure(failure: &Failure) {
     };
     // A disk that hangs must not delay the configured outcome.
     if thread::Builder::new().spawn(work).is_ok() {
-        let _ = wait.recv_timeout(PATIENCE);
+        let _ = wait.recv_timeout(RECORD_TIMEOUT);
     }
 }
 
@@ -223,25 +223,26 @@ fn fail_in(
     log: Vec<String>,
 ) -> io::Result<()> {
     if open.is_none() {
-        *open = the_only_one();
+        *open = open_only_black_box();
     }
-    open.as_mut()
-        .map_or(Ok(()), |open| open.note(Event::Failed, stage, reason, log))
+    open.as_mut().map_or(Ok(()), |open| {
+        open.add_record(BootEvent::Failed, stage, reason, log)
+    })
 }
 
 /// The machine's only black box. If there are several and the machine's own disk is not known, none
 /// may be written to.
-fn the_only_one() -> Option<BlackBox> {
+fn open_only_black_box() -> Option<BlackBox> {
     let mut found = Disk::all()
         .ok()?
         .into_iter()
-        .filter_map(|disk| open(&disk, Record::default()).ok().flatten());
+        .filter_map(|disk| open(&disk, BootRecord::default()).ok().flatten());
     let one = found.next()?;
     found.next().is_none().then_some(one)
 }
 
 /// Reads how earlier boots ended, for the report and the log.
-pub fn look_back(context: &mut Context) {
+pub fn report_earlier_boots(context: &mut Context) {
     let panic = last_panic(Path::new(PSTORE)).map(|panic| (panic.time, (panic.reason, panic.log)));
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut records = open
@@ -250,7 +251,7 @@ pub fn look_back(context: &mut Context) {
         .unwrap_or_default();
     let silent = records
         .last()
-        .is_some_and(|last| !matches!(last.event, Event::Failed | Event::Ended));
+        .is_some_and(|last| !matches!(last.event, BootEvent::Failed | BootEvent::Ended));
     // Adds a panic or a watchdog reset, which the black box could not record. The kernel's store
     // may still hold an older panic, so only one that is newer than all records of that boot
     // counts.
@@ -269,8 +270,8 @@ pub fn look_back(context: &mut Context) {
     };
     if let Some((reason, log)) = cause {
         let last = records.last().cloned().unwrap_or_default();
-        let record = Record {
-            event: Event::Failed,
+        let record = BootRecord {
+            event: BootEvent::Failed,
             reason,
             log,
             ..last
@@ -296,7 +297,7 @@ pub fn look_back(context: &mut Context) {
         );
         // The report has all lines.
         let log = &bad.record.log;
-        for line in &log[log.len().saturating_sub(LINES_TOLD)..] {
+        for line in &log[log.len().saturating_sub(LINES_PRINTED)..] {
             log::info!("then: {line}");
         }
     }
@@ -354,7 +355,10 @@ fn newest_panic(folder: &Path) -> Option<Panic> {
             .metadata()
             .and_then(|found| found.modified())
             .unwrap_or(SystemTime::UNIX_EPOCH);
-        if let Some(line) = text.lines().map(bare).find(|line| line.contains(PANIC))
+        if let Some(line) = text
+            .lines()
+            .map(without_level_and_time)
+            .find(|line| line.contains(PANIC))
             && said.as_ref().is_none_or(|(known, _)| age >= *known)
         {
             said = Some((age, line));
@@ -370,7 +374,7 @@ fn newest_panic(folder: &Path) -> Option<Panic> {
         }
     }
     let ((age, _), text) = newest?;
-    let mut lines: Vec<String> = text.lines().skip(1).map(bare).collect();
+    let mut lines: Vec<String> = text.lines().skip(1).map(without_level_and_time).collect();
     let elsewhere = said
         .filter(|(when, _)| {
             age.duration_since(*when)
@@ -392,7 +396,7 @@ fn newest_panic(folder: &Path) -> Option<Panic> {
 }
 
 /// Removes level and time from a line of the store: `<0>[    3.100000] text`.
-fn bare(line: &str) -> String {
+fn without_level_and_time(line: &str) -> String {
     let text = line
         .strip_prefix('<')
         .and_then(|rest| rest.split_once('>'))

@@ -196,7 +196,7 @@ fn run_stages(context: &mut Context) -> Result<Infallible, Failure> {
         Ok(())
     })?;
     context.stage(StageName::History, |c| {
-        history::look_back(c);
+        history::report_earlier_boots(c);
         Ok(())
     })?;
     let sealed = context.stage(StageName::Seal, |c| tasks.seal(identified, c))?;

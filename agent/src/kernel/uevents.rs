@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use adamant_contract::uevent::{self, Event};
+use adamant_contract::uevent::{self, DeviceEvent};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
@@ -95,13 +95,13 @@ impl Events {
     }
 
     /// Calls `take` for each pending event, and with `None` where events were lost.
-    pub fn for_each(&self, take: &mut dyn FnMut(Option<Event>)) -> io::Result<()> {
+    pub fn for_each(&self, take: &mut dyn FnMut(Option<DeviceEvent>)) -> io::Result<()> {
         let mut buffer = [0; uevent::LIMIT];
         loop {
             match recvfrom::<NetlinkAddr>(self.socket.as_raw_fd(), &mut buffer) {
                 // Only the kernel sends from port 0.
                 Ok((length, Some(sender))) if sender.pid() == 0 => {
-                    if let Some(event) = Event::parse(&buffer[..length]) {
+                    if let Some(event) = DeviceEvent::parse(&buffer[..length]) {
                         take(Some(event));
                     }
                 }

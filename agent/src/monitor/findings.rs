@@ -9,7 +9,7 @@ use adamant_contract::paths::{BOOT_REPORT_PATH, ROOT_MAPPING};
 use adamant_contract::policy::{Level, Policy};
 use adamant_contract::report::{BootReport, ModuleLoadingReport};
 use adamant_contract::sysctls::{
-    LOCKDOWN, NO_MODULES, PTRACE, SETTINGS, holds, lockdown, ptrace_scope,
+    LOCKDOWN, NO_MODULES, PTRACE, SETTINGS, is_as_strict, lockdown, ptrace_scope,
 };
 
 use super::finding::{Class, Finding};
@@ -108,7 +108,7 @@ fn check_kernel(policy: &Policy, read: &dyn Fn(&str) -> Option<String>, found: &
         for (path, wanted, needed) in SETTINGS.into_iter().chain([scope]).chain(closed) {
             let name = path.replace('/', ".");
             match read(&["/proc/sys/", path].concat()) {
-                Some(now) if holds(now.trim(), wanted) => {}
+                Some(now) if is_as_strict(now.trim(), wanted) => {}
                 Some(now) => add(&name, now.trim(), wanted),
                 // This kernel does not have the setting.
                 None if !needed => {}

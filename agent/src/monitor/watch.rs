@@ -12,7 +12,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use adamant_contract::blackbox;
+use adamant_contract::blackbox::BootEvent;
 use adamant_contract::policy::{Policy, Reaction};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
@@ -126,7 +126,7 @@ pub fn watch_machine() -> Result<u8, String> {
             .ok()
             .flatten()
     });
-    watch.note(blackbox::Event::Watched, "");
+    watch.record(BootEvent::Watched, "");
     notify("READY=1");
     let mut next_comparison = seconds() + MINUTE;
     let mut changed = false;
@@ -162,7 +162,7 @@ pub fn watch_machine() -> Result<u8, String> {
             // The service manager stops this service last when the machine shuts down.
             watch.take_denials(ring.as_mut());
             watch.write_metrics();
-            watch.note(blackbox::Event::Ended, "");
+            watch.record(BootEvent::Ended, "");
             return Ok(0);
         }
         if ready[0] {
@@ -234,9 +234,9 @@ fn block_devices() -> Vec<String> {
 
 impl Watch {
     /// Adds a record to the black box, for the next boot.
-    fn note(&mut self, event: blackbox::Event, reason: &str) {
+    fn record(&mut self, event: BootEvent, reason: &str) {
         if let Some(black_box) = &mut self.black_box
-            && let Err(error) = black_box.note(event, "", reason, Vec::new())
+            && let Err(error) = black_box.add_record(event, "", reason, Vec::new())
         {
             print_line(
                 &[
@@ -357,8 +357,8 @@ impl Watch {
             && let Some(reaction @ (Reaction::Reboot | Reaction::Poweroff)) = reaction
         {
             self.write_metrics();
-            self.note(
-                blackbox::Event::Failed,
+            self.record(
+                BootEvent::Failed,
                 &[&printable(&violation.text), ": on_violation ended it"].concat(),
             );
             react(&violation, reaction);

@@ -62,13 +62,13 @@ fn any_bytes_end_in_a_result_at_every_door() {
 fn what_the_doors_start_from_is_accepted() {
     use adamant_contract::{
         cmdline::CommandLine, credentials::Sorter, gpt, policy::Policy, signature::Embedded,
-        uevent::Event, verity::Superblock,
+        uevent::DeviceEvent, verity::Superblock,
     };
     for door in doors() {
         for seed in &door.seeds {
             let accepted = match door.name {
                 "command_line" => CommandLine::parse(seed).is_ok(),
-                "uevent" => Event::parse(seed).is_some(),
+                "uevent" => DeviceEvent::parse(seed).is_some(),
                 "policy" => Policy::parse(seed).is_ok(),
                 "credentials" => {
                     let accept = ["*".to_owned()];

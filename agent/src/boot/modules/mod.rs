@@ -79,7 +79,7 @@ impl Modules {
                 break;
             }
             let chosen =
-                self.choose(&|pattern| new.iter().any(|name| modalias::is_like(pattern, name)));
+                self.choose(&|pattern| new.iter().any(|name| modalias::matches(pattern, name)));
             if chosen.is_empty() {
                 break;
             }
@@ -92,7 +92,7 @@ impl Modules {
     /// Loads the modules for devices that have just appeared. Returns the number of loaded modules.
     pub fn load_for(&mut self, names: &[String], context: &mut Context) -> usize {
         let chosen =
-            self.choose(&|pattern| names.iter().any(|name| modalias::is_like(pattern, name)));
+            self.choose(&|pattern| names.iter().any(|name| modalias::matches(pattern, name)));
         self.load_those(&chosen, context)
     }
 
@@ -271,7 +271,7 @@ mod tests {
             "/m/root.ko",
         ]);
         let chosen = |names: &[&str]| {
-            all.choose(&|pattern| names.iter().any(|name| modalias::is_like(pattern, name)))
+            all.choose(&|pattern| names.iter().any(|name| modalias::matches(pattern, name)))
                 .into_iter()
                 .collect::<Vec<_>>()
         };

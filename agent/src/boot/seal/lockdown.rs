@@ -8,7 +8,8 @@ use std::io;
 
 use adamant_contract::policy::Allow;
 use adamant_contract::sysctls::{
-    LOCKDOWN, NO_MODULES, PTRACE, SECURITY, SETTINGS, holds, is_locked, lockdown, ptrace_scope,
+    LOCKDOWN, NO_MODULES, PTRACE, SECURITY, SETTINGS, is_as_strict, is_locked, lockdown,
+    ptrace_scope,
 };
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -76,7 +77,9 @@ fn set(path: &str, value: &str, needed: bool, context: &mut Context) {
     let name = path.replace('/', ".");
     let written = fs::write(&file, value);
     match fs::read_to_string(&file) {
-        Ok(now) if holds(now.trim(), value) => enforced(context, [&name, "=", now.trim()].concat()),
+        Ok(now) if is_as_strict(now.trim(), value) => {
+            enforced(context, [&name, "=", now.trim()].concat())
+        }
         Ok(now) => missing(
             context,
             format!(

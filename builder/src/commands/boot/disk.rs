@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use adamant_contract::blackbox::{self, Record, Ring};
+use adamant_contract::blackbox::{self, BootRecord, RecordRing};
 
 use super::command::{Drive, DriveCache, DriveFormat};
 use super::machine::VirtualMachine;
@@ -96,7 +96,7 @@ impl MachineDisk {
     }
 
     /// The records that the run added to the black box, oldest first.
-    pub fn new_records(&self) -> Result<Vec<Record>> {
+    pub fn new_records(&self) -> Result<Vec<BootRecord>> {
         let Some(black_box) = self.black_box else {
             return Ok(Vec::new());
         };
@@ -104,7 +104,7 @@ impl MachineDisk {
             DriveFormat::Raw => read_range(&self.file, black_box.offset, black_box.bytes)?,
             DriveFormat::Qcow2 => self.read_overlay(black_box)?,
         };
-        let Some(ring) = Ring::read(&bytes) else {
+        let Some(ring) = RecordRing::parse(&bytes) else {
             return Ok(Vec::new());
         };
         let added = usize::try_from(ring.next.saturating_sub(black_box.next)).unwrap_or(usize::MAX);
@@ -167,7 +167,7 @@ fn find_black_box(disk: &Path) -> Result<Option<BlackBox>> {
         .sectors()
         .saturating_mul(sector)
         .min(blackbox::BYTES);
-    let next = Ring::read(&read_range(disk, offset, bytes)?).map_or(1, |ring| ring.next);
+    let next = RecordRing::parse(&read_range(disk, offset, bytes)?).map_or(1, |ring| ring.next);
     Ok(Some(BlackBox {
         offset,
         bytes,

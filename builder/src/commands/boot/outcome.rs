@@ -5,7 +5,7 @@
 //! without a black box has only the console. There, the agent's line counts as a refusal if no
 //! handover comes before it, and only lines of the kernel come after it.
 
-use adamant_contract::blackbox::{Event, Record};
+use adamant_contract::blackbox::{BootEvent, BootRecord};
 
 use super::qemu::Ended;
 use crate::error::Error;
@@ -94,7 +94,7 @@ pub struct Evidence {
 
 /// Progress of the last of `starts` starts, by the records that they added to the black box (oldest
 /// first), and by the console.
-pub fn reached(records: &[Record], starts: usize, console: &str) -> Reached {
+pub fn reached(records: &[BootRecord], starts: usize, console: &str) -> Reached {
     let mut boots: Vec<&str> = Vec::new();
     for record in records {
         if !boots.contains(&record.boot.as_str()) {
@@ -108,17 +108,17 @@ pub fn reached(records: &[Record], starts: usize, console: &str) -> Reached {
     };
     let of_last = || records.iter().filter(|record| record.boot == **last);
     let handed_over =
-        of_last().any(|record| matches!(record.event, Event::Running | Event::Watched));
+        of_last().any(|record| matches!(record.event, BootEvent::Running | BootEvent::Watched));
     let Some(end) = of_last().next_back() else {
         return Reached::Nothing;
     };
     match end.event {
-        Event::Failed if !handed_over || end.stage == "handover" => {
+        BootEvent::Failed if !handed_over || end.stage == "handover" => {
             Reached::Refusal(end.reason.clone())
         }
-        Event::Failed => Reached::FailureAfterInit(end.reason.clone()),
-        Event::Stage => from_console().unwrap_or_else(|| Reached::Stage(end.stage.clone())),
-        Event::Running | Event::Watched | Event::Ended => Reached::Init,
+        BootEvent::Failed => Reached::FailureAfterInit(end.reason.clone()),
+        BootEvent::Stage => from_console().unwrap_or_else(|| Reached::Stage(end.stage.clone())),
+        BootEvent::Running | BootEvent::Watched | BootEvent::Ended => Reached::Init,
     }
 }
 
@@ -225,22 +225,22 @@ pub fn outcome(ended: Ended, evidence: &Evidence) -> BootOutcome {
 mod tests {
     use super::*;
 
-    fn record(boot: &str, event: Event, stage: &str, reason: &str) -> Record {
-        Record {
+    fn record(boot: &str, event: BootEvent, stage: &str, reason: &str) -> BootRecord {
+        BootRecord {
             boot: boot.to_owned(),
             event,
             stage: stage.to_owned(),
             reason: reason.to_owned(),
-            ..Record::default()
+            ..BootRecord::default()
         }
     }
 
     #[test]
     fn only_records_of_the_last_start_count() {
-        let refused = record("a", Event::Failed, "verify", "adamant: verify: x");
-        let stage = record("b", Event::Stage, "history", "");
-        let late = record("a", Event::Failed, "seal", "Kernel panic");
-        let running = record("b", Event::Running, "handover", "");
+        let refused = record("a", BootEvent::Failed, "verify", "adamant: verify: x");
+        let stage = record("b", BootEvent::Stage, "history", "");
+        let late = record("a", BootEvent::Failed, "seal", "Kernel panic");
+        let running = record("b", BootEvent::Running, "handover", "");
         assert_eq!(
             reached(std::slice::from_ref(&refused), 1, ""),
             Reached::Refusal("adamant: verify: x".to_owned())
@@ -264,20 +264,25 @@ mod tests {
 
     #[test]
     fn after_the_handover_only_a_failed_handover_is_a_refusal() {
-        let running = record("a", Event::Running, "handover", "");
-        let watch = record("a", Event::Failed, "", "/x: is rw: on_violation ended it");
+        let running = record("a", BootEvent::Running, "handover", "");
+        let watch = record(
+            "a",
+            BootEvent::Failed,
+            "",
+            "/x: is rw: on_violation ended it",
+        );
         assert_eq!(
             reached(&[running.clone(), watch], 1, ""),
             Reached::FailureAfterInit("/x: is rw: on_violation ended it".to_owned())
         );
-        let forged = record("a", Event::Failed, "verify", "adamant: verify: forged");
+        let forged = record("a", BootEvent::Failed, "verify", "adamant: verify: forged");
         assert!(matches!(
             reached(&[running.clone(), forged], 1, ""),
             Reached::FailureAfterInit(_)
         ));
         let no_init = record(
             "a",
-            Event::Failed,
+            BootEvent::Failed,
             "handover",
             "adamant: handover: starting /init: x",
         );
@@ -289,8 +294,8 @@ mod tests {
             reached(
                 &[
                     running.clone(),
-                    record("a", Event::Watched, "", ""),
-                    record("a", Event::Ended, "", "")
+                    record("a", BootEvent::Watched, "", ""),
+                    record("a", BootEvent::Ended, "", "")
                 ],
                 1,
                 ""
