@@ -58,7 +58,7 @@ pub fn is_locked(word: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{holds, is_locked, lockdown};
+    use super::{is_as_strict, is_locked, lockdown};
 
     #[test]
     fn finds_the_lockdown_mode_in_brackets() {

@@ -34,15 +34,18 @@ const SMBIOS_LIMIT: u64 = 2 * LIMIT as u64;
 const FILES: usize = 16_384;
 
 /// The credentials that the agent itself uses. Only [`pass_credentials`] makes one.
-pub struct Received {
+pub struct AgentCredentials {
     /// `system.machine_id`, any bytes.
     pub machine_id: Option<Vec<u8>>,
 }
 
 /// Collects, sorts and passes on all credentials.
-pub fn pass_credentials(root: &MountedRoot, context: &mut Context) -> Result<Received, Failure> {
+pub fn pass_credentials(
+    root: &MountedRoot,
+    context: &mut Context,
+) -> Result<AgentCredentials, Failure> {
     let mut sorter = Sorter::new(&root.policy().credentials.accept);
-    gather(&mut sorter, Path::new("/"));
+    collect_all(&mut sorter, Path::new("/"));
     for dropped in &sorter.dropped {
         log::warn!(
             "credential {} from {} was dropped: {}",
@@ -98,12 +101,12 @@ pub fn pass_credentials(root: &MountedRoot, context: &mut Context) -> Result<Rec
         pass_on(Path::new(folder), &credentials)
             .map_err(|e| Failure::new(STAGE, folder, e, "give the machine more memory"))?;
     }
-    Ok(Received { machine_id })
+    Ok(AgentCredentials { machine_id })
 }
 
 /// Collects all offered credentials. The hypervisor's come before the disk's, because the first of
 /// a name counts.
-fn gather(sorter: &mut Sorter, root: &Path) {
+fn collect_all(sorter: &mut Sorter, root: &Path) {
     let firmware = root.join("sys/firmware");
     for (name, path) in files(
         &firmware.join("qemu_fw_cfg/by_name/opt/io.systemd.credentials"),
@@ -257,7 +260,7 @@ mod tests {
         );
         let accept = ["*".to_owned()];
         let mut sorter = Sorter::new(&accept);
-        gather(&mut sorter, root.path());
+        collect_all(&mut sorter, root.path());
         let found: Vec<_> = sorter
             .accepted
             .iter()

@@ -40,7 +40,7 @@ pub struct Driverless {
 }
 
 /// Finds all of them.
-pub fn find() -> Vec<Driverless> {
+pub fn find_driverless() -> Vec<Driverless> {
     find_below(Path::new("/sys/bus"))
 }
 

@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::signal::SigSet;
 
-use super::arriving::Arriving;
+use super::hotplug::HotplugListener;
 use super::{Context, Failure, firmware};
 
 const STAGE: StageName = StageName::Early;
@@ -22,7 +22,7 @@ const STAGE: StageName = StageName::Early;
 /// events are received, and the present devices have their drivers.
 pub struct Early {
     pub(super) cmdline: CommandLine,
-    pub(super) arriving: Arriving,
+    pub(super) hotplug: HotplugListener,
 }
 
 /// Mounts the kernel's file systems and loads the modules of the initramfs that this machine needs.
@@ -39,7 +39,7 @@ pub fn prepare(context: &mut Context) -> Result<Early, Failure> {
         .map(|u| u.release().to_string_lossy().into_owned())
         .unwrap_or_default();
     let cmdline = read_command_line()?;
-    let arriving = Arriving::open(context).map_err(|e| {
+    let hotplug = HotplugListener::open(context).map_err(|e| {
         Failure::new(
             STAGE,
             "listening to the kernel's device events",
@@ -51,7 +51,7 @@ pub fn prepare(context: &mut Context) -> Result<Early, Failure> {
     if context.report.firmware.secure_boot == Some(true) {
         refuse_foreign_arguments()?;
     }
-    Ok(Early { cmdline, arriving })
+    Ok(Early { cmdline, hotplug })
 }
 
 /// The mounts that systemd's INITRD_INTERFACE requires.

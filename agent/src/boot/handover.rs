@@ -39,7 +39,7 @@ pub fn start_init(sealed: Sealed, context: &mut Context) -> Result<Infallible, F
     let start = since_kernel_start();
     let mounted = sealed.root();
     let located = mounted.verified().located();
-    locate::look_again(located, context)?;
+    locate::refuse_second_disk(located, context)?;
     let init = find_init(located.cmdline.init.as_deref())?;
     for name in MOVED {
         if !root::open_inside(name, OFlag::O_DIRECTORY | OFlag::O_PATH)
@@ -64,7 +64,7 @@ pub fn start_init(sealed: Sealed, context: &mut Context) -> Result<Infallible, F
         start_us: start,
         took_us: since_kernel_start().saturating_sub(start),
     });
-    leave_word(context)
+    write_run_files(context)
         .map_err(|e| Failure::new(STAGE, "writing to /run", e, "give the machine more memory"))?;
     let first = context
         .report
@@ -124,7 +124,7 @@ fn find_init(asked: Option<&str>) -> Result<String, Failure> {
 }
 
 /// Writes the report, and systemd's files in /run.
-fn leave_word(context: &Context) -> io::Result<()> {
+fn write_run_files(context: &Context) -> io::Result<()> {
     let mut json = serde_json::to_vec_pretty(&context.report).map_err(io::Error::other)?;
     json.push(b'\n');
     if let Some(folder) = Path::new(BOOT_REPORT_PATH).parent() {
@@ -132,7 +132,7 @@ fn leave_word(context: &Context) -> io::Result<()> {
     }
     fs::write(BOOT_REPORT_PATH, json)?;
     if context.report.watchdog.is_some() {
-        systemd::feed_the_watchdog()?;
+        systemd::enable_watchdog()?;
     }
     systemd::describe_machine_id(identity::RUN)?;
     systemd::describe_image_data(&context.report.image_data)?;

@@ -1,9 +1,9 @@
 //! The history of boots: reads how earlier boots ended, and records this one, in the black box on
 //! the root's disk and from the kernel's store (pstore).
 //!
-//! Promise: no error here ends a boot. A failed boot waits at most [`RECORD_TIMEOUT`] for its record. If
-//! the disk hangs during the record of a stage, the watchdog restarts the machine. A machine
-//! without a black box boots in the same way.
+//! Promise: no error here ends a boot. A failed boot waits at most [`RECORD_TIMEOUT`] for its
+//! record. If the disk hangs during the record of a stage, the watchdog restarts the machine. A
+//! machine without a black box boots in the same way.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};

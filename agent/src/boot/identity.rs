@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MsFlags, mount};
 
-use super::credentials::Received;
+use super::credentials::AgentCredentials;
 use super::root::MountedRoot;
 use super::volumes::{self, MountedVolumes};
 use super::{Context, Failure};
@@ -47,7 +47,7 @@ impl Identified {
 /// Makes or keeps the machine-id.
 pub fn settle_identity(
     volumes: MountedVolumes,
-    received: Received,
+    credentials: AgentCredentials,
     context: &mut Context,
 ) -> Result<Identified, Failure> {
     let fail = |why: io::Error| {
@@ -60,7 +60,7 @@ pub fn settle_identity(
     };
     let settled = settle(
         volumes.state(),
-        received.machine_id.and_then(|bytes| wished(&bytes)),
+        credentials.machine_id.and_then(|bytes| wished(&bytes)),
     )
     .map_err(fail)?;
     for warning in settled.warnings {
@@ -125,7 +125,7 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
             return made(warnings).map(unkept);
         }
     };
-    let found = volumes::read_beneath(&own, c"machine-id", 64);
+    let found = volumes::read_file(&own, c"machine-id", 64);
     let id = found.as_ref().ok().and_then(|bytes| kept(bytes.as_ref()?));
     match (found, id) {
         (_, Some(id)) => {
@@ -155,7 +155,7 @@ fn settle(state: Option<&OwnedFd>, wished: Option<String>) -> io::Result<Settled
     }
     let mut settled = made(warnings)?;
     if let Err(error) =
-        volumes::write_beneath(&own, c"machine-id", format!("{}\n", settled.id).as_bytes())
+        volumes::write_file(&own, c"machine-id", format!("{}\n", settled.id).as_bytes())
     {
         settled.warnings.push(format!("This server's machine-id lasts for this boot only: writing it to the state volume: {error}."));
         settled = unkept(settled);

@@ -38,18 +38,18 @@ use adamant_contract::report::{BootReport, StageName, StageReport};
 use crate::kernel::clock::since_kernel_start;
 use crate::kernel::{console, watchdog};
 
-mod arriving;
 mod credentials;
 mod driverless;
 pub mod early;
 mod firmware;
 pub mod handover;
 pub mod history;
+mod hotplug;
 pub mod identity;
 pub mod locate;
 mod modules;
+mod multipath;
 mod outcome;
-mod paths;
 pub mod root;
 pub mod scan;
 pub mod seal;
@@ -66,7 +66,7 @@ pub struct Context {
     /// least every few seconds.
     pub watchdog: watchdog::Watchdog,
     /// The listener for devices, passed between the stages that need it.
-    arriving: Option<arriving::Arriving>,
+    hotplug: Option<hotplug::HotplugListener>,
 }
 
 impl Context {
@@ -80,8 +80,8 @@ impl Context {
     /// Loads drivers for devices that have appeared meanwhile, for the last time, so that a second
     /// disk with the same image is found.
     fn catch_up(&mut self) {
-        if let Some(mut arriving) = self.arriving.take()
-            && let Err(error) = arriving.catch_up(self)
+        if let Some(mut hotplug) = self.hotplug.take()
+            && let Err(error) = hotplug.catch_up(self)
         {
             self.warn(format!(
                 "Devices that appeared late may have no driver: {error}."
@@ -156,7 +156,7 @@ pub fn boot_image() -> ! {
     let mut context = Context {
         report: BootReport::default(),
         watchdog: watchdog::Watchdog::default(),
-        arriving: None,
+        hotplug: None,
     };
     let Err(mut failure) = run_stages(&mut context);
     // `verify` names the block itself. A later failure may only be the consequence of a corrupted
@@ -166,7 +166,7 @@ pub fn boot_image() -> ! {
     {
         failure.why = format!("{} ({damage})", failure.why);
     }
-    outcome::end(&failure, &mut context.watchdog)
+    outcome::end_boot(&failure, &mut context.watchdog)
 }
 
 /// Runs all stages. Returns only if the image's init did not start.
@@ -183,12 +183,12 @@ fn run_stages(context: &mut Context) -> Result<Infallible, Failure> {
         panic!("made on purpose");
     }
     let tasks = seal::SealTasks::start(&mounted);
-    let received = context.stage(StageName::Credentials, |c| {
+    let credentials = context.stage(StageName::Credentials, |c| {
         credentials::pass_credentials(&mounted, c)
     })?;
     let volumes = context.stage(StageName::Volumes, |c| volumes::mount_volumes(mounted, c))?;
     let identified = context.stage(StageName::Identity, |c| {
-        identity::settle_identity(volumes, received, c)
+        identity::settle_identity(volumes, credentials, c)
     })?;
     context.stage(StageName::Drivers, |c| {
         c.catch_up();

@@ -20,7 +20,7 @@ static OUTCOME: Mutex<Option<policy::FailurePolicy>> = Mutex::new(None);
 const LEAST_DELAY: Duration = Duration::from_millis(500);
 
 /// Sets the outcome of later failures and of kernel panics.
-pub fn set(outcome: policy::FailurePolicy, context: &mut Context) {
+pub fn set_outcome(outcome: policy::FailurePolicy, context: &mut Context) {
     *OUTCOME.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
     // Seconds between a panic and the restart; 0 is no restart. The kernel can't power off instead.
     let panic = if outcome.action == FailureAction::Halt {
@@ -71,12 +71,12 @@ pub fn catch_panics() {
             text,
             "boot another version of the image, and report this line",
         );
-        end(&failure, &mut Watchdog::default())
+        end_boot(&failure, &mut Watchdog::default())
     }));
 }
 
 /// Prints the failure, waits, and ends the boot.
-pub fn end(failure: &Failure, watchdog: &mut Watchdog) -> ! {
+pub fn end_boot(failure: &Failure, watchdog: &mut Watchdog) -> ! {
     console::announce(&failure.to_string());
     history::record_failure(failure);
     let outcome = OUTCOME

@@ -76,7 +76,7 @@ pub fn mount_root(verified: VerifiedRoot, context: &mut Context) -> Result<Mount
             "build the image with an adamant of the agent's version",
         )
     })?;
-    outcome::set(policy.failure, context);
+    outcome::set_outcome(policy.failure, context);
     context.report.image_id.clone_from(&policy.image.id);
     context
         .report

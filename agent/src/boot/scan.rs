@@ -103,14 +103,14 @@ fn read_chunks(
     next: &AtomicU64,
     stop: &AtomicBool,
 ) -> Result<(), (Option<u64>, io::Error)> {
-    let mut chunks = Chunks::open(device).map_err(|e| (None, e))?;
+    let mut chunks = ChunkReader::open(device).map_err(|e| (None, e))?;
     while !stop.load(Ordering::Relaxed) {
         let first = next.fetch_add(1, Ordering::Relaxed) * CHUNK_BLOCKS;
         if first >= blocks {
             break;
         }
         let mut result = Ok(());
-        chunks.read(
+        chunks.read_blocks(
             first,
             CHUNK_BLOCKS.min(blocks - first),
             &mut |block, error| {
@@ -124,23 +124,23 @@ fn read_chunks(
 }
 
 /// A device that is read in large chunks.
-pub struct Chunks {
+pub struct ChunkReader {
     file: File,
     buffer: Vec<u8>,
     aligned: usize,
 }
 
-impl Chunks {
+impl ChunkReader {
     /// Opens the device for reads that bypass the page cache: a large root would evict everything
     /// else from it, and cached blocks would not be read from the disk.
-    pub fn open(device: &Path) -> io::Result<Chunks> {
+    pub fn open(device: &Path) -> io::Result<ChunkReader> {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_DIRECT)
             .open(device)?;
         let buffer = vec![0; CHUNK + BLOCK];
         let aligned = buffer.as_ptr().align_offset(BLOCK).min(BLOCK);
-        Ok(Chunks {
+        Ok(ChunkReader {
             file,
             buffer,
             aligned,
@@ -149,7 +149,12 @@ impl Chunks {
 
     /// Reads `count` blocks from `first` on, at most [`CHUNK_BLOCKS`]. Calls `bad`
     /// for each block that cannot be read; `bad` returns whether to go on.
-    pub fn read(&mut self, first: u64, count: u64, bad: &mut dyn FnMut(u64, io::Error) -> bool) {
+    pub fn read_blocks(
+        &mut self,
+        first: u64,
+        count: u64,
+        bad: &mut dyn FnMut(u64, io::Error) -> bool,
+    ) {
         let chunk =
             &mut self.buffer[self.aligned..self.aligned + count.min(CHUNK_BLOCKS) as usize * BLOCK];
         if self.file.read_exact_at(chunk, first * BLOCK as u64).is_ok() {

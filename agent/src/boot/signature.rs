@@ -196,9 +196,9 @@ fn certificates(dir: &Path) -> Result<Vec<Certificate>, Failure> {
 }
 
 /// The signature partitions on the root's disk that are not empty: number and content.
-type Content = Result<Vec<u8>, String>;
+type SignaturePartition = Result<Vec<u8>, String>;
 
-fn partitions(disk: &Disk) -> Result<Vec<(u32, Content)>, Failure> {
+fn partitions(disk: &Disk) -> Result<Vec<(u32, SignaturePartition)>, Failure> {
     let wrong = |why: &dyn std::fmt::Display| {
         Failure::new(
             STAGE,

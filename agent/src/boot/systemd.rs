@@ -19,7 +19,7 @@ pub const RULE: &str = "00-adamant.rules";
 
 /// Makes systemd feed the watchdog. By default it does not touch a watchdog that is already armed,
 /// and the machine would reset.
-pub fn feed_the_watchdog() -> io::Result<()> {
+pub fn enable_watchdog() -> io::Result<()> {
     write(Path::new(WATCHDOG), "[Manager]\nRuntimeWatchdogSec=60s\n")
 }
 
@@ -91,7 +91,7 @@ fn describe(mount: &str, what: &str, description: &str, order: &str, how: &str) 
 
 /// Stops systemd from making automounts for the disk's ESP, which the guard refuses, so that no
 /// unit fails.
-pub fn leave_the_esp_alone(allowed: &[String]) -> io::Result<()> {
+pub fn disable_esp_automounts(allowed: &[String]) -> io::Result<()> {
     for mount in ["/efi", "/boot"]
         .iter()
         .filter(|mount| !allowed.iter().any(|path| path == *mount))
@@ -114,7 +114,7 @@ pub fn leave_the_esp_alone(allowed: &[String]) -> io::Result<()> {
 pub const MODULE_LOADERS: [&str; 2] = ["systemd-udevd.service.d", "systemd-modules-load.service.d"];
 
 /// Makes sure that only systemd itself can start processes that the guard takes for these services.
-pub fn keep_module_loaders_apart() -> io::Result<()> {
+pub fn protect_module_loaders() -> io::Result<()> {
     for folder in MODULE_LOADERS {
         write(
             &Path::new(UNITS).join(folder).join("00-adamant.conf"),
@@ -126,7 +126,7 @@ pub fn keep_module_loaders_apart() -> io::Result<()> {
 
 /// Gives names below /dev/disk to the partitions of the disk that the machine started from
 /// (udev(7), "OPTIONS"), even if a disk with the same labels appears.
-pub fn keep_names(disk: &str) -> io::Result<()> {
+pub fn pin_disk_names(disk: &str) -> io::Result<()> {
     let between = if disk.ends_with(|last: char| last.is_ascii_digit()) {
         "p"
     } else {

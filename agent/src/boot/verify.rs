@@ -21,7 +21,7 @@ use nix::errno::Errno;
 use super::locate::Located;
 use super::signature::Checked;
 use super::{Context, Failure};
-use crate::kernel::block::{self, Disk, Partition};
+use crate::kernel::block::{self, Disk, KernelPartition};
 use crate::kernel::dm::{self, Mapping, VerityStatus};
 use crate::kernel::keyring;
 
@@ -61,7 +61,7 @@ pub fn verify_root(checked: Checked, context: &mut Context) -> Result<VerifiedRo
             "use a kernel with dm-verity, in it or as a module in the initramfs",
         )
     };
-    let numbers = |partition: &Partition| {
+    let numbers = |partition: &KernelPartition| {
         block::major_minor(&partition.name).map_err(|e| failure("device numbers", e))
     };
     let salt = if superblock.salt.is_empty() {
@@ -95,7 +95,7 @@ pub fn verify_root(checked: Checked, context: &mut Context) -> Result<VerifiedRo
         };
         // A kernel that rejects the signature is no failure, because the agent has verified it. The
         // kernel's keys are those of firmware and distribution, which may not include the signer.
-        match keyring::add(SIGNATURE_KEY, &message).and_then(|()| create(&signed)) {
+        match keyring::add_key(SIGNATURE_KEY, &message).and_then(|()| create(&signed)) {
             Ok(mapping) => {
                 (seen, table, context.report.signature.kernel) =
                     (Some(mapping), signed, "verified".to_owned())

@@ -25,7 +25,7 @@ pub struct Disk {
 
 /// A partition, as the kernel knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Partition {
+pub struct KernelPartition {
     /// Its node, for example /dev/vda3.
     pub path: PathBuf,
     /// Its name in /sys/class/block, for example `vda3`.
@@ -87,7 +87,7 @@ impl Disk {
     }
 
     /// The partition with this number (from 1). `None` where the kernel knows none.
-    pub fn partition(&self, wanted: u32) -> io::Result<Option<Partition>> {
+    pub fn partition(&self, wanted: u32) -> io::Result<Option<KernelPartition>> {
         for entry in fs::read_dir(Path::new("/sys/block").join(&self.name))? {
             let entry = entry?;
             let Ok(found) = number(&entry.path().join("partition")) else {
@@ -101,7 +101,7 @@ impl Disk {
             };
             let start = number(&entry.path().join("start"))?.saturating_mul(SYSFS_SECTOR);
             let bytes = number(&entry.path().join("size"))?.saturating_mul(SYSFS_SECTOR);
-            return Ok(Some(Partition {
+            return Ok(Some(KernelPartition {
                 path: node(&name),
                 name,
                 number: wanted,

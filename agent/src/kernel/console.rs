@@ -57,7 +57,7 @@ pub fn announce(line: &str) {
 }
 
 /// Reports a long operation in the kernel's log, and once on every console, even with `quiet`.
-pub fn say(line: &str) {
+pub fn show_progress(line: &str) {
     announce_at(INFORMATION, line);
 }
 

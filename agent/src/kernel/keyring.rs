@@ -6,7 +6,7 @@ use std::io;
 use nix::libc;
 
 /// Adds a key of type `user` to the keyring of this thread.
-pub fn add(name: &str, bytes: &[u8]) -> io::Result<()> {
+pub fn add_key(name: &str, bytes: &[u8]) -> io::Result<()> {
     let name = CString::new(name)?;
     // SAFETY: the kernel reads two strings that end with a NUL, and a payload of the given length.
     // All three outlive the call.

@@ -80,7 +80,7 @@ pub fn run_in_root(command: &mut Command, root: &Path, inherited: OwnedFd) {
 
 /// How a machine ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub enum MachineEnd {
     /// It restarts.
     Restart,
     /// It is switched off.
@@ -89,10 +89,10 @@ pub enum End {
 
 /// Restarts the machine or switches it off at once, without stopping anything. Returns only on
 /// failure.
-pub fn end_machine(end: End) -> io::Error {
+pub fn end_machine(end: MachineEnd) -> io::Error {
     let how = match end {
-        End::Restart => libc::RB_AUTOBOOT,
-        End::PowerOff => libc::RB_POWER_OFF,
+        MachineEnd::Restart => libc::RB_AUTOBOOT,
+        MachineEnd::PowerOff => libc::RB_POWER_OFF,
     };
     // SAFETY: the call takes a number only.
     unsafe { libc::reboot(how) };

@@ -164,7 +164,7 @@ pub fn remove_tree_with(folder: impl AsFd, name: &CStr, step: &mut dyn FnMut()) 
 
 /// Reads the regular file `name` in `folder`. `None` if there is no such entry; an entry of
 /// another type, or more than `limit` bytes, is an error.
-pub fn read(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
+pub fn read_file(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let bytes = read_start(folder, name, limit + 1)?;
     if bytes.as_ref().is_some_and(|bytes| bytes.len() > limit) {
         return Err(io::Error::other(format!("longer than {limit} bytes")));
@@ -172,7 +172,7 @@ pub fn read(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<V
     Ok(bytes)
 }
 
-/// As [`read`], but reads the first `limit` bytes of a longer file.
+/// As [`read_file`], but reads the first `limit` bytes of a longer file.
 pub fn read_start(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Option<Vec<u8>>> {
     use std::io::Read;
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -192,7 +192,7 @@ pub fn read_start(folder: impl AsFd, name: &CStr, limit: usize) -> io::Result<Op
 
 /// Writes the file `name` in `folder`. After a power cut it has the old or the new content; once
 /// this returns, the new one.
-pub fn write(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<()> {
+pub fn write_file(folder: impl AsFd, name: &CStr, bytes: &[u8]) -> io::Result<()> {
     let temporary = temporary(folder.as_fd(), name, bytes, true)?;
     nix::fcntl::renameat(&folder, temporary.as_c_str(), &folder, name)?;
     Ok(nix::unistd::fsync(folder)?)

@@ -28,18 +28,18 @@ pub struct Changes {
     /// Events were lost, because there were too many.
     pub lost: bool,
     /// Modaliases of devices that have appeared.
-    pub names: Vec<String>,
+    pub modaliases: Vec<String>,
 }
 
 /// The kernel's events since this was opened.
-pub struct Events {
+pub struct UeventSocket {
     socket: OwnedFd,
 }
 
-impl Events {
+impl UeventSocket {
     /// Opens the socket. Callers do so before they search for devices, so that no device appears
     /// unnoticed between search and wait.
-    pub fn open() -> io::Result<Events> {
+    pub fn open() -> io::Result<UeventSocket> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(
             AddressFamily::Netlink,
@@ -49,7 +49,7 @@ impl Events {
         )?;
         setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
         bind(socket.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_GROUP))?;
-        Ok(Events { socket })
+        Ok(UeventSocket { socket })
     }
 
     /// Waits for events of block devices or of new devices until the deadline, and summarizes them.
@@ -57,7 +57,7 @@ impl Events {
         loop {
             let seen = self.drain()?;
             let left = deadline.saturating_duration_since(Instant::now());
-            if seen.block || seen.lost || !seen.names.is_empty() || left.is_zero() {
+            if seen.block || seen.lost || !seen.modaliases.is_empty() || left.is_zero() {
                 return Ok(seen);
             }
             // Rounded up to milliseconds, so that the last fraction is not a busy loop.
@@ -84,9 +84,12 @@ impl Events {
             Some(event) => {
                 seen.block |= event.subsystem == "block";
                 if event.action == "add" {
-                    seen.lost |= seen.names.len() == MAX_MODALIASES;
-                    seen.names
-                        .extend(event.modalias.filter(|_| seen.names.len() < MAX_MODALIASES));
+                    seen.lost |= seen.modaliases.len() == MAX_MODALIASES;
+                    seen.modaliases.extend(
+                        event
+                            .modalias
+                            .filter(|_| seen.modaliases.len() < MAX_MODALIASES),
+                    );
                 }
             }
             None => seen.lost = true,

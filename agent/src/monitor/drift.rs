@@ -76,7 +76,7 @@ struct VolumeUse<'a> {
 }
 
 /// What the command prints, and whether there is no drift.
-pub struct DriftReport {
+pub struct DriftOutput {
     /// Text for the standard output.
     pub text: String,
     /// True if nothing differs.
@@ -85,7 +85,7 @@ pub struct DriftReport {
 
 /// Compares the machine with its image and policy. Returns the result as text, or as JSON. `Err` is
 /// a line for the standard error.
-pub fn report_drift(json: bool) -> Result<DriftReport, String> {
+pub fn report_drift(json: bool) -> Result<DriftOutput, String> {
     if !nix::unistd::geteuid().is_root() {
         return Err("adamant: drift: only root may read the kernel's tables that this command compares: run it as root\n".to_owned());
     }
@@ -119,7 +119,7 @@ pub fn report_drift(json: bool) -> Result<DriftReport, String> {
     } else {
         report.to_text()
     };
-    Ok(DriftReport { text, none })
+    Ok(DriftOutput { text, none })
 }
 
 impl DriftReport<'_> {

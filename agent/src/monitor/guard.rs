@@ -9,12 +9,12 @@ use crate::kernel::bpf::ValueMap;
 use crate::kernel::guard_abi::{DENIALS, Denials, GuardEvent, HOOKS};
 
 /// The number of denials of each hook.
-pub struct Counters(ValueMap<Denials>);
+pub struct DenialCounters(ValueMap<Denials>);
 
-impl Counters {
+impl DenialCounters {
     /// `None` if there is no guard.
-    pub fn open() -> io::Result<Option<Counters>> {
-        Ok(ValueMap::open(DENIALS)?.map(Counters))
+    pub fn open() -> io::Result<Option<DenialCounters>> {
+        Ok(ValueMap::open(DENIALS)?.map(DenialCounters))
     }
 
     /// The numbers, in the order of [`HOOKS`].

@@ -64,7 +64,7 @@ fn replace(path: &str, text: &str) -> io::Result<()> {
 /// Denials of the guard by hook, without the hooks that refused nothing. `None` without a guard, or
 /// if it does not let this process read its counters.
 pub fn denials() -> Option<Vec<(&'static str, u64)>> {
-    let counts = guard::Counters::open().ok()??.read().ok()?;
+    let counts = guard::DenialCounters::open().ok()??.read().ok()?;
     Some(
         HOOKS
             .into_iter()

@@ -16,7 +16,7 @@ use adamant_contract::verity::BLOCK;
 use serde::{Deserialize, Serialize};
 
 use super::{RUN, VerifiedDevice, json, now, policy, print_line, read, replace};
-use crate::boot::scan::{CHUNK_BLOCKS, Chunks};
+use crate::boot::scan::{CHUNK_BLOCKS, ChunkReader};
 use crate::kernel::process::lower_priority_to_idle;
 
 /// Directory of the state on a volume, where it outlives a reboot.
@@ -120,7 +120,7 @@ pub fn scrub_root(at_once: bool) -> Result<u8, String> {
     };
     let policy = policy()?;
     let root = VerifiedDevice::find().map_err(|why| fail(&why))?;
-    let mut chunks = Chunks::open(&root.device).map_err(|e| fail(&e))?;
+    let mut chunks = ChunkReader::open(&root.device).map_err(|e| fail(&e))?;
     let path = path(&policy);
     if at_once {
         return Ok(read_at_once(&root, &mut chunks, &path));
@@ -144,7 +144,7 @@ pub fn scrub_root(at_once: bool) -> Result<u8, String> {
 /// Reads from the state's position to the end of the root.
 fn read_slowly(
     root: &VerifiedDevice,
-    chunks: &mut Chunks,
+    chunks: &mut ChunkReader,
     state: &mut ScrubState,
     rate: u64,
     path: &str,
@@ -170,7 +170,7 @@ fn read_slowly(
     while at < blocks {
         let start = Instant::now();
         let count = CHUNK_BLOCKS.min(blocks - at);
-        chunks.read(at, count, &mut |block, error| {
+        chunks.read_blocks(at, count, &mut |block, error| {
             state.add_error(block);
             print_error("<3>", root, state, block, &error);
             true
@@ -196,7 +196,7 @@ fn read_slowly(
 }
 
 /// Reads all blocks at full speed. Returns the exit code.
-fn read_at_once(root: &VerifiedDevice, chunks: &mut Chunks, path: &str) -> u8 {
+fn read_at_once(root: &VerifiedDevice, chunks: &mut ChunkReader, path: &str) -> u8 {
     let mut state = ScrubState::resume(root, None);
     state.started = now();
     let terminal = std::io::stdout().is_terminal();
@@ -208,7 +208,7 @@ fn read_at_once(root: &VerifiedDevice, chunks: &mut Chunks, path: &str) -> u8 {
     let mut at = 0;
     while at < blocks {
         let count = CHUNK_BLOCKS.min(blocks - at);
-        chunks.read(at, count, &mut |block, error| {
+        chunks.read_blocks(at, count, &mut |block, error| {
             state.add_error(block);
             print_error(
                 if terminal { "\r\x1b[K" } else { "" },

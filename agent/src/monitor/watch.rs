@@ -21,7 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use super::events::{CLASSES, Details, MINUTE, RateLimit, Violation};
 use super::finding::{Class, Finding};
 use super::findings::{self, MOUNTS};
-use super::guard::{Counters, Denial};
+use super::guard::{Denial, DenialCounters};
 use super::json::printable;
 use super::opened::DiskWatch;
 use super::outlets::{metrics, notify, report, write_metrics};
@@ -30,9 +30,9 @@ use super::{boot_report, policy, print_line};
 use crate::boot::history::BlackBox;
 use crate::kernel::clock::since_kernel_start;
 use crate::kernel::guard_abi::EVENTS;
-use crate::kernel::process::{End, end_machine};
+use crate::kernel::process::{MachineEnd, end_machine};
 use crate::kernel::ring_buffer::RingBuffer;
-use crate::kernel::uevents::Events;
+use crate::kernel::uevents::UeventSocket;
 
 struct Watch {
     policy: Policy,
@@ -42,7 +42,7 @@ struct Watch {
     /// The block devices at the last comparison.
     devices: Vec<String>,
     violations: [u64; CLASSES.len()],
-    counters: Option<Counters>,
+    counters: Option<DenialCounters>,
     /// Path of the scrub's state.
     scrub: String,
     /// The counters that were written last.
@@ -74,7 +74,7 @@ pub fn watch_machine() -> Result<u8, String> {
     };
     let policy = policy()?;
     let mounts = File::open(MOUNTS).map_err(|e| fail(MOUNTS, e))?;
-    let devices = Events::open().map_err(|e| fail("the kernel's events", e))?;
+    let devices = UeventSocket::open().map_err(|e| fail("the kernel's events", e))?;
     let disk = DiskWatch::start().map_err(|e| fail("the disk's nodes", e))?;
     // Without the guard's maps, everything else is still watched. The boot has reported whether the
     // guard is in force.
@@ -91,7 +91,7 @@ pub fn watch_machine() -> Result<u8, String> {
         guard(e);
         None
     });
-    let counters = Counters::open().unwrap_or_else(|e| {
+    let counters = DenialCounters::open().unwrap_or_else(|e| {
         guard(e);
         None
     });
@@ -383,8 +383,8 @@ impl Watch {
 /// not get more time. The volumes' journals make that safe.
 fn react(violation: &Violation, reaction: Reaction) {
     let (verb, how) = match reaction {
-        Reaction::Poweroff => ("switched off", End::PowerOff),
-        _ => ("restarted", End::Restart),
+        Reaction::Poweroff => ("switched off", MachineEnd::PowerOff),
+        _ => ("restarted", MachineEnd::Restart),
     };
     let line = [
         "adamant: watch: ",

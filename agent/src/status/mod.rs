@@ -17,7 +17,7 @@ use std::path::Path;
 
 use adamant_contract::paths::BOOT_REPORT_PATH;
 use adamant_contract::report::{BootReport, VERSION};
-use now::Now;
+use now::CurrentState;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -42,10 +42,10 @@ pub fn print_status(json: bool) -> Result<Status, String> {
     let bytes = read(Path::new(BOOT_REPORT_PATH))
         .map_err(|why| fail(&why, "only a server that adamant-agent has booted has one"))?;
     #[derive(Deserialize)]
-    struct Version {
+    struct ReportVersion {
         version: u32,
     }
-    let Version { version } = serde_json::from_slice(&bytes).map_err(changed)?;
+    let ReportVersion { version } = serde_json::from_slice(&bytes).map_err(changed)?;
     if version != VERSION {
         return Err(fail(
             &format!("version {version}, not {VERSION}"),
@@ -53,7 +53,7 @@ pub fn print_status(json: bool) -> Result<Status, String> {
         ));
     }
     let report: BootReport = serde_json::from_slice(&bytes).map_err(changed)?;
-    let now = Now::read(&report);
+    let now = CurrentState::read(&report);
     let problems = now.problems(&report);
     let holds = problems.is_empty();
     let text = if json {

@@ -32,7 +32,7 @@ impl Fill {
 }
 
 /// The current state of the machine.
-pub struct Now {
+pub struct CurrentState {
     /// Whether the running root is the verified one.
     pub verified: bool,
     /// The kernel's lockdown mode; empty if it cannot be read.
@@ -49,11 +49,11 @@ pub struct Now {
     pub uptime: u64,
 }
 
-impl Now {
+impl CurrentState {
     /// Reads the current state.
-    pub fn read(report: &BootReport) -> Now {
+    pub fn read(report: &BootReport) -> CurrentState {
         let lockdown = fs::read_to_string(sysctls::LOCKDOWN).unwrap_or_default();
-        Now {
+        CurrentState {
             verified: monitor::mapping_of(Path::new("/"), Path::new("/sys/dev/block")).is_some(),
             lockdown: sysctls::lockdown(&lockdown).to_owned(),
             modules: fs::read_to_string("/proc/sys/kernel/modules_disabled")

@@ -3,7 +3,7 @@
 use adamant_contract::policy::Enforce;
 use adamant_contract::report::{BootReport, ModuleLoadingReport, ReachedLevel, VolumeReport};
 
-use super::now::{Fill, Now};
+use super::now::{CurrentState, Fill};
 use crate::monitor;
 
 /// A volume with at least this many percent of its space in use is shown in red.
@@ -46,7 +46,12 @@ impl Page {
 }
 
 /// Renders the page.
-pub fn render(report: &BootReport, now: &Now, problems: &[String], colour: bool) -> String {
+pub fn render(
+    report: &BootReport,
+    now: &CurrentState,
+    problems: &[String],
+    colour: bool,
+) -> String {
     let mut page = Page {
         text: String::new(),
         colour,
@@ -127,7 +132,7 @@ fn stages(report: &BootReport, page: &mut Page) {
     );
 }
 
-fn seal(report: &BootReport, now: &Now, page: &mut Page) {
+fn seal(report: &BootReport, now: &CurrentState, page: &mut Page) {
     let seal = &report.seal;
     let since = match seal.since_us / 1_000_000 {
         0 => String::new(),
@@ -237,7 +242,7 @@ fn last_bad_boot(report: &BootReport, page: &mut Page) {
 }
 
 /// Events since the boot: denials of the guard, and the scrub.
-fn since_boot(now: &Now, page: &mut Page) {
+fn since_boot(now: &CurrentState, page: &mut Page) {
     if let Some(denials) = &now.denials {
         let each: Vec<String> = denials
             .iter()
@@ -439,14 +444,14 @@ pub mod tests {
         }
     }
 
-    fn good() -> Now {
+    fn good() -> CurrentState {
         let volume = Fill {
             used: 128 << 20,
             size: 480 << 20,
             read_only: false,
             safe: true,
         };
-        Now {
+        CurrentState {
             verified: true,
             lockdown: "integrity".to_owned(),
             modules: false,
@@ -457,7 +462,7 @@ pub mod tests {
         }
     }
 
-    fn page(report: &BootReport, now: &Now, colour: bool) -> String {
+    fn page(report: &BootReport, now: &CurrentState, colour: bool) -> String {
         render(report, now, &now.problems(report), colour)
     }
 
@@ -495,7 +500,7 @@ pub mod tests {
         let mut report = sample();
         report.seal.reached = ReachedLevel::Lockdown;
         report.seal.missing = vec!["the kernel has no hook bpf".to_owned()];
-        let now = Now {
+        let now = CurrentState {
             verified: false,
             lockdown: "none".to_owned(),
             modules: true,

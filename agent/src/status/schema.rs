@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::now::{Fill, Now};
+use super::now::{CurrentState, Fill};
 use super::page::tests::sample;
 use crate::monitor::scrub::ScrubState;
 
@@ -114,7 +114,7 @@ fn page(full: bool) -> Value {
         read_only: false,
         safe: true,
     };
-    let now = Now {
+    let now = CurrentState {
         verified: true,
         lockdown: String::new(),
         modules: false,

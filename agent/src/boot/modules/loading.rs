@@ -16,7 +16,7 @@ const STACK: usize = 64 << 10;
 
 /// The result of loading a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum LoadOutcome {
     /// It was loaded.
     Loaded,
     /// It was loaded before, or is built in.
@@ -28,23 +28,23 @@ pub enum Outcome {
     Failed(Errno),
 }
 
-struct State<'a> {
+struct LoadQueue<'a> {
     /// For each module, whether a thread has started to load it.
     started: Vec<bool>,
     /// For each module, the result once it is known.
-    outcomes: Vec<Option<Outcome>>,
+    outcomes: Vec<Option<LoadOutcome>>,
     /// Names of modules for hardware that this machine does not have.
     absent: &'a mut BTreeSet<String>,
 }
 
 /// Runs `load` for each module, after the modules that it depends on or follows. Returns the
 /// results.
-pub fn all(
+pub fn load_in_order(
     modules: &[Module],
     absent: &mut BTreeSet<String>,
-    load: &(dyn Fn(&Module) -> Outcome + Sync),
-) -> Vec<Outcome> {
-    let state = Mutex::new(State {
+    load: &(dyn Fn(&Module) -> LoadOutcome + Sync),
+) -> Vec<LoadOutcome> {
+    let state = Mutex::new(LoadQueue {
         started: vec![false; modules.len()],
         outcomes: vec![None; modules.len()],
         absent,
@@ -72,7 +72,7 @@ pub fn all(
                 .iter()
                 .any(|needed| now.absent.contains(needed))
             {
-                Outcome::Absent
+                LoadOutcome::Absent
             } else {
                 drop(now);
                 let outcome = load(module);
@@ -80,7 +80,7 @@ pub fn all(
                 outcome
             };
             now.outcomes[index] = Some(outcome);
-            if !matches!(outcome, Outcome::Loaded | Outcome::ThereBefore) {
+            if !matches!(outcome, LoadOutcome::Loaded | LoadOutcome::ThereBefore) {
                 now.absent.insert(module.name.clone());
             }
             changed.notify_all();
@@ -107,11 +107,11 @@ pub fn all(
         .outcomes;
     outcomes
         .into_iter()
-        .map(|outcome| outcome.unwrap_or(Outcome::Absent))
+        .map(|outcome| outcome.unwrap_or(LoadOutcome::Absent))
         .collect()
 }
 
-impl State<'_> {
+impl LoadQueue<'_> {
     fn is_ready(&self, modules: &[Module], index: usize) -> bool {
         let module = &modules[index];
         let is_done = |name: &String| {
@@ -144,15 +144,15 @@ mod tests {
         modules: &[Module],
         absent: &mut BTreeSet<String>,
         fails: &[&str],
-    ) -> (Vec<String>, Vec<Outcome>) {
+    ) -> (Vec<String>, Vec<LoadOutcome>) {
         let order = Mutex::new(Vec::new());
-        let outcomes = all(modules, absent, &|module| {
+        let outcomes = load_in_order(modules, absent, &|module| {
             std::thread::sleep(std::time::Duration::from_millis(5));
             order.lock().unwrap().push(module.name.clone());
             if fails.contains(&module.name.as_str()) {
-                Outcome::Absent
+                LoadOutcome::Absent
             } else {
-                Outcome::Loaded
+                LoadOutcome::Loaded
             }
         });
         (order.into_inner().unwrap(), outcomes)
@@ -179,7 +179,7 @@ mod tests {
                     && place("d") < place("e"),
                 "{order:?}"
             );
-            assert_eq!(outcomes, [Outcome::Loaded; 6]);
+            assert_eq!(outcomes, [LoadOutcome::Loaded; 6]);
         }
     }
 
@@ -192,10 +192,10 @@ mod tests {
         assert_eq!(
             outcomes,
             [
-                Outcome::Absent,
-                Outcome::Absent,
-                Outcome::Absent,
-                Outcome::Loaded
+                LoadOutcome::Absent,
+                LoadOutcome::Absent,
+                LoadOutcome::Absent,
+                LoadOutcome::Loaded
             ]
         );
         assert_eq!(absent.into_iter().collect::<Vec<_>>(), ["a", "b", "c"]);
@@ -206,8 +206,11 @@ mod tests {
         let modules = modules(&["/m/a.ko b", "/m/b.ko a", "/m/c.ko ~c"]);
         assert_eq!(
             order(&modules, &mut BTreeSet::new(), &[]).1,
-            [Outcome::Loaded; 3]
+            [LoadOutcome::Loaded; 3]
         );
-        assert_eq!(all(&[], &mut BTreeSet::new(), &|_| Outcome::Loaded), []);
+        assert_eq!(
+            load_in_order(&[], &mut BTreeSet::new(), &|_| LoadOutcome::Loaded),
+            []
+        );
     }
 }

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::kmod::{ModuleInitFlags, finit_module};
 
 use super::Context;
-use loading::Outcome;
+use loading::LoadOutcome;
 
 mod loading;
 
@@ -32,7 +32,7 @@ const PROCESSOR: &str = "/sys/devices/system/cpu/modalias";
 
 /// The modules of the list that were not tried yet.
 #[derive(Default)]
-pub struct Modules {
+pub struct ModuleList {
     all: Vec<Module>,
     /// Names of modules for hardware that this machine does not have.
     absent: BTreeSet<String>,
@@ -49,21 +49,21 @@ struct Module {
     patterns: Option<Vec<String>>,
 }
 
-impl Modules {
+impl ModuleList {
     /// Reads the list. If it can't be read, the boot continues without modules; a later stage
     /// reports what is missing.
-    pub fn read(context: &mut Context) -> Modules {
+    pub fn open(context: &mut Context) -> ModuleList {
         match read(MODULE_LIST_PATH, LIST_LIMIT) {
-            Ok(list) => Modules {
+            Ok(list) => ModuleList {
                 all: list.lines().filter_map(Module::parse).collect(),
                 absent: BTreeSet::new(),
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Modules::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => ModuleList::default(),
             Err(error) => {
                 context.warn(format!(
                     "{MODULE_LIST_PATH}: no module was loaded: {error}."
                 ));
-                Modules::default()
+                ModuleList::default()
             }
         }
     }
@@ -83,7 +83,7 @@ impl Modules {
             if chosen.is_empty() {
                 break;
             }
-            loaded += self.load_those(&chosen, context);
+            loaded += self.load_chosen(&chosen, context);
             known = found;
         }
         loaded
@@ -93,14 +93,14 @@ impl Modules {
     pub fn load_for(&mut self, names: &[String], context: &mut Context) -> usize {
         let chosen =
             self.choose(&|pattern| names.iter().any(|name| modalias::matches(pattern, name)));
-        self.load_those(&chosen, context)
+        self.load_chosen(&chosen, context)
     }
 
     /// Loads all remaining modules, for a device without a modalias. Returns the number of loaded
     /// modules.
     pub fn load_the_rest(&mut self, context: &mut Context) -> usize {
         let chosen = self.all.iter().map(|module| module.name.clone()).collect();
-        self.load_those(&chosen, context)
+        self.load_chosen(&chosen, context)
     }
 
     /// The names of modules for every machine and for the given devices, with everything that these
@@ -122,7 +122,7 @@ impl Modules {
         chosen
     }
 
-    fn load_those(&mut self, names: &BTreeSet<String>, context: &mut Context) -> usize {
+    fn load_chosen(&mut self, names: &BTreeSet<String>, context: &mut Context) -> usize {
         if names.is_empty() {
             return 0;
         }
@@ -131,17 +131,17 @@ impl Modules {
             .partition(|module| names.contains(&module.name));
         self.all = later;
         let mut loaded = 0;
-        for (module, outcome) in now
-            .iter()
-            .zip(loading::all(&now, &mut self.absent, &load_one))
+        for (module, outcome) in
+            now.iter()
+                .zip(loading::load_in_order(&now, &mut self.absent, &load_module))
         {
             match outcome {
-                Outcome::Loaded => {
+                LoadOutcome::Loaded => {
                     context.report.modules.push(module.name.clone());
                     loaded += 1;
                 }
-                Outcome::ThereBefore | Outcome::Absent => {}
-                Outcome::Failed(error) => context.warn(format!(
+                LoadOutcome::ThereBefore | LoadOutcome::Absent => {}
+                LoadOutcome::Failed(error) => context.warn(format!(
                     "{}: the module was not loaded: {}.",
                     module.path,
                     error.desc()
@@ -222,7 +222,7 @@ fn read(path: &str, limit: u64) -> io::Result<String> {
     Ok(text)
 }
 
-fn load_one(module: &Module) -> Outcome {
+fn load_module(module: &Module) -> LoadOutcome {
     let load = || {
         let file =
             File::open(&module.path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
@@ -232,11 +232,11 @@ fn load_one(module: &Module) -> Outcome {
         Ok(()) => {
             // Its pages are in memory twice now: in the module, and in the initramfs' file.
             let _ = fs::remove_file(&module.path);
-            Outcome::Loaded
+            LoadOutcome::Loaded
         }
-        Err(Errno::EEXIST) => Outcome::ThereBefore,
-        Err(Errno::ENODEV) => Outcome::Absent,
-        Err(error) => Outcome::Failed(error),
+        Err(Errno::EEXIST) => LoadOutcome::ThereBefore,
+        Err(Errno::ENODEV) => LoadOutcome::Absent,
+        Err(error) => LoadOutcome::Failed(error),
     }
 }
 
@@ -250,8 +250,8 @@ fn name(path: &str) -> String {
 mod tests {
     use super::*;
 
-    fn modules(lines: &[&str]) -> Modules {
-        Modules {
+    fn modules(lines: &[&str]) -> ModuleList {
+        ModuleList {
             all: lines
                 .iter()
                 .filter_map(|line| Module::parse(line))

@@ -79,7 +79,7 @@ pub fn seal(
             if !seal.interpreters.is_empty() {
                 enforced(context, "scripts of the image alone");
             }
-            if let Err(error) = systemd::leave_the_esp_alone(&seal.allow.mounts) {
+            if let Err(error) = systemd::disable_esp_automounts(&seal.allow.mounts) {
                 context.warn(format!(
                     "Units for the ESP may fail: /run/systemd/system: {error}."
                 ));

@@ -146,7 +146,7 @@ fn open_or_close_module_loading(guarded: bool, context: &mut Context) {
         finish_loading(&drivers::start_loading(&[], Hardware::LoadDrivers), context);
         return close_module_loading(context);
     }
-    if let Err(error) = systemd::keep_module_loaders_apart() {
+    if let Err(error) = systemd::protect_module_loaders() {
         context.warn(format!(
             "Drivers may not be loaded: systemd-udevd's unit: {error}."
         ));

@@ -28,7 +28,7 @@ pub fn seal(identified: &Identified, context: &mut Context) {
         }
     }
     let disk = &identified.root().disk().name;
-    if let Err(error) = systemd::keep_names(disk) {
+    if let Err(error) = systemd::pin_disk_names(disk) {
         context.warn(format!(
             "Another disk may take {disk}'s names in /dev/disk: udev's rule: {error}."
         ));

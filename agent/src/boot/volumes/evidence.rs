@@ -112,7 +112,7 @@ impl Evidence {
         {
             return Err(io::Error::other("too little free space"));
         }
-        rooted_fs::write(folder, &name, &self.bytes)?;
+        rooted_fs::write_file(folder, &name, &self.bytes)?;
         Ok(path)
     }
 }

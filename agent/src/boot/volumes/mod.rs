@@ -48,11 +48,9 @@ use self::partitions::Partitions;
 use self::superblock::Ext4Superblock;
 use super::root::MountedRoot;
 use super::{Context, Failure};
-use crate::kernel::block::{Disk, Partition};
+use crate::kernel::block::{Disk, KernelPartition};
 
-pub use crate::kernel::rooted_fs::{
-    move_aside, own_folder, path_of, read as read_beneath, write as write_beneath,
-};
+pub use crate::kernel::rooted_fs::{move_aside, own_folder, path_of, read_file, write_file};
 
 /// Where a healthy volume is mounted for the short time in which evidence is written to it.
 const EVIDENCE_MOUNT: &str = "/run/adamant/evidence";
@@ -173,7 +171,7 @@ impl Assessment {
 struct AssessedVolume {
     index: usize,
     finding: Assessment,
-    device: Partition,
+    device: KernelPartition,
     found: Option<Ext4Superblock>,
     kept: EvidenceState,
 }

@@ -17,7 +17,7 @@ use super::probe::{self, PartitionContent};
 use super::progress::Progress;
 use super::seed::{self, KeptUnits, NAMED, SeedOutcome};
 use super::{AssessedVolume, Assessment, AttemptError, Condemned, Mounted, VolumesStage, failure};
-use crate::kernel::block::Partition;
+use crate::kernel::block::KernelPartition;
 use crate::kernel::rooted_fs;
 
 /// The remedy for a volume that newer programs made.
@@ -380,7 +380,12 @@ impl VolumesStage<'_> {
 
     /// Grows a file system that is smaller than its partition. A failure is a warning only, because
     /// the data remains usable.
-    fn grow_file_system(&mut self, volume: &policy::Volume, device: &Partition, folder: &OwnedFd) {
+    fn grow_file_system(
+        &mut self,
+        volume: &policy::Volume,
+        device: &KernelPartition,
+        folder: &OwnedFd,
+    ) {
         let found = File::open(&device.path).and_then(|file| probe::probe(&file, device.bytes));
         let Ok(PartitionContent::Ext4(found)) = found else {
             return;

@@ -6,7 +6,7 @@ use std::fs::File;
 use adamant_contract::gpt::{self, PartitionTable};
 use adamant_contract::policy::Volume;
 
-use crate::kernel::block::{Disk, Partition};
+use crate::kernel::block::{Disk, KernelPartition};
 
 /// A disk with its table.
 pub struct Partitions<'a> {
@@ -118,7 +118,7 @@ impl<'a> Partitions<'a> {
     }
 
     /// The kernel's device for an index.
-    pub fn device(&self, index: usize) -> Result<Partition, String> {
+    pub fn device(&self, index: usize) -> Result<KernelPartition, String> {
         let found = self
             .disk
             .partition(index as u32 + 1)

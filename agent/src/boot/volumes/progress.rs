@@ -34,7 +34,7 @@ impl<'a> Progress<'a> {
         let now = Instant::now();
         if now >= self.next {
             self.next = now + INTERVAL;
-            console::say(&self.line(&how_far()));
+            console::show_progress(&self.line(&how_far()));
         }
     }
 

@@ -172,7 +172,7 @@ impl SeedRecord {
     /// Reads a volume's record; `None` without a valid one. Paths that can't be members are left
     /// out.
     pub fn load(own: &OwnedFd, division: Division, covered: Covered) -> Option<SeedRecord> {
-        let bytes = rooted_fs::read(own, NAME, LIMIT).ok()??;
+        let bytes = rooted_fs::read_file(own, NAME, LIMIT).ok()??;
         let mut record = SeedRecord::parse(&bytes)?;
         record
             .members
@@ -182,7 +182,7 @@ impl SeedRecord {
 
     /// Writes the record atomically and durably.
     pub fn store(&self, own: &OwnedFd) -> io::Result<()> {
-        rooted_fs::write(own, NAME, &self.to_bytes())
+        rooted_fs::write_file(own, NAME, &self.to_bytes())
     }
 
     /// The file's bytes. Members that do not fit are left out.

@@ -22,7 +22,7 @@ const UNIQUE: [&str; 4] = ["naa.", "eui.", "uuid.", "nvme."];
 
 /// What a disk reports about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Identity {
+pub struct DiskIdentity {
     /// Its world wide name, as the kernel writes it.
     pub wwid: Option<String>,
     /// Its serial number.
@@ -43,15 +43,15 @@ pub struct OtherPath {
     pub wwid: String,
 }
 
-impl Identity {
+impl DiskIdentity {
     /// Reads the identity of a disk from /sys/block.
     #[inline(never)]
-    pub fn read(name: &str) -> Identity {
+    pub fn read(name: &str) -> DiskIdentity {
         let sys = Path::new("/sys/block").join(name);
         let first = |paths: [&str; 2]| paths.into_iter().find_map(|path| text(&sys.join(path)));
         // Page 0x80 of a SCSI disk: four bytes, then the number.
         let page = bytes(&sys.join("device/vpd_pg80")).and_then(|page| printable(page.get(4..)?));
-        Identity {
+        DiskIdentity {
             wwid: first(["device/wwid", "wwid"]),
             serial: page.or_else(|| first(["serial", "device/serial"])),
         }
@@ -68,7 +68,7 @@ impl Identity {
     }
 
     /// Why this disk is probably the same as another one, for a message.
-    pub fn alike(&self, other: &Identity) -> Option<String> {
+    pub fn alike(&self, other: &DiskIdentity) -> Option<String> {
         let same = |mine: &Option<String>, others: &Option<String>| {
             mine.clone().filter(|mine| Some(mine) == others.as_ref())
         };
@@ -82,8 +82,10 @@ impl Identity {
 
 /// Keeps one of several paths to a disk, the first by name, and returns the others.
 #[inline(never)]
-pub fn merge(disks: Vec<(Surveyed, Identity)>) -> (Vec<(Surveyed, Identity)>, Vec<OtherPath>) {
-    let (mut kept, mut others): (Vec<(Surveyed, Identity)>, Vec<OtherPath>) =
+pub fn merge(
+    disks: Vec<(Surveyed, DiskIdentity)>,
+) -> (Vec<(Surveyed, DiskIdentity)>, Vec<OtherPath>) {
+    let (mut kept, mut others): (Vec<(Surveyed, DiskIdentity)>, Vec<OtherPath>) =
         (Vec::new(), Vec::new());
     for ((disk, found), identity) in disks {
         let of = kept.iter().find(|((known, table), known_as)| {
@@ -160,7 +162,7 @@ mod tests {
 
     use super::*;
 
-    fn disk(name: &str, table: u8, sectors: u64, wwid: Option<&str>) -> (Surveyed, Identity) {
+    fn disk(name: &str, table: u8, sectors: u64, wwid: Option<&str>) -> (Surveyed, DiskIdentity) {
         let table = PartitionTable {
             disk: Guid([table; 16]),
             sector: 512,
@@ -173,7 +175,7 @@ mod tests {
             sector: 512,
             sectors,
         };
-        let identity = Identity {
+        let identity = DiskIdentity {
             wwid: wwid.map(str::to_owned),
             serial: Some("lun7".to_owned()),
         };
@@ -190,7 +192,7 @@ mod tests {
         )
     }
 
-    fn names(disks: Vec<(Surveyed, Identity)>) -> (Vec<String>, Vec<String>) {
+    fn names(disks: Vec<(Surveyed, DiskIdentity)>) -> (Vec<String>, Vec<String>) {
         let (kept, others) = merge(disks);
         (
             kept.into_iter().map(|((disk, _), _)| disk.name).collect(),
@@ -265,7 +267,10 @@ mod tests {
             of(None).alike(&of(Some("t10.x"))),
             Some("serial number lun7".to_owned())
         );
-        assert_eq!(Identity::default().alike(&Identity::default()), None);
+        assert_eq!(
+            DiskIdentity::default().alike(&DiskIdentity::default()),
+            None
+        );
         assert_eq!(printable(b"  lun7 \0\n"), Some("lun7".to_owned()));
         assert!(printable(b" ").is_none() && printable(b"a\x1b[2J").is_none());
     }

@@ -4,23 +4,23 @@ use std::io;
 use std::time::Instant;
 
 use super::Context;
-use super::modules::Modules;
-use crate::kernel::uevents::Events;
+use super::modules::ModuleList;
+use crate::kernel::uevents::UeventSocket;
 
 /// The kernel's events, and the modules of the initramfs that are not loaded yet.
-pub struct Arriving {
-    events: Events,
-    modules: Modules,
+pub struct HotplugListener {
+    events: UeventSocket,
+    modules: ModuleList,
 }
 
-impl Arriving {
+impl HotplugListener {
     /// Starts to listen, and loads the modules for the present devices.
-    pub fn open(context: &mut Context) -> io::Result<Arriving> {
+    pub fn open(context: &mut Context) -> io::Result<HotplugListener> {
         // Opened before the first search, so that no device is missed between search and events.
-        let events = Events::open()?;
-        let mut modules = Modules::read(context);
+        let events = UeventSocket::open()?;
+        let mut modules = ModuleList::open(context);
         modules.load(context);
-        Ok(Arriving { events, modules })
+        Ok(HotplugListener { events, modules })
     }
 
     /// Waits until a disk may have appeared, changed or gone, or until the deadline. Returns
@@ -31,7 +31,7 @@ impl Arriving {
             // A driver brings disks, which the kernel announces later.
             let loaded = match seen.lost {
                 true => self.modules.load(context),
-                false => self.modules.load_for(&seen.names, context),
+                false => self.modules.load_for(&seen.modaliases, context),
             };
             if seen.block || seen.lost || loaded > 0 {
                 return Ok(true);

@@ -1,175 +1,24 @@
-//! The stage that finds the partitions of root and hash tree, on all disks.
-//!
-//! - Two candidates for one partition are refused, also if the second appears later in the boot.
-//! - The stage waits for missing partitions, but not longer than the deadline.
-//! - If an interrupted write damaged a partition table, its backup is read; the table of the root's
-//!   disk is repaired.
-//! - Nothing on a disk is trusted: a found partition is only a candidate for `verify`.
+//! All disks with their partition tables, and the partitions that a name refers to.
 
 use std::fs::File;
-use std::time::{Duration, Instant};
 
-use adamant_contract::cmdline::{CommandLine, DeviceName};
+use adamant_contract::cmdline::DeviceName;
 use adamant_contract::gpt;
-use adamant_contract::report::StageName;
-use adamant_contract::root_hash::RootHash;
 
-use super::arriving::Arriving;
-use super::early::Early;
-use super::paths::{self, Identity, OtherPath, Surveyed};
-use super::{Context, Failure, driverless};
-use crate::kernel::block::{self, Disk, Partition};
+use super::STAGE;
+use crate::boot::multipath::{self, DiskIdentity, OtherPath, Surveyed};
+use crate::boot::{Context, Failure};
+use crate::kernel::block::{self, Disk, KernelPartition};
 
-const STAGE: StageName = StageName::Locate;
-/// Time to wait for further disks after both partitions were found. Two disks with the same image
-/// must be refused, not chosen by chance. For the same reason [`look_again`] searches once more at
-/// the end of the boot.
-const SETTLE: Duration = Duration::from_millis(25);
-/// Time after which modules are tried that no device has asked for.
-const LAST_RESORT: Duration = Duration::from_secs(3);
-/// Time between two feedings of the watchdog while waiting.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// The remedy for two disks that are probably one.
 const ONE_PATH: &str = "attach it by one path only, or have the storage give it a world wide name (NAA, EUI-64 or UUID), by which several paths are known to be one disk; \
                         if they are two disks, detach one";
 
-/// The located root. Nothing of it is verified yet.
-pub struct Located {
-    pub(super) cmdline: CommandLine,
-    pub(super) root_hash: RootHash,
-    pub(super) data: Partition,
-    pub(super) tree: Partition,
-    /// The disk with the partition `data`.
-    pub(super) disk: Disk,
-}
-
-/// Waits for the partitions until the deadline.
-pub fn locate_root(early: Early, context: &mut Context) -> Result<Located, Failure> {
-    let Early {
-        cmdline,
-        mut arriving,
-    } = early;
-    let Some(root_hash) = cmdline.root_hash else {
-        return Err(Failure::new(
-            STAGE,
-            "roothash=",
-            "not on the kernel command line",
-            "boot with the command line that was built with the image",
-        ));
-    };
-    let [data, tree] = names(&cmdline, &root_hash);
-    let survey = wait(&data, &tree, cmdline.device_timeout, &mut arriving, context)?;
-    context.arriving = Some(arriving);
-    survey.repair([&data, &tree], context);
-    survey.close_other_paths([&data, &tree], context);
-    let (disk, data) = survey.settle("root", &data)?;
-    let (_, tree) = survey.settle("verity", &tree)?;
-    context.report.root_hash = root_hash.to_string();
-    context.report.root.data = data.path.display().to_string();
-    context.report.root.tree = tree.path.display().to_string();
-    Ok(Located {
-        cmdline,
-        root_hash,
-        data,
-        tree,
-        disk,
-    })
-}
-
-/// The names of the data and hash partitions.
-fn names(cmdline: &CommandLine, root_hash: &RootHash) -> [DeviceName; 2] {
-    let data = cmdline
-        .root_data
-        .clone()
-        .unwrap_or(DeviceName::PartUuid(root_hash.data_partuuid()));
-    let tree = cmdline
-        .root_tree
-        .clone()
-        .unwrap_or(DeviceName::PartUuid(root_hash.tree_partuuid()));
-    [data, tree]
-}
-
-/// Searches all disks once more, because a second disk with the same image may have been too slow
-/// for the first search. Refuses such a disk, and makes other paths to the same disk read-only.
-pub fn look_again(located: &Located, context: &mut Context) -> Result<(), Failure> {
-    let survey = Survey::of_all_disks()?;
-    let wanted = names(&located.cmdline, &located.root_hash);
-    for (role, name) in ["root", "verity"].into_iter().zip(&wanted) {
-        // A partition that has disappeared is in use by this boot, so its next read fails.
-        survey.find(role, name)?;
-    }
-    let [data, tree] = &wanted;
-    survey.close_other_paths([data, tree], context);
-    Ok(())
-}
-
-/// Searches the disks, and again whenever a block device appears, until both partitions exist
-/// exactly once and no other disk appears.
-fn wait(
-    data: &DeviceName,
-    tree: &DeviceName,
-    timeout: Duration,
-    arriving: &mut Arriving,
-    context: &mut Context,
-) -> Result<Survey, Failure> {
-    let start = Instant::now();
-    let (deadline, mut last_resort) = (start + timeout, Some(start + LAST_RESORT.min(timeout / 2)));
-    let mut said = false;
-    loop {
-        let survey = Survey::of_all_disks()?;
-        let found =
-            [("root", data), ("verity", tree)].map(|(role, wanted)| survey.find(role, wanted));
-        let missing = found.into_iter().find_map(|f| f.transpose()).transpose()?;
-        let now = Instant::now();
-        let until = match &missing {
-            None => now + SETTLE,
-            Some(why) if now >= deadline => {
-                let attach = "attach the disk that holds the image with this root hash, or boot with the command line that was built with it";
-                let (driver, remedy) =
-                    driverless::explain(&driverless::find(), &context.report.modules, attach)
-                        .map_or((String::new(), attach.to_owned()), |(driver, remedy)| {
-                            (format!("; {driver}"), remedy)
-                        });
-                return Err(Failure::new(
-                    STAGE,
-                    why.what.clone(),
-                    format!("{}{driver}", why.why),
-                    remedy,
-                ));
-            }
-            Some(why) => {
-                if !said {
-                    log::info!("waiting up to {} s for the {}", timeout.as_secs(), why.what);
-                    said = true;
-                }
-                if last_resort.is_some_and(|at| now >= at) {
-                    last_resort = None;
-                    let loaded = arriving.load_the_rest(context);
-                    log::info!(
-                        "the {} has not appeared: {loaded} more modules were loaded, which no device had asked for",
-                        why.what
-                    );
-                }
-                deadline
-                    .min(now + SIGN_OF_LIFE)
-                    .min(last_resort.unwrap_or(deadline))
-            }
-        };
-        context.watchdog.alive();
-        let changed = arriving
-            .wait_for_disk(until, context)
-            .map_err(|e| Failure::new(STAGE, "waiting for disks", e, "report this"))?;
-        if missing.is_none() && !changed {
-            return Ok(survey);
-        }
-    }
-}
-
 /// Why a partition was not found.
 #[derive(Debug)]
-struct Missing {
-    what: String,
-    why: String,
+pub(super) struct Missing {
+    pub(super) what: String,
+    pub(super) why: String,
 }
 
 /// Why a disk has no usable partition table, if its table was made for another sector size. Such a
@@ -185,23 +34,23 @@ fn other_sectors(file: &File, disk: &Disk) -> Option<String> {
 }
 
 /// All disks with their tables; each disk once, even if it has several paths.
-struct Survey {
+pub(super) struct Survey {
     disks: Vec<Surveyed>,
     /// The identity of each disk.
-    identities: Vec<Identity>,
+    identities: Vec<DiskIdentity>,
     other_paths: Vec<OtherPath>,
 }
 
 /// A partition or disk that a name refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place<'a> {
+pub(super) struct PartitionRef<'a> {
     disk: &'a Disk,
     /// Number in the table, from 1; 0 is the complete disk.
     number: u32,
 }
 
 impl Survey {
-    fn of_all_disks() -> Result<Survey, Failure> {
+    pub(super) fn of_all_disks() -> Result<Survey, Failure> {
         let disks = Disk::all().map_err(|e| {
             Failure::new(
                 STAGE,
@@ -217,10 +66,10 @@ impl Survey {
                 .map_err(|why| other_sectors(&file, disk).unwrap_or(why))
         };
         let disks = disks.into_iter().map(|disk| {
-            let (found, identity) = (read(&disk), Identity::read(&disk.name));
+            let (found, identity) = (read(&disk), DiskIdentity::read(&disk.name));
             ((disk, found), identity)
         });
-        let (kept, other_paths) = paths::merge(disks.collect());
+        let (kept, other_paths) = multipath::merge(disks.collect());
         let (disks, identities) = kept.into_iter().unzip();
         Ok(Survey {
             disks,
@@ -231,10 +80,10 @@ impl Survey {
 
     /// Makes all other paths to the disk of these partitions read-only, because writes through one
     /// path do not reach the caches of the others.
-    fn close_other_paths(&self, wanted: [&DeviceName; 2], context: &mut Context) {
+    pub(super) fn close_other_paths(&self, wanted: [&DeviceName; 2], context: &mut Context) {
         let used: Vec<&str> = wanted
             .iter()
-            .flat_map(|name| self.places(name))
+            .flat_map(|name| self.partitions(name))
             .map(|place| place.disk.name.as_str())
             .collect();
         for path in self
@@ -261,17 +110,21 @@ impl Survey {
     }
 
     /// `Ok(None)`: there is exactly one.
-    fn find(&self, role: &str, wanted: &DeviceName) -> Result<Option<Missing>, Failure> {
-        let places = self.places(wanted);
+    pub(super) fn find_exactly_one(
+        &self,
+        role: &str,
+        wanted: &DeviceName,
+    ) -> Result<Option<Missing>, Failure> {
+        let places = self.partitions(wanted);
         let what = format!("{role} partition {}", describe(wanted));
         match places[..] {
             [] => Ok(Some(Missing {
                 what,
-                why: self.why_not(),
+                why: self.describe_disks(),
             })),
             [_] => Ok(None),
             _ => {
-                let all: Vec<String> = places.iter().map(Place::to_string).collect();
+                let all: Vec<String> = places.iter().map(PartitionRef::to_string).collect();
                 let why = format!("found {} times: {}", places.len(), all.join(", "));
                 Err(match self.same_by_name(&places) {
                     Some(same) => Failure::new(STAGE, what, format!("{why}: {same}"), ONE_PATH),
@@ -287,7 +140,7 @@ impl Survey {
     }
 
     /// Evidence, though not proof, that several locations are on the same disk.
-    fn same_by_name(&self, places: &[Place<'_>]) -> Option<String> {
+    fn same_by_name(&self, places: &[PartitionRef<'_>]) -> Option<String> {
         let identity = |disk: &Disk| {
             self.disks
                 .iter()
@@ -309,14 +162,14 @@ impl Survey {
     }
 
     /// All locations that a name refers to.
-    fn places(&self, wanted: &DeviceName) -> Vec<Place<'_>> {
+    pub(super) fn partitions(&self, wanted: &DeviceName) -> Vec<PartitionRef<'_>> {
         let mut places = Vec::new();
         for (disk, found) in &self.disks {
             if let DeviceName::Node(name) = wanted {
                 if *name == disk.name {
-                    places.push(Place { disk, number: 0 });
+                    places.push(PartitionRef { disk, number: 0 });
                 } else if let Some(number) = block::partition_number(&disk.name, name) {
-                    places.push(Place { disk, number });
+                    places.push(PartitionRef { disk, number });
                 }
                 continue;
             }
@@ -327,7 +180,7 @@ impl Survey {
                     DeviceName::Node(_) => false,
                 });
                 if matches {
-                    places.push(Place { disk, number });
+                    places.push(PartitionRef { disk, number });
                 }
             }
         }
@@ -335,7 +188,7 @@ impl Survey {
     }
 
     /// Describes what each disk has instead.
-    fn why_not(&self) -> String {
+    fn describe_disks(&self) -> String {
         if self.disks.is_empty() {
             return "no disk appeared".to_owned();
         }
@@ -355,8 +208,11 @@ impl Survey {
     }
 
     /// Repairs the partition tables of the root's disks, and informs the kernel if necessary.
-    fn repair(&self, wanted: [&DeviceName; 2], context: &mut Context) {
-        let places: Vec<Place<'_>> = wanted.iter().flat_map(|name| self.places(name)).collect();
+    pub(super) fn repair(&self, wanted: [&DeviceName; 2], context: &mut Context) {
+        let places: Vec<PartitionRef<'_>> = wanted
+            .iter()
+            .flat_map(|name| self.partitions(name))
+            .collect();
         for (disk, found) in &self.disks {
             if let Ok(found) = found
                 && places
@@ -369,7 +225,11 @@ impl Survey {
     }
 
     /// The kernel's partition for a name that refers to exactly one.
-    fn settle(&self, role: &str, wanted: &DeviceName) -> Result<(Disk, Partition), Failure> {
+    pub(super) fn resolve(
+        &self,
+        role: &str,
+        wanted: &DeviceName,
+    ) -> Result<(Disk, KernelPartition), Failure> {
         let what = format!("{role} partition {}", describe(wanted));
         let gone = || {
             Failure::new(
@@ -379,12 +239,12 @@ impl Survey {
                 "check the disk's connection",
             )
         };
-        let [Place { disk, number }] = self.places(wanted)[..] else {
+        let [PartitionRef { disk, number }] = self.partitions(wanted)[..] else {
             return Err(gone());
         };
         if number == 0 {
             let bytes = disk.sectors.saturating_mul(disk.sector.into());
-            let whole = Partition {
+            let whole = KernelPartition {
                 path: disk.path.clone(),
                 name: disk.name.clone(),
                 number,
@@ -471,7 +331,7 @@ fn describe(name: &DeviceName) -> String {
     }
 }
 
-impl std::fmt::Display for Place<'_> {
+impl std::fmt::Display for PartitionRef<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.number {
             0 => write!(f, "{}", self.disk.path.display()),
@@ -524,7 +384,7 @@ mod tests {
     }
 
     fn survey(disks: Vec<Surveyed>) -> Survey {
-        let identities = vec![Identity::default(); disks.len()];
+        let identities = vec![DiskIdentity::default(); disks.len()];
         Survey {
             disks,
             identities,
@@ -544,16 +404,16 @@ mod tests {
         ] {
             assert_eq!(
                 survey
-                    .places(&wanted)
+                    .partitions(&wanted)
                     .iter()
-                    .map(Place::to_string)
+                    .map(PartitionRef::to_string)
                     .collect::<Vec<_>>(),
                 ["/dev/vda partition 3"]
             );
-            assert!(survey.find("root", &wanted).unwrap().is_none());
+            assert!(survey.find_exactly_one("root", &wanted).unwrap().is_none());
         }
         assert_eq!(
-            survey.places(&DeviceName::Node("vda".to_owned()))[0].to_string(),
+            survey.partitions(&DeviceName::Node("vda".to_owned()))[0].to_string(),
             "/dev/vda"
         );
     }
@@ -565,7 +425,7 @@ mod tests {
             disk("vdb", &[None, Some((ID, "web_1"))]),
         ]);
         let failure = survey
-            .find("root", &DeviceName::PartUuid(ID))
+            .find_exactly_one("root", &DeviceName::PartUuid(ID))
             .unwrap_err()
             .to_string();
         assert!(
@@ -585,7 +445,7 @@ mod tests {
             identity.serial = Some("lun7".to_owned());
         }
         let failure = survey
-            .find("root", &DeviceName::PartUuid(ID))
+            .find_exactly_one("root", &DeviceName::PartUuid(ID))
             .unwrap_err()
             .to_string();
         assert!(
@@ -603,7 +463,7 @@ mod tests {
             Err("header signature missing".to_owned()),
         ));
         let missing = survey
-            .find("verity", &DeviceName::PartUuid(ID))
+            .find_exactly_one("verity", &DeviceName::PartUuid(ID))
             .unwrap()
             .unwrap();
         assert!(missing.what.contains(&ID.to_string()));
@@ -614,12 +474,12 @@ mod tests {
             missing.why
         );
         assert_eq!(
-            super::Survey {
+            Survey {
                 disks: Vec::new(),
                 identities: Vec::new(),
                 other_paths: Vec::new()
             }
-            .why_not(),
+            .describe_disks(),
             "no disk appeared"
         );
     }
