@@ -1,41 +1,28 @@
-//! The commands of the bpf() system call that the guard needs. Numbers and structures:
-//! <linux/bpf.h>, with its field names.
+//! BPF maps: arrays with one value, and ring buffers.
 
-use std::ffi::CStr;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::libc;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
-use super::instruction::Instruction;
+use super::{BPF_OBJ_NAME_LEN, bpf, bpf_fd, object_name, raw};
 
 // enum bpf_cmd
 const BPF_MAP_CREATE: libc::c_int = 0;
 const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
 const BPF_MAP_UPDATE_ELEM: libc::c_int = 2;
-const BPF_PROG_LOAD: libc::c_int = 5;
-const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_MAP_GET_NEXT_ID: libc::c_int = 12;
 const BPF_MAP_GET_FD_BY_ID: libc::c_int = 14;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
 const BPF_MAP_FREEZE: libc::c_int = 22;
-// enum bpf_prog_type, enum bpf_attach_type
-const BPF_PROG_TYPE_LSM: u32 = 29;
-const BPF_LSM_MAC: u32 = 27;
 // enum bpf_map_type
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_RINGBUF: u32 = 27;
 // Flags of maps
 const BPF_F_RDONLY: u32 = 1 << 3;
 const BPF_F_RDONLY_PROG: u32 = 1 << 7;
-/// Bytes of names, with a NUL at the end.
-const BPF_OBJ_NAME_LEN: usize = 16;
-/// The verifier writes a line for each instruction that it follows, and a log that is too small is
-/// an error of its own.
-const LOG_BYTES: usize = 16 << 20;
 
 // `union bpf_attr`: one structure for each command. The kernel takes missing bytes at the end as 0.
 
@@ -84,47 +71,6 @@ struct GetInfo {
     info: u64,
 }
 
-#[derive(FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct ProgLoad {
-    prog_type: u32,
-    insn_cnt: u32,
-    insns: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log_buf: u64,
-    kern_version: u32,
-    prog_flags: u32,
-    prog_name: [u8; BPF_OBJ_NAME_LEN],
-    prog_ifindex: u32,
-    expected_attach_type: u32,
-    prog_btf_fd: u32,
-    func_info_rec_size: u32,
-    func_info: u64,
-    func_info_cnt: u32,
-    line_info_rec_size: u32,
-    line_info: u64,
-    line_info_cnt: u32,
-    attach_btf_id: u32,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct RawTracepointOpen {
-    name: u64,
-    prog_fd: u32,
-    padding: u32,
-}
-
-#[derive(FromBytes, IntoBytes, Immutable)]
-#[repr(C)]
-struct ObjPin {
-    pathname: u64,
-    bpf_fd: u32,
-    file_flags: u32,
-}
-
 /// The used part of `struct bpf_map_info`.
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -136,60 +82,6 @@ struct MapInfo {
     max_entries: u32,
     map_flags: u32,
     name: [u8; BPF_OBJ_NAME_LEN],
-}
-
-/// Calls bpf().
-///
-/// # Safety
-///
-/// Pointers in the attributes must be valid for what the command reads and writes.
-unsafe fn bpf<A: FromBytes + IntoBytes>(
-    command: libc::c_int,
-    attributes: &mut A,
-) -> io::Result<libc::c_int> {
-    let length = size_of::<A>();
-    // SAFETY: the kernel reads and writes at most `length` bytes of the attributes. The caller
-    // vouches for pointers in them.
-    let answer = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            (&raw mut *attributes).cast::<u8>(),
-            length,
-        )
-    };
-    if answer < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(answer as libc::c_int)
-    }
-}
-
-/// Calls bpf() with a command that returns a new descriptor.
-///
-/// # Safety
-///
-/// As for [`bpf`]; and the command must be one that returns a new descriptor.
-unsafe fn bpf_fd<A: FromBytes + IntoBytes>(
-    command: libc::c_int,
-    attributes: &mut A,
-) -> io::Result<OwnedFd> {
-    // SAFETY: the caller vouches for the pointers.
-    let fd = unsafe { bpf(command, attributes) }?;
-    // SAFETY: the command returned a new descriptor, which nothing else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn raw(fd: BorrowedFd) -> u32 {
-    fd.as_raw_fd().cast_unsigned()
-}
-
-/// A name as the kernel keeps it: at most 15 characters.
-fn object_name(name: &str) -> [u8; BPF_OBJ_NAME_LEN] {
-    let mut bytes = [0; BPF_OBJ_NAME_LEN];
-    let length = name.len().min(BPF_OBJ_NAME_LEN - 1);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-    bytes
 }
 
 fn create(attributes: &mut MapCreate) -> io::Result<OwnedFd> {
@@ -376,77 +268,6 @@ fn find(name: &str, open_flags: u32) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Loads a program for an LSM hook, given as the number of its function among the kernel's types.
-/// An error contains the last lines of the verifier's log.
-pub fn load_lsm_program(
-    instructions: &[Instruction],
-    hook: u32,
-    name: &str,
-) -> Result<OwnedFd, String> {
-    // SPDX-License-Identifier of agent/bpf/guard.bpf.c, as the kernel spells it.
-    let license = c"Dual MIT/GPL";
-    let mut attributes = ProgLoad {
-        prog_type: BPF_PROG_TYPE_LSM,
-        insn_cnt: instructions.len() as u32,
-        insns: instructions.as_ptr() as u64,
-        license: license.as_ptr() as u64,
-        prog_name: object_name(name),
-        expected_attach_type: BPF_LSM_MAC,
-        attach_btf_id: hook,
-        ..ProgLoad::new_zeroed()
-    };
-    // SAFETY: instructions and license outlive the call, the number of instructions is given, and
-    // the license ends with a NUL. BPF_PROG_LOAD returns a new descriptor.
-    let error = match unsafe { bpf_fd(BPF_PROG_LOAD, &mut attributes) } {
-        Ok(program) => return Ok(program),
-        Err(error) => error,
-    };
-    // A second attempt to get the reason: a log slows the verifier down.
-    let mut log = vec![0u8; LOG_BYTES];
-    attributes.log_level = 1;
-    attributes.log_size = log.len() as u32;
-    attributes.log_buf = log.as_mut_ptr() as u64;
-    // SAFETY: as above; and the kernel writes at most `log_size` bytes to the log, which outlives
-    // the call.
-    match unsafe { bpf_fd(BPF_PROG_LOAD, &mut attributes) } {
-        Ok(program) => Ok(program),
-        Err(_) => Err(format!("{error}: {}", last_lines(&log))),
-    }
-}
-
-/// Attaches a program to its hook. It stays attached as long as something holds the link.
-pub fn attach(program: BorrowedFd) -> io::Result<OwnedFd> {
-    let mut attributes = RawTracepointOpen {
-        prog_fd: raw(program),
-        ..RawTracepointOpen::new_zeroed()
-    };
-    // SAFETY: the pointer to a name is null, which LSM programs need, and BPF_RAW_TRACEPOINT_OPEN
-    // returns a new descriptor.
-    unsafe { bpf_fd(BPF_RAW_TRACEPOINT_OPEN, &mut attributes) }
-}
-
-/// Pins a link at a path in a BPF file system, which holds it from then on.
-pub fn pin(link: BorrowedFd, path: &CStr) -> io::Result<()> {
-    let mut attributes = ObjPin {
-        pathname: path.as_ptr() as u64,
-        bpf_fd: raw(link),
-        ..ObjPin::new_zeroed()
-    };
-    // SAFETY: the path ends with a NUL and outlives the call.
-    unsafe { bpf(BPF_OBJ_PIN, &mut attributes).map(drop) }
-}
-
-/// The last lines of the verifier's log without its statistics. Text behind the first NUL is about
-/// paths that the verifier has abandoned.
-fn last_lines(log: &[u8]) -> String {
-    let text = String::from_utf8_lossy(log.split(|byte| *byte == 0).next().unwrap_or_default());
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.starts_with("processed "))
-        .collect();
-    lines[lines.len().saturating_sub(3)..].join(" / ")
-}
-
 #[cfg(test)]
 mod tests {
     use std::mem::offset_of;
@@ -460,17 +281,6 @@ mod tests {
         assert_eq!(offset_of!(MapElement, key), 8);
         assert_eq!(offset_of!(MapElement, flags), 24);
         assert_eq!(offset_of!(GetInfo, info), 8);
-        assert_eq!(offset_of!(ProgLoad, log_buf), 32);
-        assert_eq!(offset_of!(ProgLoad, prog_name), 48);
-        assert_eq!(offset_of!(ProgLoad, expected_attach_type), 68);
-        assert_eq!(offset_of!(ProgLoad, attach_btf_id), 108);
-        assert_eq!(offset_of!(RawTracepointOpen, prog_fd), 8);
         assert_eq!(offset_of!(MapInfo, name), 24);
-    }
-
-    #[test]
-    fn a_long_name_is_cut_and_ends_with_a_nul() {
-        assert_eq!(&object_name("adamant_denials"), b"adamant_denials\0");
-        assert_eq!(&object_name("adamant_path_truncate"), b"adamant_path_tr\0");
     }
 }
