@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::Failure;
 use super::superblock::Ext4Superblock;
-use super::{AssessedVolume, Assessment, VolumesStage, ext4, failure};
+use super::{AssessedVolume, Assessment, VolumesStage, ext4_kernel, failure};
 use crate::kernel::rooted_fs;
 
 /// Bytes saved from the start of a volume, and bytes saved from its journal.
@@ -187,7 +187,7 @@ impl VolumesStage<'_> {
                 return None;
             }
             let kept = rooted_fs::open_trusted(self.evidence_mount)
-                .and_then(|folder| ext4::mount_on(&known.device.path, &folder, false))
+                .and_then(|folder| ext4_kernel::mount_on(&known.device.path, &folder, false))
                 .map(|()| {
                     let kept = rooted_fs::open_trusted(self.evidence_mount)
                         .map_err(io::Error::from)

@@ -18,6 +18,7 @@
 mod assess;
 mod evidence;
 mod ext4;
+mod ext4_kernel;
 mod features;
 mod image_data;
 mod mounting;

@@ -11,7 +11,8 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 
 use super::evidence;
-use super::ext4::{self, FsckResult};
+use super::ext4::FsckResult;
+use super::ext4_kernel;
 use super::image_data::ImageDataSource;
 use super::probe::{self, PartitionContent};
 use super::progress::Progress;
@@ -178,7 +179,7 @@ impl VolumesStage<'_> {
                     "make it a directory in the image",
                 )
             })?;
-            let trouble = match ext4::mount_on(
+            let trouble = match ext4_kernel::mount_on(
                 &device.path,
                 &point,
                 self.executable.contains(&volume.name),
@@ -271,7 +272,7 @@ impl VolumesStage<'_> {
                 .unwrap_or_default();
             let unknown = match &known[position].finding {
                 Assessment::Unchecked(unsupported) => Some(unsupported.why.clone()),
-                _ => ext4::unknown_to_kernel(&device.name, features),
+                _ => ext4_kernel::unknown_to_kernel(&device.name, features),
             };
             if let Some(unknown) = unknown {
                 return Err(failure(what, format!("{trouble}: {unknown}"), NEWER_IMAGE).into());
@@ -395,7 +396,7 @@ impl VolumesStage<'_> {
             return;
         }
         let mut progress = Progress::new(format!("growing volume {:?}", volume.name), self.tick);
-        match ext4::grow(folder, &found, blocks, &mut progress) {
+        match ext4_kernel::grow(folder, &found, blocks, &mut progress) {
             Ok(now) if now < blocks => {
                 let warning = format!(
                     "Volume {:?} was grown to only {now} of {blocks} blocks, because growing takes long: the next boot continues.",
