@@ -11,6 +11,7 @@ mod drivers;
 mod guard;
 mod linker;
 mod lockdown;
+mod numbers;
 mod verity;
 
 use adamant_contract::policy::{Enforce, Level};
@@ -51,7 +52,7 @@ impl SealTasks {
         let seal = &root.policy().seal;
         // Without systemd-udevd, drivers would never be requested.
         let modules_on_request = seal.loads_modules_on_request()
-            && root::open_inside(config::UDEVD, OFlag::O_PATH).is_ok();
+            && root::open_inside(numbers::UDEVD, OFlag::O_PATH).is_ok();
         let hardware = if modules_on_request {
             Hardware::LeaveToUdev
         } else {
