@@ -27,7 +27,7 @@ pub struct MountedRoot {
 }
 
 impl MountedRoot {
-    /// What the image asks for.
+    /// The image's policy.
     pub fn policy(&self) -> &Policy {
         &self.policy
     }

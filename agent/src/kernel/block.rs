@@ -86,7 +86,7 @@ impl Disk {
         OpenOptions::new().read(true).write(write).open(&self.path)
     }
 
-    /// The partition with this number (from 1). `None` where the kernel knows none.
+    /// The partition with this number (from 1). `None` if the kernel knows none.
     pub fn partition(&self, wanted: u32) -> io::Result<Option<KernelPartition>> {
         for entry in fs::read_dir(Path::new("/sys/block").join(&self.name))? {
             let entry = entry?;

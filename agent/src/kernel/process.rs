@@ -38,7 +38,7 @@ pub fn reset_signals() {
     let _ = SigSet::empty().thread_set_mask();
 }
 
-/// Gives this process the processors and the disk only when no other process wants them. Where the
+/// Gives this process the processors and the disk only when no other process wants them. If the
 /// kernel refuses, nothing changes.
 pub fn lower_priority_to_idle() {
     let parameters = libc::sched_param { sched_priority: 0 };

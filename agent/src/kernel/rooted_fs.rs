@@ -121,7 +121,7 @@ fn some_names(dir: &mut Dir, limit: usize) -> nix::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// The names in a directory, sorted. `None` where there are more than `limit`.
+/// The names in a directory, sorted. `None` if there are more than `limit`.
 pub fn names_up_to(folder: impl AsFd, limit: usize) -> nix::Result<Option<Vec<CString>>> {
     let names = some_names(
         &mut Dir::openat(folder, ".", FOLDER, Mode::empty())?,

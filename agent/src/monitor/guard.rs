@@ -44,7 +44,7 @@ pub struct Denial {
 }
 
 impl Denial {
-    /// Decodes an event. `None` where it is not of this agent's guard.
+    /// Decodes an event. `None` if it is not an event of this agent's guard.
     pub fn parse(event: &[u8]) -> Option<Denial> {
         let (event, _) = GuardEvent::read_from_prefix(event).ok()?;
         let text = |bytes: &[u8]| {

@@ -57,8 +57,8 @@ pub struct Loaded {
     warnings: Vec<String>,
 }
 
-/// Starts to load the drivers, and `modules`. `None` where the image has no modprobe. `Err` is a
-/// clause.
+/// Starts to load the drivers, and `modules`. `None` if the image has no modprobe. The error is a
+/// phrase for a message.
 pub fn start_loading(modules: &[String], hardware: Hardware) -> Result<Option<Loading>, String> {
     if root::open_inside("/usr/sbin/modprobe", OFlag::O_PATH).is_err() {
         let missing =

@@ -58,8 +58,8 @@ pub fn start_attaching() -> Result<Attaching, String> {
     BackgroundTask::start("attaches the guard", TIMEOUT, attach)
 }
 
-/// Seals, and returns whether the guard is in force. With `modules_on_request` it decides who loads
-/// modules.
+/// Seals, and returns whether the guard is in force. With `modules_on_request` it decides which
+/// processes load modules.
 pub fn seal(
     attaching: &Result<Attaching, String>,
     identified: &Identified,
@@ -87,7 +87,7 @@ pub fn seal(
             true
         }
         Err(why) => {
-            // Detaches the programs that are attached: nobody may arm them later.
+            // Detaches the programs that are attached, so that no process can configure them later.
             let _ = umount2(PINS, MntFlags::MNT_DETACH);
             missing(context, why);
             false
@@ -122,7 +122,7 @@ fn attach() -> Result<Attached, String> {
     let config = ValueMap::create(CONFIG, ProgramAccess::Read).map_err(fail("a BPF map"))?;
     let denials = ValueMap::create(DENIALS, ProgramAccess::ReadWrite).map_err(fail("a BPF map"))?;
     let events = bpf::create_ring(EVENTS, RING_BYTES).map_err(fail("a BPF ring buffer"))?;
-    // Nothing else holds the links. Once armed, the guard lets nobody delete anything in it.
+    // Nothing else holds the links. Once configured, the guard refuses to delete anything in it.
     let _ = fs::create_dir(PINS);
     mount(
         Some("bpf"),

@@ -39,7 +39,7 @@ impl Sealed {
 
 /// Slow preparations for the seal, in the background. Only [`SealTasks::start`] makes them.
 pub struct SealTasks {
-    /// `None` where the policy does not ask for the guard.
+    /// `None` if the policy does not ask for the guard.
     guard: Option<Result<guard::Attaching, String>>,
     drivers: Result<Option<drivers::Loading>, String>,
     /// Whether modules of the image can be loaded later, if the guard allows it.
@@ -169,7 +169,7 @@ fn enforced(context: &mut Context, what: impl Into<String>) {
     context.report.seal.enforced.push(what.into());
 }
 
-/// Reports a setting that is not in force: a clause with the reason.
+/// Reports a setting that is not in force, with the reason for the end of a sentence.
 fn missing(context: &mut Context, why: String) {
     context.report.seal.missing.push(why);
 }

@@ -43,7 +43,8 @@ const CLOCK_PROGRAMS: [&str; 9] = [
 pub(super) const AGENT_FILES: [&str; 3] = ["machine-id", "seeded", "damaged"];
 
 /// The numbers of objects in the running kernel. Devices are as the kernel encodes them
-/// (include/linux/kdev_t.h), programs are inodes of the image, and 0 where the image has none.
+/// (include/linux/kdev_t.h). Programs are inodes of the image; 0 for a program that the image does
+/// not have.
 #[derive(Clone, Default)]
 pub(super) struct Numbers {
     pub(super) root_device: u32,
