@@ -1,5 +1,5 @@
-//! The numbers by which the running kernel knows objects of the image, the host, the volumes and the
-//! policy's exceptions.
+//! The numbers by which the running kernel knows objects of the image, the host, the volumes and
+//! the policy's exceptions.
 
 use std::collections::BTreeMap;
 use std::fs;
