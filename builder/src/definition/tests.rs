@@ -452,6 +452,17 @@ fn errors_about_types_name_no_rust_type() {
         message("[disk]\nslots = 999999999999999999999999999999999999999999")
             .contains("the number is too large")
     );
+    for (line, what) in [
+        ("[disk]\nslots = 01", "a number starts with 0"),
+        ("[kernel]\ncmdline = quiet", "has no quotes"),
+        ("[kernel]\ncmdline = \"quiet", "no closing quote"),
+        (
+            "[kernel]\ncmdline = 2026-01-01",
+            "a date, expected a string",
+        ),
+    ] {
+        assert!(message(line).contains(what), "{}", message(line));
+    }
     assert!(
         message("[disk]\nslots = 99999999999999999999999")
             .contains("expected a whole number from 0 to 4294967295")

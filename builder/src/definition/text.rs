@@ -89,8 +89,21 @@ fn clearer_message(message: &str, found: &str) -> String {
     {
         return "wrong type: expected a string".to_owned();
     }
-    if message.contains("number overflowed") {
+    if message.contains("number overflowed") || message.contains("any valid TOML value") {
         return "the number is too large".to_owned();
+    }
+    if message.starts_with("unexpected leading zero") {
+        return "a number starts with 0 (write a mode in quotes, for example \"0640\")".to_owned();
+    }
+    if message.starts_with("string values must be quoted") {
+        return "the value is missing or has no quotes (write strings as \"...\")".to_owned();
+    }
+    if message.starts_with("invalid basic string") {
+        return "the string has no closing quote".to_owned();
+    }
+    // toml passes a date to serde as a table.
+    if message.starts_with("invalid type: map") && found.starts_with(|c: char| c.is_ascii_digit()) {
+        return "wrong type: a date, expected a string (write it in quotes)".to_owned();
     }
     let mut text = message.replace('\n', ", ");
     if text.starts_with("invalid type: map") && text.ends_with("expected a sequence") {
