@@ -163,13 +163,13 @@ mod tests {
         fs::create_dir_all(&work).unwrap();
         fs::write(work.join("a_1.manifest.json"), "x").unwrap();
         fs::write(work.join("a_1.raw"), "x").unwrap();
-        let found = booted(&cache).unwrap();
+        let found = booted(cache).unwrap();
         assert!(
             found.len() == 1
                 && found[0].bytes > 0
                 && found[0].files[1].ends_with("a_1.manifest.json")
         );
-        clear(&cache, &Output::new(true, false, false)).unwrap();
-        assert!(!work.exists() && booted(&cache).unwrap().is_empty());
+        clear(cache, &Output::new(true, false, false)).unwrap();
+        assert!(!work.exists() && booted(cache).unwrap().is_empty());
     }
 }

@@ -248,7 +248,7 @@ mod tests {
 
             // Cold, then warm.
             for _ in 0..2 {
-                let mut caching = compressor(open(&folder), algorithm);
+                let mut caching = compressor(open(folder), algorithm);
                 assert!(
                     segment(&mut caching, &input) == right
                         && caching.compress_whole(small).unwrap() == whole,
@@ -280,7 +280,7 @@ mod tests {
                 vec![0x55; 5000],
                 Vec::new(),
             ] {
-                let mut writer = compressor(open(&folder), algorithm);
+                let mut writer = compressor(open(folder), algorithm);
                 let cache = Arc::into_inner(writer.cache.take().unwrap()).unwrap();
                 let keys = (
                     writer.key(&cache, SEGMENT, &input),
@@ -289,7 +289,7 @@ mod tests {
                 cache.put(keys.0, &wrong);
                 cache.put(keys.1, &wrong[..wrong.len().min(900)]);
                 cache.finish();
-                let mut caching = compressor(open(&folder), algorithm);
+                let mut caching = compressor(open(folder), algorithm);
                 assert!(
                     segment(&mut caching, &input) == right,
                     "{algorithm:?}, {} bytes",

@@ -169,7 +169,7 @@ mod tests {
         let used = WorkFolder::create(&out).unwrap();
         sweep(&out);
         let names = || {
-            let mut names: Vec<_> = fs::read_dir(&dir)
+            let mut names: Vec<_> = fs::read_dir(dir)
                 .unwrap()
                 .map(|entry| entry.unwrap().file_name().into_string().unwrap())
                 .collect();

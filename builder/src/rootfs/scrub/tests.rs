@@ -450,7 +450,7 @@ fn finds_keys_of_openssl_and_accepts_its_other_files() {
     let make = |line: &str| -> Option<Vec<u8>> {
         let done = std::process::Command::new("openssl")
             .args(line.split(' '))
-            .current_dir(&dir)
+            .current_dir(dir)
             .stdin(std::process::Stdio::null())
             .output()
             .ok()?;

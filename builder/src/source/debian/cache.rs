@@ -335,7 +335,7 @@ mod tests {
     fn ignores_corrupted_entries_and_other_inputs() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path();
-        let cache = ArchiveCache::open(&dir, "trixie a").unwrap();
+        let cache = ArchiveCache::open(dir, "trixie a").unwrap();
         let (old, new) = (cache.key(&[1; 32]), cache.key(&[2; 32]));
         assert!(cache.get(&old).unwrap().is_none() && cache.newest().unwrap().is_none());
         for (key, date) in [(&old, 5), (&new, 9)] {
@@ -348,11 +348,11 @@ mod tests {
         fs::write(path, "altered").unwrap();
         assert!(cache.get(&new).unwrap().is_none());
         assert_eq!(cache.newest().unwrap().unwrap().seconds(), 5);
-        let other = ArchiveCache::open(&dir, "trixie b").unwrap();
+        let other = ArchiveCache::open(dir, "trixie b").unwrap();
         assert!(other.newest().unwrap().is_none() && other.newest_date().unwrap().is_none());
         // The records alone still list the altered entry.
         assert_eq!(
-            ArchiveCache::at(&dir, "trixie a").newest_date().unwrap(),
+            ArchiveCache::at(dir, "trixie a").newest_date().unwrap(),
             Some(9)
         );
         assert_eq!(
@@ -370,14 +370,14 @@ mod tests {
         let left = dir.join("debian/00.new.tar");
         fs::create_dir_all(dir.join("debian")).unwrap();
         fs::write(&left, "a killed build's").unwrap();
-        let cache = ArchiveCache::open(&dir, "trixie").unwrap();
+        let cache = ArchiveCache::open(dir, "trixie").unwrap();
         assert!(!left.exists());
         let first = cache.lock_slot("aa").unwrap();
         fs::write(first.path(), "packages").unwrap();
         // Another entry does not wait, opening the cache does not wait, and unfinished entries
         // stay.
         drop(cache.lock_slot("bb").unwrap());
-        let cache = ArchiveCache::open(&dir, "trixie").unwrap();
+        let cache = ArchiveCache::open(dir, "trixie").unwrap();
         assert!(first.path().exists());
         std::thread::scope(|scope| {
             let second = scope.spawn(|| {
