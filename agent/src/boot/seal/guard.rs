@@ -8,7 +8,7 @@
 //!
 //! In two steps, because the kernel needs seconds to check and attach the programs:
 //! [`start_attaching`] attaches them in the background as soon as a verified policy wants them, and
-//! they allow everything. [`seal`] writes their configuration, and from then on they refuse.
+//! they allow everything. [`apply_guard_level`] writes their configuration, and from then on they refuse.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
@@ -60,7 +60,7 @@ pub fn start_attaching() -> Result<Attaching, String> {
 
 /// Seals, and returns whether the guard is in force. With `modules_on_request` it decides which
 /// processes load modules.
-pub fn seal(
+pub fn apply_guard_level(
     attaching: &Result<Attaching, String>,
     identified: &Identified,
     seal: &Seal,

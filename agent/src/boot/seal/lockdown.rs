@@ -18,7 +18,7 @@ use super::super::Context;
 use super::{enforced, missing};
 
 /// Puts the level in force, except for [`close_module_loading`].
-pub fn seal(allow: &Allow, context: &mut Context) {
+pub fn apply_lockdown_level(allow: &Allow, context: &mut Context) {
     match lock() {
         Ok(()) => enforced(context, "lockdown=integrity"),
         Err(why) => missing(context, why),

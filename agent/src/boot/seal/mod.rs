@@ -91,16 +91,17 @@ impl SealTasks {
             }
             let before = context.report.seal.missing.len();
             match (level, &self.guard) {
-                (Level::Verity, _) => verity::seal(&identified, context),
+                (Level::Verity, _) => verity::apply_verity_level(&identified, context),
                 (Level::Lockdown, _) => {
-                    lockdown::seal(&seal.allow, context);
+                    lockdown::apply_lockdown_level(&seal.allow, context);
                     if !self.modules_on_request {
                         close_module_loading(context);
                     }
                 }
                 (Level::Guard, Some(attaching)) => {
                     let on_request = self.modules_on_request;
-                    guarded = guard::seal(attaching, &identified, seal, on_request, context);
+                    guarded =
+                        guard::apply_guard_level(attaching, &identified, seal, on_request, context);
                 }
                 // Not reached: the policy's level decides about both.
                 (Level::Guard, None) => missing(context, "the guard was not started".to_owned()),

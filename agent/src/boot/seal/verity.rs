@@ -16,7 +16,7 @@ use super::{enforced, missing};
 use crate::kernel::block;
 
 /// Puts the level in force.
-pub fn seal(identified: &Identified, context: &mut Context) {
+pub fn apply_verity_level(identified: &Identified, context: &mut Context) {
     let located = identified.root().verified().located();
     for (role, device) in [("data", &located.data.path), ("tree", &located.tree.path)] {
         match make_read_only(device) {
