@@ -8,7 +8,8 @@
 //!
 //! In two steps, because the kernel needs seconds to check and attach the programs:
 //! [`start_attaching`] attaches them in the background as soon as a verified policy wants them, and
-//! they allow everything. [`apply_guard_level`] writes their configuration, and from then on they refuse.
+//! they allow everything. [`apply_guard_level`] writes their configuration, and from then on they
+//! refuse.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
