@@ -35,7 +35,7 @@ pub struct BootReport {
     /// The stages in the order in which they ran.
     pub stages: Vec<StageReport>,
     /// Clock before it was set to the image's build time, in seconds since 1970. `None` if the
-    /// clock was not behind the build time.
+    /// clock was not before the build time, nor 15 years after it.
     pub clock_was: Option<u64>,
     /// Credentials offered by the hypervisor, the firmware, the command line and the disk.
     pub credentials: CredentialsReport,
@@ -107,6 +107,10 @@ pub struct SignatureReport {
     pub signer: Option<String>,
     /// SHA-256 of the signer's certificate, 64 lowercase hexadecimal digits.
     pub fingerprint: String,
+    /// Last second of the signer's certificate, since 1970; 0 if no signature was verified. The
+    /// server starts after it, too.
+    #[serde(default)]
+    pub valid_until: i64,
     /// The kernel's verdict on the same signature: `verified` or the reason for its refusal. Empty
     /// if the kernel did not check it.
     pub kernel: String,

@@ -9,7 +9,6 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::time::SystemTime;
 
 use adamant_contract::gpt;
 use adamant_contract::paths::{CERTIFICATES, SIGNATURE_RULE_PATH};
@@ -50,7 +49,7 @@ impl Checked {
 pub fn check_signature(located: Located, context: &mut Context) -> Result<Checked, Failure> {
     let rule = rule()?;
     context.report.built = rule.built;
-    raise_clock(rule.built, context);
+    correct_clock(rule.built, context);
     let mut report = report::SignatureReport {
         rule: rule.mode,
         ..Default::default()
@@ -66,6 +65,7 @@ pub fn check_signature(located: Located, context: &mut Context) -> Result<Checke
                     signer.fingerprint()
                 );
                 report.fingerprint = signer.fingerprint();
+                report.valid_until = signer.validity.1;
                 report.signer = Some(signer.subject);
             }
             Err(failure) if rule.mode == Mode::Require => return Err(failure),
@@ -79,22 +79,19 @@ pub fn check_signature(located: Located, context: &mut Context) -> Result<Checke
     Ok(Checked { located, message })
 }
 
-/// Sets a clock that is behind the image's build time, in seconds since 1970, to the build time.
-/// Certificates, logs and time stamps need a clock that is roughly right.
-fn raise_clock(built: i64, context: &mut Context) {
-    let Ok(built) = u64::try_from(built) else {
-        return;
-    };
-    match clock::raise_to(built) {
+/// Sets a clock that cannot be right to the image's build time, in seconds since 1970. Logs and
+/// time stamps need a clock that is roughly right; nothing at boot is decided by it.
+fn correct_clock(built: i64, context: &mut Context) {
+    match clock::correct(built) {
         Ok(None) => {}
         Ok(Some(earlier)) => {
             log::warn!(
-                "the clock was at {earlier} s since 1970, before the image was built: set to {built}"
+                "the clock was at {earlier} s since 1970, before the image was built or 15 years after it: set to {built}"
             );
             context.report.clock_was = Some(earlier);
         }
         Err(error) => context.warn(format!(
-            "The clock is before the image's build time, and could not be set: {error}."
+            "The clock is before the image's build time or 15 years after it, and could not be set: {error}."
         )),
     }
 }
@@ -121,11 +118,10 @@ fn verify(
     built: i64,
 ) -> Result<(Certificate, Vec<u8>), Failure> {
     let trusted = certificates(Path::new(CERTIFICATES))?;
-    let clock = i64::try_from(clock::seconds(SystemTime::now())).unwrap_or(i64::MAX);
     let mut other = None;
     for (number, content) in partitions(disk)? {
         let refused = |why: String| {
-            let remedy = "write the signed image to the disk again, or boot another version; for another signer, or after a certificate's end, build it again with a certificate that is valid";
+            let remedy = "write the signed image to the disk again, or boot another version; for another signer or an expired certificate, build it again with a valid certificate";
             Failure::new(
                 STAGE,
                 format!("signature partition {number} of {}", disk.path.display()),
@@ -142,7 +138,7 @@ fn verify(
                 continue;
             }
         };
-        match signature::check_signature(&embedded, root_hash, &trusted, clock.max(built)) {
+        match signature::check_signature(&embedded, root_hash, &trusted, built) {
             Ok(signer) => return Ok((signer.clone(), embedded.message)),
             Err(why) if embedded.root_hash == *root_hash => {
                 return Err(refused(why.to_string()));

@@ -94,6 +94,7 @@ pub fn metrics(
     denials: Option<&[u64; HOOKS.len()]>,
     violations: &[u64; CLASSES.len()],
     scrub: Option<&ScrubState>,
+    certificate_end: Option<u64>,
 ) -> String {
     let mut out = String::new();
     let mut family =
@@ -135,6 +136,13 @@ pub fn metrics(
         ] {
             family(name, "gauge", &mut std::iter::once(("", "", number)));
         }
+    }
+    if let Some(end) = certificate_end {
+        family(
+            "certificate_end_seconds",
+            "gauge",
+            &mut std::iter::once(("", "", end)),
+        );
     }
     out
 }
@@ -262,17 +270,18 @@ mod tests {
             last_full: 4,
             ..ScrubState::default()
         };
-        let text = metrics(Some(&denials), &[1, 0, 0, 0, 0], Some(&state));
+        let text = metrics(Some(&denials), &[1, 0, 0, 0, 0], Some(&state), Some(5));
         for line in [
             "# TYPE adamant_denials_total counter",
             "adamant_denials_total{hook=\"file_open\"} 3",
             "adamant_violations_total{class=\"mounts\"} 1",
             "# TYPE adamant_scrub_errors gauge",
             "adamant_scrub_errors 3",
+            "adamant_certificate_end_seconds 5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
-        assert!(!metrics(None, &[0; 5], None).contains("denials_total"));
+        assert!(!metrics(None, &[0; 5], None, None).contains("denials_total"));
     }
 
     #[test]

@@ -53,6 +53,8 @@ struct Watch {
     /// Denials that came through the ring or were reported as lost. The ring had no room for those
     /// that the guard counted beyond them.
     accounted: u64,
+    /// Last second of the certificate that signed the image, since 1970; `None` without one.
+    certificate_end: Option<u64>,
     /// Records the end of this boot.
     black_box: Option<BlackBox>,
     /// False during the first comparison: its findings are older than the watch, so the policy's
@@ -109,6 +111,9 @@ pub fn watch_machine() -> Result<u8, String> {
         metrics: String::new(),
         since: boot_report.seal.since_us.saturating_mul(1000),
         accounted: 0,
+        certificate_end: u64::try_from(boot_report.signature.valid_until)
+            .ok()
+            .filter(|end| *end != 0),
         black_box: None,
         started: false,
     };
@@ -374,6 +379,7 @@ impl Watch {
             denials.as_ref(),
             &self.violations,
             ScrubState::read(&self.scrub).as_ref(),
+            self.certificate_end,
         );
         write_metrics(text, &mut self.metrics);
     }

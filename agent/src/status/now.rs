@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::SystemTime;
 
 use adamant_contract::policy::{Enforce, Level};
 use adamant_contract::report::{BootReport, ReachedLevel};
@@ -10,6 +11,7 @@ use adamant_contract::sysctls;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Map, Value, json};
 
+use crate::kernel::clock;
 use crate::monitor::{self, scrub::ScrubState};
 
 /// The file system of a volume.
@@ -47,6 +49,8 @@ pub struct CurrentState {
     pub scrub: Option<ScrubState>,
     /// Seconds since the kernel started.
     pub uptime: u64,
+    /// The clock, in seconds since 1970.
+    pub clock: u64,
 }
 
 impl CurrentState {
@@ -67,6 +71,7 @@ impl CurrentState {
             scrub: monitor::last_scrub().filter(|scrub| scrub.root_hash == report.root_hash),
             uptime: nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
                 .map_or(0, |time| time.tv_sec() as u64),
+            clock: clock::seconds(SystemTime::now()),
         }
     }
 
@@ -99,6 +104,21 @@ impl CurrentState {
                 "The root has a corrupted block at byte ",
                 &first.to_string(),
                 ": replace the disk, or write the image to it again.",
+            ]
+            .concat());
+        }
+        let signature = &report.signature;
+        let end = u64::try_from(signature.valid_until).unwrap_or(0);
+        if let Some(signer) = &signature.signer
+            && end != 0
+            && self.clock > end
+        {
+            add([
+                "The certificate of ",
+                signer,
+                ", which signed this image, expired ",
+                &((self.clock - end) / 86_400).to_string(),
+                " days ago. The server still starts. Sign the next image with a new certificate; if the date is wrong, correct the clock.",
             ]
             .concat());
         }

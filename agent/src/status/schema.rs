@@ -122,6 +122,7 @@ fn page(full: bool) -> Value {
         denials: full.then(|| vec![("bpf", 1)]),
         scrub: full.then(ScrubState::default),
         uptime: 1,
+        clock: 0,
     };
     report.identity.source = adamant_contract::report::IdentitySource::Kept;
     let mut report = serde_json::to_value(&report).unwrap();

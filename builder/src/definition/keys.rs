@@ -282,8 +282,9 @@ section! {
         /// the read.
         on_corruption: super::OnCorruption = "`reboot`, `panic` or `error`", "`reboot`";
         /// Whether the root hash must be signed. `require` refuses a root that the key of the
-        /// verity certificate did not sign; `prefer` boots it with a warning. An expired
-        /// certificate counts as no signature, so replace images before it expires.
+        /// verity certificate did not sign; `prefer` boots it with a warning. The build
+        /// refuses an expired certificate. Servers go on starting after its end: the clock decides
+        /// nothing at boot.
         signature: super::Mode = "`require`, `prefer` or `off`", "`require` with a verity certificate, else `off`";
         /// MiB per second that `adamant-agent scrub` reads of the running root, to find corrupted
         /// blocks before they are needed. `on_corruption` applies to these blocks too.

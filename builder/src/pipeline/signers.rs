@@ -1,10 +1,12 @@
 //! The certificates and keys of a build. They are opened before anything is built, so that an
 //! unusable key is reported within seconds.
 
+use std::time::SystemTime;
+
 use adamant_contract::signature::{Mode, Rule};
 
 use crate::definition::{Sign, SignBy};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::manifest::{SignaturePurpose, SignatureRecord};
 use crate::sign::Signer;
 use crate::sign::certificate::Certificate;
@@ -29,12 +31,18 @@ pub struct SigningIdentity {
     pub signer: Option<Signer>,
 }
 
-/// Opens certificates and keys. With `unsigned`, only certificates are read; `adamant sign` signs
+/// Opens certificates and keys, and refuses expired certificates. With `unsigned`, only certificates are read; `adamant sign` signs
 /// later.
 pub fn open(sign: &Sign, unsigned: bool) -> Result<Signers> {
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
     let identity = |purpose: &str, by: &Option<SignBy>| -> Result<Option<SigningIdentity>> {
         let Some(by) = by else { return Ok(None) };
         let certificate = Certificate::read(&by.certificate)?;
+        certificate
+            .require_valid_at(now, "today")
+            .context(|| by.certificate.display().to_string())?;
         let signer = match &by.key {
             _ if unsigned => None,
             Some(key) => Some(Signer::open(key, certificate.clone())?),
@@ -75,6 +83,13 @@ pub fn signature_rule(wanted: Option<Mode>, signers: &Signers, epoch: Option<i64
         (None, Some(_)) => Mode::Require,
         (None, None) => Mode::Off,
     };
+    if let (Some(identity), Some(built)) = (&signers.verity, epoch)
+        && mode != Mode::Off
+    {
+        identity
+            .certificate
+            .require_valid_at(u64::try_from(built).unwrap_or(0), "the image's build time")?;
+    }
     Ok(Rule {
         mode,
         built: epoch.unwrap_or_default(),

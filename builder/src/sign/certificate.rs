@@ -91,6 +91,26 @@ impl Certificate {
         )
     }
 
+    /// The last second of the validity, since 1970.
+    pub fn last_second(&self) -> u64 {
+        let validity = self.parsed.tbs_certificate().validity();
+        validity.not_after.to_unix_duration().as_secs()
+    }
+
+    /// Refuses a certificate that has expired at `time`, in seconds since 1970. `when` says what
+    /// this time is.
+    pub fn require_valid_at(&self, time: u64, when: &str) -> Result<()> {
+        if time <= self.last_second() {
+            return Ok(());
+        }
+        let (_, until) = self.validity();
+        Err(Error::new(format!(
+            "the certificate of {} expired on {until}, before {when}",
+            self.subject()
+        ))
+        .hint("sign with a new certificate: `adamant keys new DIR` creates keys and certificates"))
+    }
+
     fn new(parsed: x509_cert::Certificate) -> Result<Certificate> {
         let broken = |e: x509_cert::der::Error| Error::new(format!("not a certificate: {e}"));
         let der = parsed.to_der().map_err(broken)?;

@@ -9,7 +9,7 @@ use adamant_contract::root_hash::RootHash;
 use adamant_contract::signature::{Certificate, Embedded, check_signature};
 use adamant_tests::alter;
 use adamant_tests::esp::{signed, signer};
-use adamant_tests::image::{Image, POWEROFF_AT_ONCE, SMALL_VOLUMES, Tiny, other_keys, our_keys};
+use adamant_tests::image::{Image, SMALL_VOLUMES, Tiny, build_command, other_keys, our_keys};
 use adamant_tests::machine::Setup;
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
@@ -148,7 +148,7 @@ fn an_altered_a_missing_and_another_s_signature_are_refused() {
 }
 
 #[test]
-fn an_expired_certificate_is_refused() {
+fn the_build_refuses_an_expired_certificate() {
     let scratch = Scratch::new("expired-keys");
     let dir = scratch.join("keys");
     fs::create_dir_all(&dir).unwrap();
@@ -171,15 +171,57 @@ fn an_expired_certificate_is_refused() {
         dir.join("verity.key"),
         dir.join("verity.crt")
     );
-    let image = Tiny::default()
-        .with(&format!("{SMALL_VOLUMES}{POWEROFF_AT_ONCE}{sign}"))
-        .build();
-    refused(
-        &start(&image, "expired", |_| {}, &[]),
-        &[
-            "signature partition",
-            "the certificate of expired has expired",
-        ],
+    let definition = Tiny::default()
+        .with(&format!("{SMALL_VOLUMES}{sign}"))
+        .define(&scratch.join("definition"));
+    let output = tool::output(&mut build_command(&definition, &scratch.join("out")));
+    let said = tool::lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in [
+        "verity.crt: the certificate of expired expired on ",
+        "adamant keys new",
+    ] {
+        assert!(said.contains(words), "{said}");
+    }
+}
+
+/// The tests' keys are valid for ten years from now on.
+#[test]
+fn the_clock_and_the_dates_of_keys_never_keep_a_signed_image_from_starting() {
+    // Root set the clock to 2040 and restarted: the certificate has expired in every slot.
+    let console = start(
+        &signed().build(),
+        "2040",
+        |_| {},
+        &["-rtc", "base=2040-01-01T00:00:00"],
+    );
+    assert!(
+        console.contains("tiny: signed by tests verity (require)")
+            && console.contains("tiny: done"),
+        "{console}"
+    );
+    // Pinned inputs date this image before its keys.
+    let scratch = Scratch::new("old-snapshot");
+    let definition = signed().define(&scratch.join("definition"));
+    let image = Image {
+        dir: scratch.join("out"),
+        stem: "tiny_1".to_owned(),
+    };
+    tool::run(build_command(&definition, &image.dir).args(["--epoch", "2019-06-01"]));
+    let console = start(&image, "old-snapshot", |_| {}, &[]);
+    assert!(
+        console.contains("tiny: signed by tests verity (require)")
+            && console.contains("tiny: done"),
+        "{console}"
+    );
+    // An image that claims to be younger than its keys could not start.
+    let output = tool::output(
+        build_command(&definition, &scratch.join("young")).args(["--epoch", "2070-01-01"]),
+    );
+    let said = tool::lossy(&output.stderr);
+    assert!(
+        output.status.code() == Some(1) && said.contains("before the image's build time"),
+        "{said}"
     );
 }
 

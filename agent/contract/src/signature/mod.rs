@@ -63,8 +63,8 @@ pub enum SignatureError {
     /// The signature does not verify.
     #[error("altered, or made with another key than that of {0}")]
     Invalid(String),
-    /// The signer's certificate has expired.
-    #[error("the certificate of {0} has expired")]
+    /// The signer's certificate had ended before the image was built.
+    #[error("the certificate of {0} had expired when the image was built")]
     Expired(String),
     /// A certificate file is malformed.
     #[error(transparent)]
@@ -137,14 +137,18 @@ impl Embedded {
     }
 }
 
-/// Returns the trusted certificate whose key signed this root hash. `now` is in seconds since 1970.
-/// An expired certificate is refused. One that is not valid yet is accepted, because a wrong clock
-/// is the more likely cause.
+/// Returns the trusted certificate whose key signed this root hash.
+///
+/// The clock decides nothing, because root can set it: a wrong date would make every slot
+/// unbootable. A certificate is refused only if it had ended before `built`, the image's build time
+/// in seconds since 1970 from the signed initramfs (0 if unknown). A certificate that starts later
+/// is accepted: pinned inputs can date an image before its keys. To withdraw an image, use the
+/// firmware's dbx or the minimum version, not a date.
 pub fn check_signature<'c>(
     embedded: &Embedded,
     root_hash: &RootHash,
     trusted: &'c [Certificate],
-    now: i64,
+    built: i64,
 ) -> Result<&'c Certificate, SignatureError> {
     if embedded.root_hash != *root_hash {
         return Err(SignatureError::OtherRootHash(embedded.root_hash));
@@ -176,7 +180,7 @@ pub fn check_signature<'c>(
     {
         return Err(SignatureError::Invalid(subject()));
     }
-    if now > signer.validity.1 {
+    if built > signer.validity.1 {
         return Err(SignatureError::Expired(subject()));
     }
     Ok(signer)
@@ -388,7 +392,7 @@ mod tests {
         };
         let until = certificate.validity.1;
         let trusted = [certificate];
-        for (embedded, hash, now, why) in [
+        for (embedded, hash, built, why) in [
             (
                 &embedded,
                 RootHash([1; 32]),
@@ -406,14 +410,26 @@ mod tests {
                 "certificateFingerprint",
             ),
             (&attributes, HASH, 0, "detached signature's content"),
-            (&embedded, HASH, until + 1, "has expired"),
+            (
+                &embedded,
+                HASH,
+                until + 1,
+                "had expired when the image was built",
+            ),
         ] {
-            let refused = check_signature(embedded, &hash, &trusted, now)
+            let refused = check_signature(embedded, &hash, &trusted, built)
                 .unwrap_err()
                 .to_string();
             assert!(refused.contains(why), "{refused}");
         }
-        assert!(check_signature(&embedded, &HASH, &trusted, until).is_ok());
+        // The first second of the certificate, long before it, and a build time that is not known.
+        let from = trusted[0].validity.0;
+        for built in [until, from, from - 1, 1, 0] {
+            assert!(
+                check_signature(&embedded, &HASH, &trusted, built).is_ok(),
+                "{built}"
+            );
+        }
         assert!(check_signature(&embedded, &HASH, &[], 0).is_err());
         // A certificate of the same name and number, and another key.
         let twin = Certificate {

@@ -63,6 +63,7 @@ fn good() -> CurrentState {
         denials: Some(Vec::new()),
         scrub: None,
         uptime: 4000,
+        clock: 1_700_000_000,
     }
 }
 
@@ -111,6 +112,7 @@ fn problems_come_before_the_details() {
         denials: Some(vec![("file_open", 3)]),
         scrub: None,
         uptime: 5,
+        clock: 0,
     };
     let text = page(&report, &now, false);
     assert!(text.starts_with("root       NOT VERIFIED"), "{text}");
@@ -129,6 +131,25 @@ fn problems_come_before_the_details() {
     // A level that is only preferred is reported, but is no problem.
     report.seal.enforce = Enforce::Prefer;
     let now = good();
+    assert_eq!(now.problems(&report), [""; 0]);
+}
+
+#[test]
+fn an_expired_certificate_is_a_problem_only_after_its_last_second() {
+    let mut report = sample();
+    report.signature.signer = Some("us".to_owned());
+    report.signature.valid_until = 1_700_000_000;
+    let now = good();
+    assert_eq!(now.problems(&report), [""; 0]);
+    report.signature.valid_until -= 3 * 86_400;
+    let problems = now.problems(&report);
+    assert!(
+        problems.len() == 1
+            && problems[0].starts_with("The certificate of us, which signed this image, expired 3 days ago. The server still starts."),
+        "{problems:?}"
+    );
+    // Nothing was signed.
+    report.signature.signer = None;
     assert_eq!(now.problems(&report), [""; 0]);
 }
 
