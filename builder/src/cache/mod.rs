@@ -6,6 +6,7 @@
 //! may be deleted at any time. Concurrent builds read the same packs, and each adds a pack of its
 //! own by one rename.
 
+pub mod directory;
 mod pack;
 pub mod prune;
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::archive::Archive;
+use crate::cache::directory;
 use crate::error::{Context, Error, Result};
 use crate::io::part::Part;
 use crate::source::{ArchiveHash, ExpectedHash};
@@ -162,12 +163,9 @@ impl ArchiveCache {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.context(|| format!("{}", path.display()))?,
         };
-        if file
-            .metadata()
-            .context(|| format!("{}", path.display()))?
-            .len()
-            != record.bytes
-        {
+        let metadata = file.metadata().context(|| format!("{}", path.display()))?;
+        directory::require_owner(&path, &metadata)?;
+        if metadata.len() != record.bytes {
             log::warn!("cache entry {key} is corrupted and will be created again");
             return Ok(None);
         }
