@@ -3,5 +3,6 @@
 pub mod columns;
 pub mod output;
 pub mod path_list;
+pub mod printable;
 pub mod progress;
 pub mod timings;

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
+use crate::term::printable::Printable;
 use crate::term::progress;
 
 /// The verbosity and the format of the output.
@@ -88,7 +89,7 @@ impl Output {
         if self.json && !self.written.swap(true, Ordering::Relaxed) {
             let document = serde_json::json!({ "error": { "message": error.message(), "hint": error.remedy() } });
             // A failure cannot be reported anywhere else.
-            let _ = to_stdout(&format!("{document:#}\n"));
+            let _ = to_stdout(&Printable::json(&format!("{document:#}\n")));
         }
     }
 
@@ -101,7 +102,7 @@ impl Output {
             }
             return self.document(document);
         }
-        to_stdout(text).context(|| "stdout")
+        to_stdout(&Printable::text(text)).context(|| "stdout")
     }
 
     /// Writes the result to stdout with `--json`. Only the first call writes.
@@ -111,7 +112,7 @@ impl Output {
         }
         let text = serde_json::to_string_pretty(document)
             .map_err(|e| Error::new(format!("the JSON document: {e}")))?;
-        to_stdout(&format!("{text}\n")).context(|| "stdout")
+        to_stdout(&Printable::json(&format!("{text}\n"))).context(|| "stdout")
     }
 }
 
@@ -146,10 +147,10 @@ fn labelled(label: &str, message: &str, hint: Option<&str>) -> String {
 
 /// A closed terminal does not end a build.
 fn to_stderr(text: &str) {
-    progress::write(text.as_bytes());
+    progress::write(&Printable::text(text));
 }
 
-fn to_stdout(text: &str) -> io::Result<()> {
+fn to_stdout(text: &Printable) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())

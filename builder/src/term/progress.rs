@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::term::printable::Printable;
+
 /// Time between two updates of the line.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// A stage that takes less time has no line.
@@ -69,7 +71,7 @@ impl Drop for ProgressLine {
             thread.thread().unpark();
             let _ = thread.join();
         }
-        write(b"");
+        write(&Printable::text(""));
     }
 }
 
@@ -92,12 +94,12 @@ fn draw() {
 }
 
 /// Writes to stderr, after removing the progress line. A closed terminal is not an error.
-pub fn write(bytes: &[u8]) {
+pub fn write(text: &Printable) {
     let mut stderr = io::stderr().lock();
     if DRAWN.swap(false, Ordering::Relaxed) {
         let _ = stderr.write_all(b"\r\x1b[K");
     }
-    let _ = stderr.write_all(bytes);
+    let _ = stderr.write_all(text.as_bytes());
 }
 
 /// `root: 63 %, 254 of 403 MB, 18.2 MB/s, 8 s left`, or only the time if the total is unknown.
