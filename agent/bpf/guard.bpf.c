@@ -21,7 +21,8 @@ enum hook {
 	BPRM_CHECK_SECURITY, MMAP_FILE, MMAP_ADDR, FILE_MPROTECT, SB_MOUNT, SB_REMOUNT, MOVE_MOUNT, SB_PIVOTROOT, SB_UMOUNT, SB_KERN_MOUNT,
 	FILE_OPEN, INODE_CREATE, INODE_MKNOD, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
 	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, TASK_SETRLIMIT,
-	TASK_PRCTL, CAPABLE, PERF_EVENT_OPEN, BPF, BPF_MAP, BPF_PROG, KERNEL_MODULE_REQUEST, NETLINK_SEND, TASK_ALLOC, HOOKS
+	TASK_PRCTL, CAPABLE, PERF_EVENT_OPEN, BPF, BPF_MAP, BPF_PROG, KERNEL_MODULE_REQUEST, NETLINK_SEND, TASK_ALLOC,
+	PATH_CHMOD, PATH_CHOWN, INODE_SETXATTR, INODE_REMOVEXATTR, INODE_SET_ACL, FILE_SEND_SIGIOTASK, TASK_SETNICE, TASK_SETSCHEDULER, TASK_SETIOPRIO, HOOKS
 };
 
 enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16, MOUNTS = 32, MODULES = 64 };
@@ -47,11 +48,13 @@ const volatile struct guard_config {
 	u32 run_device;        /* /run */
 	u32 host_namespace;    /* inode number of PID 1's mount namespace */
 	enum allowance allowances;
+	u64 root_mount;        /* ID of the mount of the verified root in that namespace */
 	/* Programs of the image, by inode: systemd-shutdown, adamant-agent, systemd,
 	 * systemd-executor, kmod, udevadm (which systemd-udevd is a link to) and
 	 * systemd-modules-load. */
 	u64 shutdown, agent, manager, executor, kmod, udev, modules_load;
 	s64 build_time;        /* seconds since 1970: the earliest time that the clock may be set to */
+	s64 latest_time;       /* the latest one */
 	u64 black_box;         /* the agent's partition for the reason of a boot's end; 0 without one */
 	u64 interpreter_bloom; /* bloom_bit() of each interpreter; 0 where scripts are allowed */
 	u64 devices[64];       /* device << 32 | enum device_flags */
@@ -207,14 +210,38 @@ INLINE u64 program_of(struct task_struct *task)
 	return device_of(inode) == config.root_device ? READ(inode, i_ino) : 0;
 }
 
+/* Whether the image is the task's root directory. */
+INLINE int is_rooted_in_image(struct task_struct *task)
+{
+	struct fs_struct *fs = READ(task, fs);
+	struct dentry *dentry = READ(fs, root.dentry);
+	return device_below(dentry) == config.root_device && READ(dentry, d_parent) == dentry;
+}
+
+/* Whether the task's root directory is the host's: the mount of the image that the agent made, not
+ * its copy in another namespace or a bind mount. */
+INLINE int is_at_home(struct task_struct *task)
+{
+	struct fs_struct *fs = READ(task, fs);
+	struct mount *mount = AROUND(READ(fs, root.mnt), struct mount, mnt);
+	return is_rooted_in_image(task) && (u32)READ(mount, mnt_id) == (u32)config.root_mount;
+}
+
 INLINE u64 program(void) { return program_of(bpf_get_current_task_btf()); }
+/* The same for a permission that a program has: with another root directory it reads other files
+ * under the same names, and does what they say. */
+INLINE u64 trusted_program(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	return is_rooted_in_image(task) ? program_of(task) : 0;
+}
 INLINE int is_init(void) { return bpf_get_current_task_btf()->tgid == 1; }
 /* Whether the task is systemd-shutdown, as PID 1 or as its child. It unmounts and detaches
  * everything when nothing else runs any more. */
 FUNCTION(shutting_down) int shutting_down(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	if (!config.shutdown || program_of(task) != config.shutdown)
+	if (!config.shutdown || program_of(task) != config.shutdown || !is_at_home(task))
 		return 0;
 	struct task_struct *parent = READ(task, real_parent);
 	return task->tgid == 1 || (READ(parent, tgid) == 1 && program_of(parent) == config.shutdown);
@@ -225,7 +252,10 @@ INLINE int is_booting(void) { return is_init() && !program(); }
 /* The two programs that take the mount tree apart: the agent at the handover, and systemd-shutdown.
  */
 INLINE int takes_mounts_apart(void) { return is_booting() || shutting_down(); }
-INLINE int is_agent(void) { return (config.agent && program() == config.agent) || is_booting(); }
+INLINE int is_agent(void) { return (config.agent && trusted_program() == config.agent) || is_booting(); }
+
+/* PID 1 and the agent: nobody else may signal, slow down or starve them. */
+INLINE int is_protected(struct task_struct *task) { return READ(task, tgid) == 1 || (config.agent && program_of(task) == config.agent); }
 
 /* PID 1 and the children that it forks for its own work, such as generators. They share its
  * session, which no other process can join; services get their own. */
@@ -285,7 +315,7 @@ INLINE int may_run(struct inode *inode)
  * Only systemd may start it. */
 INLINE int is_executor_by_hand(struct inode *inode)
 {
-	return config.executor && inode->i_ino == config.executor && device_of(inode) == config.root_device && program() != config.manager;
+	return config.executor && inode->i_ino == config.executor && device_of(inode) == config.root_device && trusted_program() != config.manager;
 }
 
 /* Programs, scripts and interpreters, each when it is opened for execution. */
@@ -343,7 +373,7 @@ PROGRAM(file_mprotect)
 /* Directories of /run from which systemd takes instructions, and the agent's own: who may change
  * their content. Inside /run/systemd and /run/udev nothing can be mounted, not even where others
  * may write. */
-enum folder { ANYBODY_S, INSIDE_S, SYSTEMD_S, KMOD_S, AGENT_S, NOBODY_S };
+enum folder { ANYBODY_S, INSIDE_S, SYSTEMD_S, CREDENTIALS_S, KMOD_S, AGENT_S, NOBODY_S };
 
 FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 {
@@ -373,16 +403,22 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	if (IS(&name, "modprobe.d") || IS(&name, "sysctl.d") || IS(&name, "sysusers.d") || IS(&name, "modules-load.d") ||
 	    IS(&name, "binfmt.d") || IS(&name, "environment.d") || IS(&name, "extensions") || IS(&name, "confexts"))
 		return SYSTEMD_S;
-	int systemd = IS(&name, "systemd"), udev = IS(&name, "udev");
-	if (!systemd && !udev)
+	/* systemd-shutdown and a soft reboot would change to a root directory here. */
+	if (IS(&name, "initramfs") || IS(&name, "nextroot"))
+		return NOBODY_S;
+	int systemd = IS(&name, "systemd"), udev = IS(&name, "udev"), credentials = IS(&name, "credentials");
+	if (!systemd && !udev && !credentials)
 		return ANYBODY_S;
 	/* The directory itself: a replacement would hide everything below it. */
 	if (!second)
-		return SYSTEMD_S;
+		return credentials ? CREDENTIALS_S : SYSTEMD_S;
 	text = READ(second, d_name.name);
 	read_name(&name, text);
 	if (udev)
 		return IS(&name, "rules.d") ? SYSTEMD_S : INSIDE_S;
+	/* The credentials that the policy accepts. systemd reads units from them. */
+	if (credentials)
+		return IS(&name, "@system") || IS(&name, "@encrypted") || IS(&name, "@initrd") ? CREDENTIALS_S : ANYBODY_S;
 	/* The agent has written its units, and nobody else writes any. PID 1 would, for `systemctl
 	 * link --runtime`. */
 	if (IS(&name, "system"))
@@ -477,7 +513,10 @@ FUNCTION(may_mount_over) int may_mount_over(struct path *path, const char *type)
 	if (takes_mounts_apart() || in_mount_point(dentry))
 		return 1;
 	if (READ(dentry, d_parent) != dentry && is(device, MEMORY))
-		return device != config.run_device || folder_of(dentry) == ANYBODY_S;
+	{
+		int folder = device == config.run_device ? folder_of(dentry) : ANYBODY_S;
+		return folder == ANYBODY_S || (folder == CREDENTIALS_S && is_init());
+	}
 	return type && device != config.root_device && is_usual_mount(type, dentry);
 }
 
@@ -489,7 +528,7 @@ INLINE int must_stay(u32 device) { return device == config.root_device || is(dev
  * the namespace of a running service (`systemctl bind`) has no such session. */
 INLINE int makes_a_service(void)
 {
-	u64 who = program();
+	u64 who = trusted_program();
 	return who && (config.executor ? who == config.executor : who == config.manager && !is_init_or_its_child());
 }
 
@@ -521,16 +560,27 @@ FUNCTION(deny_path) void deny_path(u32 hook, struct path *path)
 }
 #define REFUSE_PATH(hook, path) do { deny_path(hook, path); return -EPERM; } while (0)
 
+/* Whether the mount holds the credentials that the policy accepts, or covers them. */
+FUNCTION(holds_credentials) int holds_credentials(struct vfsmount *mnt)
+{
+	struct mount *mount = AROUND(mnt, struct mount, mnt);
+	struct dentry *place = READ(mount, mnt_mountpoint);
+	return device_below(place) == config.run_device && folder_of(place) == CREDENTIALS_S && !is_init_or_its_child();
+}
+
 PROGRAM(sb_mount)
 {
 	struct path *path = (void *)ctx[1];
 	u64 flags = ctx[3];
-	/* Propagation is free. sb_remount handles remounts of the superblock. */
-	if (flags & MS_PROPAGATION || (flags & (MS_REMOUNT | MS_BIND)) == MS_REMOUNT)
-		return 0;
-	if (takes_mounts_apart())
+	/* Propagation is free. */
+	if (flags & MS_PROPAGATION || takes_mounts_apart())
 		return 0;
 	struct vfsmount *below = READ(path, mnt);
+	if (flags & MS_REMOUNT && holds_credentials(below))
+		REFUSE_PATH(SB_MOUNT, path);
+	/* sb_remount handles remounts of the superblock. */
+	if ((flags & (MS_REMOUNT | MS_BIND)) == MS_REMOUNT)
+		return 0;
 	if (!reaches_host(AROUND(below, struct mount, mnt))) {
 		/* Changing the flags of a mount covers nothing. */
 		if (flags & MS_REMOUNT || !covers_what_others_see(path))
@@ -555,7 +605,10 @@ PROGRAM(sb_mount)
 PROGRAM(sb_remount)
 {
 	struct super_block *sb = (void *)ctx[0];
-	if (!must_stay(sb->s_dev) || takes_mounts_apart())
+	/* A read-only file system in memory holds credentials. Nobody needs it writable again. */
+	int sealed = (sb->s_magic == RAMFS_MAGIC || sb->s_magic == TMPFS_MAGIC) && sb->s_flags & SB_RDONLY && !allowed(CONTAINERS) &&
+		     !is_init_or_its_child() && !makes_a_service();
+	if ((!must_stay(sb->s_dev) && !sealed) || takes_mounts_apart())
 		return 0;
 	REFUSE(SB_REMOUNT, sb->s_dev, 0, type_of(sb));
 }
@@ -567,7 +620,7 @@ PROGRAM(move_mount)
 	if (takes_mounts_apart())
 		return 0;
 	/* A cloned mount is in no namespace: moving it removes nothing. */
-	if (is_in_host(AROUND(moved, struct mount, mnt)) && must_stay(device_at(moved)))
+	if (is_in_host(AROUND(moved, struct mount, mnt)) && (must_stay(device_at(moved)) || holds_credentials(moved)))
 		REFUSE_PATH(MOVE_MOUNT, from);
 	if (!reaches_host(AROUND(READ(to, mnt), struct mount, mnt))) {
 		if (!covers_what_others_see(to))
@@ -591,7 +644,7 @@ PROGRAM(sb_umount)
 {
 	struct vfsmount *mnt = (void *)ctx[0];
 	struct mount *mount = AROUND(mnt, struct mount, mnt);
-	if (!must_stay(device_at(mnt)))
+	if (!must_stay(device_at(mnt)) && !holds_credentials(mnt))
 		return 0;
 	struct mount *parent = READ(mount, mnt_parent);
 	if ((!is_in_host(mount) && !reaches_host(parent)) || takes_mounts_apart())
@@ -628,17 +681,21 @@ INLINE int is_sealed_in_proc(const struct name *name)
 	       IS(name, "protected_fifos") || IS(name, "protected_regular") || IS(name, "kptr_restrict") || IS(name, "dmesg_restrict") ||
 	       IS(name, "mmap_min_addr") || IS(name, "randomize_va_space") || IS(name, "ftrace_enabled") || IS(name, "io_uring_disabled") ||
 	       IS(name, "perf_event_paranoid") || IS(name, "sysrq") || IS(name, "legacy_tiocsti_restrict") || IS(name, "bset") || IS(name, "inheritable") ||
-	       IS(name, "cad_pid") || IS(name, "sysrq-trigger") || IS(name, "dev_scsi_block") || IS(name, "load_firmware_timeout") || IS(name, "ignore_sysfs_fallback") ||
+	       IS(name, "panic") || BEGINS8(name, "panic_on") || BEGINS8(name, "panic_pr") || IS(name, "oops_limit") || IS(name, "warn_limit") ||
+	       IS(name, "hung_task_panic") || IS(name, "softlockup_panic") || IS(name, "hardlockup_panic") || IS(name, "unknown_nmi_panic") ||
+	       IS(name, "max_rcu_stall_to_panic") || IS(name, "cad_pid") || IS(name, "sysrq-trigger") || IS(name, "dev_scsi_block") || IS(name, "load_firmware_timeout") || IS(name, "ignore_sysfs_fallback") ||
 	       IS(name, "force_sysfs_fallback");
 }
 
-/* The same in /sys: programs that the kernel starts, the source of firmware, binding and removal of
- * disks, and hibernation. */
+/* The same in /sys: programs that the kernel starts, the source of firmware, binding, removal and
+ * state of disks, their write cache, errors of file systems on request, and hibernation. */
 INLINE int is_sealed_in_sys(const struct name *name)
 {
 	return IS(name, "uevent_helper") || IS(name, "path") || IS(name, "resume") || IS(name, "resume_offset") || IS(name, "disk") || IS(name, "loading") ||
 	       IS(name, "data") || IS(name, "backing_dev") || IS(name, "hot_add") || IS(name, "new_id") || IS(name, "driver_override") || IS(name, "force_ro") ||
-	       IS(name, "delete") || IS(name, "remove") || IS(name, "unbind");
+	       IS(name, "delete") || IS(name, "remove") || IS(name, "unbind") || IS(name, "bind") || IS(name, "state") || IS(name, "write_cache") ||
+	       IS(name, "cache_type") || IS(name, "trigger_fs_error") || IS(name, "simulate_fail") || IS(name, "reset") || IS(name, "reset_controller") ||
+	       IS(name, "rescan_controller") || IS(name, "delete_controller") || IS(name, "reset_subordinate");
 }
 
 /* 0, or -EPERM if the caller may not change this entry of a protected directory. */
@@ -668,8 +725,10 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 		return 0;
 	case SYSTEMD_S:
 		return is_init_or_its_child() ? 0 : -EPERM;
+	case CREDENTIALS_S:
+		return is_init_or_its_child() || makes_a_service() ? 0 : -EPERM;
 	case KMOD_S:
-		return is_init_or_its_child() || (config.kmod && program() == config.kmod && in_host()) ? 0 : -EPERM;
+		return is_init_or_its_child() || (config.kmod && trusted_program() == config.kmod && in_host()) ? 0 : -EPERM;
 	case AGENT_S:
 		return is_agent() ? 0 : -EPERM;
 	}
@@ -683,12 +742,21 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 		return 0; \
 	REFUSE_DENTRY(HOOK, dentry); }
 
+/* The kernel undoes mounts in other namespaces when their mount point is removed or replaced. From
+ * the host, it refuses that for the host's own mounts. */
+INLINE int undoes_mounts_of_others(struct dentry *dentry) { return READ(dentry, d_flags) & DCACHE_MOUNTED && !in_host() && !makes_a_service(); }
+#define REMOVES(hook, HOOK, argument) PROGRAM(hook) { \
+	struct dentry *dentry = (void *)ctx[argument]; \
+	if (!may_change(dentry) && !undoes_mounts_of_others(dentry)) \
+		return 0; \
+	REFUSE_DENTRY(HOOK, dentry); }
+
 CHANGES(inode_create, INODE_CREATE, 1)
 CHANGES(inode_mknod, INODE_MKNOD, 1)
 CHANGES(inode_mkdir, INODE_MKDIR, 1)
 CHANGES(inode_symlink, INODE_SYMLINK, 1)
-CHANGES(inode_unlink, INODE_UNLINK, 1)
-CHANGES(inode_rmdir, INODE_RMDIR, 1)
+REMOVES(inode_unlink, INODE_UNLINK, 1)
+REMOVES(inode_rmdir, INODE_RMDIR, 1)
 
 /* The file could be written through its new name. */
 PROGRAM(inode_link)
@@ -702,7 +770,7 @@ PROGRAM(inode_link)
 PROGRAM(inode_rename)
 {
 	struct dentry *from = (void *)ctx[1], *to = (void *)ctx[3];
-	if (!may_change(from) && !may_change(to))
+	if (!may_change(from) && !may_change(to) && !undoes_mounts_of_others(from) && !undoes_mounts_of_others(to))
 		return 0;
 	REFUSE_DENTRY(INODE_RENAME, to);
 }
@@ -715,6 +783,20 @@ PROGRAM(path_truncate)
 		return 0;
 	REFUSE_DENTRY(PATH_TRUNCATE, dentry);
 }
+
+/* Mode, owner and attributes of the same files: an immutable directory would end the next boot. */
+#define CHANGES_PATH(hook, HOOK) PROGRAM(hook) { \
+	struct path *path = (void *)ctx[0]; \
+	struct dentry *dentry = READ(path, dentry); \
+	if (!may_change(dentry)) \
+		return 0; \
+	REFUSE_DENTRY(HOOK, dentry); }
+
+CHANGES_PATH(path_chmod, PATH_CHMOD)
+CHANGES_PATH(path_chown, PATH_CHOWN)
+CHANGES(inode_setxattr, INODE_SETXATTR, 1)
+CHANGES(inode_removexattr, INODE_REMOVEXATTR, 1)
+CHANGES(inode_set_acl, INODE_SET_ACL, 1)
 
 /* --- scripts */
 
@@ -778,6 +860,39 @@ FUNCTION(is_kernels_memory) int is_kernels_memory(struct file *file)
 	return IS(&name, "kcore") && !allowed(DEBUG);
 }
 
+/* Whether the file in /proc belongs to PID 1 or the agent: oom_score_adj, autogroup, timerslack_ns
+ * and others starve a process. */
+FUNCTION(is_of_a_protected_task) int is_of_a_protected_task(struct inode *inode)
+{
+	struct proc_inode *proc = AROUND(inode, struct proc_inode, vfs_inode);
+	struct pid *pid = READ(proc, pid);
+	struct hlist_node *first = 0;
+	if (!pid)
+		return 0;
+	bpf_probe_read_kernel(&first, sizeof(first), __builtin_preserve_access_index(&pid->tasks));
+	if (!first)
+		return 0;
+	/* The links of a task are in the order of enum pid_type, as are the lists of a PID. */
+	struct task_struct *task = AROUND(first, struct task_struct, pid_links);
+	return is_protected(task) && !is_init() && !is_agent();
+}
+
+/* Whether a cgroup's limits reach PID 1 or the agent: theirs, and those above. */
+FUNCTION(is_cgroup_of_the_system) int is_cgroup_of_the_system(struct dentry *cgroup)
+{
+	struct dentry *above = READ(cgroup, d_parent), *top = READ(above, d_parent);
+	struct name name;
+	if (above == cgroup)
+		return 1;
+	read_name(&name, READ(cgroup, d_name.name));
+	if (top == above)
+		return IS(&name, "init.scope") || IS(&name, "system.slice");
+	if (!BEGINS8(&name, "adamant-"))
+		return 0;
+	read_name(&name, READ(above, d_name.name));
+	return READ(top, d_parent) == top && IS(&name, "system.slice");
+}
+
 /* Only systemd moves processes between cgroups: once it is removed from its own, it no longer
  * responds. The file does not tell which process is meant, so PID 1 cannot be excepted. `systemctl
  * kill` and `freeze` replace cgroup.kill and cgroup.freeze. */
@@ -790,10 +905,10 @@ FUNCTION(is_sealed_in_cgroups) int is_sealed_in_cgroups(struct dentry *dentry)
 	if (allowed(CONTAINERS) || is_init())
 		return 0;
 	if (IS(&name, "cgroup.procs") || IS(&name, "cgroup.threads") || IS(&name, "tasks")) {
-		u64 who = program();
+		u64 who = trusted_program();
 		return !who || (who != config.executor && who != config.manager);
 	}
-	return IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || IS(&name, "freezer.state");
+	return IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || IS(&name, "freezer.state") || is_cgroup_of_the_system(READ(dentry, d_parent));
 }
 
 /* Checks openings for writing. Reading is free, except for interpreters and the kernel's memory. */
@@ -811,7 +926,8 @@ PROGRAM(file_open)
 		return 0;
 	u32 kind = inode->i_mode & S_IFMT;
 	if (kind == S_IFBLK) {
-		if (is(inode->i_rdev, DISK) || (config.black_box && inode->i_rdev == config.black_box && is_agent()) || shutting_down())
+		if (is(inode->i_rdev, DISK) || (config.black_box && inode->i_rdev == config.black_box && is_agent()) ||
+		    (shutting_down() && is(inode->i_rdev, VOLUME)))
 			return 0;
 		REFUSE_FILE(FILE_OPEN, file);
 	}
@@ -832,7 +948,7 @@ PROGRAM(file_open)
 		read_name(&name, READ(dentry, d_name.name));
 		/* Through its own `mem`, a process can write read-only memory and memory shared
 		 * with the image. */
-		refused = is_sealed_in_proc(&name) || (IS(&name, "mem") && !allowed(DEBUG));
+		refused = is_sealed_in_proc(&name) || (IS(&name, "mem") && !allowed(DEBUG)) || is_of_a_protected_task(inode);
 		break;
 	case SYSFS_MAGIC:
 		read_name(&name, READ(dentry, d_name.name));
@@ -899,12 +1015,30 @@ INLINE int is_against_a_volume(u32 request)
 	return (kind == 0x58 && (number == 119 || number == 125)) || (kind == 0x94 && number == 50) || (kind == 0x66 && number == 44);
 }
 
+/* FS_IOC_SETFLAGS, FS_IOC32_SETFLAGS and FS_IOC_FSSETXATTR: immutable, append only. <linux/fs.h> */
+INLINE int sets_attributes(u32 request)
+{
+	u32 kind = request >> 8 & 0xff, number = request & 0xff;
+	return request >> 30 == 1 && ((kind == 0x66 && number == 2) || (kind == 0x58 && number == 32));
+}
+
+INLINE int is_root_of_a_volume(struct file *file)
+{
+	struct dentry *dentry = READ(file, f_path.dentry);
+	return READ(dentry, d_parent) == dentry && is(device_below(dentry), VOLUME);
+}
+
 FUNCTION(may_ask) int may_ask(struct file *file, u32 request)
 {
 	struct inode *inode = READ(file, f_inode);
 	u32 kind = READ(inode, i_mode) & S_IFMT, device = READ(inode, i_rdev);
-	if (kind != S_IFBLK && kind != S_IFCHR)
+	if (kind != S_IFBLK && kind != S_IFCHR) {
+		if (sets_attributes(request) && is_root_of_a_volume(file) && !is_agent())
+			return 0;
+		if (sets_attributes(request) && may_change(READ(file, f_path.dentry)))
+			return 0;
 		return !is_against_a_volume(request) || !is(device_of(inode), VOLUME);
+	}
 	int scsi = is_scsi(request);
 	if (!scsi && !is_dangerous(request))
 		return 1;
@@ -984,23 +1118,15 @@ FUNCTION(service_of) int service_of(struct task_struct *task)
 	return OTHER_SERVICE;
 }
 
-/* Whether the image is the task's root directory. */
-INLINE int is_rooted_in_image(struct task_struct *task)
-{
-	struct fs_struct *fs = READ(task, fs);
-	struct dentry *dentry = READ(fs, root.dentry);
-	return device_below(dentry) == config.root_device && READ(dentry, d_parent) == dentry;
-}
-
 /* Whether this task may load a module of the image: PID 1, the modprobe that the kernel starts,
  * systemd-udevd and systemd-modules-load. */
 FUNCTION(may_load) int may_load(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
-	u64 who = program();
+	u64 who = trusted_program();
 	if (is_init())
 		return 1;
-	if (!who || !is_rooted_in_image(task))
+	if (!who)
 		return 0;
 	if (who == config.kmod) {
 		/* The kernel's threads start only the kernel's helpers, and no process becomes
@@ -1046,7 +1172,7 @@ PROGRAM(kernel_module_request)
 PROGRAM(netlink_send)
 {
 	struct sock *sock = (void *)ctx[0];
-	if (!allowed(MODULES) || READ(sock, sk_protocol) != NETLINK_KOBJECT_UEVENT || (config.udev && program() == config.udev))
+	if (!allowed(MODULES) || READ(sock, sk_protocol) != NETLINK_KOBJECT_UEVENT || (config.udev && trusted_program() == config.udev))
 		return 0;
 	REFUSE(NETLINK_SEND, 0, 0, 0);
 }
@@ -1055,7 +1181,7 @@ PROGRAM(netlink_send)
 PROGRAM(task_alloc)
 {
 	u64 flags = ctx[1];
-	if (!(flags & CLONE_INTO_CGROUP) || allowed(CONTAINERS) || is_init() || (config.manager && program() == config.manager))
+	if (!(flags & CLONE_INTO_CGROUP) || allowed(CONTAINERS) || is_init() || (config.manager && trusted_program() == config.manager))
 		return 0;
 	REFUSE(TASK_ALLOC, 0, 0, 0);
 }
@@ -1070,14 +1196,12 @@ PROGRAM(settime)
 	if (is_null(ctx, 0))
 		return 0;
 	const struct timespec64 *time = (void *)ctx[0];
-	if (time->tv_sec >= config.build_time)
+	if (time->tv_sec >= config.build_time && time->tv_sec <= config.latest_time)
 		return 0;
 	REFUSE(SETTIME, 0, 0, 0);
 }
 
 /* --- other processes */
-
-INLINE int is_protected(struct task_struct *task) { return task->tgid == 1 || (config.agent && program_of(task) == config.agent); }
 
 PROGRAM(ptrace_access_check)
 {
@@ -1112,14 +1236,28 @@ PROGRAM(task_kill)
 	REFUSE(TASK_KILL, signal, task->tgid, task->comm);
 }
 
-/* The kernel kills a process that has no processor time left. */
-PROGRAM(task_setrlimit)
+/* Signals of a descriptor that is ready (fcntl(2), F_SETOWN and F_SETSIG). Neither systemd nor the
+ * agent asks for them. */
+PROGRAM(file_send_sigiotask)
 {
 	struct task_struct *task = (void *)ctx[0];
-	if (!is_protected(task) || is_init() || is_agent())
+	if (!is_protected(task))
 		return 0;
-	REFUSE(TASK_SETRLIMIT, ctx[1], task->tgid, task->comm);
+	REFUSE(FILE_SEND_SIGIOTASK, ctx[2], task->tgid, task->comm);
 }
+
+/* The kernel kills a process that has no processor time left. One with the lowest priority, or on
+ * a busy processor alone, does nothing in time. */
+#define STARVES(hook, HOOK, detail) PROGRAM(hook) { \
+	struct task_struct *task = (void *)ctx[0]; \
+	if (!is_protected(task) || is_init() || is_agent()) \
+		return 0; \
+	REFUSE(HOOK, detail, task->tgid, task->comm); }
+
+STARVES(task_setrlimit, TASK_SETRLIMIT, ctx[1])
+STARVES(task_setnice, TASK_SETNICE, ctx[1])
+STARVES(task_setscheduler, TASK_SETSCHEDULER, 0)
+STARVES(task_setioprio, TASK_SETIOPRIO, ctx[1])
 
 /* The guard identifies a process by its program. With these requests a process can name another
  * program as its own. */
@@ -1139,10 +1277,22 @@ PROGRAM(capable)
 	u32 capability = ctx[2];
 	/* In its own user namespace, a task has the capability only for the clocks of that
 	 * namespace. */
-	if ((capability != CAP_SYS_TIME && (capability != CAP_SYS_MODULE || !allowed(MODULES))) || READ(namespace, level))
+	if ((capability != CAP_SYS_ADMIN && capability != CAP_SYS_TIME && (capability != CAP_SYS_MODULE || !allowed(MODULES))) || READ(namespace, level))
 		return 0;
-	struct pt_regs *registers = bpf_task_pt_regs(bpf_get_current_task_btf());
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct pt_regs *registers = bpf_task_pt_regs(task);
 	u32 call = READ(registers, orig_ax) & ~X32_SYSCALL_BIT;
+	/* mount_setattr(2) changes the flags of mounts of the caller's namespace and has no hook. It
+	 * is free in a namespace that nobody else uses. */
+	if (capability == CAP_SYS_ADMIN) {
+		if (call != NR_MOUNT_SETATTR || takes_mounts_apart() || makes_a_service())
+			return 0;
+		struct nsproxy *namespaces = READ(task, nsproxy);
+		struct mnt_namespace *mounts = READ(namespaces, mnt_ns);
+		if (!in_host() && READ(mounts, ns.count.refs.counter) <= 1)
+			return 0;
+		REFUSE(CAPABLE, capability, 0, 0);
+	}
 	/* Loading a module has a hook, unloading has none. Each number is that of the system call
 	 * in one of the processor's modes. In the other mode it means a call that does not check
 	 * this capability. */
@@ -1153,7 +1303,7 @@ PROGRAM(capable)
 	}
 	/* settimeofday(2) and clock_settime(2) have a hook that knows the time. Adding an offset
 	 * and setting the hardware clock have none. */
-	u64 who = program();
+	u64 who = trusted_program();
 	if (call == NR_SETTIMEOFDAY || call == NR_CLOCK_SETTIME || (who && LAST(config.clocks, who) == who) || takes_mounts_apart())
 		return 0;
 	REFUSE(CAPABLE, capability, 0, 0);
@@ -1183,7 +1333,7 @@ INLINE int may_call(u32 command, const u32 *attributes)
 	 * RestrictFileSystems= and others. */
 	if (allowed(BPF_PROGRAMS) || is_init())
 		return 1;
-	if (!config.executor || program() != config.executor)
+	if (!config.executor || trusted_program() != config.executor)
 		return 0;
 	u32 kind = 0;
 	switch (command) {

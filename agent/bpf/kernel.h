@@ -38,6 +38,7 @@ struct file_system_type { const char *name; };
 struct block_device { u32 bd_dev; };
 struct super_block {
 	u32 s_dev;
+	unsigned long s_flags;
 	struct file_system_type *s_type;
 	unsigned long s_magic;
 	struct block_device *s_bdev;
@@ -50,6 +51,7 @@ struct inode {
 };
 struct qstr { const char *name; };
 struct dentry {
+	u32 d_flags;
 	struct dentry *d_parent;
 	struct qstr d_name;
 	struct inode *d_inode;
@@ -60,7 +62,9 @@ struct vfsmount {
 	int mnt_flags;
 };
 struct mount {
+	int mnt_id;
 	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
 	struct vfsmount mnt;
 	struct list_head mnt_share;
 	struct list_head mnt_slave_list;
@@ -84,7 +88,16 @@ struct vm_area_struct {
 };
 struct mm_struct { struct file *exe_file; };
 struct upid { int nr; };
-struct pid { struct upid numbers[1]; };
+struct hlist_node { struct hlist_node *next; };
+struct hlist_head { struct hlist_node *first; };
+struct pid {
+	struct hlist_head tasks[4];
+	struct upid numbers[1];
+};
+struct proc_inode {
+	struct pid *pid;
+	struct inode vfs_inode;
+};
 struct signal_struct { struct pid *pids[4]; };
 struct task_struct {
 	u32 flags;
@@ -97,6 +110,7 @@ struct task_struct {
 	struct fs_struct *fs;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
+	struct hlist_node pid_links[4];
 	struct css_set *cgroups;
 };
 struct pt_regs { unsigned long orig_ax; };
@@ -127,6 +141,8 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 /* <linux/capability.h>, arch/x86/entry/syscalls/syscall_64.tbl and its bit for x32 */
 #define CAP_SYS_MODULE 16
 #define CAP_SYS_TIME 25
+#define CAP_SYS_ADMIN 21
+#define NR_MOUNT_SETATTR 442
 #define NR_SETTIMEOFDAY 164
 #define NR_CLOCK_SETTIME 227
 #define NR_DELETE_MODULE 176
@@ -145,11 +161,14 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define PROT_WRITE 2
 #define PROT_EXEC 4
 #define READ_IMPLIES_EXEC 0x0400000
+#define SB_RDONLY 1
 #define MS_REMOUNT 32
 #define MS_BIND 4096
 #define MS_MOVE 8192
 #define MS_PROPAGATION (15 << 17)
 #define MNT_SHARED 0x1000
+/* include/linux/dcache.h: the entry is a mount point in some namespace */
+#define DCACHE_MOUNTED 0x10000
 #define S_IFMT 0170000
 #define S_IFBLK 0060000
 #define S_IFCHR 0020000
@@ -175,6 +194,8 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define OVERLAYFS_MAGIC 0x794c7630
 #define AUTOFS_MAGIC 0x0187
 #define SECURITYFS_MAGIC 0x73636673
+#define RAMFS_MAGIC 0x858458f6
+#define TMPFS_MAGIC 0x01021994
 #define NSFS_MAGIC 0x6e736673
 /* include/linux/kdev_t.h: the kernel's encoding of a device number */
 #define DEVICE(major, minor) ((major) << 20 | (minor))

@@ -11,6 +11,7 @@ use adamant_contract::report::BootReport;
 
 use super::super::identity::Identified;
 use super::numbers::Numbers;
+use crate::kernel::clock::latest_time;
 use crate::kernel::guard_abi::{GuardConfig, UNUSED, allowance, device_flags};
 
 /// The configuration.
@@ -94,6 +95,7 @@ fn configure(
         root_device: numbers.root_device,
         run_device: numbers.run_device,
         host_namespace: numbers.host_namespace,
+        root_mount: u64::from(numbers.root_mount),
         allowances: allowances
             .iter()
             .filter(|(allowed, _)| *allowed)
@@ -106,6 +108,7 @@ fn configure(
         udev: numbers.udev,
         modules_load: numbers.modules_load,
         build_time: numbers.build_time,
+        latest_time: latest_time(numbers.build_time),
         black_box: u64::from(numbers.black_box),
         interpreter_bloom: numbers
             .interpreters

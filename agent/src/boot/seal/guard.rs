@@ -39,8 +39,9 @@ use crate::kernel::memory;
 const PINS: &str = "/guard";
 /// Bytes of the ring of events: room for 500 of them.
 const RING_BYTES: u32 = 64 << 10;
-/// Hooks that a kernel may lack without being weaker: there, the kernel calls `file_ioctl` instead.
-const OPTIONAL: [&str; 1] = ["file_ioctl_compat"];
+/// Hooks that a kernel may lack without being weaker: there, the kernel calls `file_ioctl` and
+/// `inode_setxattr` instead.
+const OPTIONAL: [&str; 2] = ["file_ioctl_compat", "inode_set_acl"];
 /// Longest time to attach all programs: a hundred times what an emulated machine takes.
 const TIMEOUT: Duration = Duration::from_secs(120);
 

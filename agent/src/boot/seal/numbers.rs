@@ -50,6 +50,7 @@ pub(super) struct Numbers {
     pub(super) root_device: u32,
     pub(super) run_device: u32,
     pub(super) host_namespace: u32,
+    pub(super) root_mount: u32,
     pub(super) shutdown: u64,
     pub(super) agent: u64,
     pub(super) manager: u64,
@@ -97,6 +98,7 @@ impl Numbers {
             root_device,
             run_device: device_of("/run")?,
             host_namespace,
+            root_mount: mount_id(SYSROOT)?,
             shutdown: program(SHUTDOWN),
             agent: program(AGENT_PATH),
             manager: program(MANAGER),
@@ -165,6 +167,20 @@ fn key((device, inode): (u32, u64)) -> u64 {
     } else {
         UNUSED
     }
+}
+
+/// The ID of the mount at a path, as /proc/self/mountinfo lists it. Moving a mount keeps its ID.
+fn mount_id(path: &str) -> Result<u32, String> {
+    let table = fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
+    // The last mount covers earlier ones.
+    table
+        .lines()
+        .rev()
+        .map(|line| line.split(' '))
+        .find(|fields| fields.clone().nth(4) == Some(path))
+        .and_then(|mut fields| fields.next()?.parse().ok())
+        .ok_or_else(|| format!("{path} is not a mount point"))
 }
 
 /// The device of the file system at a path.
