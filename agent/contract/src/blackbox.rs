@@ -29,10 +29,6 @@ const BLOCKS: usize = BYTES as usize / BLOCK;
 const MAGIC: [u8; 8] = *b"adamant\x1b";
 const VERSION: u32 = 1;
 const HEADER: usize = size_of::<BlockHeader>();
-/// Far beyond reach: a machine that boots a thousand times a second for a thousand years stays
-/// below.
-const LAST_SEQUENCE: u64 = 1 << 48;
-
 /// The start of a record's block. The record's JSON follows.
 #[derive(Clone, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -154,9 +150,7 @@ impl BootRecord {
             return None;
         }
         let record = serde_json::from_slice(text).ok()?;
-        (1..=LAST_SEQUENCE)
-            .contains(&header.sequence.get())
-            .then_some((header.sequence.get(), record))
+        Some((header.sequence.get(), record))
     }
 }
 
@@ -196,9 +190,33 @@ impl RecordRing {
     /// Reserves the position of the next record. Returns its sequence number and byte position.
     pub fn reserve_next(&mut self) -> (u64, u64) {
         let sequence = self.next;
-        self.next += 1;
+        self.next = self.next.wrapping_add(1);
         (sequence, sequence % self.blocks.max(1) * BLOCK as u64)
     }
+}
+
+/// The sequence number of the newest record; 0 without records.
+///
+/// Consecutive records have consecutive numbers, so all genuine records are within `blocks` of the
+/// newest one. Anyone with access to the disk can write a record with any number. The numbers wrap
+/// around, so every number has a next one, and the newest record is the one that has the most
+/// records within `blocks` before it: a forged number hides no others.
+fn newest(found: &[(u64, BootRecord)], blocks: u64) -> u64 {
+    let before = |newest: u64| {
+        found
+            .iter()
+            .filter(|(sequence, _)| newest.wrapping_sub(*sequence) < blocks)
+            .count()
+    };
+    // Of equally many, the later number: a record that was just written is never hidden.
+    found
+        .iter()
+        .map(|(sequence, _)| *sequence)
+        .max_by(|a, b| {
+            let later = (a.wrapping_sub(*b) as i64).cmp(&0);
+            before(*a).cmp(&before(*b)).then(later)
+        })
+        .unwrap_or(0)
 }
 
 /// A boot that did not end in an orderly way.
