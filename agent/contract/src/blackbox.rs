@@ -178,8 +178,10 @@ impl RecordRing {
             .take(blocks)
             .filter_map(BootRecord::from_block)
             .collect();
-        found.sort_by_key(|(sequence, _)| *sequence);
-        let next = found.last().map_or(1, |(sequence, _)| sequence + 1);
+        let newest = newest(&found, blocks as u64);
+        found.retain(|(sequence, _)| newest.wrapping_sub(*sequence) < blocks as u64);
+        found.sort_by_key(|(sequence, _)| std::cmp::Reverse(newest.wrapping_sub(*sequence)));
+        let next = newest.wrapping_add(1);
         Some(RecordRing {
             records: found.into_iter().map(|(_, record)| record).collect(),
             next,
@@ -398,10 +400,62 @@ mod tests {
     }
 
     #[test]
-    fn refuses_the_last_sequence_numbers() {
-        let mut disk = vec![0; 4 * BLOCK];
-        disk[..BLOCK].copy_from_slice(&record("a", BootEvent::Failed).to_block(u64::MAX));
-        assert_eq!(RecordRing::parse(&disk).unwrap().next, 1);
+    fn a_forged_sequence_number_hides_no_later_record() {
+        for forged in [
+            0,
+            1,
+            2,
+            9,
+            1 << 20,
+            1 << 48,
+            (1 << 48) + 1,
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
+            // Genuine records, then a forged one in any block, then more genuine records.
+            for block in 0..8 {
+                let mut disk = vec![0; 8 * BLOCK];
+                let mut ring = RecordRing::parse(&disk).unwrap();
+                for boot in 0..5 {
+                    write(
+                        &mut disk,
+                        &mut ring,
+                        &record(&format!("old {boot}"), BootEvent::Ended),
+                    );
+                }
+                disk[block * BLOCK..(block + 1) * BLOCK]
+                    .copy_from_slice(&record("forged", BootEvent::Failed).to_block(forged));
+                for boot in 0..20 {
+                    let mut ring = RecordRing::parse(&disk).unwrap();
+                    let name = format!("new {boot}");
+                    write(&mut disk, &mut ring, &record(&name, BootEvent::Ended));
+                    let found = RecordRing::parse(&disk).unwrap().records;
+                    let last = found.iter().rev().find(|record| record.boot != "forged");
+                    assert_eq!(last.unwrap().boot, name, "{forged} in block {block}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_wrap_around() {
+        let mut disk = vec![0; 8 * BLOCK];
+        let mut ring = RecordRing {
+            records: vec![],
+            next: u64::MAX - 2,
+            blocks: 8,
+        };
+        for boot in 0..12 {
+            write(
+                &mut disk,
+                &mut ring,
+                &record(&boot.to_string(), BootEvent::Ended),
+            );
+            ring = RecordRing::parse(&disk).unwrap();
+            assert_eq!(ring.records.last().unwrap().boot, boot.to_string());
+        }
+        assert_eq!(ring.records.len(), 8);
+        assert_eq!(ring.next, 9);
     }
 
     #[test]

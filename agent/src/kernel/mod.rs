@@ -10,6 +10,7 @@ pub mod clock;
 pub mod console;
 pub mod dm;
 pub mod guard_abi;
+pub mod inode_flags;
 pub mod instruction;
 pub mod keyring;
 pub mod memory;

@@ -14,8 +14,10 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::libc;
-use nix::sys::stat::{FileStat, Mode, SFlag, fstatat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
+use nix::unistd::{UnlinkatFlags, fchown, getegid, geteuid, unlinkat};
+
+use super::inode_flags;
 
 /// Deepest tree that is removed: programs do not make deeper ones.
 pub const MAX_DEPTH: usize = 100;
@@ -78,15 +80,32 @@ pub fn kind(stat: &FileStat) -> SFlag {
 }
 
 /// Opens the directory `name` in `folder`, and makes it if it is missing. An entry of another type
-/// is removed: the name belongs to the agent.
+/// is removed: the name belongs to the agent. So do its mode, its owner and its flags, which somebody
+/// may have changed to keep the agent out.
 pub fn own_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
     if stat_entry(&folder, name)?.is_some_and(|found| kind(&found) != SFlag::S_IFDIR) {
         unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
     }
-    match mkdirat(&folder, name, Mode::S_IRWXU) {
-        Ok(()) | Err(Errno::EEXIST) => open_folder(folder, name),
-        Err(e) => Err(e),
+    let mut made = mkdirat(&folder, name, Mode::S_IRWXU);
+    if made == Err(Errno::EPERM) {
+        inode_flags::make_changeable(&folder)?;
+        made = mkdirat(&folder, name, Mode::S_IRWXU);
     }
+    match made {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(e) => return Err(e),
+    }
+    let own = open_folder(folder, name)?;
+    let found = fstat(&own)?;
+    inode_flags::make_changeable(&own)?;
+    if found.st_mode & 0o7777 != Mode::S_IRWXU.bits() {
+        fchmod(&own, Mode::S_IRWXU)?;
+    }
+    let (user, group) = (geteuid(), getegid());
+    if (found.st_uid, found.st_gid) != (user.as_raw(), group.as_raw()) {
+        fchown(&own, Some(user), Some(group))?;
+    }
+    Ok(own)
 }
 
 /// The names in a directory, sorted, without `.` and `..`.

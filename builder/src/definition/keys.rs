@@ -267,6 +267,11 @@ section! {
         /// replaces nothing. At /var, each entry directly below /var and /var/lib is a unit; any
         /// other volume is one unit.
         refresh: super::Refresh = "`unchanged` or `never`", "`unchanged`";
+        /// When the file system is checked before it is mounted. `unclean` skips the check if the
+        /// superblock says that it was unmounted cleanly, which starts a server sooner. `always`
+        /// trusts no superblock: use it if others can write to the disk, because the kernel's ext4
+        /// driver then gets only metadata that e2fsck has accepted.
+        check: super::VolumeCheck = "`unclean` or `always`", "`unclean`";
         /// File system that the first boot makes with the image's own tools.
         filesystem: super::FileSystem = "`ext4`", "`ext4`";
     }

@@ -36,7 +36,7 @@ pub use self::volumes::VolumeDefinition;
 
 pub use adamant_contract::policy::{
     Enforce, FailureAction, FaultReaction, FileSystem, Level, ModuleLoading, OnCorruption,
-    OnDamage, Reaction, Refresh, VerifyBoot,
+    OnDamage, Reaction, Refresh, VerifyBoot, VolumeCheck,
 };
 pub use adamant_contract::signature::Mode;
 

@@ -4,7 +4,7 @@ use adamant_contract::policy::{self, Policy, PolicyKey, is_below};
 use toml::Spanned;
 
 use super::parse::{DefinitionReader, LARGEST_VOLUME};
-use super::{FileSystem, OnDamage, Refresh, keys, values};
+use super::{FileSystem, OnDamage, Refresh, VolumeCheck, keys, values};
 use crate::error::Result;
 
 /// A volume: its policy and its size on the disk image.
@@ -27,6 +27,7 @@ impl VolumeDefinition {
                 weight: 1,
                 on_damage: OnDamage::default(),
                 refresh: Refresh::default(),
+                check: VolumeCheck::default(),
             },
             size,
         };
@@ -161,6 +162,11 @@ impl DefinitionReader<'_> {
                 .unwrap_or_default(),
             refresh: keys
                 .refresh
+                .as_ref()
+                .map(|key| *key.get_ref())
+                .unwrap_or_default(),
+            check: keys
+                .check
                 .as_ref()
                 .map(|key| *key.get_ref())
                 .unwrap_or_default(),

@@ -20,7 +20,7 @@ pub use self::reactions::{
     Verify, VerifyBoot,
 };
 pub use self::seal::{Allow, Enforce, Level, ModuleLoading, Seal};
-pub use self::volume::{FileSystem, OnDamage, Refresh, Volume, is_below};
+pub use self::volume::{FileSystem, OnDamage, Refresh, Volume, VolumeCheck, is_below};
 use crate::paths::POLICY_LIMIT;
 
 /// The only version of this format.

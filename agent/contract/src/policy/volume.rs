@@ -25,6 +25,9 @@ pub struct Volume {
     /// Whether a later image replaces files that an earlier one has seeded.
     #[serde(default)]
     pub refresh: Refresh,
+    /// When the file system is checked before it is mounted.
+    #[serde(default)]
+    pub check: VolumeCheck,
 }
 
 fn default_weight() -> u32 {
@@ -38,6 +41,17 @@ pub enum FileSystem {
     /// ext4, by the image's e2fsprogs.
     #[default]
     Ext4,
+}
+
+/// When a volume's file system is checked before it is mounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VolumeCheck {
+    /// Unless its superblock says that it was unmounted cleanly.
+    #[default]
+    Unclean,
+    /// At every boot, whatever its superblock says.
+    Always,
 }
 
 /// Whether a later image replaces files that an earlier one has seeded.

@@ -3,7 +3,7 @@
 use std::fs::File;
 
 use adamant_contract::gpt::{self, ATTR_MAKING, ATTR_NEVER_USED, PartitionTable, grow};
-use adamant_contract::policy::OnDamage;
+use adamant_contract::policy::{OnDamage, VolumeCheck};
 
 use super::super::{Failure, identity};
 use super::evidence::EvidenceState;
@@ -99,13 +99,17 @@ impl VolumesStage<'_> {
             // A clean file system skips the check, which would load a program and its libraries and
             // end with the same verdict. Errors that the superblock does not record appear when the
             // volume is mounted.
-            Ok(PartitionContent::Ext4(found)) if found.clean && !found.features.has_unknown() => {
+            Ok(PartitionContent::Ext4(found))
+                if found.clean
+                    && !found.features.has_unknown()
+                    && volume.check == VolumeCheck::Unclean =>
+            {
                 Assessment::Sound { repaired: false }
             }
             Ok(PartitionContent::Ext4(found)) => {
-                let checked = self
-                    .e2fsprogs(volume)
-                    .check(&known.device.path, found.features);
+                let checked =
+                    self.e2fsprogs(volume)
+                        .check(&known.device.path, found.features, volume.check);
                 match checked.map_err(|error| failure(&what, error.why, error.remedy))? {
                     FsckResult::Clean => Assessment::Sound { repaired: false },
                     FsckResult::Repaired(said) => {

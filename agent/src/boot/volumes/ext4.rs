@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use adamant_contract::ext4::{SMALL_VOLUME, SMALL_VOLUME_GROUP};
+use adamant_contract::policy::VolumeCheck;
 
 use super::features::{self, Features};
 use super::probe;
@@ -129,9 +130,19 @@ impl E2fsprogs<'_> {
     }
 
     /// Checks, and makes only the repairs that `e2fsck -p` considers safe. `Damaged` means that
-    /// other errors are left.
-    pub fn check(&mut self, device: &Path, features: Features) -> Result<FsckResult, ToolError> {
-        let ended = self.fsck(&["-p", &device.to_string_lossy()], true)?;
+    /// other errors are left. Without `VolumeCheck::Always`, e2fsck believes a superblock that says
+    /// that the file system is clean.
+    pub fn check(
+        &mut self,
+        device: &Path,
+        features: Features,
+        check: VolumeCheck,
+    ) -> Result<FsckResult, ToolError> {
+        let how = match check {
+            VolumeCheck::Always => "-fp",
+            VolumeCheck::Unclean => "-p",
+        };
+        let ended = self.fsck(&[how, &device.to_string_lossy()], true)?;
         if let Some(unsupported) = self.unsupported(&ended, features) {
             return Ok(FsckResult::Unsupported(unsupported));
         }

@@ -64,6 +64,56 @@ fn first_boot_makes_and_seeds_volumes_and_second_boot_keeps_them() {
 }
 
 #[test]
+fn a_directory_of_the_agent_that_was_made_unusable_is_made_usable_again() {
+    let Some(mut server) = Server::new("unusable", 32, 16, 51 * MIB) else {
+        return;
+    };
+    server.boot(|booted| {
+        assert_eq!(booted.states(), ["made", "made"]);
+        let own = booted.path("var/.adamant");
+        std::os::unix::fs::chown(&own, Some(7), Some(8)).unwrap();
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();
+        for path in [own, booted.path("var")] {
+            assert!(tool("chattr", &["+i", path.to_str().unwrap()]));
+        }
+    });
+    server.boot(|booted| {
+        assert_eq!(
+            (booted.states(), booted.warnings.len()),
+            (vec!["clean", "clean"], 0)
+        );
+        let own = fs::metadata(booted.path("var/.adamant")).unwrap();
+        assert_eq!((own.uid(), own.gid(), own.mode() & 0o7777), (0, 0, 0o700));
+        fs::write(booted.path("var/.adamant/test"), "").unwrap();
+    });
+}
+
+#[test]
+fn always_checks_a_volume_whose_superblock_is_not_to_be_trusted() {
+    let Some(mut server) = Server::new("always", 32, 16, 51 * MIB) else {
+        return;
+    };
+    server.boot(|booted| assert_eq!(booted.states(), ["made", "made"]));
+    // Somebody with access to the disk changes an inode and leaves the superblock clean.
+    let image = format!("{}?offset={}", server.disk.path(), server.place("logs").0);
+    let request = "set_inode_field <2> links_count 77";
+    assert!(tool("debugfs", &["-w", "-R", request, &image]));
+    server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+    server.volumes[1].check = VolumeCheck::Always;
+    server.boot(|booted| assert_eq!(booted.states(), ["clean", "repaired"]));
+    server.boot(|booted| assert_eq!(booted.states(), ["clean", "clean"]));
+    // Without the programs, nothing decides whether the file system is sound.
+    server.has_programs = false;
+    server.boot(|booted| {
+        assert!(
+            booted.failure().contains("\"logs\""),
+            "{}",
+            booted.failure()
+        );
+    });
+}
+
+#[test]
 fn checks_only_volumes_that_were_not_unmounted_cleanly() {
     let Some(mut server) = Server::new("in-order", 32, 16, 51 * MIB) else {
         return;

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use adamant_contract::gpt::{self, Guid, PartitionTable};
-use adamant_contract::policy::{FileSystem, OnDamage, Refresh};
+use adamant_contract::policy::{FileSystem, OnDamage, Refresh, VolumeCheck};
 use adamant_skip::skip;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -153,6 +153,7 @@ fn volume(name: &str, mount: &str) -> policy::Volume {
         weight: 1,
         on_damage: OnDamage::Fail,
         refresh: Refresh::default(),
+        check: VolumeCheck::default(),
     }
 }
 
