@@ -178,7 +178,7 @@ fn the_build_refuses_an_expired_certificate() {
     let said = tool::lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     for words in [
-        "verity.crt: the certificate of expired expired on ",
+        "verity.crt: the certificate of CN=expired expired on ",
         "adamant keys new",
     ] {
         assert!(said.contains(words), "{said}");

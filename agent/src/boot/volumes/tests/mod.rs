@@ -301,6 +301,13 @@ impl Server {
         )
     }
 
+    /// Changes an inode of an unmounted volume, and leaves its superblock as it is.
+    pub(crate) fn set_inode_field(&self, label: &str, inode: &str, field: &str, value: &str) {
+        let image = format!("{}?offset={}", self.disk.path(), self.place(label).0);
+        let request = format!("set_inode_field {inode} {field} {value}");
+        assert!(tool("debugfs", &["-w", "-R", &request, &image]));
+    }
+
     pub(crate) fn write_in(&self, label: &str, at: u64, bytes: &[u8]) {
         self.file()
             .write_all_at(bytes, self.place(label).0 + at)
