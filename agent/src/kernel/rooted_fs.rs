@@ -80,8 +80,8 @@ pub fn kind(stat: &FileStat) -> SFlag {
 }
 
 /// Opens the directory `name` in `folder`, and makes it if it is missing. An entry of another type
-/// is removed: the name belongs to the agent. So do its mode, its owner and its flags, which somebody
-/// may have changed to keep the agent out.
+/// is removed: the name belongs to the agent. So do its mode, its owner and its flags, which
+/// somebody may have changed to keep the agent out.
 pub fn own_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
     if stat_entry(&folder, name)?.is_some_and(|found| kind(&found) != SFlag::S_IFDIR) {
         unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;

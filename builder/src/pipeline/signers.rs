@@ -31,8 +31,8 @@ pub struct SigningIdentity {
     pub signer: Option<Signer>,
 }
 
-/// Opens certificates and keys, and refuses expired certificates. With `unsigned`, only certificates are read; `adamant sign` signs
-/// later.
+/// Opens certificates and keys, and refuses expired certificates. With `unsigned`, only
+/// certificates are read; `adamant sign` signs later.
 pub fn open(sign: &Sign, unsigned: bool) -> Result<Signers> {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)

@@ -8,7 +8,8 @@ use std::fmt;
 /// The three sets of feature flags in a superblock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Features {
-    /// s_feature_compat: a kernel without support for one of these can still mount the file system.
+    /// s_feature_compat: a kernel without support for one of these can still mount the file
+    /// system.
     pub compat: u32,
     /// s_feature_incompat: a kernel without support for one of these can't mount the file system.
     pub incompat: u32,

@@ -65,8 +65,8 @@ pub struct Comparison<'a, 'p> {
     pub covered: Covered<'a>,
     pub buffers: &'a mut Buffers,
     pub pace: &'a mut Pace<'p>,
-    /// Whether data below a covered path counts as a difference, because replacing the member would
-    /// move that data away.
+    /// Whether data below a covered path counts as a difference, because replacing the member
+    /// would move that data away.
     pub with_covered: bool,
 }
 
