@@ -292,6 +292,66 @@ INLINE int is_systemd_program(void)
 	return program_is_in(folder);
 }
 
+/* --- services */
+
+/* Services that load modules, by their cgroup: /system.slice/NAME, or a cgroup directly below it.
+ * Only systemd puts processes there: see is_sealed_in_cgroups, task_alloc, is_executor_by_hand, and
+ * the drop-ins of agent/src/boot/systemd.rs. */
+enum service { OTHER_SERVICE, UDEVD, MODULES_LOAD };
+
+INLINE struct cgroup *cgroup_above(struct cgroup *cgroup)
+{
+	struct cgroup_subsys_state *above = READ(cgroup, self.parent);
+	return above ? AROUND(above, struct cgroup, self) : 0;
+}
+
+INLINE void read_cgroup(struct name *name, struct cgroup *cgroup)
+{
+	struct kernfs_node *node = READ(cgroup, kn);
+	read_name(name, READ(node, name));
+}
+
+FUNCTION(service_of) int service_of(struct task_struct *task)
+{
+	struct css_set *set = READ(task, cgroups);
+	struct cgroup *cgroup = READ(set, dfl_cgrp), *slice, *root;
+	struct name name;
+	for (int n = 0; n < 2; n++) {
+		slice = cgroup_above(cgroup);
+		root = slice ? cgroup_above(slice) : 0;
+		if (!root)
+			return OTHER_SERVICE;
+		read_cgroup(&name, cgroup);
+		int found = IS(&name, "systemd-udevd.service") ? UDEVD : IS(&name, "systemd-modules-load.service") ? MODULES_LOAD : OTHER_SERVICE;
+		if (found) {
+			read_cgroup(&name, slice);
+			return IS(&name, "system.slice") && !cgroup_above(root) ? found : OTHER_SERVICE;
+		}
+		cgroup = slice;
+	}
+	return OTHER_SERVICE;
+}
+
+/* Whether the task is the mount(8) of a mount unit: systemd starts it in the unit's cgroup. */
+INLINE int is_of_a_mount_unit(struct task_struct *task)
+{
+	struct css_set *set = READ(task, cgroups);
+	struct cgroup *cgroup = READ(set, dfl_cgrp), *slice = cgroup_above(cgroup), *root = slice ? cgroup_above(slice) : 0;
+	struct kernfs_node *node = READ(cgroup, kn);
+	const char *text = READ(node, name);
+	struct name name;
+	char whole[64];
+	u64 end = 0;
+	if (!root || cgroup_above(root))
+		return 0;
+	read_cgroup(&name, slice);
+	s64 length = bpf_probe_read_kernel_str(whole, sizeof(whole), text);
+	if (!IS(&name, "system.slice") || length <= (s64)sizeof(".mount") || length >= (s64)sizeof(whole))
+		return 0;
+	bpf_probe_read_kernel(&end, sizeof(".mount"), text + length - sizeof(".mount"));
+	return end == WORD(".mount", 0);
+}
+
 /* --- code */
 
 INLINE int in_host(void)
@@ -1080,44 +1140,6 @@ PROGRAM(uring_cmd)
 
 /* --- the kernel itself */
 
-/* Services that load modules, by their cgroup: /system.slice/NAME, or a cgroup directly below it.
- * Only systemd puts processes there: see is_sealed_in_cgroups, task_alloc, is_executor_by_hand, and
- * the drop-ins of agent/src/boot/systemd.rs. */
-enum service { OTHER_SERVICE, UDEVD, MODULES_LOAD };
-
-INLINE struct cgroup *cgroup_above(struct cgroup *cgroup)
-{
-	struct cgroup_subsys_state *above = READ(cgroup, self.parent);
-	return above ? AROUND(above, struct cgroup, self) : 0;
-}
-
-INLINE void read_cgroup(struct name *name, struct cgroup *cgroup)
-{
-	struct kernfs_node *node = READ(cgroup, kn);
-	read_name(name, READ(node, name));
-}
-
-FUNCTION(service_of) int service_of(struct task_struct *task)
-{
-	struct css_set *set = READ(task, cgroups);
-	struct cgroup *cgroup = READ(set, dfl_cgrp), *slice, *root;
-	struct name name;
-	for (int n = 0; n < 2; n++) {
-		slice = cgroup_above(cgroup);
-		root = slice ? cgroup_above(slice) : 0;
-		if (!root)
-			return OTHER_SERVICE;
-		read_cgroup(&name, cgroup);
-		int found = IS(&name, "systemd-udevd.service") ? UDEVD : IS(&name, "systemd-modules-load.service") ? MODULES_LOAD : OTHER_SERVICE;
-		if (found) {
-			read_cgroup(&name, slice);
-			return IS(&name, "system.slice") && !cgroup_above(root) ? found : OTHER_SERVICE;
-		}
-		cgroup = slice;
-	}
-	return OTHER_SERVICE;
-}
-
 /* Whether this task may load a module of the image: PID 1, the modprobe that the kernel starts,
  * systemd-udevd and systemd-modules-load. */
 FUNCTION(may_load) int may_load(void)
@@ -1283,9 +1305,10 @@ PROGRAM(capable)
 	struct pt_regs *registers = bpf_task_pt_regs(task);
 	u32 call = READ(registers, orig_ax) & ~X32_SYSCALL_BIT;
 	/* mount_setattr(2) changes the flags of mounts of the caller's namespace and has no hook. It
-	 * is free in a namespace that nobody else uses. */
+	 * is free in a namespace that nobody else uses. mount(8) calls it for new mounts. */
 	if (capability == CAP_SYS_ADMIN) {
-		if (call != NR_MOUNT_SETATTR || takes_mounts_apart() || makes_a_service())
+		if (call != NR_MOUNT_SETATTR || allowed(MOUNTS | CONTAINERS) || is_init() || takes_mounts_apart() || makes_a_service() ||
+		    is_of_a_mount_unit(task))
 			return 0;
 		struct nsproxy *namespaces = READ(task, nsproxy);
 		struct mnt_namespace *mounts = READ(namespaces, mnt_ns);
