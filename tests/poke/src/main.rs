@@ -86,6 +86,7 @@ const COMMANDS: &[Command] = &[
     command("mem-write", 1, processes::write_by_proc),
     command("steal", 2, processes::take_descriptor),
     command("signal", 2, processes::send_signal),
+    command("sigio", 2, processes::signal_by_descriptor),
     command("limit", 2, processes::limit_processor_time),
 ];
 

@@ -1,12 +1,16 @@
 //! Other processes.
 
 use std::fs::OpenOptions;
-use std::os::fd::OwnedFd;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use crate::arguments::Arguments;
 use crate::failure::{Failure, Named, Result};
 use crate::kernel::{self, NULL, Plain, call, plain};
+
+/// <linux/fcntl.h>
+const F_SETSIG: i32 = 10;
 
 /// `trace PID [seize]`: attaches to a process and detaches again; with `seize`, by PTRACE_SEIZE.
 pub fn trace(arguments: &Arguments) -> Result {
@@ -102,6 +106,23 @@ plain! {
         rlim_cur: u64,
         rlim_max: u64,
     }
+}
+
+/// `sigio PID SIGNAL`: lets a pipe send the signal when it has something to read.
+pub fn signal_by_descriptor(arguments: &Arguments) -> Result {
+    let (process, signal) = (arguments.small_number(0)?, arguments.small_number(1)?);
+    let (reader, mut writer) = std::io::pipe().named("pipe")?;
+    let descriptor = reader.as_raw_fd();
+    for (request, value, name) in [
+        (libc::F_SETOWN, process, "F_SETOWN"),
+        (F_SETSIG, signal, "F_SETSIG"),
+        (libc::F_SETFL, libc::O_ASYNC | libc::O_NONBLOCK, "O_ASYNC"),
+    ] {
+        // SAFETY: these requests take a number.
+        let set = unsafe { libc::fcntl(descriptor, request, value) };
+        kernel::checked(set.into()).named(name)?;
+    }
+    writer.write_all(b"x").named("write")
 }
 
 /// `limit PID SECONDS`: ends its processor time after so many seconds, by prlimit.

@@ -1,0 +1,1 @@
+f=/sys/block/$disk/device/state; need $f; echo running >$f

@@ -1,0 +1,1 @@
+f=/sys/bus/scsi/drivers/sd/bind; need $f; : >>$f

@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/panic_on_oops 0

@@ -1,0 +1,1 @@
+setting /proc/sys/vm/panic_on_oom 1

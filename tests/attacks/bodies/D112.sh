@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/oops_limit 1

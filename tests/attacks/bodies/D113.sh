@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/warn_limit 1

@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/hung_task_panic 1

@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/softlockup_panic 1

@@ -1,0 +1,1 @@
+everyone; setting /proc/1/oom_score_adj 500

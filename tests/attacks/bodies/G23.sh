@@ -1,0 +1,1 @@
+undo "chattr -i /var"; chattr +i /var && lsattr -d /var | grep -q -- "^[^ ]*i"
