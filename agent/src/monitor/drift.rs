@@ -15,6 +15,7 @@ use adamant_contract::policy::{Level, Policy};
 use serde::{Serialize, Serializer};
 
 use super::finding::{Class, Finding};
+use super::volume_trouble::VolumeTrouble;
 use super::{VerifiedDevice, boot_report, denials, findings, json, policy, read, sockets};
 use crate::boot::systemd::{MODULE_LOADERS, RULE, RULES, unit_name};
 use crate::kernel::mounts::clone_mount;
@@ -230,13 +231,22 @@ fn check_units(policy: &Policy, found: &mut Vec<Finding>) {
     }
 }
 
-/// Measures all volumes, and adds a finding for each program that the image does not have.
+/// Measures all volumes, and adds a finding for each one that does not take writes and for each
+/// program that the image does not have.
 fn check_volumes<'a>(policy: &'a Policy, found: &mut Vec<Finding>) -> Vec<VolumeUse<'a>> {
     let image = open_image_tree();
     let mut left = ENTRIES;
     let mut programs = Vec::new();
     let mut uses = Vec::new();
     for volume in &policy.volumes {
+        if let Some(trouble) = VolumeTrouble::find(Path::new(&volume.mount)) {
+            found.push(Finding::new(
+                Class::Mounts,
+                &volume.mount,
+                &trouble.to_string(),
+                "writable, without errors",
+            ));
+        }
         let may_run = policy.seal.allow.execute.contains(&volume.name);
         let mut all = Vec::new();
         let mut usage = walk(Path::new(&volume.mount), &mut left, &mut all);

@@ -17,6 +17,7 @@ mod opened;
 mod outlets;
 pub mod scrub;
 mod sockets;
+pub mod volume_trouble;
 pub mod watch;
 
 use std::fs::{self, File};

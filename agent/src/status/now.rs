@@ -12,7 +12,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Map, Value, json};
 
 use crate::kernel::clock;
-use crate::monitor::{self, scrub::ScrubState};
+use crate::monitor::{self, scrub::ScrubState, volume_trouble::VolumeTrouble};
 
 /// The file system of a volume.
 pub struct Fill {
@@ -20,8 +20,8 @@ pub struct Fill {
     pub used: u64,
     /// All bytes.
     pub size: u64,
-    /// Whether the kernel refuses writes, as ext4 does after an error.
-    pub read_only: bool,
+    /// Why it does not take writes.
+    pub trouble: Option<VolumeTrouble>,
     /// Whether it is mounted nosuid, as the agent mounts volumes.
     pub safe: bool,
 }
@@ -137,11 +137,16 @@ impl CurrentState {
         }
         for (volume, now) in report.volumes.iter().zip(&self.volumes) {
             let why = match now {
-                None => "is not mounted",
-                Some(now) if now.read_only => {
-                    "refuses writes: read the kernel's log, then restart the server, which checks the volume"
+                None => "is not mounted".to_owned(),
+                Some(Fill {
+                    trouble: Some(trouble),
+                    ..
+                }) => {
+                    format!(
+                        "is {trouble}. Read the kernel's log, then restart the server, which checks the volume"
+                    )
                 }
-                Some(now) if !now.safe => "is mounted with other flags than the agent's",
+                Some(now) if !now.safe => "is mounted with other flags than the agent's".to_owned(),
                 Some(_) => continue,
             };
             add([
@@ -150,7 +155,7 @@ impl CurrentState {
                 " at ",
                 &volume.mount,
                 " ",
-                why,
+                &why,
                 ".",
             ]
             .concat());
@@ -162,7 +167,7 @@ impl CurrentState {
     pub fn to_json(&self, problems: &[String]) -> Value {
         let volume = |now: &Option<Fill>| match now {
             Some(now) => {
-                json!({"mounted": true, "used": now.used, "size": now.size, "read_only": now.read_only})
+                json!({"mounted": true, "used": now.used, "size": now.size, "read_only": now.trouble == Some(VolumeTrouble::ReadOnly), "trouble": now.trouble.as_ref().map(ToString::to_string)})
             }
             None => json!({"mounted": false}),
         };
@@ -192,7 +197,7 @@ fn fill(path: &str) -> Option<Fill> {
     Some(Fill {
         used: bytes(found.blocks().saturating_sub(found.blocks_free())),
         size: bytes(found.blocks()),
-        read_only: flags.contains(FsFlags::ST_RDONLY),
+        trouble: VolumeTrouble::find(Path::new(path)),
         safe: flags.contains(FsFlags::ST_NOSUID),
     })
 }

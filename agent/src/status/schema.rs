@@ -111,7 +111,7 @@ fn page(full: bool) -> Value {
     let volume = Fill {
         used: 1,
         size: 2,
-        read_only: false,
+        trouble: Some(crate::monitor::volume_trouble::VolumeTrouble::ReadOnly),
         safe: true,
     };
     let now = CurrentState {

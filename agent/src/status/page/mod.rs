@@ -185,19 +185,18 @@ fn volume_line(volume: &VolumeReport, now: Option<&Fill>, page: &mut Page) {
         0 => String::new(),
         bytes => format!(", grown by {}", size(bytes)),
     };
-    let read_only = if now.is_some_and(|now| now.read_only) {
-        ", READ-ONLY"
-    } else {
-        ""
+    let trouble = match now.and_then(|now| now.trouble.as_ref()) {
+        Some(trouble) => format!(", {}", trouble.to_string().to_uppercase()),
+        None => String::new(),
     };
     let line = format!(
-        "{} at {} on {}: {used}; {}{grown}{read_only}",
+        "{} at {} on {}: {used}; {}{grown}{trouble}",
         volume.name,
         volume.mount,
         volume.device,
         volume.state.name()
     );
-    if now.is_some_and(|now| !now.read_only && now.percent() < FULL) {
+    if now.is_some_and(|now| now.trouble.is_none() && now.percent() < FULL) {
         page.line("volume", &line)
     } else {
         page.judged("volume", false, &line)

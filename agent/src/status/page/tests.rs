@@ -52,7 +52,7 @@ fn good() -> CurrentState {
     let volume = Fill {
         used: 128 << 20,
         size: 480 << 20,
-        read_only: false,
+        trouble: None,
         safe: true,
     };
     CurrentState {
