@@ -103,3 +103,9 @@ service_with_mounts() {
   done
   skip 'no service has a mount namespace of its own'
 }
+# agent_process: the process of the agent's watch, as `$pid`.
+agent_process() {
+  everyone
+  pid=$(systemctl show -P MainPID adamant-watch.service)
+  [ "${pid:-0}" != 0 ] || skip 'no agent runs'
+}

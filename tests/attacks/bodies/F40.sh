@@ -1,2 +1,2 @@
-everyone; pid=$(pgrep -o -x adamant-agent) || skip 'no agent runs'
+agent_process
 undo "renice -n 0 -p $pid"; renice -n 19 -p "$pid"

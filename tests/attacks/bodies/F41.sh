@@ -1,2 +1,2 @@
-everyone; pid=$(pgrep -o -x adamant-agent) || skip 'no agent runs'
+agent_process
 setting "/proc/$pid/oom_score_adj" 900

@@ -1,1 +1,1 @@
-everyone; f=/sys/fs/cgroup/system.slice/cpu.max; need $f; undo "echo max >$f"; echo '90000 100000' >$f
+everyone; setting /sys/fs/cgroup/system.slice/memory.high 4294967296

@@ -1,2 +1,2 @@
-everyone; pid=$(pgrep -o -x adamant-agent) || skip 'no agent runs'
+agent_process
 $poke sigio "$pid" 9 && gone "$pid"
