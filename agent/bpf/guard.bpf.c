@@ -332,21 +332,22 @@ FUNCTION(service_of) int service_of(struct task_struct *task)
 	return OTHER_SERVICE;
 }
 
-/* Whether the task is the mount(8) of a mount unit: systemd starts it in the unit's cgroup. */
+/* Whether the task is the mount(8) of a mount unit: systemd starts it in the unit's cgroup, which
+ * is directly below the root for the kernel's file systems, otherwise in system.slice. */
 INLINE int is_of_a_mount_unit(struct task_struct *task)
 {
 	struct css_set *set = READ(task, cgroups);
-	struct cgroup *cgroup = READ(set, dfl_cgrp), *slice = cgroup_above(cgroup), *root = slice ? cgroup_above(slice) : 0;
+	struct cgroup *cgroup = READ(set, dfl_cgrp), *slice = cgroup_above(cgroup), *above = slice ? cgroup_above(slice) : 0;
 	struct kernfs_node *node = READ(cgroup, kn);
 	const char *text = READ(node, name);
 	struct name name;
 	char whole[64];
 	u64 end = 0;
-	if (!root || cgroup_above(root))
+	if (!slice || (above && cgroup_above(above)))
 		return 0;
 	read_cgroup(&name, slice);
 	s64 length = bpf_probe_read_kernel_str(whole, sizeof(whole), text);
-	if (!IS(&name, "system.slice") || length <= (s64)sizeof(".mount") || length >= (s64)sizeof(whole))
+	if ((above && !IS(&name, "system.slice")) || length <= (s64)sizeof(".mount") || length >= (s64)sizeof(whole))
 		return 0;
 	bpf_probe_read_kernel(&end, sizeof(".mount"), text + length - sizeof(".mount"));
 	return end == WORD(".mount", 0);
@@ -620,12 +621,13 @@ FUNCTION(deny_path) void deny_path(u32 hook, struct path *path)
 }
 #define REFUSE_PATH(hook, path) do { deny_path(hook, path); return -EPERM; } while (0)
 
-/* Whether the mount holds the credentials that the policy accepts, or covers them. */
+/* Whether the mount holds the credentials that the policy accepts, or covers them, in the host. A
+ * service's own view of credentials is in its namespace. */
 FUNCTION(holds_credentials) int holds_credentials(struct vfsmount *mnt)
 {
 	struct mount *mount = AROUND(mnt, struct mount, mnt);
 	struct dentry *place = READ(mount, mnt_mountpoint);
-	return device_below(place) == config.run_device && folder_of(place) == CREDENTIALS_S && !is_init_or_its_child();
+	return is_in_host(mount) && device_below(place) == config.run_device && folder_of(place) == CREDENTIALS_S && !is_init_or_its_child();
 }
 
 PROGRAM(sb_mount)

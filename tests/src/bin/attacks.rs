@@ -1,14 +1,16 @@
 //! The parts of `tests/attacks` that are not shell.
 //!
-//!     attacks list [--only REGEX]
-//!         the attacks in the order of a run: id, level and options, separated by tabs
-//!     attacks table [--only REGEX] [--write FILE] RESULTS...
-//!         results of `tests/attacks/run --keep` as Markdown; if several files have an attack, the
-//!         first one counts. --write: between the lines <!-- attacks:begin --> and <!-- attacks:end
-//!         --> of FILE, and not on standard output
-//!     attacks machine DIRECTORY DISK OTHER SECONDS
-//!         starts DISK, with OTHER as the attacker's disk, until all attacks were tried; the
-//!         console is DIRECTORY/console
+//! ```text
+//! attacks list [--only REGEX]
+//!     the attacks in the order of a run: id, level and options, separated by tabs
+//! attacks table [--only REGEX] [--write FILE] RESULTS...
+//!     results of `tests/attacks/run --keep` as Markdown; if several files have an attack, the
+//!     first one counts. --write: between the lines <!-- attacks:begin --> and <!-- attacks:end
+//!     --> of FILE, and not on standard output
+//! attacks machine DIRECTORY DISK OTHER SECONDS
+//!     starts DISK, with OTHER as the attacker's disk, until all attacks were tried; the
+//!     console is DIRECTORY/console
+//! ```
 //!
 //! Exit code 1: an attack that had to be refused worked, or the machine did not try all attacks.
 //! 2: usage, or a fault of the suite's files.

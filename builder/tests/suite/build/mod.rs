@@ -29,7 +29,10 @@ struct Scratch(TempDir);
 
 impl Scratch {
     fn new() -> Scratch {
-        let scratch = Scratch(tempfile::tempdir().unwrap());
+        // Another user must be able to read it: `--check` builds as one.
+        let mode = fs::Permissions::from_mode(0o755);
+        let folder = tempfile::Builder::new().permissions(mode).tempdir();
+        let scratch = Scratch(folder.unwrap());
         fs::create_dir_all(scratch.0.path().join("files/usr/share")).unwrap();
         // 3 MB of incompressible bytes, and a compressible text.
         let mut state = 1u64;
