@@ -202,7 +202,7 @@ INLINE int allowed(enum allowance what) { return (config.allowances & what) != 0
 /* --- who asks */
 
 /* The inode of the program that a task runs; 0 if it is not a program of the image. */
-INLINE u64 program_of(struct task_struct *task)
+FUNCTION(program_of) u64 program_of(struct task_struct *task)
 {
 	struct mm_struct *mm = READ(task, mm);
 	struct file *file = READ(mm, exe_file);
@@ -211,7 +211,7 @@ INLINE u64 program_of(struct task_struct *task)
 }
 
 /* Whether the image is the task's root directory. */
-INLINE int is_rooted_in_image(struct task_struct *task)
+FUNCTION(is_rooted_in_image) int is_rooted_in_image(struct task_struct *task)
 {
 	struct fs_struct *fs = READ(task, fs);
 	struct dentry *dentry = READ(fs, root.dentry);
@@ -220,7 +220,7 @@ INLINE int is_rooted_in_image(struct task_struct *task)
 
 /* Whether the task's root directory is the host's: the mount of the image that the agent made, not
  * its copy in another namespace or a bind mount. */
-INLINE int is_at_home(struct task_struct *task)
+FUNCTION(is_at_home) int is_at_home(struct task_struct *task)
 {
 	struct fs_struct *fs = READ(task, fs);
 	struct mount *mount = AROUND(READ(fs, root.mnt), struct mount, mnt);
@@ -230,7 +230,7 @@ INLINE int is_at_home(struct task_struct *task)
 INLINE u64 program(void) { return program_of(bpf_get_current_task_btf()); }
 /* The same for a permission that a program has: with another root directory it reads other files
  * under the same names, and does what they say. */
-INLINE u64 trusted_program(void)
+FUNCTION(trusted_program) u64 trusted_program(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	return is_rooted_in_image(task) ? program_of(task) : 0;
@@ -251,15 +251,15 @@ FUNCTION(shutting_down) int shutting_down(void)
 INLINE int is_booting(void) { return is_init() && !program(); }
 /* The two programs that take the mount tree apart: the agent at the handover, and systemd-shutdown.
  */
-INLINE int takes_mounts_apart(void) { return is_booting() || shutting_down(); }
-INLINE int is_agent(void) { return (config.agent && trusted_program() == config.agent) || is_booting(); }
+FUNCTION(takes_mounts_apart) int takes_mounts_apart(void) { return is_booting() || shutting_down(); }
+FUNCTION(is_agent) int is_agent(void) { return (config.agent && trusted_program() == config.agent) || is_booting(); }
 
 /* PID 1 and the agent: nobody else may signal, slow down or starve them. */
-INLINE int is_protected(struct task_struct *task) { return READ(task, tgid) == 1 || (config.agent && program_of(task) == config.agent); }
+FUNCTION(is_protected) int is_protected(struct task_struct *task) { return READ(task, tgid) == 1 || (config.agent && program_of(task) == config.agent); }
 
 /* PID 1 and the children that it forks for its own work, such as generators. They share its
  * session, which no other process can join; services get their own. */
-INLINE int is_init_or_its_child(void)
+FUNCTION(is_init_or_its_child) int is_init_or_its_child(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct signal_struct *signal = READ(task, signal);
@@ -334,7 +334,7 @@ FUNCTION(service_of) int service_of(struct task_struct *task)
 
 /* Whether the task is the mount(8) of a mount unit: systemd starts it in the unit's cgroup, which
  * is directly below the root for the kernel's file systems, otherwise in system.slice. */
-INLINE int is_of_a_mount_unit(struct task_struct *task)
+FUNCTION(is_of_a_mount_unit) int is_of_a_mount_unit(struct task_struct *task)
 {
 	struct css_set *set = READ(task, cgroups);
 	struct cgroup *cgroup = READ(set, dfl_cgrp), *slice = cgroup_above(cgroup), *above = slice ? cgroup_above(slice) : 0;
@@ -355,7 +355,7 @@ INLINE int is_of_a_mount_unit(struct task_struct *task)
 
 /* --- code */
 
-INLINE int in_host(void)
+FUNCTION(in_host) int in_host(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct nsproxy *namespaces = READ(task, nsproxy);
@@ -587,7 +587,7 @@ INLINE int must_stay(u32 device) { return device == config.root_device || is(dev
 /* systemd while it makes a service's namespace and has not yet executed the service:
  * systemd-executor, or before systemd 254 a child with a session of its own. A process that enters
  * the namespace of a running service (`systemctl bind`) has no such session. */
-INLINE int makes_a_service(void)
+FUNCTION(makes_a_service) int makes_a_service(void)
 {
 	u64 who = trusted_program();
 	return who && (config.executor ? who == config.executor : who == config.manager && !is_init_or_its_child());
@@ -806,7 +806,7 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 
 /* The kernel undoes mounts in other namespaces when their mount point is removed or replaced. From
  * the host, it refuses that for the host's own mounts. */
-INLINE int undoes_mounts_of_others(struct dentry *dentry) { return READ(dentry, d_flags) & DCACHE_MOUNTED && !in_host() && !makes_a_service(); }
+FUNCTION(undoes_mounts_of_others) int undoes_mounts_of_others(struct dentry *dentry) { return READ(dentry, d_flags) & DCACHE_MOUNTED && !in_host() && !makes_a_service(); }
 #define REMOVES(hook, HOOK, argument) PROGRAM(hook) { \
 	struct dentry *dentry = (void *)ctx[argument]; \
 	if (!may_change(dentry) && !undoes_mounts_of_others(dentry)) \
