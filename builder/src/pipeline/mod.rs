@@ -117,7 +117,10 @@ pub fn build_definition(options: &BuildOptions, output: &Output) -> Result<PathB
         reference,
         ..options.clone()
     };
-    crate::cache::directory::open(&crate::source::cache_folder(options.cache.as_deref()))?;
+    // Packages are cached without it, too; their cache makes the same check.
+    if options.use_cache {
+        crate::cache::directory::open(&crate::source::cache_folder(options.cache.as_deref()))?;
+    }
     let fingerprint = Fingerprint::compute(&definition, &out, options);
     if let Some((record, manifest)) = fingerprint.as_ref().and_then(Fingerprint::up_to_date) {
         report_unchanged(&out, &record, &manifest, output)?;

@@ -114,6 +114,7 @@ impl ArchiveCache {
     /// Creates the directory, and deletes unfinished entries of killed builds.
     pub fn open(folder: &Path, inputs: &str) -> Result<ArchiveCache> {
         let cache = ArchiveCache::at(folder, inputs);
+        directory::open(folder)?;
         fs::create_dir_all(&cache.folder)
             .context(|| format!("cache {}", cache.folder.display()))?;
         for file in fs::read_dir(&cache.folder)
