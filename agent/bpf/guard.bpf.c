@@ -257,6 +257,9 @@ FUNCTION(is_agent) int is_agent(void) { return (config.agent && trusted_program(
 /* PID 1 and the agent: nobody else may signal, slow down or starve them. */
 FUNCTION(is_protected) int is_protected(struct task_struct *task) { return READ(task, tgid) == 1 || (config.agent && program_of(task) == config.agent); }
 
+/* Whether somebody else than PID 1 and the agent acts on one of them. */
+INLINE int is_protected_from_caller(struct task_struct *task) { return is_protected(task) && !is_init() && !is_agent(); }
+
 /* PID 1 and the children that it forks for its own work, such as generators. They share its
  * session, which no other process can join; services get their own. */
 FUNCTION(is_init_or_its_child) int is_init_or_its_child(void)
@@ -573,8 +576,7 @@ FUNCTION(may_mount_over) int may_mount_over(struct path *path, const char *type)
 	u32 device = device_below(dentry);
 	if (takes_mounts_apart() || in_mount_point(dentry))
 		return 1;
-	if (READ(dentry, d_parent) != dentry && is(device, MEMORY))
-	{
+	if (READ(dentry, d_parent) != dentry && is(device, MEMORY)) {
 		int folder = device == config.run_device ? folder_of(dentry) : ANYBODY_S;
 		return folder == ANYBODY_S || (folder == CREDENTIALS_S && is_init());
 	}
@@ -837,16 +839,6 @@ PROGRAM(inode_rename)
 	REFUSE_DENTRY(INODE_RENAME, to);
 }
 
-PROGRAM(path_truncate)
-{
-	struct path *path = (void *)ctx[0];
-	struct dentry *dentry = READ(path, dentry);
-	if (!may_change(dentry))
-		return 0;
-	REFUSE_DENTRY(PATH_TRUNCATE, dentry);
-}
-
-/* Mode, owner and attributes of the same files: an immutable directory would end the next boot. */
 #define CHANGES_PATH(hook, HOOK) PROGRAM(hook) { \
 	struct path *path = (void *)ctx[0]; \
 	struct dentry *dentry = READ(path, dentry); \
@@ -854,6 +846,9 @@ PROGRAM(path_truncate)
 		return 0; \
 	REFUSE_DENTRY(HOOK, dentry); }
 
+CHANGES_PATH(path_truncate, PATH_TRUNCATE)
+/* Mode, owner and attributes of the same files: an unusable directory would keep the agent out at
+ * the next boot. */
 CHANGES_PATH(path_chmod, PATH_CHMOD)
 CHANGES_PATH(path_chown, PATH_CHOWN)
 CHANGES(inode_setxattr, INODE_SETXATTR, 1)
@@ -936,7 +931,7 @@ FUNCTION(is_of_a_protected_task) int is_of_a_protected_task(struct inode *inode)
 		return 0;
 	/* The links of a task are in the order of enum pid_type, as are the lists of a PID. */
 	struct task_struct *task = AROUND(first, struct task_struct, pid_links);
-	return is_protected(task) && !is_init() && !is_agent();
+	return is_protected_from_caller(task);
 }
 
 /* Whether a cgroup's limits reach PID 1 or the agent: theirs, and those above. */
@@ -1095,9 +1090,7 @@ FUNCTION(may_ask) int may_ask(struct file *file, u32 request)
 	struct inode *inode = READ(file, f_inode);
 	u32 kind = READ(inode, i_mode) & S_IFMT, device = READ(inode, i_rdev);
 	if (kind != S_IFBLK && kind != S_IFCHR) {
-		if (sets_attributes(request) && is_root_of_a_volume(file) && !is_agent())
-			return 0;
-		if (sets_attributes(request) && may_change(READ(file, f_path.dentry)))
+		if (sets_attributes(request) && ((is_root_of_a_volume(file) && !is_agent()) || may_change(READ(file, f_path.dentry))))
 			return 0;
 		return !is_against_a_volume(request) || !is(device_of(inode), VOLUME);
 	}
@@ -1274,7 +1267,7 @@ PROGRAM(file_send_sigiotask)
  * a busy processor alone, does nothing in time. */
 #define STARVES(hook, HOOK, detail) PROGRAM(hook) { \
 	struct task_struct *task = (void *)ctx[0]; \
-	if (!is_protected(task) || is_init() || is_agent()) \
+	if (!is_protected_from_caller(task)) \
 		return 0; \
 	REFUSE(HOOK, detail, task->tgid, task->comm); }
 
