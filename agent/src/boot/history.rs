@@ -22,8 +22,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use super::locate::Located;
 use super::{Context, Failure};
 use crate::kernel::block::{self, Disk};
-use crate::kernel::clock::seconds;
-use crate::kernel::clock::since_kernel_start;
+use crate::kernel::clock::{self, seconds, since_kernel_start};
 use crate::kernel::console;
 
 /// Longest wait for the disk to accept a record.
@@ -156,7 +155,7 @@ impl BlackBox {
     ) -> io::Result<()> {
         let record = BootRecord {
             event,
-            time: seconds(SystemTime::now()),
+            time: clock::now(),
             uptime_ms: since_kernel_start() / 1000,
             stage: stage.to_owned(),
             reason: reason.to_owned(),

@@ -12,6 +12,11 @@ pub fn seconds(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
+/// The time, in seconds since 1970.
+pub fn now() -> u64 {
+    seconds(SystemTime::now())
+}
+
 /// Microseconds since the kernel started (CLOCK_BOOTTIME).
 pub fn since_kernel_start() -> u64 {
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(0, |t| Duration::from(t).as_micros() as u64)
@@ -37,7 +42,7 @@ pub fn latest_time(built: i64) -> i64 {
 /// Somebody may have set the hardware clock to a year so far away that time servers are not
 /// believed.
 pub fn correct(built: i64) -> io::Result<Option<u64>> {
-    let now = seconds(SystemTime::now());
+    let now = now();
     let valid = built..=latest_time(built);
     let (Ok(built), false) = (
         u64::try_from(built),

@@ -24,7 +24,6 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use adamant_contract::paths::{BOOT_REPORT_PATH, POLICY_PATH, ROOT_MAPPING};
 use adamant_contract::policy::Policy;
@@ -175,12 +174,7 @@ fn print_line(line: &str) {
 
 /// Seconds from a time, in seconds since 1970, until now.
 pub fn since(moment: u64) -> u64 {
-    now().saturating_sub(moment)
-}
-
-/// Seconds since 1970.
-fn now() -> u64 {
-    clock::seconds(SystemTime::now())
+    clock::now().saturating_sub(moment)
 }
 
 #[cfg(test)]

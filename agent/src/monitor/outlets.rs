@@ -12,7 +12,8 @@ use super::events::{CLASSES, Details, Violation};
 use super::finding::Class;
 use super::json::{self, printable};
 use super::scrub::ScrubState;
-use super::{now, print_line, replace};
+use super::{print_line, replace};
+use crate::kernel::clock;
 use crate::kernel::guard_abi::HOOKS;
 
 /// File of violations, one JSON object a line.
@@ -43,7 +44,7 @@ pub fn report(violation: &Violation, times: u64) {
     };
     let text = ["adamant: watch: ", &printable(&violation.text), &again].concat();
     let line = EventLine {
-        time: now(),
+        time: clock::now(),
         class: violation.class,
         details: &violation.details,
         times,

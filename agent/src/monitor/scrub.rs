@@ -15,8 +15,9 @@ use adamant_contract::policy::{Policy, is_below};
 use adamant_contract::verity::BLOCK;
 use serde::{Deserialize, Serialize};
 
-use super::{RUN, VerifiedDevice, json, now, policy, print_line, read, replace};
+use super::{RUN, VerifiedDevice, json, policy, print_line, read, replace};
 use crate::boot::scan::{CHUNK_BLOCKS, ChunkReader};
+use crate::kernel::clock;
 use crate::kernel::process::lower_priority_to_idle;
 
 /// Directory of the state on a volume, where it outlives a reboot.
@@ -132,7 +133,7 @@ pub fn scrub_root(at_once: bool) -> Result<u8, String> {
     );
     let mut state = ScrubState::resume(&root, ScrubState::read(&path));
     loop {
-        let wait = state.wait(now(), every);
+        let wait = state.wait(clock::now(), every);
         if wait > 0 {
             sleep(Duration::from_secs(wait.min(LONGEST_SLEEP)));
         } else {
@@ -150,7 +151,7 @@ fn read_slowly(
     path: &str,
 ) {
     if state.position == 0 && state.attempts == 0 {
-        (state.started, state.errors, state.first_error) = (now(), 0, None);
+        (state.started, state.errors, state.first_error) = (clock::now(), 0, None);
     }
     let blocks = root.bytes / BLOCK as u64;
     let mut at = state.position / BLOCK as u64;
@@ -186,7 +187,7 @@ fn read_slowly(
                 .saturating_sub(start.elapsed()),
         );
     }
-    (state.last_full, state.attempts) = (now(), 0);
+    (state.last_full, state.attempts) = (clock::now(), 0);
     store(state, 0, path);
     print_line(&format!(
         "<6>adamant: scrub: {}: all {blocks} blocks were read or skipped, errors: {}",
@@ -198,7 +199,7 @@ fn read_slowly(
 /// Reads all blocks at full speed. Returns the exit code.
 fn read_at_once(root: &VerifiedDevice, chunks: &mut ChunkReader, path: &str) -> u8 {
     let mut state = ScrubState::resume(root, None);
-    state.started = now();
+    state.started = clock::now();
     let terminal = std::io::stdout().is_terminal();
     let (begin, mut shown) = (Instant::now(), Duration::ZERO);
     let blocks = root.bytes / BLOCK as u64;
@@ -234,7 +235,7 @@ fn read_at_once(root: &VerifiedDevice, chunks: &mut ChunkReader, path: &str) -> 
                 .and_then(|()| std::io::stdout().flush());
         }
     }
-    state.last_full = now();
+    state.last_full = clock::now();
     let mut summary = [if terminal { "\n" } else { "" }, "adamant: scrub: "].concat();
     let (errors, time) = (state.errors, begin.elapsed());
     summary += &format!(

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::SystemTime;
 
 use adamant_contract::policy::{Enforce, Level};
 use adamant_contract::report::{BootReport, ReachedLevel};
@@ -71,7 +70,7 @@ impl CurrentState {
             scrub: monitor::last_scrub().filter(|scrub| scrub.root_hash == report.root_hash),
             uptime: nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
                 .map_or(0, |time| time.tv_sec() as u64),
-            clock: clock::seconds(SystemTime::now()),
+            clock: clock::now(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Files, processes and worker threads.
 
 pub mod bounded;
+pub mod clock;
 pub mod hashing;
 pub mod ordered;
 pub mod part;

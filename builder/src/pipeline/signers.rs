@@ -1,12 +1,11 @@
 //! The certificates and keys of a build. They are opened before anything is built, so that an
 //! unusable key is reported within seconds.
 
-use std::time::SystemTime;
-
 use adamant_contract::signature::{Mode, Rule};
 
 use crate::definition::{Sign, SignBy};
 use crate::error::{Context, Error, Result};
+use crate::io::clock;
 use crate::manifest::{SignaturePurpose, SignatureRecord};
 use crate::sign::Signer;
 use crate::sign::certificate::Certificate;
@@ -34,9 +33,7 @@ pub struct SigningIdentity {
 /// Opens certificates and keys, and refuses expired certificates. With `unsigned`, only
 /// certificates are read; `adamant sign` signs later.
 pub fn open(sign: &Sign, unsigned: bool) -> Result<Signers> {
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
+    let now = clock::now();
     let identity = |purpose: &str, by: &Option<SignBy>| -> Result<Option<SigningIdentity>> {
         let Some(by) = by else { return Ok(None) };
         let certificate = Certificate::read(&by.certificate)?;

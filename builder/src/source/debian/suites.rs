@@ -1,7 +1,5 @@
 //! Errors and warnings about suites that are missing, expired or incomplete.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use super::archive::{
     ADDITIONS, ArchiveState, Candidate, FoundRelease, MIRROR, ROLLING, SECURITY, Suite, SuiteRole,
     Warning, fetch_release, folder,
@@ -10,6 +8,7 @@ use super::fetch::{local, without_password};
 use crate::definition::mirror::MirrorSuite;
 use crate::definition::{Debian, values};
 use crate::error::{Error, Result};
+use crate::io::clock;
 
 /// Suites to suggest for an unknown name.
 const SUITES: [&str; 18] = [
@@ -229,9 +228,7 @@ pub(super) fn warnings(debian: &Debian, found: &[(Candidate, FoundRelease)]) -> 
 impl ArchiveState {
     /// Refuses suites that apt would refuse, or would install differently from the definition.
     pub fn check(&self, debian: &Debian) -> Result<()> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs() as i64);
+        let now = clock::now() as i64;
         for suite in &self.suites {
             let uri = without_password(&suite.uri);
             if let Some(until) = suite
