@@ -72,30 +72,24 @@ mod tests {
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
 
-    use super::*;
+    use tempfile::tempdir;
 
-    fn scratch(name: &str) -> std::path::PathBuf {
-        let path = std::env::temp_dir().join(format!("adamant-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir(&path).unwrap();
-        path
-    }
+    use super::*;
 
     #[test]
     fn a_new_cache_is_for_this_user_alone() {
-        let dir = scratch("new-cache");
-        let cache = dir.join("a/cache");
+        let dir = tempdir().unwrap();
+        let cache = dir.path().join("a/cache");
         open(&cache).unwrap();
         assert_eq!(cache.metadata().unwrap().mode() & 0o777, 0o700);
         open(&cache).unwrap();
-        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
     fn a_cache_or_subdirectory_that_others_can_write_to_is_refused() {
-        let dir = scratch("shared-cache");
+        let dir = tempdir().unwrap();
         for name in ["", "debian", "results", "builds", "boot"] {
-            let cache = dir.join(format!("cache-{name}"));
+            let cache = dir.path().join(format!("cache-{name}"));
             open(&cache).unwrap();
             let path = cache.join(name);
             fs::create_dir_all(&path).unwrap();
@@ -111,7 +105,6 @@ mod tests {
             fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
             open(&cache).unwrap();
         }
-        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]
@@ -119,9 +112,9 @@ mod tests {
         if !geteuid().is_root() {
             adamant_skip::skip!(Root("changing a directory's owner"));
         }
-        let dir = scratch("their-cache");
+        let dir = tempdir().unwrap();
         for name in ["", "debian"] {
-            let cache = dir.join(format!("cache-{name}"));
+            let cache = dir.path().join(format!("cache-{name}"));
             fs::create_dir_all(cache.join(name)).unwrap();
             std::os::unix::fs::chown(cache.join(name), Some(65534), None).unwrap();
             let error = open(&cache).unwrap_err();
@@ -131,6 +124,5 @@ mod tests {
                     .contains("belongs to another user (number 65534)")
             );
         }
-        fs::remove_dir_all(dir).unwrap();
     }
 }

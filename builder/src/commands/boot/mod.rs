@@ -16,7 +16,6 @@ mod outcome;
 pub mod persist;
 mod port;
 mod qemu;
-mod scratch;
 mod tpm;
 mod update;
 
@@ -33,10 +32,9 @@ use self::disk::MachineDisk;
 use self::outcome::Evidence;
 use self::persist::Persisted;
 use self::qemu::RunLimits;
-use self::scratch::ScratchDir;
 use self::tpm::Tpm;
 use crate::commands::selection::Selection;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::io::part::last_bytes;
 
 /// Restarts in a row that are allowed by default. An operator may restart a machine, and an image
@@ -176,7 +174,11 @@ pub fn boot_image(
         );
     }
     port::check_free(&options.ports)?;
-    let scratch = ScratchDir::new()?;
+    // For this user alone: it holds the virtual machine's disk.
+    let scratch = tempfile::Builder::new()
+        .prefix("adamant-boot-")
+        .tempdir()
+        .context(|| format!("creating a directory in {}", std::env::temp_dir().display()))?;
     let disk = match options.persist {
         true => MachineDisk::persisted(Persisted::open(selection, say)?)?,
         false => MachineDisk::overlay(machine, scratch.path())?,
