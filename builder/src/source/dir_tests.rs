@@ -12,6 +12,11 @@ impl Scratch {
         Scratch(dir)
     }
 
+    /// Loads at most so many bytes, and 10 entries.
+    fn load_at_most(&self, bytes: u64) -> Result<(Tree, LoadedSource)> {
+        self.load(false, Limits { bytes, entries: 10 })
+    }
+
     fn load(&self, keep_owner: bool, limits: Limits) -> Result<(Tree, LoadedSource)> {
         let mut tree = Tree::new();
         let dir = Dir {
@@ -263,15 +268,7 @@ fn an_error_in_a_subdirectory_names_its_path_once() {
     let scratch = Scratch::new();
     fs::create_dir_all(scratch.0.path().join("source/a/b/c")).unwrap();
     fs::write(scratch.0.path().join("source/a/b/c/large"), [1; 100]).unwrap();
-    let error = scratch
-        .load(
-            false,
-            Limits {
-                bytes: 99,
-                entries: 10,
-            },
-        )
-        .unwrap_err();
+    let error = scratch.load_at_most(99).unwrap_err();
     assert_eq!(error.message().matches("a/b/c/large").count(), 1, "{error}");
 }
 
@@ -366,15 +363,7 @@ fn the_digest_does_not_depend_on_earlier_sources() {
 fn refuses_a_directory_beyond_the_limits() {
     let scratch = Scratch::new();
     fs::write(scratch.0.path().join("source/a"), [0; 100]).unwrap();
-    let error = scratch
-        .load(
-            false,
-            Limits {
-                bytes: 99,
-                entries: 10,
-            },
-        )
-        .unwrap_err();
+    let error = scratch.load_at_most(99).unwrap_err();
     assert!(
         error.message().contains("more than 99 bytes") && error.message().contains("source/a"),
         "{error}"

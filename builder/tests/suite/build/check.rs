@@ -34,15 +34,7 @@ fn check_keeps_the_user_if_another_one_cannot_read_a_source() {
         fs::Permissions::from_mode(0o600),
     )
     .unwrap();
-    let output = scratch
-        .adamant("build")
-        .args(["--check", "--json"])
-        .arg(scratch.0.path())
-        .output()
-        .unwrap();
-    assert_success(&output);
-    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["check"]["identical"], true);
+    let document = scratch.check_identical();
     assert!(
         !document["check"]["varied"].to_string().contains("user"),
         "{document}"

@@ -53,6 +53,20 @@ impl Scratch {
         scratch
     }
 
+    /// Builds with `--check`, which finds no difference, and returns the JSON document.
+    fn check_identical(&self) -> serde_json::Value {
+        let output = self
+            .adamant("build")
+            .args(["--check", "--json"])
+            .arg(self.0.path())
+            .output()
+            .unwrap();
+        assert_success(&output);
+        let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(document["check"]["identical"], true);
+        document
+    }
+
     fn write(&self, name: &str, bytes: &[u8]) {
         fs::write(self.0.path().join(name), bytes).unwrap();
     }
@@ -254,15 +268,7 @@ fn artifacts_pass_our_verification_and_that_of_independent_tools() {
 #[test]
 fn a_second_build_has_the_same_bytes() {
     let scratch = Scratch::new();
-    let output = scratch
-        .adamant("build")
-        .args(["--check", "--json"])
-        .arg(scratch.0.path())
-        .output()
-        .unwrap();
-    assert_success(&output);
-    let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(document["check"]["identical"], true);
+    let document = scratch.check_identical();
     let varied: Vec<&str> = document["check"]["varied"]
         .as_array()
         .unwrap()
