@@ -43,7 +43,7 @@ pub const SECURITY: &str = "/sys/kernel/security";
 /// The kernel's lockdown file: all modes, with the current one in brackets.
 pub const LOCKDOWN: &str = "/sys/kernel/security/lockdown";
 
-/// The mode in brackets in the content of [`LOCKDOWN`]; empty if there is none.
+/// The active lockdown mode, which [`LOCKDOWN`] shows in brackets; empty if it shows none.
 pub fn lockdown(text: &str) -> &str {
     text.split('[')
         .nth(1)

@@ -114,7 +114,7 @@ impl Context {
 pub struct Failure {
     /// The stage that failed.
     pub stage: StageName,
-    /// What was being done, on which object.
+    /// The operation, and its object.
     pub what: String,
     /// Why it failed.
     pub why: String,

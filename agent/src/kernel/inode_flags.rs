@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::errno::Errno;
 use nix::libc;
 
-/// `FS_IMMUTABLE_FL` and `FS_APPEND_FL`: nobody changes the inode, or adds only.
+/// `FS_IMMUTABLE_FL` refuses all changes, `FS_APPEND_FL` all but additions.
 const UNCHANGEABLE: libc::c_int = 0x10 | 0x20;
 
 /// Removes the flags that keep an open file or directory from being changed. Does nothing where

@@ -31,7 +31,7 @@ pub struct RingBuffer {
 }
 
 impl RingBuffer {
-    /// Opens the ring buffer of this name. `None` if there is none.
+    /// Opens the ring buffer of this name. `None` if no ring buffer has this name.
     pub fn open(name: &str) -> io::Result<Option<RingBuffer>> {
         match bpf::open_ring(name)? {
             Some((map, bytes)) => RingBuffer::map(map, bytes).map(Some),

@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_file_system_without_files_refuses_new_ones() {
         assert_eq!(VolumeTrouble::find(Path::new("/dev/shm")), None);
-        // Nobody, including root, makes a file in /proc.
+        // The kernel refuses new files in /proc, also to root.
         assert!(matches!(
             VolumeTrouble::find(Path::new("/proc")),
             Some(VolumeTrouble::RefusesFiles(_) | VolumeTrouble::ReadOnly)

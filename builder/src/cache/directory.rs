@@ -1,7 +1,7 @@
-//! The cache directory belongs to the user who builds, and nobody else can write to it.
+//! The owner and the mode of the cache directory: only the user who builds may write to it.
 //!
-//! What is in it goes into signed images: an archive of installed packages counts as the packages
-//! of the distribution. A user who can write there can add a setuid program to the image, with a
+//! Its content goes into signed images: the build takes an archive of installed packages for the
+//! packages of the distribution. A user who can write there can add a setuid program to the image, with a
 //! digest beside it that fits. So the directory, its subdirectories and the cached archives must
 //! belong to this user or to root.
 

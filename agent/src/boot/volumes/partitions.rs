@@ -14,7 +14,7 @@ pub struct Partitions<'a> {
     file: File,
     /// The table as it is on the disk.
     pub table: PartitionTable,
-    /// What is wrong with one of the disk's two copies of the table.
+    /// Faults of one of the disk's two copies of the table.
     pub repairs: Vec<String>,
 }
 

@@ -125,7 +125,7 @@ impl<T: FromBytes + IntoBytes + Immutable> ValueMap<T> {
         })
     }
 
-    /// Opens an existing map by its name, for reading only. `None` if there is none.
+    /// Opens an existing map by its name, for reading only. `None` if no map has this name.
     pub fn open(name: &str) -> io::Result<Option<ValueMap<T>>> {
         let Some(fd) = find(name, BPF_F_RDONLY)? else {
             return Ok(None);
@@ -229,7 +229,7 @@ fn info(map: BorrowedFd) -> io::Result<MapInfo> {
     Ok(found)
 }
 
-/// The first map of this name in the kernel. `None` if there is none.
+/// The kernel's first map of this name. `None` if no map has this name.
 fn find(name: &str, open_flags: u32) -> io::Result<Option<OwnedFd>> {
     let open = |id: u32, open_flags: u32| {
         let mut attributes = GetId {

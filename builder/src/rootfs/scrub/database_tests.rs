@@ -40,7 +40,7 @@ fn derives_the_number_of_a_database_from_its_path() {
     assert!(one == image(2, "/etc/aliases.db").0 && one != image(1, "/etc/postfix/virtual.db").0);
     assert!(one[..52] == database(1)[..52] && one[72..] == database(1)[72..]);
     assert_eq!(image(1, "/usr/share/a.db").0, database(1));
-    // Neither what is too short nor what only has the name.
+    // A file that is too short, and one without the magic number.
     for bytes in [vec![0; 71], vec![7; 4096]] {
         let mut tree = Tree::new();
         tree.insert(

@@ -279,8 +279,8 @@ impl<'p> Seeding<'_, 'p, '_> {
             .collect()
     }
 
-    /// Finishes moves that a power cut interrupted. A member that is still as it was before its
-    /// move is moved now. One that was changed since then is dropped from the record, and so counts
+    /// Finishes moves that a power cut interrupted. A member that was not
+    /// changed since then is moved now. A changed member is dropped from the record, and so counts
     /// as changed.
     fn finished(&mut self, record: Option<SeedRecord>) -> Result<Option<SeedRecord>, SeedError> {
         let Some(mut record) = record else {

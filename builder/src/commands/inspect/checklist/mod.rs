@@ -29,7 +29,7 @@ pub struct ChecklistLine {
     pub title: &'static str,
     /// The result.
     pub verdict: LineVerdict,
-    /// Why it differs or was not checked, or what was found.
+    /// The difference, the reason for not checking, or the value.
     pub why: String,
     /// The command that checks the requirement.
     pub command: &'static str,
@@ -61,7 +61,7 @@ impl fmt::Display for LineVerdict {
 
 /// Result of a check.
 enum Verdict {
-    /// A description of what was found.
+    /// The value, as text.
     Ok(String),
     /// The faults. An empty list means that the check passed.
     Differs(Vec<String>),
