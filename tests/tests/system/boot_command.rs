@@ -334,31 +334,45 @@ fn a_persisted_machine_outlives_builds_updates_and_power_cuts() {
     // The next version; the power goes while it is written into the machine.
     let (_, built, said) = build(&scratch, "2", "three", &[]);
     assert!(built, "{said}");
-    let inode = fs::metadata(&disk).unwrap().ino();
-    let mut cut = 0;
-    for round in 0..6 {
+    // How long the writing takes depends on this machine, so the cuts come at growing moments. When
+    // the disk is in place before a cut, the following round writes the other version again.
+    let new = disk.with_extension("raw.new");
+    let inode_of = |path: &Path| fs::metadata(path).map(|found| found.ino()).ok();
+    let (mut cut, mut target, mut delay) = (0, 2, 0);
+    for _ in 0..60 {
+        // A cut before this leaves a file that the next run removes first.
+        let _ = fs::remove_file(&new);
+        let inode = inode_of(&disk);
         let mut child = Running(
-            command(&out, &["--persist"], &scratch)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap(),
+            command(
+                Path::new(&format!("{}@{target}", out.display())),
+                &["--persist"],
+                &scratch,
+            )
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
         );
-        let new = disk.with_extension("raw.new");
         let began = Instant::now();
-        while !new.exists()
+        while inode_of(&new).is_none()
+            && inode_of(&disk) == inode
             && began.elapsed() < Duration::from_secs(20)
             && child.0.try_wait().unwrap().is_none()
         {
             std::thread::sleep(Duration::from_micros(200));
         }
-        std::thread::sleep(Duration::from_millis(round * 4));
+        std::thread::sleep(Duration::from_millis(delay));
         drop(child);
         tool::run(image::builder().arg("verify").arg(&disk));
-        if fs::metadata(&disk).unwrap().ino() != inode {
+        if inode_of(&disk) == inode {
+            (cut, delay) = (cut + 1, delay + 4);
+        } else {
+            (target, delay) = (3 - target, 0);
+        }
+        if cut == 5 {
             break;
         }
-        cut += 1;
     }
     assert!(
         cut > 0,
