@@ -13,6 +13,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use adamant_contract::paths::{BOOT_REPORT_PATH, INITS, SYSROOT};
+use adamant_contract::policy::Level;
 use adamant_contract::report;
 use adamant_contract::report::StageName;
 use nix::fcntl::OFlag;
@@ -59,6 +60,9 @@ pub fn start_init(sealed: Sealed, context: &mut Context) -> Result<Infallible, F
         .arm(mounted.policy().verify.on_corruption, context)?;
     context.watchdog.alive();
     context.report.watchdog = context.watchdog.path().map(str::to_owned);
+    if mounted.policy().seal.level >= Level::Lockdown {
+        context.watchdog.keep_armed();
+    }
     context.report.stages.push(report::StageReport {
         name: STAGE,
         start_us: start,

@@ -1,7 +1,7 @@
 //! The hardware watchdog. The agent arms it before anything else, so that a machine that hangs in
 //! the boot restarts, and hands it over to init while it is armed.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -12,6 +12,8 @@ use nix::libc;
 /// of the boot, and than init needs to take over.
 const TIMEOUT_SECONDS: libc::c_int = 120;
 const DEVICE: &str = "/dev/watchdog0";
+/// Documentation/ABI/testing/sysfs-class-watchdog: once it is 1, the kernel refuses to change it.
+const NO_WAY_OUT: &str = "/sys/class/watchdog/watchdog0/nowayout";
 
 /// <linux/watchdog.h>
 mod ioctl {
@@ -74,6 +76,16 @@ impl Watchdog {
     /// The armed device's path.
     pub fn path(&self) -> Option<&'static str> {
         self.device.as_ref().map(|_| DEVICE)
+    }
+
+    /// Makes the watchdog impossible to disarm until the next restart, whoever asks: from then on
+    /// systemd's setting `RuntimeWatchdogSec=0` restarts the machine instead of freeing it.
+    pub fn keep_armed(&self) {
+        if self.device.is_some()
+            && let Err(error) = fs::write(NO_WAY_OUT, "1")
+        {
+            log::warn!("{NO_WAY_OUT}: the watchdog can be disarmed: {error}");
+        }
     }
 
     /// Disarms the watchdog, for a machine that must stay halted.

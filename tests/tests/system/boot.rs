@@ -377,7 +377,10 @@ fn every_block_is_read_before_init_when_the_policy_says_full() {
 
 #[test]
 fn a_watchdog_is_handed_to_init_alive_and_bites_when_init_hangs() {
-    let image = Tiny::usual().build();
+    // From level lockdown on, not even PID 1 can disarm it.
+    let image = Tiny::usual()
+        .with("[seal]\nlevel = \"guard\"\nenforce = \"require\"\n")
+        .build();
     let scratch = Scratch::new("watchdog");
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
@@ -394,6 +397,7 @@ fn a_watchdog_is_handed_to_init_alive_and_bites_when_init_hangs() {
         .start(&scratch);
     let line = machine.wait_for("tiny: watchdog ");
     assert!(line.contains("/dev/watchdog"), "{line}");
+    machine.wait_for("tiny: disarming the watchdog by ioctl gives -1");
     machine.wait_for("tiny: the watchdog is not fed any more");
     // The next boot knows.
     machine.wait_for("adamant: the last boot, of tiny_1, failed: it hung, and the hardware watchdog restarted the machine");

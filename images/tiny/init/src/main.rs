@@ -14,7 +14,7 @@
 //! tiny.cost           measures the cost of usual work
 //! tiny.seal           tries what the seal refuses
 //! tiny.exceptions     tries what each exception of [seal.allow] allows
-//! tiny.watchdog       opens the watchdog and never feeds it
+//! tiny.watchdog       tries to disarm the watchdog, and never feeds it
 //! tiny.panic          makes the kernel panic
 //! tiny.status         prints the output of `adamant-agent status`
 //! tiny.serve          runs commands from the second serial port, a line each, until `end`
