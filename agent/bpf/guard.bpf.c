@@ -25,7 +25,7 @@ enum hook {
 	PATH_CHMOD, PATH_CHOWN, INODE_SETXATTR, INODE_REMOVEXATTR, INODE_SET_ACL, FILE_SEND_SIGIOTASK, TASK_SETNICE, TASK_SETSCHEDULER, TASK_SETIOPRIO, HOOKS
 };
 
-enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16, MOUNTS = 32, MODULES = 64 };
+enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16, MOUNTS = 32, MODULES = 64, TRANSIENT_UNITS = 128 };
 
 /* Fills unused entries of the lists: greater than any key. */
 #define UNUSED 0x7fffffffffffffffull
@@ -62,6 +62,7 @@ const volatile struct guard_config {
 	u64 agent_owned[128];  /* device << 32 | inode of the agent's directories on volumes, and of the files in them */
 	u64 interpreters[32];  /* programs of the image, by inode, that may read scripts only from the image */
 	u64 clocks[16];        /* programs of the image, by inode, that may set the clock */
+	u64 ioctls[16];        /* requests that everybody may send to devices */
 } config = {};
 
 u64 denials[HOOKS] = {};
@@ -273,26 +274,17 @@ FUNCTION(is_init_or_its_child) int is_init_or_its_child(void)
 	return is_init() || number == 1;
 }
 
-/* Whether the program is in a directory of this name in the image. */
-INLINE int program_is_in(const u64 *folder)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct name name;
-	if (!program_of(task))
-		return 0;
-	struct mm_struct *mm = READ(task, mm);
-	struct file *file = READ(mm, exe_file);
-	struct dentry *dentry = READ(file, f_path.dentry), *parent = READ(dentry, d_parent);
-	read_name(&name, READ(parent, d_name.name));
-	return name.word[0] == folder[0] && name.word[1] == folder[1] && name.word[2] == folder[2];
-}
-
 /* systemd and its services test what the kernel supports (BPF), and set what the seal has set
  * (core_pattern). They handle the refusal, so it is not an event. */
-INLINE int is_systemd_program(void)
+FUNCTION(is_systemd_program) int is_systemd_program(void)
 {
-	const u64 folder[] = { WORD("systemd", 0), 0, 0 };
-	return program_is_in(folder);
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct mm_struct *mm = READ(task, mm);
+	struct file *file = READ(mm, exe_file);
+	struct dentry *dentry = READ(file, f_path.dentry), *folder = READ(dentry, d_parent);
+	struct name name;
+	read_name(&name, READ(folder, d_name.name));
+	return IS(&name, "systemd") && program_of(task);
 }
 
 /* --- services */
@@ -434,6 +426,22 @@ PROGRAM(file_mprotect)
 
 /* --- directories of /run */
 
+/* Whether a name ends with this text of at most 8 bytes. */
+#define ENDS(name_, length_, end_) ({ \
+	u64 last_ = 0; \
+	if ((length_) >= sizeof(end_)) \
+		bpf_probe_read_kernel(&last_, sizeof(end_) - 1, (name_) + (length_) - (sizeof(end_) - 1)); \
+	last_ == WORD(end_, 0); })
+
+/* Whether an entry below /run/systemd/transient belongs to a scope: the unit itself, or the
+ * directory of its drop-ins. */
+FUNCTION(is_of_a_scope) int is_of_a_scope(struct dentry *dentry)
+{
+	const char *name = READ(dentry, d_name.name);
+	u32 length = READ(dentry, d_name.len);
+	return ENDS(name, length, ".scope") || ENDS(name, length, ".scope.d");
+}
+
 /* Directories of /run from which systemd takes instructions, and the agent's own: who may change
  * their content. Inside /run/systemd and /run/udev nothing can be mounted, not even where others
  * may write. */
@@ -441,7 +449,7 @@ enum folder { ANYBODY_S, INSIDE_S, SYSTEMD_S, CREDENTIALS_S, KMOD_S, AGENT_S, NO
 
 FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 {
-	struct dentry *first = 0, *second = 0;
+	struct dentry *first = 0, *second = 0, *third = 0;
 	int end = 0;
 	for (int n = 0; n < 12; n++) {
 		struct dentry *parent = READ(dentry, d_parent);
@@ -449,6 +457,7 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 			end = 1;
 			break;
 		}
+		third = second;
 		second = first;
 		first = dentry;
 		dentry = parent;
@@ -486,6 +495,10 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	/* The agent has written its units, and nobody else writes any. PID 1 would, for `systemctl
 	 * link --runtime`. */
 	if (IS(&name, "system"))
+		return NOBODY_S;
+	/* PID 1 does with its own rights what such a unit says: it makes files, links and device
+	 * nodes anywhere. A scope only holds processes, as of a login. */
+	if (IS(&name, "transient") && third && !allowed(TRANSIENT_UNITS) && !is_of_a_scope(third))
 		return NOBODY_S;
 	return IS(&name, "system.control") || IS(&name, "system.attached") || IS(&name, "transient") || IS(&name, "generator") ||
 	       IS(&name, "generator.early") || IS(&name, "generator.late") || IS(&name, "system-generators") || IS(&name, "system-environment-generators") ||
@@ -734,32 +747,47 @@ PROGRAM(sb_kern_mount)
 
 /* --- files of the kernel */
 
+/* A name as one number, for lists of names that the kernel gives. Another name with the same number
+ * would only be refused, too. */
+#define MIX(one, two, three, four) ((one) + (two) * 0x9e3779b97f4a7c15 + (three) * 0xc2b2ae3d27d4eb4f + (four) * 0x165667b19e3779f9)
+#define KEY(text) MIX(WORD(text, 0), WORD(text, 1), WORD(text, 2), WORD(text, 3))
+#pragma clang diagnostic ignored "-Wgnu-folding-constant"
+INLINE u64 key_of(const struct name *name) { return MIX(name->word[0], name->word[1], name->word[2], name->word[3]); }
+
 /* Files in /proc that can turn the kernel against the image. The seal has set all of them, or they
  * have the kernel's default. */
 INLINE int is_sealed_in_proc(const struct name *name)
 {
-	return IS(name, "modprobe") || IS(name, "core_pattern") || IS(name, "core_pipe_limit") || IS(name, "core_uses_pid") || IS(name, "hotplug") ||
-	       IS(name, "poweroff_cmd") || IS(name, "modules_disabled") || IS(name, "kexec_load_disabled") || IS(name, "kexec_load_limit_panic") ||
-	       IS(name, "kexec_load_limit_reboot") || IS(name, "unprivileged_bpf_disabled") || IS(name, "bpf_jit_harden") || IS(name, "bpf_jit_enable") ||
-	       IS(name, "ptrace_scope") || IS(name, "suid_dumpable") || IS(name, "protected_symlinks") || IS(name, "protected_hardlinks") ||
-	       IS(name, "protected_fifos") || IS(name, "protected_regular") || IS(name, "kptr_restrict") || IS(name, "dmesg_restrict") ||
-	       IS(name, "mmap_min_addr") || IS(name, "randomize_va_space") || IS(name, "ftrace_enabled") || IS(name, "io_uring_disabled") ||
-	       IS(name, "perf_event_paranoid") || IS(name, "sysrq") || IS(name, "legacy_tiocsti_restrict") || IS(name, "bset") || IS(name, "inheritable") ||
-	       IS(name, "panic") || BEGINS8(name, "panic_on") || BEGINS8(name, "panic_pr") || IS(name, "oops_limit") || IS(name, "warn_limit") ||
-	       IS(name, "hung_task_panic") || IS(name, "softlockup_panic") || IS(name, "hardlockup_panic") || IS(name, "unknown_nmi_panic") ||
-	       IS(name, "max_rcu_stall_to_panic") || IS(name, "cad_pid") || IS(name, "sysrq-trigger") || IS(name, "dev_scsi_block") || IS(name, "load_firmware_timeout") || IS(name, "ignore_sysfs_fallback") ||
-	       IS(name, "force_sysfs_fallback");
+	switch (key_of(name)) {
+	case KEY("modprobe"): case KEY("core_pattern"): case KEY("core_pipe_limit"): case KEY("core_uses_pid"): case KEY("hotplug"):
+	case KEY("poweroff_cmd"): case KEY("modules_disabled"): case KEY("kexec_load_disabled"): case KEY("kexec_load_limit_panic"):
+	case KEY("kexec_load_limit_reboot"): case KEY("unprivileged_bpf_disabled"): case KEY("bpf_jit_harden"): case KEY("bpf_jit_enable"):
+	case KEY("ptrace_scope"): case KEY("suid_dumpable"): case KEY("protected_symlinks"): case KEY("protected_hardlinks"):
+	case KEY("protected_fifos"): case KEY("protected_regular"): case KEY("kptr_restrict"): case KEY("dmesg_restrict"):
+	case KEY("mmap_min_addr"): case KEY("randomize_va_space"): case KEY("ftrace_enabled"): case KEY("io_uring_disabled"):
+	case KEY("perf_event_paranoid"): case KEY("sysrq"): case KEY("legacy_tiocsti_restrict"): case KEY("bset"): case KEY("inheritable"):
+	case KEY("panic"): case KEY("oops_limit"): case KEY("warn_limit"): case KEY("hung_task_panic"): case KEY("softlockup_panic"):
+	case KEY("hardlockup_panic"): case KEY("unknown_nmi_panic"): case KEY("max_rcu_stall_to_panic"): case KEY("cad_pid"):
+	case KEY("sysrq-trigger"): case KEY("dev_scsi_block"): case KEY("load_firmware_timeout"): case KEY("ignore_sysfs_fallback"):
+	case KEY("force_sysfs_fallback"):
+		return 1;
+	}
+	return BEGINS8(name, "panic_on") || BEGINS8(name, "panic_pr");
 }
 
 /* The same in /sys: programs that the kernel starts, the source of firmware, binding, removal and
  * state of disks, their write cache, errors of file systems on request, and hibernation. */
 INLINE int is_sealed_in_sys(const struct name *name)
 {
-	return IS(name, "uevent_helper") || IS(name, "path") || IS(name, "resume") || IS(name, "resume_offset") || IS(name, "disk") || IS(name, "loading") ||
-	       IS(name, "data") || IS(name, "backing_dev") || IS(name, "hot_add") || IS(name, "new_id") || IS(name, "driver_override") || IS(name, "force_ro") ||
-	       IS(name, "delete") || IS(name, "remove") || IS(name, "unbind") || IS(name, "bind") || IS(name, "state") || IS(name, "write_cache") ||
-	       IS(name, "cache_type") || IS(name, "trigger_fs_error") || IS(name, "simulate_fail") || IS(name, "reset") || IS(name, "reset_controller") ||
-	       IS(name, "rescan_controller") || IS(name, "delete_controller") || IS(name, "reset_subordinate");
+	switch (key_of(name)) {
+	case KEY("uevent_helper"): case KEY("path"): case KEY("resume"): case KEY("resume_offset"): case KEY("disk"): case KEY("loading"):
+	case KEY("data"): case KEY("backing_dev"): case KEY("hot_add"): case KEY("new_id"): case KEY("driver_override"): case KEY("force_ro"):
+	case KEY("delete"): case KEY("remove"): case KEY("unbind"): case KEY("bind"): case KEY("state"): case KEY("write_cache"):
+	case KEY("cache_type"): case KEY("trigger_fs_error"): case KEY("simulate_fail"): case KEY("reset"): case KEY("reset_controller"):
+	case KEY("rescan_controller"): case KEY("delete_controller"): case KEY("reset_subordinate"):
+		return 1;
+	}
+	return 0;
 }
 
 /* 0, or -EPERM if the caller may not change this entry of a protected directory. */
@@ -950,6 +978,39 @@ FUNCTION(is_cgroup_of_the_system) int is_cgroup_of_the_system(struct dentry *cgr
 	return READ(top, d_parent) == top && IS(&name, "system.slice");
 }
 
+INLINE int is_cgroup_of_init(struct dentry *cgroup)
+{
+	struct dentry *above = READ(cgroup, d_parent), *top = READ(above, d_parent);
+	struct name name;
+	read_name(&name, READ(cgroup, d_name.name));
+	return IS(&name, "init.scope") && above == top;
+}
+
+/* Whether a file belongs to a cgroup below user.slice. */
+FUNCTION(is_below_users) int is_below_users(struct dentry *dentry)
+{
+	struct dentry *slice = 0;
+	struct name name;
+	for (int n = 0; n < 16; n++) {
+		struct dentry *parent = READ(dentry, d_parent);
+		if (parent == dentry)
+			break;
+		slice = dentry;
+		dentry = parent;
+	}
+	read_name(&name, READ(slice, d_name.name));
+	return IS(&name, "user.slice");
+}
+
+/* Whether systemd puts the task, which is its child, into the task's own cgroup. A user's manager
+ * does that only below user.slice: root's manager starts what root's files say. */
+INLINE int enters_its_cgroup(struct dentry *dentry)
+{
+	struct task_struct *task = bpf_get_current_task_btf(), *parent = READ(task, real_parent);
+	u64 who = trusted_program();
+	return who && (who == config.executor || who == config.manager) && (READ(parent, tgid) == 1 || is_below_users(dentry));
+}
+
 /* Only systemd moves processes between cgroups: once it is removed from its own, it no longer
  * responds. The file does not tell which process is meant, so PID 1 cannot be excepted. `systemctl
  * kill` and `freeze` replace cgroup.kill and cgroup.freeze. */
@@ -959,12 +1020,14 @@ FUNCTION(is_sealed_in_cgroups) int is_sealed_in_cgroups(struct dentry *dentry)
 	read_name(&name, READ(dentry, d_name.name));
 	if (IS(&name, "release_agent"))
 		return 1;
-	if (allowed(CONTAINERS) || is_init())
+	if (allowed(CONTAINERS))
 		return 0;
-	if (IS(&name, "cgroup.procs") || IS(&name, "cgroup.threads") || IS(&name, "tasks")) {
-		u64 who = trusted_program();
-		return !who || (who != config.executor && who != config.manager);
-	}
+	if (IS(&name, "cgroup.procs") || IS(&name, "cgroup.threads") || IS(&name, "tasks"))
+		return !is_init() && !enters_its_cgroup(dentry);
+	/* PID 1 would starve or freeze itself when it is asked to. The limits of its own cgroup are
+	 * the kernel's. */
+	if (is_init())
+		return is_cgroup_of_init(READ(dentry, d_parent));
 	return IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || IS(&name, "freezer.state") || is_cgroup_of_the_system(READ(dentry, d_parent));
 }
 
@@ -990,8 +1053,12 @@ PROGRAM(file_open)
 	}
 	if (kind == S_IFCHR) {
 		u32 device = inode->i_rdev;
-		/* A disk's generic SCSI device takes commands by write. */
-		if ((device != CONTROL_OF_DEVICE_MAPPER && device >> 20 != SG_MAJOR && device >> 20 != MTD_MAJOR) || is_agent() || shutting_down())
+		/* A disk's generic SCSI device takes commands by write, and the kernel's log takes
+		 * lines that look like the agent's. */
+		if ((device != KERNEL_LOG || allowed(DEBUG) || is_init_or_its_child() || is_systemd_program() || (config.udev && program() == config.udev)) &&
+		    device >> 20 != SG_MAJOR && device >> 20 != MTD_MAJOR)
+			return 0;
+		if (is_agent() || shutting_down())
 			return 0;
 		REFUSE_FILE(FILE_OPEN, file);
 	}
@@ -1041,28 +1108,91 @@ PROGRAM(file_open)
 
 /* --- devices */
 
-/* Requests that write to a disk without write(), or change which disk a device number means.
- * <linux/fs.h>, <linux/blkpg.h>, <scsi/sg.h>, <linux/nvme_ioctl.h>, <linux/loop.h>, <linux/nbd.h>,
- * <linux/raid/md_u.h>, <linux/mmc/ioctl.h>, <linux/cdrom.h>, <linux/dm-ioctl.h> */
+/* What a request to a device may do. Only requests that are known to be harmless are free for a
+ * disk; other devices use the same numbers for other things. <linux/fs.h>, <linux/blkpg.h>,
+ * <linux/blkzoned.h>, <linux/hdreg.h>, <linux/cdrom.h>, <scsi/sg.h>, <linux/nvme_ioctl.h>,
+ * <linux/loop.h>, <linux/raid/md_u.h>, <linux/dm-ioctl.h>, <asm-generic/ioctls.h> */
+INLINE int one_of(u32 number, u32 first, u64 set) { return number - first < 64 && (set >> (number - first) & 1); }
+#define N(first, number) (1ull << ((number) - (first)))
+
+INLINE int asks_a_disk(u32 request)
+{
+	u32 kind = request >> 8 & 0xff, number = request & 0xff;
+	switch (kind) {
+	case 0x12: /* sizes and limits, the disk's number, zones; 97 writes what is in the cache */
+		return one_of(number, 94, N(94, 94) | N(94, 96) | N(94, 97) | N(94, 99) | N(94, 101) | N(94, 103) | N(94, 104) | N(94, 112) | N(94, 114) |
+						  N(94, 120) | N(94, 121) | N(94, 122) | N(94, 123) | N(94, 124) | N(94, 126) | N(94, 128) | N(94, 130) | N(94, 132) |
+						  N(94, 133));
+	case 0x03: /* HDIO_GETGEO, HDIO_GET_32BIT, _MULTCOUNT, _IDENTITY, _KEEPSETTINGS, _DMA, _WCACHE, _ACOUSTIC, _ADDRESS */
+		return number >= 0x01 && number <= 0x10 && number != 0x06;
+	case 0x53: /* CD drives: table of contents, status, capabilities; SCSI: address, bus, host */
+		return one_of(number, 0x05, N(5, 0x05) | N(5, 0x06) | N(5, 0x10) | N(5, 0x25) | N(5, 0x26) | N(5, 0x27) | N(5, 0x31)) || number == 0x82 ||
+		       number == 0x85 || number == 0x86 || number == 0x87 || number == 0x95;
+	case 0x22: /* SG_*: time limits, sizes, address, version */
+		return one_of(number, 0x01, N(1, 0x01) | N(1, 0x02) | N(1, 0x03) | N(1, 0x05)) || one_of(number, 0x70, N(0x70, 0x72) | N(0x70, 0x75) | N(0x70, 0x76) |
+		       N(0x70, 0x7d) | N(0x70, 0x7f) | N(0x70, 0x82) | N(0x70, 0x86) | N(0x70, 0x89));
+	case 0x4e: /* NVME_IOCTL_ID */
+		return number == 0x40;
+	case 0x4c: /* LOOP_GET_STATUS, LOOP_GET_STATUS64 */
+		return number == 3 || number == 5;
+	case 0x09: /* RAID_VERSION, GET_ARRAY_INFO, GET_DISK_INFO, GET_BITMAP_FILE */
+		return one_of(number, 0x10, N(0x10, 0x10) | N(0x10, 0x11) | N(0x10, 0x12) | N(0x10, 0x15));
+	case 0x54: /* TCGETS, by which programs ask whether a file is a terminal, and requests of all files */
+		return 1;
+	}
+	return 0;
+}
+
+/* Requests to other devices that write to a disk, or change which disk a device number means. */
 INLINE int is_dangerous(u32 request)
 {
 	u32 kind = request >> 8 & 0xff, number = request & 0xff;
 	switch (kind) {
-	case 0x12: /* block: BLKROSET, BLKRRPART, BLKPG, BLKTRACESETUP, BLKDISCARD, BLKSECDISCARD, BLKZEROOUT, zones */
-		return number == 93 || number == 95 || number == 105 || number == 115 || number == 119 || number == 125 || number == 127 ||
-		       number == 131 || (number >= 134 && number <= 136);
 	case 0x4e: /* NVMe: all but the request for its identity */
 		return number >= 0x41 && number <= 0x80;
 	case 0x4c: /* loop: all but queries */
 		return number != 3 && number != 5 && number != 0x82;
-	case 0xab: case 0xb3: case 0x09: case 0xfd: case 0xd4: /* nbd, mmc, md, device-mapper, bcache and others */
+	case 0xfd: /* device-mapper: all but its version, lists, states and tables */
+		return !one_of(number, 0, N(0, 0) | N(0, 2) | N(0, 7) | N(0, 8) | N(0, 11) | N(0, 12) | N(0, 13) | N(0, 16) | N(0, 17));
+	case 0xab: case 0xb3: case 0x09: case 0xd4: /* nbd, mmc, md, bcache and others */
 		return kind != 0x09 || number >= 0x14;
 	}
 	return 0;
 }
 
+/* Devices whose drivers pass commands to disks: generic SCSI, USB, the drivers of controllers, and
+ * all drivers without a number of their own (NVMe, bsg, controllers, IPMI). */
+INLINE int passes_commands(u32 device)
+{
+	u32 major = device >> 20;
+	return major == SG_MAJOR || major == USB_MAJOR || device == CONTROL_OF_MPT2 || device == CONTROL_OF_MPT3 || (major >= 234 && major <= 254) ||
+	       (major >= 384 && major <= 511);
+}
+
+/* The requests of these that do no harm: those that disks have too, the clocks, the watchdog but
+ * for switching it off, GPIO, and the description of a USB device. <linux/rtc.h>,
+ * <linux/ptp_clock.h>, <linux/watchdog.h>, <linux/gpio.h>, <linux/usbdevice_fs.h> */
+INLINE int asks_a_device(u32 request)
+{
+	u32 kind = request >> 8 & 0xff, number = request & 0xff;
+	switch (kind) {
+	case 0x70: /* the clock's; setting it has a hook of its own */
+		return number >= 0x01 && number <= 0x20;
+	case 0x3d: case 0xb4:
+		return 1;
+	case 0x57:
+		return number != 4;
+	case 0x55: /* USBDEVFS_GETDRIVER, CONNECTINFO, GET_CAPABILITIES, GET_SPEED, CONNINFO_EX */
+		return one_of(number, 0, N(0, 8) | N(0, 17) | N(0, 26) | N(0, 31) | N(0, 32));
+	}
+	return asks_a_disk(request);
+}
+
 /* SG_IO and its predecessors. udev's programs read the identity of disks with them. */
 INLINE int is_scsi(u32 request) { return request == 0x2285 || request == 0x2284 || request == 0x2283 || request == 1 || request == 0x5393; }
+
+/* NVME_IOCTL_ADMIN_CMD */
+INLINE int is_nvme_admin(u32 request) { return request == 0xc0484e41; }
 
 /* FIFREEZE and EXT4_IOC_SHUTDOWN: after them every write blocks or fails. FS_IOC_SETFSLABEL and
  * EXT4_IOC_SETFSUUID: the next boot would not find the volume. <linux/fs.h>, fs/ext4/ext4.h */
@@ -1085,6 +1215,22 @@ INLINE int is_root_of_a_volume(struct file *file)
 	return READ(dentry, d_parent) == dentry && is(device_below(dentry), VOLUME);
 }
 
+/* Programs of the image that read a disk's identity and health by commands, and write nothing: those
+ * of udev, and smartctl. The hooks cannot check a command themselves: its sender may change it after
+ * the check. */
+FUNCTION(reads_by_commands) int reads_by_commands(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct mm_struct *mm = READ(task, mm);
+	struct file *file = READ(mm, exe_file);
+	struct dentry *dentry = READ(file, f_path.dentry), *folder = READ(dentry, d_parent);
+	struct name name;
+	read_name(&name, READ(folder, d_name.name));
+	if (!IS(&name, "udev"))
+		read_name(&name, READ(dentry, d_name.name));
+	return trusted_program() && (IS(&name, "udev") || IS(&name, "smartctl"));
+}
+
 FUNCTION(may_ask) int may_ask(struct file *file, u32 request)
 {
 	struct inode *inode = READ(file, f_inode);
@@ -1094,24 +1240,32 @@ FUNCTION(may_ask) int may_ask(struct file *file, u32 request)
 			return 0;
 		return !is_against_a_volume(request) || !is(device_of(inode), VOLUME);
 	}
-	int scsi = is_scsi(request);
-	if (!scsi && !is_dangerous(request))
+	if (kind == S_IFBLK) {
+		if (asks_a_disk(request) || is(device, DISK))
+			return 1;
+	} else if (passes_commands(device)) {
+		if (asks_a_device(request))
+			return 1;
+	} else if (!is_dangerous(request) || device >> 20 == TTY_MAJOR) {
 		return 1;
-	/* Terminals and network devices use the same numbers for other requests. */
-	if (kind == S_IFCHR && device >> 20 == 5)
+	}
+	if (LAST(config.ioctls, (u64)request) == request || is_agent() || is_init() || shutting_down())
 		return 1;
-	if (is(device, DISK) || is_agent() || shutting_down())
-		return 1;
-	const u64 udev[] = { WORD("udev", 0), 0, 0 };
-	return scsi && program_is_in(udev);
+	return (is_scsi(request) || is_nvme_admin(request)) && reads_by_commands();
 }
+
+/* The event has the number of the request in place of the inode's. */
+#define REFUSE_REQUEST(hook, file, request) do { \
+	struct inode *inode_ = READ(file, f_inode); \
+	struct dentry *dentry_ = READ(file, f_path.dentry); \
+	REFUSE(hook, READ(inode_, i_rdev), request, READ(dentry_, d_name.name)); } while (0)
 
 PROGRAM(file_ioctl)
 {
 	struct file *file = (void *)ctx[0];
 	if (may_ask(file, ctx[1]))
 		return 0;
-	REFUSE_FILE(FILE_IOCTL, file);
+	REFUSE_REQUEST(FILE_IOCTL, file, (u32)ctx[1]);
 }
 
 PROGRAM(file_ioctl_compat)
@@ -1119,7 +1273,7 @@ PROGRAM(file_ioctl_compat)
 	struct file *file = (void *)ctx[0];
 	if (may_ask(file, ctx[1]))
 		return 0;
-	REFUSE_FILE(FILE_IOCTL_COMPAT, file);
+	REFUSE_REQUEST(FILE_IOCTL_COMPAT, file, (u32)ctx[1]);
 }
 
 PROGRAM(uring_cmd)

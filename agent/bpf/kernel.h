@@ -49,7 +49,10 @@ struct inode {
 	unsigned long i_ino;
 	u32 i_rdev;
 };
-struct qstr { const char *name; };
+struct qstr {
+	u32 len;
+	const char *name;
+};
 struct dentry {
 	u32 d_flags;
 	struct dentry *d_parent;
@@ -199,10 +202,14 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define NSFS_MAGIC 0x6e736673
 /* include/linux/kdev_t.h: the kernel's encoding of a device number */
 #define DEVICE(major, minor) ((major) << 20 | (minor))
-#define CONTROL_OF_DEVICE_MAPPER DEVICE(10, 236)
-/* Documentation/admin-guide/devices.txt: SCSI generic, and flash memory */
+/* Documentation/admin-guide/devices.txt; for the controllers drivers/scsi/mpt3sas/mpt3sas_ctl.h */
+#define KERNEL_LOG DEVICE(1, 11)
+#define TTY_MAJOR 5
 #define SG_MAJOR 21
 #define MTD_MAJOR 90
+#define USB_MAJOR 189
+#define CONTROL_OF_MPT2 DEVICE(10, 221)
+#define CONTROL_OF_MPT3 DEVICE(10, 222)
 /* enum pid_type */
 #define PIDTYPE_SID 3
 

@@ -390,6 +390,10 @@ section! {
         /// Allow registering interpreters with binfmt_misc. The interpreters must still belong to
         /// the image.
         binfmt: bool = "boolean", "`false`";
+        /// Allow units that are made while the system runs: `systemd-run`, `systemd-mount` and their
+        /// siblings. systemd does what such a unit says with its own rights. Scopes, as of a login,
+        /// need no exception.
+        transient_units: bool = "boolean", "`false`";
         /// Names of volumes from which programs may be executed. Anyone who can write to the volume
         /// can then run any program.
         execute: Vec<Spanned<String>> = "list of volume names", "`[]`";
@@ -401,6 +405,9 @@ section! {
         /// With `scripts = "refuse"`: paths of interpreters that may still read files from
         /// everywhere, for example for a service with data on a volume.
         scripts: Vec<Spanned<String>> = "list of absolute paths", "`[]`";
+        /// Numbers of requests that every program may send to disks and other devices by ioctl(2),
+        /// for example `0xc0484e41` for `nvme smart-log`. A denial shows the number.
+        ioctls: Vec<Spanned<u32>> = "list of numbers", "`[]`";
     }
 }
 

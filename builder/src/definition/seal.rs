@@ -67,10 +67,17 @@ impl DefinitionReader<'_> {
                 bpf: is(&allow.bpf),
                 containers: is(&allow.containers),
                 binfmt: is(&allow.binfmt),
+                transient_units: is(&allow.transient_units),
                 execute: list(&allow.execute),
                 mounts: list(&allow.mounts),
                 disks: list(&allow.disks),
                 scripts: list(&allow.scripts),
+                ioctls: allow
+                    .ioctls
+                    .iter()
+                    .flat_map(|list| list.get_ref())
+                    .map(|request| *request.get_ref())
+                    .collect(),
             },
         };
         if let Some(key) = module_loading {

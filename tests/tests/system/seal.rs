@@ -269,7 +269,7 @@ fn an_exception_of_the_policy_is_one_and_is_told() {
 /// Each exception as a line of [seal.allow]. The attempts are in
 /// images/tiny/init/src/exceptions.rs. `binfmt` is missing: the tiny image has no module
 /// binfmt_misc. The agent's unit tests show its bit, and the attacks show that it is refused.
-const EXCEPTIONS: [(&str, &str); 8] = [
+const EXCEPTIONS: [(&str, &str); 10] = [
     ("jit", "jit = true"),
     ("debug", "debug = true"),
     ("bpf", "bpf = true"),
@@ -278,6 +278,8 @@ const EXCEPTIONS: [(&str, &str); 8] = [
     ("execute", "execute = [\"state\"]"),
     ("mounts", "mounts = [\"/mnt\"]"),
     ("disks", "disks = [\"black-box\"]"),
+    ("transient_units", "transient_units = true"),
+    ("ioctls", "ioctls = [0x1262]"),
 ];
 
 /// Five boots are enough: each exception is allowed in another pair of them, so for any two

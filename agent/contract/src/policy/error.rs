@@ -47,6 +47,7 @@ pub enum PolicyKey {
     SealAllowExecute,
     SealAllowMounts,
     SealAllowDisks,
+    SealAllowIoctls,
 }
 
 impl PolicyError {

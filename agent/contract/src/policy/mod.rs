@@ -32,6 +32,9 @@ pub const MAX_SEAL_NAMES: usize = 16;
 /// Largest number of interpreters: the size of the guard's array (INTERPRETERS in
 /// agent/bpf/guard.bpf.c).
 pub const MAX_INTERPRETERS: usize = 32;
+/// Largest number of requests in `seal.allow.ioctls`: the size of the guard's array (`ioctls` in
+/// agent/bpf/guard.bpf.c).
+pub const MAX_IOCTLS: usize = 16;
 /// Largest number of ports.
 pub const MAX_PORTS: usize = 64;
 /// Largest number of paths in `image_data`.

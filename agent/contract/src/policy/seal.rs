@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{PolicyError, PolicyKey, refuse};
-use super::{MAX_INTERPRETERS, MAX_SEAL_NAMES, Volume};
+use super::{MAX_INTERPRETERS, MAX_IOCTLS, MAX_SEAL_NAMES, Volume};
 
 /// The seal of the running machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +88,9 @@ pub struct Allow {
     pub containers: bool,
     /// Interpreters can be registered with binfmt_misc.
     pub binfmt: bool,
+    /// Units can be made while the system runs (`systemd-run`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub transient_units: bool,
     /// Names of the volumes from which programs may be executed.
     pub execute: Vec<String>,
     /// Absolute directories below which file systems may be mounted.
@@ -98,6 +101,9 @@ pub struct Allow {
     /// [`Seal::interpreters`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub scripts: Vec<String>,
+    /// Requests by ioctl(2) that everybody may send to disks and other devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ioctls: Vec<u32>,
 }
 
 impl Allow {
@@ -109,6 +115,7 @@ impl Allow {
             ("bpf", self.bpf),
             ("containers", self.containers),
             ("binfmt", self.binfmt),
+            ("transient_units", self.transient_units),
         ];
         let lists = [
             ("execute", &self.execute),
@@ -125,6 +132,11 @@ impl Allow {
                 list.iter()
                     .map(move |value| [key, " ", value.as_str()].concat())
             }))
+            .chain(
+                self.ioctls
+                    .iter()
+                    .map(|request| format!("ioctls {request:#x}")),
+            )
             .collect()
     }
 }
@@ -186,6 +198,15 @@ impl Seal {
                 );
                 return refuse(key, reason);
             }
+        }
+        let requests = self.allow.ioctls.len();
+        if requests > MAX_IOCTLS {
+            return refuse(
+                PolicyKey::SealAllowIoctls,
+                format!(
+                    "seal.allow.ioctls has {requests} numbers, at most {MAX_IOCTLS} are possible"
+                ),
+            );
         }
         let is_module = |name: &String| {
             !name.is_empty()

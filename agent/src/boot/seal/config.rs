@@ -88,6 +88,7 @@ fn configure(
         (allow.bpf, allowance::BPF_PROGRAMS),
         (allow.containers, allowance::CONTAINERS),
         (allow.binfmt, allowance::BINFMT),
+        (allow.transient_units, allowance::TRANSIENT_UNITS),
         (!allow.mounts.is_empty(), allowance::MOUNTS),
         (modules_on_request, allowance::MODULES),
     ];
@@ -119,6 +120,10 @@ fn configure(
         agent_owned: sorted("files of the agent on volumes", numbers.agent_owned.clone())?,
         interpreters: sorted("interpreters", numbers.interpreters.clone())?,
         clocks: sorted("programs that set the clock", numbers.clocks.clone())?,
+        ioctls: sorted(
+            "[seal.allow] ioctls",
+            allow.ioctls.iter().copied().map(u64::from).collect(),
+        )?,
     };
     Ok(Configuration {
         values,
@@ -211,6 +216,11 @@ mod tests {
                 allowance::CONTAINERS,
             ),
             ("binfmt", |allow| allow.binfmt = true, allowance::BINFMT),
+            (
+                "transient_units",
+                |allow| allow.transient_units = true,
+                allowance::TRANSIENT_UNITS,
+            ),
         ] {
             let mut allow = Allow::default();
             set(&mut allow);
@@ -292,6 +302,17 @@ mod tests {
         without.interpreter_bloom = bloom_bit(502);
         assert_eq!(with, without);
         assert_ne!(bloom_bit(501), bloom_bit(502));
+    }
+
+    #[test]
+    fn an_allowed_request_is_one_list_entry_and_nothing_else_changes() {
+        let mut without = values(Allow::default());
+        let with = values(Allow {
+            ioctls: vec![0xc048_4e41],
+            ..Allow::default()
+        });
+        without.ioctls[0] = 0xc048_4e41;
+        assert_eq!(with, without);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
@@ -24,6 +25,8 @@ const PARTITION: &str = "black-box";
 
 /// Starts the child.
 pub fn try_in_child() -> io::Result<String> {
+    // Only PID 1 may make units at all.
+    print("transient_units", make_unit());
     let ended = Command::new("/proc/self/exe").arg(TRY).status()?;
     Ok(format!("{ended}"))
 }
@@ -38,7 +41,7 @@ type Attempt = (&'static str, fn() -> io::Result<()>);
 
 /// Makes all attempts, and prints whether each worked.
 pub fn try_all() {
-    const ATTEMPTS: [Attempt; 9] = [
+    const ATTEMPTS: [Attempt; 10] = [
         ("jit", map_executable_memory),
         ("debug", trace),
         ("bpf", create_bpf_map),
@@ -47,16 +50,44 @@ pub fn try_all() {
         ("execute", execute),
         ("mounts", mount_over_image),
         ("disks", write_partition),
+        ("ioctls", set_read_ahead),
         ("nothing", write_image),
     ];
     for (name, attempt) in ATTEMPTS {
-        match attempt() {
-            Ok(()) => println!("tiny: try {name} worked"),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                println!("tiny: try {name} refused");
-            }
-            Err(error) => println!("tiny: try {name} failed: {error}"),
+        print(name, attempt());
+    }
+}
+
+fn print(name: &str, result: io::Result<()>) {
+    match result {
+        Ok(()) => println!("tiny: try {name} worked"),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            println!("tiny: try {name} refused");
         }
+        Err(error) => println!("tiny: try {name} failed: {error}"),
+    }
+}
+
+/// Makes a scope, which no exception concerns, and then a service, as systemd does for
+/// `systemd-run`.
+fn make_unit() -> io::Result<()> {
+    const UNITS: &str = "/run/systemd/transient";
+    fs::create_dir_all(UNITS)?;
+    let scope = [UNITS, "/session-1.scope"].concat();
+    fs::write(&scope, "").map_err(|e| io::Error::other(format!("{scope}: {e}")))?;
+    File::create([UNITS, "/run-u1.service"].concat()).map(drop)
+}
+
+/// Sets the read-ahead of the image's partition: a request that does no harm, and that the guard
+/// does not know.
+fn set_read_ahead() -> io::Result<()> {
+    const BLKRASET: libc::c_ulong = 0x1262;
+    let report: BootReport = serde_json::from_reader(File::open(BOOT_REPORT_PATH)?)?;
+    let disk = File::open(report.root.data)?;
+    // SAFETY: the request's argument is a number.
+    match unsafe { libc::ioctl(disk.as_raw_fd(), BLKRASET, 256 as libc::c_ulong) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

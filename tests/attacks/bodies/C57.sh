@@ -1,0 +1,1 @@
+$poke ioctl "/dev/$disk" 0x411870dd @00

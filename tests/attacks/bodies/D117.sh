@@ -1,0 +1,1 @@
+need /dev/kmsg; echo 'adamant: verified: d117' >/dev/kmsg

@@ -1,0 +1,1 @@
+everyone; lives; timeout 5 busctl call org.freedesktop.systemd1 /org/freedesktop/systemd1 org.freedesktop.systemd1.Manager FreezeUnit s init.scope; sleep 1; ! timeout 10 systemctl is-active -q multi-user.target
