@@ -47,6 +47,11 @@ pub fn newer(program: &str) -> Option<Command> {
     })
 }
 
+/// Whether this is the long form of the tests, `tests/run --all`.
+pub fn is_long() -> bool {
+    std::env::var_os("ADAMANT_ALL").is_some()
+}
+
 /// Whether this user may mount; says so when not.
 pub fn root() -> bool {
     let root = nix::unistd::geteuid().is_root();

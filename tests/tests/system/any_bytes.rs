@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use adamant_tests::alter::Random;
 use adamant_tests::entries::{doors, mutate};
+use adamant_tests::tool;
 
 #[test]
 fn any_bytes_end_in_a_result_at_every_door() {
-    let long = std::env::var_os("ADAMANT_ALL").is_some();
+    let long = tool::is_long();
     for door in doors() {
         let started = Instant::now();
         let mut random = Random::new(1);

@@ -308,6 +308,10 @@ fn every_entry_of_a_debian_archive_comes_out_as_it_went_in() {
     let given = std::env::var_os("ADAMANT_DEBIAN_TAR").map(PathBuf::from);
     let tar = given.unwrap_or_else(archive::debian);
     agrees("debian-tar", &tar, "", &["trixie"]);
+    // The oddities below have all forms each time.
+    if !tool::is_long() {
+        return;
+    }
     agrees(
         "debian-tar-lz4hc",
         &tar,

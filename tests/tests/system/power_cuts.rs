@@ -9,14 +9,11 @@ use adamant_tests::esp;
 use adamant_tests::image::{Image, Tiny};
 use adamant_tests::machine::Setup;
 use adamant_tests::scratch::Scratch;
+use adamant_tests::tool;
 
 /// How many cuts: a few each time, a hundred in the long form.
 fn cuts(few: u64, many: u64) -> u64 {
-    if std::env::var_os("ADAMANT_ALL").is_some() {
-        many
-    } else {
-        few
-    }
+    if tool::is_long() { many } else { few }
 }
 
 fn records(image: &Image, disk: &Path) -> Setup {

@@ -7,6 +7,7 @@ use adamant_tests::alter;
 use adamant_tests::image::Tiny;
 use adamant_tests::machine::Setup;
 use adamant_tests::scratch::Scratch;
+use adamant_tests::tool;
 
 const SUITES: [&str; 2] = ["trixie", "bookworm"];
 
@@ -67,8 +68,7 @@ fn each_level_is_in_force_on_both_kernels() {
     for suite in SUITES {
         for level in ["verity", "lockdown", "guard"] {
             // The first two need nothing that the older kernel lacks: it is asked in the long form.
-            if suite == "bookworm" && level != "guard" && std::env::var_os("ADAMANT_ALL").is_none()
-            {
+            if suite == "bookworm" && level != "guard" && !tool::is_long() {
                 continue;
             }
             let scripts = if level == "guard" {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use adamant_tests::scratch::Scratch;
 use adamant_tests::server::{Server, reference};
+use adamant_tests::tool;
 use serde_json::Value;
 
 const FLOOD: &str = include_str!("../../year/flood.pl");
@@ -20,11 +21,6 @@ const KERNEL: u64 = 24 << 10;
 /// The longest time that a service's answer may take under attack, in times of that without one:
 /// two of two processors are the attacker's.
 const SLOWER: u32 = 8;
-
-/// Whether this is the long form.
-fn long() -> bool {
-    std::env::var_os("ADAMANT_ALL").is_some()
-}
 
 fn start(scratch: &Scratch) -> Option<Server> {
     let mut server = Server::fresh(&reference("debian"), scratch, |setup| {
@@ -141,7 +137,7 @@ fn a_server_under_attack_answers_and_its_guard_does_not_grow() {
     let (calm, before) = (answer(&mut server), held(&mut server));
     let counted = counter(&mut server, "file_open");
     // Both processors are busy with being refused, for a while, while others want something.
-    let seconds = if long() { 120 } else { 30 };
+    let seconds = if tool::is_long() { 120 } else { 30 };
     // Through a pipe: perl reads no script of a volume's.
     server.ask(&format!(
         "cat >/var/tmp/flood.pl <<'END'\n{FLOOD}END\nfor i in 1 2; do (cat /var/tmp/flood.pl | perl - {seconds} >/var/tmp/flood.$i 2>&1 &); done"
@@ -187,7 +183,7 @@ fn a_server_under_attack_answers_and_its_guard_does_not_grow() {
     );
 
     // Between the check and the use: for ten minutes, or a part of one.
-    let seconds = if long() { 600 } else { 40 };
+    let seconds = if tool::is_long() { 600 } else { 40 };
     let enter = "mkdir -p /var/tmp/race && touch /var/tmp/control && exec unshare -m sh -c 'mount -o remount,bind,exec /var && cp /usr/bin/touch /var/tmp/race/alone && ! /var/tmp/race/alone /var/tmp/race/mark && exec \"$@\"' sh";
     let said = script(
         &mut server,
@@ -215,7 +211,11 @@ fn a_server_under_attack_answers_and_its_guard_does_not_grow() {
 #[test]
 #[ignore = "long: a Debian that lives a year; with ADAMANT_ALL an hour"]
 fn a_year_in_an_hour_leaves_nothing_failed_grown_or_wrongly_refused() {
-    let (restarts, logins) = if long() { (2000, 200) } else { (60, 8) };
+    let (restarts, logins) = if tool::is_long() {
+        (2000, 200)
+    } else {
+        (60, 8)
+    };
     // Restarts are slow where processors are emulated and have other work: ADAMANT_RESTARTS is
     // another number of them.
     let restarts = std::env::var("ADAMANT_RESTARTS")
