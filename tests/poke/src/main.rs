@@ -23,6 +23,7 @@ mod mounts;
 mod processes;
 mod programs;
 mod ring;
+mod writable;
 
 use std::process::ExitCode;
 
@@ -88,6 +89,7 @@ const COMMANDS: &[Command] = &[
     command("signal", 2, processes::send_signal),
     command("sigio", 2, processes::signal_by_descriptor),
     command("limit", 2, processes::limit_processor_time),
+    command("writable", 0, writable::list),
 ];
 
 fn main() -> ExitCode {
