@@ -17,3 +17,4 @@ pub mod server;
 pub mod slots;
 pub mod talk;
 pub mod tool;
+pub mod writable;

@@ -216,6 +216,13 @@ pub fn script(page: &str, blocks: &[Block]) -> String {
     script
 }
 
+/// Replaces the text between two marker lines of a page; `None` if it does not have both.
+pub fn replace_between(page: &str, begin: &str, end: &str, text: &str) -> Option<String> {
+    let (before, rest) = page.split_once(&format!("{begin}\n"))?;
+    let at = rest.find(&format!("{end}\n"))?;
+    Some(format!("{before}{begin}\n\n{text}\n{}", &rest[at..]))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

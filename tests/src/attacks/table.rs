@@ -6,6 +6,7 @@ use std::fmt::Write;
 use crate::attacks::capabilities::Capability;
 use crate::attacks::index::{Attack, AttackId, Attacker, Index, Level};
 use crate::attacks::results::{Account, Count, Kernel, Outcome, Results, Setting};
+use crate::markdown;
 
 /// The table, and the attacks that were not refused.
 #[derive(Debug)]
@@ -278,9 +279,7 @@ pub const END: &str = "<!-- attacks:end -->";
 
 /// Replaces the table in a document; `None` if it does not have both marker lines.
 pub fn replace_table(document: &str, table: &str) -> Option<String> {
-    let (before, rest) = document.split_once(&format!("{BEGIN}\n"))?;
-    let at = rest.find(&format!("{END}\n"))?;
-    Some(format!("{before}{BEGIN}\n\n{table}\n{}", &rest[at..]))
+    markdown::replace_between(document, BEGIN, END, table)
 }
 
 #[cfg(test)]

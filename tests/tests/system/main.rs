@@ -40,4 +40,5 @@ mod uefi;
 mod uki;
 mod unworkable;
 mod volumes;
+mod writable;
 mod year;
