@@ -89,9 +89,21 @@ impl Walk {
                 Err(error) => error_name(error.raw_os_error().unwrap_or_default()),
             }
         };
-        let key = (normalised(path), kind, result);
+        let name = match below_refused(path) {
+            Some(directory) if result == "EPERM" => format!("{directory}/**"),
+            _ => normalised(path),
+        };
+        let key = (name, kind, result);
         *self.results.entry(key).or_default() += 1;
     }
+}
+
+/// File systems with thousands of files, all of which the guard refuses: they are one entry. A file
+/// that is not refused is an entry of its own.
+fn below_refused(path: &Path) -> Option<&'static str> {
+    ["/sys/kernel/debug", "/sys/kernel/tracing"]
+        .into_iter()
+        .find(|directory| path.starts_with(directory))
 }
 
 /// Whether this is the directory of a process in /proc, other than PID 1 and this one. All
@@ -141,7 +153,7 @@ fn without_numbers(component: &str) -> String {
         }
         _ => (component, ""),
     };
-    let address = start.contains(':')
+    let address = start.contains([':', '.'])
         && start
             .chars()
             .all(|char| ":.".contains(char) || char.is_ascii_hexdigit());
@@ -205,6 +217,7 @@ mod tests {
                 "/sys/firmware/efi/efivars/Boot0001-8be4df61-93ca-11d2-aa0d-00e098032b8c",
                 "/sys/firmware/efi/efivars/BootN-N",
             ),
+            ("/proc/bus/pci/00/1f.2", "/proc/bus/pci/N/N.N"),
             (
                 "/sys/bus/pci/devices/0000:0a:00.0",
                 "/sys/bus/pci/devices/N:N:N.N",

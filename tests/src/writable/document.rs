@@ -59,11 +59,9 @@ pub fn tables(groups: &Groups, found: &[Found]) -> String {
 
 fn write_group(text: &mut String, group: &Group) {
     let _ = write!(text, "### {}\n\n", group.name);
-    let reason = format!(
-        "{}: {}",
-        capitalized(group.verdict.name()),
-        group.reason.trim()
-    );
+    let verdict = capitalized(group.verdict.name());
+    let by = (group.by.as_ref()).map_or_else(String::new, |by| format!(" by {by}"));
+    let reason = format!("**{verdict}**{by}. {}", group.reason.trim());
     for paragraph in reason.split("\n\n") {
         *text += &wrapped(paragraph, &[' ', '\n']);
         text.push('\n');
@@ -137,7 +135,7 @@ mod tests {
     #[test]
     fn writes_a_table_and_a_section_for_each_group() {
         let groups = Groups::parse(
-            "[[area]]\nname = \"/proc\"\n[[area.group]]\nname = \"When the kernel panics\"\nverdict = \"refused\"\nreason = \"It restarts.\"\npaths = [\"/proc/{a,b}\"]\n",
+            "[[area]]\nname = \"/proc\"\n[[area.group]]\nname = \"When the kernel panics\"\nverdict = \"refused\"\nby = \"the guard\"\nreason = \"It restarts.\"\npaths = [\"/proc/{a,b}\"]\n",
         )
         .unwrap();
         let found = parse("EPERM\tf\t2\t/proc/a\nEPERM\tf\t3\t/proc/b\nentries\t9\n").unwrap();
@@ -145,7 +143,7 @@ mod tests {
             tables(&groups, &found),
             "## /proc\n\n| group | files | verdict |\n|---|---|---|\n\
              | [When the kernel panics](#when-the-kernel-panics) | 5 | refused |\n\n\
-             ### When the kernel panics\n\nRefused: It restarts.\n\n```text\n/proc/{a,b}\n```\n"
+             ### When the kernel panics\n\n**Refused** by the guard. It restarts.\n\n```text\n/proc/{a,b}\n```\n"
         );
     }
 

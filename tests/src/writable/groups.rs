@@ -17,6 +17,8 @@ pub enum Verdict {
     Harmless,
     /// Root can write, and can stop, slow down or misconfigure the running server with it.
     Allowed,
+    /// Root can write, and should not be able to.
+    Open,
 }
 
 impl Verdict {
@@ -26,6 +28,7 @@ impl Verdict {
             Verdict::Refused => "refused",
             Verdict::Harmless => "harmless",
             Verdict::Allowed => "allowed",
+            Verdict::Open => "open",
         }
     }
 
@@ -53,6 +56,8 @@ pub struct Group {
     pub name: String,
     /// What root gains.
     pub verdict: Verdict,
+    /// Who refuses, and for whom it makes an exception.
+    pub by: Option<String>,
     /// The reason.
     pub reason: String,
     /// Whether patterns may leave the name of the file open.
@@ -98,6 +103,9 @@ pub enum GroupsError {
     /// A group without a text.
     #[error("group {0:?}: it has no name, reason or path")]
     NoText(String),
+    /// A refusal by nobody, or a refuser without a refusal.
+    #[error("group {0:?}: write `by` if the verdict is `refused`, and only then")]
+    Refuser(String),
     /// A pattern with a brace that has no counterpart.
     #[error("group {0:?}: {1:?}: a brace has no counterpart")]
     Brace(String, String),
@@ -126,6 +134,9 @@ impl Groups {
                     || group.paths.is_empty()
                 {
                     return Err(GroupsError::NoText(name()));
+                }
+                if (group.verdict == Verdict::Refused) != group.by.is_some() {
+                    return Err(GroupsError::Refuser(name()));
                 }
                 for path in &group.paths {
                     let parsed = Pattern::parse(path)
@@ -166,13 +177,16 @@ impl Groups {
         faults
     }
 
-    /// The patterns that match no file.
+    /// The paths, as they are written, that match no file.
     pub fn unused<'a>(&'a self, found: &[Found]) -> Vec<&'a str> {
-        let used = |pattern: &Pattern| found.iter().any(|file| pattern.matches(&file.path));
-        (self.patterns.iter())
-            .filter(|(pattern, ..)| !used(pattern))
-            .map(|(pattern, ..)| pattern.as_str())
-            .collect()
+        let groups = self.areas.iter().flat_map(|area| &area.group);
+        let paths = groups.flat_map(|group| &group.paths);
+        let unused = paths.filter(|path| {
+            let patterns = Pattern::parse(path).unwrap_or_default();
+            let matches = |file: &Found| patterns.iter().any(|one| one.matches(&file.path));
+            !found.iter().any(matches)
+        });
+        unused.map(String::as_str).collect()
     }
 }
 
@@ -183,7 +197,7 @@ mod tests {
 
     fn groups(paths: &str) -> Result<Groups, String> {
         Groups::parse(&format!(
-            "[[area]]\nname = \"a\"\n[[area.group]]\nname = \"first\"\nverdict = \"refused\"\nreason = \"r\"\npaths = [{paths}]\n\
+            "[[area]]\nname = \"a\"\n[[area.group]]\nname = \"first\"\nverdict = \"refused\"\nby = \"the guard\"\nreason = \"r\"\npaths = [{paths}]\n\
              [[area.group]]\nname = \"second\"\nverdict = \"harmless\"\nreason = \"r\"\npaths = [\"/sys/**/power\"]\n"
         ))
         .map_err(|error| error.to_string())
@@ -206,11 +220,7 @@ mod tests {
             ]
         );
         assert_eq!(groups.unused(&found), [""; 0]);
-        assert_eq!(
-            groups.unused(&found[..1]),
-            ["/sys/b/power"],
-            "the second group matches /sys/a/power, too"
-        );
+        assert_eq!(groups.unused(&found[3..4]), ["/sys/{a,b}/power"]);
     }
 
     #[test]

@@ -30,11 +30,6 @@ impl Pattern {
         matches(self.0.as_bytes(), path.as_bytes())
     }
 
-    /// The pattern's text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// Whether the last name of the pattern is given in full, so that it does not match a file with
     /// a new name.
     pub fn names_the_file(&self) -> bool {
