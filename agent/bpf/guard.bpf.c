@@ -116,6 +116,20 @@ INLINE void read_name(struct name *name, const char *from)
 	bpf_probe_read_kernel_str(name, sizeof(*name), from);
 }
 
+/* A name as one number, for lists of protected names. Another name with the same number would only
+ * be protected, too. */
+#define MIX(one, two, three, four) ((one) + (two) * 0x9e3779b97f4a7c15 + (three) * 0xc2b2ae3d27d4eb4f + (four) * 0x165667b19e3779f9)
+#define KEY(text) MIX(WORD(text, 0), WORD(text, 1), WORD(text, 2), WORD(text, 3))
+#pragma clang diagnostic ignored "-Wgnu-folding-constant"
+INLINE u64 key_of(const struct name *name) { return MIX(name->word[0], name->word[1], name->word[2], name->word[3]); }
+
+FUNCTION(key_of_dentry) u64 key_of_dentry(struct dentry *dentry)
+{
+	struct name name;
+	read_name(&name, READ(dentry, d_name.name));
+	return key_of(&name);
+}
+
 /* Counts a denial, and writes an event if the ring has room. */
 FUNCTION(deny) void deny(enum hook hook, u32 device, u64 inode, u64 name)
 {
@@ -465,45 +479,52 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	/* systemd and the agent have no directories that deep. */
 	if (!end || !first)
 		return INSIDE_S;
-	struct name name;
-	const char *text = READ(first, d_name.name);
-	read_name(&name, text);
-	if (IS(&name, "adamant"))
+	u64 key = key_of_dentry(first);
+	switch (key) {
+	case KEY("adamant"):
 		return AGENT_S;
 	/* At each start kmod writes here which device nodes the image's modules need. */
-	if (IS(&name, "tmpfiles.d"))
+	case KEY("tmpfiles.d"):
 		return KMOD_S;
-	if (IS(&name, "modprobe.d") || IS(&name, "sysctl.d") || IS(&name, "sysusers.d") || IS(&name, "modules-load.d") ||
-	    IS(&name, "binfmt.d") || IS(&name, "environment.d") || IS(&name, "extensions") || IS(&name, "confexts"))
+	case KEY("modprobe.d"): case KEY("sysctl.d"): case KEY("sysusers.d"): case KEY("modules-load.d"): case KEY("binfmt.d"):
+	case KEY("environment.d"): case KEY("extensions"): case KEY("confexts"):
 		return SYSTEMD_S;
 	/* systemd-shutdown and a soft reboot would change to a root directory here. */
-	if (IS(&name, "initramfs") || IS(&name, "nextroot"))
+	case KEY("initramfs"): case KEY("nextroot"):
 		return NOBODY_S;
-	int systemd = IS(&name, "systemd"), udev = IS(&name, "udev"), credentials = IS(&name, "credentials");
-	if (!systemd && !udev && !credentials)
+	case KEY("systemd"): case KEY("udev"):
+		/* The directory itself: a replacement would hide everything below it. */
+		if (!second)
+			return SYSTEMD_S;
+		break;
+	case KEY("credentials"):
+		if (!second)
+			return CREDENTIALS_S;
+		break;
+	default:
 		return ANYBODY_S;
-	/* The directory itself: a replacement would hide everything below it. */
-	if (!second)
-		return credentials ? CREDENTIALS_S : SYSTEMD_S;
-	text = READ(second, d_name.name);
-	read_name(&name, text);
-	if (udev)
-		return IS(&name, "rules.d") ? SYSTEMD_S : INSIDE_S;
+	}
+	u64 below = key_of_dentry(second);
+	if (key == KEY("udev"))
+		return below == KEY("rules.d") ? SYSTEMD_S : INSIDE_S;
 	/* The credentials that the policy accepts. systemd reads units from them. */
-	if (credentials)
-		return IS(&name, "@system") || IS(&name, "@encrypted") || IS(&name, "@initrd") ? CREDENTIALS_S : ANYBODY_S;
+	if (key == KEY("credentials"))
+		return below == KEY("@system") || below == KEY("@encrypted") || below == KEY("@initrd") ? CREDENTIALS_S : ANYBODY_S;
+	switch (below) {
 	/* The agent has written its units, and nobody else writes any. PID 1 would, for `systemctl
 	 * link --runtime`. */
-	if (IS(&name, "system"))
+	case KEY("system"):
 		return NOBODY_S;
 	/* PID 1 does with its own rights what such a unit says: it makes files, links and device
 	 * nodes anywhere. A scope only holds processes, as of a login. */
-	if (IS(&name, "transient") && third && !allowed(TRANSIENT_UNITS) && !is_of_a_scope(third))
-		return NOBODY_S;
-	return IS(&name, "system.control") || IS(&name, "system.attached") || IS(&name, "transient") || IS(&name, "generator") ||
-	       IS(&name, "generator.early") || IS(&name, "generator.late") || IS(&name, "system-generators") || IS(&name, "system-environment-generators") ||
-	       IS(&name, "user") || IS(&name, "user-generators") || IS(&name, "user-environment-generators") || IS(&name, "system.conf.d") ||
-	       IS(&name, "user.conf.d") || IS(&name, "system-shutdown") ? SYSTEMD_S : INSIDE_S;
+	case KEY("transient"):
+		return third && !allowed(TRANSIENT_UNITS) && !is_of_a_scope(third) ? NOBODY_S : SYSTEMD_S;
+	case KEY("system.control"): case KEY("system.attached"): case KEY("generator"): case KEY("generator.early"): case KEY("generator.late"):
+	case KEY("system-generators"): case KEY("system-environment-generators"): case KEY("user"): case KEY("user-generators"):
+	case KEY("user-environment-generators"): case KEY("system.conf.d"): case KEY("user.conf.d"): case KEY("system-shutdown"):
+		return SYSTEMD_S;
+	}
+	return INSIDE_S;
 }
 
 /* --- mounts */
@@ -747,13 +768,6 @@ PROGRAM(sb_kern_mount)
 
 /* --- files of the kernel */
 
-/* A name as one number, for lists of names that the kernel gives. Another name with the same number
- * would only be refused, too. */
-#define MIX(one, two, three, four) ((one) + (two) * 0x9e3779b97f4a7c15 + (three) * 0xc2b2ae3d27d4eb4f + (four) * 0x165667b19e3779f9)
-#define KEY(text) MIX(WORD(text, 0), WORD(text, 1), WORD(text, 2), WORD(text, 3))
-#pragma clang diagnostic ignored "-Wgnu-folding-constant"
-INLINE u64 key_of(const struct name *name) { return MIX(name->word[0], name->word[1], name->word[2], name->word[3]); }
-
 /* Files in /proc that can turn the kernel against the image. The seal has set all of them, or they
  * have the kernel's default. */
 INLINE int is_sealed_in_proc(const struct name *name)
@@ -765,7 +779,8 @@ INLINE int is_sealed_in_proc(const struct name *name)
 	case KEY("ptrace_scope"): case KEY("suid_dumpable"): case KEY("protected_symlinks"): case KEY("protected_hardlinks"):
 	case KEY("protected_fifos"): case KEY("protected_regular"): case KEY("kptr_restrict"): case KEY("dmesg_restrict"):
 	case KEY("mmap_min_addr"): case KEY("randomize_va_space"): case KEY("ftrace_enabled"): case KEY("io_uring_disabled"):
-	case KEY("perf_event_paranoid"): case KEY("sysrq"): case KEY("legacy_tiocsti_restrict"): case KEY("bset"): case KEY("inheritable"):
+	case KEY("perf_event_paranoid"): case KEY("sysrq"): case KEY("legacy_tiocsti"): case KEY("sched_rt_runtime_us"):
+	case KEY("sched_rt_period_us"): case KEY("memory_failure_recovery"): case KEY("memory_failure_early_kill"): case KEY("enable_soft_offline"): case KEY("bset"): case KEY("inheritable"):
 	case KEY("panic"): case KEY("oops_limit"): case KEY("warn_limit"): case KEY("hung_task_panic"): case KEY("softlockup_panic"):
 	case KEY("hardlockup_panic"): case KEY("unknown_nmi_panic"): case KEY("max_rcu_stall_to_panic"): case KEY("cad_pid"):
 	case KEY("sysrq-trigger"): case KEY("dev_scsi_block"): case KEY("load_firmware_timeout"): case KEY("ignore_sysfs_fallback"):
@@ -775,19 +790,28 @@ INLINE int is_sealed_in_proc(const struct name *name)
 	return BEGINS8(name, "panic_on") || BEGINS8(name, "panic_pr");
 }
 
-/* The same in /sys: programs that the kernel starts, the source of firmware, binding, removal and
- * state of disks, their write cache, errors of file systems on request, and hibernation. */
-INLINE int is_sealed_in_sys(const struct name *name)
+/* The same in /sys: programs that the kernel starts, the source of firmware, binding, removal, state
+ * and time limits of disks, their write cache, errors of file systems on request, broken memory,
+ * the power of slots, hibernation, and all parameters of the kernel and its modules. Rules of the
+ * image may set them, through udev. */
+FUNCTION(is_sealed_in_sys) int is_sealed_in_sys(struct dentry *dentry)
 {
-	switch (key_of(name)) {
+	struct dentry *folder = READ(dentry, d_parent);
+	u64 above = key_of_dentry(folder);
+	switch (key_of_dentry(dentry)) {
 	case KEY("uevent_helper"): case KEY("path"): case KEY("resume"): case KEY("resume_offset"): case KEY("disk"): case KEY("loading"):
 	case KEY("data"): case KEY("backing_dev"): case KEY("hot_add"): case KEY("new_id"): case KEY("driver_override"): case KEY("force_ro"):
 	case KEY("delete"): case KEY("remove"): case KEY("unbind"): case KEY("bind"): case KEY("state"): case KEY("write_cache"):
 	case KEY("cache_type"): case KEY("trigger_fs_error"): case KEY("simulate_fail"): case KEY("reset"): case KEY("reset_controller"):
-	case KEY("rescan_controller"): case KEY("delete_controller"): case KEY("reset_subordinate"):
-		return 1;
+	case KEY("rescan_controller"): case KEY("delete_controller"): case KEY("reset_subordinate"): case KEY("host_reset"):
+	case KEY("io_timeout"): case KEY("eh_timeout"): case KEY("eh_deadline"): case KEY("timeout"): case KEY("max_retries"):
+	case KEY("max_medium_access_timeouts"): case KEY("power"): case KEY("hard_offline_page"): case KEY("soft_offline_page"):
+		break;
+	default:
+		if (above != KEY("parameters") && above != KEY("reboot"))
+			return 0;
 	}
-	return 0;
+	return !config.udev || trusted_program() != config.udev || service_of(bpf_get_current_task_btf()) != UDEVD;
 }
 
 /* 0, or -EPERM if the caller may not change this entry of a protected directory. */
@@ -978,12 +1002,13 @@ FUNCTION(is_cgroup_of_the_system) int is_cgroup_of_the_system(struct dentry *cgr
 	return READ(top, d_parent) == top && IS(&name, "system.slice");
 }
 
-INLINE int is_cgroup_of_init(struct dentry *cgroup)
+/* Whether the cgroup of this directory has processes, also in cgroups below it. */
+INLINE int has_processes(struct dentry *folder)
 {
-	struct dentry *above = READ(cgroup, d_parent), *top = READ(above, d_parent);
-	struct name name;
-	read_name(&name, READ(cgroup, d_name.name));
-	return IS(&name, "init.scope") && above == top;
+	struct inode *inode = READ(folder, d_inode);
+	struct kernfs_node *node = READ(inode, i_private);
+	struct cgroup *cgroup = READ(node, priv);
+	return READ(cgroup, nr_populated_csets) + READ(cgroup, nr_populated_domain_children) + READ(cgroup, nr_populated_threaded_children) != 0;
 }
 
 /* Whether a file belongs to a cgroup below user.slice. */
@@ -1016,19 +1041,26 @@ INLINE int enters_its_cgroup(struct dentry *dentry)
  * kill` and `freeze` replace cgroup.kill and cgroup.freeze. */
 FUNCTION(is_sealed_in_cgroups) int is_sealed_in_cgroups(struct dentry *dentry)
 {
-	struct name name;
-	read_name(&name, READ(dentry, d_name.name));
-	if (IS(&name, "release_agent"))
+	struct dentry *cgroup = READ(dentry, d_parent);
+	u64 key = key_of_dentry(dentry);
+	if (key == KEY("release_agent"))
 		return 1;
 	if (allowed(CONTAINERS))
 		return 0;
-	if (IS(&name, "cgroup.procs") || IS(&name, "cgroup.threads") || IS(&name, "tasks"))
+	switch (key) {
+	case KEY("cgroup.procs"): case KEY("cgroup.threads"): case KEY("tasks"):
 		return !is_init() && !enters_its_cgroup(dentry);
-	/* PID 1 would starve or freeze itself when it is asked to. The limits of its own cgroup are
-	 * the kernel's. */
-	if (is_init())
-		return is_cgroup_of_init(READ(dentry, d_parent));
-	return IS(&name, "cgroup.kill") || IS(&name, "cgroup.freeze") || IS(&name, "freezer.state") || is_cgroup_of_the_system(READ(dentry, d_parent));
+	case KEY("cgroup.subtree_control"): case KEY("memory.pressure"):
+		if (is_init())
+			return 0;
+		break;
+	case KEY("cgroup.kill"): case KEY("cgroup.freeze"): case KEY("freezer.state"):
+		if (!is_init())
+			return 1;
+	}
+	/* PID 1 sets the limits of a unit before it starts it. Later it would starve or freeze itself
+	 * or the agent when it is asked to. */
+	return is_cgroup_of_the_system(cgroup) && (!is_init() || has_processes(cgroup));
 }
 
 /* Checks openings for writing. Reading is free, except for interpreters and the kernel's memory. */
@@ -1055,7 +1087,7 @@ PROGRAM(file_open)
 		u32 device = inode->i_rdev;
 		/* A disk's generic SCSI device takes commands by write, and the kernel's log takes
 		 * lines that look like the agent's. */
-		if ((device != KERNEL_LOG || allowed(DEBUG) || is_init_or_its_child() || is_systemd_program() || (config.udev && program() == config.udev)) &&
+		if (device != FIRMWARE_MEMORY && (device != KERNEL_LOG || allowed(DEBUG) || is_init_or_its_child() || is_systemd_program() || (config.udev && program() == config.udev)) &&
 		    device >> 20 != SG_MAJOR && device >> 20 != MTD_MAJOR)
 			return 0;
 		if (is_agent() || shutting_down())
@@ -1075,8 +1107,7 @@ PROGRAM(file_open)
 		refused = is_sealed_in_proc(&name) || (IS(&name, "mem") && !allowed(DEBUG)) || is_of_a_protected_task(inode);
 		break;
 	case SYSFS_MAGIC:
-		read_name(&name, READ(dentry, d_name.name));
-		refused = is_sealed_in_sys(&name);
+		refused = is_sealed_in_sys(dentry);
 		break;
 	case CGROUP_MAGIC:
 	case CGROUP2_MAGIC:
@@ -1115,7 +1146,7 @@ PROGRAM(file_open)
 INLINE int one_of(u32 number, u32 first, u64 set) { return number - first < 64 && (set >> (number - first) & 1); }
 #define N(first, number) (1ull << ((number) - (first)))
 
-INLINE int asks_a_disk(u32 request)
+FUNCTION(asks_a_disk) int asks_a_disk(u32 request)
 {
 	u32 kind = request >> 8 & 0xff, number = request & 0xff;
 	switch (kind) {
@@ -1401,7 +1432,11 @@ PROGRAM(task_kill)
 		/* SIGQUIT, SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV, SIGSYS */
 		if (signal > 31 || !(1u << signal & (1u << 3 | 1u << 4 | 1u << 5 | 1u << 6 | 1u << 7 | 1u << 8 | 1u << 11 | 1u << 31)))
 			return 0;
-	} else if (!config.agent || program_of(task) != config.agent || is_init() || is_agent()) {
+	} else if (!config.agent || program_of(task) != config.agent || is_agent()) {
+		return 0;
+	/* PID 1 may end the agent, as a unit says or when its watchdog asks. Asked by others, it
+	 * would also stop it. SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU */
+	} else if (is_init() && (signal < 19 || signal > 22)) {
 		return 0;
 	}
 	REFUSE(TASK_KILL, signal, task->tgid, task->comm);

@@ -25,11 +25,15 @@ struct cred {
 	u64 cap_effective; /* Linux 6.1 has two 32-bit halves here, the lower one first */
 	struct user_namespace *user_ns;
 };
-struct kernfs_node { const char *name; };
+struct kernfs_node {
+	const char *name;
+	void *priv;
+};
 struct cgroup_subsys_state { struct cgroup_subsys_state *parent; };
 struct cgroup {
 	struct cgroup_subsys_state self;
 	struct kernfs_node *kn;
+	int nr_populated_csets, nr_populated_domain_children, nr_populated_threaded_children;
 };
 struct css_set { struct cgroup *dfl_cgrp; };
 struct sock { u16 sk_protocol; };
@@ -48,6 +52,7 @@ struct inode {
 	struct super_block *i_sb;
 	unsigned long i_ino;
 	u32 i_rdev;
+	void *i_private;
 };
 struct qstr {
 	u32 len;
@@ -204,6 +209,7 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define DEVICE(major, minor) ((major) << 20 | (minor))
 /* Documentation/admin-guide/devices.txt; for the controllers drivers/scsi/mpt3sas/mpt3sas_ctl.h */
 #define KERNEL_LOG DEVICE(1, 11)
+#define FIRMWARE_MEMORY DEVICE(10, 144)
 #define TTY_MAJOR 5
 #define SG_MAJOR 21
 #define MTD_MAJOR 90

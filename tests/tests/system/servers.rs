@@ -121,6 +121,13 @@ fn a_normal_day(server: &mut Server, name: &str) {
         server.ask("dpkg --audit; dpkg-query -W -f '${db:Status-Status}' less"),
         "installed"
     );
+    // `systemctl isolate` leaves the agent's services alone, and nothing else stops them for good.
+    for service in ["adamant-watch", "adamant-scrub"] {
+        let shown = server.ask(&format!(
+            "systemctl show -P IgnoreOnIsolate -P UpheldBy {service}"
+        ));
+        assert_eq!(shown, "yes\ninit.scope", "{service}");
+    }
     let failed = server.ask("systemctl --failed --no-legend --plain");
     assert_eq!(failed.trim(), "");
     let told = server.ask("cat /run/adamant/events.jsonl 2>/dev/null; true");

@@ -1,0 +1,1 @@
+setting /sys/module/kernel/parameters/panic 7

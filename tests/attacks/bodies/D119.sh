@@ -1,0 +1,1 @@
+setting /sys/module/kernel/parameters/panic_on_warn 1

@@ -1,0 +1,1 @@
+setting /sys/module/apparmor/parameters/mode complain

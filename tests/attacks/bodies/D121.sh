@@ -1,0 +1,1 @@
+setting /proc/sys/dev/tty/legacy_tiocsti 1

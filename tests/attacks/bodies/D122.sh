@@ -1,0 +1,1 @@
+need /dev/nvram; : >>/dev/nvram

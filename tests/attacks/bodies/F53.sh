@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/sched_rt_runtime_us -1
