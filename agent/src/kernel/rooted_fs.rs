@@ -51,18 +51,17 @@ pub fn open_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
     openat2(folder, path, how)
 }
 
-/// Opens the directory at a relative path, and makes its missing parts. A symbolic link or a file
-/// in it is an error.
-pub fn make_path(folder: impl AsFd, path: &Path) -> nix::Result<OwnedFd> {
+/// Opens the directory at a relative path, and makes its missing parts. Parts of another type, such
+/// as symbolic links, are renamed; the last new name is returned.
+pub fn make_path(folder: impl AsFd, path: &Path) -> nix::Result<(OwnedFd, Option<CString>)> {
     let mut folder = open_path(folder, Path::new(""))?;
+    let mut aside = None;
     for name in path {
         let name = c_name(name).ok_or(Errno::EINVAL)?;
-        match mkdirat(&folder, name.as_c_str(), Mode::from_bits_truncate(0o755)) {
-            Ok(()) | Err(Errno::EEXIST) => folder = open_folder(&folder, &name)?,
-            Err(e) => return Err(e),
-        }
+        aside = folder_or_aside(&folder, &name)?.or(aside);
+        folder = open_folder(&folder, &name)?;
     }
-    Ok(folder)
+    Ok((folder, aside))
 }
 
 /// Type and attributes of `name` in `folder`. `None` if there is no such entry.
@@ -314,18 +313,22 @@ fn rename(
 }
 
 /// Makes sure that `name` in `folder` is a directory. An entry of another type is renamed; its new
-/// name is returned.
+/// name is returned. If it can't be renamed, it is removed: somebody could have made the new name
+/// unusable to keep the directory out. The flags of `folder` are removed for the same reason.
 pub fn folder_or_aside(folder: impl AsFd, name: &CStr) -> nix::Result<Option<CString>> {
+    let found = stat_entry(&folder, name)?;
+    if found.is_some_and(|found| kind(&found) == SFlag::S_IFDIR) {
+        return Ok(None);
+    }
+    inode_flags::make_changeable(&folder)?;
     let mut aside = None;
-    match stat_entry(&folder, name)? {
-        Some(found) if kind(&found) == SFlag::S_IFDIR => return Ok(None),
-        Some(_) => {
-            let other =
-                CString::new([name.to_bytes(), b".not-a-folder"].concat()).unwrap_or_default();
-            move_aside(&folder, name, &other)?;
+    if found.is_some() {
+        let other = CString::new([name.to_bytes(), b".not-a-folder"].concat()).unwrap_or_default();
+        if move_aside(&folder, name, &other).is_ok() {
             aside = Some(other);
+        } else {
+            unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
         }
-        None => {}
     }
     mkdirat(&folder, name, Mode::from_bits_truncate(0o755))?;
     Ok(aside)

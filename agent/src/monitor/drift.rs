@@ -11,10 +11,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use adamant_contract::policy::{Level, Policy};
+use adamant_contract::policy::{Level, Policy, Seal};
 use serde::{Serialize, Serializer};
 
 use super::finding::{Class, Finding};
+use super::instructions::{Instructions, start_place};
 use super::volume_trouble::VolumeTrouble;
 use super::{VerifiedDevice, boot_report, denials, findings, json, policy, read, sockets};
 use crate::boot::systemd::{MODULE_LOADERS, RULE, RULES, unit_name};
@@ -50,6 +51,10 @@ struct DriftReport<'a> {
     /// Exceptions in the policy.
     allowances: Vec<String>,
     volumes: Vec<VolumeUse<'a>>,
+    /// Files on volumes that make programs run commands at start or at a login.
+    instructions: Vec<String>,
+    /// Whether there are more of them.
+    instructions_cut: bool,
 }
 
 fn as_map<S: Serializer>(pairs: &[(&'static str, u64)], serializer: S) -> Result<S::Ok, S::Error> {
@@ -95,7 +100,8 @@ pub fn report_drift(json: bool) -> Result<DriftOutput, String> {
     check_root_hash(&mut found);
     check_units(&policy, &mut found);
     sockets::check_ports(&policy, &mut found);
-    let volumes = check_volumes(&policy, &mut found);
+    let mut instructions = Instructions::new();
+    let volumes = check_volumes(&policy, &mut found, &mut instructions);
     let counts = denials();
     if counts.is_none() && policy.seal.level == Level::Guard {
         found.push(Finding::new(
@@ -114,6 +120,8 @@ pub fn report_drift(json: bool) -> Result<DriftOutput, String> {
         denials: counts.unwrap_or_default(),
         allowances: policy.seal.allow.used(),
         volumes,
+        instructions: instructions.found,
+        instructions_cut: instructions.cut,
     };
     let text = if json {
         json::to_line(&report) + "\n"
@@ -146,6 +154,15 @@ impl DriftReport<'_> {
             .map(|(hook, count)| format!("{hook} {count}"));
         lines.push(format!("denials: {}", list(denials.collect())));
         lines.push(format!("allowances: {}", list(self.allowances.clone())));
+        let mut instructions: Vec<String> = self
+            .instructions
+            .iter()
+            .map(|path| json::printable(path))
+            .collect();
+        if self.instructions_cut {
+            instructions.push("and more".to_owned());
+        }
+        lines.push(format!("instructions on volumes: {}", list(instructions)));
         for VolumeUse {
             volume,
             files,
@@ -231,9 +248,14 @@ fn check_units(policy: &Policy, found: &mut Vec<Finding>) {
     }
 }
 
-/// Measures all volumes, and adds a finding for each one that does not take writes and for each
-/// program that the image does not have.
-fn check_volumes<'a>(policy: &'a Policy, found: &mut Vec<Finding>) -> Vec<VolumeUse<'a>> {
+/// Measures all volumes, and adds a finding for each one that does not take writes, and for each
+/// program that the image does not have. At level guard, so is a file in a place of instructions
+/// without an exception.
+fn check_volumes<'a>(
+    policy: &'a Policy,
+    found: &mut Vec<Finding>,
+    instructions: &mut Instructions,
+) -> Vec<VolumeUse<'a>> {
     let image = open_image_tree();
     let mut left = ENTRIES;
     let mut programs = Vec::new();
@@ -249,7 +271,7 @@ fn check_volumes<'a>(policy: &'a Policy, found: &mut Vec<Finding>) -> Vec<Volume
         }
         let may_run = policy.seal.allow.execute.contains(&volume.name);
         let mut all = Vec::new();
-        let mut usage = walk(Path::new(&volume.mount), &mut left, &mut all);
+        let mut usage = walk(Path::new(&volume.mount), &mut left, &mut all, instructions);
         usage.volume = &volume.name;
         uses.push(usage);
         if !may_run {
@@ -257,6 +279,17 @@ fn check_volumes<'a>(policy: &'a Policy, found: &mut Vec<Finding>) -> Vec<Volume
                 all.into_iter()
                     .filter(|path| !image.as_ref().is_some_and(|image| is_in_image(image, path))),
             );
+        }
+    }
+    for path in &instructions.found {
+        let is_known = || {
+            image
+                .as_ref()
+                .is_some_and(|image| is_in_image(image, Path::new(path)))
+        };
+        if is_closed(&policy.seal, path) && !is_known() {
+            let actual = "on a volume, where programs take instructions at start";
+            found.push(Finding::new(Class::Instructions, path, actual, "absent"));
         }
     }
     for path in programs.iter().take(NAMED) {
@@ -278,8 +311,21 @@ fn check_volumes<'a>(policy: &'a Policy, found: &mut Vec<Finding>) -> Vec<Volume
     uses
 }
 
-/// Measures the files of one file system below a directory, and collects its programs.
-fn walk<'a>(top: &Path, left: &mut u64, programs: &mut Vec<PathBuf>) -> VolumeUse<'a> {
+/// Whether the seal leaves no instructions on volumes in the place of this file.
+fn is_closed(seal: &Seal, path: &str) -> bool {
+    seal.level == Level::Guard
+        && start_place(path)
+            .is_some_and(|place| !seal.allow.at_start.iter().any(|allowed| allowed == place))
+}
+
+/// Measures the files of one file system below a directory, and collects its programs and
+/// instructions.
+fn walk<'a>(
+    top: &Path,
+    left: &mut u64,
+    programs: &mut Vec<PathBuf>,
+    instructions: &mut Instructions,
+) -> VolumeUse<'a> {
     let mut usage = VolumeUse::default();
     let now = SystemTime::now();
     let device = fs::symlink_metadata(top).map(|found| found.dev()).ok();
@@ -302,6 +348,7 @@ fn walk<'a>(top: &Path, left: &mut u64, programs: &mut Vec<PathBuf>) -> VolumeUs
                 continue;
             }
             usage.count(&about, now);
+            instructions.note(&entry.path().to_string_lossy());
             if is_program(&entry.path(), &about) {
                 programs.push(entry.path());
             }
@@ -402,7 +449,7 @@ mod tests {
         }
         std::os::unix::fs::symlink("/bin/sh", folder.join("link")).unwrap();
         let mut programs = Vec::new();
-        let usage = walk(&folder, &mut 100, &mut programs);
+        let usage = walk(&folder, &mut 100, &mut programs, &mut Instructions::new());
         programs.sort();
         assert_eq!(programs, [folder.join("a/b/elf"), folder.join("script")]);
         assert_eq!((usage.files, usage.cut), (6, false));
@@ -429,11 +476,33 @@ mod tests {
             (0, about.blocks() * 512, 2)
         );
         let mut left = 3;
-        assert!(walk(&folder, &mut left, &mut Vec::new()).cut && left == 0);
+        assert!(
+            walk(
+                &folder,
+                &mut left,
+                &mut Vec::new(),
+                &mut Instructions::new()
+            )
+            .cut && left == 0
+        );
         assert!(is_same(&folder.join("script"), &folder.join("text")).unwrap());
         assert!(!is_same(&folder.join("script"), &folder.join("data")).unwrap());
         assert!(is_same(&folder.join("script"), &folder.join("nothing")).is_err());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn instructions_are_drift_only_at_level_guard_and_without_an_exception() {
+        let (linger, rc) = ("/var/lib/systemd/linger/a", "/home/a/.ssh/rc");
+        let mut seal = Seal {
+            level: Level::Guard,
+            ..Seal::default()
+        };
+        assert!(is_closed(&seal, linger) && !is_closed(&seal, rc));
+        seal.allow.at_start = vec!["/var/spool/cron".to_owned()];
+        assert!(is_closed(&seal, linger) && !is_closed(&seal, "/var/spool/cron/root"));
+        seal.level = Level::Lockdown;
+        assert!(!is_closed(&seal, linger));
     }
 
     #[test]
@@ -459,26 +528,31 @@ mod tests {
                 oldest: 2 * DAY + 5,
                 cut: false,
             }],
+            instructions: vec!["/home/a/.ssh/rc\n".to_owned()],
+            instructions_cut: true,
         };
         let none = DriftReport {
             drift: Vec::new(),
             denials: Vec::new(),
             allowances: Vec::new(),
             volumes: Vec::new(),
+            instructions: Vec::new(),
+            instructions_cut: false,
             ..full()
         };
         assert_eq!(
             full().to_text(),
-            "mounts: /usr: is tmpfs over it, should be not mounted over\ndenials: file_open 2\nallowances: jit\nvolume state: 3 files, 4 KiB, \
+            "mounts: /usr: is tmpfs over it, should be not mounted over\ndenials: file_open 2\nallowances: jit\n\
+             instructions on volumes: /home/a/.ssh/rc\\u000a, and more\nvolume state: 3 files, 4 KiB, \
              of the last day 1 KiB made and 2 KiB changed, the oldest of 2 days\n"
         );
         assert_eq!(
             none.to_text(),
-            "no drift\ndenials: none\nallowances: none\n"
+            "no drift\ndenials: none\nallowances: none\ninstructions on volumes: none\n"
         );
         assert_eq!(
             json::to_line(&full()),
-            r#"{"image_id":"web","image_version":"1.2","root_hash":null,"drift":[{"class":"mounts","what":"/usr","is":"tmpfs over it","should":"not mounted over"}],"denials":{"file_open":2},"allowances":["jit"],"volumes":[{"volume":"state","files":3,"bytes":4096,"made_bytes":1024,"changed_bytes":2048,"oldest_seconds":172805,"cut":false}]}"#
+            r#"{"image_id":"web","image_version":"1.2","root_hash":null,"drift":[{"class":"mounts","what":"/usr","is":"tmpfs over it","should":"not mounted over"}],"denials":{"file_open":2},"allowances":["jit"],"volumes":[{"volume":"state","files":3,"bytes":4096,"made_bytes":1024,"changed_bytes":2048,"oldest_seconds":172805,"cut":false}],"instructions":["/home/a/.ssh/rc\n"],"instructions_cut":true}"#
         );
     }
 }

@@ -22,6 +22,8 @@ pub enum Class {
     Units,
     /// Programs on volumes.
     Executables,
+    /// Files on volumes that make programs run commands at start.
+    Instructions,
     /// Open network ports.
     Sockets,
     /// The guard itself.
@@ -40,6 +42,7 @@ impl Class {
             Class::Cmdline => "cmdline",
             Class::Units => "units",
             Class::Executables => "executables",
+            Class::Instructions => "instructions",
             Class::Sockets => "sockets",
             Class::Guard => "guard",
         }

@@ -11,6 +11,7 @@ mod events;
 mod finding;
 mod findings;
 mod guard;
+mod instructions;
 mod json;
 mod mounts;
 mod opened;

@@ -354,9 +354,12 @@ impl Watch {
             Class::Verity => Some(on_violation.verity),
             Class::Devices => Some(on_violation.devices),
             Class::Denials => Some(on_violation.denials),
-            Class::Cmdline | Class::Units | Class::Executables | Class::Sockets | Class::Guard => {
-                None
-            }
+            Class::Cmdline
+            | Class::Units
+            | Class::Executables
+            | Class::Instructions
+            | Class::Sockets
+            | Class::Guard => None,
         };
         if self.started
             && let Some(reaction @ (Reaction::Reboot | Reaction::Poweroff)) = reaction

@@ -408,6 +408,11 @@ section! {
         /// Numbers of requests that every program may send to disks and other devices by ioctl(2),
         /// for example `0xc0484e41` for `nvme smart-log`. A denial shows the number.
         ioctls: Vec<Spanned<u32>> = "list of numbers", "`[]`";
+        /// At level `guard`: directories on volumes from which programs of the image may take
+        /// instructions at each start or by the clock, for example `/var/spool/cron`. Anyone who
+        /// can write there runs commands at each start. Without the exception, a directory of this
+        /// kind has the image's content and is read-only.
+        at_start: Vec<Spanned<String>> = "list of absolute paths", "`[]`";
     }
 }
 

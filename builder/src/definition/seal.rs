@@ -78,6 +78,7 @@ impl DefinitionReader<'_> {
                     .flat_map(|list| list.get_ref())
                     .map(|request| *request.get_ref())
                     .collect(),
+                at_start: list(&allow.at_start),
             },
         };
         if let Some(key) = module_loading {
@@ -96,6 +97,14 @@ impl DefinitionReader<'_> {
             list.get_ref()
                 .iter()
                 .try_for_each(|path| self.checked(path, |path| values::absolute(path)))?;
+        }
+        if let Some(list) = &allow.at_start {
+            if read.level < Level::Guard {
+                return Err(self.error(list, "this has no effect below level \"guard\" (write level = \"guard\" in [seal], or leave it out)"));
+            }
+            list.get_ref()
+                .iter()
+                .try_for_each(|path| self.checked(path, |path| values::start_place(path)))?;
         }
         let volumes = volumes.iter().map(|volume| volume.policy.clone()).collect();
         let alone = Policy {

@@ -352,6 +352,14 @@ fn each_error_has_its_position_and_a_remedy() {
             "9:17: \"engine\" is not a path in the image (write an absolute path without ., .., // or a slash at the end)",
         ),
         (
+            with("[seal]\nlevel = \"guard\"\nallow = { at_start = [\"/var/spool/crontabs\"] }\n"),
+            "8:23: \"/var/spool/crontabs\" is no place that a program reads at start (use /var/lib/binfmts, /var/lib/cloud, /var/lib/dkms, /var/lib/lxc, /var/lib/systemd/linger, /var/lib/waagent, /var/spool/at, /var/spool/atjobs, /var/spool/cron, /var/spool/fcron, /var/spool/incron)",
+        ),
+        (
+            with("[seal]\nlevel = \"lockdown\"\nallow = { at_start = [\"/var/spool/cron\"] }\n"),
+            "8:22: this has no effect below level \"guard\" (write level = \"guard\" in [seal], or leave it out)",
+        ),
+        (
             with("[seal]\nlevel = \"lockdown\"\nmodule_loading = \"image\"\n"),
             "8:18: module_loading = \"image\" needs level \"guard\" (write level = \"guard\", or leave out module_loading)",
         ),

@@ -1,6 +1,8 @@
 //! Values inside the strings of a definition: sizes, durations, dates, names. The error of each
 //! function is a phrase with a remedy in parentheses.
 
+use adamant_contract::policy::START_PLACES;
+
 use super::{Compression, Optimize};
 
 /// Bytes: a whole number, optionally with K, M, G or T (powers of 1024).
@@ -156,6 +158,17 @@ pub fn absolute(text: &str) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Checks a directory from which programs take instructions at start.
+pub fn start_place(text: &str) -> Result<(), String> {
+    if START_PLACES.contains(&text) {
+        return Ok(());
+    }
+    Err(format!(
+        "{text:?} is no place that a program reads at start (use {})",
+        START_PLACES.join(", ")
+    ))
 }
 
 /// Checks a name that becomes one argument of another program: no option, no space.

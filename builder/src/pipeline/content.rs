@@ -71,7 +71,6 @@ impl Loaded {
             scrub(&mut content.tree, context.definition, epoch)
         })?;
         report_scrubbed(&done, context.output);
-        report_volumes(&content.tree, context.definition, context.output);
         Ok(Scrubbed { content, done })
     }
 }
@@ -95,6 +94,7 @@ impl Scrubbed {
             )?;
             refuse_errors(self.findings(context.definition)?, context.output)
         })?;
+        report_volumes(&self.content.tree, context.definition, context.output);
         let kernel = initramfs::find_kernel(&self.content.tree)?;
         let root = &context.definition.root;
         let compression = compression::choose(root.compression, kernel.as_ref())?;

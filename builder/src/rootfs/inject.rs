@@ -1,5 +1,6 @@
-//! Adds files that the agent and the image's init need: the policy, the agent, mount points, the
-//! image's name and version in os-release, and an empty machine-id.
+//! Adds files that the agent and the image's init need: the policy, the agent, mount points, empty
+//! directories to show on volumes, the image's name and version in os-release, and an empty
+//! machine-id.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use adamant_contract::policy::Policy;
 use crate::definition::Definition;
 use crate::error::{Context, Error, Result};
 use crate::rootfs::interpreters;
-use crate::rootfs::volumes;
+use crate::rootfs::{start_places, volumes};
 use crate::tree::{Content, Kind, Meta, Time, Tree};
 
 const OS_RELEASE: &str = "/usr/lib/os-release";
@@ -52,6 +53,7 @@ pub fn inject(
     for volume in &definition.volumes {
         directory(tree, &volume.policy.mount, meta(0o755))?;
     }
+    start_places::create(tree, definition, &meta(0o755))?;
     tree.insert(
         paths::POLICY_PATH.as_bytes(),
         meta(0o644),

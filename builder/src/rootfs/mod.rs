@@ -4,4 +4,5 @@ pub mod check;
 pub mod inject;
 pub mod interpreters;
 pub mod scrub;
+pub mod start_places;
 pub mod volumes;

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use adamant_contract::paths::IDENTITY_DIR;
 use adamant_contract::policy::is_below;
 
+use super::start_places;
 use crate::definition::Definition;
 use crate::tree::{Kind, NodeId, Tree, parts, show};
 
@@ -14,7 +15,7 @@ use crate::tree::{Kind, NodeId, Tree, parts, show};
 /// distributions. It cannot change on a server, and scanners expect it at its usual path. Data that
 /// services also write is not listed (dnf's history, the index of man, systemd's catalog); it is
 /// seeded as units.
-const IMAGE_DATA: &[&str] = &[
+pub(super) const IMAGE_DATA: &[&str] = &[
     // Debian: packages, package lists, automatically installed packages, debconf answers.
     "/var/lib/dpkg",
     "/var/lib/apt/lists",
@@ -36,8 +37,9 @@ const STATE: &str = "/var";
 /// Entries at the root of a volume that the agent never seeds.
 const NOT_SEEDED: [&[u8]; 2] = [IDENTITY_DIR.as_bytes(), b"lost+found"];
 
-/// Image data below the volumes, as absolute paths of directories and regular files. Symbolic links
-/// are excluded: their target is outside of the volume or has its own path.
+/// Image data below the volumes, as absolute paths of directories and regular files, including
+/// places from which programs take instructions at start. Symbolic links are excluded: their target
+/// is outside of the volume or has its own path.
 pub fn image_data(tree: &Tree, definition: &Definition) -> Vec<String> {
     let mounts = || {
         definition
@@ -54,8 +56,10 @@ pub fn image_data(tree: &Tree, definition: &Definition) -> Vec<String> {
     };
     IMAGE_DATA
         .iter()
+        .copied()
+        .chain(start_places::shown(definition))
         .filter(|path| is_data(path))
-        .map(|path| (*path).to_owned())
+        .map(str::to_owned)
         .collect()
 }
 

@@ -48,6 +48,7 @@ pub enum PolicyKey {
     SealAllowMounts,
     SealAllowDisks,
     SealAllowIoctls,
+    SealAllowAtStart,
 }
 
 impl PolicyError {

@@ -19,7 +19,7 @@ pub use self::reactions::{
     DriftPolicy, FailureAction, FailurePolicy, FaultReaction, OnCorruption, OnViolation, Reaction,
     Verify, VerifyBoot,
 };
-pub use self::seal::{Allow, Enforce, Level, ModuleLoading, Seal};
+pub use self::seal::{Allow, Enforce, Level, ModuleLoading, START_PLACES, Seal};
 pub use self::volume::{FileSystem, OnDamage, Refresh, Volume, VolumeCheck, is_below};
 use crate::paths::POLICY_LIMIT;
 

@@ -5,6 +5,23 @@ use serde::{Deserialize, Serialize};
 use super::error::{PolicyError, PolicyKey, refuse};
 use super::{MAX_INTERPRETERS, MAX_IOCTLS, MAX_SEAL_NAMES, Volume};
 
+/// Directories in which programs find instructions that they execute at each start or by the clock,
+/// without a login. At level guard, the builder adds those of the image's programs to
+/// [`Policy::image_data`](super::Policy::image_data), except those in [`Allow::at_start`].
+pub const START_PLACES: [&str; 11] = [
+    "/var/lib/binfmts",
+    "/var/lib/cloud",
+    "/var/lib/dkms",
+    "/var/lib/lxc",
+    "/var/lib/systemd/linger",
+    "/var/lib/waagent",
+    "/var/spool/at",
+    "/var/spool/atjobs",
+    "/var/spool/cron",
+    "/var/spool/fcron",
+    "/var/spool/incron",
+];
+
 /// The seal of the running machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -104,6 +121,9 @@ pub struct Allow {
     /// Requests by ioctl(2) that everybody may send to disks and other devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ioctls: Vec<u32>,
+    /// The [`START_PLACES`] that stay writable on their volume.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub at_start: Vec<String>,
 }
 
 impl Allow {
@@ -122,6 +142,7 @@ impl Allow {
             ("mounts", &self.mounts),
             ("disks", &self.disks),
             ("scripts", &self.scripts),
+            ("at_start", &self.at_start),
         ];
         let flags = flags
             .iter()
@@ -157,6 +178,7 @@ impl Seal {
             execute,
             mounts,
             disks,
+            at_start,
             ..
         } = &self.allow;
         for (key, name, list, most) in [
@@ -250,6 +272,15 @@ impl Seal {
             return refuse(
                 PolicyKey::SealAllowDisks,
                 format!("seal.allow.disks: {bad:?} is not a partition's label"),
+            );
+        }
+        if let Some(bad) = at_start
+            .iter()
+            .find(|path| !START_PLACES.contains(&path.as_str()))
+        {
+            return refuse(
+                PolicyKey::SealAllowAtStart,
+                format!("seal.allow.at_start: {bad:?} is not a known place"),
             );
         }
         Ok(())

@@ -97,6 +97,14 @@ fn refuses_unknown_keys_and_invalid_values() {
             "must come before",
         ),
         (
+            GOOD.replacen(
+                "\"volume\"",
+                r#""seal": {"allow": {"at_start": ["/var/spool/cron", "/srv"]}}, "volume""#,
+                1,
+            ),
+            "seal.allow.at_start: \"/srv\" is not a known place",
+        ),
+        (
             with_image_data("/etc/x"),
             "no path below a volume's mount point",
         ),

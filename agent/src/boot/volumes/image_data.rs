@@ -1,9 +1,10 @@
 //! Shows data that describes the image, such as the package manager's database, read-only on
-//! volumes.
+//! volumes. At level guard, directories from which programs take instructions at start are shown
+//! too.
 //!
 //! Promise: a reader of these paths gets the running image's data, whatever the volume holds below
-//! them. The volume's own data stays unchanged. A path that the volume turned into a symbolic link
-//! is not followed.
+//! them. The volume's own data stays unchanged. A symbolic link on the path is not followed: it is
+//! moved aside.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -40,8 +41,8 @@ impl ImageDataSource {
         })
     }
 
-    /// Mounts it at `place`, a path below the volume's root. Anything of another type there is
-    /// moved aside; its new name is returned.
+    /// Mounts it at `place`, a path below the volume's root. Anything of another type there, or
+    /// above, is moved aside; its new name is returned.
     pub fn mount_at(&self, volume: &OwnedFd, place: &Path) -> nix::Result<Option<String>> {
         let (Some(folder), Some(name)) = (
             place.parent(),
@@ -49,12 +50,13 @@ impl ImageDataSource {
         ) else {
             return Err(Errno::EINVAL);
         };
-        let folder = rooted_fs::make_path(volume, folder)?;
+        let (folder, above) = rooted_fs::make_path(volume, folder)?;
         let aside = if self.is_folder {
             rooted_fs::folder_or_aside(&folder, &name)?
         } else {
             file_or_aside(&folder, &name)?
         };
+        let aside = aside.or(above);
         let target = open(volume, place)?;
         mount(
             Some(rooted_fs::path_of(&self.open).as_c_str()),
@@ -154,17 +156,39 @@ mod tests {
                     "{path}"
                 );
             }
-            // A symbolic link on the path is not followed, nor is one at its end, which is moved
-            // aside.
+            // A symbolic link on the path or at its end is not followed, but moved aside, and
+            // removed if its new name is in use by a directory that can't be removed.
             let dpkg = ImageDataSource::open(&root, "/var/lib/dpkg").unwrap();
-            assert!(dpkg.mount_at(&on, Path::new("lib/apt.d/dpkg")).is_err());
+            assert_eq!(
+                dpkg.mount_at(&on, Path::new("lib/apt.d/dpkg")),
+                Ok(Some("apt.d.not-a-folder".to_owned()))
+            );
+            symlink(outside.path(), volume.path().join("lib/busy")).unwrap();
+            let used = volume.path().join("lib/busy.not-a-folder");
+            fs::create_dir(&used).unwrap();
+            nix::mount::mount(
+                Some("none"),
+                &used,
+                Some("tmpfs"),
+                MsFlags::empty(),
+                None::<&str>,
+            )
+            .unwrap();
+            assert_eq!(dpkg.mount_at(&on, Path::new("lib/busy/dpkg")), Ok(None));
             symlink(outside.path(), volume.path().join("lib/link")).unwrap();
             assert_eq!(
                 dpkg.mount_at(&on, Path::new("lib/link")),
                 Ok(Some("link.not-a-folder".to_owned()))
             );
             assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-            for place in ["lib/link", "lib/apt/extended_states", "lib/dpkg"] {
+            for place in [
+                "lib/link",
+                "lib/apt.d/dpkg",
+                "lib/busy/dpkg",
+                "lib/busy.not-a-folder",
+                "lib/apt/extended_states",
+                "lib/dpkg",
+            ] {
                 nix::mount::umount2(&volume.path().join(place), nix::mount::MntFlags::MNT_DETACH)
                     .unwrap();
             }

@@ -117,7 +117,7 @@ impl VolumesStage<'_> {
                 Ok(aside) => {
                     self.shown.push(source.path.clone());
                     if let Some(aside) = aside {
-                        self.warnings.push(format!("{} on volume {:?} had another type and is now {aside}.", source.path, volume.report.name));
+                        self.warnings.push(format!("{} on volume {:?} had another type, or was behind a link: that is now {aside}.", source.path, volume.report.name));
                     }
                 }
                 Err(error) => self.warnings.push(format!(
@@ -429,17 +429,13 @@ fn mount_point(
     if !in_volume {
         return rooted_fs::open_path(base, path);
     }
-    let mut folder = rooted_fs::open_path(base, Path::new(""))?;
-    for name in path {
-        let name = rooted_fs::c_name(name).ok_or(Errno::EINVAL)?;
-        if let Some(aside) = rooted_fs::folder_or_aside(&folder, &name)? {
-            warnings.push(format!(
-                "{} in a volume was not a directory and is now {}.",
-                path.display(),
-                aside.to_string_lossy()
-            ));
-        }
-        folder = rooted_fs::open_folder(&folder, &name)?;
+    let (folder, aside) = rooted_fs::make_path(base, path)?;
+    if let Some(aside) = aside {
+        warnings.push(format!(
+            "{} in a volume was not a directory and is now {}.",
+            path.display(),
+            aside.to_string_lossy()
+        ));
     }
     Ok(folder)
 }

@@ -15,13 +15,14 @@ const QUOTED: usize = 80;
 /// Number of lines that are tried as the start of an answer.
 const CANDIDATES: usize = 1000;
 /// Classes of differences, the most important first. A newer agent may have more.
-const CLASSES: [&str; 8] = [
+const CLASSES: [&str; 9] = [
     "verity",
     "cmdline",
     "guard",
     "mounts",
     "sysctls",
     "executables",
+    "instructions",
     "units",
     "sockets",
 ];

@@ -1,9 +1,11 @@
 //! Requirements of the seal, and faults in its part of the definition.
 
+use adamant_contract::policy::is_below;
+
 use super::{Finding, Image, listed};
 use crate::definition::{Deny, Enforce, Level};
 use crate::initramfs::{Configured, find_kernel};
-use crate::rootfs::interpreters;
+use crate::rootfs::{interpreters, start_places};
 use crate::tree::{Kind, show};
 
 const SSH: [&str; 2] = ["sshd", "dropbear"];
@@ -14,6 +16,7 @@ pub fn check(image: &Image) -> Vec<Finding> {
     findings.extend(tools(image));
     findings.extend(places(image));
     findings.extend(exceptions(image));
+    findings.extend(start(image));
     findings
 }
 
@@ -101,7 +104,7 @@ fn places(image: &Image) -> Option<Finding> {
             .definition
             .volumes
             .iter()
-            .any(|volume| adamant_contract::policy::is_below(path, &volume.policy.mount))
+            .any(|volume| is_below(path, &volume.policy.mount))
     };
     let missing: Vec<String> = image
         .definition
@@ -176,4 +179,38 @@ fn exceptions(image: &Image) -> Vec<Finding> {
     .into_iter()
     .flatten()
     .collect()
+}
+
+/// Instructions on volumes that programs of the image would follow at each start, and exceptions
+/// for places that are not on a volume.
+fn start(image: &Image) -> Vec<Finding> {
+    let Image { tree, definition } = image;
+    let open = start_places::open_places(tree, definition)
+        .into_iter()
+        .map(|place| Finding {
+            is_error: true,
+            rule: "instructions-on-volume",
+            message: format!(
+                "{} is on a volume, and {} follows instructions from there at each start. They can't be the image's: {}",
+                place.path, place.reader, place.why
+            ),
+            hint: format!(
+                "leave out the package of {}; or let the volume decide what runs at each start: [seal.allow] at_start = [{:?}]",
+                place.reader, place.path
+            ),
+        });
+    let allowed = &definition.seal.allow.at_start;
+    let is_on_root = |path: &&String| {
+        !definition.volumes.iter().any(|volume| {
+            let mount = &volume.policy.mount;
+            mount == *path || is_below(path, mount) || is_below(mount, path)
+        })
+    };
+    let useless = allowed.iter().filter(is_on_root).map(|path| Finding {
+        is_error: true,
+        rule: "no-start-place",
+        message: format!("[seal.allow] at_start names {path}, which is not on a volume"),
+        hint: "leave it out: the verified root has no instructions but the image's".to_owned(),
+    });
+    open.chain(useless).collect()
 }

@@ -181,3 +181,30 @@ fn shows_the_running_image_s_package_list_and_pages_after_update_and_rollback() 
         server.boot(again);
     }
 }
+
+#[test]
+fn a_link_in_an_immutable_directory_does_not_keep_the_image_s_data_from_its_path() {
+    let Some(mut server) = Server::new("link-above", 24, 16, 43 * MIB) else {
+        return;
+    };
+    let linger = "var/lib/systemd/linger";
+    fs::create_dir_all(server.image.path().join(linger)).unwrap();
+    server.boot(|booted| {
+        fs::rename(booted.path("var/lib/systemd"), booted.path("var/lib/old")).unwrap();
+        fs::create_dir_all(booted.path("var/lib/other/linger")).unwrap();
+        fs::write(booted.path("var/lib/other/linger/root"), "").unwrap();
+        symlink("other", booted.path("var/lib/systemd")).unwrap();
+    });
+    // The flags are: extents, immutable.
+    server.set_inode_field("state", "/lib", "flags", "0x80010");
+    server.image_data = vec![["/", linger].concat()];
+    server.boot(|booted| {
+        assert_eq!(fs::read_dir(booted.path(linger)).unwrap().count(), 0);
+        let written = fs::write(booted.path(linger).join("root"), "");
+        assert_eq!(written.unwrap_err().raw_os_error(), Some(nix::libc::EROFS));
+        let aside = booted.path("var/lib/systemd.not-a-folder");
+        assert!(fs::symlink_metadata(aside).unwrap().is_symlink());
+        let warned = |w: &String| w.contains("that is now systemd.not-a-folder");
+        assert!(booted.warnings.iter().any(warned), "{:?}", booted.warnings);
+    });
+}

@@ -340,6 +340,34 @@ fn names_programs_that_the_seal_denies_or_needs() {
             "[seal.allow] scripts names /usr/bin/perl, which is not an interpreter of the image (name one of its interpreters: the image has /usr/bin/dash)",
         ]
     );
+    let start = |more: &str| {
+        let cloud = [("/usr/bin/cloud-init", "\x7fELF")];
+        let rules = ["instructions-on-volume", "no-start-place"];
+        let findings = found(&format!("{more}[seal]\nlevel = \"guard\"\n"), &cloud);
+        findings
+            .into_iter()
+            .filter(|found| found.is_error && rules.contains(&found.rule))
+            .map(|found| format!("{} ({})", found.message, found.hint))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        start("[seal.allow]\nat_start = [\"/var/lib/cloud\"]\n"),
+        [""; 0]
+    );
+    assert_eq!(
+        start(""),
+        [
+            "/var/lib/cloud is on a volume, and /usr/bin/cloud-init follows instructions from there at each start. They can't be the image's: /usr/bin/cloud-init does not work if the directory is read-only (leave out the package of /usr/bin/cloud-init; or let the volume decide what runs at each start: [seal.allow] at_start = [\"/var/lib/cloud\"])"
+        ]
+    );
+    assert_eq!(
+        start(
+            "[seal.allow]\nat_start = [\"/var/lib/cloud\", \"/var/spool/cron\"]\n[[volume]]\nname = \"v\"\nmount = \"/var/lib/cloud\"\nsize = \"16M\"\n"
+        ),
+        [
+            "[seal.allow] at_start names /var/spool/cron, which is not on a volume (leave it out: the verified root has no instructions but the image's)"
+        ]
+    );
     let kernel = [
         ("/boot/vmlinuz-6.1", "MZ"),
         (
