@@ -790,10 +790,10 @@ INLINE int is_sealed_in_proc(const struct name *name)
 	return BEGINS8(name, "panic_on") || BEGINS8(name, "panic_pr");
 }
 
-/* The same in /sys: programs that the kernel starts, the source of firmware, binding, removal, state
- * and time limits of disks, their write cache, errors of file systems on request, broken memory,
- * the power of slots, hibernation, and all parameters of the kernel and its modules. Rules of the
- * image may set them, through udev. */
+/* The same in /sys: programs that the kernel starts, the source of firmware, binding, removal,
+ * state and time limits of disks, their write cache, errors of file systems on request, broken
+ * memory, the power of slots, hibernation, and all parameters of the kernel and its modules. Rules
+ * of the image may set them, through udev. */
 FUNCTION(is_sealed_in_sys) int is_sealed_in_sys(struct dentry *dentry)
 {
 	struct dentry *folder = READ(dentry, d_parent);
@@ -1246,9 +1246,9 @@ INLINE int is_root_of_a_volume(struct file *file)
 	return READ(dentry, d_parent) == dentry && is(device_below(dentry), VOLUME);
 }
 
-/* Programs of the image that read a disk's identity and health by commands, and write nothing: those
- * of udev, and smartctl. The hooks cannot check a command themselves: its sender may change it after
- * the check. */
+/* Programs of the image that read a disk's identity and health by commands, and write nothing:
+ * those of udev, and smartctl. The hooks cannot check a command themselves: its sender may change
+ * it after the check. */
 FUNCTION(reads_by_commands) int reads_by_commands(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();

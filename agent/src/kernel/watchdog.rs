@@ -78,7 +78,7 @@ impl Watchdog {
         self.device.as_ref().map(|_| DEVICE)
     }
 
-    /// Makes the watchdog impossible to disarm until the next restart, whoever asks: from then on
+    /// Makes the watchdog impossible to disarm until the next restart, also for PID 1: from then on
     /// systemd's setting `RuntimeWatchdogSec=0` restarts the machine instead of freeing it.
     pub fn keep_armed(&self) {
         if self.device.is_some()

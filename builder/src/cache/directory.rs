@@ -1,9 +1,9 @@
 //! The owner and the mode of the cache directory: only the user who builds may write to it.
 //!
 //! Its content goes into signed images: the build takes an archive of installed packages for the
-//! packages of the distribution. A user who can write there can add a setuid program to the image, with a
-//! digest beside it that fits. So the directory, its subdirectories and the cached archives must
-//! belong to this user or to root.
+//! packages of the distribution. A user who can write there can add a setuid program to the image,
+//! with a digest beside it that fits. So the directory, its subdirectories and the cached archives
+//! must belong to this user or to root.
 
 use std::fs::{DirBuilder, Metadata};
 use std::io;

@@ -390,9 +390,9 @@ section! {
         /// Allow registering interpreters with binfmt_misc. The interpreters must still belong to
         /// the image.
         binfmt: bool = "boolean", "`false`";
-        /// Allow units that are made while the system runs: `systemd-run`, `systemd-mount` and their
-        /// siblings. systemd does what such a unit says with its own rights. Scopes, as of a login,
-        /// need no exception.
+        /// Allow units that are made while the system runs: `systemd-run`, `systemd-mount` and
+        /// their siblings. systemd does what such a unit says with its own rights. Scopes, as of a
+        /// login, need no exception.
         transient_units: bool = "boolean", "`false`";
         /// Names of volumes from which programs may be executed. Anyone who can write to the volume
         /// can then run any program.
