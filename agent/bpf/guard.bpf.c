@@ -1142,7 +1142,8 @@ PROGRAM(file_open)
 /* What a request to a device may do. Only requests that are known to be harmless are free for a
  * disk; other devices use the same numbers for other things. <linux/fs.h>, <linux/blkpg.h>,
  * <linux/blkzoned.h>, <linux/hdreg.h>, <linux/cdrom.h>, <scsi/sg.h>, <linux/nvme_ioctl.h>,
- * <linux/loop.h>, <linux/raid/md_u.h>, <linux/dm-ioctl.h>, <asm-generic/ioctls.h> */
+ * <linux/loop.h>, <linux/raid/md_u.h>, <linux/dm-ioctl.h>, <linux/fd.h>, <linux/sed-opal.h>,
+ * <asm-generic/ioctls.h> */
 INLINE int one_of(u32 number, u32 first, u64 set) { return number - first < 64 && (set >> (number - first) & 1); }
 #define N(first, number) (1ull << ((number) - (first)))
 
@@ -1154,6 +1155,10 @@ FUNCTION(asks_a_disk) int asks_a_disk(u32 request)
 		return one_of(number, 94, N(94, 94) | N(94, 96) | N(94, 97) | N(94, 99) | N(94, 101) | N(94, 103) | N(94, 104) | N(94, 112) | N(94, 114) |
 						  N(94, 120) | N(94, 121) | N(94, 122) | N(94, 123) | N(94, 124) | N(94, 126) | N(94, 128) | N(94, 130) | N(94, 132) |
 						  N(94, 133));
+	case 0x02: /* FDGETPRM, FDGETDRVSTAT, FDGETFDCSTAT: libblkid asks each disk whether it is a floppy */
+		return number == 0x04 || number == 0x12 || number == 0x15;
+	case 0x70: /* IOC_OPAL_GET_STATUS, IOC_OPAL_GET_GEOMETRY */
+		return number == 236 || number == 238;
 	case 0x03: /* HDIO_GETGEO, HDIO_GET_32BIT, _MULTCOUNT, _IDENTITY, _KEEPSETTINGS, _DMA, _WCACHE, _ACOUSTIC, _ADDRESS */
 		return number >= 0x01 && number <= 0x10 && number != 0x06;
 	case 0x53: /* CD drives: table of contents, status, capabilities; SCSI: address, bus, host */
@@ -1208,7 +1213,9 @@ INLINE int asks_a_device(u32 request)
 	u32 kind = request >> 8 & 0xff, number = request & 0xff;
 	switch (kind) {
 	case 0x70: /* the clock's; setting it has a hook of its own */
-		return number >= 0x01 && number <= 0x20;
+		if (number >= 0x01 && number <= 0x20)
+			return 1;
+		break;
 	case 0x3d: case 0xb4:
 		return 1;
 	case 0x57:
