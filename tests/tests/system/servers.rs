@@ -124,9 +124,13 @@ fn a_normal_day(server: &mut Server, name: &str) {
     // `systemctl isolate` leaves the agent's services alone, and nothing else stops them for good.
     for service in ["adamant-watch", "adamant-scrub"] {
         let shown = server.ask(&format!(
-            "systemctl show -P IgnoreOnIsolate -P UpheldBy {service}"
+            "systemctl show -p IgnoreOnIsolate -p UpheldBy {service}"
         ));
-        assert_eq!(shown, "yes\ninit.scope", "{service}");
+        assert_eq!(
+            shown.trim_end(),
+            "UpheldBy=init.scope\nIgnoreOnIsolate=yes",
+            "{service}"
+        );
     }
     let failed = server.ask("systemctl --failed --no-legend --plain");
     assert_eq!(failed.trim(), "");
