@@ -251,6 +251,19 @@ FUNCTION(trusted_program) u64 trusted_program(void)
 	return is_rooted_in_image(task) ? program_of(task) : 0;
 }
 INLINE int is_init(void) { return bpf_get_current_task_btf()->tgid == 1; }
+/* PID 1 and the children that it forks for its own work, such as generators. They share its
+ * session, which no other process can join; services get their own. */
+FUNCTION(is_init_or_its_child) int is_init_or_its_child(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct signal_struct *signal = READ(task, signal);
+	struct pid *session = 0;
+	int number = 0;
+	bpf_probe_read_kernel(&session, sizeof(session), (void *)__builtin_preserve_access_index(&signal->pids) + PIDTYPE_SID * sizeof(session));
+	bpf_probe_read_kernel(&number, sizeof(number), __builtin_preserve_access_index(&session->numbers));
+	return is_init() || number == 1;
+}
+
 /* Whether the task is systemd-shutdown, as PID 1 or as its child. It unmounts and detaches
  * everything when nothing else runs any more. */
 FUNCTION(shutting_down) int shutting_down(void)
@@ -258,8 +271,10 @@ FUNCTION(shutting_down) int shutting_down(void)
 	struct task_struct *task = bpf_get_current_task_btf();
 	if (!config.shutdown || program_of(task) != config.shutdown || !is_at_home(task))
 		return 0;
+	/* A process that survived, and became PID 1's child when its parent ended, has another
+	 * session. */
 	struct task_struct *parent = READ(task, real_parent);
-	return task->tgid == 1 || (READ(parent, tgid) == 1 && program_of(parent) == config.shutdown);
+	return task->tgid == 1 || (READ(parent, tgid) == 1 && program_of(parent) == config.shutdown && is_init_or_its_child());
 }
 /* PID 1 with a program from outside of the image is the agent before the handover. Every program
  * that PID 1 executes later is checked. */
@@ -274,19 +289,6 @@ FUNCTION(is_protected) int is_protected(struct task_struct *task) { return READ(
 
 /* Whether somebody else than PID 1 and the agent acts on one of them. */
 INLINE int is_protected_from_caller(struct task_struct *task) { return is_protected(task) && !is_init() && !is_agent(); }
-
-/* PID 1 and the children that it forks for its own work, such as generators. They share its
- * session, which no other process can join; services get their own. */
-FUNCTION(is_init_or_its_child) int is_init_or_its_child(void)
-{
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct signal_struct *signal = READ(task, signal);
-	struct pid *session = 0;
-	int number = 0;
-	bpf_probe_read_kernel(&session, sizeof(session), (void *)__builtin_preserve_access_index(&signal->pids) + PIDTYPE_SID * sizeof(session));
-	bpf_probe_read_kernel(&number, sizeof(number), __builtin_preserve_access_index(&session->numbers));
-	return is_init() || number == 1;
-}
 
 /* systemd and its services test what the kernel supports (BPF), and set what the seal has set
  * (core_pattern). They handle the refusal, so it is not an event. */
@@ -519,7 +521,10 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	 * nodes anywhere. A scope only holds processes, as of a login. */
 	case KEY("transient"):
 		return third && !allowed(TRANSIENT_UNITS) && !is_of_a_scope(third) ? NOBODY_S : SYSTEMD_S;
-	case KEY("system.control"): case KEY("system.attached"): case KEY("generator"): case KEY("generator.early"): case KEY("generator.late"):
+	/* `systemctl set-property` writes values there that may contain whole sections. */
+	case KEY("system.control"): case KEY("system.attached"):
+		return allowed(TRANSIENT_UNITS) ? SYSTEMD_S : NOBODY_S;
+	case KEY("generator"): case KEY("generator.early"): case KEY("generator.late"):
 	case KEY("system-generators"): case KEY("system-environment-generators"): case KEY("user"): case KEY("user-generators"):
 	case KEY("user-environment-generators"): case KEY("system.conf.d"): case KEY("user.conf.d"): case KEY("system-shutdown"):
 		return SYSTEMD_S;
@@ -758,6 +763,12 @@ PROGRAM(sb_kern_mount)
 	/* Hooks see the overlay's file, not the file of the image below it that changes. */
 	if (READ(sb, s_magic) == OVERLAYFS_MAGIC && !allowed(CONTAINERS))
 		REFUSE(SB_KERN_MOUNT, 0, 0, type_of(sb));
+	/* The kernel starts the release agent that is named when the first version is mounted. */
+	if (READ(sb, s_magic) == CGROUP_MAGIC && !allowed(CONTAINERS) && !is_init())
+		REFUSE(SB_KERN_MOUNT, 0, 0, type_of(sb));
+	/* A file system whose server never answers blocks PID 1, which opens what it is asked to. */
+	if (READ(sb, s_magic) == FUSE_MAGIC && !allowed(CONTAINERS | MOUNTS))
+		REFUSE(SB_KERN_MOUNT, 0, 0, type_of(sb));
 	if (!device)
 		return 0;
 	u32 number = READ(device, bd_dev);
@@ -806,12 +817,21 @@ FUNCTION(is_sealed_in_sys) int is_sealed_in_sys(struct dentry *dentry)
 	case KEY("rescan_controller"): case KEY("delete_controller"): case KEY("reset_subordinate"): case KEY("host_reset"):
 	case KEY("io_timeout"): case KEY("eh_timeout"): case KEY("eh_deadline"): case KEY("timeout"): case KEY("max_retries"):
 	case KEY("max_medium_access_timeouts"): case KEY("power"): case KEY("hard_offline_page"): case KEY("soft_offline_page"):
+	case KEY("new_dev"): case KEY("array_state"): case KEY("metadata_version"): case KEY("level"):
 		break;
 	default:
 		if (above != KEY("parameters") && above != KEY("reboot"))
 			return 0;
 	}
 	return !config.udev || trusted_program() != config.udev || service_of(bpf_get_current_task_btf()) != UDEVD;
+}
+
+/* Files in configfs by which the kernel itself opens a disk, to serve it to others: those of nvmet
+ * and LIO. */
+INLINE int names_a_disk(struct dentry *dentry)
+{
+	u64 key = key_of_dentry(dentry);
+	return key == KEY("device_path") || key == KEY("udev_path") || key == KEY("control");
 }
 
 /* 0, or -EPERM if the caller may not change this entry of a protected directory. */
@@ -1033,7 +1053,9 @@ INLINE int enters_its_cgroup(struct dentry *dentry)
 {
 	struct task_struct *task = bpf_get_current_task_btf(), *parent = READ(task, real_parent);
 	u64 who = trusted_program();
-	return who && (who == config.executor || who == config.manager) && (READ(parent, tgid) == 1 || is_below_users(dentry));
+	/* Root's manager can become PID 1's child, too. */
+	u64 starter = config.executor ? config.executor : config.manager;
+	return who && ((who == starter && READ(parent, tgid) == 1) || ((who == config.executor || who == config.manager) && is_below_users(dentry)));
 }
 
 /* Only systemd moves processes between cgroups: once it is removed from its own, it no longer
@@ -1063,6 +1085,15 @@ FUNCTION(is_sealed_in_cgroups) int is_sealed_in_cgroups(struct dentry *dentry)
 	return is_cgroup_of_the_system(cgroup) && (!is_init() || has_processes(cgroup));
 }
 
+/* Whether the file is a hardware watchdog. Who opens it instead of PID 1 could feed it. */
+INLINE int is_watchdog(struct file *file, u32 device)
+{
+	struct dentry *dentry = READ(file, f_path.dentry);
+	struct name name;
+	read_name(&name, READ(dentry, d_name.name));
+	return device == FIRST_WATCHDOG || BEGINS8(&name, "watchdog");
+}
+
 /* Checks openings for writing. Reading is free, except for interpreters and the kernel's memory. */
 PROGRAM(file_open)
 {
@@ -1085,6 +1116,8 @@ PROGRAM(file_open)
 	}
 	if (kind == S_IFCHR) {
 		u32 device = inode->i_rdev;
+		if (is_watchdog(file, device) && !is_init() && !is_agent())
+			REFUSE_FILE(FILE_OPEN, file);
 		/* A disk's generic SCSI device takes commands by write, and the kernel's log takes
 		 * lines that look like the agent's. */
 		if (device != FIRMWARE_MEMORY && (device != KERNEL_LOG || allowed(DEBUG) || is_init_or_its_child() || is_systemd_program() || (config.udev && program() == config.udev)) &&
@@ -1112,6 +1145,9 @@ PROGRAM(file_open)
 	case CGROUP_MAGIC:
 	case CGROUP2_MAGIC:
 		refused = is_sealed_in_cgroups(dentry);
+		break;
+	case CONFIGFS_MAGIC:
+		refused = names_a_disk(dentry);
 		break;
 	case SECURITYFS_MAGIC:
 		refused = !is_init();
@@ -1507,12 +1543,15 @@ PROGRAM(capable)
 			return 0;
 		REFUSE(CAPABLE, capability, 0, 0);
 	}
-	/* Loading a module has a hook, unloading has none. Each number is that of the system call
-	 * in one of the processor's modes. In the other mode it means a call that does not check
-	 * this capability. */
+	/* Loading a module has a hook, unloading and others have none. Each number is that of the
+	 * system call in one of the processor's modes. In the other mode it means a call that does
+	 * not check this capability. */
 	if (capability == CAP_SYS_MODULE) {
-		if (call != NR_DELETE_MODULE && call != NR_DELETE_MODULE_32)
+		if (call == NR_INIT_MODULE || call == NR_INIT_MODULE_32 || call == NR_FINIT_MODULE || call == NR_FINIT_MODULE_32)
 			return 0;
+		/* The kernel loads a module of any name for a request about a network device. */
+		if (is_systemd_program() || (config.udev && trusted_program() == config.udev))
+			return -EPERM;
 		REFUSE(CAPABLE, capability, 0, 0);
 	}
 	/* settimeofday(2) and clock_settime(2) have a hook that knows the time. Adding an offset

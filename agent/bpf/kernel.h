@@ -153,8 +153,10 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define NR_MOUNT_SETATTR 442
 #define NR_SETTIMEOFDAY 164
 #define NR_CLOCK_SETTIME 227
-#define NR_DELETE_MODULE 176
-#define NR_DELETE_MODULE_32 129
+#define NR_INIT_MODULE 175
+#define NR_INIT_MODULE_32 128
+#define NR_FINIT_MODULE 313
+#define NR_FINIT_MODULE_32 350
 #define X32_SYSCALL_BIT 0x40000000
 /* <linux/sched.h>, include/linux/sched.h */
 #define CLONE_INTO_CGROUP 0x200000000ull
@@ -197,10 +199,12 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define CGROUP_MAGIC 0x27e0eb
 #define CGROUP2_MAGIC 0x63677270
 #define DEBUGFS_MAGIC 0x64626720
+#define CONFIGFS_MAGIC 0x62656570
 #define TRACEFS_MAGIC 0x74726163
 #define BINFMT_MAGIC 0x42494e4d
 #define OVERLAYFS_MAGIC 0x794c7630
 #define AUTOFS_MAGIC 0x0187
+#define FUSE_MAGIC 0x65735546
 #define SECURITYFS_MAGIC 0x73636673
 #define RAMFS_MAGIC 0x858458f6
 #define TMPFS_MAGIC 0x01021994
@@ -210,6 +214,7 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 /* Documentation/admin-guide/devices.txt; for the controllers drivers/scsi/mpt3sas/mpt3sas_ctl.h */
 #define KERNEL_LOG DEVICE(1, 11)
 #define FIRMWARE_MEMORY DEVICE(10, 144)
+#define FIRST_WATCHDOG DEVICE(10, 130)
 #define TTY_MAJOR 5
 #define SG_MAJOR 21
 #define MTD_MAJOR 90

@@ -55,7 +55,10 @@ fn replace(path: &str, text: &str) -> io::Result<()> {
     let folder = Path::new(path).parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder)?;
     let new = [path, ".new"].concat();
-    let mut file = File::create(&new)?;
+    // Root may have left a symbolic link or a device there. This process may write where root may
+    // not.
+    let _ = fs::remove_file(&new);
+    let mut file = File::create_new(&new)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(new, path)?;
@@ -181,6 +184,20 @@ pub fn since(moment: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_left_beside_a_file_of_the_agent_is_not_followed() {
+        let folder = std::env::temp_dir().join(format!("adamant-replace-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (path, other) = (folder.join("state.json"), folder.join("other"));
+        fs::write(&other, "as it was").unwrap();
+        std::os::unix::fs::symlink(&other, folder.join("state.json.new")).unwrap();
+        replace(path.to_str().unwrap(), "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert!(!path.is_symlink());
+        assert_eq!(fs::read_to_string(&other).unwrap(), "as it was");
+        fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn the_root_hash_is_found_in_the_kernels_table() {

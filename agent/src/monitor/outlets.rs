@@ -3,7 +3,9 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 
+use nix::libc;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, sendto, socket};
 use serde::Serialize;
 use serde_json::Value;
@@ -155,6 +157,7 @@ fn append(path: &str, line: &str) -> io::Result<()> {
     }
     OpenOptions::new()
         .append(true)
+        .custom_flags(libc::O_NOFOLLOW)
         .create(true)
         .open(path)?
         .write_all(line.as_bytes())
