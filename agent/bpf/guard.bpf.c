@@ -290,17 +290,26 @@ FUNCTION(is_protected) int is_protected(struct task_struct *task) { return READ(
 /* Whether somebody else than PID 1 and the agent acts on one of them. */
 INLINE int is_protected_from_caller(struct task_struct *task) { return is_protected(task) && !is_init() && !is_agent(); }
 
-/* systemd and its services test what the kernel supports (BPF), and set what the seal has set
- * (core_pattern). They handle the refusal, so it is not an event. */
-FUNCTION(is_systemd_program) int is_systemd_program(void)
+/* The directory entry of the program that the caller runs. */
+INLINE struct dentry *entry_of_program(void)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct mm_struct *mm = READ(task, mm);
 	struct file *file = READ(mm, exe_file);
-	struct dentry *dentry = READ(file, f_path.dentry), *folder = READ(dentry, d_parent);
+	return READ(file, f_path.dentry);
+}
+
+/* systemd-udevd or udevadm, which are one program. */
+INLINE int is_udev(void) { return config.udev && trusted_program() == config.udev; }
+
+/* systemd and its services test what the kernel supports (BPF), and set what the seal has set
+ * (core_pattern). They handle the refusal, so it is not an event. */
+FUNCTION(is_systemd_program) int is_systemd_program(void)
+{
+	struct dentry *dentry = entry_of_program(), *folder = READ(dentry, d_parent);
 	struct name name;
 	read_name(&name, READ(folder, d_name.name));
-	return IS(&name, "systemd") && program_of(task);
+	return IS(&name, "systemd") && program();
 }
 
 /* --- services */
@@ -823,7 +832,7 @@ FUNCTION(is_sealed_in_sys) int is_sealed_in_sys(struct dentry *dentry)
 		if (above != KEY("parameters") && above != KEY("reboot"))
 			return 0;
 	}
-	return !config.udev || trusted_program() != config.udev || service_of(bpf_get_current_task_btf()) != UDEVD;
+	return !is_udev() || service_of(bpf_get_current_task_btf()) != UDEVD;
 }
 
 /* Files in configfs by which the kernel itself opens a disk, to serve it to others: those of nvmet
@@ -1294,10 +1303,7 @@ INLINE int is_root_of_a_volume(struct file *file)
  * it after the check. */
 FUNCTION(reads_by_commands) int reads_by_commands(void)
 {
-	struct task_struct *task = bpf_get_current_task_btf();
-	struct mm_struct *mm = READ(task, mm);
-	struct file *file = READ(mm, exe_file);
-	struct dentry *dentry = READ(file, f_path.dentry), *folder = READ(dentry, d_parent);
+	struct dentry *dentry = entry_of_program(), *folder = READ(dentry, d_parent);
 	struct name name;
 	read_name(&name, READ(folder, d_name.name));
 	if (!IS(&name, "udev"))
@@ -1417,7 +1423,7 @@ PROGRAM(kernel_module_request)
 PROGRAM(netlink_send)
 {
 	struct sock *sock = (void *)ctx[0];
-	if (!allowed(MODULES) || READ(sock, sk_protocol) != NETLINK_KOBJECT_UEVENT || (config.udev && trusted_program() == config.udev))
+	if (!allowed(MODULES) || READ(sock, sk_protocol) != NETLINK_KOBJECT_UEVENT || is_udev())
 		return 0;
 	REFUSE(NETLINK_SEND, 0, 0, 0);
 }
@@ -1550,7 +1556,7 @@ PROGRAM(capable)
 		if (call == NR_INIT_MODULE || call == NR_INIT_MODULE_32 || call == NR_FINIT_MODULE || call == NR_FINIT_MODULE_32)
 			return 0;
 		/* The kernel loads a module of any name for a request about a network device. */
-		if (is_systemd_program() || (config.udev && trusted_program() == config.udev))
+		if (is_systemd_program() || is_udev())
 			return -EPERM;
 		REFUSE(CAPABLE, capability, 0, 0);
 	}
