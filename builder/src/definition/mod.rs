@@ -20,7 +20,7 @@ mod volumes;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use adamant_contract::policy::{self, Policy};
+use adamant_contract::policy::{self, Policy, is_below};
 
 use serde::{Deserialize, Serialize};
 
@@ -131,6 +131,13 @@ pub struct Definition {
 }
 
 impl Definition {
+    /// Whether an absolute path is below the mount point of a volume.
+    pub fn is_on_volume(&self, path: &str) -> bool {
+        self.volumes
+            .iter()
+            .any(|volume| is_below(path, &volume.policy.mount))
+    }
+
     /// Reads a definition from a file, or from `image.toml` in a directory.
     pub fn read(path: &Path) -> Result<Definition> {
         let path = if path.is_dir() {

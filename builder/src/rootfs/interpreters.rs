@@ -102,14 +102,11 @@ pub fn is_program(tree: &Tree, id: NodeId) -> bool {
 /// volumes are excluded.
 pub fn find(tree: &Tree, definition: &Definition) -> Vec<(String, NodeId)> {
     let mut found: Vec<(String, NodeId)> = Vec::new();
-    let hidden = |path: &str| {
-        definition
-            .volumes
-            .iter()
-            .any(|volume| adamant_contract::policy::is_below(path, &volume.policy.mount))
-    };
     let mut add = |path: String, id: NodeId| {
-        if is_program(tree, id) && !hidden(&path) && found.iter().all(|(_, known)| *known != id) {
+        if is_program(tree, id)
+            && !definition.is_on_volume(&path)
+            && found.iter().all(|(_, known)| *known != id)
+        {
             found.push((path, id));
         }
     };

@@ -120,12 +120,8 @@ fn closed(definition: &Definition) -> impl Iterator<Item = &'static StartPlace> 
 /// the source of the mount over the volume's directory.
 pub fn create(tree: &mut Tree, definition: &Definition, meta: &Meta) -> Result<()> {
     for place in closed(definition) {
-        let is_on_volume = definition
-            .volumes
-            .iter()
-            .any(|volume| is_below(place.path, &volume.policy.mount));
         if !place.is_written
-            && is_on_volume
+            && definition.is_on_volume(place.path)
             && tree.lookup(place.path.as_bytes()).is_none()
             && place.reader(tree).is_some()
             && link_above(tree, place.path).is_none()

@@ -99,20 +99,13 @@ fn tools(image: &Image) -> Option<Finding> {
 
 /// Exceptions without an effect.
 fn places(image: &Image) -> Option<Finding> {
-    let below_a_volume = |path: &str| {
-        image
-            .definition
-            .volumes
-            .iter()
-            .any(|volume| is_below(path, &volume.policy.mount))
-    };
     let missing: Vec<String> = image
         .definition
         .seal
         .allow
         .mounts
         .iter()
-        .filter(|path| !image.is_directory(path) && !below_a_volume(path))
+        .filter(|path| !image.is_directory(path) && !image.definition.is_on_volume(path))
         .cloned()
         .collect();
     let first = missing.first()?;
