@@ -348,9 +348,10 @@ fn walk<'a>(
                 continue;
             }
             usage.count(&about, now);
-            instructions.note(&entry.path().to_string_lossy());
-            if is_program(&entry.path(), &about) {
-                programs.push(entry.path());
+            let path = entry.path();
+            instructions.note(&path.to_string_lossy());
+            if is_program(&path, &about) {
+                programs.push(path);
             }
         }
     }

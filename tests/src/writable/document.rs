@@ -33,7 +33,7 @@ pub fn tables(groups: &Groups, found: &[Found]) -> String {
     for (at_area, area) in groups.areas.iter().enumerate() {
         let files = |at_group| -> usize {
             (found.iter())
-                .filter(|file| groups.of(&file.path) == Some((at_area, at_group)))
+                .filter(|file| groups.group_of(&file.path) == Some((at_area, at_group)))
                 .map(|file| file.count)
                 .sum()
         };

@@ -62,10 +62,9 @@ impl fmt::Display for Found {
 /// Reads the list. Its last line counts the entries of the walk: without it, the list is not
 /// complete.
 pub fn parse(list: &str) -> Result<Vec<Found>, Malformed> {
-    let (list, last) = (list.trim_end().rsplit_once('\n'))
+    let (list, _) = (list.trim_end().rsplit_once('\n'))
         .filter(|(_, last)| last.starts_with("entries\t"))
         .ok_or_else(|| Malformed(list.lines().last().unwrap_or_default().to_owned()))?;
-    let _ = last;
     list.lines().map(Found::parse).collect()
 }
 

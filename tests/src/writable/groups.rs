@@ -103,7 +103,7 @@ pub enum GroupsError {
     /// A group without a text.
     #[error("group {0:?}: it has no name, reason or path")]
     NoText(String),
-    /// A refusal by nobody, or a refuser without a refusal.
+    /// A verdict `refused` without `by`, or another verdict with it.
     #[error("group {0:?}: write `by` if the verdict is `refused`, and only then")]
     Refuser(String),
     /// A pattern with a brace that has no counterpart.
@@ -154,7 +154,7 @@ impl Groups {
     }
 
     /// The indices of area and group that a path belongs to.
-    pub fn of(&self, path: &str) -> Option<(usize, usize)> {
+    pub fn group_of(&self, path: &str) -> Option<(usize, usize)> {
         let (_, area, group) =
             (self.patterns.iter()).find(|(pattern, ..)| pattern.matches(path))?;
         Some((*area, *group))
@@ -164,7 +164,7 @@ impl Groups {
     pub fn faults(&self, found: &[Found]) -> Vec<Fault> {
         let mut faults = Vec::new();
         for file in found {
-            match self.of(&file.path) {
+            match self.group_of(&file.path) {
                 None => faults.push(Fault::New(file.to_string())),
                 Some((area, group)) => {
                     let group = &self.areas[area].group[group];
