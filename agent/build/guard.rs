@@ -79,8 +79,10 @@ fn write_code(text: &mut String, code: &Code) {
         maps,
         calls,
     } = code;
+    let mut packed = Vec::new();
+    instructions.iter().for_each(|one| one.pack(&mut packed));
     let _ = writeln!(
         text,
-        "    Code {{ name: {name:?}, instructions: &{instructions:?}, fields: &{fields:?}, maps: &{maps:?}, calls: &{calls:?} }},"
+        "    Code {{ name: {name:?}, packed: &{packed:?}, fields: &{fields:?}, maps: &{maps:?}, calls: &{calls:?} }},"
     );
 }

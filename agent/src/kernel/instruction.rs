@@ -39,6 +39,41 @@ impl Instruction {
         }
     }
 
+    /// Appends it in the form of the agent's tables, which is half as long: `code`, `registers`, the
+    /// numbers of bytes of `off` (lower four bits) and `imm` (upper ones), and these bytes, little
+    /// endian. Leading bytes that only repeat the sign are left out.
+    pub fn pack(self, to: &mut Vec<u8>) {
+        let (off, imm) = (self.off.to_le_bytes(), self.imm.to_le_bytes());
+        let off_length = if self.off == 0 { 0 } else { off.len() };
+        let imm_length = match self.imm {
+            0 => 0,
+            -0x80..=0x7f => 1,
+            -0x8000..=0x7fff => 2,
+            _ => imm.len(),
+        };
+        to.extend([
+            self.code,
+            self.registers,
+            (off_length | imm_length << 4) as u8,
+        ]);
+        to.extend(&off[..off_length]);
+        to.extend(&imm[..imm_length]);
+    }
+
+    /// Takes the next instruction from packed ones. `None`: at their end.
+    pub fn unpack(from: &mut &[u8]) -> Option<Instruction> {
+        let (&[code, registers, lengths], rest) = from.split_first_chunk()?;
+        let (off, rest) = rest.split_at_checked(usize::from(lengths & 15))?;
+        let (imm, rest) = rest.split_at_checked(usize::from(lengths >> 4))?;
+        *from = rest;
+        Some(Instruction {
+            code,
+            registers,
+            off: extend_sign(off) as i16,
+            imm: extend_sign(imm),
+        })
+    }
+
     /// Whether it loads from memory or stores to it: the offset of a field goes into `off`, and
     /// otherwise into `imm`.
     pub fn accesses_memory(self) -> bool {
@@ -54,4 +89,14 @@ impl Instruction {
     pub fn set_src_reg(&mut self, register: u8) {
         self.registers = self.registers & 0x0f | register << 4;
     }
+}
+
+/// The number of these bytes, little endian; 0 without any.
+fn extend_sign(bytes: &[u8]) -> i32 {
+    let highest = bytes.last().map_or(0, |last| i32::from(last.cast_signed()));
+    bytes
+        .iter()
+        .rev()
+        .skip(1)
+        .fold(highest, |number, byte| number << 8 | i32::from(*byte))
 }

@@ -17,8 +17,8 @@ pub struct Field {
 pub struct Code {
     /// The name of the hook or of the function.
     pub name: &'static str,
-    /// Its instructions, incomplete at the positions below.
-    pub instructions: &'static [Instruction],
+    /// Its instructions, packed ([`Instruction::pack`]), incomplete at the positions below.
+    packed: &'static [u8],
     /// Positions that need the offset of a field, and its index in [`FIELDS`].
     fields: &'static [(u16, u16)],
     /// Positions that need a map, and its index in [`Maps`].
@@ -79,7 +79,8 @@ fn append(
     calls: &mut Vec<(usize, u16)>,
 ) {
     let start = out.len();
-    out.extend(code.instructions);
+    let mut packed = code.packed;
+    out.extend(std::iter::from_fn(|| Instruction::unpack(&mut packed)));
     for (at, field) in code.fields {
         let instruction = &mut out[start + usize::from(*at)];
         let offset = offsets.get(usize::from(*field)).copied().unwrap_or(0);
@@ -128,17 +129,43 @@ mod tests {
     }
 
     #[test]
+    fn an_instruction_is_the_same_after_packing() {
+        let numbers = [
+            0, 1, -1, 0x7f, -0x80, 0x80, -0x81, 0x7fff, -0x8000, 0x8000, -0x8001,
+        ];
+        let mut packed = Vec::new();
+        let all: Vec<Instruction> = numbers
+            .iter()
+            .chain(&[i32::MAX, i32::MIN])
+            .map(|imm| Instruction {
+                code: 0x85,
+                registers: 0x12,
+                off: *imm as i16,
+                imm: *imm,
+            })
+            .collect();
+        all.iter().for_each(|one| one.pack(&mut packed));
+        let mut rest = packed.as_slice();
+        let unpacked: Vec<Instruction> =
+            std::iter::from_fn(|| Instruction::unpack(&mut rest)).collect();
+        assert_eq!((unpacked, rest.len()), (all, 0));
+    }
+
+    #[test]
     fn calls_lead_to_the_functions_behind_the_program() {
         let null = File::open("/dev/null").unwrap();
         let offsets = vec![8; FIELDS.len()];
         for program in PROGRAMS {
             let linked = link(program, &offsets, [null.as_fd(); 3]);
-            assert!(linked.len() >= program.instructions.len() && linked.len() < 16_384);
+            let mut packed = program.packed;
+            let own = std::iter::from_fn(|| Instruction::unpack(&mut packed)).count();
+            assert!(packed.is_empty() && own > 1);
+            assert!(linked.len() >= own && linked.len() < 16_384);
             for (at, instruction) in linked.iter().enumerate() {
                 if instruction.calls_function() {
                     let target = at as i64 + 1 + i64::from(instruction.imm);
                     assert!(
-                        target >= program.instructions.len() as i64 && target < linked.len() as i64,
+                        target >= own as i64 && target < linked.len() as i64,
                         "{}",
                         program.name
                     );
