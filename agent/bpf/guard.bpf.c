@@ -59,7 +59,7 @@ const volatile struct guard_config {
 	u64 interpreter_bloom; /* bloom_bit() of each interpreter; 0 where scripts are allowed */
 	u64 devices[64];       /* device << 32 | enum device_flags */
 	u64 mount_points[16];  /* device << 32 | inode of a directory below which anything may be mounted */
-	u64 agent_owned[128];  /* device << 32 | inode of the agent's directories on volumes, and of the files in them */
+	u64 agent_owned[256];  /* device << 32 | inode of the agent's directories on volumes, and of the files in them */
 	u64 interpreters[32];  /* programs of the image, by inode, that may read scripts only from the image */
 	u64 clocks[16];        /* programs of the image, by inode, that may set the clock */
 	u64 ioctls[16];        /* requests that everybody may send to devices */

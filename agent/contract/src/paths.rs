@@ -29,6 +29,8 @@ pub const ROOT_MAPPING: &str = "root";
 pub const SYSROOT: &str = "/sysroot";
 /// The directory in the state volume's root with the server's identity (machine-id).
 pub const IDENTITY_DIR: &str = ".adamant";
+/// The directory of the agent's state in the running machine. On a volume, it outlives a reboot.
+pub const AGENT_STATE_DIR: &str = "/var/lib/adamant";
 /// Paths where the agent looks for init, in order, if the kernel command line names none.
 pub const INITS: [&str; 5] = [
     "/sbin/init",

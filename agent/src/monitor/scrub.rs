@@ -11,6 +11,7 @@ use std::io::{IsTerminal, Write};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use adamant_contract::paths::AGENT_STATE_DIR;
 use adamant_contract::policy::{Policy, is_below};
 use adamant_contract::verity::BLOCK;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,6 @@ use crate::boot::scan::{CHUNK_BLOCKS, ChunkReader};
 use crate::kernel::clock;
 use crate::kernel::process::lower_priority_to_idle;
 
-/// Directory of the state on a volume, where it outlives a reboot.
-const KEPT: &str = "/var/lib/adamant";
 /// Number of blocks between two writes of the state: 64 MiB.
 const CHECKPOINT: u64 = 64 * CHUNK_BLOCKS;
 /// Attempts at the same position before the scrub skips the blocks up to the next checkpoint.
@@ -104,8 +103,8 @@ pub fn path(policy: &Policy) -> String {
     let kept = policy
         .volumes
         .iter()
-        .any(|volume| is_below(KEPT, &volume.mount));
-    [if kept { KEPT } else { RUN }, "/scrub.json"].concat()
+        .any(|volume| is_below(AGENT_STATE_DIR, &volume.mount));
+    [if kept { AGENT_STATE_DIR } else { RUN }, "/scrub.json"].concat()
 }
 
 /// Scrubs the root: with `at_once` one pass at full speed, else endlessly at the policy's rate.

@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use adamant_contract::paths::{AGENT_PATH, IDENTITY_DIR, SYSROOT};
+use adamant_contract::paths::{AGENT_PATH, AGENT_STATE_DIR, IDENTITY_DIR, SYSROOT};
 use adamant_contract::policy::Seal;
 use adamant_contract::report::BootReport;
 use nix::fcntl::OFlag;
@@ -14,6 +14,7 @@ use nix::sys::stat::{major, minor};
 
 use super::super::identity::Identified;
 use super::super::root;
+use super::super::volumes::reserve::RESERVE_DIR;
 use crate::kernel::block;
 use crate::kernel::guard_abi::UNUSED;
 
@@ -40,7 +41,7 @@ const CLOCK_PROGRAMS: [&str; 9] = [
     "/usr/bin/vmtoolsd",
 ];
 /// The agent's files in its directory on a volume.
-pub(super) const AGENT_FILES: [&str; 3] = ["machine-id", "seeded", "damaged"];
+pub(super) const AGENT_FILES: [&str; 4] = ["machine-id", "seeded", "damaged", RESERVE_DIR];
 
 /// The numbers of objects in the running kernel. Devices are as the kernel encodes them
 /// (include/linux/kdev_t.h). Programs are inodes of the image; 0 for a program that the image does
@@ -128,6 +129,11 @@ impl Numbers {
             );
             numbers.volumes.push((volume.name.clone(), volume_device));
         }
+        numbers.agent_owned.extend(
+            in_image(AGENT_STATE_DIR)
+                .filter(|(device, _)| *device != root_device)
+                .map(key),
+        );
         for path in ["/proc", "/sys", "/dev", "/run"] {
             numbers.fixed.push(device_of(path)?);
         }

@@ -27,6 +27,7 @@ mod never_replaced;
 mod partitions;
 mod probe;
 mod progress;
+pub mod reserve;
 mod seed;
 mod superblock;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use adamant_contract::paths::AGENT_STATE_DIR;
 use adamant_contract::policy::{self, is_below};
 use adamant_contract::report::{self, VolumeState};
 use nix::errno::Errno;
@@ -16,6 +17,7 @@ use super::ext4_kernel;
 use super::image_data::ImageDataSource;
 use super::probe::{self, PartitionContent};
 use super::progress::Progress;
+use super::reserve::{self, with_reserve};
 use super::seed::{self, KeptUnits, NAMED, SeedOutcome};
 use super::{AssessedVolume, Assessment, AttemptError, Condemned, Mounted, VolumesStage, failure};
 use crate::kernel::block::KernelPartition;
@@ -86,6 +88,8 @@ impl VolumesStage<'_> {
             }
         }
         self.show_image_data(&sources, &mounted);
+        self.make_state_directory(&mounted);
+        self.keep_reserves(&mounted);
         Ok(mounted)
     }
 
@@ -108,14 +112,14 @@ impl VolumesStage<'_> {
     fn show_image_data(&mut self, sources: &[ImageDataSource], mounted: &[Mounted]) {
         self.shown.clear();
         for source in sources {
-            let above = mounted
-                .iter()
-                .filter(|one| is_below(&source.path, &one.report.mount))
-                .max_by_key(|one| one.report.mount.len());
-            let Some(volume) = above else { continue };
-            match source.mount_at(&volume.folder, Path::new(&source.path[volume.report.mount.len() + 1..])) {
-                Ok(aside) => {
+            let Some(volume) = volume_of(&source.path, mounted) else {
+                continue;
+            };
+            let place = Path::new(&source.path[volume.report.mount.len() + 1..]);
+            match with_reserve(&volume.folder, || source.mount_at(&volume.folder, place)) {
+                Ok((aside, used)) => {
                     self.shown.push(source.path.clone());
+                    self.warn_of_reserve(&volume.report.name, used);
                     if let Some(aside) = aside {
                         self.warnings.push(format!("{} on volume {:?} had another type, or was behind a link: that is now {aside}.", source.path, volume.report.name));
                     }
@@ -125,6 +129,77 @@ impl VolumesStage<'_> {
                     source.path, volume.report.name
                 )),
             }
+        }
+    }
+
+    /// Makes the directory of the agent's state, if it is on a volume. Whatever else has the name is
+    /// removed: with a file there, the scrub could not store its state.
+    fn make_state_directory(&mut self, mounted: &[Mounted]) {
+        let Some(volume) = volume_of(AGENT_STATE_DIR, mounted) else {
+            return;
+        };
+        let below = Path::new(&AGENT_STATE_DIR[volume.report.mount.len() + 1..]);
+        let (Some(above), Some(name)) = (
+            below.parent(),
+            below.file_name().and_then(rooted_fs::c_name),
+        ) else {
+            return;
+        };
+        let made = with_reserve(&volume.folder, || {
+            let (above, _) = rooted_fs::make_path(&volume.folder, above)?;
+            rooted_fs::own_folder(above, &name).map(drop)
+        });
+        match made {
+            Ok(((), used)) => self.warn_of_reserve(&volume.report.name, used),
+            Err(error) => self.warnings.push(format!(
+                "{AGENT_STATE_DIR} on volume {:?} could not be made: {error}. The scrub starts from the beginning at each boot.",
+                volume.report.name
+            )),
+        }
+    }
+
+    /// Keeps the reserve on each volume that something is mounted on. A volume without room gets
+    /// it at a later boot.
+    fn keep_reserves(&mut self, mounted: &[Mounted]) {
+        let paths = self.volumes.iter().map(|volume| volume.mount.as_str());
+        let paths: Vec<&str> = paths
+            .chain(self.image_data.iter().map(String::as_str))
+            .collect();
+        for volume in mounted {
+            let mount = &volume.report.mount;
+            if paths.iter().any(|path| is_below(path, mount))
+                && let Err(error) = reserve::keep(&volume.folder)
+            {
+                self.warnings.push(format!(
+                    "Volume {:?} has no room for the reserve that makes mount points on a full volume: {error}. Free some space on it.",
+                    volume.report.name
+                ));
+            }
+        }
+    }
+
+    /// Opens a directory on a volume to mount on. The volume's content is not trusted: a missing
+    /// directory is made, and anything of another type is moved aside.
+    fn make_mount_point(&mut self, parent: &Mounted, path: &Path) -> nix::Result<OwnedFd> {
+        let ((point, aside), used) = with_reserve(&parent.folder, || {
+            rooted_fs::make_path(&parent.folder, path)
+        })?;
+        self.warn_of_reserve(&parent.report.name, used);
+        if let Some(aside) = aside {
+            self.warnings.push(format!(
+                "{} in a volume was not a directory and is now {}.",
+                path.display(),
+                aside.to_string_lossy()
+            ));
+        }
+        Ok(point)
+    }
+
+    fn warn_of_reserve(&mut self, volume: &str, used: bool) {
+        if used {
+            self.warnings.push(format!(
+                "Volume {volume:?} is full: its reserve was used for a directory that the server needs. Free some space on it."
+            ));
         }
     }
 
@@ -145,10 +220,7 @@ impl VolumesStage<'_> {
             device.path.display(),
             volume.mount
         );
-        let parent = mounted
-            .iter()
-            .filter(|one| is_below(&volume.mount, &one.report.mount))
-            .max_by_key(|one| one.report.mount.len());
+        let parent = volume_of(&volume.mount, mounted);
         let (base, path) = match parent {
             Some(parent) => (
                 &parent.folder,
@@ -171,8 +243,12 @@ impl VolumesStage<'_> {
         );
         let mut doubted = false;
         let (folder, outcome) = loop {
-            let point = mount_point(base, path, parent.is_some(), self.warnings);
-            let point = point.map_err(|e| {
+            let made = match parent {
+                Some(parent) => self.make_mount_point(parent, path),
+                // In the image it must exist.
+                None => rooted_fs::open_path(base, path),
+            };
+            let point = made.map_err(|e| {
                 failure(
                     format!("{what}: its mount point"),
                     e,
@@ -418,24 +494,10 @@ fn below_root(mount: &str) -> &Path {
     Path::new(mount.trim_start_matches('/'))
 }
 
-/// Opens the directory to mount on. In a parent volume, whose content is not trusted, a missing
-/// directory is made, and anything of another type is moved aside.
-fn mount_point(
-    base: &OwnedFd,
-    path: &Path,
-    in_volume: bool,
-    warnings: &mut Vec<String>,
-) -> nix::Result<OwnedFd> {
-    if !in_volume {
-        return rooted_fs::open_path(base, path);
-    }
-    let (folder, aside) = rooted_fs::make_path(base, path)?;
-    if let Some(aside) = aside {
-        warnings.push(format!(
-            "{} in a volume was not a directory and is now {}.",
-            path.display(),
-            aside.to_string_lossy()
-        ));
-    }
-    Ok(folder)
+/// The volume that a path is on.
+fn volume_of<'a>(path: &str, mounted: &'a [Mounted]) -> Option<&'a Mounted> {
+    mounted
+        .iter()
+        .filter(|one| is_below(path, &one.report.mount))
+        .max_by_key(|one| one.report.mount.len())
 }
