@@ -22,7 +22,8 @@ enum hook {
 	FILE_OPEN, INODE_CREATE, INODE_MKNOD, INODE_MKDIR, INODE_SYMLINK, INODE_LINK, INODE_UNLINK, INODE_RMDIR, INODE_RENAME, PATH_TRUNCATE, FILE_IOCTL,
 	FILE_IOCTL_COMPAT, URING_CMD, KERNEL_READ_FILE, KERNEL_LOAD_DATA, SETTIME, PTRACE_ACCESS_CHECK, PTRACE_TRACEME, TASK_KILL, TASK_SETRLIMIT,
 	TASK_PRCTL, CAPABLE, PERF_EVENT_OPEN, BPF, BPF_MAP, BPF_PROG, KERNEL_MODULE_REQUEST, NETLINK_SEND, TASK_ALLOC,
-	PATH_CHMOD, PATH_CHOWN, INODE_SETXATTR, INODE_REMOVEXATTR, INODE_SET_ACL, FILE_SEND_SIGIOTASK, TASK_SETNICE, TASK_SETSCHEDULER, TASK_SETIOPRIO, HOOKS
+	PATH_CHMOD, PATH_CHOWN, INODE_SETXATTR, INODE_REMOVEXATTR, INODE_SET_ACL, FILE_SEND_SIGIOTASK, TASK_SETNICE, TASK_SETSCHEDULER, TASK_SETIOPRIO,
+	INODE_INIT_SECURITY_ANON, HOOKS
 };
 
 enum allowance { JIT = 1, DEBUG = 2, BPF_PROGRAMS = 4, CONTAINERS = 8, BINFMT = 16, MOUNTS = 32, MODULES = 64, TRANSIENT_UNITS = 128 };
@@ -115,6 +116,13 @@ INLINE void read_name(struct name *name, const char *from)
 	__builtin_memset(name, 0, sizeof(*name));
 	bpf_probe_read_kernel_str(name, sizeof(*name), from);
 }
+
+/* Whether a name ends with this text of at most 8 bytes. */
+#define ENDS(name_, length_, end_) ({ \
+	u64 last_ = 0; \
+	if ((length_) >= sizeof(end_)) \
+		bpf_probe_read_kernel(&last_, sizeof(end_) - 1, (name_) + (length_) - (sizeof(end_) - 1)); \
+	last_ == WORD(end_, 0); })
 
 /* A name as one number, for lists of protected names. Another name with the same number would only
  * be protected, too. */
@@ -282,7 +290,13 @@ INLINE int is_booting(void) { return is_init() && !program(); }
 /* The two programs that take the mount tree apart: the agent at the handover, and systemd-shutdown.
  */
 FUNCTION(takes_mounts_apart) int takes_mounts_apart(void) { return is_booting() || shutting_down(); }
-FUNCTION(is_agent) int is_agent(void) { return (config.agent && trusted_program() == config.agent) || is_booting(); }
+/* The agent, as anybody may start it: for what it only reads. */
+INLINE int is_agent_program(void) { return (config.agent && trusted_program() == config.agent) || is_booting(); }
+FUNCTION(is_service_of_agent) int is_service_of_agent(void);
+FUNCTION(in_host) int in_host(void);
+/* The agent where its directories are its own. In another mount namespace root could show it
+ * others under the same names; only systemd makes one for the agent. */
+FUNCTION(is_agent) int is_agent(void) { return is_agent_program() && (is_booting() || in_host() || is_service_of_agent()); }
 
 /* PID 1 and the agent: nobody else may signal, slow down or starve them. */
 FUNCTION(is_protected) int is_protected(struct task_struct *task) { return READ(task, tgid) == 1 || (config.agent && program_of(task) == config.agent); }
@@ -350,6 +364,24 @@ FUNCTION(service_of) int service_of(struct task_struct *task)
 		cgroup = slice;
 	}
 	return OTHER_SERVICE;
+}
+
+/* Whether the caller is in a service of the agent: /system.slice/adamant-NAME.service. Root can
+ * make no service at run time. */
+FUNCTION(is_service_of_agent) int is_service_of_agent(void)
+{
+	struct css_set *set = READ(bpf_get_current_task_btf(), cgroups);
+	struct cgroup *cgroup = READ(set, dfl_cgrp), *slice = cgroup_above(cgroup), *root = slice ? cgroup_above(slice) : 0;
+	struct kernfs_node *node = READ(cgroup, kn);
+	const char *text = READ(node, name);
+	struct name name;
+	if (!root || cgroup_above(root))
+		return 0;
+	read_cgroup(&name, slice);
+	if (!IS(&name, "system.slice"))
+		return 0;
+	s64 length = bpf_probe_read_kernel_str(&name, sizeof(name), text);
+	return length > (s64)sizeof("adamant-") && BEGINS8(&name, "adamant-") && ENDS(text, (u64)length - 1, ".service");
 }
 
 /* Whether the task is the mount(8) of a mount unit: systemd starts it in the unit's cgroup, which
@@ -451,13 +483,6 @@ PROGRAM(file_mprotect)
 
 /* --- directories of /run */
 
-/* Whether a name ends with this text of at most 8 bytes. */
-#define ENDS(name_, length_, end_) ({ \
-	u64 last_ = 0; \
-	if ((length_) >= sizeof(end_)) \
-		bpf_probe_read_kernel(&last_, sizeof(end_) - 1, (name_) + (length_) - (sizeof(end_) - 1)); \
-	last_ == WORD(end_, 0); })
-
 /* Whether an entry below /run/systemd/transient belongs to a scope: the unit itself, or the
  * directory of its drop-ins. */
 FUNCTION(is_of_a_scope) int is_of_a_scope(struct dentry *dentry)
@@ -470,7 +495,7 @@ FUNCTION(is_of_a_scope) int is_of_a_scope(struct dentry *dentry)
 /* Directories of /run from which systemd takes instructions, and the agent's own: who may change
  * their content. Inside /run/systemd and /run/udev nothing can be mounted, not even where others
  * may write. */
-enum folder { ANYBODY_S, INSIDE_S, SYSTEMD_S, CREDENTIALS_S, KMOD_S, AGENT_S, NOBODY_S };
+enum folder { ANYBODY_S, INSIDE_S, SYSTEMD_S, CREDENTIALS_S, SOCKETS_S, KMOD_S, AGENT_S, NOBODY_S };
 
 FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 {
@@ -522,6 +547,16 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	if (key == KEY("credentials"))
 		return below == KEY("@system") || below == KEY("@encrypted") || below == KEY("@initrd") ? CREDENTIALS_S : ANYBODY_S;
 	switch (below) {
+	/* systemd makes these sockets, and the directory of a service before it starts it. Without
+	 * them no message is logged, and the agent's watchdog ends it. */
+	case KEY("notify"): case KEY("private"):
+		return SOCKETS_S;
+	case KEY("journal"):
+		if (third) {
+			u64 socket = key_of_dentry(third);
+			return socket == KEY("socket") || socket == KEY("stdout") || socket == KEY("dev-log") ? SOCKETS_S : INSIDE_S;
+		}
+		return SOCKETS_S;
 	/* The agent has written its units, and nobody else writes any. PID 1 would, for `systemctl
 	 * link --runtime`. */
 	case KEY("system"):
@@ -536,6 +571,7 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	case KEY("generator"): case KEY("generator.early"): case KEY("generator.late"):
 	case KEY("system-generators"): case KEY("system-environment-generators"): case KEY("user"): case KEY("user-generators"):
 	case KEY("user-environment-generators"): case KEY("system.conf.d"): case KEY("user.conf.d"): case KEY("system-shutdown"):
+	case KEY("journald.conf.d"): case KEY("oomd.conf.d"): case KEY("pstore.conf.d"): case KEY("coredump.conf.d"):
 		return SYSTEMD_S;
 	}
 	return INSIDE_S;
@@ -631,8 +667,12 @@ FUNCTION(may_mount_over) int may_mount_over(struct path *path, const char *type)
 	return type && device != config.root_device && is_usual_mount(type, dentry);
 }
 
-/* Whether mounts of this superblock must stay as the agent made them. */
-INLINE int must_stay(u32 device) { return device == config.root_device || is(device, VOLUME | FIXED); }
+/* Whether mounts of this superblock must stay as the agent, or for cgroups systemd, made them. */
+FUNCTION(must_stay) int must_stay(struct super_block *sb)
+{
+	u32 device = READ(sb, s_dev);
+	return device == config.root_device || is(device, VOLUME | FIXED) || (READ(sb, s_magic) == CGROUP2_MAGIC && !is_init());
+}
 
 /* systemd while it makes a service's namespace and has not yet executed the service:
  * systemd-executor, or before systemd 254 a child with a session of its own. A process that enters
@@ -698,7 +738,7 @@ PROGRAM(sb_mount)
 		if (flags & MS_REMOUNT || !covers_what_others_see(path))
 			return 0;
 	} else if (flags & MS_REMOUNT) {
-		if (!must_stay(device_at(below)))
+		if (!must_stay(READ(below, mnt_sb)))
 			return 0;
 	} else if (!(flags & MS_MOVE && in_host())) {
 		/* The source of a move is only a name here, but it belongs to the caller's
@@ -720,7 +760,7 @@ PROGRAM(sb_remount)
 	/* A read-only file system in memory holds credentials. Nobody needs it writable again. */
 	int sealed = (sb->s_magic == RAMFS_MAGIC || sb->s_magic == TMPFS_MAGIC) && sb->s_flags & SB_RDONLY && !allowed(CONTAINERS) &&
 		     !is_init_or_its_child() && !makes_a_service();
-	if ((!must_stay(sb->s_dev) && !sealed) || takes_mounts_apart())
+	if ((!must_stay(sb) && !sealed) || takes_mounts_apart())
 		return 0;
 	REFUSE(SB_REMOUNT, sb->s_dev, 0, type_of(sb));
 }
@@ -732,7 +772,7 @@ PROGRAM(move_mount)
 	if (takes_mounts_apart())
 		return 0;
 	/* A cloned mount is in no namespace: moving it removes nothing. */
-	if (is_in_host(AROUND(moved, struct mount, mnt)) && (must_stay(device_at(moved)) || holds_credentials(moved)))
+	if (is_in_host(AROUND(moved, struct mount, mnt)) && (must_stay(READ(moved, mnt_sb)) || holds_credentials(moved)))
 		REFUSE_PATH(MOVE_MOUNT, from);
 	if (!reaches_host(AROUND(READ(to, mnt), struct mount, mnt))) {
 		if (!covers_what_others_see(to))
@@ -756,7 +796,7 @@ PROGRAM(sb_umount)
 {
 	struct vfsmount *mnt = (void *)ctx[0];
 	struct mount *mount = AROUND(mnt, struct mount, mnt);
-	if (!must_stay(device_at(mnt)) && !holds_credentials(mnt))
+	if (!must_stay(READ(mnt, mnt_sb)) && !holds_credentials(mnt))
 		return 0;
 	struct mount *parent = READ(mount, mnt_parent);
 	if ((!is_in_host(mount) && !reaches_host(parent)) || takes_mounts_apart())
@@ -801,7 +841,7 @@ INLINE int is_sealed_in_proc(const struct name *name)
 	case KEY("mmap_min_addr"): case KEY("randomize_va_space"): case KEY("ftrace_enabled"): case KEY("io_uring_disabled"):
 	case KEY("perf_event_paranoid"): case KEY("sysrq"): case KEY("legacy_tiocsti"): case KEY("sched_rt_runtime_us"):
 	case KEY("sched_rt_period_us"): case KEY("memory_failure_recovery"): case KEY("memory_failure_early_kill"): case KEY("enable_soft_offline"): case KEY("bset"): case KEY("inheritable"):
-	case KEY("panic"): case KEY("oops_limit"): case KEY("warn_limit"): case KEY("hung_task_panic"): case KEY("softlockup_panic"):
+	case KEY("panic"): case KEY("oops_limit"): case KEY("warn_limit"): case KEY("hung_task_panic"): case KEY("hung_task_timeout_secs"): case KEY("hung_task_check_count"): case KEY("softlockup_panic"):
 	case KEY("hardlockup_panic"): case KEY("unknown_nmi_panic"): case KEY("max_rcu_stall_to_panic"): case KEY("cad_pid"):
 	case KEY("sysrq-trigger"): case KEY("dev_scsi_block"): case KEY("load_firmware_timeout"): case KEY("ignore_sysfs_fallback"):
 	case KEY("force_sysfs_fallback"):
@@ -871,6 +911,7 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 	case SYSTEMD_S:
 		return is_init_or_its_child() ? 0 : -EPERM;
 	case CREDENTIALS_S:
+	case SOCKETS_S:
 		return is_init_or_its_child() || makes_a_service() ? 0 : -EPERM;
 	case KMOD_S:
 		return is_init_or_its_child() || (config.kmod && trusted_program() == config.kmod && in_host()) ? 0 : -EPERM;
@@ -1428,12 +1469,16 @@ PROGRAM(netlink_send)
 	REFUSE(NETLINK_SEND, 0, 0, 0);
 }
 
-/* A new process in another cgroup than its parent's: as is_sealed_in_cgroups. */
+/* A new process in another cgroup than its parent's: as is_sealed_in_cgroups. The kernel lets a
+ * user's manager reach only the user's cgroups. Root's own would reach all, and systemd goes on
+ * without the request. */
 PROGRAM(task_alloc)
 {
 	u64 flags = ctx[1];
-	if (!(flags & CLONE_INTO_CGROUP) || allowed(CONTAINERS) || is_init() || (config.manager && trusted_program() == config.manager))
+	if (!(flags & CLONE_INTO_CGROUP) || allowed(CONTAINERS) || is_init() || (config.manager && trusted_program() == config.manager && (u32)bpf_get_current_uid_gid()))
 		return 0;
+	if (is_systemd_program())
+		return -EPERM;
 	REFUSE(TASK_ALLOC, 0, 0, 0);
 }
 
@@ -1514,6 +1559,21 @@ STARVES(task_setnice, TASK_SETNICE, ctx[1])
 STARVES(task_setscheduler, TASK_SETSCHEDULER, 0)
 STARVES(task_setioprio, TASK_SETIOPRIO, ctx[1])
 
+/* Whoever handles the page faults of others (userfaultfd) can block the kernel while it holds a
+ * lock that PID 1 or the agent needs. */
+PROGRAM(inode_init_security_anon)
+{
+	struct qstr *kind = (void *)ctx[1];
+	struct name name;
+	if (allowed(DEBUG) || is_null(ctx, 1))
+		return 0;
+	const char *text = READ(kind, name);
+	read_name(&name, text);
+	if (!IS(&name, "[userfaultfd]"))
+		return 0;
+	REFUSE(INODE_INIT_SECURITY_ANON, 0, 0, text);
+}
+
 /* The guard identifies a process by its program. With these requests a process can name another
  * program as its own. */
 PROGRAM_OR(task_prctl, -ENOSYS)
@@ -1585,7 +1645,7 @@ INLINE int may_call(u32 command, const u32 *attributes)
 	case 30: case 31: case 34: /* BPF_LINK_GET_FD_BY_ID, its list, BPF_LINK_DETACH: refused for all */
 		return 0;
 	case 1: case 12: case 14: case 15: /* a map's value, the list of maps, a map, its description */
-		if (is_agent())
+		if (is_agent_program())
 			return 1;
 	}
 	/* PID 1 loads only programs that are compiled into it: for IPAddressDeny=,
@@ -1629,9 +1689,9 @@ PROGRAM(bpf_map)
 	struct name name;
 	if (!is_guards_own(map->name) || is_booting())
 		return 0;
-	/* Reading the ring of events moves its end. */
+	/* Reading the ring of events takes them: only the service may. */
 	read_name(&name, map->name);
-	if (is_agent() && (!(mode & FMODE_WRITE) || IS(&name, "adamant_events")))
+	if (is_agent_program() && (IS(&name, "adamant_events") ? !config.manager || is_service_of_agent() : !(mode & FMODE_WRITE)))
 		return 0;
 	REFUSE(BPF_MAP, 0, 0, map->name);
 }

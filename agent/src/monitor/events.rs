@@ -12,12 +12,13 @@ pub const MINUTE: u64 = 60;
 /// Distinct violations that are remembered. Further ones are only counted.
 const REMEMBERED: usize = 256;
 /// The classes of violations, in the order of the counters.
-pub const CLASSES: [Class; 5] = [
+pub const CLASSES: [Class; 6] = [
     Class::Mounts,
     Class::Sysctls,
     Class::Verity,
     Class::Devices,
     Class::Denials,
+    Class::Services,
 ];
 
 /// Something that `watch` reports.

@@ -26,6 +26,8 @@ pub enum Class {
     Instructions,
     /// Open network ports.
     Sockets,
+    /// The agent's own services.
+    Services,
     /// The guard itself.
     Guard,
 }
@@ -44,6 +46,7 @@ impl Class {
             Class::Executables => "executables",
             Class::Instructions => "instructions",
             Class::Sockets => "sockets",
+            Class::Services => "services",
             Class::Guard => "guard",
         }
     }

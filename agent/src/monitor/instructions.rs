@@ -1,5 +1,5 @@
 //! Files on volumes that make programs of the image run commands: at each start, by the clock, or
-//! at a login of the user.
+//! at a login of the user; and files that let somebody log in.
 
 use adamant_contract::policy::{START_PLACES, is_below};
 
@@ -10,12 +10,14 @@ const LISTED: usize = 64;
 /// Most lines of /etc/passwd that are read.
 const USERS: usize = 1024;
 /// Places in a home. The service manager of the user, PAM, sshd and mail servers read them.
-const IN_HOME: [&str; 7] = [
+const IN_HOME: [&str; 9] = [
     ".config/environment.d",
     ".config/systemd",
     ".forward",
     ".local/share/systemd/user",
     ".pam_environment",
+    ".ssh/authorized_keys",
+    ".ssh/authorized_keys2",
     ".ssh/environment",
     ".ssh/rc",
 ];
@@ -94,6 +96,7 @@ mod tests {
             "/home/a/.config/systemd/user/x.service",
             "/home/a/.config",
             "/home/a/.ssh/rc",
+            "/home/a/.ssh/authorized_keys",
             "/home/a/.forward",
         ];
         let others = [
@@ -101,7 +104,6 @@ mod tests {
             "/var/spool/cronies",
             "/var/spool/mail",
             "/home/a/.ssh/rc.old",
-            "/home/a/.ssh/authorized_keys",
             "/home/b/.forward",
             "/home/ab/.forward",
         ];

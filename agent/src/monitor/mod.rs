@@ -17,6 +17,7 @@ mod mounts;
 mod opened;
 mod outlets;
 pub mod scrub;
+pub mod services;
 mod sockets;
 pub mod volume_trouble;
 pub mod watch;

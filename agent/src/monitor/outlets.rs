@@ -14,7 +14,7 @@ use super::events::{CLASSES, Details, Violation};
 use super::finding::Class;
 use super::json::{self, printable};
 use super::scrub::ScrubState;
-use super::{print_line, replace};
+use super::{print_line, read, replace};
 use crate::kernel::clock;
 use crate::kernel::guard_abi::HOOKS;
 
@@ -22,6 +22,8 @@ use crate::kernel::guard_abi::HOOKS;
 const EVENTS: &str = "/run/adamant/events.jsonl";
 /// File of counters, in the text format of Prometheus.
 const METRICS: &str = "/run/adamant/metrics.prom";
+/// Gauge of the last comparison.
+const COMPARED: &str = "watch_compared_boot_seconds";
 /// The file of violations is rotated at this size in bytes; one rotated file is kept.
 const EVENTS_LIMIT: u64 = 1 << 20;
 /// Socket for journal entries with fields (systemd's "Native Journal Protocol").
@@ -92,8 +94,18 @@ pub fn write_metrics(text: String, last: &mut String) {
     }
 }
 
-/// The counters as text.
+/// Seconds since the kernel started at which the watch last compared everything; `None` if it has
+/// written no counters.
+pub fn last_comparison() -> Option<u64> {
+    let text = read(METRICS).ok()?;
+    let start = ["adamant_", COMPARED, " "].concat();
+    text.lines()
+        .find_map(|line| line.strip_prefix(&start)?.parse().ok())
+}
+
+/// The counters as text. `compared` is in seconds since the kernel started.
 pub fn metrics(
+    compared: u64,
     denials: Option<&[u64; HOOKS.len()]>,
     violations: &[u64; CLASSES.len()],
     scrub: Option<&ScrubState>,
@@ -112,6 +124,7 @@ pub fn metrics(
                 out += &["adamant_", name, &label, " ", &number.to_string(), "\n"].concat();
             }
         };
+    family(COMPARED, "gauge", &mut std::iter::once(("", "", compared)));
     if let Some(denials) = denials {
         family(
             "denials_total",
@@ -274,7 +287,13 @@ mod tests {
             last_full: 4,
             ..ScrubState::default()
         };
-        let text = metrics(Some(&denials), &[1, 0, 0, 0, 0], Some(&state), Some(5));
+        let text = metrics(
+            61,
+            Some(&denials),
+            &[1, 0, 0, 0, 0, 0],
+            Some(&state),
+            Some(5),
+        );
         for line in [
             "# TYPE adamant_denials_total counter",
             "adamant_denials_total{hook=\"file_open\"} 3",
@@ -285,7 +304,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
-        assert!(!metrics(None, &[0; 5], None, None).contains("denials_total"));
+        assert!(!metrics(0, None, &[0; 6], None, None).contains("denials_total"));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! this process, which is the host's.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use adamant_contract::policy::Policy;
@@ -22,6 +23,12 @@ const KINDS: [(&str, &str); 4] = [
 /// State of a listening TCP socket, and of a UDP socket that accepts datagrams from any address.
 const LISTEN: &str = "0A";
 const UNCONNECTED: &str = "07";
+/// Lowest port that the kernel gives to clients by default.
+const FIRST_EPHEMERAL: u16 = 32768;
+/// Longest table that is read, in bytes: 400,000 sockets.
+const TABLE_LIMIT: u64 = 64 << 20;
+/// Most ports that are listed.
+const LISTED: usize = 1000;
 /// Number of processes, and of descriptors per process, that are searched for a socket's owner.
 const PROCESSES: usize = 4096;
 const DESCRIPTORS: usize = 4096;
@@ -42,23 +49,38 @@ pub fn check_ports(policy: &Policy, found: &mut Vec<Finding>) {
         return;
     };
     // A client's UDP socket gets a port from this range, and the table does not tell it from a
-    // server's.
+    // server's. A range that was extended downwards must not hide a server.
     let range = read("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let first = range
         .split_ascii_whitespace()
         .next()
         .and_then(|word| word.parse().ok())
-        .unwrap_or(32768);
-    let open = KINDS
-        .iter()
-        .flat_map(|(path, kind)| listening(&read(path).unwrap_or_default(), kind, first));
-    let strangers: Vec<OpenPort> = open
-        .filter(|one| {
-            !wanted
-                .iter()
-                .any(|name| *name == [&one.port.to_string(), "/", one.kind].concat())
-        })
-        .collect();
+        .unwrap_or(FIRST_EPHEMERAL)
+        .max(FIRST_EPHEMERAL);
+    let mut strangers = Vec::new();
+    for (path, kind) in KINDS {
+        let table = match File::open(path) {
+            Ok(table) => table,
+            // A kernel without IPv6 has no tables of it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                add_unreadable(path, &error.to_string(), found);
+                continue;
+            }
+        };
+        let end = listening(&mut BufReader::new(table), kind, first, &mut |one| {
+            let name = [&one.port.to_string(), "/", one.kind].concat();
+            let is_wanted = wanted.contains(&name);
+            if !is_wanted && strangers.len() < LISTED {
+                strangers.push(one);
+            }
+        });
+        match end {
+            Ok(true) => {}
+            Ok(false) => add_unreadable(path, "longer than 64 MiB", found),
+            Err(error) => add_unreadable(path, &error.to_string(), found),
+        }
+    }
     if strangers.is_empty() {
         return;
     }
@@ -84,10 +106,26 @@ pub fn check_ports(policy: &Policy, found: &mut Vec<Finding>) {
     }
 }
 
-/// Parses one of the tables. Malformed lines are left out.
-fn listening(table: &str, kind: &'static str, first_ephemeral: u16) -> Vec<OpenPort> {
-    let mut all = Vec::new();
-    for line in table.lines().skip(1) {
+/// Adds a finding for a table that was not read to its end: it may hide a port.
+fn add_unreadable(path: &str, why: &str, found: &mut Vec<Finding>) {
+    found.push(Finding::new(Class::Sockets, path, why, "readable"));
+}
+
+/// Reads one of the tables, and passes each open port to `take`. Malformed lines are left out.
+/// Returns false if the table is too long.
+fn listening(
+    table: &mut dyn BufRead,
+    kind: &'static str,
+    first_ephemeral: u16,
+    take: &mut dyn FnMut(OpenPort),
+) -> io::Result<bool> {
+    let mut table = table.take(TABLE_LIMIT);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if table.read_line(&mut line)? == 0 {
+            return Ok(table.limit() > 0);
+        }
         // sl, local_address, rem_address, st, queues, timer, retrnsmt, uid, timeout, inode
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let (Some(local), Some(state), Some(inode)) = (words.get(1), words.get(3), words.get(9))
@@ -106,7 +144,7 @@ fn listening(table: &str, kind: &'static str, first_ephemeral: u16) -> Vec<OpenP
         };
         // Ports that only this machine can reach do not count.
         if is_open && !address.is_loopback() {
-            all.push(OpenPort {
+            take(OpenPort {
                 address,
                 port,
                 kind,
@@ -114,7 +152,6 @@ fn listening(table: &str, kind: &'static str, first_ephemeral: u16) -> Vec<OpenP
             });
         }
     }
-    all
 }
 
 /// Parses 8 or 32 hexadecimal digits: 32-bit values in host byte order that hold the address in
@@ -204,24 +241,38 @@ mod tests {
             "   3: short\n   4: zz:yy 0 0A 0 0 0 0 0 0 0\n",
         ]
         .concat();
-        let found: Vec<String> = listening(&table, "tcp", 32768)
-            .iter()
-            .map(|one| format!("{}:{} {}", one.address, one.port, one.inode))
-            .collect();
-        assert_eq!(found, ["0.0.0.0:22 4711"]);
+        let listed = |table: &str, kind| {
+            let mut found = Vec::new();
+            let whole = listening(&mut table.as_bytes(), kind, 32768, &mut |one| {
+                found.push(format!("{}:{} {}", one.address, one.port, one.inode))
+            });
+            assert!(whole.unwrap());
+            found
+        };
+        assert_eq!(listed(&table, "tcp"), ["0.0.0.0:22 4711"]);
         let udp = [
             HEAD,
             " 9: 00000000:0044 00000000:0000 07 0:0 0:0 0 0 0 1 2\n",
             " 9: 00000000:9C40 00000000:0000 07 0:0 0:0 0 0 0 2 2\n",
         ]
         .concat();
-        assert_eq!(
-            listening(&udp, "udp", 32768)
-                .iter()
-                .map(|one| one.port)
-                .collect::<Vec<_>>(),
-            [68]
-        );
+        assert_eq!(listed(&udp, "udp"), ["0.0.0.0:68 2"]);
+    }
+
+    #[test]
+    fn a_port_at_the_end_of_a_long_table_is_found_and_a_longer_table_is_said_to_be_cut() {
+        let client = "   2: 0F02000A:0016 0202000A:D4F2 01 00000000:00000000 00:00000000 00000000     0        0 99 1 0 100 0 0 10 0\n";
+        let server = client.replace("0202000A:D4F2 01", "00000000:0000 0A");
+        let table = [HEAD, &client.repeat(100_000), &server].concat();
+        assert!(table.len() > 10 << 20);
+        let mut ports = Vec::new();
+        let whole = listening(&mut table.as_bytes(), "tcp", 32768, &mut |one| {
+            ports.push(one.port)
+        });
+        assert_eq!((whole.unwrap(), ports), (true, vec![22]));
+        let mut endless = BufReader::new(io::repeat(b'x'));
+        let whole = listening(&mut endless, "tcp", 32768, &mut |_| panic!());
+        assert!(!whole.unwrap());
     }
 
     #[test]

@@ -57,6 +57,8 @@ struct Watch {
     certificate_end: Option<u64>,
     /// Records the end of this boot.
     black_box: Option<BlackBox>,
+    /// When everything was compared, in seconds since the kernel started.
+    compared: u64,
     /// False during the first comparison: its findings are older than the watch, so the policy's
     /// reaction does not apply to them.
     started: bool,
@@ -77,7 +79,18 @@ pub fn watch_machine() -> Result<u8, String> {
     let policy = policy()?;
     let mounts = File::open(MOUNTS).map_err(|e| fail(MOUNTS, e))?;
     let devices = UeventSocket::open().map_err(|e| fail("the kernel's events", e))?;
-    let disk = DiskWatch::start().map_err(|e| fail("the disk's nodes", e))?;
+    // Root can set the number of inotify instances to 0. The guard refuses what it would report.
+    let disk = DiskWatch::start()
+        .map_err(|e| {
+            print_line(
+                &[
+                    "<4>adamant: watch: writers of the disk are not reported: ",
+                    &e.to_string(),
+                ]
+                .concat(),
+            )
+        })
+        .ok();
     // Without the guard's maps, everything else is still watched. The boot has reported whether the
     // guard is in force.
     let guard = |e: io::Error| {
@@ -115,6 +128,7 @@ pub fn watch_machine() -> Result<u8, String> {
             .ok()
             .filter(|end| *end != 0),
         black_box: None,
+        compared: 0,
         started: false,
     };
     watch.take_denials(ring.as_mut());
@@ -145,9 +159,12 @@ pub fn watch_machine() -> Result<u8, String> {
         let mut waits = vec![
             PollFd::new(mounts.as_fd(), PollFlags::POLLPRI),
             PollFd::new(devices.socket(), PollFlags::POLLIN),
-            PollFd::new(disk.fd(), PollFlags::POLLIN),
             PollFd::new(end.as_fd(), PollFlags::POLLIN),
         ];
+        waits.extend(
+            disk.as_ref()
+                .map(|disk| PollFd::new(disk.fd(), PollFlags::POLLIN)),
+        );
         waits.extend(
             ring.as_ref()
                 .map(|ring| PollFd::new(ring.as_fd(), PollFlags::POLLIN)),
@@ -163,7 +180,7 @@ pub fn watch_machine() -> Result<u8, String> {
             watch.write_metrics();
             changed = false;
         }
-        if ready[3] {
+        if ready[2] {
             // The service manager stops this service last when the machine shuts down.
             watch.take_denials(ring.as_mut());
             watch.write_metrics();
@@ -186,7 +203,9 @@ pub fn watch_machine() -> Result<u8, String> {
             });
             watch.compare_devices(devices_now);
         }
-        if ready[2] {
+        if let Some(disk) = &disk
+            && ready.get(3) == Some(&true)
+        {
             disk.for_each_event(&mut |node| {
                 let finding = Finding::new(Class::Verity, node, "opened for writing", "left alone");
                 watch.violation((&finding).into())
@@ -254,6 +273,7 @@ impl Watch {
     }
 
     fn compare_all(&mut self) {
+        self.compared = seconds();
         self.update_known(findings::all_findings(&self.policy), |_| true);
     }
 
@@ -327,26 +347,35 @@ impl Watch {
         if let lost @ 1.. = counted.saturating_sub(self.accounted) {
             self.accounted = counted;
             let text = "denials: more than the guard's ring had room for".to_owned();
-            report(
-                &Violation {
-                    class: Class::Denials,
-                    key: text.clone(),
-                    text,
-                    details: Details::Denials { hook: "lost" },
-                },
-                lost,
-            );
+            let violation = Violation {
+                class: Class::Denials,
+                key: text.clone(),
+                text,
+                details: Details::Denials { hook: "lost" },
+            };
+            self.count(Class::Denials, lost);
+            report(&violation, lost);
+            self.react_to(&violation);
         }
     }
 
     fn violation(&mut self, violation: Violation) {
-        let class = CLASSES.iter().position(|class| *class == violation.class);
-        if let Some(count) = class.and_then(|class| self.violations.get_mut(class)) {
-            *count += 1;
-        }
+        self.count(violation.class, 1);
         if self.limit.is_new(&violation, seconds()) {
             report(&violation, 1);
         }
+        self.react_to(&violation);
+    }
+
+    fn count(&mut self, class: Class, times: u64) {
+        let class = CLASSES.iter().position(|known| *known == class);
+        if let Some(count) = class.and_then(|class| self.violations.get_mut(class)) {
+            *count = count.saturating_add(times);
+        }
+    }
+
+    /// Ends the machine if the policy says so.
+    fn react_to(&mut self, violation: &Violation) {
         let on_violation = &self.policy.on_violation;
         let reaction = match violation.class {
             Class::Mounts => Some(on_violation.mounts),
@@ -359,6 +388,7 @@ impl Watch {
             | Class::Executables
             | Class::Instructions
             | Class::Sockets
+            | Class::Services
             | Class::Guard => None,
         };
         if self.started
@@ -369,7 +399,7 @@ impl Watch {
                 BootEvent::Failed,
                 &[&printable(&violation.text), ": on_violation ended it"].concat(),
             );
-            react(&violation, reaction);
+            react(violation, reaction);
         }
     }
 
@@ -379,6 +409,7 @@ impl Watch {
             .as_ref()
             .and_then(|counters| counters.read().ok());
         let text = metrics(
+            self.compared,
             denials.as_ref(),
             &self.violations,
             ScrubState::read(&self.scrub).as_ref(),

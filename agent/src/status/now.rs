@@ -46,6 +46,8 @@ pub struct CurrentState {
     pub denials: Option<Vec<(&'static str, u64)>>,
     /// State of the scrub; `None` if it never ran on this root.
     pub scrub: Option<ScrubState>,
+    /// The agent's services that do not run, each with its state.
+    pub idle_services: Vec<(&'static str, String)>,
     /// Seconds since the kernel started.
     pub uptime: u64,
     /// The clock, in seconds since 1970.
@@ -68,6 +70,7 @@ impl CurrentState {
                 .collect(),
             denials: monitor::denials(),
             scrub: monitor::last_scrub().filter(|scrub| scrub.root_hash == report.root_hash),
+            idle_services: monitor::services::idle_services(),
             uptime: nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
                 .map_or(0, |time| time.tv_sec() as u64),
             clock: clock::now(),
@@ -133,6 +136,17 @@ impl CurrentState {
                 "Modules can be loaded although the seal disabled it: restart the server."
                     .to_owned(),
             );
+        }
+        for (service, state) in &self.idle_services {
+            add([
+                service,
+                " is ",
+                state,
+                ": read its log (journalctl -u ",
+                service,
+                "), then restart the server.",
+            ]
+            .concat());
         }
         for (volume, now) in report.volumes.iter().zip(&self.volumes) {
             let why = match now {

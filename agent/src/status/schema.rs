@@ -121,6 +121,7 @@ fn page(full: bool) -> Value {
         volumes: vec![full.then_some(volume)],
         denials: full.then(|| vec![("bpf", 1)]),
         scrub: full.then(ScrubState::default),
+        idle_services: Vec::new(),
         uptime: 1,
         clock: 0,
     };

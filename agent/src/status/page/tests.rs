@@ -62,6 +62,7 @@ fn good() -> CurrentState {
         volumes: vec![Some(volume)],
         denials: Some(Vec::new()),
         scrub: None,
+        idle_services: Vec::new(),
         uptime: 4000,
         clock: 1_700_000_000,
     }
@@ -111,6 +112,7 @@ fn problems_come_before_the_details() {
         volumes: vec![None],
         denials: Some(vec![("file_open", 3)]),
         scrub: None,
+        idle_services: Vec::new(),
         uptime: 5,
         clock: 0,
     };

@@ -15,10 +15,11 @@ const QUOTED: usize = 80;
 /// Number of lines that are tried as the start of an answer.
 const CANDIDATES: usize = 1000;
 /// Classes of differences, the most important first. A newer agent may have more.
-const CLASSES: [&str; 9] = [
+const CLASSES: [&str; 10] = [
     "verity",
     "cmdline",
     "guard",
+    "services",
     "mounts",
     "sysctls",
     "executables",
