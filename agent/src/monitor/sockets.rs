@@ -256,7 +256,7 @@ mod tests {
             " 9: 00000000:9C40 00000000:0000 07 0:0 0:0 0 0 0 2 2\n",
         ]
         .concat();
-        assert_eq!(listed(&udp, "udp"), ["0.0.0.0:68 2"]);
+        assert_eq!(listed(&udp, "udp"), ["0.0.0.0:68 1"]);
     }
 
     #[test]

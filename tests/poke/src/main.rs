@@ -65,6 +65,7 @@ const COMMANDS: &[Command] = &[
     command("uring-nvme", 2, ring::nvme),
     command("uring-path", 2, ring::change_path),
     command("memory", 1, memory::execute),
+    command("userfaultfd", 0, memory::handle_faults),
     command("fsmount", 2, mounts::mount_new),
     command("clone", 2, mounts::bind),
     command("move", 2, mounts::move_mount),

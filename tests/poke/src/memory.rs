@@ -302,6 +302,13 @@ const UFFDIO_REGISTER: u64 = 0xc020_aa00;
 const UFFDIO_COPY: u64 = 0xc028_aa03;
 const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
 
+/// userfaultfd: becomes the handler of page faults in this process, also of the kernel's.
+pub fn handle_faults(_: &Arguments) -> Result {
+    kernel::owned(call!(Userfaultfd, libc::O_CLOEXEC))
+        .map(drop)
+        .named("userfaultfd")
+}
+
 /// A page that is filled after it was made executable.
 fn fill_by_userfaultfd() -> Result {
     #[repr(align(4096))]

@@ -1,0 +1,1 @@
+setting /proc/sys/kernel/hung_task_timeout_secs 0

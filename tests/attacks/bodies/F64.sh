@@ -1,0 +1,2 @@
+undo 'mv /run/systemd/attack /run/systemd/journal'
+mv /run/systemd/journal /run/systemd/attack

@@ -1,0 +1,3 @@
+undo 'rm -r /run/systemd/journald.conf.d'
+mkdir /run/systemd/journald.conf.d && echo >/run/systemd/journald.conf.d/attack.conf '[Journal]
+MaxLevelStore=emerg'
