@@ -1144,6 +1144,19 @@ INLINE int is_watchdog(struct file *file, u32 device)
 	return device == FIRST_WATCHDOG || BEGINS8(&name, "watchdog");
 }
 
+/* Whether a character device may be opened for writing. A disk's generic SCSI device takes commands
+ * by write, and the kernel's log takes lines that look like the agent's. */
+FUNCTION(may_write_to_device) int may_write_to_device(struct file *file, u32 device)
+{
+	int watchdog = is_watchdog(file, device);
+	if (!watchdog && device != KERNEL_LOG && device != FIRMWARE_MEMORY && device >> 20 != SG_MAJOR && device >> 20 != MTD_MAJOR)
+		return 1;
+	if (is_agent() || shutting_down() || (watchdog && is_init()))
+		return 1;
+	return device == KERNEL_LOG &&
+	       (allowed(DEBUG) || is_init_or_its_child() || is_systemd_program() || (config.udev && program() == config.udev));
+}
+
 /* Checks openings for writing. Reading is free, except for interpreters and the kernel's memory. */
 PROGRAM(file_open)
 {
@@ -1165,15 +1178,7 @@ PROGRAM(file_open)
 		REFUSE_FILE(FILE_OPEN, file);
 	}
 	if (kind == S_IFCHR) {
-		u32 device = inode->i_rdev;
-		if (is_watchdog(file, device) && !is_init() && !is_agent())
-			REFUSE_FILE(FILE_OPEN, file);
-		/* A disk's generic SCSI device takes commands by write, and the kernel's log takes
-		 * lines that look like the agent's. */
-		if (device != FIRMWARE_MEMORY && (device != KERNEL_LOG || allowed(DEBUG) || is_init_or_its_child() || is_systemd_program() || (config.udev && program() == config.udev)) &&
-		    device >> 20 != SG_MAJOR && device >> 20 != MTD_MAJOR)
-			return 0;
-		if (is_agent() || shutting_down())
+		if (may_write_to_device(file, inode->i_rdev))
 			return 0;
 		REFUSE_FILE(FILE_OPEN, file);
 	}

@@ -100,7 +100,7 @@ pub fn report_drift(json: bool) -> Result<DriftOutput, String> {
     check_root_hash(&mut found);
     check_units(&policy, &mut found);
     sockets::check_ports(&policy, &mut found);
-    let mut instructions = Instructions::new();
+    let mut instructions = Instructions::new(&policy);
     let volumes = check_volumes(&policy, &mut found, &mut instructions);
     let counts = denials();
     if counts.is_none() && policy.seal.level == Level::Guard {
@@ -450,7 +450,12 @@ mod tests {
         }
         std::os::unix::fs::symlink("/bin/sh", folder.join("link")).unwrap();
         let mut programs = Vec::new();
-        let usage = walk(&folder, &mut 100, &mut programs, &mut Instructions::new());
+        let usage = walk(
+            &folder,
+            &mut 100,
+            &mut programs,
+            &mut Instructions::default(),
+        );
         programs.sort();
         assert_eq!(programs, [folder.join("a/b/elf"), folder.join("script")]);
         assert_eq!((usage.files, usage.cut), (6, false));
@@ -482,7 +487,7 @@ mod tests {
                 &folder,
                 &mut left,
                 &mut Vec::new(),
-                &mut Instructions::new()
+                &mut Instructions::default()
             )
             .cut && left == 0
         );

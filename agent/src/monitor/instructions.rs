@@ -1,7 +1,7 @@
 //! Files on volumes that make programs of the image run commands: at each start, by the clock, or
 //! at a login of the user; and files that let somebody log in.
 
-use adamant_contract::policy::{START_PLACES, is_below};
+use adamant_contract::policy::{Policy, START_PLACES, is_below};
 
 use super::read;
 
@@ -23,6 +23,7 @@ const IN_HOME: [&str; 9] = [
 ];
 
 /// The files that a walk through the volumes found.
+#[derive(Default)]
 pub struct Instructions {
     homes: Vec<String>,
     /// Absolute paths.
@@ -32,9 +33,17 @@ pub struct Instructions {
 }
 
 impl Instructions {
-    /// None yet, for the users of this machine.
-    pub fn new() -> Instructions {
-        Instructions::with_users(&read("/etc/passwd").unwrap_or_default())
+    /// None yet, for the users of this machine whose homes are on the policy's volumes.
+    pub fn new(policy: &Policy) -> Instructions {
+        Instructions::with_users(&read("/etc/passwd").unwrap_or_default()).on_volumes(policy)
+    }
+
+    fn on_volumes(mut self, policy: &Policy) -> Instructions {
+        self.homes.retain(|home| {
+            let mut mounts = policy.volumes.iter().map(|volume| &volume.mount);
+            mounts.any(|mount| home == mount || is_below(home, mount))
+        });
+        self
     }
 
     fn with_users(passwd: &str) -> Instructions {
@@ -44,10 +53,11 @@ impl Instructions {
                 homes.push(home.to_owned());
             }
         }
+        homes.sort_unstable();
+        homes.dedup();
         Instructions {
             homes,
-            found: Vec::new(),
-            cut: false,
+            ..Instructions::default()
         }
     }
 
@@ -84,6 +94,17 @@ fn is_on_way(path: &str, place: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_homes_on_volumes_are_compared() {
+        let text = r#"{"version": 1, "image": {"id": "a", "version": "1"}, "volume": [{"name": "state", "mount": "/var"}]}"#;
+        let policy = Policy::parse(text.as_bytes()).unwrap();
+        let users = "root:x:0:0::/root:\nw:x:1:1::/var/www:\nv:x:1:1::/var:\nx:x:2:2::/variety:\ny:x:3:3::/var:\n";
+        assert_eq!(
+            Instructions::with_users(users).on_volumes(&policy).homes,
+            ["/var", "/var/www"]
+        );
+    }
 
     #[test]
     fn lists_files_in_places_of_instructions_and_no_others() {

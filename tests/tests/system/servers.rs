@@ -221,6 +221,120 @@ fn root_logs_in_with_the_key_from_the_credential_and_the_host_key_stays() {
     );
 }
 
+/// Builds images/debian with more packages and more lines in its definition.
+fn debian_with(scratch: &Scratch, packages: &[&str], lines: &str) -> Image {
+    let folder = scratch.join("image");
+    tool::run(
+        tool::command("cp")
+            .arg("-a")
+            .arg(workspace().join("images/debian"))
+            .arg(&folder),
+    );
+    let _ = std::fs::remove_dir_all(folder.join("out"));
+    let definition = folder.join("image.toml");
+    let text = std::fs::read_to_string(&definition).unwrap();
+    let listed: String = packages
+        .iter()
+        .map(|name| format!(", \"{name}\""))
+        .collect();
+    let more = text.replacen(
+        "\"openssh-server\"",
+        &format!("\"openssh-server\"{listed}"),
+        1,
+    );
+    assert!(
+        more != text,
+        "images/debian names its packages in another way"
+    );
+    std::fs::write(&definition, format!("{more}\n{lines}")).unwrap();
+    let image = Image {
+        dir: scratch.join("out"),
+        stem: "debian_1.0.0".to_owned(),
+    };
+    image::build(&folder, &image.dir);
+    image
+}
+
+/// Commands that read the identity, health and layout of disks and network devices, and a text that
+/// each prints. `mdadm` and `multipath` tell that there is nothing to show.
+const READERS: [(&str, &str); 14] = [
+    ("smartctl -i -H /dev/sda", "SMART Health Status"),
+    ("smartctl -a /dev/nvme0", "SMART overall-health"),
+    ("nvme list", "/dev/nvme0n1"),
+    ("mdadm --examine /dev/sda", "No md superblock"),
+    ("mdadm --detail --scan --verbose && echo none", "none"),
+    ("pvs -a -o +dev_size", "PSize"),
+    ("vgs; lvs; pvscan", "No matching physical volumes"),
+    ("multipath -ll; multipath -v3 -d", "sda"),
+    (
+        "ethtool eth0 || ethtool ens3 || ethtool enp0s3",
+        "Link detected",
+    ),
+    (
+        "ethtool -i $(basename $(ls -d /sys/class/net/e*))",
+        "virtio_net",
+    ),
+    ("lsblk --output-all /dev/sda", "sda"),
+    ("blkid /dev/vda1", "vfat"),
+    ("sfdisk --dump /dev/vda", "label: gpt"),
+    ("dmsetup table root && dmsetup status", "verity"),
+];
+
+#[test]
+#[ignore = "long: one more Debian, with the tools of disks"]
+fn tools_that_only_read_disks_and_network_devices_work_at_level_guard() {
+    if !tool::have("ssh-keygen") || !tool::have("ssh") {
+        return;
+    }
+    let scratch = Scratch::new("readers");
+    let image = debian_with(
+        &scratch,
+        &[
+            "smartmontools",
+            "nvme-cli",
+            "mdadm",
+            "lvm2",
+            "multipath-tools",
+            "ethtool",
+            "fdisk",
+        ],
+        "",
+    );
+    let disks = ["nvme", "scsi"].map(|name| {
+        let path = scratch.join(name);
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(64 << 20)
+            .unwrap();
+        format!("file={},format=raw,if=none,id={name}", path.display())
+    });
+    let arguments = [
+        "-drive",
+        &disks[0],
+        "-device",
+        "nvme,serial=n1,drive=nvme",
+        "-drive",
+        &disks[1],
+        "-device",
+        "virtio-scsi-pci",
+        "-device",
+        "scsi-hd,serial=s1,drive=scsi",
+    ];
+    let started = Server::fresh(&image, &scratch, |setup| setup.arguments(&arguments));
+    let Some(mut server) = started else { return };
+    let mut wrong = Vec::new();
+    for (command, text) in READERS {
+        let (said, code) = server.try_to(command);
+        if !said.contains(text) {
+            wrong.push(format!("{command}: {code}: {said}"));
+        }
+    }
+    let told = server.ask("cat /run/adamant/events.jsonl 2>/dev/null; adamant-agent status");
+    assert!(wrong.is_empty(), "{}\n{told}", wrong.join("\n"));
+    assert!(told.contains("denials    none since the boot"), "{told}");
+    server.machine.cut_power();
+}
+
 #[test]
 #[ignore = "long: one more Debian, with curl"]
 fn a_cloud_s_metadata_service_gives_root_its_key_as_the_documentation_says() {
@@ -234,27 +348,7 @@ fn a_cloud_s_metadata_service_gives_root_its_key_as_the_documentation_says() {
         .and_then(|(_, rest)| rest.split_once("```"))
         .unwrap()
         .0;
-    let folder = scratch.join("image");
-    tool::run(
-        tool::command("cp")
-            .arg("-a")
-            .arg(workspace().join("images/debian"))
-            .arg(&folder),
-    );
-    let _ = std::fs::remove_dir_all(folder.join("out"));
-    let definition = folder.join("image.toml");
-    let text = std::fs::read_to_string(&definition).unwrap();
-    let with_curl = text.replacen("\"openssh-server\"", "\"openssh-server\", \"curl\"", 1);
-    assert!(
-        with_curl != text,
-        "images/debian names its packages in another way"
-    );
-    std::fs::write(&definition, format!("{with_curl}\n{example}")).unwrap();
-    let image = Image {
-        dir: scratch.join("out"),
-        stem: "debian_1.0.0".to_owned(),
-    };
-    image::build(&folder, &image.dir);
+    let image = debian_with(&scratch, &["curl"], example);
 
     // The metadata service, which QEMU starts for each connection: it gives out a token, and for
     // a token the key.
