@@ -23,7 +23,9 @@ Usage: adamant-agent COMMAND
     scrub [--now]      Read all blocks of the root to find corrupted ones: endlessly at the
                        policy's rate, or with --now once at full speed
     watch              Report violations of the policy until stopped
-    drift [--json]     List differences between the running machine and its image and policy
+    drift [--json [--nonce HEX]]
+                       List differences between the running machine and its image and policy;
+                       --nonce repeats up to 64 hexadecimal digits of the asker in the answer
     --version          Print the version
     --help             Print this help
 
@@ -58,8 +60,10 @@ fn run_command(arguments: Vec<OsString>) -> u8 {
             monitor::scrub::scrub_root(!option.is_empty()).unwrap_or_else(|line| fail(&line))
         }
         Some(["watch"]) => monitor::watch::watch_machine().unwrap_or_else(|line| fail(&line)),
-        Some(["drift", option @ ..]) if matches!(option, [] | ["--json"]) => {
-            match monitor::drift::report_drift(!option.is_empty()) {
+        Some(["drift", option @ ..])
+            if matches!(option, [] | ["--json"] | ["--json", "--nonce", _]) =>
+        {
+            match monitor::drift::report_drift(!option.is_empty(), option.get(2).copied()) {
                 Ok(drift) => print(&drift.text).max(u8::from(!drift.none)),
                 Err(line) => fail(&line),
             }

@@ -40,6 +40,8 @@ const DAY: u64 = 86400;
 /// The command's result.
 #[derive(Serialize)]
 struct DriftReport<'a> {
+    /// The number that the asker chose.
+    nonce: Option<&'a str>,
     image_id: &'a str,
     image_version: &'a str,
     /// Root hash of the running root, `None` if it is not on dm-verity.
@@ -89,9 +91,17 @@ pub struct DriftOutput {
     pub none: bool,
 }
 
-/// Compares the machine with its image and policy. Returns the result as text, or as JSON. `Err` is
-/// a line for the standard error.
-pub fn report_drift(json: bool) -> Result<DriftOutput, String> {
+/// Most digits of a nonce.
+const NONCE_DIGITS: usize = 64;
+
+/// Compares the machine with its image and policy. Returns the result as text, or as JSON, which
+/// repeats the asker's `nonce`. `Err` is a line for the standard error.
+pub fn report_drift(json: bool, nonce: Option<&str>) -> Result<DriftOutput, String> {
+    let is_nonce =
+        |text: &str| text.len() <= NONCE_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if !nonce.is_none_or(is_nonce) {
+        return Err("adamant: drift: --nonce takes at most 64 hexadecimal digits\n".to_owned());
+    }
     if !nix::unistd::geteuid().is_root() {
         return Err("adamant: drift: only root may read the kernel's tables that this command compares: run it as root\n".to_owned());
     }
@@ -113,6 +123,7 @@ pub fn report_drift(json: bool) -> Result<DriftOutput, String> {
     }
     let none = found.is_empty();
     let report = DriftReport {
+        nonce,
         image_id: &policy.image.id,
         image_version: &policy.image.version,
         root_hash: VerifiedDevice::find().ok().map(|root| root.hash),
@@ -514,6 +525,7 @@ mod tests {
     #[test]
     fn text_and_json_have_the_same_content() {
         let full = || DriftReport {
+            nonce: None,
             image_id: "web",
             image_version: "1.2",
             root_hash: None,
@@ -558,7 +570,7 @@ mod tests {
         );
         assert_eq!(
             json::to_line(&full()),
-            r#"{"image_id":"web","image_version":"1.2","root_hash":null,"drift":[{"class":"mounts","what":"/usr","is":"tmpfs over it","should":"not mounted over"}],"denials":{"file_open":2},"allowances":["jit"],"volumes":[{"volume":"state","files":3,"bytes":4096,"made_bytes":1024,"changed_bytes":2048,"oldest_seconds":172805,"cut":false}],"instructions":["/home/a/.ssh/rc\n"],"instructions_cut":true}"#
+            r#"{"nonce":null,"image_id":"web","image_version":"1.2","root_hash":null,"drift":[{"class":"mounts","what":"/usr","is":"tmpfs over it","should":"not mounted over"}],"denials":{"file_open":2},"allowances":["jit"],"volumes":[{"volume":"state","files":3,"bytes":4096,"made_bytes":1024,"changed_bytes":2048,"oldest_seconds":172805,"cut":false}],"instructions":["/home/a/.ssh/rc\n"],"instructions_cut":true}"#
         );
     }
 }

@@ -18,13 +18,15 @@ while [ "$1" != -- ]; do shift; done
 ls "$FLEET/running" | wc -l >>"$FLEET/at-once"
 a=aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 b=bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb
-answer() { printf '{"image_id":"debian","image_version":"%s","root_hash":"%s","drift":[%s],"denials":{},"allowances":[],"volumes":[]}\n' "$@"; }
+nonce=${3##* }
+answer() { printf '{"image_id":"debian","image_version":"%s","root_hash":"%s","drift":[%s],"denials":{},"allowances":[],"volumes":[],"nonce":"'$nonce'"}\n' "$1" "$2" "$3"; }
 code=0
 case $2 in
   fine*) sleep 0.3; answer 1.2 $a ;;
   # All eight wait for each other.
   together*) while [ "$(wc -l <"$FLEET/calls")" -lt 8 ]; do sleep 0.05; done; answer 1.2 $a ;;
   behind) answer 1.1 $b ;;
+  recorded) nonce=00000000000000000000000000000000; answer 1.2 $a ;;
   drifted) answer 1.2 $a '{"class":"units","what":"/run/systemd/transient/x.service","is":"there","should":"absent"},{"class":"mounts","what":"/usr","is":"tmpfs over it","should":"not mounted over"}'; code=1 ;;
   escapes) printf '\033]0;banner\007\n' >&2; answer 1.2 $a '{"class":"\u001b[2J","what":"\u009b31m\u202e","is":"\u0007","should":"a\nb"}'; code=1 ;;
   screams) printf 'last\n\033[2J\302\23331mwords\r\n' >&2; code=255 ;;
@@ -144,7 +146,7 @@ fn sorts_the_worst_host_first_and_returns_its_exit_code() {
     let call = fleet.read("calls");
     assert!(
         call.contains("BatchMode=yes")
-            && call.contains("ConnectTimeout=15 -- fine1 adamant-agent drift --json"),
+            && call.contains("ConnectTimeout=15 -- fine1 adamant-agent drift --json --nonce "),
         "{call}"
     );
 }
@@ -206,7 +208,7 @@ fn a_host_without_an_answer_is_listed_with_the_reason_and_delays_no_other_host()
     let fleet = Fleet::new();
     let names = [
         "hangs", "floods", "garbage", "other", "refused", "changed", "plain", "old", "user",
-        "screams", "fine1",
+        "screams", "recorded", "fine1",
     ];
     let started = Instant::now();
     let (code, document) = fleet.json(&[&names[..], &["--timeout", "20s"]].concat(), "");
@@ -248,6 +250,7 @@ fn a_host_without_an_answer_is_listed_with_the_reason_and_delays_no_other_host()
         reason("plain"),
         "it can't run adamant-agent: sh: 1: adamant-agent: not found"
     );
+    assert!(reason("recorded").contains("the number of the question"));
     assert!(reason("old").contains("too old"), "{}", reason("old"));
     assert!(
         reason("user").ends_with("run it as root"),
@@ -372,8 +375,7 @@ fn the_users_options_and_sudo_reach_ssh() {
             && at("-o ConnectTimeout=3") < at("-o ConnectTimeout=15")
     );
     assert!(
-        call.trim_end()
-            .ends_with("-- fine1 sudo -n adamant-agent drift --json"),
+        call.contains("-- fine1 sudo -n adamant-agent drift --json --nonce "),
         "{call}"
     );
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::nonce::Nonce;
 use crate::error::json_reason;
 use crate::io::process::Captured;
 
@@ -56,6 +57,9 @@ pub struct DriftAnswer {
     /// device.
     #[serde(default)]
     pub root_hash: Option<String>,
+    /// The number that the question had.
+    #[serde(default, skip_serializing)]
+    pub nonce: Option<String>,
     /// The differences, the most important first.
     pub drift: Vec<DriftItem>,
     /// Number of the guard's denials by hook.
@@ -78,8 +82,8 @@ pub struct DriftItem {
 
 impl HostOutcome {
     /// Interprets the output and the exit status of ssh.
-    pub fn from_ssh(said: &Captured) -> HostOutcome {
-        match read(said) {
+    pub fn from_ssh(said: &Captured, nonce: &Nonce) -> HostOutcome {
+        match read(said, nonce) {
             Ok(answer) if answer.drift.is_empty() => HostOutcome::NoDrift(answer),
             Ok(answer) => HostOutcome::Drift(answer),
             Err(reason) => HostOutcome::NotAsked { reason },
@@ -120,7 +124,7 @@ fn rank(class: &str) -> usize {
         .unwrap_or(CLASSES.len())
 }
 
-fn read(said: &Captured) -> Result<DriftAnswer, String> {
+fn read(said: &Captured, nonce: &Nonce) -> Result<DriftAnswer, String> {
     let code = said.status.code();
     match code {
         // ssh's own errors. The agent never ends with this code.
@@ -132,7 +136,7 @@ fn read(said: &Captured) -> Result<DriftAnswer, String> {
         // The agent's exit code for unknown arguments.
         Some(2) => {
             return Err(
-                "its adamant-agent has no command `drift`: the image is too old".to_owned(),
+                "its adamant-agent does not know `drift --nonce`: the image is too old".to_owned(),
             );
         }
         Some(126 | 127) => return Err(why("it can't run adamant-agent", said)),
@@ -151,6 +155,9 @@ fn read(said: &Captured) -> Result<DriftAnswer, String> {
     let mut answer = find_answer(&said.out)?;
     if (code == Some(0)) != answer.drift.is_empty() {
         return Err("its list of differences contradicts its exit code".to_owned());
+    }
+    if answer.nonce.as_deref() != Some(nonce.as_str()) {
+        return Err("its answer does not repeat the number of the question: something else than the agent answers".to_owned());
     }
     answer.clean()?;
     Ok(answer)

@@ -4,11 +4,19 @@ use std::process::ExitStatus;
 use super::*;
 
 fn said(code: i32, out: &str, err: &str) -> HostOutcome {
-    HostOutcome::from_ssh(&Captured {
+    // An answer repeats the number of the question.
+    let nonce = Nonce::random().unwrap();
+    let member = format!(r#""nonce":"{}","drift":"#, nonce.as_str());
+    said_to(&nonce, code, &out.replace(r#""drift":"#, &member), err)
+}
+
+fn said_to(nonce: &Nonce, code: i32, out: &str, err: &str) -> HostOutcome {
+    let captured = Captured {
         status: ExitStatus::from_raw(code << 8),
         out: out.into(),
         err: err.into(),
-    })
+    };
+    HostOutcome::from_ssh(&captured, nonce)
 }
 
 fn reason(code: i32, out: &str, err: &str) -> String {
@@ -88,7 +96,7 @@ fn gives_a_reason_for_every_missing_answer() {
         "adamant: drift: run it as root"
     );
     assert_eq!(reason(0, " \n", ""), "no output");
-    assert!(reason(2, "", "help").contains("no command `drift`"));
+    assert!(reason(2, "", "help").contains("too old"));
     assert_eq!(reason(70, "", ""), "adamant-agent ended with exit code 70");
     for garbage in [
         "{",
@@ -109,6 +117,21 @@ fn gives_a_reason_for_every_missing_answer() {
         reason(0, ONE, "").contains("contradicts")
             && reason(1, r#"{"drift":[]}"#, "").contains("contradicts")
     );
+}
+
+#[test]
+fn an_answer_to_another_question_counts_as_none() {
+    let nonce = Nonce::random().unwrap();
+    for other in ["", r#""nonce":null,"#, r#""nonce":"00","#] {
+        let text = format!(r#"{{{other}"drift":[]}}"#);
+        let HostOutcome::NotAsked { reason } = said_to(&nonce, 0, &text, "") else {
+            panic!("{text}")
+        };
+        assert!(
+            reason.contains("does not repeat the number of the question"),
+            "{reason}"
+        );
+    }
 }
 
 #[test]

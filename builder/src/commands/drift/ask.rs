@@ -14,6 +14,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use super::nonce::Nonce;
 use crate::error::reason;
 use crate::io::prerequisite;
 use crate::io::process::{self, Captured};
@@ -47,7 +48,7 @@ pub struct SshOptions {
 
 impl SshOptions {
     /// The command line for a host.
-    fn command(&self, host: &str) -> Command {
+    fn command(&self, host: &str, nonce: &Nonce) -> Command {
         let mut command = Command::new("ssh");
         command.arg("-T");
         // ssh uses the first value of an option.
@@ -62,13 +63,11 @@ impl SshOptions {
         {
             command.args(["-o", option]);
         }
-        let remote_command = if self.sudo {
-            "sudo -n adamant-agent drift --json"
-        } else {
-            "adamant-agent drift --json"
-        };
+        let sudo = if self.sudo { "sudo -n " } else { "" };
+        let nonce = nonce.as_str();
+        let remote_command = format!("{sudo}adamant-agent drift --json --nonce {nonce}");
         command
-            .args(["--", host, remote_command])
+            .args(["--", host, &remote_command])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -79,8 +78,8 @@ impl SshOptions {
 
     /// Queries a host; `Err` has the reason why there is no answer. ssh ends with the exit code of
     /// the remote command, or with 255.
-    pub fn query(&self, host: &str) -> Result<Captured, String> {
-        run_ssh(&mut self.command(host), LIMIT, self.timeout)
+    pub fn query(&self, host: &str, nonce: &Nonce) -> Result<Captured, String> {
+        run_ssh(&mut self.command(host, nonce), LIMIT, self.timeout)
     }
 }
 
@@ -193,16 +192,18 @@ mod tests {
             sudo: true,
             timeout: Duration::from_secs(5),
         };
-        let command = ssh.command("web1");
+        let nonce = Nonce::random().unwrap();
+        let asked = format!(
+            "sudo -n adamant-agent drift --json --nonce {}",
+            nonce.as_str()
+        );
+        let command = ssh.command("web1", &nonce);
         let words: Vec<&str> = command
             .get_args()
             .filter_map(|word| word.to_str())
             .collect();
         assert_eq!(words[..3], ["-T", "-o", "BatchMode=yes"]);
-        assert_eq!(
-            words[words.len() - 3..],
-            ["--", "web1", "sudo -n adamant-agent drift --json"]
-        );
+        assert_eq!(words[words.len() - 3..], ["--", "web1", &asked]);
         let at = |word: &str| words.iter().position(|&w| w == word).unwrap();
         // The user's value precedes our default, and follows the fixed options.
         assert!(

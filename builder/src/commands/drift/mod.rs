@@ -8,6 +8,7 @@ mod answer;
 mod ask;
 mod hosts;
 mod images;
+mod nonce;
 mod text;
 
 use std::num::NonZeroUsize;
@@ -18,6 +19,7 @@ pub use ask::SshOptions;
 use serde::Serialize;
 
 use self::answer::HostOutcome;
+use self::nonce::Nonce;
 use crate::error::Result;
 use crate::io::ordered::{Job, OrderedPool};
 use crate::term::output::Output;
@@ -120,8 +122,9 @@ fn query_all(names: Vec<String>, options: &DriftOptions, output: &Output) -> Res
     let jobs = names.into_iter().map(|work| Job { cost: 0, work });
     let query = |name: String| {
         let started = Instant::now();
-        let outcome = match options.ssh.query(&name) {
-            Ok(captured) => HostOutcome::from_ssh(&captured),
+        let nonce = Nonce::random()?;
+        let outcome = match options.ssh.query(&name, &nonce) {
+            Ok(captured) => HostOutcome::from_ssh(&captured, &nonce),
             Err(reason) => HostOutcome::NotAsked { reason },
         };
         let result = if outcome.answer().is_some() {

@@ -192,6 +192,7 @@ mod tests {
             image_id: Some("debian".to_owned()),
             image_version: Some(version.to_owned()),
             root_hash: Some(digit.repeat(64)),
+            nonce: None,
             drift: vec![one; drift],
             denials: [("file_open".to_owned(), drift as u64)].into(),
         }
