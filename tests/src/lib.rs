@@ -8,6 +8,7 @@ pub mod attacks;
 pub mod entries;
 pub mod esp;
 pub mod image;
+pub mod kernel;
 pub mod machine;
 pub mod markdown;
 pub mod oddities;

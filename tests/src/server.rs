@@ -29,6 +29,9 @@ pub fn reference(name: &str) -> Image {
 pub fn setup(image: &Image, disk: &Path, append: &str, arguments: &[&str]) -> Setup {
     let setup = Setup::of(image)
         .disk(disk)
+        .processors(2)
+        .compressed_kernel()
+        .sata()
         .memory("1G")
         .append(append)
         .arguments(arguments)

@@ -67,6 +67,8 @@ pub fn run_attacks(
             .overlay(&files.twin, None)
             .network(&[])
             .memory("1G")
+            .processors(2)
+            .sata()
             .console(&files.console)
             .restarts()
             .deadline(left);

@@ -134,6 +134,7 @@ fn read(images: &[(String, PathBuf)], scratch: &Scratch) -> Result<By<Figures>> 
     let mut setup = Setup::of(&tiny)
         .disk(&disk)
         .memory("1G")
+        .processors(2)
         .deadline(DEADLINE)
         .append(&format!("tiny.speed={}", names.join(",")));
     for (_, path) in images {

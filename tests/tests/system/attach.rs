@@ -171,7 +171,14 @@ fn starts_and_grows(bus: &Bus) {
             arguments.extend(["-device".to_owned(), device.replace("DRIVE", &own)]);
         }
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let setup = Setup::of(&image).arguments(&words).deadline(DEADLINE);
+        let setup = Setup::of(&image)
+            .processors(2)
+            .arguments(&words)
+            .deadline(DEADLINE);
+        let setup = match bus.name {
+            "ahci" => setup.sata(),
+            _ => setup,
+        };
         let mut machine = if bus.firmware {
             setup.firmware(None)
         } else {

@@ -22,6 +22,11 @@ fn boot(tiny: &Tiny, name: &str, change: impl FnOnce(Setup, &std::path::Path) ->
     machine.wait_for_end()
 }
 
+/// A machine as servers are: several processors, and the kernel as the image has it.
+fn as_servers_are(setup: Setup) -> Setup {
+    setup.processors(2).compressed_kernel()
+}
+
 fn line<'a>(console: &'a str, start: &str) -> &'a str {
     console
         .lines()
@@ -33,7 +38,9 @@ fn line<'a>(console: &'a str, start: &str) -> &'a str {
 #[test]
 fn pid_1_stands_on_a_verified_read_only_root_with_its_volumes() {
     let image = Tiny::usual().build();
-    let console = boot(&Tiny::usual(), "boot", |setup, disk| setup.disk(disk));
+    let console = boot(&Tiny::usual(), "boot", |setup, disk| {
+        as_servers_are(setup.disk(disk))
+    });
     assert_eq!(line(&console, "tiny: image "), "tiny: image tiny 1");
     assert_eq!(
         line(&console, "tiny: root hash "),
@@ -138,7 +145,7 @@ fn debian_12s_kernel_starts_it_too() {
         ..Tiny::full()
     };
     let console = boot(&tiny, "bookworm", |setup, disk| {
-        setup.disk(disk).append("tiny.read-all")
+        as_servers_are(setup.disk(disk).append("tiny.read-all"))
     });
     assert!(
         line(&console, "tiny: kernel ").starts_with("tiny: kernel 6.1."),
@@ -361,7 +368,7 @@ fn a_hypervisors_wish_is_the_machine_id_however_it_is_said() {
 #[test]
 fn every_block_is_read_before_init_when_the_policy_says_full() {
     let console = boot(&Tiny::full(), "full", |setup, disk| {
-        setup.disk(disk).append("tiny.read-all")
+        as_servers_are(setup.disk(disk).append("tiny.read-all"))
     });
     let root = console
         .lines()

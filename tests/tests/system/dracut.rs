@@ -52,7 +52,12 @@ fn a_stock_initramfs_starts_our_disk_by_its_root_hash() {
     fs::copy(debian.join("initrd"), image.path("initrd")).unwrap();
     let line = |hash: &str| format!("roothash={hash} systemd.gpt_auto=0 ro console=ttyS0\n");
     fs::write(image.path("cmdline"), line(&hash)).unwrap();
-    let mut machine = Setup::of(&image).disk(&disk).memory("1G").start(&scratch);
+    let mut machine = Setup::of(&image)
+        .disk(&disk)
+        .compressed_kernel()
+        .processors(2)
+        .memory("1G")
+        .start(&scratch);
     machine.wait_for("tiny: done");
     let console = machine.wait_for_end();
     assert!(

@@ -51,6 +51,7 @@ impl Server {
         ];
         let machine = Setup::of(&image)
             .disk(&disk)
+            .processors(2)
             .arguments(&arguments)
             .serving()
             .deadline(DEADLINE)

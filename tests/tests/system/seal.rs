@@ -27,12 +27,18 @@ fn tiny(suite: &'static str, level: &str, enforce: &str, more: &str) -> Tiny {
 
 /// The console of a fresh copy's only start, with the kernel's list of security modules as given.
 fn start(tiny: &Tiny, name: &str, words: &str) -> String {
+    start_with(tiny, name, words, 1)
+}
+
+/// As [`start`], with several processors, each of which calls the guard.
+fn start_with(tiny: &Tiny, name: &str, words: &str, processors: u32) -> String {
     let image = tiny.build();
     let scratch = Scratch::new(name);
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
     Setup::of(&image)
         .disk(&disk)
+        .processors(processors)
         .append(words)
         .start(&scratch)
         .wait_for_end()
@@ -76,10 +82,11 @@ fn each_level_is_in_force_on_both_kernels() {
             } else {
                 String::new()
             };
-            let console = start(
+            let console = start_with(
                 &tiny(suite, level, "require", &scripts),
                 &format!("seal-{level}-{suite}"),
                 "tiny.seal",
+                2,
             );
             assert_eq!(
                 lines(&console, "tiny: seal reached "),
