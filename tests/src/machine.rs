@@ -22,9 +22,13 @@ use crate::scratch::Scratch;
 use crate::talk::{Answer, Talk};
 use crate::tool;
 
-/// Machines that run at the same time, over all test programs: more only wait for each other's
-/// processor.
-const SLOTS: usize = 2;
+/// Machines that run at the same time, over all test programs: one more than the host has
+/// processors. Now and then each machine waits, for a disk that is missing or for its outcome.
+/// Still more only wait for each other's processor.
+fn slots() -> usize {
+    std::thread::available_parallelism().map_or(2, |count| count.get()) + 1
+}
+
 /// How long a machine may take when a test says nothing else. Emulation without hardware help, on a
 /// machine that is busy, is slow.
 pub const DEADLINE: Duration = Duration::from_secs(240);
@@ -557,7 +561,7 @@ fn slot() -> Flock<File> {
     let dir = target_dir().join("machines");
     std::fs::create_dir_all(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
     loop {
-        for number in 0..SLOTS {
+        for number in 0..slots() {
             let path: &Path = &dir.join(format!("slot-{number}"));
             let file = OpenOptions::new()
                 .create(true)
