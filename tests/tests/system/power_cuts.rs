@@ -17,10 +17,7 @@ fn cuts(few: u64, many: u64) -> u64 {
 }
 
 fn records(image: &Image, disk: &Path) -> Setup {
-    Setup::of(image)
-        .disk(disk)
-        .processors(2)
-        .append("tiny.records")
+    Setup::of(image).disk(disk).append("tiny.records")
 }
 
 /// The number after the last `tiny: synced` whose line is whole, plus one: how many records must be
