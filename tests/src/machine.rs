@@ -217,14 +217,14 @@ impl Setup {
         self
     }
 
-    /// Sets the number of virtual processors. Emulated processors wait for each other in busy loops:
-    /// with two, a start takes a quarter more processor time than with one.
+    /// Sets the number of virtual processors. Emulated processors wait for each other in busy
+    /// loops: with two, a start takes a quarter more processor time than with one.
     pub fn processors(mut self, processors: u32) -> Setup {
         self.processors = processors;
         self
     }
 
-    /// Adds the board's SATA controller. The kernel loads four modules for it and searches six
+    /// Adds the board's SATA controller. The kernel loads six modules for it and searches six
     /// ports, which takes 2 s of processor time.
     pub fn sata(mut self) -> Setup {
         self.sata = true;
@@ -394,6 +394,28 @@ impl Machine {
             }
             self.tick(&format!("for {text:?}"));
         }
+    }
+
+    /// Waits until the agent refuses the image: a line of this stage with these words. Gives the
+    /// line from `adamant: ` on.
+    pub fn wait_for_refusal(&mut self, stage: &str, words: &[&str]) -> String {
+        let start = format!("adamant: {stage}: ");
+        loop {
+            let line = self.wait_for(&start);
+            let line = &line[line.find(&start).unwrap_or_default()..];
+            if words.iter().all(|word| line.contains(word)) {
+                return line.to_owned();
+            }
+        }
+    }
+
+    /// Cuts the power of a machine whose agent has refused the image, and gives the console. Before
+    /// the policy was read, the machine would restart 10 s later. The 2 s are for an init that was
+    /// started all the same.
+    pub fn cut_power_of_refused(mut self) -> String {
+        let refused = self.age();
+        self.run_for(refused + Duration::from_secs(2));
+        self.cut_power()
     }
 
     /// Waits until the machine switches itself off or restarts; gives the whole console.

@@ -359,15 +359,11 @@ fn a_disk_behind_a_controller_without_a_driver_is_told_by_the_controller() {
     ] {
         let mut arguments = vec!["-blockdev", drive.as_str()];
         arguments.extend(devices.iter().flat_map(|device| ["-device", device]));
-        let console = Setup::of(&image)
+        let mut machine = Setup::of(&image)
             .arguments(&arguments)
             .append("adamant.device_timeout=8")
-            .start(&scratch)
-            .wait_for_end();
-        let line = console
-            .lines()
-            .find_map(|line| line.find("adamant: locate: ").map(|at| &line[at..]))
-            .unwrap_or_else(|| panic!("{console}"));
+            .start(&scratch);
+        let line = machine.wait_for_refusal("locate", &[]);
         assert!(
             line.contains("storage controller 0000:")
                 && line.contains("has no driver in this image")

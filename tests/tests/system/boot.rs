@@ -309,16 +309,14 @@ fn a_disk_written_for_other_sectors_is_told_to_be_one() {
     let scratch = Scratch::new("other-sectors");
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
-    let console = Setup::of(&image)
+    let mut machine = Setup::of(&image)
         .disk(&disk)
         .append("adamant.device_timeout=2")
-        .start(&scratch)
-        .wait_for_end();
-    assert!(
-        console.contains("it has one for sectors of 4096 bytes, this disk's have 512")
-            && !console.contains("tiny: "),
-        "{console}"
-    );
+        .start(&scratch);
+    let why = "it has one for sectors of 4096 bytes, this disk's have 512";
+    machine.wait_for_refusal("locate", &[why]);
+    let console = machine.cut_power_of_refused();
+    assert!(!console.contains("tiny: "), "{console}");
 }
 
 #[test]

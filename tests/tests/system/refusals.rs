@@ -6,20 +6,45 @@ use std::path::Path;
 use adamant_contract::verity;
 use adamant_tests::alter;
 use adamant_tests::image::{Image, Tiny};
-use adamant_tests::machine::Setup;
+use adamant_tests::machine::{Machine, Setup};
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
 
 const BLOCK: u64 = 4096;
 
-/// Alters a copy of the fully verified image and starts it: no init, one line of this stage with
-/// these words, and an end.
+/// Alters a copy of the fully verified image and starts it: no init, and one line of this stage
+/// with these words. All refusals end in one function of the agent: a test of each stage waits for
+/// the end, see [`refused_to_the_end`].
 fn refused(
     name: &str,
     stage: &str,
     words: &[&str],
     alter_disk: impl FnOnce(&Image, &Path),
     change: impl FnOnce(Setup, &Path) -> Setup,
+) {
+    let end = Machine::cut_power_of_refused;
+    refused_with(name, stage, words, alter_disk, change, end);
+}
+
+/// As [`refused`], and the machine restarts or switches off by itself.
+fn refused_to_the_end(
+    name: &str,
+    stage: &str,
+    words: &[&str],
+    alter_disk: impl FnOnce(&Image, &Path),
+    change: impl FnOnce(Setup, &Path) -> Setup,
+) {
+    let end = |mut machine: Machine| machine.wait_for_end();
+    refused_with(name, stage, words, alter_disk, change, end);
+}
+
+fn refused_with(
+    name: &str,
+    stage: &str,
+    words: &[&str],
+    alter_disk: impl FnOnce(&Image, &Path),
+    change: impl FnOnce(Setup, &Path) -> Setup,
+    end: impl FnOnce(Machine) -> String,
 ) {
     let image = Tiny::full().build();
     let scratch = Scratch::new(name);
@@ -28,20 +53,12 @@ fn refused(
     alter_disk(&image, &disk);
     let mut machine =
         change(Setup::of(&image).append("adamant.device_timeout=4"), &disk).start(&scratch);
-    let console = machine.wait_for_end();
+    let line = machine.wait_for_refusal(stage, words);
+    let console = end(machine);
     assert!(
         !console.contains("tiny: "),
         "the init of an altered image was started:\n{console}"
     );
-    let line = console.lines().map(|line| {
-        line.find("adamant: ")
-            .map_or("", |at| line[at..].trim_end())
-    });
-    let line = line
-        .filter(|line| line.starts_with(&format!("adamant: {stage}: ")))
-        .find(|line| words.iter().all(|word| line.contains(word)));
-    let line =
-        line.unwrap_or_else(|| panic!("no line of stage {stage} with {words:?} in\n{console}"));
     assert!(
         line.split(": ").count() >= 5,
         "stage, what, why and what to do: {line}"
@@ -264,7 +281,7 @@ fn the_verity_partition_is_missing() {
 
 #[test]
 fn a_volume_is_missing() {
-    refused(
+    refused_to_the_end(
         "no-volume",
         "volumes",
         &["state"],
@@ -376,7 +393,7 @@ fn two_disks_with_the_same_image() {
 
 #[test]
 fn one_data_block_less_than_the_root_has() {
-    refused(
+    refused_to_the_end(
         "a-block-less",
         "verify",
         &["data blocks, but the root has"],
@@ -436,7 +453,7 @@ fn a_second_disk_with_the_same_image_that_comes_late() {
 
 #[test]
 fn no_disk_at_all() {
-    refused("no-disk", "locate", &[], |_, _| {}, |setup, _| setup);
+    refused_to_the_end("no-disk", "locate", &[], |_, _| {}, |setup, _| setup);
 }
 
 /// A file that the boot does not read: the kernel, which can't be compressed again, so that its

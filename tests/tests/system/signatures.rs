@@ -10,35 +10,45 @@ use adamant_contract::signature::{Certificate, Embedded, check_signature};
 use adamant_tests::alter;
 use adamant_tests::esp::{signed, signer};
 use adamant_tests::image::{Image, SMALL_VOLUMES, Tiny, build_command, other_keys, our_keys};
-use adamant_tests::machine::Setup;
+use adamant_tests::machine::{Machine, Setup};
 use adamant_tests::scratch::Scratch;
 use adamant_tests::tool;
 
-/// Starts a copy of the image's disk, altered, and gives the console.
-fn start(image: &Image, name: &str, alter_disk: impl FnOnce(&Path), arguments: &[&str]) -> String {
-    let scratch = Scratch::new(name);
+/// Starts a copy of the image's disk, altered.
+fn switch_on(
+    image: &Image,
+    scratch: &Scratch,
+    alter_disk: impl FnOnce(&Path),
+    arguments: &[&str],
+) -> Machine {
     let disk = scratch.join("disk.raw");
     alter::copy(&image.path("raw"), &disk);
     alter_disk(&disk);
     Setup::of(image)
         .disk(&disk)
         .arguments(arguments)
-        .start(&scratch)
-        .wait_for_end()
+        .start(scratch)
 }
 
-/// The image does not start, and the stage's line has these words.
-fn refused(console: &str, words: &[&str]) {
+/// Starts a copy of the image's disk, altered, and gives the console.
+fn start(image: &Image, name: &str, alter_disk: impl FnOnce(&Path), arguments: &[&str]) -> String {
+    let scratch = Scratch::new(name);
+    switch_on(image, &scratch, alter_disk, arguments).wait_for_end()
+}
+
+/// The altered image does not start, and the stage's line has these words.
+fn refused(
+    image: &Image,
+    name: &str,
+    alter_disk: impl FnOnce(&Path),
+    words: &[&str],
+    end: impl FnOnce(Machine) -> String,
+) {
+    let scratch = Scratch::new(name);
+    let mut machine = switch_on(image, &scratch, alter_disk, &[]);
+    let line = machine.wait_for_refusal("signature", words);
+    let console = end(machine);
     assert!(!console.contains("tiny: "), "it was started:\n{console}");
-    let line = console.lines().filter_map(|line| {
-        line.find("adamant: signature: ")
-            .map(|at| line[at..].trim_end())
-    });
-    let line = line
-        .into_iter()
-        .find(|line| words.iter().all(|word| line.contains(word)));
-    let line =
-        line.unwrap_or_else(|| panic!("no line of stage signature with {words:?} in\n{console}"));
     assert!(
         line.split(": ").count() >= 5,
         "stage, what, why and what to do: {line}"
@@ -135,15 +145,21 @@ fn an_altered_a_missing_and_another_s_signature_are_refused() {
     ];
     for (name, content, why) in cases {
         refused(
-            &start(&image, name, |disk| put(disk, content), &[]),
+            &image,
+            name,
+            |disk| put(disk, content),
             &["signature partition", why],
+            Machine::cut_power_of_refused,
         );
     }
     let missing =
         |disk: &Path| alter::drop_partition(disk, alter::partition(disk, "tiny_1_sig").number);
     refused(
-        &start(&image, "no-signature", missing, &[]),
+        &image,
+        "no-signature",
+        missing,
         &["no signature partition"],
+        |mut machine| machine.wait_for_end(),
     );
 }
 
