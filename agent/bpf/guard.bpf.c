@@ -1564,8 +1564,8 @@ STARVES(task_setnice, TASK_SETNICE, ctx[1])
 STARVES(task_setscheduler, TASK_SETSCHEDULER, 0)
 STARVES(task_setioprio, TASK_SETIOPRIO, ctx[1])
 
-/* Whoever handles the page faults of others (userfaultfd) can block the kernel while it holds a
- * lock that PID 1 or the agent needs. */
+/* With userfaultfd, a process handles page faults of the kernel. It could block the kernel while
+ * it holds a lock that PID 1 or the agent needs. */
 PROGRAM(inode_init_security_anon)
 {
 	struct qstr *kind = (void *)ctx[1];

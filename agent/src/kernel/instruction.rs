@@ -39,9 +39,9 @@ impl Instruction {
         }
     }
 
-    /// Appends it in the form of the agent's tables, which is half as long: `code`, `registers`, the
-    /// numbers of bytes of `off` (lower four bits) and `imm` (upper ones), and these bytes, little
-    /// endian. Leading bytes that only repeat the sign are left out.
+    /// Appends it in the packed form of the agent's tables, which is half as long: `code`,
+    /// `registers`, a byte with the lengths of `off` (lower four bits) and `imm` (upper ones), and
+    /// these bytes, little endian. High bytes that only repeat the sign are left out.
     pub fn pack(self, to: &mut Vec<u8>) {
         let (off, imm) = (self.off.to_le_bytes(), self.imm.to_le_bytes());
         let off_length = if self.off == 0 { 0 } else { off.len() };

@@ -132,8 +132,8 @@ impl VolumesStage<'_> {
         }
     }
 
-    /// Makes the directory of the agent's state, if it is on a volume. Whatever else has the name is
-    /// removed: with a file there, the scrub could not store its state.
+    /// Makes the directory of the agent's state, if it is on a volume. Another entry of this name
+    /// is removed: with a file there, the scrub could not store its state.
     fn make_state_directory(&mut self, mounted: &[Mounted]) {
         let Some(volume) = volume_of(AGENT_STATE_DIR, mounted) else {
             return;
