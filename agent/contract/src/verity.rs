@@ -256,6 +256,28 @@ mod tests {
     }
 
     #[test]
+    fn accepts_the_largest_numbers_of_blocks_and_salt_and_refuses_the_next() {
+        let most = Superblock {
+            uuid: [7; 16],
+            data_blocks: 1 << 51,
+            salt: vec![9; 256],
+        };
+        let bytes = most.encode();
+        assert_eq!(Superblock::parse(&bytes), Ok(most));
+        for blocks in [0, (1 << 51) + 1, u64::MAX] {
+            let mut bad = bytes;
+            bad[72..80].copy_from_slice(&blocks.to_le_bytes());
+            assert_eq!(
+                Superblock::parse(&bad),
+                Err(SuperblockError::DataBlocks(blocks))
+            );
+        }
+        let mut bad = bytes;
+        bad[80..82].copy_from_slice(&257u16.to_le_bytes());
+        assert_eq!(Superblock::parse(&bad), Err(SuperblockError::SaltSize(257)));
+    }
+
+    #[test]
     fn levels_are_listed_top_first() {
         assert!(levels(1).is_empty());
         assert_eq!(levels(2), [1]);
