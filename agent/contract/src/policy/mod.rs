@@ -20,6 +20,7 @@ pub use self::reactions::{
     Verify, VerifyBoot,
 };
 pub use self::seal::{Allow, Enforce, Level, ModuleLoading, START_PLACES, Seal};
+use self::volume::is_mount_point;
 pub use self::volume::{FileSystem, OnDamage, Refresh, Volume, VolumeCheck, is_below};
 use crate::paths::POLICY_LIMIT;
 
@@ -155,16 +156,7 @@ impl Policy {
             );
         }
         for path in &self.image_data {
-            let parts_are_names = path.len() <= 1024
-                && path.get(1..).is_some_and(|rest| {
-                    rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
-                });
-            if !parts_are_names
-                || path
-                    .bytes()
-                    .any(|b| b.is_ascii_control() || b.is_ascii_whitespace() || b == b'\\')
-                || self.volume_of(path).is_none()
-            {
+            if !is_mount_point(path) || self.volume_of(path).is_none() {
                 return refuse(
                     PolicyKey::ImageData,
                     format!("image_data: {path:?} is no path below a volume's mount point"),

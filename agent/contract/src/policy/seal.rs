@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::error::{PolicyError, PolicyKey, refuse};
+use super::volume::is_absolute;
 use super::{MAX_INTERPRETERS, MAX_IOCTLS, MAX_SEAL_NAMES, Volume};
 
 /// Directories in which programs find instructions that they execute at each start or by the clock,
@@ -252,14 +253,7 @@ impl Seal {
                 format!("seal.allow.execute: no volume is named {bad:?}"),
             );
         }
-        let is_path = |path: &String| {
-            path.len() > 1
-                && path.starts_with('/')
-                && path[1..]
-                    .split('/')
-                    .all(|part| !matches!(part, "" | "." | ".."))
-        };
-        if let Some(bad) = mounts.iter().find(|path| !is_path(path)) {
+        if let Some(bad) = mounts.iter().find(|path| !is_absolute(path)) {
             return refuse(
                 PolicyKey::SealAllowMounts,
                 format!("seal.allow.mounts: {bad:?} is not an absolute path without . and .."),

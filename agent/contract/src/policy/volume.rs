@@ -103,17 +103,8 @@ impl Volume {
                 ),
             );
         }
-        let mount_ok = self.mount.len() <= 1024
-            && self.mount.starts_with('/')
-            && self.mount.len() > 1
-            && self.mount[1..]
-                .split('/')
-                .all(|part| !part.is_empty() && part != "." && part != ".." && part.len() <= 255)
-            && !self
-                .mount
-                .bytes()
-                .any(|b| b.is_ascii_control() || b.is_ascii_whitespace() || b == b'\\');
-        if !mount_ok {
+        let names_fit = self.mount.split('/').all(|name| name.len() <= 255);
+        if !is_mount_point(&self.mount) || !names_fit {
             return refuse(
                 PolicyKey::VolumeMount,
                 format!(
@@ -143,4 +134,23 @@ impl Volume {
 pub fn is_below(path: &str, parent: &str) -> bool {
     path.strip_prefix(parent)
         .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether a path is absolute and not `/`, without empty names, `.` and `..`.
+pub(super) fn is_absolute(path: &str) -> bool {
+    path.strip_prefix('/').is_some_and(|names| {
+        names
+            .split('/')
+            .all(|name| !matches!(name, "" | "." | ".."))
+    })
+}
+
+/// Whether something can be mounted at a path: absolute, at most 1024 bytes, without control
+/// characters, white space and backslashes.
+pub(super) fn is_mount_point(path: &str) -> bool {
+    is_absolute(path)
+        && path.len() <= 1024
+        && !path
+            .bytes()
+            .any(|b| b.is_ascii_control() || b.is_ascii_whitespace() || b == b'\\')
 }
