@@ -253,6 +253,9 @@ mod tests {
         };
         assert_eq!(at(der::UTC_TIME, "700101000000Z"), Ok(0));
         assert_eq!(at(der::UTC_TIME, "240229235959Z"), Ok(1_709_251_199));
+        assert_eq!(at(der::UTC_TIME, "161231235960Z"), Ok(1_483_228_800));
+        assert_eq!(at(der::UTC_TIME, "491231000000Z"), Ok(2_524_521_600));
+        assert_eq!(at(der::UTC_TIME, "500101000000Z"), Ok(-631_152_000));
         assert_eq!(
             at(der::GENERALIZED_TIME, "20500301000000Z"),
             Ok(2_529_705_600)
@@ -260,10 +263,97 @@ mod tests {
         for (tag, text) in [
             (der::UTC_TIME, "2402292359Z"),
             (der::UTC_TIME, "241329235959Z"),
+            (der::UTC_TIME, "240200000000Z"),
+            (der::UTC_TIME, "240232000000Z"),
+            (der::UTC_TIME, "240229240000Z"),
+            (der::UTC_TIME, "240229006000Z"),
+            (der::UTC_TIME, "240229000061Z"),
             (der::GENERALIZED_TIME, "+0500301000000Z"),
             (der::SET, ""),
         ] {
             assert!(at(tag, text).is_err(), "{text}");
         }
+    }
+
+    /// A value in DER, of less than 64 KiB.
+    fn value(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let content = parts.concat();
+        let length = (content.len() as u16).to_be_bytes();
+        let head = match content.len() {
+            0..0x80 => vec![tag, length[1]],
+            0x80..0x100 => vec![tag, 0x81, length[1]],
+            _ => vec![tag, 0x82, length[0], length[1]],
+        };
+        [head, content].concat()
+    }
+
+    /// Parses a public key; `unused` is the number of unused bits in its last byte.
+    fn read_key(algorithm: &[&[u8]], unused: u8, key: &[u8]) -> Result<(), CertificateError> {
+        let ids: Vec<Vec<u8>> = algorithm.iter().map(|id| value(der::OID, &[id])).collect();
+        let ids: Vec<&[u8]> = ids.iter().map(Vec::as_slice).collect();
+        let algorithm = value(der::SEQUENCE, &ids);
+        let info = [algorithm, value(der::BIT_STRING, &[&[unused], key])].concat();
+        PublicKey::read(Reader(&info)).map(|_| ())
+    }
+
+    /// An RSA key with a modulus of so many bits.
+    fn rsa_key(bits: usize, exponent: &[u8]) -> Vec<u8> {
+        let mut modulus = vec![0xff; bits.div_ceil(8)];
+        modulus[0] >>= (8 - bits % 8) % 8;
+        value(
+            der::SEQUENCE,
+            &[
+                &value(der::INTEGER, &[&[0], &modulus]),
+                &value(der::INTEGER, &[&[0], exponent]),
+            ],
+        )
+    }
+
+    #[test]
+    fn accepts_rsa_keys_of_2048_to_4096_bits_only() {
+        let read = |bits, exponent: &[u8]| read_key(&[RSA], 0, &rsa_key(bits, exponent));
+        for bits in [2048, 2049, 4095, 4096] {
+            assert_eq!(read(bits, &[1, 0, 1]), Ok(()), "{bits}");
+        }
+        for bits in [1024, 2047, 4097, 8192] {
+            assert_eq!(
+                read(bits, &[1, 0, 1]),
+                Err(CertificateError::RsaLength(bits))
+            );
+        }
+        assert_eq!(read(2048, &[1, 0, 0, 1]), Ok(()));
+        assert_eq!(
+            read(2048, &[1, 0, 0, 0, 1]),
+            Err(CertificateError::RsaLength(2048)),
+            "the exponent has more than four bytes"
+        );
+        assert_eq!(
+            read_key(&[RSA], 1, &rsa_key(2048, &[1, 0, 1])),
+            Err(CertificateError::KeyBits)
+        );
+    }
+
+    #[test]
+    fn accepts_elliptic_curve_keys_on_p_256_only() {
+        let point = [4; 65];
+        assert_eq!(
+            read_key(&[EC, P256], 0, &point),
+            Err(CertificateError::NotAPoint)
+        );
+        // 1.3.132.0.34, the curve P-384.
+        let p384 = [0x2b, 0x81, 4, 0, 0x22];
+        for algorithm in [&[EC, &p384[..]][..], &[P256]] {
+            assert_eq!(
+                read_key(algorithm, 0, &point),
+                Err(CertificateError::KeyAlgorithm)
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_longer_files_than_64_kib() {
+        let refused = |length| Certificate::from_pem(&vec![b'\n'; length]).unwrap_err();
+        assert_eq!(refused(LIMIT), CertificateError::NoLine(BEGIN));
+        assert_eq!(refused(LIMIT + 1), CertificateError::TooLong(LIMIT + 1));
     }
 }

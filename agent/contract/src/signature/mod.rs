@@ -281,7 +281,7 @@ mod tests {
 
     const HASH: RootHash = RootHash([0xa5; 32]);
 
-    fn openssl(dir: &Path, args: &str) {
+    fn openssl(dir: &Path, args: &str) -> String {
         let output = Command::new("openssl")
             .current_dir(dir)
             .args(args.split(' '))
@@ -292,6 +292,16 @@ mod tests {
             "{args}: {}",
             String::from_utf8_lossy(&output.stderr)
         );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fingerprint_as_openssl_prints(certificate: &Certificate) -> String {
+        let digits = certificate.fingerprint().to_uppercase();
+        let pairs: Vec<&str> = (0..digits.len())
+            .step_by(2)
+            .map(|at| &digits[at..at + 2])
+            .collect();
+        pairs.join(":")
     }
 
     /// A certificate and its signature of [`HASH`], both made by OpenSSL as an independent check.
@@ -316,6 +326,11 @@ mod tests {
             ),
         );
         let certificate = Certificate::from_pem(&std::fs::read(dir.join("c")).unwrap()).unwrap();
+        let fingerprint = openssl(&dir, "x509 -in c -noout -fingerprint -sha256");
+        assert_eq!(
+            fingerprint.trim_end().split_once('=').unwrap().1,
+            fingerprint_as_openssl_prints(&certificate)
+        );
         let message = std::fs::read(dir.join("p7s")).unwrap();
         std::fs::remove_dir_all(dir).unwrap();
         let embedded = Embedded {
@@ -450,7 +465,8 @@ mod tests {
             "{{\"rootHash\":\"{HASH}\",\"certificateFingerprint\":\"{HASH}\",\"signature\":\"Zg==\",\"new\":[1]}}"
         );
         let partition = |text: &str, tail: &[u8]| [text.as_bytes(), tail].concat();
-        for tail in [&b""[..], &[0; 4096]] {
+        let rest = vec![0; PARTITION_LIMIT - json.len()];
+        for tail in [&b""[..], &[0; 4096], &rest] {
             assert_eq!(
                 Embedded::parse(&partition(&json, tail)).map(|embedded| embedded.message),
                 Ok(b"f".to_vec())
@@ -462,6 +478,18 @@ mod tests {
             (partition(&json, b"\0\0x"), "follow the NUL"),
             (partition(&json, b"x"), "not the JSON"),
             (partition(&json.replace("a5a5", "A5a5"), b""), "lowercase"),
+            (
+                partition(&json.replacen("a5a5", "A5a5", 1), b""),
+                "is not 64 lowercase",
+            ),
+            (
+                partition(&json.replace("Fingerprint\":\"a", "Fingerprint\":\"A"), b""),
+                "is not 64 lowercase",
+            ),
+            (
+                partition(&json.replacen("\"a", "\"aa", 1), b""),
+                "is not 64 lowercase",
+            ),
             (partition(&json.replace("Zg==", "Zh=="), b""), "not Base64"),
             (
                 partition(&json.replace("rootHash", "roothash"), b""),
