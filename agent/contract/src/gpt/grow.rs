@@ -76,18 +76,14 @@ pub fn plan(table: &PartitionTable, sectors: u64, volumes: &[Growable]) -> Parti
     let (mut at, mut left, mut weights_left) = (start, free, weights);
     for (volume, size) in run.iter().zip(sizes) {
         let weight = u64::from(volume.weight);
-        // A share of the remaining space, so that rounding leaves no gap; in 128 bits, because
-        // sectors times weight may exceed 64.
+        // A share of the remaining space, which is a multiple of the grain, so that rounding leaves
+        // no gap; in 128 bits, because sectors times weight may exceed 64.
         let share = if weight == 0 {
             0
         } else {
             (u128::from(left) * u128::from(weight) / u128::from(weights_left)) as u64
         };
-        let share = if weight == weights_left {
-            share
-        } else {
-            share / grain * grain
-        };
+        let share = share / grain * grain;
         (left, weights_left) = (left - share, weights_left - weight);
         if let Some(partition) = &mut new.partitions[volume.index] {
             let length = if share == 0 && at == partition.first {
@@ -203,6 +199,53 @@ mod tests {
         assert_eq!(ranges(&new), [(1, 10), (11, 20), (31, 110)]);
         let new = plan(&old, 142 * MIB, &[vol(1, 1, true), vol(2, 0, true)]);
         assert_eq!(ranges(&new), [(1, 10), (11, 120), (131, 10)]);
+        let new = plan(&old, 142 * MIB, &[vol(1, 1, true), vol(2, 2, true)]);
+        assert_eq!(ranges(&new), [(1, 10), (11, 53), (64, 77)]);
+        let new = plan(&old, 43 * MIB, &[vol(1, 1, true), vol(2, 1, true)]);
+        assert_eq!(ranges(&new), [(1, 10), (11, 20), (31, 11)]);
+    }
+
+    #[test]
+    fn without_space_to_share_or_a_weight_every_volume_stays() {
+        let gap = table(&[(1, 10), (11, 20), (33, 10)], 45);
+        for volumes in [
+            [vol(1, 0, true), vol(2, 0, true)],
+            [vol(1, 0, false), vol(2, 0, false)],
+        ] {
+            assert_eq!(
+                plan(&gap, 142 * MIB, &volumes).partitions,
+                gap.partitions,
+                "{volumes:?}"
+            );
+        }
+        // Rounded up to the grain, both fill the disk.
+        let mut full = table(&[(1, 10), (11, 20), (31, 10)], 42);
+        let [_, Some(first), Some(second)] = &mut full.partitions[..] else {
+            unreachable!();
+        };
+        first.last -= 5;
+        (second.first, second.last) = (second.first - 5, second.last - 5);
+        let volumes = [vol(1, 1, true), vol(2, 1, true)];
+        assert_eq!(plan(&full, full.sectors, &volumes), full);
+    }
+
+    #[test]
+    fn a_volume_that_moves_starts_and_ends_at_the_grain() {
+        let mut old = table(&[(1, 10), (11, 20), (31, 10)], 42);
+        let last = old.partitions[2].as_mut().unwrap();
+        last.last -= 7;
+        let new = plan(&old, 62 * MIB, &[vol(1, 1, true), vol(2, 0, true)]);
+        let [_, Some(grown), Some(moved)] = &new.partitions[..] else {
+            panic!("{new:?}");
+        };
+        assert_eq!((grown.first, grown.last), (11 * MIB, 51 * MIB - 1));
+        assert_eq!((moved.first, moved.last), (51 * MIB, 61 * MIB - 1));
+        let new = plan(&old, 62 * MIB, &[vol(1, 0, true), vol(2, 1, true)]);
+        let [_, Some(kept), Some(grown)] = &new.partitions[..] else {
+            panic!("{new:?}");
+        };
+        assert_eq!(kept, old.partitions[1].as_ref().unwrap());
+        assert_eq!((grown.first, grown.last), (31 * MIB, 61 * MIB - 1));
     }
 
     #[test]
@@ -256,10 +299,17 @@ mod tests {
             (damaged.label.as_str(), fresh.label.as_str(), fresh.id),
             ("damaged-1", "1", Guid([7; 16]))
         );
+        assert_eq!((fresh.first, fresh.last), (31 * MIB, 51 * MIB - 1));
         assert_eq!(
             PartitionTable::parse_primary(&new.primary(), 512, new.sectors),
             Ok(new.clone())
         );
+        // A gap of its size is enough, one that is smaller by a sector is not.
+        let mut exact = table(&[(1, 10), (11, 20), (51, 10)], 62);
+        let (_, index) = set_aside(&exact, 1, Guid([7; 16])).unwrap();
+        assert_eq!(index, 3);
+        exact.partitions[2].as_mut().unwrap().first -= 1;
+        assert_eq!(set_aside(&exact, 1, Guid([7; 16])), None);
         assert_eq!(
             set_aside(&table(&[(1, 10), (11, 20), (31, 10)], 42), 1, Guid([7; 16])),
             None
