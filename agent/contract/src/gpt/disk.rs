@@ -232,6 +232,92 @@ mod tests {
     }
 
     #[test]
+    fn finds_the_backup_of_a_grown_disk_by_either_record_of_its_old_length() {
+        let table = sample(512, 32768);
+        let length = table.sectors + 4096;
+        for lost in [0..512, 512..1024] {
+            let mut disk = disk_with(&table, length);
+            // The primary is damaged in both cases.
+            disk.bytes[512..520].fill(0);
+            disk.bytes[lost.clone()].fill(0);
+            let found = read_table(&disk, 512, length).unwrap();
+            assert_eq!(found.table, table, "{lost:?}");
+        }
+        let mut disk = disk_with(&table, length);
+        disk.bytes[..1024].fill(0);
+        assert!(matches!(
+            read_table(&disk, 512, length),
+            Err(TableError::NoBackup(_))
+        ));
+    }
+
+    #[test]
+    fn reports_a_damaged_or_different_backup_and_a_missing_protective_mbr() {
+        let table = sample(512, 32768);
+        let repairs = |disk: &Recorder| read_table(disk, 512, table.sectors).unwrap().repairs;
+        let intact = disk_with(&table, table.sectors);
+        let mut disk = intact.clone();
+        *disk.bytes.last_mut().unwrap() ^= 1;
+        assert_eq!(repairs(&disk), Vec::<String>::new(), "an unused byte");
+        let end = disk.bytes.len();
+        disk.bytes[end - 512] ^= 1;
+        assert!(repairs(&disk)[0].starts_with("the backup at the end is not intact"));
+
+        let mut renamed = table.clone();
+        renamed.partitions[0].as_mut().unwrap().label = "other".to_owned();
+        let mut disk = intact.clone();
+        let tail = renamed.backup();
+        disk.bytes[end - tail.len()..].copy_from_slice(&tail);
+        assert_eq!(
+            repairs(&disk),
+            ["the backup at the end differs from the primary"]
+        );
+
+        // No signature, another type, and another start.
+        for (at, value) in [(510, 0), (446 + 4, 0x83), (446 + 8, 2)] {
+            let mut disk = intact.clone();
+            disk.bytes[at] = value;
+            assert_eq!(
+                repairs(&disk),
+                ["the protective MBR is missing"],
+                "byte {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_protective_record_at_any_position_is_kept_there() {
+        let table = sample(512, 32768);
+        let mut disk = disk_with(&table, table.sectors);
+        disk.bytes.copy_within(446..462, 446 + 16);
+        disk.bytes[446 + 4] = 0x83;
+        let other = disk.bytes[446..462].to_vec();
+        // The record's length is out of date.
+        disk.bytes[446 + 16 + 12] ^= 1;
+        write_table(&mut disk, &table).unwrap();
+        assert_eq!(disk.bytes[446..462], other);
+        let length = (table.sectors as u32 - 1).to_le_bytes();
+        assert_eq!(disk.bytes[446 + 16 + 12..446 + 32], length);
+        assert_eq!(disk.bytes[446 + 16 + 4], 0xee);
+    }
+
+    #[test]
+    fn writes_tables_to_files_and_reports_a_failed_flush() {
+        let table = sample(512, 32768);
+        let path = scratch("file", &[]);
+        let mut file = File::options().read(true).write(true).open(&path).unwrap();
+        file.set_len(table.sectors * 512).unwrap();
+        write_table(&mut file, &table).unwrap();
+        assert_eq!(
+            std::fs::read(&path).unwrap(),
+            disk_with(&table, table.sectors).bytes
+        );
+        std::fs::remove_file(path).unwrap();
+        // The kernel refuses to sync a character device.
+        assert!(TableStorage::flush(&mut File::open("/dev/null").unwrap()).is_err());
+    }
+
+    #[test]
     fn boot_code_and_disk_signature_survive() {
         let table = sample(512, 32768);
         let mut disk = disk_with(&table, table.sectors);

@@ -271,5 +271,18 @@ mod tests {
                 .parse::<Guid>()
                 .is_err()
         );
+        assert_eq!(format!("{ROOT_X86_64:?}"), format!("Guid({text})"));
+    }
+
+    #[test]
+    fn volumes_have_the_type_of_their_mount_point() {
+        for (mount, kind) in [
+            ("/var", "4d21b016-b534-45c2-a9fb-5c16e091fd2d"),
+            ("/srv", "3b8f8425-20e0-4f3b-907f-1a25a76f98e8"),
+            ("/home", "933ac7e1-2eb4-4f13-b844-0e14e2aef915"),
+            ("/var/log", "0fc63daf-8483-4772-8e79-3d69d8477de4"),
+        ] {
+            assert_eq!(volume_type(mount).to_string(), kind, "{mount}");
+        }
     }
 }

@@ -86,16 +86,18 @@ fn every_changed_bit_of_header_and_entries_is_refused() {
 fn every_wrong_field_under_a_valid_checksum_is_refused() {
     let table = sample(512, 32768);
     let last = table.last_usable();
-    let lies: [(usize, u64, &str); 11] = [
+    let lies: [(usize, u64, &str); 13] = [
         (512 + 8, 0x2_0000 | 92 << 32, "revision"),
         (512 + 24, 2, "header says"),
         (512 + 32, u64::MAX, "no disk is that long"),
         (512 + 32, 5, "no disk for a partition table"),
         (512 + 32, 1 << 40, "this one has"),
         (512 + 40, 3, "usable sectors"),
+        (512 + 40, last + 1, "usable sectors"),
         (512 + 48, 32767, "usable sectors"),
         (512 + 72, 3, "header says"),
         (512 + 80, 129 | 128 << 32, "129 entries"),
+        (512 + 80, 127 | 256 << 32, "entries of 256 bytes"),
         (1024 + 40, last + 1, "outside"),
         (1024 + 40, 3 * 2048, "partitions 1 and 2 overlap"),
     ];
@@ -131,6 +133,21 @@ fn every_wrong_field_under_a_valid_checksum_is_refused() {
             .is_err()
         );
     }
+    // A header of the complete sector is accepted, and its checksum covers all of it.
+    let mut long = table.primary();
+    long[512 + 12..512 + 16].copy_from_slice(&512u32.to_le_bytes());
+    long[512 + 16..512 + 20].fill(0);
+    let crc = crc32(&long[512..1024]).to_le_bytes();
+    long[512 + 16..512 + 20].copy_from_slice(&crc);
+    assert_eq!(
+        PartitionTable::parse_primary(&long, 512, table.sectors),
+        Ok(table.clone())
+    );
+    long[1023] ^= 1;
+    assert_eq!(
+        PartitionTable::parse_primary(&long, 512, table.sectors),
+        Err(TableError::HeaderChecksum)
+    );
     for sectors in [0, 1, 67, u64::MAX] {
         assert!(PartitionTable::parse_primary(&table.primary(), 512, sectors).is_err());
         assert!(PartitionTable::parse_backup(&table.backup(), 512, sectors).is_err());
@@ -189,5 +206,127 @@ fn accepted_tables_lie_within_the_disk_without_overlap() {
     assert!(
         accepted > 20,
         "{accepted} only: the test no longer covers accepted tables"
+    );
+}
+
+/// A table on the smallest disk for which there is one, with these partitions in sectors.
+fn small_table(ranges: &[(u64, u64)]) -> PartitionTable {
+    let mut table = PartitionTable {
+        sectors: 1000,
+        ..sample(512, 32768)
+    };
+    let template = table.partitions[0].take().unwrap();
+    table.partitions.fill(None);
+    for (slot, &(first, last)) in table.partitions.iter_mut().zip(ranges) {
+        *slot = Some(Partition {
+            first,
+            last,
+            ..template.clone()
+        });
+    }
+    table
+}
+
+#[test]
+fn partitions_may_fill_the_usable_sectors_and_touch_but_not_overlap() {
+    let parsed = |table: &PartitionTable| {
+        let copies = [
+            PartitionTable::parse_primary(&table.primary(), 512, table.sectors),
+            PartitionTable::parse_backup(&table.backup(), 512, table.sectors),
+        ];
+        assert_eq!(copies[0], copies[1]);
+        copies[0].clone()
+    };
+    let (first, last) = (34, 966);
+    for good in [
+        &[][..],
+        &[(first, last)],
+        &[(first, first), (last, last)],
+        &[(500, last), (first, 499)],
+    ] {
+        let table = small_table(good);
+        assert_eq!((table.first_usable(), table.last_usable()), (first, last));
+        assert_eq!(parsed(&table), Ok(table));
+    }
+    let outside = |first, last| TableError::Outside {
+        number: 1,
+        first,
+        last,
+    };
+    for (bad, why) in [
+        (&[(first - 1, last)][..], outside(first - 1, last)),
+        (&[(first, last + 1)], outside(first, last + 1)),
+        (&[(501, 500)], outside(501, 500)),
+        (&[(first, 500), (500, last)], TableError::Overlap(1, 2)),
+        (&[(500, 600), (first, last)], TableError::Overlap(2, 1)),
+    ] {
+        assert_eq!(parsed(&small_table(bad)), Err(why));
+    }
+}
+
+#[test]
+fn the_smallest_and_the_largest_disk_have_a_table() {
+    for (sector, smallest) in [(512, 68), (4096, 12)] {
+        assert_eq!(
+            check_geometry(sector, smallest - 1),
+            Err(TableError::DiskSize(smallest - 1))
+        );
+        assert_eq!(check_geometry(sector, smallest), Ok(()));
+        let largest = u64::MAX / u64::from(sector);
+        assert_eq!(check_geometry(sector, largest), Ok(()));
+        assert_eq!(
+            check_geometry(sector, largest + 1),
+            Err(TableError::DiskSize(largest + 1))
+        );
+    }
+    for sector in [0, 1, 511, 1024, 8192] {
+        assert_eq!(
+            check_geometry(sector, 32768),
+            Err(TableError::SectorSize(sector))
+        );
+    }
+}
+
+#[test]
+fn tables_with_fewer_entries_are_accepted_and_with_none_refused() {
+    let table = sample(512, 32768);
+    for (count, refused) in [(128u32, false), (5, false), (0, true), (129, true)] {
+        let mut head = table.primary();
+        head[512 + 80..512 + 84].copy_from_slice(&count.to_le_bytes());
+        let entries = head.get(1024..1024 + count as usize * ENTRY);
+        let crc = crc32(entries.unwrap_or_default()).to_le_bytes();
+        head[512 + 88..512 + 92].copy_from_slice(&crc);
+        head[512 + 16..512 + 20].fill(0);
+        let crc = crc32(&head[512..512 + HEADER]).to_le_bytes();
+        head[512 + 16..512 + 20].copy_from_slice(&crc);
+        let found = PartitionTable::parse_primary(&head, 512, table.sectors);
+        if refused {
+            assert_eq!(found, Err(TableError::Entries { count, size: 128 }));
+        } else {
+            assert_eq!(found, Ok(table.clone()));
+        }
+    }
+}
+
+#[test]
+fn a_copy_at_another_position_than_its_own_is_refused_for_it() {
+    let table = sample(512, 32768);
+    for (at, value) in [(24, 5u64), (32, 2)] {
+        let mut tail = table.backup();
+        let header = tail.len() - 512;
+        tail[header + at..header + at + 8].copy_from_slice(&value.to_le_bytes());
+        tail[header + 16..header + 20].fill(0);
+        let crc = crc32(&tail[header..header + HEADER]).to_le_bytes();
+        tail[header + 16..header + 20].copy_from_slice(&crc);
+        assert!(matches!(
+            PartitionTable::parse_backup(&tail, 512, table.sectors),
+            Err(TableError::BackupPosition { .. })
+        ));
+    }
+    let mut unsigned = table.primary();
+    unsigned[512] ^= 1;
+    assert_eq!(
+        PartitionTable::parse_primary(&unsigned, 512, table.sectors),
+        Err(TableError::NoSignature)
     );
 }
