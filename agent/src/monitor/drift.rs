@@ -17,7 +17,9 @@ use serde::{Serialize, Serializer};
 use super::finding::{Class, Finding};
 use super::instructions::{Instructions, start_place};
 use super::volume_trouble::VolumeTrouble;
-use super::{VerifiedDevice, boot_report, denials, findings, json, policy, read, sockets};
+use super::{
+    VerifiedDevice, boot_report, denials, findings, json, policy, read, services, sockets,
+};
 use crate::boot::systemd::{MODULE_LOADERS, RULE, RULES, unit_name};
 use crate::kernel::mounts::clone_mount;
 
@@ -109,6 +111,7 @@ pub fn report_drift(json: bool, nonce: Option<&str>) -> Result<DriftOutput, Stri
     let mut found = findings::all_findings(&policy);
     check_root_hash(&mut found);
     check_units(&policy, &mut found);
+    services::check_services(&services::ALL, &mut found);
     sockets::check_ports(&policy, &mut found);
     let mut instructions = Instructions::new(&policy);
     let volumes = check_volumes(&policy, &mut found, &mut instructions);

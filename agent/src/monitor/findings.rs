@@ -14,7 +14,7 @@ use adamant_contract::sysctls::{
 
 use super::finding::{Class, Finding};
 use super::mounts::{self, Mount};
-use super::{VerifiedDevice, read, services};
+use super::{VerifiedDevice, read};
 use crate::kernel::block;
 use crate::kernel::dm::{self, VerityStatus};
 
@@ -31,7 +31,6 @@ pub fn all_findings(policy: &Policy) -> Vec<Finding> {
     check_verity(&mut found);
     check_mounts(policy, &mut found);
     check_kernel(policy, &|path| read(path).ok(), &mut found);
-    services::check_services(&mut found);
     found
 }
 

@@ -11,9 +11,12 @@ use super::finding::{Class, Finding};
 use super::outlets;
 use crate::kernel::clock::since_kernel_start;
 
-/// The services of an image that has systemd.
+/// The service that reports violations.
 const WATCH: &str = "adamant-watch.service";
-const SCRUB: &str = "adamant-scrub.service";
+/// The service that reads the root.
+pub const SCRUB: &str = "adamant-scrub.service";
+/// All of them.
+pub const ALL: [&str; 2] = [WATCH, SCRUB];
 /// Directories of units and of the links that enable them.
 const UNITS: [&str; 2] = ["etc/systemd/system", "usr/lib/systemd/system"];
 /// Seconds since the kernel started before which a missing service is still starting.
@@ -21,24 +24,29 @@ const STARTING: u64 = 120;
 /// Seconds after which a watch that has compared nothing hangs. It compares each minute.
 const HANGS: u64 = 300;
 
-/// Adds a finding for each service that is enabled and does not run.
-pub fn check_services(found: &mut Vec<Finding>) {
+/// Adds a finding for each of these services that is enabled and does not run.
+pub fn check_services(services: &[&'static str], found: &mut Vec<Finding>) {
     found.extend(
-        idle_services()
+        idle_services(services)
             .into_iter()
             .map(|(service, actual)| Finding::new(Class::Services, service, &actual, "running")),
     );
 }
 
-/// The services that are enabled and do not run, each with its state.
-pub fn idle_services() -> Vec<(&'static str, String)> {
+/// Those of these services that are enabled and do not run, each with its state.
+pub fn idle_services(services: &[&'static str]) -> Vec<(&'static str, String)> {
     let now = since_kernel_start() / 1_000_000;
-    idle_at(Path::new("/"), now, outlets::last_comparison())
+    idle_at(Path::new("/"), services, now, outlets::last_comparison())
 }
 
 /// As [`idle_services`], with the seconds since the kernel started, now and at the last comparison
 /// of the watch.
-fn idle_at(root: &Path, now: u64, compared: Option<u64>) -> Vec<(&'static str, String)> {
+fn idle_at(
+    root: &Path,
+    services: &[&'static str],
+    now: u64,
+    compared: Option<u64>,
+) -> Vec<(&'static str, String)> {
     let cgroups = root.join("sys/fs/cgroup");
     // Without the unified hierarchy the guard does not know the services either.
     if now < STARTING || !cgroups.join("cgroup.controllers").exists() {
@@ -62,8 +70,9 @@ fn idle_at(root: &Path, now: u64, compared: Option<u64>) -> Vec<(&'static str, S
             None
         }
     };
-    [WATCH, SCRUB]
-        .into_iter()
+    services
+        .iter()
+        .copied()
         .filter(|service| is_enabled(root, service))
         .filter_map(|service| Some((service, state(service)?)))
         .collect()
@@ -97,7 +106,7 @@ mod tests {
         };
         let wants = "etc/systemd/system/multi-user.target.wants";
         write(format!("{wants}/{WATCH}"), "");
-        let idle = |now, compared| idle_at(&root, now, compared);
+        let idle = |now, compared| idle_at(&root, &ALL, now, compared);
         assert_eq!(idle(500, None), []);
         write("sys/fs/cgroup/cgroup.controllers".to_owned(), "");
         assert_eq!(idle(STARTING - 1, None), []);

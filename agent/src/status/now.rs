@@ -11,7 +11,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use serde_json::{Map, Value, json};
 
 use crate::kernel::clock;
-use crate::monitor::{self, scrub::ScrubState, volume_trouble::VolumeTrouble};
+use crate::monitor::{self, scrub::ScrubState, services, volume_trouble::VolumeTrouble};
 
 /// The file system of a volume.
 pub struct Fill {
@@ -70,7 +70,7 @@ impl CurrentState {
                 .collect(),
             denials: monitor::denials(),
             scrub: monitor::last_scrub().filter(|scrub| scrub.root_hash == report.root_hash),
-            idle_services: monitor::services::idle_services(),
+            idle_services: services::idle_services(&services::ALL),
             uptime: nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
                 .map_or(0, |time| time.tv_sec() as u64),
             clock: clock::now(),
