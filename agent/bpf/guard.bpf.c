@@ -290,12 +290,12 @@ INLINE int is_booting(void) { return is_init() && !program(); }
 /* The two programs that take the mount tree apart: the agent at the handover, and systemd-shutdown.
  */
 FUNCTION(takes_mounts_apart) int takes_mounts_apart(void) { return is_booting() || shutting_down(); }
-/* The agent, as anybody may start it: for what it only reads. */
+/* The agent's program, whoever started it. That is enough for reading. */
 INLINE int is_agent_program(void) { return (config.agent && trusted_program() == config.agent) || is_booting(); }
 FUNCTION(is_service_of_agent) int is_service_of_agent(void);
 FUNCTION(in_host) int in_host(void);
-/* The agent where its directories are its own. In another mount namespace root could show it
- * others under the same names; only systemd makes one for the agent. */
+/* The agent, in a mount namespace that root did not make. In root's own namespace, other
+ * directories could be at the agent's paths. */
 FUNCTION(is_agent) int is_agent(void) { return is_agent_program() && (is_booting() || in_host() || is_service_of_agent()); }
 
 /* PID 1 and the agent: nobody else may signal, slow down or starve them. */
@@ -366,8 +366,9 @@ FUNCTION(service_of) int service_of(struct task_struct *task)
 	return OTHER_SERVICE;
 }
 
-/* Whether the caller is in a service of the agent: /system.slice/adamant-NAME.service. Root can
- * make no service at run time. */
+/* Whether the caller is in a service of the agent: /system.slice/adamant-NAME.service. Without
+ * `transient_units`, root can make no service at run time, but scopes. A name that does not fit is
+ * none of the agent's: only the end of its copy could look like a service. */
 FUNCTION(is_service_of_agent) int is_service_of_agent(void)
 {
 	struct css_set *set = READ(bpf_get_current_task_btf(), cgroups);
@@ -381,7 +382,7 @@ FUNCTION(is_service_of_agent) int is_service_of_agent(void)
 	if (!IS(&name, "system.slice"))
 		return 0;
 	s64 length = bpf_probe_read_kernel_str(&name, sizeof(name), text);
-	return length > (s64)sizeof("adamant-") && BEGINS8(&name, "adamant-") && ENDS(text, (u64)length - 1, ".service");
+	return length > (s64)sizeof("adamant-") && length < (s64)sizeof(name) && BEGINS8(&name, "adamant-") && ENDS(text, (u64)length - 1, ".service");
 }
 
 /* Whether the task is the mount(8) of a mount unit: systemd starts it in the unit's cgroup, which
@@ -547,8 +548,8 @@ FUNCTION(folder_of) int folder_of(struct dentry *dentry)
 	if (key == KEY("credentials"))
 		return below == KEY("@system") || below == KEY("@encrypted") || below == KEY("@initrd") ? CREDENTIALS_S : ANYBODY_S;
 	switch (below) {
-	/* systemd makes these sockets, and the directory of a service before it starts it. Without
-	 * them no message is logged, and the agent's watchdog ends it. */
+	/* systemd makes these sockets and the journal's directory. If they are missing, nothing is
+	 * logged, and the watch can't feed its watchdog. */
 	case KEY("notify"): case KEY("private"):
 		return SOCKETS_S;
 	case KEY("journal"):
@@ -667,7 +668,8 @@ FUNCTION(may_mount_over) int may_mount_over(struct path *path, const char *type)
 	return type && device != config.root_device && is_usual_mount(type, dentry);
 }
 
-/* Whether mounts of this superblock must stay as the agent, or for cgroups systemd, made them. */
+/* Whether mounts of this superblock must stay as the agent made them. systemd makes the mount of
+ * cgroups, and only PID 1 and systemd-shutdown may change it. */
 FUNCTION(must_stay) int must_stay(struct super_block *sb)
 {
 	u32 device = READ(sb, s_dev);
@@ -1144,8 +1146,9 @@ INLINE int is_watchdog(struct file *file, u32 device)
 	return device == FIRST_WATCHDOG || BEGINS8(&name, "watchdog");
 }
 
-/* Whether a character device may be opened for writing. A disk's generic SCSI device takes commands
- * by write, and the kernel's log takes lines that look like the agent's. */
+/* Whether a character device may be opened for writing. Flash and a disk's generic SCSI device
+ * take commands by write, a watchdog could be fed by others than PID 1, the firmware's memory
+ * decides about the next start, and the kernel's log takes lines that look like the agent's. */
 FUNCTION(may_write_to_device) int may_write_to_device(struct file *file, u32 device)
 {
 	int watchdog = is_watchdog(file, device);
@@ -1474,13 +1477,18 @@ PROGRAM(netlink_send)
 	REFUSE(NETLINK_SEND, 0, 0, 0);
 }
 
-/* A new process in another cgroup than its parent's: as is_sealed_in_cgroups. The kernel lets a
- * user's manager reach only the user's cgroups. Root's own would reach all, and systemd goes on
- * without the request. */
+/* The service manager of a user other than root. The kernel limits it to the user's cgroups. */
+INLINE int is_manager_of_a_user(void)
+{
+	return config.manager && trusted_program() == config.manager && (u32)bpf_get_current_uid_gid();
+}
+
+/* A new process in another cgroup than its parent's: as is_sealed_in_cgroups. Root's own service
+ * manager could reach all cgroups. systemd works without this flag. */
 PROGRAM(task_alloc)
 {
 	u64 flags = ctx[1];
-	if (!(flags & CLONE_INTO_CGROUP) || allowed(CONTAINERS) || is_init() || (config.manager && trusted_program() == config.manager && (u32)bpf_get_current_uid_gid()))
+	if (!(flags & CLONE_INTO_CGROUP) || allowed(CONTAINERS) || is_init() || is_manager_of_a_user())
 		return 0;
 	if (is_systemd_program())
 		return -EPERM;
@@ -1564,8 +1572,8 @@ STARVES(task_setnice, TASK_SETNICE, ctx[1])
 STARVES(task_setscheduler, TASK_SETSCHEDULER, 0)
 STARVES(task_setioprio, TASK_SETIOPRIO, ctx[1])
 
-/* With userfaultfd, a process handles page faults of the kernel. It could block the kernel while
- * it holds a lock that PID 1 or the agent needs. */
+/* With userfaultfd, a process could stop the kernel inside a page fault while the kernel holds a
+ * lock that PID 1 or the agent needs. */
 PROGRAM(inode_init_security_anon)
 {
 	struct qstr *kind = (void *)ctx[1];
@@ -1687,6 +1695,9 @@ INLINE int is_guards_own(const char *from)
 	return BEGINS8(&name, "adamant_");
 }
 
+/* Reading the ring of events takes them. Without systemd there are no services to tell apart. */
+INLINE int may_take_events(void) { return !config.manager || is_service_of_agent(); }
+
 PROGRAM(bpf_map)
 {
 	struct bpf_map *map = (void *)ctx[0];
@@ -1694,9 +1705,8 @@ PROGRAM(bpf_map)
 	struct name name;
 	if (!is_guards_own(map->name) || is_booting())
 		return 0;
-	/* Reading the ring of events takes them: only the service may. */
 	read_name(&name, map->name);
-	if (is_agent_program() && (IS(&name, "adamant_events") ? !config.manager || is_service_of_agent() : !(mode & FMODE_WRITE)))
+	if (is_agent_program() && (IS(&name, "adamant_events") ? may_take_events() : !(mode & FMODE_WRITE)))
 		return 0;
 	REFUSE(BPF_MAP, 0, 0, map->name);
 }

@@ -25,7 +25,7 @@ Usage: adamant-agent COMMAND
     watch              Report violations of the policy until stopped
     drift [--json [--nonce HEX]]
                        List differences between the running machine and its image and policy;
-                       --nonce repeats up to 64 hexadecimal digits of the asker in the answer
+                       --nonce puts up to 64 hexadecimal digits of the asker into the answer
     --version          Print the version
     --help             Print this help
 

@@ -33,6 +33,7 @@ pub fn uncompressed(kernel: &Path) -> PathBuf {
     let _lock = lock("vmlinux");
     let path = target_dir().join(format!("kernels/vmlinux-{}", &digest[..16]));
     if !path.exists() {
+        fs::create_dir_all(target_dir().join("kernels")).unwrap_or_else(|e| panic!("{e}"));
         let scratch = Scratch::new("vmlinux");
         let packed = scratch.join("packed");
         fs::write(&packed, payload).unwrap_or_else(|e| panic!("{}: {e}", packed.display()));

@@ -39,9 +39,9 @@ impl Instruction {
         }
     }
 
-    /// Appends it in the packed form of the agent's tables, which is half as long: `code`,
-    /// `registers`, a byte with the lengths of `off` (lower four bits) and `imm` (upper ones), and
-    /// these bytes, little endian. High bytes that only repeat the sign are left out.
+    /// Appends the packed form, half as long as the kernel's: `code`, `registers`, one byte with
+    /// the length of `off` (bits 0-3) and `imm` (bits 4-7), then `off` and `imm`, little endian.
+    /// `off` has 0 or 2 bytes, and `imm` as few as hold the number: 0, 1, 2 or 4.
     pub fn pack(self, to: &mut Vec<u8>) {
         let (off, imm) = (self.off.to_le_bytes(), self.imm.to_le_bytes());
         let off_length = if self.off == 0 { 0 } else { off.len() };

@@ -330,8 +330,14 @@ pub fn folder_or_aside(folder: impl AsFd, name: &CStr) -> nix::Result<Option<CSt
             unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
         }
     }
-    mkdirat(&folder, name, Mode::from_bits_truncate(0o755))?;
-    Ok(aside)
+    let made = mkdirat(&folder, name, Mode::from_bits_truncate(0o755));
+    if made.is_err()
+        && let Some(aside) = &aside
+    {
+        // As it was, so that another attempt reports the same.
+        let _ = nix::fcntl::renameat(&folder, aside.as_c_str(), &folder, name);
+    }
+    made.map(|()| aside)
 }
 
 /// Renames `name` in `folder`, and removes an entry that has the new name.

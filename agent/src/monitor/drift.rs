@@ -99,10 +99,11 @@ const NONCE_DIGITS: usize = 64;
 /// Compares the machine with its image and policy. Returns the result as text, or as JSON, which
 /// repeats the asker's `nonce`. `Err` is a line for the standard error.
 pub fn report_drift(json: bool, nonce: Option<&str>) -> Result<DriftOutput, String> {
-    let is_nonce =
-        |text: &str| text.len() <= NONCE_DIGITS && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_nonce = |text: &str| {
+        (1..=NONCE_DIGITS).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
+    };
     if !nonce.is_none_or(is_nonce) {
-        return Err("adamant: drift: --nonce takes at most 64 hexadecimal digits\n".to_owned());
+        return Err("adamant: drift: --nonce takes 1 to 64 hexadecimal digits\n".to_owned());
     }
     if !nix::unistd::geteuid().is_root() {
         return Err("adamant: drift: only root may read the kernel's tables that this command compares: run it as root\n".to_owned());

@@ -19,9 +19,9 @@ pub const SCRUB: &str = "adamant-scrub.service";
 pub const ALL: [&str; 2] = [WATCH, SCRUB];
 /// Directories of units and of the links that enable them.
 const UNITS: [&str; 2] = ["etc/systemd/system", "usr/lib/systemd/system"];
-/// Seconds since the kernel started before which a missing service is still starting.
+/// In the first seconds after the kernel's start, a missing service counts as starting.
 const STARTING: u64 = 120;
-/// Seconds after which a watch that has compared nothing hangs. It compares each minute.
+/// Seconds without a comparison after which the watch counts as hung. It compares each minute.
 const HANGS: u64 = 300;
 
 /// Adds a finding for each of these services that is enabled and does not run.
@@ -48,7 +48,7 @@ fn idle_at(
     compared: Option<u64>,
 ) -> Vec<(&'static str, String)> {
     let cgroups = root.join("sys/fs/cgroup");
-    // Without the unified hierarchy the guard does not know the services either.
+    // Without cgroup v2 the guard does not know the services either.
     if now < STARTING || !cgroups.join("cgroup.controllers").exists() {
         return Vec::new();
     }

@@ -71,9 +71,10 @@ pub fn check_ports(policy: &Policy, found: &mut Vec<Finding>) {
         let end = listening(&mut BufReader::new(table), kind, first, &mut |one| {
             let name = [&one.port.to_string(), "/", one.kind].concat();
             let is_wanted = wanted.contains(&name);
-            if !is_wanted && strangers.len() < LISTED {
+            if !is_wanted {
                 strangers.push(one);
             }
+            strangers.truncate(LISTED + 1);
         });
         match end {
             Ok(true) => {}
@@ -83,6 +84,11 @@ pub fn check_ports(policy: &Policy, found: &mut Vec<Finding>) {
     }
     if strangers.is_empty() {
         return;
+    }
+    if strangers.len() > LISTED {
+        strangers.truncate(LISTED);
+        let more = ["more than ", &LISTED.to_string()].concat();
+        found.push(Finding::new(Class::Sockets, "open ports", &more, "closed"));
     }
     let owners = owners();
     for OpenPort {

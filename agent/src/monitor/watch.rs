@@ -34,6 +34,13 @@ use crate::kernel::process::{MachineEnd, end_machine};
 use crate::kernel::ring_buffer::RingBuffer;
 use crate::kernel::uevents::UeventSocket;
 
+/// Positions of the descriptors that the watch waits for. The disk has one if inotify works, the
+/// ring of the guard is the last.
+const MOUNT_TABLE: usize = 0;
+const DEVICES: usize = 1;
+const END: usize = 2;
+const DISK: usize = 3;
+
 struct Watch {
     policy: Policy,
     limit: RateLimit,
@@ -57,6 +64,8 @@ struct Watch {
     certificate_end: Option<u64>,
     /// Records the end of this boot.
     black_box: Option<BlackBox>,
+    /// Whether the scrub did not run at the last comparison.
+    scrub_was_idle: bool,
     /// When everything was compared, in seconds since the kernel started.
     compared: u64,
     /// False during the first comparison: its findings are older than the watch, so the policy's
@@ -79,7 +88,8 @@ pub fn watch_machine() -> Result<u8, String> {
     let policy = policy()?;
     let mounts = File::open(MOUNTS).map_err(|e| fail(MOUNTS, e))?;
     let devices = UeventSocket::open().map_err(|e| fail("the kernel's events", e))?;
-    // Root can set the number of inotify instances to 0. The guard refuses what it would report.
+    // Root can forbid inotify. At level guard nothing is lost: the guard refuses writes to the
+    // disk.
     let disk = DiskWatch::start()
         .map_err(|e| {
             print_line(
@@ -128,6 +138,7 @@ pub fn watch_machine() -> Result<u8, String> {
             .ok()
             .filter(|end| *end != 0),
         black_box: None,
+        scrub_was_idle: false,
         compared: 0,
         started: false,
     };
@@ -180,17 +191,17 @@ pub fn watch_machine() -> Result<u8, String> {
             watch.write_metrics();
             changed = false;
         }
-        if ready[2] {
+        if ready[END] {
             // The service manager stops this service last when the machine shuts down.
             watch.take_denials(ring.as_mut());
             watch.write_metrics();
             watch.record(BootEvent::Ended, "");
             return Ok(0);
         }
-        if ready[0] {
+        if ready[MOUNT_TABLE] {
             watch.compare_mounts();
         }
-        if ready[1] {
+        if ready[DEVICES] {
             // The kernel drops events when many come at once, and a device may be gone again: both
             // the list of devices and the events count.
             let mut devices_now = block_devices();
@@ -204,7 +215,7 @@ pub fn watch_machine() -> Result<u8, String> {
             watch.compare_devices(devices_now);
         }
         if let Some(disk) = &disk
-            && ready.get(3) == Some(&true)
+            && ready.get(DISK) == Some(&true)
         {
             disk.for_each_event(&mut |node| {
                 let finding = Finding::new(Class::Verity, node, "opened for writing", "left alone");
@@ -275,8 +286,13 @@ impl Watch {
     fn compare_all(&mut self) {
         self.compared = seconds();
         let mut found = findings::all_findings(&self.policy);
-        // Of its own service it knows that it runs.
-        services::check_services(&[services::SCRUB], &mut found);
+        // Of its own service it knows that it runs. The scrub may be starting: it counts if it is
+        // idle in two comparisons.
+        let mut idle = Vec::new();
+        services::check_services(&[services::SCRUB], &mut idle);
+        if std::mem::replace(&mut self.scrub_was_idle, !idle.is_empty()) {
+            found.extend(idle);
+        }
         self.update_known(found, |_| true);
     }
 

@@ -438,8 +438,8 @@ section! {
     /// Expected state of the running machine, besides the image, for `adamant-agent drift`.
     "[drift]" DriftTable {
         /// Ports on which programs may listen, at most 64, for example `["22/tcp", "123/udp"]`. Any
-        /// other port is drift. Loopback addresses are ignored, and so are UDP ports in the
-        /// kernel's ephemeral range (`net.ipv4.ip_local_port_range`), which clients use.
+        /// other port is drift. Loopback addresses are ignored, and so are UDP ports from 32768 up
+        /// that are in the kernel's range for clients (`net.ipv4.ip_local_port_range`).
         listen: Vec<Spanned<String>> = "list of ports", "none: ports are not checked";
     }
 }

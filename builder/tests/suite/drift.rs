@@ -250,7 +250,7 @@ fn a_host_without_an_answer_is_listed_with_the_reason_and_delays_no_other_host()
         reason("plain"),
         "it can't run adamant-agent: sh: 1: adamant-agent: not found"
     );
-    assert!(reason("recorded").contains("the number of the question"));
+    assert!(reason("recorded").contains("the nonce of this question"));
     assert!(reason("old").contains("too old"), "{}", reason("old"));
     assert!(
         reason("user").ends_with("run it as root"),

@@ -1,6 +1,7 @@
 //! Mounts the volumes, parents first. Each is grown to its partition's size and seeded before a
 //! volume below it is mounted.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use super::ext4_kernel;
 use super::image_data::ImageDataSource;
 use super::probe::{self, PartitionContent};
 use super::progress::Progress;
-use super::reserve::{self, with_reserve};
+use super::reserve;
 use super::seed::{self, KeptUnits, NAMED, SeedOutcome};
 use super::{AssessedVolume, Assessment, AttemptError, Condemned, Mounted, VolumesStage, failure};
 use crate::kernel::block::KernelPartition;
@@ -116,10 +117,9 @@ impl VolumesStage<'_> {
                 continue;
             };
             let place = Path::new(&source.path[volume.report.mount.len() + 1..]);
-            match with_reserve(&volume.folder, || source.mount_at(&volume.folder, place)) {
-                Ok((aside, used)) => {
+            match self.with_reserve(volume, || source.mount_at(&volume.folder, place)) {
+                Ok(aside) => {
                     self.shown.push(source.path.clone());
-                    self.warn_of_reserve(&volume.report.name, used);
                     if let Some(aside) = aside {
                         self.warnings.push(format!("{} on volume {:?} had another type, or was behind a link: that is now {aside}.", source.path, volume.report.name));
                     }
@@ -145,12 +145,12 @@ impl VolumesStage<'_> {
         ) else {
             return;
         };
-        let made = with_reserve(&volume.folder, || {
-            let (above, _) = rooted_fs::make_path(&volume.folder, above)?;
-            rooted_fs::own_folder(above, &name).map(drop)
+        let made = self.with_reserve(volume, || {
+            let (above, aside) = rooted_fs::make_path(&volume.folder, above)?;
+            rooted_fs::own_folder(above, &name).map(|_| aside)
         });
         match made {
-            Ok(((), used)) => self.warn_of_reserve(&volume.report.name, used),
+            Ok(aside) => self.warn_of_aside(below, aside),
             Err(error) => self.warnings.push(format!(
                 "{AGENT_STATE_DIR} on volume {:?} could not be made: {error}. The scrub starts from the beginning at each boot.",
                 volume.report.name
@@ -158,8 +158,8 @@ impl VolumesStage<'_> {
         }
     }
 
-    /// Keeps the reserve on each volume that something is mounted on. A volume without room gets
-    /// it at a later boot.
+    /// Keeps the reserve on each volume with a mount point below it. A volume without room gets it
+    /// at a later boot.
     fn keep_reserves(&mut self, mounted: &[Mounted]) {
         let paths = self.volumes.iter().map(|volume| volume.mount.as_str());
         let paths: Vec<&str> = paths
@@ -171,7 +171,7 @@ impl VolumesStage<'_> {
                 && let Err(error) = reserve::keep(&volume.folder)
             {
                 self.warnings.push(format!(
-                    "Volume {:?} has no room for the reserve that makes mount points on a full volume: {error}. Free some space on it.",
+                    "Volume {:?} has no reserve for mount points on a full volume: {error}. If it is full, free some space on it.",
                     volume.report.name
                 ));
             }
@@ -181,10 +181,13 @@ impl VolumesStage<'_> {
     /// Opens a directory on a volume to mount on. The volume's content is not trusted: a missing
     /// directory is made, and anything of another type is moved aside.
     fn make_mount_point(&mut self, parent: &Mounted, path: &Path) -> nix::Result<OwnedFd> {
-        let ((point, aside), used) = with_reserve(&parent.folder, || {
-            rooted_fs::make_path(&parent.folder, path)
-        })?;
-        self.warn_of_reserve(&parent.report.name, used);
+        let (point, aside) =
+            self.with_reserve(parent, || rooted_fs::make_path(&parent.folder, path))?;
+        self.warn_of_aside(path, aside);
+        Ok(point)
+    }
+
+    fn warn_of_aside(&mut self, path: &Path, aside: Option<CString>) {
         if let Some(aside) = aside {
             self.warnings.push(format!(
                 "{} in a volume was not a directory and is now {}.",
@@ -192,15 +195,22 @@ impl VolumesStage<'_> {
                 aside.to_string_lossy()
             ));
         }
-        Ok(point)
     }
 
-    fn warn_of_reserve(&mut self, volume: &str, used: bool) {
+    /// Runs an operation on a volume, with its reserve if it is full.
+    fn with_reserve<T>(
+        &mut self,
+        volume: &Mounted,
+        operation: impl FnMut() -> nix::Result<T>,
+    ) -> nix::Result<T> {
+        let (result, used) = reserve::with_reserve(&volume.folder, operation)?;
         if used {
             self.warnings.push(format!(
-                "Volume {volume:?} is full: its reserve was used for a directory that the server needs. Free some space on it."
+                "Volume {:?} is full: its reserve was used for a directory that the server needs. Free some space on it.",
+                volume.report.name
             ));
         }
+        Ok(result)
     }
 
     fn mount_one(

@@ -11,15 +11,15 @@ use std::os::fd::OwnedFd;
 
 use adamant_contract::paths::IDENTITY_DIR;
 use nix::errno::Errno;
-use nix::unistd::{fsync, syncfs};
+use nix::unistd::syncfs;
 
 use crate::kernel::rooted_fs;
 
 /// Their directory below the agent's.
 pub const RESERVE_DIR: &str = "reserve";
-/// Number of files. A mount point takes an inode for each directory of its path.
+/// Number of files: one inode for each directory of a mount point's path.
 const FILES: usize = 8;
-/// Bytes of each: a block for a directory, and one if the directory above has to grow.
+/// Bytes of each: one block for the directory, and one for its parent, which may have to grow.
 const BYTES: usize = 8 << 10;
 
 /// Runs an operation on a volume. On a full volume, the reserve is given up for a second attempt,
@@ -37,9 +37,9 @@ pub fn with_reserve<T>(
     }
 }
 
-/// Makes the files that are missing or incomplete. An error means that the volume has no room.
+/// Makes the files that are missing or incomplete. The usual error is a volume without room.
 pub fn keep(volume: &OwnedFd) -> io::Result<()> {
-    let folder = open(volume)?;
+    let folder = open_or_make(volume)?;
     let mut changed = false;
     for name in names() {
         let found = rooted_fs::stat_entry(&folder, &name)?;
@@ -55,14 +55,14 @@ pub fn keep(volume: &OwnedFd) -> io::Result<()> {
     if changed {
         // Also allocates the blocks.
         syncfs(volume)?;
-        fsync(&folder)?;
     }
     Ok(())
 }
 
 fn give_up(volume: &OwnedFd) -> nix::Result<()> {
-    let folder = open(volume)?;
-    for name in names() {
+    let folder = open_or_make(volume)?;
+    // Also a file that a power cut left half made.
+    for name in rooted_fs::names(&folder)? {
         rooted_fs::remove_tree(&folder, &name)?;
     }
     // ext4 gives freed blocks to others only after the transaction that freed them.
@@ -74,7 +74,7 @@ fn names() -> impl Iterator<Item = CString> {
     (0..FILES).map(|number| CString::new(number.to_string()).unwrap_or_default())
 }
 
-fn open(volume: &OwnedFd) -> nix::Result<OwnedFd> {
+fn open_or_make(volume: &OwnedFd) -> nix::Result<OwnedFd> {
     let own = rooted_fs::own_folder(
         volume,
         &rooted_fs::c_name(IDENTITY_DIR.as_ref()).unwrap_or_default(),
@@ -149,9 +149,16 @@ mod tests {
             keep(&volume).unwrap();
             fill(at.path());
             assert_eq!(make(), Err(Errno::ENOSPC));
-            assert_eq!(with_reserve(&volume, make), Ok(((), true)));
-            assert!(at.path().join(place).is_dir());
+            let link = at.path().join("link");
+            fs::remove_file(at.path().join("small-0")).unwrap();
+            std::os::unix::fs::symlink("/etc", &link).unwrap();
+            let instead = || rooted_fs::make_path(&volume, std::path::Path::new("link"));
+            assert_eq!(instead().map(drop), Err(Errno::ENOSPC));
+            assert!(link.is_symlink());
+            let ((_, aside), used) = with_reserve(&volume, instead).unwrap();
+            assert_eq!((aside.as_deref(), used), (Some(c"link.not-a-folder"), true));
             assert_eq!(with_reserve(&volume, make), Ok(((), false)));
+            assert!(at.path().join(place).is_dir());
             // There is no room for a new reserve, and the next mount point fails.
             assert!(keep(&volume).is_err());
             fs::remove_file(at.path().join("big")).unwrap();

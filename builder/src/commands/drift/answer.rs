@@ -57,7 +57,7 @@ pub struct DriftAnswer {
     /// device.
     #[serde(default)]
     pub root_hash: Option<String>,
-    /// The number that the question had.
+    /// The nonce of the question.
     #[serde(default, skip_serializing)]
     pub nonce: Option<String>,
     /// The differences, the most important first.
@@ -157,7 +157,7 @@ fn read(said: &Captured, nonce: &Nonce) -> Result<DriftAnswer, String> {
         return Err("its list of differences contradicts its exit code".to_owned());
     }
     if answer.nonce.as_deref() != Some(nonce.as_str()) {
-        return Err("its answer does not repeat the number of the question: something else than the agent answers".to_owned());
+        return Err("its answer does not have the nonce of this question: it is an old answer, or a forced command answers. Ask it by hand with `adamant-agent drift --json`".to_owned());
     }
     answer.clean()?;
     Ok(answer)

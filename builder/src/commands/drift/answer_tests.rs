@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 use super::*;
 
 fn said(code: i32, out: &str, err: &str) -> HostOutcome {
-    // An answer repeats the number of the question.
+    // An answer repeats the nonce of the question.
     let nonce = Nonce::random().unwrap();
     let member = format!(r#""nonce":"{}","drift":"#, nonce.as_str());
     said_to(&nonce, code, &out.replace(r#""drift":"#, &member), err)
@@ -128,7 +128,7 @@ fn an_answer_to_another_question_counts_as_none() {
             panic!("{text}")
         };
         assert!(
-            reason.contains("does not repeat the number of the question"),
+            reason.contains("does not have the nonce of this question"),
             "{reason}"
         );
     }
