@@ -290,7 +290,7 @@ INLINE int is_booting(void) { return is_init() && !program(); }
 /* The two programs that take the mount tree apart: the agent at the handover, and systemd-shutdown.
  */
 FUNCTION(takes_mounts_apart) int takes_mounts_apart(void) { return is_booting() || shutting_down(); }
-/* The agent's program, whoever started it. That is enough for reading. */
+/* The agent's program, started by anybody. That is enough for reading. */
 INLINE int is_agent_program(void) { return (config.agent && trusted_program() == config.agent) || is_booting(); }
 FUNCTION(is_service_of_agent) int is_service_of_agent(void);
 FUNCTION(in_host) int in_host(void);
