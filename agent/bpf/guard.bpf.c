@@ -61,6 +61,7 @@ const volatile struct guard_config {
 	u64 devices[64];       /* device << 32 | enum device_flags */
 	u64 mount_points[16];  /* device << 32 | inode of a directory below which anything may be mounted */
 	u64 agent_owned[256];  /* device << 32 | inode of the agent's directories on volumes, and of the files in them */
+	u64 pinned[128];       /* device << 32 | inode of directories on volumes that lead to a mount point */
 	u64 interpreters[32];  /* programs of the image, by inode, that may read scripts only from the image */
 	u64 clocks[16];        /* programs of the image, by inode, that may set the clock */
 	u64 ioctls[16];        /* requests that everybody may send to devices */
@@ -329,7 +330,7 @@ FUNCTION(is_systemd_program) int is_systemd_program(void)
 /* --- services */
 
 /* Services that load modules, by their cgroup: /system.slice/NAME, or a cgroup directly below it.
- * Only systemd puts processes there: see is_sealed_in_cgroups, task_alloc, is_executor_by_hand, and
+ * Only systemd puts processes there: see is_sealed_in_cgroups, task_alloc, is_systemd_by_hand, and
  * the drop-ins of agent/src/boot/systemd.rs. */
 enum service { OTHER_SERVICE, UDEVD, MODULES_LOAD };
 
@@ -425,11 +426,25 @@ INLINE int may_run(struct inode *inode)
 	return allowed(CONTAINERS) && sb->s_magic == OVERLAYFS_MAGIC && !in_host();
 }
 
-/* systemd-executor starts a service as its input describes and may move itself into any cgroup.
- * Only systemd may start it. */
-INLINE int is_executor_by_hand(struct inode *inode)
+/* Whether the task is root, or has a capability that an execution keeps. */
+INLINE int is_privileged(void)
 {
-	return config.executor && inode->i_ino == config.executor && device_of(inode) == config.root_device && trusted_program() != config.manager;
+	struct task_struct *task = bpf_get_current_task_btf();
+	struct cred *cred = READ(task, cred);
+	return !READ(cred, uid.val) || !READ(cred, euid.val) || READ(cred, cap_permitted);
+}
+
+/* systemd-executor starts a service as its input describes and may move itself into any cgroup.
+ * Only systemd may start it. systemd itself runs as PID 1, and without privileges as the manager of
+ * a user: root's own manager would follow root's units with the rights of PID 1's children. */
+FUNCTION(is_systemd_by_hand) int is_systemd_by_hand(struct inode *inode)
+{
+	u64 number = READ(inode, i_ino);
+	if (device_of(inode) != config.root_device)
+		return 0;
+	if (config.executor && number == config.executor)
+		return trusted_program() != config.manager;
+	return config.manager && number == config.manager && !is_init() && is_privileged();
 }
 
 /* Programs, scripts and interpreters, each when it is opened for execution. */
@@ -437,7 +452,7 @@ PROGRAM(bprm_check_security)
 {
 	struct linux_binprm *bprm = (void *)ctx[0];
 	struct file *file = bprm->file;
-	if (may_run(file->f_inode) && !is_executor_by_hand(file->f_inode))
+	if (may_run(file->f_inode) && !is_systemd_by_hand(file->f_inode))
 		return 0;
 	REFUSE_FILE(BPRM_CHECK_SECURITY, file);
 }
@@ -682,7 +697,8 @@ FUNCTION(must_stay) int must_stay(struct super_block *sb)
 FUNCTION(makes_a_service) int makes_a_service(void)
 {
 	u64 who = trusted_program();
-	return who && (config.executor ? who == config.executor : who == config.manager && !is_init_or_its_child());
+	/* A user's manager has no other user's rights. */
+	return who && !(u32)bpf_get_current_uid_gid() && (config.executor ? who == config.executor : who == config.manager && !is_init_or_its_child());
 }
 
 /* Whether others than the caller see changes at this mount: other processes use its namespace, or
@@ -904,6 +920,9 @@ FUNCTION(may_change) int may_change(struct dentry *dentry)
 		 * checked, too, because a file that was opened by its handle may have no parent. */
 		struct dentry *parent = READ(dentry, d_parent);
 		u64 key = folder_key(device, READ(dentry, d_inode)), above = folder_key(device, READ(parent, d_inode));
+		/* A file that was opened by its handle has no parent that tells whose it is. */
+		if (parent == dentry && READ(sb, s_root) != dentry)
+			return is_agent() ? 0 : -EPERM;
 		return LAST(config.agent_owned, key) != key && LAST(config.agent_owned, above) != above ? 0 : is_agent() ? 0 : -EPERM;
 	}
 	switch (folder_of(dentry)) {
@@ -946,6 +965,15 @@ CHANGES(inode_symlink, INODE_SYMLINK, 1)
 REMOVES(inode_unlink, INODE_UNLINK, 1)
 REMOVES(inode_rmdir, INODE_RMDIR, 1)
 
+/* Whether the directory leads to a mount point on a volume. Under another name, the mount below it
+ * would be missing where programs look for it, and the next boot would find what root put there. */
+FUNCTION(is_pinned) int is_pinned(struct dentry *dentry)
+{
+	u32 device = device_below(dentry);
+	u64 key = folder_key(device, READ(dentry, d_inode));
+	return LAST(config.pinned, key) == key && is(device, VOLUME) && !takes_mounts_apart();
+}
+
 /* The file could be written through its new name. */
 PROGRAM(inode_link)
 {
@@ -958,7 +986,7 @@ PROGRAM(inode_link)
 PROGRAM(inode_rename)
 {
 	struct dentry *from = (void *)ctx[1], *to = (void *)ctx[3];
-	if (!may_change(from) && !may_change(to) && !undoes_mounts_of_others(from) && !undoes_mounts_of_others(to))
+	if (!may_change(from) && !may_change(to) && !is_pinned(from) && !is_pinned(to) && !undoes_mounts_of_others(from) && !undoes_mounts_of_others(to))
 		return 0;
 	REFUSE_DENTRY(INODE_RENAME, to);
 }

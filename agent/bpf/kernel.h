@@ -21,8 +21,10 @@ struct ns_common {
 };
 struct mnt_namespace { struct ns_common ns; };
 struct user_namespace { int level; };
+struct kuid { u32 val; };
 struct cred {
-	u64 cap_effective; /* Linux 6.1 has two 32-bit halves here, the lower one first */
+	struct kuid uid, euid;
+	u64 cap_permitted, cap_effective; /* Linux 6.1 has two 32-bit halves here, the lower one first */
 	struct user_namespace *user_ns;
 };
 struct kernfs_node {
@@ -41,6 +43,7 @@ struct nsproxy { struct mnt_namespace *mnt_ns; };
 struct file_system_type { const char *name; };
 struct block_device { u32 bd_dev; };
 struct super_block {
+	struct dentry *s_root;
 	u32 s_dev;
 	unsigned long s_flags;
 	struct file_system_type *s_type;

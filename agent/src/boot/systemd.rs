@@ -107,6 +107,21 @@ pub fn disable_esp_automounts(allowed: &[String]) -> io::Result<()> {
     Ok(())
 }
 
+/// The unit of root's own service manager, which pam_systemd starts at a login.
+pub const MANAGER_OF_ROOT: &str = "user@0.service";
+/// The template of the managers of users.
+const MANAGERS: &str = "/sysroot/usr/lib/systemd/system/user@.service";
+
+/// Stops logind from starting root's own service manager, which the guard refuses, so that no unit
+/// fails. Root logs in without it.
+pub fn disable_managers_of_root() -> io::Result<()> {
+    if !Path::new(MANAGERS).exists() {
+        return Ok(());
+    }
+    fs::create_dir_all(UNITS)?;
+    std::os::unix::fs::symlink("/dev/null", Path::new(UNITS).join(MANAGER_OF_ROOT))
+}
+
 /// Services that load modules on request. The guard recognizes them by their cgroups. Two ways
 /// around that are closed here: systemd puts any process that root names into a delegated cgroup,
 /// and systemd-modules-load would take module names from a command line in the manager's

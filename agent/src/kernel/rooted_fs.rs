@@ -83,7 +83,7 @@ pub fn kind(stat: &FileStat) -> SFlag {
 /// somebody may have changed to keep the agent out.
 pub fn own_folder(folder: impl AsFd, name: &CStr) -> nix::Result<OwnedFd> {
     if stat_entry(&folder, name)?.is_some_and(|found| kind(&found) != SFlag::S_IFDIR) {
-        unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
+        unlink(&folder, name, UnlinkatFlags::NoRemoveDir)?;
     }
     let mut made = mkdirat(&folder, name, Mode::S_IRWXU);
     if made == Err(Errno::EPERM) {
@@ -148,6 +148,18 @@ pub fn names_up_to(folder: impl AsFd, limit: usize) -> nix::Result<Option<Vec<CS
     Ok(Some(names).filter(|names| names.len() <= limit))
 }
 
+/// Removes an entry, also one that was made immutable, or that is in an immutable directory.
+fn unlink(folder: impl AsFd, name: &CStr, how: UnlinkatFlags) -> nix::Result<()> {
+    match unlinkat(&folder, name, how) {
+        Err(Errno::EPERM) => {
+            inode_flags::make_changeable(&folder)?;
+            inode_flags::make_entry_changeable(&folder, name)?;
+            unlinkat(&folder, name, how)
+        }
+        other => other,
+    }
+}
+
 /// Removes `name` in `folder` with its content.
 pub fn remove_tree(folder: impl AsFd, name: &CStr) -> nix::Result<()> {
     remove_tree_with(folder, name, &mut || ())
@@ -166,7 +178,7 @@ pub fn remove_tree_with(folder: impl AsFd, name: &CStr, step: &mut dyn FnMut()) 
         };
         step();
         if kind(&found) != SFlag::S_IFDIR {
-            return unlinkat(folder, name, UnlinkatFlags::NoRemoveDir);
+            return unlink(folder, name, UnlinkatFlags::NoRemoveDir);
         }
         if depth > MAX_DEPTH {
             return Err(Errno::ELOOP);
@@ -175,7 +187,7 @@ pub fn remove_tree_with(folder: impl AsFd, name: &CStr, step: &mut dyn FnMut()) 
         for name in names(&inside)? {
             remove(inside.as_fd(), &name, depth + 1, step)?;
         }
-        unlinkat(folder, name, UnlinkatFlags::RemoveDir)
+        unlink(folder, name, UnlinkatFlags::RemoveDir)
     }
     remove(folder.as_fd(), name, 0, step)
 }
@@ -323,11 +335,12 @@ pub fn folder_or_aside(folder: impl AsFd, name: &CStr) -> nix::Result<Option<CSt
     inode_flags::make_changeable(&folder)?;
     let mut aside = None;
     if found.is_some() {
+        inode_flags::make_entry_changeable(&folder, name)?;
         let other = CString::new([name.to_bytes(), b".not-a-folder"].concat()).unwrap_or_default();
         if move_aside(&folder, name, &other).is_ok() {
             aside = Some(other);
         } else {
-            unlinkat(&folder, name, UnlinkatFlags::NoRemoveDir)?;
+            unlink(&folder, name, UnlinkatFlags::NoRemoveDir)?;
         }
     }
     let made = mkdirat(&folder, name, Mode::from_bits_truncate(0o755));
@@ -342,6 +355,8 @@ pub fn folder_or_aside(folder: impl AsFd, name: &CStr) -> nix::Result<Option<CSt
 
 /// Renames `name` in `folder`, and removes an entry that has the new name.
 pub fn move_aside(folder: impl AsFd, name: &CStr, new: &CStr) -> nix::Result<()> {
+    inode_flags::make_changeable(&folder)?;
+    inode_flags::make_entry_changeable(&folder, name)?;
     remove_tree(&folder, new)?;
     nix::fcntl::renameat(&folder, name, &folder, new)
 }

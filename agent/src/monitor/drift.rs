@@ -20,7 +20,7 @@ use super::volume_trouble::VolumeTrouble;
 use super::{
     VerifiedDevice, boot_report, denials, findings, json, policy, read, services, sockets,
 };
-use crate::boot::systemd::{MODULE_LOADERS, RULE, RULES, unit_name};
+use crate::boot::systemd::{MANAGER_OF_ROOT, MODULE_LOADERS, RULE, RULES, unit_name};
 use crate::kernel::mounts::clone_mount;
 
 /// Most files that are read on all volumes together.
@@ -237,6 +237,7 @@ fn check_units(policy: &Policy, found: &mut Vec<Finding>) {
     let mut known: Vec<String> = mounts
         .chain(policy.image_data.iter().map(String::as_str))
         .map(unit_name)
+        .chain([MANAGER_OF_ROOT.to_owned()])
         .collect();
     if findings::loads_modules_on_request(policy, &|path| read(path).ok()) {
         known.extend(MODULE_LOADERS.map(str::to_owned));

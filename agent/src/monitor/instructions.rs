@@ -47,14 +47,14 @@ impl Instructions {
     }
 
     fn with_users(passwd: &str) -> Instructions {
-        let mut homes = Vec::new();
+        let mut homes: Vec<String> = Vec::new();
         for line in passwd.lines().take(USERS) {
-            if let Some(home) = line.split(':').nth(5) {
+            if let Some(home) = line.split(':').nth(5)
+                && !homes.iter().any(|known| known == home)
+            {
                 homes.push(home.to_owned());
             }
         }
-        homes.sort_unstable();
-        homes.dedup();
         Instructions {
             homes,
             ..Instructions::default()
@@ -102,7 +102,7 @@ mod tests {
         let users = "root:x:0:0::/root:\nw:x:1:1::/var/www:\nv:x:1:1::/var:\nx:x:2:2::/variety:\ny:x:3:3::/var:\n";
         assert_eq!(
             Instructions::with_users(users).on_volumes(&policy).homes,
-            ["/var", "/var/www"]
+            ["/var/www", "/var"]
         );
     }
 

@@ -24,12 +24,13 @@ pub mod watch;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use adamant_contract::paths::{BOOT_REPORT_PATH, POLICY_PATH, ROOT_MAPPING};
 use adamant_contract::policy::Policy;
 use adamant_contract::report::BootReport;
+use nix::libc;
 use nix::sys::stat::{major, minor};
 use thiserror::Error;
 
@@ -41,10 +42,16 @@ const LIMIT: u64 = 1 << 20;
 /// Directory, in memory, of the agent's files for other programs.
 const RUN: &str = "/run/adamant";
 
-/// Reads a file as text.
+/// Reads a regular file as text. Root can leave a FIFO in the place of a file on a volume, which
+/// would block the reader.
 fn read(path: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    let mut how = File::options();
+    let file = how.read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LIMIT {
         return Err(io::Error::other("longer than a MiB"));
     }
@@ -198,6 +205,15 @@ mod tests {
         assert!(!path.is_symlink());
         assert_eq!(fs::read_to_string(&other).unwrap(), "as it was");
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_fifo_in_place_of_a_file_blocks_no_reader() {
+        let path = std::env::temp_dir().join(format!("adamant-fifo-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let why = read(path.to_str().unwrap()).unwrap_err();
+        assert_eq!(why.to_string(), "not a regular file");
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

@@ -118,6 +118,7 @@ fn configure(
         devices: sorted("devices", devices)?,
         mount_points: sorted("[seal.allow] mounts", mount_points)?,
         agent_owned: sorted("files of the agent on volumes", numbers.agent_owned.clone())?,
+        pinned: sorted("directories above mount points", numbers.pinned.clone())?,
         interpreters: sorted("interpreters", numbers.interpreters.clone())?,
         clocks: sorted("programs that set the clock", numbers.clocks.clone())?,
         ioctls: sorted(
@@ -153,7 +154,7 @@ mod tests {
     use adamant_contract::policy::Allow;
     use zerocopy::{FromZeros, IntoBytes};
 
-    use super::super::numbers::AGENT_FILES;
+    use super::super::numbers::{AGENT_FILES, PINNED};
     use super::*;
 
     const STATE: u32 = 0xfe_00001;
@@ -352,6 +353,7 @@ mod tests {
     fn the_policys_limits_fit_into_the_guards_lists() {
         use adamant_contract::policy::{MAX_INTERPRETERS, MAX_SEAL_NAMES, MAX_VOLUMES};
         let config = GuardConfig::new_zeroed();
+        assert_eq!(config.pinned.len(), PINNED);
         assert_eq!(config.interpreters.len(), MAX_INTERPRETERS);
         assert_eq!(config.mount_points.len(), MAX_SEAL_NAMES);
         // The directory of the agent's state is one more.

@@ -15,6 +15,7 @@ use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -29,6 +30,7 @@ use super::super::{Context, systemd};
 use super::background::{BackgroundTask, STACK_BYTES};
 use super::linker::{Code, FIELDS, PROGRAMS, link};
 use super::{config, enforced, missing};
+use crate::kernel::block;
 use crate::kernel::bpf::{self, ProgramAccess, ValueMap};
 use crate::kernel::btf::Btf;
 use crate::kernel::clock::since_kernel_start;
@@ -81,6 +83,12 @@ pub fn apply_guard_level(
             if !seal.interpreters.is_empty() {
                 enforced(context, "scripts of the image alone");
             }
+            protect_other_partitions(identified, seal, context);
+            if let Err(error) = systemd::disable_managers_of_root() {
+                context.warn(format!(
+                    "Root's own service manager may fail: /run/systemd/system: {error}."
+                ));
+            }
             if let Err(error) = systemd::disable_esp_automounts(&seal.allow.mounts) {
                 context.warn(format!(
                     "Units for the ESP may fail: /run/systemd/system: {error}."
@@ -93,6 +101,32 @@ pub fn apply_guard_level(
             let _ = umount2(PINS, MntFlags::MNT_DETACH);
             missing(context, why);
             false
+        }
+    }
+}
+
+/// Makes the partitions read-only that hold no volume and that the policy does not allow to be
+/// written, such as the ESP. The guard refuses programs that open them. A driver of the kernel that
+/// root tells to open one (DRBD, md, nvmet) passes no hook, but the kernel refuses it a read-only
+/// device.
+fn protect_other_partitions(identified: &Identified, seal: &Seal, context: &mut Context) {
+    let folder = Path::new("/sys/block").join(&identified.root().disk().name);
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let device = Path::new("/dev").join(entry.file_name());
+        let report = &context.report;
+        let is = |path: &str| Path::new(path) == device;
+        if !entry.path().join("partition").exists()
+            || report.volumes.iter().any(|volume| is(&volume.device))
+            || report.black_box.as_deref().is_some_and(is)
+            || block::label(&entry.path()).is_some_and(|label| seal.allow.disks.contains(&label))
+        {
+            continue;
+        }
+        if let Err(error) = super::verity::make_read_only(&device) {
+            missing(
+                context,
+                format!("{} can't be made read-only: {error}", device.display()),
+            );
         }
     }
 }

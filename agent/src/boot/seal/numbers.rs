@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use adamant_contract::paths::{AGENT_PATH, AGENT_STATE_DIR, IDENTITY_DIR, SYSROOT};
-use adamant_contract::policy::Seal;
+use adamant_contract::policy::{Seal, is_below};
 use adamant_contract::report::BootReport;
 use nix::fcntl::OFlag;
 use nix::sys::stat::{major, minor};
@@ -43,6 +43,9 @@ const CLOCK_PROGRAMS: [&str; 9] = [
 /// The agent's files in its directory on a volume.
 pub(super) const AGENT_FILES: [&str; 4] = ["machine-id", "seeded", "damaged", RESERVE_DIR];
 
+/// Room for directories above mount points in the guard's list.
+pub(super) const PINNED: usize = 128;
+
 /// The numbers of objects in the running kernel. Devices are as the kernel encodes them
 /// (include/linux/kdev_t.h). Programs are inodes of the image; 0 for a program that the image does
 /// not have.
@@ -65,6 +68,8 @@ pub(super) struct Numbers {
     pub(super) volumes: Vec<(String, u32)>,
     /// Keys of the agent's directories and files on volumes.
     pub(super) agent_owned: Vec<u64>,
+    /// Keys of the directories on volumes that lead to mount points.
+    pub(super) pinned: Vec<u64>,
     /// Devices of the kernel's own file systems.
     pub(super) fixed: Vec<u32>,
     /// Devices of file systems in memory that anything may be mounted below.
@@ -134,6 +139,25 @@ impl Numbers {
                 .filter(|(device, _)| *device != root_device)
                 .map(key),
         );
+        let policy = identified.root().policy();
+        let mounts = policy.volumes.iter().map(|volume| volume.mount.as_str());
+        let shown = policy.image_data.iter().map(String::as_str);
+        for path in mounts.chain(shown).chain([AGENT_STATE_DIR]) {
+            // The root of a volume is in use, and can't be renamed.
+            let is_on_volume = |path: &&str| {
+                let volumes = &mut policy.volumes.iter();
+                volumes.any(|volume| is_below(path, &volume.mount))
+            };
+            let above = Path::new(path).ancestors().skip(1);
+            for path in above.filter_map(Path::to_str).filter(is_on_volume) {
+                if let Some(found) = in_image(path).map(key)
+                    && !numbers.pinned.contains(&found)
+                    && numbers.pinned.len() < PINNED
+                {
+                    numbers.pinned.push(found);
+                }
+            }
+        }
         for path in ["/proc", "/sys", "/dev", "/run"] {
             numbers.fixed.push(device_of(path)?);
         }

@@ -58,7 +58,8 @@ pub fn apply_verity_level(identified: &Identified, context: &mut Context) {
     }
 }
 
-fn make_read_only(device: &Path) -> io::Result<()> {
+/// Makes a block device read-only, and checks that it is.
+pub fn make_read_only(device: &Path) -> io::Result<()> {
     let file = File::open(device)?;
     block::set_read_only(&file)?;
     if block::is_read_only(&file)? {

@@ -11,6 +11,7 @@ use adamant_contract::policy::{self, is_below};
 use adamant_contract::report::{self, VolumeState};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use nix::sys::stat::SFlag;
 
 use super::evidence;
 use super::ext4::FsckResult;
@@ -147,7 +148,16 @@ impl VolumesStage<'_> {
         };
         let made = self.with_reserve(volume, || {
             let (above, aside) = rooted_fs::make_path(&volume.folder, above)?;
-            rooted_fs::own_folder(above, &name).map(|_| aside)
+            let own = rooted_fs::own_folder(above, &name)?;
+            // Only files of the scrub: it could not replace a directory, and would wait for a FIFO.
+            for file in [c"scrub.json", c"scrub.json.new"] {
+                if rooted_fs::stat_entry(&own, file)?
+                    .is_some_and(|found| rooted_fs::kind(&found) != SFlag::S_IFREG)
+                {
+                    rooted_fs::remove_tree(&own, file)?;
+                }
+            }
+            Ok(aside)
         });
         match made {
             Ok(aside) => self.warn_of_aside(below, aside),
