@@ -147,7 +147,11 @@ impl VolumesStage<'_> {
             return;
         };
         let made = self.with_reserve(volume, || {
-            let (above, aside) = rooted_fs::make_path(&volume.folder, above)?;
+            // A link that somebody made above stays: the server starts without this directory.
+            let above = match rooted_fs::open_path(&volume.folder, above) {
+                Err(Errno::ENOENT) => rooted_fs::make_path(&volume.folder, above)?.0,
+                other => other?,
+            };
             let own = rooted_fs::own_folder(above, &name)?;
             // Only files of the scrub: it could not replace a directory, and would wait for a FIFO.
             for file in [c"scrub.json", c"scrub.json.new"] {
@@ -157,14 +161,13 @@ impl VolumesStage<'_> {
                     rooted_fs::remove_tree(&own, file)?;
                 }
             }
-            Ok(aside)
+            Ok(())
         });
-        match made {
-            Ok(aside) => self.warn_of_aside(below, aside),
-            Err(error) => self.warnings.push(format!(
+        if let Err(error) = made {
+            self.warnings.push(format!(
                 "{AGENT_STATE_DIR} on volume {:?} could not be made: {error}. The scrub starts from the beginning at each boot.",
                 volume.report.name
-            )),
+            ));
         }
     }
 
