@@ -862,7 +862,7 @@ INLINE int is_sealed_in_proc(const struct name *name)
 	case KEY("panic"): case KEY("oops_limit"): case KEY("warn_limit"): case KEY("hung_task_panic"): case KEY("hung_task_timeout_secs"): case KEY("hung_task_check_count"): case KEY("softlockup_panic"):
 	case KEY("hardlockup_panic"): case KEY("unknown_nmi_panic"): case KEY("max_rcu_stall_to_panic"): case KEY("cad_pid"):
 	case KEY("sysrq-trigger"): case KEY("dev_scsi_block"): case KEY("load_firmware_timeout"): case KEY("ignore_sysfs_fallback"):
-	case KEY("force_sysfs_fallback"):
+	case KEY("force_sysfs_fallback"): case KEY("leases-enable"): case KEY("lease-break-time"):
 		return 1;
 	}
 	return BEGINS8(name, "panic_on") || BEGINS8(name, "panic_pr");
@@ -963,7 +963,7 @@ CHANGES(inode_mknod, INODE_MKNOD, 1)
 CHANGES(inode_mkdir, INODE_MKDIR, 1)
 CHANGES(inode_symlink, INODE_SYMLINK, 1)
 REMOVES(inode_unlink, INODE_UNLINK, 1)
-REMOVES(inode_rmdir, INODE_RMDIR, 1)
+
 
 /* Whether the directory leads to a mount point on a volume. Under another name, the mount below it
  * would be missing where programs look for it, and the next boot would find what root put there. */
@@ -972,6 +972,14 @@ FUNCTION(is_pinned) int is_pinned(struct dentry *dentry)
 	u32 device = device_below(dentry);
 	u64 key = folder_key(device, READ(dentry, d_inode));
 	return LAST(config.pinned, key) == key && is(device, VOLUME) && !takes_mounts_apart();
+}
+
+PROGRAM(inode_rmdir)
+{
+	struct dentry *dentry = (void *)ctx[1];
+	if (!may_change(dentry) && !is_pinned(dentry) && !undoes_mounts_of_others(dentry))
+		return 0;
+	REFUSE_DENTRY(INODE_RMDIR, dentry);
 }
 
 /* The file could be written through its new name. */
@@ -1199,9 +1207,13 @@ PROGRAM(file_open)
 		REFUSE_FILE(FILE_OPEN, file);
 	if (magic == PROC_MAGIC && is_kernels_memory(file))
 		REFUSE_FILE(FILE_OPEN, file);
+	u32 kind = inode->i_mode & S_IFMT;
+	/* Opening a FIFO waits for the other end: root could put one where PID 1 or a service of
+	 * systemd expects a file. They open their own FIFOs without waiting. */
+	if (kind == S_IFIFO && magic != PIPEFS_MAGIC && !(file->f_flags & O_NONBLOCK) && (is_init() || is_systemd_program()))
+		REFUSE_FILE(FILE_OPEN, file);
 	if (!(file->f_mode & FMODE_WRITE))
 		return 0;
-	u32 kind = inode->i_mode & S_IFMT;
 	if (kind == S_IFBLK) {
 		if (is(inode->i_rdev, DISK) || (config.black_box && inode->i_rdev == config.black_box && is_agent()) ||
 		    (shutting_down() && is(inode->i_rdev, VOLUME)))
@@ -1633,6 +1645,10 @@ PROGRAM(capable)
 	u32 capability = ctx[2];
 	/* In its own user namespace, a task has the capability only for the clocks of that
 	 * namespace. */
+	/* An immutable file can't be replaced: it would outlive a restart in the place of a directory
+	 * or file that the server needs. */
+	if (capability == CAP_LINUX_IMMUTABLE && !READ(namespace, level) && !is_agent())
+		REFUSE(CAPABLE, capability, 0, 0);
 	if ((capability != CAP_SYS_ADMIN && capability != CAP_SYS_TIME && (capability != CAP_SYS_MODULE || !allowed(MODULES))) || READ(namespace, level))
 		return 0;
 	struct task_struct *task = bpf_get_current_task_btf();

@@ -150,6 +150,7 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define PR_SET_MM_EXE_FILE 13
 #define PR_SET_MM_MAP 14
 /* <linux/capability.h>, arch/x86/entry/syscalls/syscall_64.tbl and its bit for x32 */
+#define CAP_LINUX_IMMUTABLE 9
 #define CAP_SYS_MODULE 16
 #define CAP_SYS_TIME 25
 #define CAP_SYS_ADMIN 21
@@ -185,10 +186,12 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define S_IFMT 0170000
 #define S_IFBLK 0060000
 #define S_IFCHR 0020000
+#define S_IFIFO 0010000
 #define S_IFREG 0100000
 #define FMODE_READ 1
 #define FMODE_WRITE 2
 #define FMODE_EXEC 0x20
+#define O_NONBLOCK 04000
 #define O_EXCL 0200
 #define O_CREAT 0100
 #define O_TRUNC 01000
@@ -200,6 +203,7 @@ static void *(*const bpf_task_pt_regs)(struct task_struct *task) = (void *)175;
 #define SYSFS_MAGIC 0x62656572
 #define EFIVARFS_MAGIC 0xde5e81e4
 #define CGROUP_MAGIC 0x27e0eb
+#define PIPEFS_MAGIC 0x50495045
 #define CGROUP2_MAGIC 0x63677270
 #define DEBUGFS_MAGIC 0x64626720
 #define CONFIGFS_MAGIC 0x62656570

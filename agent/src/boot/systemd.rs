@@ -114,7 +114,7 @@ const MANAGERS: &str = "/sysroot/usr/lib/systemd/system/user@.service";
 
 /// Stops logind from starting root's own service manager, which the guard refuses, so that no unit
 /// fails. Root logs in without it.
-pub fn disable_managers_of_root() -> io::Result<()> {
+pub fn disable_manager_of_root() -> io::Result<()> {
     if !Path::new(MANAGERS).exists() {
         return Ok(());
     }

@@ -16,6 +16,19 @@ pub struct Instruction {
     pub imm: i32,
 }
 
+/// What an instruction needs before the kernel can load it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patch {
+    /// Nothing.
+    None,
+    /// The offset of the field with this index.
+    Field(u8),
+    /// The map with this index.
+    Map(u8),
+    /// The position of the function with this index.
+    Call(u8),
+}
+
 /// The classes of instructions, the lower three bits of `code`, that have an address as their
 /// operand: BPF_LDX, BPF_ST and BPF_STX.
 const MEMORY_CLASSES: std::ops::RangeInclusive<u8> = 1..=3;
@@ -40,9 +53,10 @@ impl Instruction {
     }
 
     /// Appends the packed form, half as long as the kernel's: `code`, `registers`, one byte with
-    /// the length of `off` (bits 0-3) and `imm` (bits 4-7), then `off` and `imm`, little endian.
-    /// `off` has 0 or 2 bytes, and `imm` as few as hold the number: 0, 1, 2 or 4.
-    pub fn pack(self, to: &mut Vec<u8>) {
+    /// the length of `off` (bits 0 and 1), the kind of the patch (bits 2 and 3) and the length of
+    /// `imm` (bits 4 to 6), the patch's index, then `off` and `imm`, little endian. `off` has 0 or
+    /// 2 bytes, and `imm` as few as hold the number: 0, 1, 2 or 4.
+    pub fn pack(self, patch: Patch, to: &mut Vec<u8>) {
         let (off, imm) = (self.off.to_le_bytes(), self.imm.to_le_bytes());
         let off_length = if self.off == 0 { 0 } else { off.len() };
         let imm_length = match self.imm {
@@ -51,27 +65,47 @@ impl Instruction {
             -0x8000..=0x7fff => 2,
             _ => imm.len(),
         };
+        let (kind, index) = match patch {
+            Patch::None => (0, None),
+            Patch::Field(index) => (1, Some(index)),
+            Patch::Map(index) => (2, Some(index)),
+            Patch::Call(index) => (3, Some(index)),
+        };
         to.extend([
             self.code,
             self.registers,
-            (off_length | imm_length << 4) as u8,
+            (off_length | kind << 2 | imm_length << 4) as u8,
         ]);
+        to.extend(index);
         to.extend(&off[..off_length]);
         to.extend(&imm[..imm_length]);
     }
 
-    /// Takes the next instruction from packed ones. `None`: at their end.
-    pub fn unpack(from: &mut &[u8]) -> Option<Instruction> {
-        let (&[code, registers, lengths], rest) = from.split_first_chunk()?;
-        let (off, rest) = rest.split_at_checked(usize::from(lengths & 15))?;
+    /// Takes the next instruction from packed ones, with its patch. `None`: at their end.
+    pub fn unpack(from: &mut &[u8]) -> Option<(Instruction, Patch)> {
+        let (&[code, registers, lengths], mut rest) = from.split_first_chunk()?;
+        let patch = match lengths >> 2 & 3 {
+            0 => Patch::None,
+            kind => {
+                let (&index, behind) = rest.split_first()?;
+                rest = behind;
+                match kind {
+                    1 => Patch::Field(index),
+                    2 => Patch::Map(index),
+                    _ => Patch::Call(index),
+                }
+            }
+        };
+        let (off, rest) = rest.split_at_checked(usize::from(lengths & 3))?;
         let (imm, rest) = rest.split_at_checked(usize::from(lengths >> 4))?;
         *from = rest;
-        Some(Instruction {
+        let instruction = Instruction {
             code,
             registers,
             off: extend_sign(off) as i16,
             imm: extend_sign(imm),
-        })
+        };
+        Some((instruction, patch))
     }
 
     /// Whether it loads from memory or stores to it: the offset of a field goes into `off`, and

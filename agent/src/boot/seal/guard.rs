@@ -39,6 +39,8 @@ use crate::kernel::memory;
 
 /// Mount point of the BPF file system with the links.
 const PINS: &str = "/guard";
+/// Whether files can have leases (fcntl(2), `F_SETLEASE`).
+const LEASES: &str = "/proc/sys/fs/leases-enable";
 /// Bytes of the ring of events: room for 500 of them.
 const RING_BYTES: u32 = 64 << 10;
 /// Hooks that a kernel may lack without being weaker: there, the kernel calls `file_ioctl` and
@@ -84,14 +86,15 @@ pub fn apply_guard_level(
                 enforced(context, "scripts of the image alone");
             }
             protect_other_partitions(identified, seal, context);
-            if let Err(error) = systemd::disable_managers_of_root() {
-                context.warn(format!(
-                    "Root's own service manager may fail: /run/systemd/system: {error}."
-                ));
+            // A lease of a file of the image keeps PID 1 waiting until its holder gives way.
+            if let Err(error) = fs::write(LEASES, "0") {
+                missing(context, [LEASES, ": ", &error.to_string()].concat());
             }
-            if let Err(error) = systemd::disable_esp_automounts(&seal.allow.mounts) {
+            let disabled = systemd::disable_manager_of_root()
+                .and_then(|()| systemd::disable_esp_automounts(&seal.allow.mounts));
+            if let Err(error) = disabled {
                 context.warn(format!(
-                    "Units for the ESP may fail: /run/systemd/system: {error}."
+                    "Units that the guard refuses may fail: /run/systemd/system: {error}."
                 ));
             }
             true

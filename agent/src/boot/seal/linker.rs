@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::kernel::instruction::Instruction;
+use crate::kernel::instruction::{Instruction, Patch};
 
 /// A field of a kernel structure that the guard reads.
 pub struct Field {
@@ -13,18 +13,13 @@ pub struct Field {
     pub path: &'static [&'static str],
 }
 
-/// A program or function as compiled. Positions are indexes of instructions.
+/// A program or function as compiled.
 pub struct Code {
     /// The name of the hook or of the function.
     pub name: &'static str,
-    /// Its instructions, packed ([`Instruction::pack`]), incomplete at the positions below.
+    /// Its instructions, packed ([`Instruction::pack`]). Their patches have indexes in [`FIELDS`],
+    /// [`Maps`] and [`FUNCTIONS`].
     packed: &'static [u8],
-    /// Positions that need the offset of a field, and its index in [`FIELDS`].
-    fields: &'static [(u16, u16)],
-    /// Positions that need a map, and its index in [`Maps`].
-    maps: &'static [(u16, u16)],
-    /// Positions that call a function, and its index in [`FUNCTIONS`].
-    calls: &'static [(u16, u16)],
 }
 
 include!(concat!(env!("OUT_DIR"), "/guard.rs"));
@@ -41,7 +36,7 @@ pub type Maps<'a> = [BorrowedFd<'a>; 3];
 
 /// A function in the linked program: its index, and where it starts once it is placed.
 struct Placed {
-    function: u16,
+    function: u8,
     start: Option<usize>,
 }
 
@@ -50,7 +45,7 @@ struct Placed {
 pub fn link(program: &Code, offsets: &[u32], maps: Maps) -> Vec<Instruction> {
     let mut out: Vec<Instruction> = Vec::new();
     let mut placed: Vec<Placed> = Vec::new();
-    let mut calls: Vec<(usize, u16)> = Vec::new();
+    let mut calls: Vec<(usize, u8)> = Vec::new();
     append(program, offsets, maps, &mut out, &mut placed, &mut calls);
     // Functions that are called by functions come behind their callers.
     while let Some(next) = placed.iter_mut().find(|next| next.start.is_none()) {
@@ -76,38 +71,40 @@ fn append(
     maps: Maps,
     out: &mut Vec<Instruction>,
     placed: &mut Vec<Placed>,
-    calls: &mut Vec<(usize, u16)>,
+    calls: &mut Vec<(usize, u8)>,
 ) {
-    let start = out.len();
     let mut packed = code.packed;
-    out.extend(std::iter::from_fn(|| Instruction::unpack(&mut packed)));
-    for (at, field) in code.fields {
-        let instruction = &mut out[start + usize::from(*at)];
-        let offset = offsets.get(usize::from(*field)).copied().unwrap_or(0);
-        if instruction.accesses_memory() {
-            instruction.off = offset as i16;
-        } else {
-            instruction.imm = offset.cast_signed();
+    while let Some((mut instruction, patch)) = Instruction::unpack(&mut packed) {
+        match patch {
+            Patch::None => {}
+            Patch::Field(field) => {
+                let offset = offsets.get(usize::from(field)).copied().unwrap_or(0);
+                if instruction.accesses_memory() {
+                    instruction.off = offset as i16;
+                } else {
+                    instruction.imm = offset.cast_signed();
+                }
+            }
+            Patch::Map(map) => {
+                let index = usize::from(map).min(EVENTS);
+                instruction.set_src_reg(if index == EVENTS {
+                    PSEUDO_MAP_FD
+                } else {
+                    PSEUDO_MAP_VALUE
+                });
+                instruction.imm = maps[index].as_raw_fd();
+            }
+            Patch::Call(function) => {
+                calls.push((out.len(), function));
+                if !placed.iter().any(|found| found.function == function) {
+                    placed.push(Placed {
+                        function,
+                        start: None,
+                    });
+                }
+            }
         }
-    }
-    for (at, map) in code.maps {
-        let instruction = &mut out[start + usize::from(*at)];
-        let index = usize::from(*map).min(EVENTS);
-        instruction.set_src_reg(if index == EVENTS {
-            PSEUDO_MAP_FD
-        } else {
-            PSEUDO_MAP_VALUE
-        });
-        instruction.imm = maps[index].as_raw_fd();
-    }
-    for (at, function) in code.calls {
-        calls.push((start + usize::from(*at), *function));
-        if !placed.iter().any(|found| found.function == *function) {
-            placed.push(Placed {
-                function: *function,
-                start: None,
-            });
-        }
+        out.push(instruction);
     }
 }
 
@@ -133,20 +130,31 @@ mod tests {
         let numbers = [
             0, 1, -1, 0x7f, -0x80, 0x80, -0x81, 0x7fff, -0x8000, 0x8000, -0x8001,
         ];
+        let patches = [
+            Patch::None,
+            Patch::Field(0),
+            Patch::Map(2),
+            Patch::Call(255),
+        ];
         let mut packed = Vec::new();
-        let all: Vec<Instruction> = numbers
+        let all: Vec<(Instruction, Patch)> = numbers
             .iter()
             .chain(&[i32::MAX, i32::MIN])
-            .map(|imm| Instruction {
-                code: 0x85,
-                registers: 0x12,
-                off: *imm as i16,
-                imm: *imm,
+            .zip(patches.into_iter().cycle())
+            .map(|(imm, patch)| {
+                let one = Instruction {
+                    code: 0x85,
+                    registers: 0x12,
+                    off: *imm as i16,
+                    imm: *imm,
+                };
+                (one, patch)
             })
             .collect();
-        all.iter().for_each(|one| one.pack(&mut packed));
+        all.iter()
+            .for_each(|(one, patch)| one.pack(*patch, &mut packed));
         let mut rest = packed.as_slice();
-        let unpacked: Vec<Instruction> =
+        let unpacked: Vec<(Instruction, Patch)> =
             std::iter::from_fn(|| Instruction::unpack(&mut rest)).collect();
         assert_eq!((unpacked, rest.len()), (all, 0));
     }

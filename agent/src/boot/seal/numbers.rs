@@ -43,6 +43,8 @@ const CLOCK_PROGRAMS: [&str; 9] = [
 /// The agent's files in its directory on a volume.
 pub(super) const AGENT_FILES: [&str; 4] = ["machine-id", "seeded", "damaged", RESERVE_DIR];
 
+/// Without this directory, services with PrivateTmp= do not start.
+const TEMPORARY: &str = "/var/tmp";
 /// Room for directories above mount points in the guard's list.
 pub(super) const PINNED: usize = 128;
 
@@ -149,7 +151,12 @@ impl Numbers {
                 volumes.any(|volume| is_below(path, &volume.mount))
             };
             let above = Path::new(path).ancestors().skip(1);
-            for path in above.filter_map(Path::to_str).filter(is_on_volume) {
+            for path in [Path::new(TEMPORARY)]
+                .into_iter()
+                .chain(above)
+                .filter_map(Path::to_str)
+                .filter(is_on_volume)
+            {
                 if let Some(found) = in_image(path).map(key)
                     && !numbers.pinned.contains(&found)
                     && numbers.pinned.len() < PINNED
