@@ -73,6 +73,11 @@ pub fn apply_guard_level(
     modules_on_request: bool,
     context: &mut Context,
 ) -> bool {
+    // A lease of a file of the image keeps PID 1 waiting until its holder gives way. Later the guard
+    // refuses to write this setting.
+    if let Err(error) = fs::write(LEASES, "0") {
+        missing(context, [LEASES, ": ", &error.to_string()].concat());
+    }
     let attached = attaching
         .as_ref()
         .map_err(Clone::clone)
@@ -86,10 +91,6 @@ pub fn apply_guard_level(
                 enforced(context, "scripts of the image alone");
             }
             protect_other_partitions(identified, seal, context);
-            // A lease of a file of the image keeps PID 1 waiting until its holder gives way.
-            if let Err(error) = fs::write(LEASES, "0") {
-                missing(context, [LEASES, ": ", &error.to_string()].concat());
-            }
             let disabled = systemd::disable_manager_of_root()
                 .and_then(|()| systemd::disable_esp_automounts(&seal.allow.mounts));
             if let Err(error) = disabled {
