@@ -11,8 +11,8 @@ use nix::sys::stat::{Mode, SFlag, fstatat};
 /// `FS_IMMUTABLE_FL` refuses all changes, `FS_APPEND_FL` all but additions.
 const UNCHANGEABLE: libc::c_int = 0x10 | 0x20;
 
-/// As [`make_changeable`], for the file or directory `name` in `folder`. Does nothing for entries of
-/// other types: they have no flags.
+/// As [`make_changeable`], for the file or directory `name` in `folder`. Does nothing for entries
+/// of other types: they have no flags.
 pub fn make_entry_changeable(folder: impl AsFd, name: &CStr) -> nix::Result<()> {
     let found = fstatat(&folder, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     if !matches!(

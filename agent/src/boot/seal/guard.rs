@@ -73,8 +73,8 @@ pub fn apply_guard_level(
     modules_on_request: bool,
     context: &mut Context,
 ) -> bool {
-    // A lease of a file of the image keeps PID 1 waiting until its holder gives way. Later the guard
-    // refuses to write this setting.
+    // A lease of a file of the image keeps PID 1 waiting until its holder gives way. Later the
+    // guard refuses to write this setting.
     if let Err(error) = fs::write(LEASES, "0") {
         missing(context, [LEASES, ": ", &error.to_string()].concat());
     }

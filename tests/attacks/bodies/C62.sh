@@ -1,0 +1,2 @@
+need /sys/class/block/$esp/ro
+[ "$(cat /sys/class/block/$esp/ro)" = 0 ]

@@ -1,0 +1,1 @@
+need chattr; : >file; undo 'chattr -i file'; chattr +i file && ! rm -f file

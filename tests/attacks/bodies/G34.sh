@@ -1,0 +1,1 @@
+undo 'mv /var/attack /var/lib'; mv /var/lib /var/attack
