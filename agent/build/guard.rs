@@ -87,18 +87,20 @@ fn write_code(text: &mut String, code: &Code) -> Result<(), String> {
 
 /// The patch of the instruction at a position.
 fn patch(code: &Code, at: usize) -> Result<Patch, String> {
-    let kinds: [(_, fn(u8) -> Patch); 3] = [
-        (&code.fields, Patch::Field),
-        (&code.maps, Patch::Map),
-        (&code.calls, Patch::Call),
-    ];
-    for (list, kind) in kinds {
-        if let Some((_, index)) = list.iter().find(|(place, _)| usize::from(*place) == at) {
-            let index = u8::try_from(*index);
-            return index
-                .map(kind)
-                .map_err(|_| format!("{}: an index of more than 8 bits", code.name));
-        }
-    }
-    Ok(Patch::None)
+    let index_in = |list: &[(u16, u16)]| {
+        let found = list.iter().find(|(place, _)| usize::from(*place) == at);
+        let index = found.map(|(_, index)| u8::try_from(*index));
+        index
+            .transpose()
+            .map_err(|_| format!("{}: an index of more than 8 bits", code.name))
+    };
+    Ok(if let Some(field) = index_in(&code.fields)? {
+        Patch::Field(field)
+    } else if let Some(map) = index_in(&code.maps)? {
+        Patch::Map(map)
+    } else if let Some(function) = index_in(&code.calls)? {
+        Patch::Call(function)
+    } else {
+        Patch::None
+    })
 }
