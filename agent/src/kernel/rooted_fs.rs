@@ -347,7 +347,7 @@ pub fn folder_or_aside(folder: impl AsFd, name: &CStr) -> nix::Result<Option<CSt
     if made.is_err()
         && let Some(aside) = &aside
     {
-        // As it was, so that another attempt reports the same.
+        // Another attempt finds the entry again, and reports it.
         let _ = nix::fcntl::renameat(&folder, aside.as_c_str(), &folder, name);
     }
     made.map(|()| aside)

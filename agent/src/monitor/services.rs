@@ -1,5 +1,5 @@
-//! Whether the agent's services run: a server without its watch reports nothing, and nobody would
-//! notice.
+//! Whether the agent's services run. A server whose watch has stopped reports nothing, so status
+//! and drift check it.
 //!
 //! The image decides which services it has. Their cgroups tell whether they run: the guard lets
 //! only systemd put processes there.

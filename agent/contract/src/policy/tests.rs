@@ -161,7 +161,7 @@ fn volumes(template: &Volume, count: usize) -> Vec<Volume> {
         .collect()
 }
 
-/// An absolute path of so many bytes below /var.
+/// An absolute path below /var with this length in bytes.
 fn path_of(length: usize) -> String {
     let mut path = format!("/var{}", "/a".repeat(length / 2 - 2));
     path.push_str(&"a".repeat(length % 2));

@@ -296,7 +296,7 @@ mod tests {
         PublicKey::read(Reader(&info)).map(|_| ())
     }
 
-    /// An RSA key with a modulus of so many bits.
+    /// An RSA key whose modulus has this number of bits.
     fn rsa_key(bits: usize, exponent: &[u8]) -> Vec<u8> {
         let mut modulus = vec![0xff; bits.div_ceil(8)];
         modulus[0] >>= (8 - bits % 8) % 8;

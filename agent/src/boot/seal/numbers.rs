@@ -144,27 +144,25 @@ impl Numbers {
         let policy = identified.root().policy();
         let mounts = policy.volumes.iter().map(|volume| volume.mount.as_str());
         let shown = policy.image_data.iter().map(String::as_str);
-        for path in mounts.chain(shown).chain([AGENT_STATE_DIR]) {
+        let above = mounts
+            .chain(shown)
+            .chain([AGENT_STATE_DIR])
+            .flat_map(|path| Path::new(path).ancestors().skip(1))
+            .filter_map(Path::to_str);
+        // Each path once: paths share their first directories.
+        let mut paths: Vec<&str> = Vec::new();
+        for path in [TEMPORARY].into_iter().chain(above) {
             // The root of a volume is in use, and can't be renamed.
-            let is_on_volume = |path: &&str| {
-                let volumes = &mut policy.volumes.iter();
-                volumes.any(|volume| is_below(path, &volume.mount))
-            };
-            let above = Path::new(path).ancestors().skip(1);
-            for path in [Path::new(TEMPORARY)]
-                .into_iter()
-                .chain(above)
-                .filter_map(Path::to_str)
-                .filter(is_on_volume)
-            {
-                if let Some(found) = in_image(path).map(key)
-                    && !numbers.pinned.contains(&found)
-                    && numbers.pinned.len() < PINNED
-                {
-                    numbers.pinned.push(found);
-                }
+            let is_on_volume = policy
+                .volumes
+                .iter()
+                .any(|volume| is_below(path, &volume.mount));
+            if is_on_volume && !paths.contains(&path) {
+                paths.push(path);
             }
         }
+        numbers.pinned = paths.into_iter().filter_map(in_image).map(key).collect();
+        numbers.pinned.truncate(PINNED);
         for path in ["/proc", "/sys", "/dev", "/run"] {
             numbers.fixed.push(device_of(path)?);
         }

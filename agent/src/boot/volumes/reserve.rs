@@ -3,7 +3,7 @@
 //!
 //! The space is a few small files in the agent's directory. They are removed when a mount point
 //! needs their blocks and inodes, and made again at the end of a boot that finds room for them.
-//! At level guard nobody else can remove or shorten them.
+//! At level guard only the agent can remove or shorten them.
 
 use std::ffi::CString;
 use std::io;
@@ -48,8 +48,7 @@ pub fn keep(volume: &OwnedFd) -> io::Result<()> {
             continue;
         }
         let new = rooted_fs::prepare(&folder, &name, &[0; BYTES])?;
-        rooted_fs::remove_tree(&folder, &name)?;
-        rooted_fs::move_new(&folder, &new, &folder, &name)?;
+        rooted_fs::move_aside(&folder, &new, &name)?;
         changed = true;
     }
     if changed {
